@@ -1,0 +1,264 @@
+package oona
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Micros is an instant in microseconds since the Unix epoch, or, as a
+// difference of two, a length of time in microseconds.
+type Micros int64
+
+// MicrosOf converts a time, dropping what is below a microsecond.
+func MicrosOf(t time.Time) Micros { return Micros(t.UnixMicro()) }
+
+// Time converts m to a time in UTC.
+func (m Micros) Time() time.Time { return time.UnixMicro(int64(m)).UTC() }
+
+// Frame is the readings of a layer's seeds at one instant. It is columnar, as
+// a GPU's health tensor lies in memory: States and every column's Values have
+// one entry per entry of Seeds, in the same order.
+//
+// (Producer, Epoch, Sequence) identifies a frame: a repeat of the same
+// identity is folded once.
+type Frame struct {
+	Run        RunID
+	Layer      LayerID
+	Timeline   TimelineID // empty: the whole run has one watermark
+	Producer   ProducerID
+	Epoch      Micros // when the producer started
+	Sequence   int64  // counts the producer's frames within its epoch
+	ObservedAt Micros // event time
+	Step       int64  // training step
+	Seeds      []SeedID
+	States     []State
+	Metrics    []Column
+	Tensors    []Tensor
+}
+
+// Column is one metric of a frame's seeds. NaN means not measured.
+type Column struct {
+	Name   string
+	Values []float32
+}
+
+// Tensor is a payload that belongs to one seed of a frame: inline in Data, or
+// in object storage behind Claim.
+type Tensor struct {
+	Name  string
+	Seed  SeedID
+	DType string  // as NumPy writes it, e.g. "float32"
+	Shape []int64 // may be empty: a scalar
+	Data  []byte
+	Claim *TensorClaim
+}
+
+// TensorClaim is the claim check of a tensor: where it is kept and how to
+// know that it is the same.
+type TensorClaim struct {
+	Bucket string
+	Key    string
+	Size   int64
+	SHA256 [32]byte
+}
+
+// FrameLimits bound a frame that Validate accepts.
+type FrameLimits struct {
+	Seeds   int // readings a frame
+	Metrics int // columns a frame
+	Tensors int // tensors a frame
+}
+
+// DefaultFrameLimits are the limits that ingest applies unless configured.
+var DefaultFrameLimits = FrameLimits{Seeds: 65_536, Metrics: 64, Tensors: 1_024}
+
+// ErrTooLarge is wrapped by the errors of Validate that are about size: the
+// sender can split the frame by seed ids.
+var ErrTooLarge = errors.New("frame too large")
+
+// Validate returns an error that wraps a *FieldError for the first field that
+// is wrong, and ErrTooLarge too where a limit is exceeded. It does not look at
+// the values: NaN means not measured, and infinities are counted by the reader.
+func (f *Frame) Validate(limits FrameLimits) error {
+	if err := f.validateIDs(); err != nil {
+		return err
+	}
+	if err := f.validateTimes(); err != nil {
+		return err
+	}
+	if err := f.validateSeeds(limits); err != nil {
+		return err
+	}
+	if err := f.validateMetrics(limits); err != nil {
+		return err
+	}
+	return f.validateTensors(limits)
+}
+
+func (f *Frame) validateIDs() error {
+	if err := CheckID("run_id", string(f.Run)); err != nil {
+		return err
+	}
+	if err := CheckID("layer_id", string(f.Layer)); err != nil {
+		return err
+	}
+	if f.Timeline != "" {
+		if err := CheckID("timeline", string(f.Timeline)); err != nil {
+			return err
+		}
+	}
+	return CheckID("producer_id", string(f.Producer))
+}
+
+// The years that a frame may come from. What is off by less is for the
+// aggregator's guard, which compares with the record's append time.
+var (
+	earliestObservation = MicrosOf(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))
+	latestObservation   = MicrosOf(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))
+)
+
+func (f *Frame) validateTimes() error {
+	if f.ObservedAt < earliestObservation || f.ObservedAt >= latestObservation {
+		return &FieldError{"observed_at", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199; is it in another unit?", f.ObservedAt)}
+	}
+	if f.Epoch < 0 {
+		return &FieldError{"producer_epoch", fmt.Sprintf("is %d; it is the producer's start time in microseconds since the Unix epoch", f.Epoch)}
+	}
+	if f.Sequence < 0 {
+		return &FieldError{"sequence", fmt.Sprintf("is %d; it counts from 0", f.Sequence)}
+	}
+	if f.Step < 0 {
+		return &FieldError{"step", fmt.Sprintf("is %d; it counts from 0", f.Step)}
+	}
+	return nil
+}
+
+func (f *Frame) validateSeeds(limits FrameLimits) error {
+	n := len(f.Seeds)
+	if n == 0 {
+		return &FieldError{"seed_ids", "is empty; a frame has at least one reading"}
+	}
+	if n > limits.Seeds {
+		return tooLarge("seed_ids", n, limits.Seeds)
+	}
+	if len(f.States) != n {
+		return &FieldError{"states", fmt.Sprintf("has %d entries for %d seed_ids", len(f.States), n)}
+	}
+	if i, ok := firstDuplicate(f.Seeds); ok {
+		return &FieldError{fmt.Sprintf("seed_ids[%d]", i), fmt.Sprintf("repeats seed %d", f.Seeds[i])}
+	}
+	for i, id := range f.Seeds {
+		if id < 0 {
+			return &FieldError{fmt.Sprintf("seed_ids[%d]", i), fmt.Sprintf("is %d; seeds count from 0", id)}
+		}
+		if !f.States[i].Valid() {
+			return &FieldError{fmt.Sprintf("states[%d]", i), fmt.Sprintf("is ordinal %d; states are 0 (DORMANT) to %d (%s)", uint8(f.States[i]), uint8(lastState), lastState)}
+		}
+	}
+	return nil
+}
+
+// firstDuplicate returns the position of the first id that occurred before.
+// Trainers send ascending ids: only others cost a set.
+func firstDuplicate(ids []SeedID) (int, bool) {
+	ascending := true
+	for i := 1; i < len(ids); i++ {
+		if ids[i] <= ids[i-1] {
+			ascending = false
+			break
+		}
+	}
+	if ascending {
+		return 0, false
+	}
+	seen := make(map[SeedID]struct{}, len(ids))
+	for i, id := range ids {
+		if _, dup := seen[id]; dup {
+			return i, true
+		}
+		seen[id] = struct{}{}
+	}
+	return 0, false
+}
+
+func (f *Frame) validateMetrics(limits FrameLimits) error {
+	if len(f.Metrics) > limits.Metrics {
+		return tooLarge("metrics", len(f.Metrics), limits.Metrics)
+	}
+	for i := range f.Metrics {
+		c := &f.Metrics[i]
+		if err := CheckID(fmt.Sprintf("metrics[%d].name", i), c.Name); err != nil {
+			return err
+		}
+		if len(c.Values) != len(f.Seeds) {
+			return &FieldError{fmt.Sprintf("metrics[%d].values", i), fmt.Sprintf("of %s has %d entries for %d seed_ids", c.Name, len(c.Values), len(f.Seeds))}
+		}
+		for j := range i {
+			if f.Metrics[j].Name == c.Name {
+				return &FieldError{fmt.Sprintf("metrics[%d].name", i), fmt.Sprintf("repeats %s", c.Name)}
+			}
+		}
+	}
+	return nil
+}
+
+func (f *Frame) validateTensors(limits FrameLimits) error {
+	if len(f.Tensors) > limits.Tensors {
+		return tooLarge("tensors", len(f.Tensors), limits.Tensors)
+	}
+	for i := range f.Tensors {
+		t := &f.Tensors[i]
+		if err := CheckID(fmt.Sprintf("tensors[%d].name", i), t.Name); err != nil {
+			return err
+		}
+		if t.Claim != nil && t.Data != nil {
+			return &FieldError{fmt.Sprintf("tensors[%d]", i), "has both data and a claim"}
+		}
+		if err := t.validateShape(fmt.Sprintf("tensors[%d]", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ElementSize returns the size in bytes of one element of dtype, a NumPy name.
+func ElementSize(dtype string) (int64, bool) {
+	switch dtype {
+	case "bool", "int8", "uint8":
+		return 1, true
+	case "float16", "bfloat16", "int16", "uint16":
+		return 2, true
+	case "float32", "int32", "uint32":
+		return 4, true
+	case "float64", "int64", "uint64":
+		return 8, true
+	}
+	return 0, false
+}
+
+func (t *Tensor) validateShape(field string) error {
+	size, known := ElementSize(t.DType)
+	if !known {
+		return &FieldError{field + ".dtype", fmt.Sprintf("is %q; use a NumPy name such as float32", t.DType)}
+	}
+	stored := int64(len(t.Data))
+	if t.Claim != nil {
+		stored = t.Claim.Size
+	}
+	want := size
+	for _, n := range t.Shape {
+		if n < 0 || (n > 0 && want > stored/n) {
+			return &FieldError{field + ".shape", fmt.Sprintf("%v of %s does not fit %d bytes of data", t.Shape, t.DType, stored)}
+		}
+		want *= n
+	}
+	if want != stored {
+		return &FieldError{field + ".shape", fmt.Sprintf("%v of %s is %d bytes, the data has %d", t.Shape, t.DType, want, stored)}
+	}
+	return nil
+}
+
+func tooLarge(field string, n, limit int) error {
+	return fmt.Errorf("%w: %w", &FieldError{field, fmt.Sprintf("has %d entries, at most %d are allowed; split the frame by seed ids", n, limit)}, ErrTooLarge)
+}

@@ -1,0 +1,53 @@
+package oona
+
+import "fmt"
+
+// Ids are chosen by clients and match [A-Za-z0-9._:-]{1,128} (see CheckID).
+type (
+	// RunID names one training run.
+	RunID string
+	// LayerID names a layer within a run.
+	LayerID string
+	// TimelineID names what has one watermark within a run: empty for the
+	// whole run, or a rank of it that owns its layers.
+	TimelineID string
+	// ProducerID names one process that sends frames.
+	ProducerID string
+	// SeedID numbers a seed within its layer.
+	SeedID int32
+)
+
+// MaxIDLength is the greatest length of an id in bytes.
+const MaxIDLength = 128
+
+// FieldError says which field of an input is wrong and why.
+type FieldError struct {
+	Field  string // as the client wrote it, e.g. "metrics[2].values"
+	Reason string // what is wrong and what is allowed
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
+
+// CheckID returns a *FieldError unless id matches [A-Za-z0-9._:-]{1,128}.
+func CheckID(field, id string) error {
+	if id == "" {
+		return &FieldError{field, "is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"}
+	}
+	if len(id) > MaxIDLength {
+		return &FieldError{field, fmt.Sprintf("has %d bytes; at most %d are allowed", len(id), MaxIDLength)}
+	}
+	for i := 0; i < len(id); i++ {
+		if !idByte(id[i]) {
+			return &FieldError{field, fmt.Sprintf("has the byte %q at position %d; allowed are A-Z a-z 0-9 . _ : -", id[i], i)}
+		}
+	}
+	return nil
+}
+
+func idByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return c == '.' || c == '_' || c == ':' || c == '-'
+}

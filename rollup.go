@@ -1,0 +1,199 @@
+package oona
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"math"
+)
+
+// Trigger is the place in the log of the record that closed a window, and the
+// rollup's place among those that it closed. Triggers of a partition ascend in
+// the order of emission.
+type Trigger struct {
+	Offset int64 // of the input record
+	Index  int32 // from 0; a layer's two rollups share it
+}
+
+// After reports whether t was emitted after u on the same partition.
+func (t Trigger) After(u Trigger) bool {
+	return t.Offset > u.Offset || t.Offset == u.Offset && t.Index > u.Index
+}
+
+// Rollup is what one window held of one layer: LayerHealth or
+// LayerPerformance, as Group says. It holds nothing from outside the window's
+// own records, and is the same, byte for byte, whoever computes it.
+type Rollup struct {
+	Group      Group
+	Run        RunID
+	Layer      LayerID
+	Timeline   TimelineID
+	Start, End Micros // event time, End excluded
+	Trigger    Trigger
+	Watermark  Micros // the timeline's, before the trigger
+	// FirstOffset and LastOffset are those of the first and the last record
+	// that was folded; records of others may lie between.
+	FirstOffset, LastOffset int64
+	Frames                  int64
+	Readings                int64
+	Duplicates              int64 // repeats dropped while the window was open
+	Generation              int32 // of the configuration
+	Seeds                   SeedCensus
+	Rates                   Rates
+	Metrics                 []MetricSummary // of Group, ascending by name
+	Hash                    uint64          // ContentHash of the rest
+}
+
+// SeedCensus counts a layer's seeds, each in the last state that the window
+// saw it in. It is zero in LayerPerformance.
+type SeedCensus struct {
+	Seen    int64
+	Active  int64
+	ByState [StateCount]int64
+}
+
+// Rates are the speeds of a layer. They are zero in LayerHealth.
+type Rates struct {
+	FramesPerSecond   float64 // frames over the window's length
+	ReadingsPerSecond float64
+	StepsPerSecond    float64 // training steps over the time between the first and the last observation
+	// Delay is from the window's last observation to the append of the
+	// record that triggered the rollup.
+	Delay Micros
+}
+
+// MetricSummary folds the samples of one metric. NaN samples are counted in
+// NotMeasured, infinities in Infinite, and neither enters any other field.
+type MetricSummary struct {
+	Name        string
+	Count       int64
+	NotMeasured int64
+	Infinite    int64
+	Sum         float64
+	Min, Max    float64 // 0 where Count is 0
+	Mean        float64
+	M2          float64 // sum of squared deviations from Mean
+	Histogram   Histogram
+	Worst       []SeedValue // worst first; empty for a Neutral metric
+}
+
+// StdDev returns the population standard deviation, 0 where Count is 0.
+func (s *MetricSummary) StdDev() float64 {
+	if s.Count == 0 {
+		return 0
+	}
+	return math.Sqrt(s.M2 / float64(s.Count))
+}
+
+// SeedValue is a seed and the worst value that the window saw of it.
+type SeedValue struct {
+	Seed  SeedID
+	Value float64
+}
+
+// HistogramSchema is Prometheus' native schema 5: 32 buckets an octave, so
+// that a quantile is off by at most 1.1% of its value.
+const HistogramSchema = 5
+
+// HistogramZeroThreshold bounds the zero bucket: the least normal float32.
+const HistogramZeroThreshold = 0x1p-126
+
+// Histogram counts samples in exponential buckets. Bucket i of Positive counts
+// samples in (2^((i-1)/32), 2^(i/32)], of Negative those with the sign turned;
+// Zero counts samples within HistogramZeroThreshold of 0.
+type Histogram struct {
+	Zero     uint64
+	Positive Buckets
+	Negative Buckets
+}
+
+// Buckets are the buckets of one sign that are not empty: Counts[j] is the
+// count of bucket Indexes[j]; Indexes ascend.
+type Buckets struct {
+	Indexes []int32
+	Counts  []uint64
+}
+
+// ContentHash returns the first eight bytes of the SHA-256 of all fields but
+// Hash, in a fixed binary form.
+func (r *Rollup) ContentHash() uint64 {
+	w := hashWriter{h: sha256.New()}
+	w.int(int64(r.Group))
+	w.text(string(r.Run))
+	w.text(string(r.Layer))
+	w.text(string(r.Timeline))
+	for _, v := range [...]int64{
+		int64(r.Start), int64(r.End), r.Trigger.Offset, int64(r.Trigger.Index), int64(r.Watermark),
+		r.FirstOffset, r.LastOffset, r.Frames, r.Readings, r.Duplicates, int64(r.Generation),
+		r.Seeds.Seen, r.Seeds.Active, int64(r.Rates.Delay),
+	} {
+		w.int(v)
+	}
+	for _, v := range r.Seeds.ByState {
+		w.int(v)
+	}
+	w.float(r.Rates.FramesPerSecond)
+	w.float(r.Rates.ReadingsPerSecond)
+	w.float(r.Rates.StepsPerSecond)
+	w.int(int64(len(r.Metrics)))
+	for i := range r.Metrics {
+		w.metric(&r.Metrics[i])
+	}
+	w.flush()
+	return binary.BigEndian.Uint64(w.h.Sum(nil))
+}
+
+// hashWriter collects fixed-width fields and length-prefixed texts, so that no
+// two different rollups have the same form.
+type hashWriter struct {
+	h   hash.Hash
+	buf [512]byte
+	n   int
+}
+
+func (w *hashWriter) int(v int64) {
+	if w.n+8 > len(w.buf) {
+		w.flush()
+	}
+	binary.BigEndian.PutUint64(w.buf[w.n:], uint64(v))
+	w.n += 8
+}
+
+func (w *hashWriter) float(v float64) { w.int(int64(math.Float64bits(v))) }
+
+func (w *hashWriter) text(s string) {
+	w.int(int64(len(s)))
+	w.flush()
+	w.h.Write([]byte(s)) // never fails
+}
+
+func (w *hashWriter) flush() {
+	w.h.Write(w.buf[:w.n])
+	w.n = 0
+}
+
+func (w *hashWriter) metric(m *MetricSummary) {
+	w.text(m.Name)
+	w.int(m.Count)
+	w.int(m.NotMeasured)
+	w.int(m.Infinite)
+	for _, v := range [...]float64{m.Sum, m.Min, m.Max, m.Mean, m.M2} {
+		w.float(v)
+	}
+	w.int(int64(m.Histogram.Zero))
+	w.buckets(&m.Histogram.Positive)
+	w.buckets(&m.Histogram.Negative)
+	w.int(int64(len(m.Worst)))
+	for _, s := range m.Worst {
+		w.int(int64(s.Seed))
+		w.float(s.Value)
+	}
+}
+
+func (w *hashWriter) buckets(b *Buckets) {
+	w.int(int64(len(b.Indexes)))
+	for j, i := range b.Indexes {
+		w.int(int64(i))
+		w.int(int64(b.Counts[j]))
+	}
+}

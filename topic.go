@@ -1,0 +1,72 @@
+package oona
+
+import (
+	"fmt"
+	"strings"
+)
+
+// DefaultPrefix begins every topic name unless configured otherwise.
+const DefaultPrefix = "kasmina"
+
+// Topics are the names of Kafka topics under one prefix.
+type Topics struct {
+	SeedMetrics      string // frames
+	LayerHealth      string // rollups, partition p from partition p of SeedMetrics
+	LayerPerformance string // the same
+	Late             string // frames whose window had closed
+	Quarantine       string // frames whose time or identity cannot be right
+	Overflow         string // frames beyond a cap
+	SeedMetricsDead  string // records of SeedMetrics that are not frames
+}
+
+// NewTopics returns the names under prefix, which must be an id without '_':
+// a topic name mixes no '.' with '_', as Kafka's metrics confuse them.
+func NewTopics(prefix string) (Topics, error) {
+	if err := CheckID("topic prefix", prefix); err != nil {
+		return Topics{}, err
+	}
+	if strings.ContainsAny(prefix, "_:") {
+		return Topics{}, &FieldError{"topic prefix", fmt.Sprintf("%q has '_' or ':'; use letters, digits, '.' and '-'", prefix)}
+	}
+	metrics := prefix + ".telemetry.seed.metrics"
+	return Topics{
+		SeedMetrics:      metrics,
+		LayerHealth:      prefix + ".telemetry.layer.health",
+		LayerPerformance: prefix + ".telemetry.layer.performance",
+		Late:             prefix + ".telemetry.seed.late",
+		Quarantine:       prefix + ".telemetry.seed.quarantine",
+		Overflow:         prefix + ".telemetry.seed.overflow",
+		SeedMetricsDead:  metrics + ".dead",
+	}, nil
+}
+
+// Rollup returns the topic of the rollups of a group.
+func (t Topics) Rollup(g Group) string {
+	if g == Health {
+		return t.LayerHealth
+	}
+	return t.LayerPerformance
+}
+
+// TopicSpec is what a topic must be like.
+type TopicSpec struct {
+	Name       string
+	Partitions int32
+	// AppendTime: the broker stamps records (message.timestamp.type =
+	// LogAppendTime). It must hold where time is taken from the log.
+	AppendTime bool
+}
+
+// Specs lists all topics. Those whose partitions must correspond have the same
+// number, partitions; the side topics have one.
+func (t Topics) Specs(partitions int32) []TopicSpec {
+	return []TopicSpec{
+		{Name: t.SeedMetrics, Partitions: partitions, AppendTime: true},
+		{Name: t.LayerHealth, Partitions: partitions},
+		{Name: t.LayerPerformance, Partitions: partitions},
+		{Name: t.Late, Partitions: 1},
+		{Name: t.Quarantine, Partitions: 1},
+		{Name: t.Overflow, Partitions: 1},
+		{Name: t.SeedMetricsDead, Partitions: 1},
+	}
+}
