@@ -26,6 +26,6 @@
 // a reader may drop any rollup whose [Trigger] is not above the highest that
 // it has seen of that partition.
 //
-// Topics and bus addresses are in [Topics], the lifecycle and its allowed
+// The names of the topics are in [Topics], the lifecycle and its allowed
 // transitions in [State].
 package oona

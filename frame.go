@@ -3,6 +3,7 @@ package oona
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -188,8 +189,8 @@ func (f *Frame) validateMetrics(limits FrameLimits) error {
 	}
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		if err := CheckID(fmt.Sprintf("metrics[%d].name", i), c.Name); err != nil {
-			return err
+		if fault := idFault(c.Name); fault != "" {
+			return &FieldError{fmt.Sprintf("metrics[%d].name", i), fault}
 		}
 		if len(c.Values) != len(f.Seeds) {
 			return &FieldError{fmt.Sprintf("metrics[%d].values", i), fmt.Sprintf("of %s has %d entries for %d seed_ids", c.Name, len(c.Values), len(f.Seeds))}
@@ -209,14 +210,12 @@ func (f *Frame) validateTensors(limits FrameLimits) error {
 	}
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
-		if err := CheckID(fmt.Sprintf("tensors[%d].name", i), t.Name); err != nil {
-			return err
+		if field, reason := t.fault(); reason != "" {
+			return &FieldError{fmt.Sprintf("tensors[%d]%s", i, field), reason}
 		}
-		if t.Claim != nil && t.Data != nil {
-			return &FieldError{fmt.Sprintf("tensors[%d]", i), "has both data and a claim"}
-		}
-		if err := t.validateShape(fmt.Sprintf("tensors[%d]", i)); err != nil {
-			return err
+		// The scan is for ids that do not ascend, and for errors.
+		if _, found := slices.BinarySearch(f.Seeds, t.Seed); !found && !slices.Contains(f.Seeds, t.Seed) {
+			return &FieldError{fmt.Sprintf("tensors[%d].seed_id", i), fmt.Sprintf("is %d, which is not among the frame's seed_ids", t.Seed)}
 		}
 	}
 	return nil
@@ -237,26 +236,49 @@ func ElementSize(dtype string) (int64, bool) {
 	return 0, false
 }
 
-func (t *Tensor) validateShape(field string) error {
+// fault returns the first field of t that is wrong, as what follows t's own
+// name, and the reason; no reason: nothing is wrong.
+func (t *Tensor) fault() (field, reason string) {
+	if reason := idFault(t.Name); reason != "" {
+		return ".name", reason
+	}
+	if t.Claim != nil {
+		switch {
+		case t.Data != nil:
+			return "", "has both data and a claim"
+		case t.Claim.Bucket == "":
+			return ".data.bucket", "is empty"
+		case t.Claim.Key == "":
+			return ".data.key", "is empty"
+		}
+	}
 	size, known := ElementSize(t.DType)
 	if !known {
-		return &FieldError{field + ".dtype", fmt.Sprintf("is %q; use a NumPy name such as float32", t.DType)}
+		return ".dtype", fmt.Sprintf("is %q; use a NumPy name such as float32", t.DType)
 	}
+	return ".shape", t.shapeFault(size)
+}
+
+// shapeFault compares the shape, of elements of size bytes, with the data.
+func (t *Tensor) shapeFault(size int64) string {
 	stored := int64(len(t.Data))
 	if t.Claim != nil {
 		stored = t.Claim.Size
 	}
 	want := size
+	if slices.Contains(t.Shape, 0) {
+		want = 0 // an empty array, whatever its other dimensions
+	}
 	for _, n := range t.Shape {
-		if n < 0 || (n > 0 && want > stored/n) {
-			return &FieldError{field + ".shape", fmt.Sprintf("%v of %s does not fit %d bytes of data", t.Shape, t.DType, stored)}
+		if n < 0 || (want > 0 && want > stored/n) { // the product might overflow
+			return fmt.Sprintf("%v of %s does not fit %d bytes of data", t.Shape, t.DType, stored)
 		}
 		want *= n
 	}
 	if want != stored {
-		return &FieldError{field + ".shape", fmt.Sprintf("%v of %s is %d bytes, the data has %d", t.Shape, t.DType, want, stored)}
+		return fmt.Sprintf("%v of %s is %d bytes, the data has %d", t.Shape, t.DType, want, stored)
 	}
-	return nil
+	return ""
 }
 
 func tooLarge(field string, n, limit int) error {

@@ -1,6 +1,9 @@
 package oona
 
-import "fmt"
+import (
+	"fmt"
+	"unicode/utf8"
+)
 
 // Ids are chosen by clients and match [A-Za-z0-9._:-]{1,128} (see CheckID).
 type (
@@ -30,18 +33,28 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
 // CheckID returns a *FieldError unless id matches [A-Za-z0-9._:-]{1,128}.
 func CheckID(field, id string) error {
+	if fault := idFault(id); fault != "" {
+		return &FieldError{field, fault}
+	}
+	return nil
+}
+
+// idFault says what is wrong with an id; empty: nothing. It is apart from
+// CheckID for callers whose field's name would have to be put together first.
+func idFault(id string) string {
 	if id == "" {
-		return &FieldError{field, "is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"}
+		return "is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"
 	}
 	if len(id) > MaxIDLength {
-		return &FieldError{field, fmt.Sprintf("has %d bytes; at most %d are allowed", len(id), MaxIDLength)}
+		return fmt.Sprintf("has %d bytes; at most %d are allowed", len(id), MaxIDLength)
 	}
 	for i := 0; i < len(id); i++ {
 		if !idByte(id[i]) {
-			return &FieldError{field, fmt.Sprintf("has the byte %q at position %d; allowed are A-Z a-z 0-9 . _ : -", id[i], i)}
+			r, _ := utf8.DecodeRuneInString(id[i:])
+			return fmt.Sprintf("has %q at position %d; allowed are A-Z a-z 0-9 . _ : -", r, i)
 		}
 	}
-	return nil
+	return ""
 }
 
 func idByte(c byte) bool {

@@ -100,6 +100,9 @@ func keyPart(key []byte) (part string, rest []byte, err error) {
 	if width <= 0 || n > uint64(len(key)-width) {
 		return "", nil, fmt.Errorf("%w: a length is cut off or too great", ErrKey)
 	}
+	if width > 1 && key[width-1] == 0 {
+		return "", nil, fmt.Errorf("%w: a length has more bytes than it needs", ErrKey) // or one pair would have many keys
+	}
 	end := width + int(n)
 	return string(key[width:end]), key[end:], nil
 }

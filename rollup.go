@@ -192,8 +192,11 @@ func (w *hashWriter) metric(m *MetricSummary) {
 
 func (w *hashWriter) buckets(b *Buckets) {
 	w.int(int64(len(b.Indexes)))
-	for j, i := range b.Indexes {
+	for _, i := range b.Indexes {
 		w.int(int64(i))
-		w.int(int64(b.Counts[j]))
+	}
+	w.int(int64(len(b.Counts)))
+	for _, n := range b.Counts {
+		w.int(int64(n))
 	}
 }
