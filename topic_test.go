@@ -1,0 +1,89 @@
+package oona
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestNewTopics(t *testing.T) {
+	got, err := NewTopics(DefaultPrefix)
+	want := Topics{
+		SeedMetrics:      "kasmina.telemetry.seed.metrics",
+		LayerHealth:      "kasmina.telemetry.layer.health",
+		LayerPerformance: "kasmina.telemetry.layer.performance",
+		Late:             "kasmina.telemetry.seed.late",
+		Quarantine:       "kasmina.telemetry.seed.quarantine",
+		Overflow:         "kasmina.telemetry.seed.overflow",
+		SeedMetricsDead:  "kasmina.telemetry.seed.metrics.dead",
+	}
+	if got != want || err != nil {
+		t.Errorf("NewTopics(%q) = %+v, %v\nwant %+v", DefaultPrefix, got, err, want)
+	}
+}
+
+func TestNewTopicsRefuses(t *testing.T) {
+	for _, tt := range []struct{ prefix, want string }{
+		{"", "topic prefix: is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"},
+		{"my_team", `topic prefix: "my_team" has '_' or ':'; use letters, digits, '.' and '-'`},
+		{"team:a", `topic prefix: "team:a" has '_' or ':'; use letters, digits, '.' and '-'`},
+		{"a/b", "topic prefix: has '/' at position 1; allowed are A-Z a-z 0-9 . _ : -"},
+	} {
+		topics, err := NewTopics(tt.prefix)
+		var field *FieldError
+		if !errors.As(err, &field) || err.Error() != tt.want || topics != (Topics{}) {
+			t.Errorf("NewTopics(%q) = %+v, %v\nwant %s", tt.prefix, topics, err, tt.want)
+		}
+	}
+}
+
+// TestTopicSpecs: what Kafka demands of a name, what the rollups demand of
+// partitions, and that no topic is missing.
+func TestTopicSpecs(t *testing.T) {
+	topics, err := NewTopics(strings.Repeat("p", MaxIDLength))
+	if err != nil {
+		t.Fatal(err)
+	}
+	legal := regexp.MustCompile(`^[A-Za-z0-9.-]{1,249}$`)
+	specs := map[string]TopicSpec{}
+	for _, s := range topics.Specs(12) {
+		if !legal.MatchString(s.Name) {
+			t.Errorf("%s is no legal name of a Kafka topic", s.Name)
+		}
+		if _, twice := specs[s.Name]; twice {
+			t.Errorf("%s is listed twice", s.Name)
+		}
+		specs[s.Name] = s
+	}
+	for _, want := range []TopicSpec{
+		{topics.SeedMetrics, 12, true},
+		{topics.LayerHealth, 12, false},
+		{topics.LayerPerformance, 12, false},
+		{topics.Late, 1, false},
+		{topics.Quarantine, 1, false},
+		{topics.Overflow, 1, false},
+		{topics.SeedMetricsDead, 1, false},
+	} {
+		if got := specs[want.Name]; got != want {
+			t.Errorf("spec %+v, want %+v", got, want)
+		}
+		delete(specs, want.Name)
+	}
+	for name := range specs {
+		t.Errorf("%s is listed and not expected", name)
+	}
+}
+
+func TestRollupTopic(t *testing.T) {
+	topics, err := NewTopics(DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := topics.Rollup(Health); got != topics.LayerHealth {
+		t.Errorf("health rollups go to %s", got)
+	}
+	if got := topics.Rollup(Performance); got != topics.LayerPerformance {
+		t.Errorf("performance rollups go to %s", got)
+	}
+}
