@@ -163,12 +163,18 @@ func (w *hashWriter) float(v float64) { w.int(int64(math.Float64bits(v))) }
 
 func (w *hashWriter) text(s string) {
 	w.int(int64(len(s)))
-	w.flush()
-	w.h.Write([]byte(s)) // never fails
+	for len(s) > 0 {
+		if w.n == len(w.buf) {
+			w.flush()
+		}
+		n := copy(w.buf[w.n:], s)
+		w.n += n
+		s = s[n:]
+	}
 }
 
 func (w *hashWriter) flush() {
-	w.h.Write(w.buf[:w.n])
+	w.h.Write(w.buf[:w.n]) // never fails
 	w.n = 0
 }
 
