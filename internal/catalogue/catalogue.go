@@ -1,0 +1,149 @@
+// Package catalogue says what is known of each metric: its group, unit,
+// direction and meaning. A default catalogue is embedded; a YAML file of the
+// same form replaces entries of it and adds others.
+package catalogue
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/morphogenetic/oona"
+)
+
+//go:embed catalogue.yaml
+var embedded []byte
+
+// Catalogue knows metrics by name. It does not change once read, so that any
+// number of goroutines may ask it.
+type Catalogue struct {
+	metrics map[string]oona.Metric
+}
+
+// Default returns the embedded catalogue.
+func Default() (*Catalogue, error) {
+	metrics, err := read(bytes.NewReader(embedded))
+	if err != nil {
+		return nil, fmt.Errorf("embedded metric catalogue: %w", err)
+	}
+	return &Catalogue{metrics}, nil
+}
+
+// Load reads a catalogue over the default one: an entry of r replaces the
+// default's entry of that name as a whole. What is not understood is an error
+// that names the metric.
+func Load(r io.Reader) (*Catalogue, error) {
+	c, err := Default()
+	if err != nil {
+		return nil, err
+	}
+	own, err := read(r)
+	if err != nil {
+		return nil, fmt.Errorf("metric catalogue: %w", err)
+	}
+	maps.Copy(c.metrics, own)
+	return c, nil
+}
+
+// Metric returns what is known of the metric of that name. An unknown metric
+// is of the performance group, and none of its values is worse than another.
+func (c *Catalogue) Metric(name string) oona.Metric {
+	if m, ok := c.metrics[name]; ok {
+		return m
+	}
+	return oona.Metric{Name: name, Group: oona.Performance, Direction: oona.Neutral}
+}
+
+// Group lists the known metrics of a group, ascending by name.
+func (c *Catalogue) Group(g oona.Group) []oona.Metric {
+	var of []oona.Metric
+	for _, name := range slices.Sorted(maps.Keys(c.metrics)) {
+		if m := c.metrics[name]; m.Group == g {
+			of = append(of, m)
+		}
+	}
+	return of
+}
+
+// read parses one YAML document. A document without content has no metrics.
+func read(r io.Reader) (map[string]oona.Metric, error) {
+	var document struct {
+		Metrics map[string]map[string]string `yaml:"metrics"`
+	}
+	decoder := yaml.NewDecoder(r)
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := decoder.Decode(new(yaml.Node)); err == nil {
+		return nil, errors.New("a second YAML document follows the first; put all metrics into one")
+	} else if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	metrics := make(map[string]oona.Metric, len(document.Metrics))
+	// In the names' order, so that the same file gives the same error.
+	for _, name := range slices.Sorted(maps.Keys(document.Metrics)) {
+		m, err := metric(name, document.Metrics[name])
+		if err != nil {
+			return nil, err
+		}
+		metrics[name] = m
+	}
+	return metrics, nil
+}
+
+var groups = map[string]oona.Group{
+	oona.Health.String():      oona.Health,
+	oona.Performance.String(): oona.Performance,
+}
+
+var directions = map[string]oona.Direction{
+	"neutral":          oona.Neutral,
+	"higher_is_better": oona.HigherIsBetter,
+	"lower_is_better":  oona.LowerIsBetter,
+}
+
+// metric makes a metric of an entry's keys. A group must be given; without a
+// direction the metric is neutral.
+func metric(name string, entry map[string]string) (oona.Metric, error) {
+	if err := oona.CheckID("metrics", name); err != nil {
+		return oona.Metric{}, fmt.Errorf("metric name %q: %w", name, err)
+	}
+	m := oona.Metric{Name: name}
+	if _, ok := entry["group"]; !ok {
+		return m, fmt.Errorf("metric %s: no group; give one of %s", name, choices(groups))
+	}
+	for _, key := range slices.Sorted(maps.Keys(entry)) {
+		value, known := entry[key], true
+		switch key {
+		case "group":
+			m.Group, known = groups[value]
+			if !known {
+				return m, fmt.Errorf("metric %s: unknown group %q; groups are %s", name, value, choices(groups))
+			}
+		case "direction":
+			m.Direction, known = directions[value]
+			if !known {
+				return m, fmt.Errorf("metric %s: unknown direction %q; directions are %s", name, value, choices(directions))
+			}
+		case "unit":
+			m.Unit = value
+		case "help":
+			m.Help = strings.TrimSpace(value)
+		default:
+			return m, fmt.Errorf("metric %s: unknown key %q; keys are group, unit, direction and help", name, key)
+		}
+	}
+	return m, nil
+}
+
+func choices[V any](of map[string]V) string {
+	return strings.Join(slices.Sorted(maps.Keys(of)), ", ")
+}
