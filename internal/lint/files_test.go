@@ -1,0 +1,109 @@
+package lint
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// privatePaths are places on one machine. What is written for everyone names a
+// relative path, $HOME or a temporary directory that a program made.
+var privatePaths = regexp.MustCompile(`(^|[^\w./~-])/(work|root|tmp|home|Users)/[\w.]+`)
+
+// windowsSuffix is what the go command reads as "for Windows only".
+var windowsSuffix = regexp.MustCompile(`_windows(_test)?\.go$`)
+
+func fileViolations(fsys fs.FS, names []string) (violations []string, err error) {
+	for _, name := range names {
+		if windowsSuffix.MatchString(name) {
+			violations = append(violations, fmt.Sprintf("%s: the go command leaves it out everywhere but on Windows; name it otherwise", name))
+		}
+		content, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.IndexByte(content, 0) >= 0 {
+			continue // not text
+		}
+		for i, line := range bytes.Split(content, []byte{'\n'}) {
+			if found := privatePaths.Find(line); found != nil {
+				violations = append(violations, fmt.Sprintf("%s:%d: names %s, a path of one machine", name, i+1, found))
+			}
+		}
+	}
+	return violations, nil
+}
+
+func TestFiles(t *testing.T) {
+	root := moduleRoot(t)
+	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skipf("SKIPPED: git does not say which files are the project's (%v), so their contents were not looked at", err)
+	}
+	var names []string
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		info, err := os.Lstat(filepath.Join(root, name))
+		if err == nil && info.Mode().IsRegular() { // not a link, and not deleted since
+			names = append(names, name)
+		}
+	}
+	violations, err := fileViolations(os.DirFS(root), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range violations {
+		t.Error(v)
+	}
+}
+
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		t.Fatalf("go list -m: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestFileRules(t *testing.T) {
+	private := path.Join("/", "home", "ada", "oona") // in pieces, as this file is looked at too
+	for _, tt := range []struct{ name, file, content, want string }{
+		{"for Windows only", "windows/close_windows.go", "package windows", "leaves it out"},
+		{"test for Windows only", "windows/close_windows_test.go", "package windows", "leaves it out"},
+		{"about windows", "windows/windows_test.go", "package windows", ""},
+		{"private path", "README.md", "first\ncd " + private + " && make", "README.md:2: names"},
+		{"private path in quotes", "a.go", `const dir = "` + private + `"`, "a.go:1: names"},
+		{"checkout", "Makefile", "DIR=" + path.Join("/", "work", "main"), "names =" + path.Join("/", "work", "main")},
+		{"temporary file", ".ci/run", "cat " + path.Join("/", "tmp", "out.txt"), "names"},
+		{"address", "README.md", "https://example.org" + path.Join("/", "root", "x"), ""},
+		{"relative path", "README.md", "see docs/work/x and ../home/x", ""},
+		{"the home directory", "README.md", "~" + path.Join("/", "work", "x"), ""},
+		{"not text", "testdata/digits.avro", "Obj\x01\x00 " + private, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := fileViolations(fstest.MapFS{tt.file: {Data: []byte(tt.content)}}, []string{tt.file})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.want == "" {
+				if len(got) != 0 {
+					t.Errorf("violations %q, want none", got)
+				}
+				return
+			}
+			if len(got) != 1 || !strings.Contains(got[0], tt.want) {
+				t.Errorf("violations %q, want one with %q", got, tt.want)
+			}
+		})
+	}
+}

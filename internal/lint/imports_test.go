@@ -1,0 +1,260 @@
+package lint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/morphogenetic/oona"
+
+// pkg is what the rules look at of a package, as `go list -json` tells it.
+type pkg struct {
+	ImportPath string
+	Name       string
+	Standard   bool
+	Imports    []string // of the package itself, not of its tests
+	Deps       []string // all that it links
+}
+
+// layer says which packages of ours a package may import, tests apart. A
+// pattern ends in "..." where it means a folder and all below it.
+type layer struct {
+	pkg      string
+	may      []string
+	standard bool // besides those, the standard library only
+}
+
+// layers has a row for every package: the first that fits it holds.
+var layers = []layer{
+	{pkg: "", standard: true},
+	{pkg: "windows", may: []string{""}, standard: true},
+	{pkg: "internal/spool", may: []string{""}, standard: true},
+	{pkg: "internal/lint", standard: true},
+	{pkg: "schemas/avro", may: []string{""}},
+	{pkg: "internal/catalogue", may: []string{""}},
+	{pkg: "internal/bus", may: []string{""}},
+	{pkg: "internal/bus/embedded", may: []string{""}},
+	{pkg: "internal/worker", may: []string{""}},
+	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
+	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
+	{pkg: "internal/demo...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
+	{pkg: "pipeline...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/catalogue"}},
+	{pkg: "cmd/oona...", may: []string{"", "cmd/oona...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
+	{pkg: "cmd/ingest...", may: worker("cmd/ingest")},
+	{pkg: "cmd/aggregate...", may: worker("cmd/aggregate")},
+	{pkg: "cmd/exporter...", may: worker("cmd/exporter")},
+}
+
+func worker(cmd string) []string {
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "internal/bus", "internal/catalogue", "internal/spool", "internal/worker"}
+}
+
+// workers are the binaries that run in production.
+var workers = []string{"cmd/ingest", "cmd/aggregate", "cmd/exporter"}
+
+// notInWorkers is what production does not link, through whatever chain.
+var notInWorkers = []string{
+	module + "/internal/bus/embedded",
+	module + "/internal/demo...",
+	module + "/internal/player",
+	module + "/internal/localkafka...",
+	"github.com/twmb/franz-go/pkg/kfake",
+	"github.com/linkedin/goavro/v2",
+	"pgregory.net/rapid",
+	"testing",
+}
+
+// onlyIn says which packages of others only some of ours may import.
+var onlyIn = []struct {
+	pkg    string
+	within []string
+	why    string
+}{
+	{"github.com/hamba/avro...", nil, "it is archived, with open advisories"},
+	{"github.com/twmb/avro...", []string{"schemas/avro"}, "codec types stay there"},
+	{"github.com/linkedin/goavro...", []string{"schemas/avro"}, "codec types stay there"},
+	{"github.com/twmb/franz-go...", []string{"internal/bus...", "internal/localkafka..."}, "the bus is behind Watermill"},
+	{"github.com/IBM/sarama...", []string{"internal/bus..."}, "the bus is behind Watermill"},
+	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"internal/bus..."}, "the bus is behind Watermill"},
+}
+
+// vagueNames are names that say nothing of what a package is about.
+var vagueNames = []string{"util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "shared", "base"}
+
+func fits(pattern, path string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "..."); ok {
+		prefix = strings.TrimSuffix(prefix, "/")
+		return path == prefix || strings.HasPrefix(path, prefix+"/")
+	}
+	return path == pattern
+}
+
+func fitsAny(patterns []string, path string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return fits(p, path) })
+}
+
+// ours returns a package's path within the module.
+func ours(importPath string) (string, bool) {
+	if importPath == module {
+		return "", true
+	}
+	return strings.CutPrefix(importPath, module+"/")
+}
+
+// standard reports whether a package is of the standard library, the only one
+// whose paths begin without a domain.
+func standard(importPath string) bool {
+	first, _, _ := strings.Cut(importPath, "/")
+	return !strings.Contains(first, ".")
+}
+
+func importViolations(p pkg) (violations []string) {
+	self, _ := ours(p.ImportPath)
+	row := slices.IndexFunc(layers, func(l layer) bool { return fits(l.pkg, self) })
+	if row < 0 {
+		return []string{fmt.Sprintf("%s: no row of layers says what it may import; add one to internal/lint", p.ImportPath)}
+	}
+	for _, imported := range p.Imports {
+		other, mine := ours(imported)
+		switch {
+		case mine && !fitsAny(layers[row].may, other):
+			violations = append(violations, fmt.Sprintf("%s imports %s; of ours it may import %q", p.ImportPath, imported, layers[row].may))
+		case !mine && layers[row].standard && !standard(imported):
+			violations = append(violations, fmt.Sprintf("%s imports %s; beside ours it may import the standard library only", p.ImportPath, imported))
+		}
+		for _, o := range onlyIn {
+			if fits(o.pkg, imported) && !fitsAny(o.within, self) {
+				violations = append(violations, fmt.Sprintf("%s imports %s: %s", p.ImportPath, imported, o.why))
+			}
+		}
+	}
+	return violations
+}
+
+func linkViolations(p pkg) (violations []string) {
+	self, _ := ours(p.ImportPath)
+	if !slices.Contains(workers, self) {
+		return nil
+	}
+	for _, dep := range p.Deps {
+		if fitsAny(notInWorkers, dep) {
+			violations = append(violations, fmt.Sprintf("%s links %s, which is not for production", p.ImportPath, dep))
+		}
+	}
+	return violations
+}
+
+func nameViolations(p pkg) (violations []string) {
+	for _, name := range slices.Compact([]string{path.Base(p.ImportPath), p.Name}) {
+		if slices.Contains(vagueNames, name) {
+			violations = append(violations, fmt.Sprintf("%s: %s is no noun of the domain", p.ImportPath, name))
+		}
+	}
+	return violations
+}
+
+func packageViolations(p pkg) []string {
+	return slices.Concat(importViolations(p), linkViolations(p), nameViolations(p))
+}
+
+func TestPackages(t *testing.T) {
+	packages := list(t)
+	for _, p := range packages {
+		for _, v := range packageViolations(p) {
+			t.Error(v)
+		}
+	}
+	for _, worker := range workers {
+		if !slices.ContainsFunc(packages, func(p pkg) bool { return p.ImportPath == module+"/"+worker && len(p.Deps) > 0 }) {
+			t.Errorf("%s is not in the tree, so that nothing was asked of it", worker)
+		}
+	}
+}
+
+// list returns the packages of the module.
+func list(t *testing.T) (packages []pkg) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Name,Imports,Deps", module+"/...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		switch err := dec.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return packages
+		case err != nil:
+			t.Fatalf("go list: %v", err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// TestPackageRules shows each rule a package that breaks it, and one like it
+// that does not.
+func TestPackageRules(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		pkg  pkg
+		want string // within the one violation; empty: none
+	}{
+		{"root imports ours", pkg{ImportPath: module, Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
+		{"root imports others", pkg{ImportPath: module, Imports: []string{"github.com/google/uuid"}}, "standard library only"},
+		{"root imports the standard library", pkg{ImportPath: module, Imports: []string{"crypto/sha256", "fmt"}}, ""},
+		{"windows imports the root", pkg{ImportPath: module + "/windows", Imports: []string{module, "slices"}}, ""},
+		{"windows imports schemas", pkg{ImportPath: module + "/windows", Imports: []string{module + "/schemas/avro"}}, "imports " + module + "/schemas/avro"},
+		{"windows imports others", pkg{ImportPath: module + "/windows", Imports: []string{"github.com/prometheus/client_golang/prometheus"}}, "standard library only"},
+		{"spool imports bus", pkg{ImportPath: module + "/internal/spool", Imports: []string{module + "/internal/bus"}}, "imports " + module + "/internal/bus"},
+		{"schemas import windows", pkg{ImportPath: module + "/schemas/avro", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
+		{"bus imports windows", pkg{ImportPath: module + "/internal/bus", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
+		{"bus imports embedded", pkg{ImportPath: module + "/internal/bus", Imports: []string{module + "/internal/bus/embedded"}}, "imports " + module + "/internal/bus/embedded"},
+		{"pipeline imports bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{module + "/internal/bus"}}, "imports " + module + "/internal/bus"},
+		{"pipeline imports replay", pkg{ImportPath: module + "/pipeline", Imports: []string{module + "/replay"}}, "imports " + module + "/replay"},
+		{"pipeline imports pipeline, windows", pkg{ImportPath: module + "/pipeline/aggregate", Imports: []string{module, module + "/pipeline", module + "/windows", "github.com/ThreeDotsLabs/watermill/message"}}, ""},
+		{"cmd imports another cmd", pkg{ImportPath: module + "/cmd/ingest", Imports: []string{module + "/cmd/aggregate/flags"}}, "imports " + module + "/cmd/aggregate/flags"},
+		{"cmd/oona imports another cmd", pkg{ImportPath: module + "/cmd/oona", Imports: []string{module + "/cmd/ingest"}}, "imports " + module + "/cmd/ingest"},
+		{"cmd imports what is below it", pkg{ImportPath: module + "/cmd/oona", Imports: []string{module + "/cmd/oona/table", module + "/internal/demo"}}, ""},
+		{"pipeline imports cmd", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{module + "/cmd/ingest/flags"}}, "imports " + module + "/cmd/ingest/flags"},
+		{"worker imports the demo", pkg{ImportPath: module + "/cmd/ingest", Imports: []string{module + "/internal/demo"}}, "imports " + module + "/internal/demo"},
+		{"a package without a row", pkg{ImportPath: module + "/garden"}, "no row of layers"},
+
+		{"worker links kfake", pkg{ImportPath: module + "/cmd/aggregate", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, "links github.com/twmb/franz-go/pkg/kfake"},
+		{"worker links embedded", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/internal/bus/embedded"}}, "links " + module + "/internal/bus/embedded"},
+		{"worker links the demo", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"fmt", module + "/internal/demo"}}, "links " + module + "/internal/demo"},
+		{"worker links testing", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"testing"}}, "links testing"},
+		{"the CLI links kfake", pkg{ImportPath: module + "/cmd/oona", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, ""},
+
+		{"hamba/avro", pkg{ImportPath: module + "/schemas/avro", Imports: []string{"github.com/hamba/avro/v2"}}, "archived"},
+		{"codec outside schemas", pkg{ImportPath: module + "/pipeline/export", Imports: []string{"github.com/twmb/avro"}}, "codec types stay there"},
+		{"goavro outside schemas", pkg{ImportPath: module + "/internal/player", Imports: []string{"github.com/linkedin/goavro/v2"}}, "codec types stay there"},
+		{"sarama outside the bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{"github.com/IBM/sarama"}}, "behind Watermill"},
+		{"sarama in the bus", pkg{ImportPath: module + "/internal/bus", Imports: []string{"github.com/IBM/sarama"}}, ""},
+
+		{"vague folder", pkg{ImportPath: module + "/internal/demo/util", Name: "text"}, "util is no noun"},
+		{"vague name", pkg{ImportPath: module + "/internal/demo/text", Name: "helpers"}, "helpers is no noun"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := packageViolations(tt.pkg)
+			if tt.want == "" {
+				if len(got) != 0 {
+					t.Errorf("violations %q, want none", got)
+				}
+				return
+			}
+			if len(got) != 1 || !strings.Contains(got[0], tt.want) {
+				t.Errorf("violations %q, want one with %q", got, tt.want)
+			}
+		})
+	}
+}
