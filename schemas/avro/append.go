@@ -1,0 +1,39 @@
+package avro
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// Avro's binary encoding: numbers are zigzag varints, texts and bytes have
+// their length before them, an array is one block with its count and a 0, or
+// only the 0.
+
+func appendLong(dst []byte, v int64) []byte { return binary.AppendVarint(dst, v) }
+
+func appendDouble(dst []byte, v float64) []byte {
+	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
+}
+
+func appendText[T ~string](dst []byte, s T) []byte {
+	return append(appendLong(dst, int64(len(s))), s...)
+}
+
+func appendBytes(dst, b []byte) []byte {
+	return append(appendLong(dst, int64(len(b))), b...)
+}
+
+func appendArray[T any](dst []byte, items []T, one func([]byte, T) []byte) []byte {
+	if len(items) == 0 {
+		return append(dst, 0)
+	}
+	dst = appendLong(dst, int64(len(items)))
+	for _, item := range items {
+		dst = one(dst, item)
+	}
+	return append(dst, 0)
+}
+
+func appendInteger[T ~int32 | ~int64 | ~uint64](dst []byte, v T) []byte {
+	return appendLong(dst, int64(v))
+}

@@ -1,0 +1,48 @@
+package avro
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/twmb/avro"
+)
+
+// What a *DecodeError wraps.
+var (
+	ErrFraming     = errors.New("not Avro single-object encoding")
+	ErrFingerprint = errors.New("unknown schema fingerprint")
+	ErrTruncated   = errors.New("data ends early")
+	ErrMalformed   = errors.New("malformed Avro")
+)
+
+// DecodeError says where a decoder stopped and why.
+type DecodeError struct {
+	Field  string // as the schema names it, e.g. "metrics[2].values"
+	Offset int    // bytes from the start of the data; -1 where not known
+	Err    error
+}
+
+func (e *DecodeError) Error() string {
+	if e.Offset < 0 {
+		return fmt.Sprintf("%s: %v", e.Field, e.Err)
+	}
+	return fmt.Sprintf("%s at byte %d: %v", e.Field, e.Offset, e.Err)
+}
+
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// foreign gives an error of twmb/avro, while decoding a record of that name,
+// the form of ours.
+func foreign(name string, err error) *DecodeError {
+	field := name
+	var semantic *avro.SemanticError
+	if errors.As(err, &semantic) && semantic.Field != "" {
+		field = semantic.Field
+	}
+	cause := ErrMalformed
+	var short *avro.ShortBufferError
+	if errors.As(err, &short) {
+		cause = ErrTruncated
+	}
+	return &DecodeError{field, -1, fmt.Errorf("%w: %w", cause, err)}
+}

@@ -1,0 +1,239 @@
+package avro
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// FrameDecoder decodes frames into buffers that it uses again. The zero value
+// is ready. It is not for concurrent use.
+type FrameDecoder struct {
+	// Limits, where not 0, refuse a frame as soon as a count exceeds them,
+	// with an error that wraps oona.ErrTooLarge. Without them a column or a
+	// tensor of a few bytes can take a hundred bytes of memory.
+	Limits oona.FrameLimits
+
+	schemas *registry // nil: the published ones
+	names   interner
+	seeds   []oona.SeedID
+	states  []oona.State
+	columns []oona.Column
+	values  []float32 // of all columns, one after the other
+	tensors []oona.Tensor
+	shapes  []int64 // of all tensors, one after the other
+	claims  []oona.TensorClaim
+}
+
+// Decode reads the frame at the start of data and returns what follows it.
+// Everything that f refers to is valid until the next Decode, and tensors'
+// Data as long as data is not changed; strings stay. On an error f is as it
+// was, and the error is a *DecodeError.
+//
+// Decode checks structure and bounds, not meaning: call f.Validate for that.
+// It allocates nothing for frames like those before, but for the key of each
+// claim.
+func (d *FrameDecoder) Decode(data []byte, f *oona.Frame) (rest []byte, err error) {
+	fp, err := readFraming(data)
+	if err != nil {
+		return nil, err
+	}
+	if fp == seedMetricsV1 {
+		return d.decodeV1(data, f)
+	}
+	schemas := d.schemas
+	if schemas == nil {
+		schemas = published
+	}
+	v, err := schemas.find(data, seedMetrics)
+	if err != nil {
+		return nil, err
+	}
+	return d.decodeResolved(v, data, f)
+}
+
+func (d *FrameDecoder) decodeResolved(v *version, data []byte, f *oona.Frame) ([]byte, error) {
+	var w wireFrame
+	rest, err := v.decode(data, &w)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkLimits(&w); err != nil {
+		return nil, err
+	}
+	if err := w.frame(f); err != nil {
+		return nil, err
+	}
+	return rest, nil
+}
+
+func (d *FrameDecoder) checkLimits(w *wireFrame) error {
+	for _, l := range []struct {
+		field    string
+		n, limit int
+	}{
+		{"seed_ids", len(w.Seeds), d.Limits.Seeds},
+		{"metrics", len(w.Metrics), d.Limits.Metrics},
+		{"tensors", len(w.Tensors), d.Limits.Tensors},
+	} {
+		if l.limit > 0 && l.n > l.limit {
+			return &DecodeError{l.field, -1, tooLarge(l.n, l.limit)}
+		}
+	}
+	return nil
+}
+
+func tooLarge(n, limit int) error {
+	return fmt.Errorf("%w: it has %d entries, at most %d are allowed; split the frame by seed ids", oona.ErrTooLarge, n, limit)
+}
+
+// decodeV1 reads the fields of seed_metrics.v1.avsc in their order.
+func (d *FrameDecoder) decodeV1(data []byte, f *oona.Frame) ([]byte, error) {
+	c := cursor{data: data, at: framingSize}
+	head := oona.Frame{
+		Run:        oona.RunID(d.names.text(c.bytes("run_id"))),
+		Layer:      oona.LayerID(d.names.text(c.bytes("layer_id"))),
+		Timeline:   oona.TimelineID(d.names.text(c.bytes("timeline"))),
+		Producer:   oona.ProducerID(d.names.text(c.bytes("producer_id"))),
+		Epoch:      oona.Micros(c.long("producer_epoch")),
+		Sequence:   c.long("sequence"),
+		ObservedAt: oona.Micros(c.long("observed_at")),
+		Step:       c.long("step"),
+	}
+	d.decodeSeeds(&c)
+	d.states = decodeStates(d.states[:0], c.bytes("states"))
+	d.decodeColumns(&c)
+	d.decodeTensors(&c)
+	if c.err != nil {
+		return nil, c.err
+	}
+	*f = head
+	f.Seeds, f.States, f.Metrics, f.Tensors = d.seeds, d.states, d.columns, d.tensors
+	return data[c.at:], nil
+}
+
+func (d *FrameDecoder) decodeSeeds(c *cursor) {
+	d.seeds = d.seeds[:0]
+	for {
+		b := c.block("seed_ids", 1)
+		if b.count == 0 || !within(c, "seed_ids", len(d.seeds)+b.count, d.Limits.Seeds) {
+			return
+		}
+		d.seeds = c.seedIDs(d.seeds, b.count)
+		c.endBlock("seed_ids", b)
+	}
+}
+
+// within fails where an array has more entries than its limit.
+func within(c *cursor, field string, n, limit int) bool {
+	if limit > 0 && n > limit && c.err == nil {
+		c.err = &DecodeError{field, c.at, tooLarge(n, limit)}
+	}
+	return c.err == nil
+}
+
+func (d *FrameDecoder) decodeColumns(c *cursor) {
+	const least = 2 // bytes: an empty name, no values
+	before := d.columns[:cap(d.columns)]
+	d.columns, d.values = d.columns[:0], d.values[:0]
+	for {
+		b := c.block("metrics", least)
+		if b.count == 0 || !within(c, "metrics", len(d.columns)+b.count, d.Limits.Metrics) {
+			return
+		}
+		for range b.count {
+			i := len(d.columns)
+			name := c.bytes("name")
+			first := len(d.values)
+			d.decodeValues(c)
+			if c.err != nil {
+				c.within("metrics", i)
+				return
+			}
+			column := oona.Column{Values: d.values[first:len(d.values):len(d.values)]}
+			// Frames have the same columns again and again.
+			if i < len(before) && before[i].Name == string(name) {
+				column.Name = before[i].Name
+			} else {
+				column.Name = d.names.text(name)
+			}
+			d.columns = append(d.columns, column)
+		}
+		c.endBlock("metrics", b)
+	}
+}
+
+func (d *FrameDecoder) decodeValues(c *cursor) {
+	const size = 4 // bytes of a float
+	for {
+		b := c.block("values", size)
+		if b.count == 0 {
+			return
+		}
+		d.values = decodeFloats(d.values, c.take("values", int64(size*b.count)))
+		c.endBlock("values", b)
+	}
+}
+
+func (d *FrameDecoder) decodeTensors(c *cursor) {
+	const least = 6 // bytes: two empty texts, an id, no shape, a branch, no data
+	d.tensors, d.shapes, d.claims = d.tensors[:0], d.shapes[:0], d.claims[:0]
+	for {
+		b := c.block("tensors", least)
+		if b.count == 0 || !within(c, "tensors", len(d.tensors)+b.count, d.Limits.Tensors) {
+			return
+		}
+		for range b.count {
+			t := d.decodeTensor(c)
+			if c.err != nil {
+				c.within("tensors", len(d.tensors))
+				return
+			}
+			d.tensors = append(d.tensors, t)
+		}
+		c.endBlock("tensors", b)
+	}
+}
+
+func (d *FrameDecoder) decodeTensor(c *cursor) oona.Tensor {
+	t := oona.Tensor{
+		Name:  d.names.text(c.bytes("name")),
+		Seed:  oona.SeedID(c.int("seed_id")),
+		DType: d.names.text(c.bytes("dtype")),
+		Shape: d.decodeShape(c),
+	}
+	switch branch := c.int("data"); branch {
+	case branchBytes:
+		t.Data = c.bytes("data")
+	case branchClaim:
+		t.Claim = d.decodeClaim(c)
+	default:
+		c.fail("data", ErrMalformed, "a union index of %d, the branches are 0 and 1", branch)
+	}
+	return t
+}
+
+func (d *FrameDecoder) decodeShape(c *cursor) []int64 {
+	first := len(d.shapes)
+	for {
+		b := c.block("shape", 1)
+		if b.count == 0 {
+			return d.shapes[first:len(d.shapes):len(d.shapes)]
+		}
+		for range b.count {
+			d.shapes = append(d.shapes, c.long("shape"))
+		}
+		c.endBlock("shape", b)
+	}
+}
+
+func (d *FrameDecoder) decodeClaim(c *cursor) *oona.TensorClaim {
+	claim := oona.TensorClaim{
+		Bucket: d.names.text(c.bytes("data.bucket")),
+		Key:    string(c.bytes("data.key")), // names one payload: not worth keeping
+		Size:   c.long("data.size"),
+	}
+	copy(claim.SHA256[:], c.take("data.sha256", int64(len(claim.SHA256))))
+	d.claims = append(d.claims, claim)
+	return &d.claims[len(d.claims)-1]
+}

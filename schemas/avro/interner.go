@@ -1,0 +1,33 @@
+package avro
+
+import "github.com/morphogenetic/oona"
+
+// interner returns the same string for the same bytes, so that ids that come
+// again cost no allocation.
+type interner struct {
+	seen map[string]string
+}
+
+// internedTexts bounds an interner: at 128 bytes each, one megabyte.
+const internedTexts = 8_192
+
+func (in *interner) text(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	if s, ok := in.seen[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(s) > oona.MaxIDLength {
+		return s // no valid id: the frame will be refused
+	}
+	if in.seen == nil {
+		in.seen = make(map[string]string)
+	}
+	if len(in.seen) >= internedTexts {
+		clear(in.seen) // those in use come back with their next frame
+	}
+	in.seen[s] = s
+	return s
+}

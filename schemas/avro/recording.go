@@ -1,0 +1,122 @@
+package avro
+
+import (
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/twmb/avro"
+	"github.com/twmb/avro/ocf"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Entry is one entry of a recording: exactly one of its fields is set.
+type Entry struct {
+	Frame *oona.Frame
+	Event *oona.SeedEvent
+}
+
+// RecordingReader reads a recording: an Avro object container file of
+// SeedMetrics, of SeedEvent, or of a union of both, in any version from which
+// the latest can be read.
+//
+// It is built on twmb/avro rather than goavro: the file's schema resolves to
+// the latest versions, columns are decoded into typed slices and not into a
+// box a sample, and blocks are bounded before they are inflated.
+type RecordingReader struct {
+	file  *ocf.Reader
+	count int // entries read
+	ended bool
+}
+
+// NewRecordingReader reads the file's header from r.
+func NewRecordingReader(r io.Reader) (*RecordingReader, error) {
+	file, err := ocf.NewReader(r, ocf.WithReaderSchemaFunc(recordingSchema))
+	if err != nil {
+		return nil, fmt.Errorf("recording: %w", err)
+	}
+	return &RecordingReader{file: file}, nil
+}
+
+// recordingSchema returns what to read a file as: the latest versions of the
+// records that it names.
+func recordingSchema(file *ocf.Reader) (*avro.Schema, error) {
+	root := file.Schema().Root()
+	if root.Type != "union" {
+		return latestOf(root)
+	}
+	union := avro.SchemaNode{Type: "union"}
+	for i := range root.Branches {
+		latest, err := latestOf(&root.Branches[i])
+		if err != nil {
+			return nil, err
+		}
+		union.Branches = append(union.Branches, *latest.Root())
+	}
+	return union.Schema()
+}
+
+func latestOf(node *avro.SchemaNode) (*avro.Schema, error) {
+	switch name := fullName(node); name {
+	case seedMetrics, seedEvent:
+		return published.latest[name].parsed, nil
+	default:
+		return nil, fmt.Errorf("the file holds %s; a recording holds %s or %s, or a union of them", name, seedMetrics, seedEvent)
+	}
+}
+
+// unset marks a time that no branch has written.
+const unset = oona.Micros(math.MinInt64)
+
+// wireEntry has the fields of both branches, so that either can be decoded
+// into it. Observation and event times tell which it was.
+type wireEntry struct {
+	wireFrame `avro:",inline"`
+	Seed      oona.SeedID        `avro:"seed_id"`
+	At        oona.Micros        `avro:"at"`
+	From      int32              `avro:"from_state"`
+	To        int32              `avro:"to_state"`
+	Reason    string             `avro:"reason"`
+	Evidence  map[string]float64 `avro:"evidence"`
+}
+
+// Next returns the next entry, which is the caller's; io.EOF at the end.
+func (r *RecordingReader) Next() (Entry, error) {
+	if r.ended {
+		return Entry{}, io.EOF
+	}
+	w := wireEntry{At: unset}
+	w.ObservedAt = unset
+	err := r.file.Decode(&w)
+	if err == io.EOF {
+		if err := r.file.Close(); err != nil {
+			return Entry{}, fmt.Errorf("recording: %w", err)
+		}
+		r.ended = true
+		return Entry{}, io.EOF
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("recording, entry %d: %w", r.count, err)
+	}
+	entry, err := w.entry()
+	if err != nil {
+		return Entry{}, fmt.Errorf("recording, entry %d: %w", r.count, err)
+	}
+	r.count++
+	return entry, nil
+}
+
+func (w *wireEntry) entry() (Entry, error) {
+	if w.At == unset {
+		f := new(oona.Frame)
+		return Entry{Frame: f}, w.frame(f)
+	}
+	e := new(oona.SeedEvent)
+	event := wireEvent{
+		Run: w.Run, Layer: w.Layer, Seed: w.Seed, Sequence: w.Sequence,
+		At: w.At, Step: w.Step, From: w.From, To: w.To,
+		Reason: w.Reason, Evidence: w.Evidence,
+	}
+	return Entry{Event: e}, event.event(e)
+}
