@@ -1,0 +1,106 @@
+package windows
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// accumulator folds the frames of one layer in one window.
+type accumulator struct {
+	layer                   oona.LayerID
+	firstOffset, lastOffset int64
+	frames                  int64
+	readings                int64
+	duplicates              int64
+	leastStep, greatestStep int64
+	earliest, latest        oona.Micros // event time
+	census                  census
+	metrics                 []metric // in the order in which they came
+	order                   []int    // of metrics by name, made at the end
+}
+
+// begin makes a ready for its first frame, keeping its buffers.
+func (a *accumulator) begin(layer oona.LayerID) {
+	a.layer = layer
+	a.frames, a.readings, a.duplicates = 0, 0, 0
+	a.census.reset()
+	a.metrics = a.metrics[:0]
+}
+
+// position returns where the metric of column i is. Columns come in the same
+// order each time, as a rule.
+func (a *accumulator) position(i int, name string) (int, bool) {
+	if i < len(a.metrics) && a.metrics[i].name == name {
+		return i, true
+	}
+	for j := range a.metrics {
+		if a.metrics[j].name == name {
+			return j, true
+		}
+	}
+	return 0, false
+}
+
+// admitsMetrics reports whether there would be at most limit metrics.
+func (a *accumulator) admitsMetrics(columns []oona.Column, limit int) bool {
+	if len(a.metrics)+len(columns) <= limit {
+		return true
+	}
+	total := len(a.metrics)
+	for i := range columns {
+		if _, known := a.position(i, columns[i].Name); !known {
+			total++
+		}
+	}
+	return total <= limit
+}
+
+// metric returns the metric of column i, a new one if need be.
+func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, worstSeeds int) *metric {
+	if at, known := a.position(i, name); known {
+		return &a.metrics[at]
+	}
+	if n := len(a.metrics); n < cap(a.metrics) {
+		a.metrics = a.metrics[:n+1]
+	} else {
+		a.metrics = append(a.metrics, metric{})
+	}
+	m := &a.metrics[len(a.metrics)-1]
+	m.begin(name, about(name), worstSeeds)
+	return m
+}
+
+// note counts a frame and its extent in the log, in time and in steps.
+func (a *accumulator) note(offset int64, f *oona.Frame) {
+	if a.frames == 0 {
+		a.firstOffset = offset
+		a.leastStep, a.greatestStep = f.Step, f.Step
+		a.earliest, a.latest = f.ObservedAt, f.ObservedAt
+	}
+	a.lastOffset = offset
+	a.frames++
+	a.readings += int64(len(f.Seeds))
+	a.leastStep, a.greatestStep = min(a.leastStep, f.Step), max(a.greatestStep, f.Step)
+	a.earliest, a.latest = min(a.earliest, f.ObservedAt), max(a.latest, f.ObservedAt)
+}
+
+// stepsPerSecond is 0 where all frames were observed at one instant.
+func (a *accumulator) stepsPerSecond() float64 {
+	if a.latest == a.earliest {
+		return 0
+	}
+	return float64(a.greatestStep-a.leastStep) / seconds(a.latest-a.earliest)
+}
+
+// sortMetrics sets order.
+func (a *accumulator) sortMetrics() {
+	a.order = a.order[:0]
+	for i := range a.metrics {
+		a.order = append(a.order, i)
+	}
+	slices.SortFunc(a.order, func(i, j int) int { return cmp.Compare(a.metrics[i].name, a.metrics[j].name) })
+}
+
+func seconds(d oona.Micros) float64 { return float64(d) / 1e6 }

@@ -1,0 +1,101 @@
+package windows
+
+import (
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// census keeps the distinct seeds of a layer's window, each in the state of
+// the record that was folded last.
+type census struct {
+	seeds     []oona.SeedID // in the order in which they came
+	states    []oona.State
+	next      int                 // where in seeds the next frame's are expected
+	positions map[oona.SeedID]int // of seeds[:indexed]; filled only when a frame's seeds are not a stretch of seeds
+	indexed   int
+}
+
+// stretch returns where in c.seeds these seeds stand side by side. It looks
+// where frames in the same order each time put them: at the beginning, or
+// behind the frame before, for a layer that is sent in several.
+func (c *census) stretch(seeds []oona.SeedID) (at int, found bool) {
+	for _, at := range [...]int{c.next, 0} {
+		if end := at + len(seeds); end <= len(c.seeds) && slices.Equal(c.seeds[at:end], seeds) {
+			return at, true
+		}
+	}
+	return 0, false
+}
+
+// admits reports whether there would be at most limit distinct seeds.
+func (c *census) admits(seeds []oona.SeedID, limit int) bool {
+	if len(c.seeds)+len(seeds) <= limit {
+		return true
+	}
+	if _, found := c.stretch(seeds); found {
+		return true
+	}
+	c.index()
+	total := len(c.seeds)
+	for _, id := range seeds {
+		if _, known := c.positions[id]; !known {
+			total++
+		}
+	}
+	return total <= limit
+}
+
+// add notes the states of a frame's seeds.
+func (c *census) add(seeds []oona.SeedID, states []oona.State) {
+	if at, found := c.stretch(seeds); found {
+		copy(c.states[at:], states)
+		c.next = at + len(seeds)
+		return
+	}
+	if len(c.seeds) == 0 {
+		c.seeds = append(c.seeds, seeds...)
+		c.states = append(c.states, states...)
+		c.next = len(seeds)
+		return
+	}
+	c.index()
+	for i, id := range seeds {
+		if at, known := c.positions[id]; known {
+			c.states[at] = states[i]
+			continue
+		}
+		c.positions[id] = len(c.seeds)
+		c.seeds = append(c.seeds, id)
+		c.states = append(c.states, states[i])
+	}
+	c.indexed = len(c.seeds)
+	c.next = len(c.seeds)
+}
+
+func (c *census) index() {
+	if c.positions == nil {
+		c.positions = make(map[oona.SeedID]int, len(c.seeds))
+	}
+	for at := c.indexed; at < len(c.seeds); at++ {
+		c.positions[c.seeds[at]] = at
+	}
+	c.indexed = len(c.seeds)
+}
+
+func (c *census) reset() {
+	c.seeds, c.states = c.seeds[:0], c.states[:0]
+	clear(c.positions)
+	c.next, c.indexed = 0, 0
+}
+
+func (c *census) count() oona.SeedCensus {
+	sum := oona.SeedCensus{Seen: int64(len(c.seeds))}
+	for _, s := range c.states {
+		sum.ByState[s]++
+		if s.Active() {
+			sum.Active++
+		}
+	}
+	return sum
+}

@@ -1,0 +1,157 @@
+package windows
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Config holds what the emission of a partition depends on besides its log.
+// Two engines with equal configurations, catalogues and logs emit equal
+// rollups. Durations are whole microseconds.
+type Config struct {
+	// Length of the tumbling windows, which are aligned to the Unix epoch:
+	// [k*Length, (k+1)*Length). Default 10s.
+	Length time.Duration
+	// OutOfOrderness is how far a producer's frames on one path may be
+	// behind its latest one: the watermark stays that much behind the
+	// slowest producer. Default 1s.
+	OutOfOrderness time.Duration
+	// AllowedLateness is how much longer a window stays open once the
+	// watermark has passed its end. It closes once and fires once.
+	// Default 5s.
+	AllowedLateness time.Duration
+	// TickInterval of the log clock: each record that carries the clock
+	// into a new interval evaluates all timelines. No record advances the
+	// clock by more than two intervals. Default 1s.
+	TickInterval time.Duration
+	// IdleHorizon is how long a producer on a path must have been silent,
+	// by the log clock, before the watermark goes on without it; it is
+	// measured in quarters, so that a producer is idle after 1 to 1.25
+	// horizons. It is longer than two tick intervals, so that an outage of
+	// the bus is nobody's idleness. Default 60s.
+	IdleHorizon time.Duration
+	// MaxSkew is how far a frame's event time may be ahead of its append
+	// time. Default 60s.
+	MaxSkew time.Duration
+	// MaxDelay is how far a frame's event time may be behind its append
+	// time. Default 24h.
+	MaxDelay time.Duration
+
+	// MaxTimelines is the number of timelines that a partition admits.
+	// Default 128.
+	MaxTimelines int
+	// MaxLayers is the number of layers that one window of a timeline
+	// admits. Default 4096.
+	MaxLayers int
+	// MaxMetrics is the number of metrics that one window of a layer
+	// admits. Default 64.
+	MaxMetrics int
+	// MaxSeeds is the number of distinct seeds that one window of a layer
+	// admits. Default 65536.
+	MaxSeeds int
+	// FrontierSlots is the number of slots a timeline over which its
+	// (producer, path) pairs are spread by hash; memory is taken by
+	// occupied ones only. Two pairs in one slot share its frontier, so that
+	// the slower one holds the watermark no more and may come late. With 8
+	// pairs, 64 slots collide in 36% of runs and 4096 in 0.7%. Default 4096.
+	FrontierSlots int
+	// WorstSeeds is the number of seeds that a rollup lists for each metric
+	// with a direction. Default 5.
+	WorstSeeds int
+
+	// Generation numbers the configuration; 0 is the defaults. It is copied
+	// into each rollup.
+	Generation int32
+}
+
+// DefaultConfig returns the defaults named at each field.
+func DefaultConfig() Config {
+	return Config{
+		Length:          10 * time.Second,
+		OutOfOrderness:  time.Second,
+		AllowedLateness: 5 * time.Second,
+		TickInterval:    time.Second,
+		IdleHorizon:     time.Minute,
+		MaxSkew:         time.Minute,
+		MaxDelay:        24 * time.Hour,
+		MaxTimelines:    128,
+		MaxLayers:       4096,
+		MaxMetrics:      64,
+		MaxSeeds:        65_536,
+		FrontierSlots:   4096,
+		WorstSeeds:      5,
+	}
+}
+
+// Validate returns a *oona.FieldError for the first field that is wrong.
+func (c Config) Validate() error {
+	for _, d := range []struct {
+		field string
+		value time.Duration
+		least time.Duration
+	}{
+		{"Length", c.Length, time.Microsecond},
+		{"OutOfOrderness", c.OutOfOrderness, 0},
+		{"AllowedLateness", c.AllowedLateness, 0},
+		{"TickInterval", c.TickInterval, time.Microsecond},
+		{"IdleHorizon", c.IdleHorizon, time.Microsecond},
+		{"MaxSkew", c.MaxSkew, 0},
+		{"MaxDelay", c.MaxDelay, 0},
+	} {
+		if d.value < d.least {
+			return &oona.FieldError{Field: d.field, Reason: fmt.Sprintf("is %s; it is at least %s", d.value, d.least)}
+		}
+		if d.value%time.Microsecond != 0 {
+			return &oona.FieldError{Field: d.field, Reason: fmt.Sprintf("is %s; use whole microseconds", d.value)}
+		}
+	}
+	if c.IdleHorizon/2 <= c.TickInterval {
+		return &oona.FieldError{Field: "IdleHorizon", Reason: fmt.Sprintf("is %s; it is longer than two tick intervals (of %s), or one gap in the log makes every producer idle", c.IdleHorizon, c.TickInterval)}
+	}
+	for _, n := range []struct {
+		field string
+		value int
+		least int
+	}{
+		{"MaxTimelines", c.MaxTimelines, 1},
+		{"MaxLayers", c.MaxLayers, 1},
+		{"MaxMetrics", c.MaxMetrics, 1},
+		{"MaxSeeds", c.MaxSeeds, 1},
+		{"FrontierSlots", c.FrontierSlots, 1},
+		{"WorstSeeds", c.WorstSeeds, 0},
+	} {
+		if n.value < n.least {
+			return &oona.FieldError{Field: n.field, Reason: fmt.Sprintf("is %d; it is at least %d", n.value, n.least)}
+		}
+	}
+	if c.Generation < 0 {
+		return &oona.FieldError{Field: "Generation", Reason: fmt.Sprintf("is %d; generations count from 0", c.Generation)}
+	}
+	return nil
+}
+
+// spans are a Config's durations in the unit of the log.
+type spans struct {
+	length         oona.Micros
+	outOfOrderness oona.Micros
+	lateness       oona.Micros
+	tick           oona.Micros
+	bucket         oona.Micros // a quarter of the idle horizon, rounded up
+	maxSkew        oona.Micros
+	maxDelay       oona.Micros
+}
+
+func spansOf(c Config) spans {
+	micros := func(d time.Duration) oona.Micros { return oona.Micros(d.Microseconds()) }
+	return spans{
+		length:         micros(c.Length),
+		outOfOrderness: micros(c.OutOfOrderness),
+		lateness:       micros(c.AllowedLateness),
+		tick:           micros(c.TickInterval),
+		bucket:         (micros(c.IdleHorizon) + horizonBuckets - 1) / horizonBuckets,
+		maxSkew:        micros(c.MaxSkew),
+		maxDelay:       micros(c.MaxDelay),
+	}
+}

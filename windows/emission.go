@@ -1,0 +1,103 @@
+package windows
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/morphogenetic/oona"
+)
+
+// emission is what one record closes.
+type emission struct {
+	trigger    oona.Trigger // of the next layer
+	appendedAt oona.Micros
+	emit       func(*oona.Rollup)
+}
+
+// emitClosed emits the windows in e.closing, which stand in order, and keeps
+// their memory for the next.
+func (e *Engine) emitClosed(out *emission) {
+	for _, w := range e.closing {
+		e.layers = e.layers[:0]
+		for _, a := range w.layers {
+			e.layers = append(e.layers, a)
+		}
+		slices.SortFunc(e.layers, func(a, b *accumulator) int { return strings.Compare(string(a.layer), string(b.layer)) })
+		for _, a := range e.layers {
+			e.emitLayer(w, a, out)
+		}
+		e.release(w)
+	}
+	clear(e.closing)
+	e.closing = e.closing[:0]
+}
+
+// emitLayer emits the two rollups of a layer's window.
+func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
+	a.sortMetrics()
+	r := &e.rollup
+	*r = oona.Rollup{
+		Run:         w.timeline.key.run,
+		Layer:       a.layer,
+		Timeline:    w.timeline.key.id,
+		Start:       w.start,
+		End:         w.end,
+		Trigger:     out.trigger,
+		Watermark:   w.timeline.watermarkBefore(out.trigger.Offset),
+		FirstOffset: a.firstOffset,
+		LastOffset:  a.lastOffset,
+		Frames:      a.frames,
+		Readings:    a.readings,
+		Duplicates:  a.duplicates,
+		Generation:  e.cfg.Generation,
+		Metrics:     r.Metrics,
+	}
+	out.trigger.Index++
+
+	r.Group = oona.Health
+	r.Seeds = a.census.count()
+	e.finish(a, out)
+
+	r.Group = oona.Performance
+	r.Seeds = oona.SeedCensus{}
+	length := seconds(e.spans.length)
+	r.Rates = oona.Rates{
+		FramesPerSecond:   float64(a.frames) / length,
+		ReadingsPerSecond: float64(a.readings) / length,
+		StepsPerSecond:    a.stepsPerSecond(),
+		Delay:             difference(out.appendedAt, a.latest),
+	}
+	e.finish(a, out)
+}
+
+// finish adds the metrics of the rollup's group and emits it.
+func (e *Engine) finish(a *accumulator, out *emission) {
+	r := &e.rollup
+	r.Metrics = r.Metrics[:0]
+	for _, i := range a.order {
+		m := &a.metrics[i]
+		if m.group != r.Group {
+			continue
+		}
+		if n := len(r.Metrics); n < cap(r.Metrics) {
+			r.Metrics = r.Metrics[:n+1]
+		} else {
+			r.Metrics = append(r.Metrics, oona.MetricSummary{})
+		}
+		m.summarize(&r.Metrics[len(r.Metrics)-1])
+	}
+	r.Hash = r.ContentHash()
+	out.emit(r)
+}
+
+// difference returns t - u, and the farthest length of time where that
+// overflows.
+func difference(t, u oona.Micros) oona.Micros {
+	if u >= 0 {
+		return earlier(t, u)
+	}
+	if u == unset {
+		u++ // its negative overflows
+	}
+	return later(t, -u)
+}

@@ -1,0 +1,260 @@
+package windows
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Engine folds the log of one partition. It is not for concurrent use.
+type Engine struct {
+	cfg       Config
+	spans     spans
+	catalogue func(metric string) oona.Metric
+
+	processedTo int64
+	clock       clock
+	timelines   map[timelineKey]*timeline
+	ordered     []*timeline // by key
+	open        int         // windows
+
+	spareAccumulators []*accumulator
+	spareWindows      []*window
+	closing           []*window
+	layers            []*accumulator
+	finite            []float32
+	rollup            oona.Rollup
+}
+
+// maxSpareAccumulators bounds the memory that is kept for windows to come.
+const maxSpareAccumulators = 4096
+
+// New returns an engine for a log that begins at offset 0. The catalogue says
+// the group and the direction of a metric; it must give the same answer each
+// time. The error is that of cfg.Validate.
+func New(cfg Config, catalogue func(metric string) oona.Metric) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("window configuration: %w", err)
+	}
+	return &Engine{
+		cfg:       cfg,
+		spans:     spansOf(cfg),
+		catalogue: catalogue,
+		timelines: make(map[timelineKey]*timeline),
+	}, nil
+}
+
+// OpenWindows returns the number of windows that are open, over all timelines.
+func (e *Engine) OpenWindows() int { return e.open }
+
+// ProcessedTo returns the offset after the last folded record.
+func (e *Engine) ProcessedTo() int64 { return e.processedTo }
+
+// Fold takes the next record of the log and calls emit, in order, for each
+// rollup that the record closes. A rollup is valid during the call only.
+// Records come by ascending offset; one below ProcessedTo is a redelivery: it
+// is passed, with ReasonProcessed, and changes nothing.
+func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
+	if r.Offset < e.processedTo {
+		return Outcome{Passed, ReasonProcessed, fmt.Sprintf("offset %d is below %d, up to which all is processed", r.Offset, e.processedTo)}
+	}
+	e.processedTo = r.Offset + 1
+	out := emission{trigger: oona.Trigger{Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
+	e.pass(r.AppendedAt, &out)
+	if r.Frame == nil {
+		return Outcome{Verdict: Passed}
+	}
+	if outcome := e.guard(&r); outcome.Verdict != Folded {
+		return outcome
+	}
+	t := e.admit(r.Frame)
+	if t == nil {
+		return Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits", len(e.timelines))}
+	}
+	outcome := e.take(t, &r)
+	// Whatever became of the frame, its producer has come this far.
+	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
+		e.closing = t.takeClosed(e.closing[:0], &e.spans)
+		e.emitClosed(&out)
+	}
+	return outcome
+}
+
+// pass lets time go on to a record. If that carries the log clock into a new
+// tick interval, or a new bucket of the frontiers, all timelines are evaluated.
+func (e *Engine) pass(appendedAt oona.Micros, out *emission) {
+	before := e.clock.now
+	e.clock.advance(appendedAt, 2*e.spans.tick)
+	bucket := e.bucket()
+	if e.clock.now/e.spans.tick == before/e.spans.tick && bucket == int64(before/e.spans.bucket) {
+		return
+	}
+	e.closing = e.closing[:0]
+	for _, t := range e.ordered {
+		t.frontier.roll(bucket)
+		if t.advance(out.trigger.Offset, &e.spans) {
+			e.closing = t.takeClosed(e.closing, &e.spans)
+		}
+	}
+	slices.SortStableFunc(e.closing, func(v, w *window) int {
+		switch {
+		case v.end < w.end:
+			return -1
+		case v.end > w.end:
+			return 1
+		}
+		return 0
+	})
+	e.emitClosed(out)
+}
+
+// bucket is the number of the clock's bucket of the idle horizon.
+func (e *Engine) bucket() int64 { return int64(e.clock.now / e.spans.bucket) }
+
+// guard turns away what cannot be right, as a function of the record alone.
+func (e *Engine) guard(r *Record) Outcome {
+	at := r.Frame.ObservedAt
+	if at > later(r.AppendedAt, e.spans.maxSkew) {
+		return Outcome{Quarantined, ReasonFuture, fmt.Sprintf("observed at %s, %.6f s after its append; at most %s are allowed: check the trainer's clock", timestamp(at), apart(at, r.AppendedAt), e.cfg.MaxSkew)}
+	}
+	if at < earlier(r.AppendedAt, e.spans.maxDelay) {
+		return Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, %.6f s before its append; at most %s are allowed", timestamp(at), apart(r.AppendedAt, at), e.cfg.MaxDelay)}
+	}
+	return Outcome{}
+}
+
+// admit returns the frame's timeline, a new one if need be, and nil if there
+// are too many.
+func (e *Engine) admit(f *oona.Frame) *timeline {
+	key := timelineKey{f.Run, f.Timeline}
+	if t, known := e.timelines[key]; known {
+		return t
+	}
+	if len(e.timelines) >= e.cfg.MaxTimelines {
+		return nil
+	}
+	t := newTimeline(key, e.bucket())
+	e.timelines[key] = t
+	at, _ := slices.BinarySearchFunc(e.ordered, key, func(t *timeline, k timelineKey) int { return t.key.compare(k) })
+	e.ordered = slices.Insert(e.ordered, at, t)
+	return t
+}
+
+// take folds a frame into its window, unless it is late, a repeat or beyond a
+// cap.
+func (e *Engine) take(t *timeline, r *Record) Outcome {
+	f := r.Frame
+	start := windowStart(f.ObservedAt, e.spans.length)
+	end := later(start, e.spans.length)
+	if t.closed(end, &e.spans) {
+		return Outcome{Late, ReasonLate, fmt.Sprintf("observed at %s; its window ended at %s and closed %s later, the watermark is at %s", timestamp(f.ObservedAt), timestamp(end), e.cfg.AllowedLateness, timestamp(t.watermark))}
+	}
+	id := identity{f.Producer, f.Epoch, f.Sequence}
+	if first, repeated := t.seen[id]; repeated {
+		if first.checksum != r.Checksum {
+			return Outcome{Quarantined, ReasonConflict, fmt.Sprintf("frame %d of producer %s since epoch %d was folded with other bytes: checksum %016x, here %016x", f.Sequence, f.Producer, f.Epoch, first.checksum, r.Checksum)}
+		}
+		first.into.duplicates++
+		return Outcome{Duplicate, ReasonDuplicate, "the same frame was folded before"}
+	}
+	w, at := t.find(start)
+	a, overflow := e.room(w, f)
+	if overflow.Verdict != Folded {
+		return overflow
+	}
+	if w == nil {
+		w = e.openWindow(t, at, start, end)
+	}
+	if a == nil {
+		a = e.openLayer(w, f.Layer)
+	}
+	e.fold(a, r)
+	w.identities = append(w.identities, id)
+	t.seen[id] = folding{r.Checksum, a}
+	return Outcome{}
+}
+
+// room returns the accumulator of the frame's layer in w, nil where there is
+// none yet, or why there is no room for the frame. W may be nil.
+func (e *Engine) room(w *window, f *oona.Frame) (*accumulator, Outcome) {
+	var a *accumulator
+	if w != nil {
+		a = w.layers[f.Layer]
+		if a == nil && len(w.layers) >= e.cfg.MaxLayers {
+			return nil, Outcome{Overflowed, ReasonLayers, fmt.Sprintf("the window has %d layers, as many as it admits", len(w.layers))}
+		}
+	}
+	nothing := accumulator{}
+	held := a
+	if held == nil {
+		held = &nothing
+	}
+	if !held.admitsMetrics(f.Metrics, e.cfg.MaxMetrics) {
+		return nil, Outcome{Overflowed, ReasonMetrics, fmt.Sprintf("the layer's window has %d metrics and admits %d; the frame with %d would exceed that", len(held.metrics), e.cfg.MaxMetrics, len(f.Metrics))}
+	}
+	if !held.census.admits(f.Seeds, e.cfg.MaxSeeds) {
+		return nil, Outcome{Overflowed, ReasonSeeds, fmt.Sprintf("the layer's window has %d seeds and admits %d; the frame with %d would exceed that", len(held.census.seeds), e.cfg.MaxSeeds, len(f.Seeds))}
+	}
+	return a, Outcome{}
+}
+
+// fold adds a frame that has been admitted.
+func (e *Engine) fold(a *accumulator, r *Record) {
+	f := r.Frame
+	a.note(r.Offset, f)
+	a.census.add(f.Seeds, f.States)
+	ascending := slices.IsSorted(f.Seeds)
+	for i := range f.Metrics {
+		c := &f.Metrics[i]
+		a.metric(i, c.Name, e.catalogue, e.cfg.WorstSeeds).add(f.Seeds, ascending, c.Values, &e.finite)
+	}
+}
+
+func (e *Engine) openWindow(t *timeline, at int, start, end oona.Micros) *window {
+	var w *window
+	if n := len(e.spareWindows); n > 0 {
+		w, e.spareWindows = e.spareWindows[n-1], e.spareWindows[:n-1]
+	} else {
+		w = &window{layers: make(map[oona.LayerID]*accumulator)}
+	}
+	w.timeline, w.start, w.end = t, start, end
+	t.windows = slices.Insert(t.windows, at, w)
+	e.open++
+	return w
+}
+
+func (e *Engine) openLayer(w *window, layer oona.LayerID) *accumulator {
+	var a *accumulator
+	if n := len(e.spareAccumulators); n > 0 {
+		a, e.spareAccumulators = e.spareAccumulators[n-1], e.spareAccumulators[:n-1]
+	} else {
+		a = new(accumulator)
+	}
+	a.begin(layer)
+	w.layers[layer] = a
+	return a
+}
+
+// release keeps the memory of a closed window for the next.
+func (e *Engine) release(w *window) {
+	for _, a := range w.layers {
+		if len(e.spareAccumulators) < maxSpareAccumulators {
+			e.spareAccumulators = append(e.spareAccumulators, a)
+		}
+	}
+	clear(w.layers)
+	w.timeline = nil
+	clear(w.identities)
+	w.identities = w.identities[:0]
+	if len(e.spareWindows) < e.cfg.MaxTimelines {
+		e.spareWindows = append(e.spareWindows, w)
+	}
+	e.open--
+}
+
+// timestamp formats an instant of any year.
+func timestamp(t oona.Micros) string { return t.Time().Format("2006-01-02T15:04:05.000000Z") }
+
+// apart returns t - u in seconds, of any two instants.
+func apart(t, u oona.Micros) float64 { return float64(t)/1e6 - float64(u)/1e6 }

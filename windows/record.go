@@ -1,0 +1,68 @@
+package windows
+
+import "github.com/morphogenetic/oona"
+
+// Record is one record of the partition's log.
+type Record struct {
+	Offset     int64
+	AppendedAt oona.Micros
+	// Path is the way that the frame took into the bus (oona.HeaderPath).
+	Path string
+	// Checksum is over the frame's encoded body, without its framing.
+	Checksum uint64
+	// Frame has passed Validate; it is nil for one of Oona's own records and
+	// for one that cannot be decoded, which let time pass and do nothing
+	// else. The engine keeps none of its slices.
+	Frame *oona.Frame
+}
+
+// Verdict is what became of a record. Each record has exactly one.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Folded      Verdict = iota // into one window of its layer
+	Duplicate                  // of a frame that was folded into a window still open
+	Late                       // its window has closed
+	Quarantined                // its time or its identity cannot be right
+	Overflowed                 // beyond a cap
+	Passed                     // no frame, or a record that was processed before
+)
+
+// VerdictCount is the number of verdicts; they are below it.
+const VerdictCount = int(Passed) + 1
+
+var verdictNames = [VerdictCount]string{"folded", "duplicate", "late", "quarantined", "overflowed", "passed"}
+
+func (v Verdict) String() string {
+	if int(v) >= VerdictCount {
+		return "unknown"
+	}
+	return verdictNames[v]
+}
+
+// Reason says why a frame was not folded, in one word: for a header and for
+// the label of a counter.
+type Reason string
+
+// The reasons.
+const (
+	ReasonNone      Reason = ""          // Folded, or Passed
+	ReasonProcessed Reason = "processed" // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
+	ReasonDuplicate Reason = "duplicate" // Duplicate
+	ReasonLate      Reason = "late"      // Late
+	ReasonFuture    Reason = "future"    // Quarantined: observed later than appended, by more than MaxSkew
+	ReasonStale     Reason = "stale"     // Quarantined: observed before it was appended, by more than MaxDelay
+	ReasonConflict  Reason = "conflict"  // Quarantined: the identity of another frame, with other bytes
+	ReasonTimelines Reason = "timelines" // Overflowed: MaxTimelines
+	ReasonLayers    Reason = "layers"    // Overflowed: MaxLayers
+	ReasonMetrics   Reason = "metrics"   // Overflowed: MaxMetrics
+	ReasonSeeds     Reason = "seeds"     // Overflowed: MaxSeeds
+)
+
+// Outcome is what Fold says of a record.
+type Outcome struct {
+	Verdict Verdict
+	Reason  Reason
+	Detail  string // a sentence with the numbers; empty where there is nothing to say
+}
