@@ -1,0 +1,163 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Listen opens a TCP address. Its error says what to do where the port is
+// taken, and wraps syscall.EADDRINUSE.
+func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is taken by another process; stop it or give %s another port (0 takes a free one): %w", address, flag, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", flag, err)
+	}
+	return listener, nil
+}
+
+// Admin serves what operators and Kubernetes ask of a worker. It is ready when
+// every condition holds.
+type Admin struct {
+	title    string
+	listener net.Listener
+	server   *http.Server
+	logger   *slog.Logger
+
+	mu         sync.Mutex
+	conditions []condition
+}
+
+type condition struct {
+	name  string
+	check func() error
+}
+
+// NewAdmin returns the admin server of a worker called title, which will serve
+// on listener.
+func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, logger *slog.Logger) *Admin {
+	a := &Admin{title: title, listener: listener, logger: logger}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", a.index)
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "alive") })
+	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.Handle("GET /metrics", MetricsHandler(metrics, logger))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	a.server = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	return a
+}
+
+// MetricsHandler serves a registry in whichever form is asked for. The protobuf
+// form carries native histograms.
+func MetricsHandler(metrics prometheus.Gatherer, logger *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
+		ErrorHandling:     promhttp.HTTPErrorOnError,
+		EnableOpenMetrics: true,
+	})
+}
+
+// ReadyWhen adds a condition: check returns why it does not hold, or nil. It is
+// called at every /readyz, from any goroutine.
+func (a *Admin) ReadyWhen(name string, check func() error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.conditions = append(a.conditions, condition{name, check})
+}
+
+// Ready returns why the worker is not ready, or nil.
+func (a *Admin) Ready() error {
+	a.mu.Lock()
+	conditions := a.conditions
+	a.mu.Unlock()
+	for _, c := range conditions {
+		if err := c.check(); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+// Addr is where the server listens, with the port that it got.
+func (a *Admin) Addr() net.Addr { return a.listener.Addr() }
+
+// Run serves until ctx ends.
+func (a *Admin) Run(ctx context.Context) error {
+	a.logger.Info("admin server listens", "address", a.Addr().String())
+	served := make(chan error, 1)
+	go func() { served <- a.server.Serve(a.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve the admin address: %w", err)
+	case <-ctx.Done():
+	}
+	// Nothing is lost by cutting off a scrape or a profile.
+	if err := a.server.Close(); err != nil {
+		a.logger.Debug("closing the admin server", "error", err)
+	}
+	<-served
+	return nil
+}
+
+func (a *Admin) readyz(w http.ResponseWriter, _ *http.Request) {
+	if err := a.Ready(); err != nil {
+		reply(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+		return
+	}
+	reply(w, http.StatusOK, "ready")
+}
+
+func reply(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // whoever asked may be gone
+}
+
+func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
+	state := "ready"
+	if err := a.Ready(); err != nil {
+		state = "not ready: " + err.Error()
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state))
+}
+
+const indexPage = `<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>%[1]s</title>
+<h1>%[1]s</h1>
+<p>%[2]s</p>
+<p>%[3]s</p>
+<ul>
+<li><a href="/livez">/livez</a>: the process answers</li>
+<li><a href="/readyz">/readyz</a>: it can do its work</li>
+<li><a href="/metrics">/metrics</a>: for Prometheus</li>
+<li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li>
+</ul>
+</html>
+`

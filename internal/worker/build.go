@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Build is what the binary was made from.
+type Build struct {
+	Version  string // the module's, "(devel)" for a build from a checkout
+	Revision string // the commit, with "-dirty" where it was changed; may be empty
+	Go       string
+}
+
+// ReadBuild returns what the Go linker wrote into the binary.
+func ReadBuild() Build {
+	b := Build{Version: "(unknown)", Go: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	if info.Main.Version != "" {
+		b.Version = info.Main.Version
+	}
+	dirty := ""
+	for _, setting := range info.Settings {
+		switch setting.Key {
+		case "vcs.revision":
+			b.Revision = setting.Value
+		case "vcs.modified":
+			if setting.Value == "true" {
+				dirty = "-dirty"
+			}
+		}
+	}
+	if b.Revision != "" {
+		b.Revision += dirty
+	}
+	return b
+}
+
+func (b Build) String() string {
+	if b.Revision == "" {
+		return fmt.Sprintf("%s %s", b.Version, b.Go)
+	}
+	return fmt.Sprintf("%s %s %s", b.Version, b.Revision, b.Go)
+}
+
+// VersionFlag is a flag that prints the build and ends the parsing.
+type VersionFlag bool
+
+// BeforeReset is called by kong when the flag is given.
+func (VersionFlag) BeforeReset(k *kong.Kong) error {
+	if _, err := fmt.Fprintf(k.Stdout, "%s %s\n", k.Model.Name, ReadBuild()); err != nil {
+		return err
+	}
+	return errPrinted
+}
+
+// NewRegistry returns a registry with oona_build_info and the metrics of the
+// process and the Go runtime.
+func NewRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := ReadBuild()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "oona_build_info",
+		Help:        "1, labelled with what the binary was built from.",
+		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go_version": build.Go},
+	})
+	info.Set(1)
+	registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}

@@ -1,0 +1,64 @@
+package worker
+
+import (
+	"encoding"
+	"fmt"
+	"io"
+	"reflect"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"gopkg.in/yaml.v3"
+)
+
+// WriteEffective writes the values of a parsed program's flags as YAML that
+// --config reads again.
+func WriteEffective(w io.Writer, program *kong.Node) error {
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	group := ""
+	var failed error
+	everyFlag(program, func(flag *kong.Flag) {
+		if commandLineOnly(flag) || failed != nil {
+			return
+		}
+		key := &yaml.Node{Kind: yaml.ScalarNode, Value: flag.Name}
+		if flag.Group != nil && flag.Group.Title != group {
+			group = flag.Group.Title
+			key.HeadComment = group
+		}
+		value := new(yaml.Node)
+		if err := value.Encode(plain(flag.Target)); err != nil {
+			failed = fmt.Errorf("write --%s: %w", flag.Name, err)
+			return
+		}
+		root.Content = append(root.Content, key, value)
+	})
+	if failed != nil {
+		return failed
+	}
+	encoder := yaml.NewEncoder(w)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(root); err != nil {
+		return fmt.Errorf("write the effective configuration: %w", err)
+	}
+	return encoder.Close()
+}
+
+// plain is a value as a file would give it: durations and what has a text form
+// as text.
+func plain(v reflect.Value) any {
+	switch value := v.Interface().(type) {
+	case time.Duration:
+		return value.String()
+	case encoding.TextMarshaler:
+		return formatScalar(v)
+	}
+	if v.Kind() == reflect.Slice {
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = plain(v.Index(i))
+		}
+		return list
+	}
+	return v.Interface()
+}

@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"gopkg.in/yaml.v3"
+)
+
+// ConfigFile is a flag that names a YAML file of further settings. Its keys are
+// the names of the program's flags, without dashes in front.
+type ConfigFile string
+
+// BeforeResolve is called by kong when the flag or its variable is given.
+func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
+	path, ok := ctx.FlagValue(trace.Flag).(ConfigFile)
+	if !ok || path == "" {
+		return nil
+	}
+	f, err := readFile(string(path), ctx.Model.Node)
+	if err != nil {
+		return err
+	}
+	ctx.AddResolver(f)
+	return nil
+}
+
+// file is the settings of a configuration file.
+type file struct {
+	path   string
+	values map[string]*yaml.Node // by flag name
+}
+
+// readFile refuses what no flag of the program is called.
+func readFile(path string, program *kong.Node) (*file, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration file: %w", err)
+	}
+	f := &file{path: path, values: map[string]*yaml.Node{}}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document yaml.Node
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+		return f, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: holds more than one YAML document; one is read", path)
+	}
+	root := document.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		return f, nil
+	}
+	if root.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%s:%d: is not a mapping of settings such as \"log-level: debug\"", path, root.Line)
+	}
+	return f, f.fill(root, settable(program))
+}
+
+// settable returns the names that a file may set.
+func settable(program *kong.Node) map[string]bool {
+	names := map[string]bool{}
+	everyFlag(program, func(flag *kong.Flag) {
+		if !commandLineOnly(flag) {
+			names[flag.Name] = true
+		}
+	})
+	return names
+}
+
+// commandLineOnly is true of flags that say what to do rather than how.
+func commandLineOnly(flag *kong.Flag) bool {
+	switch flag.Target.Interface().(type) {
+	case helpFlag, VersionFlag, ConfigFile, CheckFlag:
+		return true
+	}
+	return flag.Name == "help"
+}
+
+func (f *file) fill(root *yaml.Node, names map[string]bool) error {
+	var unknown []string
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		switch {
+		case !names[key.Value]:
+			unknown = append(unknown, f.unknownKey(key, names))
+		case f.values[key.Value] != nil:
+			return fmt.Errorf("%s:%d: repeats %s", f.path, key.Line, key.Value)
+		default:
+			f.values[key.Value] = value
+		}
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("%s; the keys are the names of the flags that -h lists", strings.Join(unknown, "; "))
+	}
+	return nil
+}
+
+func (f *file) unknownKey(key *yaml.Node, names map[string]bool) string {
+	text := fmt.Sprintf("%s:%d: unknown key %q", f.path, key.Line, key.Value)
+	if dashed := strings.ToLower(strings.ReplaceAll(key.Value, "_", "-")); names[dashed] {
+		text += fmt.Sprintf(" (it is written %s)", dashed)
+	}
+	return text
+}
+
+// Validate is part of kong.Resolver. Keys were checked when the file was read.
+func (f *file) Validate(*kong.Application) error { return nil }
+
+// Resolve returns the file's value of a flag, or nil to leave it as it is. kong
+// asks resolvers before it has looked at the environment, which goes first here.
+func (f *file) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	node := f.values[flag.Name]
+	if node == nil || commandLineOnly(flag) || slices.ContainsFunc(flag.Envs, isSet) {
+		return nil, nil
+	}
+	value, err := flagValue(node, flag)
+	if err == nil && value != nil {
+		scratch := reflect.New(flag.Target.Type()).Elem()
+		err = flag.Parse(kong.Scan().PushTyped(value, kong.FlagValueToken), scratch)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s:%d: %w", f.path, node.Line, err)
+	}
+	return value, nil
+}
+
+func isSet(env string) bool {
+	_, ok := os.LookupEnv(env)
+	return ok
+}
+
+// flagValue turns a YAML value into what the flag's own parser takes: text, or
+// a map.
+func flagValue(node *yaml.Node, flag *kong.Flag) (any, error) {
+	switch node.Kind {
+	case yaml.ScalarNode:
+		if node.Tag == "!!null" {
+			return nil, nil
+		}
+		return node.Value, nil
+	case yaml.SequenceNode:
+		if !flag.IsSlice() {
+			return nil, errors.New("is a list, but takes one value")
+		}
+		var parts []string
+		if err := node.Decode(&parts); err != nil {
+			return nil, fmt.Errorf("is not a list of plain values: %w", err)
+		}
+		return kong.JoinEscaped(parts, flag.Tag.Sep), nil
+	case yaml.MappingNode:
+		if !flag.IsMap() {
+			return nil, errors.New("is a mapping, but takes one value")
+		}
+		var pairs map[string]any
+		if err := node.Decode(&pairs); err != nil {
+			return nil, fmt.Errorf("is not a mapping of plain values: %w", err)
+		}
+		return pairs, nil
+	}
+	return nil, errors.New("is a YAML alias; write the value itself")
+}

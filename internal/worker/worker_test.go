@@ -1,0 +1,311 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+type stageConfig struct {
+	Length time.Duration `help:"Length of a window."`
+	Caps   int           `default:"${caps}" help:"A cap."`
+}
+
+func (c stageConfig) Validate() error {
+	if c.Length < 0 {
+		return errors.New("--length is negative")
+	}
+	return nil
+}
+
+type testConfig struct {
+	Config
+	Brokers []string          `default:"a:1,b:2" help:"Brokers."`
+	Labels  map[string]string `help:"Labels."`
+	Lossy   bool              `help:"Lossy."`
+	Stage   stageConfig       `embed:"" group:"Stage"`
+}
+
+func newTestConfig() *testConfig {
+	return &testConfig{Config: Config{AdminAddress: "127.0.0.1:0"}, Stage: stageConfig{Length: 10 * time.Second}}
+}
+
+func parse(t *testing.T, args ...string) (cfg *testConfig, output string, err error) {
+	t.Helper()
+	t.Setenv("COLUMNS", "100")
+	cfg = newTestConfig()
+	var out bytes.Buffer
+	_, err = Parse(cfg, "probe", "Probes.", args, &out, kong.Vars{"caps": "7"})
+	return cfg, out.String(), err
+}
+
+func writeFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "oona.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestPrecedence(t *testing.T) {
+	path := writeFile(t, "length: 3s\ncaps: 3\nbrokers: [x:1, y:2]\nlog-level: warn\nlossy: true\n")
+	t.Setenv("OONA_CAPS", "4")
+	t.Setenv("OONA_LENGTH", "4s")
+	cfg, _, err := parse(t, "--config", path, "--length", "5s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Stage.Length != 5*time.Second {
+		t.Errorf("length = %s: the flag goes before all", cfg.Stage.Length)
+	}
+	if cfg.Stage.Caps != 4 {
+		t.Errorf("caps = %d: the environment goes before the file", cfg.Stage.Caps)
+	}
+	if got := strings.Join(cfg.Brokers, " "); got != "x:1 y:2" || cfg.Log.Level != "warn" || !cfg.Lossy {
+		t.Errorf("brokers %q, level %s, lossy %t: the file goes before the defaults", got, cfg.Log.Level, cfg.Lossy)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	cfg, _, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Stage.Length != 10*time.Second || cfg.Stage.Caps != 7 || cfg.AdminAddress != "127.0.0.1:0" || cfg.DrainTimeout != 20*time.Second {
+		t.Errorf("defaults are %+v", cfg)
+	}
+}
+
+func TestFileFromEnvironment(t *testing.T) {
+	t.Setenv("OONA_CONFIG", writeFile(t, "caps: 12\n"))
+	cfg, _, err := parse(t)
+	if err != nil || cfg.Stage.Caps != 12 {
+		t.Errorf("caps = %d, error %v", cfg.Stage.Caps, err)
+	}
+}
+
+func TestBadConfiguration(t *testing.T) {
+	for name, c := range map[string]struct{ file, flag, want string }{
+		"unknown key":     {file: "caps: 1\nlenght: 3s\ntick: 1s\n", want: `oona.yaml:2: unknown key "lenght"; `},
+		"both named":      {file: "caps: 1\nlenght: 3s\ntick: 1s\n", want: `oona.yaml:3: unknown key "tick"`},
+		"underscores":     {file: "log_level: debug\n", want: `unknown key "log_level" (it is written log-level)`},
+		"repeated key":    {file: "caps: 1\ncaps: 2\n", want: "oona.yaml:2: repeats caps"},
+		"not a mapping":   {file: "- caps\n", want: "oona.yaml:1: is not a mapping"},
+		"broken YAML":     {file: "caps: [\n", want: "oona.yaml: yaml: line"},
+		"two documents":   {file: "caps: 1\n---\ncaps: 2\n", want: "more than one YAML document"},
+		"bad value":       {file: "\nlength: ten\n", want: `oona.yaml:2: --length: expected duration but got "ten"`},
+		"list for scalar": {file: "caps: [1]\n", want: "oona.yaml:1: is a list, but takes one value"},
+		"bad enum":        {file: "log-level: loud\n", want: `--log-level must be one of "debug","info","warn","error"`},
+		"a command":       {file: "check: true\n", want: `unknown key "check"`},
+		"bad flag":        {flag: "--nonsense", want: "unknown flag --nonsense"},
+		"validated":       {flag: "--length=-1s", want: "--length is negative"},
+		"drain":           {flag: "--drain-timeout=0s", want: "--drain-timeout is 0s; give a time above 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var args []string
+			if c.file != "" {
+				args = append(args, "--config", writeFile(t, c.file))
+			}
+			if c.flag != "" {
+				args = append(args, c.flag)
+			}
+			if _, _, err := parse(t, args...); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error is %v, want one with %q", err, c.want)
+			}
+		})
+	}
+	if _, _, err := parse(t, "--config", "no/such.yaml"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error for a missing file is %v", err)
+	}
+}
+
+func TestEmptyFile(t *testing.T) {
+	for _, content := range []string{"", "# nothing\n", "caps:\n"} {
+		if cfg, _, err := parse(t, "--config", writeFile(t, content)); err != nil || cfg.Stage.Caps != 7 {
+			t.Errorf("file %q: caps %d, error %v", content, cfg.Stage.Caps, err)
+		}
+	}
+}
+
+// What --check prints is a configuration file with the same effect.
+func TestEffectiveRoundTrip(t *testing.T) {
+	_, first, err := parse(t, "--check", "--length=90s", "--brokers=a:1,b:2,c:3", "--labels=k=v", "--lossy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `drain-timeout: 20s
+# Admin:
+admin-address: 127.0.0.1:0
+# Logs:
+log-level: info
+log-format: auto
+brokers:
+  - a:1
+  - b:2
+  - c:3
+labels:
+  k: v
+lossy: true
+# Stage:
+length: 1m30s
+caps: 7
+`
+	if first != want {
+		t.Errorf("--check prints\n%s\nwant\n%s", first, want)
+	}
+	_, second, err := parse(t, "--check", "--config", writeFile(t, first))
+	if err != nil || second != first {
+		t.Errorf("read again it prints\n%s\nerror %v", second, err)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	_, help, err := parse(t, "-h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Usage: probe [flags]", "Stage:", "--length=TIME", "default 10s, $OONA_LENGTH", "default 7", "$OONA_LOG_LEVEL", "debug|info|warn|error"} {
+		if !strings.Contains(help, want) {
+			t.Errorf("help lacks %q:\n%s", want, help)
+		}
+	}
+	_, version, err := parse(t, "--version")
+	if err != nil || !strings.HasPrefix(version, "probe ") || !strings.Contains(version, "go1.") {
+		t.Errorf("version is %q, error %v", version, err)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for _, c := range []struct {
+		args   []string
+		run    func(context.Context, *Worker) error
+		want   int
+		stderr string
+	}{
+		{args: []string{"--nonsense"}, want: exitUsage, stderr: "probe: unknown flag --nonsense\nRun probe -h for help.\n"},
+		{args: []string{"--check"}, want: exitOK},
+		{run: func(context.Context, *Worker) error { return errors.New("no brokers") }, want: exitFailed, stderr: `"error":"no brokers"`},
+		{run: func(context.Context, *Worker) error { return nil }, want: exitOK, stderr: "probe has ended"},
+	} {
+		var stdout, stderr bytes.Buffer
+		got := execute(t.Context(), "probe", "Probes.", newTestConfig(), c.run, c.args, &stdout, &stderr, kong.Vars{"caps": "1"})
+		if got != c.want || !strings.Contains(stderr.String(), c.stderr) {
+			t.Errorf("%q: status %d, stderr %q", c.args, got, stderr.String())
+		}
+	}
+}
+
+// A worker's admin server answers before its components run, while they do and
+// while they drain.
+func TestLifeOfAWorker(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	stage := errors.New("catching up")
+	status := make(chan string, 3)
+	run := func(ctx context.Context, w *Worker) error {
+		get := func(path string) string {
+			response, err := http.Get(fmt.Sprintf("http://%s%s", w.Admin.Addr(), path))
+			if err != nil {
+				return err.Error()
+			}
+			defer response.Body.Close()
+			body, _ := io.ReadAll(response.Body)
+			return fmt.Sprintf("%d %s", response.StatusCode, strings.TrimSpace(string(body)))
+		}
+		status <- get("/readyz")
+		w.Admin.ReadyWhen("stage", func() error { return stage })
+		return w.Run(ctx, Component{"stage", func(ctx context.Context) error {
+			status <- get("/readyz")
+			stage = nil
+			status <- get("/readyz")
+			cancel()
+			<-ctx.Done()
+			status <- get("/readyz")
+			status <- get("/livez")
+			if page := get("/"); !strings.Contains(page, `<a href="/metrics">`) || !strings.Contains(page, "oona probe") {
+				t.Errorf("index page is %s", page)
+			}
+			if metrics := get("/metrics"); !strings.Contains(metrics, `oona_build_info{`) {
+				t.Errorf("metrics lack oona_build_info: %s", metrics)
+			}
+			if goroutines := get("/debug/pprof/goroutine?debug=1"); !strings.HasPrefix(goroutines, "200 goroutine profile") {
+				t.Errorf("pprof answers %.80s", goroutines)
+			}
+			return ctx.Err()
+		}})
+	}
+	code := make(chan int, 1)
+	go func() {
+		code <- execute(ctx, "probe", "Probes.", newTestConfig(), run, nil, io.Discard, io.Discard, kong.Vars{"caps": "1"})
+	}()
+	for _, want := range []string{
+		"503 not ready: probe: starting",
+		"503 not ready: stage: catching up",
+		"200 ready",
+		"503 not ready: probe: stopping",
+		"200 alive",
+	} {
+		if got := <-status; got != want {
+			t.Errorf("status is %q, want %q", got, want)
+		}
+	}
+	if got := <-code; got != exitOK {
+		t.Errorf("exit status %d", got)
+	}
+}
+
+func TestMetricsNegotiation(t *testing.T) {
+	listener, err := Listen(t.Context(), "--admin-address", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := NewAdmin("probe", listener, NewRegistry(), NewLogger(LogConfig{}, io.Discard))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- admin.Run(ctx) }()
+	for accept, want := range map[string]string{
+		"application/openmetrics-text;version=1.0.0":                                                 "application/openmetrics-text",
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited": "application/vnd.google.protobuf",
+		"": "text/plain",
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/metrics", admin.Addr()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Accept", accept)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if got := response.Header.Get("Content-Type"); !strings.HasPrefix(got, want) {
+			t.Errorf("asked for %q it answers %q", accept, got)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestListenWhereThePortIsTaken(t *testing.T) {
+	first, err := Listen(t.Context(), "--admin-address", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	_, err = Listen(t.Context(), "--admin-address", first.Addr().String())
+	if err == nil || !strings.Contains(err.Error(), first.Addr().String()+" is taken by another process; stop it or give --admin-address another port") {
+		t.Errorf("error is %v", err)
+	}
+}
