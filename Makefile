@@ -1,0 +1,107 @@
+# The tasks of Oona. `make` lists them; a line's "##" is its help.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO       ?= go
+PYTHON   ?= python3
+VENV     := .cache/venv
+TESTARGS ?=
+FUZZTIME ?= 20s
+FUZZ     ?= .
+BENCH    ?= .
+BENCHTIME ?= 1s
+ARGS     ?=
+
+GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GO_FILES       = $(shell git ls-files -co --exclude-standard -- '*.go')
+
+# What make python has installed is used where it is there.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## all tests, Go and Python; says what it skips (TESTARGS=)
+	$(GO) test $(TESTARGS) ./...
+	@$(MAKE) --no-print-directory test-python
+
+# The tests of the Python example. Go is enough to work on the rest, so that
+# they are skipped where Python lacks something, unless OONA_REQUIRE_PYTHON is set.
+.PHONY: test-python
+test-python:
+	@if why=$$($(PYTHON) -c 'import fastavro, numpy, pytest, sklearn' 2>&1); then \
+		echo "$(PYTHON) -m pytest -q examples/digits"; \
+		$(PYTHON) -m pytest -q -p no:cacheprovider examples/digits; \
+	elif [[ -n "$${OONA_REQUIRE_PYTHON:-}" ]]; then \
+		echo "FAILED: OONA_REQUIRE_PYTHON is set and $(PYTHON) cannot run the tests of examples/digits: $${why##*$$'\n'}" >&2; exit 1; \
+	else \
+		echo "SKIPPED: the Python tests of examples/digits ($${why##*$$'\n'}). \`make python\` installs what they need." >&2; \
+	fi
+
+.PHONY: race
+race: ## the Go tests under the race detector
+	$(GO) test -race $(TESTARGS) ./...
+
+.PHONY: e2e
+e2e: ## the end-to-end tests by themselves, on Kafka too where OONA_KAFKA names brokers
+	$(GO) test -count=1 -v $(TESTARGS) ./internal/demo/...
+
+.PHONY: fmt-check
+fmt-check:
+	@unformatted=$$(gofmt -l $(GO_FILES)); \
+	if [[ -n "$$unformatted" ]]; then echo "gofmt -w is due for:" >&2; echo "$$unformatted" >&2; exit 1; fi
+
+.PHONY: vet
+vet: fmt-check ## gofmt and go vet: the quick part of lint
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: vet ## gofmt, go vet and golangci-lint, which is built on first use
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: bench
+bench: ## the Go benchmarks (BENCH=regexp BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
+	@targets=$$(grep -rnoE --include='*_test.go' --exclude-dir=.cache '^func Fuzz[A-Za-z0-9_]+' . | sort | grep -E '$(FUZZ)') \
+		|| { echo "no fuzz target matches '$(FUZZ)'" >&2; exit 1; }; \
+	while IFS=: read -r file _ declaration; do \
+		echo "== $${declaration#func } in $$(dirname "$$file")"; \
+		$(GO) test -run '^$$' -fuzz "^$${declaration#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+	done <<<"$$targets"
+
+.PHONY: demo
+demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")
+	$(GO) run ./cmd/oona demo $(ARGS)
+
+.PHONY: kafka-up
+kafka-up: ## three Apache Kafka brokers on loopback, from Maven; needs Java 17
+	$(GO) run ./internal/localkafka/kafkactl up
+
+.PHONY: kafka-down
+kafka-down: ## stop them
+	$(GO) run ./internal/localkafka/kafkactl down
+
+.PHONY: python
+python: $(VENV)/installed ## a virtual environment with what examples/digits needs
+
+$(VENV)/installed: examples/digits/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what is linked; needs the database at vuln.go.dev
+	@if curl --fail --silent --show-error --output /dev/null --max-time 20 https://vuln.go.dev/index/db.json; then \
+		$(GOVULNCHECK) ./...; \
+	else \
+		echo "SKIPPED: the vulnerability database at vuln.go.dev cannot be reached, so nothing was looked up." >&2; \
+		[[ -z "$${OONA_REQUIRE_VULN:-}" ]]; \
+	fi
