@@ -1,0 +1,101 @@
+package aggregate
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+)
+
+// outbox keeps what must be published until the bus has acknowledged it, in
+// order within each topic.
+type outbox struct {
+	publisher message.Publisher
+	pending   []topicMessages
+}
+
+type topicMessages struct {
+	topic    string
+	messages []*message.Message
+}
+
+func (o *outbox) add(topic string, msg *message.Message) {
+	for i := range o.pending {
+		if o.pending[i].topic == topic {
+			o.pending[i].messages = append(o.pending[i].messages, msg)
+			return
+		}
+	}
+	o.pending = append(o.pending, topicMessages{topic, []*message.Message{msg}})
+}
+
+func (o *outbox) len() int {
+	n := 0
+	for i := range o.pending {
+		n += len(o.pending[i].messages)
+	}
+	return n
+}
+
+// flush publishes what is pending. After an error all of that topic is still
+// pending and is published again: readers know repeats by their trigger or
+// their origin.
+func (o *outbox) flush() error {
+	for i := range o.pending {
+		batch := &o.pending[i]
+		if len(batch.messages) == 0 {
+			continue
+		}
+		if err := o.publisher.Publish(batch.topic, batch.messages...); err != nil {
+			return fmt.Errorf("publish %d messages to %s: %w", len(batch.messages), batch.topic, err)
+		}
+		clear(batch.messages)
+		batch.messages = batch.messages[:0]
+	}
+	return nil
+}
+
+// position is where a message stood in its partition.
+type position struct {
+	partition int32
+	offset    int64
+	appended  oona.Micros
+}
+
+// positionOf reads what the bus notes on every message.
+func positionOf(msg *message.Message) (position, error) {
+	partition, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaPartition), 10, 32)
+	if err != nil {
+		return position{}, fmt.Errorf("message without a partition: %w", err)
+	}
+	offset, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaOffset), 10, 64)
+	if err != nil {
+		return position{}, fmt.Errorf("message without an offset: %w", err)
+	}
+	appended, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaTimestamp), 10, 64)
+	if err != nil {
+		return position{}, fmt.Errorf("message without an append time: %w", err)
+	}
+	return position{int32(partition), offset, oona.Micros(appended)}, nil
+}
+
+// sideMessage copies a record and adds why it is there and where it was: key,
+// value, time and headers are unchanged.
+func sideMessage(msg *message.Message, topic string, at position, side rejection) *message.Message {
+	out := message.NewMessage("", msg.Payload)
+	for name, value := range msg.Metadata {
+		if name[0] != '$' || name == oona.MetaKey || name == oona.MetaTimestamp {
+			out.Metadata[name] = value
+		}
+	}
+	out.Metadata[oona.HeaderErrorException] = side.reason
+	out.Metadata[oona.HeaderErrorMessage] = side.detail
+	out.Metadata[oona.HeaderErrorTopic] = topic
+	out.Metadata[oona.HeaderErrorPartition] = strconv.Itoa(int(at.partition))
+	out.Metadata[oona.HeaderErrorOffset] = strconv.FormatInt(at.offset, 10)
+	out.Metadata[oona.HeaderErrorStage] = "aggregate"
+	out.Metadata[oona.HeaderErrorAttempts] = "1"
+	return out
+}

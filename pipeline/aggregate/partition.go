@@ -1,0 +1,163 @@
+package aggregate
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// partition is one claim's engine. The subscriber hands out one message of a
+// claim at a time, so handle is never entered twice at once; what the tick
+// writer and the metrics read beside it is atomic.
+type partition struct {
+	stage   *Stage
+	claim   oona.Claim
+	engine  *windows.Engine
+	decoder avro.FrameDecoder
+	frame   oona.Frame
+	outbox  outbox
+	logger  *slog.Logger
+
+	next     atomic.Int64 // offset after the last folded record
+	open     atomic.Int64 // open windows
+	lastRead atomic.Int64 // when the last record came, nanoseconds of the worker's clock
+}
+
+func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition {
+	p := &partition{
+		stage:  s,
+		claim:  claim,
+		engine: engine,
+		outbox: outbox{publisher: s.publisher},
+		logger: s.logger.With("partition", claim.Partition),
+	}
+	p.next.Store(claim.Start)
+	p.lastRead.Store(time.Now().UnixNano())
+	return p
+}
+
+// handle folds a record that was not folded before and empties the outbox.
+func (p *partition) handle(msg *message.Message) error {
+	at, err := positionOf(msg)
+	if err != nil {
+		return err
+	}
+	p.lastRead.Store(time.Now().UnixNano())
+	if at.offset >= p.next.Load() {
+		p.fold(msg, at)
+		p.next.Store(at.offset + 1)
+		p.open.Store(int64(p.engine.OpenWindows()))
+	}
+	if err := p.outbox.flush(); err != nil {
+		p.stage.metrics.publishFailures.Inc()
+		p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.len(), "err", err)
+		return err
+	}
+	return nil
+}
+
+// fold takes a record through the engine and puts what comes of it into the
+// outbox. Whatever the record holds, time passes.
+func (p *partition) fold(msg *message.Message, at position) {
+	record := windows.Record{
+		Offset:     at.offset,
+		AppendedAt: at.appended,
+		Path:       msg.Metadata.Get(oona.HeaderPath),
+	}
+	verdict := verdictOwn
+	var side rejection
+	if msg.Metadata.Get(oona.HeaderRecord) == "" {
+		verdict, side = p.decode(msg.Payload, &record)
+	}
+	outcome := p.engine.Fold(record, p.emit)
+	if record.Frame != nil {
+		verdict, side = p.judge(outcome)
+	}
+	if side.topic != "" {
+		p.outbox.add(side.topic, sideMessage(msg, p.claim.Topic, at, side))
+		p.logDrop(verdict, side, at)
+	}
+	p.stage.metrics.count(verdict, side.reason)
+}
+
+// rejection says which side topic a record goes to, and why.
+type rejection struct {
+	topic  string
+	reason string
+	detail string
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// decode sets record's frame and checksum, or returns why it cannot.
+func (p *partition) decode(payload []byte, record *windows.Record) (verdict, rejection) {
+	rest, err := p.decoder.Decode(payload, &p.frame)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the frame; a record holds one", len(rest))
+	}
+	if err != nil {
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, "undecodable", err.Error()}
+	}
+	err = p.frame.Validate(p.stage.cfg.Limits)
+	if errors.Is(err, oona.ErrTooLarge) {
+		return verdictOverflowed, rejection{p.stage.cfg.Topics.Overflow, "size", err.Error()}
+	}
+	if err != nil {
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, "invalid", err.Error()}
+	}
+	body, err := avro.Body(payload)
+	if err != nil {
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, "undecodable", err.Error()}
+	}
+	record.Frame = &p.frame
+	record.Checksum = uint64(crc32.Checksum(body, castagnoli))<<32 | uint64(uint32(len(body)))
+	return verdictFolded, rejection{}
+}
+
+// judge translates the engine's outcome for a frame.
+func (p *partition) judge(o windows.Outcome) (verdict, rejection) {
+	topics := &p.stage.cfg.Topics
+	switch o.Verdict {
+	case windows.Folded:
+		return verdictFolded, rejection{}
+	case windows.Duplicate:
+		return verdictDuplicate, rejection{}
+	case windows.Late:
+		return verdictLate, rejection{topics.Late, string(o.Reason), o.Detail}
+	case windows.Quarantined:
+		return verdictQuarantined, rejection{topics.Quarantine, string(o.Reason), o.Detail}
+	case windows.Overflowed:
+		return verdictOverflowed, rejection{topics.Overflow, string(o.Reason), o.Detail}
+	}
+	panic(fmt.Sprintf("aggregate: the engine returned verdict %d for a frame", o.Verdict))
+}
+
+// emit is called by the engine for each rollup, valid only during the call.
+func (p *partition) emit(r *oona.Rollup) {
+	msg := message.NewMessage("", avro.AppendRollup(nil, r))
+	msg.Metadata.Set(oona.MetaKey, string(oona.Key(r.Run, r.Layer)))
+	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p.claim.Partition)))
+	p.outbox.add(p.stage.cfg.Topics.Rollup(r.Group), msg)
+	p.stage.metrics.rollups[r.Group].Add(1)
+}
+
+// logDrop writes a line for the 1st, 2nd, 4th, 8th ... drop of a verdict: none
+// is silent, and a flood does not flood the log.
+func (p *partition) logDrop(v verdict, side rejection, at position) {
+	n := p.stage.metrics.verdicts[v].Load() + 1
+	if n&(n-1) != 0 {
+		return
+	}
+	p.logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
+		"detail", side.detail, "offset", at.offset, "such_so_far", n)
+}

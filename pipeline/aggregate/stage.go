@@ -1,0 +1,167 @@
+// Package aggregate is the stage that folds the records of the seed-metrics
+// topic into rollups: one window engine per claim of a partition, rollups and
+// side records in an outbox until the bus has acknowledged them.
+//
+//	record --> decode --> windows.Engine --> outbox --> layer.health, layer.performance
+//	              |            |                 +----> late, quarantine, overflow
+//	              +------------|----------------------> dead letters
+//	                           +-- quiet and windows open --> tick --> (the same partition)
+//
+// The stage commits nothing yet: a claim begins at the log's first record,
+// folds all of it and emits again, and readers drop by trigger what they have.
+package aggregate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// Config is what the stage must be told.
+type Config struct {
+	Worker  string // an id, written into ticks
+	Topics  oona.Topics
+	Windows windows.Config
+	Limits  oona.FrameLimits // a frame beyond them goes to the overflow topic
+}
+
+// Validate names the first field that is wrong.
+func (c Config) Validate() error {
+	if err := oona.CheckID("worker", c.Worker); err != nil {
+		return err
+	}
+	return c.Windows.Validate()
+}
+
+// Stage owns the engines of the partitions that this worker has claimed.
+type Stage struct {
+	cfg       Config
+	catalogue func(metric string) oona.Metric
+	publisher message.Publisher
+	metrics   *metrics
+	logger    *slog.Logger
+
+	mu         sync.Mutex
+	partitions map[string]*partition // by claim id
+	claimed    bool                  // a claim has been opened at some time
+}
+
+// New returns a stage that publishes to publisher, whose Close stays the
+// caller's. The catalogue gives each metric its group and direction.
+func New(cfg Config, catalogue func(metric string) oona.Metric, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("aggregate: %w", err)
+	}
+	s := &Stage{
+		cfg:        cfg,
+		catalogue:  catalogue,
+		publisher:  publisher,
+		logger:     logger,
+		partitions: make(map[string]*partition),
+	}
+	s.metrics = newMetrics(s.openWindows)
+	if err := registerer.Register(s.metrics); err != nil {
+		return nil, fmt.Errorf("aggregate: register metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Run reads the seed-metrics topic from subscriber until ctx ends. The
+// subscriber opens and closes the stage's claims around their messages.
+func (s *Stage) Run(ctx context.Context, subscriber message.Subscriber) error {
+	router, err := pipeline.NewRouter(s.logger)
+	if err != nil {
+		return err
+	}
+	router.AddConsumerHandler("aggregate", s.cfg.Topics.SeedMetrics, subscriber, s.handle)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := router.Run(ctx); err != nil {
+			return fmt.Errorf("aggregate: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return s.writeTicks(ctx) })
+	return group.Wait()
+}
+
+// Open begins a claim with an engine of its own: nothing is carried over from
+// an earlier claim, the log alone says what is known.
+func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
+	engine, err := windows.New(s.cfg.Windows, s.catalogue)
+	if err != nil {
+		return fmt.Errorf("open %s/%d: %w", claim.Topic, claim.Partition, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.partitions[claim.ID] = newPartition(s, claim, engine)
+	s.claimed = true
+	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater)
+	return nil
+}
+
+// Close ends a claim. Its open windows are dropped: whoever claims the
+// partition next folds them from the log.
+func (s *Stage) Close(claim oona.Claim) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.partitions, claim.ID)
+	s.logger.Info("partition released", "topic", claim.Topic, "partition", claim.Partition)
+}
+
+// handle folds one record. An error makes Watermill deliver the record again:
+// the partition recognises it and only retries its outbox.
+func (s *Stage) handle(msg *message.Message) error {
+	s.mu.Lock()
+	p := s.partitions[msg.Metadata.Get(oona.MetaClaim)]
+	s.mu.Unlock()
+	if p == nil {
+		// The claim has ended while the record was on its way: the partition's
+		// next owner reads it.
+		return nil
+	}
+	return p.handle(msg)
+}
+
+// errNotClaimed and errCatchingUp are why a stage is not ready.
+var (
+	errNotClaimed = errors.New("no partition claimed yet: the consumer group has not assigned one")
+	errCatchingUp = errors.New("catching up")
+)
+
+// Ready returns nil once every claimed partition has been folded up to where
+// its log ended when the claim began.
+func (s *Stage) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.claimed {
+		return errNotClaimed
+	}
+	for _, p := range s.partitions {
+		if next := p.next.Load(); next < p.claim.HighWater {
+			return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.claim.Partition, next, p.claim.HighWater)
+		}
+	}
+	return nil
+}
+
+// openWindows returns the number of open windows in all claimed partitions.
+func (s *Stage) openWindows() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var open int64
+	for _, p := range s.partitions {
+		open += p.open.Load()
+	}
+	return open
+}

@@ -1,0 +1,420 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// outputs is a publisher that keeps what it is given and fails on demand.
+type outputs struct {
+	mu       sync.Mutex
+	topics   map[string][]*message.Message
+	failures int // how many calls are still to fail
+	failed   int // how many did
+}
+
+var errBusDown = errors.New("the bus is down")
+
+func (o *outputs) Publish(topic string, messages ...*message.Message) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.failures > 0 {
+		o.failures--
+		o.failed++
+		return errBusDown
+	}
+	if o.topics == nil {
+		o.topics = make(map[string][]*message.Message)
+	}
+	o.topics[topic] = append(o.topics[topic], messages...)
+	return nil
+}
+
+func (o *outputs) Close() error { return nil }
+
+func (o *outputs) of(topic string) []*message.Message {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.topics[topic]
+}
+
+// feed is a subscriber of one claim, to which a test appends records.
+type feed struct {
+	stage    *aggregate.Stage
+	claim    oona.Claim
+	messages chan *message.Message
+	next     int64
+}
+
+func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	if err := f.stage.Open(ctx, f.claim); err != nil {
+		return nil, err
+	}
+	return f.messages, nil
+}
+
+func (f *feed) Close() error { return nil }
+
+// append delivers a record until it is acknowledged and returns how many
+// deliveries that took.
+func (f *feed) append(payload []byte, appended time.Time, headers map[string]string) int {
+	for deliveries := 1; ; deliveries++ {
+		msg := message.NewMessage("", payload)
+		for name, value := range headers {
+			msg.Metadata[name] = value
+		}
+		msg.Metadata[oona.MetaClaim] = f.claim.ID
+		msg.Metadata[oona.MetaKey] = "key"
+		msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(f.claim.Partition))
+		msg.Metadata[oona.MetaOffset] = strconv.FormatInt(f.next, 10)
+		msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(int64(oona.MicrosOf(appended)), 10)
+		f.messages <- msg
+		select {
+		case <-msg.Acked():
+			f.next++
+			return deliveries
+		case <-msg.Nacked():
+		}
+	}
+}
+
+type fixture struct {
+	stage    *aggregate.Stage
+	feed     *feed
+	out      *outputs
+	topics   oona.Topics
+	registry *prometheus.Registry
+	stop     func()
+	begin    time.Time
+	sequence int64
+}
+
+func start(t *testing.T, configure func(*aggregate.Config)) *fixture {
+	t.Helper()
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := aggregate.Config{Worker: "w0", Topics: topics, Windows: windows.DefaultConfig(), Limits: oona.DefaultFrameLimits}
+	if configure != nil {
+		configure(&cfg)
+	}
+	f := &fixture{out: &outputs{}, topics: topics, registry: prometheus.NewRegistry(), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Health} }
+	f.stage, err = aggregate.New(cfg, catalogue, f.out, f.registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.feed = &feed{
+		stage:    f.stage,
+		claim:    oona.Claim{ID: "c1", Topic: topics.SeedMetrics, Partition: 3, Start: 0, HighWater: 1},
+		messages: make(chan *message.Message),
+	}
+	if err := f.stage.Ready(); err == nil {
+		t.Error("ready before any partition was claimed")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.stage.Run(ctx, f.feed) }()
+	f.stop = func() {
+		cancel()
+		close(f.feed.messages)
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	return f
+}
+
+// frame returns a valid frame observed after from the beginning.
+func (f *fixture) frame(after time.Duration) *oona.Frame {
+	f.sequence++
+	return &oona.Frame{
+		Run: "r", Layer: "enc.0", Producer: "p", Epoch: oona.MicrosOf(f.begin), Sequence: f.sequence,
+		ObservedAt: oona.MicrosOf(f.begin.Add(after)), Step: f.sequence,
+		Seeds: []oona.SeedID{0, 1, 2}, States: []oona.State{oona.Dormant, oona.Training, oona.Grafting},
+		Metrics: []oona.Column{{Name: "loss", Values: []float32{1, 2, 3}}},
+	}
+}
+
+// send appends a frame when it was observed.
+func (f *fixture) send(frame *oona.Frame) int {
+	return f.feed.append(avro.AppendFrame(nil, frame), frame.ObservedAt.Time(), nil)
+}
+
+func (f *fixture) rollups(t *testing.T, topic string) []oona.Rollup {
+	t.Helper()
+	var rollups []oona.Rollup
+	for _, msg := range f.out.of(topic) {
+		var r oona.Rollup
+		if rest, err := avro.DecodeRollup(msg.Payload, &r); err != nil || len(rest) > 0 {
+			t.Fatalf("rollup on %s: %v, %d bytes left", topic, err, len(rest))
+		}
+		rollups = append(rollups, r)
+	}
+	return rollups
+}
+
+func TestFramesBecomeRollups(t *testing.T) {
+	f := start(t, nil)
+	for s := range 20 { // two windows of 10 s; the first closes at 16 s
+		f.send(f.frame(time.Duration(s) * time.Second))
+	}
+	f.stop()
+	health, performance := f.rollups(t, f.topics.LayerHealth), f.rollups(t, f.topics.LayerPerformance)
+	if len(health) != 1 || len(performance) != 1 {
+		t.Fatalf("got %d health and %d performance rollups, want one of each", len(health), len(performance))
+	}
+	h := health[0]
+	if h.Run != "r" || h.Layer != "enc.0" || h.Frames != 10 || h.Readings != 30 || h.Seeds.Seen != 3 || h.Seeds.Active != 2 {
+		t.Errorf("health rollup is %+v", h)
+	}
+	if h.Trigger.Offset != 16 { // watermark 15 s = the window's end + lateness: observed 16 s less 1 s
+		t.Errorf("the window was closed by offset %d, want 16", h.Trigger.Offset)
+	}
+	if h.Hash != h.ContentHash() {
+		t.Error("the decoded rollup's content differs from its hash")
+	}
+	msg := f.out.of(f.topics.LayerHealth)[0]
+	if msg.Metadata.Get(oona.MetaToPartition) != "3" || msg.Metadata.Get(oona.MetaKey) != string(oona.Key("r", "enc.0")) {
+		t.Errorf("the rollup goes to partition %q with key %q", msg.Metadata.Get(oona.MetaToPartition), msg.Metadata.Get(oona.MetaKey))
+	}
+}
+
+func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
+	year := func(y int) oona.Micros { return oona.MicrosOf(time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC)) }
+	encode := func(change func(*oona.Frame)) func(*fixture) []byte {
+		return func(f *fixture) []byte {
+			frame := f.frame(time.Minute)
+			change(frame)
+			return avro.AppendFrame(nil, frame)
+		}
+	}
+	cases := []struct {
+		name    string
+		payload func(*fixture) []byte
+		topic   func(oona.Topics) string
+		reason  string
+		says    string
+	}{
+		{"undecodable", func(*fixture) []byte { return []byte("not avro") }, dead, "undecodable", ""},
+		{"empty", func(*fixture) []byte { return nil }, dead, "undecodable", ""},
+		{"wrong fingerprint", func(f *fixture) []byte {
+			b := avro.AppendFrame(nil, f.frame(time.Minute))
+			b[4] ^= 1
+			return b
+		}, dead, "undecodable", "fingerprint"},
+		{"cut off", func(f *fixture) []byte {
+			b := avro.AppendFrame(nil, f.frame(time.Minute))
+			return b[:len(b)-3]
+		}, dead, "undecodable", ""},
+		{"trailing bytes", func(f *fixture) []byte { return append(avro.AppendFrame(nil, f.frame(time.Minute)), 0) }, dead, "undecodable", "1 bytes follow"},
+		{"lengths differ", encode(func(x *oona.Frame) { x.Metrics[0].Values = x.Metrics[0].Values[:2] }), dead, "invalid", "metrics[0].values"},
+		{"duplicate seed", encode(func(x *oona.Frame) { x.Seeds[2] = 1 }), dead, "invalid", "seed_ids[2]"},
+		{"unknown ordinal", encode(func(x *oona.Frame) { x.States[1] = 11 }), dead, "invalid", "states[1]"},
+		{"id with a newline", encode(func(x *oona.Frame) { x.Layer = "a\nb" }), dead, "invalid", "layer_id"},
+		{"id with a quote", encode(func(x *oona.Frame) { x.Run = `a"b` }), dead, "invalid", "run_id"},
+		{"year 1", encode(func(x *oona.Frame) { x.ObservedAt = year(1) }), dead, "invalid", "observed_at"},
+		{"year 9999", encode(func(x *oona.Frame) { x.ObservedAt = year(9999) }), dead, "invalid", "observed_at"},
+		{"two minutes ahead", encode(func(x *oona.Frame) { x.ObservedAt += 2 * 60e6 }), quarantine, "future", ""},
+		{"two days behind", encode(func(x *oona.Frame) { x.ObservedAt -= 2 * 86400e6 }), quarantine, "stale", ""},
+		{"too many seeds", encode(func(x *oona.Frame) {
+			n := 70_000
+			x.Seeds, x.States, x.Metrics = make([]oona.SeedID, n), make([]oona.State, n), nil
+			for i := range x.Seeds {
+				x.Seeds[i] = oona.SeedID(i)
+			}
+		}), overflow, "size", "split"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := start(t, nil)
+			at := f.begin.Add(time.Minute)
+			bad := c.payload(f)
+			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1"})
+			f.send(f.frame(time.Minute))
+			f.stop()
+			side := f.out.of(c.topic(f.topics))
+			if len(side) != 1 {
+				t.Fatalf("%d records on %s, want 1", len(side), c.topic(f.topics))
+			}
+			m := side[0].Metadata
+			if string(side[0].Payload) != string(bad) || m[oona.MetaKey] != "key" || m["traceparent"] != "x" || m[oona.HeaderPath] != "i1" {
+				t.Error("the record was changed on its way to the side topic")
+			}
+			if m[oona.HeaderErrorException] != c.reason || !strings.Contains(m[oona.HeaderErrorMessage], c.says) {
+				t.Errorf("reason %q, message %q; want %q, ...%s...", m[oona.HeaderErrorException], m[oona.HeaderErrorMessage], c.reason, c.says)
+			}
+			if m[oona.HeaderErrorTopic] != f.topics.SeedMetrics || m[oona.HeaderErrorPartition] != "3" || m[oona.HeaderErrorOffset] != "0" {
+				t.Errorf("origin is %s/%s@%s", m[oona.HeaderErrorTopic], m[oona.HeaderErrorPartition], m[oona.HeaderErrorOffset])
+			}
+			if n := f.stage.Counts(); n.Folded != 1 {
+				t.Errorf("the good record after it was not folded: %+v", n)
+			}
+		})
+	}
+}
+
+func dead(t oona.Topics) string       { return t.SeedMetricsDead }
+func quarantine(t oona.Topics) string { return t.Quarantine }
+func overflow(t oona.Topics) string   { return t.Overflow }
+
+func TestNaNAndInfinitiesAreCountedApart(t *testing.T) {
+	f := start(t, nil)
+	frame := f.frame(0)
+	frame.Metrics[0].Values = []float32{float32(math.NaN()), float32(math.Inf(-1)), 7}
+	f.send(frame)
+	f.send(f.frame(20 * time.Second))
+	f.stop()
+	health := f.rollups(t, f.topics.LayerHealth)
+	if len(health) != 1 || len(health[0].Metrics) != 1 {
+		t.Fatalf("rollups: %+v", health)
+	}
+	m := health[0].Metrics[0]
+	if m.Count != 1 || m.NotMeasured != 1 || m.Infinite != 1 || m.Min != 7 || m.Max != 7 || m.Sum != 7 {
+		t.Errorf("summary is %+v", m)
+	}
+}
+
+func TestDuplicateConflictAndLate(t *testing.T) {
+	f := start(t, nil)
+	first := f.frame(0)
+	f.send(first)
+	f.send(first)
+	conflict := *first
+	conflict.Step++
+	f.send(&conflict)
+	f.send(f.frame(30 * time.Second))
+	late := f.frame(2 * time.Second)
+	f.feed.append(avro.AppendFrame(nil, late), f.begin.Add(31*time.Second), nil)
+	f.stop()
+	n := f.stage.Counts()
+	if n.Folded != 2 || n.Duplicate != 1 || n.Quarantined != 1 || n.Late != 1 {
+		t.Errorf("counts are %+v", n)
+	}
+	if got := f.out.of(f.topics.Late); len(got) != 1 || got[0].Metadata[oona.HeaderErrorException] != "late" {
+		t.Errorf("late topic holds %v", got)
+	}
+	if got := f.out.of(f.topics.Quarantine); len(got) != 1 || got[0].Metadata[oona.HeaderErrorException] != "conflict" {
+		t.Errorf("quarantine holds %v", got)
+	}
+	if h := f.rollups(t, f.topics.LayerHealth); len(h) != 1 || h[0].Frames != 1 || h[0].Duplicates != 1 {
+		t.Errorf("rollups are %+v", h)
+	}
+	const want = `
+# HELP oona_aggregate_records_total Records read from the seed-metrics topic, by what became of them and why.
+# TYPE oona_aggregate_records_total counter
+oona_aggregate_records_total{reason="",verdict="duplicate"} 1
+oona_aggregate_records_total{reason="",verdict="folded"} 2
+oona_aggregate_records_total{reason="conflict",verdict="quarantined"} 1
+oona_aggregate_records_total{reason="late",verdict="late"} 1
+`
+	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "oona_aggregate_records_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A failed publish makes the bus deliver the record again. The second delivery
+// must publish what is due and must not fold.
+func TestRedeliveryPublishesAndDoesNotFoldAgain(t *testing.T) {
+	f := start(t, nil)
+	f.send(f.frame(0))
+	f.out.mu.Lock()
+	f.out.failures = 3
+	f.out.mu.Unlock()
+	if deliveries := f.send(f.frame(20 * time.Second)); deliveries != 4 {
+		t.Errorf("the record took %d deliveries, want 4", deliveries)
+	}
+	f.stop()
+	if f.out.failed != 3 {
+		t.Fatalf("%d publishes failed, want 3: the fault did not fire", f.out.failed)
+	}
+	if n := f.stage.Counts(); n.Folded != 2 || n.Duplicate != 0 {
+		t.Errorf("counts are %+v", n)
+	}
+	health := f.rollups(t, f.topics.LayerHealth)
+	if len(health) != 1 || health[0].Frames != 1 || health[0].Duplicates != 0 {
+		t.Errorf("rollups are %+v", health)
+	}
+	if performance := f.rollups(t, f.topics.LayerPerformance); len(performance) != 1 {
+		t.Errorf("%d performance rollups, want 1", len(performance))
+	}
+}
+
+func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
+	f := start(t, nil)
+	f.send(f.frame(0))
+	f.stage.Close(f.feed.claim)
+	f.send(f.frame(time.Second))
+	f.stop()
+	if n := f.stage.Counts(); n.Folded != 1 {
+		t.Errorf("counts are %+v, want only the first record folded", n)
+	}
+}
+
+func TestReadyOnceCaughtUp(t *testing.T) {
+	f := start(t, nil)
+	f.send(f.frame(0))
+	if err := f.stage.Open(t.Context(), oona.Claim{ID: "c2", Topic: f.topics.SeedMetrics, Partition: 4, Start: 5, HighWater: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "partition 4 is at offset 5 of 7") {
+		t.Errorf("Ready is %v, want partition 4 behind", err)
+	}
+	f.stage.Close(oona.Claim{ID: "c2"})
+	if err := f.stage.Ready(); err != nil {
+		t.Errorf("Ready is %v after the lagging claim ended", err)
+	}
+	f.stop()
+}
+
+// In quiet the stage writes ticks, and only while a window is open; read back,
+// they close it.
+func TestTicksCloseAnIdleStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, func(c *aggregate.Config) { c.Windows.IdleHorizon = 4 * time.Second })
+		f.begin = time.Now()
+		f.send(f.frame(0))
+		ticks := 0
+		for range 30 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			written := f.out.of(f.topics.SeedMetrics)
+			for _, tick := range written[ticks:] {
+				if tick.Metadata[oona.MetaToPartition] != "3" || tick.Metadata[oona.MetaKey] != "" {
+					t.Fatalf("tick with metadata %v", tick.Metadata)
+				}
+				if _, err := avro.DecodeTick(tick.Payload); err != nil {
+					t.Fatal(err)
+				}
+				f.feed.append(tick.Payload, time.Now(), map[string]string{oona.HeaderRecord: tick.Metadata[oona.HeaderRecord]})
+			}
+			ticks = len(written)
+		}
+		f.stop()
+		if n := f.stage.Counts(); n.OpenWindows != 0 || n.Rollups != 2 || n.Own != int64(ticks) {
+			t.Errorf("counts are %+v after %d ticks", n, ticks)
+		}
+		if ticks < 3 || ticks > 8 {
+			t.Errorf("%d ticks were written for a horizon of 4 s, want about 5: none once the window is closed", ticks)
+		}
+	})
+}

@@ -1,0 +1,58 @@
+package aggregate
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// writeTicks appends a tick to every claimed partition that has been quiet for
+// a tick interval while windows are open there, so that their time goes on.
+func (s *Stage) writeTicks(ctx context.Context) error {
+	ticker := time.NewTicker(s.cfg.Windows.TickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			for _, p := range s.quietPartitions(now) {
+				s.writeTick(p, now)
+			}
+		}
+	}
+}
+
+// quietPartitions are those that are caught up, have windows open and had no
+// record for a tick interval: then only a tick can close them.
+func (s *Stage) quietPartitions(now time.Time) []*partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var quiet []*partition
+	for _, p := range s.partitions {
+		// The interval is measured with some play: a tick that is read just
+		// after it was due must not cost the next one.
+		idle := now.UnixNano() - p.lastRead.Load()
+		if p.open.Load() > 0 && p.next.Load() >= p.claim.HighWater && idle >= int64(s.cfg.Windows.TickInterval)*9/10 {
+			quiet = append(quiet, p)
+		}
+	}
+	return quiet
+}
+
+func (s *Stage) writeTick(p *partition, now time.Time) {
+	msg := message.NewMessage("", avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}))
+	msg.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
+	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p.claim.Partition)))
+	if err := s.publisher.Publish(s.cfg.Topics.SeedMetrics, msg); err != nil {
+		s.metrics.publishFailures.Inc()
+		p.logger.Warn("cannot write a tick; the next interval tries again", "err", err)
+		return
+	}
+	s.metrics.ticks.Inc()
+}
