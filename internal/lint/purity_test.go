@@ -140,7 +140,7 @@ func TestPurityRules(t *testing.T) {
 				t.Fatal(err)
 			}
 			info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
-			config := types.Config{Importer: importer.ForCompiler(fset, "source", nil)}
+			config := types.Config{Importer: importer.ForCompiler(fset, "gc", nil)}
 			if _, err := config.Check("fixture", fset, []*ast.File{file}, info); err != nil {
 				t.Fatal(err)
 			}
