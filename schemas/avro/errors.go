@@ -10,7 +10,7 @@ import (
 // What a *DecodeError wraps.
 var (
 	ErrFraming     = errors.New("not Avro single-object encoding")
-	ErrFingerprint = errors.New("unknown schema fingerprint")
+	ErrFingerprint = errors.New("unexpected schema fingerprint")
 	ErrTruncated   = errors.New("data ends early")
 	ErrMalformed   = errors.New("malformed Avro")
 )

@@ -41,7 +41,10 @@ func DecodeEvent(data []byte, e *oona.SeedEvent) (rest []byte, err error) {
 	if rest, err = v.decode(data, &w); err != nil {
 		return nil, err
 	}
-	return rest, w.event(e)
+	if err = w.event(e); err != nil {
+		return nil, err
+	}
+	return rest, nil
 }
 
 // wireEvent has the fields of the latest SeedEvent, for twmb/avro.

@@ -8,17 +8,7 @@ import (
 
 	"github.com/twmb/avro"
 	"github.com/twmb/avro/ocf"
-
-	"github.com/morphogenetic/oona"
 )
-
-func sampleEvent() *oona.SeedEvent {
-	return &oona.SeedEvent{
-		Run: "run-7", Layer: "enc.3", Seed: 12, Sequence: 3, At: 1_700_000_001_000_000, Step: 900,
-		From: oona.Training, To: oona.Grafting, Reason: "loss below 0.1 for 5 steps",
-		Evidence: map[string]float64{"loss": 0.05, "steps": 5, "a": -1},
-	}
-}
 
 func TestRecordingOfUnion(t *testing.T) {
 	schema := avro.MustParse("[" + published.latest[seedMetrics].Text + "," + published.latest[seedEvent].Text + "]")

@@ -73,26 +73,21 @@ func appendSeedValue(dst []byte, s oona.SeedValue) []byte {
 // nothing with data; on an error it is as it was. The standard deviation on
 // the wire is not read, as r computes it.
 func DecodeRollup(data []byte, r *oona.Rollup) (rest []byte, err error) {
-	fp, err := readFraming(data)
+	v, err := published.find(data, layerHealth, layerPerformance)
 	if err != nil {
 		return nil, err
 	}
-	v, ok := published.byFingerprint[fp]
-	if ok && v.Name == layerHealth {
-		var w wireHealth
-		if rest, err = v.decode(data, &w); err != nil {
-			return nil, err
-		}
-		return rest, w.rollup(r)
+	var w interface{ rollup(*oona.Rollup) error } = &wirePerformance{}
+	if v.Name == layerHealth {
+		w = &wireHealth{}
 	}
-	if v, err = published.find(data, layerPerformance); err != nil {
+	if rest, err = v.decode(data, w); err != nil {
 		return nil, err
 	}
-	var w wirePerformance
-	if rest, err = v.decode(data, &w); err != nil {
+	if err := w.rollup(r); err != nil {
 		return nil, err
 	}
-	return rest, w.rollup(r)
+	return rest, nil
 }
 
 // wireRollup has the fields that both rollups share, for twmb/avro.
@@ -204,19 +199,16 @@ func (w *wireRollup) shared(group oona.Group) (oona.Rollup, error) {
 		Hash:       binary.BigEndian.Uint64(w.Hash[:]),
 	}
 	for i := range w.Metrics {
-		m := &w.Metrics[i]
-		for sign, b := range map[string]*wireBuckets{"positive": &m.Histogram.Positive, "negative": &m.Histogram.Negative} {
-			if len(b.Indexes) != len(b.Counts) {
-				return r, &DecodeError{fmt.Sprintf("metrics[%d].histogram.%s", i, sign), -1, fmt.Errorf("%w: %d indexes and %d counts", ErrMalformed, len(b.Indexes), len(b.Counts))}
-			}
+		if err := w.Metrics[i].summary(&r.Metrics[i]); err != nil {
+			err.Field = fmt.Sprintf("metrics[%d].%s", i, err.Field)
+			return r, err
 		}
-		r.Metrics[i] = m.summary()
 	}
 	return r, nil
 }
 
-func (w *wireMetric) summary() oona.MetricSummary {
-	m := oona.MetricSummary{
+func (w *wireMetric) summary(m *oona.MetricSummary) *DecodeError {
+	*m = oona.MetricSummary{
 		Name: w.Name, Count: w.Count, NotMeasured: w.NotMeasured, Infinite: w.Infinite,
 		Sum: w.Sum, Min: w.Min, Max: w.Max, Mean: w.Mean, M2: w.M2,
 		Histogram: oona.Histogram{
@@ -229,5 +221,16 @@ func (w *wireMetric) summary() oona.MetricSummary {
 	for i, s := range w.Worst {
 		m.Worst[i] = oona.SeedValue(s)
 	}
-	return m
+	if err := w.Histogram.Positive.check("histogram.positive"); err != nil {
+		return err
+	}
+	return w.Histogram.Negative.check("histogram.negative")
+}
+
+// check refuses buckets that a reader cannot pair.
+func (w *wireBuckets) check(field string) *DecodeError {
+	if len(w.Indexes) != len(w.Counts) {
+		return &DecodeError{field, -1, fmt.Errorf("%w: %d indexes and %d counts", ErrMalformed, len(w.Indexes), len(w.Counts))}
+	}
+	return nil
 }

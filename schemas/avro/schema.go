@@ -168,8 +168,8 @@ func (v *version) decode(data []byte, w any) (rest []byte, err error) {
 }
 
 // find returns the version that wrote data, which begins with a framing, if
-// it is one of name's.
-func (r *registry) find(data []byte, name string) (*version, error) {
+// it is a version of one of the names.
+func (r *registry) find(data []byte, names ...string) (*version, error) {
 	fp, err := readFraming(data)
 	if err != nil {
 		return nil, err
@@ -178,8 +178,8 @@ func (r *registry) find(data []byte, name string) (*version, error) {
 	if !ok {
 		return nil, &DecodeError{"fingerprint", 2, fmt.Errorf("%w: %016x is not a published schema; this reader may be older than the writer", ErrFingerprint, fp)}
 	}
-	if v.Name != name {
-		return nil, &DecodeError{"fingerprint", 2, fmt.Errorf("%w: the record is a %s, not a %s", ErrFingerprint, v.Name, name)}
+	if !slices.Contains(names, v.Name) {
+		return nil, &DecodeError{"fingerprint", 2, fmt.Errorf("%w: the record is a %s, not a %s", ErrFingerprint, v.Name, strings.Join(names, " or "))}
 	}
 	return v, nil
 }

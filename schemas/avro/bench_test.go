@@ -1,0 +1,63 @@
+package avro
+
+import (
+	"testing"
+
+	"github.com/morphogenetic/oona"
+)
+
+// layerFrame is a layer of seeds with 8 metrics.
+func layerFrame(seeds int) *oona.Frame {
+	f := &oona.Frame{
+		Run: "run-7", Layer: "enc.3", Producer: "trainer-0",
+		Epoch: 1_700_000_000_000_000, Sequence: 41, ObservedAt: 1_700_000_001_000_000, Step: 900,
+		Seeds:  make([]oona.SeedID, seeds),
+		States: make([]oona.State, seeds),
+	}
+	for i := range seeds {
+		f.Seeds[i], f.States[i] = oona.SeedID(i), oona.State(i%oona.StateCount)
+	}
+	for _, name := range []string{
+		"reconstruction_loss", "gradient_norm", "activation_variance", "dead_fraction",
+		"weight_norm", "improvement", "blend", "compute_seconds",
+	} {
+		c := oona.Column{Name: name, Values: make([]float32, seeds)}
+		for i := range c.Values {
+			c.Values[i] = float32(i) * 1.25
+		}
+		f.Metrics = append(f.Metrics, c)
+	}
+	return f
+}
+
+func samplesOf(f *oona.Frame) int { return len(f.Seeds) * len(f.Metrics) }
+
+func BenchmarkDecodeFrame(b *testing.B) {
+	f := layerFrame(1_000)
+	data := AppendFrame(nil, f)
+	var d FrameDecoder
+	var got oona.Frame
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := d.Decode(data, &got); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perSample(b, samplesOf(f))
+}
+
+func BenchmarkEncodeFrame(b *testing.B) {
+	f := layerFrame(1_000)
+	data := AppendFrame(nil, f)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		data = AppendFrame(data[:0], f)
+	}
+	perSample(b, samplesOf(f))
+}
+
+func perSample(b *testing.B, samples int) {
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*samples), "ns/sample")
+}
