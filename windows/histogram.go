@@ -23,36 +23,36 @@ type octaves struct {
 }
 
 const (
-	mantissaBits  = 23
-	mantissaMask  = 1<<mantissaBits - 1
 	signBit       = 1 << 31
-	cellBits      = 6 // mantissa bits that choose a cell; a cell has at most one bucket bound
-	octaveBits    = oona.HistogramSchema
-	octaveBuckets = 1 << octaveBits
+	mantissaBits  = 23
 	exponentBias  = 127
-	zeroThreshold = 1 << mantissaBits // the bits of 2^-126
+	octaveBuckets = 1 << oona.HistogramSchema
+	bucketBits    = mantissaBits - oona.HistogramSchema // an octave's linear share of the mantissa, a bucket each
+	cellBits      = bucketBits - 1                      // half of that is a cell: it has at most one bucket bound
+	cellCount     = 2 * octaveBuckets
+	zeroBits      = 1 << mantissaBits // 2^-126
 )
 
-// cells has, for each cell of the mantissa, the bucket within the octave at
-// the cell's start in the bits above the mantissa's, and below them what
-// carries into those bits when added to a mantissa above the bound in the cell.
-var cells = makeCells()
+// corrections turn linear buckets into exponential ones. The bits of a positive
+// float32, shifted right by bucketBits, are its bucket if an octave is split
+// into equal shares. What is added beforehand, by cell of the mantissa, makes
+// up for the shares' being equal, and carries from just above a bound in it.
+var corrections = makeCorrections()
 
-func makeCells() [1 << cellBits]uint32 {
-	var cells [1 << cellBits]uint32
-	bucket := 0 // bounds below the cell's start
-	for cell := range cells {
-		low := uint32(cell) << (mantissaBits - cellBits)
-		high := low + 1<<(mantissaBits-cellBits)
-		bound := uint32(mantissaMask) // none in this cell
-		base := bucket
-		if b := mantissaBound(bucket); bucket < octaveBuckets && b < high {
-			bound = b
-			bucket++
+func makeCorrections() [cellCount]uint32 {
+	var corrections [cellCount]uint32
+	below := 0 // bounds below the cell, and so the bucket within the octave at its start
+	for cell := range corrections {
+		linear := cell / 2
+		corrections[cell] = uint32(below-linear) << bucketBits
+		bound := mantissaBound(below)
+		if below < octaveBuckets && bound>>cellBits == uint32(cell) {
+			within := bound & (1<<bucketBits - 1)
+			corrections[cell] += 1<<bucketBits - 1 - within
+			below++
 		}
-		cells[cell] = uint32(base)<<mantissaBits + (mantissaMask - bound)
 	}
-	return cells
+	return corrections
 }
 
 // mantissaBound returns the greatest mantissa that is not above 2^(j/32).
@@ -63,29 +63,55 @@ func mantissaBound(j int) uint32 {
 // rawIndex returns the bucket of the absolute value with these bits, counted
 // from 127 octaves below 1, so that it is never negative.
 func rawIndex(bits uint32) uint32 {
-	cell := cells[bits>>(mantissaBits-cellBits)&(1<<cellBits-1)]
-	return bits>>mantissaBits<<octaveBits + (bits&mantissaMask+cell)>>mantissaBits
+	return (bits + corrections[bits>>cellBits%cellCount]) >> bucketBits
 }
 
-// add counts a block of finite values.
-func (h *histogram) add(values []float32) {
+// add counts a block of finite values that lie between least and greatest.
+func (h *histogram) add(values []float32, least, greatest float32) {
+	switch {
+	case least > oona.HistogramZeroThreshold:
+		h.positive.add(values)
+	case greatest < -oona.HistogramZeroThreshold:
+		h.negative.add(values)
+	default:
+		h.addMixed(values)
+	}
+}
+
+// addMixed sorts values by sign, a chunk at a time and without branches, which
+// would be mispredicted.
+func (h *histogram) addMixed(values []float32) {
+	var positive, negative [256]float32
+	for len(values) > 0 {
+		chunk := values[:min(len(values), len(positive))]
+		values = values[len(chunk):]
+		p, n := uint32(0), uint32(0)
+		for _, x := range chunk {
+			positive[p%256], negative[n%256] = x, x
+			bits := math.Float32bits(x)
+			counts := (zeroBits - bits&^signBit) >> 31 // 1 above the threshold, where the difference wraps
+			isNegative := counts & (bits >> 31)
+			p += counts - isNegative
+			n += isNegative
+		}
+		h.zero += uint64(len(chunk)) - uint64(p+n)
+		h.positive.add(positive[:p])
+		h.negative.add(negative[:n])
+	}
+}
+
+// add counts values by their absolute value, which is above the threshold of
+// the zero bucket.
+func (o *octaves) add(values []float32) {
+	first, counts := o.first, o.counts
 	for _, x := range values {
-		bits := math.Float32bits(x)
-		size := bits &^ signBit
-		if size <= zeroThreshold {
-			h.zero++
-			continue
+		i := rawIndex(math.Float32bits(x) &^ signBit)
+		j := i - first
+		if uint(j) >= uint(len(counts)) {
+			j = o.grow(i)
+			first, counts = o.first, o.counts
 		}
-		side := &h.positive
-		if bits != size {
-			side = &h.negative
-		}
-		i := rawIndex(size)
-		j := i - side.first
-		if uint(j) >= uint(len(side.counts)) {
-			j = side.grow(i)
-		}
-		side.counts[j]++
+		counts[j]++
 	}
 }
 

@@ -39,7 +39,7 @@ func (m *metric) add(seeds []oona.SeedID, ascending bool, values []float32, scra
 		}
 	}
 	m.moments.merge(block)
-	m.histogram.add(finite)
+	m.histogram.add(finite, block.min, block.max)
 	m.worst.add(seeds, ascending, values, block.min, block.max)
 }
 

@@ -32,41 +32,48 @@ func momentsOf(values []float32) (moments, bool) {
 	var s0, s1, s2, s3, q0, q1, q2, q3 float64
 	rest := values
 	for len(rest) >= 4 {
-		x0, x1, x2, x3 := rest[0], rest[1], rest[2], rest[3]
+		block := rest[:4:4]
 		rest = rest[4:]
-		d0, d1, d2, d3 := float64(x0)-shift, float64(x1)-shift, float64(x2)-shift, float64(x3)-shift
-		s0 += d0
-		s1 += d1
-		s2 += d2
-		s3 += d3
-		q0 += float64(d0 * d0)
-		q1 += float64(d1 * d1)
-		q2 += float64(d2 * d2)
-		q3 += float64(d3 * d3)
+		x0 := block[0]
 		if x0 < least {
 			least = x0
 		}
 		if x0 > greatest {
 			greatest = x0
 		}
+		d0 := float64(x0) - shift
+		s0 += d0
+		q0 += float64(d0 * d0)
+		x1 := block[1]
 		if x1 < least {
 			least = x1
 		}
 		if x1 > greatest {
 			greatest = x1
 		}
+		d1 := float64(x1) - shift
+		s1 += d1
+		q1 += float64(d1 * d1)
+		x2 := block[2]
 		if x2 < least {
 			least = x2
 		}
 		if x2 > greatest {
 			greatest = x2
 		}
+		d2 := float64(x2) - shift
+		s2 += d2
+		q2 += float64(d2 * d2)
+		x3 := block[3]
 		if x3 < least {
 			least = x3
 		}
 		if x3 > greatest {
 			greatest = x3
 		}
+		d3 := float64(x3) - shift
+		s3 += d3
+		q3 += float64(d3 * d3)
 	}
 	for _, x := range rest {
 		d := float64(x) - shift

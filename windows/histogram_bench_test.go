@@ -1,0 +1,30 @@
+package windows
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// BenchmarkHistogram counts columns of 1,000 samples, for each metric of the
+// benchmarks: they differ in signs and in zeros. Many columns in turn keep the
+// branch predictor from learning them by heart.
+func BenchmarkHistogram(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i, c := range benchColumns(rng) {
+		blocks := make([][]float32, 64)
+		for j := range blocks {
+			blocks[j] = benchColumns(rng)[i].Values
+		}
+		least, greatest := slices.Min(slices.Concat(blocks...)), slices.Max(slices.Concat(blocks...))
+		b.Run(c.Name, func(b *testing.B) {
+			var h histogram
+			n := 0
+			for b.Loop() {
+				h.add(blocks[n%len(blocks)], least, greatest)
+				n++
+			}
+			reportSamples(b, benchSeeds)
+		})
+	}
+}

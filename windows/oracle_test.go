@@ -1,0 +1,474 @@
+package windows
+
+import (
+	"cmp"
+	"math"
+	"math/big"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// oracle is the model of the engine that the property test compares it with.
+// It shares nothing with the engine but the numbering of frontier slots: it
+// keeps all records and computes everything anew from them, with plain loops,
+// maps and big numbers.
+type oracle struct {
+	cfg    Config
+	mutant mutant
+}
+
+// mutant is a plausible error in the design: the property test must notice.
+type mutant int
+
+const (
+	faithful           mutant = iota
+	maximumTimestamp          // the watermark follows the fastest producer
+	noIdleness                // a producer holds the watermark for ever
+	noDuplicateCheck          // a repeat is folded again
+	noPath                    // a producer has one frontier for all its paths
+	ownTrafficOnly            // a tick evaluates nothing but the record's own timeline
+	idleToTheEnd              // when all are idle, the watermark goes on to the log's time
+	lateFramesStay            // a late frame leaves its producer's frontier where it is
+	unboundedClock            // an outage counts as silence
+	exclusiveLateness         // late only once the watermark is above the window's end and lateness
+	rejectedIdentities        // a frame beyond a cap is remembered
+	mutantCount
+)
+
+type oracleTimeline struct {
+	run, id    string
+	watermark  int64
+	sightings  []oracleSighting
+	open       map[int64][]int // records folded, by window start
+	identities map[int]bool    // of rejected frames; rejectedIdentities only
+	repeats    map[oracleLayer]int64
+}
+
+type oracleLayer struct {
+	start int64
+	layer string
+}
+
+type oracleSighting struct {
+	slot       int
+	at, bucket int64
+}
+
+type oracleRun struct {
+	oracle
+	log       []Record
+	timelines map[[2]string]*oracleTimeline
+	clock     int64
+	verdicts  []Outcome
+	rollups   []oona.Rollup
+	index     int32
+	before    map[*oracleTimeline]int64
+}
+
+// fold returns the outcome of each record, without details, and all rollups.
+func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
+	run := oracleRun{oracle: o, log: log, timelines: map[[2]string]*oracleTimeline{}}
+	for i := range log {
+		run.index = 0
+		run.before = map[*oracleTimeline]int64{}
+		for _, t := range run.timelines {
+			run.before[t] = t.watermark
+		}
+		run.passTime(i)
+		verdict, reason := run.decide(i)
+		run.verdicts = append(run.verdicts, Outcome{Verdict: verdict, Reason: reason})
+	}
+	return run.verdicts, run.rollups
+}
+
+func (o *oracleRun) bucketWidth() int64 {
+	return int64(math.Ceil(float64(o.cfg.IdleHorizon.Microseconds()) / 4))
+}
+
+func (o *oracleRun) passTime(i int) {
+	before := o.clock
+	if i > 0 {
+		gap := int64(o.log[i].AppendedAt - o.log[i-1].AppendedAt)
+		if limit := 2 * o.cfg.TickInterval.Microseconds(); gap > limit && o.mutant != unboundedClock {
+			gap = limit
+		}
+		if gap > 0 {
+			o.clock += gap
+		}
+	}
+	tick := o.cfg.TickInterval.Microseconds()
+	if before/tick == o.clock/tick && before/o.bucketWidth() == o.clock/o.bucketWidth() {
+		return
+	}
+	var all []*oracleTimeline
+	for _, t := range o.timelines {
+		f := o.log[i].Frame
+		if o.mutant == ownTrafficOnly && (f == nil || t.run != string(f.Run) || t.id != string(f.Timeline)) {
+			continue
+		}
+		o.raise(t, i)
+		all = append(all, t)
+	}
+	o.close(all, i)
+}
+
+// raise computes a timeline's watermark from all that it has seen.
+func (o *oracleRun) raise(t *oracleTimeline, i int) {
+	reach := map[int]int64{}
+	for _, s := range t.sightings {
+		if o.mutant != noIdleness && s.bucket < o.clock/o.bucketWidth()-4 {
+			continue
+		}
+		if at, seen := reach[s.slot]; !seen || s.at > at {
+			reach[s.slot] = s.at
+		}
+	}
+	candidates := []int64{}
+	for _, at := range reach {
+		candidates = append(candidates, at-o.cfg.OutOfOrderness.Microseconds())
+	}
+	if len(candidates) > 0 {
+		to := slices.Min(candidates)
+		if o.mutant == maximumTimestamp {
+			to = slices.Max(candidates)
+		}
+		t.watermark = max(t.watermark, to)
+		return
+	}
+	for start := range t.open {
+		t.watermark = max(t.watermark, start+o.cfg.Length.Microseconds()+o.cfg.AllowedLateness.Microseconds())
+	}
+	if o.mutant == idleToTheEnd {
+		t.watermark = max(t.watermark, int64(o.log[i].AppendedAt))
+	}
+}
+
+func (o *oracleRun) decide(i int) (Verdict, Reason) {
+	r := o.log[i]
+	f := r.Frame
+	if f == nil {
+		return Passed, ""
+	}
+	at := int64(f.ObservedAt)
+	if at-int64(r.AppendedAt) > o.cfg.MaxSkew.Microseconds() {
+		return Quarantined, "future"
+	}
+	if int64(r.AppendedAt)-at > o.cfg.MaxDelay.Microseconds() {
+		return Quarantined, "stale"
+	}
+	key := [2]string{string(f.Run), string(f.Timeline)}
+	t := o.timelines[key]
+	if t == nil {
+		if len(o.timelines) == o.cfg.MaxTimelines {
+			return Overflowed, "timelines"
+		}
+		t = &oracleTimeline{run: key[0], id: key[1], watermark: math.MinInt64, open: map[int64][]int{}, identities: map[int]bool{}, repeats: map[oracleLayer]int64{}}
+		o.timelines[key] = t
+		o.before[t] = t.watermark
+	}
+	verdict, reason := o.place(t, i)
+	path := r.Path
+	if o.mutant == noPath {
+		path = ""
+	}
+	if o.mutant != lateFramesStay || verdict != Late {
+		t.sightings = append(t.sightings, oracleSighting{slotNumber(f.Producer, path, o.cfg.FrontierSlots), at, o.clock / o.bucketWidth()})
+	}
+	o.raise(t, i)
+	o.close([]*oracleTimeline{t}, i)
+	return verdict, reason
+}
+
+// place decides about a frame within its timeline.
+func (o *oracleRun) place(t *oracleTimeline, i int) (Verdict, Reason) {
+	f := o.log[i].Frame
+	length := o.cfg.Length.Microseconds()
+	start := int64(math.Floor(float64(f.ObservedAt)/float64(length))) * length
+	closes := start + length + o.cfg.AllowedLateness.Microseconds()
+	if closes < t.watermark || closes == t.watermark && o.mutant != exclusiveLateness {
+		return Late, "late"
+	}
+	for openStart, members := range t.open {
+		for _, j := range members {
+			g := o.log[j].Frame
+			if o.mutant == noDuplicateCheck || g.Producer != f.Producer || g.Epoch != f.Epoch || g.Sequence != f.Sequence {
+				continue
+			}
+			if o.log[j].Checksum != o.log[i].Checksum {
+				return Quarantined, "conflict"
+			}
+			t.repeats[oracleLayer{openStart, string(g.Layer)}]++
+			return Duplicate, "duplicate"
+		}
+	}
+	for j := range t.identities {
+		if g := o.log[j].Frame; g.Producer == f.Producer && g.Epoch == f.Epoch && g.Sequence == f.Sequence {
+			return Duplicate, "duplicate"
+		}
+	}
+	if reason := o.overflow(t, start, f); reason != "" {
+		if o.mutant == rejectedIdentities {
+			t.identities[i] = true
+		}
+		return Overflowed, reason
+	}
+	t.open[start] = append(t.open[start], i)
+	return Folded, ""
+}
+
+func (o *oracleRun) overflow(t *oracleTimeline, start int64, f *oona.Frame) Reason {
+	layers, metrics, seeds := map[oona.LayerID]bool{f.Layer: true}, map[string]bool{}, map[oona.SeedID]bool{}
+	frames := []*oona.Frame{f}
+	for _, j := range t.open[start] {
+		layers[o.log[j].Frame.Layer] = true
+		if o.log[j].Frame.Layer == f.Layer {
+			frames = append(frames, o.log[j].Frame)
+		}
+	}
+	for _, g := range frames {
+		for _, c := range g.Metrics {
+			metrics[c.Name] = true
+		}
+		for _, id := range g.Seeds {
+			seeds[id] = true
+		}
+	}
+	switch {
+	case len(layers) > o.cfg.MaxLayers:
+		return "layers"
+	case len(metrics) > o.cfg.MaxMetrics:
+		return "metrics"
+	case len(seeds) > o.cfg.MaxSeeds:
+		return "seeds"
+	}
+	return ""
+}
+
+// close emits what the watermarks of these timelines have passed.
+func (o *oracleRun) close(timelines []*oracleTimeline, i int) {
+	type closing struct {
+		t          *oracleTimeline
+		start, end int64
+		layer      string
+	}
+	var all []closing
+	for _, t := range timelines {
+		for start, members := range t.open {
+			end := start + o.cfg.Length.Microseconds()
+			if end+o.cfg.AllowedLateness.Microseconds() > t.watermark {
+				continue
+			}
+			layers := map[string]bool{}
+			for _, j := range members {
+				layers[string(o.log[j].Frame.Layer)] = true
+			}
+			for layer := range layers {
+				all = append(all, closing{t, start, end, layer})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b closing) int {
+		return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.t.run, b.t.run), cmp.Compare(a.t.id, b.t.id), cmp.Compare(a.layer, b.layer))
+	})
+	for _, c := range all {
+		o.emit(c.t, c.start, c.layer, i)
+	}
+	for _, c := range all {
+		delete(c.t.open, c.start)
+	}
+}
+
+func (o *oracleRun) emit(t *oracleTimeline, start int64, layer string, i int) {
+	var members []Record
+	for _, j := range t.open[start] {
+		if string(o.log[j].Frame.Layer) == layer {
+			members = append(members, o.log[j])
+		}
+	}
+	seconds := float64(o.cfg.Length.Microseconds()) / 1e6 // Length.Seconds() rounds twice
+	health := oona.Rollup{
+		Group: oona.Health, Run: oona.RunID(t.run), Layer: oona.LayerID(layer), Timeline: oona.TimelineID(t.id),
+		Start: oona.Micros(start), End: oona.Micros(start + o.cfg.Length.Microseconds()),
+		Trigger: oona.Trigger{Offset: o.log[i].Offset, Index: o.index}, Watermark: oona.Micros(o.before[t]),
+		FirstOffset: members[0].Offset, LastOffset: members[len(members)-1].Offset,
+		Frames: int64(len(members)), Duplicates: t.repeats[oracleLayer{start, layer}], Generation: o.cfg.Generation,
+	}
+	o.index++
+	states := map[oona.SeedID]oona.State{}
+	var steps, times []int64
+	names := map[string]bool{}
+	for _, r := range members {
+		health.Readings += int64(len(r.Frame.Seeds))
+		steps, times = append(steps, r.Frame.Step), append(times, int64(r.Frame.ObservedAt))
+		for k, id := range r.Frame.Seeds {
+			states[id] = r.Frame.States[k]
+		}
+		for _, c := range r.Frame.Metrics {
+			names[c.Name] = true
+		}
+	}
+	performance := health
+	performance.Group = oona.Performance
+	for _, s := range states {
+		health.Seeds.Seen++
+		health.Seeds.ByState[s]++
+		if s == oona.Training || s == oona.Grafting || s == oona.FineTuning {
+			health.Seeds.Active++
+		}
+	}
+	performance.Rates.FramesPerSecond = float64(health.Frames) / seconds
+	performance.Rates.ReadingsPerSecond = float64(health.Readings) / seconds
+	if span := slices.Max(times) - slices.Min(times); span > 0 {
+		performance.Rates.StepsPerSecond = float64(slices.Max(steps)-slices.Min(steps)) / (float64(span) / 1e6)
+	}
+	performance.Rates.Delay = o.log[i].AppendedAt - oona.Micros(slices.Max(times))
+	sorted := []string{}
+	for name := range names {
+		sorted = append(sorted, name)
+	}
+	slices.Sort(sorted)
+	for _, name := range sorted {
+		about := testCatalogue(name)
+		summary := o.summary(name, about.Direction, members)
+		if about.Group == oona.Health {
+			health.Metrics = append(health.Metrics, summary)
+		} else {
+			performance.Metrics = append(performance.Metrics, summary)
+		}
+	}
+	o.rollups = append(o.rollups, health, performance)
+}
+
+// testCatalogue is that of the property test's metrics.
+func testCatalogue(name string) oona.Metric {
+	switch name {
+	case "loss":
+		return oona.Metric{Name: name, Group: oona.Health, Direction: oona.LowerIsBetter}
+	case "norm":
+		return oona.Metric{Name: name, Group: oona.Health}
+	case "gain":
+		return oona.Metric{Name: name, Group: oona.Performance, Direction: oona.HigherIsBetter}
+	}
+	return oona.Metric{Name: name, Group: oona.Performance}
+}
+
+func (o *oracleRun) summary(name string, direction oona.Direction, members []Record) oona.MetricSummary {
+	s := oona.MetricSummary{Name: name}
+	var finite []float64
+	worst := map[oona.SeedID]float64{}
+	for _, r := range members {
+		for _, c := range r.Frame.Metrics {
+			if c.Name != name {
+				continue
+			}
+			for k, v := range c.Values {
+				x := float64(v)
+				switch {
+				case math.IsNaN(x):
+					s.NotMeasured++
+					continue
+				case math.IsInf(x, 0):
+					s.Infinite++
+					continue
+				}
+				finite = append(finite, x)
+				id := r.Frame.Seeds[k]
+				before, seen := worst[id]
+				if !seen || direction == oona.LowerIsBetter && x > before || direction == oona.HigherIsBetter && x < before {
+					worst[id] = x
+				}
+			}
+		}
+	}
+	s.Count = int64(len(finite))
+	if len(finite) == 0 {
+		return s
+	}
+	s.Min, s.Max = slices.Min(finite), slices.Max(finite)
+	s.Sum, s.Mean, s.M2 = exactMoments(finite)
+	s.Histogram = exactHistogram(finite)
+	if direction == oona.Neutral {
+		return s
+	}
+	for id, x := range worst {
+		s.Worst = append(s.Worst, oona.SeedValue{Seed: id, Value: x})
+	}
+	slices.SortFunc(s.Worst, func(a, b oona.SeedValue) int {
+		byValue := cmp.Compare(a.Value, b.Value)
+		if a.Value == b.Value { // also 0 and -0
+			byValue = 0
+		}
+		if direction == oona.LowerIsBetter {
+			byValue = -byValue
+		}
+		return cmp.Or(byValue, cmp.Compare(a.Seed, b.Seed))
+	})
+	s.Worst = s.Worst[:min(len(s.Worst), o.cfg.WorstSeeds)]
+	return s
+}
+
+// exactMoments computes with 600 bits, enough for any sum of float32s, and for
+// the squares all but.
+func exactMoments(values []float64) (sum, mean, m2 float64) {
+	number := func(x float64) *big.Float { return new(big.Float).SetPrec(600).SetFloat64(x) }
+	total := number(0)
+	for _, x := range values {
+		total.Add(total, number(x))
+	}
+	centre := new(big.Float).SetPrec(600).Quo(total, number(float64(len(values))))
+	squares := number(0)
+	for _, x := range values {
+		d := number(x)
+		d.Sub(d, centre)
+		squares.Add(squares, d.Mul(d, d))
+	}
+	sum, _ = total.Float64()
+	mean, _ = centre.Float64()
+	m2, _ = squares.Float64()
+	return sum, mean, m2
+}
+
+func exactHistogram(values []float64) oona.Histogram {
+	positive, negative := map[int32]uint64{}, map[int32]uint64{}
+	var h oona.Histogram
+	for _, x := range values {
+		switch {
+		case math.Abs(x) <= oona.HistogramZeroThreshold:
+			h.Zero++
+		case x > 0:
+			positive[exactBucket(x)]++
+		default:
+			negative[exactBucket(-x)]++
+		}
+	}
+	h.Positive, h.Negative = sparse(positive), sparse(negative)
+	return h
+}
+
+func sparse(counts map[int32]uint64) oona.Buckets {
+	var b oona.Buckets
+	for i := range counts {
+		b.Indexes = append(b.Indexes, i)
+	}
+	slices.Sort(b.Indexes)
+	for _, i := range b.Indexes {
+		b.Counts = append(b.Counts, counts[i])
+	}
+	return b
+}
+
+// exactBucket returns the i with 2^((i-1)/32) < x <= 2^(i/32), x a float32: the
+// least i with x^32 <= 2^i, computed exactly.
+func exactBucket(x float64) int32 {
+	power := new(big.Float).SetPrec(32 * 24).SetFloat64(x)
+	for range 5 {
+		power.Mul(power, power)
+	}
+	i := power.MantExp(nil) // x^32 = mantissa * 2^i, mantissa in [0.5, 1)
+	half := new(big.Float).SetMantExp(big.NewFloat(0.5), i)
+	if power.Cmp(half) == 0 {
+		i--
+	}
+	return int32(i)
+}
