@@ -113,11 +113,11 @@ func (c *cursor) block(field string, size int) block {
 		}
 		left = len(c.data) - c.at
 		if stated < 0 {
-			c.fail(field, ErrMalformed, "a block of %d bytes", stated)
+			c.fail(field, errBlockSize, "it is %d", stated)
 			return block{}
 		}
 		if stated > int64(left) {
-			c.fail(field, ErrTruncated, "a block of %d bytes is announced, %d are left", stated, left)
+			c.fail(field, errBlockCut, "%d bytes are announced, %d are left", stated, left)
 			return block{}
 		}
 		left = int(stated)
@@ -125,7 +125,11 @@ func (c *cursor) block(field string, size int) block {
 		count = -count
 	}
 	if count < 0 || count > int64(left/size) { // count < 0: the least int64 has no negative
-		c.fail(field, ErrTruncated, "%d entries are announced, %d bytes are left for them", uint64(count), left)
+		cause := ErrTruncated
+		if b.end >= 0 {
+			cause = errBlockCut
+		}
+		c.fail(field, cause, "%d entries are announced, %d bytes are left for them", uint64(count), left)
 		return block{}
 	}
 	b.count = int(count)
@@ -140,7 +144,10 @@ func (c *cursor) endBlock(field string, b block) {
 	}
 }
 
-var errBlockSize = fmt.Errorf("%w: a block's stated size is not its size", ErrMalformed)
+var (
+	errBlockSize = fmt.Errorf("%w: a block's stated size is not its size", ErrMalformed)
+	errBlockCut  = fmt.Errorf("%w inside a block", ErrTruncated)
+)
 
 // seedIDs appends the next n ints. Ids below 64 have one byte, those below
 // 8,192 two; runs of either are read eight bytes at a time.

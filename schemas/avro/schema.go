@@ -144,8 +144,13 @@ func versionOf(file string) (int, error) {
 	return n, nil
 }
 
+// fullName returns the name of a record with its namespace, or what else the
+// schema is, e.g. "long".
 func fullName(n *avro.SchemaNode) string {
-	if n.Namespace == "" {
+	switch {
+	case n.Name == "":
+		return n.Type
+	case n.Namespace == "":
 		return n.Name
 	}
 	return n.Namespace + "." + n.Name

@@ -1,0 +1,196 @@
+package avro
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/linkedin/goavro/v2"
+	"github.com/twmb/avro"
+
+	"github.com/morphogenetic/oona"
+)
+
+// The fuzz targets take bodies and put the right framing before them: framings
+// have a table of their own (TestWrongFraming).
+
+// addBodies adds the bodies of the samples of a record as seeds.
+func addBodies(f *testing.F, record string) {
+	for _, s := range samples(f) {
+		if s.record == record && len(s.data) < 4_096 {
+			f.Add(s.data[framingSize:])
+		}
+	}
+	f.Add([]byte{})
+}
+
+// twmb/avro has the verdict on frames, which are decoded by hand: both accept
+// the same bodies with the same values, and leave the same rest. Only a block
+// with a wrong stated size, which twmb/avro does not look at, is refused here.
+func FuzzFrameDecoder(f *testing.F) {
+	addBodies(f, seedMetrics)
+	f.Add([]byte(frameHead().long(-2, 2, 1, 2, 1, 3, 0)[framingSize:]))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		data := append(appendFraming(nil, seedMetricsV1), body...)
+		var d FrameDecoder
+		var ours oona.Frame
+		rest, err := d.Decode(data, &ours)
+
+		var w wireFrame
+		var theirs oona.Frame
+		theirRest, theirErr := published.latest[seedMetrics].parsed.DecodeSingleObject(data, &w)
+		if theirErr == nil {
+			theirErr = w.frame(&theirs)
+		}
+		if (err == nil) != (theirErr == nil) {
+			if errors.Is(err, errBlockSize) || errors.Is(err, errBlockCut) {
+				return
+			}
+			t.Fatalf("ours: %v\ntwmb: %v", err, theirErr)
+		}
+		if err != nil {
+			var where *DecodeError
+			if !errors.As(err, &where) || where.Offset < framingSize || where.Offset > len(data) {
+				t.Fatalf("error without its place: %v", err)
+			}
+			return
+		}
+		if !bytes.Equal(rest, theirRest) {
+			t.Fatalf("%d bytes are left, twmb leaves %d", len(rest), len(theirRest))
+		}
+		equalFrames(t, &ours, &theirs)
+	})
+}
+
+// goavroAgrees fails where goavro does not read from data what ours, which was
+// decoded from it, holds.
+func goavroAgrees(t *testing.T, record string, data, rest []byte, ours map[string]any) {
+	t.Helper()
+	native, theirRest, err := goavroCodec(t, record).NativeFromSingle(data)
+	if err != nil {
+		t.Fatalf("accepted, but goavro: %v", err)
+	}
+	if !bytes.Equal(rest, theirRest) {
+		t.Fatalf("%d bytes are left, goavro leaves %d", len(rest), len(theirRest))
+	}
+	forgetStdDev(native)
+	forgetStdDev(ours)
+	if got, want := fmt.Sprint(ours), fmt.Sprint(native); got != want {
+		t.Fatalf("ours:   %s\ngoavro: %s", got, want)
+	}
+}
+
+// forgetStdDev drops the field that is not read.
+func forgetStdDev(native any) {
+	metrics, _ := native.(map[string]any)["metrics"].([]any)
+	for _, m := range metrics {
+		delete(m.(map[string]any), "stddev")
+	}
+}
+
+// boundGoavro keeps goavro from allocating what a hostile count announces.
+func boundGoavro(f *testing.F) {
+	before := goavro.MaxBlockCount
+	goavro.MaxBlockCount = 1 << 16
+	f.Cleanup(func() { goavro.MaxBlockCount = before })
+}
+
+func FuzzDecodeRollup(f *testing.F) {
+	boundGoavro(f)
+	for _, s := range samples(f) {
+		if s.record == layerHealth || s.record == layerPerformance {
+			f.Add(s.record == layerHealth, s.data[framingSize:])
+		}
+	}
+	f.Fuzz(func(t *testing.T, health bool, body []byte) {
+		record, fp := layerPerformance, uint64(layerPerformanceV1)
+		if health {
+			record, fp = layerHealth, layerHealthV1
+		}
+		data := append(appendFraming(nil, fp), body...)
+		var r oona.Rollup
+		rest, err := DecodeRollup(data, &r)
+		if err != nil {
+			requireDecodeError(t, err)
+			return
+		}
+		ours := nativeRollup(&r)
+		if health { // a shorter list of states is padded
+			native, _, err := goavroCodec(t, record).NativeFromSingle(data)
+			if err != nil {
+				t.Fatalf("accepted, but goavro: %v", err)
+			}
+			n := len(native.(map[string]any)["seeds_by_state"].([]any))
+			ours["seeds_by_state"] = ours["seeds_by_state"].([]any)[:n]
+		}
+		goavroAgrees(t, record, data, rest, ours)
+	})
+}
+
+func FuzzDecodeEvent(f *testing.F) {
+	boundGoavro(f)
+	addBodies(f, seedEvent)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		data := append(appendFraming(nil, seedEventV1), body...)
+		var e oona.SeedEvent
+		rest, err := DecodeEvent(data, &e)
+		if err != nil {
+			requireDecodeError(t, err)
+			return
+		}
+		goavroAgrees(t, seedEvent, data, rest, nativeEvent(&e))
+	})
+}
+
+func FuzzDecodeTick(f *testing.F) {
+	addBodies(f, tick)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		data := append(appendFraming(nil, tickV1), body...)
+		got, err := DecodeTick(data)
+		if err != nil {
+			requireDecodeError(t, err)
+			return
+		}
+		goavroAgrees(t, tick, data, nil, map[string]any{"worker": got.Worker, "written_at": int64(got.WrittenAt)})
+	})
+}
+
+func requireDecodeError(t *testing.T, err error) {
+	t.Helper()
+	var where *DecodeError
+	if !errors.As(err, &where) || !errors.Is(err, ErrTruncated) && !errors.Is(err, ErrMalformed) {
+		t.Fatalf("error without its place and cause: %v", err)
+	}
+}
+
+// A recording that was tampered with ends, with an error or without, and has
+// one thing an entry.
+func FuzzRecordingReader(f *testing.F) {
+	for _, schema := range []string{unionOf(seedMetrics, seedEvent), published.latest[seedMetrics].Text} {
+		parsed, err := avro.Parse(schema)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(container(f, parsed, append([]byte{0}, AppendFrame(nil, sampleFrame())[framingSize:]...)))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		r, err := NewRecordingReader(bytes.NewReader(file))
+		if err != nil {
+			return
+		}
+		for {
+			entry, err := r.Next()
+			if err != nil {
+				if err != io.EOF && entry != (Entry{}) {
+					t.Fatalf("an entry with an error: %+v, %v", entry, err)
+				}
+				return
+			}
+			if (entry.Frame == nil) == (entry.Event == nil) {
+				t.Fatalf("entry is %+v", entry)
+			}
+		}
+	})
+}

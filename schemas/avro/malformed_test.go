@@ -1,0 +1,273 @@
+package avro
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+)
+
+// decoders by the record they decode; each returns what was left and the error.
+var decoders = map[string]func(data []byte) ([]byte, error){
+	seedMetrics: func(data []byte) ([]byte, error) {
+		var d FrameDecoder
+		var f oona.Frame
+		return d.Decode(data, &f)
+	},
+	layerHealth:      rollupDecoder,
+	layerPerformance: rollupDecoder,
+	seedEvent: func(data []byte) ([]byte, error) {
+		var e oona.SeedEvent
+		return DecodeEvent(data, &e)
+	},
+	tick: func(data []byte) ([]byte, error) {
+		_, err := DecodeTick(data)
+		return nil, err
+	},
+}
+
+func rollupDecoder(data []byte) ([]byte, error) {
+	var r oona.Rollup
+	return DecodeRollup(data, &r)
+}
+
+func TestTruncationAtEveryByte(t *testing.T) {
+	for _, s := range samples(t) {
+		for n := range len(s.data) {
+			_, err := decoders[s.record](s.data[:n:n])
+			var where *DecodeError
+			if !errors.As(err, &where) || !errors.Is(err, ErrTruncated) && !errors.Is(err, ErrMalformed) {
+				t.Fatalf("%s cut to %d of %d bytes: %v", s.name, n, len(s.data), err)
+			}
+			if s.record == seedMetrics && !errors.Is(err, ErrTruncated) {
+				t.Fatalf("%s cut to %d of %d bytes: %v", s.name, n, len(s.data), err)
+			}
+		}
+	}
+}
+
+func TestWhatFollowsIsReturned(t *testing.T) {
+	for _, s := range samples(t) {
+		rest, err := decoders[s.record](append(bytes.Clone(s.data), "after"...))
+		if s.record == tick {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("a tick with five more bytes: %v", err)
+			}
+			continue
+		}
+		if err != nil || string(rest) != "after" {
+			t.Errorf("%s: rest is %q, %v", s.name, rest, err)
+		}
+	}
+}
+
+func TestWrongFraming(t *testing.T) {
+	for _, s := range samples(t) {
+		other := AppendTick(nil, oona.Tick{})
+		if s.record == tick {
+			other = AppendFrame(nil, &oona.Frame{})
+		}
+		unknown := bytes.Clone(s.data)
+		unknown[9] ^= 1
+		for name, c := range map[string]struct {
+			data []byte
+			want error
+			says string
+		}{
+			"nothing":        {nil, ErrTruncated, "no data"},
+			"JSON":           {[]byte(`{"run_id": "r"}`), ErrFraming, "7b 22"},
+			"Confluent":      {append([]byte{0, 0, 0, 0, 7}, s.data[10:]...), ErrFraming, "c3 01"},
+			"container file": {[]byte("Obj\x01....."), ErrFraming, "4f 62"},
+			"marker only":    {s.data[:2], ErrTruncated, "framing"},
+			"version 2":      {append([]byte{0xc3, 2}, s.data[2:]...), ErrFraming, "c3 02"},
+			"unknown":        {unknown, ErrFingerprint, "not a published schema"},
+			"other record":   {other, ErrFingerprint, "the record is a kasmina.telemetry."},
+		} {
+			_, err := decoders[s.record](c.data)
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s, %s: %v", s.record, name, err)
+			}
+		}
+	}
+}
+
+// wire builds the body of a frame by hand.
+type wire []byte
+
+func frameHead() wire { return AppendFrame(nil, &oona.Frame{Run: "r"})[:framingSize+9] }
+
+func (w wire) long(values ...int64) wire {
+	w = slices.Clip(w) // what begins the same must not share its end
+	for _, v := range values {
+		w = appendLong(w, v)
+	}
+	return w
+}
+
+func (w wire) raw(b ...byte) wire { return append(slices.Clip(w), b...) }
+
+func (w wire) text(s string) wire { return appendText(slices.Clip(w), s) }
+
+func TestMalformedFrames(t *testing.T) {
+	const huge = 1 << 40
+	seeds := frameHead().long(1, 5, 0, 1).raw(0)                                // one seed in state 0
+	column := seeds.long(1).text("m")                                           // begins one column
+	tensor := seeds.long(0, 1).text("t").long(5).text("int8").long(0)           // begins one tensor's data
+	overlong := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2} // 65 bits
+	for name, c := range map[string]struct {
+		data  wire
+		field string
+		want  error
+		says  string
+	}{
+		"no run":                    {appendFraming(nil, seedMetricsV1), "run_id", ErrTruncated, "middle of a number"},
+		"negative length":           {wire(appendFraming(nil, seedMetricsV1)).long(-1), "run_id", ErrMalformed, "length of -1"},
+		"2^40 bytes of run":         {wire(appendFraming(nil, seedMetricsV1)).long(huge), "run_id", ErrTruncated, "1099511627776 bytes are announced, 0 are left"},
+		"65-bit length":             {wire(appendFraming(nil, seedMetricsV1)).raw(overlong...), "run_id", ErrMalformed, "64 bits"},
+		"2^40 seeds":                {frameHead().long(huge, 0), "seed_ids", ErrTruncated, "1099511627776 entries are announced, 1 bytes are left"},
+		"-2^40 seeds":               {frameHead().long(-huge, 1, 0), "seed_ids", ErrTruncated, "1099511627776 entries"},
+		"-2^63 seeds":               {frameHead().long(math.MinInt64, 1, 0), "seed_ids", ErrTruncated, "9223372036854775808 entries"},
+		"block of negative size":    {frameHead().long(-1, -1, 0), "seed_ids", errBlockSize, "it is -1"},
+		"block of 2^40 bytes":       {frameHead().long(-1, huge, 0), "seed_ids", errBlockCut, "1099511627776 bytes are"},
+		"block says too much":       {frameHead().long(-1, 2, 5, 0, 0), "seed_ids", errBlockSize, "should end"},
+		"block says too little":     {frameHead().long(-1, 1, 70, 0), "seed_ids", errBlockSize, "should end"},
+		"33-bit seed":               {frameHead().long(1, 1<<31, 0), "seed_ids", ErrMalformed, "32 bits"},
+		"six-byte seed":             {frameHead().long(1).raw(0x80, 0x80, 0x80, 0x80, 0x80, 0, 0), "seed_ids", ErrMalformed, "32 bits"},
+		"33-bit seed among others":  {frameHead().long(6, 1, 2, 1<<31, 3, 4, 5, 0), "seed_ids", ErrMalformed, "32 bits"},
+		"negative states":           {frameHead().long(0, -3), "states", ErrMalformed, "length of -3"},
+		"2^40 columns":              {seeds.long(huge, 0), "metrics", ErrTruncated, "1099511627776 entries"},
+		"2^40 values":               {column.long(huge, 0), "metrics[0].values", ErrTruncated, "1099511627776 entries"},
+		"2^62 values":               {column.long(1<<62, 0), "metrics[0].values", ErrTruncated, "4611686018427387904 entries"},
+		"values cut off":            {column.long(2).raw(0, 0, 0, 0, 0, 0, 0), "metrics[0].values", ErrTruncated, "2 entries are announced, 7 bytes"},
+		"values say too little":     {column.long(-2, 4).raw(make([]byte, 9)...), "metrics[0].values", errBlockCut, "2 entries are announced, 4 bytes"},
+		"second column":             {seeds.long(2).text("m").long(0).long(-7), "metrics[1].name", ErrMalformed, "length of -7"},
+		"2^40 tensors":              {seeds.long(0, huge, 0), "tensors", ErrTruncated, "1099511627776 entries"},
+		"2^40 dimensions":           {seeds.long(0, 1).text("t").long(5).text("int8").long(huge, 0), "tensors[0].shape", ErrTruncated, "1099511627776 entries"},
+		"union index 2":             {tensor.long(2, 0, 0), "tensors[0].data", ErrMalformed, "union index of 2"},
+		"union index -1":            {tensor.long(-1, 0, 0), "tensors[0].data", ErrMalformed, "union index of -1"},
+		"2^40 bytes of data":        {tensor.long(0, huge, 0), "tensors[0].data", ErrTruncated, "1099511627776 bytes"},
+		"claim without all its sum": {tensor.long(1).text("b").text("k").long(9).raw(make([]byte, 31)...), "tensors[0].data.sha256", ErrTruncated, "32 bytes are announced, 31"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := *sampleFrame()
+			var d FrameDecoder
+			allocated := bytesAllocated(func() {
+				_, err := d.Decode(c.data, &f)
+				var where *DecodeError
+				if !errors.As(err, &where) || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+					t.Fatalf("error is %v, want %v with %q", err, c.want, c.says)
+				}
+				if where.Field != c.field {
+					t.Errorf("field is %s, want %s", where.Field, c.field)
+				}
+				if where.Offset < framingSize || where.Offset > len(c.data) {
+					t.Errorf("offset is %d of %d bytes", where.Offset, len(c.data))
+				}
+			})
+			if allocated > 1<<16 {
+				t.Errorf("%d bytes were allocated for %d bytes of data", allocated, len(c.data))
+			}
+			equalFrames(t, &f, sampleFrame()) // untouched
+		})
+	}
+}
+
+func bytesAllocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Avro allows an array in many blocks, each with its size or without.
+func TestFrameInBlocks(t *testing.T) {
+	ids := wire(nil).long(64, 65, 66)
+	value := []byte{0, 0, 128, 63}
+	values := wire(nil).long(1).raw(value...).long(-1, 4).raw(value...).long(1).raw(value...).long(0)
+	second := wire(nil).text("b").raw(values...)
+	data := frameHead().
+		long(1, 7, -3, int64(len(ids))).raw(ids...).long(2, 8, -9, 0). // seed_ids
+		long(0).                                                       // states
+		long(1).text("a").raw(values...).long(-1, int64(len(second))).raw(second...).long(0).
+		long(-1, 15).text("t").long(1).text("u8").long(-1, 1, 6, 1, 7, 0).long(0, 1).raw(9).long(0)
+	var d FrameDecoder
+	var f oona.Frame
+	rest, err := d.Decode(data, &f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rest) > 0 {
+		t.Errorf("%d bytes are left", len(rest))
+	}
+	equalFrames(t, &f, &oona.Frame{
+		Run: "r", Seeds: []oona.SeedID{7, 64, 65, 66, 8, -9},
+		Metrics: []oona.Column{{Name: "a", Values: []float32{1, 1, 1}}, {Name: "b", Values: []float32{1, 1, 1}}},
+		Tensors: []oona.Tensor{{Name: "t", Seed: 1, DType: "u8", Shape: []int64{6, 7}, Data: []byte{9}}},
+	})
+}
+
+func TestLimits(t *testing.T) {
+	data := AppendFrame(nil, sampleFrame()) // 9 seeds, 2 metrics, 3 tensors
+	for field, limits := range map[string]oona.FrameLimits{
+		"seed_ids": {Seeds: 8, Metrics: 2, Tensors: 3},
+		"metrics":  {Seeds: 9, Metrics: 1, Tensors: 3},
+		"tensors":  {Seeds: 9, Metrics: 2, Tensors: 2},
+	} {
+		d := FrameDecoder{Limits: limits}
+		var f oona.Frame
+		_, err := d.Decode(data, &f)
+		var where *DecodeError
+		if !errors.Is(err, oona.ErrTooLarge) || !errors.As(err, &where) || where.Field != field {
+			t.Errorf("above the limit of %s: %v", field, err)
+		}
+	}
+	d := FrameDecoder{Limits: oona.FrameLimits{Seeds: 9, Metrics: 2, Tensors: 3}}
+	var f oona.Frame
+	if _, err := d.Decode(data, &f); err != nil {
+		t.Errorf("at the limits: %v", err)
+	}
+}
+
+func TestMalformedRollups(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(r *oona.Rollup)
+		field  string
+	}{
+		"positive": {func(r *oona.Rollup) { r.Metrics[1].Histogram.Positive.Counts = []uint64{1} }, "metrics[1].histogram.positive"},
+		"negative": {func(r *oona.Rollup) { r.Metrics[0].Histogram.Negative.Indexes = nil }, "metrics[0].histogram.negative"},
+	} {
+		r := sampleRollup(oona.Health)
+		c.change(r)
+		var got oona.Rollup
+		_, err := DecodeRollup(AppendRollup(nil, r), &got)
+		var where *DecodeError
+		if !errors.Is(err, ErrMalformed) || !errors.As(err, &where) || where.Field != c.field {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A twelfth state: one more entry before the last 0 of seeds_by_state.
+	r := &oona.Rollup{Group: oona.Health}
+	data := AppendRollup(nil, r)
+	states := append(wire(nil).long(int64(oona.StateCount)), make([]byte, oona.StateCount)...)
+	more := bytes.Replace(data, states, append(wire(nil).long(int64(oona.StateCount+1)), make([]byte, oona.StateCount+1)...), 1)
+	if _, err := DecodeRollup(more, r); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "12 states") {
+		t.Errorf("a state more: %v", err)
+	}
+}
+
+func TestEventOfUnknownState(t *testing.T) {
+	for field, e := range map[string]*oona.SeedEvent{"from_state": {From: 11}, "to_state": {To: 255}} {
+		var got oona.SeedEvent
+		_, err := DecodeEvent(AppendEvent(nil, e), &got)
+		var where *DecodeError
+		if !errors.Is(err, ErrMalformed) || !errors.As(err, &where) || where.Field != field {
+			t.Errorf("unknown %s: %v", field, err)
+		}
+	}
+}
