@@ -1,0 +1,87 @@
+package export
+
+import (
+	"strconv"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Counts are what a stage has read since it began.
+type Counts struct {
+	Rollups     int64 // of both groups, repeats apart
+	Repeats     int64
+	Undecodable int64
+}
+
+// Counts returns a snapshot.
+func (s *Stage) Counts() Counts {
+	sum := func(of *byGroup) int64 { return of[oona.Health].Load() + of[oona.Performance].Load() }
+	m := s.metrics
+	return Counts{Rollups: sum(&m.rollups), Repeats: sum(&m.repeats), Undecodable: sum(&m.undecodable)}
+}
+
+// byGroup counts something of each group.
+type byGroup [len(groups)]atomic.Int64
+
+// metrics are those of the stage itself.
+type metrics struct {
+	rollups, repeats, undecodable, stale byGroup
+
+	foldedTotal                           *prometheus.CounterVec
+	rollupsDesc, repeatsDesc              *prometheus.Desc
+	undecodableDesc, staleDesc            *prometheus.Desc
+	layersDesc, seriesDesc, positionsDesc *prometheus.Desc
+}
+
+func newMetrics() *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("oona_exporter_"+name, help, labels, nil)
+	}
+	m := &metrics{
+		foldedTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oona_exporter_folded_series_total",
+			Help: "Rollups (label run or layer) and metrics of rollups (label metric) whose label value was beyond its cap, so that they were merged under \"other\".",
+		}, []string{"label"}),
+		rollupsDesc:     desc("rollups_total", "Rollups read that were not read before, by group.", "group"),
+		repeatsDesc:     desc("repeats_total", "Rollups dropped because their trigger was not above the highest seen of their partition, by group.", "group"),
+		undecodableDesc: desc("undecodable_total", "Records of the rollup topics skipped because they are not rollups, by group of the topic.", "group"),
+		staleDesc:       desc("stale_total", "Rollups not shown because their window ended before the time after which a layer counts as silent, by group.", "group"),
+		layersDesc:      desc("layers", "Layers shown, each that stands for others beyond a cap among them."),
+		seriesDesc:      desc("series", "Series shown of layers; a histogram is one."),
+		positionsDesc:   desc("next_offset", "Offset after the last record read of a rollup topic's partition.", "topic", "partition"),
+	}
+	for _, label := range []string{labelRun, labelLayer, labelMetric} {
+		m.foldedTotal.WithLabelValues(label) // shown from the start, as 0
+	}
+	return m
+}
+
+func (m *metrics) fold(label string) { m.foldedTotal.WithLabelValues(label).Inc() }
+
+func (m *metrics) describe(ch chan<- *prometheus.Desc) {
+	m.foldedTotal.Describe(ch)
+	for _, d := range []*prometheus.Desc{
+		m.rollupsDesc, m.repeatsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc,
+	} {
+		ch <- d
+	}
+}
+
+func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int, positions func(func(string, int32, int64))) {
+	m.foldedTotal.Collect(ch)
+	for _, g := range groups {
+		for desc, counts := range map[*prometheus.Desc]*byGroup{
+			m.rollupsDesc: &m.rollups, m.repeatsDesc: &m.repeats, m.undecodableDesc: &m.undecodable, m.staleDesc: &m.stale,
+		} {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(counts[g].Load()), g.String())
+		}
+	}
+	ch <- prometheus.MustNewConstMetric(m.layersDesc, prometheus.GaugeValue, float64(layers))
+	ch <- prometheus.MustNewConstMetric(m.seriesDesc, prometheus.GaugeValue, float64(series))
+	positions(func(topic string, partition int32, next int64) {
+		ch <- prometheus.MustNewConstMetric(m.positionsDesc, prometheus.GaugeValue, float64(next), topic, strconv.Itoa(int(partition)))
+	})
+}

@@ -1,0 +1,63 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// partition is one partition of a rollup topic. Its records come one at a
+// time; what readiness and metrics read beside that is atomic.
+type partition struct {
+	group     oona.Group
+	highWater int64 // where its log ended when the stage began
+	next      atomic.Int64
+	begun     bool         // latest holds
+	latest    oona.Trigger // the highest that was taken
+}
+
+// errRepeat says that a rollup's trigger is not above the highest seen.
+var errRepeat = errors.New("repeat")
+
+// errTrailing says that a record holds more than one rollup.
+var errTrailing = errors.New("bytes follow the rollup")
+
+// take returns the rollup that a record holds, or errRepeat if it was taken
+// before, or why the record is no rollup.
+func (p *partition) take(payload []byte) (*oona.Rollup, error) {
+	r := new(oona.Rollup)
+	rest, err := avro.DecodeRollup(payload, r)
+	if err != nil {
+		return nil, fmt.Errorf("decode the rollup: %w", err)
+	}
+	if len(rest) > 0 {
+		return nil, fmt.Errorf("%w: %d of %d", errTrailing, len(rest), len(payload))
+	}
+	if err := checkRollup(r, p.group); err != nil {
+		return nil, err
+	}
+	if p.begun && !r.Trigger.After(p.latest) {
+		return nil, errRepeat
+	}
+	p.begun, p.latest = true, r.Trigger
+	return r, nil
+}
+
+// position reads where a message stood in its topic.
+func position(msg *message.Message) (partition int32, offset int64, err error) {
+	n, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaPartition), 10, 32)
+	if err != nil {
+		return 0, 0, fmt.Errorf("message without a partition: %w", err)
+	}
+	offset, err = strconv.ParseInt(msg.Metadata.Get(oona.MetaOffset), 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("message without an offset: %w", err)
+	}
+	return int32(n), offset, nil
+}

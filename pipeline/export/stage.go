@@ -1,0 +1,207 @@
+// Package export is the stage that shows rollups to Prometheus.
+//
+//	layer.health ------> decode --> repeat? --> ledger <-- Collect <-- /metrics
+//	layer.performance --^              |          |
+//	                              dropped by      +-- per run, layer and metric: sums since the
+//	                              trigger             exporter began, and the last closed window
+//
+// Sums (counters and histograms) are of the rollups that came after the point
+// where the log ended when the exporter began: Prometheus has the earlier ones
+// from the exporter's previous life, and to add them again would show as a
+// burst in every rate. What the log holds before that point, as far back as it
+// is read, restores everything else: the last windows, which layers are there,
+// and the trigger up to which a restarted aggregator's rollups are repeats.
+//
+// A layer whose last rollup or whose last window's end is older than
+// Config.SilentAfter disappears, and its place under the caps is free. When it
+// comes back its sums begin at 0 with a new created timestamp, which rate()
+// takes for the reset that it is.
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/pipeline"
+)
+
+// Log reads topics from the broker's log: all partitions, without a group. It
+// hands out the next record of a partition once the one before is acked.
+type Log interface {
+	message.Subscriber
+	// Claims says, of each partition of a topic, where reading began and
+	// where the log ended then. It is known before the topic's first record
+	// is handed out, and nil before the topic is subscribed to.
+	Claims(topic string) []oona.Claim
+}
+
+// Stage keeps what is exposed, and is registered as its collector.
+type Stage struct {
+	cfg     Config
+	log     Log
+	ledger  *ledger
+	metrics *metrics
+	logger  *slog.Logger
+
+	mu         sync.Mutex
+	partitions map[place]*partition
+}
+
+// place is a partition of one group's topic.
+type place struct {
+	group     oona.Group
+	partition int32
+}
+
+// New returns a stage that reads from log, whose Close stays the caller's. The
+// catalogue's help texts go into the help of the histograms.
+func New(cfg Config, log Log, known *catalogue.Catalogue, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	s := &Stage{cfg: cfg, log: log, metrics: newMetrics(), logger: logger, partitions: make(map[place]*partition)}
+	s.ledger = newLedger(cfg, s.metrics.fold)
+	collector := &collector{
+		ledger:   s.ledger,
+		families: newFamilies(known),
+		bounds:   make([]bound, len(cfg.Buckets)),
+		metrics:  s.metrics,
+		places:   s.positions,
+	}
+	for i, le := range cfg.Buckets {
+		collector.bounds[i] = newBound(le)
+	}
+	if err := registerer.Register(collector); err != nil {
+		return nil, fmt.Errorf("export: register metrics: %w", err)
+	}
+	return s, nil
+}
+
+// errLogEnded says that the log's channels were closed although nobody asked.
+var errLogEnded = errors.New("the log reader has ended by itself")
+
+// Run reads both rollup topics until ctx ends.
+func (s *Stage) Run(ctx context.Context) error {
+	router, err := pipeline.NewRouter(s.logger)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		router.AddConsumerHandler("export "+g.String(), s.cfg.Topics.Rollup(g), kept{s.log}, s.handler(g))
+	}
+	err = router.Run(ctx)
+	if err == nil && ctx.Err() == nil {
+		err = errLogEnded
+	}
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
+}
+
+// groups are the groups of rollups, as they are numbered.
+var groups = [...]oona.Group{oona.Health, oona.Performance}
+
+// kept is a log that a router does not close: its two handlers share it, and
+// each would.
+type kept struct{ Log }
+
+func (kept) Close() error { return nil }
+
+// handler reads the records of a group's topic. It never fails: a redelivery
+// would bring the same bytes.
+func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
+	return func(msg *message.Message) error {
+		partition, offset, err := position(msg)
+		if err != nil {
+			s.drop(g, err)
+			return nil
+		}
+		p := s.partition(place{g, partition})
+		r, err := p.take(msg.Payload)
+		switch {
+		case errors.Is(err, errRepeat):
+			s.metrics.repeats[g].Add(1)
+		case err != nil:
+			s.drop(g, err, "partition", partition, "offset", offset)
+		default:
+			s.metrics.rollups[g].Add(1)
+			if !s.ledger.fold(r, offset >= p.highWater, time.Now()) {
+				s.metrics.stale[g].Add(1)
+			}
+		}
+		p.next.Store(offset + 1)
+		return nil
+	}
+}
+
+// drop counts a record that is no rollup and logs the 1st, 2nd, 4th, 8th ...:
+// none is silent, and a flood does not flood the log.
+func (s *Stage) drop(g oona.Group, err error, where ...any) {
+	n := s.metrics.undecodable[g].Add(1)
+	if n&(n-1) == 0 {
+		s.logger.Warn("skipped a record that is not a rollup", append(where, "topic", s.cfg.Topics.Rollup(g), "err", err, "such_so_far", n)...)
+	}
+}
+
+func (s *Stage) partition(at place) *partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.partitions[at]
+	if p == nil {
+		p = &partition{group: at.group}
+		for _, c := range s.log.Claims(s.cfg.Topics.Rollup(at.group)) {
+			if c.Partition == at.partition {
+				p.highWater = c.HighWater
+			}
+		}
+		s.partitions[at] = p
+	}
+	return p
+}
+
+// positions calls do with the offset after the last record read of each
+// partition that had one.
+func (s *Stage) positions(do func(topic string, partition int32, next int64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, p := range s.partitions {
+		do(s.cfg.Topics.Rollup(at.group), at.partition, p.next.Load())
+	}
+}
+
+// errCatchingUp is why a stage is not ready.
+var errCatchingUp = errors.New("catching up")
+
+// Ready returns nil once every partition has been read up to where its log
+// ended when the stage began.
+func (s *Stage) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range groups {
+		topic := s.cfg.Topics.Rollup(g)
+		claims := s.log.Claims(topic)
+		if len(claims) == 0 {
+			return fmt.Errorf("%w: %s is not subscribed to yet", errCatchingUp, topic)
+		}
+		for _, c := range claims {
+			next := c.Start
+			if p := s.partitions[place{g, c.Partition}]; p != nil {
+				next = p.next.Load()
+			}
+			if next < c.HighWater {
+				return fmt.Errorf("%w: %s/%d is at offset %d of %d", errCatchingUp, topic, c.Partition, next, c.HighWater)
+			}
+		}
+	}
+	return nil
+}

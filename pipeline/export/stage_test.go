@@ -1,0 +1,370 @@
+package export_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/pipeline/export"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+func TestLastWindowAndTotals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		loss := summarize("reconstruction_loss", 1, 2, 6)
+		loss.Worst = []oona.SeedValue{{Seed: 7, Value: 6}, {Seed: 3, Value: 2}}
+		f.send(rollup(oona.Health, "r", "enc.0", loss))
+		f.send(rollup(oona.Performance, "r", "enc.0", summarize("improvement", -1)))
+		time.Sleep(10 * time.Second)
+		f.send(rollup(oona.Health, "r", "enc.0", summarize("reconstruction_loss", 4)))
+		f.send(rollup(oona.Performance, "r", "enc.0"))
+
+		f.expect(10, "kasmina_layer_frames_total", "run=r", "layer=enc.0")
+		f.expect(100, "kasmina_layer_readings_total")
+		f.expect(2, "kasmina_layer_duplicate_frames_total")
+		f.expect(4, "kasmina_layer_health", "metric=reconstruction_loss")
+		f.expect(1, "kasmina_layer_performance", "metric=improvement")
+
+		f.expect(4, "kasmina_layer_health_window_mean", "metric=reconstruction_loss")
+		f.expect(0, "kasmina_layer_health_window_stddev")
+		f.absent("kasmina_layer_health_window_worst_seed")      // the last window named none
+		f.absent("kasmina_layer_performance_window_mean")       // nor had any improvement
+		f.expect(6, "kasmina_layer_seeds", "state=DORMANT")     // all states are shown,
+		f.expect(0, "kasmina_layer_seeds", "state=ROLLED_BACK") // those without seeds too
+		f.expect(10, "kasmina_layer_seeds_seen")
+		f.expect(4, "kasmina_layer_seeds_active")
+		f.expect(0.5, "kasmina_layer_window_frames_per_second")
+		f.expect(5, "kasmina_layer_window_readings_per_second")
+		f.expect(0.4, "kasmina_layer_window_steps_per_second")
+		f.expect(1.5, "kasmina_layer_window_delay_seconds")
+		f.expect(float64(time.Now().Unix()), "kasmina_layer_health_window_end_timestamp_seconds")
+		if got, want := f.stage.Counts(), (export.Counts{Rollups: 4}); got != want {
+			t.Errorf("counts %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestWorstSeedsByRank(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, func(c *export.Config) { c.WorstSeeds = 2 })
+		loss := summarize("reconstruction_loss", 1, 2, 6)
+		loss.Worst = []oona.SeedValue{{Seed: 7, Value: 6}, {Seed: 3, Value: 2}, {Seed: 1, Value: 1}}
+		f.send(rollup(oona.Health, "r", "enc.0", loss))
+		f.expect(7, "kasmina_layer_health_window_worst_seed", "rank=1")
+		f.expect(6, "kasmina_layer_health_window_worst_value", "rank=1")
+		f.expect(3, "kasmina_layer_health_window_worst_seed", "rank=2")
+		f.absent("kasmina_layer_health_window_worst_seed", "rank=3")
+	})
+}
+
+func TestSamplesThatAreNoNumbers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		nan, inf := summarize("gradient_norm"), summarize("weight_norm", 1)
+		nan.NotMeasured, inf.Infinite = 9, 3
+		f.send(rollup(oona.Health, "r", "enc.0", nan, inf))
+		f.expect(9, "kasmina_layer_health_not_measured_total", "metric=gradient_norm")
+		f.expect(3, "kasmina_layer_health_infinite_total", "metric=weight_norm")
+		f.expect(0, "kasmina_layer_health", "metric=gradient_norm")
+		f.expect(1, "kasmina_layer_health", "metric=weight_norm")
+		f.absent("kasmina_layer_health_window_mean", "metric=gradient_norm") // 0 would be a lie
+	})
+}
+
+// An aggregator that starts anew emits all over again: into the same topics,
+// after what it emitted before.
+func TestReemissionIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		for i := range 20 {
+			f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", float64(i+1))))
+			f.send(rollup(oona.Performance, "r", "enc.0"))
+		}
+		for i, payload := range f.sent {
+			f.tape.append(t, f.sentTo[i], 0, payload)
+		}
+		f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 100)))
+
+		f.expect(21, "kasmina_layer_health")
+		f.expect(100, "kasmina_layer_frames_total")
+		f.expect(100, "kasmina_layer_health_window_mean")
+		f.expect(20, "oona_exporter_repeats_total", "group=health")
+		if got, want := f.stage.Counts(), (export.Counts{Rollups: 41, Repeats: 40}); got != want {
+			t.Errorf("counts %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestTriggersAreOfAPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		r := rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 1))
+		r.Trigger = oona.Trigger{Offset: 10, Index: 1}
+		for _, step := range []struct {
+			partition int32
+			trigger   oona.Trigger
+			layer     oona.LayerID
+			fresh     float64
+		}{
+			{0, oona.Trigger{Offset: 0}, "a", 1}, // the very first record's
+			{0, oona.Trigger{Offset: 0}, "a", 1},
+			{0, oona.Trigger{Offset: 10, Index: 1}, "a", 2},
+			{0, oona.Trigger{Offset: 10, Index: 0}, "a", 2},
+			{0, oona.Trigger{Offset: 10, Index: 2}, "a", 3},
+			{1, oona.Trigger{Offset: 10, Index: 2}, "a", 4}, // another timeline of the layer: they add up
+			{0, oona.Trigger{Offset: 9, Index: 9}, "a", 4},
+		} {
+			r.Trigger, r.Layer = step.trigger, step.layer
+			f.tape.append(t, topics.LayerHealth, step.partition, avro.AppendRollup(nil, r))
+			f.expect(step.fresh, "kasmina_layer_health", "layer=a")
+		}
+	})
+}
+
+func TestBadRecordsAreSkippedAndCounted(t *testing.T) {
+	good := func() *oona.Rollup {
+		return rollup(oona.Health, "r", "enc.0", summarize("gradient_norm", 1), summarize("weight_norm", 1, 2, -3))
+	}
+	broken := func(breakIt func(*oona.Rollup)) []byte {
+		r := good()
+		breakIt(r)
+		r.Trigger.Offset = 1 << 40 // would hide all later ones, were it taken
+		return avro.AppendRollup(nil, r)
+	}
+	fingerprint := avro.AppendRollup(nil, good())
+	fingerprint[4] ^= 0xff
+	for name, payload := range map[string][]byte{
+		"nothing":           nil,
+		"no framing":        []byte("not a rollup at all"),
+		"wrong fingerprint": fingerprint,
+		"cut off":           fingerprint[:len(fingerprint)-7],
+		"a tick":            avro.AppendTick(nil, oona.Tick{Worker: "w", WrittenAt: 1}),
+		"two":               append(avro.AppendRollup(nil, good()), avro.AppendRollup(nil, good())...),
+		"other group":       broken(func(r *oona.Rollup) { r.Group = oona.Performance }),
+		"run with newline":  broken(func(r *oona.Rollup) { r.Run = "a\nb" }),
+		"layer with quotes": broken(func(r *oona.Rollup) { r.Layer = `a"b` }),
+		"no layer":          broken(func(r *oona.Rollup) { r.Layer = "" }),
+		"metric name":       broken(func(r *oona.Rollup) { r.Metrics[1].Name = "weight norm" }),
+		"metric twice":      broken(func(r *oona.Rollup) { r.Metrics[1].Name = "gradient_norm" }),
+		"backward window":   broken(func(r *oona.Rollup) { r.Start = r.End + 1 }),
+		"negative frames":   broken(func(r *oona.Rollup) { r.Frames = -1 }),
+		"negative seeds":    broken(func(r *oona.Rollup) { r.Seeds.ByState[2] = -1 }),
+		"negative samples":  broken(func(r *oona.Rollup) { r.Metrics[1].NotMeasured = -1 }),
+		"count is not sum":  broken(func(r *oona.Rollup) { r.Metrics[1].Count++ }),
+		"bucket order":      broken(func(r *oona.Rollup) { r.Metrics[1].Histogram.Positive.Indexes = []int32{32, 0} }),
+		"bucket range":      broken(func(r *oona.Rollup) { r.Metrics[1].Histogram.Negative.Indexes = []int32{1 << 20} }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := start(t, nil)
+				f.tape.append(t, topics.LayerHealth, 0, payload)
+				f.send(good())
+				if got, want := f.stage.Counts(), (export.Counts{Rollups: 1, Undecodable: 1}); got != want {
+					t.Errorf("counts %+v, want %+v", got, want)
+				}
+				f.expect(1, "oona_exporter_undecodable_total", "group=health")
+				f.expect(3, "kasmina_layer_health", "metric=weight_norm", "layer=enc.0")
+				f.expect(2, "oona_exporter_next_offset", "topic="+topics.LayerHealth)
+			})
+		})
+	}
+}
+
+func TestMessageWithoutPositionIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		msg := message.NewMessage("", avro.AppendRollup(nil, rollup(oona.Health, "r", "enc.0")))
+		f.tape.deliver(t, topics.LayerHealth, msg)
+		if got, want := f.stage.Counts(), (export.Counts{Undecodable: 1}); got != want {
+			t.Errorf("counts %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestReadyAtTheHighWaterMarkFoundAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil,
+			oona.Claim{Topic: topics.LayerHealth, Partition: 0, Start: 40, HighWater: 42},
+			oona.Claim{Topic: topics.LayerHealth, Partition: 1, Start: 9, HighWater: 9},
+			oona.Claim{Topic: topics.LayerPerformance, Partition: 0, Start: 3, HighWater: 4},
+		)
+		synctest.Wait() // until both topics are subscribed to
+		notReady := func(want string) {
+			t.Helper()
+			if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("ready: %v, want an error with %q", err, want)
+			}
+		}
+		notReady("layer.health/0 is at offset 40 of 42")
+		f.send(rollup(oona.Health, "r", "enc.0"))
+		notReady("layer.health/0 is at offset 41 of 42")
+		f.tape.append(t, topics.LayerHealth, 0, []byte("a record that is no rollup counts as read"))
+		notReady("layer.performance/0 is at offset 3 of 4")
+		f.send(rollup(oona.Performance, "r", "enc.0"))
+		if err := f.stage.Ready(); err != nil {
+			t.Errorf("not ready: %v", err)
+		}
+	})
+}
+
+func TestNotReadyBeforeItRuns(t *testing.T) {
+	known, err := catalogue.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := newTape(oona.Claim{Topic: topics.LayerHealth}, oona.Claim{Topic: topics.LayerPerformance})
+	s, err := export.New(export.DefaultConfig(), log, known, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "not subscribed") {
+		t.Errorf("ready: %v", err)
+	}
+}
+
+// What the log holds from before the start is shown as the last window, but
+// Prometheus has it in its sums already.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := start(t, nil)
+		history := func(f *fixture) {
+			f.send(ended(20*time.Second, oona.Health, "r", "enc.0", summarize("weight_norm", 1, 1)))
+			f.send(ended(20*time.Second, oona.Performance, "r", "enc.0"))
+			f.send(ended(10*time.Second, oona.Health, "r", "enc.0", summarize("weight_norm", 2, 2)))
+			f.send(ended(10*time.Second, oona.Performance, "r", "enc.0"))
+		}
+		history(first)
+		first.expect(4, "kasmina_layer_health")
+
+		second := start(t, nil,
+			oona.Claim{Topic: topics.LayerHealth, Start: 0, HighWater: 2},
+			oona.Claim{Topic: topics.LayerPerformance, Start: 0, HighWater: 2},
+		)
+		history(second)
+		for _, name := range []string{
+			"kasmina_layer_health_window_mean", "kasmina_layer_health_window_end_timestamp_seconds",
+			"kasmina_layer_window_frames_per_second", "kasmina_layer_seeds_active",
+		} {
+			second.expect(first.value(name), name)
+		}
+		if first.stage.Counts() != second.stage.Counts() {
+			t.Errorf("counts %+v, before the restart %+v", second.stage.Counts(), first.stage.Counts())
+		}
+		second.expect(0, "kasmina_layer_health")
+		second.expect(0, "kasmina_layer_frames_total")
+
+		for _, f := range []*fixture{first, second} {
+			f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 3)))
+			f.send(rollup(oona.Performance, "r", "enc.0"))
+		}
+		first.expect(5, "kasmina_layer_health")
+		second.expect(1, "kasmina_layer_health")
+		second.expect(5, "kasmina_layer_frames_total")
+	})
+}
+
+func TestRunEndsWhereTheLogEnds(t *testing.T) {
+	known, err := catalogue.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(log *tape) error {
+		s, err := export.New(export.DefaultConfig(), log, known, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		return s.Run(ctx)
+	}
+	log := newTape()
+	for _, inbox := range log.inboxes {
+		close(inbox)
+	}
+	if err := run(log); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("the log's channels were closed: got %v", err)
+	}
+	down := errors.New("no broker")
+	log = newTape()
+	log.subscribe = func(string) error { return down }
+	if err := run(log); !errors.Is(err, down) {
+		t.Errorf("a topic cannot be subscribed to: got %v", err)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for field, change := range map[string]func(*export.Config){
+		"Topics":      func(c *export.Config) { c.Topics = oona.Topics{} },
+		"MaxRuns":     func(c *export.Config) { c.MaxRuns = 0 },
+		"MaxLayers":   func(c *export.Config) { c.MaxLayers = -1 },
+		"MaxMetrics":  func(c *export.Config) { c.MaxMetrics = 0 },
+		"WorstSeeds":  func(c *export.Config) { c.WorstSeeds = -1 },
+		"SilentAfter": func(c *export.Config) { c.SilentAfter = 0 },
+		"Buckets[1]":  func(c *export.Config) { c.Buckets = []float64{1, 1} },
+	} {
+		cfg := export.DefaultConfig()
+		change(&cfg)
+		var fault *oona.FieldError
+		if err := cfg.Validate(); !errors.As(err, &fault) || fault.Field != field {
+			t.Errorf("%s: got %v", field, err)
+		}
+	}
+	if err := export.DefaultConfig().Validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+}
+
+func TestCollectWhileConsuming(t *testing.T) {
+	f := start(t, nil)
+	var scrapers sync.WaitGroup
+	done := make(chan struct{})
+	for range 3 {
+		scrapers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				families, err := f.registry.Gather()
+				if err != nil {
+					t.Errorf("gather: %v", err)
+					return
+				}
+				for _, family := range families {
+					if family.GetName() != "kasmina_layer_health" {
+						continue
+					}
+					for _, m := range family.Metric {
+						if err := consistent(m.Histogram); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			}
+		})
+	}
+	const windows = 60
+	for i := range windows {
+		for layer := range 4 {
+			id := oona.LayerID(fmt.Sprintf("enc.%d", layer))
+			f.send(rollup(oona.Health, "r", id, summarize("weight_norm", float64(i+1), -float64(i+1), 0)))
+		}
+	}
+	close(done)
+	scrapers.Wait()
+	f.expect(3*windows, "kasmina_layer_health", "layer=enc.2")
+}
