@@ -21,6 +21,9 @@ var privatePaths = regexp.MustCompile(`(^|[^\w./~-])/(work|root|tmp|home|Users)/
 // windowsSuffix is what the go command reads as "for Windows only".
 var windowsSuffix = regexp.MustCompile(`_windows(_test)?\.go$`)
 
+// markdownLink finds what a page links to within the tree.
+var markdownLink = regexp.MustCompile(`\]\(([^()\s#:]+)(#[^()\s]*)?\)`)
+
 func fileViolations(fsys fs.FS, names []string) (violations []string, err error) {
 	for _, name := range names {
 		if windowsSuffix.MatchString(name) {
@@ -34,12 +37,27 @@ func fileViolations(fsys fs.FS, names []string) (violations []string, err error)
 			continue // not text
 		}
 		for i, line := range bytes.Split(content, []byte{'\n'}) {
-			if found := privatePaths.Find(line); found != nil {
-				violations = append(violations, fmt.Sprintf("%s:%d: names %s, a path of one machine", name, i+1, found))
+			for _, fault := range lineFaults(fsys, name, line) {
+				violations = append(violations, fmt.Sprintf("%s:%d: %s", name, i+1, fault))
 			}
 		}
 	}
 	return violations, nil
+}
+
+func lineFaults(fsys fs.FS, name string, line []byte) (faults []string) {
+	if found := privatePaths.Find(line); found != nil {
+		faults = append(faults, fmt.Sprintf("names %s, a path of one machine", found))
+	}
+	if path.Ext(name) != ".md" {
+		return faults
+	}
+	for _, link := range markdownLink.FindAllSubmatch(line, -1) {
+		if _, err := fs.Stat(fsys, path.Join(path.Dir(name), string(link[1]))); err != nil {
+			faults = append(faults, fmt.Sprintf("links to %s, which is not there", link[1]))
+		}
+	}
+	return faults
 }
 
 func TestFiles(t *testing.T) {
@@ -88,6 +106,9 @@ func TestFileRules(t *testing.T) {
 		{"address", "README.md", "https://example.org" + path.Join("/", "root", "x"), ""},
 		{"relative path", "README.md", "see docs/work/x and ../home/x", ""},
 		{"the home directory", "README.md", "~" + path.Join("/", "work", "x"), ""},
+		{"link to nothing", "docs/a.md", "see [b](b.md)", "docs/a.md:1: links to b.md"},
+		{"link to a part of nothing", "docs/a.md", "see [b](../b.md#part)", "docs/a.md:1: links to ../b.md"},
+		{"links", "docs/a.md", "[a](a.md), [docs](../docs), [part](#part), [site](https://example.org/b.md)", ""},
 		{"not text", "testdata/digits.avro", "Obj\x01\x00 " + private, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
