@@ -1,0 +1,88 @@
+package ingest
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// acknowledging is a bus that takes everything at once.
+type acknowledging struct{ fakeBus }
+
+func (*acknowledging) Publish(string, ...*message.Message) error { return nil }
+
+// BenchmarkFrames measures the handler from the request's body to the answer,
+// without a network and a bus.
+func BenchmarkFrames(b *testing.B) {
+	for _, seeds := range []int{32, 1000} {
+		f := goodFrame(0)
+		manySeeds(seeds)(f)
+		manyMetrics(8)(f)
+		encoded := avro.AppendFrame(nil, f)
+		for _, perRequest := range []int{1, 16} {
+			body := bytes.Repeat(encoded, perRequest)
+			b.Run(fmt.Sprintf("avro/seeds=%d/frames=%d", seeds, perRequest), func(b *testing.B) {
+				benchmarkBody(b, mediaAvro, body, perRequest*seeds*8)
+			})
+		}
+		b.Run(fmt.Sprintf("json/seeds=%d/frames=1", seeds), func(b *testing.B) {
+			benchmarkBody(b, mediaJSON, jsonOf(f), seeds*8)
+		})
+	}
+}
+
+func benchmarkBody(b *testing.B, mediaType string, body []byte, samples int) {
+	handler := newStage(b, &acknowledging{}, nil).Handler()
+	r := httptest.NewRequest(http.MethodPost, "/v1/frames", nil)
+	r.Header.Set("Content-Type", mediaType)
+	reader := new(bytes.Reader)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Reset(body)
+		r.Body, r.ContentLength = nopCloser{reader}, int64(len(body))
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			b.Fatal(w.Body)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(samples), "ns/sample")
+}
+
+type nopCloser struct{ *bytes.Reader }
+
+func (nopCloser) Close() error { return nil }
+
+func jsonOf(f *oona.Frame) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `{"run_id":%q,"layer_id":%q,"producer_id":%q,"producer_epoch":%d,"sequence":%d,"observed_at":%d,"seed_ids":[`,
+		f.Run, f.Layer, f.Producer, f.Epoch, f.Sequence, f.ObservedAt)
+	list(&b, len(f.Seeds), func(i int) { fmt.Fprint(&b, f.Seeds[i]) })
+	b.WriteString(`],"states":[`)
+	list(&b, len(f.States), func(i int) { fmt.Fprintf(&b, "%q", f.States[i]) })
+	b.WriteString(`],"metrics":[`)
+	list(&b, len(f.Metrics), func(i int) {
+		fmt.Fprintf(&b, `{"name":%q,"values":[`, f.Metrics[i].Name)
+		list(&b, len(f.Metrics[i].Values), func(j int) { fmt.Fprintf(&b, "%.7g", float64(j)/7) })
+		b.WriteString("]}")
+	})
+	b.WriteString("]}")
+	return b.Bytes()
+}
+
+func list(b *bytes.Buffer, n int, element func(i int)) {
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		element(i)
+	}
+}

@@ -1,0 +1,102 @@
+package ingest
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Config is what the stage must be told.
+type Config struct {
+	Topic    string `kong:"-"` // that frames are published to
+	Instance string `placeholder:"ID" help:"Id of this ingest, part of the key of every producer's frontier: unique among ingests, the same after a restart."`
+
+	MaxBodyBytes    int64 `help:"The most bytes of a request's body."`
+	MaxFrames       int   `help:"The most frames of a request."`
+	MaxReadings     int   `help:"The most readings (seeds) of a frame."`
+	MaxMetrics      int   `help:"The most metrics of a frame."`
+	MaxTensors      int   `help:"The most tensors of a frame."`
+	MaxMessageBytes int   `help:"The bus's limit of a record, the topic's max.message.bytes; a frame may be 1 KiB smaller."`
+
+	MaxInFlight    int           `help:"The most requests at once; further ones are answered 429."`
+	ReadTimeout    time.Duration `help:"How long a client may take to send a request."`
+	PublishTimeout time.Duration `help:"How long to wait for the bus before a request is answered 503."`
+}
+
+// DefaultConfig returns the defaults, without a topic. Memory for bodies is at
+// most MaxInFlight times MaxBodyBytes.
+func DefaultConfig() Config {
+	return Config{
+		Instance:        defaultInstance(),
+		MaxBodyBytes:    8 << 20,
+		MaxFrames:       1_024,
+		MaxReadings:     oona.DefaultFrameLimits.Seeds,
+		MaxMetrics:      oona.DefaultFrameLimits.Metrics,
+		MaxTensors:      oona.DefaultFrameLimits.Tensors,
+		MaxMessageBytes: 1_000_000, // below Kafka's 1,048,588, and what its clients allow by default
+		MaxInFlight:     64,
+		ReadTimeout:     30 * time.Second,
+		PublishTimeout:  10 * time.Second,
+	}
+}
+
+// Validate names the first setting that is wrong.
+func (c Config) Validate() error {
+	if err := oona.CheckID("instance", c.Instance); err != nil {
+		return err
+	}
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{
+		{"max-body-bytes", c.MaxBodyBytes},
+		{"max-frames", int64(c.MaxFrames)},
+		{"max-readings", int64(c.MaxReadings)},
+		{"max-metrics", int64(c.MaxMetrics)},
+		{"max-tensors", int64(c.MaxTensors)},
+		{"max-in-flight", int64(c.MaxInFlight)},
+		{"read-timeout", int64(c.ReadTimeout)},
+		{"publish-timeout", int64(c.PublishTimeout)},
+	} {
+		if limit.value <= 0 {
+			return &oona.FieldError{Field: limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}
+		}
+	}
+	if c.MaxMessageBytes <= recordOverhead {
+		return &oona.FieldError{Field: "max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}
+	}
+	return nil
+}
+
+func (c Config) limits() oona.FrameLimits {
+	return oona.FrameLimits{Seeds: c.MaxReadings, Metrics: c.MaxMetrics, Tensors: c.MaxTensors}
+}
+
+// recordOverhead is room for what the bus adds to a frame: a key of at most 260
+// bytes, two headers of less than 300, and the record's own fields.
+const recordOverhead = 1 << 10
+
+// defaultInstance is the host's name, with what an id may not have replaced.
+func defaultInstance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "ingest"
+	}
+	return instanceOf(host)
+}
+
+func instanceOf(host string) string {
+	id := strings.Map(func(r rune) rune {
+		if oona.CheckID("", string(r)) != nil {
+			return '-'
+		}
+		return r
+	}, host)
+	if id = id[:min(len(id), oona.MaxIDLength)]; id == "" {
+		return "ingest"
+	}
+	return id
+}

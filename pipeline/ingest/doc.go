@@ -1,0 +1,12 @@
+// Package ingest is the stage that takes frames from trainers over HTTP and
+// publishes each as one record of the seed-metrics topic.
+//
+//	POST /v1/frames --> a slot --> read --> decode --> validate --> publish --> 200
+//	                      |         |         |           |            |
+//	                     429       413    400, 415     400, 413       503
+//
+// A request is taken whole or not at all: every frame is validated before the
+// first is published, and 200 is said only once the bus has acknowledged all.
+// After 503 it is unknown what the bus has; the client sends the same frames
+// again, and a repeat is folded once.
+package ingest

@@ -1,0 +1,157 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// FuzzRequest: whatever is sent, the answer is one of a few, 200 only where
+// something was published, and everything published is a valid frame.
+func FuzzRequest(f *testing.F) {
+	f.Add(true, frames(nil))
+	f.Add(true, frames(nil, func(f *oona.Frame) { f.Seeds[1] = 0 }))
+	f.Add(true, append(frames(nil), 0xc3))
+	f.Add(false, []byte(goodJSON))
+	f.Add(false, []byte("["+goodJSON+","+goodJSON+"]"))
+	f.Add(false, []byte(`[{"run_id":"\ud800","metrics":[{"values":[1e-400,null]}]}]`))
+	f.Fuzz(func(t *testing.T, isAvro bool, body []byte) {
+		bus := &fakeBus{}
+		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames = 100, 10 })
+		mediaType := mediaJSON
+		if isAvro {
+			mediaType = mediaAvro
+		}
+		w := post(s, mediaType, body)
+		calls, messages := bus.published()
+		if (w.Code == http.StatusOK) != (calls == 1 && len(messages) > 0) {
+			t.Fatalf("status %d with %d messages in %d calls", w.Code, len(messages), calls)
+		}
+		switch w.Code {
+		case http.StatusOK:
+			checkRecords(t, messages)
+		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+			decodeProblem(t, w)
+		default:
+			t.Fatalf("status %d: %s", w.Code, w.Body)
+		}
+		if len(s.slots) != 0 {
+			t.Error("a slot is not given back")
+		}
+	})
+}
+
+func checkRecords(t *testing.T, messages []*message.Message) {
+	for _, m := range messages {
+		var frame oona.Frame
+		rest, err := new(avro.FrameDecoder).Decode(m.Payload, &frame)
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("a record is no frame: %v, %d bytes left", err, len(rest))
+		}
+		if err := frame.Validate(oona.DefaultFrameLimits); err != nil {
+			t.Fatalf("a record is not valid: %v", err)
+		}
+		run, layer, err := oona.ParseKey([]byte(m.Metadata[oona.MetaKey]))
+		if err != nil || run != frame.Run || layer != frame.Layer || m.Metadata.Get(oona.HeaderRecord) != "" {
+			t.Fatalf("metadata is %q, %v", m.Metadata, err)
+		}
+	}
+}
+
+// plainFrame is a frame as encoding/json reads it.
+type plainFrame struct {
+	Run        string  `json:"run_id"`
+	Layer      string  `json:"layer_id"`
+	Timeline   string  `json:"timeline"`
+	Producer   string  `json:"producer_id"`
+	Epoch      int64   `json:"producer_epoch"`
+	Sequence   int64   `json:"sequence"`
+	ObservedAt int64   `json:"observed_at"`
+	Step       int64   `json:"step"`
+	Seeds      []int32 `json:"seed_ids"`
+	States     []any   `json:"states"`
+	Metrics    []struct {
+		Name   string `json:"name"`
+		Values []any  `json:"values"`
+	} `json:"metrics"`
+	Tensors []struct {
+		Name  string          `json:"name"`
+		Seed  int32           `json:"seed_id"`
+		DType string          `json:"dtype"`
+		Shape []int64         `json:"shape"`
+		Data  json.RawMessage `json:"data"`
+	} `json:"tensors"`
+}
+
+// FuzzJSONFrame: what our reader takes, encoding/json takes too, as the same.
+func FuzzJSONFrame(f *testing.F) {
+	f.Add([]byte(goodJSON))
+	f.Add([]byte(`{"run_id":"","layer_id":"\u00e9\\\"","producer_id":"p","producer_epoch":-1,"sequence":1,"observed_at":0,"seed_ids":[ ],"states":[],"metrics":[{"name":"m","values":[null,"NaN",-0,1E+2]}],"tensors":[{"name":"","seed_id":0,"dtype":"","shape":[1,-2],"data":""}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if syntaxFault(data) != "" {
+			return
+		}
+		d := jsonDecoder{jsonReader: jsonReader{data: data}}
+		var got oona.Frame
+		if d.frame(&got) != nil {
+			return
+		}
+		var want plainFrame
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatalf("encoding/json does not take it: %v", err)
+		}
+		if d.next() != 0 {
+			t.Fatalf("stopped at byte %d of %d", d.at, len(data))
+		}
+		comparePlain(t, &got, &want)
+	})
+}
+
+func comparePlain(t *testing.T, got *oona.Frame, want *plainFrame) {
+	if string(got.Run) != want.Run || string(got.Layer) != want.Layer || string(got.Timeline) != want.Timeline || string(got.Producer) != want.Producer ||
+		int64(got.Epoch) != want.Epoch || got.Sequence != want.Sequence || int64(got.ObservedAt) != want.ObservedAt || got.Step != want.Step {
+		t.Fatalf("read %+v, encoding/json %+v", got, want)
+	}
+	if len(got.Seeds) != len(want.Seeds) || len(got.States) != len(want.States) || len(got.Metrics) != len(want.Metrics) || len(got.Tensors) != len(want.Tensors) {
+		t.Fatalf("read %+v, encoding/json %+v", got, want)
+	}
+	for i, seed := range want.Seeds {
+		if int32(got.Seeds[i]) != seed {
+			t.Fatalf("seed %d is %d, encoding/json reads %d", i, got.Seeds[i], seed)
+		}
+	}
+	for i, state := range want.States {
+		if ordinal, ok := state.(float64); ok && float64(got.States[i]) != ordinal {
+			t.Fatalf("state %d is %d, encoding/json reads %g", i, got.States[i], ordinal)
+		}
+	}
+	for i, m := range want.Metrics {
+		if got.Metrics[i].Name != m.Name || len(got.Metrics[i].Values) != len(m.Values) {
+			t.Fatalf("metric %d is %+v, encoding/json reads %+v", i, got.Metrics[i], m)
+		}
+		for j, value := range m.Values {
+			// encoding/json rounds to a float64 before: one step may be between.
+			if v, ok := value.(float64); ok && math.Abs(float64(got.Metrics[i].Values[j])-v) > math.Max(math.Abs(v)*0x1p-23, 0x1p-149) {
+				t.Fatalf("value %d of metric %d is %g, encoding/json reads %g", j, i, got.Metrics[i].Values[j], v)
+			}
+		}
+	}
+	for i, tensor := range want.Tensors {
+		g := got.Tensors[i]
+		if g.Name != tensor.Name || int32(g.Seed) != tensor.Seed || g.DType != tensor.DType || !slices.Equal(g.Shape, tensor.Shape) {
+			t.Fatalf("tensor %d is %+v, encoding/json reads %+v", i, g, tensor)
+		}
+		var text []byte
+		if g.Claim == nil && (json.Unmarshal(tensor.Data, &text) != nil || !bytes.Equal(text, g.Data)) {
+			t.Fatalf("data of tensor %d is %q, encoding/json reads %q", i, g.Data, text)
+		}
+	}
+}

@@ -1,0 +1,277 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/morphogenetic/oona"
+)
+
+// jsonReader walks over JSON that json.Valid has approved: the syntax is the
+// standard library's business, the meaning is ours. It looks at each byte once
+// and allocates only for errors and escaped texts. Its errors are
+// *oona.FieldError, relative to the value that is read.
+type jsonReader struct {
+	data []byte
+	at   int
+}
+
+// next skips white space and returns the first byte of what follows; 0: the end.
+func (r *jsonReader) next() byte {
+	for r.at < len(r.data) {
+		switch c := r.data[r.at]; c {
+		case ' ', '\t', '\n', '\r':
+			r.at++
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// kind names the value that follows, for messages.
+func (r *jsonReader) kind() string {
+	switch r.next() {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	}
+	return "a number"
+}
+
+func (r *jsonReader) mismatch(want string) error {
+	return &oona.FieldError{Reason: fmt.Sprintf("is %s, not %s", r.kind(), want)}
+}
+
+// array calls each for every element, which must read it.
+func (r *jsonReader) array(each func(i int) error) error {
+	if r.next() != '[' {
+		return r.mismatch("an array")
+	}
+	r.at++
+	for i := 0; r.next() != ']'; i++ {
+		if r.next() == ',' {
+			r.at++
+		}
+		if err := each(i); err != nil {
+			return within(err, "["+strconv.Itoa(i)+"]")
+		}
+	}
+	r.at++
+	return nil
+}
+
+// jsonField is a member that an object may have.
+type jsonField struct {
+	name     string
+	optional bool
+}
+
+// object calls each for every member, with the index of its name in fields;
+// each must read the value. Other names, repeated ones and the lack of one that
+// is not optional are errors.
+func (r *jsonReader) object(what string, fields []jsonField, each func(field int) error) error {
+	if r.next() != '{' {
+		return r.mismatch(what)
+	}
+	r.at++
+	var seen uint32
+	for r.next() != '}' {
+		if r.next() == ',' {
+			r.at++
+		}
+		key, err := r.text()
+		if err != nil {
+			return err
+		}
+		i := fieldIndex(fields, key)
+		if i < 0 {
+			return &oona.FieldError{Field: unknownName(key), Reason: fmt.Sprintf("is not known; %s has %s", what, fieldNames(fields))}
+		}
+		if seen&(1<<i) != 0 {
+			return &oona.FieldError{Field: fields[i].name, Reason: "is given twice"}
+		}
+		seen |= 1 << i
+		r.next()
+		r.at++ // the colon
+		if err := each(i); err != nil {
+			return within(err, fields[i].name)
+		}
+	}
+	r.at++
+	for i, field := range fields {
+		if !field.optional && seen&(1<<i) == 0 {
+			return &oona.FieldError{Field: field.name, Reason: "is missing"}
+		}
+	}
+	return nil
+}
+
+// unknownName is a client's key as a place in its JSON.
+func unknownName(key []byte) string {
+	if name := clip(key); oona.CheckID("", name) == nil {
+		return name
+	}
+	return strconv.Quote(clip(key))
+}
+
+func fieldIndex(fields []jsonField, key []byte) int {
+	for i := range fields {
+		if fields[i].name == string(key) {
+			return i
+		}
+	}
+	return -1
+}
+
+func fieldNames(fields []jsonField) string {
+	names := make([]string, len(fields))
+	for i, field := range fields {
+		names[i] = field.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// within puts the place of a value before the field of an error in it.
+func within(err error, place string) error {
+	wrong, ok := err.(*oona.FieldError) //nolint:errorlint // made in this file, never wrapped
+	if !ok {
+		return err
+	}
+	if wrong.Field != "" && wrong.Field[0] != '[' {
+		place += "."
+	}
+	return &oona.FieldError{Field: place + wrong.Field, Reason: wrong.Reason}
+}
+
+// text reads a string. The result aliases the data where nothing is escaped.
+func (r *jsonReader) text() ([]byte, error) {
+	if r.next() != '"' {
+		return nil, r.mismatch("a string")
+	}
+	start := r.at
+	escaped := false
+	for r.at++; r.data[r.at] != '"'; r.at++ {
+		if r.data[r.at] == '\\' {
+			escaped = true
+			r.at++
+		}
+	}
+	r.at++
+	if !escaped {
+		return r.data[start+1 : r.at-1], nil
+	}
+	var s string
+	if err := json.Unmarshal(r.data[start:r.at], &s); err != nil {
+		return nil, &oona.FieldError{Reason: fmt.Sprintf("is not a JSON string: %v", err)}
+	}
+	return []byte(s), nil
+}
+
+// number reads the characters of a number.
+func (r *jsonReader) number() []byte {
+	r.next()
+	start := r.at
+	for ; r.at < len(r.data); r.at++ {
+		switch c := r.data[r.at]; {
+		case '0' <= c && c <= '9', c == '.', c == '-', c == 'e', c == 'E', c == '+':
+		default:
+			return r.data[start:r.at]
+		}
+	}
+	return r.data[start:]
+}
+
+func (r *jsonReader) isNumber() bool {
+	c := r.next()
+	return c == '-' || '0' <= c && c <= '9'
+}
+
+// integer reads a whole number of so many bits.
+func (r *jsonReader) integer(bits int) (int64, error) {
+	if !r.isNumber() {
+		return 0, r.mismatch("a whole number")
+	}
+	digits := r.number()
+	v, err := strconv.ParseInt(string(digits), 10, bits)
+	if err != nil {
+		return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, not a whole number of %d bits", clip(digits), bits)}
+	}
+	return v, nil
+}
+
+// sample reads a float32; null and "NaN" are NaN, "Infinity" and "-Infinity"
+// what JSON has no number for.
+func (r *jsonReader) sample() (float32, error) {
+	switch {
+	case r.isNumber():
+		digits := r.number()
+		v, err := strconv.ParseFloat(string(digits), 32)
+		if err != nil {
+			return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, which does not fit a float32", clip(digits))}
+		}
+		return float32(v), nil
+	case r.next() == 'n':
+		r.at += len("null")
+		return float32(math.NaN()), nil
+	case r.next() == '"':
+		text, err := r.text()
+		if err != nil {
+			return 0, err
+		}
+		switch string(text) {
+		case "NaN":
+			return float32(math.NaN()), nil
+		case "Infinity":
+			return float32(math.Inf(1)), nil
+		case "-Infinity":
+			return float32(math.Inf(-1)), nil
+		}
+		return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, not a number, null, \"NaN\", \"Infinity\" or \"-Infinity\"", strconv.Quote(clip(text)))}
+	}
+	return 0, r.mismatch("a number or null")
+}
+
+// clip shortens a client's text for a message.
+func clip(text []byte) string {
+	const most = 64
+	if len(text) <= most {
+		return string(text)
+	}
+	return strings.ToValidUTF8(string(text[:most]), "") + "..."
+}
+
+// syntaxFault says why data is not JSON; empty: it is.
+func syntaxFault(data []byte) string {
+	if !utf8.Valid(data) {
+		return "the body is not UTF-8"
+	}
+	if json.Valid(data) {
+		return ""
+	}
+	var ignored json.RawMessage
+	err := json.Unmarshal(data, &ignored)
+	syntax, ok := err.(*json.SyntaxError) //nolint:errorlint // Unmarshal returns it as it is
+	if !ok {
+		return fmt.Sprintf("the body is not JSON: %v", err)
+	}
+	before := data[:min(int(syntax.Offset), len(data))]
+	line := 1 + bytes.Count(before, []byte{'\n'})
+	fault := fmt.Sprintf("the body is not JSON: %v, at byte %d in line %d", err, syntax.Offset, line)
+	if n := len(before); n > 0 && (before[n-1] == 'N' || before[n-1] == 'I') {
+		fault += "; write null for what was not measured, and \"Infinity\" or \"-Infinity\" in quotes"
+	}
+	return fault
+}

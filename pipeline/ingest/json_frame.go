@@ -1,0 +1,281 @@
+package ingest
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// jsonFrames takes one frame as an object, or an array of them.
+func (d *decoders) jsonFrames(body []byte, b *batch) *problem {
+	if fault := syntaxFault(body); fault != "" {
+		return newProblem(http.StatusBadRequest, reasonUndecodable, "%s", fault)
+	}
+	d.json.data, d.json.at = body, 0
+	defer func() { d.json.data = nil }() // the pool keeps buffers, not bodies
+	if d.json.next() != '[' {
+		return d.jsonFrame(b)
+	}
+	var refusal *problem
+	_ = d.json.array(func(i int) error { // its only error is the refusal
+		if i == b.cfg.MaxFrames {
+			refusal = tooManyFrames(b.cfg.MaxFrames)
+		} else {
+			refusal = d.jsonFrame(b)
+		}
+		if refusal != nil {
+			return errRefused
+		}
+		return nil
+	})
+	if refusal == nil && len(b.messages) == 0 {
+		return newProblem(http.StatusBadRequest, reasonUndecodable, "the array is empty; send at least one frame")
+	}
+	return refusal
+}
+
+// errRefused ends the walk over an array of frames.
+var errRefused = errors.New("refused")
+
+func (d *decoders) jsonFrame(b *batch) *problem {
+	i := len(b.messages)
+	if err := d.json.frame(&d.frame); err != nil {
+		return frameProblem(i, err)
+	}
+	if err := d.frame.Validate(d.limits); err != nil {
+		return frameProblem(i, err)
+	}
+	return b.add(&d.frame, avro.AppendFrame(nil, &d.frame))
+}
+
+// jsonDecoder reads frames from JSON into buffers that it uses again. A frame's
+// slices are valid until the next.
+type jsonDecoder struct {
+	jsonReader
+	seeds   []oona.SeedID
+	states  []oona.State
+	columns []oona.Column
+	values  []float32 // of all columns
+	tensors []oona.Tensor
+	shapes  []int64 // of all tensors
+}
+
+// The members of JSON objects are the fields of seed_metrics.v1.avsc; those
+// that have a default there are optional.
+var (
+	frameFields = []jsonField{
+		{name: "run_id"}, {name: "layer_id"}, {name: "timeline", optional: true}, {name: "producer_id"},
+		{name: "producer_epoch"}, {name: "sequence"}, {name: "observed_at"}, {name: "step", optional: true},
+		{name: "seed_ids"}, {name: "states"}, {name: "metrics", optional: true}, {name: "tensors", optional: true},
+	}
+	columnFields = []jsonField{{name: "name"}, {name: "values"}}
+	tensorFields = []jsonField{{name: "name"}, {name: "seed_id"}, {name: "dtype"}, {name: "shape"}, {name: "data"}}
+	claimFields  = []jsonField{{name: "bucket"}, {name: "key"}, {name: "size"}, {name: "sha256"}}
+)
+
+func (d *jsonDecoder) frame(f *oona.Frame) error {
+	*f = oona.Frame{}
+	return d.object("a frame", frameFields, func(field int) error { return d.frameField(f, frameFields[field].name) })
+}
+
+func (d *jsonDecoder) frameField(f *oona.Frame, name string) (err error) {
+	switch name {
+	case "run_id":
+		err = readID(d, &f.Run)
+	case "layer_id":
+		err = readID(d, &f.Layer)
+	case "timeline":
+		err = readID(d, &f.Timeline)
+	case "producer_id":
+		err = readID(d, &f.Producer)
+	case "producer_epoch":
+		err = readLong(d, &f.Epoch)
+	case "sequence":
+		err = readLong(d, &f.Sequence)
+	case "observed_at":
+		err = readLong(d, &f.ObservedAt)
+	case "step":
+		err = readLong(d, &f.Step)
+	case "seed_ids":
+		err = d.readSeeds()
+		f.Seeds = d.seeds
+	case "states":
+		err = d.readStates()
+		f.States = d.states
+	case "metrics":
+		err = d.readColumns()
+		f.Metrics = d.columns
+	case "tensors":
+		err = d.readTensors()
+		f.Tensors = d.tensors
+	}
+	return err
+}
+
+func readID[T ~string](d *jsonDecoder, id *T) error {
+	text, err := d.text()
+	*id = T(text)
+	return err
+}
+
+func readLong[T ~int64](d *jsonDecoder, v *T) error {
+	n, err := d.integer(64)
+	*v = T(n)
+	return err
+}
+
+func (d *jsonDecoder) readSeeds() error {
+	d.seeds = d.seeds[:0]
+	return d.array(func(int) error {
+		id, err := d.integer(32)
+		d.seeds = append(d.seeds, oona.SeedID(id))
+		return err
+	})
+}
+
+func (d *jsonDecoder) readStates() error {
+	d.states = d.states[:0]
+	return d.array(func(int) error {
+		state, err := d.state()
+		d.states = append(d.states, state)
+		return err
+	})
+}
+
+// statesByName saves a reading the allocations of oona.ParseState.
+var statesByName = func() map[string]oona.State {
+	names := make(map[string]oona.State, oona.StateCount)
+	for ordinal := range oona.StateCount {
+		names[oona.State(ordinal).String()] = oona.State(ordinal)
+	}
+	return names
+}()
+
+// state reads a state by name or by ordinal.
+func (d *jsonDecoder) state() (oona.State, error) {
+	if d.isNumber() {
+		ordinal, err := d.integer(32)
+		if err == nil && (ordinal < 0 || ordinal > math.MaxUint8) {
+			err = &oona.FieldError{Reason: fmt.Sprintf("is ordinal %d; states are 0 to %d", ordinal, oona.StateCount-1)}
+		}
+		return oona.State(ordinal), err // Validate knows which ordinals there are
+	}
+	if d.next() != '"' {
+		return 0, d.mismatch("the name or ordinal of a state")
+	}
+	name, err := d.text()
+	if err != nil {
+		return 0, err
+	}
+	if state, ok := statesByName[string(name)]; ok {
+		return state, nil
+	}
+	state, err := oona.ParseState(clip(name))
+	if err != nil {
+		return 0, &oona.FieldError{Reason: err.Error()}
+	}
+	return state, nil
+}
+
+func (d *jsonDecoder) readColumns() error {
+	d.columns, d.values = d.columns[:0], d.values[:0]
+	return d.array(func(int) error {
+		var column oona.Column
+		first := len(d.values)
+		err := d.object("a metric", columnFields, func(field int) error {
+			if columnFields[field].name == "name" {
+				return readID(d, &column.Name)
+			}
+			return d.array(func(int) error {
+				v, err := d.sample()
+				d.values = append(d.values, v)
+				return err
+			})
+		})
+		column.Values = d.values[first:len(d.values):len(d.values)]
+		d.columns = append(d.columns, column)
+		return err
+	})
+}
+
+func (d *jsonDecoder) readTensors() error {
+	d.tensors, d.shapes = d.tensors[:0], d.shapes[:0]
+	return d.array(func(int) error {
+		var t oona.Tensor
+		err := d.object("a tensor", tensorFields, func(field int) error { return d.tensorField(&t, tensorFields[field].name) })
+		d.tensors = append(d.tensors, t)
+		return err
+	})
+}
+
+func (d *jsonDecoder) tensorField(t *oona.Tensor, name string) error {
+	switch name {
+	case "name":
+		return readID(d, &t.Name)
+	case "dtype":
+		return readID(d, &t.DType)
+	case "seed_id":
+		id, err := d.integer(32)
+		t.Seed = oona.SeedID(id)
+		return err
+	case "shape":
+		first := len(d.shapes)
+		err := d.array(func(int) error {
+			n, err := d.integer(64)
+			d.shapes = append(d.shapes, n)
+			return err
+		})
+		t.Shape = d.shapes[first:len(d.shapes):len(d.shapes)]
+		return err
+	}
+	return d.tensorData(t)
+}
+
+// tensorData reads base64, or the object of a claim.
+func (d *jsonDecoder) tensorData(t *oona.Tensor) error {
+	switch d.next() {
+	case '"':
+		text, err := d.text()
+		if err != nil {
+			return err
+		}
+		data, err := base64.StdEncoding.AppendDecode([]byte{}, text)
+		if err != nil {
+			return &oona.FieldError{Reason: fmt.Sprintf("is not base64: %v", err)}
+		}
+		t.Data = data
+		return nil
+	case '{':
+		t.Claim = new(oona.TensorClaim)
+		return d.object("a claim", claimFields, func(field int) error { return d.claimField(t.Claim, claimFields[field].name) })
+	}
+	return d.mismatch("base64 or a claim")
+}
+
+func (d *jsonDecoder) claimField(c *oona.TensorClaim, name string) error {
+	switch name {
+	case "bucket":
+		return readID(d, &c.Bucket)
+	case "key":
+		return readID(d, &c.Key)
+	case "size":
+		return readLong(d, &c.Size)
+	}
+	text, err := d.text()
+	if err != nil {
+		return err
+	}
+	if len(text) != hex.EncodedLen(len(c.SHA256)) {
+		return &oona.FieldError{Reason: fmt.Sprintf("has %d characters; a SHA-256 has %d in hexadecimal", len(text), hex.EncodedLen(len(c.SHA256)))}
+	}
+	if _, err := hex.Decode(c.SHA256[:], text); err != nil {
+		return &oona.FieldError{Reason: fmt.Sprintf("is not hexadecimal: %v", err)}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package ingest
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func startStage(t *testing.T, s *Stage) *running {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{url: "http://" + listener.Addr().String() + "/v1/frames", cancel: cancel, ended: make(chan error, 1)}
+	go func() { r.ended <- s.Run(ctx, listener) }()
+	return r
+}
+
+// A client that stalls in its body gives its slot back at the read timeout.
+func TestSlowClient(t *testing.T) {
+	s := newStage(t, &fakeBus{}, func(c *Config) { c.ReadTimeout, c.MaxInFlight = 50*time.Millisecond, 1 })
+	server := startStage(t, s)
+	address := strings.TrimSuffix(strings.TrimPrefix(server.url, "http://"), "/v1/frames")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("POST /v1/frames HTTP/1.1\r\nHost: x\r\nContent-Type: application/avro\r\nContent-Length: 100\r\n\r\n\xc3")); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 1024)
+	n, err := conn.Read(answer)
+	if err != nil || !strings.HasPrefix(string(answer[:n]), "HTTP/1.1 408 ") {
+		t.Errorf("answer is %q, %v", answer[:n], err)
+	}
+	if code := server.post(t, mediaAvro, frames(nil)); code != http.StatusOK {
+		t.Errorf("the next request is answered %d", code)
+	}
+	server.cancel()
+	if err := <-server.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRunWithAClosedListener(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	if err := newStage(t, &fakeBus{}, nil).Run(t.Context(), listener); err == nil {
+		t.Error("no error from a listener that is closed")
+	}
+}

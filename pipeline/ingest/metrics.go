@@ -1,0 +1,104 @@
+package ingest
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Counts are what a stage has done since it began. A frame of a request that
+// was refused before it was published is in none of them.
+type Counts struct {
+	Requests    int64 // answered, with whatever status
+	Refused     int64 // answered with another status than 200
+	Frames      int64 // accepted: acknowledged by the bus, and answered 200
+	Readings    int64 // of accepted frames
+	Unconfirmed int64 // frames published, but answered 503 or 413: the bus may have them
+}
+
+type metrics struct {
+	requests, refused, frames, readings, unconfirmed atomic.Int64
+
+	framesTotal      prometheus.Counter
+	readingsTotal    prometheus.Counter
+	bytesTotal       prometheus.Counter
+	unconfirmedTotal prometheus.Counter
+	requestsTotal    *prometheus.CounterVec
+	rejectedTotal    *prometheus.CounterVec
+	requestSeconds   prometheus.Histogram
+	publishSeconds   prometheus.Histogram
+	inFlight         prometheus.GaugeFunc
+}
+
+func newMetrics(inFlight func() float64) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help})
+	}
+	seconds := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:                            "oona_ingest_" + name,
+			Help:                            help,
+			Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  160,
+			NativeHistogramMinResetDuration: time.Hour,
+		})
+	}
+	m := &metrics{
+		framesTotal:      counter("frames_total", "Frames accepted: acknowledged by the bus."),
+		readingsTotal:    counter("readings_total", "Readings (one seed at one instant) of accepted frames."),
+		bytesTotal:       counter("bytes_total", "Bytes of the bodies of accepted requests."),
+		unconfirmedTotal: counter("unconfirmed_frames_total", "Frames that were published without an acknowledgement in time: the bus may have them."),
+		requestsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oona_ingest_requests_total", Help: "Requests answered, by HTTP status.",
+		}, []string{"code"}),
+		rejectedTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oona_ingest_rejected_total", Help: "Requests refused, by reason.",
+		}, []string{"reason"}),
+		requestSeconds: seconds("request_seconds", "Time from a request's header to its answer."),
+		publishSeconds: seconds("publish_seconds", "Time that the bus took to acknowledge or refuse a request's frames."),
+		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "oona_ingest_in_flight", Help: "Requests that are being read or published.",
+		}, inFlight),
+	}
+	for why := range titles {
+		m.rejectedTotal.WithLabelValues(string(why)) // so that a first refusal is an increase
+	}
+	return m
+}
+
+func (m *metrics) register(registerer prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{
+		m.framesTotal, m.readingsTotal, m.bytesTotal, m.unconfirmedTotal,
+		m.requestsTotal, m.rejectedTotal, m.requestSeconds, m.publishSeconds, m.inFlight,
+	} {
+		if err := registerer.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metrics) accept(frames, readings, bytes int) {
+	m.frames.Add(int64(frames))
+	m.readings.Add(int64(readings))
+	m.framesTotal.Add(float64(frames))
+	m.readingsTotal.Add(float64(readings))
+	m.bytesTotal.Add(float64(bytes))
+}
+
+func (m *metrics) unconfirm(frames int) {
+	m.unconfirmed.Add(int64(frames))
+	m.unconfirmedTotal.Add(float64(frames))
+}
+
+func (m *metrics) counts() Counts {
+	return Counts{
+		Requests:    m.requests.Load(),
+		Refused:     m.refused.Load(),
+		Frames:      m.frames.Load(),
+		Readings:    m.readings.Load(),
+		Unconfirmed: m.unconfirmed.Load(),
+	}
+}

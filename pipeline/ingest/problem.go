@@ -1,0 +1,123 @@
+package ingest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// reason is why a request is refused: the end of a problem's type, and a label
+// of the counter. There are no others than these.
+type reason string
+
+const (
+	reasonPath        reason = "path"
+	reasonMethod      reason = "method"
+	reasonMediaType   reason = "media-type"
+	reasonRead        reason = "read"
+	reasonUndecodable reason = "undecodable"
+	reasonInvalid     reason = "invalid"
+	reasonTooLarge    reason = "too-large"
+	reasonOverloaded  reason = "overloaded"
+	reasonPublish     reason = "publish"
+	reasonTimeout     reason = "timeout"
+)
+
+var titles = map[reason]string{
+	reasonPath:        "There is nothing at this path",
+	reasonMethod:      "The method is not allowed",
+	reasonMediaType:   "The body's media type or coding is not supported",
+	reasonRead:        "The body could not be read",
+	reasonUndecodable: "The body is not made of frames",
+	reasonInvalid:     "A frame is not valid",
+	reasonTooLarge:    "The request is too large",
+	reasonOverloaded:  "Too many requests are in flight",
+	reasonPublish:     "The bus did not take the frames",
+	reasonTimeout:     "The bus did not answer in time",
+}
+
+// problem is an answer after RFC 9457.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Frame  *int   `json:"frame,omitempty"` // index of the first bad frame
+	Field  string `json:"field,omitempty"` // of that frame
+
+	reason  reason
+	headers []string // names and values in turn
+}
+
+func newProblem(status int, why reason, format string, args ...any) *problem {
+	return &problem{
+		Type:   "urn:oona:problem:" + string(why),
+		Title:  titles[why],
+		Status: status,
+		Detail: fmt.Sprintf(format, args...),
+		reason: why,
+	}
+}
+
+// with adds a header to the answer.
+func (p *problem) with(name, value string) *problem {
+	p.headers = append(p.headers, name, value)
+	return p
+}
+
+// retryAfter asks the client to wait before it sends the request again.
+func (p *problem) retryAfter(seconds int) *problem {
+	return p.with("Retry-After", strconv.Itoa(seconds))
+}
+
+// ofFrame says which frame the problem is with.
+func (p *problem) ofFrame(index int) *problem {
+	p.Frame = &index
+	p.Detail = fmt.Sprintf("frame %d: %s", index, p.Detail)
+	return p
+}
+
+func (p *problem) write(w http.ResponseWriter) {
+	for i := 0; i+1 < len(p.headers); i += 2 {
+		w.Header().Set(p.headers[i], p.headers[i+1])
+	}
+	writeJSON(w, p.Status, "application/problem+json", p)
+}
+
+func writeJSON(w http.ResponseWriter, status int, mediaType string, v any) {
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+}
+
+// frameProblem is what is wrong with a frame: err is of a decoder or of
+// Validate.
+func frameProblem(index int, err error) *problem {
+	status, why := http.StatusBadRequest, reasonInvalid
+	var undecodable *avro.DecodeError
+	switch {
+	case errors.Is(err, oona.ErrTooLarge):
+		status, why = http.StatusRequestEntityTooLarge, reasonTooLarge
+	case errors.As(err, &undecodable):
+		why = reasonUndecodable
+	}
+	detail, field := err.Error(), ""
+	var wrong *oona.FieldError
+	if errors.As(err, &wrong) {
+		detail, field = wrong.Error(), wrong.Field
+		if field == "" { // the frame itself
+			detail = wrong.Reason
+		}
+	} else if errors.As(err, &undecodable) {
+		field = undecodable.Field
+	}
+	p := newProblem(status, why, "%s", detail).ofFrame(index)
+	p.Field = field
+	return p
+}

@@ -1,0 +1,60 @@
+package ingest
+
+import (
+	"errors"
+	"net/http"
+	"time"
+)
+
+// refusesSize is an error of a publisher whose bus will never take a record
+// because of its size.
+type refusesSize interface{ TooLarge() bool }
+
+// publish hands the batch to the bus and waits for it, at most for the publish
+// timeout. The request's slot is given back when the publisher returns, however
+// late: a bus that hangs holds no more memory than the slots allow.
+func (s *Stage) publish(b *batch) *problem {
+	began := time.Now()
+	result := make(chan error, 1)
+	go func() {
+		err := s.publisher.Publish(s.cfg.Topic, b.messages...)
+		s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
+		<-s.slots // before the answer: a client that sends one request after the other needs one slot
+		result <- err
+	}()
+	timeout := time.NewTimer(s.cfg.PublishTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-result:
+		if err != nil {
+			return s.publishFailed(b, err)
+		}
+		s.metrics.accept(len(b.messages), b.readings, b.bytes)
+		return nil
+	case <-timeout.C:
+		s.metrics.unconfirm(len(b.messages))
+		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages))
+		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
+			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
+	}
+}
+
+func (s *Stage) publishFailed(b *batch, err error) *problem {
+	s.metrics.unconfirm(len(b.messages))
+	var size refusesSize
+	if errors.As(err, &size) && size.TooLarge() {
+		s.warn("the bus refuses a record that is within --max-message-bytes; set it to the topic's max.message.bytes", "limit", s.cfg.MaxMessageBytes, "error", err)
+		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+			"the bus refused a frame of this request as too large; split its frames by seed ids (%v)", err)
+	}
+	s.warn("the bus did not take frames", "frames", len(b.messages), "error", err)
+	return newProblem(http.StatusServiceUnavailable, reasonPublish,
+		"the bus did not acknowledge the frames; send the same request again, repeats are folded once").retryAfter(5)
+}
+
+// warn logs at most one warning in ten seconds.
+func (s *Stage) warn(text string, args ...any) {
+	if skipped, ok := s.warnings.allow(time.Now()); ok {
+		s.logger.Warn(text, append(args, "suppressed", skipped)...)
+	}
+}

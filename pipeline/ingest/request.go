@@ -1,0 +1,128 @@
+package ingest
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+const (
+	mediaAvro = "application/avro"
+	mediaJSON = "application/json"
+)
+
+func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	accepted, refusal := s.take(w, r)
+	s.answer(w, r, began, accepted, refusal)
+}
+
+// take does what a request asks for. It returns the number of frames that the
+// bus has acknowledged, or why the request is refused.
+func (s *Stage) take(w http.ResponseWriter, r *http.Request) (int, *problem) {
+	if r.Method != http.MethodPost {
+		return 0, newProblem(http.StatusMethodNotAllowed, reasonMethod, "frames are taken by POST, not %s", r.Method).with("Allow", http.MethodPost)
+	}
+	decode, refusal := codecOf(r.Header)
+	if refusal != nil {
+		return 0, refusal
+	}
+	if r.ContentLength > s.cfg.MaxBodyBytes {
+		return 0, s.bodyTooLarge()
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return 0, newProblem(http.StatusTooManyRequests, reasonOverloaded, "%d requests are in flight, which is the most; nothing of this one was taken, send it again later", cap(s.slots)).retryAfter(1)
+	}
+	published := false
+	defer func() {
+		if !published {
+			<-s.slots
+		}
+	}()
+	b, refusal := s.read(w, r, decode)
+	if refusal != nil {
+		return 0, refusal
+	}
+	published = true // publish gives the slot back
+	return len(b.messages), s.publish(b)
+}
+
+// codecOf chooses the decoder of a body.
+func codecOf(h http.Header) (decodeFunc, *problem) {
+	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Encoding %.64q is not supported; send the body as it is", coding).with("Accept-Encoding", "identity")
+	}
+	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	switch {
+	case err == nil && mediaType == mediaAvro:
+		return (*decoders).avroFrames, nil
+	case err == nil && mediaType == mediaJSON:
+		return (*decoders).jsonFrames, nil
+	}
+	return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON).
+		with("Accept-Post", mediaAvro+", "+mediaJSON)
+}
+
+func (s *Stage) bodyTooLarge() *problem {
+	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the body has more than %d bytes; send fewer frames a request, or split the frame by seed ids", s.cfg.MaxBodyBytes)
+}
+
+// read reads the body and makes records of its frames.
+func (s *Stage) read(w http.ResponseWriter, r *http.Request, decode decodeFunc) (*batch, *problem) {
+	// Records alias the body, and a publisher that is slower than its timeout
+	// still holds them when the request has been answered: it is not pooled.
+	var body bytes.Buffer
+	if r.ContentLength > 0 {
+		body.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)); err != nil {
+		return nil, s.readProblem(err)
+	}
+	d, _ := s.decoders.Get().(*decoders)
+	defer s.decoders.Put(d)
+	b := &batch{cfg: &s.cfg, trace: traceOf(r.Header), bytes: body.Len()}
+	if refusal := decode(d, body.Bytes(), b); refusal != nil {
+		return nil, refusal
+	}
+	return b, nil
+}
+
+func (s *Stage) readProblem(err error) *problem {
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return s.bodyTooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return newProblem(http.StatusRequestTimeout, reasonRead, "the body had not arrived within %s", s.cfg.ReadTimeout)
+	}
+	return newProblem(http.StatusBadRequest, reasonRead, "the body ended early: %v", err)
+}
+
+// answer writes the response, and what is to be known of it.
+func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, accepted int, refusal *problem) {
+	status := http.StatusOK
+	s.metrics.requests.Add(1)
+	if refusal != nil {
+		status = refusal.Status
+		s.metrics.refused.Add(1)
+		s.metrics.rejectedTotal.WithLabelValues(string(refusal.reason)).Inc()
+		s.logger.LogAttrs(r.Context(), slog.LevelDebug, "request refused",
+			slog.Int("status", status), slog.String("reason", string(refusal.reason)), slog.String("detail", refusal.Detail), slog.String("client", r.RemoteAddr))
+	}
+	s.metrics.requestsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
+	s.metrics.requestSeconds.Observe(time.Since(began).Seconds())
+	if refusal != nil {
+		refusal.write(w)
+		return
+	}
+	writeJSON(w, status, mediaJSON, struct {
+		Accepted int `json:"accepted"`
+	}{accepted})
+}

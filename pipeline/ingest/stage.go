@@ -1,0 +1,139 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Stage takes frames over HTTP and publishes them.
+type Stage struct {
+	cfg       Config
+	publisher message.Publisher
+	metrics   *metrics
+	logger    *slog.Logger
+	warnings  throttle
+
+	slots    chan struct{} // one a request that is being read or published
+	decoders sync.Pool     // of *decoders
+	phase    atomic.Int32
+}
+
+// The phases of a stage.
+const (
+	phaseStarting int32 = iota
+	phaseServing
+	phaseStopping
+)
+
+// New returns a stage that publishes to publisher, whose Close stays the
+// caller's. One call of Publish carries a request's frames, and must not return
+// before all are acknowledged by all in-sync replicas.
+func New(cfg Config, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	if cfg.Topic == "" {
+		return nil, errors.New("ingest: no topic to publish to")
+	}
+	s := &Stage{
+		cfg:       cfg,
+		publisher: publisher,
+		logger:    logger,
+		warnings:  throttle{every: 10 * time.Second},
+		slots:     make(chan struct{}, cfg.MaxInFlight),
+	}
+	s.decoders.New = func() any { return newDecoders(cfg) }
+	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
+	if err := s.metrics.register(registerer); err != nil {
+		return nil, fmt.Errorf("ingest: register metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Handler serves POST /v1/frames, and a problem everywhere else.
+func (s *Stage) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/v1/frames", s.serveFrames)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, time.Now(), 0, newProblem(http.StatusNotFound, reasonPath, "%.100q is not served; frames are taken by POST /v1/frames", r.URL.Path))
+	})
+	return mux
+}
+
+// Run serves on listener until ctx ends, and then until the requests in hand
+// are answered and the publisher has returned. It closes the listener.
+func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
+	// A request in hand outlives ctx: it is drained.
+	base := context.WithoutCancel(ctx)
+	answerTimeout := s.cfg.ReadTimeout + s.cfg.PublishTimeout + 5*time.Second
+	server := &http.Server{
+		Handler:           s.Handler(),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: min(s.cfg.ReadTimeout, 10*time.Second),
+		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      answerTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	s.phase.Store(phaseServing) // connections queue at the listener already
+	go func() { served <- server.Serve(listener) }()
+	s.logger.Info("ingest takes frames", "address", listener.Addr().String(), "topic", s.cfg.Topic, "instance", s.cfg.Instance)
+
+	var failed error
+	select {
+	case err := <-served:
+		failed = fmt.Errorf("serve HTTP: %w", err)
+		served <- err
+	case <-ctx.Done():
+	}
+	s.phase.Store(phaseStopping)
+	if err := s.drain(base, server, answerTimeout); err != nil && failed == nil {
+		failed = err
+	}
+	<-served
+	return failed
+}
+
+// drain returns once no request is in hand and no Publish is under way.
+func (s *Stage) drain(ctx context.Context, server *http.Server, atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("wait for requests to end: %w", err), server.Close())
+	}
+	// Whoever holds all the slots knows that nobody else holds one.
+	for range cap(s.slots) {
+		s.slots <- struct{}{}
+	}
+	for range cap(s.slots) {
+		<-s.slots
+	}
+	return err
+}
+
+// Ready returns why the stage takes no frames, or nil.
+func (s *Stage) Ready() error {
+	switch s.phase.Load() {
+	case phaseStarting:
+		return errors.New("not listening yet")
+	case phaseStopping:
+		return errors.New("stopping")
+	}
+	return nil
+}
+
+// Counts returns what the stage has done so far.
+func (s *Stage) Counts() Counts { return s.metrics.counts() }
