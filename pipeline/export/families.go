@@ -44,7 +44,7 @@ func newFamilies(known *catalogue.Catalogue) *families {
 		readings:   desc("readings_total", "Readings (a seed at one instant) in the frames folded into closed windows."+sinceNote),
 		duplicates: desc("duplicate_frames_total", "Repeated frames dropped while their window was open."+sinceNote),
 
-		seeds:       desc("seeds", "Seeds of the last closed window by lifecycle state, each in the last state seen.", "state"),
+		seeds:       desc("seeds", "Seeds of the last closed window by lifecycle state, each in the last state seen.", labelState),
 		seedsSeen:   desc("seeds_seen", "Seeds that the last closed window had a reading of."),
 		seedsActive: desc("seeds_active", "Seeds of the last closed window that compute: in TRAINING, GRAFTING or FINE_TUNING."),
 
@@ -74,8 +74,11 @@ func newFamilies(known *catalogue.Catalogue) *families {
 	return f
 }
 
-// labelRank is ours: 1 to Config.WorstSeeds.
-const labelRank = "rank"
+// Labels whose values are not a client's.
+const (
+	labelState = "state"
+	labelRank  = "rank" // 1 to Config.WorstSeeds
+)
 
 // knownMetrics is the part of a help text that says what the metrics are.
 func knownMetrics(of []oona.Metric) string {

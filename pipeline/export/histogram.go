@@ -2,7 +2,6 @@ package export
 
 import (
 	"math"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -143,27 +142,42 @@ func (h *histogram) classic(bounds []bound) []*dto.Bucket {
 	return out
 }
 
+// gapFilled is how wide a gap between buckets costs less as empty buckets than
+// as a new span.
+const gapFilled = 2
+
 // spans writes buckets as Prometheus' native histograms have them: runs of
 // neighbours, and each count as its difference from the one before.
 func spans(b oona.Buckets) (runs []*dto.BucketSpan, deltas []int64) {
-	// A gap this wide costs less as empty buckets than as a new span.
-	const filled = 2
-	deltas = make([]int64, 0, len(b.Indexes))
+	n := 0
+	for i := range b.Indexes {
+		if i == 0 || b.Indexes[i]-b.Indexes[i-1] > gapFilled+1 {
+			n++
+		}
+	}
+	// One array of each part for all spans: a scrape makes thousands.
+	list, offsets, lengths := make([]dto.BucketSpan, n), make([]int32, n), make([]uint32, n)
+	runs = make([]*dto.BucketSpan, n)
+	deltas = make([]int64, 0, len(b.Indexes)+gapFilled*n)
+	at := -1
 	var previous int64
-	add := func(n int64) {
-		deltas = append(deltas, n-previous)
-		*runs[len(runs)-1].Length++
-		previous = n
+	add := func(count int64) {
+		deltas = append(deltas, count-previous)
+		lengths[at]++
+		previous = count
 	}
 	next := int32(0) // the index after the last one
 	for i, index := range b.Indexes {
 		gap := index - next
-		if i == 0 || gap > filled {
-			runs = append(runs, &dto.BucketSpan{Offset: &gap, Length: new(uint32)})
-		} else {
-			for range gap {
-				add(0)
-			}
+		if i == 0 || gap > gapFilled {
+			at++
+			offsets[at] = gap
+			list[at].Offset, list[at].Length = &offsets[at], &lengths[at]
+			runs[at] = &list[at]
+			gap = 0
+		}
+		for range gap {
+			add(0)
 		}
 		add(int64(b.Counts[i]))
 		next = index + 1
@@ -175,9 +189,9 @@ func spans(b oona.Buckets) (runs []*dto.BucketSpan, deltas []int64) {
 // client_golang's constant histograms have not.
 type histogramMetric struct {
 	desc    *prometheus.Desc
-	labels  []*dto.LabelPair
+	labels  pairs
 	value   histogram // a snapshot
-	created time.Time
+	created *timestamppb.Timestamp
 	bounds  []bound
 }
 
@@ -190,7 +204,7 @@ func (m *histogramMetric) Write(out *dto.Metric) error {
 	h := &dto.Histogram{
 		SampleCount:      &m.value.count,
 		SampleSum:        &m.value.sum,
-		CreatedTimestamp: timestamppb.New(m.created),
+		CreatedTimestamp: m.created,
 		Bucket:           m.value.classic(m.bounds),
 		Schema:           &schema,
 		ZeroThreshold:    &threshold,
