@@ -61,3 +61,59 @@ func BenchmarkEncodeFrame(b *testing.B) {
 func perSample(b *testing.B, samples int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*samples), "ns/sample")
 }
+
+// layerRollup is a window of 8 metrics, with about as many buckets as a layer
+// of a thousand seeds fills.
+func layerRollup() *oona.Rollup {
+	r := sampleRollup(oona.Health)
+	summary := r.Metrics[0]
+	summary.Histogram.Positive = oona.Buckets{Indexes: make([]int32, 100), Counts: make([]uint64, 100)}
+	for i := range 100 {
+		summary.Histogram.Positive.Indexes[i] = int32(i - 50)
+		summary.Histogram.Positive.Counts[i] = uint64(i) * 100
+	}
+	r.Metrics = nil
+	for range 8 {
+		r.Metrics = append(r.Metrics, summary)
+	}
+	return r
+}
+
+func BenchmarkEncodeRollup(b *testing.B) {
+	r := layerRollup()
+	data := AppendRollup(nil, r)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		data = AppendRollup(data[:0], r)
+	}
+}
+
+func BenchmarkDecodeRollup(b *testing.B) {
+	data := AppendRollup(nil, layerRollup())
+	var r oona.Rollup
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := DecodeRollup(data, &r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkDecodeFrameTwmb is what frames of other versions cost.
+func BenchmarkDecodeFrameTwmb(b *testing.B) {
+	f := layerFrame(1_000)
+	data := AppendFrame(nil, f)
+	v := published.latest[seedMetrics]
+	var d FrameDecoder
+	var got oona.Frame
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := d.decodeResolved(v, data, &got); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perSample(b, samplesOf(f))
+}
