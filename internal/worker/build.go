@@ -51,7 +51,7 @@ func (b Build) String() string {
 	return fmt.Sprintf("%s %s %s", b.Version, b.Revision, b.Go)
 }
 
-// VersionFlag is a flag that prints the build and ends the parsing.
+// VersionFlag is a flag that prints the build and calls kong's Exit.
 type VersionFlag bool
 
 // BeforeReset is called by kong when the flag is given.
@@ -59,7 +59,8 @@ func (VersionFlag) BeforeReset(k *kong.Kong) error {
 	if _, err := fmt.Fprintf(k.Stdout, "%s %s\n", k.Model.Name, ReadBuild()); err != nil {
 		return err
 	}
-	return errPrinted
+	k.Exit(0)
+	return nil
 }
 
 // NewRegistry returns a registry with oona_build_info and the metrics of the

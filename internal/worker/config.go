@@ -15,7 +15,6 @@ import (
 // Config is what every worker is configured with beside its stage. A worker's
 // own configuration embeds it.
 type Config struct {
-	Help         helpFlag      `short:"h" env:"-" help:"Print this help and exit."`
 	Version      VersionFlag   `env:"-" help:"Print the version and exit."`
 	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables go before it."`
 	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit."`
@@ -43,20 +42,6 @@ func (c *Config) common() *Config { return c }
 // it holds before it is parsed are the defaults of its flags.
 type Configuration interface{ common() *Config }
 
-// errPrinted ends the parsing of a command line that only asked for text.
-var errPrinted = errors.New("printed what was asked for")
-
-// helpFlag prints the help without ending the process, as kong's own would.
-type helpFlag bool
-
-// BeforeReset is called by kong when the flag is given.
-func (helpFlag) BeforeReset(ctx *kong.Context) error {
-	if err := ctx.PrintUsage(false); err != nil {
-		return err
-	}
-	return errPrinted
-}
-
 // CheckFlag asks for the effective configuration instead of a run.
 type CheckFlag bool
 
@@ -64,12 +49,14 @@ type CheckFlag bool
 // validates it. Where only text was asked for (-h, --version, --check), it is
 // written to stdout and done is true.
 func Parse(cfg Configuration, name, description string, args []string, stdout io.Writer, options ...kong.Option) (done bool, err error) {
-	all := append(Options(), kong.Name(name), kong.Description(description), kong.NoDefaultHelp(), kong.Writers(stdout, stdout))
+	printed := false
+	all := append(Options(), kong.Name(name), kong.Description(description), kong.Writers(stdout, stdout),
+		kong.Exit(func(int) { printed = true })) // after help or version; kong then parses on
 	parser, err := kong.New(cfg, append(all, options...)...)
 	if err != nil {
 		return false, fmt.Errorf("define the flags of %s: %w", name, err)
 	}
-	if _, err = parser.Parse(args); errors.Is(err, errPrinted) {
+	if _, err = parser.Parse(args); printed {
 		return true, nil
 	}
 	if err != nil {

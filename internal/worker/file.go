@@ -79,7 +79,7 @@ func settable(program *kong.Node) map[string]bool {
 // commandLineOnly is true of flags that say what to do rather than how.
 func commandLineOnly(flag *kong.Flag) bool {
 	switch flag.Target.Interface().(type) {
-	case helpFlag, VersionFlag, ConfigFile, CheckFlag:
+	case VersionFlag, ConfigFile, CheckFlag:
 		return true
 	}
 	return flag.Name == "help"
