@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -56,7 +57,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request) (int, *problem) {
 
 // codecOf chooses the decoder of a body.
 func codecOf(h http.Header) (decodeFunc, *problem) {
-	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
+	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Encoding %.64q is not supported; send the body as it is", coding).with("Accept-Encoding", "identity")
 	}
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))

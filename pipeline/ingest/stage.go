@@ -124,7 +124,9 @@ func (s *Stage) drain(ctx context.Context, server *http.Server, atMost time.Dura
 	return err
 }
 
-// Ready returns why the stage takes no frames, or nil.
+// Ready returns why the stage takes no frames, or nil. A bus that is down does
+// not show here: each request finds out, and without requests nobody would find
+// that it is back.
 func (s *Stage) Ready() error {
 	switch s.phase.Load() {
 	case phaseStarting:
