@@ -31,7 +31,8 @@ func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 
 // DecodeEvent decodes the event at the start of data, of any published
 // version, and returns what follows it. e shares nothing with data; on an
-// error it is as it was.
+// error it is as it was. Where the evidence has a name twice, the last value
+// counts.
 func DecodeEvent(data []byte, e *oona.SeedEvent) (rest []byte, err error) {
 	v, err := published.find(data, seedEvent)
 	if err != nil {

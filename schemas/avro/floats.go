@@ -9,8 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// littleEndian tells whether floats lie in memory as on the wire. It folds to
-// a constant of the platform.
+// littleEndian tells whether floats lie in memory as on the wire.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // decodeFloats appends the floats of raw, four bytes each. NaN payloads stay.

@@ -11,7 +11,8 @@ import (
 type FrameDecoder struct {
 	// Limits, where not 0, refuse a frame as soon as a count exceeds them,
 	// with an error that wraps oona.ErrTooLarge. Without them a column or a
-	// tensor of a few bytes can take a hundred bytes of memory.
+	// tensor of a few bytes can take a hundred bytes of memory. (A frame of
+	// another version than the latest is decoded first and refused then.)
 	Limits oona.FrameLimits
 
 	schemas *registry // nil: the published ones

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/linkedin/goavro/v2"
@@ -139,6 +140,9 @@ func FuzzDecodeEvent(f *testing.F) {
 		if err != nil {
 			requireDecodeError(t, err)
 			return
+		}
+		if _, _, err := goavroCodec(t, seedEvent).NativeFromSingle(data); err != nil && strings.Contains(err.Error(), "duplicate key") {
+			return // goavro refuses what Avro does not forbid
 		}
 		goavroAgrees(t, seedEvent, data, rest, nativeEvent(&e))
 	})

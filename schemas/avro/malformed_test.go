@@ -271,3 +271,17 @@ func TestEventOfUnknownState(t *testing.T) {
 		}
 	}
 }
+
+func TestEvidenceWithANameTwice(t *testing.T) {
+	e := sampleEvent()
+	e.Evidence = nil
+	data := AppendEvent(nil, e)
+	twice := wire(data[:len(data)-1]).long(2).text("loss")
+	twice = wire(appendDouble(twice, 1)).text("loss")
+	twice = wire(appendDouble(twice, 2)).long(0)
+	var got oona.SeedEvent
+	rest, err := DecodeEvent(twice, &got)
+	if err != nil || len(rest) > 0 || len(got.Evidence) != 1 || got.Evidence["loss"] != 2 {
+		t.Errorf("evidence is %v, %d bytes are left, %v", got.Evidence, len(rest), err)
+	}
+}
