@@ -45,6 +45,9 @@ func TestAccumulatedHistogramEqualsADirectOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := f.find("kasmina_layer_health").Histogram
+		if err := consistent(got); err != nil {
+			t.Error(err)
+		}
 		if got.GetSchema() != want.Histogram.GetSchema() || got.GetSchema() != 5 {
 			t.Fatalf("schema %d, direct %d, want 5", got.GetSchema(), want.Histogram.GetSchema())
 		}
@@ -111,6 +114,11 @@ func expand(spans []*dto.BucketSpan, deltas []int64) map[int32]int64 {
 // consistent checks what holds of every histogram that is exposed: the parts of
 // the native form add up, and the classic form says the same at its bounds.
 func consistent(h *dto.Histogram) error {
+	for _, span := range append(h.PositiveSpan, h.NegativeSpan...) {
+		if span.GetLength() == 0 {
+			return fmt.Errorf("an empty span among %v and %v", h.PositiveSpan, h.NegativeSpan)
+		}
+	}
 	positive, negative := expand(h.PositiveSpan, h.PositiveDelta), expand(h.NegativeSpan, h.NegativeDelta)
 	total := h.GetZeroCount()
 	for _, n := range positive {

@@ -52,10 +52,8 @@ func (l *ledger) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown boo
 		return false
 	}
 	y := l.layer(r.Run, r.Layer, now)
-	if !old {
-		y.seen = now
-		y.end = max(y.end, r.End)
-	}
+	y.seen = now
+	y.end = max(y.end, r.End)
 	g := &y.groups[r.Group]
 	if accumulate {
 		y.accumulate(r)

@@ -62,6 +62,7 @@ func TestMetricsBeyondTheCapAreOther(t *testing.T) {
 		f.expect(3, "oona_exporter_folded_series_total", "label=metric")
 		f.expect(2, "kasmina_layer_health_window_mean", "metric=b")
 		f.absent("kasmina_layer_health_window_mean", "metric=other")
+		f.absent("kasmina_layer_health_window_mean", "metric=c")
 		f.expect(10, "kasmina_layer_seeds_seen", "layer=enc.0") // the layer's own gauges stand
 
 		h := f.find("kasmina_layer_health", "metric=other").Histogram
@@ -83,12 +84,16 @@ func TestNamedOther(t *testing.T) {
 		f.send(rollup(oona.Health, "r", "enc.0", summarize("a", 1), summarize("other", 1)))
 		f.send(rollup(oona.Health, "r", "enc.1", summarize("a", 1), summarize("b", 1)))
 		f.send(rollup(oona.Health, "q", "enc.0", summarize("b", 1)))
+		f.send(rollup(oona.Health, "r", "enc.0", summarize("other", 1)))
 		f.expect(2, "kasmina_layer_health", "run=other", "layer=other", "metric=other")
 		f.expect(2, "kasmina_layer_health", "run=r", "layer=other", "metric=other")
 		f.expect(1, "kasmina_layer_health", "run=r", "layer=other", "metric=a")
 		f.expect(1, "kasmina_layer_health", "run=r", "layer=enc.0", "metric=a")
-		f.expect(1, "kasmina_layer_health", "run=r", "layer=enc.0", "metric=other")
+		f.expect(2, "kasmina_layer_health", "run=r", "layer=enc.0", "metric=other")
 		f.absent("kasmina_layer_health_window_mean", "metric=other")
+		f.expect(2, "oona_exporter_folded_series_total", "label=run")
+		f.expect(2, "oona_exporter_folded_series_total", "label=layer")
+		f.expect(6, "oona_exporter_folded_series_total", "label=metric")
 	})
 }
 
@@ -121,6 +126,18 @@ func TestSilentLayersDisappearAndFreeTheirPlaces(t *testing.T) {
 		if back.GetSampleCount() != 2 || !back.CreatedTimestamp.AsTime().After(created) {
 			t.Errorf("came back with count %d, created %v (before: %v); want 2 and a later time", back.GetSampleCount(), back.CreatedTimestamp.AsTime(), created)
 		}
+	})
+}
+
+// A trainer whose clock is ahead has windows that end in the future: its layer
+// is as silent as others once nothing comes.
+func TestSilenceIsJudgedByArrivalToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, func(c *export.Config) { c.SilentAfter = time.Minute })
+		f.send(ended(-time.Minute, oona.Health, "r", "enc.0"))
+		f.expect(10, "kasmina_layer_seeds_seen")
+		time.Sleep(61 * time.Second)
+		f.absent("kasmina_layer_seeds_seen")
 	})
 }
 

@@ -28,6 +28,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
@@ -86,36 +87,50 @@ func New(cfg Config, log Log, known *catalogue.Catalogue, registerer prometheus.
 	return s, nil
 }
 
-// errLogEnded says that the log's channels were closed although nobody asked.
+// errLogEnded says that a topic's channel was closed although nobody asked.
 var errLogEnded = errors.New("the log reader has ended by itself")
 
-// Run reads both rollup topics until ctx ends.
+// Run reads both rollup topics until ctx ends or one of them cannot be read on:
+// half of what is shown would stand still.
 func (s *Stage) Run(ctx context.Context) error {
 	router, err := pipeline.NewRouter(s.logger)
 	if err != nil {
 		return err
 	}
+	group, inner := errgroup.WithContext(ctx)
 	for _, g := range groups {
-		router.AddConsumerHandler("export "+g.String(), s.cfg.Topics.Rollup(g), kept{s.log}, s.handler(g))
+		topic := s.cfg.Topics.Rollup(g)
+		handler := router.AddConsumerHandler("export "+g.String(), topic, kept{s.log}, s.handler(g))
+		group.Go(func() error {
+			select {
+			case <-router.Running():
+			case <-inner.Done():
+				return nil
+			}
+			<-handler.Stopped()
+			if inner.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("export: %s: %w", topic, errLogEnded)
+		})
 	}
-	err = router.Run(ctx)
-	if err == nil && ctx.Err() == nil {
-		err = errLogEnded
-	}
-	if err != nil {
-		return fmt.Errorf("export: %w", err)
-	}
-	return nil
+	group.Go(func() error {
+		if err := router.Run(inner); err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+		return nil
+	})
+	return group.Wait()
 }
 
-// groups are the groups of rollups, as they are numbered.
-var groups = [...]oona.Group{oona.Health, oona.Performance}
-
 // kept is a log that a router does not close: its two handlers share it, and
-// each would.
+// each might.
 type kept struct{ Log }
 
 func (kept) Close() error { return nil }
+
+// groups are the groups of rollups, as they are numbered.
+var groups = [...]oona.Group{oona.Health, oona.Performance}
 
 // handler reads the records of a group's topic. It never fails: a redelivery
 // would bring the same bytes.
