@@ -25,15 +25,8 @@ func startStage(t *testing.T, s *Stage) *running {
 func TestSlowClient(t *testing.T) {
 	s := newStage(t, &fakeBus{}, func(c *Config) { c.ReadTimeout, c.MaxInFlight = 50*time.Millisecond, 1 })
 	server := startStage(t, s)
-	address := strings.TrimSuffix(strings.TrimPrefix(server.url, "http://"), "/v1/frames")
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := stall(t, server)
 	defer conn.Close()
-	if _, err := conn.Write([]byte("POST /v1/frames HTTP/1.1\r\nHost: x\r\nContent-Type: application/avro\r\nContent-Length: 100\r\n\r\n\xc3")); err != nil {
-		t.Fatal(err)
-	}
 	answer := make([]byte, 1024)
 	n, err := conn.Read(answer)
 	if err != nil || !strings.HasPrefix(string(answer[:n]), "HTTP/1.1 408 ") {
@@ -56,5 +49,38 @@ func TestRunWithAClosedListener(t *testing.T) {
 	listener.Close()
 	if err := newStage(t, &fakeBus{}, nil).Run(t.Context(), listener); err == nil {
 		t.Error("no error from a listener that is closed")
+	}
+}
+
+// stall sends a request's header and one byte of its body.
+func stall(t *testing.T, server *running) net.Conn {
+	t.Helper()
+	address := strings.TrimSuffix(strings.TrimPrefix(server.url, "http://"), "/v1/frames")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("POST /v1/frames HTTP/1.1\r\nHost: x\r\nContent-Type: application/avro\r\nContent-Length: 100\r\n\r\n\xc3")); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// A client that is still sending does not hold up the end of the stage.
+func TestDrainCutsOffWhoStalls(t *testing.T) {
+	s := newStage(t, &fakeBus{}, func(c *Config) { c.PublishTimeout = time.Millisecond })
+	s.grace = time.Millisecond
+	server := startStage(t, s)
+	conn := stall(t, server)
+	defer conn.Close()
+	for len(s.slots) == 0 { // until the request is in hand
+		time.Sleep(time.Millisecond)
+	}
+	server.cancel()
+	if err := <-server.ended; err == nil || !strings.Contains(err.Error(), "cut off") {
+		t.Errorf("error is %v", err)
+	}
+	if got := s.Counts(); got.Frames != 0 || got.Unconfirmed != 0 {
+		t.Errorf("counts are %+v", got)
 	}
 }

@@ -26,7 +26,13 @@ type Stage struct {
 	slots    chan struct{} // one a request that is being read or published
 	decoders sync.Pool     // of *decoders
 	phase    atomic.Int32
+	grace    time.Duration // beyond the publish timeout, for requests in hand when the stage ends
 }
+
+// Grace is how long beyond the publish timeout a stage that is to end waits for
+// requests in hand. One that is still being sent then is cut off: it was not
+// acknowledged, and the client sends it elsewhere.
+const Grace = 5 * time.Second
 
 // The phases of a stage.
 const (
@@ -51,6 +57,7 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 		logger:    logger,
 		warnings:  throttle{every: 10 * time.Second},
 		slots:     make(chan struct{}, cfg.MaxInFlight),
+		grace:     Grace,
 	}
 	s.decoders.New = func() any { return newDecoders(cfg) }
 	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
@@ -71,17 +78,17 @@ func (s *Stage) Handler() http.Handler {
 }
 
 // Run serves on listener until ctx ends, and then until the requests in hand
-// are answered and the publisher has returned. It closes the listener.
+// are answered, at most for the publish timeout and Grace, and the publisher has
+// returned. It closes the listener.
 func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	// A request in hand outlives ctx: it is drained.
 	base := context.WithoutCancel(ctx)
-	answerTimeout := s.cfg.ReadTimeout + s.cfg.PublishTimeout + 5*time.Second
 	server := &http.Server{
 		Handler:           s.Handler(),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: min(s.cfg.ReadTimeout, 10*time.Second),
 		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      answerTimeout,
+		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.PublishTimeout + 5*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
@@ -99,7 +106,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.phase.Store(phaseStopping)
-	if err := s.drain(base, server, answerTimeout); err != nil && failed == nil {
+	if err := s.drain(base, server); err != nil && failed == nil {
 		failed = err
 	}
 	<-served
@@ -107,12 +114,12 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 }
 
 // drain returns once no request is in hand and no Publish is under way.
-func (s *Stage) drain(ctx context.Context, server *http.Server, atMost time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, atMost)
+func (s *Stage) drain(ctx context.Context, server *http.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.PublishTimeout+s.grace)
 	defer cancel()
 	err := server.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("wait for requests to end: %w", err), server.Close())
+		err = errors.Join(fmt.Errorf("requests in hand were cut off: %w", err), server.Close())
 	}
 	// Whoever holds all the slots knows that nobody else holds one.
 	for range cap(s.slots) {
