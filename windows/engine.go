@@ -1,6 +1,7 @@
 package windows
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -23,7 +24,7 @@ type Engine struct {
 	spareWindows      []*window
 	closing           []*window
 	layers            []*accumulator
-	finite            []float32
+	scratch           chunk
 	rollup            oona.Rollup
 }
 
@@ -97,15 +98,8 @@ func (e *Engine) pass(appendedAt oona.Micros, out *emission) {
 			e.closing = t.takeClosed(e.closing, &e.spans)
 		}
 	}
-	slices.SortStableFunc(e.closing, func(v, w *window) int {
-		switch {
-		case v.end < w.end:
-			return -1
-		case v.end > w.end:
-			return 1
-		}
-		return 0
-	})
+	// They are in the order of the timelines' keys by now.
+	slices.SortStableFunc(e.closing, func(v, w *window) int { return cmp.Compare(v.end, w.end) })
 	e.emitClosed(out)
 }
 
@@ -207,7 +201,7 @@ func (e *Engine) fold(a *accumulator, r *Record) {
 	ascending := slices.IsSorted(f.Seeds)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, e.catalogue, e.cfg.WorstSeeds).add(f.Seeds, ascending, c.Values, &e.finite)
+		a.metric(i, c.Name, e.catalogue, e.cfg.WorstSeeds).add(f.Seeds, ascending, c.Values, &e.scratch)
 	}
 }
 

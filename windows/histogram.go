@@ -15,8 +15,8 @@ type histogram struct {
 	negative octaves // of the samples with their sign turned
 }
 
-// octaves are the counts of one sign. Counts is dense over the octaves that
-// were seen: counts[j] is of the bucket with raw index first+j.
+// octaves are the counts of one sign, dense over the octaves that were seen:
+// counts[j] is of the bucket with raw index first+j. It grows by octaves.
 type octaves struct {
 	first  uint32
 	counts []uint64
@@ -144,10 +144,21 @@ func (o *octaves) grow(i uint32) uint32 {
 	return i - low
 }
 
+// keptBuckets bounds the memory that a histogram keeps for its next use: of
+// 64 octaves, far more than a metric spans unless something is wrong with it.
+const keptBuckets = 64 * octaveBuckets
+
 func (h *histogram) reset() {
 	h.zero = 0
-	h.positive = octaves{counts: h.positive.counts[:0]}
-	h.negative = octaves{counts: h.negative.counts[:0]}
+	h.positive.reset()
+	h.negative.reset()
+}
+
+func (o *octaves) reset() {
+	if cap(o.counts) > keptBuckets {
+		o.counts = nil
+	}
+	o.first, o.counts = 0, o.counts[:0]
 }
 
 // appendTo writes h over the slices that dst holds.

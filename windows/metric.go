@@ -26,13 +26,28 @@ func (m *metric) begin(name string, about oona.Metric, worstSeeds int) {
 	m.worst = worst{direction: about.Direction, limit: worstSeeds, seeds: m.worst.seeds[:0]}
 }
 
-// add folds a column. Scratch lends memory for values that are all finite.
-func (m *metric) add(seeds []oona.SeedID, ascending bool, values []float32, scratch *[]float32) {
+// chunkSize is how many samples are folded at a time: few enough to stay in
+// the first-level cache from one reducer to the next, and for the precision
+// that momentsOf promises.
+const chunkSize = 1024
+
+// chunk lends memory for the finite samples among chunkSize.
+type chunk [chunkSize]float32
+
+// add folds a column: values[i] is of seeds[i].
+func (m *metric) add(seeds []oona.SeedID, ascending bool, values []float32, scratch *chunk) {
+	for len(values) > chunkSize {
+		m.addChunk(seeds[:chunkSize], ascending, values[:chunkSize], scratch)
+		seeds, values = seeds[chunkSize:], values[chunkSize:]
+	}
+	m.addChunk(seeds, ascending, values, scratch)
+}
+
+func (m *metric) addChunk(seeds []oona.SeedID, ascending bool, values []float32, scratch *chunk) {
 	finite := values
 	block, ok := momentsOf(values)
 	if !ok {
-		finite = m.separate(values, (*scratch)[:0])
-		*scratch = finite
+		finite = m.separate(values, scratch)
 		block, _ = momentsOf(finite)
 		if block.count == 0 {
 			return
@@ -43,8 +58,9 @@ func (m *metric) add(seeds []oona.SeedID, ascending bool, values []float32, scra
 	m.worst.add(seeds, ascending, values, block.min, block.max)
 }
 
-// separate counts NaN and infinite values and appends the others to finite.
-func (m *metric) separate(values, finite []float32) []float32 {
+// separate counts NaN and infinite values and copies the others to scratch.
+func (m *metric) separate(values []float32, scratch *chunk) []float32 {
+	finite := scratch[:0]
 	for _, x := range values {
 		switch {
 		case x != x:

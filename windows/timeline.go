@@ -68,15 +68,11 @@ func newTimeline(key timelineKey, bucket int64) *timeline {
 // find returns the open window that starts at start, and where it is or
 // belongs among the open ones.
 func (t *timeline) find(start oona.Micros) (*window, int) {
-	// From the end, as most frames are of the latest window.
-	at := len(t.windows)
-	for at > 0 && t.windows[at-1].start >= start {
-		at--
-		if t.windows[at].start == start {
-			return t.windows[at], at
-		}
+	at, found := slices.BinarySearchFunc(t.windows, start, func(w *window, start oona.Micros) int { return cmp.Compare(w.start, start) })
+	if !found {
+		return nil, at
 	}
-	return nil, at
+	return t.windows[at], at
 }
 
 // advance moves the watermark as far as the frontier allows, because of the

@@ -1,0 +1,90 @@
+package windows
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Frames of whole layers, of stretches of them and of any seeds in any order,
+// against a map; the same census is used again after a reset.
+func TestCensusAgainstMap(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	var c census
+	for round := range 300 {
+		c.reset()
+		want := map[oona.SeedID]oona.State{}
+		stretch := 1 + rng.IntN(12)
+		limit := 10 + rng.IntN(40)
+		for range 20 {
+			var seeds []oona.SeedID
+			switch rng.IntN(3) {
+			case 0: // by stretches
+				first := stretch * rng.IntN(3)
+				for i := range stretch {
+					seeds = append(seeds, oona.SeedID(first+i))
+				}
+			case 1: // a whole layer
+				for i := range 3 * stretch {
+					seeds = append(seeds, oona.SeedID(i))
+				}
+			case 2:
+				for _, i := range rng.Perm(40)[:1+rng.IntN(20)] {
+					seeds = append(seeds, oona.SeedID(i))
+				}
+			}
+			union := map[oona.SeedID]bool{}
+			for id := range want {
+				union[id] = true
+			}
+			var states []oona.State
+			for _, id := range seeds {
+				union[id] = true
+				states = append(states, oona.State(rng.IntN(oona.StateCount)))
+			}
+			if got := c.admits(seeds, limit); got != (len(union) <= limit) {
+				t.Fatalf("round %d: %d distinct seeds of at most %d: admitted %v", round, len(union), limit, got)
+			}
+			if len(union) > limit {
+				continue
+			}
+			c.add(seeds, states)
+			for i, id := range seeds {
+				want[id] = states[i]
+			}
+		}
+		var sum oona.SeedCensus
+		for _, s := range want {
+			sum.Seen++
+			sum.ByState[s]++
+			if s.Active() {
+				sum.Active++
+			}
+		}
+		if got := c.count(); got != sum {
+			t.Fatalf("round %d: %+v, want %+v", round, got, sum)
+		}
+	}
+}
+
+// A layer that is sent in the same parts each time builds no index after the
+// first round of them, and looks nothing up.
+func TestCensusKnowsStretches(t *testing.T) {
+	var c census
+	part := func(first int) []oona.SeedID {
+		return []oona.SeedID{oona.SeedID(first), oona.SeedID(first + 1)}
+	}
+	states := []oona.State{oona.Training, oona.Dormant}
+	for range 2 {
+		for first := 0; first < 8; first += 2 {
+			c.add(part(first), states)
+		}
+	}
+	for first := 0; first < 8; first += 2 {
+		if at, found := c.stretch(part(first)); !found || at != first {
+			t.Errorf("the part at %d is found at %d, %v", first, at, found)
+		}
+		c.add(part(first), states)
+	}
+}
