@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -12,14 +13,17 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// partition is one partition of a rollup topic. Its records come one at a
-// time; what readiness and metrics read beside that is atomic.
+// partition is one partition of a rollup topic.
 type partition struct {
 	group     oona.Group
 	highWater int64 // where its log ended when the stage began
 	next      atomic.Int64
-	begun     bool         // latest holds
-	latest    oona.Trigger // the highest that was taken
+
+	// Records come one at a time, but for one that was in hand when a
+	// connection was lost: it comes again, perhaps beside itself.
+	mu     sync.Mutex
+	begun  bool         // latest holds
+	latest oona.Trigger // the highest that was taken
 }
 
 // errRepeat says that a rollup's trigger is not above the highest seen.
@@ -42,6 +46,8 @@ func (p *partition) take(payload []byte) (*oona.Rollup, error) {
 	if err := checkRollup(r, p.group); err != nil {
 		return nil, err
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.begun && !r.Trigger.After(p.latest) {
 		return nil, errRepeat
 	}

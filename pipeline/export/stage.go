@@ -36,7 +36,8 @@ import (
 )
 
 // Log reads topics from the broker's log: all partitions, without a group. It
-// hands out the next record of a partition once the one before is acked.
+// hands out the next record of a partition once the one before is acked, and
+// after a lost connection it may hand out that one again.
 type Log interface {
 	message.Subscriber
 	// Claims says, of each partition of a topic, where reading began and
