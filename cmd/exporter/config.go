@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/export"
+)
+
+// config is all that the exporter can be told.
+type config struct {
+	worker.Config
+
+	Bus       bus.Config    `embed:"" group:"Bus"`
+	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 is all that the topics hold. At least the time after which layers are silent."`
+	Catalogue string        `group:"Series" type:"existingfile" placeholder:"FILE" help:"YAML file of metrics, for their help texts; empty: the built-in catalogue."`
+	Series    seriesFlags   `embed:"" prefix:"series-" group:"Series"`
+}
+
+// seriesFlags are export.Config with help, its topics apart. Their prefix keeps
+// their environment variables apart from the aggregator's caps.
+type seriesFlags struct {
+	MaxRuns     int           `help:"Runs with series of their own; further ones are merged under \"other\"."`
+	MaxLayers   int           `help:"Layers a run with series of their own."`
+	MaxMetrics  int           `help:"Metrics with series of their own, of all layers together."`
+	WorstSeeds  int           `help:"How many of the worst seeds to show, for each metric."`
+	SilentAfter time.Duration `help:"How long a layer is shown after its last window."`
+	Buckets     []float64     `help:"Bounds of the classic histogram buckets, ascending; counts are exact at 0 and at powers of two."`
+}
+
+func defaults() *config {
+	d := export.DefaultConfig()
+	return &config{
+		Config:   worker.Config{AdminAddress: "127.0.0.1:9103"},
+		Prefix:   oona.DefaultPrefix,
+		Lookback: time.Hour,
+		Series:   seriesFlags{d.MaxRuns, d.MaxLayers, d.MaxMetrics, d.WorstSeeds, d.SilentAfter, d.Buckets},
+	}
+}
+
+// Validate is called once flags, environment and file are read.
+func (c *config) Validate() error {
+	if c.Lookback != 0 && c.Lookback < c.Series.SilentAfter {
+		return fmt.Errorf("--lookback is %s, less than --series-silent-after (%s): layers would be missing after a restart", c.Lookback, c.Series.SilentAfter)
+	}
+	stage, err := c.stage()
+	if err != nil {
+		return err
+	}
+	return stage.Validate()
+}
+
+// stage is the configuration of the stage.
+func (c *config) stage() (export.Config, error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	s := c.Series
+	return export.Config{
+		Topics:      topics,
+		MaxRuns:     s.MaxRuns,
+		MaxLayers:   s.MaxLayers,
+		MaxMetrics:  s.MaxMetrics,
+		WorstSeeds:  s.WorstSeeds,
+		SilentAfter: s.SilentAfter,
+		Buckets:     s.Buckets,
+	}, err
+}
+
+// metrics returns the catalogue that is asked for.
+func (c *config) metrics() (*catalogue.Catalogue, error) {
+	if c.Catalogue == "" {
+		return catalogue.Default()
+	}
+	f, err := os.Open(c.Catalogue)
+	if err != nil {
+		return nil, fmt.Errorf("open the metric catalogue: %w", err)
+	}
+	defer f.Close()
+	known, err := catalogue.Load(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Catalogue, err)
+	}
+	return known, nil
+}
+
+// from is where to begin to read; the zero time is the topics' beginning.
+func (c *config) from(now time.Time) time.Time {
+	if c.Lookback == 0 {
+		return time.Time{}
+	}
+	return now.Add(-c.Lookback)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/export"
+)
+
+func parse(t *testing.T, args ...string) (*config, error) {
+	t.Helper()
+	cfg := defaults()
+	_, err := worker.Parse(cfg, "exporter", "", args, new(bytes.Buffer))
+	return cfg, err
+}
+
+func TestDefaultsAreTheStages(t *testing.T) {
+	cfg, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := cfg.stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := export.DefaultConfig(); !reflect.DeepEqual(got, want) {
+		t.Errorf("stage %+v, want %+v", got, want)
+	}
+}
+
+func TestFlagsReachTheStage(t *testing.T) {
+	cfg, err := parse(t, "--prefix=lab", "--series-max-runs=1", "--series-max-layers=2", "--series-max-metrics=3",
+		"--series-worst-seeds=4", "--series-silent-after=5s", "--series-buckets=-1,0,6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	topics, err := oona.NewTopics("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := cfg.stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := export.Config{Topics: topics, MaxRuns: 1, MaxLayers: 2, MaxMetrics: 3, WorstSeeds: 4, SilentAfter: 5 * time.Second, Buckets: []float64{-1, 0, 6}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("stage %+v, want %+v", got, want)
+	}
+}
+
+func TestWhatCannotBeIsRefused(t *testing.T) {
+	for want, arg := range map[string]string{
+		"less than --series-silent-after": "--lookback=1m",
+		"bounds ascend":                   "--series-buckets=2,1",
+		"MaxRuns: is 0":                   "--series-max-runs=0",
+		"topic prefix":                    "--prefix=a_b",
+		"no-such-file":                    "--catalogue=no-such-file.yaml",
+	} {
+		if _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error with %q", arg, err, want)
+		}
+	}
+}
+
+func TestLookback(t *testing.T) {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	cfg, err := parse(t, "--lookback=10m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := cfg.from(now), now.Add(-10*time.Minute); !got.Equal(want) {
+		t.Errorf("from %v, want %v", got, want)
+	}
+	if cfg, err = parse(t, "--lookback=0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.from(now); !got.IsZero() {
+		t.Errorf("from %v, want the beginning", got)
+	}
+}
+
+func TestCatalogueFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "metrics.yaml")
+	write := func(text string) *config {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := parse(t, "--catalogue="+file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	known, err := write("metrics: {energy: {group: health, help: Energy of one batch.}}").metrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := known.Metric("energy").Help; got != "Energy of one batch." {
+		t.Errorf("help %q", got)
+	}
+	_, err = write("metrics: {energy: {group: wealth}}").metrics()
+	if err == nil || !strings.Contains(err.Error(), "metrics.yaml") || !strings.Contains(err.Error(), "metric energy") {
+		t.Errorf("got %v, want an error that names the file and the metric", err)
+	}
+}

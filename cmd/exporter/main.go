@@ -1,0 +1,46 @@
+// Command exporter shows the layers' rollups to Prometheus: what was
+// accumulated, and the last closed window.
+//
+//	layer.health ------> export.Stage --> /metrics of the admin server
+//	layer.performance --^
+//
+// It reads the topics by itself, without a consumer group: any number of
+// exporters may run beside each other, and each shows everything.
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/export"
+)
+
+func main() {
+	cfg := defaults()
+	worker.Main("exporter", "Shows the layers' rollups to Prometheus, at /metrics of the admin address.", cfg, cfg.run)
+}
+
+func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
+	stage, err := c.stage()
+	if err != nil {
+		return err
+	}
+	known, err := c.metrics()
+	if err != nil {
+		return err
+	}
+	log, err := bus.NewLogReader(c.Bus, bus.LogReaderOptions{From: c.from(time.Now())}, w.Logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	exporter, err := export.New(stage, log, known, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
+	w.Admin.ReadyWhen("rollups", exporter.Ready)
+	return w.Run(ctx, worker.Component{Name: "exporter", Run: exporter.Run})
+}
