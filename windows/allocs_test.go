@@ -111,3 +111,17 @@ func TestFramesAreNotKept(t *testing.T) {
 		t.Errorf("with frames overwritten after they were folded:\n got %+v\nwant %+v", scribbled, clean)
 	}
 }
+
+// What is kept for the next window holds nothing of the last.
+func TestSpareMemoryIsEmpty(t *testing.T) {
+	p := newPartition(t, DefaultConfig())
+	p.folded(p.append(0, sample{observed: 1, layer: "a"}))
+	p.folded(p.append(0, sample{observed: 1, layer: "b"}))
+	p.folded(p.append(20, sample{observed: 20}))
+	if len(p.engine.spareWindows) != 1 || len(p.engine.spareAccumulators) != 2 {
+		t.Fatalf("%d windows and %d accumulators are spare, want 1 and 2", len(p.engine.spareWindows), len(p.engine.spareAccumulators))
+	}
+	if w := p.engine.spareWindows[0]; w.timeline != nil || len(w.layers) != 0 || len(w.identities) != 0 {
+		t.Errorf("a spare window holds %+v", w)
+	}
+}

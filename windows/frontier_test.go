@@ -89,4 +89,7 @@ func TestFrontierHorizon(t *testing.T) {
 	f.observe(4, 8)
 	f.roll(1005)
 	wantLeast(1, 8)
+	f.observe(4, 9)
+	f.roll(2004) // far ahead, where bucket 1005 had its place
+	wantLeast(0, 0)
 }

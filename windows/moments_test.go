@@ -132,3 +132,19 @@ func TestMetricOfManyChunks(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// No result is a negative zero, which would show as "-0".
+func TestMetricHasNoNegativeZero(t *testing.T) {
+	zero := float32(math.Copysign(0, -1))
+	var m metric
+	var scratch chunk
+	m.begin("loss", testCatalogue("loss"), 1)
+	m.add([]oona.SeedID{0, 1}, true, []float32{zero, zero}, &scratch)
+	var s oona.MetricSummary
+	m.summarize(&s)
+	for _, x := range []float64{s.Sum, s.Min, s.Max, s.Mean, s.M2, s.Worst[0].Value} {
+		if x != 0 || math.Signbit(x) {
+			t.Errorf("%+v has %g, want 0", s, x)
+		}
+	}
+}

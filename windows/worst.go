@@ -57,7 +57,7 @@ func (w *worst) add(seeds []oona.SeedID, ascending bool, values []float32, least
 			}
 			continue
 		}
-		w.place(oona.SeedValue{Seed: seeds[i], Value: positiveZero(float64(x))})
+		w.place(oona.SeedValue{Seed: seeds[i], Value: float64(x)})
 		b = w.bar()
 	}
 }
