@@ -70,7 +70,8 @@ func Parse(cfg Configuration, name, description string, args []string, stdout io
 
 // Options make a kong parser that reads OONA_... variables, takes the values
 // that the grammar holds as defaults, and prints help that names both. Defaults
-// may also be interpolated ("${name}") from a kong.Vars option.
+// may also be interpolated ("${name}") from a kong.Vars option. An enum needs its
+// default in the tag: kong asks for it before it looks at values.
 func Options() []kong.Option {
 	return []kong.Option{
 		kong.DefaultEnvars("OONA"),
