@@ -28,7 +28,14 @@ help: ## this list
 .PHONY: test
 test: ## all tests, Go and Python; says what it skips (TESTARGS=)
 	$(GO) test $(TESTARGS) ./...
-	@$(MAKE) --no-print-directory test-python
+	@$(MAKE) --no-print-directory test-python skipped
+
+# go test is silent about a test that skipped itself, so what it lacked is said here.
+.PHONY: skipped
+skipped:
+	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`make kafka-up\` starts three brokers and prints what to set OONA_KAFKA to." >&2
+	@$(PYTHON) -c 'import fastavro' 2>/dev/null || echo "SKIPPED: the cross-check of the schemas with fastavro. \`make python\` installs it." >&2
+	@command -v promtool >/dev/null || echo "SKIPPED: the check of the exporter's metrics with promtool, which comes with Prometheus." >&2
 
 # The tests of the Python example. Go is enough to work on the rest, so that
 # they are skipped where Python lacks something, unless OONA_REQUIRE_PYTHON is set.
