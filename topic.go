@@ -51,22 +51,23 @@ func (t Topics) Rollup(g Group) string {
 // TopicSpec is what a topic must be like.
 type TopicSpec struct {
 	Name       string
-	Partitions int32
+	Partitions int32 // 0: any number
 	// AppendTime: the broker stamps records (message.timestamp.type =
 	// LogAppendTime). It must hold where time is taken from the log.
 	AppendTime bool
 }
 
 // Specs lists all topics. Those whose partitions must correspond have the same
-// number, partitions; the side topics have one.
+// number, partitions; the side topics have one. With 0 partitions, any number
+// will do.
 func (t Topics) Specs(partitions int32) []TopicSpec {
 	return []TopicSpec{
 		{Name: t.SeedMetrics, Partitions: partitions, AppendTime: true},
 		{Name: t.LayerHealth, Partitions: partitions},
 		{Name: t.LayerPerformance, Partitions: partitions},
-		{Name: t.Late, Partitions: 1},
-		{Name: t.Quarantine, Partitions: 1},
-		{Name: t.Overflow, Partitions: 1},
-		{Name: t.SeedMetricsDead, Partitions: 1},
+		{Name: t.Late, Partitions: min(1, partitions)},
+		{Name: t.Quarantine, Partitions: min(1, partitions)},
+		{Name: t.Overflow, Partitions: min(1, partitions)},
+		{Name: t.SeedMetricsDead, Partitions: min(1, partitions)},
 	}
 }

@@ -1,0 +1,89 @@
+// Command aggregate folds the frames of the seed-metrics topic into rollups.
+//
+//	                            +-----------+     layer.health, layer.performance
+//	seed.metrics --> partitions | aggregate | --> late, quarantine, overflow, dead letters
+//	      ^                     +-----------+
+//	      +------- ticks ------------+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// patience: a rollup that was written after its successor would be lost to
+// readers, so the publisher rather waits for the bus than lets a batch fail.
+const patience = time.Hour
+
+func main() {
+	cfg := defaults()
+	worker.Main("aggregate", "Folds frames into rollups of each layer's health and performance.", cfg,
+		func(ctx context.Context, w *worker.Worker) error { return run(ctx, cfg, w) })
+}
+
+func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
+	topics, err := oona.NewTopics(cfg.Prefix)
+	if err != nil {
+		return err
+	}
+	if err := bus.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
+		return err
+	}
+	known, err := loadCatalogue(cfg.Catalogue)
+	if err != nil {
+		return err
+	}
+	publisher, err := bus.NewPublisher(cfg.Bus, bus.PublisherOptions{Patience: patience})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+
+	stage, err := aggregate.New(aggregate.Config{
+		Worker:  cfg.WorkerID,
+		Topics:  topics,
+		Windows: windows.Config(cfg.Windows),
+		Limits:  oona.DefaultFrameLimits,
+	}, known.Metric, publisher, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
+	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, cfg.Group, stage, w.Logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, subscriber.Close()) }()
+
+	w.Admin.ReadyWhen("aggregate", stage.Ready)
+	return w.Run(ctx, worker.Component{
+		Name: "aggregate",
+		Run:  func(ctx context.Context) error { return stage.Run(ctx, subscriber) },
+	})
+}
+
+// loadCatalogue reads a file, or takes the built-in catalogue where none is named.
+func loadCatalogue(path string) (*catalogue.Catalogue, error) {
+	if path == "" {
+		return catalogue.Default()
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the catalogue: %w", err)
+	}
+	defer file.Close()
+	known, err := catalogue.Load(file)
+	if err != nil {
+		return nil, fmt.Errorf("catalogue %s: %w", path, err)
+	}
+	return known, nil
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/morphogenetic/oona/internal/demo"
+)
+
+type demoCommand struct {
+	demo.Config `embed:""`
+}
+
+var errDisagree = errors.New("the sums do not agree")
+
+// Run ends with an error where the sums do not agree, so that the exit status
+// says so.
+func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) error {
+	out := to.out
+	if c.JSON {
+		out = to.messages
+	}
+	report, err := demo.Run(ctx, c.Config, demo.Screen{Out: out, Terminal: isTerminal(out)}, logger)
+	if err != nil {
+		return err
+	}
+	if err := report.Print(out); err != nil {
+		return err
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(to.out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(report); err != nil {
+			return fmt.Errorf("print the reconciliation: %w", err)
+		}
+	}
+	if !report.Agree {
+		return errDisagree
+	}
+	return nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

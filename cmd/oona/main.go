@@ -1,0 +1,79 @@
+// Command oona is the operator's tool: it runs the demo and makes and checks
+// the topics.
+//
+//	oona demo            broker, ingest, aggregate, exporter and a trainer's recording, in one process
+//	oona topics apply    make the topics that are missing, mend their configuration
+//	oona topics check    say what is wrong with the topics
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/morphogenetic/oona/internal/demo"
+	"github.com/morphogenetic/oona/internal/worker"
+)
+
+// grammar is the command line.
+type grammar struct {
+	Version worker.VersionFlag `env:"-" help:"Print the version and exit."`
+	File    worker.ConfigFile  `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
+	Log     worker.LogConfig   `embed:"" prefix:"log-" group:"Logs"`
+
+	Demo   demoCommand   `cmd:"" help:"Run everything in one process and play a recorded training run through it."`
+	Topics topicsCommand `cmd:"" help:"Make and check the topics."`
+}
+
+// streams are where a command writes: data to out, messages to messages.
+type streams struct {
+	out      io.Writer
+	messages io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(execute(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
+}
+
+// Exit statuses, beside 0.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func execute(ctx context.Context, args []string, to streams) int {
+	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics()}
+	cli.Log.Level = "warn"
+	exited := false
+	parser, err := kong.New(&cli, append(worker.Options(),
+		kong.Name("oona"),
+		kong.Description("Oona, the telemetry and control bus of morphogenetic neural networks."),
+		kong.Writers(to.out, to.messages),
+		kong.Exit(func(int) { exited = true }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)...)
+	if err != nil {
+		fmt.Fprintf(to.messages, "oona: define the commands: %v\n", err)
+		return exitFailed
+	}
+	command, err := parser.Parse(args)
+	if exited { // help was printed
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintf(to.messages, "oona: %v\nRun oona --help for help.\n", err)
+		return exitUsage
+	}
+	if err := command.Run(worker.NewLogger(cli.Log, to.messages), to); err != nil {
+		fmt.Fprintf(to.messages, "oona: %v\n", err)
+		return exitFailed
+	}
+	return 0
+}

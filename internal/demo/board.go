@@ -1,0 +1,154 @@
+package demo
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/morphogenetic/oona"
+)
+
+// board is the table of layers: the last closed window of each.
+type board struct {
+	out      io.Writer
+	terminal bool // redraw in place; otherwise a line per closed window
+
+	mu    sync.Mutex
+	rows  map[oona.LayerID]boardRow
+	run   oona.RunID
+	drawn int // lines on the screen that the next drawing replaces
+}
+
+type boardRow struct {
+	layer  oona.LayerID
+	end    oona.Micros
+	seeds  oona.SeedCensus
+	health []metricMean
+	rates  oona.Rates
+}
+
+type metricMean struct {
+	name string
+	mean float64
+}
+
+func newBoard(out io.Writer, terminal bool) *board {
+	return &board{out: out, terminal: terminal, rows: make(map[oona.LayerID]boardRow)}
+}
+
+// update takes a rollup in. A new run replaces the table of the one before.
+func (b *board) update(r *oona.Rollup) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Run != b.run {
+		b.run = r.Run
+		clear(b.rows)
+	}
+	row := b.rows[r.Layer]
+	row.layer = r.Layer
+	row.end = r.End
+	if r.Group == oona.Performance {
+		row.rates = r.Rates
+	} else {
+		row.seeds = r.Seeds
+		row.health = row.health[:0]
+		for i := range r.Metrics {
+			if m := &r.Metrics[i]; m.Count > 0 {
+				row.health = append(row.health, metricMean{m.Name, m.Mean})
+			}
+		}
+		if !b.terminal {
+			fmt.Fprintf(b.out, "window closed  %s  %s\n", row.end.Time().Format("15:04:05.0"), row.text())
+		}
+	}
+	b.rows[r.Layer] = row
+}
+
+// legend explains the letters of a bar.
+const legend = ". dormant  g germinated  T training  G grafting  S stabilization  E evaluating  f fine-tuning  F fossilized  x culled  c cancelled  r rolled back"
+
+const barWidth = 32
+
+// bar draws a layer's seeds in proportion to their states; a state that has a
+// seed has at least one letter.
+func bar(c *oona.SeedCensus) string {
+	if c.Seen == 0 {
+		return strings.Repeat(" ", barWidth)
+	}
+	var widths [oona.StateCount]int
+	total := 0
+	for s, n := range c.ByState {
+		if n > 0 {
+			widths[s] = max(1, int(n*barWidth/c.Seen))
+			total += widths[s]
+		}
+	}
+	for total != barWidth {
+		widest := slices.Index(widths[:], slices.Max(widths[:]))
+		step := cmp.Compare(barWidth, total)
+		widths[widest] += step
+		total += step
+	}
+	var text strings.Builder
+	for s, n := range widths {
+		text.WriteString(strings.Repeat(stateLetters[s], n))
+	}
+	return text.String()
+}
+
+var stateLetters = [oona.StateCount]string{".", "g", "T", "G", "S", "E", "f", "F", "x", "c", "r"}
+
+func (r *boardRow) text() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%-12s [%s] %3d of %3d active", r.layer, bar(&r.seeds), r.seeds.Active, r.seeds.Seen)
+	for _, m := range r.health {
+		if shown(m.name) {
+			fmt.Fprintf(&text, "  %s %.3g", m.name, m.mean)
+		}
+	}
+	if r.rates.FramesPerSecond > 0 {
+		fmt.Fprintf(&text, "  %.3g frames/s", r.rates.FramesPerSecond)
+	}
+	return text.String()
+}
+
+// shown keeps a row within a terminal's width.
+func shown(metric string) bool {
+	return metric == "reconstruction_loss" || metric == "gradient_norm"
+}
+
+// draw writes the table over the one drawn before. status is its last line.
+func (b *board) draw(status string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rows := make([]boardRow, 0, len(b.rows))
+	for _, row := range b.rows {
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(x, y boardRow) int { return cmp.Compare(x.layer, y.layer) })
+	const most = 24
+	var text strings.Builder
+	if b.drawn > 0 {
+		fmt.Fprintf(&text, "\x1b[%dA", b.drawn)
+	}
+	lines := 0
+	line := func(s string) {
+		text.WriteString("\x1b[2K" + s + "\n")
+		lines++
+	}
+	line(legend)
+	for i := range rows {
+		if i == most {
+			line(fmt.Sprintf("... and %d layers more", len(rows)-most))
+			break
+		}
+		line(rows[i].text())
+	}
+	line(status)
+	text.WriteString("\x1b[J")
+	b.drawn = lines
+	io.WriteString(b.out, text.String())
+}

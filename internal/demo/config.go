@@ -1,0 +1,83 @@
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// Config is what a demo can be told, as flags of a command.
+type Config struct {
+	Recording string        `placeholder:"FILE" type:"path" group:"What to play" help:"Avro object container file to play."`
+	Synthetic string        `placeholder:"layers=64,seeds=1000,rate=100" group:"What to play" help:"Make up load instead: layers, seeds a layer, frames a second in all."`
+	Speed     string        `group:"What to play" help:"How many times as fast as recorded, or max."`
+	Once      bool          `group:"What to play" help:"End after the recording, once its last windows have closed."`
+	For       time.Duration `group:"What to play" help:"End after this time; 0: at Ctrl-C."`
+	JSON      bool          `name:"json" group:"What to play" help:"Print the reconciliation as JSON on stdout, everything else on stderr."`
+
+	Data       string   `placeholder:"DIR" type:"path" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
+	Kafka      []string `placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
+	Prefix     string   `group:"Where" help:"What topic names begin with."`
+	Partitions int32    `group:"Where" help:"Partitions of new topics."`
+	IngestPort int      `group:"Where" help:"Preferred port of ingest; another is taken where it is in use."`
+	AdminPort  int      `group:"Where" help:"Preferred port of /metrics."`
+	BrokerPort int      `group:"Where" help:"Preferred port of the embedded broker."`
+
+	Window time.Duration `group:"Windows" help:"Length of a window. The other times follow from it; production's default is 10s."`
+	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it; production's default is 60s."`
+}
+
+// DefaultConfig returns the defaults of the flags. Windows are shorter than in
+// production, so that a newcomer need not wait for them.
+func DefaultConfig() Config {
+	return Config{
+		Recording:  "testdata/digits.avro",
+		Speed:      "1",
+		Prefix:     "kasmina",
+		Partitions: 4,
+		IngestPort: 8080,
+		AdminPort:  9103,
+		BrokerPort: 9092,
+		Window:     2 * time.Second,
+		Idle:       5 * time.Second,
+	}
+}
+
+// Validate names the first flag that is wrong.
+func (c Config) Validate() error {
+	if _, err := player.ParseSpeed(c.Speed); err != nil {
+		return err
+	}
+	if c.Synthetic != "" {
+		if _, err := player.ParseSynthetic(c.Synthetic); err != nil {
+			return err
+		}
+		if c.Once {
+			return errors.New("--once ends with a recording, and --synthetic has no end; give --for")
+		}
+	}
+	if c.For < 0 {
+		return fmt.Errorf("--for is %s; give a time above 0", c.For)
+	}
+	if c.Partitions < 1 {
+		return fmt.Errorf("--partitions is %d; give at least 1", c.Partitions)
+	}
+	if c.Data != "" && len(c.Kafka) > 0 {
+		return errors.New("--data is the embedded broker's directory and --kafka uses another broker; give one of them")
+	}
+	return c.windows().Validate()
+}
+
+// windows derives the engine's configuration from the window's length.
+func (c Config) windows() windows.Config {
+	w := windows.DefaultConfig()
+	w.Length = c.Window
+	w.OutOfOrderness = (c.Window / 10).Truncate(time.Microsecond)
+	w.AllowedLateness = (c.Window / 4).Truncate(time.Microsecond)
+	w.TickInterval = min(time.Second, (c.Window / 8).Truncate(time.Microsecond))
+	w.IdleHorizon = c.Idle
+	return w
+}

@@ -1,0 +1,145 @@
+// Package demo runs the whole of Oona in one process, on the packages that the
+// separate binaries run: a broker (embedded, or a given Kafka), ingest,
+// aggregate and exporter, and a player that sends a recorded run to ingest over
+// HTTP. At the end it reconciles what was sent with what was counted at every
+// station.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/player"
+)
+
+// Screen is where a demo shows itself.
+type Screen struct {
+	Out      io.Writer
+	Terminal bool // Out is a terminal: the table is redrawn in place
+}
+
+// Run plays until cfg's end or the end of ctx, settles and returns the
+// reconciliation. An error means that it could not be run; sums that do not
+// agree are not an error but are in the report.
+func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*Report, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	// Stopping the player must not stop the stations: they settle first.
+	stations, err := start(context.WithoutCancel(ctx), cfg, screen.Out, logger)
+	if err != nil {
+		return nil, err
+	}
+	report, err := stations.play(ctx, cfg, screen)
+	return report, errors.Join(err, stations.stop())
+}
+
+// play runs the player once or again and again, and reconciles.
+func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report, error) {
+	before, err := s.measure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.say(cfg)
+	if cfg.For > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cfg.For)
+		defer cancel()
+	}
+	show, err := s.show(screen)
+	if err != nil {
+		return nil, err
+	}
+	played, playErr := s.repeat(ctx, cfg)
+	after, settled, err := s.settle(context.WithoutCancel(ctx), before, cfg.Once, cfg.Idle)
+	show()
+	if err := errors.Join(playErr, err); err != nil {
+		return nil, err
+	}
+	report := before.until(after, played)
+	report.reconcile(cfg.Once)
+	if !settled {
+		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", settleTimeout)
+	}
+	return report, nil
+}
+
+// repeat plays run after run until ctx ends; one run with --once. A new run
+// begins when the windows of the one before have closed.
+func (s *stations) repeat(ctx context.Context, cfg Config) (player.Counts, error) {
+	var total player.Counts
+	for {
+		result, err := s.playRun(ctx, cfg)
+		total.Sent += result.Sent
+		total.Acknowledged += result.Acknowledged
+		total.Refused += result.Refused
+		switch {
+		case ctx.Err() != nil:
+			return total, nil
+		case err != nil:
+			return total, err
+		case cfg.Once:
+			return total, nil
+		}
+		for s.aggregate.Counts().OpenWindows > 0 {
+			if !sleep(ctx, pollInterval) {
+				return total, nil
+			}
+		}
+	}
+}
+
+// run is a player and the run that it plays.
+type run struct {
+	*player.Player
+	run oona.RunID
+}
+
+func (s *stations) playRun(ctx context.Context, cfg Config) (player.Result, error) {
+	playing := player.DefaultConfig()
+	playing.URL = s.ingestURL
+	playing.Run = oona.RunID(ulid.Make().String())
+	playing.Logger = s.logger
+	var err error
+	if playing.Speed, err = player.ParseSpeed(cfg.Speed); err != nil {
+		return player.Result{}, err
+	}
+	if cfg.Synthetic != "" {
+		if playing.Synthetic, err = player.ParseSynthetic(cfg.Synthetic); err != nil {
+			return player.Result{}, err
+		}
+	} else {
+		recording, err := os.Open(cfg.Recording)
+		if err != nil {
+			return player.Result{}, fmt.Errorf("open the recording (run from the repository, or name one with --recording, or make up load with --synthetic layers=8,seeds=100,rate=50): %w", err)
+		}
+		defer recording.Close()
+		playing.Recording = recording
+	}
+	p, err := player.New(playing)
+	if err != nil {
+		return player.Result{}, err
+	}
+	s.playing.Store(&run{p, playing.Run})
+	return p.Run(ctx)
+}
+
+// sleep waits for d and returns false where ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

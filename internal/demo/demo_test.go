@@ -1,0 +1,372 @@
+package demo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+const recording = "../../testdata/digits.avro"
+
+// brokers calls test with each broker that there is: the embedded one, and the
+// Kafka that OONA_KAFKA names (make kafka-up), which OONA_REQUIRE_KAFKA=1 demands.
+func brokers(t *testing.T, test func(t *testing.T, addresses []string)) {
+	t.Run("embedded", func(t *testing.T) {
+		broker, err := embedded.Start(t.Context(), embedded.Options{Logger: discard()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := broker.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		test(t, broker.Addrs)
+	})
+	t.Run("kafka", func(t *testing.T) {
+		addresses := os.Getenv("OONA_KAFKA")
+		if addresses == "" && os.Getenv("OONA_REQUIRE_KAFKA") == "1" {
+			t.Fatal("OONA_REQUIRE_KAFKA=1, and OONA_KAFKA names no brokers")
+		}
+		if addresses == "" {
+			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
+		}
+		test(t, strings.Split(addresses, ","))
+	})
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// testConfig plays the recording as fast as it goes, on topics of its own.
+func testConfig(addresses []string) Config {
+	cfg := DefaultConfig()
+	cfg.Recording = recording
+	cfg.Speed = "max"
+	cfg.Once = true
+	cfg.Kafka = addresses
+	cfg.Prefix = fmt.Sprintf("demo-test-%d", time.Now().UnixNano())
+	cfg.IngestPort, cfg.AdminPort, cfg.BrokerPort = 0, 0, 0
+	cfg.Window = time.Second
+	cfg.Idle = 2 * time.Second
+	return cfg
+}
+
+// total is what a layer's rollups must add up to.
+type total struct {
+	frames, readings int64
+	metrics          map[string]*metricTotal
+}
+
+type metricTotal struct {
+	count, notMeasured, infinite int64
+	sum, absolute, least, most   float64
+}
+
+// oracle adds the recording up, layer by layer, with plain loops.
+func oracle(t *testing.T) (layers map[oona.LayerID]*total, frames int64) {
+	t.Helper()
+	file, err := os.Open(recording)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	reader, err := avro.NewRecordingReader(bufio.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers = make(map[oona.LayerID]*total)
+	for {
+		entry, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return layers, frames
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entry.Frame == nil {
+			continue
+		}
+		frames++
+		sum := layers[entry.Frame.Layer]
+		if sum == nil {
+			sum = &total{metrics: make(map[string]*metricTotal)}
+			layers[entry.Frame.Layer] = sum
+		}
+		sum.add(entry.Frame)
+	}
+}
+
+func (s *total) add(f *oona.Frame) {
+	s.frames++
+	s.readings += int64(len(f.Seeds))
+	for _, c := range f.Metrics {
+		m := s.metrics[c.Name]
+		if m == nil {
+			m = &metricTotal{least: math.Inf(1), most: math.Inf(-1)}
+			s.metrics[c.Name] = m
+		}
+		for _, v := range c.Values {
+			x := float64(v)
+			switch {
+			case math.IsNaN(x):
+				m.notMeasured++
+			case math.IsInf(x, 0):
+				m.infinite++
+			default:
+				m.count++
+				m.sum += x
+				m.absolute += math.Abs(x)
+				m.least, m.most = min(m.least, x), max(m.most, x)
+			}
+		}
+	}
+}
+
+// The recorded run goes through the broker, the stages and the exporter, and
+// nothing is lost, counted twice or counted wrong on the way.
+func TestRecordingReachesPrometheus(t *testing.T) {
+	want, frames := oracle(t)
+	if len(want) < 3 || frames < 100 {
+		t.Fatalf("the recording has %d layers and %d frames: that proves little", len(want), frames)
+	}
+	brokers(t, func(t *testing.T, addresses []string) {
+		cfg := testConfig(addresses)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		var screen bytes.Buffer
+		s, err := start(ctx, cfg, &screen, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := s.play(ctx, cfg, Screen{Out: &screen})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkReport(t, report, frames)
+		rollups := readRollups(t, s.bus, s.topics)
+		checkRollups(t, rollups, want)
+		checkMetrics(t, s.adminURL, want)
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(screen.String(), "window closed") {
+			t.Errorf("no closed window was shown:\n%s", screen.String())
+		}
+	})
+}
+
+func checkReport(t *testing.T, r *Report, frames int64) {
+	t.Helper()
+	if !r.Agree {
+		t.Errorf("the sums do not agree: %+v", r.Checks)
+	}
+	if r.Sent != frames || r.Acknowledged != frames || r.Accepted != frames || r.Records != frames || r.Folded != frames {
+		t.Errorf("of %d frames sent %d, acknowledged %d, accepted %d, on the topic %d, folded %d", frames, r.Sent, r.Acknowledged, r.Accepted, r.Records, r.Folded)
+	}
+	if r.Late+r.Duplicate+r.Quarantined+r.Overflowed+r.Dead != 0 {
+		t.Errorf("a clean run has side records: %+v", r)
+	}
+	if r.RollupsEmitted == 0 || r.OpenWindows != 0 {
+		t.Errorf("%d rollups, %d windows open", r.RollupsEmitted, r.OpenWindows)
+	}
+}
+
+// readRollups reads both rollup topics from their beginning to their end.
+func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []oona.Rollup {
+	t.Helper()
+	log, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var rollups []oona.Rollup
+	for _, group := range []oona.Group{oona.Health, oona.Performance} {
+		ends, err := bus.HighWater(ctx, cfg, topics.Rollup(group))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := int64(0)
+		for _, end := range ends[topics.Rollup(group)] {
+			left += end
+		}
+		messages, err := log.Subscribe(ctx, topics.Rollup(group))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ; left > 0; left-- {
+			msg, open := <-messages
+			if !open {
+				t.Fatalf("%d rollups of %s were not read in time", left, group)
+			}
+			var r oona.Rollup
+			if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
+				t.Fatal(err)
+			}
+			rollups = append(rollups, r)
+			msg.Ack()
+		}
+	}
+	return rollups
+}
+
+func checkRollups(t *testing.T, rollups []oona.Rollup, want map[oona.LayerID]*total) {
+	t.Helper()
+	got := make(map[oona.LayerID]*total)
+	for i := range rollups {
+		r := &rollups[i]
+		if r.Hash != r.ContentHash() {
+			t.Errorf("a rollup of %s differs from its hash", r.Layer)
+		}
+		sum := got[r.Layer]
+		if sum == nil {
+			sum = &total{metrics: make(map[string]*metricTotal)}
+			got[r.Layer] = sum
+		}
+		if r.Group == oona.Health {
+			sum.frames += r.Frames
+			sum.readings += r.Readings
+		}
+		for _, m := range r.Metrics {
+			into := sum.metrics[m.Name]
+			if into == nil {
+				into = &metricTotal{least: math.Inf(1), most: math.Inf(-1)}
+				sum.metrics[m.Name] = into
+			}
+			into.count += m.Count
+			into.notMeasured += m.NotMeasured
+			into.infinite += m.Infinite
+			into.sum += m.Sum
+			if m.Count > 0 {
+				into.least, into.most = min(into.least, m.Min), max(into.most, m.Max)
+			}
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("rollups of %d layers, want %d", len(got), len(want))
+	}
+	for layer, w := range want {
+		g := got[layer]
+		if g == nil {
+			t.Errorf("layer %s has no rollup", layer)
+			continue
+		}
+		if g.frames != w.frames || g.readings != w.readings {
+			t.Errorf("layer %s: %d frames, %d readings; want %d, %d", layer, g.frames, g.readings, w.frames, w.readings)
+		}
+		for name, wm := range w.metrics {
+			gm := g.metrics[name]
+			if gm == nil {
+				t.Errorf("layer %s has no %s", layer, name)
+				continue
+			}
+			if gm.count != wm.count || gm.notMeasured != wm.notMeasured || gm.infinite != wm.infinite || wm.count > 0 && (gm.least != wm.least || gm.most != wm.most) {
+				t.Errorf("layer %s, %s: got %+v, want %+v", layer, name, *gm, *wm)
+			}
+			if math.Abs(gm.sum-wm.sum) > 1e-9*wm.absolute {
+				t.Errorf("layer %s, %s: sum %v, want %v", layer, name, gm.sum, wm.sum)
+			}
+		}
+	}
+}
+
+// checkMetrics scrapes the exporter as Prometheus does.
+func checkMetrics(t *testing.T, url string, want map[oona.LayerID]*total) {
+	t.Helper()
+	response, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := make(map[string]float64)
+	for _, m := range families["kasmina_layer_frames_total"].GetMetric() {
+		frames[label(m, "layer")] += m.GetCounter().GetValue()
+	}
+	for layer, w := range want {
+		if frames[string(layer)] != float64(w.frames) {
+			t.Errorf("Prometheus reads %v frames of layer %s, want %d", frames[string(layer)], layer, w.frames)
+		}
+	}
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, pair := range m.GetLabel() {
+		if pair.GetName() == name {
+			return pair.GetValue()
+		}
+	}
+	return ""
+}
+
+// A report that does not add up must say so.
+func TestReconcileNoticesWhatIsMissing(t *testing.T) {
+	whole := Report{Sent: 10, Acknowledged: 9, Refused: 1, Accepted: 9, Records: 9, Folded: 6, Duplicate: 1, Late: 1, Dead: 1,
+		SideRecords: SideRecords{Late: 1, Dead: 1}, RollupsEmitted: 4, RollupsOnBus: 4, RollupsRead: 4}
+	whole.reconcile(true)
+	if !whole.Agree {
+		t.Fatalf("a whole report does not agree: %+v", whole.Checks)
+	}
+	for name, spoil := range map[string]func(*Report){
+		"an answer is missing":           func(r *Report) { r.Acknowledged-- },
+		"acknowledged, never accepted":   func(r *Report) { r.Accepted = 8 },
+		"accepted, not on the topic":     func(r *Report) { r.Records = 8 },
+		"a record is not counted":        func(r *Report) { r.Folded-- },
+		"late, not on the late topic":    func(r *Report) { r.SideRecords.Late = 0 },
+		"a dead letter too many":         func(r *Report) { r.SideRecords.Dead = 2 },
+		"a rollup did not reach the bus": func(r *Report) { r.RollupsOnBus = 3 },
+		"a rollup was not read":          func(r *Report) { r.RollupsRead = 3 },
+		"a window is open":               func(r *Report) { r.OpenWindows = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := whole
+			spoil(&r)
+			r.reconcile(true)
+			if r.Agree {
+				t.Errorf("agrees: %+v", r.Checks)
+			}
+			var text strings.Builder
+			if err := r.Print(&text); err != nil || !strings.Contains(text.String(), "DISAGREE") {
+				t.Errorf("Print says %q, %v", text.String(), err)
+			}
+		})
+	}
+}
+
+func TestBarShowsEveryState(t *testing.T) {
+	c := oona.SeedCensus{Seen: 1000}
+	c.ByState[oona.Dormant] = 990
+	c.ByState[oona.Culled] = 1
+	c.ByState[oona.Training] = 9
+	got := bar(&c)
+	if len(got) != barWidth || strings.Count(got, "x") != 1 || strings.Count(got, "T") != 1 {
+		t.Errorf("bar is %q", got)
+	}
+	if empty := bar(&oona.SeedCensus{}); len(empty) != barWidth {
+		t.Errorf("bar of nothing is %q", empty)
+	}
+}

@@ -1,0 +1,126 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/pipeline/export"
+)
+
+const (
+	pollInterval = 50 * time.Millisecond
+	// settleTimeout bounds the wait for what is on its way, beside the time
+	// that the last windows need to become idle.
+	settleTimeout = 30 * time.Second
+)
+
+// measure is what every station has counted, and how long the topics are.
+type measure struct {
+	accepted  int64
+	aggregate aggregate.Counts
+	export    export.Counts
+	records   int64 // on the seed-metrics topic, Oona's own included
+	rollups   int64 // on both rollup topics
+	side      SideRecords
+}
+
+// measure asks the stations first and the topics last, so that a count is
+// never ahead of its topic.
+func (s *stations) measure(ctx context.Context) (measure, error) {
+	m := measure{
+		accepted:  s.ingest.Counts().Frames,
+		aggregate: s.aggregate.Counts(),
+		export:    s.export.Counts(),
+	}
+	t := s.topics
+	ends, err := bus.HighWater(ctx, s.bus, t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)
+	if err != nil {
+		return measure{}, fmt.Errorf("measure the topics: %w", err)
+	}
+	length := func(topic string) (n int64) {
+		for _, end := range ends[topic] {
+			n += end
+		}
+		return n
+	}
+	m.records = length(t.SeedMetrics)
+	m.rollups = length(t.LayerHealth) + length(t.LayerPerformance)
+	m.side = SideRecords{Late: length(t.Late), Quarantine: length(t.Quarantine), Overflow: length(t.Overflow), Dead: length(t.SeedMetricsDead)}
+	return m, nil
+}
+
+// settled reports whether everything on the bus has been read, and everything
+// emitted is on the bus.
+func (m measure) settled(since measure) bool {
+	c, b := m.aggregate, since.aggregate
+	read := c.Folded + c.Duplicate + c.Late + c.Quarantined + c.Overflowed + c.Dead + c.Own -
+		(b.Folded + b.Duplicate + b.Late + b.Quarantined + b.Overflowed + b.Dead + b.Own)
+	emitted := c.Rollups - b.Rollups
+	return read == m.records-since.records && emitted == m.rollups-since.rollups && m.readRollups() == m.rollups
+}
+
+// readRollups are the rollup records that the exporter has read, from the
+// beginning of their topics.
+func (m measure) readRollups() int64 {
+	return m.export.Rollups + m.export.Repeats + m.export.Undecodable
+}
+
+// settle waits until all records and rollups have been read, and with close
+// until the last windows have closed by idleness and ticks.
+func (s *stations) settle(ctx context.Context, since measure, closing bool, idle time.Duration) (measure, bool, error) {
+	timeout := settleTimeout
+	if closing {
+		timeout += 2 * idle
+	}
+	deadline := time.Now().Add(timeout)
+	for {
+		m, err := s.measure(ctx)
+		if err != nil {
+			return m, false, err
+		}
+		if m.settled(since) && (!closing || m.aggregate.OpenWindows == 0) {
+			return m, true, nil
+		}
+		if time.Now().After(deadline) {
+			return m, false, nil
+		}
+		if err := s.failed(); err != nil {
+			return m, false, err
+		}
+		sleep(ctx, pollInterval)
+	}
+}
+
+// until returns the report of what came between two measures.
+func (m measure) until(end measure, played player.Counts) *Report {
+	from, to := m.aggregate, end.aggregate
+	own := to.Own - from.Own
+	return &Report{
+		Sent:         played.Sent,
+		Acknowledged: played.Acknowledged,
+		Refused:      played.Refused,
+		Unanswered:   played.Unanswered(),
+		Accepted:     end.accepted - m.accepted,
+		Records:      end.records - m.records - own,
+		Folded:       to.Folded - from.Folded,
+		Duplicate:    to.Duplicate - from.Duplicate,
+		Late:         to.Late - from.Late,
+		Quarantined:  to.Quarantined - from.Quarantined,
+		Overflowed:   to.Overflowed - from.Overflowed,
+		Dead:         to.Dead - from.Dead,
+		SideRecords: SideRecords{
+			Late:       end.side.Late - m.side.Late,
+			Quarantine: end.side.Quarantine - m.side.Quarantine,
+			Overflow:   end.side.Overflow - m.side.Overflow,
+			Dead:       end.side.Dead - m.side.Dead,
+		},
+		RollupsEmitted: to.Rollups - from.Rollups,
+		RollupsOnBus:   end.rollups - m.rollups,
+		RollupsRead:    end.export.Rollups + end.export.Repeats - m.export.Rollups - m.export.Repeats,
+		OpenWindows:    to.OpenWindows,
+	}
+}

@@ -1,0 +1,113 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// say tells where everything is and how to look at it.
+func (s *stations) say(cfg Config) {
+	broker := strings.Join(s.bus.Brokers, ",")
+	kind := "Kafka"
+	if s.embedded {
+		kind = "embedded broker, for testing; production means Kafka"
+	}
+	fmt.Fprintf(s.out, `Oona is running: %s
+  windows  of %s, idle after %s (production: 10s and 60s)
+  ingest   %s/v1/frames
+  metrics  %s/metrics
+  broker   %s (%s)
+Look at it from another terminal:
+  curl -s %s/metrics | grep ^kasmina_layer_seeds
+  kcat -b %s -C -t %s -o beginning -e -f '%%p/%%o %%T %%S bytes\n'
+  prometheus: scrape_configs: [{job_name: oona, static_configs: [{targets: ["%s"]}]}]
+
+`,
+		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, kind,
+		s.adminURL, s.bus.Brokers[0], s.topics.LayerHealth, strings.TrimPrefix(s.adminURL, "http://"))
+}
+
+func what(cfg Config) string {
+	if cfg.Synthetic != "" {
+		return "synthetic load, " + cfg.Synthetic
+	}
+	return fmt.Sprintf("%s at speed %s", cfg.Recording, cfg.Speed)
+}
+
+// show reads the rollups of this demo from the bus, as anyone could, and shows
+// them until the returned function is called.
+func (s *stations) show(screen Screen) (stop func(), err error) {
+	log, err := bus.NewLogReader(s.bus, bus.LogReaderOptions{From: time.Now()}, s.logger)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b := newBoard(screen.Out, screen.Terminal)
+	var shown sync.WaitGroup
+	for _, topic := range []string{s.topics.LayerHealth, s.topics.LayerPerformance} {
+		messages, err := log.Subscribe(ctx, topic)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		shown.Go(func() { s.follow(b, messages) })
+	}
+	shown.Go(func() { s.draw(ctx, b) })
+	return func() {
+		cancel()
+		shown.Wait()
+		if err := log.Close(); err != nil {
+			s.logger.Warn("cannot close the table's reader", "err", err)
+		}
+	}, nil
+}
+
+func (s *stations) follow(b *board, messages <-chan *message.Message) {
+	var r oona.Rollup
+	for msg := range messages {
+		if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
+			s.logger.Warn("cannot read a rollup", "err", err)
+		} else {
+			b.update(&r)
+		}
+		msg.Ack()
+	}
+}
+
+// draw repaints a terminal twice a second; elsewhere it writes a line of
+// progress every five seconds.
+func (s *stations) draw(ctx context.Context, b *board) {
+	interval := 5 * time.Second
+	if b.terminal {
+		interval = 500 * time.Millisecond
+	}
+	for sleep(ctx, interval) {
+		if b.terminal {
+			b.draw(s.progress())
+		} else {
+			fmt.Fprintln(b.out, s.progress())
+		}
+	}
+	if b.terminal {
+		b.draw(s.progress())
+	}
+}
+
+func (s *stations) progress() string {
+	p := s.playing.Load()
+	if p == nil {
+		return "starting"
+	}
+	sent, folded := p.Counts(), s.aggregate.Counts()
+	return fmt.Sprintf("run %s: %d frames sent, %d acknowledged; %d folded, %d late, %d windows open, %d rollups",
+		p.run, sent.Sent, sent.Acknowledged, folded.Folded, folded.Late, folded.OpenWindows, folded.Rollups)
+}

@@ -1,0 +1,258 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/pipeline/export"
+	"github.com/morphogenetic/oona/pipeline/ingest"
+)
+
+// stations are the broker and the three stages, running.
+type stations struct {
+	topics    oona.Topics
+	bus       bus.Config
+	ingest    *ingest.Stage
+	aggregate *aggregate.Stage
+	export    *export.Stage
+
+	ingestURL string
+	adminURL  string
+	embedded  bool
+	out       io.Writer
+	logger    *slog.Logger
+	playing   atomic.Pointer[run]
+
+	ended   chan struct{} // closed once the stages have ended, with outcome
+	outcome error
+	cancel  context.CancelFunc
+	closers []func() error // of what the stages use, in the order of opening
+}
+
+// start brings the stations up and returns when all are ready.
+func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) (_ *stations, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &stations{out: out, logger: logger, cancel: cancel, ended: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	components, err := s.build(ctx, cfg)
+	if err != nil {
+		close(s.ended)
+		return nil, err
+	}
+	before, err := s.measure(ctx)
+	if err != nil {
+		close(s.ended)
+		return nil, err
+	}
+	go func() {
+		defer close(s.ended)
+		s.outcome = worker.RunAll(ctx, settleTimeout, components...)
+	}()
+	// The aggregator reads all records again, and emits again.
+	return s, s.awaitReady(ctx, measure{rollups: before.rollups})
+}
+
+// build makes everything that runs:
+//
+//	player --HTTP--> ingest --> broker --> aggregate --> broker --> exporter --> admin (/metrics)
+func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, error) {
+	if err := s.openBus(ctx, cfg); err != nil {
+		return nil, err
+	}
+	known, err := catalogue.Default()
+	if err != nil {
+		return nil, err
+	}
+	registry := worker.NewRegistry()
+	runIngest, err := s.buildIngest(ctx, cfg, registry)
+	if err != nil {
+		return nil, err
+	}
+	runAggregate, err := s.buildAggregate(cfg, known, registry)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.buildExport(known, registry); err != nil {
+		return nil, err
+	}
+	listener, err := s.listen(ctx, "metrics", cfg.AdminPort)
+	if err != nil {
+		return nil, err
+	}
+	s.adminURL = "http://" + listener.Addr().String()
+	admin := worker.NewAdmin("oona demo", listener, registry, s.logger)
+	admin.ReadyWhen("stations", s.ready)
+	return []worker.Component{
+		{Name: "ingest", Run: runIngest},
+		{Name: "aggregate", Run: runAggregate},
+		{Name: "exporter", Run: s.export.Run},
+		{Name: "admin server", Run: admin.Run},
+	}, nil
+}
+
+// openBus starts the embedded broker, or takes the given one, and makes the
+// topics.
+func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
+	if s.topics, err = oona.NewTopics(cfg.Prefix); err != nil {
+		return err
+	}
+	s.bus = bus.Config{Brokers: cfg.Kafka, ClientID: "oona-demo"}
+	if len(cfg.Kafka) == 0 {
+		data := cfg.Data
+		if data == "" {
+			if data, err = os.MkdirTemp("", "oona-demo-"); err != nil {
+				return fmt.Errorf("make a directory for the embedded broker: %w", err)
+			}
+			s.closers = append(s.closers, func() error { return os.RemoveAll(data) })
+		}
+		broker, err := embedded.Start(ctx, embedded.Options{DataDir: data, Port: cfg.BrokerPort, Logger: s.logger})
+		if err != nil {
+			return err
+		}
+		s.closers = append(s.closers, broker.Close)
+		s.embedded = true
+		s.bus.Brokers = broker.Addrs
+		if len(broker.Addrs) > 0 && !strings.HasSuffix(broker.Addrs[0], fmt.Sprintf(":%d", cfg.BrokerPort)) {
+			fmt.Fprintf(s.out, "Port %d is taken: the broker listens on %s instead.\n", cfg.BrokerPort, broker.Addrs[0])
+		}
+	}
+	_, err = bus.ApplyTopics(ctx, s.bus, s.topics.Specs(cfg.Partitions))
+	return err
+}
+
+func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *prometheus.Registry) (func(context.Context) error, error) {
+	publisher, err := bus.NewPublisher(s.bus, bus.PublisherOptions{})
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, publisher.Close)
+	stage := ingest.DefaultConfig()
+	stage.Topic = s.topics.SeedMetrics
+	stage.Instance = "demo"
+	if s.ingest, err = ingest.New(stage, publisher, registry, s.logger); err != nil {
+		return nil, err
+	}
+	listener, err := s.listen(ctx, "ingest", cfg.IngestPort)
+	if err != nil {
+		return nil, err
+	}
+	s.ingestURL = "http://" + listener.Addr().String()
+	return func(ctx context.Context) error { return s.ingest.Run(ctx, listener) }, nil
+}
+
+func (s *stations) buildAggregate(cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
+	publisher, err := bus.NewPublisher(s.bus, bus.PublisherOptions{Patience: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, publisher.Close)
+	stage := aggregate.Config{Worker: "demo", Topics: s.topics, Windows: cfg.windows(), Limits: oona.DefaultFrameLimits}
+	if s.aggregate, err = aggregate.New(stage, known.Metric, publisher, registry, s.logger); err != nil {
+		return nil, err
+	}
+	subscriber, err := bus.NewGroupSubscriber(s.bus, cfg.Prefix+"-demo", s.aggregate, s.logger)
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, subscriber.Close)
+	return func(ctx context.Context) error { return s.aggregate.Run(ctx, subscriber) }, nil
+}
+
+func (s *stations) buildExport(known *catalogue.Catalogue, registry *prometheus.Registry) error {
+	log, err := bus.NewLogReader(s.bus, bus.LogReaderOptions{}, s.logger)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, log.Close)
+	stage := export.DefaultConfig()
+	stage.Topics = s.topics
+	s.export, err = export.New(stage, log, known, registry, s.logger)
+	return err
+}
+
+// listen opens the preferred port on loopback, or another where it is taken.
+func (s *stations) listen(ctx context.Context, what string, port int) (net.Listener, error) {
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	listener, err := worker.Listen(ctx, "--"+what+"-port", address)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return listener, err
+	}
+	if listener, err = worker.Listen(ctx, "--"+what+"-port", "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(s.out, "Port %d is taken: %s listens on %s instead.\n", port, what, listener.Addr())
+	return listener, nil
+}
+
+// ready returns why a station is not ready, or nil.
+func (s *stations) ready() error {
+	return errors.Join(s.ingest.Ready(), s.aggregate.Ready(), s.export.Ready())
+}
+
+// awaitReady waits until all stations are ready and have read what older demos
+// left in the data directory.
+func (s *stations) awaitReady(ctx context.Context, since measure) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		why := s.ready()
+		if why == nil {
+			m, err := s.measure(ctx)
+			if err != nil {
+				return err
+			}
+			if m.settled(since) {
+				return nil
+			}
+			why = errors.New("reading what the topics hold")
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the stations did not become ready: %w", why)
+		}
+		if err := s.failed(); err != nil {
+			return err
+		}
+		sleep(ctx, pollInterval)
+	}
+}
+
+// failed returns why the stages have ended, nil while they run.
+func (s *stations) failed() error {
+	select {
+	case <-s.ended:
+		return errors.Join(errors.New("a station has stopped"), s.outcome)
+	default:
+		return nil
+	}
+}
+
+// stop ends the stages, then closes what they used, last opened first.
+func (s *stations) stop() error {
+	s.cancel()
+	<-s.ended
+	err := s.outcome
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.closers[i]())
+	}
+	return err
+}
