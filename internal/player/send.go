@@ -1,0 +1,151 @@
+package player
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+const (
+	firstPause = 100 * time.Millisecond
+	longPause  = 5 * time.Second
+	// longestWait is the most that a Retry-After is followed.
+	longestWait = time.Minute
+	// problemBytes is how much of an answer that is not a success is read.
+	problemBytes = 64 << 10
+)
+
+// sender posts batches to ingest. An attempt that may help is made again with
+// the same bytes: a frame that ingest has had already is folded once.
+type sender struct {
+	cfg    *Config
+	client *http.Client
+	counts *counters
+}
+
+// Refusal is ingest's answer that it does not take a request.
+type Refusal struct {
+	Status int
+	Title  string // of the problem, or the status in words
+	Detail string // of the problem, or the body's beginning
+	after  time.Duration
+}
+
+func (r *Refusal) Error() string {
+	if r.Detail == "" {
+		return fmt.Sprintf("ingest answered %d %s", r.Status, r.Title)
+	}
+	return fmt.Sprintf("ingest answered %d %s: %s", r.Status, r.Title, r.Detail)
+}
+
+// passing reports whether the same request may succeed later.
+func (r *Refusal) passing() bool {
+	return r.Status >= 500 || r.Status == http.StatusTooManyRequests || r.Status == http.StatusRequestTimeout
+}
+
+func (s *sender) send(ctx context.Context, b *batch) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = firstPause, longPause
+	s.counts.sent.Add(int64(b.frames))
+	attempt := func() (struct{}, error) {
+		s.counts.bytes.Add(int64(len(b.body)))
+		return struct{}{}, retriable(s.post(ctx, b.body))
+	}
+	_, err := backoff.Retry(ctx, attempt,
+		backoff.WithBackOff(pauses),
+		backoff.WithMaxElapsedTime(s.cfg.Patience),
+		backoff.WithNotify(func(err error, wait time.Duration) {
+			s.counts.retries.Add(1)
+			s.cfg.Logger.Warn("sending again", "frames", b.frames, "wait", wait, "error", err)
+		}))
+	if err == nil {
+		s.counts.acknowledged.Add(int64(b.frames))
+		s.counts.readings.Add(int64(b.readings))
+		return nil
+	}
+	if refusal, ok := errors.AsType[*Refusal](err); ok && !refusal.passing() {
+		s.counts.refused.Add(int64(b.frames))
+	}
+	return fmt.Errorf("sending %d frames to %s: %w", b.frames, s.cfg.URL, err)
+}
+
+// retriable tells backoff what to make of an error: of all errors, only a
+// refusal that will not pass is the end.
+func retriable(err error) error {
+	refusal, ok := errors.AsType[*Refusal](err)
+	switch {
+	case !ok:
+		return err
+	case !refusal.passing():
+		return backoff.Permanent(err)
+	case refusal.after > 0:
+		return fmt.Errorf("%w; %w", err, &backoff.RetryAfterError{Duration: min(refusal.after, longestWait)})
+	}
+	return err
+}
+
+// post makes one attempt. It is not broken off when ctx is done, so that what
+// ingest made of the frames is known; the timeout bounds it.
+func (s *sender) post(ctx context.Context, body []byte) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.RequestTimeout)
+	defer cancel()
+	endpoint := strings.TrimSuffix(s.cfg.URL, "/") + "/v1/frames"
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
+	if err != nil {
+		return backoff.Permanent(err)
+	}
+	request.Header.Set("Content-Type", "application/avro")
+	response, err := s.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // it was only read
+	answer, err := io.ReadAll(io.LimitReader(response.Body, problemBytes))
+	switch {
+	case response.StatusCode == http.StatusOK || response.StatusCode == http.StatusAccepted:
+		return nil // whatever became of the body: the frames are taken
+	case err != nil:
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	return refusal(response, answer)
+}
+
+// refusal reads what went wrong, as application/problem+json or as text.
+func refusal(response *http.Response, answer []byte) *Refusal {
+	r := &Refusal{
+		Status: response.StatusCode,
+		Title:  http.StatusText(response.StatusCode),
+		after:  retryAfter(response.Header.Get("Retry-After"), time.Now()),
+	}
+	var problem struct{ Title, Detail string }
+	if json.Unmarshal(answer, &problem) == nil && problem.Title+problem.Detail != "" {
+		if problem.Title != "" {
+			r.Title = problem.Title
+		}
+		r.Detail = problem.Detail
+		return r
+	}
+	const most = 200
+	r.Detail = strings.TrimSpace(string(answer[:min(len(answer), most)]))
+	return r
+}
+
+// retryAfter reads the header's value: seconds, or a date. Zero: none.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(value); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return at.Sub(now)
+	}
+	return 0
+}

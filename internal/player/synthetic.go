@@ -1,0 +1,243 @@
+package player
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Synthetic describes load to make up: frames of every layer in turn. The
+// same description makes the same frames, but for their times.
+type Synthetic struct {
+	Layers    int
+	Seeds     int     // of each layer
+	Rate      float64 // frames a second, of all layers together
+	Producers int     // each sends the frames of its own layers
+	Frames    int64   // in all; 0: without end
+	Seed      uint64  // of the random values
+}
+
+// DefaultSynthetic is a small network.
+var DefaultSynthetic = Synthetic{Layers: 8, Seeds: 1_000, Rate: 50, Producers: 2, Seed: 1}
+
+const maxLayers = 100_000
+
+// ParseSynthetic reads a description such as layers=64,seeds=1000,rate=100.
+// What is left out is as in DefaultSynthetic.
+func ParseSynthetic(text string) (Synthetic, error) {
+	s := DefaultSynthetic
+	s.Producers = 0
+	for part := range strings.SplitSeq(text, ",") {
+		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok {
+			return Synthetic{}, fmt.Errorf("synthetic load: %q is not key=value; write e.g. layers=64,seeds=1000,rate=100", part)
+		}
+		if err := s.set(key, value); err != nil {
+			return Synthetic{}, fmt.Errorf("synthetic load: %s=%s: %w", key, value, err)
+		}
+	}
+	if s.Producers == 0 {
+		s.Producers = min(DefaultSynthetic.Producers, s.Layers)
+	}
+	return s, s.validate()
+}
+
+func (s *Synthetic) set(key, value string) (err error) {
+	switch key {
+	case "layers":
+		s.Layers, err = strconv.Atoi(value)
+	case "seeds":
+		s.Seeds, err = strconv.Atoi(value)
+	case "producers":
+		s.Producers, err = strconv.Atoi(value)
+	case "rate":
+		s.Rate, err = strconv.ParseFloat(value, 64)
+	case "frames":
+		s.Frames, err = strconv.ParseInt(value, 10, 64)
+	case "seed":
+		s.Seed, err = strconv.ParseUint(value, 10, 64)
+	default:
+		return errors.New("unknown key; keys are layers, seeds, rate, producers, frames, seed")
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		return errors.New("the number is too large")
+	}
+	if err != nil {
+		return errors.New("not a number of that kind")
+	}
+	return nil
+}
+
+func (s Synthetic) validate() error {
+	switch seeds := oona.DefaultFrameLimits.Seeds; {
+	case s.Layers < 1 || s.Layers > maxLayers:
+		return fmt.Errorf("synthetic load: layers is %d; give 1 to %d", s.Layers, maxLayers)
+	case s.Seeds < 1 || s.Seeds > seeds:
+		return fmt.Errorf("synthetic load: seeds is %d; give 1 to %d", s.Seeds, seeds)
+	case !(s.Rate > 0) || math.IsInf(s.Rate, 0):
+		return fmt.Errorf("synthetic load: rate is %v; give frames a second above 0", s.Rate)
+	case s.Producers < 1 || s.Producers > s.Layers: // a producer has at least one layer
+		return fmt.Errorf("synthetic load: producers is %d; give 1 to the number of layers, %d", s.Producers, s.Layers)
+	case s.Frames < 0:
+		return fmt.Errorf("synthetic load: frames is %d; give 0 (without end) or more", s.Frames)
+	}
+	return nil
+}
+
+func (s Synthetic) sources() []source {
+	ids := make([]oona.SeedID, s.Seeds)
+	for i := range ids {
+		ids[i] = oona.SeedID(i)
+	}
+	table := s.columns()
+	sources := make([]source, s.Producers)
+	for p := range sources {
+		sources[p] = newGenerator(s, p, ids, table)
+	}
+	return sources
+}
+
+// variants is how many frames' worth of values are drawn; frames repeat them,
+// so that making a frame costs less than taking it in.
+const variants = 16
+
+// columns draws the values: variants times the eight metrics.
+func (s Synthetic) columns() [][]oona.Column {
+	random := rand.New(rand.NewPCG(s.Seed, 0))
+	table := make([][]oona.Column, variants)
+	for v := range table {
+		for _, m := range synthesized {
+			values := make([]float32, s.Seeds)
+			for i := range values {
+				values[i] = m.draw(random)
+			}
+			table[v] = append(table[v], oona.Column{Name: m.name, Values: values})
+		}
+	}
+	return table
+}
+
+// metric is how one metric's values are drawn: log-normal about the median,
+// with sigma the standard deviation of the logarithm.
+type metric struct {
+	name          string
+	median, sigma float64
+	ratio         bool // not above 1
+	signed        bool // either sign
+}
+
+// The metrics of the default catalogue.
+var synthesized = []metric{
+	{name: "reconstruction_loss", median: 0.4, sigma: 0.6},
+	{name: "gradient_norm", median: 0.05, sigma: 1},
+	{name: "activation_variance", median: 0.2, sigma: 0.5},
+	{name: "dead_fraction", median: 0.1, sigma: 0.8, ratio: true},
+	{name: "weight_norm", median: 5, sigma: 0.2},
+	{name: "improvement", median: 0.005, sigma: 1, signed: true},
+	{name: "blend", median: 0.5, sigma: 0.7, ratio: true},
+	{name: "compute_seconds", median: 50e-6, sigma: 0.4},
+}
+
+// unmeasured is the share of values that are NaN.
+const unmeasured = 0.02
+
+func (m metric) draw(random *rand.Rand) float32 {
+	if random.Float64() < unmeasured {
+		return float32(math.NaN())
+	}
+	value := m.median * math.Exp(m.sigma*random.NormFloat64())
+	if m.ratio {
+		value = min(value, 1)
+	}
+	if m.signed && random.Uint64()&1 == 0 {
+		value = -value
+	}
+	return float32(value)
+}
+
+// generator is the source of one synthetic producer. Frame k of the load is
+// of layer k modulo the layers, and due k / rate seconds after the start.
+type generator struct {
+	spec     Synthetic
+	number   int
+	table    [][]oona.Column
+	layers   []oona.LayerID
+	states   [][]oona.State // by layer; nil: another producer's
+	random   *rand.Rand
+	index    int64 // of the load's next frame
+	sequence int64
+	frame    oona.Frame
+}
+
+func newGenerator(s Synthetic, number int, ids []oona.SeedID, table [][]oona.Column) *generator {
+	g := &generator{
+		spec: s, number: number, table: table,
+		layers: make([]oona.LayerID, s.Layers),
+		states: make([][]oona.State, s.Layers),
+		random: rand.New(rand.NewPCG(s.Seed, uint64(number)+1)),
+	}
+	for layer := number; layer < s.Layers; layer += s.Producers {
+		g.layers[layer] = oona.LayerID(fmt.Sprintf("layer.%d", layer))
+		g.states[layer] = make([]oona.State, s.Seeds)
+	}
+	g.frame = oona.Frame{Producer: oona.ProducerID(fmt.Sprintf("synthetic-%d", number)), Seeds: ids}
+	return g
+}
+
+func (g *generator) next() (*oona.Frame, oona.Micros, bool) {
+	layers := int64(g.spec.Layers)
+	for g.states[g.index%layers] == nil {
+		g.index++
+	}
+	if g.spec.Frames > 0 && g.index >= g.spec.Frames {
+		return nil, 0, false
+	}
+	layer, step := int(g.index%layers), g.index/layers
+	g.grow(g.states[layer], step)
+	f := &g.frame
+	f.Epoch = 0
+	f.Layer, f.Sequence, f.Step = g.layers[layer], g.sequence, step
+	f.States = g.states[layer]
+	f.Metrics = g.table[(int64(layer)*7+step)%variants]
+	due := oona.Micros(float64(g.index) / g.spec.Rate * 1e6)
+	g.sequence++
+	g.index++
+	return f, due, true
+}
+
+// growthPeriod is how many frames of a layer pass between two transitions of
+// one of its seeds.
+const growthPeriod = 64
+
+// grow takes every growthPeriod-th seed of the layer one step on, until all
+// have come to an end of the lifecycle.
+func (g *generator) grow(states []oona.State, step int64) {
+	for seed := int(step % growthPeriod); seed < len(states); seed += growthPeriod {
+		if state := states[seed]; !state.Terminal() {
+			states[seed] = g.successor(state)
+		}
+	}
+}
+
+// failing is the share of transitions that end a seed before it is fossilized.
+const failing = 0.1
+
+// successor draws one of the states that state can become: mostly the first,
+// which is the next on the way to FOSSILIZED.
+func (g *generator) successor(state oona.State) oona.State {
+	next := state + 1
+	if g.random.Float64() >= failing {
+		return next
+	}
+	for end := oona.Culled; end.Valid(); end++ {
+		if state.CanBecome(end) {
+			return end
+		}
+	}
+	return next
+}
