@@ -2,7 +2,7 @@
 // accumulated, and the last closed window.
 //
 //	layer.health ------> export.Stage --> /metrics of the admin server
-//	layer.performance --^
+//	layer.performance --^    (of any number of partitions)
 //
 // It reads the topics by itself, without a consumer group: any number of
 // exporters may run beside each other, and each shows everything.
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -30,6 +31,10 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	}
 	known, err := c.metrics()
 	if err != nil {
+		return err
+	}
+	rollups := []oona.TopicSpec{{Name: stage.Topics.LayerHealth}, {Name: stage.Topics.LayerPerformance}}
+	if err := bus.CheckTopics(ctx, c.Bus, rollups); err != nil {
 		return err
 	}
 	log, err := bus.NewLogReader(c.Bus, bus.LogReaderOptions{From: c.from(time.Now())}, w.Logger)
