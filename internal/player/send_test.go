@@ -1,0 +1,225 @@
+package player
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// small is a load of one producer.
+var small = Synthetic{Layers: 2, Seeds: 5, Rate: 1_000, Producers: 1, Frames: 20}
+
+func TestRetries(t *testing.T) {
+	unavailable := func(header, value string) *http.Response {
+		r := answered(http.StatusServiceUnavailable, `{"title":"The bus is down","detail":"no broker answers"}`)
+		r.Header.Set(header, value)
+		return r
+	}
+	for _, test := range []struct {
+		name  string
+		first func() (*http.Response, error, bool) // the answer to the first request
+		wait  time.Duration                        // least time until the second
+		most  time.Duration
+	}{
+		{"503 at once", func() (*http.Response, error, bool) { return unavailable("X", ""), nil, false }, firstPause / 2, firstPause * 3 / 2},
+		{"503 with seconds", func() (*http.Response, error, bool) { return unavailable("Retry-After", "7"), nil, false }, 7 * time.Second, 7 * time.Second},
+		{"503 with a date", func() (*http.Response, error, bool) {
+			return unavailable("Retry-After", time.Now().Add(9*time.Second).UTC().Format(http.TimeFormat)), nil, false
+		}, 8 * time.Second, 9 * time.Second},
+		{"503 with an hour", func() (*http.Response, error, bool) { return unavailable("Retry-After", "3600"), nil, false }, longestWait, longestWait},
+		{"429", func() (*http.Response, error, bool) {
+			return answered(http.StatusTooManyRequests, "slow down"), nil, false
+		}, firstPause / 2, firstPause * 3 / 2},
+		{"taken, then reset", func() (*http.Response, error, bool) { return nil, errors.New("connection reset by peer"), true }, firstPause / 2, firstPause * 3 / 2},
+		{"taken, then cut off in the answer", func() (*http.Response, error, bool) {
+			r := answered(http.StatusBadGateway, "")
+			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("half"), cutOff{}))
+			return r, nil, true
+		}, firstPause / 2, firstPause * 3 / 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var at []time.Time
+				in := &ingest{}
+				in.answer = func(n int) (*http.Response, error, bool) {
+					at = append(at, time.Now())
+					if n == 0 {
+						return test.first()
+					}
+					return answered(http.StatusOK, ""), nil, true
+				}
+				cfg := testConfig(in)
+				cfg.Speed, cfg.Synthetic, cfg.BatchFrames = MaxSpeed, small, 10
+				result := run(t, cfg)
+				if wait := at[1].Sub(at[0]); wait < test.wait || wait > test.most {
+					t.Errorf("waited %v, want %v to %v", wait, test.wait, test.most)
+				}
+				if result.Sent != 20 || result.Acknowledged != 20 || result.Retries != 1 || result.Readings != 100 || len(at) != 3 {
+					t.Errorf("%+v after %d requests", result.Counts, len(at))
+				}
+				foldedOnce(t, in.arrivals, 20)
+			})
+		})
+	}
+}
+
+type cutOff struct{}
+
+func (cutOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// foldedOnce checks that the arrivals are n frames, and that repeats of one
+// are the same in all.
+func foldedOnce(t *testing.T, arrivals []arrival, n int) {
+	t.Helper()
+	type whole struct {
+		identity
+		epoch, observed oona.Micros
+		layer           oona.LayerID
+	}
+	frames := make(map[identity]whole)
+	for _, a := range arrivals {
+		f := a.frame
+		id := identity{f.Producer, f.Sequence}
+		w := whole{id, f.Epoch, f.ObservedAt, f.Layer}
+		if before, repeat := frames[id]; repeat && before != w {
+			t.Errorf("a repeat differs: %+v, before %+v", w, before)
+		}
+		frames[id] = w
+	}
+	if len(frames) != n {
+		t.Errorf("%d frames, want %d", len(frames), n)
+	}
+}
+
+// A server that takes the body and hangs up without an answer: the frames are
+// sent again over another connection, the same to the byte.
+func TestDroppedConnection(t *testing.T) {
+	var bodies [][]byte
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		bodies = append(bodies, body)
+		if len(bodies) == 1 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer server.Close()
+	cfg := testConfig(nil)
+	cfg.URL, cfg.Client = server.URL, nil
+	cfg.Speed, cfg.Synthetic = MaxSpeed, small
+	result := run(t, cfg)
+	if len(bodies) != 2 || !bytes.Equal(bodies[0], bodies[1]) {
+		t.Errorf("%d requests, want two that are the same", len(bodies))
+	}
+	if result.Acknowledged != 20 || result.Retries != 1 || result.Bytes != int64(2*len(bodies[0])) {
+		t.Errorf("%+v", result.Counts)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, test := range []struct {
+		status     int
+		body, want string
+	}{
+		{http.StatusBadRequest, `{"type":"about:blank","title":"Bad frame","detail":"frame 3: states[7]: is ordinal 99"}`, "400 Bad frame: frame 3: states[7]: is ordinal 99"},
+		{http.StatusRequestEntityTooLarge, `{"title":"Too large"}`, "413 Too large"},
+		{http.StatusNotFound, "404 page not found\n", "404 Not Found: 404 page not found"},
+		{http.StatusUnauthorized, "", "401 Unauthorized"},
+	} {
+		in := &ingest{}
+		in.answer = func(n int) (*http.Response, error, bool) {
+			if n == 1 {
+				return answered(test.status, test.body), nil, false
+			}
+			return answered(http.StatusOK, ""), nil, true
+		}
+		cfg := testConfig(in)
+		cfg.Speed, cfg.Synthetic, cfg.BatchFrames = MaxSpeed, small, 5
+		p, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := p.Run(t.Context())
+		refusal, ok := errors.AsType[*Refusal](err)
+		if !ok || refusal.Status != test.status || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%d: error %v, want %q in it", test.status, err, test.want)
+		}
+		if result.Acknowledged != 5 || result.Refused != 5 || result.Sent != 10 || result.Retries != 0 || result.Unanswered() != 0 || in.requests != 2 {
+			t.Errorf("%d: %+v after %d requests", test.status, result.Counts, in.requests)
+		}
+	}
+}
+
+func TestPatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &ingest{}
+		in.answer = func(int) (*http.Response, error, bool) { return nil, errors.New("connection refused"), false }
+		cfg := testConfig(in)
+		cfg.Speed, cfg.Synthetic, cfg.Patience = MaxSpeed, small, 30*time.Second
+		p, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := p.Run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("error %v, want the cause in it", err)
+		}
+		if result.Unanswered() != 20 || result.Elapsed > 30*time.Second || result.Elapsed < 20*time.Second {
+			t.Errorf("%+v", result)
+		}
+	})
+}
+
+// A path that fails does not hold the others up.
+func TestProducersAreIndependent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &ingest{}
+		slow := &slowFor{ingest: in, producer: "synthetic-0", wait: 5 * time.Second}
+		cfg := testConfig(in)
+		cfg.Client = &http.Client{Transport: slow}
+		cfg.Logger = slog.New(slog.DiscardHandler)
+		cfg.Synthetic = Synthetic{Layers: 2, Seeds: 1, Rate: 20, Producers: 2, Frames: 40}
+		run(t, cfg)
+		for _, a := range in.arrivals {
+			delay := oona.MicrosOf(a.at) - a.frame.ObservedAt
+			if a.frame.Producer == "synthetic-1" && delay > 1 {
+				t.Errorf("frame %d of the quick producer came %d µs late", a.frame.Sequence, delay)
+			}
+		}
+		if !slow.fired.Load() {
+			t.Error("the slow producer was not held up")
+		}
+	})
+}
+
+type slowFor struct {
+	*ingest
+	producer string
+	wait     time.Duration
+	fired    atomic.Bool
+}
+
+func (s *slowFor) RoundTrip(request *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(request.Body)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Contains(body, []byte(s.producer)) {
+		s.fired.Store(true)
+		time.Sleep(s.wait)
+	}
+	request.Body = io.NopCloser(bytes.NewReader(body))
+	return s.ingest.RoundTrip(request)
+}

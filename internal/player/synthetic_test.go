@@ -1,0 +1,234 @@
+package player
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+func TestParseSynthetic(t *testing.T) {
+	got, err := ParseSynthetic("layers=64, seeds=1000,rate=100.5,producers=8,frames=7,seed=3")
+	if want := (Synthetic{64, 1000, 100.5, 8, 7, 3}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	got, err = ParseSynthetic("layers=1")
+	if want := (Synthetic{1, DefaultSynthetic.Seeds, DefaultSynthetic.Rate, 1, 0, 1}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for text, want := range map[string]string{
+		"":                            "is not key=value",
+		"layers":                      `"layers" is not key=value`,
+		"layers=":                     "not a number",
+		"layers=x":                    "layers=x: not a number",
+		"layers=0":                    "layers is 0; give 1 to 100000",
+		"layers=1000000":              "give 1 to 100000",
+		"seeds=65537":                 "seeds is 65537; give 1 to 65536",
+		"rate=0":                      "rate is 0; give frames a second above 0",
+		"rate=NaN":                    "rate is NaN",
+		"rate=inf":                    "rate is +Inf",
+		"layers=2,producers=3":        "producers is 3; give 1 to the number of layers, 2",
+		"frames=-1":                   "frames is -1",
+		"seed=-1":                     "not a number of that kind",
+		"layers=1,colour=red":         "unknown key; keys are",
+		"frames=99999999999999999999": "too large",
+	} {
+		if got, err := ParseSynthetic(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v, want an error with %q", text, got, err, want)
+		}
+	}
+}
+
+// all returns copies of the frames of each producer, up to n of each.
+func all(s Synthetic, n int) [][]oona.Frame {
+	var producers [][]oona.Frame
+	for _, source := range s.sources() {
+		var frames []oona.Frame
+		for len(frames) < n {
+			f, due, more := source.next()
+			if !more {
+				break
+			}
+			c := *f
+			c.ObservedAt = due
+			c.States = append([]oona.State(nil), f.States...)
+			frames = append(frames, c)
+		}
+		producers = append(producers, frames)
+	}
+	return producers
+}
+
+func TestSyntheticFrames(t *testing.T) {
+	spec := Synthetic{Layers: 5, Seeds: 100, Rate: 50, Producers: 2, Frames: 4_003, Seed: 9}
+	producers := all(spec, 10_000)
+	total := 0
+	owners := make(map[oona.LayerID]int)
+	for p, frames := range producers {
+		total += len(frames)
+		for i, f := range frames {
+			if owner, known := owners[f.Layer]; known && owner != p {
+				t.Fatalf("%s is of producers %d and %d", f.Layer, owner, p)
+			}
+			owners[f.Layer] = p
+			if f.Sequence != int64(i) || (i > 0 && f.ObservedAt <= frames[i-1].ObservedAt) {
+				t.Fatalf("producer %d, frame %d: sequence %d, due %d after %d", p, i, f.Sequence, f.ObservedAt, frames[max(0, i-1)].ObservedAt)
+			}
+			f.Run, f.ObservedAt = "r", oona.MicrosOf(time.Now())
+			if err := f.Validate(oona.DefaultFrameLimits); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if total != 4_003 || len(owners) != 5 {
+		t.Errorf("%d frames of %d layers, want 4003 of 5", total, len(owners))
+	}
+	// The last frame of all is due at its number over the rate.
+	if last, want := producers[0][len(producers[0])-1], oona.Micros(4_002*1_000_000/50); last.ObservedAt != want {
+		t.Errorf("the last frame is due at %d, want %d", last.ObservedAt, want)
+	}
+}
+
+func TestSyntheticSeedsLive(t *testing.T) {
+	states := make(map[oona.LayerID][]oona.State)
+	var entered [oona.StateCount]int
+	for _, f := range all(Synthetic{Layers: 2, Seeds: 300, Rate: 1, Producers: 2, Seed: 4}, 1_000) {
+		for _, frame := range f {
+			before := states[frame.Layer]
+			for i, to := range frame.States {
+				from := oona.Dormant
+				if before != nil {
+					from = before[i]
+				}
+				if from == to {
+					continue
+				}
+				if !from.CanBecome(to) {
+					t.Fatalf("seed %d of %s went from %s to %s", i, frame.Layer, from, to)
+				}
+				entered[to]++
+			}
+			states[frame.Layer] = frame.States
+		}
+	}
+	for state := oona.Germinated; state.Valid(); state++ {
+		if entered[state] == 0 {
+			t.Errorf("no seed became %s", state)
+		}
+	}
+	for state := oona.Germinated; state <= oona.Fossilized; state++ {
+		if next := entered[state]; next < 600/3 {
+			t.Errorf("%d of 600 seeds became %s; most should come that far", next, state)
+		}
+	}
+}
+
+func TestSyntheticIsDeterministic(t *testing.T) {
+	spec := Synthetic{Layers: 3, Seeds: 20, Rate: 7, Producers: 2, Frames: 500, Seed: 5}
+	other := spec
+	other.Seed = 6
+	if encoded(spec) != encoded(spec) {
+		t.Error("the same description made other frames")
+	}
+	if encoded(spec) == encoded(other) {
+		t.Error("another seed made the same frames")
+	}
+}
+
+// encoded returns the encoded frames of the load, as text.
+func encoded(s Synthetic) string {
+	var data []byte
+	for _, frames := range all(s, 1_000) {
+		for _, f := range frames {
+			data = avro.AppendFrame(data, &f)
+		}
+	}
+	return fmt.Sprintf("%x", data)
+}
+
+// The metrics are the catalogue's, and their values are such as they take.
+func TestSyntheticValues(t *testing.T) {
+	known, err := catalogue.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range append(known.Group(oona.Health), known.Group(oona.Performance)...) {
+		names = append(names, m.Name)
+	}
+	f, _, _ := Synthetic{Layers: 1, Seeds: 10_000, Rate: 1, Producers: 1, Seed: 1}.sources()[0].next()
+	if len(f.Metrics) != len(names) {
+		t.Errorf("%d metrics, the catalogue has %v", len(f.Metrics), names)
+	}
+	for i, column := range f.Metrics {
+		m := known.Metric(column.Name)
+		if m.Help == "" {
+			t.Errorf("%s is not in the catalogue", column.Name)
+		}
+		missing, negative, below := 0, 0, 0
+		for _, v := range column.Values {
+			switch {
+			case v != v:
+				missing++
+			case math.IsInf(float64(v), 0):
+				t.Fatalf("%s has an infinity", column.Name)
+			case m.Unit == "ratio" && v > 1:
+				t.Fatalf("%s is %v, above 1", column.Name, v)
+			}
+			if v < 0 {
+				negative++
+			}
+			if math.Abs(float64(v)) < synthesized[i].median {
+				below++
+			}
+		}
+		if missing < 100 || missing > 300 {
+			t.Errorf("%s: %d of 10000 are NaN, want about 200", column.Name, missing)
+		}
+		if signed := synthesized[i].signed; signed != (negative > 0) {
+			t.Errorf("%s: %d values are negative", column.Name, negative)
+		}
+		if below < 4_500 || below > 5_300 {
+			t.Errorf("%s: %d of 10000 are below the median %v", column.Name, below, synthesized[i].median)
+		}
+	}
+}
+
+func TestSyntheticRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &ingest{}
+		cfg := testConfig(in)
+		cfg.Speed = 2
+		cfg.Synthetic = Synthetic{Layers: 3, Seeds: 4, Rate: 100, Producers: 3, Frames: 1_001}
+		result := run(t, cfg)
+		if want := 5 * time.Second; (result.Elapsed - want).Abs() > time.Millisecond {
+			t.Errorf("1001 frames, 100 a second, twice as fast: %v, want %v", result.Elapsed, want)
+		}
+		inOrder(t, in.arrivals)
+		for _, a := range in.arrivals {
+			if d := oona.MicrosOf(a.at) - a.frame.ObservedAt; d < 0 || d > 1 {
+				t.Fatalf("frame %d of %s came %d µs after its time", a.frame.Sequence, a.frame.Producer, d)
+			}
+		}
+	})
+}
+
+// The cost of a synthetic frame of 1,000 seeds, encoded: to be compared with
+// what it costs to take one in.
+func BenchmarkSynthetic(b *testing.B) {
+	source := Synthetic{Layers: 64, Seeds: 1_000, Rate: 100, Producers: 1, Seed: 1}.sources()[0]
+	var buffer []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		f, _, _ := source.next()
+		f.Run = "r"
+		buffer = avro.AppendFrame(buffer[:0], f)
+	}
+	b.SetBytes(int64(len(buffer)))
+}
