@@ -121,7 +121,8 @@ func metric(name string, entry map[string]string) (oona.Metric, error) {
 		return m, fmt.Errorf("metric %s: no group; give one of %s", name, choices(groups))
 	}
 	for _, key := range slices.Sorted(maps.Keys(entry)) {
-		value, known := entry[key], true
+		value := entry[key]
+		var known bool
 		switch key {
 		case "group":
 			m.Group, known = groups[value]

@@ -120,7 +120,9 @@ func (a *Admin) Run(ctx context.Context) error {
 	if err := a.server.Close(); err != nil {
 		a.logger.Debug("closing the admin server", "error", err)
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the admin address: %w", err)
+	}
 	return nil
 }
 

@@ -135,8 +135,7 @@ func readableHelp(k *kong.Kong) error {
 		if flag.PlaceHolder != "" || flag.IsBool() {
 			return
 		}
-		switch flag.Target.Interface().(type) {
-		case time.Duration:
+		if _, ok := flag.Target.Interface().(time.Duration); ok {
 			flag.PlaceHolder = "TIME"
 			return
 		}

@@ -109,7 +109,9 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	if err := s.drain(base, server); err != nil && failed == nil {
 		failed = err
 	}
-	<-served
+	if err := <-served; failed == nil && !errors.Is(err, http.ErrServerClosed) {
+		failed = fmt.Errorf("serve HTTP: %w", err)
+	}
 	return failed
 }
 
