@@ -108,7 +108,7 @@ func (s *sender) post(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
+	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, problemBytes))
 	switch {
 	case response.StatusCode == http.StatusOK || response.StatusCode == http.StatusAccepted:

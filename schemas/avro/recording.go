@@ -89,7 +89,7 @@ func (r *RecordingReader) Next() (Entry, error) {
 	w := wireEntry{At: unset}
 	w.ObservedAt = unset
 	err := r.file.Decode(&w)
-	if err == io.EOF {
+	if err == io.EOF { //nolint:errorlint // wrapped, it is a file that was cut off
 		if err := r.file.Close(); err != nil {
 			return Entry{}, fmt.Errorf("recording: %w", err)
 		}

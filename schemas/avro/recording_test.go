@@ -129,6 +129,7 @@ func TestBadRecordings(t *testing.T) {
 		for err == nil {
 			_, err = r.Next()
 		}
+		//nolint:errorlint // io.EOF itself is the end
 		if err == io.EOF || errors.Is(err, io.EOF) && c.file != nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want an error with %q", name, err, c.says)
 		}
