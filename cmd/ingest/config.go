@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/ingest"
+)
+
+// config is all that ingest can be told.
+type config struct {
+	worker.Config
+
+	Listen string        `group:"Frames" placeholder:"ADDRESS" help:"Where to take frames over HTTP; port 0 takes a free one."`
+	Ingest ingest.Config `embed:"" group:"Frames"`
+
+	Bus         bus.Config `embed:"" group:"Bus"`
+	Prefix      string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Compression string     `group:"Bus" default:"lz4" enum:"lz4,none" help:"How records are compressed: lz4 or none."`
+}
+
+func defaults() *config {
+	return &config{
+		Config: worker.Config{AdminAddress: "127.0.0.1:9101"},
+		Listen: "127.0.0.1:8080",
+		Ingest: ingest.DefaultConfig(),
+		Prefix: oona.DefaultPrefix,
+	}
+}
+
+// Validate is called once flags, environment and file are read.
+func (c *config) Validate() error {
+	if c.Listen == "" {
+		return errors.New("--listen is empty; give an address such as 127.0.0.1:8080")
+	}
+	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
+		return fmt.Errorf("--drain-timeout is %s, too short for requests in hand; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)
+	}
+	_, err := oona.NewTopics(c.Prefix)
+	return err
+}
+
+// stage is the configuration of the stage.
+func (c *config) stage(topics oona.Topics) ingest.Config {
+	stage := c.Ingest
+	stage.Topic = topics.SeedMetrics
+	return stage
+}
+
+// publisher gives up before the stage does, so that a request is told why.
+func (c *config) publisher() bus.PublisherOptions {
+	return bus.PublisherOptions{
+		Compression:     c.Compression,
+		MaxMessageBytes: c.Ingest.MaxMessageBytes,
+		Patience:        c.Ingest.PublishTimeout / 2,
+	}
+}
+
+// frameTopic is what must be true of the topic of frames. Its number of
+// partitions is the aggregator's business.
+func frameTopic(topics oona.Topics) []oona.TopicSpec {
+	return topics.Specs(0)[:1]
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/worker"
+)
+
+func parse(t *testing.T, args ...string) (*config, string, error) {
+	t.Helper()
+	t.Setenv("COLUMNS", "100")
+	cfg := defaults()
+	cfg.Ingest.Instance = "host" // whatever this one is called
+	var out bytes.Buffer
+	_, err := worker.Parse(cfg, "ingest", description, args, &out)
+	return cfg, out.String(), err
+}
+
+// Set OONA_UPDATE_GOLDEN=1 to write the files anew.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("OONA_UPDATE_GOLDEN") != "" {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	_, help, err := parse(t, "-h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "help.txt", help)
+}
+
+func TestEffectiveConfiguration(t *testing.T) {
+	_, effective, err := parse(t, "--check", "--brokers=a:9092,b:9092", "--max-frames=7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "effective.yaml", effective)
+	path := filepath.Join(t.TempDir(), "ingest.yaml")
+	if err := os.WriteFile(path, []byte(effective), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, again, err := parse(t, "--check", "--config", path); err != nil || again != effective {
+		t.Errorf("read again it is\n%s\nerror %v", again, err)
+	}
+}
+
+func TestDefaultsReachTheStage(t *testing.T) {
+	cfg, _, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	topics, err := oona.NewTopics(cfg.Prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults().Ingest
+	want.Instance, want.Topic = "host", "kasmina.telemetry.seed.metrics"
+	if got := cfg.stage(topics); got != want {
+		t.Errorf("stage is %+v, want %+v", got, want)
+	}
+	if specs := frameTopic(topics); len(specs) != 1 || specs[0].Name != want.Topic || !specs[0].AppendTime {
+		t.Errorf("checked at the start: %+v", specs)
+	}
+}
+
+func TestBadConfiguration(t *testing.T) {
+	for flag, want := range map[string]string{
+		"--instance=a b":         "instance: has ' ' at position 1",
+		"--prefix=a_b":           "topic prefix",
+		"--listen=":              "--listen is empty",
+		"--max-in-flight=0":      "max-in-flight: is 0; give a value above 0",
+		"--publish-timeout=30s":  "--drain-timeout is 20s, too short for requests in hand; give at least 35s",
+		"--compression=gzip":     `--compression must be one of "lz4","none"`,
+		"--max-message-bytes=10": "max-message-bytes: is 10; give more than 1024",
+	} {
+		if _, _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error is %v, want one with %q", flag, err, want)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+// Command ingest takes frames from trainers over HTTP and publishes them to the
+// seed-metrics topic.
+//
+//	trainer --POST /v1/frames--> ingest.Stage --> publisher --> seed.metrics
+//	                                                            (checked at the start)
+//
+// Any number of ingests may run beside each other behind a load balancer; each
+// needs an instance id of its own.
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/ingest"
+)
+
+const description = "Takes frames from trainers over HTTP (POST /v1/frames) and publishes them to the bus."
+
+func main() {
+	cfg := defaults()
+	worker.Main("ingest", description, cfg, cfg.run)
+}
+
+func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return err
+	}
+	if err := bus.CheckTopics(ctx, c.Bus, frameTopic(topics)); err != nil {
+		return err
+	}
+	publisher, err := bus.NewPublisher(c.Bus, c.publisher())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+	stage, err := ingest.New(c.stage(topics), publisher, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
+	listener, err := worker.Listen(ctx, "--listen", c.Listen)
+	if err != nil {
+		return err
+	}
+	w.Admin.ReadyWhen("frames", stage.Ready)
+	return w.Run(ctx, component(stage, listener))
+}
+
+func component(stage *ingest.Stage, listener net.Listener) worker.Component {
+	return worker.Component{Name: "ingest", Run: func(ctx context.Context) error { return stage.Run(ctx, listener) }}
+}
