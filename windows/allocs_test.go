@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"github.com/morphogenetic/oona"
@@ -123,5 +124,24 @@ func TestSpareMemoryIsEmpty(t *testing.T) {
 	}
 	if w := p.engine.spareWindows[0]; w.timeline != nil || len(w.layers) != 0 || len(w.identities) != 0 {
 		t.Errorf("a spare window holds %+v", w)
+	}
+}
+
+// A burst of layers and windows leaves no more behind than is in use.
+func TestSpareMemoryIsBounded(t *testing.T) {
+	p := newPartition(t, DefaultConfig())
+	p.folded(p.append(0, sample{observed: 0, producer: "slow", path: "spool"}))
+	for i := range 500 {
+		p.folded(p.append(0, sample{observed: float64(i % 50), layer: string(rune('A' + i%26)), producer: "slow"}))
+	}
+	for i := range 3000 {
+		p.folded(p.append(0, sample{observed: 55, layer: strconv.Itoa(i), producer: "slow"}))
+	}
+	p.folded(p.append(0, sample{observed: 59, producer: "slow", path: "spool"}))
+	for s := range 100 {
+		p.tick(float64(s))
+	}
+	if e := p.engine; e.open != 0 || e.openLayers != 0 || len(e.spareAccumulators) != leastSpareAccumulators || len(e.spareWindows) != leastSpareWindows {
+		t.Errorf("%d windows, %d layers are open; %d windows and %d accumulators are spare", e.open, e.openLayers, len(e.spareWindows), len(e.spareAccumulators))
 	}
 }

@@ -19,6 +19,7 @@ type Engine struct {
 	timelines   map[timelineKey]*timeline
 	ordered     []*timeline // by key
 	open        int         // windows
+	openLayers  int         // of these windows
 
 	spareAccumulators []*accumulator
 	spareWindows      []*window
@@ -28,8 +29,12 @@ type Engine struct {
 	rollup            oona.Rollup
 }
 
-// maxSpareAccumulators bounds the memory that is kept for windows to come.
-const maxSpareAccumulators = 4096
+// Memory of closed windows is kept for those to come: as much as is in use, and
+// at least for these many.
+const (
+	leastSpareWindows      = 4
+	leastSpareAccumulators = 64
+)
 
 // New returns an engine for a log that begins at offset 0. The catalogue says
 // the group and the direction of a metric; it must give the same answer each
@@ -227,24 +232,31 @@ func (e *Engine) openLayer(w *window, layer oona.LayerID) *accumulator {
 	}
 	a.begin(layer)
 	w.layers[layer] = a
+	e.openLayers++
 	return a
 }
 
 // release keeps the memory of a closed window for the next.
 func (e *Engine) release(w *window) {
+	e.open--
+	e.openLayers -= len(w.layers)
 	for _, a := range w.layers {
-		if len(e.spareAccumulators) < maxSpareAccumulators {
-			e.spareAccumulators = append(e.spareAccumulators, a)
-		}
+		e.spareAccumulators = append(e.spareAccumulators, a)
 	}
 	clear(w.layers)
 	w.timeline = nil
 	clear(w.identities)
 	w.identities = w.identities[:0]
-	if len(e.spareWindows) < e.cfg.MaxTimelines {
-		e.spareWindows = append(e.spareWindows, w)
-	}
-	e.open--
+	e.spareWindows = append(e.spareWindows, w)
+	e.spareAccumulators = shorten(e.spareAccumulators, max(e.openLayers, leastSpareAccumulators))
+	e.spareWindows = shorten(e.spareWindows, max(e.open, leastSpareWindows))
+}
+
+// shorten lets go of what is beyond the first n.
+func shorten[T any](spare []*T, n int) []*T {
+	n = min(n, len(spare))
+	clear(spare[n:])
+	return spare[:n]
 }
 
 // timestamp formats an instant of any year.

@@ -10,17 +10,24 @@ import (
 // 5: bucket i holds (2^((i-1)/32), 2^(i/32)]. Samples with |x| <= 2^-126, the
 // least normal float32, are in the zero bucket, as Prometheus has it.
 type histogram struct {
-	zero     uint64
-	positive octaves
-	negative octaves // of the samples with their sign turned
+	zero      uint64
+	positive  octaves
+	negative  octaves // of the samples with their sign turned
+	uncarried uint64  // samples since counts were carried last
 }
 
 // octaves are the counts of one sign, dense over the octaves that were seen:
-// counts[j] is of the bucket with raw index first+j. It grows by octaves.
+// counts[j], and what has been carried, is of the bucket with raw index
+// first+j. It grows by octaves. Counts are of half the width that they need at
+// last, as much of the time goes by waiting for them to come from memory.
 type octaves struct {
-	first  uint32
-	counts []uint64
+	first   uint32
+	counts  []uint32
+	carried map[uint32]uint64 // by raw index; nil as a rule
 }
+
+// carryAfter is how many samples a count can hold for certain.
+const carryAfter = math.MaxUint32
 
 const (
 	signBit       = 1 << 31
@@ -68,6 +75,11 @@ func rawIndex(bits uint32) uint32 {
 
 // add counts a block of finite values that lie between least and greatest.
 func (h *histogram) add(values []float32, least, greatest float32) {
+	if h.uncarried += uint64(len(values)); h.uncarried > carryAfter {
+		h.positive.carry()
+		h.negative.carry()
+		h.uncarried = uint64(len(values))
+	}
 	switch {
 	case least > oona.HistogramZeroThreshold:
 		h.positive.add(values)
@@ -101,23 +113,41 @@ func (h *histogram) addMixed(values []float32) {
 }
 
 // add counts values by their absolute value, which is above the threshold of
-// the zero bucket.
+// the zero bucket. Four indexes are made before their counts are touched, so
+// that they need not wait for one another.
 func (o *octaves) add(values []float32) {
-	first, counts := o.first, o.counts
+	for len(values) >= 4 {
+		first, counts := o.first, o.counts
+		i0 := rawIndex(math.Float32bits(values[0]) &^ signBit)
+		i1 := rawIndex(math.Float32bits(values[1]) &^ signBit)
+		i2 := rawIndex(math.Float32bits(values[2]) &^ signBit)
+		i3 := rawIndex(math.Float32bits(values[3]) &^ signBit)
+		j0, j1, j2, j3 := uint(i0-first), uint(i1-first), uint(i2-first), uint(i3-first)
+		n := uint(len(counts))
+		if j0 >= n || j1 >= n || j2 >= n || j3 >= n {
+			o.cover(min(i0, i1, i2, i3))
+			o.cover(max(i0, i1, i2, i3))
+			continue
+		}
+		counts[j0]++
+		counts[j1]++
+		counts[j2]++
+		counts[j3]++
+		values = values[4:]
+	}
 	for _, x := range values {
 		i := rawIndex(math.Float32bits(x) &^ signBit)
-		j := i - first
-		if uint(j) >= uint(len(counts)) {
-			j = o.grow(i)
-			first, counts = o.first, o.counts
-		}
-		counts[j]++
+		o.cover(i)
+		o.counts[i-o.first]++
 	}
 }
 
-// grow makes room for the octave of raw index i, and for all between it and
-// those that are there, and returns the position of i.
-func (o *octaves) grow(i uint32) uint32 {
+// cover makes room for the octave of raw index i, and for all between it and
+// those that are there.
+func (o *octaves) cover(i uint32) {
+	if i-o.first < uint32(len(o.counts)) {
+		return
+	}
 	low := i &^ (octaveBuckets - 1)
 	high := low + octaveBuckets
 	if len(o.counts) > 0 {
@@ -136,12 +166,11 @@ func (o *octaves) grow(i uint32) uint32 {
 		clear(o.counts[:shift])
 		clear(o.counts[shift+held:])
 	} else {
-		counts := make([]uint64, width)
+		counts := make([]uint32, width)
 		copy(counts[shift:], o.counts)
 		o.counts = counts
 	}
 	o.first = low
-	return i - low
 }
 
 // keptBuckets bounds the memory that a histogram keeps for its next use: of
@@ -149,7 +178,7 @@ func (o *octaves) grow(i uint32) uint32 {
 const keptBuckets = 64 * octaveBuckets
 
 func (h *histogram) reset() {
-	h.zero = 0
+	h.zero, h.uncarried = 0, 0
 	h.positive.reset()
 	h.negative.reset()
 }
@@ -158,7 +187,20 @@ func (o *octaves) reset() {
 	if cap(o.counts) > keptBuckets {
 		o.counts = nil
 	}
-	o.first, o.counts = 0, o.counts[:0]
+	o.first, o.counts, o.carried = 0, o.counts[:0], nil
+}
+
+// carry sets the counts to 0 and keeps what they were.
+func (o *octaves) carry() {
+	if o.carried == nil {
+		o.carried = make(map[uint32]uint64)
+	}
+	for j, n := range o.counts {
+		if n > 0 {
+			o.carried[o.first+uint32(j)] += uint64(n)
+			o.counts[j] = 0
+		}
+	}
 }
 
 // appendTo writes h over the slices that dst holds.
@@ -170,9 +212,14 @@ func (h *histogram) appendTo(dst *oona.Histogram) {
 
 func (o *octaves) appendTo(dst *oona.Buckets) {
 	dst.Indexes, dst.Counts = dst.Indexes[:0], dst.Counts[:0]
-	for j, n := range o.counts {
+	for j, count := range o.counts {
+		i := o.first + uint32(j)
+		n := uint64(count)
+		if o.carried != nil {
+			n += o.carried[i]
+		}
 		if n > 0 {
-			dst.Indexes = append(dst.Indexes, int32(o.first)+int32(j)-exponentBias*octaveBuckets)
+			dst.Indexes = append(dst.Indexes, int32(i)-exponentBias*octaveBuckets)
 			dst.Counts = append(dst.Counts, n)
 		}
 	}

@@ -129,3 +129,33 @@ func TestHistogramLetsGoOfMemory(t *testing.T) {
 		t.Errorf("%d buckets are kept, want at most %d", cap(h.positive.counts), keptBuckets)
 	}
 }
+
+// Before a count could overflow, all are carried.
+func TestHistogramCarries(t *testing.T) {
+	var h histogram
+	h.add([]float32{1, 2, 2, -4}, -4, 2)
+	h.uncarried = carryAfter - 4 // as if there had been as many
+	h.add([]float32{1, 1, 1, 1}, 1, 1)
+	if h.positive.carried != nil {
+		t.Fatal("carried too early")
+	}
+	h.add([]float32{2, 2, 8}, 2, 8)
+	if h.positive.carried == nil || h.negative.carried == nil {
+		t.Fatal("nothing was carried")
+	}
+	if h.uncarried != 3 {
+		t.Errorf("%d samples are uncarried, want 3", h.uncarried)
+	}
+	got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exactHistogram([]float64{1, 2, 2, -4, 1, 1, 1, 1, 2, 2, 8})}
+	h.appendTo(&got.Histogram)
+	if !equalSummaries(&got, &want) {
+		t.Errorf("\n got %+v\nwant %+v", got.Histogram, want.Histogram)
+	}
+	h.reset()
+	h.add([]float32{1}, 1, 1)
+	want.Histogram = exactHistogram([]float64{1})
+	h.appendTo(&got.Histogram)
+	if !equalSummaries(&got, &want) {
+		t.Errorf("after a reset: %+v", got.Histogram)
+	}
+}

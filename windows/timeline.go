@@ -124,5 +124,8 @@ func (t *timeline) takeClosed(dst []*window, s *spans) []*window {
 	}
 	dst = append(dst, t.windows[:n]...)
 	t.windows = slices.Delete(t.windows, 0, n)
+	if n > 0 && len(t.windows) == 0 {
+		t.seen = make(map[identity]folding) // an empty map keeps its memory, a quiet timeline needs none
+	}
 	return dst
 }
