@@ -1,0 +1,156 @@
+// Package embedded is a broker in the process that speaks Kafka's protocol, for
+// the demo and for tests.
+//
+// It is kfake, which calls itself a fake broker for testing. It keeps no
+// replicas, and what Kafka would refuse it may take. Production means Kafka.
+//
+// Beside what kfake does, topics with message.timestamp.type=LogAppendTime get
+// append times, and a data directory has one owner.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Options say how the broker is made.
+type Options struct {
+	DataDir string       // keeps topics, records and commits; "": they are in memory, and gone at Close
+	Port    int          // preferred on 127.0.0.1; when it is taken, or 0, any
+	Logger  *slog.Logger // nil: silent
+}
+
+// Broker runs until Close.
+type Broker struct {
+	Addrs []string // where it listens, host:port
+
+	cluster *kfake.Cluster
+	lock    *os.File // nil without a data directory
+	closing sync.Once
+	err     error // of Close
+}
+
+// closeTimeout bounds Close.
+const closeTimeout = 10 * time.Second
+
+// Start returns a broker that listens. The error wraps ErrDirectoryTaken when
+// another process has the data directory.
+func Start(ctx context.Context, opts Options) (*Broker, error) {
+	b := new(Broker)
+	logger := opts.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	options := []kfake.Opt{kfake.NumBrokers(1), kfake.WithLogger(kfakeLogger{logger})}
+	if opts.DataDir != "" {
+		lock, err := lockDirectory(opts.DataDir)
+		if err != nil {
+			return nil, err
+		}
+		b.lock = lock
+		options = append(options, kfake.DataDir(filepath.Join(opts.DataDir, "kafka")))
+	}
+	listener, err := listen(ctx, opts.Port)
+	if err != nil {
+		return nil, errors.Join(err, b.unlock())
+	}
+	options = append(options, kfake.ListenFn(func(string, string) (net.Listener, error) { return listener, nil }))
+	if b.cluster, err = kfake.NewCluster(options...); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the embedded broker: %w", err), listener.Close(), b.unlock())
+	}
+	b.cluster.ControlKey(kmsg.Produce.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		b.stampAll(r.(*kmsg.ProduceRequest), time.Now())
+		return nil, nil, false // kfake goes on with it
+	})
+	b.Addrs = b.cluster.ListenAddrs()
+	return b, nil
+}
+
+// Close stops the broker and frees its directory. Further calls return what the
+// first did.
+func (b *Broker) Close() error {
+	b.closing.Do(func() {
+		closed := make(chan struct{})
+		go func() { b.cluster.Close(); close(closed) }()
+		timeout := time.NewTimer(closeTimeout)
+		defer timeout.Stop()
+		select {
+		case <-closed:
+			b.err = b.unlock()
+		case <-timeout.C: // it may still write: the directory stays locked
+			b.err = fmt.Errorf("the embedded broker did not stop within %s", closeTimeout)
+		}
+	})
+	return b.err
+}
+
+// listen opens the preferred port on loopback, or any where it is taken.
+func listen(ctx context.Context, port int) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		listener, err = config.Listen(ctx, "tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find a port for the embedded broker: %w", err)
+	}
+	return listener, nil
+}
+
+// ErrDirectoryTaken says that another broker uses a data directory.
+var ErrDirectoryTaken = errors.New("another process uses the data directory")
+
+// lockDirectory makes a directory and takes its lock, which ends with the file
+// or with the process.
+func lockDirectory(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the broker's data directory: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock the broker's data directory: %w", err)
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, errors.Join(fmt.Errorf("%w %s; stop it, or name another directory", ErrDirectoryTaken, dir), file.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the broker's data directory %s: %w", dir, err), file.Close())
+	}
+	return file, nil
+}
+
+func (b *Broker) unlock() error {
+	if b.lock == nil {
+		return nil
+	}
+	if err := b.lock.Close(); err != nil {
+		return fmt.Errorf("free the broker's data directory: %w", err)
+	}
+	return nil
+}
+
+// kfakeLogger passes on what goes wrong in kfake.
+type kfakeLogger struct{ logger *slog.Logger }
+
+func (l kfakeLogger) Logf(level kfake.LogLevel, format string, args ...any) {
+	switch level {
+	case kfake.LogLevelError:
+		l.logger.Error("embedded broker: " + fmt.Sprintf(format, args...))
+	case kfake.LogLevelWarn:
+		l.logger.Debug("embedded broker: " + fmt.Sprintf(format, args...))
+	}
+}
