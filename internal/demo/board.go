@@ -22,9 +22,10 @@ type board struct {
 	drawn int // lines on the screen that the next drawing replaces
 }
 
+// boardRow is a layer's last windows: its two rollups come by two topics.
 type boardRow struct {
 	layer  oona.LayerID
-	end    oona.Micros
+	ends   [2]oona.Micros // by group
 	seeds  oona.SeedCensus
 	health []metricMean
 	rates  oona.Rates
@@ -49,7 +50,7 @@ func (b *board) update(r *oona.Rollup) {
 	}
 	row := b.rows[r.Layer]
 	row.layer = r.Layer
-	row.end = r.End
+	row.ends[r.Group] = r.End
 	if r.Group == oona.Performance {
 		row.rates = r.Rates
 	} else {
@@ -60,9 +61,9 @@ func (b *board) update(r *oona.Rollup) {
 				row.health = append(row.health, metricMean{m.Name, m.Mean})
 			}
 		}
-		if !b.terminal {
-			fmt.Fprintf(b.out, "window closed  %s  %s\n", row.end.Time().Format("15:04:05.0"), row.text())
-		}
+	}
+	if !b.terminal && row.ends[oona.Health] == row.ends[oona.Performance] {
+		fmt.Fprintf(b.out, "window closed  %s  %s\n", r.End.Time().Local().Format("15:04:05.0"), row.text())
 	}
 	b.rows[r.Layer] = row
 }
