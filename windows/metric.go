@@ -63,9 +63,9 @@ func (m *metric) separate(values []float32, scratch *chunk) []float32 {
 	finite := scratch[:0]
 	for _, x := range values {
 		switch {
-		case x != x:
+		case math.IsNaN(float64(x)):
 			m.notMeasured++
-		case x > math.MaxFloat32 || x < -math.MaxFloat32:
+		case math.IsInf(float64(x), 0):
 			m.infinite++
 		default:
 			finite = append(finite, x)

@@ -88,7 +88,7 @@ func momentsOf(values []float32) (moments, bool) {
 		}
 	}
 	s := (s0 + s1) + (s2 + s3)
-	if s-s != 0 { // float32s cannot overflow a sum of float64s: one of them is NaN or infinite
+	if math.IsNaN(s) || math.IsInf(s, 0) { // float32s cannot overflow a sum of float64s: one of them is the like
 		return moments{}, false
 	}
 	n := float64(len(values))

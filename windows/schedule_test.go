@@ -65,7 +65,8 @@ func newSchedule(seed uint64) *schedule {
 	return s
 }
 
-// make runs the schedule for about n records.
+// make runs the schedule for about n records, and then lets the partition fall
+// silent until all windows have closed.
 func (s *schedule) make(n int) []Record {
 	for len(s.log) < n {
 		s.passTime()
@@ -82,6 +83,10 @@ func (s *schedule) make(n int) []Record {
 		default:
 			s.produce(s.producers[s.rng.IntN(len(s.producers))])
 		}
+	}
+	for quiet := time.Duration(0); quiet <= s.cfg.IdleHorizon/4*5+s.cfg.TickInterval; quiet += s.cfg.TickInterval {
+		s.now += oona.Micros(s.cfg.TickInterval.Microseconds())
+		s.append(Record{})
 	}
 	return s.log
 }
