@@ -131,7 +131,7 @@ func recordedFrames(t *testing.T, data []byte) (frames []*oona.Frame, events int
 	}
 	for {
 		entry, err := reader.Next()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			return frames, events
 		}
 		if err != nil {

@@ -28,7 +28,7 @@ func read(r io.Reader) (*recording, error) {
 	var run oona.RunID
 	for n := 0; ; n++ {
 		entry, err := reader.Next()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // wrapped, it is a file that was cut off
 			break
 		}
 		if err != nil {

@@ -108,6 +108,21 @@ func TestRecordingFaults(t *testing.T) {
 	}
 }
 
+// A file that was cut off, wherever, is not played as if it were whole.
+func TestCutRecordings(t *testing.T) {
+	whole, err := io.ReadAll(record(t, frame("r", 0, 0, year2026), frame("r", 0, 1, year2026)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range whole {
+		cfg := testConfig(&ingest{})
+		cfg.Recording = bytes.NewReader(whole[:cut])
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%d of %d bytes were taken for a recording", cut, len(whole))
+		}
+	}
+}
+
 // The recording in the tree is what its note says it is: of the kind that the
 // demo, and the claim check to come, need.
 func TestDigits(t *testing.T) {
