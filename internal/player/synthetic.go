@@ -103,8 +103,16 @@ func (s Synthetic) sources() []source {
 }
 
 // variants is how many frames' worth of values are drawn; frames repeat them,
-// so that making a frame costs less than taking it in.
-const variants = 16
+// so that making a frame costs less than taking it in. A layer's frames take
+// turns with a few of them, so that layers differ.
+const (
+	variants = 16
+	turns    = 4
+)
+
+// levels is the standard deviation, of the logarithm, of a metric's level
+// among the variants.
+const levels = 0.3
 
 // columns draws the values: variants times the eight metrics.
 func (s Synthetic) columns() [][]oona.Column {
@@ -112,6 +120,7 @@ func (s Synthetic) columns() [][]oona.Column {
 	table := make([][]oona.Column, variants)
 	for v := range table {
 		for _, m := range synthesized {
+			m.median *= math.Exp(levels * random.NormFloat64())
 			values := make([]float32, s.Seeds)
 			for i := range values {
 				values[i] = m.draw(random)
@@ -203,7 +212,7 @@ func (g *generator) next() (*oona.Frame, oona.Micros, bool) {
 	f.Epoch = 0
 	f.Layer, f.Sequence, f.Step = g.layers[layer], g.sequence, step
 	f.States = g.states[layer]
-	f.Metrics = g.table[(int64(layer)*7+step)%variants]
+	f.Metrics = g.table[(int64(layer)*7+step%turns)%variants]
 	due := oona.Micros(float64(g.index) / g.spec.Rate * 1e6)
 	g.sequence++
 	g.index++
