@@ -1,0 +1,98 @@
+package localkafka
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Versions of what is fetched from Maven Central. log4j-slf4j-impl is the
+// binding for slf4j 1.7, which Kafka uses.
+const (
+	kafkaVersion = "4.2.0"
+	log4jVersion = "2.25.3"
+)
+
+// ErrNoJava and ErrNoMaven say what is missing on this machine.
+var (
+	ErrNoJava  = errors.New("there is no java on the PATH; Kafka needs Java 17 or later (Debian: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17)")
+	ErrNoMaven = errors.New("there is no mvn on the PATH to fetch Kafka with (Debian: apt-get install maven; macOS: brew install maven)")
+)
+
+const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>oona</groupId>
+  <artifactId>local-kafka</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>` + kafkaVersion + `</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>` + log4jVersion + `</version>
+    </dependency>
+  </dependencies>
+</project>
+`
+
+// DefaultCache is where artefacts are kept unless Options.Cache says otherwise.
+func DefaultCache() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache directory: %w", err)
+	}
+	return filepath.Join(cache, "oona", "kafka"), nil
+}
+
+// findJava returns the path of java.
+func findJava() (string, error) {
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return "", ErrNoJava
+	}
+	return java, nil
+}
+
+// fetch returns the directory of Kafka's jars below cache, fetched unless they
+// are there already.
+func fetch(ctx context.Context, cache string) (lib string, err error) {
+	lib = filepath.Join(cache, kafkaVersion+"-"+log4jVersion)
+	if _, err := os.Stat(lib); err == nil {
+		return lib, nil
+	}
+	mvn, err := exec.LookPath("mvn")
+	if err != nil {
+		return "", ErrNoMaven
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("make the cache of Kafka's jars: %w", err)
+	}
+	work, err := os.MkdirTemp(cache, "fetch-") // so that half a fetch is not taken for a whole one
+	if err != nil {
+		return "", fmt.Errorf("make a directory to fetch Kafka into: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	if err := os.WriteFile(filepath.Join(work, "pom.xml"), []byte(pom), 0o644); err != nil {
+		return "", fmt.Errorf("write the pom: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", "dependency:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime")
+	cmd.Dir = work
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("fetch Kafka %s with Maven: %w\n%s", kafkaVersion, err, bytes.TrimSpace(output))
+	}
+	if err := os.Rename(filepath.Join(work, "lib"), lib); err != nil {
+		if _, there := os.Stat(lib); there != nil { // not because another has just fetched it
+			return "", fmt.Errorf("keep Kafka's jars: %w", err)
+		}
+	}
+	return lib, nil
+}

@@ -1,0 +1,71 @@
+package localkafka
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// log4j2 writes to standard output, which goes to the node's log file.
+const log4j2 = `<Configuration status="WARN">
+  <Appenders>
+    <Console name="out"><PatternLayout pattern="%d{ISO8601} %p %c{1}: %m%n"/></Console>
+  </Appenders>
+  <Loggers><Root level="INFO"><AppenderRef ref="out"/></Root></Loggers>
+</Configuration>
+`
+
+// properties returns server.properties of a node that is broker and
+// controller. Intervals are short, so that tests of failures are.
+func (c *Cluster) properties(n *node) string {
+	voters := make([]string, len(c.nodes))
+	for i, v := range c.nodes {
+		voters[i] = fmt.Sprintf("%d@127.0.0.1:%d", v.ID, v.ControllerPort)
+	}
+	lines := []string{
+		"process.roles=broker,controller",
+		fmt.Sprintf("node.id=%d", n.ID),
+		"controller.quorum.voters=" + strings.Join(voters, ","),
+		fmt.Sprintf("listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", n.Port, n.ControllerPort),
+		fmt.Sprintf("advertised.listeners=PLAINTEXT://127.0.0.1:%d", n.Port),
+		"inter.broker.listener.name=PLAINTEXT",
+		"controller.listener.names=CONTROLLER",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs=" + filepath.ToSlash(filepath.Join(n.dir, "data")),
+		"num.network.threads=1",
+		"num.io.threads=2",
+		"auto.create.topics.enable=false",
+		"default.replication.factor=3",
+		"min.insync.replicas=2",
+		"offsets.topic.replication.factor=3",
+		"offsets.topic.num.partitions=3",
+		"transaction.state.log.replication.factor=3",
+		"transaction.state.log.min.isr=2",
+		"transaction.state.log.num.partitions=3",
+		"share.coordinator.state.topic.replication.factor=3",
+		"share.coordinator.state.topic.min.isr=2",
+		"share.coordinator.state.topic.num.partitions=3",
+		"group.initial.rebalance.delay.ms=0",
+		"broker.heartbeat.interval.ms=500",
+		"broker.session.timeout.ms=3000",
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// write makes a node's directory and its configuration.
+func (c *Cluster) write(n *node) error {
+	if err := os.MkdirAll(n.dir, 0o755); err != nil {
+		return fmt.Errorf("make the directory of node %d: %w", n.ID, err)
+	}
+	for name, text := range map[string]string{n.propertiesFile(): c.properties(n), n.log4jFile(): log4j2} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("configure node %d: %w", n.ID, err)
+		}
+	}
+	return nil
+}
+
+func (n *node) propertiesFile() string { return filepath.Join(n.dir, "server.properties") }
+func (n *node) log4jFile() string      { return filepath.Join(n.dir, "log4j2.xml") }
+func (n *node) logFile() string        { return filepath.Join(n.dir, "kafka.log") }
