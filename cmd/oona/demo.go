@@ -27,7 +27,7 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 	if c.JSON {
 		out = to.messages
 	}
-	report, err := demo.Run(ctx, c.Config, demo.Screen{Out: out, Terminal: isTerminal(out)}, logger)
+	report, err := demo.Run(ctx, c.Config, demo.Screen{Out: out, Width: terminalWidth(out)}, logger)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,18 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 	return nil
 }
 
-func isTerminal(w io.Writer) bool {
+// terminalWidth returns how to ask for the width of the terminal that w is, nil
+// where it is none.
+func terminalWidth(w io.Writer) func() int {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return func() int {
+		width, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 80
+		}
+		return width
+	}
 }

@@ -13,8 +13,8 @@ import (
 
 // board is the table of layers: the last closed window of each.
 type board struct {
-	out      io.Writer
-	terminal bool // redraw in place; otherwise a line per closed window
+	out   io.Writer
+	width func() int // of the terminal; nil: no terminal, a line a closed window
 
 	mu    sync.Mutex
 	rows  map[oona.LayerID]boardRow
@@ -36,8 +36,8 @@ type metricMean struct {
 	mean float64
 }
 
-func newBoard(out io.Writer, terminal bool) *board {
-	return &board{out: out, terminal: terminal, rows: make(map[oona.LayerID]boardRow)}
+func newBoard(screen Screen) *board {
+	return &board{out: screen.Out, width: screen.Width, rows: make(map[oona.LayerID]boardRow)}
 }
 
 // update takes a rollup in. A new run replaces the table of the one before.
@@ -62,14 +62,17 @@ func (b *board) update(r *oona.Rollup) {
 			}
 		}
 	}
-	if !b.terminal && row.ends[oona.Health] == row.ends[oona.Performance] {
+	if b.width == nil && row.ends[oona.Health] == row.ends[oona.Performance] {
 		fmt.Fprintf(b.out, "window closed  %s  %s\n", r.End.Time().Local().Format("15:04:05.0"), row.text())
 	}
 	b.rows[r.Layer] = row
 }
 
 // legend explains the letters of a bar.
-const legend = ". dormant  g germinated  T training  G grafting  S stabilization  E evaluating  f fine-tuning  F fossilized  x culled  c cancelled  r rolled back"
+var legend = []string{
+	". dormant  g germinated  T training  G grafting  S stabilization  E evaluating",
+	"f fine-tuning  F fossilized  x culled  c cancelled  r rolled back",
+}
 
 const barWidth = 32
 
@@ -107,7 +110,7 @@ func (r *boardRow) text() string {
 	fmt.Fprintf(&text, "%-12s [%s] %3d of %3d active", r.layer, bar(&r.seeds), r.seeds.Active, r.seeds.Seen)
 	for _, m := range r.health {
 		if shown(m.name) {
-			fmt.Fprintf(&text, "  %s %.3g", m.name, m.mean)
+			fmt.Fprintf(&text, "  %s %.4g", m.name, m.mean)
 		}
 	}
 	if r.rates.FramesPerSecond > 0 {
@@ -135,12 +138,15 @@ func (b *board) draw(status string) {
 	if b.drawn > 0 {
 		fmt.Fprintf(&text, "\x1b[%dA", b.drawn)
 	}
-	lines := 0
+	lines, width := 0, b.width()
 	line := func(s string) {
-		text.WriteString("\x1b[2K" + s + "\n")
+		// A line that wraps would be two, and the next drawing would miss.
+		text.WriteString("\x1b[2K" + s[:min(len(s), max(width-1, 0))] + "\n")
 		lines++
 	}
-	line(legend)
+	for _, s := range legend {
+		line(s)
+	}
 	for i := range rows {
 		if i == most {
 			line(fmt.Sprintf("... and %d layers more", len(rows)-most))

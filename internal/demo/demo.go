@@ -22,8 +22,10 @@ import (
 
 // Screen is where a demo shows itself.
 type Screen struct {
-	Out      io.Writer
-	Terminal bool // Out is a terminal: the table is redrawn in place
+	Out io.Writer
+	// Width is that of the terminal which Out is, where the table is redrawn
+	// in place; nil: Out is none.
+	Width func() int
 }
 
 // Run plays until cfg's end or the end of ctx, settles and returns the

@@ -370,3 +370,33 @@ func TestBarShowsEveryState(t *testing.T) {
 		t.Errorf("bar of nothing is %q", empty)
 	}
 }
+
+// A terminal's table is drawn over itself, and no line is wider than the
+// terminal: it would wrap and shift all the others.
+func TestBoardRedrawsInPlace(t *testing.T) {
+	var out bytes.Buffer
+	b := newBoard(Screen{Out: &out, Width: func() int { return 40 }})
+	b.update(&oona.Rollup{Run: "r", Layer: "enc.0", Seeds: oona.SeedCensus{Seen: 2, ByState: [oona.StateCount]int64{oona.Dormant: 2}}})
+	b.draw("first")
+	out.Reset()
+	b.update(&oona.Rollup{Run: "r", Layer: "enc.1"})
+	b.draw("second")
+	lines := strings.Split(out.String(), "\n")
+	if !strings.HasPrefix(lines[0], "\x1b[4A") { // 2 of the legend, a layer, the status
+		t.Errorf("the second drawing begins with %q, want it to go up 4 lines", lines[0])
+	}
+	if len(lines) != 6 || !strings.HasSuffix(lines[4], "second") {
+		t.Errorf("the second drawing is %q", lines)
+	}
+	for _, line := range lines {
+		if text := line[strings.LastIndex(line, "\x1b[2K")+1:]; len(text) > 3+39 {
+			t.Errorf("%q is wider than the terminal", text)
+		}
+	}
+	out.Reset()
+	b.update(&oona.Rollup{Run: "r2", Layer: "enc.9"})
+	b.draw("third")
+	if strings.Contains(out.String(), "enc.0") {
+		t.Error("a layer of the run before is still shown")
+	}
+}

@@ -51,7 +51,7 @@ func (s *stations) show(screen Screen) (stop func(), err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b := newBoard(screen.Out, screen.Terminal)
+	b := newBoard(screen)
 	var shown sync.WaitGroup
 	for _, topic := range []string{s.topics.LayerHealth, s.topics.LayerPerformance} {
 		messages, err := log.Subscribe(ctx, topic)
@@ -87,17 +87,17 @@ func (s *stations) follow(b *board, messages <-chan *message.Message) {
 // progress every five seconds.
 func (s *stations) draw(ctx context.Context, b *board) {
 	interval := 5 * time.Second
-	if b.terminal {
+	if b.width != nil {
 		interval = 500 * time.Millisecond
 	}
 	for sleep(ctx, interval) {
-		if b.terminal {
+		if b.width != nil {
 			b.draw(s.progress())
 		} else {
 			fmt.Fprintln(b.out, s.progress())
 		}
 	}
-	if b.terminal {
+	if b.width != nil {
 		b.draw(s.progress())
 	}
 }

@@ -1,0 +1,219 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/player"
+)
+
+// The three binaries, each a process, do what the demo does in one: a recorded
+// run comes out at the exporter, and all of them end cleanly on SIGTERM.
+func TestBinaries(t *testing.T) {
+	want, frames := oracle(t)
+	binaries := build(t, "ingest", "aggregate", "exporter")
+	brokers(t, func(t *testing.T, addresses []string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		cfg := testConfig(addresses)
+		topics, err := oona.NewTopics(cfg.Prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bus.ApplyTopics(ctx, bus.Config{Brokers: addresses, ClientID: "test"}, topics.Specs(3)); err != nil {
+			t.Fatal(err)
+		}
+		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
+		ingest := launch(t, binaries["ingest"], append(common, "--listen", "127.0.0.1:0")...)
+		aggregate := launch(t, binaries["aggregate"], append(common, "--group", cfg.Prefix, "--window-length", "1s", "--out-of-orderness", "100ms",
+			"--allowed-lateness", "250ms", "--tick-interval", "125ms", "--idle-horizon", "2s")...)
+		exporter := launch(t, binaries["exporter"], common...)
+		for _, p := range []*process{ingest, aggregate, exporter} {
+			p.awaitReady(t, ctx)
+		}
+
+		file, err := os.Open(recording)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		playing := player.DefaultConfig()
+		playing.URL = "http://" + ingest.address("ingest takes frames")
+		playing.Speed = player.MaxSpeed
+		playing.Recording = file
+		p, err := player.New(playing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := p.Run(ctx)
+		if err != nil || result.Acknowledged != frames {
+			t.Fatalf("%d of %d frames were acknowledged: %v", result.Acknowledged, frames, err)
+		}
+		for layer, total := range want {
+			exporter.awaitMetric(t, ctx, "kasmina_layer_frames_total", "layer", string(layer), float64(total.frames))
+		}
+		for _, p := range []*process{ingest, aggregate, exporter} {
+			p.terminate(t)
+		}
+	})
+}
+
+// build compiles commands once for the test.
+func build(t *testing.T, names ...string) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	paths := make(map[string]string)
+	args := []string{"build", "-o", dir}
+	for _, name := range names {
+		args = append(args, "github.com/morphogenetic/oona/cmd/"+name)
+		paths[name] = filepath.Join(dir, name)
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return paths
+}
+
+// process is a running binary whose log lines are kept.
+type process struct {
+	name  string
+	cmd   *exec.Cmd
+	lines chan map[string]any // closed at the end of its stderr
+	seen  []map[string]any
+	url   string // of its admin server
+}
+
+func launch(t *testing.T, path string, args ...string) *process {
+	t.Helper()
+	p := &process{name: filepath.Base(path), cmd: exec.Command(path, args...), lines: make(chan map[string]any, 10_000)}
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.lines)
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			var line map[string]any
+			if json.Unmarshal(lines.Bytes(), &line) != nil {
+				line = map[string]any{"msg": lines.Text()}
+			}
+			select {
+			case p.lines <- line:
+			default: // nobody reads that many
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Kill() // the test has failed before it ended the process
+			_ = p.cmd.Wait()
+		}
+		if t.Failed() {
+			p.drain()
+			t.Logf("%s said: %v", p.name, p.seen)
+		}
+	})
+	p.url = "http://" + p.address("admin server listens")
+	return p
+}
+
+// address waits for the log line that says where a server listens.
+func (p *process) address(said string) string {
+	for _, line := range p.seen {
+		if line["msg"] == said {
+			return fmt.Sprint(line["address"])
+		}
+	}
+	for line := range p.lines {
+		p.seen = append(p.seen, line)
+		if line["msg"] == said {
+			return fmt.Sprint(line["address"])
+		}
+	}
+	return ""
+}
+
+func (p *process) drain() {
+	for line := range p.lines {
+		p.seen = append(p.seen, line)
+	}
+}
+
+func (p *process) awaitReady(t *testing.T, ctx context.Context) {
+	t.Helper()
+	answer := ""
+	for ctx.Err() == nil {
+		response, err := http.Get(p.url + "/readyz")
+		if err != nil {
+			t.Fatalf("%s: %v", p.name, err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if response.StatusCode == http.StatusOK {
+			return
+		}
+		answer = string(body)
+		sleep(ctx, pollInterval)
+	}
+	t.Fatalf("%s did not become ready: %s", p.name, answer)
+}
+
+// awaitMetric waits until the sum of a counter's series with a label's value
+// is want.
+func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, labelName, value string, want float64) {
+	t.Helper()
+	got := 0.0
+	for ctx.Err() == nil {
+		response, err := http.Get(p.url + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(response.Body)
+		response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = 0
+		for _, m := range families[name].GetMetric() {
+			if label(m, labelName) == value {
+				got += m.GetCounter().GetValue()
+			}
+		}
+		if got == want {
+			return
+		}
+		sleep(ctx, pollInterval)
+	}
+	t.Errorf("%s{%s=%q} is %v, want %v", name, labelName, value, got, want)
+}
+
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.drain()
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("%s ended with %v after SIGTERM", p.name, err)
+	}
+}
