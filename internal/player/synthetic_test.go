@@ -3,6 +3,7 @@ package player
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -171,7 +172,8 @@ func TestSyntheticValues(t *testing.T) {
 		if m.Help == "" {
 			t.Errorf("%s is not in the catalogue", column.Name)
 		}
-		missing, negative, below := 0, 0, 0
+		missing, negative := 0, 0
+		var sizes []float64
 		for _, v := range column.Values {
 			switch {
 			case v != v:
@@ -184,8 +186,8 @@ func TestSyntheticValues(t *testing.T) {
 			if v < 0 {
 				negative++
 			}
-			if math.Abs(float64(v)) < synthesized[i].median {
-				below++
+			if v == v {
+				sizes = append(sizes, math.Abs(float64(v)))
 			}
 		}
 		if missing < 100 || missing > 300 {
@@ -194,9 +196,27 @@ func TestSyntheticValues(t *testing.T) {
 		if signed := synthesized[i].signed; signed != (negative > 0) {
 			t.Errorf("%s: %d values are negative", column.Name, negative)
 		}
-		if below < 500 || below > 9_500 {
-			t.Errorf("%s: %d of 10000 are below %v", column.Name, below, synthesized[i].median)
+		slices.Sort(sizes)
+		middle, most := sizes[len(sizes)/2], math.Exp(4*levels) // four standard deviations
+		if off := middle / synthesized[i].median; off < 1/most || off > most {
+			t.Errorf("%s: the median is %v, want about %v", column.Name, middle, synthesized[i].median)
 		}
+	}
+}
+
+func TestSyntheticLayersDiffer(t *testing.T) {
+	sums := make(map[float64]oona.LayerID)
+	for _, f := range all(Synthetic{Layers: 8, Seeds: 100, Rate: 1, Producers: 1, Frames: 8}, 8)[0] {
+		sum := 0.0
+		for _, v := range f.Metrics[0].Values {
+			if v == v {
+				sum += float64(v)
+			}
+		}
+		if other, same := sums[sum]; same {
+			t.Errorf("%s has the values of %s", f.Layer, other)
+		}
+		sums[sum] = f.Layer
 	}
 }
 
