@@ -203,10 +203,9 @@ func (e *Engine) fold(a *accumulator, r *Record) {
 	f := r.Frame
 	a.note(r.Offset, f)
 	a.census.add(f.Seeds, f.States)
-	ascending := slices.IsSorted(f.Seeds)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, e.catalogue, e.cfg.WorstSeeds).add(f.Seeds, ascending, c.Values, &e.scratch)
+		a.metric(i, c.Name, e.catalogue, e.cfg.WorstSeeds).add(f.Seeds, c.Values, &e.scratch)
 	}
 }
 

@@ -35,15 +35,15 @@ const chunkSize = 1024
 type chunk [chunkSize]float32
 
 // add folds a column: values[i] is of seeds[i].
-func (m *metric) add(seeds []oona.SeedID, ascending bool, values []float32, scratch *chunk) {
+func (m *metric) add(seeds []oona.SeedID, values []float32, scratch *chunk) {
 	for len(values) > chunkSize {
-		m.addChunk(seeds[:chunkSize], ascending, values[:chunkSize], scratch)
+		m.addChunk(seeds[:chunkSize], values[:chunkSize], scratch)
 		seeds, values = seeds[chunkSize:], values[chunkSize:]
 	}
-	m.addChunk(seeds, ascending, values, scratch)
+	m.addChunk(seeds, values, scratch)
 }
 
-func (m *metric) addChunk(seeds []oona.SeedID, ascending bool, values []float32, scratch *chunk) {
+func (m *metric) addChunk(seeds []oona.SeedID, values []float32, scratch *chunk) {
 	finite := values
 	block, ok := momentsOf(values)
 	if !ok {
@@ -55,7 +55,7 @@ func (m *metric) addChunk(seeds []oona.SeedID, ascending bool, values []float32,
 	}
 	m.moments.merge(block)
 	m.histogram.add(finite, block.min, block.max)
-	m.worst.add(seeds, ascending, values, block.min, block.max)
+	m.worst.add(seeds, values, block.min, block.max)
 }
 
 // separate counts NaN and infinite values and copies the others to scratch.

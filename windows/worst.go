@@ -2,6 +2,7 @@ package windows
 
 import (
 	"math"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 )
@@ -32,8 +33,8 @@ func (w *worst) bar() bar {
 }
 
 // add looks at a block whose finite values lie between least and greatest.
-// Values[i] is of seeds[i]; ascending says that the seeds ascend.
-func (w *worst) add(seeds []oona.SeedID, ascending bool, values []float32, least, greatest float32) {
+// Values[i] is of seeds[i].
+func (w *worst) add(seeds []oona.SeedID, values []float32, least, greatest float32) {
 	if w.limit == 0 || w.direction == oona.Neutral {
 		return
 	}
@@ -46,13 +47,15 @@ func (w *worst) add(seeds []oona.SeedID, ascending bool, values []float32, least
 		return
 	}
 	seeds = seeds[:len(values)]
+	ties := 0
 	for i, x := range values {
 		x *= sign
 		if !(x >= b.value) || x > math.MaxFloat32 { // NaN, too, is not worse than anything
 			continue
 		}
 		if x == b.value && int64(seeds[i]) >= b.seed {
-			if ascending && extreme == b.value {
+			// Ties are many where a metric stands still, and then of no use.
+			if ties++; ties == 1 && extreme == b.value && slices.IsSorted(seeds[i:]) {
 				return // no value to come is worse, and no seed to come is lower
 			}
 			continue

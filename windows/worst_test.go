@@ -19,8 +19,7 @@ func TestWorstIsExact(t *testing.T) {
 		w := worst{direction: direction, limit: 1 + rng.IntN(6)}
 		distinct := []int{1, 2, 5, 100_000}[rng.IntN(4)]
 		seeds := rng.Perm(1 + rng.IntN(60))
-		ascending := rng.IntN(2) == 0
-		if ascending {
+		if rng.IntN(2) == 0 {
 			slices.Sort(seeds)
 		}
 		of := map[oona.SeedID]float64{}
@@ -38,7 +37,7 @@ func TestWorstIsExact(t *testing.T) {
 					of[id] = float64(x)
 				}
 			}
-			w.add(ids, ascending, values, least, greatest)
+			w.add(ids, values, least, greatest)
 		}
 		var want []oona.SeedValue
 		for id, x := range of {
@@ -73,7 +72,7 @@ func TestWorstAtTheEnds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := worst{direction: c.direction, limit: c.limit}
 			seeds := []oona.SeedID{1, 2, 3, 4, 6, math.MaxInt32}
-			w.add(seeds, true, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
+			w.add(seeds, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
 			got := w.appendTo(nil)
 			if !slices.Equal(got, c.want) {
 				t.Errorf("%v, want %v", got, c.want)
