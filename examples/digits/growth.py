@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-import numpy as np
-
 from lifecycle import Seed, State, Transition
 
 
@@ -186,5 +184,6 @@ class Growth:
         recent = seed.measured[-5:]
         if len(recent) < 5 or fmean(recent) >= -self.criteria.tolerance * found.loss:
             return None
-        evidence = {"improvement": fmean(recent), "tolerance": self.criteria.tolerance * found.loss, "validation_loss": found.loss}
+        allowed = self.criteria.tolerance * found.loss
+        evidence = {"improvement": fmean(recent), "tolerance": allowed, "validation_loss": found.loss}
         return seed.become(State.ROLLED_BACK, step, "validation loss is higher with it than without", evidence)

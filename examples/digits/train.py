@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import backend
@@ -48,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         run = options.run or f"digits-{clock.started}"
         outcome = Training(plan, chosen).run(Recorder(run, clock, outputs))
     took = time.perf_counter() - started
-    alone = Training(Plan(seed=plan.seed, steps=plan.steps, grow=False), chosen).run(Quiet()) if options.compare else None
+    alone: Outcome | None = None
+    if options.compare:
+        alone = Training(replace(plan, grow=False), chosen).run(Quiet())
     print(report(outcome, alone, f"{plan.steps} steps in {took:.1f} s with {chosen.name}"))
     if live:
         print(f"\n{live.sent} frames sent, {live.dropped} dropped{': ' + live.trouble if live.dropped else ''}")
@@ -57,13 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="record frames, tensors and events as an Avro object container file")
+    parser.add_argument("--out", type=Path, metavar="FILE",
+                        help="record frames, tensors and events as an Avro object container file")
     parser.add_argument("--post", metavar="URL", help="send the frames to a running ingest, e.g. http://127.0.0.1:8080")
     parser.add_argument("--run", metavar="ID", help="the run's id (default: digits- and the time)")
     parser.add_argument("--seed", type=int, default=1, help="of all that is random (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="batches to learn from (default: %(default)s)")
-    parser.add_argument("--stretch", type=float, default=1.0, metavar="N", help="record the time as N times as long as it took (default: 1)")
-    parser.add_argument("--backend", choices=backend.NAMES, default="auto", help="who multiplies matrices (default: PyTorch where it is installed)")
+    parser.add_argument("--stretch", type=float, default=1.0, metavar="N",
+                        help="record the time as N times as long as it took (default: 1)")
+    parser.add_argument("--backend", choices=backend.NAMES, default="auto",
+                        help="who multiplies matrices (default: PyTorch where it is installed)")
     parser.add_argument("--compare", action="store_true", help="train the network without seeds too, to compare")
     options = parser.parse_args(arguments)
     if options.steps < 1:
