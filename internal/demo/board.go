@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/morphogenetic/oona"
 )
@@ -17,14 +18,23 @@ type board struct {
 	width func() int // of the terminal; nil: no terminal, a line a closed window
 
 	mu    sync.Mutex
-	rows  map[oona.LayerID]boardRow
-	run   oona.RunID
+	rows  map[layerOf]boardRow
 	drawn int // lines on the screen that the next drawing replaces
 }
 
+type layerOf struct {
+	run   oona.RunID
+	layer oona.LayerID
+}
+
+// stays is how long a layer is shown after its last window, e.g. of the run
+// before.
+const stays = 20 * time.Second
+
 // boardRow is a layer's last windows: its two rollups come by two topics.
 type boardRow struct {
-	layer  oona.LayerID
+	layerOf
+	came   time.Time
 	ends   [2]oona.Micros // by group
 	seeds  oona.SeedCensus
 	health []metricMean
@@ -37,19 +47,17 @@ type metricMean struct {
 }
 
 func newBoard(screen Screen) *board {
-	return &board{out: screen.Out, width: screen.Width, rows: make(map[oona.LayerID]boardRow)}
+	return &board{out: screen.Out, width: screen.Width, rows: make(map[layerOf]boardRow)}
 }
 
-// update takes a rollup in. A new run replaces the table of the one before.
-func (b *board) update(r *oona.Rollup) {
+// update takes in a rollup that came now.
+func (b *board) update(r *oona.Rollup, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if r.Run != b.run {
-		b.run = r.Run
-		clear(b.rows)
-	}
-	row := b.rows[r.Layer]
-	row.layer = r.Layer
+	of := layerOf{r.Run, r.Layer}
+	row := b.rows[of]
+	row.layerOf = of
+	row.came = now
 	row.ends[r.Group] = r.End
 	if r.Group == oona.Performance {
 		row.rates = r.Rates
@@ -65,7 +73,7 @@ func (b *board) update(r *oona.Rollup) {
 	if b.width == nil && row.ends[oona.Health] == row.ends[oona.Performance] {
 		fmt.Fprintf(b.out, "window closed  %s  %s\n", r.End.Time().Local().Format("15:04:05.0"), row.text())
 	}
-	b.rows[r.Layer] = row
+	b.rows[of] = row
 }
 
 // legend explains the letters of a bar.
@@ -107,7 +115,7 @@ var stateLetters = [oona.StateCount]string{".", "g", "T", "G", "S", "E", "f", "F
 
 func (r *boardRow) text() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%-12s [%s] %3d of %3d active", r.layer, bar(&r.seeds), r.seeds.Active, r.seeds.Seen)
+	fmt.Fprintf(&text, "%6.6s  %-12s [%s] %3d of %3d active", tail(r.run), r.layer, bar(&r.seeds), r.seeds.Active, r.seeds.Seen)
 	for _, m := range r.health {
 		if shown(m.name) {
 			fmt.Fprintf(&text, "  %s %.4g", m.name, m.mean)
@@ -119,20 +127,29 @@ func (r *boardRow) text() string {
 	return text.String()
 }
 
+// tail tells runs apart: ULIDs begin alike.
+func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-6):] }
+
 // shown keeps a row within a terminal's width.
 func shown(metric string) bool {
 	return metric == "reconstruction_loss" || metric == "gradient_norm"
 }
 
 // draw writes the table over the one drawn before. status is its last line.
-func (b *board) draw(status string) {
+func (b *board) draw(status string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	rows := make([]boardRow, 0, len(b.rows))
-	for _, row := range b.rows {
+	for of, row := range b.rows {
+		if now.Sub(row.came) > stays {
+			delete(b.rows, of)
+			continue
+		}
 		rows = append(rows, row)
 	}
-	slices.SortFunc(rows, func(x, y boardRow) int { return cmp.Compare(x.layer, y.layer) })
+	slices.SortFunc(rows, func(x, y boardRow) int {
+		return cmp.Or(cmp.Compare(x.run, y.run), cmp.Compare(x.layer, y.layer))
+	})
 	const most = 24
 	var text strings.Builder
 	if b.drawn > 0 {

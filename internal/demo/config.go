@@ -11,14 +11,14 @@ import (
 
 // Config is what a demo can be told, as flags of a command.
 type Config struct {
-	Recording string        `placeholder:"FILE" type:"path" group:"What to play" help:"Avro object container file to play."`
+	Recording string        `placeholder:"FILE" group:"What to play" help:"Avro object container file to play."`
 	Synthetic string        `placeholder:"layers=64,seeds=1000,rate=100" group:"What to play" help:"Make up load instead: layers, seeds a layer, frames a second in all."`
 	Speed     string        `group:"What to play" help:"How many times as fast as recorded, or max."`
 	Once      bool          `group:"What to play" help:"End after the recording, once its last windows have closed."`
 	For       time.Duration `group:"What to play" help:"End after this time; 0: at Ctrl-C."`
 	JSON      bool          `name:"json" group:"What to play" help:"Print the reconciliation as JSON on stdout, everything else on stderr."`
 
-	Data       string   `placeholder:"DIR" type:"path" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
+	Data       string   `placeholder:"DIR" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
 	Kafka      []string `placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
 	Prefix     string   `group:"Where" help:"What topic names begin with."`
 	Partitions int32    `group:"Where" help:"Partitions of new topics."`

@@ -376,11 +376,12 @@ func TestBarShowsEveryState(t *testing.T) {
 func TestBoardRedrawsInPlace(t *testing.T) {
 	var out bytes.Buffer
 	b := newBoard(Screen{Out: &out, Width: func() int { return 40 }})
-	b.update(&oona.Rollup{Run: "r", Layer: "enc.0", Seeds: oona.SeedCensus{Seen: 2, ByState: [oona.StateCount]int64{oona.Dormant: 2}}})
-	b.draw("first")
+	now := time.Now()
+	b.update(&oona.Rollup{Run: "r", Layer: "enc.0", Seeds: oona.SeedCensus{Seen: 2, ByState: [oona.StateCount]int64{oona.Dormant: 2}}}, now)
+	b.draw("first", now)
 	out.Reset()
-	b.update(&oona.Rollup{Run: "r", Layer: "enc.1"})
-	b.draw("second")
+	b.update(&oona.Rollup{Run: "r", Layer: "enc.1"}, now.Add(stays))
+	b.draw("second", now.Add(stays))
 	lines := strings.Split(out.String(), "\n")
 	if !strings.HasPrefix(lines[0], "\x1b[4A") { // 2 of the legend, a layer, the status
 		t.Errorf("the second drawing begins with %q, want it to go up 4 lines", lines[0])
@@ -394,9 +395,8 @@ func TestBoardRedrawsInPlace(t *testing.T) {
 		}
 	}
 	out.Reset()
-	b.update(&oona.Rollup{Run: "r2", Layer: "enc.9"})
-	b.draw("third")
-	if strings.Contains(out.String(), "enc.0") {
-		t.Error("a layer of the run before is still shown")
+	b.draw("third", now.Add(stays+time.Second))
+	if text := out.String(); strings.Contains(text, "enc.0") || !strings.Contains(text, "enc.1") {
+		t.Errorf("want the layer that fell silent gone and the other shown: %q", text)
 	}
 }

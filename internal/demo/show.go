@@ -77,7 +77,7 @@ func (s *stations) follow(b *board, messages <-chan *message.Message) {
 		if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
 			s.logger.Warn("cannot read a rollup", "err", err)
 		} else {
-			b.update(&r)
+			b.update(&r, time.Now())
 		}
 		msg.Ack()
 	}
@@ -92,13 +92,13 @@ func (s *stations) draw(ctx context.Context, b *board) {
 	}
 	for sleep(ctx, interval) {
 		if b.width != nil {
-			b.draw(s.progress())
+			b.draw(s.progress(), time.Now())
 		} else {
 			fmt.Fprintln(b.out, s.progress())
 		}
 	}
 	if b.width != nil {
-		b.draw(s.progress())
+		b.draw(s.progress(), time.Now())
 	}
 }
 
