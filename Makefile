@@ -4,19 +4,22 @@ SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-GO       ?= go
-PYTHON   ?= python3
-VENV     := .cache/venv
-TESTARGS ?=
-FUZZTIME ?= 20s
-FUZZ     ?= .
-BENCH    ?= .
+GO        ?= go
+PYTHON    ?= python3
+VENV      := .cache/venv
+TESTARGS  ?=
+FUZZTIME  ?= 20s
+FUZZ      ?= .
+BENCH     ?= .
 BENCHTIME ?= 1s
-ARGS     ?=
+ARGS      ?=
+KAFKA     ?=
 
 GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 GO_FILES       = $(shell git ls-files -co --exclude-standard -- '*.go')
+
+# KAFKA is flags of kafkactl, e.g. "-port 29092 -dir DIR" for a second cluster.
 
 # What make python has installed is used where it is there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -33,7 +36,7 @@ test: ## all tests, Go and Python; says what it skips (TESTARGS=)
 # go test is silent about a test that skipped itself, so what it lacked is said here.
 .PHONY: skipped
 skipped:
-	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`make kafka-up\` starts three brokers and prints what to set OONA_KAFKA to." >&2
+	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`export OONA_KAFKA=\$$(make -s kafka-up)\` starts three brokers." >&2
 	@$(PYTHON) -c 'import fastavro' 2>/dev/null || echo "SKIPPED: the cross-check of the schemas with fastavro. \`make python\` installs it." >&2
 	@command -v promtool >/dev/null || echo "SKIPPED: the check of the exporter's metrics with promtool, which comes with Prometheus." >&2
 
@@ -89,12 +92,12 @@ demo: ## the whole path in one process, on a recorded training run (ARGS="--once
 	$(GO) run ./cmd/oona demo $(ARGS)
 
 .PHONY: kafka-up
-kafka-up: ## three Apache Kafka brokers on loopback, from Maven; needs Java 17
-	$(GO) run ./internal/localkafka/kafkactl up
+kafka-up: ## three Apache Kafka brokers on loopback; export OONA_KAFKA=$(make -s kafka-up)
+	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) up
 
 .PHONY: kafka-down
-kafka-down: ## stop them
-	$(GO) run ./internal/localkafka/kafkactl down
+kafka-down: ## stop them and delete their data
+	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) down
 
 .PHONY: python
 python: $(VENV)/installed ## a virtual environment with what examples/digits needs
