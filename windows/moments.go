@@ -23,83 +23,73 @@ type moments struct {
 // subtracting count*(shift-mean)^2 from the sum of squares loses a factor of
 // count+1 in precision at most, whatever the offset of the values: with a
 // thousand values, 11 digits are left in the worst case, and 14 as a rule.
-// Four accumulators of each kind hide the latency of the additions.
+// Sums are made of pairs, in two lanes, which hides the latency of the
+// additions.
 func momentsOf(values []float32) (moments, bool) {
 	if len(values) == 0 {
 		return moments{}, true
 	}
 	shift := float64(values[0])
-	least, greatest := values[0], values[0]
-	var s0, s1, s2, s3, q0, q1, q2, q3 float64
+	least, greatest := shift, shift
+	var s0, s1, q0, q1 float64
 	rest := values
 	for len(rest) >= 4 {
-		block := rest[:4:4]
+		four := rest[:4:4]
 		rest = rest[4:]
-		x0 := block[0]
+		x0 := float64(four[0])
 		if x0 < least {
 			least = x0
-		}
-		if x0 > greatest {
+		} else if x0 > greatest {
 			greatest = x0
 		}
-		d0 := float64(x0) - shift
-		s0 += d0
-		q0 += float64(d0 * d0)
-		x1 := block[1]
+		x1 := float64(four[1])
 		if x1 < least {
 			least = x1
-		}
-		if x1 > greatest {
+		} else if x1 > greatest {
 			greatest = x1
 		}
-		d1 := float64(x1) - shift
-		s1 += d1
-		q1 += float64(d1 * d1)
-		x2 := block[2]
+		d0, d1 := x0-shift, x1-shift
+		s0 += d0 + d1
+		q0 += float64(d0*d0) + float64(d1*d1)
+		x2 := float64(four[2])
 		if x2 < least {
 			least = x2
-		}
-		if x2 > greatest {
+		} else if x2 > greatest {
 			greatest = x2
 		}
-		d2 := float64(x2) - shift
-		s2 += d2
-		q2 += float64(d2 * d2)
-		x3 := block[3]
+		x3 := float64(four[3])
 		if x3 < least {
 			least = x3
-		}
-		if x3 > greatest {
+		} else if x3 > greatest {
 			greatest = x3
 		}
-		d3 := float64(x3) - shift
-		s3 += d3
-		q3 += float64(d3 * d3)
+		d2, d3 := x2-shift, x3-shift
+		s1 += d2 + d3
+		q1 += float64(d2*d2) + float64(d3*d3)
 	}
-	for _, x := range rest {
-		d := float64(x) - shift
-		s0 += d
-		q0 += float64(d * d)
+	for _, value := range rest {
+		x := float64(value)
 		if x < least {
 			least = x
-		}
-		if x > greatest {
+		} else if x > greatest {
 			greatest = x
 		}
+		d := x - shift
+		s0 += d
+		q0 += float64(d * d)
 	}
-	s := (s0 + s1) + (s2 + s3)
+	s, q := s0+s1, q0+q1
 	if math.IsNaN(s) || math.IsInf(s, 0) { // float32s cannot overflow a sum of float64s: one of them is the like
 		return moments{}, false
 	}
 	n := float64(len(values))
-	q := (q0 + q1) + (q2 + q3)
 	return moments{
 		count: int64(len(values)),
 		sum:   float64(shift*n) + s,
 		mean:  shift + s/n,
 		m2:    math.Max(0, q-float64(s*s)/n),
-		min:   least,
-		max:   greatest,
+		min:   float32(least),
+		max:   float32(greatest),
 	}, true
 }
 
