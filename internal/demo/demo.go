@@ -6,6 +6,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,11 +36,16 @@ func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	recording, err := load(cfg)
+	if err != nil {
+		return nil, err
+	}
 	// Stopping the player must not stop the stations: they settle first.
 	stations, err := start(context.WithoutCancel(ctx), cfg, screen.Out, logger)
 	if err != nil {
 		return nil, err
 	}
+	stations.recording = recording
 	report, err := stations.play(ctx, cfg, screen)
 	return report, errors.Join(err, stations.stop())
 }
@@ -72,6 +78,18 @@ func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report
 		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", settleTimeout)
 	}
 	return report, nil
+}
+
+// load reads the recording, if one is to be played.
+func load(cfg Config) ([]byte, error) {
+	if cfg.Synthetic != "" {
+		return nil, nil
+	}
+	recording, err := os.ReadFile(cfg.Recording)
+	if err != nil {
+		return nil, fmt.Errorf("read the recording (run from the repository, or name one with --recording, or make up load with --synthetic layers=8,seeds=100,rate=50): %w", err)
+	}
+	return recording, nil
 }
 
 // repeat plays run after run until ctx ends; one run with --once. A new run
@@ -119,12 +137,7 @@ func (s *stations) playRun(ctx context.Context, cfg Config) (player.Result, erro
 			return player.Result{}, err
 		}
 	} else {
-		recording, err := os.Open(cfg.Recording)
-		if err != nil {
-			return player.Result{}, fmt.Errorf("open the recording (run from the repository, or name one with --recording, or make up load with --synthetic layers=8,seeds=100,rate=50): %w", err)
-		}
-		defer recording.Close()
-		playing.Recording = recording
+		playing.Recording = bytes.NewReader(s.recording)
 	}
 	p, err := player.New(playing)
 	if err != nil {

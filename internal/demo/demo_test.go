@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -157,6 +158,9 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if s.recording, err = load(cfg); err != nil {
+			t.Fatal(err)
+		}
 		report, err := s.play(ctx, cfg, Screen{Out: &screen})
 		if err != nil {
 			t.Fatal(err)
@@ -172,6 +176,90 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 			t.Errorf("no closed window was shown:\n%s", screen.String())
 		}
 	})
+}
+
+// What others write past ingest, and cannot be folded, is counted and kept with
+// its reason, on the way to a run that is folded whole.
+func TestBadRecordsAreCounted(t *testing.T) {
+	_, frames := oracle(t)
+	brokers(t, func(t *testing.T, addresses []string) {
+		cfg := testConfig(addresses)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		s, err := start(ctx, cfg, io.Discard, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.recording, err = load(cfg); err != nil {
+			t.Fatal(err)
+		}
+		before, err := s.measure(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeBadRecords(t, s)
+		played, err := s.repeat(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, settled, err := s.settle(ctx, before, true, cfg.Idle)
+		if err != nil || !settled {
+			t.Fatalf("settled is %v: %v", settled, err)
+		}
+		r := before.until(after, played)
+		r.reconcile(true)
+		if !r.Agree {
+			t.Errorf("the sums do not agree: %+v", r.Checks)
+		}
+		if r.Dead != 3 || r.Quarantined != 3 || r.Duplicate != 1 || r.Overflowed != 1 || r.Late != 0 || r.Folded != frames+1 {
+			t.Errorf("of %d frames and 9 records past ingest: %+v", frames, r)
+		}
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// writeBadRecords writes a good frame, a repeat of it, the same identity with
+// other bytes, and frames that no window can take.
+func writeBadRecords(t *testing.T, s *stations) {
+	t.Helper()
+	now := oona.MicrosOf(time.Now())
+	good := oona.Frame{
+		Run: "past-ingest", Layer: "l", Producer: "p", Epoch: now, Sequence: 1, ObservedAt: now,
+		Seeds: []oona.SeedID{0}, States: []oona.State{oona.Training}, Metrics: []oona.Column{{Name: "m", Values: []float32{1}}},
+	}
+	with := func(change func(*oona.Frame)) []byte {
+		f := good
+		change(&f)
+		return avro.AppendFrame(nil, &f)
+	}
+	wide := make([]oona.SeedID, oona.DefaultFrameLimits.Seeds+1)
+	for i := range wide {
+		wide[i] = oona.SeedID(i)
+	}
+	publisher, err := bus.NewPublisher(s.bus, bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	for _, payload := range [][]byte{
+		avro.AppendFrame(nil, &good),
+		avro.AppendFrame(nil, &good),
+		with(func(f *oona.Frame) { f.Step = 9 }),
+		with(func(f *oona.Frame) { f.Sequence, f.ObservedAt = 2, now+3600e6 }),
+		with(func(f *oona.Frame) { f.Sequence, f.ObservedAt = 3, now-2*86400e6 }),
+		[]byte("not a frame"),
+		with(func(f *oona.Frame) { f.States = []oona.State{99} }),
+		with(func(f *oona.Frame) { f.Layer = "a\"b\n" }),
+		with(func(f *oona.Frame) { f.Seeds, f.States, f.Metrics = wide, make([]oona.State, len(wide)), nil }),
+	} {
+		msg := message.NewMessage("", payload)
+		msg.Metadata.Set(oona.MetaKey, "k")
+		if err := publisher.Publish(s.topics.SeedMetrics, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func checkReport(t *testing.T, r *Report, frames int64) {

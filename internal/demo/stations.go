@@ -39,6 +39,7 @@ type stations struct {
 	out       io.Writer
 	logger    *slog.Logger
 	playing   atomic.Pointer[run]
+	recording []byte // nil where load is made up
 
 	ended   chan struct{} // closed once the stages have ended, with outcome
 	outcome error
