@@ -73,21 +73,18 @@ func rawIndex(bits uint32) uint32 {
 	return (bits + corrections[bits>>cellBits%cellCount]) >> bucketBits
 }
 
-// add counts a block of finite values that lie between least and greatest.
-func (h *histogram) add(values []float32, least, greatest float32) {
+// add counts a block of finite values, least being the least of them.
+func (h *histogram) add(values []float32, least float32) {
 	if h.uncarried += uint64(len(values)); h.uncarried > carryAfter {
 		h.positive.carry()
 		h.negative.carry()
 		h.uncarried = uint64(len(values))
 	}
-	switch {
-	case least > oona.HistogramZeroThreshold:
+	if least > oona.HistogramZeroThreshold {
 		h.positive.add(values)
-	case greatest < -oona.HistogramZeroThreshold:
-		h.negative.add(values)
-	default:
-		h.addMixed(values)
+		return
 	}
+	h.addMixed(values)
 }
 
 // addMixed sorts values by sign, a chunk at a time and without branches, which
@@ -99,7 +96,7 @@ func (h *histogram) addMixed(values []float32) {
 		values = values[len(chunk):]
 		p, n := uint32(0), uint32(0)
 		for _, x := range chunk {
-			positive[p%256], negative[n%256] = x, x
+			positive[p%256], negative[n%256] = x, -x
 			bits := math.Float32bits(x)
 			counts := (zeroBits - bits&^signBit) >> 31 // 1 above the threshold, where the difference wraps
 			isNegative := counts & (bits >> 31)
@@ -112,16 +109,15 @@ func (h *histogram) addMixed(values []float32) {
 	}
 }
 
-// add counts values by their absolute value, which is above the threshold of
-// the zero bucket. Four indexes are made before their counts are touched, so
+// add counts values that are above the threshold of the zero bucket. Four indexes are made before their counts are touched, so
 // that they need not wait for one another.
 func (o *octaves) add(values []float32) {
 	for len(values) >= 4 {
 		first, counts := o.first, o.counts
-		i0 := rawIndex(math.Float32bits(values[0]) &^ signBit)
-		i1 := rawIndex(math.Float32bits(values[1]) &^ signBit)
-		i2 := rawIndex(math.Float32bits(values[2]) &^ signBit)
-		i3 := rawIndex(math.Float32bits(values[3]) &^ signBit)
+		i0 := rawIndex(math.Float32bits(values[0]))
+		i1 := rawIndex(math.Float32bits(values[1]))
+		i2 := rawIndex(math.Float32bits(values[2]))
+		i3 := rawIndex(math.Float32bits(values[3]))
 		j0, j1, j2, j3 := uint(i0-first), uint(i1-first), uint(i2-first), uint(i3-first)
 		n := uint(len(counts))
 		if j0 >= n || j1 >= n || j2 >= n || j3 >= n {
@@ -136,7 +132,7 @@ func (o *octaves) add(values []float32) {
 		values = values[4:]
 	}
 	for _, x := range values {
-		i := rawIndex(math.Float32bits(x) &^ signBit)
+		i := rawIndex(math.Float32bits(x))
 		o.cover(i)
 		o.counts[i-o.first]++
 	}

@@ -12,7 +12,7 @@ import (
 func indexOf(t *testing.T, x float32) int32 {
 	t.Helper()
 	var h histogram
-	h.add([]float32{x}, x, x)
+	h.add([]float32{x}, x)
 	var got oona.Histogram
 	h.appendTo(&got)
 	if got.Zero != 0 || len(got.Negative.Indexes) != 0 || len(got.Positive.Indexes) != 1 || got.Positive.Counts[0] != 1 {
@@ -81,7 +81,7 @@ func TestHistogramZeroBucket(t *testing.T) {
 		0x1.000002p-126, -0x1.000002p-126, // beyond
 	}
 	var h histogram
-	h.add(values, -1, 1)
+	h.add(values, -1)
 	var got oona.Histogram
 	h.appendTo(&got)
 	least := int32(-126*octaveBuckets + 1)
@@ -100,7 +100,7 @@ func TestHistogramGrowth(t *testing.T) {
 		var all []float64
 		for range 1 + rng.IntN(20) {
 			block := make([]float32, 1+rng.IntN(700))
-			least, greatest := float32(math.MaxFloat32), float32(-math.MaxFloat32)
+			least := float32(math.MaxFloat32)
 			sign := rng.IntN(3) // all positive, all negative, mixed
 			for i := range block {
 				x := float32(math.Ldexp(1+rng.Float64(), rng.IntN(254)-127))
@@ -108,10 +108,10 @@ func TestHistogramGrowth(t *testing.T) {
 					x = -x
 				}
 				block[i] = x
-				least, greatest = min(least, x), max(greatest, x)
+				least = min(least, x)
 				all = append(all, float64(x))
 			}
-			h.add(block, least, greatest)
+			h.add(block, least)
 		}
 		got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exactHistogram(all)}
 		h.appendTo(&got.Histogram)
@@ -123,7 +123,7 @@ func TestHistogramGrowth(t *testing.T) {
 
 func TestHistogramLetsGoOfMemory(t *testing.T) {
 	var h histogram
-	h.add([]float32{1e-37, 1e38}, 1e-37, 1e38)
+	h.add([]float32{1e-37, 1e38}, 1e-37)
 	h.reset()
 	if cap(h.positive.counts) > keptBuckets {
 		t.Errorf("%d buckets are kept, want at most %d", cap(h.positive.counts), keptBuckets)
@@ -133,13 +133,13 @@ func TestHistogramLetsGoOfMemory(t *testing.T) {
 // Before a count could overflow, all are carried.
 func TestHistogramCarries(t *testing.T) {
 	var h histogram
-	h.add([]float32{1, 2, 2, -4}, -4, 2)
+	h.add([]float32{1, 2, 2, -4}, -4)
 	h.uncarried = carryAfter - 4 // as if there had been as many
-	h.add([]float32{1, 1, 1, 1}, 1, 1)
+	h.add([]float32{1, 1, 1, 1}, 1)
 	if h.positive.carried != nil {
 		t.Fatal("carried too early")
 	}
-	h.add([]float32{2, 2, 8}, 2, 8)
+	h.add([]float32{2, 2, 8}, 2)
 	if h.positive.carried == nil || h.negative.carried == nil {
 		t.Fatal("nothing was carried")
 	}
@@ -152,7 +152,7 @@ func TestHistogramCarries(t *testing.T) {
 		t.Errorf("\n got %+v\nwant %+v", got.Histogram, want.Histogram)
 	}
 	h.reset()
-	h.add([]float32{1}, 1, 1)
+	h.add([]float32{1}, 1)
 	want.Histogram = exactHistogram([]float64{1})
 	h.appendTo(&got.Histogram)
 	if !equalSummaries(&got, &want) {

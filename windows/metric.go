@@ -54,7 +54,7 @@ func (m *metric) addChunk(seeds []oona.SeedID, values []float32, scratch *chunk)
 		}
 	}
 	m.moments.merge(block)
-	m.histogram.add(finite, block.min, block.max)
+	m.histogram.add(finite, block.min)
 	m.worst.add(seeds, values, block.min, block.max)
 }
 
