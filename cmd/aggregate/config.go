@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -66,5 +69,21 @@ func (c *config) Validate() error {
 	if c.Group == "" {
 		return &oona.FieldError{Field: "--group", Reason: "is empty; give the consumer group a name"}
 	}
-	return windows.Config(c.Windows).Validate()
+	if _, err := oona.NewTopics(c.Prefix); err != nil {
+		return err
+	}
+	if _, err := catalogue.Open(c.Catalogue); err != nil {
+		return err
+	}
+	return c.Windows.validate()
+}
+
+// validate names the flag of the field that is wrong.
+func (w windowFlags) validate() error {
+	err := windows.Config(w).Validate()
+	if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
+		field, _ := reflect.TypeFor[windowFlags]().FieldByName(wrong.Field)
+		return &oona.FieldError{Field: "--" + field.Tag.Get("name"), Reason: wrong.Reason}
+	}
+	return err
 }

@@ -9,8 +9,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -39,7 +37,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err := bus.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
 		return err
 	}
-	known, err := loadCatalogue(cfg.Catalogue)
+	known, err := catalogue.Open(cfg.Catalogue)
 	if err != nil {
 		return err
 	}
@@ -69,21 +67,4 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 		Name: "aggregate",
 		Run:  func(ctx context.Context) error { return stage.Run(ctx, subscriber) },
 	})
-}
-
-// loadCatalogue reads a file, or takes the built-in catalogue where none is named.
-func loadCatalogue(path string) (*catalogue.Catalogue, error) {
-	if path == "" {
-		return catalogue.Default()
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the catalogue: %w", err)
-	}
-	defer file.Close()
-	known, err := catalogue.Load(file)
-	if err != nil {
-		return nil, fmt.Errorf("catalogue %s: %w", path, err)
-	}
-	return known, nil
 }

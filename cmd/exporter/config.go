@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -19,7 +18,7 @@ type config struct {
 	Bus       bus.Config    `embed:"" group:"Bus"`
 	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 is all that the topics hold. At least the time after which layers are silent."`
-	Catalogue string        `group:"Series" type:"existingfile" placeholder:"FILE" help:"YAML file of metrics, for their help texts; empty: the built-in catalogue."`
+	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts; empty: the built-in catalogue."`
 	Series    seriesFlags   `embed:"" prefix:"series-" group:"Series"`
 }
 
@@ -46,6 +45,9 @@ func defaults() *config {
 
 // Validate is called once flags, environment and file are read.
 func (c *config) Validate() error {
+	if _, err := catalogue.Open(c.Catalogue); err != nil {
+		return err
+	}
 	if c.Lookback != 0 && c.Lookback < c.Series.SilentAfter {
 		return fmt.Errorf("--lookback is %s, less than --series-silent-after (%s): layers would be missing after a restart", c.Lookback, c.Series.SilentAfter)
 	}
@@ -69,23 +71,6 @@ func (c *config) stage() (export.Config, error) {
 		SilentAfter: s.SilentAfter,
 		Buckets:     s.Buckets,
 	}, err
-}
-
-// metrics returns the catalogue that is asked for.
-func (c *config) metrics() (*catalogue.Catalogue, error) {
-	if c.Catalogue == "" {
-		return catalogue.Default()
-	}
-	f, err := os.Open(c.Catalogue)
-	if err != nil {
-		return nil, fmt.Errorf("open the metric catalogue: %w", err)
-	}
-	defer f.Close()
-	known, err := catalogue.Load(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.Catalogue, err)
-	}
-	return known, nil
 }
 
 // from is where to begin to read; the zero time is the topics' beginning.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/export"
 )
@@ -88,25 +89,25 @@ func TestLookback(t *testing.T) {
 
 func TestCatalogueFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "metrics.yaml")
-	write := func(text string) *config {
+	write := func(text string) (*config, error) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := parse(t, "--catalogue="+file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cfg
+		return parse(t, "--catalogue="+file)
 	}
-	known, err := write("metrics: {energy: {group: health, help: Energy of one batch.}}").metrics()
+	cfg, err := write("metrics: {energy: {group: health, help: Energy of one batch.}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := catalogue.Open(cfg.Catalogue)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := known.Metric("energy").Help; got != "Energy of one batch." {
 		t.Errorf("help %q", got)
 	}
-	_, err = write("metrics: {energy: {group: wealth}}").metrics()
+	_, err = write("metrics: {energy: {group: wealth}}")
 	if err == nil || !strings.Contains(err.Error(), "metrics.yaml") || !strings.Contains(err.Error(), "metric energy") {
 		t.Errorf("got %v, want an error that names the file and the metric", err)
 	}

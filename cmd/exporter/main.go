@@ -15,6 +15,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/export"
 )
@@ -29,7 +30,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	known, err := c.metrics()
+	known, err := catalogue.Open(c.Catalogue)
 	if err != nil {
 		return err
 	}

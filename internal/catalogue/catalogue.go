@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -34,6 +35,23 @@ func Default() (*Catalogue, error) {
 		return nil, fmt.Errorf("embedded metric catalogue: %w", err)
 	}
 	return &Catalogue{metrics}, nil
+}
+
+// Open loads the catalogue in the file at path; an empty path is the default.
+func Open(path string) (*Catalogue, error) {
+	if path == "" {
+		return Default()
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the metric catalogue: %w", err)
+	}
+	defer f.Close()
+	c, err := Load(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
 }
 
 // Load reads a catalogue over the default one: an entry of r replaces the

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/windows"
+)
+
+func parse(t *testing.T, args ...string) (*config, string, error) {
+	t.Helper()
+	cfg := defaults()
+	var out bytes.Buffer
+	_, err := worker.Parse(cfg, "aggregate", "", args, &out)
+	return cfg, out.String(), err
+}
+
+func TestDefaultsAreTheEngines(t *testing.T) {
+	cfg, _, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := windows.Config(cfg.Windows); got != windows.DefaultConfig() {
+		t.Errorf("windows are %+v, want %+v", got, windows.DefaultConfig())
+	}
+	if cfg.WorkerID == "" {
+		t.Error("the worker has no name")
+	}
+}
+
+// Every field of the engine's configuration has a flag, but the generation,
+// which is not the worker's to choose.
+func TestEveryWindowSettingHasAFlag(t *testing.T) {
+	flags := reflect.TypeFor[windowFlags]()
+	for i := range flags.NumField() {
+		field := flags.Field(i)
+		if field.Name != "Generation" && (field.Tag.Get("name") == "" || field.Tag.Get("help") == "") {
+			t.Errorf("%s has no flag, or no help", field.Name)
+		}
+	}
+}
+
+func TestSettingsComeFromFlagsEnvironmentAndFileInThatOrder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "aggregate.yaml")
+	if err := os.WriteFile(file, []byte("window-length: 20s\nidle-horizon: 2m\nmax-layers: 7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OONA_IDLE_HORIZON", "3m")
+	t.Setenv("OONA_MAX_LAYERS", "8")
+	cfg, _, err := parse(t, "--config", file, "--max-layers=9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := cfg.Windows
+	if w.Length != 20*time.Second || w.IdleHorizon != 3*time.Minute || w.MaxLayers != 9 {
+		t.Errorf("length %s (file), horizon %s (environment), layers %d (flag)", w.Length, w.IdleHorizon, w.MaxLayers)
+	}
+}
+
+func TestEffectiveConfigurationReadsBack(t *testing.T) {
+	_, effective, err := parse(t, "--check", "--window-length=5s", "--worker=w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "aggregate.yaml")
+	if err := os.WriteFile(file, []byte(effective), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, again, err := parse(t, "--check", "--config", file); err != nil || again != effective || !strings.Contains(again, "window-length: 5s") {
+		t.Errorf("read again it is\n%s\nerror %v", again, err)
+	}
+}
+
+func TestBadConfiguration(t *testing.T) {
+	for flag, want := range map[string]string{
+		"--window-length=0s":     "--window-length: is 0s",
+		"--idle-horizon=1s":      "--idle-horizon: is 1s; it is longer than two tick intervals",
+		"--max-timelines=0":      "--max-timelines: is 0",
+		"--prefix=a_b":           "topic prefix",
+		"--group=":               "--group",
+		"--worker=a b":           "--worker: has ' ' at position 1",
+		"--catalogue=no-such":    "no-such",
+		"--allowed-lateness=-1s": "--allowed-lateness",
+	} {
+		if _, _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error is %v, want one with %q", flag, err, want)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/internal/demo"
+)
+
+// run runs a command line and returns its exit status and what it wrote.
+func run(t *testing.T, args ...string) (status int, out, messages string) {
+	t.Helper()
+	var o, m bytes.Buffer
+	status = execute(t.Context(), args, streams{&o, &m})
+	return status, o.String(), m.String()
+}
+
+func TestHelpIsOnStdout(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"demo", "--help"}, {"topics", "apply", "--help"}} {
+		status, out, messages := run(t, args...)
+		if status != 0 || !strings.HasPrefix(out, "Usage: oona") || messages != "" {
+			t.Errorf("%v: status %d, out %q, messages %q", args, status, out, messages)
+		}
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for want, args := range map[string][]string{
+		`expected one of "demo"`: {},
+		"unknown flag --nope":    {"demo", "--nope"},
+		`speed "fast"`:           {"demo", "--speed", "fast"},
+		"give --for":             {"demo", "--once", "--synthetic", "layers=1,seeds=1,rate=1"},
+		"give one of them":       {"demo", "--data", "d", "--kafka", "h:1"},
+		"--for is -1s":           {"demo", "--for=-1s"},
+	} {
+		status, out, messages := run(t, args...)
+		if status != exitUsage || out != "" || !strings.Contains(messages, want) {
+			t.Errorf("%v: status %d, out %q, messages %q; want %q", args, status, out, messages, want)
+		}
+	}
+}
+
+func TestTopicsApplyThenCheck(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	at := []string{"--brokers", broker.Addrs[0], "--partitions", "3"}
+	topics := func(command string, more ...string) (int, string, string) {
+		return run(t, append(append([]string{"topics", command}, at...), more...)...)
+	}
+	if status, _, messages := topics("check"); status != exitFailed || !strings.Contains(messages, "kasmina.telemetry.seed.metrics") || !strings.Contains(messages, "oona topics apply") {
+		t.Errorf("check of nothing: status %d, %q", status, messages)
+	}
+	if status, out, messages := topics("apply"); status != 0 || !strings.Contains(out, "7 topics are as they must be") {
+		t.Errorf("apply: status %d, %q, %q", status, out, messages)
+	}
+	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "7 topics") {
+		t.Errorf("check: status %d, %q, %q", status, out, messages)
+	}
+	if status, _, messages := topics("check", "--partitions", "4"); status != exitFailed || !strings.Contains(messages, "3 partitions") {
+		t.Errorf("check of another number of partitions: status %d, %q", status, messages)
+	}
+}
+
+func TestBrokersThatAreNotThere(t *testing.T) {
+	status, _, messages := run(t, "topics", "check", "--brokers", "127.0.0.1:1")
+	if status != exitFailed || !strings.Contains(messages, "127.0.0.1:1") {
+		t.Errorf("status %d, %q", status, messages)
+	}
+}
+
+func TestDemoPrintsJSON(t *testing.T) {
+	status, out, messages := run(t, "demo", "--once", "--speed", "max", "--json", "--recording", "../../testdata/digits.avro",
+		"--window", "1s", "--idle", "2s", "--ingest-port", "0", "--admin-port", "0", "--broker-port", "0", "--data", t.TempDir())
+	var report demo.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatalf("status %d, %v in %q; messages %q", status, err, out, messages)
+	}
+	if status != 0 || !report.Agree || report.Sent == 0 || report.Folded != report.Sent {
+		t.Errorf("status %d, report %+v", status, report)
+	}
+	if !strings.Contains(messages, "Reconciliation") {
+		t.Errorf("messages are %q", messages)
+	}
+}
