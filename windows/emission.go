@@ -1,6 +1,7 @@
 package windows
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -93,11 +94,12 @@ func (e *Engine) finish(a *accumulator, out *emission) {
 // difference returns t - u, and the farthest length of time where that
 // overflows.
 func difference(t, u oona.Micros) oona.Micros {
-	if u >= 0 {
-		return earlier(t, u)
+	d := t - u
+	switch {
+	case t >= u && d < 0:
+		return math.MaxInt64
+	case t < u && d >= 0:
+		return math.MinInt64
 	}
-	if u == unset {
-		u++ // its negative overflows
-	}
-	return later(t, -u)
+	return d
 }

@@ -270,6 +270,19 @@ func TestTumblingWindows(t *testing.T) {
 	}
 }
 
+func TestDifference(t *testing.T) {
+	for _, c := range []struct{ t, u, want oona.Micros }{
+		{5, 3, 2}, {3, 5, -2}, {-3, -5, 2}, {-5, 3, -8},
+		{math.MaxInt64, -1, math.MaxInt64}, {math.MinInt64, 1, math.MinInt64},
+		{0, math.MinInt64, math.MaxInt64}, {-1, math.MinInt64, math.MaxInt64}, {-2, math.MinInt64, math.MaxInt64 - 1},
+		{math.MinInt64, math.MaxInt64, math.MinInt64}, {math.MaxInt64, math.MinInt64, math.MaxInt64},
+	} {
+		if got := difference(c.t, c.u); got != c.want {
+			t.Errorf("%d - %d is %d, want %d", c.t, c.u, got, c.want)
+		}
+	}
+}
+
 func TestDuplicates(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	first := sample{observed: 1, sequence: 1}

@@ -139,10 +139,11 @@ func TestHistogramCarries(t *testing.T) {
 	if h.positive.carried != nil {
 		t.Fatal("carried too early")
 	}
-	h.add([]float32{2, 2, 8}, 2)
+	h.add([]float32{2}, 2)
 	if h.positive.carried == nil || h.negative.carried == nil {
 		t.Fatal("nothing was carried")
 	}
+	h.add([]float32{2, 8}, 2)
 	if h.uncarried != 3 {
 		t.Errorf("%d samples are uncarried, want 3", h.uncarried)
 	}
