@@ -22,7 +22,7 @@ type config struct {
 	Prefix    string      `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Group     string      `group:"Bus" placeholder:"NAME" help:"Consumer group: its members share the partitions."`
 	WorkerID  string      `name:"worker" group:"Bus" placeholder:"ID" help:"This worker's name in ticks; empty: the host's name."`
-	Catalogue string      `type:"existingfile" placeholder:"FILE" help:"YAML file of metrics: groups, units, directions; empty: the built-in catalogue."`
+	Catalogue string      `placeholder:"FILE" help:"YAML file of metrics: groups, units, directions; empty: the built-in catalogue."`
 	Windows   windowFlags `embed:"" group:"Windows"`
 }
 
