@@ -19,7 +19,7 @@ type Config struct {
 	JSON      bool          `name:"json" group:"What to play" help:"Print the reconciliation as JSON on stdout, everything else on stderr."`
 
 	Data       string   `placeholder:"DIR" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
-	Kafka      []string `placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
+	Kafka      []string `env:"OONA_DEMO_KAFKA" placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
 	Prefix     string   `group:"Where" help:"What topic names begin with."`
 	Partitions int32    `group:"Where" help:"Partitions of new topics."`
 	IngestPort int      `group:"Where" help:"Preferred port of ingest; another is taken where it is in use."`
