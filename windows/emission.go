@@ -27,6 +27,7 @@ func (e *Engine) emitClosed(out *emission) {
 		for _, a := range e.layers {
 			e.emitLayer(w, a, out)
 		}
+		clear(e.layers)
 		e.release(w)
 	}
 	clear(e.closing)

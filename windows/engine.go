@@ -21,6 +21,7 @@ type Engine struct {
 	open        int         // windows
 	openLayers  int         // of these windows
 
+	// What follows is memory to use again: it holds nothing between records.
 	spareAccumulators []*accumulator
 	spareWindows      []*window
 	closing           []*window

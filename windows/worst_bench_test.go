@@ -1,0 +1,53 @@
+package windows
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+)
+
+// BenchmarkWorst offers columns of 1,000 samples to a list of five, 64 columns
+// a window. Most of a steady metric hold nothing that is worse; those of one
+// that stands still hold nothing but ties; of one that grows, each has
+// something.
+func BenchmarkWorst(b *testing.B) {
+	seeds := make([]oona.SeedID, benchSeeds)
+	for i := range seeds {
+		seeds[i] = oona.SeedID(i)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	const columns = 64
+	var still, steady, growing [columns][]float32
+	for i := range columns {
+		still[i] = make([]float32, benchSeeds)
+		steady[i] = benchColumns(rng)[0].Values
+		growing[i] = slices.Clone(steady[i])
+		for j := range growing[i] {
+			growing[i][j] += 0.1 * float32(i)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		columns [columns][]float32
+	}{{"steady", steady}, {"still", still}, {"growing", growing}} {
+		var least, greatest [columns]float32
+		for i, values := range c.columns {
+			least[i], greatest[i] = slices.Min(values), slices.Max(values)
+		}
+		b.Run(c.name, func(b *testing.B) {
+			var w worst
+			n := 0
+			for b.Loop() {
+				i := n % columns
+				if i == 0 {
+					w = worst{direction: oona.LowerIsBetter, limit: 5, seeds: w.seeds[:0]}
+				}
+				w.add(seeds, c.columns[i], least[i], greatest[i])
+				n++
+			}
+			reportSamples(b, benchSeeds)
+		})
+	}
+}
