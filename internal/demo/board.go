@@ -70,7 +70,7 @@ func (b *board) update(r *oona.Rollup, now time.Time) {
 			}
 		}
 	}
-	if b.width == nil && row.ends[oona.Health] == row.ends[oona.Performance] {
+	if b.width == nil && len(b.rows) <= fewLayers && row.ends[oona.Health] == row.ends[oona.Performance] {
 		fmt.Fprintf(b.out, "window closed  %s  %s\n", r.End.Time().Local().Format("15:04:05.0"), row.text())
 	}
 	b.rows[of] = row
@@ -134,6 +134,9 @@ func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-6):] }
 func shown(metric string) bool {
 	return metric == "reconstruction_loss" || metric == "gradient_norm"
 }
+
+// fewLayers have a line for each window; more would bury the rest.
+const fewLayers = 16
 
 // draw writes the table over the one drawn before. status is its last line.
 func (b *board) draw(status string, now time.Time) {
