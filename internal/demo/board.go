@@ -177,5 +177,5 @@ func (b *board) draw(status string, now time.Time) {
 	line(status)
 	text.WriteString("\x1b[J")
 	b.drawn = lines
-	io.WriteString(b.out, text.String())
+	fmt.Fprint(b.out, text.String())
 }

@@ -128,7 +128,7 @@ func create(opts Options) (*Cluster, error) {
 	}
 	opts.Dir = dir
 	var id [16]byte
-	rand.Read(id[:]) //nolint:errcheck // it never fails
+	rand.Read(id[:]) // never fails
 	ports, err := choosePorts(opts.Port)
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func choosePorts(first int) (ports [2 * size]int, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("find a free port: %w", err)
 		}
-		defer listener.Close() // once all are found
+		defer listener.Close() //nolint:gocritic // none before all are found
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil

@@ -33,7 +33,7 @@ func (n *node) running() bool {
 	if n.PID == 0 || syscall.Kill(n.PID, 0) != nil {
 		return false
 	}
-	proc := filepath.Join("/proc", strconv.Itoa(n.PID))
+	proc := "/proc/" + strconv.Itoa(n.PID)
 	command, err := os.ReadFile(filepath.Join(proc, "cmdline"))
 	if errors.Is(err, os.ErrNotExist) {
 		_, err := os.Stat("/proc/self")
@@ -61,6 +61,7 @@ func (n *node) start(java, lib string, detach bool) error {
 		return fmt.Errorf("open the log of node %d: %w", n.ID, err)
 	}
 	defer log.Close() // the process has its own
+	//nolint:noctx // it outlives whoever starts it
 	cmd := exec.Command(java, "-Xms512m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
 		"-Dlog4j2.configurationFile="+n.log4jFile(), "-cp", filepath.Join(lib, "*"), "kafka.Kafka", n.propertiesFile())
 	cmd.Dir = n.dir

@@ -47,7 +47,7 @@ func frameSchema(t *testing.T) *twmb.Schema {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reader.Close() //nolint:errcheck // it was only read
+	defer reader.Close()
 	schema, err := reader.Schema().Root().Branches[0].Schema()
 	if err != nil {
 		t.Fatal(err)
