@@ -59,7 +59,7 @@ func (c Config) client() *sarama.Config {
 	s.Net.DialTimeout = dialTimeout
 	s.Net.ReadTimeout = 5 * time.Second
 	s.Net.WriteTimeout = 5 * time.Second
-	s.Metadata.Full = false
+	s.Metadata.Full = true // or a client is made without asking any broker whether it is there
 	s.Metadata.AllowAutoTopicCreation = false
 	s.Metadata.Retry.Max = 1
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -51,8 +52,16 @@ func (o PublisherOptions) Validate() error {
 	return nil
 }
 
-// producer returns the configuration of publishers.
-func (c Config) producer(o PublisherOptions) *sarama.Config {
+// producer returns the configuration of a publisher. Once closing is set,
+// retries follow each other without a pause, until they fail on a client that
+// is closed: sarama has no other way to end them.
+func (c Config) producer(o PublisherOptions, closing *atomic.Bool) *sarama.Config {
+	pause := func(d time.Duration) time.Duration {
+		if closing.Load() {
+			return 0
+		}
+		return d
+	}
 	s := c.client()
 	s.Net.MaxOpenRequests = 1 // Idempotent demands it
 	s.Producer.Idempotent = true
@@ -62,7 +71,7 @@ func (c Config) producer(o PublisherOptions) *sarama.Config {
 	s.Producer.Timeout = 3 * time.Second
 	s.Producer.Partitioner = newPartitioner
 	s.Producer.MaxMessageBytes = o.MaxMessageBytes - batchOverhead
-	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return backoff(retries) }
+	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return pause(backoff(retries)) }
 	s.Producer.Retry.Max = retriesWithin(o.Patience)
 	if o.Compression == "lz4" {
 		s.Producer.Compression = sarama.CompressionLZ4
@@ -70,7 +79,7 @@ func (c Config) producer(o PublisherOptions) *sarama.Config {
 	if o.Patience > time.Minute {
 		// The loss of a leader would fail a batch at once.
 		s.Metadata.Retry.Max = int(o.Patience / maxBackoff)
-		s.Metadata.Retry.Backoff = maxBackoff
+		s.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return pause(maxBackoff) }
 	}
 	return s
 }
@@ -100,6 +109,8 @@ type Publisher struct {
 	mu       sync.Mutex
 	closed   bool
 	inFlight sync.WaitGroup
+	abandon  *atomic.Bool // what is on its way
+
 	closing  sync.Once
 	closeErr error
 }
@@ -123,7 +134,8 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	if err := probe.Close(); err != nil {
 		return nil, fmt.Errorf("disconnect from %v: %w", cfg.Brokers, err)
 	}
-	client, err := connect(cfg, cfg.producer(opts))
+	abandon := new(atomic.Bool)
+	client, err := connect(cfg, cfg.producer(opts, abandon))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +143,7 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make a producer: %w", err), client.Close())
 	}
-	return &Publisher{maxMessage: opts.MaxMessageBytes, client: client, producer: producer}, nil
+	return &Publisher{maxMessage: opts.MaxMessageBytes, client: client, producer: producer, abandon: abandon}, nil
 }
 
 // Publish publishes messages as one batch and returns when each is acknowledged
@@ -187,7 +199,8 @@ func (p *Publisher) Close() error {
 		select {
 		case <-done:
 		case <-grace.C:
-			p.closeErr = p.client.Close() // ends the retries
+			p.abandon.Store(true)
+			p.closeErr = p.client.Close()
 			<-done
 		}
 		p.closeErr = errors.Join(p.closeErr, p.producer.Close())

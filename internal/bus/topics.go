@@ -95,9 +95,7 @@ type topicAdmin struct {
 }
 
 func openAdmin(cfg Config) (*topicAdmin, error) {
-	s := cfg.client()
-	s.Metadata.Full = true // sarama finds no controller without
-	client, err := connect(cfg, s)
+	client, err := connect(cfg, cfg.client())
 	if err != nil {
 		return nil, err
 	}
