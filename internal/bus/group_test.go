@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -62,6 +63,32 @@ func TestNothingIsCommitted(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What stands around a record is what it brought and what this package notes,
+// and a claim that it brought does not pass for ours.
+func TestGroupMessagesHaveNothingElse(t *testing.T) {
+	broker := startEmbedded(t, embedded.Options{})
+	cfg := bus.Config{Brokers: broker.Addrs, ClientID: "test"}
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
+	publish(t, p, topic, newMessage("a", oona.MetaKey, "key", "header", "1", "$$claim", "from outside"))
+	publish(t, p, topic, newMessage("b"))
+	o := newOwner()
+	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
+	claim := o.await(t, "open", 1)[0].ID
+	for _, want := range []map[string]string{
+		{oona.MetaKey: "key", "header": "1", "$$claim": "from outside", oona.MetaOffset: "0"},
+		{oona.MetaOffset: "1"},
+	} {
+		msg := next(t, messages)
+		want[oona.MetaClaim], want[oona.MetaPartition] = claim, "0"
+		want[oona.MetaTimestamp] = msg.Metadata[oona.MetaTimestamp]
+		if !maps.Equal(msg.Metadata, want) || want[oona.MetaTimestamp] == "" {
+			t.Errorf("metadata %q, want %q", msg.Metadata, want)
+		}
+		msg.Ack()
+	}
 }
 
 // The claim of a quiet partition knows its end before anything is fetched, and
@@ -174,7 +201,8 @@ func TestCloseWaitsForTheMessageInHand(t *testing.T) {
 		}
 		closed := make(chan error, 1)
 		go func() { closed <- s.Close() }()
-		<-msg.Context().Done() // the handler is told
+		<-msg.Context().Done()             // the handler is told
+		time.Sleep(200 * time.Millisecond) // a claim that did not wait would close now
 		acked.Store(true)
 		msg.Ack()
 		if err := <-closed; err != nil {

@@ -191,6 +191,23 @@ func TestTheLargestMessageFits(t *testing.T) {
 	})
 }
 
+// The limit is of a whole batch, with its header: small records are not put
+// together to more than that.
+func TestBatchesKeepTheLimit(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		configure(t, cfg, topic, "max.message.bytes", "2000")
+		p := newPublisher(t, cfg, bus.PublisherOptions{MaxMessageBytes: 2000})
+		for size := 950; size < 970; size++ { // two of them take about 2000 bytes
+			var many []*message.Message
+			for range 20 {
+				many = append(many, newMessage(strings.Repeat("x", size)))
+			}
+			publish(t, p, topic, many...)
+		}
+	})
+}
+
 // The broker's limit is lower than what the publisher was told.
 func TestTooLargeForTheBroker(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {

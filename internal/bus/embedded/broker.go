@@ -48,6 +48,9 @@ const closeTimeout = 10 * time.Second
 // Start returns a broker that listens. The error wraps ErrDirectoryTaken when
 // another process has the data directory.
 func Start(ctx context.Context, opts Options) (*Broker, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("start the embedded broker: %w", err)
+	}
 	b := new(Broker)
 	logger := opts.Logger
 	if logger == nil {
