@@ -239,9 +239,9 @@ func (a *topicAdmin) wrongSettings(spec oona.TopicSpec) (wrong []setting, err er
 	for i, s := range must {
 		names[i] = s.name
 	}
-	entries, err := a.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: spec.Name, ConfigNames: names})
+	entries, err := describeTopic(a, spec.Name, names...)
 	if err != nil {
-		return nil, fmt.Errorf("look at the configuration of %s: %w", spec.Name, err)
+		return nil, err
 	}
 	for _, s := range must {
 		if i := slices.IndexFunc(entries, func(e sarama.ConfigEntry) bool { return e.Name == s.name }); i >= 0 {
@@ -252,6 +252,25 @@ func (a *topicAdmin) wrongSettings(spec oona.TopicSpec) (wrong []setting, err er
 		}
 	}
 	return wrong, nil
+}
+
+// describeTopic returns the named settings of a topic.
+func describeTopic(admin sarama.ClusterAdmin, topic string, names ...string) ([]sarama.ConfigEntry, error) {
+	resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: topic, ConfigNames: names}
+	results, err := admin.DescribeConfigs([]*sarama.ConfigResource{resource}, sarama.DescribeConfigsOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("look at the configuration of %s: %w", topic, err)
+	}
+	for _, r := range results {
+		if r.Name != topic {
+			continue
+		}
+		if r.ErrorCode != sarama.ErrNoError {
+			return nil, fmt.Errorf("look at the configuration of %s: %w", topic, &sarama.DescribeConfigError{Err: r.ErrorCode, ErrMsg: r.ErrorMsg})
+		}
+		return r.Configs, nil
+	}
+	return nil, fmt.Errorf("look at the configuration of %s: the broker's answer leaves it out", topic)
 }
 
 func (a *topicAdmin) create(spec oona.TopicSpec) ([]TopicChange, error) {

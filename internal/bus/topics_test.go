@@ -103,13 +103,15 @@ func TestApplyAndCheckTopics(t *testing.T) {
 
 func setting(t *testing.T, cfg bus.Config, topic, name string) string {
 	t.Helper()
-	entries, err := newAdmin(t, cfg).DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{name}})
+	results, err := newAdmin(t, cfg).DescribeConfigs([]*sarama.ConfigResource{{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{name}}}, sarama.DescribeConfigsOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		if e.Name == name {
-			return e.Value
+	for _, result := range results {
+		for _, e := range result.Configs {
+			if e.Name == name {
+				return e.Value
+			}
 		}
 	}
 	t.Fatalf("%s has no %s", topic, name)
