@@ -1,0 +1,238 @@
+package localkafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func TestMissingTools(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if _, err := Start(t.Context(), Options{Dir: t.TempDir()}); !errors.Is(err, ErrNoJava) {
+		t.Errorf("without java: %v", err)
+	}
+	_, err := fetch(t.Context(), t.TempDir())
+	if !errors.Is(err, ErrNoMaven) || !strings.Contains(err.Error(), "apt-get install maven") {
+		t.Errorf("without mvn: %v", err)
+	}
+}
+
+// A Maven that fails leaves nothing behind that looks like Kafka.
+func TestFetchThatFails(t *testing.T) {
+	bin, cache := t.TempDir(), t.TempDir()
+	script := "#!/bin/sh\nmkdir lib && touch lib/half.jar\necho could not transfer artifact\nexit 1\n"
+	if err := os.WriteFile(filepath.Join(bin, "mvn"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if _, err := fetch(t.Context(), cache); err == nil || !strings.Contains(err.Error(), "could not transfer artifact") {
+		t.Errorf("%v", err)
+	}
+	left, err := os.ReadDir(cache)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestProperties(t *testing.T) {
+	c, err := create(Options{Dir: t.TempDir(), Port: 30000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.String(); got != "127.0.0.1:30000,127.0.0.1:30001,127.0.0.1:30002" {
+		t.Errorf("addresses %s", got)
+	}
+	lines := strings.Split(c.properties(c.nodes[1]), "\n")
+	for _, want := range []string{
+		"node.id=2",
+		"controller.quorum.voters=1@127.0.0.1:30003,2@127.0.0.1:30004,3@127.0.0.1:30005",
+		"listeners=PLAINTEXT://127.0.0.1:30001,CONTROLLER://127.0.0.1:30004",
+		"min.insync.replicas=2",
+		"auto.create.topics.enable=false",
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("missing: %s", want)
+		}
+	}
+}
+
+func TestFreePorts(t *testing.T) {
+	ports, err := choosePorts(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(ports[:])
+	if len(slices.Compact(ports[:])) != 2*size {
+		t.Errorf("ports %v", ports)
+	}
+}
+
+// The state survives the process that wrote it.
+func TestState(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Open(dir); !errors.Is(err, ErrNoCluster) {
+		t.Errorf("%v", err)
+	}
+	c, err := create(Options{Dir: dir, Port: 30000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.save(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.id != c.id || again.String() != c.String() || again.nodes[2].dir != c.nodes[2].dir {
+		t.Errorf("%+v, want %+v", again, c)
+	}
+	if err := os.WriteFile(stateFile(dir), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || errors.Is(err, ErrNoCluster) {
+		t.Errorf("a state without nodes: %v", err)
+	}
+}
+
+// A process that has a node's number but is not Kafka is left alone.
+func TestAnotherProcessIsNotOurs(t *testing.T) {
+	if _, err := os.Stat("/proc/self/cmdline"); err != nil {
+		t.Skip("without /proc a process cannot be told from another")
+	}
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("the process was ended, and not by this test")
+		}
+	}()
+	c, err := create(Options{Dir: t.TempDir(), Port: 30000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		n.PID = cmd.Process.Pid
+	}
+	if ids := c.Running(); len(ids) > 0 {
+		t.Errorf("running: %v", ids)
+	}
+	if err := c.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := syscall.Kill(cmd.Process.Pid, 0); err != nil {
+		t.Errorf("the process is gone: %v", err)
+	}
+}
+
+func TestTakenPortIsNamed(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	port := listener.Addr().(*net.TCPAddr).Port
+	c, err := create(Options{Dir: t.TempDir(), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.freePorts(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("port %d", port)) {
+		t.Errorf("%v", err)
+	}
+}
+
+// The cluster goes on without any one node, and takes it back. This starts
+// three brokers of its own, beside those of make kafka-up.
+func TestCluster(t *testing.T) {
+	if os.Getenv("OONA_LOCALKAFKA") != "1" {
+		t.Skip("SKIPPED: starts and kills three Kafka brokers, for a minute and 1 GB; set OONA_LOCALKAFKA=1")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	opts := Options{Dir: t.TempDir()}
+	c, err := Start(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+		if ids := c.Running(); len(ids) > 0 {
+			t.Errorf("still running: %v", ids)
+		}
+	})
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.DefaultProduceTopic("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := (probe{client, "t"}).create(ctx); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	produce := func() {
+		t.Helper()
+		for range 30 {
+			if err := client.ProduceSync(ctx, kgo.StringRecord("x")).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+		}
+	}
+	produce()
+	if err := c.Kill(2); err != nil {
+		t.Fatal(err)
+	}
+	if ids := c.Running(); !slices.Equal(ids, []int{1, 3}) {
+		t.Errorf("running: %v", ids)
+	}
+	produce()
+	if err := c.Restart(ctx, 2); err != nil {
+		t.Fatal(err)
+	}
+	produce()
+	if err := c.Restart(ctx, 1); err != nil { // one that runs
+		t.Fatal(err)
+	}
+	// Another process finds the same cluster, and has nothing to start.
+	again, err := Start(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range again.nodes {
+		if n.PID != c.nodes[i].PID {
+			t.Errorf("node %d is process %d, was %d", n.ID, n.PID, c.nodes[i].PID)
+		}
+	}
+	client.AddConsumeTopics("t")
+	for read := 0; read < sent; {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("read %d of %d: %v", read, sent, err)
+		}
+		read += fetches.NumRecords()
+	}
+	if err := c.Kill(4); err == nil {
+		t.Error("killed a node that is not there")
+	}
+	if err := c.Remove(); err == nil {
+		t.Error("deleted the data of nodes that run")
+	}
+}
