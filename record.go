@@ -59,12 +59,27 @@ const (
 // Claim is one ownership of a partition by a worker, from the assignment to
 // the revocation.
 type Claim struct {
-	ID        string // unique among the claims of a process
-	Topic     string
-	Partition int32
-	Start     int64 // first offset that will be read
-	HighWater int64 // offset after the last record when the claim began
+	ID         string // unique among the claims of a process
+	Topic      string
+	Partition  int32
+	Partitions int32 // that the topic has
+	LogStart   int64 // first offset that the partition still holds
+	Start      int64 // first offset that will be read
+	HighWater  int64 // offset after the last record when the claim began
+	// Committed is what the group has committed; its Offset is NoOffset where
+	// that is nothing.
+	Committed Commit
 }
+
+// Commit is how far a group has come in a partition: the offset that the next
+// owner reads from, and what it must know besides.
+type Commit struct {
+	Offset   int64
+	Metadata string
+}
+
+// NoOffset is the offset of a Commit that was never made.
+const NoOffset = -1
 
 // Key returns the key of records about a layer: uvarint length and run,
 // uvarint length and layer, so that no two pairs meet.

@@ -21,6 +21,7 @@ type config struct {
 	Bus       bus.Config  `embed:"" group:"Bus"`
 	Prefix    string      `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Group     string      `group:"Bus" placeholder:"NAME" help:"Consumer group: its members share the partitions."`
+	Instance  string      `name:"group-instance" group:"Bus" placeholder:"ID" help:"Static membership: a worker that restarts under this name within the session timeout keeps its partitions. Unique in the group; empty: none."`
 	WorkerID  string      `name:"worker" group:"Bus" placeholder:"ID" help:"This worker's name in ticks; empty: the host's name."`
 	Catalogue string      `placeholder:"FILE" help:"YAML file of metrics: groups, units, directions; empty: the built-in catalogue."`
 	Windows   windowFlags `embed:"" group:"Windows"`

@@ -56,7 +56,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, cfg.Group, stage, w.Logger)
+	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance}, stage, w.Logger)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -146,20 +147,74 @@ type groupHandler struct {
 
 // ConsumeClaim returns when the claim is over.
 func (h *groupHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from sarama.ConsumerGroupClaim) error {
-	c := h.open(session.Context(), from)
+	c, err := h.open(session.Context(), from)
 	if c == nil {
-		return nil
+		return err
 	}
 	h.subscriber.claims.add(c)
-	var stamping sync.WaitGroup
+	var stamping, committing sync.WaitGroup
 	stamping.Go(c.stamp)
-	err := h.ConsumerGroupHandler.ConsumeClaim(uncommitted{session}, c)
+	stop := make(chan struct{})
+	committing.Go(func() { h.commitUntil(stop, session, c) })
+	err = h.ConsumerGroupHandler.ConsumeClaim(uncommitted{session}, c)
+	close(stop)
+	committing.Wait()
 	if !c.end(handlerGrace) {
 		h.logger.Error("a handler holds a message of a partition that is lost", "topic", c.about.Topic, "partition", c.about.Partition, "waited", handlerGrace)
 	}
+	h.commit(session, c)
 	h.subscriber.claims.remove(c)
 	h.subscriber.owner.Close(c.about)
 	return err
+}
+
+// commitUntil commits what the owner says, now and then.
+func (h *groupHandler) commitUntil(stop <-chan struct{}, session sarama.ConsumerGroupSession, c *claim) {
+	ticker := time.NewTicker(h.subscriber.every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			h.commit(session, c)
+		}
+	}
+}
+
+// commitTimeout bounds a commit: also the last one, at which the session has
+// ended and its generation may still be good.
+const commitTimeout = 5 * time.Second
+
+func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
+	owner := h.subscriber.owner
+	commit, due := owner.Commit(c.about, c.HighWaterMarkOffset())
+	if !due {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout)
+	defer cancel()
+	err := h.subscriber.offsets.commit(ctx, session, c.about.Topic, c.about.Partition, commit)
+	owner.Committed(c.about, commit, err)
+}
+
+// Setup refuses a session some of whose partitions no longer hold what was
+// committed: the claim's consumer could not begin, and the owner would never
+// hear of it.
+func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
+	for topic, partitions := range session.Claims() {
+		for _, p := range partitions {
+			about, err := h.subscriber.describe(session.Context(), topic, p)
+			if err != nil {
+				return err
+			}
+			if about.Committed.Offset != oona.NoOffset && about.Committed.Offset < about.LogStart {
+				err := fmt.Errorf("%s/%d was committed at offset %d and begins at %d: records were deleted before they were read", topic, p, about.Committed.Offset, about.LogStart)
+				return errors.Join(err, h.subscriber.owner.Open(session.Context(), about))
+			}
+		}
+	}
+	return h.ConsumerGroupHandler.Setup(session)
 }
 
 const (
@@ -167,25 +222,32 @@ const (
 	openRetryMax = 30 * time.Second
 )
 
+// errMoved ends a session whose commit was changed while it began.
+var errMoved = errors.New("the group's commit has changed since the session began")
+
 // open opens a claim with the owner, again and again where that fails, for as
 // long as this member has the partition: to give the claim up would bring it
 // straight back, with a rebalance of the whole group. It returns nil when the
-// session ended first.
-func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim) *claim {
+// session ended first, or must end.
+func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim) (*claim, error) {
 	for wait := openRetryMin; ; wait = min(2*wait, openRetryMax) {
-		opened, err := h.subscriber.describe(ctx, from)
+		about, err := h.subscriber.describe(ctx, from.Topic(), from.Partition())
 		if err == nil {
-			err = h.subscriber.owner.Open(ctx, opened)
+			about.HighWater = from.HighWaterMarkOffset() // sarama asks for it before the first fetch
+			if start := from.InitialOffset(); start > about.Start {
+				return nil, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
+			}
+			err = h.subscriber.owner.Open(ctx, about)
 		}
 		if err == nil {
-			return &claim{ConsumerGroupClaim: from, about: opened, messages: make(chan *sarama.ConsumerMessage), revoked: ctx.Done()}
+			return &claim{ConsumerGroupClaim: from, about: about, messages: make(chan *sarama.ConsumerMessage), revoked: ctx.Done()}, nil
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil, nil
 		}
 		h.logger.Error("cannot open a partition; it is not read until that succeeds", "topic", from.Topic(), "partition", from.Partition(), "retry_in", wait, "err", err)
 		if !sleep(ctx, wait) {
-			return nil
+			return nil, nil
 		}
 	}
 }
@@ -202,25 +264,33 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// describe says where a claim begins and where its log ends now.
-func (s *GroupSubscriber) describe(ctx context.Context, from sarama.ConsumerGroupClaim) (oona.Claim, error) {
-	start := from.InitialOffset()
-	if start < 0 { // "the oldest", as nothing is committed
-		var err error
-		if start, err = s.oldest(ctx, from.Topic(), from.Partition()); err != nil {
-			return oona.Claim{}, err
-		}
+// describe says what there is to know of a partition as a claim begins, but
+// for its high-water mark.
+func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition int32) (oona.Claim, error) {
+	commit, err := s.offsets.fetch(ctx, topic, partition)
+	if err != nil {
+		return oona.Claim{}, err
 	}
-	return oona.Claim{
-		ID:        fmt.Sprintf("%s-%d", s.id, s.opened.Add(1)),
-		Topic:     from.Topic(),
-		Partition: from.Partition(),
-		Start:     start,
-		HighWater: from.HighWaterMarkOffset(), // sarama asks for it before the first fetch
-	}, nil
+	oldest, partitions, err := s.offsets.extent(topic, partition)
+	if err != nil {
+		return oona.Claim{}, err
+	}
+	about := oona.Claim{
+		ID:         fmt.Sprintf("%s-%d", s.id, s.opened.Add(1)),
+		Topic:      topic,
+		Partition:  partition,
+		Partitions: partitions,
+		LogStart:   oldest,
+		Start:      oldest,
+		Committed:  commit,
+	}
+	if commit.Offset != oona.NoOffset {
+		about.Start = commit.Offset
+	}
+	return about, nil
 }
 
-// uncommitted is a session that commits nothing.
+// uncommitted is a session in which to ack a message commits nothing.
 type uncommitted struct{ sarama.ConsumerGroupSession }
 
 func (uncommitted) MarkMessage(*sarama.ConsumerMessage, string) {}

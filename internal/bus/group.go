@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
@@ -26,9 +27,19 @@ import (
 // partition is assigned; Close is called only for claims that were opened. A
 // handler that neither acks nor nacks is waited for as long as a rebalance may
 // take; then Close is called all the same, and an error logged.
+//
+// Commit is asked for from time to time, and a last time before Close, what may
+// be committed of a claim, highWater being the offset after the partition's last
+// record; false: nothing that is new. Committed tells what became of it. Both
+// are called beside the handler.
+//
+// A claim whose commit the log has overtaken is opened although it cannot be
+// read: Open must refuse it, and the group goes on asking.
 type Owner interface {
 	Open(ctx context.Context, c oona.Claim) error
 	Close(c oona.Claim)
+	Commit(c oona.Claim, highWater int64) (oona.Commit, bool)
+	Committed(c oona.Claim, commit oona.Commit, err error)
 }
 
 // GroupSubscriber is a message.Subscriber that shares the partitions of a topic
@@ -36,44 +47,67 @@ type Owner interface {
 // Of each partition it hands out one message at a time; one that is nacked
 // comes again, as long as the claim lasts.
 //
-// It commits nothing: each claim begins at the oldest record.
+// To ack a message commits nothing: what is committed, and when, is the
+// owner's to say. A partition without a commit is read from its oldest record.
 type GroupSubscriber struct {
-	cfg    Config
-	inner  *kafka.Subscriber
-	owner  Owner
-	logger *slog.Logger
+	inner   *kafka.Subscriber
+	owner   Owner
+	offsets *offsets
+	every   time.Duration // between commits
+	logger  *slog.Logger
 
 	id     string // begins the ids of claims
 	opened atomic.Int64
 	claims claims
 
 	forwarding sync.WaitGroup
-
-	mu     sync.Mutex
-	client sarama.Client // for questions about offsets; nil until the first
-	closed bool
 }
+
+// GroupOptions are how a member joins its group.
+type GroupOptions struct {
+	Group string
+	// Instance makes the membership static: a member that comes back under
+	// the same name within the session timeout gets its partitions without a
+	// rebalance. Unique in the group; empty: dynamic membership.
+	Instance string
+	// CommitEvery is the time between the commits of a partition; 0: 1 s.
+	CommitEvery time.Duration
+}
+
+const defaultCommitEvery = time.Second
 
 // NewGroupSubscriber returns a member-to-be of a group: Subscribe joins it, and
 // fails when no broker answers then.
-func NewGroupSubscriber(cfg Config, group string, owner Owner, logger *slog.Logger) (*GroupSubscriber, error) {
+func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *slog.Logger) (*GroupSubscriber, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if group == "" {
+	if options.Group == "" {
 		return nil, &oona.FieldError{Field: "group", Reason: "is empty; name the consumer group"}
 	}
-	s := &GroupSubscriber{cfg: cfg, owner: owner, logger: logger, id: ulid.Make().String(), claims: claims{open: make(map[string]*claim)}}
+	s := &GroupSubscriber{
+		owner:   owner,
+		offsets: &offsets{cfg: cfg, group: options.Group, instance: options.Instance},
+		every:   options.CommitEvery,
+		logger:  logger,
+		id:      ulid.Make().String(),
+		claims:  claims{open: make(map[string]*claim)},
+	}
+	if s.every <= 0 {
+		s.every = defaultCommitEvery
+	}
+	consumer := cfg.consumer()
+	consumer.Consumer.Group.InstanceId = options.Instance
 	var err error
 	s.inner, err = kafka.NewSubscriber(kafka.SubscriberConfig{
 		Brokers:               cfg.Brokers,
-		ConsumerGroup:         group,
+		ConsumerGroup:         options.Group,
 		Unmarshaler:           stamped{},
-		OverwriteSaramaConfig: cfg.consumer(),
+		OverwriteSaramaConfig: consumer,
 		Tracer:                groupSeam{subscriber: s},
 	}, quiet{logger})
 	if err != nil {
-		return nil, fmt.Errorf("subscribe as group %s: %w", group, err)
+		return nil, fmt.Errorf("subscribe as group %s: %w", options.Group, err)
 	}
 	return s, nil
 }
@@ -82,7 +116,7 @@ func NewGroupSubscriber(cfg Config, group string, owner Owner, logger *slog.Logg
 func (s *GroupSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	in, err := s.inner.Subscribe(ctx, topic)
 	if err != nil {
-		return nil, unreachable(s.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))
+		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))
 	}
 	out := make(chan *message.Message)
 	s.forwarding.Go(func() { s.claims.forward(in, out) })
@@ -93,35 +127,7 @@ func (s *GroupSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *
 func (s *GroupSubscriber) Close() error {
 	err := s.inner.Close()
 	s.forwarding.Wait()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if s.client != nil {
-		err = errors.Join(err, s.client.Close())
-		s.client = nil
-	}
-	return err
-}
-
-// oldest returns the offset of the first record that a partition still holds.
-func (s *GroupSubscriber) oldest(ctx context.Context, topic string, partition int32) (int64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || ctx.Err() != nil {
-		return 0, ErrClosed
-	}
-	if s.client == nil {
-		client, err := connect(s.cfg, s.cfg.client())
-		if err != nil {
-			return 0, err
-		}
-		s.client = client
-	}
-	offset, err := s.client.GetOffset(topic, partition, sarama.OffsetOldest)
-	if err != nil {
-		return 0, fmt.Errorf("find the oldest offset of %s/%d: %w", topic, partition, err)
-	}
-	return offset, nil
+	return errors.Join(err, s.offsets.close())
 }
 
 // stamped makes messages of records that a claim has stamped.

@@ -19,9 +19,9 @@ import (
 
 var _ message.Subscriber = (*bus.GroupSubscriber)(nil)
 
-// A group that has read and acked everything has committed nothing, and begins
-// again at the oldest record.
-func TestNothingIsCommitted(t *testing.T) {
+// A group that has read and acked everything, and whose owner has nothing to
+// commit, has committed nothing, and begins again at the oldest record.
+func TestAckCommitsNothing(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		const perPartition, partitions = 500, 2
 		topic, group := makeTopic(t, cfg, partitions, false), unique("group")
@@ -218,6 +218,7 @@ func TestCloseWaitsForTheMessageInHand(t *testing.T) {
 }
 
 type ordered struct {
+	uncommitting
 	t              *testing.T
 	open           atomic.Value // oona.Claim
 	closedAfterAck *atomic.Bool
@@ -335,7 +336,7 @@ func TestGroupSurvivesTheBroker(t *testing.T) {
 }
 
 func TestGroupNeedsAName(t *testing.T) {
-	_, err := bus.NewGroupSubscriber(bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, "", newOwner(), discard())
+	_, err := bus.NewGroupSubscriber(bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, bus.GroupOptions{}, newOwner(), discard())
 	var wrong *oona.FieldError
 	if !errors.As(err, &wrong) || wrong.Field != "group" {
 		t.Errorf("%v", err)

@@ -195,8 +195,17 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// uncommitting is an owner's part that has nothing to commit.
+type uncommitting struct{}
+
+func (uncommitting) Commit(oona.Claim, int64) (oona.Commit, bool) {
+	return oona.Commit{}, false
+}
+func (uncommitting) Committed(oona.Claim, oona.Commit, error) {}
+
 // owner notes what is opened and closed.
 type owner struct {
+	uncommitting
 	events chan event
 	fail   atomic.Int64 // how many calls of Open fail
 }
@@ -240,7 +249,7 @@ func (o *owner) await(t *testing.T, kind string, count int) (claims []oona.Claim
 
 func newGroup(t *testing.T, cfg bus.Config, group string, o bus.Owner) *bus.GroupSubscriber {
 	t.Helper()
-	s, err := bus.NewGroupSubscriber(cfg, group, o, discard())
+	s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o, discard())
 	if err != nil {
 		t.Fatal(err)
 	}

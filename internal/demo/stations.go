@@ -172,7 +172,7 @@ func (s *stations) buildAggregate(cfg Config, known *catalogue.Catalogue, regist
 	if s.aggregate, err = aggregate.New(stage, known.Metric, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
-	subscriber, err := bus.NewGroupSubscriber(s.bus, cfg.Prefix+"-demo", s.aggregate, s.logger)
+	subscriber, err := bus.NewGroupSubscriber(s.bus, bus.GroupOptions{Group: cfg.Prefix + "-demo"}, s.aggregate, s.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -119,6 +119,12 @@ func (s *Stage) Close(claim oona.Claim) {
 	s.logger.Info("partition released", "topic", claim.Topic, "partition", claim.Partition)
 }
 
+// Commit has nothing to say yet: a claim begins at the log's first record.
+func (s *Stage) Commit(oona.Claim, int64) (oona.Commit, bool) { return oona.Commit{}, false }
+
+// Committed is never called, as Commit never has anything.
+func (s *Stage) Committed(oona.Claim, oona.Commit, error) {}
+
 // handle folds one record. An error makes Watermill deliver the record again:
 // the partition recognises it and only retries its outbox.
 func (s *Stage) handle(msg *message.Message) error {

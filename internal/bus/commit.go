@@ -1,0 +1,206 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+)
+
+// ErrFenced says that a commit was refused because the partition is another
+// member's by now.
+var ErrFenced = errors.New("the partition belongs to another member of the group")
+
+// ErrReadBack says that the bus holds another commit than the one that it
+// acknowledged.
+var ErrReadBack = errors.New("a commit was not read back as it was written")
+
+// offsets reads and writes the commits of a group over a connection of its own:
+// on the members' connection a commit would queue behind fetches that wait for
+// records, would say nothing of a refusal, and would drop metadata that changed
+// at the same offset.
+type offsets struct {
+	cfg      Config
+	group    string
+	instance string // of static membership; empty: none
+
+	mu     sync.Mutex
+	client sarama.Client // nil until it is needed
+	closed bool
+}
+
+// attempts at a request whose coordinator may have moved.
+const (
+	attempts     = 4
+	attemptPause = 200 * time.Millisecond
+)
+
+func (o *offsets) connection() (sarama.Client, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, ErrClosed
+	}
+	if o.client == nil {
+		client, err := connect(o.cfg, o.cfg.client())
+		if err != nil {
+			return nil, err
+		}
+		o.client = client
+	}
+	return o.client, nil
+}
+
+func (o *offsets) close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	if o.client == nil {
+		return nil
+	}
+	err := o.client.Close()
+	o.client = nil
+	return err
+}
+
+// ask sends a request to the group's coordinator, looking for it again where
+// it has moved.
+func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Broker) error) error {
+	client, err := o.connection()
+	if err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		coordinator, err := client.Coordinator(o.group)
+		if err == nil {
+			err = request(coordinator)
+		}
+		if err == nil || !mayHaveMoved(err) || attempt == attempts {
+			return err
+		}
+		if !sleep(ctx, attemptPause) {
+			return errors.Join(err, ctx.Err())
+		}
+		if refreshErr := client.RefreshCoordinator(o.group); refreshErr != nil && attempt+1 == attempts {
+			return errors.Join(err, refreshErr)
+		}
+	}
+}
+
+// mayHaveMoved: everything but the answer of a coordinator that knows better.
+func mayHaveMoved(err error) bool {
+	var answer sarama.KError
+	if !errors.As(err, &answer) {
+		return true // the connection broke
+	}
+	switch answer {
+	case sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable,
+		sarama.ErrOffsetsLoadInProgress, sarama.ErrRequestTimedOut:
+		return true
+	}
+	return false
+}
+
+// fetch returns the group's commit of a partition.
+func (o *offsets) fetch(ctx context.Context, topic string, partition int32) (oona.Commit, error) {
+	var commit oona.Commit
+	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
+		request := sarama.NewOffsetFetchRequest(o.cfg.client().Version, o.group, map[string][]int32{topic: {partition}})
+		response, err := coordinator.FetchOffset(request)
+		if err != nil {
+			return err
+		}
+		if response.Err != sarama.ErrNoError {
+			return response.Err
+		}
+		block := response.GetBlock(topic, partition)
+		if block == nil {
+			return sarama.ErrIncompleteResponse
+		}
+		if block.Err != sarama.ErrNoError {
+			return block.Err
+		}
+		commit = oona.Commit{Offset: block.Offset, Metadata: block.Metadata}
+		return nil
+	})
+	if errors.Is(err, sarama.ErrGroupIDNotFound) { // Kafka itself says that it has no commit
+		return oona.Commit{Offset: oona.NoOffset}, nil
+	}
+	if err != nil {
+		return oona.Commit{}, fmt.Errorf("read the commit of group %s on %s/%d: %w", o.group, topic, partition, err)
+	}
+	return commit, nil
+}
+
+// commit writes a commit in the name of a session's member and reads it back.
+// Its errors wrap ErrFenced where the session is over.
+func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, partition int32, c oona.Commit) error {
+	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
+		request := sarama.NewOffsetCommitRequest(o.cfg.client(), o.group)
+		request.ConsumerGroupGeneration = session.GenerationID()
+		request.ConsumerID = session.MemberID()
+		if o.instance != "" {
+			request.GroupInstanceId = &o.instance
+		}
+		request.AddBlockWithLeaderEpoch(topic, partition, c.Offset, -1, sarama.ReceiveTime, c.Metadata)
+		response, err := coordinator.CommitOffset(request)
+		if err != nil {
+			return err
+		}
+		answer, answered := response.Errors[topic][partition]
+		if !answered {
+			return sarama.ErrIncompleteResponse
+		}
+		if answer != sarama.ErrNoError {
+			return answer
+		}
+		return nil
+	})
+	if errors.Is(err, sarama.ErrUnknownMemberId) || errors.Is(err, sarama.ErrIllegalGeneration) || errors.Is(err, sarama.ErrFencedInstancedId) {
+		err = fmt.Errorf("%w: %w", ErrFenced, err)
+	}
+	if err != nil {
+		return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, topic, partition, err)
+	}
+	return o.readBack(ctx, topic, partition, c)
+}
+
+// readBack tells a commit that the bus has dropped from one that it holds. A
+// commit of the next owner, which has come in between, is further on.
+func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c oona.Commit) error {
+	held, err := o.fetch(ctx, topic, partition)
+	if err != nil {
+		return err
+	}
+	if held != c {
+		return fmt.Errorf("%w: %s/%d has offset %d and %d bytes of metadata, written were %d and %d", ErrReadBack,
+			topic, partition, held.Offset, len(held.Metadata), c.Offset, len(c.Metadata))
+	}
+	return nil
+}
+
+// extent returns the first offset that a partition still holds, and how many
+// partitions its topic has.
+func (o *offsets) extent(topic string, partition int32) (oldest int64, partitions int32, err error) {
+	client, err := o.connection()
+	if err != nil {
+		return 0, 0, err
+	}
+	if oldest, err = client.GetOffset(topic, partition, sarama.OffsetOldest); err != nil {
+		return 0, 0, fmt.Errorf("find the oldest offset of %s/%d: %w", topic, partition, err)
+	}
+	// What the client knows of the topic may be minutes old.
+	if err := client.RefreshMetadata(topic); err != nil {
+		return 0, 0, fmt.Errorf("look at %s: %w", topic, err)
+	}
+	all, err := client.Partitions(topic)
+	if err != nil {
+		return 0, 0, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+	return oldest, int32(len(all)), nil
+}

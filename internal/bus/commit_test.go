@@ -1,0 +1,199 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+)
+
+// committing is an owner that commits what it is given, once each.
+type committing struct {
+	*owner
+	due    chan oona.Commit
+	result chan error
+}
+
+func newCommitting() *committing {
+	return &committing{newOwner(), make(chan oona.Commit, 10), make(chan error, 10)}
+}
+
+func (c *committing) Commit(oona.Claim, int64) (oona.Commit, bool) {
+	select {
+	case commit := <-c.due:
+		return commit, true
+	default:
+		return oona.Commit{}, false
+	}
+}
+
+func (c *committing) Committed(_ oona.Claim, _ oona.Commit, err error) { c.result <- err }
+
+func (c *committing) outcome(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-c.result:
+		return err
+	case <-time.After(patience):
+		t.Fatal("no commit was made")
+		return nil
+	}
+}
+
+// The next owner begins at the committed offset and gets the metadata, also
+// when they changed at the same offset, or went back.
+func TestCommitReachesTheNextOwner(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		largest := strings.Repeat("m", 4096)
+		for i, commit := range []oona.Commit{{Offset: 5, Metadata: "first"}, {Offset: 5, Metadata: "second"}, {Offset: 3, Metadata: largest}} {
+			o := newCommitting()
+			s := newGroup(t, cfg, group, o)
+			messages := subscribe(t, s, topic)
+			claim := o.await(t, "open", 1)[0]
+			want := oona.Commit{Offset: oona.NoOffset}
+			first := "0"
+			if i > 0 {
+				want = []oona.Commit{{Offset: 5, Metadata: "first"}, {Offset: 5, Metadata: "second"}}[i-1]
+				first = "5"
+			}
+			if claim.Committed != want || claim.Partitions != 1 || claim.LogStart != 0 {
+				t.Errorf("claim %d is %+v, want the commit %+v", i, claim, want)
+			}
+			if got := take(t, messages, 1)[0]; got != first {
+				t.Errorf("claim %d begins with %s, want %s", i, got, first)
+			}
+			o.due <- commit
+			if err := o.outcome(t); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := newOwner()
+		subscribe(t, newGroup(t, cfg, group, o), topic)
+		if claim := o.await(t, "open", 1)[0]; claim.Committed.Offset != 3 || claim.Committed.Metadata != largest {
+			t.Errorf("the last commit is %d with %d bytes", claim.Committed.Offset, len(claim.Committed.Metadata))
+		}
+	})
+}
+
+// What is due when a member leaves is committed before its claim closes.
+func TestCommitAtTheEnd(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		o := newCommitting()
+		s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, CommitEvery: time.Hour}, o, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		take(t, subscribe(t, s, topic), 4)
+		o.due <- oona.Commit{Offset: 4, Metadata: "last"}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.outcome(t); err != nil {
+			t.Fatal(err)
+		}
+		next := newOwner()
+		subscribe(t, newGroup(t, cfg, group, next), topic)
+		if claim := next.await(t, "open", 1)[0]; claim.Start != 4 || claim.Committed.Metadata != "last" {
+			t.Errorf("claim is %+v", claim)
+		}
+	})
+}
+
+// On Kafka a commit with too much metadata is refused, and the owner is told.
+// The embedded broker takes any.
+func TestTooMuchMetadataIsAnError(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		if strings.HasSuffix(t.Name(), "embedded") {
+			return
+		}
+		topic := makeTopic(t, cfg, 1, false)
+		o := newCommitting()
+		subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
+		o.await(t, "open", 1)
+		o.due <- oona.Commit{Offset: 0, Metadata: strings.Repeat("m", 4097)}
+		if err := o.outcome(t); err == nil {
+			t.Error("4097 bytes of metadata were taken")
+		}
+	})
+}
+
+// refusing refuses a claim whose commit the log has overtaken.
+type refusing struct{ *owner }
+
+var errOvertaken = errors.New("overtaken")
+
+func (r refusing) Open(ctx context.Context, c oona.Claim) error {
+	if c.Committed.Offset != oona.NoOffset && c.Committed.Offset < c.LogStart {
+		r.events <- event{"overtaken", c}
+		return errOvertaken
+	}
+	return r.owner.Open(ctx, c)
+}
+
+// When retention overtakes the commit, nothing is skipped in silence: the owner
+// is asked, and refuses.
+func TestRetentionBeyondTheCommit(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		o := newCommitting()
+		s := newGroup(t, cfg, group, o)
+		take(t, subscribe(t, s, topic), 2)
+		o.due <- oona.Commit{Offset: 2}
+		if err := o.outcome(t); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 6}); err != nil {
+			t.Fatal(err)
+		}
+		r := refusing{newOwner()}
+		messages := subscribe(t, newGroup(t, cfg, group, r), topic)
+		claim := r.await(t, "overtaken", 1)[0]
+		if claim.Committed.Offset != 2 || claim.LogStart != 6 {
+			t.Errorf("claim is %+v", claim)
+		}
+		select {
+		case msg := <-messages:
+			t.Errorf("%s was handed out", msg.Payload)
+		default:
+		}
+	})
+}
+
+// A member that comes back under its instance's name within the session timeout
+// gets its partitions without a rebalance of the others, and may commit.
+func TestStaticMembership(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		for i := range int64(2) {
+			o := newCommitting()
+			s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, Instance: "one", CommitEvery: 50 * time.Millisecond}, o, discard())
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(t, subscribe(t, s, topic), 1)
+			o.due <- oona.Commit{Offset: i + 1}
+			if err := o.outcome(t); err != nil {
+				t.Errorf("commit %d: %v", i, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
