@@ -122,7 +122,7 @@ func TestSpareMemoryIsEmpty(t *testing.T) {
 	if len(p.engine.spareWindows) != 1 || len(p.engine.spareAccumulators) != 2 {
 		t.Fatalf("%d windows and %d accumulators are spare, want 1 and 2", len(p.engine.spareWindows), len(p.engine.spareAccumulators))
 	}
-	if w := p.engine.spareWindows[0]; w.timeline != nil || len(w.layers) != 0 || len(w.identities) != 0 {
+	if w := p.engine.spareWindows[0]; w.timeline != nil || len(w.layers) != 0 || len(w.folded) != 0 {
 		t.Errorf("a spare window holds %+v", w)
 	}
 }

@@ -39,9 +39,18 @@ type Config struct {
 	// time. Default 24h.
 	MaxDelay time.Duration
 
-	// MaxTimelines is the number of timelines that a partition admits.
-	// Default 128.
+	// MaxTimelines is the number of timelines that a partition admits. When
+	// it has as many, a new one takes the place of a quiet one. Default 128.
 	MaxTimelines int
+	// MaxAccumulators is the number of layers' windows that may be open in
+	// the partition at a time; it bounds the engine's memory. The window
+	// that would open one more is sealed: it admits no further layer.
+	// Default 65536.
+	MaxAccumulators int
+	// MaxTimelineAccumulators is the number of them that may be open in one
+	// timeline, so that one does not take the others' room.
+	// Default 32768.
+	MaxTimelineAccumulators int
 	// MaxLayers is the number of layers that one window of a timeline
 	// admits. Default 4096.
 	MaxLayers int
@@ -77,11 +86,15 @@ func DefaultConfig() Config {
 		MaxSkew:         time.Minute,
 		MaxDelay:        24 * time.Hour,
 		MaxTimelines:    128,
-		MaxLayers:       4096,
-		MaxMetrics:      64,
-		MaxSeeds:        65_536,
-		FrontierSlots:   4096,
-		WorstSeeds:      5,
+
+		MaxAccumulators:         65_536,
+		MaxTimelineAccumulators: 32_768,
+
+		MaxLayers:     4096,
+		MaxMetrics:    64,
+		MaxSeeds:      65_536,
+		FrontierSlots: 4096,
+		WorstSeeds:    5,
 	}
 }
 
@@ -116,6 +129,8 @@ func (c Config) Validate() error {
 		least int
 	}{
 		{"MaxTimelines", c.MaxTimelines, 1},
+		{"MaxAccumulators", c.MaxAccumulators, 1},
+		{"MaxTimelineAccumulators", c.MaxTimelineAccumulators, 1},
 		{"MaxLayers", c.MaxLayers, 1},
 		{"MaxMetrics", c.MaxMetrics, 1},
 		{"MaxSeeds", c.MaxSeeds, 1},
@@ -141,6 +156,7 @@ type spans struct {
 	bucket         oona.Micros // a quarter of the idle horizon, rounded up
 	maxSkew        oona.Micros
 	maxDelay       oona.Micros
+	memory         oona.Micros // how far behind the log a quiet timeline's watermark may be
 }
 
 func spansOf(c Config) spans {
@@ -153,5 +169,6 @@ func spansOf(c Config) spans {
 		bucket:         (micros(c.IdleHorizon) + horizonBuckets - 1) / horizonBuckets,
 		maxSkew:        micros(c.MaxSkew),
 		maxDelay:       micros(c.MaxDelay),
+		memory:         later(micros(c.MaxDelay), micros(c.MaxSkew)),
 	}
 }

@@ -14,12 +14,17 @@ type Engine struct {
 	spans     spans
 	catalogue func(metric string) oona.Metric
 
-	processedTo int64
-	clock       clock
-	timelines   map[timelineKey]*timeline
-	ordered     []*timeline // by key
-	open        int         // windows
-	openLayers  int         // of these windows
+	processedTo   int64
+	replaying     bool   // the record at hand
+	resumed       Commit // where the engine was resumed from; zero for a new one
+	resumedTo     int64  // what that had processed: records below are replayed
+	here          place  // of the record at hand
+	clock         clock
+	horizon       horizon
+	greatestStamp oona.Micros // append time; unset before the first record
+	roster        roster
+	open          int // windows
+	openLayers    int // of these windows
 
 	// What follows is memory to use again: it holds nothing between records.
 	spareAccumulators []*accumulator
@@ -37,7 +42,7 @@ const (
 	leastSpareAccumulators = 64
 )
 
-// New returns an engine for a log that begins at offset 0. The catalogue says
+// New returns an engine for a log from its first record on. The catalogue says
 // the group and the direction of a metric; it must give the same answer each
 // time. The error is that of cfg.Validate.
 func New(cfg Config, catalogue func(metric string) oona.Metric) (*Engine, error) {
@@ -48,14 +53,17 @@ func New(cfg Config, catalogue func(metric string) oona.Metric) (*Engine, error)
 		cfg:       cfg,
 		spans:     spansOf(cfg),
 		catalogue: catalogue,
-		timelines: make(map[timelineKey]*timeline),
+		roster:    newRoster(),
+
+		greatestStamp: unset,
 	}, nil
 }
 
 // OpenWindows returns the number of windows that are open, over all timelines.
 func (e *Engine) OpenWindows() int { return e.open }
 
-// ProcessedTo returns the offset after the last folded record.
+// ProcessedTo returns the offset after the last record that Fold was given,
+// also while it replays; before the first, where it expects to begin.
 func (e *Engine) ProcessedTo() int64 { return e.processedTo }
 
 // Fold takes the next record of the log and calls emit, in order, for each
@@ -66,18 +74,30 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if r.Offset < e.processedTo {
 		return Outcome{Passed, ReasonProcessed, fmt.Sprintf("offset %d is below %d, up to which all is processed", r.Offset, e.processedTo)}
 	}
+	e.here = place{r.Offset, e.clock}
 	e.processedTo = r.Offset + 1
+	e.replaying = r.Offset < e.resumedTo
+	tick := e.pass(r.AppendedAt)
+	if e.replaying {
+		e.replay(&r)
+		return Outcome{Verdict: Replayed}
+	}
 	out := emission{trigger: oona.Trigger{Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
-	e.pass(r.AppendedAt, &out)
+	if tick {
+		e.evaluate(&out)
+	}
 	if r.Frame == nil {
 		return Outcome{Verdict: Passed}
 	}
 	if outcome := e.guard(&r); outcome.Verdict != Folded {
 		return outcome
 	}
-	t := e.admit(r.Frame)
+	t := e.roster.find(r.Frame, e.bucket())
 	if t == nil {
-		return Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits", len(e.timelines))}
+		var refusal Outcome
+		if t, refusal = e.admit(&r, e.bucket()); t == nil {
+			return refusal
+		}
 	}
 	outcome := e.take(t, &r)
 	// Whatever became of the frame, its producer has come this far.
@@ -88,18 +108,30 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	return outcome
 }
 
-// pass lets time go on to a record. If that carries the log clock into a new
-// tick interval, or a new bucket of the frontiers, all timelines are evaluated.
-func (e *Engine) pass(appendedAt oona.Micros, out *emission) {
-	before := e.clock.now
+// pass lets time go on to a record, and reports whether that carries the log
+// clock into a new tick interval, or a new bucket of the frontiers.
+func (e *Engine) pass(appendedAt oona.Micros) bool {
+	e.greatestStamp = max(e.greatestStamp, appendedAt)
+	before := e.clock
 	e.clock.advance(appendedAt, 2*e.spans.tick)
 	bucket := e.bucket()
-	if e.clock.now/e.spans.tick == before/e.spans.tick && bucket == int64(before/e.spans.bucket) {
-		return
+	if !e.horizon.knows(bucket) {
+		e.horizon.note(bucket, e.here)
+		for _, t := range e.roster.ordered {
+			t.frontier.roll(bucket)
+		}
+		return true
 	}
+	return e.clock.now/e.spans.tick != before.now/e.spans.tick
+}
+
+// evaluate advances the watermarks of all timelines, emits what they close, and
+// forgets the timelines that have been quiet for long: their watermark is so
+// far behind the latest append that a frame which could still be accepted is
+// ahead of it, and of the floor that it leaves.
+func (e *Engine) evaluate(out *emission) {
 	e.closing = e.closing[:0]
-	for _, t := range e.ordered {
-		t.frontier.roll(bucket)
+	for _, t := range e.roster.ordered {
 		if t.advance(out.trigger.Offset, &e.spans) {
 			e.closing = t.takeClosed(e.closing, &e.spans)
 		}
@@ -107,6 +139,7 @@ func (e *Engine) pass(appendedAt oona.Micros, out *emission) {
 	// They are in the order of the timelines' keys by now.
 	slices.SortStableFunc(e.closing, func(v, w *window) int { return cmp.Compare(v.end, w.end) })
 	e.emitClosed(out)
+	e.roster.forgetOld(earlier(e.greatestStamp, e.spans.memory))
 }
 
 // bucket is the number of the clock's bucket of the idle horizon.
@@ -124,23 +157,6 @@ func (e *Engine) guard(r *Record) Outcome {
 	return Outcome{}
 }
 
-// admit returns the frame's timeline, a new one if need be, and nil if there
-// are too many.
-func (e *Engine) admit(f *oona.Frame) *timeline {
-	key := timelineKey{f.Run, f.Timeline}
-	if t, known := e.timelines[key]; known {
-		return t
-	}
-	if len(e.timelines) >= e.cfg.MaxTimelines {
-		return nil
-	}
-	t := newTimeline(key, e.bucket())
-	e.timelines[key] = t
-	at, _ := slices.BinarySearchFunc(e.ordered, key, func(t *timeline, k timelineKey) int { return t.key.compare(k) })
-	e.ordered = slices.Insert(e.ordered, at, t)
-	return t
-}
-
 // take folds a frame into its window, unless it is late, a repeat or beyond a
 // cap.
 func (e *Engine) take(t *timeline, r *Record) Outcome {
@@ -150,18 +166,29 @@ func (e *Engine) take(t *timeline, r *Record) Outcome {
 	if t.closed(end, &e.spans) {
 		return Outcome{Late, ReasonLate, fmt.Sprintf("observed at %s; its window ended at %s and closed %s later, the watermark is at %s", timestamp(f.ObservedAt), timestamp(end), e.cfg.AllowedLateness, timestamp(t.watermark))}
 	}
-	id := identity{f.Producer, f.Epoch, f.Sequence}
-	if first, repeated := t.seen[id]; repeated {
-		if first.checksum != r.Checksum {
-			return Outcome{Quarantined, ReasonConflict, fmt.Sprintf("frame %d of producer %s since epoch %d was folded with other bytes: checksum %016x, here %016x", f.Sequence, f.Producer, f.Epoch, first.checksum, r.Checksum)}
-		}
-		first.into.duplicates++
-		return Outcome{Duplicate, ReasonDuplicate, "the same frame was folded before"}
-	}
 	w, at := t.find(start)
+	id := identity{f.Producer, f.Epoch, f.Sequence}
+	if w != nil {
+		if first, repeated := w.folded[id]; repeated {
+			if first.checksum != r.Checksum {
+				return Outcome{Quarantined, ReasonConflict, fmt.Sprintf("frame %d of producer %s since epoch %d was folded with other bytes: checksum %016x, here %016x", f.Sequence, f.Producer, f.Epoch, first.checksum, r.Checksum)}
+			}
+			first.into.duplicates++
+			return Outcome{Duplicate, ReasonDuplicate, "the same frame was folded before"}
+		}
+	}
 	a, overflow := e.room(w, f)
 	if overflow.Verdict != Folded {
 		return overflow
+	}
+	if a == nil {
+		layers := 0
+		if w != nil {
+			layers = len(w.layers)
+		}
+		if sealed := e.seal(t, start, end, layers); sealed.Verdict != Folded {
+			return sealed
+		}
 	}
 	if w == nil {
 		w = e.openWindow(t, at, start, end)
@@ -170,8 +197,7 @@ func (e *Engine) take(t *timeline, r *Record) Outcome {
 		a = e.openLayer(w, f.Layer)
 	}
 	e.fold(a, r)
-	w.identities = append(w.identities, id)
-	t.seen[id] = folding{r.Checksum, a}
+	w.folded[id] = folding{r.Checksum, a}
 	return Outcome{}
 }
 
@@ -215,9 +241,9 @@ func (e *Engine) openWindow(t *timeline, at int, start, end oona.Micros) *window
 	if n := len(e.spareWindows); n > 0 {
 		w, e.spareWindows = e.spareWindows[n-1], e.spareWindows[:n-1]
 	} else {
-		w = &window{layers: make(map[oona.LayerID]*accumulator)}
+		w = &window{layers: make(map[oona.LayerID]*accumulator), folded: make(map[identity]folding)}
 	}
-	w.timeline, w.start, w.end = t, start, end
+	w.timeline, w.start, w.end, w.first = t, start, end, e.here
 	t.windows = slices.Insert(t.windows, at, w)
 	e.open++
 	return w
@@ -232,6 +258,7 @@ func (e *Engine) openLayer(w *window, layer oona.LayerID) *accumulator {
 	}
 	a.begin(layer)
 	w.layers[layer] = a
+	w.timeline.openLayers++
 	e.openLayers++
 	return a
 }
@@ -240,13 +267,13 @@ func (e *Engine) openLayer(w *window, layer oona.LayerID) *accumulator {
 func (e *Engine) release(w *window) {
 	e.open--
 	e.openLayers -= len(w.layers)
+	w.timeline.openLayers -= len(w.layers)
 	for _, a := range w.layers {
 		e.spareAccumulators = append(e.spareAccumulators, a)
 	}
 	clear(w.layers)
 	w.timeline = nil
-	clear(w.identities)
-	w.identities = w.identities[:0]
+	clear(w.folded)
 	e.spareWindows = append(e.spareWindows, w)
 	e.spareAccumulators = shorten(e.spareAccumulators, max(e.openLayers, leastSpareAccumulators))
 	e.spareWindows = shorten(e.spareWindows, max(e.open, leastSpareWindows))

@@ -292,7 +292,7 @@ func TestDuplicates(t *testing.T) {
 	// Other bytes with the same identity: in the same window, another, or
 	// another layer.
 	p.must(Quarantined, ReasonConflict, p.append(0, sample{observed: 1, sequence: 1, step: 9}))
-	p.must(Quarantined, ReasonConflict, p.append(0, sample{observed: 12, sequence: 1}))
+	p.folded(p.append(0, sample{observed: 12, sequence: 1})) // another window, another frame
 	p.must(Quarantined, ReasonConflict, p.append(0, sample{observed: 1, sequence: 1, layer: "other"}))
 	// Another producer, epoch or timeline has its own identities.
 	p.folded(p.append(0, sample{observed: 1, sequence: 1, producer: "other"}))
@@ -489,7 +489,7 @@ func TestSharedFrontierSlot(t *testing.T) {
 }
 
 func TestVerdictNames(t *testing.T) {
-	for v, want := range map[Verdict]string{Folded: "folded", Duplicate: "duplicate", Late: "late", Quarantined: "quarantined", Overflowed: "overflowed", Passed: "passed", 99: "unknown"} {
+	for v, want := range map[Verdict]string{Folded: "folded", Duplicate: "duplicate", Late: "late", Quarantined: "quarantined", Overflowed: "overflowed", Passed: "passed", Replayed: "replayed", 99: "unknown"} {
 		if got := v.String(); got != want {
 			t.Errorf("verdict %d is %q, want %q", v, got, want)
 		}

@@ -31,25 +31,9 @@ type slot struct {
 	latest [horizonBuckets + 1]oona.Micros // event time, by bucket modulo its length; unset: nothing seen
 }
 
-// slotNumber spreads pairs over n slots. It is a function of the pair alone:
-// FNV-1a over the producer, a zero byte (no id has one) and the path, then the
-// finalizer of MurmurHash3, as FNV's low bits mix badly.
+// slotNumber spreads pairs over n slots. It is a function of the pair alone.
 func slotNumber(producer oona.ProducerID, path string, n int) int {
-	const offset, prime = 14695981039346656037, 1099511628211
-	h := uint64(offset)
-	for i := 0; i < len(producer); i++ {
-		h = (h ^ uint64(producer[i])) * prime
-	}
-	h *= prime
-	for i := 0; i < len(path); i++ {
-		h = (h ^ uint64(path[i])) * prime
-	}
-	h ^= h >> 33
-	h *= 0xff51afd7ed558ccd
-	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
-	h ^= h >> 33
-	return int(h % uint64(n))
+	return int(hashPair(string(producer), path) % uint64(n))
 }
 
 // observe notes a frame of a slot and reports whether least changed.

@@ -33,6 +33,11 @@ const (
 	unboundedClock            // an outage counts as silence
 	exclusiveLateness         // late only once the watermark is above the window's end and lateness
 	rejectedIdentities        // a frame beyond a cap is remembered
+	identitiesAcross          // a frame is a repeat of one in another window
+	noFloor                   // whoever comes back begins anew
+	noEviction                // a full partition admits no one
+	noForgetting              // a timeline is forgotten only for another
+	noSeals                   // a window opens a layer as soon as there is room again
 	mutantCount
 )
 
@@ -41,6 +46,7 @@ type oracleTimeline struct {
 	watermark  int64
 	sightings  []oracleSighting
 	open       map[int64][]int // records folded, by window start
+	sealed     map[int64]bool  // by window start
 	identities map[int]bool    // of rejected frames; rejectedIdentities only
 	repeats    map[oracleLayer]int64
 }
@@ -60,6 +66,8 @@ type oracleRun struct {
 	log       []Record
 	timelines map[[2]string]*oracleTimeline
 	clock     int64
+	latest    int64 // append time
+	floor     int64
 	verdicts  []Outcome
 	rollups   []oona.Rollup
 	index     int32
@@ -68,8 +76,9 @@ type oracleRun struct {
 
 // fold returns the outcome of each record, without details, and all rollups.
 func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
-	run := oracleRun{oracle: o, log: log, timelines: map[[2]string]*oracleTimeline{}}
+	run := oracleRun{oracle: o, log: log, timelines: map[[2]string]*oracleTimeline{}, floor: math.MinInt64, latest: math.MinInt64}
 	for i := range log {
+		run.latest = max(run.latest, int64(log[i].AppendedAt))
 		run.index = 0
 		run.before = map[*oracleTimeline]int64{}
 		for _, t := range run.timelines {
@@ -111,15 +120,56 @@ func (o *oracleRun) passTime(i int) {
 		all = append(all, t)
 	}
 	o.close(all, i)
+	for _, t := range o.timelines {
+		if o.quiet(t) && t.watermark < o.latest-(o.cfg.MaxDelay+o.cfg.MaxSkew).Microseconds() && o.mutant != noForgetting {
+			o.forget(t)
+		}
+	}
+}
+
+// active are the sightings that hold a timeline's watermark.
+func (o *oracleRun) active(t *oracleTimeline) []oracleSighting {
+	var list []oracleSighting
+	for _, s := range t.sightings {
+		if o.mutant == noIdleness || s.bucket >= o.clock/o.bucketWidth()-4 {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (o *oracleRun) quiet(t *oracleTimeline) bool { return len(t.open) == 0 && len(o.active(t)) == 0 }
+
+func (o *oracleRun) forget(t *oracleTimeline) {
+	delete(o.timelines, [2]string{t.run, t.id})
+	if o.mutant != noFloor {
+		o.floor = max(o.floor, t.watermark)
+	}
+}
+
+// makeRoom forgets the quiet timeline that is furthest behind, and reports
+// whether there is one.
+func (o *oracleRun) makeRoom() bool {
+	var quiet []*oracleTimeline
+	for _, t := range o.timelines {
+		if o.quiet(t) {
+			quiet = append(quiet, t)
+		}
+	}
+	if len(quiet) == 0 || o.mutant == noEviction {
+		return false
+	}
+	hash := func(t *oracleTimeline) uint64 { return timelineKey{oona.RunID(t.run), oona.TimelineID(t.id)}.hash() }
+	o.forget(slices.MinFunc(quiet, func(a, b *oracleTimeline) int {
+		return cmp.Or(cmp.Compare(a.watermark, b.watermark), cmp.Compare(hash(a), hash(b)))
+	}))
+	return true
 }
 
 // raise computes a timeline's watermark from all that it has seen.
 func (o *oracleRun) raise(t *oracleTimeline, i int) {
 	reach := map[int]int64{}
-	for _, s := range t.sightings {
-		if o.mutant != noIdleness && s.bucket < o.clock/o.bucketWidth()-4 {
-			continue
-		}
+	for _, s := range o.active(t) {
 		if at, seen := reach[s.slot]; !seen || s.at > at {
 			reach[s.slot] = s.at
 		}
@@ -160,10 +210,10 @@ func (o *oracleRun) decide(i int) (Verdict, Reason) {
 	key := [2]string{string(f.Run), string(f.Timeline)}
 	t := o.timelines[key]
 	if t == nil {
-		if len(o.timelines) == o.cfg.MaxTimelines {
+		if len(o.timelines) == o.cfg.MaxTimelines && !o.makeRoom() {
 			return Overflowed, "timelines"
 		}
-		t = &oracleTimeline{run: key[0], id: key[1], watermark: math.MinInt64, open: map[int64][]int{}, identities: map[int]bool{}, repeats: map[oracleLayer]int64{}}
+		t = &oracleTimeline{run: key[0], id: key[1], watermark: o.floor, open: map[int64][]int{}, sealed: map[int64]bool{}, identities: map[int]bool{}, repeats: map[oracleLayer]int64{}}
 		o.timelines[key] = t
 		o.before[t] = t.watermark
 	}
@@ -190,6 +240,9 @@ func (o *oracleRun) place(t *oracleTimeline, i int) (Verdict, Reason) {
 		return Late, "late"
 	}
 	for openStart, members := range t.open {
+		if openStart != start && o.mutant != identitiesAcross {
+			continue
+		}
 		for _, j := range members {
 			g := o.log[j].Frame
 			if o.mutant == noDuplicateCheck || g.Producer != f.Producer || g.Epoch != f.Epoch || g.Sequence != f.Sequence {
@@ -213,8 +266,32 @@ func (o *oracleRun) place(t *oracleTimeline, i int) (Verdict, Reason) {
 		}
 		return Overflowed, reason
 	}
+	if !o.layers(t)[oracleLayer{start, string(f.Layer)}] {
+		if o.mutant == noSeals {
+			t.sealed = map[int64]bool{}
+		}
+		total := 0
+		for _, u := range o.timelines {
+			total += len(o.layers(u))
+		}
+		if t.sealed[start] || total >= o.cfg.MaxAccumulators || len(o.layers(t)) >= o.cfg.MaxTimelineAccumulators {
+			t.sealed[start] = true
+			return Overflowed, "sealed"
+		}
+	}
 	t.open[start] = append(t.open[start], i)
 	return Folded, ""
+}
+
+// layers are those of the timeline's open windows.
+func (o *oracleRun) layers(t *oracleTimeline) map[oracleLayer]bool {
+	set := map[oracleLayer]bool{}
+	for start, members := range t.open {
+		for _, j := range members {
+			set[oracleLayer{start, string(o.log[j].Frame.Layer)}] = true
+		}
+	}
+	return set
 }
 
 func (o *oracleRun) overflow(t *oracleTimeline, start int64, f *oona.Frame) Reason {

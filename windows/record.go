@@ -27,12 +27,13 @@ const (
 	Quarantined                // its time or its identity cannot be right
 	Overflowed                 // beyond a cap
 	Passed                     // no frame, or a record that was processed before
+	Replayed                   // decided before the commit that the engine was resumed from
 )
 
 // VerdictCount is the number of verdicts; they are below it.
-const VerdictCount = int(Passed) + 1
+const VerdictCount = int(Replayed) + 1
 
-var verdictNames = [VerdictCount]string{"folded", "duplicate", "late", "quarantined", "overflowed", "passed"}
+var verdictNames = [VerdictCount]string{"folded", "duplicate", "late", "quarantined", "overflowed", "passed", "replayed"}
 
 func (v Verdict) String() string {
 	if int(v) >= VerdictCount {
@@ -47,17 +48,18 @@ type Reason string
 
 // The reasons.
 const (
-	ReasonNone      Reason = ""          // Folded, or Passed
+	ReasonNone      Reason = ""          // Folded, Passed or Replayed
 	ReasonProcessed Reason = "processed" // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
 	ReasonDuplicate Reason = "duplicate" // Duplicate
 	ReasonLate      Reason = "late"      // Late
 	ReasonFuture    Reason = "future"    // Quarantined: observed later than appended, by more than MaxSkew
 	ReasonStale     Reason = "stale"     // Quarantined: observed before it was appended, by more than MaxDelay
 	ReasonConflict  Reason = "conflict"  // Quarantined: the identity of another frame, with other bytes
-	ReasonTimelines Reason = "timelines" // Overflowed: MaxTimelines
+	ReasonTimelines Reason = "timelines" // Overflowed: MaxTimelines, none of them quiet
 	ReasonLayers    Reason = "layers"    // Overflowed: MaxLayers
 	ReasonMetrics   Reason = "metrics"   // Overflowed: MaxMetrics
 	ReasonSeeds     Reason = "seeds"     // Overflowed: MaxSeeds
+	ReasonSealed    Reason = "sealed"    // Overflowed: MaxAccumulators or MaxTimelineAccumulators, now or when the window was sealed
 )
 
 // Outcome is what Fold says of a record.

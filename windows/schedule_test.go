@@ -42,8 +42,9 @@ func newSchedule(seed uint64) *schedule {
 	}
 	cfg := Config{
 		Length: ms(700, 4000), OutOfOrderness: ms(0, 900), AllowedLateness: ms(0, 2500),
-		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(20_000, 60_000),
+		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms([]int{1000, 20_000}[rng.IntN(2)], 60_000),
 		MaxTimelines: 2 + rng.IntN(5), MaxLayers: 1 + rng.IntN(4), MaxMetrics: 2 + rng.IntN(4), MaxSeeds: 6 + rng.IntN(12),
+		MaxAccumulators: 4 + rng.IntN(24), MaxTimelineAccumulators: 2 + rng.IntN(12),
 		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)),
 	}
 	cfg.IdleHorizon = 2*cfg.TickInterval + ms(1, 6000)
@@ -96,7 +97,8 @@ func (s *schedule) passTime() {
 	case 0: // an outage of the bus, or real quiet
 		s.now += oona.Micros(s.rng.IntN(15_000_000))
 	case 1: // the partition's leader changes
-		s.skew = oona.Micros(s.rng.IntN(4_000_000) - 2_000_000)
+		step := []int{4_000_000, 20_000_000}[s.rng.IntN(2)]
+		s.skew = oona.Micros(s.rng.IntN(step) - step/2)
 	case 2, 3, 4, 5: // a batch: equal append times
 	default:
 		s.now += oona.Micros(s.rng.IntN(200_000))
@@ -140,6 +142,9 @@ func (s *schedule) produce(p *testProducer) {
 		}
 	case 1:
 		p.ended = s.rng.IntN(3) == 0
+		if s.rng.IntN(4) == 0 { // the trainer goes on with another run, or one that it had left
+			p.run = oona.RunID(fmt.Sprint("run", s.rng.IntN(8)))
+		}
 	}
 	r := Record{Path: p.path, Checksum: s.rng.Uint64(), Frame: s.frame(p)}
 	switch {

@@ -20,13 +20,19 @@ func (k timelineKey) compare(l timelineKey) int {
 
 // timeline is what has one watermark: a run, or one rank of it.
 type timeline struct {
-	key       timelineKey
-	frontier  frontier
-	watermark oona.Micros // unset until the first frame
-	moved     move
-	windows   []*window // open, by start
-	seen      map[identity]folding
+	key        timelineKey // not while it is nameless
+	hash       uint64      // of key
+	admitted   int64       // offset of its first record; unknown is less
+	frontier   frontier
+	watermark  oona.Micros // unset until the first frame, or the floor
+	moved      move
+	windows    []*window // open, by start
+	openLayers int       // of these windows
+	seals      seals
 }
+
+// unknown is an offset before all others.
+const unknown int64 = -1
 
 // move is the last record that moved a watermark, and from where.
 type move struct {
@@ -34,7 +40,7 @@ type move struct {
 	from   oona.Micros
 }
 
-// identity is a frame's own: a repeat has the same.
+// identity is a frame's own within its window: a repeat has the same.
 type identity struct {
 	producer oona.ProducerID
 	epoch    oona.Micros
@@ -51,19 +57,24 @@ type folding struct {
 type window struct {
 	timeline   *timeline
 	start, end oona.Micros
+	first      place // of the record that opened it
 	layers     map[oona.LayerID]*accumulator
-	identities []identity // folded into it
+	folded     map[identity]folding
 }
 
-func newTimeline(key timelineKey, bucket int64) *timeline {
+func newTimeline(hash uint64, watermark oona.Micros) *timeline {
 	return &timeline{
-		key:       key,
-		frontier:  frontier{bucket: bucket, position: make(map[int]int)},
-		watermark: unset,
-		moved:     move{offset: -1},
-		seen:      make(map[identity]folding),
+		hash:      hash,
+		admitted:  unknown,
+		frontier:  frontier{position: make(map[int]int)},
+		watermark: watermark,
+		moved:     move{offset: unknown},
 	}
 }
+
+// quiet reports whether nothing would be lost with a timeline but its
+// watermark: no window is open, and no producer active.
+func (t *timeline) quiet() bool { return len(t.windows) == 0 && len(t.frontier.slots) == 0 }
 
 // find returns the open window that starts at start, and where it is or
 // belongs among the open ones.
@@ -113,19 +124,21 @@ func (t *timeline) closed(end oona.Micros, s *spans) bool {
 }
 
 // takeClosed appends the windows that the watermark has closed to dst, and
-// forgets them and their identities.
+// forgets them and their seals.
 func (t *timeline) takeClosed(dst []*window, s *spans) []*window {
 	n := 0
 	for n < len(t.windows) && t.closed(t.windows[n].end, s) {
-		for _, id := range t.windows[n].identities {
-			delete(t.seen, id)
-		}
 		n++
 	}
 	dst = append(dst, t.windows[:n]...)
 	t.windows = slices.Delete(t.windows, 0, n)
-	if n > 0 && len(t.windows) == 0 {
-		t.seen = make(map[identity]folding) // an empty map keeps its memory, a quiet timeline needs none
+	if len(t.seals) > 0 {
+		t.seals.drop(firstOpen(t.watermark, s))
 	}
 	return dst
+}
+
+// firstOpen is the start of the first window that a watermark has not closed.
+func firstOpen(watermark oona.Micros, s *spans) oona.Micros {
+	return windowStart(earlier(watermark, s.lateness), s.length)
 }

@@ -38,12 +38,16 @@ type windowFlags struct {
 	MaxSkew         time.Duration `name:"max-skew" help:"How far a frame may be ahead of its append time before it is quarantined."`
 	MaxDelay        time.Duration `name:"max-delay" help:"How far a frame may be behind its append time before it is quarantined."`
 	MaxTimelines    int           `name:"max-timelines" help:"Timelines (runs, or ranks that own layers) a partition."`
-	MaxLayers       int           `name:"max-layers" help:"Layers a window."`
-	MaxMetrics      int           `name:"max-metrics" help:"Metrics a layer."`
-	MaxSeeds        int           `name:"max-seeds" help:"Distinct seeds a layer and window."`
-	FrontierSlots   int           `name:"frontier-slots" help:"Hash slots for the producers of a timeline."`
-	WorstSeeds      int           `name:"worst-seeds" help:"How many of the worst seeds a rollup names, for each metric."`
-	Generation      int32         `kong:"-"`
+
+	MaxAccumulators         int `name:"max-accumulators" help:"Layers' windows that may be open in a partition; they bound its memory."`
+	MaxTimelineAccumulators int `name:"max-timeline-accumulators" help:"Layers' windows that may be open in a timeline."`
+
+	MaxLayers     int   `name:"max-layers" help:"Layers a window."`
+	MaxMetrics    int   `name:"max-metrics" help:"Metrics a layer."`
+	MaxSeeds      int   `name:"max-seeds" help:"Distinct seeds a layer and window."`
+	FrontierSlots int   `name:"frontier-slots" help:"Hash slots for the producers of a timeline."`
+	WorstSeeds    int   `name:"worst-seeds" help:"How many of the worst seeds a rollup names, for each metric."`
+	Generation    int32 `kong:"-"`
 }
 
 func defaults() *config {

@@ -1,0 +1,152 @@
+package windows
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// roster is the timelines that a partition has admitted. Those that a commit
+// names by their hashes alone are nameless until a record names them: they have
+// a watermark, and neither windows nor active producers.
+type roster struct {
+	named    map[timelineKey]*timeline
+	ordered  []*timeline // the named ones, by key
+	nameless map[uint64]*timeline
+
+	// floor is the greatest watermark of any timeline that was forgotten:
+	// whoever comes (back) starts there, so that no window is opened again
+	// that has been emitted.
+	floor   oona.Micros
+	evicted int64 // timelines that were forgotten, since the engine was made
+}
+
+func newRoster() roster {
+	return roster{named: make(map[timelineKey]*timeline), nameless: make(map[uint64]*timeline), floor: unset}
+}
+
+func (r *roster) count() int { return len(r.named) + len(r.nameless) }
+
+// find returns the timeline of a frame, nil if it has not been admitted. A
+// nameless one gets its name; bucket is that of the log clock.
+func (r *roster) find(f *oona.Frame, bucket int64) *timeline {
+	key := timelineKey{f.Run, f.Timeline}
+	if t, known := r.named[key]; known {
+		return t
+	}
+	if len(r.nameless) == 0 {
+		return nil
+	}
+	t, known := r.nameless[key.hash()]
+	if !known {
+		return nil
+	}
+	delete(r.nameless, t.hash)
+	t.key, t.frontier.bucket = key, bucket
+	r.enter(t)
+	return t
+}
+
+func (r *roster) enter(t *timeline) {
+	r.named[t.key] = t
+	at, _ := slices.BinarySearchFunc(r.ordered, t.key, func(t *timeline, k timelineKey) int { return t.key.compare(k) })
+	r.ordered = slices.Insert(r.ordered, at, t)
+}
+
+// all calls f for each timeline, in no order.
+func (r *roster) all(f func(*timeline)) {
+	for _, t := range r.ordered {
+		f(t)
+	}
+	for _, t := range r.nameless {
+		f(t)
+	}
+}
+
+func (r *roster) hasHash(hash uint64) bool {
+	found := false
+	r.all(func(t *timeline) { found = found || t.hash == hash })
+	return found
+}
+
+// oldestQuiet returns the quiet timeline with the least watermark, and among
+// equals the one with the least hash; nil if none is quiet.
+func (r *roster) oldestQuiet() *timeline {
+	var oldest *timeline
+	r.all(func(t *timeline) {
+		if t.quiet() && (oldest == nil || t.watermark < oldest.watermark || t.watermark == oldest.watermark && t.hash < oldest.hash) {
+			oldest = t
+		}
+	})
+	return oldest
+}
+
+func (r *roster) forget(t *timeline) {
+	r.floor = max(r.floor, t.watermark)
+	r.evicted++
+	if r.nameless[t.hash] == t {
+		delete(r.nameless, t.hash)
+		return
+	}
+	delete(r.named, t.key)
+	r.ordered = slices.DeleteFunc(r.ordered, func(u *timeline) bool { return u == t })
+}
+
+// forgetOld forgets the quiet timelines whose watermark is below limit.
+func (r *roster) forgetOld(limit oona.Micros) {
+	var old []*timeline // nil as a rule
+	r.all(func(t *timeline) {
+		if t.watermark < limit && t.quiet() {
+			old = append(old, t)
+		}
+	})
+	for _, t := range old {
+		r.forget(t)
+	}
+}
+
+// admit returns the timeline of a frame that has none: a new one, in the place
+// of a quiet one if the partition is full, or why there can be none.
+func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
+	key := timelineKey{r.Frame.Run, r.Frame.Timeline}
+	hash := key.hash()
+	if e.roster.hasHash(hash) {
+		return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the timeline's hash %016x is that of another, and a commit could not tell them apart", hash)}
+	}
+	if e.roster.count() >= e.cfg.MaxTimelines {
+		oldest := e.roster.oldestQuiet()
+		if oldest == nil {
+			return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits, and none of them is quiet", e.roster.count())}
+		}
+		e.roster.forget(oldest)
+	}
+	t := newTimeline(hash, e.roster.floor)
+	t.key, t.frontier.bucket, t.admitted = key, bucket, r.Offset
+	e.roster.enter(t)
+	return t, Outcome{}
+}
+
+// hash names a timeline in commits: FNV-1a over the run, a zero byte (no id has
+// one) and the timeline, mixed as for slots. It is part of their format.
+func (k timelineKey) hash() uint64 { return hashPair(string(k.run), string(k.id)) }
+
+// hashPair is FNV-1a over two texts with a zero byte between, and then the
+// finalizer of MurmurHash3, as FNV's low bits mix badly.
+func hashPair(a, b string) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := 0; i < len(a); i++ {
+		h = (h ^ uint64(a[i])) * prime
+	}
+	h *= prime
+	for i := 0; i < len(b); i++ {
+		h = (h ^ uint64(b[i])) * prime
+	}
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	h ^= h >> 33
+	return h
+}

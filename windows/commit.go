@@ -1,0 +1,139 @@
+package windows
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Commit is what a worker stores of a partition, so that the next one goes on
+// where it was: Resume reads the log again from Offset on.
+type Commit struct {
+	// Offset is the safe offset: neither an open window nor the frontier of
+	// an active producer has a record below it.
+	Offset int64
+	// Metadata is what a replay from there cannot know: ASCII text, at most
+	// MaxMetadata bytes.
+	Metadata string
+}
+
+// MaxMetadata is how long a commit's metadata may be. Kafka takes 4,096 bytes
+// (offset.metadata.max.bytes); the rest is for whoever commits.
+const MaxMetadata = 4000
+
+// ErrMetadata says that a commit does not fit into MaxMetadata. The engine goes
+// on; the commit before this one stays true, with a longer replay.
+var ErrMetadata = errors.New("commit metadata too long")
+
+// ErrCommit says that a commit is not one that Commit returned.
+var ErrCommit = errors.New("not a commit of a window engine")
+
+// Commit returns the engine's state as of ProcessedTo. It is true for as long as
+// the log is kept, also when others have committed since. Equal engines return
+// equal commits. While the engine replays, it is the commit that the engine was
+// resumed from. The error wraps ErrMetadata.
+func (e *Engine) Commit() (Commit, error) {
+	if e.Replaying() {
+		return e.resumed, nil
+	}
+	s := e.snapshot()
+	text := s.text()
+	if len(text) > MaxMetadata {
+		return Commit{}, fmt.Errorf("%w: %d timelines and %d seals take %d bytes and %d are allowed: admit fewer timelines, or more layers' windows", ErrMetadata, len(s.timelines), s.sealCount(), len(text), MaxMetadata)
+	}
+	return Commit{Offset: s.safe.offset, Metadata: text}, nil
+}
+
+// Resume returns an engine that goes on from a commit. It is to be given the
+// log's records from the commit's offset on: those that had been processed by
+// then are Replayed, and from there on outcomes and rollups are those of the
+// engine that made the commit. That goes on with its own configuration, which
+// the commit holds: cfg, which New would be given, does not change it. See
+// Config. The error wraps ErrCommit where the commit is not sound, and is that
+// of New where cfg is not.
+func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("window configuration: %w", err)
+	}
+	s, err := parseSnapshot(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+	}
+	e, err := New(s.cfg, catalogue)
+	if err != nil {
+		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+	}
+	e.resumed, e.resumedTo = c, s.processedTo
+	e.processedTo, e.clock = s.safe.offset, s.safe.clock
+	e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor
+	for _, f := range s.timelines {
+		t := newTimeline(f.hash, f.watermark)
+		t.admitted, t.seals = f.admitted, f.seals
+		e.roster.nameless[t.hash] = t
+	}
+	return e, nil
+}
+
+// Replaying reports whether the next record is one that had been processed at
+// the commit from which the engine was resumed.
+func (e *Engine) Replaying() bool { return e.processedTo < e.resumedTo }
+
+// Config is the configuration that the engine goes by: that given to New, or
+// the commit's.
+func (e *Engine) Config() Config { return e.cfg }
+
+// snapshot is what a commit holds.
+type snapshot struct {
+	cfg           Config
+	safe          place
+	processedTo   int64
+	greatestStamp oona.Micros
+	floor         oona.Micros
+	timelines     []frozen // by hash
+}
+
+// frozen is a timeline as of a commit.
+type frozen struct {
+	hash      uint64
+	watermark oona.Micros
+	admitted  int64 // unknown: below the safe offset
+	seals     seals
+}
+
+func (s *snapshot) sealCount() int64 {
+	n := int64(0)
+	for i := range s.timelines {
+		n += s.timelines[i].seals.windows(spansOf(s.cfg).length)
+	}
+	return n
+}
+
+// snapshot shares the timelines' seals with the engine.
+func (e *Engine) snapshot() *snapshot {
+	s := &snapshot{cfg: e.cfg, safe: e.safe(), processedTo: e.processedTo, greatestStamp: e.greatestStamp, floor: e.roster.floor}
+	e.roster.all(func(t *timeline) {
+		f := frozen{t.hash, t.watermark, t.admitted, t.seals}
+		if f.admitted < s.safe.offset {
+			f.admitted = unknown
+		}
+		s.timelines = append(s.timelines, f)
+	})
+	slices.SortFunc(s.timelines, func(a, b frozen) int { return cmp.Compare(a.hash, b.hash) })
+	return s
+}
+
+// safe returns the last place from which all that is open can be read again.
+func (e *Engine) safe() place {
+	safe := e.horizon.safe(e.bucket(), place{e.processedTo, e.clock})
+	for _, t := range e.roster.ordered {
+		for _, w := range t.windows {
+			if w.first.offset < safe.offset {
+				safe = w.first
+			}
+		}
+	}
+	return safe
+}

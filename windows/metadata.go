@@ -1,0 +1,237 @@
+package windows
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// metadataVersion is the first byte of a commit's metadata. A change of what
+// follows is a new version, and the old ones stay readable.
+const metadataVersion = 1
+
+// metadataCoding is plain ASCII, which every tool that shows a group's offsets
+// can show.
+var metadataCoding = base64.RawStdEncoding
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// text returns the snapshot as metadata: version, content and a checksum, which
+// is also over the offset that it belongs to.
+//
+// Content: numbers are varints; a number that may be negative, and a difference
+// of two instants, is zigzag; differences are taken modulo 2^64. Offsets are
+// relative to the safe one, instants to the greatest append time, and a seal's
+// to the first window that its timeline's watermark has not closed.
+func (s *snapshot) text() string {
+	b := []byte{metadataVersion}
+	b = appendConfig(b, &s.cfg)
+	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.offset))
+	b = binary.AppendVarint(b, int64(s.greatestStamp))
+	b = appendFrom(b, s.greatestStamp, s.floor)
+	b = binary.AppendUvarint(b, uint64(s.safe.clock.now)<<1|bit(s.safe.clock.started))
+	b = appendFrom(b, s.greatestStamp, s.safe.clock.previous)
+	b = binary.AppendUvarint(b, uint64(len(s.timelines)))
+	spans := spansOf(s.cfg)
+	for i := range s.timelines {
+		t := &s.timelines[i]
+		b = binary.BigEndian.AppendUint64(b, t.hash)
+		b = appendFrom(b, s.greatestStamp, t.watermark)
+		b = binary.AppendUvarint(b, uint64(len(t.seals))<<1|bit(t.admitted != unknown))
+		if t.admitted != unknown {
+			b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.offset))
+		}
+		from := firstOpen(t.watermark, &spans)
+		for _, e := range t.seals {
+			b = binary.AppendUvarint(b, uint64(e.start-from)/uint64(spans.length))
+			b = binary.AppendUvarint(b, uint64(e.end-e.start)/uint64(spans.length))
+			b = binary.AppendUvarint(b, uint64(e.layers))
+			from = e.end
+		}
+	}
+	b = binary.BigEndian.AppendUint32(b, checksum(s.safe.offset, b))
+	return metadataCoding.EncodeToString(b)
+}
+
+func checksum(offset int64, content []byte) uint32 {
+	at := binary.BigEndian.AppendUint64(nil, uint64(offset))
+	return crc32.Update(crc32.Checksum(at, castagnoli), castagnoli, content)
+}
+
+func bit(set bool) uint64 {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+func appendFrom(b []byte, from, t oona.Micros) []byte { return binary.AppendVarint(b, int64(t-from)) }
+
+// appendConfig appends the fields in the order of Config.
+func appendConfig(b []byte, c *Config) []byte {
+	for _, d := range configDurations(c) {
+		b = binary.AppendUvarint(b, uint64(d.Microseconds()))
+	}
+	for _, n := range configNumbers(c) {
+		b = binary.AppendUvarint(b, uint64(*n))
+	}
+	return binary.AppendUvarint(b, uint64(c.Generation))
+}
+
+// configDurations and configNumbers are the fields in the order of version 1.
+func configDurations(c *Config) [7]*time.Duration {
+	return [...]*time.Duration{&c.Length, &c.OutOfOrderness, &c.AllowedLateness, &c.TickInterval, &c.IdleHorizon, &c.MaxSkew, &c.MaxDelay}
+}
+
+func configNumbers(c *Config) [8]*int {
+	return [...]*int{&c.MaxTimelines, &c.MaxAccumulators, &c.MaxTimelineAccumulators, &c.MaxLayers, &c.MaxMetrics, &c.MaxSeeds, &c.FrontierSlots, &c.WorstSeeds}
+}
+
+// parseSnapshot is the inverse of text. What it accepts, it would write.
+func parseSnapshot(c Commit) (*snapshot, error) {
+	if len(c.Metadata) > MaxMetadata {
+		return nil, fmt.Errorf("the metadata has %d bytes, and at most %d are ever written", len(c.Metadata), MaxMetadata)
+	}
+	b, err := metadataCoding.DecodeString(c.Metadata)
+	if err != nil {
+		return nil, fmt.Errorf("the metadata: %w", err)
+	}
+	const least = 1 + 4
+	if len(b) < least {
+		return nil, errors.New("the metadata is empty or cut off")
+	}
+	content, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
+	if content[0] != metadataVersion {
+		return nil, fmt.Errorf("the metadata has version %d; this program reads version %d", content[0], metadataVersion)
+	}
+	if checksum(c.Offset, content) != sum {
+		return nil, errors.New("the metadata's checksum is wrong for this offset")
+	}
+	r := metadataReader{rest: content[1:]}
+	s, err := r.snapshot(c.Offset)
+	if err != nil {
+		return nil, fmt.Errorf("the metadata: %w", err)
+	}
+	if s.text() != c.Metadata {
+		return nil, errors.New("the metadata would be written otherwise")
+	}
+	return s, nil
+}
+
+// metadataReader reads varints until one is wrong, and then zeros.
+type metadataReader struct {
+	rest []byte
+	err  error
+}
+
+var errCutOff = errors.New("a number is cut off or too great")
+
+// number reads a number up to limit.
+func (r *metadataReader) number(limit uint64) uint64 {
+	n, width := binary.Uvarint(r.rest)
+	if r.err != nil || width <= 0 || n > limit {
+		r.fail(errCutOff)
+		return 0
+	}
+	r.rest = r.rest[width:]
+	return n
+}
+
+func (r *metadataReader) after(from oona.Micros) oona.Micros {
+	n, width := binary.Varint(r.rest)
+	if r.err != nil || width <= 0 {
+		r.fail(errCutOff)
+		return 0
+	}
+	r.rest = r.rest[width:]
+	return from + oona.Micros(n)
+}
+
+func (r *metadataReader) hash() uint64 {
+	if r.err != nil || len(r.rest) < 8 {
+		r.fail(errCutOff)
+		return 0
+	}
+	h := binary.BigEndian.Uint64(r.rest)
+	r.rest = r.rest[8:]
+	return h
+}
+
+func (r *metadataReader) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// anyNumber is a limit that leaves room for arithmetic.
+const anyNumber = 1<<62 - 1
+
+func (r *metadataReader) config() (c Config) {
+	for _, d := range configDurations(&c) {
+		*d = time.Duration(r.number(uint64(1<<63-1)/1000)) * time.Microsecond
+	}
+	for _, n := range configNumbers(&c) {
+		*n = int(r.number(1<<31 - 1))
+	}
+	c.Generation = int32(r.number(1<<31 - 1))
+	return c
+}
+
+func (r *metadataReader) snapshot(safe int64) (*snapshot, error) {
+	if safe < 0 || safe > anyNumber {
+		return nil, errors.New("the offset is out of range")
+	}
+	s := &snapshot{cfg: r.config()}
+	if r.err == nil {
+		r.err = s.cfg.Validate()
+	}
+	s.safe.offset = safe
+	s.processedTo = safe + int64(r.number(anyNumber))
+	s.greatestStamp = r.after(0)
+	s.floor = r.after(s.greatestStamp)
+	now := r.number(1<<63 - 1)
+	s.safe.clock = clock{started: now&1 != 0, now: oona.Micros(now >> 1), previous: r.after(s.greatestStamp)}
+	n := r.number(uint64(s.cfg.MaxTimelines))
+	for ; n > 0 && r.err == nil; n-- {
+		s.timelines = append(s.timelines, r.timeline(s))
+	}
+	if r.err == nil && len(r.rest) > 0 {
+		r.fail(fmt.Errorf("%d bytes follow", len(r.rest)))
+	}
+	return s, r.err
+}
+
+func (r *metadataReader) timeline(s *snapshot) frozen {
+	t := frozen{hash: r.hash(), admitted: unknown}
+	if n := len(s.timelines); n > 0 && t.hash <= s.timelines[n-1].hash {
+		r.fail(errors.New("timelines are not in order"))
+	}
+	t.watermark = r.after(s.greatestStamp)
+	count := r.number(MaxMetadata << 1)
+	if count&1 != 0 {
+		t.admitted = s.safe.offset + int64(r.number(uint64(s.processedTo-s.safe.offset)))
+	}
+	spans := spansOf(s.cfg)
+	from := oona.Micros(0)
+	if r.err == nil {
+		from = firstOpen(t.watermark, &spans)
+	}
+	for ; count > 1 && r.err == nil; count -= 2 {
+		e := seal{layers: 0}
+		span := uint64(spans.length)
+		e.start = from + oona.Micros(r.number(anyNumber/span)*span)
+		e.end = e.start + oona.Micros(r.number(anyNumber/span)*span)
+		e.layers = int(r.number(uint64(s.cfg.MaxLayers)))
+		if e.start < from || e.end <= e.start {
+			r.fail(errors.New("seals are not in order"))
+		}
+		t.seals = append(t.seals, e)
+		from = e.end
+	}
+	return t
+}

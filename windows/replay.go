@@ -1,0 +1,26 @@
+package windows
+
+// replay takes a record that was decided before the commit from which the
+// engine was resumed. Windows and frontiers are rebuilt; watermarks, seals and
+// the timelines are as they were at the commit, and stay so: what the watermark
+// has passed by then has been emitted.
+//
+// That this comes to the same as the first time rests on two things. What
+// becomes of a frame whose window is open at the commit is a function of the
+// records of that window and its seal. And a frontier is a function of the
+// records within the horizon, all of which are replayed.
+func (e *Engine) replay(r *Record) {
+	bucket := e.bucket()
+	if r.Frame == nil || e.guard(r).Verdict != Folded {
+		return
+	}
+	t := e.roster.find(r.Frame, bucket)
+	if t == nil || r.Offset < t.admitted {
+		return
+	}
+	start := windowStart(r.Frame.ObservedAt, e.spans.length)
+	if !t.closed(later(start, e.spans.length), &e.spans) {
+		e.take(t, r)
+	}
+	t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt)
+}

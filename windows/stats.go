@@ -1,0 +1,37 @@
+package windows
+
+import "github.com/morphogenetic/oona"
+
+// Stats are an engine's sizes, for metrics.
+type Stats struct {
+	Timelines     int // at most Config.MaxTimelines
+	OpenWindows   int
+	Accumulators  int         // layers of open windows; at most Config.MaxAccumulators
+	SealedWindows int64       // that admit no further layer, open ones and such as never opened
+	Evictions     int64       // timelines forgotten, since the engine was made
+	OldestEnd     oona.Micros // of an open window; meaningless where none is
+	MetadataBytes int         // of a commit now, which is an error beyond MaxMetadata
+}
+
+// Stats counts what the engine holds. It takes as long as a Commit.
+func (e *Engine) Stats() Stats {
+	s := Stats{
+		Timelines:    e.roster.count(),
+		OpenWindows:  e.open,
+		Accumulators: e.openLayers,
+		Evictions:    e.roster.evicted,
+	}
+	first := true
+	e.roster.all(func(t *timeline) {
+		s.SealedWindows += t.seals.windows(e.spans.length)
+		if len(t.windows) > 0 && (first || t.windows[0].end < s.OldestEnd) {
+			first, s.OldestEnd = false, t.windows[0].end
+		}
+	})
+	if e.Replaying() {
+		s.MetadataBytes = len(e.resumed.Metadata)
+	} else {
+		s.MetadataBytes = len(e.snapshot().text())
+	}
+	return s
+}
