@@ -66,7 +66,7 @@ func TestBinaries(t *testing.T) {
 			t.Fatalf("%d of %d frames were acknowledged: %v", result.Acknowledged, frames, err)
 		}
 		for layer, total := range want {
-			exporter.awaitMetric(t, ctx, "kasmina_layer_frames_total", "layer", string(layer), float64(total.frames))
+			exporter.awaitMetric(t, ctx, "kasmina_layer_frames_total", string(layer), float64(total.frames))
 		}
 		for _, p := range []*process{ingest, aggregate, exporter} {
 			p.terminate(t)
@@ -177,34 +177,37 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 	t.Fatalf("%s did not become ready: %s", p.name, answer)
 }
 
-// awaitMetric waits until the sum of a counter's series with a label's value
-// is want.
-func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, labelName, value string, want float64) {
+// awaitMetric waits until the sum of a metric's series of a layer is want.
+func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, layer string, want float64) {
 	t.Helper()
-	got := 0.0
-	for ctx.Err() == nil {
-		response, err := http.Get(p.url + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(response.Body)
-		response.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = 0
-		for _, m := range families[name].GetMetric() {
-			if label(m, labelName) == value {
-				got += m.GetCounter().GetValue()
-			}
-		}
-		if got == want {
-			return
-		}
-		sleep(ctx, pollInterval)
+	got := p.metric(t, name, layer)
+	for ; got != want && sleep(ctx, pollInterval); got = p.metric(t, name, layer) {
 	}
-	t.Errorf("%s{%s=%q} is %v, want %v", name, labelName, value, got, want)
+	if got != want {
+		t.Errorf("%s of layer %s is %v, want %v", name, layer, got, want)
+	}
+}
+
+// metric is the sum of a counter's or gauge's series, of a layer or, where that
+// is empty, of all.
+func (p *process) metric(t *testing.T, name, layer string) (sum float64) {
+	t.Helper()
+	response, err := http.Get(p.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range families[name].GetMetric() {
+		if layer == "" || label(m, "layer") == layer {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
 }
 
 func (p *process) terminate(t *testing.T) {

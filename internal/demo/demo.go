@@ -52,9 +52,14 @@ func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*
 
 // play runs the player once or again and again, and reconciles.
 func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report, error) {
-	before, err := s.measure(ctx)
+	// A measure while nothing is on its way: ticks may be closing windows of an
+	// older run.
+	before, settled, err := s.settle(ctx, false, cfg.Idle)
 	if err != nil {
 		return nil, err
+	}
+	if !settled {
+		return nil, fmt.Errorf("what the topics hold was not read within %s", settleTimeout)
 	}
 	s.say(cfg)
 	if cfg.For > 0 {
@@ -67,7 +72,7 @@ func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report
 		return nil, err
 	}
 	played, playErr := s.repeat(ctx, cfg)
-	after, settled, err := s.settle(context.WithoutCancel(ctx), before, cfg.Once, cfg.Idle)
+	after, settled, err := s.settle(context.WithoutCancel(ctx), cfg.Once, cfg.Idle)
 	show()
 	if err := errors.Join(playErr, err); err != nil {
 		return nil, err

@@ -193,16 +193,16 @@ func TestBadRecordsAreCounted(t *testing.T) {
 		if s.recording, err = load(cfg); err != nil {
 			t.Fatal(err)
 		}
-		before, err := s.measure(ctx)
-		if err != nil {
-			t.Fatal(err)
+		before, settled, err := s.settle(ctx, false, cfg.Idle)
+		if err != nil || !settled {
+			t.Fatalf("settled is %v: %v", settled, err)
 		}
 		writeBadRecords(t, s)
 		played, err := s.repeat(ctx, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, settled, err := s.settle(ctx, before, true, cfg.Idle)
+		after, settled, err := s.settle(ctx, true, cfg.Idle)
 		if err != nil || !settled {
 			t.Fatalf("settled is %v: %v", settled, err)
 		}
@@ -278,8 +278,14 @@ func checkReport(t *testing.T, r *Report, frames int64) {
 	}
 }
 
+// readRollup is a rollup as it came from its topic.
+type readRollup struct {
+	oona.Rollup
+	partition string
+}
+
 // readRollups reads both rollup topics from their beginning to their end.
-func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []oona.Rollup {
+func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []readRollup {
 	t.Helper()
 	log, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, discard())
 	if err != nil {
@@ -288,7 +294,7 @@ func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []oona.Rollup
 	defer log.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var rollups []oona.Rollup
+	var rollups []readRollup
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
 		ends, err := bus.HighWater(ctx, cfg, topics.Rollup(group))
 		if err != nil {
@@ -307,8 +313,8 @@ func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []oona.Rollup
 			if !open {
 				t.Fatalf("%d rollups of %s were not read in time", left, group)
 			}
-			var r oona.Rollup
-			if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
+			r := readRollup{partition: msg.Metadata.Get(oona.MetaPartition)}
+			if _, err := avro.DecodeRollup(msg.Payload, &r.Rollup); err != nil {
 				t.Fatal(err)
 			}
 			rollups = append(rollups, r)
@@ -318,7 +324,7 @@ func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []oona.Rollup
 	return rollups
 }
 
-func checkRollups(t *testing.T, rollups []oona.Rollup, want map[oona.LayerID]*total) {
+func checkRollups(t *testing.T, rollups []readRollup, want map[oona.LayerID]*total) {
 	t.Helper()
 	got := make(map[oona.LayerID]*total)
 	for i := range rollups {

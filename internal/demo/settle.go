@@ -55,12 +55,8 @@ func (s *stations) measure(ctx context.Context) (measure, error) {
 
 // settled reports whether everything on the bus has been read, and everything
 // emitted is on the bus.
-func (m measure) settled(since measure) bool {
-	c, b := m.aggregate, since.aggregate
-	read := c.Folded + c.Duplicate + c.Late + c.Quarantined + c.Overflowed + c.Dead + c.Own -
-		(b.Folded + b.Duplicate + b.Late + b.Quarantined + b.Overflowed + b.Dead + b.Own)
-	emitted := c.Rollups - b.Rollups
-	return read == m.records-since.records && emitted == m.rollups-since.rollups && m.readRollups() == m.rollups
+func (m measure) settled() bool {
+	return m.aggregate.Next == m.records && m.aggregate.Pending == 0 && m.readRollups() == m.rollups
 }
 
 // readRollups are the rollup records that the exporter has read, from the
@@ -71,7 +67,7 @@ func (m measure) readRollups() int64 {
 
 // settle waits until all records and rollups have been read, and with close
 // until the last windows have closed by idleness and ticks.
-func (s *stations) settle(ctx context.Context, since measure, closing bool, idle time.Duration) (measure, bool, error) {
+func (s *stations) settle(ctx context.Context, closing bool, idle time.Duration) (measure, bool, error) {
 	timeout := settleTimeout
 	if closing {
 		timeout += 2 * idle
@@ -82,7 +78,7 @@ func (s *stations) settle(ctx context.Context, since measure, closing bool, idle
 		if err != nil {
 			return m, false, err
 		}
-		if m.settled(since) && (!closing || m.aggregate.OpenWindows == 0) {
+		if m.settled() && (!closing || m.aggregate.OpenWindows == 0) {
 			return m, true, nil
 		}
 		if time.Now().After(deadline) {

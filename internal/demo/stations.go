@@ -61,17 +61,11 @@ func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) 
 		close(s.ended)
 		return nil, err
 	}
-	before, err := s.measure(ctx)
-	if err != nil {
-		close(s.ended)
-		return nil, err
-	}
 	go func() {
 		defer close(s.ended)
 		s.outcome = worker.RunAll(ctx, settleTimeout, components...)
 	}()
-	// The aggregator reads all records again, and emits again.
-	return s, s.awaitReady(ctx, measure{rollups: before.rollups})
+	return s, s.awaitReady(ctx)
 }
 
 // build makes everything that runs:
@@ -213,7 +207,7 @@ func (s *stations) ready() error {
 
 // awaitReady waits until all stations are ready and have read what older demos
 // left in the data directory.
-func (s *stations) awaitReady(ctx context.Context, since measure) error {
+func (s *stations) awaitReady(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
 		why := s.ready()
@@ -222,7 +216,7 @@ func (s *stations) awaitReady(ctx context.Context, since measure) error {
 			if err != nil {
 				return err
 			}
-			if m.settled(since) {
+			if m.settled() {
 				return nil
 			}
 			why = errors.New("reading what the topics hold")

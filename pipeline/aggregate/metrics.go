@@ -1,7 +1,9 @@
 package aggregate
 
 import (
+	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,45 +29,53 @@ var verdictNames = [verdictCount]string{
 }
 
 // Counts are what a stage has done since it began. A record that is read again
-// after a rebalance is counted again.
+// after the partition moved is counted again, unless it was replayed.
 type Counts struct {
 	Folded, Duplicate, Late, Quarantined, Overflowed, Dead int64
-	Own                                                    int64 // Oona's own records
-	Rollups                                                int64 // emitted, of both groups
-	OpenWindows                                            int64 // now
+
+	Own      int64 // Oona's own records
+	Replayed int64 // records read again after a commit, to rebuild the open windows
+	Rollups  int64 // emitted, of both groups
+
+	// Of the claimed partitions, now:
+	OpenWindows int64
+	Pending     int64 // rollups and side records that the bus has not acknowledged
+	Next        int64 // sum of the offsets after the last records that were read
 }
 
-// metrics are the stage's counters, and their collector.
+// metrics are the stage's counters, and the collector of what its partitions
+// say of themselves.
 type metrics struct {
 	verdicts [verdictCount]atomic.Int64
 	rollups  [2]atomic.Int64 // by group
+	replays  atomic.Int64
 
+	stage           *Stage
 	records         *prometheus.CounterVec
-	rollupsDesc     *prometheus.Desc
-	openDesc        *prometheus.Desc
-	open            func() int64
+	commits         *prometheus.CounterVec
+	replayed        prometheus.Counter
+	claims          prometheus.Counter
 	ticks           prometheus.Counter
 	publishFailures prometheus.Counter
 }
 
-func newMetrics(open func() int64) *metrics {
-	return &metrics{
-		open: open,
-		records: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "oona_aggregate_records_total",
-			Help: "Records read from the seed-metrics topic, by what became of them and why.",
-		}, []string{"verdict", "reason"}),
-		rollupsDesc: prometheus.NewDesc("oona_aggregate_rollups_total", "Rollups emitted, by group.", []string{"group"}, nil),
-		openDesc:    prometheus.NewDesc("oona_aggregate_open_windows", "Windows that are open in the claimed partitions.", nil, nil),
-		ticks: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "oona_aggregate_ticks_written_total",
-			Help: "Ticks written into quiet partitions.",
-		}),
-		publishFailures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "oona_aggregate_publish_failures_total",
-			Help: "Publishes that the bus did not acknowledge and that are tried again.",
-		}),
+func newMetrics(s *Stage) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_aggregate_" + name, Help: help})
 	}
+	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_aggregate_" + name, Help: help}, labels)
+	}
+	m := &metrics{
+		stage:           s,
+		records:         vector("records_total", "Records read from the seed-metrics topic, by what became of them and why.", "verdict", "reason"),
+		commits:         vector("commits_total", "Commits, by result: done, failed, or too_large to be tried.", "result"),
+		claims:          counter("claims_total", "Partitions claimed, again after each rebalance."),
+		ticks:           counter("ticks_written_total", "Ticks written into quiet partitions."),
+		publishFailures: counter("publish_failures_total", "Publishes that the bus did not acknowledge and that are tried again."),
+	}
+	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
+	return m
 }
 
 func (m *metrics) count(v verdict, reason string) {
@@ -73,39 +83,112 @@ func (m *metrics) count(v verdict, reason string) {
 	m.records.WithLabelValues(verdictNames[v], reason).Inc()
 }
 
+func (m *metrics) replay() {
+	m.replays.Add(1)
+	m.replayed.Inc()
+}
+
+// owned are the metrics that are themselves collectors.
+func (m *metrics) owned() []prometheus.Collector {
+	return []prometheus.Collector{m.records, m.commits, m.replayed, m.claims, m.ticks, m.publishFailures}
+}
+
+// Descriptions of what is read from the partitions when Prometheus asks.
+var (
+	rollupsDesc = prometheus.NewDesc("oona_aggregate_rollups_total", "Rollups emitted, by group.", []string{"group"}, nil)
+
+	openDesc     = partitionDesc("open_windows", "Windows that are open.")
+	layersDesc   = partitionDesc("open_layer_windows", "Layers' windows that are open: what memory goes to.")
+	sealedDesc   = partitionDesc("sealed_windows", "Windows that admit no further layer, as too many were open.")
+	timelineDesc = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted; --max-timelines is the cap.")
+	evictedDesc  = partitionDesc("evicted_timelines", "Timelines forgotten since the partition was claimed.")
+	lagDesc      = partitionDesc("lag_records", "Records in the log that have not been read.")
+	lagTimeDesc  = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
+	ageDesc      = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
+	bytesDesc    = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
+	pendingDesc  = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
+	oldestDesc   = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
+)
+
+func partitionDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("oona_aggregate_"+name, help, []string{"partition"}, nil)
+}
+
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	m.records.Describe(ch)
-	ch <- m.rollupsDesc
-	ch <- m.openDesc
-	m.ticks.Describe(ch)
-	m.publishFailures.Describe(ch)
+	for _, c := range m.owned() {
+		c.Describe(ch)
+	}
+	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, evictedDesc,
+		lagDesc, lagTimeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc} {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	m.records.Collect(ch)
+	for _, c := range m.owned() {
+		c.Collect(ch)
+	}
 	for group := range m.rollups {
-		ch <- prometheus.MustNewConstMetric(m.rollupsDesc, prometheus.CounterValue,
+		ch <- prometheus.MustNewConstMetric(rollupsDesc, prometheus.CounterValue,
 			float64(m.rollups[group].Load()), oona.Group(group).String())
 	}
-	ch <- prometheus.MustNewConstMetric(m.openDesc, prometheus.GaugeValue, float64(m.open()))
-	m.ticks.Collect(ch)
-	m.publishFailures.Collect(ch)
+	now := time.Now()
+	for _, p := range m.stage.owned() {
+		p.collect(ch, now)
+	}
 }
 
-// Counts returns a snapshot.
-func (s *Stage) Counts() Counts {
-	v := &s.metrics.verdicts
-	return Counts{
-		Folded:      v[verdictFolded].Load(),
-		Duplicate:   v[verdictDuplicate].Load(),
-		Late:        v[verdictLate].Load(),
-		Quarantined: v[verdictQuarantined].Load(),
-		Overflowed:  v[verdictOverflowed].Load(),
-		Dead:        v[verdictDead].Load(),
-		Own:         v[verdictOwn].Load(),
-		Rollups:     s.metrics.rollups[oona.Health].Load() + s.metrics.rollups[oona.Performance].Load(),
-		OpenWindows: s.openWindows(),
+func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
+	p.mu.Lock()
+	stats := p.engine.Stats()
+	committed := p.engine.ProcessedTo() == p.committedTo
+	p.mu.Unlock()
+	partition := strconv.Itoa(int(p.claim.Partition))
+	gauge := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, partition)
 	}
+	gauge(openDesc, float64(stats.OpenWindows))
+	gauge(layersDesc, float64(stats.Accumulators))
+	gauge(sealedDesc, float64(stats.SealedWindows))
+	gauge(timelineDesc, float64(stats.Timelines))
+	gauge(evictedDesc, float64(stats.Evictions))
+	gauge(bytesDesc, float64(p.metadataBytes.Load()))
+	gauge(pendingDesc, float64(p.pending.Load()))
+
+	lag := max(0, p.highWater.Load()-p.next.Load())
+	gauge(lagDesc, float64(lag))
+	gauge(lagTimeDesc, secondsSince(lag > 0, oona.Micros(p.appended.Load()).Time(), now))
+	gauge(ageDesc, secondsSince(!committed, time.Unix(0, p.committedAt.Load()), now))
+	gauge(oldestDesc, secondsSince(stats.OpenWindows > 0, stats.OldestEnd.Time(), now))
+}
+
+// secondsSince is 0 where there is nothing to wait for.
+func secondsSince(waiting bool, then, now time.Time) float64 {
+	if !waiting {
+		return 0
+	}
+	return max(0, now.Sub(then).Seconds())
+}
+
+// Counts returns a snapshot. All records below Next are in the other counts.
+func (s *Stage) Counts() Counts {
+	var c Counts
+	for _, p := range s.owned() {
+		c.Next += p.next.Load()
+		c.Pending += p.pending.Load()
+		c.OpenWindows += p.open.Load()
+	}
+	v := &s.metrics.verdicts
+	c.Folded = v[verdictFolded].Load()
+	c.Duplicate = v[verdictDuplicate].Load()
+	c.Late = v[verdictLate].Load()
+	c.Quarantined = v[verdictQuarantined].Load()
+	c.Overflowed = v[verdictOverflowed].Load()
+	c.Dead = v[verdictDead].Load()
+	c.Own = v[verdictOwn].Load()
+	c.Replayed = s.metrics.replays.Load()
+	c.Rollups = s.metrics.rollups[oona.Health].Load() + s.metrics.rollups[oona.Performance].Load()
+	return c
 }

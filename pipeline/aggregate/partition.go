@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,32 +18,45 @@ import (
 )
 
 // partition is one claim's engine. The subscriber hands out one message of a
-// claim at a time, so handle is never entered twice at once; what the tick
-// writer and the metrics read beside it is atomic.
+// claim at a time, so handle is never entered twice at once.
 type partition struct {
 	stage   *Stage
 	claim   oona.Claim
-	engine  *windows.Engine
 	decoder avro.FrameDecoder
 	frame   oona.Frame
 	outbox  outbox
 	logger  *slog.Logger
 
-	next     atomic.Int64 // offset after the last folded record
-	open     atomic.Int64 // open windows
-	lastRead atomic.Int64 // when the last record came, nanoseconds of the worker's clock
+	mu          sync.Mutex // between folding, committing and being looked at
+	engine      *windows.Engine
+	offered     int64 // processed-to of the commit that was handed out last
+	committedTo int64 // processed-to of the last commit that was made
+
+	next          atomic.Int64 // offset after the last record that was read
+	appended      atomic.Int64 // append time of that record, microseconds
+	highWater     atomic.Int64 // offset after the partition's last record, as last heard
+	open          atomic.Int64 // open windows
+	pending       atomic.Int64 // messages in the outbox
+	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
+	committedAt   atomic.Int64 // when the last commit was made, or the claim began, likewise
+	metadataBytes atomic.Int64 // of the last commit
 }
 
 func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition {
 	p := &partition{
-		stage:  s,
-		claim:  claim,
-		engine: engine,
-		outbox: outbox{publisher: s.publisher},
-		logger: s.logger.With("partition", claim.Partition),
+		stage:       s,
+		claim:       claim,
+		engine:      engine,
+		committedTo: engine.ProcessedTo(),
+		outbox:      outbox{publisher: s.publisher},
+		logger:      s.logger.With("partition", claim.Partition),
 	}
+	now := time.Now().UnixNano()
 	p.next.Store(claim.Start)
-	p.lastRead.Store(time.Now().UnixNano())
+	p.highWater.Store(claim.HighWater)
+	p.lastRead.Store(now)
+	p.committedAt.Store(now)
+	p.metadataBytes.Store(int64(len(claim.Committed.Metadata)))
 	return p
 }
 
@@ -55,20 +69,21 @@ func (p *partition) handle(msg *message.Message) error {
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.offset >= p.next.Load() {
 		p.fold(msg, at)
-		p.next.Store(at.offset + 1)
-		p.open.Store(int64(p.engine.OpenWindows()))
 	}
 	if err := p.outbox.flush(); err != nil {
 		p.stage.metrics.publishFailures.Inc()
 		p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.len(), "err", err)
 		return err
 	}
+	p.pending.Store(0)
 	return nil
 }
 
 // fold takes a record through the engine and puts what comes of it into the
 // outbox. Whatever the record holds, time passes.
 func (p *partition) fold(msg *message.Message, at position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	record := windows.Record{
 		Offset:     at.offset,
 		AppendedAt: at.appended,
@@ -80,6 +95,13 @@ func (p *partition) fold(msg *message.Message, at position) {
 		verdict, side = p.decode(msg.Payload, &record)
 	}
 	outcome := p.engine.Fold(record, p.emit)
+	p.appended.Store(int64(at.appended))
+	p.open.Store(int64(p.engine.OpenWindows()))
+	defer p.next.Store(at.offset + 1)        // once the record is counted: see Counts
+	if outcome.Verdict == windows.Replayed { // decided, and published, before the commit
+		p.stage.metrics.replay()
+		return
+	}
 	if record.Frame != nil {
 		verdict, side = p.judge(outcome)
 	}
@@ -87,6 +109,7 @@ func (p *partition) fold(msg *message.Message, at position) {
 		p.outbox.add(side.topic, sideMessage(msg, p.claim.Topic, at, side))
 		p.logDrop(verdict, side, at)
 	}
+	p.pending.Store(int64(p.outbox.len()))
 	p.stage.metrics.count(verdict, side.reason)
 }
 

@@ -7,8 +7,10 @@
 //	              +------------|----------------------> dead letters
 //	                           +-- quiet and windows open --> tick --> (the same partition)
 //
-// The stage commits nothing yet: a claim begins at the log's first record,
-// folds all of it and emits again, and readers drop by trigger what they have.
+// What is committed is the engine's state and the offset from which the open
+// windows can be folded again (commit.go): a claim replays from there, and goes
+// on. A rollup that was emitted after the commit is emitted again, the same,
+// and readers drop it by its trigger.
 package aggregate
 
 import (
@@ -16,6 +18,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -54,6 +58,8 @@ type Stage struct {
 	mu         sync.Mutex
 	partitions map[string]*partition // by claim id
 	claimed    bool                  // a claim has been opened at some time
+
+	refused chan error // why a partition cannot be opened
 }
 
 // New returns a stage that publishes to publisher, whose Close stays the
@@ -68,8 +74,9 @@ func New(cfg Config, catalogue func(metric string) oona.Metric, publisher messag
 		publisher:  publisher,
 		logger:     logger,
 		partitions: make(map[string]*partition),
+		refused:    make(chan error, 1),
 	}
-	s.metrics = newMetrics(s.openWindows)
+	s.metrics = newMetrics(s)
 	if err := registerer.Register(s.metrics); err != nil {
 		return nil, fmt.Errorf("aggregate: register metrics: %w", err)
 	}
@@ -92,21 +99,36 @@ func (s *Stage) Run(ctx context.Context, subscriber message.Subscriber) error {
 		return nil
 	})
 	group.Go(func() error { return s.writeTicks(ctx) })
+	group.Go(func() error {
+		select {
+		case err := <-s.refused:
+			return fmt.Errorf("aggregate: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	return group.Wait()
 }
 
-// Open begins a claim with an engine of its own: nothing is carried over from
-// an earlier claim, the log alone says what is known.
+// Open begins a claim with an engine of its own, made from the commit: nothing
+// is carried over from an earlier claim of this worker. A claim that cannot be
+// opened ends the stage.
 func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
-	engine, err := windows.New(s.cfg.Windows, s.catalogue)
+	engine, err := s.engine(claim)
 	if err != nil {
-		return fmt.Errorf("open %s/%d: %w", claim.Topic, claim.Partition, err)
+		err = fmt.Errorf("open a partition: %w", err)
+		select {
+		case s.refused <- err:
+		default: // one reason is enough
+		}
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.partitions[claim.ID] = newPartition(s, claim, engine)
 	s.claimed = true
-	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater)
+	s.metrics.claims.Inc()
+	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater, "replay_to", engine.ProcessedTo())
 	return nil
 }
 
@@ -119,18 +141,32 @@ func (s *Stage) Close(claim oona.Claim) {
 	s.logger.Info("partition released", "topic", claim.Topic, "partition", claim.Partition)
 }
 
-// Commit has nothing to say yet: a claim begins at the log's first record.
-func (s *Stage) Commit(oona.Claim, int64) (oona.Commit, bool) { return oona.Commit{}, false }
+// Commit returns what may be committed of a claim. See bus.Owner.
+func (s *Stage) Commit(claim oona.Claim, highWater int64) (oona.Commit, bool) {
+	p := s.partition(claim.ID)
+	if p == nil {
+		return oona.Commit{}, false
+	}
+	return p.commit(highWater)
+}
 
-// Committed is never called, as Commit never has anything.
-func (s *Stage) Committed(oona.Claim, oona.Commit, error) {}
+// Committed notes what became of a commit.
+func (s *Stage) Committed(claim oona.Claim, c oona.Commit, err error) {
+	if p := s.partition(claim.ID); p != nil {
+		p.committed(c, err)
+	}
+}
+
+func (s *Stage) partition(claim string) *partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.partitions[claim]
+}
 
 // handle folds one record. An error makes Watermill deliver the record again:
 // the partition recognises it and only retries its outbox.
 func (s *Stage) handle(msg *message.Message) error {
-	s.mu.Lock()
-	p := s.partitions[msg.Metadata.Get(oona.MetaClaim)]
-	s.mu.Unlock()
+	p := s.partition(msg.Metadata.Get(oona.MetaClaim))
 	if p == nil {
 		// The claim has ended while the record was on its way: the partition's
 		// next owner reads it.
@@ -161,13 +197,9 @@ func (s *Stage) Ready() error {
 	return nil
 }
 
-// openWindows returns the number of open windows in all claimed partitions.
-func (s *Stage) openWindows() int64 {
+// owned returns the claimed partitions, in no order.
+func (s *Stage) owned() []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var open int64
-	for _, p := range s.partitions {
-		open += p.open.Load()
-	}
-	return open
+	return slices.Collect(maps.Values(s.partitions))
 }

@@ -3,7 +3,6 @@ package aggregate_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"math"
 	"strconv"
@@ -29,6 +28,8 @@ type outputs struct {
 	topics   map[string][]*message.Message
 	failures int // how many calls are still to fail
 	failed   int // how many did
+
+	onFailure func() // called as one fails
 }
 
 var errBusDown = errors.New("the bus is down")
@@ -39,6 +40,9 @@ func (o *outputs) Publish(topic string, messages ...*message.Message) error {
 	if o.failures > 0 {
 		o.failures--
 		o.failed++
+		if o.onFailure != nil {
+			o.onFailure()
+		}
 		return errBusDown
 	}
 	if o.topics == nil {
@@ -107,7 +111,14 @@ type fixture struct {
 	sequence int64
 }
 
+// start runs a stage over a log that begins at offset 0.
 func start(t *testing.T, configure func(*aggregate.Config)) *fixture {
+	t.Helper()
+	return startClaim(t, oona.Claim{ID: "c1", Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4, HighWater: 1, Committed: oona.Commit{Offset: oona.NoOffset}}, configure)
+}
+
+// newStage makes f's stage, with nothing claimed.
+func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggregate.Stage {
 	t.Helper()
 	topics, err := oona.NewTopics(oona.DefaultPrefix)
 	if err != nil {
@@ -117,20 +128,24 @@ func start(t *testing.T, configure func(*aggregate.Config)) *fixture {
 	if configure != nil {
 		configure(&cfg)
 	}
-	f := &fixture{out: &outputs{}, topics: topics, registry: prometheus.NewRegistry(), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f.topics, f.registry = topics, prometheus.NewRegistry()
 	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Health} }
-	f.stage, err = aggregate.New(cfg, catalogue, f.out, f.registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	stage, err := aggregate.New(cfg, catalogue, f.out, f.registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.feed = &feed{
-		stage:    f.stage,
-		claim:    oona.Claim{ID: "c1", Topic: topics.SeedMetrics, Partition: 3, Start: 0, HighWater: 1},
-		messages: make(chan *message.Message),
-	}
-	if err := f.stage.Ready(); err == nil {
+	if err := stage.Ready(); err == nil {
 		t.Error("ready before any partition was claimed")
 	}
+	return stage
+}
+
+// startClaim runs a stage that is given a claim.
+func startClaim(t *testing.T, claim oona.Claim, configure func(*aggregate.Config)) *fixture {
+	t.Helper()
+	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f.stage = newStage(t, f, configure)
+	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: claim.Start}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(ctx, f.feed) }()
@@ -373,10 +388,10 @@ func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
 func TestReadyOnceCaughtUp(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	if err := f.stage.Open(t.Context(), oona.Claim{ID: "c2", Topic: f.topics.SeedMetrics, Partition: 4, Start: 5, HighWater: 7}); err != nil {
+	if err := f.stage.Open(t.Context(), oona.Claim{ID: "c2", Topic: f.topics.SeedMetrics, Partition: 4, Start: 0, HighWater: 2, Committed: oona.Commit{Offset: oona.NoOffset}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "partition 4 is at offset 5 of 7") {
+	if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "partition 4 is at offset 0 of 2") {
 		t.Errorf("Ready is %v, want partition 4 behind", err)
 	}
 	f.stage.Close(oona.Claim{ID: "c2"})

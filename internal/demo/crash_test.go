@@ -1,0 +1,160 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/player"
+)
+
+// An aggregator that is killed again and again in the middle of a run leaves
+// the same rollups as one that is not: each has one content, whoever emitted
+// it, a reader that drops by trigger misses none and counts none twice, and no
+// frame went to a side topic.
+func TestAggregatorIsKilled(t *testing.T) {
+	want, frames := oracle(t)
+	binaries := build(t, "ingest", "aggregate")
+	brokers(t, func(t *testing.T, addresses []string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		cfg := testConfig(addresses)
+		topics, err := oona.NewTopics(cfg.Prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		busConfig := bus.Config{Brokers: addresses, ClientID: "test"}
+		if _, err := bus.ApplyTopics(ctx, busConfig, topics.Specs(2)); err != nil {
+			t.Fatal(err)
+		}
+		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
+		ingest := launch(t, binaries["ingest"], append(common, "--listen", "127.0.0.1:0")...)
+		ingest.awaitReady(t, ctx)
+		aggregate := func() *process {
+			p := launch(t, binaries["aggregate"], append(common, "--group", cfg.Prefix, "--group-instance", "one", "--window-length", "1s",
+				"--out-of-orderness", "100ms", "--allowed-lateness", "250ms", "--tick-interval", "125ms", "--idle-horizon", "2s")...)
+			p.awaitReady(t, ctx)
+			return p
+		}
+		running := aggregate()
+
+		played := make(chan error, 1)
+		go func() { played <- playRecording(ctx, "http://"+ingest.address("ingest takes frames"), 8, frames) }()
+		kills, replayed := 0, 0.0
+		for done := false; !done; {
+			select {
+			case err := <-played:
+				if err != nil {
+					t.Fatal(err)
+				}
+				done = true
+			case <-time.After(2 * time.Second):
+				replayed += running.metric(t, "oona_aggregate_replayed_records_total", "")
+				if err := running.cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				running.drain()
+				_ = running.cmd.Wait() // it was killed
+				kills++
+				running = aggregate()
+			}
+		}
+		for running.metric(t, "oona_aggregate_open_windows", "") > 0 || running.metric(t, "oona_aggregate_lag_records", "") > 0 {
+			if !sleep(ctx, pollInterval) {
+				t.Fatal("the last windows did not close")
+			}
+		}
+		replayed += running.metric(t, "oona_aggregate_replayed_records_total", "")
+		running.terminate(t)
+		if kills < 3 || replayed == 0 {
+			t.Fatalf("%d kills, %v records replayed: the faults did not fire", kills, replayed)
+		}
+
+		all := readRollups(t, busConfig, topics)
+		first := onceEach(t, all)
+		t.Logf("%d kills, %v records replayed, %d of %d rollups emitted again", kills, replayed, len(all)-len(first), len(all))
+		checkRollups(t, first, want)
+		ends, err := bus.HighWater(ctx, busConfig, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for topic, partitions := range ends {
+			for _, end := range partitions {
+				if end > 0 {
+					t.Errorf("%d records on %s", end, topic)
+				}
+			}
+		}
+		ingest.terminate(t)
+	})
+}
+
+func playRecording(ctx context.Context, url string, speed float64, frames int64) error {
+	file, err := os.Open(recording)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	playing := player.DefaultConfig()
+	playing.URL, playing.Speed, playing.Recording = url, speed, file
+	p, err := player.New(playing)
+	if err != nil {
+		return err
+	}
+	result, err := p.Run(ctx)
+	if err == nil && result.Acknowledged != frames {
+		err = fmt.Errorf("%d of %d frames were acknowledged", result.Acknowledged, frames)
+	}
+	return err
+}
+
+// onceEach reads the topics as a reader does: of each partition, what is above
+// the highest trigger so far. What it drops must be known, and the same.
+func onceEach(t *testing.T, all []readRollup) (first []readRollup) {
+	t.Helper()
+	type key struct {
+		group oona.Group
+		run   oona.RunID
+		layer oona.LayerID
+		start oona.Micros
+	}
+	hashes := make(map[key]uint64)
+	for i := range all {
+		r := &all[i]
+		k := key{r.Group, r.Run, r.Layer, r.Start}
+		hash, known := hashes[k]
+		if known && hash != r.Hash {
+			t.Errorf("the rollup of %s at %d was emitted with two contents, at trigger %+v", r.Layer, r.Start, r.Trigger)
+		}
+		hashes[k] = r.Hash
+	}
+	type partition struct {
+		group     oona.Group
+		partition string
+	}
+	highest := make(map[partition]oona.Trigger)
+	seen := make(map[key]bool)
+	for i := range all {
+		r := &all[i]
+		p := partition{r.Group, r.partition}
+		if last, any := highest[p]; any && !r.Trigger.After(last) {
+			continue
+		}
+		highest[p] = r.Trigger
+		k := key{r.Group, r.Run, r.Layer, r.Start}
+		if seen[k] {
+			t.Errorf("the rollup of %s at %d comes twice to a reader that drops by trigger", r.Layer, r.Start)
+		}
+		seen[k] = true
+		first = append(first, *r)
+	}
+	if len(seen) != len(hashes) {
+		t.Errorf("a reader that drops by trigger sees %d rollups of %d", len(seen), len(hashes))
+	}
+	return first
+}

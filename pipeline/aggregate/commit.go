@@ -1,0 +1,108 @@
+package aggregate
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// Why a partition is not opened. What was folded there before cannot be known,
+// and a guess would give a rollup that differs from one already emitted, so the
+// stage ends and says how to mend it.
+var (
+	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
+	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
+	// ErrOvertaken: retention has deleted records that were not yet closed.
+	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
+	// ErrPartitions: keys have moved to other partitions.
+	ErrPartitions = errors.New("the topic's number of partitions has changed")
+	// ErrCommitText: the commit was not written by this aggregator.
+	ErrCommitText = errors.New("the commit cannot be read")
+)
+
+// commitVersion begins the text of a commit: version, partitions, and then the
+// engine's own.
+const commitVersion = "oona1"
+
+func commitText(partitions int32, engine string) string {
+	return commitVersion + " " + strconv.Itoa(int(partitions)) + " " + engine
+}
+
+// engine returns the engine that a claim goes on with.
+func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
+	if c.Committed.Offset == oona.NoOffset {
+		if c.LogStart > 0 {
+			return nil, fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or begin anew with empty topics (--prefix)",
+				ErrNoCommit, c.Topic, c.Partition, c.LogStart)
+		}
+		return windows.New(s.cfg.Windows, s.catalogue)
+	}
+	if c.Committed.Offset < c.LogStart {
+		return nil, fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and begin anew with empty topics (--prefix)",
+			ErrOvertaken, c.Topic, c.Partition, c.LogStart, c.Committed.Offset)
+	}
+	partitions, text, err := parseCommit(c.Committed.Metadata)
+	if err != nil {
+		return nil, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
+	}
+	if partitions != c.Partitions {
+		return nil, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Begin anew with topics of that number (--prefix)",
+			ErrPartitions, c.Topic, partitions, c.Partitions)
+	}
+	engine, err := windows.Resume(s.cfg.Windows, s.catalogue, windows.Commit{Offset: c.Committed.Offset, Metadata: text})
+	if err != nil {
+		return nil, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
+	}
+	return engine, nil
+}
+
+func parseCommit(text string) (partitions int32, engine string, err error) {
+	version, rest, _ := strings.Cut(text, " ")
+	count, engine, found := strings.Cut(rest, " ")
+	n, err := strconv.ParseInt(count, 10, 32)
+	if version != commitVersion || !found || err != nil || n < 1 {
+		return 0, "", fmt.Errorf("%w: its metadata is %.40q; is the group's name another program's, or was it written by a later version?", ErrCommitText, text)
+	}
+	return int32(n), engine, nil
+}
+
+// commit returns what may be committed: the engine as it stands, if everything
+// that it has emitted is on the bus. False where nothing has changed, or that
+// is not so now.
+func (p *partition) commit(highWater int64) (oona.Commit, bool) {
+	p.highWater.Store(highWater)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pending.Load() > 0 || p.engine.Replaying() || p.engine.ProcessedTo() == p.committedTo {
+		return oona.Commit{}, false
+	}
+	c, err := p.engine.Commit()
+	if err != nil {
+		// The last commit stands, and grows old: that is alarmed on.
+		p.stage.metrics.commits.WithLabelValues("too_large").Inc()
+		p.logger.Error("the state does not fit a commit; fewer runs at a time, or more partitions, would help", "err", err)
+		return oona.Commit{}, false
+	}
+	p.offered = p.engine.ProcessedTo()
+	return oona.Commit{Offset: c.Offset, Metadata: commitText(p.claim.Partitions, c.Metadata)}, true
+}
+
+// committed notes what became of the last commit.
+func (p *partition) committed(c oona.Commit, err error) {
+	if err != nil {
+		p.stage.metrics.commits.WithLabelValues("failed").Inc()
+		p.logger.Warn("a commit failed; the last one stands", "offset", c.Offset, "err", err)
+		return
+	}
+	p.stage.metrics.commits.WithLabelValues("done").Inc()
+	p.committedAt.Store(time.Now().UnixNano())
+	p.metadataBytes.Store(int64(len(c.Metadata)))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.committedTo = p.offered
+}

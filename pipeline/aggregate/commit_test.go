@@ -1,0 +1,192 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// logged is a record of a test's log.
+type logged struct {
+	payload  []byte
+	appended time.Time
+}
+
+// someLog has two runs, frames out of order, a repeat, a late one and records
+// that are no frames.
+func someLog(f *fixture) (log []logged) {
+	add := func(payload []byte, at time.Time) { log = append(log, logged{payload, at}) }
+	for s := range 60 {
+		at := f.begin.Add(time.Duration(s) * time.Second)
+		frame := f.frame(time.Duration(s) * time.Second)
+		frame.Run = oona.RunID([]string{"a", "b"}[s%2])
+		frame.Layer = oona.LayerID([]string{"enc.0", "enc.1", "enc.2"}[s%3])
+		add(avro.AppendFrame(nil, frame), at)
+		switch {
+		case s%7 == 3:
+			add(avro.AppendFrame(nil, frame), at)
+		case s%11 == 5:
+			add([]byte("not a frame"), at)
+		case s == 40:
+			late := f.frame(2 * time.Second)
+			late.Run, late.Layer = "a", "enc.0"
+			add(avro.AppendFrame(nil, late), at)
+		}
+	}
+	return log
+}
+
+// fold appends the log from an offset to an offset.
+func (f *fixture) fold(log []logged, from, to int64) {
+	f.feed.next = from
+	for ; f.feed.next < to; f.feed.append(log[f.feed.next].payload, log[f.feed.next].appended, nil) {
+	}
+}
+
+// published is everything on the output topics, as text, by topic.
+func published(f *fixture) map[string][]string {
+	all := make(map[string][]string)
+	for _, topic := range []string{f.topics.LayerHealth, f.topics.LayerPerformance, f.topics.Late, f.topics.Quarantine, f.topics.Overflow, f.topics.SeedMetricsDead} {
+		for _, msg := range f.out.of(topic) {
+			all[topic] = append(all[topic], fmt.Sprintf("%q %q", msg.Payload, msg.Metadata[oona.HeaderErrorOffset]))
+		}
+	}
+	return all
+}
+
+// Wherever a worker dies after a commit, its successor publishes exactly what
+// comes after what the commit covers: together they publish what one worker
+// would have, and the successor's replay publishes nothing.
+func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
+	whole := start(t, nil)
+	log := someLog(whole)
+	whole.fold(log, 0, int64(len(log)))
+	whole.stop()
+	want := published(whole)
+	if len(want[whole.topics.LayerHealth]) < 5 || len(want[whole.topics.Late]) != 1 || len(want[whole.topics.SeedMetricsDead]) == 0 {
+		t.Fatalf("the log tests little: %d health rollups, %d late, %d dead", len(want[whole.topics.LayerHealth]), len(want[whole.topics.Late]), len(want[whole.topics.SeedMetricsDead]))
+	}
+	replayed := int64(0)
+	for at := range int64(len(log)) {
+		first := start(t, nil)
+		first.fold(log, 0, at)
+		commit, due := first.stage.Commit(first.feed.claim, at)
+		first.stop()
+		claim := first.feed.claim
+		if due {
+			claim.Committed, claim.Start = commit, commit.Offset
+		} else if at > 0 {
+			t.Fatalf("nothing to commit after %d records", at)
+		}
+		claim.ID = "c2"
+		second := startClaim(t, claim, nil)
+		second.fold(log, claim.Start, int64(len(log)))
+		second.stop()
+		replayed += second.stage.Counts().Replayed
+		got := published(first)
+		for topic, more := range published(second) {
+			got[topic] = append(got[topic], more...)
+		}
+		for topic := range want {
+			if strings.Join(got[topic], "\n") != strings.Join(want[topic], "\n") {
+				t.Fatalf("commit after %d records (%+v): %s has %d records, want %d, or others", at, commit, topic, len(got[topic]), len(want[topic]))
+			}
+		}
+	}
+	if replayed == 0 {
+		t.Error("nothing was replayed: the commits were never below what was processed")
+	}
+}
+
+// Nothing is committed that the bus has not taken.
+func TestNothingUnpublishedIsCommitted(t *testing.T) {
+	f := start(t, nil)
+	f.send(f.frame(0))
+	if _, due := f.stage.Commit(f.feed.claim, 1); !due {
+		t.Fatal("nothing to commit after a frame")
+	}
+	f.out.mu.Lock()
+	f.out.failures = 1
+	f.out.mu.Unlock()
+	f.out.onFailure = func() {
+		if c, due := f.stage.Commit(f.feed.claim, 2); due {
+			t.Errorf("committed %+v while a rollup is not on the bus", c)
+		}
+	}
+	f.send(f.frame(20 * time.Second))
+	if f.out.failed != 1 {
+		t.Fatalf("%d publishes failed, want 1", f.out.failed)
+	}
+	commit, due := f.stage.Commit(f.feed.claim, 2)
+	if !due {
+		t.Fatal("nothing to commit once the rollup is on the bus")
+	}
+	f.stage.Committed(f.feed.claim, commit, errBusDown)
+	if _, due := f.stage.Commit(f.feed.claim, 2); !due {
+		t.Error("a commit that failed is not tried again")
+	}
+	f.stage.Committed(f.feed.claim, commit, nil)
+	if _, due := f.stage.Commit(f.feed.claim, 2); due {
+		t.Error("the same is committed twice")
+	}
+	f.stop()
+}
+
+// A partition whose past is unknown is refused, the stage ends, and the error
+// says what is wrong.
+func TestRefusals(t *testing.T) {
+	good := func() oona.Claim {
+		f := start(t, nil)
+		f.send(f.frame(0))
+		c := f.feed.claim
+		c.Committed, _ = f.stage.Commit(c, 1)
+		f.stop()
+		return c
+	}()
+	for name, c := range map[string]struct {
+		change func(*oona.Claim)
+		want   error
+		says   string
+	}{
+		"no commit, and the beginning is gone": {func(c *oona.Claim) { c.Committed, c.LogStart = oona.Commit{Offset: oona.NoOffset}, 7 }, aggregate.ErrNoCommit, "begins at offset 7"},
+		"retention has overtaken the commit":   {func(c *oona.Claim) { c.LogStart = 9 }, aggregate.ErrOvertaken, "Lengthen the retention"},
+		"partitions were added":                {func(c *oona.Claim) { c.Partitions = 5 }, aggregate.ErrPartitions, "had 4"},
+		"another program's commit":             {func(c *oona.Claim) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText, `"something else"`},
+		"no metadata":                          {func(c *oona.Claim) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "another program's"},
+		"a damaged commit":                     {func(c *oona.Claim) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit, "offset 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			claim := good
+			c.change(&claim)
+			stage := newStage(t, &fixture{out: &outputs{}}, nil)
+			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("Open: %v; want %v with %q", err, c.want, c.says)
+			}
+			err := stage.Run(t.Context(), silent{})
+			if !errors.Is(err, c.want) {
+				t.Errorf("Run: %v; want %v", err, c.want)
+			}
+		})
+	}
+}
+
+// silent is a subscriber to whom nothing comes.
+type silent struct{}
+
+func (silent) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	messages := make(chan *message.Message)
+	context.AfterFunc(ctx, func() { close(messages) })
+	return messages, nil
+}
+
+func (silent) Close() error { return nil }
