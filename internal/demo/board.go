@@ -76,6 +76,13 @@ func (b *board) update(r *oona.Rollup, now time.Time) {
 	b.rows[of] = row
 }
 
+// note writes a line where there is no terminal, and none of update's into it.
+func (b *board) note(line string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fmt.Fprintln(b.out, line)
+}
+
 // legend explains the letters of a bar.
 var legend = []string{
 	". dormant  g germinated  T training  G grafting  S stabilization  E evaluating",

@@ -94,7 +94,7 @@ func (s *stations) draw(ctx context.Context, b *board) {
 		if b.width != nil {
 			b.draw(s.progress(), time.Now())
 		} else {
-			fmt.Fprintln(b.out, s.progress())
+			b.note(s.progress())
 		}
 	}
 	if b.width != nil {
