@@ -20,7 +20,7 @@ import (
 // durations; its clock is forbidden by name.)
 var pureImports = []string{
 	module,
-	"cmp", "container/heap", "container/list", "container/ring", "encoding/binary", "errors", "fmt", "hash", "hash/fnv",
+	"cmp", "container/heap", "container/list", "container/ring", "encoding/base64", "encoding/binary", "errors", "fmt", "hash", "hash/crc32", "hash/fnv",
 	"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "time", "unsafe",
 }
 
