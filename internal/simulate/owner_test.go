@@ -1,0 +1,170 @@
+package simulate
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// owner is a worker that folds the partition, or thinks that it does.
+type owner struct {
+	p        *partition
+	engine   *windows.Engine
+	next     int   // of the log's records
+	liveFrom int64 // offset from which it emits
+	outbox   []publication
+	sent     int // publications that have left the outbox
+	covered  []covered
+}
+
+// covered is a commit that may be sent once as many publications have left.
+type covered struct {
+	committed
+	after int
+}
+
+// processedTo is the offset after the last record that was processed, by this
+// owner or by those before it.
+func (o *owner) processedTo() int64 {
+	if o.next == 0 {
+		return o.liveFrom
+	}
+	return max(o.liveFrom, o.p.log.accounts[o.next-1].record.Offset+1)
+}
+
+// replaying reports whether the owner has not come to what is its own to emit.
+func (o *owner) replaying() bool {
+	return o.next < len(o.p.log.accounts) && o.p.log.accounts[o.next].record.Offset < o.liveFrom
+}
+
+// mayTick is the rule: nothing is left to read, nothing has come for a tick
+// interval, and a window is open.
+func (o *owner) mayTick() bool {
+	return o.next == len(o.p.log.accounts) && o.p.now-o.p.touched >= oona.Micros(o.p.cfg.TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
+}
+
+// fold takes the next n records.
+func (o *owner) fold(n int) error {
+	for ; n > 0 && o.next < len(o.p.log.accounts); n-- {
+		a := &o.p.log.accounts[o.next]
+		live := !o.replaying()
+		emitted := 0
+		var wrong error
+		got := o.engine.Fold(a.record, func(r *oona.Rollup) {
+			if wrong == nil {
+				wrong = o.take(r, a, emitted)
+			}
+			emitted++
+		})
+		o.next++
+		if err := errors.Join(wrong, o.check(a, got, emitted, live)); err != nil {
+			return fmt.Errorf("offset %d (%s, appended at %s): %w", a.record.Offset, describe(a.record), seconds(a.record.AppendedAt), err)
+		}
+		if live && a.verdict != windows.Folded && a.verdict != windows.Passed && a.verdict != windows.Duplicate {
+			o.outbox = append(o.outbox, publication{side: true, origin: a.record.Offset, reason: got.Reason})
+		}
+	}
+	return nil
+}
+
+// check compares what the engine says of a record with the oracle.
+func (o *owner) check(a *account, got windows.Outcome, emitted int, live bool) error {
+	verdict, reason, rollups := a.verdict, a.reason, len(a.rollups)
+	if !live {
+		o.p.counts.replayed++
+		verdict, reason, rollups = windows.Replayed, windows.ReasonNone, 0
+	}
+	switch open := o.engine.OpenWindows(); {
+	case got.Verdict != verdict || got.Reason != reason:
+		return fmt.Errorf("is %s (%s: %s), want %s (%s)", got.Verdict, got.Reason, got.Detail, verdict, reason)
+	case emitted != rollups:
+		return fmt.Errorf("closes %d rollups, want %d", emitted, rollups)
+	case open != a.open && !o.replaying():
+		return fmt.Errorf("leaves %d windows open, want %d", open, a.open)
+	}
+	return nil
+}
+
+// take puts a rollup into the outbox. It is the i-th that the record closes.
+func (o *owner) take(r *oona.Rollup, a *account, i int) error {
+	place := rollupPlace{r.Trigger, r.Group}
+	if i >= len(a.rollups) {
+		return fmt.Errorf("closes %s %s/%s of the window at %s, which the oracle does not", r.Run, r.Timeline, r.Layer, seconds(r.Start))
+	}
+	if first, known := o.p.hashes[place]; !known {
+		if err := differ(r, &a.rollups[i]); err != nil {
+			return fmt.Errorf("rollup %d of %s %s/%s: %w", i, r.Run, r.Timeline, r.Layer, err)
+		}
+		if r.Hash != r.ContentHash() {
+			return fmt.Errorf("rollup %d of %s %s/%s has hash %x, its content %x", i, r.Run, r.Timeline, r.Layer, r.Hash, r.ContentHash())
+		}
+		o.p.hashes[place] = r.Hash
+	} else if first != r.Hash {
+		return fmt.Errorf("rollup %d of %s %s/%s had another content before: %w", i, r.Run, r.Timeline, r.Layer, differ(r, &a.rollups[i]))
+	}
+	o.outbox = append(o.outbox, publication{rollup: place, key: keyOf(r), hash: r.Hash, frames: r.Frames})
+	return nil
+}
+
+// foldAgain gives the engine the record before once more, as a Nack does.
+func (o *owner) foldAgain() error {
+	if o.next == 0 {
+		return nil
+	}
+	a := &o.p.log.accounts[o.next-1]
+	got := o.engine.Fold(a.record, func(r *oona.Rollup) {})
+	o.p.counts.redelivered++
+	if o.engine.ProcessedTo() <= a.record.Offset || got.Verdict != windows.Passed {
+		return fmt.Errorf("offset %d, redelivered, is %s (%s)", a.record.Offset, got.Verdict, got.Reason)
+	}
+	return nil
+}
+
+// publish has n publications acknowledged, in order, and returns how many.
+func (o *owner) publish(n int) int {
+	n = min(n, len(o.outbox))
+	o.p.published = append(o.p.published, o.outbox[:n]...)
+	o.outbox, o.sent = o.outbox[n:], o.sent+n
+	return n
+}
+
+// snapshot takes a commit, to be sent once the outbox is empty of what was
+// there. A commit that does not fit is none.
+func (o *owner) snapshot() error {
+	if o.replaying() {
+		return nil // nothing is new
+	}
+	c, err := o.engine.Commit()
+	switch {
+	case errors.Is(err, windows.ErrMetadata):
+		o.p.counts.tooLong++
+		return nil
+	case err != nil:
+		return fmt.Errorf("commit: %w", err)
+	case c.Offset > o.processedTo():
+		return fmt.Errorf("commit of offset %d beyond %d, up to which all is processed", c.Offset, o.processedTo())
+	case len(c.Metadata) > 4096:
+		return fmt.Errorf("commit metadata of %d bytes", len(c.Metadata))
+	}
+	o.covered = append(o.covered, covered{committed{c, o.processedTo()}, o.sent + len(o.outbox)})
+	return nil
+}
+
+// commit sends the n-th last commit of those that may be sent.
+func (o *owner) commit(n int) bool {
+	ready := 0
+	for ready < len(o.covered) && o.covered[ready].after <= o.sent {
+		ready++
+	}
+	if ready == 0 {
+		return false
+	}
+	n = min(n, ready-1)
+	if n > 0 {
+		o.p.counts.agedCommits++
+	}
+	o.p.committed = &o.covered[ready-1-n].committed
+	return true
+}

@@ -1,0 +1,232 @@
+package simulate
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// partition is a partition of the input topic, what its owners have published
+// and committed, and the owners that are alive.
+type partition struct {
+	cfg       windows.Config
+	now       oona.Micros
+	touched   oona.Micros // true time of the last append
+	log       *oracle     // every record, and what is to become of it
+	published []publication
+	committed *committed // nil: nothing
+	owners    []*owner   // the current one and zombies, the youngest first
+	hashes    map[rollupPlace]uint64
+	counts    counts
+}
+
+// committed is what the group knows, and up to where its owner had processed.
+type committed struct {
+	commit      windows.Commit
+	processedTo int64
+}
+
+// publication is a rollup, or a record in a side topic.
+type publication struct {
+	rollup rollupPlace
+	key    rollupKey
+	hash   uint64
+	frames int64
+
+	side   bool
+	origin int64 // offset
+	reason windows.Reason
+}
+
+// rollupPlace is what readers of a topic go by.
+type rollupPlace struct {
+	trigger oona.Trigger
+	group   oona.Group
+}
+
+// rollupKey is what a rollup is about.
+type rollupKey struct {
+	run      oona.RunID
+	timeline oona.TimelineID
+	layer    oona.LayerID
+	start    oona.Micros
+	group    oona.Group
+}
+
+func keyOf(r *oona.Rollup) rollupKey { return rollupKey{r.Run, r.Timeline, r.Layer, r.Start, r.Group} }
+
+// counts are the faults that fired.
+type counts struct {
+	records, rollups, ticks, zombieTicks                            int
+	crashes, unpublished, uncommitted, takeOvers, losses, replayed  int
+	zombieFolds, zombiePublications, zombieCommits, agedCommits     int
+	redelivered, reEmissions, sideRepeats, tooLong, commits, leader int
+	verdicts                                                        [windows.VerdictCount]int
+	reasons                                                         map[windows.Reason]int
+	evicted, forgotten, sealed, stillOpen                           int
+}
+
+const maxZombies = 3
+
+func newPartition(cfg windows.Config) (*partition, error) {
+	p := &partition{cfg: cfg, now: origin, touched: origin, log: newOracle(cfg), hashes: map[rollupPlace]uint64{}}
+	p.counts.reasons = map[windows.Reason]int{}
+	return p, p.hire()
+}
+
+// append adds a record to the log, at the time it is by the leader's clock.
+func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
+	if n := len(p.log.accounts); n > 0 {
+		last := p.log.accounts[n-1].record
+		r.Offset = last.Offset + 1 + gap
+		if step := p.now + skew - last.AppendedAt; step < 0 {
+			p.counts.leader++
+		}
+	}
+	r.AppendedAt = p.now + skew
+	p.touched = p.now
+	p.log.fold(r)
+}
+
+// hire makes an owner from what is committed the current one.
+func (p *partition) hire() error {
+	o := &owner{p: p}
+	var err error
+	if p.committed == nil {
+		o.engine, err = windows.New(p.cfg, catalogue)
+	} else {
+		o.engine, err = windows.Resume(p.cfg, catalogue, p.committed.commit)
+		o.liveFrom = p.committed.processedTo
+		o.next, _ = slices.BinarySearchFunc(p.log.accounts, p.committed.commit.Offset, func(a account, offset int64) int {
+			return int(a.record.Offset - offset)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("a new owner: %w", err)
+	}
+	p.owners = slices.Insert(p.owners, 0, o)
+	p.owners = p.owners[:min(len(p.owners), 1+maxZombies)]
+	return nil
+}
+
+// play lets an event happen.
+func (p *partition) play(e event) error {
+	p.now = max(p.now, e.at)
+	if e.owner >= len(p.owners) {
+		return nil // that zombie is not there
+	}
+	o := p.owners[e.owner]
+	switch e.kind {
+	case appended:
+		p.append(e.record, e.gap, e.skew)
+	case fold:
+		if e.owner > 0 {
+			p.counts.zombieFolds++
+		}
+		return o.fold(e.n)
+	case redeliver:
+		return o.foldAgain()
+	case publish:
+		if o.publish(e.n) > 0 && e.owner > 0 {
+			p.counts.zombiePublications++
+		}
+	case snapshot:
+		return o.snapshot()
+	case commit:
+		if o.commit(e.n) {
+			p.counts.commits++
+			if e.owner > 0 {
+				p.counts.zombieCommits++
+			}
+		}
+	case crash:
+		p.counts.crashes++
+		if len(o.outbox) > 0 {
+			p.counts.unpublished++
+		} else if p.committed != nil && o.processedTo() > p.committed.processedTo {
+			p.counts.uncommitted++
+		}
+		p.owners = slices.Delete(p.owners, e.owner, e.owner+1)
+		if e.owner == 0 {
+			return p.hire()
+		}
+	case takeOver:
+		p.counts.takeOvers++
+		return p.hire()
+	case loseOffsets:
+		p.counts.losses++
+		p.committed = nil
+		return p.hire()
+	case quiet:
+		return p.beQuiet(e)
+	}
+	return nil
+}
+
+// beQuiet lets tick intervals pass without traffic. The bits say which zombies
+// attend, who comes first, and whether all decide before any has written.
+func (p *partition) beQuiet(e event) error {
+	bits := e.bits
+	for range e.n {
+		p.now += oona.Micros(p.cfg.TickInterval.Microseconds())
+		owners := slices.Clone(p.owners)
+		if bits&1 != 0 {
+			slices.Reverse(owners)
+		}
+		atOnce := bits&2 != 0
+		var ticks int
+		for i, o := range owners {
+			if o != p.owners[0] && bits&(4<<i) == 0 {
+				continue
+			}
+			if err := o.fold(len(p.log.accounts)); err != nil {
+				return err
+			}
+			if !o.mayTick() {
+				continue
+			}
+			if o != p.owners[0] {
+				p.counts.zombieTicks++
+			}
+			ticks++
+			if !atOnce {
+				p.append(windows.Record{}, 0, e.skew)
+				ticks = 0
+				p.counts.ticks++
+			}
+		}
+		for range ticks {
+			p.append(windows.Record{}, 0, e.skew)
+			p.counts.ticks++
+		}
+		bits = bits>>7 | bits<<57
+	}
+	return nil
+}
+
+// finish lets the current owner fold and publish all there is. If the partition
+// is to settle, it ticks until no window is open.
+func (p *partition) finish(settle bool) error {
+	o := p.owners[0]
+	if err := o.fold(len(p.log.accounts)); err != nil {
+		return err
+	}
+	tick := oona.Micros(p.cfg.TickInterval.Microseconds())
+	p.now = max(p.now, p.touched+tick)
+	for patience := p.cfg.IdleHorizon/4*5 + 4*p.cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= p.cfg.TickInterval {
+		if patience < 0 {
+			return errors.New("windows stay open through a quiet that is longer than the idle horizon")
+		}
+		p.append(windows.Record{}, 0, 0)
+		p.counts.ticks++
+		if err := o.fold(1); err != nil {
+			return err
+		}
+		p.now += tick
+	}
+	o.publish(len(o.outbox))
+	return nil
+}

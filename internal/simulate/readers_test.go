@@ -1,0 +1,136 @@
+package simulate
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// reader reads a rollup topic as the design has it: it drops what is not above
+// the highest trigger that it has seen, and needs no set.
+type reader struct {
+	group   oona.Group
+	highest oona.Trigger
+	seen    map[rollupKey]publication
+}
+
+// read checks what was published, from its first record to its last.
+func (p *partition) read() error {
+	readers := map[oona.Group]*reader{}
+	for _, g := range []oona.Group{oona.Health, oona.Performance} {
+		readers[g] = &reader{group: g, highest: oona.Trigger{Offset: -1}, seen: map[rollupKey]publication{}}
+	}
+	contents, sides := map[rollupKey]uint64{}, map[int64]windows.Reason{}
+	for _, q := range p.published {
+		if q.side {
+			if before, seen := sides[q.origin]; seen {
+				p.counts.sideRepeats++
+				if before != q.reason {
+					return fmt.Errorf("offset %d went to side topics as %s and as %s", q.origin, before, q.reason)
+				}
+			}
+			sides[q.origin] = q.reason
+			continue
+		}
+		if before, seen := contents[q.key]; seen && before != q.hash {
+			return fmt.Errorf("%+v has two contents", q.key)
+		}
+		contents[q.key] = q.hash
+		if err := readers[q.key.group].read(q); err != nil {
+			return err
+		}
+	}
+	rollups := 0
+	for _, r := range readers {
+		rollups += len(r.seen)
+	}
+	p.counts.rollups += rollups
+	p.counts.reEmissions += len(p.published) - rollups - len(sides) - p.counts.sideRepeats
+	for _, r := range readers {
+		if err := r.complete(p.log, p.hashes); err != nil {
+			return err
+		}
+	}
+	return p.conserve(readers[oona.Health], sides)
+}
+
+func (r *reader) read(q publication) error {
+	if !q.rollup.trigger.After(r.highest) {
+		return nil
+	}
+	if before, seen := r.seen[q.key]; seen {
+		return fmt.Errorf("a reader sees %+v twice, at %+v and at %+v", q.key, before.rollup, q.rollup)
+	}
+	r.highest = q.rollup.trigger
+	r.seen[q.key] = q
+	return nil
+}
+
+// complete compares what a reader has seen with all that the log holds for it.
+func (r *reader) complete(log *oracle, hashes map[rollupPlace]uint64) error {
+	n := 0
+	for i := range log.accounts {
+		for j := range log.accounts[i].rollups {
+			want := &log.accounts[i].rollups[j]
+			q, seen := r.seen[keyOf(want)]
+			switch place := (rollupPlace{want.Trigger, want.Group}); {
+			case want.Group != r.group:
+				continue
+			case !seen:
+				return fmt.Errorf("no reader sees %+v of offset %d", keyOf(want), want.Trigger.Offset)
+			case q.rollup != place || q.hash != hashes[place]:
+				return fmt.Errorf("a reader sees another %+v", keyOf(want))
+			}
+			n++
+		}
+	}
+	if n != len(r.seen) {
+		return fmt.Errorf("a reader sees %d rollups, the log has %d", len(r.seen), n)
+	}
+	return nil
+}
+
+// conserve checks that each record of the log is accounted for exactly once.
+func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) error {
+	folded := map[rollupKey]int64{}
+	for i := range p.log.accounts {
+		a := &p.log.accounts[i]
+		p.counts.verdicts[a.verdict]++
+		p.counts.reasons[a.reason]++
+		reason, aside := sides[a.record.Offset]
+		switch a.verdict {
+		case windows.Folded:
+			f, length := a.record.Frame, oona.Micros(p.cfg.Length.Microseconds())
+			folded[rollupKey{f.Run, f.Timeline, f.Layer, f.ObservedAt / length * length, oona.Health}]++
+		case windows.Late, windows.Quarantined, windows.Overflowed:
+			if !aside || reason != a.reason {
+				return fmt.Errorf("offset %d is in side topics as %q, want %q", a.record.Offset, reason, a.reason)
+			}
+			delete(sides, a.record.Offset)
+			continue
+		}
+		if aside {
+			return fmt.Errorf("offset %d, which is %s, is in a side topic as %s", a.record.Offset, a.verdict, reason)
+		}
+	}
+	if len(sides) > 0 {
+		return fmt.Errorf("side topics hold what the log does not: %v", sides)
+	}
+	p.counts.records += len(p.log.accounts)
+	for _, l := range p.log.lines {
+		for start, pane := range l.panes {
+			for _, r := range pane.records {
+				p.counts.stillOpen++
+				folded[rollupKey{l.run, l.id, r.Frame.Layer, oona.Micros(start), oona.Health}]--
+			}
+		}
+	}
+	for key, n := range folded {
+		if q := health.seen[key]; q.frames != n {
+			return fmt.Errorf("%d frames of %+v were folded, and its rollup holds %d", n, key, q.frames)
+		}
+	}
+	p.counts.evicted, p.counts.forgotten, p.counts.sealed = p.log.counts.evicted, p.log.counts.forgotten, p.log.counts.sealed
+	return nil
+}

@@ -1,0 +1,185 @@
+package simulate
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/morphogenetic/oona/windows"
+)
+
+var (
+	scheduleCount = flag.Uint64("schedules", 10_000, "how many schedules to play")
+	firstSeed     = flag.Uint64("seed", 0, "the seed of the first one; given alone, that one is played and no other")
+)
+
+// run plays a schedule and checks all that came of it.
+func run(s schedule) (counts, error) {
+	p, err := newPartition(s.cfg)
+	if err != nil {
+		return counts{}, err
+	}
+	for i, e := range s.events {
+		if err := p.play(e); err != nil {
+			return p.counts, fmt.Errorf("event %d (%s): %w", i, e.kind, err)
+		}
+	}
+	if err := p.finish(s.settle); err != nil {
+		return p.counts, fmt.Errorf("at the end: %w", err)
+	}
+	return p.counts, p.read()
+}
+
+func (k kind) String() string { return kindNames[k] }
+
+// TestSchedules plays many schedules, on all processors.
+func TestSchedules(t *testing.T) {
+	count := *scheduleCount
+	if given("seed") && !given("schedules") {
+		count = 1
+	}
+	var (
+		next    atomic.Uint64
+		workers sync.WaitGroup
+		guard   sync.Mutex // of what follows
+		total   counts
+		failed  *uint64 // the least seed that failed
+	)
+	stopped := func(seed uint64) bool {
+		guard.Lock()
+		defer guard.Unlock()
+		return failed != nil && seed > *failed
+	}
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				seed := *firstSeed + next.Add(1) - 1
+				if seed >= *firstSeed+count || stopped(seed) {
+					return
+				}
+				c, err := run(newSchedule(seed))
+				guard.Lock()
+				total.add(c)
+				if err != nil && (failed == nil || seed < *failed) {
+					failed = &seed
+				}
+				guard.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	if failed != nil {
+		t.Fatal(report(*failed))
+	}
+	t.Logf("%d schedules: %s", count, total)
+	if count >= 1000 {
+		for _, missing := range total.missing() {
+			t.Errorf("no schedule had %s", missing)
+		}
+	}
+}
+
+func given(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// report says how a seed fails, at its shortest.
+func report(seed uint64) string {
+	s := newSchedule(seed)
+	_, err := run(s)
+	short := shrink(s)
+	_, shortErr := run(short)
+	return fmt.Sprintf("schedule %d: %v\nreplay it with: go test ./internal/simulate -run 'TestSchedules$' -seed=%d\n\n%d of its %d events are enough to fail: %v\n%s",
+		seed, err, seed, len(short.events), len(s.events), shortErr, short)
+}
+
+// shrinkTries bounds how often a schedule is played to shorten it.
+const shrinkTries = 4000
+
+// shrink leaves out events, many at a time and then fewer, while the schedule
+// still fails.
+func shrink(s schedule) schedule {
+	tries := shrinkTries
+	for size := len(s.events) / 2; size > 0; {
+		shorter := false
+		for at := 0; at < len(s.events) && tries > 0; {
+			tries--
+			less := s
+			less.events = append(append([]event{}, s.events[:at]...), s.events[min(at+size, len(s.events)):]...)
+			if _, err := run(less); err != nil {
+				s, shorter = less, true
+				continue
+			}
+			at += size
+		}
+		if !shorter || size > 1 {
+			size /= 2
+		}
+	}
+	return s
+}
+
+func (c *counts) add(d counts) {
+	into, from := c.named(), d.named()
+	for i := range into {
+		*into[i].n += *from[i].n
+	}
+	for v, n := range d.verdicts {
+		c.verdicts[v] += n
+	}
+	if c.reasons == nil {
+		c.reasons = map[windows.Reason]int{}
+	}
+	for r, n := range d.reasons {
+		c.reasons[r] += n
+	}
+}
+
+type named struct {
+	name string
+	n    *int
+}
+
+// named lists what must occur in many schedules.
+func (c *counts) named() []named {
+	return []named{
+		{"records", &c.records}, {"rollups", &c.rollups}, {"re-emissions", &c.reEmissions}, {"repeats in side topics", &c.sideRepeats},
+		{"replayed records", &c.replayed}, {"redeliveries", &c.redelivered}, {"ticks", &c.ticks}, {"ticks by zombies", &c.zombieTicks},
+		{"crashes", &c.crashes}, {"crashes before publishing", &c.unpublished}, {"crashes before committing", &c.uncommitted},
+		{"take-overs", &c.takeOvers}, {"lost group offsets", &c.losses},
+		{"folds by zombies", &c.zombieFolds}, {"publications by zombies", &c.zombiePublications}, {"commits by zombies", &c.zombieCommits},
+		{"commits", &c.commits}, {"aged commits", &c.agedCommits}, {"commits that are too long", &c.tooLong},
+		{"append times that step back", &c.leader},
+		{"evictions", &c.evicted}, {"timelines forgotten", &c.forgotten}, {"sealed windows", &c.sealed}, {"frames in windows still open", &c.stillOpen},
+	}
+}
+
+// missing lists what did not occur.
+func (c *counts) missing() (list []string) {
+	for _, n := range c.named() {
+		if *n.n == 0 {
+			list = append(list, n.name)
+		}
+	}
+	for _, r := range []windows.Reason{
+		windows.ReasonDuplicate, windows.ReasonLate, windows.ReasonFuture, windows.ReasonStale, windows.ReasonConflict,
+		windows.ReasonTimelines, windows.ReasonLayers, windows.ReasonMetrics, windows.ReasonSeeds, windows.ReasonSealed,
+	} {
+		if c.reasons[r] == 0 {
+			list = append(list, "a frame that was "+string(r))
+		}
+	}
+	return list
+}
+
+func (c counts) String() string {
+	s := ""
+	for _, n := range c.named() {
+		s += fmt.Sprintf("%d %s, ", *n.n, n.name)
+	}
+	return s + fmt.Sprintf("reasons %v", c.reasons)
+}
