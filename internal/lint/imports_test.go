@@ -45,6 +45,7 @@ var layers = []layer{
 	{pkg: "internal/worker", may: []string{""}},
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
+	{pkg: "internal/simulate...", may: []string{"", "windows", "internal/simulate..."}, standard: true},
 	{pkg: "internal/demo...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
 	{pkg: "pipeline...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/catalogue"}},
 	{pkg: "cmd/oona...", may: []string{"", "cmd/oona...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
