@@ -2,6 +2,7 @@ package windows
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -139,6 +140,9 @@ func (c Config) Validate() error {
 	} {
 		if n.value < n.least {
 			return &oona.FieldError{Field: n.field, Reason: fmt.Sprintf("is %d; it is at least %d", n.value, n.least)}
+		}
+		if n.value > math.MaxInt32 {
+			return &oona.FieldError{Field: n.field, Reason: fmt.Sprintf("is %d; it is at most %d", n.value, math.MaxInt32)}
 		}
 	}
 	if c.Generation < 0 {

@@ -36,10 +36,12 @@ type Engine struct {
 }
 
 // Memory of closed windows is kept for those to come: as much as is in use, and
-// at least for these many.
+// at least for these many. A window with more identities than these was out of
+// the ordinary, and their memory goes.
 const (
 	leastSpareWindows      = 4
 	leastSpareAccumulators = 64
+	mostSpareIdentities    = 1 << 16
 )
 
 // New returns an engine for a log from its first record on. The catalogue says
@@ -273,6 +275,9 @@ func (e *Engine) release(w *window) {
 	}
 	clear(w.layers)
 	w.timeline = nil
+	if len(w.folded) > mostSpareIdentities {
+		w.folded = make(map[identity]folding)
+	}
 	clear(w.folded)
 	e.spareWindows = append(e.spareWindows, w)
 	e.spareAccumulators = shorten(e.spareAccumulators, max(e.openLayers, leastSpareAccumulators))

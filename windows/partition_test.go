@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +141,7 @@ func TestConfigValidate(t *testing.T) {
 		"MaxTimelineAccumulators": func(c *Config) { c.MaxTimelineAccumulators = -1 },
 		"MaxLayers":               func(c *Config) { c.MaxLayers = 0 },
 		"MaxMetrics":              func(c *Config) { c.MaxMetrics = -1 },
+		"MaxSeeds ":               func(c *Config) { c.MaxSeeds = 1 << 31 },
 		"MaxSeeds":                func(c *Config) { c.MaxSeeds = 0 },
 		"FrontierSlots":           func(c *Config) { c.FrontierSlots = 0 },
 		"WorstSeeds":              func(c *Config) { c.WorstSeeds = -1 },
@@ -147,7 +149,7 @@ func TestConfigValidate(t *testing.T) {
 	} {
 		cfg := withConfig(change)
 		_, err := New(cfg, testCatalogue)
-		if wrong := (*oona.FieldError)(nil); !errors.As(err, &wrong) || wrong.Field != field {
+		if wrong := (*oona.FieldError)(nil); !errors.As(err, &wrong) || wrong.Field != strings.TrimSpace(field) {
 			t.Errorf("%s is wrong, but the error is %v", field, err)
 		}
 	}

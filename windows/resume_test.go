@@ -136,3 +136,103 @@ func TestResumeAtEveryRecord(t *testing.T) {
 		}
 	}
 }
+
+// omission leaves something out of a commit that a replay cannot know.
+type omission struct {
+	name string
+	from func(e *Engine, s *snapshot)
+}
+
+// omissions are what the protocol says a commit must hold: without any one of
+// them some schedule comes out otherwise.
+var omissions = []omission{
+	{"previous append time", func(_ *Engine, s *snapshot) { s.safe.clock.previous = s.greatestStamp }},
+	{"log clock", func(_ *Engine, s *snapshot) { s.safe.clock.now = 0 }},
+	{"greatest append time", func(_ *Engine, s *snapshot) { s.greatestStamp = s.safe.clock.previous }},
+	{"held horizon", func(e *Engine, s *snapshot) {
+		held := e.horizon
+		e.horizon = horizon{}
+		*s = *e.snapshot()
+		e.horizon = held
+	}},
+	{"windows' first offsets", func(e *Engine, s *snapshot) { s.safe = e.horizon.safe(e.bucket(), place{e.processedTo, e.clock}) }},
+	{"admission offset", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.admitted = unknown }) }},
+	{"seals", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.seals = nil }) }},
+	{"watermarks", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.watermark -= 3_000_000 }) }},
+	{"floor", func(_ *Engine, s *snapshot) { s.floor = unset }},
+	{"quiet timelines", func(e *Engine, s *snapshot) {
+		var kept []frozen
+		for _, f := range s.timelines {
+			if e.roster.nameless[f.hash] == nil && !e.quietHash(f.hash) {
+				kept = append(kept, f)
+			}
+		}
+		s.timelines = kept
+	}},
+}
+
+func eachFrozen(s *snapshot, f func(*frozen)) {
+	for i := range s.timelines {
+		f(&s.timelines[i])
+	}
+}
+
+func (e *Engine) quietHash(hash uint64) bool {
+	quiet := false
+	e.roster.all(func(t *timeline) { quiet = quiet || t.hash == hash && t.quiet() })
+	return quiet
+}
+
+// outcomesAfter folds a log with an engine that is replaced at record at by one
+// resumed from a commit that lacks something.
+func (o omission) outcomesAfter(t *testing.T, run *clean, at int) error {
+	t.Helper()
+	e, err := New(run.cfg, testCatalogue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range run.log[:at] {
+		e.Fold(r, func(*oona.Rollup) {})
+	}
+	s := e.snapshot()
+	o.from(e, s)
+	e, err = Resume(run.cfg, testCatalogue, Commit{Offset: s.safe.offset, Metadata: s.text()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range run.log {
+		if r.Offset < s.safe.offset {
+			continue
+		}
+		var rollups []oona.Rollup
+		outcome := e.Fold(r, func(r *oona.Rollup) { rollups = append(rollups, copyRollup(r)) })
+		outcome.Detail = ""
+		if i < at {
+			continue
+		}
+		if err := run.compare(i, outcome, rollups); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestCommitNeedsAllOfIt shows that TestResume would notice what a commit
+// lacks.
+func TestCommitNeedsAllOfIt(t *testing.T) {
+	for _, o := range omissions {
+		t.Run(o.name, func(t *testing.T) {
+			for seed := range *scheduleCount {
+				s := newSchedule(seed)
+				run := foldClean(t, s.cfg, s.make(scheduleRecords))
+				for at := 50; at < len(run.log); at += 50 {
+					if err := o.outcomesAfter(t, run, at); err != nil {
+						t.Logf("schedule %d, resumed before record %d: %v", seed, at, err)
+						return
+					}
+				}
+			}
+			t.Errorf("nothing depends on it in %d schedules", *scheduleCount)
+		})
+	}
+}

@@ -1,0 +1,115 @@
+package windows
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+)
+
+// budgetCase is timelines of a kind, as far as their size in a commit goes.
+type budgetCase struct {
+	behind    oona.Micros // the log, at most
+	recent    bool        // admitted above the safe offset
+	stretches int         // of sealed windows, each
+	want      int         // that fit
+}
+
+// snapshot is n of them, spread evenly, after a year of a busy log.
+func (c budgetCase) snapshot(n int) *snapshot {
+	cfg := DefaultConfig()
+	cfg.MaxTimelines = 1 << 20
+	s := &snapshot{
+		cfg: cfg, safe: place{3e10, clock{true, origin - 2e6, 3e13}}, processedTo: 3e10 + 2e6,
+		greatestStamp: origin, floor: origin - 26*3600e6,
+	}
+	for i := range n {
+		f := frozen{hash: uint64(i+1) << 40, admitted: unknown, watermark: origin - c.behind/oona.Micros(n)*oona.Micros(i) - 1}
+		if c.recent {
+			f.admitted = s.safe.offset + int64(i)*1000
+		}
+		start := windowStart(f.watermark, 10e6) + 10e6
+		for range c.stretches {
+			f.seals = append(f.seals, seal{start, start + 30e6, 300})
+			start += 40e6
+		}
+		s.timelines = append(s.timelines, f)
+	}
+	return s
+}
+
+// TestMetadataBudget says how many timelines fit into a commit; the table is
+// that of docs/operations.md.
+func TestMetadataBudget(t *testing.T) {
+	const second, hour = 1_000_000, 3_600_000_000
+	t.Log("behind the log | admitted lately | stretches of seals each | timelines that fit")
+	for _, c := range []budgetCase{
+		{30 * second, false, 0, 225},
+		{30 * second, true, 0, 184},
+		{hour, false, 0, 209},
+		{24 * hour, false, 0, 197},
+		{24 * hour, true, 0, 165},
+		{30 * second, true, 1, 147},
+		{30 * second, true, 3, 105},
+		{24 * hour, true, 3, 98},
+		{24 * hour, true, 20, 30},
+	} {
+		n := 1
+		for len(c.snapshot(n+1).text()) <= MaxMetadata {
+			n++
+		}
+		t.Logf("%14s | %15t | %23d | %d", fmt.Sprint(c.behind/second, " s"), c.recent, c.stretches, n)
+		if n != c.want {
+			t.Errorf("%d of %+v fit", n, c)
+		}
+		s := c.snapshot(n)
+		back, err := parseSnapshot(Commit{s.safe.offset, s.text()})
+		if err != nil || back.sealCount() != s.sealCount() || len(back.timelines) != n {
+			t.Errorf("%d of %+v do not come back: %v", n, c, err)
+		}
+	}
+}
+
+// At the brink of the budget the engine goes on, says so, and can commit again
+// when what was too much has gone.
+func TestBrinkOfTheMetadata(t *testing.T) {
+	p := newPartition(t, withConfig(func(c *Config) {
+		c.MaxTimelines, c.MaxAccumulators, c.MaxTimelineAccumulators = 1000, 150, 1
+	}))
+	var last Commit
+	fitted := 0
+	for i := range 1000 {
+		run := fmt.Sprint("run", i)
+		p.append(0, sample{run: run, observed: 10}) // opens a window, or is sealed
+		p.must(Overflowed, ReasonSealed, p.append(0, sample{run: run, observed: float64(20 + 20*(i%3))}))
+		c, err := p.engine.Commit()
+		if err != nil {
+			if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), fmt.Sprint(i+1, " timelines")) {
+				t.Fatalf("with %d timelines the error is %v, want ErrMetadata and the numbers", i+1, err)
+			}
+			break
+		}
+		last, fitted = c, i+1
+		if got := p.engine.Stats().MetadataBytes; got != len(c.Metadata) {
+			t.Fatalf("Stats says %d bytes, the commit has %d", got, len(c.Metadata))
+		}
+	}
+	t.Logf("%d timelines with a sealed window each fit: %d bytes", fitted, len(last.Metadata))
+	if fitted < 128 || fitted == 1000 {
+		t.Fatalf("%d fit, want at least the default of MaxTimelines, and not all", fitted)
+	}
+	if got := p.engine.Stats().MetadataBytes; got <= MaxMetadata {
+		t.Errorf("Stats says %d bytes after one that does not fit", got)
+	}
+	if _, err := Resume(DefaultConfig(), testCatalogue, last); err != nil {
+		t.Errorf("the last commit is refused: %v", err)
+	}
+	now := p.silence(0)
+	p.tick(now + 90_000)
+	p.tick(now + 90_001)
+	if c := mustCommit(t, p.engine); len(c.Metadata) > 200 {
+		t.Errorf("when all are forgotten, the commit has %d bytes", len(c.Metadata))
+	}
+}
