@@ -98,7 +98,11 @@ func (p *partition) hire() error {
 	if p.committed == nil {
 		o.engine, err = windows.New(p.cfg, catalogue)
 	} else {
-		o.engine, err = windows.Resume(p.cfg, catalogue, p.committed.commit)
+		cfg := p.cfg
+		if p.counts.crashes%2 > 0 {
+			cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // of flags that have changed; the commit's hold
+		}
+		o.engine, err = windows.Resume(cfg, catalogue, p.committed.commit)
 		o.liveFrom = p.committed.processedTo
 		o.next, _ = slices.BinarySearchFunc(p.log.accounts, p.committed.commit.Offset, func(a account, offset int64) int {
 			return int(a.record.Offset - offset)

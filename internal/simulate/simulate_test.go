@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	scheduleCount = flag.Uint64("schedules", 10_000, "how many schedules to play")
+	scheduleCount = flag.Uint64("schedules", defaultSchedules, "how many schedules to play")
 	firstSeed     = flag.Uint64("seed", 0, "the seed of the first one; given alone, that one is played and no other")
 )
 
@@ -180,6 +180,9 @@ func (c counts) String() string {
 	s := ""
 	for _, n := range c.named() {
 		s += fmt.Sprintf("%d %s, ", *n.n, n.name)
+	}
+	for v, n := range c.verdicts {
+		s += fmt.Sprintf("%d %s, ", n, windows.Verdict(v))
 	}
 	return s + fmt.Sprintf("reasons %v", c.reasons)
 }

@@ -89,8 +89,8 @@ func (w *world) configure() {
 		Length: pick(w, time.Second, 2*time.Second, 5*time.Second, 7*time.Second), OutOfOrderness: ms(0, 1500), AllowedLateness: ms(0, 3000),
 		TickInterval: ms(200, 1500), MaxSkew: pick(w, 2*time.Second, 5*time.Second, 20*time.Second),
 		MaxDelay:     pick(w, 15*time.Second, 40*time.Second, 600*time.Second, 2*time.Hour),
-		MaxTimelines: pick(w, 1, 2, 2, 3, 4, 8), MaxAccumulators: pick(w, 2, 4, 8, many, many), MaxTimelineAccumulators: pick(w, 1, 3, 6, many, many),
-		MaxLayers: pick(w, 1, 2, 3, many), MaxMetrics: pick(w, 2, many, many), MaxSeeds: pick(w, 3, 5, many, many),
+		MaxTimelines: pick(w, 1, 2, 3, 3, 4, 8, 8), MaxAccumulators: pick(w, 2, 6, 12, many, many, many, many, many), MaxTimelineAccumulators: pick(w, 1, 3, 6, many, many, many, many, many),
+		MaxLayers: pick(w, 1, 2, 2, many, many, many), MaxMetrics: pick(w, 2, many, many, many), MaxSeeds: pick(w, 3, 5, many, many),
 		FrontierSlots: 1 << 30, // so that no two producers meet in one
 		WorstSeeds:    w.rng.IntN(4), Generation: int32(w.rng.IntN(3)),
 	}

@@ -1,0 +1,134 @@
+package simulate
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutant is an error put into the engine: each old text stands once in its
+// file, and the new one takes its place.
+type mutant struct {
+	name  string
+	edits []edit
+}
+
+type edit struct{ file, before, after string }
+
+// mutants are the errors that the design names.
+var mutants = []mutant{
+	{"the commit leaves out the previous append time", []edit{{
+		"commit.go", "e.processedTo, e.clock = s.safe.offset, s.safe.clock", "e.processedTo, e.clock = s.safe.offset, clock{now: s.safe.clock.now}",
+	}}},
+	{"the safe offset does not hold the horizon", []edit{{
+		"commit.go", "safe := e.horizon.safe(e.bucket(), place{e.processedTo, e.clock})", "safe := place{e.processedTo, e.clock}",
+	}}},
+	{"a replay does not know when a timeline was admitted", []edit{{
+		"replay.go", "if t == nil || r.Offset < t.admitted {", "if t == nil {",
+	}}},
+	{"the commit leaves out the seals", []edit{{
+		"commit.go", "f := frozen{t.hash, t.watermark, t.admitted, t.seals}", "f := frozen{t.hash, t.watermark, t.admitted, nil}",
+	}}},
+	{"newcomers do not start at the floor", []edit{{
+		"admission.go", "t := newTimeline(hash, e.roster.floor)", "t := newTimeline(hash, unset)",
+	}}},
+	{"the commit leaves out the floor", []edit{{
+		"commit.go", "e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor", "e.greatestStamp = s.greatestStamp",
+	}}},
+	{"idleness is by the wall clock", []edit{
+		{"engine.go", "\t\"slices\"\n", "\t\"slices\"\n\t\"time\"\n"},
+		{"engine.go", "return int64(e.clock.now / e.spans.bucket)", "return time.Now().UnixMicro() / int64(e.spans.bucket)"},
+	}},
+	{"what is acked is committed", []edit{{
+		"commit.go", "\treturn safe\n", "\treturn place{e.processedTo, e.clock}\n",
+	}}},
+	{"the watermark follows the fastest producer", []edit{{
+		"timeline.go", "to = earlier(t.frontier.least, s.outOfOrderness)", `latest := unset
+		for i := range t.frontier.slots {
+			latest = max(latest, t.frontier.slots[i].reach)
+		}
+		to = earlier(latest, s.outOfOrderness)`,
+	}}},
+	{"repeats are known by a high-water mark", []edit{{
+		"engine.go", "if first, repeated := w.folded[id]; repeated {", `first, repeated := w.folded[id]
+		for other, into := range w.folded {
+			if other.producer == id.producer && other.epoch == id.epoch && other.sequence > id.sequence {
+				first, repeated = folding{r.Checksum, into.into}, true
+			}
+		}
+		if repeated {`,
+	}}},
+	{"a record evaluates its own timeline only", []edit{
+		{"engine.go", "e.evaluate(&out)", "e.evaluate(&out, r.Frame)"},
+		{"engine.go", "func (e *Engine) evaluate(out *emission) {", "func (e *Engine) evaluate(out *emission, own *oona.Frame) {"},
+		{"engine.go", "\t\tif t.advance(out.trigger.Offset, &e.spans) {", "\t\tif own != nil && t.key == (timelineKey{own.Run, own.Timeline}) && t.advance(out.trigger.Offset, &e.spans) {"},
+	}},
+}
+
+// TestMutantsDie runs TestSchedules, as `make test` does, on an engine with each
+// of the errors, and requires that it fails.
+func TestMutantsDie(t *testing.T) {
+	if underRaceDetector {
+		t.Skip("the mutants have no more to show under the race detector")
+	}
+	for _, m := range mutants {
+		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			overlay := m.overlay(t)
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestSchedules$", ".").CombinedOutput()
+			failure, _, _ := strings.Cut(string(out), "replay it with: ")
+			switch exit := (*exec.ExitError)(nil); {
+			case err == nil:
+				t.Errorf("all schedules pass although %s", m.name)
+			case !errors.As(err, &exit) || failure == string(out):
+				t.Errorf("no schedule was played: %v\n%s", err, out)
+			default:
+				t.Log(failure)
+			}
+		})
+	}
+}
+
+// overlay writes the mutant's sources, and what tells the compiler to take them.
+func (m mutant) overlay(t *testing.T) string {
+	sources := map[string]string{} // by their place in the tree
+	for _, e := range m.edits {
+		file, err := filepath.Abs(filepath.Join("..", "..", "windows", e.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, read := sources[file]
+		if !read {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source = string(content)
+		}
+		if n := strings.Count(source, e.before); n != 1 {
+			t.Fatalf("windows/%s has this %d times, and a mutant replaces it where it stands once; bring the list of mutants up to date:\n%s", e.file, n, e.before)
+		}
+		sources[file] = strings.Replace(source, e.before, e.after, 1)
+	}
+	dir := t.TempDir()
+	replace := map[string]string{}
+	for file, source := range sources {
+		replace[file] = filepath.Join(dir, filepath.Base(file))
+		if err := os.WriteFile(replace[file], []byte(source), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	content, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlay, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return overlay
+}
