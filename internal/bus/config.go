@@ -61,6 +61,7 @@ func (c Config) client() *sarama.Config {
 	s.Net.WriteTimeout = 5 * time.Second
 	s.Metadata.Full = true // or a client is made without asking any broker whether it is there
 	s.Metadata.AllowAutoTopicCreation = false
+	s.Metadata.Timeout = 5 * time.Second // for a broker that accepts connections and says nothing
 	s.Metadata.Retry.Max = 1
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond
 	s.Admin.Timeout = 5 * time.Second
@@ -72,6 +73,7 @@ func (c Config) consumer() *sarama.Config {
 	s := c.client()
 	// A member that joins waits for the others as long as a rebalance may take.
 	s.Net.ReadTimeout = rebalanceTimeout + 5*time.Second
+	s.Metadata.Timeout = 0
 	s.Metadata.Retry.Max = 3
 	s.Metadata.Retry.Backoff = 250 * time.Millisecond
 	s.Consumer.Return.Errors = true

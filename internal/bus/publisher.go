@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -22,11 +21,13 @@ type PublisherOptions struct {
 	// Compression of batches: "lz4", or "none" or "".
 	Compression string
 	// Patience is how long records are tried again while the bus refuses
-	// connections or has no leader. A bus that accepts and does not answer
-	// takes several times as long. 0: 5 seconds.
+	// connections or has no leader. 0: 5 seconds. Where a bus accepts
+	// connections and does not answer, a call takes two to three times as long;
+	// then the connection is given up, and with it all calls on it.
 	//
 	// Give hours where the order of records within a partition matters: when
-	// a batch fails for good, the next one may still succeed.
+	// a batch fails for good, the next one may still succeed. With more than
+	// a minute a connection is never given up.
 	Patience time.Duration
 }
 
@@ -35,6 +36,9 @@ const (
 	defaultPatience   = 5 * time.Second
 	batchOverhead     = 61 // header of a record batch
 	maxBackoff        = 500 * time.Millisecond
+	// watchdogGrace is what retries may take beyond patience before the
+	// connection is given up.
+	watchdogGrace = time.Second
 	// closeGrace is how long Close waits for records on their way.
 	closeGrace = 5 * time.Second
 )
@@ -51,6 +55,9 @@ func (o PublisherOptions) Validate() error {
 	}
 	return nil
 }
+
+// patient: order matters more than an answer in time.
+func (o PublisherOptions) patient() bool { return o.Patience > time.Minute }
 
 // producer returns the configuration of a publisher. Once closing is set,
 // retries follow each other without a pause, until they fail on a client that
@@ -76,7 +83,12 @@ func (c Config) producer(o PublisherOptions, closing *atomic.Bool) *sarama.Confi
 	if o.Compression == "lz4" {
 		s.Producer.Compression = sarama.CompressionLZ4
 	}
-	if o.Patience > time.Minute {
+	if !o.patient() { // a broker that hangs is not waited for beyond patience
+		s.Net.ReadTimeout = max(o.Patience/2, time.Second)
+		s.Producer.Timeout = s.Net.ReadTimeout * 3 / 4
+		s.Metadata.Timeout = o.Patience
+	} else {
+		s.Metadata.Timeout = 0
 		// The loss of a leader would fail a batch at once.
 		s.Metadata.Retry.Max = int(o.Patience / maxBackoff)
 		s.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return pause(maxBackoff) }
@@ -102,14 +114,15 @@ func retriesWithin(patience time.Duration) int {
 // replicas, with a key hashed as Java's clients do. It is safe for concurrent
 // use.
 type Publisher struct {
-	maxMessage int
-	client     sarama.Client
-	producer   sarama.SyncProducer
+	cfg  Config
+	opts PublisherOptions
 
 	mu       sync.Mutex
 	closed   bool
-	inFlight sync.WaitGroup
-	abandon  *atomic.Bool // what is on its way
+	current  *connection // nil once given up, until the next call
+	lostAt   time.Time   // of the last attempt to connect that failed
+	lost     error
+	retiring sync.WaitGroup // connections that were given up
 
 	closing  sync.Once
 	closeErr error
@@ -134,21 +147,16 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	if err := probe.Close(); err != nil {
 		return nil, fmt.Errorf("disconnect from %v: %w", cfg.Brokers, err)
 	}
-	abandon := new(atomic.Bool)
-	client, err := connect(cfg, cfg.producer(opts, abandon))
+	first, err := openConnection(cfg, opts)
 	if err != nil {
 		return nil, err
 	}
-	producer, err := sarama.NewSyncProducerFromClient(client)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a producer: %w", err), client.Close())
-	}
-	return &Publisher{maxMessage: opts.MaxMessageBytes, client: client, producer: producer, abandon: abandon}, nil
+	return &Publisher{cfg: cfg, opts: opts, current: first}, nil
 }
 
 // Publish publishes messages as one batch and returns when each is acknowledged
 // or has failed: then the error is a *PublishError. With a *OversizeError, an
-// *oona.FieldError or ErrClosed nothing was sent.
+// *oona.FieldError, ErrUnreachable or ErrClosed nothing was sent.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -159,30 +167,55 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		if err != nil {
 			return fmt.Errorf("message %d of %d for %s: %w", i, len(messages), topic, err)
 		}
-		if size := r.ByteSize(2) + batchOverhead; size > p.maxMessage {
-			return &OversizeError{Topic: topic, Index: i, Bytes: size, Limit: p.maxMessage}
+		if size := r.ByteSize(2) + batchOverhead; size > p.opts.MaxMessageBytes {
+			return &OversizeError{Topic: topic, Index: i, Bytes: size, Limit: p.opts.MaxMessageBytes}
 		}
 		records[i] = r
 	}
-	if !p.begin() {
-		return ErrClosed
+	c, err := p.begin()
+	if err != nil {
+		return err
 	}
-	defer p.inFlight.Done()
-	err := p.producer.SendMessages(records)
-	if err == nil {
-		return nil
+	defer c.inFlight.Done()
+	if !p.opts.patient() {
+		watchdog := time.AfterFunc(p.opts.Patience+watchdogGrace, func() { p.giveUp(c) })
+		defer watchdog.Stop()
 	}
-	return publishError(topic, records, err)
+	if err := c.producer.SendMessages(records); err != nil {
+		return publishError(topic, records, err)
+	}
+	return nil
 }
 
-func (p *Publisher) begin() bool {
+// begin returns the connection for a call, which counts as on its way.
+func (p *Publisher) begin() (*connection, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return false
+		return nil, ErrClosed
 	}
-	p.inFlight.Add(1)
-	return true
+	if p.current == nil {
+		if p.lost != nil && time.Since(p.lostAt) < time.Second {
+			return nil, p.lost // those that queued while it was tried
+		}
+		if p.current, p.lost = openConnection(p.cfg, p.opts); p.lost != nil {
+			p.lostAt = time.Now()
+			return nil, p.lost
+		}
+	}
+	p.current.inFlight.Add(1)
+	return p.current, nil
+}
+
+// giveUp lets all calls on a connection fail, and the next one connect anew.
+func (p *Publisher) giveUp(c *connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current != c { // another call has done it, or Close does
+		return
+	}
+	p.current = nil
+	p.retiring.Go(func() { c.close(0) }) //nolint:errcheck // it is given up as it is
 }
 
 // Close waits a few seconds for records on their way, lets the rest fail, and
@@ -190,26 +223,15 @@ func (p *Publisher) begin() bool {
 func (p *Publisher) Close() error {
 	p.closing.Do(func() {
 		p.mu.Lock()
-		p.closed = true
+		c := p.current
+		p.closed, p.current = true, nil
 		p.mu.Unlock()
-		done := make(chan struct{})
-		go func() { p.inFlight.Wait(); close(done) }()
-		grace := time.NewTimer(closeGrace)
-		defer grace.Stop()
-		select {
-		case <-done:
-		case <-grace.C:
-			p.abandon.Store(true)
-			p.closeErr = p.client.Close()
-			<-done
+		if c != nil {
+			if err := c.close(closeGrace); err != nil {
+				p.closeErr = fmt.Errorf("close the publisher: %w", err)
+			}
 		}
-		p.closeErr = errors.Join(p.closeErr, p.producer.Close())
-		if !p.client.Closed() {
-			p.closeErr = errors.Join(p.closeErr, p.client.Close())
-		}
-		if p.closeErr != nil {
-			p.closeErr = fmt.Errorf("close the publisher: %w", p.closeErr)
-		}
+		p.retiring.Wait()
 	})
 	return p.closeErr
 }
