@@ -12,6 +12,8 @@ FUZZTIME  ?= 20s
 FUZZ      ?= .
 BENCH     ?= .
 BENCHTIME ?= 1s
+SEEDS     ?= 100000
+SEED      ?= 0
 ARGS      ?=
 KAFKA     ?=
 
@@ -86,6 +88,10 @@ fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
 		echo "== $${declaration#func } in $$(dirname "$$file")"; \
 		$(GO) test -run '^$$' -fuzz "^$${declaration#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done <<<"$$targets"
+
+.PHONY: simulate
+simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED=0 on, on all cores
+	$(GO) test -count=1 -timeout 0 -v -run '^TestSchedules$$' ./internal/simulate -schedules=$(SEEDS) -seed=$(SEED)
 
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")

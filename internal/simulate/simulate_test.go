@@ -87,42 +87,6 @@ func given(name string) (set bool) {
 	return set
 }
 
-// report says how a seed fails, at its shortest.
-func report(seed uint64) string {
-	s := newSchedule(seed)
-	_, err := run(s)
-	short := shrink(s)
-	_, shortErr := run(short)
-	return fmt.Sprintf("schedule %d: %v\nreplay it with: go test ./internal/simulate -run 'TestSchedules$' -seed=%d\n\n%d of its %d events are enough to fail: %v\n%s",
-		seed, err, seed, len(short.events), len(s.events), shortErr, short)
-}
-
-// shrinkTries bounds how often a schedule is played to shorten it.
-const shrinkTries = 4000
-
-// shrink leaves out events, many at a time and then fewer, while the schedule
-// still fails.
-func shrink(s schedule) schedule {
-	tries := shrinkTries
-	for size := len(s.events) / 2; size > 0; {
-		shorter := false
-		for at := 0; at < len(s.events) && tries > 0; {
-			tries--
-			less := s
-			less.events = append(append([]event{}, s.events[:at]...), s.events[min(at+size, len(s.events)):]...)
-			if _, err := run(less); err != nil {
-				s, shorter = less, true
-				continue
-			}
-			at += size
-		}
-		if !shorter || size > 1 {
-			size /= 2
-		}
-	}
-	return s
-}
-
 func (c *counts) add(d counts) {
 	into, from := c.named(), d.named()
 	for i := range into {

@@ -1,0 +1,115 @@
+package simulate
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/morphogenetic/oona/windows"
+)
+
+// TestReadersNotice tampers with what was published, and with the protocol: the
+// checks must say so.
+func TestReadersNotice(t *testing.T) {
+	first := func(p *partition, side bool) int {
+		return slices.IndexFunc(p.published, func(q publication) bool { return q.side == side })
+	}
+	again := func(p *partition, side bool, change func(*publication)) {
+		q := p.published[first(p, side)]
+		change(&q)
+		p.published = append(p.published, q)
+	}
+	for name, tamper := range map[string]func(*partition){
+		"a rollup is missing": func(p *partition) {
+			i := first(p, false)
+			trigger, group := p.published[i].rollup.trigger, p.published[i].rollup.group
+			p.published = slices.DeleteFunc(p.published, func(q publication) bool {
+				return !q.side && q.rollup.trigger == trigger && q.rollup.group == group
+			})
+		},
+		"a rollup has two contents": func(p *partition) { again(p, false, func(q *publication) { q.hash++ }) },
+		"a rollup has two triggers": func(p *partition) { again(p, false, func(q *publication) { q.rollup.trigger.Offset += 1 << 40 }) },
+		"a rollup is of nothing": func(p *partition) {
+			again(p, false, func(q *publication) { q.key.layer, q.rollup.trigger.Offset = "none", 1<<40 })
+		},
+		"a rollup has lost a frame":  func(p *partition) { tamperAll(p, func(q *publication) { q.frames-- }) },
+		"rollups come in disorder":   func(p *partition) { slices.Reverse(p.published) },
+		"a side record has two ends": func(p *partition) { again(p, true, func(q *publication) { q.reason = "another" }) },
+		"a side record is missing": func(p *partition) {
+			origin := p.published[first(p, true)].origin
+			p.published = slices.DeleteFunc(p.published, func(q publication) bool { return q.side && q.origin == origin })
+		},
+		"a folded record is set aside": func(p *partition) {
+			i := slices.IndexFunc(p.log.accounts, func(a account) bool { return a.verdict == windows.Folded })
+			again(p, true, func(q *publication) { q.origin = p.log.accounts[i].record.Offset })
+		},
+		"a record is set aside that is none": func(p *partition) { again(p, true, func(q *publication) { q.origin = 1 << 40 }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := played(t)
+			if err := p.read(); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			tamper(p)
+			if err := p.read(); err == nil {
+				t.Error("nothing is said")
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+}
+
+func tamperAll(p *partition, change func(*publication)) {
+	for i := range p.published {
+		change(&p.published[i])
+	}
+}
+
+// played is a partition after a schedule without a fault.
+func played(t *testing.T) *partition {
+	t.Helper()
+	s := newSchedule(3)
+	p, err := newPartition(s.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range s.events {
+		if err := p.play(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.finish(true); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestCommitBeforePublish shows that a worker that commits what it has not
+// published yet is noticed: the engine cannot help it.
+func TestCommitBeforePublish(t *testing.T) {
+	for seed := range uint64(200) {
+		s := newSchedule(seed)
+		p, err := newPartition(s.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range s.events {
+			if err := p.play(e); err != nil {
+				t.Fatalf("schedule %d: %v", seed, err)
+			}
+			for _, o := range p.owners {
+				for i := range o.covered {
+					o.covered[i].after = 0
+				}
+			}
+		}
+		if err := p.finish(s.settle); err != nil {
+			t.Fatalf("schedule %d: %v", seed, err)
+		}
+		if err := p.read(); err != nil {
+			t.Logf("schedule %d: %v", seed, err)
+			return
+		}
+	}
+	t.Error("200 schedules pass although workers commit before they publish")
+}
