@@ -45,16 +45,41 @@
 //     the frontier of its producer, whatever becomes of it.
 //  4. Late: its window has closed.
 //  5. Duplicate, or Quarantined: a frame of the same producer, epoch and
-//     sequence was folded into a window that is still open, from the same
-//     bytes, or from others.
-//  6. Overflowed: a layer, metric or seed too many. Such a frame leaves no trace
-//     in the window.
+//     sequence was folded into the same window, from the same bytes, or from
+//     others.
+//  6. Overflowed: a layer, metric or seed too many, or a layer that the window
+//     was sealed against. Such a frame leaves no trace in the window.
 //  7. Folded.
 //
 // Then the watermark advances, and what it closes is emitted. So a record
 // closes windows at up to two moments, before and after it is folded itself;
 // the index of its trigger counts through both. At each, windows are ordered by
 // end, run and timeline, and within a window by layer.
+//
+// # Timelines that come and go
+//
+// A timeline without open windows and active producers is quiet. It is forgotten
+// once its watermark is further behind the greatest append time than spools and
+// clocks explain, or to make room for another in a full partition. Whoever comes
+// back, or is new, starts at the floor, the greatest watermark of any that was
+// forgotten: so no window is emitted twice.
+//
+// # Caps
+//
+// All caps are such that whoever reads only a window's own records decides the
+// same: the first layers, metrics and seeds get in. How many layers' windows are
+// open in the whole partition is another matter. The window that would open one
+// too many is sealed: it gets no further layer, also when there is room again,
+// and the seal is remembered until the watermark passes it.
+//
+// # Commits
+//
+// [Engine.Commit] says from which offset on the log has to be read again to
+// rebuild what is open, and holds what that cannot show: watermarks, seals, the
+// timelines and their admissions, the floor, and the log clock as it was at that
+// offset. [Resume] makes an engine of it, which replays what had been processed,
+// without deciding or emitting anything anew, and then goes on as the first one
+// would have.
 //
 // # Reducers
 //
