@@ -31,7 +31,11 @@ func TestZombieIsFenced(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := offsets{cfg: cfg, group: "g"}
-	defer o.close()
+	defer func() {
+		if err := o.close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	err = o.commit(t.Context(), stranger{}, "fence", 0, oona.Commit{Offset: 1, Metadata: "false"})
 	if !errors.Is(err, ErrFenced) {
 		t.Errorf("error is %v, want ErrFenced", err)
@@ -54,7 +58,11 @@ func TestReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := offsets{cfg: cfg, group: "g"}
-	defer o.close()
+	defer func() {
+		if err := o.close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if err := o.readBack(t.Context(), "back", 0, oona.Commit{Offset: 3}); !errors.Is(err, ErrReadBack) {
 		t.Errorf("error is %v, want ErrReadBack", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,9 +44,21 @@ func TestAggregatorIsKilled(t *testing.T) {
 		}
 		running := aggregate()
 
+		// The recording is played, run after run, until the aggregator has been
+		// killed often enough, each time after it had folded and committed.
+		const enough = 4
+		var kills atomic.Int64
 		played := make(chan error, 1)
-		go func() { played <- playRecording(ctx, "http://"+ingest.address("ingest takes frames"), 8, frames) }()
-		kills, replayed := 0, 0.0
+		plays := int64(0) // of the goroutine, until played is received from
+		go func() {
+			var err error
+			for err == nil && (plays == 0 || kills.Load() < enough) {
+				err = playRecording(ctx, "http://"+ingest.address("ingest takes frames"), 8, frames)
+				plays++
+			}
+			played <- err
+		}()
+		replayed := 0.0
 		for done := false; !done; {
 			select {
 			case err := <-played:
@@ -53,14 +66,17 @@ func TestAggregatorIsKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 				done = true
-			case <-time.After(2 * time.Second):
+			case <-time.After(pollInterval):
+				if running.metric(t, "oona_aggregate_records_total", "") < 200 || running.metric(t, "oona_aggregate_commits_total", "") < 2 {
+					continue
+				}
 				replayed += running.metric(t, "oona_aggregate_replayed_records_total", "")
 				if err := running.cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
 				running.drain()
 				_ = running.cmd.Wait() // it was killed
-				kills++
+				kills.Add(1)
 				running = aggregate()
 			}
 		}
@@ -71,14 +87,14 @@ func TestAggregatorIsKilled(t *testing.T) {
 		}
 		replayed += running.metric(t, "oona_aggregate_replayed_records_total", "")
 		running.terminate(t)
-		if kills < 3 || replayed == 0 {
-			t.Fatalf("%d kills, %v records replayed: the faults did not fire", kills, replayed)
+		if kills.Load() < enough || replayed == 0 {
+			t.Fatalf("%d kills, %v records replayed: the faults did not fire", kills.Load(), replayed)
 		}
 
 		all := readRollups(t, busConfig, topics)
 		first := onceEach(t, all)
-		t.Logf("%d kills, %v records replayed, %d of %d rollups emitted again", kills, replayed, len(all)-len(first), len(all))
-		checkRollups(t, first, want)
+		t.Logf("%d kills, %v records replayed, %d of %d rollups emitted again", kills.Load(), replayed, len(all)-len(first), len(all))
+		checkRollups(t, first, times(want, plays))
 		ends, err := bus.HighWater(ctx, busConfig, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead)
 		if err != nil {
 			t.Fatal(err)
@@ -92,6 +108,22 @@ func TestAggregatorIsKilled(t *testing.T) {
 		}
 		ingest.terminate(t)
 	})
+}
+
+// times is what n plays of a recording come to.
+func times(want map[oona.LayerID]*total, n int64) map[oona.LayerID]*total {
+	all := make(map[oona.LayerID]*total)
+	for layer, w := range want {
+		sum := &total{frames: n * w.frames, readings: n * w.readings, metrics: make(map[string]*metricTotal)}
+		for name, m := range w.metrics {
+			sum.metrics[name] = &metricTotal{
+				count: n * m.count, notMeasured: n * m.notMeasured, infinite: n * m.infinite,
+				sum: float64(n) * m.sum, absolute: float64(n) * m.absolute, least: m.least, most: m.most,
+			}
+		}
+		all[layer] = sum
+	}
+	return all
 }
 
 func playRecording(ctx context.Context, url string, speed float64, frames int64) error {
