@@ -3,6 +3,7 @@ package aggregate
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -86,7 +87,8 @@ func positionOf(msg *message.Message) (position, error) {
 func sideMessage(msg *message.Message, topic string, at position, side rejection) *message.Message {
 	out := message.NewMessage("", msg.Payload)
 	for name, value := range msg.Metadata {
-		if name[0] != '$' || name == oona.MetaKey || name == oona.MetaTimestamp {
+		noted := strings.HasPrefix(name, "$") && !strings.HasPrefix(name, "$$") // where it was read
+		if !noted || name == oona.MetaKey || name == oona.MetaTimestamp {
 			out.Metadata[name] = value
 		}
 	}

@@ -264,7 +264,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			f := start(t, nil)
 			at := f.begin.Add(time.Minute)
 			bad := c.payload(f)
-			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1"})
+			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1", "": "no name", "$$claim": "from outside"})
 			f.send(f.frame(time.Minute))
 			f.stop()
 			side := f.out.of(c.topic(f.topics))
@@ -272,7 +272,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 				t.Fatalf("%d records on %s, want 1", len(side), c.topic(f.topics))
 			}
 			m := side[0].Metadata
-			if string(side[0].Payload) != string(bad) || m[oona.MetaKey] != "key" || m["traceparent"] != "x" || m[oona.HeaderPath] != "i1" {
+			if string(side[0].Payload) != string(bad) || m[oona.MetaKey] != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$$claim"] != "from outside" || m[oona.HeaderPath] != "i1" {
 				t.Error("the record was changed on its way to the side topic")
 			}
 			if m[oona.HeaderErrorException] != c.reason || !strings.Contains(m[oona.HeaderErrorMessage], c.says) {
