@@ -39,6 +39,9 @@ var mutants = []mutant{
 	{"the commit leaves out the floor", []edit{{
 		"commit.go", "e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor", "e.greatestStamp = s.greatestStamp",
 	}}},
+	{"the commit leaves out the greatest append time", []edit{{
+		"commit.go", "e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor", "e.roster.floor = s.floor",
+	}}},
 	{"idleness is by the wall clock", []edit{
 		{"engine.go", "\t\"slices\"\n", "\t\"slices\"\n\t\"time\"\n"},
 		{"engine.go", "return int64(e.clock.now / e.spans.bucket)", "return time.Now().UnixMicro() / int64(e.spans.bucket)"},
@@ -53,6 +56,10 @@ var mutants = []mutant{
 		}
 		to = earlier(latest, s.outOfOrderness)`,
 	}}},
+	{"a producer has one frontier for all its paths", []edit{
+		{"engine.go", "slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots)", `slotNumber(r.Frame.Producer, "", e.cfg.FrontierSlots)`},
+		{"replay.go", "slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots)", `slotNumber(r.Frame.Producer, "", e.cfg.FrontierSlots)`},
+	}},
 	{"repeats are known by a high-water mark", []edit{{
 		"engine.go", "if first, repeated := w.folded[id]; repeated {", `first, repeated := w.folded[id]
 		for other, into := range w.folded {

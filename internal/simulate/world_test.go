@@ -73,28 +73,31 @@ func newSchedule(seed uint64) schedule {
 // chance is true once in n times.
 func (w *world) chance(n int) bool { return w.rng.IntN(n) == 0 }
 
-// between returns a length of time.
+// between returns a length of time in whole hundredths of a second, so that
+// what is compared is often equal.
 func (w *world) between(least, most time.Duration) oona.Micros {
-	return oona.Micros((least + time.Duration(w.rng.Int64N(int64(most-least)+1))).Microseconds())
+	const grain = 10 * time.Millisecond
+	length := least + time.Duration(w.rng.Int64N(int64(most-least)+1))
+	return oona.Micros(length.Round(grain).Microseconds())
 }
 
 func pick[T any](w *world, from ...T) T { return from[w.rng.IntN(len(from))] }
 
 func (w *world) configure() {
-	ms := func(least, most int) time.Duration {
-		return time.Duration(least+w.rng.IntN(most-least+1)) * time.Millisecond
+	tenths := func(least, most int) time.Duration {
+		return time.Duration(least+w.rng.IntN(most-least+1)) * 100 * time.Millisecond
 	}
 	const many = 1000
 	w.cfg = windows.Config{
-		Length: pick(w, time.Second, 2*time.Second, 5*time.Second, 7*time.Second), OutOfOrderness: ms(0, 1500), AllowedLateness: ms(0, 3000),
-		TickInterval: ms(200, 1500), MaxSkew: pick(w, 2*time.Second, 5*time.Second, 20*time.Second),
+		Length: pick(w, time.Second, 2*time.Second, 5*time.Second, 7*time.Second), OutOfOrderness: tenths(0, 15), AllowedLateness: tenths(0, 30),
+		TickInterval: tenths(2, 15), MaxSkew: pick(w, 2*time.Second, 5*time.Second, 20*time.Second),
 		MaxDelay:     pick(w, 15*time.Second, 40*time.Second, 600*time.Second, 2*time.Hour),
 		MaxTimelines: pick(w, 1, 2, 3, 3, 4, 8, 8), MaxAccumulators: pick(w, 2, 6, 12, many, many, many, many, many), MaxTimelineAccumulators: pick(w, 1, 3, 6, many, many, many, many, many),
 		MaxLayers: pick(w, 1, 2, 2, many, many, many), MaxMetrics: pick(w, 2, many, many, many), MaxSeeds: pick(w, 3, 5, many, many),
 		FrontierSlots: 1 << 30, // so that no two producers meet in one
 		WorstSeeds:    w.rng.IntN(4), Generation: int32(w.rng.IntN(3)),
 	}
-	w.cfg.IdleHorizon = 2*w.cfg.TickInterval + ms(1, 8000)
+	w.cfg.IdleHorizon = 2*w.cfg.TickInterval + tenths(1, 80)
 	if w.crowded {
 		w.cfg.MaxTimelines, w.cfg.MaxAccumulators = many, many
 	}
