@@ -15,6 +15,7 @@ type partition struct {
 	cfg       windows.Config
 	now       oona.Micros
 	touched   oona.Micros // true time of the last append
+	skew      oona.Micros // of the leader's clock then
 	log       *oracle     // every record, and what is to become of it
 	published []publication
 	committed *committed // nil: nothing
@@ -60,13 +61,13 @@ func keyOf(r *oona.Rollup) rollupKey { return rollupKey{r.Run, r.Timeline, r.Lay
 
 // counts are the faults that fired.
 type counts struct {
-	records, rollups, ticks, zombieTicks                            int
-	crashes, unpublished, uncommitted, takeOvers, losses, replayed  int
-	zombieFolds, zombiePublications, zombieCommits, agedCommits     int
-	redelivered, reEmissions, sideRepeats, tooLong, commits, leader int
-	verdicts                                                        [windows.VerdictCount]int
-	reasons                                                         map[windows.Reason]int
-	evicted, forgotten, sealed, stillOpen                           int
+	records, rollups, ticks, zombieTicks                                 int
+	crashes, unpublished, uncommitted, takeOvers, losses, replayed       int
+	zombieFolds, zombiePublications, zombieCommits, agedCommits          int
+	redelivered, reEmissions, sideRepeats, tooLong, commits, back, leaps int
+	verdicts                                                             [windows.VerdictCount]int
+	reasons                                                              map[windows.Reason]int
+	evicted, forgotten, sealed, stillOpen                                int
 }
 
 const maxZombies = 3
@@ -82,10 +83,14 @@ func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
 	if n := len(p.log.accounts); n > 0 {
 		last := p.log.accounts[n-1].record
 		r.Offset = last.Offset + 1 + gap
-		if step := p.now + skew - last.AppendedAt; step < 0 {
-			p.counts.leader++
+		switch step := p.now + skew - last.AppendedAt; {
+		case step <= -15e6:
+			p.counts.back++
+		case step >= 690e6 && skew != p.skew:
+			p.counts.leaps++
 		}
 	}
+	p.skew = skew
 	r.AppendedAt = p.now + skew
 	p.touched = p.now
 	p.log.fold(r)

@@ -17,7 +17,7 @@ func report(seed uint64) string {
 }
 
 // shrinkTries bounds how often a schedule is played to shorten it.
-const shrinkTries = 4000
+const shrinkTries = 2000
 
 // shrink leaves out events, many at a time and then fewer, while the schedule
 // still fails.

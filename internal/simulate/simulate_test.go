@@ -117,7 +117,7 @@ func (c *counts) named() []named {
 		{"take-overs", &c.takeOvers}, {"lost group offsets", &c.losses},
 		{"folds by zombies", &c.zombieFolds}, {"publications by zombies", &c.zombiePublications}, {"commits by zombies", &c.zombieCommits},
 		{"commits", &c.commits}, {"aged commits", &c.agedCommits}, {"commits that are too long", &c.tooLong},
-		{"append times that step back", &c.leader},
+		{"append times that step back by 15 s and more", &c.back}, {"append times that leap by 690 s and more", &c.leaps},
 		{"evictions", &c.evicted}, {"timelines forgotten", &c.forgotten}, {"sealed windows", &c.sealed}, {"frames in windows still open", &c.stillOpen},
 	}
 }
