@@ -41,9 +41,10 @@ func earlier(t, d oona.Micros) oona.Micros {
 	return t - d
 }
 
-// windowStart returns the start of the window that holds t.
-func windowStart(t, length oona.Micros) oona.Micros {
-	into := t % length
+// windowStart returns the start of the window that holds t, of those that start
+// at multiples of length from anchor.
+func windowStart(t, anchor, length oona.Micros) oona.Micros {
+	into := (t - anchor) % length
 	if into < 0 {
 		into += length
 	}

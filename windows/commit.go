@@ -50,8 +50,8 @@ func (e *Engine) Commit() (Commit, error) {
 // Resume returns an engine that goes on from a commit. It is to be given the
 // log's records from the commit's offset on: those that had been processed by
 // then are Replayed, and from there on outcomes and rollups are those of the
-// engine that made the commit. That goes on with its own configuration, which
-// the commit holds: cfg, which New would be given, does not change it. See
+// engine that made the commit. That goes on with its own configurations, which
+// the commit holds: cfg, which New would be given, does not change them. See
 // Config. The error wraps ErrCommit where the commit is not sound, and is that
 // of New where cfg is not.
 func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, error) {
@@ -62,10 +62,11 @@ func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*E
 	if err != nil {
 		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	e, err := New(s.cfg, catalogue)
+	e, err := New(s.eras.last().cfg, catalogue)
 	if err != nil {
 		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
+	e.eras = s.eras
 	e.resumed, e.resumedTo = c, s.processedTo
 	e.processedTo, e.clock = s.safe.offset, s.safe.clock
 	e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor
@@ -81,13 +82,12 @@ func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*E
 // the commit from which the engine was resumed.
 func (e *Engine) Replaying() bool { return e.processedTo < e.resumedTo }
 
-// Config is the configuration that the engine goes by: that given to New, or
-// the commit's.
+// Config is the configuration that was made last: by the log, or else by New.
 func (e *Engine) Config() Config { return e.cfg }
 
 // snapshot is what a commit holds.
 type snapshot struct {
-	cfg           Config
+	eras          eras // that a replay comes by, or later
 	safe          place
 	processedTo   int64
 	greatestStamp oona.Micros
@@ -106,14 +106,23 @@ type frozen struct {
 func (s *snapshot) sealCount() int64 {
 	n := int64(0)
 	for i := range s.timelines {
-		n += s.timelines[i].seals.windows(spansOf(s.cfg).length)
+		n += s.timelines[i].seals.windows()
 	}
 	return n
 }
 
 // snapshot shares the timelines' seals with the engine.
 func (e *Engine) snapshot() *snapshot {
-	s := &snapshot{cfg: e.cfg, safe: e.safe(), processedTo: e.processedTo, greatestStamp: e.greatestStamp, floor: e.roster.floor}
+	s := &snapshot{safe: e.safe(), processedTo: e.processedTo, greatestStamp: e.greatestStamp, floor: e.roster.floor}
+	for _, a := range e.eras {
+		if a.retired >= s.safe.offset {
+			frozen := *a
+			if frozen.record < s.safe.offset {
+				frozen.record = unknown
+			}
+			s.eras = append(s.eras, &frozen)
+		}
+	}
 	e.roster.all(func(t *timeline) {
 		f := frozen{t.hash, t.watermark, t.admitted, t.seals}
 		if f.admitted < s.safe.offset {

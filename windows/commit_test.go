@@ -103,20 +103,18 @@ func TestResumeRefuses(t *testing.T) {
 		return Commit{good.Offset, sealedText(good.Offset, change(append([]byte(nil), content...)))}
 	}
 	cases := map[string]Commit{
-		"nothing":               {Offset: good.Offset},
-		"another offset":        {good.Offset + 1, good.Metadata},
-		"a negative offset":     {-1, sealedText(-1, content)},
-		"no base64":             {good.Offset, "{}" + good.Metadata},
-		"a line break":          {good.Offset, good.Metadata[:40] + "\n" + good.Metadata[40:]},
-		"padding":               {good.Offset, good.Metadata + "="},
-		"too long":              {good.Offset, strings.Repeat(good.Metadata, 50)},
-		"a future version":      edit(func(b []byte) []byte { b[0] = 2; return b }),
-		"version 0":             edit(func(b []byte) []byte { b[0] = 0; return b }),
-		"cut off":               edit(func(b []byte) []byte { return b[:len(b)-1] }),
-		"something behind":      edit(func(b []byte) []byte { return append(b, 0) }),
-		"only a version":        edit(func(b []byte) []byte { return b[:1] }),
-		"a window of no length": edit(func(b []byte) []byte { return append([]byte{1, 0}, b[4:]...) }),
-		"a number of two forms": edit(func(b []byte) []byte { return append([]byte{1, b[1], b[2], b[3] | 0x80, 0}, b[4:]...) }),
+		"nothing":           {Offset: good.Offset},
+		"another offset":    {good.Offset + 1, good.Metadata},
+		"a negative offset": {-1, sealedText(-1, content)},
+		"no base64":         {good.Offset, "{}" + good.Metadata},
+		"a line break":      {good.Offset, good.Metadata[:40] + "\n" + good.Metadata[40:]},
+		"padding":           {good.Offset, good.Metadata + "="},
+		"too long":          {good.Offset, strings.Repeat(good.Metadata, 50)},
+		"a future version":  edit(func(b []byte) []byte { b[0] = 2; return b }),
+		"version 0":         edit(func(b []byte) []byte { b[0] = 0; return b }),
+		"cut off":           edit(func(b []byte) []byte { return b[:len(b)-1] }),
+		"something behind":  edit(func(b []byte) []byte { return append(b, 0) }),
+		"only a version":    edit(func(b []byte) []byte { return b[:1] }),
 	}
 	for i := range good.Metadata {
 		b := []byte(good.Metadata)
@@ -126,6 +124,29 @@ func TestResumeRefuses(t *testing.T) {
 	}
 	for name, c := range cases {
 		if _, err := Resume(run.cfg, testCatalogue, c); !errors.Is(err, ErrCommit) {
+			t.Errorf("%s: the error is %v, want ErrCommit", name, err)
+		}
+	}
+	for name, change := range map[string]func(*snapshot){
+		"a wrong configuration": func(s *snapshot) { s.eras[0].cfg.Length = 0 },
+		"no configuration":      func(s *snapshot) { s.eras = nil },
+		"only a retired one":    func(s *snapshot) { s.eras = s.eras[:1]; s.eras[0].retired = s.safe.offset },
+		"one twice":             func(s *snapshot) { s.eras = append(s.eras, s.eras[0]) },
+		"a timeline twice":      func(s *snapshot) { s.timelines = append(s.timelines, s.timelines[len(s.timelines)-1]) },
+		"an admission to come":  func(s *snapshot) { s.timelines[0].admitted = s.processedTo + 1 },
+		"an empty seal": func(s *snapshot) {
+			s.timelines[0].seals = seals{{era: s.eras[0], start: s.eras[0].firstOpen(s.timelines[0].watermark), end: s.eras[0].firstOpen(s.timelines[0].watermark)}}
+		},
+	} {
+		s, err := parseSnapshot(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.timelines {
+			s.timelines[i].seals = nil
+		}
+		change(s)
+		if _, err := Resume(run.cfg, testCatalogue, Commit{good.Offset, s.text()}); !errors.Is(err, ErrCommit) {
 			t.Errorf("%s: the error is %v, want ErrCommit", name, err)
 		}
 	}

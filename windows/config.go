@@ -160,7 +160,6 @@ type spans struct {
 	bucket         oona.Micros // a quarter of the idle horizon, rounded up
 	maxSkew        oona.Micros
 	maxDelay       oona.Micros
-	memory         oona.Micros // how far behind the log a quiet timeline's watermark may be
 }
 
 func spansOf(c Config) spans {
@@ -173,6 +172,5 @@ func spansOf(c Config) spans {
 		bucket:         (micros(c.IdleHorizon) + horizonBuckets - 1) / horizonBuckets,
 		maxSkew:        micros(c.MaxSkew),
 		maxDelay:       micros(c.MaxDelay),
-		memory:         later(micros(c.MaxDelay), micros(c.MaxSkew)),
 	}
 }

@@ -40,7 +40,8 @@
 //
 //  1. Passed: no frame.
 //  2. Quarantined: the event time is further from the append time than clocks
-//     and spools explain. Such a frame touches nothing.
+//     and spools explain, or of a configuration that is out of reach. Such a
+//     frame touches nothing.
 //  3. Overflowed: its timeline is one too many. From here on the frame advances
 //     the frontier of its producer, whatever becomes of it.
 //  4. Late: its window has closed.
@@ -71,6 +72,14 @@
 // open in the whole partition is another matter. The window that would open one
 // too many is sealed: it gets no further layer, also when there is room again,
 // and the seal is remembered until the watermark passes it.
+//
+// # Configurations
+//
+// A configuration record ([Configuration]) changes how windows are made from an
+// instant of event time on that no frame has reached, and at a seam between
+// windows: none is cut, and nothing is folded twice. Frames and windows go by the
+// configuration of their own event time. One that no frame can come into any
+// more goes out of reach, and frames of its time are stale from then on.
 //
 // # Commits
 //

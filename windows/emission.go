@@ -51,7 +51,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 		Frames:      a.frames,
 		Readings:    a.readings,
 		Duplicates:  a.duplicates,
-		Generation:  e.cfg.Generation,
+		Generation:  w.era.cfg.Generation,
 		Metrics:     r.Metrics,
 	}
 	out.trigger.Index++
@@ -62,7 +62,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 
 	r.Group = oona.Performance
 	r.Seeds = oona.SeedCensus{}
-	length := seconds(e.spans.length)
+	length := seconds(w.era.spans.length)
 	r.Rates = oona.Rates{
 		FramesPerSecond:   float64(a.frames) / length,
 		ReadingsPerSecond: float64(a.readings) / length,

@@ -12,6 +12,7 @@ import (
 type Engine struct {
 	cfg       Config
 	spans     spans
+	eras      eras // of which cfg and spans are the last's
 	catalogue func(metric string) oona.Metric
 
 	processedTo   int64
@@ -54,6 +55,7 @@ func New(cfg Config, catalogue func(metric string) oona.Metric) (*Engine, error)
 	return &Engine{
 		cfg:       cfg,
 		spans:     spansOf(cfg),
+		eras:      eras{newEra(cfg, unset, unknown)},
 		catalogue: catalogue,
 		roster:    newRoster(),
 
@@ -88,23 +90,30 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if tick {
 		e.evaluate(&out)
 	}
+	if r.Configuration != nil {
+		outcome := e.configure(&r)
+		if outcome.Reason == ReasonConfigured {
+			e.evaluate(&out) // the out-of-orderness may be another
+		}
+		return outcome
+	}
 	if r.Frame == nil {
 		return Outcome{Verdict: Passed}
 	}
-	if outcome := e.guard(&r); outcome.Verdict != Folded {
-		return outcome
+	a, refusal := e.guard(&r)
+	if refusal.Verdict != Folded {
+		return refusal
 	}
 	t := e.roster.find(r.Frame, e.bucket())
 	if t == nil {
-		var refusal Outcome
 		if t, refusal = e.admit(&r, e.bucket()); t == nil {
 			return refusal
 		}
 	}
-	outcome := e.take(t, &r)
+	outcome := e.take(t, a, &r)
 	// Whatever became of the frame, its producer has come this far.
-	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
-		e.closing = t.takeClosed(e.closing[:0], &e.spans)
+	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, e.spans.outOfOrderness) {
+		e.closing = t.takeClosed(e.closing[:0])
 		e.emitClosed(&out)
 	}
 	return outcome
@@ -134,39 +143,46 @@ func (e *Engine) pass(appendedAt oona.Micros) bool {
 func (e *Engine) evaluate(out *emission) {
 	e.closing = e.closing[:0]
 	for _, t := range e.roster.ordered {
-		if t.advance(out.trigger.Offset, &e.spans) {
-			e.closing = t.takeClosed(e.closing, &e.spans)
+		if t.advance(out.trigger.Offset, e.spans.outOfOrderness) {
+			e.closing = t.takeClosed(e.closing)
 		}
 	}
 	// They are in the order of the timelines' keys by now.
 	slices.SortStableFunc(e.closing, func(v, w *window) int { return cmp.Compare(v.end, w.end) })
 	e.emitClosed(out)
-	e.roster.forgetOld(earlier(e.greatestStamp, e.spans.memory))
+	e.roster.forgetOld(earlier(e.greatestStamp, e.memory()))
+	if len(e.eras) > 1 {
+		e.retire(out.trigger.Offset)
+	}
 }
 
 // bucket is the number of the clock's bucket of the idle horizon.
 func (e *Engine) bucket() int64 { return int64(e.clock.now / e.spans.bucket) }
 
-// guard turns away what cannot be right, as a function of the record alone.
-func (e *Engine) guard(r *Record) Outcome {
+// guard turns away what cannot be right, as a function of the record and of the
+// configurations alone. It returns the frame's era.
+func (e *Engine) guard(r *Record) (*era, Outcome) {
 	at := r.Frame.ObservedAt
-	if at > later(r.AppendedAt, e.spans.maxSkew) {
-		return Outcome{Quarantined, ReasonFuture, fmt.Sprintf("observed at %s, %.6f s after its append; at most %s are allowed: check the trainer's clock", timestamp(at), apart(at, r.AppendedAt), e.cfg.MaxSkew)}
+	a := e.eras.find(at, r.Offset)
+	if a == nil {
+		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, when another configuration held, which is out of reach", timestamp(at))}
 	}
-	if at < earlier(r.AppendedAt, e.spans.maxDelay) {
-		return Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, %.6f s before its append; at most %s are allowed", timestamp(at), apart(r.AppendedAt, at), e.cfg.MaxDelay)}
+	if at > later(r.AppendedAt, a.spans.maxSkew) {
+		return nil, Outcome{Quarantined, ReasonFuture, fmt.Sprintf("observed at %s, %.6f s after its append; at most %s are allowed: check the trainer's clock", timestamp(at), apart(at, r.AppendedAt), a.cfg.MaxSkew)}
 	}
-	return Outcome{}
+	if at < earlier(r.AppendedAt, a.spans.maxDelay) {
+		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, %.6f s before its append; at most %s are allowed", timestamp(at), apart(r.AppendedAt, at), a.cfg.MaxDelay)}
+	}
+	return a, Outcome{}
 }
 
-// take folds a frame into its window, unless it is late, a repeat or beyond a
-// cap.
-func (e *Engine) take(t *timeline, r *Record) Outcome {
+// take folds a frame of an era into its window, unless it is late, a repeat or
+// beyond a cap.
+func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
 	f := r.Frame
-	start := windowStart(f.ObservedAt, e.spans.length)
-	end := later(start, e.spans.length)
-	if t.closed(end, &e.spans) {
-		return Outcome{Late, ReasonLate, fmt.Sprintf("observed at %s; its window ended at %s and closed %s later, the watermark is at %s", timestamp(f.ObservedAt), timestamp(end), e.cfg.AllowedLateness, timestamp(t.watermark))}
+	start, end := a.window(f.ObservedAt)
+	if a.closes(end) <= t.watermark {
+		return Outcome{Late, ReasonLate, fmt.Sprintf("observed at %s; its window ended at %s and closed %s later, the watermark is at %s", timestamp(f.ObservedAt), timestamp(end), a.cfg.AllowedLateness, timestamp(t.watermark))}
 	}
 	w, at := t.find(start)
 	id := identity{f.Producer, f.Epoch, f.Sequence}
@@ -179,37 +195,37 @@ func (e *Engine) take(t *timeline, r *Record) Outcome {
 			return Outcome{Duplicate, ReasonDuplicate, "the same frame was folded before"}
 		}
 	}
-	a, overflow := e.room(w, f)
+	sum, overflow := e.room(w, f, &a.cfg)
 	if overflow.Verdict != Folded {
 		return overflow
 	}
-	if a == nil {
+	if sum == nil {
 		layers := 0
 		if w != nil {
 			layers = len(w.layers)
 		}
-		if sealed := e.seal(t, start, end, layers); sealed.Verdict != Folded {
+		if sealed := e.seal(t, a, start, end, layers); sealed.Verdict != Folded {
 			return sealed
 		}
 	}
 	if w == nil {
-		w = e.openWindow(t, at, start, end)
+		w = e.openWindow(t, at, a, start, end)
 	}
-	if a == nil {
-		a = e.openLayer(w, f.Layer)
+	if sum == nil {
+		sum = e.openLayer(w, f.Layer)
 	}
-	e.fold(a, r)
-	w.folded[id] = folding{r.Checksum, a}
+	e.fold(sum, r, a.cfg.WorstSeeds)
+	w.folded[id] = folding{r.Checksum, sum}
 	return Outcome{}
 }
 
 // room returns the accumulator of the frame's layer in w, nil where there is
 // none yet, or why there is no room for the frame. W may be nil.
-func (e *Engine) room(w *window, f *oona.Frame) (*accumulator, Outcome) {
+func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outcome) {
 	var a *accumulator
 	if w != nil {
 		a = w.layers[f.Layer]
-		if a == nil && len(w.layers) >= e.cfg.MaxLayers {
+		if a == nil && len(w.layers) >= cfg.MaxLayers {
 			return nil, Outcome{Overflowed, ReasonLayers, fmt.Sprintf("the window has %d layers, as many as it admits", len(w.layers))}
 		}
 	}
@@ -218,34 +234,34 @@ func (e *Engine) room(w *window, f *oona.Frame) (*accumulator, Outcome) {
 	if held == nil {
 		held = &nothing
 	}
-	if !held.admitsMetrics(f.Metrics, e.cfg.MaxMetrics) {
-		return nil, Outcome{Overflowed, ReasonMetrics, fmt.Sprintf("the layer's window has %d metrics and admits %d; the frame with %d would exceed that", len(held.metrics), e.cfg.MaxMetrics, len(f.Metrics))}
+	if !held.admitsMetrics(f.Metrics, cfg.MaxMetrics) {
+		return nil, Outcome{Overflowed, ReasonMetrics, fmt.Sprintf("the layer's window has %d metrics and admits %d; the frame with %d would exceed that", len(held.metrics), cfg.MaxMetrics, len(f.Metrics))}
 	}
-	if !held.census.admits(f.Seeds, e.cfg.MaxSeeds) {
-		return nil, Outcome{Overflowed, ReasonSeeds, fmt.Sprintf("the layer's window has %d seeds and admits %d; the frame with %d would exceed that", len(held.census.seeds), e.cfg.MaxSeeds, len(f.Seeds))}
+	if !held.census.admits(f.Seeds, cfg.MaxSeeds) {
+		return nil, Outcome{Overflowed, ReasonSeeds, fmt.Sprintf("the layer's window has %d seeds and admits %d; the frame with %d would exceed that", len(held.census.seeds), cfg.MaxSeeds, len(f.Seeds))}
 	}
 	return a, Outcome{}
 }
 
 // fold adds a frame that has been admitted.
-func (e *Engine) fold(a *accumulator, r *Record) {
+func (e *Engine) fold(a *accumulator, r *Record, worstSeeds int) {
 	f := r.Frame
 	a.note(r.Offset, f)
 	a.census.add(f.Seeds, f.States)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, e.catalogue, e.cfg.WorstSeeds).add(f.Seeds, c.Values, &e.scratch)
+		a.metric(i, c.Name, e.catalogue, worstSeeds).add(f.Seeds, c.Values, &e.scratch)
 	}
 }
 
-func (e *Engine) openWindow(t *timeline, at int, start, end oona.Micros) *window {
+func (e *Engine) openWindow(t *timeline, at int, a *era, start, end oona.Micros) *window {
 	var w *window
 	if n := len(e.spareWindows); n > 0 {
 		w, e.spareWindows = e.spareWindows[n-1], e.spareWindows[:n-1]
 	} else {
 		w = &window{layers: make(map[oona.LayerID]*accumulator), folded: make(map[identity]folding)}
 	}
-	w.timeline, w.start, w.end, w.first = t, start, end, e.here
+	w.timeline, w.era, w.start, w.end, w.first = t, a, start, end, e.here
 	t.windows = slices.Insert(t.windows, at, w)
 	e.open++
 	return w
@@ -274,7 +290,7 @@ func (e *Engine) release(w *window) {
 		e.spareAccumulators = append(e.spareAccumulators, a)
 	}
 	clear(w.layers)
-	w.timeline = nil
+	w.timeline, w.era = nil, nil
 	if len(w.folded) > mostSpareIdentities {
 		w.folded = make(map[identity]folding)
 	}

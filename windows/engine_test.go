@@ -264,7 +264,7 @@ func TestTumblingWindows(t *testing.T) {
 		{0, 0}, {1, 0}, {9, 0}, {10, 10}, {-1, -10}, {-10, -10}, {-11, -20}, {1_234_567, 1_234_560},
 		{math.MaxInt64, math.MaxInt64 - 7}, {math.MinInt64, math.MinInt64},
 	} {
-		if got := windowStart(c.at, 10); got != c.want {
+		if got := windowStart(c.at, 0, 10); got != c.want {
 			t.Errorf("the window of %d starts at %d, want %d", c.at, got, c.want)
 		}
 	}

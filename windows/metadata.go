@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"time"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 )
@@ -30,14 +30,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // to the first window that its timeline's watermark has not closed.
 func (s *snapshot) text() string {
 	b := []byte{metadataVersion}
-	b = appendConfig(b, &s.cfg)
 	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.offset))
 	b = binary.AppendVarint(b, int64(s.greatestStamp))
+	b = appendEras(b, s)
 	b = appendFrom(b, s.greatestStamp, s.floor)
 	b = binary.AppendUvarint(b, uint64(s.safe.clock.now)<<1|bit(s.safe.clock.started))
 	b = appendFrom(b, s.greatestStamp, s.safe.clock.previous)
 	b = binary.AppendUvarint(b, uint64(len(s.timelines)))
-	spans := spansOf(s.cfg)
 	for i := range s.timelines {
 		t := &s.timelines[i]
 		b = binary.BigEndian.AppendUint64(b, t.hash)
@@ -46,13 +45,7 @@ func (s *snapshot) text() string {
 		if t.admitted != unknown {
 			b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.offset))
 		}
-		from := firstOpen(t.watermark, &spans)
-		for _, e := range t.seals {
-			b = binary.AppendUvarint(b, uint64(e.start-from)/uint64(spans.length))
-			b = binary.AppendUvarint(b, uint64(e.end-e.start)/uint64(spans.length))
-			b = binary.AppendUvarint(b, uint64(e.layers))
-			from = e.end
-		}
+		b = appendSeals(b, s.eras, t)
 	}
 	b = binary.BigEndian.AppendUint32(b, checksum(s.safe.offset, b))
 	return metadataCoding.EncodeToString(b)
@@ -72,24 +65,18 @@ func bit(set bool) uint64 {
 
 func appendFrom(b []byte, from, t oona.Micros) []byte { return binary.AppendVarint(b, int64(t-from)) }
 
-// appendConfig appends the fields in the order of Config.
-func appendConfig(b []byte, c *Config) []byte {
-	for _, d := range configDurations(c) {
-		b = binary.AppendUvarint(b, uint64(d.Microseconds()))
+// appendSeals appends for each stretch its layers and era, how many windows it
+// is after the first of that era that is open, and how many windows it has.
+func appendSeals(b []byte, eras eras, t *frozen) []byte {
+	for i := range t.seals {
+		e := &t.seals[i]
+		a := slices.IndexFunc(eras, func(a *era) bool { return a.from == e.era.from })
+		length := uint64(e.era.spans.length)
+		b = binary.AppendUvarint(b, uint64(e.layers)*uint64(len(eras))+uint64(a))
+		b = binary.AppendUvarint(b, uint64(e.start-e.era.firstOpen(t.watermark))/length)
+		b = binary.AppendUvarint(b, uint64(e.end-e.start)/length)
 	}
-	for _, n := range configNumbers(c) {
-		b = binary.AppendUvarint(b, uint64(*n))
-	}
-	return binary.AppendUvarint(b, uint64(c.Generation))
-}
-
-// configDurations and configNumbers are the fields in the order of version 1.
-func configDurations(c *Config) [7]*time.Duration {
-	return [...]*time.Duration{&c.Length, &c.OutOfOrderness, &c.AllowedLateness, &c.TickInterval, &c.IdleHorizon, &c.MaxSkew, &c.MaxDelay}
-}
-
-func configNumbers(c *Config) [8]*int {
-	return [...]*int{&c.MaxTimelines, &c.MaxAccumulators, &c.MaxTimelineAccumulators, &c.MaxLayers, &c.MaxMetrics, &c.MaxSeeds, &c.FrontierSlots, &c.WorstSeeds}
+	return b
 }
 
 // parseSnapshot is the inverse of text. What it accepts, it would write.
@@ -171,32 +158,19 @@ func (r *metadataReader) fail(err error) {
 // anyNumber is a limit that leaves room for arithmetic.
 const anyNumber = 1<<62 - 1
 
-func (r *metadataReader) config() (c Config) {
-	for _, d := range configDurations(&c) {
-		*d = time.Duration(r.number(uint64(1<<63-1)/1000)) * time.Microsecond
-	}
-	for _, n := range configNumbers(&c) {
-		*n = int(r.number(1<<31 - 1))
-	}
-	c.Generation = int32(r.number(1<<31 - 1))
-	return c
-}
-
 func (r *metadataReader) snapshot(safe int64) (*snapshot, error) {
 	if safe < 0 || safe > anyNumber {
 		return nil, errors.New("the offset is out of range")
 	}
-	s := &snapshot{cfg: r.config()}
-	if r.err == nil {
-		r.err = s.cfg.Validate()
-	}
+	s := &snapshot{}
 	s.safe.offset = safe
 	s.processedTo = safe + int64(r.number(anyNumber))
 	s.greatestStamp = r.after(0)
+	r.eras(s)
 	s.floor = r.after(s.greatestStamp)
 	now := r.number(1<<63 - 1)
 	s.safe.clock = clock{started: now&1 != 0, now: oona.Micros(now >> 1), previous: r.after(s.greatestStamp)}
-	n := r.number(uint64(s.cfg.MaxTimelines))
+	n := r.number(MaxMetadata)
 	for ; n > 0 && r.err == nil; n-- {
 		s.timelines = append(s.timelines, r.timeline(s))
 	}
@@ -216,22 +190,20 @@ func (r *metadataReader) timeline(s *snapshot) frozen {
 	if count&1 != 0 {
 		t.admitted = s.safe.offset + int64(r.number(uint64(s.processedTo-s.safe.offset)))
 	}
-	spans := spansOf(s.cfg)
-	from := oona.Micros(0)
-	if r.err == nil {
-		from = firstOpen(t.watermark, &spans)
-	}
 	for ; count > 1 && r.err == nil; count -= 2 {
-		e := seal{layers: 0}
-		span := uint64(spans.length)
-		e.start = from + oona.Micros(r.number(anyNumber/span)*span)
-		e.end = e.start + oona.Micros(r.number(anyNumber/span)*span)
-		e.layers = int(r.number(uint64(s.cfg.MaxLayers)))
-		if e.start < from || e.end <= e.start {
-			r.fail(errors.New("seals are not in order"))
-		}
-		t.seals = append(t.seals, e)
-		from = e.end
+		t.seals = append(t.seals, r.seal(s.eras, &t))
 	}
 	return t
+}
+
+func (r *metadataReader) seal(eras eras, t *frozen) seal {
+	n := r.number(anyNumber)
+	e := seal{era: eras[n%uint64(len(eras))], layers: int(n / uint64(len(eras)))}
+	length := uint64(e.era.spans.length)
+	e.start = e.era.firstOpen(t.watermark) + oona.Micros(r.number(anyNumber/length)*length)
+	e.end = e.start + oona.Micros(r.number(anyNumber/length)*length)
+	if e.end <= e.start || len(t.seals) > 0 && e.start < t.seals[len(t.seals)-1].end {
+		r.fail(errors.New("seals are not in order"))
+	}
+	return e
 }

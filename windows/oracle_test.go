@@ -37,6 +37,8 @@ const (
 	noFloor                   // whoever comes back begins anew
 	noEviction                // a full partition admits no one
 	noForgetting              // a timeline is forgotten only for another
+	earlyConfiguration        // a configuration holds from an instant that frames may have passed
+	cutWindows                // a configuration does not wait for the end of a window
 	noSeals                   // a window opens a layer as soon as there is room again
 	mutantCount
 )
@@ -61,6 +63,14 @@ type oracleSighting struct {
 	at, bucket int64
 }
 
+// oracleEra is a configuration and the event time from which it holds.
+type oracleEra struct {
+	cfg     Config
+	from    int64
+	since   bool // from the beginning of time
+	retired bool
+}
+
 type oracleRun struct {
 	oracle
 	log       []Record
@@ -68,6 +78,7 @@ type oracleRun struct {
 	clock     int64
 	latest    int64 // append time
 	floor     int64
+	eras      []*oracleEra
 	verdicts  []Outcome
 	rollups   []oona.Rollup
 	index     int32
@@ -77,6 +88,7 @@ type oracleRun struct {
 // fold returns the outcome of each record, without details, and all rollups.
 func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
 	run := oracleRun{oracle: o, log: log, timelines: map[[2]string]*oracleTimeline{}, floor: math.MinInt64, latest: math.MinInt64}
+	run.eras = []*oracleEra{{cfg: o.cfg, since: true}}
 	for i := range log {
 		run.latest = max(run.latest, int64(log[i].AppendedAt))
 		run.index = 0
@@ -110,6 +122,10 @@ func (o *oracleRun) passTime(i int) {
 	if before/tick == o.clock/tick && before/o.bucketWidth() == o.clock/o.bucketWidth() {
 		return
 	}
+	o.evaluate(i)
+}
+
+func (o *oracleRun) evaluate(i int) {
 	var all []*oracleTimeline
 	for _, t := range o.timelines {
 		f := o.log[i].Frame
@@ -120,11 +136,78 @@ func (o *oracleRun) passTime(i int) {
 		all = append(all, t)
 	}
 	o.close(all, i)
+	memory := o.memory()
 	for _, t := range o.timelines {
-		if o.quiet(t) && t.watermark < o.latest-(o.cfg.MaxDelay+o.cfg.MaxSkew).Microseconds() && o.mutant != noForgetting {
+		if o.quiet(t) && t.watermark < o.latest-memory && o.mutant != noForgetting {
 			o.forget(t)
 		}
 	}
+	for k, a := range o.eras[:len(o.eras)-1] {
+		inUse := false
+		for _, t := range o.timelines {
+			for start := range t.open {
+				inUse = inUse || o.era(start) == a
+			}
+		}
+		if !a.retired && (inUse || o.eras[k+1].from >= o.latest-o.memory()) {
+			break
+		}
+		a.retired = true
+	}
+}
+
+func (o *oracleRun) memory() (longest int64) {
+	for _, a := range o.eras {
+		if !a.retired {
+			longest = max(longest, (a.cfg.MaxDelay + a.cfg.MaxSkew).Microseconds())
+		}
+	}
+	return longest
+}
+
+// era is that of an event time.
+func (o *oracleRun) era(at int64) *oracleEra {
+	for k := len(o.eras) - 1; ; k-- {
+		if o.eras[k].since || o.eras[k].from <= at {
+			return o.eras[k]
+		}
+	}
+}
+
+// window is where the window of an event time starts, when it ends, and what
+// watermark closes it.
+func (o *oracleRun) window(at int64) (start, end, closes int64) {
+	a := o.era(at)
+	length := a.cfg.Length.Microseconds()
+	start = int64(math.Floor(float64(at-a.from)/float64(length)))*length + a.from
+	return start, start + length, start + length + a.cfg.AllowedLateness.Microseconds()
+}
+
+// configure decides about a configuration record.
+func (o *oracleRun) configure(i int) Reason {
+	next, last := o.log[i].Configuration, o.eras[len(o.eras)-1]
+	if next.Config.Validate() != nil {
+		return "void"
+	}
+	if i == 0 {
+		o.eras, o.cfg = []*oracleEra{{cfg: next.Config, since: true}}, next.Config
+		return "configured"
+	}
+	from := int64(next.From)
+	clock := func(c Config) [3]int64 {
+		return [3]int64{int64(c.TickInterval), int64(c.IdleHorizon), int64(c.FrontierSlots)}
+	}
+	early := from <= o.latest+last.cfg.MaxSkew.Microseconds() && o.mutant != earlyConfiguration
+	if next.Config.Generation <= last.cfg.Generation || clock(next.Config) != clock(last.cfg) || early || !last.since && from <= last.from {
+		return "void"
+	}
+	if start, end, _ := o.window(from); start != from && o.mutant != cutWindows {
+		from = end
+	}
+	o.eras = append(o.eras, &oracleEra{cfg: next.Config, from: from})
+	o.cfg = next.Config
+	o.evaluate(i)
+	return "configured"
 }
 
 // active are the sightings that hold a timeline's watermark.
@@ -187,7 +270,8 @@ func (o *oracleRun) raise(t *oracleTimeline, i int) {
 		return
 	}
 	for start := range t.open {
-		t.watermark = max(t.watermark, start+o.cfg.Length.Microseconds()+o.cfg.AllowedLateness.Microseconds())
+		_, _, closes := o.window(start)
+		t.watermark = max(t.watermark, closes)
 	}
 	if o.mutant == idleToTheEnd {
 		t.watermark = max(t.watermark, int64(o.log[i].AppendedAt))
@@ -197,20 +281,27 @@ func (o *oracleRun) raise(t *oracleTimeline, i int) {
 func (o *oracleRun) decide(i int) (Verdict, Reason) {
 	r := o.log[i]
 	f := r.Frame
+	if r.Configuration != nil {
+		return Passed, o.configure(i)
+	}
 	if f == nil {
 		return Passed, ""
 	}
 	at := int64(f.ObservedAt)
-	if at-int64(r.AppendedAt) > o.cfg.MaxSkew.Microseconds() {
+	era := o.era(at)
+	if era.retired {
+		return Quarantined, "stale"
+	}
+	if at-int64(r.AppendedAt) > era.cfg.MaxSkew.Microseconds() {
 		return Quarantined, "future"
 	}
-	if int64(r.AppendedAt)-at > o.cfg.MaxDelay.Microseconds() {
+	if int64(r.AppendedAt)-at > era.cfg.MaxDelay.Microseconds() {
 		return Quarantined, "stale"
 	}
 	key := [2]string{string(f.Run), string(f.Timeline)}
 	t := o.timelines[key]
 	if t == nil {
-		if len(o.timelines) == o.cfg.MaxTimelines && !o.makeRoom() {
+		if len(o.timelines) >= o.cfg.MaxTimelines && !o.makeRoom() {
 			return Overflowed, "timelines"
 		}
 		t = &oracleTimeline{run: key[0], id: key[1], watermark: o.floor, open: map[int64][]int{}, sealed: map[int64]bool{}, identities: map[int]bool{}, repeats: map[oracleLayer]int64{}}
@@ -233,9 +324,7 @@ func (o *oracleRun) decide(i int) (Verdict, Reason) {
 // place decides about a frame within its timeline.
 func (o *oracleRun) place(t *oracleTimeline, i int) (Verdict, Reason) {
 	f := o.log[i].Frame
-	length := o.cfg.Length.Microseconds()
-	start := int64(math.Floor(float64(f.ObservedAt)/float64(length))) * length
-	closes := start + length + o.cfg.AllowedLateness.Microseconds()
+	start, _, closes := o.window(int64(f.ObservedAt))
 	if closes < t.watermark || closes == t.watermark && o.mutant != exclusiveLateness {
 		return Late, "late"
 	}
@@ -311,12 +400,13 @@ func (o *oracleRun) overflow(t *oracleTimeline, start int64, f *oona.Frame) Reas
 			seeds[id] = true
 		}
 	}
+	cfg := o.era(start).cfg
 	switch {
-	case len(layers) > o.cfg.MaxLayers:
+	case len(layers) > cfg.MaxLayers:
 		return "layers"
-	case len(metrics) > o.cfg.MaxMetrics:
+	case len(metrics) > cfg.MaxMetrics:
 		return "metrics"
-	case len(seeds) > o.cfg.MaxSeeds:
+	case len(seeds) > cfg.MaxSeeds:
 		return "seeds"
 	}
 	return ""
@@ -332,8 +422,8 @@ func (o *oracleRun) close(timelines []*oracleTimeline, i int) {
 	var all []closing
 	for _, t := range timelines {
 		for start, members := range t.open {
-			end := start + o.cfg.Length.Microseconds()
-			if end+o.cfg.AllowedLateness.Microseconds() > t.watermark {
+			_, end, closes := o.window(start)
+			if closes > t.watermark {
 				continue
 			}
 			layers := map[string]bool{}
@@ -363,13 +453,14 @@ func (o *oracleRun) emit(t *oracleTimeline, start int64, layer string, i int) {
 			members = append(members, o.log[j])
 		}
 	}
-	seconds := float64(o.cfg.Length.Microseconds()) / 1e6 // Length.Seconds() rounds twice
+	cfg := o.era(start).cfg
+	seconds := float64(cfg.Length.Microseconds()) / 1e6 // Length.Seconds() rounds twice
 	health := oona.Rollup{
 		Group: oona.Health, Run: oona.RunID(t.run), Layer: oona.LayerID(layer), Timeline: oona.TimelineID(t.id),
-		Start: oona.Micros(start), End: oona.Micros(start + o.cfg.Length.Microseconds()),
+		Start: oona.Micros(start), End: oona.Micros(start + cfg.Length.Microseconds()),
 		Trigger: oona.Trigger{Offset: o.log[i].Offset, Index: o.index}, Watermark: oona.Micros(o.before[t]),
 		FirstOffset: members[0].Offset, LastOffset: members[len(members)-1].Offset,
-		Frames: int64(len(members)), Duplicates: t.repeats[oracleLayer{start, layer}], Generation: o.cfg.Generation,
+		Frames: int64(len(members)), Duplicates: t.repeats[oracleLayer{start, layer}], Generation: cfg.Generation,
 	}
 	o.index++
 	states := map[oona.SeedID]oona.State{}
@@ -407,7 +498,7 @@ func (o *oracleRun) emit(t *oracleTimeline, start int64, layer string, i int) {
 	slices.Sort(sorted)
 	for _, name := range sorted {
 		about := testCatalogue(name)
-		summary := o.summary(name, about.Direction, members)
+		summary := summarize(name, about.Direction, cfg.WorstSeeds, members)
 		if about.Group == oona.Health {
 			health.Metrics = append(health.Metrics, summary)
 		} else {
@@ -430,7 +521,7 @@ func testCatalogue(name string) oona.Metric {
 	return oona.Metric{Name: name, Group: oona.Performance}
 }
 
-func (o *oracleRun) summary(name string, direction oona.Direction, members []Record) oona.MetricSummary {
+func summarize(name string, direction oona.Direction, worstSeeds int, members []Record) oona.MetricSummary {
 	s := oona.MetricSummary{Name: name}
 	var finite []float64
 	worst := map[oona.SeedID]float64{}
@@ -481,7 +572,7 @@ func (o *oracleRun) summary(name string, direction oona.Direction, members []Rec
 		}
 		return cmp.Or(byValue, cmp.Compare(a.Seed, b.Seed))
 	})
-	s.Worst = s.Worst[:min(len(s.Worst), o.cfg.WorstSeeds)]
+	s.Worst = s.Worst[:min(len(s.Worst), worstSeeds)]
 	return s
 }
 

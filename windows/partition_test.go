@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"strings"
 	"testing"
 	"time"
 
@@ -128,29 +127,32 @@ func TestConfigValidate(t *testing.T) {
 	if err := DefaultConfig().Validate(); err != nil {
 		t.Fatalf("the defaults are refused: %v", err)
 	}
-	for field, change := range map[string]func(*Config){
-		"Length":                  func(c *Config) { c.Length = 0 },
-		"OutOfOrderness":          func(c *Config) { c.OutOfOrderness = -time.Second },
-		"AllowedLateness":         func(c *Config) { c.AllowedLateness = 1500 * time.Nanosecond },
-		"TickInterval":            func(c *Config) { c.TickInterval = 0 },
-		"IdleHorizon":             func(c *Config) { c.IdleHorizon = 2 * c.TickInterval },
-		"MaxSkew":                 func(c *Config) { c.MaxSkew = -1 },
-		"MaxDelay":                func(c *Config) { c.MaxDelay = -time.Hour },
-		"MaxTimelines":            func(c *Config) { c.MaxTimelines = 0 },
-		"MaxAccumulators":         func(c *Config) { c.MaxAccumulators = 0 },
-		"MaxTimelineAccumulators": func(c *Config) { c.MaxTimelineAccumulators = -1 },
-		"MaxLayers":               func(c *Config) { c.MaxLayers = 0 },
-		"MaxMetrics":              func(c *Config) { c.MaxMetrics = -1 },
-		"MaxSeeds ":               func(c *Config) { c.MaxSeeds = 1 << 31 },
-		"MaxSeeds":                func(c *Config) { c.MaxSeeds = 0 },
-		"FrontierSlots":           func(c *Config) { c.FrontierSlots = 0 },
-		"WorstSeeds":              func(c *Config) { c.WorstSeeds = -1 },
-		"Generation":              func(c *Config) { c.Generation = -1 },
+	for _, c := range []struct {
+		field  string
+		change func(*Config)
+	}{
+		{"Length", func(c *Config) { c.Length = 0 }},
+		{"OutOfOrderness", func(c *Config) { c.OutOfOrderness = -time.Second }},
+		{"AllowedLateness", func(c *Config) { c.AllowedLateness = 1500 * time.Nanosecond }},
+		{"TickInterval", func(c *Config) { c.TickInterval = 0 }},
+		{"IdleHorizon", func(c *Config) { c.IdleHorizon = 2 * c.TickInterval }},
+		{"MaxSkew", func(c *Config) { c.MaxSkew = -1 }},
+		{"MaxDelay", func(c *Config) { c.MaxDelay = -time.Hour }},
+		{"MaxTimelines", func(c *Config) { c.MaxTimelines = 0 }},
+		{"MaxAccumulators", func(c *Config) { c.MaxAccumulators = 0 }},
+		{"MaxTimelineAccumulators", func(c *Config) { c.MaxTimelineAccumulators = -1 }},
+		{"MaxLayers", func(c *Config) { c.MaxLayers = 0 }},
+		{"MaxMetrics", func(c *Config) { c.MaxMetrics = -1 }},
+		{"MaxSeeds", func(c *Config) { c.MaxSeeds = 1 << 31 }},
+		{"MaxSeeds", func(c *Config) { c.MaxSeeds = 0 }},
+		{"FrontierSlots", func(c *Config) { c.FrontierSlots = 0 }},
+		{"WorstSeeds", func(c *Config) { c.WorstSeeds = -1 }},
+		{"Generation", func(c *Config) { c.Generation = -1 }},
 	} {
-		cfg := withConfig(change)
+		cfg := withConfig(c.change)
 		_, err := New(cfg, testCatalogue)
-		if wrong := (*oona.FieldError)(nil); !errors.As(err, &wrong) || wrong.Field != strings.TrimSpace(field) {
-			t.Errorf("%s is wrong, but the error is %v", field, err)
+		if wrong := (*oona.FieldError)(nil); !errors.As(err, &wrong) || wrong.Field != c.field {
+			t.Errorf("%s is wrong, but the error is %v", c.field, err)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestEngineAgreesWithOracle(t *testing.T) {
 			t.Errorf("no schedule had a record that was %s", Verdict(v))
 		}
 	}
-	for _, r := range []Reason{ReasonDuplicate, ReasonLate, ReasonFuture, ReasonStale, ReasonConflict, ReasonTimelines, ReasonLayers, ReasonMetrics, ReasonSeeds, ReasonSealed} {
+	for _, r := range []Reason{ReasonDuplicate, ReasonLate, ReasonFuture, ReasonStale, ReasonConflict, ReasonTimelines, ReasonLayers, ReasonMetrics, ReasonSeeds, ReasonSealed, ReasonConfigured, ReasonVoid} {
 		if reasons[r] == 0 {
 			t.Errorf("no schedule had the reason %s", r)
 		}
@@ -101,6 +101,7 @@ func TestOracleTellsMutantsApart(t *testing.T) {
 		noPath: "no path", ownTrafficOnly: "own traffic only", idleToTheEnd: "idle to the end", lateFramesStay: "late frames stay",
 		unboundedClock: "unbounded clock", exclusiveLateness: "exclusive lateness", rejectedIdentities: "rejected identities",
 		identitiesAcross: "identities across windows", noFloor: "no floor", noEviction: "no eviction", noForgetting: "no forgetting", noSeals: "no seals",
+		earlyConfiguration: "early configuration", cutWindows: "cut windows",
 	}
 	for m := faithful + 1; m < mutantCount; m++ {
 		t.Run(names[m], func(t *testing.T) {
@@ -130,7 +131,7 @@ func foldAll(t *testing.T, cfg Config, log []Record) ([]Outcome, []oona.Rollup) 
 	var emitted []oona.Rollup
 	for _, r := range log {
 		o := e.Fold(r, func(r *oona.Rollup) { emitted = append(emitted, copyRollup(r)) })
-		if wantDetail := o.Verdict != Folded && o.Verdict != Passed; wantDetail != (o.Detail != "") {
+		if wantDetail := o.Reason != ReasonNone; wantDetail != (o.Detail != "") {
 			t.Fatalf("offset %d: %s with detail %q", r.Offset, o.Verdict, o.Detail)
 		}
 		o.Detail = ""

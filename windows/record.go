@@ -11,9 +11,12 @@ type Record struct {
 	// Checksum is over the frame's encoded body, without its framing.
 	Checksum uint64
 	// Frame has passed Validate; it is nil for one of Oona's own records and
-	// for one that cannot be decoded, which let time pass and do nothing
-	// else. The engine keeps none of its slices.
+	// for one that cannot be decoded, which let time pass. The engine keeps
+	// none of its slices.
 	Frame *oona.Frame
+	// Configuration is the content of a configuration record, which has no
+	// frame.
+	Configuration *Configuration
 }
 
 // Verdict is what became of a record. Each record has exactly one.
@@ -48,18 +51,20 @@ type Reason string
 
 // The reasons.
 const (
-	ReasonNone      Reason = ""          // Folded, Passed or Replayed
-	ReasonProcessed Reason = "processed" // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
-	ReasonDuplicate Reason = "duplicate" // Duplicate
-	ReasonLate      Reason = "late"      // Late
-	ReasonFuture    Reason = "future"    // Quarantined: observed later than appended, by more than MaxSkew
-	ReasonStale     Reason = "stale"     // Quarantined: observed before it was appended, by more than MaxDelay
-	ReasonConflict  Reason = "conflict"  // Quarantined: the identity of another frame, with other bytes
-	ReasonTimelines Reason = "timelines" // Overflowed: MaxTimelines, none of them quiet
-	ReasonLayers    Reason = "layers"    // Overflowed: MaxLayers
-	ReasonMetrics   Reason = "metrics"   // Overflowed: MaxMetrics
-	ReasonSeeds     Reason = "seeds"     // Overflowed: MaxSeeds
-	ReasonSealed    Reason = "sealed"    // Overflowed: MaxAccumulators or MaxTimelineAccumulators, now or when the window was sealed
+	ReasonNone       Reason = ""           // Folded, Passed or Replayed
+	ReasonConfigured Reason = "configured" // Passed: a configuration that holds
+	ReasonVoid       Reason = "void"       // Passed: a configuration that does not
+	ReasonProcessed  Reason = "processed"  // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
+	ReasonDuplicate  Reason = "duplicate"  // Duplicate
+	ReasonLate       Reason = "late"       // Late
+	ReasonFuture     Reason = "future"     // Quarantined: observed later than appended, by more than MaxSkew
+	ReasonStale      Reason = "stale"      // Quarantined: observed before it was appended, by more than MaxDelay, or under a configuration that is out of reach
+	ReasonConflict   Reason = "conflict"   // Quarantined: the identity of another frame, with other bytes
+	ReasonTimelines  Reason = "timelines"  // Overflowed: MaxTimelines, none of them quiet
+	ReasonLayers     Reason = "layers"     // Overflowed: MaxLayers
+	ReasonMetrics    Reason = "metrics"    // Overflowed: MaxMetrics
+	ReasonSeeds      Reason = "seeds"      // Overflowed: MaxSeeds
+	ReasonSealed     Reason = "sealed"     // Overflowed: MaxAccumulators or MaxTimelineAccumulators, now or when the window was sealed
 )
 
 // Outcome is what Fold says of a record.

@@ -11,16 +11,20 @@ package windows
 // records within the horizon, all of which are replayed.
 func (e *Engine) replay(r *Record) {
 	bucket := e.bucket()
-	if r.Frame == nil || e.guard(r).Verdict != Folded {
+	if r.Frame == nil {
+		return
+	}
+	a, refusal := e.guard(r)
+	if refusal.Verdict != Folded {
 		return
 	}
 	t := e.roster.find(r.Frame, bucket)
 	if t == nil || r.Offset < t.admitted {
 		return
 	}
-	start := windowStart(r.Frame.ObservedAt, e.spans.length)
-	if !t.closed(later(start, e.spans.length), &e.spans) {
-		e.take(t, r)
+	// An era that has been retired by the commit has no window open at it.
+	if _, end := a.window(r.Frame.ObservedAt); t.watermark < a.closes(end) && a.retired == never {
+		e.take(t, a, r)
 	}
 	t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt)
 }

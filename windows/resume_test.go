@@ -3,6 +3,7 @@ package windows
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/morphogenetic/oona"
@@ -160,6 +161,22 @@ var omissions = []omission{
 	{"seals", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.seals = nil }) }},
 	{"watermarks", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.watermark -= 3_000_000 }) }},
 	{"floor", func(_ *Engine, s *snapshot) { s.floor = unset }},
+	{"configurations before the last", func(_ *Engine, s *snapshot) {
+		s.eras = s.eras[len(s.eras)-1:]
+		eachFrozen(s, func(f *frozen) {
+			f.seals = slices.DeleteFunc(slices.Clone(f.seals), func(e seal) bool { return e.era.from != s.eras[0].from })
+		})
+	}},
+	{"offsets of configurations", func(_ *Engine, s *snapshot) {
+		for _, a := range s.eras {
+			a.record = unknown
+		}
+	}},
+	{"configurations that replay comes by", func(_ *Engine, s *snapshot) {
+		for s.eras[0].retired != never {
+			s.eras = s.eras[1:]
+		}
+	}},
 	{"quiet timelines", func(e *Engine, s *snapshot) {
 		var kept []frozen
 		for _, f := range s.timelines {

@@ -20,6 +20,7 @@ type schedule struct {
 	skew      oona.Micros // of the leader's clock
 	producers []*testProducer
 	log       []Record
+	last      Config   // that a record made or tried to
 	delayed   []Record // sent, and to arrive later
 	sent      []Record
 }
@@ -42,13 +43,13 @@ func newSchedule(seed uint64) *schedule {
 	}
 	cfg := Config{
 		Length: ms(700, 4000), OutOfOrderness: ms(0, 900), AllowedLateness: ms(0, 2500),
-		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms([]int{1000, 20_000}[rng.IntN(2)], 60_000),
+		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(1000, []int{4000, 60_000}[rng.IntN(2)]),
 		MaxTimelines: 2 + rng.IntN(5), MaxLayers: 1 + rng.IntN(4), MaxMetrics: 2 + rng.IntN(4), MaxSeeds: 6 + rng.IntN(12),
 		MaxAccumulators: 4 + rng.IntN(24), MaxTimelineAccumulators: 2 + rng.IntN(12),
 		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)),
 	}
 	cfg.IdleHorizon = 2*cfg.TickInterval + ms(1, 6000)
-	s := &schedule{rng: rng, cfg: cfg, now: 1_700_000_000_000_000}
+	s := &schedule{rng: rng, cfg: cfg, last: cfg, now: 1_700_000_000_000_000}
 	if rng.IntN(4) == 0 {
 		s.now = -s.now // before 1970
 	}
@@ -81,6 +82,10 @@ func (s *schedule) make(n int) []Record {
 			s.conflict()
 		case 3:
 			s.impossible()
+		case 4:
+			if s.rng.IntN(4) == 0 {
+				s.configure()
+			}
 		default:
 			s.produce(s.producers[s.rng.IntN(len(s.producers))])
 		}
@@ -225,6 +230,35 @@ func (s *schedule) value(kind int) float32 {
 	return float32(s.rng.NormFloat64() * math.Exp2(float64(s.rng.IntN(60)-30)))
 }
 
+// configure writes a configuration record, some of them void.
+func (s *schedule) configure() {
+	rng := s.rng
+	ms := func(least, most int) time.Duration {
+		return time.Duration(least+rng.IntN(most-least+1)) * time.Millisecond
+	}
+	next := s.last
+	next.Generation += int32(min(rng.IntN(8), 1))
+	next.Length, next.OutOfOrderness, next.AllowedLateness = ms(700, 4000), ms(0, 900), ms(0, 2500)
+	next.MaxSkew, next.MaxDelay = ms(500, 3500), ms(1000, []int{4000, 60_000}[rng.IntN(2)])
+	next.MaxTimelines, next.MaxLayers, next.MaxMetrics, next.MaxSeeds = 1+rng.IntN(6), 1+rng.IntN(4), 2+rng.IntN(4), 6+rng.IntN(12)
+	next.MaxAccumulators, next.MaxTimelineAccumulators, next.WorstSeeds = 4+rng.IntN(24), 2+rng.IntN(12), rng.IntN(5)
+	switch rng.IntN(12) {
+	case 0:
+		next.TickInterval++
+	case 1:
+		next.MaxSeeds = 0
+	}
+	from := s.now + s.skew + oona.Micros(rng.IntN(6_000_000))
+	if rng.IntN(2) == 0 { // a clock is ahead: too far as yet
+		p := s.producers[rng.IntN(len(s.producers))]
+		f := s.frame(p)
+		f.ObservedAt = from + oona.Micros(rng.IntN(1_500_000))
+		s.append(Record{Path: p.path, Checksum: rng.Uint64(), Frame: f})
+	}
+	s.append(Record{Configuration: &Configuration{next, from}})
+	s.last.Generation = next.Generation
+}
+
 // repeat sends a frame again, perhaps by another path.
 func (s *schedule) repeat() {
 	if len(s.sent) == 0 {
@@ -251,7 +285,8 @@ func (s *schedule) conflict() {
 	s.append(r)
 }
 
-// impossible sends a frame from another time.
+// impossible sends a frame from another time, or from one that may be just
+// possible.
 func (s *schedule) impossible() {
 	p := s.producers[s.rng.IntN(len(s.producers))]
 	f := s.frame(p)
@@ -263,6 +298,8 @@ func (s *schedule) impossible() {
 		appended + oona.Micros(s.cfg.MaxSkew.Microseconds()) + 1,
 		appended - oona.Micros(s.cfg.MaxDelay.Microseconds()),
 		appended - oona.Micros(s.cfg.MaxDelay.Microseconds()) - 1,
-	}[s.rng.IntN(6)]
+		appended + oona.Micros(s.rng.IntN(5_000_000)),
+		appended - oona.Micros(s.rng.IntN(10_000_000)),
+	}[s.rng.IntN(8)]
 	s.append(Record{Path: p.path, Checksum: s.rng.Uint64(), Frame: f})
 }

@@ -13,6 +13,7 @@ import (
 // Whoever reads the log from the middle cannot know what else was open then:
 // seals are kept in the commit instead.
 type seal struct {
+	era        *era
 	start, end oona.Micros // of windows
 	layers     int         // that each of them has, and may have
 }
@@ -40,11 +41,12 @@ func (s seals) after(start oona.Micros) int {
 	return at
 }
 
-// add seals the window [start, end), which is not.
-func (s *seals) add(start, end oona.Micros, layers int) {
+// add seals a window, which is not.
+func (s *seals) add(era *era, start, end oona.Micros, layers int) {
 	at := s.after(start)
-	before := at > 0 && (*s)[at-1].end == start && (*s)[at-1].layers == layers
-	after := at < len(*s) && (*s)[at].start == end && (*s)[at].layers == layers
+	alike := func(e *seal) bool { return e.era == era && e.layers == layers }
+	before := at > 0 && (*s)[at-1].end == start && alike(&(*s)[at-1])
+	after := at < len(*s) && (*s)[at].start == end && alike(&(*s)[at])
 	switch {
 	case before && after:
 		(*s)[at-1].end = (*s)[at].end
@@ -54,38 +56,39 @@ func (s *seals) add(start, end oona.Micros, layers int) {
 	case after:
 		(*s)[at].start = start
 	default:
-		*s = slices.Insert(*s, at, seal{start, end, layers})
+		*s = slices.Insert(*s, at, seal{era, start, end, layers})
 	}
 }
 
-// drop forgets what is before the start of the first window that has not
-// closed.
-func (s *seals) drop(first oona.Micros) {
-	n := 0
-	for n < len(*s) && (*s)[n].end <= first {
-		n++
+// drop forgets the windows that a watermark has closed.
+func (s *seals) drop(watermark oona.Micros) {
+	for i := range *s {
+		e := &(*s)[i]
+		e.start = max(e.start, e.era.firstOpen(watermark))
 	}
-	*s = slices.Delete(*s, 0, n)
-	if len(*s) > 0 {
-		(*s)[0].start = max((*s)[0].start, first)
-	}
+	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.end <= e.start })
 }
 
-// windows is how many windows of a length are sealed.
-func (s seals) windows(length oona.Micros) int64 {
+// dropEra forgets the windows of an era.
+func (s *seals) dropEra(a *era) {
+	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.era == a })
+}
+
+// windows is how many windows are sealed.
+func (s seals) windows() int64 {
 	n := int64(0)
 	for i := range s {
-		n += int64(s[i].end-s[i].start) / int64(length)
+		n += int64(s[i].end-s[i].start) / int64(s[i].era.spans.length)
 	}
 	return n
 }
 
-// seal says whether the window of t at [start, end), with k layers, may have one
+// seal says whether the window of t at start, with k layers, may have one
 // more. If the partition or the timeline has as many accumulators as it admits,
 // the window is sealed: it gets no further layer, also when there is room
 // again. A replay knows the seals and does not look at the room, which depends
 // on windows that are not replayed.
-func (e *Engine) seal(t *timeline, start, end oona.Micros, k int) Outcome {
+func (e *Engine) seal(t *timeline, a *era, start, end oona.Micros, k int) Outcome {
 	if limit, sealed := t.seals.limit(start); sealed {
 		if k < limit { // in a replay
 			return Outcome{}
@@ -95,6 +98,6 @@ func (e *Engine) seal(t *timeline, start, end oona.Micros, k int) Outcome {
 	if e.replaying || e.openLayers < e.cfg.MaxAccumulators && t.openLayers < e.cfg.MaxTimelineAccumulators {
 		return Outcome{}
 	}
-	t.seals.add(start, end, k)
+	t.seals.add(a, start, end, k)
 	return Outcome{Overflowed, ReasonSealed, fmt.Sprintf("%d layers' windows are open, %d of them the timeline's; at most %d and %d may be: this window is sealed with %d layers", e.openLayers, t.openLayers, e.cfg.MaxAccumulators, e.cfg.MaxTimelineAccumulators, k)}
 }

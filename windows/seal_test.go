@@ -5,12 +5,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
 )
 
 func TestSealsAreStretches(t *testing.T) {
 	var s seals
+	a := newEra(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
 	steps := []struct {
 		start, end oona.Micros
 		layers     int
@@ -25,16 +27,16 @@ func TestSealsAreStretches(t *testing.T) {
 		{60, 70, 1, "[{0 10 2} {10 50 0} {50 70 1}]"},
 	}
 	for _, c := range steps {
-		s.add(c.start, c.end, c.layers)
-		if got := fmt.Sprint(s); got != c.want {
+		s.add(a, c.start, c.end, c.layers)
+		if got := stretches(s); got != c.want {
 			t.Fatalf("with [%d, %d): %s, want %s", c.start, c.end, got, c.want)
 		}
 	}
-	if got := s.windows(10); got != 7 {
+	if got := s.windows(); got != 7 {
 		t.Errorf("%d windows are sealed, want 7", got)
 	}
 	s.drop(30)
-	if got, want := fmt.Sprint(s), "[{30 50 0} {50 70 1}]"; got != want {
+	if got, want := stretches(s), "[{30 50 0} {50 70 1}]"; got != want {
 		t.Errorf("after those before 30 were dropped: %s, want %s", got, want)
 	}
 	s.drop(100)
@@ -43,9 +45,19 @@ func TestSealsAreStretches(t *testing.T) {
 	}
 }
 
+// stretches formats seals without their era.
+func stretches(s seals) string {
+	var list []string
+	for _, e := range s {
+		list = append(list, fmt.Sprintf("{%d %d %d}", e.start, e.end, e.layers))
+	}
+	return fmt.Sprint(list)
+}
+
 // Whatever the order, each window has the limit that it was sealed with, and
 // neighbours with equal limits are one stretch.
 func TestSealsAtRandom(t *testing.T) {
+	a := newEra(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		var s seals
@@ -53,7 +65,7 @@ func TestSealsAtRandom(t *testing.T) {
 		for _, n := range rng.Perm(30)[:20] {
 			start := oona.Micros(n)*10 - 100
 			limits[start] = rng.IntN(2)
-			s.add(start, start+10, limits[start])
+			s.add(a, start, start+10, limits[start])
 		}
 		first := oona.Micros(rng.IntN(20))*10 - 100
 		s.drop(first)

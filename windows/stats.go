@@ -23,7 +23,7 @@ func (e *Engine) Stats() Stats {
 	}
 	first := true
 	e.roster.all(func(t *timeline) {
-		s.SealedWindows += t.seals.windows(e.spans.length)
+		s.SealedWindows += t.seals.windows()
 		if len(t.windows) > 0 && (first || t.windows[0].end < s.OldestEnd) {
 			first, s.OldestEnd = false, t.windows[0].end
 		}

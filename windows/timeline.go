@@ -56,6 +56,7 @@ type folding struct {
 // window is an open window of a timeline.
 type window struct {
 	timeline   *timeline
+	era        *era
 	start, end oona.Micros
 	first      place // of the record that opened it
 	layers     map[oona.LayerID]*accumulator
@@ -90,15 +91,14 @@ func (t *timeline) find(start oona.Micros) (*window, int) {
 // record at offset, and reports whether it moved. When every producer is idle,
 // it goes just far enough to close what is open, so that whoever comes back
 // finds the windows after those open.
-func (t *timeline) advance(offset int64, s *spans) bool {
-	var to oona.Micros
-	switch {
-	case len(t.frontier.slots) > 0:
-		to = earlier(t.frontier.least, s.outOfOrderness)
-	case len(t.windows) > 0:
-		to = later(t.windows[len(t.windows)-1].end, s.lateness)
-	default:
-		return false
+func (t *timeline) advance(offset int64, outOfOrderness oona.Micros) bool {
+	to := unset
+	if len(t.frontier.slots) > 0 {
+		to = earlier(t.frontier.least, outOfOrderness)
+	} else {
+		for _, w := range t.windows {
+			to = max(to, w.era.closes(w.end))
+		}
 	}
 	if to <= t.watermark {
 		return false
@@ -118,27 +118,22 @@ func (t *timeline) watermarkBefore(offset int64) oona.Micros {
 	return t.watermark
 }
 
-// closed reports whether the watermark has passed a window that ends at end.
-func (t *timeline) closed(end oona.Micros, s *spans) bool {
-	return later(end, s.lateness) <= t.watermark
-}
-
 // takeClosed appends the windows that the watermark has closed to dst, and
-// forgets them and their seals.
-func (t *timeline) takeClosed(dst []*window, s *spans) []*window {
-	n := 0
-	for n < len(t.windows) && t.closed(t.windows[n].end, s) {
-		n++
+// forgets them and their seals. A window of a later era may close before one of
+// an earlier era, whose frames may be later.
+func (t *timeline) takeClosed(dst []*window) []*window {
+	open := t.windows[:0]
+	for _, w := range t.windows {
+		if w.era.closes(w.end) <= t.watermark {
+			dst = append(dst, w)
+			continue
+		}
+		open = append(open, w)
 	}
-	dst = append(dst, t.windows[:n]...)
-	t.windows = slices.Delete(t.windows, 0, n)
+	clear(t.windows[len(open):])
+	t.windows = open
 	if len(t.seals) > 0 {
-		t.seals.drop(firstOpen(t.watermark, s))
+		t.seals.drop(t.watermark)
 	}
 	return dst
-}
-
-// firstOpen is the start of the first window that a watermark has not closed.
-func firstOpen(watermark oona.Micros, s *spans) oona.Micros {
-	return windowStart(earlier(watermark, s.lateness), s.length)
 }

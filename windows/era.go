@@ -1,0 +1,175 @@
+package windows
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Configuration is the content of a configuration record: how windows are made
+// from an instant of event time on.
+//
+// As the first record of a log it holds for all of it, whatever From is. Later
+// it is void unless it is valid, has a higher generation than the one before,
+// and From is further ahead of all append times so far than a frame may be: so
+// that no frame beyond From was ever folded. From is rounded up to the end of a
+// window of the configuration before, and the new windows begin there: none is
+// cut. The fields that the log clock goes by stay as they are: TickInterval,
+// IdleHorizon and FrontierSlots.
+//
+// OutOfOrderness and the caps on timelines and accumulators hold from the record
+// on; everything else is by the event time of frames and windows.
+type Configuration struct {
+	Config Config
+	From   oona.Micros
+}
+
+// era is a stretch of event time with one configuration. It ends where the next
+// begins, at a seam between windows.
+type era struct {
+	cfg   Config
+	spans spans
+	from  oona.Micros // unset: since ever
+
+	record  int64 // offset of the configuration record; unknown: none, or below the safe offset
+	retired int64 // offset from which on it is out of reach; never: it is not
+}
+
+// never is an offset after all others.
+const never int64 = 1<<63 - 1
+
+func newEra(cfg Config, from oona.Micros, record int64) *era {
+	return &era{cfg: cfg, spans: spansOf(cfg), from: from, record: record, retired: never}
+}
+
+// anchor is where a window of the era starts, as others do at multiples of the
+// length from there.
+func (a *era) anchor() oona.Micros {
+	if a.from == unset {
+		return 0
+	}
+	return a.from
+}
+
+// window returns the window that holds at.
+func (a *era) window(at oona.Micros) (start, end oona.Micros) {
+	start = windowStart(at, a.anchor(), a.spans.length)
+	return start, later(start, a.spans.length)
+}
+
+// closes is the watermark that closes a window which ends at end.
+func (a *era) closes(end oona.Micros) oona.Micros { return later(end, a.spans.lateness) }
+
+// firstOpen is the start of the first window that a watermark has not closed.
+func (a *era) firstOpen(watermark oona.Micros) oona.Micros {
+	return windowStart(earlier(watermark, a.spans.lateness), a.anchor(), a.spans.length)
+}
+
+// seam returns the first end of a window that is not before at.
+func (a *era) seam(at oona.Micros) oona.Micros {
+	start, end := a.window(at)
+	if start == at {
+		return at
+	}
+	return end
+}
+
+// eras of a log, in its order, and so by their beginning.
+type eras []*era
+
+// last is the configuration that was made last.
+func (l eras) last() *era { return l[len(l)-1] }
+
+// find returns the era of event time at for the record at offset; nil if it is
+// out of reach.
+func (l eras) find(at oona.Micros, offset int64) *era {
+	for i := len(l) - 1; i >= 0; i-- {
+		if a := l[i]; a.from <= at && a.record <= offset {
+			if offset >= a.retired {
+				return nil
+			}
+			return a
+		}
+	}
+	return nil
+}
+
+// configure takes a configuration record, and says whether it holds.
+func (e *Engine) configure(r *Record) Outcome {
+	next, last := r.Configuration, e.eras.last()
+	if err := next.Config.Validate(); err != nil {
+		return void("%s", err)
+	}
+	if !e.here.clock.started {
+		e.eras = eras{newEra(next.Config, unset, unknown)}
+		e.enter(e.eras.last())
+		return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from the beginning of the log", next.Config.Generation)}
+	}
+	ahead := later(e.greatestStamp, last.spans.maxSkew)
+	switch {
+	case next.Config.Generation <= last.cfg.Generation:
+		return void("its generation is %d, and %d was made before", next.Config.Generation, last.cfg.Generation)
+	case next.Config.TickInterval != last.cfg.TickInterval || next.Config.IdleHorizon != last.cfg.IdleHorizon || next.Config.FrontierSlots != last.cfg.FrontierSlots:
+		return void("it changes TickInterval, IdleHorizon or FrontierSlots, by which the log clock goes")
+	case next.From <= ahead:
+		return void("it holds from %s, and frames up to %s may have been folded", timestamp(next.From), timestamp(ahead))
+	case next.From <= last.from:
+		return void("it holds from %s, and generation %d from %s", timestamp(next.From), last.cfg.Generation, timestamp(last.from))
+	}
+	from := last.seam(next.From)
+	e.eras = append(e.eras, newEra(next.Config, from, r.Offset))
+	e.enter(e.eras.last())
+	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
+}
+
+func void(format string, args ...any) Outcome {
+	return Outcome{Passed, ReasonVoid, "the configuration is void: " + fmt.Sprintf(format, args...)}
+}
+
+// enter has the engine go by an era where it goes by the log and not by event
+// time.
+func (e *Engine) enter(a *era) { e.cfg, e.spans = a.cfg, a.spans }
+
+// memory is how far behind the log a quiet timeline's watermark may be before it
+// is forgotten, and an era before it is out of reach.
+func (e *Engine) memory() oona.Micros {
+	longest := oona.Micros(0)
+	for _, a := range e.eras {
+		if a.retired != never {
+			continue
+		}
+		longest = max(longest, later(a.spans.maxDelay, a.spans.maxSkew))
+	}
+	return longest
+}
+
+// retire puts eras out of reach that no frame comes into any more, the earliest
+// first, and forgets those that no replay comes by. The last one stays.
+func (e *Engine) retire(offset int64) {
+	for i := 0; i < len(e.eras)-1; i++ {
+		a := e.eras[i]
+		if a.retired != never {
+			continue
+		}
+		if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) || e.opensIn(a) {
+			break // and what comes after it stays too
+		}
+		a.retired = offset
+		e.roster.all(func(t *timeline) { t.seals.dropEra(a) })
+	}
+	for len(e.eras) > 1 && e.eras[0].retired < e.safe().offset {
+		e.eras = e.eras[1:]
+	}
+}
+
+// opensIn reports whether a window of an era is open.
+func (e *Engine) opensIn(a *era) bool {
+	for _, t := range e.roster.ordered {
+		for _, w := range t.windows {
+			if w.era == a {
+				return true
+			}
+		}
+	}
+	return false
+}

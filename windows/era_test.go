@@ -1,0 +1,179 @@
+package windows
+
+import (
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// configure appends a configuration record.
+func (p *partition) configure(at float64, from float64, next Config) Outcome {
+	return p.fold(at, Record{Configuration: &Configuration{next, instant(from)}})
+}
+
+// generation is the default configuration with a number and a change.
+func generation(n int32, change func(*Config)) Config {
+	return withConfig(func(c *Config) {
+		c.Generation = n
+		change(c)
+	})
+}
+
+func longer(c *Config) { c.Length = 25 * time.Second }
+
+func TestConfigurationRecords(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		from float64
+		next Config
+		want Reason
+	}{
+		{"ahead of all frames", 160.000001, generation(2, longer), ReasonConfigured},
+		{"where a frame may have been folded", 160, generation(2, longer), ReasonVoid},
+		{"of the generation in force", 300, generation(1, longer), ReasonVoid},
+		{"of no length", 300, generation(2, func(c *Config) { c.Length = 0 }), ReasonVoid},
+		{"of another tick interval", 300, generation(2, func(c *Config) { c.TickInterval++ }), ReasonVoid},
+		{"of another idle horizon", 300, generation(2, func(c *Config) { c.IdleHorizon *= 2 }), ReasonVoid},
+		{"of other slots", 300, generation(2, func(c *Config) { c.FrontierSlots++ }), ReasonVoid},
+		{"of other caps", 300, generation(9, func(c *Config) {
+			c.MaxTimelines, c.MaxAccumulators, c.MaxLayers = 1, 100, 3
+			c.MaxTimelineAccumulators = 3
+		}), ReasonConfigured},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPartition(t, generation(1, func(*Config) {}))
+			p.tick(100)
+			p.tick(40) // append times have stepped back; what counts is the greatest
+			o := p.configure(40, c.from, c.next)
+			p.must(Passed, c.want, o)
+			if o.Detail == "" {
+				t.Error("nothing is said about it")
+			}
+			want := p.engine.eras[0].cfg
+			if c.want == ReasonConfigured {
+				want = c.next
+			}
+			if got := p.engine.Config(); got != want {
+				t.Errorf("the configuration is %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// The first record of a log holds for all of it, also where the clock goes by
+// it; the same record again is void.
+func TestFirstConfiguration(t *testing.T) {
+	next := generation(1, func(c *Config) {
+		c.Length, c.IdleHorizon, c.TickInterval = 30*time.Second, 200*time.Second, 5*time.Second
+	})
+	p := newPartition(t, DefaultConfig())
+	p.must(Passed, ReasonConfigured, p.configure(0, 1e6, next))
+	p.must(Passed, ReasonVoid, p.configure(0, 1e6, next))
+	p.folded(p.append(0, sample{observed: 1}))
+	p.folded(p.append(60, sample{observed: 60}))
+	if r := p.rollups; len(r) != 2 || r[0].End-r[0].Start != 30e6 || r[0].Generation != 1 {
+		t.Errorf("the first window is %+v, want one of 30 s and generation 1", r)
+	}
+}
+
+// The old windows end at a seam, and the new ones begin there: none is cut, and
+// each goes by its own configuration.
+func TestWindowsAtASeam(t *testing.T) {
+	p := newPartition(t, generation(1, func(c *Config) { c.AllowedLateness = 5 * time.Second }))
+	p.folded(p.append(0, sample{observed: 1}))
+	p.must(Passed, ReasonConfigured, p.configure(1, 61.5, generation(2, func(c *Config) { c.Length, c.AllowedLateness = 25*time.Second, 0 })))
+	for s := 2; s <= 130; s++ {
+		p.folded(p.append(float64(s), sample{observed: float64(s)}))
+	}
+	var got [][3]int64
+	for _, r := range p.rollups {
+		if r.Group == oona.Health {
+			got = append(got, [3]int64{int64(r.Start-origin) / 1e6, int64(r.End-origin) / 1e6, int64(r.Generation)})
+		}
+	}
+	want := [][3]int64{{0, 10, 1}, {10, 20, 1}, {20, 30, 1}, {30, 40, 1}, {40, 50, 1}, {50, 60, 1}, {60, 70, 1}, {70, 95, 2}, {95, 120, 2}}
+	if len(got) != len(want) {
+		t.Fatalf("the windows are %v, want %v", got, want)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("window %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+}
+
+// A window whose configuration allows no lateness closes before an earlier one
+// that allows much.
+func TestLaterWindowClosesFirst(t *testing.T) {
+	p := newPartition(t, generation(1, func(c *Config) { c.AllowedLateness = 100 * time.Second }))
+	p.must(Passed, ReasonConfigured, p.configure(0, 1e6, generation(2, func(c *Config) { c.AllowedLateness = 100 * time.Second })))
+	p.must(Passed, ReasonConfigured, p.configure(0, 61, generation(3, func(c *Config) { c.AllowedLateness = 0 })))
+	p.folded(p.append(69, sample{observed: 69}))
+	p.folded(p.append(71, sample{observed: 71}))
+	p.folded(p.append(81, sample{observed: 81}))
+	p.wantClosed("run//layer@70")
+	p.must(Late, ReasonLate, p.append(81, sample{observed: 79}))
+	p.folded(p.append(81, sample{observed: 68}))
+	p.folded(p.append(171, sample{observed: 171}))
+	p.wantClosed("run//layer@60", "run//layer@80")
+}
+
+// A configuration goes out of reach when no frame can be of its time any more.
+// If append times then step back, its frames are stale; so they are after a
+// resume, wherever it begins.
+func TestRetiredConfiguration(t *testing.T) {
+	brief := func(c *Config) { c.MaxDelay, c.Length = 100*time.Second, 10*time.Second }
+	p := newPartition(t, generation(1, brief))
+	var log []Record
+	p.tick(0)
+	log = append(log, Record{})
+	step := func(at float64, r Record) Outcome {
+		r.Offset, r.AppendedAt = p.offset, instant(at)
+		log = append(log, r)
+		return p.fold(at, r)
+	}
+	old := func() Record { return sample{observed: 5, sequence: 1}.record(0) }
+	p.folded(step(0, old()))
+	p.must(Passed, ReasonConfigured, step(1, Record{Configuration: &Configuration{generation(2, brief), instant(62)}}))
+	for s := 2; s <= 90; s++ {
+		step(float64(s), Record{})
+	}
+	holds := sample{run: "other", observed: 85, sequence: 2}.record(0)
+	p.folded(step(90, holds)) // an open window: a replay begins here
+	p.must(Duplicate, ReasonDuplicate, step(90, holds))
+	late := sample{run: "new", observed: 5, sequence: 3}.record(0)
+	p.folded(step(91, late)) // of the first configuration
+	for s := 92; s <= 172; s++ {
+		step(float64(s), sample{run: "other", observed: 86, sequence: int64(s)}.record(0))
+	}
+	if got := len(p.engine.eras); got != 2 || p.engine.eras[0].retired != never {
+		t.Fatalf("%d configurations are known, the first retired at %d", got, p.engine.eras[0].retired)
+	}
+	step(231, Record{}) // 70 + 100 + 60 and more
+	if p.engine.eras[0].retired != p.offset-1 {
+		t.Fatalf("the first is retired at %d, want %d", p.engine.eras[0].retired, p.offset-1)
+	}
+	commit := mustCommit(t, p.engine)
+	p.must(Quarantined, ReasonStale, step(20, late))
+
+	e, err := Resume(DefaultConfig(), testCatalogue, commit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o Outcome
+	for _, r := range log {
+		if r.Offset >= commit.Offset {
+			o = e.Fold(r, func(r *oona.Rollup) {})
+		}
+	}
+	if o.Verdict != Quarantined || o.Reason != ReasonStale {
+		t.Errorf("after a resume the frame is %+v, want it quarantined as stale", o)
+	}
+	if got, want := mustCommit(t, e), mustCommit(t, p.engine); got != want {
+		t.Errorf("after a resume the commit is %+v, want %+v", got, want)
+	}
+	if got := e.OpenWindows(); got != p.engine.OpenWindows() || got == 0 {
+		t.Errorf("after a resume %d windows are open, want %d", got, p.engine.OpenWindows())
+	}
+}

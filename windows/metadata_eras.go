@@ -1,0 +1,142 @@
+package windows
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"time"
+)
+
+// What is said of an era besides its configuration.
+const (
+	eraHasFrom = 1 << iota
+	eraHasRecord
+	eraIsRetired
+)
+
+// appendEras appends how many eras there are, and for each what is said of it,
+// and which fields of its configuration differ from the one before (from zero,
+// the first), and these.
+func appendEras(b []byte, s *snapshot) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.eras)))
+	before := Config{}
+	for _, a := range s.eras {
+		flags := bit(a.from != unset)*eraHasFrom | bit(a.record != unknown)*eraHasRecord | bit(a.retired != never)*eraIsRetired
+		b = binary.AppendUvarint(b, flags)
+		if flags&eraHasFrom != 0 {
+			b = appendFrom(b, s.greatestStamp, a.from)
+		}
+		if flags&eraHasRecord != 0 {
+			b = binary.AppendUvarint(b, uint64(a.record-s.safe.offset))
+		}
+		if flags&eraIsRetired != 0 {
+			b = binary.AppendUvarint(b, uint64(a.retired-s.safe.offset))
+		}
+		b = appendConfig(b, &before, &a.cfg)
+		before = a.cfg
+	}
+	return b
+}
+
+// appendConfig appends a bit for each field, set where c differs from before,
+// and the fields that do.
+func appendConfig(b []byte, before, c *Config) []byte {
+	changed := uint64(0)
+	var values []byte
+	old := configFields(before)
+	for i, v := range configFields(c) {
+		if v != old[i] {
+			changed |= 1 << i
+			values = binary.AppendUvarint(values, v)
+		}
+	}
+	return append(binary.AppendUvarint(b, changed), values...)
+}
+
+// configFields are the fields in the order of version 1: durations in
+// microseconds.
+func configFields(c *Config) [16]uint64 {
+	var fields [16]uint64
+	for i, d := range configDurations(c) {
+		fields[i] = uint64(d.Microseconds())
+	}
+	for i, n := range configNumbers(c) {
+		fields[configDurationCount+i] = uint64(*n)
+	}
+	fields[15] = uint64(c.Generation)
+	return fields
+}
+
+const configDurationCount = 7
+
+func configDurations(c *Config) [configDurationCount]*time.Duration {
+	return [...]*time.Duration{&c.Length, &c.OutOfOrderness, &c.AllowedLateness, &c.TickInterval, &c.IdleHorizon, &c.MaxSkew, &c.MaxDelay}
+}
+
+func configNumbers(c *Config) [8]*int {
+	return [...]*int{&c.MaxTimelines, &c.MaxAccumulators, &c.MaxTimelineAccumulators, &c.MaxLayers, &c.MaxMetrics, &c.MaxSeeds, &c.FrontierSlots, &c.WorstSeeds}
+}
+
+// eras reads what appendEras wrote.
+func (r *metadataReader) eras(s *snapshot) {
+	n := r.number(MaxMetadata)
+	if n == 0 {
+		r.fail(errors.New("there is no configuration"))
+	}
+	cfg := Config{}
+	within := uint64(s.processedTo - s.safe.offset)
+	for ; n > 0 && r.err == nil; n-- {
+		flags := r.number(eraHasFrom | eraHasRecord | eraIsRetired)
+		from, record, retired := unset, unknown, never
+		if flags&eraHasFrom != 0 {
+			from = r.after(s.greatestStamp)
+		}
+		if flags&eraHasRecord != 0 {
+			record = s.safe.offset + int64(r.number(within))
+		}
+		if flags&eraIsRetired != 0 {
+			retired = s.safe.offset + int64(r.number(within))
+		}
+		r.config(&cfg)
+		if r.err == nil {
+			r.err = cfg.Validate()
+		}
+		if r.err != nil {
+			return
+		}
+		a := newEra(cfg, from, record)
+		a.retired = retired
+		if len(s.eras) > 0 && !a.follows(s.eras.last()) || retired != never && n == 1 {
+			r.fail(errors.New("configurations are not in order"))
+		}
+		s.eras = append(s.eras, a)
+	}
+}
+
+// follows reports whether a may come after b.
+func (a *era) follows(b *era) bool {
+	return a.from > b.from && a.record >= b.record && a.retired >= b.retired
+}
+
+// config changes c.
+func (r *metadataReader) config(c *Config) {
+	fields := configFields(c)
+	changed := r.number(1<<len(fields) - 1)
+	for i := range fields {
+		if changed>>i&1 == 0 {
+			continue
+		}
+		if i < configDurationCount {
+			fields[i] = r.number(math.MaxInt64 / 1000)
+		} else {
+			fields[i] = r.number(math.MaxInt32)
+		}
+	}
+	for i, d := range configDurations(c) {
+		*d = time.Duration(fields[i]) * time.Microsecond
+	}
+	for i, n := range configNumbers(c) {
+		*n = int(fields[configDurationCount+i])
+	}
+	c.Generation = int32(fields[15])
+}
