@@ -16,6 +16,7 @@ SEEDS     ?= 100000
 SEED      ?= 0
 ARGS      ?=
 KAFKA     ?=
+ROW       ?=
 
 GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -92,6 +93,10 @@ fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
 .PHONY: simulate
 simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED=0 on, on all cores
 	$(GO) test -count=1 -timeout 0 -v -run '^TestSchedules$$' ./internal/simulate -schedules=$(SEEDS) -seed=$(SEED)
+
+.PHONY: scenarios
+scenarios: ## the real binaries on three real brokers, with faults; half an hour (ROW=row03)
+	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestScenario/$(ROW)' $(TESTARGS) .
 
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")

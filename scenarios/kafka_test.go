@@ -1,0 +1,338 @@
+package scenarios
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/localkafka"
+)
+
+// cluster is the three brokers, and what is asked of them past the product.
+type cluster struct {
+	*localkafka.Cluster
+	options localkafka.Options
+}
+
+// recover starts what was killed, and waits until all brokers are ready.
+func (c *cluster) recover(t *testing.T, ctx context.Context) {
+	t.Helper()
+	brokers, err := localkafka.Start(ctx, c.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Cluster = brokers
+}
+
+// signal sends a signal to a broker's process.
+func (c *cluster) signal(t *testing.T, id int, s syscall.Signal) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(c.options.Dir, "cluster.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct {
+		Nodes []struct{ ID, PID int }
+	}
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range state.Nodes {
+		if n.ID == id && n.PID > 1 {
+			if err := syscall.Kill(n.PID, s); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("broker %d does not run", id)
+}
+
+func (c *cluster) client(t *testing.T, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(c.Addrs()...), kgo.MetadataMinAge(250*time.Millisecond))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// extents returns the first offset of each partition that a topic still holds
+// and the one after its last.
+func (c *cluster) extents(t *testing.T, ctx context.Context, topic string) (first, end map[int32]int64) {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	partitions := c.describe(t, ctx, client, topic).Partitions
+	offsets := func(timestamp int64) map[int32]int64 {
+		request := kmsg.NewPtrListOffsetsRequest()
+		request.ReplicaID = -1
+		asked := kmsg.NewListOffsetsRequestTopic()
+		asked.Topic = topic
+		for _, p := range partitions {
+			one := kmsg.NewListOffsetsRequestTopicPartition()
+			one.Partition, one.Timestamp = p.Partition, timestamp
+			asked.Partitions = append(asked.Partitions, one)
+		}
+		request.Topics = append(request.Topics, asked)
+		response, err := request.RequestWith(ctx, client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := make(map[int32]int64)
+		for _, topic := range response.Topics {
+			for _, p := range topic.Partitions {
+				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+					t.Fatalf("offsets of %s/%d: %v", topic.Topic, p.Partition, err)
+				}
+				found[p.Partition] = p.Offset
+			}
+		}
+		if len(found) != len(partitions) {
+			t.Fatalf("%d of %d partitions of %s have offsets", len(found), len(partitions), topic)
+		}
+		return found
+	}
+	return offsets(-2), offsets(-1)
+}
+
+func (c *cluster) describe(t *testing.T, ctx context.Context, client *kgo.Client, topic string) kmsg.MetadataResponseTopic {
+	t.Helper()
+	request := kmsg.NewPtrMetadataRequest()
+	asked := kmsg.NewMetadataRequestTopic()
+	asked.Topic = &topic
+	request.Topics = append(request.Topics, asked)
+	response, err := request.RequestWith(ctx, client)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("describe %s: %v", topic, err)
+	}
+	return response.Topics[0]
+}
+
+// logRecord is a record as it lies in its partition.
+type logRecord struct {
+	partition int32
+	offset    int64
+	appended  oona.Micros
+	headers   map[string]string
+	value     []byte
+}
+
+// dump reads a topic from its beginning to its end, each partition in order.
+func (c *cluster) dump(t *testing.T, ctx context.Context, topic string) map[int32][]logRecord {
+	t.Helper()
+	first, end := c.extents(t, ctx, topic)
+	from := make(map[int32]kgo.Offset)
+	left := int64(0)
+	for p, offset := range first {
+		if offset < end[p] {
+			from[p] = kgo.NewOffset().At(offset)
+			left += end[p] - offset
+		}
+	}
+	records := make(map[int32][]logRecord)
+	if left == 0 {
+		return records
+	}
+	client := c.client(t, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
+	defer client.Close()
+	for left > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("%d records of %s were not read: %v", left, topic, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			headers := make(map[string]string)
+			for _, h := range r.Headers {
+				headers[h.Key] = string(h.Value)
+			}
+			records[r.Partition] = append(records[r.Partition], logRecord{r.Partition, r.Offset, oona.MicrosOf(r.Timestamp), headers, r.Value})
+			left--
+		})
+	}
+	return records
+}
+
+// write appends records to a topic, past ingest.
+func (c *cluster) write(t *testing.T, ctx context.Context, topic string, values ...[]byte) {
+	t.Helper()
+	client := c.client(t, kgo.RequiredAcks(kgo.AllISRAcks()))
+	defer client.Close()
+	var records []*kgo.Record
+	for i, value := range values {
+		records = append(records, &kgo.Record{Topic: topic, Key: fmt.Append(nil, i), Value: value})
+	}
+	if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leader returns the broker that leads a partition.
+func (c *cluster) leader(t *testing.T, ctx context.Context, topic string, partition int32) int {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	for _, p := range c.describe(t, ctx, client, topic).Partitions {
+		if p.Partition == partition {
+			return int(p.Leader)
+		}
+	}
+	t.Fatalf("%s has no partition %d", topic, partition)
+	return 0
+}
+
+// coordinator returns the broker that coordinates a group.
+func (c *cluster) coordinator(t *testing.T, ctx context.Context, group string) int {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	request := kmsg.NewPtrFindCoordinatorRequest()
+	request.CoordinatorKey = group
+	request.CoordinatorKeys = []string{group}
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, code := response.NodeID, response.ErrorCode
+	if len(response.Coordinators) > 0 {
+		id, code = response.Coordinators[0].NodeID, response.Coordinators[0].ErrorCode
+	}
+	if err := kerr.ErrorForCode(code); err != nil {
+		t.Fatal(err)
+	}
+	return int(id)
+}
+
+// committed returns the offsets that a group has committed.
+func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]int64 {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	asked := kmsg.NewOffsetFetchRequestTopic()
+	asked.Topic = topic
+	asked8 := kmsg.NewOffsetFetchRequestGroupTopic()
+	asked8.Topic = topic
+	for p := range partitions {
+		asked.Partitions = append(asked.Partitions, p)
+		asked8.Partitions = append(asked8.Partitions, p)
+	}
+	request := kmsg.NewPtrOffsetFetchRequest()
+	request.Group, request.Topics = group, []kmsg.OffsetFetchRequestTopic{asked}
+	one := kmsg.NewOffsetFetchRequestGroup()
+	one.Group, one.Topics = group, []kmsg.OffsetFetchRequestGroupTopic{asked8}
+	request.Groups = append(request.Groups, one)
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offsets := make(map[int32]int64)
+	for _, topic := range response.Topics {
+		for _, p := range topic.Partitions {
+			offsets[p.Partition] = p.Offset
+		}
+	}
+	for _, group := range response.Groups {
+		for _, topic := range group.Topics {
+			for _, p := range topic.Partitions {
+				offsets[p.Partition] = p.Offset
+			}
+		}
+	}
+	return offsets
+}
+
+// deleteRecords moves the beginning of a partition's log, as retention does.
+func (c *cluster) deleteRecords(t *testing.T, ctx context.Context, topic string, before map[int32]int64) {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	request := kmsg.NewPtrDeleteRecordsRequest()
+	request.TimeoutMillis = 10_000
+	asked := kmsg.NewDeleteRecordsRequestTopic()
+	asked.Topic = topic
+	for p, offset := range before {
+		one := kmsg.NewDeleteRecordsRequestTopicPartition()
+		one.Partition, one.Offset = p, offset
+		asked.Partitions = append(asked.Partitions, one)
+	}
+	request.Topics = append(request.Topics, asked)
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range response.Topics {
+		for _, p := range topic.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				t.Fatalf("delete records of %s/%d: %v", topic.Topic, p.Partition, err)
+			}
+		}
+	}
+}
+
+// deleteGroup loses a group's offsets. Its members must have gone.
+func (c *cluster) deleteGroup(t *testing.T, ctx context.Context, group string) {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	for {
+		request := kmsg.NewPtrDeleteGroupsRequest()
+		request.Groups = []string{group}
+		response, err := request.RequestWith(ctx, client)
+		if err == nil {
+			err = kerr.ErrorForCode(response.Groups[0].ErrorCode)
+		}
+		if err == nil {
+			return
+		}
+		if err != kerr.NonEmptyGroup { // one that was killed is a member until its session ends
+			t.Fatalf("delete the group: %v", err)
+		}
+		if !sleep(ctx, 250*time.Millisecond) {
+			t.Fatal("the group did not become empty")
+		}
+	}
+}
+
+// addPartitions makes a topic wider.
+func (c *cluster) addPartitions(t *testing.T, ctx context.Context, topic string, count int32) {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	request := kmsg.NewPtrCreatePartitionsRequest()
+	request.TimeoutMillis = 10_000
+	asked := kmsg.NewCreatePartitionsRequestTopic()
+	asked.Topic, asked.Count = topic, count
+	request.Topics = append(request.Topics, asked)
+	response, err := request.RequestWith(ctx, client)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("add partitions: %v", err)
+	}
+}
+
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

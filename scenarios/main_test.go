@@ -1,0 +1,100 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/localkafka"
+)
+
+var (
+	clusterDir = flag.String("cluster", "", "`directory` of a cluster that is kept from one run to the next; empty: one that ends with the tests")
+	port       = flag.Int("port", 29192, "`port` of the first broker; five more follow. Below the ports that clients are given, or one might take a dead broker's")
+)
+
+// kafka and binaries are what all scenarios share.
+var (
+	kafka    *cluster
+	binaries map[string]string // path by name
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	status, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "scenarios:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func run(m *testing.M) (status int, err error) {
+	if list := flag.Lookup("test.list"); list != nil && list.Value.String() != "" {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "oona-scenarios-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if binaries, err = build(dir, "ingest", "aggregate"); err != nil {
+		return 1, err
+	}
+	options := localkafka.Options{Dir: *clusterDir, Port: *port, Detach: *clusterDir != ""}
+	if !options.Detach {
+		options.Dir = filepath.Join(dir, "kafka")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the first time, Kafka is fetched
+	defer cancel()
+	brokers, err := localkafka.Start(ctx, options)
+	if err != nil {
+		return 1, err
+	}
+	kafka = &cluster{Cluster: brokers, options: options}
+	if !options.Detach {
+		defer func() { err = errors.Join(err, kafka.Stop()) }()
+	}
+	return m.Run(), nil
+}
+
+// build compiles commands of the module above.
+func build(dir string, names ...string) (map[string]string, error) {
+	paths := make(map[string]string)
+	args := []string{"build", "-o", dir}
+	for _, name := range names {
+		args = append(args, "./cmd/"+name)
+		paths[name] = filepath.Join(dir, name)
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return paths, nil
+}
+
+// TestScenario plays the rows of the fault matrix, one at a time. A row is
+// chosen with -run TestScenario/row03.
+func TestScenario(t *testing.T) {
+	for _, s := range []struct {
+		name string
+		play func(*world)
+	}{
+		{"row01_killed_between_publish_and_commit", killedBeforeCommit},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			began := time.Now()
+			w := newWorld(t)
+			s.play(w)
+			t.Logf("%s in %s", strings.Join(w.figures, ", "), time.Since(began).Round(time.Second))
+		})
+	}
+}

@@ -1,0 +1,256 @@
+package scenarios
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is a running binary whose log is kept.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended and all of its log was read
+	err  error         // how it ended; once done
+
+	mu    sync.Mutex
+	lines []line
+	admin string // URL of its admin server
+}
+
+// line is one of a process's log, as JSON or, as that is not, in msg.
+type line map[string]any
+
+func launch(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	p := &process{name: name, cmd: exec.Command(binaries[name], args...), done: make(chan struct{})}
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		scanner := bufio.NewScanner(stderr)
+		scanner.Buffer(nil, 1<<20)
+		for scanner.Scan() {
+			var l line
+			if json.Unmarshal(scanner.Bytes(), &l) != nil {
+				l = line{"msg": scanner.Text()}
+			}
+			p.mu.Lock()
+			p.lines = append(p.lines, l)
+			p.mu.Unlock()
+		}
+		p.err = p.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		if p.ended() {
+			return
+		}
+		_ = p.cmd.Process.Kill() // the scenario has failed before it ended the process
+		<-p.done
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s (process %d) said:\n%s", p.name, p.cmd.Process.Pid, p.said())
+		}
+	})
+	return p
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// said is the end of the log, as text.
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var text strings.Builder
+	for _, l := range p.lines[max(0, len(p.lines)-25):] {
+		fmt.Fprintln(&text, map[string]any(l))
+	}
+	return text.String()
+}
+
+// logged returns the lines with a message so far.
+func (p *process) logged(msg string) (found []line) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines {
+		if l["msg"] == msg {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+// address is where a server listens, as a log line says; "" where it ended
+// before it did.
+func (p *process) address(msg string) string {
+	for {
+		ended := p.ended()
+		if found := p.logged(msg); len(found) > 0 {
+			return fmt.Sprint(found[0]["address"])
+		}
+		if ended {
+			return ""
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+var errEnded = errors.New("the process has ended")
+
+// get asks the admin server. It returns an error while the process hangs or is
+// gone.
+func (p *process) get(path string) (status int, body []byte, err error) {
+	p.mu.Lock()
+	admin := p.admin
+	p.mu.Unlock()
+	if admin == "" {
+		admin = p.address("admin server listens")
+		if admin == "" {
+			return 0, nil, errEnded
+		}
+		p.mu.Lock()
+		p.admin = admin
+		p.mu.Unlock()
+	}
+	client := http.Client{Timeout: 2 * time.Second}
+	response, err := client.Get("http://" + admin + path)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	var all bytes.Buffer
+	_, err = all.ReadFrom(response.Body)
+	return response.StatusCode, all.Bytes(), err
+}
+
+func (p *process) ready() bool {
+	status, _, err := p.get("/readyz")
+	return err == nil && status == http.StatusOK
+}
+
+func (p *process) awaitReady(t *testing.T, ctx context.Context) {
+	t.Helper()
+	for !p.ready() {
+		if p.ended() {
+			t.Fatalf("%s ended before it was ready: %v\n%s", p.name, p.err, p.said())
+		}
+		if !sleep(ctx, 50*time.Millisecond) {
+			_, body, err := p.get("/readyz")
+			t.Fatalf("%s did not become ready: %s %v", p.name, body, err)
+		}
+	}
+}
+
+// metrics are the sums of a process's metrics over their labels, and, by
+// name and label as Prometheus writes them, each by itself. Nil where the
+// process does not answer.
+func (p *process) metrics() map[string]float64 {
+	_, body, err := p.get("/metrics")
+	if err != nil {
+		return nil
+	}
+	sums := make(map[string]float64)
+	for text := range strings.Lines(string(body)) {
+		series, value, found := strings.Cut(strings.TrimSpace(text), " ")
+		if strings.HasPrefix(text, "#") || !found {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			continue // a label with a space: none of ours
+		}
+		name, labels, _ := strings.Cut(series, "{")
+		sums[name] += v
+		if labels != "" {
+			sums[series] += v
+		}
+	}
+	return sums
+}
+
+func (p *process) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("signal %s: %v", p.name, err)
+	}
+}
+
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	p.signal(t, syscall.SIGKILL)
+	<-p.done
+}
+
+// terminate ends a process cleanly.
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
+	p.signal(t, syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(60 * time.Second):
+		t.Fatalf("%s does not end", p.name)
+	}
+	if p.err != nil {
+		t.Errorf("%s ended with %v after SIGTERM", p.name, p.err)
+	}
+}
+
+// refuses waits for the process to end by itself, and returns what it said.
+func (p *process) refuses(t *testing.T, within time.Duration) string {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(within):
+		t.Fatalf("%s goes on:\n%s", p.name, p.said())
+	}
+	if status := p.cmd.ProcessState.ExitCode(); status <= 0 {
+		t.Errorf("%s ended with status %d", p.name, status)
+	}
+	return p.said()
+}
+
+// peakMemory is the most that the process has had resident, in bytes.
+func (p *process) peakMemory(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(string(text)) {
+		if value, found := strings.CutPrefix(l, "VmHWM:"); found {
+			kib, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	t.Fatal("the system does not say what memory a process has")
+	return 0
+}

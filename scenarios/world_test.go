@@ -1,0 +1,210 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// limit is how long a scenario may take.
+const limit = 5 * time.Minute
+
+const partitions = 3
+
+// world is what a scenario has to itself: topics, a group, workers and clients.
+type world struct {
+	*testing.T
+	ctx     context.Context
+	prefix  string // of topics; the group's name too
+	topics  oona.Topics
+	windows windows.Config
+	ledger  *ledger
+	foreign bool // records are written past ingest: the ledger does not know all
+
+	ingest  *process
+	workers []*process // aggregators that run
+	started int        // aggregators, ever
+
+	// figures are what a scenario says of itself, in one line.
+	figures []string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	w := &world{T: t, ctx: ctx, ledger: newLedger(), windows: windows.DefaultConfig()}
+	w.windows.Length = time.Second
+	w.windows.OutOfOrderness = 100 * time.Millisecond
+	w.windows.AllowedLateness = 250 * time.Millisecond
+	w.windows.TickInterval = 125 * time.Millisecond
+	w.windows.IdleHorizon = 2 * time.Second
+	w.renew()
+	return w
+}
+
+// renew gives the world fresh topics and a fresh group.
+func (w *world) renew() {
+	w.Helper()
+	w.prefix = fmt.Sprintf("scenario-%d", time.Now().UnixNano())
+	topics, err := oona.NewTopics(w.prefix)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.topics = topics
+	if _, err := bus.ApplyTopics(w.ctx, w.bus(), topics.Specs(partitions)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) bus() bus.Config { return bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"} }
+
+func (w *world) figure(format string, args ...any) {
+	w.figures = append(w.figures, fmt.Sprintf(format, args...))
+}
+
+// await waits for a condition.
+func (w *world) await(what string, met func() bool) {
+	w.Helper()
+	for !met() {
+		if !sleep(w.ctx, 20*time.Millisecond) {
+			w.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func (w *world) pause(d time.Duration) {
+	w.Helper()
+	if !sleep(w.ctx, d) {
+		w.Fatal("the scenario takes too long")
+	}
+}
+
+func (w *world) common() []string {
+	return []string{"--brokers", kafka.String(), "--prefix", w.prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
+}
+
+// startIngest starts ingest and waits until it takes frames.
+func (w *world) startIngest() {
+	w.Helper()
+	w.ingest = launch(w.T, "ingest", append(w.common(), "--listen", "127.0.0.1:0")...)
+	w.ingest.awaitReady(w.T, w.ctx)
+}
+
+func (w *world) url() string { return "http://" + w.ingest.address("ingest takes frames") }
+
+// launchWorker starts an aggregator, which shares the partitions with those that
+// run.
+func (w *world) launchWorker(more ...string) *process {
+	w.Helper()
+	w.started++
+	c := &w.windows
+	args := append(w.common(), "--group", w.prefix, "--worker", fmt.Sprintf("w%d", w.started),
+		"--window-length", c.Length.String(), "--out-of-orderness", c.OutOfOrderness.String(), "--allowed-lateness", c.AllowedLateness.String(),
+		"--tick-interval", c.TickInterval.String(), "--idle-horizon", c.IdleHorizon.String(), "--max-skew", c.MaxSkew.String(), "--max-delay", c.MaxDelay.String(),
+		"--max-accumulators", fmt.Sprint(c.MaxAccumulators), "--max-timeline-accumulators", fmt.Sprint(c.MaxTimelineAccumulators), "--max-layers", fmt.Sprint(c.MaxLayers))
+	p := launch(w.T, "aggregate", append(args, more...)...)
+	w.workers = append(w.workers, p)
+	return p
+}
+
+// startWorker starts an aggregator and waits until it has caught up.
+func (w *world) startWorker(more ...string) *process {
+	w.Helper()
+	p := w.launchWorker(more...)
+	p.awaitReady(w.T, w.ctx)
+	return p
+}
+
+// gone notes that a worker runs no more.
+func (w *world) gone(p *process) {
+	for i := range w.workers {
+		if w.workers[i] == p {
+			w.workers = append(w.workers[:i], w.workers[i+1:]...)
+			return
+		}
+	}
+}
+
+func (w *world) killWorker(p *process) {
+	w.Helper()
+	p.kill(w.T)
+	w.gone(p)
+}
+
+func (w *world) terminateWorker(p *process) {
+	w.Helper()
+	p.terminate(w.T)
+	w.gone(p)
+}
+
+// train lets trainers play; finish stops them and returns when all that they
+// have sent is acknowledged.
+func (w *world) train(trainers ...trainer) (finish func()) {
+	stop := make(chan struct{})
+	var playing sync.WaitGroup
+	for _, tr := range trainers {
+		playing.Go(func() { tr.play(w.ctx, w.ledger, stop) })
+	}
+	return sync.OnceFunc(func() {
+		close(stop)
+		playing.Wait()
+	})
+}
+
+// pair is a run of two producers.
+func (w *world) pair(run oona.RunID, rate float64) []trainer {
+	tr := trainer{url: w.url(), run: run, layers: 6, seeds: 8, rate: rate / 2}
+	other := tr
+	tr.producer, other.producer = "one", "two"
+	return []trainer{tr, other}
+}
+
+// settle waits until every window is closed and everything that was read is
+// published.
+func (w *world) settle() {
+	w.Helper()
+	_, before := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
+	still := time.Now()
+	state := ""
+	for {
+		quiet := true
+		state = ""
+		for _, p := range w.workers {
+			m := p.metrics()
+			ready := p.ready() || m["oona_aggregate_claims_total"] == 0 // one that has been given no partition
+			if m == nil || !ready || m["oona_aggregate_open_windows"]+m["oona_aggregate_lag_records"]+m["oona_aggregate_pending_messages"] > 0 {
+				quiet = false
+				state += fmt.Sprintf(" [ready %t, open %v, lag %v, pending %v]", ready, m["oona_aggregate_open_windows"], m["oona_aggregate_lag_records"], m["oona_aggregate_pending_messages"])
+			}
+		}
+		_, now := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
+		if !quiet || !maps.Equal(before, now) {
+			before, still = now, time.Now()
+		}
+		if time.Since(still) > 2500*time.Millisecond { // marks of the log's end are told once a second
+			return
+		}
+		if !sleep(w.ctx, 250*time.Millisecond) {
+			w.Fatalf("the workers did not settle: %s", strings.TrimSpace(state))
+		}
+	}
+}
+
+// stop settles, and ends all workers cleanly.
+func (w *world) stop() {
+	w.Helper()
+	w.settle()
+	for len(w.workers) > 0 {
+		w.terminateWorker(w.workers[0])
+	}
+	w.ingest.terminate(w.T)
+}
