@@ -48,11 +48,13 @@ func (e *Engine) Commit() (Commit, error) {
 }
 
 // Resume returns an engine that goes on from a commit. It is to be given the
-// log's records from the commit's offset on: those that had been processed by
-// then are Replayed, and from there on outcomes and rollups are those of the
-// engine that made the commit. That goes on with its own configurations, which
-// the commit holds: cfg, which New would be given, does not change them. See
-// Config. The error wraps ErrCommit where the commit is not sound, and is that
+// log's records from the commit's offset on, none left out: those that had been
+// processed by then are Replayed, and from there on outcomes and rollups are
+// those of the engine that made the commit. Whether the log still has them is
+// for the caller to know: an engine cannot tell a gap from what was never there.
+//
+// It goes on with the configurations that the commit holds: cfg, which New would
+// be given, does not change them. See Config. The error wraps ErrCommit where the commit is not sound, and is that
 // of New where cfg is not.
 func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {

@@ -147,6 +147,9 @@ func TestRetiredConfiguration(t *testing.T) {
 	for s := 92; s <= 172; s++ {
 		step(float64(s), sample{run: "other", observed: 86, sequence: int64(s)}.record(0))
 	}
+	// It holds the watermark, and is of a time whose configuration will be out
+	// of reach when the frontier still goes by it.
+	p.must(Late, ReasonLate, step(165, sample{run: "other", producer: "slow", observed: 65, sequence: 4}.record(0)))
 	if got := len(p.engine.eras); got != 2 || p.engine.eras[0].retired != never {
 		t.Fatalf("%d configurations are known, the first retired at %d", got, p.engine.eras[0].retired)
 	}
@@ -156,6 +159,10 @@ func TestRetiredConfiguration(t *testing.T) {
 	}
 	commit := mustCommit(t, p.engine)
 	p.must(Quarantined, ReasonStale, step(20, late))
+	p.folded(step(231, sample{run: "other", observed: 230, sequence: 5}.record(0)))
+	if got := p.engine.Stats().OldestEnd; got != instant(90) {
+		t.Fatalf("the oldest open window ends at %d: the slow producer does not hold the watermark", got)
+	}
 
 	e, err := Resume(DefaultConfig(), testCatalogue, commit)
 	if err != nil {
@@ -163,8 +170,11 @@ func TestRetiredConfiguration(t *testing.T) {
 	}
 	var o Outcome
 	for _, r := range log {
-		if r.Offset >= commit.Offset {
-			o = e.Fold(r, func(r *oona.Rollup) {})
+		if r.Offset < commit.Offset {
+			continue
+		}
+		if got := e.Fold(r, func(r *oona.Rollup) {}); r.Offset == p.offset-2 {
+			o = got
 		}
 	}
 	if o.Verdict != Quarantined || o.Reason != ReasonStale {

@@ -172,11 +172,6 @@ var omissions = []omission{
 			a.record = unknown
 		}
 	}},
-	{"configurations that replay comes by", func(_ *Engine, s *snapshot) {
-		for s.eras[0].retired != never {
-			s.eras = s.eras[1:]
-		}
-	}},
 	{"quiet timelines", func(e *Engine, s *snapshot) {
 		var kept []frozen
 		for _, f := range s.timelines {

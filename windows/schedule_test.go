@@ -14,15 +14,16 @@ import (
 // or on another; repeats, conflicts, reordering; append clocks that step;
 // outages; frames of impossible times; and values of every kind.
 type schedule struct {
-	rng       *rand.Rand
-	cfg       Config
-	now       oona.Micros // true time
-	skew      oona.Micros // of the leader's clock
-	producers []*testProducer
-	log       []Record
-	last      Config   // that a record made or tried to
-	delayed   []Record // sent, and to arrive later
-	sent      []Record
+	rng          *rand.Rand
+	cfg          Config
+	now          oona.Micros // true time
+	skew         oona.Micros // of the leader's clock
+	producers    []*testProducer
+	log          []Record
+	last         Config   // that a record made or tried to
+	longestDelay int      // milliseconds
+	delayed      []Record // sent, and to arrive later
+	sent         []Record
 }
 
 type testProducer struct {
@@ -41,15 +42,16 @@ func newSchedule(seed uint64) *schedule {
 	ms := func(least, most int) time.Duration {
 		return time.Duration(least+rng.IntN(most-least+1)) * time.Millisecond
 	}
+	longestDelay := []int{4000, 60_000}[rng.IntN(2)] // brief: timelines and configurations are soon forgotten
 	cfg := Config{
 		Length: ms(700, 4000), OutOfOrderness: ms(0, 900), AllowedLateness: ms(0, 2500),
-		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(1000, []int{4000, 60_000}[rng.IntN(2)]),
+		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(1000, longestDelay),
 		MaxTimelines: 2 + rng.IntN(5), MaxLayers: 1 + rng.IntN(4), MaxMetrics: 2 + rng.IntN(4), MaxSeeds: 6 + rng.IntN(12),
 		MaxAccumulators: 4 + rng.IntN(24), MaxTimelineAccumulators: 2 + rng.IntN(12),
 		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)),
 	}
 	cfg.IdleHorizon = 2*cfg.TickInterval + ms(1, 6000)
-	s := &schedule{rng: rng, cfg: cfg, last: cfg, now: 1_700_000_000_000_000}
+	s := &schedule{rng: rng, cfg: cfg, last: cfg, longestDelay: longestDelay, now: 1_700_000_000_000_000}
 	if rng.IntN(4) == 0 {
 		s.now = -s.now // before 1970
 	}
@@ -70,6 +72,9 @@ func newSchedule(seed uint64) *schedule {
 // make runs the schedule for about n records, and then lets the partition fall
 // silent until all windows have closed.
 func (s *schedule) make(n int) []Record {
+	if s.rng.IntN(3) == 0 {
+		s.configure()
+	}
 	for len(s.log) < n {
 		s.passTime()
 		s.arrive()
@@ -90,7 +95,7 @@ func (s *schedule) make(n int) []Record {
 			s.produce(s.producers[s.rng.IntN(len(s.producers))])
 		}
 	}
-	for quiet := time.Duration(0); quiet <= s.cfg.IdleHorizon/4*5+s.cfg.TickInterval; quiet += s.cfg.TickInterval {
+	for quiet := time.Duration(0); quiet <= s.cfg.IdleHorizon/4*5+2*s.cfg.TickInterval; quiet += s.cfg.TickInterval {
 		s.now += oona.Micros(s.cfg.TickInterval.Microseconds())
 		s.append(Record{})
 	}
@@ -239,12 +244,12 @@ func (s *schedule) configure() {
 	next := s.last
 	next.Generation += int32(min(rng.IntN(8), 1))
 	next.Length, next.OutOfOrderness, next.AllowedLateness = ms(700, 4000), ms(0, 900), ms(0, 2500)
-	next.MaxSkew, next.MaxDelay = ms(500, 3500), ms(1000, []int{4000, 60_000}[rng.IntN(2)])
+	next.MaxSkew, next.MaxDelay = ms(500, 3500), ms(1000, s.longestDelay)
 	next.MaxTimelines, next.MaxLayers, next.MaxMetrics, next.MaxSeeds = 1+rng.IntN(6), 1+rng.IntN(4), 2+rng.IntN(4), 6+rng.IntN(12)
 	next.MaxAccumulators, next.MaxTimelineAccumulators, next.WorstSeeds = 4+rng.IntN(24), 2+rng.IntN(12), rng.IntN(5)
 	switch rng.IntN(12) {
 	case 0:
-		next.TickInterval++
+		next.TickInterval += time.Microsecond
 	case 1:
 		next.MaxSeeds = 0
 	}
@@ -257,6 +262,9 @@ func (s *schedule) configure() {
 	}
 	s.append(Record{Configuration: &Configuration{next, from}})
 	s.last.Generation = next.Generation
+	if len(s.log) == 1 && next.Validate() == nil {
+		s.last = next
+	}
 }
 
 // repeat sends a frame again, perhaps by another path.
