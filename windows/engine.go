@@ -87,18 +87,15 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 		return Outcome{Verdict: Replayed}
 	}
 	out := emission{trigger: oona.Trigger{Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
-	if tick {
+	passed := Outcome{Verdict: Passed}
+	if r.Configuration != nil {
+		passed = e.configure(&r)
+	}
+	if tick || passed.Reason == ReasonConfigured { // the out-of-orderness may be another
 		e.evaluate(&out)
 	}
-	if r.Configuration != nil {
-		outcome := e.configure(&r)
-		if outcome.Reason == ReasonConfigured {
-			e.evaluate(&out) // the out-of-orderness may be another
-		}
-		return outcome
-	}
 	if r.Frame == nil {
-		return Outcome{Verdict: Passed}
+		return passed
 	}
 	a, refusal := e.guard(&r)
 	if refusal.Verdict != Folded {
@@ -112,7 +109,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	}
 	outcome := e.take(t, a, &r)
 	// Whatever became of the frame, its producer has come this far.
-	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, e.spans.outOfOrderness) {
+	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
 		e.closing = t.takeClosed(e.closing[:0])
 		e.emitClosed(&out)
 	}
@@ -143,7 +140,7 @@ func (e *Engine) pass(appendedAt oona.Micros) bool {
 func (e *Engine) evaluate(out *emission) {
 	e.closing = e.closing[:0]
 	for _, t := range e.roster.ordered {
-		if t.advance(out.trigger.Offset, e.spans.outOfOrderness) {
+		if t.advance(out.trigger.Offset, &e.spans) {
 			e.closing = t.takeClosed(e.closing)
 		}
 	}

@@ -96,8 +96,17 @@ func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
 		for _, t := range run.timelines {
 			run.before[t] = t.watermark
 		}
-		run.passTime(i)
-		verdict, reason := run.decide(i)
+		tick := run.passTime(i)
+		verdict, reason := Passed, Reason("")
+		if log[i].Configuration != nil {
+			reason = run.configure(i)
+		}
+		if tick || reason == "configured" {
+			run.evaluate(i)
+		}
+		if log[i].Frame != nil {
+			verdict, reason = run.decide(i)
+		}
 		run.verdicts = append(run.verdicts, Outcome{Verdict: verdict, Reason: reason})
 	}
 	return run.verdicts, run.rollups
@@ -107,7 +116,8 @@ func (o *oracleRun) bucketWidth() int64 {
 	return int64(math.Ceil(float64(o.cfg.IdleHorizon.Microseconds()) / 4))
 }
 
-func (o *oracleRun) passTime(i int) {
+// passTime reports whether the watermarks are due.
+func (o *oracleRun) passTime(i int) bool {
 	before := o.clock
 	if i > 0 {
 		gap := int64(o.log[i].AppendedAt - o.log[i-1].AppendedAt)
@@ -119,10 +129,7 @@ func (o *oracleRun) passTime(i int) {
 		}
 	}
 	tick := o.cfg.TickInterval.Microseconds()
-	if before/tick == o.clock/tick && before/o.bucketWidth() == o.clock/o.bucketWidth() {
-		return
-	}
-	o.evaluate(i)
+	return before/tick != o.clock/tick || before/o.bucketWidth() != o.clock/o.bucketWidth()
 }
 
 func (o *oracleRun) evaluate(i int) {
@@ -206,7 +213,6 @@ func (o *oracleRun) configure(i int) Reason {
 	}
 	o.eras = append(o.eras, &oracleEra{cfg: next.Config, from: from})
 	o.cfg = next.Config
-	o.evaluate(i)
 	return "configured"
 }
 
@@ -281,12 +287,6 @@ func (o *oracleRun) raise(t *oracleTimeline, i int) {
 func (o *oracleRun) decide(i int) (Verdict, Reason) {
 	r := o.log[i]
 	f := r.Frame
-	if r.Configuration != nil {
-		return Passed, o.configure(i)
-	}
-	if f == nil {
-		return Passed, ""
-	}
 	at := int64(f.ObservedAt)
 	era := o.era(at)
 	if era.retired {

@@ -91,10 +91,10 @@ func (t *timeline) find(start oona.Micros) (*window, int) {
 // record at offset, and reports whether it moved. When every producer is idle,
 // it goes just far enough to close what is open, so that whoever comes back
 // finds the windows after those open.
-func (t *timeline) advance(offset int64, outOfOrderness oona.Micros) bool {
+func (t *timeline) advance(offset int64, s *spans) bool {
 	to := unset
 	if len(t.frontier.slots) > 0 {
-		to = earlier(t.frontier.least, outOfOrderness)
+		to = earlier(t.frontier.least, s.outOfOrderness)
 	} else {
 		for _, w := range t.windows {
 			to = max(to, w.era.closes(w.end))
