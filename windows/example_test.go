@@ -2,6 +2,7 @@ package windows_test
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -46,4 +47,51 @@ func Example() {
 	// Output:
 	// record 16 closed health of encoder.1: 10 frames, 1 of 2 seeds active, worst seed 0
 	// record 16 closed performance of encoder.1: 10 frames, 100 steps a second
+}
+
+// A worker commits, ends, and another goes on from its commit: it reads from
+// the safe offset on, and emits only what the first one had not.
+func ExampleResume() {
+	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var log []windows.Record
+	for second := range 40 {
+		at := oona.MicrosOf(start.Add(time.Duration(second) * time.Second))
+		log = append(log, windows.Record{
+			Offset:     int64(second),
+			AppendedAt: at,
+			Frame: &oona.Frame{
+				Run: "run-7", Layer: "encoder.2", Producer: "trainer", Sequence: int64(second), ObservedAt: at,
+				Seeds: []oona.SeedID{0}, States: []oona.State{oona.Training},
+			},
+		})
+	}
+	emit := func(r *oona.Rollup) {
+		if r.Group == oona.Health {
+			fmt.Println("window of", r.Start.Time().Format(time.TimeOnly), "with", r.Frames, "frames")
+		}
+	}
+	first, err := windows.New(windows.DefaultConfig(), catalogue)
+	if err != nil {
+		panic(err)
+	}
+	for _, r := range log[:20] {
+		first.Fold(r, emit)
+	}
+	commit, err := first.Commit()
+	if err != nil {
+		panic(err)
+	}
+	second, err := windows.Resume(windows.DefaultConfig(), catalogue, commit)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("resumed from offset", commit.Offset)
+	for _, r := range log[commit.Offset:] {
+		second.Fold(r, emit)
+	}
+	// Output:
+	// window of 12:00:00 with 10 frames
+	// resumed from offset 0
+	// window of 12:00:10 with 10 frames
 }
