@@ -55,7 +55,7 @@ func ExampleResume() {
 	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	var log []windows.Record
-	for second := range 40 {
+	for second := range 35 {
 		at := oona.MicrosOf(start.Add(time.Duration(second) * time.Second))
 		log = append(log, windows.Record{
 			Offset:     int64(second),
