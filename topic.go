@@ -52,22 +52,41 @@ func (t Topics) Rollup(g Group) string {
 type TopicSpec struct {
 	Name       string
 	Partitions int32 // 0: any number
+	// PartitionsOf is a topic that has as many; empty: none.
+	PartitionsOf string
+	// MaxMessageBytes is what the topic takes of a record; 0: as the broker
+	// has it.
+	MaxMessageBytes int
 	// AppendTime: the broker stamps records (message.timestamp.type =
 	// LogAppendTime). It must hold where time is taken from the log.
 	AppendTime bool
 }
 
+// MaxRollupBytes is more than any rollup has: 64 metrics whose samples fill
+// every bucket of both signs come to 8 MiB.
+const MaxRollupBytes = 16 << 20
+
+// maxSideBytes is what side topics take: a record of the input and why it is
+// there.
+const maxSideBytes = 2 << 20
+
 // Specs lists all topics. Those whose partitions must correspond have the same
 // number, partitions; the side topics have one. With 0 partitions, any number
 // will do.
 func (t Topics) Specs(partitions int32) []TopicSpec {
+	rollups := func(name string) TopicSpec {
+		return TopicSpec{Name: name, Partitions: partitions, PartitionsOf: t.SeedMetrics, MaxMessageBytes: MaxRollupBytes}
+	}
+	side := func(name string) TopicSpec {
+		return TopicSpec{Name: name, Partitions: min(1, partitions), MaxMessageBytes: maxSideBytes}
+	}
 	return []TopicSpec{
 		{Name: t.SeedMetrics, Partitions: partitions, AppendTime: true},
-		{Name: t.LayerHealth, Partitions: partitions},
-		{Name: t.LayerPerformance, Partitions: partitions},
-		{Name: t.Late, Partitions: min(1, partitions)},
-		{Name: t.Quarantine, Partitions: min(1, partitions)},
-		{Name: t.Overflow, Partitions: min(1, partitions)},
-		{Name: t.SeedMetricsDead, Partitions: min(1, partitions)},
+		rollups(t.LayerHealth),
+		rollups(t.LayerPerformance),
+		side(t.Late),
+		side(t.Quarantine),
+		side(t.Overflow),
+		side(t.SeedMetricsDead),
 	}
 }

@@ -57,13 +57,13 @@ func TestTopicSpecs(t *testing.T) {
 		specs[s.Name] = s
 	}
 	for _, want := range []TopicSpec{
-		{topics.SeedMetrics, 12, true},
-		{topics.LayerHealth, 12, false},
-		{topics.LayerPerformance, 12, false},
-		{topics.Late, 1, false},
-		{topics.Quarantine, 1, false},
-		{topics.Overflow, 1, false},
-		{topics.SeedMetricsDead, 1, false},
+		{Name: topics.SeedMetrics, Partitions: 12, AppendTime: true},
+		{Name: topics.LayerHealth, Partitions: 12, PartitionsOf: topics.SeedMetrics, MaxMessageBytes: 16 << 20},
+		{Name: topics.LayerPerformance, Partitions: 12, PartitionsOf: topics.SeedMetrics, MaxMessageBytes: 16 << 20},
+		{Name: topics.Late, Partitions: 1, MaxMessageBytes: 2 << 20},
+		{Name: topics.Quarantine, Partitions: 1, MaxMessageBytes: 2 << 20},
+		{Name: topics.Overflow, Partitions: 1, MaxMessageBytes: 2 << 20},
+		{Name: topics.SeedMetricsDead, Partitions: 1, MaxMessageBytes: 2 << 20},
 	} {
 		if got := specs[want.Name]; got != want {
 			t.Errorf("spec %+v, want %+v", got, want)

@@ -41,7 +41,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	publisher, err := bus.NewPublisher(cfg.Bus, bus.PublisherOptions{Patience: patience})
+	publisher, err := bus.NewPublisher(cfg.Bus, bus.PublisherOptions{Patience: patience, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes})
 	if err != nil {
 		return err
 	}

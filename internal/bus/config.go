@@ -12,7 +12,7 @@ import (
 
 // Config says where the bus is.
 type Config struct {
-	Brokers  []string `placeholder:"HOST:PORT,..." default:"127.0.0.1:9092" help:"Kafka brokers to begin with; the others are found through them."`
+	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to begin with; the others are found through them."`
 	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Name of this client in the brokers' logs and quotas."`
 }
 

@@ -157,6 +157,13 @@ func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) (faults 
 			continue
 		}
 		faults = append(faults, a.shapeFaults(spec, topic)...)
+		if like := found[spec.PartitionsOf]; like != nil && len(like.Partitions) != len(topic.Partitions) {
+			faults = append(faults, TopicFault{
+				spec.Name,
+				fmt.Sprintf("has %d partitions and %s has %d: what comes of partition p goes to partition p", len(topic.Partitions), spec.PartitionsOf, len(like.Partitions)),
+				"begin with new topics (--prefix), or delete this one if nobody needs it and run: oona topics apply",
+			})
+		}
 		settings, err := a.wrongSettings(spec)
 		if err != nil {
 			return nil, err
@@ -226,6 +233,9 @@ func (a *topicAdmin) settings(spec oona.TopicSpec) []setting {
 	s := []setting{{name: "cleanup.policy", must: "delete"}}
 	if spec.AppendTime {
 		s = append(s, setting{name: "message.timestamp.type", must: "LogAppendTime"})
+	}
+	if spec.MaxMessageBytes > 0 {
+		s = append(s, setting{name: "max.message.bytes", must: strconv.Itoa(spec.MaxMessageBytes)})
 	}
 	if a.replication >= replicas {
 		s = append(s, setting{name: "min.insync.replicas", must: strconv.Itoa(inSync)})

@@ -53,6 +53,7 @@ type metrics struct {
 	stage           *Stage
 	records         *prometheus.CounterVec
 	commits         *prometheus.CounterVec
+	unpublishable   *prometheus.CounterVec
 	replayed        prometheus.Counter
 	claims          prometheus.Counter
 	ticks           prometheus.Counter
@@ -70,6 +71,7 @@ func newMetrics(s *Stage) *metrics {
 		stage:           s,
 		records:         vector("records_total", "Records read from the seed-metrics topic, by what became of them and why.", "verdict", "reason"),
 		commits:         vector("commits_total", "Commits, by result: done, failed, or too_large to be tried.", "result"),
+		unpublishable:   vector("unpublishable_records_total", "Rollups and side records that the bus will never take, by topic: they are lost.", "topic"),
 		claims:          counter("claims_total", "Partitions claimed, again after each rebalance."),
 		ticks:           counter("ticks_written_total", "Ticks written into quiet partitions."),
 		publishFailures: counter("publish_failures_total", "Publishes that the bus did not acknowledge and that are tried again."),
@@ -90,7 +92,7 @@ func (m *metrics) replay() {
 
 // owned are the metrics that are themselves collectors.
 func (m *metrics) owned() []prometheus.Collector {
-	return []prometheus.Collector{m.records, m.commits, m.replayed, m.claims, m.ticks, m.publishFailures}
+	return []prometheus.Collector{m.records, m.commits, m.unpublishable, m.replayed, m.claims, m.ticks, m.publishFailures}
 }
 
 // Descriptions of what is read from the partitions when Prometheus asks.

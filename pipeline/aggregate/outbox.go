@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,11 +16,25 @@ import (
 type outbox struct {
 	publisher message.Publisher
 	pending   []topicMessages
+	// dropped is told of a message that the bus will never take.
+	dropped func(topic string, msg *message.Message, err error)
 }
 
 type topicMessages struct {
 	topic    string
 	messages []*message.Message
+}
+
+// tooLarge is an error of a publisher whose bus will never take a message
+// because of its size.
+type tooLarge interface {
+	error
+	TooLarge() bool
+}
+
+func isTooLarge(err error) bool {
+	large, ok := errors.AsType[tooLarge](err)
+	return ok && large.TooLarge()
 }
 
 func (o *outbox) add(topic string, msg *message.Message) {
@@ -49,13 +64,49 @@ func (o *outbox) flush() error {
 		if len(batch.messages) == 0 {
 			continue
 		}
-		if err := o.publisher.Publish(batch.topic, batch.messages...); err != nil {
+		err := o.publisher.Publish(batch.topic, batch.messages...)
+		if isTooLarge(err) {
+			err = o.flushSingly(batch)
+		}
+		if err != nil {
 			return fmt.Errorf("publish %d messages to %s: %w", len(batch.messages), batch.topic, err)
 		}
 		clear(batch.messages)
 		batch.messages = batch.messages[:0]
 	}
 	return nil
+}
+
+// flushSingly publishes a batch one by one, as one of it is too large for the
+// bus: that one must not hold the others up for ever.
+func (o *outbox) flushSingly(batch *topicMessages) error {
+	for len(batch.messages) > 0 {
+		msg := batch.messages[0]
+		err := o.publisher.Publish(batch.topic, msg)
+		if isTooLarge(err) && withoutPayload(msg) {
+			err = o.publisher.Publish(batch.topic, msg)
+		}
+		if isTooLarge(err) {
+			o.dropped(batch.topic, msg, err)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		batch.messages = batch.messages[1:]
+	}
+	return nil
+}
+
+// withoutPayload empties a side record and says so in it: the record itself is
+// where the headers say that it was. False where there is nothing to empty.
+func withoutPayload(msg *message.Message) bool {
+	if msg.Metadata.Get(oona.HeaderErrorOffset) == "" || len(msg.Payload) == 0 {
+		return false
+	}
+	msg.Metadata[oona.HeaderErrorMessage] += fmt.Sprintf(" (its %d bytes are too many for this topic and are left out: see its origin)", len(msg.Payload))
+	msg.Payload = nil
+	return true
 }
 
 // position is where a message stood in its partition.

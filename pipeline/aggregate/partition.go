@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -40,6 +41,7 @@ type partition struct {
 	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
 	committedAt   atomic.Int64 // when the last commit was made, or the claim began, likewise
 	metadataBytes atomic.Int64 // of the last commit
+	failures      atomic.Int64 // to empty the outbox, since it was empty last
 }
 
 func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition {
@@ -48,9 +50,9 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 		claim:       claim,
 		engine:      engine,
 		committedTo: engine.ProcessedTo(),
-		outbox:      outbox{publisher: s.publisher},
 		logger:      s.logger.With("partition", claim.Partition),
 	}
+	p.outbox = outbox{publisher: s.publisher, dropped: p.drop}
 	now := time.Now().UnixNano()
 	p.next.Store(claim.Start)
 	p.highWater.Store(claim.HighWater)
@@ -72,11 +74,52 @@ func (p *partition) handle(msg *message.Message) error {
 	}
 	if err := p.outbox.flush(); err != nil {
 		p.stage.metrics.publishFailures.Inc()
-		p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.len(), "err", err)
+		if n := p.failures.Add(1); n&(n-1) == 0 {
+			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.len(), "attempts", n, "err", err)
+		}
+		p.backOff(msg.Context())
 		return err
 	}
+	p.failures.Store(0)
 	p.pending.Store(0)
 	return nil
+}
+
+// The pause before a redelivery grows from the one to the other.
+const (
+	shortestPause = 100 * time.Millisecond
+	longestPause  = 5 * time.Second
+)
+
+// backOff waits, the longer the more often publishing has failed.
+func (p *partition) backOff(ctx context.Context) {
+	pause := shortestPause << min(p.failures.Load()-1, 10)
+	timer := time.NewTimer(min(pause, longestPause))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// manyFailures in a row make a worker unready: half a minute of them.
+const manyFailures = 10
+
+// ready returns why the partition is not, or nil.
+func (p *partition) ready() error {
+	if n := p.failures.Load(); n >= manyFailures {
+		return fmt.Errorf("the bus has refused the rollups of partition %d %d times: see the log", p.claim.Partition, n)
+	}
+	if next := p.next.Load(); next < p.claim.HighWater {
+		return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.claim.Partition, next, p.claim.HighWater)
+	}
+	return nil
+}
+
+// drop counts what the bus will never take.
+func (p *partition) drop(topic string, msg *message.Message, err error) {
+	p.stage.metrics.unpublishable.WithLabelValues(topic).Inc()
+	p.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "err", err)
 }
 
 // fold takes a record through the engine and puts what comes of it into the

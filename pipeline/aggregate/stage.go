@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -59,7 +60,7 @@ type Stage struct {
 	partitions map[string]*partition // by claim id
 	claimed    bool                  // a claim has been opened at some time
 
-	refused chan error // why a partition cannot be opened
+	fatal chan error // why the stage must end
 }
 
 // New returns a stage that publishes to publisher, whose Close stays the
@@ -74,7 +75,7 @@ func New(cfg Config, catalogue func(metric string) oona.Metric, publisher messag
 		publisher:  publisher,
 		logger:     logger,
 		partitions: make(map[string]*partition),
-		refused:    make(chan error, 1),
+		fatal:      make(chan error, 1),
 	}
 	s.metrics = newMetrics(s)
 	if err := registerer.Register(s.metrics); err != nil {
@@ -101,7 +102,7 @@ func (s *Stage) Run(ctx context.Context, subscriber message.Subscriber) error {
 	group.Go(func() error { return s.writeTicks(ctx) })
 	group.Go(func() error {
 		select {
-		case err := <-s.refused:
+		case err := <-s.fatal:
 			return fmt.Errorf("aggregate: %w", err)
 		case <-ctx.Done():
 			return nil
@@ -117,11 +118,12 @@ func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
 	engine, err := s.engine(claim)
 	if err != nil {
 		err = fmt.Errorf("open a partition: %w", err)
-		select {
-		case s.refused <- err:
-		default: // one reason is enough
-		}
+		s.end(err)
 		return err
+	}
+	if committed := engine.Config(); committed != s.cfg.Windows {
+		s.logger.Warn("the partition goes on with the windows of its commit, not with this worker's settings",
+			"partition", claim.Partition, "committed", fmt.Sprintf("%+v", committed), "settings", fmt.Sprintf("%+v", s.cfg.Windows))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,6 +159,14 @@ func (s *Stage) Committed(claim oona.Claim, c oona.Commit, err error) {
 	}
 }
 
+// end makes Run return with err, if nothing else has before.
+func (s *Stage) end(err error) {
+	select {
+	case s.fatal <- err:
+	default: // one reason is enough
+	}
+}
+
 func (s *Stage) partition(claim string) *partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +175,16 @@ func (s *Stage) partition(claim string) *partition {
 
 // handle folds one record. An error makes Watermill deliver the record again:
 // the partition recognises it and only retries its outbox.
-func (s *Stage) handle(msg *message.Message) error {
+//
+// A panic is a bug, and leaves an engine that nobody should fold with: the
+// stage ends, and its successor goes on from the commit.
+func (s *Stage) handle(msg *message.Message) (err error) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			err = fmt.Errorf("panic at partition %s, offset %s: %v\n%s", msg.Metadata.Get(oona.MetaPartition), msg.Metadata.Get(oona.MetaOffset), bug, debug.Stack())
+			s.end(err)
+		}
+	}()
 	p := s.partition(msg.Metadata.Get(oona.MetaClaim))
 	if p == nil {
 		// The claim has ended while the record was on its way: the partition's
@@ -182,7 +201,7 @@ var (
 )
 
 // Ready returns nil once every claimed partition has been folded up to where
-// its log ended when the claim began.
+// its log ended when the claim began, and while the bus takes what comes of it.
 func (s *Stage) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,8 +209,8 @@ func (s *Stage) Ready() error {
 		return errNotClaimed
 	}
 	for _, p := range s.partitions {
-		if next := p.next.Load(); next < p.claim.HighWater {
-			return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.claim.Partition, next, p.claim.HighWater)
+		if err := p.ready(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package aggregate_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"strconv"
@@ -26,6 +27,7 @@ import (
 type outputs struct {
 	mu       sync.Mutex
 	topics   map[string][]*message.Message
+	limit    int // bytes of a payload; 0: none
 	failures int // how many calls are still to fail
 	failed   int // how many did
 
@@ -45,12 +47,23 @@ func (o *outputs) Publish(topic string, messages ...*message.Message) error {
 		}
 		return errBusDown
 	}
+	for _, msg := range messages {
+		if o.limit > 0 && len(msg.Payload) > o.limit {
+			return fmt.Errorf("publish: %w", sizeError{})
+		}
+	}
 	if o.topics == nil {
 		o.topics = make(map[string][]*message.Message)
 	}
 	o.topics[topic] = append(o.topics[topic], messages...)
 	return nil
 }
+
+// sizeError is a bus's for what it will never take.
+type sizeError struct{}
+
+func (sizeError) Error() string  { return "too large" }
+func (sizeError) TooLarge() bool { return true }
 
 func (o *outputs) Close() error { return nil }
 
@@ -90,12 +103,22 @@ func (f *feed) append(payload []byte, appended time.Time, headers map[string]str
 		msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(f.claim.Partition))
 		msg.Metadata[oona.MetaOffset] = strconv.FormatInt(f.next, 10)
 		msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(int64(oona.MicrosOf(appended)), 10)
-		f.messages <- msg
+		deadline := time.After(time.Minute)
+		select {
+		case f.messages <- msg:
+		case <-deadline:
+			panic("the stage takes no record")
+		}
 		select {
 		case <-msg.Acked():
 			f.next++
 			return deliveries
 		case <-msg.Nacked():
+			if deliveries == 100 {
+				panic("a record was refused 100 times")
+			}
+		case <-deadline:
+			panic("the stage does not settle a record")
 		}
 	}
 }
@@ -109,6 +132,8 @@ type fixture struct {
 	stop     func()
 	begin    time.Time
 	sequence int64
+
+	catalogue func(string) oona.Metric // nil: every metric is of health
 }
 
 // start runs a stage over a log that begins at offset 0.
@@ -129,8 +154,10 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 		configure(&cfg)
 	}
 	f.topics, f.registry = topics, prometheus.NewRegistry()
-	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Health} }
-	stage, err := aggregate.New(cfg, catalogue, f.out, f.registry, slog.New(slog.DiscardHandler))
+	if f.catalogue == nil {
+		f.catalogue = func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Health} }
+	}
+	stage, err := aggregate.New(cfg, f.catalogue, f.out, f.registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,6 +301,9 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			m := side[0].Metadata
 			if string(side[0].Payload) != string(bad) || m[oona.MetaKey] != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$$claim"] != "from outside" || m[oona.HeaderPath] != "i1" {
 				t.Error("the record was changed on its way to the side topic")
+			}
+			if m[oona.MetaTimestamp] != strconv.FormatInt(at.UnixMicro(), 10) {
+				t.Errorf("the record's time is %s on the side topic, was %d", m[oona.MetaTimestamp], at.UnixMicro())
 			}
 			if m[oona.HeaderErrorException] != c.reason || !strings.Contains(m[oona.HeaderErrorMessage], c.says) {
 				t.Errorf("reason %q, message %q; want %q, ...%s...", m[oona.HeaderErrorException], m[oona.HeaderErrorMessage], c.reason, c.says)
@@ -432,4 +462,141 @@ func TestTicksCloseAnIdleStream(t *testing.T) {
 			t.Errorf("%d ticks were written for a horizon of 4 s, want about 5: none once the window is closed", ticks)
 		}
 	})
+}
+
+// A producer's progress is kept for each path: what comes by a second one holds
+// the watermark until it has come as far.
+func TestPathHoldsTheWatermark(t *testing.T) {
+	for path, rollups := range map[string]int{"a": 1, "b": 0} {
+		f := start(t, nil)
+		send := func(after time.Duration, path string) {
+			frame := f.frame(after)
+			f.feed.append(avro.AppendFrame(nil, frame), frame.ObservedAt.Time(), map[string]string{oona.HeaderPath: path})
+		}
+		send(0, "a")
+		send(time.Second, path)
+		send(20*time.Second, "a")
+		f.stop()
+		if got := len(f.rollups(t, f.topics.LayerHealth)); got != rollups {
+			t.Errorf("with the second frame by path %s, %d rollups, want %d", path, got, rollups)
+		}
+	}
+}
+
+// Time is the log's, whatever a record holds: dead letters make an idle
+// producer's windows close.
+func TestTimePassesWithDeadLetters(t *testing.T) {
+	f := start(t, func(c *aggregate.Config) { c.Windows.IdleHorizon = 4 * time.Second })
+	f.send(f.frame(0))
+	for s := range 10 {
+		f.feed.append([]byte("not a frame"), f.begin.Add(time.Duration(s+1)*time.Second), nil)
+	}
+	f.stop()
+	if got := f.rollups(t, f.topics.LayerHealth); len(got) != 1 {
+		t.Errorf("%d rollups, want the idle producer's", len(got))
+	}
+}
+
+// Before a partition is caught up its quiet is only the reader's own.
+func TestNoTickBeforeCatchUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startClaim(t, oona.Claim{ID: "c1", Topic: "t", Partition: 3, Partitions: 4, HighWater: 2, Committed: oona.Commit{Offset: oona.NoOffset}}, nil)
+		f.begin = time.Now()
+		f.send(f.frame(0))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := len(f.out.of(f.topics.SeedMetrics)); got != 0 {
+			t.Errorf("%d ticks at offset 1 of 2", got)
+		}
+		f.send(f.frame(10 * time.Second))
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if got := len(f.out.of(f.topics.SeedMetrics)); got == 0 {
+			t.Error("no tick once caught up")
+		}
+		f.stop()
+	})
+}
+
+// What the bus will never take because of its size does not hold up the rest.
+func TestTooLargeForTheBus(t *testing.T) {
+	f := start(t, nil)
+	small, wide := f.frame(0), f.frame(0)
+	wide.Layer = "wide"
+	for i := range 60 {
+		wide.Metrics = append(wide.Metrics, oona.Column{Name: "m" + strconv.Itoa(i), Values: []float32{1, 2, 3}})
+	}
+	f.out.limit = 2000
+	f.send(small)
+	f.send(wide)
+	f.feed.append(make([]byte, 3000), f.begin, nil) // a dead letter
+	f.send(f.frame(20 * time.Second))
+	f.stop()
+	if h, p := f.rollups(t, f.topics.LayerHealth), f.rollups(t, f.topics.LayerPerformance); len(h) != 1 || h[0].Layer != "enc.0" || len(p) != 2 {
+		t.Errorf("%d health rollups and %d of performance, want 1 and 2: the wide layer's health is too large", len(h), len(p))
+	}
+	dead := f.out.of(f.topics.SeedMetricsDead)
+	if len(dead) != 1 || len(dead[0].Payload) != 0 || dead[0].Metadata[oona.HeaderErrorOffset] != "2" || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], "3000 bytes") {
+		t.Errorf("dead letters: %v", dead)
+	}
+	const want = `
+# HELP oona_aggregate_unpublishable_records_total Rollups and side records that the bus will never take, by topic: they are lost.
+# TYPE oona_aggregate_unpublishable_records_total counter
+oona_aggregate_unpublishable_records_total{topic="kasmina.telemetry.layer.health"} 1
+`
+	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "oona_aggregate_unpublishable_records_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A bus that refuses for long makes the worker unready, and the pauses longer.
+func TestUnreadyWhileTheBusRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		f.send(f.frame(0))
+		fail := func(n int) {
+			f.out.mu.Lock()
+			defer f.out.mu.Unlock()
+			f.out.failures = n
+		}
+		fail(1_000_000)
+		settled := make(chan int)
+		go func() { settled <- f.send(f.frame(20 * time.Second)) }()
+		time.Sleep(35 * time.Second)
+		if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("ready is %v while the bus refuses", err)
+		}
+		fail(0)
+		// 0.1 s, 0.2 s, ... 3.2 s, and then 5 s each.
+		if deliveries := <-settled; deliveries < 10 || deliveries > 14 {
+			t.Errorf("%d deliveries in 35 s, want pauses that grow to 5 s", deliveries)
+		}
+		if err := f.stage.Ready(); err != nil {
+			t.Errorf("ready is %v once the bus has taken all", err)
+		}
+		f.stop()
+	})
+}
+
+// A bug that panics ends the stage: its engine is not to be trusted.
+func TestPanicEndsTheStage(t *testing.T) {
+	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f.catalogue = func(string) oona.Metric { panic("a bug") }
+	f.stage = newStage(t, f, nil)
+	f.feed = &feed{stage: f.stage, messages: make(chan *message.Message),
+		claim: oona.Claim{ID: "c", Topic: "t", Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}}
+	ended := make(chan error, 1)
+	go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
+	msg := message.NewMessage("", avro.AppendFrame(nil, f.frame(0)))
+	msg.Metadata[oona.MetaClaim], msg.Metadata[oona.MetaPartition], msg.Metadata[oona.MetaOffset], msg.Metadata[oona.MetaTimestamp] = "c", "0", "0", strconv.FormatInt(f.begin.UnixMicro(), 10)
+	f.feed.messages <- msg
+	select {
+	case <-msg.Nacked():
+	case <-msg.Acked():
+		t.Error("a record that made the stage panic was acknowledged")
+	}
+	close(f.feed.messages)
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "panic at partition 0, offset 0: a bug") {
+		t.Errorf("Run: %v", err)
+	}
 }
