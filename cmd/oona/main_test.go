@@ -36,6 +36,8 @@ func TestUsageErrors(t *testing.T) {
 		"give --for":             {"demo", "--once", "--synthetic", "layers=1,seeds=1,rate=1"},
 		"give one of them":       {"demo", "--data", "d", "--kafka", "h:1"},
 		"--for is -1s":           {"demo", "--for=-1s"},
+		"--window is 0s":         {"demo", "--window=0s"},
+		"--idle is 0s":           {"demo", "--idle=0s"},
 	} {
 		status, out, messages := run(t, args...)
 		if status != exitUsage || out != "" || !strings.Contains(messages, want) {
@@ -87,5 +89,12 @@ func TestDemoPrintsJSON(t *testing.T) {
 	}
 	if !strings.Contains(messages, "Reconciliation") {
 		t.Errorf("messages are %q", messages)
+	}
+}
+
+func TestDemoOfWhatIsNoRecording(t *testing.T) {
+	status, out, messages := run(t, "demo", "--once", "--recording", "main.go")
+	if status != exitFailed || out != "" || !strings.Contains(messages, "main.go is not a recording") {
+		t.Errorf("status %d, out %q, messages %q", status, out, messages)
 	}
 }

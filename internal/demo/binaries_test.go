@@ -20,6 +20,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
 	"github.com/morphogenetic/oona/internal/player"
 )
 
@@ -218,5 +219,38 @@ func (p *process) terminate(t *testing.T) {
 	p.drain()
 	if err := p.cmd.Wait(); err != nil {
 		t.Errorf("%s ended with %v after SIGTERM", p.name, err)
+	}
+}
+
+// An aggregator whose topics are not as they must be does not start, and says
+// how to mend them.
+func TestAggregatorChecksItsTopics(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	path := build(t, "aggregate")["aggregate"]
+	start := func() string {
+		out, err := exec.CommandContext(t.Context(), path, "--brokers", broker.Addrs[0], "--admin-address", "127.0.0.1:0").CombinedOutput()
+		if err == nil {
+			t.Error("it ran, and ended without an error")
+		}
+		return string(out)
+	}
+	if out := start(); !strings.Contains(out, "kasmina.telemetry.seed.metrics does not exist") || !strings.Contains(out, "oona topics apply") {
+		t.Errorf("without topics it says %s", out)
+	}
+	topics, err := oona.NewTopics("kasmina")
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs := topics.Specs(4)
+	specs[1].Partitions = 2
+	if _, err := bus.ApplyTopics(t.Context(), bus.Config{Brokers: broker.Addrs, ClientID: "test"}, specs); err != nil {
+		t.Fatal(err)
+	}
+	if out := start(); !strings.Contains(out, "layer.health has 2 partitions and kasmina.telemetry.seed.metrics has 4") {
+		t.Errorf("with too few partitions for rollups it says %s", out)
 	}
 }

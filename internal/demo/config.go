@@ -68,7 +68,14 @@ func (c Config) Validate() error {
 	if c.Data != "" && len(c.Kafka) > 0 {
 		return errors.New("--data is the embedded broker's directory and --kafka uses another broker; give one of them")
 	}
-	return c.windows().Validate()
+	if c.Window < time.Millisecond {
+		return fmt.Errorf("--window is %s; give at least 1ms", c.Window)
+	}
+	w := c.windows()
+	if c.Idle <= 2*w.TickInterval {
+		return fmt.Errorf("--idle is %s; give more than two ticks of %s", c.Idle, w.TickInterval)
+	}
+	return w.Validate()
 }
 
 // windows derives the engine's configuration from the window's length.

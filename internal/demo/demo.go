@@ -19,6 +19,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // Screen is where a demo shows itself.
@@ -61,6 +62,7 @@ func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report
 	if !settled {
 		return nil, fmt.Errorf("what the topics hold was not read within %s", settleTimeout)
 	}
+	s.before = before.aggregate
 	s.say(cfg)
 	if cfg.For > 0 {
 		var cancel context.CancelFunc
@@ -93,6 +95,9 @@ func load(cfg Config) ([]byte, error) {
 	recording, err := os.ReadFile(cfg.Recording)
 	if err != nil {
 		return nil, fmt.Errorf("read the recording (run from the repository, or name one with --recording, or make up load with --synthetic layers=8,seeds=100,rate=50): %w", err)
+	}
+	if _, err := avro.NewRecordingReader(bytes.NewReader(recording)); err != nil {
+		return nil, fmt.Errorf("%s is not a recording: %w", cfg.Recording, err)
 	}
 	return recording, nil
 }

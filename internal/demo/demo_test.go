@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -213,6 +214,63 @@ func TestBadRecordsAreCounted(t *testing.T) {
 		}
 		if r.Dead != 3 || r.Quarantined != 3 || r.Duplicate != 1 || r.Overflowed != 1 || r.Late != 0 || r.Folded != frames+1 {
 			t.Errorf("of %d frames and 9 records past ingest: %+v", frames, r)
+		}
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The widest rollup there can be, of 64 metrics whose samples fill every bucket,
+// is carried like any other, and holds up nobody.
+func TestWidestRollup(t *testing.T) {
+	brokers(t, func(t *testing.T, addresses []string) {
+		cfg := testConfig(addresses)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		s, err := start(ctx, cfg, io.Discard, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const frames, seeds, metrics = 8, 3800, 64
+		now := oona.MicrosOf(time.Now())
+		random := rand.New(rand.NewPCG(1, 2))
+		wide := oona.Frame{Run: "wide", Layer: "l", Producer: "p", Epoch: now, ObservedAt: now, Seeds: make([]oona.SeedID, seeds), States: make([]oona.State, seeds)}
+		for i := range wide.Seeds {
+			wide.Seeds[i] = oona.SeedID(i)
+		}
+		for m := range metrics {
+			wide.Metrics = append(wide.Metrics, oona.Column{Name: fmt.Sprintf("m%d", m), Values: make([]float32, seeds)})
+		}
+		for n := range frames {
+			wide.Sequence = int64(n)
+			for _, c := range wide.Metrics {
+				for i := range c.Values {
+					c.Values[i] = math.Float32frombits(random.Uint32())
+				}
+			}
+			response, err := http.Post(s.ingestURL+"/v1/frames", "application/avro", bytes.NewReader(avro.AppendFrame(nil, &wide)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				t.Fatalf("ingest answers %s", response.Status)
+			}
+		}
+		m, settled, err := s.settle(ctx, true, cfg.Idle)
+		if err != nil || !settled {
+			t.Fatalf("settled is %v: %v", settled, err)
+		}
+		if m.aggregate.Folded != frames || m.export.Rollups != m.aggregate.Rollups || m.rollups == 0 {
+			t.Errorf("%+v", m)
+		}
+		largest := 0
+		for _, r := range readRollups(t, s.bus, s.topics) {
+			largest = max(largest, len(avro.AppendRollup(nil, &r.Rollup)))
+		}
+		if largest < 2<<20 {
+			t.Errorf("the largest rollup has %d bytes: that is within Kafka's default limit, and proves nothing", largest)
 		}
 		if err := s.stop(); err != nil {
 			t.Error(err)

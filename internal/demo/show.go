@@ -107,7 +107,7 @@ func (s *stations) progress() string {
 	if p == nil {
 		return "starting"
 	}
-	sent, folded := p.Counts(), s.aggregate.Counts()
+	sent, now := p.Counts(), s.aggregate.Counts()
 	return fmt.Sprintf("run %s: %d frames sent, %d acknowledged; %d folded, %d late, %d windows open, %d rollups",
-		p.run, sent.Sent, sent.Acknowledged, folded.Folded, folded.Late, folded.OpenWindows, folded.Rollups)
+		p.run, sent.Sent, sent.Acknowledged, now.Folded-s.before.Folded, now.Late-s.before.Late, now.OpenWindows, now.Rollups-s.before.Rollups)
 }

@@ -39,7 +39,8 @@ type stations struct {
 	out       io.Writer
 	logger    *slog.Logger
 	playing   atomic.Pointer[run]
-	recording []byte // nil where load is made up
+	recording []byte           // nil where load is made up
+	before    aggregate.Counts // when playing began: a data directory may hold older runs
 
 	ended   chan struct{} // closed once the stages have ended, with outcome
 	outcome error
