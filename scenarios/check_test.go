@@ -43,6 +43,7 @@ type result struct {
 	folded    int64
 	dup       int64
 	byRun     map[oona.RunID]map[string]int // frames by run and side topic ("" for none)
+	log       map[int32][]logRecord
 }
 
 // reasons counts why records of a side topic are there.
@@ -68,7 +69,7 @@ func (w *world) check() *result {
 			}
 		}
 	}
-	r := &result{rollups: make(map[rollupKey]*published), side: make(map[string]map[origin]string), byRun: make(map[oona.RunID]map[string]int)}
+	r := &result{rollups: make(map[rollupKey]*published), side: make(map[string]map[origin]string), byRun: make(map[oona.RunID]map[string]int), log: log}
 	w.readRollups(r)
 	w.readSides(r)
 	w.checkLedger(log)
@@ -388,16 +389,29 @@ func (w *world) nothingAside(r *result) {
 	}
 }
 
-// replayBound holds the claims' replays against how much of the log they may
-// need: what is open, and the idle horizon. It returns the longest.
-func (w *world) replayed(all []*process) (records int64) {
-	for _, p := range all {
-		for _, l := range p.logged("partition claimed") {
-			from, _ := l["from"].(float64)
-			to, _ := l["replay_to"].(float64)
-			records += max(0, int64(to-from))
+// checkReplays holds what each worker read again against how much of the log a
+// claim may need: what was open at a commit, and the idle horizon, which is
+// measured in quarters.
+func (w *world) checkReplays(r *result) {
+	w.Helper()
+	bound := w.windows.IdleHorizon*5/4 + w.windows.Length + w.windows.AllowedLateness + w.windows.OutOfOrderness + 2*w.windows.TickInterval
+	most := 0 // records of a partition within the bound, wherever they are the densest
+	for _, records := range r.log {
+		first := 0
+		for i := range records {
+			for records[i].appended.Time().Sub(records[first].appended.Time()) > bound {
+				first++
+			}
+			most = max(most, i-first+1)
 		}
 	}
-	return records
+	sum := 0
+	for _, p := range w.all {
+		claims := len(p.logged("partition claimed"))
+		sum += p.replayed
+		if p.replayed > claims*most {
+			w.Errorf("a worker replayed %d records in %d claims, more than %d each", p.replayed, claims, most)
+		}
+	}
+	w.figure("%d records replayed, a claim may %d", sum, most)
 }
-

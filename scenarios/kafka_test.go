@@ -194,6 +194,31 @@ func (c *cluster) leader(t *testing.T, ctx context.Context, topic string, partit
 	return 0
 }
 
+// leaderOrNone is leader, and 0 while there is none to be found.
+func (c *cluster) leaderOrNone(ctx context.Context, topic string, partition int32) int {
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...))
+	if err != nil {
+		return 0
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request := kmsg.NewPtrMetadataRequest()
+	asked := kmsg.NewMetadataRequestTopic()
+	asked.Topic = &topic
+	request.Topics = append(request.Topics, asked)
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return 0
+	}
+	for _, p := range response.Topics[0].Partitions {
+		if p.Partition == partition && p.ErrorCode == 0 {
+			return int(max(0, p.Leader))
+		}
+	}
+	return 0
+}
+
 // coordinator returns the broker that coordinates a group.
 func (c *cluster) coordinator(t *testing.T, ctx context.Context, group string) int {
 	t.Helper()

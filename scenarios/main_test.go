@@ -89,6 +89,22 @@ func TestScenario(t *testing.T) {
 		play func(*world)
 	}{
 		{"row01_killed_between_publish_and_commit", killedBeforeCommit},
+		{"row02_killed_during_fold_and_replay", killedDuringFoldAndReplay},
+		{"row03_stopped_past_its_session", stoppedPastSession},
+		{"row04_workers_join_and_leave", joinAndLeave},
+		{"row05_leader_killed_and_rolling_restart", leaderKilled},
+		{"row06_two_of_three_brokers_down", twoBrokersDown},
+		{"row07_latency_resets_half_open_connections", badNetwork},
+		{"row08_coordinator_cut_off", coordinatorCutOff},
+		{"row11_clocks_and_reordering", clocksOff},
+		{"row12_idle_then_resume", idleThenResume},
+		{"row13_retention_overtakes_the_commit", retentionOvertakes},
+		{"row14_poison", poison},
+		{"row14_many_keys", manyKeys},
+		{"row15_backlog", backlog},
+		{"row16_partitions_added", partitionsAdded},
+		{"row16_offsets_lost_log_whole", offsetsLostLogWhole},
+		{"row16_offsets_lost_log_cut", offsetsLostLogCut},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

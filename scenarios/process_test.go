@@ -28,7 +28,9 @@ type process struct {
 
 	mu    sync.Mutex
 	lines []line
-	admin string // URL of its admin server
+	admin string // where its admin server listens
+
+	replayed int // records, when it was last asked
 }
 
 // line is one of a process's log, as JSON or, as that is not, in msg.
@@ -88,7 +90,7 @@ func (p *process) said() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var text strings.Builder
-	for _, l := range p.lines[max(0, len(p.lines)-25):] {
+	for _, l := range p.lines[max(0, len(p.lines)-12):] {
 		fmt.Fprintln(&text, map[string]any(l))
 	}
 	return text.String()
@@ -191,6 +193,7 @@ func (p *process) metrics() map[string]float64 {
 			sums[series] += v
 		}
 	}
+	p.replayed = max(p.replayed, int(sums["oona_aggregate_replayed_records_total"]))
 	return sums
 }
 

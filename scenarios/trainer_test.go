@@ -91,6 +91,7 @@ type trainer struct {
 	skew     time.Duration // of its clock
 	disorder time.Duration // how far frames are out of order
 	timeout  time.Duration // of a request; 0: 15 s
+	brief    bool          // a connection for each request
 }
 
 const (
@@ -105,7 +106,7 @@ func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
 	if tr.timeout == 0 {
 		tr.timeout = 15 * time.Second
 	}
-	client := &http.Client{Timeout: tr.timeout, Transport: &http.Transport{}}
+	client := &http.Client{Timeout: tr.timeout, Transport: &http.Transport{DisableKeepAlives: tr.brief}}
 	defer client.CloseIdleConnections()
 	random := rand.New(rand.NewPCG(uint64(len(tr.run)), uint64(crc32.ChecksumIEEE([]byte(tr.producer)))))
 	began := time.Now()
@@ -120,7 +121,7 @@ func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			owed = min(owed+tr.rate*now.Sub(last).Seconds(), perCall) // a trainer that was held up does not catch up
+			owed = min(owed+tr.rate*now.Sub(last).Seconds(), max(1, tr.rate/2), perCall) // a trainer that was held up does not catch up
 			last = now
 		}
 		var body []byte
@@ -136,7 +137,6 @@ func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
 		}
 		if len(ids) > 0 {
 			post(ctx, client, tr.url, body, ids, l)
-			last = time.Now()
 		}
 	}
 }

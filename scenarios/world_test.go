@@ -15,7 +15,7 @@ import (
 )
 
 // limit is how long a scenario may take.
-const limit = 5 * time.Minute
+const limit = 3 * time.Minute
 
 const partitions = 3
 
@@ -31,7 +31,7 @@ type world struct {
 
 	ingest  *process
 	workers []*process // aggregators that run
-	started int        // aggregators, ever
+	all     []*process // aggregators, ever
 
 	// figures are what a scenario says of itself, in one line.
 	figures []string
@@ -105,14 +105,14 @@ func (w *world) url() string { return "http://" + w.ingest.address("ingest takes
 // run.
 func (w *world) launchWorker(more ...string) *process {
 	w.Helper()
-	w.started++
 	c := &w.windows
-	args := append(w.common(), "--group", w.prefix, "--worker", fmt.Sprintf("w%d", w.started),
+	args := append(w.common(), "--group", w.prefix, "--worker", fmt.Sprintf("w%d", len(w.all)+1),
 		"--window-length", c.Length.String(), "--out-of-orderness", c.OutOfOrderness.String(), "--allowed-lateness", c.AllowedLateness.String(),
 		"--tick-interval", c.TickInterval.String(), "--idle-horizon", c.IdleHorizon.String(), "--max-skew", c.MaxSkew.String(), "--max-delay", c.MaxDelay.String(),
 		"--max-accumulators", fmt.Sprint(c.MaxAccumulators), "--max-timeline-accumulators", fmt.Sprint(c.MaxTimelineAccumulators), "--max-layers", fmt.Sprint(c.MaxLayers))
 	p := launch(w.T, "aggregate", append(args, more...)...)
 	w.workers = append(w.workers, p)
+	w.all = append(w.all, p)
 	return p
 }
 
@@ -142,6 +142,7 @@ func (w *world) killWorker(p *process) {
 
 func (w *world) terminateWorker(p *process) {
 	w.Helper()
+	p.metrics()
 	p.terminate(w.T)
 	w.gone(p)
 }

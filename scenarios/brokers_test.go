@@ -1,0 +1,116 @@
+package scenarios
+
+import (
+	"syscall"
+	"time"
+)
+
+// Row 5. The broker that leads a partition is killed and comes back; then all
+// are restarted, one after the other.
+func leaderKilled(w *world) {
+	w.startIngest()
+	w.startWorker()
+	finish := w.train(w.pair("run-a", 200)...)
+	w.pause(3 * time.Second)
+	leader := kafka.leader(w.T, w.ctx, w.topics.SeedMetrics, 0)
+	if err := kafka.Kill(leader); err != nil {
+		w.Fatal(err)
+	}
+	before := w.ledger.acknowledged()
+	w.await("frames to be acknowledged by another leader", func() bool {
+		return kafka.leaderOrNone(w.ctx, w.topics.SeedMetrics, 0) != leader && w.ledger.acknowledged() > before+200
+	})
+	for _, id := range []int{leader, 1, 2, 3} {
+		if err := kafka.Restart(w.ctx, id); err != nil {
+			w.Fatal(err)
+		}
+		before := w.ledger.acknowledged()
+		w.await("frames to be acknowledged after a restart", func() bool { return w.ledger.acknowledged() > before+100 })
+	}
+	finish()
+	w.stop()
+	w.figure("broker %d killed, 3 restarted", leader)
+	r := w.check()
+	w.nothingAside(r)
+}
+
+// Row 6. Without two of three brokers nothing is acknowledged: ingest answers
+// 503 and nothing else, and all goes on once they are back.
+func twoBrokersDown(w *world) {
+	w.startIngest()
+	w.startWorker()
+	finish := w.train(w.pair("run-a", 200)...)
+	w.pause(3 * time.Second)
+	leader := kafka.leader(w.T, w.ctx, w.topics.SeedMetrics, 0)
+	defer kafka.recover(w.T, w.ctx) // also where this fails
+	for _, id := range []int{leader, leader%3 + 1} {
+		if err := kafka.Kill(id); err != nil {
+			w.Fatal(err)
+		}
+	}
+	w.pause(500 * time.Millisecond) // answers that were on their way
+	acknowledged := w.ledger.acknowledged()
+	w.await("requests to be refused", func() bool { return w.ledger.answered(503) >= 6 })
+	if now := w.ledger.acknowledged(); now != acknowledged {
+		w.Errorf("%d frames were acknowledged with one broker of three", now-acknowledged)
+	}
+	kafka.recover(w.T, w.ctx)
+	w.await("frames to be acknowledged again", func() bool { return w.ledger.acknowledged() > acknowledged+500 })
+	finish()
+	w.stop()
+	for status, n := range w.ledger.answers {
+		if status != 200 && status != 503 {
+			w.Errorf("%d requests were answered %d", n, status)
+		}
+	}
+	r := w.check()
+	w.nothingAside(r)
+}
+
+// Row 8. The broker that coordinates the group hangs: the commits' age says so,
+// and nothing is lost.
+func coordinatorCutOff(w *world) {
+	w.startIngest()
+	worker := w.startWorker("--group-instance", "one")
+	finish := w.train(w.pair("run-a", 200)...)
+	age := func() (oldest float64) {
+		for series, v := range worker.metrics() {
+			if len(series) > len(ageSeries) && series[:len(ageSeries)] == ageSeries {
+				oldest = max(oldest, v)
+			}
+		}
+		return oldest
+	}
+	w.pause(4 * time.Second)
+	calm := age()
+	coordinator := kafka.coordinator(w.T, w.ctx, w.prefix)
+	kafka.signal(w.T, coordinator, syscall.SIGSTOP)
+	stopped := true
+	defer func() {
+		if stopped {
+			kafka.signal(w.T, coordinator, syscall.SIGCONT)
+		}
+	}()
+	most := 0.0
+	for began := time.Now(); time.Since(began) < 15*time.Second; {
+		most = max(most, age())
+		w.pause(50 * time.Millisecond)
+	}
+	kafka.signal(w.T, coordinator, syscall.SIGCONT)
+	stopped = false
+	if err := kafka.Ready(w.ctx); err != nil {
+		w.Fatal(err)
+	}
+	w.await("commits to be made again", func() bool { return len(w.claimed(worker)) == partitions && worker.ready() && age() < 2 })
+	w.pause(2 * time.Second)
+	finish()
+	w.stop()
+	w.figure("commits were %.1f s old before, and %.1f s at most while the coordinator hung", calm, most)
+	if calm > 2.5 || most < 3 {
+		w.Errorf("commits were %.1f s old before, and %.1f s at most while the coordinator hung: want it to be seen", calm, most)
+	}
+	r := w.check()
+	w.nothingAside(r)
+}
+
+const ageSeries = "oona_aggregate_commit_age_seconds{"

@@ -1,0 +1,181 @@
+package scenarios
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// Row 11. Clocks are off by 5 s, which is within the guard, and by two hours,
+// which is not; and producers send out of order, within what is allowed and
+// beyond. Those whose clocks are right lose nothing.
+func clocksOff(w *world) {
+	w.windows.MaxDelay = time.Hour
+	w.startIngest()
+	w.startWorker()
+	good := w.pair("good", 100)
+	with := func(run oona.RunID, producer oona.ProducerID, skew, disorder time.Duration) trainer {
+		return trainer{url: w.url(), run: run, producer: producer, layers: 3, seeds: 4, rate: 50, skew: skew, disorder: disorder}
+	}
+	finish := w.train(append(good,
+		with("good", "future", 2*time.Hour, 0), // beside the good ones in their run
+		with("good", "past", -2*time.Hour, 0),
+		with("five", "ahead", 5*time.Second, 0),
+		with("five", "right", 0, 0),
+		with("five", "behind", -5*time.Second, 0),
+		with("shuffled", "one", 0, 90*time.Millisecond),
+		with("jumbled", "one", 0, 4*time.Second),
+	)...)
+	w.pause(12 * time.Second)
+	finish()
+	w.stop()
+	r := w.check()
+	reasons := r.reasons(w.topics.Quarantine)
+	w.figure("quarantined %v, late of the jumbled run %d of %d", reasons, r.byRun["jumbled"][w.topics.Late], total(r.byRun["jumbled"]))
+	if reasons["future"] < 100 || reasons["stale"] < 100 || len(reasons) != 2 {
+		w.Errorf("quarantined are %v", reasons)
+	}
+	if n := reasons["future"] + reasons["stale"]; n != r.byRun["good"][w.topics.Quarantine] {
+		w.Errorf("%d are quarantined of %d", r.byRun["good"][w.topics.Quarantine], n)
+	}
+	if r.byRun["jumbled"][w.topics.Late] == 0 {
+		w.Error("no frame beyond the allowed disorder is late: the fault did not fire")
+	}
+	for _, run := range []oona.RunID{"good", "five", "shuffled"} {
+		if late := r.byRun[run][w.topics.Late]; late > 0 {
+			w.Errorf("%d frames of run %s are late", late, run)
+		}
+	}
+}
+
+func total(counts map[string]int) (n int) {
+	for _, count := range counts {
+		n += count
+	}
+	return n
+}
+
+// Row 14. Records that are no frames lie among good ones.
+func poison(w *world) {
+	w.foreign = true
+	w.startIngest()
+	worker := w.startWorker()
+	finish := w.train(w.pair("run-a", 200)...)
+	random := rand.New(rand.NewPCG(14, 14))
+	good := avro.AppendFrame(nil, w.pair("run-b", 1)[0].frame(random, 1, 1))
+	const rounds = 200
+	for range rounds {
+		var values [][]byte
+		noise := make([]byte, random.IntN(200))
+		for i := range noise {
+			noise[i] = byte(random.Uint32())
+		}
+		torn := good[:random.IntN(len(good))]
+		longer := append(append([]byte(nil), good...), 0)
+		values = append(values, noise, torn, longer, nil)
+		kafka.write(w.T, w.ctx, w.topics.SeedMetrics, values...)
+	}
+	w.pause(time.Second)
+	finish()
+	w.settle()
+	memory := worker.peakMemory(w.T)
+	w.stop()
+	r := w.check()
+	w.figure("%d MiB at most", memory>>20)
+	if dead := len(r.side[w.topics.SeedMetricsDead]); dead != 4*rounds {
+		w.Errorf("%d dead letters of %d", dead, 4*rounds)
+	}
+	for topic, origins := range r.side {
+		if topic != w.topics.SeedMetricsDead && len(origins) > 0 {
+			w.Errorf("%d records on %s", len(origins), topic)
+		}
+	}
+	if memory > 200<<20 {
+		w.Errorf("the worker had %d MiB", memory>>20)
+	}
+}
+
+// Row 14. There are 100,000 keys, and room for fewer: what is too much is
+// counted and kept, the rest goes on, and memory stays under its cap.
+func manyKeys(w *world) {
+	const keys, room, memoryCap = 100_000, 30_000, 512 << 20
+	w.windows.MaxAccumulators, w.windows.MaxTimelineAccumulators, w.windows.MaxLayers = room, room, keys
+	w.windows.Length = 10 * time.Second // so that all of them are open at once
+	w.startIngest()
+	worker := w.startWorker()
+	w.post(keys)
+	finish := w.train(w.pair("run-a", 100)...)
+	w.pause(2 * time.Second)
+	finish()
+	w.settle()
+	memory := worker.peakMemory(w.T)
+	w.stop()
+	r := w.check()
+	w.figure("%v, %d MiB at most", r.reasons(w.topics.Overflow), memory>>20)
+	if len(r.side[w.topics.Overflow]) == 0 {
+		w.Error("nothing overflowed: the fault did not fire")
+	}
+	if memory > memoryCap {
+		w.Errorf("the worker had %d MiB", memory>>20)
+	}
+}
+
+// post sends one frame for each of many layers, as fast as ingest takes them.
+func (w *world) post(keys int) {
+	w.Helper()
+	client := &http.Client{Timeout: 15 * time.Second}
+	defer client.CloseIdleConnections()
+	now := oona.MicrosOf(time.Now())
+	const each = 1000
+	for from := 0; from < keys; from += each {
+		var body []byte
+		var ids []identity
+		for i := from; i < from+each; i++ {
+			f := &oona.Frame{
+				Run: "many", Layer: oona.LayerID(fmt.Sprintf("layer.%d", i)), Producer: "one", Epoch: now, Sequence: int64(i), ObservedAt: now,
+				Seeds: []oona.SeedID{1}, States: []oona.State{oona.Training}, Metrics: []oona.Column{{Name: "reconstruction_loss", Values: []float32{1}}},
+			}
+			mark := len(body)
+			body = avro.AppendFrame(body, f)
+			w.ledger.note(identityOf(f), body[mark:])
+			ids = append(ids, identityOf(f))
+		}
+		post(w.ctx, client, w.url(), body, ids, w.ledger)
+	}
+}
+
+// Row 15. The aggregator is down while the trainers go on: what it finds when it
+// is back is folded as if it had been there.
+func backlog(w *world) {
+	const memoryCap = 400 << 20
+	w.startIngest()
+	worker := w.startWorker()
+	finish := w.train(append(w.pair("run-a", 2000), w.pair("run-b", 2000)...)...)
+	w.pause(3 * time.Second)
+	w.killWorker(worker)
+	w.pause(60 * time.Second)
+	finish()
+	behind := 0.0
+	began := time.Now()
+	worker = w.launchWorker()
+	w.await("the backlog", func() bool { return worker.metrics()["oona_aggregate_claims_total"] == partitions })
+	behind = worker.metrics()["oona_aggregate_lag_records"]
+	worker.awaitReady(w.T, w.ctx)
+	caughtUp := time.Since(began)
+	w.settle()
+	memory := worker.peakMemory(w.T)
+	w.stop()
+	w.figure("%v records behind, caught up in %s, %d MiB at most", behind, caughtUp.Round(100*time.Millisecond), memory>>20)
+	if behind < 1000 {
+		w.Errorf("%v records behind: the fault did not fire", behind)
+	}
+	if memory > memoryCap {
+		w.Errorf("the worker had %d MiB", memory>>20)
+	}
+	r := w.check()
+	w.nothingAside(r)
+}

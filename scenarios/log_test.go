@@ -1,0 +1,141 @@
+package scenarios
+
+import (
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Row 12. All trainers fall silent: ticks close the windows. They resume, and
+// find the next windows open.
+func idleThenResume(w *world) {
+	w.startIngest()
+	worker := w.startWorker()
+	const pauses = 2
+	for range pauses {
+		ticks := worker.metrics()["oona_aggregate_ticks_written_total"]
+		finish := w.train(w.pair("run-a", 200)...)
+		w.pause(4 * time.Second)
+		finish()
+		w.settle()
+		if now := worker.metrics()["oona_aggregate_ticks_written_total"]; now == ticks {
+			w.Error("the windows were closed without ticks")
+		}
+		w.pause(2 * w.windows.IdleHorizon)
+	}
+	w.figure("%v ticks", worker.metrics()["oona_aggregate_ticks_written_total"])
+	w.stop()
+	r := w.check()
+	w.nothingAside(r)
+}
+
+// interrupted is a world whose only worker was killed with windows open, and
+// whose trainers have gone on for a while.
+func (w *world) interrupted() {
+	w.Helper()
+	w.startIngest()
+	worker := w.startWorker()
+	finish := w.train(w.pair("run-a", 300)...)
+	w.pause(4 * time.Second)
+	w.awaitUncommitted(worker)
+	w.killWorker(worker)
+	w.pause(2 * time.Second)
+	finish()
+}
+
+// rollupEnds is how far the rollup topics have come.
+func (w *world) rollupEnds() map[string]map[int32]int64 {
+	w.Helper()
+	ends := make(map[string]map[int32]int64)
+	for _, group := range []oona.Group{oona.Health, oona.Performance} {
+		_, ends[w.topics.Rollup(group)] = kafka.extents(w.T, w.ctx, w.topics.Rollup(group))
+	}
+	return ends
+}
+
+// refused asserts that a worker ends and says why, and that nothing is emitted.
+func (w *world) refused(says ...string) {
+	w.Helper()
+	before := w.rollupEnds()
+	committed := kafka.committed(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions)
+	p := w.launchWorker()
+	said := p.refuses(w.T, 60*time.Second)
+	w.gone(p)
+	for _, text := range says {
+		if !strings.Contains(said, text) {
+			w.Errorf("the worker does not say %q:\n%s", text, said)
+		}
+	}
+	for topic, ends := range w.rollupEnds() {
+		if !maps.Equal(ends, before[topic]) {
+			w.Errorf("%s went from %v to %v", topic, before[topic], ends)
+		}
+	}
+	if now := kafka.committed(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions); !maps.Equal(now, committed) {
+		w.Errorf("the commits went from %v to %v", committed, now)
+	}
+	w.figure("status %d", p.cmd.ProcessState.ExitCode())
+}
+
+// Row 13. Retention deletes what the commit needs: the worker ends and says so.
+func retentionOvertakes(w *world) {
+	w.interrupted()
+	committed := kafka.committed(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions)
+	_, ends := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
+	before := make(map[int32]int64)
+	for p, offset := range committed {
+		if offset >= 0 && offset+10 < ends[p] {
+			before[p] = offset + 10
+		}
+	}
+	if len(before) == 0 {
+		w.Fatalf("committed %v of %v: nothing to delete", committed, ends)
+	}
+	kafka.deleteRecords(w.T, w.ctx, w.topics.SeedMetrics, before)
+	w.refused("the log no longer holds what the commit needs", "Lengthen the retention")
+	w.ingest.terminate(w.T)
+}
+
+// Row 16. The topic is made wider: keys move, and the worker refuses.
+func partitionsAdded(w *world) {
+	w.interrupted()
+	kafka.addPartitions(w.T, w.ctx, w.topics.SeedMetrics, partitions+2)
+	w.await("the new partitions to have leaders", func() bool {
+		return kafka.leaderOrNone(w.ctx, w.topics.SeedMetrics, partitions+1) > 0
+	})
+	w.refused("number of partitions")
+	w.ingest.terminate(w.T)
+}
+
+// Row 16. The group's offsets are lost, and the log is whole: all of it is
+// folded again, and emitted again, the same.
+func offsetsLostLogWhole(w *world) {
+	w.interrupted()
+	kafka.deleteGroup(w.T, w.ctx, w.prefix)
+	w.startWorker()
+	w.stop()
+	r := w.check()
+	w.nothingAside(r)
+	if r.reemitted == 0 {
+		w.Error("nothing was emitted again: the fault did not fire")
+	}
+}
+
+// Row 16. The group's offsets are lost, and so is the log's beginning: what was
+// folded before cannot be known, and the worker refuses.
+func offsetsLostLogCut(w *world) {
+	w.interrupted()
+	_, ends := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
+	before := make(map[int32]int64)
+	for p, end := range ends {
+		if end > 20 {
+			before[p] = 10
+		}
+	}
+	kafka.deleteRecords(w.T, w.ctx, w.topics.SeedMetrics, before)
+	kafka.deleteGroup(w.T, w.ctx, w.prefix)
+	w.refused("the group has no commit where the log no longer holds its beginning")
+	w.ingest.terminate(w.T)
+}
