@@ -108,6 +108,6 @@ func (s *stations) progress() string {
 		return "starting"
 	}
 	sent, now := p.Counts(), s.aggregate.Counts()
-	return fmt.Sprintf("run %s: %d frames sent, %d acknowledged; %d folded, %d late, %d windows open, %d rollups",
-		p.run, sent.Sent, sent.Acknowledged, now.Folded-s.before.Folded, now.Late-s.before.Late, now.OpenWindows, now.Rollups-s.before.Rollups)
+	return fmt.Sprintf("run %s: %d frames sent, %d acknowledged, %d folded, %d late; %d windows open, %d rollups",
+		tail(p.run), sent.Sent, sent.Acknowledged, now.Folded-s.before.Folded, now.Late-s.before.Late, now.OpenWindows, now.Rollups-s.before.Rollups)
 }
