@@ -98,14 +98,21 @@ func retentionOvertakes(w *world) {
 	w.ingest.terminate(w.T)
 }
 
-// Row 16. The topic is made wider: keys move, and the worker refuses.
+// Row 16. The topic of frames is made wider, and then those of rollups too: keys
+// have moved while their windows were open, and the worker refuses.
 func partitionsAdded(w *world) {
 	w.interrupted()
-	kafka.addPartitions(w.T, w.ctx, w.topics.SeedMetrics, partitions+2)
-	w.await("the new partitions to have leaders", func() bool {
-		return kafka.leaderOrNone(w.ctx, w.topics.SeedMetrics, partitions+1) > 0
-	})
-	w.refused("number of partitions")
+	wider := func(topic string) {
+		kafka.addPartitions(w.T, w.ctx, topic, partitions+2)
+		w.await("the new partitions to have leaders", func() bool {
+			return kafka.leaderOrNone(w.ctx, topic, partitions+1) > 0
+		})
+	}
+	wider(w.topics.SeedMetrics)
+	w.refused("topics are not as they must be", "has 3 partitions", "has 5")
+	wider(w.topics.LayerHealth)
+	wider(w.topics.LayerPerformance)
+	w.refused("the topic's number of partitions has changed", "had 3 when this was committed and has 5")
 	w.ingest.terminate(w.T)
 }
 
