@@ -14,10 +14,6 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// claimHeader carries a claim's id from the claim to the unmarshaler, as the
-// last header of a record. What a record brought along stands before it.
-const claimHeader = oona.MetaClaim
-
 // handlerGrace is how long the end of a claim waits for the message that is in
 // a handler's hands.
 const handlerGrace = rebalanceTimeout
@@ -26,30 +22,12 @@ const handlerGrace = rebalanceTimeout
 // with a handler, of which there is at most one.
 type claim struct {
 	sarama.ConsumerGroupClaim
-	about    oona.Claim
-	messages chan *sarama.ConsumerMessage
-	revoked  <-chan struct{} // closed when the session ends
+	about   oona.Claim
+	revoked <-chan struct{} // closed when the session ends
 
 	mu       sync.Mutex
 	ended    bool
 	inFlight *message.Message
-}
-
-func (c *claim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
-
-// stamp hands on the records of the partition with the claim's id, until the
-// session ends.
-func (c *claim) stamp() {
-	defer close(c.messages)
-	header := &sarama.RecordHeader{Key: []byte(claimHeader), Value: []byte(c.about.ID)}
-	for r := range c.ConsumerGroupClaim.Messages() {
-		r.Headers = append(r.Headers, header)
-		select {
-		case c.messages <- r:
-		case <-c.revoked:
-			return
-		}
-	}
 }
 
 // begin notes that a message goes to a handler. It returns false when the
@@ -91,27 +69,53 @@ func (c *claim) end(grace time.Duration) bool {
 	}
 }
 
-// claims are the open claims of a subscriber, by id.
+// claims are the open claims of a subscriber: by id, and by partition, of which
+// a claim closes before the next opens.
 type claims struct {
-	mu   sync.Mutex
-	open map[string]*claim
+	mu          sync.RWMutex
+	open        map[string]*claim
+	byPartition map[topicPartition]*claim
+}
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+func newClaims() claims {
+	return claims{open: make(map[string]*claim), byPartition: make(map[topicPartition]*claim)}
+}
+
+// Unmarshal is called by Watermill in the claim's own goroutine.
+func (s *claims) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
+	s.mu.RLock()
+	c := s.byPartition[topicPartition{r.Topic, r.Partition}]
+	s.mu.RUnlock()
+	if c == nil { // forward drops it
+		return newMessage(r, r.Headers, ""), nil
+	}
+	return newMessage(r, r.Headers, c.about.ID), nil
 }
 
 func (s *claims) add(c *claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[c.about.ID] = c
+	s.byPartition[topicPartition{c.about.Topic, c.about.Partition}] = c
 }
 
 func (s *claims) remove(c *claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c.about.ID)
+	if at := (topicPartition{c.about.Topic, c.about.Partition}); s.byPartition[at] == c {
+		delete(s.byPartition, at)
+	}
 }
 
 func (s *claims) find(id string) *claim {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.open[id]
 }
 
@@ -152,8 +156,7 @@ func (h *groupHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from sa
 		return err
 	}
 	h.subscriber.claims.add(c)
-	var stamping, committing sync.WaitGroup
-	stamping.Go(c.stamp)
+	var committing sync.WaitGroup
 	stop := make(chan struct{})
 	committing.Go(func() { h.commitUntil(stop, session, c) })
 	err = h.ConsumerGroupHandler.ConsumeClaim(uncommitted{session}, c)
@@ -240,7 +243,7 @@ func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim)
 			err = h.subscriber.owner.Open(ctx, about)
 		}
 		if err == nil {
-			return &claim{ConsumerGroupClaim: from, about: about, messages: make(chan *sarama.ConsumerMessage), revoked: ctx.Done()}, nil
+			return &claim{ConsumerGroupClaim: from, about: about, revoked: ctx.Done()}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, nil

@@ -70,7 +70,7 @@ func TestNothingBeginsOnceRevoked(t *testing.T) {
 
 // Messages that are not handed out are acked, so that Watermill lets go.
 func TestForwardDropsWhatNobodyOwns(t *testing.T) {
-	s := claims{open: make(map[string]*claim)}
+	s := newClaims()
 	c, revoke := newClaim()
 	c.about.ID = "revoked"
 	s.add(c)

@@ -91,7 +91,7 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 		every:   options.CommitEvery,
 		logger:  logger,
 		id:      ulid.Make().String(),
-		claims:  claims{open: make(map[string]*claim)},
+		claims:  newClaims(),
 	}
 	if s.every <= 0 {
 		s.every = defaultCommitEvery
@@ -102,7 +102,7 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 	s.inner, err = kafka.NewSubscriber(kafka.SubscriberConfig{
 		Brokers:               cfg.Brokers,
 		ConsumerGroup:         options.Group,
-		Unmarshaler:           stamped{},
+		Unmarshaler:           &s.claims,
 		OverwriteSaramaConfig: consumer,
 		Tracer:                groupSeam{subscriber: s},
 	}, quiet{logger})
@@ -128,14 +128,6 @@ func (s *GroupSubscriber) Close() error {
 	err := s.inner.Close()
 	s.forwarding.Wait()
 	return errors.Join(err, s.offsets.close())
-}
-
-// stamped makes messages of records that a claim has stamped.
-type stamped struct{}
-
-func (stamped) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
-	last := len(r.Headers) - 1
-	return newMessage(r, r.Headers[:last], string(r.Headers[last].Value)), nil
 }
 
 // seam is where watermill-kafka lets a tracer wrap what it uses; by itself it
