@@ -72,6 +72,7 @@ fmt-check:
 .PHONY: vet
 vet: fmt-check ## gofmt and go vet: the quick part of lint
 	$(GO) vet ./...
+	cd scenarios && $(GO) vet ./...
 
 .PHONY: lint
 lint: vet ## gofmt, go vet and golangci-lint, which is built on first use
@@ -96,7 +97,7 @@ simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED
 
 .PHONY: scenarios
 scenarios: ## the real binaries on three real brokers, with faults; half an hour (ROW=row03)
-	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestScenario/$(ROW)' $(TESTARGS) .
+	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestExamine|TestScenario/$(ROW)' $(TESTARGS) .
 
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")

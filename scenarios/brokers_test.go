@@ -81,8 +81,12 @@ func coordinatorCutOff(w *world) {
 		}
 		return oldest
 	}
-	w.pause(4 * time.Second)
-	calm := age()
+	w.pause(2 * time.Second)
+	calm := 0.0
+	for began := time.Now(); time.Since(began) < 4*time.Second; {
+		calm = max(calm, age())
+		w.pause(50 * time.Millisecond)
+	}
 	coordinator := kafka.coordinator(w.T, w.ctx, w.prefix)
 	kafka.signal(w.T, coordinator, syscall.SIGSTOP)
 	stopped := true

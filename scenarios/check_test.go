@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"fmt"
 	"hash/crc32"
 	"strconv"
 
@@ -58,7 +59,39 @@ func (r *result) reasons(topic string) map[string]int {
 // check holds what was published against the log. The workers have ended.
 func (w *world) check() *result {
 	w.Helper()
-	log := kafka.dump(w.T, w.ctx, w.topics.SeedMetrics)
+	read := make(map[string]map[int32][]logRecord)
+	for _, topic := range w.topics.Specs(0) {
+		read[topic.Name] = kafka.dump(w.T, w.ctx, topic.Name)
+	}
+	r := w.examine(read)
+	w.figure("%d frames acknowledged of %d, answers %v", w.ledger.acknowledged(), len(w.ledger.frames), w.ledger.answers)
+	w.figure("%d records, %d folded, %d duplicate, %d late, %d quarantined, %d overflowed, %d dead, %d rollups, %d re-emitted",
+		r.records, r.folded, r.dup, len(r.side[w.topics.Late]), len(r.side[w.topics.Quarantine]), len(r.side[w.topics.Overflow]), len(r.side[w.topics.SeedMetricsDead]), len(r.rollups), r.reemitted)
+	for _, fault := range w.faults {
+		w.Error(fault)
+	}
+	if w.unsaid > 0 {
+		w.Errorf("and %d more", w.unsaid)
+	}
+	return r
+}
+
+// faults that are kept; there is no end of them where something is wrong.
+const faultsKept = 20
+
+// fault notes a difference between the log and what was published.
+func (w *world) fault(format string, args ...any) {
+	if len(w.faults) == faultsKept {
+		w.unsaid++
+		return
+	}
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+// examine holds topics against each other.
+func (w *world) examine(read map[string]map[int32][]logRecord) *result {
+	w.Helper()
+	log := read[w.topics.SeedMetrics]
 	for p, records := range log {
 		if records[0].offset != 0 {
 			w.Fatalf("partition %d begins at offset %d: there is nothing to hold it against", p, records[0].offset)
@@ -70,22 +103,20 @@ func (w *world) check() *result {
 		}
 	}
 	r := &result{rollups: make(map[rollupKey]*published), side: make(map[string]map[origin]string), byRun: make(map[oona.RunID]map[string]int), log: log}
-	w.readRollups(r)
-	w.readSides(r)
+	w.readRollups(read, r)
+	w.readSides(read, r)
 	w.checkLedger(log)
 	w.checkConservation(log, r)
 	w.checkOracle(log, r)
-	w.figure("%d records, %d folded, %d duplicate, %d late, %d quarantined, %d overflowed, %d dead, %d rollups, %d re-emitted",
-		r.records, r.folded, r.dup, len(r.side[w.topics.Late]), len(r.side[w.topics.Quarantine]), len(r.side[w.topics.Overflow]), len(r.side[w.topics.SeedMetricsDead]), len(r.rollups), r.reemitted)
 	return r
 }
 
 // readRollups reads both rollup topics, as a reader does that drops by trigger,
 // and as one that does not. Each rollup has one content.
-func (w *world) readRollups(r *result) {
+func (w *world) readRollups(read map[string]map[int32][]logRecord, r *result) {
 	w.Helper()
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
-		for partition, records := range kafka.dump(w.T, w.ctx, w.topics.Rollup(group)) {
+		for partition, records := range read[w.topics.Rollup(group)] {
 			last := oona.Trigger{Offset: -1}
 			accepted := make(map[rollupKey]bool)
 			for i := range records {
@@ -94,7 +125,7 @@ func (w *world) readRollups(r *result) {
 					w.Fatal(err)
 				}
 				if next.Hash != next.ContentHash() {
-					w.Errorf("the rollup of %s at %d is not what its hash says", next.Layer, next.Start)
+					w.fault("the rollup of %s at %d is not what its hash says", next.Layer, next.Start)
 				}
 				key := keyOf(&next.Rollup)
 				if known := r.rollups[key]; known == nil {
@@ -102,7 +133,7 @@ func (w *world) readRollups(r *result) {
 				} else {
 					r.reemitted++
 					if known.Hash != next.Hash || known.partition != partition {
-						w.Errorf("the rollup of %s/%s at %d was emitted with two contents, at triggers %+v and %+v", next.Run, next.Layer, next.Start, known.Trigger, next.Trigger)
+						w.fault("the rollup of %s/%s at %d was emitted with two contents, at triggers %+v and %+v", next.Run, next.Layer, next.Start, known.Trigger, next.Trigger)
 					}
 				}
 				if !next.Trigger.After(last) {
@@ -110,13 +141,13 @@ func (w *world) readRollups(r *result) {
 				}
 				last = next.Trigger
 				if accepted[key] {
-					w.Errorf("the rollup of %s/%s at %d comes twice to a reader that drops by trigger", next.Run, next.Layer, next.Start)
+					w.fault("the rollup of %s/%s at %d comes twice to a reader that drops by trigger", next.Run, next.Layer, next.Start)
 				}
 				accepted[key] = true
 			}
 			for key, known := range r.rollups {
 				if key.group == group && known.partition == partition && !accepted[key] {
-					w.Errorf("the rollup of %s/%s at %d is lost to a reader that drops by trigger", key.run, key.layer, key.start)
+					w.fault("the rollup of %s/%s at %d is lost to a reader that drops by trigger", key.run, key.layer, key.start)
 				}
 			}
 		}
@@ -125,12 +156,12 @@ func (w *world) readRollups(r *result) {
 
 // readSides reads the side topics. A record is on at most one of them; it may
 // be there again, with the same origin.
-func (w *world) readSides(r *result) {
+func (w *world) readSides(read map[string]map[int32][]logRecord, r *result) {
 	w.Helper()
 	seen := make(map[origin]string)
 	for _, topic := range []string{w.topics.Late, w.topics.Quarantine, w.topics.Overflow, w.topics.SeedMetricsDead} {
 		r.side[topic] = make(map[origin]string)
-		for _, records := range kafka.dump(w.T, w.ctx, topic) {
+		for _, records := range read[topic] {
 			for i := range records {
 				h := records[i].headers
 				p, err := strconv.ParseInt(h[oona.HeaderErrorPartition], 10, 32)
@@ -145,7 +176,7 @@ func (w *world) readSides(r *result) {
 				if first, again := seen[at]; again {
 					r.repeated++
 					if first != topic || r.side[topic][at] != h[oona.HeaderErrorException] {
-						w.Errorf("the record %+v is on %s and on %s", at, first, topic)
+						w.fault("the record %+v is on %s and on %s", at, first, topic)
 					}
 				}
 				seen[at] = topic
@@ -170,7 +201,7 @@ func (w *world) checkLedger(log map[int32][]logRecord) {
 			}
 			if _, err := decoder.Decode(value, &frame); err != nil {
 				if !w.foreign {
-					w.Errorf("offset %d of partition %d is no frame: %v", records[i].offset, records[i].partition, err)
+					w.fault("offset %d of partition %d is no frame: %v", records[i].offset, records[i].partition, err)
 				}
 				continue
 			}
@@ -178,9 +209,9 @@ func (w *world) checkLedger(log map[int32][]logRecord) {
 			known := w.ledger.frames[id]
 			switch {
 			case known == nil && !w.foreign:
-				w.Errorf("the log has a frame that nobody sent: %+v", id)
+				w.fault("the log has a frame that nobody sent: %+v", id)
 			case known != nil && known.checksum != crc32.ChecksumIEEE(value):
-				w.Errorf("the log has other bytes of %+v than were sent", id)
+				w.fault("the log has other bytes of %+v than were sent", id)
 			case known != nil:
 				found[id] = true
 			}
@@ -190,15 +221,14 @@ func (w *world) checkLedger(log map[int32][]logRecord) {
 	for id, s := range w.ledger.frames {
 		if s.acknowledged && !found[id] {
 			if missing == 0 {
-				w.Errorf("ingest acknowledged %+v, and the log does not have it", id)
+				w.fault("ingest acknowledged %+v, and the log does not have it", id)
 			}
 			missing++
 		}
 	}
 	if missing > 1 {
-		w.Errorf("%d acknowledged frames are missing", missing)
+		w.fault("%d acknowledged frames are missing", missing)
 	}
-	w.figure("%d frames acknowledged of %d, answers %v", w.ledger.acknowledged(), len(w.ledger.frames), w.ledger.answers)
 }
 
 // content is what the log holds of a rollup, in plain sums.
@@ -230,7 +260,7 @@ func (w *world) checkConservation(log map[int32][]logRecord, r *result) {
 			r.records++
 			if records[i].headers[oona.HeaderRecord] != "" {
 				if aside {
-					w.Errorf("Oona's own record %+v is on %s", at, side)
+					w.fault("Oona's own record %+v is on %s", at, side)
 				}
 				continue
 			}
@@ -240,7 +270,7 @@ func (w *world) checkConservation(log map[int32][]logRecord, r *result) {
 			}
 			if err != nil || len(rest) > 0 {
 				if side != w.topics.SeedMetricsDead && side != w.topics.Overflow {
-					w.Errorf("record %+v cannot be folded, and is on side topic %q", at, side)
+					w.fault("record %+v cannot be folded, and is on side topic %q", at, side)
 				}
 				continue
 			}
@@ -255,7 +285,7 @@ func (w *world) checkConservation(log map[int32][]logRecord, r *result) {
 		}
 	}
 	for at, topic := range sides {
-		w.Errorf("%s has a record of %+v, which the log does not have", topic, at)
+		w.fault("%s has a record of %+v, which the log does not have", topic, at)
 	}
 	w.compare(want, r)
 }
@@ -297,21 +327,21 @@ func (w *world) compare(want map[rollupKey]*content, r *result) {
 		key.group = oona.Health
 		c := want[key]
 		if c == nil {
-			w.Errorf("the rollup of %s/%s at %d is of no frame in the log", key.run, key.layer, key.start)
+			w.fault("the rollup of %s/%s at %d is of no frame in the log", key.run, key.layer, key.start)
 			continue
 		}
 		if got.Frames != c.frames || got.Readings != c.readings || got.Duplicates != c.duplicates || got.FirstOffset != c.first || got.LastOffset != c.last {
-			w.Errorf("the rollup of %s/%s at %d has %d frames, %d readings, %d duplicates of offsets %d to %d; the log has %+v", key.run, key.layer, key.start,
+			w.fault("the rollup of %s/%s at %d has %d frames, %d readings, %d duplicates of offsets %d to %d; the log has %+v", key.run, key.layer, key.start,
 				got.Frames, got.Readings, got.Duplicates, got.FirstOffset, got.LastOffset, *c)
 		}
 		for _, m := range got.Metrics {
 			if m.Sum != c.sums[m.Name] {
-				w.Errorf("the rollup of %s/%s at %d sums %s to %v; the log, to %v", key.run, key.layer, key.start, m.Name, m.Sum, c.sums[m.Name])
+				w.fault("the rollup of %s/%s at %d sums %s to %v; the log, to %v", key.run, key.layer, key.start, m.Name, m.Sum, c.sums[m.Name])
 			}
 		}
 	}
 	if health != len(want) {
-		w.Errorf("%d windows of layers were emitted; the log has %d", health, len(want))
+		w.fault("%d windows of layers were emitted; the log has %d", health, len(want))
 	}
 }
 
@@ -323,7 +353,7 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	emitted, wrong := 0, 0
+	emitted := 0
 	for p, records := range log {
 		engine, err := windows.New(w.windows, known.Metric)
 		if err != nil {
@@ -332,51 +362,63 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 		emit := func(want *oona.Rollup) {
 			emitted++
 			got := r.rollups[keyOf(want)]
-			if got == nil || got.Hash != want.Hash || got.Trigger != want.Trigger || got.partition != p {
-				if wrong++; wrong <= 5 {
-					w.Errorf("the oracle's rollup of %s/%s at %d has hash %x and trigger %+v; published was %+v", want.Run, want.Layer, want.Start, want.Hash, want.Trigger, got)
-				}
+			switch {
+			case got == nil:
+				w.fault("the oracle's rollup of %s/%s at %d was not published", want.Run, want.Layer, want.Start)
+			case got.Hash != want.Hash || got.Trigger != want.Trigger || got.partition != p:
+				w.fault("the oracle's rollup of %s/%s at %d has hash %x and trigger %+v on partition %d; published was %x, %+v, on %d", want.Run, want.Layer, want.Start,
+					want.Hash, want.Trigger, p, got.Hash, got.Trigger, got.partition)
 			}
 		}
-		var decoder avro.FrameDecoder
-		var frame oona.Frame
-		for i := range records {
-			in := windows.Record{Offset: records[i].offset, AppendedAt: records[i].appended, Path: records[i].headers[oona.HeaderPath]}
-			side := ""
-			if records[i].headers[oona.HeaderRecord] == "" {
-				if rest, err := decoder.Decode(records[i].value, &frame); err == nil && len(rest) == 0 && frame.Validate(oona.DefaultFrameLimits) == nil {
-					in.Frame, in.Checksum = &frame, uint64(crc32.ChecksumIEEE(records[i].value))
-				}
-			}
-			outcome := engine.Fold(in, emit)
-			switch outcome.Verdict {
-			case windows.Late:
-				side = w.topics.Late
-			case windows.Quarantined:
-				side = w.topics.Quarantine
-			case windows.Overflowed:
-				side = w.topics.Overflow
-			}
-			if in.Frame == nil {
-				continue // what it is was looked at before
-			}
-			at := origin{p, in.Offset}
-			for _, topic := range []string{w.topics.Late, w.topics.Quarantine, w.topics.Overflow} {
-				reason, there := r.side[topic][at]
-				if there != (topic == side) || there && reason != string(outcome.Reason) {
-					if wrong++; wrong <= 5 {
-						w.Errorf("record %+v is %s (%s) to the oracle; on %s: %t, for %q", at, outcome.Verdict, outcome.Reason, topic, there, reason)
-					}
-				}
-			}
-		}
+		w.foldWhole(engine, records, emit, r)
 		if open := engine.OpenWindows(); open > 0 {
-			w.Errorf("%d windows of partition %d are open at the end of the log", open, p)
+			w.fault("%d windows of partition %d are open at the end of the log", open, p)
 		}
 	}
-	if emitted != len(r.rollups) || wrong > 0 {
-		w.Errorf("the oracle emitted %d rollups, %d were published; %d differences", emitted, len(r.rollups), wrong)
+	if emitted != len(r.rollups) {
+		w.fault("the oracle emitted %d rollups, %d were published", emitted, len(r.rollups))
 	}
+}
+
+// foldWhole folds a partition and compares what becomes of each frame with the
+// side topics.
+func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func(*oona.Rollup), r *result) {
+	var decoder avro.FrameDecoder
+	var frame oona.Frame
+	for i := range records {
+		in := windows.Record{Offset: records[i].offset, AppendedAt: records[i].appended, Path: records[i].headers[oona.HeaderPath]}
+		if records[i].headers[oona.HeaderRecord] == "" {
+			rest, err := decoder.Decode(records[i].value, &frame)
+			if err == nil && len(rest) == 0 && frame.Validate(oona.DefaultFrameLimits) == nil {
+				in.Frame, in.Checksum = &frame, uint64(crc32.ChecksumIEEE(records[i].value))
+			}
+		}
+		outcome := engine.Fold(in, emit)
+		if in.Frame == nil {
+			continue // checkConservation has looked at it
+		}
+		side := w.sideOf(outcome.Verdict)
+		at := origin{records[i].partition, in.Offset}
+		for topic, origins := range r.side {
+			reason, there := origins[at]
+			if there != (topic == side) || there && reason != string(outcome.Reason) {
+				w.fault("record %+v is %s (%s) to the oracle; on %s: %t, for %q", at, outcome.Verdict, outcome.Reason, topic, there, reason)
+			}
+		}
+	}
+}
+
+// sideOf is the topic of records with a verdict, "" for none.
+func (w *world) sideOf(v windows.Verdict) string {
+	switch v {
+	case windows.Late:
+		return w.topics.Late
+	case windows.Quarantined:
+		return w.topics.Quarantine
+	case windows.Overflowed:
+		return w.topics.Overflow
+	}
+	return ""
 }
 
 // nothingAside asserts that no frame went to a side topic.

@@ -15,7 +15,7 @@ import (
 )
 
 // limit is how long a scenario may take.
-const limit = 3 * time.Minute
+const limit = 4 * time.Minute
 
 const partitions = 3
 
@@ -33,6 +33,9 @@ type world struct {
 	workers []*process // aggregators that run
 	all     []*process // aggregators, ever
 
+	faults []string // differences that were found; see check
+	unsaid int      // further ones
+
 	// figures are what a scenario says of itself, in one line.
 	figures []string
 }
@@ -41,31 +44,28 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	w := &world{T: t, ctx: ctx, ledger: newLedger(), windows: windows.DefaultConfig()}
-	w.windows.Length = time.Second
-	w.windows.OutOfOrderness = 100 * time.Millisecond
-	w.windows.AllowedLateness = 250 * time.Millisecond
-	w.windows.TickInterval = 125 * time.Millisecond
-	w.windows.IdleHorizon = 2 * time.Second
-	w.renew()
+	w := &world{T: t, ctx: ctx, ledger: newLedger(), windows: shortWindows(), prefix: fmt.Sprintf("scenario-%d", time.Now().UnixNano())}
+	topics, err := oona.NewTopics(w.prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.topics = topics
+	if _, err := bus.ApplyTopics(ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, topics.Specs(partitions)); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
-// renew gives the world fresh topics and a fresh group.
-func (w *world) renew() {
-	w.Helper()
-	w.prefix = fmt.Sprintf("scenario-%d", time.Now().UnixNano())
-	topics, err := oona.NewTopics(w.prefix)
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.topics = topics
-	if _, err := bus.ApplyTopics(w.ctx, w.bus(), topics.Specs(partitions)); err != nil {
-		w.Fatal(err)
-	}
+// shortWindows are windows that a scenario need not wait for.
+func shortWindows() windows.Config {
+	c := windows.DefaultConfig()
+	c.Length = time.Second
+	c.OutOfOrderness = 100 * time.Millisecond
+	c.AllowedLateness = 250 * time.Millisecond
+	c.TickInterval = 125 * time.Millisecond
+	c.IdleHorizon = 2 * time.Second
+	return c
 }
-
-func (w *world) bus() bus.Config { return bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"} }
 
 func (w *world) figure(format string, args ...any) {
 	w.figures = append(w.figures, fmt.Sprintf(format, args...))

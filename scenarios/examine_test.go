@@ -1,0 +1,184 @@
+package scenarios
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// What the scenarios assert must be able to fail: topics as an aggregator leaves
+// them are sound, and each of a number of errors in them is noticed.
+func TestExamineNoticesErrors(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(w *world, read topicsRead)
+		says  string // one of the faults that must be found; empty: none
+	}{
+		{"nothing", func(*world, topicsRead) {}, ""},
+		{"a rollup again", func(w *world, read topicsRead) {
+			health := read[w.topics.LayerHealth]
+			health[0] = append(health[0], health[0][1])
+		}, ""},
+		{"a rollup is missing", func(w *world, read topicsRead) {
+			health := read[w.topics.LayerHealth]
+			health[0] = health[0][1:]
+		}, "was not published"},
+		{"two contents", func(w *world, read topicsRead) {
+			again(t, w, read, func(r *oona.Rollup) { r.Frames++ })
+		}, "with two contents"},
+		{"a frame that is folded twice", func(w *world, read topicsRead) {
+			change(t, w, read, func(r *oona.Rollup) { r.Frames++; r.Hash = r.ContentHash() })
+		}, "frames"},
+		{"another sum", func(w *world, read topicsRead) {
+			change(t, w, read, func(r *oona.Rollup) { r.Metrics[0].Sum++; r.Hash = r.ContentHash() })
+		}, "sums"},
+		{"another trigger", func(w *world, read topicsRead) {
+			change(t, w, read, func(r *oona.Rollup) { r.Trigger.Index += 100; r.Hash = r.ContentHash() })
+		}, "the oracle's rollup"},
+		{"a hash that is not the content's", func(w *world, read topicsRead) {
+			change(t, w, read, func(r *oona.Rollup) { r.Watermark++ })
+		}, "is not what its hash says"},
+		{"rollups out of order", func(w *world, read topicsRead) {
+			slices.Reverse(read[w.topics.LayerHealth][0])
+		}, "is lost to a reader"},
+		{"a late record is missing", func(w *world, read topicsRead) {
+			late := read[w.topics.Late]
+			late[0] = late[0][1:]
+		}, "is late (late) to the oracle"},
+		{"a record on two side topics", func(w *world, read topicsRead) {
+			read[w.topics.Quarantine] = map[int32][]logRecord{0: read[w.topics.Late][0][:1]}
+		}, "is on"},
+		{"a folded record on a side topic", func(w *world, read topicsRead) {
+			stray := read[w.topics.Late][0][0]
+			stray.headers = map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0", oona.HeaderErrorOffset: "0", oona.HeaderErrorException: "late"}
+			read[w.topics.Late][0] = append(read[w.topics.Late][0], stray)
+		}, "is folded () to the oracle"},
+		{"an acknowledged frame is missing", func(w *world, _ topicsRead) {
+			w.ledger.frames[identity{"run-a", "lost", 1, 1}] = &sent{acknowledged: true}
+		}, "the log does not have it"},
+		{"other bytes than were sent", func(w *world, _ topicsRead) {
+			for _, s := range w.ledger.frames {
+				s.checksum++
+				break
+			}
+		}, "other bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := &world{T: t, windows: shortWindows(), ledger: newLedger()}
+			var err error
+			if w.topics, err = oona.NewTopics("examined"); err != nil {
+				t.Fatal(err)
+			}
+			read := w.sound()
+			c.spoil(w, read)
+			w.examine(read)
+			switch {
+			case c.says == "" && len(w.faults) > 0:
+				t.Errorf("faults were found where there are none: %q", w.faults)
+			case c.says != "" && !slices.ContainsFunc(w.faults, func(fault string) bool { return strings.Contains(fault, c.says) }):
+				t.Errorf("no fault says %q: %q", c.says, w.faults)
+			}
+		})
+	}
+}
+
+// topicsRead is what topics hold, by name and partition.
+type topicsRead = map[string]map[int32][]logRecord
+
+// sound makes a log of frames, repeats, late ones and ticks, and what an
+// aggregator makes of it.
+func (w *world) sound() topicsRead {
+	w.Helper()
+	read := topicsRead{w.topics.LayerHealth: {}, w.topics.LayerPerformance: {}, w.topics.Late: {}}
+	var log []logRecord
+	at := oona.Micros(1_800_000_000e6)
+	add := func(value []byte, headers map[string]string) {
+		log = append(log, logRecord{0, int64(len(log)), at, headers, value})
+		at += 20_000
+	}
+	tr := trainer{run: "run-a", producer: "one", layers: 2, seeds: 3}
+	random := rand.New(rand.NewPCG(5, 5))
+	for i := range int64(300) {
+		f := tr.frame(random, 1, i)
+		f.ObservedAt = at
+		if i%50 == 49 {
+			f.ObservedAt -= 3e6 // late
+		}
+		value := avro.AppendFrame(nil, f)
+		w.ledger.note(identityOf(f), value)
+		w.ledger.answer(200, []identity{identityOf(f)})
+		add(value, map[string]string{oona.HeaderPath: "p"})
+		if i%60 == 30 {
+			add(value, map[string]string{oona.HeaderPath: "p"})
+		}
+	}
+	for range 200 {
+		add(nil, map[string]string{oona.HeaderRecord: oona.TickRecord})
+	}
+	read[w.topics.SeedMetrics] = map[int32][]logRecord{0: log}
+	w.aggregate(log, read)
+	return read
+}
+
+// aggregate writes what a log comes to, as an aggregator does.
+func (w *world) aggregate(log []logRecord, read topicsRead) {
+	w.Helper()
+	known, err := catalogue.Default()
+	if err != nil {
+		w.Fatal(err)
+	}
+	engine, err := windows.New(w.windows, known.Metric)
+	if err != nil {
+		w.Fatal(err)
+	}
+	write := func(topic string, headers map[string]string, value []byte) {
+		read[topic][0] = append(read[topic][0], logRecord{0, int64(len(read[topic][0])), 0, headers, value})
+	}
+	for i := range log {
+		in := windows.Record{Offset: log[i].offset, AppendedAt: log[i].appended, Path: log[i].headers[oona.HeaderPath]}
+		if log[i].value != nil {
+			in.Frame, in.Checksum = new(oona.Frame), uint64(len(log[i].value))
+			var decoder avro.FrameDecoder
+			if _, err := decoder.Decode(log[i].value, in.Frame); err != nil {
+				w.Fatal(err)
+			}
+		}
+		outcome := engine.Fold(in, func(r *oona.Rollup) { write(w.topics.Rollup(r.Group), nil, avro.AppendRollup(nil, r)) })
+		if side := w.sideOf(outcome.Verdict); side != "" {
+			write(side, map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0",
+				oona.HeaderErrorOffset: strconv.FormatInt(in.Offset, 10), oona.HeaderErrorException: string(outcome.Reason)}, log[i].value)
+		}
+	}
+	if len(read[w.topics.Late][0]) < 3 || len(read[w.topics.LayerHealth][0]) < 4 {
+		w.Fatalf("%d late, %d rollups: that proves little", len(read[w.topics.Late][0]), len(read[w.topics.LayerHealth][0]))
+	}
+}
+
+// change rewrites the second rollup of the health topic.
+func change(t *testing.T, w *world, read topicsRead, how func(*oona.Rollup)) {
+	t.Helper()
+	record := &read[w.topics.LayerHealth][0][1]
+	var r oona.Rollup
+	if _, err := avro.DecodeRollup(record.value, &r); err != nil {
+		t.Fatal(err)
+	}
+	how(&r)
+	record.value = avro.AppendRollup(nil, &r)
+}
+
+// again writes the second rollup once more, changed and with its own hash.
+func again(t *testing.T, w *world, read topicsRead, how func(*oona.Rollup)) {
+	t.Helper()
+	health := read[w.topics.LayerHealth]
+	first := health[0][1]
+	change(t, w, read, func(r *oona.Rollup) { how(r); r.Hash = r.ContentHash() })
+	health[0] = append(health[0], health[0][1])
+	health[0][1] = first
+}
