@@ -62,7 +62,7 @@ func (m measure) settled() bool {
 // readRollups are the rollup records that the exporter has read, from the
 // beginning of their topics.
 func (m measure) readRollups() int64 {
-	return m.export.Rollups + m.export.Repeats + m.export.Undecodable
+	return m.export.Rollups + m.export.Repeats + m.export.Conflicts + m.export.Undecodable
 }
 
 // settle waits until all records and rollups have been read, and with close

@@ -168,6 +168,7 @@ func (f *fixture) send(r *oona.Rollup) {
 	f.t.Helper()
 	last := f.trigger[r.Group]
 	r.Trigger = oona.Trigger{Offset: last.Offset + 1}
+	r.Start -= oona.Micros(r.Trigger.Offset) // no window closes twice
 	f.trigger[r.Group] = r.Trigger
 	r.Hash = r.ContentHash()
 	payload := avro.AppendRollup(nil, r)

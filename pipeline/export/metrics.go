@@ -14,13 +14,14 @@ type Counts struct {
 	Rollups     int64 // of both groups, repeats apart
 	Repeats     int64
 	Undecodable int64
+	Conflicts   int64 // rollups that contradict one read before
 }
 
 // Counts returns a snapshot.
 func (s *Stage) Counts() Counts {
 	sum := func(of *byGroup) int64 { return of[oona.Health].Load() + of[oona.Performance].Load() }
 	m := s.metrics
-	return Counts{Rollups: sum(&m.rollups), Repeats: sum(&m.repeats), Undecodable: sum(&m.undecodable)}
+	return Counts{Rollups: sum(&m.rollups), Repeats: sum(&m.repeats), Undecodable: sum(&m.undecodable), Conflicts: sum(&m.conflicts)}
 }
 
 // byGroup counts something of each group.
@@ -28,10 +29,11 @@ type byGroup [len(groups)]atomic.Int64
 
 // metrics are those of the stage itself.
 type metrics struct {
-	rollups, repeats, undecodable, stale byGroup
+	rollups, repeats, conflicts, undecodable, stale byGroup
 
 	foldedTotal                           *prometheus.CounterVec
 	rollupsDesc, repeatsDesc              *prometheus.Desc
+	conflictsDesc                         *prometheus.Desc
 	undecodableDesc, staleDesc            *prometheus.Desc
 	layersDesc, seriesDesc, positionsDesc *prometheus.Desc
 }
@@ -47,6 +49,7 @@ func newMetrics() *metrics {
 		}, []string{"label"}),
 		rollupsDesc:     desc("rollups_total", "Rollups read that were not read before, by group.", "group"),
 		repeatsDesc:     desc("repeats_total", "Rollups dropped because their trigger was not above the highest seen of their partition, by group.", "group"),
+		conflictsDesc:   desc("conflicts_total", "Rollups dropped because they contradict one that was read before, by group. It must be 0.", "group"),
 		undecodableDesc: desc("undecodable_total", "Records of the rollup topics skipped because they are not rollups, by group of the topic.", "group"),
 		staleDesc:       desc("stale_total", "Rollups not shown because their window ended before the time after which a layer counts as silent, by group.", "group"),
 		layersDesc:      desc("layers", "Layers shown, each that stands for others beyond a cap among them."),
@@ -64,7 +67,7 @@ func (m *metrics) fold(label string) { m.foldedTotal.WithLabelValues(label).Inc(
 func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 	m.foldedTotal.Describe(ch)
 	for _, d := range []*prometheus.Desc{
-		m.rollupsDesc, m.repeatsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc,
+		m.rollupsDesc, m.repeatsDesc, m.conflictsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc,
 	} {
 		ch <- d
 	}
@@ -74,7 +77,7 @@ func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int, posit
 	m.foldedTotal.Collect(ch)
 	for _, g := range groups {
 		for desc, counts := range map[*prometheus.Desc]*byGroup{
-			m.rollupsDesc: &m.rollups, m.repeatsDesc: &m.repeats, m.undecodableDesc: &m.undecodable, m.staleDesc: &m.stale,
+			m.rollupsDesc: &m.rollups, m.repeatsDesc: &m.repeats, m.conflictsDesc: &m.conflicts, m.undecodableDesc: &m.undecodable, m.staleDesc: &m.stale,
 		} {
 			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(counts[g].Load()), g.String())
 		}

@@ -24,16 +24,23 @@ type partition struct {
 	mu     sync.Mutex
 	begun  bool         // latest holds
 	latest oona.Trigger // the highest that was taken
+	recent recent
 }
 
 // errRepeat says that a rollup's trigger is not above the highest seen.
 var errRepeat = errors.New("repeat")
 
+// errConflict says that a window of a layer has another content than it had
+// before. It cannot happen while all aggregators are of one version and one
+// configuration; it is never taken in silence.
+var errConflict = errors.New("the rollup contradicts one that was emitted before")
+
 // errTrailing says that a record holds more than one rollup.
 var errTrailing = errors.New("bytes follow the rollup")
 
 // take returns the rollup that a record holds, or errRepeat if it was taken
-// before, or why the record is no rollup.
+// before, errConflict if another was in its place, or why the record is no
+// rollup.
 func (p *partition) take(payload []byte) (*oona.Rollup, error) {
 	r := new(oona.Rollup)
 	rest, err := avro.DecodeRollup(payload, r)
@@ -48,6 +55,10 @@ func (p *partition) take(payload []byte) (*oona.Rollup, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.recent.contradicts(r) {
+		return nil, fmt.Errorf("%w: run %s, layer %s, window %s to %s, hash %016x, trigger %+v", errConflict,
+			r.Run, r.Layer, r.Start.Time(), r.End.Time(), r.Hash, r.Trigger)
+	}
 	if p.begun && !r.Trigger.After(p.latest) {
 		return nil, errRepeat
 	}

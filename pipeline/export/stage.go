@@ -147,6 +147,9 @@ func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 		switch {
 		case errors.Is(err, errRepeat):
 			s.metrics.repeats[g].Add(1)
+		case errors.Is(err, errConflict):
+			s.metrics.conflicts[g].Add(1)
+			s.logger.Error("two rollups of one window: the first stands", "topic", s.cfg.Topics.Rollup(g), "partition", partition, "offset", offset, "err", err)
 		case err != nil:
 			s.drop(g, err, "partition", partition, "offset", offset)
 		default:

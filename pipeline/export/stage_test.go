@@ -108,6 +108,30 @@ func TestReemissionIsDropped(t *testing.T) {
 	})
 }
 
+// Two contents of one window are an alarm, whichever trigger the second has,
+// and the first stands.
+func TestConflictingRollups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		first := rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 1))
+		f.send(first)
+		for _, change := range []func(*oona.Rollup){
+			func(r *oona.Rollup) { r.Frames++ },                   // at the same trigger
+			func(r *oona.Rollup) { r.Trigger.Offset += 10 },       // at a later one
+			func(r *oona.Rollup) { r.Watermark, r.Frames = 7, 9 }, // once more
+		} {
+			other := *first
+			change(&other)
+			other.Hash = other.ContentHash()
+			f.tape.append(t, f.sentTo[0], 0, avro.AppendRollup(nil, &other))
+		}
+		f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 2)))
+		f.expect(3, "oona_exporter_conflicts_total", "group=health")
+		f.expect(2, "oona_exporter_rollups_total", "group=health")
+		f.expect(2, "kasmina_layer_health_window_mean")
+	})
+}
+
 func TestTriggersAreOfAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -128,6 +152,7 @@ func TestTriggersAreOfAPartition(t *testing.T) {
 			{0, oona.Trigger{Offset: 9, Index: 9}, "a", 4},
 		} {
 			r.Trigger, r.Layer = step.trigger, step.layer
+			r.Start = r.End - oona.Micros(1000+10*step.trigger.Offset) - oona.Micros(step.trigger.Index) // a window of its own
 			f.tape.append(t, topics.LayerHealth, step.partition, avro.AppendRollup(nil, r))
 			f.expect(step.fresh, "kasmina_layer_health", "layer=a")
 		}
