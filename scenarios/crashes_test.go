@@ -33,13 +33,15 @@ func killedBeforeCommit(w *world) {
 // commit, the first of which must have been made.
 func (w *world) awaitUncommitted(p *process) {
 	w.Helper()
-	last := p.metrics()
+	last := p.metrics() // when a commit was last seen to have been made
 	w.await("rollups that are not committed", func() bool {
 		now := p.metrics()
-		met := now != nil && last["oona_aggregate_commits_total"] > 2 && now["oona_aggregate_commits_total"] == last["oona_aggregate_commits_total"] &&
-			now["oona_aggregate_rollups_total"] > last["oona_aggregate_rollups_total"] && now["oona_aggregate_pending_messages"] == 0
-		last = now
-		return met
+		if now == nil || now["oona_aggregate_commits_total"] != last["oona_aggregate_commits_total"] {
+			last = now
+			return false
+		}
+		return now["oona_aggregate_commits_total"] > 2 && now["oona_aggregate_pending_messages"] == 0 &&
+			now["oona_aggregate_rollups_total"] > last["oona_aggregate_rollups_total"]
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -169,35 +168,49 @@ func (w *world) pair(run oona.RunID, rate float64) []trainer {
 	return []trainer{tr, other}
 }
 
-// settle waits until every window is closed and everything that was read is
-// published.
+// settle waits until every partition has an owner, every window is closed and
+// everything that was read is published.
 func (w *world) settle() {
 	w.Helper()
-	_, before := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
+	var before map[int32]int64
 	still := time.Now()
-	state := ""
 	for {
-		quiet := true
-		state = ""
-		for _, p := range w.workers {
-			m := p.metrics()
-			ready := p.ready() || m["oona_aggregate_claims_total"] == 0 // one that has been given no partition
-			if m == nil || !ready || m["oona_aggregate_open_windows"]+m["oona_aggregate_lag_records"]+m["oona_aggregate_pending_messages"] > 0 {
-				quiet = false
-				state += fmt.Sprintf(" [ready %t, open %v, lag %v, pending %v]", ready, m["oona_aggregate_open_windows"], m["oona_aggregate_lag_records"], m["oona_aggregate_pending_messages"])
-			}
-		}
+		busy := w.busy()
 		_, now := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
-		if !quiet || !maps.Equal(before, now) {
+		if busy != "" || !maps.Equal(before, now) {
 			before, still = now, time.Now()
 		}
 		if time.Since(still) > 2500*time.Millisecond { // marks of the log's end are told once a second
 			return
 		}
 		if !sleep(w.ctx, 250*time.Millisecond) {
-			w.Fatalf("the workers did not settle: %s", strings.TrimSpace(state))
+			w.Fatalf("the workers did not settle: %s", busy)
 		}
 	}
+}
+
+// busy says what the workers have still to do. A worker that has lost its
+// partitions, or was given none, has nothing; the others have them.
+func (w *world) busy() string {
+	owned := 0
+	for _, p := range w.workers {
+		m := p.metrics()
+		if m == nil {
+			return "a worker does not answer"
+		}
+		owned += len(w.claimed(p))
+		open, lag, pending := m["oona_aggregate_open_windows"], m["oona_aggregate_lag_records"], m["oona_aggregate_pending_messages"]
+		if open+lag+pending > 0 {
+			return fmt.Sprintf("%v windows are open, %v records unread, %v messages not published", open, lag, pending)
+		}
+		if m["oona_aggregate_claims_total"] > 0 && !p.ready() {
+			return "a worker is not ready"
+		}
+	}
+	if owned != partitions {
+		return fmt.Sprintf("%d of %d partitions have an owner", owned, partitions)
+	}
+	return ""
 }
 
 // stop settles, and ends all workers cleanly.
