@@ -5,9 +5,15 @@ import (
 	"time"
 )
 
+// outage is how long a trainer may be held up by brokers that are gone: as long
+// as a request may take, and some. With a shorter idle horizon the run would go
+// on without it, and its frames would be late.
+const outage = 20 * time.Second
+
 // Row 5. The broker that leads a partition is killed and comes back; then all
 // are restarted, one after the other.
 func leaderKilled(w *world) {
+	w.windows.IdleHorizon = outage
 	w.startIngest()
 	w.startWorker()
 	finish := w.train(w.pair("run-a", 200)...)
@@ -37,6 +43,7 @@ func leaderKilled(w *world) {
 // Row 6. Without two of three brokers nothing is acknowledged: ingest answers
 // 503 and nothing else, and all goes on once they are back.
 func twoBrokersDown(w *world) {
+	w.windows.IdleHorizon = outage
 	w.startIngest()
 	w.startWorker()
 	finish := w.train(w.pair("run-a", 200)...)
@@ -70,6 +77,7 @@ func twoBrokersDown(w *world) {
 // Row 8. The broker that coordinates the group hangs: the commits' age says so,
 // and nothing is lost.
 func coordinatorCutOff(w *world) {
+	w.windows.IdleHorizon = outage
 	w.startIngest()
 	worker := w.startWorker("--group-instance", "one")
 	finish := w.train(w.pair("run-a", 200)...)
