@@ -10,70 +10,70 @@ import (
 
 // Config holds what the emission of a partition depends on besides its log.
 // Two engines with equal configurations, catalogues and logs emit equal
-// rollups. Durations are whole microseconds.
+// rollups. Durations are whole microseconds. The tags are for a command's flags.
 type Config struct {
 	// Length of the tumbling windows, which are aligned to the Unix epoch:
 	// [k*Length, (k+1)*Length). Default 10s.
-	Length time.Duration
+	Length time.Duration `name:"window-length" help:"Length of a window of event time."`
 	// OutOfOrderness is how far a producer's frames on one path may be
 	// behind its latest one: the watermark stays that much behind the
 	// slowest producer. Default 1s.
-	OutOfOrderness time.Duration
+	OutOfOrderness time.Duration `name:"out-of-orderness" help:"How far the frames of one producer may be out of order."`
 	// AllowedLateness is how much longer a window stays open once the
 	// watermark has passed its end. It closes once and fires once.
 	// Default 5s.
-	AllowedLateness time.Duration
+	AllowedLateness time.Duration `name:"allowed-lateness" help:"How much longer a window stays open once the watermark has passed its end."`
 	// TickInterval of the log clock: each record that carries the clock
 	// into a new interval evaluates all timelines. No record advances the
 	// clock by more than two intervals. Default 1s.
-	TickInterval time.Duration
+	TickInterval time.Duration `name:"tick-interval" help:"How often time is looked at, and how soon a quiet partition gets a tick."`
 	// IdleHorizon is how long a producer on a path must have been silent,
 	// by the log clock, before the watermark goes on without it; it is
 	// measured in quarters, so that a producer is idle after 1 to 1.25
 	// horizons. It is longer than two tick intervals, so that an outage of
 	// the bus is nobody's idleness. Default 60s.
-	IdleHorizon time.Duration
+	IdleHorizon time.Duration `name:"idle-horizon" help:"How long a producer must be silent before the others go on without it."`
 	// MaxSkew is how far a frame's event time may be ahead of its append
 	// time. Default 60s.
-	MaxSkew time.Duration
+	MaxSkew time.Duration `name:"max-skew" help:"How far a frame may be ahead of its append time before it is quarantined."`
 	// MaxDelay is how far a frame's event time may be behind its append
 	// time. Default 24h.
-	MaxDelay time.Duration
+	MaxDelay time.Duration `name:"max-delay" help:"How far a frame may be behind its append time before it is quarantined."`
 
 	// MaxTimelines is the number of timelines that a partition admits. When
 	// it has as many, a new one takes the place of a quiet one. Default 128.
-	MaxTimelines int
+	MaxTimelines int `name:"max-timelines" help:"Timelines (runs, or ranks that own layers) a partition."`
 	// MaxAccumulators is the number of layers' windows that may be open in
 	// the partition at a time; it bounds the engine's memory. The window
 	// that would open one more is sealed: it admits no further layer.
 	// Default 65536.
-	MaxAccumulators int
+	MaxAccumulators int `name:"max-accumulators" help:"Layers' windows that may be open in a partition; they bound its memory."`
 	// MaxTimelineAccumulators is the number of them that may be open in one
 	// timeline, so that one does not take the others' room.
 	// Default 32768.
-	MaxTimelineAccumulators int
+	MaxTimelineAccumulators int `name:"max-timeline-accumulators" help:"Layers' windows that may be open in a timeline."`
 	// MaxLayers is the number of layers that one window of a timeline
 	// admits. Default 4096.
-	MaxLayers int
+	MaxLayers int `name:"max-layers" help:"Layers a window."`
 	// MaxMetrics is the number of metrics that one window of a layer
 	// admits. Default 64.
-	MaxMetrics int
+	MaxMetrics int `name:"max-metrics" help:"Metrics a layer."`
 	// MaxSeeds is the number of distinct seeds that one window of a layer
 	// admits. Default 65536.
-	MaxSeeds int
+	MaxSeeds int `name:"max-seeds" help:"Distinct seeds a layer and window."`
 	// FrontierSlots is the number of slots a timeline over which its
 	// (producer, path) pairs are spread by hash; memory is taken by
 	// occupied ones only. Two pairs in one slot share its frontier, so that
 	// the slower one holds the watermark no more and may come late. With 8
 	// pairs, 64 slots collide in 37% of runs and 4096 in 0.7%. Default 4096.
-	FrontierSlots int
+	FrontierSlots int `name:"frontier-slots" help:"Hash slots for the producers of a timeline."`
 	// WorstSeeds is the number of seeds that a rollup lists for each metric
 	// with a direction. Default 5.
-	WorstSeeds int
+	WorstSeeds int `name:"worst-seeds" help:"How many of the worst seeds a rollup names, for each metric."`
 
 	// Generation numbers the configuration; 0 is the defaults. It is copied
 	// into each rollup.
-	Generation int32
+	Generation int32 `kong:"-"`
 }
 
 // DefaultConfig returns the defaults named at each field.

@@ -1,7 +1,9 @@
 package windows
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/morphogenetic/oona"
 )
@@ -22,6 +24,52 @@ import (
 type Configuration struct {
 	Config Config
 	From   oona.Micros
+}
+
+// ConfigurationOf returns what a record of the log says, or the error of its
+// Validate, or of its Config's: a *oona.FieldError.
+func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
+	if err := r.Validate(); err != nil {
+		return Configuration{}, err
+	}
+	duration := func(m oona.Micros) time.Duration { return time.Duration(m) * time.Microsecond }
+	c := Configuration{From: r.From, Config: Config{
+		Length:          duration(r.Length),
+		OutOfOrderness:  duration(r.OutOfOrderness),
+		AllowedLateness: duration(r.AllowedLateness),
+		TickInterval:    duration(r.TickInterval),
+		IdleHorizon:     duration(r.IdleHorizon),
+		MaxSkew:         duration(r.MaxSkew),
+		MaxDelay:        duration(r.MaxDelay),
+		MaxTimelines:    int(r.MaxTimelines),
+
+		MaxAccumulators:         int(r.MaxAccumulators),
+		MaxTimelineAccumulators: int(r.MaxTimelineAccumulators),
+
+		MaxLayers:     int(r.MaxLayers),
+		MaxMetrics:    int(r.MaxMetrics),
+		MaxSeeds:      int(r.MaxSeeds),
+		FrontierSlots: int(r.FrontierSlots),
+		WorstSeeds:    int(r.WorstSeeds),
+
+		Generation: r.Generation,
+	}}
+	return c, c.Config.Validate()
+}
+
+// Record returns the record of the log that says what c does, of which Config
+// has passed Validate.
+func (c Configuration) Record() oona.WindowConfiguration {
+	s := spansOf(c.Config)
+	return oona.WindowConfiguration{
+		Generation: c.Config.Generation, From: c.From,
+		Length: s.length, OutOfOrderness: s.outOfOrderness, AllowedLateness: s.lateness, TickInterval: s.tick,
+		IdleHorizon: oona.Micros(c.Config.IdleHorizon.Microseconds()), MaxSkew: s.maxSkew, MaxDelay: s.maxDelay,
+		MaxTimelines: int32(c.Config.MaxTimelines), MaxAccumulators: int32(c.Config.MaxAccumulators),
+		MaxTimelineAccumulators: int32(c.Config.MaxTimelineAccumulators), MaxLayers: int32(c.Config.MaxLayers),
+		MaxMetrics: int32(c.Config.MaxMetrics), MaxSeeds: int32(c.Config.MaxSeeds),
+		FrontierSlots: int32(c.Config.FrontierSlots), WorstSeeds: int32(c.Config.WorstSeeds),
+	}
 }
 
 // era is a stretch of event time with one configuration. It ends where the next
@@ -97,24 +145,13 @@ func (l eras) find(at oona.Micros, offset int64) *era {
 // configure takes a configuration record, and says whether it holds.
 func (e *Engine) configure(r *Record) Outcome {
 	next, last := r.Configuration, e.eras.last()
-	if err := next.Config.Validate(); err != nil {
-		return void("%s", err)
+	if err := e.refuse(next, !e.here.clock.started, e.greatestStamp); err != nil {
+		return Outcome{Passed, ReasonVoid, "the configuration is void: " + err.Error()}
 	}
 	if !e.here.clock.started {
 		e.eras = eras{newEra(next.Config, unset, unknown)}
 		e.enter(e.eras.last())
 		return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from the beginning of the log", next.Config.Generation)}
-	}
-	ahead := later(e.greatestStamp, last.spans.maxSkew)
-	switch {
-	case next.Config.Generation <= last.cfg.Generation:
-		return void("its generation is %d, and %d was made before", next.Config.Generation, last.cfg.Generation)
-	case next.Config.TickInterval != last.cfg.TickInterval || next.Config.IdleHorizon != last.cfg.IdleHorizon || next.Config.FrontierSlots != last.cfg.FrontierSlots:
-		return void("it changes TickInterval, IdleHorizon or FrontierSlots, by which the log clock goes")
-	case next.From <= ahead:
-		return void("it holds from %s, and frames up to %s may have been folded", timestamp(next.From), timestamp(ahead))
-	case next.From <= last.from:
-		return void("it holds from %s, and generation %d from %s", timestamp(next.From), last.cfg.Generation, timestamp(last.from))
 	}
 	from := last.seam(next.From)
 	e.eras = append(e.eras, newEra(next.Config, from, r.Offset))
@@ -122,8 +159,31 @@ func (e *Engine) configure(r *Record) Outcome {
 	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
 }
 
-func void(format string, args ...any) Outcome {
-	return Outcome{Passed, ReasonVoid, "the configuration is void: " + fmt.Sprintf(format, args...)}
+// Refuses says why a configuration record would be void if it were the next
+// record of the log, appended at appendedAt; nil where it would hold.
+func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
+	return e.refuse(&c, !e.clock.started, max(e.greatestStamp, appendedAt))
+}
+
+// refuse says why a configuration does not hold. Stamp is the greatest append
+// time, of its own record too.
+func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) error {
+	if err := next.Config.Validate(); err != nil || first {
+		return err
+	}
+	last := e.eras.last()
+	ahead := later(stamp, last.spans.maxSkew)
+	switch {
+	case next.Config.Generation <= last.cfg.Generation:
+		return fmt.Errorf("its generation is %d, and %d was made before", next.Config.Generation, last.cfg.Generation)
+	case next.Config.TickInterval != last.cfg.TickInterval || next.Config.IdleHorizon != last.cfg.IdleHorizon || next.Config.FrontierSlots != last.cfg.FrontierSlots:
+		return errors.New("it changes TickInterval, IdleHorizon or FrontierSlots, by which the log clock goes")
+	case next.From <= ahead:
+		return fmt.Errorf("it holds from %s, and frames up to %s may have been folded", timestamp(next.From), timestamp(ahead))
+	case next.From <= last.from:
+		return fmt.Errorf("it holds from %s, and generation %d from %s", timestamp(next.From), last.cfg.Generation, timestamp(last.from))
+	}
+	return nil
 }
 
 // enter has the engine go by an era where it goes by the log and not by event

@@ -2,13 +2,14 @@
 // version of them, and their codec. The types of the libraries that it uses
 // stay inside.
 //
-//	record            file                          written by      read by
-//	SeedMetrics       seed_metrics.vN.avsc          AppendFrame     FrameDecoder
-//	LayerHealth       layer_health.vN.avsc          AppendRollup    DecodeRollup
-//	LayerPerformance  layer_performance.vN.avsc     AppendRollup    DecodeRollup
-//	Tick              tick.vN.avsc                  AppendTick      DecodeTick
-//	SeedEvent         seed_event.vN.avsc            AppendEvent     DecodeEvent
-//	recordings        SeedMetrics and SeedEvent     fastavro        RecordingReader
+//	record               file                          written by           read by
+//	SeedMetrics          seed_metrics.vN.avsc          AppendFrame          FrameDecoder
+//	LayerHealth          layer_health.vN.avsc          AppendRollup         DecodeRollup
+//	LayerPerformance     layer_performance.vN.avsc     AppendRollup         DecodeRollup
+//	Tick                 tick.vN.avsc                  AppendTick           DecodeTick
+//	WindowConfiguration  window_configuration.vN.avsc  AppendConfiguration  DecodeConfiguration
+//	SeedEvent            seed_event.vN.avsc            AppendEvent          DecodeEvent
+//	recordings           SeedMetrics and SeedEvent     fastavro             RecordingReader
 //
 // # Framing
 //

@@ -161,6 +161,19 @@ func FuzzDecodeTick(f *testing.F) {
 	})
 }
 
+func FuzzDecodeConfiguration(f *testing.F) {
+	addBodies(f, windowConfiguration)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		data := append(appendFraming(nil, windowConfigurationV1), body...)
+		got, err := DecodeConfiguration(data)
+		if err != nil {
+			requireDecodeError(t, err)
+			return
+		}
+		goavroAgrees(t, windowConfiguration, data, nil, nativeConfiguration(got))
+	})
+}
+
 func requireDecodeError(t *testing.T, err error) {
 	t.Helper()
 	var where *DecodeError

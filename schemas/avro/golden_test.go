@@ -23,11 +23,12 @@ var golden = map[string]struct {
 	// read decodes a payload and encodes it in the latest version.
 	read func(data []byte) ([]byte, error)
 }{
-	seedMetrics:      {AppendFrame(nil, sampleFrame()), decodeFrame},
-	layerHealth:      {AppendRollup(nil, sampleRollup(oona.Health)), decodeRollup},
-	layerPerformance: {AppendRollup(nil, sampleRollup(oona.Performance)), decodeRollup},
-	tick:             {AppendTick(nil, oona.Tick{Worker: "aggregate-0", WrittenAt: 1_700_000_001_000_000}), decodeTick},
-	seedEvent:        {AppendEvent(nil, sampleEvent()), decodeEvent},
+	seedMetrics:         {AppendFrame(nil, sampleFrame()), decodeFrame},
+	layerHealth:         {AppendRollup(nil, sampleRollup(oona.Health)), decodeRollup},
+	layerPerformance:    {AppendRollup(nil, sampleRollup(oona.Performance)), decodeRollup},
+	tick:                {AppendTick(nil, oona.Tick{Worker: "aggregate-0", WrittenAt: 1_700_000_001_000_000}), decodeTick},
+	windowConfiguration: {AppendConfiguration(nil, sampleConfiguration()), decodeConfiguration},
+	seedEvent:           {AppendEvent(nil, sampleEvent()), decodeEvent},
 }
 
 // TestGolden reads the payload of every published version. What was on the

@@ -29,6 +29,10 @@ var decoders = map[string]func(data []byte) ([]byte, error){
 		_, err := DecodeTick(data)
 		return nil, err
 	},
+	windowConfiguration: func(data []byte) ([]byte, error) {
+		_, err := DecodeConfiguration(data)
+		return nil, err
+	},
 }
 
 func rollupDecoder(data []byte) ([]byte, error) {
@@ -54,9 +58,9 @@ func TestTruncationAtEveryByte(t *testing.T) {
 func TestWhatFollowsIsReturned(t *testing.T) {
 	for _, s := range samples(t) {
 		rest, err := decoders[s.record](append(bytes.Clone(s.data), "after"...))
-		if s.record == tick {
+		if s.record == tick || s.record == windowConfiguration { // a record of Oona's own is all there is
 			if !errors.Is(err, ErrMalformed) {
-				t.Errorf("a tick with five more bytes: %v", err)
+				t.Errorf("a %s with five more bytes: %v", s.name, err)
 			}
 			continue
 		}

@@ -43,9 +43,13 @@ func samples(t testing.TB) []sample {
 		all = append(all, sample{"event", seedEvent, AppendEvent(nil, e), nativeEvent(e), decodeEvent, len(e.Evidence) < 2})
 	}
 	tk := oona.Tick{Worker: "aggregate-0", WrittenAt: 1_700_000_001_000_000}
-	return append(all, sample{"tick", tick, AppendTick(nil, tk), map[string]any{
+	all = append(all, sample{"tick", tick, AppendTick(nil, tk), map[string]any{
 		"worker": tk.Worker, "written_at": int64(tk.WrittenAt),
 	}, decodeTick, true})
+	for _, c := range []oona.WindowConfiguration{sampleConfiguration(), {}} {
+		all = append(all, sample{"configuration", windowConfiguration, AppendConfiguration(nil, c), nativeConfiguration(c), decodeConfiguration, true})
+	}
+	return all
 }
 
 // sampleFrame has one of everything.
@@ -110,6 +114,34 @@ func sampleEvent() *oona.SeedEvent {
 		Run: "run-7", Layer: "enc.3", Seed: 12, Sequence: 3, At: 1_700_000_001_000_000, Step: 900,
 		From: oona.Training, To: oona.Grafting, Reason: "loss below 0.1 for 5 steps",
 		Evidence: map[string]float64{"loss": 0.05, "steps": 5, "a": -1},
+	}
+}
+
+// sampleConfiguration sets every field to something else.
+func sampleConfiguration() oona.WindowConfiguration {
+	return oona.WindowConfiguration{
+		Generation: 7, From: 1_700_000_010_000_000,
+		Length: 10_000_000, OutOfOrderness: 1_000_000, AllowedLateness: 5_000_000, TickInterval: 999_999,
+		IdleHorizon: 60_000_000, MaxSkew: 61_000_000, MaxDelay: 86_400_000_000,
+		MaxTimelines: 128, MaxAccumulators: 65_536, MaxTimelineAccumulators: 32_768, MaxLayers: 4_096,
+		MaxMetrics: 64, MaxSeeds: math.MaxInt32, FrontierSlots: 4_097, WorstSeeds: 5,
+	}
+}
+
+func decodeConfiguration(data []byte) ([]byte, error) {
+	c, err := DecodeConfiguration(data)
+	return AppendConfiguration(nil, c), err
+}
+
+func nativeConfiguration(c oona.WindowConfiguration) map[string]any {
+	return map[string]any{
+		"generation": c.Generation, "from": int64(c.From),
+		"length": int64(c.Length), "out_of_orderness": int64(c.OutOfOrderness), "allowed_lateness": int64(c.AllowedLateness),
+		"tick_interval": int64(c.TickInterval), "idle_horizon": int64(c.IdleHorizon),
+		"max_skew": int64(c.MaxSkew), "max_delay": int64(c.MaxDelay),
+		"max_timelines": c.MaxTimelines, "max_accumulators": c.MaxAccumulators,
+		"max_timeline_accumulators": c.MaxTimelineAccumulators, "max_layers": c.MaxLayers,
+		"max_metrics": c.MaxMetrics, "max_seeds": c.MaxSeeds, "frontier_slots": c.FrontierSlots, "worst_seeds": c.WorstSeeds,
 	}
 }
 

@@ -28,6 +28,8 @@ const (
 	layerPerformance = "kasmina.telemetry.LayerPerformance"
 	tick             = "kasmina.telemetry.Tick"
 	seedEvent        = "kasmina.events.SeedEvent"
+
+	windowConfiguration = "kasmina.telemetry.WindowConfiguration"
 )
 
 //go:embed *.avsc

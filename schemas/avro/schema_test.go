@@ -25,6 +25,7 @@ func TestPublishedFingerprints(t *testing.T) {
 		{layerPerformance, 1, layerPerformanceV1},
 		{seedMetrics, 1, seedMetricsV1},
 		{tick, 1, tickV1},
+		{windowConfiguration, 1, windowConfigurationV1},
 	}
 	got := Schemas()
 	if len(got) != len(want) {

@@ -1,0 +1,82 @@
+package oona
+
+import (
+	"fmt"
+	"math"
+)
+
+// ConfigurationRecord is the value of HeaderRecord for a WindowConfiguration.
+const ConfigurationRecord = "configuration/1"
+
+// WindowConfiguration is what windows of a partition are made by, from an
+// instant of event time on. Package windows says what each field means, and
+// when such a record holds.
+type WindowConfiguration struct {
+	Generation int32  // from 1, ascending; 0 is a log without configurations
+	From       Micros // event time; 0 for the first record of a log, which holds for all of it
+
+	Length          Micros
+	OutOfOrderness  Micros
+	AllowedLateness Micros
+	TickInterval    Micros
+	IdleHorizon     Micros
+	MaxSkew         Micros
+	MaxDelay        Micros
+
+	MaxTimelines            int32
+	MaxAccumulators         int32
+	MaxTimelineAccumulators int32
+	MaxLayers               int32
+	MaxMetrics              int32
+	MaxSeeds                int32
+	FrontierSlots           int32
+	WorstSeeds              int32
+}
+
+// longestSpan is the longest duration that nanoseconds can count: 292 years.
+const longestSpan = Micros(math.MaxInt64 / 1000)
+
+// Validate returns a *FieldError for the first field that cannot be. Whether
+// the fields fit together is for package windows to say.
+func (c *WindowConfiguration) Validate() error {
+	if c.Generation < 1 {
+		return &FieldError{"generation", fmt.Sprintf("is %d; generations of records count from 1", c.Generation)}
+	}
+	if c.From != 0 && (c.From < earliestObservation || c.From >= latestObservation) {
+		return &FieldError{"from", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199; is it in another unit?", c.From)}
+	}
+	for _, span := range []struct {
+		field string
+		value Micros
+	}{
+		{"length", c.Length},
+		{"out_of_orderness", c.OutOfOrderness},
+		{"allowed_lateness", c.AllowedLateness},
+		{"tick_interval", c.TickInterval},
+		{"idle_horizon", c.IdleHorizon},
+		{"max_skew", c.MaxSkew},
+		{"max_delay", c.MaxDelay},
+	} {
+		if span.value < 0 || span.value > longestSpan {
+			return &FieldError{span.field, fmt.Sprintf("is %d microseconds; durations are 0 to %d", span.value, longestSpan)}
+		}
+	}
+	for _, limit := range []struct {
+		field string
+		value int32
+	}{
+		{"max_timelines", c.MaxTimelines},
+		{"max_accumulators", c.MaxAccumulators},
+		{"max_timeline_accumulators", c.MaxTimelineAccumulators},
+		{"max_layers", c.MaxLayers},
+		{"max_metrics", c.MaxMetrics},
+		{"max_seeds", c.MaxSeeds},
+		{"frontier_slots", c.FrontierSlots},
+		{"worst_seeds", c.WorstSeeds},
+	} {
+		if limit.value < 0 {
+			return &FieldError{limit.field, fmt.Sprintf("is %d; it is not negative", limit.value)}
+		}
+	}
+	return nil
+}

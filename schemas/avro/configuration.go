@@ -1,0 +1,68 @@
+package avro
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// windowConfigurationV1 is the fingerprint of window_configuration.v1.avsc,
+// which AppendConfiguration writes.
+const windowConfigurationV1 = 0x2c8ca3e286fbc52f
+
+// AppendConfiguration appends c in single-object encoding.
+func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
+	dst = appendFraming(dst, windowConfigurationV1)
+	for _, v := range [...]int64{
+		int64(c.Generation), int64(c.From),
+		int64(c.Length), int64(c.OutOfOrderness), int64(c.AllowedLateness), int64(c.TickInterval),
+		int64(c.IdleHorizon), int64(c.MaxSkew), int64(c.MaxDelay),
+		int64(c.MaxTimelines), int64(c.MaxAccumulators), int64(c.MaxTimelineAccumulators), int64(c.MaxLayers),
+		int64(c.MaxMetrics), int64(c.MaxSeeds), int64(c.FrontierSlots), int64(c.WorstSeeds),
+	} {
+		dst = appendLong(dst, v)
+	}
+	return dst
+}
+
+// DecodeConfiguration decodes a configuration of any published version. Nothing
+// may follow it.
+func DecodeConfiguration(data []byte) (oona.WindowConfiguration, error) {
+	v, err := published.find(data, windowConfiguration)
+	if err != nil {
+		return oona.WindowConfiguration{}, err
+	}
+	var w wireConfiguration
+	rest, err := v.decode(data, &w)
+	if err != nil {
+		return oona.WindowConfiguration{}, err
+	}
+	if len(rest) > 0 {
+		return oona.WindowConfiguration{}, &DecodeError{v.Name, len(data) - len(rest), fmt.Errorf("%w: %d bytes follow it", ErrMalformed, len(rest))}
+	}
+	return oona.WindowConfiguration(w), nil
+}
+
+// wireConfiguration has the fields of the latest WindowConfiguration, for
+// twmb/avro.
+type wireConfiguration struct {
+	Generation int32       `avro:"generation"`
+	From       oona.Micros `avro:"from"`
+
+	Length          oona.Micros `avro:"length"`
+	OutOfOrderness  oona.Micros `avro:"out_of_orderness"`
+	AllowedLateness oona.Micros `avro:"allowed_lateness"`
+	TickInterval    oona.Micros `avro:"tick_interval"`
+	IdleHorizon     oona.Micros `avro:"idle_horizon"`
+	MaxSkew         oona.Micros `avro:"max_skew"`
+	MaxDelay        oona.Micros `avro:"max_delay"`
+
+	MaxTimelines            int32 `avro:"max_timelines"`
+	MaxAccumulators         int32 `avro:"max_accumulators"`
+	MaxTimelineAccumulators int32 `avro:"max_timeline_accumulators"`
+	MaxLayers               int32 `avro:"max_layers"`
+	MaxMetrics              int32 `avro:"max_metrics"`
+	MaxSeeds                int32 `avro:"max_seeds"`
+	FrontierSlots           int32 `avro:"frontier_slots"`
+	WorstSeeds              int32 `avro:"worst_seeds"`
+}
