@@ -26,7 +26,7 @@ func TestDefaultsAreTheEngines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := windows.Config(cfg.Windows); got != windows.DefaultConfig() {
+	if got := cfg.Windows; got != windows.DefaultConfig() {
 		t.Errorf("windows are %+v, want %+v", got, windows.DefaultConfig())
 	}
 	if cfg.WorkerID == "" {
@@ -37,7 +37,7 @@ func TestDefaultsAreTheEngines(t *testing.T) {
 // Every field of the engine's configuration has a flag, but the generation,
 // which is not the worker's to choose.
 func TestEveryWindowSettingHasAFlag(t *testing.T) {
-	flags := reflect.TypeFor[windowFlags]()
+	flags := reflect.TypeFor[windows.Config]()
 	for i := range flags.NumField() {
 		field := flags.Field(i)
 		if field.Name != "Generation" && (field.Tag.Get("name") == "" || field.Tag.Get("help") == "") {

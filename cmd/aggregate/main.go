@@ -16,7 +16,6 @@ import (
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
-	"github.com/morphogenetic/oona/windows"
 )
 
 // patience: a rollup that was written after its successor would be lost to
@@ -50,7 +49,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	stage, err := aggregate.New(aggregate.Config{
 		Worker:  cfg.WorkerID,
 		Topics:  topics,
-		Windows: windows.Config(cfg.Windows),
+		Windows: cfg.Windows,
 		Limits:  oona.DefaultFrameLimits,
 	}, known.Metric, publisher, w.Registry, w.Logger)
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	verdictQuarantined
 	verdictOverflowed
 	verdictDead
-	verdictOwn // Oona's own record, e.g. a tick
+	verdictOwn // Oona's own record: a tick, a configuration, or of a kind not known
 	verdictCount
 )
 
@@ -99,17 +99,18 @@ func (m *metrics) owned() []prometheus.Collector {
 var (
 	rollupsDesc = prometheus.NewDesc("oona_aggregate_rollups_total", "Rollups emitted, by group.", []string{"group"}, nil)
 
-	openDesc     = partitionDesc("open_windows", "Windows that are open.")
-	layersDesc   = partitionDesc("open_layer_windows", "Layers' windows that are open: what memory goes to.")
-	sealedDesc   = partitionDesc("sealed_windows", "Windows that admit no further layer, as too many were open.")
-	timelineDesc = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted; --max-timelines is the cap.")
-	evictedDesc  = partitionDesc("evicted_timelines", "Timelines forgotten since the partition was claimed.")
-	lagDesc      = partitionDesc("lag_records", "Records in the log that have not been read.")
-	lagTimeDesc  = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
-	ageDesc      = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
-	bytesDesc    = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
-	pendingDesc  = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
-	oldestDesc   = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
+	openDesc       = partitionDesc("open_windows", "Windows that are open.")
+	layersDesc     = partitionDesc("open_layer_windows", "Layers' windows that are open: what memory goes to.")
+	sealedDesc     = partitionDesc("sealed_windows", "Windows that admit no further layer, as too many were open.")
+	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted; --max-timelines is the cap.")
+	evictedDesc    = partitionDesc("evicted_timelines", "Timelines forgotten since the partition was claimed.")
+	lagDesc        = partitionDesc("lag_records", "Records in the log that have not been read.")
+	lagTimeDesc    = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
+	ageDesc        = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
+	bytesDesc      = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
+	pendingDesc    = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
+	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")
+	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
 )
 
 func partitionDesc(name, help string) *prometheus.Desc {
@@ -122,7 +123,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 		c.Describe(ch)
 	}
 	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, evictedDesc,
-		lagDesc, lagTimeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc} {
+		lagDesc, lagTimeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
 		ch <- d
 	}
 }
@@ -145,6 +146,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	p.mu.Lock()
 	stats := p.engine.Stats()
+	generation := p.engine.Config().Generation
 	committed := p.engine.ProcessedTo() == p.committedTo
 	p.mu.Unlock()
 	partition := strconv.Itoa(int(p.claim.Partition))
@@ -157,6 +159,7 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(timelineDesc, float64(stats.Timelines))
 	gauge(evictedDesc, float64(stats.Evictions))
 	gauge(bytesDesc, float64(p.metadataBytes.Load()))
+	gauge(generationDesc, float64(generation))
 	gauge(pendingDesc, float64(p.pending.Load()))
 
 	lag := max(0, p.highWater.Load()-p.next.Load())

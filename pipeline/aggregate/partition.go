@@ -41,6 +41,8 @@ type partition struct {
 	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
 	committedAt   atomic.Int64 // when the last commit was made, or the claim began, likewise
 	metadataBytes atomic.Int64 // of the last commit
+	tickInterval  atomic.Int64 // of the engine, nanoseconds
+	unknown       atomic.Int64 // Oona's own records of kinds that this worker does not know
 	failures      atomic.Int64 // to empty the outbox, since it was empty last
 }
 
@@ -57,6 +59,7 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	p.next.Store(claim.Start)
 	p.highWater.Store(claim.HighWater)
 	p.lastRead.Store(now)
+	p.tickInterval.Store(int64(engine.Config().TickInterval))
 	p.committedAt.Store(now)
 	p.metadataBytes.Store(int64(len(claim.Committed.Metadata)))
 	return p
@@ -134,10 +137,15 @@ func (p *partition) fold(msg *message.Message, at position) {
 	}
 	verdict := verdictOwn
 	var side rejection
-	if msg.Metadata.Get(oona.HeaderRecord) == "" {
+	kind := msg.Metadata.Get(oona.HeaderRecord)
+	switch kind {
+	case "":
 		verdict, side = p.decode(msg.Payload, &record)
+	case oona.ConfigurationRecord:
+		verdict, side = p.decodeConfiguration(msg.Payload, &record)
 	}
 	outcome := p.engine.Fold(record, p.emit)
+	p.tickInterval.Store(int64(p.engine.Config().TickInterval))
 	p.appended.Store(int64(at.appended))
 	p.open.Store(int64(p.engine.OpenWindows()))
 	defer p.next.Store(at.offset + 1)        // once the record is counted: see Counts
@@ -145,8 +153,13 @@ func (p *partition) fold(msg *message.Message, at position) {
 		p.stage.metrics.replay()
 		return
 	}
-	if record.Frame != nil {
+	switch {
+	case record.Frame != nil:
 		verdict, side = p.judge(outcome)
+	case record.Configuration != nil:
+		p.noteConfiguration(outcome, at)
+	case kind != "" && kind != oona.TickRecord && kind != oona.ConfigurationRecord:
+		p.noteUnknown(kind, at)
 	}
 	if side.topic != "" {
 		p.outbox.add(side.topic, sideMessage(msg, p.claim.Topic, at, side))

@@ -121,13 +121,11 @@ func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
 		s.end(err)
 		return err
 	}
-	if committed := engine.Config(); committed != s.cfg.Windows {
-		s.logger.Warn("the partition goes on with the windows of its commit, not with this worker's settings",
-			"partition", claim.Partition, "committed", fmt.Sprintf("%+v", committed), "settings", fmt.Sprintf("%+v", s.cfg.Windows))
-	}
+	p := newPartition(s, claim, engine)
+	p.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.partitions[claim.ID] = newPartition(s, claim, engine)
+	s.partitions[claim.ID] = p
 	s.claimed = true
 	s.metrics.claims.Inc()
 	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater, "replay_to", engine.ProcessedTo())

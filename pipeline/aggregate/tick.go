@@ -14,18 +14,29 @@ import (
 // writeTicks appends a tick to every claimed partition that has been quiet for
 // a tick interval while windows are open there, so that their time goes on.
 func (s *Stage) writeTicks(ctx context.Context) error {
-	ticker := time.NewTicker(s.cfg.Windows.TickInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(s.shortestTick())
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-ticker.C:
+		case now := <-timer.C:
+			timer.Reset(s.shortestTick())
 			for _, p := range s.quietPartitions(now) {
 				s.writeTick(p, now)
 			}
 		}
 	}
+}
+
+// shortestTick is the shortest tick interval of the worker's settings and of
+// its partitions' logs.
+func (s *Stage) shortestTick() time.Duration {
+	shortest := s.cfg.Windows.TickInterval
+	for _, p := range s.owned() {
+		shortest = min(shortest, time.Duration(p.tickInterval.Load()))
+	}
+	return shortest
 }
 
 // quietPartitions are those that are caught up, have windows open and had no
@@ -38,7 +49,7 @@ func (s *Stage) quietPartitions(now time.Time) []*partition {
 		// The interval is measured with some play: a tick that is read just
 		// after it was due must not cost the next one.
 		idle := now.UnixNano() - p.lastRead.Load()
-		if p.open.Load() > 0 && p.next.Load() >= p.claim.HighWater && idle >= int64(s.cfg.Windows.TickInterval)*9/10 {
+		if p.open.Load() > 0 && p.next.Load() >= p.claim.HighWater && idle >= p.tickInterval.Load()*9/10 {
 			quiet = append(quiet, p)
 		}
 	}

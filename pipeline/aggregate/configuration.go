@@ -1,0 +1,54 @@
+package aggregate
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// decodeConfiguration sets record's configuration, or returns why it cannot:
+// then only time passes with the record.
+func (p *partition) decodeConfiguration(payload []byte, record *windows.Record) (verdict, rejection) {
+	dead := p.stage.cfg.Topics.SeedMetricsDead
+	said, err := avro.DecodeConfiguration(payload)
+	if err != nil {
+		return verdictDead, rejection{dead, "undecodable", err.Error()}
+	}
+	c, err := windows.ConfigurationOf(&said)
+	if err != nil {
+		return verdictDead, rejection{dead, "invalid", err.Error()}
+	}
+	record.Configuration = &c
+	return verdictOwn, rejection{}
+}
+
+// noteConfiguration logs what became of a configuration. It comes seldom.
+func (p *partition) noteConfiguration(o windows.Outcome, at position) {
+	if o.Reason == windows.ReasonConfigured {
+		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.offset)
+		p.compareSettings("the partition goes on with the windows of its log, not with this worker's settings")
+		return
+	}
+	p.logger.Warn("a configuration in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.offset)
+}
+
+// compareSettings warns where the partition's windows are not those of the
+// worker's settings, which have no generation.
+func (p *partition) compareSettings(warning string) {
+	held, settings := p.engine.Config(), p.stage.cfg.Windows
+	generation := held.Generation
+	held.Generation = settings.Generation
+	if held != settings {
+		p.logger.Warn(warning, "generation", generation, "windows", fmt.Sprintf("%+v", held), "settings", fmt.Sprintf("%+v", settings))
+	}
+}
+
+// noteUnknown logs the 1st, 2nd, 4th ... of Oona's own records of a kind that a
+// later version writes: it is skipped, and only time passes with it.
+func (p *partition) noteUnknown(kind string, at position) {
+	if n := p.unknown.Add(1); n&(n-1) == 0 {
+		p.logger.Warn("a record of a kind that this version does not know is skipped; was the aggregator rolled out after its writer?",
+			"kind", kind, "offset", at.offset, "such_so_far", n)
+	}
+}
