@@ -1,9 +1,11 @@
-// Command oona is the operator's tool: it runs the demo and makes and checks
-// the topics.
+// Command oona is the operator's tool: it runs the demo, makes and checks the
+// topics, and changes how windows are made.
 //
 //	oona demo            broker, ingest, aggregate, exporter and a trainer's recording, in one process
 //	oona topics apply    make the topics that are missing, mend their configuration
 //	oona topics check    say what is wrong with the topics
+//	oona windows show    print the configurations of the windows in the log
+//	oona windows apply   write a configuration into the log
 package main
 
 import (
@@ -28,10 +30,14 @@ type grammar struct {
 
 	Demo   demoCommand   `cmd:"" help:"Run everything in one process and play a recorded training run through it."`
 	Topics topicsCommand `cmd:"" help:"Make and check the topics."`
+
+	Windows windowsCommand `cmd:"" help:"Show and change how windows are made."`
 }
 
-// streams are where a command writes: data to out, messages to messages.
+// streams are where a command writes, data to out and messages to messages,
+// and where its questions are answered.
 type streams struct {
+	in       io.Reader
 	out      io.Writer
 	messages io.Writer
 }
@@ -39,7 +45,7 @@ type streams struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(execute(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
+	os.Exit(execute(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
 // Exit statuses, beside 0.
@@ -49,7 +55,7 @@ const (
 )
 
 func execute(ctx context.Context, args []string, to streams) int {
-	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics()}
+	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows()}
 	cli.Log.Level = "warn"
 	exited := false
 	parser, err := kong.New(&cli, append(worker.Options(),

@@ -15,7 +15,7 @@ import (
 func run(t *testing.T, args ...string) (status int, out, messages string) {
 	t.Helper()
 	var o, m bytes.Buffer
-	status = execute(t.Context(), args, streams{&o, &m})
+	status = execute(t.Context(), args, streams{strings.NewReader(""), &o, &m})
 	return status, o.String(), m.String()
 }
 

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/windows"
 )
 
 type topicsCommand struct {
@@ -18,13 +21,18 @@ type topicsCommand struct {
 }
 
 type (
-	applyTopics struct{}
+	applyTopics struct {
+		Windows windows.Config `embed:"" group:"Windows of empty partitions"`
+	}
 	checkTopics struct{}
 )
 
 func defaultTopics() topicsCommand {
-	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12}
+	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12, Apply: applyTopics{Windows: windows.DefaultConfig()}}
 }
+
+// Validate is called once flags, environment and file are read.
+func (a *applyTopics) Validate() error { return worker.NameFlag(a.Windows, a.Windows.Validate()) }
 
 func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
 	topics, err := oona.NewTopics(c.Prefix)
@@ -37,7 +45,7 @@ func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
 	return topics.Specs(c.Partitions), nil
 }
 
-func (applyTopics) Run(ctx context.Context, c *grammar, to streams) error {
+func (a *applyTopics) Run(ctx context.Context, c *grammar, to streams) error {
 	specs, err := c.Topics.specs()
 	if err != nil {
 		return err
@@ -49,7 +57,42 @@ func (applyTopics) Run(ctx context.Context, c *grammar, to streams) error {
 	if err != nil {
 		return err
 	}
+	if err := a.configure(ctx, &c.Topics, to); err != nil {
+		return err
+	}
 	fmt.Fprintf(to.out, "%d topics are as they must be.\n", len(specs))
+	return nil
+}
+
+// configure writes the first configuration into those partitions of the
+// seed-metrics topic that never had a record. A record that comes between makes
+// it void, as it is of a time long past: then the aggregators' own settings
+// hold.
+func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, to streams) error {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return err
+	}
+	ends, err := bus.HighWater(ctx, c.Bus, topics.SeedMetrics)
+	if err != nil {
+		return err
+	}
+	var empty []int32
+	for partition, end := range ends[topics.SeedMetrics] {
+		if end == 0 {
+			empty = append(empty, partition)
+		}
+	}
+	if len(empty) == 0 {
+		return nil
+	}
+	slices.Sort(empty)
+	first := windows.Configuration{Config: a.Windows}
+	first.Config.Generation = 1
+	if err := writeConfiguration(c.Bus, topics.SeedMetrics, empty, first); err != nil {
+		return err
+	}
+	fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first record of %d partitions\n", topics.SeedMetrics, len(empty))
 	return nil
 }
 
