@@ -157,8 +157,12 @@ type applyWindows struct {
 	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which it holds, rounded up to the end of a window; more than max-skew from now."`
 	Yes        bool      `env:"-" help:"Do not ask."`
 
-	Windows windows.Config `embed:"" group:"Windows"`
+	Windows changes `embed:"" group:"Windows"`
 }
+
+// changes are a windows.Config, of which only those fields count whose flags are
+// given. It has no Validate for kong to call.
+type changes windows.Config
 
 // Run writes the record, and reads it back.
 func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) (err error) {
@@ -168,7 +172,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	newest := h.newest()
-	next := windows.Configuration{Config: merge(newest, a.Windows, given(command)), From: oona.MicrosOf(a.From)}
+	next := windows.Configuration{Config: merge(newest, windows.Config(a.Windows), given(command)), From: oona.MicrosOf(a.From)}
 	next.Config.Generation = a.Generation
 	if err := h.refuse(next, time.Now()); err != nil {
 		return err

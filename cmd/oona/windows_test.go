@@ -1,0 +1,157 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+)
+
+const seedMetrics = "kasmina.telemetry.seed.metrics"
+
+// startBroker returns an embedded broker's address as flags, and as a
+// configuration.
+func startBroker(t *testing.T) ([]string, bus.Config) {
+	t.Helper()
+	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	return []string{"--brokers", broker.Addrs[0]}, bus.Config{Brokers: broker.Addrs, ClientID: "test"}
+}
+
+// shown is what windows show --json prints.
+func shown(t *testing.T, at []string) []shownPartition {
+	t.Helper()
+	status, out, messages := run(t, append([]string{"windows", "show", "--json"}, at...)...)
+	var partitions []shownPartition
+	if err := json.Unmarshal([]byte(out), &partitions); status != 0 || err != nil {
+		t.Fatalf("show: status %d, %v in %q, %q", status, err, out, messages)
+	}
+	return partitions
+}
+
+func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
+	at, _ := startBroker(t)
+	topics := func(more ...string) {
+		t.Helper()
+		if status, _, messages := run(t, append(append([]string{"topics", "apply", "--partitions", "3"}, at...), more...)...); status != 0 {
+			t.Fatalf("topics apply: status %d, %q", status, messages)
+		}
+	}
+	topics("--window-length", "3s", "--allowed-lateness", "2s")
+	topics("--window-length", "4s") // the partitions are not empty: it writes nothing
+
+	apply := func(generation int, from time.Time, more ...string) (int, string, string) {
+		t.Helper()
+		args := append([]string{"windows", "apply", "--generation", strconv.Itoa(generation), "--from", from.Format(time.RFC3339)}, at...)
+		return run(t, append(args, more...)...)
+	}
+	soon := time.Now().Add(90 * time.Second)
+	for _, c := range []struct {
+		name       string
+		generation int
+		from       time.Time
+		more       []string
+		says       string
+	}{
+		{"generation of the log", 1, soon, []string{"--yes"}, "give at least 2"},
+		{"now", 2, time.Now(), []string{"--yes"}, "must be later than"},
+		{"another tick interval", 2, soon, []string{"--yes", "--tick-interval", "2s"}, "would be void in partition 0"},
+		{"no length", 2, soon, []string{"--yes", "--window-length", "0s"}, "--window-length: is 0s"},
+		{"nobody to ask", 2, soon, nil, "give --yes"},
+	} {
+		status, out, messages := apply(c.generation, c.from, c.more...)
+		if status != exitFailed || !strings.Contains(messages, c.says) || out != "" {
+			t.Errorf("%s: status %d, out %q, messages %q; want %q", c.name, status, out, messages, c.says)
+		}
+	}
+	for _, p := range shown(t, at) {
+		if p.End != 1 || len(p.Configurations) != 1 {
+			t.Errorf("partition %d has %d records and %d configurations after what was refused", p.Partition, p.End, len(p.Configurations))
+		}
+	}
+
+	t.Setenv("OONA_MAX_LAYERS", "7")
+	status, out, messages := apply(2, soon, "--yes", "--window-length", "5s")
+	if status != 0 || strings.Count(out, "generation 2 holds from") != 3 || !strings.Contains(messages, "window-length: 5s, was 3s") || strings.Contains(messages, "allowed-lateness") {
+		t.Errorf("apply: status %d, out %q, messages %q", status, out, messages)
+	}
+	partitions := shown(t, at)
+	if len(partitions) != 3 {
+		t.Fatalf("%d partitions are shown", len(partitions))
+	}
+	for _, p := range partitions {
+		if p.Start != 0 || p.End != 2 || len(p.Configurations) != 2 {
+			t.Fatalf("partition is %+v", p)
+		}
+		first, second := p.Configurations[0], p.Configurations[1]
+		if first.Offset != 0 || first.Generation != 1 || !first.Holds || first.Windows["window-length"] != "3s" {
+			t.Errorf("the first is %+v", first)
+		}
+		w := second.Windows
+		if second.Generation != 2 || !second.Holds || !second.From.Equal(soon.Truncate(time.Second)) ||
+			w["window-length"] != "5s" || w["allowed-lateness"] != "2s" || w["max-layers"] != 7.0 || w["max-seeds"] != 65536.0 {
+			t.Errorf("the second is %+v; want what was given changed, and nothing else", second)
+		}
+	}
+	if status, out, _ := run(t, append([]string{"windows", "show"}, at...)...); status != 0 || strings.Count(out, "window-length=5s") != 3 || !strings.Contains(out, "generation 1 holds from the beginning of the log") {
+		t.Errorf("show: status %d, %q", status, out)
+	}
+}
+
+// A partition with records gets no first configuration: that would be void.
+func TestNoFirstConfigurationBehindRecords(t *testing.T) {
+	at, cfg := startBroker(t)
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bus.ApplyTopics(t.Context(), cfg, topics.Specs(2)); err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	msg := message.NewMessage("", []byte("not a frame"))
+	msg.Metadata.Set(oona.MetaToPartition, "1")
+	if err := publisher.Publish(seedMetrics, msg); err != nil {
+		t.Fatal(err)
+	}
+	status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
+	if status != 0 || !strings.Contains(out, "first record of 1 partitions") {
+		t.Errorf("topics apply: status %d, %q, %q", status, out, messages)
+	}
+	partitions := shown(t, at)
+	if len(partitions) != 2 || len(partitions[0].Configurations) != 1 || len(partitions[1].Configurations) != 0 || partitions[1].End != 1 {
+		t.Errorf("partitions are %+v", partitions)
+	}
+}
+
+func TestFirstConfigurationIsValidated(t *testing.T) {
+	status, _, messages := run(t, "topics", "apply", "--window-length", "0s")
+	if status != exitUsage || !strings.Contains(messages, "--window-length: is 0s") {
+		t.Errorf("status %d, %q", status, messages)
+	}
+}
+
+func TestOnlyYesIsYes(t *testing.T) {
+	for answer, want := range map[string]error{"y\n": nil, " YES \n": nil, "yes": nil, "": errNotConfirmed, "\n": errNotConfirmed, "no\n": errNotConfirmed, "yess\n": errNotConfirmed} {
+		var asked strings.Builder
+		if err := ask(strings.NewReader(answer), &asked, "Write?"); !errors.Is(err, want) || asked.String() != "Write? [y/N] " {
+			t.Errorf("%q: %v, asked %q", answer, err, asked.String())
+		}
+	}
+}

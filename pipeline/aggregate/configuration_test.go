@@ -1,0 +1,173 @@
+package aggregate_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// configuration is the payload of a record that holds from a time after the
+// beginning on.
+func (f *fixture) configuration(generation int32, from time.Duration, change func(*windows.Config)) []byte {
+	c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(f.begin.Add(from))}
+	c.Config.Generation = generation
+	if change != nil {
+		change(&c.Config)
+	}
+	return avro.AppendConfiguration(nil, c.Record())
+}
+
+// own are the headers of a record of Oona's own.
+func own(kind string) map[string]string { return map[string]string{oona.HeaderRecord: kind} }
+
+func length(d time.Duration) func(*windows.Config) {
+	return func(c *windows.Config) { c.Length = d }
+}
+
+// lengths are those of the windows of health rollups, with their generations.
+func (f *fixture) lengths(t *testing.T) (all []string) {
+	t.Helper()
+	for _, r := range f.rollups(t, f.topics.LayerHealth) {
+		all = append(all, fmt.Sprintf("%d:%s", r.Generation, time.Duration(r.End-r.Start)*time.Microsecond))
+	}
+	return all
+}
+
+// The first record of a log configures all of it, a later one from a seam on,
+// and one that is void changes nothing.
+func TestConfigurationsInTheLog(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		second     func(*fixture) []byte
+		windows    string
+		generation int
+	}{
+		{"holds from a seam on", func(f *fixture) []byte { return f.configuration(2, 70*time.Second, length(10*time.Second)) }, "1:20s 1:20s 1:20s 1:20s 2:10s 2:10s", 2},
+		{"void: its generation is not new", func(f *fixture) []byte { return f.configuration(1, 70*time.Second, length(10*time.Second)) }, "1:20s 1:20s 1:20s 1:20s 1:20s", 1},
+		{"void: frames may have been folded", func(f *fixture) []byte { return f.configuration(2, 50*time.Second, length(10*time.Second)) }, "1:20s 1:20s 1:20s 1:20s 1:20s", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := start(t, nil)
+			f.feed.append(f.configuration(1, 0, length(20*time.Second)), f.begin, own(oona.ConfigurationRecord))
+			f.feed.append(c.second(f), f.begin, own(oona.ConfigurationRecord))
+			for s := range 110 {
+				f.send(f.frame(time.Duration(s) * time.Second))
+			}
+			f.stop()
+			if got := strings.Join(f.lengths(t), " "); got != c.windows {
+				t.Errorf("generation and length of the windows are %s, want %s", got, c.windows)
+			}
+			if n := f.stage.Counts(); n.Own != 2 || n.Folded != 110 || n.Dead != 0 {
+				t.Errorf("counts are %+v", n)
+			}
+			want := fmt.Sprintf(`
+# HELP oona_aggregate_configuration_generation Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.
+# TYPE oona_aggregate_configuration_generation gauge
+oona_aggregate_configuration_generation{partition="3"} %d
+`, c.generation)
+			if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "oona_aggregate_configuration_generation"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What is no configuration is a dead letter and changes nothing; a kind that is
+// not known is only skipped.
+func TestBadRecordsOfOonasOwn(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		kind    string
+		payload func(*fixture) []byte
+		reason  string // empty: no dead letter
+		says    string
+	}{
+		{"no Avro", oona.ConfigurationRecord, func(*fixture) []byte { return []byte("not avro") }, "undecodable", ""},
+		{"a tick", oona.ConfigurationRecord, func(*fixture) []byte { return avro.AppendTick(nil, oona.Tick{}) }, "undecodable", "fingerprint"},
+		{"more bytes", oona.ConfigurationRecord, func(f *fixture) []byte { return append(f.configuration(1, 0, nil), 0) }, "undecodable", "1 bytes follow"},
+		{"generation 0", oona.ConfigurationRecord, func(f *fixture) []byte { return f.configuration(0, 0, nil) }, "invalid", "generation"},
+		{"no length", oona.ConfigurationRecord, func(f *fixture) []byte { return f.configuration(1, 0, length(0)) }, "invalid", "Length"},
+		{"of a later version", "configuration/2", func(*fixture) []byte { return []byte("who knows") }, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := start(t, nil)
+			bad := c.payload(f)
+			f.feed.append(bad, f.begin, own(c.kind))
+			for s := range 20 {
+				f.send(f.frame(time.Duration(s) * time.Second))
+			}
+			f.stop()
+			n := f.stage.Counts()
+			dead := f.out.of(f.topics.SeedMetricsDead)
+			if c.reason == "" {
+				if n.Own != 1 || n.Dead != 0 || len(dead) != 0 {
+					t.Errorf("counts are %+v, %d dead letters; want it skipped", n, len(dead))
+				}
+			} else if n.Own != 0 || n.Dead != 1 || len(dead) != 1 || string(dead[0].Payload) != string(bad) || dead[0].Metadata[oona.HeaderRecord] != c.kind ||
+				dead[0].Metadata[oona.HeaderErrorException] != c.reason || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], c.says) {
+				t.Errorf("counts are %+v, dead letters %v", n, dead)
+			}
+			if got := strings.Join(f.lengths(t), " "); n.Folded != 20 || got != "0:10s" {
+				t.Errorf("%d frames were folded into %q, want the worker's own windows", n.Folded, got)
+			}
+		})
+	}
+}
+
+// A successor, whatever its own settings, goes on under the configuration that
+// its predecessor found in the log.
+func TestSuccessorKeepsTheConfiguration(t *testing.T) {
+	first := start(t, nil)
+	first.feed.append(first.configuration(1, 0, length(20*time.Second)), first.begin, own(oona.ConfigurationRecord))
+	for s := range 100 { // so long that the configuration is below the safe offset
+		first.send(first.frame(time.Duration(s) * time.Second))
+	}
+	commit, due := first.stage.Commit(first.feed.claim, first.feed.next)
+	if !due {
+		t.Fatal("nothing to commit")
+	}
+	first.stop()
+
+	claim := first.feed.claim
+	claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
+	second := startClaim(t, claim, func(c *aggregate.Config) { c.Windows.Length = 7 * time.Second })
+	if claim.Start < 1 {
+		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", claim.Start)
+	}
+	for offset := claim.Start; offset < first.feed.next+20; offset++ { // frames are at the second of their offset, less one
+		second.sequence = offset - 1
+		second.send(second.frame(time.Duration(offset-1) * time.Second))
+	}
+	second.stop()
+	if got := strings.Join(append(first.lengths(t), second.lengths(t)...), " "); got != "1:20s 1:20s 1:20s 1:20s 1:20s" {
+		t.Errorf("windows are %s, want five of the log's", got)
+	}
+	if n := second.stage.Counts(); n.Replayed == 0 || n.Folded != 20 {
+		t.Errorf("the successor's counts are %+v", n)
+	}
+}
+
+// Ticks come as often as the log wants them, not as the worker's settings say.
+func TestTicksGoByTheLogsInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, func(c *aggregate.Config) { c.Windows.TickInterval = 10 * time.Second })
+		f.begin = time.Now()
+		f.feed.append(f.configuration(1, 0, nil), f.begin, own(oona.ConfigurationRecord)) // with ticks of 1 s
+		f.send(f.frame(0))
+		time.Sleep(20 * time.Second) // the first wait is still that of the settings
+		synctest.Wait()
+		if got := len(f.out.of(f.topics.SeedMetrics)); got < 9 || got > 12 {
+			t.Errorf("%d ticks in 20 s, want one a second after the first ten", got)
+		}
+		f.stop()
+	})
+}
