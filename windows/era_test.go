@@ -1,6 +1,7 @@
 package windows
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -185,5 +186,57 @@ func TestRetiredConfiguration(t *testing.T) {
 	}
 	if got := e.OpenWindows(); got != p.engine.OpenWindows() || got == 0 {
 		t.Errorf("after a resume %d windows are open, want %d", got, p.engine.OpenWindows())
+	}
+}
+
+// Every field of a configuration is in its record: one that was left out would
+// come back as another.
+func TestConfigurationsAreRecords(t *testing.T) {
+	c := Configuration{Config: DefaultConfig(), From: instant(100)}
+	c.Config.Generation = 3
+	v := reflect.ValueOf(&c.Config).Elem()
+	for i := range v.NumField() {
+		if d, ok := v.Field(i).Interface().(time.Duration); ok {
+			v.Field(i).SetInt(int64(d + time.Duration(i)*time.Microsecond))
+			continue
+		}
+		v.Field(i).SetInt(v.Field(i).Int() + int64(i))
+	}
+	r := c.Record()
+	if again, err := ConfigurationOf(&r); err != nil || again != c {
+		t.Errorf("read back it is %+v, %v; want %+v", again, err, c)
+	}
+	for _, wrong := range []func(*oona.WindowConfiguration){
+		func(r *oona.WindowConfiguration) { r.Generation = 0 },
+		func(r *oona.WindowConfiguration) { r.MaxDelay = 1 << 62 },
+		func(r *oona.WindowConfiguration) { r.Length = 0 },
+		func(r *oona.WindowConfiguration) { r.IdleHorizon = r.TickInterval },
+	} {
+		bad := r
+		wrong(&bad)
+		if got, err := ConfigurationOf(&bad); err == nil {
+			t.Errorf("%+v is taken for %+v", bad, got)
+		}
+	}
+}
+
+// What an engine says beforehand of a configuration is what becomes of it.
+func TestRefusesWhatWouldBeVoid(t *testing.T) {
+	for _, from := range []float64{159, 160, 160.000001, 300} {
+		p := newPartition(t, generation(1, func(*Config) {}))
+		p.tick(100)
+		c := Configuration{generation(2, longer), instant(from)}
+		refused := p.engine.Refuses(c, instant(100))
+		o := p.configure(100, from, c.Config)
+		if (refused != nil) != (o.Reason == ReasonVoid) {
+			t.Errorf("from %g: refused with %v, and then %+v", from, refused, o)
+		}
+		if err := p.engine.Refuses(c, instant(100)); err == nil {
+			t.Errorf("from %g: what is void, or made already, is not refused", from)
+		}
+	}
+	first := newPartition(t, generation(0, func(*Config) {}))
+	if err := first.engine.Refuses(Configuration{Config: generation(1, longer)}, instant(100)); err != nil {
+		t.Errorf("as the first record of a log: %v", err)
 	}
 }
