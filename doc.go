@@ -21,7 +21,8 @@
 // timeline's watermark has passed the window's end and the allowed lateness.
 //
 // The log of a partition is the only input of a window: time is the records'
-// append times, and quiet is written into the log as a [Tick] before it acts.
+// append times, quiet is written into the log as a [Tick] before it acts, and how
+// windows are made as a [WindowConfiguration].
 // So whoever reads the log, now or a day later, comes to the same rollups, and
 // a reader may drop any rollup whose [Trigger] is not above the highest that
 // it has seen of that partition.
