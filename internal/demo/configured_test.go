@@ -1,0 +1,77 @@
+package demo
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// On topics whose partitions begin with a configuration the sums agree, and the
+// windows are those of the log.
+func TestConfiguredTopics(t *testing.T) {
+	brokers(t, func(t *testing.T, addresses []string) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cfg := testConfig(addresses)
+		topics, err := oona.NewTopics(cfg.Prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bus.Config{Brokers: addresses, ClientID: "test"}
+		if _, err := bus.ApplyTopics(ctx, at, topics.Specs(cfg.Partitions)); err != nil {
+			t.Fatal(err)
+		}
+		first := windows.Configuration{Config: cfg.windows()}
+		first.Config.Generation = 5
+		first.Config.Length = time.Hour
+		publisher, err := bus.NewPublisher(at, bus.PublisherOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer publisher.Close()
+		for p := range cfg.Partitions {
+			msg := message.NewMessage("", avro.AppendConfiguration(nil, first.Record()))
+			msg.Metadata.Set(oona.HeaderRecord, oona.ConfigurationRecord)
+			msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p)))
+			if err := publisher.Publish(topics.SeedMetrics, msg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		report, err := Run(ctx, cfg, Screen{Out: io.Discard}, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !report.Agree || report.Sent == 0 || report.Folded != report.Sent || report.Records != report.Sent {
+			t.Errorf("report is %+v", report)
+		}
+
+		reader, err := bus.NewLogReader(at, bus.LogReaderOptions{}, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		messages, err := reader.Subscribe(ctx, topics.LayerHealth)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case msg := <-messages:
+			msg.Ack()
+			var r oona.Rollup
+			if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil || r.Generation != 5 || r.End-r.Start != 3_600_000_000 {
+				t.Errorf("rollup %+v, %v; want windows of the log's configuration", r, err)
+			}
+		case <-ctx.Done():
+			t.Error("no rollup came")
+		}
+	})
+}
