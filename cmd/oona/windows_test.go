@@ -148,7 +148,7 @@ func TestFirstConfigurationIsValidated(t *testing.T) {
 }
 
 func TestOnlyYesIsYes(t *testing.T) {
-	for answer, want := range map[string]error{"y\n": nil, " YES \n": nil, "yes": nil, "": errNotConfirmed, "\n": errNotConfirmed, "no\n": errNotConfirmed, "yess\n": errNotConfirmed} {
+	for answer, want := range map[string]error{"y\n": nil, "YES\n": nil, "yes": nil, "": errNotConfirmed, "\n": errNotConfirmed, "no\n": errNotConfirmed, "yess\n": errNotConfirmed} {
 		var asked strings.Builder
 		if err := ask(strings.NewReader(answer), &asked, "Write?"); !errors.Is(err, want) || asked.String() != "Write? [y/N] " {
 			t.Errorf("%q: %v, asked %q", answer, err, asked.String())
