@@ -128,7 +128,7 @@ func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
 	s.partitions[claim.ID] = p
 	s.claimed = true
 	s.metrics.claims.Inc()
-	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater, "replay_to", engine.ProcessedTo())
+	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater, "replays", engine.Replaying())
 	return nil
 }
 
