@@ -105,7 +105,7 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 		Unmarshaler:           &s.claims,
 		OverwriteSaramaConfig: consumer,
 		Tracer:                groupSeam{subscriber: s},
-	}, quiet{logger})
+	}, newQuiet(logger))
 	if err != nil {
 		return nil, fmt.Errorf("subscribe as group %s: %w", options.Group, err)
 	}

@@ -68,7 +68,7 @@ func (r *LogReader) Subscribe(ctx context.Context, topic string) (<-chan *messag
 		Unmarshaler:           log,
 		OverwriteSaramaConfig: r.cfg.consumer(),
 		Tracer:                log,
-	}, quiet{r.logger})
+	}, newQuiet(r.logger))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", topic, err)
 	}

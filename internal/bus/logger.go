@@ -3,16 +3,66 @@ package bus
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 )
 
 // quiet is Watermill's logger over slog, one level down, as Watermill tells of
 // each connection and each message. It builds nothing for a level that is off.
-type quiet struct{ logger *slog.Logger }
+type quiet struct {
+	logger *slog.Logger
+	errors *throttle
+}
+
+func newQuiet(logger *slog.Logger) quiet {
+	return quiet{logger, &throttle{now: time.Now, texts: make(map[string]*throttled)}}
+}
+
+// throttle lets a text through once a second: while a coordinator is away,
+// Watermill tells of it a hundred times in that time.
+type throttle struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	texts map[string]*throttled // Watermill has a few dozen
+}
+
+type throttled struct {
+	last    time.Time
+	skipped int
+}
+
+const throttleInterval = time.Second
+
+// allow returns how often the text was skipped since it was let through last.
+func (t *throttle) allow(text string) (skipped int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	seen := t.texts[text]
+	if seen == nil {
+		seen = new(throttled)
+		t.texts[text] = seen
+	}
+	if now := t.now(); now.Sub(seen.last) >= throttleInterval {
+		skipped, seen.skipped, seen.last = seen.skipped, 0, now
+		return skipped, true
+	}
+	seen.skipped++
+	return 0, false
+}
 
 func (q quiet) Error(text string, err error, fields watermill.LogFields) {
-	q.log(slog.LevelWarn, text, fields.Add(watermill.LogFields{"err": err}))
+	skipped, ok := q.errors.allow(text)
+	if !ok {
+		return
+	}
+	fields = fields.Add(watermill.LogFields{"err": err})
+	if skipped > 0 {
+		fields = fields.Add(watermill.LogFields{"as_often_before": skipped})
+	}
+	q.log(slog.LevelWarn, text, fields)
 }
 
 func (q quiet) Info(text string, fields watermill.LogFields) { q.log(slog.LevelDebug, text, fields) }
@@ -26,7 +76,7 @@ func (q quiet) Trace(text string, fields watermill.LogFields) {
 }
 
 func (q quiet) With(fields watermill.LogFields) watermill.LoggerAdapter {
-	return quiet{q.logger.With(attributes(fields)...)}
+	return quiet{q.logger.With(attributes(fields)...), q.errors}
 }
 
 func (q quiet) log(level slog.Level, text string, fields watermill.LogFields) {
