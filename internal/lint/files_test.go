@@ -104,7 +104,7 @@ func TestFileRules(t *testing.T) {
 		{"checkout", "Makefile", "DIR=" + path.Join("/", "work", "main"), "names =" + path.Join("/", "work", "main")},
 		{"temporary file", ".ci/run", "cat " + path.Join("/", "tmp", "out.txt"), "names"},
 		{"address", "README.md", "https://example.org" + path.Join("/", "root", "x"), ""},
-		{"relative path", "README.md", "see docs/work/x and ../home/x", ""},
+		{"relative path", "README.md", "see docs/" + "work/x and ../" + "home/x", ""},
 		{"the home directory", "README.md", "~" + path.Join("/", "work", "x"), ""},
 		{"link to nothing", "docs/a.md", "see [b](b.md)", "docs/a.md:1: links to b.md"},
 		{"link to a part of nothing", "docs/a.md", "see [b](../b.md#part)", "docs/a.md:1: links to ../b.md"},
