@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
@@ -17,10 +16,6 @@ import (
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
-
-// patience: a rollup that was written after its successor would be lost to
-// readers, so the publisher rather waits for the bus than lets a batch fail.
-const patience = time.Hour
 
 func main() {
 	cfg := defaults()
@@ -40,7 +35,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	publisher, err := bus.NewPublisher(cfg.Bus, bus.PublisherOptions{Patience: patience, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes})
+	publisher, err := bus.NewPublisher(cfg.Bus, bus.RollupOptions())
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,13 @@ type PublisherOptions struct {
 	Patience time.Duration
 }
 
+// RollupOptions are those of a publisher of rollups. One that was written after
+// its successor would be lost to readers, so it rather waits for the bus than
+// lets a batch fail.
+func RollupOptions() PublisherOptions {
+	return PublisherOptions{Patience: time.Hour, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
+}
+
 const (
 	defaultMaxMessage = 1 << 20
 	defaultPatience   = 5 * time.Second

@@ -158,7 +158,7 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 }
 
 func (s *stations) buildAggregate(cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
-	publisher, err := bus.NewPublisher(s.bus, bus.PublisherOptions{Patience: time.Hour, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes})
+	publisher, err := bus.NewPublisher(s.bus, bus.RollupOptions())
 	if err != nil {
 		return nil, err
 	}
