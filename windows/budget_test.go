@@ -92,16 +92,10 @@ func TestBrinkOfTheMetadata(t *testing.T) {
 			break
 		}
 		last, fitted = c, i+1
-		if got := p.engine.Stats().MetadataBytes; got != len(c.Metadata) {
-			t.Fatalf("Stats says %d bytes, the commit has %d", got, len(c.Metadata))
-		}
 	}
 	t.Logf("%d timelines with a sealed window each fit: %d bytes", fitted, len(last.Metadata))
 	if fitted < 128 || fitted == 1000 {
 		t.Fatalf("%d fit, want at least the default of MaxTimelines, and not all", fitted)
-	}
-	if got := p.engine.Stats().MetadataBytes; got <= MaxMetadata {
-		t.Errorf("Stats says %d bytes after one that does not fit", got)
 	}
 	if _, err := Resume(DefaultConfig(), testCatalogue, last); err != nil {
 		t.Errorf("the last commit is refused: %v", err)

@@ -54,8 +54,8 @@ func (e *Engine) Commit() (Commit, error) {
 // for the caller to know: an engine cannot tell a gap from what was never there.
 //
 // It goes on with the configurations that the commit holds: cfg, which New would
-// be given, does not change them. See Config. The error wraps ErrCommit where the commit is not sound, and is that
-// of New where cfg is not.
+// be given, does not change them. See Config. The error wraps ErrCommit where the
+// commit is not sound, and is that of New where cfg is not.
 func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("window configuration: %w", err)

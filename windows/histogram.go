@@ -109,8 +109,9 @@ func (h *histogram) addMixed(values []float32) {
 	}
 }
 
-// add counts values that are above the threshold of the zero bucket. Four indexes are made before their counts are touched, so
-// that they need not wait for one another.
+// add counts values that are above the threshold of the zero bucket. Four indexes
+// are made before their counts are touched, so that they need not wait for one
+// another.
 func (o *octaves) add(values []float32) {
 	for len(values) >= 4 {
 		first, counts := o.first, o.counts

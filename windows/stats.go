@@ -10,10 +10,9 @@ type Stats struct {
 	SealedWindows int64       // that admit no further layer, open ones and such as never opened
 	Evictions     int64       // timelines forgotten, since the engine was made
 	OldestEnd     oona.Micros // of an open window; meaningless where none is
-	MetadataBytes int         // of a commit now, which is an error beyond MaxMetadata
 }
 
-// Stats counts what the engine holds. It takes as long as a Commit.
+// Stats counts what the engine holds.
 func (e *Engine) Stats() Stats {
 	s := Stats{
 		Timelines:    e.roster.count(),
@@ -28,10 +27,5 @@ func (e *Engine) Stats() Stats {
 			first, s.OldestEnd = false, t.windows[0].end
 		}
 	})
-	if e.Replaying() {
-		s.MetadataBytes = len(e.resumed.Metadata)
-	} else {
-		s.MetadataBytes = len(e.snapshot().text())
-	}
 	return s
 }
