@@ -16,7 +16,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +36,10 @@ type Options struct {
 	// Port is that of the first broker; the others follow, and then the
 	// controllers. 0: free ports.
 	Port int
+	// ProxyPort is that of the first of three proxies that the caller puts
+	// between its clients and the brokers; 0: none. Each broker then has one
+	// more listener, whose clients it sends to its proxy. See Routes.
+	ProxyPort int
 	// Detach lets the processes outlive this one, and its terminal.
 	Detach bool
 }
@@ -113,6 +116,9 @@ func prepare(ctx context.Context, opts Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.nodes[0].ProxyPort != opts.ProxyPort {
+		return nil, fmt.Errorf("the cluster in %s sends clients to a proxy at port %d, not %d; stop it and delete the directory", opts.Dir, c.nodes[0].ProxyPort, opts.ProxyPort)
+	}
 	c.opts, c.java = opts, java
 	if c.lib, err = fetch(ctx, opts.Cache); err != nil {
 		return nil, err
@@ -135,7 +141,11 @@ func create(opts Options) (*Cluster, error) {
 	}
 	c := &Cluster{opts: opts, id: base64.RawURLEncoding.EncodeToString(id[:])}
 	for i := range size {
-		c.nodes = append(c.nodes, &node{ID: i + 1, Port: ports[i], ControllerPort: ports[size+i], dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))})
+		n := &node{ID: i + 1, Port: ports[i], ControllerPort: ports[size+i], dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
+		if opts.ProxyPort != 0 {
+			n.ProxyPort, n.ProxiedPort = opts.ProxyPort+i, opts.ProxyPort+size+i
+		}
+		c.nodes = append(c.nodes, n)
 	}
 	return c, nil
 }
@@ -164,8 +174,8 @@ func (c *Cluster) freePorts(ctx context.Context) error {
 		if n.running() {
 			continue
 		}
-		for _, port := range []int{n.Port, n.ControllerPort} {
-			listener, err := config.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		for _, port := range n.ports() {
+			listener, err := config.Listen(ctx, "tcp", loopback(port))
 			if err != nil {
 				return fmt.Errorf("port %d, which Kafka's node %d needs, is not free; choose others with the port option: %w", port, n.ID, err)
 			}
@@ -184,6 +194,24 @@ func (c *Cluster) Addrs() []string {
 		addrs[i] = n.address()
 	}
 	return addrs
+}
+
+// Route is the way to a broker that leads through a proxy of the caller's.
+type Route struct {
+	Proxy  string // where the broker sends its clients: the proxy must listen there
+	Target string // where the broker listens for what the proxy carries
+}
+
+// Routes returns those of the brokers, in their order; none without
+// Options.ProxyPort. A client that begins with the proxies' addresses is sent to
+// no others.
+func (c *Cluster) Routes() (routes []Route) {
+	for _, n := range c.nodes {
+		if n.ProxyPort != 0 {
+			routes = append(routes, Route{Proxy: loopback(n.ProxyPort), Target: loopback(n.ProxiedPort)})
+		}
+	}
+	return routes
 }
 
 // Running returns the numbers of the nodes whose process is alive.

@@ -67,6 +67,30 @@ func TestProperties(t *testing.T) {
 	}
 }
 
+// A broker behind a proxy names the proxy's port to its clients, and listens
+// elsewhere.
+func TestRoutes(t *testing.T) {
+	c, err := create(Options{Dir: t.TempDir(), Port: 30000, ProxyPort: 30006})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Routes()[2], (Route{Proxy: "127.0.0.1:30008", Target: "127.0.0.1:30011"}); got != want {
+		t.Errorf("route %+v, want %+v", got, want)
+	}
+	lines := strings.Split(c.properties(c.nodes[2]), "\n")
+	for _, want := range []string{
+		"listeners=PLAINTEXT://127.0.0.1:30002,CONTROLLER://127.0.0.1:30005,PROXIED://127.0.0.1:30011",
+		"advertised.listeners=PLAINTEXT://127.0.0.1:30002,PROXIED://127.0.0.1:30008",
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("missing: %s", want)
+		}
+	}
+	if plain, err := create(Options{Dir: t.TempDir(), Port: 30000}); err != nil || plain.Routes() != nil {
+		t.Errorf("without proxies: %v, %v", plain.Routes(), err)
+	}
+}
+
 func TestFreePorts(t *testing.T) {
 	ports, err := choosePorts(0)
 	if err != nil {

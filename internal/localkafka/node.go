@@ -20,12 +20,25 @@ type node struct {
 	ID             int `json:"id"`
 	Port           int `json:"port"`
 	ControllerPort int `json:"controller_port"`
+	ProxyPort      int `json:"proxy_port,omitempty"` // where clients of the listener at ProxiedPort are sent; 0: there is none
+	ProxiedPort    int `json:"proxied_port,omitempty"`
 	PID            int `json:"pid"` // 0: not started, or stopped by us
 
 	dir string
 }
 
-func (n *node) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.Port)) }
+func (n *node) address() string { return loopback(n.Port) }
+
+// ports are those at which the node listens.
+func (n *node) ports() []int {
+	ports := []int{n.Port, n.ControllerPort}
+	if n.ProxyPort != 0 {
+		ports = append(ports, n.ProxiedPort)
+	}
+	return ports
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // running reports whether the node's process is alive: its number may have gone
 // to another process since.

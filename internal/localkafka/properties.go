@@ -23,15 +23,20 @@ func (c *Cluster) properties(n *node) string {
 	for i, v := range c.nodes {
 		voters[i] = fmt.Sprintf("%d@127.0.0.1:%d", v.ID, v.ControllerPort)
 	}
+	listeners, advertised := "", ""
+	if n.ProxyPort != 0 {
+		listeners = ",PROXIED://" + loopback(n.ProxiedPort)
+		advertised = ",PROXIED://" + loopback(n.ProxyPort)
+	}
 	lines := []string{
 		"process.roles=broker,controller",
 		fmt.Sprintf("node.id=%d", n.ID),
 		"controller.quorum.voters=" + strings.Join(voters, ","),
-		fmt.Sprintf("listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", n.Port, n.ControllerPort),
-		fmt.Sprintf("advertised.listeners=PLAINTEXT://127.0.0.1:%d", n.Port),
+		"listeners=PLAINTEXT://" + n.address() + ",CONTROLLER://" + loopback(n.ControllerPort) + listeners,
+		"advertised.listeners=PLAINTEXT://" + n.address() + advertised,
 		"inter.broker.listener.name=PLAINTEXT",
 		"controller.listener.names=CONTROLLER",
-		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
 		"log.dirs=" + filepath.ToSlash(filepath.Join(n.dir, "data")),
 		"num.network.threads=1",
 		"num.io.threads=2",
