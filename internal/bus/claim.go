@@ -18,44 +18,68 @@ import (
 // a handler's hands.
 const handlerGrace = rebalanceTimeout
 
-// claim is a partition that this member owns, and the message of it that is
-// with a handler, of which there is at most one.
+// nackPause is between a message that was nacked and its redelivery.
+const nackPause = 100 * time.Millisecond
+
+// claim is a partition that this member owns.
 type claim struct {
 	sarama.ConsumerGroupClaim
-	about   oona.Claim
-	revoked <-chan struct{} // closed when the session ends
-
-	mu       sync.Mutex
-	ended    bool
-	inFlight *message.Message
+	about oona.Claim
 }
 
-// begin notes that a message goes to a handler. It returns false when the
-// claim is over, and the message is the next owner's.
-func (c *claim) begin(msg *message.Message) bool {
-	select {
-	case <-c.revoked:
-		return false
-	default:
+// handOut hands the claim's messages out, one at a time, until session ends. It
+// returns false when a handler still has the last one after grace.
+func (c *claim) handOut(session context.Context, out chan<- *message.Message, grace time.Duration) bool {
+	messages := c.Messages()
+	for {
+		select {
+		case r, open := <-messages:
+			if !open {
+				return true
+			}
+			if !c.handle(session, r, out, grace) {
+				return false
+			}
+		case <-session.Done(): // messages may stay open while the connection is lost
+			return true
+		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended {
-		return false
+}
+
+// handle hands a record out until it is acked, or the session has ended: then
+// it is the next owner's.
+func (c *claim) handle(session context.Context, r *sarama.ConsumerMessage, out chan<- *message.Message, grace time.Duration) bool {
+	msg := newMessage(r, r.Headers, c.about.ID)
+	for session.Err() == nil {
+		msg.SetContext(session)
+		select {
+		case out <- msg:
+		case <-session.Done():
+			return true
+		}
+		if !settled(session, msg, grace) {
+			return false
+		}
+		select {
+		case <-msg.Acked():
+			return true
+		default: // it comes again, in place
+			msg = msg.Copy()
+			sleep(session, nackPause)
+		}
 	}
-	c.inFlight = msg
 	return true
 }
 
-// end lets no further message begin, and waits until the handler is done with
-// the last one. It returns false when the handler kept it for too long.
-func (c *claim) end(grace time.Duration) bool {
-	c.mu.Lock()
-	c.ended = true
-	msg := c.inFlight
-	c.mu.Unlock()
-	if msg == nil {
+// settled waits until a handler has acked or nacked a message. It returns false
+// when it has done neither for so long after the end of the session.
+func settled(session context.Context, msg *message.Message, grace time.Duration) bool {
+	select {
+	case <-msg.Acked():
 		return true
+	case <-msg.Nacked():
+		return true
+	case <-session.Done():
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -69,106 +93,33 @@ func (c *claim) end(grace time.Duration) bool {
 	}
 }
 
-// claims are the open claims of a subscriber: by id, and by partition, of which
-// a claim closes before the next opens.
-type claims struct {
-	mu          sync.RWMutex
-	open        map[string]*claim
-	byPartition map[topicPartition]*claim
-}
-
-type topicPartition struct {
-	topic     string
-	partition int32
-}
-
-func newClaims() claims {
-	return claims{open: make(map[string]*claim), byPartition: make(map[topicPartition]*claim)}
-}
-
-// Unmarshal is called by Watermill in the claim's own goroutine.
-func (s *claims) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
-	s.mu.RLock()
-	c := s.byPartition[topicPartition{r.Topic, r.Partition}]
-	s.mu.RUnlock()
-	if c == nil { // forward drops it
-		return newMessage(r, r.Headers, ""), nil
-	}
-	return newMessage(r, r.Headers, c.about.ID), nil
-}
-
-func (s *claims) add(c *claim) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open[c.about.ID] = c
-	s.byPartition[topicPartition{c.about.Topic, c.about.Partition}] = c
-}
-
-func (s *claims) remove(c *claim) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, c.about.ID)
-	if at := (topicPartition{c.about.Topic, c.about.Partition}); s.byPartition[at] == c {
-		delete(s.byPartition, at)
-	}
-}
-
-func (s *claims) find(id string) *claim {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.open[id]
-}
-
-// forward hands messages to the handlers and keeps account of them, until in is
-// closed. A message that is not handed out is acknowledged to Watermill, which
-// then lets go of the claim; it says nothing to the bus, as nothing is
-// committed.
-func (s *claims) forward(in <-chan *message.Message, out chan<- *message.Message) {
-	defer close(out)
-	for msg := range in {
-		c := s.find(msg.Metadata[oona.MetaClaim])
-		if c == nil || !c.begin(msg) {
-			msg.Ack()
-			continue
-		}
-		select {
-		case out <- msg:
-		case <-c.revoked:
-			msg.Ack()
-		case <-msg.Context().Done(): // Watermill has closed
-			msg.Ack()
-		}
-	}
-}
-
-// groupHandler is Watermill's handler of a session, between Open and Close of
-// the owner.
+// groupHandler handles the sessions of a member of a group, in the place of
+// Watermill's handler: that one leaves a claim while its last message is still
+// with a handler, and commits what is acked.
 type groupHandler struct {
-	sarama.ConsumerGroupHandler
 	subscriber *GroupSubscriber
 	logger     *slog.Logger
 }
 
-// ConsumeClaim returns when the claim is over.
+// ConsumeClaim returns when the claim is over. It marks nothing as consumed in
+// the session, so nothing is committed but what the owner says.
 func (h *groupHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from sarama.ConsumerGroupClaim) error {
 	c, err := h.open(session.Context(), from)
 	if c == nil {
 		return err
 	}
-	h.subscriber.claims.add(c)
+	h.subscriber.membership.opened()
 	var committing sync.WaitGroup
 	stop := make(chan struct{})
 	committing.Go(func() { h.commitUntil(stop, session, c) })
-	err = h.ConsumerGroupHandler.ConsumeClaim(uncommitted{session}, c)
-	close(stop)
-	committing.Wait()
-	if !c.end(handlerGrace) {
+	if !c.handOut(session.Context(), h.subscriber.out, handlerGrace) {
 		h.logger.Error("a handler holds a message of a partition that is lost", "topic", c.about.Topic, "partition", c.about.Partition, "waited", handlerGrace)
 	}
+	close(stop)
+	committing.Wait()
 	h.commit(session, c)
-	h.subscriber.claims.remove(c)
 	h.subscriber.owner.Close(c.about)
-	return err
+	return nil
 }
 
 // commitUntil commits what the owner says, now and then.
@@ -217,7 +168,14 @@ func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
 			}
 		}
 	}
-	return h.ConsumerGroupHandler.Setup(session)
+	h.subscriber.membership.begin(session)
+	return nil
+}
+
+// Cleanup is called once all claims of a session are closed.
+func (h *groupHandler) Cleanup(sarama.ConsumerGroupSession) error {
+	h.subscriber.membership.end()
+	return nil
 }
 
 const (
@@ -243,7 +201,7 @@ func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim)
 			err = h.subscriber.owner.Open(ctx, about)
 		}
 		if err == nil {
-			return &claim{ConsumerGroupClaim: from, about: about, revoked: ctx.Done()}, nil
+			return &claim{from, about}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, nil
@@ -292,11 +250,3 @@ func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition 
 	}
 	return about, nil
 }
-
-// uncommitted is a session in which to ack a message commits nothing.
-type uncommitted struct{ sarama.ConsumerGroupSession }
-
-func (uncommitted) MarkMessage(*sarama.ConsumerMessage, string) {}
-func (uncommitted) MarkOffset(string, int32, int64, string)     {}
-func (uncommitted) ResetOffset(string, int32, int64, string)    {}
-func (uncommitted) Commit()                                     {}

@@ -1,18 +1,60 @@
 package bus
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
 )
 
-func newClaim() (c *claim, revoke func()) {
-	revoked := make(chan struct{})
-	return &claim{revoked: revoked}, func() { close(revoked) }
+// records is a claim of a partition that holds so many records and no more.
+type records struct {
+	sarama.ConsumerGroupClaim
+	messages chan *sarama.ConsumerMessage
 }
 
+func (r records) Messages() <-chan *sarama.ConsumerMessage { return r.messages }
+
+// handingOut hands out a claim of some records, in a bubble of synctest.
+type handingOut struct {
+	out    chan *message.Message
+	revoke func()
+	result chan bool // of handOut
+}
+
+func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
+	t.Helper()
+	from := records{messages: make(chan *sarama.ConsumerMessage, count)}
+	for i := range count {
+		from.messages <- &sarama.ConsumerMessage{Offset: int64(i)}
+	}
+	session, revoke := context.WithCancel(context.Background())
+	h := &handingOut{make(chan *message.Message), revoke, make(chan bool, 1)}
+	c := &claim{from, oona.Claim{ID: "c"}}
+	go func() { h.result <- c.handOut(session, h.out, grace) }()
+	return h
+}
+
+// idle fails the test when a message is handed out, or the claim is over.
+func (h *handingOut) idle(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case msg := <-h.out:
+		t.Fatalf("offset %s was handed out", msg.Metadata[oona.MetaOffset])
+	case <-h.result:
+		t.Fatal("the claim is over")
+	default:
+	}
+}
+
+// The end of a session waits for the message in hand, tells its handler, and
+// hands out nothing more, whether the handler acks or nacks.
 func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
 	for name, finish := range map[string]func(*message.Message) bool{
 		"ack":  (*message.Message).Ack,
@@ -20,25 +62,14 @@ func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _ := newClaim()
-				msg := message.NewMessage("", nil)
-				if !c.begin(msg) {
-					t.Fatal("did not begin")
-				}
-				ended := make(chan bool, 1)
-				go func() { ended <- c.end(time.Minute) }()
+				h := handOut(t, 2, time.Minute)
+				msg := <-h.out
+				h.revoke()
+				<-msg.Context().Done()
 				time.Sleep(59 * time.Second)
-				synctest.Wait()
-				select {
-				case <-ended:
-					t.Fatal("ended with a message in hand")
-				default:
-				}
-				if c.begin(message.NewMessage("", nil)) {
-					t.Error("another message began")
-				}
+				h.idle(t)
 				finish(msg)
-				if !<-ended {
+				if !<-h.result {
 					t.Error("says that the handler kept the message")
 				}
 			})
@@ -48,43 +79,50 @@ func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
 
 func TestEndOfAClaimDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClaim()
-		c.begin(message.NewMessage("", nil))
+		h := handOut(t, 1, time.Minute)
+		<-h.out
+		h.revoke()
 		began := time.Now()
-		if c.end(time.Minute) || time.Since(began) != time.Minute {
+		if <-h.result || time.Since(began) != time.Minute {
 			t.Errorf("ended after %s", time.Since(began))
 		}
 	})
 }
 
-func TestNothingBeginsOnceRevoked(t *testing.T) {
-	c, revoke := newClaim()
-	revoke()
-	if c.begin(message.NewMessage("", nil)) {
-		t.Error("a message began")
-	}
-	if !c.end(time.Hour) {
-		t.Error("waited for a message that never began")
-	}
+// A message that no handler takes does not keep a partition.
+func TestEndOfAClaimThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := handOut(t, 1, time.Hour)
+		synctest.Wait() // it waits for a handler
+		h.revoke()
+		began := time.Now()
+		if !<-h.result || time.Since(began) != 0 {
+			t.Errorf("ended after %s", time.Since(began))
+		}
+	})
 }
 
-// Messages that are not handed out are acked, so that Watermill lets go.
-func TestForwardDropsWhatNobodyOwns(t *testing.T) {
-	s := newClaims()
-	c, revoke := newClaim()
-	c.about.ID = "revoked"
-	s.add(c)
-	revoke()
-	in, out := make(chan *message.Message), make(chan *message.Message)
-	go s.forward(in, out)
-	for _, id := range []string{"revoked", "unknown"} {
-		msg := message.NewMessage("", nil)
-		msg.Metadata["$claim"] = id
-		in <- msg
-		<-msg.Acked()
-	}
-	close(in)
-	if _, open := <-out; open {
-		t.Error("a message was handed out")
-	}
+// A message that was nacked comes again in place, after a pause.
+func TestOneMessageAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := handOut(t, 3, time.Minute)
+		defer h.revoke()
+		for _, next := range []struct {
+			offset string
+			settle func(*message.Message) bool
+		}{
+			{"0", (*message.Message).Ack},
+			{"1", (*message.Message).Nack},
+			{"1", (*message.Message).Nack},
+			{"1", (*message.Message).Ack},
+			{"2", (*message.Message).Ack},
+		} {
+			msg := <-h.out
+			h.idle(t)
+			if got := msg.Metadata[oona.MetaOffset]; got != next.offset || msg.Metadata[oona.MetaClaim] != "c" {
+				t.Fatalf("offset %s of claim %q came, want %s", got, msg.Metadata[oona.MetaClaim], next.offset)
+			}
+			next.settle(msg)
+		}
+	})
 }

@@ -14,6 +14,9 @@ var ErrClosed = errors.New("the connection to the bus was closed")
 // ErrUnreachable says that no broker answers.
 var ErrUnreachable = errors.New("the bus cannot be reached")
 
+// ErrSubscribed says that a GroupSubscriber was to join its group twice.
+var ErrSubscribed = errors.New("the subscriber is subscribed already; make another one, with a --group-instance of its own")
+
 // connect checks cfg and connects with s, which is made of it. Its errors wrap
 // an *oona.FieldError, or ErrUnreachable when no broker answers.
 func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {

@@ -58,9 +58,11 @@ type GroupSubscriber struct {
 
 	id     string // begins the ids of claims
 	opened atomic.Int64
-	claims claims
 
-	forwarding sync.WaitGroup
+	out        chan *message.Message
+	membership membership
+	subscribed atomic.Bool
+	ending     sync.WaitGroup // closes out
 }
 
 // GroupOptions are how a member joins its group.
@@ -91,7 +93,7 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 		every:   options.CommitEvery,
 		logger:  logger,
 		id:      ulid.Make().String(),
-		claims:  newClaims(),
+		out:     make(chan *message.Message),
 	}
 	if s.every <= 0 {
 		s.every = defaultCommitEvery
@@ -102,7 +104,7 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 	s.inner, err = kafka.NewSubscriber(kafka.SubscriberConfig{
 		Brokers:               cfg.Brokers,
 		ConsumerGroup:         options.Group,
-		Unmarshaler:           &s.claims,
+		Unmarshaler:           kafka.DefaultMarshaler{}, // demanded, and not used
 		OverwriteSaramaConfig: consumer,
 		Tracer:                groupSeam{subscriber: s},
 	}, newQuiet(logger))
@@ -112,21 +114,32 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 	return s, nil
 }
 
-// Subscribe joins the group and hands out messages until ctx ends.
+// Subscribe joins the group and hands out messages until ctx ends. It can be
+// called once: two memberships under one instance would fence each other.
 func (s *GroupSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	if !s.subscribed.CompareAndSwap(false, true) {
+		return nil, fmt.Errorf("subscribe to %s: %w", topic, ErrSubscribed)
+	}
 	in, err := s.inner.Subscribe(ctx, topic)
 	if err != nil {
 		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))
 	}
-	out := make(chan *message.Message)
-	s.forwarding.Go(func() { s.claims.forward(in, out) })
-	return out, nil
+	s.ending.Go(func() {
+		<-in // Watermill sends nothing, as its handler is replaced; it closes once all claims are closed
+		close(s.out)
+	})
+	return s.out, nil
 }
+
+// Joined returns nil while this member is in a generation of its group and all
+// partitions that it was assigned are open, of which there may be none; else
+// why it is not.
+func (s *GroupSubscriber) Joined() error { return s.membership.joined() }
 
 // Close leaves the group, once the claims are closed.
 func (s *GroupSubscriber) Close() error {
 	err := s.inner.Close()
-	s.forwarding.Wait()
+	s.ending.Wait()
 	return errors.Join(err, s.offsets.close())
 }
 
@@ -144,12 +157,14 @@ func (seam) WrapConsumerGroupHandler(h sarama.ConsumerGroupHandler) sarama.Consu
 
 func (seam) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) sarama.SyncProducer { return p }
 
-// groupSeam wraps Watermill's handler of a group.
+// groupSeam replaces Watermill's handler of a group. What remains of Watermill's
+// subscriber joins the group, again whenever a session has ended, and connects
+// again after errors.
 type groupSeam struct {
 	seam
 	subscriber *GroupSubscriber
 }
 
-func (g groupSeam) WrapConsumerGroupHandler(h sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
-	return &groupHandler{h, g.subscriber, g.subscriber.logger}
+func (g groupSeam) WrapConsumerGroupHandler(sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
+	return &groupHandler{g.subscriber, g.subscriber.logger}
 }

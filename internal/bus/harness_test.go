@@ -206,8 +206,9 @@ func (uncommitting) Committed(oona.Claim, oona.Commit, error) {}
 // owner notes what is opened and closed.
 type owner struct {
 	uncommitting
-	events chan event
-	fail   atomic.Int64 // how many calls of Open fail
+	events  chan event
+	fail    atomic.Int64 // how many calls of Open fail
+	claimed atomic.Int64 // partitions that are open
 }
 
 type event struct {
@@ -224,11 +225,18 @@ func (o *owner) Open(_ context.Context, c oona.Claim) error {
 		o.events <- event{"refused", c}
 		return errRefused
 	}
+	o.claimed.Add(1)
 	o.events <- event{"open", c}
 	return nil
 }
 
-func (o *owner) Close(c oona.Claim) { o.events <- event{"close", c} }
+func (o *owner) Close(c oona.Claim) {
+	o.claimed.Add(-1)
+	o.events <- event{"close", c}
+}
+
+// open returns how many partitions are.
+func (o *owner) open() int { return int(o.claimed.Load()) }
 
 // await returns the next count events, which must be of a kind.
 func (o *owner) await(t *testing.T, kind string, count int) (claims []oona.Claim) {

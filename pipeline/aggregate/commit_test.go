@@ -190,3 +190,4 @@ func (silent) Subscribe(ctx context.Context, _ string) (<-chan *message.Message,
 }
 
 func (silent) Close() error { return nil }
+func (silent) Joined() error { return nil }

@@ -58,7 +58,7 @@ type Stage struct {
 
 	mu         sync.Mutex
 	partitions map[string]*partition // by claim id
-	claimed    bool                  // a claim has been opened at some time
+	group      Group                 // nil before Run
 
 	fatal chan error // why the stage must end
 }
@@ -84,23 +84,34 @@ func New(cfg Config, catalogue func(metric string) oona.Metric, publisher messag
 	return s, nil
 }
 
-// Run reads the seed-metrics topic from subscriber until ctx ends. The
-// subscriber opens and closes the stage's claims around their messages.
-func (s *Stage) Run(ctx context.Context, subscriber message.Subscriber) error {
+// Group is a subscriber that shares the topic's partitions with other workers.
+// It opens and closes the stage's claims around their messages. Joined returns
+// nil while it is a member of the group and all that it was assigned, which may
+// be nothing, is open.
+type Group interface {
+	message.Subscriber
+	Joined() error
+}
+
+// Run reads the seed-metrics topic as a member of group until ctx ends.
+func (s *Stage) Run(ctx context.Context, group Group) error {
 	router, err := pipeline.NewRouter(s.logger)
 	if err != nil {
 		return err
 	}
-	router.AddConsumerHandler("aggregate", s.cfg.Topics.SeedMetrics, subscriber, s.handle)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
+	s.mu.Lock()
+	s.group = group
+	s.mu.Unlock()
+	router.AddConsumerHandler("aggregate", s.cfg.Topics.SeedMetrics, group, s.handle)
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error {
 		if err := router.Run(ctx); err != nil {
 			return fmt.Errorf("aggregate: %w", err)
 		}
 		return nil
 	})
-	group.Go(func() error { return s.writeTicks(ctx) })
-	group.Go(func() error {
+	running.Go(func() error { return s.writeTicks(ctx) })
+	running.Go(func() error {
 		select {
 		case err := <-s.fatal:
 			return fmt.Errorf("aggregate: %w", err)
@@ -108,7 +119,7 @@ func (s *Stage) Run(ctx context.Context, subscriber message.Subscriber) error {
 			return nil
 		}
 	})
-	return group.Wait()
+	return running.Wait()
 }
 
 // Open begins a claim with an engine of its own, made from the commit: nothing
@@ -126,7 +137,6 @@ func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.partitions[claim.ID] = p
-	s.claimed = true
 	s.metrics.claims.Inc()
 	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater, "replays", engine.Replaying())
 	return nil
@@ -192,19 +202,24 @@ func (s *Stage) handle(msg *message.Message) (err error) {
 	return p.handle(msg)
 }
 
-// errNotClaimed and errCatchingUp are why a stage is not ready.
+// errNotRunning and errCatchingUp are why a stage is not ready.
 var (
-	errNotClaimed = errors.New("no partition claimed yet: the consumer group has not assigned one")
+	errNotRunning = errors.New("the seed-metrics topic is not subscribed to yet")
 	errCatchingUp = errors.New("catching up")
 )
 
-// Ready returns nil once every claimed partition has been folded up to where
-// its log ended when the claim began, and while the bus takes what comes of it.
+// Ready returns nil while the stage is a member of its group, once every claimed
+// partition has been folded up to where its log ended when the claim began, and
+// while the bus takes what comes of it. A member without partitions is ready: it
+// stands by for those of others.
 func (s *Stage) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.claimed {
-		return errNotClaimed
+	if s.group == nil {
+		return errNotRunning
+	}
+	if err := s.group.Joined(); err != nil {
+		return err
 	}
 	for _, p := range s.partitions {
 		if err := p.ready(); err != nil {

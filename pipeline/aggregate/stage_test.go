@@ -79,7 +79,10 @@ type feed struct {
 	claim    oona.Claim
 	messages chan *message.Message
 	next     int64
+	away     error // why it is not in its group
 }
+
+func (f *feed) Joined() error { return f.away }
 
 func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
 	if err := f.stage.Open(ctx, f.claim); err != nil {
@@ -162,7 +165,7 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 		t.Fatal(err)
 	}
 	if err := stage.Ready(); err == nil {
-		t.Error("ready before any partition was claimed")
+		t.Error("ready before it has joined a group")
 	}
 	return stage
 }
@@ -413,6 +416,22 @@ func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
 	if n := f.stage.Counts(); n.Folded != 1 {
 		t.Errorf("counts are %+v, want only the first record folded", n)
 	}
+}
+
+// A stage that is not in its group is not ready, whatever it holds; in its group
+// it is ready without a partition.
+func TestReadyAsAStandby(t *testing.T) {
+	f := start(t, nil)
+	f.send(f.frame(0))
+	f.stage.Close(f.feed.claim)
+	if err := f.stage.Ready(); err != nil {
+		t.Errorf("Ready is %v in the group, without a partition", err)
+	}
+	f.feed.away = errors.New("no coordinator")
+	if err := f.stage.Ready(); !errors.Is(err, f.feed.away) {
+		t.Errorf("Ready is %v out of the group", err)
+	}
+	f.stop()
 }
 
 func TestReadyOnceCaughtUp(t *testing.T) {
