@@ -41,6 +41,7 @@ test: ## all tests, Go and Python; says what it skips (TESTARGS=)
 skipped:
 	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`export OONA_KAFKA=\$$(make -s kafka-up)\` starts three brokers." >&2
 	@$(PYTHON) -c 'import fastavro' 2>/dev/null || echo "SKIPPED: the cross-check of the schemas with fastavro. \`make python\` installs it." >&2
+	@$(PYTHON) -c 'import fastavro, numpy' 2>/dev/null || echo "SKIPPED: the comparison of rollups with what NumPy makes of the frames. \`make python\` installs it." >&2
 	@command -v promtool >/dev/null || echo "SKIPPED: the check of the exporter's metrics with promtool, which comes with Prometheus." >&2
 
 # The tests of the Python example. Go is enough to work on the rest, so that

@@ -345,6 +345,22 @@ type readRollup struct {
 // readRollups reads both rollup topics from their beginning to their end.
 func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []readRollup {
 	t.Helper()
+	var rollups []readRollup
+	for _, group := range []oona.Group{oona.Health, oona.Performance} {
+		for _, msg := range readTopic(t, cfg, topics.Rollup(group)) {
+			r := readRollup{partition: msg.Metadata.Get(oona.MetaPartition)}
+			if _, err := avro.DecodeRollup(msg.Payload, &r.Rollup); err != nil {
+				t.Fatal(err)
+			}
+			rollups = append(rollups, r)
+		}
+	}
+	return rollups
+}
+
+// readTopic reads a topic from its beginning to where it ends now.
+func readTopic(t *testing.T, cfg bus.Config, topic string) (all []*message.Message) {
+	t.Helper()
 	log, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, discard())
 	if err != nil {
 		t.Fatal(err)
@@ -352,34 +368,27 @@ func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []readRollup 
 	defer log.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var rollups []readRollup
-	for _, group := range []oona.Group{oona.Health, oona.Performance} {
-		ends, err := bus.HighWater(ctx, cfg, topics.Rollup(group))
-		if err != nil {
-			t.Fatal(err)
-		}
-		left := int64(0)
-		for _, end := range ends[topics.Rollup(group)] {
-			left += end
-		}
-		messages, err := log.Subscribe(ctx, topics.Rollup(group))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for ; left > 0; left-- {
-			msg, open := <-messages
-			if !open {
-				t.Fatalf("%d rollups of %s were not read in time", left, group)
-			}
-			r := readRollup{partition: msg.Metadata.Get(oona.MetaPartition)}
-			if _, err := avro.DecodeRollup(msg.Payload, &r.Rollup); err != nil {
-				t.Fatal(err)
-			}
-			rollups = append(rollups, r)
-			msg.Ack()
-		}
+	ends, err := bus.HighWater(ctx, cfg, topic)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return rollups
+	left := int64(0)
+	for _, end := range ends[topic] {
+		left += end
+	}
+	messages, err := log.Subscribe(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; left > 0; left-- {
+		msg, open := <-messages
+		if !open {
+			t.Fatalf("%d records of %s were not read in time", left, topic)
+		}
+		all = append(all, msg)
+		msg.Ack()
+	}
+	return all
 }
 
 func checkRollups(t *testing.T, rollups []readRollup, want map[oona.LayerID]*total) {
