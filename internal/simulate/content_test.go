@@ -28,7 +28,7 @@ func catalogue(name string) oona.Metric {
 // rollups returns what a layer's window held. Values are 0 or powers of two, of
 // either sign, so that sums are exact and buckets plain.
 func (o *oracle) rollups(l *line, start int64, layer oona.LayerID, a *account) (health, performance oona.Rollup) {
-	p := l.panes[start]
+	p, cfg := l.panes[start], o.era(start).cfg
 	var members []windows.Record
 	for _, r := range p.records {
 		if r.Frame.Layer == layer {
@@ -37,11 +37,11 @@ func (o *oracle) rollups(l *line, start int64, layer oona.LayerID, a *account) (
 	}
 	health = oona.Rollup{
 		Group: oona.Health, Run: l.run, Layer: layer, Timeline: l.id,
-		Start: oona.Micros(start), End: oona.Micros(start + o.length()),
+		Start: oona.Micros(start), End: oona.Micros(start + cfg.Length.Microseconds()),
 		Trigger:     oona.Trigger{Offset: a.record.Offset, Index: int32(len(a.rollups) / 2)},
 		Watermark:   oona.Micros(l.before),
 		FirstOffset: members[0].Offset, LastOffset: members[len(members)-1].Offset,
-		Frames: int64(len(members)), Generation: o.cfg.Generation,
+		Frames: int64(len(members)), Generation: cfg.Generation,
 	}
 	for _, r := range p.repeats {
 		if r.Frame.Layer == layer {
@@ -70,7 +70,7 @@ func (o *oracle) rollups(l *line, start int64, layer oona.LayerID, a *account) (
 			health.Seeds.Active++
 		}
 	}
-	length := float64(o.length()) / 1e6
+	length := float64(cfg.Length.Microseconds()) / 1e6
 	performance.Rates = oona.Rates{
 		FramesPerSecond:   float64(health.Frames) / length,
 		ReadingsPerSecond: float64(health.Readings) / length,
@@ -84,13 +84,13 @@ func (o *oracle) rollups(l *line, start int64, layer oona.LayerID, a *account) (
 		if catalogue(name).Group == oona.Health {
 			into = &health
 		}
-		into.Metrics = append(into.Metrics, o.summary(name, members))
+		into.Metrics = append(into.Metrics, summary(name, members, cfg.WorstSeeds))
 	}
 	return health, performance
 }
 
 // summary folds one metric of these records.
-func (o *oracle) summary(name string, members []windows.Record) oona.MetricSummary {
+func summary(name string, members []windows.Record, worstSeeds int) oona.MetricSummary {
 	s := oona.MetricSummary{Name: name}
 	var samples []float64
 	worst := map[oona.SeedID]float64{}
@@ -138,7 +138,7 @@ func (o *oracle) summary(name string, members []windows.Record) oona.MetricSumma
 		s.Worst = append(s.Worst, oona.SeedValue{Seed: id, Value: worst[id]})
 	}
 	slices.SortStableFunc(s.Worst, func(a, b oona.SeedValue) int { return cmp.Compare(sign*b.Value, sign*a.Value) })
-	s.Worst = s.Worst[:min(len(s.Worst), o.cfg.WorstSeeds)]
+	s.Worst = s.Worst[:min(len(s.Worst), worstSeeds)]
 	return s
 }
 

@@ -74,6 +74,56 @@ var mutants = []mutant{
 		{"engine.go", "func (e *Engine) evaluate(out *emission) {", "func (e *Engine) evaluate(out *emission, own *oona.Frame) {"},
 		{"engine.go", "\t\tif t.advance(out.trigger.Offset, &e.spans) {", "\t\tif own != nil && t.key == (timelineKey{own.Run, own.Timeline}) && t.advance(out.trigger.Offset, &e.spans) {"},
 	}},
+	{"records beside ticks evaluate nothing", []edit{{
+		"engine.go", "if tick || passed.Reason == ReasonConfigured {", "if tick && r.Frame == nil || passed.Reason == ReasonConfigured {",
+	}}},
+	{"a run has one watermark for all its ranks", []edit{
+		{"admission.go", "key := timelineKey{f.Run, f.Timeline}", "key := timelineKey{run: f.Run}"},
+		{"admission.go", "key := timelineKey{r.Frame.Run, r.Frame.Timeline}", "key := timelineKey{run: r.Frame.Run}"},
+	}},
+	{"an outage of the bus is idleness", []edit{{
+		"engine.go", "e.clock.advance(appendedAt, 2*e.spans.tick)", "e.clock.advance(appendedAt, 1<<62)",
+	}}},
+	{"when all are idle the watermark goes on to the end", []edit{{
+		"timeline.go", "to = max(to, w.era.closes(w.end))", "to = max(to, w.era.closes(w.end)+w.end-w.start)",
+	}}},
+	{"a full engine sheds layers and seals nothing", []edit{{
+		"seal.go", "\tt.seals.add(a, start, end, k)\n", "",
+	}}},
+	{"a configuration cuts the window in which it begins", []edit{{
+		"era.go", "from := last.seam(next.From)", "from := max(next.From, last.from)",
+	}}},
+	{"no configuration is too early", []edit{{
+		"era.go", "case next.From <= ahead:", "case false:",
+	}}},
+	{"a configuration is early by the last append time", []edit{{
+		"era.go", "e.refuse(next, !e.here.clock.started, e.greatestStamp)", "e.refuse(next, !e.here.clock.started, r.AppendedAt)",
+	}}},
+	{"generations of configurations are in any order", []edit{{
+		"era.go", "case next.Config.Generation <= last.cfg.Generation:", "case false:",
+	}}},
+	{"a configuration holds before the one before it", []edit{{
+		"era.go", "case next.From <= last.from:", "case false:",
+	}}},
+	{"the commit leaves out the configurations", []edit{
+		{"commit.go", "e, err := New(s.eras.last().cfg, catalogue)", "e, err := New(cfg, catalogue)"},
+		{"commit.go", "\te.eras = s.eras\n", ""},
+	}},
+	{"the commit holds the last configuration only", []edit{{
+		"commit.go", "\te.eras = s.eras\n", "",
+	}}},
+	{"a replay judges by configurations that were not made yet", []edit{{
+		"era.go", "a.from <= at && a.record <= offset", "a.from <= at",
+	}}},
+	{"a replay does not know when a configuration went out of reach", []edit{{
+		"era.go", "if offset >= a.retired {", "if a.retired != never {",
+	}}},
+	{"a configuration is out of reach although a window of it is open", []edit{{
+		"era.go", "if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) || e.opensIn(a) {", "if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) {",
+	}}},
+	{"timelines are forgotten by the last configuration alone", []edit{{
+		"era.go", "for _, a := range e.eras {\n\t\tif a.retired != never {", "for _, a := range e.eras[len(e.eras)-1:] {\n\t\tif a.retired != never {",
+	}}},
 }
 
 // TestMutantsDie runs TestSchedules, as `make test` does, on an engine with each

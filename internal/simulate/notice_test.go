@@ -31,6 +31,13 @@ func TestReadersNotice(t *testing.T) {
 		"a rollup is of nothing": func(p *partition) {
 			again(p, false, func(q *publication) { q.key.layer, q.rollup.trigger.Offset = "none", 1<<40 })
 		},
+		"a window is cut by another": func(p *partition) { tamperAll(p, func(q *publication) { q.end++ }) },
+		"a frame is folded twice": func(p *partition) {
+			first := slices.IndexFunc(p.log.accounts, func(a account) bool { return a.verdict == windows.Folded })
+			for i := range p.log.accounts[first+1:] {
+				p.log.accounts[first+1+i].record.Checksum = p.log.accounts[first].record.Checksum
+			}
+		},
 		"a rollup has lost a frame":  func(p *partition) { tamperAll(p, func(q *publication) { q.frames-- }) },
 		"rollups come in disorder":   func(p *partition) { slices.Reverse(p.published) },
 		"a side record has two ends": func(p *partition) { again(p, true, func(q *publication) { q.reason = "another" }) },

@@ -14,7 +14,8 @@ import (
 // is written from the design, shares no code with the engine, and knows nothing
 // of commits. Time is in microseconds throughout.
 type oracle struct {
-	cfg      windows.Config
+	cfg      windows.Config // made last
+	eras     []*era         // in order
 	clock    int64
 	last     int64 // append time of the record before
 	latest   int64 // greatest append time
@@ -35,7 +36,10 @@ type account struct {
 }
 
 type oracleCounts struct {
-	forgotten, evicted, sealed int
+	forgotten, evicted, sealed                                         int
+	firsts, configured, rounded, severalInReach, retired               int // configurations
+	voidUnsound, voidGeneration, voidClock, voidEarly, voidOrder       int
+	outOfReach, straddling, sealedEarlier, forgottenBetween, fewerRoom int
 }
 
 type line struct {
@@ -70,11 +74,8 @@ func (p *pane) layers() map[oona.LayerID]bool {
 }
 
 func newOracle(cfg windows.Config) *oracle {
-	return &oracle{cfg: cfg, floor: math.MinInt64, latest: math.MinInt64}
+	return &oracle{cfg: cfg, eras: []*era{{cfg: cfg, first: true}}, floor: math.MinInt64, latest: math.MinInt64}
 }
-
-func (o *oracle) length() int64   { return o.cfg.Length.Microseconds() }
-func (o *oracle) lateness() int64 { return o.cfg.AllowedLateness.Microseconds() }
 
 // bucket is the quarter of the idle horizon that the clock is in.
 func (o *oracle) bucket() int64 { return o.clock / ((o.cfg.IdleHorizon.Microseconds() + 3) / 4) }
@@ -85,16 +86,29 @@ func (o *oracle) fold(r windows.Record) {
 	for _, l := range o.lines {
 		l.before = l.watermark
 	}
-	if o.passTime(int64(r.AppendedAt)) {
+	first := !o.begun
+	due := o.passTime(int64(r.AppendedAt))
+	if r.Configuration != nil {
+		a.reason = o.configure(r.Configuration, first)
+		due = due || a.reason == windows.ReasonConfigured // the out-of-orderness may be another
+	}
+	if due {
 		for _, l := range o.lines {
 			o.raise(l)
 		}
 		o.close(o.lines, a)
 		o.forget()
+		o.retire()
 	}
-	a.verdict, a.reason = o.decide(a)
+	a.verdict = windows.Passed
+	if r.Frame != nil {
+		a.verdict, a.reason = o.decide(a)
+	}
 	for _, l := range o.lines {
 		a.open += len(l.panes)
+		if o.straddles(l) {
+			o.counts.straddling++
+		}
 	}
 	o.accounts = append(o.accounts, *a)
 }
@@ -139,7 +153,8 @@ func (o *oracle) raise(l *line) {
 		return
 	}
 	for start := range l.panes {
-		l.watermark = max(l.watermark, start+o.length()+o.lateness())
+		_, _, closes := o.window(start)
+		l.watermark = max(l.watermark, closes)
 	}
 }
 
@@ -148,11 +163,14 @@ func (l *line) quiet() bool { return len(l.panes) == 0 && len(l.sightings) == 0 
 // forget drops the quiet timelines of which no frame can come that would not be
 // stale.
 func (o *oracle) forget() {
-	limit := o.latest - o.cfg.MaxDelay.Microseconds() - o.cfg.MaxSkew.Microseconds()
+	limit := o.latest - o.memory()
 	for _, l := range slices.Clone(o.lines) {
 		if l.quiet() && l.watermark < limit {
 			o.drop(l)
 			o.counts.forgotten++
+			if o.inReach() > 1 {
+				o.counts.forgottenBetween++
+			}
 		}
 	}
 }
@@ -165,13 +183,16 @@ func (o *oracle) drop(l *line) {
 // decide says what becomes of a record, after time has passed.
 func (o *oracle) decide(a *account) (windows.Verdict, windows.Reason) {
 	f := a.record.Frame
-	if f == nil {
-		return windows.Passed, windows.ReasonNone
-	}
+	era := o.era(int64(f.ObservedAt))
 	switch ahead := int64(f.ObservedAt - a.record.AppendedAt); {
-	case ahead > o.cfg.MaxSkew.Microseconds():
+	case era.retired:
+		if -ahead <= era.cfg.MaxDelay.Microseconds() {
+			o.counts.outOfReach++
+		}
+		return windows.Quarantined, windows.ReasonStale
+	case ahead > era.cfg.MaxSkew.Microseconds():
 		return windows.Quarantined, windows.ReasonFuture
-	case -ahead > o.cfg.MaxDelay.Microseconds():
+	case -ahead > era.cfg.MaxDelay.Microseconds():
 		return windows.Quarantined, windows.ReasonStale
 	}
 	l := o.admit(f)
@@ -192,6 +213,9 @@ func (o *oracle) admit(f *oona.Frame) *line {
 		}
 	}
 	if len(o.lines) >= o.cfg.MaxTimelines {
+		if len(o.lines) > o.cfg.MaxTimelines {
+			o.counts.fewerRoom++
+		}
 		quiet := slices.DeleteFunc(slices.Clone(o.lines), func(l *line) bool { return !l.quiet() })
 		if len(quiet) == 0 {
 			return nil
@@ -221,8 +245,8 @@ func (l *line) hash() uint64 {
 // place finds the window of a frame that has a timeline.
 func (o *oracle) place(l *line, r windows.Record) (windows.Verdict, windows.Reason) {
 	f := r.Frame
-	start := int64(f.ObservedAt) / o.length() * o.length() // times are after 1970
-	if start+o.length()+o.lateness() <= l.watermark {
+	start, _, closes := o.window(int64(f.ObservedAt))
+	if closes <= l.watermark {
 		return windows.Late, windows.ReasonLate
 	}
 	p := l.panes[start]
@@ -250,8 +274,8 @@ func (o *oracle) place(l *line, r windows.Record) (windows.Verdict, windows.Reas
 // overflow says which cap a frame would exceed.
 func (o *oracle) overflow(l *line, p *pane, start int64, f *oona.Frame) windows.Reason {
 	layers, metrics, seeds := p.layers(), map[string]bool{}, map[oona.SeedID]bool{}
-	known := layers[f.Layer]
-	if !known && len(layers) >= o.cfg.MaxLayers {
+	known, cfg := layers[f.Layer], o.era(start).cfg
+	if !known && len(layers) >= cfg.MaxLayers {
 		return windows.ReasonLayers
 	}
 	frames := []*oona.Frame{f}
@@ -269,9 +293,9 @@ func (o *oracle) overflow(l *line, p *pane, start int64, f *oona.Frame) windows.
 		}
 	}
 	switch {
-	case len(metrics) > o.cfg.MaxMetrics:
+	case len(metrics) > cfg.MaxMetrics:
 		return windows.ReasonMetrics
-	case len(seeds) > o.cfg.MaxSeeds:
+	case len(seeds) > cfg.MaxSeeds:
 		return windows.ReasonSeeds
 	case known:
 		return windows.ReasonNone
@@ -291,6 +315,9 @@ func (o *oracle) overflow(l *line, p *pane, start int64, f *oona.Frame) windows.
 	if all >= o.cfg.MaxAccumulators || mine >= o.cfg.MaxTimelineAccumulators {
 		l.sealed[start] = true
 		o.counts.sealed++
+		if o.era(start) != o.eras[len(o.eras)-1] {
+			o.counts.sealedEarlier++
+		}
 		return windows.ReasonSealed
 	}
 	return windows.ReasonNone
@@ -300,23 +327,24 @@ func (o *oracle) overflow(l *line, p *pane, start int64, f *oona.Frame) windows.
 // the window, run, timeline and layer.
 func (o *oracle) close(lines []*line, a *account) {
 	type closing struct {
-		l     *line
-		start int64
-		layer oona.LayerID
+		l          *line
+		start, end int64
+		layer      oona.LayerID
 	}
 	var all []closing
 	for _, l := range lines {
 		for start, p := range l.panes {
-			if start+o.length()+o.lateness() > l.watermark {
+			_, end, closes := o.window(start)
+			if closes > l.watermark {
 				continue
 			}
 			for layer := range p.layers() {
-				all = append(all, closing{l, start, layer})
+				all = append(all, closing{l, start, end, layer})
 			}
 		}
 	}
 	slices.SortFunc(all, func(b, c closing) int {
-		return cmp.Or(cmp.Compare(b.start, c.start), cmp.Compare(b.l.run, c.l.run), cmp.Compare(b.l.id, c.l.id), cmp.Compare(b.layer, c.layer))
+		return cmp.Or(cmp.Compare(b.end, c.end), cmp.Compare(b.l.run, c.l.run), cmp.Compare(b.l.id, c.l.id), cmp.Compare(b.layer, c.layer))
 	})
 	for _, c := range all {
 		health, performance := o.rollups(c.l, c.start, c.layer, a)

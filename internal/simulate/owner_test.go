@@ -3,6 +3,7 @@ package simulate
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -42,7 +43,7 @@ func (o *owner) replaying() bool {
 // mayTick is the rule: nothing is left to read, nothing has come for a tick
 // interval, and a window is open.
 func (o *owner) mayTick() bool {
-	return o.next == len(o.p.log.accounts) && o.p.now-o.p.touched >= oona.Micros(o.p.cfg.TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
+	return o.next == len(o.p.log.accounts) && o.p.now-o.p.touched >= oona.Micros(o.engine.Config().TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
 }
 
 // fold takes the next n records.
@@ -104,7 +105,7 @@ func (o *owner) take(r *oona.Rollup, a *account, i int) error {
 	} else if first != r.Hash {
 		return fmt.Errorf("rollup %d of %s %s/%s had another content before: %w", i, r.Run, r.Timeline, r.Layer, differ(r, &a.rollups[i]))
 	}
-	o.outbox = append(o.outbox, publication{rollup: place, key: keyOf(r), hash: r.Hash, frames: r.Frames})
+	o.outbox = append(o.outbox, publication{rollup: place, key: keyOf(r), hash: r.Hash, end: r.End, frames: r.Frames})
 	return nil
 }
 
@@ -166,5 +167,8 @@ func (o *owner) commit(n int) bool {
 		o.p.counts.agedCommits++
 	}
 	o.p.committed = &o.covered[ready-1-n].committed
+	if o != o.p.owners[0] && slices.ContainsFunc(o.p.configured, func(offset int64) bool { return offset >= o.processedTo() }) {
+		o.p.counts.unreadCommits++
+	}
 	return true
 }

@@ -12,7 +12,7 @@ import (
 // partition is a partition of the input topic, what its owners have published
 // and committed, and the owners that are alive.
 type partition struct {
-	cfg       windows.Config
+	flags     windows.Config // of its owners; they hold where the log does not begin with a configuration
 	now       oona.Micros
 	touched   oona.Micros // true time of the last append
 	skew      oona.Micros // of the leader's clock then
@@ -21,7 +21,9 @@ type partition struct {
 	committed *committed // nil: nothing
 	owners    []*owner   // the current one and zombies, the youngest first
 	hashes    map[rollupPlace]uint64
-	counts    counts
+
+	configured []int64 // offsets of the configurations that hold, without the first record
+	counts     counts
 }
 
 // committed is what the group knows, and up to where its owner had processed.
@@ -35,6 +37,7 @@ type publication struct {
 	rollup rollupPlace
 	key    rollupKey
 	hash   uint64
+	end    oona.Micros
 	frames int64
 
 	side   bool
@@ -67,13 +70,16 @@ type counts struct {
 	redelivered, reEmissions, sideRepeats, tooLong, commits, back, leaps int
 	verdicts                                                             [windows.VerdictCount]int
 	reasons                                                              map[windows.Reason]int
-	evicted, forgotten, sealed, stillOpen                                int
+	stillOpen                                                            int
+	oracle                                                               oracleCounts
+
+	unreadCommits, readAgain, readAnew int // of configurations
 }
 
 const maxZombies = 3
 
 func newPartition(cfg windows.Config) (*partition, error) {
-	p := &partition{cfg: cfg, now: origin, touched: origin, log: newOracle(cfg), hashes: map[rollupPlace]uint64{}}
+	p := &partition{flags: cfg, now: origin, touched: origin, log: newOracle(cfg), hashes: map[rollupPlace]uint64{}}
 	p.counts.reasons = map[windows.Reason]int{}
 	return p, p.hire()
 }
@@ -94,19 +100,22 @@ func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
 	r.AppendedAt = p.now + skew
 	p.touched = p.now
 	p.log.fold(r)
+	if n := len(p.log.accounts); n > 1 && p.log.accounts[n-1].reason == windows.ReasonConfigured {
+		p.configured = append(p.configured, r.Offset)
+	}
 }
 
 // hire makes an owner from what is committed the current one.
 func (p *partition) hire() error {
 	o := &owner{p: p}
 	var err error
+	cfg := p.flags
+	if p.counts.crashes%2 > 0 && (p.committed != nil || p.log.counts.firsts > 0) {
+		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // of flags that have changed; the commit's or the log's hold
+	}
 	if p.committed == nil {
-		o.engine, err = windows.New(p.cfg, catalogue)
+		o.engine, err = windows.New(cfg, catalogue)
 	} else {
-		cfg := p.cfg
-		if p.counts.crashes%2 > 0 {
-			cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // of flags that have changed; the commit's hold
-		}
 		o.engine, err = windows.Resume(cfg, catalogue, p.committed.commit)
 		o.liveFrom = p.committed.processedTo
 		o.next, _ = slices.BinarySearchFunc(p.log.accounts, p.committed.commit.Offset, func(a account, offset int64) int {
@@ -115,6 +124,14 @@ func (p *partition) hire() error {
 	}
 	if err != nil {
 		return fmt.Errorf("a new owner: %w", err)
+	}
+	for _, offset := range p.configured {
+		switch {
+		case offset >= o.liveFrom:
+			p.counts.readAnew++
+		case offset >= p.committed.commit.Offset:
+			p.counts.readAgain++
+		}
 	}
 	p.owners = slices.Insert(p.owners, 0, o)
 	p.owners = p.owners[:min(len(p.owners), 1+maxZombies)]
@@ -180,7 +197,7 @@ func (p *partition) play(e event) error {
 func (p *partition) beQuiet(e event) error {
 	bits := e.bits
 	for range e.n {
-		p.now += oona.Micros(p.cfg.TickInterval.Microseconds())
+		p.now += oona.Micros(p.log.cfg.TickInterval.Microseconds())
 		owners := slices.Clone(p.owners)
 		if bits&1 != 0 {
 			slices.Reverse(owners)
@@ -223,9 +240,10 @@ func (p *partition) finish(settle bool) error {
 	if err := o.fold(len(p.log.accounts)); err != nil {
 		return err
 	}
-	tick := oona.Micros(p.cfg.TickInterval.Microseconds())
+	cfg := &p.log.cfg
+	tick := oona.Micros(cfg.TickInterval.Microseconds())
 	p.now = max(p.now, p.touched+tick)
-	for patience := p.cfg.IdleHorizon/4*5 + 4*p.cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= p.cfg.TickInterval {
+	for patience := cfg.IdleHorizon/4*5 + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
 		if patience < 0 {
 			return errors.New("windows stay open through a quiet that is longer than the idle horizon")
 		}

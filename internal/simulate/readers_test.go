@@ -1,7 +1,11 @@
 package simulate
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -48,7 +52,7 @@ func (p *partition) read() error {
 	p.counts.rollups += rollups
 	p.counts.reEmissions += len(p.published) - rollups - len(sides) - p.counts.sideRepeats
 	for _, r := range readers {
-		if err := r.complete(p.log, p.hashes); err != nil {
+		if err := errors.Join(r.complete(p.log, p.hashes), r.disjoint()); err != nil {
 			return err
 		}
 	}
@@ -91,9 +95,24 @@ func (r *reader) complete(log *oracle, hashes map[rollupPlace]uint64) error {
 	return nil
 }
 
+// disjoint checks that no window overlaps another of the same layer, whatever
+// the oracle says of them.
+func (r *reader) disjoint() error {
+	byStart := slices.SortedFunc(maps.Keys(r.seen), func(a, b rollupKey) int {
+		return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.timeline, b.timeline), cmp.Compare(a.layer, b.layer), cmp.Compare(a.start, b.start))
+	})
+	for i, key := range byStart[:max(len(byStart)-1, 0)] {
+		next := byStart[i+1]
+		if next.run == key.run && next.timeline == key.timeline && next.layer == key.layer && r.seen[key].end > next.start {
+			return fmt.Errorf("%+v ends at %s, within %+v", key, seconds(r.seen[key].end), next)
+		}
+	}
+	return nil
+}
+
 // conserve checks that each record of the log is accounted for exactly once.
 func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) error {
-	folded := map[rollupKey]int64{}
+	folded, once := map[rollupKey]int64{}, map[uint64]bool{}
 	for i := range p.log.accounts {
 		a := &p.log.accounts[i]
 		p.counts.verdicts[a.verdict]++
@@ -101,8 +120,13 @@ func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) err
 		reason, aside := sides[a.record.Offset]
 		switch a.verdict {
 		case windows.Folded:
-			f, length := a.record.Frame, oona.Micros(p.cfg.Length.Microseconds())
-			folded[rollupKey{f.Run, f.Timeline, f.Layer, f.ObservedAt / length * length, oona.Health}]++
+			if once[a.record.Checksum] {
+				return fmt.Errorf("offset %d is folded, as is a repeat of it", a.record.Offset)
+			}
+			once[a.record.Checksum] = true
+			f := a.record.Frame
+			start, _, _ := p.log.window(int64(f.ObservedAt))
+			folded[rollupKey{f.Run, f.Timeline, f.Layer, oona.Micros(start), oona.Health}]++
 		case windows.Late, windows.Quarantined, windows.Overflowed:
 			if !aside || reason != a.reason {
 				return fmt.Errorf("offset %d is in side topics as %q, want %q", a.record.Offset, reason, a.reason)
@@ -131,6 +155,6 @@ func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) err
 			return fmt.Errorf("%d frames of %+v were folded, and its rollup holds %d", n, key, q.frames)
 		}
 	}
-	p.counts.evicted, p.counts.forgotten, p.counts.sealed = p.log.counts.evicted, p.log.counts.forgotten, p.log.counts.sealed
+	p.counts.oracle = p.log.counts
 	return nil
 }

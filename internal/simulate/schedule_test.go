@@ -8,10 +8,10 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// schedule is a partition's configuration and what happens to it. Any part of
+// schedule is the configuration of a partition's owners and what happens to it. Any part of
 // the events is a schedule too: that is how it is shrunk.
 type schedule struct {
-	cfg    windows.Config
+	cfg    windows.Config // holds where the log does not begin with another
 	events []event
 	settle bool // at the end, tick until all windows have closed
 }
@@ -69,6 +69,9 @@ func (e event) String() string {
 
 func describe(r windows.Record) string {
 	f := r.Frame
+	if c := r.Configuration; c != nil {
+		return fmt.Sprintf("configuration from %s: %+v", seconds(c.From), c.Config)
+	}
 	if f == nil {
 		return "no frame"
 	}

@@ -118,7 +118,14 @@ func (c *counts) named() []named {
 		{"folds by zombies", &c.zombieFolds}, {"publications by zombies", &c.zombiePublications}, {"commits by zombies", &c.zombieCommits},
 		{"commits", &c.commits}, {"aged commits", &c.agedCommits}, {"commits that are too long", &c.tooLong},
 		{"append times that step back by 15 s and more", &c.back}, {"append times that leap by 690 s and more", &c.leaps},
-		{"evictions", &c.evicted}, {"timelines forgotten", &c.forgotten}, {"sealed windows", &c.sealed}, {"frames in windows still open", &c.stillOpen},
+		{"evictions", &c.oracle.evicted}, {"timelines forgotten", &c.oracle.forgotten}, {"sealed windows", &c.oracle.sealed}, {"frames in windows still open", &c.stillOpen},
+		{"logs that begin with a configuration", &c.oracle.firsts}, {"configurations after that", &c.oracle.configured}, {"of them within a window", &c.oracle.rounded},
+		{"with two others in reach", &c.oracle.severalInReach}, {"configurations out of reach", &c.oracle.retired}, {"frames of their time", &c.oracle.outOfReach},
+		{"configurations void as too early", &c.oracle.voidEarly}, {"before the last one", &c.oracle.voidOrder}, {"of an old generation", &c.oracle.voidGeneration},
+		{"of another clock", &c.oracle.voidClock}, {"unsound", &c.oracle.voidUnsound},
+		{"records after which a timeline has windows of two configurations", &c.oracle.straddling}, {"windows sealed under an earlier configuration", &c.oracle.sealedEarlier},
+		{"timelines forgotten between configurations", &c.oracle.forgottenBetween}, {"newcomers to more timelines than are admitted now", &c.oracle.fewerRoom},
+		{"commits by zombies that have not read a configuration", &c.unreadCommits}, {"configurations in replays", &c.readAgain}, {"configurations after the commit", &c.readAnew},
 	}
 }
 

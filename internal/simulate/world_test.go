@@ -18,7 +18,12 @@ import (
 // steps; outages and quiet; and the fates of owners.
 type world struct {
 	rng       *rand.Rand
-	cfg       windows.Config
+	cfg       windows.Config // at the beginning; the log clock goes by it throughout
+	last      windows.Config // that a record made, or should have
+	from      oona.Micros    // when that begins
+	changing  bool           // there are configuration records
+	brief     bool           // and they are soon out of reach
+	latest    oona.Micros    // append time
 	events    []event
 	now       oona.Micros // true time
 	skew      oona.Micros // of the leader's clock
@@ -54,7 +59,7 @@ type pending struct {
 func newSchedule(seed uint64) schedule {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 5)), now: origin}
 	w.crowded = seed%200 == 199
-	w.configure()
+	flags := w.begin()
 	for range 1 + w.rng.IntN(3) {
 		w.beginRun()
 	}
@@ -66,8 +71,11 @@ func newSchedule(seed uint64) schedule {
 		w.passTime()
 		w.traffic()
 		w.fate()
+		if w.changing && w.chance(25) {
+			w.reconfigure()
+		}
 	}
-	return schedule{cfg: w.cfg, events: w.events, settle: w.rng.IntN(5) > 0}
+	return schedule{cfg: flags, events: w.events, settle: w.rng.IntN(5) > 0}
 }
 
 // chance is true once in n times.
@@ -82,26 +90,6 @@ func (w *world) between(least, most time.Duration) oona.Micros {
 }
 
 func pick[T any](w *world, from ...T) T { return from[w.rng.IntN(len(from))] }
-
-func (w *world) configure() {
-	tenths := func(least, most int) time.Duration {
-		return time.Duration(least+w.rng.IntN(most-least+1)) * 100 * time.Millisecond
-	}
-	const many = 1000
-	w.cfg = windows.Config{
-		Length: pick(w, time.Second, 2*time.Second, 5*time.Second, 7*time.Second), OutOfOrderness: tenths(0, 15), AllowedLateness: tenths(0, 30),
-		TickInterval: tenths(2, 15), MaxSkew: pick(w, 2*time.Second, 5*time.Second, 20*time.Second),
-		MaxDelay:     pick(w, 15*time.Second, 40*time.Second, 600*time.Second, 2*time.Hour),
-		MaxTimelines: pick(w, 1, 2, 3, 3, 4, 8, 8), MaxAccumulators: pick(w, 2, 6, 12, many, many, many, many, many), MaxTimelineAccumulators: pick(w, 1, 3, 6, many, many, many, many, many),
-		MaxLayers: pick(w, 1, 2, 2, many, many, many), MaxMetrics: pick(w, 2, many, many, many), MaxSeeds: pick(w, 3, 5, many, many),
-		FrontierSlots: 1 << 30, // so that no two producers meet in one
-		WorstSeeds:    w.rng.IntN(4), Generation: int32(w.rng.IntN(3)),
-	}
-	w.cfg.IdleHorizon = 2*w.cfg.TickInterval + tenths(1, 80)
-	if w.crowded {
-		w.cfg.MaxTimelines, w.cfg.MaxAccumulators = many, many
-	}
-}
 
 // beginRun lets a run begin, or one of the same name as an earlier one.
 func (w *world) beginRun() {
@@ -160,6 +148,7 @@ func (w *world) passTime() {
 }
 
 func (w *world) quiet(n int) {
+	w.latest = max(w.latest, w.now+w.skew)
 	w.events = append(w.events, event{kind: quiet, at: w.now, skew: w.skew, n: n, bits: w.rng.Uint64()})
 	w.now += oona.Micros(n) * oona.Micros(w.cfg.TickInterval.Microseconds())
 }
@@ -199,6 +188,7 @@ func (w *world) traffic() {
 
 func (w *world) arrive(r windows.Record) {
 	e := event{kind: appended, at: w.now, skew: w.skew, record: r}
+	w.latest = max(w.latest, w.now+w.skew)
 	if w.chance(8) {
 		e.gap = int64(1 + w.rng.IntN(3))
 	}
@@ -315,16 +305,14 @@ func (w *world) repeat(conflict bool) {
 func (w *world) impossible() {
 	p := w.producers[w.rng.IntN(len(w.producers))]
 	r := windows.Record{Path: p.path, Checksum: w.rng.Uint64(), Frame: w.frame(p)}
-	ahead, behind := oona.Micros(w.cfg.MaxSkew.Microseconds()), oona.Micros(w.cfg.MaxDelay.Microseconds())
+	ahead, behind := oona.Micros(w.last.MaxSkew.Microseconds()), oona.Micros(w.last.MaxDelay.Microseconds())
 	r.Frame.ObservedAt = w.now + w.skew + pick(w, ahead, ahead+1, -behind, -behind-1, 3600e6, -7201e6)
 	w.arrive(r)
 }
 
 // fate lets the owners do something, or something be done to them.
 func (w *world) fate() {
-	do := func(k kind, owner, n int) {
-		w.events = append(w.events, event{kind: k, at: w.now, owner: owner, n: n})
-	}
+	do := w.do
 	some := func() int { return pick(w, 1, 2, 4, 1000, 1000, 1000) }
 	for owner := 0; owner <= w.zombies; owner++ {
 		often := 1
@@ -351,13 +339,21 @@ func (w *world) fate() {
 	case n < 35:
 		do(crash, 0, 0)
 	case n < 60:
-		do(takeOver, 0, 0)
-		w.zombies = min(w.zombies+1, maxZombies)
+		w.changeOwner(takeOver)
 	case n < 62:
-		do(loseOffsets, 0, 0)
-		w.zombies = min(w.zombies+1, maxZombies)
+		w.changeOwner(loseOffsets)
 	case n < 100 && w.zombies > 0:
 		do(crash, 1+w.rng.IntN(w.zombies), 0)
 		w.zombies--
 	}
+}
+
+func (w *world) do(k kind, owner, n int) {
+	w.events = append(w.events, event{kind: k, at: w.now, owner: owner, n: n})
+}
+
+// changeOwner lets another owner take over, and the former one not know.
+func (w *world) changeOwner(k kind) {
+	w.do(k, 0, 0)
+	w.zombies = min(w.zombies+1, maxZombies)
 }
