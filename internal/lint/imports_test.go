@@ -48,6 +48,7 @@ var layers = []layer{
 	{pkg: "internal/simulate...", may: []string{"", "windows", "internal/simulate..."}, standard: true},
 	{pkg: "internal/demo...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
 	{pkg: "pipeline...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/catalogue"}},
+	{pkg: "bench", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
 	{pkg: "cmd/oona...", may: []string{"", "cmd/oona...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
 	{pkg: "cmd/ingest...", may: worker("cmd/ingest")},
 	{pkg: "cmd/aggregate...", may: worker("cmd/aggregate")},
@@ -81,10 +82,10 @@ var onlyIn = []struct {
 }{
 	{"github.com/hamba/avro...", nil, "it is archived, with open advisories"},
 	{"github.com/twmb/avro...", []string{"schemas/avro"}, "codec types stay there"},
-	{"github.com/linkedin/goavro...", []string{"schemas/avro"}, "codec types stay there"},
+	{"github.com/linkedin/goavro...", []string{"schemas/avro", "bench"}, "codec types stay there"},
 	{"github.com/twmb/franz-go...", []string{"internal/bus...", "internal/localkafka..."}, "the bus is behind Watermill"},
-	{"github.com/IBM/sarama...", []string{"internal/bus..."}, "the bus is behind Watermill"},
-	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"internal/bus..."}, "the bus is behind Watermill"},
+	{"github.com/IBM/sarama...", []string{"internal/bus...", "bench"}, "the bus is behind Watermill"},
+	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"internal/bus...", "bench"}, "the bus is behind Watermill"},
 }
 
 // vagueNames are names that say nothing of what a package is about.

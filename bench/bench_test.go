@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+)
+
+// few is a corpus in which windows close and frames repeat.
+func few(t *testing.T) *corpus {
+	t.Helper()
+	c := newCorpus(16, 25)
+	c.encode("bench", windowStart(time.Now()))
+	if len(c.payloads) == c.distinct {
+		t.Fatal("no frame is sent twice")
+	}
+	return c
+}
+
+func TestEngineFigures(t *testing.T) {
+	c := few(t)
+	var all figures
+	engine, err := newEngineRounds(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := newTextbook(c, textbookLayers*25)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rounds = 2
+	for range rounds {
+		for _, measure := range []func(*figures) error{
+			engine.fold, book.measure,
+			func(into *figures) error { return measureReplay(c, into) },
+			func(into *figures) error { return measureOpen(c, into) },
+			func(into *figures) error { return measureLayers(64, 16, 2, into) },
+		} {
+			if err := measure(&all); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wantFigures(t, &all, rounds, decodeFold, allocations, textbookSpeed, replayRatio, openMemory, layersRatio)
+	if engine.folder.rollups == 0 || book.closed == 0 {
+		t.Errorf("%d rollups were emitted, the text-book way closed %d windows", engine.folder.rollups, book.closed)
+	}
+}
+
+func TestBusFigures(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	w := &wire{suffix: "_here", bus: bus.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	c := few(t)
+	topics, err := w.topics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.publish(topics.SeedMetrics, c, "bench"); err != nil {
+		t.Fatal(err)
+	}
+	var all figures
+	if err := w.measureDrain(t.Context(), topics, c, &all); err != nil {
+		t.Fatal(err)
+	}
+	small, err := w.loadCommits(t.Context(), 2000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.measureCommits(t.Context(), small.SeedMetrics, 2000, &all); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.measureLatency(t.Context(), volley{rate: 500, frames: 100, warmUp: 10}, &all); err != nil {
+		t.Fatal(err)
+	}
+	wantFigures(t, &all, 1, w.named(readSpeed), w.named(drainSpeed), w.named(drainRatio), w.named(commitsRatio), w.named(latencyMiddle), w.named(latencyTail))
+	for _, forgotten := range []func() error{func() error { return w.forget(topics) }, func() error { return w.forget(small) }} {
+		if err := forgotten(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := bus.CheckTopics(t.Context(), w.bus, topics.Specs(partitions)); err == nil {
+		t.Error("the topics of a measure are still there after it")
+	}
+}
+
+// A reader that misses frames, or cannot read them, gives no figure.
+func TestWhatIsMissedIsAnError(t *testing.T) {
+	for want, spoil := range map[string]func(*corpus){
+		"were folded of": func(c *corpus) { c.distinct++ },
+		"frame 3":        func(c *corpus) { c.payloads[3] = c.payloads[3][:100] },
+	} {
+		c := few(t)
+		spoil(c)
+		folder, err := newFolder(manyLayers(len(c.layers)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := folder.takeAll(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{{[]float64{3}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 2, 9}, 3}} {
+		if got := (&figure{values: c.values}).median(); got != c.want {
+			t.Errorf("the median of %v is %v, want %v", c.values, got, c.want)
+		}
+	}
+}
+
+func TestTableAndObject(t *testing.T) {
+	var all figures
+	for _, x := range []float64{240, 260, 255} {
+		all.take(decodeFold, x)
+		all.take(latencyTail, x)
+	}
+	var table bytes.Buffer
+	if err := all.print(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"255", "240", "260", "not reached (goal: at most 5)", "  reached (goal: at least 250)"} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table has no %q:\n%s", want, table.String())
+		}
+	}
+	var object bytes.Buffer
+	if err := writeJSON(&object, thisMachine(), 3, &all); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(object.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got["decode_fold_msamples_core"] != 255.0 || got["rounds"] != 3.0 || got["machine"] == nil {
+		t.Errorf("the object is %v", got)
+	}
+}
+
+func wantFigures(t *testing.T, all *figures, rounds int, want ...figure) {
+	t.Helper()
+	if len(all.list) != len(want) {
+		t.Fatalf("%d figures were taken, want %d", len(all.list), len(want))
+	}
+	for i, f := range all.list {
+		if f.name != want[i].name || len(f.values) != rounds || !(f.median() > 0) {
+			t.Errorf("figure %d is %s %v, want %d values of %s", i, f.name, f.values, rounds, want[i].name)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// partitions of the topics on either broker.
+const partitions = 4
+
+// patience bounds each measure on a bus.
+const patience = 3 * time.Minute
+
+// wire is a bus to measure on, with topics of its own.
+type wire struct {
+	suffix string // of the figures' names: "" or "_kafka"
+	bus    bus.Config
+	logger *slog.Logger
+}
+
+// topics makes the topics of one measure.
+func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
+	topics, err := oona.NewTopics("bench-" + ulid.Make().String())
+	if err != nil {
+		return oona.Topics{}, err
+	}
+	_, err = bus.ApplyTopics(ctx, w.bus, topics.Specs(partitions))
+	return topics, err
+}
+
+// forget deletes the topics of a measure, which hold a gigabyte.
+func (w *wire) forget(topics oona.Topics) error {
+	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
+	if err != nil {
+		return fmt.Errorf("delete the topics of a measure: %w", err)
+	}
+	for _, spec := range topics.Specs(partitions) {
+		err = errors.Join(err, admin.DeleteTopic(spec.Name))
+	}
+	if err = errors.Join(err, admin.Close()); err != nil {
+		return fmt.Errorf("delete the topics of a measure: %w", err)
+	}
+	return nil
+}
+
+// publish sends the corpus, each frame to its key's partition.
+func (w *wire) publish(topic string, c *corpus, run oona.RunID) (err error) {
+	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Compression: "lz4", Patience: patience})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+	const batch = 256
+	for at := 0; at < len(c.payloads); at += batch {
+		end := min(at+batch, len(c.payloads))
+		messages := make([]*message.Message, 0, batch)
+		for i := at; i < end; i++ {
+			msg := message.NewMessage("", c.payloads[i])
+			msg.Metadata.Set(oona.MetaKey, string(oona.Key(run, c.layers[c.layerOf[i]])))
+			msg.Metadata.Set(oona.HeaderPath, "bench")
+			messages = append(messages, msg)
+		}
+		if err := publisher.Publish(topic, messages...); err != nil {
+			return fmt.Errorf("preload %s: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+var (
+	drainSpeed = figure{name: "drain_msamples", unit: "M samples/s",
+		about: "preloaded frames through the pipeline of cmd/aggregate"}
+	readSpeed = figure{name: "read_msamples", unit: "M samples/s",
+		about: "the same frames read by watermill-kafka alone, acking"}
+	drainRatio = figure{name: "drain_over_read", unit: "", goal: 0.8, about: "of the two above"}
+)
+
+func (w *wire) named(f figure) figure {
+	f.name += w.suffix
+	return f
+}
+
+// measureDrain reads the same topic twice: by Watermill alone, then by the
+// pipeline.
+func (w *wire) measureDrain(ctx context.Context, topics oona.Topics, c *corpus, into *figures) error {
+	read, err := w.read(ctx, topics.SeedMetrics, len(c.payloads))
+	if err != nil {
+		return err
+	}
+	drained, err := w.drain(ctx, topics, len(c.payloads), c.distinct, nil)
+	if err != nil {
+		return err
+	}
+	into.take(w.named(readSpeed), c.samples()/read.Seconds()/1e6)
+	into.take(w.named(drainSpeed), c.samples()/drained.Seconds()/1e6)
+	into.take(w.named(drainRatio), read.Seconds()/drained.Seconds())
+	return nil
+}
+
+// read takes so many messages of a topic with watermill-kafka's own subscriber
+// and automatic commits every second, and returns the time from the first to
+// the last.
+func (w *wire) read(ctx context.Context, topic string, messages int) (time.Duration, error) {
+	settings := sarama.NewConfig()
+	settings.Consumer.Return.Errors = true
+	settings.Consumer.Offsets.Initial = sarama.OffsetOldest
+	settings.Consumer.Offsets.AutoCommit.Interval = time.Second
+	settings.Consumer.Fetch.Default = 8 << 20 // as Oona's: with the default of 1 MiB, reading is slower
+	subscriber, err := kafka.NewSubscriber(kafka.SubscriberConfig{
+		Brokers: w.bus.Brokers, ConsumerGroup: "bench-" + ulid.Make().String(),
+		Unmarshaler: located{}, OverwriteSaramaConfig: settings,
+	}, watermill.NopLogger{})
+	if err != nil {
+		return 0, err
+	}
+	return count(ctx, subscriber, topic, messages)
+}
+
+// located makes messages that know where they stood, as Oona's do.
+type located struct{}
+
+func (located) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
+	msg := message.NewMessage("", r.Value)
+	msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(r.Partition))
+	msg.Metadata[oona.MetaOffset] = strconv.FormatInt(r.Offset, 10)
+	msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(r.Timestamp.UnixMicro(), 10)
+	return msg, nil
+}
+
+// count acks so many messages and closes the subscriber.
+func count(ctx context.Context, subscriber message.Subscriber, topic string, messages int) (took time.Duration, err error) {
+	defer func() { err = errors.Join(err, subscriber.Close()) }()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	in, err := subscriber.Subscribe(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	var began time.Time
+	for n := range messages {
+		select {
+		case msg, ok := <-in:
+			if !ok {
+				return 0, fmt.Errorf("%s ended after %d messages of %d", topic, n, messages)
+			}
+			if n == 0 {
+				began = time.Now()
+			}
+			msg.Ack()
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%d messages of %d were read from %s in %s", n, messages, topic, patience)
+		}
+	}
+	return time.Since(began), nil
+}
+
+// drain runs the stage of cmd/aggregate, with its subscriber and its publisher,
+// until it has taken so many records, and all that came of them is published
+// and committed. It returns the time since the first.
+func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct int, started func()) (took time.Duration, err error) {
+	known, err := catalogue.Default()
+	if err != nil {
+		return 0, err
+	}
+	publisher, err := bus.NewPublisher(w.bus, bus.RollupOptions())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+	stage, err := aggregate.New(aggregate.Config{Worker: "bench", Topics: topics, Windows: windows.DefaultConfig(), Limits: oona.DefaultFrameLimits},
+		known.Metric, publisher, prometheus.NewRegistry(), w.logger)
+	if err != nil {
+		return 0, err
+	}
+	subscriber, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: "bench-" + ulid.Make().String()}, stage, w.logger)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- stage.Run(ctx, subscriber) }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-ended, subscriber.Close())
+	}()
+	if started != nil {
+		if err := until(ctx, func() bool { return stage.Ready() == nil }); err != nil {
+			return 0, fmt.Errorf("the aggregator did not become ready: %w", err)
+		}
+		started()
+	}
+	if err := until(ctx, func() bool { return stage.Counts().Next > 0 }); err != nil {
+		return 0, fmt.Errorf("the first record: %w", err)
+	}
+	began := time.Now()
+	if err := until(ctx, func() bool { n := stage.Counts(); return n.Next >= int64(records) && n.Pending == 0 }); err != nil {
+		return 0, fmt.Errorf("%d records of %d: %w", stage.Counts().Next, records, err)
+	}
+	took = time.Since(began)
+	if n := stage.Counts(); n.Folded != int64(distinct) || n.Duplicate != int64(records-distinct) || n.Rollups == 0 {
+		return 0, fmt.Errorf("of %d records, %d of them repeats, came %+v", records, records-distinct, n)
+	}
+	return took, nil
+}
+
+// until waits for a condition, looking every millisecond.
+func until(ctx context.Context, condition func() bool) error {
+	for ticker := time.NewTicker(time.Millisecond); ; {
+		if condition() {
+			ticker.Stop()
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain: %w", ctx.Err())
+		}
+	}
+}

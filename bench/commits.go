@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+)
+
+var commitsRatio = figure{name: "deferred_over_autocommit", unit: "", goal: 1.03, below: true,
+	about: "processor time a message with deferred commits over that with watermill-kafka's automatic ones"}
+
+// The messages of the comparison are small, so that reading them costs little
+// beside what is compared.
+const commitBytes = 1_000
+
+// loadCommits fills a topic for measureCommits.
+func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topics, err error) {
+	if topics, err = w.topics(ctx); err != nil {
+		return topics, err
+	}
+	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Patience: patience})
+	if err != nil {
+		return topics, err
+	}
+	defer func() { err = errors.Join(err, publisher.Close()) }()
+	payload := []byte(strings.Repeat("x", commitBytes))
+	for sent := 0; sent < messages; {
+		batch := make([]*message.Message, 0, 1000)
+		for range cap(batch) {
+			msg := message.NewMessage("", payload)
+			msg.Metadata.Set(oona.MetaToPartition, fmt.Sprint(sent%partitions))
+			batch = append(batch, msg)
+			sent++
+		}
+		if err := publisher.Publish(topics.SeedMetrics, batch...); err != nil {
+			return topics, err
+		}
+	}
+	return topics, nil
+}
+
+// measureCommits reads a topic in both ways, in the order a, b, b, a, so that
+// what drifts falls on both.
+func (w *wire) measureCommits(ctx context.Context, topic string, messages int, into *figures) error {
+	automatic := func() error {
+		_, err := w.read(ctx, topic, messages)
+		return err
+	}
+	deferred := func() error {
+		s, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: "bench-" + ulid.Make().String()}, constant{strings.Repeat("m", 2000)}, w.logger)
+		if err != nil {
+			return err
+		}
+		_, err = count(ctx, s, topic, messages)
+		return err
+	}
+	var used [2]time.Duration
+	for _, which := range []int{0, 1, 1, 0} {
+		how := automatic
+		if which == 1 {
+			how = deferred
+		}
+		spent, _, err := metered(how)
+		if err != nil {
+			return err
+		}
+		used[which] += spent
+	}
+	into.take(w.named(commitsRatio), used[1].Seconds()/used[0].Seconds())
+	return nil
+}
+
+// constant is an owner that always has something to commit, with as much
+// metadata as a busy engine.
+type constant struct{ metadata string }
+
+func (constant) Open(context.Context, oona.Claim) error { return nil }
+func (constant) Close(oona.Claim)                       {}
+
+func (c constant) Commit(claim oona.Claim, _ int64) (oona.Commit, bool) {
+	return oona.Commit{Offset: claim.Start, Metadata: c.metadata}, true
+}
+
+func (constant) Committed(oona.Claim, oona.Commit, error) {}

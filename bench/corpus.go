@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// The shape of the frames: 1,000 seeds by 8 metrics, 8,000 samples.
+const (
+	seedsPerFrame   = 1000
+	metricsPerFrame = 8
+	samplesPerFrame = seedsPerFrame * metricsPerFrame
+	frameInterval   = 1_000_000 // microseconds of event time between two frames of a layer
+	repeatEvery     = 100       // one frame in so many is sent twice
+	ranks           = 16        // trainers, each with layers of its own
+)
+
+// corpus is what a run of many layers sends: steps frames of each layer, a
+// frame of every layer in turn, some of them twice. All readers are measured on
+// the same encoded frames.
+type corpus struct {
+	layers  []oona.LayerID
+	steps   int
+	columns [][]oona.Column // variants of a frame's values; frames take turns with them
+	states  [][]oona.State  // likewise
+	seeds   []oona.SeedID
+
+	payloads [][]byte // encoded frames, in the order of sending
+	layerOf  []int    // by payload
+	distinct int      // payloads that are not repeats
+}
+
+const variants = 32 // of a frame's values: a megabyte, more than the second-level cache is to be shared with
+
+func newCorpus(layers, steps int) *corpus {
+	random := rand.New(rand.NewPCG(1, 2))
+	c := &corpus{steps: steps, layers: make([]oona.LayerID, layers), seeds: make([]oona.SeedID, seedsPerFrame)}
+	for i := range c.layers {
+		c.layers[i] = oona.LayerID(fmt.Sprintf("encoder.%04d", i))
+	}
+	for i := range c.seeds {
+		c.seeds[i] = oona.SeedID(i)
+	}
+	for range variants {
+		columns := make([]oona.Column, len(drawn))
+		for i, m := range drawn {
+			columns[i] = oona.Column{Name: m.name, Values: make([]float32, seedsPerFrame)}
+			for j := range columns[i].Values {
+				columns[i].Values[j] = m.draw(random)
+			}
+		}
+		states := make([]oona.State, seedsPerFrame)
+		for i := range states {
+			states[i] = oona.State(random.IntN(oona.StateCount))
+		}
+		c.columns, c.states = append(c.columns, columns), append(c.states, states)
+	}
+	return c
+}
+
+// drawn are the metrics of the default catalogue, with how their values are
+// drawn: log-normal about the median, sigma of the logarithm.
+var drawn = [metricsPerFrame]metric{
+	{name: "reconstruction_loss", median: 0.4, sigma: 0.6},
+	{name: "gradient_norm", median: 0.05, sigma: 1},
+	{name: "activation_variance", median: 0.2, sigma: 0.5},
+	{name: "dead_fraction", median: 0.1, sigma: 0.8, zeros: 0.3},
+	{name: "weight_norm", median: 5, sigma: 0.2},
+	{name: "improvement", median: 0.005, sigma: 1, signed: true},
+	{name: "blend", median: 0.5, sigma: 0.7},
+	{name: "compute_seconds", median: 50e-6, sigma: 0.4},
+}
+
+type metric struct {
+	name          string
+	median, sigma float64
+	zeros         float64 // the share of values that are 0
+	signed        bool
+}
+
+func (m metric) draw(random *rand.Rand) float32 {
+	value := m.median * math.Exp(m.sigma*random.NormFloat64())
+	if random.Float64() < m.zeros {
+		value = 0
+	}
+	if m.signed && random.IntN(2) == 0 {
+		value = -value
+	}
+	return float32(value)
+}
+
+// encode makes the payloads of a run whose first frame is observed at start. It
+// reuses the memory of the payloads before.
+func (c *corpus) encode(run oona.RunID, start oona.Micros) {
+	n := 0
+	c.distinct = 0
+	for step := range c.steps {
+		for layer := range c.layers {
+			f := c.frame(run, start, step, layer)
+			n = c.put(n, layer, &f)
+			c.distinct++
+			if c.distinct%repeatEvery == 0 {
+				n = c.put(n, layer, &f)
+			}
+		}
+	}
+}
+
+func (c *corpus) put(n, layer int, f *oona.Frame) int {
+	if n == len(c.payloads) {
+		c.payloads = append(c.payloads, make([]byte, 0, samplesPerFrame*4+3*seedsPerFrame+512))
+		c.layerOf = append(c.layerOf, layer)
+	}
+	c.payloads[n] = avro.AppendFrame(c.payloads[n][:0], f)
+	c.layerOf[n] = layer
+	return n + 1
+}
+
+// frame returns a layer's frame; it shares the corpus' slices.
+func (c *corpus) frame(run oona.RunID, start oona.Micros, step, layer int) oona.Frame {
+	variant := (step*7 + layer) % variants
+	return oona.Frame{
+		Run: run, Layer: c.layers[layer],
+		Producer: oona.ProducerID(fmt.Sprintf("rank-%d", layer%ranks)), Epoch: start,
+		Sequence: int64(step*len(c.layers) + layer), Step: int64(step),
+		ObservedAt: start + oona.Micros(step*frameInterval+layer),
+		Seeds:      c.seeds, States: c.states[variant], Metrics: c.columns[variant],
+	}
+}
+
+// samples is how many the corpus has, repeats included: they are decoded too.
+func (c *corpus) samples() float64 { return float64(len(c.payloads)) * samplesPerFrame }
+
+// span is how much event time the corpus covers, in whole windows.
+func (c *corpus) span(window time.Duration) oona.Micros {
+	length := oona.Micros(window.Microseconds())
+	return (oona.Micros(c.steps*frameInterval)/length + 1) * length
+}

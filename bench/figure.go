@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// figure is one line of the table: a measure taken once a round.
+type figure struct {
+	name   string // as in the JSON
+	unit   string
+	about  string // what it is, in a few words
+	goal   float64
+	below  bool // the goal is an upper bound
+	values []float64
+}
+
+// median returns the middle of the values, NaN where there are none.
+func (f *figure) median() float64 {
+	if len(f.values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(f.values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// verdict compares the median with the goal.
+func (f *figure) verdict() string {
+	switch {
+	case f.goal == 0:
+		return ""
+	case f.below:
+		return fmt.Sprintf("%s (goal: at most %s)", reached(f.median() <= f.goal), number(f.goal))
+	}
+	return fmt.Sprintf("%s (goal: at least %s)", reached(f.median() >= f.goal), number(f.goal))
+}
+
+func reached(yes bool) string {
+	if yes {
+		return "reached"
+	}
+	return "not reached"
+}
+
+// figures keeps the figures in the order in which they were first taken.
+type figures struct {
+	list []*figure
+}
+
+// take adds a round's value to a figure.
+func (s *figures) take(f figure, value float64) {
+	for _, known := range s.list {
+		if known.name == f.name {
+			known.values = append(known.values, value)
+			return
+		}
+	}
+	f.values = []float64{value}
+	s.list = append(s.list, &f)
+}
+
+// print writes the table.
+func (s *figures) print(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "figure\tmedian\tleast\tmost\tunit\twhat it is\tgoal")
+	for _, f := range s.list {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.name, number(f.median()),
+			number(slices.Min(f.values)), number(slices.Max(f.values)), f.unit, f.about, f.verdict())
+	}
+	return table.Flush()
+}
+
+// number writes three significant digits, and none that are not.
+func number(x float64) string {
+	switch {
+	case math.Abs(x) >= 100:
+		return fmt.Sprintf("%.0f", x)
+	case math.Abs(x) >= 10:
+		return fmt.Sprintf("%.1f", x)
+	}
+	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.3f", x), "0"), ".")
+}

@@ -1,0 +1,192 @@
+// Command bench measures Oona, and says what it measured on: each figure once a
+// round, all in one run, so that what else the machine does falls on all of
+// them. What counts is ratios within a run.
+//
+//	go run ./bench                              the engine, and the embedded broker
+//	go run ./bench --kafka HOST:PORT            real brokers too
+//	go run ./bench --peers                      and others that do the like
+//
+// See docs/performance.md for what the figures mean.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+)
+
+type config struct {
+	JSON   bool     `name:"json" help:"Print one JSON object instead of the table."`
+	Rounds int      `default:"5" help:"How often each figure is taken."`
+	Kafka  []string `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers too; topics of its own are made there, and deleted."`
+	Peers  bool     `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples too; fetches and builds them."`
+	Layers int      `default:"1024" help:"Layers that send frames of 1,000 seeds by 8 metrics."`
+	Steps  int      `default:"25" help:"Frames of each layer, a second of event time apart."`
+
+	PublishTo string `hidden:"" help:"Publish the frames to this topic once stdin is closed, and end."`
+}
+
+func (c *config) Validate() error {
+	switch {
+	case c.Rounds < 1:
+		return fmt.Errorf("--rounds is %d; give at least 1", c.Rounds)
+	case c.Layers < 1 || c.Layers > 4096:
+		return fmt.Errorf("--layers is %d; give 1 to 4096", c.Layers)
+	case c.Steps < 12:
+		return fmt.Errorf("--steps is %d, in which no window closes; give at least 12", c.Steps)
+	}
+	return nil
+}
+
+func main() {
+	var cfg config
+	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Oona; figures are medians of the rounds, to be compared within one run only."))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, &cfg, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
+	logger := slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelError}))
+	c := newCorpus(cfg.Layers, cfg.Steps)
+	if cfg.PublishTo != "" {
+		w := wire{bus: bus.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
+		return w.publishWhenTold(cfg.PublishTo, c)
+	}
+	on := thisMachine()
+	var all figures
+	b := bench{cfg: cfg, corpus: c, all: &all, progress: progress, logger: logger}
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	on.LoadAfter = load()
+	if cfg.JSON {
+		return writeJSON(out, on, cfg.Rounds, &all)
+	}
+	fmt.Fprintf(out, "%s\nmedians of %d rounds\n\n", on, cfg.Rounds)
+	return all.print(out)
+}
+
+func writeJSON(out io.Writer, on machine, rounds int, all *figures) error {
+	object := map[string]any{"machine": on, "rounds": rounds}
+	for _, f := range all.list {
+		object[f.name] = f.median()
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(object)
+}
+
+// bench goes through the measures, a round at a time.
+type bench struct {
+	cfg      *config
+	corpus   *corpus
+	all      *figures
+	progress io.Writer
+	logger   *slog.Logger
+}
+
+func (b *bench) measure(ctx context.Context) error {
+	if err := b.engine(ctx); err != nil {
+		return err
+	}
+	broker, err := embedded.Start(ctx, embedded.Options{Logger: b.logger})
+	if err != nil {
+		return err
+	}
+	err = b.wire(ctx, &wire{bus: bus.Config{Brokers: broker.Addrs, ClientID: "oona-bench"}, logger: b.logger})
+	if err = errors.Join(err, broker.Close()); err != nil {
+		return err
+	}
+	if len(b.cfg.Kafka) > 0 {
+		if err := b.wire(ctx, &wire{suffix: "_kafka", bus: bus.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench"}, logger: b.logger}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) round(ctx context.Context, what string, n int) error {
+	fmt.Fprintf(b.progress, "%s  %s, round %d of %d\n", time.Now().Format(time.TimeOnly), what, n+1, b.cfg.Rounds)
+	return ctx.Err()
+}
+
+// engine measures what needs no bus.
+func (b *bench) engine(ctx context.Context) error {
+	engine, err := newEngineRounds(b.corpus)
+	if err != nil {
+		return err
+	}
+	book, err := newTextbook(b.corpus, textbookLayers*b.cfg.Steps)
+	if err != nil {
+		return err
+	}
+	for n := range b.cfg.Rounds {
+		if err := b.round(ctx, "engine", n); err != nil {
+			return err
+		}
+		for _, measure := range []func(*figures) error{
+			engine.fold,
+			book.measure,
+			func(into *figures) error { return measureReplay(b.corpus, into) },
+			func(into *figures) error { return measureOpen(b.corpus, into) },
+			func(into *figures) error { return measureLayers(10_000, 100, 2, into) },
+		} {
+			if err := measure(b.all); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// commitMessages is how many messages each reading of the comparison of commits takes.
+const commitMessages = 200_000
+
+// wire measures what goes through a broker.
+func (b *bench) wire(ctx context.Context, w *wire) (err error) {
+	topics, err := w.topics(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.forget(topics)) }()
+	b.corpus.encode("bench", windowStart(time.Now()))
+	if err := w.publish(topics.SeedMetrics, b.corpus, "bench"); err != nil {
+		return err
+	}
+	small, err := w.loadCommits(ctx, commitMessages)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.forget(small)) }()
+	for n := range b.cfg.Rounds {
+		if err := b.round(ctx, "broker at "+w.bus.Brokers[0], n); err != nil {
+			return err
+		}
+		for _, measure := range []func() error{
+			func() error { return w.measureDrain(ctx, topics, b.corpus, b.all) },
+			func() error { return w.measureSustained(ctx, b.corpus, b.all) },
+			func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) },
+			func() error { return w.measureLatency(ctx, tenThousand, b.all) },
+		} {
+			if err := measure(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
