@@ -89,7 +89,7 @@ fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
 		|| { echo "no fuzz target matches '$(FUZZ)'" >&2; exit 1; }; \
 	while IFS=: read -r file _ declaration; do \
 		echo "== $${declaration#func } in $$(dirname "$$file")"; \
-		$(GO) test -run '^$$' -fuzz "^$${declaration#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		$(GO) test -run '^$$' -fuzz "^$${declaration#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s "$$(dirname "$$file")" </dev/null; \
 	done <<<"$$targets"
 
 .PHONY: simulate

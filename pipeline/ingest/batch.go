@@ -1,7 +1,7 @@
 package ingest
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -38,11 +38,15 @@ func newDecoders(cfg Config) *decoders {
 // the first bad one.
 type decodeFunc func(d *decoders, body []byte, b *batch) *problem
 
-// avroFrames takes single objects, one after the other. A record's value is the
-// object as it was received: every reader knows every published schema.
+// avroFrames takes an object container file, or single objects, one after the
+// other. A record's value is the object as it was received: every reader knows
+// every published schema.
 func (d *decoders) avroFrames(body []byte, b *batch) *problem {
-	if p := notSingleObjects(body); p != nil {
+	if p := mistaken(body, mediaAvro); p != nil {
 		return p
+	}
+	if isContainer(body) {
+		return d.containerFrames(body, b)
 	}
 	for rest := body; len(rest) > 0; {
 		i := len(b.messages)
@@ -57,11 +61,8 @@ func (d *decoders) avroFrames(body []byte, b *batch) *problem {
 			}
 			return p
 		}
-		if err := d.frame.Validate(d.limits); err != nil {
-			return frameProblem(i, err)
-		}
 		end := len(rest) - len(after)
-		if p := b.add(&d.frame, rest[:end:end]); p != nil {
+		if p := d.take(b, rest[:end:end]); p != nil {
 			return p
 		}
 		rest = after
@@ -69,19 +70,39 @@ func (d *decoders) avroFrames(body []byte, b *batch) *problem {
 	return nil
 }
 
-// notSingleObjects recognises what else is sent as application/avro.
-func notSingleObjects(body []byte) *problem {
+// containerFrames takes the frames of an object container file.
+func (d *decoders) containerFrames(body []byte, b *batch) *problem {
+	var refusal *problem
+	err := d.avro.DecodeContainer(body, int(b.cfg.MaxDecompressedBytes), &d.frame, func(single []byte) error {
+		if len(b.messages) == b.cfg.MaxFrames {
+			refusal = tooManyFrames(b.cfg.MaxFrames)
+		} else {
+			refusal = d.take(b, single)
+		}
+		if refusal != nil {
+			return errRefused
+		}
+		return nil
+	})
 	switch {
-	case len(body) == 0:
-		return newProblem(http.StatusBadRequest, reasonUndecodable, "the body is empty; send at least one frame")
-	case bytes.HasPrefix(body, []byte("Obj\x01")):
-		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "the body is an Avro object container file, which is not taken yet; send its frames in single-object encoding, one after the other")
-	case body[0] == 0:
-		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "the body begins with 00, as a schema registry frames it; send frames in single-object encoding, which begins with c3 01")
-	case body[0] == '{' || body[0] == '[':
-		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "the body looks like JSON; send it with Content-Type: %s", mediaJSON)
+	case refusal != nil:
+		return refusal
+	case errors.Is(err, avro.ErrInflated):
+		return decompressedTooLarge(b.cfg)
+	case err != nil:
+		return frameProblem(len(b.messages), err)
+	case len(b.messages) == 0:
+		return newProblem(http.StatusBadRequest, reasonUndecodable, "the file has no frames; send at least one")
 	}
 	return nil
+}
+
+// take adds the frame that was decoded, value being its encoding.
+func (d *decoders) take(b *batch, value []byte) *problem {
+	if err := d.frame.Validate(d.limits); err != nil {
+		return frameProblem(len(b.messages), err)
+	}
+	return b.add(&d.frame, value)
 }
 
 func tooManyFrames(limit int) *problem {

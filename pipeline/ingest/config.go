@@ -14,32 +14,42 @@ type Config struct {
 	Topic    string `kong:"-"` // that frames are published to
 	Instance string `placeholder:"ID" help:"Id of this ingest, part of the key of every producer's frontier: unique among ingests, the same after a restart."`
 
-	MaxBodyBytes    int64 `help:"The most bytes of a request's body."`
-	MaxFrames       int   `help:"The most frames of a request."`
-	MaxReadings     int   `help:"The most readings (seeds) of a frame."`
-	MaxMetrics      int   `help:"The most metrics of a frame."`
-	MaxTensors      int   `help:"The most tensors of a frame."`
-	MaxMessageBytes int   `help:"The bus's limit of a record, the topic's max.message.bytes; a frame may be 1 KiB smaller."`
+	MaxBodyBytes         int64 `help:"The most bytes of a request's body, as it is sent."`
+	MaxDecompressedBytes int64 `help:"The most bytes of a compressed body once it is decompressed, and of all blocks of an object container file."`
+	MaxFrames            int   `help:"The most frames of a request."`
+	MaxReadings          int   `help:"The most readings (seeds) of a frame."`
+	MaxMetrics           int   `help:"The most metrics of a frame."`
+	MaxTensors           int   `help:"The most tensors of a frame."`
+	MaxMessageBytes      int   `help:"The bus's limit of a record, the topic's max.message.bytes; a frame may be 1 KiB smaller."`
 
 	MaxInFlight    int           `help:"The most requests at once; further ones are answered 429."`
 	ReadTimeout    time.Duration `help:"How long a client may take to send a request."`
 	PublishTimeout time.Duration `help:"How long to wait for the bus before a request is answered 503."`
+	ClockTolerance time.Duration `help:"How far a client's clock may be off, where it says the time (Oona-Sent-At)."`
 }
 
 // DefaultConfig returns the defaults, without a topic. Memory for bodies is at
-// most MaxInFlight times MaxBodyBytes.
+// most MaxInFlight times MaxBodyBytes, where they are sent as they are, and some
+// three times MaxDecompressedBytes where they are compressed containers: body,
+// block and frames.
+//
+// A frame that is observed more than a minute ahead of the broker's clock is
+// quarantined. A client is told when it is half of that off: the rest is for
+// what ingest's clock differs from the broker's.
 func DefaultConfig() Config {
 	return Config{
-		Instance:        defaultInstance(),
-		MaxBodyBytes:    8 << 20,
-		MaxFrames:       1_024,
-		MaxReadings:     oona.DefaultFrameLimits.Seeds,
-		MaxMetrics:      oona.DefaultFrameLimits.Metrics,
-		MaxTensors:      oona.DefaultFrameLimits.Tensors,
-		MaxMessageBytes: 1_000_000, // below Kafka's 1,048,588, and what its clients allow by default
-		MaxInFlight:     64,
-		ReadTimeout:     30 * time.Second,
-		PublishTimeout:  10 * time.Second,
+		Instance:             defaultInstance(),
+		MaxBodyBytes:         8 << 20,
+		MaxDecompressedBytes: 16 << 20,
+		MaxFrames:            1_024,
+		MaxReadings:          oona.DefaultFrameLimits.Seeds,
+		MaxMetrics:           oona.DefaultFrameLimits.Metrics,
+		MaxTensors:           oona.DefaultFrameLimits.Tensors,
+		MaxMessageBytes:      1_000_000, // below Kafka's 1,048,588, and what its clients allow by default
+		MaxInFlight:          64,
+		ReadTimeout:          30 * time.Second,
+		PublishTimeout:       10 * time.Second,
+		ClockTolerance:       30 * time.Second,
 	}
 }
 
@@ -53,6 +63,7 @@ func (c Config) Validate() error {
 		value int64
 	}{
 		{"max-body-bytes", c.MaxBodyBytes},
+		{"max-decompressed-bytes", c.MaxDecompressedBytes},
 		{"max-frames", int64(c.MaxFrames)},
 		{"max-readings", int64(c.MaxReadings)},
 		{"max-metrics", int64(c.MaxMetrics)},
@@ -60,6 +71,7 @@ func (c Config) Validate() error {
 		{"max-in-flight", int64(c.MaxInFlight)},
 		{"read-timeout", int64(c.ReadTimeout)},
 		{"publish-timeout", int64(c.PublishTimeout)},
+		{"clock-tolerance", int64(c.ClockTolerance)},
 	} {
 		if limit.value <= 0 {
 			return &oona.FieldError{Field: limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}

@@ -1,9 +1,9 @@
 // Package ingest is the stage that takes frames from trainers over HTTP and
 // publishes each as one record of the seed-metrics topic.
 //
-//	POST /v1/frames --> a slot --> read --> decode --> validate --> publish --> 200
-//	                      |         |         |           |            |
-//	                     429       413    400, 415     400, 413       503
+//	POST /v1/frames --> header --> a slot --> read, inflate --> decode --> validate --> publish --> 200
+//	                      |          |             |              |           |            |
+//	                   400, 415     429      400, 408, 413    400, 415     400, 413       503
 //
 // A request is taken whole or not at all: every frame is validated before the
 // first is published, and 200 is said only once the bus has acknowledged all.

@@ -14,6 +14,9 @@ import (
 
 // jsonFrames takes one frame as an object, or an array of them.
 func (d *decoders) jsonFrames(body []byte, b *batch) *problem {
+	if p := mistaken(body, mediaJSON); p != nil {
+		return p
+	}
 	if fault := syntaxFault(body); fault != "" {
 		return newProblem(http.StatusBadRequest, reasonUndecodable, "%s", fault)
 	}
@@ -44,14 +47,10 @@ func (d *decoders) jsonFrames(body []byte, b *batch) *problem {
 var errRefused = errors.New("refused")
 
 func (d *decoders) jsonFrame(b *batch) *problem {
-	i := len(b.messages)
 	if err := d.json.frame(&d.frame); err != nil {
-		return frameProblem(i, err)
+		return frameProblem(len(b.messages), err)
 	}
-	if err := d.frame.Validate(d.limits); err != nil {
-		return frameProblem(i, err)
-	}
-	return b.add(&d.frame, avro.AppendFrame(nil, &d.frame))
+	return d.take(b, avro.AppendFrame(nil, &d.frame))
 }
 
 // jsonDecoder reads frames from JSON into buffers that it uses again. A frame's

@@ -48,7 +48,7 @@ func newMetrics(inFlight func() float64) *metrics {
 	m := &metrics{
 		framesTotal:      counter("frames_total", "Frames accepted: acknowledged by the bus."),
 		readingsTotal:    counter("readings_total", "Readings (one seed at one instant) of accepted frames."),
-		bytesTotal:       counter("bytes_total", "Bytes of the bodies of accepted requests."),
+		bytesTotal:       counter("bytes_total", "Bytes of the bodies of accepted requests, decompressed."),
 		unconfirmedTotal: counter("unconfirmed_frames_total", "Frames that were published without an acknowledgement in time: the bus may have them."),
 		requestsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oona_ingest_requests_total", Help: "Requests answered, by HTTP status.",

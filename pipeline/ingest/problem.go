@@ -19,7 +19,10 @@ const (
 	reasonPath        reason = "path"
 	reasonMethod      reason = "method"
 	reasonMediaType   reason = "media-type"
+	reasonHeader      reason = "header"
+	reasonClock       reason = "clock"
 	reasonRead        reason = "read"
+	reasonCoding      reason = "coding"
 	reasonUndecodable reason = "undecodable"
 	reasonInvalid     reason = "invalid"
 	reasonTooLarge    reason = "too-large"
@@ -32,7 +35,10 @@ var titles = map[reason]string{
 	reasonPath:        "There is nothing at this path",
 	reasonMethod:      "The method is not allowed",
 	reasonMediaType:   "The body's media type or coding is not supported",
+	reasonHeader:      "A header is not valid",
+	reasonClock:       "The client's clock is off",
 	reasonRead:        "The body could not be read",
+	reasonCoding:      "The body does not decompress",
 	reasonUndecodable: "The body is not made of frames",
 	reasonInvalid:     "A frame is not valid",
 	reasonTooLarge:    "The request is too large",

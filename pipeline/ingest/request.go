@@ -1,14 +1,11 @@
 package ingest
 
 import (
-	"bytes"
-	"errors"
 	"log/slog"
 	"mime"
 	"net/http"
-	"os"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,17 +16,24 @@ const (
 
 func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	accepted, refusal := s.take(w, r)
+	accepted, refusal := s.take(w, r, began)
 	s.answer(w, r, began, accepted, refusal)
 }
 
 // take does what a request asks for. It returns the number of frames that the
 // bus has acknowledged, or why the request is refused.
-func (s *Stage) take(w http.ResponseWriter, r *http.Request) (int, *problem) {
+func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (int, *problem) {
 	if r.Method != http.MethodPost {
 		return 0, newProblem(http.StatusMethodNotAllowed, reasonMethod, "frames are taken by POST, not %s", r.Method).with("Allow", http.MethodPost)
 	}
-	decode, refusal := codecOf(r.Header)
+	if refusal := s.clockProblem(r.Header, began); refusal != nil {
+		return 0, refusal
+	}
+	inflaters, refusal := s.codings.of(r.Header)
+	if refusal != nil {
+		return 0, refusal
+	}
+	decode, refusal := decoderOf(r.Header)
 	if refusal != nil {
 		return 0, refusal
 	}
@@ -47,7 +51,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request) (int, *problem) {
 			<-s.slots
 		}
 	}()
-	b, refusal := s.read(w, r, decode)
+	b, refusal := s.read(w, r, inflaters, decode)
 	if refusal != nil {
 		return 0, refusal
 	}
@@ -55,11 +59,8 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request) (int, *problem) {
 	return len(b.messages), s.publish(b)
 }
 
-// codecOf chooses the decoder of a body.
-func codecOf(h http.Header) (decodeFunc, *problem) {
-	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Encoding %.64q is not supported; send the body as it is", coding).with("Accept-Encoding", "identity")
-	}
+// decoderOf chooses the decoder of a body.
+func decoderOf(h http.Header) (decodeFunc, *problem) {
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	switch {
 	case err == nil && mediaType == mediaAvro:
@@ -67,43 +68,23 @@ func codecOf(h http.Header) (decodeFunc, *problem) {
 	case err == nil && mediaType == mediaJSON:
 		return (*decoders).jsonFrames, nil
 	}
-	return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON).
+	return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding, or an object container file) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON).
 		with("Accept-Post", mediaAvro+", "+mediaJSON)
 }
 
-func (s *Stage) bodyTooLarge() *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the body has more than %d bytes; send fewer frames a request, or split the frame by seed ids", s.cfg.MaxBodyBytes)
-}
-
 // read reads the body and makes records of its frames.
-func (s *Stage) read(w http.ResponseWriter, r *http.Request, decode decodeFunc) (*batch, *problem) {
-	// Records alias the body, and a publisher that is slower than its timeout
-	// still holds them when the request has been answered: it is not pooled.
-	var body bytes.Buffer
-	if r.ContentLength > 0 {
-		body.Grow(int(r.ContentLength) + bytes.MinRead)
-	}
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)); err != nil {
-		return nil, s.readProblem(err)
+func (s *Stage) read(w http.ResponseWriter, r *http.Request, inflaters *sync.Pool, decode decodeFunc) (*batch, *problem) {
+	body, refusal := s.readBody(w, r, inflaters)
+	if refusal != nil {
+		return nil, refusal
 	}
 	d, _ := s.decoders.Get().(*decoders)
 	defer s.decoders.Put(d)
-	b := &batch{cfg: &s.cfg, trace: traceOf(r.Header), bytes: body.Len()}
-	if refusal := decode(d, body.Bytes(), b); refusal != nil {
+	b := &batch{cfg: &s.cfg, trace: traceOf(r.Header), bytes: len(body)}
+	if refusal := decode(d, body, b); refusal != nil {
 		return nil, refusal
 	}
 	return b, nil
-}
-
-func (s *Stage) readProblem(err error) *problem {
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
-		return s.bodyTooLarge()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return newProblem(http.StatusRequestTimeout, reasonRead, "the body had not arrived within %s", s.cfg.ReadTimeout)
-	}
-	return newProblem(http.StatusBadRequest, reasonRead, "the body ended early: %v", err)
 }
 
 // answer writes the response, and what is to be known of it.

@@ -25,6 +25,7 @@ type Stage struct {
 
 	slots    chan struct{} // one a request that is being read or published
 	decoders sync.Pool     // of *decoders
+	codings  *codings
 	phase    atomic.Int32
 	grace    time.Duration // beyond the publish timeout, for requests in hand when the stage ends
 }
@@ -57,6 +58,7 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 		logger:    logger,
 		warnings:  throttle{every: 10 * time.Second},
 		slots:     make(chan struct{}, cfg.MaxInFlight),
+		codings:   newCodings(),
 		grace:     Grace,
 	}
 	s.decoders.New = func() any { return newDecoders(cfg) }

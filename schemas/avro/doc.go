@@ -20,7 +20,8 @@
 // and logical types. It suffices to find the version that wrote a record, so
 // nothing else is needed to read one. Decoders return what follows a record:
 // a request body may hold many, one after the other. A recording is an Avro
-// object container file, which brings its schema along.
+// object container file, which brings its schema along; so may a request's body
+// be (FrameDecoder.DecodeContainer).
 //
 // Other languages need the .avsc files and no code of ours. fastavro has no
 // call for single-object encoding: write the ten bytes, then

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -44,8 +45,20 @@ func TestFastavro(t *testing.T) {
 			t.Errorf("%s by fastavro is read as %x\nwant %x", s.name, again, s.data)
 		}
 	}
-	for _, name := range []string{"union", "frames", "events"} {
-		checkRecording(t, readFile(t, filepath.Join(dir, name+".avro")), cases, name != "events", name != "frames")
+	for _, name := range []string{"union", "frames", "deflated", "events"} {
+		checkRecording(t, readFile(t, filepath.Join(dir, name+".avro")), cases, name != "events", name == "union" || name == "events")
+	}
+	var frames [][]byte
+	for _, s := range cases {
+		if s.record == seedMetrics {
+			frames = append(frames, s.data)
+		}
+	}
+	for _, name := range []string{"frames", "deflated"} {
+		got, err := decodeContainer(t, new(FrameDecoder), readFile(t, filepath.Join(dir, name+".avro")), roomy)
+		if err != nil || !slices.EqualFunc(got, frames, bytes.Equal) {
+			t.Errorf("%s by fastavro: %d of %d frames are the same, %v", name, len(got), len(frames), err)
+		}
 	}
 }
 

@@ -101,6 +101,7 @@ def record(directory, values):
     for name, schemas, entries, codec in (
         ("union", [schema(metrics), schema(event)], both, "deflate"),
         ("frames", schema(metrics), frames, "null"),
+        ("deflated", schema(metrics), frames, "deflate"),
         ("events", schema(event), events, "deflate"),
     ):
         with open(directory / f"{name}.avro", "wb") as out:

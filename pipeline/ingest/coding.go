@@ -1,0 +1,133 @@
+package ingest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// acceptedCodings are the values of Content-Encoding besides "identity".
+const acceptedCodings = "gzip, zstd"
+
+// inflater decompresses. Reset begins with another body.
+type inflater interface {
+	io.Reader
+	Reset(r io.Reader) error
+}
+
+// codings have a pool of inflaters each: their tables and windows serve the
+// next request.
+type codings struct{ gzip, zstd sync.Pool }
+
+// newCodings takes windows up to those that every decoder of HTTP content must
+// have (RFC 9659), which is more than the frames of a request need.
+func newCodings() *codings {
+	const window = 8 << 20
+	c := new(codings)
+	c.gzip.New = func() any { return new(gzip.Reader) }
+	c.zstd.New = func() any {
+		// Without concurrency it has no goroutine, so that the pool may forget it.
+		r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
+		if err != nil {
+			panic(err) // the options are constants
+		}
+		return r
+	}
+	return c
+}
+
+// of returns the pool for a request's body; nil: the body is as it is.
+func (c *codings) of(h http.Header) (*sync.Pool, *problem) {
+	coding := strings.Join(h.Values("Content-Encoding"), ", ")
+	switch strings.ToLower(coding) {
+	case "", "identity":
+		return nil, nil
+	case "gzip", "x-gzip":
+		return &c.gzip, nil
+	case "zstd":
+		return &c.zstd, nil
+	}
+	return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType,
+		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings).with("Accept-Encoding", acceptedCodings)
+}
+
+// wire is a body as it comes in. It remembers why it ended early, which a
+// decompressor may hide.
+type wire struct {
+	io.Reader
+	err error
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a body's end is io.EOF itself
+		w.err = err
+	}
+	return n, err
+}
+
+// readBody reads the body, and decompresses it if inflaters is not nil. Neither
+// what is read nor what comes of it exceeds its limit by more than a byte.
+func (s *Stage) readBody(w http.ResponseWriter, r *http.Request, inflaters *sync.Pool) ([]byte, *problem) {
+	// Records alias the body, and a publisher that is slower than its timeout
+	// still holds them when the request has been answered: it is not pooled.
+	var body bytes.Buffer
+	in := &wire{Reader: http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)}
+	if inflaters == nil {
+		if r.ContentLength > 0 {
+			body.Grow(int(r.ContentLength) + bytes.MinRead)
+		}
+		if _, err := body.ReadFrom(in); err != nil {
+			return nil, s.readProblem(err)
+		}
+		return body.Bytes(), nil
+	}
+	from, _ := inflaters.Get().(inflater)
+	defer func() {
+		_ = from.Reset(http.NoBody) // the pool keeps no bodies
+		inflaters.Put(from)
+	}()
+	err := from.Reset(in)
+	if err == nil {
+		_, err = body.ReadFrom(io.LimitReader(from, s.cfg.MaxDecompressedBytes+1))
+	}
+	switch {
+	case in.err != nil:
+		return nil, s.readProblem(in.err)
+	case int64(body.Len()) > s.cfg.MaxDecompressedBytes:
+		return nil, decompressedTooLarge(&s.cfg)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body ends within its %s stream", r.Header.Get("Content-Encoding"))
+	case err != nil:
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", r.Header.Get("Content-Encoding"), body.Len(), err)
+	}
+	return body.Bytes(), nil
+}
+
+func (s *Stage) bodyTooLarge() *problem {
+	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+		"the body has more than %d bytes (--max-body-bytes); send fewer frames a request, or split the frame by seed ids", s.cfg.MaxBodyBytes)
+}
+
+func decompressedTooLarge(cfg *Config) *problem {
+	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+		"the body has more than %d bytes decompressed (--max-decompressed-bytes); send fewer frames a request, or split the frame by seed ids", cfg.MaxDecompressedBytes)
+}
+
+func (s *Stage) readProblem(err error) *problem {
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return s.bodyTooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return newProblem(http.StatusRequestTimeout, reasonRead, "the body had not arrived within %s", s.cfg.ReadTimeout)
+	}
+	return newProblem(http.StatusBadRequest, reasonRead, "the body ended early: %v", err)
+}

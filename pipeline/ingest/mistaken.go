@@ -1,0 +1,48 @@
+package ingest
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// signatures are what bodies begin with that are sent as something else, in the
+// order in which they are looked for.
+var signatures = []struct {
+	prefix string
+	what   string
+	is     string // the media type that it may be sent as; "": none
+	advice string
+}{
+	{"\xc3\x01", "Avro single-object encoding", mediaAvro, "send it with Content-Type: " + mediaAvro},
+	{avro.ContainerMagic, "an Avro object container file", mediaAvro, "send it with Content-Type: " + mediaAvro},
+	{"\x1f\x8b", "gzip", "", "send it with Content-Encoding: gzip"},
+	{"\x28\xb5\x2f\xfd", "zstd", "", "send it with Content-Encoding: zstd"},
+	{"\x00", "Avro as a schema registry frames it", "", "send frames in single-object encoding, which begins with c3 01"},
+	{"<", "HTML or XML", "", "send frames as " + mediaAvro + " or " + mediaJSON},
+	{"{", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
+	{"[", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
+}
+
+// mistaken says what a body is that is not of its media type, going by its first
+// bytes. No frame of either type begins as what is none.
+func mistaken(body []byte, mediaType string) *problem {
+	text := bytes.TrimLeft(body, " \t\r\n")
+	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
+		return newProblem(http.StatusBadRequest, reasonUndecodable, "the body is empty; send at least one frame")
+	}
+	for _, s := range signatures {
+		if !strings.HasPrefix(string(text[:min(len(text), 4)]), s.prefix) {
+			continue
+		}
+		if s.is == mediaType {
+			return nil
+		}
+		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "the body is sent as %s, and looks like %s; %s", mediaType, s.what, s.advice)
+	}
+	return nil
+}
+
+func isContainer(body []byte) bool { return bytes.HasPrefix(body, []byte(avro.ContainerMagic)) }
