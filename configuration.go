@@ -3,10 +3,15 @@ package oona
 import (
 	"fmt"
 	"math"
+	"strings"
 )
 
 // ConfigurationRecord is the value of HeaderRecord for a WindowConfiguration.
 const ConfigurationRecord = "configuration/1"
+
+// IsConfiguration reports whether a value of HeaderRecord is that of a
+// WindowConfiguration, perhaps of a later kind than ConfigurationRecord.
+func IsConfiguration(kind string) bool { return strings.HasPrefix(kind, "configuration/") }
 
 // WindowConfiguration is what windows of a partition are made by, from an
 // instant of event time on. Package windows says what each field means, and
@@ -31,6 +36,8 @@ type WindowConfiguration struct {
 	MaxSeeds                int32
 	FrontierSlots           int32
 	WorstSeeds              int32
+
+	Reducer int32 // version of what frames are folded into, from 1
 }
 
 // longestSpan is the longest duration that nanoseconds can count: 292 years.
@@ -60,6 +67,9 @@ func (c *WindowConfiguration) Validate() error {
 		if span.value < 0 || span.value > longestSpan {
 			return &FieldError{span.field, fmt.Sprintf("is %d microseconds; durations are 0 to %d", span.value, longestSpan)}
 		}
+	}
+	if c.Reducer < 1 {
+		return &FieldError{"reducer", fmt.Sprintf("is %d; versions count from 1", c.Reducer)}
 	}
 	for _, limit := range []struct {
 		field string

@@ -23,8 +23,9 @@ func TestWindowConfigurationValidate(t *testing.T) {
 		{"idle_horizon", func(c *WindowConfiguration) { c.IdleHorizon = math.MinInt64 }},
 		{"max_timelines", func(c *WindowConfiguration) { c.MaxTimelines = -1 }},
 		{"worst_seeds", func(c *WindowConfiguration) { c.WorstSeeds = -1 }},
+		{"reducer", func(c *WindowConfiguration) { c.Reducer = 0 }},
 	} {
-		c := WindowConfiguration{Generation: 1, From: earliestObservation, Length: 1}
+		c := WindowConfiguration{Generation: 1, From: earliestObservation, Length: 1, Reducer: 1}
 		tt.change(&c)
 		err := c.Validate()
 		wrong, found := errors.AsType[*FieldError](err)

@@ -69,6 +69,11 @@ func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*E
 		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
 	e.eras = s.eras
+	for _, a := range s.eras { // the last that was made before the offset
+		if a.record == unknown {
+			e.cfg, e.spans = a.cfg, a.spans
+		}
+	}
 	e.resumed, e.resumedTo = c, s.processedTo
 	e.processedTo, e.clock = s.safe.offset, s.safe.clock
 	e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor
@@ -85,7 +90,7 @@ func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*E
 func (e *Engine) Replaying() bool { return e.processedTo < e.resumedTo }
 
 // Config is the configuration that was made last: by the log, or else by New.
-func (e *Engine) Config() Config { return e.cfg }
+func (e *Engine) Config() Config { return e.eras.last().cfg }
 
 // snapshot is what a commit holds.
 type snapshot struct {

@@ -74,7 +74,14 @@ type Config struct {
 	// Generation numbers the configuration; 0 is the defaults. It is copied
 	// into each rollup.
 	Generation int32 `kong:"-"`
+	// Reducer is the version of what frames are folded into; see [Reducer].
+	Reducer int32 `kong:"-"`
 }
+
+// Reducer is the version of the reducers that an engine folds with. A change of
+// them that gives other rollups for the same frames is another version, so that
+// a log says which it is to be folded with: see [ErrReducer].
+const Reducer = 1
 
 // DefaultConfig returns the defaults named at each field.
 func DefaultConfig() Config {
@@ -96,6 +103,8 @@ func DefaultConfig() Config {
 		MaxSeeds:      65_536,
 		FrontierSlots: 4096,
 		WorstSeeds:    5,
+
+		Reducer: Reducer,
 	}
 }
 
@@ -144,6 +153,9 @@ func (c Config) Validate() error {
 		if n.value > math.MaxInt32 {
 			return &oona.FieldError{Field: n.field, Reason: fmt.Sprintf("is %d; it is at most %d", n.value, math.MaxInt32)}
 		}
+	}
+	if c.Reducer != Reducer {
+		return &oona.FieldError{Field: "Reducer", Reason: fmt.Sprintf("is %d; this program folds with version %d", c.Reducer, Reducer)}
 	}
 	if c.Generation < 0 {
 		return &oona.FieldError{Field: "Generation", Reason: fmt.Sprintf("is %d; generations count from 0", c.Generation)}

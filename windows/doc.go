@@ -78,7 +78,8 @@
 // A configuration record ([Configuration]) changes how windows are made from an
 // instant of event time on that no frame has reached, and at a seam between
 // windows: none is cut, and nothing is folded twice. Frames and windows go by the
-// configuration of their own event time. One that no frame can come into any
+// configuration of their own event time; the log clock and the idle horizon change
+// at the record itself. One that no frame can come into any
 // more goes out of reach, and frames of its time are stale from then on.
 //
 // # Commits

@@ -12,7 +12,7 @@ import (
 type Engine struct {
 	cfg       Config
 	spans     spans
-	eras      eras // of which cfg and spans are the last's
+	eras      eras // the last of which cfg and spans are, and in a replay the last up to the record
 	catalogue func(metric string) oona.Metric
 
 	processedTo   int64

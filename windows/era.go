@@ -16,19 +16,34 @@ import (
 // and From is further ahead of all append times so far than a frame may be: so
 // that no frame beyond From was ever folded. From is rounded up to the end of a
 // window of the configuration before, and the new windows begin there: none is
-// cut. The fields that the log clock goes by stay as they are: TickInterval,
-// IdleHorizon and FrontierSlots.
+// cut. FrontierSlots stays as it is for a log's life.
 //
-// OutOfOrderness and the caps on timelines and accumulators hold from the record
-// on; everything else is by the event time of frames and windows.
+// TickInterval, IdleHorizon, OutOfOrderness and the caps on timelines and
+// accumulators hold from the record on; everything else is by the event time of
+// frames and windows.
 type Configuration struct {
 	Config Config
 	From   oona.Micros
 }
 
-// ConfigurationOf returns what a record of the log says, or the error of its
-// Validate, or of its Config's: a *oona.FieldError.
+// ErrReducer says that a log, or a commit, is to be folded with a version of the
+// reducers that this program does not know: it would come to other rollups.
+var ErrReducer = errors.New("unknown version of the reducers: upgrade this program")
+
+func checkReducer(version int32) error {
+	if version > Reducer {
+		return fmt.Errorf("%w: version %d is wanted, and it knows up to %d", ErrReducer, version, Reducer)
+	}
+	return nil
+}
+
+// ConfigurationOf returns what a record of the log says. The error wraps
+// ErrReducer where only a later version can know that, and else is that of the
+// record's Validate, or of its Config's: a *oona.FieldError.
 func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
+	if err := checkReducer(r.Reducer); err != nil {
+		return Configuration{}, err
+	}
 	if err := r.Validate(); err != nil {
 		return Configuration{}, err
 	}
@@ -53,6 +68,7 @@ func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 		WorstSeeds:    int(r.WorstSeeds),
 
 		Generation: r.Generation,
+		Reducer:    r.Reducer,
 	}}
 	return c, c.Config.Validate()
 }
@@ -69,6 +85,7 @@ func (c Configuration) Record() oona.WindowConfiguration {
 		MaxTimelineAccumulators: int32(c.Config.MaxTimelineAccumulators), MaxLayers: int32(c.Config.MaxLayers),
 		MaxMetrics: int32(c.Config.MaxMetrics), MaxSeeds: int32(c.Config.MaxSeeds),
 		FrontierSlots: int32(c.Config.FrontierSlots), WorstSeeds: int32(c.Config.WorstSeeds),
+		Reducer: c.Config.Reducer,
 	}
 }
 
@@ -176,8 +193,8 @@ func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) erro
 	switch {
 	case next.Config.Generation <= last.cfg.Generation:
 		return fmt.Errorf("its generation is %d, and %d was made before", next.Config.Generation, last.cfg.Generation)
-	case next.Config.TickInterval != last.cfg.TickInterval || next.Config.IdleHorizon != last.cfg.IdleHorizon || next.Config.FrontierSlots != last.cfg.FrontierSlots:
-		return errors.New("it changes TickInterval, IdleHorizon or FrontierSlots, by which the log clock goes")
+	case next.Config.FrontierSlots != last.cfg.FrontierSlots:
+		return &oona.FieldError{Field: "FrontierSlots", Reason: fmt.Sprintf("is %d, and a log's is for good what it began with, here %d: frontiers are known by their slots alone. To change it, begin new topics", next.Config.FrontierSlots, last.cfg.FrontierSlots)}
 	case next.From <= ahead:
 		return fmt.Errorf("it holds from %s, and frames up to %s may have been folded", timestamp(next.From), timestamp(ahead))
 	case next.From <= last.from:
@@ -186,9 +203,21 @@ func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) erro
 	return nil
 }
 
-// enter has the engine go by an era where it goes by the log and not by event
-// time.
-func (e *Engine) enter(a *era) { e.cfg, e.spans = a.cfg, a.spans }
+// enter has the engine go by an era from the record at hand on, where it goes by
+// the log and not by event time. A replay enters an era at the same record, with
+// the same clock, and so comes to the same buckets.
+func (e *Engine) enter(a *era) {
+	before := e.spans.bucket
+	e.cfg, e.spans = a.cfg, a.spans
+	if e.spans.bucket == before {
+		return
+	}
+	change := rescaling{from: before, to: e.spans.bucket, now: e.clock.now}
+	e.horizon.rescale(change)
+	for _, t := range e.roster.ordered {
+		t.frontier.rescale(change)
+	}
+}
 
 // memory is how far behind the log a quiet timeline's watermark may be before it
 // is forgotten, and an era before it is out of reach.

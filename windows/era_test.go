@@ -1,7 +1,9 @@
 package windows
 
 import (
+	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,8 +36,9 @@ func TestConfigurationRecords(t *testing.T) {
 		{"where a frame may have been folded", 160, generation(2, longer), ReasonVoid},
 		{"of the generation in force", 300, generation(1, longer), ReasonVoid},
 		{"of no length", 300, generation(2, func(c *Config) { c.Length = 0 }), ReasonVoid},
-		{"of another tick interval", 300, generation(2, func(c *Config) { c.TickInterval++ }), ReasonVoid},
-		{"of another idle horizon", 300, generation(2, func(c *Config) { c.IdleHorizon *= 2 }), ReasonVoid},
+		{"of another tick interval", 300, generation(2, func(c *Config) { c.TickInterval += time.Microsecond }), ReasonConfigured},
+		{"of another idle horizon", 300, generation(2, func(c *Config) { c.IdleHorizon *= 2 }), ReasonConfigured},
+		{"of another reducer", 300, generation(2, func(c *Config) { c.Reducer++ }), ReasonVoid},
 		{"of other slots", 300, generation(2, func(c *Config) { c.FrontierSlots++ }), ReasonVoid},
 		{"of other caps", 300, generation(9, func(c *Config) {
 			c.MaxTimelines, c.MaxAccumulators, c.MaxLayers = 1, 100, 3
@@ -202,6 +205,7 @@ func TestConfigurationsAreRecords(t *testing.T) {
 		}
 		v.Field(i).SetInt(v.Field(i).Int() + int64(i))
 	}
+	c.Config.Reducer = Reducer
 	r := c.Record()
 	if again, err := ConfigurationOf(&r); err != nil || again != c {
 		t.Errorf("read back it is %+v, %v; want %+v", again, err, c)
@@ -210,6 +214,7 @@ func TestConfigurationsAreRecords(t *testing.T) {
 		func(r *oona.WindowConfiguration) { r.Generation = 0 },
 		func(r *oona.WindowConfiguration) { r.MaxDelay = 1 << 62 },
 		func(r *oona.WindowConfiguration) { r.Length = 0 },
+		func(r *oona.WindowConfiguration) { r.Reducer = 0 },
 		func(r *oona.WindowConfiguration) { r.IdleHorizon = r.TickInterval },
 	} {
 		bad := r
@@ -217,6 +222,29 @@ func TestConfigurationsAreRecords(t *testing.T) {
 		if got, err := ConfigurationOf(&bad); err == nil {
 			t.Errorf("%+v is taken for %+v", bad, got)
 		}
+	}
+}
+
+// What only a later version can fold is refused as such, whatever else is said
+// of it: in a record, and in the commit of that version.
+func TestLaterReducers(t *testing.T) {
+	r := Configuration{Config: generation(2, longer), From: instant(100)}.Record()
+	r.Reducer, r.MaxDelay = Reducer+1, -1
+	if _, err := ConfigurationOf(&r); !errors.Is(err, ErrReducer) || !strings.Contains(err.Error(), "upgrade") {
+		t.Errorf("the record: %v", err)
+	}
+	p := newPartition(t, DefaultConfig())
+	p.tick(0)
+	s := p.engine.snapshot()
+	before := s.text()
+	later := *s.eras[0]
+	later.cfg.Reducer = Reducer + 1
+	s.eras = eras{&later}
+	if _, err := Resume(DefaultConfig(), testCatalogue, Commit{s.safe.offset, s.text()}); !errors.Is(err, ErrReducer) || !errors.Is(err, ErrCommit) {
+		t.Errorf("the commit: %v", err)
+	}
+	if _, err := Resume(DefaultConfig(), testCatalogue, Commit{s.safe.offset, before}); err != nil {
+		t.Errorf("the same commit of this version: %v", err)
 	}
 }
 

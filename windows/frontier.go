@@ -23,6 +23,9 @@ type frontier struct {
 	least    oona.Micros // the least reach, while there is an active slot
 }
 
+// nothingSeen is what no bucket has seen anything of.
+var nothingSeen = [horizonBuckets + 1]oona.Micros{unset, unset, unset, unset, unset}
+
 // slot is the frontier of those (producer, path) pairs whose hash gives its
 // number.
 type slot struct {
@@ -41,10 +44,7 @@ func (f *frontier) observe(number int, at oona.Micros) bool {
 	bucket := f.bucket % (horizonBuckets + 1)
 	i, occupied := f.position[number]
 	if !occupied {
-		s := slot{number: number, reach: at}
-		for j := range s.latest {
-			s.latest[j] = unset
-		}
+		s := slot{number: number, reach: at, latest: nothingSeen}
 		s.latest[bucket] = at
 		f.position[number] = len(f.slots)
 		f.slots = append(f.slots, s)
@@ -71,11 +71,38 @@ func (f *frontier) roll(bucket int64) {
 		return
 	}
 	first := max(f.bucket+1, bucket-horizonBuckets)
+	for i := range f.slots {
+		for b := first; b <= bucket; b++ {
+			f.slots[i].latest[b%(horizonBuckets+1)] = unset
+		}
+	}
+	f.bucket = bucket
+	f.settle()
+}
+
+// rescale goes on with buckets of another width, up to the current one of which
+// the slots are rolled.
+func (f *frontier) rescale(c rescaling) {
+	for i := range f.slots {
+		s := &f.slots[i]
+		scaled := nothingSeen
+		for b := max(0, f.bucket-horizonBuckets); b <= f.bucket; b++ {
+			if number, kept := c.bucket(b); kept {
+				to := &scaled[number%(horizonBuckets+1)]
+				*to = max(*to, s.latest[b%(horizonBuckets+1)])
+			}
+		}
+		s.latest = scaled
+	}
+	f.bucket = int64(c.now / c.to)
+	f.settle()
+}
+
+// settle sets what follows from the slots' buckets: it drops the slots that have
+// become idle.
+func (f *frontier) settle() {
 	for i := 0; i < len(f.slots); {
 		s := &f.slots[i]
-		for b := first; b <= bucket; b++ {
-			s.latest[b%(horizonBuckets+1)] = unset
-		}
 		s.reach = unset
 		for _, at := range s.latest {
 			s.reach = max(s.reach, at)
@@ -92,7 +119,6 @@ func (f *frontier) roll(bucket int64) {
 		}
 		f.slots = f.slots[:last]
 	}
-	f.bucket = bucket
 	f.findLeast()
 }
 

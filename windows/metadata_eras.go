@@ -1,6 +1,7 @@
 package windows
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -15,11 +16,11 @@ const (
 )
 
 // appendEras appends how many eras there are, and for each what is said of it,
-// and which fields of its configuration differ from the one before (from zero,
-// the first), and these.
+// and which fields of its configuration differ from the one before (the first,
+// from beforeAll), and these.
 func appendEras(b []byte, s *snapshot) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.eras)))
-	before := Config{}
+	before := beforeAll
 	for _, a := range s.eras {
 		flags := bit(a.from != unset)*eraHasFrom | bit(a.record != unknown)*eraHasRecord | bit(a.retired != never)*eraIsRetired
 		b = binary.AppendUvarint(b, flags)
@@ -53,17 +54,21 @@ func appendConfig(b []byte, before, c *Config) []byte {
 	return append(binary.AppendUvarint(b, changed), values...)
 }
 
+// beforeAll is what the first configuration of a commit is compared with. Texts
+// without a reducer are from when there was none but the first.
+var beforeAll = Config{Reducer: 1}
+
 // configFields are the fields in the order of version 1: durations in
 // microseconds.
-func configFields(c *Config) [16]uint64 {
-	var fields [16]uint64
+func configFields(c *Config) [17]uint64 {
+	var fields [17]uint64
 	for i, d := range configDurations(c) {
 		fields[i] = uint64(d.Microseconds())
 	}
 	for i, n := range configNumbers(c) {
 		fields[configDurationCount+i] = uint64(*n)
 	}
-	fields[15] = uint64(c.Generation)
+	fields[15], fields[16] = uint64(c.Generation), uint64(c.Reducer)
 	return fields
 }
 
@@ -83,7 +88,7 @@ func (r *metadataReader) eras(s *snapshot) {
 	if n == 0 {
 		r.fail(errors.New("there is no configuration"))
 	}
-	cfg := Config{}
+	cfg := beforeAll
 	within := uint64(s.processedTo - s.safe.offset)
 	for ; n > 0 && r.err == nil; n-- {
 		flags := r.number(eraHasFrom | eraHasRecord | eraIsRetired)
@@ -99,10 +104,13 @@ func (r *metadataReader) eras(s *snapshot) {
 		}
 		r.config(&cfg)
 		if r.err == nil {
-			r.err = cfg.Validate()
+			r.err = cmp.Or(checkReducer(cfg.Reducer), cfg.Validate())
 		}
 		if r.err != nil {
 			return
+		}
+		if len(s.eras) == 0 && record != unknown {
+			r.fail(errors.New("there is no configuration at the offset"))
 		}
 		a := newEra(cfg, from, record)
 		a.retired = retired
@@ -138,5 +146,5 @@ func (r *metadataReader) config(c *Config) {
 	for i, n := range configNumbers(c) {
 		*n = int(fields[configDurationCount+i])
 	}
-	c.Generation = int32(fields[15])
+	c.Generation, c.Reducer = int32(fields[15]), int32(fields[16])
 }

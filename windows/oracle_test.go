@@ -39,6 +39,7 @@ const (
 	noForgetting              // a timeline is forgotten only for another
 	earlyConfiguration        // a configuration holds from an instant that frames may have passed
 	cutWindows                // a configuration does not wait for the end of a window
+	oldBuckets                // sightings stay in buckets of the old horizon
 	noSeals                   // a window opens a layer as soon as there is room again
 	mutantCount
 )
@@ -201,18 +202,28 @@ func (o *oracleRun) configure(i int) Reason {
 		return "configured"
 	}
 	from := int64(next.From)
-	clock := func(c Config) [3]int64 {
-		return [3]int64{int64(c.TickInterval), int64(c.IdleHorizon), int64(c.FrontierSlots)}
-	}
 	early := from <= o.latest+last.cfg.MaxSkew.Microseconds() && o.mutant != earlyConfiguration
-	if next.Config.Generation <= last.cfg.Generation || clock(next.Config) != clock(last.cfg) || early || !last.since && from <= last.from {
+	if next.Config.Generation <= last.cfg.Generation || next.Config.FrontierSlots != last.cfg.FrontierSlots || early || !last.since && from <= last.from {
 		return "void"
 	}
 	if start, end, _ := o.window(from); start != from && o.mutant != cutWindows {
 		from = end
 	}
 	o.eras = append(o.eras, &oracleEra{cfg: next.Config, from: from})
+	old := o.bucketWidth()
+	for _, t := range o.timelines {
+		t.sightings = o.active(t)
+	}
 	o.cfg = next.Config
+	for _, t := range o.timelines {
+		for k := range t.sightings {
+			if o.mutant == oldBuckets {
+				break
+			}
+			s := &t.sightings[k]
+			s.bucket = min(s.bucket*old+old-1, o.clock) / o.bucketWidth()
+		}
+	}
 	return "configured"
 }
 

@@ -101,7 +101,7 @@ func TestOracleTellsMutantsApart(t *testing.T) {
 		noPath: "no path", ownTrafficOnly: "own traffic only", idleToTheEnd: "idle to the end", lateFramesStay: "late frames stay",
 		unboundedClock: "unbounded clock", exclusiveLateness: "exclusive lateness", rejectedIdentities: "rejected identities",
 		identitiesAcross: "identities across windows", noFloor: "no floor", noEviction: "no eviction", noForgetting: "no forgetting", noSeals: "no seals",
-		earlyConfiguration: "early configuration", cutWindows: "cut windows",
+		earlyConfiguration: "early configuration", cutWindows: "cut windows", oldBuckets: "buckets of an old horizon",
 	}
 	for m := faithful + 1; m < mutantCount; m++ {
 		t.Run(names[m], func(t *testing.T) {

@@ -8,9 +8,14 @@ package windows
 // That this comes to the same as the first time rests on two things. What
 // becomes of a frame whose window is open at the commit is a function of the
 // records of that window and its seal. And a frontier is a function of the
-// records within the horizon, all of which are replayed.
+// records within the horizon, all of which are replayed, and of where among them
+// a configuration changed the horizon.
 func (e *Engine) replay(r *Record) {
-	bucket := e.bucket()
+	for _, a := range e.eras {
+		if a.record == r.Offset {
+			e.enter(a)
+		}
+	}
 	if r.Frame == nil {
 		return
 	}
@@ -18,7 +23,7 @@ func (e *Engine) replay(r *Record) {
 	if refusal.Verdict != Folded {
 		return
 	}
-	t := e.roster.find(r.Frame, bucket)
+	t := e.roster.find(r.Frame, e.bucket())
 	if t == nil || r.Offset < t.admitted {
 		return
 	}

@@ -23,7 +23,9 @@ type schedule struct {
 	last         Config   // that a record made or tried to
 	longestDelay int      // milliseconds
 	delayed      []Record // sent, and to arrive later
-	sent         []Record
+
+	shortestTick, longestTick, longestHorizon time.Duration // of any configuration
+	sent                                      []Record
 }
 
 type testProducer struct {
@@ -48,10 +50,10 @@ func newSchedule(seed uint64) *schedule {
 		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(1000, longestDelay),
 		MaxTimelines: 2 + rng.IntN(5), MaxLayers: 1 + rng.IntN(4), MaxMetrics: 2 + rng.IntN(4), MaxSeeds: 6 + rng.IntN(12),
 		MaxAccumulators: 4 + rng.IntN(24), MaxTimelineAccumulators: 2 + rng.IntN(12),
-		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)),
+		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)), Reducer: Reducer,
 	}
 	cfg.IdleHorizon = 2*cfg.TickInterval + ms(1, 6000)
-	s := &schedule{rng: rng, cfg: cfg, last: cfg, longestDelay: longestDelay, now: 1_700_000_000_000_000}
+	s := &schedule{shortestTick: cfg.TickInterval, longestTick: cfg.TickInterval, longestHorizon: cfg.IdleHorizon, rng: rng, cfg: cfg, last: cfg, longestDelay: longestDelay, now: 1_700_000_000_000_000}
 	if rng.IntN(4) == 0 {
 		s.now = -s.now // before 1970
 	}
@@ -95,8 +97,8 @@ func (s *schedule) make(n int) []Record {
 			s.produce(s.producers[s.rng.IntN(len(s.producers))])
 		}
 	}
-	for quiet := time.Duration(0); quiet <= s.cfg.IdleHorizon/4*5+2*s.cfg.TickInterval; quiet += s.cfg.TickInterval {
-		s.now += oona.Micros(s.cfg.TickInterval.Microseconds())
+	for quiet := time.Duration(0); quiet <= s.longestHorizon/4*6+2*s.longestTick; quiet += s.shortestTick {
+		s.now += oona.Micros(s.shortestTick.Microseconds())
 		s.append(Record{})
 	}
 	return s.log
@@ -249,10 +251,15 @@ func (s *schedule) configure() {
 	next.MaxAccumulators, next.MaxTimelineAccumulators, next.WorstSeeds = 4+rng.IntN(24), 2+rng.IntN(12), rng.IntN(5)
 	switch rng.IntN(12) {
 	case 0:
-		next.TickInterval += time.Microsecond
+		next.FrontierSlots++
 	case 1:
 		next.MaxSeeds = 0
+	case 2, 3, 4:
+		next.TickInterval = ms(100, 900)
+		next.IdleHorizon = 2*next.TickInterval + ms(1, 6000)
 	}
+	s.shortestTick, s.longestTick = min(s.shortestTick, next.TickInterval), max(s.longestTick, next.TickInterval)
+	s.longestHorizon = max(s.longestHorizon, next.IdleHorizon)
 	from := s.now + s.skew + oona.Micros(rng.IntN(6_000_000))
 	if rng.IntN(2) == 0 { // a clock is ahead: too far as yet
 		p := s.producers[rng.IntN(len(s.producers))]

@@ -117,22 +117,35 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 		return nil, err
 	}
 	p := h.partitions[partition]
-	p.take(offset, oona.Micros(appendedAt), msg)
+	if err := p.take(offset, oona.Micros(appendedAt), msg); err != nil {
+		return nil, fmt.Errorf("partition %d, offset %d: %w", partition, offset, err)
+	}
 	return p, nil
 }
 
-func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *message.Message) {
+var errLater = errors.New("the configuration is of a later version of Oona; upgrade this program")
+
+func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *message.Message) error {
 	if offset > 0 && p.next == p.start && offset == p.start {
 		// The log's beginning is gone, so that this is not its first record.
 		p.engine.Fold(windows.Record{Offset: offset - 1, AppendedAt: appendedAt}, nil)
 	}
 	record := windows.Record{Offset: offset, AppendedAt: appendedAt}
-	if msg.Metadata.Get(oona.HeaderRecord) == oona.ConfigurationRecord {
-		if said, err := avro.DecodeConfiguration(msg.Payload); err == nil { // else it is a dead letter
-			if c, err := windows.ConfigurationOf(&said); err == nil {
-				record.Configuration = &c
-			}
+	if kind := msg.Metadata.Get(oona.HeaderRecord); oona.IsConfiguration(kind) {
+		if kind != oona.ConfigurationRecord {
+			return fmt.Errorf("%w: its kind is %s", errLater, kind)
 		}
+		said, err := avro.DecodeConfiguration(msg.Payload)
+		var c windows.Configuration
+		if err == nil {
+			c, err = windows.ConfigurationOf(&said)
+		}
+		switch {
+		case err == nil:
+			record.Configuration = &c
+		case errors.Is(err, avro.ErrUnpublished), errors.Is(err, windows.ErrReducer):
+			return fmt.Errorf("%w: %w", errLater, err)
+		} // else it is a dead letter
 	}
 	outcome := p.engine.Fold(record, nil)
 	if record.Configuration != nil {
@@ -146,6 +159,7 @@ func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *messa
 	}
 	p.appendedAt = max(p.appendedAt, appendedAt)
 	p.next = offset + 1
+	return nil
 }
 
 // writeConfiguration appends a configuration record to partitions.

@@ -232,7 +232,7 @@ func (h *history) refuse(c windows.Configuration, now time.Time) error {
 	}
 	for _, p := range h.partitions {
 		if err := p.engine.Refuses(c, oona.MicrosOf(now)); err != nil {
-			return fmt.Errorf("it would be void in partition %d: %w", p.partition, err)
+			return fmt.Errorf("it would be void in partition %d: %w", p.partition, worker.NameFlag(c.Config, err))
 		}
 	}
 	return nil
@@ -249,7 +249,7 @@ func (a *applyWindows) describe(w io.Writer, h *history, old, next windows.Confi
 	}
 	for _, p := range h.partitions {
 		if p.engine.Config().Generation == 0 && p.next > 0 {
-			fmt.Fprintf(w, "  partition %d has no configuration yet: it is void there if the aggregators were started with another tick-interval, idle-horizon or frontier-slots\n", p.partition)
+			fmt.Fprintf(w, "  partition %d has no configuration yet: it is void there if the aggregators were started with other frontier-slots\n", p.partition)
 		}
 	}
 }

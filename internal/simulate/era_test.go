@@ -37,9 +37,6 @@ func (o *oracle) window(at int64) (start, end, closes int64) {
 // begin where one of the old ones ends.
 func (o *oracle) configure(c *windows.Configuration, first bool) windows.Reason {
 	last := o.eras[len(o.eras)-1]
-	clock := func(c *windows.Config) [3]int64 {
-		return [3]int64{int64(c.TickInterval), int64(c.IdleHorizon), int64(c.FrontierSlots)}
-	}
 	switch {
 	case !sound(&c.Config):
 		o.counts.voidUnsound++
@@ -52,8 +49,8 @@ func (o *oracle) configure(c *windows.Configuration, first bool) windows.Reason 
 	case c.Config.Generation <= last.cfg.Generation:
 		o.counts.voidGeneration++
 		return windows.ReasonVoid
-	case clock(&c.Config) != clock(&last.cfg):
-		o.counts.voidClock++
+	case c.Config.FrontierSlots != last.cfg.FrontierSlots:
+		o.counts.voidSlots++
 		return windows.ReasonVoid
 	case int64(c.From) <= o.latest+last.cfg.MaxSkew.Microseconds():
 		o.counts.voidEarly++
@@ -68,7 +65,7 @@ func (o *oracle) configure(c *windows.Configuration, first bool) windows.Reason 
 		o.counts.rounded++
 	}
 	o.eras = append(o.eras, &era{cfg: c.Config, from: from})
-	o.cfg = c.Config
+	o.changeClock(c.Config)
 	o.counts.configured++
 	if o.inReach() >= 3 {
 		o.counts.severalInReach++
@@ -76,9 +73,30 @@ func (o *oracle) configure(c *windows.Configuration, first bool) windows.Reason 
 	return windows.ReasonConfigured
 }
 
+// changeClock has the log clock go by another configuration. Whoever is idle
+// stays so; who is active was last seen, for all that is known, at the end of the
+// old bucket, or now where that is still to come.
+func (o *oracle) changeClock(next windows.Config) {
+	before := o.bucketWidth()
+	oldest := o.bucket() - 4
+	o.cfg = next
+	for _, l := range o.lines {
+		l.sightings = slices.DeleteFunc(l.sightings, func(s sighting) bool { return s.bucket < oldest })
+		for i := range l.sightings {
+			s := &l.sightings[i]
+			end := (s.bucket + 1) * before
+			s.bucket = min(end-1, o.clock) / o.bucketWidth()
+			if len(l.panes) > 0 && o.bucketWidth() != before {
+				o.counts.rescaled++
+			}
+		}
+		l.sightings = slices.DeleteFunc(l.sightings, func(s sighting) bool { return s.bucket < o.bucket()-4 })
+	}
+}
+
 // sound is what a configuration has to be, as far as schedules break it.
 func sound(c *windows.Config) bool {
-	return c.Length > 0 && c.MaxSeeds > 0 && c.IdleHorizon > 2*c.TickInterval
+	return c.Length > 0 && c.MaxSeeds > 0 && c.IdleHorizon > 2*c.TickInterval && c.Reducer == 1
 }
 
 func (o *oracle) inReach() (n int) {

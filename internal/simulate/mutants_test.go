@@ -121,6 +121,18 @@ var mutants = []mutant{
 	{"a configuration is out of reach although a window of it is open", []edit{{
 		"era.go", "if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) || e.opensIn(a) {", "if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) {",
 	}}},
+	{"a replay keeps the idle horizon with which it began", []edit{{
+		"replay.go", "if a.record == r.Offset {", "if false {",
+	}}},
+	{"a replay goes by the idle horizon that was made last", []edit{{
+		"commit.go", "if a.record == unknown {", "if true {",
+	}}},
+	{"a change of the idle horizon forgets the frontiers", []edit{{
+		"frontier.go", "if number, kept := c.bucket(b); kept {", "if number, kept := c.bucket(b); kept && false {",
+	}}},
+	{"a change of the idle horizon forgets where its buckets began", []edit{{
+		"place.go", "*h = scaled\n", "*h = horizon{}\n",
+	}}},
 	{"timelines are forgotten by the last configuration alone", []edit{{
 		"era.go", "for _, a := range e.eras {\n\t\tif a.retired != never {", "for _, a := range e.eras[len(e.eras)-1:] {\n\t\tif a.retired != never {",
 	}}},

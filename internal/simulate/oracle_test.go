@@ -38,8 +38,9 @@ type account struct {
 type oracleCounts struct {
 	forgotten, evicted, sealed                                         int
 	firsts, configured, rounded, severalInReach, retired               int // configurations
-	voidUnsound, voidGeneration, voidClock, voidEarly, voidOrder       int
+	voidUnsound, voidGeneration, voidSlots, voidEarly, voidOrder       int
 	outOfReach, straddling, sealedEarlier, forgottenBetween, fewerRoom int
+	rescaled                                                           int // sightings, at a change of the idle horizon
 }
 
 type line struct {
@@ -78,7 +79,9 @@ func newOracle(cfg windows.Config) *oracle {
 }
 
 // bucket is the quarter of the idle horizon that the clock is in.
-func (o *oracle) bucket() int64 { return o.clock / ((o.cfg.IdleHorizon.Microseconds() + 3) / 4) }
+func (o *oracle) bucket() int64 { return o.clock / o.bucketWidth() }
+
+func (o *oracle) bucketWidth() int64 { return (o.cfg.IdleHorizon.Microseconds() + 3) / 4 }
 
 // fold takes the log's next record.
 func (o *oracle) fold(r windows.Record) {

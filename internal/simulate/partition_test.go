@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -243,7 +244,9 @@ func (p *partition) finish(settle bool) error {
 	cfg := &p.log.cfg
 	tick := oona.Micros(cfg.TickInterval.Microseconds())
 	p.now = max(p.now, p.touched+tick)
-	for patience := cfg.IdleHorizon/4*5 + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
+	// A horizon that was changed lately adds a quarter of the one before.
+	const longestQuarter = 3 * time.Second
+	for patience := cfg.IdleHorizon/4*5 + longestQuarter + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
 		if patience < 0 {
 			return errors.New("windows stay open through a quiet that is longer than the idle horizon")
 		}

@@ -18,6 +18,7 @@ func (w *world) begin() (flags windows.Config) {
 	w.last.TickInterval = w.tenths(2, 15)
 	w.last.IdleHorizon = 2*w.last.TickInterval + w.tenths(1, 80)
 	w.last.FrontierSlots = 1 << 30 // so that no two producers meet in one
+	w.last.Reducer = windows.Reducer
 	w.changing = w.chance(2)
 	w.brief = w.changing && w.chance(3)
 	w.last = w.configuration()
@@ -63,6 +64,10 @@ func (w *world) reconfigure() {
 	for range pick(w, 1, 1, 1, 2, 3) {
 		c := windows.Configuration{Config: w.configuration(), From: w.begins()}
 		c.Config.Generation += int32(pick(w, 0, 1, 1, 1, 1, 1, 2, 5))
+		if w.chance(3) {
+			c.Config.TickInterval = w.tenths(2, 15)
+			c.Config.IdleHorizon = 2*c.Config.TickInterval + w.tenths(1, 80)
+		}
 		void := w.spoil(&c.Config) || c.Config.Generation == w.last.Generation ||
 			c.From <= w.latest+oona.Micros(w.last.MaxSkew.Microseconds()) || c.From <= w.from
 		if w.chance(2) {
@@ -100,9 +105,9 @@ func (w *world) begins() oona.Micros {
 func (w *world) spoil(c *windows.Config) bool {
 	switch w.rng.IntN(30) {
 	case 0:
-		c.TickInterval += time.Microsecond
+		c.IdleHorizon = 2 * c.TickInterval
 	case 1:
-		c.IdleHorizon += time.Second
+		c.Reducer++
 	case 2:
 		c.FrontierSlots--
 	case 3:

@@ -122,7 +122,7 @@ func (c *counts) named() []named {
 		{"logs that begin with a configuration", &c.oracle.firsts}, {"configurations after that", &c.oracle.configured}, {"of them within a window", &c.oracle.rounded},
 		{"with two others in reach", &c.oracle.severalInReach}, {"configurations out of reach", &c.oracle.retired}, {"frames of their time", &c.oracle.outOfReach},
 		{"configurations void as too early", &c.oracle.voidEarly}, {"before the last one", &c.oracle.voidOrder}, {"of an old generation", &c.oracle.voidGeneration},
-		{"of another clock", &c.oracle.voidClock}, {"unsound", &c.oracle.voidUnsound},
+		{"of other slots", &c.oracle.voidSlots}, {"sightings under another idle horizon", &c.oracle.rescaled}, {"unsound", &c.oracle.voidUnsound},
 		{"records after which a timeline has windows of two configurations", &c.oracle.straddling}, {"windows sealed under an earlier configuration", &c.oracle.sealedEarlier},
 		{"timelines forgotten between configurations", &c.oracle.forgottenBetween}, {"newcomers to more timelines than are admitted now", &c.oracle.fewerRoom},
 		{"commits by zombies that have not read a configuration", &c.unreadCommits}, {"configurations in replays", &c.readAgain}, {"configurations after the commit", &c.readAnew},

@@ -1,26 +1,41 @@
 package aggregate
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
 
+// ErrUpgrade says that windows are configured in a way that this version does
+// not know. To go on would be to fold wrongly.
+var ErrUpgrade = errors.New("a configuration in the log is of a later version of Oona; upgrade this aggregator")
+
 // decodeConfiguration sets record's configuration, or returns why it cannot:
-// then only time passes with the record.
-func (p *partition) decodeConfiguration(payload []byte, record *windows.Record) (verdict, rejection) {
+// then only time passes with the record. The error is ErrUpgrade.
+func (p *partition) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
+	if kind != oona.ConfigurationRecord {
+		return 0, rejection{}, fmt.Errorf("%w: its kind is %s, and this one knows %s", ErrUpgrade, kind, oona.ConfigurationRecord)
+	}
 	dead := p.stage.cfg.Topics.SeedMetricsDead
 	said, err := avro.DecodeConfiguration(payload)
+	if errors.Is(err, avro.ErrUnpublished) {
+		return 0, rejection{}, fmt.Errorf("%w: %w", ErrUpgrade, err)
+	}
 	if err != nil {
-		return verdictDead, rejection{dead, "undecodable", err.Error()}
+		return verdictDead, rejection{dead, "undecodable", err.Error()}, nil
 	}
 	c, err := windows.ConfigurationOf(&said)
+	if errors.Is(err, windows.ErrReducer) {
+		return 0, rejection{}, fmt.Errorf("%w: %w", ErrUpgrade, err)
+	}
 	if err != nil {
-		return verdictDead, rejection{dead, "invalid", err.Error()}
+		return verdictDead, rejection{dead, "invalid", err.Error()}, nil
 	}
 	record.Configuration = &c
-	return verdictOwn, rejection{}
+	return verdictOwn, rejection{}, nil
 }
 
 // noteConfiguration logs what became of a configuration. It comes seldom.

@@ -1,12 +1,15 @@
 package aggregate_test
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
@@ -96,7 +99,7 @@ func TestBadRecordsOfOonasOwn(t *testing.T) {
 		{"more bytes", oona.ConfigurationRecord, func(f *fixture) []byte { return append(f.configuration(1, 0, nil), 0) }, "undecodable", "1 bytes follow"},
 		{"generation 0", oona.ConfigurationRecord, func(f *fixture) []byte { return f.configuration(0, 0, nil) }, "invalid", "generation"},
 		{"no length", oona.ConfigurationRecord, func(f *fixture) []byte { return f.configuration(1, 0, length(0)) }, "invalid", "Length"},
-		{"of a later version", "configuration/2", func(*fixture) []byte { return []byte("who knows") }, "", ""},
+		{"of another kind", "watermark/1", func(*fixture) []byte { return []byte("who knows") }, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := start(t, nil)
@@ -118,6 +121,52 @@ func TestBadRecordsOfOonasOwn(t *testing.T) {
 			}
 			if got := strings.Join(f.lengths(t), " "); n.Folded != 20 || got != "0:10s" {
 				t.Errorf("%d frames were folded into %q, want the worker's own windows", n.Folded, got)
+			}
+		})
+	}
+}
+
+// What a later version configures is not folded wrongly: the record is not taken,
+// and the stage ends and says so.
+func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
+	unpublished := avro.AppendConfiguration(nil, oona.WindowConfiguration{})
+	unpublished[2] ^= 0xff // of the fingerprint
+	for name, c := range map[string]struct {
+		kind    string
+		payload func(*fixture) []byte
+		says    string
+	}{
+		"reducer": {oona.ConfigurationRecord, func(f *fixture) []byte {
+			return f.configuration(1, 0, func(c *windows.Config) { c.Reducer = windows.Reducer + 1 })
+		}, "version 2 is wanted"},
+		"schema": {oona.ConfigurationRecord, func(*fixture) []byte { return unpublished }, "not a published schema"},
+		"kind":   {"configuration/2", func(*fixture) []byte { return nil }, "its kind is configuration/2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+			f.stage = newStage(t, f, nil)
+			claim := oona.Claim{ID: "c", Committed: oona.Commit{Offset: oona.NoOffset}}
+			f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message)}
+			ended := make(chan error, 1)
+			go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
+			f.send(f.frame(0))
+			msg := message.NewMessage("", c.payload(f))
+			msg.Metadata = message.Metadata{
+				oona.HeaderRecord: c.kind, oona.MetaClaim: claim.ID, oona.MetaPartition: "0", oona.MetaOffset: "1",
+				oona.MetaTimestamp: strconv.FormatInt(f.begin.UnixMicro(), 10),
+			}
+			f.feed.messages <- msg
+			select {
+			case <-msg.Nacked():
+			case <-msg.Acked():
+				t.Error("the record was taken")
+			}
+			close(f.feed.messages)
+			if err := <-ended; !errors.Is(err, aggregate.ErrUpgrade) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "upgrade") || !strings.Contains(err.Error(), "offset 1") {
+				t.Errorf("Run: %v", err)
+			}
+			if n := f.stage.Counts(); n.Folded != 1 || n.Own != 0 || n.Dead != 0 {
+				t.Errorf("counts are %+v", n)
 			}
 		})
 	}

@@ -73,7 +73,11 @@ func (p *partition) handle(msg *message.Message) error {
 	}
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.offset >= p.next.Load() {
-		p.fold(msg, at)
+		if err := p.fold(msg, at); err != nil {
+			err = fmt.Errorf("partition %d, offset %d: %w", p.claim.Partition, at.offset, err)
+			p.stage.end(err)
+			return err
+		}
 	}
 	if err := p.outbox.flush(); err != nil {
 		p.stage.metrics.publishFailures.Inc()
@@ -126,8 +130,8 @@ func (p *partition) drop(topic string, msg *message.Message, err error) {
 }
 
 // fold takes a record through the engine and puts what comes of it into the
-// outbox. Whatever the record holds, time passes.
-func (p *partition) fold(msg *message.Message, at position) {
+// outbox. Whatever the record holds, time passes, unless it is an ErrUpgrade.
+func (p *partition) fold(msg *message.Message, at position) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	record := windows.Record{
@@ -138,11 +142,13 @@ func (p *partition) fold(msg *message.Message, at position) {
 	verdict := verdictOwn
 	var side rejection
 	kind := msg.Metadata.Get(oona.HeaderRecord)
-	switch kind {
-	case "":
+	switch {
+	case kind == "":
 		verdict, side = p.decode(msg.Payload, &record)
-	case oona.ConfigurationRecord:
-		verdict, side = p.decodeConfiguration(msg.Payload, &record)
+	case oona.IsConfiguration(kind):
+		if verdict, side, err = p.decodeConfiguration(kind, msg.Payload, &record); err != nil {
+			return err
+		}
 	}
 	outcome := p.engine.Fold(record, p.emit)
 	p.tickInterval.Store(int64(p.engine.Config().TickInterval))
@@ -151,14 +157,14 @@ func (p *partition) fold(msg *message.Message, at position) {
 	defer p.next.Store(at.offset + 1)        // once the record is counted: see Counts
 	if outcome.Verdict == windows.Replayed { // decided, and published, before the commit
 		p.stage.metrics.replay()
-		return
+		return nil
 	}
 	switch {
 	case record.Frame != nil:
 		verdict, side = p.judge(outcome)
 	case record.Configuration != nil:
 		p.noteConfiguration(outcome, at)
-	case kind != "" && kind != oona.TickRecord && kind != oona.ConfigurationRecord:
+	case kind != "" && kind != oona.TickRecord && !oona.IsConfiguration(kind):
 		p.noteUnknown(kind, at)
 	}
 	if side.topic != "" {
@@ -167,6 +173,7 @@ func (p *partition) fold(msg *message.Message, at position) {
 	}
 	p.pending.Store(int64(p.outbox.len()))
 	p.stage.metrics.count(verdict, side.reason)
+	return nil
 }
 
 // rejection says which side topic a record goes to, and why.

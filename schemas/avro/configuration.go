@@ -6,27 +6,32 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// windowConfigurationV1 is the fingerprint of window_configuration.v1.avsc,
-// which AppendConfiguration writes.
-const windowConfigurationV1 = 0x2c8ca3e286fbc52f
+// Fingerprints of window_configuration.vN.avsc. AppendConfiguration writes the
+// latest.
+const (
+	windowConfigurationV1 = 0x2c8ca3e286fbc52f
+	windowConfigurationV2 = 0xf7a9c7e851227df8
+)
 
 // AppendConfiguration appends c in single-object encoding.
 func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
-	dst = appendFraming(dst, windowConfigurationV1)
+	dst = appendFraming(dst, windowConfigurationV2)
 	for _, v := range [...]int64{
 		int64(c.Generation), int64(c.From),
 		int64(c.Length), int64(c.OutOfOrderness), int64(c.AllowedLateness), int64(c.TickInterval),
 		int64(c.IdleHorizon), int64(c.MaxSkew), int64(c.MaxDelay),
 		int64(c.MaxTimelines), int64(c.MaxAccumulators), int64(c.MaxTimelineAccumulators), int64(c.MaxLayers),
 		int64(c.MaxMetrics), int64(c.MaxSeeds), int64(c.FrontierSlots), int64(c.WorstSeeds),
+		int64(c.Reducer),
 	} {
 		dst = appendLong(dst, v)
 	}
 	return dst
 }
 
-// DecodeConfiguration decodes a configuration of any published version. Nothing
-// may follow it.
+// DecodeConfiguration decodes a configuration of any published version, the first
+// of which has no reducer, and means 1. Nothing may follow it. The error wraps
+// ErrUnpublished where a later version of Oona may have written it.
 func DecodeConfiguration(data []byte) (oona.WindowConfiguration, error) {
 	v, err := published.find(data, windowConfiguration)
 	if err != nil {
@@ -65,4 +70,6 @@ type wireConfiguration struct {
 	MaxSeeds                int32 `avro:"max_seeds"`
 	FrontierSlots           int32 `avro:"frontier_slots"`
 	WorstSeeds              int32 `avro:"worst_seeds"`
+
+	Reducer int32 `avro:"reducer"`
 }

@@ -13,6 +13,9 @@ var (
 	ErrFingerprint = errors.New("unexpected schema fingerprint")
 	ErrTruncated   = errors.New("data ends early")
 	ErrMalformed   = errors.New("malformed Avro")
+
+	// ErrUnpublished is the ErrFingerprint of a schema that is not in the tree.
+	ErrUnpublished = fmt.Errorf("%w: it is not a published schema", ErrFingerprint)
 )
 
 // DecodeError says where a decoder stopped and why.

@@ -164,7 +164,7 @@ func FuzzDecodeTick(f *testing.F) {
 func FuzzDecodeConfiguration(f *testing.F) {
 	addBodies(f, windowConfiguration)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		data := append(appendFraming(nil, windowConfigurationV1), body...)
+		data := append(appendFraming(nil, windowConfigurationV2), body...)
 		got, err := DecodeConfiguration(data)
 		if err != nil {
 			requireDecodeError(t, err)

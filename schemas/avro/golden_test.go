@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/avro"
+
 	"github.com/morphogenetic/oona"
 )
 
@@ -58,6 +60,50 @@ func TestGolden(t *testing.T) {
 				t.Errorf("read and written again it is %x\nwant %x", again, data)
 			}
 		})
+	}
+}
+
+// TestGoldenWithEveryReader reads each payload as every other version of its
+// record would: a reader that is older than the writer is one too.
+func TestGoldenWithEveryReader(t *testing.T) {
+	pairs := 0
+	for _, written := range published.byFingerprint {
+		name := written.Name[strings.LastIndexByte(written.Name, '.')+1:]
+		data, err := os.ReadFile(filepath.Join("testdata", "golden", fmt.Sprintf("%s.v%d.bin", name, written.Version)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, reader := range published.byFingerprint {
+			if reader.Name != written.Name {
+				continue
+			}
+			resolved, err := avro.Resolve(written.parsed, reader.parsed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var fields map[string]any
+			rest, err := resolved.Decode(data[framingSize:], &fields)
+			if err != nil || len(rest) > 0 || len(fields) != len(reader.parsed.Root().Fields) {
+				t.Errorf("%s version %d read by version %d: %d fields, %d bytes follow, %v", name, written.Version, reader.Version, len(fields), len(rest), err)
+			}
+			pairs++
+		}
+	}
+	if pairs <= len(published.byFingerprint) {
+		t.Errorf("%d pairs, so that no record has two versions", pairs)
+	}
+}
+
+// What the first version of a configuration says is what it always said.
+func TestConfigurationOfTheFirstVersion(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "golden", "WindowConfiguration.v1.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sampleConfiguration()
+	want.Reducer = 1
+	if got, err := DecodeConfiguration(data); err != nil || got != want {
+		t.Errorf("it is %+v, %v; want %+v", got, err, want)
 	}
 }
 

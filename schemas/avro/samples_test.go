@@ -124,7 +124,7 @@ func sampleConfiguration() oona.WindowConfiguration {
 		Length: 10_000_000, OutOfOrderness: 1_000_000, AllowedLateness: 5_000_000, TickInterval: 999_999,
 		IdleHorizon: 60_000_000, MaxSkew: 61_000_000, MaxDelay: 86_400_000_000,
 		MaxTimelines: 128, MaxAccumulators: 65_536, MaxTimelineAccumulators: 32_768, MaxLayers: 4_096,
-		MaxMetrics: 64, MaxSeeds: math.MaxInt32, FrontierSlots: 4_097, WorstSeeds: 5,
+		MaxMetrics: 64, MaxSeeds: math.MaxInt32, FrontierSlots: 4_097, WorstSeeds: 5, Reducer: 9,
 	}
 }
 
@@ -142,6 +142,7 @@ func nativeConfiguration(c oona.WindowConfiguration) map[string]any {
 		"max_timelines": c.MaxTimelines, "max_accumulators": c.MaxAccumulators,
 		"max_timeline_accumulators": c.MaxTimelineAccumulators, "max_layers": c.MaxLayers,
 		"max_metrics": c.MaxMetrics, "max_seeds": c.MaxSeeds, "frontier_slots": c.FrontierSlots, "worst_seeds": c.WorstSeeds,
+		"reducer": c.Reducer,
 	}
 }
 

@@ -183,7 +183,7 @@ func (r *registry) find(data []byte, names ...string) (*version, error) {
 	}
 	v, ok := r.byFingerprint[fp]
 	if !ok {
-		return nil, &DecodeError{"fingerprint", 2, fmt.Errorf("%w: %016x is not a published schema; this reader may be older than the writer", ErrFingerprint, fp)}
+		return nil, &DecodeError{"fingerprint", 2, fmt.Errorf("%w: %016x; this reader may be older than the writer", ErrUnpublished, fp)}
 	}
 	if !slices.Contains(names, v.Name) {
 		return nil, &DecodeError{"fingerprint", 2, fmt.Errorf("%w: the record is a %s, not a %s", ErrFingerprint, v.Name, strings.Join(names, " or "))}

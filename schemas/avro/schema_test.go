@@ -26,6 +26,7 @@ func TestPublishedFingerprints(t *testing.T) {
 		{seedMetrics, 1, seedMetricsV1},
 		{tick, 1, tickV1},
 		{windowConfiguration, 1, windowConfigurationV1},
+		{windowConfiguration, 2, windowConfigurationV2},
 	}
 	got := Schemas()
 	if len(got) != len(want) {
