@@ -39,6 +39,8 @@ var layers = []layer{
 	{pkg: "internal/spool", may: []string{""}, standard: true},
 	{pkg: "internal/lint", standard: true},
 	{pkg: "schemas/avro", may: []string{""}},
+	{pkg: "claimcheck", may: []string{""}},
+	{pkg: "claimcheck/...", may: []string{"", "claimcheck"}},
 	{pkg: "internal/catalogue", may: []string{""}},
 	{pkg: "internal/bus", may: []string{""}},
 	{pkg: "internal/bus/embedded", may: []string{""}},
@@ -46,17 +48,17 @@ var layers = []layer{
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
 	{pkg: "internal/simulate...", may: []string{"", "windows", "internal/simulate..."}, standard: true},
-	{pkg: "internal/demo...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
-	{pkg: "pipeline...", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/catalogue"}},
+	{pkg: "internal/demo...", may: []string{"", "pipeline...", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
+	{pkg: "pipeline...", may: []string{"", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/catalogue"}},
 	{pkg: "bench", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
-	{pkg: "cmd/oona...", may: []string{"", "cmd/oona...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
+	{pkg: "cmd/oona...", may: []string{"", "cmd/oona...", "pipeline...", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
 	{pkg: "cmd/ingest...", may: worker("cmd/ingest")},
 	{pkg: "cmd/aggregate...", may: worker("cmd/aggregate")},
 	{pkg: "cmd/exporter...", may: worker("cmd/exporter")},
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "internal/bus", "internal/catalogue", "internal/spool", "internal/worker"}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/bus", "internal/catalogue", "internal/spool", "internal/worker"}
 }
 
 // workers are the binaries that run in production.
@@ -65,10 +67,13 @@ var workers = []string{"cmd/ingest", "cmd/aggregate", "cmd/exporter"}
 // notInWorkers is what production does not link, through whatever chain.
 var notInWorkers = []string{
 	module + "/internal/bus/embedded",
+	module + "/claimcheck/embedded",
+	module + "/claimcheck/claimchecktest",
 	module + "/internal/demo...",
 	module + "/internal/player",
 	module + "/internal/localkafka...",
 	"github.com/twmb/franz-go/pkg/kfake",
+	"github.com/rclone/gofakes3...",
 	"github.com/linkedin/goavro/v2",
 	"pgregory.net/rapid",
 	"testing",
@@ -84,6 +89,8 @@ var onlyIn = []struct {
 	{"github.com/twmb/avro...", []string{"schemas/avro"}, "codec types stay there"},
 	{"github.com/linkedin/goavro...", []string{"schemas/avro", "bench"}, "codec types stay there"},
 	{"github.com/twmb/franz-go...", []string{"internal/bus...", "internal/localkafka..."}, "the bus is behind Watermill"},
+	{"github.com/aws/...", []string{"claimcheck", "claimcheck/claimchecktest"}, "object storage is behind claimcheck"},
+	{"github.com/rclone/gofakes3...", []string{"claimcheck/embedded"}, "object storage is behind claimcheck"},
 	{"github.com/IBM/sarama...", []string{"internal/bus...", "bench"}, "the bus is behind Watermill"},
 	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"internal/bus...", "bench"}, "the bus is behind Watermill"},
 }
@@ -233,6 +240,7 @@ func TestPackageRules(t *testing.T) {
 
 		{"worker links kfake", pkg{ImportPath: module + "/cmd/aggregate", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, "links github.com/twmb/franz-go/pkg/kfake"},
 		{"worker links embedded", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/internal/bus/embedded"}}, "links " + module + "/internal/bus/embedded"},
+		{"worker links the embedded S3 server", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{module + "/claimcheck", module + "/claimcheck/embedded"}}, "links " + module + "/claimcheck/embedded"},
 		{"worker links the demo", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"fmt", module + "/internal/demo"}}, "links " + module + "/internal/demo"},
 		{"worker links testing", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"testing"}}, "links testing"},
 		{"the CLI links kfake", pkg{ImportPath: module + "/cmd/oona", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, ""},
@@ -240,6 +248,7 @@ func TestPackageRules(t *testing.T) {
 		{"hamba/avro", pkg{ImportPath: module + "/schemas/avro", Imports: []string{"github.com/hamba/avro/v2"}}, "archived"},
 		{"codec outside schemas", pkg{ImportPath: module + "/pipeline/export", Imports: []string{"github.com/twmb/avro"}}, "codec types stay there"},
 		{"goavro outside schemas", pkg{ImportPath: module + "/internal/player", Imports: []string{"github.com/linkedin/goavro/v2"}}, "codec types stay there"},
+		{"S3 outside claimcheck", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{"github.com/aws/aws-sdk-go-v2/service/s3"}}, "behind claimcheck"},
 		{"sarama outside the bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{"github.com/IBM/sarama"}}, "behind Watermill"},
 		{"sarama in the bus", pkg{ImportPath: module + "/internal/bus", Imports: []string{"github.com/IBM/sarama"}}, ""},
 

@@ -1,0 +1,103 @@
+package claimchecktest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+
+	"github.com/morphogenetic/oona/claimcheck"
+)
+
+// Server is a server that speaks S3's protocol, with paths for buckets.
+type Server struct {
+	URL             string
+	AccessKeyID     string
+	SecretAccessKey string
+	Client          *http.Client // that the test itself uses; nil: the default one
+}
+
+// Config returns how a store reaches the server.
+func (s Server) Config(t *testing.T) claimcheck.S3 {
+	t.Helper()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(s.SecretAccessKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return claimcheck.S3{Endpoint: s.URL, Region: "us-east-1", PathStyle: true, AccessKeyID: s.AccessKeyID, SecretFile: secret}
+}
+
+// S3 returns a place in a bucket of the server, which must exist and be empty.
+func S3(t *testing.T, server Server, bucket string) Place {
+	t.Helper()
+	client := server.client()
+	return Place{
+		Open: func(t *testing.T, limit int64) Store {
+			t.Helper()
+			store, err := claimcheck.OpenS3(server.Config(t), bucket, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return store
+		},
+		Overwrite: func(t *testing.T, key string, content []byte) {
+			t.Helper()
+			if _, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(content)}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		List: func(t *testing.T) (keys, unfinished []string) {
+			t.Helper()
+			pages := s3.NewListObjectsV2Paginator(client, &s3.ListObjectsV2Input{Bucket: &bucket, MaxKeys: aws.Int32(3)})
+			for pages.HasMorePages() {
+				page, err := pages.NextPage(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, object := range page.Contents {
+					keys = append(keys, *object.Key)
+				}
+			}
+			uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket})
+			if none := smithy.APIError(nil); errors.As(err, &none) && none.ErrorCode() == "NoSuchUpload" {
+				return keys, nil // so says gofakes3 of a bucket that never had one
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, upload := range uploads.Uploads {
+				unfinished = append(unfinished, *upload.Key)
+			}
+			return keys, unfinished
+		},
+	}
+}
+
+// CreateBucket makes a bucket on the server.
+func (s Server) CreateBucket(t *testing.T, bucket string) {
+	t.Helper()
+	if _, err := s.client().CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &bucket}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s Server) client() *s3.Client {
+	options := s3.Options{
+		BaseEndpoint: &s.URL, Region: "us-east-1", UsePathStyle: true,
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey}, nil
+		}),
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+	}
+	if s.Client != nil {
+		options.HTTPClient = s.Client
+	}
+	return s3.New(options)
+}

@@ -1,0 +1,169 @@
+package claimcheck
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/morphogenetic/oona"
+)
+
+// The kinds of store of a Config.
+const (
+	KindNone      = "none"
+	KindDirectory = "directory"
+	KindS3        = "s3"
+)
+
+// Config says where tensors are kept, as flags of a command.
+type Config struct {
+	Kind           string `name:"tensor-store" default:"none" enum:"none,directory,s3" help:"Where large tensors are kept: none, directory or s3. All who read or write them need the same."`
+	Bucket         string `name:"tensor-bucket" placeholder:"NAME" help:"The bucket that claims name; it must exist."`
+	MaxTensorBytes int64  `help:"The most bytes of a tensor in the store."`
+	Directory      string `name:"tensor-directory" placeholder:"DIR" help:"Of the store that is a directory."`
+	S3             S3     `embed:"" prefix:"s3-"`
+}
+
+// S3 says how to reach S3, or what speaks its protocol.
+type S3 struct {
+	Endpoint    string `placeholder:"URL" help:"Such as https://minio:9000; empty: AWS, in the region."`
+	Region      string `placeholder:"REGION" help:"Region of the bucket."`
+	PathStyle   bool   `help:"The bucket is in the path of URLs, not in the host's name."`
+	AccessKeyID string `name:"access-key-id" placeholder:"ID" help:"Empty: $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, and $AWS_SESSION_TOKEN if there is one."`
+	SecretFile  string `name:"secret-access-key-file" placeholder:"FILE" help:"File with the secret access key of the id; read again every five minutes."`
+	CAFile      string `name:"ca-file" placeholder:"FILE" help:"PEM file with the authorities of the endpoint's certificate; empty: the system's."`
+}
+
+// DefaultConfig returns the defaults of the flags: no store.
+func DefaultConfig() Config {
+	return Config{Kind: KindNone, Bucket: "kasmina-tensors", MaxTensorBytes: 256 << 20, S3: S3{Region: "us-east-1"}}
+}
+
+// Validate names the first flag that is wrong.
+func (c Config) Validate() error {
+	wrong := func(flag, reason string) error { return &oona.FieldError{Field: "--" + flag, Reason: reason} }
+	endpoint, err := url.Parse(c.S3.Endpoint)
+	switch {
+	case c.Kind == KindNone:
+		return nil
+	case c.Bucket == "":
+		return wrong("tensor-bucket", "is empty; claims name it")
+	case c.MaxTensorBytes <= 0:
+		return wrong("max-tensor-bytes", fmt.Sprintf("is %d; give a value above 0", c.MaxTensorBytes))
+	case c.Kind == KindDirectory && c.Directory == "":
+		return wrong("tensor-directory", "is empty, and --tensor-store is directory; give its path")
+	case c.Kind != KindS3:
+		return nil
+	case err != nil:
+		return wrong("s3-endpoint", err.Error())
+	case c.S3.Endpoint != "" && (endpoint.Scheme != "http" && endpoint.Scheme != "https" || endpoint.Host == ""):
+		return wrong("s3-endpoint", fmt.Sprintf("is %q; give a URL such as https://minio:9000", c.S3.Endpoint))
+	case c.S3.Region == "":
+		return wrong("s3-region", "is empty; requests are signed for a region, us-east-1 where the server has none")
+	case (c.S3.AccessKeyID == "") != (c.S3.SecretFile == ""):
+		return wrong("s3-access-key-id", "and --s3-secret-access-key-file go together; give both or neither")
+	}
+	return nil
+}
+
+// Open returns the store of c, nil where it is none. It does not ask it for
+// anything: that is [Store.Probe].
+func Open(c Config) (*Store, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	switch c.Kind {
+	case KindDirectory:
+		return OpenDirectory(c.Directory, c.Bucket, c.MaxTensorBytes)
+	case KindS3:
+		return OpenS3(c.S3, c.Bucket, c.MaxTensorBytes)
+	}
+	return nil, nil
+}
+
+// OpenS3 returns a store in an S3 bucket. limit bounds a tensor, in bytes.
+func OpenS3(c S3, name string, limit int64) (*Store, error) {
+	client, err := c.httpClient()
+	if err != nil {
+		return nil, err
+	}
+	options := s3.Options{
+		Region:       c.Region,
+		UsePathStyle: c.PathStyle,
+		HTTPClient:   client,
+		Credentials:  aws.NewCredentialsCache(aws.CredentialsProviderFunc(c.credentials)),
+		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+			o.MaxAttempts, o.MaxBackoff = attempts, longestPause
+		}),
+		// Without the SDK's own configuration it would send none.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		// Ours is SHA-256, and it is of the claim.
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
+	}
+	if c.Endpoint != "" {
+		options.BaseEndpoint = &c.Endpoint
+	}
+	return &Store{bucket: name, limit: limit, objects: &bucket{s3.New(options), name}}, nil
+}
+
+// A request that may succeed when it is sent again is, within what whoever waits
+// for a tensor has patience for.
+const (
+	attempts     = 3
+	longestPause = time.Second
+)
+
+func (c S3) httpClient() (*http.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 32
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("--s3-ca-file: %w", err)
+		}
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--s3-ca-file: %s holds no certificate in PEM", c.CAFile)
+		}
+	}
+	return &http.Client{Transport: transport}, nil
+}
+
+// secretLifetime is how long a secret from a file is used before the file is
+// read again, so that secrets may be exchanged while the process runs.
+const secretLifetime = 5 * time.Minute
+
+func (c S3) credentials(context.Context) (aws.Credentials, error) {
+	if c.AccessKeyID == "" {
+		found := aws.Credentials{
+			AccessKeyID:     os.Getenv("AWS_ACCESS_KEY_ID"),
+			SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"),
+			SessionToken:    os.Getenv("AWS_SESSION_TOKEN"),
+			Source:          "environment",
+		}
+		if !found.HasKeys() {
+			return found, fmt.Errorf("%w: %w", ErrDenied, errors.New("no credentials: give --s3-access-key-id and --s3-secret-access-key-file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"))
+		}
+		return found, nil
+	}
+	secret, err := os.ReadFile(c.SecretFile)
+	if err != nil {
+		return aws.Credentials{}, fmt.Errorf("%w: --s3-secret-access-key-file: %w", ErrDenied, err)
+	}
+	return aws.Credentials{
+		AccessKeyID: c.AccessKeyID, SecretAccessKey: strings.TrimSpace(string(secret)), Source: c.SecretFile,
+		CanExpire: true, Expires: time.Now().Add(secretLifetime),
+	}, nil
+}

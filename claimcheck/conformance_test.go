@@ -1,0 +1,90 @@
+package claimcheck_test
+
+import (
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
+	"github.com/morphogenetic/oona/claimcheck/embedded"
+)
+
+const bucket = "kasmina-tensors"
+
+func TestDirectory(t *testing.T) {
+	claimchecktest.Run(t, func(t *testing.T) claimchecktest.Place {
+		dir := t.TempDir()
+		return claimchecktest.Place{
+			Open: func(t *testing.T, limit int64) claimchecktest.Store { return openDirectory(t, dir, limit) },
+			Overwrite: func(t *testing.T, key string, content []byte) {
+				t.Helper()
+				name := filepath.Join(dir, filepath.FromSlash(key))
+				if err := os.MkdirAll(filepath.Dir(name), 0o750); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(name+".new", content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(name+".new", name); err != nil {
+					t.Fatal(err)
+				}
+			},
+			List: func(t *testing.T) (keys, unfinished []string) {
+				t.Helper()
+				return filesBelow(t, filepath.Join(dir, "tensors"), "tensors/"), filesBelow(t, filepath.Join(dir, "incoming"), "")
+			},
+		}
+	})
+}
+
+func openDirectory(t *testing.T, dir string, limit int64) *claimcheck.Store {
+	t.Helper()
+	store, err := claimcheck.OpenDirectory(dir, bucket, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func filesBelow(t *testing.T, dir, prefix string) (names []string) {
+	t.Helper()
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			names = append(names, prefix+name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestEmbeddedS3(t *testing.T) {
+	claimchecktest.Run(t, func(t *testing.T) claimchecktest.Place {
+		return claimchecktest.S3(t, startEmbedded(t, nil), bucket)
+	})
+}
+
+// startEmbedded starts a server whose requests go through a fault, if there is one.
+func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimchecktest.Server {
+	t.Helper()
+	server := claimchecktest.Server{AccessKeyID: "oona", SecretAccessKey: "secret-of-a-test"}
+	handler, err := embedded.Handler(embedded.Options{
+		Directory: t.TempDir(), Bucket: bucket, AccessKeyID: server.AccessKeyID, SecretAccessKey: server.SecretAccessKey,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fault != nil {
+		handler = fault(handler)
+	}
+	listening := httptest.NewServer(handler)
+	t.Cleanup(listening.Close)
+	server.URL = listening.URL
+	return server
+}

@@ -1,0 +1,74 @@
+package claimcheck_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
+)
+
+// What a writer that died has left goes when it is surely dead; another's file
+// stays.
+func TestDirectoryIsSwept(t *testing.T) {
+	dir := t.TempDir()
+	openDirectory(t, dir, limit)
+	dead, writing := filepath.Join(dir, "incoming", "dead"), filepath.Join(dir, "incoming", "writing")
+	for _, name := range []string{dead, writing} {
+		if err := os.WriteFile(name, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	yesterday := time.Now().Add(-25 * time.Hour)
+	if err := os.Chtimes(dead, yesterday, yesterday); err != nil {
+		t.Fatal(err)
+	}
+	openDirectory(t, dir, limit)
+	if left := filesBelow(t, filepath.Join(dir, "incoming"), ""); len(left) != 1 || left[0] != "writing" {
+		t.Errorf("left are %q", left)
+	}
+}
+
+// A link out of the directory is not followed.
+func TestDirectoryHasNoWayOut(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "secret")
+	store := openDirectory(t, dir, limit)
+	content := claimchecktest.Content(1, small)
+	if err := os.WriteFile(outside, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	claim := store.Claim(content)
+	if err := os.Symlink(outside, filepath.Join(dir, filepath.FromSlash(claim.Key))); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := store.Bytes(t.Context(), claim); err == nil || data != nil {
+		t.Errorf("%d bytes from outside, error %v", len(data), err)
+	}
+}
+
+func TestDirectoryIsFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("SKIPPED: a small file system cannot be mounted here (%v), so that none was filled", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	store := openDirectory(t, dir, limit)
+	if _, _, err := store.CheckIn(t.Context(), bytes.NewReader(claimchecktest.Content(1, 512<<10))); !errors.Is(err, claimcheck.ErrFull) {
+		t.Errorf("error is %v, want one that is ErrFull", err)
+	}
+	if left := filesBelow(t, dir, ""); len(left) != 0 {
+		t.Errorf("left are %q", left)
+	}
+	if _, fresh, err := store.CheckIn(t.Context(), bytes.NewReader(claimchecktest.Content(2, 1000))); err != nil || !fresh {
+		t.Errorf("what has room: fresh is %v, error %v", fresh, err)
+	}
+}

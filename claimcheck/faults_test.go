@@ -1,0 +1,282 @@
+package claimcheck_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
+)
+
+// faulty breaks requests that match, and counts them.
+type faulty struct {
+	match func(*http.Request) bool
+	serve func(w http.ResponseWriter, r *http.Request, next http.Handler)
+	fired atomic.Int64
+}
+
+func (f *faulty) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.match(r) {
+			f.fired.Add(1)
+			f.serve(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func answer(status int) func(http.ResponseWriter, *http.Request, http.Handler) {
+	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(status) }
+}
+
+// hang answers when the client is gone.
+func hang(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+	_, _ = io.Copy(io.Discard, r.Body) // the server notices only then
+	<-r.Context().Done()
+}
+
+// flip changes a bit of the body on its way to the store.
+func flip(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil && len(body) > 0 {
+		body[len(body)/2] ^= 1
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	next.ServeHTTP(w, r)
+}
+
+func put(r *http.Request) bool { return r.Method == http.MethodPut }
+func get(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Query().Get("list-type") == "" && !r.URL.Query().Has("uploads")
+}
+func part(r *http.Request) bool { return put(r) && r.URL.Query().Get("partNumber") == "2" }
+func complete(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
+}
+
+// patience is long enough for a fault to come on a slow machine; one that hangs
+// takes as long.
+const patience = 4 * time.Second
+
+const (
+	small = 20_000
+	large = 9 << 20 // two parts
+	limit = 20 << 20
+)
+
+// Whatever the store does on the way in, the error says what it was and
+// nothing is left.
+func TestStoreFailsOnTheWayIn(t *testing.T) {
+	for name, c := range map[string]struct {
+		size  int
+		match func(*http.Request) bool
+		serve func(http.ResponseWriter, *http.Request, http.Handler)
+		want  error
+	}{
+		"fails":                  {small, put, answer(http.StatusInternalServerError), claimcheck.ErrUnavailable},
+		"overloaded":             {small, put, answer(http.StatusServiceUnavailable), claimcheck.ErrUnavailable},
+		"slow":                   {small, put, hang, claimcheck.ErrUnavailable},
+		"full":                   {small, put, answer(http.StatusInsufficientStorage), claimcheck.ErrFull},
+		"forbidden":              {small, put, answer(http.StatusForbidden), claimcheck.ErrDenied},
+		"bytes change":           {small, put, flip, claimcheck.ErrUnavailable},
+		"conflicts":              {small, put, answer(http.StatusConflict), claimcheck.ErrUnavailable},
+		"fails at a part":        {large, part, answer(http.StatusInternalServerError), claimcheck.ErrUnavailable},
+		"slow at a part":         {large, part, hang, claimcheck.ErrUnavailable},
+		"full at a part":         {large, part, answer(http.StatusInsufficientStorage), claimcheck.ErrFull},
+		"bytes change in a part": {large, part, flip, claimcheck.ErrUnavailable},
+		"fails at the end":       {large, complete, answer(http.StatusInternalServerError), claimcheck.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fault := &faulty{match: c.match, serve: c.serve}
+			place := claimchecktest.S3(t, startEmbedded(t, fault.wrap), bucket)
+			store := place.Open(t, limit)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			_, _, err := store.CheckIn(ctx, bytes.NewReader(claimchecktest.Content(1, c.size)))
+			if !errors.Is(err, c.want) {
+				t.Errorf("error is %v, want one that is %v", err, c.want)
+			}
+			if fault.fired.Load() == 0 {
+				t.Error("the fault did not come")
+			}
+			if keys, unfinished := place.List(t); len(keys)+len(unfinished) != 0 {
+				t.Errorf("left are %q and %q", keys, unfinished)
+			}
+		})
+	}
+}
+
+// Of writers that meet, S3 tells one to come again.
+func TestConflictPasses(t *testing.T) {
+	for _, size := range []int{small, large} {
+		fault := new(faulty)
+		fault.match = func(r *http.Request) bool {
+			return fault.fired.Load() == 0 && (size == small && put(r) || complete(r))
+		}
+		fault.serve = answer(http.StatusConflict)
+		place := claimchecktest.S3(t, startEmbedded(t, fault.wrap), bucket)
+		_, fresh, err := place.Open(t, limit).CheckIn(t.Context(), bytes.NewReader(claimchecktest.Content(1, size)))
+		if err != nil || !fresh || fault.fired.Load() != 1 {
+			t.Errorf("fresh is %v, error %v, after %d conflicts", fresh, err, fault.fired.Load())
+		}
+		if keys, unfinished := place.List(t); len(keys) != 1 || len(unfinished) != 0 {
+			t.Errorf("left are %q and %q", keys, unfinished)
+		}
+	}
+}
+
+// A store that breaks off is not a tensor that is wrong.
+func TestStoreFailsOnTheWayOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		serve func(http.ResponseWriter, *http.Request, http.Handler)
+		want  error
+	}{
+		"fails": {answer(http.StatusInternalServerError), claimcheck.ErrUnavailable},
+		"slow":  {hang, claimcheck.ErrUnavailable},
+		"breaks off": {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.Header().Set("Content-Length", "20000")
+			_, _ = w.Write(make([]byte, 100))
+			panic(http.ErrAbortHandler)
+		}, claimcheck.ErrUnavailable},
+		"other bytes": {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			_, _ = w.Write(make([]byte, small))
+		}, claimcheck.ErrMismatch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fault := &faulty{match: get, serve: c.serve}
+			store := claimchecktest.S3(t, startEmbedded(t, fault.wrap), bucket).Open(t, limit)
+			claim, _, err := store.CheckIn(t.Context(), bytes.NewReader(claimchecktest.Content(1, small)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			data, err := store.Bytes(ctx, claim)
+			if !errors.Is(err, c.want) || data != nil {
+				t.Errorf("%d bytes, error %v, want one that is %v", len(data), err, c.want)
+			}
+			if fault.fired.Load() == 0 {
+				t.Error("the fault did not come")
+			}
+		})
+	}
+}
+
+func TestStoreIsDown(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	store := claimchecktest.S3(t, claimchecktest.Server{URL: gone.URL, AccessKeyID: "a", SecretAccessKey: "b"}, bucket).Open(t, limit)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := store.Probe(ctx); !errors.Is(err, claimcheck.ErrUnavailable) {
+		t.Errorf("probe: %v", err)
+	}
+	if _, _, err := store.CheckIn(ctx, strings.NewReader("tensor")); !errors.Is(err, claimcheck.ErrUnavailable) {
+		t.Errorf("check in: %v", err)
+	}
+}
+
+func TestWrongCredentials(t *testing.T) {
+	server := startEmbedded(t, nil)
+	server.SecretAccessKey = "another"
+	if err := claimchecktest.S3(t, server, bucket).Open(t, limit).Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) {
+		t.Errorf("with another secret: %v", err)
+	}
+	config := server.Config(t)
+	config.SecretFile = filepath.Join(t.TempDir(), "missing")
+	store, err := claimcheck.OpenS3(config, bucket, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) || !strings.Contains(err.Error(), "--s3-secret-access-key-file") {
+		t.Errorf("without the file: %v", err)
+	}
+}
+
+func TestCredentialsOfTheEnvironment(t *testing.T) {
+	server := startEmbedded(t, nil)
+	store, err := claimcheck.OpenS3(claimcheck.S3{Endpoint: server.URL, Region: "us-east-1", PathStyle: true}, bucket, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+		t.Setenv(name, "")
+	}
+	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+		t.Errorf("without any: %v", err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", server.AccessKeyID)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", server.SecretAccessKey)
+	if err := store.Probe(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoSuchBucket(t *testing.T) {
+	server := startEmbedded(t, nil)
+	store := claimchecktest.S3(t, server, "another-bucket").Open(t, limit)
+	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) {
+		t.Errorf("probe: %v", err)
+	}
+	if _, _, err := store.CheckIn(t.Context(), strings.NewReader("tensor")); !errors.Is(err, claimcheck.ErrDenied) {
+		t.Errorf("check in: %v", err)
+	}
+}
+
+// A certificate of an authority that is not ours is refused; there is no way
+// around it.
+func TestCertificates(t *testing.T) {
+	plain := startEmbedded(t, nil)
+	// Requests are signed for the host that they name: the proxy leaves it.
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Scheme, r.URL.Host, r.RequestURI = "http", strings.TrimPrefix(plain.URL, "http://"), ""
+		answer, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer answer.Body.Close()
+		w.WriteHeader(answer.StatusCode)
+	}))
+	defer secure.Close()
+	config := plain.Config(t)
+	config.Endpoint = secure.URL
+	store, err := claimcheck.OpenS3(config, bucket, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) {
+		t.Errorf("with the system's authorities: %v", err)
+	}
+	config.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	if err := os.WriteFile(config.CAFile, authority, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if store, err = claimcheck.OpenS3(config, bucket, limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Probe(t.Context()); err != nil {
+		t.Errorf("with its authority: %v", err)
+	}
+	if err := os.WriteFile(config.CAFile, []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = claimcheck.OpenS3(config, bucket, limit); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+		t.Errorf("with rubbish for an authority: %v", err)
+	}
+}

@@ -1,0 +1,99 @@
+package claimcheck
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// inMemory is the most bytes that content takes in memory on its way in.
+const inMemory = 1 << 20
+
+// spooled is content that has been read to its end.
+type spooled struct {
+	size   int64
+	digest [sha256.Size]byte
+	memory []byte
+	file   *os.File // in place of memory; it has no name any more
+}
+
+// spool reads content to its end, at most limit bytes of it.
+func spool(ctx context.Context, content io.Reader, limit int64) (_ *spooled, err error) {
+	hash := sha256.New()
+	r := io.TeeReader(&bounded{ctx: ctx, content: content, limit: limit}, hash)
+	s := new(spooled)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	var memory bytes.Buffer
+	s.size, err = io.Copy(&memory, io.LimitReader(r, inMemory))
+	if err != nil {
+		return nil, err
+	}
+	if s.size == inMemory { // there may be more
+		if s.file, err = namelessFile(); err != nil {
+			return nil, err
+		}
+		s.size, err = io.Copy(s.file, io.MultiReader(&memory, r))
+		if err != nil {
+			return nil, noRoom(err)
+		}
+	}
+	s.memory = memory.Bytes()
+	s.digest = [sha256.Size]byte(hash.Sum(nil))
+	return s, nil
+}
+
+// namelessFile returns a file that is gone when it is closed, or when the
+// process dies.
+func namelessFile() (*os.File, error) {
+	f, err := os.CreateTemp("", "oona-tensor-")
+	if err != nil {
+		return nil, fmt.Errorf("spool a tensor (TMPDIR must be writable): %w", noRoom(err))
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool a tensor: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// section returns size bytes of the content from offset on.
+func (s *spooled) section(offset, size int64) *io.SectionReader {
+	if s.file != nil {
+		return io.NewSectionReader(s.file, offset, size)
+	}
+	return io.NewSectionReader(bytes.NewReader(s.memory), offset, size)
+}
+
+// Close frees what holds the content.
+func (s *spooled) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// bounded is content until its limit is exceeded or the context ends.
+type bounded struct {
+	ctx     context.Context
+	content io.Reader
+	limit   int64
+	read    int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := b.content.Read(p)
+	if b.read += int64(n); b.read > b.limit {
+		return n, fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, b.limit)
+	}
+	return n, err
+}

@@ -1,0 +1,159 @@
+package claimcheck
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Prefix is what all keys begin with.
+const Prefix = "tensors/sha256/"
+
+// Key returns the key of the content with this SHA-256:
+// tensors/sha256/ab/abcd...
+func Key(digest [sha256.Size]byte) string {
+	name := hex.EncodeToString(digest[:])
+	return Prefix + name[:2] + "/" + name
+}
+
+// Store keeps tensors in one bucket. Its methods may be called at once. It is
+// made by [Open], [OpenDirectory] or [OpenS3].
+type Store struct {
+	bucket  string
+	limit   int64 // bytes of a tensor
+	objects objects
+}
+
+// objects is where content lies by its key.
+type objects interface {
+	// put keeps the content under the key, durably. It returns false where
+	// content of the same size is there already.
+	put(ctx context.Context, key string, content *spooled) (fresh bool, err error)
+	// open returns the content and its size.
+	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
+	size(ctx context.Context, key string) (int64, error)
+	probe(ctx context.Context) error
+}
+
+// Claim returns the claim of content, whether the store has it or not.
+func (s *Store) Claim(content []byte) oona.TensorClaim {
+	return s.claim(int64(len(content)), sha256.Sum256(content))
+}
+
+func (s *Store) claim(size int64, digest [sha256.Size]byte) oona.TensorClaim {
+	return oona.TensorClaim{Bucket: s.bucket, Key: Key(digest), Size: size, SHA256: digest}
+}
+
+// Check reports whether the claim is one that this store makes, without asking
+// it: an error wraps an [oona.FieldError], and ErrTooLarge or ErrForeign.
+func (s *Store) Check(claim oona.TensorClaim) error {
+	switch {
+	case claim.Bucket != s.bucket:
+		return foreign("bucket", "is %.100q; tensors are in %s", claim.Bucket, s.bucket)
+	case claim.Key != Key(claim.SHA256):
+		return foreign("key", "is %.100q; that of the claim's sha256 is %s", claim.Key, Key(claim.SHA256))
+	case claim.Size < 0:
+		return foreign("size", "is %d", claim.Size)
+	case claim.Size > s.limit:
+		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d bytes, at most %d are allowed", claim.Size, s.limit)}, ErrTooLarge)
+	}
+	return nil
+}
+
+func foreign(field, format string, args ...any) error {
+	return fmt.Errorf("%w: %w", &oona.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}, ErrForeign)
+}
+
+// CheckIn reads content to its end and keeps it. It is fresh unless the store
+// had it already. An error of content, be it [ErrMismatch] of [Verify], means
+// that nothing was kept.
+func (s *Store) CheckIn(ctx context.Context, content io.Reader) (claim oona.TensorClaim, fresh bool, err error) {
+	kept, err := spool(ctx, content, s.limit)
+	if err != nil {
+		return oona.TensorClaim{}, false, fmt.Errorf("check a tensor in: %w", err)
+	}
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	claim = s.claim(kept.size, kept.digest)
+	if fresh, err = s.objects.put(ctx, claim.Key, kept); err != nil {
+		return oona.TensorClaim{}, false, fmt.Errorf("check in a tensor of %d bytes: %w", kept.size, err)
+	}
+	return claim, fresh, nil
+}
+
+// Confirm asks the store whether it has the claim's tensor, by its size. An
+// error wraps ErrNotFound or ErrMismatch where it has not, beside those of
+// [Store.Check].
+func (s *Store) Confirm(ctx context.Context, claim oona.TensorClaim) error {
+	if err := s.Check(claim); err != nil {
+		return err
+	}
+	size, err := s.objects.size(ctx, claim.Key)
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", claim.Key, err)
+	}
+	return sameSize(claim, size)
+}
+
+// CheckOut returns the claim's content. Its last Read returns ErrMismatch in
+// place of io.EOF where the content is not what was claimed: whoever decodes
+// before that decodes what nobody has verified. [Store.Bytes] returns nothing
+// that is not.
+func (s *Store) CheckOut(ctx context.Context, claim oona.TensorClaim) (io.ReadCloser, error) {
+	if err := s.Check(claim); err != nil {
+		return nil, err
+	}
+	content, size, err := s.objects.open(ctx, claim.Key)
+	if err != nil {
+		return nil, fmt.Errorf("check %s out: %w", claim.Key, err)
+	}
+	if err := sameSize(claim, size); err != nil {
+		return nil, errors.Join(err, content.Close())
+	}
+	// One byte more is enough for another digest.
+	return verified{Verify(io.LimitReader(content, claim.Size+1), claim.SHA256), content}, nil
+}
+
+type verified struct {
+	io.Reader
+	io.Closer
+}
+
+// Bytes returns the claim's content once all of it is verified.
+func (s *Store) Bytes(ctx context.Context, claim oona.TensorClaim) (_ []byte, err error) {
+	content, err := s.CheckOut(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, content.Close()) }()
+	data := make([]byte, claim.Size)
+	if _, err := io.ReadFull(content, data); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: it ends before its %d bytes", ErrMismatch, claim.Size)
+		}
+		return nil, fmt.Errorf("check %s out: %w", claim.Key, err)
+	}
+	if _, err := content.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // Verify returns io.EOF itself
+		return nil, fmt.Errorf("check %s out: %w", claim.Key, err)
+	}
+	return data, nil
+}
+
+// Probe asks the store for nothing, to find out whether it would answer.
+func (s *Store) Probe(ctx context.Context) error {
+	if err := s.objects.probe(ctx); err != nil {
+		return fmt.Errorf("look for bucket %s: %w", s.bucket, err)
+	}
+	return nil
+}
+
+func sameSize(claim oona.TensorClaim, size int64) error {
+	if size != claim.Size {
+		return fmt.Errorf("%w: %s has %d bytes in the store, %d in the claim", ErrMismatch, claim.Key, size, claim.Size)
+	}
+	return nil
+}
