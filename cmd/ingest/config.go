@@ -51,16 +51,18 @@ func (c *config) stage(topics oona.Topics) ingest.Config {
 }
 
 // publisher gives up before the stage does, so that a request is told why.
-func (c *config) publisher() bus.PublisherOptions {
+func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
 	return bus.PublisherOptions{
 		Compression:     c.Compression,
 		MaxMessageBytes: c.Ingest.MaxMessageBytes,
 		Patience:        c.Ingest.PublishTimeout / 2,
+		Pin:             topics.SeedMetrics,
 	}
 }
 
-// frameTopic is what must be true of the topic of frames. Its number of
-// partitions is the aggregator's business.
-func frameTopic(topics oona.Topics) []oona.TopicSpec {
-	return topics.Specs(0)[:1]
+// checkedTopics are the topic of frames, and those of rollups, which were made
+// with the same number of partitions: where it was changed while no ingest ran,
+// they still tell.
+func checkedTopics(topics oona.Topics) []oona.TopicSpec {
+	return topics.Specs(0)[:3]
 }

@@ -79,8 +79,17 @@ func TestDefaultsReachTheStage(t *testing.T) {
 	if got := cfg.stage(topics); got != want {
 		t.Errorf("stage is %+v, want %+v", got, want)
 	}
-	if specs := frameTopic(topics); len(specs) != 1 || specs[0].Name != want.Topic || !specs[0].AppendTime {
+	specs := checkedTopics(topics)
+	if specs[0].Name != want.Topic || !specs[0].AppendTime {
 		t.Errorf("checked at the start: %+v", specs)
+	}
+	for i, name := range []string{topics.LayerHealth, topics.LayerPerformance} {
+		if spec := specs[i+1]; spec.Name != name || spec.PartitionsOf != want.Topic {
+			t.Errorf("checked against the number of partitions: %+v", spec)
+		}
+	}
+	if pinned := cfg.publisher(topics).Pin; pinned != want.Topic {
+		t.Errorf("pinned is %q", pinned)
 	}
 }
 

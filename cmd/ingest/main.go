@@ -2,7 +2,8 @@
 // seed-metrics topic.
 //
 //	trainer --POST /v1/frames--> ingest.Stage --> publisher --> seed.metrics
-//	                                                            (checked at the start)
+//	                                                            (checked at the start, and held
+//	                                                             to its number of partitions)
 //
 // Any number of ingests may run beside each other behind a load balancer; each
 // needs an instance id of its own.
@@ -31,14 +32,15 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := bus.CheckTopics(ctx, c.Bus, frameTopic(topics)); err != nil {
-		return err
-	}
-	publisher, err := bus.NewPublisher(c.Bus, c.publisher())
+	publisher, err := bus.NewPublisher(c.Bus, c.publisher(topics))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
+	// Not before: what changes in between would be taken for what always was.
+	if err := bus.CheckTopics(ctx, c.Bus, checkedTopics(topics)); err != nil {
+		return err
+	}
 	stage, err := ingest.New(c.stage(topics), publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
@@ -48,6 +50,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 		return err
 	}
 	w.Admin.ReadyWhen("frames", stage.Ready)
+	w.Admin.ReadyWhen("partitions", publisher.Pinned)
 	return w.Run(ctx, component(stage, listener))
 }
 

@@ -19,10 +19,12 @@ type connection struct {
 	abandon  *atomic.Bool   // set: retries follow each other without a pause
 }
 
-func openConnection(cfg Config, opts PublisherOptions) (*connection, error) {
+func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection, error) {
 	c := &connection{abandon: new(atomic.Bool)}
+	settings := cfg.producer(opts, c.abandon)
+	settings.Producer.Partitioner = pinned.partitioner
 	var err error
-	if c.client, err = connect(cfg, cfg.producer(opts, c.abandon)); err != nil {
+	if c.client, err = connect(cfg, settings); err != nil {
 		return nil, err
 	}
 	if c.producer, err = sarama.NewSyncProducerFromClient(c.client); err != nil {

@@ -12,7 +12,7 @@ type partitioner struct {
 	byKey sarama.DynamicConsistencyPartitioner
 }
 
-func newPartitioner(topic string) sarama.Partitioner {
+func newPartitioner(topic string) partitioner {
 	return partitioner{sarama.NewMurmur2Partitioner(topic).(sarama.DynamicConsistencyPartitioner)}
 }
 

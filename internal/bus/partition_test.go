@@ -31,7 +31,7 @@ func TestKeysGoWhereJavaSendsThem(t *testing.T) {
 }
 
 func TestDirectedMessagesGoWhereTheyAreSent(t *testing.T) {
-	p := newPartitioner("t").(partitioner)
+	p := newPartitioner("t")
 	directed := &sarama.ProducerMessage{Key: sarama.StringEncoder("foobar"), Metadata: toPartition(7)}
 	if got, err := p.Partition(directed, 12); got != 7 || err != nil {
 		t.Errorf("partition %d, %v", got, err)

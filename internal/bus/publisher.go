@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,10 @@ type PublisherOptions struct {
 	// a batch fails for good, the next one may still succeed. With more than
 	// a minute a connection is never given up.
 	Patience time.Duration
+	// Pin is a topic whose number of partitions must stay what it is when the
+	// publisher begins; empty: none. Once it is another, nothing is published
+	// to it any more: Publish returns a *PartitionsError.
+	Pin string
 }
 
 // RollupOptions are those of a publisher of rollups. One that was written after
@@ -83,12 +88,14 @@ func (c Config) producer(o PublisherOptions, closing *atomic.Bool) *sarama.Confi
 	s.Producer.Return.Successes = true
 	s.Producer.Return.Errors = true
 	s.Producer.Timeout = 3 * time.Second
-	s.Producer.Partitioner = newPartitioner
 	s.Producer.MaxMessageBytes = o.MaxMessageBytes - batchOverhead
 	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return pause(backoff(retries)) }
 	s.Producer.Retry.Max = retriesWithin(o.Patience)
 	if o.Compression == "lz4" {
 		s.Producer.Compression = sarama.CompressionLZ4
+	}
+	if o.Pin != "" {
+		s.Metadata.RefreshFrequency = pinRefresh
 	}
 	if !o.patient() { // a broker that hangs is not waited for beyond patience
 		s.Net.ReadTimeout = max(o.Patience/2, time.Second)
@@ -123,6 +130,7 @@ func retriesWithin(patience time.Duration) int {
 type Publisher struct {
 	cfg  Config
 	opts PublisherOptions
+	pin  *pin // nil: none
 
 	mu       sync.Mutex
 	closed   bool
@@ -151,19 +159,23 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := probe.Close(); err != nil {
-		return nil, fmt.Errorf("disconnect from %v: %w", cfg.Brokers, err)
+	p := &Publisher{cfg: cfg, opts: opts}
+	if opts.Pin != "" {
+		p.pin, err = newPin(probe, opts.Pin)
 	}
-	first, err := openConnection(cfg, opts)
-	if err != nil {
+	if err := errors.Join(err, probe.Close()); err != nil {
+		return nil, fmt.Errorf("prepare a publisher at %v: %w", cfg.Brokers, err)
+	}
+	if p.current, err = openConnection(cfg, opts, p.pin); err != nil {
 		return nil, err
 	}
-	return &Publisher{cfg: cfg, opts: opts, current: first}, nil
+	return p, nil
 }
 
 // Publish publishes messages as one batch and returns when each is acknowledged
 // or has failed: then the error is a *PublishError. With a *OversizeError, an
-// *oona.FieldError, ErrUnreachable or ErrClosed nothing was sent.
+// *oona.FieldError, ErrUnreachable or ErrClosed nothing was sent. A
+// *PartitionsError may be that of some messages only: see PublisherOptions.Pin.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -184,6 +196,11 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		return err
 	}
 	defer c.inFlight.Done()
+	if p.pin != nil && p.pin.topic == topic {
+		if err := p.pin.look(c.client); err != nil {
+			return err
+		}
+	}
 	if !p.opts.patient() {
 		watchdog := time.AfterFunc(p.opts.Patience+watchdogGrace, func() { p.giveUp(c) })
 		defer watchdog.Stop()
@@ -205,13 +222,28 @@ func (p *Publisher) begin() (*connection, error) {
 		if p.lost != nil && time.Since(p.lostAt) < time.Second {
 			return nil, p.lost // those that queued while it was tried
 		}
-		if p.current, p.lost = openConnection(p.cfg, p.opts); p.lost != nil {
+		if p.current, p.lost = openConnection(p.cfg, p.opts, p.pin); p.lost != nil {
 			p.lostAt = time.Now()
 			return nil, p.lost
 		}
 	}
 	p.current.inFlight.Add(1)
 	return p.current, nil
+}
+
+// Pinned returns nil while the topic of PublisherOptions.Pin has the number of
+// partitions that it had, as far as is known, and then a *PartitionsError.
+func (p *Publisher) Pinned() error {
+	p.mu.Lock()
+	c := p.current
+	p.mu.Unlock()
+	switch {
+	case p.pin == nil:
+		return nil
+	case c == nil: // the next connection looks
+		return p.pin.check(p.pin.partitions)
+	}
+	return p.pin.look(c.client)
 }
 
 // giveUp lets all calls on a connection fail, and the next one connect anew.

@@ -189,5 +189,5 @@ func (silent) Subscribe(ctx context.Context, _ string) (<-chan *message.Message,
 	return messages, nil
 }
 
-func (silent) Close() error { return nil }
+func (silent) Close() error  { return nil }
 func (silent) Joined() error { return nil }

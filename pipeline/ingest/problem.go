@@ -29,6 +29,7 @@ const (
 	reasonOverloaded  reason = "overloaded"
 	reasonPublish     reason = "publish"
 	reasonTimeout     reason = "timeout"
+	reasonPartitions  reason = "partitions"
 )
 
 var titles = map[reason]string{
@@ -45,6 +46,7 @@ var titles = map[reason]string{
 	reasonOverloaded:  "Too many requests are in flight",
 	reasonPublish:     "The bus did not take the frames",
 	reasonTimeout:     "The bus did not answer in time",
+	reasonPartitions:  "The topic's number of partitions has changed",
 }
 
 // problem is an answer after RFC 9457.

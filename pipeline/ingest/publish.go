@@ -10,6 +10,11 @@ import (
 // because of its size.
 type refusesSize interface{ TooLarge() bool }
 
+// partitionsChanged is an error of a publisher to whose topic nothing may be
+// published any more: layers would move to other partitions than their open
+// windows are in.
+type partitionsChanged interface{ PartitionsChanged() bool }
+
 // publish hands the batch to the bus and waits for it, at most for the publish
 // timeout. The request's slot is given back when the publisher returns, however
 // late: a bus that hangs holds no more memory than the slots allow.
@@ -46,6 +51,12 @@ func (s *Stage) publishFailed(b *batch, err error) *problem {
 		s.warn("the bus refuses a record that is within --max-message-bytes; set it to the topic's max.message.bytes", "limit", s.cfg.MaxMessageBytes, "error", err)
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
 			"the bus refused a frame of this request as too large; split its frames by seed ids (%v)", err)
+	}
+	var partitions partitionsChanged
+	if errors.As(err, &partitions) && partitions.PartitionsChanged() {
+		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "error", err)
+		return newProblem(http.StatusServiceUnavailable, reasonPartitions,
+			"frames cannot be taken: %v; keep the frames, and send them again once that is done", err).retryAfter(60)
 	}
 	s.warn("the bus did not take frames", "frames", len(b.messages), "error", err)
 	return newProblem(http.StatusServiceUnavailable, reasonPublish,

@@ -215,6 +215,7 @@ func TestPublisherFails(t *testing.T) {
 		"bus down":  {errors.New("no brokers"), http.StatusServiceUnavailable, reasonPublish, "5"},
 		"too large": {errors.Join(errors.New("send"), tooLargeError(true)), http.StatusRequestEntityTooLarge, reasonTooLarge, ""},
 		"not large": {tooLargeError(false), http.StatusServiceUnavailable, reasonPublish, "5"},
+		"pinned":    {errors.Join(errors.New("send"), &partitionsError{}), http.StatusServiceUnavailable, reasonPartitions, "60"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bus := &fakeBus{answer: func(call int) error {
@@ -237,6 +238,11 @@ func TestPublisherFails(t *testing.T) {
 		})
 	}
 }
+
+type partitionsError struct{}
+
+func (*partitionsError) Error() string           { return "had 3 partitions and has 4" }
+func (*partitionsError) PartitionsChanged() bool { return true }
 
 type tooLargeError bool
 

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/pipeline/ingest"
+)
+
+const frame = `{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1790000000000000,"sequence":%d,
+"observed_at":1790000001000000,"step":7,"seed_ids":[0],"states":["DORMANT"],"metrics":[{"name":"loss","values":[1]}]}`
+
+// Partitions are added to the topic of frames while ingest serves: from when it
+// notices on, every request is answered 503, and an ingest that starts refuses to.
+func TestPartitionsAdded(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	t.Run("embedded", func(t *testing.T) { partitionsAdded(t, broker.Addrs) })
+	t.Run("kafka", func(t *testing.T) {
+		if os.Getenv("OONA_KAFKA") == "" && os.Getenv("OONA_REQUIRE_KAFKA") != "1" {
+			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
+		}
+		partitionsAdded(t, strings.Split(os.Getenv("OONA_KAFKA"), ","))
+	})
+}
+
+func partitionsAdded(t *testing.T, brokers []string) {
+	cfg, _, err := parse(t, "--brokers="+strings.Join(brokers, ","), fmt.Sprintf("--prefix=ingest-test-%d", time.Now().UnixNano()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	topics, err := oona.NewTopics(cfg.Prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(2)); err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := bus.NewPublisher(cfg.Bus, cfg.publisher(topics))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	registry := prometheus.NewRegistry()
+	stage, err := ingest.New(cfg.stage(topics), publisher, registry, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(stage.Handler())
+	defer server.Close()
+	if err := bus.CheckTopics(t.Context(), cfg.Bus, checkedTopics(topics)); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := send(t, server.URL, 0); status != http.StatusOK {
+		t.Fatalf("answered %d %s before", status, body)
+	}
+
+	admin, err := sarama.NewClusterAdmin(brokers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if err := admin.CreatePartitions(topics.SeedMetrics, 4, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(40 * time.Second) // it looks every ten
+	for publisher.Pinned() == nil {
+		if time.Now().After(deadline) {
+			t.Fatal("ingest does not notice")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for sequence := range 3 {
+		status, body := send(t, server.URL, 1+sequence)
+		if status != http.StatusServiceUnavailable || !strings.Contains(body, "urn:oona:problem:partitions") ||
+			!strings.Contains(body, "had 2 partitions and has 4") || !strings.Contains(body, "oona topics apply --prefix NEW") {
+			t.Errorf("answered %d %s", status, body)
+		}
+	}
+	if got := rejected(t, registry, "partitions"); got != 3 {
+		t.Errorf("%v requests are counted as refused for it, want 3", got)
+	}
+	var wrong *bus.TopicsError
+	err = bus.CheckTopics(t.Context(), cfg.Bus, checkedTopics(topics))
+	if !errors.As(err, &wrong) || len(wrong.Faults) != 2 || !strings.Contains(err.Error(), "has 2 partitions and "+topics.SeedMetrics+" has 4") {
+		t.Errorf("a start is answered %v", err)
+	}
+}
+
+func send(t *testing.T, url string, sequence int) (status int, body string) {
+	t.Helper()
+	response, err := http.Post(url+"/v1/frames", "application/json", strings.NewReader(fmt.Sprintf(frame, sequence)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// rejected returns oona_ingest_rejected_total of a reason.
+func rejected(t *testing.T, registry *prometheus.Registry, reason string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "oona_ingest_rejected_total" && m.GetLabel()[0].GetValue() == reason {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("nothing is counted of %q", reason)
+	return 0
+}
