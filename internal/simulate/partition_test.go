@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -244,9 +243,11 @@ func (p *partition) finish(settle bool) error {
 	cfg := &p.log.cfg
 	tick := oona.Micros(cfg.TickInterval.Microseconds())
 	p.now = max(p.now, p.touched+tick)
-	// A horizon that was changed lately adds a quarter of the one before.
-	const longestQuarter = 3 * time.Second
-	for patience := cfg.IdleHorizon/4*5 + longestQuarter + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
+	horizon := cfg.IdleHorizon
+	for _, a := range p.log.eras { // what was seen before a change counts for up to a quarter of the former horizon longer
+		horizon = max(horizon, a.cfg.IdleHorizon)
+	}
+	for patience := horizon/4*6 + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
 		if patience < 0 {
 			return errors.New("windows stay open through a quiet that is longer than the idle horizon")
 		}

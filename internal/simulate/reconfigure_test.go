@@ -15,26 +15,29 @@ func (w *world) tenths(least, most int) time.Duration {
 // begin decides by what configuration the partition begins, and returns what the
 // flags of its owners say: the same, unless the log's first record says it.
 func (w *world) begin() (flags windows.Config) {
-	w.last.TickInterval = w.tenths(2, 15)
-	w.last.IdleHorizon = 2*w.last.TickInterval + w.tenths(1, 80)
+	w.pace(&w.last)
 	w.last.FrontierSlots = 1 << 30 // so that no two producers meet in one
 	w.last.Reducer = windows.Reducer
 	w.changing = w.chance(2)
 	w.brief = w.changing && w.chance(3)
 	w.last = w.configuration()
 	w.last.Generation = int32(w.rng.IntN(3))
-	w.cfg, w.latest = w.last, w.now
-	flags = w.cfg
+	w.latest, flags = w.now, w.last
 	if w.chance(3) {
 		flags = w.configuration()
-		flags.TickInterval += w.tenths(0, 5)
-		flags.IdleHorizon += w.tenths(10, 40)
-		w.arrive(windows.Record{Configuration: &windows.Configuration{Config: w.cfg, From: w.now - w.between(0, time.Hour)}})
+		w.pace(&flags)
+		w.arrive(windows.Record{Configuration: &windows.Configuration{Config: w.last, From: w.now - w.between(0, time.Hour)}})
 	}
 	return flags
 }
 
-// configuration is another one, of the same clock and generation.
+// pace sets what the log clock goes by.
+func (w *world) pace(c *windows.Config) {
+	c.TickInterval = w.tenths(2, 15)
+	c.IdleHorizon = 2*c.TickInterval + w.tenths(1, 80)
+}
+
+// configuration is another one, of the same pace and generation.
 func (w *world) configuration() windows.Config {
 	const many = 1000
 	c := w.last
@@ -50,7 +53,7 @@ func (w *world) configuration() windows.Config {
 	c.MaxSeeds = pick(w, 3, 5, many, many)
 	c.WorstSeeds = w.rng.IntN(4)
 	if w.brief {
-		c.MaxSkew, c.MaxDelay = min(c.MaxSkew, 5*time.Second), min(c.MaxDelay, 15*time.Second)
+		c.MaxSkew, c.MaxDelay = pick(w, time.Second, 2*time.Second, 5*time.Second), pick(w, 4*time.Second, 15*time.Second)
 	}
 	if w.crowded {
 		c.MaxTimelines, c.MaxAccumulators = many, many
@@ -65,8 +68,7 @@ func (w *world) reconfigure() {
 		c := windows.Configuration{Config: w.configuration(), From: w.begins()}
 		c.Config.Generation += int32(pick(w, 0, 1, 1, 1, 1, 1, 2, 5))
 		if w.chance(3) {
-			c.Config.TickInterval = w.tenths(2, 15)
-			c.Config.IdleHorizon = 2*c.Config.TickInterval + w.tenths(1, 80)
+			w.pace(&c.Config)
 		}
 		void := w.spoil(&c.Config) || c.Config.Generation == w.last.Generation ||
 			c.From <= w.latest+oona.Micros(w.last.MaxSkew.Microseconds()) || c.From <= w.from

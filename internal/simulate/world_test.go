@@ -18,8 +18,7 @@ import (
 // steps; outages and quiet; and the fates of owners.
 type world struct {
 	rng       *rand.Rand
-	cfg       windows.Config // at the beginning; the log clock goes by it throughout
-	last      windows.Config // that a record made, or should have
+	last      windows.Config // made last, or so it should be
 	from      oona.Micros    // when that begins
 	changing  bool           // there are configuration records
 	brief     bool           // and they are soon out of reach
@@ -102,10 +101,10 @@ func (w *world) beginRun() {
 				p.timeline = oona.TimelineID(fmt.Sprint("rank", rank))
 			}
 			if w.chance(4) {
-				p.skew = w.between(-w.cfg.MaxSkew*5/4, w.cfg.MaxSkew*5/4)
+				p.skew = w.between(-w.last.MaxSkew*5/4, w.last.MaxSkew*5/4)
 			}
 			if w.chance(4) {
-				p.delay = w.between(0, 2*w.cfg.Length)
+				p.delay = w.between(0, 2*w.last.Length)
 			}
 			w.producers = append(w.producers, p)
 		}
@@ -131,13 +130,13 @@ func (w *world) passTime() {
 	case n < 940:
 		w.now += w.between(500*time.Millisecond, 3*time.Second)
 	case n < 955: // an outage of the bus
-		w.now += w.between(w.cfg.Length, 4*w.cfg.Length)
+		w.now += w.between(w.last.Length, 4*w.last.Length)
 	case n < 958:
 		w.now += pick[oona.Micros](w, 700e6, 3600e6)
 	case n < 985:
 		w.quiet(w.rng.IntN(12))
 	default:
-		w.quiet(int(w.cfg.IdleHorizon*3/2/w.cfg.TickInterval) + 1)
+		w.quiet(int(w.last.IdleHorizon*3/2/w.last.TickInterval) + 1)
 	}
 	switch n := w.rng.IntN(100); {
 	case n < 2: // the partition has another leader
@@ -150,7 +149,7 @@ func (w *world) passTime() {
 func (w *world) quiet(n int) {
 	w.latest = max(w.latest, w.now+w.skew)
 	w.events = append(w.events, event{kind: quiet, at: w.now, skew: w.skew, n: n, bits: w.rng.Uint64()})
-	w.now += oona.Micros(n) * oona.Micros(w.cfg.TickInterval.Microseconds())
+	w.now += oona.Micros(n) * oona.Micros(w.last.TickInterval.Microseconds())
 }
 
 // traffic lets records arrive.
@@ -293,7 +292,7 @@ func (w *world) repeat(conflict bool) {
 	if conflict {
 		f := *r.Frame
 		if w.chance(3) { // of another window
-			f.ObservedAt += oona.Micros(w.cfg.Length.Microseconds())
+			f.ObservedAt += oona.Micros(w.last.Length.Microseconds())
 		}
 		f.Step++
 		r.Frame, r.Checksum = &f, w.rng.Uint64()
