@@ -100,7 +100,15 @@ type process struct {
 	url   string // of its admin server
 }
 
+// launch starts one of our binaries and waits until its admin server listens.
 func launch(t *testing.T, path string, args ...string) *process {
+	t.Helper()
+	p := launchAny(t, path, args...)
+	p.url = "http://" + p.address("admin server listens")
+	return p
+}
+
+func launchAny(t *testing.T, path string, args ...string) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(path), cmd: exec.Command(path, args...), lines: make(chan map[string]any, 10_000)}
 	stderr, err := p.cmd.StderrPipe()
@@ -133,7 +141,6 @@ func launch(t *testing.T, path string, args ...string) *process {
 			t.Logf("%s said: %v", p.name, p.seen)
 		}
 	})
-	p.url = "http://" + p.address("admin server listens")
 	return p
 }
 

@@ -1,0 +1,459 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// What TestPrometheus sends, and how the exporters are set.
+const (
+	sendEvery   = 100 * time.Millisecond
+	sendSeeds   = 50
+	silentAfter = 5 * time.Second
+	rateOver    = "[8s]"
+)
+
+// TestPrometheus has a real Prometheus scrape two exporters, one of which is
+// killed and started again while frames come, and asks it what a user would.
+func TestPrometheus(t *testing.T) {
+	path := requirePrometheus(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	line := newAssembly(t, ctx)
+	kept, killed := line.exporter(t, "127.0.0.1:0"), line.exporter(t, "127.0.0.1:0")
+	kept.awaitReady(t, ctx)
+	killed.awaitReady(t, ctx)
+	p := startPrometheus(t, path, kept, killed)
+	a, b := instance(kept), instance(killed)
+	p.await(t, ctx, "both exporters are scraped", 2, `sum(up)`)
+
+	// One frame of each layer first, so that the counters are there before they
+	// are to rise.
+	steady, leaving := newTrainer("steady"), newTrainer("leaving")
+	line.send(t, steady.frame(), leaving.frame())
+	p.await(t, ctx, "the first frames are stored", 4, `sum(kasmina_layer_frames_total)`)
+	began := time.Now()
+
+	layers := &together{trainers: []*trainer{steady, leaving}}
+	stop := layers.run(t, line)
+	p.await(t, ctx, "frames of twelve seconds are stored", 1, `kasmina_layer_frames_total{layer="steady",`+a+`} >= bool 120`)
+	layers.drop(leaving)
+
+	if err := killed.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed.drain()
+	_ = killed.cmd.Wait() // it was killed
+	p.await(t, ctx, "the killed exporter is down", 0, `up{`+b+`}`)
+	line.exporter(t, strings.TrimPrefix(killed.url, "http://")).awaitReady(t, ctx)
+	p.await(t, ctx, "it is scraped again", 10, `sum_over_time(up{`+b+`}[10s])`)
+	p.await(t, ctx, "the silent layer is gone", 0, `count({layer="leaving"}) or vector(0)`)
+	stop()
+	sent := float64(len(steady.samples)) / sendSeeds
+	p.await(t, ctx, "all frames are stored", sent, `kasmina_layer_frames_total{layer="steady",`+a+`}`)
+
+	now := time.Now()
+	last := p.last(t, ctx, began, now, `kasmina_layer_performance_window_end_timestamp_seconds{layer="leaving",`+a+`}`)
+	t.Run("quantiles", func(t *testing.T) {
+		checkQuantiles(t, ctx, p, now, `kasmina_layer_health{layer="steady",metric="gradient_norm",`+a+`}`, steady.samples)
+		checkQuantiles(t, ctx, p, last.at, `kasmina_layer_health{layer="leaving",metric="gradient_norm",`+a+`}`, leaving.samples)
+	})
+	t.Run("silence", func(t *testing.T) { // to a scrape or two
+		shown := last.at.Sub(time.UnixMilli(int64(1000 * last.value)))
+		t.Logf("last shown %s after the last window's end", shown)
+		if shown > silentAfter || shown < silentAfter-3*time.Second {
+			t.Errorf("the layer was last shown %s after its last window, want up to %s", shown, silentAfter)
+		}
+	})
+	t.Run("rates", func(t *testing.T) { checkRates(t, ctx, p, began, now, a, b, sent-1, steady.rate()) })
+}
+
+// requirePrometheus returns the path of the server, or skips the test where it
+// may be skipped.
+func requirePrometheus(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("prometheus")
+	if err == nil {
+		return path
+	}
+	const missing = "prometheus is not on the PATH (Debian: apt-get install prometheus)"
+	if os.Getenv("OONA_REQUIRE_PROMETHEUS") == "1" {
+		t.Fatal("OONA_REQUIRE_PROMETHEUS=1, and " + missing)
+	}
+	t.Skip("SKIPPED, NOT TESTED WITH A REAL PROMETHEUS: " + missing)
+	return ""
+}
+
+// assembly is the binaries from ingest to the rollup topics, on the embedded
+// broker.
+type assembly struct {
+	ingestURL string
+	common    []string // flags
+	binaries  map[string]string
+}
+
+func newAssembly(t *testing.T, ctx context.Context) *assembly {
+	t.Helper()
+	broker, err := embedded.Start(ctx, embedded.Options{Logger: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := broker.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bus.ApplyTopics(ctx, bus.Config{Brokers: broker.Addrs, ClientID: "test"}, topics.Specs(2)); err != nil {
+		t.Fatal(err)
+	}
+	l := &assembly{
+		common:   []string{"--brokers", strings.Join(broker.Addrs, ","), "--log-format", "json"},
+		binaries: build(t, "ingest", "aggregate", "exporter"),
+	}
+	anywhere := append(slices.Clone(l.common), "--admin-address", "127.0.0.1:0")
+	ingest := launch(t, l.binaries["ingest"], append(anywhere, "--listen", "127.0.0.1:0")...)
+	aggregate := launch(t, l.binaries["aggregate"], append(anywhere, "--window-length", "1s", "--out-of-orderness", "100ms",
+		"--allowed-lateness", "250ms", "--tick-interval", "125ms", "--idle-horizon", "2s")...)
+	ingest.awaitReady(t, ctx)
+	aggregate.awaitReady(t, ctx)
+	l.ingestURL = "http://" + ingest.address("ingest takes frames")
+	return l
+}
+
+func (l *assembly) exporter(t *testing.T, address string) *process {
+	t.Helper()
+	return launch(t, l.binaries["exporter"], append(slices.Clone(l.common), "--admin-address", address, "--series-silent-after", silentAfter.String())...)
+}
+
+// send sends a request of these frames. It may be called from any goroutine.
+func (l *assembly) send(t *testing.T, frames ...*oona.Frame) {
+	t.Helper()
+	var body []byte
+	for _, f := range frames {
+		body = avro.AppendFrame(body, f)
+	}
+	response, err := http.Post(l.ingestURL+"/v1/frames", "application/avro", bytes.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	answer, _ := io.ReadAll(response.Body)
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("ingest answers %s: %s", response.Status, answer)
+	}
+}
+
+// trainer makes the frames of a layer and remembers its samples.
+type trainer struct {
+	layer    oona.LayerID
+	random   *rand.Rand
+	epoch    oona.Micros
+	samples  []float64
+	observed []time.Time
+}
+
+func newTrainer(layer oona.LayerID) *trainer {
+	return &trainer{layer: layer, random: rand.New(rand.NewPCG(8, uint64(len(layer)))), epoch: oona.MicrosOf(time.Now())}
+}
+
+func (r *trainer) frame() *oona.Frame {
+	now := time.Now()
+	f := &oona.Frame{
+		Run: "run", Layer: r.layer, Producer: oona.ProducerID(r.layer), Epoch: r.epoch, Sequence: int64(len(r.observed)),
+		ObservedAt: oona.MicrosOf(now), Step: int64(len(r.observed)), Metrics: []oona.Column{{Name: "gradient_norm"}},
+	}
+	for id := range oona.SeedID(sendSeeds) {
+		value := float32(math.Exp(1.5 * r.random.NormFloat64()))
+		f.Seeds, f.States = append(f.Seeds, id), append(f.States, oona.Training)
+		f.Metrics[0].Values = append(f.Metrics[0].Values, value)
+		r.samples = append(r.samples, float64(value))
+	}
+	r.observed = append(r.observed, now)
+	return f
+}
+
+// rate is how many frames a second there were, the first apart.
+func (r *trainer) rate() float64 {
+	first, last := r.observed[1], r.observed[len(r.observed)-1]
+	return float64(len(r.observed)-2) / last.Sub(first).Seconds()
+}
+
+// together are trainers that send at the same time.
+type together struct {
+	mu       sync.Mutex
+	trainers []*trainer
+}
+
+// run sends a frame of each trainer every so often until stop is called.
+func (g *together) run(t *testing.T, to *assembly) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(sendEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				to.send(t, g.frames()...)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	stop = func() {
+		cancel()
+		<-ended
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func (g *together) frames() (frames []*oona.Frame) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.trainers {
+		frames = append(frames, r.frame())
+	}
+	return frames
+}
+
+func (g *together) drop(one *trainer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trainers = slices.DeleteFunc(g.trainers, func(r *trainer) bool { return r == one })
+}
+
+// server is a running Prometheus.
+type server struct{ url string }
+
+func startPrometheus(t *testing.T, path string, targets ...*process) *server {
+	t.Helper()
+	dir := t.TempDir()
+	var addresses []string
+	for _, p := range targets {
+		addresses = append(addresses, strings.TrimPrefix(p.url, "http://"))
+	}
+	config := filepath.Join(dir, "prometheus.yml")
+	text := fmt.Sprintf("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs: [{job_name: oona, static_configs: [{targets: ['%s']}]}]\n", strings.Join(addresses, "', '"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launchAny(t, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", "127.0.0.1:0",
+		"--enable-feature", "native-histograms", "--log.format", "json")
+	t.Cleanup(func() { p.terminate(t) })
+	return &server{"http://" + p.address("Listening on")}
+}
+
+// instance is the label by which Prometheus knows an exporter.
+func instance(p *process) string {
+	return fmt.Sprintf("instance=%q", strings.TrimPrefix(p.url, "http://"))
+}
+
+// point is a stored or computed sample.
+type point struct {
+	at    time.Time
+	value float64
+}
+
+// UnmarshalJSON reads [seconds, "value"].
+func (p *point) UnmarshalJSON(data []byte) error {
+	var seconds float64
+	var value string
+	if err := json.Unmarshal(data, &[]any{&seconds, &value}); err != nil {
+		return err
+	}
+	p.at = time.UnixMilli(int64(math.Round(seconds * 1000)))
+	var err error
+	p.value, err = strconv.ParseFloat(value, 64)
+	return err
+}
+
+// result is a series that a query returns: one point of it, or those of a range.
+type result struct {
+	Value  point
+	Values []point
+}
+
+func (s *server) query(ctx context.Context, at time.Time, query string) ([]result, error) {
+	values := url.Values{"query": {query}, "time": {strconv.FormatFloat(float64(at.UnixMilli())/1e3, 'f', 3, 64)}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/api/v1/query?"+values.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var answer struct {
+		Error string
+		Data  struct{ Result []result }
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return nil, err
+	}
+	if answer.Error != "" {
+		return nil, errors.New(answer.Error)
+	}
+	return answer.Data.Result, nil
+}
+
+// await waits until a query has the one result that is wanted.
+func (s *server) await(t *testing.T, ctx context.Context, what string, want float64, query string) {
+	t.Helper()
+	var last any
+	for ctx.Err() == nil {
+		results, err := s.query(ctx, time.Now(), query)
+		if len(results) == 1 && results[0].Value.value == want {
+			return
+		}
+		if last = results; err != nil {
+			last = err
+		}
+		sleep(ctx, pollInterval)
+	}
+	t.Fatalf("%s: %s is %v, want %v", what, query, last, want)
+}
+
+// one is the one result of a query.
+func (s *server) one(t *testing.T, ctx context.Context, at time.Time, query string) result {
+	t.Helper()
+	results, err := s.query(ctx, at, query)
+	if err != nil || len(results) != 1 {
+		t.Fatalf("%s has not one result: %v, %v", query, results, err)
+	}
+	return results[0]
+}
+
+func (s *server) value(t *testing.T, ctx context.Context, at time.Time, query string) float64 {
+	t.Helper()
+	return s.one(t, ctx, at, query).Value.value
+}
+
+// over is the range of a query that goes back to a time.
+func over(began, now time.Time) string { return fmt.Sprintf("[%ds]", int(now.Sub(began).Seconds())+1) }
+
+// last is what is stored last of a series.
+func (s *server) last(t *testing.T, ctx context.Context, began, now time.Time, series string) point {
+	t.Helper()
+	stored := s.one(t, ctx, now, series+over(began, now)).Values
+	return stored[len(stored)-1]
+}
+
+// checkQuantiles compares what Prometheus makes of a native histogram with all
+// samples that went into it. It interpolates within a bucket, whose bounds are
+// 2.2% apart; from a bucket's middle to its bounds it is 1.1%.
+func checkQuantiles(t *testing.T, ctx context.Context, p *server, at time.Time, histogram string, samples []float64) {
+	t.Helper()
+	if n := p.value(t, ctx, at, "histogram_count("+histogram+")"); n != float64(len(samples)) {
+		t.Errorf("%s counts %v samples of %d", histogram, n, len(samples))
+	}
+	sum := 0.0
+	for _, x := range samples {
+		sum += x
+	}
+	if got := p.value(t, ctx, at, "histogram_sum("+histogram+")"); math.Abs(got-sum) > 1e-9*sum {
+		t.Errorf("%s adds up to %v, want %v", histogram, got, sum)
+	}
+	sorted := slices.Sorted(slices.Values(samples))
+	width := math.Exp2(1.0/(1<<oona.HistogramSchema)) - 1
+	for _, q := range []float64{0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999} {
+		want := sorted[max(1, int(math.Ceil(q*float64(len(sorted)))))-1]
+		got := p.value(t, ctx, at, fmt.Sprintf("histogram_quantile(%g, %s)", q, histogram))
+		t.Logf("quantile %g of %d samples: %.5g, exactly %.5g, %+.2f%%", q, len(sorted), got, want, 100*(got/want-1))
+		if math.Abs(got/want-1) > width {
+			t.Errorf("quantile %g is %v, want %v within %.2g", q, got, want, width)
+		}
+	}
+}
+
+// checkRates compares rates and increases with the frames that were sent: of an
+// exporter that ran all the time, a, and of one that was killed, b.
+func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Time, a, b string, sent, rate float64) {
+	t.Helper()
+	of := func(instance string) string { return `kasmina_layer_frames_total{layer="steady",` + instance + `}` }
+	span := over(began, now)
+	stored := p.one(t, ctx, now, of(a)+span).Values
+	if first, last := stored[0].value, stored[len(stored)-1].value; first != 1 || last-first != sent {
+		t.Errorf("the counter went from %v to %v, want from 1 by %v", first, last, sent)
+	}
+	from, to := gap(p.one(t, ctx, now, of(b)+span).Values)
+	missed := p.value(t, ctx, to, of(a)) - p.value(t, ctx, from, of(a))
+	increaseA, increaseB := p.value(t, ctx, now, "increase("+of(a)+span+")"), p.value(t, ctx, now, "increase("+of(b)+span+")")
+	t.Logf("%v frames at %.2f a second; increase %.1f, and %.1f where the exporter was killed and missed up to %v in %s", sent, rate, increaseA, increaseB, missed, to.Sub(from))
+
+	const extrapolated = 1.1 // an increase is that of the whole range, of which samples leave up to a scrape at each end
+	if increaseA < sent || increaseA > extrapolated*sent {
+		t.Errorf("the increase is %v, want %v", increaseA, sent)
+	}
+	if resets := p.value(t, ctx, now, "resets("+of(b)+span+")"); resets != 1 || missed >= sent/2 {
+		t.Errorf("%v resets, and up to %v frames missed: the restart proves little", resets, missed)
+	}
+	if increaseB < sent-missed || increaseB > extrapolated*sent {
+		t.Errorf("the increase over the restart is %v, want %v less at most %v", increaseB, sent, missed)
+	}
+	samples := p.value(t, ctx, now, `histogram_count(increase(kasmina_layer_health{layer="steady",metric="gradient_norm",`+b+`}`+span+`))`)
+	if want := sendSeeds * increaseB; math.Abs(samples-want) > 0.06*want {
+		t.Errorf("the histogram rose by %v samples over the restart, want %v", samples, want)
+	}
+	checkCourse(t, ctx, p, to, of(b), rate)
+}
+
+// gap is the time around the longest that a series has no samples, with a scrape
+// to spare at both ends.
+func gap(stored []point) (from, to time.Time) {
+	longest := time.Duration(0)
+	for i := range len(stored) - 1 {
+		if d := stored[i+1].at.Sub(stored[i].at); d > longest {
+			longest, from, to = d, stored[i].at.Add(-time.Second), stored[i+1].at.Add(time.Second)
+		}
+	}
+	return from, to
+}
+
+// checkCourse expects no burst of the exporter that was back at a time, and that
+// dashboards, which take the greater of both, show frames all the while. Windows
+// and scrapes are of a second, so that rates over eight are rough.
+func checkCourse(t *testing.T, ctx context.Context, p *server, back time.Time, killed string, rate float64) {
+	t.Helper()
+	const around, steps, after = "[11s:1s]", 11, 7 * time.Second
+	rates := func(series string) string { return "rate(" + series + rateOver + ")" }
+	both := `(max without (instance) (` + rates(`kasmina_layer_frames_total{layer="steady"}`) + `))` + around
+	most := p.value(t, ctx, back.Add(after), "max_over_time("+rates(killed)+around+")")
+	least := p.value(t, ctx, back.Add(after), "min_over_time("+both+")")
+	t.Logf("around the restart %.2f frames a second at most, and of both exporters %.2f at least", most, least)
+	if most > 1.5*rate {
+		t.Errorf("a burst of %v frames a second, at %v sent", most, rate)
+	}
+	if least < 0.5*rate || p.value(t, ctx, back.Add(after), "count_over_time("+both+")") < steps {
+		t.Errorf("over both exporters the rate has gaps, or fell to %v, at %v sent", least, rate)
+	}
+}
