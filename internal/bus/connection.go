@@ -1,10 +1,10 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -14,20 +14,40 @@ import (
 // told to let go of a record, but it does when its client is closed.
 type connection struct {
 	client   sarama.Client
-	producer sarama.SyncProducer
-	inFlight sync.WaitGroup // calls of Publish
-	abandon  *atomic.Bool   // set: retries follow each other without a pause
+	producer producer
+	inFlight sync.WaitGroup     // calls of Publish
+	abandon  context.CancelFunc // retries follow each other without a pause, or end
+}
+
+// producer is sarama's SyncProducer, or one that keeps the order.
+type producer interface {
+	SendMessages(records []*sarama.ProducerMessage) error
+	Close() error
 }
 
 func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection, error) {
-	c := &connection{abandon: new(atomic.Bool)}
-	settings := cfg.producer(opts, c.abandon)
+	closing, abandon := context.WithCancel(context.Background())
+	c := &connection{abandon: abandon}
+	settings := cfg.producer(opts, closing)
 	settings.Producer.Partitioner = pinned.partitioner
 	var err error
 	if c.client, err = connect(cfg, settings); err != nil {
+		abandon()
 		return nil, err
 	}
+	if opts.patient() {
+		c.producer = &orderedProducer{
+			client:      c.client,
+			partitioner: settings.Producer.Partitioner,
+			compression: settings.Producer.Compression,
+			limit:       min(opts.MaxMessageBytes, orderedBatch),
+			patience:    opts.Patience,
+			closing:     closing,
+		}
+		return c, nil
+	}
 	if c.producer, err = sarama.NewSyncProducerFromClient(c.client); err != nil {
+		abandon()
 		return nil, errors.Join(unreachable(cfg, fmt.Errorf("make a producer: %w", err)), c.client.Close())
 	}
 	return c, nil
@@ -36,6 +56,7 @@ func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection
 // close waits for calls on their way, at most for grace, lets the rest fail, and
 // disconnects. No call may begin any more.
 func (c *connection) close(grace time.Duration) error {
+	defer c.abandon()
 	done := make(chan struct{})
 	go func() { c.inFlight.Wait(); close(done) }()
 	timer := time.NewTimer(grace)
@@ -44,7 +65,7 @@ func (c *connection) close(grace time.Duration) error {
 	select {
 	case <-done:
 	case <-timer.C:
-		c.abandon.Store(true)
+		c.abandon()
 		err = c.client.Close()
 		<-done
 	}

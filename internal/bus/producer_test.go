@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,15 +10,15 @@ import (
 // What a publisher promises rests on these settings, and no test on a healthy
 // broker would notice their loss.
 func TestProducerSettings(t *testing.T) {
-	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{MaxMessageBytes: 1 << 20, Compression: "lz4", Patience: time.Hour}, new(atomic.Bool))
+	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{MaxMessageBytes: 1 << 20, Compression: "lz4", Patience: time.Minute}, t.Context())
 	if !s.Producer.Idempotent || s.Net.MaxOpenRequests != 1 || s.Producer.RequiredAcks != sarama.WaitForAll {
 		t.Errorf("idempotent %v, %d open requests, acks %d", s.Producer.Idempotent, s.Net.MaxOpenRequests, s.Producer.RequiredAcks)
 	}
 	if s.Producer.Compression != sarama.CompressionLZ4 {
 		t.Errorf("compression is %v", s.Producer.Compression)
 	}
-	if least := int(time.Hour / maxBackoff / 2); s.Producer.Retry.Max < least {
-		t.Errorf("%d retries are not an hour's", s.Producer.Retry.Max)
+	if least := int(time.Minute / maxBackoff / 2); s.Producer.Retry.Max < least {
+		t.Errorf("%d retries are not a minute's", s.Producer.Retry.Max)
 	}
 	if err := s.Validate(); err != nil {
 		t.Error(err)

@@ -1,10 +1,10 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -26,9 +26,10 @@ type PublisherOptions struct {
 	// connections and does not answer, a call takes two to three times as long;
 	// then the connection is given up, and with it all calls on it.
 	//
-	// Give hours where the order of records within a partition matters: when
-	// a batch fails for good, the next one may still succeed. With more than
-	// a minute a connection is never given up.
+	// With more than a minute the order of records within a partition is kept:
+	// behind a record that has failed, nothing of the call is published to its
+	// partition. A record may then be published twice, and a connection is
+	// never given up.
 	Patience time.Duration
 	// Pin is a topic whose number of partitions must stay what it is when the
 	// publisher begins; empty: none. Once it is another, nothing is published
@@ -37,8 +38,7 @@ type PublisherOptions struct {
 }
 
 // RollupOptions are those of a publisher of rollups. One that was written after
-// its successor would be lost to readers, so it rather waits for the bus than
-// lets a batch fail.
+// its successor would be lost to readers, so their order is kept.
 func RollupOptions() PublisherOptions {
 	return PublisherOptions{Patience: time.Hour, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
 }
@@ -71,42 +71,40 @@ func (o PublisherOptions) Validate() error {
 // patient: order matters more than an answer in time.
 func (o PublisherOptions) patient() bool { return o.Patience > time.Minute }
 
-// producer returns the configuration of a publisher. Once closing is set,
+// produceTimeout is how long a broker may wait for the in-sync replicas.
+const produceTimeout = 3 * time.Second
+
+// producer returns the configuration of a publisher. Once closing has ended,
 // retries follow each other without a pause, until they fail on a client that
 // is closed: sarama has no other way to end them.
-func (c Config) producer(o PublisherOptions, closing *atomic.Bool) *sarama.Config {
-	pause := func(d time.Duration) time.Duration {
-		if closing.Load() {
-			return 0
-		}
-		return d
-	}
+func (c Config) producer(o PublisherOptions, closing context.Context) *sarama.Config {
 	s := c.client()
-	s.Net.MaxOpenRequests = 1 // Idempotent demands it
-	s.Producer.Idempotent = true
-	s.Producer.RequiredAcks = sarama.WaitForAll
-	s.Producer.Return.Successes = true
-	s.Producer.Return.Errors = true
-	s.Producer.Timeout = 3 * time.Second
-	s.Producer.MaxMessageBytes = o.MaxMessageBytes - batchOverhead
-	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return pause(backoff(retries)) }
-	s.Producer.Retry.Max = retriesWithin(o.Patience)
 	if o.Compression == "lz4" {
 		s.Producer.Compression = sarama.CompressionLZ4
 	}
 	if o.Pin != "" {
 		s.Metadata.RefreshFrequency = pinRefresh
 	}
-	if !o.patient() { // a broker that hangs is not waited for beyond patience
-		s.Net.ReadTimeout = max(o.Patience/2, time.Second)
-		s.Producer.Timeout = s.Net.ReadTimeout * 3 / 4
-		s.Metadata.Timeout = o.Patience
-	} else {
-		s.Metadata.Timeout = 0
-		// The loss of a leader would fail a batch at once.
-		s.Metadata.Retry.Max = int(o.Patience / maxBackoff)
-		s.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return pause(maxBackoff) }
+	if o.patient() { // the rest is that of sarama's producer
+		return s
 	}
+	s.Net.MaxOpenRequests = 1 // Idempotent demands it
+	s.Producer.Idempotent = true
+	s.Producer.RequiredAcks = sarama.WaitForAll
+	s.Producer.Return.Successes = true
+	s.Producer.Return.Errors = true
+	s.Producer.MaxMessageBytes = o.MaxMessageBytes - batchOverhead
+	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration {
+		if closing.Err() != nil {
+			return 0
+		}
+		return backoff(retries)
+	}
+	s.Producer.Retry.Max = retriesWithin(o.Patience)
+	// A broker that hangs is not waited for beyond patience.
+	s.Net.ReadTimeout = max(o.Patience/2, time.Second)
+	s.Producer.Timeout = s.Net.ReadTimeout * 3 / 4
+	s.Metadata.Timeout = o.Patience
 	return s
 }
 
@@ -124,9 +122,9 @@ func retriesWithin(patience time.Duration) int {
 	return n
 }
 
-// Publisher publishes to Kafka: idempotent, acknowledged by all in-sync
-// replicas, with a key hashed as Java's clients do. It is safe for concurrent
-// use.
+// Publisher publishes to Kafka: acknowledged by all in-sync replicas, with a key
+// hashed as Java's clients do; idempotent, or in order (PublisherOptions.Patience).
+// It is safe for concurrent use.
 type Publisher struct {
 	cfg  Config
 	opts PublisherOptions
