@@ -161,3 +161,18 @@ func wantFigures(t *testing.T, all *figures, rounds int, want ...figure) {
 		}
 	}
 }
+
+// BenchmarkDecodeFold is for profiles of the figure decode_fold_msamples_core.
+func BenchmarkDecodeFold(b *testing.B) {
+	engine, err := newEngineRounds(newCorpus(1024, 25))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var all figures
+	for b.Loop() {
+		if err := engine.fold(&all); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(all.list[0].median(), "Msamples/s-core")
+}
