@@ -57,23 +57,16 @@ func (e *Engine) Commit() (Commit, error) {
 // be given, does not change them. See Config. The error wraps ErrCommit where the
 // commit is not sound, and is that of New where cfg is not.
 func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("window configuration: %w", err)
-	}
-	s, err := parseSnapshot(c)
+	e, s, err := restore(cfg, catalogue, c)
 	if err != nil {
-		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+		return nil, err
 	}
-	e, err := New(s.eras.last().cfg, catalogue)
-	if err != nil {
-		return nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
-	}
-	e.eras = s.eras
 	for _, a := range s.eras { // the last that was made before the offset
 		if a.record == unknown {
 			e.cfg, e.spans = a.cfg, a.spans
 		}
 	}
+	e.lost = s.lost
 	e.resumed, e.resumedTo = c, s.processedTo
 	e.processedTo, e.clock = s.safe.offset, s.safe.clock
 	e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor
@@ -83,6 +76,24 @@ func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*E
 		e.roster.nameless[t.hash] = t
 	}
 	return e, nil
+}
+
+// restore returns an engine with the configurations of a commit, and nothing
+// else of what it holds.
+func restore(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, *snapshot, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, fmt.Errorf("window configuration: %w", err)
+	}
+	s, err := parseSnapshot(c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+	}
+	e, err := New(s.eras.last().cfg, catalogue)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+	}
+	e.eras = s.eras
+	return e, s, nil
 }
 
 // Replaying reports whether the next record is one that had been processed at
@@ -99,6 +110,7 @@ type snapshot struct {
 	processedTo   int64
 	greatestStamp oona.Micros
 	floor         oona.Micros
+	lost          *loss
 	timelines     []frozen // by hash
 }
 
@@ -121,6 +133,11 @@ func (s *snapshot) sealCount() int64 {
 // snapshot shares the timelines' seals with the engine.
 func (e *Engine) snapshot() *snapshot {
 	s := &snapshot{safe: e.safe(), processedTo: e.processedTo, greatestStamp: e.greatestStamp, floor: e.roster.floor}
+	if e.lost != nil {
+		lost := *e.lost
+		lost.end = max(lost.end, e.processedTo)
+		s.lost = &lost
+	}
 	for _, a := range e.eras {
 		if a.retired >= s.safe.offset {
 			frozen := *a

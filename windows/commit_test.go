@@ -110,7 +110,7 @@ func TestResumeRefuses(t *testing.T) {
 		"a line break":      {good.Offset, good.Metadata[:40] + "\n" + good.Metadata[40:]},
 		"padding":           {good.Offset, good.Metadata + "="},
 		"too long":          {good.Offset, strings.Repeat(good.Metadata, 50)},
-		"a future version":  edit(func(b []byte) []byte { b[0] = 2; return b }),
+		"a future version":  edit(func(b []byte) []byte { b[0] = 3; return b }),
 		"version 0":         edit(func(b []byte) []byte { b[0] = 0; return b }),
 		"cut off":           edit(func(b []byte) []byte { return b[:len(b)-1] }),
 		"something behind":  edit(func(b []byte) []byte { return append(b, 0) }),

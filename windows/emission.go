@@ -19,6 +19,11 @@ type emission struct {
 // their memory for the next.
 func (e *Engine) emitClosed(out *emission) {
 	for _, w := range e.closing {
+		if e.lost.hides(w.start) {
+			out.trigger.Index += int32(len(w.layers)) // as if nothing were lost
+			e.release(w)
+			continue
+		}
 		e.layers = e.layers[:0]
 		for _, a := range w.layers {
 			e.layers = append(e.layers, a)

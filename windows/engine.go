@@ -24,8 +24,9 @@ type Engine struct {
 	horizon       horizon
 	greatestStamp oona.Micros // append time; unset before the first record
 	roster        roster
-	open          int // windows
-	openLayers    int // of these windows
+	lost          *loss // nil: nothing, as a rule
+	open          int   // windows
+	openLayers    int   // of these windows
 
 	// What follows is memory to use again: it holds nothing between records.
 	spareAccumulators []*accumulator
@@ -87,6 +88,9 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 		return Outcome{Verdict: Replayed}
 	}
 	out := emission{trigger: oona.Trigger{Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
+	if e.lost != nil {
+		e.outlive()
+	}
 	passed := Outcome{Verdict: Passed}
 	if r.Configuration != nil {
 		passed = e.configure(&r)
@@ -108,6 +112,9 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 		}
 	}
 	outcome := e.take(t, a, &r)
+	if start, _ := a.window(r.Frame.ObservedAt); outcome.Verdict == Folded && e.lost.hides(start) {
+		outcome = e.lost.outcome(start)
+	}
 	// Whatever became of the frame, its producer has come this far.
 	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
 		e.closing = t.takeClosed(e.closing[:0])

@@ -162,10 +162,11 @@ func (l eras) find(at oona.Micros, offset int64) *era {
 // configure takes a configuration record, and says whether it holds.
 func (e *Engine) configure(r *Record) Outcome {
 	next, last := r.Configuration, e.eras.last()
-	if err := e.refuse(next, !e.here.clock.started, e.greatestStamp); err != nil {
+	first := e.lost == nil && !e.here.clock.started
+	if err := e.refuse(next, first, e.greatestStamp); err != nil {
 		return Outcome{Passed, ReasonVoid, "the configuration is void: " + err.Error()}
 	}
-	if !e.here.clock.started {
+	if first {
 		e.eras = eras{newEra(next.Config, unset, unknown)}
 		e.enter(e.eras.last())
 		return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from the beginning of the log", next.Config.Generation)}
@@ -179,7 +180,7 @@ func (e *Engine) configure(r *Record) Outcome {
 // Refuses says why a configuration record would be void if it were the next
 // record of the log, appended at appendedAt; nil where it would hold.
 func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
-	return e.refuse(&c, !e.clock.started, max(e.greatestStamp, appendedAt))
+	return e.refuse(&c, e.lost == nil && !e.clock.started, max(e.greatestStamp, appendedAt))
 }
 
 // refuse says why a configuration does not hold. Stamp is the greatest append

@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 
 	"github.com/morphogenetic/oona"
 )
 
-// metadataVersion is the first byte of a commit's metadata. A change of what
-// follows is a new version, and the old ones stay readable.
-const metadataVersion = 1
+// The version is the first byte of a commit's metadata. A change of what
+// follows is a new one, and the old ones stay readable.
+const (
+	metadataVersion     = 1
+	metadataVersionLost = 2 // says what an engine that began anew lacks; else as 1
+)
 
 // metadataCoding is plain ASCII, which every tool that shows a group's offsets
 // can show.
@@ -32,6 +36,10 @@ func (s *snapshot) text() string {
 	b := []byte{metadataVersion}
 	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.offset))
 	b = binary.AppendVarint(b, int64(s.greatestStamp))
+	if s.lost != nil {
+		b[0] = metadataVersionLost
+		b = appendLoss(b, s)
+	}
 	b = appendEras(b, s)
 	b = appendFrom(b, s.greatestStamp, s.floor)
 	b = binary.AppendUvarint(b, uint64(s.safe.clock.now)<<1|bit(s.safe.clock.started))
@@ -65,6 +73,16 @@ func bit(set bool) uint64 {
 
 func appendFrom(b []byte, from, t oona.Micros) []byte { return binary.AppendVarint(b, int64(t-from)) }
 
+// appendLoss appends from where on windows are emitted, or else how much of the
+// log has to be read first, and when that began.
+func appendLoss(b []byte, s *snapshot) []byte {
+	if s.lost.from != unset {
+		return appendFrom(binary.AppendUvarint(b, 1), s.greatestStamp, s.lost.from)
+	}
+	b = binary.AppendUvarint(b, uint64(s.lost.end-s.processedTo)<<1)
+	return appendFrom(b, s.greatestStamp, s.lost.begun)
+}
+
 // appendSeals appends for each stretch its layers and era, how many windows it
 // is after the first of that era that is open, and how many windows it has.
 func appendSeals(b []byte, eras eras, t *frozen) []byte {
@@ -93,14 +111,14 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, errors.New("the metadata is empty or cut off")
 	}
 	content, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
-	if content[0] != metadataVersion {
-		return nil, fmt.Errorf("the metadata has version %d; this program reads version %d", content[0], metadataVersion)
+	if content[0] != metadataVersion && content[0] != metadataVersionLost {
+		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d and %d", content[0], metadataVersion, metadataVersionLost)
 	}
 	if checksum(c.Offset, content) != sum {
 		return nil, errors.New("the metadata's checksum is wrong for this offset")
 	}
 	r := metadataReader{rest: content[1:]}
-	s, err := r.snapshot(c.Offset)
+	s, err := r.snapshot(c.Offset, content[0] == metadataVersionLost)
 	if err != nil {
 		return nil, fmt.Errorf("the metadata: %w", err)
 	}
@@ -158,7 +176,7 @@ func (r *metadataReader) fail(err error) {
 // anyNumber is a limit that leaves room for arithmetic.
 const anyNumber = 1<<62 - 1
 
-func (r *metadataReader) snapshot(safe int64) (*snapshot, error) {
+func (r *metadataReader) snapshot(safe int64, lost bool) (*snapshot, error) {
 	if safe < 0 || safe > anyNumber {
 		return nil, errors.New("the offset is out of range")
 	}
@@ -166,6 +184,9 @@ func (r *metadataReader) snapshot(safe int64) (*snapshot, error) {
 	s.safe.offset = safe
 	s.processedTo = safe + int64(r.number(anyNumber))
 	s.greatestStamp = r.after(0)
+	if lost {
+		s.lost = r.loss(s)
+	}
 	r.eras(s)
 	s.floor = r.after(s.greatestStamp)
 	now := r.number(1<<63 - 1)
@@ -178,6 +199,19 @@ func (r *metadataReader) snapshot(safe int64) (*snapshot, error) {
 		r.fail(fmt.Errorf("%d bytes follow", len(r.rest)))
 	}
 	return s, r.err
+}
+
+// loss reads what appendLoss wrote.
+func (r *metadataReader) loss(s *snapshot) *loss {
+	l := &loss{end: s.processedTo, begun: unset, from: unset}
+	n := r.number(uint64(math.MaxInt64-s.processedTo)<<1 | 1)
+	if n&1 != 0 {
+		l.from = r.after(s.greatestStamp)
+	} else {
+		l.end += int64(n >> 1)
+		l.begun = r.after(s.greatestStamp)
+	}
+	return l
 }
 
 func (r *metadataReader) timeline(s *snapshot) frozen {

@@ -16,6 +16,8 @@ import (
 type oracle struct {
 	cfg    Config
 	mutant mutant
+	anew   bool  // the log's beginning is lost
+	end    int64 // offset where the log ended then
 }
 
 // mutant is a plausible error in the design: the property test must notice.
@@ -80,6 +82,9 @@ type oracleRun struct {
 	latest    int64 // append time
 	floor     int64
 	eras      []*oracleEra
+	begun     int64 // of a log whose beginning is lost: the first record's latest
+	emits     bool  // windows that start at from or later
+	from      int64
 	verdicts  []Outcome
 	rollups   []oona.Rollup
 	index     int32
@@ -92,12 +97,16 @@ func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
 	run.eras = []*oracleEra{{cfg: o.cfg, since: true}}
 	for i := range log {
 		run.latest = max(run.latest, int64(log[i].AppendedAt))
+		if i == 0 {
+			run.begun, run.emits, run.from = run.latest, !o.anew, math.MinInt64
+		}
 		run.index = 0
 		run.before = map[*oracleTimeline]int64{}
 		for _, t := range run.timelines {
 			run.before[t] = t.watermark
 		}
 		tick := run.passTime(i)
+		run.outlive(i)
 		verdict, reason := Passed, Reason("")
 		if log[i].Configuration != nil {
 			reason = run.configure(i)
@@ -112,6 +121,31 @@ func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
 	}
 	return run.verdicts, run.rollups
 }
+
+// outlive decides whether what is lost still matters.
+func (o *oracleRun) outlive(i int) {
+	if o.emits || o.log[i].Offset < o.end || o.clock < o.longestHorizon() || o.latest-o.begun <= o.memory() {
+		return
+	}
+	o.emits = true
+	for _, a := range o.eras {
+		if !a.retired {
+			o.from = max(o.from, o.latest+a.cfg.MaxSkew.Microseconds()+1)
+		}
+	}
+}
+
+// longestHorizon is five quarters of the greatest of any configuration in reach.
+func (o *oracleRun) longestHorizon() (longest int64) {
+	for _, a := range o.eras {
+		if !a.retired {
+			longest = max(longest, 5*int64(math.Ceil(float64(a.cfg.IdleHorizon.Microseconds())/4)))
+		}
+	}
+	return longest
+}
+
+func (o *oracleRun) hidden(start int64) bool { return !o.emits || start < o.from }
 
 func (o *oracleRun) bucketWidth() int64 {
 	return int64(math.Ceil(float64(o.cfg.IdleHorizon.Microseconds()) / 4))
@@ -197,7 +231,7 @@ func (o *oracleRun) configure(i int) Reason {
 	if next.Config.Validate() != nil {
 		return "void"
 	}
-	if i == 0 {
+	if i == 0 && !o.anew {
 		o.eras, o.cfg = []*oracleEra{{cfg: next.Config, since: true}}, next.Config
 		return "configured"
 	}
@@ -380,6 +414,9 @@ func (o *oracleRun) place(t *oracleTimeline, i int) (Verdict, Reason) {
 		}
 	}
 	t.open[start] = append(t.open[start], i)
+	if o.hidden(start) {
+		return Late, "lost-history"
+	}
 	return Folded, ""
 }
 
@@ -450,6 +487,10 @@ func (o *oracleRun) close(timelines []*oracleTimeline, i int) {
 		return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.t.run, b.t.run), cmp.Compare(a.t.id, b.t.id), cmp.Compare(a.layer, b.layer))
 	})
 	for _, c := range all {
+		if o.hidden(c.start) {
+			o.index++
+			continue
+		}
 		o.emit(c.t, c.start, c.layer, i)
 	}
 	for _, c := range all {

@@ -51,20 +51,21 @@ type Reason string
 
 // The reasons.
 const (
-	ReasonNone       Reason = ""           // Folded, Passed or Replayed
-	ReasonConfigured Reason = "configured" // Passed: a configuration that holds
-	ReasonVoid       Reason = "void"       // Passed: a configuration that does not
-	ReasonProcessed  Reason = "processed"  // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
-	ReasonDuplicate  Reason = "duplicate"  // Duplicate
-	ReasonLate       Reason = "late"       // Late
-	ReasonFuture     Reason = "future"     // Quarantined: observed later than appended, by more than MaxSkew
-	ReasonStale      Reason = "stale"      // Quarantined: observed before it was appended, by more than MaxDelay, or under a configuration that is out of reach
-	ReasonConflict   Reason = "conflict"   // Quarantined: the identity of another frame, with other bytes
-	ReasonTimelines  Reason = "timelines"  // Overflowed: MaxTimelines, none of them quiet
-	ReasonLayers     Reason = "layers"     // Overflowed: MaxLayers
-	ReasonMetrics    Reason = "metrics"    // Overflowed: MaxMetrics
-	ReasonSeeds      Reason = "seeds"      // Overflowed: MaxSeeds
-	ReasonSealed     Reason = "sealed"     // Overflowed: MaxAccumulators or MaxTimelineAccumulators, now or when the window was sealed
+	ReasonNone       Reason = ""             // Folded, Passed or Replayed
+	ReasonConfigured Reason = "configured"   // Passed: a configuration that holds
+	ReasonVoid       Reason = "void"         // Passed: a configuration that does not
+	ReasonProcessed  Reason = "processed"    // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
+	ReasonDuplicate  Reason = "duplicate"    // Duplicate
+	ReasonLate       Reason = "late"         // Late
+	ReasonLost       Reason = "lost-history" // Late: its window may have been emitted, or lack records, as the engine began anew
+	ReasonFuture     Reason = "future"       // Quarantined: observed later than appended, by more than MaxSkew
+	ReasonStale      Reason = "stale"        // Quarantined: observed before it was appended, by more than MaxDelay, or under a configuration that is out of reach
+	ReasonConflict   Reason = "conflict"     // Quarantined: the identity of another frame, with other bytes
+	ReasonTimelines  Reason = "timelines"    // Overflowed: MaxTimelines, none of them quiet
+	ReasonLayers     Reason = "layers"       // Overflowed: MaxLayers
+	ReasonMetrics    Reason = "metrics"      // Overflowed: MaxMetrics
+	ReasonSeeds      Reason = "seeds"        // Overflowed: MaxSeeds
+	ReasonSealed     Reason = "sealed"       // Overflowed: MaxAccumulators or MaxTimelineAccumulators, now or when the window was sealed
 )
 
 // Outcome is what Fold says of a record.

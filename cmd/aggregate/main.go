@@ -42,15 +42,16 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 
 	stage, err := aggregate.New(aggregate.Config{
-		Worker:  cfg.WorkerID,
-		Topics:  topics,
-		Windows: cfg.Windows,
-		Limits:  oona.DefaultFrameLimits,
+		Worker:   cfg.WorkerID,
+		Topics:   topics,
+		Windows:  cfg.Windows,
+		Limits:   oona.DefaultFrameLimits,
+		FromHere: cfg.FromHere,
 	}, known.Metric, publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
 	}
-	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance}, stage, w.Logger)
+	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance, FromHere: cfg.FromHere}, stage, w.Logger)
 	if err != nil {
 		return err
 	}

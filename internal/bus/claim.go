@@ -153,8 +153,8 @@ func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
 }
 
 // Setup refuses a session some of whose partitions no longer hold what was
-// committed: the claim's consumer could not begin, and the owner would never
-// hear of it.
+// committed, unless they may begin anew: the claim's consumer could not begin,
+// and the owner would never hear of it.
 func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
 	for topic, partitions := range session.Claims() {
 		for _, p := range partitions {
@@ -162,7 +162,13 @@ func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
 			if err != nil {
 				return err
 			}
-			if about.Committed.Offset != oona.NoOffset && about.Committed.Offset < about.LogStart {
+			overtaken := about.Committed.Offset != oona.NoOffset && about.Committed.Offset < about.LogStart
+			if overtaken && h.subscriber.anew {
+				// Only this session's consumer hears of it: nothing is committed.
+				session.MarkOffset(topic, p, about.LogStart, about.Committed.Metadata)
+				continue
+			}
+			if overtaken {
 				err := fmt.Errorf("%s/%d was committed at offset %d and begins at %d: records were deleted before they were read", topic, p, about.Committed.Offset, about.LogStart)
 				return errors.Join(err, h.subscriber.owner.Open(session.Context(), about))
 			}
@@ -246,7 +252,7 @@ func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition 
 		Committed:  commit,
 	}
 	if commit.Offset != oona.NoOffset {
-		about.Start = commit.Offset
+		about.Start = max(commit.Offset, oldest)
 	}
 	return about, nil
 }

@@ -174,6 +174,58 @@ func TestRetentionBeyondTheCommit(t *testing.T) {
 	})
 }
 
+// With FromHere such a partition is read from its oldest record, and what the
+// owner commits then is what the next member goes on from.
+func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		o := newCommitting()
+		s := newGroup(t, cfg, group, o)
+		take(t, subscribe(t, s, topic), 2)
+		o.due <- oona.Commit{Offset: 2, Metadata: "before"}
+		if err := o.outcome(t); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 6}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []struct {
+			commit   oona.Commit // that the member finds
+			start    int64
+			payloads string
+		}{
+			{oona.Commit{Offset: 2, Metadata: "before"}, 6, "6 7"},
+			{oona.Commit{Offset: 8, Metadata: "anew"}, 8, "8 9"},
+		} {
+			o := newCommitting()
+			s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, FromHere: true, CommitEvery: 50 * time.Millisecond}, o, discard())
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages := subscribe(t, s, topic)
+			if got := strings.Join(take(t, messages, 2), " "); got != want.payloads {
+				t.Errorf("messages %s, want %s", got, want.payloads)
+			}
+			if c := o.await(t, "open", 1)[0]; c.Committed != want.commit || c.Start != want.start || c.LogStart != 6 {
+				t.Errorf("claim is %+v, want it committed at %+v and begun at %d", c, want.commit, want.start)
+			}
+			if want.start == 6 {
+				o.due <- oona.Commit{Offset: 8, Metadata: "anew"}
+				if err := o.outcome(t); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // A member that comes back under its instance's name within the session timeout
 // gets its partitions without a rebalance of the others, and may commit.
 func TestStaticMembership(t *testing.T) {

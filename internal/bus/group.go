@@ -34,7 +34,8 @@ import (
 // are called beside the handler.
 //
 // A claim whose commit the log has overtaken is opened although it cannot be
-// read: Open must refuse it, and the group goes on asking.
+// read: Open must refuse it, and the group goes on asking; but with FromHere it
+// is read from its oldest record.
 type Owner interface {
 	Open(ctx context.Context, c oona.Claim) error
 	Close(c oona.Claim)
@@ -54,6 +55,7 @@ type GroupSubscriber struct {
 	owner   Owner
 	offsets *offsets
 	every   time.Duration // between commits
+	anew    bool          // where the log has overtaken the commit
 	logger  *slog.Logger
 
 	id     string // begins the ids of claims
@@ -72,6 +74,9 @@ type GroupOptions struct {
 	// the same name within the session timeout gets its partitions without a
 	// rebalance. Unique in the group; empty: dynamic membership.
 	Instance string
+	// FromHere has a partition whose commit the log has overtaken read from
+	// its oldest record. Else its owner is asked to refuse it.
+	FromHere bool
 	// CommitEvery is the time between the commits of a partition; 0: 1 s.
 	CommitEvery time.Duration
 }
@@ -91,6 +96,7 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 		owner:   owner,
 		offsets: &offsets{cfg: cfg, group: options.Group, instance: options.Instance},
 		every:   options.CommitEvery,
+		anew:    options.FromHere,
 		logger:  logger,
 		id:      ulid.Make().String(),
 		out:     make(chan *message.Message),

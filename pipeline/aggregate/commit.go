@@ -21,6 +21,8 @@ var (
 	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
 	// ErrPartitions: keys have moved to other partitions.
 	ErrPartitions = errors.New("the topic's number of partitions has changed")
+	// ErrSettings: the worker began anew with other settings than the log's.
+	ErrSettings = errors.New("the partition began anew, and its log was made with other settings than this worker has")
 	// ErrCommitText: the commit was not written by this aggregator.
 	ErrCommitText = errors.New("the commit cannot be read")
 )
@@ -35,15 +37,19 @@ func commitText(partitions int32, engine string) string {
 
 // engine returns the engine that a claim goes on with.
 func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
-	if c.Committed.Offset == oona.NoOffset {
-		if c.LogStart > 0 {
-			return nil, fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or begin anew with empty topics (--prefix)",
-				ErrNoCommit, c.Topic, c.Partition, c.LogStart)
-		}
+	if c.Committed.Offset == oona.NoOffset && c.LogStart == 0 {
 		return windows.New(s.cfg.Windows, s.catalogue)
 	}
-	if c.Committed.Offset < c.LogStart {
-		return nil, fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and begin anew with empty topics (--prefix)",
+	if c.Committed.Offset == oona.NoOffset {
+		if !s.cfg.FromHere {
+			return nil, fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or begin anew with what the log still holds (--from-here)",
+				ErrNoCommit, c.Topic, c.Partition, c.LogStart)
+		}
+		return s.anew(c, windows.Commit{})
+	}
+	overtaken := c.Committed.Offset < c.LogStart
+	if overtaken && !s.cfg.FromHere {
+		return nil, fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and begin anew with what the log still holds (--from-here)",
 			ErrOvertaken, c.Topic, c.Partition, c.LogStart, c.Committed.Offset)
 	}
 	partitions, text, err := parseCommit(c.Committed.Metadata)
@@ -54,10 +60,26 @@ func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
 		return nil, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Begin anew with topics of that number (--prefix)",
 			ErrPartitions, c.Topic, partitions, c.Partitions)
 	}
-	engine, err := windows.Resume(s.cfg.Windows, s.catalogue, windows.Commit{Offset: c.Committed.Offset, Metadata: text})
+	commit := windows.Commit{Offset: c.Committed.Offset, Metadata: text}
+	if overtaken {
+		return s.anew(c, commit)
+	}
+	engine, err := windows.Resume(s.cfg.Windows, s.catalogue, commit)
 	if err != nil {
 		return nil, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
 	}
+	return engine, nil
+}
+
+// anew returns an engine for what the log still holds. Overtaken is the group's
+// commit, zero where there is none.
+func (s *Stage) anew(c oona.Claim, overtaken windows.Commit) (*windows.Engine, error) {
+	engine, err := windows.BeginAnew(s.cfg.Windows, s.catalogue, overtaken, c.LogStart, c.HighWater)
+	if err != nil {
+		return nil, fmt.Errorf("begin anew in %s/%d at offset %d: %w", c.Topic, c.Partition, c.LogStart, err)
+	}
+	s.logger.Warn("the partition begins anew: its past is lost", "partition", c.Partition, "log_start", c.LogStart, "log_end", c.HighWater,
+		"committed", c.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()))
 	return engine, nil
 }
 

@@ -43,6 +43,7 @@ type partition struct {
 	metadataBytes atomic.Int64 // of the last commit
 	tickInterval  atomic.Int64 // of the engine, nanoseconds
 	unknown       atomic.Int64 // Oona's own records of kinds that this worker does not know
+	mute          bool         // windows are not emitted yet, as the partition began anew; fold's own
 	failures      atomic.Int64 // to empty the outbox, since it was empty last
 }
 
@@ -151,6 +152,9 @@ func (p *partition) fold(msg *message.Message, at position) (err error) {
 		}
 	}
 	outcome := p.engine.Fold(record, p.emit)
+	if p.mute {
+		p.noteMute(&record)
+	}
 	p.tickInterval.Store(int64(p.engine.Config().TickInterval))
 	p.appended.Store(int64(at.appended))
 	p.open.Store(int64(p.engine.OpenWindows()))

@@ -38,6 +38,10 @@ type Config struct {
 	Topics  oona.Topics
 	Windows windows.Config
 	Limits  oona.FrameLimits // a frame beyond them goes to the overflow topic
+	// FromHere has a partition begin anew, instead of refusing it, where the
+	// log's beginning is lost and the group's commit is too, or needs it. It
+	// changes nothing for other partitions.
+	FromHere bool
 }
 
 // Validate names the first field that is wrong.
@@ -133,6 +137,7 @@ func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
 		return err
 	}
 	p := newPartition(s, claim, engine)
+	p.noteLoss()
 	p.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,172 @@
+package aggregate_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// fromHere is a worker that may begin anew, and soon emits again.
+func fromHere(c *aggregate.Config) {
+	c.FromHere = true
+	c.Windows.MaxDelay, c.Windows.MaxSkew, c.Windows.IdleHorizon = 60*time.Second, 10*time.Second, 20*time.Second
+}
+
+// lostClaim is of a log that begins at 7 and ends at 20, without a commit.
+func lostClaim() oona.Claim {
+	return oona.Claim{ID: "c1", Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4,
+		LogStart: 7, Start: 7, HighWater: 20, Committed: oona.Commit{Offset: oona.NoOffset}}
+}
+
+// seconds sends a frame a second from one second to another.
+func (f *fixture) seconds(from, to int) {
+	for s := from; s < to; s++ {
+		f.sequence = int64(s)
+		f.send(f.frame(time.Duration(s) * time.Second))
+	}
+}
+
+// What a partition that begins anew does not fold goes to the late topic. A
+// successor goes on from its commit, the first of which can be made before any
+// record, and needs no leave for it.
+func TestFromHere(t *testing.T) {
+	whole := startClaim(t, lostClaim(), fromHere)
+	whole.seconds(0, 140)
+	whole.stop()
+	late, health := whole.out.of(whole.topics.Late), whole.rollups(t, whole.topics.LayerHealth)
+	if n := whole.stage.Counts(); n.Late != int64(len(late)) || n.Late+n.Folded != 140 || len(late) == 0 {
+		t.Fatalf("counts are %+v, with %d frames in the late topic", n, len(late))
+	}
+	for _, msg := range late {
+		if msg.Metadata[oona.HeaderErrorException] != string(windows.ReasonLost) {
+			t.Fatalf("a frame is late because %q", msg.Metadata[oona.HeaderErrorException])
+		}
+	}
+	// The 71st second is over one maximum delay and skew behind the first, and no
+	// frame of before can be of a window that starts 10 s after it.
+	if len(health) == 0 || health[0].Start != oona.MicrosOf(whole.begin.Add(90*time.Second)) || health[0].Frames != 10 {
+		t.Fatalf("rollups are %+v", health)
+	}
+	want := published(whole)
+	for _, at := range []int{0, 1, 40, 71, 85, 100, 139} {
+		first := &fixture{out: &outputs{}}
+		first.stage, first.stop = newStage(t, first, fromHere), func() {}
+		if at > 0 {
+			first = startClaim(t, lostClaim(), fromHere)
+			first.seconds(0, at)
+		} else if err := first.stage.Open(t.Context(), lostClaim()); err != nil {
+			t.Fatal(err)
+		}
+		commit, due := first.stage.Commit(lostClaim(), 20)
+		first.stop()
+		if !due {
+			t.Fatalf("nothing to commit after %d records", at)
+		}
+		claim := lostClaim()
+		claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
+		second := startClaim(t, claim, nil) // its settings are those of the commit
+		second.seconds(int(commit.Offset)-7, 140)
+		second.stop()
+		got := published(first)
+		for topic, more := range published(second) {
+			got[topic] = append(got[topic], more...)
+		}
+		for topic := range want {
+			if !slices.Equal(got[topic], want[topic]) {
+				t.Errorf("commit after %d records: %s has %d records, want %d, or others", at, topic, len(got[topic]), len(want[topic]))
+			}
+		}
+	}
+}
+
+// Where nothing is lost, or something else is wrong, the leave to begin anew
+// changes nothing.
+func TestFromHereElsewhere(t *testing.T) {
+	sound := start(t, nil)
+	log := someLog(sound)
+	sound.fold(log, 0, 30)
+	claim := sound.feed.claim
+	claim.Committed, _ = sound.stage.Commit(claim, 30)
+	sound.fold(log, 30, int64(len(log)))
+	sound.stop()
+	claim.ID, claim.Start = "c2", claim.Committed.Offset
+
+	leave := func(c *aggregate.Config) { c.FromHere = true }
+	fresh := start(t, leave)
+	fresh.fold(log, 0, int64(len(log)))
+	fresh.stop()
+	next := startClaim(t, claim, leave)
+	next.fold(log, claim.Start, int64(len(log)))
+	next.stop()
+	for topic, want := range published(sound) {
+		if got := published(fresh)[topic]; !slices.Equal(got, want) {
+			t.Errorf("from the beginning: %s has %d records, want %d, or others", topic, len(got), len(want))
+		}
+		if got := published(next)[topic]; !slices.Equal(got, want[len(want)-len(got):]) || topic == next.topics.LayerHealth && len(got) == 0 {
+			t.Errorf("from a commit: %s has %d records, which are not the last ones", topic, len(got))
+		}
+	}
+
+	claim.LogStart = claim.Committed.Offset + 1
+	for name, c := range map[string]struct {
+		change func(*oona.Claim)
+		want   error
+	}{
+		"partitions were added":    {func(c *oona.Claim) { c.Partitions = 5 }, aggregate.ErrPartitions},
+		"another program's commit": {func(c *oona.Claim) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText},
+		"a damaged commit":         {func(c *oona.Claim) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit},
+	} {
+		overtaken := claim
+		c.change(&overtaken)
+		if err := newStage(t, &fixture{out: &outputs{}}, leave).Open(t.Context(), overtaken); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// A log that has overtaken its commit goes on with the commit's configuration.
+func TestFromHereBeyondTheCommit(t *testing.T) {
+	first := start(t, fromHere)
+	first.feed.append(first.configuration(1, 0, func(c *windows.Config) {
+		c.Length, c.MaxDelay, c.MaxSkew, c.IdleHorizon = 20*time.Second, 60*time.Second, 10*time.Second, 20*time.Second
+	}), first.begin, own(oona.ConfigurationRecord))
+	first.seconds(0, 30)
+	claim := first.feed.claim
+	claim.Committed, _ = first.stage.Commit(claim, 31)
+	first.stop()
+
+	claim.ID, claim.LogStart, claim.Start, claim.HighWater = "c2", 50, 50, 60
+	second := startClaim(t, claim, fromHere)
+	second.seconds(40, 200)
+	second.stop()
+	if got := strings.Join(second.lengths(t), " "); !strings.HasPrefix(got, "1:20s 1:20s") || strings.Contains(got, "10s") {
+		t.Errorf("generation and length of the windows are %s", got)
+	}
+	if n := second.stage.Counts(); n.Late == 0 || n.Late+n.Folded != 160 {
+		t.Errorf("counts are %+v", n)
+	}
+}
+
+// A worker that begins anew with settings that cannot be the log's ends when the
+// log says so, with the log's.
+func TestFromHereWithWrongSettings(t *testing.T) {
+	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f.stage = newStage(t, f, fromHere)
+	f.feed = &feed{stage: f.stage, claim: lostClaim(), messages: make(chan *message.Message), next: 7}
+	ended := make(chan error, 1)
+	go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
+	f.seconds(0, 10)
+	f.feed.append(f.configuration(3, time.Hour, func(c *windows.Config) { c.FrontierSlots = 64 }), f.begin.Add(10*time.Second), own(oona.ConfigurationRecord))
+	close(f.feed.messages)
+	if err := <-ended; !errors.Is(err, aggregate.ErrSettings) || !strings.Contains(err.Error(), "--frontier-slots=64") {
+		t.Errorf("Run: %v, want ErrSettings and the log's settings", err)
+	}
+}

@@ -1,0 +1,95 @@
+package windows
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// loss is what an engine that began anew knows of what it lacks: the records
+// before the log's beginning, and the commit that said what had been emitted.
+// Its windows close without a rollup until what it lacks makes no difference.
+type loss struct {
+	end   int64       // offset where the log ended: what lies before may have been emitted
+	begun oona.Micros // the greatest append time as of the first record; unset before it
+	from  oona.Micros // the start of the first windows that are emitted; unset while there are none
+}
+
+// BeginAnew returns an engine for a log that holds the offsets from start to
+// end, whose beginning is lost and with it the group's commit, or that has
+// overtaken the commit. It is to be given the log's records from start on.
+//
+// Nothing is emitted that may have been emitted before, or may lack records.
+// Frames of such windows are Late, with ReasonLost: windows that start before an
+// instant which no frame had reached when the log had been read to end, for one
+// full MaxDelay and MaxSkew by its append times, and for one idle horizon by its
+// clock. Commits hold what is needed to go on so.
+//
+// The configurations are those of the overtaken commit; where that is the zero
+// Commit, cfg. The errors are those of Resume.
+func BeginAnew(cfg Config, catalogue func(metric string) oona.Metric, overtaken Commit, start, end int64) (*Engine, error) {
+	if overtaken == (Commit{}) {
+		e, err := New(cfg, catalogue)
+		if err != nil {
+			return nil, err
+		}
+		e.processedTo, e.lost = start, &loss{end, unset, unset}
+		return e, nil
+	}
+	e, s, err := restore(cfg, catalogue, overtaken)
+	if err != nil {
+		return nil, err
+	}
+	for e.eras[0].retired != never {
+		e.eras = e.eras[1:]
+	}
+	for _, a := range e.eras {
+		a.record = unknown
+	}
+	e.processedTo, e.lost, e.greatestStamp = start, &loss{end, unset, unset}, s.greatestStamp
+	return e, nil
+}
+
+// EmitsFrom returns where the windows start that are emitted, the beginning of
+// time where the engine did not begin anew. False: there are none as yet.
+func (e *Engine) EmitsFrom() (oona.Micros, bool) {
+	if e.lost == nil {
+		return unset, true
+	}
+	return e.lost.from, e.lost.from != unset
+}
+
+// hides reports whether the window that starts at start is not emitted.
+func (l *loss) hides(start oona.Micros) bool {
+	return l != nil && (l.from == unset || start < l.from)
+}
+
+// outcome is what becomes of a frame of such a window.
+func (l *loss) outcome(start oona.Micros) Outcome {
+	if l.from == unset {
+		return Outcome{Late, ReasonLost, "the log's beginning and the group's commit were lost: windows are not emitted before the log has been read on for one maximum delay"}
+	}
+	return Outcome{Late, ReasonLost, fmt.Sprintf("its window starts at %s; the log's beginning and the group's commit were lost, and what starts before %s may have been emitted, or lacks records", timestamp(start), timestamp(l.from))}
+}
+
+// outlive looks at each record whether what is lost still makes a difference:
+// whether a frame of before may yet come or have been folded, a producer be
+// active that has not been seen, or a window have been emitted.
+func (e *Engine) outlive() {
+	l := e.lost
+	if l.begun == unset {
+		l.begun = e.greatestStamp
+	}
+	if l.from != unset {
+		return
+	}
+	horizon, skew := oona.Micros(0), oona.Micros(0)
+	for _, a := range e.eras {
+		if a.retired == never { // frames of others were observed long before
+			horizon, skew = max(horizon, (horizonBuckets+1)*a.spans.bucket), max(skew, a.spans.maxSkew)
+		}
+	}
+	if e.here.offset >= l.end && e.clock.now >= horizon && earlier(e.greatestStamp, e.memory()) > l.begun {
+		l.from = later(e.greatestStamp, skew) + 1
+	}
+}

@@ -1,0 +1,414 @@
+package windows
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// beginAnew has p go on with an engine that knows nothing of what came before.
+func (p *partition) beginAnew(cfg Config, overtaken Commit, end int64) {
+	p.t.Helper()
+	e, err := BeginAnew(cfg, testCatalogue, overtaken, p.offset, end)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.engine, p.rollups = e, nil
+}
+
+func lostConfig() Config {
+	return withConfig(func(c *Config) {
+		c.MaxDelay, c.MaxSkew, c.IdleHorizon = 100*time.Second, 10*time.Second, 20*time.Second
+	})
+}
+
+// Windows are emitted that start after the latest possible frame of the record
+// by which the log has been read to its end, for a maximum delay and skew, and
+// for an idle horizon.
+func TestBeginAnewEmitsFrom(t *testing.T) {
+	steady := func(n, step float64) (times []float64) {
+		for at := 0.0; at <= n; at += step {
+			times = append(times, at)
+		}
+		return times
+	}
+	for _, c := range []struct {
+		name   string
+		end    int64     // offset, beyond the first
+		times  []float64 // of appends
+		want   float64   // seconds; 0: never
+		change func(*Config)
+	}{
+		{"one maximum delay and skew", 0, steady(120, 1), 121.000001, nil},
+		{"not a moment less", 0, steady(110, 1), 0, nil},
+		{"what the log held may have been emitted", 130, steady(150, 1), 140.000001, nil},
+		{"an empty log", 0, steady(300, 1), 121.000001, nil},
+		{"an outage is no idleness", 0, append([]float64{0, 1000}, steady(1000, 1)[990:]...), 0, nil},
+		{"nor is it after it", 0, append([]float64{0}, steadyFrom(1000, 30)...), 1033.000001, nil},
+		{"append times that step back", 0, []float64{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 150, 50, 51}, 160.000001, nil},
+		{"a longer delay", 0, steady(250, 1), 221.000001, func(c *Config) { c.MaxDelay = 200 * time.Second }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := lostConfig()
+			if c.change != nil {
+				c.change(&cfg)
+			}
+			p := newPartition(t, cfg)
+			p.offset = 1000
+			p.beginAnew(cfg, Commit{}, 1000+c.end)
+			if _, emits := p.engine.EmitsFrom(); emits {
+				t.Fatal("emits before the first record")
+			}
+			for _, at := range c.times {
+				if o := p.append(at, sample{observed: at}); o.Verdict == Folded && (c.want == 0 || at < c.want) {
+					t.Fatalf("the frame of %f is folded", at)
+				}
+			}
+			from, emits := p.engine.EmitsFrom()
+			if emits != (c.want > 0) || emits && from != instant(c.want) {
+				t.Errorf("emits from %f (%t), want %f", float64(from-origin)/1e6, emits, c.want)
+			}
+			for _, r := range p.rollups {
+				if c.want == 0 || r.Start < instant(c.want) {
+					t.Errorf("the window at %d is emitted", (r.Start-origin)/1e6)
+				}
+			}
+		})
+	}
+}
+
+func steadyFrom(at float64, n int) (times []float64) {
+	for range n + 1 {
+		times = append(times, at)
+		at++
+	}
+	return times
+}
+
+// The first seam: a window that starts before is hidden, the next one is not.
+// What is hidden goes aside, and repeats of it are repeats.
+func TestFirstSeamAfterLoss(t *testing.T) {
+	p := newPartition(t, lostConfig())
+	p.offset = 5
+	p.beginAnew(lostConfig(), Commit{}, 5)
+	for s := range 112 { // from 121.000001 on
+		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s)}))
+	}
+	for s := 112; s < 130; s++ {
+		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s), sequence: int64(s)}))
+		p.must(Duplicate, ReasonDuplicate, p.append(float64(s), sample{observed: float64(s), sequence: int64(s)}))
+	}
+	if c := mustCommit(t, p.engine); c.Metadata[:2] == mustCommit(t, newPartition(t, lostConfig()).engine).Metadata[:2] {
+		t.Error("a commit of an engine that began anew has the version of others")
+	}
+	for s := 130; s < 160; s++ {
+		p.folded(p.append(float64(s), sample{observed: float64(s)}))
+	}
+	if got := p.closed(); fmt.Sprint(got) != "[run//layer@130 run//layer@140]" {
+		t.Errorf("closed: %v", got)
+	}
+}
+
+// The configurations of a commit that was overtaken hold on; without a commit
+// the worker's own do, and a configuration that is the first record is none of a
+// whole log.
+func TestConfigurationAfterLoss(t *testing.T) {
+	made := lostConfig()
+	made.Length, made.Generation = 30*time.Second, 4
+	p := newPartition(t, made)
+	p.tick(0)
+	next := made
+	next.Length, next.Generation = 20*time.Second, 5
+	p.fold(0, Record{Configuration: &Configuration{next, instant(600)}})
+	c := mustCommit(t, p.engine)
+	p.offset += 100
+	p.beginAnew(lostConfig(), c, p.offset)
+	if got := p.engine.Config(); got != next {
+		t.Errorf("goes on with %+v, want %+v", got, next)
+	}
+	for s := range 700 {
+		p.append(float64(s), sample{observed: float64(s)})
+	}
+	lengths := map[time.Duration]bool{}
+	for _, r := range p.rollups {
+		lengths[time.Duration(r.End-r.Start)*time.Microsecond] = true
+	}
+	if len(lengths) != 2 || !lengths[made.Length] || !lengths[next.Length] {
+		t.Errorf("windows of %v, want some of both configurations", lengths)
+	}
+
+	p = newPartition(t, lostConfig())
+	p.offset = 7
+	p.beginAnew(lostConfig(), Commit{}, 7)
+	next = lostConfig()
+	next.Length, next.Generation = 20*time.Second, 9
+	o := p.fold(0, Record{Configuration: &Configuration{next, instant(5)}})
+	p.must(Passed, ReasonVoid, o) // not as far ahead as frames may be
+	p.must(Passed, ReasonConfigured, p.fold(0, Record{Configuration: &Configuration{next, instant(500)}}))
+	if got := p.engine.eras[0].cfg; got != lostConfig() {
+		t.Errorf("before 500 s it is %+v", got)
+	}
+}
+
+func TestBeginAnewRefuses(t *testing.T) {
+	if _, err := BeginAnew(Config{}, testCatalogue, Commit{}, 1, 1); err == nil || errors.Is(err, ErrCommit) {
+		t.Errorf("with a wrong configuration the error is %v", err)
+	}
+	if _, err := BeginAnew(DefaultConfig(), testCatalogue, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
+		t.Errorf("with a commit that is none the error is %v", err)
+	}
+}
+
+// truncation is a log that has lost its beginning, and the engine that began
+// anew in it.
+type truncation struct {
+	first, end int // records: the first one left, and how many there were when it began
+	commit     Commit
+	rest       *clean
+	from       oona.Micros
+	emits      bool
+}
+
+// truncate loses a clean run's log before record first, with the commit before
+// record committed, if that is not negative, and folds what is left.
+func (c *clean) truncate(t *testing.T, cfg Config, first, end, committed int) *truncation {
+	t.Helper()
+	cut := &truncation{first: first, end: end}
+	if committed >= 0 {
+		cut.commit = c.commits[committed]
+	}
+	e := cut.begin(t, cfg, c.log)
+	cut.rest = &clean{cfg: cfg, log: c.log[first:]}
+	for _, r := range cut.rest.log {
+		cut.rest.commits = append(cut.rest.commits, mustCommit(t, e))
+		var rollups []oona.Rollup
+		o := e.Fold(r, func(r *oona.Rollup) { rollups = append(rollups, copyRollup(r)) })
+		o.Detail = ""
+		cut.rest.outcomes, cut.rest.rollups = append(cut.rest.outcomes, o), append(cut.rest.rollups, rollups)
+		if from, emits := e.EmitsFrom(); emits && !cut.emits {
+			cut.from, cut.emits = from, true
+		}
+	}
+	cut.rest.commits = append(cut.rest.commits, mustCommit(t, e))
+	return cut
+}
+
+func (cut *truncation) begin(t *testing.T, cfg Config, log []Record) *Engine {
+	t.Helper()
+	end := log[len(log)-1].Offset + 1
+	if cut.end < len(log) {
+		end = log[cut.end].Offset
+	}
+	e, err := BeginAnew(cfg, testCatalogue, cut.commit, log[cut.first].Offset, end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// sound checks what holds of any log: nothing is emitted that was, or that may
+// lack a record; each record is in a rollup, a repeat, or set aside with a
+// reason.
+func (cut *truncation) sound(whole *clean) error {
+	emitted := slices.Concat(cut.rest.rollups...)
+	latest := unset
+	for i := range max(cut.first, cut.end) {
+		if f := whole.log[i].Frame; f != nil && whole.outcomes[i].Verdict == Folded {
+			latest = max(latest, f.ObservedAt)
+		}
+	}
+	for i := range emitted {
+		if r := &emitted[i]; r.Start <= latest || r.FirstOffset < whole.log[cut.first].Offset {
+			return fmt.Errorf("the rollup of %s %s at %d is emitted, and a frame of %d was folded before", r.Run, r.Layer, r.Start, latest)
+		}
+	}
+	count := countVerdicts(cut.rest.outcomes)
+	var frames int64
+	for i := range emitted {
+		if emitted[i].Group == oona.Health {
+			frames += emitted[i].Frames
+		}
+	}
+	if frames != int64(count[Folded]) {
+		return fmt.Errorf("rollups hold %d frames, the verdicts %d", frames, count[Folded])
+	}
+	return nil
+}
+
+// resumes crashes at random records, and expects of each successor what the
+// engine said that was never interrupted.
+func (cut *truncation) resumes(t *testing.T, rng *rand.Rand) error {
+	for at := 0; at < len(cut.rest.log); at += 1 + rng.IntN(200) {
+		if _, err := cut.rest.resume(t, at, min(at+100, len(cut.rest.log)), cut.rest.commits[at]); err != nil {
+			return fmt.Errorf("resumed before record %d of what is left: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// briefly makes schedules in which a maximum delay is soon over.
+func briefly(seed uint64) *schedule {
+	s := newSchedule(seed)
+	s.longestDelay = 4000
+	s.cfg.MaxDelay = min(s.cfg.MaxDelay, 4*time.Second)
+	s.last = s.cfg
+	return s
+}
+
+// TestTruncatedLogAgreesWithOracle truncates random logs at random records, and
+// compares every outcome and every field of every rollup with the model's.
+func TestTruncatedLogAgreesWithOracle(t *testing.T) {
+	lost, emitting, ahead := 0, 0, 0
+	for seed := *scheduleFirst; seed < *scheduleFirst+*scheduleCount; seed++ {
+		s := briefly(seed)
+		whole := foldClean(t, s.cfg, s.make(scheduleRecords))
+		rng := rand.New(rand.NewPCG(seed, 2))
+		for range 2 {
+			first := 1 + rng.IntN(len(whole.log)/2)
+			cfg := whole.inForce(t, first)
+			cut := whole.truncate(t, cfg, first, first+rng.IntN(len(whole.log)/3), -1)
+			emitted := slices.Concat(cut.rest.rollups...)
+			end := whole.log[cut.end].Offset
+			wantOutcomes, wantEmitted := oracle{cfg: cfg, anew: true, end: end}.fold(cut.rest.log)
+			err := compareRuns(cut.rest.outcomes, emitted, wantOutcomes, wantEmitted)
+			if err == nil {
+				err = cut.resumes(t, rng)
+			}
+			if stamp := whole.greatestBefore(first); err == nil && cut.emits && stamp >= cut.from-oona.Micros(s.longestSkew().Microseconds()) {
+				ahead++ // append times had been ahead by more than a maximum delay: that cannot be known
+			} else if err == nil {
+				err = cut.sound(whole)
+			}
+			if err != nil {
+				t.Fatalf("schedule %d, without the first %d records, begun when there were %d: %v\nconfiguration %+v", seed, first, cut.end, err, cfg)
+			}
+			for _, o := range cut.rest.outcomes {
+				if o.Reason == ReasonLost {
+					lost++
+				}
+			}
+			if len(emitted) > 0 {
+				emitting++
+			}
+		}
+	}
+	if lost == 0 || emitting < int(*scheduleCount) || ahead > emitting/10 {
+		t.Errorf("of %d logs %d came to emit, %d had clocks ahead; %d frames went aside", 2**scheduleCount, emitting, ahead, lost)
+	}
+	t.Logf("%d logs came to emit, %d had clocks ahead; %d frames went aside", emitting, ahead, lost)
+}
+
+// inForce is the configuration that a worker must be told when the log has lost
+// what is before record i: the last one, and the greatest skew that frames had.
+func (c *clean) inForce(t *testing.T, i int) Config {
+	t.Helper()
+	s, err := parseSnapshot(c.commits[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.eras.last().cfg
+	for _, a := range s.eras {
+		cfg.MaxSkew = max(cfg.MaxSkew, a.cfg.MaxSkew)
+	}
+	return cfg
+}
+
+// longestSkew is the greatest that schedules configure.
+func (s *schedule) longestSkew() time.Duration { return 3500 * time.Millisecond }
+
+func (c *clean) greatestBefore(i int) oona.Micros {
+	greatest := unset
+	for _, r := range c.log[:i] {
+		greatest = max(greatest, r.AppendedAt)
+	}
+	return greatest
+}
+
+// inStep makes a log whose clock is in step wherever one begins to read it:
+// when a producer is idle does not depend on that. Caps are not reached, as
+// what else was open cannot be known.
+func inStep(seed uint64) (Config, []Record) {
+	s := briefly(seed)
+	s.cfg.IdleHorizon = 4 * s.cfg.TickInterval
+	s.cfg.MaxTimelines, s.cfg.MaxAccumulators, s.cfg.MaxTimelineAccumulators = 1000, 100_000, 100_000
+	s.last = s.cfg
+	log := s.make(2 * scheduleRecords)
+	tick := oona.Micros(s.cfg.TickInterval.Microseconds())
+	for i := range log {
+		log[i].AppendedAt = windowStart(log[i].AppendedAt, 0, tick)
+		if c := log[i].Configuration; c != nil {
+			c.Config.MaxTimelines, c.Config.MaxAccumulators, c.Config.MaxTimelineAccumulators = 1000, 100_000, 100_000
+			c.Config.TickInterval, c.Config.IdleHorizon = s.cfg.TickInterval, s.cfg.IdleHorizon
+		}
+	}
+	return s.cfg, log
+}
+
+// TestTruncatedLogEmitsWhatTheWholeLogDoes truncates logs at random records and
+// loses the commit, or has it overtaken: whatever is emitted is byte for byte
+// what an engine emits that has read the whole log, and from the first seam on
+// it is all of that.
+func TestTruncatedLogEmitsWhatTheWholeLogDoes(t *testing.T) {
+	rollups, overtaken := 0, 0
+	for seed := *scheduleFirst; seed < *scheduleFirst+*scheduleCount; seed++ {
+		cfg, log := inStep(seed)
+		rng := rand.New(rand.NewPCG(seed, 3))
+		keepsCommit := rng.IntN(2) == 0
+		if !keepsCommit { // and with it the configurations
+			for i := range log {
+				log[i].Configuration = nil
+			}
+		}
+		whole := foldClean(t, cfg, log)
+		for range 3 {
+			first, committed := 1+rng.IntN(len(log)/2), -1
+			if keepsCommit {
+				committed = first // what is lost holds no configuration that the commit does not
+				if whole.commits[committed].Offset >= log[first].Offset {
+					continue
+				}
+				overtaken++
+			}
+			cut := whole.truncate(t, cfg, first, first+rng.IntN(len(log)/3), committed)
+			if err := cut.equal(whole); err != nil {
+				t.Fatalf("schedule %d, without the first %d records (committed %d), begun when there were %d: %v\nconfiguration %+v", seed, first, committed, cut.end, err, cfg)
+			}
+			rollups += len(slices.Concat(cut.rest.rollups...))
+		}
+	}
+	if rollups == 0 || overtaken == 0 {
+		t.Errorf("%d rollups, %d commits overtaken", rollups, overtaken)
+	}
+	t.Logf("%d rollups, %d commits overtaken", rollups, overtaken)
+}
+
+// equal compares what was emitted with what the whole log emits from the first
+// seam on.
+func (cut *truncation) equal(whole *clean) error {
+	emitted := slices.Concat(cut.rest.rollups...)
+	var want []oona.Rollup
+	for i := range whole.rollups {
+		for _, r := range whole.rollups[i] {
+			if cut.emits && r.Start >= cut.from {
+				want = append(want, r)
+				if i < max(cut.first, cut.end) {
+					return fmt.Errorf("the rollup of %s %s at %d had been emitted before", r.Run, r.Layer, r.Start)
+				}
+			}
+		}
+	}
+	for i := range min(len(emitted), len(want)) {
+		if emitted[i].Hash != want[i].Hash {
+			return fmt.Errorf("rollup %d is %+v, of the whole log %+v", i, emitted[i], want[i])
+		}
+	}
+	if len(emitted) != len(want) {
+		return fmt.Errorf("%d rollups, of the whole log %d from %d on", len(emitted), len(want), cut.from)
+	}
+	return nil
+}
