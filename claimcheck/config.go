@@ -35,14 +35,15 @@ type Config struct {
 	S3             S3     `embed:"" prefix:"s3-"`
 }
 
-// S3 says how to reach S3, or what speaks its protocol.
+// S3 says how to reach S3, or what speaks its protocol. (By themselves, names
+// of variables would have S_3.)
 type S3 struct {
-	Endpoint    string `placeholder:"URL" help:"Such as https://minio:9000; empty: AWS, in the region."`
-	Region      string `placeholder:"REGION" help:"Region of the bucket."`
-	PathStyle   bool   `help:"The bucket is in the path of URLs, not in the host's name."`
-	AccessKeyID string `name:"access-key-id" placeholder:"ID" help:"Empty: $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, and $AWS_SESSION_TOKEN if there is one."`
-	SecretFile  string `name:"secret-access-key-file" placeholder:"FILE" help:"File with the secret access key of the id; read again every five minutes."`
-	CAFile      string `name:"ca-file" placeholder:"FILE" help:"PEM file with the authorities of the endpoint's certificate; empty: the system's."`
+	Endpoint    string `env:"OONA_S3_ENDPOINT" placeholder:"URL" help:"Such as https://minio:9000; empty: AWS, in the region."`
+	Region      string `env:"OONA_S3_REGION" placeholder:"REGION" help:"Region of the bucket."`
+	PathStyle   bool   `env:"OONA_S3_PATH_STYLE" help:"The bucket is in the path of URLs, not in the host's name."`
+	AccessKeyID string `env:"OONA_S3_ACCESS_KEY_ID" name:"access-key-id" placeholder:"ID" help:"Empty: $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, and $AWS_SESSION_TOKEN if there is one."`
+	SecretFile  string `env:"OONA_S3_SECRET_ACCESS_KEY_FILE" name:"secret-access-key-file" placeholder:"FILE" help:"File with the secret access key of the id; read again every five minutes."`
+	CAFile      string `env:"OONA_S3_CA_FILE" name:"ca-file" placeholder:"FILE" help:"PEM file with the authorities of the endpoint's certificate; empty: the system's."`
 }
 
 // DefaultConfig returns the defaults of the flags: no store.

@@ -59,8 +59,15 @@ func (s *Store) Check(claim oona.TensorClaim) error {
 		return foreign("key", "is %.100q; that of the claim's sha256 is %s", claim.Key, Key(claim.SHA256))
 	case claim.Size < 0:
 		return foreign("size", "is %d", claim.Size)
-	case claim.Size > s.limit:
-		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d bytes, at most %d are allowed", claim.Size, s.limit)}, ErrTooLarge)
+	}
+	return s.CheckSize(claim.Size)
+}
+
+// CheckSize reports whether a tensor of so many bytes may be checked in: an
+// error wraps an [oona.FieldError] and ErrTooLarge.
+func (s *Store) CheckSize(size int64) error {
+	if size > s.limit {
+		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d bytes, at most %d are allowed", size, s.limit)}, ErrTooLarge)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
@@ -17,6 +18,8 @@ type config struct {
 	Listen string        `group:"Frames" placeholder:"ADDRESS" help:"Where to take frames over HTTP; port 0 takes a free one."`
 	Ingest ingest.Config `embed:"" group:"Frames"`
 
+	Tensors claimcheck.Config `embed:"" group:"Tensors"`
+
 	Bus         bus.Config `embed:"" group:"Bus"`
 	Prefix      string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Compression string     `group:"Bus" default:"lz4" enum:"lz4,none" help:"How records are compressed: lz4 or none."`
@@ -24,10 +27,11 @@ type config struct {
 
 func defaults() *config {
 	return &config{
-		Config: worker.Config{AdminAddress: "127.0.0.1:9101"},
-		Listen: "127.0.0.1:8080",
-		Ingest: ingest.DefaultConfig(),
-		Prefix: oona.DefaultPrefix,
+		Config:  worker.Config{AdminAddress: "127.0.0.1:9101"},
+		Listen:  "127.0.0.1:8080",
+		Ingest:  ingest.DefaultConfig(),
+		Tensors: claimcheck.DefaultConfig(),
+		Prefix:  oona.DefaultPrefix,
 	}
 }
 

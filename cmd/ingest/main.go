@@ -2,8 +2,9 @@
 // seed-metrics topic.
 //
 //	trainer --POST /v1/frames--> ingest.Stage --> publisher --> seed.metrics
-//	                                                            (checked at the start, and held
-//	                                                             to its number of partitions)
+//	        --PUT /v1/tensors-->      |                         (checked at the start, and held
+//	                                  v                          to its number of partitions)
+//	                             tensor store (--tensor-store)
 //
 // Any number of ingests may run beside each other behind a load balancer; each
 // needs an instance id of its own.
@@ -20,7 +21,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-const description = "Takes frames from trainers over HTTP (POST /v1/frames) and publishes them to the bus."
+const description = "Takes frames from trainers over HTTP (POST /v1/frames) and publishes them to the bus; keeps large tensors in a store."
 
 func main() {
 	cfg := defaults()
@@ -41,7 +42,11 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	if err := bus.CheckTopics(ctx, c.Bus, checkedTopics(topics)); err != nil {
 		return err
 	}
-	stage, err := ingest.New(c.stage(topics), publisher, w.Registry, w.Logger)
+	settings := c.stage(topics)
+	if settings.Tensors, err = c.tensorStore(ctx, w.Logger); err != nil {
+		return err
+	}
+	stage, err := ingest.New(settings, publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
 	}

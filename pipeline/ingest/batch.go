@@ -19,6 +19,7 @@ type batch struct {
 
 	messages []*message.Message
 	readings int
+	tensors  []keptTensor // that the messages refer to
 }
 
 // decoders are what a request decodes with. Their buffers serve the next
@@ -111,6 +112,10 @@ func tooManyFrames(limit int) *problem {
 
 // add appends a valid frame's record, value being its encoding.
 func (b *batch) add(f *oona.Frame, value []byte) *problem {
+	value, refusal := b.claimTensors(f, value)
+	if refusal != nil {
+		return refusal
+	}
 	// Ids and names are in each part of a frame that is split: hence three quarters.
 	if limit := b.cfg.MaxMessageBytes - recordOverhead; len(value) > limit {
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,

@@ -26,6 +26,12 @@ type Config struct {
 	ReadTimeout    time.Duration `help:"How long a client may take to send a request."`
 	PublishTimeout time.Duration `help:"How long to wait for the bus before a request is answered 503."`
 	ClockTolerance time.Duration `help:"How far a client's clock may be off, where it says the time (Oona-Sent-At)."`
+
+	Tensors           TensorStore   `kong:"-"` // nil: all tensors stay in their frames
+	InlineTensorBytes int           `group:"Tensors" help:"The most bytes of a tensor that stays in its frame; larger ones go to the tensor store, where there is one."`
+	MaxTensorRequests int           `group:"Tensors" help:"The most requests at once that wait for the tensor store; further ones are answered 429, and the others flow."`
+	StoreTimeout      time.Duration `group:"Tensors" help:"How long to wait for the tensor store before a request with frames is answered 503."`
+	TensorTimeout     time.Duration `group:"Tensors" help:"How long a client may take to send a tensor (PUT /v1/tensors), and the store to keep it."`
 }
 
 // DefaultConfig returns the defaults, without a topic. Memory for bodies is at
@@ -46,6 +52,10 @@ func DefaultConfig() Config {
 		MaxMetrics:           oona.DefaultFrameLimits.Metrics,
 		MaxTensors:           oona.DefaultFrameLimits.Tensors,
 		MaxMessageBytes:      1_000_000, // below Kafka's 1,048,588, and what its clients allow by default
+		InlineTensorBytes:    16 << 10,
+		MaxTensorRequests:    32,
+		StoreTimeout:         5 * time.Second,
+		TensorTimeout:        2 * time.Minute,
 		MaxInFlight:          64,
 		ReadTimeout:          30 * time.Second,
 		PublishTimeout:       10 * time.Second,
@@ -68,6 +78,10 @@ func (c Config) Validate() error {
 		{"max-readings", int64(c.MaxReadings)},
 		{"max-metrics", int64(c.MaxMetrics)},
 		{"max-tensors", int64(c.MaxTensors)},
+		{"inline-tensor-bytes", int64(c.InlineTensorBytes)},
+		{"max-tensor-requests", int64(c.MaxTensorRequests)},
+		{"store-timeout", int64(c.StoreTimeout)},
+		{"tensor-timeout", int64(c.TensorTimeout)},
 		{"max-in-flight", int64(c.MaxInFlight)},
 		{"read-timeout", int64(c.ReadTimeout)},
 		{"publish-timeout", int64(c.PublishTimeout)},
@@ -76,6 +90,9 @@ func (c Config) Validate() error {
 		if limit.value <= 0 {
 			return &oona.FieldError{Field: limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}
 		}
+	}
+	if c.Tensors != nil && c.MaxTensorRequests >= c.MaxInFlight {
+		return &oona.FieldError{Field: "max-tensor-requests", Reason: fmt.Sprintf("is %d; give less than --max-in-flight, which is %d, so that requests without large tensors flow while the store is down", c.MaxTensorRequests, c.MaxInFlight)}
 	}
 	if c.MaxMessageBytes <= recordOverhead {
 		return &oona.FieldError{Field: "max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}

@@ -14,11 +14,19 @@ type Counts struct {
 	Refused     int64 // answered with another status than 200
 	Frames      int64 // accepted: acknowledged by the bus, and answered 200
 	Readings    int64 // of accepted frames
+	Claims      int64 // tensors of accepted frames that are in the tensor store
 	Unconfirmed int64 // frames published, but answered 503 or 413: the bus may have them
 }
 
+// What became of a tensor.
+const (
+	tensorKept   = "kept"
+	tensorKnown  = "known"
+	tensorFailed = "failed"
+)
+
 type metrics struct {
-	requests, refused, frames, readings, unconfirmed atomic.Int64
+	requests, refused, frames, readings, claims, unconfirmed atomic.Int64
 
 	framesTotal      prometheus.Counter
 	readingsTotal    prometheus.Counter
@@ -28,6 +36,9 @@ type metrics struct {
 	rejectedTotal    *prometheus.CounterVec
 	requestSeconds   prometheus.Histogram
 	publishSeconds   prometheus.Histogram
+	tensorsTotal     *prometheus.CounterVec
+	tensorBytesTotal prometheus.Counter
+	storeSeconds     prometheus.Histogram
 	inFlight         prometheus.GaugeFunc
 }
 
@@ -58,12 +69,20 @@ func newMetrics(inFlight func() float64) *metrics {
 		}, []string{"reason"}),
 		requestSeconds: seconds("request_seconds", "Time from a request's header to its answer."),
 		publishSeconds: seconds("publish_seconds", "Time that the bus took to acknowledge or refuse a request's frames."),
+		tensorsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oona_ingest_tensors_total", Help: "Tensors that the store has taken (kept), had already (known), or did not take (failed).",
+		}, []string{"result"}),
+		tensorBytesTotal: counter("tensor_bytes_total", "Bytes of the tensors that the store has taken, without those that it had already."),
+		storeSeconds:     seconds("store_seconds", "Time that the tensor store took for the tensors of a request."),
 		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "oona_ingest_in_flight", Help: "Requests that are being read or published.",
 		}, inFlight),
 	}
 	for why := range titles {
 		m.rejectedTotal.WithLabelValues(string(why)) // so that a first refusal is an increase
+	}
+	for _, result := range []string{tensorKept, tensorKnown, tensorFailed} {
+		m.tensorsTotal.WithLabelValues(result)
 	}
 	return m
 }
@@ -72,6 +91,7 @@ func (m *metrics) register(registerer prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		m.framesTotal, m.readingsTotal, m.bytesTotal, m.unconfirmedTotal,
 		m.requestsTotal, m.rejectedTotal, m.requestSeconds, m.publishSeconds, m.inFlight,
+		m.tensorsTotal, m.tensorBytesTotal, m.storeSeconds,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return err
@@ -80,12 +100,13 @@ func (m *metrics) register(registerer prometheus.Registerer) error {
 	return nil
 }
 
-func (m *metrics) accept(frames, readings, bytes int) {
-	m.frames.Add(int64(frames))
-	m.readings.Add(int64(readings))
-	m.framesTotal.Add(float64(frames))
-	m.readingsTotal.Add(float64(readings))
-	m.bytesTotal.Add(float64(bytes))
+func (m *metrics) accept(b *batch) {
+	m.frames.Add(int64(len(b.messages)))
+	m.readings.Add(int64(b.readings))
+	m.claims.Add(int64(len(b.tensors)))
+	m.framesTotal.Add(float64(len(b.messages)))
+	m.readingsTotal.Add(float64(b.readings))
+	m.bytesTotal.Add(float64(b.bytes))
 }
 
 func (m *metrics) unconfirm(frames int) {
@@ -99,6 +120,7 @@ func (m *metrics) counts() Counts {
 		Refused:     m.refused.Load(),
 		Frames:      m.frames.Load(),
 		Readings:    m.readings.Load(),
+		Claims:      m.claims.Load(),
 		Unconfirmed: m.unconfirmed.Load(),
 	}
 }

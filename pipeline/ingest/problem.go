@@ -26,6 +26,11 @@ const (
 	reasonUndecodable reason = "undecodable"
 	reasonInvalid     reason = "invalid"
 	reasonTooLarge    reason = "too-large"
+	reasonMismatch    reason = "mismatch"
+	reasonDangling    reason = "dangling"
+	reasonNoStore     reason = "no-store"
+	reasonStore       reason = "store"
+	reasonStoreFull   reason = "store-full"
 	reasonOverloaded  reason = "overloaded"
 	reasonPublish     reason = "publish"
 	reasonTimeout     reason = "timeout"
@@ -43,6 +48,11 @@ var titles = map[reason]string{
 	reasonUndecodable: "The body is not made of frames",
 	reasonInvalid:     "A frame is not valid",
 	reasonTooLarge:    "The request is too large",
+	reasonMismatch:    "The tensor is not what was declared",
+	reasonDangling:    "A claim's tensor is not in the store",
+	reasonNoStore:     "There is no tensor store",
+	reasonStore:       "The tensor store did not take a tensor",
+	reasonStoreFull:   "The tensor store is full",
 	reasonOverloaded:  "Too many requests are in flight",
 	reasonPublish:     "The bus did not take the frames",
 	reasonTimeout:     "The bus did not answer in time",

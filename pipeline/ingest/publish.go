@@ -34,7 +34,7 @@ func (s *Stage) publish(b *batch) *problem {
 		if err != nil {
 			return s.publishFailed(b, err)
 		}
-		s.metrics.accept(len(b.messages), b.readings, b.bytes)
+		s.metrics.accept(b)
 		return nil
 	case <-timeout.C:
 		s.metrics.unconfirm(len(b.messages))

@@ -17,7 +17,9 @@ const (
 func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	accepted, refusal := s.take(w, r, began)
-	s.answer(w, r, began, accepted, refusal)
+	s.answer(w, r, began, http.StatusOK, struct {
+		Accepted int `json:"accepted"`
+	}{accepted}, refusal)
 }
 
 // take does what a request asks for. It returns the number of frames that the
@@ -55,6 +57,9 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	if refusal != nil {
 		return 0, refusal
 	}
+	if refusal := s.keepTensors(r.Context(), b); refusal != nil {
+		return 0, refusal
+	}
 	published = true // publish gives the slot back
 	return len(b.messages), s.publish(b)
 }
@@ -87,9 +92,9 @@ func (s *Stage) read(w http.ResponseWriter, r *http.Request, inflaters *sync.Poo
 	return b, nil
 }
 
-// answer writes the response, and what is to be known of it.
-func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, accepted int, refusal *problem) {
-	status := http.StatusOK
+// answer writes the response, and what is to be known of it: the body with its
+// status, or the refusal where there is one.
+func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, status int, body any, refusal *problem) {
 	s.metrics.requests.Add(1)
 	if refusal != nil {
 		status = refusal.Status
@@ -104,7 +109,5 @@ func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, 
 		refusal.write(w)
 		return
 	}
-	writeJSON(w, status, mediaJSON, struct {
-		Accepted int `json:"accepted"`
-	}{accepted})
+	writeJSON(w, status, mediaJSON, body)
 }

@@ -24,6 +24,7 @@ type Stage struct {
 	warnings  throttle
 
 	slots    chan struct{} // one a request that is being read or published
+	storing  chan struct{} // one a request that waits for the tensor store
 	decoders sync.Pool     // of *decoders
 	codings  *codings
 	phase    atomic.Int32
@@ -58,6 +59,7 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 		logger:    logger,
 		warnings:  throttle{every: 10 * time.Second},
 		slots:     make(chan struct{}, cfg.MaxInFlight),
+		storing:   make(chan struct{}, cfg.MaxTensorRequests),
 		codings:   newCodings(),
 		grace:     Grace,
 	}
@@ -69,12 +71,13 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 	return s, nil
 }
 
-// Handler serves POST /v1/frames, and a problem everywhere else.
+// Handler serves POST /v1/frames and PUT /v1/tensors, and a problem everywhere else.
 func (s *Stage) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/frames", s.serveFrames)
+	mux.HandleFunc("/v1/tensors", s.serveTensors)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.answer(w, r, time.Now(), 0, newProblem(http.StatusNotFound, reasonPath, "%.100q is not served; frames are taken by POST /v1/frames", r.URL.Path))
+		s.answer(w, r, time.Now(), 0, nil, newProblem(http.StatusNotFound, reasonPath, "%.100q is not served; frames are taken by POST /v1/frames, tensors by PUT /v1/tensors", r.URL.Path))
 	})
 	return mux
 }
@@ -90,7 +93,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: min(s.cfg.ReadTimeout, 10*time.Second),
 		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.PublishTimeout + 5*time.Second,
+		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
@@ -125,12 +128,14 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests in hand were cut off: %w", err), server.Close())
 	}
-	// Whoever holds all the slots knows that nobody else holds one.
-	for range cap(s.slots) {
-		s.slots <- struct{}{}
-	}
-	for range cap(s.slots) {
-		<-s.slots
+	for _, slots := range []chan struct{}{s.slots, s.storing} {
+		// Whoever holds all the slots knows that nobody else holds one.
+		for range cap(slots) {
+			slots <- struct{}{}
+		}
+		for range cap(slots) {
+			<-slots
+		}
 	}
 	return err
 }

@@ -167,14 +167,18 @@ func TestAcceptedJSON(t *testing.T) {
 }
 
 func TestJSONSpecials(t *testing.T) {
-	bus := &fakeBus{}
+	bus, store := &fakeBus{}, newStore(t)
+	claim, _, err := store.CheckIn(t.Context(), strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	body := `[{"tensors":[
 	  {"name":"w","seed_id":1,"dtype":"float32","shape":[2],"data":"AAAAAAAAgD8="},
-	  {"name":"b","seed_id":0,"dtype":"uint8","shape":[],"data":{"bucket":"t","key":"a/b","size":1,"sha256":"` + strings.Repeat("0f", 32) + `"}}],
+	  {"name":"b","seed_id":0,"dtype":"uint8","shape":[],"data":` + claimJSON(claim) + `}],
 	 "metrics":[{"values":[null,"NaN","Infinity","-Infinity",-1.5e-3,16777217],"name":"m\u0061"}],
 	 "states":[0,1,2,3,10,"rolled_back"],"seed_ids":[0,1,2,3,4,2147483647],"timeline":"rank:3","step":0,
 	 "observed_at":1790000001000000,"sequence":9223372036854775807,"producer_epoch":0,"producer_id":"p","layer_id":"l","run_id":"\u0072"}]`
-	if w := post(newStage(t, bus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+	if w := post(newStageWithStore(t, bus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
 	_, messages := bus.published()
@@ -189,7 +193,7 @@ func TestJSONSpecials(t *testing.T) {
 	if f.Run != "r" || f.Timeline != "rank:3" || f.Sequence != math.MaxInt64 || f.Metrics[0].Name != "ma" || f.States[5] != oona.RolledBack || f.Seeds[5] != math.MaxInt32 {
 		t.Errorf("frame is %+v", f)
 	}
-	if !bytes.Equal(f.Tensors[0].Data, []byte{0, 0, 0, 0, 0, 0, 0x80, 0x3f}) || f.Tensors[1].Claim.SHA256[31] != 0x0f || f.Tensors[1].Claim.Key != "a/b" {
+	if !bytes.Equal(f.Tensors[0].Data, []byte{0, 0, 0, 0, 0, 0, 0x80, 0x3f}) || *f.Tensors[1].Claim != claim {
 		t.Errorf("tensors are %+v", f.Tensors)
 	}
 }

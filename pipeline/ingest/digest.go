@@ -1,0 +1,40 @@
+package ingest
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strings"
+)
+
+// digestsOf returns the SHA-256 that the client declares of the body, once a
+// header that has it: Content-Digest and Repr-Digest (RFC 9530) are the same
+// where there is no content coding. Digests by other algorithms may be ignored,
+// and are.
+func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *problem) {
+	for _, name := range []string{"Content-Digest", "Repr-Digest"} {
+		for member := range strings.SplitSeq(strings.Join(h.Values(name), ","), ",") {
+			algorithm, value, _ := strings.Cut(strings.TrimSpace(member), "=")
+			if algorithm != "sha-256" {
+				continue
+			}
+			digest, ok := byteSequence(value)
+			if !ok {
+				return nil, newProblem(http.StatusBadRequest, reasonInvalid, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
+			}
+			digests = append(digests, digest)
+		}
+	}
+	return digests, nil
+}
+
+// byteSequence reads what RFC 9651, section 3.3.5, calls so.
+func byteSequence(text string) (digest [sha256.Size]byte, ok bool) {
+	text, begins := strings.CutPrefix(text, ":")
+	text, ends := strings.CutSuffix(text, ":")
+	data, err := base64.StdEncoding.DecodeString(text)
+	if !begins || !ends || err != nil || len(data) != sha256.Size {
+		return digest, false
+	}
+	return [sha256.Size]byte(data), true
+}

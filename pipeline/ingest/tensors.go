@@ -1,0 +1,200 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// TensorStore keeps tensors by their content, as [claimcheck.Store] does, whose
+// errors its own wrap.
+type TensorStore interface {
+	// Claim, Check and CheckSize ask nobody.
+	Claim(content []byte) oona.TensorClaim
+	Check(claim oona.TensorClaim) error
+	CheckSize(size int64) error
+	// CheckIn returns once content is durable.
+	CheckIn(ctx context.Context, content io.Reader) (claim oona.TensorClaim, fresh bool, err error)
+	Confirm(ctx context.Context, claim oona.TensorClaim) error
+}
+
+// storesAtOnce is how many tensors of one request are on their way at a time.
+const storesAtOnce = 8
+
+// keptTensor is a tensor that a frame of a batch refers to by a claim.
+type keptTensor struct {
+	frame, index int // of the batch, and of the frame
+	claim        oona.TensorClaim
+	content      []byte // nil: the client has made the claim
+}
+
+func (k *keptTensor) field() string { return fmt.Sprintf("tensors[%d].data", k.index) }
+
+// claimTensors puts claims in place of the frame's large tensors, and checks
+// those that are there. It returns the frame's encoding. A claim is made of the
+// content alone, so that nothing need be stored before all frames are validated.
+func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *problem) {
+	replaced := false
+	for i := range f.Tensors {
+		t := &f.Tensors[i]
+		kept := keptTensor{frame: len(b.messages), index: i}
+		switch {
+		case t.Claim == nil && (b.cfg.Tensors == nil || len(t.Data) <= b.cfg.InlineTensorBytes):
+			continue
+		case b.cfg.Tensors == nil:
+			return nil, frameProblem(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
+		case t.Claim == nil:
+			// The decoder's buffer is the next frame's too.
+			kept.content = bytes.Clone(t.Data)
+			kept.claim = b.cfg.Tensors.Claim(t.Data)
+			t.Claim, t.Data = &kept.claim, nil
+			replaced = true
+		default:
+			kept.claim = *t.Claim
+		}
+		if err := b.cfg.Tensors.Check(kept.claim); err != nil {
+			return nil, claimProblem(&kept, err)
+		}
+		b.tensors = append(b.tensors, kept)
+	}
+	if replaced {
+		value = avro.AppendFrame(nil, f)
+	}
+	return value, nil
+}
+
+// claimProblem is about a claim that the store would not make.
+func claimProblem(k *keptTensor, err error) *problem {
+	status, why := http.StatusBadRequest, reasonInvalid
+	if errors.Is(err, claimcheck.ErrTooLarge) {
+		status, why = http.StatusRequestEntityTooLarge, reasonTooLarge
+	}
+	field, reason := k.field(), err.Error()
+	if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
+		reason = wrong.Reason
+		if field += "." + wrong.Field; k.content != nil {
+			field = k.field()
+		}
+	}
+	p := newProblem(status, why, "%s: %s", field, reason).ofFrame(k.frame)
+	p.Field = field
+	return p
+}
+
+// keepTensors checks the batch's tensors in, and asks for those that clients
+// have claims of, so that no record refers to what is not there. It waits for
+// the store at most for the store timeout.
+func (s *Stage) keepTensors(ctx context.Context, b *batch) *problem {
+	if len(b.tensors) == 0 {
+		return nil
+	}
+	if !s.beginStoring() {
+		return s.storingOverloaded()
+	}
+	defer s.endStoring(time.Now())
+	// A client that is gone is noticed when it is answered: that it is slow in
+	// going must not look like a store that fails.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.StoreTimeout)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(storesAtOnce)
+	for i := range b.tensors {
+		group.Go(func() error {
+			if err := s.keep(ctx, &b.tensors[i]); err != nil {
+				return &keepError{&b.tensors[i], err}
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	if failed, ok := errors.AsType[*keepError](err); ok {
+		p := s.storeProblem(failed.err).ofFrame(failed.tensor.frame)
+		p.Field = failed.tensor.field()
+		return p
+	}
+	return nil
+}
+
+// keepError says of which tensor err is.
+type keepError struct {
+	tensor *keptTensor
+	err    error
+}
+
+func (e *keepError) Error() string { return e.err.Error() }
+func (e *keepError) Unwrap() error { return e.err }
+
+// keep makes sure that the tensor is in the store.
+func (s *Stage) keep(ctx context.Context, k *keptTensor) error {
+	if k.content == nil {
+		return s.cfg.Tensors.Confirm(ctx, k.claim)
+	}
+	claim, fresh, err := s.cfg.Tensors.CheckIn(ctx, bytes.NewReader(k.content))
+	if err == nil && claim != k.claim {
+		err = fmt.Errorf("%w: the store made claim %s of it, ingest %s", claimcheck.ErrMismatch, claim.Key, k.claim.Key)
+	}
+	s.metrics.stored(claim.Size, fresh, err)
+	return err
+}
+
+func (m *metrics) stored(size int64, fresh bool, err error) {
+	switch {
+	case err != nil:
+		m.tensorsTotal.WithLabelValues(tensorFailed).Inc()
+	case fresh:
+		m.tensorsTotal.WithLabelValues(tensorKept).Inc()
+		m.tensorBytesTotal.Add(float64(size))
+	default:
+		m.tensorsTotal.WithLabelValues(tensorKnown).Inc()
+	}
+}
+
+// beginStoring takes a place among the requests that wait for the store. There
+// are fewer of them than requests: while the store is down, others flow.
+func (s *Stage) beginStoring() bool {
+	select {
+	case s.storing <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Stage) endStoring(began time.Time) {
+	s.metrics.storeSeconds.Observe(time.Since(began).Seconds())
+	<-s.storing
+}
+
+func (s *Stage) storingOverloaded() *problem {
+	return newProblem(http.StatusTooManyRequests, reasonOverloaded,
+		"%d requests wait for the tensor store, which is the most; nothing of this one was taken, send it again later", cap(s.storing)).retryAfter(1)
+}
+
+// storeProblem is what the store's error means to a client.
+func (s *Stage) storeProblem(err error) *problem {
+	switch {
+	case errors.Is(err, claimcheck.ErrTooLarge):
+		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "%v; send the tensor in pieces", err)
+	case errors.Is(err, claimcheck.ErrNotFound):
+		return newProblem(http.StatusBadRequest, reasonDangling, "the claim's tensor is not in the store; send it first, by PUT /v1/tensors")
+	case errors.Is(err, claimcheck.ErrMismatch):
+		return newProblem(http.StatusBadRequest, reasonMismatch, "%v; send the tensor again", err)
+	case errors.Is(err, context.Canceled):
+		return newProblem(http.StatusBadRequest, reasonRead, "the client was gone before the tensor was stored")
+	case errors.Is(err, claimcheck.ErrFull):
+		s.warn("the tensor store is full", "error", err)
+		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "the tensor store is full; nothing of this request was taken, send it again when there is room").retryAfter(60)
+	}
+	s.warn("the tensor store did not take a tensor", "error", err)
+	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; nothing of this request was taken, send it again").retryAfter(5)
+}

@@ -1,0 +1,205 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/morphogenetic/oona/claimcheck"
+)
+
+func putBody(s *Stage, body io.Reader, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPut, "/v1/tensors", body)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	return w
+}
+
+func put(s *Stage, content []byte, headers ...string) *httptest.ResponseRecorder {
+	return putBody(s, bytes.NewReader(content), headers...)
+}
+
+// The answer is a claim as a frame takes it.
+func TestPutTensor(t *testing.T) {
+	store, bus := newStore(t), &fakeBus{}
+	s := newStageWithStore(t, bus, store)
+	want := claimJSON(store.Claim(larger))
+	w := putBody(s, iotest.HalfReader(bytes.NewReader(larger))) // of unknown length
+	if w.Code != http.StatusCreated || w.Body.String() != want+"\n" || w.Header().Get("Content-Type") != mediaJSON {
+		t.Errorf("answer is %d %s", w.Code, w.Body)
+	}
+	if w := put(s, larger, "Content-Digest", digestHeader(larger), "Repr-Digest", "sha-512=:AAAA:, "+digestHeader(larger)); w.Code != http.StatusOK || w.Body.String() != want+"\n" {
+		t.Errorf("the second answer is %d %s", w.Code, w.Body)
+	}
+	if !store.has(t, larger) {
+		t.Error("the tensor is not in the store")
+	}
+	frame := strings.Replace(goodJSON, `"step":7`, `"step":7,"tensors":[{"name":"w","seed_id":1,"dtype":"uint8","shape":[100000],"data":`+want+`}]`, 1)
+	if w := post(s, mediaJSON, []byte(frame)); w.Code != http.StatusOK {
+		t.Errorf("a frame with the claim is answered %d %s", w.Code, w.Body)
+	}
+	if w := put(s, nil); w.Code != http.StatusCreated {
+		t.Errorf("an empty tensor is answered %d %s", w.Code, w.Body)
+	}
+	if got := testutil.ToFloat64(s.metrics.tensorsTotal.WithLabelValues(tensorKept)); got != 2 {
+		t.Errorf("%g tensors kept, want 2", got)
+	}
+}
+
+func TestPutTensorRefused(t *testing.T) {
+	large := make([]byte, tensorLimit+1)
+	for name, c := range map[string]struct {
+		body    io.Reader
+		headers []string
+		code    int
+		reason  reason
+		detail  string
+	}{
+		"another digest":     {bytes.NewReader(larger), []string{"Content-Digest", digestHeader(aboveIt)}, 400, reasonMismatch, "its SHA-256 is"},
+		"another of two":     {bytes.NewReader(larger), []string{"Content-Digest", digestHeader(larger), "Repr-Digest", digestHeader(aboveIt)}, 400, reasonMismatch, "its SHA-256 is"},
+		"half a digest":      {bytes.NewReader(larger), []string{"Repr-Digest", "sha-256=:AAAA:"}, 400, reasonInvalid, `Repr-Digest is "sha-256=:AAAA:"`},
+		"hexadecimal digest": {bytes.NewReader(larger), []string{"Content-Digest", "sha-256=" + strings.Repeat("0f", 32)}, 400, reasonInvalid, "sha-256=:BASE64:"},
+		"too large":          {bytes.NewReader(large), nil, 413, reasonTooLarge, "at most 1048576 are allowed"},
+		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, reasonTooLarge, "more than 1048576 bytes"},
+		"coding":             {bytes.NewReader(larger), []string{"Content-Encoding", "gzip"}, 415, reasonMediaType, "send them as they are"},
+		"ends early":         {io.MultiReader(bytes.NewReader(larger), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, reasonRead, "the tensor ended early"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newStore(t)
+			s := newStageWithStore(t, &fakeBus{}, store)
+			w := putBody(s, c.body, c.headers...)
+			p := decodeProblem(t, w)
+			if w.Code != c.code || p.Type != "urn:oona:problem:"+string(c.reason) || !strings.Contains(p.Detail, c.detail) {
+				t.Errorf("answer is %d %s", w.Code, w.Body)
+			}
+			if kept := testutil.ToFloat64(s.metrics.tensorsTotal.WithLabelValues(tensorKept)); kept != 0 || store.has(t, larger) {
+				t.Error("it is in the store")
+			}
+			if got, want := s.Counts(), (Counts{Requests: 1, Refused: 1}); got != want {
+				t.Errorf("counts are %+v, want %+v", got, want)
+			}
+		})
+	}
+	s := newStageWithStore(t, &fakeBus{}, nil)
+	if w := put(s, larger); w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "--tensor-store") {
+		t.Errorf("without a store the answer is %d %s", w.Code, w.Body)
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/tensors", nil))
+	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != http.MethodPut {
+		t.Errorf("POST is answered %d %s", w.Code, w.Body)
+	}
+}
+
+func TestPutTensorStoreFails(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		reason reason
+	}{{claimcheck.ErrUnavailable, reasonStore}, {claimcheck.ErrFull, reasonStoreFull}} {
+		store := newStore(t)
+		store.fault = func(context.Context) error { return c.err }
+		w := put(newStageWithStore(t, &fakeBus{}, store), larger)
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `problem:`+string(c.reason)+`"`) || store.fired.Load() != 1 {
+			t.Errorf("%v: answer is %d %s", c.err, w.Code, w.Body)
+		}
+	}
+}
+
+// send writes a request as it is, and returns the first line of the answer.
+func send(t *testing.T, server *running, request string, hangUp bool) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(server.url, "http://"), "/v1/frames"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	if hangUp {
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer, err := io.ReadAll(io.LimitReader(conn, 12))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(answer)
+}
+
+// A tensor may take longer than the read timeout, but not longer than its own;
+// one that breaks off is not kept.
+func TestSlowTensors(t *testing.T) {
+	store := newStore(t)
+	s := newStage(t, &fakeBus{}, func(c *Config) {
+		c.Tensors, c.ReadTimeout, c.TensorTimeout = store, time.Hour, 50*time.Millisecond
+	})
+	server := startStage(t, s)
+	if got := send(t, server, "PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", false); got != "HTTP/1.1 408" {
+		t.Errorf("answer to a body that stalls is %q", got)
+	}
+	if got := send(t, server, "PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", true); got != "HTTP/1.1 400" {
+		t.Errorf("answer to a body that breaks off is %q", got)
+	}
+	if store.has(t, []byte("half")) {
+		t.Error("half a tensor was kept")
+	}
+	server.cancel()
+	if err := <-server.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// The read timeout of frames does not end a tensor, and a stage that is to end
+// waits for it.
+func TestTensorOutlivesTheReadTimeout(t *testing.T) {
+	store := newStore(t)
+	storing, release := make(chan struct{}), make(chan struct{})
+	store.fault = func(ctx context.Context) error {
+		close(storing)
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s := newStage(t, &fakeBus{}, func(c *Config) { c.Tensors, c.ReadTimeout = store, 50*time.Millisecond })
+	server := startStage(t, s)
+	answered := make(chan string)
+	go func() {
+		answered <- send(t, server, fmt.Sprintf("PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(larger), larger), false)
+	}()
+	<-storing
+	server.cancel()
+	for s.Ready() == nil { // ends once Run has seen the order
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(2 * s.cfg.ReadTimeout) // the fault: frames would have had their time
+	select {
+	case err := <-server.ended:
+		t.Fatalf("Run ended with a tensor in hand: %v", err)
+	default:
+	}
+	close(release)
+	if got := <-answered; got != "HTTP/1.1 201" || !store.has(t, larger) {
+		t.Errorf("answer is %q", got)
+	}
+	if err := <-server.ended; err != nil {
+		t.Error(err)
+	}
+}
