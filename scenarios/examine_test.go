@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
@@ -42,6 +43,12 @@ func TestExamineNoticesErrors(t *testing.T) {
 		{"another trigger", func(w *world, read topicsRead) {
 			change(t, w, read, func(r *oona.Rollup) { r.Trigger.Index += 100; r.Hash = r.ContentHash() })
 		}, "the oracle's rollup"},
+		{"another generation", func(w *world, read topicsRead) {
+			change(t, w, read, func(r *oona.Rollup) { r.Generation++; r.Hash = r.ContentHash() })
+		}, "the oracle's rollup"},
+		{"a window that is cut", func(w *world, read topicsRead) {
+			change(t, w, read, func(r *oona.Rollup) { r.Start += 500_000; r.Hash = r.ContentHash() })
+		}, "is of no frame in the log"},
 		{"a hash that is not the content's", func(w *world, read topicsRead) {
 			change(t, w, read, func(r *oona.Rollup) { r.Watermark++ })
 		}, "is not what its hash says"},
@@ -57,7 +64,7 @@ func TestExamineNoticesErrors(t *testing.T) {
 		}, "is on"},
 		{"a folded record on a side topic", func(w *world, read topicsRead) {
 			stray := read[w.topics.Late][0][0]
-			stray.headers = map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0", oona.HeaderErrorOffset: "0", oona.HeaderErrorException: "late"}
+			stray.headers = map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0", oona.HeaderErrorOffset: "1", oona.HeaderErrorException: "late"}
 			read[w.topics.Late][0] = append(read[w.topics.Late][0], stray)
 		}, "is folded () to the oracle"},
 		{"an acknowledged frame is missing", func(w *world, _ topicsRead) {
@@ -92,8 +99,8 @@ func TestExamineNoticesErrors(t *testing.T) {
 // topicsRead is what topics hold, by name and partition.
 type topicsRead = map[string]map[int32][]logRecord
 
-// sound makes a log of frames, repeats, late ones and ticks, and what an
-// aggregator makes of it.
+// sound makes a log of two configurations, frames, repeats, late ones and ticks,
+// and what an aggregator makes of it.
 func (w *world) sound() topicsRead {
 	w.Helper()
 	read := topicsRead{w.topics.LayerHealth: {}, w.topics.LayerPerformance: {}, w.topics.Late: {}}
@@ -103,6 +110,12 @@ func (w *world) sound() topicsRead {
 		log = append(log, logRecord{0, int64(len(log)), at, headers, value})
 		at += 20_000
 	}
+	configure := func(c windows.Configuration) {
+		add(avro.AppendConfiguration(nil, c.Record()), map[string]string{oona.HeaderRecord: oona.ConfigurationRecord})
+	}
+	configured := windows.Configuration{Config: w.windows}
+	configured.Config.Generation, configured.Config.MaxSkew = 1, time.Second
+	configure(configured)
 	tr := trainer{run: "run-a", producer: "one", layers: 2, seeds: 3}
 	random := rand.New(rand.NewPCG(5, 5))
 	for i := range int64(300) {
@@ -115,6 +128,10 @@ func (w *world) sound() topicsRead {
 		w.ledger.note(identityOf(f), value)
 		w.ledger.answer(200, []identity{identityOf(f)})
 		add(value, map[string]string{oona.HeaderPath: "p"})
+		if i == 100 {
+			configured.Config.Generation, configured.Config.Length, configured.From = 2, 1500*time.Millisecond, at+1_100_000
+			configure(configured)
+		}
 		if i%60 == 30 {
 			add(value, map[string]string{oona.HeaderPath: "p"})
 		}
@@ -141,23 +158,34 @@ func (w *world) aggregate(log []logRecord, read topicsRead) {
 	write := func(topic string, headers map[string]string, value []byte) {
 		read[topic][0] = append(read[topic][0], logRecord{0, int64(len(read[topic][0])), 0, headers, value})
 	}
+	generations := make(map[int32]bool)
 	for i := range log {
 		in := windows.Record{Offset: log[i].offset, AppendedAt: log[i].appended, Path: log[i].headers[oona.HeaderPath]}
-		if log[i].value != nil {
+		switch log[i].headers[oona.HeaderRecord] {
+		case oona.ConfigurationRecord:
+			c, err := windows.ConfigurationOf(w.configurationIn(&log[i]))
+			if err != nil {
+				w.Fatal(err)
+			}
+			in.Configuration = &c
+		case "":
 			in.Frame, in.Checksum = new(oona.Frame), uint64(len(log[i].value))
 			var decoder avro.FrameDecoder
 			if _, err := decoder.Decode(log[i].value, in.Frame); err != nil {
 				w.Fatal(err)
 			}
 		}
-		outcome := engine.Fold(in, func(r *oona.Rollup) { write(w.topics.Rollup(r.Group), nil, avro.AppendRollup(nil, r)) })
+		outcome := engine.Fold(in, func(r *oona.Rollup) {
+			generations[r.Generation] = true
+			write(w.topics.Rollup(r.Group), nil, avro.AppendRollup(nil, r))
+		})
 		if side := w.sideOf(outcome.Verdict); side != "" {
 			write(side, map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0",
 				oona.HeaderErrorOffset: strconv.FormatInt(in.Offset, 10), oona.HeaderErrorException: string(outcome.Reason)}, log[i].value)
 		}
 	}
-	if len(read[w.topics.Late][0]) < 3 || len(read[w.topics.LayerHealth][0]) < 4 {
-		w.Fatalf("%d late, %d rollups: that proves little", len(read[w.topics.Late][0]), len(read[w.topics.LayerHealth][0]))
+	if len(read[w.topics.Late][0]) < 3 || len(read[w.topics.LayerHealth][0]) < 4 || len(generations) != 2 {
+		w.Fatalf("%d late, %d rollups, generations %v: that proves little", len(read[w.topics.Late][0]), len(read[w.topics.LayerHealth][0]), generations)
 	}
 }
 

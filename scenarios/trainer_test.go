@@ -8,76 +8,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
-
-// identity tells frames apart.
-type identity struct {
-	run      oona.RunID
-	producer oona.ProducerID
-	epoch    oona.Micros
-	sequence int64
-}
-
-func identityOf(f *oona.Frame) identity { return identity{f.Run, f.Producer, f.Epoch, f.Sequence} }
-
-// sent is what the ledger knows of a frame.
-type sent struct {
-	checksum     uint32 // of its bytes
-	acknowledged bool
-}
-
-// ledger is the clients' account of what ingest has answered.
-type ledger struct {
-	mu       sync.Mutex
-	frames   map[identity]*sent
-	answers  map[int]int // requests by status; 0: no answer
-	attempts int
-}
-
-func newLedger() *ledger {
-	return &ledger{frames: make(map[identity]*sent), answers: make(map[int]int)}
-}
-
-func (l *ledger) note(id identity, payload []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.frames[id] = &sent{checksum: crc32.ChecksumIEEE(payload)}
-}
-
-func (l *ledger) answer(status int, ids []identity) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.attempts++
-	l.answers[status]++
-	if status/100 == 2 {
-		for _, id := range ids {
-			l.frames[id].acknowledged = true
-		}
-	}
-}
-
-func (l *ledger) acknowledged() (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.frames {
-		if s.acknowledged {
-			n++
-		}
-	}
-	return n
-}
-
-// answered returns how many requests got a status.
-func (l *ledger) answered(status int) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.answers[status]
-}
 
 // trainer sends frames as one producer does: in order, each request again until
 // it is acknowledged.

@@ -1,0 +1,93 @@
+package scenarios
+
+import (
+	"hash/crc32"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// checkOracle folds the log of each partition with a fresh engine, from offset 0
+// on: the rollups, their triggers, and what became of every record are the same.
+func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
+	w.Helper()
+	known, err := catalogue.Default()
+	if err != nil {
+		w.Fatal(err)
+	}
+	emitted := 0
+	for p, records := range log {
+		engine, err := windows.New(w.windows, known.Metric)
+		if err != nil {
+			w.Fatal(err)
+		}
+		emit := func(want *oona.Rollup) {
+			emitted++
+			got := r.rollups[keyOf(want)]
+			switch {
+			case got == nil:
+				w.fault("the oracle's rollup of %s/%s at %d was not published", want.Run, want.Layer, want.Start)
+			case got.Hash != want.Hash || got.Trigger != want.Trigger || got.partition != p:
+				w.fault("the oracle's rollup of %s/%s at %d has hash %x and trigger %+v on partition %d; published was %x, %+v, on %d", want.Run, want.Layer, want.Start,
+					want.Hash, want.Trigger, p, got.Hash, got.Trigger, got.partition)
+			}
+		}
+		w.foldWhole(engine, records, emit, r)
+		if open := engine.OpenWindows(); open > 0 {
+			w.fault("%d windows of partition %d are open at the end of the log", open, p)
+		}
+	}
+	if emitted != len(r.rollups) {
+		w.fault("the oracle emitted %d rollups, %d were published", emitted, len(r.rollups))
+	}
+}
+
+// foldWhole folds a partition and compares what becomes of each frame with the
+// side topics.
+func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func(*oona.Rollup), r *result) {
+	var decoder avro.FrameDecoder
+	var frame oona.Frame
+	for i := range records {
+		in := windows.Record{Offset: records[i].offset, AppendedAt: records[i].appended, Path: records[i].headers[oona.HeaderPath]}
+		switch records[i].headers[oona.HeaderRecord] {
+		case oona.ConfigurationRecord:
+			c, err := windows.ConfigurationOf(w.configurationIn(&records[i]))
+			if err != nil {
+				w.Fatal(err)
+			}
+			in.Configuration = &c
+		case "":
+			rest, err := decoder.Decode(records[i].value, &frame)
+			if err == nil && len(rest) == 0 && frame.Validate(oona.DefaultFrameLimits) == nil {
+				in.Frame, in.Checksum = &frame, uint64(crc32.ChecksumIEEE(records[i].value))
+			}
+		}
+		outcome := engine.Fold(in, emit)
+		if in.Frame == nil {
+			continue // checkConservation has looked at it
+		}
+		side := w.sideOf(outcome.Verdict)
+		at := origin{records[i].partition, in.Offset}
+		for topic, origins := range r.side {
+			reason, there := origins[at]
+			if there != (topic == side) || there && reason != string(outcome.Reason) {
+				w.fault("record %+v is %s (%s) to the oracle; on %s: %t, for %q", at, outcome.Verdict, outcome.Reason, topic, there, reason)
+			}
+		}
+	}
+}
+
+// sideOf is the topic of records with a verdict, "" for none.
+func (w *world) sideOf(v windows.Verdict) string {
+	switch v {
+	case windows.Late:
+		return w.topics.Late
+	case windows.Quarantined:
+		return w.topics.Quarantine
+	case windows.Overflowed:
+		return w.topics.Overflow
+	}
+	return ""
+}
