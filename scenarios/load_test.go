@@ -20,21 +20,21 @@ func clocksOff(w *world) {
 	with := func(run oona.RunID, producer oona.ProducerID, skew, disorder time.Duration) trainer {
 		return trainer{url: w.url(), run: run, producer: producer, layers: 3, seeds: 4, rate: 50, skew: skew, disorder: disorder}
 	}
-	// A watermark never goes back: where the first frame of a run is of a clock
-	// that is ahead, what is behind it would be late for as long as that is.
-	finishBehind := w.train(with("five", "behind", -5*time.Second, 0))
+	// Whose clock begins a run matters, as a watermark never goes back.
+	finishBegun := w.train(with("five", "behind", -5*time.Second, 0), with("hasty", "ahead", 5*time.Second, 0))
 	w.pause(2 * time.Second)
 	finish := w.train(append(w.pair("good", 100),
 		with("good", "future", 2*time.Hour, 0), // beside the good ones in their run
 		with("good", "past", -2*time.Hour, 0),
 		with("five", "ahead", 5*time.Second, 0),
 		with("five", "right", 0, 0),
+		with("hasty", "right", 0, 0),
 		with("shuffled", "one", 0, 90*time.Millisecond),
 		with("jumbled", "one", 0, 4*time.Second),
 	)...)
-	w.pause(12 * time.Second)
+	w.pause(15 * time.Second)
 	finish()
-	finishBehind()
+	finishBegun()
 	w.stop()
 	r := w.check()
 	reasons := r.reasons(w.topics.Quarantine)
@@ -52,6 +52,54 @@ func clocksOff(w *world) {
 		if late := r.byRun[run][w.topics.Late]; late > 0 {
 			w.Errorf("%d frames of run %s are late", late, run)
 		}
+	}
+	w.checkHasty(r)
+}
+
+// checkHasty: in a run that a clock began which is ahead, what another sends is
+// late until its clock has come to where that one was when it joined, and
+// nothing is after that.
+func (w *world) checkHasty(r *result) {
+	w.Helper()
+	var decoder avro.FrameDecoder
+	var f oona.Frame
+	late, folded := 0, 0
+	for p, records := range r.log {
+		ahead, joined := oona.Micros(0), oona.Micros(0) // the clock that is ahead; as it was when the right one joined
+		for i := range records {
+			if records[i].headers[oona.HeaderRecord] != "" {
+				continue
+			}
+			if _, err := decoder.Decode(records[i].value, &f); err != nil {
+				w.Fatal(err)
+			}
+			if f.Run != "hasty" {
+				continue
+			}
+			_, isLate := r.side[w.topics.Late][origin{p, records[i].offset}]
+			if f.Producer == "ahead" {
+				ahead = max(ahead, f.ObservedAt)
+				if isLate {
+					w.Errorf("frame %d of the clock that is ahead is late", f.Sequence)
+				}
+				continue
+			}
+			if joined == 0 {
+				joined = ahead
+			}
+			switch {
+			case !isLate:
+				folded++
+			case f.ObservedAt >= joined:
+				w.Errorf("frame %d of the clock that is right is late, %d microseconds after it has caught up", f.Sequence, f.ObservedAt-joined)
+			default:
+				late++
+			}
+		}
+	}
+	w.figure("behind a clock that is ahead %d were late, %d folded", late, folded)
+	if late == 0 || folded == 0 {
+		w.Error("no frame is late behind the clock that is ahead, or all are")
 	}
 }
 
