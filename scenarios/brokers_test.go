@@ -1,9 +1,6 @@
 package scenarios
 
-import (
-	"syscall"
-	"time"
-)
+import "time"
 
 // outage is how long a trainer may be held up by brokers that are gone: as long
 // as a request may take, and some. With a shorter idle horizon the run would go
@@ -73,56 +70,3 @@ func twoBrokersDown(w *world) {
 	r := w.check()
 	w.nothingAside(r)
 }
-
-// Row 8. The broker that coordinates the group hangs: the commits' age says so,
-// and nothing is lost.
-func coordinatorCutOff(w *world) {
-	w.windows.IdleHorizon = outage
-	w.startIngest()
-	worker := w.startWorker("--group-instance", "one")
-	finish := w.train(w.pair("run-a", 200)...)
-	age := func() (oldest float64) {
-		for series, v := range worker.metrics() {
-			if len(series) > len(ageSeries) && series[:len(ageSeries)] == ageSeries {
-				oldest = max(oldest, v)
-			}
-		}
-		return oldest
-	}
-	w.pause(2 * time.Second)
-	calm := 0.0
-	for began := time.Now(); time.Since(began) < 4*time.Second; {
-		calm = max(calm, age())
-		w.pause(50 * time.Millisecond)
-	}
-	coordinator := kafka.coordinator(w.T, w.ctx, w.prefix)
-	kafka.signal(w.T, coordinator, syscall.SIGSTOP)
-	stopped := true
-	defer func() {
-		if stopped {
-			kafka.signal(w.T, coordinator, syscall.SIGCONT)
-		}
-	}()
-	most := 0.0
-	for began := time.Now(); time.Since(began) < 15*time.Second; {
-		most = max(most, age())
-		w.pause(50 * time.Millisecond)
-	}
-	kafka.signal(w.T, coordinator, syscall.SIGCONT)
-	stopped = false
-	if err := kafka.Ready(w.ctx); err != nil {
-		w.Fatal(err)
-	}
-	w.await("commits to be made again", func() bool { return len(w.claimed(worker)) == partitions && worker.ready() && age() < 2 })
-	w.pause(2 * time.Second)
-	finish()
-	w.stop()
-	w.figure("commits were %.1f s old before, and %.1f s at most while the coordinator hung", calm, most)
-	if calm > 2.5 || most < 3 {
-		w.Errorf("commits were %.1f s old before, and %.1f s at most while the coordinator hung: want it to be seen", calm, most)
-	}
-	r := w.check()
-	w.nothingAside(r)
-}
-
-const ageSeries = "oona_aggregate_commit_age_seconds{"

@@ -7,6 +7,9 @@
 // the log. What was published is what a window engine that nobody disturbed
 // makes of the same log, byte for byte.
 //
+// Where a scenario breaks the network, the brokers send the workers through
+// proxies of its own, so that no connection goes past them.
+//
 // It is a module of its own, so that `go test ./...` does not take half an
 // hour. `make scenarios` at the root runs it; Java 17 and Maven are needed.
 package scenarios

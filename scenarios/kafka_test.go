@@ -180,67 +180,6 @@ func (c *cluster) write(t *testing.T, ctx context.Context, topic string, values 
 	}
 }
 
-// leader returns the broker that leads a partition.
-func (c *cluster) leader(t *testing.T, ctx context.Context, topic string, partition int32) int {
-	t.Helper()
-	client := c.client(t)
-	defer client.Close()
-	for _, p := range c.describe(t, ctx, client, topic).Partitions {
-		if p.Partition == partition {
-			return int(p.Leader)
-		}
-	}
-	t.Fatalf("%s has no partition %d", topic, partition)
-	return 0
-}
-
-// leaderOrNone is leader, and 0 while there is none to be found.
-func (c *cluster) leaderOrNone(ctx context.Context, topic string, partition int32) int {
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...))
-	if err != nil {
-		return 0
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	request := kmsg.NewPtrMetadataRequest()
-	asked := kmsg.NewMetadataRequestTopic()
-	asked.Topic = &topic
-	request.Topics = append(request.Topics, asked)
-	response, err := request.RequestWith(ctx, client)
-	if err != nil {
-		return 0
-	}
-	for _, p := range response.Topics[0].Partitions {
-		if p.Partition == partition && p.ErrorCode == 0 {
-			return int(max(0, p.Leader))
-		}
-	}
-	return 0
-}
-
-// coordinator returns the broker that coordinates a group.
-func (c *cluster) coordinator(t *testing.T, ctx context.Context, group string) int {
-	t.Helper()
-	client := c.client(t)
-	defer client.Close()
-	request := kmsg.NewPtrFindCoordinatorRequest()
-	request.CoordinatorKey = group
-	request.CoordinatorKeys = []string{group}
-	response, err := request.RequestWith(ctx, client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, code := response.NodeID, response.ErrorCode
-	if len(response.Coordinators) > 0 {
-		id, code = response.Coordinators[0].NodeID, response.Coordinators[0].ErrorCode
-	}
-	if err := kerr.ErrorForCode(code); err != nil {
-		t.Fatal(err)
-	}
-	return int(id)
-}
-
 // committed returns the offsets that a group has committed.
 func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]int64 {
 	t.Helper()

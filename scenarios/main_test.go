@@ -17,7 +17,7 @@ import (
 
 var (
 	clusterDir = flag.String("cluster", "", "`directory` of a cluster that is kept from one run to the next; empty: one that ends with the tests")
-	port       = flag.Int("port", 29192, "`port` of the first broker; five more follow. Below the ports that clients are given, or one might take a dead broker's")
+	port       = flag.Int("port", 29192, "`port` of the first broker; eleven more follow, of controllers, proxies, and brokers behind them. Below the ports that clients are given, or one might take a dead broker's")
 )
 
 // kafka and binaries are what all scenarios share.
@@ -45,10 +45,10 @@ func run(m *testing.M) (status int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if binaries, err = build(dir, "ingest", "aggregate"); err != nil {
+	if binaries, err = build(dir, "ingest", "aggregate", "oona"); err != nil {
 		return 1, err
 	}
-	options := localkafka.Options{Dir: *clusterDir, Port: *port, Detach: *clusterDir != ""}
+	options := localkafka.Options{Dir: *clusterDir, Port: *port, ProxyPort: *port + 6, Detach: *clusterDir != ""}
 	if !options.Detach {
 		options.Dir = filepath.Join(dir, "kafka")
 	}
@@ -94,7 +94,8 @@ func TestScenario(t *testing.T) {
 		{"row04_workers_join_and_leave", joinAndLeave},
 		{"row05_leader_killed_and_rolling_restart", leaderKilled},
 		{"row06_two_of_three_brokers_down", twoBrokersDown},
-		{"row07_latency_resets_half_open_connections", badNetwork},
+		{"row07_bad_network_of_trainers", badNetworkOfTrainers},
+		{"row07_bad_network_of_brokers", badNetworkOfBrokers},
 		{"row08_coordinator_cut_off", coordinatorCutOff},
 		{"row11_clocks_and_reordering", clocksOff},
 		{"row12_idle_then_resume", idleThenResume},
@@ -103,6 +104,7 @@ func TestScenario(t *testing.T) {
 		{"row14_many_keys", manyKeys},
 		{"row15_backlog", backlog},
 		{"row16_partitions_added", partitionsAdded},
+		{"row16_configuration_changed_under_load", configurationChanged},
 		{"row16_offsets_lost_log_whole", offsetsLostLogWhole},
 		{"row16_offsets_lost_log_cut", offsetsLostLogCut},
 	} {

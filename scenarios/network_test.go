@@ -1,40 +1,74 @@
 package scenarios
 
-import "time"
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+)
 
-// Row 7. Between the trainers and ingest, answers come late, connections are
-// reset once ingest has taken the frames, and others are half open: the server
-// hears, the client does not. The trainers send again, and each frame is folded
-// once.
-func badNetwork(w *world) {
-	w.windows.AllowedLateness = 5 * time.Second // repeats come after a client's timeout
-	w.startIngest()
-	w.startWorker()
-	bad := startProxy(w.T, w.ingest.address("ingest takes frames"), func(n int64) treatment {
-		switch n % 4 {
-		case 1:
-			return treatment{latency: 100 * time.Millisecond}
-		case 2:
-			return treatment{resetAfter: 1}
-		case 3:
-			return treatment{deaf: true}
-		}
-		return treatment{latency: 5 * time.Millisecond}
-	})
-	// Every request has a connection of its own, so that each treatment is met.
-	var trainers []trainer
-	for _, tr := range w.pair("run-a", 200) {
-		tr.url, tr.timeout, tr.brief = "http://"+bad.address(), time.Second, true
-		trainers = append(trainers, tr)
+// network is all ways from workers to the brokers, each through a proxy.
+type network struct {
+	proxies []*proxy       // of brokers 1, 2, 3
+	greets  []atomic.Int32 // fates of their new connections
+}
+
+// startNetwork puts proxies before the brokers. Workers that begin with its
+// addresses know no other way.
+func (w *world) startNetwork() *network {
+	w.Helper()
+	routes := kafka.Routes()
+	n := &network{greets: make([]atomic.Int32, len(routes))}
+	for i, route := range routes {
+		n.proxies = append(n.proxies, startProxy(w.T, route.Proxy, route.Target, func(int64) fate { return fate(n.greets[i].Load()) }))
 	}
-	finish := w.train(trainers...)
-	w.await("resets and half-open connections", func() bool { return bad.reset.Load() >= 8 && bad.silent.Load() >= 8 })
-	finish()
-	w.stop()
-	w.figure("%d connections, %d reset, %d half open, %d requests without an answer", bad.accepted.Load(), bad.reset.Load(), bad.silent.Load(), w.ledger.answered(0))
-	r := w.check()
-	w.nothingAside(r)
-	if r.dup == 0 {
-		w.Error("no repeat reached the log: the fault did not fire")
+	return n
+}
+
+func (n *network) addresses() string {
+	var all []string
+	for _, p := range n.proxies {
+		all = append(all, p.address())
+	}
+	return strings.Join(all, ",")
+}
+
+// sever makes the ways to brokers half open: the connections that are, and those
+// that are made until heal.
+func (n *network) sever(f fate, brokers ...int) {
+	for _, id := range brokers {
+		n.greets[id-1].Store(int32(f))
+		n.proxies[id-1].meet(f)
 	}
 }
+
+// heal lets new connections be sound. What is half open stays so.
+func (n *network) heal() {
+	for i := range n.greets {
+		n.greets[i].Store(int32(sound))
+	}
+}
+
+func (n *network) meet(f fate) {
+	for _, p := range n.proxies {
+		p.meet(f)
+	}
+}
+
+func (n *network) delay(latency time.Duration) {
+	for _, p := range n.proxies {
+		p.latency.Store(int64(latency))
+	}
+}
+
+// sum adds up a counter of all proxies.
+func (n *network) sum(counter func(*proxy) *atomic.Int64) (total int64) {
+	for _, p := range n.proxies {
+		total += counter(p).Load()
+	}
+	return total
+}
+
+func resets(p *proxy) *atomic.Int64   { return &p.resets }
+func halfOpen(p *proxy) *atomic.Int64 { return &p.halfOpen }
+func held(p *proxy) *atomic.Int64     { return &p.held }
+func accepted(p *proxy) *atomic.Int64 { return &p.accepted }

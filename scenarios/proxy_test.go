@@ -1,8 +1,7 @@
 package scenarios
 
 import (
-	"errors"
-	"io"
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,46 +9,59 @@ import (
 	"time"
 )
 
-// proxy is a bad network between a client and a server. What it does to a
-// connection is decided when that is made.
+// proxy is a network between clients and a server, which goes bad on command.
 type proxy struct {
 	listener net.Listener
 	target   string
-	next     func(n int64) treatment // of the nth connection
-	wait     sync.WaitGroup
+	greet    func(n int64) fate // of the nth connection, from 1 on
 
-	accepted, reset, silent atomic.Int64
+	latency atomic.Int64 // nanoseconds, each way
 
-	mu   sync.Mutex
-	open map[net.Conn]bool
+	accepted, resets, halfOpen atomic.Int64 // connections
+	held                       atomic.Int64 // bytes that were never carried
+
+	ctx  context.Context // ends with the proxy
+	wait sync.WaitGroup
+
+	mu    sync.Mutex
+	links map[*link]bool
 }
 
-// treatment is what becomes of a connection.
-type treatment struct {
-	latency time.Duration
-	// resetAfter bytes to the server the connection is reset, after the server
-	// had the time to do what it was asked; 0: never.
-	resetAfter int64
-	// deaf: what the server answers never arrives, and the connection stays.
-	deaf bool
+// fate is what becomes of a connection. Half-open ones stay so: after a gap,
+// what follows is no protocol any more.
+type fate int32
+
+const (
+	sound fate = iota
+	torn       // reset in the midst of the next request: half of it arrives
+	lost       // reset at the next answer, of which nothing arrives
+	deaf       // half open: the server hears and acts, the client hears nothing
+	dead       // half open: nothing is carried either way
+)
+
+// link is a connection of a client through the proxy.
+type link struct {
+	proxy          *proxy
+	client, server *net.TCPConn
+	fate           atomic.Int32
 }
 
-func startProxy(t *testing.T, target string, next func(n int64) treatment) *proxy {
+// startProxy listens at an address, and carries to a target. Greet may be nil.
+func startProxy(t *testing.T, address, target string, greet func(n int64) fate) *proxy {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: listener, target: target, next: next, open: make(map[net.Conn]bool)}
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &proxy{listener: listener, target: target, greet: greet, ctx: ctx, links: make(map[*link]bool)}
 	p.wait.Go(p.accept)
 	t.Cleanup(func() {
+		cancel()
 		_ = listener.Close()
-		p.mu.Lock()
-		for conn := range p.open {
-			_ = conn.Close()
+		for _, l := range p.open() {
+			l.close()
 		}
-		p.open = nil
-		p.mu.Unlock()
 		p.wait.Wait()
 	})
 	return p
@@ -68,77 +80,107 @@ func (p *proxy) accept() {
 			_ = client.Close()
 			continue
 		}
-		if !p.keep(client, server) {
-			return
-		}
+		l := &link{proxy: p, client: client.(*net.TCPConn), server: server.(*net.TCPConn)}
 		n := p.accepted.Add(1)
-		p.wait.Go(func() { p.carry(client.(*net.TCPConn), server, p.next(n)) })
+		if p.greet != nil {
+			l.meet(p.greet(n))
+		}
+		p.mu.Lock()
+		p.links[l] = true
+		p.mu.Unlock()
+		if p.ctx.Err() != nil { // it may have missed the last look at links
+			l.close()
+		}
+		p.wait.Go(l.carry)
 	}
 }
 
-// keep notes connections that end with the proxy; false: it has ended.
-func (p *proxy) keep(conns ...net.Conn) bool {
+// open returns the connections that are.
+func (p *proxy) open() (links []*link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, conn := range conns {
-		if p.open == nil {
-			_ = conn.Close()
-			continue
-		}
-		p.open[conn] = true
+	for l := range p.links {
+		links = append(links, l)
 	}
-	return p.open != nil
+	return links
 }
 
-func (p *proxy) carry(client *net.TCPConn, server net.Conn, how treatment) {
+// meet gives the connections that are open a fate.
+func (p *proxy) meet(f fate) {
+	for _, l := range p.open() {
+		l.meet(f)
+	}
+}
+
+func (l *link) meet(f fate) {
+	if l.silent() || fate(l.fate.Swap(int32(f))) == f {
+		return
+	}
+	if l.silent() {
+		l.proxy.halfOpen.Add(1)
+	}
+}
+
+func (l *link) silent() bool { return fate(l.fate.Load()) >= deaf }
+
+func (l *link) close() {
+	_ = l.client.Close()
+	_ = l.server.Close()
+}
+
+// reset ends the connection as a crash of the network does.
+func (l *link) reset() {
+	l.proxy.resets.Add(1)
+	_ = l.client.SetLinger(0)
+	_ = l.server.SetLinger(0)
+	l.close()
+}
+
+// carry returns when the connection has ended. While it is half open the client
+// does not hear that the server has ended it.
+func (l *link) carry() {
 	var answers sync.WaitGroup
 	answers.Go(func() {
-		switch {
-		case how.deaf:
-			p.silent.Add(1)
-			_, _ = io.Copy(io.Discard, server)
-		case how.resetAfter > 0:
-			_, _ = io.Copy(io.Discard, server) // the client hears nothing before the reset
-		default:
-			_ = relay(client, server, how.latency, 0)
-		}
-		if !how.deaf {
-			_ = client.Close()
+		l.relay(l.client, l.server, lost, deaf)
+		if !l.silent() {
+			_ = l.client.Close()
 		}
 	})
-	err := relay(server, client, how.latency, how.resetAfter)
-	if errors.Is(err, errLimit) {
-		time.Sleep(200 * time.Millisecond) // the server acts
-		p.reset.Add(1)
-		_ = client.SetLinger(0)
-	}
-	_ = client.Close()
-	_ = server.Close()
+	l.relay(l.server, l.client, torn, dead)
+	l.close()
 	answers.Wait()
-	p.mu.Lock()
-	delete(p.open, client)
-	delete(p.open, server)
-	p.mu.Unlock()
+	l.proxy.mu.Lock()
+	delete(l.proxy.links, l)
+	l.proxy.mu.Unlock()
 }
 
-var errLimit = errors.New("as many bytes as were to be carried")
-
-// relay copies until the end, an error, or limit bytes.
-func relay(to io.Writer, from io.Reader, latency time.Duration, limit int64) error {
+// relay carries bytes one way: until the fate resets, where the connection is
+// reset, or from the fate holds on, where they are read and go nowhere.
+func (l *link) relay(to, from *net.TCPConn, resets, holds fate) {
 	buffer := make([]byte, 32<<10)
-	for carried := int64(0); ; {
+	for {
 		n, err := from.Read(buffer)
-		if n > 0 {
-			time.Sleep(latency)
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return err
+		if latency := time.Duration(l.proxy.latency.Load()); n > 0 && latency > 0 && !sleep(l.proxy.ctx, latency) {
+			return
+		}
+		f := fate(l.fate.Load())
+		switch {
+		case n == 0:
+		case f == resets:
+			if f == torn {
+				_, _ = to.Write(buffer[:n/2])
 			}
-			if carried += int64(n); limit > 0 && carried >= limit {
-				return errLimit
+			l.reset()
+			return
+		case f >= holds:
+			l.proxy.held.Add(int64(n))
+		default:
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
 			}
 		}
 		if err != nil {
-			return err
+			return
 		}
 	}
 }

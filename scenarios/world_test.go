@@ -14,7 +14,7 @@ import (
 )
 
 // limit is how long a scenario may take.
-const limit = 4 * time.Minute
+const limit = 5 * time.Minute
 
 const partitions = 3
 
@@ -26,7 +26,8 @@ type world struct {
 	topics  oona.Topics
 	windows windows.Config
 	ledger  *ledger
-	foreign bool // records are written past ingest: the ledger does not know all
+	brokers string // that workers begin with
+	foreign bool   // records are written past ingest: the ledger does not know all
 
 	ingest  *process
 	workers []*process // aggregators that run
@@ -43,7 +44,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	w := &world{T: t, ctx: ctx, ledger: newLedger(), windows: shortWindows(), prefix: fmt.Sprintf("scenario-%d", time.Now().UnixNano())}
+	w := &world{T: t, ctx: ctx, ledger: newLedger(), windows: shortWindows(), brokers: kafka.String(), prefix: fmt.Sprintf("scenario-%d", time.Now().UnixNano())}
 	topics, err := oona.NewTopics(w.prefix)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func (w *world) pause(d time.Duration) {
 }
 
 func (w *world) common() []string {
-	return []string{"--brokers", kafka.String(), "--prefix", w.prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
+	return []string{"--brokers", w.brokers, "--prefix", w.prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
 }
 
 // startIngest starts ingest and waits until it takes frames.
@@ -104,15 +105,21 @@ func (w *world) url() string { return "http://" + w.ingest.address("ingest takes
 // run.
 func (w *world) launchWorker(more ...string) *process {
 	w.Helper()
-	c := &w.windows
-	args := append(w.common(), "--group", w.prefix, "--worker", fmt.Sprintf("w%d", len(w.all)+1),
-		"--window-length", c.Length.String(), "--out-of-orderness", c.OutOfOrderness.String(), "--allowed-lateness", c.AllowedLateness.String(),
-		"--tick-interval", c.TickInterval.String(), "--idle-horizon", c.IdleHorizon.String(), "--max-skew", c.MaxSkew.String(), "--max-delay", c.MaxDelay.String(),
-		"--max-accumulators", fmt.Sprint(c.MaxAccumulators), "--max-timeline-accumulators", fmt.Sprint(c.MaxTimelineAccumulators), "--max-layers", fmt.Sprint(c.MaxLayers))
-	p := launch(w.T, "aggregate", append(args, more...)...)
+	args := append(w.common(), "--group", w.prefix, "--worker", fmt.Sprintf("w%d", len(w.all)+1))
+	p := launch(w.T, "aggregate", append(append(args, w.windowFlags()...), more...)...)
 	w.workers = append(w.workers, p)
 	w.all = append(w.all, p)
 	return p
+}
+
+// windowFlags are what commands take of the windows' configuration.
+func (w *world) windowFlags() []string {
+	c := &w.windows
+	return []string{
+		"--window-length", c.Length.String(), "--out-of-orderness", c.OutOfOrderness.String(), "--allowed-lateness", c.AllowedLateness.String(),
+		"--tick-interval", c.TickInterval.String(), "--idle-horizon", c.IdleHorizon.String(), "--max-skew", c.MaxSkew.String(), "--max-delay", c.MaxDelay.String(),
+		"--max-accumulators", fmt.Sprint(c.MaxAccumulators), "--max-timeline-accumulators", fmt.Sprint(c.MaxTimelineAccumulators), "--max-layers", fmt.Sprint(c.MaxLayers),
+	}
 }
 
 // startWorker starts an aggregator and waits until it has caught up.

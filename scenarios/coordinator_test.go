@@ -1,0 +1,105 @@
+package scenarios
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Row 8. The aggregator cannot reach the broker that coordinates its group, and
+// all others can. It goes on with the partitions that others lead; that its
+// commits fail is told by their age, which comes to where it is alarmed on. By
+// then the group has long put the aggregator out, as it finds once the way is
+// there again; nothing is lost.
+func coordinatorCutOff(w *world) {
+	kafka.lead(w.T, w.ctx, w.topics.SeedMetrics, w.topics.LayerHealth, w.topics.LayerPerformance)
+	w.startIngest()
+	net := w.startNetwork()
+	w.brokers = net.addresses()
+	worker := w.startWorker("--group-instance", "one")
+	finish := w.train(w.pair("run-a", 200)...)
+	w.pause(2 * time.Second)
+	calm := 0.0
+	for began := time.Now(); time.Since(began) < 4*time.Second; w.pause(50 * time.Millisecond) {
+		calm = max(calm, worker.oldestCommit())
+	}
+	alarm := w.alarmThreshold("oona_aggregate_commit_age_seconds")
+	coordinator := kafka.coordinator(w.T, w.ctx, w.prefix)
+	done := worker.metrics()[`oona_aggregate_commits_total{result="done"}`]
+	net.sever(dead, coordinator)
+	w.pause(time.Second) // a commit that was on its way
+	before, cutAt := w.rollupEnds(), time.Now()
+	w.await("the alarm on old commits", func() bool { return worker.oldestCommit() > alarm })
+
+	m, after := worker.metrics(), w.rollupEnds()
+	partition := int32(coordinator - 1) // which it leads; see lead
+	for p := range int32(partitions) {
+		age := m[fmt.Sprintf(`oona_aggregate_commit_age_seconds{partition="%d"}`, p)]
+		if age < alarm-10 {
+			w.Errorf("the commit of partition %d is %.0f s old, and nobody could commit for %.0f s", p, age, time.Since(cutAt).Seconds())
+		}
+		for _, group := range []oona.Group{oona.Health, oona.Performance} {
+			topic := w.topics.Rollup(group)
+			if goesOn := after[topic][p]-before[topic][p] > 10; goesOn == (p == partition) {
+				w.Errorf("%s/%d went from %d to %d while broker %d was cut off", topic, p, before[topic][p], after[topic][p], coordinator)
+			}
+		}
+	}
+	if failed := m[`oona_aggregate_commits_total{result="failed"}`]; failed == 0 || m[`oona_aggregate_commits_total{result="done"}`] > done+partitions {
+		w.Errorf("%v commits failed, and %v were made after %v", failed, m[`oona_aggregate_commits_total{result="done"}`], done)
+	}
+	open := m[fmt.Sprintf(`oona_aggregate_oldest_window_seconds{partition="%d"}`, partition)]
+	if open < alarm/2 {
+		w.Errorf("the oldest window of partition %d is open for %.0f s, and nothing of it could be read for %.0f s", partition, open, time.Since(cutAt).Seconds())
+	}
+	w.figure("commits were %.1f s old before, and over %.0f s after %.0f s without the coordinator", calm, alarm, time.Since(cutAt).Seconds())
+	if calm > 2.5 {
+		w.Errorf("commits were %.1f s old before", calm)
+	}
+
+	net.heal()
+	healed := time.Now()
+	w.awaitCommits(worker)
+	w.figure("committing again after %.0f s", time.Since(healed).Seconds())
+	finish()
+	w.stop()
+	w.figure("%d bytes held", net.sum(held))
+	r := w.check()
+	w.nothingAside(r)
+	if r.reemitted == 0 {
+		w.Error("nothing was emitted again: the aggregator did not begin again from its last commit")
+	}
+}
+
+// oldestCommit is the age of the worker's oldest commit, in seconds.
+func (p *process) oldestCommit() (oldest float64) {
+	for series, v := range p.metrics() {
+		if strings.HasPrefix(series, "oona_aggregate_commit_age_seconds{") {
+			oldest = max(oldest, v)
+		}
+	}
+	return oldest
+}
+
+// alarmThreshold is the value of a series beyond which there is an alarm.
+func (w *world) alarmThreshold(series string) float64 {
+	w.Helper()
+	text, err := os.ReadFile("../deploy/prometheus/oona-alerts.yml")
+	if err != nil {
+		w.Fatal(err)
+	}
+	found := regexp.MustCompile(`expr: .*\b` + series + `\) > ([0-9]+)`).FindSubmatch(text)
+	if found == nil {
+		w.Fatalf("there is no alarm on %s", series)
+	}
+	threshold, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return threshold
+}
