@@ -160,21 +160,7 @@ func (w *world) aggregate(log []logRecord, read topicsRead) {
 	}
 	generations := make(map[int32]bool)
 	for i := range log {
-		in := windows.Record{Offset: log[i].offset, AppendedAt: log[i].appended, Path: log[i].headers[oona.HeaderPath]}
-		switch log[i].headers[oona.HeaderRecord] {
-		case oona.ConfigurationRecord:
-			c, err := windows.ConfigurationOf(w.configurationIn(&log[i]))
-			if err != nil {
-				w.Fatal(err)
-			}
-			in.Configuration = &c
-		case "":
-			in.Frame, in.Checksum = new(oona.Frame), uint64(len(log[i].value))
-			var decoder avro.FrameDecoder
-			if _, err := decoder.Decode(log[i].value, in.Frame); err != nil {
-				w.Fatal(err)
-			}
-		}
+		in := w.asFolded(&log[i])
 		outcome := engine.Fold(in, func(r *oona.Rollup) {
 			generations[r.Generation] = true
 			write(w.topics.Rollup(r.Group), nil, avro.AppendRollup(nil, r))

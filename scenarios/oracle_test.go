@@ -44,26 +44,33 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	}
 }
 
+// asFolded is a record of the log as an engine takes it.
+func (w *world) asFolded(record *logRecord) windows.Record {
+	w.Helper()
+	in := windows.Record{Offset: record.offset, AppendedAt: record.appended, Path: record.headers[oona.HeaderPath]}
+	switch record.headers[oona.HeaderRecord] {
+	case oona.ConfigurationRecord:
+		c, err := windows.ConfigurationOf(w.configurationIn(record))
+		if err != nil {
+			w.Fatal(err)
+		}
+		in.Configuration = &c
+	case "":
+		var decoder avro.FrameDecoder
+		frame := new(oona.Frame)
+		rest, err := decoder.Decode(record.value, frame)
+		if err == nil && len(rest) == 0 && frame.Validate(oona.DefaultFrameLimits) == nil {
+			in.Frame, in.Checksum = frame, uint64(crc32.ChecksumIEEE(record.value))
+		}
+	}
+	return in
+}
+
 // foldWhole folds a partition and compares what becomes of each frame with the
 // side topics.
 func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func(*oona.Rollup), r *result) {
-	var decoder avro.FrameDecoder
-	var frame oona.Frame
 	for i := range records {
-		in := windows.Record{Offset: records[i].offset, AppendedAt: records[i].appended, Path: records[i].headers[oona.HeaderPath]}
-		switch records[i].headers[oona.HeaderRecord] {
-		case oona.ConfigurationRecord:
-			c, err := windows.ConfigurationOf(w.configurationIn(&records[i]))
-			if err != nil {
-				w.Fatal(err)
-			}
-			in.Configuration = &c
-		case "":
-			rest, err := decoder.Decode(records[i].value, &frame)
-			if err == nil && len(rest) == 0 && frame.Validate(oona.DefaultFrameLimits) == nil {
-				in.Frame, in.Checksum = &frame, uint64(crc32.ChecksumIEEE(records[i].value))
-			}
-		}
+		in := w.asFolded(&records[i])
 		outcome := engine.Fold(in, emit)
 		if in.Frame == nil {
 			continue // checkConservation has looked at it
