@@ -3,10 +3,13 @@ package ingest
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -14,23 +17,54 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
+// The ways in which FuzzRequest sends a body.
+var fuzzedCodings = []struct {
+	name   string
+	encode func(t testing.TB, body []byte) []byte // nil: the body is what the coding is to make of it
+}{
+	{"", nil},
+	{"gzip", nil},
+	{"zstd", nil},
+	{"gzip", func(_ testing.TB, body []byte) []byte { return gzipped(body) }},
+	{"zstd", zstandarded},
+}
+
 // FuzzRequest: whatever is sent, the answer is one of a few, 200 only where
-// something was published, and everything published is a valid frame.
+// something was published, everything published is a valid frame, and no more is
+// allocated than the limits allow.
 func FuzzRequest(f *testing.F) {
-	f.Add(true, frames(nil))
-	f.Add(true, frames(nil, func(f *oona.Frame) { f.Seeds[1] = 0 }))
-	f.Add(true, append(frames(nil), 0xc3))
-	f.Add(false, []byte(goodJSON))
-	f.Add(false, []byte("["+goodJSON+","+goodJSON+"]"))
-	f.Add(false, []byte(`[{"run_id":"\ud800","metrics":[{"values":[1e-400,null]}]}]`))
-	f.Fuzz(func(t *testing.T, isAvro bool, body []byte) {
+	now := fmt.Sprint(time.Now().UnixMicro())
+	add := func(isAvro bool, bodies ...[]byte) {
+		for _, body := range bodies {
+			for coding := range fuzzedCodings {
+				f.Add(isAvro, uint8(coding), now, body)
+			}
+		}
+	}
+	add(true, frames(nil), frames(nil, func(f *oona.Frame) { f.Seeds[1] = 0 }), append(frames(nil), 0xc3), containerOf(f, frames(nil), frames(nil)), gzipped(frames(nil)), zstandarded(f, frames(nil)))
+	add(false, []byte(goodJSON), []byte("["+goodJSON+","+goodJSON+"]"), []byte(`[{"run_id":"\ud800","metrics":[{"values":[1e-400,null]}]}]`), gzipped([]byte(goodJSON)), zstandarded(f, []byte(goodJSON)))
+	f.Add(true, uint8(0), "2026-01-01", frames(nil))
+	f.Fuzz(func(t *testing.T, isAvro bool, coding uint8, sent string, body []byte) {
 		bus := &fakeBus{}
-		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames = 100, 10 })
+		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxDecompressedBytes = 100, 10, 1<<16 })
 		mediaType := mediaJSON
 		if isAvro {
 			mediaType = mediaAvro
 		}
-		w := post(s, mediaType, body)
+		how := fuzzedCodings[int(coding)%len(fuzzedCodings)]
+		if how.encode != nil {
+			body = how.encode(t, body)
+		}
+		headers := []string{"Content-Encoding", how.name}
+		if sent != "" {
+			headers = append(headers, sentAt, sent)
+		}
+		var w *httptest.ResponseRecorder
+		allocated := allocatedBy(func() { w = post(s, mediaType, body, headers...) })
+		// A window of zstd, and sixty-four bytes for each that is decoded.
+		if most := uint64(10<<20 + 64*(len(body)+1<<16)); allocated > most {
+			t.Fatalf("%d bytes were allocated for a body of %d, want at most %d", allocated, len(body), most)
+		}
 		calls, messages := bus.published()
 		if (w.Code == http.StatusOK) != (calls == 1 && len(messages) > 0) {
 			t.Fatalf("status %d with %d messages in %d calls", w.Code, len(messages), calls)
@@ -101,7 +135,11 @@ func FuzzJSONFrame(f *testing.F) {
 		}
 		d := jsonDecoder{jsonReader: jsonReader{data: data}}
 		var got oona.Frame
-		if d.frame(&got) != nil {
+		var err error
+		if allocated, most := allocatedBy(func() { err = d.frame(&got) }), uint64(1<<16+64*len(data)); allocated > most {
+			t.Fatalf("%d bytes were allocated for %d, want at most %d", allocated, len(data), most)
+		}
+		if err != nil {
 			return
 		}
 		var want plainFrame

@@ -66,7 +66,7 @@ func (c *cursor) failVarint(field string, n, bits int) {
 		c.fail(field, ErrTruncated, "in the middle of a number")
 		return
 	}
-	c.fail(field, ErrMalformed, "the number does not fit %d bits", bits)
+	c.fail(field, errNumber, "it does not fit %d bits", bits)
 }
 
 // take returns the next n bytes, which alias the data.
@@ -145,6 +145,7 @@ func (c *cursor) endBlock(field string, b block) {
 }
 
 var (
+	errNumber    = fmt.Errorf("%w: a number is too large", ErrMalformed)
 	errBlockSize = fmt.Errorf("%w: a block's stated size is not its size", ErrMalformed)
 	errBlockCut  = fmt.Errorf("%w inside a block", ErrTruncated)
 )

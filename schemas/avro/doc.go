@@ -32,10 +32,10 @@
 // Frames are nearly all of the traffic, so the latest SeedMetrics is read by
 // hand, column by column, into buffers that are used again. Every count is
 // bounded by the bytes that are left before anything is allocated for it.
-// Everything else, and frames of other versions, goes through twmb/avro, which
-// resolves the writer's version to the latest. All encoders are written by
-// hand: they cannot fail, and equal values give equal bytes. The tests compare
-// all of it with twmb/avro, goavro and fastavro.
+// Rollups are read by hand too. Everything else, and frames of other versions,
+// goes through twmb/avro, which resolves the writer's version to the latest. All
+// encoders are written by hand: they cannot fail, and equal values give equal
+// bytes. The tests compare all of it with twmb/avro, goavro and fastavro.
 //
 // Decoders refuse what is not Avro of a published schema. Whether the values
 // make sense is for the caller: see oona.Frame.Validate.
@@ -63,9 +63,10 @@
 //     samples_test.go. The default that older records get must be the field's
 //     zero value, or FrameDecoder must set it.
 //  3. Move the encoder, its fingerprint constant and the list in
-//     TestPublishedFingerprints to the new version. For frames also teach
-//     FrameDecoder the new layout; keep reading the one before by hand until
-//     no writer of it is left, as twmb/avro takes 30 times as long.
+//     TestPublishedFingerprints to the new version. Teach DecodeRollup the new
+//     layout beside the old ones. Teach FrameDecoder the new layout; keep
+//     reading the one before by hand until no writer of it is left, as
+//     twmb/avro takes 30 times as long.
 //  4. Run go test -run TestGolden -update, which writes the payload of the new
 //     version to testdata/golden and touches no other. Then run all tests with
 //     OONA_REQUIRE_FASTAVRO=1.

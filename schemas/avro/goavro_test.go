@@ -3,19 +3,26 @@ package avro
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/linkedin/goavro/v2"
 )
 
+var goavroCodecs sync.Map // by record: they take longer to make than to use
+
 // goavroCodec reads the canonical form: goavro keeps logical types in its own,
 // so that its fingerprint of the file would be another.
 func goavroCodec(t testing.TB, record string) *goavro.Codec {
 	t.Helper()
+	if codec, ok := goavroCodecs.Load(record); ok {
+		return codec.(*goavro.Codec)
+	}
 	codec, err := goavro.NewCodec(string(published.latest[record].parsed.Canonical()))
 	if err != nil {
 		t.Fatal(err)
 	}
+	goavroCodecs.Store(record, codec)
 	return codec
 }
 

@@ -245,6 +245,7 @@ func TestMalformedRollups(t *testing.T) {
 	}{
 		"positive": {func(r *oona.Rollup) { r.Metrics[1].Histogram.Positive.Counts = []uint64{1} }, "metrics[1].histogram.positive"},
 		"negative": {func(r *oona.Rollup) { r.Metrics[0].Histogram.Negative.Indexes = nil }, "metrics[0].histogram.negative"},
+		"count":    {func(r *oona.Rollup) { r.Metrics[0].Histogram.Zero = math.MaxUint64 }, "metrics[0].histogram.zero"},
 	} {
 		r := sampleRollup(oona.Health)
 		c.change(r)
@@ -262,6 +263,22 @@ func TestMalformedRollups(t *testing.T) {
 	more := bytes.Replace(data, states, append(wire(nil).long(int64(oona.StateCount+1)), make([]byte, oona.StateCount+1)...), 1)
 	if _, err := DecodeRollup(more, r); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "12 states") {
 		t.Errorf("a state more: %v", err)
+	}
+}
+
+// An array in many blocks costs no more than in proportion.
+func TestRollupInManyBlocks(t *testing.T) {
+	data := AppendRollup(nil, &oona.Rollup{Group: oona.Health})
+	data = data[:len(data)-1-1-int(oona.StateCount)-1] // metrics and seeds_by_state
+	data = append(data, bytes.Repeat([]byte{1, 2, 0}, 20_000)...)
+	allocated := bytesAllocated(func() {
+		_, err := DecodeRollup(append(data, 0, 0), new(oona.Rollup))
+		if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "20000 states") {
+			t.Errorf("error is %v", err)
+		}
+	})
+	if allocated > uint64(64*len(data)) {
+		t.Errorf("%d bytes were allocated for %d", allocated, len(data))
 	}
 }
 
