@@ -38,7 +38,7 @@ func (o *oracle) rollups(l *line, start int64, layer oona.LayerID, a *account) (
 	health = oona.Rollup{
 		Group: oona.Health, Run: l.run, Layer: layer, Timeline: l.id,
 		Start: oona.Micros(start), End: oona.Micros(start + cfg.Length.Microseconds()),
-		Trigger:     oona.Trigger{Offset: a.record.Offset, Index: int32(len(a.rollups) / 2)},
+		Trigger:     oona.Trigger{Offset: a.record.Offset, Index: a.index},
 		Watermark:   oona.Micros(l.before),
 		FirstOffset: members[0].Offset, LastOffset: members[len(members)-1].Offset,
 		Frames: int64(len(members)), Generation: cfg.Generation,

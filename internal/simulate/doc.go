@@ -7,7 +7,8 @@
 // void, and what becomes of the log's owners. Owners
 // crash at any record, before they publish, before they commit or after it;
 // zombies go on folding, publishing, ticking and committing after another owner
-// has taken over; commits are of any age, and sometimes lost. Every fold of
+// has taken over; commits are of any age, and sometimes lost, with the log's
+// beginning or without. Every fold of
 // every owner is compared with an oracle, which shares no code with the engine
 // and keeps every record; then what was published is looked at as its readers
 // do, also for what the two might have wrong together: that no frame is folded

@@ -133,6 +133,24 @@ var mutants = []mutant{
 	{"a change of the idle horizon forgets where its buckets began", []edit{{
 		"place.go", "*h = scaled\n", "*h = horizon{}\n",
 	}}},
+	{"who begins anew emits what may have been emitted", []edit{{
+		"lost.go", "return l != nil && (l.from == unset || start < l.from)", "return false",
+	}}},
+	{"who begins anew does not wait for one maximum delay", []edit{{
+		"lost.go", " && earlier(e.greatestStamp, e.memory()) > l.begun {", " {",
+	}}},
+	{"who begins anew does not wait for one idle horizon", []edit{{
+		"lost.go", "e.here.offset >= l.end && e.clock.now >= horizon &&", "e.here.offset >= l.end && horizon > 0 &&",
+	}}},
+	{"who begins anew does not read the log to its end", []edit{{
+		"lost.go", "if e.here.offset >= l.end && ", "if ",
+	}}},
+	{"the commit leaves out what is lost", []edit{{
+		"commit.go", "\te.lost = s.lost\n", "",
+	}}},
+	{"hidden windows have no place in the order of triggers", []edit{{
+		"emission.go", "\t\t\tout.trigger.Index += int32(len(w.layers)) // as if nothing were lost\n", "",
+	}}},
 	{"timelines are forgotten by the last configuration alone", []edit{{
 		"era.go", "for _, a := range e.eras {\n\t\tif a.retired != never {", "for _, a := range e.eras[len(e.eras)-1:] {\n\t\tif a.retired != never {",
 	}}},

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -31,16 +32,20 @@ func TestReadersNotice(t *testing.T) {
 		"a rollup is of nothing": func(p *partition) {
 			again(p, false, func(q *publication) { q.key.layer, q.rollup.trigger.Offset = "none", 1<<40 })
 		},
-		"a window is cut by another": func(p *partition) { tamperAll(p, func(q *publication) { q.end++ }) },
+		"a window is cut by another": func(p *partition) { tamperAll(p, func(q *publication) { q.end += 3600e6 }) },
 		"a frame is folded twice": func(p *partition) {
 			first := slices.IndexFunc(p.log.accounts, func(a account) bool { return a.verdict == windows.Folded })
 			for i := range p.log.accounts[first+1:] {
 				p.log.accounts[first+1+i].record.Checksum = p.log.accounts[first].record.Checksum
 			}
 		},
-		"a rollup has lost a frame":  func(p *partition) { tamperAll(p, func(q *publication) { q.frames-- }) },
-		"rollups come in disorder":   func(p *partition) { slices.Reverse(p.published) },
-		"a side record has two ends": func(p *partition) { again(p, true, func(q *publication) { q.reason = "another" }) },
+		"a rollup is of before a loss": func(p *partition) {
+			p.past = &past{keys: map[rollupKey]bool{p.published[first(p, false)].key: true}, highest: oona.Trigger{Offset: -1}}
+		},
+		"no reader sees a rollup after a loss": func(p *partition) { p.past = &past{highest: oona.Trigger{Offset: 1 << 40}} },
+		"a rollup has lost a frame":            func(p *partition) { tamperAll(p, func(q *publication) { q.frames-- }) },
+		"rollups come in disorder":             func(p *partition) { slices.Reverse(p.published) },
+		"a side record has two ends":           func(p *partition) { again(p, true, func(q *publication) { q.reason = "another" }) },
 		"a side record is missing": func(p *partition) {
 			origin := p.published[first(p, true)].origin
 			p.published = slices.DeleteFunc(p.published, func(q publication) bool { return q.side && q.origin == origin })
@@ -66,16 +71,49 @@ func TestReadersNotice(t *testing.T) {
 	}
 }
 
+// TestComparedWithTheWholeLog tampers with what a log that lost its beginning is
+// compared with.
+func TestComparedWithTheWholeLog(t *testing.T) {
+	for seed := range uint64(2000) {
+		s := newSchedule(seed)
+		p := playedSchedule(t, s)
+		if err := p.read(); err != nil {
+			t.Fatalf("schedule %d: %v", seed, err)
+		}
+		if p.counts.likeTheWhole == 0 {
+			continue
+		}
+		for i := range p.past.whole.accounts {
+			for j := range p.past.whole.accounts[i].rollups {
+				p.past.whole.accounts[i].rollups[j].Frames++
+			}
+		}
+		if err := p.compare(); err == nil {
+			t.Error("nothing is said of other contents")
+		}
+		return
+	}
+	t.Error("no schedule is compared with the whole log")
+}
+
 func tamperAll(p *partition, change func(*publication)) {
 	for i := range p.published {
 		change(&p.published[i])
 	}
 }
 
-// played is a partition after a schedule without a fault.
+// played is a partition after the first schedule of which much came.
 func played(t *testing.T) *partition {
 	t.Helper()
-	s := newSchedule(3)
+	for seed := uint64(0); ; seed++ {
+		if p := playedSchedule(t, newSchedule(seed)); p.past == nil && len(p.published) > 500 {
+			return p
+		}
+	}
+}
+
+func playedSchedule(t *testing.T, s schedule) *partition {
+	t.Helper()
 	p, err := newPartition(s.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +123,7 @@ func played(t *testing.T) *partition {
 			t.Fatal(err)
 		}
 	}
-	if err := p.finish(true); err != nil {
+	if err := p.finish(s.settle); err != nil {
 		t.Fatal(err)
 	}
 	return p

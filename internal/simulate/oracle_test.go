@@ -16,7 +16,9 @@ import (
 type oracle struct {
 	cfg      windows.Config // made last
 	eras     []*era         // in order
+	lost     *loss          // nil: the log is whole
 	clock    int64
+	offset   int64 // of the record at hand
 	last     int64 // append time of the record before
 	latest   int64 // greatest append time
 	begun    bool
@@ -32,7 +34,9 @@ type account struct {
 	verdict windows.Verdict
 	reason  windows.Reason
 	rollups []oona.Rollup // that it closes, without their hashes
-	open    int           // windows, after it
+	index   int32         // layers that it closes
+	clock   int64
+	open    int // windows, after it
 }
 
 type oracleCounts struct {
@@ -40,6 +44,7 @@ type oracleCounts struct {
 	firsts, configured, rounded, severalInReach, retired               int // configurations
 	voidUnsound, voidGeneration, voidSlots, voidEarly, voidOrder       int
 	outOfReach, straddling, sealedEarlier, forgottenBetween, fewerRoom int
+	overflowed, hidden                                                 int
 	rescaled                                                           int // sightings, at a change of the idle horizon
 }
 
@@ -91,6 +96,11 @@ func (o *oracle) fold(r windows.Record) {
 	}
 	first := !o.begun
 	due := o.passTime(int64(r.AppendedAt))
+	a.clock, o.offset = o.clock, r.Offset
+	if o.lost != nil {
+		o.outlive(first)
+		first = false
+	}
 	if r.Configuration != nil {
 		a.reason = o.configure(r.Configuration, first)
 		due = due || a.reason == windows.ReasonConfigured // the out-of-orderness may be another
@@ -203,6 +213,10 @@ func (o *oracle) decide(a *account) (windows.Verdict, windows.Reason) {
 		return windows.Overflowed, windows.ReasonTimelines
 	}
 	verdict, reason := o.place(l, a.record)
+	if start, _, _ := o.window(int64(f.ObservedAt)); verdict == windows.Folded && o.lost.hides(start) {
+		verdict, reason = windows.Late, windows.ReasonLost
+		o.counts.hidden++
+	}
 	l.sightings = append(l.sightings, sighting{f.Producer, a.record.Path, int64(f.ObservedAt), o.bucket()})
 	o.raise(l)
 	o.close([]*line{l}, a)
@@ -221,6 +235,7 @@ func (o *oracle) admit(f *oona.Frame) *line {
 		}
 		quiet := slices.DeleteFunc(slices.Clone(o.lines), func(l *line) bool { return !l.quiet() })
 		if len(quiet) == 0 {
+			o.counts.overflowed++
 			return nil
 		}
 		o.drop(slices.MinFunc(quiet, func(l, m *line) int {
@@ -350,8 +365,11 @@ func (o *oracle) close(lines []*line, a *account) {
 		return cmp.Or(cmp.Compare(b.end, c.end), cmp.Compare(b.l.run, c.l.run), cmp.Compare(b.l.id, c.l.id), cmp.Compare(b.layer, c.layer))
 	})
 	for _, c := range all {
-		health, performance := o.rollups(c.l, c.start, c.layer, a)
-		a.rollups = append(a.rollups, health, performance)
+		if !o.lost.hides(c.start) {
+			health, performance := o.rollups(c.l, c.start, c.layer, a)
+			a.rollups = append(a.rollups, health, performance)
+		}
+		a.index++
 	}
 	for _, c := range all {
 		delete(c.l.panes, c.start)

@@ -16,7 +16,8 @@ type partition struct {
 	now       oona.Micros
 	touched   oona.Micros // true time of the last append
 	skew      oona.Micros // of the leader's clock then
-	log       *oracle     // every record, and what is to become of it
+	log       *oracle     // every record that is left, and what is to become of it
+	past      *past       // nil: the log is whole
 	published []publication
 	committed *committed // nil: nothing
 	owners    []*owner   // the current one and zombies, the youngest first
@@ -74,6 +75,8 @@ type counts struct {
 	oracle                                                               oracleCounts
 
 	unreadCommits, readAgain, readAnew int // of configurations
+
+	beginningsLost, overtaken, rollupsAfterLoss, likeTheWhole int
 }
 
 const maxZombies = 3
@@ -99,6 +102,14 @@ func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
 	p.skew = skew
 	r.AppendedAt = p.now + skew
 	p.touched = p.now
+	if p.past != nil && p.past.whole != nil {
+		p.past.whole.fold(r)
+	}
+	p.fold(r)
+}
+
+// fold has the oracle decide about the log's next record.
+func (p *partition) fold(r windows.Record) {
 	p.log.fold(r)
 	if n := len(p.log.accounts); n > 1 && p.log.accounts[n-1].reason == windows.ReasonConfigured {
 		p.configured = append(p.configured, r.Offset)
@@ -183,9 +194,14 @@ func (p *partition) play(e event) error {
 		p.counts.takeOvers++
 		return p.hire()
 	case loseOffsets:
+		if p.log.lost != nil {
+			return p.loseBeginning(0) // there is no other way to go on
+		}
 		p.counts.losses++
 		p.committed = nil
 		return p.hire()
+	case loseBeginning:
+		return p.loseBeginning(e.bits)
 	case quiet:
 		return p.beQuiet(e)
 	}

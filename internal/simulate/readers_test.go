@@ -19,8 +19,9 @@ type reader struct {
 	seen    map[rollupKey]publication
 }
 
-// read checks what was published, from its first record to its last.
-func (p *partition) read() error {
+// readers reads what was published, from its first record to its last. It
+// returns what they have seen, and what is in side topics, by offset.
+func (p *partition) readers() (map[oona.Group]*reader, map[int64]windows.Reason, error) {
 	readers := map[oona.Group]*reader{}
 	for _, g := range []oona.Group{oona.Health, oona.Performance} {
 		readers[g] = &reader{group: g, highest: oona.Trigger{Offset: -1}, seen: map[rollupKey]publication{}}
@@ -31,19 +32,28 @@ func (p *partition) read() error {
 			if before, seen := sides[q.origin]; seen {
 				p.counts.sideRepeats++
 				if before != q.reason {
-					return fmt.Errorf("offset %d went to side topics as %s and as %s", q.origin, before, q.reason)
+					return nil, nil, fmt.Errorf("offset %d went to side topics as %s and as %s", q.origin, before, q.reason)
 				}
 			}
 			sides[q.origin] = q.reason
 			continue
 		}
 		if before, seen := contents[q.key]; seen && before != q.hash {
-			return fmt.Errorf("%+v has two contents", q.key)
+			return nil, nil, fmt.Errorf("%+v has two contents", q.key)
 		}
 		contents[q.key] = q.hash
 		if err := readers[q.key.group].read(q); err != nil {
-			return err
+			return nil, nil, err
 		}
+	}
+	return readers, sides, nil
+}
+
+// read checks what was published.
+func (p *partition) read() error {
+	readers, sides, err := p.readers()
+	if err != nil {
+		return err
 	}
 	rollups := 0
 	for _, r := range readers {
@@ -55,6 +65,9 @@ func (p *partition) read() error {
 		if err := errors.Join(r.complete(p.log, p.hashes), r.disjoint()); err != nil {
 			return err
 		}
+	}
+	if err := p.compare(); err != nil {
+		return err
 	}
 	return p.conserve(readers[oona.Health], sides)
 }
@@ -144,6 +157,9 @@ func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) err
 	p.counts.records += len(p.log.accounts)
 	for _, l := range p.log.lines {
 		for start, pane := range l.panes {
+			if p.log.lost.hides(start) {
+				continue // its records are set aside
+			}
 			for _, r := range pane.records {
 				p.counts.stillOpen++
 				folded[rollupKey{l.run, l.id, r.Frame.Layer, oona.Micros(start), oona.Health}]--

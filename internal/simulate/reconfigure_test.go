@@ -20,10 +20,15 @@ func (w *world) begin() (flags windows.Config) {
 	w.last.Reducer = windows.Reducer
 	w.changing = w.chance(2)
 	w.brief = w.changing && w.chance(3)
+	w.losing = -1
+	if !w.crowded && w.chance(8) {
+		w.losing = 1 + w.rng.IntN(60)
+		w.changing, w.brief = w.chance(4), true
+	}
 	w.last = w.configuration()
 	w.last.Generation = int32(w.rng.IntN(3))
 	w.latest, flags = w.now, w.last
-	if w.chance(3) {
+	if w.chance(3) && (w.losing < 0 || w.changing) {
 		flags = w.configuration()
 		w.pace(&flags)
 		w.arrive(windows.Record{Configuration: &windows.Configuration{Config: w.last, From: w.now - w.between(0, time.Hour)}})

@@ -33,20 +33,21 @@ type event struct {
 type kind uint8
 
 const (
-	appended    kind = iota // a record arrives
-	fold                    // an owner folds up to n records
-	redeliver               // an owner is given the last record again
-	publish                 // an owner gets up to n of its outbox acknowledged
-	snapshot                // an owner takes a commit
-	commit                  // an owner sends a commit, the n-th last that is covered by what is published
-	crash                   // an owner is gone; if it was the current one, another takes over
-	takeOver                // another owner takes over, and the former one does not know
-	loseOffsets             // the group's commits are lost, and another owner takes over
-	quiet                   // n tick intervals without traffic, in which owners may tick
+	appended      kind = iota // a record arrives
+	fold                      // an owner folds up to n records
+	redeliver                 // an owner is given the last record again
+	publish                   // an owner gets up to n of its outbox acknowledged
+	snapshot                  // an owner takes a commit
+	commit                    // an owner sends a commit, the n-th last that is covered by what is published
+	crash                     // an owner is gone; if it was the current one, another takes over
+	takeOver                  // another owner takes over, and the former one does not know
+	loseOffsets               // the group's commits are lost, and another owner takes over
+	loseBeginning             // the log is truncated and the commit lost or overtaken, and another owner begins anew
+	quiet                     // n tick intervals without traffic, in which owners may tick
 	kindCount
 )
 
-var kindNames = [kindCount]string{"append", "fold", "redeliver", "publish", "snapshot", "commit", "crash", "take over", "lose offsets", "quiet"}
+var kindNames = [kindCount]string{"append", "fold", "redeliver", "publish", "snapshot", "commit", "crash", "take over", "lose offsets", "lose beginning", "quiet"}
 
 func (e event) String() string {
 	s := fmt.Sprintf("%11s  %-12s ", seconds(e.at), kindNames[e.kind])
@@ -55,6 +56,8 @@ func (e event) String() string {
 		return s + fmt.Sprintf("at %s, %s", seconds(e.at+e.skew), describe(e.record))
 	case quiet:
 		return s + fmt.Sprintf("%d tick intervals, bits %x, leader's clock off by %s", e.n, e.bits, short(e.skew))
+	case loseBeginning:
+		return s + fmt.Sprintf("bits %x", e.bits)
 	case takeOver, loseOffsets:
 		return s
 	}

@@ -115,6 +115,8 @@ func (c *counts) named() []named {
 		{"replayed records", &c.replayed}, {"redeliveries", &c.redelivered}, {"ticks", &c.ticks}, {"ticks by zombies", &c.zombieTicks},
 		{"crashes", &c.crashes}, {"crashes before publishing", &c.unpublished}, {"crashes before committing", &c.uncommitted},
 		{"take-overs", &c.takeOvers}, {"lost group offsets", &c.losses},
+		{"lost beginnings of logs", &c.beginningsLost}, {"commits overtaken by them", &c.overtaken}, {"frames in hidden windows", &c.oracle.hidden},
+		{"rollups after that", &c.rollupsAfterLoss}, {"of them like the whole log's", &c.likeTheWhole},
 		{"folds by zombies", &c.zombieFolds}, {"publications by zombies", &c.zombiePublications}, {"commits by zombies", &c.zombieCommits},
 		{"commits", &c.commits}, {"aged commits", &c.agedCommits}, {"commits that are too long", &c.tooLong},
 		{"append times that step back by 15 s and more", &c.back}, {"append times that leap by 690 s and more", &c.leaps},
@@ -138,7 +140,7 @@ func (c *counts) missing() (list []string) {
 	}
 	for _, r := range []windows.Reason{
 		windows.ReasonDuplicate, windows.ReasonLate, windows.ReasonFuture, windows.ReasonStale, windows.ReasonConflict,
-		windows.ReasonTimelines, windows.ReasonLayers, windows.ReasonMetrics, windows.ReasonSeeds, windows.ReasonSealed,
+		windows.ReasonTimelines, windows.ReasonLost, windows.ReasonLayers, windows.ReasonMetrics, windows.ReasonSeeds, windows.ReasonSealed,
 	} {
 		if c.reasons[r] == 0 {
 			list = append(list, "a frame that was "+string(r))

@@ -22,6 +22,7 @@ type world struct {
 	from      oona.Micros    // when that begins
 	changing  bool           // there are configuration records
 	brief     bool           // and they are soon out of reach
+	losing    int            // round in which the log loses its beginning; -1: none
 	latest    oona.Micros    // append time
 	events    []event
 	now       oona.Micros // true time
@@ -66,12 +67,19 @@ func newSchedule(seed uint64) schedule {
 	if w.crowded {
 		rounds = 400
 	}
-	for range rounds {
+	if w.losing >= 0 {
+		rounds += w.losing
+	}
+	for round := range rounds {
 		w.passTime()
 		w.traffic()
 		w.fate()
 		if w.changing && w.chance(25) {
 			w.reconfigure()
+		}
+		if round == w.losing {
+			w.events = append(w.events, event{kind: loseBeginning, at: w.now, bits: w.rng.Uint64()})
+			w.zombies = 0
 		}
 	}
 	return schedule{cfg: flags, events: w.events, settle: w.rng.IntN(5) > 0}
