@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -23,6 +25,7 @@ type topicsCommand struct {
 type (
 	applyTopics struct {
 		Windows windows.Config `embed:"" group:"Windows of empty partitions"`
+		Memory  memoryFlags    `embed:"" group:"Windows of empty partitions"`
 	}
 	checkTopics struct{}
 )
@@ -45,9 +48,12 @@ func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
 	return topics.Specs(c.Partitions), nil
 }
 
-func (a *applyTopics) Run(ctx context.Context, c *grammar, to streams) error {
+func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams) error {
 	specs, err := c.Topics.specs()
 	if err != nil {
+		return err
+	}
+	if a.Windows, err = a.Memory.cap(a.Windows, int(c.Topics.Partitions), given(command)); err != nil {
 		return err
 	}
 	changes, err := bus.ApplyTopics(ctx, c.Topics.Bus, specs)
@@ -92,7 +98,7 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, to stream
 	if err := writeConfiguration(c.Bus, topics.SeedMetrics, empty, first); err != nil {
 		return err
 	}
-	fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first record of %d partitions\n", topics.SeedMetrics, len(empty))
+	fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first record of %d partitions, with room for %d layers' windows each\n", topics.SeedMetrics, len(empty), a.Windows.MaxAccumulators)
 	return nil
 }
 

@@ -157,7 +157,8 @@ type applyWindows struct {
 	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which it holds, rounded up to the end of a window; more than max-skew from now."`
 	Yes        bool      `env:"-" help:"Do not ask."`
 
-	Windows changes `embed:"" group:"Windows"`
+	Windows changes     `embed:"" group:"Windows"`
+	Memory  memoryFlags `embed:"" group:"Windows"`
 }
 
 // changes are a windows.Config, of which only those fields count whose flags are
@@ -172,8 +173,12 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	newest := h.newest()
-	next := windows.Configuration{Config: merge(newest, windows.Config(a.Windows), given(command)), From: oona.MicrosOf(a.From)}
+	set := given(command)
+	next := windows.Configuration{Config: merge(newest, windows.Config(a.Windows), set), From: oona.MicrosOf(a.From)}
 	next.Config.Generation = a.Generation
+	if next.Config, err = a.Memory.cap(next.Config, len(h.partitions), set); err != nil {
+		return err
+	}
 	if err := h.refuse(next, time.Now()); err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		{"generation of the log", 1, soon, []string{"--yes"}, "give at least 2"},
 		{"now", 2, time.Now(), []string{"--yes"}, "must be later than"},
 		{"other slots", 2, soon, []string{"--yes", "--frontier-slots", "64"}, "would be void in partition 0: --frontier-slots: is 64, and a log's is for good what it began with, here 4096"},
+		{"both caps", 2, soon, []string{"--yes", "--memory-limit", "1GiB", "--max-accumulators", "9"}, "--memory-limit: and --max-accumulators exclude"},
 		{"no length", 2, soon, []string{"--yes", "--window-length", "0s"}, "--window-length: is 0s"},
 		{"nobody to ask", 2, soon, nil, "give --yes"},
 	} {
@@ -83,7 +84,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 	}
 
 	t.Setenv("OONA_MAX_LAYERS", "7")
-	status, out, messages := apply(2, soon, "--yes", "--window-length", "5s", "--idle-horizon", "90s", "--tick-interval", "2s")
+	status, out, messages := apply(2, soon, "--yes", "--window-length", "5s", "--idle-horizon", "90s", "--tick-interval", "2s", "--memory-limit", "1GiB")
 	if status != 0 || strings.Count(out, "generation 2 holds from") != 3 || !strings.Contains(messages, "window-length: 5s, was 3s") || strings.Contains(messages, "allowed-lateness") {
 		t.Errorf("apply: status %d, out %q, messages %q", status, out, messages)
 	}
@@ -101,7 +102,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		}
 		w := second.Windows
 		if second.Generation != 2 || !second.Holds || !second.From.Equal(soon.Truncate(time.Second)) ||
-			w["window-length"] != "5s" || w["idle-horizon"] != "1m30s" || w["tick-interval"] != "2s" || w["allowed-lateness"] != "2s" || w["max-layers"] != 7.0 || w["max-seeds"] != 65536.0 {
+			w["window-length"] != "5s" || w["max-accumulators"] != 3686.0 || w["max-timeline-accumulators"] != 1843.0 || w["idle-horizon"] != "1m30s" || w["tick-interval"] != "2s" || w["allowed-lateness"] != "2s" || w["max-layers"] != 7.0 || w["max-seeds"] != 65536.0 {
 			t.Errorf("the second is %+v; want what was given changed, and nothing else", second)
 		}
 	}
@@ -131,7 +132,7 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
-	if status != 0 || !strings.Contains(out, "first record of 1 partitions") {
+	if status != 0 || !strings.Contains(out, "first record of 1 partitions, with room for 65536") {
 		t.Errorf("topics apply: status %d, %q, %q", status, out, messages)
 	}
 	partitions := shown(t, at)

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/alecthomas/units"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// memoryFlags say what an aggregator has, instead of how many layers' windows
+// fit into that.
+type memoryFlags struct {
+	Limit      units.Base2Bytes `name:"memory-limit" placeholder:"2GiB" help:"Memory of one aggregator; instead of --max-accumulators, which is then ((memory-limit - 64MiB) / worker-partitions - 32MiB) / 80KiB: a layer's window of 1,000 seeds and 8 metrics has 24KiB, and as much again twice over is garbage not yet collected and rollups on their way. --max-timeline-accumulators is half of that, unless it is given."`
+	Partitions int              `name:"worker-partitions" placeholder:"N" help:"Partitions that one aggregator may come to hold, for --memory-limit; default: all of the topic, as when no other is left."`
+}
+
+// What an aggregator takes at most, garbage included. docs/operations.md says
+// what was measured, and TestWorkerStaysUnderItsMemoryLimit measures it.
+const (
+	workerMemory      = 64 * units.MiB
+	partitionMemory   = 32 * units.MiB // records that were fetched, at 8 MiB a fetch
+	layerWindowMemory = 80 * units.KiB
+)
+
+// cap returns cfg with the caps on accumulators that the limit comes to, if there
+// is one. Partitions are those of the topic, and given the names of the flags
+// that were set.
+func (m memoryFlags) cap(cfg windows.Config, partitions int, given map[string]bool) (windows.Config, error) {
+	switch {
+	case m.Limit == 0 && m.Partitions == 0:
+		return cfg, nil
+	case m.Limit == 0:
+		return cfg, &oona.FieldError{Field: "--worker-partitions", Reason: "says nothing without --memory-limit"}
+	case given["max-accumulators"]:
+		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: "and --max-accumulators exclude each other: the one says what the other is to be"}
+	case m.Partitions < 0 || m.Partitions > partitions:
+		return cfg, &oona.FieldError{Field: "--worker-partitions", Reason: fmt.Sprintf("is %d; the topic has %d", m.Partitions, partitions)}
+	case m.Partitions > 0:
+		partitions = m.Partitions
+	}
+	const least = 64 // a partition with room for fewer is of no use
+	if needed := workerMemory + units.Base2Bytes(partitions)*(partitionMemory+least*layerWindowMemory); m.Limit < needed {
+		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: fmt.Sprintf("is %s; an aggregator with %d partitions needs at least %s: give it more, or fewer --worker-partitions", m.Limit, partitions, needed)}
+	}
+	room := ((m.Limit-workerMemory)/units.Base2Bytes(partitions) - partitionMemory) / layerWindowMemory
+	cfg.MaxAccumulators = int(room)
+	if !given["max-timeline-accumulators"] {
+		cfg.MaxTimelineAccumulators = int(room / 2)
+	}
+	return cfg, worker.NameFlag(cfg, cfg.Validate())
+}
