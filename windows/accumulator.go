@@ -21,11 +21,14 @@ type accumulator struct {
 	order                   []int    // of metrics by name, made at the end
 }
 
-// begin makes a ready for its first frame, keeping its buffers.
-func (a *accumulator) begin(layer oona.LayerID) {
-	a.layer = layer
+// reset makes a ready for the next window, keeping its buffers within bounds.
+func (a *accumulator) reset() {
+	a.layer = ""
 	a.frames, a.readings, a.duplicates = 0, 0, 0
 	a.census.reset()
+	for i := range a.metrics {
+		a.metrics[i].histogram.reset()
+	}
 	a.metrics = a.metrics[:0]
 }
 

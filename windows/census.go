@@ -83,7 +83,15 @@ func (c *census) index() {
 	c.indexed = len(c.seeds)
 }
 
+// keptSeeds bounds the memory that a census keeps for its next use: of some
+// times the seeds that a layer has as a rule.
+const keptSeeds = 4096
+
 func (c *census) reset() {
+	if cap(c.seeds) > keptSeeds {
+		*c = census{}
+		return
+	}
 	c.seeds, c.states = c.seeds[:0], c.states[:0]
 	clear(c.positions)
 	c.next, c.indexed = 0, 0

@@ -278,7 +278,7 @@ func (e *Engine) openLayer(w *window, layer oona.LayerID) *accumulator {
 	} else {
 		a = new(accumulator)
 	}
-	a.begin(layer)
+	a.layer = layer
 	w.layers[layer] = a
 	w.timeline.openLayers++
 	e.openLayers++
@@ -291,6 +291,7 @@ func (e *Engine) release(w *window) {
 	e.openLayers -= len(w.layers)
 	w.timeline.openLayers -= len(w.layers)
 	for _, a := range w.layers {
+		a.reset()
 		e.spareAccumulators = append(e.spareAccumulators, a)
 	}
 	clear(w.layers)

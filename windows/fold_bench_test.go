@@ -63,13 +63,22 @@ func benchCatalogue(name string) oona.Metric {
 // window, so that windows open and close as in operation.
 func BenchmarkFold(b *testing.B) {
 	for _, layers := range []int{1, 1024} {
-		b.Run(fmt.Sprintf("layers=%d", layers), func(b *testing.B) { benchmarkFold(b, layers) })
+		b.Run(fmt.Sprintf("layers=%d", layers), func(b *testing.B) { benchmarkFold(b, layers, benchSeeds) })
 	}
 }
 
-func benchmarkFold(b *testing.B, layers int) {
+// BenchmarkManyLayers is what a sample costs when the open windows' memory is
+// far beyond the caches, against when it is not: frames of 100 seeds.
+func BenchmarkManyLayers(b *testing.B) {
+	for _, layers := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("layers=%d", layers), func(b *testing.B) { benchmarkFold(b, layers, 100) })
+	}
+}
+
+func benchmarkFold(b *testing.B, layers, seeds int) {
 	const framesPerWindow = 20
 	cfg := DefaultConfig()
+	cfg.MaxLayers = max(cfg.MaxLayers, layers)
 	engine, err := New(cfg, benchCatalogue)
 	if err != nil {
 		b.Fatal(err)
@@ -78,7 +87,10 @@ func benchmarkFold(b *testing.B, layers int) {
 	frames := make([]oona.Frame, 16) // more than a first-level cache holds
 	for i := range frames {
 		frames[i] = oona.Frame{Run: "run", Producer: "trainer", Metrics: benchColumns(rng)}
-		for j := range benchSeeds {
+		for m := range frames[i].Metrics {
+			frames[i].Metrics[m].Values = frames[i].Metrics[m].Values[:seeds]
+		}
+		for j := range seeds {
 			frames[i].Seeds = append(frames[i].Seeds, oona.SeedID(j))
 			frames[i].States = append(frames[i].States, oona.State(rng.IntN(oona.StateCount)))
 		}
@@ -112,5 +124,5 @@ func benchmarkFold(b *testing.B, layers int) {
 	for n := range b.N {
 		fold(warm + n)
 	}
-	b.ReportMetric(float64(b.N)*benchSeeds*benchMetrics/b.Elapsed().Seconds()/1e6, "Msamples/s")
+	b.ReportMetric(float64(b.N)*float64(seeds*benchMetrics)/b.Elapsed().Seconds()/1e6, "Msamples/s")
 }

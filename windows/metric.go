@@ -17,12 +17,12 @@ type metric struct {
 	worst       worst
 }
 
-// begin makes m ready for the first sample, keeping its buffers.
+// begin makes m ready for the first sample, keeping its buffers. Its histogram is
+// empty: it is reset when a window closes.
 func (m *metric) begin(name string, about oona.Metric, worstSeeds int) {
 	m.name, m.group = name, about.Group
 	m.notMeasured, m.infinite = 0, 0
 	m.moments = moments{}
-	m.histogram.reset()
 	m.worst = worst{direction: about.Direction, limit: worstSeeds, seeds: m.worst.seeds[:0]}
 }
 
