@@ -97,7 +97,7 @@ var mutants = []mutant{
 		"era.go", "case next.From <= ahead:", "case false:",
 	}}},
 	{"a configuration is early by the last append time", []edit{{
-		"era.go", "e.refuse(next, !e.here.clock.started, e.greatestStamp)", "e.refuse(next, !e.here.clock.started, r.AppendedAt)",
+		"era.go", "e.refuse(next, first, e.greatestStamp)", "e.refuse(next, first, r.AppendedAt)",
 	}}},
 	{"generations of configurations are in any order", []edit{{
 		"era.go", "case next.Config.Generation <= last.cfg.Generation:", "case false:",
