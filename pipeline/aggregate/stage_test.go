@@ -2,6 +2,7 @@ package aggregate_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -253,6 +254,19 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			return avro.AppendFrame(nil, frame)
 		}
 	}
+	// arrays is a frame up to its seed_ids, and then varints.
+	arrays := func(vs ...int64) func(*fixture) []byte {
+		return func(f *fixture) []byte {
+			frame := f.frame(time.Minute)
+			frame.Seeds, frame.States, frame.Metrics = nil, nil, nil
+			b := avro.AppendFrame(nil, frame)
+			b = b[:len(b)-4]
+			for _, v := range vs {
+				b = binary.AppendVarint(b, v)
+			}
+			return b
+		}
+	}
 	cases := []struct {
 		name    string
 		payload func(*fixture) []byte
@@ -271,6 +285,36 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			b := avro.AppendFrame(nil, f.frame(time.Minute))
 			return b[:len(b)-3]
 		}, dead, "undecodable", ""},
+		{"JSON", func(*fixture) []byte { return []byte(`{"run_id":"r","layer_id":"l"}`) }, dead, "undecodable", "begins with 7b 22"},
+		{"HTML", func(*fixture) []byte { return []byte("<html>") }, dead, "undecodable", "framing"},
+		{"a container", func(*fixture) []byte { return []byte("Obj\x01\x04") }, dead, "undecodable", "begins with 4f 62"},
+		{"registry framing", func(f *fixture) []byte {
+			return append([]byte{0, 0, 0, 0, 7}, avro.AppendFrame(nil, f.frame(time.Minute))[10:]...)
+		}, dead, "undecodable", "begins with 00 00"},
+		{"gzip", func(*fixture) []byte { return []byte{0x1f, 0x8b, 8, 0} }, dead, "undecodable", "begins with 1f 8b"},
+		{"a tick without its header", func(*fixture) []byte { return avro.AppendTick(nil, oona.Tick{Worker: "w"}) }, dead, "undecodable", "is a kasmina.telemetry.Tick"},
+		{"a configuration without its header", func(*fixture) []byte { return avro.AppendConfiguration(nil, oona.WindowConfiguration{}) }, dead, "undecodable", "is a kasmina.telemetry.WindowConfiguration"},
+		{"a rollup", func(*fixture) []byte { return avro.AppendRollup(nil, &oona.Rollup{}) }, dead, "undecodable", "is a kasmina.telemetry.Layer"},
+		{"2^40 seeds", arrays(1 << 40), dead, "undecodable", "1099511627776 entries are announced"},
+		{"least count", arrays(math.MinInt64, 1, 0), dead, "undecodable", "9223372036854775808 entries"},
+		{"block's size lies", arrays(-2, 3, 1, 2, 0), dead, "undecodable", "a block's stated size is not its size"},
+		{"block of 2^40 bytes", arrays(-2, 1<<40), dead, "undecodable", "1099511627776 bytes are announced"},
+		{"33-bit seed", arrays(1, 1<<31, 0), dead, "undecodable", "32 bits"},
+		{"2^40 metrics", arrays(0, 0, 1<<40), dead, "undecodable", "1099511627776 entries"},
+		{"id that is not UTF-8", encode(func(x *oona.Frame) { x.Run = "r\xff" }), dead, "invalid", "run_id"},
+		{"negative seed", encode(func(x *oona.Frame) { x.Seeds[0] = -1 }), dead, "invalid", "seed_ids[0]"},
+		{"negative epoch", encode(func(x *oona.Frame) { x.Epoch = -1 }), dead, "invalid", "producer_epoch"},
+		{"negative sequence", encode(func(x *oona.Frame) { x.Sequence = -1 }), dead, "invalid", "sequence"},
+		{"metric twice", encode(func(x *oona.Frame) { x.Metrics = append(x.Metrics, x.Metrics[0]) }), dead, "invalid", "metrics[1].name"},
+		{"tensor of no seed", encode(func(x *oona.Frame) {
+			x.Tensors = []oona.Tensor{{Name: "w", Seed: 9, DType: "uint8", Shape: []int64{1}, Data: []byte{1}}}
+		}), dead, "invalid", "tensors[0].seed_id"},
+		{"time zero", encode(func(x *oona.Frame) { x.ObservedAt = 0 }), dead, "invalid", "observed_at"},
+		{"too many metrics", encode(func(x *oona.Frame) {
+			for i := range 70 {
+				x.Metrics = append(x.Metrics, oona.Column{Name: "m" + strconv.Itoa(i), Values: x.Metrics[0].Values})
+			}
+		}), overflow, "size", "at most 64"},
 		{"trailing bytes", func(f *fixture) []byte { return append(avro.AppendFrame(nil, f.frame(time.Minute)), 0) }, dead, "undecodable", "1 bytes follow"},
 		{"lengths differ", encode(func(x *oona.Frame) { x.Metrics[0].Values = x.Metrics[0].Values[:2] }), dead, "invalid", "metrics[0].values"},
 		{"duplicate seed", encode(func(x *oona.Frame) { x.Seeds[2] = 1 }), dead, "invalid", "seed_ids[2]"},
@@ -318,6 +362,34 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 				t.Errorf("the good record after it was not folded: %+v", n)
 			}
 		})
+	}
+}
+
+// Metrics beyond the cap of a layer go aside with their frames, those within it
+// go on.
+func TestMetricsBeyondTheCap(t *testing.T) {
+	f := start(t, func(c *aggregate.Config) { c.Windows.MaxMetrics = 2 })
+	send := func(name string) {
+		frame := f.frame(0)
+		frame.Metrics[0].Name = name
+		f.send(frame)
+	}
+	for _, name := range []string{"loss", "unknown.1", "unknown.2", "loss", "unknown.3"} {
+		send(name)
+	}
+	f.send(f.frame(20 * time.Second))
+	f.stop()
+	aside := f.out.of(f.topics.Overflow)
+	if len(aside) != 2 {
+		t.Fatalf("%d records on the overflow topic, want 2", len(aside))
+	}
+	for i, offset := range []string{"2", "4"} {
+		if m := aside[i].Metadata; m[oona.HeaderErrorException] != "metrics" || m[oona.HeaderErrorOffset] != offset {
+			t.Errorf("offset %s went aside because of %q, want offset %s because of metrics", m[oona.HeaderErrorOffset], m[oona.HeaderErrorException], offset)
+		}
+	}
+	if h := f.rollups(t, f.topics.LayerHealth); len(h) != 1 || h[0].Frames != 3 || len(h[0].Metrics) != 2 {
+		t.Errorf("rollups are %+v", h)
 	}
 }
 

@@ -1,11 +1,14 @@
 package export_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -171,8 +174,27 @@ func TestBadRecordsAreSkippedAndCounted(t *testing.T) {
 	}
 	fingerprint := avro.AppendRollup(nil, good())
 	fingerprint[4] ^= 0xff
+	head := avro.AppendRollup(nil, &oona.Rollup{Group: oona.Health})
+	head = head[:len(head)-1-1-int(oona.StateCount)-1] // without seeds_by_state and metrics
+	varints := func(vs ...int64) []byte {
+		b := bytes.Clone(head)
+		for _, v := range vs {
+			b = binary.AppendVarint(b, v)
+		}
+		return b
+	}
 	for name, payload := range map[string][]byte{
 		"nothing":           nil,
+		"JSON":              []byte(`{"run_id":"r"}`),
+		"a container":       []byte("Obj\x01\x00"),
+		"gzip":              {0x1f, 0x8b, 8, 0},
+		"a frame":           avro.AppendFrame(nil, &oona.Frame{Run: "r"}),
+		"2^40 states":       varints(1 << 40),
+		"least count":       varints(math.MinInt64, 1),
+		"block size lies":   varints(-1, 7, 0, 0, 0),
+		"2^40 metrics":      varints(0, 1<<40),
+		"many blocks":       append(varints(), bytes.Repeat([]byte{2, 0}, 100_000)...),
+		"run not UTF-8":     broken(func(r *oona.Rollup) { r.Run = "a\xff" }),
 		"no framing":        []byte("not a rollup at all"),
 		"wrong fingerprint": fingerprint,
 		"cut off":           fingerprint[:len(fingerprint)-7],
