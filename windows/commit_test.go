@@ -243,6 +243,15 @@ func FuzzResume(f *testing.F) {
 			e.Fold(r, func(*oona.Rollup) {})
 		}
 	}
+	for _, c := range lostCommits(f) {
+		raw, err := metadataCoding.DecodeString(c.Metadata)
+		if err != nil {
+			f.Fatal(err)
+		}
+		written[c] = true
+		f.Add(c.Offset, []byte(c.Metadata))
+		f.Add(c.Offset, raw[:len(raw)-4])
+	}
 	cfg := DefaultConfig()
 	f.Fuzz(func(t *testing.T, offset int64, data []byte) {
 		c := Commit{offset, string(data)}

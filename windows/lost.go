@@ -44,7 +44,7 @@ func BeginAnew(cfg Config, catalogue func(metric string) oona.Metric, overtaken 
 		e.eras = e.eras[1:]
 	}
 	for _, a := range e.eras {
-		a.record = unknown
+		a.record = unknown // it may be yet to come, and is void then
 	}
 	e.processedTo, e.lost, e.greatestStamp = start, &loss{end, unset, unset}, s.greatestStamp
 	return e, nil

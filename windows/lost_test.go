@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,6 +164,63 @@ func TestBeginAnewRefuses(t *testing.T) {
 	}
 	if _, err := BeginAnew(DefaultConfig(), testCatalogue, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
 		t.Errorf("with a commit that is none the error is %v", err)
+	}
+}
+
+// lostCommits are those of an engine that began anew: before any record, while
+// nothing is emitted, and later.
+func lostCommits(t testing.TB) (commits []Commit) {
+	t.Helper()
+	e, err := BeginAnew(lostConfig(), testCatalogue, Commit{}, 1000, 1090)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for offset := range int64(150) {
+		if offset == 0 || offset == 70 || offset == 149 {
+			c, err := e.Commit()
+			if err != nil {
+				t.Fatal(err)
+			}
+			commits = append(commits, c)
+		}
+		r := sample{observed: float64(offset)}.record(offset)
+		r.Offset, r.AppendedAt = 1000+offset, instant(float64(offset))
+		e.Fold(r, func(*oona.Rollup) {})
+	}
+	return commits
+}
+
+// TestGoldenCommitAfterLoss is TestGoldenCommit for version 2.
+func TestGoldenCommitAfterLoss(t *testing.T) {
+	var b strings.Builder
+	for _, c := range lostCommits(t) {
+		fmt.Fprintln(&b, c.Offset, c.Metadata)
+	}
+	path := filepath.Join("testdata", "commits-2.txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("the commits are\n%swant\n%s", b.String(), want)
+	}
+	for i, emits := range []bool{false, false, true} {
+		var c Commit
+		if _, err := fmt.Sscan(strings.Split(string(want), "\n")[i], &c.Offset, &c.Metadata); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Resume(DefaultConfig(), testCatalogue, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from, got := e.EmitsFrom(); got != emits || emits && from != instant(121.000001) {
+			t.Errorf("commit %d emits from %d (%t), want %t", i, from, got, emits)
+		}
 	}
 }
 
@@ -367,15 +427,20 @@ func TestTruncatedLogEmitsWhatTheWholeLogDoes(t *testing.T) {
 		whole := foldClean(t, cfg, log)
 		for range 3 {
 			first, committed := 1+rng.IntN(len(log)/2), -1
-			if keepsCommit {
-				committed = first // what is lost holds no configuration that the commit does not
+			end := first + rng.IntN(len(log)/3)
+			if keepsCommit { // what is lost holds no configuration that the commit does not
+				committed = min(first+rng.IntN(20), end)
 				if whole.commits[committed].Offset >= log[first].Offset {
 					continue
 				}
 				overtaken++
 			}
-			cut := whole.truncate(t, cfg, first, first+rng.IntN(len(log)/3), committed)
-			if err := cut.equal(whole); err != nil {
+			cut := whole.truncate(t, cfg, first, end, committed)
+			err := cut.equal(whole)
+			if err == nil {
+				err = cut.resumes(t, rng)
+			}
+			if err != nil {
 				t.Fatalf("schedule %d, without the first %d records (committed %d), begun when there were %d: %v\nconfiguration %+v", seed, first, committed, cut.end, err, cfg)
 			}
 			rollups += len(slices.Concat(cut.rest.rollups...))
