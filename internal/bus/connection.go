@@ -28,7 +28,7 @@ type producer interface {
 func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection, error) {
 	closing, abandon := context.WithCancel(context.Background())
 	c := &connection{abandon: abandon}
-	settings := cfg.producer(opts, closing)
+	settings := cfg.producer(closing, opts)
 	settings.Producer.Partitioner = pinned.partitioner
 	var err error
 	if c.client, err = connect(cfg, settings); err != nil {

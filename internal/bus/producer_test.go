@@ -10,7 +10,7 @@ import (
 // What a publisher promises rests on these settings, and no test on a healthy
 // broker would notice their loss.
 func TestProducerSettings(t *testing.T) {
-	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{MaxMessageBytes: 1 << 20, Compression: "lz4", Patience: time.Minute}, t.Context())
+	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(t.Context(), PublisherOptions{MaxMessageBytes: 1 << 20, Compression: "lz4", Patience: time.Minute})
 	if !s.Producer.Idempotent || s.Net.MaxOpenRequests != 1 || s.Producer.RequiredAcks != sarama.WaitForAll {
 		t.Errorf("idempotent %v, %d open requests, acks %d", s.Producer.Idempotent, s.Net.MaxOpenRequests, s.Producer.RequiredAcks)
 	}

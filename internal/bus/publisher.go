@@ -77,7 +77,7 @@ const produceTimeout = 3 * time.Second
 // producer returns the configuration of a publisher. Once closing has ended,
 // retries follow each other without a pause, until they fail on a client that
 // is closed: sarama has no other way to end them.
-func (c Config) producer(o PublisherOptions, closing context.Context) *sarama.Config {
+func (c Config) producer(closing context.Context, o PublisherOptions) *sarama.Config {
 	s := c.client()
 	if o.Compression == "lz4" {
 		s.Producer.Compression = sarama.CompressionLZ4

@@ -56,7 +56,7 @@ func BenchmarkReplay(b *testing.B) {
 	log := newReplayLog()
 	first := open(claim.Committed)
 	for chunk := range log.chunks() {
-		foldAll(first, chunk)
+		foldAll(b, first, chunk)
 	}
 	commit, due := first.commit(int64(log.frames))
 	if !due || commit.Offset != 0 {
@@ -71,11 +71,11 @@ func BenchmarkReplay(b *testing.B) {
 		for chunk := range log.chunks() {
 			var l, r used
 			if len(ratios)%2 == 0 {
-				l = foldAll(live, chunk)
-				r = foldAll(replay, chunk)
+				l = foldAll(b, live, chunk)
+				r = foldAll(b, replay, chunk)
 			} else {
-				r = foldAll(replay, chunk)
-				l = foldAll(live, chunk)
+				r = foldAll(b, replay, chunk)
+				l = foldAll(b, live, chunk)
 			}
 			liveTime, replayTime = liveTime+l.wall, replayTime+r.wall
 			ratios = append(ratios, l.cpu.Seconds()/r.cpu.Seconds())
@@ -97,18 +97,22 @@ func BenchmarkReplay(b *testing.B) {
 
 type used struct{ wall, cpu time.Duration }
 
-func foldAll(p *partition, chunk []replayRecord) used {
-	began, cpu := time.Now(), processTime()
+func foldAll(b *testing.B, p *partition, chunk []replayRecord) used {
+	b.Helper()
+	began, cpu := time.Now(), processTime(b)
 	for _, r := range chunk {
-		p.fold(r.msg, r.at)
+		if err := p.fold(r.msg, r.at); err != nil {
+			b.Fatal(err)
+		}
 	}
-	return used{time.Since(began), processTime() - cpu}
+	return used{time.Since(began), processTime(b) - cpu}
 }
 
-func processTime() time.Duration {
+func processTime(b *testing.B) time.Duration {
+	b.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err)
+		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
