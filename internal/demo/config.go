@@ -18,13 +18,14 @@ type Config struct {
 	For       time.Duration `group:"What to play" help:"End after this time; 0: at Ctrl-C."`
 	JSON      bool          `name:"json" group:"What to play" help:"Print the reconciliation as JSON on stdout, everything else on stderr."`
 
-	Data       string   `placeholder:"DIR" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
-	Kafka      []string `env:"OONA_DEMO_KAFKA" placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
-	Prefix     string   `group:"Where" help:"What topic names begin with."`
-	Partitions int32    `group:"Where" help:"Partitions of new topics."`
-	IngestPort int      `group:"Where" help:"Preferred port of ingest; another is taken where it is in use."`
-	AdminPort  int      `group:"Where" help:"Preferred port of /metrics."`
-	BrokerPort int      `group:"Where" help:"Preferred port of the embedded broker."`
+	Data        string   `placeholder:"DIR" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
+	Kafka       []string `env:"OONA_DEMO_KAFKA" placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
+	Prefix      string   `group:"Where" help:"What topic names begin with."`
+	Partitions  int32    `group:"Where" help:"Partitions of new topics."`
+	IngestPort  int      `group:"Where" help:"Preferred port of ingest; another is taken where it is in use."`
+	AdminPort   int      `group:"Where" help:"Preferred port of /metrics."`
+	TensorsPort int      `group:"Where" help:"Preferred port of the embedded S3 server."`
+	BrokerPort  int      `group:"Where" help:"Preferred port of the embedded broker."`
 
 	Window time.Duration `group:"Windows" help:"Length of a window. The other times follow from it; production's default is 10s."`
 	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it; production's default is 60s."`
@@ -34,15 +35,16 @@ type Config struct {
 // production, so that a newcomer need not wait for them.
 func DefaultConfig() Config {
 	return Config{
-		Recording:  "testdata/digits.avro",
-		Speed:      "1",
-		Prefix:     "kasmina",
-		Partitions: 4,
-		IngestPort: 8080,
-		AdminPort:  9103,
-		BrokerPort: 9092,
-		Window:     2 * time.Second,
-		Idle:       5 * time.Second,
+		Recording:   "testdata/digits.avro",
+		Speed:       "1",
+		Prefix:      "kasmina",
+		Partitions:  4,
+		IngestPort:  8080,
+		AdminPort:   9103,
+		TensorsPort: 9000,
+		BrokerPort:  9092,
+		Window:      2 * time.Second,
+		Idle:        5 * time.Second,
 	}
 }
 

@@ -73,13 +73,19 @@ func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report
 	if err != nil {
 		return nil, err
 	}
+	audit, err := s.startAudit(context.WithoutCancel(ctx))
+	if err != nil {
+		show()
+		return nil, err
+	}
 	played, playErr := s.repeat(ctx, cfg)
 	after, settled, err := s.settle(context.WithoutCancel(ctx), cfg.Once, cfg.Idle)
 	show()
+	report := before.until(after, played)
+	report.Tensors = audit.finish(context.WithoutCancel(ctx), report.Records)
 	if err := errors.Join(playErr, err); err != nil {
 		return nil, err
 	}
-	report := before.until(after, played)
 	report.reconcile(cfg.Once)
 	if !settled {
 		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", settleTimeout)
@@ -111,6 +117,7 @@ func (s *stations) repeat(ctx context.Context, cfg Config) (player.Counts, error
 		total.Sent += result.Sent
 		total.Acknowledged += result.Acknowledged
 		total.Refused += result.Refused
+		total.Tensors += result.Tensors
 		switch {
 		case ctx.Err() != nil:
 			return total, nil

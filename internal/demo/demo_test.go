@@ -66,7 +66,7 @@ func testConfig(addresses []string) Config {
 	cfg.Once = true
 	cfg.Kafka = addresses
 	cfg.Prefix = fmt.Sprintf("demo-test-%d", time.Now().UnixNano())
-	cfg.IngestPort, cfg.AdminPort, cfg.BrokerPort = 0, 0, 0
+	cfg.IngestPort, cfg.AdminPort, cfg.BrokerPort, cfg.TensorsPort = 0, 0, 0, 0
 	cfg.Window = time.Second
 	cfg.Idle = 2 * time.Second
 	return cfg
@@ -198,6 +198,10 @@ func TestBadRecordsAreCounted(t *testing.T) {
 		if err != nil || !settled {
 			t.Fatalf("settled is %v: %v", settled, err)
 		}
+		audit, err := s.startAudit(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
 		writeBadRecords(t, s)
 		played, err := s.repeat(ctx, cfg)
 		if err != nil {
@@ -208,6 +212,7 @@ func TestBadRecordsAreCounted(t *testing.T) {
 			t.Fatalf("settled is %v: %v", settled, err)
 		}
 		r := before.until(after, played)
+		r.Tensors = audit.finish(ctx, r.Records)
 		r.reconcile(true)
 		if !r.Agree {
 			t.Errorf("the sums do not agree: %+v", r.Checks)
@@ -487,7 +492,8 @@ func label(m *dto.Metric, name string) string {
 // A report that does not add up must say so.
 func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 	whole := Report{Sent: 10, Acknowledged: 9, Refused: 1, Accepted: 9, Records: 9, Folded: 6, Duplicate: 1, Late: 1, Dead: 1,
-		SideRecords: SideRecords{Late: 1, Dead: 1}, RollupsEmitted: 4, RollupsOnBus: 4, RollupsRead: 4}
+		SideRecords: SideRecords{Late: 1, Dead: 1}, RollupsEmitted: 4, RollupsOnBus: 4, RollupsRead: 4,
+		TensorsSent: 5, ClaimsAccepted: 2, Tensors: TensorCounts{Inline: 3, Claimed: 2, Verified: 2}}
 	whole.reconcile(true)
 	if !whole.Agree {
 		t.Fatalf("a whole report does not agree: %+v", whole.Checks)
@@ -501,6 +507,9 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 		"a dead letter too many":         func(r *Report) { r.SideRecords.Dead = 2 },
 		"a rollup did not reach the bus": func(r *Report) { r.RollupsOnBus = 3 },
 		"a rollup was not read":          func(r *Report) { r.RollupsRead = 3 },
+		"a tensor is not on the topic":   func(r *Report) { r.Tensors.Inline = 2 },
+		"a claim is not on the topic":    func(r *Report) { r.Tensors.Claimed, r.Tensors.Verified, r.Tensors.Inline = 1, 1, 4 },
+		"a tensor was not read back":     func(r *Report) { r.Tensors.Verified = 1 },
 		"a window is open":               func(r *Report) { r.OpenWindows = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,11 @@ type Report struct {
 	Dead        int64 `json:"dead"`
 	// Records on the side topics.
 	SideRecords SideRecords `json:"side_records"`
+	// Tensors of acknowledged frames, claims that ingest made or confirmed in
+	// accepted ones, and what is on the topic and in the store.
+	TensorsSent    int64        `json:"tensors_sent"`
+	ClaimsAccepted int64        `json:"claims_accepted"`
+	Tensors        TensorCounts `json:"tensors"`
 	// Rollups of both kinds: emitted by the aggregator, on their topics, and
 	// read by the exporter.
 	RollupsEmitted int64 `json:"rollups_emitted"`
@@ -71,6 +76,9 @@ func (r *Report) reconcile(windowsClosed bool) {
 		equal("quarantined = records on the quarantine topic", r.Quarantined, r.SideRecords.Quarantine),
 		equal("overflowed = records on the overflow topic", r.Overflowed, r.SideRecords.Overflow),
 		equal("dead = records on the dead-letter topic", r.Dead, r.SideRecords.Dead),
+		atMost("tensors acknowledged <= tensors on the topic, in frames and claimed", r.TensorsSent, r.Tensors.Inline+r.Tensors.Claimed),
+		atMost("claims accepted by ingest <= claims on the topic", r.ClaimsAccepted, r.Tensors.Claimed),
+		equal("claims on the topic = tensors read back and verified", r.Tensors.Claimed, r.Tensors.Verified),
 		equal("rollups emitted = rollups on the bus", r.RollupsEmitted, r.RollupsOnBus),
 		equal("rollups emitted = rollups read by the exporter", r.RollupsEmitted, r.RollupsRead),
 	}
@@ -105,6 +113,8 @@ func (r *Report) Print(w io.Writer) error {
 	row("quarantined", r.Quarantined, "")
 	row("overflowed", r.Overflowed, "")
 	row("dead", r.Dead, "")
+	row("tensors sent", r.TensorsSent, fmt.Sprintf("on the topic: %d in frames, %d claimed", r.Tensors.Inline, r.Tensors.Claimed))
+	row("read back", r.Tensors.Verified, "from the tensor store, and verified")
 	row("rollups emitted", r.RollupsEmitted, fmt.Sprintf("windows still open: %d", r.OpenWindows))
 	row("read by the exporter", r.RollupsRead, "")
 	if err := t.Flush(); err != nil {

@@ -21,6 +21,7 @@ const (
 // measure is what every station has counted, and how long the topics are.
 type measure struct {
 	accepted  int64
+	claims    int64 // in accepted frames
 	aggregate aggregate.Counts
 	export    export.Counts
 	records   int64 // on the seed-metrics topic, Oona's own included
@@ -31,8 +32,10 @@ type measure struct {
 // measure asks the stations first and the topics last, so that a count is
 // never ahead of its topic.
 func (s *stations) measure(ctx context.Context) (measure, error) {
+	taken := s.ingest.Counts()
 	m := measure{
-		accepted:  s.ingest.Counts().Frames,
+		accepted:  taken.Frames,
+		claims:    taken.Claims,
 		aggregate: s.aggregate.Counts(),
 		export:    s.export.Counts(),
 	}
@@ -114,6 +117,8 @@ func (m measure) until(end measure, played player.Counts) *Report {
 			Overflow:   end.side.Overflow - m.side.Overflow,
 			Dead:       end.side.Dead - m.side.Dead,
 		},
+		TensorsSent:    played.Tensors,
+		ClaimsAccepted: end.claims - m.claims,
 		RollupsEmitted: to.Rollups - from.Rollups,
 		RollupsOnBus:   end.rollups - m.rollups,
 		RollupsRead:    end.export.Rollups + end.export.Repeats - m.export.Rollups - m.export.Repeats,

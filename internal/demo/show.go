@@ -21,18 +21,23 @@ func (s *stations) say(cfg Config) {
 	if s.embedded {
 		kind = "embedded broker, for testing; production means Kafka"
 	}
+	tensors := "in their frames; keep those for others with ingest's --tensor-store"
+	if s.tensors != nil {
+		tensors = s.tensorsURL + " (above 16 KiB; embedded S3 server, for testing)"
+	}
 	fmt.Fprintf(s.out, `Oona is running: %s
   windows  of %s, idle after %s (production: 10s and 60s)
   ingest   %s/v1/frames
   metrics  %s/metrics
   broker   %s (%s)
+  tensors  %s
 Look at it from another terminal:
   curl -s %s/metrics | grep ^kasmina_layer_seeds
   kcat -b %s -C -t %s -o beginning -e -f '%%p/%%o %%T %%S bytes\n'
   prometheus: scrape_configs: [{job_name: oona, static_configs: [{targets: ["%s"]}]}]
 
 `,
-		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, kind,
+		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, kind, tensors,
 		s.adminURL, s.bus.Brokers[0], s.topics.LayerHealth, strings.TrimPrefix(s.adminURL, "http://"))
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
 	"github.com/morphogenetic/oona/internal/catalogue"
@@ -32,15 +33,17 @@ type stations struct {
 	ingest    *ingest.Stage
 	aggregate *aggregate.Stage
 	export    *export.Stage
+	tensors   *claimcheck.Store // nil with a given Kafka
 
-	ingestURL string
-	adminURL  string
-	embedded  bool
-	out       io.Writer
-	logger    *slog.Logger
-	playing   atomic.Pointer[run]
-	recording []byte           // nil where load is made up
-	before    aggregate.Counts // when playing began: a data directory may hold older runs
+	ingestURL  string
+	adminURL   string
+	tensorsURL string
+	embedded   bool
+	out        io.Writer
+	logger     *slog.Logger
+	playing    atomic.Pointer[run]
+	recording  []byte           // nil where load is made up
+	before     aggregate.Counts // when playing began: a data directory may hold older runs
 
 	ended   chan struct{} // closed once the stages have ended, with outcome
 	outcome error
@@ -107,8 +110,8 @@ func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, e
 	}, nil
 }
 
-// openBus starts the embedded broker, or takes the given one, and makes the
-// topics.
+// openBus starts the embedded broker and store of tensors, or takes the given
+// broker, and makes the topics.
 func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 	if s.topics, err = oona.NewTopics(cfg.Prefix); err != nil {
 		return err
@@ -127,6 +130,9 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 			return err
 		}
 		s.closers = append(s.closers, broker.Close)
+		if err := s.openTensors(ctx, data, cfg.TensorsPort); err != nil {
+			return err
+		}
 		s.embedded = true
 		s.bus.Brokers = broker.Addrs
 		if len(broker.Addrs) > 0 && !strings.HasSuffix(broker.Addrs[0], fmt.Sprintf(":%d", cfg.BrokerPort)) {
@@ -146,6 +152,9 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 	stage := ingest.DefaultConfig()
 	stage.Topic = s.topics.SeedMetrics
 	stage.Instance = "demo"
+	if s.tensors != nil { // and not an interface that holds nil
+		stage.Tensors = s.tensors
+	}
 	if s.ingest, err = ingest.New(stage, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}

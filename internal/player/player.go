@@ -92,6 +92,7 @@ type Counts struct {
 	Refused      int64         // frames that ingest will not take
 	Retries      int64         // requests sent again
 	Readings     int64         // in the acknowledged frames
+	Tensors      int64         // in the acknowledged frames
 	Bytes        int64         // of frames sent, again for a retry
 	Events       int64         // in the recording; they are not sent
 	Behind       time.Duration // the furthest that a frame was sent after it was due
@@ -116,7 +117,7 @@ type Player struct {
 }
 
 type counters struct {
-	sent, acknowledged, refused, retries, readings, bytes, events, behind atomic.Int64
+	sent, acknowledged, refused, retries, readings, tensors, bytes, events, behind atomic.Int64
 }
 
 // source is the frames of one producer.
@@ -191,6 +192,7 @@ func (p *Player) Counts() Counts {
 		Refused:      c.refused.Load(),
 		Retries:      c.retries.Load(),
 		Readings:     c.readings.Load(),
+		Tensors:      c.tensors.Load(),
 		Bytes:        c.bytes.Load(),
 		Events:       c.events.Load(),
 		Behind:       time.Duration(c.behind.Load()),

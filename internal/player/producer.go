@@ -28,6 +28,7 @@ type batch struct {
 	body     []byte
 	frames   int
 	readings int
+	tensors  int
 	due      time.Time // of its first frame
 }
 
@@ -72,11 +73,11 @@ func (p *producer) fill(b *batch) (rest batch) {
 		}
 		p.frame.Run, p.frame.Epoch = p.cfg.Run, p.epoch+p.frame.Epoch
 		p.frame.ObservedAt = p.clock.observed(p.after, now)
-		mark, readings := len(b.body), len(p.frame.Seeds)
+		mark, readings, tensors := len(b.body), len(p.frame.Seeds), len(p.frame.Tensors)
 		b.body = avro.AppendFrame(b.body, p.frame)
 		p.advance()
 		if b.frames > 0 && len(b.body) > p.cfg.BatchBytes {
-			rest = batch{body: append([]byte(nil), b.body[mark:]...), frames: 1, readings: readings, due: due}
+			rest = batch{body: append([]byte(nil), b.body[mark:]...), frames: 1, readings: readings, tensors: tensors, due: due}
 			b.body = b.body[:mark]
 			break
 		}
@@ -85,6 +86,7 @@ func (p *producer) fill(b *batch) (rest batch) {
 		}
 		b.frames++
 		b.readings += readings
+		b.tensors += tensors
 	}
 	return rest
 }

@@ -70,6 +70,7 @@ func (s *sender) send(ctx context.Context, b *batch) error {
 	if err == nil {
 		s.counts.acknowledged.Add(int64(b.frames))
 		s.counts.readings.Add(int64(b.readings))
+		s.counts.tensors.Add(int64(b.tensors))
 		return nil
 	}
 	if refusal, ok := errors.AsType[*Refusal](err); ok && !refusal.passing() {
