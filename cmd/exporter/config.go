@@ -25,12 +25,13 @@ type config struct {
 // seriesFlags are export.Config with help, its topics apart. Their prefix keeps
 // their environment variables apart from the aggregator's caps.
 type seriesFlags struct {
-	MaxRuns     int           `help:"Runs with series of their own; further ones are merged under \"other\"."`
-	MaxLayers   int           `help:"Layers a run with series of their own."`
-	MaxMetrics  int           `help:"Metrics with series of their own, of all layers together."`
-	WorstSeeds  int           `help:"How many of the worst seeds to show, for each metric."`
-	SilentAfter time.Duration `help:"How long a layer is shown after its last window."`
-	Buckets     []float64     `help:"Bounds of the classic histogram buckets, ascending; counts are exact at 0 and at powers of two."`
+	MaxRuns        int           `help:"Runs with series of their own; further ones are merged under \"other\"."`
+	MaxLayers      int           `help:"Layers a run with series of their own."`
+	MaxTotalLayers int           `help:"Layers with series of their own, of all runs together; they bound the size of a scrape."`
+	MaxMetrics     int           `help:"Metrics with series of their own, of all layers together."`
+	WorstSeeds     int           `help:"How many of the worst seeds to show, for each metric."`
+	SilentAfter    time.Duration `help:"How long a layer is shown after its last window."`
+	Buckets        []float64     `help:"Bounds of the classic histogram buckets, ascending; counts are exact at 0 and at powers of two."`
 }
 
 func defaults() *config {
@@ -39,7 +40,7 @@ func defaults() *config {
 		Config:   worker.Config{AdminAddress: "127.0.0.1:9103"},
 		Prefix:   oona.DefaultPrefix,
 		Lookback: time.Hour,
-		Series:   seriesFlags{d.MaxRuns, d.MaxLayers, d.MaxMetrics, d.WorstSeeds, d.SilentAfter, d.Buckets},
+		Series:   seriesFlags{d.MaxRuns, d.MaxLayers, d.MaxTotalLayers, d.MaxMetrics, d.WorstSeeds, d.SilentAfter, d.Buckets},
 	}
 }
 
@@ -63,13 +64,14 @@ func (c *config) stage() (export.Config, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	s := c.Series
 	return export.Config{
-		Topics:      topics,
-		MaxRuns:     s.MaxRuns,
-		MaxLayers:   s.MaxLayers,
-		MaxMetrics:  s.MaxMetrics,
-		WorstSeeds:  s.WorstSeeds,
-		SilentAfter: s.SilentAfter,
-		Buckets:     s.Buckets,
+		Topics:         topics,
+		MaxRuns:        s.MaxRuns,
+		MaxLayers:      s.MaxLayers,
+		MaxTotalLayers: s.MaxTotalLayers,
+		MaxMetrics:     s.MaxMetrics,
+		WorstSeeds:     s.WorstSeeds,
+		SilentAfter:    s.SilentAfter,
+		Buckets:        s.Buckets,
 	}, err
 }
 

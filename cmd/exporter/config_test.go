@@ -37,7 +37,7 @@ func TestDefaultsAreTheStages(t *testing.T) {
 }
 
 func TestFlagsReachTheStage(t *testing.T) {
-	cfg, err := parse(t, "--prefix=lab", "--series-max-runs=1", "--series-max-layers=2", "--series-max-metrics=3",
+	cfg, err := parse(t, "--prefix=lab", "--series-max-runs=1", "--series-max-layers=2", "--series-max-total-layers=7", "--series-max-metrics=3",
 		"--series-worst-seeds=4", "--series-silent-after=5s", "--series-buckets=-1,0,6")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestFlagsReachTheStage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := export.Config{Topics: topics, MaxRuns: 1, MaxLayers: 2, MaxMetrics: 3, WorstSeeds: 4, SilentAfter: 5 * time.Second, Buckets: []float64{-1, 0, 6}}
+	want := export.Config{Topics: topics, MaxRuns: 1, MaxLayers: 2, MaxTotalLayers: 7, MaxMetrics: 3, WorstSeeds: 4, SilentAfter: 5 * time.Second, Buckets: []float64{-1, 0, 6}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("stage %+v, want %+v", got, want)
 	}

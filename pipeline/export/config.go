@@ -13,11 +13,13 @@ type Config struct {
 	Topics oona.Topics
 
 	// MaxRuns, MaxLayers (of one run) and MaxMetrics (of all layers together)
-	// bound the values of the labels run, layer and metric. What comes beyond
-	// them is merged under the value "other", and counted.
-	MaxRuns    int
-	MaxLayers  int
-	MaxMetrics int
+	// bound the values of the labels run, layer and metric, and MaxTotalLayers,
+	// of all runs together, the size of an exposition. What comes beyond them
+	// is merged under the value "other", and counted.
+	MaxRuns        int
+	MaxLayers      int
+	MaxTotalLayers int
+	MaxMetrics     int
 	// WorstSeeds is how many of a rollup's worst seeds are shown a metric.
 	WorstSeeds int
 	// SilentAfter is how long a layer's series are shown after its last
@@ -41,13 +43,14 @@ func DefaultConfig() Config {
 		buckets = append(buckets, math.Ldexp(1, exponent))
 	}
 	return Config{
-		Topics:      topics,
-		MaxRuns:     32,
-		MaxLayers:   1024,
-		MaxMetrics:  64,
-		WorstSeeds:  5,
-		SilentAfter: 5 * time.Minute,
-		Buckets:     buckets,
+		Topics:         topics,
+		MaxRuns:        32,
+		MaxLayers:      1024,
+		MaxTotalLayers: 2048,
+		MaxMetrics:     64,
+		WorstSeeds:     5,
+		SilentAfter:    5 * time.Minute,
+		Buckets:        buckets,
 	}
 }
 
@@ -62,6 +65,7 @@ func (c Config) Validate() error {
 	}{
 		{"MaxRuns", c.MaxRuns, 1},
 		{"MaxLayers", c.MaxLayers, 1},
+		{"MaxTotalLayers", c.MaxTotalLayers, 1},
 		{"MaxMetrics", c.MaxMetrics, 1},
 		{"WorstSeeds", c.WorstSeeds, 0},
 	} {

@@ -25,6 +25,7 @@ type ledger struct {
 
 	mu      sync.Mutex
 	runs    map[oona.RunID]map[oona.LayerID]*layer
+	layers  int            // of all runs; those that merge others apart
 	metrics map[string]int // series that use a metric's name; other apart
 	sweepAt time.Time
 }
@@ -80,7 +81,7 @@ func (l *ledger) layer(run oona.RunID, id oona.LayerID, now time.Time) *layer {
 	case run == other || layers == nil && full(l.runs, other, l.cfg.MaxRuns):
 		l.folded(labelRun)
 		run, id = other, other
-	case id == other || layers[id] == nil && full(layers, other, l.cfg.MaxLayers):
+	case id == other || layers[id] == nil && (l.layers >= l.cfg.MaxTotalLayers || full(layers, other, l.cfg.MaxLayers)):
 		l.folded(labelLayer)
 		id = other
 	}
@@ -94,6 +95,9 @@ func (l *ledger) layer(run oona.RunID, id oona.LayerID, now time.Time) *layer {
 			y.groups[g].series = make(map[string]*series)
 		}
 		l.runs[run][id] = y
+		if !y.merged {
+			l.layers++
+		}
 	}
 	return y
 }
@@ -145,6 +149,9 @@ func (l *ledger) sweep(now time.Time) {
 }
 
 func (l *ledger) release(y *layer) {
+	if !y.merged {
+		l.layers--
+	}
 	for g := range y.groups {
 		for metric := range y.groups[g].series {
 			if metric == other {
