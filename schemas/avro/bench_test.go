@@ -1,6 +1,7 @@
 package avro
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/morphogenetic/oona"
@@ -45,6 +46,37 @@ func BenchmarkDecodeFrame(b *testing.B) {
 		}
 	}
 	perSample(b, samplesOf(f))
+}
+
+// BenchmarkDecodeManyLayers decodes frames of 100 seeds, of each layer in turn.
+func BenchmarkDecodeManyLayers(b *testing.B) {
+	for _, layers := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("layers=%d", layers), func(b *testing.B) {
+			frames := framesOfLayers(layers)
+			var d FrameDecoder
+			var got oona.Frame
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				if _, err := d.Decode(frames[n%layers], &got); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			perSample(b, samplesOf(&got))
+		})
+	}
+}
+
+// framesOfLayers is a frame of each of some layers, encoded.
+func framesOfLayers(layers int) [][]byte {
+	f := layerFrame(100)
+	frames := make([][]byte, layers)
+	for i := range frames {
+		f.Layer = oona.LayerID(fmt.Sprintf("encoder.%05d", i))
+		frames[i] = AppendFrame(nil, f)
+	}
+	return frames
 }
 
 func BenchmarkEncodeFrame(b *testing.B) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"runtime"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -209,6 +210,45 @@ func TestBody(t *testing.T) {
 	if _, err := Body(data[:9]); !errors.Is(err, ErrTruncated) {
 		t.Errorf("cut off: %v", err)
 	}
+}
+
+// The ids of 10,000 layers cost nothing from their second frame on, and 100,000
+// of the greatest length take no more memory than those that are kept.
+func TestManyIDs(t *testing.T) {
+	frames := framesOfLayers(10_000)
+	var d FrameDecoder
+	var f oona.Frame
+	all := func() {
+		for _, data := range frames {
+			if _, err := d.Decode(data, &f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	all()
+	if allocations := testing.AllocsPerRun(2, all); allocations > 0 {
+		t.Errorf("%v allocations for another frame of each layer", allocations)
+	}
+	const most = internedTexts * (oona.MaxIDLength + 128) // beside a text: its header twice, and the map's room
+	heap := func() int64 {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	f = *layerFrame(1)
+	for before, i := heap(), 0; i < 100_000; i++ {
+		f.Layer = oona.LayerID(fmt.Sprintf("%0*d", oona.MaxIDLength, i))
+		if _, err := d.Decode(AppendFrame(nil, &f), &f); err != nil {
+			t.Fatal(err)
+		}
+		if i%10_000 == internedTexts%10_000-1 { // as many are kept as may be, once
+			if used := heap() - before; used > most {
+				t.Fatalf("after %d ids %d bytes are in use, more than %d", i+1, used, most)
+			}
+		}
+	}
+	runtime.KeepAlive(&d)
 }
 
 func TestInternerIsBounded(t *testing.T) {

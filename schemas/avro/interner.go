@@ -8,8 +8,9 @@ type interner struct {
 	seen map[string]string
 }
 
-// internedTexts bounds an interner: at 128 bytes each, one megabyte.
-const internedTexts = 8_192
+// internedTexts bounds an interner: at 128 bytes each, two megabytes. So the ids of
+// 10,000 layers stay.
+const internedTexts = 16_384
 
 func (in *interner) text(b []byte) string {
 	if len(b) == 0 {
