@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -73,7 +74,7 @@ func (p *partition) loseBeginning(bits uint64) error {
 	rest := newOracle(p.flags)
 	if p.committed != nil && p.committed.commit.Offset < start && log.lost == nil && bits&1 != 0 {
 		overtaken = p.committed.commit
-		rest = p.upTo(p.committed.processedTo)
+		rest = p.upTo(p.committed)
 		p.counts.overtaken++
 	}
 	rest.lost, rest.counts = &loss{end: end}, log.counts
@@ -90,15 +91,16 @@ func (p *partition) loseBeginning(bits uint64) error {
 	if err != nil {
 		return fmt.Errorf("the first commit: %w", err)
 	}
-	p.committed = &committed{c, start}
-	p.owners = []*owner{{p: p, engine: engine, liveFrom: start}}
+	p.committed = &committed{c, start, p.flags}
+	p.owners = []*owner{{p: p, flags: p.flags, engine: engine, liveFrom: start}}
 	return nil
 }
 
 // cut chooses the record at which the log is to begin: any, or one at which the
 // log clock begins a tick interval and a bucket. From there, the rest of a log
 // without configurations must come to the same as the whole, unless a cap of
-// the partition is reached.
+// the partition is reached, or lost append times were ahead by more than max
+// delay and skew.
 func (p *partition) cut(bits uint64) int {
 	log := p.log
 	var inPhase []int
@@ -108,21 +110,25 @@ func (p *partition) cut(bits uint64) int {
 		}
 	}
 	p.past.whole = nil
-	if n := uint64(len(inPhase)); n > 0 && bits&6 != 0 {
-		if log.counts.firsts == 0 && log.counts.configured == 0 && log.lost == nil {
-			p.past.whole = log
-		}
-		return inPhase[bits>>8%n]
+	n := uint64(len(inPhase))
+	if n == 0 || bits&6 == 0 {
+		return int(bits >> 8 % uint64(len(log.accounts)))
 	}
-	return int(bits >> 8 % uint64(len(log.accounts)))
+	first := inPhase[bits>>8%n]
+	latest := int64(log.accounts[first].record.AppendedAt) + log.memory()
+	ahead := slices.ContainsFunc(log.accounts[:first], func(a account) bool { return int64(a.record.AppendedAt) > latest })
+	if log.counts.firsts == 0 && log.counts.configured == 0 && log.lost == nil && !ahead {
+		p.past.whole = log
+	}
+	return first
 }
 
-// upTo is what an oracle of the log up to an offset leaves to one that begins
+// upTo is what an oracle of the log up to a commit leaves to one that begins
 // anew: its configurations and the greatest append time.
-func (p *partition) upTo(offset int64) *oracle {
-	before := newOracle(p.log.eras[0].cfg)
+func (p *partition) upTo(c *committed) *oracle {
+	before := newOracle(c.flags)
 	for i := range p.log.accounts {
-		if r := p.log.accounts[i].record; r.Offset < offset {
+		if r := p.log.accounts[i].record; r.Offset < c.processedTo {
 			before.fold(r)
 		}
 	}

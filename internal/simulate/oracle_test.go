@@ -126,16 +126,16 @@ func (o *oracle) fold(r windows.Record) {
 	o.accounts = append(o.accounts, *a)
 }
 
-// passTime advances the log clock and reports whether that begins a new tick
-// interval or a new bucket.
+// passTime advances the log clock and reports whether that begins a tick
+// interval or a bucket, as the first record does.
 func (o *oracle) passTime(stamp int64) bool {
 	tick := o.cfg.TickInterval.Microseconds()
-	interval, bucket := o.clock/tick, o.bucket()
-	if o.begun {
+	interval, bucket, first := o.clock/tick, o.bucket(), !o.begun
+	if !first {
 		o.clock += min(max(stamp-o.last, 0), 2*tick)
 	}
 	o.begun, o.last, o.latest = true, stamp, max(o.latest, stamp)
-	return o.clock/tick != interval || o.bucket() != bucket
+	return first || o.clock/tick != interval || o.bucket() != bucket
 }
 
 // raise moves a timeline's watermark as far as it may go.

@@ -12,6 +12,7 @@ import (
 // owner is a worker that folds the partition, or thinks that it does.
 type owner struct {
 	p        *partition
+	flags    windows.Config // the configuration as long as it has read nothing
 	engine   *windows.Engine
 	next     int   // of the log's records
 	liveFrom int64 // offset from which it emits
@@ -149,7 +150,7 @@ func (o *owner) snapshot() error {
 	case len(c.Metadata) > 4096:
 		return fmt.Errorf("commit metadata of %d bytes", len(c.Metadata))
 	}
-	o.covered = append(o.covered, covered{committed{c, o.processedTo()}, o.sent + len(o.outbox)})
+	o.covered = append(o.covered, covered{committed{c, o.processedTo(), o.flags}, o.sent + len(o.outbox)})
 	return nil
 }
 

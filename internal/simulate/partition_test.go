@@ -31,6 +31,7 @@ type partition struct {
 type committed struct {
 	commit      windows.Commit
 	processedTo int64
+	flags       windows.Config // of an owner that had read nothing
 }
 
 // publication is a rollup, or a record in a side topic.
@@ -125,10 +126,11 @@ func (p *partition) hire() error {
 		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // of flags that have changed; the commit's or the log's hold
 	}
 	if p.committed == nil {
+		o.flags = cfg
 		o.engine, err = windows.New(cfg, catalogue)
 	} else {
 		o.engine, err = windows.Resume(cfg, catalogue, p.committed.commit)
-		o.liveFrom = p.committed.processedTo
+		o.flags, o.liveFrom = p.committed.flags, p.committed.processedTo
 		o.next, _ = slices.BinarySearchFunc(p.log.accounts, p.committed.commit.Offset, func(a account, offset int64) int {
 			return int(a.record.Offset - offset)
 		})
