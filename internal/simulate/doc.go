@@ -4,16 +4,15 @@
 //
 // A schedule is a list of events made from a seed: records that producers get
 // into the log of one partition, configurations among them, some of which are
-// void, and what becomes of the log's owners. Owners
-// crash at any record, before they publish, before they commit or after it;
-// zombies go on folding, publishing, ticking and committing after another owner
-// has taken over; commits are of any age, and sometimes lost, with the log's
-// beginning or without. Every fold of
+// void, and what becomes of the log's owners. Owners crash at any record, before
+// they publish, before they commit or after it; zombies go on folding, publishing,
+// ticking and committing after another owner has taken over; commits are of any
+// age, and sometimes lost, with the log's beginning or without. Every fold of
 // every owner is compared with an oracle, which shares no code with the engine
 // and keeps every record; then what was published is looked at as its readers
 // do, also for what the two might have wrong together: that no frame is folded
-// twice, and no window overlaps another. A schedule that fails is made as short
-// as it can be and printed.
+// twice, no window overlaps another, and none is emitted again after a loss. A
+// schedule that fails is made as short as it can be and printed.
 //
 // TestMutantsDie shows that the schedules notice what they are there for: each
 // error that the design names is put into the engine's source, and the same

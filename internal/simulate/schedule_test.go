@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// schedule is the configuration of a partition's owners and what happens to it. Any part of
-// the events is a schedule too: that is how it is shrunk.
+// schedule is the configuration of a partition's owners and what happens to it.
+// Any part of the events is a schedule too: that is how it is shrunk.
 type schedule struct {
 	cfg    windows.Config // holds where the log does not begin with another
 	events []event
