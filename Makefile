@@ -42,7 +42,7 @@ skipped:
 	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`export OONA_KAFKA=\$$(make -s kafka-up)\` starts three brokers." >&2
 	@$(PYTHON) -c 'import fastavro' 2>/dev/null || echo "SKIPPED: the cross-check of the schemas with fastavro. \`make python\` installs it." >&2
 	@$(PYTHON) -c 'import fastavro, numpy' 2>/dev/null || echo "SKIPPED: the comparison of rollups with what NumPy makes of the frames. \`make python\` installs it." >&2
-	@command -v promtool >/dev/null || echo "SKIPPED: the check of the exporter's metrics with promtool, which comes with Prometheus." >&2
+	@command -v promtool >/dev/null || echo "SKIPPED: the checks of the exporter's metrics and of the alerts with promtool, which comes with Prometheus." >&2
 	@command -v prometheus >/dev/null || echo "SKIPPED: the test of the exporter with a real Prometheus. Debian: apt-get install prometheus." >&2
 
 # The tests of the Python example. Go is enough to work on the rest, so that

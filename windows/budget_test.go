@@ -3,6 +3,7 @@ package windows
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -40,10 +41,18 @@ func (c budgetCase) snapshot(n int) *snapshot {
 	return s
 }
 
-// TestMetadataBudget says how many timelines fit into a commit; the table is
-// that of docs/operations.md.
+// TestMetadataBudget says how many timelines fit into a commit, and that the
+// documents have the same table.
 func TestMetadataBudget(t *testing.T) {
 	const second, hour = 1_000_000, 3_600_000_000
+	var pages [2]string
+	for i, page := range []string{"../docs/operations.md", "../docs/decisions/0007-commit-format.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages[i] = string(text)
+	}
 	t.Log("behind the log | admitted lately | stretches of seals each | timelines that fit")
 	for _, c := range []budgetCase{
 		{30 * second, false, 0, 224},
@@ -63,6 +72,16 @@ func TestMetadataBudget(t *testing.T) {
 		t.Logf("%14s | %15t | %23d | %d", fmt.Sprint(c.behind/second, " s"), c.recent, c.stretches, n)
 		if n != c.want {
 			t.Errorf("%d of %+v fit", n, c)
+		}
+		behind, recent := fmt.Sprint(c.behind/second, " s"), map[bool]string{true: "yes", false: "no"}[c.recent]
+		if c.behind >= hour {
+			behind = fmt.Sprint(c.behind/hour, " h")
+		}
+		row := fmt.Sprintf("| %s | %s | %d | %d |\n", behind, recent, c.stretches, n)
+		for i, page := range pages {
+			if !strings.Contains(page, row) {
+				t.Errorf("document %d has no row %s", i, row)
+			}
 		}
 		s := c.snapshot(n)
 		back, err := parseSnapshot(Commit{s.safe.offset, s.text()})

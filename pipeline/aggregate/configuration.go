@@ -25,14 +25,14 @@ func (p *partition) decodeConfiguration(kind string, payload []byte, record *win
 		return 0, rejection{}, fmt.Errorf("%w: %w", ErrUpgrade, err)
 	}
 	if err != nil {
-		return verdictDead, rejection{dead, "undecodable", err.Error()}, nil
+		return verdictDead, rejection{dead, reasonUndecodable, err.Error()}, nil
 	}
 	c, err := windows.ConfigurationOf(&said)
 	if errors.Is(err, windows.ErrReducer) {
 		return 0, rejection{}, fmt.Errorf("%w: %w", ErrUpgrade, err)
 	}
 	if err != nil {
-		return verdictDead, rejection{dead, "invalid", err.Error()}, nil
+		return verdictDead, rejection{dead, reasonInvalid, err.Error()}, nil
 	}
 	record.Configuration = &c
 	return verdictOwn, rejection{}, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // verdict is what became of a record. Every record has exactly one.
@@ -77,7 +78,33 @@ func newMetrics(s *Stage) *metrics {
 		publishFailures: counter("publish_failures_total", "Publishes that the bus did not acknowledge and that are tried again."),
 	}
 	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
+	m.showZeros()
 	return m
+}
+
+// showZeros shows what is alarmed on from the start: the increase of a series
+// that comes up as 1 is 0.
+func (m *metrics) showZeros() {
+	for v, reasons := range asideReasons {
+		for _, reason := range reasons {
+			m.records.WithLabelValues(verdictNames[v], string(reason))
+		}
+	}
+	for _, result := range []string{"done", "failed", "too_large"} {
+		m.commits.WithLabelValues(result)
+	}
+	topics := &m.stage.cfg.Topics
+	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead} {
+		m.unpublishable.WithLabelValues(topic)
+	}
+}
+
+// asideReasons are why records go to side topics.
+var asideReasons = map[verdict][]windows.Reason{
+	verdictLate:        {windows.ReasonLate, windows.ReasonLost},
+	verdictQuarantined: {windows.ReasonFuture, windows.ReasonStale, windows.ReasonConflict},
+	verdictOverflowed:  {windows.ReasonTimelines, windows.ReasonLayers, windows.ReasonMetrics, windows.ReasonSeeds, windows.ReasonSealed, reasonSize},
+	verdictDead:        {reasonUndecodable, reasonInvalid},
 }
 
 func (m *metrics) count(v verdict, reason string) {
@@ -101,15 +128,18 @@ var (
 
 	openDesc       = partitionDesc("open_windows", "Windows that are open.")
 	layersDesc     = partitionDesc("open_layer_windows", "Layers' windows that are open: what memory goes to.")
+	layersCap      = partitionDesc("max_open_layer_windows", "Layers' windows that may be open.")
 	sealedDesc     = partitionDesc("sealed_windows", "Windows that admit no further layer, as too many were open.")
-	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted; --max-timelines is the cap.")
-	evictedDesc    = partitionDesc("evicted_timelines", "Timelines forgotten since the partition was claimed.")
+	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted.")
+	timelineCap    = partitionDesc("max_timelines", "Timelines that the partition admits.")
+	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was claimed.")
 	lagDesc        = partitionDesc("lag_records", "Records in the log that have not been read.")
 	lagTimeDesc    = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
 	ageDesc        = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
 	bytesDesc      = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
 	pendingDesc    = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
 	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")
+	partitionsDesc = partitionDesc("topic_partitions", "Partitions of the seed-metrics topic, this one among them.")
 	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
 )
 
@@ -122,7 +152,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.owned() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, evictedDesc,
+	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, timelineCap, evictedDesc, layersCap, partitionsDesc,
 		lagDesc, lagTimeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
 		ch <- d
 	}
@@ -146,7 +176,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	p.mu.Lock()
 	stats := p.engine.Stats()
-	generation := p.engine.Config().Generation
+	cfg := p.engine.Config()
 	committed := p.engine.ProcessedTo() == p.committedTo
 	p.mu.Unlock()
 	partition := strconv.Itoa(int(p.claim.Partition))
@@ -157,9 +187,12 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(layersDesc, float64(stats.Accumulators))
 	gauge(sealedDesc, float64(stats.SealedWindows))
 	gauge(timelineDesc, float64(stats.Timelines))
-	gauge(evictedDesc, float64(stats.Evictions))
+	gauge(timelineCap, float64(cfg.MaxTimelines))
+	gauge(layersCap, float64(cfg.MaxAccumulators))
+	gauge(partitionsDesc, float64(p.claim.Partitions))
+	ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(stats.Evictions), partition)
 	gauge(bytesDesc, float64(p.metadataBytes.Load()))
-	gauge(generationDesc, float64(generation))
+	gauge(generationDesc, float64(cfg.Generation))
 	gauge(pendingDesc, float64(p.pending.Load()))
 
 	lag := max(0, p.highWater.Load()-p.next.Load())

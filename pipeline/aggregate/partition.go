@@ -180,6 +180,13 @@ func (p *partition) fold(msg *message.Message, at position) (err error) {
 	return nil
 }
 
+// Why a record goes to a side topic before the engine has looked at it.
+const (
+	reasonUndecodable = "undecodable"
+	reasonInvalid     = "invalid"
+	reasonSize        = "size"
+)
+
 // rejection says which side topic a record goes to, and why.
 type rejection struct {
 	topic  string
@@ -196,18 +203,18 @@ func (p *partition) decode(payload []byte, record *windows.Record) (verdict, rej
 		err = fmt.Errorf("%d bytes follow the frame; a record holds one", len(rest))
 	}
 	if err != nil {
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, "undecodable", err.Error()}
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
 	}
 	err = p.frame.Validate(p.stage.cfg.Limits)
 	if errors.Is(err, oona.ErrTooLarge) {
-		return verdictOverflowed, rejection{p.stage.cfg.Topics.Overflow, "size", err.Error()}
+		return verdictOverflowed, rejection{p.stage.cfg.Topics.Overflow, reasonSize, err.Error()}
 	}
 	if err != nil {
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, "invalid", err.Error()}
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonInvalid, err.Error()}
 	}
 	body, err := avro.Body(payload)
 	if err != nil {
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, "undecodable", err.Error()}
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
 	}
 	record.Frame = &p.frame
 	record.Checksum = uint64(crc32.Checksum(body, castagnoli))<<32 | uint64(uint32(len(body)))

@@ -1,0 +1,85 @@
+package lint
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const alertFolder = "../../deploy/prometheus/"
+
+var (
+	alertRule    = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
+	alertFiring  = regexp.MustCompile(`alertname: (\w+)\n +exp_alerts:`)
+	alertHeading = regexp.MustCompile(`\bOona[A-Z]\w+`)
+	oonaSeries   = regexp.MustCompile(`\boona_[a-z]+_\w+`)
+)
+
+func page(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// submatches are what the group of a pattern finds, sorted and without repeats.
+func submatches(pattern *regexp.Regexp, text string) (all []string) {
+	for _, m := range pattern.FindAllStringSubmatch(text, -1) {
+		all = append(all, m[len(m)-1])
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Each alert is explained, each explanation is of an alert, each alert is seen
+// to fire by its test, and it goes by series that are documented.
+func TestAlertsAreExplainedAndTested(t *testing.T) {
+	rules := page(t, alertFolder+"oona-alerts.yml")
+	alerts := submatches(alertRule, rules)
+	if len(alerts) < 15 {
+		t.Fatalf("there are only the alerts %v", alerts)
+	}
+	if fired := submatches(alertFiring, page(t, alertFolder+"oona-alerts-test.yml")); !slices.Equal(fired, alerts) {
+		t.Errorf("the alerts are %v\nand those that are tested to fire %v", alerts, fired)
+	}
+	var headings []string
+	for line := range strings.Lines(page(t, "../../docs/operations.md")) {
+		if strings.HasPrefix(line, "### ") {
+			headings = append(headings, alertHeading.FindAllString(line, -1)...)
+		}
+	}
+	slices.Sort(headings)
+	if !slices.Equal(headings, alerts) {
+		t.Errorf("the alerts are %v\nand those that docs/operations.md explains %v", alerts, headings)
+	}
+	metrics := page(t, "../../docs/metrics.md")
+	for _, series := range oonaSeries.FindAllString(rules, -1) {
+		_, short, _ := strings.Cut(strings.TrimPrefix(series, "oona_"), "_")
+		if !strings.Contains(metrics, "`"+series) && !strings.Contains(metrics, "`_"+short) {
+			t.Errorf("docs/metrics.md says nothing of %s", series)
+		}
+	}
+}
+
+func TestAlertRules(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		const missing = "promtool is not on the PATH (Debian: apt-get install prometheus)"
+		if os.Getenv("OONA_REQUIRE_PROMTOOL") == "1" {
+			t.Fatal(missing)
+		}
+		t.Skip("SKIPPED: " + missing)
+	}
+	for _, args := range [][]string{{"check", "rules", "oona-alerts.yml"}, {"test", "rules", "oona-alerts-test.yml"}} {
+		check := exec.CommandContext(t.Context(), promtool, args...)
+		check.Dir = alertFolder
+		if out, err := check.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}

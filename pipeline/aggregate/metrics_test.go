@@ -1,0 +1,125 @@
+package aggregate_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+)
+
+// counted are the series of a counter that are not 0: their labels and values.
+func (f *fixture) counted(t *testing.T, name string) (all []string) {
+	t.Helper()
+	families, err := f.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if v := m.GetCounter().GetValue(); v != 0 {
+				all = append(all, fmt.Sprint(labels, " ", v))
+			}
+		}
+	}
+	return all
+}
+
+func (f *fixture) wantCounted(t *testing.T, name string, want ...string) {
+	t.Helper()
+	if got := f.counted(t, name); !slices.Equal(got, want) {
+		t.Errorf("of %s there are %v, want %v", name, got, want)
+	}
+}
+
+// What is alarmed on by its increase is there before it happens.
+func TestCountersBeginAtZero(t *testing.T) {
+	f := start(t, nil)
+	for name, want := range map[string]int{
+		"oona_aggregate_records_total":               13, // reasons, folded and duplicates apart
+		"oona_aggregate_commits_total":               3,
+		"oona_aggregate_unpublishable_records_total": 6,
+	} {
+		if n, err := testutil.GatherAndCount(f.registry, name); n != want || err != nil {
+			t.Errorf("%d series of %s, %v; want %d", n, name, err, want)
+		}
+	}
+	f.stop()
+}
+
+func TestMetricsAreDocumented(t *testing.T) {
+	const prefix = "oona_aggregate_"
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, nil)
+	f.send(f.frame(0))
+	families, err := f.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := 0
+	for _, family := range families {
+		short, found := strings.CutPrefix(family.GetName(), prefix)
+		if !found {
+			continue
+		}
+		ours++
+		if !strings.Contains(string(page), "`"+prefix+short) && !strings.Contains(string(page), "`_"+short) {
+			t.Errorf("docs/metrics.md says nothing of %s", family.GetName())
+		}
+	}
+	if ours < 20 {
+		t.Errorf("there are %d metrics only", ours)
+	}
+	f.stop()
+}
+
+// What does not fit a commit is not committed; that is counted, and the last
+// commit grows old.
+func TestCommitTooLarge(t *testing.T) {
+	f := start(t, func(c *aggregate.Config) { c.Windows.MaxTimelines = 1000 })
+	runs := func(from, to int) {
+		for i := from; i < to; i++ {
+			frame := f.frame(0)
+			frame.Run = oona.RunID(fmt.Sprint("run", i))
+			f.send(frame)
+		}
+	}
+	runs(0, 100)
+	c, due := f.stage.Commit(f.feed.claim, f.feed.next)
+	if !due {
+		t.Fatal("100 runs do not fit a commit")
+	}
+	f.stage.Committed(f.feed.claim, c, nil)
+	runs(100, 400)
+	if _, due := f.stage.Commit(f.feed.claim, f.feed.next); due {
+		t.Error("400 runs fit a commit")
+	}
+	f.wantCounted(t, "oona_aggregate_commits_total", `[result="done"] 1`, `[result="too_large"] 1`)
+	want := fmt.Sprintf(`
+# HELP oona_aggregate_commit_metadata_bytes Size of the last commit's metadata; Kafka takes 4096.
+# TYPE oona_aggregate_commit_metadata_bytes gauge
+oona_aggregate_commit_metadata_bytes{partition="3"} %d
+`, len(c.Metadata))
+	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "oona_aggregate_commit_metadata_bytes"); err != nil {
+		t.Error(err)
+	}
+	if len(c.Metadata) > 4096 || len(c.Metadata) < 1000 {
+		t.Errorf("100 runs take %d bytes", len(c.Metadata))
+	}
+	f.stop()
+}
