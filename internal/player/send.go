@@ -105,6 +105,7 @@ func (s *sender) post(ctx context.Context, body []byte) error {
 		return backoff.Permanent(err)
 	}
 	request.Header.Set("Content-Type", "application/avro")
+	request.Header.Set("Oona-Sent-At", strconv.FormatInt(time.Now().UnixMicro(), 10))
 	response, err := s.client.Do(request)
 	if err != nil {
 		return err

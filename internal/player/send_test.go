@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -160,6 +161,41 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%d: %+v after %d requests", test.status, result.Counts, in.requests)
 		}
 	}
+}
+
+// A repeat says when it is sent, not when the first was.
+func TestEachAttemptSaysItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &ingest{answer: func(request int) (*http.Response, error, bool) {
+			return nil, errors.New("connection refused"), false
+		}}
+		cfg := testConfig(in)
+		times := &timesOf{RoundTripper: in, t: t}
+		cfg.Client = &http.Client{Transport: times}
+		cfg.Speed, cfg.Synthetic, cfg.Patience = MaxSpeed, small, 10*time.Second
+		p, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Run(t.Context()); err == nil || times.n.Load() < 4 {
+			t.Errorf("%d attempts, %v", times.n.Load(), err)
+		}
+	})
+}
+
+// timesOf fails for a request that does not say the time.
+type timesOf struct {
+	http.RoundTripper
+	t *testing.T
+	n atomic.Int64
+}
+
+func (o *timesOf) RoundTrip(request *http.Request) (*http.Response, error) {
+	o.n.Add(1)
+	if got, want := request.Header.Get("Oona-Sent-At"), strconv.FormatInt(time.Now().UnixMicro(), 10); got != want {
+		o.t.Errorf("a request is sent at %s, not %s", got, want)
+	}
+	return o.RoundTripper.RoundTrip(request)
 }
 
 func TestPatienceEnds(t *testing.T) {

@@ -164,7 +164,8 @@ func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 }
 
 // drop counts a record that is no rollup and logs the 1st, 2nd, 4th, 8th ...:
-// none is silent, and a flood does not flood the log.
+// none is silent, and a flood does not flood the log. It writes no dead letter:
+// the record stays where it is, and every replica would write one at each start.
 func (s *Stage) drop(g oona.Group, err error, where ...any) {
 	n := s.metrics.undecodable[g].Add(1)
 	if n&(n-1) == 0 {

@@ -1,0 +1,32 @@
+package aggregate_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// FuzzCommittedMetadata: metadata that the group has, whoever wrote it, is
+// either an aggregator's or refused with a reason, and nothing is begun then.
+func FuzzCommittedMetadata(f *testing.F) {
+	for _, text := range []string{"", "oona1", "oona1 4", "oona1 4 ", "oona1 4 AAAA", "oona1 0 AAAA", "oona1 -4 AAAA", "oona1 99999999999 AAAA", "oona2 4 AAAA", "sarama", "\xff\x00"} {
+		f.Add(int64(7), text)
+	}
+	fixture := &fixture{out: &outputs{}}
+	f.Fuzz(func(t *testing.T, offset int64, text string) {
+		if offset < 0 {
+			return // a group has none, and then no text
+		}
+		stage := newStage(t, fixture, nil)
+		err := stage.Open(t.Context(), oona.Claim{ID: "c", Topic: "t", Partition: 3, Partitions: 4, HighWater: offset + 1, Committed: oona.Commit{Offset: offset, Metadata: text}})
+		if err == nil {
+			t.Fatalf("%q is accepted", text) // its checksum has 32 bits
+		}
+		if !errors.Is(err, aggregate.ErrCommitText) && !errors.Is(err, aggregate.ErrPartitions) && !errors.Is(err, windows.ErrCommit) {
+			t.Errorf("%q: the error is %v", text, err)
+		}
+	})
+}
