@@ -175,7 +175,7 @@ func TestBadRecordsAreSkippedAndCounted(t *testing.T) {
 	fingerprint := avro.AppendRollup(nil, good())
 	fingerprint[4] ^= 0xff
 	head := avro.AppendRollup(nil, &oona.Rollup{Group: oona.Health})
-	head = head[:len(head)-1-1-int(oona.StateCount)-1] // without seeds_by_state and metrics
+	head = head[:len(head)-1-1-oona.StateCount-1] // without seeds_by_state and metrics
 	varints := func(vs ...int64) []byte {
 		b := bytes.Clone(head)
 		for _, v := range vs {

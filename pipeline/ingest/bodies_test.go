@@ -64,9 +64,13 @@ func containerWith(t testing.TB, record string, singles ...[]byte) []byte {
 	return file.Bytes()
 }
 
+// fourSeeds is the array of a good frame's seed ids.
+var fourSeeds = []byte{8, 0, 2, 4, 6, 0}
+
 // arrays is the beginning of a good frame, up to its arrays, and then varints.
 func arrays(good []byte, varints ...int64) []byte {
-	head := bytes.Clone(good[:bytes.Index(good, []byte{8, 0, 2, 4, 6, 0})]) // four seed ids
+	head, _, _ := bytes.Cut(good, fourSeeds)
+	head = bytes.Clone(head)
 	for _, v := range varints {
 		head = binary.AppendVarint(head, v)
 	}

@@ -67,7 +67,7 @@ type wire struct {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // a body's end is io.EOF itself
+	if err != nil && err != io.EOF {
 		w.err = err
 	}
 	return n, err

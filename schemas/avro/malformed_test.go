@@ -269,7 +269,7 @@ func TestMalformedRollups(t *testing.T) {
 // An array in many blocks costs no more than in proportion.
 func TestRollupInManyBlocks(t *testing.T) {
 	data := AppendRollup(nil, &oona.Rollup{Group: oona.Health})
-	data = data[:len(data)-1-1-int(oona.StateCount)-1] // metrics and seeds_by_state
+	data = data[:len(data)-1-1-oona.StateCount-1] // metrics and seeds_by_state
 	data = append(data, bytes.Repeat([]byte{1, 2, 0}, 20_000)...)
 	allocated := bytesAllocated(func() {
 		_, err := DecodeRollup(append(data, 0, 0), new(oona.Rollup))
