@@ -33,13 +33,7 @@ func TestContent(t *testing.T) {
 		cfg := testConfig(addresses)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		s, err := start(ctx, cfg, io.Discard, discard())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.recording, err = load(cfg); err != nil {
-			t.Fatal(err)
-		}
+		s := startLoaded(t, ctx, cfg, io.Discard)
 		if _, err := s.play(ctx, cfg, Screen{Out: io.Discard}); err != nil {
 			t.Fatal(err)
 		}

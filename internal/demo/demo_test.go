@@ -72,6 +72,19 @@ func testConfig(addresses []string) Config {
 	return cfg
 }
 
+// startLoaded starts the stations with the recording at hand.
+func startLoaded(t *testing.T, ctx context.Context, cfg Config, out io.Writer) *stations {
+	t.Helper()
+	s, err := start(ctx, cfg, out, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.recording, err = load(cfg); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // total is what a layer's rollups must add up to.
 type total struct {
 	frames, readings int64
@@ -155,13 +168,7 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		var screen bytes.Buffer
-		s, err := start(ctx, cfg, &screen, discard())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.recording, err = load(cfg); err != nil {
-			t.Fatal(err)
-		}
+		s := startLoaded(t, ctx, cfg, &screen)
 		report, err := s.play(ctx, cfg, Screen{Out: &screen})
 		if err != nil {
 			t.Fatal(err)
@@ -187,13 +194,7 @@ func TestBadRecordsAreCounted(t *testing.T) {
 		cfg := testConfig(addresses)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		s, err := start(ctx, cfg, io.Discard, discard())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.recording, err = load(cfg); err != nil {
-			t.Fatal(err)
-		}
+		s := startLoaded(t, ctx, cfg, io.Discard)
 		before, settled, err := s.settle(ctx, false, cfg.Idle)
 		if err != nil || !settled {
 			t.Fatalf("settled is %v: %v", settled, err)
