@@ -82,12 +82,12 @@ func (p *proxy) accept() {
 		}
 		l := &link{proxy: p, client: client.(*net.TCPConn), server: server.(*net.TCPConn)}
 		n := p.accepted.Add(1)
-		if p.greet != nil {
-			l.meet(p.greet(n))
-		}
 		p.mu.Lock()
 		p.links[l] = true
 		p.mu.Unlock()
+		if p.greet != nil {
+			l.meet(p.greet(n)) // now that whoever changes the greeting finds it
+		}
 		if p.ctx.Err() != nil { // it may have missed the last look at links
 			l.close()
 		}
@@ -113,11 +113,17 @@ func (p *proxy) meet(f fate) {
 }
 
 func (l *link) meet(f fate) {
-	if l.silent() || fate(l.fate.Swap(int32(f))) == f {
-		return
-	}
-	if l.silent() {
-		l.proxy.halfOpen.Add(1)
+	for {
+		old := fate(l.fate.Load())
+		if old == f || old >= deaf {
+			return
+		}
+		if l.fate.CompareAndSwap(int32(old), int32(f)) {
+			if f >= deaf {
+				l.proxy.halfOpen.Add(1)
+			}
+			return
+		}
 	}
 }
 
