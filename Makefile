@@ -101,6 +101,10 @@ simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED
 scenarios: ## the real binaries on three real brokers, with faults; a quarter of an hour (ROW=row03)
 	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestExamine|TestScenario/$(ROW)' $(TESTARGS) .
 
+.PHONY: objectstore
+objectstore: ## tensor stores, and ingest, on a real S3 server with faults; it is built on first use
+	cd scenarios && $(GO) test -count=1 -timeout 30m -v $(TESTARGS) ./objectstore
+
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")
 	$(GO) run ./cmd/oona demo $(ARGS)

@@ -9,4 +9,10 @@
 // first is published, and 200 is said only once the bus has acknowledged all.
 // After 503 it is unknown what the bus has; the client sends the same frames
 // again, and a repeat is folded once.
+//
+// Between validating and publishing, tensors above a threshold go to the tensor
+// store, and those that clients have claims of are asked for: a record refers to
+// what is there. When the store does not answer, that request is 503 and none of
+// its frames is published; requests without such tensors flow.
+// PUT /v1/tensors takes a tensor by itself and answers with its claim.
 package ingest
