@@ -40,7 +40,7 @@ func TestEngineFigures(t *testing.T) {
 			engine.fold, book.measure,
 			func(into *figures) error { return measureReplay(c, into) },
 			func(into *figures) error { return measureOpen(c, into) },
-			func(into *figures) error { return measureLayers(64, 16, 2, into) },
+			func(into *figures) error { return measureLayers(64, 16, 12, into) },
 		} {
 			if err := measure(&all); err != nil {
 				t.Fatal(err)

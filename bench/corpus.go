@@ -96,23 +96,30 @@ func (m metric) draw(random *rand.Rand) float32 {
 
 // encode makes the payloads of a run whose first frame is observed at start. It
 // reuses the memory of the payloads before.
-func (c *corpus) encode(run oona.RunID, start oona.Micros) {
+func (c *corpus) encode(run oona.RunID, start oona.Micros) { c.encodeSteps(run, start, 0, c.steps) }
+
+// encodeSteps makes the payloads of some steps only, from one up to another.
+func (c *corpus) encodeSteps(run oona.RunID, start oona.Micros, from, to int) {
 	n := 0
 	c.distinct = 0
-	for step := range c.steps {
+	for step := from; step < to; step++ {
 		for layer := range c.layers {
 			f := c.frame(run, start, step, layer)
 			n = c.put(n, layer, &f)
-			c.distinct++
-			if c.distinct%repeatEvery == 0 {
+			if c.distinct++; c.distinct%repeatEvery == 0 {
 				n = c.put(n, layer, &f)
 			}
 		}
 	}
+	c.payloads, c.layerOf = c.payloads[:n], c.layerOf[:n]
 }
 
 func (c *corpus) put(n, layer int, f *oona.Frame) int {
-	if n == len(c.payloads) {
+	switch {
+	case n < len(c.payloads):
+	case n < cap(c.payloads) && n < cap(c.layerOf):
+		c.payloads, c.layerOf = c.payloads[:n+1], c.layerOf[:n+1]
+	default:
 		c.payloads = append(c.payloads, make([]byte, 0, samplesPerFrame*4+3*seedsPerFrame+512))
 		c.layerOf = append(c.layerOf, layer)
 	}

@@ -145,28 +145,45 @@ func (e *engineRounds) fold(into *figures) error {
 	return nil
 }
 
-// layers compares the cost of a sample at many layers and at few, with equal
-// samples: the fewer layers there are, the more steps.
+// measureLayers compares the cost of a sample at many layers and at few. Both
+// have as many frames a window of a layer, and as many frames in all.
 func measureLayers(many, few, steps int, into *figures) error {
-	cost := func(layers, steps int) (perSample float64, folder *folder, err error) {
-		c := newCorpus(layers, steps)
-		c.encode("bench", windowStart(time.Now()))
-		if folder, err = newFolder(manyLayers(layers)); err != nil {
-			return 0, nil, err
-		}
-		used, _, err := metered(func() error { return folder.takeAll(c) })
-		return float64(used) / c.samples(), folder, err
-	}
-	atFew, _, err := cost(few, steps*many/few)
+	atFew, err := costPerSample(few, steps*many/few)
 	if err != nil {
 		return err
 	}
-	atMany, _, err := cost(many, steps)
+	atMany, err := costPerSample(many, steps)
 	if err != nil {
 		return err
 	}
 	into.take(layersRatio, atMany/atFew)
 	return nil
+}
+
+// costPerSample folds frames of so many layers, encoding as many at a time as
+// fit into memory, and returns the nanoseconds of processor time a sample.
+func costPerSample(layers, steps int) (float64, error) {
+	c := newCorpus(layers, steps)
+	folder, err := newFolder(manyLayers(layers))
+	if err != nil {
+		return 0, err
+	}
+	start, atOnce := windowStart(time.Now()), max(1, 10_000/layers)
+	var spent time.Duration
+	var samples float64
+	for step := 0; step < steps; step += atOnce {
+		c.encodeSteps("bench", start, step, min(step+atOnce, steps))
+		used, _, err := metered(func() error { return folder.takeAll(c) })
+		if err != nil {
+			return 0, err
+		}
+		spent += used
+		samples += c.samples()
+	}
+	if folder.rollups == 0 {
+		return 0, fmt.Errorf("no window of %d layers closed in %d steps", layers, steps)
+	}
+	return float64(spent) / samples, nil
 }
 
 // measureOpen fills windows and asks the heap what they take.

@@ -144,7 +144,7 @@ func (b *bench) engine(ctx context.Context) error {
 			book.measure,
 			func(into *figures) error { return measureReplay(b.corpus, into) },
 			func(into *figures) error { return measureOpen(b.corpus, into) },
-			func(into *figures) error { return measureLayers(10_000, 100, 2, into) },
+			func(into *figures) error { return measureLayers(10_000, 100, 16, into) },
 		} {
 			if err := measure(b.all); err != nil {
 				return err
