@@ -169,7 +169,7 @@ type objectBody struct {
 
 func (o *objectBody) Read(p []byte) (int, error) {
 	n, err := o.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = classify(o.ctx, err)
 	}
 	return n, err

@@ -144,7 +144,7 @@ func (s *Store) Bytes(ctx context.Context, claim oona.TensorClaim) (_ []byte, er
 		}
 		return nil, fmt.Errorf("check %s out: %w", claim.Key, err)
 	}
-	if _, err := content.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // Verify returns io.EOF itself
+	if _, err := content.Read(make([]byte, 1)); err != io.EOF {
 		return nil, fmt.Errorf("check %s out: %w", claim.Key, err)
 	}
 	return data, nil

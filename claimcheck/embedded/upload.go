@@ -128,16 +128,22 @@ func (f *files) checkParts(id gofakes3.UploadID, input *gofakes3.CompleteMultipa
 }
 
 func (f *files) assemble(written string, id gofakes3.UploadID, input *gofakes3.CompleteMultipartUploadRequest) error {
-	var opened []io.Reader
+	var parts []io.Reader
+	var opened []*os.File
+	defer func() {
+		for _, file := range opened {
+			_ = file.Close() // nothing was written
+		}
+	}()
 	for _, part := range input.Parts {
 		file, err := f.root.Open(partName(id, part.PartNumber))
 		if err != nil {
 			return err
 		}
-		defer file.Close()
 		opened = append(opened, file)
+		parts = append(parts, file)
 	}
-	return f.write(written, io.MultiReader(opened...), -1)
+	return f.write(written, io.MultiReader(parts...), -1)
 }
 
 func (f *files) AbortMultipartUpload(_ context.Context, _, _ string, id gofakes3.UploadID) error {

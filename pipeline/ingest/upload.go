@@ -105,7 +105,7 @@ func (s *Stage) startUpload(w http.ResponseWriter, r *http.Request) (*upload, er
 
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.wire.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		// The store has its own time: a deadline that passes meanwhile would
 		// look like a client that is gone.
 		_ = u.connection.SetReadDeadline(time.Time{})
