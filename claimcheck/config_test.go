@@ -9,10 +9,10 @@ import (
 
 func TestConfig(t *testing.T) {
 	for want, change := range map[string]func(*claimcheck.Config){
-		"": func(*claimcheck.Config) {},
-		"--tensor-bucket: is empty":                   func(c *claimcheck.Config) { c.Kind, c.Bucket = claimcheck.KindS3, "" },
-		"--max-tensor-bytes: is 0":                    func(c *claimcheck.Config) { c.Kind, c.MaxTensorBytes = claimcheck.KindS3, 0 },
-		"--tensor-directory: is empty":                func(c *claimcheck.Config) { c.Kind = claimcheck.KindDirectory },
+		"":                             func(*claimcheck.Config) {},
+		"--tensor-bucket: is empty":    func(c *claimcheck.Config) { c.Kind, c.Bucket = claimcheck.KindS3, "" },
+		"--max-tensor-bytes: is 0":     func(c *claimcheck.Config) { c.Kind, c.MaxTensorBytes = claimcheck.KindS3, 0 },
+		"--tensor-directory: is empty": func(c *claimcheck.Config) { c.Kind = claimcheck.KindDirectory },
 		`--s3-endpoint: is "minio:9000"; give a URL`:  func(c *claimcheck.Config) { c.Kind, c.S3.Endpoint = claimcheck.KindS3, "minio:9000" },
 		"--s3-region: is empty":                       func(c *claimcheck.Config) { c.Kind, c.S3.Region = claimcheck.KindS3, "" },
 		"--s3-access-key-id: and --s3-secret-access-": func(c *claimcheck.Config) { c.Kind, c.S3.AccessKeyID = claimcheck.KindS3, "id" },
