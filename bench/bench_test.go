@@ -47,7 +47,7 @@ func TestEngineFigures(t *testing.T) {
 			}
 		}
 	}
-	wantFigures(t, &all, rounds, decodeFold, allocations, textbookSpeed, replayRatio, openMemory, layersRatio)
+	wantFigures(t, &all, rounds, decodeFold, allocations, textbookSpeed, overTextbook, replayRatio, openMemory, layersRatio)
 	if engine.folder.rollups == 0 || book.closed == 0 {
 		t.Errorf("%d rollups were emitted, the text-book way closed %d windows", engine.folder.rollups, book.closed)
 	}

@@ -30,10 +30,13 @@ const patience = 3 * time.Minute
 
 // wire is a bus to measure on, with topics of its own.
 type wire struct {
-	suffix string // of the figures' names: "" or "_kafka"
+	suffix string // of the figures' names: "" or kafkaSuffix
 	bus    bus.Config
 	logger *slog.Logger
 }
+
+// kafkaSuffix ends the names of figures of the brokers of --kafka.
+const kafkaSuffix = "_kafka"
 
 // topics makes the topics of one measure.
 func (w *wire) topics(ctx context.Context) (oona.Topics, error) {

@@ -30,9 +30,10 @@ type corpus struct {
 	states  [][]oona.State  // likewise
 	seeds   []oona.SeedID
 
-	payloads [][]byte // encoded frames, in the order of sending
-	layerOf  []int    // by payload
-	distinct int      // payloads that are not repeats
+	start    oona.Micros // of the payloads: when the first frame is observed
+	payloads [][]byte    // encoded frames, in the order of sending
+	layerOf  []int       // by payload
+	distinct int         // payloads that are not repeats
 }
 
 const variants = 32 // of a frame's values: a megabyte, more than the second-level cache is to be shared with
@@ -101,7 +102,7 @@ func (c *corpus) encode(run oona.RunID, start oona.Micros) { c.encodeSteps(run, 
 // encodeSteps makes the payloads of some steps only, from one up to another.
 func (c *corpus) encodeSteps(run oona.RunID, start oona.Micros, from, to int) {
 	n := 0
-	c.distinct = 0
+	c.start, c.distinct = start, 0
 	for step := from; step < to; step++ {
 		for layer := range c.layers {
 			f := c.frame(run, start, step, layer)

@@ -67,6 +67,21 @@ func (s *figures) take(f figure, value float64) {
 	s.list = append(s.list, &f)
 }
 
+// takeRatio adds to a figure the quotient of what two others took last.
+func (s *figures) takeRatio(f, above, below figure) {
+	s.take(f, s.latest(above)/s.latest(below))
+}
+
+// latest returns what a figure took last, NaN where it took nothing.
+func (s *figures) latest(f figure) float64 {
+	for _, known := range s.list {
+		if known.name == f.name {
+			return known.values[len(known.values)-1]
+		}
+	}
+	return math.NaN()
+}
+
 // print writes the table.
 func (s *figures) print(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -98,9 +98,14 @@ type bench struct {
 	all      *figures
 	progress io.Writer
 	logger   *slog.Logger
+	others   others
 }
 
-func (b *bench) measure(ctx context.Context) error {
+func (b *bench) measure(ctx context.Context) (err error) {
+	if err := b.prepareOthers(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.others.dir)) }()
 	if err := b.engine(ctx); err != nil {
 		return err
 	}
@@ -113,7 +118,7 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	if len(b.cfg.Kafka) > 0 {
-		if err := b.wire(ctx, &wire{suffix: "_kafka", bus: bus.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench"}, logger: b.logger}); err != nil {
+		if err := b.wire(ctx, &wire{suffix: kafkaSuffix, bus: bus.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench"}, logger: b.logger}); err != nil {
 			return err
 		}
 	}
@@ -142,6 +147,7 @@ func (b *bench) engine(ctx context.Context) error {
 		for _, measure := range []func(*figures) error{
 			engine.fold,
 			book.measure,
+			func(into *figures) error { return b.others.fold(ctx, into) },
 			func(into *figures) error { return measureReplay(b.corpus, into) },
 			func(into *figures) error { return measureOpen(b.corpus, into) },
 			func(into *figures) error { return measureLayers(10_000, 100, 16, into) },
@@ -179,6 +185,7 @@ func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 		}
 		for _, measure := range []func() error{
 			func() error { return w.measureDrain(ctx, topics, b.corpus, b.all) },
+			func() error { return b.others.drain(ctx, w, topics, b.corpus, b.all) },
 			func() error { return w.measureSustained(ctx, b.corpus, b.all) },
 			func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) },
 			func() error { return w.measureLatency(ctx, tenThousand, b.all) },

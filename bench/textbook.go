@@ -27,6 +27,8 @@ const textbookSchema = `{"type": "record", "name": "LayerReadings", "fields": [
 
 var textbookSpeed = figure{name: "textbook_msamples_core", unit: "M samples/s", about: "the same samples by goavro rows, Welford and DDSketch, by processor time"}
 
+var overTextbook = figure{name: "decode_fold_over_textbook", goal: 20, about: "decode_fold_msamples_core over the one above"}
+
 // textbook holds messages of the corpus' first frames, and folds them.
 type textbook struct {
 	codec    *goavro.Codec
@@ -88,6 +90,7 @@ func (t *textbook) measure(into *figures) error {
 		return err
 	}
 	into.take(textbookSpeed, float64(len(t.messages))*samplesPerFrame/used.Seconds()/1e6)
+	into.takeRatio(overTextbook, decodeFold, textbookSpeed)
 	return nil
 }
 

@@ -26,13 +26,13 @@ var (
 const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>oona</groupId>
-  <artifactId>local-kafka</artifactId>
+  <artifactId>jars</artifactId>
   <version>1</version>
   <packaging>pom</packaging>
   <dependencies>
     <dependency>
       <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
+      <artifactId>%s</artifactId>
       <version>` + kafkaVersion + `</version>
     </dependency>
     <dependency>
@@ -62,10 +62,14 @@ func findJava() (string, error) {
 	return java, nil
 }
 
-// fetch returns the directory of Kafka's jars below cache, fetched unless they
-// are there already.
-func fetch(ctx context.Context, cache string) (lib string, err error) {
-	lib = filepath.Join(cache, kafkaVersion+"-"+log4jVersion)
+// The artefact of the brokers.
+const kafka = "kafka_2.13"
+
+// Jars returns the directory below cache of the jars of an artefact of
+// org.apache.kafka, such as kafka-streams, and of all that it needs to run.
+// They are fetched unless they are there already.
+func Jars(ctx context.Context, cache, artefact string) (lib string, err error) {
+	lib = filepath.Join(cache, artefact+"-"+kafkaVersion+"-"+log4jVersion)
 	if _, err := os.Stat(lib); err == nil {
 		return lib, nil
 	}
@@ -81,13 +85,13 @@ func fetch(ctx context.Context, cache string) (lib string, err error) {
 		return "", fmt.Errorf("make a directory to fetch Kafka into: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	if err := os.WriteFile(filepath.Join(work, "pom.xml"), []byte(pom), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(work, "pom.xml"), fmt.Appendf(nil, pom, artefact), 0o644); err != nil {
 		return "", fmt.Errorf("write the pom: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", "dependency:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime")
 	cmd.Dir = work
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch Kafka %s with Maven: %w\n%s", kafkaVersion, err, bytes.TrimSpace(output))
+		return "", fmt.Errorf("fetch %s %s with Maven: %w\n%s", artefact, kafkaVersion, err, bytes.TrimSpace(output))
 	}
 	if err := os.Rename(filepath.Join(work, "lib"), lib); err != nil {
 		if _, there := os.Stat(lib); there != nil { // not because another has just fetched it

@@ -120,7 +120,7 @@ func prepare(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, fmt.Errorf("the cluster in %s sends clients to a proxy at port %d, not %d; stop it and delete the directory", opts.Dir, c.nodes[0].ProxyPort, opts.ProxyPort)
 	}
 	c.opts, c.java = opts, java
-	if c.lib, err = fetch(ctx, opts.Cache); err != nil {
+	if c.lib, err = Jars(ctx, opts.Cache, kafka); err != nil {
 		return nil, err
 	}
 	return c, c.freePorts(ctx)

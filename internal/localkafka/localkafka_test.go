@@ -22,7 +22,7 @@ func TestMissingTools(t *testing.T) {
 	if _, err := Start(t.Context(), Options{Dir: t.TempDir()}); !errors.Is(err, ErrNoJava) {
 		t.Errorf("without java: %v", err)
 	}
-	_, err := fetch(t.Context(), t.TempDir())
+	_, err := Jars(t.Context(), t.TempDir(), kafka)
 	if !errors.Is(err, ErrNoMaven) || !strings.Contains(err.Error(), "apt-get install maven") {
 		t.Errorf("without mvn: %v", err)
 	}
@@ -36,7 +36,7 @@ func TestFetchThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	if _, err := fetch(t.Context(), cache); err == nil || !strings.Contains(err.Error(), "could not transfer artifact") {
+	if _, err := Jars(t.Context(), cache, kafka); err == nil || !strings.Contains(err.Error(), "could not transfer artifact") {
 		t.Errorf("%v", err)
 	}
 	left, err := os.ReadDir(cache)

@@ -1,0 +1,77 @@
+// Command peers folds frames as other programs would, through their own
+// libraries, and prints how fast that is. It is a module of its own, so that
+// what those programs are made of is no dependency of Oona's. `go run ./bench
+// --peers` builds it, gives it the frames and runs it once a round.
+//
+// Peers know no frames: each gets its own wire format, made beforehand, and is
+// measured from there to the aggregates of the last window.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+// run reads encoded frames, and writes an object of million samples a second of
+// processor time, by peer.
+func run(in io.Reader, out io.Writer) error {
+	windows, err := readWindows(in)
+	if err != nil {
+		return err
+	}
+	speeds := make(map[string]float64)
+	for name, prepare := range map[string]func([]window) (fold, error){"victoriametrics": newVictoria, "telegraf": newTelegraf} {
+		fold, err := prepare(windows)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		speed, err := measure(windows, fold)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		speeds[name+"_msamples_core"] = speed
+	}
+	return json.NewEncoder(out).Encode(speeds)
+}
+
+// fold decodes the messages that a peer was prepared with, and aggregates them.
+type fold func() (results, error)
+
+// measure folds twice, the first time to warm up, and looks at what came of it.
+func measure(windows []window, fold fold) (msamples float64, err error) {
+	for range 2 {
+		runtime.GC() // what was garbage before
+		before := cpu()
+		got, err := fold()
+		used := cpu() - before
+		if err != nil {
+			return 0, err
+		}
+		if err := got.check(windows); err != nil {
+			return 0, err
+		}
+		msamples = float64(samples(windows)) / used.Seconds() / 1e6
+	}
+	return msamples, nil
+}
+
+// cpu is the processor time that this process has used, garbage collection and all.
+func cpu() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(fmt.Sprintf("getrusage of this process: %v", err)) // its arguments are right
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

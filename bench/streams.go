@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/localkafka"
+	"github.com/morphogenetic/oona/windows"
+)
+
+var (
+	streamsSpeed = figure{name: "kafka_streams_msamples", unit: "M samples/s",
+		about: "the same topic by Kafka Streams, exactly_once_v2: moments and a histogram; no duplicates, states or worst seeds"}
+	overStreams = figure{name: "drain_over_kafka_streams", goal: 5,
+		about: "drain_msamples_kafka over the one above"}
+)
+
+// commitEvery is how often Kafka Streams commits: as often as Oona does.
+const commitEvery = time.Second
+
+// streams is the program of bench/peers/streams, compiled, and how it is run.
+type streams struct {
+	java string
+	args []string // those before its own
+}
+
+// buildStreams compiles the program into a directory, against jars of Maven's.
+func buildStreams(ctx context.Context, sources, dir string) (*streams, error) {
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, localkafka.ErrNoJava
+	}
+	javac, err := exec.LookPath("javac")
+	if err != nil {
+		return nil, fmt.Errorf("there is no javac on the PATH (Debian: apt-get install openjdk-17-jdk-headless): %w", err)
+	}
+	cache, err := localkafka.DefaultCache()
+	if err != nil {
+		return nil, err
+	}
+	lib, err := localkafka.Jars(ctx, cache, "kafka-streams")
+	if err != nil {
+		return nil, err
+	}
+	sources = filepath.Join(sources, "streams")
+	files, err := filepath.Glob(filepath.Join(sources, "*.java"))
+	if err != nil {
+		return nil, err
+	}
+	jars := filepath.Join(lib, "*")
+	compile := exec.CommandContext(ctx, javac, append([]string{"--release", "17", "-cp", jars, "-d", dir}, files...)...)
+	if output, err := compile.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("compile %s: %w\n%s", sources, err, bytes.TrimSpace(output))
+	}
+	return &streams{java: java, args: []string{
+		"-Xmx2g", "-Dlog4j2.configurationFile=" + filepath.Join(sources, "log4j2.properties"),
+		"-cp", dir + string(filepath.ListSeparator) + jars, "Aggregate",
+	}}, nil
+}
+
+// aggregated is what the program says.
+type aggregated struct {
+	Records       int     `json:"records"`
+	Samples       int     `json:"samples"`
+	Seconds       float64 `json:"seconds"` // from the first record to the last processed
+	Windows       int     `json:"windows"` // of layers, that have closed
+	ClosedSamples int     `json:"closed_samples"`
+}
+
+// measureStreams lets Kafka Streams aggregate the topic that was drained.
+func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topics, c *corpus, into *figures) error {
+	cfg := windows.DefaultConfig()
+	grace := cfg.OutOfOrderness + cfg.AllowedLateness
+	threads := min(partitions, runtime.GOMAXPROCS(0))
+	run := exec.CommandContext(ctx, s.java, append(s.args[:len(s.args):len(s.args)],
+		strings.Join(w.bus.Brokers, ","), topics.SeedMetrics, strconv.Itoa(len(c.payloads)), "bench-streams-"+ulid.Make().String(),
+		strconv.Itoa(threads), millis(commitEvery), millis(cfg.Length), millis(grace))...)
+	var out, messages bytes.Buffer
+	run.Stdout, run.Stderr = &out, &messages
+	if err := run.Run(); err != nil {
+		return fmt.Errorf("run Kafka Streams: %w\n%s", err, bytes.TrimSpace(messages.Bytes()))
+	}
+	var got aggregated
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		return fmt.Errorf("what the program of Kafka Streams says: %w", err)
+	}
+	closed := c.closed(cfg.Length, grace)
+	if got.Records != len(c.payloads) || got.Samples != int(c.samples()) || got.ClosedSamples != closed*samplesPerFrame || got.Windows == 0 {
+		return fmt.Errorf("of %d records, %d of them in windows that close, Kafka Streams made %+v", len(c.payloads), closed, got)
+	}
+	speed := float64(got.Samples) / got.Seconds / 1e6
+	into.take(streamsSpeed, speed)
+	into.takeRatio(overStreams, w.named(drainSpeed), streamsSpeed)
+	return nil
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// closed is how many frames, repeats included, belong to windows that have
+// closed after the last step, so long after their end.
+func (c *corpus) closed(window, grace time.Duration) int {
+	length := oona.Micros(window.Microseconds())
+	time := func(step int) oona.Micros { return c.start + oona.Micros(step*frameInterval) }
+	steps := 0
+	for steps < c.steps && time(steps)/length*length+length+oona.Micros(grace.Microseconds()) <= time(c.steps-1) {
+		steps++
+	}
+	frames := steps * len(c.layers)
+	return frames + frames/repeatEvery
+}
