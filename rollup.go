@@ -198,11 +198,22 @@ func (w *hashWriter) metric(m *MetricSummary) {
 
 func (w *hashWriter) buckets(b *Buckets) {
 	w.int(int64(len(b.Indexes)))
-	for _, i := range b.Indexes {
-		w.int(int64(i))
-	}
+	putAll(w, b.Indexes)
 	w.int(int64(len(b.Counts)))
-	for _, n := range b.Counts {
-		w.int(int64(n))
+	putAll(w, b.Counts)
+}
+
+// putAll writes many integers, which is where the time goes.
+func putAll[T int32 | uint64](w *hashWriter, values []T) {
+	for len(values) > 0 {
+		if w.n+8 > len(w.buf) {
+			w.flush()
+		}
+		n := min(len(values), (len(w.buf)-w.n)/8)
+		for i, v := range values[:n] {
+			binary.BigEndian.PutUint64(w.buf[w.n+8*i:], uint64(int64(v)))
+		}
+		w.n += 8 * n
+		values = values[n:]
 	}
 }

@@ -33,7 +33,7 @@ type Engine struct {
 	spareWindows      []*window
 	closing           []*window
 	layers            []*accumulator
-	scratch           chunk
+	scratch           scratch
 	rollup            oona.Rollup
 }
 
@@ -250,6 +250,9 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 // fold adds a frame that has been admitted.
 func (e *Engine) fold(a *accumulator, r *Record, worstSeeds int) {
 	f := r.Frame
+	for i := range a.metrics {
+		prefetch(a.metrics[i].histogram.positive.counts)
+	}
 	a.note(r.Offset, f)
 	a.census.add(f.Seeds, f.States)
 	for i := range f.Metrics {

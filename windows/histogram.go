@@ -73,8 +73,9 @@ func rawIndex(bits uint32) uint32 {
 	return (bits + corrections[bits>>cellBits%cellCount]) >> bucketBits
 }
 
-// add counts a block of finite values, least being the least of them.
-func (h *histogram) add(values []float32, least float32) {
+// add counts a block of finite values, at most chunkSize, least being the least
+// of them.
+func (h *histogram) add(values []float32, least float32, lent *scratch) {
 	if h.uncarried += uint64(len(values)); h.uncarried > carryAfter {
 		h.positive.carry()
 		h.negative.carry()
@@ -84,58 +85,26 @@ func (h *histogram) add(values []float32, least float32) {
 		h.positive.add(values)
 		return
 	}
-	h.addMixed(values)
+	h.addMixed(values, lent)
 }
 
-// addMixed sorts values by sign, a chunk at a time and without branches, which
-// would be mispredicted.
-func (h *histogram) addMixed(values []float32) {
-	var positive, negative [256]float32
-	for len(values) > 0 {
-		chunk := values[:min(len(values), len(positive))]
-		values = values[len(chunk):]
-		p, n := uint32(0), uint32(0)
-		for _, x := range chunk {
-			positive[p%256], negative[n%256] = x, -x
-			bits := math.Float32bits(x)
-			counts := (zeroBits - bits&^signBit) >> 31 // 1 above the threshold, where the difference wraps
-			isNegative := counts & (bits >> 31)
-			p += counts - isNegative
-			n += isNegative
-		}
-		h.zero += uint64(len(chunk)) - uint64(p+n)
-		h.positive.add(positive[:p])
-		h.negative.add(negative[:n])
-	}
+// addMixed counts values of either sign, at most chunkSize.
+func (h *histogram) addMixed(values []float32, lent *scratch) {
+	p, n := splitSigns(values, &lent.positive, &lent.negative)
+	h.zero += uint64(len(values) - p - n)
+	h.positive.add(lent.positive[:p])
+	h.negative.add(lent.negative[:n])
 }
 
-// add counts values that are above the threshold of the zero bucket. Four indexes
-// are made before their counts are touched, so that they need not wait for one
-// another.
+// add counts values that are above the threshold of the zero bucket.
 func (o *octaves) add(values []float32) {
-	for len(values) >= 4 {
-		first, counts := o.first, o.counts
-		i0 := rawIndex(math.Float32bits(values[0]))
-		i1 := rawIndex(math.Float32bits(values[1]))
-		i2 := rawIndex(math.Float32bits(values[2]))
-		i3 := rawIndex(math.Float32bits(values[3]))
-		j0, j1, j2, j3 := uint(i0-first), uint(i1-first), uint(i2-first), uint(i3-first)
-		n := uint(len(counts))
-		if j0 >= n || j1 >= n || j2 >= n || j3 >= n {
-			o.cover(min(i0, i1, i2, i3))
-			o.cover(max(i0, i1, i2, i3))
-			continue
+	for {
+		counted := countBlock(o.counts, o.first, values)
+		if counted == len(values) {
+			return
 		}
-		counts[j0]++
-		counts[j1]++
-		counts[j2]++
-		counts[j3]++
-		values = values[4:]
-	}
-	for _, x := range values {
-		i := rawIndex(math.Float32bits(x))
-		o.cover(i)
-		o.counts[i-o.first]++
+		values = values[counted:]
+		o.cover(rawIndex(math.Float32bits(values[0])))
 	}
 }
 

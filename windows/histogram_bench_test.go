@@ -19,9 +19,10 @@ func BenchmarkHistogram(b *testing.B) {
 		least := slices.Min(slices.Concat(blocks...))
 		b.Run(c.Name, func(b *testing.B) {
 			var h histogram
+			var lent scratch
 			n := 0
 			for b.Loop() {
-				h.add(blocks[n%len(blocks)], least)
+				h.add(blocks[n%len(blocks)], least, &lent)
 				n++
 			}
 			reportSamples(b, benchSeeds)

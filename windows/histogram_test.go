@@ -12,7 +12,7 @@ import (
 func indexOf(t *testing.T, x float32) int32 {
 	t.Helper()
 	var h histogram
-	h.add([]float32{x}, x)
+	h.add([]float32{x}, x, new(scratch))
 	var got oona.Histogram
 	h.appendTo(&got)
 	if got.Zero != 0 || len(got.Negative.Indexes) != 0 || len(got.Positive.Indexes) != 1 || got.Positive.Counts[0] != 1 {
@@ -81,7 +81,7 @@ func TestHistogramZeroBucket(t *testing.T) {
 		0x1.000002p-126, -0x1.000002p-126, // beyond
 	}
 	var h histogram
-	h.add(values, -1)
+	h.add(values, -1, new(scratch))
 	var got oona.Histogram
 	h.appendTo(&got)
 	least := int32(-126*octaveBuckets + 1)
@@ -111,7 +111,7 @@ func TestHistogramGrowth(t *testing.T) {
 				least = min(least, x)
 				all = append(all, float64(x))
 			}
-			h.add(block, least)
+			h.add(block, least, new(scratch))
 		}
 		got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exactHistogram(all)}
 		h.appendTo(&got.Histogram)
@@ -123,7 +123,7 @@ func TestHistogramGrowth(t *testing.T) {
 
 func TestHistogramLetsGoOfMemory(t *testing.T) {
 	var h histogram
-	h.add([]float32{1e-37, 1e38}, 1e-37)
+	h.add([]float32{1e-37, 1e38}, 1e-37, new(scratch))
 	h.reset()
 	if cap(h.positive.counts) > keptBuckets {
 		t.Errorf("%d buckets are kept, want at most %d", cap(h.positive.counts), keptBuckets)
@@ -133,17 +133,17 @@ func TestHistogramLetsGoOfMemory(t *testing.T) {
 // Before a count could overflow, all are carried.
 func TestHistogramCarries(t *testing.T) {
 	var h histogram
-	h.add([]float32{1, 2, 2, -4}, -4)
+	h.add([]float32{1, 2, 2, -4}, -4, new(scratch))
 	h.uncarried = carryAfter - 4 // as if there had been as many
-	h.add([]float32{1, 1, 1, 1}, 1)
+	h.add([]float32{1, 1, 1, 1}, 1, new(scratch))
 	if h.positive.carried != nil {
 		t.Fatal("carried too early")
 	}
-	h.add([]float32{2}, 2)
+	h.add([]float32{2}, 2, new(scratch))
 	if h.positive.carried == nil || h.negative.carried == nil {
 		t.Fatal("nothing was carried")
 	}
-	h.add([]float32{2, 8}, 2)
+	h.add([]float32{2, 8}, 2, new(scratch))
 	if h.uncarried != 3 {
 		t.Errorf("%d samples are uncarried, want 3", h.uncarried)
 	}
@@ -153,7 +153,7 @@ func TestHistogramCarries(t *testing.T) {
 		t.Errorf("\n got %+v\nwant %+v", got.Histogram, want.Histogram)
 	}
 	h.reset()
-	h.add([]float32{1}, 1)
+	h.add([]float32{1}, 1, new(scratch))
 	want.Histogram = exactHistogram([]float64{1})
 	h.appendTo(&got.Histogram)
 	if !equalSummaries(&got, &want) {

@@ -31,36 +31,39 @@ func (m *metric) begin(name string, about oona.Metric, worstSeeds int) {
 // that momentsOf promises.
 const chunkSize = 1024
 
-// chunk lends memory for the finite samples among chunkSize.
 type chunk [chunkSize]float32
 
+// scratch lends memory for samples of a chunk: the finite ones, and of those the
+// ones of each sign.
+type scratch struct{ finite, positive, negative chunk }
+
 // add folds a column: values[i] is of seeds[i].
-func (m *metric) add(seeds []oona.SeedID, values []float32, scratch *chunk) {
+func (m *metric) add(seeds []oona.SeedID, values []float32, s *scratch) {
 	for len(values) > chunkSize {
-		m.addChunk(seeds[:chunkSize], values[:chunkSize], scratch)
+		m.addChunk(seeds[:chunkSize], values[:chunkSize], s)
 		seeds, values = seeds[chunkSize:], values[chunkSize:]
 	}
-	m.addChunk(seeds, values, scratch)
+	m.addChunk(seeds, values, s)
 }
 
-func (m *metric) addChunk(seeds []oona.SeedID, values []float32, scratch *chunk) {
+func (m *metric) addChunk(seeds []oona.SeedID, values []float32, s *scratch) {
 	finite := values
 	block, ok := momentsOf(values)
 	if !ok {
-		finite = m.separate(values, scratch)
+		finite = m.separate(values, &s.finite)
 		block, _ = momentsOf(finite)
 		if block.count == 0 {
 			return
 		}
 	}
 	m.moments.merge(block)
-	m.histogram.add(finite, block.min)
+	m.histogram.add(finite, block.min, s)
 	m.worst.add(seeds, values, block.min, block.max)
 }
 
-// separate counts NaN and infinite values and copies the others to scratch.
-func (m *metric) separate(values []float32, scratch *chunk) []float32 {
-	finite := scratch[:0]
+// separate counts NaN and infinite values and copies the others.
+func (m *metric) separate(values []float32, to *chunk) []float32 {
+	finite := to[:0]
 	for _, x := range values {
 		switch {
 		case math.IsNaN(float64(x)):

@@ -1,6 +1,9 @@
 package windows
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // moments are count, sum, extremes, mean and sum of squared deviations from
 // the mean of finite samples.
@@ -23,62 +26,24 @@ type moments struct {
 // subtracting count*(shift-mean)^2 from the sum of squares loses a factor of
 // count+1 in precision at most, whatever the offset of the values: with a
 // thousand values, 11 digits are left in the worst case, and 14 as a rule.
-// Sums are made of pairs, in two lanes, which hides the latency of the
-// additions.
 func momentsOf(values []float32) (moments, bool) {
 	if len(values) == 0 {
 		return moments{}, true
 	}
-	shift := float64(values[0])
-	least, greatest := shift, shift
-	var s0, s1, q0, q1 float64
-	rest := values
-	for len(rest) >= 4 {
-		four := rest[:4:4]
-		rest = rest[4:]
-		x0 := float64(four[0])
-		if x0 < least {
-			least = x0
-		} else if x0 > greatest {
-			greatest = x0
-		}
-		x1 := float64(four[1])
-		if x1 < least {
-			least = x1
-		} else if x1 > greatest {
-			greatest = x1
-		}
-		d0, d1 := x0-shift, x1-shift
-		s0 += d0 + d1
-		q0 += float64(d0*d0) + float64(d1*d1)
-		x2 := float64(four[2])
-		if x2 < least {
-			least = x2
-		} else if x2 > greatest {
-			greatest = x2
-		}
-		x3 := float64(four[3])
-		if x3 < least {
-			least = x3
-		} else if x3 > greatest {
-			greatest = x3
-		}
-		d2, d3 := x2-shift, x3-shift
-		s1 += d2 + d3
-		q1 += float64(d2*d2) + float64(d3*d3)
+	first := values[0]
+	shift := float64(first)
+	block := sums{
+		least:    [4]float32{first, first, first, first},
+		greatest: [4]float32{first, first, first, first},
 	}
-	for _, value := range rest {
-		x := float64(value)
-		if x < least {
-			least = x
-		} else if x > greatest {
-			greatest = x
-		}
-		d := x - shift
-		s0 += d
-		q0 += float64(d * d)
+	sumFours(&block, values, shift)
+	for i, x := range values[len(values)&^3:] {
+		block.least[i], block.greatest[i] = min(block.least[i], x), max(block.greatest[i], x)
+		d := float64(x) - shift
+		block.d[0] += d
+		block.squares[0] += float64(d * d)
 	}
-	s, q := s0+s1, q0+q1
+	s, q := block.d[0]+block.d[1], block.squares[0]+block.squares[1]
 	if math.IsNaN(s) || math.IsInf(s, 0) { // float32s cannot overflow a sum of float64s: one of them is the like
 		return moments{}, false
 	}
@@ -88,8 +53,8 @@ func momentsOf(values []float32) (moments, bool) {
 		sum:   float64(shift*n) + s,
 		mean:  shift + s/n,
 		m2:    math.Max(0, q-float64(s*s)/n),
-		min:   float32(least),
-		max:   float32(greatest),
+		min:   slices.Min(block.least[:]),
+		max:   slices.Max(block.greatest[:]),
 	}, true
 }
 

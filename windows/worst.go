@@ -47,9 +47,15 @@ func (w *worst) add(seeds []oona.SeedID, values []float32, least, greatest float
 		return
 	}
 	seeds = seeds[:len(values)]
-	ties := 0
-	for i, x := range values {
-		x *= sign
+	ties, unknown := 0, 0 // values from the latter on may be many that are below the bar
+	for i := 0; i < len(values); i++ {
+		if i == unknown {
+			i += skipBelow(values[i:], sign, b.value)
+			if unknown = i + skipStride; i == len(values) {
+				return
+			}
+		}
+		x := values[i] * sign
 		if !(x >= b.value) || x > math.MaxFloat32 { // NaN, too, is not worse than anything
 			continue
 		}

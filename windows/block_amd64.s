@@ -1,0 +1,209 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// SSE2 only, which every amd64 has. See block.go for what each does.
+
+// func sumFours(s *sums, values []float32, shift float64)
+TEXT ·sumFours(SB), NOSPLIT, $0-40
+	MOVQ   s+0(FP), DI
+	MOVQ   values_base+8(FP), SI
+	MOVQ   values_len+16(FP), CX
+	MOVSD  shift+32(FP), X0
+	UNPCKLPD X0, X0
+	MOVUPD 0(DI), X1  // d
+	MOVUPD 16(DI), X2 // squares
+	MOVUPS 32(DI), X3 // least
+	MOVUPS 48(DI), X4 // greatest
+	SHRQ   $2, CX
+	JZ     summed
+
+four:
+	MOVUPS   (SI), X5
+	MINPS    X5, X3
+	MAXPS    X5, X4
+	PSHUFD   $0x08, X5, X6 // x0, x2
+	PSHUFD   $0x0D, X5, X7 // x1, x3
+	CVTPS2PD X6, X6
+	CVTPS2PD X7, X7
+	SUBPD    X0, X6
+	SUBPD    X0, X7
+	MOVAPD   X6, X8
+	ADDPD    X7, X8
+	ADDPD    X8, X1        // d0+d1, d2+d3
+	MULPD    X6, X6
+	MULPD    X7, X7
+	ADDPD    X7, X6
+	ADDPD    X6, X2
+	ADDQ     $16, SI
+	DECQ     CX
+	JNZ      four
+
+summed:
+	MOVUPD X1, 0(DI)
+	MOVUPD X2, 16(DI)
+	MOVUPS X3, 32(DI)
+	MOVUPS X4, 48(DI)
+	RET
+
+// BITS, the bits of a float32, become its place in counts; AX is used on the
+// way. R8 has the corrections, R9 first. The shifts and the mask are cellBits,
+// cellCount-1 and bucketBits.
+#define PLACE(BITS) \
+	MOVL BITS, AX         \
+	SHRL $17, AX          \
+	ANDL $63, AX          \
+	ADDL (R8)(AX*4), BITS \
+	SHRL $18, BITS        \
+	SUBL R9, BITS
+
+// func countBlock(counts []uint32, first uint32, values []float32) int
+TEXT ·countBlock(SB), NOSPLIT, $0-64
+	MOVQ counts_base+0(FP), DI
+	MOVQ counts_len+8(FP), DX
+	MOVL first+24(FP), R9
+	LEAQ ·corrections(SB), R8
+	MOVQ values_base+32(FP), SI
+	MOVQ values_len+40(FP), CX
+	SUBQ $4, CX
+	JLT  rest
+
+fours:
+	MOVL 0(SI), R10
+	MOVL 4(SI), R11
+	MOVL 8(SI), R12
+	MOVL 12(SI), R13
+	PLACE(R10)
+	PLACE(R11)
+	PLACE(R12)
+	PLACE(R13)
+	CMPL R10, DX
+	JAE  rest
+	CMPL R11, DX
+	JAE  rest
+	CMPL R12, DX
+	JAE  rest
+	CMPL R13, DX
+	JAE  rest
+	INCL (DI)(R10*4)
+	INCL (DI)(R11*4)
+	INCL (DI)(R12*4)
+	INCL (DI)(R13*4)
+	ADDQ $16, SI
+	SUBQ $4, CX
+	JGE  fours
+
+rest: // one at a time, up to one that is not within counts
+	ADDQ $4, CX
+	JZ   counted
+
+one:
+	MOVL (SI), R10
+	PLACE(R10)
+	CMPL R10, DX
+	JAE  counted
+	INCL (DI)(R10*4)
+	ADDQ $4, SI
+	DECQ CX
+	JNZ  one
+
+counted:
+	MOVQ values_base+32(FP), AX
+	SUBQ AX, SI
+	SHRQ $2, SI
+	MOVQ SI, ret+56(FP)
+	RET
+
+// func splitSigns(values []float32, positive, negative *chunk) (p, n int)
+TEXT ·splitSigns(SB), NOSPLIT, $0-56
+	MOVQ values_base+0(FP), SI
+	MOVQ values_len+8(FP), CX
+	MOVQ positive+24(FP), R8
+	MOVQ negative+32(FP), R9
+	XORQ R10, R10 // p
+	XORQ R11, R11 // n
+	TESTQ CX, CX
+	JZ   split
+
+value:
+	MOVL (SI), AX
+	MOVL AX, BX
+	ANDL $0x7fffffff, BX
+	MOVL AX, (R8)(R10*4)
+	MOVL BX, (R9)(R11*4)
+	MOVL $0x00800000, DX
+	SUBL BX, DX
+	SHRL $31, DX // 1 where the value is beyond the zero bucket
+	SHRL $31, AX
+	ANDL DX, AX  // 1 where it is negative besides
+	SUBL AX, DX
+	ADDQ AX, R11
+	ADDQ DX, R10
+	ADDQ $4, SI
+	DECQ CX
+	JNZ  value
+
+split:
+	MOVQ R10, p+40(FP)
+	MOVQ R11, n+48(FP)
+	RET
+
+// func skipBelow(values []float32, sign, bar float32) int
+TEXT ·skipBelow(SB), NOSPLIT, $0-40
+	MOVQ   values_base+0(FP), SI
+	MOVQ   values_len+8(FP), CX
+	MOVSS  sign+24(FP), X0
+	SHUFPS $0, X0, X0
+	MOVSS  bar+28(FP), X1
+	SHUFPS $0, X1, X1
+	XORQ   AX, AX
+	SHRQ   $4, CX
+	JZ     reached
+
+sixteen:
+	MOVUPS 0(SI), X2
+	MOVUPS 16(SI), X3
+	MOVUPS 32(SI), X4
+	MOVUPS 48(SI), X5
+	MULPS  X0, X2
+	MULPS  X0, X3
+	MULPS  X0, X4
+	MULPS  X0, X5
+	MOVAPS X1, X6
+	MOVAPS X1, X7
+	MOVAPS X1, X8
+	MOVAPS X1, X9
+	CMPPS  X2, X6, $2      // bar <= x; false for NaN
+	CMPPS  X3, X7, $2
+	CMPPS  X4, X8, $2
+	CMPPS  X5, X9, $2
+	ORPS   X7, X6
+	ORPS   X9, X8
+	ORPS   X8, X6
+	MOVMSKPS X6, DX
+	TESTL  DX, DX
+	JNZ    reached
+	ADDQ   $16, AX
+	ADDQ   $64, SI
+	DECQ   CX
+	JNZ    sixteen
+
+reached:
+	MOVQ AX, ret+32(FP)
+	RET
+
+// func prefetch(counts []uint32)
+TEXT ·prefetch(SB), NOSPLIT, $0-24
+	MOVQ counts_base+0(FP), SI
+	MOVQ counts_len+8(FP), CX
+	LEAQ (SI)(CX*4), DI
+
+line:
+	CMPQ       SI, DI
+	JGE        asked
+	PREFETCHT0 (SI)
+	ADDQ       $64, SI
+	JMP        line
+
+asked:
+	RET

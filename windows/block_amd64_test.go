@@ -1,0 +1,114 @@
+//go:build !purego
+
+package windows
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// blockValue draws from everything that a float32 can be.
+func blockValue(rng *rand.Rand) float32 {
+	switch rng.IntN(8) {
+	case 0:
+		return float32(rng.IntN(5) - 2) // ties, zeros
+	case 1:
+		return math.Float32frombits(rng.Uint32()) // NaN and infinities among them
+	}
+	return float32(rng.NormFloat64())
+}
+
+// The assembly gives what the Go gives, bit by bit, and touches nothing else.
+func TestBlocksInAssembly(t *testing.T) {
+	rng := rand.New(rand.NewPCG(21, 22))
+	finite, skipped := 0, 0
+	for range 20_000 {
+		values := make([]float32, rng.IntN(70))
+		for i := range values {
+			values[i] = blockValue(rng)
+		}
+		before := slices.Clone(values)
+		shift, bar, sign := rng.NormFloat64(), float32(rng.NormFloat64()*2), float32(1-2*rng.IntN(2))
+		x := float32(shift)
+		got := sums{least: [4]float32{x, x, x, x}, greatest: [4]float32{x, x, x, x}}
+		want := got
+		sumFours(&got, values, shift)
+		sumFoursGo(&want, values, shift)
+		if sum := want.d[0] + want.d[1]; math.IsNaN(sum) || math.IsInf(sum, 0) {
+			if sum := got.d[0] + got.d[1]; !math.IsNaN(sum) && !math.IsInf(sum, 0) {
+				t.Fatalf("of %v the sum is %v", values, sum)
+			}
+		} else if finite++; !got.equal(&want) {
+			t.Fatalf("of %v the sums are\n%+v, want\n%+v", values, got, want)
+		}
+		compareSplits(t, values)
+		n := skipBelow(values, sign, bar)
+		if n != skipBelowGo(values, sign, bar) {
+			t.Fatalf("%d values of %v times %v are skipped below %v, want %d", n, values, sign, bar, skipBelowGo(values, sign, bar))
+		}
+		skipped += n
+		if !slices.EqualFunc(values, before, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+			t.Fatal("the values were changed")
+		}
+	}
+	if finite == 0 || skipped == 0 {
+		t.Errorf("%d blocks were finite, %d values skipped: the test compared nothing", finite, skipped)
+	}
+}
+
+// compareSplits splits the finite values.
+func compareSplits(t *testing.T, values []float32) {
+	t.Helper()
+	values = slices.DeleteFunc(slices.Clone(values), func(x float32) bool { return x-x != 0 })
+	var got, want scratch
+	p, n := splitSigns(values, &got.positive, &got.negative)
+	q, m := splitSignsGo(values, &want.positive, &want.negative)
+	if p != q || n != m || !slices.Equal(got.positive[:p], want.positive[:p]) || !slices.Equal(got.negative[:n], want.negative[:n]) {
+		t.Fatalf("%v is split into\n%v and %v, want\n%v and %v", values, got.positive[:p], got.negative[:n], want.positive[:q], want.negative[:m])
+	}
+}
+
+// equal holds sums to the last bit, and the extremes of all parts together.
+func (s *sums) equal(t *sums) bool {
+	return s.d == t.d && s.squares == t.squares &&
+		slices.Min(s.least[:]) == slices.Min(t.least[:]) && slices.Max(s.greatest[:]) == slices.Max(t.greatest[:])
+}
+
+func TestCountingInAssembly(t *testing.T) {
+	rng := rand.New(rand.NewPCG(23, 24))
+	ended, whole := 0, 0
+	for range 20_000 {
+		values := make([]float32, rng.IntN(40))
+		for i := range values {
+			values[i] = float32(math.Exp2(rng.NormFloat64()))
+		}
+		low := rawIndex(math.Float32bits(float32(math.Exp2(-1 - 3*rng.Float64()))))
+		width := rng.IntN(10 * octaveBuckets)
+		const guard = 64 // on either side, where nobody may write
+		got, want := make([]uint32, width+2*guard), make([]uint32, width+2*guard)
+		n := countBlock(got[guard:guard+width:guard+width], low, values)
+		if m := countBlockGo(want[guard:guard+width:guard+width], low, values); n != m {
+			t.Fatalf("of %v %d were counted, want %d", values, n, m)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("of %v the counts are\n%v, want\n%v", values, got, want)
+		}
+		if n < len(values) {
+			ended++
+		} else if n > 0 {
+			whole++
+		}
+	}
+	if ended == 0 || whole == 0 {
+		t.Errorf("%d blocks ended at a value beyond, %d did not: the test compared too little", ended, whole)
+	}
+}
+
+// The bits that the assembly shifts by stand there as numbers.
+func TestShiftsInAssembly(t *testing.T) {
+	if zeroBits != 0x00800000 || cellBits != 17 || cellCount != 64 || bucketBits != 18 || skipStride != 16 {
+		t.Errorf("block_amd64.s has cells of 17 bits, 64 of them, buckets of 18 bits and strides of 16; here are %d, %d, %d, %d", cellBits, cellCount, bucketBits, skipStride)
+	}
+}
