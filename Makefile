@@ -84,6 +84,11 @@ lint: vet ## gofmt, go vet and golangci-lint, which is built on first use
 bench: ## the Go benchmarks (BENCH=regexp BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
 
+.PHONY: peers
+peers: ## the tests of what bench --peers measures beside Oona; fetches and builds it
+	cd bench/peers && $(GO) vet ./... && $(GO) test ./...
+	OONA_PEERS=1 $(GO) test -count=1 -run '^TestOthers$$' ./bench
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
 	@targets=$$(grep -rnoE --include='*_test.go' --exclude-dir=.cache '^func Fuzz[A-Za-z0-9_]+' . | sort | grep -E '$(FUZZ)') \
