@@ -15,10 +15,10 @@ import (
 // few is a corpus in which windows close and frames repeat.
 func few(t *testing.T) *corpus {
 	t.Helper()
-	c := newCorpus(16, 25)
+	c := newCorpus(16, 25, 0)
 	c.encode("bench", windowStart(time.Now()))
-	if len(c.payloads) == c.distinct {
-		t.Fatal("no frame is sent twice")
+	if len(c.payloads) == c.distinct || len(c.payloads) != c.records() || c.distinct != c.frames() {
+		t.Fatalf("%d payloads, %d of them frames for the first time; want %d and %d", len(c.payloads), c.distinct, c.records(), c.frames())
 	}
 	return c
 }
@@ -37,7 +37,7 @@ func TestEngineFigures(t *testing.T) {
 	const rounds = 2
 	for range rounds {
 		for _, measure := range []func(*figures) error{
-			engine.fold, book.measure,
+			func(into *figures) error { return engine.fold(decodeFold, into) }, book.measure,
 			func(into *figures) error { return measureReplay(c, into) },
 			func(into *figures) error { return measureOpen(c, into) },
 			func(into *figures) error { return measureLayers(64, 16, 12, into) },
@@ -164,13 +164,13 @@ func wantFigures(t *testing.T, all *figures, rounds int, want ...figure) {
 
 // BenchmarkDecodeFold is for profiles of the figure decode_fold_msamples_core.
 func BenchmarkDecodeFold(b *testing.B) {
-	engine, err := newEngineRounds(newCorpus(1024, 25))
+	engine, err := newEngineRounds(newCorpus(1024, 25, 0))
 	if err != nil {
 		b.Fatal(err)
 	}
 	var all figures
 	for b.Loop() {
-		if err := engine.fold(&all); err != nil {
+		if err := engine.fold(decodeFold, &all); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -24,11 +24,12 @@ const (
 // frame of every layer in turn, some of them twice. All readers are measured on
 // the same encoded frames.
 type corpus struct {
-	layers  []oona.LayerID
-	steps   int
-	columns [][]oona.Column // variants of a frame's values; frames take turns with them
-	states  [][]oona.State  // likewise
-	seeds   []oona.SeedID
+	layers     []oona.LayerID
+	steps      int
+	unmeasured float64         // share of the seeds
+	columns    [][]oona.Column // variants of a frame's values; frames take turns with them
+	states     [][]oona.State  // likewise
+	seeds      []oona.SeedID
 
 	start    oona.Micros // of the payloads: when the first frame is observed
 	payloads [][]byte    // encoded frames, in the order of sending
@@ -38,9 +39,11 @@ type corpus struct {
 
 const variants = 32 // of a frame's values: a megabyte, more than the second-level cache is to be shared with
 
-func newCorpus(layers, steps int) *corpus {
+// newCorpus makes values of which a share is not measured: seeds that are not
+// active, as most are. The layers' seeds are in random states.
+func newCorpus(layers, steps int, unmeasured float64) *corpus {
 	random := rand.New(rand.NewPCG(1, 2))
-	c := &corpus{steps: steps, layers: make([]oona.LayerID, layers), seeds: make([]oona.SeedID, seedsPerFrame)}
+	c := &corpus{steps: steps, unmeasured: unmeasured, layers: make([]oona.LayerID, layers), seeds: make([]oona.SeedID, seedsPerFrame)}
 	for i := range c.layers {
 		c.layers[i] = oona.LayerID(fmt.Sprintf("encoder.%04d", i))
 	}
@@ -48,11 +51,17 @@ func newCorpus(layers, steps int) *corpus {
 		c.seeds[i] = oona.SeedID(i)
 	}
 	for range variants {
+		idle := make([]bool, seedsPerFrame)
+		for i := range idle {
+			idle[i] = random.Float64() < unmeasured
+		}
 		columns := make([]oona.Column, len(drawn))
 		for i, m := range drawn {
 			columns[i] = oona.Column{Name: m.name, Values: make([]float32, seedsPerFrame)}
 			for j := range columns[i].Values {
-				columns[i].Values[j] = m.draw(random)
+				if columns[i].Values[j] = m.draw(random); idle[j] {
+					columns[i].Values[j] = float32(math.NaN())
+				}
 			}
 		}
 		states := make([]oona.State, seedsPerFrame)
@@ -140,6 +149,15 @@ func (c *corpus) frame(run oona.RunID, start oona.Micros, step, layer int) oona.
 		Seeds:      c.seeds, States: c.states[variant], Metrics: c.columns[variant],
 	}
 }
+
+// recordedIdle is the share of seeds that measure nothing in the recorded run of
+// examples/digits.
+const recordedIdle = 0.87
+
+// frames and records are how many the whole corpus has, without and with repeats.
+func (c *corpus) frames() int { return c.steps * len(c.layers) }
+
+func (c *corpus) records() int { return c.frames() + c.frames()/repeatEvery }
 
 // samples is how many the corpus has, repeats included: they are decoded too.
 func (c *corpus) samples() float64 { return float64(len(c.payloads)) * samplesPerFrame }

@@ -91,6 +91,8 @@ func (f *folder) takeAll(c *corpus) error {
 }
 
 var (
+	sparseDecodeFold = figure{name: "sparse_decode_fold_msamples_core", unit: "M samples/s",
+		about: "likewise, of frames most of whose seeds measure nothing, as in the recorded run"}
 	decodeFold = figure{name: "decode_fold_msamples_core", unit: "M samples/s", goal: 250,
 		about: "decode, validate, fold and emit, by processor time"}
 	allocations = figure{name: "allocs_per_frame", unit: "", about: "in decode and fold, rollups included"}
@@ -116,7 +118,7 @@ func newEngineRounds(c *corpus) (*engineRounds, error) {
 		return nil, err
 	}
 	e := &engineRounds{corpus: c, folder: folder, start: windowStart(time.Now())}
-	return e, e.fold(nil) // the first is to warm up
+	return e, e.fold(decodeFold, nil) // the first is to warm up
 }
 
 // windowStart is the middle of a window some hours before now.
@@ -125,7 +127,7 @@ func windowStart(now time.Time) oona.Micros {
 	return oona.MicrosOf(now.Add(-3 * time.Hour).Truncate(length).Add(length / 2))
 }
 
-func (e *engineRounds) fold(into *figures) error {
+func (e *engineRounds) fold(speed figure, into *figures) error {
 	e.corpus.encode("bench", e.start)
 	e.start += e.corpus.span(windows.DefaultConfig().Length)
 	var before, after runtime.MemStats
@@ -138,8 +140,11 @@ func (e *engineRounds) fold(into *figures) error {
 	if e.folder.rollups == 0 {
 		return fmt.Errorf("no window closed in %d steps: give more", e.corpus.steps)
 	}
-	if into != nil {
-		into.take(decodeFold, e.corpus.samples()/used.Seconds()/1e6)
+	if into == nil {
+		return nil
+	}
+	into.take(speed, e.corpus.samples()/used.Seconds()/1e6)
+	if speed.name == decodeFold.name {
 		into.take(allocations, float64(after.Mallocs-before.Mallocs)/float64(len(e.corpus.payloads)))
 	}
 	return nil
@@ -163,7 +168,7 @@ func measureLayers(many, few, steps int, into *figures) error {
 // costPerSample folds frames of so many layers, encoding as many at a time as
 // fit into memory, and returns the nanoseconds of processor time a sample.
 func costPerSample(layers, steps int) (float64, error) {
-	c := newCorpus(layers, steps)
+	c := newCorpus(layers, steps, 0)
 	folder, err := newFolder(manyLayers(layers))
 	if err != nil {
 		return 0, err

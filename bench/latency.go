@@ -195,7 +195,7 @@ func post(ctx context.Context, client *http.Client, url string, body []byte) err
 
 // smallFrame is of 32 seeds by 8 metrics, about 1.2 kB.
 func smallFrame() oona.Frame {
-	c := newCorpus(1, 1)
+	c := newCorpus(1, 1, 0)
 	f := c.frame("bench", oona.MicrosOf(time.Now()), 0, 0)
 	f.Seeds, f.States = f.Seeds[:latencySeeds], f.States[:latencySeeds]
 	for i, column := range f.Metrics {

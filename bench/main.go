@@ -34,7 +34,8 @@ type config struct {
 	Layers int      `default:"1024" help:"Layers that send frames of 1,000 seeds by 8 metrics."`
 	Steps  int      `default:"25" help:"Frames of each layer, a second of event time apart."`
 
-	PublishTo string `hidden:"" help:"Publish the frames to this topic once stdin is closed, and end."`
+	Unmeasured float64 `hidden:"" help:"Share of the seeds that measure nothing."`
+	PublishTo  string  `hidden:"" help:"Publish the frames to this topic once stdin is closed, and end."`
 }
 
 func (c *config) Validate() error {
@@ -62,14 +63,14 @@ func main() {
 
 func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelError}))
-	c := newCorpus(cfg.Layers, cfg.Steps)
+	c := newCorpus(cfg.Layers, cfg.Steps, cfg.Unmeasured)
 	if cfg.PublishTo != "" {
 		w := wire{bus: bus.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
 		return w.publishWhenTold(cfg.PublishTo, c)
 	}
 	on := thisMachine()
 	var all figures
-	b := bench{cfg: cfg, corpus: c, all: &all, progress: progress, logger: logger}
+	b := bench{cfg: cfg, corpus: c, sparse: newCorpus(cfg.Layers, cfg.Steps, recordedIdle), all: &all, progress: progress, logger: logger}
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
@@ -95,6 +96,7 @@ func writeJSON(out io.Writer, on machine, rounds int, all *figures) error {
 type bench struct {
 	cfg      *config
 	corpus   *corpus
+	sparse   *corpus
 	all      *figures
 	progress io.Writer
 	logger   *slog.Logger
@@ -140,12 +142,17 @@ func (b *bench) engine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sparse, err := newEngineRounds(b.sparse)
+	if err != nil {
+		return err
+	}
 	for n := range b.cfg.Rounds {
 		if err := b.round(ctx, "engine", n); err != nil {
 			return err
 		}
 		for _, measure := range []func(*figures) error{
-			engine.fold,
+			func(into *figures) error { return engine.fold(decodeFold, into) },
+			func(into *figures) error { return sparse.fold(sparseDecodeFold, into) },
 			book.measure,
 			func(into *figures) error { return b.others.fold(ctx, into) },
 			func(into *figures) error { return measureReplay(b.corpus, into) },
@@ -186,7 +193,8 @@ func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 		for _, measure := range []func() error{
 			func() error { return w.measureDrain(ctx, topics, b.corpus, b.all) },
 			func() error { return b.others.drain(ctx, w, topics, b.corpus, b.all) },
-			func() error { return w.measureSustained(ctx, b.corpus, b.all) },
+			func() error { return w.measureSustained(ctx, b.corpus, sustainedSpeed, b.all) },
+			func() error { return w.measureSustained(ctx, b.sparse, sparseSustainedSpeed, b.all) },
 			func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) },
 			func() error { return w.measureLatency(ctx, tenThousand, b.all) },
 		} {

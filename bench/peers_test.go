@@ -99,7 +99,7 @@ func TestWhatPeersSay(t *testing.T) {
 }
 
 func TestClosed(t *testing.T) {
-	c := newCorpus(16, 25)
+	c := newCorpus(16, 25, 0)
 	c.encode("bench", windowStart(time.Now()))
 	// From the middle of a window of 10 s: 5 steps, 10 steps, and 10 in the one
 	// that is open 6 s after its end.

@@ -13,15 +13,19 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-var sustainedSpeed = figure{name: "sustained_msamples", unit: "M samples/s",
-	about: "the same, while another process publishes them"}
+var (
+	sustainedSpeed = figure{name: "sustained_msamples", unit: "M samples/s", goal: 24,
+		about: "the same, while another process publishes them"}
+	sparseSustainedSpeed = figure{name: "sparse_sustained_msamples", unit: "M samples/s",
+		about: "likewise, of frames most of whose seeds measure nothing"}
+)
 
 // The flag under which this program is the other process: it publishes a
 // corpus to a topic and ends.
 const publishFlag = "--publish-to"
 
 // measureSustained drains a topic that a process of its own fills meanwhile.
-func (w *wire) measureSustained(ctx context.Context, c *corpus, into *figures) (err error) {
+func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *figures) (err error) {
 	topics, err := w.topics(ctx)
 	if err != nil {
 		return err
@@ -32,7 +36,7 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, into *figures) (
 		return fmt.Errorf("find this program: %w", err)
 	}
 	child := exec.CommandContext(ctx, self, publishFlag, topics.SeedMetrics, "--kafka", strings.Join(w.bus.Brokers, ","),
-		"--layers", strconv.Itoa(len(c.layers)), "--steps", strconv.Itoa(c.steps))
+		"--layers", strconv.Itoa(len(c.layers)), "--steps", strconv.Itoa(c.steps), "--unmeasured", fmt.Sprint(c.unmeasured))
 	child.Stderr = os.Stderr
 	start, err := child.StdinPipe() // it prepares its frames and waits for this to close
 	if err != nil {
@@ -48,11 +52,11 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, into *figures) (
 	if _, err := ready.Read(make([]byte, 1)); err != nil {
 		return errors.Join(fmt.Errorf("the publishing process did not begin: %w", err), child.Wait())
 	}
-	drained, err := w.drain(ctx, topics, len(c.payloads), c.distinct, func() { _ = start.Close() })
+	drained, err := w.drain(ctx, topics, c.records(), c.frames(), func() { _ = start.Close() })
 	if err = errors.Join(err, child.Wait()); err != nil {
 		return err
 	}
-	into.take(w.named(sustainedSpeed), c.samples()/drained.Seconds()/1e6)
+	into.take(w.named(f), float64(c.records())*samplesPerFrame/drained.Seconds()/1e6)
 	return nil
 }
 
