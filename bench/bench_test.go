@@ -176,3 +176,18 @@ func BenchmarkDecodeFold(b *testing.B) {
 	}
 	b.ReportMetric(all.list[0].median(), "Msamples/s-core")
 }
+
+// BenchmarkDecodeFoldSparse is the same for sparse_decode_fold_msamples_core.
+func BenchmarkDecodeFoldSparse(b *testing.B) {
+	engine, err := newEngineRounds(newCorpus(1024, 25, recordedIdle))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var all figures
+	for b.Loop() {
+		if err := engine.fold(sparseDecodeFold, &all); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(all.list[0].median(), "Msamples/s-core")
+}

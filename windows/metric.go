@@ -12,6 +12,7 @@ type metric struct {
 	group       oona.Group
 	notMeasured int64
 	infinite    int64
+	holes       bool // the block before had some: it saves time to expect them
 	moments     moments
 	histogram   histogram
 	worst       worst
@@ -21,7 +22,7 @@ type metric struct {
 // empty: it is reset when a window closes.
 func (m *metric) begin(name string, about oona.Metric, worstSeeds int) {
 	m.name, m.group = name, about.Group
-	m.notMeasured, m.infinite = 0, 0
+	m.notMeasured, m.infinite, m.holes = 0, 0, false
 	m.moments = moments{}
 	m.worst = worst{direction: about.Direction, limit: worstSeeds, seeds: m.worst.seeds[:0]}
 }
@@ -48,13 +49,17 @@ func (m *metric) add(seeds []oona.SeedID, values []float32, s *scratch) {
 
 func (m *metric) addChunk(seeds []oona.SeedID, values []float32, s *scratch) {
 	finite := values
-	block, ok := momentsOf(values)
+	if m.holes {
+		finite = m.separate(values, &s.finite)
+	}
+	block, ok := momentsOf(finite)
 	if !ok {
 		finite = m.separate(values, &s.finite)
 		block, _ = momentsOf(finite)
-		if block.count == 0 {
-			return
-		}
+	}
+	m.holes = len(finite) < len(values)
+	if block.count == 0 {
+		return
 	}
 	m.moments.merge(block)
 	m.histogram.add(finite, block.min, s)
