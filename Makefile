@@ -42,6 +42,7 @@ skipped:
 	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`export OONA_KAFKA=\$$(make -s kafka-up)\` starts three brokers." >&2
 	@$(PYTHON) -c 'import fastavro' 2>/dev/null || echo "SKIPPED: the cross-check of the schemas with fastavro. \`make python\` installs it." >&2
 	@$(PYTHON) -c 'import fastavro, numpy' 2>/dev/null || echo "SKIPPED: the comparison of rollups with what NumPy makes of the frames. \`make python\` installs it." >&2
+	@$(PYTHON) -c 'import confluent_kafka, fastavro' 2>/dev/null || echo "SKIPPED: the raw topic with a trainer in Python. \`make python\` installs what it needs." >&2
 	@command -v promtool >/dev/null || echo "SKIPPED: the checks of the exporter's metrics and of the alerts with promtool, which comes with Prometheus." >&2
 	@command -v prometheus >/dev/null || echo "SKIPPED: the test of the exporter with a real Prometheus. Debian: apt-get install prometheus." >&2
 
@@ -123,11 +124,11 @@ kafka-down: ## stop them and delete their data
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) down
 
 .PHONY: python
-python: $(VENV)/installed ## a virtual environment with what examples/digits needs
+python: $(VENV)/installed ## a virtual environment with what examples/digits and tests need
 
-$(VENV)/installed: examples/digits/requirements.txt
+$(VENV)/installed: examples/digits/requirements.txt cmd/ingest/testdata/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --requirement $<
+	$(VENV)/bin/python -m pip install --quiet $(addprefix --requirement=,$^)
 	@touch $@
 
 .PHONY: vuln

@@ -17,6 +17,8 @@ type Topics struct {
 	Quarantine       string // frames whose time or identity cannot be right
 	Overflow         string // frames beyond a cap
 	SeedMetricsDead  string // records of SeedMetrics that are not frames
+	SeedRaw          string // frames of trainers that speak Kafka, for ingest
+	SeedRawDead      string // records of SeedRaw that ingest would have refused
 }
 
 // NewTopics returns the names under prefix, which must be an id without '_':
@@ -28,7 +30,7 @@ func NewTopics(prefix string) (Topics, error) {
 	if strings.ContainsAny(prefix, "_:") {
 		return Topics{}, &FieldError{"topic prefix", fmt.Sprintf("%q has '_' or ':'; use letters, digits, '.' and '-'", prefix)}
 	}
-	metrics := prefix + ".telemetry.seed.metrics"
+	metrics, raw := prefix+".telemetry.seed.metrics", prefix+".telemetry.seed.raw"
 	return Topics{
 		SeedMetrics:      metrics,
 		LayerHealth:      prefix + ".telemetry.layer.health",
@@ -37,6 +39,8 @@ func NewTopics(prefix string) (Topics, error) {
 		Quarantine:       prefix + ".telemetry.seed.quarantine",
 		Overflow:         prefix + ".telemetry.seed.overflow",
 		SeedMetricsDead:  metrics + ".dead",
+		SeedRaw:          raw,
+		SeedRawDead:      raw + ".dead",
 	}, nil
 }
 
@@ -66,27 +70,34 @@ type TopicSpec struct {
 // every bucket of both signs come to 8 MiB.
 const MaxRollupBytes = 16 << 20
 
-// maxSideBytes is what side topics take: a record of the input and why it is
+// MaxSideBytes is what side topics take: a record of the input and why it is
 // there.
-const maxSideBytes = 2 << 20
+const MaxSideBytes = 2 << 20
 
-// Specs lists all topics. Those whose partitions must correspond have the same
-// number, partitions; the side topics have one. With 0 partitions, any number
-// will do.
+// Specs lists the topics that there must be. Those whose partitions must
+// correspond have the same number, partitions; the side topics have one. With 0
+// partitions, any number will do.
 func (t Topics) Specs(partitions int32) []TopicSpec {
 	rollups := func(name string) TopicSpec {
 		return TopicSpec{Name: name, Partitions: partitions, PartitionsOf: t.SeedMetrics, MaxMessageBytes: MaxRollupBytes}
-	}
-	side := func(name string) TopicSpec {
-		return TopicSpec{Name: name, Partitions: min(1, partitions), MaxMessageBytes: maxSideBytes}
 	}
 	return []TopicSpec{
 		{Name: t.SeedMetrics, Partitions: partitions, AppendTime: true},
 		rollups(t.LayerHealth),
 		rollups(t.LayerPerformance),
-		side(t.Late),
-		side(t.Quarantine),
-		side(t.Overflow),
-		side(t.SeedMetricsDead),
+		sideSpec(t.Late, partitions),
+		sideSpec(t.Quarantine, partitions),
+		sideSpec(t.Overflow, partitions),
+		sideSpec(t.SeedMetricsDead, partitions),
 	}
+}
+
+// RawSpecs lists the topics of an ingest that takes frames from Kafka too. Any
+// number of partitions will do, as layers are put together later.
+func (t Topics) RawSpecs(partitions int32) []TopicSpec {
+	return []TopicSpec{{Name: t.SeedRaw, Partitions: partitions}, sideSpec(t.SeedRawDead, partitions)}
+}
+
+func sideSpec(name string, partitions int32) TopicSpec {
+	return TopicSpec{Name: name, Partitions: min(1, partitions), MaxMessageBytes: MaxSideBytes}
 }

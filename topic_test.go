@@ -17,6 +17,8 @@ func TestNewTopics(t *testing.T) {
 		Quarantine:       "kasmina.telemetry.seed.quarantine",
 		Overflow:         "kasmina.telemetry.seed.overflow",
 		SeedMetricsDead:  "kasmina.telemetry.seed.metrics.dead",
+		SeedRaw:          "kasmina.telemetry.seed.raw",
+		SeedRawDead:      "kasmina.telemetry.seed.raw.dead",
 	}
 	if got != want || err != nil {
 		t.Errorf("NewTopics(%q) = %+v, %v\nwant %+v", DefaultPrefix, got, err, want)
@@ -47,7 +49,7 @@ func TestTopicSpecs(t *testing.T) {
 	}
 	legal := regexp.MustCompile(`^[A-Za-z0-9.-]{1,249}$`)
 	specs := map[string]TopicSpec{}
-	for _, s := range topics.Specs(12) {
+	for _, s := range append(topics.Specs(12), topics.RawSpecs(12)...) {
 		if !legal.MatchString(s.Name) {
 			t.Errorf("%s is no legal name of a Kafka topic", s.Name)
 		}
@@ -64,6 +66,8 @@ func TestTopicSpecs(t *testing.T) {
 		{Name: topics.Quarantine, Partitions: 1, MaxMessageBytes: 2 << 20},
 		{Name: topics.Overflow, Partitions: 1, MaxMessageBytes: 2 << 20},
 		{Name: topics.SeedMetricsDead, Partitions: 1, MaxMessageBytes: 2 << 20},
+		{Name: topics.SeedRaw, Partitions: 12},
+		{Name: topics.SeedRawDead, Partitions: 1, MaxMessageBytes: 2 << 20},
 	} {
 		if got := specs[want.Name]; got != want {
 			t.Errorf("spec %+v, want %+v", got, want)

@@ -20,6 +20,9 @@ type config struct {
 
 	Tensors claimcheck.Config `embed:"" group:"Tensors"`
 
+	Raw      bool   `group:"Raw topic" help:"Take frames from the raw topic too, where trainers that speak Kafka publish them; it must be there (oona topics apply)."`
+	RawGroup string `name:"raw-group" group:"Raw topic" placeholder:"NAME" help:"Consumer group of the raw topic: its members share the partitions."`
+
 	Bus         bus.Config `embed:"" group:"Bus"`
 	Prefix      string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Compression string     `group:"Bus" default:"lz4" enum:"lz4,none" help:"How records are compressed: lz4 or none."`
@@ -27,11 +30,12 @@ type config struct {
 
 func defaults() *config {
 	return &config{
-		Config:  worker.Config{AdminAddress: "127.0.0.1:9101"},
-		Listen:  "127.0.0.1:8080",
-		Ingest:  ingest.DefaultConfig(),
-		Tensors: claimcheck.DefaultConfig(),
-		Prefix:  oona.DefaultPrefix,
+		Config:   worker.Config{AdminAddress: "127.0.0.1:9101"},
+		Listen:   "127.0.0.1:8080",
+		Ingest:   ingest.DefaultConfig(),
+		Tensors:  claimcheck.DefaultConfig(),
+		RawGroup: "oona-ingest",
+		Prefix:   oona.DefaultPrefix,
 	}
 }
 
@@ -42,6 +46,9 @@ func (c *config) Validate() error {
 	}
 	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
 		return fmt.Errorf("--drain-timeout is %s, too short for requests in hand; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)
+	}
+	if c.RawGroup == "" {
+		return errors.New("--raw-group is empty; give the consumer group a name")
 	}
 	_, err := oona.NewTopics(c.Prefix)
 	return err
@@ -66,7 +73,11 @@ func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
 
 // checkedTopics are the topic of frames, and those of rollups, which were made
 // with the same number of partitions: where it was changed while no ingest ran,
-// they still tell.
-func checkedTopics(topics oona.Topics) []oona.TopicSpec {
-	return topics.Specs(0)[:3]
+// they still tell. The raw topic is checked where it is taken from.
+func (c *config) checkedTopics(topics oona.Topics) []oona.TopicSpec {
+	specs := topics.Specs(0)[:3]
+	if c.Raw {
+		specs = append(specs, topics.RawSpecs(0)...)
+	}
+	return specs
 }

@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
 )
 
@@ -79,7 +81,7 @@ func TestDefaultsReachTheStage(t *testing.T) {
 	if got := cfg.stage(topics); got != want {
 		t.Errorf("stage is %+v, want %+v", got, want)
 	}
-	specs := checkedTopics(topics)
+	specs := cfg.checkedTopics(topics)
 	if specs[0].Name != want.Topic || !specs[0].AppendTime {
 		t.Errorf("checked at the start: %+v", specs)
 	}
@@ -88,8 +90,13 @@ func TestDefaultsReachTheStage(t *testing.T) {
 			t.Errorf("checked against the number of partitions: %+v", spec)
 		}
 	}
-	if pinned := cfg.publisher(topics).Pin; pinned != want.Topic {
-		t.Errorf("pinned is %q", pinned)
+	for _, options := range []bus.PublisherOptions{cfg.publisher(topics), cfg.rawPublisher(topics)} {
+		if options.Pin != want.Topic {
+			t.Errorf("pinned is %q", options.Pin)
+		}
+	}
+	if patience := cfg.rawPublisher(topics).Patience; patience <= time.Minute {
+		t.Errorf("the raw topic's publisher is told %s, and keeps no order", patience)
 	}
 }
 
@@ -97,6 +104,7 @@ func TestBadConfiguration(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--instance=a b":         "instance: has ' ' at position 1",
 		"--prefix=a_b":           "topic prefix",
+		"--raw-group=":           "--raw-group is empty",
 		"--listen=":              "--listen is empty",
 		"--max-in-flight=0":      "max-in-flight: is 0; give a value above 0",
 		"--publish-timeout=30s":  "--drain-timeout is 20s, too short for requests in hand; give at least 35s",

@@ -5,6 +5,9 @@
 //	        --PUT /v1/tensors-->      |                         (checked at the start, and held
 //	                                  v                          to its number of partitions)
 //	                             tensor store (--tensor-store)
+//	                                  ^
+//	        --Kafka: seed.raw---> ingest.Raw ----> publisher --> seed.metrics, seed.raw.dead
+//	          (--raw)
 //
 // Any number of ingests may run beside each other behind a load balancer; each
 // needs an instance id of its own.
@@ -39,7 +42,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	// Not before: what changes in between would be taken for what always was.
-	if err := bus.CheckTopics(ctx, c.Bus, checkedTopics(topics)); err != nil {
+	if err := bus.CheckTopics(ctx, c.Bus, c.checkedTopics(topics)); err != nil {
 		return err
 	}
 	settings := c.stage(topics)
@@ -56,7 +59,16 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	}
 	w.Admin.ReadyWhen("frames", stage.Ready)
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
-	return w.Run(ctx, component(stage, listener))
+	components := []worker.Component{component(stage, listener)}
+	if c.Raw {
+		raw, closeRaw, failed := c.openRaw(topics, stage, w)
+		if failed != nil {
+			return errors.Join(failed, listener.Close())
+		}
+		defer func() { err = errors.Join(err, closeRaw()) }()
+		components = append(components, raw)
+	}
+	return w.Run(ctx, components...)
 }
 
 func component(stage *ingest.Stage, listener net.Listener) worker.Component {

@@ -27,17 +27,23 @@ const frame = `{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1
 // Partitions are added to the topic of frames while ingest serves: from when it
 // notices on, every request is answered 503, and an ingest that starts refuses to.
 func TestPartitionsAdded(t *testing.T) {
+	onBrokers(t, partitionsAdded)
+}
+
+// onBrokers runs a test on the embedded broker, and on the Kafka that OONA_KAFKA
+// names.
+func onBrokers(t *testing.T, test func(t *testing.T, brokers []string)) {
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	t.Run("embedded", func(t *testing.T) { partitionsAdded(t, broker.Addrs) })
+	t.Run("embedded", func(t *testing.T) { test(t, broker.Addrs) })
 	t.Run("kafka", func(t *testing.T) {
 		if os.Getenv("OONA_KAFKA") == "" && os.Getenv("OONA_REQUIRE_KAFKA") != "1" {
 			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
 		}
-		partitionsAdded(t, strings.Split(os.Getenv("OONA_KAFKA"), ","))
+		test(t, strings.Split(os.Getenv("OONA_KAFKA"), ","))
 	})
 }
 
@@ -65,7 +71,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 	server := httptest.NewServer(stage.Handler())
 	defer server.Close()
-	if err := bus.CheckTopics(t.Context(), cfg.Bus, checkedTopics(topics)); err != nil {
+	if err := bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := send(t, server.URL, 0); status != http.StatusOK {
@@ -94,11 +100,11 @@ func partitionsAdded(t *testing.T, brokers []string) {
 			t.Errorf("answered %d %s", status, body)
 		}
 	}
-	if got := rejected(t, registry, "partitions"); got != 3 {
+	if got := counted(t, registry, "oona_ingest_rejected_total", "partitions"); got != 3 {
 		t.Errorf("%v requests are counted as refused for it, want 3", got)
 	}
 	var wrong *bus.TopicsError
-	err = bus.CheckTopics(t.Context(), cfg.Bus, checkedTopics(topics))
+	err = bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics))
 	if !errors.As(err, &wrong) || len(wrong.Faults) != 2 || !strings.Contains(err.Error(), "has 2 partitions and "+topics.SeedMetrics+" has 4") {
 		t.Errorf("a start is answered %v", err)
 	}
@@ -118,8 +124,8 @@ func send(t *testing.T, url string, sequence int) (status int, body string) {
 	return response.StatusCode, string(text)
 }
 
-// rejected returns oona_ingest_rejected_total of a reason.
-func rejected(t *testing.T, registry *prometheus.Registry, reason string) float64 {
+// counted returns a counter's value with a label.
+func counted(t testing.TB, registry *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
@@ -127,11 +133,11 @@ func rejected(t *testing.T, registry *prometheus.Registry, reason string) float6
 	}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			if family.GetName() == "oona_ingest_rejected_total" && m.GetLabel()[0].GetValue() == reason {
+			if family.GetName() == name && m.GetLabel()[0].GetValue() == label {
 				return m.GetCounter().GetValue()
 			}
 		}
 	}
-	t.Fatalf("nothing is counted of %q", reason)
+	t.Fatalf("nothing is counted of %s %q", name, label)
 	return 0
 }

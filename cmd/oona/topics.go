@@ -45,7 +45,7 @@ func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
 	if c.Partitions < 1 {
 		return nil, &oona.FieldError{Field: "--partitions", Reason: fmt.Sprintf("is %d; give at least 1", c.Partitions)}
 	}
-	return topics.Specs(c.Partitions), nil
+	return append(topics.Specs(c.Partitions), topics.RawSpecs(c.Partitions)...), nil
 }
 
 func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -39,13 +40,13 @@ func (p *partition) decodeConfiguration(kind string, payload []byte, record *win
 }
 
 // noteConfiguration logs what became of a configuration. It comes seldom.
-func (p *partition) noteConfiguration(o windows.Outcome, at position) {
+func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
 	if o.Reason == windows.ReasonConfigured {
-		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.offset)
+		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 		p.compareSettings("the partition goes on with the windows of its log, not with this worker's settings")
 		return
 	}
-	p.logger.Warn("a configuration in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.offset)
+	p.logger.Warn("a configuration in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 }
 
 // compareSettings warns where the partition's windows are not those of the
@@ -61,9 +62,9 @@ func (p *partition) compareSettings(warning string) {
 
 // noteUnknown logs the 1st, 2nd, 4th ... of Oona's own records of a kind that a
 // later version writes: it is skipped, and only time passes with it.
-func (p *partition) noteUnknown(kind string, at position) {
+func (p *partition) noteUnknown(kind string, at pipeline.Position) {
 	if n := p.unknown.Add(1); n&(n-1) == 0 {
 		p.logger.Warn("a record of a kind that this version does not know is skipped; was the aggregator rolled out after its writer?",
-			"kind", kind, "offset", at.offset, "such_so_far", n)
+			"kind", kind, "offset", at.Offset, "such_so_far", n)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -25,7 +26,7 @@ type partition struct {
 	claim   oona.Claim
 	decoder avro.FrameDecoder
 	frame   oona.Frame
-	outbox  outbox
+	outbox  pipeline.Outbox
 	logger  *slog.Logger
 
 	mu          sync.Mutex // between folding, committing and being looked at
@@ -55,7 +56,7 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 		committedTo: engine.ProcessedTo(),
 		logger:      s.logger.With("partition", claim.Partition),
 	}
-	p.outbox = outbox{publisher: s.publisher, dropped: p.drop}
+	p.outbox = pipeline.Outbox{Publisher: s.publisher, Dropped: p.drop}
 	now := time.Now().UnixNano()
 	p.next.Store(claim.Start)
 	p.highWater.Store(claim.HighWater)
@@ -68,22 +69,22 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 
 // handle folds a record that was not folded before and empties the outbox.
 func (p *partition) handle(msg *message.Message) error {
-	at, err := positionOf(msg)
+	at, err := pipeline.PositionOf(msg)
 	if err != nil {
 		return err
 	}
 	p.lastRead.Store(time.Now().UnixNano())
-	if at.offset >= p.next.Load() {
+	if at.Offset >= p.next.Load() {
 		if err := p.fold(msg, at); err != nil {
-			err = fmt.Errorf("partition %d, offset %d: %w", p.claim.Partition, at.offset, err)
+			err = fmt.Errorf("partition %d, offset %d: %w", p.claim.Partition, at.Offset, err)
 			p.stage.end(err)
 			return err
 		}
 	}
-	if err := p.outbox.flush(); err != nil {
+	if err := p.outbox.Flush(); err != nil {
 		p.stage.metrics.publishFailures.Inc()
 		if n := p.failures.Add(1); n&(n-1) == 0 {
-			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.len(), "attempts", n, "err", err)
+			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.Len(), "attempts", n, "err", err)
 		}
 		p.backOff(msg.Context())
 		return err
@@ -132,12 +133,12 @@ func (p *partition) drop(topic string, msg *message.Message, err error) {
 
 // fold takes a record through the engine and puts what comes of it into the
 // outbox. Whatever the record holds, time passes, unless it is an ErrUpgrade.
-func (p *partition) fold(msg *message.Message, at position) (err error) {
+func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	record := windows.Record{
-		Offset:     at.offset,
-		AppendedAt: at.appended,
+		Offset:     at.Offset,
+		AppendedAt: at.Appended,
 		Path:       msg.Metadata.Get(oona.HeaderPath),
 	}
 	verdict := verdictOwn
@@ -156,9 +157,9 @@ func (p *partition) fold(msg *message.Message, at position) (err error) {
 		p.noteMute(&record)
 	}
 	p.tickInterval.Store(int64(p.engine.Config().TickInterval))
-	p.appended.Store(int64(at.appended))
+	p.appended.Store(int64(at.Appended))
 	p.open.Store(int64(p.engine.OpenWindows()))
-	defer p.next.Store(at.offset + 1)        // once the record is counted: see Counts
+	defer p.next.Store(at.Offset + 1)        // once the record is counted: see Counts
 	if outcome.Verdict == windows.Replayed { // decided, and published, before the commit
 		p.stage.metrics.replay()
 		return nil
@@ -172,10 +173,10 @@ func (p *partition) fold(msg *message.Message, at position) (err error) {
 		p.noteUnknown(kind, at)
 	}
 	if side.topic != "" {
-		p.outbox.add(side.topic, sideMessage(msg, p.claim.Topic, at, side))
+		p.outbox.Add(side.topic, pipeline.SideMessage(msg, p.claim.Topic, at, pipeline.Rejection{Stage: "aggregate", Reason: side.reason, Detail: side.detail}))
 		p.logDrop(verdict, side, at)
 	}
-	p.pending.Store(int64(p.outbox.len()))
+	p.pending.Store(int64(p.outbox.Len()))
 	p.stage.metrics.count(verdict, side.reason)
 	return nil
 }
@@ -244,17 +245,17 @@ func (p *partition) emit(r *oona.Rollup) {
 	msg := message.NewMessage("", avro.AppendRollup(nil, r))
 	msg.Metadata.Set(oona.MetaKey, string(oona.Key(r.Run, r.Layer)))
 	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p.claim.Partition)))
-	p.outbox.add(p.stage.cfg.Topics.Rollup(r.Group), msg)
+	p.outbox.Add(p.stage.cfg.Topics.Rollup(r.Group), msg)
 	p.stage.metrics.rollups[r.Group].Add(1)
 }
 
 // logDrop writes a line for the 1st, 2nd, 4th, 8th ... drop of a verdict: none
 // is silent, and a flood does not flood the log.
-func (p *partition) logDrop(v verdict, side rejection, at position) {
+func (p *partition) logDrop(v verdict, side rejection, at pipeline.Position) {
 	n := p.stage.metrics.verdicts[v].Load() + 1
 	if n&(n-1) != 0 {
 		return
 	}
 	p.logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
-		"detail", side.detail, "offset", at.offset, "such_so_far", n)
+		"detail", side.detail, "offset", at.Offset, "such_so_far", n)
 }

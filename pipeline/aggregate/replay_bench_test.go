@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -119,7 +120,7 @@ func processTime(b *testing.B) time.Duration {
 
 type replayRecord struct {
 	msg *message.Message
-	at  position
+	at  pipeline.Position
 }
 
 // replayLog is made anew chunk by chunk, the same each time.
@@ -168,7 +169,7 @@ func (l *replayLog) record(offset int) replayRecord {
 	}
 	msg := message.NewMessage("", avro.AppendFrame(nil, f))
 	msg.Metadata[oona.HeaderPath] = "ingest-0"
-	return replayRecord{msg, position{0, int64(offset), at}}
+	return replayRecord{msg, pipeline.Position{Offset: int64(offset), Appended: at}}
 }
 
 func (l *replayLog) chunks() func(yield func([]replayRecord) bool) {

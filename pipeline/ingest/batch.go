@@ -11,9 +11,10 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// batch is the records of one request.
+// batch is the records of one request, or of one record of the raw topic.
 type batch struct {
 	cfg   *Config
+	path  string // into the bus: oona.HeaderPath
 	trace string // the request's trace context; may be empty
 	bytes int    // of the body
 
@@ -124,7 +125,7 @@ func (b *batch) add(f *oona.Frame, value []byte) *problem {
 	}
 	m := message.NewMessage("", value)
 	m.Metadata.Set(oona.MetaKey, string(oona.Key(f.Run, f.Layer)))
-	m.Metadata.Set(oona.HeaderPath, b.cfg.Instance)
+	m.Metadata.Set(oona.HeaderPath, b.path)
 	if b.trace != "" {
 		m.Metadata.Set(traceParent, b.trace)
 	}

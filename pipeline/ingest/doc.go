@@ -15,4 +15,6 @@
 // what is there. When the store does not answer, that request is 503 and none of
 // its frames is published; requests without such tensors flow.
 // PUT /v1/tensors takes a tensor by itself and answers with its claim.
+//
+// [Raw] does the same with the records of the raw topic.
 package ingest

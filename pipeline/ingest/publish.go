@@ -4,11 +4,9 @@ import (
 	"errors"
 	"net/http"
 	"time"
-)
 
-// refusesSize is an error of a publisher whose bus will never take a record
-// because of its size.
-type refusesSize interface{ TooLarge() bool }
+	"github.com/morphogenetic/oona/pipeline"
+)
 
 // partitionsChanged is an error of a publisher to whose topic nothing may be
 // published any more: layers would move to other partitions than their open
@@ -46,8 +44,7 @@ func (s *Stage) publish(b *batch) *problem {
 
 func (s *Stage) publishFailed(b *batch, err error) *problem {
 	s.metrics.unconfirm(len(b.messages))
-	var size refusesSize
-	if errors.As(err, &size) && size.TooLarge() {
+	if pipeline.IsTooLarge(err) {
 		s.warn("the bus refuses a record that is within --max-message-bytes; set it to the topic's max.message.bytes", "limit", s.cfg.MaxMessageBytes, "error", err)
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
 			"the bus refused a frame of this request as too large; split its frames by seed ids (%v)", err)

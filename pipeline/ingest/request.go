@@ -85,7 +85,7 @@ func (s *Stage) read(w http.ResponseWriter, r *http.Request, inflaters *sync.Poo
 	}
 	d, _ := s.decoders.Get().(*decoders)
 	defer s.decoders.Put(d)
-	b := &batch{cfg: &s.cfg, trace: traceOf(r.Header), bytes: len(body)}
+	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(r.Header), bytes: len(body)}
 	if refusal := decode(d, body, b); refusal != nil {
 		return nil, refusal
 	}

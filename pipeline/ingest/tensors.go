@@ -104,7 +104,12 @@ func (s *Stage) keepTensors(ctx context.Context, b *batch) *problem {
 	defer s.endStoring(time.Now())
 	// A client that is gone is noticed when it is answered: that it is slow in
 	// going must not look like a store that fails.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.StoreTimeout)
+	return s.storeTensors(context.WithoutCancel(ctx), b)
+}
+
+// storeTensors is keepTensors for a request that has its place.
+func (s *Stage) storeTensors(ctx context.Context, b *batch) *problem {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(storesAtOnce)

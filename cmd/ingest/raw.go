@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/ingest"
+)
+
+// rawPatience makes the raw topic's publisher keep the order of records, which
+// it does above a minute: there is nobody to answer in the meantime.
+const rawPatience = 61 * time.Second
+
+// rawPublisher has a record of the raw topic tried again by who publishes it.
+func (c *config) rawPublisher(topics oona.Topics) bus.PublisherOptions {
+	options := c.publisher(topics)
+	options.Patience = rawPatience
+	// A dead letter is a record as it was, and why it is there.
+	options.MaxMessageBytes = oona.MaxSideBytes
+	return options
+}
+
+// openRaw returns what takes frames from the raw topic, and close.
+func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (_ worker.Component, closeAll func() error, err error) {
+	publisher, err := bus.NewPublisher(c.Bus, c.rawPublisher(topics))
+	if err != nil {
+		return worker.Component{}, nil, err
+	}
+	raw, err := ingest.NewRaw(stage, topics, publisher, w.Registry, w.Logger)
+	if err != nil {
+		return worker.Component{}, nil, errors.Join(err, publisher.Close())
+	}
+	// Frames that retention has deleted are counted by the stage, and no reason
+	// to take none.
+	group, err := bus.NewGroupSubscriber(c.Bus, bus.GroupOptions{Group: c.RawGroup, FromHere: true}, raw, w.Logger)
+	if err != nil {
+		return worker.Component{}, nil, errors.Join(err, publisher.Close())
+	}
+	run := func(ctx context.Context) error {
+		// A bus that is down must not keep the worker from ending: what was not
+		// forwarded is not committed.
+		stop := context.AfterFunc(ctx, func() { _ = publisher.Close() }) // its error comes again below
+		defer stop()
+		return raw.Run(ctx, group)
+	}
+	return worker.Component{Name: "raw", Run: run}, func() error { return errors.Join(group.Close(), publisher.Close()) }, nil
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/ingest"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// A trainer in Python publishes frames to the raw topic, two ingests share it,
+// one after the other: each frame comes out once, and each bad record is a dead
+// letter.
+func TestRawFromPython(t *testing.T) {
+	python := requireTrainer(t)
+	onBrokers(t, func(t *testing.T, brokers []string) {
+		cfg, _, err := parse(t, "--raw", "--brokers="+strings.Join(brokers, ","), fmt.Sprintf("--prefix=raw-test-%d", time.Now().UnixNano()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RawGroup = cfg.Prefix
+		topics, err := oona.NewTopics(cfg.Prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(3)); err != nil {
+			t.Fatal(err)
+		}
+		var missing *bus.TopicsError
+		if err := bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); !errors.As(err, &missing) || !strings.Contains(err.Error(), topics.SeedRaw+" does not exist; run `oona topics apply`") {
+			t.Fatalf("without the raw topic a start is answered %v", err)
+		}
+		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, topics.RawSpecs(3)); err != nil {
+			t.Fatal(err)
+		}
+
+		var want struct{ Frames, Records, Dead int64 }
+		settled, stop := startRaw(t, cfg, topics)
+		trainer := exec.CommandContext(t.Context(), python, filepath.Join("testdata", "trainer.py"), strings.Join(brokers, ","), topics.SeedRaw)
+		trainer.Stderr = os.Stderr
+		said, err := trainer.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(said, &want); err != nil || want.Frames != 304 || want.Records != 305 || want.Dead != 3 {
+			t.Fatalf("the trainer says %s (%v)", said, err)
+		}
+		forwarded := readAll(t, cfg.Bus, topics.SeedMetrics, want.Frames)
+		dead := readAll(t, cfg.Bus, topics.SeedRawDead, want.Dead)
+		for settled() < float64(want.Records) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		stop()
+
+		once(t, forwarded, topics)
+		partitions := make(map[string]bool)
+		for _, m := range forwarded {
+			partitions[m.Metadata.Get(oona.HeaderPath)] = true
+		}
+		if len(partitions) != 3 {
+			t.Errorf("frames came by %v: librdkafka's partitioner should have spread them", partitions)
+		}
+		reasons := make(map[string]int)
+		for _, m := range dead {
+			reasons[m.Metadata.Get(oona.HeaderErrorException)]++
+		}
+		if reasons["undecodable"] != 2 || reasons["invalid"] != 1 {
+			t.Errorf("dead letters are %v", reasons)
+		}
+
+		// What was settled is committed: the next ingest takes nothing again.
+		_, stop = startRaw(t, cfg, topics)
+		publishRaw(t, cfg.Bus, topics.SeedRaw, fmt.Sprintf(frame, 0))
+		after := readAll(t, cfg.Bus, topics.SeedMetrics, want.Frames+1)
+		stop()
+		if len(after) != len(forwarded)+1 {
+			t.Errorf("there are %d frames after a restart, there were %d", len(after), len(forwarded))
+		}
+	})
+}
+
+// requireTrainer returns a Python that can be a trainer, or skips the test
+// where it may be skipped.
+func requireTrainer(t *testing.T) string {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err == nil {
+		err = exec.CommandContext(t.Context(), python, "-c", "import confluent_kafka, fastavro").Run()
+	}
+	if err == nil {
+		return python
+	}
+	if os.Getenv("OONA_REQUIRE_PYTHON") != "" {
+		t.Fatalf("OONA_REQUIRE_PYTHON is set, but Python with confluent-kafka and fastavro does not run: %v", err)
+	}
+	t.Skip("SKIPPED: Python with confluent-kafka and fastavro does not run; make python installs them")
+	return ""
+}
+
+// startRaw runs the raw topic's part of an ingest until stop is called, which
+// waits for its commits. It counts the records that are settled.
+func startRaw(t testing.TB, cfg *config, topics oona.Topics) (settled func() float64, stop func()) {
+	t.Helper()
+	publisher, err := bus.NewPublisher(cfg.Bus, cfg.publisher(topics))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+	stage, err := ingest.New(cfg.stage(topics), publisher, w.Registry, w.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, closeRaw, err := cfg.openRaw(topics, stage, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- raw.Run(ctx) }()
+	settled = func() float64 {
+		return counted(t, w.Registry, "oona_ingest_raw_records_total", "forwarded") + counted(t, w.Registry, "oona_ingest_raw_records_total", "dead")
+	}
+	return settled, func() {
+		cancel()
+		if err := errors.Join(<-ended, closeRaw(), publisher.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func publishRaw(t testing.TB, cfg bus.Config, topic string, values ...string) {
+	t.Helper()
+	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := make([]*message.Message, len(values))
+	for i, value := range values {
+		messages[i] = message.NewMessage("", message.Payload(value))
+	}
+	if err := errors.Join(publisher.Publish(topic, messages...), publisher.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readAll reads a topic until it has so many records, and on to its end.
+func readAll(t *testing.T, cfg bus.Config, topic string, least int64) (all []*message.Message) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for ends := int64(0); ends < least; {
+		if ctx.Err() != nil {
+			t.Fatalf("%s has %d records, not %d", topic, ends, least)
+		}
+		high, err := bus.HighWater(ctx, cfg, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = 0
+		for _, end := range high[topic] {
+			ends += end
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	reader, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	messages, err := reader.Subscribe(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := int64(0)
+	for _, claim := range reader.Claims(topic) {
+		left += claim.HighWater - claim.Start
+	}
+	for ; left > 0; left-- {
+		select {
+		case msg := <-messages:
+			all = append(all, msg)
+			msg.Ack()
+		case <-ctx.Done():
+			t.Fatalf("%s: read %d records, %d are left", topic, len(all), left)
+		}
+	}
+	return all
+}
+
+// once asserts that each frame is there once, under its key, and that those that
+// had a trace still have it.
+func once(t *testing.T, messages []*message.Message, topics oona.Topics) {
+	t.Helper()
+	seen := make(map[int64]bool)
+	traced := 0
+	for _, m := range messages {
+		var f oona.Frame
+		if rest, err := new(avro.FrameDecoder).Decode(m.Payload, &f); err != nil || len(rest) > 0 {
+			t.Fatalf("a frame that does not decode: %v", err)
+		}
+		if seen[f.Sequence] {
+			t.Errorf("frame %d is there twice", f.Sequence)
+		}
+		seen[f.Sequence] = true
+		if m.Metadata.Get(oona.MetaKey) != string(oona.Key(f.Run, f.Layer)) || !strings.HasPrefix(m.Metadata.Get(oona.HeaderPath), topics.SeedRaw+"/") {
+			t.Errorf("frame %d has the metadata %q", f.Sequence, m.Metadata)
+		}
+		if m.Metadata.Get("traceparent") != "" {
+			traced++
+		}
+	}
+	if traced != 50 {
+		t.Errorf("%d frames have a trace, want 50", traced)
+	}
+}
+
+// BenchmarkRaw says how many records of 1,000 seeds and 8 metrics (33 kB), and
+// how many of one seed and one metric (100 B), an ingest takes from the raw
+// topic and forwards, with three partitions.
+func BenchmarkRaw(b *testing.B) {
+	brokers := strings.Split(os.Getenv("OONA_KAFKA"), ",")
+	if brokers[0] == "" {
+		broker, err := embedded.Start(b.Context(), embedded.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer broker.Close()
+		brokers = broker.Addrs
+	}
+	for name, shape := range map[string]struct{ seeds, metrics, records int }{"small": {1, 1, 100_000}, "large": {1000, 8, 3_000}} {
+		b.Run(name, func(b *testing.B) {
+			cfg := defaults()
+			cfg.Bus = bus.Config{Brokers: brokers, ClientID: "bench"}
+			cfg.Prefix = fmt.Sprintf("raw-bench-%d", time.Now().UnixNano())
+			cfg.RawGroup = cfg.Prefix
+			topics, err := oona.NewTopics(cfg.Prefix)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := bus.ApplyTopics(b.Context(), cfg.Bus, append(topics.Specs(3), topics.RawSpecs(3)...)); err != nil {
+				b.Fatal(err)
+			}
+			f := oona.Frame{Run: "r", Layer: "l", Producer: "p", ObservedAt: oona.MicrosOf(time.Now()), Seeds: make([]oona.SeedID, shape.seeds), States: make([]oona.State, shape.seeds)}
+			for i := range f.Seeds {
+				f.Seeds[i] = oona.SeedID(i)
+			}
+			for i := range shape.metrics {
+				f.Metrics = append(f.Metrics, oona.Column{Name: fmt.Sprintf("metric_%d", i), Values: make([]float32, shape.seeds)})
+			}
+			values := make([]string, shape.records)
+			for i := range values {
+				f.Sequence = int64(i)
+				values[i] = string(avro.AppendFrame(nil, &f))
+			}
+			for b.Loop() {
+				b.StopTimer()
+				publishRaw(b, cfg.Bus, topics.SeedRaw, values...)
+				settled, stop := startRaw(b, cfg, topics)
+				for settled() == 0 { // to join the group takes its time
+					time.Sleep(time.Millisecond)
+				}
+				already := settled()
+				b.StartTimer()
+				began := time.Now()
+				for settled() < float64(len(values)) {
+					time.Sleep(time.Millisecond)
+				}
+				b.ReportMetric((float64(len(values))-already)/time.Since(began).Seconds(), "records/s")
+				b.StopTimer()
+				stop()
+				b.StartTimer()
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

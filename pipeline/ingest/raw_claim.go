@@ -1,0 +1,261 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline"
+)
+
+// rawBatchBytes is how much of a partition may wait while as much is on its
+// way. One record may be more.
+const rawBatchBytes = 4 << 20
+
+// rawClaim is a partition of the raw topic that this ingest has claimed. The bus
+// hands out one message of a claim at a time, so take is never entered twice at
+// once; forward runs beside it.
+type rawClaim struct {
+	raw      *Raw
+	about    oona.Claim
+	path     string // of all its frames: oona.HeaderPath
+	decoders *decoders
+	dead     pipeline.Outbox // forward's own
+	ctx      context.Context // ends with the claim
+	end      context.CancelFunc
+	taken    chan struct{} // there is something in waiting
+	room     chan struct{} // there is nothing in waiting any more
+
+	mu        sync.Mutex
+	waiting   []*rawRecord
+	bytes     int   // of them
+	next      int64 // offset after the last record that was taken
+	settled   int64 // offset after the last one that is forwarded, or a dead letter
+	committed int64
+}
+
+// rawRecord is a record that was taken: its frames, or why it is refused.
+type rawRecord struct {
+	msg     *message.Message
+	at      pipeline.Position
+	frames  *batch
+	refusal *problem
+}
+
+func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
+	c := &rawClaim{
+		raw:       r,
+		about:     about,
+		path:      fmt.Sprintf("%s/%d", about.Topic, about.Partition),
+		decoders:  newDecoders(r.stage.cfg),
+		taken:     make(chan struct{}, 1),
+		room:      make(chan struct{}, 1),
+		next:      about.Start,
+		settled:   about.Start,
+		committed: about.Committed.Offset,
+	}
+	c.dead = pipeline.Outbox{Publisher: r.publisher, Dropped: c.drop}
+	c.ctx, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+// take decodes a record and puts it behind those that wait, once there is room.
+func (c *rawClaim) take(msg *message.Message) error {
+	at, err := pipeline.PositionOf(msg)
+	if err != nil {
+		return err
+	}
+	if at.Offset < c.next {
+		return nil // delivered again
+	}
+	record := &rawRecord{msg: msg, at: at}
+	record.frames, record.refusal = c.decoders.rawFrames(msg, &batch{cfg: &c.raw.stage.cfg, path: c.path})
+	for !c.put(record) {
+		select {
+		case <-c.room:
+		case <-c.ctx.Done():
+			return nil
+		}
+	}
+	c.next = at.Offset + 1
+	return nil
+}
+
+// put returns false where too much waits.
+func (c *rawClaim) put(r *rawRecord) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bytes >= rawBatchBytes {
+		return false
+	}
+	c.waiting = append(c.waiting, r)
+	c.bytes += len(r.msg.Payload)
+	signal(c.taken)
+	return true
+}
+
+// signal wakes the one that waits, now or when it next does.
+func signal(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}
+
+// forward settles what waits, all of it at a time, until the claim ends.
+func (c *rawClaim) forward() {
+	for {
+		select {
+		case <-c.taken:
+		case <-c.ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		records := c.waiting
+		c.waiting, c.bytes = nil, 0
+		c.mu.Unlock()
+		signal(c.room)
+		if len(records) == 0 {
+			continue
+		}
+		if !c.settle(records) {
+			return
+		}
+		c.mu.Lock()
+		c.settled = records[len(records)-1].at.Offset + 1
+		c.mu.Unlock()
+		for _, r := range records {
+			c.raw.count(r)
+		}
+	}
+}
+
+// settle returns once each record is forwarded or a dead letter, and false where
+// the claim ends before. Until then nothing behind them is forwarded.
+func (c *rawClaim) settle(records []*rawRecord) bool {
+	for _, r := range records {
+		if r.refusal == nil && len(r.frames.tensors) > 0 && !c.until("tensors", func() error { return c.keepTensors(r) }) {
+			return false
+		}
+	}
+	if !c.until("frames", func() error { return c.publish(records) }) {
+		return false
+	}
+	for _, r := range records {
+		if r.refusal != nil {
+			c.dead.Add(c.raw.topics.SeedRawDead, c.deadLetter(r))
+		}
+	}
+	return c.until("dead", c.dead.Flush)
+}
+
+// The pause before something is tried again grows from the one to the other.
+const (
+	shortestRawPause = 100 * time.Millisecond
+	longestRawPause  = 5 * time.Second
+)
+
+// until tries again and again, and returns false where the claim ends before it
+// has succeeded.
+func (c *rawClaim) until(what string, try func() error) bool {
+	for pause := shortestRawPause; c.ctx.Err() == nil; pause = min(2*pause, longestRawPause) {
+		err := try()
+		if err == nil {
+			return true
+		}
+		if c.ctx.Err() != nil {
+			return false
+		}
+		c.raw.metrics.retries.WithLabelValues(what).Inc()
+		c.raw.stage.warn("records of the raw topic wait", "partition", c.about.Partition, "for", what, "error", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+		}
+	}
+	return false
+}
+
+// keepTensors has a record refused whose tensors the store will never take. Its
+// error is of one that may take them later.
+func (c *rawClaim) keepTensors(r *rawRecord) error {
+	refusal := c.raw.stage.storeTensors(c.ctx, r.frames)
+	if c.ctx.Err() != nil {
+		return c.ctx.Err()
+	}
+	if refusal != nil && refusal.Status >= http.StatusInternalServerError {
+		return errors.New(refusal.Detail)
+	}
+	r.refusal = refusal
+	return nil
+}
+
+// publish hands the frames of all records to the bus, as one batch. A record
+// that the bus will never take is refused.
+func (c *rawClaim) publish(records []*rawRecord) error {
+	var all []*message.Message
+	for _, r := range records {
+		all = append(all, r.messages()...)
+	}
+	topic := c.raw.topics.SeedMetrics
+	err := c.raw.publisher.Publish(topic, all...)
+	if !pipeline.IsTooLarge(err) {
+		return err
+	}
+	for _, r := range records {
+		err := c.raw.publisher.Publish(topic, r.messages()...)
+		if pipeline.IsTooLarge(err) {
+			r.refusal = newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the bus refused a frame of this record as too large; split its frames by seed ids (%v)", err)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rawRecord) messages() []*message.Message {
+	if r.refusal != nil {
+		return nil
+	}
+	return r.frames.messages
+}
+
+// deadLetter is the record, with why it is refused.
+func (c *rawClaim) deadLetter(r *rawRecord) *message.Message {
+	return pipeline.SideMessage(r.msg, c.about.Topic, r.at, pipeline.Rejection{Stage: "ingest", Reason: string(r.refusal.reason), Detail: r.refusal.Detail})
+}
+
+// drop counts a dead letter that its topic will never take.
+func (c *rawClaim) drop(topic string, msg *message.Message, err error) {
+	c.raw.metrics.lost.WithLabelValues(lostTooLarge).Inc()
+	c.raw.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "error", err)
+}
+
+// commit returns the offset that may be committed, and whether it is new.
+func (c *rawClaim) commit() (settled int64, due bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.settled, c.settled > max(c.committed, c.about.Start)
+}
+
+// count notes what became of a record.
+func (r *Raw) count(record *rawRecord) {
+	if why := record.refusal; why != nil {
+		r.metrics.records.WithLabelValues(rawDead).Inc()
+		r.metrics.dead.WithLabelValues(string(why.reason)).Inc()
+		r.stage.warn("a record of the raw topic is a dead letter", "reason", why.reason, "detail", why.Detail, "partition", record.at.Partition, "offset", record.at.Offset)
+		return
+	}
+	r.metrics.records.WithLabelValues(rawForwarded).Inc()
+	r.stage.metrics.accept(record.frames)
+}

@@ -1,0 +1,54 @@
+package ingest
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// What became of a record of the raw topic, and why one is lost.
+const (
+	rawForwarded = "forwarded"
+	rawDead      = "dead"
+
+	lostRetention = "retention"
+	lostTooLarge  = "too-large"
+)
+
+// rawMetrics are those of the raw topic. Frames, readings, claims and tensors
+// are counted with those of requests.
+type rawMetrics struct {
+	records *prometheus.CounterVec
+	dead    *prometheus.CounterVec
+	lost    *prometheus.CounterVec
+	retries *prometheus.CounterVec
+	lag     *prometheus.GaugeVec
+}
+
+func newRawMetrics() *rawMetrics {
+	vec := func(name, help, label string, values ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_ingest_raw_" + name, Help: help}, []string{label})
+		for _, value := range values {
+			v.WithLabelValues(value) // so that a first one is an increase
+		}
+		return v
+	}
+	m := &rawMetrics{
+		records: vec("records_total", "Records of the raw topic that are settled: all their frames forwarded, or dead letters.", "outcome", rawForwarded, rawDead),
+		dead:    vec("dead_total", "Records of the raw topic that are dead letters, by reason.", "reason"),
+		lost:    vec("lost_total", "Records of the raw topic that were deleted before they were taken (retention), and dead letters that the bus does not take (too-large).", "reason", lostRetention, lostTooLarge),
+		retries: vec("retries_total", "Attempts that have failed and are made again: to store tensors, to publish frames, or dead letters.", "of", "tensors", "frames", "dead"),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "oona_ingest_raw_lag_records", Help: "Records of a partition of the raw topic that this ingest has claimed, and not settled yet.",
+		}, []string{"partition"}),
+	}
+	for _, why := range []reason{reasonUndecodable, reasonInvalid, reasonTooLarge, reasonMismatch, reasonDangling} {
+		m.dead.WithLabelValues(string(why))
+	}
+	return m
+}
+
+func (m *rawMetrics) register(registerer prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{m.records, m.dead, m.lost, m.retries, m.lag} {
+		if err := registerer.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}

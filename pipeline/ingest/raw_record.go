@@ -1,0 +1,48 @@
+package ingest
+
+import (
+	"bytes"
+	"net/http"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// registrySchema is the header in which clients of a schema registry say what a
+// value's schema is, where the value itself does not.
+const registrySchema = "__value_schema_id"
+
+// rawFrames decodes a record of the raw topic into b: what a request may have,
+// told apart by its first bytes.
+func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *problem) {
+	if trace := msg.Metadata.Get(traceParent); validTraceParent(trace) {
+		b.trace = trace
+	}
+	value := []byte(msg.Payload)
+	b.bytes = len(value)
+	decode, refusal := rawDecoder(value, msg.Metadata.Get(registrySchema) != "")
+	if refusal == nil {
+		refusal = decode(d, value, b)
+	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	return b, nil
+}
+
+func rawDecoder(value []byte, headed bool) (decodeFunc, *problem) {
+	refuse := func(format string, args ...any) (decodeFunc, *problem) {
+		return nil, newProblem(http.StatusBadRequest, reasonUndecodable, format, args...)
+	}
+	text := bytes.TrimLeft(value, " \t\r\n")
+	switch {
+	case len(text) == 0:
+		return refuse("the value is empty; send at least one frame")
+	case headed || value[0] == 0:
+		return refuse("the value is Avro as a schema registry frames it, and ingest has no registry; send single-object encoding, which begins with c3 01, without %s", registrySchema)
+	case bytes.HasPrefix(value, []byte("\xc3\x01")), isContainer(value):
+		return (*decoders).avroFrames, nil
+	case text[0] == '{', text[0] == '[':
+		return (*decoders).jsonFrames, nil
+	}
+	return refuse("the value begins with % x, as neither single-object Avro (c3 01), nor an object container file, nor JSON does; leave compression to the producer (compression.type)", value[:min(len(value), 4)])
+}

@@ -1,0 +1,85 @@
+package pipeline
+
+import (
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Outbox keeps what must be published until the bus has acknowledged it, in
+// order within each topic. It is for one goroutine at a time.
+type Outbox struct {
+	Publisher message.Publisher
+	// Dropped is told of a message that the bus will never take.
+	Dropped func(topic string, msg *message.Message, err error)
+
+	pending []topicMessages
+}
+
+type topicMessages struct {
+	topic    string
+	messages []*message.Message
+}
+
+// Add puts a message behind those of its topic.
+func (o *Outbox) Add(topic string, msg *message.Message) {
+	for i := range o.pending {
+		if o.pending[i].topic == topic {
+			o.pending[i].messages = append(o.pending[i].messages, msg)
+			return
+		}
+	}
+	o.pending = append(o.pending, topicMessages{topic, []*message.Message{msg}})
+}
+
+// Len returns how many messages are pending.
+func (o *Outbox) Len() int {
+	n := 0
+	for i := range o.pending {
+		n += len(o.pending[i].messages)
+	}
+	return n
+}
+
+// Flush publishes what is pending. After an error all of that topic is still
+// pending and is published again: readers know repeats by their trigger or
+// their origin.
+func (o *Outbox) Flush() error {
+	for i := range o.pending {
+		batch := &o.pending[i]
+		if len(batch.messages) == 0 {
+			continue
+		}
+		err := o.Publisher.Publish(batch.topic, batch.messages...)
+		if IsTooLarge(err) {
+			err = o.flushSingly(batch)
+		}
+		if err != nil {
+			return fmt.Errorf("publish %d messages to %s: %w", len(batch.messages), batch.topic, err)
+		}
+		clear(batch.messages)
+		batch.messages = batch.messages[:0]
+	}
+	return nil
+}
+
+// flushSingly publishes a batch one by one, as one of it is too large for the
+// bus: that one must not hold the others up for ever.
+func (o *Outbox) flushSingly(batch *topicMessages) error {
+	for len(batch.messages) > 0 {
+		msg := batch.messages[0]
+		err := o.Publisher.Publish(batch.topic, msg)
+		if IsTooLarge(err) && WithoutPayload(msg) {
+			err = o.Publisher.Publish(batch.topic, msg)
+		}
+		if IsTooLarge(err) {
+			o.Dropped(batch.topic, msg, err)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		batch.messages = batch.messages[1:]
+	}
+	return nil
+}
