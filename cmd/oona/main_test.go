@@ -59,10 +59,10 @@ func TestTopicsApplyThenCheck(t *testing.T) {
 	if status, _, messages := topics("check"); status != exitFailed || !strings.Contains(messages, "kasmina.telemetry.seed.metrics") || !strings.Contains(messages, "oona topics apply") {
 		t.Errorf("check of nothing: status %d, %q", status, messages)
 	}
-	if status, out, messages := topics("apply"); status != 0 || !strings.Contains(out, "7 topics are as they must be") {
+	if status, out, messages := topics("apply"); status != 0 || !strings.Contains(out, "9 topics are as they must be") {
 		t.Errorf("apply: status %d, %q, %q", status, out, messages)
 	}
-	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "7 topics") {
+	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "9 topics") {
 		t.Errorf("check: status %d, %q, %q", status, out, messages)
 	}
 	if status, _, messages := topics("check", "--partitions", "4"); status != exitFailed || !strings.Contains(messages, "3 partitions") {
