@@ -2,6 +2,8 @@ package oona
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -100,4 +102,113 @@ func (t Topics) RawSpecs(partitions int32) []TopicSpec {
 
 func sideSpec(name string, partitions int32) TopicSpec {
 	return TopicSpec{Name: name, Partitions: min(1, partitions), MaxMessageBytes: MaxSideBytes}
+}
+
+// Address is where the design of the bus has records: a topic and, within it, a
+// layer and a seed of it.
+type Address struct {
+	Topic string
+	Layer LayerID // empty: of every layer, '+' in an address
+	Seed  SeedID  // AnySeed: of every seed
+}
+
+// AnySeed is the Seed of an Address of every seed.
+const AnySeed SeedID = -1
+
+// addressForm is how the addresses of a topic are written after the prefix;
+// {layer} and {seed} are a part each.
+type addressForm struct {
+	topic func(Topics) string
+	form  string
+}
+
+var addressForms = []addressForm{
+	{func(t Topics) string { return t.SeedMetrics }, "telemetry/seed/{layer}/{seed}/metrics"},
+	{func(t Topics) string { return t.LayerHealth }, "telemetry/layer/{layer}/health"},
+	{func(t Topics) string { return t.LayerPerformance }, "telemetry/layer/{layer}/performance"},
+}
+
+// names lists the topics, which is all that an Address may be of.
+func (t Topics) names() (names []string) {
+	for _, spec := range append(t.Specs(0), t.RawSpecs(0)...) {
+		names = append(names, spec.Name)
+	}
+	return names
+}
+
+// prefix is what the names of t begin with.
+func (t Topics) prefix() string { return strings.TrimSuffix(t.SeedMetrics, ".telemetry.seed.metrics") }
+
+// ParseAddress takes an address of the design, such as
+// kasmina/telemetry/layer/enc.3/health, in which '+' stands for any layer or
+// seed, or the name of a topic.
+func (t Topics) ParseAddress(text string) (Address, error) {
+	wrong := func(format string, args ...any) (Address, error) {
+		return Address{}, &FieldError{"address", fmt.Sprintf("%q "+format, append([]any{text}, args...)...)}
+	}
+	if slices.Contains(t.names(), text) {
+		return Address{Topic: text, Seed: AnySeed}, nil
+	}
+	parts := strings.Split(text, "/")
+	if parts[0] != t.prefix() {
+		return wrong("is neither an address under %s/ nor one of the topics %s", t.prefix(), strings.Join(t.names(), ", "))
+	}
+	var known []string
+	for _, f := range addressForms {
+		known = append(known, t.prefix()+"/"+f.form)
+		if a, fits, err := f.parse(parts[1:]); fits {
+			if err != nil {
+				return wrong("is wrong: %v", err)
+			}
+			a.Topic = f.topic(t)
+			return a, nil
+		}
+	}
+	return wrong("is not an address of the bus; those are %s, where + stands for any {layer} or {seed}", strings.Join(known, ", "))
+}
+
+// parse reads the parts of an address after its prefix, if they are of this form.
+func (f addressForm) parse(parts []string) (a Address, fits bool, err error) {
+	form := strings.Split(f.form, "/")
+	if len(parts) != len(form) {
+		return a, false, nil
+	}
+	a.Seed = AnySeed
+	for i, part := range parts {
+		switch {
+		case form[i] == part:
+		case form[i] == "{layer}" && part == "+", form[i] == "{seed}" && part == "+":
+		case form[i] == "{layer}":
+			a.Layer, err = LayerID(part), CheckID("layer", part)
+		case form[i] == "{seed}":
+			var n uint64
+			if n, err = strconv.ParseUint(part, 10, 31); err != nil {
+				err = &FieldError{"seed", fmt.Sprintf("is %q, not the number of a seed", part)}
+			}
+			a.Seed = SeedID(n)
+		default:
+			return a, false, nil
+		}
+		if err != nil {
+			return a, true, err
+		}
+	}
+	return a, true, nil
+}
+
+// Address is the inverse of ParseAddress.
+func (t Topics) Address(a Address) string {
+	layer, seed := "+", "+"
+	if a.Layer != "" {
+		layer = string(a.Layer)
+	}
+	if a.Seed != AnySeed {
+		seed = strconv.Itoa(int(a.Seed))
+	}
+	for _, f := range addressForms {
+		if f.topic(t) == a.Topic {
+			return t.prefix() + "/" + strings.NewReplacer("{layer}", layer, "{seed}", seed).Replace(f.form)
+		}
+	}
+	return a.Topic
 }

@@ -91,3 +91,55 @@ func TestRollupTopic(t *testing.T) {
 		t.Errorf("performance rollups go to %s", got)
 	}
 }
+
+func TestAddresses(t *testing.T) {
+	topics, err := NewTopics("my.net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]Address{
+		"my.net/telemetry/layer/enc.3/health":     {topics.LayerHealth, "enc.3", AnySeed},
+		"my.net/telemetry/layer/+/performance":    {topics.LayerPerformance, "", AnySeed},
+		"my.net/telemetry/seed/enc.3/17/metrics":  {topics.SeedMetrics, "enc.3", 17},
+		"my.net/telemetry/seed/+/0/metrics":       {topics.SeedMetrics, "", 0},
+		"my.net/telemetry/seed/health/+/metrics":  {topics.SeedMetrics, "health", AnySeed},
+		"my.net.telemetry.seed.raw.dead":          {topics.SeedRawDead, "", AnySeed},
+		"my.net.telemetry.seed.late":              {topics.Late, "", AnySeed},
+		"my.net/telemetry/layer/telemetry/health": {topics.LayerHealth, "telemetry", AnySeed},
+	} {
+		got, err := topics.ParseAddress(text)
+		if got != want || err != nil {
+			t.Errorf("ParseAddress(%q) = %+v, %v; want %+v", text, got, err, want)
+		}
+		if back := topics.Address(got); back != text {
+			t.Errorf("Address(%+v) = %q, want %q", got, back, text)
+		}
+	}
+	if got, err := topics.ParseAddress(topics.LayerHealth); err != nil || topics.Address(got) != "my.net/telemetry/layer/+/health" {
+		t.Errorf("the topic %s is the address %q (%v)", topics.LayerHealth, topics.Address(got), err)
+	}
+}
+
+func TestAddressesRefused(t *testing.T) {
+	topics, err := NewTopics(DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"":                                                "is neither an address under kasmina/ nor one of the topics kasmina.telemetry.seed.metrics, ",
+		"other/telemetry/layer/enc.3/health":              "is neither an address under kasmina/",
+		"kasmina.telemetry.seed.other":                    "is neither an address under kasmina/",
+		"kasmina/telemetry/layer/enc.3/state":             "those are kasmina/telemetry/seed/{layer}/{seed}/metrics, kasmina/telemetry/layer/{layer}/health, ",
+		"kasmina/telemetry/layer/enc.3":                   "is not an address of the bus",
+		"kasmina/telemetry/layer/e 3/health":              "layer: has ' ' at position 1",
+		"kasmina/telemetry/layer//health":                 "layer: is empty",
+		"kasmina/telemetry/seed/enc.3/-1/metrics":         `seed: is "-1", not the number of a seed`,
+		"kasmina/telemetry/seed/enc.3/9999999999/metrics": `seed: is "9999999999"`,
+	} {
+		got, err := topics.ParseAddress(text)
+		var field *FieldError
+		if !errors.As(err, &field) || !strings.Contains(err.Error(), want) || got != (Address{}) {
+			t.Errorf("ParseAddress(%q) = %+v, %v; want an error with %q", text, got, err, want)
+		}
+	}
+}

@@ -1,9 +1,10 @@
 // Command oona is the operator's tool: it runs the demo, makes and checks the
-// topics, and changes how windows are made.
+// topics, shows what is on them, and changes how windows are made.
 //
 //	oona demo            broker, ingest, aggregate, exporter and a trainer's recording, in one process
 //	oona topics apply    make the topics that are missing, mend their configuration
 //	oona topics check    say what is wrong with the topics
+//	oona watch ADDRESS   follow an address of the bus, decoded
 //	oona windows show    print the configurations of the windows in the log
 //	oona windows apply   write a configuration into the log
 package main
@@ -32,6 +33,8 @@ type grammar struct {
 	Topics topicsCommand `cmd:"" help:"Make and check the topics."`
 
 	Windows windowsCommand `cmd:"" help:"Show and change how windows are made."`
+
+	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
 }
 
 // streams are where a command writes, data to out and messages to messages,
@@ -55,7 +58,7 @@ const (
 )
 
 func execute(ctx context.Context, args []string, to streams) int {
-	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows()}
+	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Watch: defaultWatch()}
 	cli.Log.Level = "warn"
 	exited := false
 	parser, err := kong.New(&cli, append(worker.Options(),

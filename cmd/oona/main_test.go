@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,6 +28,30 @@ func TestHelpIsOnStdout(t *testing.T) {
 		if status != 0 || !strings.HasPrefix(out, "Usage: oona") || messages != "" {
 			t.Errorf("%v: status %d, out %q, messages %q", args, status, out, messages)
 		}
+	}
+}
+
+// Set OONA_UPDATE_GOLDEN=1 to write the files anew.
+func TestHelpOfWatch(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	_, out, _ := run(t, "watch", "--help")
+	golden(t, "watch.txt", out)
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("OONA_UPDATE_GOLDEN") != "" {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(got), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
 	}
 }
 

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/watch"
+)
+
+type watchCommand struct {
+	Address string     `arg:"" help:"Such as kasmina/telemetry/layer/enc.3/health, kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic."`
+	Bus     bus.Config `embed:"" group:"Bus"`
+	Prefix  string     `group:"Bus" placeholder:"PREFIX" help:"What topic names, and addresses, begin with."`
+
+	From  from         `env:"-" default:"now" placeholder:"now|beginning|TIME" help:"Where to begin: now, at the beginning of what the topic holds, or so long ago, such as 10m."`
+	Count int          `env:"-" placeholder:"N" help:"End after so many; 0: go on until Ctrl-C."`
+	OfRun oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Only what is of this run."`
+	Layer oona.LayerID `env:"-" placeholder:"ID" help:"Only what is of this layer, where the address is of all."`
+	JSON  bool         `name:"json" env:"-" help:"Print JSON, a record a line, as where the output is no terminal. A frame has the form that POST /v1/frames takes."`
+	Table bool         `env:"-" help:"Print lines for people, also where the output is no terminal."`
+	All   bool         `env:"-" help:"Show rollups that were emitted before, too, which readers drop."`
+
+	Resolve bool              `env:"-" group:"Tensors" help:"Fetch the tensors of claims, verify them, and show what they come to."`
+	Tensors claimcheck.Config `embed:"" group:"Tensors"`
+}
+
+func defaultWatch() watchCommand {
+	return watchCommand{Prefix: oona.DefaultPrefix, Tensors: claimcheck.DefaultConfig()}
+}
+
+// from is where a topic is read from.
+type from struct {
+	beginning bool
+	ago       time.Duration
+}
+
+// UnmarshalText takes now, beginning, or a duration.
+func (f *from) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "now":
+		*f = from{}
+		return nil
+	case "beginning":
+		*f = from{beginning: true}
+		return nil
+	}
+	ago, err := time.ParseDuration(string(text))
+	if err != nil || ago < 0 {
+		return fmt.Errorf("%q is neither now, nor beginning, nor a time such as 10m", text)
+	}
+	*f = from{ago: ago}
+	return nil
+}
+
+// time is what a log is asked for; zero: all that it has.
+func (f from) time(now time.Time) time.Time {
+	if f.beginning {
+		return time.Time{}
+	}
+	return now.Add(-f.ago)
+}
+
+// Validate is called once flags, environment and file are read.
+func (w *watchCommand) Validate() error {
+	switch {
+	case w.JSON && w.Table:
+		return errors.New("--json and --table exclude each other")
+	case w.Count < 0:
+		return fmt.Errorf("--count is %d; give a number above 0", w.Count)
+	case w.Resolve && w.Tensors.Kind == claimcheck.KindNone:
+		return errors.New("--resolve needs the tensor store that ingest has (--tensor-store)")
+	}
+	return nil
+}
+
+// options are those of what is watched.
+func (w *watchCommand) options(to streams) (o watch.Options, err error) {
+	if o.Topics, err = oona.NewTopics(w.Prefix); err != nil {
+		return o, err
+	}
+	if o.Address, err = o.Topics.ParseAddress(w.Address); err != nil {
+		return o, err
+	}
+	if w.Layer != "" {
+		if o.Address.Layer != "" && o.Address.Layer != w.Layer {
+			return o, &oona.FieldError{Field: "--layer", Reason: fmt.Sprintf("is %s, and the address is of %s", w.Layer, o.Address.Layer)}
+		}
+		o.Address.Layer = w.Layer
+	}
+	o.Run, o.All, o.Count = w.OfRun, w.All, w.Count
+	f, ok := to.out.(*os.File)
+	o.JSON = w.JSON || !w.Table && !(ok && term.IsTerminal(int(f.Fd())))
+	if !w.Resolve {
+		return o, nil
+	}
+	o.Resolve, err = claimcheck.Open(w.Tensors)
+	return o, err
+}
+
+func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger) (err error) {
+	options, err := w.options(to)
+	if err != nil {
+		return err
+	}
+	reader, err := bus.NewLogReader(w.Bus, bus.LogReaderOptions{From: w.From.time(time.Now())}, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	err = watch.Follow(ctx, reader, options, to.out)
+	var absent *bus.TopicsError
+	if err != nil && errors.As(bus.CheckTopics(ctx, w.Bus, []oona.TopicSpec{{Name: options.Address.Topic}}), &absent) {
+		return absent // it says what to do
+	}
+	return err
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// watched is a broker with something on it.
+type watched struct {
+	t         *testing.T
+	brokers   string
+	topics    oona.Topics
+	publisher *bus.Publisher
+}
+
+func newWatched(t *testing.T) *watched {
+	t.Helper()
+	_, cfg := startBroker(t)
+	w := &watched{t: t, brokers: cfg.Brokers[0]}
+	var err error
+	if w.topics, err = oona.NewTopics(oona.DefaultPrefix); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bus.ApplyTopics(t.Context(), cfg, append(w.topics.Specs(1), w.topics.RawSpecs(1)...)); err != nil {
+		t.Fatal(err)
+	}
+	if w.publisher, err = bus.NewPublisher(cfg, bus.PublisherOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.publisher.Close() })
+	return w
+}
+
+func (w *watched) publish(topic string, value []byte, metadata ...string) {
+	w.t.Helper()
+	msg := message.NewMessage("", value)
+	for i := 0; i+1 < len(metadata); i += 2 {
+		msg.Metadata.Set(metadata[i], metadata[i+1])
+	}
+	if err := w.publisher.Publish(topic, msg); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// watch returns the lines that are printed, of so many records from the beginning.
+func (w *watched) watch(address, count string, more ...string) []string {
+	w.t.Helper()
+	status, out, messages := run(w.t, append([]string{"watch", address, "--brokers", w.brokers, "--from=beginning", "--count", count}, more...)...)
+	if status != 0 || messages != "" {
+		w.t.Fatalf("watch %s: status %d, %s", address, status, messages)
+	}
+	return strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+}
+
+// has asserts that each line has each of its texts.
+func (w *watched) has(lines []string, texts ...[]string) {
+	w.t.Helper()
+	if len(lines) != len(texts) {
+		w.t.Fatalf("%d lines, want %d:\n%s", len(lines), len(texts), strings.Join(lines, "\n"))
+	}
+	for i, line := range lines {
+		for _, text := range texts[i] {
+			if !strings.Contains(line, text) {
+				w.t.Errorf("line %d has not %s:\n%s", i, text, line)
+			}
+		}
+	}
+}
+
+func watchedFrame(run oona.RunID, layer oona.LayerID, sequence int64) *oona.Frame {
+	return &oona.Frame{
+		Run: run, Layer: layer, Producer: "p", Epoch: 1_790_000_000_000_000, Sequence: sequence, ObservedAt: 1_790_000_001_000_000, Step: 7,
+		Seeds: []oona.SeedID{3, 4}, States: []oona.State{oona.Training, oona.Dormant},
+		Metrics: []oona.Column{{Name: "loss", Values: []float32{0.5, float32(math.NaN())}}},
+	}
+}
+
+func TestWatchFrames(t *testing.T) {
+	w := newWatched(t)
+	metrics := w.topics.SeedMetrics
+	w.publish(metrics, avro.AppendFrame(nil, watchedFrame("one", "enc.0", 0)), oona.HeaderPath, "ingest-1")
+	w.publish(metrics, avro.AppendTick(nil, oona.Tick{Worker: "w", WrittenAt: 1_790_000_002_000_000}), oona.HeaderRecord, oona.TickRecord)
+	c := oona.WindowConfiguration{Generation: 4, Length: 10_000_000, Reducer: 1}
+	w.publish(metrics, avro.AppendConfiguration(nil, c), oona.HeaderRecord, oona.ConfigurationRecord)
+	w.publish(metrics, []byte("later"), oona.HeaderRecord, "later/9")
+	w.publish(metrics, avro.AppendFrame(nil, watchedFrame("two", "enc.1", 1)))
+	w.publish(metrics, []byte("neither"))
+
+	all := w.watch("kasmina/telemetry/seed/+/+/metrics", "6")
+	w.has(all,
+		[]string{
+			`{"address":"kasmina/telemetry/seed/enc.0/+/metrics","partition":0,"offset":0,`, `"kind":"frame","path":"ingest-1"`,
+			`"frame":{"run_id":"one","layer_id":"enc.0","producer_id":"p","producer_epoch":1790000000000000,"sequence":0,"observed_at":1790000001000000,"step":7,"seed_ids":[3,4],"states":["TRAINING","DORMANT"],"metrics":[{"name":"loss","values":[0.5,null]}]}}`,
+		},
+		[]string{`"kind":"tick"`, `"tick":{"worker":"w","written_at":"2026-09-21T14:13:22Z"}`},
+		[]string{`"kind":"configuration"`, `"generation":4`, `"length":"10s"`},
+		[]string{`"kind":"undecoded"`, `of a kind that this version does not know: later/9`, `"bytes":5,"head":"6c61746572"`},
+		[]string{`"run_id":"two"`},
+		[]string{`"kind":"undecoded"`, `"head":"6e656974686572"`},
+	)
+	w.has(w.watch("kasmina/telemetry/seed/enc.1/+/metrics", "1"), []string{`"offset":4`})
+	w.has(w.watch(metrics, "1", "--run=two"), []string{`"offset":4`})
+	w.has(w.watch(metrics, "1", "--layer=enc.1"), []string{`"offset":4`})
+	w.has(w.watch("kasmina/telemetry/seed/+/4/metrics", "2"),
+		[]string{`kasmina/telemetry/seed/enc.0/4/metrics`, `"seed_ids":[4],"states":["DORMANT"],"metrics":[{"name":"loss","values":[null]}]`}, []string{`"offset":4`})
+	w.has(w.watch(metrics, "6", "--table"),
+		[]string{"0/0 ", "one", "enc.0", "p#0  step 7  2 seeds 1 DORMANT 1 TRAINING  loss 0.5"},
+		[]string{"tick of w"}, []string{"configuration: generation 4", " length=10s"}, []string{"5 bytes: 6c61746572  ("}, []string{"two"}, []string{"7 bytes: 6e656974686572"})
+}
+
+func TestWatchRollups(t *testing.T) {
+	w := newWatched(t)
+	rollup := func(layer oona.LayerID, offset int64, index int32) []byte {
+		r := &oona.Rollup{Run: "one", Layer: layer, End: 10_000_000, Trigger: oona.Trigger{Offset: offset, Index: index}, Frames: 5}
+		r.Seeds.Seen, r.Seeds.Active, r.Seeds.ByState[oona.Training] = 3, 2, 2
+		r.Metrics = []oona.MetricSummary{{Name: "loss", Count: 4, Sum: 8, Min: 1, Max: 3, Mean: 2, M2: 4, Worst: []oona.SeedValue{{Seed: 9, Value: 3}}}}
+		return avro.AppendRollup(nil, r)
+	}
+	for _, emitted := range []struct {
+		layer  oona.LayerID
+		offset int64
+		index  int32
+	}{{"a", 7, 0}, {"b", 7, 1}, {"a", 9, 0}, {"b", 7, 1}, {"a", 9, 0}, {"b", 9, 1}} { // as after a restart
+		w.publish(w.topics.LayerHealth, rollup(emitted.layer, emitted.offset, emitted.index))
+	}
+	w.has(w.watch("kasmina/telemetry/layer/+/health", "4"),
+		[]string{`"address":"kasmina/telemetry/layer/a/health"`, `"offset":0`, `"group":"health"`, `"seeds":{"seen":3,"active":2,"by_state":{"TRAINING":2}}`, `"mean":2,"stddev":1`, `"worst":[{"seed_id":9,"value":3}]`},
+		[]string{`"offset":1`}, []string{`"offset":2`}, []string{`"offset":5`, `"trigger_offset":9,"trigger_index":1`})
+	w.has(w.watch("kasmina/telemetry/layer/b/health", "2"), []string{`"offset":1`}, []string{`"offset":5`})
+	w.has(w.watch("kasmina/telemetry/layer/b/health", "3", "--all", "--table"),
+		[]string{"0/1", "5 frames  2 of 3 seeds active: 2 TRAINING  loss 2 [1, 3]"}, []string{"0/3", "REPEAT"}, []string{"0/5"})
+}
+
+func TestWatchSideTopics(t *testing.T) {
+	w := newWatched(t)
+	why := []string{
+		oona.HeaderErrorException, "late", oona.HeaderErrorMessage, "its window was closed", oona.HeaderErrorTopic, w.topics.SeedMetrics,
+		oona.HeaderErrorPartition, "2", oona.HeaderErrorOffset, "40", oona.HeaderErrorStage, "aggregate",
+	}
+	w.publish(w.topics.Late, avro.AppendFrame(nil, watchedFrame("one", "enc.0", 0)), why...)
+	w.has(w.watch(w.topics.Late, "1"), []string{`"kind":"frame"`, `"side":{"reason":"late","message":"its window was closed","topic":"kasmina.telemetry.seed.metrics","partition":"2","offset":"40","stage":"aggregate"}`})
+
+	why[1], why[3] = "undecodable", "it speaks\nto the \x1b[31mterminal"
+	w.publish(w.topics.SeedRawDead, bytes.Repeat([]byte{0xab}, 40), why...)
+	w.has(w.watch(w.topics.SeedRawDead, "1"), []string{`"undecoded":{"bytes":40,"head":"` + strings.Repeat("ab", 32) + `"}`, `"reason":"undecodable"`})
+	w.has(w.watch(w.topics.SeedRawDead, "1", "--table"), []string{"UNDECODABLE: it speaks to the  [31mterminal (it was at kasmina.telemetry.seed.metrics/2, offset 40)  40 bytes: " + strings.Repeat("ab", 32) + "..."})
+}
+
+func TestWatchRaw(t *testing.T) {
+	w := newWatched(t)
+	two := avro.AppendFrame(avro.AppendFrame(nil, watchedFrame("one", "enc.0", 0)), watchedFrame("one", "enc.1", 1))
+	w.publish(w.topics.SeedRaw, two)
+	w.publish(w.topics.SeedRaw, []byte(`[{"run_id":"one","layer_id":"enc.0"}, {"run_id":"two"}]`))
+	w.publish(w.topics.SeedRaw, []byte(`{"run_id":`))
+	w.publish(w.topics.SeedRaw, append(two[:len(two):len(two)], 9))
+	w.has(w.watch(w.topics.SeedRaw, "8"),
+		[]string{`"layer_id":"enc.0"`}, []string{`"layer_id":"enc.1"`}, []string{`"json":{"run_id":"one","layer_id":"enc.0"}`}, []string{`"json":{"run_id":"two"}`},
+		[]string{`"undecoded":{"error":"not JSON"`}, []string{`"offset":3`, `"layer_id":"enc.0"`}, []string{`"layer_id":"enc.1"`}, []string{`"bytes":1,"head":"09"`})
+	w.has(w.watch(w.topics.SeedRaw, "1", "--run=two", "--table"), []string{`{"run_id":"two"}`})
+}
+
+func TestWatchResolvesClaims(t *testing.T) {
+	w := newWatched(t)
+	dir := t.TempDir()
+	store, err := claimcheck.OpenDirectory(dir, "kasmina-tensors", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data []byte
+	for _, v := range []float32{-1, 2, 5, float32(math.NaN()), float32(math.Inf(1))} {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+	}
+	kept, _, err := store.CheckIn(t.Context(), bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := store.Claim([]byte("lost"))
+	f := watchedFrame("one", "enc.0", 0)
+	f.Tensors = []oona.Tensor{
+		{Name: "kept", Seed: 3, DType: "float32", Shape: []int64{5}, Claim: &kept},
+		{Name: "lost", Seed: 3, DType: "float32", Shape: []int64{1}, Claim: &lost},
+		{Name: "inline", Seed: 4, DType: "float16", Shape: []int64{2}, Data: []byte{0x00, 0x3c, 0x00, 0xc4}}, // 1, -4
+	}
+	w.publish(w.topics.SeedMetrics, avro.AppendFrame(nil, f))
+	w.has(w.watch(w.topics.SeedMetrics, "1"), []string{`"data":{"bucket":"kasmina-tensors","key":"` + kept.Key + `","size":20,"sha256":"`, `"data":"ADwAxA=="`})
+	resolve := []string{"--resolve", "--tensor-store=directory", "--tensor-directory=" + dir}
+	w.has(w.watch(w.topics.SeedMetrics, "1", resolve...), []string{
+		`"summary":{"elements":5,"nan":1,"infinite":1,"min":-1,"max":5,"mean":2,"from_store":true}`,
+		`"problem":"check ` + lost.Key + ` out: `,
+		`"summary":{"elements":2,"min":-4,"max":1,"mean":-1.5,"from_store":false}`,
+	})
+	w.has(w.watch(w.topics.SeedMetrics, "1", append(resolve, "--table")...), []string{"kept of seed 3: float32[5] at kasmina-tensors/" + kept.Key + " from -1 to 5, mean 2"})
+}
+
+// What comes once it is watched is shown; Ctrl-C ends it well.
+func TestWatchIsLiveUntilInterrupted(t *testing.T) {
+	w := newWatched(t)
+	old := watchedFrame("old", "enc.0", 0)
+	w.publish(w.topics.SeedMetrics, avro.AppendFrame(nil, old))
+	ctx, interrupt := context.WithCancel(t.Context())
+	lines, out := io.Pipe()
+	ended := make(chan int, 1)
+	var messages bytes.Buffer
+	go func() {
+		ended <- execute(ctx, []string{"watch", "kasmina/telemetry/seed/+/+/metrics", "--brokers", w.brokers, "--run=new"}, streams{strings.NewReader(""), out, &messages})
+	}()
+	seen := make(chan string, 1)
+	go func() {
+		line := make([]byte, 1<<16)
+		n, _ := lines.Read(line)
+		seen <- string(line[:n])
+		_, _ = io.Copy(io.Discard, lines)
+	}()
+	var line string
+	for sequence := int64(0); line == ""; sequence++ {
+		w.publish(w.topics.SeedMetrics, avro.AppendFrame(nil, watchedFrame("new", "enc.0", sequence)))
+		select {
+		case line = <-seen:
+		case status := <-ended:
+			t.Fatalf("it has ended with %d: %s", status, messages.String())
+		default:
+		}
+	}
+	if !json.Valid([]byte(line)) || !strings.Contains(line, `"run_id":"new"`) {
+		t.Errorf("shown is %s", line)
+	}
+	interrupt()
+	if status := <-ended; status != 0 || messages.Len() > 0 {
+		t.Errorf("interrupted, it ends with %d: %s", status, messages.String())
+	}
+	_ = out.CloseWithError(errors.New("over"))
+}
+
+func TestWatchRefuses(t *testing.T) {
+	_, cfg := startBroker(t)
+	for want, args := range map[string][]string{
+		"is neither an address under kasmina/":                  {"kasmina.other"},
+		"--json and --table exclude each other":                 {"kasmina.telemetry.seed.raw", "--json", "--table"},
+		"is neither now, nor beginning, nor a time such as 10m": {"kasmina.telemetry.seed.raw", "--from=yesterday"},
+		"--count is -1":                                            {"kasmina.telemetry.seed.raw", "--count=-1"},
+		"--resolve needs the tensor store":                         {"kasmina.telemetry.seed.raw", "--resolve"},
+		"--layer: is b, and the address is of a":                   {"kasmina/telemetry/layer/a/health", "--layer=b"},
+		"seed.raw does not exist; run `oona topics apply`":         {"kasmina.telemetry.seed.raw", "--brokers", cfg.Brokers[0]},
+		"the bus cannot be reached at 127.0.0.1:1; is it running?": {"kasmina.telemetry.seed.raw", "--brokers=127.0.0.1:1"},
+	} {
+		status, out, messages := run(t, append([]string{"watch"}, args...)...)
+		if status == 0 || out != "" || !strings.Contains(messages, strings.TrimSuffix(want, "?")) {
+			t.Errorf("%v: status %d, %q, %q; want %q", args, status, out, messages, want)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package watch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// decoder makes Records of the records of one topic.
+type decoder struct {
+	topics  oona.Topics
+	address oona.Address
+	frames  avro.FrameDecoder
+	frame   oona.Frame
+}
+
+// limits are above those of ingest: what is on the bus is shown.
+var limits = oona.FrameLimits{Seeds: 1 << 20, Metrics: 1 << 12, Tensors: 1 << 12}
+
+func newDecoder(topics oona.Topics, address oona.Address) *decoder {
+	return &decoder{topics: topics, address: address, frames: avro.FrameDecoder{Limits: limits}}
+}
+
+// decode never fails: what cannot be decoded is shown as that. A record of the
+// raw topic is as many as it has frames.
+func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
+	at, err := pipeline.PositionOf(msg)
+	if err != nil {
+		return nil, err
+	}
+	about := Record{
+		Partition: at.Partition, Offset: at.Offset, At: at.Appended.Time(),
+		Path: msg.Metadata.Get(oona.HeaderPath), Side: sideOf(msg.Metadata),
+	}
+	if run, layer, err := oona.ParseKey([]byte(msg.Metadata.Get(oona.MetaKey))); err == nil {
+		about.run, about.layer = run, layer
+	}
+	var records []*Record
+	switch topic := d.address.Topic; topic {
+	case d.topics.SeedMetricsDead, d.topics.SeedRawDead:
+		about.Kind, about.Undecoded = kindUndecoded, undecodedValue(msg.Payload, nil)
+		records = []*Record{&about}
+	case d.topics.LayerHealth, d.topics.LayerPerformance:
+		records = []*Record{d.rollup(about, msg.Payload)}
+	case d.topics.SeedRaw:
+		records = d.raw(about, msg.Payload)
+	default:
+		records = d.metrics(about, msg.Metadata.Get(oona.HeaderRecord), msg.Payload)
+	}
+	for _, r := range records {
+		r.Address = d.topics.Address(oona.Address{Topic: d.address.Topic, Layer: r.layer, Seed: d.address.Seed})
+	}
+	return records, nil
+}
+
+func sideOf(m message.Metadata) *side {
+	if m.Get(oona.HeaderErrorException) == "" {
+		return nil
+	}
+	return &side{
+		m.Get(oona.HeaderErrorException), m.Get(oona.HeaderErrorMessage), m.Get(oona.HeaderErrorTopic),
+		m.Get(oona.HeaderErrorPartition), m.Get(oona.HeaderErrorOffset), m.Get(oona.HeaderErrorStage),
+	}
+}
+
+func (r Record) withError(value []byte, err error) *Record {
+	r.Kind, r.Undecoded = kindUndecoded, undecodedValue(value, err)
+	return &r
+}
+
+// metrics decodes a record of seed-metrics or of its side topics: frames, and
+// Oona's own records.
+func (d *decoder) metrics(about Record, own string, value []byte) []*Record {
+	switch {
+	case own == "":
+		return d.single(about, value)
+	case own == oona.TickRecord:
+		t, err := avro.DecodeTick(value)
+		if err != nil {
+			return []*Record{about.withError(value, err)}
+		}
+		about.Kind, about.Tick = kindTick, &tick{t.Worker, t.WrittenAt.Time()}
+	case own == oona.ConfigurationRecord:
+		c, err := avro.DecodeConfiguration(value)
+		if err != nil {
+			return []*Record{about.withError(value, err)}
+		}
+		about.Kind, about.Configuration = kindConfiguration, configurationOf(&c)
+	default:
+		return []*Record{about.withError(value, fmt.Errorf("one of Oona's own records, of a kind that this version does not know: %s", own))}
+	}
+	return []*Record{&about}
+}
+
+func (d *decoder) rollup(about Record, value []byte) *Record {
+	var r oona.Rollup
+	rest, err := avro.DecodeRollup(value, &r)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the rollup", len(rest))
+	}
+	if err != nil {
+		return about.withError(value, err)
+	}
+	about.Kind, about.Rollup = kindRollup, rollupOf(&r)
+	about.run, about.layer = r.Run, r.Layer
+	return &about
+}
+
+// single decodes frames in single-object encoding, one after the other.
+func (d *decoder) single(about Record, value []byte) (records []*Record) {
+	for rest := value; ; {
+		after, err := d.frames.Decode(rest, &d.frame)
+		if err != nil {
+			return append(records, about.withError(rest, err))
+		}
+		records = d.add(records, about)
+		if rest = after; len(rest) == 0 {
+			return records
+		}
+	}
+}
+
+// add appends the frame that was decoded, unless it has not the seed that is
+// asked for.
+func (d *decoder) add(records []*Record, about Record) []*Record {
+	about.Kind, about.Frame = kindFrame, frameOf(&d.frame, d.address.Seed)
+	about.run, about.layer = d.frame.Run, d.frame.Layer
+	if about.Frame == nil {
+		return records
+	}
+	return append(records, &about)
+}
+
+// maxInflated bounds the blocks of a container in the raw topic.
+const maxInflated = 64 << 20
+
+// raw decodes a record of the raw topic, which nobody has validated. JSON is
+// shown as it is.
+func (d *decoder) raw(about Record, value []byte) (records []*Record) {
+	if bytes.HasPrefix(value, []byte(avro.ContainerMagic)) {
+		err := d.frames.DecodeContainer(value, maxInflated, &d.frame, func([]byte) error {
+			records = d.add(records, about)
+			return nil
+		})
+		if err != nil {
+			records = append(records, about.withError(value, err))
+		}
+		return records
+	}
+	text := bytes.TrimLeft(value, " \t\r\n")
+	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
+		return d.single(about, value)
+	}
+	var frames []json.RawMessage
+	if text[0] == '{' {
+		frames = []json.RawMessage{value}
+	} else if err := json.Unmarshal(value, &frames); err != nil {
+		return []*Record{about.withError(value, err)}
+	}
+	for _, f := range frames {
+		records = append(records, rawJSON(about, f))
+	}
+	return records
+}
+
+var errNoJSON = errors.New("not JSON")
+
+func rawJSON(about Record, value []byte) *Record {
+	if !json.Valid(value) {
+		return about.withError(value, errNoJSON)
+	}
+	var ids struct {
+		Run   oona.RunID   `json:"run_id"`
+		Layer oona.LayerID `json:"layer_id"`
+	}
+	_ = json.Unmarshal(value, &ids) // what has none is shown all the same
+	about.Kind, about.JSON = kindJSON, value
+	about.run, about.layer = ids.Run, ids.Layer
+	return &about
+}

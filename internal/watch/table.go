@@ -1,0 +1,128 @@
+package watch
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Line is the record for people: one line, without its end.
+func (r *Record) Line() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %d/%-6d ", r.At.Local().Format("15:04:05.000"), r.Partition, r.Offset)
+	if r.Side != nil {
+		fmt.Fprintf(&b, "%s: %s (it was at %s/%s, offset %s)  ", strings.ToUpper(r.Side.Reason), r.Side.Message, r.Side.Topic, r.Side.Partition, r.Side.Offset)
+	}
+	if r.Repeat {
+		b.WriteString("REPEAT  ")
+	}
+	switch r.Kind {
+	case kindFrame:
+		r.Frame.line(&b)
+	case kindRollup:
+		r.Rollup.line(&b)
+	case kindJSON:
+		b.Write(r.JSON)
+	case kindTick:
+		fmt.Fprintf(&b, "tick of %s, written %s", r.Tick.Worker, r.Tick.WrittenAt.Local().Format("15:04:05.000"))
+	case kindConfiguration:
+		r.Configuration.line(&b)
+	default:
+		fmt.Fprintf(&b, "%d bytes: %s", r.Undecoded.Bytes, r.Undecoded.Head)
+		if r.Undecoded.Bytes > shownHead {
+			b.WriteString("...")
+		}
+		if r.Undecoded.Error != "" {
+			fmt.Fprintf(&b, "  (%s)", r.Undecoded.Error)
+		}
+	}
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' ' // a record must not speak to the terminal
+		}
+		return c
+	}, b.String())
+}
+
+// line has the mean of each metric over the frame's seeds.
+func (f *frame) line(b *strings.Builder) {
+	fmt.Fprintf(b, "%-10s %-10s %s#%d  step %d  %s", f.Run, f.Layer, f.Producer, f.Sequence, f.Step, seedsOf(f))
+	for _, m := range f.Metrics {
+		sum, n := 0.0, 0
+		for _, v := range m.Values {
+			if v := float64(v); !math.IsNaN(v) && !math.IsInf(v, 0) {
+				sum += v
+				n++
+			}
+		}
+		if n > 0 {
+			fmt.Fprintf(b, "  %s %.4g", m.Name, sum/float64(n))
+		}
+	}
+	for _, t := range f.Tensors {
+		fmt.Fprintf(b, "  %s of seed %d: %s%v", t.Name, t.Seed, t.DType, t.Shape)
+		if c, ok := t.Data.(claim); ok {
+			fmt.Fprintf(b, " at %s/%s", c.Bucket, c.Key)
+		}
+		switch s := t.Summary; {
+		case t.Problem != "":
+			fmt.Fprintf(b, " (%s)", t.Problem)
+		case s != nil:
+			fmt.Fprintf(b, " from %.4g to %.4g, mean %.4g", s.Min, s.Max, s.Mean)
+		}
+	}
+}
+
+// seedsOf says how many seeds are in which state, in the order of states.
+func seedsOf(f *frame) string {
+	if len(f.Seeds) == 1 {
+		return fmt.Sprintf("seed %d %s", f.Seeds[0], f.States[0])
+	}
+	counts := make(map[string]int64)
+	for _, s := range f.States {
+		counts[s]++
+	}
+	return fmt.Sprintf("%d seeds%s", len(f.Seeds), statesOf(counts))
+}
+
+func statesOf(counts map[string]int64) string {
+	var b strings.Builder
+	for state := range oona.State(oona.StateCount) {
+		if n := counts[state.String()]; n > 0 {
+			fmt.Fprintf(&b, " %d %s", n, state)
+		}
+	}
+	return b.String()
+}
+
+func (r *rollup) line(b *strings.Builder) {
+	fmt.Fprintf(b, "%-10s %-10s %s to %s  %d frames", r.Run, r.Layer, r.Start.Local().Format("15:04:05"), r.End.Local().Format("15:04:05"), r.Frames)
+	if s := r.Seeds; s != nil {
+		fmt.Fprintf(b, "  %d of %d seeds active:%s", s.Active, s.Seen, statesOf(s.ByState))
+	}
+	if v := r.Rates; v != nil {
+		fmt.Fprintf(b, "  %.4g steps/s  %.4g readings/s  delay %.3gs", v.Steps, v.Readings, v.Delay)
+	}
+	for _, m := range r.Metrics {
+		fmt.Fprintf(b, "  %s %.4g [%.4g, %.4g]", m.Name, m.Mean, m.Min, m.Max)
+	}
+}
+
+func (c *configuration) line(b *strings.Builder) {
+	fmt.Fprintf(b, "configuration: generation %d, from %s", c.Generation, c.From.Format(time.RFC3339))
+	for _, settings := range []map[string]any{c.Durations, c.Limits} {
+		var names []string
+		for name := range settings {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			fmt.Fprintf(b, " %s=%v", name, settings[name])
+		}
+	}
+}
