@@ -102,9 +102,7 @@ func (w *wire) fly(ctx context.Context, v volley, topic, url string) ([]time.Dur
 	go func() { read <- note(messages, began, arrived) }()
 	err = v.post(ctx, url, began)
 	if err != nil {
-		err = errors.Join(err, reader.Close()) // which ends the messages
-		<-read
-		return nil, err
+		return nil, errors.Join(err, reader.Close(), <-read) // closing ends the messages
 	}
 	if err := errors.Join(<-read, reader.Close()); err != nil {
 		return nil, err

@@ -54,8 +54,9 @@ func main() {
 	var cfg config
 	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Oona; figures are medians of the rounds, to be compared within one run only."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, &cfg, os.Stdout, os.Stderr); err != nil {
+	err := run(ctx, &cfg, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -103,11 +104,21 @@ type bench struct {
 	others   others
 }
 
-func (b *bench) measure(ctx context.Context) (err error) {
-	if err := b.prepareOthers(ctx); err != nil {
-		return err
+func (b *bench) measure(ctx context.Context) error {
+	if b.cfg.Peers {
+		dir, err := os.MkdirTemp("", "oona-bench-")
+		if err != nil {
+			return fmt.Errorf("make a directory to build the peers in: %w", err)
+		}
+		defer func() {
+			if err := os.RemoveAll(dir); err != nil {
+				fmt.Fprintln(b.progress, "bench:", err)
+			}
+		}()
+		if err := b.prepareOthers(ctx, dir); err != nil {
+			return err
+		}
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(b.others.dir)) }()
 	if err := b.engine(ctx); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -76,7 +75,6 @@ func (p *peers) measure(ctx context.Context, into *figures) error {
 
 // others are what --peers asks for, in so far as it can be had.
 type others struct {
-	dir     string   // where they are built
 	peers   *peers   // nil: skipped
 	streams *streams // nil: skipped
 }
@@ -97,27 +95,21 @@ func (o *others) drain(ctx context.Context, w *wire, topics oona.Topics, c *corp
 	return w.measureStreams(ctx, o.streams, topics, c, into)
 }
 
-// prepareOthers builds the others. What it cannot build is skipped, which it says.
-func (b *bench) prepareOthers(ctx context.Context) error {
-	if !b.cfg.Peers {
-		return nil
-	}
-	var err error
-	if b.others.dir, err = os.MkdirTemp("", "oona-bench-"); err != nil {
-		return fmt.Errorf("make a directory to build the peers in: %w", err)
-	}
+// prepareOthers builds the others in a directory. What it cannot build is
+// skipped, which it says.
+func (b *bench) prepareOthers(ctx context.Context, dir string) error {
 	sources, err := peersSources(ctx)
 	if err != nil {
 		b.skip("VictoriaMetrics, Telegraf and Kafka Streams", err)
 		return nil
 	}
 	fmt.Fprintf(b.progress, "%s  building the peers\n", time.Now().Format(time.TimeOnly))
-	if b.others.peers, err = buildPeers(ctx, sources, b.others.dir, b.corpus); err != nil {
+	if b.others.peers, err = buildPeers(ctx, sources, dir, b.corpus); err != nil {
 		b.skip("VictoriaMetrics and Telegraf", err)
 	}
 	if len(b.cfg.Kafka) == 0 {
 		b.skip("Kafka Streams", errors.New("it needs a real Kafka: give --kafka"))
-	} else if b.others.streams, err = buildStreams(ctx, sources, b.others.dir); err != nil {
+	} else if b.others.streams, err = buildStreams(ctx, sources, dir); err != nil {
 		b.skip("Kafka Streams", err)
 	}
 	return ctx.Err()

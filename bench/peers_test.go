@@ -26,10 +26,9 @@ func TestOthers(t *testing.T) {
 	var all figures
 	var progress bytes.Buffer
 	b := bench{cfg: &cfg, corpus: few(t), all: &all, progress: &progress, logger: slog.New(slog.DiscardHandler)}
-	if err := b.prepareOthers(t.Context()); err != nil {
+	if err := b.prepareOthers(t.Context(), t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(b.others.dir)
 	if err := b.others.fold(t.Context(), &all); err != nil {
 		t.Fatal(err)
 	}
@@ -63,10 +62,9 @@ func TestOthersThatCannotBeHad(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	var progress bytes.Buffer
 	b := bench{cfg: &config{Peers: true}, corpus: few(t), all: new(figures), progress: &progress}
-	if err := b.prepareOthers(t.Context()); err != nil {
+	if err := b.prepareOthers(t.Context(), t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(b.others.dir)
 	if !strings.Contains(progress.String(), "SKIPPED: VictoriaMetrics") {
 		t.Errorf("it says %q", progress.String())
 	}
