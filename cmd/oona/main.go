@@ -5,6 +5,7 @@
 //	oona topics apply    make the topics that are missing, mend their configuration
 //	oona topics check    say what is wrong with the topics
 //	oona watch ADDRESS   follow an address of the bus, decoded
+//	oona check           validate the workers' configurations, and whether they fit together
 //	oona windows show    print the configurations of the windows in the log
 //	oona windows apply   write a configuration into the log
 package main
@@ -34,6 +35,7 @@ type grammar struct {
 
 	Windows windowsCommand `cmd:"" help:"Show and change how windows are made."`
 
+	Check checkCommand `cmd:"" help:"Validate the configurations of workers, and whether they fit together and to the topics; prints the effective ones. The exit status is 1 where something is wrong. Variables OONA_... count, as they do for a worker that is started here."`
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
 }
 

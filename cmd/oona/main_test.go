@@ -32,10 +32,12 @@ func TestHelpIsOnStdout(t *testing.T) {
 }
 
 // Set OONA_UPDATE_GOLDEN=1 to write the files anew.
-func TestHelpOfWatch(t *testing.T) {
+func TestHelpOfCommands(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	_, out, _ := run(t, "watch", "--help")
-	golden(t, "watch.txt", out)
+	for _, command := range []string{"watch", "check"} {
+		_, out, _ := run(t, command, "--help")
+		golden(t, command+".txt", out)
+	}
 }
 
 func golden(t *testing.T, name, got string) {

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
-
-	"golang.org/x/term"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
@@ -97,8 +94,7 @@ func (w *watchCommand) options(to streams) (o watch.Options, err error) {
 		o.Address.Layer = w.Layer
 	}
 	o.Run, o.All, o.Count = w.OfRun, w.All, w.Count
-	f, ok := to.out.(*os.File)
-	o.JSON = w.JSON || !w.Table && !(ok && term.IsTerminal(int(f.Fd())))
+	o.JSON = w.JSON || !w.Table && terminalWidth(to.out) == nil
 	if !w.Resolve {
 		return o, nil
 	}

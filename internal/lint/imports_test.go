@@ -45,6 +45,7 @@ var layers = []layer{
 	{pkg: "internal/bus", may: []string{""}},
 	{pkg: "internal/bus/embedded", may: []string{""}},
 	{pkg: "internal/worker", may: []string{""}},
+	{pkg: "internal/deployment"},
 	{pkg: "internal/watch", may: []string{"", "pipeline", "schemas/avro"}},
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},

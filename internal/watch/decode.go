@@ -78,16 +78,16 @@ func (r Record) withError(value []byte, err error) *Record {
 // metrics decodes a record of seed-metrics or of its side topics: frames, and
 // Oona's own records.
 func (d *decoder) metrics(about Record, own string, value []byte) []*Record {
-	switch {
-	case own == "":
+	switch own {
+	case "":
 		return d.single(about, value)
-	case own == oona.TickRecord:
+	case oona.TickRecord:
 		t, err := avro.DecodeTick(value)
 		if err != nil {
 			return []*Record{about.withError(value, err)}
 		}
 		about.Kind, about.Tick = kindTick, &tick{t.Worker, t.WrittenAt.Time()}
-	case own == oona.ConfigurationRecord:
+	case oona.ConfigurationRecord:
 		c, err := avro.DecodeConfiguration(value)
 		if err != nil {
 			return []*Record{about.withError(value, err)}

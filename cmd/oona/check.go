@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/deployment"
+)
+
+type checkCommand struct {
+	Ingest    []string `env:"-" placeholder:"FILE" help:"Configuration file of an ingest; - is one without a file. May be given again, for each worker that has its own."`
+	Aggregate []string `env:"-" placeholder:"FILE" help:"The same, of an aggregator."`
+	Exporter  []string `env:"-" placeholder:"FILE" help:"The same, of an exporter."`
+
+	Bin     string `env:"-" placeholder:"DIR" help:"Where the workers' binaries are, which are asked (--check); default: where this one is."`
+	Offline bool   `env:"-" help:"Do not look at the topics."`
+	ReadLog bool   `env:"-" help:"Compare the aggregators' windows with those that the log is configured with. It reads the whole log."`
+}
+
+// Validate is called once flags and file are read.
+func (c *checkCommand) Validate() error {
+	if len(c.Ingest)+len(c.Aggregate)+len(c.Exporter) == 0 {
+		return errors.New("nothing to check; give --ingest, --aggregate or --exporter, with a file or -")
+	}
+	if c.Offline && c.ReadLog {
+		return errors.New("--offline and --read-log exclude each other")
+	}
+	return nil
+}
+
+var errFaults = errors.New("the configuration has faults")
+
+// Run prints the effective configurations as documents of YAML, and to the
+// messages each fault.
+func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger) error {
+	workers, faults, err := c.ask(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range workers {
+		fmt.Fprintf(to.out, "---\n# %s\n%s", w, w.Effective)
+	}
+	faults = append(faults, deployment.Disagreements(workers)...)
+	if len(workers) > 0 && !c.Offline {
+		more, err := c.cluster(ctx, workers, to, logger)
+		if err != nil {
+			return err
+		}
+		faults = append(faults, more...)
+	}
+	for _, fault := range faults {
+		fmt.Fprintln(to.messages, "fault: "+fault)
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %d", errFaults, len(faults))
+	}
+	return nil
+}
+
+// ask returns the workers that their binaries find right, and what is wrong with
+// the others.
+func (c *checkCommand) ask(ctx context.Context) (workers []deployment.Worker, faults []string, err error) {
+	bin := c.Bin
+	if bin == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, nil, fmt.Errorf("find the workers' binaries, give --bin: %w", err)
+		}
+		bin = filepath.Dir(self)
+	}
+	for _, kind := range []struct {
+		name  string
+		files []string
+	}{{deployment.Ingest, c.Ingest}, {deployment.Aggregate, c.Aggregate}, {deployment.Exporter, c.Exporter}} {
+		for _, file := range kind.files {
+			w, err := deployment.Ask(ctx, bin, kind.name, file)
+			if err != nil {
+				faults = append(faults, err.Error())
+				continue
+			}
+			workers = append(workers, w)
+		}
+	}
+	return workers, faults, ctx.Err()
+}
+
+// cluster looks at the topics that the workers need. A bus that cannot be
+// reached is no fault of the configuration, and said.
+func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
+	at := bus.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check"}
+	prefix := workers[0].Text("prefix")
+	topics, err := oona.NewTopics(prefix)
+	if err != nil {
+		return nil, err
+	}
+	specs := topics.Specs(0)
+	for _, w := range workers {
+		if w.On("raw") {
+			specs = append(specs, topics.RawSpecs(0)...)
+			break
+		}
+	}
+	err = bus.CheckTopics(ctx, at, specs)
+	if errors.Is(err, bus.ErrUnreachable) {
+		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
+		return nil, nil
+	}
+	if wrong, ok := errors.AsType[*bus.TopicsError](err); ok {
+		for _, f := range wrong.Faults {
+			faults = append(faults, fmt.Sprintf("topic %s %s; %s", f.Topic, f.Fault, f.Remedy))
+		}
+		return faults, nil
+	}
+	if err != nil || !c.ReadLog {
+		return nil, err
+	}
+	return nil, noteWindows(ctx, windowsCommand{Bus: at, Prefix: prefix}, workers, to, logger)
+}
+
+// noteWindows says where aggregators' windows are not those of the log, which
+// hold: so it is no fault.
+func noteWindows(ctx context.Context, log windowsCommand, workers []deployment.Worker, to streams, logger *slog.Logger) error {
+	h, _, err := log.history(ctx, logger)
+	if err != nil {
+		return err
+	}
+	newest := h.newest()
+	if newest.Generation > 0 {
+		for _, w := range workers {
+			for _, s := range settingsOf(newest) {
+				if said := w.Text(s.name); w.Kind == deployment.Aggregate && said != fmt.Sprint(s.value) {
+					fmt.Fprintf(to.messages, "note: %s: %s is %s; generation %d in the log has %v, which holds\n", w, s.name, said, newest.Generation, s.value)
+				}
+			}
+		}
+	}
+	return h.close()
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+)
+
+// The workers' own binaries are asked, and the topics looked at.
+func TestCheck(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../ingest", "../aggregate", "../exporter")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, cfg := startBroker(t)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	at := "brokers: [" + cfg.Brokers[0] + "]\nprefix: checked\n"
+	raw := file("raw.yaml", at+"raw: true\n")
+	good := []string{"check", "--bin", bin, "--ingest", file("ingest.yaml", at), "--aggregate", file("aggregate.yaml", at), "--exporter", file("exporter.yaml", at)}
+
+	// Offline nothing is asked of the bus.
+	status, out, messages := run(t, append(good, "--offline")...)
+	if status != 0 || messages != "" || strings.Count(out, "---\n# ") != 3 || !strings.Contains(out, "# aggregate "+filepath.Join(dir, "aggregate.yaml")+"\ndrain-timeout: 20s\n") || !strings.Contains(out, "window-length: 10s") {
+		t.Errorf("offline: status %d, %q\n%s", status, messages, out)
+	}
+	// Without topics each is a fault.
+	status, out, messages = run(t, append(good, "--ingest", raw)...)
+	if status != exitFailed || strings.Count(out, "---\n# ") != 4 || !strings.Contains(messages, "fault: topic checked.telemetry.seed.metrics does not exist; run `oona topics apply`") ||
+		!strings.Contains(messages, "fault: topic checked.telemetry.seed.raw does not exist") || !strings.Contains(messages, "the configuration has faults: 9") {
+		t.Errorf("without topics: status %d, %q", status, messages)
+	}
+	topics, err := oona.NewTopics("checked")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bus.ApplyTopics(t.Context(), cfg, topics.Specs(2)); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, messages = run(t, good...); status != 0 || messages != "" {
+		t.Errorf("with topics: status %d, %q", status, messages)
+	}
+	// All faults are named, of files and between them.
+	status, _, messages = run(t, append(good, "--aggregate", file("long.yaml", at+"window-length: 20s\n"), "--aggregate", file("wrong.yaml", at+"idle-horizon: 1s\n"),
+		"--exporter", file("typo.yaml", at+"lookbak: 1h\n"), "--exporter", filepath.Join(dir, "absent.yaml"), "--ingest", file("other.yaml", "prefix: other\n"))...)
+	for _, want := range []string{
+		"long.yaml: window-length is 20s, and that of aggregate ",
+		"wrong.yaml: ", "--idle-horizon: is 1s; it is longer than two tick intervals",
+		`unknown key "lookbak"`,
+		"absent.yaml: no such file",
+		"other.yaml: prefix is other, and that of ingest ", "other.yaml: brokers are [127.0.0.1:9092], and ingest ",
+		"the configuration has faults: 6",
+	} {
+		if !strings.Contains(messages, want) {
+			t.Errorf("nothing says %q", want)
+		}
+	}
+	if status != exitFailed || strings.Contains(messages, "-h for help") {
+		t.Errorf("with faults: status %d, %q", status, messages)
+	}
+	// The log's windows hold, so that it is no fault.
+	if status, _, messages := run(t, "topics", "apply", "--brokers", cfg.Brokers[0], "--prefix=checked", "--partitions=2", "--window-length=7s"); status != 0 {
+		t.Fatal(messages)
+	}
+	status, _, messages = run(t, append(good, "--read-log")...)
+	if status != 0 || !strings.Contains(messages, "window-length is 10s; generation 1 in the log has 7s, which holds") || strings.Count(messages, "note:") != 1 {
+		t.Errorf("against the log: status %d, %q", status, messages)
+	}
+	// A bus that is not there is no fault, and said.
+	status, _, messages = run(t, "check", "--bin", bin, "--ingest", file("nowhere.yaml", "brokers: ['127.0.0.1:1']\n"))
+	if status != 0 || !strings.Contains(messages, "note: only the files are checked: the bus cannot be reached at 127.0.0.1:1") {
+		t.Errorf("without a bus: status %d, %q", status, messages)
+	}
+	// Variables count as for a worker.
+	t.Setenv("OONA_MAX_FRAMES", "0")
+	if status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest=-"); status != exitFailed || !strings.Contains(messages, "ingest without a file: ") || !strings.Contains(messages, "max-frames: is 0") {
+		t.Errorf("with a variable: status %d, %q", status, messages)
+	}
+}
+
+func TestCheckRefuses(t *testing.T) {
+	for want, args := range map[string][]string{
+		"nothing to check": {},
+		"--offline and --read-log exclude each other": {"--ingest=-", "--offline", "--read-log"},
+	} {
+		if status, out, messages := run(t, append([]string{"check"}, args...)...); status != exitUsage || out != "" || !strings.Contains(messages, want) {
+			t.Errorf("%v: status %d, %q, %q", args, status, out, messages)
+		}
+	}
+	if status, _, messages := run(t, "check", "--offline", "--exporter=-", "--bin", t.TempDir()); status != exitFailed || !strings.Contains(messages, "fault: exporter without a file: there is no binary") {
+		t.Errorf("without binaries: status %d, %q", status, messages)
+	}
+}
