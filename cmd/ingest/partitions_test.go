@@ -78,14 +78,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 		t.Fatalf("answered %d %s before", status, body)
 	}
 
-	admin, err := sarama.NewClusterAdmin(brokers, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	if err := admin.CreatePartitions(topics.SeedMetrics, 4, nil, false); err != nil {
-		t.Fatal(err)
-	}
+	addPartitions(t, brokers, topics.SeedMetrics, 4)
 	deadline := time.Now().Add(40 * time.Second) // it looks every ten
 	for publisher.Pinned() == nil {
 		if time.Now().After(deadline) {
@@ -107,6 +100,18 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	err = bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics))
 	if !errors.As(err, &wrong) || len(wrong.Faults) != 2 || !strings.Contains(err.Error(), "has 2 partitions and "+topics.SeedMetrics+" has 4") {
 		t.Errorf("a start is answered %v", err)
+	}
+}
+
+// addPartitions makes them so many.
+func addPartitions(t *testing.T, brokers []string, topic string, partitions int32) {
+	t.Helper()
+	admin, err := sarama.NewClusterAdmin(brokers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(admin.CreatePartitions(topic, partitions, nil, false), admin.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
