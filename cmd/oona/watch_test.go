@@ -167,6 +167,10 @@ func TestWatchRaw(t *testing.T) {
 	w.publish(w.topics.SeedRaw, []byte(`[{"run_id":"one","layer_id":"enc.0"}, {"run_id":"two"}]`))
 	w.publish(w.topics.SeedRaw, []byte(`{"run_id":`))
 	w.publish(w.topics.SeedRaw, append(two[:len(two):len(two)], 9))
+	invalid := watchedFrame("one", "enc.2", 0)
+	invalid.States = invalid.States[:1]
+	w.publish(w.topics.SeedRaw, avro.AppendFrame(nil, invalid))
+	w.has(w.watch(w.topics.SeedRaw, "1", "--layer=enc.2"), []string{`"undecoded":{"error":"states: has 1 entries for 2 seed_ids"`})
 	w.has(w.watch(w.topics.SeedRaw, "8"),
 		[]string{`"layer_id":"enc.0"`}, []string{`"layer_id":"enc.1"`}, []string{`"json":{"run_id":"one","layer_id":"enc.0"}`}, []string{`"json":{"run_id":"two"}`},
 		[]string{`"undecoded":{"error":"not JSON"`}, []string{`"offset":3`, `"layer_id":"enc.0"`}, []string{`"layer_id":"enc.1"`}, []string{`"bytes":1,"head":"09"`})

@@ -120,18 +120,22 @@ func (d *decoder) single(about Record, value []byte) (records []*Record) {
 		if err != nil {
 			return append(records, about.withError(rest, err))
 		}
-		records = d.add(records, about)
+		records = d.add(records, about, rest[:len(rest)-len(after)])
 		if rest = after; len(rest) == 0 {
 			return records
 		}
 	}
 }
 
-// add appends the frame that was decoded, unless it has not the seed that is
-// asked for.
-func (d *decoder) add(records []*Record, about Record) []*Record {
-	about.Kind, about.Frame = kindFrame, frameOf(&d.frame, d.address.Seed)
+// add appends the frame that was decoded from value, unless it has not the seed
+// that is asked for. One that is not valid, as nobody has validated what is in the
+// raw topic, is not shown in parts.
+func (d *decoder) add(records []*Record, about Record, value []byte) []*Record {
 	about.run, about.layer = d.frame.Run, d.frame.Layer
+	if err := d.frame.Validate(limits); err != nil {
+		return append(records, about.withError(value, err))
+	}
+	about.Kind, about.Frame = kindFrame, frameOf(&d.frame, d.address.Seed)
 	if about.Frame == nil {
 		return records
 	}
@@ -145,8 +149,8 @@ const maxInflated = 64 << 20
 // shown as it is.
 func (d *decoder) raw(about Record, value []byte) (records []*Record) {
 	if bytes.HasPrefix(value, []byte(avro.ContainerMagic)) {
-		err := d.frames.DecodeContainer(value, maxInflated, &d.frame, func([]byte) error {
-			records = d.add(records, about)
+		err := d.frames.DecodeContainer(value, maxInflated, &d.frame, func(single []byte) error {
+			records = d.add(records, about, single)
 			return nil
 		})
 		if err != nil {
