@@ -65,7 +65,7 @@ func TestBusFigures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.publish(topics.SeedMetrics, c, "bench"); err != nil {
+	if err := w.publish(t.Context(), topics.SeedMetrics, c, "bench"); err != nil {
 		t.Fatal(err)
 	}
 	var all figures
@@ -127,6 +127,10 @@ func TestTableAndObject(t *testing.T) {
 	for _, x := range []float64{240, 260, 255} {
 		all.take(decodeFold, x)
 		all.take(latencyTail, x)
+	}
+	all.takeRatio(figure{name: "ratio"}, decodeFold, textbookSpeed)
+	if len(all.list) != 2 {
+		t.Error("a ratio was taken of a figure that was not")
 	}
 	var table bytes.Buffer
 	if err := all.print(&table); err != nil {

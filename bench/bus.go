@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
@@ -63,28 +64,48 @@ func (w *wire) forget(topics oona.Topics) error {
 	return nil
 }
 
+// senders publish at a time, each the frames of its own layers: in order, as
+// their trainers would.
+const senders = 4
+
 // publish sends the corpus, each frame to its key's partition.
-func (w *wire) publish(topic string, c *corpus, run oona.RunID) (err error) {
-	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Compression: "lz4", Patience: patience})
+func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.RunID) (err error) {
+	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Compression: "lz4", Patience: 30 * time.Second})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
-	const batch = 256
-	for at := 0; at < len(c.payloads); at += batch {
-		end := min(at+batch, len(c.payloads))
-		messages := make([]*message.Message, 0, batch)
-		for i := at; i < end; i++ {
-			msg := message.NewMessage("", c.payloads[i])
-			msg.Metadata.Set(oona.MetaKey, string(oona.Key(run, c.layers[c.layerOf[i]])))
-			msg.Metadata.Set(oona.HeaderPath, "bench")
-			messages = append(messages, msg)
-		}
+	group, ctx := errgroup.WithContext(ctx)
+	for sender := range senders {
+		group.Go(func() error { return send(ctx, publisher, topic, c, run, sender) })
+	}
+	return group.Wait()
+}
+
+func send(ctx context.Context, publisher message.Publisher, topic string, c *corpus, run oona.RunID, sender int) error {
+	const batch = 64
+	var messages []*message.Message
+	flush := func() error {
 		if err := publisher.Publish(topic, messages...); err != nil {
-			return fmt.Errorf("preload %s: %w", topic, err)
+			return fmt.Errorf("publish to %s: %w", topic, err)
+		}
+		messages = messages[:0]
+		return ctx.Err()
+	}
+	for i, payload := range c.payloads {
+		if c.layerOf[i]%senders != sender {
+			continue
+		}
+		msg := message.NewMessage("", payload)
+		msg.Metadata.Set(oona.MetaKey, string(oona.Key(run, c.layers[c.layerOf[i]])))
+		msg.Metadata.Set(oona.HeaderPath, "bench")
+		if messages = append(messages, msg); len(messages) == batch {
+			if err := flush(); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return flush()
 }
 
 var (

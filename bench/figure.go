@@ -67,9 +67,12 @@ func (s *figures) take(f figure, value float64) {
 	s.list = append(s.list, &f)
 }
 
-// takeRatio adds to a figure the quotient of what two others took last.
+// takeRatio adds to a figure the quotient of what two others took last, if they
+// were asked for.
 func (s *figures) takeRatio(f, above, below figure) {
-	s.take(f, s.latest(above)/s.latest(below))
+	if ratio := s.latest(above) / s.latest(below); !math.IsNaN(ratio) {
+		s.take(f, ratio)
+	}
 }
 
 // latest returns what a figure took last, NaN where it took nothing.

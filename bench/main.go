@@ -18,6 +18,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -31,6 +33,7 @@ type config struct {
 	Rounds int      `default:"5" help:"How often each figure is taken."`
 	Kafka  []string `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers too; topics of its own are made there, and deleted."`
 	Peers  bool     `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples too; fetches and builds them."`
+	Only   []string `placeholder:"NAME" help:"Take only some figures: fold, replay, memory, layers, drain, sustained, commits, latency, peers."`
 	Layers int      `default:"1024" help:"Layers that send frames of 1,000 seeds by 8 metrics."`
 	Steps  int      `default:"25" help:"Frames of each layer, a second of event time apart."`
 
@@ -42,6 +45,8 @@ func (c *config) Validate() error {
 	switch {
 	case c.Rounds < 1:
 		return fmt.Errorf("--rounds is %d; give at least 1", c.Rounds)
+	case slices.ContainsFunc(c.Only, func(name string) bool { return !slices.Contains(measures, name) }):
+		return fmt.Errorf("--only is %s; names are %s", strings.Join(c.Only, ","), strings.Join(measures, ", "))
 	case c.Layers < 1 || c.Layers > 4096:
 		return fmt.Errorf("--layers is %d; give 1 to 4096", c.Layers)
 	case c.Steps < 12:
@@ -67,7 +72,7 @@ func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	c := newCorpus(cfg.Layers, cfg.Steps, cfg.Unmeasured)
 	if cfg.PublishTo != "" {
 		w := wire{bus: bus.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
-		return w.publishWhenTold(cfg.PublishTo, c)
+		return w.publishWhenTold(ctx, cfg.PublishTo, c)
 	}
 	on := thisMachine()
 	var all figures
@@ -143,6 +148,27 @@ func (b *bench) round(ctx context.Context, what string, n int) error {
 	return ctx.Err()
 }
 
+// measure takes figures under a name that --only may give.
+type measure struct {
+	name string
+	take func() error
+}
+
+var measures = []string{"fold", "replay", "memory", "layers", "drain", "sustained", "commits", "latency", "peers"}
+
+// take makes the measures that are asked for.
+func (b *bench) take(list []measure) error {
+	for _, m := range list {
+		if len(b.cfg.Only) > 0 && !slices.Contains(b.cfg.Only, m.name) {
+			continue
+		}
+		if err := m.take(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // engine measures what needs no bus.
 func (b *bench) engine(ctx context.Context) error {
 	engine, err := newEngineRounds(b.corpus)
@@ -161,18 +187,16 @@ func (b *bench) engine(ctx context.Context) error {
 		if err := b.round(ctx, "engine", n); err != nil {
 			return err
 		}
-		for _, measure := range []func(*figures) error{
-			func(into *figures) error { return engine.fold(decodeFold, into) },
-			func(into *figures) error { return sparse.fold(sparseDecodeFold, into) },
-			book.measure,
-			func(into *figures) error { return b.others.fold(ctx, into) },
-			func(into *figures) error { return measureReplay(b.corpus, into) },
-			func(into *figures) error { return measureOpen(b.corpus, into) },
-			func(into *figures) error { return measureLayers(10_000, 100, 16, into) },
-		} {
-			if err := measure(b.all); err != nil {
-				return err
-			}
+		if err := b.take([]measure{
+			{"fold", func() error { return engine.fold(decodeFold, b.all) }},
+			{"fold", func() error { return sparse.fold(sparseDecodeFold, b.all) }},
+			{"fold", func() error { return book.measure(b.all) }},
+			{"peers", func() error { return b.others.fold(ctx, b.all) }},
+			{"replay", func() error { return measureReplay(b.corpus, b.all) }},
+			{"memory", func() error { return measureOpen(b.corpus, b.all) }},
+			{"layers", func() error { return measureLayers(10_000, 100, 16, b.all) }},
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -189,7 +213,7 @@ func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.forget(topics)) }()
 	b.corpus.encode("bench", windowStart(time.Now()))
-	if err := w.publish(topics.SeedMetrics, b.corpus, "bench"); err != nil {
+	if err := w.publish(ctx, topics.SeedMetrics, b.corpus, "bench"); err != nil {
 		return err
 	}
 	small, err := w.loadCommits(ctx, commitMessages)
@@ -201,17 +225,15 @@ func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 		if err := b.round(ctx, "broker at "+w.bus.Brokers[0], n); err != nil {
 			return err
 		}
-		for _, measure := range []func() error{
-			func() error { return w.measureDrain(ctx, topics, b.corpus, b.all) },
-			func() error { return b.others.drain(ctx, w, topics, b.corpus, b.all) },
-			func() error { return w.measureSustained(ctx, b.corpus, sustainedSpeed, b.all) },
-			func() error { return w.measureSustained(ctx, b.sparse, sparseSustainedSpeed, b.all) },
-			func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) },
-			func() error { return w.measureLatency(ctx, tenThousand, b.all) },
-		} {
-			if err := measure(); err != nil {
-				return err
-			}
+		if err := b.take([]measure{
+			{"drain", func() error { return w.measureDrain(ctx, topics, b.corpus, b.all) }},
+			{"peers", func() error { return b.others.drain(ctx, w, topics, b.corpus, b.all) }},
+			{"sustained", func() error { return w.measureSustained(ctx, b.corpus, sustainedSpeed, b.all) }},
+			{"sustained", func() error { return w.measureSustained(ctx, b.sparse, sparseSustainedSpeed, b.all) }},
+			{"commits", func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) }},
+			{"latency", func() error { return w.measureLatency(ctx, tenThousand, b.all) }},
+		}); err != nil {
+			return err
 		}
 	}
 	return nil

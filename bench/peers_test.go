@@ -40,7 +40,7 @@ func TestOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.publish(topics.SeedMetrics, b.corpus, "bench"); err != nil {
+		if err := w.publish(t.Context(), topics.SeedMetrics, b.corpus, "bench"); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.others.drain(t.Context(), w, topics, b.corpus, &all); err != nil {

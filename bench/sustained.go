@@ -61,7 +61,7 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 }
 
 // publishWhenTold is the other process.
-func (w *wire) publishWhenTold(topic string, c *corpus) error {
+func (w *wire) publishWhenTold(ctx context.Context, topic string, c *corpus) error {
 	const run = oona.RunID("bench")
 	c.encode(run, windowStart(time.Now()))
 	if _, err := os.Stdout.WriteString("!"); err != nil {
@@ -70,5 +70,5 @@ func (w *wire) publishWhenTold(topic string, c *corpus) error {
 	if _, err := os.Stdin.Read(make([]byte, 1)); err == nil {
 		return errors.New("something came on stdin, which was to be closed")
 	}
-	return w.publish(topic, c, run)
+	return w.publish(ctx, topic, c, run)
 }
