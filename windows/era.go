@@ -177,6 +177,17 @@ func (e *Engine) configure(r *Record) Outcome {
 	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
 }
 
+// Configurations returns those that are in reach, the earliest first, the last of
+// which is Config. From is where its windows begin; 0: at the beginning of time.
+func (e *Engine) Configurations() (all []Configuration) {
+	for _, a := range e.eras {
+		if a.retired == never {
+			all = append(all, Configuration{a.cfg, a.anchor()})
+		}
+	}
+	return all
+}
+
 // Refuses says why a configuration record would be void if it were the next
 // record of the log, appended at appendedAt; nil where it would hold.
 func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -29,7 +30,7 @@ func defaults() *config {
 	return &config{
 		Config:  worker.Config{AdminAddress: "127.0.0.1:9102"},
 		Prefix:  oona.DefaultPrefix,
-		Group:   "oona-aggregate",
+		Group:   aggregate.DefaultGroup,
 		Windows: windows.DefaultConfig(),
 	}
 }

@@ -120,7 +120,17 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 	if err != nil || !c.ReadLog {
 		return nil, err
 	}
-	return nil, noteWindows(ctx, windowsCommand{Bus: at, Prefix: prefix}, workers, to, logger)
+	return nil, noteWindows(ctx, windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}, workers, to, logger)
+}
+
+// groupOf returns the group of the aggregators, empty where there are none.
+func groupOf(workers []deployment.Worker) string {
+	for _, w := range workers {
+		if w.Kind == deployment.Aggregate {
+			return w.Text("group")
+		}
+	}
+	return ""
 }
 
 // noteWindows says where aggregators' windows are not those of the log, which

@@ -6,31 +6,39 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
 
-// history is what the logs of a topic's partitions say of their windows.
+// history is what the logs of a topic's partitions, and the commits of the group
+// that folds them, say of their windows.
 type history struct {
 	reader     *bus.LogReader
 	messages   <-chan *message.Message
+	group      string              // whose commits they are; empty: none was asked
 	partitions []*partitionHistory // by number
 }
 
 // partitionHistory is one partition's, up to the record before next. Its engine
-// is given all records as if they had no frames: so it judges configurations as
-// an aggregator does.
+// goes on from the group's commit, or else from the log's beginning, and is given
+// all records as if they had no frames: so it judges configurations as an
+// aggregator does.
 type partitionHistory struct {
 	partition   int32
 	start, next int64
 	appendedAt  oona.Micros // the greatest append time
 	engine      *windows.Engine
-	found       []foundConfiguration // in the order of the log
+	committed   oona.Commit             // its offset is oona.NoOffset where there is none
+	inReach     []windows.Configuration // of the commit
+	unknown     string                  // why it is not known what holds; empty: it is
+	found       []foundConfiguration    // in the order of the log
 }
 
 // foundConfiguration is a configuration record and what became of it.
@@ -42,32 +50,78 @@ type foundConfiguration struct {
 	says       string
 }
 
-// generation is the highest that was written, also where it is void.
-func (p *partitionHistory) generation() (highest int32) {
-	for _, f := range p.found {
-		highest = max(highest, f.Config.Generation)
-	}
-	return highest
-}
+// empty reports whether nothing was ever folded.
+func (p *partitionHistory) empty() bool { return p.next == 0 && p.committed.Offset == oona.NoOffset }
 
 // openHistory begins to read a topic at its beginning.
-func openHistory(ctx context.Context, cfg bus.Config, topic string, logger *slog.Logger) (*history, error) {
-	reader, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, logger)
-	if err != nil {
+func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
+	h := &history{group: group}
+	var commits map[int32]oona.Commit
+	if group != "" { // before the log, whose end is then behind them
+		if commits, err = bus.Commits(ctx, cfg, group, topic); err != nil {
+			return nil, err
+		}
+	}
+	if h.reader, err = bus.NewLogReader(cfg, bus.LogReaderOptions{}, logger); err != nil {
 		return nil, err
 	}
-	h := &history{reader: reader}
-	if h.messages, err = reader.Subscribe(ctx, topic); err != nil {
-		return nil, errors.Join(err, reader.Close())
+	if h.messages, err = h.reader.Subscribe(ctx, topic); err != nil {
+		return nil, errors.Join(err, h.reader.Close())
 	}
-	for _, claim := range reader.Claims(topic) {
-		engine, err := windows.New(windows.DefaultConfig(), func(name string) oona.Metric { return oona.Metric{Name: name} })
-		if err != nil {
-			return nil, errors.Join(err, reader.Close())
+	for _, claim := range h.reader.Claims(topic) {
+		claim.Committed = oona.Commit{Offset: oona.NoOffset}
+		if c, asked := commits[claim.Partition]; asked {
+			claim.Committed = c
 		}
-		h.partitions = append(h.partitions, &partitionHistory{partition: claim.Partition, start: claim.Start, next: claim.Start, engine: engine})
+		p, err := h.begin(claim)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("partition %d: %w", claim.Partition, err), h.reader.Close())
+		}
+		h.partitions = append(h.partitions, p)
 	}
 	return h, nil
+}
+
+// begin returns a partition's history as of where its log begins.
+func (h *history) begin(claim oona.Claim) (*partitionHistory, error) {
+	p := &partitionHistory{partition: claim.Partition, start: claim.Start, next: claim.Start, committed: claim.Committed}
+	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
+	defaults := windows.DefaultConfig()
+	var err error
+	if claim.Committed.Offset == oona.NoOffset {
+		if p.start == 0 {
+			p.engine, err = windows.New(defaults, catalogue)
+			return p, err
+		}
+		p.unknown = "the log's beginning is gone, and " + h.noCommit()
+		p.engine, err = windows.BeginAnew(defaults, catalogue, windows.Commit{}, p.start, claim.HighWater)
+		return p, err
+	}
+	if claim.Committed.Offset > claim.HighWater {
+		return nil, fmt.Errorf("group %s has committed offset %d, and the log ends at %d: were the topics made anew? Delete the group's offsets, or give the name of the group that folds it (--group)", h.group, claim.Committed.Offset, claim.HighWater)
+	}
+	_, commit, err := aggregate.ParseCommit(claim.Committed)
+	switch {
+	case err != nil:
+	case commit.Offset < p.start:
+		p.unknown = fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: what was configured in between is lost", h.group, commit.Offset, p.start)
+		p.engine, err = windows.BeginAnew(defaults, catalogue, commit, p.start, claim.HighWater)
+	default:
+		p.engine, err = windows.Resume(defaults, catalogue, commit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or none (--group=) to go by the log alone", h.group, err)
+	}
+	p.inReach = p.engine.Configurations()
+	return p, nil
+}
+
+// noCommit says why there is no commit to go by.
+func (h *history) noCommit() string {
+	if h.group == "" {
+		return "no --group was asked"
+	}
+	return fmt.Sprintf("group %s has no commit", h.group)
 }
 
 func (h *history) close() error { return h.reader.Close() }
@@ -117,8 +171,12 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 		return nil, err
 	}
 	p := h.partitions[partition]
+	first := p.empty()
 	if err := p.take(offset, oona.Micros(appendedAt), msg); err != nil {
 		return nil, fmt.Errorf("partition %d, offset %d: %w", partition, offset, err)
+	}
+	if first && (len(p.found) == 0 || !p.found[0].holds) {
+		p.unknown = "the log begins without a configuration, so that the aggregators' own settings hold, and " + h.noCommit() + " that tells them"
 	}
 	return p, nil
 }
@@ -126,40 +184,61 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 var errLater = errors.New("the configuration is of a later version of Oona; upgrade this program")
 
 func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *message.Message) error {
-	if offset > 0 && p.next == p.start && offset == p.start {
-		// The log's beginning is gone, so that this is not its first record.
-		p.engine.Fold(windows.Record{Offset: offset - 1, AppendedAt: appendedAt}, nil)
-	}
 	record := windows.Record{Offset: offset, AppendedAt: appendedAt}
-	if kind := msg.Metadata.Get(oona.HeaderRecord); oona.IsConfiguration(kind) {
+	kind := msg.Metadata.Get(oona.HeaderRecord)
+	found := foundConfiguration{offset: offset, appendedAt: appendedAt}
+	if oona.IsConfiguration(kind) {
 		if kind != oona.ConfigurationRecord {
 			return fmt.Errorf("%w: its kind is %s", errLater, kind)
 		}
 		said, err := avro.DecodeConfiguration(msg.Payload)
-		var c windows.Configuration
 		if err == nil {
-			c, err = windows.ConfigurationOf(&said)
+			found.Configuration, err = windows.ConfigurationOf(&said)
 		}
 		switch {
 		case err == nil:
-			record.Configuration = &c
+			record.Configuration = &found.Configuration
 		case errors.Is(err, avro.ErrUnpublished), errors.Is(err, windows.ErrReducer):
 			return fmt.Errorf("%w: %w", errLater, err)
-		} // else it is a dead letter
+		default:
+			found.says = "a dead letter: " + err.Error()
+		}
 	}
 	outcome := p.engine.Fold(record, nil)
 	if record.Configuration != nil {
-		p.found = append(p.found, foundConfiguration{
-			Configuration: *record.Configuration,
-			offset:        offset,
-			appendedAt:    appendedAt,
-			holds:         outcome.Reason == windows.ReasonConfigured,
-			says:          outcome.Detail,
-		})
+		found.holds, found.says = outcome.Reason == windows.ReasonConfigured, outcome.Detail
+		if outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed {
+			found.holds, found.says = p.settled(found.Configuration)
+		}
+	}
+	if oona.IsConfiguration(kind) {
+		p.found = append(p.found, found)
 	}
 	p.appendedAt = max(p.appendedAt, appendedAt)
 	p.next = offset + 1
 	return nil
+}
+
+// settled says what the commit knows of a configuration from before it.
+func (p *partitionHistory) settled(c windows.Configuration) (holds bool, says string) {
+	for _, r := range p.inReach {
+		if r.Config == c.Config {
+			return true, standing(r)
+		}
+	}
+	if c.Config.Generation < p.inReach[0].Config.Generation {
+		return false, fmt.Sprintf("generation %d is out of reach: it is over, or was void", c.Config.Generation)
+	}
+	return false, fmt.Sprintf("generation %d is void: the group's commit is beyond it and does not know it", c.Config.Generation)
+}
+
+// standing says since when a configuration of a commit holds.
+func standing(c windows.Configuration) string {
+	from := "the beginning of the log"
+	if c.From != 0 {
+		from = c.From.Time().Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("generation %d holds from %s", c.Config.Generation, from)
 }
 
 // writeConfiguration appends a configuration record to partitions.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/windows"
 )
 
 const seedMetrics = "kasmina.telemetry.seed.metrics"
@@ -66,6 +68,9 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		says       string
 	}{
 		{"generation of the log", 1, soon, []string{"--yes"}, "give at least 2"},
+		{"a slip in the generation", math.MaxInt32, soon, []string{"--yes"}, "--generation: is 2147483647, and the newest is 1; give at least 2 and at most 1001"},
+		{"a slip in the year", 2, soon.AddDate(100, 0, 0), []string{"--yes"}, "more than 30 days from now"},
+		{"a time that the record cannot name", 2, time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC), []string{"--yes", "--far"}, "it would be a dead letter: --from: is 7258118400000000 microseconds since the Unix epoch, outside the years 2000 to 2199"},
 		{"now", 2, time.Now(), []string{"--yes"}, "must be later than"},
 		{"other slots", 2, soon, []string{"--yes", "--frontier-slots", "64"}, "would be void in partition 0: --frontier-slots: is 64, and a log's is for good what it began with, here 4096"},
 		{"both caps", 2, soon, []string{"--yes", "--memory-limit", "1GiB", "--max-accumulators", "9"}, "--memory-limit: and --max-accumulators exclude"},
@@ -154,5 +159,65 @@ func TestOnlyYesIsYes(t *testing.T) {
 		if err := ask(strings.NewReader(answer), &asked, "Write?"); !errors.Is(err, want) || asked.String() != "Write? [y/N] " {
 			t.Errorf("%q: %v, asked %q", answer, err, asked.String())
 		}
+	}
+}
+
+// Where the last generation has been used up the command says so, and whoever
+// asks for it to be far ahead is let through.
+func TestBoundsOfAChange(t *testing.T) {
+	at, cfg := startBroker(t)
+	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...); status != 0 {
+		t.Fatal(messages)
+	}
+	apply := func(from time.Time, more ...string) (int, string, string) {
+		return run(t, append(append([]string{"windows", "apply", "--yes", "--from", from.Format(time.RFC3339)}, at...), more...)...)
+	}
+	year := time.Now().AddDate(1, 0, 0)
+	if status, out, messages := apply(year, "--far", "--generation", "1001"); status != 0 || strings.Count(out, "generation 1001 holds from") != 2 {
+		t.Errorf("far: status %d, %q, %q", status, out, messages)
+	}
+	last := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(year.AddDate(1, 0, 0))}
+	last.Config.Generation = math.MaxInt32
+	if err := writeConfiguration(cfg, seedMetrics, []int32{1}, last); err != nil {
+		t.Fatal(err)
+	}
+	for _, more := range [][]string{nil, {"--generation", "2147483647"}, {"--generation", "2"}} {
+		if status, out, messages := apply(year, more...); status != exitFailed || out != "" || !strings.Contains(messages, "generation 2147483647 is the last there is") {
+			t.Errorf("%v after the last: status %d, %q, %q", more, status, out, messages)
+		}
+	}
+}
+
+// What was written and does not come back, or is void, is no success.
+func TestReportOfWhatWasWritten(t *testing.T) {
+	written := windows.Configuration{Config: windows.DefaultConfig(), From: 5}
+	other := written
+	other.From = 6
+	h := &history{partitions: []*partitionHistory{
+		{partition: 0, next: 9, found: []foundConfiguration{{Configuration: written, offset: 3, holds: true, says: "of before"}, {Configuration: other, offset: 8, holds: true, says: "another's"}}},
+		{partition: 1, found: []foundConfiguration{{Configuration: written, offset: 4, says: "it is void"}}},
+		{partition: 2, found: []foundConfiguration{{Configuration: written, offset: 5, holds: true, says: "it holds"}}},
+	}}
+	var out strings.Builder
+	err := h.report(&out, written, []int{1, 0, 0})
+	want := "partition 0: what was written is not in the log up to offset 9\npartition 1, offset 4: it is void\npartition 2, offset 5: it holds\n"
+	if out.String() != want || err == nil || !strings.Contains(err.Error(), "nothing in partitions 1;") || !strings.Contains(err.Error(), "not known in partitions 0;") {
+		t.Errorf("it says %q, %v", out.String(), err)
+	}
+}
+
+// A configuration that cannot be is shown as the dead letter that it is.
+func TestDeadConfigurationIsShown(t *testing.T) {
+	at, cfg := startBroker(t)
+	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
+		t.Fatal(messages)
+	}
+	dead := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))}
+	dead.Config.Generation = 2
+	if err := writeConfiguration(cfg, seedMetrics, []int32{0}, dead); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, messages := run(t, append([]string{"windows", "show"}, at...)...); status != 0 || !strings.Contains(out, ": a dead letter: from: is 7258118400000000") {
+		t.Errorf("status %d, %q, %q", status, out, messages)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
 )
 
 // HighWater returns, for each topic, the offset after the last record of each
@@ -25,6 +27,28 @@ func HighWater(ctx context.Context, cfg Config, topics ...string) (map[string]ma
 		return nil, err
 	}
 	return ends, nil
+}
+
+// Commits returns a group's commits of a topic's partitions, of which each has
+// one: where there is none its offset is oona.NoOffset.
+func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]oona.Commit, err error) {
+	of := &offsets{cfg: cfg, group: group}
+	defer func() { err = errors.Join(err, of.close()) }()
+	client, err := of.connection()
+	if err != nil {
+		return nil, err
+	}
+	partitions, err := client.Partitions(topic)
+	if err != nil {
+		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+	commits := make(map[int32]oona.Commit, len(partitions))
+	for _, p := range partitions {
+		if commits[p], err = of.fetch(ctx, topic, p); err != nil {
+			return nil, err
+		}
+	}
+	return commits, nil
 }
 
 // offsetsOf asks for an offset of each partition: sarama.OffsetNewest,

@@ -27,6 +27,10 @@ var (
 	ErrCommitText = errors.New("the commit cannot be read")
 )
 
+// DefaultGroup is the group whose members share the partitions, unless they are
+// told another name.
+const DefaultGroup = "oona-aggregate"
+
 // commitVersion begins the text of a commit: version, partitions, and then the
 // engine's own.
 const commitVersion = "oona1"
@@ -52,7 +56,7 @@ func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
 		return nil, fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and begin anew with what the log still holds (--from-here)",
 			ErrOvertaken, c.Topic, c.Partition, c.LogStart, c.Committed.Offset)
 	}
-	partitions, text, err := parseCommit(c.Committed.Metadata)
+	partitions, commit, err := ParseCommit(c.Committed)
 	if err != nil {
 		return nil, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
 	}
@@ -60,7 +64,6 @@ func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
 		return nil, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Begin anew with topics of that number (--prefix)",
 			ErrPartitions, c.Topic, partitions, c.Partitions)
 	}
-	commit := windows.Commit{Offset: c.Committed.Offset, Metadata: text}
 	if overtaken {
 		return s.anew(c, commit)
 	}
@@ -83,14 +86,16 @@ func (s *Stage) anew(c oona.Claim, overtaken windows.Commit) (*windows.Engine, e
 	return engine, nil
 }
 
-func parseCommit(text string) (partitions int32, engine string, err error) {
-	version, rest, _ := strings.Cut(text, " ")
-	count, engine, found := strings.Cut(rest, " ")
+// ParseCommit returns what a group's commit says: how many partitions the topic
+// had, and what the engine goes on from. The error wraps ErrCommitText.
+func ParseCommit(c oona.Commit) (partitions int32, engine windows.Commit, err error) {
+	version, rest, _ := strings.Cut(c.Metadata, " ")
+	count, text, found := strings.Cut(rest, " ")
 	n, err := strconv.ParseInt(count, 10, 32)
 	if version != commitVersion || !found || err != nil || n < 1 {
-		return 0, "", fmt.Errorf("%w: its metadata is %.40q; is the group's name another program's, or was it written by a later version?", ErrCommitText, text)
+		return 0, windows.Commit{}, fmt.Errorf("%w: its metadata is %.40q; is the group's name another program's, or was it written by a later version?", ErrCommitText, c.Metadata)
 	}
-	return int32(n), engine, nil
+	return int32(n), windows.Commit{Offset: c.Offset, Metadata: text}, nil
 }
 
 // commit returns what may be committed: the engine as it stands, if everything

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// installation is topics and a group of their own.
+type installation struct {
+	t      *testing.T
+	cfg    bus.Config
+	topics oona.Topics
+	group  string
+}
+
+// onInstallations runs a test on the embedded broker, and on the Kafka that
+// OONA_KAFKA names.
+func onInstallations(t *testing.T, test func(t *testing.T, i *installation)) {
+	with := func(t *testing.T, cfg bus.Config) {
+		name := fmt.Sprintf("windows-test-%d", time.Now().UnixNano())
+		topics, err := oona.NewTopics(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, &installation{t, cfg, topics, name})
+	}
+	t.Run("embedded", func(t *testing.T) {
+		_, cfg := startBroker(t)
+		with(t, cfg)
+	})
+	t.Run("kafka", func(t *testing.T) {
+		addresses := os.Getenv("OONA_KAFKA")
+		if addresses == "" && os.Getenv("OONA_REQUIRE_KAFKA") != "1" {
+			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
+		}
+		with(t, bus.Config{Brokers: strings.Split(addresses, ","), ClientID: "test"})
+	})
+}
+
+// oona runs a command at the installation's topics.
+func (i *installation) oona(args ...string) (status int, out, messages string) {
+	i.t.Helper()
+	args = append(args, "--brokers", strings.Join(i.cfg.Brokers, ","), "--prefix", i.group)
+	return run(i.t, args...)
+}
+
+// apply runs windows apply, from soon on.
+func (i *installation) apply(more ...string) (status int, out, messages string) {
+	i.t.Helper()
+	soon := time.Now().Add(2 * time.Minute).Format(time.RFC3339)
+	return i.oona(append([]string{"windows", "apply", "--yes", "--from", soon}, more...)...)
+}
+
+// tick writes a tick into partitions of the seed-metrics topic.
+func (i *installation) tick(partitions int) {
+	i.t.Helper()
+	publisher, err := bus.NewPublisher(i.cfg, bus.PublisherOptions{})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var ticks []*message.Message
+	for p := range partitions {
+		tick := message.NewMessage("", nil)
+		tick.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
+		tick.Metadata.Set(oona.MetaToPartition, strconv.Itoa(p))
+		ticks = append(ticks, tick)
+	}
+	if err := errors.Join(publisher.Publish(i.topics.SeedMetrics, ticks...), publisher.Close()); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// aggregateBeyond runs an aggregator, and writes ticks, until all commits are
+// beyond an offset.
+func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows.Config) {
+	i.t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	publisher, err := bus.NewPublisher(i.cfg, bus.RollupOptions())
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
+	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits}, catalogue, publisher, prometheus.NewRegistry(), logger)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	subscriber, err := bus.NewGroupSubscriber(i.cfg, bus.GroupOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage, logger)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(i.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- stage.Run(ctx, subscriber) }()
+	await(i.t, "commits", func() bool {
+		i.tick(partitions)
+		commits, err := bus.Commits(i.t.Context(), i.cfg, i.group, i.topics.SeedMetrics)
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		for _, c := range commits {
+			if c.Offset <= offset {
+				return false
+			}
+		}
+		return len(commits) == partitions
+	})
+	cancel()
+	if err := errors.Join(<-ended, subscriber.Close(), publisher.Close()); err != nil && !errors.Is(err, context.Canceled) {
+		i.t.Fatal(err)
+	}
+}
+
+// deleteBelow does what retention does.
+func (i *installation) deleteBelow(offset int64, partitions int) {
+	i.t.Helper()
+	config := sarama.NewConfig()
+	config.Version = sarama.V2_8_0_0
+	admin, err := sarama.NewClusterAdmin(i.cfg.Brokers, config)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	upTo := make(map[int32]int64)
+	for p := range partitions {
+		upTo[int32(p)] = offset
+	}
+	if err := errors.Join(admin.DeleteRecords(i.topics.SeedMetrics, upTo), admin.Close()); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// Settings that are not given stay also where retention has deleted the record
+// that made them: the group's commits know it.
+func TestWindowsAfterRetention(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		if status, _, messages := i.oona("topics", "apply", "--partitions", "2", "--window-length", "3s", "--max-layers", "7", "--tick-interval", "10ms", "--idle-horizon", "50ms"); status != 0 {
+			t.Fatalf("topics apply: %q", messages)
+		}
+		i.aggregateBeyond(2, 2, windows.DefaultConfig())
+		i.deleteBelow(2, 2)
+
+		status, out, messages := i.oona("windows", "show", "--group", i.group)
+		if status != 0 || strings.Count(out, "generation 1 holds from the beginning of the log") != 2 || strings.Count(out, "window-length=3s") != 2 || strings.Contains(out, "offsets 0") || strings.Contains(out, "not known") {
+			t.Errorf("show: status %d, %q, %q", status, out, messages)
+		}
+		status, out, messages = i.apply("--group", i.group, "--allowed-lateness", "2s")
+		if status != 0 || strings.Count(out, "generation 2 holds from") != 2 || !strings.Contains(messages, "Generation 2 after 1") || strings.Count(messages, ", was ") != 1 {
+			t.Errorf("apply: status %d, %q, %q; want nothing but the lateness to change", status, out, messages)
+		}
+		_, out, _ = i.oona("windows", "show", "--group", i.group)
+		if strings.Count(out, "window-length=3s out-of-orderness=1s allowed-lateness=2s") != 2 || strings.Count(out, "max-layers=7") != 4 {
+			t.Errorf("then: %q", out)
+		}
+
+		// Without the group nobody knows what holds.
+		if status, out, _ := i.oona("windows", "show", "--group", i.group+"-other"); status != 0 || strings.Count(out, "what holds here is not known: the log's beginning is gone, and group "+i.group+"-other has no commit") != 2 {
+			t.Errorf("show without a commit: status %d, %q", status, out)
+		}
+		status, out, messages = i.apply("--group=", "--allowed-lateness", "4s")
+		if status != exitFailed || out != "" || !strings.Contains(messages, "what is not given would be reset") || !strings.Contains(messages, "--window-length, --out-of-orderness, --tick-interval") {
+			t.Errorf("apply without a commit: status %d, %q, %q", status, out, messages)
+		}
+	})
+}
+
+// The settings of aggregators whose log has no configuration are in their
+// commits.
+func TestWindowsOfAggregatorsThemselves(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		if _, err := bus.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
+			t.Fatal(err)
+		}
+		i.tick(1)
+		if status, out, _ := i.oona("windows", "show", "--group", i.group); status != 0 || !strings.Contains(out, "what holds here is not known: the log begins without a configuration") {
+			t.Errorf("show: status %d, %q", status, out)
+		}
+		if status, out, messages := i.apply("--group", i.group, "--max-layers", "9"); status != exitFailed || out != "" || !strings.Contains(messages, "what is not given would be reset") {
+			t.Errorf("apply: status %d, %q, %q", status, out, messages)
+		}
+		own := windows.DefaultConfig()
+		own.Length, own.FrontierSlots = 7*time.Second, 64
+		i.aggregateBeyond(-1, 1, own)
+		status, out, messages := i.apply("--group", i.group, "--max-layers", "9")
+		if status != 0 || !strings.Contains(out, "generation 1 holds from") || strings.Count(messages, ", was ") != 1 || !strings.Contains(messages, "max-layers: 9, was 4096") {
+			t.Errorf("apply after a commit: status %d, %q, %q", status, out, messages)
+		}
+		if _, out, _ := i.oona("windows", "show", "--group", i.group); strings.Count(out, "window-length=7s") != 2 || strings.Count(out, "frontier-slots=64") != 2 {
+			t.Errorf("show: %q", out)
+		}
+	})
+}
+
+// What is assumed is said, and that it is not known what became of it.
+func TestNewestIsAssumedWhereNothingIsKnown(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		if status, _, messages := i.oona("topics", "apply", "--partitions", "2", "--window-length", "3s"); status != 0 {
+			t.Fatalf("topics apply: %q", messages)
+		}
+		i.tick(1)
+		i.deleteBelow(1, 1)
+		status, out, messages := i.apply("--group", i.group, "--max-layers", "9", "--assume-newest")
+		if status != exitFailed || !strings.Contains(out, "partition 0, offset 2: written; what becomes of it is not known") || !strings.Contains(out, "partition 1, offset 1: generation 2 holds from") ||
+			!strings.Contains(messages, "max-layers: 9, was 4096\n  partition 0: the log's beginning is gone") || !strings.Contains(messages, "not known in partitions 0;") {
+			t.Errorf("status %d, %q, %q", status, out, messages)
+		}
+	})
+}

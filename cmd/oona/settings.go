@@ -1,0 +1,72 @@
+package main
+
+import (
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/morphogenetic/oona/windows"
+)
+
+// setting is a field of a windows.Config under the name of its flag; a duration
+// is a text.
+type setting struct {
+	name  string
+	value any
+}
+
+func settingsOf(cfg windows.Config) (all []setting) {
+	v := reflect.ValueOf(cfg)
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("name")
+		if name == "" {
+			continue
+		}
+		value := v.Field(i).Interface()
+		if d, ok := value.(time.Duration); ok {
+			value = d.String()
+		}
+		all = append(all, setting{name, value})
+	}
+	return all
+}
+
+func settingsByName(cfg windows.Config) map[string]any {
+	values := make(map[string]any)
+	for _, s := range settingsOf(cfg) {
+		values[s.name] = s.value
+	}
+	return values
+}
+
+// given returns the names of the flags that the command line, a file or the
+// environment sets.
+func given(command *kong.Context) map[string]bool {
+	names := make(map[string]bool)
+	for _, p := range command.Path {
+		if p.Flag != nil {
+			names[p.Flag.Name] = true
+		}
+	}
+	for _, flag := range command.Flags() {
+		for _, variable := range flag.Envs {
+			if _, set := os.LookupEnv(variable); set {
+				names[flag.Name] = true
+			}
+		}
+	}
+	return names
+}
+
+// merge returns old with the settings of those names from changes.
+func merge(old, changes windows.Config, names map[string]bool) windows.Config {
+	to, from := reflect.ValueOf(&old).Elem(), reflect.ValueOf(changes)
+	for i := range to.NumField() {
+		if names[to.Type().Field(i).Tag.Get("name")] {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	return old
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/windows"
+)
+
+type applyWindows struct {
+	Generation int32     `env:"-" placeholder:"N" help:"Number of the configuration, at most 1000 above the newest; default: the next."`
+	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which it holds, rounded up to the end of a window; more than max-skew from now, and at most 30 days."`
+	Far        bool      `env:"-" help:"Let --from be more than 30 days from now. No configuration can begin before the last one, so that until then the windows cannot be changed again."`
+	Many       bool      `env:"-" help:"Write it although more than 32 configurations are in reach of frames as late as max-delay. Each takes some 16 bytes of a commit, which timelines need."`
+	Yes        bool      `env:"-" help:"Do not ask."`
+
+	AssumeNewest bool `env:"-" help:"Where neither the log nor the group's commit of a partition tells what holds there, go on from the newest configuration that is found, or else the defaults. Else every setting must be given then."`
+
+	Windows changes     `embed:"" group:"Windows"`
+	Memory  memoryFlags `embed:"" group:"Windows"`
+}
+
+// changes are a windows.Config, of which only those fields count whose flags are
+// given. It has no Validate for kong to call.
+type changes windows.Config
+
+// Run writes the record, and reads it back.
+func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) (err error) {
+	h, topic, err := c.Windows.history(ctx, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	newest := h.newest()
+	set := given(command)
+	next := windows.Configuration{Config: merge(newest, windows.Config(a.Windows), set), From: oona.MicrosOf(a.From)}
+	if next.Config.Generation, err = a.generation(newest.Generation, set); err != nil {
+		return err
+	}
+	if next.Config, err = a.Memory.cap(next.Config, len(h.partitions), set); err != nil {
+		return err
+	}
+	if err := errors.Join(a.refuseUnknown(h, set), a.refuseMany(h)); err != nil {
+		return err
+	}
+	if err := a.refuse(h, next, time.Now()); err != nil {
+		return err
+	}
+	a.describe(to.messages, h, newest, next.Config)
+	if err := a.confirm(to, fmt.Sprintf("Write generation %d to the %d partitions of %s?", next.Config.Generation, len(h.partitions), topic)); err != nil {
+		return err
+	}
+	if err := a.refuse(h, next, time.Now()); err != nil { // the answer may have taken long
+		return err
+	}
+	partitions := make([]int32, len(h.partitions))
+	before := make([]int, len(h.partitions))
+	for i, p := range h.partitions {
+		partitions[i], before[i] = p.partition, len(p.found)
+	}
+	if err := writeConfiguration(c.Windows.Bus, topic, partitions, next); err != nil {
+		return err
+	}
+	if err := c.Windows.readOn(ctx, h, topic); err != nil {
+		return err
+	}
+	return h.report(to.out, next, before)
+}
+
+// newest is the configuration of the highest generation that holds in a
+// partition, the defaults where that is known of none.
+func (h *history) newest() windows.Config {
+	newest, found := windows.DefaultConfig(), false
+	for _, p := range h.partitions {
+		c := p.engine.Config()
+		if c.Generation == 0 && (p.unknown != "" || p.empty()) {
+			continue
+		}
+		if !found || c.Generation > newest.Generation {
+			newest, found = c, true
+		}
+	}
+	return newest
+}
+
+// furthestGeneration is how far above the newest generation the next may be, and
+// furthestFrom how far ahead of now it may begin: no configuration comes before
+// the last one, so that a slip would be the end of all change.
+const (
+	furthestGeneration = 1000
+	furthestFrom       = 30 * 24 * time.Hour
+)
+
+// generation is the number of the next configuration.
+func (a *applyWindows) generation(newest int32, set map[string]bool) (int32, error) {
+	if newest == math.MaxInt32 {
+		return 0, fmt.Errorf("generation %d is the last there is: to change the windows, begin new topics (--prefix)", newest)
+	}
+	if !set["generation"] {
+		return newest + 1, nil
+	}
+	last := int32(min(int64(newest)+furthestGeneration, math.MaxInt32))
+	if a.Generation <= newest || a.Generation > last {
+		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, and the newest is %d; give at least %d and at most %d, or leave it away for the next", a.Generation, newest, newest+1, last)}
+	}
+	return a.Generation, nil
+}
+
+// refuseUnknown wants every setting to be given where it is not known what holds.
+func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
+	if a.AssumeNewest {
+		return nil
+	}
+	var missing []string
+	for _, s := range settingsOf(windows.Config(a.Windows)) {
+		computed := set["memory-limit"] && (s.name == "max-accumulators" || s.name == "max-timeline-accumulators")
+		if !set[s.name] && !computed {
+			missing = append(missing, "--"+s.name)
+		}
+	}
+	for _, p := range h.partitions {
+		if p.unknown != "" && len(missing) > 0 {
+			return fmt.Errorf("partition %d: %s: what is not given would be reset. Give --group if it is another, all settings (%s are missing), or --assume-newest to go on from generation %d, with the settings that oona windows show prints, or else the defaults",
+				p.partition, p.unknown, strings.Join(missing, ", "), h.newest().Generation)
+		}
+	}
+	return nil
+}
+
+// manyInReach is how many configurations a partition may have in reach before
+// another is refused: with those, a commit still has room for the default number
+// of timelines.
+const manyInReach = 32
+
+func (a *applyWindows) refuseMany(h *history) error {
+	for _, p := range h.partitions {
+		if n := len(p.engine.Configurations()); n >= manyInReach && !a.Many {
+			return fmt.Errorf("partition %d has %d configurations that frames may still come for, and each takes room in its commits; wait until the earliest are out of reach, which takes max-delay (%s) from where the next of them began, or give --many", p.partition, n, p.engine.Config().MaxDelay)
+		}
+	}
+	return nil
+}
+
+// refuse says why a configuration would be void in a partition.
+func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time) error {
+	if err := c.Config.Validate(); err != nil {
+		return worker.NameFlag(c.Config, err)
+	}
+	record := c.Record()
+	if err := record.Validate(); err != nil {
+		return fmt.Errorf("it would be a dead letter: --%w", err)
+	}
+	if furthest := now.Add(furthestFrom); c.From.Time().After(furthest) && !a.Far {
+		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, more than 30 days from now: until then the windows could not be changed again. Give at most %s, or --far",
+			c.From.Time().Format(time.RFC3339), furthest.UTC().Format(time.RFC3339))}
+	}
+	earliest := oona.Micros(0)
+	for _, p := range h.partitions {
+		stamp := max(oona.MicrosOf(now), p.appendedAt)
+		earliest = max(earliest, stamp+oona.Micros(p.engine.Config().MaxSkew.Microseconds()))
+	}
+	if c.From <= earliest {
+		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, and frames of that time may come before the record; it must be later than %s, and some seconds more for writing it",
+			c.From.Time().Format(time.RFC3339), earliest.Time().Format(time.RFC3339Nano))}
+	}
+	for _, p := range h.partitions {
+		if p.unknown != "" {
+			continue
+		}
+		if err := p.engine.Refuses(c, oona.MicrosOf(now)); err != nil {
+			return fmt.Errorf("it would be void in partition %d: %w", p.partition, worker.NameFlag(c.Config, err))
+		}
+	}
+	return nil
+}
+
+// describe says what would change.
+func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Config) {
+	fmt.Fprintf(w, "Generation %d after %d, for windows from %s on:\n", next.Generation, newest.Generation, a.From.Format(time.RFC3339))
+	for _, change := range differences(newest, next) {
+		fmt.Fprintf(w, "  %s\n", change)
+	}
+	for _, p := range h.partitions {
+		if p.empty() {
+			continue
+		}
+		if p.unknown != "" {
+			fmt.Fprintf(w, "  partition %d: %s; so what changes there, and whether it holds, is not known\n", p.partition, p.unknown)
+			continue
+		}
+		if held := p.engine.Config(); held != newest {
+			fmt.Fprintf(w, "  partition %d has generation %d, and there: %s\n", p.partition, held.Generation, strings.Join(differences(held, next), ", "))
+		}
+	}
+}
+
+// differences lists the settings that change.
+func differences(old, next windows.Config) (all []string) {
+	was := settingsOf(old)
+	for i, s := range settingsOf(next) {
+		if s != was[i] {
+			all = append(all, fmt.Sprintf("%s: %v, was %v", s.name, s.value, was[i].value))
+		}
+	}
+	return all
+}
+
+var errNotConfirmed = errors.New("not confirmed; nothing was written")
+
+func (a *applyWindows) confirm(to streams, question string) error {
+	if a.Yes {
+		return nil
+	}
+	if f, ok := to.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		return fmt.Errorf("%w: there is no terminal to ask at; give --yes", errNotConfirmed)
+	}
+	return ask(to.in, to.messages, question)
+}
+
+// ask returns an error unless the answer is y or yes.
+func ask(in io.Reader, out io.Writer, question string) error {
+	fmt.Fprintf(out, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("%w: %w", errNotConfirmed, err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errNotConfirmed
+}
+
+// report says what became of the record that was written to each partition, as
+// it was read back.
+func (h *history) report(w io.Writer, written windows.Configuration, before []int) error {
+	var void, unseen []string
+	for i, p := range h.partitions {
+		name := fmt.Sprint(p.partition)
+		seen := false
+		for _, f := range p.found[before[i]:] {
+			if f.Configuration != written {
+				continue
+			}
+			seen = true
+			says := f.says
+			switch {
+			case p.unknown != "":
+				says = "written; what becomes of it is not known: " + p.unknown
+				unseen = append(unseen, name)
+			case !f.holds:
+				void = append(void, name)
+			}
+			fmt.Fprintf(w, "partition %s, offset %d: %s\n", name, f.offset, says)
+		}
+		if !seen {
+			unseen = append(unseen, name)
+			fmt.Fprintf(w, "partition %s: what was written is not in the log up to offset %d\n", name, p.next)
+		}
+	}
+	var err error
+	if len(void) > 0 {
+		err = fmt.Errorf("it changes nothing in partitions %s; write another generation, from a later time", strings.Join(void, ", "))
+	}
+	if len(unseen) > 0 {
+		err = errors.Join(err, fmt.Errorf("what became of it is not known in partitions %s; look with oona windows show once the aggregators have committed", strings.Join(unseen, ", ")))
+	}
+	return err
+}
