@@ -20,6 +20,16 @@ type Commit struct {
 	Metadata string
 }
 
+// ProcessedTo returns the offset up to which the log had been read when the
+// commit was made. The error wraps ErrCommit.
+func (c Commit) ProcessedTo() (int64, error) {
+	s, err := parseSnapshot(c)
+	if err != nil {
+		return 0, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+	}
+	return s.processedTo, nil
+}
+
 // MaxMetadata is how long a commit's metadata may be. Kafka takes 4,096 bytes
 // (offset.metadata.max.bytes); the rest is for whoever commits.
 const MaxMetadata = 4000

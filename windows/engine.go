@@ -89,7 +89,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	}
 	out := emission{trigger: oona.Trigger{Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
 	if e.lost != nil {
-		e.outlive()
+		e.outlive(r.AppendedAt)
 	}
 	passed := Outcome{Verdict: Passed}
 	if r.Configuration != nil {

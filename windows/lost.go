@@ -13,11 +13,13 @@ type loss struct {
 	end   int64       // offset where the log ended: what lies before may have been emitted
 	begun oona.Micros // the greatest append time as of the first record; unset before it
 	from  oona.Micros // the start of the first windows that are emitted; unset while there are none
+	ahead bool        // the commit is of records that the log has lost at its end
 }
 
 // BeginAnew returns an engine for a log that holds the offsets from start to
 // end, whose beginning is lost and with it the group's commit, or that has
-// overtaken the commit. It is to be given the log's records from start on.
+// overtaken the commit, or has lost records at its end that the commit is of. It
+// is to be given the log's records from start on.
 //
 // Nothing is emitted that may have been emitted before, or may lack records.
 // Frames of such windows are Late, with ReasonLost: windows that start before an
@@ -25,18 +27,18 @@ type loss struct {
 // full MaxDelay and MaxSkew by its append times, and for one idle horizon by its
 // clock. Commits hold what is needed to go on so.
 //
-// The configurations are those of the overtaken commit; where that is the zero
-// Commit, cfg. The errors are those of Resume.
-func BeginAnew(cfg Config, catalogue func(metric string) oona.Metric, overtaken Commit, start, end int64) (*Engine, error) {
-	if overtaken == (Commit{}) {
+// The configurations are those of the commit; where that is the zero Commit, cfg.
+// The errors are those of Resume.
+func BeginAnew(cfg Config, catalogue func(metric string) oona.Metric, commit Commit, start, end int64) (*Engine, error) {
+	if commit == (Commit{}) {
 		e, err := New(cfg, catalogue)
 		if err != nil {
 			return nil, err
 		}
-		e.processedTo, e.lost = start, &loss{end, unset, unset}
+		e.processedTo, e.lost = start, &loss{end: end, begun: unset, from: unset}
 		return e, nil
 	}
-	e, s, err := restore(cfg, catalogue, overtaken)
+	e, s, err := restore(cfg, catalogue, commit)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +48,8 @@ func BeginAnew(cfg Config, catalogue func(metric string) oona.Metric, overtaken 
 	for _, a := range e.eras {
 		a.record = unknown // it may be yet to come, and is void then
 	}
-	e.processedTo, e.lost, e.greatestStamp = start, &loss{end, unset, unset}, s.greatestStamp
+	e.processedTo, e.greatestStamp = start, s.greatestStamp
+	e.lost = &loss{end: end, begun: unset, from: unset, ahead: s.processedTo > end}
 	return e, nil
 }
 
@@ -75,9 +78,13 @@ func (l *loss) outcome(start oona.Micros) Outcome {
 // outlive looks at each record whether what is lost still makes a difference:
 // whether a frame of before may yet come or have been folded, a producer be
 // active that has not been seen, or a window have been emitted.
-func (e *Engine) outlive() {
+func (e *Engine) outlive(appendedAt oona.Micros) {
 	l := e.lost
-	if l.begun == unset {
+	switch {
+	case l.begun != unset:
+	case l.ahead: // what is lost at the end is not of before the first record
+		l.begun = appendedAt
+	default:
 		l.begun = e.greatestStamp
 	}
 	if l.from != unset {

@@ -158,6 +158,34 @@ func TestConfigurationAfterLoss(t *testing.T) {
 	}
 }
 
+// A log that has lost records at its end is read on as one that has lost its
+// commit, and nothing is emitted that may hold one of them.
+func TestBeginAnewWhereTheLogLostItsEnd(t *testing.T) {
+	p := newPartition(t, lostConfig())
+	for s := range 200 {
+		p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1})
+	}
+	commit := mustCommit(t, p.engine)
+	if to, err := commit.ProcessedTo(); err != nil || to != 200 {
+		t.Fatalf("the commit was made at %d, %v", to, err)
+	}
+	p.offset = 0
+	p.beginAnew(lostConfig(), commit, 150)
+	for s := range 150 {
+		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1}))
+	}
+	p.must(Late, ReasonLost, p.append(180, sample{observed: 180})) // the clock of the new leader is behind
+	if from, emits := p.engine.EmitsFrom(); !emits || from != instant(209.000001) {
+		t.Errorf("emits from %f (%t), want 209: %d frames were folded up to 199", float64(from-origin)/1e6, emits, 200)
+	}
+	for s := 201; s < 260; s++ {
+		p.append(float64(s), sample{observed: float64(s)})
+	}
+	if got := p.closed(); fmt.Sprint(got) != "[run//layer@210 run//layer@220 run//layer@230 run//layer@240]" {
+		t.Errorf("closed: %v", got)
+	}
+}
+
 func TestBeginAnewRefuses(t *testing.T) {
 	if _, err := BeginAnew(Config{}, testCatalogue, Commit{}, 1, 1); err == nil || errors.Is(err, ErrCommit) {
 		t.Errorf("with a wrong configuration the error is %v", err)

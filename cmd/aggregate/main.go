@@ -51,7 +51,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance, FromHere: cfg.FromHere}, stage, w.Logger)
+	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance, FromHere: cfg.FromHere, ReadTo: aggregate.ReadTo}, stage, w.Logger)
 	if err != nil {
 		return err
 	}

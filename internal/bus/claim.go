@@ -152,7 +152,7 @@ func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
 	owner.Committed(c.about, commit, err)
 }
 
-// Setup refuses a session some of whose partitions no longer hold what was
+// Setup refuses a session some of whose partitions do not hold what was
 // committed, unless they may begin anew: the claim's consumer could not begin,
 // and the owner would never hear of it.
 func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
@@ -162,14 +162,14 @@ func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
 			if err != nil {
 				return err
 			}
-			overtaken := about.Committed.Offset != oona.NoOffset && about.Committed.Offset < about.LogStart
-			if overtaken && h.subscriber.anew {
+			switch {
+			case !h.subscriber.lost(about):
+			case h.subscriber.anew:
 				// Only this session's consumer hears of it: nothing is committed.
 				session.MarkOffset(topic, p, about.LogStart, about.Committed.Metadata)
-				continue
-			}
-			if overtaken {
-				err := fmt.Errorf("%s/%d was committed at offset %d and begins at %d: records were deleted before they were read", topic, p, about.Committed.Offset, about.LogStart)
+				session.ResetOffset(topic, p, about.LogStart, about.Committed.Metadata)
+			default:
+				err := fmt.Errorf("%s/%d was committed at offset %d and holds offsets %d to %d: records were deleted or lost", topic, p, about.Committed.Offset, about.LogStart, about.HighWater)
 				return errors.Join(err, h.subscriber.owner.Open(session.Context(), about))
 			}
 		}
@@ -200,7 +200,6 @@ func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim)
 	for wait := openRetryMin; ; wait = min(2*wait, openRetryMax) {
 		about, err := h.subscriber.describe(ctx, from.Topic(), from.Partition())
 		if err == nil {
-			about.HighWater = from.HighWaterMarkOffset() // sarama asks for it before the first fetch
 			if start := from.InitialOffset(); start > about.Start {
 				return nil, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
 			}
@@ -231,8 +230,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// describe says what there is to know of a partition as a claim begins, but
-// for its high-water mark.
+// lost reports whether the log does not hold what a claim's commit needs.
+func (s *GroupSubscriber) lost(c oona.Claim) bool {
+	return c.Committed.Offset != oona.NoOffset && (c.Committed.Offset < c.LogStart || s.readTo(c.Committed) > c.HighWater)
+}
+
+// A leader that was just elected, or deposed and does not know it, may say that
+// the log ends before it does: it is asked again so often, after a pause.
+const (
+	endAttempts = 6
+	endPause    = 500 * time.Millisecond
+)
+
+// describe says what there is to know of a partition as a claim begins.
 func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition int32) (oona.Claim, error) {
 	commit, err := s.offsets.fetch(ctx, topic, partition)
 	if err != nil {
@@ -251,8 +261,22 @@ func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition 
 		Start:      oldest,
 		Committed:  commit,
 	}
-	if commit.Offset != oona.NoOffset {
-		about.Start = max(commit.Offset, oldest)
+	for attempt := 1; ; attempt++ {
+		if about.HighWater, err = s.offsets.end(topic, partition); err != nil {
+			return oona.Claim{}, err
+		}
+		if commit.Offset == oona.NoOffset || s.readTo(commit) <= about.HighWater || attempt == endAttempts {
+			break
+		}
+		if !sleep(ctx, endPause) {
+			return oona.Claim{}, ctx.Err()
+		}
+		if err := s.offsets.refresh(topic); err != nil {
+			return oona.Claim{}, err
+		}
+	}
+	if commit.Offset != oona.NoOffset && !s.lost(about) {
+		about.Start = commit.Offset
 	}
 	return about, nil
 }

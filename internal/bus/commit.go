@@ -184,6 +184,19 @@ func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c
 	return nil
 }
 
+// end returns the offset after the last record of a partition, as its leader says.
+func (o *offsets) end(topic string, partition int32) (int64, error) {
+	client, err := o.connection()
+	if err != nil {
+		return 0, err
+	}
+	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	if err != nil {
+		return 0, fmt.Errorf("find the end of %s/%d: %w", topic, partition, err)
+	}
+	return end, nil
+}
+
 // extent returns the first offset that a partition still holds, and how many
 // partitions its topic has.
 func (o *offsets) extent(topic string, partition int32) (oldest int64, partitions int32, err error) {
@@ -195,12 +208,24 @@ func (o *offsets) extent(topic string, partition int32) (oldest int64, partition
 		return 0, 0, fmt.Errorf("find the oldest offset of %s/%d: %w", topic, partition, err)
 	}
 	// What the client knows of the topic may be minutes old.
-	if err := client.RefreshMetadata(topic); err != nil {
-		return 0, 0, fmt.Errorf("look at %s: %w", topic, err)
+	if err := o.refresh(topic); err != nil {
+		return 0, 0, err
 	}
 	all, err := client.Partitions(topic)
 	if err != nil {
 		return 0, 0, fmt.Errorf("find the partitions of %s: %w", topic, err)
 	}
 	return oldest, int32(len(all)), nil
+}
+
+// refresh asks anew who leads the partitions of a topic.
+func (o *offsets) refresh(topic string) error {
+	client, err := o.connection()
+	if err != nil {
+		return err
+	}
+	if err := client.RefreshMetadata(topic); err != nil {
+		return fmt.Errorf("look at %s: %w", topic, err)
+	}
+	return nil
 }

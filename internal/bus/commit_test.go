@@ -226,6 +226,111 @@ func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
 	})
 }
 
+// beyond refuses a claim whose log ends before its commit was made.
+type beyond struct{ *committing }
+
+var errAhead = errors.New("ahead")
+
+func (b beyond) Open(ctx context.Context, c oona.Claim) error {
+	if c.Committed.Offset > c.HighWater {
+		b.events <- event{"ahead", c}
+		return errAhead
+	}
+	return b.owner.Open(ctx, c)
+}
+
+// A topic that was made anew under its name, or that has lost its end, holds
+// less than the group has read: the owner is asked, and refuses. With FromHere
+// it is read from its oldest record.
+func TestLogThatEndsBeforeTheCommit(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 3, 0)...)
+		o := newCommitting()
+		s := newGroup(t, cfg, group, o)
+		take(t, subscribe(t, s, topic), 3)
+		lost := oona.Commit{Offset: 9, Metadata: "of records that are lost"}
+		o.due <- lost
+		if err := o.outcome(t); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		refused := beyond{newCommitting()}
+		s = newGroup(t, cfg, group, refused)
+		messages := subscribe(t, s, topic)
+		if c := refused.await(t, "ahead", 1)[0]; c.Committed != lost || c.HighWater != 3 {
+			t.Errorf("claim is %+v", c)
+		}
+		select {
+		case msg := <-messages:
+			t.Errorf("%s was handed out", msg.Payload)
+		default:
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		anew := newCommitting()
+		s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, FromHere: true, CommitEvery: 50 * time.Millisecond}, anew, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(take(t, subscribe(t, s, topic), 3), " "); got != "0 1 2" {
+			t.Errorf("messages %s", got)
+		}
+		if c := anew.await(t, "open", 1)[0]; c.Committed != lost || c.Start != 0 || c.HighWater != 3 {
+			t.Errorf("claim is %+v", c)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// What the log must reach is the owner's to say. A log that reaches it a moment
+// later is sound: its leader was new.
+func TestLogThatReachesTheCommitInAMoment(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		p := newPublisher(t, cfg, bus.PublisherOptions{})
+		publish(t, p, topic, numbered(0, 3, 0)...)
+		o := newCommitting()
+		s := newGroup(t, cfg, group, o)
+		take(t, subscribe(t, s, topic), 1)
+		o.due <- oona.Commit{Offset: 1, Metadata: "read to 4"}
+		if err := o.outcome(t); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan struct{}, 1000)
+		next := newOwner()
+		s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, ReadTo: func(c oona.Commit) int64 {
+			asked <- struct{}{}
+			return int64(c.Metadata[len(c.Metadata)-1] - '0')
+		}}, next, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages := subscribe(t, s, topic)
+		<-asked // and the log ends at 3
+		publish(t, p, topic, numbered(3, 4, 0)...)
+		if got := strings.Join(take(t, messages, 3), " "); got != "1 2 3" {
+			t.Errorf("messages %s", got)
+		}
+		if c := next.await(t, "open", 1)[0]; c.Start != 1 || c.HighWater != 4 {
+			t.Errorf("claim is %+v", c)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // A member that comes back under its instance's name within the session timeout
 // gets its partitions without a rebalance of the others, and may commit.
 func TestStaticMembership(t *testing.T) {

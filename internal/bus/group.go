@@ -33,9 +33,9 @@ import (
 // record; false: nothing that is new. Committed tells what became of it. Both
 // are called beside the handler.
 //
-// A claim whose commit the log has overtaken is opened although it cannot be
-// read: Open must refuse it, and the group goes on asking; but with FromHere it
-// is read from its oldest record.
+// A claim whose commit the log has overtaken, or that the log does not reach, is
+// opened although it cannot be read: Open must refuse it, and the group goes on
+// asking; but with FromHere it is read from its oldest record.
 type Owner interface {
 	Open(ctx context.Context, c oona.Claim) error
 	Close(c oona.Claim)
@@ -55,7 +55,8 @@ type GroupSubscriber struct {
 	owner   Owner
 	offsets *offsets
 	every   time.Duration // between commits
-	anew    bool          // where the log has overtaken the commit
+	anew    bool          // where the log does not hold what the commit needs
+	readTo  func(oona.Commit) int64
 	logger  *slog.Logger
 
 	id     string // begins the ids of claims
@@ -74,9 +75,12 @@ type GroupOptions struct {
 	// the same name within the session timeout gets its partitions without a
 	// rebalance. Unique in the group; empty: dynamic membership.
 	Instance string
-	// FromHere has a partition whose commit the log has overtaken read from
-	// its oldest record. Else its owner is asked to refuse it.
+	// FromHere has a partition whose commit the log has overtaken, or does not
+	// reach, read from its oldest record. Else its owner is asked to refuse it.
 	FromHere bool
+	// ReadTo returns how far the log had been read when a commit was made, and so
+	// how far it must reach; nil: up to the commit's offset.
+	ReadTo func(oona.Commit) int64
 	// CommitEvery is the time between the commits of a partition; 0: 1 s.
 	CommitEvery time.Duration
 }
@@ -97,9 +101,13 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 		offsets: &offsets{cfg: cfg, group: options.Group, instance: options.Instance},
 		every:   options.CommitEvery,
 		anew:    options.FromHere,
+		readTo:  options.ReadTo,
 		logger:  logger,
 		id:      ulid.Make().String(),
 		out:     make(chan *message.Message),
+	}
+	if s.readTo == nil {
+		s.readTo = func(c oona.Commit) int64 { return c.Offset }
 	}
 	if s.every <= 0 {
 		s.every = defaultCommitEvery

@@ -19,6 +19,8 @@ var (
 	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
 	// ErrOvertaken: retention has deleted records that were not yet closed.
 	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
+	// ErrAhead: the log has lost records that were read.
+	ErrAhead = errors.New("the log ends before what was read of it when the commit was made")
 	// ErrPartitions: keys have moved to other partitions.
 	ErrPartitions = errors.New("the topic's number of partitions has changed")
 	// ErrSettings: the worker began anew with other settings than the log's.
@@ -64,7 +66,16 @@ func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
 		return nil, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Begin anew with topics of that number (--prefix)",
 			ErrPartitions, c.Topic, partitions, c.Partitions)
 	}
-	if overtaken {
+	readTo, err := commit.ProcessedTo()
+	if err != nil {
+		return nil, fmt.Errorf("%s/%d: %w", c.Topic, c.Partition, err)
+	}
+	ahead := readTo > c.HighWater
+	if ahead && !s.cfg.FromHere {
+		return nil, fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d; it has lost records (an unclean election, a backup, a topic made anew), and what comes there now would be taken for what was read. Begin anew with what the log holds (--from-here), or with new topics (--prefix)",
+			ErrAhead, c.Topic, c.Partition, c.HighWater, readTo)
+	}
+	if overtaken || ahead {
 		return s.anew(c, commit)
 	}
 	engine, err := windows.Resume(s.cfg.Windows, s.catalogue, commit)
@@ -74,16 +85,30 @@ func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
 	return engine, nil
 }
 
-// anew returns an engine for what the log still holds. Overtaken is the group's
-// commit, zero where there is none.
-func (s *Stage) anew(c oona.Claim, overtaken windows.Commit) (*windows.Engine, error) {
-	engine, err := windows.BeginAnew(s.cfg.Windows, s.catalogue, overtaken, c.LogStart, c.HighWater)
+// anew returns an engine for what the log still holds. Commit is the group's,
+// zero where there is none.
+func (s *Stage) anew(c oona.Claim, commit windows.Commit) (*windows.Engine, error) {
+	engine, err := windows.BeginAnew(s.cfg.Windows, s.catalogue, commit, c.LogStart, c.HighWater)
 	if err != nil {
 		return nil, fmt.Errorf("begin anew in %s/%d at offset %d: %w", c.Topic, c.Partition, c.LogStart, err)
 	}
 	s.logger.Warn("the partition begins anew: its past is lost", "partition", c.Partition, "log_start", c.LogStart, "log_end", c.HighWater,
 		"committed", c.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()))
 	return engine, nil
+}
+
+// ReadTo returns how far a partition had been read when a commit of it was made.
+// Where the commit cannot be read, which Open says, that is its offset.
+func ReadTo(c oona.Commit) int64 {
+	_, commit, err := ParseCommit(c)
+	if err != nil {
+		return c.Offset
+	}
+	readTo, err := commit.ProcessedTo()
+	if err != nil {
+		return c.Offset
+	}
+	return readTo
 }
 
 // ParseCommit returns what a group's commit says: how many partitions the topic

@@ -53,6 +53,13 @@ func (f *fixture) fold(log []logged, from, to int64) {
 	}
 }
 
+// takenOver is a claim of the next owner, which goes on from a commit.
+func takenOver(claim oona.Claim, commit oona.Commit) oona.Claim {
+	claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
+	claim.HighWater = max(claim.HighWater, aggregate.ReadTo(commit))
+	return claim
+}
+
 // published is everything on the output topics, as text, by topic.
 func published(f *fixture) map[string][]string {
 	all := make(map[string][]string)
@@ -84,7 +91,7 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 		first.stop()
 		claim := first.feed.claim
 		if due {
-			claim.Committed, claim.Start = commit, commit.Offset
+			claim = takenOver(claim, commit)
 		} else if at > 0 {
 			t.Fatalf("nothing to commit after %d records", at)
 		}
@@ -160,6 +167,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"no commit, and the beginning is gone": {func(c *oona.Claim) { c.Committed, c.LogStart = oona.Commit{Offset: oona.NoOffset}, 7 }, aggregate.ErrNoCommit, "begins at offset 7"},
 		"retention has overtaken the commit":   {func(c *oona.Claim) { c.LogStart = 9 }, aggregate.ErrOvertaken, "Lengthen the retention"},
+		"the log has lost what was read":       {func(c *oona.Claim) { c.HighWater = 0 }, aggregate.ErrAhead, "ends at offset 0, and had been read up to 1"},
 		"partitions were added":                {func(c *oona.Claim) { c.Partitions = 5 }, aggregate.ErrPartitions, "had 4"},
 		"another program's commit":             {func(c *oona.Claim) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText, `"something else"`},
 		"no metadata":                          {func(c *oona.Claim) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "another program's"},

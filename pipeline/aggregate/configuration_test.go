@@ -186,8 +186,7 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	}
 	first.stop()
 
-	claim := first.feed.claim
-	claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
+	claim := takenOver(first.feed.claim, commit)
 	second := startClaim(t, claim, func(c *aggregate.Config) { c.Windows.Length = 7 * time.Second })
 	if claim.Start < 1 {
 		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", claim.Start)

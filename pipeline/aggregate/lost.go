@@ -11,7 +11,8 @@ import (
 func (p *partition) noteLoss() {
 	_, emits := p.engine.EmitsFrom()
 	p.mute = !emits
-	if p.mute && p.claim.Committed.Offset < p.claim.LogStart {
+	c := &p.claim
+	if p.mute && (c.Committed.Offset < c.LogStart || ReadTo(c.Committed) > c.HighWater) {
 		p.committedTo = nothingCommitted
 	}
 	if p.mute {

@@ -70,8 +70,7 @@ func TestFromHere(t *testing.T) {
 		if !due {
 			t.Fatalf("nothing to commit after %d records", at)
 		}
-		claim := lostClaim()
-		claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
+		claim := takenOver(lostClaim(), commit)
 		second := startClaim(t, claim, nil) // its settings are those of the commit
 		second.seconds(int(commit.Offset)-7, 140)
 		second.stop()
@@ -94,10 +93,10 @@ func TestFromHereElsewhere(t *testing.T) {
 	log := someLog(sound)
 	sound.fold(log, 0, 30)
 	claim := sound.feed.claim
-	claim.Committed, _ = sound.stage.Commit(claim, 30)
+	commit, _ := sound.stage.Commit(claim, 30)
 	sound.fold(log, 30, int64(len(log)))
 	sound.stop()
-	claim.ID, claim.Start = "c2", claim.Committed.Offset
+	claim = takenOver(claim, commit)
 
 	leave := func(c *aggregate.Config) { c.FromHere = true }
 	fresh := start(t, leave)
@@ -168,5 +167,39 @@ func TestFromHereWithWrongSettings(t *testing.T) {
 	close(f.feed.messages)
 	if err := <-ended; !errors.Is(err, aggregate.ErrSettings) || !strings.Contains(err.Error(), "--frontier-slots=64") {
 		t.Errorf("Run: %v, want ErrSettings and the log's settings", err)
+	}
+}
+
+// A log that has lost records at its end, which were read, begins anew: what
+// comes at their offsets is read, and nothing that was emitted is emitted again.
+func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
+	first := start(t, fromHere)
+	first.seconds(0, 60)
+	claim := first.feed.claim
+	claim.Committed, _ = first.stage.Commit(claim, 60)
+	first.stop()
+	before := first.rollups(t, first.topics.LayerHealth)
+	if len(before) == 0 || aggregate.ReadTo(claim.Committed) != 60 {
+		t.Fatalf("%d rollups, committed as of offset %d", len(before), aggregate.ReadTo(claim.Committed))
+	}
+
+	claim.ID, claim.HighWater = "c2", 50
+	second := startClaim(t, claim, fromHere)
+	second.seconds(0, 50)
+	early := second.stage.Counts()
+	second.seconds(61, 140) // the offsets from 50 on
+	second.stop()
+	n := second.stage.Counts()
+	if early.Late != 50 || n.Replayed != 0 || n.Late+n.Folded != 129 {
+		t.Errorf("counts are %+v, at the log's end %+v", n, early)
+	}
+	after := second.rollups(t, second.topics.LayerHealth)
+	if len(after) == 0 || after[0].Start != oona.MicrosOf(second.begin.Add(90*time.Second)) {
+		t.Fatalf("rollups are %+v", after)
+	}
+	for _, r := range before {
+		if r.Start >= after[0].Start {
+			t.Errorf("the window at %s was emitted before", r.Start.Time())
+		}
 	}
 }

@@ -47,7 +47,7 @@ func BenchmarkReplay(b *testing.B) {
 	claim := oona.Claim{Topic: topics.SeedMetrics, Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}
 	open := func(committed oona.Commit) *partition {
 		claim := claim
-		claim.Committed = committed
+		claim.Committed, claim.HighWater = committed, ReadTo(committed)
 		engine, err := stage.engine(claim)
 		if err != nil {
 			b.Fatal(err)

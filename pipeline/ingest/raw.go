@@ -100,6 +100,10 @@ func (r *Raw) Open(_ context.Context, about oona.Claim) error {
 		r.logger.Error("records of the raw topic were deleted before they were taken; lengthen its retention",
 			"partition", about.Partition, "records", lost, "from", about.Committed.Offset, "to", about.Start)
 	}
+	if about.Committed.Offset > about.HighWater {
+		r.logger.Error("the raw topic has lost records at its end; what it holds is taken again",
+			"partition", about.Partition, "committed", about.Committed.Offset, "ends", about.HighWater)
+	}
 	c := newRawClaim(r, about)
 	r.mu.Lock()
 	r.claims[about.ID] = c
