@@ -193,3 +193,42 @@ func comparePlain(t *testing.T, got *oona.Frame, want *plainFrame) {
 		}
 	}
 }
+
+// FuzzRaw: a record of the raw topic is taken where a request with the same body
+// is, for the same frames, and refused for the same reason.
+func FuzzRaw(f *testing.F) {
+	for _, value := range [][]byte{
+		frames(nil), frames(nil, nil), append(frames(nil), 0xc3), containerOf(f, frames(nil), frames(nil)), []byte(goodJSON), []byte("[" + goodJSON + "]"), []byte(" []"),
+		{0, 0, 0, 0, 7, 1}, gzipped(frames(nil)), {},
+	} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		bus := &fakeBus{}
+		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxDecompressedBytes = 100, 10, 1<<16 })
+		taken, refusal := newDecoders(s.cfg).rawFrames(message.NewMessage("", value), &batch{cfg: &s.cfg, path: s.cfg.Instance})
+		mediaType := mediaAvro
+		if text := bytes.TrimLeft(value, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {
+			mediaType = mediaJSON
+		}
+		w := post(s, mediaType, value)
+		if refusal != nil {
+			if refusal.reason != reasonUndecodable && refusal.reason != reasonInvalid && refusal.reason != reasonTooLarge {
+				t.Fatalf("refused for %s, which nobody has heard of", refusal.reason)
+			}
+			if w.Code == http.StatusOK || w.Code != refusal.Status && w.Code != http.StatusUnsupportedMediaType {
+				t.Fatalf("refused with %d %s, as a request it is answered %d %s", refusal.Status, refusal.Detail, w.Code, w.Body)
+			}
+			return
+		}
+		_, messages := bus.published()
+		if w.Code != http.StatusOK || len(messages) != len(taken.messages) {
+			t.Fatalf("taken with %d frames, as a request it is answered %d with %d", len(taken.messages), w.Code, len(messages))
+		}
+		for i, m := range messages {
+			if !bytes.Equal(m.Payload, taken.messages[i].Payload) || fmt.Sprint(m.Metadata) != fmt.Sprint(taken.messages[i].Metadata) {
+				t.Fatalf("frame %d is another", i)
+			}
+		}
+	})
+}
