@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
 )
@@ -88,6 +89,67 @@ func TestMetadataBudget(t *testing.T) {
 		if err != nil || back.sealCount() != s.sealCount() || len(back.timelines) != n {
 			t.Errorf("%d of %+v do not come back: %v", n, c, err)
 		}
+	}
+}
+
+// TestConfigurationsInTheBudget says how many timelines fit beside how many
+// configurations in reach, and that the documents have the same table.
+func TestConfigurationsInTheBudget(t *testing.T) {
+	const minute = 60_000_000
+	for _, c := range []struct{ configurations, want int }{
+		{1, 164}, {8, 159}, {32, 140}, {64, 115},
+	} {
+		build := func(n int) *snapshot {
+			s := budgetCase{behind: 24 * 60 * minute, recent: true}.snapshot(n)
+			for i := 1; i < c.configurations; i++ { // the length and the generation change
+				cfg := s.eras[0].cfg
+				cfg.Generation, cfg.Length = int32(i+1), cfg.Length+time.Duration(i%2)*5*time.Second
+				s.eras = append(s.eras, newEra(cfg, origin-oona.Micros(c.configurations-i)*minute, unknown))
+			}
+			return s
+		}
+		n := 1
+		for len(build(n+1).text()) <= MaxMetadata {
+			n++
+		}
+		if n != c.want {
+			t.Errorf("%d timelines fit beside %d configurations, want %d", n, c.configurations, c.want)
+		}
+		row := fmt.Sprintf("| %d | %d |\n", c.configurations, n)
+		for _, page := range []string{"../docs/operations.md", "../docs/decisions/0007-commit-format.md"} {
+			if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), row) {
+				t.Errorf("%s has no row %s (%v)", page, row, err)
+			}
+		}
+		if back, err := parseSnapshot(Commit{build(n).safe.offset, build(n).text()}); err != nil || len(back.eras) != c.configurations {
+			t.Errorf("%d configurations do not come back: %v", c.configurations, err)
+		}
+	}
+}
+
+// Where configurations take the room, the error says so, and they fit again when
+// they are out of reach.
+func TestBrinkOfConfigurations(t *testing.T) {
+	p := newPartition(t, DefaultConfig())
+	at := 0.0
+	var err error
+	for n := int32(1); err == nil && n < 1000; n++ {
+		p.must(Passed, ReasonConfigured, p.configure(at, at+100, generation(n, func(c *Config) { c.Length += time.Duration(n%2) * 5 * time.Second })))
+		at += 30
+		_, err = p.engine.Commit()
+	}
+	if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), "0 timelines take 0 of them, 0 seals 0 and ") || !strings.Contains(err.Error(), "change the windows less often") || !strings.Contains(err.Error(), "max delay (24h0m0s)") {
+		t.Fatalf("the error is %v", err)
+	}
+	if strings.Contains(err.Error(), "fewer timelines") {
+		t.Errorf("the advice is about timelines: %v", err)
+	}
+	for range 100 { // no replay comes by them either, once the log clock has gone on for a horizon
+		at += 1000
+		p.tick(at)
+	}
+	if c := mustCommit(t, p.engine); len(c.Metadata) > 200 {
+		t.Errorf("out of reach, they take %d bytes", len(c.Metadata))
 	}
 }
 

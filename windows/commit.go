@@ -52,7 +52,7 @@ func (e *Engine) Commit() (Commit, error) {
 	s := e.snapshot()
 	text := s.text()
 	if len(text) > MaxMetadata {
-		return Commit{}, fmt.Errorf("%w: %d timelines and %d seals take %d bytes and %d are allowed: admit fewer timelines, or more layers' windows", ErrMetadata, len(s.timelines), s.sealCount(), len(text), MaxMetadata)
+		return Commit{}, fmt.Errorf("%w: it takes %d bytes and %d are allowed; %s", ErrMetadata, len(text), MaxMetadata, s.tooMuch())
 	}
 	return Commit{Offset: s.safe.offset, Metadata: text}, nil
 }
@@ -138,6 +138,28 @@ func (s *snapshot) sealCount() int64 {
 		n += s.timelines[i].seals.windows()
 	}
 	return n
+}
+
+// tooMuch says what takes a commit's room, and what to do about the most of it.
+func (s *snapshot) tooMuch() string {
+	timelines, sealed := 0, 0
+	for i := range s.timelines {
+		t := &s.timelines[i]
+		timelines += len(appendTimeline(nil, s, t))
+		sealed += len(appendSeals(nil, s.eras, t))
+	}
+	timelines -= sealed
+	configured := len(appendEras(nil, s))
+	text := metadataCoding.EncodedLen
+	advice := "admit fewer timelines"
+	switch max(timelines, sealed, configured) {
+	case configured:
+		advice = fmt.Sprintf("change the windows less often: a configuration goes out of reach when frames of its time are older than max delay (%s)", s.eras.last().cfg.MaxDelay)
+	case sealed:
+		advice = "admit more layers' windows, or fewer timelines"
+	}
+	return fmt.Sprintf("%d timelines take %d of them, %d seals %d and %d configurations %d: %s",
+		len(s.timelines), text(timelines), s.sealCount(), text(sealed), len(s.eras), text(configured), advice)
 }
 
 // snapshot shares the timelines' seals with the engine.

@@ -46,14 +46,7 @@ func (s *snapshot) text() string {
 	b = appendFrom(b, s.greatestStamp, s.safe.clock.previous)
 	b = binary.AppendUvarint(b, uint64(len(s.timelines)))
 	for i := range s.timelines {
-		t := &s.timelines[i]
-		b = binary.BigEndian.AppendUint64(b, t.hash)
-		b = appendFrom(b, s.greatestStamp, t.watermark)
-		b = binary.AppendUvarint(b, uint64(len(t.seals))<<1|bit(t.admitted != unknown))
-		if t.admitted != unknown {
-			b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.offset))
-		}
-		b = appendSeals(b, s.eras, t)
+		b = appendTimeline(b, s, &s.timelines[i])
 	}
 	b = binary.BigEndian.AppendUint32(b, checksum(s.safe.offset, b))
 	return metadataCoding.EncodeToString(b)
@@ -81,6 +74,16 @@ func appendLoss(b []byte, s *snapshot) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(s.lost.end-s.processedTo)<<1)
 	return appendFrom(b, s.greatestStamp, s.lost.begun)
+}
+
+func appendTimeline(b []byte, s *snapshot, t *frozen) []byte {
+	b = binary.BigEndian.AppendUint64(b, t.hash)
+	b = appendFrom(b, s.greatestStamp, t.watermark)
+	b = binary.AppendUvarint(b, uint64(len(t.seals))<<1|bit(t.admitted != unknown))
+	if t.admitted != unknown {
+		b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.offset))
+	}
+	return appendSeals(b, s.eras, t)
 }
 
 // appendSeals appends for each stretch its layers and era, how many windows it
@@ -115,7 +118,7 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d and %d", content[0], metadataVersion, metadataVersionLost)
 	}
 	if checksum(c.Offset, content) != sum {
-		return nil, errors.New("the metadata's checksum is wrong for this offset")
+		return nil, errors.New("the metadata's checksum is wrong for this offset: one of them was changed or reset by hand, or damaged. Restore both as they were committed, or delete the group's offset of the partition: it is folded again from the log's beginning then, or begins anew where that is gone")
 	}
 	r := metadataReader{rest: content[1:]}
 	s, err := r.snapshot(c.Offset, content[0] == metadataVersionLost)

@@ -221,3 +221,27 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 		t.Errorf("status %d, %q, %q", status, out, messages)
 	}
 }
+
+// So many changes within a max delay that the next would take room which commits
+// need for timelines are refused, unless they are asked for.
+func TestManyConfigurationsInReach(t *testing.T) {
+	at, cfg := startBroker(t)
+	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
+		t.Fatal(messages)
+	}
+	soon := time.Now().Add(5 * time.Minute)
+	for n := range manyInReach - 1 {
+		c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(soon.Add(time.Duration(n) * time.Minute))}
+		c.Config.Generation = int32(n + 2)
+		if err := writeConfiguration(cfg, seedMetrics, []int32{0}, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply := append([]string{"windows", "apply", "--yes", "--from", soon.Add(time.Hour).Format(time.RFC3339)}, at...)
+	if status, out, messages := run(t, apply...); status != exitFailed || out != "" || !strings.Contains(messages, "partition 0 has 32 configurations that frames may still come for") || !strings.Contains(messages, "max-delay (24h0m0s)") {
+		t.Errorf("status %d, %q, %q", status, out, messages)
+	}
+	if status, out, messages := run(t, append(apply, "--many")...); status != 0 || !strings.Contains(out, "generation 33 holds from") {
+		t.Errorf("asked for: status %d, %q, %q", status, out, messages)
+	}
+}

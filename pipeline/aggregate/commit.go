@@ -137,7 +137,7 @@ func (p *partition) commit(highWater int64) (oona.Commit, bool) {
 	if err != nil {
 		// The last commit stands, and grows old: that is alarmed on.
 		p.stage.metrics.commits.WithLabelValues("too_large").Inc()
-		p.logger.Error("the state does not fit a commit; fewer runs at a time, or more partitions, would help", "err", err)
+		p.logger.Error("the state does not fit a commit; the last one stands", "err", err)
 		return oona.Commit{}, false
 	}
 	p.offered = p.engine.ProcessedTo()
