@@ -144,7 +144,7 @@ func TestBrinkOfConfigurations(t *testing.T) {
 	if strings.Contains(err.Error(), "fewer timelines") {
 		t.Errorf("the advice is about timelines: %v", err)
 	}
-	for range 100 { // no replay comes by them either, once the log clock has gone on for a horizon
+	for range 200 { // no replay comes by them either, once the log clock has gone on for a horizon
 		at += 1000
 		p.tick(at)
 	}
