@@ -64,48 +64,35 @@ func (w *wire) forget(topics oona.Topics) error {
 	return nil
 }
 
-// senders publish at a time, each the frames of its own layers: in order, as
-// their trainers would.
-const senders = 4
-
-// publish sends the corpus, each frame to its key's partition.
+// publish sends the corpus, each frame to its key's partition. Several senders
+// publish at a time, each the frames of its own layers, as trainers would; they
+// keep in step, so that none is late for the windows of another.
 func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.RunID) (err error) {
 	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Compression: "lz4", Patience: 30 * time.Second})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
-	group, ctx := errgroup.WithContext(ctx)
-	for sender := range senders {
-		group.Go(func() error { return send(ctx, publisher, topic, c, run, sender) })
-	}
-	return group.Wait()
-}
-
-func send(ctx context.Context, publisher message.Publisher, topic string, c *corpus, run oona.RunID, sender int) error {
-	const batch = 64
-	var messages []*message.Message
-	flush := func() error {
-		if err := publisher.Publish(topic, messages...); err != nil {
+	const senders = 4
+	stride := len(c.layers) // a step
+	for at := 0; at < len(c.payloads); at += stride {
+		var batches [senders][]*message.Message
+		for i := at; i < min(at+stride, len(c.payloads)); i++ {
+			msg := message.NewMessage("", c.payloads[i])
+			msg.Metadata.Set(oona.MetaKey, string(oona.Key(run, c.layers[c.layerOf[i]])))
+			msg.Metadata.Set(oona.HeaderPath, "bench")
+			sender := c.layerOf[i] % senders
+			batches[sender] = append(batches[sender], msg)
+		}
+		var group errgroup.Group
+		for _, batch := range batches {
+			group.Go(func() error { return publisher.Publish(topic, batch...) })
+		}
+		if err := errors.Join(group.Wait(), ctx.Err()); err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
 		}
-		messages = messages[:0]
-		return ctx.Err()
 	}
-	for i, payload := range c.payloads {
-		if c.layerOf[i]%senders != sender {
-			continue
-		}
-		msg := message.NewMessage("", payload)
-		msg.Metadata.Set(oona.MetaKey, string(oona.Key(run, c.layers[c.layerOf[i]])))
-		msg.Metadata.Set(oona.HeaderPath, "bench")
-		if messages = append(messages, msg); len(messages) == batch {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	return flush()
+	return nil
 }
 
 var (
