@@ -85,8 +85,9 @@ type constant struct{ metadata string }
 func (constant) Open(context.Context, oona.Claim) error { return nil }
 func (constant) Close(oona.Claim)                       {}
 
-func (c constant) Commit(claim oona.Claim, _ int64) (oona.Commit, bool) {
+func (c constant) Commit(claim oona.Claim) (oona.Commit, bool) {
 	return oona.Commit{Offset: claim.Start, Metadata: c.metadata}, true
 }
 
 func (constant) Committed(oona.Claim, oona.Commit, error) {}
+func (constant) Ends(oona.Claim, int64)                   {}

@@ -12,8 +12,9 @@ import (
 )
 
 // Row 8. The aggregator cannot reach the broker that coordinates its group, and
-// all others can. It goes on with the partitions that others lead; that its
-// commits fail is told by their age, which comes to where it is alarmed on. By
+// all others can. It goes on with the partitions that others lead, and says that
+// it hears nothing of the one that this broker leads; that its commits fail is
+// told by their age, which comes to where it is alarmed on. By
 // then the group has long put the aggregator out, as it finds once the way is
 // there again; nothing is lost.
 func coordinatorCutOff(w *world) {
@@ -28,7 +29,7 @@ func coordinatorCutOff(w *world) {
 	for began := time.Now(); time.Since(began) < 4*time.Second; w.pause(50 * time.Millisecond) {
 		calm = max(calm, worker.oldestCommit())
 	}
-	alarm := w.alarmThreshold("oona_aggregate_commit_age_seconds")
+	alarm, longestSilence := w.alarmThreshold("oona_aggregate_commit_age_seconds"), w.alarmThreshold("oona_aggregate_end_offset_age_seconds")
 	coordinator := kafka.coordinator(w.T, w.ctx, w.prefix)
 	done := worker.metrics()[`oona_aggregate_commits_total{result="done"}`]
 	net.sever(dead, coordinator)
@@ -43,6 +44,10 @@ func coordinatorCutOff(w *world) {
 		if age < alarm-10 {
 			w.Errorf("the commit of partition %d is %.0f s old, and nobody could commit for %.0f s", p, age, time.Since(cutAt).Seconds())
 		}
+		unheard := m[fmt.Sprintf(`oona_aggregate_end_offset_age_seconds{partition="%d"}`, p)]
+		if silent := unheard > longestSilence; silent != (p == partition) {
+			w.Errorf("the leader of partition %d was last heard %.0f s ago, and broker %d was cut off %.0f s ago", p, unheard, coordinator, time.Since(cutAt).Seconds())
+		}
 		for _, group := range []oona.Group{oona.Health, oona.Performance} {
 			topic := w.topics.Rollup(group)
 			if goesOn := after[topic][p]-before[topic][p] > 10; goesOn == (p == partition) {
@@ -52,6 +57,9 @@ func coordinatorCutOff(w *world) {
 	}
 	if failed := m[`oona_aggregate_commits_total{result="failed"}`]; failed == 0 || m[`oona_aggregate_commits_total{result="done"}`] > done+partitions {
 		w.Errorf("%v commits failed, and %v were made after %v", failed, m[`oona_aggregate_commits_total{result="done"}`], done)
+	}
+	if worker.ready() {
+		w.Errorf("ready without a way to the leader of partition %d", partition)
 	}
 	open := m[fmt.Sprintf(`oona_aggregate_oldest_window_seconds{partition="%d"}`, partition)]
 	if open < alarm/2 {

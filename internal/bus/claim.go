@@ -109,29 +109,43 @@ func (h *groupHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from sa
 		return err
 	}
 	h.subscriber.membership.opened()
-	var committing sync.WaitGroup
-	stop := make(chan struct{})
-	committing.Go(func() { h.commitUntil(stop, session, c) })
+	var beside sync.WaitGroup
+	open, end := context.WithCancel(context.WithoutCancel(session.Context()))
+	defer end()
+	beside.Go(func() { h.commitWhile(open, session, c) })
+	beside.Go(func() { h.followEnd(open, c) })
 	if !c.handOut(session.Context(), h.subscriber.out, handlerGrace) {
 		h.logger.Error("a handler holds a message of a partition that is lost", "topic", c.about.Topic, "partition", c.about.Partition, "waited", handlerGrace)
 	}
-	close(stop)
-	committing.Wait()
+	end()
+	beside.Wait()
 	h.commit(session, c)
 	h.subscriber.owner.Close(c.about)
 	return nil
 }
 
-// commitUntil commits what the owner says, now and then.
-func (h *groupHandler) commitUntil(stop <-chan struct{}, session sarama.ConsumerGroupSession, c *claim) {
-	ticker := time.NewTicker(h.subscriber.every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-stop:
+// commitWhile commits what the owner says, now and then, while the claim is open.
+func (h *groupHandler) commitWhile(open context.Context, session sarama.ConsumerGroupSession, c *claim) {
+	for sleep(open, h.subscriber.every) {
+		h.commit(session, c)
+	}
+}
+
+// followEnd asks the partition's leader, now and then, where it ends: what the
+// fetcher has heard of it is worth nothing once the fetcher stands still.
+func (h *groupHandler) followEnd(open context.Context, c *claim) {
+	for failures := 0; sleep(open, h.subscriber.every); {
+		end, err := h.subscriber.end(open, c.about.Topic, c.about.Partition)
+		switch {
+		case open.Err() != nil:
 			return
-		case <-ticker.C:
-			h.commit(session, c)
+		case err == nil:
+			failures = 0
+			h.subscriber.owner.Ends(c.about, end)
+		default:
+			if failures++; failures == 1 {
+				h.logger.Warn("cannot ask where a partition ends: how far behind it is, is not known", "topic", c.about.Topic, "partition", c.about.Partition, "err", err)
+			}
 		}
 	}
 }
@@ -142,7 +156,7 @@ const commitTimeout = 5 * time.Second
 
 func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
 	owner := h.subscriber.owner
-	commit, due := owner.Commit(c.about, c.HighWaterMarkOffset())
+	commit, due := owner.Commit(c.about)
 	if !due {
 		return
 	}
@@ -279,4 +293,24 @@ func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition 
 		about.Start = commit.Offset
 	}
 	return about, nil
+}
+
+// end asks where a partition ends, until ctx ends. sarama's request cannot be
+// given up: it goes on until its own time is over, and Close waits for it.
+func (s *GroupSubscriber) end(ctx context.Context, topic string, partition int32) (int64, error) {
+	type answer struct {
+		end int64
+		err error
+	}
+	answers := make(chan answer, 1)
+	s.ending.Go(func() {
+		end, err := s.offsets.end(topic, partition)
+		answers <- answer{end, err}
+	})
+	select {
+	case a := <-answers:
+		return a.end, a.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }

@@ -2,12 +2,15 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/morphogenetic/oona"
 )
@@ -125,4 +128,27 @@ func TestOneMessageAtATime(t *testing.T) {
 			next.settle(msg)
 		}
 	})
+}
+
+// A leader that does not answer does not keep a claim that is over: its end is
+// not waited for then.
+func TestEndIsNotWaitedFor(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	open, over := context.WithCancel(t.Context())
+	broker.ControlKey(kmsg.ListOffsets.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		over()
+		return nil, nil, true // and no answer
+	})
+	s := &GroupSubscriber{offsets: &offsets{cfg: Config{Brokers: broker.ListenAddrs(), ClientID: "test"}}}
+	if _, err := s.end(open, "t", 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, although the claim was over", err)
+	}
+	if err := s.offsets.close(); err != nil {
+		t.Error(err)
+	}
+	s.ending.Wait()
 }

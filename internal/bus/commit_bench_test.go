@@ -27,11 +27,12 @@ type always struct{ metadata string }
 func (always) Open(context.Context, oona.Claim) error { return nil }
 func (always) Close(oona.Claim)                       {}
 
-func (a always) Commit(c oona.Claim, _ int64) (oona.Commit, bool) {
+func (a always) Commit(c oona.Claim) (oona.Commit, bool) {
 	return oona.Commit{Offset: c.Start, Metadata: a.metadata}, true
 }
 
 func (always) Committed(oona.Claim, oona.Commit, error) {}
+func (always) Ends(oona.Claim, int64)                   {}
 
 // BenchmarkCommits reads preloaded messages of 1 kB, acking each, in pairs: with
 // deferred commits every second, and with Watermill's subscriber and sarama's

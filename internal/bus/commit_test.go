@@ -22,7 +22,7 @@ func newCommitting() *committing {
 	return &committing{newOwner(), make(chan oona.Commit, 10), make(chan error, 10)}
 }
 
-func (c *committing) Commit(oona.Claim, int64) (oona.Commit, bool) {
+func (c *committing) Commit(oona.Claim) (oona.Commit, bool) {
 	select {
 	case commit := <-c.due:
 		return commit, true

@@ -29,9 +29,10 @@ import (
 // take; then Close is called all the same, and an error logged.
 //
 // Commit is asked for from time to time, and a last time before Close, what may
-// be committed of a claim, highWater being the offset after the partition's last
-// record; false: nothing that is new. Committed tells what became of it. Both
-// are called beside the handler.
+// be committed of a claim; false: nothing that is new. Committed tells what
+// became of it. Ends is told as often, by the partition's leader, the offset after
+// the last record, whether or not records come from there; while the leader does
+// not answer, it is not called. All are called beside the handler.
 //
 // A claim whose commit the log has overtaken, or that the log does not reach, is
 // opened although it cannot be read: Open must refuse it, and the group goes on
@@ -39,8 +40,9 @@ import (
 type Owner interface {
 	Open(ctx context.Context, c oona.Claim) error
 	Close(c oona.Claim)
-	Commit(c oona.Claim, highWater int64) (oona.Commit, bool)
+	Commit(c oona.Claim) (oona.Commit, bool)
 	Committed(c oona.Claim, commit oona.Commit, err error)
+	Ends(c oona.Claim, offset int64)
 }
 
 // GroupSubscriber is a message.Subscriber that shares the partitions of a topic
@@ -54,7 +56,7 @@ type GroupSubscriber struct {
 	inner   *kafka.Subscriber
 	owner   Owner
 	offsets *offsets
-	every   time.Duration // between commits
+	every   time.Duration // between commits, and between looks at where a partition ends
 	anew    bool          // where the log does not hold what the commit needs
 	readTo  func(oona.Commit) int64
 	logger  *slog.Logger
@@ -65,7 +67,7 @@ type GroupSubscriber struct {
 	out        chan *message.Message
 	membership membership
 	subscribed atomic.Bool
-	ending     sync.WaitGroup // closes out
+	ending     sync.WaitGroup // closes out, and requests that outlive their claims
 }
 
 // GroupOptions are how a member joins its group.
@@ -81,7 +83,8 @@ type GroupOptions struct {
 	// ReadTo returns how far the log had been read when a commit was made, and so
 	// how far it must reach; nil: up to the commit's offset.
 	ReadTo func(oona.Commit) int64
-	// CommitEvery is the time between the commits of a partition; 0: 1 s.
+	// CommitEvery is the time between the commits of a partition, and between two
+	// looks at where it ends; 0: 1 s.
 	CommitEvery time.Duration
 }
 
@@ -152,9 +155,9 @@ func (s *GroupSubscriber) Joined() error { return s.membership.joined() }
 
 // Close leaves the group, once the claims are closed.
 func (s *GroupSubscriber) Close() error {
-	err := s.inner.Close()
+	err := errors.Join(s.inner.Close(), s.offsets.close())
 	s.ending.Wait()
-	return errors.Join(err, s.offsets.close())
+	return err
 }
 
 // seam is where watermill-kafka lets a tracer wrap what it uses; by itself it

@@ -195,13 +195,15 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// uncommitting is an owner's part that has nothing to commit.
+// uncommitting is an owner's part that has nothing to commit, and does not ask
+// where partitions end.
 type uncommitting struct{}
 
-func (uncommitting) Commit(oona.Claim, int64) (oona.Commit, bool) {
+func (uncommitting) Commit(oona.Claim) (oona.Commit, bool) {
 	return oona.Commit{}, false
 }
 func (uncommitting) Committed(oona.Claim, oona.Commit, error) {}
+func (uncommitting) Ends(oona.Claim, int64)                   {}
 
 // owner notes what is opened and closed.
 type owner struct {

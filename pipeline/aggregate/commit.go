@@ -126,8 +126,7 @@ func ParseCommit(c oona.Commit) (partitions int32, engine windows.Commit, err er
 // commit returns what may be committed: the engine as it stands, if everything
 // that it has emitted is on the bus. False where nothing has changed, or that
 // is not so now.
-func (p *partition) commit(highWater int64) (oona.Commit, bool) {
-	p.highWater.Store(highWater)
+func (p *partition) commit() (oona.Commit, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pending.Load() > 0 || p.engine.Replaying() || p.engine.ProcessedTo() == p.committedTo {

@@ -87,7 +87,7 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 	for at := range int64(len(log)) {
 		first := start(t, nil)
 		first.fold(log, 0, at)
-		commit, due := first.stage.Commit(first.feed.claim, at)
+		commit, due := first.stage.Commit(first.feed.claim)
 		first.stop()
 		claim := first.feed.claim
 		if due {
@@ -119,14 +119,14 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	if _, due := f.stage.Commit(f.feed.claim, 1); !due {
+	if _, due := f.stage.Commit(f.feed.claim); !due {
 		t.Fatal("nothing to commit after a frame")
 	}
 	f.out.mu.Lock()
 	f.out.failures = 1
 	f.out.mu.Unlock()
 	f.out.onFailure = func() {
-		if c, due := f.stage.Commit(f.feed.claim, 2); due {
+		if c, due := f.stage.Commit(f.feed.claim); due {
 			t.Errorf("committed %+v while a rollup is not on the bus", c)
 		}
 	}
@@ -134,16 +134,16 @@ func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	if f.out.failed != 1 {
 		t.Fatalf("%d publishes failed, want 1", f.out.failed)
 	}
-	commit, due := f.stage.Commit(f.feed.claim, 2)
+	commit, due := f.stage.Commit(f.feed.claim)
 	if !due {
 		t.Fatal("nothing to commit once the rollup is on the bus")
 	}
 	f.stage.Committed(f.feed.claim, commit, errBusDown)
-	if _, due := f.stage.Commit(f.feed.claim, 2); !due {
+	if _, due := f.stage.Commit(f.feed.claim); !due {
 		t.Error("a commit that failed is not tried again")
 	}
 	f.stage.Committed(f.feed.claim, commit, nil)
-	if _, due := f.stage.Commit(f.feed.claim, 2); due {
+	if _, due := f.stage.Commit(f.feed.claim); due {
 		t.Error("the same is committed twice")
 	}
 	f.stop()
@@ -156,7 +156,7 @@ func TestRefusals(t *testing.T) {
 		f := start(t, nil)
 		f.send(f.frame(0))
 		c := f.feed.claim
-		c.Committed, _ = f.stage.Commit(c, 1)
+		c.Committed, _ = f.stage.Commit(c)
 		f.stop()
 		return c
 	}()

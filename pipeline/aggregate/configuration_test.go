@@ -180,7 +180,7 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	for s := range 100 { // so long that the configuration is below the safe offset
 		first.send(first.frame(time.Duration(s) * time.Second))
 	}
-	commit, due := first.stage.Commit(first.feed.claim, first.feed.next)
+	commit, due := first.stage.Commit(first.feed.claim)
 	if !due {
 		t.Fatal("nothing to commit")
 	}

@@ -65,7 +65,7 @@ func TestFromHere(t *testing.T) {
 		} else if err := first.stage.Open(t.Context(), lostClaim()); err != nil {
 			t.Fatal(err)
 		}
-		commit, due := first.stage.Commit(lostClaim(), 20)
+		commit, due := first.stage.Commit(lostClaim())
 		first.stop()
 		if !due {
 			t.Fatalf("nothing to commit after %d records", at)
@@ -93,7 +93,7 @@ func TestFromHereElsewhere(t *testing.T) {
 	log := someLog(sound)
 	sound.fold(log, 0, 30)
 	claim := sound.feed.claim
-	commit, _ := sound.stage.Commit(claim, 30)
+	commit, _ := sound.stage.Commit(claim)
 	sound.fold(log, 30, int64(len(log)))
 	sound.stop()
 	claim = takenOver(claim, commit)
@@ -139,7 +139,7 @@ func TestFromHereBeyondTheCommit(t *testing.T) {
 	}), first.begin, own(oona.ConfigurationRecord))
 	first.seconds(0, 30)
 	claim := first.feed.claim
-	claim.Committed, _ = first.stage.Commit(claim, 31)
+	claim.Committed, _ = first.stage.Commit(claim)
 	first.stop()
 
 	claim.ID, claim.LogStart, claim.Start, claim.HighWater = "c2", 50, 50, 60
@@ -176,7 +176,7 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 	first := start(t, fromHere)
 	first.seconds(0, 60)
 	claim := first.feed.claim
-	claim.Committed, _ = first.stage.Commit(claim, 60)
+	claim.Committed, _ = first.stage.Commit(claim)
 	first.stop()
 	before := first.rollups(t, first.topics.LayerHealth)
 	if len(before) == 0 || aggregate.ReadTo(claim.Committed) != 60 {

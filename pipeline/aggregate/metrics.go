@@ -135,6 +135,7 @@ var (
 	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was claimed.")
 	lagDesc        = partitionDesc("lag_records", "Records in the log that have not been read.")
 	lagTimeDesc    = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
+	endAgeDesc     = partitionDesc("end_offset_age_seconds", "Time since the partition's leader last said where the log ends: the lag is of then.")
 	ageDesc        = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
 	bytesDesc      = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
 	pendingDesc    = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
@@ -153,7 +154,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 		c.Describe(ch)
 	}
 	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, timelineCap, evictedDesc, layersCap, partitionsDesc,
-		lagDesc, lagTimeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
+		lagDesc, lagTimeDesc, endAgeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
 		ch <- d
 	}
 }
@@ -195,9 +196,10 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(generationDesc, float64(cfg.Generation))
 	gauge(pendingDesc, float64(p.pending.Load()))
 
-	lag := max(0, p.highWater.Load()-p.next.Load())
+	lag := max(0, p.end.Load()-p.next.Load())
 	gauge(lagDesc, float64(lag))
 	gauge(lagTimeDesc, secondsSince(lag > 0, oona.Micros(p.appended.Load()).Time(), now))
+	gauge(endAgeDesc, secondsSince(true, time.Unix(0, p.heard.Load()), now))
 	gauge(ageDesc, secondsSince(!committed, time.Unix(0, p.committedAt.Load()), now))
 	gauge(oldestDesc, secondsSince(stats.OpenWindows > 0, stats.OldestEnd.Time(), now))
 }

@@ -44,6 +44,30 @@ func (f *fixture) wantCounted(t *testing.T, name string, want ...string) {
 	}
 }
 
+// wantGauges asserts gauges of the one partition.
+func (f *fixture) wantGauges(t *testing.T, want map[string]float64) {
+	t.Helper()
+	families, err := f.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, family := range families {
+		name := strings.TrimPrefix(family.GetName(), "oona_aggregate_")
+		v, wanted := want[name]
+		if !wanted {
+			continue
+		}
+		found++
+		if got := family.GetMetric()[0].GetGauge().GetValue(); got != v {
+			t.Errorf("%s is %v, want %v", name, got, v)
+		}
+	}
+	if found != len(want) {
+		t.Errorf("%d of the gauges %v are there", found, want)
+	}
+}
+
 // What is alarmed on by its increase is there before it happens.
 func TestCountersBeginAtZero(t *testing.T) {
 	f := start(t, nil)
@@ -100,13 +124,13 @@ func TestCommitTooLarge(t *testing.T) {
 		}
 	}
 	runs(0, 100)
-	c, due := f.stage.Commit(f.feed.claim, f.feed.next)
+	c, due := f.stage.Commit(f.feed.claim)
 	if !due {
 		t.Fatal("100 runs do not fit a commit")
 	}
 	f.stage.Committed(f.feed.claim, c, nil)
 	runs(100, 400)
-	if _, due := f.stage.Commit(f.feed.claim, f.feed.next); due {
+	if _, due := f.stage.Commit(f.feed.claim); due {
 		t.Error("400 runs fit a commit")
 	}
 	f.wantCounted(t, "oona_aggregate_commits_total", `[result="done"] 1`, `[result="too_large"] 1`)

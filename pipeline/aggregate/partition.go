@@ -35,8 +35,10 @@ type partition struct {
 	committedTo int64 // processed-to of the last commit that was made
 
 	next          atomic.Int64 // offset after the last record that was read
-	appended      atomic.Int64 // append time of that record, microseconds
-	highWater     atomic.Int64 // offset after the partition's last record, as last heard
+	appended      atomic.Int64 // append time of that record, microseconds; before the first, when the claim began
+	end           atomic.Int64 // offset after the partition's last record, as last heard
+	heard         atomic.Int64 // when that was, nanoseconds of the worker's clock
+	waiting       atomic.Int64 // since when records have waited without a break, likewise, if they do
 	open          atomic.Int64 // open windows
 	pending       atomic.Int64 // messages in the outbox
 	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
@@ -59,7 +61,10 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	p.outbox = pipeline.Outbox{Publisher: s.publisher, Dropped: p.drop}
 	now := time.Now().UnixNano()
 	p.next.Store(claim.Start)
-	p.highWater.Store(claim.HighWater)
+	p.appended.Store(now / int64(time.Microsecond))
+	p.end.Store(claim.HighWater)
+	p.heard.Store(now)
+	p.waiting.Store(now)
 	p.lastRead.Store(now)
 	p.tickInterval.Store(int64(engine.Config().TickInterval))
 	p.committedAt.Store(now)
@@ -111,6 +116,21 @@ func (p *partition) backOff(ctx context.Context) {
 	}
 }
 
+// ends notes where the partition's log ends.
+func (p *partition) ends(offset int64) {
+	now := time.Now().UnixNano()
+	if p.next.Load() >= p.end.Load() {
+		p.waiting.Store(now)
+	}
+	p.end.Store(offset)
+	p.heard.Store(now)
+}
+
+// longSilence makes a worker unready: the leader of a partition has not said
+// where it ends, or records wait there and none has come. To elect another
+// leader takes less.
+const longSilence = 30 * time.Second
+
 // manyFailures in a row make a worker unready: half a minute of them.
 const manyFailures = 10
 
@@ -121,6 +141,14 @@ func (p *partition) ready() error {
 	}
 	if next := p.next.Load(); next < p.claim.HighWater {
 		return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.claim.Partition, next, p.claim.HighWater)
+	}
+	now := time.Now().UnixNano()
+	if silent := time.Duration(now - p.heard.Load()); silent > longSilence {
+		return fmt.Errorf("%w: of partition %d it was last heard %s ago", errUnheard, p.claim.Partition, silent.Round(time.Second))
+	}
+	waited := time.Duration(now - max(p.waiting.Load(), p.lastRead.Load()))
+	if next, end := p.next.Load(), p.end.Load(); next < end && waited > longSilence {
+		return fmt.Errorf("%w: partition %d is at offset %d of %d, and nothing has come for %s; restart the worker if its leader can be reached", errStalled, p.claim.Partition, next, end, waited.Round(time.Second))
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func BenchmarkReplay(b *testing.B) {
 	for chunk := range log.chunks() {
 		foldAll(b, first, chunk)
 	}
-	commit, due := first.commit(int64(log.frames))
+	commit, due := first.commit()
 	if !due || commit.Offset != 0 {
 		b.Fatalf("the commit is %+v, %v; all of the log is to be open", commit, due)
 	}

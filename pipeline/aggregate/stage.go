@@ -157,18 +157,25 @@ func (s *Stage) Close(claim oona.Claim) {
 }
 
 // Commit returns what may be committed of a claim. See bus.Owner.
-func (s *Stage) Commit(claim oona.Claim, highWater int64) (oona.Commit, bool) {
+func (s *Stage) Commit(claim oona.Claim) (oona.Commit, bool) {
 	p := s.partition(claim.ID)
 	if p == nil {
 		return oona.Commit{}, false
 	}
-	return p.commit(highWater)
+	return p.commit()
 }
 
 // Committed notes what became of a commit.
 func (s *Stage) Committed(claim oona.Claim, c oona.Commit, err error) {
 	if p := s.partition(claim.ID); p != nil {
 		p.committed(c, err)
+	}
+}
+
+// Ends notes where the log of a claim's partition ends.
+func (s *Stage) Ends(claim oona.Claim, offset int64) {
+	if p := s.partition(claim.ID); p != nil {
+		p.ends(offset)
 	}
 }
 
@@ -207,14 +214,17 @@ func (s *Stage) handle(msg *message.Message) (err error) {
 	return p.handle(msg)
 }
 
-// errNotRunning and errCatchingUp are why a stage is not ready.
+// Why a stage is not ready.
 var (
 	errNotRunning = errors.New("the seed-metrics topic is not subscribed to yet")
 	errCatchingUp = errors.New("catching up")
+	errUnheard    = errors.New("the leader does not say where the log ends")
+	errStalled    = errors.New("records wait in the log and do not come")
 )
 
 // Ready returns nil while the stage is a member of its group, once every claimed
-// partition has been folded up to where its log ended when the claim began, and
+// partition has been folded up to where its log ended when the claim began,
+// while the partitions' leaders say where they end and what they hold comes, and
 // while the bus takes what comes of it. A member without partitions is ready: it
 // stands by for those of others.
 func (s *Stage) Ready() error {

@@ -512,6 +512,66 @@ func TestReadyOnceCaughtUp(t *testing.T) {
 	f.stop()
 }
 
+// A worker is not ready once the leader of a partition has said nothing for half
+// a minute, or records have waited there as long and none has come; the lag is
+// told all the while.
+func TestReadyWhileTheLogIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		f.send(f.frame(0))
+		ready := func(why string) {
+			t.Helper()
+			switch err := f.stage.Ready(); {
+			case why == "" && err != nil:
+				t.Errorf("Ready is %v", err)
+			case why != "" && (err == nil || !strings.Contains(err.Error(), why)):
+				t.Errorf("Ready is %v, want %q", err, why)
+			}
+		}
+		hears := func(seconds int, end int64) { // once a second
+			for range seconds {
+				time.Sleep(time.Second)
+				f.stage.Ends(f.feed.claim, end)
+			}
+		}
+		hears(3600, 1) // a quiet topic
+		ready("")
+		f.wantGauges(t, map[string]float64{"lag_records": 0, "lag_seconds": 0, "end_offset_age_seconds": 0})
+
+		hears(30, 4) // the fetcher stands still
+		ready("")
+		hears(2, 4)
+		ready("partition 3 is at offset 1 of 4, and nothing has come for 31s")
+		f.wantGauges(t, map[string]float64{"lag_records": 3, "commit_age_seconds": 3632})
+		for range 3 {
+			f.feed.append(avro.AppendFrame(nil, f.frame(0)), time.Now(), nil)
+		}
+		ready("")
+		hears(1, 4)
+		f.wantGauges(t, map[string]float64{"lag_records": 0, "lag_seconds": 0})
+
+		time.Sleep(30 * time.Second) // the leader says nothing
+		ready("")
+		time.Sleep(time.Second)
+		ready("of partition 3 it was last heard 31s ago")
+		f.wantGauges(t, map[string]float64{"lag_records": 0, "end_offset_age_seconds": 31})
+		hears(1, 4)
+		ready("")
+		f.stop()
+	})
+}
+
+// What was never read has waited since the claim began, not since 1970.
+func TestLagBeforeTheFirstRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		synctest.Wait()
+		time.Sleep(5 * time.Second)
+		f.wantGauges(t, map[string]float64{"lag_records": 1, "lag_seconds": 5})
+		f.stop()
+	})
+}
+
 // In quiet the stage writes ticks, and only while a window is open; read back,
 // they close it.
 func TestTicksCloseAnIdleStream(t *testing.T) {
@@ -645,6 +705,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 		if deliveries := <-settled; deliveries < 10 || deliveries > 14 {
 			t.Errorf("%d deliveries in 35 s, want pauses that grow to 5 s", deliveries)
 		}
+		f.stage.Ends(f.feed.claim, f.feed.next)
 		if err := f.stage.Ready(); err != nil {
 			t.Errorf("ready is %v once the bus has taken all", err)
 		}

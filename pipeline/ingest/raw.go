@@ -125,13 +125,21 @@ func (r *Raw) Close(about oona.Claim) {
 
 // Commit returns the offset after the last record that is forwarded, or among
 // the dead letters.
-func (r *Raw) Commit(about oona.Claim, highWater int64) (oona.Commit, bool) {
-	r.mu.Lock()
-	c := r.claims[about.ID]
-	r.mu.Unlock()
-	settled, due := c.commit()
-	r.metrics.lag.WithLabelValues(strconv.Itoa(int(about.Partition))).Set(float64(max(highWater-settled, 0)))
+func (r *Raw) Commit(about oona.Claim) (oona.Commit, bool) {
+	settled, due := r.claim(about).commit()
 	return oona.Commit{Offset: settled}, due
+}
+
+// Ends notes where the partition's log ends.
+func (r *Raw) Ends(about oona.Claim, offset int64) {
+	settled, _ := r.claim(about).commit()
+	r.metrics.lag.WithLabelValues(strconv.Itoa(int(about.Partition))).Set(float64(max(offset-settled, 0)))
+}
+
+func (r *Raw) claim(about oona.Claim) *rawClaim {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.claims[about.ID]
 }
 
 // Committed notes what became of a commit.
@@ -140,9 +148,7 @@ func (r *Raw) Committed(about oona.Claim, commit oona.Commit, err error) {
 		r.stage.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", about.Partition, "error", err)
 		return
 	}
-	r.mu.Lock()
-	c := r.claims[about.ID]
-	r.mu.Unlock()
+	c := r.claim(about)
 	c.mu.Lock()
 	c.committed = commit.Offset
 	c.mu.Unlock()

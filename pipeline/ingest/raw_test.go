@@ -124,9 +124,10 @@ func (p *rawPartition) end() {
 func (p *rawPartition) settledTo(want int64) {
 	p.t.Helper()
 	synctest.Wait()
-	if got, due := p.Commit(p.about, p.next); got.Offset != want || due != (want > 10) {
+	if got, due := p.Commit(p.about); got.Offset != want || due != (want > 10) {
 		p.t.Errorf("commits offset %d, due %v; want %d", got.Offset, due, want)
 	}
+	p.Ends(p.about, p.next)
 	if lag := testutil.ToFloat64(p.metrics.lag.WithLabelValues("3")); lag != float64(p.next-want) {
 		p.t.Errorf("lag is %v, want %d", lag, p.next-want)
 	}
@@ -404,7 +405,7 @@ func TestRawOvertaken(t *testing.T) {
 		p.Committed(p.about, oona.Commit{Offset: 11}, errors.New("refused"))
 		p.settledTo(11)
 		p.Committed(p.about, oona.Commit{Offset: 11}, nil)
-		if _, due := p.Commit(p.about, 11); due {
+		if _, due := p.Commit(p.about); due {
 			t.Error("what is committed is committed again")
 		}
 	})
