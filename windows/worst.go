@@ -15,6 +15,7 @@ type worst struct {
 	direction oona.Direction
 	limit     int
 	seeds     []oona.SeedValue // the values turned so that greater is worse
+	full      bar              // of a full list: kept here, as the list is far away in memory
 }
 
 // bar is what a value must beat to come onto the list: the value and the seed
@@ -28,8 +29,7 @@ func (w *worst) bar() bar {
 	if len(w.seeds) < w.limit {
 		return bar{-math.MaxFloat32, math.MaxInt64}
 	}
-	last := w.seeds[len(w.seeds)-1]
-	return bar{float32(last.Value), int64(last.Seed)}
+	return w.full
 }
 
 // add looks at a block whose finite values lie between least and greatest.
@@ -95,6 +95,8 @@ func (w *worst) place(entry oona.SeedValue) {
 		w.seeds[at] = w.seeds[at-1]
 	}
 	w.seeds[at] = entry
+	last := w.seeds[len(w.seeds)-1]
+	w.full = bar{float32(last.Value), int64(last.Seed)}
 }
 
 func worse(a, b oona.SeedValue) bool {
