@@ -56,5 +56,5 @@ func (c *config) Validate() error {
 	if _, err := catalogue.Open(c.Catalogue); err != nil {
 		return err
 	}
-	return worker.NameFlag(c.Windows, c.Windows.Validate())
+	return worker.NameFlag(c.Windows, aggregate.CheckWindows(c.Windows))
 }

@@ -80,6 +80,7 @@ func TestEffectiveConfigurationReadsBack(t *testing.T) {
 func TestBadConfiguration(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--window-length=0s":     "--window-length: is 0s",
+		"--tick-interval=9ms":    "--tick-interval: is 9ms; it is at least 10ms",
 		"--idle-horizon=1s":      "--idle-horizon: is 1s; it is longer than two tick intervals",
 		"--max-timelines=0":      "--max-timelines: is 0",
 		"--prefix=a_b":           "topic prefix",

@@ -63,7 +63,7 @@ func execute(ctx context.Context, args []string, to streams) int {
 	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Watch: defaultWatch()}
 	cli.Log.Level = "warn"
 	exited := false
-	parser, err := kong.New(&cli, append(worker.Options(),
+	parser, err := kong.New(&cli, append(append(worker.Options(), values()...),
 		kong.Name("oona"),
 		kong.Description("Oona, the telemetry and control bus of morphogenetic neural networks."),
 		kong.Writers(to.out, to.messages),

@@ -67,6 +67,9 @@ func TestUsageErrors(t *testing.T) {
 		"--for is -1s":           {"demo", "--for=-1s"},
 		"--window is 0s":         {"demo", "--window=0s"},
 		"--idle is 0s":           {"demo", "--idle=0s"},
+		`--from: "2026-12-01" is not a time; give one such as 2026-12-01T12:00:00Z`: {"windows", "apply", "--from", "2026-12-01"},
+		`--memory-limit: "banana" is not a size; give one such as 2GiB`:             {"topics", "apply", "--memory-limit", "banana"},
+		"--tick-interval: is 1µs; it is at least 10ms":                              {"topics", "apply", "--tick-interval", "1us", "--idle-horizon", "3us"},
 	} {
 		status, out, messages := run(t, args...)
 		if status != exitUsage || out != "" || !strings.Contains(messages, want) {

@@ -167,6 +167,11 @@ func TestWindowsAfterRetention(t *testing.T) {
 			t.Errorf("then: %q", out)
 		}
 
+		status, _, messages = i.oona("topics", "apply", "--partitions", "2", "--group", i.group, "--window-length", "4s")
+		if status != exitFailed || strings.Count(messages, "which stays. Asked for was window-length: 4s, was 3s\n") != 2 {
+			t.Errorf("topics apply with another length: status %d, %q", status, messages)
+		}
+
 		// Without the group nobody knows what holds.
 		if status, out, _ := i.oona("windows", "show", "--group", i.group+"-other"); status != 0 || strings.Count(out, "what holds here is not known: the log's beginning is gone, and group "+i.group+"-other has no commit") != 2 {
 			t.Errorf("show without a commit: status %d, %q", status, out)

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -18,12 +22,14 @@ type topicsCommand struct {
 	Prefix     string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Partitions int32      `group:"Bus" help:"Partitions of the topics that need them."`
 
-	Apply applyTopics `cmd:"" help:"Make the topics that are missing and mend the configuration of the others. Partitions are never changed."`
+	Apply applyTopics `cmd:"" help:"Make the topics that are missing and mend the configuration of the others. Partitions are never changed, nor the windows of those that are not empty: where they are not as the settings say that are given, it says so and exits with 1."`
 	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and how to mend it; the exit status is 1 where something is."`
 }
 
 type (
 	applyTopics struct {
+		Group string `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators, whose commits tell the windows of partitions that are not empty."`
+
 		Windows windows.Config `embed:"" group:"Windows of empty partitions"`
 		Memory  memoryFlags    `embed:"" group:"Windows of empty partitions"`
 	}
@@ -31,11 +37,13 @@ type (
 )
 
 func defaultTopics() topicsCommand {
-	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12, Apply: applyTopics{Windows: windows.DefaultConfig()}}
+	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12, Apply: applyTopics{Group: aggregate.DefaultGroup, Windows: windows.DefaultConfig()}}
 }
 
 // Validate is called once flags, environment and file are read.
-func (a *applyTopics) Validate() error { return worker.NameFlag(a.Windows, a.Windows.Validate()) }
+func (a *applyTopics) Validate() error {
+	return worker.NameFlag(a.Windows, aggregate.CheckWindows(a.Windows))
+}
 
 func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
 	topics, err := oona.NewTopics(c.Prefix)
@@ -48,12 +56,13 @@ func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
 	return append(topics.Specs(c.Partitions), topics.RawSpecs(c.Partitions)...), nil
 }
 
-func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams) error {
+func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) error {
 	specs, err := c.Topics.specs()
 	if err != nil {
 		return err
 	}
-	if a.Windows, err = a.Memory.cap(a.Windows, int(c.Topics.Partitions), given(command)); err != nil {
+	set := given(command)
+	if a.Windows, err = a.Memory.cap(a.Windows, int(c.Topics.Partitions), set); err != nil {
 		return err
 	}
 	changes, err := bus.ApplyTopics(ctx, c.Topics.Bus, specs)
@@ -63,7 +72,10 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if err != nil {
 		return err
 	}
-	if err := a.configure(ctx, &c.Topics, to); err != nil {
+	if set["memory-limit"] {
+		set["max-accumulators"], set["max-timeline-accumulators"] = true, true
+	}
+	if err := a.configure(ctx, &c.Topics, set, to, logger); err != nil {
 		return err
 	}
 	fmt.Fprintf(to.out, "%d topics are as they must be.\n", len(specs))
@@ -73,8 +85,9 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 // configure writes the first configuration into those partitions of the
 // seed-metrics topic that never had a record. A record that comes between makes
 // it void, as it is of a time long past: then the aggregators' own settings
-// hold.
-func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, to streams) error {
+// hold. The others it leaves as they are, and returns an error where they are not
+// as the settings say that are given.
+func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map[string]bool, to streams, logger *slog.Logger) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return err
@@ -89,16 +102,53 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, to stream
 			empty = append(empty, partition)
 		}
 	}
-	if len(empty) == 0 {
+	if len(empty) > 0 {
+		slices.Sort(empty)
+		first := windows.Configuration{Config: a.Windows}
+		first.Config.Generation = 1
+		if err := writeConfiguration(c.Bus, topics.SeedMetrics, empty, first); err != nil {
+			return err
+		}
+		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first record of %d partitions, with room for %d layers' windows each\n", topics.SeedMetrics, len(empty), a.Windows.MaxAccumulators)
+	}
+	asked := slices.ContainsFunc(settingsOf(a.Windows), func(s setting) bool { return given[s.name] })
+	if len(empty) == len(ends[topics.SeedMetrics]) || !asked {
 		return nil
 	}
-	slices.Sort(empty)
-	first := windows.Configuration{Config: a.Windows}
-	first.Config.Generation = 1
-	if err := writeConfiguration(c.Bus, topics.SeedMetrics, empty, first); err != nil {
+	return a.compare(ctx, &windowsCommand{Bus: c.Bus, Prefix: c.Prefix, Group: a.Group}, given, to, logger)
+}
+
+var errOtherWindows = errors.New("the windows of partitions that are not empty stay as they are; to change them: oona windows apply, with the same settings and --from")
+
+// compare says where windows are not as the settings say that are given. It reads
+// the log only where a partition has no commit.
+func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given map[string]bool, to streams, logger *slog.Logger) (err error) {
+	h, topic, err := log.open(ctx, logger)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first record of %d partitions, with room for %d layers' windows each\n", topics.SeedMetrics, len(empty), a.Windows.MaxAccumulators)
+	defer func() { err = errors.Join(err, h.close()) }()
+	if slices.ContainsFunc(h.partitions, func(p *partitionHistory) bool { return p.committed.Offset == oona.NoOffset }) {
+		if err := log.readOn(ctx, h, topic); err != nil {
+			return err
+		}
+	}
+	differ := false
+	for _, p := range h.partitions {
+		held := p.engine.Config()
+		changes := differences(held, merge(held, a.Windows, given))
+		switch {
+		case p.unknown != "":
+			fmt.Fprintf(to.messages, "partition %d: what holds there is not known: %s\n", p.partition, p.unknown)
+			differ = true
+		case len(changes) > 0:
+			fmt.Fprintf(to.messages, "partition %d has generation %d, which stays. Asked for was %s\n", p.partition, held.Generation, strings.Join(changes, ", "))
+			differ = true
+		}
+	}
+	if differ {
+		return errOtherWindows
+	}
 	return nil
 }
 

@@ -31,12 +31,7 @@ func defaultWindows() windowsCommand {
 // history reads the logs of the seed-metrics topic, whose name it returns too.
 // It is to be closed.
 func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (_ *history, topic string, err error) {
-	topics, err := oona.NewTopics(c.Prefix)
-	if err != nil {
-		return nil, "", err
-	}
-	topic = topics.SeedMetrics
-	h, err := openHistory(ctx, c.Bus, topic, c.Group, logger)
+	h, topic, err := c.open(ctx, logger)
 	if err != nil {
 		return nil, "", err
 	}
@@ -44,6 +39,16 @@ func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (_ *h
 		return nil, "", errors.Join(err, h.close())
 	}
 	return h, topic, nil
+}
+
+// open returns the history as the commits tell it, before the log is read.
+func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (_ *history, topic string, err error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return nil, "", err
+	}
+	h, err := openHistory(ctx, c.Bus, topics.SeedMetrics, c.Group, logger)
+	return h, topics.SeedMetrics, err
 }
 
 // readOn reads up to where the logs end now.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -156,7 +157,7 @@ func (a *applyWindows) refuseMany(h *history) error {
 
 // refuse says why a configuration would be void in a partition.
 func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time) error {
-	if err := c.Config.Validate(); err != nil {
+	if err := aggregate.CheckWindows(c.Config); err != nil {
 		return worker.NameFlag(c.Config, err)
 	}
 	record := c.Record()

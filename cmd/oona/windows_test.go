@@ -52,7 +52,13 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		}
 	}
 	topics("--window-length", "3s", "--allowed-lateness", "2s")
-	topics("--window-length", "4s") // the partitions are not empty: it writes nothing
+	topics("--window-length", "3s") // the partitions are not empty: it writes nothing
+	topics()
+	again := append([]string{"topics", "apply", "--partitions", "3", "--window-length", "4s", "--memory-limit", "1GiB"}, at...)
+	if status, out, messages := run(t, again...); status != exitFailed || strings.Contains(out, "as they must be") ||
+		strings.Count(messages, "has generation 1, which stays. Asked for was window-length: 4s, was 3s, max-accumulators: 3686, was 65536") != 3 || !strings.Contains(messages, "oona windows apply") {
+		t.Errorf("topics apply with other windows: status %d, %q, %q", status, out, messages)
+	}
 
 	apply := func(generation int, from time.Time, more ...string) (int, string, string) {
 		t.Helper()

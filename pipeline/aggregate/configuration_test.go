@@ -204,6 +204,24 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	}
 }
 
+// A log that wants a million ticks a second gets a hundred.
+func TestTicksAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		f.begin = time.Now()
+		f.feed.append(f.configuration(1, 0, func(c *windows.Config) {
+			c.TickInterval, c.IdleHorizon = time.Microsecond, time.Minute
+		}), f.begin, own(oona.ConfigurationRecord))
+		f.send(f.frame(0))
+		time.Sleep(2 * time.Second) // the first wait is still that of the settings
+		synctest.Wait()
+		if got := len(f.out.of(f.topics.SeedMetrics)); got < 90 || got > 101 {
+			t.Errorf("%d ticks in a second, want 100", got)
+		}
+		f.stop()
+	})
+}
+
 // Ticks come as often as the log wants them, not as the worker's settings say.
 func TestTicksGoByTheLogsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -49,7 +49,7 @@ func (c Config) Validate() error {
 	if err := oona.CheckID("worker", c.Worker); err != nil {
 		return err
 	}
-	return c.Windows.Validate()
+	return CheckWindows(c.Windows)
 }
 
 // Stage owns the engines of the partitions that this worker has claimed.

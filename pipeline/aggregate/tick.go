@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // writeTicks appends a tick to every claimed partition that has been quiet for
@@ -29,6 +31,20 @@ func (s *Stage) writeTicks(ctx context.Context) error {
 	}
 }
 
+// leastTick is how often quiet partitions are looked at, at most: a worker that
+// does so all the time has no time left.
+const leastTick = 10 * time.Millisecond
+
+// CheckWindows says what is wrong with windows that are to be folded here. What a
+// log says is folded all the same, with fewer ticks. It returns a
+// *oona.FieldError.
+func CheckWindows(cfg windows.Config) error {
+	if cfg.TickInterval > 0 && cfg.TickInterval < leastTick {
+		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; it is at least %s, or an idle aggregator is busy with looking at the time", cfg.TickInterval, leastTick)}
+	}
+	return cfg.Validate()
+}
+
 // shortestTick is the shortest tick interval of the worker's settings and of
 // its partitions' logs.
 func (s *Stage) shortestTick() time.Duration {
@@ -36,7 +52,7 @@ func (s *Stage) shortestTick() time.Duration {
 	for _, p := range s.owned() {
 		shortest = min(shortest, time.Duration(p.tickInterval.Load()))
 	}
-	return shortest
+	return max(shortest, leastTick)
 }
 
 // quietPartitions are those that are caught up, have windows open and had no
