@@ -20,6 +20,8 @@ import (
 // history is what the logs of a topic's partitions, and the commits of the group
 // that folds them, say of their windows.
 type history struct {
+	cfg        bus.Config
+	topic      string
 	reader     *bus.LogReader
 	messages   <-chan *message.Message
 	group      string              // whose commits they are; empty: none was asked
@@ -55,7 +57,7 @@ func (p *partitionHistory) empty() bool { return p.next == 0 && p.committed.Offs
 
 // openHistory begins to read a topic at its beginning.
 func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
-	h := &history{group: group}
+	h := &history{cfg: cfg, topic: topic, group: group}
 	var commits map[int32]oona.Commit
 	if group != "" { // before the log, whose end is then behind them
 		if commits, err = bus.Commits(ctx, cfg, group, topic); err != nil {
@@ -126,18 +128,48 @@ func (h *history) noCommit() string {
 
 func (h *history) close() error { return h.reader.Close() }
 
-// read goes on to where the logs end, by partition.
+// After quiet the history looks whether what it waits for is there at all, and
+// gives up after patience.
+const (
+	quiet    = 3 * time.Second
+	patience = time.Minute
+)
+
+// read goes on to where the logs end, by partition. A log may end in what no
+// reader gets: markers of transactions, or records that are deleted by now.
 func (h *history) read(ctx context.Context, ends map[int32]int64) error {
-	missing := 0
-	for _, p := range h.partitions {
-		if p.next < ends[p.partition] {
-			missing++
+	short := func() (all []*partitionHistory) {
+		for _, p := range h.partitions {
+			if p.next < ends[p.partition] {
+				all = append(all, p)
+			}
 		}
+		return all
 	}
+	missing := len(short())
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
+	waited := time.Now()
 	for missing > 0 {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("read the configurations: %w", ctx.Err())
+		case <-timer.C:
+			for _, p := range short() {
+				end := ends[p.partition]
+				empty, err := bus.Empty(ctx, h.cfg, h.topic, p.partition, p.next, end)
+				if err == nil && !empty && time.Since(waited) > patience {
+					err = fmt.Errorf("partition %d has had no record for %s, at offset %d of %d; do its brokers answer?", p.partition, patience, p.next, end)
+				}
+				if err != nil {
+					return fmt.Errorf("read the configurations: %w", err)
+				}
+				if empty {
+					p.next = end
+				}
+			}
+			missing = len(short())
+			timer.Reset(quiet)
 		case msg, ok := <-h.messages:
 			if !ok {
 				return errors.New("read the configurations: the reader has stopped")
@@ -147,9 +179,11 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 			if err != nil {
 				return err
 			}
-			if p.next == ends[p.partition] {
-				missing--
+			if p.next >= ends[p.partition] {
+				missing = len(short())
 			}
+			timer.Reset(quiet)
+			waited = time.Now()
 		}
 	}
 	return nil

@@ -225,3 +225,37 @@ func TestNewestIsAssumedWhereNothingIsKnown(t *testing.T) {
 		}
 	})
 }
+
+// A log may end in what no reader gets: the marker of a transaction.
+func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		if status, _, messages := i.oona("topics", "apply", "--partitions", "2", "--window-length", "3s"); status != 0 {
+			t.Fatalf("topics apply: %q", messages)
+		}
+		config := sarama.NewConfig()
+		config.Version = sarama.V2_8_0_0
+		config.Producer.Return.Successes, config.Producer.Idempotent, config.Producer.RequiredAcks = true, true, sarama.WaitForAll
+		config.Net.MaxOpenRequests, config.Producer.Transaction.ID = 1, i.group
+		config.Producer.Partitioner = sarama.NewManualPartitioner
+		producer, err := sarama.NewSyncProducer(i.cfg.Brokers, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.BeginTxn(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: i.topics.SeedMetrics, Partition: 0, Value: sarama.StringEncoder("no frame")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(producer.CommitTxn(), producer.Close()); err != nil {
+			t.Fatal(err)
+		}
+		status, out, messages := i.oona("windows", "show", "--group", i.group)
+		if status != 0 || !strings.Contains(out, "partition 0, offsets 0 to 3\n") || strings.Count(out, "window-length=3s") != 2 {
+			t.Errorf("show: status %d, %q, %q", status, out, messages)
+		}
+		if status, out, messages := i.apply("--group", i.group, "--max-layers", "9"); status != 0 || !strings.Contains(out, "partition 0, offset 3: generation 2 holds") {
+			t.Errorf("apply: status %d, %q, %q", status, out, messages)
+		}
+	})
+}

@@ -159,6 +159,16 @@ func TestFirstConfigurationIsValidated(t *testing.T) {
 	}
 }
 
+func TestWindowsOfTopicsThatAreNotThere(t *testing.T) {
+	at, _ := startBroker(t)
+	for _, command := range [][]string{{"show"}, {"show", "--group="}, {"apply", "--from", "2126-12-01T12:00:00Z"}} {
+		status, _, messages := run(t, append(append([]string{"windows"}, command...), append(at, "--prefix", "nosuch")...)...)
+		if status != exitFailed || !strings.Contains(messages, "nosuch.telemetry.seed.metrics") || !strings.Contains(messages, "run `oona topics apply`") {
+			t.Errorf("%v: status %d, %q", command, status, messages)
+		}
+	}
+}
+
 func TestOnlyYesIsYes(t *testing.T) {
 	for answer, want := range map[string]error{"y\n": nil, "YES\n": nil, "yes": nil, "": errNotConfirmed, "\n": errNotConfirmed, "no\n": errNotConfirmed, "yess\n": errNotConfirmed} {
 		var asked strings.Builder

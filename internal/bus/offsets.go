@@ -38,9 +38,9 @@ func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]
 	if err != nil {
 		return nil, err
 	}
-	partitions, err := client.Partitions(topic)
+	partitions, err := partitionsOf(client, topic)
 	if err != nil {
-		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+		return nil, err
 	}
 	commits := make(map[int32]oona.Commit, len(partitions))
 	for _, p := range partitions {
@@ -51,13 +51,24 @@ func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]
 	return commits, nil
 }
 
+func partitionsOf(client sarama.Client, topic string) ([]int32, error) {
+	partitions, err := client.Partitions(topic)
+	if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+		err = fmt.Errorf("%w; %s, or give the --prefix that its name begins with", err, applyIt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+	return partitions, nil
+}
+
 // offsetsOf asks for an offset of each partition: sarama.OffsetNewest,
 // sarama.OffsetOldest, or the first at or after a time in milliseconds, -1
 // where there is none.
 func offsetsOf(ctx context.Context, client sarama.Client, topic string, at int64) (map[int32]int64, error) {
-	partitions, err := client.Partitions(topic)
+	partitions, err := partitionsOf(client, topic)
 	if err != nil {
-		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+		return nil, err
 	}
 	offsets := make(map[int32]int64, len(partitions))
 	for _, p := range partitions {
