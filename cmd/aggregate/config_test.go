@@ -64,7 +64,7 @@ func TestSettingsComeFromFlagsEnvironmentAndFileInThatOrder(t *testing.T) {
 }
 
 func TestEffectiveConfigurationReadsBack(t *testing.T) {
-	_, effective, err := parse(t, "--check", "--window-length=5s", "--worker=w")
+	_, effective, err := parse(t, "--check", "--window-length=5s", "--worker=w", "--skip-record=3:17", "--skip-record=4:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestEffectiveConfigurationReadsBack(t *testing.T) {
 	if err := os.WriteFile(file, []byte(effective), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, again, err := parse(t, "--check", "--config", file); err != nil || again != effective || !strings.Contains(again, "window-length: 5s") {
+	if _, again, err := parse(t, "--check", "--config", file); err != nil || again != effective || !strings.Contains(again, "window-length: 5s") || !strings.Contains(again, "3:17") {
 		t.Errorf("read again it is\n%s\nerror %v", again, err)
 	}
 }
@@ -82,6 +82,8 @@ func TestBadConfiguration(t *testing.T) {
 		"--window-length=0s":     "--window-length: is 0s",
 		"--tick-interval=9ms":    "--tick-interval: is 9ms; it is at least 10ms",
 		"--idle-horizon=1s":      "--idle-horizon: is 1s; it is longer than two tick intervals",
+		"--skip-record=3":        "\"3\" is not PARTITION:OFFSET",
+		"--skip-record=3:-1":     "give the two as the aggregator's error names them, such as 3:1234",
 		"--max-timelines=0":      "--max-timelines: is 0",
 		"--prefix=a_b":           "topic prefix",
 		"--group=":               "--group",

@@ -47,6 +47,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 		Windows:  cfg.Windows,
 		Limits:   oona.DefaultFrameLimits,
 		FromHere: cfg.FromHere,
+		Skip:     cfg.Skip,
 	}, known.Metric, publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err

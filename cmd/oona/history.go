@@ -206,51 +206,67 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 	}
 	p := h.partitions[partition]
 	first := p.empty()
-	if err := p.take(offset, oona.Micros(appendedAt), msg); err != nil {
-		return nil, fmt.Errorf("partition %d, offset %d: %w", partition, offset, err)
-	}
-	if first && (len(p.found) == 0 || !p.found[0].holds) {
+	p.take(offset, oona.Micros(appendedAt), msg)
+	if first && p.unknown == "" && (len(p.found) == 0 || !p.found[0].holds) {
 		p.unknown = "the log begins without a configuration, so that the aggregators' own settings hold, and " + h.noCommit() + " that tells them"
 	}
 	return p, nil
 }
 
-var errLater = errors.New("the configuration is of a later version of Oona; upgrade this program")
+var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it if they are told (--skip-record)")
 
-func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *message.Message) error {
+func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *message.Message) {
 	record := windows.Record{Offset: offset, AppendedAt: appendedAt}
-	kind := msg.Metadata.Get(oona.HeaderRecord)
 	found := foundConfiguration{offset: offset, appendedAt: appendedAt}
+	kind := msg.Metadata.Get(oona.HeaderRecord)
+	var err error
 	if oona.IsConfiguration(kind) {
-		if kind != oona.ConfigurationRecord {
-			return fmt.Errorf("%w: its kind is %s", errLater, kind)
-		}
-		said, err := avro.DecodeConfiguration(msg.Payload)
-		if err == nil {
-			found.Configuration, err = windows.ConfigurationOf(&said)
-		}
-		switch {
-		case err == nil:
+		if found.Configuration, err = decodeConfiguration(kind, msg.Payload); err == nil {
 			record.Configuration = &found.Configuration
-		case errors.Is(err, avro.ErrUnpublished), errors.Is(err, windows.ErrReducer):
-			return fmt.Errorf("%w: %w", errLater, err)
-		default:
-			found.says = "a dead letter: " + err.Error()
 		}
 	}
 	outcome := p.engine.Fold(record, nil)
-	if record.Configuration != nil {
+	past := outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed // of the commit
+	if oona.IsConfiguration(kind) {
 		found.holds, found.says = outcome.Reason == windows.ReasonConfigured, outcome.Detail
-		if outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed {
+		switch {
+		case errors.Is(err, errLater):
+			found.says = err.Error()
+			if !past {
+				p.unknown = fmt.Sprintf("offset %d: %v", offset, err)
+			}
+		case err != nil:
+			found.says = "a dead letter: " + err.Error()
+		case past:
 			found.holds, found.says = p.settled(found.Configuration)
 		}
-	}
-	if oona.IsConfiguration(kind) {
 		p.found = append(p.found, found)
 	}
 	p.appendedAt = max(p.appendedAt, appendedAt)
 	p.next = offset + 1
-	return nil
+}
+
+// decodeConfiguration returns what a record says. The error wraps errLater where
+// aggregators of this version end there; else it is a dead letter to them.
+func decodeConfiguration(kind string, payload []byte) (windows.Configuration, error) {
+	if kind != oona.ConfigurationRecord {
+		return windows.Configuration{}, fmt.Errorf("%w: its kind is %s", errLater, kind)
+	}
+	said, err := avro.DecodeConfiguration(payload)
+	if errors.Is(err, avro.ErrUnpublished) {
+		return windows.Configuration{}, fmt.Errorf("%w: %w", errLater, err)
+	}
+	if err != nil {
+		return windows.Configuration{}, err
+	}
+	c, err := windows.ConfigurationOf(&said)
+	if errors.Is(err, windows.ErrReducer) {
+		return windows.Configuration{}, fmt.Errorf("%w: %w", errLater, err)
+	}
+	if err != nil {
+		return windows.Configuration{}, err
+	}
+	return c, nil
 }
 
 // settled says what the commit knows of a configuration from before it.

@@ -159,6 +159,34 @@ func TestFirstConfigurationIsValidated(t *testing.T) {
 	}
 }
 
+// A configuration that only a later version can read is no end of showing the
+// others; to write another is refused.
+func TestConfigurationOfALaterVersion(t *testing.T) {
+	at, cfg := startBroker(t)
+	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
+		t.Fatal(messages)
+	}
+	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	later := message.NewMessage("", []byte("who knows"))
+	later.Metadata.Set(oona.HeaderRecord, "configuration/2")
+	later.Metadata.Set(oona.MetaToPartition, "0")
+	if err := publisher.Publish(seedMetrics, later); err != nil {
+		t.Fatal(err)
+	}
+	status, out, messages := run(t, append([]string{"windows", "show"}, at...)...)
+	if status != 0 || !strings.Contains(out, "generation 1 holds") || !strings.Contains(out, "what holds here is not known: offset 1: the configuration is of a later version of Oona, so upgrade") {
+		t.Errorf("show: status %d, %q, %q", status, out, messages)
+	}
+	apply := append([]string{"windows", "apply", "--yes", "--from", time.Now().Add(time.Hour).Format(time.RFC3339)}, at...)
+	if status, out, messages := run(t, apply...); status != exitFailed || out != "" || !strings.Contains(messages, "its kind is configuration/2") {
+		t.Errorf("apply: status %d, %q, %q", status, out, messages)
+	}
+}
+
 func TestWindowsOfTopicsThatAreNotThere(t *testing.T) {
 	at, _ := startBroker(t)
 	for _, command := range [][]string{{"show"}, {"show", "--group="}, {"apply", "--from", "2126-12-01T12:00:00Z"}} {

@@ -3,6 +3,9 @@ package aggregate
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/pipeline"
@@ -13,6 +16,43 @@ import (
 // ErrUpgrade says that windows are configured in a way that this version does
 // not know. To go on would be to fold wrongly.
 var ErrUpgrade = errors.New("a configuration in the log is of a later version of Oona; upgrade this aggregator")
+
+// RecordAt names a record of the seed-metrics topic.
+type RecordAt struct {
+	Partition int32
+	Offset    int64
+}
+
+// UnmarshalText takes PARTITION:OFFSET.
+func (r *RecordAt) UnmarshalText(text []byte) error {
+	partition, offset, found := strings.Cut(string(text), ":")
+	p, err1 := strconv.ParseUint(partition, 10, 31)
+	o, err2 := strconv.ParseUint(offset, 10, 63)
+	if !found || err1 != nil || err2 != nil {
+		return fmt.Errorf("%q is not PARTITION:OFFSET; give the two as the aggregator's error names them, such as 3:1234", text)
+	}
+	*r = RecordAt{int32(p), int64(o)}
+	return nil
+}
+
+// MarshalText is the inverse of UnmarshalText.
+func (r RecordAt) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+func (r RecordAt) String() string { return fmt.Sprintf("%d:%d", r.Partition, r.Offset) }
+
+// configuration decodes a configuration record. One of a later version is an
+// error, or a dead letter where the stage was told to skip it.
+func (p *partition) configuration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
+	v, side, err := p.decodeConfiguration(kind, payload, record)
+	at := RecordAt{p.claim.Partition, record.Offset}
+	switch {
+	case err == nil:
+		return v, side, nil
+	case slices.Contains(p.stage.cfg.Skip, at):
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}, nil
+	}
+	return 0, rejection{}, fmt.Errorf("%w. If none was ever used here, the record is damaged: skip it with --skip-record=%s at all aggregators", err, at)
+}
 
 // decodeConfiguration sets record's configuration, or returns why it cannot:
 // then only time passes with the record. The error is ErrUpgrade.

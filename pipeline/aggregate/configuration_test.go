@@ -126,6 +126,27 @@ func TestBadRecordsOfOonasOwn(t *testing.T) {
 	}
 }
 
+// One that is damaged, so that it looks like one of a later version, is a dead
+// letter where the stage is told so; another of the kind ends it still.
+func TestDamagedConfigurationIsSkipped(t *testing.T) {
+	f := start(t, func(c *aggregate.Config) { c.Skip = []aggregate.RecordAt{{Partition: 3, Offset: 1}} })
+	damaged := f.configuration(1, 0, length(20*time.Second))
+	damaged[2] ^= 0xff // of the fingerprint
+	f.send(f.frame(0))
+	f.feed.append(damaged, f.begin, own(oona.ConfigurationRecord))
+	for s := 1; s < 20; s++ {
+		f.send(f.frame(time.Duration(s) * time.Second))
+	}
+	f.stop()
+	n, dead := f.stage.Counts(), f.out.of(f.topics.SeedMetricsDead)
+	if n.Folded != 20 || n.Dead != 1 || len(dead) != 1 || string(dead[0].Payload) != string(damaged) || dead[0].Metadata[oona.HeaderErrorException] != "undecodable" || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], "not a published schema") {
+		t.Errorf("counts are %+v, dead letters %v", n, dead)
+	}
+	if got := strings.Join(f.lengths(t), " "); got != "0:10s" {
+		t.Errorf("windows are %q, want the worker's own", got)
+	}
+}
+
 // What a later version configures is not folded wrongly: the record is not taken,
 // and the stage ends and says so.
 func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
@@ -162,7 +183,8 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 				t.Error("the record was taken")
 			}
 			close(f.feed.messages)
-			if err := <-ended; !errors.Is(err, aggregate.ErrUpgrade) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "upgrade") || !strings.Contains(err.Error(), "offset 1") {
+			if err := <-ended; !errors.Is(err, aggregate.ErrUpgrade) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "upgrade") || !strings.Contains(err.Error(), "offset 1") ||
+				!strings.Contains(err.Error(), "--skip-record=0:1") {
 				t.Errorf("Run: %v", err)
 			}
 			if n := f.stage.Counts(); n.Folded != 1 || n.Own != 0 || n.Dead != 0 {

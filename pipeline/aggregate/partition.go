@@ -176,7 +176,7 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 	case kind == "":
 		verdict, side = p.decode(msg.Payload, &record)
 	case oona.IsConfiguration(kind):
-		if verdict, side, err = p.decodeConfiguration(kind, msg.Payload, &record); err != nil {
+		if verdict, side, err = p.configuration(kind, msg.Payload, &record); err != nil {
 			return err
 		}
 	}

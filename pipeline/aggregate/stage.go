@@ -42,6 +42,9 @@ type Config struct {
 	// log's beginning is lost and the group's commit is too, or needs it. It
 	// changes nothing for other partitions.
 	FromHere bool
+	// Skip are configurations that no version can read: they are dead letters.
+	// All aggregators must be told of them, until no replay comes by.
+	Skip []RecordAt
 }
 
 // Validate names the first field that is wrong.
