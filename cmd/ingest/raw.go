@@ -11,14 +11,14 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-// rawPatience makes the raw topic's publisher keep the order of records, which
-// it does above a minute: there is nobody to answer in the meantime.
+// rawPatience is long: there is nobody to answer in the meantime.
 const rawPatience = 61 * time.Second
 
 // rawPublisher has a record of the raw topic tried again by who publishes it.
 func (c *config) rawPublisher(topics oona.Topics) bus.PublisherOptions {
 	options := c.publisher(topics)
-	options.Patience = rawPatience
+	// Records keep their order.
+	options.Ordered, options.Patience = true, rawPatience
 	// A dead letter is a record as it was, and why it is there.
 	options.MaxMessageBytes = oona.MaxSideBytes
 	return options

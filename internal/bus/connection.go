@@ -35,7 +35,7 @@ func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection
 		abandon()
 		return nil, err
 	}
-	if opts.patient() {
+	if opts.Ordered {
 		c.producer = &orderedProducer{
 			client:      c.client,
 			partitioner: settings.Producer.Partitioner,

@@ -146,13 +146,38 @@ func TestOrderedPublisherTriesAgain(t *testing.T) {
 	}
 }
 
+// Who publishes rollups hears within seconds that the bus refuses them, and not
+// only once its patience of an hour is over.
+func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
+	broker, cfg := startRefuser(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, bus.RollupOptions())
+	broker.script(slices.Repeat([]*kerr.Error{kerr.NotEnoughReplicas}, 100_000)...)
+	failed := make(chan error, 1)
+	go func() { failed <- p.Publish(topic, newMessage("x")) }()
+	select {
+	case err := <-failed:
+		var refused *bus.PublishError
+		if !errors.As(err, &refused) || !errors.Is(err, sarama.ErrNotEnoughReplicas) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(patience):
+		t.Fatalf("nothing was heard in %s", patience)
+	}
+	if broker.refused < 2 {
+		t.Errorf("%d requests were refused, want it tried again", broker.refused)
+	}
+	broker.script()
+	publish(t, p, topic, newMessage("y"))
+}
+
 // What the tests of publishers say of records holds of ordered ones: keys,
 // headers, times, sizes, partitions.
 func TestOrderedPublisherPublishesTheSame(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		topic := makeTopic(t, cfg, 5, false)
-		for _, patience := range []time.Duration{time.Second * 10, time.Hour} {
-			p := newPublisher(t, cfg, bus.PublisherOptions{Patience: patience, Compression: "lz4"})
+		for _, ordered := range []bool{false, true} {
+			p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: ordered, Patience: 10 * time.Second, Compression: "lz4"})
 			publish(t, p, topic,
 				newMessage("keyed", oona.MetaKey, "foobar", "header", "1", "$$offset", "from outside"),
 				newMessage("directed", oona.MetaToPartition, "3", oona.MetaTimestamp, "1700000000123000"),
@@ -177,7 +202,7 @@ func TestOrderedPublisherPublishesTheSame(t *testing.T) {
 		if len(seen) != 5 {
 			t.Errorf("%v came", seen)
 		}
-		p := newPublisher(t, cfg, bus.PublisherOptions{Patience: time.Hour})
+		p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true})
 		err := p.Publish(topic, newMessage("a", oona.MetaToPartition, "0"), newMessage("b", oona.MetaToPartition, "7"), newMessage("c", oona.MetaToPartition, "1"))
 		var failed *bus.PublishError
 		if !errors.As(err, &failed) || len(failed.Failed) != 1 || failed.Failed[0].Index != 1 {

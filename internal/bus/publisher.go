@@ -26,11 +26,11 @@ type PublisherOptions struct {
 	// connections and does not answer, a call takes two to three times as long;
 	// then the connection is given up, and with it all calls on it.
 	//
-	// With more than a minute the order of records within a partition is kept:
-	// behind a record that has failed, nothing of the call is published to its
-	// partition. A record may then be published twice, and a connection is
-	// never given up.
 	Patience time.Duration
+	// Ordered keeps the order of records within a partition: behind a record that
+	// has failed, nothing of the call is published to its partition. A record may
+	// then be published twice, and a connection is never given up.
+	Ordered bool
 	// Pin is a topic whose number of partitions must stay what it is when the
 	// publisher begins; empty: none. Once it is another, nothing is published
 	// to it any more: Publish returns a *PartitionsError.
@@ -38,9 +38,10 @@ type PublisherOptions struct {
 }
 
 // RollupOptions are those of a publisher of rollups. One that was written after
-// its successor would be lost to readers, so their order is kept.
+// its successor would be lost to readers, so their order is kept. Who publishes
+// them tries again for as long as it takes, and says so: it must hear of it soon.
 func RollupOptions() PublisherOptions {
-	return PublisherOptions{Patience: time.Hour, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
+	return PublisherOptions{Ordered: true, Patience: 3 * time.Second, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
 }
 
 const (
@@ -68,9 +69,6 @@ func (o PublisherOptions) Validate() error {
 	return nil
 }
 
-// patient: order matters more than an answer in time.
-func (o PublisherOptions) patient() bool { return o.Patience > time.Minute }
-
 // produceTimeout is how long a broker may wait for the in-sync replicas.
 const produceTimeout = 3 * time.Second
 
@@ -85,7 +83,7 @@ func (c Config) producer(closing context.Context, o PublisherOptions) *sarama.Co
 	if o.Pin != "" {
 		s.Metadata.RefreshFrequency = pinRefresh
 	}
-	if o.patient() { // the rest is that of sarama's producer
+	if o.Ordered { // the rest is that of sarama's producer
 		return s
 	}
 	s.Net.MaxOpenRequests = 1 // Idempotent demands it
@@ -123,7 +121,7 @@ func retriesWithin(patience time.Duration) int {
 }
 
 // Publisher publishes to Kafka: acknowledged by all in-sync replicas, with a key
-// hashed as Java's clients do; idempotent, or in order (PublisherOptions.Patience).
+// hashed as Java's clients do; idempotent, or in order (PublisherOptions.Ordered).
 // It is safe for concurrent use.
 type Publisher struct {
 	cfg  Config
@@ -152,7 +150,7 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	if opts.Patience == 0 {
 		opts.Patience = defaultPatience
 	}
-	// A patient client would try for hours to find a first broker.
+	// The producer's client may try for long to find a first broker.
 	probe, err := connect(cfg, cfg.client())
 	if err != nil {
 		return nil, err
@@ -199,7 +197,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 			return err
 		}
 	}
-	if !p.opts.patient() {
+	if !p.opts.Ordered {
 		watchdog := time.AfterFunc(p.opts.Patience+watchdogGrace, func() { p.giveUp(c) })
 		defer watchdog.Stop()
 	}

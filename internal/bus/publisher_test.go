@@ -373,11 +373,11 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 	}
 }
 
-// A patient publisher waits for the bus, and keeps the order.
+// A publisher with patience waits for the bus, and keeps the order.
 func TestPatiencePublishesInOrder(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Patience: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, Patience: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	broker.down()
 	var publishing sync.WaitGroup
@@ -402,7 +402,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 func TestCloseEndsPatience(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Patience: 10 * time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, Patience: 10 * time.Hour})
 	publish(t, p, topic, newMessage("connects"))
 	broker.down()
 	failed := make(chan error, 1)

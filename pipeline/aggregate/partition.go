@@ -48,6 +48,8 @@ type partition struct {
 	unknown       atomic.Int64 // Oona's own records of kinds that this worker does not know
 	mute          bool         // windows are not emitted yet, as the partition began anew; fold's own
 	failures      atomic.Int64 // to empty the outbox, since it was empty last
+	unpublished   atomic.Int64 // since when the outbox has not been empty, nanoseconds of the worker's clock; 0: it is
+	ticking       atomic.Bool  // a tick is on its way
 }
 
 func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition {
@@ -86,15 +88,20 @@ func (p *partition) handle(msg *message.Message) error {
 			return err
 		}
 	}
+	if p.outbox.Len() > 0 {
+		p.unpublished.CompareAndSwap(0, time.Now().UnixNano())
+	}
 	if err := p.outbox.Flush(); err != nil {
 		p.stage.metrics.publishFailures.Inc()
 		if n := p.failures.Add(1); n&(n-1) == 0 {
-			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.Len(), "attempts", n, "err", err)
+			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.refused().Round(time.Millisecond), "err", err)
 		}
 		p.backOff(msg.Context())
-		return err
+		msg.Nack() // an error would be logged by Watermill, each time
+		return nil
 	}
 	p.failures.Store(0)
+	p.unpublished.Store(0)
 	p.pending.Store(0)
 	return nil
 }
@@ -131,13 +138,23 @@ func (p *partition) ends(offset int64) {
 // leader takes less.
 const longSilence = 30 * time.Second
 
-// manyFailures in a row make a worker unready: half a minute of them.
-const manyFailures = 10
+// longestWait is how long a partition's outbox may wait for the bus before the
+// worker is not ready.
+const longestWait = 30 * time.Second
+
+// refused returns how long the outbox has not been empty.
+func (p *partition) refused() time.Duration {
+	since := p.unpublished.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Duration(time.Now().UnixNano() - since)
+}
 
 // ready returns why the partition is not, or nil.
 func (p *partition) ready() error {
-	if n := p.failures.Load(); n >= manyFailures {
-		return fmt.Errorf("the bus has refused the rollups of partition %d %d times: see the log", p.claim.Partition, n)
+	if refused := p.refused(); refused > longestWait {
+		return fmt.Errorf("the rollups of partition %d have waited %s for the bus, which has refused them %d times: see the log", p.claim.Partition, refused.Round(time.Second), p.failures.Load())
 	}
 	if next := p.next.Load(); next < p.claim.HighWater {
 		return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.claim.Partition, next, p.claim.HighWater)

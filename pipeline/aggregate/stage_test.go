@@ -31,12 +31,18 @@ type outputs struct {
 	failures int // how many calls are still to fail
 	failed   int // how many did
 
-	onFailure func() // called as one fails
+	onFailure func()                                                // called as one fails
+	first     func(topic string, messages []*message.Message) error // called before all else; nil: nothing
 }
 
 var errBusDown = errors.New("the bus is down")
 
 func (o *outputs) Publish(topic string, messages ...*message.Message) error {
+	if o.first != nil {
+		if err := o.first(topic, messages); err != nil {
+			return err
+		}
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.failures > 0 {
@@ -123,6 +129,15 @@ func (f *feed) append(payload []byte, appended time.Time, headers map[string]str
 		case <-deadline:
 			panic("the stage does not settle a record")
 		}
+	}
+}
+
+// pass lets seconds go by, in each of which the leader says that the log ends at
+// an offset.
+func (f *feed) pass(seconds int, end int64) {
+	for range seconds {
+		time.Sleep(time.Second)
+		f.stage.Ends(f.claim, end)
 	}
 }
 
@@ -581,7 +596,7 @@ func TestTicksCloseAnIdleStream(t *testing.T) {
 		f.send(f.frame(0))
 		ticks := 0
 		for range 30 {
-			time.Sleep(time.Second)
+			f.feed.pass(1, f.feed.next)
 			synctest.Wait()
 			written := f.out.of(f.topics.SeedMetrics)
 			for _, tick := range written[ticks:] {
@@ -638,22 +653,106 @@ func TestTimePassesWithDeadLetters(t *testing.T) {
 	}
 }
 
-// Before a partition is caught up its quiet is only the reader's own.
+// Before a partition is read to its end its quiet is only the reader's own, and
+// while its leader does not say where that is, nobody knows.
 func TestNoTickBeforeCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := startClaim(t, oona.Claim{ID: "c1", Topic: "t", Partition: 3, Partitions: 4, HighWater: 2, Committed: oona.Commit{Offset: oona.NoOffset}}, nil)
 		f.begin = time.Now()
 		f.send(f.frame(0))
-		time.Sleep(10 * time.Second)
+		f.feed.pass(10, 2)
 		synctest.Wait()
 		if got := len(f.out.of(f.topics.SeedMetrics)); got != 0 {
 			t.Errorf("%d ticks at offset 1 of 2", got)
 		}
 		f.send(f.frame(10 * time.Second))
-		time.Sleep(3 * time.Second)
+		f.feed.pass(5, 3) // a record has come since
 		synctest.Wait()
-		if got := len(f.out.of(f.topics.SeedMetrics)); got == 0 {
+		if got := len(f.out.of(f.topics.SeedMetrics)); got != 0 {
+			t.Errorf("%d ticks at offset 2 of 3", got)
+		}
+		f.send(f.frame(11 * time.Second))
+		f.feed.pass(3, 3)
+		synctest.Wait()
+		before := len(f.out.of(f.topics.SeedMetrics))
+		if before == 0 {
 			t.Error("no tick once caught up")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := len(f.out.of(f.topics.SeedMetrics)) - before; got > 4 {
+			t.Errorf("%d ticks in a minute in which the leader said nothing", got)
+		}
+		f.stop()
+	})
+}
+
+// A partition whose ticks the bus does not take, or not yet, does not keep the
+// others from theirs.
+func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixture{out: &outputs{}, begin: time.Now()}
+		hang := make(chan struct{})
+		hung := 0
+		f.out.first = func(_ string, messages []*message.Message) error {
+			if messages[0].Metadata[oona.MetaToPartition] == "3" {
+				hung++
+				<-hang
+			}
+			return nil
+		}
+		f.stage = newStage(t, f, nil)
+		f.feed = &feed{stage: f.stage, claim: oona.Claim{ID: "c3", Topic: "t", Partition: 3, Partitions: 5, Committed: oona.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- f.stage.Run(ctx, f.feed) }()
+		f.send(f.frame(0))
+		other := f.feed.claim
+		other.ID, other.Partition = "c4", 4
+		if err := f.stage.Open(ctx, other); err != nil {
+			t.Fatal(err)
+		}
+		third := *f.feed
+		third.claim, third.next = other, 0
+		third.append(avro.AppendFrame(nil, f.frame(0)), f.begin, nil)
+		third.pass(10, third.next)
+		synctest.Wait()
+		if ticks := len(f.out.of(f.topics.SeedMetrics)); hung != 1 || ticks < 4 {
+			t.Errorf("%d ticks of partition 4 in 10 s, while %d of partition 3 hangs", ticks, hung)
+		}
+		cancel()
+		close(hang)
+		close(f.feed.messages)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A partition whose rollups wait for the bus is not quiet: nobody knows what
+// comes behind the record in hand.
+func TestNoTickWhileRollupsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil)
+		refused := 0
+		f.out.first = func(topic string, _ []*message.Message) error {
+			if topic == f.topics.LayerHealth && refused < 20 {
+				refused++
+				return errBusDown
+			}
+			return nil
+		}
+		f.begin = time.Now()
+		f.send(f.frame(0))
+		f.send(f.frame(20 * time.Second)) // closes the first window, and opens one
+		synctest.Wait()
+		if ticks := len(f.out.of(f.topics.SeedMetrics)); ticks != 0 || refused != 20 {
+			t.Errorf("%d ticks while rollups were refused %d times", ticks, refused)
+		}
+		f.feed.pass(5, f.feed.next)
+		synctest.Wait()
+		if len(f.out.of(f.topics.SeedMetrics)) == 0 {
+			t.Error("no tick once the rollups were taken")
 		}
 		f.stop()
 	})
@@ -696,10 +795,15 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 		fail(1_000_000)
 		settled := make(chan int)
 		go func() { settled <- f.send(f.frame(20 * time.Second)) }()
-		time.Sleep(35 * time.Second)
+		time.Sleep(29 * time.Second)
+		if err := f.stage.Ready(); err != nil {
+			t.Errorf("ready is %v after less than half a minute", err)
+		}
+		time.Sleep(6 * time.Second)
 		if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("ready is %v while the bus refuses", err)
 		}
+		f.wantCounted(t, "oona_aggregate_publish_failures_total", fmt.Sprintf("[] %d", f.out.failed))
 		fail(0)
 		// 0.1 s, 0.2 s, ... 3.2 s, and then 5 s each.
 		if deliveries := <-settled; deliveries < 10 || deliveries > 14 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -18,6 +19,8 @@ import (
 func (s *Stage) writeTicks(ctx context.Context) error {
 	timer := time.NewTimer(s.shortestTick())
 	defer timer.Stop()
+	var writing sync.WaitGroup
+	defer writing.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -25,7 +28,13 @@ func (s *Stage) writeTicks(ctx context.Context) error {
 		case now := <-timer.C:
 			timer.Reset(s.shortestTick())
 			for _, p := range s.quietPartitions(now) {
-				s.writeTick(p, now)
+				// One that cannot be written must not keep the others from it.
+				if p.ticking.CompareAndSwap(false, true) {
+					writing.Go(func() {
+						defer p.ticking.Store(false)
+						s.writeTick(p, now)
+					})
+				}
 			}
 		}
 	}
@@ -55,23 +64,39 @@ func (s *Stage) shortestTick() time.Duration {
 	return max(shortest, leastTick)
 }
 
-// quietPartitions are those that are caught up, have windows open and had no
-// record for a tick interval: then only a tick can close them.
+// quietPartitions are those that have windows open and had no record for a tick
+// interval, as there was none: then only a tick can close them.
 func (s *Stage) quietPartitions(now time.Time) []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var quiet []*partition
 	for _, p := range s.partitions {
+		// In this order: a record that is read meanwhile is noted by when it was.
+		if p.open.Load() == 0 || !p.read(now) {
+			continue
+		}
 		// The interval is measured with some play: a tick that is read just
 		// after it was due must not cost the next one.
-		idle := now.UnixNano() - p.lastRead.Load()
-		if p.open.Load() > 0 && p.next.Load() >= p.claim.HighWater && idle >= p.tickInterval.Load()*9/10 {
+		if idle := now.UnixNano() - p.lastRead.Load(); idle >= p.tickInterval.Load()*9/10 {
 			quiet = append(quiet, p)
 		}
 	}
 	return quiet
 }
 
+// freshEnd is how old may be what the partition's leader has said of where it
+// ends. It says so every second.
+const freshEnd = 5 * time.Second
+
+// read reports whether nothing is left to read, or in hand: a record whose
+// rollups wait for the bus is.
+func (p *partition) read(now time.Time) bool {
+	heard := now.UnixNano() - p.heard.Load()
+	return p.next.Load() >= p.end.Load() && heard < int64(freshEnd) && p.unpublished.Load() == 0
+}
+
+// writeTick is given up after seconds, with the publisher's patience: a tick that
+// is late is of no use.
 func (s *Stage) writeTick(p *partition, now time.Time) {
 	msg := message.NewMessage("", avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}))
 	msg.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
