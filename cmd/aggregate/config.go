@@ -19,7 +19,7 @@ type config struct {
 	Bus       bus.Config           `embed:"" group:"Bus"`
 	Prefix    string               `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Group     string               `group:"Bus" placeholder:"NAME" help:"Consumer group: its members share the partitions."`
-	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Static membership: a worker that restarts under this name within the session timeout keeps its partitions. Unique in the group; empty: none."`
+	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Static membership: a worker that restarts under this name within the session timeout keeps its partitions. Unique in the group: of two workers with one, the first ends with an error. Empty: none."`
 	FromHere  bool                 `name:"from-here" group:"Bus" help:"Begin anew with what the log holds, where its beginning is lost and the group's commit is too, or needs it, or where its end is lost that the commit is of. Nothing is emitted before the first window after one max-delay of the log; frames until then go to the late topic (lost-history). Other partitions are not changed by it."`
 	Skip      []aggregate.RecordAt `name:"skip-record" group:"Bus" placeholder:"PARTITION:OFFSET" help:"A configuration in the log that is damaged: it goes to the dead letters, and changes nothing. Give it to all aggregators, and never for one that a later version of Oona has written."`
 	WorkerID  string               `name:"worker" group:"Bus" placeholder:"ID" help:"This worker's name in ticks; empty: the host's name."`

@@ -192,9 +192,18 @@ func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
 	return nil
 }
 
-// Cleanup is called once all claims of a session are closed.
+// Cleanup is called once all claims of a session are closed. Where another
+// member has this one's instance, the subscription ends: to join again would
+// fence that one, and so on.
 func (h *groupHandler) Cleanup(sarama.ConsumerGroupSession) error {
-	h.subscriber.membership.end()
+	s := h.subscriber
+	if s.membership.end() {
+		s.ending.Go(func() {
+			if err := s.inner.Close(); err != nil { // it waits for this session
+				h.logger.Error("cannot leave the consumer group", "err", err)
+			}
+		})
+	}
 	return nil
 }
 

@@ -75,7 +75,8 @@ type GroupOptions struct {
 	Group string
 	// Instance makes the membership static: a member that comes back under
 	// the same name within the session timeout gets its partitions without a
-	// rebalance. Unique in the group; empty: dynamic membership.
+	// rebalance. Unique in the group: of two members with one the first ends,
+	// with ErrInstance. Empty: dynamic membership.
 	Instance string
 	// FromHere has a partition whose commit the log has overtaken, or does not
 	// reach, read from its oldest record. Else its owner is asked to refuse it.
@@ -150,7 +151,7 @@ func (s *GroupSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *
 
 // Joined returns nil while this member is in a generation of its group and all
 // partitions that it was assigned are open, of which there may be none; else
-// why it is not.
+// why it is not. With ErrInstance the messages have ended, or end.
 func (s *GroupSubscriber) Joined() error { return s.membership.joined() }
 
 // Close leaves the group, once the claims are closed.

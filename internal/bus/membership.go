@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,6 +15,7 @@ type membership struct {
 	session  sarama.ConsumerGroupSession // nil: in none
 	assigned int                         // partitions, in this session
 	open     int                         // of them
+	fenced   bool                        // for good
 }
 
 // ErrNotJoined says that a member is in no generation of its group: no partition
@@ -22,6 +24,10 @@ var ErrNotJoined = errors.New("not a member of the consumer group now: joining, 
 
 // ErrNotOpen says that partitions were assigned that are not open yet.
 var ErrNotOpen = errors.New("partitions that the consumer group has assigned are not open yet")
+
+// ErrInstance says that another member has joined the group under this one's
+// instance: it has the partitions now, and this one does not join again.
+var ErrInstance = errors.New("another worker has joined the consumer group with the same --group-instance; give each its own")
 
 func (m *membership) begin(session sarama.ConsumerGroupSession) {
 	m.mu.Lock()
@@ -39,15 +45,23 @@ func (m *membership) opened() {
 	m.open++
 }
 
-func (m *membership) end() {
+// end returns true where the session has ended because of ErrInstance.
+func (m *membership) end() (fenced bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.session != nil && errors.Is(context.Cause(m.session.Context()), sarama.ErrFencedInstancedId) {
+		m.fenced = true
+	}
 	m.session = nil
+	return m.fenced
 }
 
 func (m *membership) joined() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.fenced {
+		return ErrInstance
+	}
 	if m.session == nil || m.session.Context().Err() != nil { // it ends as soon as heartbeats fail
 		return ErrNotJoined
 	}

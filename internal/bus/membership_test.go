@@ -4,6 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
@@ -87,4 +90,45 @@ func TestSubscribesOnce(t *testing.T) {
 	if _, err := s.Subscribe(t.Context(), topic); !errors.Is(err, bus.ErrSubscribed) {
 		t.Errorf("%v", err)
 	}
+}
+
+// Of two members with one instance the second has the partitions, and the first
+// ends and says why: they do not fence each other for ever.
+func TestTwoMembersWithOneInstance(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		var members [2]*bus.GroupSubscriber
+		var messages [2]<-chan *message.Message
+		for i := range members {
+			o := newOwner()
+			var err error
+			members[i], err = bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, Instance: "one"}, o, discard())
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages[i] = subscribe(t, members[i], topic)
+			o.await(t, "open", 1)
+		}
+		select {
+		case msg, open := <-messages[0]:
+			if open {
+				t.Fatalf("%s came", msg.Payload)
+			}
+		case <-time.After(patience):
+			t.Fatal("the first goes on")
+		}
+		if err := members[0].Joined(); !errors.Is(err, bus.ErrInstance) {
+			t.Errorf("the first: %v", err)
+		}
+		if err := members[1].Joined(); err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, newMessage("x"))
+		take(t, messages[1], 1)
+		for _, s := range members {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }

@@ -94,7 +94,8 @@ func New(cfg Config, catalogue func(metric string) oona.Metric, publisher messag
 // Group is a subscriber that shares the topic's partitions with other workers.
 // It opens and closes the stage's claims around their messages. Joined returns
 // nil while it is a member of the group and all that it was assigned, which may
-// be nothing, is open.
+// be nothing, is open, and else why not. Where it cannot be one any more, its
+// messages end.
 type Group interface {
 	message.Subscriber
 	Joined() error
@@ -115,6 +116,9 @@ func (s *Stage) Run(ctx context.Context, group Group) error {
 		if err := router.Run(ctx); err != nil {
 			return fmt.Errorf("aggregate: %w", err)
 		}
+		if ctx.Err() == nil {
+			s.end(ended(group))
+		}
 		return nil
 	})
 	running.Go(func() error { return s.writeTicks(ctx) })
@@ -127,6 +131,16 @@ func (s *Stage) Run(ctx context.Context, group Group) error {
 		}
 	})
 	return running.Wait()
+}
+
+// errEnded: the group has ended its messages by itself.
+var errEnded = errors.New("the subscription to the seed-metrics topic has ended")
+
+func ended(group Group) error {
+	if err := group.Joined(); err != nil {
+		return err
+	}
+	return errEnded
 }
 
 // Open begins a claim with an engine of its own, made from the commit: nothing

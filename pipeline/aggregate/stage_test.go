@@ -511,6 +511,18 @@ func TestReadyAsAStandby(t *testing.T) {
 	f.stop()
 }
 
+// A stage whose group ends its messages ends, and says why.
+func TestEndOfTheSubscription(t *testing.T) {
+	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f.stage = newStage(t, f, nil)
+	f.feed = &feed{stage: f.stage, claim: oona.Claim{ID: "c", Topic: "t", Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
+	f.feed.away = errors.New("somebody else has this name")
+	close(f.feed.messages)
+	if err := f.stage.Run(t.Context(), f.feed); !errors.Is(err, f.feed.away) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 func TestReadyOnceCaughtUp(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
