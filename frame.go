@@ -74,8 +74,12 @@ type FrameLimits struct {
 // DefaultFrameLimits are the limits that ingest applies unless configured.
 var DefaultFrameLimits = FrameLimits{Seeds: 65_536, Metrics: 64, Tensors: 1_024}
 
+// MaxDimensions bounds a tensor's shape. NumPy has no array of more, and a shape
+// takes eight bytes of memory for each that it announces.
+const MaxDimensions = 64
+
 // ErrTooLarge is wrapped by the errors of Validate that are about size: the
-// sender can split the frame by seed ids.
+// sender can send less at a time.
 var ErrTooLarge = errors.New("frame too large")
 
 // Validate returns an error that wraps a *FieldError for the first field that
@@ -141,7 +145,7 @@ func (f *Frame) validateSeeds(limits FrameLimits) error {
 		return &FieldError{"seed_ids", "is empty; a frame has at least one reading"}
 	}
 	if n > limits.Seeds {
-		return tooLarge("seed_ids", n, limits.Seeds)
+		return tooLarge("seed_ids", "seed_ids", limits.Seeds)
 	}
 	if len(f.States) != n {
 		return &FieldError{"states", fmt.Sprintf("has %d entries for %d seed_ids", len(f.States), n)}
@@ -185,7 +189,7 @@ func firstDuplicate(ids []SeedID) (int, bool) {
 
 func (f *Frame) validateMetrics(limits FrameLimits) error {
 	if len(f.Metrics) > limits.Metrics {
-		return tooLarge("metrics", len(f.Metrics), limits.Metrics)
+		return tooLarge("metrics", "metrics", limits.Metrics)
 	}
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
@@ -206,10 +210,13 @@ func (f *Frame) validateMetrics(limits FrameLimits) error {
 
 func (f *Frame) validateTensors(limits FrameLimits) error {
 	if len(f.Tensors) > limits.Tensors {
-		return tooLarge("tensors", len(f.Tensors), limits.Tensors)
+		return tooLarge("tensors", "tensors", limits.Tensors)
 	}
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
+		if len(t.Shape) > MaxDimensions {
+			return tooLarge(fmt.Sprintf("tensors[%d].shape", i), "shape", MaxDimensions)
+		}
 		if field, reason := t.fault(); reason != "" {
 			return &FieldError{fmt.Sprintf("tensors[%d]%s", i, field), reason}
 		}
@@ -281,6 +288,21 @@ func (t *Tensor) shapeFault(size int64) string {
 	return ""
 }
 
-func tooLarge(field string, n, limit int) error {
-	return fmt.Errorf("%w: %w", &FieldError{field, fmt.Sprintf("has %d entries, at most %d are allowed; split the frame by seed ids", n, limit)}, ErrTooLarge)
+func tooLarge(field, array string, limit int) error {
+	return fmt.Errorf("%w: %w", &FieldError{field, TooMany(array, limit)}, ErrTooLarge)
+}
+
+// TooMany says that a frame's array, by its name in the schema, has more entries
+// than limit, and what its sender can do.
+func TooMany(array string, limit int) string {
+	remedy := "split the frame by seed ids"
+	switch array {
+	case "metrics":
+		remedy = "send fewer metrics, or have --max-metrics of ingest raised"
+	case "tensors":
+		remedy = "send the tensors of some seeds in another frame, with those seeds"
+	case "shape":
+		remedy = "send the tensor with fewer dimensions"
+	}
+	return fmt.Sprintf("has more than %d entries; %s", limit, remedy)
 }

@@ -63,7 +63,7 @@ func TestFrameValidate(t *testing.T) {
 		{"zero epoch, sequence, step", func(f *Frame) { f.Epoch, f.Sequence, f.Step = 0, 0, 0 }, ""},
 
 		{"no seeds", func(f *Frame) { f.Seeds, f.States = nil, nil }, "seed_ids: is empty; a frame has at least one reading"},
-		{"too many seeds", func(f *Frame) { f.Seeds = []SeedID{0, 1, 2, 3, 5} }, "seed_ids: has 5 entries, at most 4 are allowed; split the frame by seed ids: frame too large"},
+		{"too many seeds", func(f *Frame) { f.Seeds = []SeedID{0, 1, 2, 3, 5} }, "seed_ids: has more than 4 entries; split the frame by seed ids: frame too large"},
 		{"state missing", func(f *Frame) { f.States = f.States[:2] }, "states: has 2 entries for 3 seed_ids"},
 		{"state too many", func(f *Frame) { f.States = make([]State, 4) }, "states: has 4 entries for 3 seed_ids"},
 		{"repeat beside", func(f *Frame) { f.Seeds = []SeedID{0, 5, 5} }, "seed_ids[2]: repeats seed 5"},
@@ -74,7 +74,7 @@ func TestFrameValidate(t *testing.T) {
 		{"unknown ordinal", func(f *Frame) { f.States[1] = 11 }, "states[1]: is ordinal 11; states are 0 (DORMANT) to 10 (ROLLED_BACK)"},
 
 		{"no metrics", func(f *Frame) { f.Metrics = nil }, ""},
-		{"too many metrics", func(f *Frame) { f.Metrics = make([]Column, 4) }, "metrics: has 4 entries, at most 3 are allowed; split the frame by seed ids: frame too large"},
+		{"too many metrics", func(f *Frame) { f.Metrics = make([]Column, 4) }, "metrics: has more than 3 entries; send fewer metrics, or have --max-metrics of ingest raised: frame too large"},
 		{"metric without name", func(f *Frame) { f.Metrics[1].Name = "" }, "metrics[1].name: is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"},
 		{"metric name with newline", func(f *Frame) { f.Metrics[0].Name = "loss\n" }, id(`metrics[0].name: has '\n' at position 4`)},
 		{"metric twice", func(f *Frame) { f.Metrics[1].Name = f.Metrics[0].Name }, "metrics[1].name: repeats reconstruction_loss"},
@@ -82,7 +82,8 @@ func TestFrameValidate(t *testing.T) {
 		{"value too many", func(f *Frame) { f.Metrics[0].Values = make([]float32, 4) }, "metrics[0].values: of reconstruction_loss has 4 entries for 3 seed_ids"},
 
 		{"no tensors", func(f *Frame) { f.Tensors = nil }, ""},
-		{"too many tensors", func(f *Frame) { f.Tensors = make([]Tensor, 4) }, "tensors: has 4 entries, at most 3 are allowed; split the frame by seed ids: frame too large"},
+		{"too many tensors", func(f *Frame) { f.Tensors = make([]Tensor, 4) }, "tensors: has more than 3 entries; send the tensors of some seeds in another frame, with those seeds: frame too large"},
+		{"too many dimensions", func(f *Frame) { f.Tensors[1].Shape = make([]int64, MaxDimensions+1) }, "tensors[1].shape: has more than 64 entries; send the tensor with fewer dimensions: frame too large"},
 		{"tensor without name", func(f *Frame) { f.Tensors[1].Name = "" }, "tensors[1].name: is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"},
 		{"tensor name with quote", func(f *Frame) { f.Tensors[0].Name = `w"` }, id(`tensors[0].name: has '"' at position 1`)},
 		{"tensor of another seed", func(f *Frame) { f.Tensors[0].Seed = 2 }, "tensors[0].seed_id: is 2, which is not among the frame's seed_ids"},
@@ -124,7 +125,7 @@ func TestFrameValidate(t *testing.T) {
 			if err.Error() != tt.want {
 				t.Errorf("error %s\n want %s", err, tt.want)
 			}
-			if got, want := errors.Is(err, ErrTooLarge), strings.Contains(tt.want, "at most") && strings.Contains(tt.want, "split"); got != want {
+			if got, want := errors.Is(err, ErrTooLarge), strings.HasSuffix(tt.want, "frame too large"); got != want {
 				t.Errorf("wraps ErrTooLarge: %t, want %t", got, want)
 			}
 		})

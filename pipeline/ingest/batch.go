@@ -32,8 +32,12 @@ type decoders struct {
 	json   jsonDecoder
 }
 
+// pooledBody is the largest body, in bytes, after which decoders are used again.
+// Their buffers grow with it, and would stay as large as the largest of all.
+const pooledBody = 1 << 20
+
 func newDecoders(cfg Config) *decoders {
-	return &decoders{limits: cfg.limits(), avro: avro.FrameDecoder{Limits: cfg.limits()}}
+	return &decoders{limits: cfg.limits(), avro: avro.FrameDecoder{Limits: cfg.limits()}, json: jsonDecoder{limits: cfg.limits()}}
 }
 
 // decodeFunc adds the frames of a body to a batch, or says what is wrong with

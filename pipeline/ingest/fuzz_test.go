@@ -133,7 +133,7 @@ func FuzzJSONFrame(f *testing.F) {
 		if syntaxFault(data) != "" {
 			return
 		}
-		d := jsonDecoder{jsonReader: jsonReader{data: data}}
+		d := jsonDecoder{jsonReader: jsonReader{data: data}, limits: oona.DefaultFrameLimits}
 		var got oona.Frame
 		var err error
 		if allocated, most := allocatedBy(func() { err = d.frame(&got) }), uint64(1<<16+64*len(data)); allocated > most {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -53,6 +54,23 @@ func (r *jsonReader) kind() string {
 
 func (r *jsonReader) mismatch(want string) error {
 	return &oona.FieldError{Reason: fmt.Sprintf("is %s, not %s", r.kind(), want)}
+}
+
+// entries reads an array of a frame, by its name in the schema, that may have so
+// many elements, as array does. An error wraps oona.ErrTooLarge too where it has
+// more: a client's two bytes for each must not take memory without end.
+func (r *jsonReader) entries(name string, limit int, each func() error) error {
+	full := false
+	err := r.array(func(i int) error {
+		if full = i == limit; full {
+			return errRefused
+		}
+		return each()
+	})
+	if full {
+		return fmt.Errorf("%w: %w", &oona.FieldError{Reason: oona.TooMany(name, limit)}, oona.ErrTooLarge)
+	}
+	return err
 }
 
 // array calls each for every element, which must read it.
@@ -146,14 +164,15 @@ func fieldNames(fields []jsonField) string {
 
 // within puts the place of a value before the field of an error in it.
 func within(err error, place string) error {
-	wrong, ok := err.(*oona.FieldError) //nolint:errorlint // made in this file, never wrapped
-	if !ok {
+	var wrong *oona.FieldError
+	if !errors.As(err, &wrong) {
 		return err
 	}
 	if wrong.Field != "" && wrong.Field[0] != '[' {
 		place += "."
 	}
-	return &oona.FieldError{Field: place + wrong.Field, Reason: wrong.Reason}
+	wrong.Field = place + wrong.Field
+	return err
 }
 
 // text reads a string. The result aliases the data where nothing is escaped.

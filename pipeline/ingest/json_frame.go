@@ -57,6 +57,7 @@ func (d *decoders) jsonFrame(b *batch) *problem {
 // slices are valid until the next.
 type jsonDecoder struct {
 	jsonReader
+	limits  oona.FrameLimits
 	seeds   []oona.SeedID
 	states  []oona.State
 	columns []oona.Column
@@ -131,7 +132,7 @@ func readLong[T ~int64](d *jsonDecoder, v *T) error {
 
 func (d *jsonDecoder) readSeeds() error {
 	d.seeds = d.seeds[:0]
-	return d.array(func(int) error {
+	return d.entries("seed_ids", d.limits.Seeds, func() error {
 		id, err := d.integer(32)
 		d.seeds = append(d.seeds, oona.SeedID(id))
 		return err
@@ -140,7 +141,7 @@ func (d *jsonDecoder) readSeeds() error {
 
 func (d *jsonDecoder) readStates() error {
 	d.states = d.states[:0]
-	return d.array(func(int) error {
+	return d.entries("states", d.limits.Seeds, func() error {
 		state, err := d.state()
 		d.states = append(d.states, state)
 		return err
@@ -184,14 +185,14 @@ func (d *jsonDecoder) state() (oona.State, error) {
 
 func (d *jsonDecoder) readColumns() error {
 	d.columns, d.values = d.columns[:0], d.values[:0]
-	return d.array(func(int) error {
+	return d.entries("metrics", d.limits.Metrics, func() error {
 		var column oona.Column
 		first := len(d.values)
 		err := d.object("a metric", columnFields, func(field int) error {
 			if columnFields[field].name == "name" {
 				return readID(d, &column.Name)
 			}
-			return d.array(func(int) error {
+			return d.entries("values", d.limits.Seeds, func() error {
 				v, err := d.sample()
 				d.values = append(d.values, v)
 				return err
@@ -205,7 +206,7 @@ func (d *jsonDecoder) readColumns() error {
 
 func (d *jsonDecoder) readTensors() error {
 	d.tensors, d.shapes = d.tensors[:0], d.shapes[:0]
-	return d.array(func(int) error {
+	return d.entries("tensors", d.limits.Tensors, func() error {
 		var t oona.Tensor
 		err := d.object("a tensor", tensorFields, func(field int) error { return d.tensorField(&t, tensorFields[field].name) })
 		d.tensors = append(d.tensors, t)
@@ -225,7 +226,7 @@ func (d *jsonDecoder) tensorField(t *oona.Tensor, name string) error {
 		return err
 	case "shape":
 		first := len(d.shapes)
-		err := d.array(func(int) error {
+		err := d.entries("shape", oona.MaxDimensions, func() error {
 			n, err := d.integer(64)
 			d.shapes = append(d.shapes, n)
 			return err

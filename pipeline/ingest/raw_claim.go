@@ -76,6 +76,9 @@ func (c *rawClaim) take(msg *message.Message) error {
 	}
 	record := &rawRecord{msg: msg, at: at}
 	record.frames, record.refusal = c.decoders.rawFrames(msg, &batch{cfg: &c.raw.stage.cfg, path: c.path})
+	if len(msg.Payload) > pooledBody {
+		c.decoders = newDecoders(c.raw.stage.cfg)
+	}
 	for !c.put(record) {
 		select {
 		case <-c.room:

@@ -207,7 +207,7 @@ func TestRawDeadLetters(t *testing.T) {
 		"a bad second frame": {string(frames(nil, func(f *oona.Frame) { f.Layer = "a b" })), nil, reasonInvalid, "frame 1: layer_id: has ' ' at position 1"},
 		"junk behind":        {good + "x", nil, reasonUndecodable, "frame 1"},
 		"a claim, no store":  {string(frames(withTensors(claimed(oona.TensorClaim{Bucket: "b", Key: "k", Size: 4})))), nil, reasonInvalid, "this ingest has no tensor store"},
-		"many readings":      {strings.Replace(goodJSON, `"seed_ids":[0,1,2,3]`, `"seed_ids":[0,1,2,3,4]`, 1), nil, reasonTooLarge, "at most 4 are allowed"},
+		"many readings":      {strings.Replace(goodJSON, `"seed_ids":[0,1,2,3]`, `"seed_ids":[0,1,2,3,4]`, 1), nil, reasonTooLarge, "has more than 4 entries"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -84,7 +84,9 @@ func (s *Stage) read(w http.ResponseWriter, r *http.Request, inflaters *sync.Poo
 		return nil, refusal
 	}
 	d, _ := s.decoders.Get().(*decoders)
-	defer s.decoders.Put(d)
+	if len(body) <= pooledBody {
+		defer s.decoders.Put(d)
+	}
 	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(r.Header), bytes: len(body)}
 	if refusal := decode(d, body, b); refusal != nil {
 		return nil, refusal

@@ -10,8 +10,9 @@ import (
 // is ready. It is not for concurrent use.
 type FrameDecoder struct {
 	// Limits, where not 0, refuse a frame as soon as a count exceeds them,
-	// with an error that wraps oona.ErrTooLarge. Without them a column or a
-	// tensor of a few bytes can take a hundred bytes of memory. (A frame of
+	// with an error that wraps oona.ErrTooLarge; shapes have theirs always.
+	// Without them a column or a tensor of a few bytes can take a hundred bytes
+	// of memory. (A frame of
 	// another version than the latest is decoded first and refused then.)
 	Limits oona.FrameLimits
 
@@ -78,14 +79,19 @@ func (d *FrameDecoder) checkLimits(w *wireFrame) error {
 		{"tensors", len(w.Tensors), d.Limits.Tensors},
 	} {
 		if l.limit > 0 && l.n > l.limit {
-			return &DecodeError{l.field, -1, tooLarge(l.n, l.limit)}
+			return &DecodeError{l.field, -1, tooLarge(l.field, l.limit)}
+		}
+	}
+	for i, t := range w.Tensors {
+		if len(t.Shape) > oona.MaxDimensions {
+			return &DecodeError{fmt.Sprintf("tensors[%d].shape", i), -1, tooLarge("shape", oona.MaxDimensions)}
 		}
 	}
 	return nil
 }
 
-func tooLarge(n, limit int) error {
-	return fmt.Errorf("%w: it has %d entries, at most %d are allowed; split the frame by seed ids", oona.ErrTooLarge, n, limit)
+func tooLarge(array string, limit int) error {
+	return fmt.Errorf("%w: it %s", oona.ErrTooLarge, oona.TooMany(array, limit))
 }
 
 // decodeV1 reads the fields of seed_metrics.v1.avsc in their order.
@@ -128,7 +134,7 @@ func (d *FrameDecoder) decodeSeeds(c *cursor) {
 // within fails where an array has more entries than its limit.
 func within(c *cursor, field string, n, limit int) bool {
 	if limit > 0 && n > limit && c.err == nil {
-		c.err = &DecodeError{field, c.at, tooLarge(n, limit)}
+		c.err = &DecodeError{field, c.at, tooLarge(field, limit)}
 	}
 	return c.err == nil
 }
@@ -166,9 +172,10 @@ func (d *FrameDecoder) decodeColumns(c *cursor) {
 
 func (d *FrameDecoder) decodeValues(c *cursor) {
 	const size = 4 // bytes of a float
+	first := len(d.values)
 	for {
 		b := c.block("values", size)
-		if b.count == 0 {
+		if b.count == 0 || !within(c, "values", len(d.values)-first+b.count, d.Limits.Seeds) {
 			return
 		}
 		d.values = decodeFloats(d.values, c.take("values", int64(size*b.count)))
@@ -218,7 +225,7 @@ func (d *FrameDecoder) decodeShape(c *cursor) []int64 {
 	first := len(d.shapes)
 	for {
 		b := c.block("shape", 1)
-		if b.count == 0 {
+		if b.count == 0 || !within(c, "shape", len(d.shapes)-first+b.count, oona.MaxDimensions) {
 			return d.shapes[first:len(d.shapes):len(d.shapes)]
 		}
 		for range b.count {

@@ -238,6 +238,27 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// What a frame announces beyond its bounds is refused before it takes memory.
+func TestBoundsTakeNoMemory(t *testing.T) {
+	const many = 1 << 20
+	wide := sampleFrame()
+	wide.Tensors = []oona.Tensor{{Name: "t", Seed: wide.Seeds[0], DType: "int8", Shape: slices.Repeat([]int64{1}, many), Data: []byte{1}}}
+	long := sampleFrame()
+	long.Metrics[1].Values = make([]float32, many)
+	for field, f := range map[string]*oona.Frame{"tensors[0].shape": wide, "metrics[1].values": long} {
+		d := FrameDecoder{Limits: oona.FrameLimits{Seeds: 9}}
+		var got oona.Frame
+		_, err := d.Decode(AppendFrame(nil, f), &got)
+		var where *DecodeError
+		if !errors.Is(err, oona.ErrTooLarge) || !errors.As(err, &where) || where.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+		if cap(d.shapes) > oona.MaxDimensions || cap(d.values) > 64 {
+			t.Errorf("%s: buffers for %d dimensions and %d values", field, cap(d.shapes), cap(d.values))
+		}
+	}
+}
+
 func TestMalformedRollups(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(r *oona.Rollup)

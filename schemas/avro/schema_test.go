@@ -3,6 +3,7 @@ package avro
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -153,6 +154,12 @@ func TestFrameOfAnotherVersion(t *testing.T) {
 	limited := FrameDecoder{schemas: schemas, Limits: oona.FrameLimits{Seeds: 3}}
 	if _, err := limited.Decode(data, &got); !errors.Is(err, oona.ErrTooLarge) {
 		t.Errorf("above the limit: %v", err)
+	}
+	tensors, _ := native["tensors"].([]any)
+	tensor, _ := tensors[0].(map[string]any)
+	tensor["shape"] = slices.Repeat([]any{int64(1)}, oona.MaxDimensions+1)
+	if _, err := d.Decode(writeWithGoavro(t, v0, native), &got); !errors.Is(err, oona.ErrTooLarge) {
+		t.Errorf("a shape of too many dimensions: %v", err)
 	}
 	for n := range len(data) {
 		if _, err := d.Decode(data[:n:n], &got); !errors.Is(err, ErrTruncated) && !errors.Is(err, ErrMalformed) {
