@@ -190,6 +190,14 @@ func (e *Engine) snapshot() *snapshot {
 	return s
 }
 
+// NeededSince returns the append time of the record before those that a replay
+// needs, from the safe offset on: none of them is older, but for steps of the
+// append times. False where there is none before.
+func (e *Engine) NeededSince() (oona.Micros, bool) {
+	c := e.safe().clock
+	return c.previous, c.started
+}
+
 // safe returns the last place from which all that is open can be read again.
 func (e *Engine) safe() place {
 	safe := e.horizon.safe(e.bucket(), place{e.processedTo, e.clock})

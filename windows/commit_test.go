@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
 )
@@ -285,4 +286,36 @@ func FuzzResume(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// What a replay needs is as old as the first record of the oldest open window,
+// or of the idle horizon.
+func TestNeededSince(t *testing.T) {
+	p := newPartition(t, withConfig(func(c *Config) { c.IdleHorizon = 20 * time.Second }))
+	if at, known := p.engine.NeededSince(); known {
+		t.Errorf("before the first record it is %d", at)
+	}
+	p.append(0, sample{observed: 0})
+	p.tick(5)
+	p.append(50, sample{run: "slow", observed: 50})
+	for at := 51.0; at <= 300; at++ {
+		p.append(at, sample{run: "slow", observed: 50 + (at-50)/100, sequence: int64(at) * 1000})
+		p.append(at, sample{observed: at})
+	}
+	if at, known := p.engine.NeededSince(); !known || at != instant(5) {
+		t.Errorf("while a window is open since 50 s it is %f (%t), want the record before", float64(at-origin)/1e6, known)
+	}
+	resumed, err := Resume(DefaultConfig(), testCatalogue, mustCommit(t, p.engine))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, known := resumed.NeededSince(); !known || at != instant(5) {
+		t.Errorf("of an engine that was resumed it is %f (%t)", float64(at-origin)/1e6, known)
+	}
+	for at := 301.0; at <= 400; at++ {
+		p.append(at, sample{observed: at})
+	}
+	if at, _ := p.engine.NeededSince(); at < instant(360) || at > instant(395) {
+		t.Errorf("once it has closed it is %f", float64(at-origin)/1e6)
+	}
 }

@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
@@ -47,7 +48,10 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 		Windows:  cfg.Windows,
 		Limits:   oona.DefaultFrameLimits,
 		FromHere: cfg.FromHere,
-		Skip:     cfg.Skip,
+		Retention: func(context.Context) (time.Duration, error) {
+			return bus.Retention(cfg.Bus, topics.SeedMetrics)
+		},
+		Skip: cfg.Skip,
 	}, known.Metric, publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err

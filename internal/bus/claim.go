@@ -234,10 +234,10 @@ func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim)
 		if ctx.Err() != nil {
 			return nil, nil
 		}
-		h.logger.Error("cannot open a partition; it is not read until that succeeds", "topic", from.Topic(), "partition", from.Partition(), "retry_in", wait, "err", err)
-		if !sleep(ctx, wait) {
+		if !sleep(ctx, wait) { // an owner that refuses for good says so, and ends
 			return nil, nil
 		}
+		h.logger.Error("could not open a partition; it is not read until that succeeds, and tried again now", "topic", from.Topic(), "partition", from.Partition(), "after", wait, "err", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +88,33 @@ func CheckTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) error 
 	}
 	return errors.Join(err, a.Close())
 }
+
+// Retention returns how long a topic keeps a record, 0 where that is for ever.
+// What it deletes by size (retention.bytes) is not in it.
+func Retention(cfg Config, topic string) (time.Duration, error) {
+	a, err := openAdmin(cfg)
+	if err != nil {
+		return 0, err
+	}
+	entries, err := describeTopic(a, topic, retentionSetting)
+	if err = errors.Join(err, a.Close()); err != nil {
+		return 0, err
+	}
+	i := slices.IndexFunc(entries, func(e sarama.ConfigEntry) bool { return e.Name == retentionSetting })
+	if i < 0 {
+		return 0, fmt.Errorf("look at the configuration of %s: the broker's answer leaves %s out", topic, retentionSetting)
+	}
+	millis, err := strconv.ParseInt(entries[i].Value, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s of %s: %w", retentionSetting, topic, err)
+	}
+	if millis < 0 || millis > math.MaxInt64/int64(time.Millisecond) {
+		return 0, nil
+	}
+	return time.Duration(millis) * time.Millisecond, nil
+}
+
+const retentionSetting = "retention.ms"
 
 // topicAdmin is a connection for administration.
 type topicAdmin struct {

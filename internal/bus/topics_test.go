@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -196,6 +197,24 @@ func TestHighWaterOfUnknownTopic(t *testing.T) {
 		name := unique("unknown")
 		if ends, err := bus.HighWater(t.Context(), cfg, name); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, %v", ends, err)
+		}
+	})
+}
+
+func TestRetentionOfATopic(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		for value, want := range map[string]time.Duration{"86400000": 24 * time.Hour, "-1": 0, "9223372036854775807": 0} {
+			entries := map[string]sarama.IncrementalAlterConfigsEntry{"retention.ms": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}}
+			if err := newAdmin(t, cfg).IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := bus.Retention(cfg, topic); err != nil || got != want {
+				t.Errorf("retention.ms=%s is %s, %v; want %s", value, got, err, want)
+			}
+		}
+		if _, err := bus.Retention(cfg, unique("no-topic")); err == nil {
+			t.Error("a topic that is not there has a retention")
 		}
 	})
 }

@@ -139,7 +139,7 @@ func (p *partition) commit() (oona.Commit, bool) {
 		p.logger.Error("the state does not fit a commit; the last one stands", "err", err)
 		return oona.Commit{}, false
 	}
-	p.offered = p.engine.ProcessedTo()
+	p.offered, p.offeredOf = p.engine.ProcessedTo(), neededSince(p.engine)
 	return oona.Commit{Offset: c.Offset, Metadata: commitText(p.claim.Partitions, c.Metadata)}, true
 }
 
@@ -156,4 +156,5 @@ func (p *partition) committed(c oona.Commit, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.committedTo = p.offered
+	p.needed.Store(p.offeredOf)
 }

@@ -59,6 +59,7 @@ type metrics struct {
 	claims          prometheus.Counter
 	ticks           prometheus.Counter
 	publishFailures prometheus.Counter
+	retention       prometheus.Gauge
 }
 
 func newMetrics(s *Stage) *metrics {
@@ -78,6 +79,8 @@ func newMetrics(s *Stage) *metrics {
 		publishFailures: counter("publish_failures_total", "Publishes that the bus did not acknowledge and that are tried again."),
 	}
 	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
+	m.retention = prometheus.NewGauge(prometheus.GaugeOpts{Name: "oona_aggregate_retention_seconds",
+		Help: "How long the seed-metrics topic keeps a record (retention.ms), 0 where it is for ever or not known."})
 	m.showZeros()
 	return m
 }
@@ -119,7 +122,7 @@ func (m *metrics) replay() {
 
 // owned are the metrics that are themselves collectors.
 func (m *metrics) owned() []prometheus.Collector {
-	return []prometheus.Collector{m.records, m.commits, m.unpublishable, m.replayed, m.claims, m.ticks, m.publishFailures}
+	return []prometheus.Collector{m.records, m.commits, m.unpublishable, m.replayed, m.claims, m.ticks, m.publishFailures, m.retention}
 }
 
 // Descriptions of what is read from the partitions when Prometheus asks.
@@ -137,6 +140,7 @@ var (
 	lagTimeDesc    = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
 	endAgeDesc     = partitionDesc("end_offset_age_seconds", "Time since the partition's leader last said where the log ends: the lag is of then.")
 	ageDesc        = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
+	neededDesc     = partitionDesc("needed_seconds", "Time since the append of the oldest record that a restart needs, by the last commit; at most by one record more.")
 	bytesDesc      = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
 	pendingDesc    = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
 	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")
@@ -154,7 +158,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 		c.Describe(ch)
 	}
 	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, timelineCap, evictedDesc, layersCap, partitionsDesc,
-		lagDesc, lagTimeDesc, endAgeDesc, ageDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
+		lagDesc, lagTimeDesc, endAgeDesc, ageDesc, neededDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
 		ch <- d
 	}
 }
@@ -201,6 +205,8 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(lagTimeDesc, secondsSince(lag > 0, oona.Micros(p.appended.Load()).Time(), now))
 	gauge(endAgeDesc, secondsSince(true, time.Unix(0, p.heard.Load()), now))
 	gauge(ageDesc, secondsSince(!committed, time.Unix(0, p.committedAt.Load()), now))
+	needed := p.needed.Load()
+	gauge(neededDesc, secondsSince(needed > 0, oona.Micros(needed).Time(), now))
 	gauge(oldestDesc, secondsSince(stats.OpenWindows > 0, stats.OldestEnd.Time(), now))
 }
 

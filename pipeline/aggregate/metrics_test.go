@@ -1,11 +1,14 @@
 package aggregate_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -146,4 +149,38 @@ oona_aggregate_commit_metadata_bytes{partition="3"} %d
 		t.Errorf("100 runs take %d bytes", len(c.Metadata))
 	}
 	f.stop()
+}
+
+// The age of what a restart needs is that of the last commit, and goes on while
+// none is made; how long the topic keeps it is asked for, again and again.
+func TestRetention(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		f := start(t, func(c *aggregate.Config) {
+			c.Retention = func(context.Context) (time.Duration, error) {
+				if asked++; asked == 2 {
+					return 0, errBusDown
+				}
+				return time.Duration(asked) * time.Hour, nil
+			}
+		})
+		f.begin = time.Now()
+		f.send(f.frame(0))
+		f.wantGauges(t, map[string]float64{"needed_seconds": 0, "retention_seconds": 3600})
+		for s := range 100 {
+			time.Sleep(time.Second)
+			f.send(f.frame(time.Duration(s+1) * time.Second))
+		}
+		c, due := f.stage.Commit(f.feed.claim)
+		if !due || c.Offset < 10 {
+			t.Fatalf("to be committed is %+v, %t", c, due)
+		}
+		f.stage.Committed(f.feed.claim, c, nil)
+		f.wantGauges(t, map[string]float64{"needed_seconds": float64(101 - c.Offset), "retention_seconds": 3600})
+		time.Sleep(9 * time.Minute)
+		f.wantGauges(t, map[string]float64{"needed_seconds": float64(641 - c.Offset), "retention_seconds": 3600})
+		time.Sleep(time.Minute)
+		f.wantGauges(t, map[string]float64{"retention_seconds": 3 * 3600})
+		f.stop()
+	})
 }

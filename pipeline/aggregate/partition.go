@@ -33,6 +33,7 @@ type partition struct {
 	engine      *windows.Engine
 	offered     int64 // processed-to of the commit that was handed out last
 	committedTo int64 // processed-to of the last commit that was made
+	offeredOf   int64 // since when the commit that was handed out last needs the log, microseconds; 0: not known
 
 	next          atomic.Int64 // offset after the last record that was read
 	appended      atomic.Int64 // append time of that record, microseconds; before the first, when the claim began
@@ -44,6 +45,7 @@ type partition struct {
 	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
 	committedAt   atomic.Int64 // when the last commit was made, or the claim began, likewise
 	metadataBytes atomic.Int64 // of the last commit
+	needed        atomic.Int64 // since when that needs the log, microseconds; 0: not known
 	tickInterval  atomic.Int64 // of the engine, nanoseconds
 	unknown       atomic.Int64 // Oona's own records of kinds that this worker does not know
 	mute          bool         // windows are not emitted yet, as the partition began anew; fold's own
@@ -70,8 +72,18 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	p.lastRead.Store(now)
 	p.tickInterval.Store(int64(engine.Config().TickInterval))
 	p.committedAt.Store(now)
+	p.needed.Store(neededSince(engine))
 	p.metadataBytes.Store(int64(len(claim.Committed.Metadata)))
 	return p
+}
+
+// neededSince is 0 where the engine does not know.
+func neededSince(e *windows.Engine) int64 {
+	since, known := e.NeededSince()
+	if !known {
+		return 0
+	}
+	return int64(since)
 }
 
 // handle folds a record that was not folded before and empties the outbox.

@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,9 @@ type Config struct {
 	// log's beginning is lost and the group's commit is too, or needs it. It
 	// changes nothing for other partitions.
 	FromHere bool
+	// Retention asks how long the seed-metrics topic keeps a record; 0: for ever.
+	// Nil: it is not known.
+	Retention func(context.Context) (time.Duration, error)
 	// Skip are configurations that no version can read: they are dead letters.
 	// All aggregators must be told of them, until no replay comes by.
 	Skip []RecordAt
@@ -114,7 +118,7 @@ func (s *Stage) Run(ctx context.Context, group Group) error {
 	running, ctx := errgroup.WithContext(ctx)
 	running.Go(func() error {
 		if err := router.Run(ctx); err != nil {
-			return fmt.Errorf("aggregate: %w", err)
+			return fmt.Errorf("read %s: %w", s.cfg.Topics.SeedMetrics, err)
 		}
 		if ctx.Err() == nil {
 			s.end(ended(group))
@@ -122,10 +126,11 @@ func (s *Stage) Run(ctx context.Context, group Group) error {
 		return nil
 	})
 	running.Go(func() error { return s.writeTicks(ctx) })
+	running.Go(func() error { s.followRetention(ctx); return nil })
 	running.Go(func() error {
 		select {
 		case err := <-s.fatal:
-			return fmt.Errorf("aggregate: %w", err)
+			return err
 		case <-ctx.Done():
 			return nil
 		}
