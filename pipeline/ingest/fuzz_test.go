@@ -199,13 +199,13 @@ func comparePlain(t *testing.T, got *oona.Frame, want *plainFrame) {
 func FuzzRaw(f *testing.F) {
 	for _, value := range [][]byte{
 		frames(nil), frames(nil, nil), append(frames(nil), 0xc3), containerOf(f, frames(nil), frames(nil)), []byte(goodJSON), []byte("[" + goodJSON + "]"), []byte(" []"),
-		{0, 0, 0, 0, 7, 1}, gzipped(frames(nil)), {},
+		{0, 0, 0, 0, 7, 1}, gzipped(frames(nil)), {}, bytes.Repeat([]byte(" "), 1<<12+1),
 	} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
 		bus := &fakeBus{}
-		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxDecompressedBytes = 100, 10, 1<<16 })
+		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxBodyBytes, c.MaxDecompressedBytes = 100, 10, 1<<12, 1<<16 })
 		taken, refusal := newDecoders(s.cfg).rawFrames(message.NewMessage("", value), &batch{cfg: &s.cfg, path: s.cfg.Instance})
 		mediaType := mediaAvro
 		if text := bytes.TrimLeft(value, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {

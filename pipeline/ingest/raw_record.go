@@ -19,6 +19,10 @@ func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *problem) 
 	}
 	value := []byte(msg.Payload)
 	b.bytes = len(value)
+	if int64(len(value)) > b.cfg.MaxBodyBytes {
+		return nil, newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames a record, or split the frame by seed ids", len(value), b.cfg.MaxBodyBytes)
+	}
 	decode, refusal := rawDecoder(value, msg.Metadata.Get(registrySchema) != "")
 	if refusal == nil {
 		refusal = decode(d, value, b)

@@ -208,11 +208,12 @@ func TestRawDeadLetters(t *testing.T) {
 		"junk behind":        {good + "x", nil, reasonUndecodable, "frame 1"},
 		"a claim, no store":  {string(frames(withTensors(claimed(oona.TensorClaim{Bucket: "b", Key: "k", Size: 4})))), nil, reasonInvalid, "this ingest has no tensor store"},
 		"many readings":      {strings.Replace(goodJSON, `"seed_ids":[0,1,2,3]`, `"seed_ids":[0,1,2,3,4]`, 1), nil, reasonTooLarge, "has more than 4 entries"},
+		"many bytes":         {goodJSON + strings.Repeat(" ", 64<<10), nil, reasonTooLarge, "more than 65536 (--max-body-bytes)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bus := &topicBus{}
-				p := claimRaw(t, bus, func(c *Config) { c.MaxReadings = 4 })
+				p := claimRaw(t, bus, func(c *Config) { c.MaxReadings, c.MaxBodyBytes = 4, 64<<10 })
 				defer p.end()
 				p.read(good)
 				p.read(bad.value, append(bad.headers, "of", "the producer", "$$key", "x")...)
