@@ -31,7 +31,8 @@ var ErrInflated = errors.New("the blocks decompress to too much")
 // reading and is returned as it is; any other is a *DecodeError.
 //
 // All blocks together may have limit bytes decompressed. No more than that is
-// allocated for a block, whatever it announces.
+// allocated for a block, whatever it announces. At most mostEmpty blocks may have
+// no frames: the others' number is for each to bound.
 //
 // twmb/avro reads such files too (see RecordingReader), but returns values
 // only, into types that may take twenty times the bytes.
@@ -41,14 +42,21 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, f *oona.Frame, ea
 	if err != nil {
 		return err
 	}
+	empty := 0
 	for c.at < len(c.data) {
+		at := c.at
 		count, stored := header.readBlock(&c)
 		if c.err != nil {
 			return c.err
 		}
+		if count == 0 {
+			if empty++; empty > mostEmpty {
+				return &DecodeError{"block", at, fmt.Errorf("%w: it is the %dth without frames; write blocks that have some", ErrMalformed, empty)}
+			}
+		}
 		// Before each value there is room for its framing: of the first it is
 		// added, that of the others is taken from the value before.
-		data, err := inflate(header.codec, stored, limit, make([]byte, framingSize))
+		data, err := d.inflate(header.codec, stored, limit, make([]byte, framingSize))
 		if err != nil {
 			return &DecodeError{"block", c.at - len(stored) - len(header.sync), err}
 		}
@@ -59,6 +67,10 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, f *oona.Frame, ea
 	}
 	return nil
 }
+
+// mostEmpty bounds the blocks without frames, of which a few bytes cost as much
+// as a frame. Writers leave one where they flush and have nothing.
+const mostEmpty = 1 << 10
 
 // decodeBlock reads count values, which begin behind the room for a framing.
 func (d *FrameDecoder) decodeBlock(fingerprint uint64, data []byte, count int64, f *oona.Frame, each func(single []byte) error) error {
@@ -150,7 +162,7 @@ func (h *containerHeader) readBlock(c *cursor) (count int64, stored []byte) {
 }
 
 // inflate appends a block, decompressed, to dst, at most limit bytes.
-func inflate(codec string, block []byte, limit int, dst []byte) ([]byte, error) {
+func (d *FrameDecoder) inflate(codec string, block []byte, limit int, dst []byte) ([]byte, error) {
 	tooMuch := fmt.Errorf("%w: there are more than %d bytes left for it", ErrInflated, limit)
 	switch codec {
 	case "null":
@@ -162,7 +174,7 @@ func inflate(codec string, block []byte, limit int, dst []byte) ([]byte, error) 
 		// What follows the stream is not looked at: fastavro leaves the end of
 		// a zlib stream there.
 		out := bytes.NewBuffer(dst)
-		n, err := out.ReadFrom(io.LimitReader(flate.NewReader(bytes.NewReader(block)), int64(limit)+1))
+		n, err := out.ReadFrom(io.LimitReader(d.deflated(block), int64(limit)+1))
 		if err == nil && n > int64(limit) {
 			return nil, tooMuch
 		}
@@ -177,6 +189,15 @@ func inflate(codec string, block []byte, limit int, dst []byte) ([]byte, error) 
 		return out, malformed(err)
 	}
 	return nil, fmt.Errorf("%w: codec %.64q is none of null, deflate, snappy and zstandard", ErrMalformed, codec)
+}
+
+// deflated reads a block with the tables and the window of the one before.
+func (d *FrameDecoder) deflated(block []byte) io.Reader {
+	if reader, ok := d.flate.(flate.Resetter); ok && reader.Reset(bytes.NewReader(block), nil) == nil {
+		return d.flate
+	}
+	d.flate = flate.NewReader(bytes.NewReader(block))
+	return d.flate
 }
 
 func malformed(err error) error {

@@ -219,6 +219,31 @@ func TestContainerEndsWhenTold(t *testing.T) {
 
 // twmb/avro reads what is accepted, as the same frames. The header is fixed, so
 // that what is tried is blocks.
+// A block costs no flate reader of its own, and blocks without frames cannot be
+// without end.
+func TestManyBlocks(t *testing.T) {
+	single := AppendFrame(nil, layerFrame(1))
+	frame, nothing := deflated(single[framingSize:]), deflated(nil)
+	many := containerHead("deflate")
+	for range mostEmpty {
+		many = many.block(0, nothing)
+	}
+	many = many.block(1, frame)
+	allocated := bytesAllocated(func() {
+		if singles, err := decodeContainer(t, new(FrameDecoder), many, roomy); err != nil || len(singles) != 1 {
+			t.Fatalf("%d frames, %v", len(singles), err)
+		}
+	})
+	if most := uint64(8 << 10 * mostEmpty); allocated > most { // a flate reader takes 40 kB
+		t.Errorf("%d bytes were allocated for %d blocks, want at most %d", allocated, mostEmpty+1, most)
+	}
+	_, err := decodeContainer(t, new(FrameDecoder), many.block(0, nothing), roomy)
+	var where *DecodeError
+	if !errors.As(err, &where) || where.Field != "block" || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "the 1025th without frames") {
+		t.Errorf("one block too many: %v", err)
+	}
+}
+
 func FuzzContainer(f *testing.F) {
 	frame := AppendFrame(nil, sampleFrame())[framingSize:]
 	codecs := []string{"null", "deflate", "snappy", "zstandard"}

@@ -2,6 +2,7 @@ package avro
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/morphogenetic/oona"
 )
@@ -25,6 +26,7 @@ type FrameDecoder struct {
 	tensors []oona.Tensor
 	shapes  []int64 // of all tensors, one after the other
 	claims  []oona.TensorClaim
+	flate   io.Reader // of the last block of a container, to be used again
 }
 
 // Decode reads the frame at the start of data and returns what follows it.
