@@ -128,17 +128,51 @@ func TestTooMuchMetadataIsAnError(t *testing.T) {
 	})
 }
 
-// refusing refuses a claim whose commit the log has overtaken.
+// leave has a member of a group take some messages, commit and leave.
+func leave(t *testing.T, cfg bus.Config, topic, group string, taken int, commit oona.Commit) {
+	t.Helper()
+	o := newCommitting()
+	s := newGroup(t, cfg, group, o)
+	take(t, subscribe(t, s, topic), taken)
+	o.due <- commit
+	if err := o.outcome(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refusing refuses a claim whose log does not hold what the commit needs.
 type refusing struct{ *owner }
 
-var errOvertaken = errors.New("overtaken")
+var errLost = errors.New("lost")
 
 func (r refusing) Open(ctx context.Context, c oona.Claim) error {
-	if c.Committed.Offset != oona.NoOffset && c.Committed.Offset < c.LogStart {
-		r.events <- event{"overtaken", c}
-		return errOvertaken
+	if at := c.Committed.Offset; at != oona.NoOffset && (at < c.LogStart || at > c.HighWater) {
+		r.events <- event{"lost", c}
+		return errLost
 	}
 	return r.owner.Open(ctx, c)
+}
+
+// refused returns the claim that the next member refuses, and to whom nothing is
+// handed out.
+func refused(t *testing.T, cfg bus.Config, topic, group string) oona.Claim {
+	t.Helper()
+	r := refusing{newOwner()}
+	s := newGroup(t, cfg, group, r)
+	messages := subscribe(t, s, topic)
+	claim := r.await(t, "lost", 1)[0]
+	select {
+	case msg := <-messages:
+		t.Errorf("%s was handed out", msg.Payload)
+	default:
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return claim
 }
 
 // When retention overtakes the commit, nothing is skipped in silence: the owner
@@ -147,29 +181,12 @@ func TestRetentionBeyondTheCommit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
-		o := newCommitting()
-		s := newGroup(t, cfg, group, o)
-		take(t, subscribe(t, s, topic), 2)
-		o.due <- oona.Commit{Offset: 2}
-		if err := o.outcome(t); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		leave(t, cfg, topic, group, 2, oona.Commit{Offset: 2})
 		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 6}); err != nil {
 			t.Fatal(err)
 		}
-		r := refusing{newOwner()}
-		messages := subscribe(t, newGroup(t, cfg, group, r), topic)
-		claim := r.await(t, "overtaken", 1)[0]
-		if claim.Committed.Offset != 2 || claim.LogStart != 6 {
+		if claim := refused(t, cfg, topic, group); claim.Committed.Offset != 2 || claim.LogStart != 6 {
 			t.Errorf("claim is %+v", claim)
-		}
-		select {
-		case msg := <-messages:
-			t.Errorf("%s was handed out", msg.Payload)
-		default:
 		}
 	})
 }
@@ -180,16 +197,7 @@ func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
-		o := newCommitting()
-		s := newGroup(t, cfg, group, o)
-		take(t, subscribe(t, s, topic), 2)
-		o.due <- oona.Commit{Offset: 2, Metadata: "before"}
-		if err := o.outcome(t); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		leave(t, cfg, topic, group, 2, oona.Commit{Offset: 2, Metadata: "before"})
 		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 6}); err != nil {
 			t.Fatal(err)
 		}
@@ -226,19 +234,6 @@ func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
 	})
 }
 
-// beyond refuses a claim whose log ends before its commit was made.
-type beyond struct{ *committing }
-
-var errAhead = errors.New("ahead")
-
-func (b beyond) Open(ctx context.Context, c oona.Claim) error {
-	if c.Committed.Offset > c.HighWater {
-		b.events <- event{"ahead", c}
-		return errAhead
-	}
-	return b.owner.Open(ctx, c)
-}
-
 // A topic that was made anew under its name, or that has lost its end, holds
 // less than the group has read: the owner is asked, and refuses. With FromHere
 // it is read from its oldest record.
@@ -246,31 +241,10 @@ func TestLogThatEndsBeforeTheCommit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 3, 0)...)
-		o := newCommitting()
-		s := newGroup(t, cfg, group, o)
-		take(t, subscribe(t, s, topic), 3)
 		lost := oona.Commit{Offset: 9, Metadata: "of records that are lost"}
-		o.due <- lost
-		if err := o.outcome(t); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-
-		refused := beyond{newCommitting()}
-		s = newGroup(t, cfg, group, refused)
-		messages := subscribe(t, s, topic)
-		if c := refused.await(t, "ahead", 1)[0]; c.Committed != lost || c.HighWater != 3 {
-			t.Errorf("claim is %+v", c)
-		}
-		select {
-		case msg := <-messages:
-			t.Errorf("%s was handed out", msg.Payload)
-		default:
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
+		leave(t, cfg, topic, group, 3, lost)
+		if claim := refused(t, cfg, topic, group); claim.Committed != lost || claim.HighWater != 3 {
+			t.Errorf("claim is %+v", claim)
 		}
 
 		anew := newCommitting()
@@ -297,16 +271,7 @@ func TestLogThatReachesTheCommitInAMoment(t *testing.T) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		p := newPublisher(t, cfg, bus.PublisherOptions{})
 		publish(t, p, topic, numbered(0, 3, 0)...)
-		o := newCommitting()
-		s := newGroup(t, cfg, group, o)
-		take(t, subscribe(t, s, topic), 1)
-		o.due <- oona.Commit{Offset: 1, Metadata: "read to 4"}
-		if err := o.outcome(t); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		leave(t, cfg, topic, group, 1, oona.Commit{Offset: 1, Metadata: "read to 4"})
 		asked := make(chan struct{}, 1000)
 		next := newOwner()
 		s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, ReadTo: func(c oona.Commit) int64 {

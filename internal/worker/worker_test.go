@@ -309,3 +309,14 @@ func TestListenWhereThePortIsTaken(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// Time spans are read by people: JSON has them as text too, not in nanoseconds.
+func TestSpansInLogsAreReadable(t *testing.T) {
+	for format, want := range map[string]string{"json": `"retry_in":"1.5s"`, "text": "retry_in=1.5s"} {
+		var out bytes.Buffer
+		NewLogger(LogConfig{Level: "info", Format: format}, &out).Info("x", "retry_in", 1500*time.Millisecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s", format, out.String())
+		}
+	}
+}
