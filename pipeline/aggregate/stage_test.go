@@ -328,7 +328,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			for i := range 70 {
 				x.Metrics = append(x.Metrics, oona.Column{Name: "m" + strconv.Itoa(i), Values: x.Metrics[0].Values})
 			}
-		}), overflow, "size", "at most 64"},
+		}), overflow, "size", "more than 64"},
 		{"trailing bytes", func(f *fixture) []byte { return append(avro.AppendFrame(nil, f.frame(time.Minute)), 0) }, dead, "undecodable", "1 bytes follow"},
 		{"lengths differ", encode(func(x *oona.Frame) { x.Metrics[0].Values = x.Metrics[0].Values[:2] }), dead, "invalid", "metrics[0].values"},
 		{"duplicate seed", encode(func(x *oona.Frame) { x.Seeds[2] = 1 }), dead, "invalid", "seed_ids[2]"},
