@@ -81,7 +81,7 @@ func (d *directory) sweep() error {
 	return nil
 }
 
-func (d *directory) put(ctx context.Context, key string, content *spooled) (fresh bool, err error) {
+func (d *directory) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
 	there, err := d.size(ctx, key)
 	switch {
 	case err == nil && there == content.size:
@@ -109,7 +109,7 @@ func (d *directory) put(ctx context.Context, key string, content *spooled) (fres
 }
 
 // write writes a file and syncs it.
-func (d *directory) write(ctx context.Context, name string, content *spooled) error {
+func (d *directory) write(ctx context.Context, name string, content *Spooled) error {
 	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o440)
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ type bucket struct {
 
 // put sends the content under the condition that nothing is there: of many
 // that send the same, one writes.
-func (b *bucket) put(ctx context.Context, key string, content *spooled) (fresh bool, err error) {
+func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
 	unless := aws.String("*")
 	if content.size > askFirst {
 		if there, damaged, err := b.has(ctx, key, content.size); err != nil || there {
@@ -79,7 +79,7 @@ func (b *bucket) has(ctx context.Context, key string, size int64) (there, damage
 	return err == nil && found == size, err == nil && found != size, err
 }
 
-func (b *bucket) write(ctx context.Context, key string, content *spooled, unless *string) error {
+func (b *bucket) write(ctx context.Context, key string, content *Spooled, unless *string) error {
 	if content.size > partSize {
 		return b.writeParts(ctx, key, content, unless)
 	}
@@ -93,7 +93,7 @@ func (b *bucket) write(ctx context.Context, key string, content *spooled, unless
 
 // writeParts deletes the parts of an upload that fails: nobody else would, and
 // they cost as much as an object.
-func (b *bucket) writeParts(ctx context.Context, key string, content *spooled, unless *string) (err error) {
+func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, unless *string) (err error) {
 	if parts := (content.size + partSize - 1) / partSize; parts > mostParts {
 		return fmt.Errorf("%w: %d parts of %d bytes, S3 takes %d", ErrTooLarge, parts, partSize, mostParts)
 	}

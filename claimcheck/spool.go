@@ -13,8 +13,8 @@ import (
 // inMemory is the most bytes that content takes in memory on its way in.
 const inMemory = 1 << 20
 
-// spooled is content that has been read to its end.
-type spooled struct {
+// Spooled is content that has been read to its end.
+type Spooled struct {
 	size   int64
 	digest [sha256.Size]byte
 	memory []byte
@@ -22,10 +22,10 @@ type spooled struct {
 }
 
 // spool reads content to its end, at most limit bytes of it.
-func spool(ctx context.Context, content io.Reader, limit int64) (_ *spooled, err error) {
+func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err error) {
 	hash := sha256.New()
 	r := io.TeeReader(&bounded{ctx: ctx, content: content, limit: limit}, hash)
-	s := new(spooled)
+	s := new(Spooled)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -64,7 +64,7 @@ func namelessFile() (*os.File, error) {
 }
 
 // section returns size bytes of the content from offset on.
-func (s *spooled) section(offset, size int64) *io.SectionReader {
+func (s *Spooled) section(offset, size int64) *io.SectionReader {
 	if s.file != nil {
 		return io.NewSectionReader(s.file, offset, size)
 	}
@@ -72,7 +72,7 @@ func (s *spooled) section(offset, size int64) *io.SectionReader {
 }
 
 // Close frees what holds the content.
-func (s *spooled) Close() error {
+func (s *Spooled) Close() error {
 	if s.file == nil {
 		return nil
 	}

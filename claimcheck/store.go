@@ -33,7 +33,7 @@ type Store struct {
 type objects interface {
 	// put keeps the content under the key, durably. It returns false where
 	// content of the same size is there already.
-	put(ctx context.Context, key string, content *spooled) (fresh bool, err error)
+	put(ctx context.Context, key string, content *Spooled) (fresh bool, err error)
 	// open returns the content and its size.
 	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 	size(ctx context.Context, key string) (int64, error)
@@ -80,14 +80,29 @@ func foreign(field, format string, args ...any) error {
 // had it already. An error of content, be it [ErrMismatch] of [Verify], means
 // that nothing was kept.
 func (s *Store) CheckIn(ctx context.Context, content io.Reader) (claim oona.TensorClaim, fresh bool, err error) {
-	kept, err := spool(ctx, content, s.limit)
+	spooled, err := s.Spool(ctx, content)
 	if err != nil {
-		return oona.TensorClaim{}, false, fmt.Errorf("check a tensor in: %w", err)
+		return claim, false, err
 	}
-	defer func() { err = errors.Join(err, kept.Close()) }()
-	claim = s.claim(kept.size, kept.digest)
-	if fresh, err = s.objects.put(ctx, claim.Key, kept); err != nil {
-		return oona.TensorClaim{}, false, fmt.Errorf("check in a tensor of %d bytes: %w", kept.size, err)
+	defer func() { err = errors.Join(err, spooled.Close()) }()
+	return s.Keep(ctx, spooled)
+}
+
+// Spool is the first half of [Store.CheckIn], which asks the store for nothing:
+// it reads content to its end. Whoever calls it closes what it returns.
+func (s *Store) Spool(ctx context.Context, content io.Reader) (*Spooled, error) {
+	spooled, err := spool(ctx, content, s.limit)
+	if err != nil {
+		return nil, fmt.Errorf("check a tensor in: %w", err)
+	}
+	return spooled, nil
+}
+
+// Keep is the second half of [Store.CheckIn]: it returns once content is durable.
+func (s *Store) Keep(ctx context.Context, content *Spooled) (claim oona.TensorClaim, fresh bool, err error) {
+	claim = s.claim(content.size, content.digest)
+	if fresh, err = s.objects.put(ctx, claim.Key, content); err != nil {
+		return oona.TensorClaim{}, false, fmt.Errorf("check in a tensor of %d bytes: %w", content.size, err)
 	}
 	return claim, fresh, nil
 }

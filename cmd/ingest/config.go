@@ -47,6 +47,9 @@ func (c *config) Validate() error {
 	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
 		return fmt.Errorf("--drain-timeout is %s, too short for requests in hand; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)
 	}
+	if c.Tensors.Kind != claimcheck.KindNone && c.Ingest.MaxSpoolBytes < c.Tensors.MaxTensorBytes {
+		return fmt.Errorf("--max-spool-bytes is %d, which a tensor of --max-tensor-bytes, %d, exceeds; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)
+	}
 	if c.RawGroup == "" {
 		return errors.New("--raw-group is empty; give the consumer group a name")
 	}

@@ -114,4 +114,8 @@ func TestBadConfiguration(t *testing.T) {
 			t.Errorf("%s: error is %v, want one with %q", flag, err, want)
 		}
 	}
+	_, _, err := parse(t, "--tensor-store=directory", "--tensor-directory="+t.TempDir(), "--max-spool-bytes=1000")
+	if err == nil || !strings.Contains(err.Error(), "--max-spool-bytes is 1000, which a tensor of --max-tensor-bytes") {
+		t.Errorf("no room for one tensor: error is %v", err)
+	}
 }

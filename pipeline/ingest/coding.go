@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 
@@ -58,57 +57,46 @@ func (c *codings) of(h http.Header) (*sync.Pool, *problem) {
 		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings).with("Accept-Encoding", acceptedCodings)
 }
 
-// wire is a body as it comes in. It remembers why it ended early, which a
-// decompressor may hide.
-type wire struct {
-	io.Reader
-	err error
-}
+// firstBuffer is the most that is allocated for a body before any of it has come.
+const firstBuffer = 64 << 10
 
-func (w *wire) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		w.err = err
-	}
-	return n, err
-}
-
-// readBody reads the body, and decompresses it if inflaters is not nil. Neither
-// what is read nor what comes of it exceeds its limit by more than a byte.
-func (s *Stage) readBody(w http.ResponseWriter, r *http.Request, inflaters *sync.Pool) ([]byte, *problem) {
+// receive reads the body as it is sent; declared is its length, if above 0.
+func (s *Stage) receive(in *arrival, declared int64) ([]byte, *problem) {
 	// Records alias the body, and a publisher that is slower than its timeout
 	// still holds them when the request has been answered: it is not pooled.
 	var body bytes.Buffer
-	in := &wire{Reader: http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)}
+	body.Grow(int(min(max(declared, 0), firstBuffer)) + bytes.MinRead)
+	if _, err := body.ReadFrom(in); err != nil {
+		return nil, s.arrivalProblem(in)
+	}
+	return body.Bytes(), nil
+}
+
+// inflate decompresses the body, unless inflaters is nil. What comes of it does
+// not exceed its limit by more than a byte.
+func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string) ([]byte, *problem) {
 	if inflaters == nil {
-		if r.ContentLength > 0 {
-			body.Grow(int(r.ContentLength) + bytes.MinRead)
-		}
-		if _, err := body.ReadFrom(in); err != nil {
-			return nil, s.readProblem(err)
-		}
-		return body.Bytes(), nil
+		return body, nil
 	}
 	from, _ := inflaters.Get().(inflater)
 	defer func() {
 		_ = from.Reset(http.NoBody) // the pool keeps no bodies
 		inflaters.Put(from)
 	}()
-	err := from.Reset(in)
+	var plain bytes.Buffer
+	err := from.Reset(bytes.NewReader(body))
 	if err == nil {
-		_, err = body.ReadFrom(io.LimitReader(from, s.cfg.MaxDecompressedBytes+1))
+		_, err = plain.ReadFrom(io.LimitReader(from, s.cfg.MaxDecompressedBytes+1))
 	}
 	switch {
-	case in.err != nil:
-		return nil, s.readProblem(in.err)
-	case int64(body.Len()) > s.cfg.MaxDecompressedBytes:
+	case int64(plain.Len()) > s.cfg.MaxDecompressedBytes:
 		return nil, decompressedTooLarge(&s.cfg)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body ends within its %s stream", r.Header.Get("Content-Encoding"))
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body ends within its %s stream", coding)
 	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", r.Header.Get("Content-Encoding"), body.Len(), err)
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, plain.Len(), err)
 	}
-	return body.Bytes(), nil
+	return plain.Bytes(), nil
 }
 
 func (s *Stage) bodyTooLarge() *problem {
@@ -119,15 +107,4 @@ func (s *Stage) bodyTooLarge() *problem {
 func decompressedTooLarge(cfg *Config) *problem {
 	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
 		"the body has more than %d bytes decompressed (--max-decompressed-bytes); send fewer frames a request, or split the frame by seed ids", cfg.MaxDecompressedBytes)
-}
-
-func (s *Stage) readProblem(err error) *problem {
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
-		return s.bodyTooLarge()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return newProblem(http.StatusRequestTimeout, reasonRead, "the body had not arrived within %s", s.cfg.ReadTimeout)
-	}
-	return newProblem(http.StatusBadRequest, reasonRead, "the body ended early: %v", err)
 }

@@ -22,22 +22,25 @@ type Config struct {
 	MaxTensors           int   `help:"The most tensors of a frame."`
 	MaxMessageBytes      int   `help:"The bus's limit of a record, the topic's max.message.bytes; a frame may be 1 KiB smaller."`
 
-	MaxInFlight    int           `help:"The most requests at once; further ones are answered 429."`
-	ReadTimeout    time.Duration `help:"How long a client may take to send a request."`
+	MaxInFlight    int           `help:"The most requests at once, once their bodies have come; further ones are answered 429. So many times max-body-bytes is the most that may have come."`
+	ReadTimeout    time.Duration `help:"How long a client may take to send a request; one that stalls is sent away sooner."`
 	PublishTimeout time.Duration `help:"How long to wait for the bus before a request is answered 503."`
 	ClockTolerance time.Duration `help:"How far a client's clock may be off, where it says the time (Oona-Sent-At)."`
 
 	Tensors           TensorStore   `kong:"-"` // nil: all tensors stay in their frames
 	InlineTensorBytes int           `group:"Tensors" help:"The most bytes of a tensor that stays in its frame; larger ones go to the tensor store, where there is one."`
 	MaxTensorRequests int           `group:"Tensors" help:"The most requests at once that wait for the tensor store; further ones are answered 429, and the others flow."`
+	MaxSpoolBytes     int64         `group:"Tensors" help:"The most bytes of tensors that are being sent (PUT /v1/tensors) at once, in $TMPDIR and up to 1 MiB each in memory; beyond them, they are answered 429."`
 	StoreTimeout      time.Duration `group:"Tensors" help:"How long to wait for the tensor store before a request with frames is answered 503."`
 	TensorTimeout     time.Duration `group:"Tensors" help:"How long a client may take to send a tensor (PUT /v1/tensors), and the store to keep it."`
 }
 
-// DefaultConfig returns the defaults, without a topic. Memory for bodies is at
-// most MaxInFlight times MaxBodyBytes, where they are sent as they are, and some
-// three times MaxDecompressedBytes where they are compressed containers: body,
-// block and frames.
+// DefaultConfig returns the defaults, without a topic. Of bodies with frames, at
+// most MaxInFlight times MaxBodyBytes have come and are in hand, in buffers of up
+// to twice that; what was only declared takes nothing. MaxInFlight of them are
+// decompressed, which takes some three times MaxDecompressedBytes of a container:
+// block and frames. Of tensors that are sent by themselves, MaxSpoolBytes are in
+// hand, up to 1 MiB each in memory.
 //
 // A frame that is observed more than a minute ahead of the broker's clock is
 // quarantined. A client is told when it is half of that off: the rest is for
@@ -54,6 +57,7 @@ func DefaultConfig() Config {
 		MaxMessageBytes:      1_000_000, // below Kafka's 1,048,588, and what its clients allow by default
 		InlineTensorBytes:    16 << 10,
 		MaxTensorRequests:    32,
+		MaxSpoolBytes:        2 << 30,
 		StoreTimeout:         5 * time.Second,
 		TensorTimeout:        2 * time.Minute,
 		MaxInFlight:          64,
@@ -80,6 +84,7 @@ func (c Config) Validate() error {
 		{"max-tensors", int64(c.MaxTensors)},
 		{"inline-tensor-bytes", int64(c.InlineTensorBytes)},
 		{"max-tensor-requests", int64(c.MaxTensorRequests)},
+		{"max-spool-bytes", c.MaxSpoolBytes},
 		{"store-timeout", int64(c.StoreTimeout)},
 		{"tensor-timeout", int64(c.TensorTimeout)},
 		{"max-in-flight", int64(c.MaxInFlight)},

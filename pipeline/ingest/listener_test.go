@@ -73,7 +73,7 @@ func TestDrainCutsOffWhoStalls(t *testing.T) {
 	server := startStage(t, s)
 	conn := stall(t, server)
 	defer conn.Close()
-	for len(s.slots) == 0 { // until the request is in hand
+	for s.bodies.taken.Load() == 0 { // until the request is in hand
 		time.Sleep(time.Millisecond)
 	}
 	server.cancel()

@@ -14,15 +14,15 @@ import (
 type partitionsChanged interface{ PartitionsChanged() bool }
 
 // publish hands the batch to the bus and waits for it, at most for the publish
-// timeout. The request's slot is given back when the publisher returns, however
-// late: a bus that hangs holds no more memory than the slots allow.
-func (s *Stage) publish(b *batch) *problem {
+// timeout. The request's slot and room are released when the publisher returns,
+// however late: a bus that hangs holds no more memory than they allow.
+func (s *Stage) publish(b *batch, release func()) *problem {
 	began := time.Now()
 	result := make(chan error, 1)
 	go func() {
 		err := s.publisher.Publish(s.cfg.Topic, b.messages...)
 		s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
-		<-s.slots // before the answer: a client that sends one request after the other needs one slot
+		release() // before the answer: a client that sends one request after the other needs one slot
 		result <- err
 	}()
 	timeout := time.NewTimer(s.cfg.PublishTimeout)

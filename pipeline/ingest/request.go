@@ -42,26 +42,41 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	if r.ContentLength > s.cfg.MaxBodyBytes {
 		return 0, s.bodyTooLarge()
 	}
-	select {
-	case s.slots <- struct{}{}:
-	default:
-		return 0, newProblem(http.StatusTooManyRequests, reasonOverloaded, "%d requests are in flight, which is the most; nothing of this one was taken, send it again later", cap(s.slots)).retryAfter(1)
+	if len(s.slots) == cap(s.slots) {
+		return 0, s.overloaded() // before it is read
 	}
+	in := arriving(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), &s.bodies, s.cfg.ReadTimeout)
+	release := in.free
 	published := false
 	defer func() {
 		if !published {
-			<-s.slots
+			release()
 		}
 	}()
-	b, refusal := s.read(w, r, inflaters, decode)
+	body, refusal := s.receive(in, r.ContentLength)
+	if refusal != nil {
+		return 0, refusal
+	}
+	// Not before: a slow client would hold it.
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return 0, s.overloaded()
+	}
+	release = func() { in.free(); <-s.slots }
+	b, refusal := s.read(r.Header, body, inflaters, decode)
 	if refusal != nil {
 		return 0, refusal
 	}
 	if refusal := s.keepTensors(r.Context(), b); refusal != nil {
 		return 0, refusal
 	}
-	published = true // publish gives the slot back
-	return len(b.messages), s.publish(b)
+	published = true
+	return len(b.messages), s.publish(b, release)
+}
+
+func (s *Stage) overloaded() *problem {
+	return newProblem(http.StatusTooManyRequests, reasonOverloaded, "%d requests are in flight, which is the most; nothing of this one was taken, send it again later", cap(s.slots)).retryAfter(1)
 }
 
 // decoderOf chooses the decoder of a body.
@@ -77,9 +92,9 @@ func decoderOf(h http.Header) (decodeFunc, *problem) {
 		with("Accept-Post", mediaAvro+", "+mediaJSON)
 }
 
-// read reads the body and makes records of its frames.
-func (s *Stage) read(w http.ResponseWriter, r *http.Request, inflaters *sync.Pool, decode decodeFunc) (*batch, *problem) {
-	body, refusal := s.readBody(w, r, inflaters)
+// read makes records of the frames in a body.
+func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode decodeFunc) (*batch, *problem) {
+	body, refusal := s.inflate(body, inflaters, h.Get("Content-Encoding"))
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -87,7 +102,7 @@ func (s *Stage) read(w http.ResponseWriter, r *http.Request, inflaters *sync.Poo
 	if len(body) <= pooledBody {
 		defer s.decoders.Put(d)
 	}
-	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(r.Header), bytes: len(body)}
+	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(h), bytes: len(body)}
 	if refusal := decode(d, body, b); refusal != nil {
 		return nil, refusal
 	}

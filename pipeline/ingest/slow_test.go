@@ -3,9 +3,11 @@ package ingest
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -48,31 +50,48 @@ func trickle(conn net.Conn, text string) {
 	}
 }
 
-// Who sends a byte a second is sent away when the time is up, whatever the
-// request's coding, and no slot is held for longer.
+// serve runs a stage whose connections are pipes, until the returned function.
+func serve(t *testing.T, s *Stage) (*pipes, func()) {
+	listener := &pipes{make(chan net.Conn), make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, listener) }()
+	return listener, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+const (
+	putHeader  = "PUT /v1/tensors HTTP/1.1\r\nHost: x\r\n"
+	postHeader = "POST /v1/frames HTTP/1.1\r\nHost: x\r\nContent-Type: application/avro\r\n"
+)
+
+// Who sends nothing is sent away after five seconds, and who sends a byte a
+// second little later, whatever the request's coding; neither holds a slot.
 func TestTricklingClients(t *testing.T) {
-	const header = "POST /v1/frames HTTP/1.1\r\nHost: x\r\nContent-Type: application/avro\r\n"
 	body := string(frames(nil))
+	const slow = "HTTP/1.1 408 Request Timeout"
 	for name, c := range map[string]struct {
 		atOnce, slowly string
 		answer         string
 		after          time.Duration
-		slots          int // while the client sends
 	}{
-		"body":    {header + "Content-Length: 100\r\n\r\n", body, "HTTP/1.1 408 Request Timeout", 30 * time.Second, 1},
-		"chunked": {header + "Transfer-Encoding: chunked\r\n\r\n", "40\r\n" + body, "HTTP/1.1 408 Request Timeout", 30 * time.Second, 1},
-		"gzip":    {header + "Content-Encoding: gzip\r\nContent-Length: 100\r\n\r\n", string(gzipped([]byte(body))), "HTTP/1.1 408 Request Timeout", 30 * time.Second, 1},
-		"zstd":    {header + "Content-Encoding: zstd\r\nContent-Length: 100\r\n\r\n", string(zstandarded(t, []byte(body))), "HTTP/1.1 408 Request Timeout", 30 * time.Second, 1},
+		"nothing": {postHeader + "Content-Length: 100\r\n\r\n", "", slow, patience},
+		"body":    {postHeader + "Content-Length: 100\r\n\r\n", body, slow, patience},
+		"chunked": {postHeader + "Transfer-Encoding: chunked\r\n\r\n", "40\r\n" + body, slow, patience},
+		"gzip":    {postHeader + "Content-Encoding: gzip\r\nContent-Length: 100\r\n\r\n", string(gzipped([]byte(body))), slow, patience},
+		"zstd":    {postHeader + "Content-Encoding: zstd\r\nContent-Length: 100\r\n\r\n", string(zstandarded(t, []byte(body))), slow, patience},
+		"tensor":  {putHeader + "Content-Length: 100\r\n\r\n", body, slow, patience},
 		// net/http takes what has come of a header for all of it.
-		"header": {"P", header[1:], "HTTP/1.1 400 Bad Request", 10 * time.Second, 0},
+		"header": {"P", postHeader[1:], "HTTP/1.1 400 Bad Request", 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStage(t, &fakeBus{}, func(c *Config) { c.MaxInFlight = 1 })
-				listener := &pipes{make(chan net.Conn), make(chan struct{})}
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error, 1)
-				go func() { ended <- s.Run(ctx, listener) }()
+				s := newStage(t, &fakeBus{}, func(c *Config) { c.MaxInFlight, c.MaxTensorRequests, c.Tensors = 2, 1, newStore(t) })
+				listener, end := serve(t, s)
 				conn := listener.dial()
 				began := time.Now()
 				var sending sync.WaitGroup
@@ -82,27 +101,157 @@ func TestTricklingClients(t *testing.T) {
 				})
 				sending.Go(func() {
 					time.Sleep(c.after - time.Second)
-					if got := len(s.slots); got != c.slots {
-						t.Errorf("%d slots are held while the client sends, want %d", got, c.slots)
+					if len(s.slots)+len(s.storing) != 0 {
+						t.Error("a client that sends holds a slot")
 					}
 				})
 				answer, err := bufio.NewReader(conn).ReadString('\n')
 				if strings.TrimSpace(answer) != c.answer {
 					t.Errorf("answer is %q, %v", answer, err)
 				}
-				if took := time.Since(began); took != c.after {
+				if took := time.Since(began); took < c.after || took > c.after+time.Second {
 					t.Errorf("it came after %s, want %s", took, c.after)
-				}
-				if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
-					t.Errorf("the next request is answered %d %s: the slot is not given back", w.Code, w.Body)
 				}
 				conn.Close()
 				sending.Wait()
-				cancel()
-				if err := <-ended; err != nil {
-					t.Error(err)
+				if left := s.bodies.taken.Load() + s.spools.taken.Load(); left != 0 {
+					t.Errorf("%d bytes of room are not given back", left)
 				}
+				end()
 			})
 		})
 	}
+}
+
+// A body that keeps the least rate may take the whole of its timeout, no more.
+func TestSlowLinks(t *testing.T) {
+	for _, c := range []struct {
+		seconds int
+		answer  string
+	}{{29, "HTTP/1.1 400 Bad Request"}, {40, "HTTP/1.1 408 Request Timeout"}} {
+		synctest.Test(t, func(t *testing.T) {
+			listener, end := serve(t, newStage(t, &fakeBus{}, nil))
+			conn := listener.dial()
+			began := time.Now()
+			var sending sync.WaitGroup
+			sending.Go(func() {
+				_, _ = fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n", postHeader, c.seconds*leastRate)
+				for range c.seconds {
+					if _, err := io.WriteString(conn, strings.Repeat("x", leastRate)); err != nil {
+						return
+					}
+					time.Sleep(time.Second)
+				}
+			})
+			answer, err := bufio.NewReader(conn).ReadString('\n')
+			if strings.TrimSpace(answer) != c.answer {
+				t.Errorf("after %s the answer is %q, %v; want %q", time.Since(began), answer, err, c.answer)
+			}
+			if want := time.Duration(min(c.seconds-1, 30)) * time.Second; time.Since(began) != want {
+				t.Errorf("it came after %s, want %s", time.Since(began), want)
+			}
+			conn.Close()
+			sending.Wait()
+			end()
+		})
+	}
+}
+
+// While many clients have declared much and send nothing, others are served, and
+// no memory is held for what was declared.
+func TestSlowClientsHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const clients = 200
+		s := newStage(t, &fakeBus{}, func(c *Config) { c.Tensors = newStore(t) })
+		listener, end := serve(t, s)
+		var before, with runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var conns []net.Conn
+		for range clients {
+			for _, header := range []string{postHeader + "Content-Length: 8388608\r\n\r\n", putHeader + "Content-Length: 1000000\r\n\r\nx"} {
+				conn := listener.dial()
+				conns = append(conns, conn)
+				if _, err := io.WriteString(conn, header); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		if got := s.spools.taken.Load(); got != clients {
+			t.Fatalf("the fault did not come: %d bytes of tensors have arrived, want %d", got, clients)
+		}
+		runtime.ReadMemStats(&with)
+		if took := with.HeapAlloc - before.HeapAlloc; took > 100<<20 {
+			t.Errorf("%d slow clients take %d bytes", 2*clients, took)
+		}
+		if w := post(s, mediaAvro, frames(withTensors(inline(larger)))); w.Code != http.StatusOK {
+			t.Errorf("meanwhile a frame is answered %d %s", w.Code, w.Body)
+		}
+		if w := put(s, aboveIt); w.Code != http.StatusCreated {
+			t.Errorf("meanwhile a tensor is answered %d %s", w.Code, w.Body)
+		}
+		for _, conn := range conns {
+			conn.Close()
+		}
+		end()
+	})
+}
+
+// What has arrived is bounded in bytes, whoever they come from.
+func TestRoomForBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, &fakeBus{}, func(c *Config) {
+			c.MaxInFlight, c.MaxTensorRequests, c.MaxBodyBytes, c.MaxSpoolBytes, c.Tensors = 2, 1, 1000, 2000, newStore(t)
+		})
+		listener, end := serve(t, s)
+		var conns []net.Conn
+		for _, header := range []string{postHeader, postHeader, putHeader, putHeader} {
+			conn := listener.dial()
+			conns = append(conns, conn)
+			if _, err := io.WriteString(conn, header+"Content-Length: 1000\r\n\r\n"+strings.Repeat("x", 950)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+			t.Errorf("while there is no room a frame is answered %d %s", w.Code, w.Body)
+		}
+		if w := put(s, aboveIt); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+			t.Errorf("while there is no room a tensor is answered %d %s", w.Code, w.Body)
+		}
+		for _, conn := range conns {
+			conn.Close()
+		}
+		synctest.Wait()
+		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
+			t.Errorf("once there is room a frame is answered %d %s", w.Code, w.Body)
+		}
+		end()
+	})
+}
+
+// A read timeout that passes while a request is published ends nothing: the
+// connection serves the next request.
+func TestSlowBusKeepsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := &fakeBus{answer: func(int) error { time.Sleep(patience + time.Second); return nil }}
+		listener, end := serve(t, newStage(t, bus, nil))
+		conn := listener.dial()
+		answers := bufio.NewReader(conn)
+		for range 2 {
+			body := frames(nil)
+			if _, err := fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n%s", postHeader, len(body), body); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil || answer.StatusCode != http.StatusOK {
+				t.Fatalf("answer is %v, error %v", answer, err)
+			}
+			_, _ = io.Copy(io.Discard, answer.Body)
+			answer.Body.Close()
+		}
+		conn.Close()
+		end()
+	})
 }

@@ -23,9 +23,13 @@ type Stage struct {
 	logger    *slog.Logger
 	warnings  throttle
 
-	slots    chan struct{} // one a request that is being read or published
+	slots    chan struct{} // one a request whose body is there, until it is published
 	storing  chan struct{} // one a request that waits for the tensor store
-	decoders sync.Pool     // of *decoders
+	bodies   room          // of requests with frames, until they are published
+	spools   room          // of tensors that are sent by themselves, until they are stored
+	cut      context.Context
+	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
+	decoders sync.Pool          // of *decoders
 	codings  *codings
 	phase    atomic.Int32
 	grace    time.Duration // beyond the publish timeout, for requests in hand when the stage ends
@@ -60,9 +64,12 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 		warnings:  throttle{every: 10 * time.Second},
 		slots:     make(chan struct{}, cfg.MaxInFlight),
 		storing:   make(chan struct{}, cfg.MaxTensorRequests),
+		bodies:    room{limit: int64(cfg.MaxInFlight) * cfg.MaxBodyBytes},
+		spools:    room{limit: cfg.MaxSpoolBytes},
 		codings:   newCodings(),
 		grace:     Grace,
 	}
+	s.cut, s.cutOff = context.WithCancel(context.Background())
 	s.decoders.New = func() any { return newDecoders(cfg) }
 	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
 	if err := s.metrics.register(registerer); err != nil {
@@ -126,15 +133,14 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	defer cancel()
 	err := server.Shutdown(ctx)
 	if err != nil {
+		s.cutOff()
 		err = errors.Join(fmt.Errorf("requests in hand were cut off: %w", err), server.Close())
 	}
 	for _, slots := range []chan struct{}{s.slots, s.storing} {
-		// Whoever holds all the slots knows that nobody else holds one.
+		// Whoever holds all the slots knows that nobody else holds one, nor will:
+		// a request that was cut off finds none.
 		for range cap(slots) {
 			slots <- struct{}{}
-		}
-		for range cap(slots) {
-			<-slots
 		}
 	}
 	return err

@@ -23,8 +23,9 @@ type TensorStore interface {
 	Claim(content []byte) oona.TensorClaim
 	Check(claim oona.TensorClaim) error
 	CheckSize(size int64) error
-	// CheckIn returns once content is durable.
-	CheckIn(ctx context.Context, content io.Reader) (claim oona.TensorClaim, fresh bool, err error)
+	// Spool reads content to its end, and Keep returns once it is durable.
+	Spool(ctx context.Context, content io.Reader) (*claimcheck.Spooled, error)
+	Keep(ctx context.Context, content *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, err error)
 	Confirm(ctx context.Context, claim oona.TensorClaim) error
 }
 
@@ -144,7 +145,12 @@ func (s *Stage) keep(ctx context.Context, k *keptTensor) error {
 	if k.content == nil {
 		return s.cfg.Tensors.Confirm(ctx, k.claim)
 	}
-	claim, fresh, err := s.cfg.Tensors.CheckIn(ctx, bytes.NewReader(k.content))
+	spooled, err := s.cfg.Tensors.Spool(ctx, bytes.NewReader(k.content))
+	if err != nil {
+		return err
+	}
+	defer spooled.Close()
+	claim, fresh, err := s.cfg.Tensors.Keep(ctx, spooled)
 	if err == nil && claim != k.claim {
 		err = fmt.Errorf("%w: the store made claim %s of it, ingest %s", claimcheck.ErrMismatch, claim.Key, k.claim.Key)
 	}
@@ -195,7 +201,7 @@ func (s *Stage) storeProblem(err error) *problem {
 	case errors.Is(err, claimcheck.ErrMismatch):
 		return newProblem(http.StatusBadRequest, reasonMismatch, "%v; send the tensor again", err)
 	case errors.Is(err, context.Canceled):
-		return newProblem(http.StatusBadRequest, reasonRead, "the client was gone before the tensor was stored")
+		return newProblem(http.StatusBadRequest, reasonRead, "the request was cut off before the tensor was stored")
 	case errors.Is(err, claimcheck.ErrFull):
 		s.warn("the tensor store is full", "error", err)
 		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "the tensor store is full; nothing of this request was taken, send it again when there is room").retryAfter(60)

@@ -48,11 +48,11 @@ func (f *faultyStore) breaks(ctx context.Context) error {
 	return f.fault(ctx)
 }
 
-func (f *faultyStore) CheckIn(ctx context.Context, content io.Reader) (oona.TensorClaim, bool, error) {
+func (f *faultyStore) Keep(ctx context.Context, content *claimcheck.Spooled) (oona.TensorClaim, bool, error) {
 	if err := f.breaks(ctx); err != nil {
 		return oona.TensorClaim{}, false, err
 	}
-	return f.Store.CheckIn(ctx, content)
+	return f.Store.Keep(ctx, content)
 }
 
 func (f *faultyStore) Confirm(ctx context.Context, claim oona.TensorClaim) error {
@@ -321,9 +321,9 @@ func TestStoreKeepsOtherBytes(t *testing.T) {
 
 type otherBytes struct{ *faultyStore }
 
-func (o *otherBytes) CheckIn(ctx context.Context, content io.Reader) (oona.TensorClaim, bool, error) {
+func (o *otherBytes) Spool(ctx context.Context, content io.Reader) (*claimcheck.Spooled, error) {
 	o.fired.Add(1)
-	return o.faultyStore.CheckIn(ctx, io.MultiReader(content, strings.NewReader("x")))
+	return o.faultyStore.Spool(ctx, io.MultiReader(content, strings.NewReader("x")))
 }
 
 // Requests that wait for the store are fewer than requests: others flow.

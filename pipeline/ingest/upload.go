@@ -3,10 +3,8 @@ package ingest
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -40,27 +38,46 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	if refusal != nil {
 		return none, false, refusal
 	}
-	if !s.beginStoring() {
-		return none, false, s.storingOverloaded()
-	}
-	defer s.endStoring(time.Now())
-	upload, err := s.startUpload(w, r)
-	if err != nil {
-		return none, false, newProblem(http.StatusInternalServerError, reasonRead, "the time to send a tensor cannot be set: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), 2*s.cfg.TensorTimeout)
-	defer cancel()
-	var content io.Reader = upload
+	// In place of the write timeout of frames; a test's recorder has none.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
+	in := arriving(w, r.Body, &s.spools, s.cfg.TensorTimeout)
+	defer in.free()
+	var content io.Reader = in
 	for _, digest := range declared {
 		content = claimcheck.Verify(content, digest)
 	}
-	claim, fresh, err := s.cfg.Tensors.CheckIn(ctx, content)
-	s.metrics.stored(claim.Size, fresh, err)
+	// A client that is gone shows when it is read from. One that has sent all may
+	// close its side.
+	ctx := context.WithoutCancel(r.Context())
+	spooled, err := s.cfg.Tensors.Spool(ctx, content)
 	switch {
-	case upload.err != nil:
-		return none, false, s.uploadProblem(upload.err)
+	case in.err != nil:
+		return none, false, s.arrivalProblem(in)
 	case err != nil:
 		return none, false, s.storeProblem(err)
+	}
+	defer spooled.Close()
+	return s.storeUpload(ctx, spooled)
+}
+
+// storeUpload stores a tensor that has arrived. It waits for a place, as to send
+// it again would cost more.
+func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *problem) {
+	timer := time.NewTimer(s.cfg.StoreTimeout)
+	defer timer.Stop()
+	select {
+	case s.storing <- struct{}{}:
+	case <-timer.C:
+		return claim, false, s.storingOverloaded()
+	}
+	defer s.endStoring(time.Now())
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.TensorTimeout)
+	defer cancel()
+	defer context.AfterFunc(s.cut, cancel)()
+	claim, fresh, err := s.cfg.Tensors.Keep(ctx, spooled)
+	s.metrics.stored(claim.Size, fresh, err)
+	if err != nil {
+		return claim, false, s.storeProblem(err)
 	}
 	return claim, fresh, nil
 }
@@ -80,42 +97,4 @@ func (s *Stage) tensorRefusal(r *http.Request) *problem {
 		return s.storeProblem(err)
 	}
 	return nil
-}
-
-// upload is the body of a tensor. It remembers its own errors, so that they are
-// not taken for the store's, and gives the connection its time.
-type upload struct {
-	wire
-	connection *http.ResponseController
-}
-
-// startUpload gives the client the tensor timeout to send the body, in place of
-// the read timeout of frames, and the answer as long again.
-func (s *Stage) startUpload(w http.ResponseWriter, r *http.Request) (*upload, error) {
-	u := &upload{wire{Reader: r.Body}, http.NewResponseController(w)}
-	now := time.Now()
-	err := errors.Join(
-		u.connection.SetReadDeadline(now.Add(s.cfg.TensorTimeout)),
-		u.connection.SetWriteDeadline(now.Add(2*s.cfg.TensorTimeout+5*time.Second)))
-	if errors.Is(err, http.ErrNotSupported) {
-		err = nil // not a connection: a test's recorder
-	}
-	return u, err
-}
-
-func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.wire.Read(p)
-	if errors.Is(err, io.EOF) {
-		// The store has its own time: a deadline that passes meanwhile would
-		// look like a client that is gone.
-		_ = u.connection.SetReadDeadline(time.Time{})
-	}
-	return n, err
-}
-
-func (s *Stage) uploadProblem(err error) *problem {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return newProblem(http.StatusRequestTimeout, reasonRead, "the tensor had not arrived within %s", s.cfg.TensorTimeout)
-	}
-	return newProblem(http.StatusBadRequest, reasonRead, "the tensor ended early: %v", err)
 }

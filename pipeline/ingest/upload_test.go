@@ -75,7 +75,7 @@ func TestPutTensorRefused(t *testing.T) {
 		"too large":          {bytes.NewReader(large), nil, 413, reasonTooLarge, "at most 1048576 are allowed"},
 		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, reasonTooLarge, "more than 1048576 bytes"},
 		"coding":             {bytes.NewReader(larger), []string{"Content-Encoding", "gzip"}, 415, reasonMediaType, "send them as they are"},
-		"ends early":         {io.MultiReader(bytes.NewReader(larger), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, reasonRead, "the tensor ended early"},
+		"ends early":         {io.MultiReader(bytes.NewReader(larger), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, reasonRead, "the body ended early"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := newStore(t)
