@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -160,6 +161,44 @@ func TestRawAfterAKill(t *testing.T) {
 		}
 		if repeats := inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, records), records); repeats == 0 {
 			t.Error("nothing was forwarded again: the first was not killed in time")
+		}
+	})
+}
+
+// A producer's compression hides how large a record is: one that is beyond what a
+// request may be is a dead letter, and those around it are forwarded.
+func TestRawTakesWhatCompressesWell(t *testing.T) {
+	onBrokers(t, func(t *testing.T, brokers []string) {
+		cfg, topics := rawConfig(t, brokers)
+		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+			t.Fatal(err)
+		}
+		const padding = 80 << 20 // bytes
+		s := sarama.NewConfig()
+		s.Producer.Compression = sarama.CompressionZSTD
+		s.Producer.Return.Successes = true
+		s.Producer.MaxMessageBytes = 2 * padding
+		s.Version = sarama.V2_8_0_0
+		producer, err := sarama.NewSyncProducer(brokers, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, spaces := range []int{0, padding, 0} {
+			value := fmt.Sprintf(frame, i) + strings.Repeat(" ", spaces)
+			if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: topics.SeedRaw, Value: sarama.StringEncoder(value)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := producer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, stop := startRaw(t, cfg, topics)
+		readAll(t, cfg.Bus, topics.SeedMetrics, 2)
+		dead := readAll(t, cfg.Bus, topics.SeedRawDead, 1)
+		stop()
+		why := dead[0].Metadata.Get(oona.HeaderErrorMessage)
+		if dead[0].Metadata.Get(oona.HeaderErrorException) != "too-large" || !strings.Contains(why, "--max-body-bytes") || dead[0].Metadata.Get(oona.HeaderErrorOffset) != "1" {
+			t.Errorf("the dead letter is there for %s, %v", why, dead[0].Metadata)
 		}
 	})
 }

@@ -38,8 +38,9 @@ const (
 	// fetchBytes is what one fetch asks of a partition: with sarama's own
 	// default of 1 MiB, reading is three times slower.
 	fetchBytes = 8 << 20
-	// maxDecompressed bounds what a small batch can blow up to.
-	maxDecompressed = 64 << 20
+	// maxDecompressed bounds what a small batch can blow up to. A batch above it
+	// stops its partition, so it is more than what honest ones come to.
+	maxDecompressed = 256 << 20
 
 	sessionTimeout   = 10 * time.Second
 	heartbeat        = 3 * time.Second

@@ -2,10 +2,12 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill"
 )
 
@@ -62,7 +64,12 @@ func (q quiet) Error(text string, err error, fields watermill.LogFields) {
 	if skipped > 0 {
 		fields = fields.Add(watermill.LogFields{"as_often_before": skipped})
 	}
-	q.log(slog.LevelWarn, text, fields)
+	level := slog.LevelWarn
+	if errors.Is(err, sarama.ErrDecompressedBatchTooLarge) {
+		// sarama tries it again and again. Where the batch is, it does not say.
+		level, text = slog.LevelError, "a batch of records decompresses to too much: its partition stands still from the group's committed offset on; delete the batch with kafka-delete-records"
+	}
+	q.log(level, text, fields)
 }
 
 func (q quiet) Info(text string, fields watermill.LogFields) { q.log(slog.LevelDebug, text, fields) }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill"
 )
 
@@ -28,5 +29,17 @@ func TestRepeatedErrorsAreThrottled(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 3 || !strings.Contains(lines[0], "a=1") || !strings.Contains(lines[1], "Other error") || !strings.Contains(lines[2], "as_often_before=99") {
 		t.Errorf("the log is\n%s", out.String())
+	}
+}
+
+// What stops a partition for good is told as an error, with what to do.
+func TestUnreadableBatchIsAnError(t *testing.T) {
+	var out bytes.Buffer
+	q := newQuiet(slog.New(slog.NewTextHandler(&out, nil)))
+	q.Error("Sarama internal error", &sarama.ConsumerError{Topic: "seed.raw", Partition: 3, Err: sarama.ErrDecompressedBatchTooLarge}, nil)
+	for _, want := range []string{"level=ERROR", "kafka-delete-records", "seed.raw/3"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the log does not say %s: %s", want, out.String())
+		}
 	}
 }

@@ -205,7 +205,9 @@ func FuzzRaw(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
 		bus := &fakeBus{}
-		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxBodyBytes, c.MaxDecompressedBytes = 100, 10, 1<<12, 1<<16 })
+		s := newStage(t, bus, func(c *Config) {
+			c.MaxReadings, c.MaxFrames, c.MaxBodyBytes, c.MaxDecompressedBytes = 100, 10, 1<<12, 1<<16
+		})
 		taken, refusal := newDecoders(s.cfg).rawFrames(message.NewMessage("", value), &batch{cfg: &s.cfg, path: s.cfg.Instance})
 		mediaType := mediaAvro
 		if text := bytes.TrimLeft(value, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {

@@ -119,7 +119,9 @@ func (r *Raw) Close(about oona.Claim) {
 	defer r.mu.Unlock()
 	r.claims[about.ID].end()
 	delete(r.claims, about.ID)
-	r.metrics.lag.DeleteLabelValues(strconv.Itoa(int(about.Partition)))
+	partition := strconv.Itoa(int(about.Partition))
+	r.metrics.lag.DeleteLabelValues(partition)
+	r.metrics.settled.DeleteLabelValues(partition)
 	r.logger.Info("partition released", "topic", about.Topic, "partition", about.Partition)
 }
 
@@ -133,7 +135,9 @@ func (r *Raw) Commit(about oona.Claim) (oona.Commit, bool) {
 // Ends notes where the partition's log ends.
 func (r *Raw) Ends(about oona.Claim, offset int64) {
 	settled, _ := r.claim(about).commit()
-	r.metrics.lag.WithLabelValues(strconv.Itoa(int(about.Partition))).Set(float64(max(offset-settled, 0)))
+	partition := strconv.Itoa(int(about.Partition))
+	r.metrics.lag.WithLabelValues(partition).Set(float64(max(offset-settled, 0)))
+	r.metrics.settled.WithLabelValues(partition).Set(float64(settled))
 }
 
 func (r *Raw) claim(about oona.Claim) *rawClaim {

@@ -19,6 +19,7 @@ type rawMetrics struct {
 	lost    *prometheus.CounterVec
 	retries *prometheus.CounterVec
 	lag     *prometheus.GaugeVec
+	settled *prometheus.GaugeVec
 }
 
 func newRawMetrics() *rawMetrics {
@@ -37,6 +38,9 @@ func newRawMetrics() *rawMetrics {
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "oona_ingest_raw_lag_records", Help: "Records of a partition of the raw topic that this ingest has claimed, and not settled yet.",
 		}, []string{"partition"}),
+		settled: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which a partition of the raw topic that this ingest has claimed is settled: while it lags, it grows.",
+		}, []string{"partition"}),
 	}
 	for _, why := range []reason{reasonUndecodable, reasonInvalid, reasonTooLarge, reasonMismatch, reasonDangling} {
 		m.dead.WithLabelValues(string(why))
@@ -45,7 +49,7 @@ func newRawMetrics() *rawMetrics {
 }
 
 func (m *rawMetrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.records, m.dead, m.lost, m.retries, m.lag} {
+	for _, c := range []prometheus.Collector{m.records, m.dead, m.lost, m.retries, m.lag, m.settled} {
 		if err := registerer.Register(c); err != nil {
 			return err
 		}

@@ -131,6 +131,9 @@ func (p *rawPartition) settledTo(want int64) {
 	if lag := testutil.ToFloat64(p.metrics.lag.WithLabelValues("3")); lag != float64(p.next-want) {
 		p.t.Errorf("lag is %v, want %d", lag, p.next-want)
 	}
+	if settled := testutil.ToFloat64(p.metrics.settled.WithLabelValues("3")); settled != float64(want) {
+		p.t.Errorf("settled to %v, want %d", settled, want)
+	}
 }
 
 func TestRawFormsAreForwarded(t *testing.T) {
