@@ -115,7 +115,7 @@ func OpenS3(c S3, name string, limit int64) (*Store, error) {
 	if c.Endpoint != "" {
 		options.BaseEndpoint = &c.Endpoint
 	}
-	return &Store{bucket: name, limit: limit, objects: &bucket{s3.New(options), name}}, nil
+	return &Store{bucket: name, limit: limit, objects: &bucket{client: s3.New(options), name: name, verified: make(map[string]struct{})}}, nil
 }
 
 // A request that may succeed when it is sent again is, within what whoever waits

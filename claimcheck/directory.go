@@ -9,7 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,126 +21,82 @@ const incoming = "incoming"
 // abandoned is the age of a file in incoming whose writer is surely dead.
 const abandoned = 24 * time.Hour
 
-// OpenDirectory returns a store in a directory, which is made if need be. A
-// tensor is a file whose path is its key. Several processes may use a directory
-// at once. limit bounds a tensor, in bytes.
+// OpenDirectory returns a store in a directory, which is made if need be, now
+// and whenever it is found to be gone. A tensor is a file whose path is its key.
+// Several processes may use a directory at once. limit bounds a tensor, in bytes.
 func OpenDirectory(dir, bucket string, limit int64) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("make the directory of tensors: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open the directory of tensors: %w", err)
-	}
-	d := &directory{root}
-	if err := d.prepare(); err != nil {
-		return nil, fmt.Errorf("prepare the directory of tensors: %w", errors.Join(err, root.Close()))
+	d := &directory{path: dir, fsync: (*os.File).Sync}
+	if _, err := d.current(); err != nil {
+		return nil, err
 	}
 	return &Store{bucket: bucket, limit: limit, objects: d}, nil
 }
 
-// directory is objects in files. Its root is closed with the process, or when
-// nobody refers to it any more.
-type directory struct{ root *os.Root }
+// directory is objects in files.
+type directory struct {
+	path  string
+	fsync func(*os.File) error
 
-// prepare makes all folders, so that a check-in need only sync its own.
-func (d *directory) prepare() error {
-	if err := d.root.MkdirAll(incoming, 0o750); err != nil {
-		return err
-	}
-	for i := range 256 {
-		if err := d.root.MkdirAll(path.Join(Prefix, fmt.Sprintf("%02x", i)), 0o750); err != nil {
-			return err
-		}
-	}
-	for name := path.Clean(Prefix); ; name = path.Dir(name) {
-		if err := d.sync(name); err != nil {
-			return err
-		}
-		if name == "." {
-			return d.sweep()
-		}
-	}
+	mu   sync.Mutex
+	root *os.Root // closed with the process, or when nobody refers to it any more
 }
 
-// sweep removes what writers that died have left.
-func (d *directory) sweep() error {
-	entries, err := fs.ReadDir(d.root.FS(), incoming)
+// current returns the directory that is under the path now. It is another one
+// than before when somebody has removed or replaced it.
+func (d *directory) current() (*folder, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.root != nil {
+		ours, err := d.root.Stat(".")
+		there, missing := os.Stat(d.path)
+		if err == nil && missing == nil && os.SameFile(ours, there) {
+			return &folder{d.root, d.fsync}, nil
+		}
+	}
+	if err := os.MkdirAll(d.path, 0o750); err != nil {
+		return nil, fmt.Errorf("make the directory of tensors: %w", err)
+	}
+	root, err := os.OpenRoot(d.path)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("open the directory of tensors: %w", err)
 	}
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if err != nil || time.Since(info.ModTime()) < abandoned {
-			continue // gone already, or being written
-		}
-		if err := d.root.Remove(path.Join(incoming, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	f := &folder{root, d.fsync}
+	if err := f.prepare(); err != nil {
+		return nil, fmt.Errorf("prepare the directory of tensors: %w", errors.Join(err, root.Close()))
 	}
-	return nil
+	d.root = root
+	return f, nil
 }
 
 func (d *directory) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
-	there, err := d.size(ctx, key)
-	switch {
-	case err == nil && there == content.size:
-		return false, d.sync(path.Dir(key)) // whose writer may not have come to it yet
-	case err != nil && !errors.Is(err, ErrNotFound):
+	there, err := holds(ctx, d, key, content)
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	damaged := err == nil // by whatever: what is under the key is not what it says
-	name := path.Join(incoming, rand.Text())
-	if err := d.write(ctx, name, content); err != nil {
-		return false, noRoom(errors.Join(err, d.remove(name)))
-	}
-	defer func() { err = errors.Join(err, d.remove(name)) }()
-	if damaged {
-		err = d.root.Rename(name, key)
-	} else {
-		// Unlike a rename, a link has one winner.
-		err = d.root.Link(name, key)
-	}
-	lost := errors.Is(err, fs.ErrExist)
-	if err != nil && !lost {
-		return false, noRoom(err)
-	}
-	return !lost, d.sync(path.Dir(key))
-}
-
-// write writes a file and syncs it.
-func (d *directory) write(ctx context.Context, name string, content *Spooled) error {
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o440)
+	damaged := err == nil && !there // by whatever
+	f, err := d.current()
 	if err != nil {
-		return err
+		return false, err
 	}
-	all := &bounded{ctx: ctx, content: content.section(0, content.size), limit: content.size}
-	_, err = io.Copy(f, all)
-	if err == nil {
-		err = f.Sync()
+	if there {
+		return false, f.sync(path.Dir(key)) // whose writer may not have come to it yet
 	}
-	return errors.Join(err, f.Close())
-}
-
-// remove removes a file that may be gone.
-func (d *directory) remove(name string) error {
-	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	fresh, err = f.add(ctx, key, content, damaged)
+	if errors.Is(err, fs.ErrNotExist) { // a folder was removed
+		if err := f.prepare(); err != nil {
+			return false, noRoom(err)
+		}
+		fresh, err = f.add(ctx, key, content, damaged)
 	}
-	return nil
-}
-
-// sync makes the names in a folder durable.
-func (d *directory) sync(name string) error {
-	f, err := d.root.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return fresh, noRoom(err)
 }
 
 func (d *directory) open(_ context.Context, key string) (io.ReadCloser, int64, error) {
-	f, err := d.root.Open(key)
+	current, err := d.current()
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := current.root.Open(key)
 	if err != nil {
 		return nil, 0, absent(err)
 	}
@@ -152,7 +108,11 @@ func (d *directory) open(_ context.Context, key string) (io.ReadCloser, int64, e
 }
 
 func (d *directory) size(_ context.Context, key string) (int64, error) {
-	info, err := d.root.Stat(key)
+	current, err := d.current()
+	if err != nil {
+		return 0, err
+	}
+	info, err := current.root.Stat(key)
 	if err != nil {
 		return 0, absent(err)
 	}
@@ -160,8 +120,104 @@ func (d *directory) size(_ context.Context, key string) (int64, error) {
 }
 
 func (d *directory) probe(context.Context) error {
-	_, err := d.root.Stat(strings.TrimSuffix(Prefix, "/"))
-	return absent(err)
+	_, err := d.current()
+	return err
+}
+
+// folder is a directory as it was found.
+type folder struct {
+	root  *os.Root
+	fsync func(*os.File) error
+}
+
+// prepare makes all folders, so that a check-in need only sync its own.
+func (f *folder) prepare() error {
+	if err := f.root.MkdirAll(incoming, 0o750); err != nil {
+		return err
+	}
+	for i := range 256 {
+		if err := f.root.MkdirAll(path.Join(Prefix, fmt.Sprintf("%02x", i)), 0o750); err != nil {
+			return err
+		}
+	}
+	for name := path.Clean(Prefix); ; name = path.Dir(name) {
+		if err := f.sync(name); err != nil {
+			return err
+		}
+		if name == "." {
+			return f.sweep()
+		}
+	}
+}
+
+// sweep removes what writers that died have left.
+func (f *folder) sweep() error {
+	entries, err := fs.ReadDir(f.root.FS(), incoming)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || time.Since(info.ModTime()) < abandoned {
+			continue // gone already, or being written
+		}
+		if err := f.root.Remove(path.Join(incoming, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// add writes the content under its key, in place of what is damaged there. It
+// returns false where another writer was first.
+func (f *folder) add(ctx context.Context, key string, content *Spooled, damaged bool) (fresh bool, err error) {
+	name := path.Join(incoming, rand.Text())
+	if err := f.write(ctx, name, content); err != nil {
+		return false, errors.Join(err, f.remove(name))
+	}
+	defer func() { err = errors.Join(err, f.remove(name)) }()
+	if damaged {
+		err = f.root.Rename(name, key)
+	} else {
+		// Unlike a rename, a link has one winner.
+		err = f.root.Link(name, key)
+	}
+	lost := errors.Is(err, fs.ErrExist)
+	if err != nil && !lost {
+		return false, err
+	}
+	return !lost, f.sync(path.Dir(key))
+}
+
+// write writes a file and syncs it.
+func (f *folder) write(ctx context.Context, name string, content *Spooled) error {
+	file, err := f.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o440)
+	if err != nil {
+		return err
+	}
+	all := &bounded{ctx: ctx, content: content.section(0, content.size), limit: content.size}
+	_, err = io.Copy(file, all)
+	if err == nil {
+		err = f.fsync(file)
+	}
+	return errors.Join(err, file.Close())
+}
+
+// remove removes a file that may be gone.
+func (f *folder) remove(name string) error {
+	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sync makes the names in a folder durable.
+func (f *folder) sync(name string) error {
+	file, err := f.root.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.fsync(file), file.Close())
 }
 
 func absent(err error) error {

@@ -10,6 +10,8 @@
 //	content, err := store.CheckOut(ctx, claim)      // its last Read verifies
 //
 // CheckIn returns once the tensor is durable. What fails leaves nothing behind.
+// What is there already is read, as the right bytes are in hand, and replaced if
+// it differs: always in a directory; in S3 once a key, up to 8 MiB, else by its size.
 //
 // The key is known when the last byte has been read, and S3 wants it before the
 // first. So content is spooled on its way in: in memory up to 1 MiB, beyond

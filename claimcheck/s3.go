@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,20 +27,30 @@ const (
 	abortTimeout = 5 * time.Second
 	// conflicts is how often a write is tried that meets another of the same key.
 	conflicts = 5
+	// mostVerified is how many keys are remembered whose objects were read.
+	mostVerified = 1 << 16
 )
 
 // bucket is objects in S3, or in what speaks its protocol.
 type bucket struct {
 	client *s3.Client
 	name   string
+
+	mu       sync.Mutex
+	verified map[string]struct{} // keys whose objects were written or read here
 }
 
 // put sends the content under the condition that nothing is there: of many
 // that send the same, one writes.
 func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
+	defer func() {
+		if err == nil {
+			b.trust(key)
+		}
+	}()
 	unless := aws.String("*")
 	if content.size > askFirst {
-		if there, damaged, err := b.has(ctx, key, content.size); err != nil || there {
+		if there, damaged, err := b.has(ctx, key, content); err != nil || there {
 			return false, err
 		} else if damaged {
 			unless = nil
@@ -49,7 +60,7 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 		err = classify(ctx, b.write(ctx, key, content, unless))
 		switch status(err) {
 		case 412: // somebody was first
-			there, damaged, err := b.has(ctx, key, content.size)
+			there, damaged, err := b.has(ctx, key, content)
 			if err != nil || there {
 				return false, err
 			}
@@ -60,7 +71,7 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 		default:
 			if errors.Is(err, ErrUnavailable) {
 				// The answer may have been 412, or 200, and was lost.
-				if there, _, lost := b.has(ctx, key, content.size); lost == nil && there {
+				if there, _, lost := b.has(ctx, key, content); lost == nil && there {
 					return false, nil
 				}
 			}
@@ -70,13 +81,36 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 	return false, fmt.Errorf("%w: after %d attempts: %w", ErrUnavailable, conflicts, err)
 }
 
-// has asks for content of this size. What has another was damaged, by whatever.
-func (b *bucket) has(ctx context.Context, key string, size int64) (there, damaged bool, err error) {
-	found, err := b.size(ctx, key)
+// has asks for the content. What is something else was damaged, by whatever. An
+// object of at most a part is read, once in the process; of others the size tells.
+func (b *bucket) has(ctx context.Context, key string, content *Spooled) (there, damaged bool, err error) {
+	if content.size <= partSize && !b.trusts(key) {
+		there, err = holds(ctx, b, key, content)
+	} else {
+		var size int64
+		size, err = b.size(ctx, key)
+		there = err == nil && size == content.size
+	}
 	if errors.Is(err, ErrNotFound) {
 		return false, false, nil
 	}
-	return err == nil && found == size, err == nil && found != size, err
+	return there, err == nil && !there, err
+}
+
+func (b *bucket) trusts(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.verified[key]
+	return ok
+}
+
+func (b *bucket) trust(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.verified) >= mostVerified {
+		clear(b.verified) // to read some again costs little
+	}
+	b.verified[key] = struct{}{}
 }
 
 func (b *bucket) write(ctx context.Context, key string, content *Spooled, unless *string) error {

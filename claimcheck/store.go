@@ -31,8 +31,8 @@ type Store struct {
 
 // objects is where content lies by its key.
 type objects interface {
-	// put keeps the content under the key, durably. It returns false where
-	// content of the same size is there already.
+	// put keeps the content under the key, durably, in place of what is there and
+	// is damaged. It returns false where the content is there already.
 	put(ctx context.Context, key string, content *Spooled) (fresh bool, err error)
 	// open returns the content and its size.
 	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
@@ -171,6 +171,23 @@ func (s *Store) Probe(ctx context.Context) error {
 		return fmt.Errorf("look for bucket %s: %w", s.bucket, err)
 	}
 	return nil
+}
+
+// holds reads what is under the key, and reports whether it is the content.
+func holds(ctx context.Context, in objects, key string, content *Spooled) (there bool, err error) {
+	stored, size, err := in.open(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, stored.Close()) }()
+	if size != content.size {
+		return false, nil
+	}
+	_, err = io.Copy(io.Discard, Verify(&bounded{ctx: ctx, content: stored, limit: size}, content.digest))
+	if errors.Is(err, ErrMismatch) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func sameSize(claim oona.TensorClaim, size int64) error {

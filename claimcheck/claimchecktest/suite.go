@@ -61,6 +61,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 		{"Foreign", testForeign},
 		{"WrongBytes", testWrongBytes},
 		{"WrongSize", testWrongSize},
+		{"Damaged", testDamaged},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, place(t)) })
 	}
@@ -333,4 +334,23 @@ func testWrongSize(t *testing.T, place Place) {
 			}
 		}
 	}
+}
+
+// Content of the right size that is not what its key says is mended by the next
+// check-in, at least by a process that has not seen the key before.
+func testDamaged(t *testing.T, place Place) {
+	content := Content(1, small)
+	claim := checkIn(t, place.Open(t, limit), content)
+	damaged := Content(2, small)
+	place.Overwrite(t, claim.Key, damaged)
+	store := place.Open(t, limit)
+	_, err := store.Bytes(t.Context(), claim)
+	wantError(t, "other bytes", err, claimcheck.ErrMismatch) // the fault has come
+	if again := checkIn(t, store, content); again != claim {
+		t.Errorf("claim is %+v, was %+v", again, claim)
+	}
+	if got, err := store.Bytes(t.Context(), claim); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("after it was checked in again, %d bytes come out, error %v", len(got), err)
+	}
+	place.holds(t, claim.Key)
 }
