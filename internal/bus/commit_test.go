@@ -234,8 +234,7 @@ func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
 	})
 }
 
-// A topic that was made anew under its name, or that has lost its end, holds
-// less than the group has read: the owner is asked, and refuses. With FromHere
+// A log that has lost its end holds less than the group has read: the owner is asked, and refuses. With FromHere
 // it is read from its oldest record.
 func TestLogThatEndsBeforeTheCommit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {

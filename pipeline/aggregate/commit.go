@@ -72,7 +72,7 @@ func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
 	}
 	ahead := readTo > c.HighWater
 	if ahead && !s.cfg.FromHere {
-		return nil, fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d; it has lost records (an unclean election, a backup, a topic made anew), and what comes there now would be taken for what was read. Begin anew with what the log holds (--from-here), or with new topics (--prefix)",
+		return nil, fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d; it has lost records (an unclean election, a restored backup), and what comes there now would be taken for what was read. Begin anew with what the log holds (--from-here), or with new topics (--prefix)",
 			ErrAhead, c.Topic, c.Partition, c.HighWater, readTo)
 	}
 	if overtaken || ahead {
