@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -30,6 +31,16 @@ func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection
 	c := &connection{abandon: abandon}
 	settings := cfg.producer(closing, opts)
 	settings.Producer.Partitioner = pinned.partitioner
+	// Metadata is asked for often (Config.producer), but not to connect at first,
+	// when calls wait for that, and not while closing.
+	var connected atomic.Bool
+	settings.Metadata.Retry.BackoffFunc = func(retries, _ int) time.Duration {
+		if closing.Err() != nil || retries > 0 && !connected.Load() {
+			return 2 * opts.Patience // more than Metadata.Timeout: it is the last
+		}
+		return settings.Metadata.Retry.Backoff
+	}
+	defer connected.Store(true)
 	var err error
 	if c.client, err = connect(cfg, settings); err != nil {
 		abandon()

@@ -75,8 +75,13 @@ func makeTopic(t *testing.T, cfg bus.Config, partitions int32, appendTime bool) 
 	return spec.Name
 }
 
+// newPublisher returns a publisher that waits for a machine under load, unless
+// opts say otherwise.
 func newPublisher(t *testing.T, cfg bus.Config, opts bus.PublisherOptions) *bus.Publisher {
 	t.Helper()
+	if opts.Patience == 0 {
+		opts.Patience = time.Minute
+	}
 	p, err := bus.NewPublisher(cfg, opts)
 	if err != nil {
 		t.Fatal(err)

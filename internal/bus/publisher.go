@@ -22,7 +22,8 @@ type PublisherOptions struct {
 	// Compression of batches: "lz4", or "none" or "".
 	Compression string
 	// Patience is how long records are tried again while the bus refuses
-	// connections or has no leader. 0: 5 seconds. Where a bus accepts
+	// them, and half of it where it refuses connections or has no leader.
+	// 0: 5 seconds. Where a bus accepts
 	// connections and does not answer, a call takes two to three times as long;
 	// then the connection is given up, and with it all calls on it.
 	//
@@ -103,6 +104,11 @@ func (c Config) producer(closing context.Context, o PublisherOptions) *sarama.Co
 	s.Net.ReadTimeout = max(o.Patience/2, time.Second)
 	s.Producer.Timeout = s.Net.ReadTimeout * 3 / 4
 	s.Metadata.Timeout = o.Patience
+	// Where nobody says who leads a partition, sarama looks twice, with these
+	// retries, and then fails a batch for good, whatever Producer.Retry says. A
+	// call whose records are looked for one by one must end before the watchdog,
+	// which would take calls to other partitions with it.
+	s.Metadata.Retry.Max = max(1, int(o.Patience/4/s.Metadata.Retry.Backoff))
 	return s
 }
 
