@@ -3,10 +3,13 @@ package claimcheck_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/morphogenetic/oona/claimcheck"
@@ -70,5 +73,45 @@ func TestDirectoryIsFull(t *testing.T) {
 	}
 	if _, fresh, err := store.CheckIn(t.Context(), bytes.NewReader(claimchecktest.Content(2, 1000))); err != nil || !fresh {
 		t.Errorf("what has room: fresh is %v, error %v", fresh, err)
+	}
+}
+
+// spools counts the open files without a name that hold tensors.
+func spools(t *testing.T) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil && strings.Contains(name, "oona-tensor-") {
+			n++
+		}
+	}
+	return n
+}
+
+// What holds a tensor on its way in is gone with it, whatever becomes of it.
+func TestSpoolsAreClosed(t *testing.T) {
+	store := openDirectory(t, t.TempDir(), limit)
+	content := claimchecktest.Content(1, large)
+	spooled, err := store.Spool(t.Context(), bytes.NewReader(content))
+	if err != nil || spools(t) != 1 {
+		t.Fatalf("%d spools are open where one is, error %v", spools(t), err)
+	}
+	if err := spooled.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // fresh, and known
+		if _, _, err := store.CheckIn(t.Context(), bytes.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := io.MultiReader(bytes.NewReader(content), iotest.ErrReader(io.ErrUnexpectedEOF))
+	if _, _, err := store.CheckIn(t.Context(), broken); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a body that breaks off: %v", err)
+	}
+	if left := spools(t); left != 0 {
+		t.Errorf("%d spools are left open", left)
 	}
 }

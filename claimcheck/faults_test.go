@@ -119,6 +119,21 @@ func TestStoreFailsOnTheWayIn(t *testing.T) {
 	}
 }
 
+// What fits a part is one request.
+func TestPartsBeginAboveTheirSize(t *testing.T) {
+	for size, want := range map[int]int64{8 << 20: 0, 8<<20 + 1: 1} {
+		parts := &faulty{match: func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploads") }}
+		parts.serve = func(w http.ResponseWriter, r *http.Request, next http.Handler) { next.ServeHTTP(w, r) }
+		store := claimchecktest.S3(t, startEmbedded(t, parts.wrap), bucket).Open(t, limit)
+		if _, fresh, err := store.CheckIn(t.Context(), bytes.NewReader(claimchecktest.Content(1, size))); err != nil || !fresh {
+			t.Errorf("%d bytes: fresh is %v, error %v", size, fresh, err)
+		}
+		if got := parts.fired.Load(); got != want {
+			t.Errorf("%d bytes are %d uploads in parts, want %d", size, got, want)
+		}
+	}
+}
+
 // Of writers that meet, S3 tells one to come again.
 func TestConflictPasses(t *testing.T) {
 	for _, size := range []int{small, large} {

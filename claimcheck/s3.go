@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/morphogenetic/oona"
 )
 
 const (
@@ -129,7 +131,7 @@ func (b *bucket) write(ctx context.Context, key string, content *Spooled, unless
 // they cost as much as an object.
 func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, unless *string) (err error) {
 	if parts := (content.size + partSize - 1) / partSize; parts > mostParts {
-		return fmt.Errorf("%w: %d parts of %d bytes, S3 takes %d", ErrTooLarge, parts, partSize, mostParts)
+		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d parts of %d bytes, and S3 takes %d", parts, partSize, mostParts)}, ErrTooLarge)
 	}
 	upload, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,

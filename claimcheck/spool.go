@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/morphogenetic/oona"
 )
 
 // inMemory is the most bytes that content takes in memory on its way in.
@@ -93,7 +95,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.content.Read(p)
 	if b.read += int64(n); b.read > b.limit {
-		return n, fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, b.limit)
+		return n, fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is more than %d bytes, the most that are allowed", b.limit)}, ErrTooLarge)
 	}
 	return n, err
 }

@@ -42,7 +42,7 @@ func TestThrottle(t *testing.T) {
 		after   time.Duration
 		skipped int
 		ok      bool
-	}{{0, 0, true}, {1, 0, false}, {9 * time.Second, 0, false}, {10 * time.Second, 2, true}, {11 * time.Second, 0, false}} {
+	}{{0, 0, true}, {1, 0, false}, {9 * time.Second, 0, false}, {10 * time.Second, 2, true}, {11 * time.Second, 0, false}, {20 * time.Second, 1, true}, {30 * time.Second, 0, true}} {
 		if skipped, ok := limit.allow(at.Add(c.after)); skipped != c.skipped || ok != c.ok {
 			t.Errorf("event %d: %d, %t", i, skipped, ok)
 		}

@@ -18,9 +18,10 @@ func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *problem) {
 			if algorithm != "sha-256" {
 				continue
 			}
-			digest, ok := byteSequence(value)
+			value, _, _ = strings.Cut(value, ";") // parameters, none of which is known
+			digest, ok := byteSequence(strings.TrimRight(value, " "))
 			if !ok {
-				return nil, newProblem(http.StatusBadRequest, reasonInvalid, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
+				return nil, newProblem(http.StatusBadRequest, reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
 			}
 			digests = append(digests, digest)
 		}

@@ -195,7 +195,11 @@ func (s *Stage) storingOverloaded() *problem {
 func (s *Stage) storeProblem(err error) *problem {
 	switch {
 	case errors.Is(err, claimcheck.ErrTooLarge):
-		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "%v; send the tensor in pieces", err)
+		reason := "is larger than the store takes"
+		if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
+			reason = wrong.Reason
+		}
+		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the tensor's size %s (--max-tensor-bytes)", reason)
 	case errors.Is(err, claimcheck.ErrNotFound):
 		return newProblem(http.StatusBadRequest, reasonDangling, "the claim's tensor is not in the store; send it first, by PUT /v1/tensors")
 	case errors.Is(err, claimcheck.ErrMismatch):
@@ -204,8 +208,8 @@ func (s *Stage) storeProblem(err error) *problem {
 		return newProblem(http.StatusBadRequest, reasonRead, "the request was cut off before the tensor was stored")
 	case errors.Is(err, claimcheck.ErrFull):
 		s.warn("the tensor store is full", "error", err)
-		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "the tensor store is full; nothing of this request was taken, send it again when there is room").retryAfter(60)
+		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "the tensor store is full; no frame of this request was taken, send it again when there is room").retryAfter(60)
 	}
 	s.warn("the tensor store did not take a tensor", "error", err)
-	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; nothing of this request was taken, send it again").retryAfter(5)
+	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; no frame of this request was taken, send it again").retryAfter(5)
 }

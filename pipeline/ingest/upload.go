@@ -90,7 +90,10 @@ func (s *Stage) tensorRefusal(r *http.Request) *problem {
 	if s.cfg.Tensors == nil {
 		return newProblem(http.StatusNotImplemented, reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
 	}
-	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+	if part := r.Header.Get("Content-Range"); part != "" { // RFC 9110, section 14.5
+		return newProblem(http.StatusBadRequest, reasonHeader, "Content-Range is %.100q; a tensor is taken whole", part)
+	}
+	if coding := strings.Join(r.Header.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
 		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Encoding is %.64q; a tensor is kept, and known, by the bytes that are sent: send them as they are", coding).with("Accept-Encoding", "identity")
 	}
 	if err := s.cfg.Tensors.CheckSize(r.ContentLength); err != nil {

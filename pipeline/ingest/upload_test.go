@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -21,7 +22,7 @@ import (
 func putBody(s *Stage, body io.Reader, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPut, "/v1/tensors", body)
 	for i := 0; i+1 < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+		r.Header.Add(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, r)
@@ -41,7 +42,7 @@ func TestPutTensor(t *testing.T) {
 	if w.Code != http.StatusCreated || w.Body.String() != want+"\n" || w.Header().Get("Content-Type") != mediaJSON {
 		t.Errorf("answer is %d %s", w.Code, w.Body)
 	}
-	if w := put(s, larger, "Content-Digest", digestHeader(larger), "Repr-Digest", "sha-512=:AAAA:, "+digestHeader(larger)); w.Code != http.StatusOK || w.Body.String() != want+"\n" {
+	if w := put(s, larger, "Content-Digest", digestHeader(larger), "Repr-Digest", "sha-512=:AAAA:, "+digestHeader(larger)+`;of=tensor; p="a;b"`); w.Code != http.StatusOK || w.Body.String() != want+"\n" {
 		t.Errorf("the second answer is %d %s", w.Code, w.Body)
 	}
 	if !store.has(t, larger) {
@@ -70,11 +71,13 @@ func TestPutTensorRefused(t *testing.T) {
 	}{
 		"another digest":     {bytes.NewReader(larger), []string{"Content-Digest", digestHeader(aboveIt)}, 400, reasonMismatch, "its SHA-256 is"},
 		"another of two":     {bytes.NewReader(larger), []string{"Content-Digest", digestHeader(larger), "Repr-Digest", digestHeader(aboveIt)}, 400, reasonMismatch, "its SHA-256 is"},
-		"half a digest":      {bytes.NewReader(larger), []string{"Repr-Digest", "sha-256=:AAAA:"}, 400, reasonInvalid, `Repr-Digest is "sha-256=:AAAA:"`},
-		"hexadecimal digest": {bytes.NewReader(larger), []string{"Content-Digest", "sha-256=" + strings.Repeat("0f", 32)}, 400, reasonInvalid, "sha-256=:BASE64:"},
-		"too large":          {bytes.NewReader(large), nil, 413, reasonTooLarge, "at most 1048576 are allowed"},
-		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, reasonTooLarge, "more than 1048576 bytes"},
+		"half a digest":      {bytes.NewReader(larger), []string{"Repr-Digest", "sha-256=:AAAA:"}, 400, reasonHeader, `Repr-Digest is "sha-256=:AAAA:"`},
+		"hexadecimal digest": {bytes.NewReader(larger), []string{"Content-Digest", "sha-256=" + strings.Repeat("0f", 32)}, 400, reasonHeader, "sha-256=:BASE64:"},
+		"too large":          {bytes.NewReader(large), nil, 413, reasonTooLarge, "the tensor's size is 1048577 bytes, at most 1048576 are allowed (--max-tensor-bytes)"},
+		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, reasonTooLarge, "the tensor's size is more than 1048576 bytes, the most that are allowed (--max-tensor-bytes)"},
 		"coding":             {bytes.NewReader(larger), []string{"Content-Encoding", "gzip"}, 415, reasonMediaType, "send them as they are"},
+		"two codings":        {bytes.NewReader(larger), []string{"Content-Encoding", "identity", "Content-Encoding", "gzip"}, 415, reasonMediaType, `"identity, gzip"`},
+		"a part":             {bytes.NewReader(larger), []string{"Content-Range", "bytes 0-99999/200000"}, 400, reasonHeader, "a tensor is taken whole"},
 		"ends early":         {io.MultiReader(bytes.NewReader(larger), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, reasonRead, "the body ended early"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +85,7 @@ func TestPutTensorRefused(t *testing.T) {
 			s := newStageWithStore(t, &fakeBus{}, store)
 			w := putBody(s, c.body, c.headers...)
 			p := decodeProblem(t, w)
-			if w.Code != c.code || p.Type != "urn:oona:problem:"+string(c.reason) || !strings.Contains(p.Detail, c.detail) {
+			if w.Code != c.code || p.Type != "urn:oona:problem:"+string(c.reason) || strings.Contains(p.Title, "frame") || !strings.Contains(p.Detail, c.detail) {
 				t.Errorf("answer is %d %s", w.Code, w.Body)
 			}
 			if kept := testutil.ToFloat64(s.metrics.tensorsTotal.WithLabelValues(tensorKept)); kept != 0 || store.has(t, larger) {
@@ -202,4 +205,79 @@ func TestTensorOutlivesTheReadTimeout(t *testing.T) {
 	if err := <-server.ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// A client may close its side once it has sent everything.
+func TestHalfClosedAfterTheTensor(t *testing.T) {
+	store := newStore(t)
+	gone := make(chan struct{})
+	store.fault = func(ctx context.Context) error {
+		select { // the time it takes the server to notice
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-gone:
+			return nil
+		}
+	}
+	s := newStageWithStore(t, &fakeBus{}, store)
+	handler := s.Handler()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		go func() {
+			<-r.Context().Done() // the fault: the server takes the client for gone
+			close(gone)
+		}()
+		handler.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	request := fmt.Sprintf("PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(larger), larger)
+	if got := send(t, &running{url: server.URL}, request, true); got != "HTTP/1.1 201" || !store.has(t, larger) {
+		t.Errorf("answer is %q", got)
+	}
+}
+
+// The store may take longer for a tensor than a request with frames may last.
+func TestTensorOutlivesTheWriteTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		store.fault = func(context.Context) error { time.Sleep(90 * time.Second); return nil }
+		s := newStageWithStore(t, &fakeBus{}, store)
+		listener, end := serve(t, s)
+		conn := listener.dial()
+		if _, err := io.WriteString(conn, putHeader+"Content-Length: 1\r\n\r\nx"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(io.LimitReader(conn, 12))
+		if err != nil || string(answer) != "HTTP/1.1 201" {
+			t.Errorf("answer is %q, error %v", answer, err)
+		}
+		conn.Close()
+		end()
+	})
+}
+
+// A stage that is to end does not wait for the store beyond its grace.
+func TestDrainCutsOffTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		store.fault = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		s := newStageWithStore(t, &fakeBus{}, store)
+		listener := &pipes{make(chan net.Conn), make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx, listener) }()
+		conn := listener.dial()
+		if _, err := io.WriteString(conn, putHeader+"Content-Length: 1\r\n\r\nx"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if store.fired.Load() != 1 {
+			t.Fatal("the fault did not come")
+		}
+		began := time.Now()
+		cancel()
+		if err := <-ended; err == nil || !strings.Contains(err.Error(), "cut off") || time.Since(began) != s.cfg.PublishTimeout+Grace {
+			t.Errorf("after %s Run has ended with %v", time.Since(began), err)
+		}
+		conn.Close()
+	})
 }
