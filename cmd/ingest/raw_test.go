@@ -133,12 +133,9 @@ func TestRawAfterAKill(t *testing.T) {
 		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
-		const records = 2_000
-		values := make([]string, records)
-		for i := range values {
-			values[i] = fmt.Sprintf(frame, i)
-		}
-		publishRaw(t, cfg.Bus, topics.SeedRaw, values...)
+		killed := make(chan struct{})
+		fed := make(chan int64, 1)
+		go func() { fed <- feedRaw(t, cfg.Bus, topics.SeedRaw, killed) }()
 		launch := func() *exec.Cmd {
 			cmd := exec.CommandContext(t.Context(), binary, "--raw", "--raw-group="+cfg.RawGroup, "--prefix="+cfg.Prefix, "--brokers="+strings.Join(brokers, ","), "--listen=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--log-level=error")
 			cmd.Stderr = os.Stderr
@@ -149,7 +146,10 @@ func TestRawAfterAKill(t *testing.T) {
 		}
 		first := launch()
 		readAll(t, cfg.Bus, topics.SeedMetrics, 1)
-		if err := first.Process.Kill(); err != nil {
+		err := first.Process.Kill() // while records come, so that the last commit is behind what was forwarded
+		close(killed)
+		records := <-fed
+		if err != nil {
 			t.Fatal(err)
 		}
 		_ = first.Wait() // it was killed
@@ -334,6 +334,33 @@ func publishRaw(t testing.TB, cfg bus.Config, topic string, values ...string) {
 	}
 	if err := errors.Join(publisher.Publish(topic, messages...), publisher.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// feedRaw publishes frames, ten at a time, until it is told to end, and returns
+// how many.
+func feedRaw(t *testing.T, cfg bus.Config, topic string, end <-chan struct{}) (frames int64) {
+	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	defer publisher.Close()
+	for {
+		select {
+		case <-end:
+			return frames
+		default:
+		}
+		messages := make([]*message.Message, 10)
+		for i := range messages {
+			messages[i] = message.NewMessage("", message.Payload(fmt.Sprintf(frame, frames)))
+			frames++
+		}
+		if err := publisher.Publish(topic, messages...); err != nil {
+			t.Error(err)
+			return frames
+		}
 	}
 }
 
