@@ -25,15 +25,16 @@ type inflater interface {
 // next request.
 type codings struct{ gzip, zstd sync.Pool }
 
-// newCodings takes windows up to those that every decoder of HTTP content must
-// have (RFC 9659), which is more than the frames of a request need.
+// zstdWindow is the most that every decoder of HTTP content must have (RFC 9659),
+// in bytes, and more than the frames of a request need.
+const zstdWindow = 8 << 20
+
 func newCodings() *codings {
-	const window = 8 << 20
 	c := new(codings)
 	c.gzip.New = func() any { return new(gzip.Reader) }
 	c.zstd.New = func() any {
 		// Without concurrency it has no goroutine, so that the pool may forget it.
-		r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
+		r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
 		if err != nil {
 			panic(err) // the options are constants
 		}
@@ -92,7 +93,9 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string) ([]byt
 	case int64(plain.Len()) > s.cfg.MaxDecompressedBytes:
 		return nil, decompressedTooLarge(&s.cfg)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body ends within its %s stream", coding)
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body is cut off within its %s stream, or a few bytes follow the stream that are none of it (%d bytes were decompressed)", coding, plain.Len())
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
 	case err != nil:
 		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, plain.Len(), err)
 	}

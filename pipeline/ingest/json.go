@@ -277,6 +277,9 @@ func syntaxFault(data []byte) string {
 	if !utf8.Valid(data) {
 		return "the body is not UTF-8"
 	}
+	if bytes.HasPrefix(data, []byte("\ufeff")) {
+		return "the body begins with a byte order mark (ef bb bf), which JSON has not; send it without"
+	}
 	if json.Valid(data) {
 		return ""
 	}

@@ -239,6 +239,7 @@ func TestBadJSON(t *testing.T) {
 		"metric repeated":         {replace(`"blend"`, `"gradient_norm"`), 400, reasonInvalid, 0, "metrics[1].name", "repeats gradient_norm"},
 		"bad second":              {"[" + goodJSON + "," + replace("[1,2,3,4]", "[1,2,3,false]") + "," + goodJSON + "]", 400, reasonInvalid, 1, "metrics[0].values[3]", "frame 1: metrics[0].values[3]"},
 		"too many readings":       {replace("[0,1,2,3]", "["+strings.Repeat("0,", 1000)+"0]"), 413, reasonTooLarge, 0, "seed_ids", "split the frame by seed ids"},
+		"a byte order mark":       {"\ufeff" + goodJSON, 400, reasonUndecodable, noFrame, "", "begins with a byte order mark"},
 		"too many states":         {replace(`["DORMANT"`, "["+strings.Repeat("0,", 1000)+`"DORMANT"`), 413, reasonTooLarge, 0, "states", "split the frame by seed ids"},
 		"too many values":         {replace("[0,2.5e-1,0.5,1]", "["+strings.Repeat("0,", 1000)+"0]"), 413, reasonTooLarge, 0, "metrics[1].values", "split the frame by seed ids"},
 		"too many tensors":        {tensors(strings.Repeat(`{"name":"w","seed_id":1,"dtype":"uint8","shape":[1],"data":"AA=="},`, 4) + `{}`), 413, reasonTooLarge, 0, "tensors", "send the tensors of some seeds in another frame"},

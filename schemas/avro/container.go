@@ -183,8 +183,11 @@ func (d *FrameDecoder) inflate(codec string, block []byte, limit int, dst []byte
 		return unsnap(block, limit, dst)
 	case "zstandard":
 		out, err := unzstd(block, limit, dst)
-		if errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
 			return nil, tooMuch
+		}
+		if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+			return nil, fmt.Errorf("%w: its zstandard window is larger than the %d bytes that are left for the block; write it with a smaller one", ErrMalformed, limit)
 		}
 		return out, malformed(err)
 	}

@@ -176,6 +176,7 @@ func TestBadContainers(t *testing.T) {
 		"snappy announces much": {containerHead("snappy").block(1, append(binary.AppendUvarint(nil, math.MaxUint32), 0, 0, 0, 0)), 0, "block", ErrInflated, "announces 4294967295"},
 		"not zstandard":         {containerHead("zstandard").block(1, frame), 0, "block", ErrMalformed, "magic"},
 		"zstandard cut off":     {containerHead("zstandard").block(1, zstandarded(t, frame)[:9]), 0, "block", ErrMalformed, "EOF"},
+		"zstandard window":      {containerHead("zstandard").block(1, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 1, 0, 0}), 0, "block", ErrMalformed, "its zstandard window is larger than the 65536 bytes"},
 		"zstandard bomb":        {containerHead("zstandard").block(1, zstandarded(t, zeros)), 0, "block", ErrInflated, "more than"},
 		"too much in all":       {good.block(1, frame).block(700, bytes.Repeat(frame, 700)), 2, "block", ErrInflated, "more than"},
 	} {
