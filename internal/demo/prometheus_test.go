@@ -52,9 +52,9 @@ func TestPrometheus(t *testing.T) {
 	// One frame of each layer first, so that the counters are there before they
 	// are to rise.
 	steady, leaving := newTrainer("steady"), newTrainer("leaving")
+	began := time.Now()
 	line.send(t, steady.frame(), leaving.frame())
 	p.await(t, ctx, "the first frames are stored", 4, `sum(kasmina_layer_frames_total)`)
-	began := time.Now()
 
 	layers := &together{trainers: []*trainer{steady, leaving}}
 	stop := layers.run(t, line)
@@ -405,7 +405,7 @@ func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Ti
 	if first, last := stored[0].value, stored[len(stored)-1].value; first != 1 || last-first != sent {
 		t.Errorf("the counter went from %v to %v, want from 1 by %v", first, last, sent)
 	}
-	from, to := gap(p.one(t, ctx, now, of(b)+span).Values)
+	from, to := gap(t, p.one(t, ctx, now, of(b)+span).Values)
 	missed := p.value(t, ctx, to, of(a)) - p.value(t, ctx, from, of(a))
 	increaseA, increaseB := p.value(t, ctx, now, "increase("+of(a)+span+")"), p.value(t, ctx, now, "increase("+of(b)+span+")")
 	t.Logf("%v frames at %.2f a second; increase %.1f, and %.1f where the exporter was killed and missed up to %v in %s", sent, rate, increaseA, increaseB, missed, to.Sub(from))
@@ -427,15 +427,18 @@ func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Ti
 	checkCourse(t, ctx, p, to, of(b), rate)
 }
 
-// gap is the time around the longest that a series has no samples, with a scrape
-// to spare at both ends.
-func gap(stored []point) (from, to time.Time) {
-	longest := time.Duration(0)
+// spare is by how much scrapes and windows may be late at either end of a gap.
+const spare = 3 * time.Second
+
+// gap is the time around the restart of a counter, with some to spare.
+func gap(t *testing.T, stored []point) (from, to time.Time) {
+	t.Helper()
 	for i := range len(stored) - 1 {
-		if d := stored[i+1].at.Sub(stored[i].at); d > longest {
-			longest, from, to = d, stored[i].at.Add(-time.Second), stored[i+1].at.Add(time.Second)
+		if stored[i+1].value < stored[i].value {
+			return stored[i].at.Add(-spare), stored[i+1].at.Add(spare)
 		}
 	}
+	t.Fatal("the counter never began again")
 	return from, to
 }
 
