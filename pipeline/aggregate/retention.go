@@ -12,8 +12,8 @@ const (
 	retentionRetry = time.Minute
 )
 
-// followRetention keeps the metric of how long the topic keeps a record, which
-// somebody may change.
+// followRetention keeps how long the topic keeps a record, which somebody may
+// change.
 func (s *Stage) followRetention(ctx context.Context) {
 	if s.cfg.Retention == nil {
 		return
@@ -28,6 +28,7 @@ func (s *Stage) followRetention(ctx context.Context) {
 			wait = retentionRetry
 			s.logger.Warn("cannot ask for the topic's retention; it is taken to be what it was", "topic", s.cfg.Topics.SeedMetrics, "err", err)
 		default:
+			s.retention.Store(int64(retention))
 			s.metrics.retention.Set(retention.Seconds())
 		}
 		timer := time.NewTimer(wait)

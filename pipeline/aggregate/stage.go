@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -66,6 +67,8 @@ type Stage struct {
 	publisher message.Publisher
 	metrics   *metrics
 	logger    *slog.Logger
+
+	retention atomic.Int64 // of the seed-metrics topic, nanoseconds; 0: for ever, or not known
 
 	mu         sync.Mutex
 	partitions map[string]*partition // by claim id

@@ -700,6 +700,35 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 	})
 }
 
+// An idle partition gets a tick now and then, so that retention does not overtake
+// what a restart needs; one that never had a record gets none.
+func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
+	for retention, want := range map[time.Duration]time.Duration{0: 15 * time.Minute, 7 * 24 * time.Hour: 15 * time.Minute, 100 * time.Minute: 30 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			f := start(t, func(c *aggregate.Config) {
+				c.Retention = func(context.Context) (time.Duration, error) { return retention, nil }
+			})
+			f.begin = time.Now()
+			wait := func(d time.Duration) int {
+				f.feed.pass(int(d/time.Second), f.feed.next)
+				synctest.Wait()
+				return len(f.out.of(f.topics.SeedMetrics))
+			}
+			if ticks := wait(20 * time.Minute); ticks != 0 {
+				t.Errorf("%d ticks in a partition without records", ticks)
+			}
+			f.feed.append([]byte("not a frame"), time.Now(), nil) // a record that opens no window
+			if ticks := wait(want - 2*time.Second); ticks != 0 {
+				t.Errorf("%d ticks before %s have passed", ticks, want)
+			}
+			if ticks := wait(4 * time.Second); ticks == 0 {
+				t.Errorf("no tick after %s, of a retention of %s", want, retention)
+			}
+			f.stop()
+		})
+	}
+}
+
 // A partition whose ticks the bus does not take, or not yet, does not keep the
 // others from theirs.
 func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 )
 
 // writeTicks appends a tick to every claimed partition that has been quiet for
-// a tick interval while windows are open there, so that their time goes on.
+// a tick interval while windows are open there, so that their time goes on, and
+// now and then to one that is idle.
 func (s *Stage) writeTicks(ctx context.Context) error {
 	timer := time.NewTimer(s.shortestTick())
 	defer timer.Stop()
@@ -64,20 +65,44 @@ func (s *Stage) shortestTick() time.Duration {
 	return max(shortest, leastTick)
 }
 
+// idleTicks are how many ticks an idle partition gets within the time that the
+// topic keeps a record. What a restart needs is at least the last idle horizon of
+// the log clock, which stands still where nothing comes, and would be deleted in
+// time. A tick carries the clock on by two intervals at most.
+const idleTicks = 200
+
+// mostIdle is how long an idle partition waits for a tick at most.
+const mostIdle = 15 * time.Minute
+
+// idleTick is how long an idle partition waits for a tick.
+func (s *Stage) idleTick() time.Duration {
+	retention := time.Duration(s.retention.Load())
+	if retention == 0 {
+		return mostIdle
+	}
+	return min(max(retention/idleTicks, time.Second), mostIdle)
+}
+
 // quietPartitions are those that have windows open and had no record for a tick
-// interval, as there was none: then only a tick can close them.
+// interval, as there was none: then only a tick can close them. Those without
+// open windows are idle, if anything was ever written to them.
 func (s *Stage) quietPartitions(now time.Time) []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var quiet []*partition
 	for _, p := range s.partitions {
 		// In this order: a record that is read meanwhile is noted by when it was.
-		if p.open.Load() == 0 || !p.read(now) {
+		idle := p.open.Load() == 0
+		if idle && p.next.Load() == 0 || !p.read(now) {
 			continue
 		}
 		// The interval is measured with some play: a tick that is read just
 		// after it was due must not cost the next one.
-		if idle := now.UnixNano() - p.lastRead.Load(); idle >= p.tickInterval.Load()*9/10 {
+		wait := p.tickInterval.Load() * 9 / 10
+		if idle {
+			wait = int64(s.idleTick())
+		}
+		if now.UnixNano()-p.lastRead.Load() >= wait {
 			quiet = append(quiet, p)
 		}
 	}
