@@ -178,7 +178,11 @@ func TestTooFewReplicas(t *testing.T) {
 			t.Fatal(err)
 		}
 		spec := []oona.TopicSpec{{Name: name, Partitions: 1}}
-		_, err := bus.ApplyTopics(t.Context(), cfg, spec)
+		var err error
+		eventually(t, "every broker knows the topic", func() bool {
+			_, err = bus.ApplyTopics(t.Context(), cfg, spec)
+			return err != nil
+		})
 		checkFaults(t, err, name+" has 1 replicas and must have 3")
 		eventually(t, "the fault is known everywhere", func() bool { return bus.CheckTopics(t.Context(), cfg, spec) != nil })
 	})
