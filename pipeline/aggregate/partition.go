@@ -127,12 +127,7 @@ const (
 // backOff waits, the longer the more often publishing has failed.
 func (p *partition) backOff(ctx context.Context) {
 	pause := shortestPause << min(p.failures.Load()-1, 10)
-	timer := time.NewTimer(min(pause, longestPause))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	pipeline.Pause(ctx, min(pause, longestPause))
 }
 
 // ends notes where the partition's log ends.

@@ -3,6 +3,8 @@ package aggregate
 import (
 	"context"
 	"time"
+
+	"github.com/morphogenetic/oona/pipeline"
 )
 
 const (
@@ -31,12 +33,8 @@ func (s *Stage) followRetention(ctx context.Context) {
 			s.retention.Store(int64(retention))
 			s.metrics.retention.Set(retention.Seconds())
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pipeline.Pause(ctx, wait) {
 			return
-		case <-timer.C:
 		}
 	}
 }

@@ -177,12 +177,7 @@ func (c *rawClaim) until(what string, try func() error) bool {
 		}
 		c.raw.metrics.retries.WithLabelValues(what).Inc()
 		c.raw.stage.warn("records of the raw topic wait", "partition", c.about.Partition, "for", what, "error", err)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-c.ctx.Done():
-			timer.Stop()
-		}
+		pipeline.Pause(c.ctx, pause)
 	}
 	return false
 }
