@@ -18,21 +18,30 @@ type Position struct {
 	Appended  oona.Micros
 }
 
-// PositionOf reads what the bus notes on every message.
-func PositionOf(msg *message.Message) (Position, error) {
-	partition, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaPartition), 10, 32)
+// PlaceOf reads the partition and the offset that the bus notes on every message.
+func PlaceOf(msg *message.Message) (partition int32, offset int64, err error) {
+	n, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaPartition), 10, 32)
 	if err != nil {
-		return Position{}, fmt.Errorf("message without a partition: %w", err)
+		return 0, 0, fmt.Errorf("message without a partition: %w", err)
 	}
-	offset, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaOffset), 10, 64)
+	offset, err = strconv.ParseInt(msg.Metadata.Get(oona.MetaOffset), 10, 64)
 	if err != nil {
-		return Position{}, fmt.Errorf("message without an offset: %w", err)
+		return 0, 0, fmt.Errorf("message without an offset: %w", err)
+	}
+	return int32(n), offset, nil
+}
+
+// PositionOf reads all that the bus notes on every message.
+func PositionOf(msg *message.Message) (Position, error) {
+	partition, offset, err := PlaceOf(msg)
+	if err != nil {
+		return Position{}, err
 	}
 	appended, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaTimestamp), 10, 64)
 	if err != nil {
 		return Position{}, fmt.Errorf("message without an append time: %w", err)
 	}
-	return Position{int32(partition), offset, oona.Micros(appended)}, nil
+	return Position{partition, offset, oona.Micros(appended)}, nil
 }
 
 // Rejection is why a record goes to a side topic.

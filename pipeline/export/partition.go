@@ -3,11 +3,8 @@ package export
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -64,17 +61,4 @@ func (p *partition) take(payload []byte) (*oona.Rollup, error) {
 	}
 	p.begun, p.latest = true, r.Trigger
 	return r, nil
-}
-
-// position reads where a message stood in its topic.
-func position(msg *message.Message) (partition int32, offset int64, err error) {
-	n, err := strconv.ParseInt(msg.Metadata.Get(oona.MetaPartition), 10, 32)
-	if err != nil {
-		return 0, 0, fmt.Errorf("message without a partition: %w", err)
-	}
-	offset, err = strconv.ParseInt(msg.Metadata.Get(oona.MetaOffset), 10, 64)
-	if err != nil {
-		return 0, 0, fmt.Errorf("message without an offset: %w", err)
-	}
-	return int32(n), offset, nil
 }

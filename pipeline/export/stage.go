@@ -137,7 +137,7 @@ var groups = [...]oona.Group{oona.Health, oona.Performance}
 // would bring the same bytes.
 func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 	return func(msg *message.Message) error {
-		partition, offset, err := position(msg)
+		partition, offset, err := pipeline.PlaceOf(msg)
 		if err != nil {
 			s.drop(g, err)
 			return nil
