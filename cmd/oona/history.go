@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -191,22 +192,13 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 
 // take folds a record.
 func (h *history) take(msg *message.Message) (*partitionHistory, error) {
-	number := func(name string) (int64, error) {
-		n, err := strconv.ParseInt(msg.Metadata.Get(name), 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("a record without %s: %w", name, err)
-		}
-		return n, nil
-	}
-	partition, err1 := number(oona.MetaPartition)
-	offset, err2 := number(oona.MetaOffset)
-	appendedAt, err3 := number(oona.MetaTimestamp)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	at, err := pipeline.PositionOf(msg)
+	if err != nil {
 		return nil, err
 	}
-	p := h.partitions[partition]
+	p := h.partitions[at.Partition]
 	first := p.empty()
-	p.take(offset, oona.Micros(appendedAt), msg)
+	p.take(at, msg)
 	if first && p.unknown == "" && (len(p.found) == 0 || !p.found[0].holds) {
 		p.unknown = "the log begins without a configuration, so that the aggregators' own settings hold, and " + h.noCommit() + " that tells them"
 	}
@@ -215,9 +207,9 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 
 var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it if they are told (--skip-record)")
 
-func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *message.Message) {
-	record := windows.Record{Offset: offset, AppendedAt: appendedAt}
-	found := foundConfiguration{offset: offset, appendedAt: appendedAt}
+func (p *partitionHistory) take(at pipeline.Position, msg *message.Message) {
+	record := windows.Record{Offset: at.Offset, AppendedAt: at.Appended}
+	found := foundConfiguration{offset: at.Offset, appendedAt: at.Appended}
 	kind := msg.Metadata.Get(oona.HeaderRecord)
 	var err error
 	if oona.IsConfiguration(kind) {
@@ -233,7 +225,7 @@ func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *messa
 		case errors.Is(err, errLater):
 			found.says = err.Error()
 			if !past {
-				p.unknown = fmt.Sprintf("offset %d: %v", offset, err)
+				p.unknown = fmt.Sprintf("offset %d: %v", at.Offset, err)
 			}
 		case err != nil:
 			found.says = "a dead letter: " + err.Error()
@@ -242,31 +234,18 @@ func (p *partitionHistory) take(offset int64, appendedAt oona.Micros, msg *messa
 		}
 		p.found = append(p.found, found)
 	}
-	p.appendedAt = max(p.appendedAt, appendedAt)
-	p.next = offset + 1
+	p.appendedAt = max(p.appendedAt, at.Appended)
+	p.next = at.Offset + 1
 }
 
 // decodeConfiguration returns what a record says. The error wraps errLater where
 // aggregators of this version end there; else it is a dead letter to them.
 func decodeConfiguration(kind string, payload []byte) (windows.Configuration, error) {
-	if kind != oona.ConfigurationRecord {
-		return windows.Configuration{}, fmt.Errorf("%w: its kind is %s", errLater, kind)
+	c, err := aggregate.DecodeConfiguration(kind, payload)
+	if aggregate.OfLaterVersion(err) {
+		err = fmt.Errorf("%w: %w", errLater, err)
 	}
-	said, err := avro.DecodeConfiguration(payload)
-	if errors.Is(err, avro.ErrUnpublished) {
-		return windows.Configuration{}, fmt.Errorf("%w: %w", errLater, err)
-	}
-	if err != nil {
-		return windows.Configuration{}, err
-	}
-	c, err := windows.ConfigurationOf(&said)
-	if errors.Is(err, windows.ErrReducer) {
-		return windows.Configuration{}, fmt.Errorf("%w: %w", errLater, err)
-	}
-	if err != nil {
-		return windows.Configuration{}, err
-	}
-	return c, nil
+	return c, err
 }
 
 // settled says what the commit knows of a configuration from before it.

@@ -23,10 +23,9 @@ type PublisherOptions struct {
 	Compression string
 	// Patience is how long records are tried again while the bus refuses
 	// them, and half of it where it refuses connections or has no leader.
-	// 0: 5 seconds. Where a bus accepts
-	// connections and does not answer, a call takes two to three times as long;
-	// then the connection is given up, and with it all calls on it.
-	//
+	// 0: 5 seconds. Where a bus accepts connections and does not answer, a
+	// call takes two to three times as long; then the connection is given up,
+	// and with it all calls on it.
 	Patience time.Duration
 	// Ordered keeps the order of records within a partition: behind a record that
 	// has failed, nothing of the call is published to its partition. A record may

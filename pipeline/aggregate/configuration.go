@@ -57,27 +57,51 @@ func (p *partition) configuration(kind string, payload []byte, record *windows.R
 // decodeConfiguration sets record's configuration, or returns why it cannot:
 // then only time passes with the record. The error is ErrUpgrade.
 func (p *partition) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
-	if kind != oona.ConfigurationRecord {
-		return 0, rejection{}, fmt.Errorf("%w: its kind is %s, and this one knows %s", ErrUpgrade, kind, oona.ConfigurationRecord)
-	}
+	c, err := DecodeConfiguration(kind, payload)
 	dead := p.stage.cfg.Topics.SeedMetricsDead
-	said, err := avro.DecodeConfiguration(payload)
-	if errors.Is(err, avro.ErrUnpublished) {
+	_, unsound := errors.AsType[unsoundError](err)
+	switch {
+	case OfLaterVersion(err):
 		return 0, rejection{}, fmt.Errorf("%w: %w", ErrUpgrade, err)
-	}
-	if err != nil {
-		return verdictDead, rejection{dead, reasonUndecodable, err.Error()}, nil
-	}
-	c, err := windows.ConfigurationOf(&said)
-	if errors.Is(err, windows.ErrReducer) {
-		return 0, rejection{}, fmt.Errorf("%w: %w", ErrUpgrade, err)
-	}
-	if err != nil {
+	case unsound:
 		return verdictDead, rejection{dead, reasonInvalid, err.Error()}, nil
+	case err != nil:
+		return verdictDead, rejection{dead, reasonUndecodable, err.Error()}, nil
 	}
 	record.Configuration = &c
 	return verdictOwn, rejection{}, nil
 }
+
+// DecodeConfiguration returns what a configuration record of a kind says. Where
+// its error is OfLaterVersion an aggregator ends at the record; else the record
+// is a dead letter.
+func DecodeConfiguration(kind string, payload []byte) (windows.Configuration, error) {
+	if kind != oona.ConfigurationRecord {
+		return windows.Configuration{}, fmt.Errorf("%w is %s, and this one knows %s", errKind, kind, oona.ConfigurationRecord)
+	}
+	said, err := avro.DecodeConfiguration(payload)
+	if err != nil {
+		return windows.Configuration{}, err
+	}
+	c, err := windows.ConfigurationOf(&said)
+	if err != nil {
+		return windows.Configuration{}, unsoundError{err}
+	}
+	return c, nil
+}
+
+// OfLaterVersion reports whether an error of DecodeConfiguration is of a record
+// that a later version of Oona has written.
+func OfLaterVersion(err error) bool {
+	return errors.Is(err, errKind) || errors.Is(err, avro.ErrUnpublished) || errors.Is(err, windows.ErrReducer)
+}
+
+var errKind = errors.New("its kind")
+
+// unsoundError is of a configuration that can be decoded, and holds nowhere.
+type unsoundError struct{ error }
+
+func (e unsoundError) Unwrap() error { return e.error }
 
 // noteConfiguration logs what became of a configuration. It comes seldom.
 func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
