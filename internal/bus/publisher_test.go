@@ -196,7 +196,7 @@ func TestTheLargestMessageFits(t *testing.T) {
 func TestBatchesKeepTheLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		topic := makeTopic(t, cfg, 1, false)
-		configure(t, cfg, topic, "max.message.bytes", "2000")
+		limitMessages(t, cfg, topic, 2000)
 		p := newPublisher(t, cfg, bus.PublisherOptions{MaxMessageBytes: 2000})
 		for size := 950; size < 970; size++ { // two of them take about 2000 bytes
 			var many []*message.Message
@@ -212,7 +212,7 @@ func TestBatchesKeepTheLimit(t *testing.T) {
 func TestTooLargeForTheBroker(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		topic := makeTopic(t, cfg, 1, false)
-		configure(t, cfg, topic, "max.message.bytes", "1000")
+		limitMessages(t, cfg, topic, 1000)
 		p := newPublisher(t, cfg, bus.PublisherOptions{})
 		err := p.Publish(topic, newMessage(strings.Repeat("x", 1500)))
 		var failed *bus.PublishError
@@ -221,6 +221,17 @@ func TestTooLargeForTheBroker(t *testing.T) {
 		}
 		checkTooLarge(t, err)
 		publish(t, p, topic, newMessage("fits"))
+	})
+}
+
+// limitMessages returns once the partition's leader keeps to the limit: brokers
+// hear of a topic's configuration after it is set.
+func limitMessages(t *testing.T, cfg bus.Config, topic string, limit int) {
+	t.Helper()
+	configure(t, cfg, topic, "max.message.bytes", strconv.Itoa(limit))
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
+	eventually(t, "the leader refuses what is above the limit", func() bool {
+		return p.Publish(topic, newMessage(strings.Repeat("x", limit+1))) != nil
 	})
 }
 
