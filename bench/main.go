@@ -39,6 +39,7 @@ type config struct {
 
 	Unmeasured float64 `hidden:"" help:"Share of the seeds that measure nothing."`
 	PublishTo  string  `hidden:"" help:"Publish the frames to this topic once stdin is closed, and end."`
+	IngestTo   string  `hidden:"" help:"Take frames over HTTP for this topic until stdin is closed."`
 }
 
 func (c *config) Validate() error {
@@ -69,11 +70,14 @@ func main() {
 
 func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelError}))
-	c := newCorpus(cfg.Layers, cfg.Steps, cfg.Unmeasured)
-	if cfg.PublishTo != "" {
-		w := wire{bus: bus.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
-		return w.publishWhenTold(ctx, cfg.PublishTo, c)
+	w := wire{bus: bus.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
+	switch {
+	case cfg.IngestTo != "":
+		return w.ingestUntilTold(ctx, cfg.IngestTo)
+	case cfg.PublishTo != "":
+		return w.publishWhenTold(ctx, cfg.PublishTo, newCorpus(cfg.Layers, cfg.Steps, cfg.Unmeasured))
 	}
+	c := newCorpus(cfg.Layers, cfg.Steps, cfg.Unmeasured)
 	on := thisMachine()
 	var all figures
 	b := bench{cfg: cfg, corpus: c, sparse: newCorpus(cfg.Layers, cfg.Steps, recordedIdle), all: &all, progress: progress, logger: logger}
@@ -232,6 +236,7 @@ func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 			{"sustained", func() error { return w.measureSustained(ctx, b.sparse, sparseSustainedSpeed, b.all) }},
 			{"commits", func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) }},
 			{"latency", func() error { return w.measureLatency(ctx, tenThousand, b.all) }},
+			{"latency", func() error { return w.measureLatency(ctx, tenThousandSingly, b.all) }},
 		}); err != nil {
 			return err
 		}

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -31,29 +28,13 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 		return err
 	}
 	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	child := exec.CommandContext(ctx, self, publishFlag, topics.SeedMetrics, "--kafka", strings.Join(w.bus.Brokers, ","),
+	publisher, err := w.begin(ctx, publishFlag, topics.SeedMetrics,
 		"--layers", strconv.Itoa(len(c.layers)), "--steps", strconv.Itoa(c.steps), "--unmeasured", fmt.Sprint(c.unmeasured))
-	child.Stderr = os.Stderr
-	start, err := child.StdinPipe() // it prepares its frames and waits for this to close
 	if err != nil {
 		return err
 	}
-	ready, err := child.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := child.Start(); err != nil {
-		return fmt.Errorf("start the publishing process: %w", err)
-	}
-	if _, err := ready.Read(make([]byte, 1)); err != nil {
-		return errors.Join(fmt.Errorf("the publishing process did not begin: %w", err), child.Wait())
-	}
-	drained, err := w.drain(ctx, topics, c.records(), c.frames(), func() { _ = start.Close() })
-	if err = errors.Join(err, child.Wait()); err != nil {
+	drained, err := w.drain(ctx, topics, c.records(), c.frames(), func() { _ = publisher.stdin.Close() })
+	if err = errors.Join(err, publisher.end()); err != nil {
 		return err
 	}
 	into.take(w.named(f), float64(c.records())*samplesPerFrame/drained.Seconds()/1e6)
@@ -64,11 +45,8 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 func (w *wire) publishWhenTold(ctx context.Context, topic string, c *corpus) error {
 	const run = oona.RunID("bench")
 	c.encode(run, windowStart(time.Now()))
-	if _, err := os.Stdout.WriteString("!"); err != nil {
+	if err := waitForEnd("ready"); err != nil {
 		return err
-	}
-	if _, err := os.Stdin.Read(make([]byte, 1)); err == nil {
-		return errors.New("something came on stdin, which was to be closed")
 	}
 	return w.publish(ctx, topic, c, run)
 }

@@ -42,6 +42,11 @@ type Broker struct {
 	err     error // of Close
 }
 
+// memorySegment is the size of a segment that is kept in memory. kfake copies one
+// to twice the room whenever it is full, during which nobody is served: with its
+// default of 100 MiB that takes tens of milliseconds.
+const memorySegment = 4 << 20
+
 // closeTimeout bounds Close.
 const closeTimeout = 10 * time.Second
 
@@ -64,6 +69,8 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 		}
 		b.lock = lock
 		options = append(options, kfake.DataDir(filepath.Join(opts.DataDir, "kafka")))
+	} else {
+		options = append(options, kfake.BrokerConfigs(map[string]string{"log.segment.bytes": strconv.Itoa(memorySegment)}))
 	}
 	listener, err := listen(ctx, opts.Port)
 	if err != nil {
