@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,12 @@ type Stage struct {
 // requests in hand. One that is still being sent then is cut off: it was not
 // acknowledged, and the client sends it elsewhere.
 const Grace = 5 * time.Second
+
+// heapFloor is memory that is never touched, and so is never had from the system,
+// but which the garbage collector counts. What requests leave behind is much and
+// what they keep is little: without it, 10,000 requests a second of a small frame
+// have the heap collected 25 times a second, and one in a hundred waits for that.
+const heapFloor = 32 << 20
 
 // The phases of a stage.
 const (
@@ -93,6 +100,8 @@ func (s *Stage) Handler() http.Handler {
 // are answered, at most for the publish timeout and Grace, and the publisher has
 // returned. It closes the listener.
 func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
+	floor := make([]byte, heapFloor)
+	defer runtime.KeepAlive(floor)
 	// A request in hand outlives ctx: it is drained.
 	base := context.WithoutCancel(ctx)
 	server := &http.Server{
