@@ -2,6 +2,33 @@
 
 package windows
 
+import "golang.org/x/sys/cpu"
+
+// canShuffle is whether splitSigns may take four values at a time.
+var canShuffle = cpu.X86.HasSSSE3
+
+// hasAVX is whether sumFours may take a four in one register.
+var hasAVX = cpu.X86.HasAVX
+
+// gathering[mask] are the shuffles that gather those of four values whose bit is
+// in mask; gathered[mask] is how many they are.
+var gathering, gathered = makeGathering()
+
+func makeGathering() (shuffles [16][16]uint8, counts [16]uint8) {
+	for mask := range shuffles {
+		for value := range 4 {
+			if mask>>value&1 == 0 {
+				continue
+			}
+			for i := range 4 { // its bytes
+				shuffles[mask][4*int(counts[mask])+i] = uint8(4*value + i)
+			}
+			counts[mask]++
+		}
+	}
+	return shuffles, counts
+}
+
 //go:noescape
 func sumFours(s *sums, values []float32, shift float64)
 

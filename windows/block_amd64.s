@@ -2,7 +2,8 @@
 
 #include "textflag.h"
 
-// SSE2 only, which every amd64 has. See block.go for what each does.
+// SSE2 only, which every amd64 has, but for the shuffles of splitSigns (SSSE3).
+// See block.go for what each does.
 
 // func sumFours(s *sums, values []float32, shift float64)
 TEXT ·sumFours(SB), NOSPLIT, $0-40
@@ -17,6 +18,30 @@ TEXT ·sumFours(SB), NOSPLIT, $0-40
 	MOVUPS 48(DI), X4 // greatest
 	SHRQ   $2, CX
 	JZ     summed
+	CMPB   ·hasAVX(SB), $0
+	JE     four
+	VUNPCKLPD   X2, X1, X5 // one sum of each kind
+	VUNPCKHPD   X2, X1, X6
+	VINSERTF128 $1, X6, Y5, Y1
+	VBROADCASTSD shift+32(FP), Y0
+
+wide:
+	VMOVUPS   (SI), X5
+	VMINPS    X5, X3, X3
+	VMAXPS    X5, X4, X4
+	VCVTPS2PD X5, Y6
+	VSUBPD    Y0, Y6, Y6
+	VMULPD    Y6, Y6, Y7
+	VHADDPD   Y7, Y6, Y6 // d0+d1, their squares, d2+d3, their squares
+	VADDPD    Y6, Y1, Y1
+	ADDQ      $16, SI
+	DECQ      CX
+	JNZ       wide
+	VEXTRACTF128 $1, Y1, X6
+	VUNPCKHPD    X6, X1, X2
+	VUNPCKLPD    X6, X1, X1
+	VZEROUPPER
+	JMP          summed
 
 four:
 	MOVUPS   (SI), X5
@@ -115,6 +140,9 @@ counted:
 	RET
 
 // func splitSigns(values []float32, positive, negative *chunk) (p, n int)
+//
+// Of four values, those that are wanted are shuffled to the beginning, and all
+// four places are written: what follows overwrites the rest.
 TEXT ·splitSigns(SB), NOSPLIT, $0-56
 	MOVQ values_base+0(FP), SI
 	MOVQ values_len+8(FP), CX
@@ -122,8 +150,52 @@ TEXT ·splitSigns(SB), NOSPLIT, $0-56
 	MOVQ negative+32(FP), R9
 	XORQ R10, R10 // p
 	XORQ R11, R11 // n
+	CMPB ·canShuffle(SB), $0
+	JE   singly
+	SUBQ $4, CX
+	JLT  few
+	LEAQ ·gathering(SB), R12
+	LEAQ ·gathered(SB), R13
+	PCMPEQL X7, X7
+	MOVOU   X7, X6
+	PSRLL   $1, X7  // 0x7fffffff: all but the sign
+	PSRLL   $31, X6
+	PSLLL   $23, X6 // 0x00800000: zeroBits
+
+fours:
+	MOVOU    (SI), X0
+	MOVOU    X0, X1
+	PAND     X7, X1
+	MOVOU    X1, X2
+	PCMPGTL  X6, X2 // beyond the zero bucket
+	MOVOU    X0, X3
+	PSRAL    $31, X3
+	PAND     X2, X3 // negative besides
+	MOVMSKPS X2, AX
+	MOVMSKPS X3, BX
+	XORL     BX, AX
+	MOVBLZX  (R13)(AX*1), DX
+	MOVBLZX  (R13)(BX*1), DI
+	SHLL     $4, AX
+	SHLL     $4, BX
+	MOVOU    (R12)(AX*1), X4
+	MOVOU    (R12)(BX*1), X5
+	PSHUFB   X4, X0
+	PSHUFB   X5, X1
+	MOVOU    X0, (R8)(R10*4)
+	MOVOU    X1, (R9)(R11*4)
+	ADDQ     DX, R10
+	ADDQ     DI, R11
+	ADDQ     $16, SI
+	SUBQ     $4, CX
+	JGE      fours
+
+few:
+	ADDQ $4, CX
+
+singly:
 	TESTQ CX, CX
-	JZ   split
+	JZ    split
 
 value:
 	MOVL (SI), AX

@@ -20,12 +20,27 @@ func blockValue(rng *rand.Rand) float32 {
 	return float32(rng.NormFloat64())
 }
 
-// The assembly gives what the Go gives, bit by bit, and touches nothing else.
+// The assembly gives what the Go gives, bit by bit, and touches nothing else:
+// with all instructions that this processor has, and with those of all amd64.
 func TestBlocksInAssembly(t *testing.T) {
+	if !hasAVX || !canShuffle {
+		t.Logf("AVX %t, shuffles %t: not all paths are tested on this processor", hasAVX, canShuffle)
+	}
+	testBlocksInAssembly(t)
+	defer func(avx, shuffle bool) { hasAVX, canShuffle = avx, shuffle }(hasAVX, canShuffle)
+	hasAVX, canShuffle = false, false
+	testBlocksInAssembly(t)
+}
+
+func testBlocksInAssembly(t *testing.T) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(21, 22))
 	finite, skipped := 0, 0
 	for range 20_000 {
 		values := make([]float32, rng.IntN(70))
+		if rng.IntN(1000) == 0 {
+			values = make([]float32, chunkSize-rng.IntN(5))
+		}
 		for i := range values {
 			values[i] = blockValue(rng)
 		}
@@ -67,6 +82,29 @@ func compareSplits(t *testing.T, values []float32) {
 	q, m := splitSignsGo(values, &want.positive, &want.negative)
 	if p != q || n != m || !slices.Equal(got.positive[:p], want.positive[:p]) || !slices.Equal(got.negative[:n], want.negative[:n]) {
 		t.Fatalf("%v is split into\n%v and %v, want\n%v and %v", values, got.positive[:p], got.negative[:n], want.positive[:q], want.negative[:m])
+	}
+}
+
+// Of a whole chunk nothing is written behind its ends.
+func TestSplitOfAWholeChunk(t *testing.T) {
+	for _, x := range []float32{1, -1} {
+		var values chunk
+		for i := range values {
+			values[i] = x
+		}
+		var got struct {
+			positive chunk
+			between  [8]float32
+			negative chunk
+			behind   [8]float32
+		}
+		p, n := splitSigns(values[:], &got.positive, &got.negative)
+		if p+n != chunkSize || p != 0 && n != 0 {
+			t.Errorf("%d positive and %d negative of %d times %v", p, n, chunkSize, x)
+		}
+		if got.between != [8]float32{} || got.behind != [8]float32{} {
+			t.Errorf("of %v something was written behind a chunk: %v, %v", x, got.between, got.behind)
+		}
 	}
 }
 

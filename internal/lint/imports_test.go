@@ -29,8 +29,11 @@ type pkg struct {
 type layer struct {
 	pkg      string
 	may      []string
-	standard bool // besides those, the standard library only
+	standard bool // besides those, the standard library and processorFeatures only
 }
+
+// processorFeatures says which instructions the processor has.
+const processorFeatures = "golang.org/x/sys/cpu"
 
 // layers has a row for every package: the first that fits it holds.
 var layers = []layer{
@@ -138,7 +141,7 @@ func importViolations(p pkg) (violations []string) {
 		switch {
 		case mine && !fitsAny(layers[row].may, other):
 			violations = append(violations, fmt.Sprintf("%s imports %s; of ours it may import %q", p.ImportPath, imported, layers[row].may))
-		case !mine && layers[row].standard && !standard(imported):
+		case !mine && layers[row].standard && !standard(imported) && imported != processorFeatures:
 			violations = append(violations, fmt.Sprintf("%s imports %s; beside ours it may import the standard library only", p.ImportPath, imported))
 		}
 		for _, o := range onlyIn {

@@ -17,9 +17,10 @@ import (
 
 // pureImports is all that the window engine may import: nothing that reads a
 // clock, a file, the network or the environment. (time is there for its
-// durations; its clock is forbidden by name.)
+// durations; its clock is forbidden by name. What the processor has chooses among
+// loops that are held to each other bit by bit.)
 var pureImports = []string{
-	module,
+	module, processorFeatures,
 	"cmp", "container/heap", "container/list", "container/ring", "encoding/base64", "encoding/binary", "errors", "fmt", "hash", "hash/crc32", "hash/fnv",
 	"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "time", "unsafe",
 }
