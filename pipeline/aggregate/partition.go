@@ -47,6 +47,7 @@ type partition struct {
 	metadataBytes atomic.Int64 // of the last commit
 	needed        atomic.Int64 // since when that needs the log, microseconds; 0: not known
 	tickInterval  atomic.Int64 // of the engine, nanoseconds
+	idleTicks     atomic.Int64 // within the topic's retention, while the partition is idle
 	unknown       atomic.Int64 // Oona's own records of kinds that this worker does not know
 	mute          bool         // windows are not emitted yet, as the partition began anew; fold's own
 	failures      atomic.Int64 // to empty the outbox, since it was empty last
@@ -70,7 +71,7 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	p.heard.Store(now)
 	p.waiting.Store(now)
 	p.lastRead.Store(now)
-	p.tickInterval.Store(int64(engine.Config().TickInterval))
+	p.followConfiguration()
 	p.committedAt.Store(now)
 	p.needed.Store(neededSince(engine))
 	p.metadataBytes.Store(int64(len(claim.Committed.Metadata)))
@@ -208,7 +209,7 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 	if p.mute {
 		p.noteMute(&record)
 	}
-	p.tickInterval.Store(int64(p.engine.Config().TickInterval))
+	p.followConfiguration()
 	p.appended.Store(int64(at.Appended))
 	p.open.Store(int64(p.engine.OpenWindows()))
 	defer p.next.Store(at.Offset + 1)        // once the record is counted: see Counts

@@ -703,10 +703,17 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 // An idle partition gets a tick now and then, so that retention does not overtake
 // what a restart needs; one that never had a record gets none.
 func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
-	for retention, want := range map[time.Duration]time.Duration{0: 15 * time.Minute, 7 * 24 * time.Hour: 15 * time.Minute, 100 * time.Minute: 30 * time.Second} {
+	for _, tt := range []struct{ retention, horizon, want time.Duration }{
+		{0, time.Minute, 15 * time.Minute},
+		{7 * 24 * time.Hour, time.Minute, 15 * time.Minute},
+		{100 * time.Minute, time.Minute, 30 * time.Second},
+		{6 * time.Hour, time.Hour, 6 * time.Second}, // of 3,600 tick intervals
+	} {
+		retention, want := tt.retention, tt.want
 		synctest.Test(t, func(t *testing.T) {
 			f := start(t, func(c *aggregate.Config) {
 				c.Retention = func(context.Context) (time.Duration, error) { return retention, nil }
+				c.Windows.IdleHorizon = tt.horizon
 			})
 			f.begin = time.Now()
 			wait := func(d time.Duration) int {

@@ -65,22 +65,31 @@ func (s *Stage) shortestTick() time.Duration {
 	return max(shortest, leastTick)
 }
 
-// idleTicks are how many ticks an idle partition gets within the time that the
-// topic keeps a record. What a restart needs is at least the last idle horizon of
-// the log clock, which stands still where nothing comes, and would be deleted in
-// time. A tick carries the clock on by two intervals at most.
-const idleTicks = 200
+// followConfiguration notes how often the engine's configuration wants ticks.
+//
+// What a restart needs is at least the last idle horizon of the log clock, which
+// stands still where nothing comes, and would be deleted in time. A tick carries
+// the clock on by two intervals at most: so many as are noted carry it twice as
+// far as the horizon.
+func (p *partition) followConfiguration() {
+	cfg := p.engine.Config()
+	p.tickInterval.Store(int64(cfg.TickInterval))
+	p.idleTicks.Store(max(leastIdleTicks, int64(cfg.IdleHorizon/cfg.TickInterval)))
+}
+
+// leastIdleTicks are how many ticks an idle partition gets, at least, within the
+// time that the topic keeps a record.
+const leastIdleTicks = 200
 
 // mostIdle is how long an idle partition waits for a tick at most.
 const mostIdle = 15 * time.Minute
 
-// idleTick is how long an idle partition waits for a tick.
-func (s *Stage) idleTick() time.Duration {
-	retention := time.Duration(s.retention.Load())
+// idleTick is how long the partition, when it is idle, waits for a tick.
+func (p *partition) idleTick(retention time.Duration) time.Duration {
 	if retention == 0 {
 		return mostIdle
 	}
-	return min(max(retention/idleTicks, time.Second), mostIdle)
+	return min(max(retention/time.Duration(p.idleTicks.Load()), time.Second), mostIdle)
 }
 
 // quietPartitions are those that have windows open and had no record for a tick
@@ -89,6 +98,7 @@ func (s *Stage) idleTick() time.Duration {
 func (s *Stage) quietPartitions(now time.Time) []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	retention := time.Duration(s.retention.Load())
 	var quiet []*partition
 	for _, p := range s.partitions {
 		// In this order: a record that is read meanwhile is noted by when it was.
@@ -100,7 +110,7 @@ func (s *Stage) quietPartitions(now time.Time) []*partition {
 		// after it was due must not cost the next one.
 		wait := p.tickInterval.Load() * 9 / 10
 		if idle {
-			wait = int64(s.idleTick())
+			wait = int64(p.idleTick(retention))
 		}
 		if now.UnixNano()-p.lastRead.Load() >= wait {
 			quiet = append(quiet, p)
