@@ -11,10 +11,10 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-// rawPatience is long: there is nobody to answer in the meantime.
-const rawPatience = 61 * time.Second
+// rawPatience is short: a record is tried again for as long as it takes by who
+// publishes it, and tells of each time that failed.
+const rawPatience = 3 * time.Second
 
-// rawPublisher has a record of the raw topic tried again by who publishes it.
 func (c *config) rawPublisher(topics oona.Topics) bus.PublisherOptions {
 	options := c.publisher(topics)
 	// Records keep their order.
