@@ -100,12 +100,12 @@ func (h *history) begin(claim oona.Claim) (*partitionHistory, error) {
 		p.engine, err = windows.BeginAnew(defaults, catalogue, windows.Commit{}, p.start, claim.HighWater)
 		return p, err
 	}
-	if claim.Committed.Offset > claim.HighWater {
-		return nil, fmt.Errorf("group %s has committed offset %d, and the log ends at %d: were the topics made anew? Delete the group's offsets, or give the name of the group that folds it (--group)", h.group, claim.Committed.Offset, claim.HighWater)
-	}
 	_, commit, err := aggregate.ParseCommit(claim.Committed)
 	switch {
 	case err != nil:
+	case aggregate.ReadTo(claim.Committed) > claim.HighWater:
+		p.unknown = fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topics were made anew", h.group, aggregate.ReadTo(claim.Committed), claim.HighWater)
+		p.engine, err = windows.BeginAnew(defaults, catalogue, commit, p.start, claim.HighWater)
 	case commit.Offset < p.start:
 		p.unknown = fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: what was configured in between is lost", h.group, commit.Offset, p.start)
 		p.engine, err = windows.BeginAnew(defaults, catalogue, commit, p.start, claim.HighWater)

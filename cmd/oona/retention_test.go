@@ -183,6 +183,36 @@ func TestWindowsAfterRetention(t *testing.T) {
 	})
 }
 
+// Where the log ends before what was read of it, it is not known what holds:
+// aggregators refuse that partition too.
+func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
+	_, cfg := startBroker(t)
+	topics, err := oona.NewTopics("lost-end")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &installation{t, cfg, topics, "lost-end"}
+	if status, _, messages := i.oona("topics", "apply", "--partitions", "1"); status != 0 {
+		t.Fatalf("topics apply: %q", messages)
+	}
+	i.aggregateBeyond(-1, 1, windows.DefaultConfig())
+	commits, err := bus.Commits(t.Context(), cfg, i.group, topics.SeedMetrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readTo := aggregate.ReadTo(commits[0])
+	if readTo <= commits[0].Offset {
+		t.Fatalf("the commit of offset %d was read up to %d: give it more records", commits[0].Offset, readTo)
+	}
+	h := &history{group: i.group}
+	for end, want := range map[int64]string{readTo: "", readTo - 1: fmt.Sprintf("had read up to offset %d, and the log ends at %d", readTo, readTo-1)} {
+		p, err := h.begin(oona.Claim{Committed: commits[0], HighWater: end})
+		if err != nil || (want == "") != (p.unknown == "") || !strings.Contains(p.unknown, want) {
+			t.Errorf("of a log that ends at %d: %+v, %v; want %q", end, p, err, want)
+		}
+	}
+}
+
 // The settings of aggregators whose log has no configuration are in their
 // commits.
 func TestWindowsOfAggregatorsThemselves(t *testing.T) {

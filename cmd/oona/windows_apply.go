@@ -274,7 +274,7 @@ func (h *history) report(w io.Writer, written windows.Configuration, before []in
 	}
 	var err error
 	if len(void) > 0 {
-		err = fmt.Errorf("it changes nothing in partitions %s; write another generation, from a later time", strings.Join(void, ", "))
+		err = fmt.Errorf("it changes nothing in partitions %s, where another may have been written meanwhile: look with oona windows show, and write another generation, from a later time", strings.Join(void, ", "))
 	}
 	if len(unseen) > 0 {
 		err = errors.Join(err, fmt.Errorf("what became of it is not known in partitions %s; look with oona windows show once the aggregators have committed", strings.Join(unseen, ", ")))

@@ -156,5 +156,7 @@ func (p *partition) committed(c oona.Commit, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.committedTo = p.offered
-	p.needed.Store(p.offeredOf)
+	if p.offeredOf > 0 {
+		p.needed.Store(p.offeredOf)
+	}
 }

@@ -140,7 +140,7 @@ var (
 	lagTimeDesc    = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
 	endAgeDesc     = partitionDesc("end_offset_age_seconds", "Time since the partition's leader last said where the log ends: the lag is of then.")
 	ageDesc        = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
-	neededDesc     = partitionDesc("needed_seconds", "Time since the append of the oldest record that a restart needs, by the last commit; at most by one record more.")
+	neededDesc     = partitionDesc("needed_seconds", "Time since the append of the oldest record that a restart needs, by the last commit, or of the first record; at most by one record more.")
 	bytesDesc      = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
 	pendingDesc    = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
 	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")

@@ -171,6 +171,8 @@ func TestRetention(t *testing.T) {
 			time.Sleep(time.Second)
 			f.send(f.frame(time.Duration(s+1) * time.Second))
 		}
+		// Nothing is committed: a restart needs the log from its first record.
+		f.wantGauges(t, map[string]float64{"needed_seconds": 100})
 		c, due := f.stage.Commit(f.feed.claim)
 		if !due || c.Offset < 10 {
 			t.Fatalf("to be committed is %+v, %t", c, due)

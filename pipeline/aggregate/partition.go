@@ -45,7 +45,7 @@ type partition struct {
 	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
 	committedAt   atomic.Int64 // when the last commit was made, or the claim began, likewise
 	metadataBytes atomic.Int64 // of the last commit
-	needed        atomic.Int64 // since when that needs the log, microseconds; 0: not known
+	needed        atomic.Int64 // since when a restart needs the log, microseconds; 0: not known
 	tickInterval  atomic.Int64 // of the engine, nanoseconds
 	idleTicks     atomic.Int64 // within the topic's retention, while the partition is idle
 	unknown       atomic.Int64 // Oona's own records of kinds that this worker does not know
@@ -78,7 +78,8 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	return p
 }
 
-// neededSince is 0 where the engine does not know.
+// neededSince is 0 where the engine does not know: no record is before those that
+// a restart needs.
 func neededSince(e *windows.Engine) int64 {
 	since, known := e.NeededSince()
 	if !known {
@@ -205,6 +206,8 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 			return err
 		}
 	}
+	// Until the engine knows, what is needed begins with the first record.
+	p.needed.CompareAndSwap(0, int64(at.Appended))
 	outcome := p.engine.Fold(record, p.emit)
 	if p.mute {
 		p.noteMute(&record)
