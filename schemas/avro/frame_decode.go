@@ -31,8 +31,9 @@ type FrameDecoder struct {
 
 // Decode reads the frame at the start of data and returns what follows it.
 // Everything that f refers to is valid until the next Decode, and tensors'
-// Data as long as data is not changed; strings stay. On an error f is as it
-// was, and the error is a *DecodeError.
+// Data as long as data is not changed; strings stay. After an error, which is a
+// *DecodeError, f is not to be used: what an earlier Decode gave it may be
+// overwritten.
 //
 // Decode checks structure and bounds, not meaning: call f.Validate for that.
 // It allocates nothing for frames like those before, but for the key of each
