@@ -43,6 +43,7 @@ type partition struct {
 	open          atomic.Int64 // open windows
 	pending       atomic.Int64 // messages in the outbox
 	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
+	idleSince     atomic.Int64 // when the last record came, or was appended where it was replayed, likewise
 	committedAt   atomic.Int64 // when the last commit was made, or the claim began, likewise
 	metadataBytes atomic.Int64 // of the last commit
 	needed        atomic.Int64 // since when a restart needs the log, microseconds; 0: not known
@@ -71,6 +72,7 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	p.heard.Store(now)
 	p.waiting.Store(now)
 	p.lastRead.Store(now)
+	p.idleSince.Store(now)
 	p.followConfiguration()
 	p.committedAt.Store(now)
 	p.needed.Store(neededSince(engine))
@@ -215,8 +217,10 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 	p.followConfiguration()
 	p.appended.Store(int64(at.Appended))
 	p.open.Store(int64(p.engine.OpenWindows()))
-	defer p.next.Store(at.Offset + 1)        // once the record is counted: see Counts
+	defer p.next.Store(at.Offset + 1) // once the record is counted: see Counts
+	p.idleSince.Store(p.lastRead.Load())
 	if outcome.Verdict == windows.Replayed { // decided, and published, before the commit
+		p.idleSince.Store(int64(at.Appended) * int64(time.Microsecond))
 		p.stage.metrics.replay()
 		return nil
 	}

@@ -736,6 +736,36 @@ func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
 	}
 }
 
+// How long a partition has been idle does not begin anew with each claim: else one
+// whose worker is restarted often would never get a tick.
+func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := start(t, nil)
+		first.feed.append([]byte("not a frame"), time.Now(), nil)
+		synctest.Wait()
+		commit, due := first.stage.Commit(first.feed.claim)
+		if !due {
+			t.Fatal("nothing to commit")
+		}
+		first.feed.pass(10*60, first.feed.next)
+		first.stop()
+
+		second := startClaim(t, takenOver(first.feed.claim, commit), nil)
+		second.feed.append([]byte("not a frame"), time.Now().Add(-10*time.Minute), nil)
+		second.feed.pass(4*60, second.feed.next)
+		synctest.Wait()
+		if n := second.stage.Counts(); n.Replayed != 1 || len(second.out.of(second.topics.SeedMetrics)) != 0 {
+			t.Errorf("after 14 minutes there are ticks, or %+v", n)
+		}
+		second.feed.pass(2*60, second.feed.next)
+		synctest.Wait()
+		if len(second.out.of(second.topics.SeedMetrics)) == 0 {
+			t.Error("no tick 16 minutes after the last record, as the worker was restarted meanwhile")
+		}
+		second.stop()
+	})
+}
+
 // A partition whose ticks the bus does not take, or not yet, does not keep the
 // others from theirs.
 func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {

@@ -108,11 +108,11 @@ func (s *Stage) quietPartitions(now time.Time) []*partition {
 		}
 		// The interval is measured with some play: a tick that is read just
 		// after it was due must not cost the next one.
-		wait := p.tickInterval.Load() * 9 / 10
-		if idle {
-			wait = int64(p.idleTick(retention))
+		wait, since := p.tickInterval.Load()*9/10, p.lastRead.Load()
+		if idle { // for longer than this claim, it may be
+			wait, since = int64(p.idleTick(retention)), p.idleSince.Load()
 		}
-		if now.UnixNano()-p.lastRead.Load() >= wait {
+		if now.UnixNano()-since >= wait {
 			quiet = append(quiet, p)
 		}
 	}
