@@ -34,6 +34,22 @@ type wire struct {
 	suffix string // of the figures' names: "" or kafkaSuffix
 	bus    bus.Config
 	logger *slog.Logger
+	groups []string // that have read since the last forget
+}
+
+// reach fails where no broker answers.
+func (w *wire) reach() error {
+	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
+	if err != nil {
+		return fmt.Errorf("reach the brokers at %v: %w", w.bus.Brokers, err)
+	}
+	return admin.Close()
+}
+
+// group returns the name of a new consumer group.
+func (w *wire) group() string {
+	w.groups = append(w.groups, "bench-"+ulid.Make().String())
+	return w.groups[len(w.groups)-1]
 }
 
 // kafkaSuffix ends the names of figures of the brokers of --kafka.
@@ -49,7 +65,8 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	return topics, err
 }
 
-// forget deletes the topics of a measure, which hold a gigabyte.
+// forget deletes the topics of a measure, which hold a gigabyte, and the groups
+// that have read.
 func (w *wire) forget(topics oona.Topics) error {
 	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
 	if err != nil {
@@ -58,10 +75,26 @@ func (w *wire) forget(topics oona.Topics) error {
 	for _, spec := range topics.Specs(partitions) {
 		err = errors.Join(err, admin.DeleteTopic(spec.Name))
 	}
+	err = errors.Join(err, w.forgetGroups(admin))
 	if err = errors.Join(err, admin.Close()); err != nil {
 		return fmt.Errorf("delete the topics of a measure: %w", err)
 	}
 	return nil
+}
+
+func (w *wire) forgetGroups(admin sarama.ClusterAdmin) (err error) {
+	var left []string
+	for _, group := range w.groups {
+		switch failed := admin.DeleteConsumerGroup(group); {
+		case errors.Is(failed, sarama.ErrGroupIDNotFound): // it has committed nothing
+		case errors.Is(failed, sarama.ErrNonEmptyGroup): // its program was killed: perhaps next time
+			left = append(left, group)
+		case failed != nil:
+			err = errors.Join(err, fmt.Errorf("group %s: %w", group, failed))
+		}
+	}
+	w.groups = left
+	return err
 }
 
 // publish sends the corpus, each frame to its key's partition. Several senders
@@ -135,7 +168,7 @@ func (w *wire) read(ctx context.Context, topic string, messages int) (time.Durat
 	settings.Consumer.Offsets.AutoCommit.Interval = time.Second
 	settings.Consumer.Fetch.Default = 8 << 20 // as Oona's: with the default of 1 MiB, reading is slower
 	subscriber, err := kafka.NewSubscriber(kafka.SubscriberConfig{
-		Brokers: w.bus.Brokers, ConsumerGroup: "bench-" + ulid.Make().String(),
+		Brokers: w.bus.Brokers, ConsumerGroup: w.group(),
 		Unmarshaler: located{}, OverwriteSaramaConfig: settings,
 	}, watermill.NopLogger{})
 	if err != nil {
@@ -185,7 +218,7 @@ func count(ctx context.Context, subscriber message.Subscriber, topic string, mes
 // drain runs the stage of cmd/aggregate, with its subscriber and its publisher,
 // until it has taken so many records, and all that came of them is published
 // and committed. It returns the time since the first.
-func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct int, started func()) (took time.Duration, err error) {
+func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct int, started func() error) (took time.Duration, err error) {
 	known, err := catalogue.Default()
 	if err != nil {
 		return 0, err
@@ -200,7 +233,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct 
 	if err != nil {
 		return 0, err
 	}
-	subscriber, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: "bench-" + ulid.Make().String()}, stage, w.logger)
+	subscriber, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: w.group()}, stage, w.logger)
 	if err != nil {
 		return 0, err
 	}
@@ -216,7 +249,9 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct 
 		if err := until(ctx, func() bool { return stage.Ready() == nil }); err != nil {
 			return 0, fmt.Errorf("the aggregator did not become ready: %w", err)
 		}
-		started()
+		if err := started(); err != nil {
+			return 0, err
+		}
 	}
 	if err := until(ctx, func() bool { return stage.Counts().Next > 0 }); err != nil {
 		return 0, fmt.Errorf("the first record: %w", err)

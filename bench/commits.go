@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/oklog/ulid/v2"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
@@ -55,7 +54,7 @@ func (w *wire) measureCommits(ctx context.Context, topic string, messages int, i
 		return err
 	}
 	deferred := func() error {
-		s, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: "bench-" + ulid.Make().String()}, constant{strings.Repeat("m", 2000)}, w.logger)
+		s, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: w.group()}, constant{strings.Repeat("m", 2000)}, w.logger)
 		if err != nil {
 			return err
 		}

@@ -117,7 +117,9 @@ func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
 	serving, stop := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- stage.Run(serving, listener) }()
-	err = waitForEnd(listener.Addr().String())
+	if err = await(listener.Addr().String()); errors.Is(err, io.EOF) {
+		err = nil
+	}
 	stop()
 	return errors.Join(err, <-served)
 }

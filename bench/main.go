@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -48,6 +49,8 @@ func (c *config) Validate() error {
 		return fmt.Errorf("--rounds is %d; give at least 1", c.Rounds)
 	case slices.ContainsFunc(c.Only, func(name string) bool { return !slices.Contains(measures, name) }):
 		return fmt.Errorf("--only is %s; names are %s", strings.Join(c.Only, ","), strings.Join(measures, ", "))
+	case slices.Contains(c.Only, "peers") && !c.Peers:
+		return errors.New("--only peers measures nothing without --peers")
 	case c.Layers < 1 || c.Layers > 4096:
 		return fmt.Errorf("--layers is %d; give 1 to 4096", c.Layers)
 	case c.Steps < 12:
@@ -59,7 +62,7 @@ func (c *config) Validate() error {
 func main() {
 	var cfg config
 	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Oona; figures are medians of the rounds, to be compared within one run only."))
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, &cfg, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
@@ -81,15 +84,21 @@ func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	on := thisMachine()
 	var all figures
 	b := bench{cfg: cfg, corpus: c, sparse: newCorpus(cfg.Layers, cfg.Steps, recordedIdle), all: &all, progress: progress, logger: logger}
-	if err := b.measure(ctx); err != nil {
-		return err
+	if len(cfg.Kafka) > 0 { // not after minutes of other measures
+		if err := w.reach(); err != nil {
+			return err
+		}
+	}
+	failed := b.measure(ctx)
+	if failed != nil && len(all.list) == 0 {
+		return failed
 	}
 	on.LoadAfter = load()
 	if cfg.JSON {
-		return writeJSON(out, on, cfg.Rounds, &all)
+		return errors.Join(failed, writeJSON(out, on, cfg.Rounds, &all))
 	}
 	fmt.Fprintf(out, "%s\nmedians of %d rounds\n\n", on, cfg.Rounds)
-	return all.print(out)
+	return errors.Join(failed, all.print(out))
 }
 
 func writeJSON(out io.Writer, on machine, rounds int, all *figures) error {

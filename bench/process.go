@@ -14,8 +14,8 @@ import (
 // process is this program once more, doing a part of a measure.
 type process struct {
 	command *exec.Cmd
-	stdin   io.Closer // it goes on, or ends, when this closes
-	said    string    // when it was ready
+	stdin   io.WriteCloser // a byte tells it to go on, its end to end
+	said    string         // when it was ready
 }
 
 // begin starts a process that does what flag says with a topic of this bus, and
@@ -45,19 +45,25 @@ func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*
 	return p, nil
 }
 
+// goOn tells the process to do what it is there for.
+func (p *process) goOn() error {
+	_, err := p.stdin.Write([]byte{'!'})
+	return err
+}
+
 // end tells the process to end, and waits until it has.
 func (p *process) end() error {
-	_ = p.stdin.Close() // it may be closed already
+	_ = p.stdin.Close() // where it has ended by itself, it is
 	return p.command.Wait()
 }
 
-// waitForEnd is the other side: it says that this process is ready, and waits.
-func waitForEnd(said string) error {
+// await is the other side: it says that this process is ready, and waits until it
+// is told to go on, or, which gives io.EOF, to end. So it ends too where who
+// began it has died.
+func await(said string) error {
 	if _, err := fmt.Println(said); err != nil {
 		return err
 	}
-	if _, err := os.Stdin.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("stdin was to be closed, and gave %v", err)
-	}
-	return nil
+	_, err := os.Stdin.Read(make([]byte, 1))
+	return err
 }

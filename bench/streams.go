@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
+	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/localkafka"
@@ -64,7 +65,7 @@ func buildStreams(ctx context.Context, sources, dir string) (*streams, error) {
 		return nil, fmt.Errorf("compile %s: %w\n%s", sources, err, bytes.TrimSpace(output))
 	}
 	return &streams{java: java, args: []string{
-		"-Xmx2g", "-Dlog4j2.configurationFile=" + filepath.Join(sources, "log4j2.properties"),
+		"-Xmx2g", "-Djava.io.tmpdir=" + dir, "-Dlog4j2.configurationFile=" + filepath.Join(sources, "log4j2.properties"),
 		"-cp", dir + string(filepath.ListSeparator) + jars, "Aggregate",
 	}}, nil
 }
@@ -79,12 +80,14 @@ type aggregated struct {
 }
 
 // measureStreams lets Kafka Streams aggregate the topic that was drained.
-func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topics, c *corpus, into *figures) error {
+func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topics, c *corpus, into *figures) (err error) {
+	application := w.group()
+	defer func() { err = errors.Join(err, w.forgetApplication(application)) }()
 	cfg := windows.DefaultConfig()
 	grace := cfg.OutOfOrderness + cfg.AllowedLateness
 	threads := min(partitions, runtime.GOMAXPROCS(0))
 	run := exec.CommandContext(ctx, s.java, append(s.args[:len(s.args):len(s.args)],
-		strings.Join(w.bus.Brokers, ","), topics.SeedMetrics, strconv.Itoa(len(c.payloads)), "bench-streams-"+ulid.Make().String(),
+		strings.Join(w.bus.Brokers, ","), topics.SeedMetrics, strconv.Itoa(len(c.payloads)), application,
 		strconv.Itoa(threads), millis(commitEvery), millis(cfg.Length), millis(grace))...)
 	var out, messages bytes.Buffer
 	run.Stdout, run.Stderr = &out, &messages
@@ -102,6 +105,25 @@ func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topic
 	speed := float64(got.Samples) / got.Seconds / 1e6
 	into.take(streamsSpeed, speed)
 	into.takeRatio(overStreams, w.named(drainSpeed), streamsSpeed)
+	return nil
+}
+
+// forgetApplication deletes the topics that Kafka Streams has made, which begin with
+// the application's name, however its program has ended.
+func (w *wire) forgetApplication(name string) error {
+	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
+	if err != nil {
+		return fmt.Errorf("delete the topics of Kafka Streams: %w", err)
+	}
+	topics, err := admin.ListTopics()
+	for topic := range topics {
+		if strings.HasPrefix(topic, name+"-") {
+			err = errors.Join(err, admin.DeleteTopic(topic))
+		}
+	}
+	if err = errors.Join(err, admin.Close()); err != nil {
+		return fmt.Errorf("delete the topics of Kafka Streams: %w", err)
+	}
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 	if err != nil {
 		return err
 	}
-	drained, err := w.drain(ctx, topics, c.records(), c.frames(), func() { _ = publisher.stdin.Close() })
+	drained, err := w.drain(ctx, topics, c.records(), c.frames(), publisher.goOn)
 	if err = errors.Join(err, publisher.end()); err != nil {
 		return err
 	}
@@ -45,8 +45,8 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 func (w *wire) publishWhenTold(ctx context.Context, topic string, c *corpus) error {
 	const run = oona.RunID("bench")
 	c.encode(run, windowStart(time.Now()))
-	if err := waitForEnd("ready"); err != nil {
-		return err
+	if err := await("ready"); err != nil {
+		return fmt.Errorf("nothing is published: %w", err)
 	}
 	return w.publish(ctx, topic, c, run)
 }

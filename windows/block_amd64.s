@@ -2,7 +2,8 @@
 
 #include "textflag.h"
 
-// SSE2 only, which every amd64 has, but for the shuffles of splitSigns (SSSE3).
+// SSE2, which every amd64 has, and where the processor has them AVX (sumFours) and
+// the shuffles of SSSE3 (splitSigns).
 // See block.go for what each does.
 
 // func sumFours(s *sums, values []float32, shift float64)

@@ -2,6 +2,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
@@ -10,6 +11,7 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.RemoveMembersFromConsumerGroupOptions;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.producer.ProducerConfig;
 import org.apache.kafka.common.serialization.Serde;
@@ -87,11 +89,9 @@ public final class Aggregate {
         String output = application + "-rollups";
         try (Admin admin = Admin.create(settings)) {
             admin.createTopics(List.of(new NewTopic(output, Optional.empty(), Optional.empty()))).all().get();
-            try {
-                new Aggregate(args[1], output, Long.parseLong(args[2]), Duration.ofMillis(Long.parseLong(args[6])), Duration.ofMillis(Long.parseLong(args[7]))).run(settings);
-            } finally {
-                admin.deleteTopics(admin.listTopics().names().get().stream().filter(name -> name.startsWith(application)).toList()).all().get();
-            }
+            new Aggregate(args[1], output, Long.parseLong(args[2]), Duration.ofMillis(Long.parseLong(args[6])), Duration.ofMillis(Long.parseLong(args[7]))).run(settings);
+            // Its members do not leave by themselves. Who runs this deletes the group and the topics, however it ends.
+            admin.removeMembersFromConsumerGroup(application, new RemoveMembersFromConsumerGroupOptions()).all().get();
         }
     }
 
@@ -112,7 +112,7 @@ public final class Aggregate {
         if (!whole) {
             throw new IllegalStateException(taken + " records of " + records + " were processed in 3 minutes");
         }
-        System.out.printf("{\"records\": %d, \"samples\": %d, \"seconds\": %.6f, \"windows\": %d, \"closed_samples\": %d}%n",
+        System.out.printf(Locale.ROOT, "{\"records\": %d, \"samples\": %d, \"seconds\": %.6f, \"windows\": %d, \"closed_samples\": %d}%n",
                 taken.get(), samples.get(), (ended - began.get()) / 1e9, windows.get(), closed.get());
     }
 
