@@ -25,7 +25,6 @@ const mostBytes = 16 << 20
 func readWindows(r io.Reader) ([]window, error) {
 	in := bufio.NewReader(r)
 	var windows []window
-	var decoder avro.FrameDecoder
 	latest := oona.Micros(-1)
 	for n := 0; ; n++ {
 		var length uint32
@@ -41,6 +40,7 @@ func readWindows(r io.Reader) ([]window, error) {
 		if _, err := io.ReadFull(in, payload); err != nil {
 			return nil, fmt.Errorf("read frame %d on stdin: %w", n, err)
 		}
+		var decoder avro.FrameDecoder // one a frame: its frames share their memory
 		var frame oona.Frame
 		if _, err := decoder.Decode(payload, &frame); err != nil {
 			return nil, fmt.Errorf("frame %d: %w", n, err)

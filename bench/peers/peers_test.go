@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,12 +14,11 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// frames are of two layers over three windows. Their values are few binary
+// sent are frames of two layers over three windows. Their values are few binary
 // digits, so that sums are exact in any order and in either wire format.
-func frames(t *testing.T) *bytes.Buffer {
+func sent(t *testing.T) (frames []oona.Frame) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(3, 4))
-	var out bytes.Buffer
 	for i := range 40 {
 		f := oona.Frame{
 			Run: "r", Layer: []oona.LayerID{"enc.0", "enc.1"}[i%2], Producer: "p", Epoch: 1,
@@ -34,11 +34,38 @@ func frames(t *testing.T) *bytes.Buffer {
 		if err := f.Validate(oona.DefaultFrameLimits); err != nil {
 			t.Fatal(err)
 		}
+		frames = append(frames, f)
+	}
+	return frames
+}
+
+// frames is how they are sent.
+func frames(t *testing.T) *bytes.Buffer {
+	t.Helper()
+	var out bytes.Buffer
+	for _, f := range sent(t) {
 		payload := avro.AppendFrame(nil, &f)
 		out.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(payload))))
 		out.Write(payload)
 	}
 	return &out
+}
+
+// All else is compared with the frames that were read.
+func TestFramesAreThoseSent(t *testing.T) {
+	windows, err := readWindows(frames(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := slices.Concat(windows...), sent(t)
+	if len(got) != len(want) {
+		t.Fatalf("%d frames, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if !bytes.Equal(avro.AppendFrame(nil, &got[i]), avro.AppendFrame(nil, &want[i])) {
+			t.Errorf("frame %d is %v, want %v", i, got[i], want[i])
+		}
+	}
 }
 
 func TestPeersAggregate(t *testing.T) {
