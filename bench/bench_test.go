@@ -50,7 +50,7 @@ func TestEngineFigures(t *testing.T) {
 			func(into *figures) error { return engine.fold(decodeFold, into) }, book.measure,
 			func(into *figures) error { return measureReplay(c, into) },
 			func(into *figures) error { return measureOpen(c, into) },
-			func(into *figures) error { return measureLayers(64, 16, 12, into) },
+			func(into *figures) error { return measureLayers(64, 16, into) },
 		} {
 			if err := measure(&all); err != nil {
 				t.Fatal(err)
@@ -82,6 +82,11 @@ func TestBusFigures(t *testing.T) {
 	if err := w.measureDrain(t.Context(), topics, c, &all); err != nil {
 		t.Fatal(err)
 	}
+	other := *c
+	other.start -= frameInterval * 5 // from where on one window closes, not two
+	if _, err := w.drain(t.Context(), topics, &other, nil); err == nil || !strings.Contains(err.Error(), "were to come 32 rollups") {
+		t.Errorf("64 rollups for 32: error is %v", err)
+	}
 	small, err := w.loadCommits(t.Context(), 2000)
 	if err != nil {
 		t.Fatal(err)
@@ -109,8 +114,9 @@ func TestBusFigures(t *testing.T) {
 // A reader that misses frames, or cannot read them, gives no figure.
 func TestWhatIsMissedIsAnError(t *testing.T) {
 	for want, spoil := range map[string]func(*corpus){
-		"were folded of": func(c *corpus) { c.distinct++ },
-		"frame 3":        func(c *corpus) { c.payloads[3] = c.payloads[3][:100] },
+		"400 frames were folded of 401": func(c *corpus) { c.distinct++ },
+		"400 frames were folded of 399": func(c *corpus) { c.distinct-- }, // a repeat too
+		"frame 3":                       func(c *corpus) { c.payloads[3] = c.payloads[3][:100] },
 	} {
 		c := few(t)
 		spoil(c)
@@ -120,6 +126,22 @@ func TestWhatIsMissedIsAnError(t *testing.T) {
 		}
 		if err := folder.takeAll(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+// So are frames that are in no rollup, or in too many.
+func TestWhatDoesNotCloseIsAnError(t *testing.T) {
+	for _, wrong := range []func(*folder){
+		func(f *folder) { f.frames-- }, func(f *folder) { f.frames++ }, func(f *folder) { f.samples-- },
+	} {
+		e, err := newEngineRounds(few(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrong(e.folder)
+		if err := e.fold(decodeFold, nil); err == nil || !strings.Contains(err.Error(), "closed windows") {
+			t.Errorf("error is %v", err)
 		}
 	}
 }

@@ -148,7 +148,7 @@ func (w *wire) measureDrain(ctx context.Context, topics oona.Topics, c *corpus, 
 	if err != nil {
 		return err
 	}
-	drained, err := w.drain(ctx, topics, len(c.payloads), c.distinct, nil)
+	drained, err := w.drain(ctx, topics, c, nil)
 	if err != nil {
 		return err
 	}
@@ -216,9 +216,9 @@ func count(ctx context.Context, subscriber message.Subscriber, topic string, mes
 }
 
 // drain runs the stage of cmd/aggregate, with its subscriber and its publisher,
-// until it has taken so many records, and all that came of them is published
-// and committed. It returns the time since the first.
-func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct int, started func() error) (took time.Duration, err error) {
+// until it has taken all records of the corpus, and all that came of them is
+// published and committed. It returns the time since the first.
+func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started func() error) (took time.Duration, err error) {
 	known, err := catalogue.Default()
 	if err != nil {
 		return 0, err
@@ -257,12 +257,13 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, records, distinct 
 		return 0, fmt.Errorf("the first record: %w", err)
 	}
 	began := time.Now()
+	records, distinct, rollups := c.records(), c.frames(), c.closedRollups()
 	if err := until(ctx, func() bool { n := stage.Counts(); return n.Next >= int64(records) && n.Pending == 0 }); err != nil {
 		return 0, fmt.Errorf("%d records of %d: %w", stage.Counts().Next, records, err)
 	}
 	took = time.Since(began)
-	if n := stage.Counts(); n.Folded != int64(distinct) || n.Duplicate != int64(records-distinct) || n.Rollups == 0 {
-		return 0, fmt.Errorf("of %d records, %d of them repeats, came %+v", records, records-distinct, n)
+	if n := stage.Counts(); n.Folded != int64(distinct) || n.Duplicate != int64(records-distinct) || n.Rollups != int64(rollups) {
+		return 0, fmt.Errorf("of %d records, %d of them repeats, were to come %d rollups, and came %+v", records, records-distinct, rollups, n)
 	}
 	return took, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // The shape of the frames: 1,000 seeds by 8 metrics, 8,000 samples.
@@ -166,4 +167,32 @@ func (c *corpus) samples() float64 { return float64(len(c.payloads)) * samplesPe
 func (c *corpus) span(window time.Duration) oona.Micros {
 	length := oona.Micros(window.Microseconds())
 	return (oona.Micros(c.steps*frameInterval)/length + 1) * length
+}
+
+// closedFrames is how many frames belong to windows that have closed after the
+// last step: those whose end is its lateness ago.
+func (c *corpus) closedFrames() int {
+	cfg := windows.DefaultConfig()
+	length := oona.Micros(cfg.Length.Microseconds())
+	grace := oona.Micros((cfg.OutOfOrderness + cfg.AllowedLateness).Microseconds())
+	time := func(step int) oona.Micros { return c.start + oona.Micros(step*frameInterval) }
+	steps := 0
+	for steps < c.steps && time(steps)/length*length+length+grace <= time(c.steps-1) {
+		steps++
+	}
+	return steps * len(c.layers)
+}
+
+// closed is the same, repeats included.
+func (c *corpus) closed() int { return c.closedFrames() + c.closedFrames()/repeatEvery }
+
+// closedRollups is how many rollups close with them: two of each layer's window.
+func (c *corpus) closedRollups() int {
+	length := oona.Micros(windows.DefaultConfig().Length.Microseconds())
+	steps := c.closedFrames() / len(c.layers)
+	if steps == 0 {
+		return 0
+	}
+	last := c.start + oona.Micros((steps-1)*frameInterval)
+	return int(last/length-c.start/length+1) * len(c.layers) * 2
 }

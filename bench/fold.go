@@ -20,6 +20,8 @@ type folder struct {
 	frame   oona.Frame
 	rollup  []byte
 	rollups int
+	frames  int64 // in them
+	samples int64 // likewise, measured or not
 	offset  int64
 	append  oona.Micros
 }
@@ -63,6 +65,13 @@ func (f *folder) take(payload []byte) (windows.Verdict, error) {
 	}, func(r *oona.Rollup) {
 		f.rollup = avro.AppendRollup(f.rollup[:0], r)
 		f.rollups++
+		if r.Group == oona.Health { // the other rollup of a window is of the same frames
+			f.frames += r.Frames
+		}
+		for i := range r.Metrics {
+			m := &r.Metrics[i]
+			f.samples += m.Count + m.NotMeasured + m.Infinite
+		}
 	})
 	f.offset++
 	return outcome.Verdict, nil
@@ -70,22 +79,41 @@ func (f *folder) take(payload []byte) (windows.Verdict, error) {
 
 // takeAll folds the corpus and checks that it came to what it is made of.
 func (f *folder) takeAll(c *corpus) error {
-	folded := 0
+	n, err := f.verdicts(c)
+	if err != nil {
+		return err
+	}
+	if n[windows.Folded] != c.distinct || n[windows.Duplicate] != len(c.payloads)-c.distinct {
+		return fmt.Errorf("%d frames were folded of %d, %d were duplicates of %d",
+			n[windows.Folded], c.distinct, n[windows.Duplicate], len(c.payloads)-c.distinct)
+	}
+	return nil
+}
+
+// replayAll lets an engine that was resumed after the corpus read it again.
+func (f *folder) replayAll(c *corpus) error {
+	n, err := f.verdicts(c)
+	if err == nil && n[windows.Replayed] != len(c.payloads) {
+		err = fmt.Errorf("%d frames were replayed of %d", n[windows.Replayed], len(c.payloads))
+	}
+	return err
+}
+
+func (f *folder) verdicts(c *corpus) (n [windows.VerdictCount]int, err error) {
 	for i, payload := range c.payloads {
 		verdict, err := f.take(payload)
 		if err != nil {
-			return fmt.Errorf("frame %d: %w", i, err)
+			return n, fmt.Errorf("frame %d: %w", i, err)
 		}
-		switch verdict {
-		case windows.Folded, windows.Replayed:
-			folded++
-		case windows.Duplicate:
-		default:
-			return fmt.Errorf("frame %d: the engine's verdict is %d", i, verdict)
-		}
+		n[verdict]++
 	}
-	if folded < c.distinct {
-		return fmt.Errorf("%d frames were folded of %d", folded, c.distinct)
+	return n, nil
+}
+
+// closed checks that so many frames are in rollups, with all their samples.
+func (f *folder) closed(frames int) error {
+	if f.frames != int64(frames) || f.samples != int64(frames)*samplesPerFrame {
+		return fmt.Errorf("%d frames and %d samples are in the rollups of closed windows; want %d and %d", f.frames, f.samples, frames, frames*samplesPerFrame)
 	}
 	return nil
 }
@@ -110,6 +138,7 @@ type engineRounds struct {
 	corpus *corpus
 	folder *folder
 	start  oona.Micros
+	rounds int
 }
 
 func newEngineRounds(c *corpus) (*engineRounds, error) {
@@ -137,9 +166,11 @@ func (e *engineRounds) fold(speed figure, into *figures) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
-	if e.folder.rollups == 0 {
-		return fmt.Errorf("no window closed in %d steps: give more", e.corpus.steps)
+	// By the end of a round, all windows of those before it have closed.
+	if err := e.folder.closed(e.rounds*e.corpus.frames() + e.corpus.closedFrames()); err != nil {
+		return err
 	}
+	e.rounds++
 	if into == nil {
 		return nil
 	}
@@ -150,14 +181,18 @@ func (e *engineRounds) fold(speed figure, into *figures) error {
 	return nil
 }
 
+// layersSteps is how many frames a layer sends in the comparison of layers: its
+// first window closes and the second stays open.
+const layersSteps = 18
+
 // measureLayers compares the cost of a sample at many layers and at few. Both
-// have as many frames a window of a layer, and as many frames in all.
-func measureLayers(many, few, steps int, into *figures) error {
-	atFew, err := costPerSample(few, steps*many/few)
+// fold as many frames, with as many to a window, and close as many windows.
+func measureLayers(many, few int, into *figures) error {
+	atFew, err := costPerSample(few, layersSteps, many/few)
 	if err != nil {
 		return err
 	}
-	atMany, err := costPerSample(many, steps)
+	atMany, err := costPerSample(many, layersSteps, 1)
 	if err != nil {
 		return err
 	}
@@ -165,28 +200,33 @@ func measureLayers(many, few, steps int, into *figures) error {
 	return nil
 }
 
-// costPerSample folds frames of so many layers, encoding as many at a time as
-// fit into memory, and returns the nanoseconds of processor time a sample.
-func costPerSample(layers, steps int) (float64, error) {
+// costPerSample folds the frames of so many layers, each time with a new engine,
+// and returns the nanoseconds of processor time a sample. It encodes as many
+// frames at a time as fit into memory.
+func costPerSample(layers, steps, times int) (float64, error) {
 	c := newCorpus(layers, steps, 0)
-	folder, err := newFolder(manyLayers(layers))
-	if err != nil {
-		return 0, err
-	}
-	start, atOnce := windowStart(time.Now()), max(1, 10_000/layers)
+	start, atOnce := windowStart(time.Now())-oona.Micros(windows.DefaultConfig().Length.Microseconds()/2), max(1, 10_000/layers)
 	var spent time.Duration
 	var samples float64
-	for step := 0; step < steps; step += atOnce {
-		c.encodeSteps("bench", start, step, min(step+atOnce, steps))
-		used, _, err := metered(func() error { return folder.takeAll(c) })
+	for n := range times {
+		folder, err := newFolder(manyLayers(layers))
 		if err != nil {
 			return 0, err
 		}
-		spent += used
-		samples += c.samples()
-	}
-	if folder.rollups == 0 {
-		return 0, fmt.Errorf("no window of %d layers closed in %d steps", layers, steps)
+		for step := 0; step < steps; step += atOnce {
+			if n == 0 || atOnce < steps { // or else they are encoded
+				c.encodeSteps("bench", start, step, min(step+atOnce, steps))
+			}
+			used, _, err := metered(func() error { return folder.takeAll(c) })
+			if err != nil {
+				return 0, err
+			}
+			spent += used
+			samples += c.samples()
+		}
+		if err := folder.closed(c.closedFrames()); err != nil {
+			return 0, fmt.Errorf("%d layers: %w", layers, err)
+		}
 	}
 	return float64(spent) / samples, nil
 }
@@ -206,8 +246,11 @@ func measureOpen(c *corpus, into *figures) error {
 	before := heap()
 	opened := 0
 	for _, payload := range c.payloads {
-		if _, err := folder.take(payload); err != nil {
+		switch verdict, err := folder.take(payload); {
+		case err != nil:
 			return err
+		case verdict != windows.Folded && verdict != windows.Duplicate:
+			return fmt.Errorf("frame %d was %s", opened, verdict)
 		}
 		if folder.rollups > 0 {
 			return fmt.Errorf("a window closed after %d frames, before its memory was measured", opened)
@@ -247,7 +290,7 @@ func measureReplay(c *corpus, into *figures) error {
 		return err
 	}
 	again := &folder{engine: engine}
-	replaying, _, err := metered(func() error { return again.takeAll(c) })
+	replaying, _, err := metered(func() error { return again.replayAll(c) })
 	if err != nil {
 		return err
 	}

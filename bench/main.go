@@ -207,7 +207,7 @@ func (b *bench) engine(ctx context.Context) error {
 			{"peers", func() error { return b.others.fold(ctx, b.all) }},
 			{"replay", func() error { return measureReplay(b.corpus, b.all) }},
 			{"memory", func() error { return measureOpen(b.corpus, b.all) }},
-			{"layers", func() error { return measureLayers(10_000, 100, 16, b.all) }},
+			{"layers", func() error { return measureLayers(10_000, 100, b.all) }},
 		}); err != nil {
 			return err
 		}

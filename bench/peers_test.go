@@ -101,8 +101,11 @@ func TestClosed(t *testing.T) {
 	c.encode("bench", windowStart(time.Now()))
 	// From the middle of a window of 10 s: 5 steps, 10 steps, and 10 in the one
 	// that is open 6 s after its end.
-	if got, want := c.closed(10*time.Second, 6*time.Second), 15*16+15*16/100; got != want {
+	if got, want := c.closed(), 15*16+15*16/100; got != want {
 		t.Errorf("%d frames, want %d", got, want)
+	}
+	if got, want := c.closedRollups(), 2*2*16; got != want {
+		t.Errorf("%d rollups, want %d", got, want)
 	}
 	// The repeats of a frame follow it.
 	if !slices.Equal(c.payloads[99], c.payloads[100]) {

@@ -46,7 +46,7 @@ func benchWire(b *testing.B, what string) {
 		case "read":
 			_, err = w.read(b.Context(), topics.SeedMetrics, len(c.payloads))
 		case "drain":
-			_, err = w.drain(b.Context(), topics, len(c.payloads), c.distinct, nil)
+			_, err = w.drain(b.Context(), topics, c, nil)
 		case "latency":
 			err = w.measureLatency(b.Context(), tenThousand, &all)
 		case "singly":

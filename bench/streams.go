@@ -98,7 +98,7 @@ func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topic
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		return fmt.Errorf("what the program of Kafka Streams says: %w", err)
 	}
-	closed := c.closed(cfg.Length, grace)
+	closed := c.closed()
 	if got.Records != len(c.payloads) || got.Samples != int(c.samples()) || got.ClosedSamples != closed*samplesPerFrame || got.Windows == 0 {
 		return fmt.Errorf("of %d records, %d of them in windows that close, Kafka Streams made %+v", len(c.payloads), closed, got)
 	}
@@ -128,16 +128,3 @@ func (w *wire) forgetApplication(name string) error {
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-
-// closed is how many frames, repeats included, belong to windows that have
-// closed after the last step, so long after their end.
-func (c *corpus) closed(window, grace time.Duration) int {
-	length := oona.Micros(window.Microseconds())
-	time := func(step int) oona.Micros { return c.start + oona.Micros(step*frameInterval) }
-	steps := 0
-	for steps < c.steps && time(steps)/length*length+length+oona.Micros(grace.Microseconds()) <= time(c.steps-1) {
-		steps++
-	}
-	frames := steps * len(c.layers)
-	return frames + frames/repeatEvery
-}

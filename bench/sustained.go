@@ -33,7 +33,7 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 	if err != nil {
 		return err
 	}
-	drained, err := w.drain(ctx, topics, c.records(), c.frames(), publisher.goOn)
+	drained, err := w.drain(ctx, topics, c, publisher.goOn)
 	if err = errors.Join(err, publisher.end()); err != nil {
 		return err
 	}
