@@ -11,9 +11,10 @@ var canShuffle = cpu.X86.HasSSSE3
 var hasAVX = cpu.X86.HasAVX
 
 // gathering[mask] are the shuffles that gather those of four values whose bit is
-// in mask; gathered[mask] is how many they are.
-var gathering, gathered = makeGathering()
+// in mask; gathered[mask] is how many they are. Only the assembly reads them.
+var gathering, gathered = makeGathering() //nolint:unused // by block_amd64.s
 
+//nolint:unused // by block_amd64.s
 func makeGathering() (shuffles [16][16]uint8, counts [16]uint8) {
 	for mask := range shuffles {
 		for value := range 4 {
