@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
+
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
 )
@@ -106,8 +108,126 @@ func TestBusFigures(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if left := groups(t, w); len(left) > 0 || len(w.groups) > 0 {
+		t.Errorf("groups %v are still there", left)
+	}
 	if err := bus.CheckTopics(t.Context(), w.bus, topics.Specs(partitions)); err == nil {
 		t.Error("the topics of a measure are still there after it")
+	}
+}
+
+// groups are those of the bus.
+func groups(t *testing.T, w *wire) map[string]string {
+	t.Helper()
+	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	all, err := admin.ListConsumerGroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A group whose member was killed, and so has not left it, is deleted too.
+func TestForgetsGroupsOfTheKilled(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	w := &wire{bus: bus.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	topics, err := w.topics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	member, err := sarama.NewClient(broker.Addrs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer member.Close()
+	group := w.group()
+	coordinator, err := member.Coordinator(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := coordinator.JoinGroup(&sarama.JoinGroupRequest{
+		GroupId: group, SessionTimeout: 30_000, ProtocolType: "consumer",
+		OrderedGroupProtocols: []*sarama.GroupProtocol{{Name: "range", Metadata: []byte{}}},
+	})
+	if err != nil || answer.Err != sarama.ErrNoError {
+		t.Fatal(err, answer)
+	}
+	if len(groups(t, w)) != 1 {
+		t.Fatalf("groups are %v, want one", groups(t, w))
+	}
+	if err := w.forget(topics); err != nil {
+		t.Error(err)
+	}
+	if left := groups(t, w); len(left) > 0 {
+		t.Errorf("groups %v are still there", left)
+	}
+}
+
+// A process whose parent has died, or has given it up, publishes nothing.
+func TestPublishesNothingUntold(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	w := &wire{bus: bus.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	topics, err := w.topics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.begin(t.Context(), publishFlag, topics.SeedMetrics, "--layers", "1", "--steps", "12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.end(); err == nil {
+		t.Error("it ended without an error")
+	}
+	client, err := sarama.NewClient(broker.Addrs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for partition := range int32(partitions) {
+		if end, err := client.GetOffset(topics.SeedMetrics, partition, sarama.OffsetNewest); err != nil || end != 0 {
+			t.Errorf("partition %d ends at %d, %v", partition, end, err)
+		}
+	}
+}
+
+func TestWhatIsNoConfiguration(t *testing.T) {
+	whole := config{Rounds: 1, Layers: 1, Steps: 12}
+	if err := whole.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, spoil := range map[string]func(*config){
+		"--rounds":        func(c *config) { c.Rounds = 0 },
+		"--layers":        func(c *config) { c.Layers = 0 },
+		"--steps":         func(c *config) { c.Steps = 11 },
+		"--only is figs":  func(c *config) { c.Only = []string{"figs"} },
+		"without --peers": func(c *config) { c.Only = []string{"drain", "peers"} },
+	} {
+		c := whole
+		spoil(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+// Brokers that are not there are told of before anything is measured.
+func TestBrokersThatAreNotThere(t *testing.T) {
+	var out, progress bytes.Buffer
+	err := run(t.Context(), &config{Rounds: 1, Layers: 1, Steps: 12, Kafka: []string{"127.0.0.1:1"}}, &out, &progress)
+	if err == nil || !strings.Contains(err.Error(), "reach the brokers at [127.0.0.1:1]") || progress.Len() > 0 || out.Len() > 0 {
+		t.Errorf("error is %v, after %q, %q", err, progress.String(), out.String())
 	}
 }
 

@@ -61,7 +61,9 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	if err != nil {
 		return oona.Topics{}, err
 	}
-	_, err = bus.ApplyTopics(ctx, w.bus, topics.Specs(partitions))
+	if _, err = bus.ApplyTopics(ctx, w.bus, topics.Specs(partitions)); err != nil {
+		err = errors.Join(err, w.forget(topics))
+	}
 	return topics, err
 }
 
@@ -73,7 +75,9 @@ func (w *wire) forget(topics oona.Topics) error {
 		return fmt.Errorf("delete the topics of a measure: %w", err)
 	}
 	for _, spec := range topics.Specs(partitions) {
-		err = errors.Join(err, admin.DeleteTopic(spec.Name))
+		if failed := admin.DeleteTopic(spec.Name); !errors.Is(failed, sarama.ErrUnknownTopicOrPartition) { // making them may have failed
+			err = errors.Join(err, failed)
+		}
 	}
 	err = errors.Join(err, w.forgetGroups(admin))
 	if err = errors.Join(err, admin.Close()); err != nil {
@@ -83,18 +87,40 @@ func (w *wire) forget(topics oona.Topics) error {
 }
 
 func (w *wire) forgetGroups(admin sarama.ClusterAdmin) (err error) {
-	var left []string
 	for _, group := range w.groups {
-		switch failed := admin.DeleteConsumerGroup(group); {
-		case errors.Is(failed, sarama.ErrGroupIDNotFound): // it has committed nothing
-		case errors.Is(failed, sarama.ErrNonEmptyGroup): // its program was killed: perhaps next time
-			left = append(left, group)
-		case failed != nil:
+		failed := admin.DeleteConsumerGroup(group)
+		if errors.Is(failed, sarama.ErrNonEmptyGroup) { // its program was killed
+			if failed = expel(admin, group); failed == nil {
+				failed = admin.DeleteConsumerGroup(group)
+			}
+		}
+		if failed != nil && !errors.Is(failed, sarama.ErrGroupIDNotFound) { // that has committed nothing
 			err = errors.Join(err, fmt.Errorf("group %s: %w", group, failed))
 		}
 	}
-	w.groups = left
+	w.groups = nil
 	return err
+}
+
+// expel lets a group's members leave it, as those do not that were killed, and
+// those of Kafka Streams never.
+func expel(admin sarama.ClusterAdmin, group string) error {
+	found, err := admin.DescribeConsumerGroups([]string{group})
+	if err != nil {
+		return err
+	}
+	coordinator, err := admin.Coordinator(group)
+	if err != nil {
+		return err
+	}
+	for _, description := range found {
+		for id := range description.Members {
+			if _, err := coordinator.LeaveGroup(&sarama.LeaveGroupRequest{GroupId: group, MemberId: id}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // publish sends the corpus, each frame to its key's partition. Several senders

@@ -25,6 +25,11 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 	if topics, err = w.topics(ctx); err != nil {
 		return topics, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.forget(topics))
+		}
+	}()
 	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Patience: patience})
 	if err != nil {
 		return topics, err

@@ -11,7 +11,6 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
-import org.apache.kafka.clients.admin.RemoveMembersFromConsumerGroupOptions;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.producer.ProducerConfig;
 import org.apache.kafka.common.serialization.Serde;
@@ -90,8 +89,7 @@ public final class Aggregate {
         try (Admin admin = Admin.create(settings)) {
             admin.createTopics(List.of(new NewTopic(output, Optional.empty(), Optional.empty()))).all().get();
             new Aggregate(args[1], output, Long.parseLong(args[2]), Duration.ofMillis(Long.parseLong(args[6])), Duration.ofMillis(Long.parseLong(args[7]))).run(settings);
-            // Its members do not leave by themselves. Who runs this deletes the group and the topics, however it ends.
-            admin.removeMembersFromConsumerGroup(application, new RemoveMembersFromConsumerGroupOptions()).all().get();
+            // Who runs this deletes the group and the topics, however it ends.
         }
     }
 
