@@ -19,8 +19,9 @@ func (c *config) rawPublisher(topics oona.Topics) bus.PublisherOptions {
 	options := c.publisher(topics)
 	// Records keep their order.
 	options.Ordered, options.Patience = true, rawPatience
-	// A dead letter is a record as it was, and why it is there.
-	options.MaxMessageBytes = oona.MaxSideBytes
+	// A dead letter is a record as it was, and why it is there. Frames are put
+	// together only to what their own topic takes.
+	options.BatchBytes, options.MaxMessageBytes = options.MaxMessageBytes, max(options.MaxMessageBytes, oona.MaxSideBytes)
 	return options
 }
 

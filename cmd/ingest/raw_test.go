@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -201,6 +203,97 @@ func TestRawTakesWhatCompressesWell(t *testing.T) {
 			t.Errorf("the dead letter is there for %s, %v", why, dead[0].Metadata)
 		}
 	})
+}
+
+// A topic of frames that takes less than a batch usually has: a record's frames
+// are put together to what --max-message-bytes says, and sent one by one where
+// the topic takes less than that, for only a frame that is too large by itself is
+// no good.
+func TestRawKeepsToTheTopicsLimit(t *testing.T) {
+	const records, frames = 3, 24
+	for name, limit := range map[string]int{"as told": 60_000, "less than told": 20_000} {
+		t.Run(name, func(t *testing.T) {
+			onBrokers(t, func(t *testing.T, brokers []string) {
+				cfg, topics := rawConfig(t, brokers)
+				cfg.Ingest.MaxMessageBytes, cfg.Compression = 60_000, "none"
+				if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+					t.Fatal(err)
+				}
+				probes := limitFrames(t, cfg.Bus, topics.SeedMetrics, limit)
+				var log bytes.Buffer // read once all have ended that write it
+				w := &worker.Worker{Logger: slog.New(slog.NewTextHandler(&log, nil)), Registry: prometheus.NewRegistry()}
+				settled, stop := startRawOf(t, cfg, topics, w)
+				values := make([]string, records)
+				for i := range values {
+					some := make([]string, frames)
+					for j := range some {
+						some[j] = largeFrame(i*frames + j)
+					}
+					values[i] = "[" + strings.Join(some, ",") + "]"
+				}
+				publishRaw(t, cfg.Bus, topics.SeedRaw, values...)
+				for deadline := time.Now().Add(time.Minute); settled() < records; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("%v of %d records are settled", settled(), records)
+					}
+				}
+				stop()
+				if n := counted(t, w.Registry, "oona_ingest_raw_records_total", "dead"); n != 0 {
+					t.Fatalf("%v good records are dead letters", n)
+				}
+				if told := strings.Contains(log.String(), "set it to the topic's max.message.bytes"); told != (limit < cfg.Ingest.MaxMessageBytes) {
+					t.Errorf("that the topic takes less than was said is told: %v", told)
+				}
+				inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, probes+records*frames)[probes:], records*frames)
+			})
+		})
+	}
+}
+
+// largeFrame is a frame of about 7 kB.
+func largeFrame(sequence int) string {
+	const seeds = 700
+	list := func(of func(i int) string) string {
+		all := make([]string, seeds)
+		for i := range all {
+			all[i] = of(i)
+		}
+		return "[" + strings.Join(all, ",") + "]"
+	}
+	return fmt.Sprintf(`{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1790000000000000,"sequence":%d,
+"observed_at":1790000001000000,"step":7,"seed_ids":%s,"states":%s,"metrics":[{"name":"loss","values":%s}]}`,
+		sequence, list(strconv.Itoa), list(func(int) string { return `"DORMANT"` }), list(func(i int) string { return fmt.Sprintf("0.%d", i+1) }))
+}
+
+// limitFrames returns once the leader of the topic's one partition keeps to the
+// limit, of which brokers hear after it is set, and how many records it has taken
+// until then.
+func limitFrames(t *testing.T, cfg bus.Config, topic string, limit int) (probes int64) {
+	t.Helper()
+	admin, err := sarama.NewClusterAdmin(cfg.Brokers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := strconv.Itoa(limit)
+	err = admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{
+		"max.message.bytes": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value},
+	}, false)
+	if err := errors.Join(err, admin.Close()); err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	probe := message.NewMessage("", message.Payload(strings.Repeat("x", limit)))
+	for deadline := time.Now().Add(time.Minute); publisher.Publish(topic, probe) == nil; probes++ {
+		if time.Now().After(deadline) {
+			t.Fatal("the leader takes what is above the limit")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return probes
 }
 
 // inOrder asserts that there is each of so many frames, and that none comes for

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func openConnection(cfg Config, opts PublisherOptions, pinned *pin) (*connection
 			client:      c.client,
 			partitioner: settings.Producer.Partitioner,
 			compression: settings.Producer.Compression,
-			limit:       min(opts.MaxMessageBytes, orderedBatch),
+			limit:       min(cmp.Or(opts.BatchBytes, orderedBatch), opts.MaxMessageBytes, orderedBatch),
 			patience:    opts.Patience,
 			closing:     closing,
 		}

@@ -19,6 +19,12 @@ type PublisherOptions struct {
 	// key, headers and the header of its batch. 0: 1 MiB, which fits Kafka's
 	// own default.
 	MaxMessageBytes int
+	// BatchBytes is what records may take that are put into one batch, which a
+	// topic's max.message.bytes limits as it limits a record. It is for Ordered,
+	// and for a publisher to topics that differ in it: a record that is larger is
+	// sent by itself. 0, or above 1 MiB: 1 MiB, or MaxMessageBytes where that is
+	// less.
+	BatchBytes int
 	// Compression of batches: "lz4", or "none" or "".
 	Compression string
 	// Patience is how long records are tried again while the bus refuses
@@ -61,6 +67,8 @@ func (o PublisherOptions) Validate() error {
 	switch {
 	case o.MaxMessageBytes < 0 || o.MaxMessageBytes > 0 && o.MaxMessageBytes < 1<<10 || o.MaxMessageBytes > 64<<20:
 		return &oona.FieldError{Field: "max-message-bytes", Reason: fmt.Sprintf("is %d; give 1024 to %d", o.MaxMessageBytes, 64<<20)}
+	case o.BatchBytes < 0:
+		return &oona.FieldError{Field: "batch-bytes", Reason: fmt.Sprintf("is %d; give 0 or more", o.BatchBytes)}
 	case o.Compression != "" && o.Compression != "none" && o.Compression != "lz4":
 		return &oona.FieldError{Field: "compression", Reason: fmt.Sprintf("is %q; give none or lz4", o.Compression)}
 	case o.Patience < 0 || o.Patience > 24*time.Hour:

@@ -208,6 +208,22 @@ func TestBatchesKeepTheLimit(t *testing.T) {
 	})
 }
 
+// A publisher to topics of which one takes less puts no more together than that
+// one takes, and sends a larger record to the other.
+func TestBatchesKeepTheLeastLimit(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		less, more := makeTopic(t, cfg, 1, false), makeTopic(t, cfg, 1, false)
+		limitMessages(t, cfg, less, 2000)
+		p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, BatchBytes: 2000, MaxMessageBytes: 10_000})
+		var many []*message.Message
+		for range 20 {
+			many = append(many, newMessage(strings.Repeat("x", 500)))
+		}
+		publish(t, p, less, many...)
+		publish(t, p, more, newMessage("before"), newMessage(strings.Repeat("x", 9000)), newMessage("behind"))
+	})
+}
+
 // The broker's limit is lower than what the publisher was told.
 func TestTooLargeForTheBroker(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
@@ -460,6 +476,7 @@ func TestPublishConcurrently(t *testing.T) {
 
 func TestPublisherOptions(t *testing.T) {
 	for field, opts := range map[string]bus.PublisherOptions{
+		"batch-bytes":       {BatchBytes: -1},
 		"compression":       {Compression: "zip"},
 		"max-message-bytes": {MaxMessageBytes: 10},
 		"patience":          {Patience: -1},

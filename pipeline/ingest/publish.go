@@ -13,6 +13,9 @@ import (
 // windows are in.
 type partitionsChanged interface{ PartitionsChanged() bool }
 
+// belowLimit is the warning where the topic takes less than it was said to.
+const belowLimit = "the bus refuses a record or a batch that is within --max-message-bytes; set it to the topic's max.message.bytes"
+
 // publish hands the batch to the bus and waits for it, at most for the publish
 // timeout. The request's slot and room are released when the publisher returns,
 // however late: a bus that hangs holds no more memory than they allow.
@@ -45,7 +48,7 @@ func (s *Stage) publish(b *batch, release func()) *problem {
 func (s *Stage) publishFailed(b *batch, err error) *problem {
 	s.metrics.unconfirm(len(b.messages))
 	if pipeline.IsTooLarge(err) {
-		s.warn("the bus refuses a record that is within --max-message-bytes; set it to the topic's max.message.bytes", "limit", s.cfg.MaxMessageBytes, "error", err)
+		s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "error", err)
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
 			"the bus refused a frame of this request as too large; split its frames by seed ids (%v)", err)
 	}

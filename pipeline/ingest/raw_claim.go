@@ -208,15 +208,38 @@ func (c *rawClaim) publish(records []*rawRecord) error {
 	if !pipeline.IsTooLarge(err) {
 		return err
 	}
+	c.raw.stage.warn(belowLimit, "limit", c.raw.stage.cfg.MaxMessageBytes, "error", err)
 	for _, r := range records {
 		err := c.raw.publisher.Publish(topic, r.messages()...)
 		if pipeline.IsTooLarge(err) {
-			r.refusal = newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the bus refused a frame of this record as too large; split its frames by seed ids (%v)", err)
-			err = nil
+			err = c.publishSingly(r)
 		}
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// publishSingly publishes a record's frames one by one: what the bus refuses of
+// several as too large may be their batch. It has the record refused where one of
+// them is.
+func (c *rawClaim) publishSingly(r *rawRecord) error {
+	var refused []int
+	var why error
+	messages := r.messages()
+	for i, m := range messages {
+		err := c.raw.publisher.Publish(c.raw.topics.SeedMetrics, m)
+		if pipeline.IsTooLarge(err) {
+			refused, why = append(refused, i), err
+		} else if err != nil {
+			return err
+		}
+	}
+	if len(refused) > 0 {
+		r.refusal = newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+			"the bus refused %d of the %d frames of this record as too large, the first of them frame %d, and has the other %d; split its frames by seed ids (%v)",
+			len(refused), len(messages), refused[0], len(messages)-len(refused), why)
 	}
 	return nil
 }

@@ -391,6 +391,38 @@ func TestRawTooLargeForTheBus(t *testing.T) {
 	})
 }
 
+// What the bus refuses of several frames may be their batch. Of a record of which
+// one frame is too large the dead letter says so, and that the bus has the others.
+func TestRawFramesTooLargeTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+			if topic == rawTopics.SeedMetrics && (len(messages) > 1 || len(messages[0].Payload) > 50_000) {
+				return tooLargeError(true)
+			}
+			return nil
+		}}
+		p := claimRaw(t, bus, nil)
+		defer p.end()
+		p.read(string(frames(nil, nil, nil)))
+		p.settledTo(11)
+		if got, dead := bus.on(rawTopics.SeedMetrics), bus.on(rawTopics.SeedRawDead); len(got) != 3 || len(dead) != 0 {
+			t.Fatalf("of a good record there are %d frames, %d dead letters", len(got), len(dead))
+		}
+		bad := string(frames(nil, withTensors(inline(larger)), nil))
+		p.read(bad)
+		p.settledTo(12)
+		got, dead := bus.on(rawTopics.SeedMetrics), bus.on(rawTopics.SeedRawDead)
+		if len(got) != 5 || len(dead) != 1 {
+			t.Fatalf("%d frames, %d dead letters", len(got), len(dead))
+		}
+		m := dead[0].Metadata
+		if string(dead[0].Payload) != bad || m[oona.HeaderErrorException] != "too-large" ||
+			!strings.Contains(m[oona.HeaderErrorMessage], "refused 1 of the 3 frames of this record as too large, the first of them frame 1, and has the other 2") {
+			t.Errorf("the dead letter is %q", m)
+		}
+	})
+}
+
 // Records that retention has deleted are counted, and the rest is taken.
 func TestRawOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
