@@ -1,10 +1,13 @@
 package ingest
 
 import (
+	"bytes"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,10 +46,36 @@ func TestThrottle(t *testing.T) {
 		skipped int
 		ok      bool
 	}{{0, 0, true}, {1, 0, false}, {9 * time.Second, 0, false}, {10 * time.Second, 2, true}, {11 * time.Second, 0, false}, {20 * time.Second, 1, true}, {30 * time.Second, 0, true}} {
-		if skipped, ok := limit.allow(at.Add(c.after)); skipped != c.skipped || ok != c.ok {
+		if skipped, ok := limit.allow("a", at.Add(c.after)); skipped != c.skipped || ok != c.ok {
 			t.Errorf("event %d: %d, %t", i, skipped, ok)
 		}
 	}
+}
+
+// Dead letters of a bad trainer do not hide that the store is down.
+func TestWarningsHideNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, &fakeBus{}, nil)
+		var log bytes.Buffer
+		s.logger = slog.New(slog.NewTextHandler(&log, nil))
+		for range 100 {
+			s.warn("a dead letter")
+		}
+		s.warn("no store")
+		s.warn("no store")
+		time.Sleep(10 * time.Second)
+		s.warn("no store")
+		s.warn("a dead letter")
+		var got []string
+		for line := range strings.Lines(log.String()) {
+			_, text, _ := strings.Cut(strings.TrimSpace(line), "msg=")
+			got = append(got, text)
+		}
+		want := []string{`"a dead letter" suppressed=0`, `"no store" suppressed=0`, `"no store" suppressed=1`, `"a dead letter" suppressed=99`}
+		if !slices.Equal(got, want) {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+	})
 }
 
 func TestTraceParent(t *testing.T) {

@@ -63,9 +63,10 @@ func (s *Stage) publishFailed(b *batch, err error) *problem {
 		"the bus did not acknowledge the frames; send the same request again, repeats are folded once").retryAfter(5)
 }
 
-// warn logs at most one warning in ten seconds.
+// warn logs at most one warning of a text in ten seconds. Texts are constants:
+// what differs from one to the next is in args.
 func (s *Stage) warn(text string, args ...any) {
-	if skipped, ok := s.warnings.allow(time.Now()); ok {
+	if skipped, ok := s.warnings.allow(text, time.Now()); ok {
 		s.logger.Warn(text, append(args, "suppressed", skipped)...)
 	}
 }
