@@ -296,6 +296,57 @@ func limitFrames(t *testing.T, cfg bus.Config, topic string, limit int) (probes 
 	return probes
 }
 
+// What docs/protocol.md says of transactions: records of one that is aborted are
+// forwarded too, and the marker behind them is a lag of one.
+func TestRawTakesAbortedTransactions(t *testing.T) {
+	onBrokers(t, func(t *testing.T, brokers []string) {
+		cfg, topics := rawConfig(t, brokers)
+		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+			t.Fatal(err)
+		}
+		s := sarama.NewConfig()
+		s.Version = sarama.V2_8_0_0
+		s.Producer.Return.Successes, s.Producer.Idempotent, s.Producer.RequiredAcks = true, true, sarama.WaitForAll
+		s.Net.MaxOpenRequests, s.Producer.Transaction.ID = 1, cfg.Prefix
+		producer, err := sarama.NewSyncProducer(brokers, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.BeginTxn(); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = producer.SendMessage(&sarama.ProducerMessage{Topic: topics.SeedRaw, Value: sarama.StringEncoder(fmt.Sprintf(frame, 0))})
+		if err := errors.Join(err, producer.AbortTxn(), producer.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w := &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+		_, stop := startRawOf(t, cfg, topics, w)
+		inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, 1), 1)
+		gauge := func(name string) float64 { return gauged(t, w.Registry, "oona_ingest_raw_"+name) }
+		for deadline := time.Now().Add(time.Minute); gauge("settled_offset") != 1 || gauge("lag_records") != 1; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("settled to %v, lag %v", gauge("settled_offset"), gauge("lag_records"))
+			}
+		}
+		stop()
+	})
+}
+
+// gauged returns the value of a gauge of partition 0, 0 where there is none yet.
+func gauged(t *testing.T, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	return 0
+}
+
 // inOrder asserts that there is each of so many frames, and that none comes for
 // the first time before one that precedes it. It returns how many are repeats.
 func inOrder(t *testing.T, messages []*message.Message, frames int64) (repeats int) {
