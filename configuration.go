@@ -9,8 +9,10 @@ import (
 // ConfigurationRecord is the value of HeaderRecord for a WindowConfiguration.
 const ConfigurationRecord = "configuration/1"
 
-// IsConfiguration reports whether a value of HeaderRecord is that of a
-// WindowConfiguration, perhaps of a later kind than ConfigurationRecord.
+// IsConfiguration reports whether a value of HeaderRecord names a record that
+// changes how a partition is folded: a WindowConfiguration, an
+// IncarnationStart, or a kind that only a later version knows. A worker that
+// does not know such a record must stop at it.
 func IsConfiguration(kind string) bool { return strings.HasPrefix(kind, "configuration/") }
 
 // WindowConfiguration is what windows of a partition are made by, from an
@@ -38,6 +40,16 @@ type WindowConfiguration struct {
 	WorstSeeds              int32
 
 	Reducer int32 // version of what frames are folded into, from 1
+
+	// Catalogue names the catalogue that gives each metric its group and its
+	// direction. Zero: the log does not name one, and the aggregator's own
+	// holds, which is the first built-in one unless it was told another.
+	Catalogue CatalogueHash
+	// Kind, Hop and Gap are for windows that are not tumbling. They are zero
+	// until an aggregator can make others.
+	Kind WindowKind
+	Hop  Micros
+	Gap  Micros
 }
 
 // longestSpan is the longest duration that nanoseconds can count: 292 years.
@@ -67,6 +79,9 @@ func (c *WindowConfiguration) Validate() error {
 		if span.value < 0 || span.value > longestSpan {
 			return &FieldError{span.field, fmt.Sprintf("is %d microseconds; durations are 0 to %d", span.value, longestSpan)}
 		}
+	}
+	if c.Kind != Tumbling || c.Hop != 0 || c.Gap != 0 {
+		return &FieldError{"kind", fmt.Sprintf("is %s with a hop of %d and a gap of %d microseconds; only tumbling windows, without either, are made", c.Kind, c.Hop, c.Gap)}
 	}
 	if c.Reducer < 1 {
 		return &FieldError{"reducer", fmt.Sprintf("is %d; versions count from 1", c.Reducer)}

@@ -1,5 +1,14 @@
 package oona
 
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Group is the rollup that a metric belongs to.
 type Group uint8
 
@@ -33,4 +42,36 @@ type Metric struct {
 	Unit      string // base unit, e.g. "seconds", "ratio"; empty: none
 	Direction Direction
 	Help      string
+}
+
+// CatalogueHash names the groups and directions of a catalogue's metrics, which
+// is all of it that rollups depend on.
+type CatalogueHash [8]byte
+
+func (h CatalogueHash) String() string { return hex.EncodeToString(h[:]) }
+
+// ParseCatalogueHash is the inverse of String.
+func ParseCatalogueHash(text string) (CatalogueHash, error) {
+	var h CatalogueHash
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(h) {
+		return h, &FieldError{"catalogue", fmt.Sprintf("is %q; the hash of a catalogue has %d hexadecimal digits", text, 2*len(h))}
+	}
+	copy(h[:], b)
+	return h, nil
+}
+
+// HashCatalogue returns the first eight bytes of the SHA-256 over the name,
+// group and direction of each metric, ascending by name. The order of metrics
+// is of no importance; two of one name must not be there.
+func HashCatalogue(metrics []Metric) CatalogueHash {
+	sorted := slices.SortedFunc(slices.Values(metrics), func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
+	var content []byte
+	for _, m := range sorted {
+		content = binary.AppendUvarint(content, uint64(len(m.Name)))
+		content = append(content, m.Name...)
+		content = append(content, byte(m.Group), byte(m.Direction))
+	}
+	sum := sha256.Sum256(content)
+	return CatalogueHash(sum[:8])
 }

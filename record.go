@@ -52,8 +52,11 @@ const (
 	HeaderErrorTopic     = "oona-error-topic"
 	HeaderErrorPartition = "oona-error-partition"
 	HeaderErrorOffset    = "oona-error-offset"
-	HeaderErrorStage     = "oona-error-stage"
-	HeaderErrorAttempts  = "oona-error-attempts"
+	// HeaderErrorIncarnation is the log's incarnation at that offset, in
+	// decimal. It is left out where that is 0.
+	HeaderErrorIncarnation = "oona-error-incarnation"
+	HeaderErrorStage       = "oona-error-stage"
+	HeaderErrorAttempts    = "oona-error-attempts"
 )
 
 // Claim is one ownership of a partition by a worker, from the assignment to

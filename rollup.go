@@ -1,23 +1,49 @@
 package oona
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"hash"
 	"math"
 )
 
 // Trigger is the place in the log of the record that closed a window, and the
 // rollup's place among those that it closed. Triggers of a partition ascend in
-// the order of emission.
+// the order of emission, also when the log was lost or made again: then its
+// incarnation is greater.
 type Trigger struct {
-	Offset int64 // of the input record
-	Index  int32 // from 0; a layer's two rollups share it
+	Incarnation Incarnation // of the input log at the record
+	Offset      int64       // of the input record
+	Index       int32       // from 0; a layer's two rollups share it
 }
 
 // After reports whether t was emitted after u on the same partition.
 func (t Trigger) After(u Trigger) bool {
-	return t.Offset > u.Offset || t.Offset == u.Offset && t.Index > u.Index
+	return cmp.Or(cmp.Compare(t.Incarnation, u.Incarnation), cmp.Compare(t.Offset, u.Offset), cmp.Compare(t.Index, u.Index)) > 0
+}
+
+// WindowKind says how the windows of a rollup follow one another.
+type WindowKind int32
+
+// The kinds of windows. The ordinals are on the wire.
+const (
+	Tumbling WindowKind = iota // one begins where the last one ends
+	Hopping                    // one begins every hop
+	Session                    // one ends after a gap without frames
+)
+
+func (k WindowKind) String() string {
+	switch k {
+	case Tumbling:
+		return "tumbling"
+	case Hopping:
+		return "hopping"
+	case Session:
+		return "session"
+	}
+	return fmt.Sprintf("WindowKind(%d)", int32(k))
 }
 
 // Rollup is what one window held of one layer: LayerHealth or
@@ -38,10 +64,16 @@ type Rollup struct {
 	Readings                int64
 	Duplicates              int64 // repeats dropped while the window was open
 	Generation              int32 // of the configuration
-	Seeds                   SeedCensus
-	Rates                   Rates
-	Metrics                 []MetricSummary // of Group, ascending by name
-	Hash                    uint64          // ContentHash of the rest
+	// Reducer is the version of the reducers that made the rollup, from 1.
+	// Fields that say so are zero below reducer 2.
+	Reducer   int32
+	Catalogue CatalogueHash // of the configuration; zero where the log names none
+	Kind      WindowKind
+	Hop       Micros // between the starts of two windows; 0 for Tumbling and Session
+	Seeds     SeedCensus
+	Rates     Rates
+	Metrics   []MetricSummary // of Group, ascending by name
+	Hash      uint64          // ContentHash of the rest
 }
 
 // SeedCensus counts a layer's seeds, each in the last state that the window
@@ -56,7 +88,15 @@ type SeedCensus struct {
 type Rates struct {
 	FramesPerSecond   float64 // frames over the window's length
 	ReadingsPerSecond float64
-	StepsPerSecond    float64 // training steps over the time between the first and the last observation
+	// StepsPerSecond is Steps over StepTime. It is 0 where StepTime is 0, which
+	// means that the speed is not known. Reducer 1: the greatest step less the
+	// least over the time between the first and the last observation.
+	StepsPerSecond float64
+	// Steps is the sum of the rises of the step from one frame of a producer
+	// to its next, and StepTime is the event time between these frames. From
+	// reducer 2 on.
+	Steps    int64
+	StepTime Micros
 	// Delay is from the window's last observation to the append of the
 	// record that triggered the rollup.
 	Delay Micros
@@ -74,8 +114,18 @@ type MetricSummary struct {
 	Mean        float64
 	M2          float64 // sum of squared deviations from Mean
 	Histogram   Histogram
-	Worst       []SeedValue // worst first; empty for a Neutral metric
+	// Worst lists the worst seeds, worst first. Of a Neutral metric these are
+	// the seeds farthest from Mean; reducer 1 lists none of them.
+	Worst []SeedValue
+	// NotMeasuredActive counts the NaN samples of seeds in an active state.
+	// From reducer 2 on.
+	NotMeasuredActive int64
 }
+
+// SpeedKnown reports whether StepsPerSecond is a speed: whether the window had
+// two frames of one producer between which the step did not fall. Reducer 1
+// does not tell.
+func (r *Rollup) SpeedKnown() bool { return r.Reducer < 2 || r.Rates.StepTime > 0 }
 
 // StdDev returns the population standard deviation, 0 where Count is 0.
 func (s *MetricSummary) StdDev() float64 {
@@ -89,6 +139,9 @@ func (s *MetricSummary) StdDev() float64 {
 type SeedValue struct {
 	Seed  SeedID
 	Value float64
+	// Offset is where the frame with the value is in the log; NoOffset below
+	// reducer 2.
+	Offset int64
 }
 
 // HistogramSchema is Prometheus' native schema 5: 32 buckets an octave, so
@@ -115,7 +168,8 @@ type Buckets struct {
 }
 
 // ContentHash returns the first eight bytes of the SHA-256 of all fields but
-// Hash, in a fixed binary form.
+// Hash and the trigger's incarnation, in a fixed binary form. The fields that
+// came with reducer 2 follow behind the others, from reducer 2 on.
 func (r *Rollup) ContentHash() uint64 {
 	w := hashWriter{h: sha256.New()}
 	w.int(int64(r.Group))
@@ -138,6 +192,9 @@ func (r *Rollup) ContentHash() uint64 {
 	w.int(int64(len(r.Metrics)))
 	for i := range r.Metrics {
 		w.metric(&r.Metrics[i])
+	}
+	if r.Reducer >= 2 {
+		w.second(r)
 	}
 	w.flush()
 	return binary.BigEndian.Uint64(w.h.Sum(nil))
@@ -193,6 +250,22 @@ func (w *hashWriter) metric(m *MetricSummary) {
 	for _, s := range m.Worst {
 		w.int(int64(s.Seed))
 		w.float(s.Value)
+	}
+}
+
+// second writes what reducer 2 added.
+func (w *hashWriter) second(r *Rollup) {
+	w.int(int64(r.Reducer))
+	w.int(int64(binary.BigEndian.Uint64(r.Catalogue[:])))
+	w.int(int64(r.Kind))
+	w.int(int64(r.Hop))
+	w.int(r.Rates.Steps)
+	w.int(int64(r.Rates.StepTime))
+	for i := range r.Metrics {
+		w.int(r.Metrics[i].NotMeasuredActive)
+		for _, s := range r.Metrics[i].Worst {
+			w.int(s.Offset)
+		}
 	}
 }
 

@@ -9,7 +9,10 @@ import (
 )
 
 func TestTriggerAfter(t *testing.T) {
-	ascending := []Trigger{{-1, 9}, {0, 0}, {0, 1}, {0, 2}, {1, 0}, {7, 3}, {math.MaxInt64, math.MaxInt32}}
+	ascending := []Trigger{
+		{0, -1, 9}, {0, 0, 0}, {0, 0, 1}, {0, 0, 2}, {0, 1, 0}, {0, 7, 3}, {0, math.MaxInt64, math.MaxInt32},
+		{5, 0, 0}, {5, 0, 1}, {5, 2, 0}, {6, 0, 0}, {6, 1, 0},
+	}
 	for i, a := range ascending {
 		for j, b := range ascending {
 			if got, want := a.After(b), i > j; got != want {
@@ -60,6 +63,18 @@ func fullRollup() *Rollup {
 	}
 }
 
+// fullSecond is fullRollup as reducer 2 may make it: it has no field that is
+// zero either.
+func fullSecond() *Rollup {
+	r := fullRollup()
+	r.Reducer, r.Catalogue, r.Kind, r.Hop = 2, CatalogueHash{1, 2, 3, 4, 5, 6, 7, 8}, Hopping, 2_000_000
+	r.Trigger.Incarnation = 1_764_000_000_000_001
+	r.Rates.Steps, r.Rates.StepTime = 15, 9_000_000
+	r.Metrics[0].NotMeasuredActive = 9
+	r.Metrics[0].Worst[0].Offset, r.Metrics[0].Worst[1].Offset = 70, 80
+	return r
+}
+
 // TestContentHashGolden: whoever changes the form changes the hash of what has
 // been published. The values were computed by other code, in Python.
 func TestContentHashGolden(t *testing.T) {
@@ -69,19 +84,32 @@ func TestContentHashGolden(t *testing.T) {
 	if got, want := new(Rollup).ContentHash(), uint64(0x44b8aa4d28701168); got != want {
 		t.Errorf("ContentHash of a zero rollup = %#016x, want %#016x", got, want)
 	}
+	if got, want := fullSecond().ContentHash(), uint64(0xa563f1f0b13dd4b8); got != want {
+		t.Errorf("ContentHash of reducer 2 = %#016x, want %#016x", got, want)
+	}
+}
+
+// What reducer 1 does not know is not in its hash.
+func TestContentHashOfReducerOne(t *testing.T) {
+	r := fullSecond()
+	r.Reducer = 1
+	if got, want := r.ContentHash(), fullRollup().ContentHash(); got != want {
+		t.Errorf("ContentHash = %#016x, want %#016x", got, want)
+	}
 }
 
 // TestContentHashOfEveryField changes each field, however deep, and each
-// slice's length, by itself. All hashes must differ, but for Hash.
+// slice's length, by itself. All hashes must differ, but for Hash and the
+// incarnation: a rollup that is made again in another one has the same content.
 func TestContentHashOfEveryField(t *testing.T) {
-	r := fullRollup()
+	r := fullSecond()
 	before := r.ContentHash()
 	seen := map[uint64]string{before: "the rollup as it was"}
 	changes := 0
 	eachChange(reflect.ValueOf(r).Elem(), "Rollup", func(path string) {
 		changes++
 		hash := r.ContentHash()
-		if path == "Rollup.Hash" {
+		if path == "Rollup.Hash" || path == "Rollup.Trigger.Incarnation" {
 			if hash != before {
 				t.Errorf("%s is part of the hash", path)
 			}

@@ -21,6 +21,7 @@ type Topics struct {
 	SeedMetricsDead  string // records of SeedMetrics that are not frames
 	SeedRaw          string // frames of trainers that speak Kafka, for ingest
 	SeedRawDead      string // records of SeedRaw that ingest would have refused
+	Settings         string // what workers share besides records: catalogues, incarnations, configurations
 }
 
 // NewTopics returns the names under prefix, which must be an id without '_':
@@ -43,6 +44,7 @@ func NewTopics(prefix string) (Topics, error) {
 		SeedMetricsDead:  metrics + ".dead",
 		SeedRaw:          raw,
 		SeedRawDead:      raw + ".dead",
+		Settings:         prefix + ".oona.settings",
 	}, nil
 }
 
@@ -66,6 +68,9 @@ type TopicSpec struct {
 	// AppendTime: the broker stamps records (message.timestamp.type =
 	// LogAppendTime). It must hold where time is taken from the log.
 	AppendTime bool
+	// Compacted: the topic keeps the last record of each key for good
+	// (cleanup.policy = compact). Others must not be compacted.
+	Compacted bool
 }
 
 // MaxRollupBytes is more than any rollup has: 64 metrics whose samples fill
@@ -98,6 +103,12 @@ func (t Topics) Specs(partitions int32) []TopicSpec {
 // number of partitions will do, as layers are put together later.
 func (t Topics) RawSpecs(partitions int32) []TopicSpec {
 	return []TopicSpec{{Name: t.SeedRaw, Partitions: partitions}, sideSpec(t.SeedRawDead, partitions)}
+}
+
+// SettingsSpec is what the settings topic must be like. Workers go on without
+// it where no log names what only that topic holds.
+func (t Topics) SettingsSpec() TopicSpec {
+	return TopicSpec{Name: t.Settings, Partitions: 1, Compacted: true}
 }
 
 func sideSpec(name string, partitions int32) TopicSpec {
@@ -133,7 +144,7 @@ func (t Topics) names() (names []string) {
 	for _, spec := range append(t.Specs(0), t.RawSpecs(0)...) {
 		names = append(names, spec.Name)
 	}
-	return names
+	return append(names, t.Settings)
 }
 
 // prefix is what the names of t begin with.

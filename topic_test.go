@@ -19,6 +19,7 @@ func TestNewTopics(t *testing.T) {
 		SeedMetricsDead:  "kasmina.telemetry.seed.metrics.dead",
 		SeedRaw:          "kasmina.telemetry.seed.raw",
 		SeedRawDead:      "kasmina.telemetry.seed.raw.dead",
+		Settings:         "kasmina.oona.settings",
 	}
 	if got != want || err != nil {
 		t.Errorf("NewTopics(%q) = %+v, %v\nwant %+v", DefaultPrefix, got, err, want)
@@ -49,7 +50,7 @@ func TestTopicSpecs(t *testing.T) {
 	}
 	legal := regexp.MustCompile(`^[A-Za-z0-9.-]{1,249}$`)
 	specs := map[string]TopicSpec{}
-	for _, s := range append(topics.Specs(12), topics.RawSpecs(12)...) {
+	for _, s := range append(append(topics.Specs(12), topics.RawSpecs(12)...), topics.SettingsSpec()) {
 		if !legal.MatchString(s.Name) {
 			t.Errorf("%s is no legal name of a Kafka topic", s.Name)
 		}
@@ -68,6 +69,7 @@ func TestTopicSpecs(t *testing.T) {
 		{Name: topics.SeedMetricsDead, Partitions: 1, MaxMessageBytes: 2 << 20},
 		{Name: topics.SeedRaw, Partitions: 12},
 		{Name: topics.SeedRawDead, Partitions: 1, MaxMessageBytes: 2 << 20},
+		{Name: topics.Settings, Partitions: 1, Compacted: true},
 	} {
 		if got := specs[want.Name]; got != want {
 			t.Errorf("spec %+v, want %+v", got, want)

@@ -45,7 +45,18 @@ func DecodeConfiguration(data []byte) (oona.WindowConfiguration, error) {
 	if len(rest) > 0 {
 		return oona.WindowConfiguration{}, &DecodeError{v.Name, len(data) - len(rest), fmt.Errorf("%w: %d bytes follow it", ErrMalformed, len(rest))}
 	}
-	return oona.WindowConfiguration(w), nil
+	return w.configuration(), nil
+}
+
+func (w *wireConfiguration) configuration() oona.WindowConfiguration {
+	return oona.WindowConfiguration{
+		Generation: w.Generation, From: w.From,
+		Length: w.Length, OutOfOrderness: w.OutOfOrderness, AllowedLateness: w.AllowedLateness, TickInterval: w.TickInterval,
+		IdleHorizon: w.IdleHorizon, MaxSkew: w.MaxSkew, MaxDelay: w.MaxDelay,
+		MaxTimelines: w.MaxTimelines, MaxAccumulators: w.MaxAccumulators, MaxTimelineAccumulators: w.MaxTimelineAccumulators,
+		MaxLayers: w.MaxLayers, MaxMetrics: w.MaxMetrics, MaxSeeds: w.MaxSeeds, FrontierSlots: w.FrontierSlots, WorstSeeds: w.WorstSeeds,
+		Reducer: w.Reducer,
+	}
 }
 
 // wireConfiguration has the fields of the latest WindowConfiguration, for
