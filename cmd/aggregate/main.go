@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -24,7 +23,7 @@ func main() {
 		func(ctx context.Context, w *worker.Worker) error { return run(ctx, cfg, w) })
 }
 
-func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
+func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	topics, err := oona.NewTopics(cfg.Prefix)
 	if err != nil {
 		return err
@@ -40,7 +39,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, publisher.Close()) }()
+	w.OnClose("publisher", publisher.Close)
 
 	stage, err := aggregate.New(aggregate.Config{
 		Worker:   cfg.WorkerID,
@@ -60,7 +59,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, subscriber.Close()) }()
+	w.OnClose("consumer group", subscriber.Close)
 
 	w.Admin.ReadyWhen("aggregate", stage.Ready)
 	return w.Run(ctx, worker.Component{

@@ -10,7 +10,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -25,7 +24,7 @@ func main() {
 	worker.Main("exporter", "Shows the layers' rollups to Prometheus, at /metrics of the admin address.", cfg, cfg.run)
 }
 
-func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
+func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	stage, err := c.stage()
 	if err != nil {
 		return err
@@ -42,7 +41,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
+	w.OnClose("reader of the log", log.Close)
 	exporter, err := export.New(stage, log, known, w.Registry, w.Logger)
 	if err != nil {
 		return err

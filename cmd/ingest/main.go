@@ -31,7 +31,7 @@ func main() {
 	worker.Main("ingest", description, cfg, cfg.run)
 }
 
-func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
+func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, publisher.Close()) }()
+	w.OnClose("publisher", publisher.Close)
 	// Not before: what changes in between would be taken for what always was.
 	if err := bus.CheckTopics(ctx, c.Bus, c.checkedTopics(topics)); err != nil {
 		return err
@@ -61,11 +61,10 @@ func (c *config) run(ctx context.Context, w *worker.Worker) (err error) {
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
 	components := []worker.Component{component(stage, listener)}
 	if c.Raw {
-		raw, closeRaw, failed := c.openRaw(topics, stage, w)
-		if failed != nil {
-			return errors.Join(failed, listener.Close())
+		raw, err := c.openRaw(topics, stage, w)
+		if err != nil {
+			return errors.Join(err, listener.Close())
 		}
-		defer func() { err = errors.Join(err, closeRaw()) }()
 		components = append(components, raw)
 	}
 	return w.Run(ctx, components...)

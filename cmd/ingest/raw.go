@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -25,28 +24,30 @@ func (c *config) rawPublisher(topics oona.Topics) bus.PublisherOptions {
 	return options
 }
 
-// openRaw returns what takes frames from the raw topic, and close.
-func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (_ worker.Component, closeAll func() error, err error) {
+// openRaw returns what takes frames from the raw topic.
+func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (worker.Component, error) {
 	publisher, err := bus.NewPublisher(c.Bus, c.rawPublisher(topics))
 	if err != nil {
-		return worker.Component{}, nil, err
+		return worker.Component{}, err
 	}
+	w.OnClose("publisher of the raw topic's frames", publisher.Close)
 	raw, err := ingest.NewRaw(stage, topics, publisher, w.Registry, w.Logger)
 	if err != nil {
-		return worker.Component{}, nil, errors.Join(err, publisher.Close())
+		return worker.Component{}, err
 	}
 	// Frames that retention has deleted are counted by the stage, and no reason
 	// to take none.
 	group, err := bus.NewGroupSubscriber(c.Bus, bus.GroupOptions{Group: c.RawGroup, FromHere: true}, raw, w.Logger)
 	if err != nil {
-		return worker.Component{}, nil, errors.Join(err, publisher.Close())
+		return worker.Component{}, err
 	}
+	w.OnClose("raw topic's consumer group", group.Close)
 	run := func(ctx context.Context) error {
 		// A bus that is down must not keep the worker from ending: what was not
 		// forwarded is not committed.
-		stop := context.AfterFunc(ctx, func() { _ = publisher.Close() }) // its error comes again below
+		stop := context.AfterFunc(ctx, func() { _ = publisher.Close() }) // its error comes again when the worker closes
 		defer stop()
 		return raw.Run(ctx, group)
 	}
-	return worker.Component{Name: "raw", Run: run}, func() error { return errors.Join(group.Close(), publisher.Close()) }, nil
+	return worker.Component{Name: "raw", Run: run}, nil
 }

@@ -448,7 +448,7 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, closeRaw, err := cfg.openRaw(topics, stage, w)
+	raw, err := cfg.openRaw(topics, stage, w)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,7 +460,7 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 	}
 	return settled, func() {
 		cancel()
-		if err := errors.Join(<-ended, closeRaw(), publisher.Close()); err != nil {
+		if err := errors.Join(<-ended, w.Close(), publisher.Close()); err != nil {
 			t.Error(err)
 		}
 	}

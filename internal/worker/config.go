@@ -18,7 +18,7 @@ type Config struct {
 	Version      VersionFlag   `env:"-" help:"Print the version and exit."`
 	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables go before it."`
 	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit."`
-	DrainTimeout time.Duration `default:"20s" help:"How long work in hand may take to end after SIGINT or SIGTERM."`
+	DrainTimeout time.Duration `default:"20s" help:"Time until the process is gone after SIGINT, SIGTERM or SIGHUP: work in hand must end and connections close. What has not is logged, and the exit status is 1."`
 
 	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Where to serve /livez, /readyz, /metrics and /debug/pprof; port 0 takes a free one."`
 

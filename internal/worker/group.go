@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -15,51 +16,106 @@ type Component struct {
 	Run  func(context.Context) error
 }
 
-// RunAll runs the components at once until ctx ends or one of them returns,
+// RunAll runs the components concurrently until ctx ends or one of them returns,
 // with or without an error. It then cancels the others' context and waits for
-// them, at most for drain. The first error wins; being cancelled is none. An
-// error for the deadline names who has not ended: their goroutines are lost,
-// and the process should exit.
+// them, at most for drain. It returns the first error; context.Canceled after the
+// cancellation is not one. When drain expires, the error names the components that
+// have not ended: their goroutines are left behind, and the process should exit.
 func RunAll(ctx context.Context, drain time.Duration, components ...Component) error {
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	running := new(unfinished)
+	return within(ctx, drain, running, func() error { return runAll(ctx, stop, running, components...) })
+}
+
+// runAll is RunAll without a limit to how long the components may take to end. It
+// calls stop when the first of them returns.
+func runAll(ctx context.Context, stop context.CancelFunc, running *unfinished, components ...Component) error {
 	type end struct {
 		name string
 		err  error
 	}
 	ends := make(chan end, len(components))
-	running := make([]string, 0, len(components))
 	for _, c := range components {
-		running = append(running, c.Name)
-		go func() { ends <- end{c.Name, c.Run(inner)} }()
+		running.begin(c.Name)
+		go func() { ends <- end{c.Name, c.Run(ctx)} }()
 	}
+	for range components {
+		e := <-ends
+		if ctx.Err() != nil && errors.Is(e.err, context.Canceled) {
+			e.err = nil
+		}
+		running.end(e.name, e.err)
+		stop()
+	}
+	return running.failed()
+}
 
-	var first error
-	note := func(e end) {
-		running = slices.DeleteFunc(running, func(name string) bool { return name == e.name })
-		cancelled := inner.Err() != nil && errors.Is(e.err, context.Canceled)
-		if first == nil && e.err != nil && !cancelled {
-			first = fmt.Errorf("%s: %w", e.name, e.err)
-		}
-		cancel()
-	}
-	if len(running) > 0 {
-		select {
-		case e := <-ends:
-			note(e)
-		case <-ctx.Done():
-		}
+// within calls do and returns its error. When do has not returned drain after ctx
+// has ended, within returns without it, with an error that names what is
+// unfinished.
+func within(ctx context.Context, drain time.Duration, running *unfinished, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
 	}
 	deadline := time.NewTimer(drain)
 	defer deadline.Stop()
-	for len(running) > 0 {
-		select {
-		case e := <-ends:
-			note(e)
-		case <-deadline.C:
-			late := fmt.Errorf("not ended %s after the order to stop: %s", drain, strings.Join(running, ", "))
-			return errors.Join(first, late)
-		}
+	select {
+	case err := <-done:
+		return err
+	case <-deadline.C:
+		return errors.Join(running.failed(), running.late(drain))
 	}
-	return first
 }
+
+// unfinished lists what a process still has to end before it may exit.
+type unfinished struct {
+	mu    sync.Mutex
+	names []string
+	first error // of what has ended
+}
+
+func (u *unfinished) begin(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.names = append(u.names, name)
+}
+
+func (u *unfinished) end(name string, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if i := slices.Index(u.names, name); i >= 0 {
+		u.names = slices.Delete(u.names, i, i+1)
+	}
+	if err != nil && u.first == nil {
+		u.first = fmt.Errorf("%s: %w", name, err)
+	}
+}
+
+// note keeps an error that is of nothing with a name.
+func (u *unfinished) note(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.first == nil {
+		u.first = err
+	}
+}
+
+// failed returns the first error of what has ended.
+func (u *unfinished) failed() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.first
+}
+
+func (u *unfinished) late(drain time.Duration) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return fmt.Errorf("%w %s after the order to stop: %s", errLate, drain, strings.Join(u.names, ", "))
+}
+
+var errLate = errors.New("not ended")

@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"golang.org/x/term"
 )
@@ -16,20 +17,29 @@ type LogConfig struct {
 
 // NewLogger returns a logger that writes to w. An unknown level is info.
 func NewLogger(cfg LogConfig, w io.Writer) *slog.Logger {
+	return slog.New(newHandler(cfg, w, isTerminal(w)))
+}
+
+func newHandler(cfg LogConfig, w io.Writer, terminal bool) slog.Handler {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.Level)) // the flag is an enum; the zero level is info
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
-	if cfg.Format == "json" || cfg.Format != "text" && !isTerminal(w) {
-		return slog.New(slog.NewJSONHandler(w, options))
+	if cfg.Format == "json" || cfg.Format != "text" && !terminal {
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.NewTextHandler(w, options)
 }
 
 // readable has a time span written as "1.5s" in JSON too, where slog writes
-// nanoseconds.
+// nanoseconds, and the lines of an error put together with "; ".
 func readable(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	if err, ok := a.Value.Any().(error); ok {
+		if text := err.Error(); strings.Contains(text, "\n") {
+			a.Value = slog.StringValue(strings.ReplaceAll(text, "\n", "; "))
+		}
 	}
 	return a
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -28,25 +29,62 @@ type Worker struct {
 	Registry *prometheus.Registry
 	Admin    *Admin
 
-	config  *Config
-	started atomic.Bool // Run was called
+	stop       context.CancelFunc // ends the context of run
+	unfinished unfinished
+	closers    []closer
+	started    atomic.Bool // Run was called
 }
 
-// Run runs the worker's components until ctx ends or one of them does, as
-// RunAll with the configured time to drain.
+type closer struct {
+	name  string
+	close func() error
+}
+
+// starting is what is unfinished of a worker until it calls Run.
+const starting = "the start"
+
+// Run runs the worker's components until ctx ends or one of them does, and waits
+// for the others. It returns the first error.
 func (w *Worker) Run(ctx context.Context, components ...Component) error {
 	w.started.Store(true)
-	return RunAll(ctx, w.config.DrainTimeout, components...)
+	w.unfinished.end(starting, nil)
+	return runAll(ctx, w.stop, &w.unfinished, components...)
+}
+
+// OnClose has a function called when the worker's run function has returned. The
+// function that was given last is called first. They too must end within the time to
+// drain: when it is over, the process exits, and the error names the one that has not
+// returned.
+func (w *Worker) OnClose(name string, close func() error) {
+	w.closers = append(w.closers, closer{name, close})
+}
+
+// Close calls what OnClose was given and returns all errors. Main does it.
+func (w *Worker) Close() (err error) {
+	for _, c := range slices.Backward(w.closers) {
+		w.unfinished.begin(c.name)
+		failed := c.close()
+		w.unfinished.end(c.name, failed)
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // Main is a worker's main function: it parses the configuration, starts the
-// admin server, calls run with a context that SIGINT and SIGTERM end, and exits
-// the process. The worker is ready once run has added its conditions and called
-// Worker.Run, and they hold.
+// admin server, calls run with a context that SIGINT, SIGTERM and SIGHUP end, and
+// exits the process. The worker is ready once run has added its conditions and
+// called Worker.Run, and they hold.
+//
+// A reader of the log that goes away, or does not read, does not hold up the
+// worker: SIGPIPE is ignored, and log lines wait in a queue.
 func Main(name, description string, cfg Configuration, run func(context.Context, *Worker) error, options ...kong.Option) {
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, stop)         // a second SIGINT or SIGTERM ends the process at once
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		// A terminal that closes may send several.
+		ctx, _ = signal.NotifyContext(ctx, syscall.SIGHUP)
+	}
 	os.Exit(execute(ctx, name, description, cfg, run, os.Args[1:], os.Stdout, os.Stderr, options...))
 }
 
@@ -59,8 +97,13 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	if done {
 		return exitOK
 	}
-	logger := NewLogger(cfg.common().Log, stderr)
-	if err := supervise(ctx, name, cfg.common(), logger, run); err != nil {
+	queue := newLogQueue(stderr)
+	defer queue.close()
+	logger := queue.logger(cfg.common().Log)
+	slog.SetDefault(logger) // what libraries log must not wait either
+	registry := NewRegistry()
+	registry.MustRegister(queue.collectors()...)
+	if err := supervise(ctx, name, cfg.common(), logger, registry, run); err != nil {
 		logger.Error(name+" failed", "error", err)
 		return exitFailed
 	}
@@ -69,19 +112,20 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 }
 
 // supervise runs the worker beside its admin server, which outlives it, so that
-// the drain can be watched.
-func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logger, run func(context.Context, *Worker) error) error {
+// the drain can be watched. It returns at most DrainTimeout after the order to
+// stop; what has not ended by then is left behind.
+func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logger, registry *prometheus.Registry, run func(context.Context, *Worker) error) error {
 	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
 	if err != nil {
 		return err
 	}
-	registry := NewRegistry()
 	admin := NewAdmin("oona "+name, listener, registry, logger)
 	logger.Info(name+" starts", "build", ReadBuild().String())
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w := &Worker{Logger: logger, Registry: registry, Admin: admin, config: cfg}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	w := &Worker{Logger: logger, Registry: registry, Admin: admin, stop: stop}
+	w.unfinished.begin(starting)
 	admin.ReadyWhen(name, func() error {
 		if ctx.Err() != nil {
 			return errors.New("stopping")
@@ -94,11 +138,17 @@ func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logge
 	adminContext, stopAdmin := context.WithCancel(context.WithoutCancel(ctx))
 	adminEnded := make(chan error, 1)
 	go func() {
-		defer cancel()
+		defer stop()
 		adminEnded <- admin.Run(adminContext)
 	}()
 
-	err = run(ctx, w)
+	err = within(ctx, cfg.DrainTimeout, &w.unfinished, func() error {
+		err := run(ctx, w)
+		w.unfinished.end(starting, nil)
+		w.unfinished.note(err)
+		stop() // now, so that the time to drain is for what closes too
+		return errors.Join(err, w.Close())
+	})
 	stopAdmin()
 	return errors.Join(err, <-adminEnded)
 }

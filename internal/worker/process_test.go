@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// With OONA_TEST_PROBE the test binary is a worker.
+func TestMain(m *testing.M) {
+	kind := os.Getenv("OONA_TEST_PROBE")
+	if kind == "" {
+		os.Exit(m.Run())
+	}
+	os.Unsetenv("OONA_TEST_PROBE")
+	Main("probe", "Probes.", newTestConfig(), func(ctx context.Context, w *Worker) error {
+		if kind == "stuck" {
+			w.OnClose("stuck connection", func() error { select {} })
+		}
+		return w.Run(ctx, Component{"chatter", func(ctx context.Context) error {
+			for ctx.Err() == nil {
+				w.Logger.Info("chatter", "text", strings.Repeat("x", 20_000))
+				time.Sleep(time.Millisecond)
+			}
+			return ctx.Err()
+		}})
+	}, kong.Vars{"caps": "1"})
+}
+
+// probe is a process that is a worker.
+type probe struct {
+	*exec.Cmd
+	log  *os.File // the reading end of its stderr
+	read *bufio.Scanner
+	url  string // of its admin server
+}
+
+func startProbe(t *testing.T, kind string, args ...string) *probe {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, stderr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	p := &probe{Cmd: exec.Command(self, args...), log: log, read: bufio.NewScanner(log)}
+	p.Env = append(os.Environ(), "OONA_TEST_PROBE="+kind)
+	p.Stdout, p.Stderr = stderr, stderr
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		log.Close()
+		_ = p.Process.Kill() // if the test has failed before it ended
+		_ = p.Wait()
+	})
+	for p.read.Scan() {
+		var line struct{ Msg, Address string }
+		if err := json.Unmarshal(p.read.Bytes(), &line); err == nil && line.Msg == "admin server listens" {
+			p.url = "http://" + line.Address
+			return p
+		}
+	}
+	t.Fatal("the worker has ended")
+	return nil
+}
+
+// metric waits until a metric is above 0.
+func (p *probe) awaitMetric(t *testing.T, series string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		response, err := http.Get(p.url + "/metrics")
+		if err != nil {
+			t.Fatalf("the worker does not answer: %v", err)
+		}
+		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+			if value, ok := strings.CutPrefix(lines.Text(), series+" "); ok && value != "0" {
+				response.Body.Close()
+				return
+			}
+		}
+		response.Body.Close()
+	}
+	t.Fatalf("%s is not above 0", series)
+}
+
+// end sends a signal and waits for the process.
+func (p *probe) end(t *testing.T, by os.Signal) (status int) {
+	t.Helper()
+	if err := p.Process.Signal(by); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(20*time.Second, func() { _ = p.Process.Kill() })
+	defer timer.Stop()
+	_ = p.Wait() // its error is the status
+	return p.ProcessState.ExitCode()
+}
+
+// A worker whose log has no reader any more goes on.
+func TestReaderOfTheLogIsGone(t *testing.T) {
+	p := startProbe(t, "plain")
+	p.log.Close()
+	p.awaitMetric(t, `oona_log_lines_dropped_total{reason="write"}`)
+	if status := p.end(t, syscall.SIGTERM); status != exitOK {
+		t.Errorf("status %d, %s", status, p.ProcessState)
+	}
+}
+
+// A worker whose log is not read goes on, and ends.
+func TestReaderOfTheLogStalls(t *testing.T) {
+	p := startProbe(t, "plain")
+	p.awaitMetric(t, `oona_log_lines_dropped_total{reason="full"}`)
+	if status := p.end(t, syscall.SIGTERM); status != exitOK {
+		t.Errorf("status %d, %s", status, p.ProcessState)
+	}
+}
+
+func TestSignalsDrain(t *testing.T) {
+	for _, signal := range []os.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT} {
+		p := startProbe(t, "plain")
+		said := make(chan bool, 1)
+		go func() {
+			for p.read.Scan() {
+				if strings.Contains(p.read.Text(), "probe has ended") {
+					said <- true
+				}
+			}
+			close(said)
+		}()
+		if status := p.end(t, signal); status != exitOK || !<-said {
+			t.Errorf("%s: status %d, %s", signal, status, p.ProcessState)
+		}
+	}
+}
+
+// The time to drain is also for what closes: the process ends when it is over, and
+// says what has not.
+func TestDrainTimeoutBoundsCloseToo(t *testing.T) {
+	p := startProbe(t, "stuck", "--drain-timeout=300ms")
+	lines := make(chan string, 1)
+	go func() {
+		for p.read.Scan() {
+			if text := p.read.Text(); strings.Contains(text, "probe failed") {
+				lines <- text
+			}
+		}
+		close(lines)
+	}()
+	begin := time.Now()
+	if status := p.end(t, syscall.SIGTERM); status != exitFailed {
+		t.Errorf("status %d, %s", status, p.ProcessState)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if line := <-lines; !strings.Contains(line, "300ms after the order to stop: stuck connection") {
+		t.Errorf("it says %q", line)
+	}
+}
