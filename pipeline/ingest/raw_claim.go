@@ -66,6 +66,9 @@ func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
 }
 
 // take decodes a record and puts it behind those that wait, once there is room.
+// It gives up when the bus's session ends, which the message's context tells: the
+// partition's next owner reads the record. The claim itself ends only after take
+// has returned.
 func (c *rawClaim) take(msg *message.Message) error {
 	at, err := pipeline.PositionOf(msg)
 	if err != nil {
@@ -82,6 +85,8 @@ func (c *rawClaim) take(msg *message.Message) error {
 	for !c.put(record) {
 		select {
 		case <-c.room:
+		case <-msg.Context().Done():
+			return nil
 		case <-c.ctx.Done():
 			return nil
 		}

@@ -320,6 +320,39 @@ func TestRawIsBounded(t *testing.T) {
 	})
 }
 
+// A record that waits for room does not outlive the bus's session, which waits
+// for it: the claim ends only after that. It is not committed.
+func TestRawRecordEndsWithItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
+		p := claimRaw(t, bus, nil)
+		session, end := context.WithCancel(t.Context())
+		defer end()
+		large := string(frames(withTensors(inline(tensorBytes(1, 800_000)))))
+		read := make(chan int64)
+		go func() {
+			offset := p.next
+			for ; session.Err() == nil; offset++ {
+				msg := p.message(offset, large)
+				msg.SetContext(session)
+				if err := p.handle(msg); err != nil {
+					t.Error(err)
+				}
+			}
+			read <- offset
+		}()
+		time.Sleep(time.Minute)
+		ended := time.Now()
+		end()
+		p.next = <-read
+		if took := time.Since(ended); took != 0 {
+			t.Errorf("the record was held for %s after its session had ended", took)
+		}
+		p.settledTo(10)
+		p.end()
+	})
+}
+
 // The record waits while the store is down, and is a dead letter where the store
 // will never take it.
 func TestRawTensors(t *testing.T) {
