@@ -53,9 +53,9 @@ const (
 )
 
 // ApplyTopics makes the topics that are missing and mends the configuration of
-// the others: append times where the spec asks for them, deletion as the only
-// clean-up, and with three brokers or more a replication of 3 of which 2 must
-// be in sync. It returns when all have leaders.
+// the others: append times where the spec asks for them, the clean-up policy
+// (deletion only, or compaction only), and with three brokers or more a
+// replication of 3 of which 2 must be in sync. It returns when all have leaders.
 //
 // Numbers of partitions and replicas are never changed: they are reported in a
 // *TopicsError, after everything else was done. The changes are returned with
@@ -259,6 +259,9 @@ type setting struct{ name, is, must string }
 // alone.
 func (a *topicAdmin) settings(spec oona.TopicSpec) []setting {
 	s := []setting{{name: "cleanup.policy", must: "delete"}}
+	if spec.Compacted {
+		s[0].must = "compact"
+	}
 	if spec.AppendTime {
 		s = append(s, setting{name: "message.timestamp.type", must: "LogAppendTime"})
 	}

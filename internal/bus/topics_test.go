@@ -222,3 +222,25 @@ func TestRetentionOfATopic(t *testing.T) {
 		}
 	})
 }
+
+// A topic that keeps the last record of each key is compacted, and stays so.
+func TestCompactedTopic(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		specs := []oona.TopicSpec{{Name: unique("settings"), Partitions: 1, Compacted: true}}
+		if _, err := bus.ApplyTopics(t.Context(), cfg, specs); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the topic is as it must be", func() bool { return bus.CheckTopics(t.Context(), cfg, specs) == nil })
+		if got := setting(t, cfg, specs[0].Name, "cleanup.policy"); got != "compact" {
+			t.Errorf("cleanup.policy is %s", got)
+		}
+		configure(t, cfg, specs[0].Name, "cleanup.policy", "delete")
+		eventually(t, "the fault is named", func() bool {
+			wrong, ok := errors.AsType[*bus.TopicsError](bus.CheckTopics(t.Context(), cfg, specs))
+			return ok && len(wrong.Faults) == 1 && wrong.Faults[0].Fault == "has cleanup.policy=delete and must have compact"
+		})
+		if changes, err := bus.ApplyTopics(t.Context(), cfg, specs); err != nil || len(changes) != 1 || changes[0].What != "cleanup.policy was delete, is compact now" {
+			t.Errorf("%v, %v", changes, err)
+		}
+	})
+}
