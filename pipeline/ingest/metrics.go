@@ -34,6 +34,7 @@ type metrics struct {
 	unconfirmedTotal prometheus.Counter
 	requestsTotal    *prometheus.CounterVec
 	rejectedTotal    *prometheus.CounterVec
+	refusalsCut      *prometheus.CounterVec
 	requestSeconds   prometheus.Histogram
 	publishSeconds   prometheus.Histogram
 	tensorsTotal     *prometheus.CounterVec
@@ -67,6 +68,9 @@ func newMetrics(inFlight func() float64) *metrics {
 		rejectedTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oona_ingest_rejected_total", Help: "Requests refused, by reason.",
 		}, []string{"reason"}),
+		refusalsCut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oona_ingest_refusals_cut_total", Help: "Refused requests whose connection was closed while the client was still sending, by the bound that was reached.",
+		}, []string{"by"}),
 		requestSeconds: seconds("request_seconds", "Time from a request's header to its answer."),
 		publishSeconds: seconds("publish_seconds", "Time that the bus took to acknowledge or refuse a request's frames."),
 		tensorsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -81,6 +85,9 @@ func newMetrics(inFlight func() float64) *metrics {
 	for why := range titles {
 		m.rejectedTotal.WithLabelValues(string(why)) // so that a first refusal is an increase
 	}
+	for _, by := range []string{cutConnections, cutBytes, cutTime, cutStop} {
+		m.refusalsCut.WithLabelValues(by)
+	}
 	for _, result := range []string{tensorKept, tensorKnown, tensorFailed} {
 		m.tensorsTotal.WithLabelValues(result)
 	}
@@ -90,7 +97,7 @@ func newMetrics(inFlight func() float64) *metrics {
 func (m *metrics) register(registerer prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		m.framesTotal, m.readingsTotal, m.bytesTotal, m.unconfirmedTotal,
-		m.requestsTotal, m.rejectedTotal, m.requestSeconds, m.publishSeconds, m.inFlight,
+		m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.inFlight,
 		m.tensorsTotal, m.tensorBytesTotal, m.storeSeconds,
 	} {
 		if err := registerer.Register(c); err != nil {

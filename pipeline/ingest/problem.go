@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,11 +101,19 @@ func (p *problem) ofFrame(index int) *problem {
 	return p
 }
 
+// write sends the problem, with its length, so that the client knows where it
+// ends while the connection is still open.
 func (p *problem) write(w http.ResponseWriter) {
 	for i := 0; i+1 < len(p.headers); i += 2 {
 		w.Header().Set(p.headers[i], p.headers[i+1])
 	}
-	writeJSON(w, p.Status, "application/problem+json", p)
+	var text bytes.Buffer
+	_ = json.NewEncoder(&text).Encode(p) // strings and numbers
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Length", strconv.Itoa(text.Len()))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(text.Bytes()) // the client may be gone
 }
 
 func writeJSON(w http.ResponseWriter, status int, mediaType string, v any) {

@@ -123,7 +123,7 @@ func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, 
 	s.metrics.requestsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
 	s.metrics.requestSeconds.Observe(time.Since(began).Seconds())
 	if refusal != nil {
-		refusal.write(w)
+		s.refuse(w, r, refusal)
 		return
 	}
 	writeJSON(w, status, mediaJSON, body)

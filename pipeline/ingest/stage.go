@@ -30,7 +30,12 @@ type Stage struct {
 	spools   room          // of tensors that are sent by themselves, until they are stored
 	cut      context.Context
 	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
-	decoders sync.Pool          // of *decoders
+	discards chan struct{}      // one a refused request whose body is thrown away
+
+	discarding    context.Context
+	endDiscarding context.CancelFunc // when the stage is to end
+
+	decoders sync.Pool // of *decoders
 	codings  *codings
 	phase    atomic.Int32
 	grace    time.Duration // beyond the publish timeout, for requests in hand when the stage ends
@@ -73,10 +78,12 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 		storing:   make(chan struct{}, cfg.MaxTensorRequests),
 		bodies:    room{limit: int64(cfg.MaxInFlight) * cfg.MaxBodyBytes},
 		spools:    room{limit: cfg.MaxSpoolBytes},
+		discards:  make(chan struct{}, discardConnections),
 		codings:   newCodings(),
 		grace:     Grace,
 	}
 	s.cut, s.cutOff = context.WithCancel(context.Background())
+	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
 	s.decoders.New = func() any { return newDecoders(cfg) }
 	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
 	if err := s.metrics.register(registerer); err != nil {
@@ -86,14 +93,18 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 }
 
 // Handler serves POST /v1/frames and PUT /v1/tensors, and a problem everywhere else.
+// It is no http.ServeMux, which redirects by itself and leaves the body unread.
 func (s *Stage) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/v1/frames", s.serveFrames)
-	mux.HandleFunc("/v1/tensors", s.serveTensors)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.answer(w, r, time.Now(), 0, nil, newProblem(http.StatusNotFound, reasonPath, "%.100q is not served; frames are taken by POST /v1/frames, tensors by PUT /v1/tensors", r.URL.Path))
-	})
-	return mux
+	return watchBody(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/frames":
+			s.serveFrames(w, r)
+		case "/v1/tensors":
+			s.serveTensors(w, r)
+		default:
+			s.answer(w, r, time.Now(), 0, nil, newProblem(http.StatusNotFound, reasonPath, "%.100q is not served; frames are taken by POST /v1/frames, tensors by PUT /v1/tensors", r.URL.Path))
+		}
+	}))
 }
 
 // Run serves on listener until ctx ends, and then until the requests in hand
@@ -140,6 +151,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.PublishTimeout+s.grace)
 	defer cancel()
+	s.endDiscarding()
 	err := server.Shutdown(ctx)
 	if err != nil {
 		s.cutOff()
