@@ -23,7 +23,7 @@ type config struct {
 	FromHere  bool                 `name:"from-here" group:"Bus" help:"Begin anew with what the log holds, where its beginning is lost and the group's commit is too, or needs it, or where its end is lost that the commit is of. Nothing is emitted before the first window after one max-delay of the log; frames until then go to the late topic (lost-history). Other partitions are not changed by it."`
 	Skip      []aggregate.RecordAt `name:"skip-record" group:"Bus" placeholder:"PARTITION:OFFSET" help:"A configuration in the log that is damaged: it goes to the dead letters, and changes nothing. Give it to all aggregators, and never for one that a later version of Oona has written."`
 	WorkerID  string               `name:"worker" group:"Bus" placeholder:"ID" help:"This worker's name in ticks; empty: the host's name."`
-	Catalogue string               `placeholder:"FILE" help:"YAML file of metrics: groups, units, directions; empty: the built-in catalogue."`
+	Catalogue string               `placeholder:"FILE" help:"YAML file of metrics: groups, units, directions, over the first built-in catalogue; empty: that catalogue. It is for logs that name no catalogue; others are folded with the one that they name."`
 	Windows   windows.Config       `embed:"" group:"Windows"`
 }
 
@@ -54,8 +54,18 @@ func (c *config) Validate() error {
 	if _, err := oona.NewTopics(c.Prefix); err != nil {
 		return err
 	}
-	if _, err := catalogue.Open(c.Catalogue); err != nil {
+	if _, err := ownCatalogue(c.Catalogue); err != nil {
 		return err
 	}
 	return worker.NameFlag(c.Windows, aggregate.CheckWindows(c.Windows))
+}
+
+// ownCatalogue is what holds where a log names no catalogue: what was folded
+// once is folded alike by later versions of this program.
+func ownCatalogue(path string) (*catalogue.Catalogue, error) {
+	first, _, err := catalogue.BuiltIn(oona.CatalogueHash{})
+	if err != nil {
+		return nil, err
+	}
+	return first.Overlay(path)
 }

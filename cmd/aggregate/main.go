@@ -12,7 +12,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
@@ -31,7 +30,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err := bus.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
 		return err
 	}
-	known, err := catalogue.Open(cfg.Catalogue)
+	known, err := ownCatalogue(cfg.Catalogue)
 	if err != nil {
 		return err
 	}

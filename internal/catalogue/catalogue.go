@@ -1,11 +1,14 @@
 // Package catalogue says what is known of each metric: its group, unit,
-// direction and meaning. A default catalogue is embedded; a YAML file of the
-// same form replaces entries of it and adds others.
+// direction and meaning. The built-in catalogues are files with a version; a
+// YAML file of the same form replaces entries of one and adds others.
+//
+// Group and direction decide what a rollup holds. So a log names its catalogue
+// by the hash of these, and a published file never changes them: see [BuiltIn].
 package catalogue
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +22,11 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-//go:embed catalogue.yaml
-var embedded []byte
+//go:embed default.v*.yaml
+var files embed.FS
+
+// versions are the files of the built-in catalogues, oldest first.
+var versions = []string{"default.v1.yaml"}
 
 // Catalogue knows metrics by name. It does not change once read, so that any
 // number of goroutines may ask it.
@@ -28,46 +34,113 @@ type Catalogue struct {
 	metrics map[string]oona.Metric
 }
 
-// Default returns the embedded catalogue.
-func Default() (*Catalogue, error) {
-	metrics, err := read(bytes.NewReader(embedded))
+// Default returns the newest built-in catalogue.
+func Default() (*Catalogue, error) { return builtIn(versions[len(versions)-1]) }
+
+// BuiltIn returns the built-in catalogue of that hash, false where there is
+// none. The zero hash, of logs that name no catalogue, is the oldest.
+func BuiltIn(hash oona.CatalogueHash) (*Catalogue, bool, error) {
+	for _, file := range versions {
+		c, err := builtIn(file)
+		if err != nil {
+			return nil, false, err
+		}
+		if hash == (oona.CatalogueHash{}) || c.Hash() == hash {
+			return c, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+func builtIn(file string) (*Catalogue, error) {
+	text, err := files.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("embedded metric catalogue: %w", err)
+	}
+	c, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("embedded metric catalogue %s: %w", file, err)
+	}
+	return c, nil
+}
+
+// Parse reads a whole catalogue, as YAML writes it: metrics that the text does
+// not name are unknown to it.
+func Parse(text []byte) (*Catalogue, error) {
+	metrics, err := read(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
 	}
 	return &Catalogue{metrics}, nil
 }
 
-// Open loads the catalogue in the file at path; an empty path is the default.
+// Open loads the catalogue in the file at path over the newest built-in one; an
+// empty path is the latter.
 func Open(path string) (*Catalogue, error) {
+	c, err := Default()
+	if err != nil {
+		return nil, err
+	}
+	return c.Overlay(path)
+}
+
+// Overlay returns c with the entries of the file at path; an empty path is c.
+func (c *Catalogue) Overlay(path string) (*Catalogue, error) {
 	if path == "" {
-		return Default()
+		return c, nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the metric catalogue: %w", err)
 	}
 	defer f.Close()
-	c, err := Load(f)
+	over, err := c.With(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return c, nil
+	return over, nil
 }
 
-// Load reads a catalogue over the default one: an entry of r replaces the
-// default's entry of that name as a whole. What is not understood is an error
-// that names the metric.
-func Load(r io.Reader) (*Catalogue, error) {
-	c, err := Default()
-	if err != nil {
-		return nil, err
-	}
+// With returns c with the entries of r: one of r replaces c's entry of that name
+// as a whole. What is not understood is an error that names the metric.
+func (c *Catalogue) With(r io.Reader) (*Catalogue, error) {
 	own, err := read(r)
 	if err != nil {
 		return nil, fmt.Errorf("metric catalogue: %w", err)
 	}
-	maps.Copy(c.metrics, own)
-	return c, nil
+	metrics := maps.Clone(c.metrics)
+	maps.Copy(metrics, own)
+	return &Catalogue{metrics}, nil
+}
+
+// Hash names the catalogue by what rollups depend on.
+func (c *Catalogue) Hash() oona.CatalogueHash {
+	return oona.HashCatalogue(slices.Collect(maps.Values(c.metrics)))
+}
+
+// YAML returns the whole catalogue in the form that Parse reads.
+func (c *Catalogue) YAML() ([]byte, error) {
+	entries := make(map[string]map[string]string, len(c.metrics))
+	for name, m := range c.metrics {
+		entry := map[string]string{"group": m.Group.String()}
+		for word, d := range directions {
+			if d == m.Direction {
+				entry["direction"] = word
+			}
+		}
+		if m.Unit != "" {
+			entry["unit"] = m.Unit
+		}
+		if m.Help != "" {
+			entry["help"] = m.Help
+		}
+		entries[name] = entry
+	}
+	text, err := yaml.Marshal(map[string]any{"metrics": entries})
+	if err != nil {
+		return nil, fmt.Errorf("write a metric catalogue: %w", err)
+	}
+	return text, nil
 }
 
 // Metric returns what is known of the metric of that name. An unknown metric

@@ -1,6 +1,10 @@
 package catalogue
 
 import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,8 +50,18 @@ func TestUnknownMetricIsKept(t *testing.T) {
 	}
 }
 
+// load reads a catalogue over the built-in one.
+func load(t *testing.T, text string) (*Catalogue, error) {
+	t.Helper()
+	c, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.With(strings.NewReader(text))
+}
+
 func TestLoadReplacesAndAdds(t *testing.T) {
-	c, err := Load(strings.NewReader(`
+	c, err := load(t, `
 metrics:
   blend: {group: health}
   energy_joules:
@@ -55,7 +69,7 @@ metrics:
     unit: joules
     direction: lower_is_better
     help: Energy of one batch.
-`))
+`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +86,7 @@ metrics:
 }
 
 func TestLoadOfNothingIsTheDefault(t *testing.T) {
-	c, err := Load(strings.NewReader("# nothing yet\n"))
+	c, err := load(t, "# nothing yet\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +110,111 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		"nested":            {"metrics: {loss: {group: [health]}}", "line 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Load(strings.NewReader(c.yaml))
+			_, err := load(t, c.yaml)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A published catalogue never changes: logs name it by its hash. One that is new
+// gets a row here.
+func TestBuiltInCataloguesStayAsTheyAre(t *testing.T) {
+	want := map[string]string{
+		"default.v1.yaml": "b40fe41f50f13133",
+	}
+	entries, err := files.ReadDir(".")
+	if err != nil || len(entries) != len(want) || len(versions) != len(want) {
+		t.Fatalf("%d files, %d versions, %v; want %d", len(entries), len(versions), err, len(want))
+	}
+	for _, file := range versions {
+		c, err := builtIn(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Hash().String(); got != want[file] {
+			t.Errorf("%s has the hash %s, and logs name it %s: put the change into a file of the next version", file, got, want[file])
+		}
+		if found, ok, err := BuiltIn(c.Hash()); err != nil || !ok || found.Hash() != c.Hash() {
+			t.Errorf("%s is not found by its hash: %v, %v", file, ok, err)
+		}
+	}
+}
+
+func TestBuiltInOfLogsWithoutACatalogue(t *testing.T) {
+	c, ok, err := BuiltIn(oona.CatalogueHash{})
+	if err != nil || !ok || c.Hash().String() != "b40fe41f50f13133" {
+		t.Errorf("%v, %v, %v; want the first", c, ok, err)
+	}
+	if _, ok, err := BuiltIn(oona.CatalogueHash{1}); ok || err != nil {
+		t.Errorf("a hash that no file has: %v, %v", ok, err)
+	}
+}
+
+// What only people read is not in the hash.
+func TestHashIsOfGroupAndDirection(t *testing.T) {
+	hash := func(text string) oona.CatalogueHash {
+		c, err := load(t, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Hash()
+	}
+	plain := hash("metrics: {loss: {group: health, direction: neutral}}")
+	for text, same := range map[string]bool{
+		"metrics: {loss: {group: health}}":                                 true,
+		"metrics: {loss: {group: health, unit: ratio, help: A sentence.}}": true,
+		"metrics: {loss: {group: performance}}":                            false,
+		"metrics: {loss: {group: health, direction: lower_is_better}}":     false,
+		"metrics: {Loss: {group: health}}":                                 false,
+	} {
+		if got := hash(text); (got == plain) != same {
+			t.Errorf("%s has the hash %s, and without it is %s", text, got, plain)
+		}
+	}
+}
+
+// What YAML writes is read back as it was, also where a name looks like a number
+// or a truth value, and is not laid over the built-in catalogue.
+func TestYAMLIsReadBack(t *testing.T) {
+	c, err := load(t, `
+metrics:
+  "1e5": {group: health, direction: higher_is_better}
+  "true": {group: performance, unit: "007", help: "it says: # \"no\"\n'yes'"}
+  "null": {group: performance, direction: neutral}
+  blend: {group: health}
+  "a:b": {group: health, unit: "~"}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*Catalogue{"all kinds": c, "nothing": {}} {
+		text, err := c.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := Parse(text)
+		if err != nil || !maps.Equal(back.metrics, c.metrics) || back.Hash() != c.Hash() {
+			t.Errorf("%s: read back is %v, %v, from\n%s", name, back, err, text)
+		}
+	}
+}
+
+func TestOverlay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metrics.yaml")
+	if err := os.WriteFile(path, []byte("metrics: {loss: {group: health}}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(path)
+	if err != nil || c.Metric("loss").Group != oona.Health || c.Metric("improvement").Direction != oona.HigherIsBetter {
+		t.Errorf("%v, %v", c, err)
+	}
+	below, err := Open("")
+	if err != nil || below.Metric("loss").Group != oona.Performance {
+		t.Errorf("the catalogue below has changed: %v, %v", below, err)
+	}
+	if _, err := Open(path + ".not"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
