@@ -70,6 +70,7 @@ func TestBinaries(t *testing.T) {
 			exporter.awaitMetric(t, ctx, "kasmina_layer_frames_total", string(layer), float64(total.frames))
 		}
 		for _, p := range []*process{ingest, aggregate, exporter} {
+			checkOpenMetrics(t, p.url)
 			p.terminate(t)
 		}
 	})

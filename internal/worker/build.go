@@ -2,8 +2,10 @@ package worker
 
 import (
 	"fmt"
+	"regexp"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,6 +76,31 @@ func NewRegistry() *prometheus.Registry {
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go_version": build.Go},
 	})
 	info.Set(1)
-	registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(info, newGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry
+}
+
+// goCollector is the collector of the Go runtime without the counter
+// go_memstats_alloc_bytes_total. OpenMetrics names the family of a counter without
+// _total, and there is a gauge of that name, which strict parsers refuse.
+// go_gc_heap_allocs_bytes_total has the same value.
+type goCollector struct{ prometheus.Collector }
+
+func newGoCollector() goCollector {
+	allocated := collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/allocs:bytes$`)}
+	return goCollector{collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(allocated))}
+}
+
+// Collect is part of prometheus.Collector.
+func (c goCollector) Collect(out chan<- prometheus.Metric) {
+	all := make(chan prometheus.Metric)
+	go func() {
+		defer close(all)
+		c.Collector.Collect(all)
+	}()
+	for m := range all {
+		if !strings.Contains(m.Desc().String(), `"go_memstats_alloc_bytes_total"`) {
+			out <- m
+		}
+	}
 }
