@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -218,28 +219,66 @@ func (r *jsonReader) isNumber() bool {
 	return c == '-' || '0' <= c && c <= '9'
 }
 
-// integer reads a whole number of so many bits.
+// integer reads a whole number of so many bits, in whatever way it is written:
+// 100000, 1e5 and 100000.0 are one number in JSON.
 func (r *jsonReader) integer(bits int) (int64, error) {
 	if !r.isNumber() {
 		return 0, r.mismatch("a whole number")
 	}
-	digits := r.number()
-	v, err := strconv.ParseInt(string(digits), 10, bits)
+	text := r.number()
+	v, err := strconv.ParseInt(string(text), 10, bits)
+	if err == nil {
+		return v, nil
+	}
+	if digits, ok := wholeDigits(text); ok {
+		v, err = strconv.ParseInt(digits, 10, bits)
+	}
 	if err != nil {
-		return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, not a whole number of %d bits", clip(digits), bits)}
+		return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, not a whole number of %d bits", clip(text), bits)}
 	}
 	return v, nil
 }
 
+// wholeDigits writes a number without a fraction and an exponent. It is exact,
+// which a float64 would not be, and returns false where the number is not whole
+// or has more digits than an int64 may have.
+func wholeDigits(text []byte) (string, bool) {
+	const most = 19
+	exponent := 0
+	mantissa, negative := bytes.CutPrefix(text, []byte{'-'})
+	if at := bytes.IndexAny(mantissa, "eE"); at >= 0 {
+		exponent, _ = strconv.Atoi(string(mantissa[at+1:])) // beyond an int it is the greatest or the least
+		mantissa = mantissa[:at]
+	}
+	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
+	digits := bytes.TrimRight(slices.Concat(whole, fraction), "0")
+	zeros := exponent + len(whole) - len(digits) // to be written behind them
+	if digits = bytes.TrimLeft(digits, "0"); len(digits) == 0 {
+		return "0", true
+	}
+	if zeros < 0 || zeros > most || len(digits)+zeros > most {
+		return "", false
+	}
+	number := string(digits) + strings.Repeat("0", zeros)
+	if negative {
+		number = "-" + number
+	}
+	return number, true
+}
+
 // sample reads a float32; null and "NaN" are NaN, "Infinity" and "-Infinity"
-// what JSON has no number for.
+// what JSON has no number for. A float64 that is too great for a float32 becomes
+// an infinity, as in every conversion of one to the other: the trainer's value has
+// diverged, and is counted so.
 func (r *jsonReader) sample() (float32, error) {
 	switch {
 	case r.isNumber():
 		digits := r.number()
 		v, err := strconv.ParseFloat(string(digits), 32)
-		if err != nil {
-			return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, which does not fit a float32", clip(digits))}
+		if err != nil { // then v is an infinity
+			if _, err := strconv.ParseFloat(string(digits), 64); err != nil {
+				return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, which does not fit a float64", clip(digits))}
+			}
 		}
 		return float32(v), nil
 	case r.next() == 'n':

@@ -166,6 +166,60 @@ func TestAcceptedJSON(t *testing.T) {
 	}
 }
 
+// A whole number is one however it is written, and exactly that.
+func TestWholeNumbersInJSON(t *testing.T) {
+	for text, want := range map[string]int64{
+		"100000": 1e5, "1e5": 1e5, "1e+05": 1e5, "1E5": 1e5, "100000.0": 1e5, "100000.000e-0": 1e5, "1000000e-1": 1e5, "0.1e6": 1e5, "0.000001e11": 1e5,
+		"0": 0, "-0": 0, "-0.0": 0, "0e99999999999999999999": 0, "0.000e-99999999999999999999": 0, "1.0": 1, "10": 10, "1e1": 10,
+		"9223372036854775807.0": math.MaxInt64, "9.223372036854775807e18": math.MaxInt64, "0.9223372036854775807e+19": math.MaxInt64,
+		"9007199254740993.0": 9007199254740993, "1." + strings.Repeat("0", 1000): 1, "1" + strings.Repeat("0", 1000) + "e-1000": 1,
+	} {
+		bus := &fakeBus{}
+		body := strings.Replace(goodJSON, `"step":7`, `"step":`+text, 1)
+		if w := post(newStage(t, bus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+			t.Errorf("step %.60s is answered %d %s", text, w.Code, w.Body)
+			continue
+		}
+		_, messages := bus.published()
+		var f oona.Frame
+		if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil || f.Step != want {
+			t.Errorf("step %.60s becomes %d, error %v", text, f.Step, err)
+		}
+	}
+	bus, store := &fakeBus{}, newStore(t)
+	body := `{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1.79e15,"sequence":1e0,"observed_at":1.790000001e15,"seed_ids":[0.0,1e0],"states":[2.0,1e1],
+	 "tensors":[{"name":"w","seed_id":1.0,"dtype":"uint8","shape":[1e1],"data":"AAAAAAAAAAAAAA=="}]}`
+	if w := post(newStageWithStore(t, bus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+		t.Fatalf("answer is %d %s", w.Code, w.Body)
+	}
+	_, messages := bus.published()
+	var f oona.Frame
+	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
+		t.Fatal(err)
+	}
+	if f.Epoch != 1_790_000_000_000_000 || f.Sequence != 1 || f.ObservedAt != 1_790_000_001_000_000 || f.Seeds[1] != 1 || f.States[1] != oona.RolledBack || f.Tensors[0].Shape[0] != 10 {
+		t.Errorf("frame is %+v", f)
+	}
+}
+
+// What a float32 has no room for is an infinity, as torch would make it.
+func TestGreatValuesInJSON(t *testing.T) {
+	bus := &fakeBus{}
+	body := strings.Replace(goodJSON, "[0,2.5e-1,0.5,1]", "[1e39,-1.7976931348623157e308,3.4028235e38,1e-300]", 1)
+	if w := post(newStage(t, bus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+		t.Fatalf("answer is %d %s", w.Code, w.Body)
+	}
+	_, messages := bus.published()
+	var f oona.Frame
+	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
+		t.Fatal(err)
+	}
+	want := []float32{float32(math.Inf(1)), float32(math.Inf(-1)), math.MaxFloat32, 0}
+	if !slices.Equal(f.Metrics[1].Values, want) {
+		t.Errorf("values are %v, want %v", f.Metrics[1].Values, want)
+	}
+}
+
 func TestJSONSpecials(t *testing.T) {
 	bus, store := &fakeBus{}, newStore(t)
 	claim, _, err := store.CheckIn(t.Context(), strings.NewReader("x"))
