@@ -6,16 +6,23 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Fingerprints of window_configuration.vN.avsc. AppendConfiguration writes the
-// latest.
+// Fingerprints of window_configuration.vN.avsc.
 const (
 	windowConfigurationV1 = 0x2c8ca3e286fbc52f
 	windowConfigurationV2 = 0xf7a9c7e851227df8
+	windowConfigurationV3 = 0x50ecc539133855a1
 )
 
-// AppendConfiguration appends c in single-object encoding.
+// AppendConfiguration appends c in single-object encoding. It writes version 2
+// where c has nothing that needs version 3: an aggregator of before stops at
+// version 3.
 func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
-	dst = appendFraming(dst, windowConfigurationV2)
+	fingerprint := uint64(windowConfigurationV2)
+	third := c.Reducer >= 2 || c.Catalogue != oona.CatalogueHash{} || c.Kind != oona.Tumbling || c.Hop != 0 || c.Gap != 0
+	if third {
+		fingerprint = windowConfigurationV3
+	}
+	dst = appendFraming(dst, fingerprint)
 	for _, v := range [...]int64{
 		int64(c.Generation), int64(c.From),
 		int64(c.Length), int64(c.OutOfOrderness), int64(c.AllowedLateness), int64(c.TickInterval),
@@ -25,6 +32,12 @@ func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
 		int64(c.Reducer),
 	} {
 		dst = appendLong(dst, v)
+	}
+	if third {
+		dst = append(dst, c.Catalogue[:]...)
+		dst = appendLong(dst, int64(c.Kind))
+		dst = appendLong(dst, int64(c.Hop))
+		dst = appendLong(dst, int64(c.Gap))
 	}
 	return dst
 }
@@ -55,7 +68,7 @@ func (w *wireConfiguration) configuration() oona.WindowConfiguration {
 		IdleHorizon: w.IdleHorizon, MaxSkew: w.MaxSkew, MaxDelay: w.MaxDelay,
 		MaxTimelines: w.MaxTimelines, MaxAccumulators: w.MaxAccumulators, MaxTimelineAccumulators: w.MaxTimelineAccumulators,
 		MaxLayers: w.MaxLayers, MaxMetrics: w.MaxMetrics, MaxSeeds: w.MaxSeeds, FrontierSlots: w.FrontierSlots, WorstSeeds: w.WorstSeeds,
-		Reducer: w.Reducer,
+		Reducer: w.Reducer, Catalogue: w.Catalogue, Kind: oona.WindowKind(w.Kind), Hop: w.Hop, Gap: w.Gap,
 	}
 }
 
@@ -82,5 +95,9 @@ type wireConfiguration struct {
 	FrontierSlots           int32 `avro:"frontier_slots"`
 	WorstSeeds              int32 `avro:"worst_seeds"`
 
-	Reducer int32 `avro:"reducer"`
+	Reducer   int32              `avro:"reducer"`
+	Catalogue oona.CatalogueHash `avro:"catalogue"`
+	Kind      int32              `avro:"kind"`
+	Hop       oona.Micros        `avro:"hop_micros"`
+	Gap       oona.Micros        `avro:"gap_micros"`
 }

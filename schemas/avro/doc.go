@@ -8,7 +8,9 @@
 //	LayerPerformance     layer_performance.vN.avsc     AppendRollup         DecodeRollup
 //	Tick                 tick.vN.avsc                  AppendTick           DecodeTick
 //	WindowConfiguration  window_configuration.vN.avsc  AppendConfiguration  DecodeConfiguration
+//	IncarnationStart     incarnation_start.vN.avsc     AppendIncarnation    DecodeIncarnation
 //	SeedEvent            seed_event.vN.avsc            AppendEvent          DecodeEvent
+//	archive Record       archive_record.vN.avsc        (nobody yet)         (nobody yet)
 //	recordings           SeedMetrics and SeedEvent     fastavro             RecordingReader
 //
 // # Framing
@@ -53,7 +55,9 @@
 //   - a changed meaning is a new field.
 //
 // A reader refuses the fingerprint of a version that it does not have. Roll
-// out readers before writers.
+// out readers before writers. Rollups and configurations are written in an
+// older version for as long as they have nothing that needs the new one, so
+// that the log decides when old readers stop (TestTheVersionFollowsTheContent).
 //
 // # Adding a version
 //

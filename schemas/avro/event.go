@@ -8,14 +8,16 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// seedEventV1 is the fingerprint of seed_event.v1.avsc, which AppendEvent
-// writes.
-const seedEventV1 = 0xe6dbe9d302550dfc
+// Fingerprints of seed_event.vN.avsc. AppendEvent writes the latest.
+const (
+	seedEventV1 = 0xe6dbe9d302550dfc
+	seedEventV2 = 0xc4cbe908080c2030
+)
 
 // AppendEvent appends e in single-object encoding. The evidence is in the
 // order of its names, so that equal events give equal bytes.
 func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
-	dst = appendFraming(dst, seedEventV1)
+	dst = appendFraming(dst, seedEventV2)
 	dst = appendText(dst, e.Run)
 	dst = appendText(dst, e.Layer)
 	for _, v := range [...]int64{
@@ -24,9 +26,22 @@ func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 		dst = appendLong(dst, v)
 	}
 	dst = appendText(dst, e.Reason)
-	return appendArray(dst, slices.Sorted(maps.Keys(e.Evidence)), func(dst []byte, name string) []byte {
+	dst = appendArray(dst, slices.Sorted(maps.Keys(e.Evidence)), func(dst []byte, name string) []byte {
 		return appendDouble(appendText(dst, name), e.Evidence[name])
 	})
+	dst = appendText(dst, e.Command)
+	dst = appendText(dst, e.Actor)
+	dst = appendText(dst, e.Node)
+	dst = appendLong(dst, e.Session)
+	dst = appendLong(dst, e.Epoch)
+	dst = appendLong(dst, e.JournalIndex)
+	dst = appendText(dst, e.Blueprint)
+	for _, v := range [...]int64{int64(e.Mark), e.TriggerPosition, int64(e.TriggerIndex), int64(e.Incarnation)} {
+		dst = appendLong(dst, v)
+	}
+	dst = appendText(dst, e.Timeline)
+	dst = appendText(dst, e.Producer)
+	return appendLong(dst, e.ProducerEpoch)
 }
 
 // DecodeEvent decodes the event at the start of data, of any published
@@ -50,16 +65,36 @@ func DecodeEvent(data []byte, e *oona.SeedEvent) (rest []byte, err error) {
 
 // wireEvent has the fields of the latest SeedEvent, for twmb/avro.
 type wireEvent struct {
-	Run      oona.RunID         `avro:"run_id"`
-	Layer    oona.LayerID       `avro:"layer_id"`
+	Run            oona.RunID      `avro:"run_id"`
+	Layer          oona.LayerID    `avro:"layer_id"`
+	Timeline       oona.TimelineID `avro:"timeline"`
+	Producer       oona.ProducerID `avro:"producer_id"`
+	ProducerEpoch  int64           `avro:"producer_epoch"`
+	Sequence       int64           `avro:"sequence"`
+	Step           int64           `avro:"step"`
+	wireTransition `avro:",inline"`
+}
+
+// wireTransition has the fields that a frame does not have.
+type wireTransition struct {
 	Seed     oona.SeedID        `avro:"seed_id"`
-	Sequence int64              `avro:"sequence"`
 	At       oona.Micros        `avro:"at"`
-	Step     int64              `avro:"step"`
 	From     int32              `avro:"from_state"`
 	To       int32              `avro:"to_state"`
 	Reason   string             `avro:"reason"`
 	Evidence map[string]float64 `avro:"evidence"`
+
+	Command         string           `avro:"command_id"`
+	Actor           string           `avro:"actor"`
+	Node            string           `avro:"node"`
+	Session         int64            `avro:"session"`
+	Epoch           int64            `avro:"epoch"`
+	JournalIndex    int64            `avro:"journal_index"`
+	Blueprint       string           `avro:"blueprint_id"`
+	Mark            oona.EventMark   `avro:"mark"`
+	TriggerPosition int64            `avro:"trigger_position"`
+	TriggerIndex    int32            `avro:"trigger_index"`
+	Incarnation     oona.Incarnation `avro:"incarnation"`
 }
 
 func (w *wireEvent) event(e *oona.SeedEvent) error {
@@ -75,6 +110,10 @@ func (w *wireEvent) event(e *oona.SeedEvent) error {
 		Run: w.Run, Layer: w.Layer, Seed: w.Seed, Sequence: w.Sequence,
 		At: w.At, Step: w.Step, From: from, To: to,
 		Reason: w.Reason, Evidence: w.Evidence,
+		Command: w.Command, Actor: w.Actor, Node: w.Node, Session: w.Session, Epoch: w.Epoch, JournalIndex: w.JournalIndex,
+		Blueprint: w.Blueprint, Mark: w.Mark,
+		TriggerPosition: w.TriggerPosition, TriggerIndex: w.TriggerIndex, Incarnation: w.Incarnation,
+		Timeline: w.Timeline, Producer: w.Producer, ProducerEpoch: w.ProducerEpoch,
 	}
 	return nil
 }

@@ -20,13 +20,14 @@ func TestFastavro(t *testing.T) {
 	dir := t.TempDir()
 	cases := samples(t)
 	for i, s := range cases {
-		writeFile(t, filepath.Join(dir, s.record+".avsc"), []byte(published.latest[s.record].Text))
+		v := written(t, s.data)
+		writeFile(t, filepath.Join(dir, schemaName(v)+".avsc"), []byte(v.Text))
 		values, err := json.Marshal(tagged(s.native))
 		if err != nil {
 			t.Fatal(err)
 		}
-		writeFile(t, caseFile(dir, s, i, "json"), values)
-		writeFile(t, caseFile(dir, s, i, "bin"), s.data)
+		writeFile(t, caseFile(t, dir, s, i, "json"), values)
+		writeFile(t, caseFile(t, dir, s, i, "bin"), s.data)
 	}
 	out, err := exec.CommandContext(t.Context(), python, filepath.Join("testdata", "fastavro_check.py"), dir).CombinedOutput()
 	if err != nil {
@@ -36,7 +37,7 @@ func TestFastavro(t *testing.T) {
 		t.Errorf("the script checked %d of %d cases", n, len(cases))
 	}
 	for i, s := range cases {
-		theirs := readFile(t, caseFile(dir, s, i, "fastavro"))
+		theirs := readFile(t, caseFile(t, dir, s, i, "fastavro"))
 		again, err := s.decode(theirs)
 		if err != nil {
 			t.Fatalf("%s by fastavro: %v", s.name, err)
@@ -110,9 +111,12 @@ func requireFastavro(t *testing.T) string {
 	return ""
 }
 
-func caseFile(dir string, s sample, i int, ext string) string {
-	return filepath.Join(dir, fmt.Sprintf("%s.%02d.%s", s.record, i, ext))
+func caseFile(t *testing.T, dir string, s sample, i int, ext string) string {
+	t.Helper()
+	return filepath.Join(dir, fmt.Sprintf("%s.%02d.%s", schemaName(written(t, s.data)), i, ext))
 }
+
+func schemaName(v *version) string { return fmt.Sprintf("%s.v%d", v.Name, v.Version) }
 
 func writeFile(t *testing.T, name string, data []byte) {
 	t.Helper()

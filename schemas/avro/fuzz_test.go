@@ -71,12 +71,12 @@ func FuzzFrameDecoder(f *testing.F) {
 			if !errors.As(err, &where) || where.Offset < framingSize || where.Offset > len(data) {
 				t.Fatalf("error without its place: %v", err)
 			}
-			if native, _, theirErr := goavroCodec(t, seedMetrics).NativeFromSingle(data); theirErr == nil && !errors.Is(err, errBlockSize) && !errors.Is(err, errBlockCut) && !errors.Is(err, errNumber) {
+			if native, _, theirErr := goavroCodec(t, published.latest[seedMetrics]).NativeFromSingle(data); theirErr == nil && !errors.Is(err, errBlockSize) && !errors.Is(err, errBlockCut) && !errors.Is(err, errNumber) {
 				t.Fatalf("refused: %v\ngoavro reads %v", err, native)
 			}
 			return
 		}
-		goavroAgrees(t, seedMetrics, data, rest, nativeFrame(&ours))
+		goavroAgrees(t, data, rest, nativeFrame(&ours))
 		if !bytes.Equal(rest, theirRest) {
 			t.Fatalf("%d bytes are left, twmb leaves %d", len(rest), len(theirRest))
 		}
@@ -86,9 +86,9 @@ func FuzzFrameDecoder(f *testing.F) {
 
 // goavroAgrees fails where goavro does not read from data what ours, which was
 // decoded from it, holds.
-func goavroAgrees(t *testing.T, record string, data, rest []byte, ours map[string]any) {
+func goavroAgrees(t *testing.T, data, rest []byte, ours map[string]any) {
 	t.Helper()
-	native, theirRest, err := goavroCodec(t, record).NativeFromSingle(data)
+	native, theirRest, err := goavroCodec(t, written(t, data)).NativeFromSingle(data)
 	if err != nil {
 		t.Fatalf("accepted, but goavro: %v", err)
 	}
@@ -126,49 +126,59 @@ func FuzzDecodeRollup(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, health bool, body []byte) {
-		record, fp := layerPerformance, uint64(layerPerformanceV1)
+		versions := []uint64{layerPerformanceV1, layerPerformanceV2}
 		if health {
-			record, fp = layerHealth, layerHealthV1
+			versions = []uint64{layerHealthV1, layerHealthV2}
 		}
-		data := append(appendFraming(nil, fp), body...)
-		var r oona.Rollup
-		var rest []byte
-		var err error
-		bounded(t, len(data), func() { rest, err = DecodeRollup(data, &r) })
-		if err != nil {
-			requireDecodeError(t, err)
-			return
+		for _, fp := range versions {
+			fuzzRollup(t, fp, body)
 		}
-		ours := nativeRollup(&r)
-		if health { // a shorter list of states is padded
-			native, _, err := goavroCodec(t, record).NativeFromSingle(data)
-			if err != nil {
-				t.Fatalf("accepted, but goavro: %v", err)
-			}
-			n := len(native.(map[string]any)["seeds_by_state"].([]any))
-			ours["seeds_by_state"] = ours["seeds_by_state"].([]any)[:n]
-		}
-		goavroAgrees(t, record, data, rest, ours)
 	})
+}
+
+func fuzzRollup(t *testing.T, fp uint64, body []byte) {
+	data := append(appendFraming(nil, fp), body...)
+	var r oona.Rollup
+	var rest []byte
+	var err error
+	bounded(t, len(data), func() { rest, err = DecodeRollup(data, &r) })
+	if err != nil {
+		requireDecodeError(t, err)
+		return
+	}
+	v := written(t, data)
+	ours := nativeRollup(&r, v.Version)
+	if r.Group == oona.Health { // a shorter list of states is padded
+		native, _, err := goavroCodec(t, v).NativeFromSingle(data)
+		if err != nil {
+			t.Fatalf("accepted, but goavro: %v", err)
+		}
+		n := len(native.(map[string]any)["seeds_by_state"].([]any))
+		ours["seeds_by_state"] = ours["seeds_by_state"].([]any)[:n]
+	}
+	goavroAgrees(t, data, rest, ours)
 }
 
 func FuzzDecodeEvent(f *testing.F) {
 	boundGoavro(f)
 	addBodies(f, seedEvent)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		data := append(appendFraming(nil, seedEventV1), body...)
-		var e oona.SeedEvent
-		var rest []byte
-		var err error
-		bounded(t, len(data), func() { rest, err = DecodeEvent(data, &e) })
-		if err != nil {
-			requireDecodeError(t, err)
-			return
+		for _, fp := range []uint64{seedEventV1, seedEventV2} {
+			data := append(appendFraming(nil, fp), body...)
+			var e oona.SeedEvent
+			var rest []byte
+			var err error
+			bounded(t, len(data), func() { rest, err = DecodeEvent(data, &e) })
+			if err != nil {
+				requireDecodeError(t, err)
+				continue
+			}
+			v := written(t, data)
+			if _, _, err := goavroCodec(t, v).NativeFromSingle(data); err != nil && strings.Contains(err.Error(), "duplicate key") {
+				continue // goavro refuses what Avro does not forbid
+			}
+			goavroAgrees(t, data, rest, nativeEvent(&e, v.Version))
 		}
-		if _, _, err := goavroCodec(t, seedEvent).NativeFromSingle(data); err != nil && strings.Contains(err.Error(), "duplicate key") {
-			return // goavro refuses what Avro does not forbid
-		}
-		goavroAgrees(t, seedEvent, data, rest, nativeEvent(&e))
 	})
 }
 
@@ -183,22 +193,39 @@ func FuzzDecodeTick(f *testing.F) {
 			requireDecodeError(t, err)
 			return
 		}
-		goavroAgrees(t, tick, data, nil, map[string]any{"worker": got.Worker, "written_at": int64(got.WrittenAt)})
+		goavroAgrees(t, data, nil, map[string]any{"worker": got.Worker, "written_at": int64(got.WrittenAt)})
+	})
+}
+
+func FuzzDecodeIncarnation(f *testing.F) {
+	addBodies(f, incarnationStart)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		data := append(appendFraming(nil, incarnationStartV1), body...)
+		var got oona.IncarnationStart
+		var err error
+		bounded(t, len(data), func() { got, err = DecodeIncarnation(data) })
+		if err != nil {
+			requireDecodeError(t, err)
+			return
+		}
+		goavroAgrees(t, data, nil, nativeIncarnation(got))
 	})
 }
 
 func FuzzDecodeConfiguration(f *testing.F) {
 	addBodies(f, windowConfiguration)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		data := append(appendFraming(nil, windowConfigurationV2), body...)
-		var got oona.WindowConfiguration
-		var err error
-		bounded(t, len(data), func() { got, err = DecodeConfiguration(data) })
-		if err != nil {
-			requireDecodeError(t, err)
-			return
+		for _, fp := range []uint64{windowConfigurationV2, windowConfigurationV3} {
+			data := append(appendFraming(nil, fp), body...)
+			var got oona.WindowConfiguration
+			var err error
+			bounded(t, len(data), func() { got, err = DecodeConfiguration(data) })
+			if err != nil {
+				requireDecodeError(t, err)
+				continue
+			}
+			goavroAgrees(t, data, nil, nativeConfiguration(got, written(t, data).Version))
 		}
-		goavroAgrees(t, windowConfiguration, data, nil, nativeConfiguration(got))
 	})
 }
 

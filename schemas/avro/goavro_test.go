@@ -9,20 +9,20 @@ import (
 	"github.com/linkedin/goavro/v2"
 )
 
-var goavroCodecs sync.Map // by record: they take longer to make than to use
+var goavroCodecs sync.Map // by version: they take longer to make than to use
 
 // goavroCodec reads the canonical form: goavro keeps logical types in its own,
 // so that its fingerprint of the file would be another.
-func goavroCodec(t testing.TB, record string) *goavro.Codec {
+func goavroCodec(t testing.TB, v *version) *goavro.Codec {
 	t.Helper()
-	if codec, ok := goavroCodecs.Load(record); ok {
+	if codec, ok := goavroCodecs.Load(v); ok {
 		return codec.(*goavro.Codec)
 	}
-	codec, err := goavro.NewCodec(string(published.latest[record].parsed.Canonical()))
+	codec, err := goavro.NewCodec(string(v.parsed.Canonical()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	goavroCodecs.Store(record, codec)
+	goavroCodecs.Store(v, codec)
 	return codec
 }
 
@@ -41,7 +41,7 @@ func TestFingerprintsAgreeWithGoavro(t *testing.T) {
 func TestGoavroWritesTheSameBytes(t *testing.T) {
 	for i, s := range samples(t) {
 		t.Run(fmt.Sprint(i, " ", s.name), func(t *testing.T) {
-			theirs, err := goavroCodec(t, s.record).SingleFromNative(nil, s.native)
+			theirs, err := goavroCodec(t, written(t, s.data)).SingleFromNative(nil, s.native)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +62,7 @@ func TestGoavroWritesTheSameBytes(t *testing.T) {
 func TestGoavroReadsTheSameValues(t *testing.T) {
 	for i, s := range samples(t) {
 		t.Run(fmt.Sprint(i, " ", s.name), func(t *testing.T) {
-			native, rest, err := goavroCodec(t, s.record).NativeFromSingle(s.data)
+			native, rest, err := goavroCodec(t, written(t, s.data)).NativeFromSingle(s.data)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,11 +79,7 @@ func TestGoavroReadsTheSameValues(t *testing.T) {
 
 func writeWithGoavro(t *testing.T, v *version, native map[string]any) []byte {
 	t.Helper()
-	codec, err := goavro.NewCodec(string(v.parsed.Canonical()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := codec.SingleFromNative(nil, native)
+	data, err := goavroCodec(t, v).SingleFromNative(nil, native)
 	if err != nil {
 		t.Fatal(err)
 	}

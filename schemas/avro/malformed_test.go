@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,6 +28,10 @@ var decoders = map[string]func(data []byte) ([]byte, error){
 	},
 	tick: func(data []byte) ([]byte, error) {
 		_, err := DecodeTick(data)
+		return nil, err
+	},
+	incarnationStart: func(data []byte) ([]byte, error) {
+		_, err := DecodeIncarnation(data)
 		return nil, err
 	},
 	windowConfiguration: func(data []byte) ([]byte, error) {
@@ -58,7 +63,7 @@ func TestTruncationAtEveryByte(t *testing.T) {
 func TestWhatFollowsIsReturned(t *testing.T) {
 	for _, s := range samples(t) {
 		rest, err := decoders[s.record](append(bytes.Clone(s.data), "after"...))
-		if s.record == tick || s.record == windowConfiguration { // a record of Oona's own is all there is
+		if s.record == tick || s.record == windowConfiguration || s.record == incarnationStart { // a record of Oona's own is all there is
 			if !errors.Is(err, ErrMalformed) {
 				t.Errorf("a %s with five more bytes: %v", s.name, err)
 			}
@@ -287,6 +292,46 @@ func TestMalformedRollups(t *testing.T) {
 	}
 }
 
+// What version 2 has more has its own errors, with the fields' names.
+func TestMalformedSecondRollups(t *testing.T) {
+	r := sampleSecond(oona.Performance)
+	whole := AppendRollup(nil, r)
+	tail := wire(nil).long(int64(r.Trigger.Incarnation), 2).raw(r.Catalogue[:]...).long(int64(r.Kind), int64(r.Hop), r.Rates.Steps, int64(r.Rates.StepTime))
+	head := wire(whole[:len(whole)-len(tail)])
+	worst := wire(appendDouble(wire(nil).long(3), 9)) // the last entry of metrics[0].worst, without its offset
+	at := bytes.Index(whole, worst) + len(worst)
+	overlong := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2} // 65 bits
+	for name, c := range map[string]struct {
+		data  wire
+		field string
+		want  error
+	}{
+		"no incarnation":     {head, "incarnation", ErrTruncated},
+		"65-bit incarnation": {head.raw(overlong...), "incarnation", errNumber},
+		"33-bit reducer":     {head.long(0, 1<<31), "reducer", errNumber},
+		"half a catalogue":   {head.long(0, 2).raw(1, 2, 3, 4), "catalogue", ErrTruncated},
+		"33-bit kind":        {head.long(0, 2).raw(r.Catalogue[:]...).long(1 << 31), "window_kind", errNumber},
+		"no hop":             {head.long(0, 2).raw(r.Catalogue[:]...).long(0), "window_hop_micros", ErrTruncated},
+		"no steps":           {head.long(0, 2).raw(r.Catalogue[:]...).long(0, 0), "steps", ErrTruncated},
+		"no step time":       {head.long(0, 2).raw(r.Catalogue[:]...).long(0, 0, 0), "step_micros", ErrTruncated},
+		"65-bit offset":      {wire(whole[:at]).raw(overlong...).raw(whole[at:]...), "metrics[0].worst.offset", errNumber},
+		"65-bit active":      {wire(whole[:at+2]).raw(overlong...).raw(whole[at+2:]...), "metrics[0].not_measured_active", errNumber},
+	} {
+		got := *sampleRollup(oona.Health)
+		_, err := DecodeRollup(c.data, &got)
+		var where *DecodeError
+		if !errors.Is(err, c.want) || !errors.As(err, &where) || where.Field != c.field {
+			t.Errorf("%s: %v; want %v of %s", name, err, c.want, c.field)
+		}
+		if !reflect.DeepEqual(&got, sampleRollup(oona.Health)) {
+			t.Errorf("%s: the rollup was touched", name)
+		}
+	}
+	if _, err := DecodeRollup(append(head, tail...), new(oona.Rollup)); err != nil {
+		t.Errorf("unchanged: %v", err)
+	}
+}
+
 // An array in many blocks costs no more than in proportion.
 func TestRollupInManyBlocks(t *testing.T) {
 	data := AppendRollup(nil, &oona.Rollup{Group: oona.Health})
@@ -314,13 +359,24 @@ func TestEventOfUnknownState(t *testing.T) {
 	}
 }
 
+func TestEventOfUnknownMark(t *testing.T) {
+	data := AppendEvent(nil, &oona.SeedEvent{Mark: oona.EventMark(oona.EventMarkCount)})
+	var got oona.SeedEvent
+	if _, err := DecodeEvent(data, &got); !errors.Is(err, ErrMalformed) {
+		t.Errorf("unknown mark: %v", err)
+	}
+}
+
 func TestEvidenceWithANameTwice(t *testing.T) {
 	e := sampleEvent()
 	e.Evidence = nil
-	data := AppendEvent(nil, e)
-	twice := wire(data[:len(data)-1]).long(2).text("loss")
-	twice = wire(appendDouble(twice, 1)).text("loss")
-	twice = wire(appendDouble(twice, 2)).long(0)
+	none := AppendEvent(nil, e)
+	e.Evidence = map[string]float64{"loss": 1}
+	once := AppendEvent(nil, e)
+	entry := appendDouble(appendText(nil, "loss"), 1)
+	at := bytes.Index(once, entry) // behind the block's count
+	twice := wire(once[:at-1]).long(2).raw(entry...).text("loss")
+	twice = wire(appendDouble(twice, 2)).raw(none[at-1:]...)
 	var got oona.SeedEvent
 	rest, err := DecodeEvent(twice, &got)
 	if err != nil || len(rest) > 0 || len(got.Evidence) != 1 || got.Evidence["loss"] != 2 {

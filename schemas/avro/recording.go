@@ -72,13 +72,8 @@ const unset = oona.Micros(math.MinInt64)
 // wireEntry has the fields of both branches, so that either can be decoded
 // into it. Observation and event times tell which it was.
 type wireEntry struct {
-	wireFrame `avro:",inline"`
-	Seed      oona.SeedID        `avro:"seed_id"`
-	At        oona.Micros        `avro:"at"`
-	From      int32              `avro:"from_state"`
-	To        int32              `avro:"to_state"`
-	Reason    string             `avro:"reason"`
-	Evidence  map[string]float64 `avro:"evidence"`
+	wireFrame      `avro:",inline"`
+	wireTransition `avro:",inline"`
 }
 
 // Next returns the next entry, which is the caller's; io.EOF at the end.
@@ -86,8 +81,8 @@ func (r *RecordingReader) Next() (Entry, error) {
 	if r.ended {
 		return Entry{}, io.EOF
 	}
-	w := wireEntry{At: unset}
-	w.ObservedAt = unset
+	var w wireEntry
+	w.At, w.ObservedAt = unset, unset
 	err := r.file.Decode(&w)
 	if err == io.EOF { //nolint:errorlint // wrapped, it is a file that was cut off
 		if err := r.file.Close(); err != nil {
@@ -114,9 +109,8 @@ func (w *wireEntry) entry() (Entry, error) {
 	}
 	e := new(oona.SeedEvent)
 	event := wireEvent{
-		Run: w.Run, Layer: w.Layer, Seed: w.Seed, Sequence: w.Sequence,
-		At: w.At, Step: w.Step, From: w.From, To: w.To,
-		Reason: w.Reason, Evidence: w.Evidence,
+		Run: w.Run, Layer: w.Layer, Timeline: w.Timeline, Producer: w.Producer, ProducerEpoch: int64(w.wireFrame.Epoch),
+		Sequence: w.Sequence, Step: w.Step, wireTransition: w.wireTransition,
 	}
 	return Entry{Event: e}, event.event(e)
 }

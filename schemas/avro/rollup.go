@@ -6,29 +6,55 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Fingerprints of layer_health.v1.avsc and layer_performance.v1.avsc, which
-// AppendRollup writes.
+// Fingerprints of layer_health.vN.avsc and layer_performance.vN.avsc.
 const (
 	layerHealthV1      = 0x449275cbcca11aa6
 	layerPerformanceV1 = 0x3c0ecd89dfaeb343
+	layerHealthV2      = 0x7310e6032367f5ce
+	layerPerformanceV2 = 0x000caf4ec1175628
 )
 
 // AppendRollup appends r in single-object encoding of LayerHealth or
-// LayerPerformance, as r.Group says. Equal rollups give equal bytes.
+// LayerPerformance, as r.Group says. Equal rollups give equal bytes. It writes
+// version 1 where r has nothing that needs version 2, so that readers of
+// version 1 go on until a log says otherwise.
 func AppendRollup(dst []byte, r *oona.Rollup) []byte {
+	health, performance := uint64(layerHealthV1), uint64(layerPerformanceV1)
+	second := r.Trigger.Incarnation != 0 || r.Reducer >= 2 || r.Catalogue != oona.CatalogueHash{}
+	if second {
+		health, performance = layerHealthV2, layerPerformanceV2
+	}
 	if r.Group == oona.Health {
-		dst = appendRollupHead(appendFraming(dst, layerHealthV1), r)
+		dst = appendRollupHead(appendFraming(dst, health), r)
 		dst = appendLong(dst, r.Seeds.Seen)
 		dst = appendLong(dst, r.Seeds.Active)
 		dst = appendArray(dst, r.Seeds.ByState[:], appendInteger)
 	} else {
-		dst = appendRollupHead(appendFraming(dst, layerPerformanceV1), r)
+		dst = appendRollupHead(appendFraming(dst, performance), r)
 		dst = appendDouble(dst, r.Rates.FramesPerSecond)
 		dst = appendDouble(dst, r.Rates.ReadingsPerSecond)
 		dst = appendDouble(dst, r.Rates.StepsPerSecond)
 		dst = appendLong(dst, int64(r.Rates.Delay))
 	}
-	return appendArray(dst, r.Metrics, appendMetric)
+	if !second {
+		return appendArray(dst, r.Metrics, appendMetric)
+	}
+	return appendSecond(dst, r)
+}
+
+// appendSecond appends the metrics, and what version 2 has behind them.
+func appendSecond(dst []byte, r *oona.Rollup) []byte {
+	dst = appendArray(dst, r.Metrics, appendMetricSecond)
+	dst = appendLong(dst, int64(r.Trigger.Incarnation))
+	dst = appendLong(dst, int64(r.Reducer))
+	dst = append(dst, r.Catalogue[:]...)
+	dst = appendLong(dst, int64(r.Kind))
+	dst = appendLong(dst, int64(r.Hop))
+	if r.Group == oona.Health {
+		return dst
+	}
+	dst = appendLong(dst, r.Rates.Steps)
+	return appendLong(dst, int64(r.Rates.StepTime))
 }
 
 func appendRollupHead(dst []byte, r *oona.Rollup) []byte {
@@ -45,6 +71,17 @@ func appendRollupHead(dst []byte, r *oona.Rollup) []byte {
 }
 
 func appendMetric(dst []byte, m oona.MetricSummary) []byte {
+	return appendArray(appendSamples(dst, &m), m.Worst, appendSeedValue)
+}
+
+func appendMetricSecond(dst []byte, m oona.MetricSummary) []byte {
+	dst = appendArray(appendSamples(dst, &m), m.Worst, func(dst []byte, s oona.SeedValue) []byte {
+		return appendLong(appendSeedValue(dst, s), s.Offset)
+	})
+	return appendLong(dst, m.NotMeasuredActive)
+}
+
+func appendSamples(dst []byte, m *oona.MetricSummary) []byte {
 	dst = appendText(dst, m.Name)
 	dst = appendLong(dst, m.Count)
 	dst = appendLong(dst, m.NotMeasured)
@@ -54,8 +91,7 @@ func appendMetric(dst []byte, m oona.MetricSummary) []byte {
 	}
 	dst = appendInteger(dst, m.Histogram.Zero)
 	dst = appendBuckets(dst, &m.Histogram.Positive)
-	dst = appendBuckets(dst, &m.Histogram.Negative)
-	return appendArray(dst, m.Worst, appendSeedValue)
+	return appendBuckets(dst, &m.Histogram.Negative)
 }
 
 func appendBuckets(dst []byte, b *oona.Buckets) []byte {

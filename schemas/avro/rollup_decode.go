@@ -11,7 +11,8 @@ import (
 // DecodeRollup decodes the LayerHealth or LayerPerformance at the start of
 // data, of any published version, and returns what follows it. r shares
 // nothing with data; on an error it is as it was. The standard deviation on
-// the wire is not read, as r computes it.
+// the wire is not read, as r computes it. What version 1 does not have is as
+// the defaults of version 2 say: reducer 1, and no offsets of worst seeds.
 //
 // It is written by hand because twmb/avro 1.9 grows an array to just what its
 // next block needs: a record of many blocks would cost the square of its size.
@@ -34,12 +35,31 @@ func DecodeRollup(data []byte, r *oona.Rollup) (rest []byte, err error) {
 			Delay:             oona.Micros(c.long("delay_micros")),
 		}
 	}
-	out.Metrics = decodeMetrics(&c)
+	second := v.Version >= 2
+	out.Metrics = decodeMetrics(&c, second)
+	if second {
+		decodeSecond(&c, &out)
+	} else {
+		out.Reducer = 1
+	}
 	if c.err != nil {
 		return nil, c.err
 	}
 	*r = out
 	return data[c.at:], nil
+}
+
+// decodeSecond reads what version 2 has behind the metrics.
+func decodeSecond(c *cursor, r *oona.Rollup) {
+	r.Trigger.Incarnation = oona.Incarnation(c.long("incarnation"))
+	r.Reducer = c.int("reducer")
+	copy(r.Catalogue[:], c.fixed("catalogue", len(r.Catalogue)))
+	r.Kind = oona.WindowKind(c.int("window_kind"))
+	r.Hop = oona.Micros(c.long("window_hop_micros"))
+	if r.Group == oona.Performance {
+		r.Rates.Steps = c.long("steps")
+		r.Rates.StepTime = oona.Micros(c.long("step_micros"))
+	}
 }
 
 func decodeRollupHead(c *cursor) oona.Rollup {
@@ -71,11 +91,11 @@ func decodeSeedCounts(c *cursor, s *oona.SeedCensus) {
 	copy(s.ByState[:], states)
 }
 
-func decodeMetrics(c *cursor) []oona.MetricSummary {
+func decodeMetrics(c *cursor, second bool) []oona.MetricSummary {
 	const least = 58 // bytes: a name, six doubles, and nine numbers and ends of arrays
 	i := 0
 	return decodeArray(c, "metrics", least, func() oona.MetricSummary {
-		m := decodeMetric(c)
+		m := decodeMetric(c, second)
 		if c.err != nil {
 			c.within("metrics", i)
 		}
@@ -84,7 +104,7 @@ func decodeMetrics(c *cursor) []oona.MetricSummary {
 	})
 }
 
-func decodeMetric(c *cursor) oona.MetricSummary {
+func decodeMetric(c *cursor, second bool) oona.MetricSummary {
 	m := oona.MetricSummary{
 		Name:        string(c.bytes("name")),
 		Count:       c.long("count"),
@@ -104,8 +124,15 @@ func decodeMetric(c *cursor) oona.MetricSummary {
 	}
 	const least = 9 // bytes: an id and a double
 	m.Worst = decodeArray(c, "worst", least, func() oona.SeedValue {
-		return oona.SeedValue{Seed: oona.SeedID(c.int("worst.seed_id")), Value: c.double("worst.value")}
+		s := oona.SeedValue{Seed: oona.SeedID(c.int("worst.seed_id")), Value: c.double("worst.value"), Offset: oona.NoOffset}
+		if second {
+			s.Offset = c.long("worst.offset")
+		}
+		return s
 	})
+	if second {
+		m.NotMeasuredActive = c.long("not_measured_active")
+	}
 	return m
 }
 

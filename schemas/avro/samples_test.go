@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// sample is a record as this package encodes it, and the same as plain values
+// sample is a record as this package encodes it, of any version, and the same as plain values
 // by field name, written down apart from the codec: the independent encoders
 // start from those.
 type sample struct {
@@ -34,22 +34,47 @@ func samples(t testing.TB) []sample {
 		all = append(all, sample{"frame", seedMetrics, AppendFrame(nil, f), nativeFrame(f), decodeFrame, true})
 	}
 	for _, r := range []*oona.Rollup{sampleRollup(oona.Health), {Group: oona.Health}} {
-		all = append(all, sample{"health", layerHealth, AppendRollup(nil, r), nativeRollup(r), decodeRollup, true})
+		all = append(all, sample{"health", layerHealth, AppendRollup(nil, r), nativeRollup(r, 1), decodeRollup, true})
 	}
 	for _, r := range []*oona.Rollup{sampleRollup(oona.Performance), {Group: oona.Performance}} {
-		all = append(all, sample{"performance", layerPerformance, AppendRollup(nil, r), nativeRollup(r), decodeRollup, true})
+		all = append(all, sample{"performance", layerPerformance, AppendRollup(nil, r), nativeRollup(r, 1), decodeRollup, true})
+	}
+	for _, r := range []*oona.Rollup{sampleSecond(oona.Health), {Group: oona.Health, Reducer: 2}} {
+		all = append(all, sample{"health of version 2", layerHealth, AppendRollup(nil, r), nativeRollup(r, 2), decodeRollup, true})
+	}
+	for _, r := range []*oona.Rollup{sampleSecond(oona.Performance), {Group: oona.Performance, Catalogue: oona.CatalogueHash{1}}} {
+		all = append(all, sample{"performance of version 2", layerPerformance, AppendRollup(nil, r), nativeRollup(r, 2), decodeRollup, true})
 	}
 	for _, e := range []*oona.SeedEvent{sampleEvent(), one, {}} {
-		all = append(all, sample{"event", seedEvent, AppendEvent(nil, e), nativeEvent(e), decodeEvent, len(e.Evidence) < 2})
+		all = append(all, sample{"event", seedEvent, AppendEvent(nil, e), nativeEvent(e, 2), decodeEvent, len(e.Evidence) < 2})
 	}
 	tk := oona.Tick{Worker: "aggregate-0", WrittenAt: 1_700_000_001_000_000}
 	all = append(all, sample{"tick", tick, AppendTick(nil, tk), map[string]any{
 		"worker": tk.Worker, "written_at": int64(tk.WrittenAt),
 	}, decodeTick, true})
-	for _, c := range []oona.WindowConfiguration{sampleConfiguration(), {}} {
-		all = append(all, sample{"configuration", windowConfiguration, AppendConfiguration(nil, c), nativeConfiguration(c), decodeConfiguration, true})
+	for _, c := range []oona.WindowConfiguration{sampleConfiguration(), {Gap: 1}} {
+		all = append(all, sample{"configuration", windowConfiguration, AppendConfiguration(nil, c), nativeConfiguration(c, 3), decodeConfiguration, true})
+	}
+	before := sampleSecondConfiguration()
+	before.Reducer = 1
+	for _, c := range []oona.WindowConfiguration{before, {}} {
+		all = append(all, sample{"configuration of version 2", windowConfiguration, AppendConfiguration(nil, c), nativeConfiguration(c, 2), decodeConfiguration, true})
+	}
+	for _, s := range []oona.IncarnationStart{sampleIncarnation(), {}} {
+		all = append(all, sample{"incarnation", incarnationStart, AppendIncarnation(nil, s), nativeIncarnation(s), decodeIncarnation, true})
 	}
 	return all
+}
+
+// written is the version that a record was written with.
+func written(t testing.TB, data []byte) *version {
+	t.Helper()
+	fp, err := readFraming(data)
+	v := published.byFingerprint[fp]
+	if err != nil || v == nil {
+		t.Fatalf("framing of %x: %v", data[:min(len(data), framingSize)], err)
+	}
+	return v
 }
 
 // sampleFrame has one of everything.
@@ -76,14 +101,14 @@ func sampleFrame() *oona.Frame {
 	}
 }
 
-// sampleRollup sets every field to something else.
+// sampleRollup sets every field of version 1 to something else.
 func sampleRollup(g oona.Group) *oona.Rollup {
 	r := &oona.Rollup{
 		Group: g, Run: "run-7", Layer: "enc.3", Timeline: "rank0",
 		Start: 1_700_000_000_000_000, End: 1_700_000_010_000_000,
 		Trigger:   oona.Trigger{Offset: 5_000_000_000, Index: 7},
 		Watermark: 1_700_000_012_000_000, FirstOffset: 4_999_999_000, LastOffset: 4_999_999_998,
-		Frames: 100, Readings: 100_000, Duplicates: 3, Generation: 2,
+		Frames: 100, Readings: 100_000, Duplicates: 3, Generation: 2, Reducer: 1,
 		Metrics: []oona.MetricSummary{
 			{
 				Name: "gradient_norm", Count: 12, NotMeasured: 2, Infinite: 1, Sum: 30.5, Min: -1, Max: 9.25, Mean: 2.5, M2: 48,
@@ -92,7 +117,7 @@ func sampleRollup(g oona.Group) *oona.Rollup {
 					Positive: oona.Buckets{Indexes: []int32{-40, 0, 103}, Counts: []uint64{1, 2, 4}},
 					Negative: oona.Buckets{Indexes: []int32{1}, Counts: []uint64{1}},
 				},
-				Worst: []oona.SeedValue{{Seed: 70_000, Value: 9.25}, {Seed: 3, Value: 9}},
+				Worst: []oona.SeedValue{{Seed: 70_000, Value: 9.25, Offset: oona.NoOffset}, {Seed: 3, Value: 9, Offset: oona.NoOffset}},
 			},
 			{Name: "not_measured", NotMeasured: 12, Histogram: oona.Histogram{
 				Positive: oona.Buckets{Indexes: []int32{}, Counts: []uint64{}},
@@ -109,11 +134,30 @@ func sampleRollup(g oona.Group) *oona.Rollup {
 	return r
 }
 
+// sampleSecond sets every field to something else.
+func sampleSecond(g oona.Group) *oona.Rollup {
+	r := sampleRollup(g)
+	r.Trigger.Incarnation = 1_790_000_000_000_000
+	r.Reducer, r.Catalogue = 2, oona.CatalogueHash{0xfe, 1, 2, 3, 4, 5, 6, 0x80}
+	r.Kind, r.Hop = oona.Session, 2_000_000
+	r.Metrics[0].Worst[0].Offset, r.Metrics[0].Worst[1].Offset = 4_999_999_001, 0
+	r.Metrics[0].NotMeasuredActive = 1
+	if g == oona.Performance {
+		r.Rates.Steps, r.Rates.StepTime = 95, 9_990_000
+	}
+	r.Hash = r.ContentHash()
+	return r
+}
+
+// sampleEvent sets every field to something else.
 func sampleEvent() *oona.SeedEvent {
 	return &oona.SeedEvent{
 		Run: "run-7", Layer: "enc.3", Seed: 12, Sequence: 3, At: 1_700_000_001_000_000, Step: 900,
 		From: oona.Training, To: oona.Grafting, Reason: "loss below 0.1 for 5 steps",
 		Evidence: map[string]float64{"loss": 0.05, "steps": 5, "a": -1},
+		Command:  "01K0C", Actor: "alice", Node: "node-3", Session: 17, Epoch: 18, JournalIndex: 19, Blueprint: "bp/1",
+		Mark: oona.EventRewound, TriggerPosition: 1 << 50, TriggerIndex: 20, Incarnation: 1_790_000_000_000_001,
+		Timeline: "rank0", Producer: "trainer-0", ProducerEpoch: 1_700_000_000_000_001,
 	}
 }
 
@@ -125,6 +169,29 @@ func sampleConfiguration() oona.WindowConfiguration {
 		IdleHorizon: 60_000_000, MaxSkew: 61_000_000, MaxDelay: 86_400_000_000,
 		MaxTimelines: 128, MaxAccumulators: 65_536, MaxTimelineAccumulators: 32_768, MaxLayers: 4_096,
 		MaxMetrics: 64, MaxSeeds: math.MaxInt32, FrontierSlots: 4_097, WorstSeeds: 5, Reducer: 9,
+		Catalogue: oona.CatalogueHash{9, 8, 7, 6, 5, 4, 3, 0xff}, Kind: oona.Hopping, Hop: 2_000_000, Gap: 3_000_000,
+	}
+}
+
+// sampleSecondConfiguration is what version 2 can say of sampleConfiguration.
+func sampleSecondConfiguration() oona.WindowConfiguration {
+	c := sampleConfiguration()
+	c.Catalogue, c.Kind, c.Hop, c.Gap = oona.CatalogueHash{}, oona.Tumbling, 0, 0
+	return c
+}
+
+func sampleIncarnation() oona.IncarnationStart {
+	return oona.IncarnationStart{Number: 1_790_000_000_000_000, PreviousEnd: 5_000_000_000, Reason: "the log lost its end", Worker: "oona", WrittenAt: 1_790_000_000_000_002}
+}
+
+func decodeIncarnation(data []byte) ([]byte, error) {
+	s, err := DecodeIncarnation(data)
+	return AppendIncarnation(nil, s), err
+}
+
+func nativeIncarnation(s oona.IncarnationStart) map[string]any {
+	return map[string]any{
+		"number": int64(s.Number), "previous_end": s.PreviousEnd, "reason": s.Reason, "worker": s.Worker, "written_at": int64(s.WrittenAt),
 	}
 }
 
@@ -133,8 +200,8 @@ func decodeConfiguration(data []byte) ([]byte, error) {
 	return AppendConfiguration(nil, c), err
 }
 
-func nativeConfiguration(c oona.WindowConfiguration) map[string]any {
-	return map[string]any{
+func nativeConfiguration(c oona.WindowConfiguration, version int) map[string]any {
+	n := map[string]any{
 		"generation": c.Generation, "from": int64(c.From),
 		"length": int64(c.Length), "out_of_orderness": int64(c.OutOfOrderness), "allowed_lateness": int64(c.AllowedLateness),
 		"tick_interval": int64(c.TickInterval), "idle_horizon": int64(c.IdleHorizon),
@@ -144,6 +211,10 @@ func nativeConfiguration(c oona.WindowConfiguration) map[string]any {
 		"max_metrics": c.MaxMetrics, "max_seeds": c.MaxSeeds, "frontier_slots": c.FrontierSlots, "worst_seeds": c.WorstSeeds,
 		"reducer": c.Reducer,
 	}
+	if version >= 3 {
+		n["catalogue"], n["kind"], n["hop_micros"], n["gap_micros"] = c.Catalogue[:], int32(c.Kind), int64(c.Hop), int64(c.Gap)
+	}
+	return n
 }
 
 func decodeFrame(data []byte) ([]byte, error) {
@@ -197,7 +268,7 @@ func nativeFrame(f *oona.Frame) map[string]any {
 	}
 }
 
-func nativeRollup(r *oona.Rollup) map[string]any {
+func nativeRollup(r *oona.Rollup, version int) map[string]any {
 	hash := make([]byte, 8)
 	for i := range hash {
 		hash[i] = byte(r.Hash >> (56 - 8*i))
@@ -208,7 +279,11 @@ func nativeRollup(r *oona.Rollup) map[string]any {
 		"trigger_offset": r.Trigger.Offset, "trigger_index": r.Trigger.Index, "watermark": int64(r.Watermark),
 		"first_offset": r.FirstOffset, "last_offset": r.LastOffset,
 		"frames": r.Frames, "readings": r.Readings, "duplicates": r.Duplicates, "generation": r.Generation,
-		"content_hash": hash, "metrics": list(r.Metrics, nativeMetric),
+		"content_hash": hash, "metrics": list(r.Metrics, func(m oona.MetricSummary) any { return nativeMetric(m, version) }),
+	}
+	if version >= 2 {
+		n["incarnation"], n["reducer"], n["catalogue"] = int64(r.Trigger.Incarnation), r.Reducer, r.Catalogue[:]
+		n["window_kind"], n["window_hop_micros"] = int32(r.Kind), int64(r.Hop)
 	}
 	if r.Group == oona.Health {
 		n["seeds_seen"], n["seeds_active"] = r.Seeds.Seen, r.Seeds.Active
@@ -217,17 +292,20 @@ func nativeRollup(r *oona.Rollup) map[string]any {
 	}
 	n["frames_per_second"], n["readings_per_second"] = r.Rates.FramesPerSecond, r.Rates.ReadingsPerSecond
 	n["steps_per_second"], n["delay_micros"] = r.Rates.StepsPerSecond, int64(r.Rates.Delay)
+	if version >= 2 {
+		n["steps"], n["step_micros"] = r.Rates.Steps, int64(r.Rates.StepTime)
+	}
 	return n
 }
 
-func nativeMetric(m oona.MetricSummary) any {
+func nativeMetric(m oona.MetricSummary, version int) any {
 	buckets := func(b oona.Buckets) any {
 		return map[string]any{
 			"indexes": list(b.Indexes, same),
 			"counts":  list(b.Counts, func(n uint64) any { return int64(n) }),
 		}
 	}
-	return map[string]any{
+	n := map[string]any{
 		"name": m.Name, "count": m.Count, "not_measured": m.NotMeasured, "infinite": m.Infinite,
 		"sum": m.Sum, "min": m.Min, "max": m.Max, "mean": m.Mean, "m2": m.M2, "stddev": m.StdDev(),
 		"histogram": map[string]any{
@@ -235,21 +313,41 @@ func nativeMetric(m oona.MetricSummary) any {
 			"positive": buckets(m.Histogram.Positive), "negative": buckets(m.Histogram.Negative),
 		},
 		"worst": list(m.Worst, func(s oona.SeedValue) any {
-			return map[string]any{"seed_id": int32(s.Seed), "value": s.Value}
+			v := map[string]any{"seed_id": int32(s.Seed), "value": s.Value}
+			if version >= 2 {
+				v["offset"] = s.Offset
+			}
+			return v
 		}),
 	}
+	if version >= 2 {
+		n["not_measured_active"] = m.NotMeasuredActive
+	}
+	return n
 }
 
-func nativeEvent(e *oona.SeedEvent) map[string]any {
+func nativeEvent(e *oona.SeedEvent, version int) map[string]any {
 	evidence := map[string]any{}
 	for name, v := range e.Evidence {
 		evidence[name] = v
 	}
-	return map[string]any{
+	n := map[string]any{
 		"run_id": string(e.Run), "layer_id": string(e.Layer), "seed_id": int32(e.Seed), "sequence": e.Sequence,
 		"at": int64(e.At), "step": e.Step, "from_state": int32(e.From), "to_state": int32(e.To),
 		"reason": e.Reason, "evidence": evidence,
 	}
+	if version < 2 {
+		return n
+	}
+	for name, v := range map[string]any{
+		"command_id": e.Command, "actor": e.Actor, "node": e.Node, "session": e.Session, "epoch": e.Epoch,
+		"journal_index": e.JournalIndex, "blueprint_id": e.Blueprint, "mark": []string{"NORMAL", "ADOPTED", "REWOUND"}[e.Mark],
+		"trigger_position": e.TriggerPosition, "trigger_index": e.TriggerIndex, "incarnation": int64(e.Incarnation),
+		"timeline": string(e.Timeline), "producer_id": string(e.Producer), "producer_epoch": e.ProducerEpoch,
+	} {
+		n[name] = v
+	}
+	return n
 }
 
 func list[T any](items []T, one func(T) any) []any {

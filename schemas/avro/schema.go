@@ -30,6 +30,8 @@ const (
 	seedEvent        = "kasmina.events.SeedEvent"
 
 	windowConfiguration = "kasmina.telemetry.WindowConfiguration"
+	incarnationStart    = "kasmina.telemetry.IncarnationStart"
+	archiveRecord       = "kasmina.archive.Record"
 )
 
 //go:embed *.avsc

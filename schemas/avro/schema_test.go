@@ -21,13 +21,19 @@ func TestPublishedFingerprints(t *testing.T) {
 		version     int
 		fingerprint uint64
 	}{
+		{archiveRecord, 1, 0x1205d87b07e1c1ae},
 		{seedEvent, 1, seedEventV1},
+		{seedEvent, 2, seedEventV2},
+		{incarnationStart, 1, incarnationStartV1},
 		{layerHealth, 1, layerHealthV1},
+		{layerHealth, 2, layerHealthV2},
 		{layerPerformance, 1, layerPerformanceV1},
+		{layerPerformance, 2, layerPerformanceV2},
 		{seedMetrics, 1, seedMetricsV1},
 		{tick, 1, tickV1},
 		{windowConfiguration, 1, windowConfigurationV1},
 		{windowConfiguration, 2, windowConfigurationV2},
+		{windowConfiguration, 3, windowConfigurationV3},
 	}
 	got := Schemas()
 	if len(got) != len(want) {

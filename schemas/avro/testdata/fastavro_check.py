@@ -2,7 +2,7 @@
 
 usage: fastavro_check.py DIRECTORY
 
-DIRECTORY holds, for each record type, NAME.avsc and one or more NAME.I.json
+DIRECTORY holds, for each record type and version, NAME.avsc and one or more NAME.I.json
 (the values by field name) with NAME.I.bin (the same, encoded by Oona). Each
 NAME.I.bin must be what fastavro writes and must read as the values. Then the
 script writes, for Oona to read, NAME.I.fastavro (single-object encoding) and
@@ -24,6 +24,7 @@ import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+FRAME, EVENT = "kasmina.telemetry.SeedMetrics", "kasmina.events.SeedEvent"
 CLAIM = "kasmina.telemetry.TensorClaim"
 
 
@@ -95,9 +96,9 @@ def record(directory, values):
     def schema(name):
         return json.loads((directory / f"{name}.avsc").read_text())
 
-    metrics, event = "kasmina.telemetry.SeedMetrics", "kasmina.events.SeedEvent"
+    metrics, event = "kasmina.telemetry.SeedMetrics.v1", "kasmina.events.SeedEvent.v2"
     frames, events = values[metrics], values[event]
-    both = [(metrics, f) for f in frames] + [(event, e) for e in events]
+    both = [(FRAME, f) for f in frames] + [(EVENT, e) for e in events]
     for name, schemas, entries, codec in (
         ("union", [schema(metrics), schema(event)], both, "deflate"),
         ("frames", schema(metrics), frames, "null"),

@@ -1,0 +1,46 @@
+package avro
+
+import (
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// incarnationStartV1 is the fingerprint of incarnation_start.v1.avsc, which
+// AppendIncarnation writes.
+const incarnationStartV1 = 0x11c0c25b4592102d
+
+// AppendIncarnation appends s in single-object encoding.
+func AppendIncarnation(dst []byte, s oona.IncarnationStart) []byte {
+	dst = appendFraming(dst, incarnationStartV1)
+	dst = appendLong(dst, int64(s.Number))
+	dst = appendLong(dst, s.PreviousEnd)
+	dst = appendText(dst, s.Reason)
+	dst = appendText(dst, s.Worker)
+	return appendLong(dst, int64(s.WrittenAt))
+}
+
+// DecodeIncarnation decodes the start of an incarnation, of any published
+// version. Nothing may follow it. The error wraps ErrUnpublished where a later
+// version of Oona may have written it.
+func DecodeIncarnation(data []byte) (oona.IncarnationStart, error) {
+	v, err := published.find(data, incarnationStart)
+	if err != nil {
+		return oona.IncarnationStart{}, err
+	}
+	var w struct {
+		Number      oona.Incarnation `avro:"number"`
+		PreviousEnd int64            `avro:"previous_end"`
+		Reason      string           `avro:"reason"`
+		Worker      string           `avro:"worker"`
+		WrittenAt   oona.Micros      `avro:"written_at"`
+	}
+	rest, err := v.decode(data, &w)
+	if err != nil {
+		return oona.IncarnationStart{}, err
+	}
+	if len(rest) > 0 {
+		return oona.IncarnationStart{}, &DecodeError{v.Name, len(data) - len(rest), fmt.Errorf("%w: %d bytes follow it", ErrMalformed, len(rest))}
+	}
+	return oona.IncarnationStart(w), nil
+}
