@@ -16,6 +16,7 @@ type accumulator struct {
 	duplicates              int64
 	leastStep, greatestStep int64
 	earliest, latest        oona.Micros // event time
+	progress                []progress  // of reducer 2, while the window is emitted
 	census                  census
 	metrics                 []metric // in the order in which they came
 	order                   []int    // of metrics by name, made at the end
@@ -25,6 +26,7 @@ type accumulator struct {
 func (a *accumulator) reset() {
 	a.layer = ""
 	a.frames, a.readings, a.duplicates = 0, 0, 0
+	a.progress = nil
 	a.census.reset()
 	for i := range a.metrics {
 		a.metrics[i].histogram.reset()
@@ -61,7 +63,7 @@ func (a *accumulator) admitsMetrics(columns []oona.Column, limit int) bool {
 }
 
 // metric returns the metric of column i, a new one if need be.
-func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, worstSeeds int) *metric {
+func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, cfg *Config) *metric {
 	if at, known := a.position(i, name); known {
 		return &a.metrics[at]
 	}
@@ -71,7 +73,7 @@ func (a *accumulator) metric(i int, name string, about func(string) oona.Metric,
 		a.metrics = append(a.metrics, metric{})
 	}
 	m := &a.metrics[len(a.metrics)-1]
-	m.begin(name, about(name), worstSeeds)
+	m.begin(name, about(name), cfg)
 	return m
 }
 
@@ -89,7 +91,8 @@ func (a *accumulator) note(offset int64, f *oona.Frame) {
 	a.earliest, a.latest = min(a.earliest, f.ObservedAt), max(a.latest, f.ObservedAt)
 }
 
-// stepsPerSecond is 0 where all frames were observed at one instant.
+// stepsPerSecond is the speed of reducer 1. It is 0 where all frames were observed
+// at one instant, and wrong where the step falls within the window.
 func (a *accumulator) stepsPerSecond() float64 {
 	if a.latest == a.earliest {
 		return 0

@@ -108,20 +108,13 @@ func splitSignsGo(values []float32, positive, negative *chunk) (p, n int) {
 	return p, n
 }
 
-// skipStride is how many values skipBelow looks at together.
-const skipStride = 16
-
-// skipBelowGo returns how many values at the beginning, a multiple of
-// skipStride, are certainly below bar when they are multiplied by sign, or NaN.
-func skipBelowGo(values []float32, sign, bar float32) int {
-	skipped := 0
-	for ; len(values) >= skipStride; values = values[skipStride:] {
-		for _, x := range values[:skipStride] {
-			if x*sign >= bar {
-				return skipped
-			}
+// firstBeyondGo returns where the first value is that is at most low or at least
+// high, and len(values) where there is none. NaN is neither.
+func firstBeyondGo(values []float32, low, high float32) int {
+	for i, x := range values {
+		if x >= high || x <= low {
+			return i
 		}
-		skipped += skipStride
 	}
-	return skipped
+	return len(values)
 }

@@ -7,7 +7,8 @@ import "golang.org/x/sys/cpu"
 // canShuffle is whether splitSigns may take four values at a time.
 var canShuffle = cpu.X86.HasSSSE3
 
-// hasAVX is whether sumFours may take a four in one register.
+// hasAVX is whether sumFours may take a four in one register, and firstBeyond
+// eight values.
 var hasAVX = cpu.X86.HasAVX
 
 // gathering[mask] are the shuffles that gather those of four values whose bit is
@@ -40,7 +41,7 @@ func countBlock(counts []uint32, first uint32, values []float32) int
 func splitSigns(values []float32, positive, negative *chunk) (p, n int)
 
 //go:noescape
-func skipBelow(values []float32, sign, bar float32) int
+func firstBeyond(values []float32, low, high float32) int
 
 // prefetch asks for counts to be in the cache soon. With many layers they come
 // from far away, and more of them are on their way at a time than if each were

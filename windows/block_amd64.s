@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// SSE2, which every amd64 has, and where the processor has them AVX (sumFours) and
-// the shuffles of SSSE3 (splitSigns).
+// SSE2, which every amd64 has, and where the processor has them AVX (sumFours,
+// firstBeyond) and the shuffles of SSSE3 (splitSigns).
 // See block.go for what each does.
 
 // func sumFours(s *sums, values []float32, shift float64)
@@ -221,45 +221,122 @@ split:
 	MOVQ R11, n+48(FP)
 	RET
 
-// func skipBelow(values []float32, sign, bar float32) int
-TEXT ·skipBelow(SB), NOSPLIT, $0-40
-	MOVQ   values_base+0(FP), SI
-	MOVQ   values_len+8(FP), CX
-	MOVSS  sign+24(FP), X0
-	SHUFPS $0, X0, X0
-	MOVSS  bar+28(FP), X1
-	SHUFPS $0, X1, X1
-	XORQ   AX, AX
-	SHRQ   $4, CX
-	JZ     reached
+// func firstBeyond(values []float32, low, high float32) int
+//
+// Comparisons are low >= x and high <= x, which are false for NaN. Of a stride
+// that has some value beyond, the masks of its parts say which is the first.
+TEXT ·firstBeyond(SB), NOSPLIT, $0-40
+	MOVQ values_base+0(FP), SI
+	MOVQ values_len+8(FP), CX
+	XORQ AX, AX // values before SI
+	CMPB ·hasAVX(SB), $0
+	JE   plain
+	VBROADCASTSS low+24(FP), Y0
+	VBROADCASTSS high+28(FP), Y1
+	SUBQ $32, CX
+	JLT  ended
 
-sixteen:
+thirtytwo:
+	VCMPPS $0x1D, 0(SI), Y0, Y2
+	VCMPPS $0x12, 0(SI), Y1, Y3
+	VCMPPS $0x1D, 32(SI), Y0, Y4
+	VCMPPS $0x12, 32(SI), Y1, Y5
+	VCMPPS $0x1D, 64(SI), Y0, Y6
+	VCMPPS $0x12, 64(SI), Y1, Y7
+	VCMPPS $0x1D, 96(SI), Y0, Y8
+	VCMPPS $0x12, 96(SI), Y1, Y9
+	VORPS  Y2, Y3, Y2
+	VORPS  Y4, Y5, Y4
+	VORPS  Y6, Y7, Y6
+	VORPS  Y8, Y9, Y8
+	VORPS  Y2, Y4, Y3
+	VORPS  Y6, Y8, Y7
+	VORPS  Y3, Y7, Y3
+	VMOVMSKPS Y3, DX
+	TESTL  DX, DX
+	JNZ    among
+	ADDQ   $32, AX
+	ADDQ   $128, SI
+	SUBQ   $32, CX
+	JGE    thirtytwo
+
+ended:
+	ADDQ $32, CX
+	VZEROUPPER
+	JMP  singly
+
+among:
+	VMOVMSKPS Y2, DX
+	VMOVMSKPS Y4, BX
+	SHLL $8, BX
+	ORL  BX, DX
+	VMOVMSKPS Y6, BX
+	SHLL $16, BX
+	ORL  BX, DX
+	VMOVMSKPS Y8, BX
+	SHLL $24, BX
+	ORL  BX, DX
+	BSFL DX, DX
+	ADDQ DX, AX
+	VZEROUPPER
+	MOVQ AX, ret+32(FP)
+	RET
+
+plain:
+	MOVSS  low+24(FP), X0
+	SHUFPS $0, X0, X0
+	MOVSS  high+28(FP), X1
+	SHUFPS $0, X1, X1
+	SUBQ   $8, CX
+	JLT    few
+
+eight:
 	MOVUPS 0(SI), X2
 	MOVUPS 16(SI), X3
-	MOVUPS 32(SI), X4
-	MOVUPS 48(SI), X5
-	MULPS  X0, X2
-	MULPS  X0, X3
-	MULPS  X0, X4
-	MULPS  X0, X5
-	MOVAPS X1, X6
-	MOVAPS X1, X7
-	MOVAPS X1, X8
-	MOVAPS X1, X9
-	CMPPS  X2, X6, $2      // bar <= x; false for NaN
-	CMPPS  X3, X7, $2
-	CMPPS  X4, X8, $2
-	CMPPS  X5, X9, $2
-	ORPS   X7, X6
-	ORPS   X9, X8
-	ORPS   X8, X6
-	MOVMSKPS X6, DX
-	TESTL  DX, DX
-	JNZ    reached
-	ADDQ   $16, AX
-	ADDQ   $64, SI
-	DECQ   CX
-	JNZ    sixteen
+	MOVAPS X1, X4
+	MOVAPS X1, X5
+	CMPPS  X2, X4, $2 // high <= x
+	CMPPS  X3, X5, $2
+	CMPPS  X0, X2, $2 // x <= low
+	CMPPS  X0, X3, $2
+	ORPS   X4, X2
+	ORPS   X5, X3
+	MOVMSKPS X2, DX
+	MOVMSKPS X3, BX
+	SHLL   $4, BX
+	ORL    BX, DX
+	JNZ    here
+	ADDQ   $8, AX
+	ADDQ   $32, SI
+	SUBQ   $8, CX
+	JGE    eight
+
+few:
+	ADDQ $8, CX
+
+singly:
+	MOVSS low+24(FP), X0
+	MOVSS high+28(FP), X1
+
+one:
+	TESTQ CX, CX
+	JZ    reached
+	MOVSS (SI), X2
+	MOVAPS X1, X4
+	CMPSS X2, X4, $2
+	CMPSS X0, X2, $2
+	ORPS  X4, X2
+	MOVMSKPS X2, DX
+	ANDL  $1, DX
+	JNZ   reached
+	INCQ  AX
+	ADDQ  $4, SI
+	DECQ  CX
+	JMP   one
+
+here:
+	BSFL DX, DX
+	ADDQ DX, AX
 
 reached:
 	MOVQ AX, ret+32(FP)

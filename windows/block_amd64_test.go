@@ -35,7 +35,7 @@ func TestBlocksInAssembly(t *testing.T) {
 func testBlocksInAssembly(t *testing.T) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(21, 22))
-	finite, skipped := 0, 0
+	finite, skipped, found := 0, 0, 0
 	for range 20_000 {
 		values := make([]float32, rng.IntN(70))
 		if rng.IntN(1000) == 0 {
@@ -45,7 +45,10 @@ func testBlocksInAssembly(t *testing.T) {
 			values[i] = blockValue(rng)
 		}
 		before := slices.Clone(values)
-		shift, bar, sign := rng.NormFloat64(), float32(rng.NormFloat64()*2), float32(1-2*rng.IntN(2))
+		shift, low, high := rng.NormFloat64(), float32(rng.NormFloat64()-3), float32(rng.NormFloat64()+3)
+		if rng.IntN(4) == 0 {
+			low, high = float32(math.Inf(-1)), math.MaxFloat32
+		}
 		x := float32(shift)
 		got := sums{least: [4]float32{x, x, x, x}, greatest: [4]float32{x, x, x, x}}
 		want := got
@@ -59,17 +62,20 @@ func testBlocksInAssembly(t *testing.T) {
 			t.Fatalf("of %v the sums are\n%+v, want\n%+v", values, got, want)
 		}
 		compareSplits(t, values)
-		n := skipBelow(values, sign, bar)
-		if n != skipBelowGo(values, sign, bar) {
-			t.Fatalf("%d values of %v times %v are skipped below %v, want %d", n, values, sign, bar, skipBelowGo(values, sign, bar))
+		n := firstBeyond(values, low, high)
+		if m := firstBeyondGo(values, low, high); n != m {
+			t.Fatalf("of %v the first beyond %v and %v is %d, want %d", values, low, high, n, m)
 		}
 		skipped += n
+		if n < len(values) {
+			found++
+		}
 		if !slices.EqualFunc(values, before, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
 			t.Fatal("the values were changed")
 		}
 	}
-	if finite == 0 || skipped == 0 {
-		t.Errorf("%d blocks were finite, %d values skipped: the test compared nothing", finite, skipped)
+	if finite == 0 || skipped == 0 || found == 0 {
+		t.Errorf("%d blocks were finite, %d values skipped, %d found: the test compared nothing", finite, skipped, found)
 	}
 }
 
@@ -146,7 +152,7 @@ func TestCountingInAssembly(t *testing.T) {
 
 // The bits that the assembly shifts by stand there as numbers.
 func TestShiftsInAssembly(t *testing.T) {
-	if zeroBits != 0x00800000 || cellBits != 17 || cellCount != 64 || bucketBits != 18 || skipStride != 16 {
-		t.Errorf("block_amd64.s has cells of 17 bits, 64 of them, buckets of 18 bits and strides of 16; here are %d, %d, %d, %d", cellBits, cellCount, bucketBits, skipStride)
+	if zeroBits != 0x00800000 || cellBits != 17 || cellCount != 64 || bucketBits != 18 {
+		t.Errorf("block_amd64.s has cells of 17 bits, 64 of them, and buckets of 18 bits; here are %d, %d, %d", cellBits, cellCount, bucketBits)
 	}
 }

@@ -12,6 +12,6 @@ func splitSigns(values []float32, positive, negative *chunk) (p, n int) {
 	return splitSignsGo(values, positive, negative)
 }
 
-func skipBelow(values []float32, sign, bar float32) int { return skipBelowGo(values, sign, bar) }
+func firstBeyond(values []float32, low, high float32) int { return firstBeyondGo(values, low, high) }
 
 func prefetch([]uint32) {}

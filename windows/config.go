@@ -67,21 +67,27 @@ type Config struct {
 	// the slower one holds the watermark no more and may come late. With 8
 	// pairs, 64 slots collide in 37% of runs and 4096 in 0.7%. Default 4096.
 	FrontierSlots int `name:"frontier-slots" help:"Hash slots for the producers of a timeline."`
-	// WorstSeeds is the number of seeds that a rollup lists for each metric
-	// with a direction. Default 5.
+	// WorstSeeds is the number of seeds that a rollup lists for each metric;
+	// reducer 1 lists none of a metric without a direction. Default 5.
 	WorstSeeds int `name:"worst-seeds" help:"How many of the worst seeds a rollup names, for each metric."`
 
 	// Generation numbers the configuration; 0 is the defaults. It is copied
 	// into each rollup.
 	Generation int32 `kong:"-"`
-	// Reducer is the version of what frames are folded into; see [Reducer].
+	// Reducer is the version of what frames are folded into, from 1 to
+	// [Reducer]. Default 1, which is what a log that does not say is folded with.
 	Reducer int32 `kong:"-"`
 }
 
-// Reducer is the version of the reducers that an engine folds with. A change of
-// them that gives other rollups for the same frames is another version, so that
-// a log says which it is to be folded with: see [ErrReducer].
-const Reducer = 1
+// Reducer is the latest version of the reducers that an engine knows. A change
+// of them that gives other rollups for the same frames is another version, so
+// that a log says which it is to be folded with: see [ErrReducer]. Earlier
+// versions stay, so that an old log gives its old rollups.
+//
+// Version 2 measures steps from one frame of a producer to its next, lists worst
+// seeds of metrics without a direction too, each with the offset of its frame,
+// and counts what active seeds did not measure.
+const Reducer = 2
 
 // DefaultConfig returns the defaults named at each field.
 func DefaultConfig() Config {
@@ -104,7 +110,7 @@ func DefaultConfig() Config {
 		FrontierSlots: 4096,
 		WorstSeeds:    5,
 
-		Reducer: Reducer,
+		Reducer: 1,
 	}
 }
 
@@ -154,8 +160,8 @@ func (c Config) Validate() error {
 			return &oona.FieldError{Field: n.field, Reason: fmt.Sprintf("is %d; it is at most %d", n.value, math.MaxInt32)}
 		}
 	}
-	if c.Reducer != Reducer {
-		return &oona.FieldError{Field: "Reducer", Reason: fmt.Sprintf("is %d; this program folds with version %d", c.Reducer, Reducer)}
+	if c.Reducer < 1 || c.Reducer > Reducer {
+		return &oona.FieldError{Field: "Reducer", Reason: fmt.Sprintf("is %d; this program knows versions 1 to %d", c.Reducer, Reducer)}
 	}
 	if c.Generation < 0 {
 		return &oona.FieldError{Field: "Generation", Reason: fmt.Sprintf("is %d; generations count from 0", c.Generation)}

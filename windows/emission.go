@@ -28,11 +28,15 @@ func (e *Engine) emitClosed(out *emission) {
 		for _, a := range w.layers {
 			e.layers = append(e.layers, a)
 		}
+		if w.era.cfg.Reducer >= 2 {
+			e.collectProgress(w)
+		}
 		slices.SortFunc(e.layers, func(a, b *accumulator) int { return strings.Compare(string(a.layer), string(b.layer)) })
 		for _, a := range e.layers {
 			e.emitLayer(w, a, out)
 		}
 		clear(e.layers)
+		e.releaseProgress()
 		e.release(w)
 	}
 	clear(e.closing)
@@ -57,6 +61,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 		Readings:    a.readings,
 		Duplicates:  a.duplicates,
 		Generation:  w.era.cfg.Generation,
+		Reducer:     w.era.cfg.Reducer,
 		Metrics:     r.Metrics,
 	}
 	out.trigger.Index++
@@ -71,8 +76,15 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 	r.Rates = oona.Rates{
 		FramesPerSecond:   float64(a.frames) / length,
 		ReadingsPerSecond: float64(a.readings) / length,
-		StepsPerSecond:    a.stepsPerSecond(),
 		Delay:             difference(out.appendedAt, a.latest),
+	}
+	if r.Reducer >= 2 {
+		r.Rates.Steps, r.Rates.StepTime = stepsOf(a.progress)
+		if r.Rates.StepTime > 0 {
+			r.Rates.StepsPerSecond = float64(r.Rates.Steps) / seconds(r.Rates.StepTime)
+		}
+	} else {
+		r.Rates.StepsPerSecond = a.stepsPerSecond()
 	}
 	e.finish(a, out)
 }

@@ -33,6 +33,7 @@ type Engine struct {
 	spareWindows      []*window
 	closing           []*window
 	layers            []*accumulator
+	progress          []progress
 	scratch           scratch
 	rollup            oona.Rollup
 }
@@ -218,8 +219,8 @@ func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
 	if sum == nil {
 		sum = e.openLayer(w, f.Layer)
 	}
-	e.fold(sum, r, a.cfg.WorstSeeds)
-	w.folded[id] = folding{r.Checksum, sum}
+	e.fold(sum, r, &a.cfg)
+	w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}
 	return Outcome{}
 }
 
@@ -248,8 +249,9 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 }
 
 // fold adds a frame that has been admitted.
-func (e *Engine) fold(a *accumulator, r *Record, worstSeeds int) {
+func (e *Engine) fold(a *accumulator, r *Record, cfg *Config) {
 	f := r.Frame
+	of := readingsOf(r, cfg.Reducer)
 	for i := range a.metrics {
 		prefetch(a.metrics[i].histogram.positive.counts)
 	}
@@ -257,7 +259,7 @@ func (e *Engine) fold(a *accumulator, r *Record, worstSeeds int) {
 	a.census.add(f.Seeds, f.States)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, e.catalogue, worstSeeds).add(f.Seeds, c.Values, &e.scratch)
+		a.metric(i, c.Name, e.catalogue, cfg).add(of, c.Values, &e.scratch)
 	}
 }
 

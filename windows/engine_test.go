@@ -1,6 +1,7 @@
 package windows
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -406,7 +407,13 @@ func TestEmissionOrder(t *testing.T) {
 }
 
 func TestRollupContent(t *testing.T) {
-	p := newPartition(t, withConfig(func(c *Config) { c.Generation, c.WorstSeeds = 7, 2 }))
+	for reducer := int32(1); reducer <= Reducer; reducer++ {
+		t.Run(fmt.Sprint("reducer ", reducer), func(t *testing.T) { testRollupContent(t, reducer) })
+	}
+}
+
+func testRollupContent(t *testing.T, reducer int32) {
+	p := newPartition(t, withConfig(func(c *Config) { c.Generation, c.WorstSeeds, c.Reducer = 7, 2, reducer }))
 	nan := float32(math.NaN())
 	p.folded(p.append(0, sample{observed: 1, step: 10, seeds: []oona.SeedID{1, 2, 3}, states: []oona.State{oona.Training, oona.Dormant, oona.Grafting},
 		metrics: []oona.Column{{Name: "loss", Values: []float32{1, 3, nan}}, {Name: "gain", Values: []float32{1, -2, 0}}}}))
@@ -419,7 +426,11 @@ func TestRollupContent(t *testing.T) {
 	health, performance := p.rollups[0], p.rollups[1]
 	common := oona.Rollup{
 		Run: "run", Layer: "layer", Start: origin, End: instant(10), Trigger: oona.Trigger{Offset: 2}, Watermark: instant(4),
-		FirstOffset: 0, LastOffset: 1, Frames: 2, Readings: 5, Generation: 7,
+		FirstOffset: 0, LastOffset: 1, Frames: 2, Readings: 5, Generation: 7, Reducer: reducer,
+	}
+	first, second := int64(0), int64(1)
+	if reducer == 1 {
+		first, second = oona.NoOffset, oona.NoOffset
 	}
 	wantHealth, wantPerformance := common, common
 	wantHealth.Seeds = oona.SeedCensus{Seen: 4, Active: 2}
@@ -432,7 +443,7 @@ func TestRollupContent(t *testing.T) {
 			Positive: oona.Buckets{Indexes: []int32{0, 51}, Counts: []uint64{1, 1}},
 			Negative: oona.Buckets{Indexes: []int32{0}, Counts: []uint64{1}},
 		},
-		Worst: []oona.SeedValue{{Seed: 2, Value: 3}, {Seed: 1, Value: 1}},
+		Worst: []oona.SeedValue{{Seed: 2, Value: 3, Offset: first}, {Seed: 1, Value: 1, Offset: first}},
 	}}
 	wantPerformance.Group = oona.Performance
 	wantPerformance.Rates = oona.Rates{FramesPerSecond: 0.2, ReadingsPerSecond: 0.5, StepsPerSecond: 5, Delay: 12e6}
@@ -443,12 +454,16 @@ func TestRollupContent(t *testing.T) {
 			Positive: oona.Buckets{Indexes: []int32{0, 64}, Counts: []uint64{1, 1}},
 			Negative: oona.Buckets{Indexes: []int32{32}, Counts: []uint64{2}},
 		},
-		Worst: []oona.SeedValue{{Seed: 2, Value: -2}, {Seed: 4, Value: -2}},
+		Worst: []oona.SeedValue{{Seed: 2, Value: -2, Offset: first}, {Seed: 4, Value: -2, Offset: second}},
 	}}
-	if err := compareRollups(&health, &wantHealth); err != nil {
+	if reducer == 2 {
+		wantPerformance.Rates.Steps, wantPerformance.Rates.StepTime = 20, 4e6
+		wantHealth.Metrics[0].NotMeasuredActive = 1
+	}
+	if err := compareRollups(&health, &oracleRollup{Rollup: wantHealth}); err != nil {
 		t.Error(err)
 	}
-	if err := compareRollups(&performance, &wantPerformance); err != nil {
+	if err := compareRollups(&performance, &oracleRollup{Rollup: wantPerformance}); err != nil {
 		t.Error(err)
 	}
 }

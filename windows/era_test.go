@@ -38,7 +38,9 @@ func TestConfigurationRecords(t *testing.T) {
 		{"of no length", 300, generation(2, func(c *Config) { c.Length = 0 }), ReasonVoid},
 		{"of another tick interval", 300, generation(2, func(c *Config) { c.TickInterval += time.Microsecond }), ReasonConfigured},
 		{"of another idle horizon", 300, generation(2, func(c *Config) { c.IdleHorizon *= 2 }), ReasonConfigured},
-		{"of another reducer", 300, generation(2, func(c *Config) { c.Reducer++ }), ReasonVoid},
+		{"of another reducer", 300, generation(2, func(c *Config) { c.Reducer++ }), ReasonConfigured},
+		{"of an unknown reducer", 300, generation(2, func(c *Config) { c.Reducer = Reducer + 1 }), ReasonVoid},
+		{"of no reducer", 300, generation(2, func(c *Config) { c.Reducer = 0 }), ReasonVoid},
 		{"of other slots", 300, generation(2, func(c *Config) { c.FrontierSlots++ }), ReasonVoid},
 		{"of other caps", 300, generation(9, func(c *Config) {
 			c.MaxTimelines, c.MaxAccumulators, c.MaxLayers = 1, 100, 3

@@ -12,21 +12,29 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-var update = flag.Bool("update", false, "write testdata/golden.txt anew: only when the content of rollups is meant to change")
+var update = flag.Bool("update", false, "write testdata/golden*.txt anew: only when the content of rollups is meant to change")
 
 // TestGolden folds a fixed log and compares its rollups' hashes with those on
 // file. They are the same whatever instructions the compiler may use: run it
 // under GOAMD64=v1 and v3.
 func TestGolden(t *testing.T) {
+	for reducer, name := range []string{1: "golden.txt", 2: "golden-2.txt"} {
+		if reducer > 0 {
+			t.Run(fmt.Sprint("reducer ", reducer), func(t *testing.T) { testGolden(t, int32(reducer), name) })
+		}
+	}
+}
+
+func testGolden(t *testing.T, reducer int32, name string) {
 	cfg := DefaultConfig()
-	cfg.MaxLayers = 3
+	cfg.MaxLayers, cfg.Reducer = 3, reducer
 	_, rollups := foldAll(t, cfg, goldenLog())
 	var b strings.Builder
 	for i := range rollups {
 		r := &rollups[i]
 		fmt.Fprintf(&b, "%d.%d %s/%s/%s %s [%d,%d) frames=%d duplicates=%d %016x\n", r.Trigger.Offset, r.Trigger.Index, r.Run, r.Timeline, r.Layer, r.Group, r.Start, r.End, r.Frames, r.Duplicates, r.Hash)
 	}
-	path := filepath.Join("testdata", "golden.txt")
+	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)

@@ -43,6 +43,12 @@ const (
 	cutWindows                // a configuration does not wait for the end of a window
 	oldBuckets                // sightings stay in buckets of the old horizon
 	noSeals                   // a window opens a layer as soon as there is room again
+	stepsAsTheyCame           // steps rise from one frame in the log to the next
+	stepsAcrossEpochs         // a producer that begins again goes on where it was
+	fallsCount                // the time in which a step falls counts
+	farthestFromZero          // the worst seeds of a neutral metric are those with the greatest values
+	allNotMeasured            // seeds in any state are taken for active ones
+	worstOfLast               // a worst value is that of the last frame that has it
 	mutantCount
 )
 
@@ -86,13 +92,20 @@ type oracleRun struct {
 	emits     bool  // windows that start at from or later
 	from      int64
 	verdicts  []Outcome
-	rollups   []oona.Rollup
+	rollups   []oracleRollup
 	index     int32
 	before    map[*oracleTimeline]int64
 }
 
+// oracleRollup is a rollup without what depends on how its mean was rounded:
+// for the neutral metrics of reducer 2, the worst seeds.
+type oracleRollup struct {
+	oona.Rollup
+	farthest map[string]farthest
+}
+
 // fold returns the outcome of each record, without details, and all rollups.
-func (o oracle) fold(log []Record) ([]Outcome, []oona.Rollup) {
+func (o oracle) fold(log []Record) ([]Outcome, []oracleRollup) {
 	run := oracleRun{oracle: o, log: log, timelines: map[[2]string]*oracleTimeline{}, floor: math.MinInt64, latest: math.MinInt64}
 	run.eras = []*oracleEra{{cfg: o.cfg, since: true}}
 	for i := range log {
@@ -512,7 +525,7 @@ func (o *oracleRun) emit(t *oracleTimeline, start int64, layer string, i int) {
 		Start: oona.Micros(start), End: oona.Micros(start + cfg.Length.Microseconds()),
 		Trigger: oona.Trigger{Offset: o.log[i].Offset, Index: o.index}, Watermark: oona.Micros(o.before[t]),
 		FirstOffset: members[0].Offset, LastOffset: members[len(members)-1].Offset,
-		Frames: int64(len(members)), Duplicates: t.repeats[oracleLayer{start, layer}], Generation: cfg.Generation,
+		Frames: int64(len(members)), Duplicates: t.repeats[oracleLayer{start, layer}], Generation: cfg.Generation, Reducer: cfg.Reducer,
 	}
 	o.index++
 	states := map[oona.SeedID]oona.State{}
@@ -539,7 +552,9 @@ func (o *oracleRun) emit(t *oracleTimeline, start int64, layer string, i int) {
 	}
 	performance.Rates.FramesPerSecond = float64(health.Frames) / seconds
 	performance.Rates.ReadingsPerSecond = float64(health.Readings) / seconds
-	if span := slices.Max(times) - slices.Min(times); span > 0 {
+	if cfg.Reducer == 2 {
+		o.speed(&performance.Rates, members)
+	} else if span := slices.Max(times) - slices.Min(times); span > 0 {
 		performance.Rates.StepsPerSecond = float64(slices.Max(steps)-slices.Min(steps)) / (float64(span) / 1e6)
 	}
 	performance.Rates.Delay = o.log[i].AppendedAt - oona.Micros(slices.Max(times))
@@ -548,16 +563,53 @@ func (o *oracleRun) emit(t *oracleTimeline, start int64, layer string, i int) {
 		sorted = append(sorted, name)
 	}
 	slices.Sort(sorted)
+	far := map[string]farthest{}
 	for _, name := range sorted {
 		about := testCatalogue(name)
-		summary := summarize(name, about.Direction, cfg.WorstSeeds, members)
+		summary := o.summarize(name, about.Direction, cfg, members)
+		if about.Direction == oona.Neutral && cfg.Reducer == 2 {
+			far[name] = farthest{o.mutant, name, cfg.WorstSeeds, members}
+		}
 		if about.Group == oona.Health {
 			health.Metrics = append(health.Metrics, summary)
 		} else {
 			performance.Metrics = append(performance.Metrics, summary)
 		}
 	}
-	o.rollups = append(o.rollups, health, performance)
+	o.rollups = append(o.rollups, oracleRollup{health, far}, oracleRollup{performance, far})
+}
+
+// speed is that of reducer 2.
+func (o *oracleRun) speed(rates *oona.Rates, members []Record) {
+	type producer struct {
+		id    oona.ProducerID
+		epoch oona.Micros
+	}
+	of := map[producer][]*oona.Frame{}
+	for _, r := range members {
+		p := producer{r.Frame.Producer, r.Frame.Epoch}
+		if o.mutant == stepsAcrossEpochs {
+			p.epoch = 0
+		}
+		of[p] = append(of[p], r.Frame)
+	}
+	for _, frames := range of {
+		if o.mutant != stepsAsTheyCame {
+			slices.SortStableFunc(frames, func(f, g *oona.Frame) int {
+				return cmp.Or(cmp.Compare(f.Epoch, g.Epoch), cmp.Compare(f.Sequence, g.Sequence))
+			})
+		}
+		for k := range frames[1:] {
+			rise, passed := frames[k+1].Step-frames[k].Step, frames[k+1].ObservedAt-frames[k].ObservedAt
+			if passed > 0 && (rise >= 0 || o.mutant == fallsCount) {
+				rates.Steps += max(rise, 0)
+				rates.StepTime += passed
+			}
+		}
+	}
+	if rates.StepTime > 0 {
+		rates.StepsPerSecond = float64(rates.Steps) / (float64(rates.StepTime) / 1e6)
+	}
 }
 
 // testCatalogue is that of the property test's metrics.
@@ -573,10 +625,10 @@ func testCatalogue(name string) oona.Metric {
 	return oona.Metric{Name: name, Group: oona.Performance}
 }
 
-func summarize(name string, direction oona.Direction, worstSeeds int, members []Record) oona.MetricSummary {
+func (o *oracleRun) summarize(name string, direction oona.Direction, cfg Config, members []Record) oona.MetricSummary {
 	s := oona.MetricSummary{Name: name}
 	var finite []float64
-	worst := map[oona.SeedID]float64{}
+	worst := map[oona.SeedID]oona.SeedValue{}
 	for _, r := range members {
 		for _, c := range r.Frame.Metrics {
 			if c.Name != name {
@@ -587,6 +639,9 @@ func summarize(name string, direction oona.Direction, worstSeeds int, members []
 				switch {
 				case math.IsNaN(x):
 					s.NotMeasured++
+					if state := r.Frame.States[k]; cfg.Reducer == 2 && (o.mutant == allNotMeasured || state == oona.Training || state == oona.Grafting || state == oona.FineTuning) {
+						s.NotMeasuredActive++
+					}
 					continue
 				case math.IsInf(x, 0):
 					s.Infinite++
@@ -595,8 +650,8 @@ func summarize(name string, direction oona.Direction, worstSeeds int, members []
 				finite = append(finite, x)
 				id := r.Frame.Seeds[k]
 				before, seen := worst[id]
-				if !seen || direction == oona.LowerIsBetter && x > before || direction == oona.HigherIsBetter && x < before {
-					worst[id] = x
+				if !seen || direction == oona.LowerIsBetter && x > before.Value || direction == oona.HigherIsBetter && x < before.Value || o.mutant == worstOfLast && x == before.Value {
+					worst[id] = oona.SeedValue{Seed: id, Value: x, Offset: r.Offset}
 				}
 			}
 		}
@@ -611,8 +666,11 @@ func summarize(name string, direction oona.Direction, worstSeeds int, members []
 	if direction == oona.Neutral {
 		return s
 	}
-	for id, x := range worst {
-		s.Worst = append(s.Worst, oona.SeedValue{Seed: id, Value: x})
+	for _, value := range worst {
+		if cfg.Reducer == 1 {
+			value.Offset = oona.NoOffset
+		}
+		s.Worst = append(s.Worst, value)
 	}
 	slices.SortFunc(s.Worst, func(a, b oona.SeedValue) int {
 		byValue := cmp.Compare(a.Value, b.Value)
@@ -624,8 +682,54 @@ func summarize(name string, direction oona.Direction, worstSeeds int, members []
 		}
 		return cmp.Or(byValue, cmp.Compare(a.Seed, b.Seed))
 	})
-	s.Worst = s.Worst[:min(len(s.Worst), worstSeeds)]
+	s.Worst = s.Worst[:min(len(s.Worst), cfg.WorstSeeds)]
 	return s
+}
+
+// farthest are the frames of a layer's window, of which the seeds that are
+// farthest from the mean of a metric are wanted.
+type farthest struct {
+	mutant  mutant
+	metric  string
+	limit   int
+	members []Record
+}
+
+// from computes distances with 600 bits, of all samples of all seeds.
+func (f farthest) from(mean float64) []oona.SeedValue {
+	type sample struct {
+		oona.SeedValue
+		distance *big.Float
+	}
+	if f.mutant == farthestFromZero {
+		mean = 0
+	}
+	var all []sample
+	for _, r := range f.members {
+		for _, c := range r.Frame.Metrics {
+			for k, v := range c.Values {
+				x := float64(v)
+				if c.Name != f.metric || math.IsNaN(x) || math.IsInf(x, 0) {
+					continue
+				}
+				d := new(big.Float).SetPrec(600).SetFloat64(x)
+				d.Sub(d, new(big.Float).SetFloat64(mean))
+				all = append(all, sample{oona.SeedValue{Seed: r.Frame.Seeds[k], Value: x, Offset: r.Offset}, d.Abs(d)})
+			}
+		}
+	}
+	// Of a seed's samples that are equally far, the greater, and then the first.
+	slices.SortStableFunc(all, func(a, b sample) int {
+		return cmp.Or(b.distance.Cmp(a.distance), cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.Value+0, a.Value+0))
+	})
+	var list []oona.SeedValue
+	for _, s := range all {
+		known := slices.ContainsFunc(list, func(t oona.SeedValue) bool { return t.Seed == s.Seed })
+		if !known && len(list) < f.limit {
+			list = append(list, s.SeedValue)
+		}
+	}
+	return list
 }
 
 // exactMoments computes with 600 bits, enough for any sum of float32s, and for

@@ -35,6 +35,7 @@ func newPartition(t *testing.T, cfg Config) *partition {
 // sample is a frame of a test: what is not set has a default.
 type sample struct {
 	run, timeline, layer, producer, path string
+	epoch                                oona.Micros
 	sequence                             int64 // 0: the offset, so that it is unique
 	observed                             float64
 	step                                 int64
@@ -52,7 +53,7 @@ func (s sample) record(offset int64) Record {
 	}
 	f := &oona.Frame{
 		Run: oona.RunID(or(s.run, "run")), Timeline: oona.TimelineID(s.timeline), Layer: oona.LayerID(or(s.layer, "layer")),
-		Producer: oona.ProducerID(or(s.producer, "trainer")), Sequence: s.sequence, ObservedAt: instant(s.observed), Step: s.step,
+		Producer: oona.ProducerID(or(s.producer, "trainer")), Epoch: s.epoch, Sequence: s.sequence, ObservedAt: instant(s.observed), Step: s.step,
 		Seeds: s.seeds, States: s.states, Metrics: s.metrics,
 	}
 	if f.Sequence == 0 {

@@ -33,7 +33,9 @@ type testProducer struct {
 	timeline oona.TimelineID
 	id       oona.ProducerID
 	path     string
+	epoch    oona.Micros
 	sequence int64
+	step     int64
 	ended    bool
 	cutOff   bool
 	spool    []Record
@@ -50,7 +52,7 @@ func newSchedule(seed uint64) *schedule {
 		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(1000, longestDelay),
 		MaxTimelines: 2 + rng.IntN(5), MaxLayers: 1 + rng.IntN(4), MaxMetrics: 2 + rng.IntN(4), MaxSeeds: 6 + rng.IntN(12),
 		MaxAccumulators: 4 + rng.IntN(24), MaxTimelineAccumulators: 2 + rng.IntN(12),
-		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)), Reducer: Reducer,
+		FrontierSlots: []int{1, 3, 64, 4096}[rng.IntN(4)], WorstSeeds: rng.IntN(5), Generation: int32(rng.IntN(3)), Reducer: 1 + rng.Int32N(Reducer),
 	}
 	cfg.IdleHorizon = 2*cfg.TickInterval + ms(1, 6000)
 	s := &schedule{shortestTick: cfg.TickInterval, longestTick: cfg.TickInterval, longestHorizon: cfg.IdleHorizon, rng: rng, cfg: cfg, last: cfg, longestDelay: longestDelay, now: 1_700_000_000_000_000}
@@ -157,6 +159,10 @@ func (s *schedule) produce(p *testProducer) {
 		if s.rng.IntN(4) == 0 { // the trainer goes on with another run, or one that it had left
 			p.run = oona.RunID(fmt.Sprint("run", s.rng.IntN(8)))
 		}
+	case 2: // it begins again, from its last checkpoint
+		p.epoch, p.sequence, p.step = p.epoch+1, 0, p.step/2
+	case 3: // it goes back to a checkpoint
+		p.step /= 2
 	}
 	r := Record{Path: p.path, Checksum: s.rng.Uint64(), Frame: s.frame(p)}
 	switch {
@@ -180,12 +186,13 @@ func (s *schedule) produce(p *testProducer) {
 
 func (s *schedule) frame(p *testProducer) *oona.Frame {
 	f := &oona.Frame{
-		Run: p.run, Timeline: p.timeline, Producer: p.id, Epoch: 7, Sequence: p.sequence,
+		Run: p.run, Timeline: p.timeline, Producer: p.id, Epoch: 7 + p.epoch, Sequence: p.sequence,
 		Layer:      oona.LayerID(fmt.Sprint("layer", s.rng.IntN(4))),
 		ObservedAt: s.now - oona.Micros(s.rng.IntN(300_000)),
-		Step:       p.sequence / 3,
+		Step:       p.step,
 	}
 	p.sequence++
+	p.step += s.rng.Int64N(3)
 	first, n := s.rng.IntN(3), 1+s.rng.IntN(9)
 	switch s.rng.IntN(4) {
 	case 0: // a layer in two frames, by seeds
@@ -248,6 +255,7 @@ func (s *schedule) configure() {
 	next.Length, next.OutOfOrderness, next.AllowedLateness = ms(700, 4000), ms(0, 900), ms(0, 2500)
 	next.MaxSkew, next.MaxDelay = ms(500, 3500), ms(1000, s.longestDelay)
 	next.MaxTimelines, next.MaxLayers, next.MaxMetrics, next.MaxSeeds = 1+rng.IntN(6), 1+rng.IntN(4), 2+rng.IntN(4), 6+rng.IntN(12)
+	next.Reducer = 1 + rng.Int32N(Reducer)
 	next.MaxAccumulators, next.MaxTimelineAccumulators, next.WorstSeeds = 4+rng.IntN(24), 2+rng.IntN(12), rng.IntN(5)
 	switch rng.IntN(12) {
 	case 0:
@@ -292,7 +300,7 @@ func (s *schedule) conflict() {
 		return
 	}
 	r := s.sent[len(s.sent)-1-s.rng.IntN(min(len(s.sent), 30))]
-	f := *s.frame(&testProducer{run: r.Frame.Run, timeline: r.Frame.Timeline, id: r.Frame.Producer, sequence: r.Frame.Sequence})
+	f := *s.frame(&testProducer{run: r.Frame.Run, timeline: r.Frame.Timeline, id: r.Frame.Producer, epoch: r.Frame.Epoch - 7, sequence: r.Frame.Sequence, step: r.Frame.Step})
 	if s.rng.IntN(2) == 0 {
 		f.ObservedAt, f.Layer = r.Frame.ObservedAt, r.Frame.Layer
 	}

@@ -47,10 +47,13 @@ type identity struct {
 	sequence int64
 }
 
-// folding is where and from which bytes a frame was folded.
+// folding is where and from which bytes a frame was folded, and how far its
+// producer was. With its identity it is what a window keeps of each frame.
 type folding struct {
 	checksum uint64
 	into     *accumulator
+	step     int64
+	at       oona.Micros // event time
 }
 
 // window is an open window of a timeline.

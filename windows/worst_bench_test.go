@@ -11,7 +11,7 @@ import (
 // BenchmarkWorst offers columns of 1,000 samples to a list of five, 64 columns
 // a window. Most of a steady metric hold nothing that is worse; those of one
 // that stands still hold nothing but ties; of one that grows, each has
-// something.
+// something. A neutral metric has two lists.
 func BenchmarkWorst(b *testing.B) {
 	seeds := make([]oona.SeedID, benchSeeds)
 	for i := range seeds {
@@ -36,18 +36,21 @@ func BenchmarkWorst(b *testing.B) {
 		for i, values := range c.columns {
 			least[i], greatest[i] = slices.Min(values), slices.Max(values)
 		}
-		b.Run(c.name, func(b *testing.B) {
+		benchmark := func(b *testing.B, direction oona.Direction) {
 			var w worst
+			cfg := Config{WorstSeeds: 5, Reducer: 2}
 			n := 0
 			for b.Loop() {
 				i := n % columns
 				if i == 0 {
-					w = worst{direction: oona.LowerIsBetter, limit: 5, seeds: w.seeds[:0]}
+					w.begin(direction, &cfg)
 				}
-				w.add(seeds, c.columns[i], least[i], greatest[i])
+				w.add(readings{seeds: seeds}, c.columns[i], least[i], greatest[i])
 				n++
 			}
 			reportSamples(b, benchSeeds)
-		})
+		}
+		b.Run(c.name, func(b *testing.B) { benchmark(b, oona.LowerIsBetter) })
+		b.Run(c.name+"/neutral", func(b *testing.B) { benchmark(b, oona.Neutral) })
 	}
 }

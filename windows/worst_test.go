@@ -3,6 +3,7 @@ package windows
 import (
 	"cmp"
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -10,70 +11,132 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
+// worstCase is the samples of a metric, in the order of the log.
+type worstCase struct {
+	direction oona.Direction
+	limit     int
+	mean      float64
+	samples   []oona.SeedValue
+}
+
+// want takes the samples by how bad they are and each seed once.
+func (c *worstCase) want() (list []oona.SeedValue) {
+	badness := func(x float64) *big.Float {
+		b := new(big.Float).SetPrec(600).SetFloat64(x)
+		switch c.direction {
+		case oona.HigherIsBetter:
+			return b.Neg(b)
+		case oona.Neutral:
+			return b.Abs(b.Sub(b, big.NewFloat(c.mean)))
+		}
+		return b
+	}
+	sorted := slices.Clone(c.samples)
+	slices.SortStableFunc(sorted, func(a, b oona.SeedValue) int {
+		return cmp.Or(badness(b.Value).Cmp(badness(a.Value)), cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.Value, a.Value))
+	})
+	for _, s := range sorted {
+		if len(list) < c.limit && !slices.ContainsFunc(list, func(t oona.SeedValue) bool { return t.Seed == s.Seed }) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 // Random blocks over many seeds, few or many values, in any order of seeds,
-// against a map and a sort.
+// about a mean that is anywhere among them or equally far from two, against a
+// sort of all samples.
 func TestWorstIsExact(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
-	for round := range 400 {
-		direction := []oona.Direction{oona.LowerIsBetter, oona.HigherIsBetter}[round%2]
-		w := worst{direction: direction, limit: 1 + rng.IntN(6)}
+	for round := range 3000 {
+		c := worstCase{direction: []oona.Direction{oona.LowerIsBetter, oona.HigherIsBetter, oona.Neutral}[round%3], limit: 1 + rng.IntN(6)}
+		var w worst
+		w.begin(c.direction, &Config{WorstSeeds: c.limit, Reducer: 2})
 		distinct := []int{1, 2, 5, 100_000}[rng.IntN(4)]
-		seeds := rng.Perm(1 + rng.IntN(60))
+		scale := []float64{1, 1, 0x1p-140, 0x1p100}[rng.IntN(4)]
+		seeds := rng.Perm(1 + rng.IntN(100))
 		if rng.IntN(2) == 0 {
 			slices.Sort(seeds)
 		}
-		of := map[oona.SeedID]float64{}
-		for range 1 + rng.IntN(8) {
-			var ids []oona.SeedID
+		for block := range 1 + rng.IntN(8) {
+			of := readings{offset: int64(block)}
 			var values []float32
 			least, greatest := float32(math.MaxFloat32), float32(-math.MaxFloat32)
 			for _, id := range seeds {
-				id := oona.SeedID(id)
-				x := float32(rng.IntN(distinct) - distinct/2)
-				ids, values = append(ids, id), append(values, x)
-				least, greatest = min(least, x), max(greatest, x)
-				before, seen := of[id]
-				if !seen || (direction == oona.LowerIsBetter) == (float64(x) > before) {
-					of[id] = float64(x)
+				x := float32(scale * float64(rng.IntN(distinct)-distinct/2))
+				if rng.IntN(20) == 0 {
+					x = float32(rng.IntN(3) - 1)
 				}
+				of.seeds, values = append(of.seeds, oona.SeedID(id)), append(values, x)
+				least, greatest = min(least, x), max(greatest, x)
+				c.samples = append(c.samples, oona.SeedValue{Seed: oona.SeedID(id), Value: positiveZero(float64(x)), Offset: of.offset})
 			}
-			w.add(ids, values, least, greatest)
+			w.add(of, values, least, greatest)
 		}
-		var want []oona.SeedValue
-		for id, x := range of {
-			want = append(want, oona.SeedValue{Seed: id, Value: x})
+		a, b := c.samples[rng.IntN(len(c.samples))].Value, c.samples[rng.IntN(len(c.samples))].Value
+		c.mean = (a + b) / 2
+		if rng.IntN(3) == 0 {
+			c.mean = a + rng.NormFloat64()
 		}
-		slices.SortFunc(want, func(a, b oona.SeedValue) int {
-			if direction == oona.LowerIsBetter {
-				return cmp.Or(cmp.Compare(b.Value, a.Value), cmp.Compare(a.Seed, b.Seed))
-			}
-			return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(a.Seed, b.Seed))
-		})
-		want = want[:min(len(want), w.limit)]
-		if got := w.appendTo(nil); !slices.Equal(got, want) {
-			t.Fatalf("round %d, direction %d:\n got %v\nwant %v", round, direction, got, want)
+		if got, want := w.appendTo(nil, c.mean), c.want(); !slices.Equal(got, want) {
+			t.Fatalf("round %d, direction %d, mean %v:\n got %v\nwant %v", round, c.direction, c.mean, got, want)
+		}
+	}
+}
+
+// Two values on either side of the mean whose distances are equal when they are
+// rounded, and are not.
+func TestFartherIsExact(t *testing.T) {
+	value := func(seed oona.SeedID, x float64) oona.SeedValue { return oona.SeedValue{Seed: seed, Value: x} }
+	const tiny = 0x1p-149
+	for _, c := range []struct {
+		name      string
+		high, low oona.SeedValue
+		mean      float64
+		above     bool
+	}{
+		{"above", value(1, 3), value(2, 0), 1, true},
+		{"below", value(1, 2), value(2, -1), 1, false},
+		{"equally far, the lower seed above", value(1, 2), value(2, 0), 1, true},
+		{"equally far, the lower seed below", value(2, 2), value(1, 0), 1, false},
+		{"equally far, the same seed", value(1, 2), value(1, 0), 1, true},
+		{"above by less than a rounding", value(2, 0x1p100), value(1, tiny), 0x1p99, true},
+		{"below by less than a rounding", value(1, 0x1p100), value(2, -tiny), 0x1p99, false},
+		{"the greatest", value(1, math.MaxFloat32), value(2, -math.MaxFloat32), 0, true},
+	} {
+		if got := fartherAbove(c.high, c.low, c.mean); got != c.above {
+			t.Errorf("%s: %t, want %t", c.name, got, c.above)
 		}
 	}
 }
 
 func TestWorstAtTheEnds(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	const last = math.MaxInt32
+	entry := func(seed oona.SeedID, x float64) oona.SeedValue {
+		return oona.SeedValue{Seed: seed, Value: x, Offset: 8}
+	}
 	for _, c := range []struct {
 		name      string
 		direction oona.Direction
 		limit     int
+		reducer   int32
 		want      []oona.SeedValue
 	}{
-		{"lower is better", oona.LowerIsBetter, 9, []oona.SeedValue{{Seed: 4, Value: 5}, {Seed: 6, Value: 0}, {Seed: math.MaxInt32, Value: -math.MaxFloat32}}},
-		{"higher is better", oona.HigherIsBetter, 9, []oona.SeedValue{{Seed: math.MaxInt32, Value: -math.MaxFloat32}, {Seed: 6, Value: 0}, {Seed: 4, Value: 5}}},
-		{"neutral", oona.Neutral, 9, nil},
-		{"none wanted", oona.LowerIsBetter, 0, nil},
+		{"lower is better", oona.LowerIsBetter, 9, 1, []oona.SeedValue{entry(4, 5), entry(6, 0), entry(last, -math.MaxFloat32)}},
+		{"higher is better", oona.HigherIsBetter, 9, 1, []oona.SeedValue{entry(last, -math.MaxFloat32), entry(6, 0), entry(4, 5)}},
+		{"neutral", oona.Neutral, 9, 2, []oona.SeedValue{entry(last, -math.MaxFloat32), entry(4, 5), entry(6, 0)}},
+		{"one of a neutral", oona.Neutral, 1, 2, []oona.SeedValue{entry(last, -math.MaxFloat32)}},
+		{"neutral, reducer 1", oona.Neutral, 9, 1, nil},
+		{"none wanted", oona.LowerIsBetter, 0, 2, nil},
+		{"none wanted of a neutral", oona.Neutral, 0, 2, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := worst{direction: c.direction, limit: c.limit}
-			seeds := []oona.SeedID{1, 2, 3, 4, 6, math.MaxInt32}
-			w.add(seeds, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
-			got := w.appendTo(nil)
+			var w worst
+			w.begin(c.direction, &Config{WorstSeeds: c.limit, Reducer: c.reducer})
+			of := readings{seeds: []oona.SeedID{1, 2, 3, 4, 6, last}, offset: 8}
+			w.add(of, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
+			got := w.appendTo(nil, -1)
 			if !slices.Equal(got, c.want) {
 				t.Errorf("%v, want %v", got, c.want)
 			}

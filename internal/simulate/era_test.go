@@ -96,7 +96,7 @@ func (o *oracle) changeClock(next windows.Config) {
 
 // sound is what a configuration has to be, as far as schedules break it.
 func sound(c *windows.Config) bool {
-	return c.Length > 0 && c.MaxSeeds > 0 && c.IdleHorizon > 2*c.TickInterval && c.Reducer == 1
+	return c.Length > 0 && c.MaxSeeds > 0 && c.IdleHorizon > 2*c.TickInterval && (c.Reducer == 1 || c.Reducer == 2)
 }
 
 func (o *oracle) inReach() (n int) {

@@ -156,7 +156,7 @@ func (p *partition) compare() error {
 	if whole == nil || !p.log.lost.emits || whole.counts.configured+whole.counts.firsts > 0 || p.log.crowded()+whole.crowded() > 0 {
 		return nil
 	}
-	emitted := func(o *oracle) (list []oona.Rollup) {
+	emitted := func(o *oracle) (list []content) {
 		for i := range o.accounts {
 			for _, r := range o.accounts[i].rollups {
 				if int64(r.Start) >= p.log.lost.from {

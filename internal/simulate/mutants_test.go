@@ -64,7 +64,7 @@ var mutants = []mutant{
 		"engine.go", "if first, repeated := w.folded[id]; repeated {", `first, repeated := w.folded[id]
 		for other, into := range w.folded {
 			if other.producer == id.producer && other.epoch == id.epoch && other.sequence > id.sequence {
-				first, repeated = folding{r.Checksum, into.into}, true
+				first, repeated = folding{checksum: r.Checksum, into: into.into}, true
 			}
 		}
 		if repeated {`,
@@ -153,6 +153,21 @@ var mutants = []mutant{
 	}}},
 	{"timelines are forgotten by the last configuration alone", []edit{{
 		"era.go", "for _, a := range e.eras {\n\t\tif a.retired != never {", "for _, a := range e.eras[len(e.eras)-1:] {\n\t\tif a.retired != never {",
+	}}},
+	{"a step that falls is a rise", []edit{{
+		"steps.go", "next.step < last.step ||", "",
+	}}},
+	{"steps are taken in no order", []edit{{
+		"steps.go", ", cmp.Compare(p.sequence, q.sequence))", ")",
+	}}},
+	{"a neutral metric has the greatest for its worst seeds", []edit{{
+		"worst.go", "len(high) > 0 && fartherAbove(high[0], low[0], mean)", "len(high) > 0",
+	}}},
+	{"a configuration does not change the reducer", []edit{{
+		"engine.go", "of := readingsOf(r, cfg.Reducer)", "of := readingsOf(r, e.cfg.Reducer)",
+	}}},
+	{"a replay keeps no steps", []edit{{
+		"engine.go", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}\n\tif e.replaying {\n\t\tw.folded[id] = folding{checksum: r.Checksum, into: sum}\n\t}",
 	}}},
 }
 

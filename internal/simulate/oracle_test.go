@@ -33,8 +33,8 @@ type account struct {
 	record  windows.Record
 	verdict windows.Verdict
 	reason  windows.Reason
-	rollups []oona.Rollup // that it closes, without their hashes
-	index   int32         // layers that it closes
+	rollups []content // that it closes
+	index   int32     // layers that it closes
 	clock   int64
 	open    int // windows, after it
 }

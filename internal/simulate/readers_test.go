@@ -89,7 +89,7 @@ func (r *reader) complete(log *oracle, hashes map[rollupPlace]uint64) error {
 	n := 0
 	for i := range log.accounts {
 		for j := range log.accounts[i].rollups {
-			want := &log.accounts[i].rollups[j]
+			want := &log.accounts[i].rollups[j].Rollup
 			q, seen := r.seen[keyOf(want)]
 			switch place := (rollupPlace{want.Trigger, want.Group}); {
 			case want.Group != r.group:

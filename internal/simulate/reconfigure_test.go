@@ -17,7 +17,6 @@ func (w *world) tenths(least, most int) time.Duration {
 func (w *world) begin() (flags windows.Config) {
 	w.pace(&w.last)
 	w.last.FrontierSlots = 1 << 30 // so that no two producers meet in one
-	w.last.Reducer = windows.Reducer
 	w.changing = w.chance(2)
 	w.brief = w.changing && w.chance(3)
 	w.losing = -1
@@ -56,7 +55,7 @@ func (w *world) configuration() windows.Config {
 	c.MaxLayers = pick(w, 1, 2, 2, many, many, many)
 	c.MaxMetrics = pick(w, 2, many, many, many)
 	c.MaxSeeds = pick(w, 3, 5, many, many)
-	c.WorstSeeds = w.rng.IntN(4)
+	c.WorstSeeds, c.Reducer = w.rng.IntN(4), pick[int32](w, 1, 2, 2)
 	if w.brief {
 		c.MaxSkew, c.MaxDelay = pick(w, time.Second, 2*time.Second, 5*time.Second), pick(w, 4*time.Second, 15*time.Second)
 	}
@@ -114,7 +113,7 @@ func (w *world) spoil(c *windows.Config) bool {
 	case 0:
 		c.IdleHorizon = 2 * c.TickInterval
 	case 1:
-		c.Reducer++
+		c.Reducer = pick[int32](w, 0, windows.Reducer+1)
 	case 2:
 		c.FrontierSlots--
 	case 3:

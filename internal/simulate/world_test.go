@@ -37,16 +37,17 @@ type world struct {
 }
 
 type producer struct {
-	run      oona.RunID
-	timeline oona.TimelineID
-	id       oona.ProducerID
-	path     string
-	epoch    oona.Micros
-	sequence int64
-	skew     oona.Micros // of its clock
-	delay    oona.Micros // of its way into the bus
-	cutOff   bool
-	spool    []windows.Record
+	run        oona.RunID
+	timeline   oona.TimelineID
+	id         oona.ProducerID
+	path       string
+	epoch      oona.Micros
+	sequence   int64
+	checkpoint int64       // what its step is off by since it went back to one
+	skew       oona.Micros // of its clock
+	delay      oona.Micros // of its way into the bus
+	cutOff     bool
+	spool      []windows.Record
 }
 
 // pending is a record on its way.
@@ -245,7 +246,10 @@ func (w *world) frame(p *producer) *oona.Frame {
 		Run: p.run, Timeline: p.timeline, Producer: p.id, Epoch: p.epoch, Sequence: p.sequence,
 		Layer:      oona.LayerID(fmt.Sprint("layer", w.rng.IntN(3))),
 		ObservedAt: w.now + p.skew - w.between(0, 200*time.Millisecond),
-		Step:       p.sequence / 2,
+		Step:       p.sequence/2 + p.checkpoint,
+	}
+	if w.chance(15) {
+		p.checkpoint = -w.rng.Int64N(p.sequence/2 + 1) // it goes back to one, or on from a later one
 	}
 	if w.crowded {
 		f.Run = oona.RunID(fmt.Sprint("run", w.runs))

@@ -114,11 +114,11 @@ func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
 }
 
 // compareSettings warns where the partition's windows are not those of the
-// worker's settings, which have no generation.
+// worker's settings, which have no generation and no version of the reducers.
 func (p *partition) compareSettings(warning string) {
 	held, settings := p.engine.Config(), p.stage.cfg.Windows
 	generation := held.Generation
-	held.Generation = settings.Generation
+	held.Generation, held.Reducer = settings.Generation, settings.Reducer
 	if held != settings {
 		p.logger.Warn(warning, "generation", generation, "windows", fmt.Sprintf("%+v", held), "settings", fmt.Sprintf("%+v", settings))
 	}

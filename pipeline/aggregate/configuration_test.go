@@ -84,6 +84,32 @@ oona_aggregate_configuration_generation{partition="3"} %d
 	}
 }
 
+// The log alone decides by which version of the reducers windows are folded. That
+// it names another than a worker's settings is no difference between the two.
+func TestReducerIsTheLogs(t *testing.T) {
+	const warning = "not with this worker's settings"
+	for reducer := int32(1); reducer <= windows.Reducer; reducer++ {
+		f := start(t, nil)
+		f.feed.append(f.configuration(1, 0, func(c *windows.Config) { c.Reducer = reducer }), f.begin, own(oona.ConfigurationRecord))
+		for s := range 20 {
+			f.send(f.frame(time.Duration(s) * time.Second))
+		}
+		f.stop()
+		if strings.Contains(f.log.String(), warning) {
+			t.Errorf("reducer %d: the stage warns of its settings: %s", reducer, &f.log)
+		}
+		if n := f.stage.Counts(); n.Own != 1 || n.Folded != 20 {
+			t.Errorf("reducer %d: counts are %+v", reducer, n)
+		}
+	}
+	f := start(t, nil)
+	f.feed.append(f.configuration(1, 0, length(20*time.Second)), f.begin, own(oona.ConfigurationRecord))
+	f.stop()
+	if !strings.Contains(f.log.String(), warning) {
+		t.Errorf("of another length nothing is said: %s", &f.log)
+	}
+}
+
 // What is no configuration is a dead letter and changes nothing; a kind that is
 // not known is only skipped.
 func TestBadRecordsOfOonasOwn(t *testing.T) {
@@ -159,7 +185,7 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 	}{
 		"reducer": {oona.ConfigurationRecord, func(f *fixture) []byte {
 			return f.configuration(1, 0, func(c *windows.Config) { c.Reducer = windows.Reducer + 1 })
-		}, "version 2 is wanted"},
+		}, fmt.Sprintf("version %d is wanted", windows.Reducer+1)},
 		"schema": {oona.ConfigurationRecord, func(*fixture) []byte { return unpublished }, "not a published schema"},
 		"kind":   {"configuration/2", func(*fixture) []byte { return nil }, "its kind is configuration/2"},
 	} {

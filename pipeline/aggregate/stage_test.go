@@ -1,6 +1,7 @@
 package aggregate_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -145,6 +146,7 @@ type fixture struct {
 	stage    *aggregate.Stage
 	feed     *feed
 	out      *outputs
+	log      bytes.Buffer // to be read when the stage has stopped
 	topics   oona.Topics
 	registry *prometheus.Registry
 	stop     func()
@@ -175,7 +177,7 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 	if f.catalogue == nil {
 		f.catalogue = func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Health} }
 	}
-	stage, err := aggregate.New(cfg, f.catalogue, f.out, f.registry, slog.New(slog.DiscardHandler))
+	stage, err := aggregate.New(cfg, f.catalogue, f.out, f.registry, slog.New(slog.NewTextHandler(&f.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
