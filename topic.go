@@ -65,6 +65,9 @@ type TopicSpec struct {
 	// MaxMessageBytes is what the topic takes of a record; 0: as the broker
 	// has it.
 	MaxMessageBytes int
+	// LeastMessageBytes is what the topic takes of a record at least, however
+	// much more it takes; 0: any.
+	LeastMessageBytes int
 	// AppendTime: the broker stamps records (message.timestamp.type =
 	// LogAppendTime). It must hold where time is taken from the log.
 	AppendTime bool
@@ -76,6 +79,10 @@ type TopicSpec struct {
 // MaxRollupBytes is more than any rollup has: 64 metrics whose samples fill
 // every bucket of both signs come to 8 MiB.
 const MaxRollupBytes = 16 << 20
+
+// DefaultRecordBytes is what ingest takes a record of frames for at most, unless
+// it is told otherwise: less than Kafka's own max.message.bytes of 1,048,588.
+const DefaultRecordBytes = 1_000_000
 
 // MaxSideBytes is what side topics take: a record of the input and why it is
 // there.

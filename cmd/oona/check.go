@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
@@ -106,6 +107,11 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 			break
 		}
 	}
+	for i := range specs {
+		if specs[i].Name == topics.SeedMetrics {
+			specs[i].LeastMessageBytes = greatestRecord(workers)
+		}
+	}
 	err = bus.CheckTopics(ctx, at, specs)
 	if errors.Is(err, bus.ErrUnreachable) {
 		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
@@ -121,6 +127,17 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 		return nil, err
 	}
 	return nil, noteWindows(ctx, windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}, workers, to, logger)
+}
+
+// greatestRecord returns the greatest limit of a record that an ingest has, 0
+// where there is none.
+func greatestRecord(workers []deployment.Worker) (limit int) {
+	for _, w := range workers {
+		if n, err := strconv.Atoi(w.Text("max-message-bytes")); err == nil && w.Kind == deployment.Ingest {
+			limit = max(limit, n)
+		}
+	}
+	return limit
 }
 
 // groupOf returns the group of the aggregators, empty where there are none.

@@ -52,6 +52,10 @@ func TestCheck(t *testing.T) {
 	if status, _, messages = run(t, good...); status != 0 || messages != "" {
 		t.Errorf("with topics: status %d, %q", status, messages)
 	}
+	status, _, messages = run(t, append(good, "--ingest", file("large.yaml", at+"max-message-bytes: 3000000\n"))...)
+	if status != exitFailed || !strings.Contains(messages, "fault: topic checked.telemetry.seed.metrics has max.message.bytes=1048588 and must have at least 3000000") {
+		t.Errorf("with an ingest whose records are larger than the topic takes: status %d, %q", status, messages)
+	}
 	// All faults are named, of files and between them.
 	status, _, messages = run(t, append(good, "--aggregate", file("long.yaml", at+"window-length: 20s\n"), "--aggregate", file("wrong.yaml", at+"idle-horizon: 1s\n"),
 		"--exporter", file("typo.yaml", at+"lookbak: 1h\n"), "--exporter", filepath.Join(dir, "absent.yaml"), "--ingest", file("other.yaml", "prefix: other\n"))...)

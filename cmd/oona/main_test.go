@@ -97,6 +97,20 @@ func TestTopicsApplyThenCheck(t *testing.T) {
 	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "9 topics") {
 		t.Errorf("check: status %d, %q, %q", status, out, messages)
 	}
+	// Any number of partitions that agree is right, unless one is given.
+	if status, out, messages := run(t, "topics", "check", "--brokers", broker.Addrs[0]); status != 0 || !strings.Contains(out, "9 topics") {
+		t.Errorf("check without a number: status %d, %q, %q", status, out, messages)
+	}
+	if status, _, messages := topics("check", "--max-message-bytes", "5000000"); status != exitFailed ||
+		!strings.Contains(messages, "kasmina.telemetry.seed.metrics has max.message.bytes=1048588 and must have at least 5000000; run `oona topics apply`") {
+		t.Errorf("check for an ingest with a higher limit: status %d, %q", status, messages)
+	}
+	if status, out, messages := topics("apply", "--max-message-bytes", "5000000"); status != 0 || !strings.Contains(out, "max.message.bytes was 1048588, is 5000000 now") {
+		t.Errorf("apply for it: status %d, %q, %q", status, out, messages)
+	}
+	if status, out, messages := topics("apply"); status != 0 || strings.Contains(out, "max.message.bytes") {
+		t.Errorf("more is right too: status %d, %q, %q", status, out, messages)
+	}
 	if status, _, messages := topics("check", "--partitions", "4"); status != exitFailed || !strings.Contains(messages, "3 partitions") {
 		t.Errorf("check of another number of partitions: status %d, %q", status, messages)
 	}

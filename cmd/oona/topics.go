@@ -20,10 +20,12 @@ import (
 type topicsCommand struct {
 	Bus        bus.Config `embed:"" group:"Bus"`
 	Prefix     string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Partitions int32      `group:"Bus" help:"Partitions of the topics that need them."`
+	Partitions int32      `group:"Bus" help:"Partitions of the topics that need them. Without this flag, check takes any number that these topics agree in."`
 
-	Apply applyTopics `cmd:"" help:"Make the topics that are missing and mend the configuration of the others. Partitions are never changed, nor the windows of those that are not empty: where they are not as the settings say that are given, it says so and exits with 1."`
-	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and how to mend it; the exit status is 1 where something is."`
+	MaxMessageBytes int `group:"Bus" help:"The greatest --max-message-bytes of any ingest: the topic of frames must take as much."`
+
+	Apply applyTopics `cmd:"" help:"Make the topics that are missing and correct the configuration of the others. It returns when every broker knows them. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
+	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and what to do about it; the exit status is 1 if anything is. All brokers are asked, and a fault counts if all of them report it for three seconds."`
 }
 
 type (
@@ -37,7 +39,7 @@ type (
 )
 
 func defaultTopics() topicsCommand {
-	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12, Apply: applyTopics{Group: aggregate.DefaultGroup, Windows: windows.DefaultConfig()}}
+	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12, MaxMessageBytes: oona.DefaultRecordBytes, Apply: applyTopics{Group: aggregate.DefaultGroup, Windows: windows.DefaultConfig()}}
 }
 
 // Validate is called once flags, environment and file are read.
@@ -45,19 +47,35 @@ func (a *applyTopics) Validate() error {
 	return worker.NameFlag(a.Windows, aggregate.CheckWindows(a.Windows))
 }
 
-func (c *topicsCommand) specs() ([]oona.TopicSpec, error) {
+// Validate is called once flags, environment and file are read.
+func (c *topicsCommand) Validate() error {
+	if c.Partitions < 1 {
+		return &oona.FieldError{Field: "--partitions", Reason: fmt.Sprintf("is %d; give at least 1", c.Partitions)}
+	}
+	if c.MaxMessageBytes < 1 {
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give that of ingest", c.MaxMessageBytes)}
+	}
+	return nil
+}
+
+// specs lists the topics that there must be, with so many partitions; 0: any
+// number.
+func (c *topicsCommand) specs(partitions int32) ([]oona.TopicSpec, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return nil, err
 	}
-	if c.Partitions < 1 {
-		return nil, &oona.FieldError{Field: "--partitions", Reason: fmt.Sprintf("is %d; give at least 1", c.Partitions)}
+	specs := append(topics.Specs(partitions), topics.RawSpecs(partitions)...)
+	for i := range specs {
+		if specs[i].Name == topics.SeedMetrics {
+			specs[i].LeastMessageBytes = c.MaxMessageBytes
+		}
 	}
-	return append(topics.Specs(c.Partitions), topics.RawSpecs(c.Partitions)...), nil
+	return specs, nil
 }
 
 func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) error {
-	specs, err := c.Topics.specs()
+	specs, err := c.Topics.specs(c.Topics.Partitions)
 	if err != nil {
 		return err
 	}
@@ -152,8 +170,12 @@ func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given ma
 	return nil
 }
 
-func (checkTopics) Run(ctx context.Context, c *grammar, to streams) error {
-	specs, err := c.Topics.specs()
+func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams) error {
+	partitions := c.Topics.Partitions
+	if !given(command)["partitions"] {
+		partitions = 0
+	}
+	specs, err := c.Topics.specs(partitions)
 	if err != nil {
 		return err
 	}

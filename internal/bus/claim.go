@@ -267,10 +267,11 @@ const (
 
 // describe says what there is to know of a partition as a claim begins.
 func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition int32) (oona.Claim, error) {
-	commit, err := s.offsets.fetch(ctx, topic, partition)
+	commits, err := s.offsets.fetch(ctx, topic, partition)
 	if err != nil {
 		return oona.Claim{}, err
 	}
+	commit := commits[partition]
 	oldest, partitions, err := s.offsets.extent(topic, partition)
 	if err != nil {
 		return oona.Claim{}, err

@@ -106,11 +106,12 @@ func mayHaveMoved(err error) bool {
 	return false
 }
 
-// fetch returns the group's commit of a partition.
-func (o *offsets) fetch(ctx context.Context, topic string, partition int32) (oona.Commit, error) {
-	var commit oona.Commit
+// fetch returns the group's commits of partitions; the offset of one without is
+// oona.NoOffset.
+func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) (map[int32]oona.Commit, error) {
+	commits := make(map[int32]oona.Commit, len(partitions))
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
-		request := sarama.NewOffsetFetchRequest(o.cfg.client().Version, o.group, map[string][]int32{topic: {partition}})
+		request := sarama.NewOffsetFetchRequest(o.cfg.client().Version, o.group, map[string][]int32{topic: partitions})
 		response, err := coordinator.FetchOffset(request)
 		if err != nil {
 			return err
@@ -118,23 +119,28 @@ func (o *offsets) fetch(ctx context.Context, topic string, partition int32) (oon
 		if response.Err != sarama.ErrNoError {
 			return response.Err
 		}
-		block := response.GetBlock(topic, partition)
-		if block == nil {
-			return sarama.ErrIncompleteResponse
+		for _, p := range partitions {
+			block := response.GetBlock(topic, p)
+			if block == nil {
+				return sarama.ErrIncompleteResponse
+			}
+			if block.Err != sarama.ErrNoError {
+				return block.Err
+			}
+			commits[p] = oona.Commit{Offset: block.Offset, Metadata: block.Metadata}
 		}
-		if block.Err != sarama.ErrNoError {
-			return block.Err
-		}
-		commit = oona.Commit{Offset: block.Offset, Metadata: block.Metadata}
 		return nil
 	})
 	if errors.Is(err, sarama.ErrGroupIDNotFound) { // Kafka itself says that it has no commit
-		return oona.Commit{Offset: oona.NoOffset}, nil
+		for _, p := range partitions {
+			commits[p] = oona.Commit{Offset: oona.NoOffset}
+		}
+		return commits, nil
 	}
 	if err != nil {
-		return oona.Commit{}, fmt.Errorf("read the commit of group %s on %s/%d: %w", o.group, topic, partition, err)
+		return nil, fmt.Errorf("read the commits of group %s on %s, partitions %v: %w", o.group, topic, partitions, err)
 	}
-	return commit, nil
+	return commits, nil
 }
 
 // commit writes a commit in the name of a session's member and reads it back.
@@ -177,9 +183,9 @@ func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c
 	if err != nil {
 		return err
 	}
-	if held != c {
+	if is := held[partition]; is != c {
 		return fmt.Errorf("%w: %s/%d has offset %d and %d bytes of metadata, written were %d and %d", ErrReadBack,
-			topic, partition, held.Offset, len(held.Metadata), c.Offset, len(c.Metadata))
+			topic, partition, is.Offset, len(is.Metadata), c.Offset, len(c.Metadata))
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func TestZombieIsFenced(t *testing.T) {
 		t.Errorf("error is %v, want ErrFenced", err)
 	}
 	held, err := o.fetch(t.Context(), "fence", 0)
-	if err != nil || held.Offset != oona.NoOffset {
+	if err != nil || held[0].Offset != oona.NoOffset {
 		t.Errorf("committed is %+v, %v", held, err)
 	}
 }

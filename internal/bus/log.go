@@ -110,7 +110,7 @@ func (r *LogReader) locate(ctx context.Context, topic string) (_ []oona.Claim, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	ends, err := offsetsOf(ctx, client, topic, sarama.OffsetNewest) // first, so that nothing falls between it and the start
+	newest, err := offsetsOf(ctx, client, sarama.OffsetNewest, topic) // first, so that nothing falls between it and the start
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +118,11 @@ func (r *LogReader) locate(ctx context.Context, topic string) (_ []oona.Claim, e
 	if !r.from.IsZero() {
 		at = r.from.UnixMilli()
 	}
-	starts, err := offsetsOf(ctx, client, topic, at)
+	first, err := offsetsOf(ctx, client, at, topic)
 	if err != nil {
 		return nil, err
 	}
+	ends, starts := newest[topic], first[topic]
 	id := ulid.Make().String()
 	claims := make([]oona.Claim, 0, len(ends))
 	for p := range int32(len(ends)) {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -17,12 +20,7 @@ func HighWater(ctx context.Context, cfg Config, topics ...string) (map[string]ma
 	if err != nil {
 		return nil, err
 	}
-	ends := make(map[string]map[int32]int64, len(topics))
-	for _, topic := range topics {
-		if ends[topic], err = offsetsOf(ctx, client, topic, sarama.OffsetNewest); err != nil {
-			break
-		}
-	}
+	ends, err := offsetsOf(ctx, client, sarama.OffsetNewest, topics...)
 	if err = errors.Join(err, client.Close()); err != nil {
 		return nil, err
 	}
@@ -38,46 +36,154 @@ func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]
 	if err != nil {
 		return nil, err
 	}
-	partitions, err := partitionsOf(client, topic)
+	partitions, err := partitionsOf(ctx, client, topic)
 	if err != nil {
 		return nil, err
 	}
-	commits := make(map[int32]oona.Commit, len(partitions))
-	for _, p := range partitions {
-		if commits[p], err = of.fetch(ctx, topic, p); err != nil {
-			return nil, err
-		}
-	}
-	return commits, nil
+	return of.fetch(ctx, topic, partitions...)
 }
 
-func partitionsOf(client sarama.Client, topic string) ([]int32, error) {
-	partitions, err := client.Partitions(topic)
-	if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
-		err = fmt.Errorf("%w; %s, or give the --prefix that its name begins with", err, applyIt)
-	}
-	if err != nil {
+// partitionsOf returns the partitions of a topic. One that the broker does not
+// know may have been made a moment ago: brokers are asked again for a while.
+func partitionsOf(ctx context.Context, client sarama.Client, topic string) ([]int32, error) {
+	for began := time.Now(); ; {
+		partitions, err := client.Partitions(topic)
+		if err == nil {
+			return partitions, nil
+		}
+		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition)
+		if unknown && time.Since(began) < settleWait && sleep(ctx, lookPause) {
+			continue
+		}
+		if unknown {
+			err = fmt.Errorf("%w; %s, or give the --prefix that its name begins with", err, applyIt)
+		}
 		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
 	}
-	return partitions, nil
 }
 
-// offsetsOf asks for an offset of each partition: sarama.OffsetNewest,
+// offsetsOf asks for an offset of each partition of topics: sarama.OffsetNewest,
 // sarama.OffsetOldest, or the first at or after a time in milliseconds, -1
-// where there is none.
-func offsetsOf(ctx context.Context, client sarama.Client, topic string, at int64) (map[int32]int64, error) {
-	partitions, err := partitionsOf(client, topic)
+// where there is none. A leader that was just chosen may not answer yet: it is
+// asked again for a while.
+func offsetsOf(ctx context.Context, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
+	missing := make(map[string][]int32, len(topics))
+	offsets := make(map[string]map[int32]int64, len(topics))
+	for _, topic := range topics {
+		partitions, err := partitionsOf(ctx, client, topic)
+		if err != nil {
+			return nil, err
+		}
+		missing[topic], offsets[topic] = partitions, make(map[int32]int64, len(partitions))
+	}
+	for began := time.Now(); ; {
+		found, err := askOffsets(ctx, client, missing, at)
+		for topic := range missing {
+			maps.Copy(offsets[topic], found[topic])
+		}
+		if err == nil {
+			return offsets, nil
+		}
+		if time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return nil, errors.Join(err, ctx.Err())
+		}
+		missing = without(missing, offsets)
+		for topic := range missing {
+			if err := client.RefreshMetadata(topic); err != nil {
+				break // the next answer says what is the matter
+			}
+		}
+	}
+}
+
+// without returns those of the partitions that have no offset.
+func without(partitions map[string][]int32, offsets map[string]map[int32]int64) map[string][]int32 {
+	left := make(map[string][]int32)
+	for topic, all := range partitions {
+		for _, p := range all {
+			if _, found := offsets[topic][p]; !found {
+				left[topic] = append(left[topic], p)
+			}
+		}
+	}
+	return left
+}
+
+// askOffsets asks once for an offset of partitions, their leaders at the same
+// time. It returns what it has found with every error.
+func askOffsets(ctx context.Context, client sarama.Client, partitions map[string][]int32, at int64) (map[string]map[int32]int64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("find offsets: %w", err)
+	}
+	var failed []error
+	requests := make(map[*sarama.Broker]*sarama.OffsetRequest)
+	asked := make(map[*sarama.Broker]map[string][]int32)
+	for topic, all := range partitions {
+		for _, p := range all {
+			leader, err := client.Leader(topic, p)
+			if err != nil {
+				failed = append(failed, fmt.Errorf("find the leader of %s/%d: %w", topic, p, err))
+				continue
+			}
+			if requests[leader] == nil {
+				requests[leader], asked[leader] = sarama.NewOffsetRequest(client.Config().Version), make(map[string][]int32)
+			}
+			requests[leader].AddBlock(topic, p, at, 1)
+			asked[leader][topic] = append(asked[leader][topic], p)
+		}
+	}
+	var (
+		mu     sync.Mutex
+		found  = make(map[string]map[int32]int64)
+		asking sync.WaitGroup
+	)
+	for leader, request := range requests {
+		asking.Go(func() {
+			response, err := leader.GetAvailableOffsets(request)
+			if err != nil {
+				leader.Close() //nolint:errcheck // so that it is connected to again
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failed = append(failed, keepOffsets(found, asked[leader], response, err)...)
+		})
+	}
+	asking.Wait()
+	if len(failed) > 0 {
+		return found, fmt.Errorf("%w (%d of the partitions' offsets are not known)", failed[0], len(failed))
+	}
+	return found, nil
+}
+
+// keepOffsets adds what a leader answered, and returns an error for each
+// partition that it was asked for and has no offset of.
+func keepOffsets(found map[string]map[int32]int64, asked map[string][]int32, response *sarama.OffsetResponse, err error) (failed []error) {
+	for topic, partitions := range asked {
+		if found[topic] == nil {
+			found[topic] = make(map[int32]int64, len(partitions))
+		}
+		for _, p := range partitions {
+			offset, err := offsetIn(response, topic, p, err)
+			if err != nil {
+				failed = append(failed, fmt.Errorf("find an offset of %s/%d: %w", topic, p, err))
+				continue
+			}
+			found[topic][p] = offset
+		}
+	}
+	return failed
+}
+
+func offsetIn(response *sarama.OffsetResponse, topic string, partition int32, err error) (int64, error) {
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	offsets := make(map[int32]int64, len(partitions))
-	for _, p := range partitions {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("find the offsets of %s: %w", topic, err)
-		}
-		if offsets[p], err = client.GetOffset(topic, p, at); err != nil {
-			return nil, fmt.Errorf("find an offset of %s/%d: %w", topic, p, err)
-		}
+	block := response.GetBlock(topic, partition)
+	if block == nil {
+		return 0, sarama.ErrIncompleteResponse
 	}
-	return offsets, nil
+	if block.Err != sarama.ErrNoError {
+		return 0, block.Err
+	}
+	return block.Offset, nil
 }

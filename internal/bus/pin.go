@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -36,9 +37,9 @@ type pin struct {
 }
 
 func newPin(client sarama.Client, topic string) (*pin, error) {
-	partitions, err := client.Partitions(topic)
+	partitions, err := partitionsOf(context.Background(), client, topic)
 	if err != nil {
-		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+		return nil, err
 	}
 	return &pin{topic: topic, partitions: int32(len(partitions))}, nil
 }

@@ -3,6 +3,7 @@ package bus_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/IBM/sarama"
@@ -88,7 +89,7 @@ func TestPinHoldsAcrossConnections(t *testing.T) {
 func TestPinNeedsItsTopic(t *testing.T) {
 	broker := startEmbedded(t, embedded.Options{})
 	_, err := bus.NewPublisher(bus.Config{Brokers: broker.Addrs, ClientID: "test"}, bus.PublisherOptions{Pin: "no-such"})
-	if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+	if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || !strings.Contains(err.Error(), "run `oona topics apply`") {
 		t.Errorf("%v", err)
 	}
 }

@@ -54,7 +54,7 @@ func DefaultConfig() Config {
 		MaxReadings:          oona.DefaultFrameLimits.Seeds,
 		MaxMetrics:           oona.DefaultFrameLimits.Metrics,
 		MaxTensors:           oona.DefaultFrameLimits.Tensors,
-		MaxMessageBytes:      1_000_000, // below Kafka's 1,048,588, and what its clients allow by default
+		MaxMessageBytes:      oona.DefaultRecordBytes, // what Kafka's clients allow by default, too
 		InlineTensorBytes:    16 << 10,
 		MaxTensorRequests:    32,
 		MaxSpoolBytes:        2 << 30,
