@@ -43,18 +43,9 @@ func Empty(ctx context.Context, cfg Config, topic string, partition int32, from,
 
 // barren fetches from an offset and returns up to where there is no record.
 func barren(leader *sarama.Broker, topic string, partition int32, from int64) (next int64, err error) {
-	request := &sarama.FetchRequest{Version: 11, MaxWaitTime: 500, MinBytes: 1, MaxBytes: fetchBytes} // of Kafka 2.8
-	request.AddBlock(topic, partition, from, fetchBytes, -1)
-	response, err := leader.Fetch(request)
+	block, err := fetchBlock(leader, topic, partition, from)
 	if err != nil {
 		return from, err
-	}
-	block := response.GetBlock(topic, partition)
-	if block == nil {
-		return from, sarama.ErrIncompleteResponse
-	}
-	if block.Err != sarama.ErrNoError {
-		return from, block.Err
 	}
 	next = from
 	for _, records := range block.RecordsSet {
