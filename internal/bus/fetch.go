@@ -90,6 +90,9 @@ func (f *fetcher) bounds(ctx context.Context) (oldest, end int64, err error) {
 // read hands out the records of offsets from up to before to.
 func (f *fetcher) read(ctx context.Context, from, to int64, take func(*message.Message) error) error {
 	for from < to {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("read %s/%d at offset %d: %w", f.topic, f.partition, from, err)
+		}
 		var batches []*sarama.RecordBatch
 		err := f.again(ctx, func() (err error) {
 			batches, err = f.batches(from)

@@ -47,6 +47,7 @@ var layers = []layer{
 	{pkg: "internal/catalogue", may: []string{""}},
 	{pkg: "internal/bus", may: []string{""}},
 	{pkg: "internal/bus/embedded", may: []string{""}},
+	{pkg: "internal/settings", may: []string{"", "internal/bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/worker", may: []string{""}},
 	{pkg: "internal/deployment"},
 	{pkg: "internal/watch", may: []string{"", "pipeline", "schemas/avro"}},
@@ -63,7 +64,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/bus", "internal/catalogue", "internal/spool", "internal/worker"}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/bus", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker"}
 }
 
 // workers are the binaries that run in production.

@@ -1,0 +1,81 @@
+package settings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
+)
+
+// ErrUnknownCatalogue says that no catalogue with a hash is built in, and none is
+// in the settings topic.
+var ErrUnknownCatalogue = errors.New("no such catalogue of metrics")
+
+// rereadAfter is the least time from one reading of the topic to the next.
+const rereadAfter = 2 * time.Second
+
+// Catalogues finds catalogues by their hash, for a worker. It is safe for
+// concurrent use.
+type Catalogues struct {
+	at     bus.Config
+	topics oona.Topics
+	logger *slog.Logger
+
+	mu     sync.Mutex
+	known  map[oona.CatalogueHash]*catalogue.Catalogue
+	readAt time.Time
+}
+
+// NewCatalogues returns Catalogues that read the topic when it is needed.
+func NewCatalogues(at bus.Config, topics oona.Topics, logger *slog.Logger) *Catalogues {
+	return &Catalogues{at: at, topics: topics, logger: logger, known: make(map[oona.CatalogueHash]*catalogue.Catalogue)}
+}
+
+// Find returns the catalogue of a hash. For one that is not built in it reads the
+// topic, at most every two seconds, and waits for that where it must: a catalogue
+// is written before the record that names it. The error wraps ErrUnknownCatalogue
+// where there is no such catalogue.
+func (c *Catalogues) Find(ctx context.Context, hash oona.CatalogueHash) (*catalogue.Catalogue, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if found := c.known[hash]; found != nil {
+		return found, nil
+	}
+	found, builtIn, err := catalogue.BuiltIn(hash)
+	if err != nil {
+		return nil, err
+	}
+	if !builtIn {
+		if found, err = c.read(ctx, hash); err != nil {
+			return nil, err
+		}
+	}
+	c.known[hash] = found
+	return found, nil
+}
+
+func (c *Catalogues) read(ctx context.Context, hash oona.CatalogueHash) (*catalogue.Catalogue, error) {
+	wait := time.NewTimer(time.Until(c.readAt.Add(rereadAfter)))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("find the catalogue %s: %w", hash, ctx.Err())
+	}
+	s, err := Read(ctx, c.at, c.topics, c.logger)
+	if err != nil {
+		return nil, fmt.Errorf("find the catalogue %s: %w", hash, err)
+	}
+	c.readAt = time.Now()
+	found, known, err := s.Catalogue(hash)
+	if err == nil && !known {
+		err = fmt.Errorf("%w: %s is neither built into this version nor in %s; write it there with: oona topics apply --catalogue FILE, or upgrade this program if a later version has written the log", ErrUnknownCatalogue, hash, c.topics.Settings)
+	}
+	return found, err
+}

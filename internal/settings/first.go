@@ -1,0 +1,92 @@
+package settings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+)
+
+// WriteFirst writes the first records into those partitions of seed-metrics that
+// have none: the start of an incarnation and a configuration, which then holds
+// for all of the log. A record that comes between makes the configuration void.
+// It returns the partitions. Before that, the settings topic gets their
+// incarnations, and after it their configurations. Known are incarnations that
+// the caller knows, by partition.
+func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oona.WindowConfiguration, known map[int32]oona.Incarnation, worker string, logger *slog.Logger) ([]int32, error) {
+	s, err := Read(ctx, at, topics, logger)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := bus.HighWater(ctx, at, topics.SeedMetrics)
+	if err != nil {
+		return nil, err
+	}
+	var written []int32
+	var messages []*message.Message
+	var before, after []Entry
+	for _, partition := range slices.Sorted(maps.Keys(ends[topics.SeedMetrics])) {
+		end := ends[topics.SeedMetrics][partition]
+		configurable, err := unconfigured(ctx, at, topics.SeedMetrics, partition, end)
+		if err != nil {
+			return nil, err
+		}
+		if !configurable {
+			continue
+		}
+		if end == 0 {
+			start, err := next(ctx, at, topics, s, partition, known[partition])
+			if err != nil {
+				return nil, err
+			}
+			start.Reason, start.Worker = "the log begins", worker
+			before = append(before, IncarnationEntry(topics.SeedMetrics, partition, start.Number))
+			messages = append(messages, startMessage(partition, start))
+		}
+		written = append(written, partition)
+		messages = append(messages, configurationMessage(partition, first))
+		after = append(after, WindowsEntry(partition, first))
+	}
+	if len(written) == 0 {
+		return nil, nil
+	}
+	if err := Write(at, topics, before...); err != nil {
+		return nil, err
+	}
+	if err := publish(at, topics.SeedMetrics, messages); err != nil {
+		return nil, fmt.Errorf("write the first records, which some partitions may have: %w", err)
+	}
+	return written, Write(at, topics, after...)
+}
+
+// fewStarts is up to how many records a partition is looked into.
+const fewStarts = 16
+
+var errOtherRecord = errors.New("another record")
+
+// unconfigured reports whether a configuration would be the first record of a
+// partition but for starts of incarnations, as where WriteFirst was interrupted.
+func unconfigured(ctx context.Context, at bus.Config, topic string, partition int32, end int64) (bool, error) {
+	if end == 0 || end > fewStarts {
+		return end == 0, nil
+	}
+	starts := int64(0)
+	err := bus.ReadPartition(ctx, at, topic, partition, func(msg *message.Message) error {
+		if msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
+			return errOtherRecord
+		}
+		starts++
+		return nil
+	})
+	if errors.Is(err, errOtherRecord) {
+		return false, nil
+	}
+	return err == nil && starts == end, err
+}

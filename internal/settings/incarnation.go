@@ -1,0 +1,97 @@
+package settings
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// LastTrigger returns the trigger of the last rollup that was written of a
+// partition, the greater one of the two rollup topics. It is false where both
+// partitions are empty. What was emitted before may have greater offsets, where
+// an aggregator was just repeating what it had emitted.
+func LastTrigger(ctx context.Context, at bus.Config, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
+	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
+		msg, err := bus.LastRecord(ctx, at, topic, partition)
+		if err != nil {
+			return oona.Trigger{}, false, fmt.Errorf("find the last rollup: %w", err)
+		}
+		if msg == nil {
+			continue
+		}
+		var r oona.Rollup
+		if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
+			return oona.Trigger{}, false, fmt.Errorf("the last record of %s/%d, at offset %s, is no rollup that this version can read; if a later version has written it, upgrade: %w", topic, partition, msg.Metadata.Get(oona.MetaOffset), err)
+		}
+		if !found || r.Trigger.After(last) {
+			last, found = r.Trigger, true
+		}
+	}
+	return last, found, nil
+}
+
+// BeginIncarnation begins an incarnation of a partition of seed-metrics: it
+// writes the number into the settings topic, where there is one, and then the
+// record that begins it. The number is above known, which is what the caller
+// knows of the log, and above those of the settings and of the last rollups. It
+// returns where the partition ends after the record, as its leader says; other
+// records may be behind it.
+func BeginIncarnation(ctx context.Context, at bus.Config, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
+	s, err := Read(ctx, at, topics, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return 0, err
+	}
+	start, err := next(ctx, at, topics, s, partition, known)
+	if err != nil {
+		return 0, err
+	}
+	start.PreviousEnd, start.Reason, start.Worker = previousEnd, reason, worker
+	if s.Found {
+		if err := Write(at, topics, IncarnationEntry(topics.SeedMetrics, partition, start.Number)); err != nil {
+			return 0, err
+		}
+	}
+	if err := publish(at, topics.SeedMetrics, []*message.Message{startMessage(partition, start)}); err != nil {
+		return 0, fmt.Errorf("begin incarnation %d of partition %d: %w", start.Number, partition, err)
+	}
+	ends, err := bus.HighWater(ctx, at, topics.SeedMetrics)
+	if err != nil {
+		return 0, fmt.Errorf("find the end of partition %d behind its incarnation record: %w", partition, err)
+	}
+	return ends[topics.SeedMetrics][partition], nil
+}
+
+// next returns the start of a partition's next incarnation.
+func next(ctx context.Context, at bus.Config, topics oona.Topics, s *Settings, partition int32, known oona.Incarnation) (oona.IncarnationStart, error) {
+	last, _, err := LastTrigger(ctx, at, topics, partition)
+	if err != nil {
+		return oona.IncarnationStart{}, err
+	}
+	now := oona.MicrosOf(time.Now())
+	number := oona.NextIncarnation(now, known, s.Incarnation(topics.SeedMetrics, partition), last.Incarnation)
+	return oona.IncarnationStart{Number: number, PreviousEnd: oona.NoOffset, WrittenAt: now}, nil
+}
+
+func startMessage(partition int32, s oona.IncarnationStart) *message.Message {
+	return own(partition, oona.IncarnationRecord, avro.AppendIncarnation(nil, s))
+}
+
+func configurationMessage(partition int32, c oona.WindowConfiguration) *message.Message {
+	return own(partition, oona.ConfigurationRecord, avro.AppendConfiguration(nil, c))
+}
+
+// own is one of Oona's own records.
+func own(partition int32, kind string, value []byte) *message.Message {
+	msg := message.NewMessage("", value)
+	msg.Metadata.Set(oona.HeaderRecord, kind)
+	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(partition)))
+	return msg
+}

@@ -1,0 +1,152 @@
+package settings_test
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// rollup publishes a rollup of a partition.
+func rollup(t *testing.T, at bus.Config, topics oona.Topics, group oona.Group, partition int32, trigger oona.Trigger) {
+	t.Helper()
+	r := oona.Rollup{
+		Group: group, Run: "r", Layer: "l", Start: 1_700_000_000e6, End: 1_700_000_010e6, Trigger: trigger,
+		FirstOffset: 1, LastOffset: 2, Frames: 1, Generation: 1, Reducer: 2,
+	}
+	r.Hash = r.ContentHash()
+	publish(t, at, topics.Rollup(group), newMessage(avro.AppendRollup(nil, &r), oona.MetaToPartition, strconv.Itoa(int(partition))))
+}
+
+// The last trigger is the greater one of both topics, of the partition alone.
+func TestLastTrigger(t *testing.T) {
+	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+		makeTopics(t, at, topics, 3)
+		last := func(partition int32) (oona.Trigger, bool) {
+			t.Helper()
+			trigger, found, err := settings.LastTrigger(t.Context(), at, topics, partition)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return trigger, found
+		}
+		if trigger, found := last(1); found {
+			t.Errorf("without rollups it is %+v", trigger)
+		}
+		rollup(t, at, topics, oona.Performance, 1, oona.Trigger{Incarnation: 5, Offset: 7, Index: 1})
+		rollup(t, at, topics, oona.Health, 1, oona.Trigger{Incarnation: 4, Offset: 1000})
+		rollup(t, at, topics, oona.Health, 2, oona.Trigger{Incarnation: 9, Offset: 1})
+		if trigger, found := last(1); !found || trigger != (oona.Trigger{Incarnation: 5, Offset: 7, Index: 1}) {
+			t.Errorf("it is %+v, %v", trigger, found)
+		}
+		if trigger, found := last(0); found {
+			t.Errorf("of a partition without rollups it is %+v", trigger)
+		}
+		publish(t, at, topics.LayerHealth, newMessage([]byte("no rollup"), oona.MetaToPartition, "0"))
+		if _, _, err := settings.LastTrigger(t.Context(), at, topics, 0); err == nil {
+			t.Error("a last record that cannot be read was passed over")
+		}
+	})
+}
+
+// A number is above all that is known of the partition, by a minute.
+func TestBeginIncarnation(t *testing.T) {
+	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+		makeTopics(t, at, topics, 2)
+		publish(t, at, topics.SeedMetrics, newMessage([]byte("frame"), oona.MetaToPartition, "1"))
+		before := oona.Incarnation(oona.MicrosOf(time.Now()))
+		const minute = oona.Incarnation(60e6)
+		ahead := before + 1000*minute
+		end, err := settings.BeginIncarnation(t.Context(), at, topics, 1, 0, 99, "the end was lost", "w")
+		if err != nil || end != 2 {
+			t.Fatalf("the partition ends at %d, %v", end, err)
+		}
+		first := start(t, records(t, at, topics, 1)[1])
+		if first.Number < before || first.Number > before+minute || first.PreviousEnd != 99 || first.Reason != "the end was lost" || first.Worker != "w" || first.Validate() != nil {
+			t.Errorf("the record says %+v", first)
+		}
+		if got := read(t, at, topics).Incarnation(topics.SeedMetrics, 1); got != first.Number {
+			t.Errorf("the settings say %d, the record %d", got, first.Number)
+		}
+		next := func(known oona.Incarnation) oona.Incarnation {
+			t.Helper()
+			if _, err := settings.BeginIncarnation(t.Context(), at, topics, 1, known, oona.NoOffset, "", "w"); err != nil {
+				t.Fatal(err)
+			}
+			all := records(t, at, topics, 1)
+			return start(t, all[len(all)-1]).Number
+		}
+		if got := next(0); got < first.Number+minute {
+			t.Errorf("after %d of the settings comes %d", first.Number, got)
+		}
+		if got := next(ahead); got != ahead+minute {
+			t.Errorf("after %d of the log comes %d", ahead, got)
+		}
+		rollup(t, at, topics, oona.Health, 1, oona.Trigger{Incarnation: ahead + 10*minute, Offset: 3})
+		if got := next(0); got != ahead+11*minute {
+			t.Errorf("after rollups of %d comes %d", ahead+10*minute, got)
+		}
+		if all := records(t, at, topics, 0); len(all) != 0 {
+			t.Errorf("another partition has %d records", len(all))
+		}
+	})
+}
+
+// A log of before the settings topic can begin an incarnation all the same.
+func TestBeginIncarnationWithoutSettings(t *testing.T) {
+	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+		apply(t, at, topics.Specs(1)...)
+		if end, err := settings.BeginIncarnation(t.Context(), at, topics, 0, 0, oona.NoOffset, "", "w"); err != nil || end != 1 {
+			t.Errorf("the partition ends at %d, %v", end, err)
+		}
+	})
+}
+
+// Empty partitions get the start of an incarnation and a configuration behind it;
+// one that lacks the configuration gets that; others get nothing.
+func TestWriteFirst(t *testing.T) {
+	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+		makeTopics(t, at, topics, 4)
+		publish(t, at, topics.SeedMetrics, newMessage([]byte("frame"), oona.MetaToPartition, "1"))
+		if _, err := settings.BeginIncarnation(t.Context(), at, topics, 2, 0, oona.NoOffset, "", "w"); err != nil {
+			t.Fatal(err)
+		}
+		known := oona.Incarnation(oona.MicrosOf(time.Now().Add(time.Hour)))
+		write := func() []int32 {
+			t.Helper()
+			written, err := settings.WriteFirst(t.Context(), at, topics, configuration(1), map[int32]oona.Incarnation{3: known}, "w", discard())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return written
+		}
+		if written := write(); !slices.Equal(written, []int32{0, 2, 3}) {
+			t.Errorf("written to %v", written)
+		}
+		if written := write(); len(written) > 0 {
+			t.Errorf("written again to %v", written)
+		}
+		s := read(t, at, topics)
+		for _, partition := range []int32{0, 2, 3} {
+			all := records(t, at, topics, partition)
+			if len(all) != 2 {
+				t.Fatalf("partition %d has %d records", partition, len(all))
+			}
+			if n := start(t, all[0]).Number; s.Incarnation(topics.SeedMetrics, partition) != n || partition == 3 && n <= known {
+				t.Errorf("partition %d is in incarnation %d, and the settings say %d", partition, n, s.Incarnation(topics.SeedMetrics, partition))
+			}
+			c, err := avro.DecodeConfiguration(all[1].Payload)
+			if err != nil || c != configuration(1) || s.Windows[partition] != c || all[1].Metadata.Get(oona.HeaderRecord) != oona.ConfigurationRecord {
+				t.Errorf("partition %d has %+v, %v; the settings say %+v", partition, c, err, s.Windows[partition])
+			}
+		}
+		if all := records(t, at, topics, 1); len(all) != 1 || len(s.Windows) != 3 {
+			t.Errorf("a partition with a record has %d, windows are of %d partitions", len(all), len(s.Windows))
+		}
+	})
+}

@@ -1,0 +1,263 @@
+package settings_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+var prefixes atomic.Int64
+
+// brokers calls test with topics on each bus that there is: the embedded broker,
+// and the Kafka that OONA_KAFKA names.
+func brokers(t *testing.T, test func(t *testing.T, at bus.Config, topics oona.Topics)) {
+	run := func(t *testing.T, addresses ...string) {
+		topics, err := oona.NewTopics(fmt.Sprintf("settings-%d-%d", time.Now().UnixNano(), prefixes.Add(1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, bus.Config{Brokers: addresses, ClientID: "settings-test"}, topics)
+	}
+	t.Run("embedded", func(t *testing.T) {
+		broker, err := embedded.Start(t.Context(), embedded.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer broker.Close()
+		run(t, broker.Addrs...)
+	})
+	t.Run("kafka", func(t *testing.T) {
+		addresses := os.Getenv("OONA_KAFKA")
+		if addresses == "" && os.Getenv("OONA_REQUIRE_KAFKA") == "1" {
+			t.Fatal("OONA_REQUIRE_KAFKA=1, and OONA_KAFKA names no brokers: run make kafka-up and set it to the addresses that it prints")
+		}
+		if addresses == "" {
+			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
+		}
+		run(t, strings.Split(addresses, ",")...)
+	})
+}
+
+// makeTopics makes all topics, the settings' too, and waits until they are known.
+func makeTopics(t *testing.T, at bus.Config, topics oona.Topics, partitions int32) {
+	t.Helper()
+	apply(t, at, append(topics.Specs(partitions), topics.SettingsSpec())...)
+}
+
+func apply(t *testing.T, at bus.Config, specs ...oona.TopicSpec) {
+	t.Helper()
+	if _, err := bus.ApplyTopics(t.Context(), at, specs); err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); bus.CheckTopics(t.Context(), at, specs) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal(bus.CheckTopics(t.Context(), at, specs))
+		}
+	}
+}
+
+func read(t *testing.T, at bus.Config, topics oona.Topics) *settings.Settings {
+	t.Helper()
+	s, err := settings.Read(t.Context(), at, topics, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func publish(t *testing.T, at bus.Config, topic string, messages ...*message.Message) {
+	t.Helper()
+	p, err := bus.NewPublisher(at, bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Publish(topic, messages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newMessage(payload []byte, metadata ...string) *message.Message {
+	msg := message.NewMessage("", payload)
+	for i := 0; i < len(metadata); i += 2 {
+		msg.Metadata.Set(metadata[i], metadata[i+1])
+	}
+	return msg
+}
+
+func configuration(generation int32) oona.WindowConfiguration {
+	return oona.WindowConfiguration{
+		Generation: generation, Length: 10e6, TickInterval: 1e6, IdleHorizon: 60e6, MaxTimelines: 1, MaxAccumulators: 2,
+		MaxTimelineAccumulators: 2, MaxLayers: 3, MaxMetrics: 4, MaxSeeds: 5, FrontierSlots: 6, Reducer: 2, Catalogue: oona.CatalogueHash{9},
+	}
+}
+
+// ownCatalogue is one that is not built in.
+func ownCatalogue(t *testing.T, text string) *catalogue.Catalogue {
+	t.Helper()
+	c, err := catalogue.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = c.With(strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// What was last written of each key is read back, and a topic that does not exist
+// is empty.
+func TestReadBack(t *testing.T) {
+	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+		if s := read(t, at, topics); s.Found || len(s.Windows) > 0 || s.Incarnation(topics.SeedMetrics, 0) != 0 {
+			t.Errorf("a topic that does not exist holds %+v", s)
+		}
+		makeTopics(t, at, topics, 2)
+		if s := read(t, at, topics); !s.Found || len(s.Windows) > 0 {
+			t.Errorf("an empty topic holds %+v", s)
+		}
+		own := ownCatalogue(t, "metrics: {energy: {group: health, direction: lower_is_better, unit: joules}}")
+		entry, err := settings.CatalogueEntry(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = settings.Write(at, topics, entry,
+			settings.WindowsEntry(0, configuration(1)), settings.WindowsEntry(1, configuration(1)), settings.WindowsEntry(1, configuration(7)),
+			settings.IncarnationEntry(topics.SeedMetrics, 1, 41), settings.IncarnationEntry(topics.SeedMetrics, 1, 42))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := read(t, at, topics)
+		if !maps.Equal(s.Windows, map[int32]oona.WindowConfiguration{0: configuration(1), 1: configuration(7)}) {
+			t.Errorf("windows are %+v", s.Windows)
+		}
+		if a, b := s.Incarnation(topics.SeedMetrics, 1), s.Incarnation(topics.SeedMetrics, 0); a != 42 || b != 0 {
+			t.Errorf("incarnations are %d and %d", a, b)
+		}
+		c, found, err := s.Catalogue(own.Hash())
+		if err != nil || !found || c.Metric("energy") != own.Metric("energy") || c.Hash() != own.Hash() {
+			t.Errorf("the catalogue is %v, %v, %v", c, found, err)
+		}
+		if _, found, err := s.Catalogue(oona.CatalogueHash{1, 2, 3}); found || err != nil {
+			t.Errorf("a catalogue that nobody wrote: %v, %v", found, err)
+		}
+		publish(t, at, topics.Settings, newMessage(nil, oona.MetaKey, "windows/0"), newMessage(nil, oona.MetaKey, "catalogue/"+own.Hash().String()))
+		if s := read(t, at, topics); len(s.Windows) != 1 {
+			t.Errorf("after a deletion there are %+v", s.Windows)
+		} else if _, found, err := s.Catalogue(own.Hash()); found || err != nil {
+			t.Errorf("a deleted catalogue: %v, %v", found, err)
+		}
+	})
+}
+
+// What cannot be read is left out, except where a wrong answer would do harm.
+func TestDamagedValues(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	at := bus.Config{Brokers: broker.Addrs, ClientID: "settings-test"}
+	topics, err := oona.NewTopics("damaged")
+	if err != nil {
+		t.Fatal(err)
+	}
+	makeTopics(t, at, topics, 1)
+	if err := settings.Write(at, topics, settings.WindowsEntry(0, configuration(1))); err != nil {
+		t.Fatal(err)
+	}
+	own := ownCatalogue(t, "metrics: {a: {group: health}}")
+	publish(t, at, topics.Settings,
+		newMessage([]byte("of a later version"), oona.MetaKey, "something/else"),
+		newMessage([]byte("who knows"), oona.MetaKey, "windows/7"),
+		newMessage([]byte("metrics: ["), oona.MetaKey, "catalogue/0102030405060708"),
+		newMessage([]byte("metrics: {b: {group: health}}"), oona.MetaKey, "catalogue/"+own.Hash().String()))
+	s := read(t, at, topics)
+	if !maps.Equal(s.Windows, map[int32]oona.WindowConfiguration{0: configuration(1)}) {
+		t.Errorf("windows are %+v", s.Windows)
+	}
+	for _, hash := range []oona.CatalogueHash{{1, 2, 3, 4, 5, 6, 7, 8}, own.Hash()} {
+		if _, found, err := s.Catalogue(hash); found || err == nil {
+			t.Errorf("a damaged catalogue %s: %v, %v", hash, found, err)
+		}
+	}
+	publish(t, at, topics.Settings, newMessage([]byte("soon"), oona.MetaKey, "incarnation/"+topics.SeedMetrics+"/0"))
+	if _, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, strconv.ErrSyntax) {
+		t.Errorf("a damaged incarnation: %v", err)
+	}
+}
+
+func TestBusThatIsNotThere(t *testing.T) {
+	topics, err := oona.NewTopics("nowhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "settings-test"}
+	if s, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, bus.ErrUnreachable) {
+		t.Errorf("read %+v, %v; want ErrUnreachable", s, err)
+	}
+}
+
+// A catalogue that is written after the first look is found by the next, which
+// waits rather than saying what may not be true any more.
+func TestCataloguesAreReadAgain(t *testing.T) {
+	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+		makeTopics(t, at, topics, 1)
+		known := settings.NewCatalogues(at, topics, discard())
+		own := ownCatalogue(t, "metrics: {loss: {group: health}}")
+		if c, err := known.Find(t.Context(), oona.CatalogueHash{}); err != nil || c.Metric("improvement").Direction != oona.HigherIsBetter {
+			t.Errorf("the first built-in: %v, %v", c, err)
+		}
+		if _, err := known.Find(t.Context(), own.Hash()); !errors.Is(err, settings.ErrUnknownCatalogue) {
+			t.Errorf("before it is written: %v", err)
+		}
+		entry, err := settings.CatalogueEntry(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := settings.Write(at, topics, entry); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := known.Find(t.Context(), own.Hash()); err != nil || c.Metric("loss").Group != oona.Health {
+			t.Errorf("after it is written: %v, %v", c, err)
+		}
+	})
+}
+
+// records are those of a partition of seed-metrics.
+func records(t *testing.T, at bus.Config, topics oona.Topics, partition int32) (all []*message.Message) {
+	t.Helper()
+	err := bus.ReadPartition(t.Context(), at, topics.SeedMetrics, partition, func(msg *message.Message) error { all = append(all, msg); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// start decodes the start of an incarnation.
+func start(t *testing.T, msg *message.Message) oona.IncarnationStart {
+	t.Helper()
+	s, err := avro.DecodeIncarnation(msg.Payload)
+	if err != nil || msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
+		t.Fatalf("%v has %+v, %v", msg.Metadata, s, err)
+	}
+	return s
+}
