@@ -48,6 +48,10 @@ type Metric struct {
 // is all of it that rollups depend on.
 type CatalogueHash [8]byte
 
+// FirstCatalogue is the hash of the first built-in catalogue, which held for all
+// logs before logs named their catalogue.
+var FirstCatalogue = CatalogueHash{0xb4, 0x0f, 0xe4, 0x1f, 0x50, 0xf1, 0x31, 0x33}
+
 func (h CatalogueHash) String() string { return hex.EncodeToString(h[:]) }
 
 // ParseCatalogueHash is the inverse of String.

@@ -33,7 +33,7 @@ func TestNoAllocations(t *testing.T) {
 		return &f
 	}
 	frames := []*oona.Frame{whole, half(0, benchSeeds/2), half(benchSeeds/2, benchSeeds)}
-	e, err := New(DefaultConfig(), benchCatalogue)
+	e, err := New(DefaultConfig(), Always(benchCatalogue))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestNoAllocationsOverWindows(t *testing.T) {
 		f.Seeds = append(f.Seeds, oona.SeedID(j))
 		f.States = append(f.States, oona.Training)
 	}
-	e, err := New(DefaultConfig(), benchCatalogue)
+	e, err := New(DefaultConfig(), Always(benchCatalogue))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ type flood struct {
 
 func newFlood(t *testing.T, cfg Config) *flood {
 	t.Helper()
-	e, err := New(cfg, benchCatalogue)
+	e, err := New(cfg, Always(benchCatalogue))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,17 @@ func (c budgetCase) snapshot(n int) *snapshot {
 	return s
 }
 
+func fits(s *snapshot) bool { return len(s.text()) <= s.limit() }
+
+// inIncarnation gives s what a log has that topics apply has made.
+func inIncarnation(s *snapshot) *snapshot {
+	s.incarnation, s.lastStamp = oona.Incarnation(s.greatestStamp-300*24*3600e6), s.greatestStamp-3e6
+	for _, a := range s.eras {
+		a.cfg.Reducer, a.cfg.Catalogue = Reducer, oona.FirstCatalogue
+	}
+	return s
+}
+
 // TestMetadataBudget says how many timelines fit into a commit, and that the
 // documents have the same table.
 func TestMetadataBudget(t *testing.T) {
@@ -67,7 +78,7 @@ func TestMetadataBudget(t *testing.T) {
 		{24 * hour, true, 20, 30},
 	} {
 		n := 1
-		for len(c.snapshot(n+1).text()) <= MaxMetadata {
+		for fits(c.snapshot(n + 1)) {
 			n++
 		}
 		t.Logf("%14s | %15t | %23d | %d", fmt.Sprint(c.behind/second, " s"), c.recent, c.stretches, n)
@@ -83,6 +94,9 @@ func TestMetadataBudget(t *testing.T) {
 			if !strings.Contains(page, row) {
 				t.Errorf("document %d has no row %s", i, row)
 			}
+		}
+		if of := inIncarnation(c.snapshot(n)); !fits(of) || len(of.text()) > len(c.snapshot(n).text())+16 {
+			t.Errorf("%d of %+v take %d bytes in a log with an incarnation, and %d in one without", n, c, len(of.text()), len(c.snapshot(n).text()))
 		}
 		s := c.snapshot(n)
 		back, err := parseSnapshot(Commit{s.safe.offset, s.text()})
@@ -109,7 +123,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 			return s
 		}
 		n := 1
-		for len(build(n+1).text()) <= MaxMetadata {
+		for fits(build(n + 1)) {
 			n++
 		}
 		if n != c.want {
@@ -120,6 +134,9 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 			if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), row) {
 				t.Errorf("%s has no row %s (%v)", page, row, err)
 			}
+		}
+		if of := inIncarnation(build(n)); !fits(of) {
+			t.Errorf("%d timelines beside %d configurations take %d bytes in a log with an incarnation", n, c.configurations, len(of.text()))
 		}
 		if back, err := parseSnapshot(Commit{build(n).safe.offset, build(n).text()}); err != nil || len(back.eras) != c.configurations {
 			t.Errorf("%d configurations do not come back: %v", c.configurations, err)
@@ -178,7 +195,7 @@ func TestBrinkOfTheMetadata(t *testing.T) {
 	if fitted < 128 || fitted == 1000 {
 		t.Fatalf("%d fit, want at least the default of MaxTimelines, and not all", fitted)
 	}
-	if _, err := Resume(DefaultConfig(), testCatalogue, last); err != nil {
+	if _, err := Resume(DefaultConfig(), testCatalogues, last); err != nil {
 		t.Errorf("the last commit is refused: %v", err)
 	}
 	now := p.silence(0)

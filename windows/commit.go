@@ -20,19 +20,33 @@ type Commit struct {
 	Metadata string
 }
 
-// ProcessedTo returns the offset up to which the log had been read when the
-// commit was made. The error wraps ErrCommit.
-func (c Commit) ProcessedTo() (int64, error) {
+// Reached is how far the log had been read when a commit was made.
+type Reached struct {
+	ProcessedTo int64            // offset after the last record that was read
+	Incarnation oona.Incarnation // of the log there
+	// AppendedAt is the append time of the last record that was read. Known is
+	// false where there is none, or the commit does not tell.
+	AppendedAt oona.Micros
+	Known      bool
+}
+
+// Reached returns how far the log had been read. The error wraps ErrCommit.
+func (c Commit) Reached() (Reached, error) {
 	s, err := parseSnapshot(c)
 	if err != nil {
-		return 0, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
+		return Reached{}, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	return s.processedTo, nil
+	return Reached{s.processedTo, s.incarnation, s.lastStamp, s.lastStamp != unset}, nil
 }
 
 // MaxMetadata is how long a commit's metadata may be. Kafka takes 4,096 bytes
-// (offset.metadata.max.bytes); the rest is for whoever commits.
-const MaxMetadata = 4000
+// (offset.metadata.max.bytes); the rest is for the worker that commits.
+// Versions 1 and 2 have less, as programs that know no later version take no
+// more.
+const (
+	MaxMetadata        = 4016
+	maxMetadataEarlier = 4000
+)
 
 // ErrMetadata says that a commit does not fit into MaxMetadata. The engine goes
 // on; the commit before this one stays true, with a longer replay.
@@ -51,8 +65,8 @@ func (e *Engine) Commit() (Commit, error) {
 	}
 	s := e.snapshot()
 	text := s.text()
-	if len(text) > MaxMetadata {
-		return Commit{}, fmt.Errorf("%w: it takes %d bytes and %d are allowed; %s", ErrMetadata, len(text), MaxMetadata, s.tooMuch())
+	if limit := s.limit(); len(text) > limit {
+		return Commit{}, fmt.Errorf("%w: it takes %d bytes and %d are allowed; %s", ErrMetadata, len(text), limit, s.tooMuch())
 	}
 	return Commit{Offset: s.safe.offset, Metadata: text}, nil
 }
@@ -65,9 +79,10 @@ func (e *Engine) Commit() (Commit, error) {
 //
 // It goes on with the configurations that the commit holds: cfg, which New would
 // be given, does not change them. See Config. The error wraps ErrCommit where the
-// commit is not sound, and is that of New where cfg is not.
-func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, error) {
-	e, s, err := restore(cfg, catalogue, c)
+// commit is not sound, ErrCatalogue where a catalogue that it names cannot be
+// had, and is that of New where cfg is not valid.
+func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
+	e, s, err := restore(cfg, catalogues, c)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +105,7 @@ func Resume(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*E
 
 // restore returns an engine with the configurations of a commit, and nothing
 // else of what it holds.
-func restore(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*Engine, *snapshot, error) {
+func restore(cfg Config, catalogues Catalogues, c Commit) (*Engine, *snapshot, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, fmt.Errorf("window configuration: %w", err)
 	}
@@ -98,12 +113,12 @@ func restore(cfg Config, catalogue func(metric string) oona.Metric, c Commit) (*
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	e, err := New(s.eras.last().cfg, catalogue)
+	e, err := newEngine(s.eras.last().cfg, catalogues)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	e.eras = s.eras
-	return e, s, nil
+	e.eras, e.incarnation = s.eras, s.incarnation
+	return e, s, e.resolve(e.eras)
 }
 
 // Replaying reports whether the next record is one that had been processed at
@@ -118,6 +133,8 @@ type snapshot struct {
 	eras          eras // that a replay comes by, or later
 	safe          place
 	processedTo   int64
+	incarnation   oona.Incarnation
+	lastStamp     oona.Micros // unset: not known
 	greatestStamp oona.Micros
 	floor         oona.Micros
 	lost          *loss
@@ -164,7 +181,10 @@ func (s *snapshot) tooMuch() string {
 
 // snapshot shares the timelines' seals with the engine.
 func (e *Engine) snapshot() *snapshot {
-	s := &snapshot{safe: e.safe(), processedTo: e.processedTo, greatestStamp: e.greatestStamp, floor: e.roster.floor}
+	s := &snapshot{
+		safe: e.safe(), processedTo: e.processedTo, incarnation: e.incarnation, lastStamp: e.lastStamp,
+		greatestStamp: e.greatestStamp, floor: e.roster.floor,
+	}
 	if e.lost != nil {
 		lost := *e.lost
 		lost.end = max(lost.end, e.processedTo)

@@ -51,7 +51,7 @@ func TestCommitWhileReplaying(t *testing.T) {
 	p.folded(p.append(0, sample{observed: 1}))
 	p.folded(p.append(0, sample{observed: 2}))
 	c := mustCommit(t, p.engine)
-	e, err := Resume(DefaultConfig(), testCatalogue, c)
+	e, err := Resume(DefaultConfig(), testCatalogues, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,11 +73,11 @@ func TestCommitWhileReplaying(t *testing.T) {
 // The configuration is the commit's, whatever the worker was told since.
 func TestResumeKeepsTheConfiguration(t *testing.T) {
 	made := withConfig(func(c *Config) { c.Length, c.Generation, c.MaxSeeds = c.Length*3, 7, 11 })
-	e, err := New(made, testCatalogue)
+	e, err := New(made, testCatalogues)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err = Resume(DefaultConfig(), testCatalogue, mustCommit(t, e))
+	e, err = Resume(DefaultConfig(), testCatalogues, mustCommit(t, e))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestResumeRefuses(t *testing.T) {
 		"a line break":      {good.Offset, good.Metadata[:40] + "\n" + good.Metadata[40:]},
 		"padding":           {good.Offset, good.Metadata + "="},
 		"too long":          {good.Offset, strings.Repeat(good.Metadata, 50)},
-		"a future version":  edit(func(b []byte) []byte { b[0] = 3; return b }),
+		"a future version":  edit(func(b []byte) []byte { b[0] = 4; return b }),
 		"version 0":         edit(func(b []byte) []byte { b[0] = 0; return b }),
 		"cut off":           edit(func(b []byte) []byte { return b[:len(b)-1] }),
 		"something behind":  edit(func(b []byte) []byte { return append(b, 0) }),
@@ -124,7 +124,7 @@ func TestResumeRefuses(t *testing.T) {
 		cases[fmt.Sprintf("%d letters", i)] = Commit{good.Offset, good.Metadata[:i]}
 	}
 	for name, c := range cases {
-		if _, err := Resume(run.cfg, testCatalogue, c); !errors.Is(err, ErrCommit) {
+		if _, err := Resume(run.cfg, testCatalogues, c); !errors.Is(err, ErrCommit) {
 			t.Errorf("%s: the error is %v, want ErrCommit", name, err)
 		}
 	}
@@ -147,15 +147,15 @@ func TestResumeRefuses(t *testing.T) {
 			s.timelines[i].seals = nil
 		}
 		change(s)
-		if _, err := Resume(run.cfg, testCatalogue, Commit{good.Offset, s.text()}); !errors.Is(err, ErrCommit) {
+		if _, err := Resume(run.cfg, testCatalogues, Commit{good.Offset, s.text()}); !errors.Is(err, ErrCommit) {
 			t.Errorf("%s: the error is %v, want ErrCommit", name, err)
 		}
 	}
-	if _, err := Resume(run.cfg, testCatalogue, good); err != nil {
+	if _, err := Resume(run.cfg, testCatalogues, good); err != nil {
 		t.Errorf("untouched: %v", err)
 	}
 	var field *oona.FieldError
-	if _, err := Resume(Config{}, testCatalogue, good); !errors.As(err, &field) || errors.Is(err, ErrCommit) {
+	if _, err := Resume(Config{}, testCatalogues, good); !errors.As(err, &field) || errors.Is(err, ErrCommit) {
 		t.Errorf("with a wrong configuration the error is %v, want a FieldError alone", err)
 	}
 }
@@ -223,7 +223,7 @@ func FuzzResume(f *testing.F) {
 	written := map[Commit]bool{}
 	for seed := range uint64(5) {
 		s := newSchedule(seed)
-		e, err := New(s.cfg, testCatalogue)
+		e, err := New(s.cfg, testCatalogues)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -256,14 +256,14 @@ func FuzzResume(f *testing.F) {
 	cfg := DefaultConfig()
 	f.Fuzz(func(t *testing.T, offset int64, data []byte) {
 		c := Commit{offset, string(data)}
-		switch _, err := Resume(cfg, testCatalogue, c); {
+		switch _, err := Resume(cfg, testCatalogues, c); {
 		case err == nil && !written[c]:
 			t.Errorf("%+v is accepted", c)
 		case err != nil && !errors.Is(err, ErrCommit):
 			t.Errorf("the error is %v", err)
 		}
 		c.Metadata = sealedText(offset, append([]byte(nil), data...))
-		e, err := Resume(cfg, testCatalogue, c)
+		e, err := Resume(cfg, testCatalogues, c)
 		if err != nil {
 			if !errors.Is(err, ErrCommit) {
 				t.Errorf("the error is %v", err)
@@ -305,7 +305,7 @@ func TestNeededSince(t *testing.T) {
 	if at, known := p.engine.NeededSince(); !known || at != instant(5) {
 		t.Errorf("while a window is open since 50 s it is %f (%t), want the record before", float64(at-origin)/1e6, known)
 	}
-	resumed, err := Resume(DefaultConfig(), testCatalogue, mustCommit(t, p.engine))
+	resumed, err := Resume(DefaultConfig(), testCatalogues, mustCommit(t, p.engine))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // Config holds what the emission of a partition depends on besides its log.
-// Two engines with equal configurations, catalogues and logs emit equal
-// rollups. Durations are whole microseconds. The tags are for a command's flags.
+// Two engines with equal configurations and logs emit equal rollups, where
+// their catalogues are equal too: see Catalogues. Durations are whole microseconds. The tags are for a command's flags.
 type Config struct {
 	// Length of the tumbling windows, which are aligned to the Unix epoch:
 	// [k*Length, (k+1)*Length). Default 10s.
@@ -77,6 +77,9 @@ type Config struct {
 	// Reducer is the version of what frames are folded into, from 1 to
 	// [Reducer]. Default 1, which is what a log that does not say is folded with.
 	Reducer int32 `kong:"-"`
+	// Catalogue names the catalogue of the metrics' groups and directions.
+	// Zero: the log names none, see Catalogues.
+	Catalogue oona.CatalogueHash `kong:"-"`
 }
 
 // Reducer is the latest version of the reducers that an engine knows. A change

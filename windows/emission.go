@@ -62,6 +62,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 		Duplicates:  a.duplicates,
 		Generation:  w.era.cfg.Generation,
 		Reducer:     w.era.cfg.Reducer,
+		Catalogue:   w.era.cfg.Catalogue,
 		Metrics:     r.Metrics,
 	}
 	out.trigger.Index++

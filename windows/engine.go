@@ -10,10 +10,12 @@ import (
 
 // Engine folds the log of one partition. It is not for concurrent use.
 type Engine struct {
-	cfg       Config
-	spans     spans
-	eras      eras // the last of which cfg and spans are, and in a replay the last up to the record
-	catalogue func(metric string) oona.Metric
+	cfg        Config
+	spans      spans
+	eras       eras // the last of which cfg and spans are, and in a replay the last up to the record
+	catalogues Catalogues
+
+	incarnation oona.Incarnation // of the log, as of processedTo
 
 	processedTo   int64
 	replaying     bool   // the record at hand
@@ -23,6 +25,7 @@ type Engine struct {
 	clock         clock
 	horizon       horizon
 	greatestStamp oona.Micros // append time; unset before the first record
+	lastStamp     oona.Micros // append time of the last record; unset before the first, or not known
 	roster        roster
 	lost          *loss // nil: nothing, as a rule
 	open          int   // windows
@@ -47,21 +50,30 @@ const (
 	mostSpareIdentities    = 1 << 16
 )
 
-// New returns an engine for a log from its first record on. The catalogue says
-// the group and the direction of a metric; it must give the same answer each
-// time. The error is that of cfg.Validate.
-func New(cfg Config, catalogue func(metric string) oona.Metric) (*Engine, error) {
+// New returns an engine for a log from its first record on. The error is that
+// of cfg.Validate, or wraps ErrCatalogue.
+func New(cfg Config, catalogues Catalogues) (*Engine, error) {
+	e, err := newEngine(cfg, catalogues)
+	if err != nil {
+		return nil, err
+	}
+	return e, e.resolve(e.eras)
+}
+
+// newEngine returns an engine whose catalogue is not resolved yet.
+func newEngine(cfg Config, catalogues Catalogues) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("window configuration: %w", err)
 	}
 	return &Engine{
-		cfg:       cfg,
-		spans:     spansOf(cfg),
-		eras:      eras{newEra(cfg, unset, unknown)},
-		catalogue: catalogue,
-		roster:    newRoster(),
+		cfg:        cfg,
+		spans:      spansOf(cfg),
+		eras:       eras{newEra(cfg, unset, unknown)},
+		catalogues: catalogues,
+		roster:     newRoster(),
 
 		greatestStamp: unset,
+		lastStamp:     unset,
 	}, nil
 }
 
@@ -83,16 +95,23 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	e.here = place{r.Offset, e.clock}
 	e.processedTo = r.Offset + 1
 	e.replaying = r.Offset < e.resumedTo
+	e.lastStamp = r.AppendedAt
+	if r.Incarnation != nil && e.opensLog() {
+		return e.begin(r.Incarnation)
+	}
 	tick := e.pass(r.AppendedAt)
 	if e.replaying {
 		e.replay(&r)
 		return Outcome{Verdict: Replayed}
 	}
-	out := emission{trigger: oona.Trigger{Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
+	passed := Outcome{Verdict: Passed}
+	if r.Incarnation != nil {
+		passed = e.begin(r.Incarnation)
+	}
+	out := emission{trigger: oona.Trigger{Incarnation: e.incarnation, Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
 	if e.lost != nil {
 		e.outlive(r.AppendedAt)
 	}
-	passed := Outcome{Verdict: Passed}
 	if r.Configuration != nil {
 		passed = e.configure(&r)
 	}
@@ -219,7 +238,7 @@ func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
 	if sum == nil {
 		sum = e.openLayer(w, f.Layer)
 	}
-	e.fold(sum, r, &a.cfg)
+	e.fold(sum, r, a)
 	w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}
 	return Outcome{}
 }
@@ -248,10 +267,10 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 	return a, Outcome{}
 }
 
-// fold adds a frame that has been admitted.
-func (e *Engine) fold(a *accumulator, r *Record, cfg *Config) {
+// fold adds a frame that has been admitted, under the configuration of an era.
+func (e *Engine) fold(a *accumulator, r *Record, by *era) {
 	f := r.Frame
-	of := readingsOf(r, cfg.Reducer)
+	of := readingsOf(r, by.cfg.Reducer)
 	for i := range a.metrics {
 		prefetch(a.metrics[i].histogram.positive.counts)
 	}
@@ -259,7 +278,7 @@ func (e *Engine) fold(a *accumulator, r *Record, cfg *Config) {
 	a.census.add(f.Seeds, f.States)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, e.catalogue, cfg).add(of, c.Values, &e.scratch)
+		a.metric(i, c.Name, by.catalogue, &by.cfg).add(of, c.Values, &e.scratch)
 	}
 }
 

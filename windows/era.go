@@ -37,12 +37,19 @@ func checkReducer(version int32) error {
 	return nil
 }
 
+// ErrWindowKind says that a log wants windows of a kind that this program does
+// not make.
+var ErrWindowKind = errors.New("unknown kind of windows: upgrade this program")
+
 // ConfigurationOf returns what a record of the log says. The error wraps
-// ErrReducer where only a later version can know that, and else is that of the
-// record's Validate, or of its Config's: a *oona.FieldError.
+// ErrReducer or ErrWindowKind where only a later version can fold by it, and
+// else is that of the record's Validate, or of its Config's: a *oona.FieldError.
 func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 	if err := checkReducer(r.Reducer); err != nil {
 		return Configuration{}, err
+	}
+	if r.Kind != oona.Tumbling || r.Hop != 0 || r.Gap != 0 {
+		return Configuration{}, fmt.Errorf("%w: %s, with a hop of %d and a gap of %d microseconds", ErrWindowKind, r.Kind, r.Hop, r.Gap)
 	}
 	if err := r.Validate(); err != nil {
 		return Configuration{}, err
@@ -69,6 +76,7 @@ func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 
 		Generation: r.Generation,
 		Reducer:    r.Reducer,
+		Catalogue:  r.Catalogue,
 	}}
 	return c, c.Config.Validate()
 }
@@ -85,16 +93,17 @@ func (c Configuration) Record() oona.WindowConfiguration {
 		MaxTimelineAccumulators: int32(c.Config.MaxTimelineAccumulators), MaxLayers: int32(c.Config.MaxLayers),
 		MaxMetrics: int32(c.Config.MaxMetrics), MaxSeeds: int32(c.Config.MaxSeeds),
 		FrontierSlots: int32(c.Config.FrontierSlots), WorstSeeds: int32(c.Config.WorstSeeds),
-		Reducer: c.Config.Reducer,
+		Reducer: c.Config.Reducer, Catalogue: c.Config.Catalogue,
 	}
 }
 
 // era is a stretch of event time with one configuration. It ends where the next
 // begins, at a seam between windows.
 type era struct {
-	cfg   Config
-	spans spans
-	from  oona.Micros // unset: since ever
+	cfg       Config
+	spans     spans
+	from      oona.Micros // unset: since ever
+	catalogue Catalogue
 
 	record  int64 // offset of the configuration record; unknown: none, or below the safe offset
 	retired int64 // offset from which on it is out of reach; never: it is not
@@ -162,19 +171,37 @@ func (l eras) find(at oona.Micros, offset int64) *era {
 // configure takes a configuration record, and says whether it holds.
 func (e *Engine) configure(r *Record) Outcome {
 	next, last := r.Configuration, e.eras.last()
-	first := e.lost == nil && !e.here.clock.started
+	first := e.lost == nil && !e.here.clock.started // see opensLog: time has begun by now
 	if err := e.refuse(next, first, e.greatestStamp); err != nil {
 		return Outcome{Passed, ReasonVoid, "the configuration is void: " + err.Error()}
 	}
 	if first {
-		e.eras = eras{newEra(next.Config, unset, unknown)}
+		e.eras = eras{e.made(next.Config, unset, unknown)}
 		e.enter(e.eras.last())
 		return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from the beginning of the log", next.Config.Generation)}
 	}
 	from := last.seam(next.From)
-	e.eras = append(e.eras, newEra(next.Config, from, r.Offset))
+	e.eras = append(e.eras, e.made(next.Config, from, r.Offset))
 	e.enter(e.eras.last())
 	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
+}
+
+// made returns the era of a configuration that holds. Its catalogue must be one
+// that Prepare has found.
+func (e *Engine) made(cfg Config, from oona.Micros, record int64) *era {
+	a := newEra(cfg, from, record)
+	if err := e.resolve(eras{a}); err != nil {
+		panic("windows: a configuration was folded that Prepare refused: " + err.Error())
+	}
+	return a
+}
+
+// Prepare is called before a record with a configuration is folded. It returns
+// an error that wraps ErrCatalogue where the engine cannot have the catalogue
+// that the configuration names; then the record must not be folded.
+func (e *Engine) Prepare(c *Configuration) error {
+	_, err := e.find(c.Config.Catalogue)
+	return err
 }
 
 // Configurations returns those that are in reach, the earliest first, the last of
@@ -191,7 +218,7 @@ func (e *Engine) Configurations() (all []Configuration) {
 // Refuses says why a configuration record would be void if it were the next
 // record of the log, appended at appendedAt; nil where it would hold.
 func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
-	return e.refuse(&c, e.lost == nil && !e.clock.started, max(e.greatestStamp, appendedAt))
+	return e.refuse(&c, e.opensLog(), max(e.greatestStamp, appendedAt))
 }
 
 // refuse says why a configuration does not hold. Stamp is the greatest append

@@ -170,7 +170,7 @@ func TestRetiredConfiguration(t *testing.T) {
 		t.Fatalf("the oldest open window ends at %d: the slow producer does not hold the watermark", got)
 	}
 
-	e, err := Resume(DefaultConfig(), testCatalogue, commit)
+	e, err := Resume(DefaultConfig(), testCatalogues, commit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,9 +205,11 @@ func TestConfigurationsAreRecords(t *testing.T) {
 			v.Field(i).SetInt(int64(d + time.Duration(i)*time.Microsecond))
 			continue
 		}
-		v.Field(i).SetInt(v.Field(i).Int() + int64(i))
+		if v.Field(i).CanInt() {
+			v.Field(i).SetInt(v.Field(i).Int() + int64(i))
+		}
 	}
-	c.Config.Reducer = Reducer
+	c.Config.Reducer, c.Config.Catalogue = Reducer, oona.CatalogueHash{1, 2, 3}
 	r := c.Record()
 	if again, err := ConfigurationOf(&r); err != nil || again != c {
 		t.Errorf("read back it is %+v, %v; want %+v", again, err, c)
@@ -218,6 +220,8 @@ func TestConfigurationsAreRecords(t *testing.T) {
 		func(r *oona.WindowConfiguration) { r.Length = 0 },
 		func(r *oona.WindowConfiguration) { r.Reducer = 0 },
 		func(r *oona.WindowConfiguration) { r.IdleHorizon = r.TickInterval },
+		func(r *oona.WindowConfiguration) { r.Kind = oona.Session },
+		func(r *oona.WindowConfiguration) { r.Hop = 1 },
 	} {
 		bad := r
 		wrong(&bad)
@@ -242,10 +246,10 @@ func TestLaterReducers(t *testing.T) {
 	later := *s.eras[0]
 	later.cfg.Reducer = Reducer + 1
 	s.eras = eras{&later}
-	if _, err := Resume(DefaultConfig(), testCatalogue, Commit{s.safe.offset, s.text()}); !errors.Is(err, ErrReducer) || !errors.Is(err, ErrCommit) {
+	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.offset, s.text()}); !errors.Is(err, ErrReducer) || !errors.Is(err, ErrCommit) {
 		t.Errorf("the commit: %v", err)
 	}
-	if _, err := Resume(DefaultConfig(), testCatalogue, Commit{s.safe.offset, before}); err != nil {
+	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.offset, before}); err != nil {
 		t.Errorf("the same commit of this version: %v", err)
 	}
 }

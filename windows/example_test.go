@@ -15,7 +15,7 @@ func Example() {
 	catalogue := func(name string) oona.Metric {
 		return oona.Metric{Name: name, Group: oona.Health, Direction: oona.LowerIsBetter}
 	}
-	engine, err := windows.New(windows.DefaultConfig(), catalogue)
+	engine, err := windows.New(windows.DefaultConfig(), windows.Always(catalogue))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -71,7 +71,7 @@ func ExampleResume() {
 			fmt.Println("window of", r.Start.Time().Format(time.TimeOnly), "with", r.Frames, "frames")
 		}
 	}
-	first, err := windows.New(windows.DefaultConfig(), catalogue)
+	first, err := windows.New(windows.DefaultConfig(), windows.Always(catalogue))
 	if err != nil {
 		panic(err)
 	}
@@ -82,7 +82,7 @@ func ExampleResume() {
 	if err != nil {
 		panic(err)
 	}
-	second, err := windows.Resume(windows.DefaultConfig(), catalogue, commit)
+	second, err := windows.Resume(windows.DefaultConfig(), windows.Always(catalogue), commit)
 	if err != nil {
 		panic(err)
 	}

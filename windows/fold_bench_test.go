@@ -79,7 +79,7 @@ func benchmarkFold(b *testing.B, layers, seeds int) {
 	const framesPerWindow = 20
 	cfg := DefaultConfig()
 	cfg.MaxLayers = max(cfg.MaxLayers, layers)
-	engine, err := New(cfg, benchCatalogue)
+	engine, err := New(cfg, Always(benchCatalogue))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -29,16 +29,16 @@ type loss struct {
 //
 // The configurations are those of the commit; where that is the zero Commit, cfg.
 // The errors are those of Resume.
-func BeginAnew(cfg Config, catalogue func(metric string) oona.Metric, commit Commit, start, end int64) (*Engine, error) {
+func BeginAnew(cfg Config, catalogues Catalogues, commit Commit, start, end int64) (*Engine, error) {
 	if commit == (Commit{}) {
-		e, err := New(cfg, catalogue)
+		e, err := New(cfg, catalogues)
 		if err != nil {
 			return nil, err
 		}
 		e.processedTo, e.lost = start, &loss{end: end, begun: unset, from: unset}
 		return e, nil
 	}
-	e, s, err := restore(cfg, catalogue, commit)
+	e, s, err := restore(cfg, catalogues, commit)
 	if err != nil {
 		return nil, err
 	}

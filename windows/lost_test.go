@@ -17,7 +17,7 @@ import (
 // beginAnew has p go on with an engine that knows nothing of what came before.
 func (p *partition) beginAnew(cfg Config, overtaken Commit, end int64) {
 	p.t.Helper()
-	e, err := BeginAnew(cfg, testCatalogue, overtaken, p.offset, end)
+	e, err := BeginAnew(cfg, testCatalogues, overtaken, p.offset, end)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -166,8 +166,8 @@ func TestBeginAnewWhereTheLogLostItsEnd(t *testing.T) {
 		p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1})
 	}
 	commit := mustCommit(t, p.engine)
-	if to, err := commit.ProcessedTo(); err != nil || to != 200 {
-		t.Fatalf("the commit was made at %d, %v", to, err)
+	if to, err := commit.Reached(); err != nil || to.ProcessedTo != 200 {
+		t.Fatalf("the commit was made at %+v, %v", to, err)
 	}
 	p.offset = 0
 	p.beginAnew(lostConfig(), commit, 150)
@@ -187,10 +187,10 @@ func TestBeginAnewWhereTheLogLostItsEnd(t *testing.T) {
 }
 
 func TestBeginAnewRefuses(t *testing.T) {
-	if _, err := BeginAnew(Config{}, testCatalogue, Commit{}, 1, 1); err == nil || errors.Is(err, ErrCommit) {
+	if _, err := BeginAnew(Config{}, testCatalogues, Commit{}, 1, 1); err == nil || errors.Is(err, ErrCommit) {
 		t.Errorf("with a wrong configuration the error is %v", err)
 	}
-	if _, err := BeginAnew(DefaultConfig(), testCatalogue, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
+	if _, err := BeginAnew(DefaultConfig(), testCatalogues, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
 		t.Errorf("with a commit that is none the error is %v", err)
 	}
 }
@@ -199,7 +199,7 @@ func TestBeginAnewRefuses(t *testing.T) {
 // nothing is emitted, and later.
 func lostCommits(t testing.TB) (commits []Commit) {
 	t.Helper()
-	e, err := BeginAnew(lostConfig(), testCatalogue, Commit{}, 1000, 1090)
+	e, err := BeginAnew(lostConfig(), testCatalogues, Commit{}, 1000, 1090)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestGoldenCommitAfterLoss(t *testing.T) {
 		if _, err := fmt.Sscan(strings.Split(string(want), "\n")[i], &c.Offset, &c.Metadata); err != nil {
 			t.Fatal(err)
 		}
-		e, err := Resume(DefaultConfig(), testCatalogue, c)
+		e, err := Resume(DefaultConfig(), testCatalogues, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,7 +292,7 @@ func (cut *truncation) begin(t *testing.T, cfg Config, log []Record) *Engine {
 	if cut.end < len(log) {
 		end = log[cut.end].Offset
 	}
-	e, err := BeginAnew(cfg, testCatalogue, cut.commit, log[cut.first].Offset, end)
+	e, err := BeginAnew(cfg, testCatalogues, cut.commit, log[cut.first].Offset, end)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		{"layers, without a cap", free, func(n int) (oona.RunID, oona.LayerID) { return "run", oona.LayerID(fmt.Sprint("layer", n)) }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e, err := New(c.cfg, benchCatalogue)
+			e, err := New(c.cfg, Always(benchCatalogue))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,30 @@ import (
 const (
 	metadataVersion     = 1
 	metadataVersionLost = 2 // says what an engine that began anew lacks; else as 1
+	// metadataVersionLog is written once the log has an incarnation, or a
+	// configuration that names a catalogue or a reducer beyond the first.
+	metadataVersionLog = 3
 )
+
+// version is the oldest that has all that the snapshot says.
+func (s *snapshot) version() byte {
+	of := func(a *era) bool { return a.cfg.Reducer > 1 || a.cfg.Catalogue != oona.CatalogueHash{} }
+	switch {
+	case s.incarnation != 0 || slices.ContainsFunc(s.eras, of):
+		return metadataVersionLog
+	case s.lost != nil:
+		return metadataVersionLost
+	}
+	return metadataVersion
+}
+
+// limit is how long the text may be.
+func (s *snapshot) limit() int {
+	if s.version() < metadataVersionLog {
+		return maxMetadataEarlier
+	}
+	return MaxMetadata
+}
 
 // metadataCoding is plain ASCII, which every tool that shows a group's offsets
 // can show.
@@ -33,11 +56,20 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // relative to the safe one, instants to the greatest append time, and a seal's
 // to the first window that its timeline's watermark has not closed.
 func (s *snapshot) text() string {
-	b := []byte{metadataVersion}
+	version := s.version()
+	b := []byte{version}
 	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.offset))
 	b = binary.AppendVarint(b, int64(s.greatestStamp))
+	if version == metadataVersionLog {
+		b[0] |= byte(bit(s.lost != nil)*logIsLost | bit(s.lastStamp != unset)*logHasLast | bit(s.incarnation != 0)*logHasIncarnation)
+		if s.incarnation != 0 {
+			b = appendFrom(b, s.greatestStamp, oona.Micros(s.incarnation))
+		}
+		if s.lastStamp != unset {
+			b = appendFrom(b, s.greatestStamp, s.lastStamp)
+		}
+	}
 	if s.lost != nil {
-		b[0] = metadataVersionLost
 		b = appendLoss(b, s)
 	}
 	b = appendEras(b, s)
@@ -51,6 +83,15 @@ func (s *snapshot) text() string {
 	b = binary.BigEndian.AppendUint32(b, checksum(s.safe.offset, b))
 	return metadataCoding.EncodeToString(b)
 }
+
+// What follows in version 3, in the first byte.
+const (
+	logIsLost = 1 << (7 - iota)
+	logHasLast
+	logHasIncarnation
+
+	versionBits = logHasIncarnation - 1
+)
 
 func checksum(offset int64, content []byte) uint32 {
 	at := binary.BigEndian.AppendUint64(nil, uint64(offset))
@@ -114,14 +155,15 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, errors.New("the metadata is empty or cut off")
 	}
 	content, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
-	if content[0] != metadataVersion && content[0] != metadataVersionLost {
-		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d and %d", content[0], metadataVersion, metadataVersionLost)
+	version := content[0] & versionBits
+	if version < metadataVersion || version > metadataVersionLog {
+		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d to %d", version, metadataVersion, metadataVersionLog)
 	}
 	if checksum(c.Offset, content) != sum {
 		return nil, errors.New("the metadata's checksum is wrong for this offset: one of them was changed or reset by hand, or damaged. Restore both as they were committed, or delete the group's offset of the partition: it is folded again from the log's beginning then, or begins anew where that is gone")
 	}
 	r := metadataReader{rest: content[1:]}
-	s, err := r.snapshot(c.Offset, content[0] == metadataVersionLost)
+	s, err := r.snapshot(c.Offset, content[0])
 	if err != nil {
 		return nil, fmt.Errorf("the metadata: %w", err)
 	}
@@ -179,18 +221,29 @@ func (r *metadataReader) fail(err error) {
 // anyNumber is a limit that leaves room for arithmetic.
 const anyNumber = 1<<62 - 1
 
-func (r *metadataReader) snapshot(safe int64, lost bool) (*snapshot, error) {
+func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {
 	if safe < 0 || safe > anyNumber {
 		return nil, errors.New("the offset is out of range")
 	}
-	s := &snapshot{}
+	s := &snapshot{lastStamp: unset}
 	s.safe.offset = safe
 	s.processedTo = safe + int64(r.number(anyNumber))
 	s.greatestStamp = r.after(0)
+	version := first & versionBits
+	lost := version == metadataVersionLost
+	if version == metadataVersionLog {
+		lost = first&logIsLost != 0
+		if first&logHasIncarnation != 0 {
+			s.incarnation = oona.Incarnation(r.after(s.greatestStamp))
+		}
+		if first&logHasLast != 0 {
+			s.lastStamp = r.after(s.greatestStamp)
+		}
+	}
 	if lost {
 		s.lost = r.loss(s)
 	}
-	r.eras(s)
+	r.eras(s, version)
 	s.floor = r.after(s.greatestStamp)
 	now := r.number(1<<63 - 1)
 	s.safe.clock = clock{started: now&1 != 0, now: oona.Micros(now >> 1), previous: r.after(s.greatestStamp)}

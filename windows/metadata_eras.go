@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math"
 	"time"
+
+	"github.com/morphogenetic/oona"
 )
 
 // What is said of an era besides its configuration.
@@ -20,7 +22,7 @@ const (
 // from beforeAll), and these.
 func appendEras(b []byte, s *snapshot) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.eras)))
-	before := beforeAll
+	before := beforeAll(s.version())
 	for _, a := range s.eras {
 		flags := bit(a.from != unset)*eraHasFrom | bit(a.record != unknown)*eraHasRecord | bit(a.retired != never)*eraIsRetired
 		b = binary.AppendUvarint(b, flags)
@@ -51,17 +53,39 @@ func appendConfig(b []byte, before, c *Config) []byte {
 			values = binary.AppendUvarint(values, v)
 		}
 	}
+	switch {
+	case c.Catalogue == before.Catalogue:
+	case c.Catalogue == oona.CatalogueHash{}:
+		changed |= configNamesNone
+	default:
+		changed |= configNamesCatalogue
+		values = append(values, c.Catalogue[:]...)
+	}
 	return append(binary.AppendUvarint(b, changed), values...)
 }
 
+// The bits of a catalogue that differs, from version 3 on. The first says that
+// the configuration names no catalogue.
+const (
+	configNamesNone      = 1 << configFieldCount
+	configNamesCatalogue = 1 << (configFieldCount + 1)
+)
+
 // beforeAll is what the first configuration of a commit is compared with. Texts
-// without a reducer are from when there was none but the first.
-var beforeAll = Config{Reducer: 1}
+// without a reducer are from when there was only the first one, and a log that
+// names the first catalogue is the rule from version 3 on.
+func beforeAll(version byte) Config {
+	c := Config{Reducer: 1}
+	if version >= metadataVersionLog {
+		c.Catalogue = oona.FirstCatalogue
+	}
+	return c
+}
 
 // configFields are the fields in the order of version 1: durations in
 // microseconds.
-func configFields(c *Config) [17]uint64 {
-	var fields [17]uint64
+func configFields(c *Config) [configFieldCount]uint64 {
+	var fields [configFieldCount]uint64
 	for i, d := range configDurations(c) {
 		fields[i] = uint64(d.Microseconds())
 	}
@@ -72,7 +96,10 @@ func configFields(c *Config) [17]uint64 {
 	return fields
 }
 
-const configDurationCount = 7
+const (
+	configDurationCount = 7
+	configFieldCount    = 17
+)
 
 func configDurations(c *Config) [configDurationCount]*time.Duration {
 	return [...]*time.Duration{&c.Length, &c.OutOfOrderness, &c.AllowedLateness, &c.TickInterval, &c.IdleHorizon, &c.MaxSkew, &c.MaxDelay}
@@ -83,12 +110,12 @@ func configNumbers(c *Config) [8]*int {
 }
 
 // eras reads what appendEras wrote.
-func (r *metadataReader) eras(s *snapshot) {
+func (r *metadataReader) eras(s *snapshot, version byte) {
 	n := r.number(MaxMetadata)
 	if n == 0 {
 		r.fail(errors.New("there is no configuration"))
 	}
-	cfg := beforeAll
+	cfg := beforeAll(version)
 	within := uint64(s.processedTo - s.safe.offset)
 	for ; n > 0 && r.err == nil; n-- {
 		flags := r.number(eraHasFrom | eraHasRecord | eraIsRetired)
@@ -102,7 +129,7 @@ func (r *metadataReader) eras(s *snapshot) {
 		if flags&eraIsRetired != 0 {
 			retired = s.safe.offset + int64(r.number(within))
 		}
-		r.config(&cfg)
+		r.config(&cfg, version)
 		if r.err == nil {
 			r.err = cmp.Or(checkReducer(cfg.Reducer), cfg.Validate())
 		}
@@ -127,9 +154,13 @@ func (a *era) follows(b *era) bool {
 }
 
 // config changes c.
-func (r *metadataReader) config(c *Config) {
+func (r *metadataReader) config(c *Config, version byte) {
 	fields := configFields(c)
-	changed := r.number(1<<len(fields) - 1)
+	known := uint64(1)<<len(fields) - 1
+	if version >= metadataVersionLog {
+		known |= configNamesNone | configNamesCatalogue
+	}
+	changed := r.number(known)
 	for i := range fields {
 		if changed>>i&1 == 0 {
 			continue
@@ -147,4 +178,10 @@ func (r *metadataReader) config(c *Config) {
 		*n = int(fields[configDurationCount+i])
 	}
 	c.Generation, c.Reducer = int32(fields[15]), int32(fields[16])
+	if changed&configNamesNone != 0 {
+		c.Catalogue = oona.CatalogueHash{}
+	}
+	if changed&configNamesCatalogue != 0 {
+		binary.BigEndian.PutUint64(c.Catalogue[:], r.hash())
+	}
 }

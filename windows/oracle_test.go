@@ -612,6 +612,9 @@ func (o *oracleRun) speed(rates *oona.Rates, members []Record) {
 	}
 }
 
+// testCatalogues are testCatalogue, whatever a log names.
+var testCatalogues = Always(testCatalogue)
+
 // testCatalogue is that of the property test's metrics.
 func testCatalogue(name string) oona.Metric {
 	switch name {

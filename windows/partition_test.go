@@ -25,7 +25,7 @@ func instant(seconds float64) oona.Micros { return origin + oona.Micros(seconds*
 
 func newPartition(t *testing.T, cfg Config) *partition {
 	t.Helper()
-	e, err := New(cfg, testCatalogue)
+	e, err := New(cfg, testCatalogues)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestConfigValidate(t *testing.T) {
 		{"Generation", func(c *Config) { c.Generation = -1 }},
 	} {
 		cfg := withConfig(c.change)
-		_, err := New(cfg, testCatalogue)
+		_, err := New(cfg, testCatalogues)
 		if wrong := (*oona.FieldError)(nil); !errors.As(err, &wrong) || wrong.Field != c.field {
 			t.Errorf("%s is wrong, but the error is %v", c.field, err)
 		}

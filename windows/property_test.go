@@ -124,7 +124,7 @@ func TestOracleTellsMutantsApart(t *testing.T) {
 // foldAll folds a log with a new engine. The outcomes are without details.
 func foldAll(t *testing.T, cfg Config, log []Record) ([]Outcome, []oona.Rollup) {
 	t.Helper()
-	e, err := New(cfg, testCatalogue)
+	e, err := New(cfg, testCatalogues)
 	if err != nil {
 		t.Fatal(err)
 	}

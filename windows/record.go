@@ -17,6 +17,8 @@ type Record struct {
 	// Configuration is the content of a configuration record, which has no
 	// frame.
 	Configuration *Configuration
+	// Incarnation is the content of an incarnation record, which has no frame.
+	Incarnation *oona.IncarnationStart
 }
 
 // Verdict is what became of a record. Each record has exactly one.
@@ -53,7 +55,8 @@ type Reason string
 const (
 	ReasonNone       Reason = ""             // Folded, Passed or Replayed
 	ReasonConfigured Reason = "configured"   // Passed: a configuration that holds
-	ReasonVoid       Reason = "void"         // Passed: a configuration that does not
+	ReasonBegun      Reason = "begun"        // Passed: an incarnation of the log begins
+	ReasonVoid       Reason = "void"         // Passed: a configuration or an incarnation that does not hold
 	ReasonProcessed  Reason = "processed"    // Passed: a redelivery of a record below ProcessedTo; its frame was not looked at
 	ReasonDuplicate  Reason = "duplicate"    // Duplicate
 	ReasonLate       Reason = "late"         // Late

@@ -12,7 +12,7 @@ import (
 // after a resume.
 func BenchmarkReplay(b *testing.B) {
 	log := openLog()
-	first, err := New(DefaultConfig(), benchCatalogue)
+	first, err := New(DefaultConfig(), Always(benchCatalogue))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,8 +28,8 @@ func BenchmarkReplay(b *testing.B) {
 		open func() (*Engine, error)
 		want Verdict
 	}{
-		{"live", func() (*Engine, error) { return New(DefaultConfig(), benchCatalogue) }, Folded},
-		{"replay", func() (*Engine, error) { return Resume(DefaultConfig(), benchCatalogue, commit) }, Replayed},
+		{"live", func() (*Engine, error) { return New(DefaultConfig(), Always(benchCatalogue)) }, Folded},
+		{"replay", func() (*Engine, error) { return Resume(DefaultConfig(), Always(benchCatalogue), commit) }, Replayed},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for range b.N {

@@ -20,7 +20,7 @@ type clean struct {
 
 func foldClean(t *testing.T, cfg Config, log []Record) *clean {
 	t.Helper()
-	e, err := New(cfg, testCatalogue)
+	e, err := New(cfg, testCatalogues)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func mustCommit(t *testing.T, e *Engine) Commit {
 // until before record end with the clean run. It returns the engine.
 func (c *clean) resume(t *testing.T, at, end int, commit Commit) (*Engine, error) {
 	t.Helper()
-	e, err := Resume(c.cfg, testCatalogue, commit)
+	e, err := Resume(c.cfg, testCatalogues, commit)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func (e *Engine) quietHash(hash uint64) bool {
 // resumed from a commit that lacks something.
 func (o omission) outcomesAfter(t *testing.T, run *clean, at int) error {
 	t.Helper()
-	e, err := New(run.cfg, testCatalogue)
+	e, err := New(run.cfg, testCatalogues)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func (o omission) outcomesAfter(t *testing.T, run *clean, at int) error {
 	}
 	s := e.snapshot()
 	o.from(e, s)
-	e, err = Resume(run.cfg, testCatalogue, Commit{Offset: s.safe.offset, Metadata: s.text()})
+	e, err = Resume(run.cfg, testCatalogues, Commit{Offset: s.safe.offset, Metadata: s.text()})
 	if err != nil {
 		t.Fatal(err)
 	}

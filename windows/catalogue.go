@@ -1,0 +1,54 @@
+package windows
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Catalogue returns what is known of a metric, of which an engine uses the
+// group and the direction. It must give the same answer each time.
+type Catalogue func(metric string) oona.Metric
+
+// Catalogues returns the catalogue with a hash. The zero hash is that of a log
+// that names none: the worker's own catalogue. An error says where to look for
+// the catalogue, or that the place where it is kept cannot be read.
+type Catalogues func(oona.CatalogueHash) (Catalogue, error)
+
+// Always returns Catalogues that have the same catalogue for every hash: for
+// who folds no metrics, and for tests.
+func Always(c Catalogue) Catalogues {
+	return func(oona.CatalogueHash) (Catalogue, error) { return c, nil }
+}
+
+// ErrCatalogue says that a catalogue which a log or a commit names cannot be
+// had. An engine without it would come to other rollups.
+var ErrCatalogue = errors.New("the catalogue of metrics that the log names is not to be had")
+
+// resolve gives each era its catalogue. The error wraps ErrCatalogue.
+func (e *Engine) resolve(of eras) error {
+	for _, a := range of {
+		c, err := e.find(a.cfg.Catalogue)
+		if err != nil {
+			return err
+		}
+		a.catalogue = c
+	}
+	return nil
+}
+
+// find returns the catalogue with a hash, of an era that has it or as
+// e.catalogues does.
+func (e *Engine) find(hash oona.CatalogueHash) (Catalogue, error) {
+	for _, a := range e.eras {
+		if a.cfg.Catalogue == hash && a.catalogue != nil {
+			return a.catalogue, nil
+		}
+	}
+	c, err := e.catalogues(hash)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCatalogue, hash, err)
+	}
+	return c, nil
+}
