@@ -74,6 +74,17 @@ type Claim struct {
 	Committed Commit
 }
 
+// Start says where the reading of a claim begins.
+type Start struct {
+	From int64 // first offset to read
+	// Short reports that the log seems to end before what was read of it. A
+	// leader that was just elected, or deposed and does not know it, may say
+	// so: it is asked again for a while before it is believed.
+	Short bool
+	// Refused is why the claim must not be read; nil: it may.
+	Refused error
+}
+
 // Commit is how far a group has come in a partition: the offset that the next
 // owner reads from, and what it must know besides.
 type Commit struct {

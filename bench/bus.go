@@ -255,7 +255,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	stage, err := aggregate.New(aggregate.Config{Worker: "bench", Topics: topics, Windows: windows.DefaultConfig(), Limits: oona.DefaultFrameLimits},
-		known.Metric, publisher, prometheus.NewRegistry(), w.logger)
+		windows.Always(known.Metric), publisher, prometheus.NewRegistry(), w.logger)
 	if err != nil {
 		return 0, err
 	}

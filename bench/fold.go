@@ -33,7 +33,7 @@ func newFolder(cfg windows.Config) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine, err := windows.New(cfg, known.Metric)
+	engine, err := windows.New(cfg, windows.Always(known.Metric))
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +285,7 @@ func measureReplay(c *corpus, into *figures) error {
 	if err != nil {
 		return err
 	}
-	engine, err := windows.Resume(cfg, known.Metric, commit)
+	engine, err := windows.Resume(cfg, windows.Always(known.Metric), commit)
 	if err != nil {
 		return err
 	}

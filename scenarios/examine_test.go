@@ -151,7 +151,7 @@ func (w *world) aggregate(log []logRecord, read topicsRead) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	engine, err := windows.New(w.windows, known.Metric)
+	engine, err := windows.New(w.windows, windows.Always(known.Metric))
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	}
 	emitted := 0
 	for p, records := range log {
-		engine, err := windows.New(w.windows, known.Metric)
+		engine, err := windows.New(w.windows, windows.Always(known.Metric))
 		if err != nil {
 			w.Fatal(err)
 		}

@@ -9,11 +9,13 @@ import (
 
 // Catalogue returns what is known of a metric, of which an engine uses the
 // group and the direction. It must give the same answer each time.
-type Catalogue func(metric string) oona.Metric
+type Catalogue = func(metric string) oona.Metric
 
 // Catalogues returns the catalogue with a hash. The zero hash is that of a log
-// that names none: the worker's own catalogue. An error says where to look for
-// the catalogue, or that the place where it is kept cannot be read.
+// that names none: the worker's own catalogue. The error wraps ErrCatalogue
+// where there is no such catalogue, and says how to provide it. Another error
+// may be over the next time, as where the place cannot be read in which
+// catalogues are kept.
 type Catalogues func(oona.CatalogueHash) (Catalogue, error)
 
 // Always returns Catalogues that have the same catalogue for every hash: for
@@ -26,7 +28,7 @@ func Always(c Catalogue) Catalogues {
 // had. An engine without it would come to other rollups.
 var ErrCatalogue = errors.New("the catalogue of metrics that the log names is not to be had")
 
-// resolve gives each era its catalogue. The error wraps ErrCatalogue.
+// resolve gives each era its catalogue. The error is that of Catalogues.
 func (e *Engine) resolve(of eras) error {
 	for _, a := range of {
 		c, err := e.find(a.cfg.Catalogue)
@@ -48,7 +50,7 @@ func (e *Engine) find(hash oona.CatalogueHash) (Catalogue, error) {
 	}
 	c, err := e.catalogues(hash)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrCatalogue, hash, err)
+		return nil, fmt.Errorf("catalogue %s: %w", hash, err)
 	}
 	return c, nil
 }

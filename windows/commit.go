@@ -79,8 +79,8 @@ func (e *Engine) Commit() (Commit, error) {
 //
 // It goes on with the configurations that the commit holds: cfg, which New would
 // be given, does not change them. See Config. The error wraps ErrCommit where the
-// commit is not sound, ErrCatalogue where a catalogue that it names cannot be
-// had, and is that of New where cfg is not valid.
+// commit is not sound; else it is that of catalogues, or that of New where cfg is
+// not valid.
 func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	e, s, err := restore(cfg, catalogues, c)
 	if err != nil {

@@ -51,7 +51,7 @@ const (
 )
 
 // New returns an engine for a log from its first record on. The error is that
-// of cfg.Validate, or wraps ErrCatalogue.
+// of cfg.Validate or of catalogues.
 func New(cfg Config, catalogues Catalogues) (*Engine, error) {
 	e, err := newEngine(cfg, catalogues)
 	if err != nil {

@@ -197,8 +197,8 @@ func (e *Engine) made(cfg Config, from oona.Micros, record int64) *era {
 }
 
 // Prepare is called before a record with a configuration is folded. It returns
-// an error that wraps ErrCatalogue where the engine cannot have the catalogue
-// that the configuration names; then the record must not be folded.
+// the error of Catalogues where the engine cannot have the catalogue that the
+// configuration names; then the record must not be folded.
 func (e *Engine) Prepare(c *Configuration) error {
 	_, err := e.find(c.Config.Catalogue)
 	return err

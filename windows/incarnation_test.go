@@ -2,6 +2,7 @@ package windows
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,11 +110,11 @@ func TestCommitsAreOldUntilTheLogIsNew(t *testing.T) {
 		begin   oona.Incarnation
 		version byte
 	}{
-		"an old log":                {DefaultConfig(), 0, metadataVersion},
-		"an incarnation":            {DefaultConfig(), firstLife, metadataVersionLog},
-		"a catalogue":               {withConfig(func(c *Config) { c.Catalogue = oona.FirstCatalogue }), 0, metadataVersionLog},
-		"another catalogue":         {withConfig(func(c *Config) { c.Catalogue = oona.CatalogueHash{7} }), 0, metadataVersionLog},
-		"an incarnation, and old":   {DefaultConfig(), firstLife, metadataVersionLog},
+		"an old log":                 {DefaultConfig(), 0, metadataVersion},
+		"an incarnation":             {DefaultConfig(), firstLife, metadataVersionLog},
+		"a catalogue":                {withConfig(func(c *Config) { c.Catalogue = oona.FirstCatalogue }), 0, metadataVersionLog},
+		"another catalogue":          {withConfig(func(c *Config) { c.Catalogue = oona.CatalogueHash{7} }), 0, metadataVersionLog},
+		"an incarnation, and old":    {DefaultConfig(), firstLife, metadataVersionLog},
 		"another and an incarnation": {withConfig(func(c *Config) { c.Catalogue = oona.CatalogueHash{7} }), firstLife, metadataVersionLog},
 	} {
 		p := newPartition(t, c.cfg)
@@ -175,7 +176,7 @@ func TestBeginAnewInAnIncarnation(t *testing.T) {
 
 // A catalogue that is not to be had stops what would fold without it.
 func TestUnknownCatalogue(t *testing.T) {
-	gone := errors.New("gone")
+	gone := fmt.Errorf("%w: gone", ErrCatalogue)
 	known := oona.CatalogueHash{1}
 	catalogues := func(hash oona.CatalogueHash) (Catalogue, error) {
 		if hash == known {
@@ -183,7 +184,9 @@ func TestUnknownCatalogue(t *testing.T) {
 		}
 		return nil, gone
 	}
-	missing := func(err error) bool { return errors.Is(err, ErrCatalogue) && errors.Is(err, gone) }
+	missing := func(err error) bool {
+		return errors.Is(err, ErrCatalogue) && errors.Is(err, gone) && !errors.Is(err, ErrCommit)
+	}
 	if _, err := New(DefaultConfig(), catalogues); !missing(err) {
 		t.Errorf("New: %v", err)
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -58,14 +57,4 @@ func (c *config) Validate() error {
 		return err
 	}
 	return worker.NameFlag(c.Windows, aggregate.CheckWindows(c.Windows))
-}
-
-// ownCatalogue is what holds where a log names no catalogue: what was folded
-// once is folded alike by later versions of this program.
-func ownCatalogue(path string) (*catalogue.Catalogue, error) {
-	first, _, err := catalogue.BuiltIn(oona.CatalogueHash{})
-	if err != nil {
-		return nil, err
-	}
-	return first.Overlay(path)
 }

@@ -50,11 +50,11 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 			return bus.Retention(cfg.Bus, topics.SeedMetrics)
 		},
 		Skip: cfg.Skip,
-	}, known.Metric, publisher, w.Registry, w.Logger)
+	}, catalogues(known), publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
 	}
-	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance, FromHere: cfg.FromHere, ReadTo: aggregate.ReadTo}, stage, w.Logger)
+	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance, Start: stage.Start}, stage, w.Logger)
 	if err != nil {
 		return err
 	}

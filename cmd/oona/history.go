@@ -76,7 +76,7 @@ func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logge
 		if c, asked := commits[claim.Partition]; asked {
 			claim.Committed = c
 		}
-		p, err := h.begin(claim)
+		p, err := h.begin(ctx, claim)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("partition %d: %w", claim.Partition, err), h.reader.Close())
 		}
@@ -86,37 +86,42 @@ func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logge
 }
 
 // begin returns a partition's history as of where its log begins.
-func (h *history) begin(claim oona.Claim) (*partitionHistory, error) {
+func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistory, error) {
 	p := &partitionHistory{partition: claim.Partition, start: claim.Start, next: claim.Start, committed: claim.Committed}
-	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
+	catalogues := windows.Always(func(name string) oona.Metric { return oona.Metric{Name: name} }) // no frames are folded
 	defaults := windows.DefaultConfig()
-	var err error
-	if claim.Committed.Offset == oona.NoOffset {
-		if p.start == 0 {
-			p.engine, err = windows.New(defaults, catalogue)
-			return p, err
+	claim.LogStart = claim.Start // it is read from its beginning
+	past, err := aggregate.PastOf(ctx, claim, nil)
+	if err == nil {
+		switch {
+		case past.Lost != nil:
+			p.unknown = h.lost(claim, past)
+			p.engine, err = windows.BeginAnew(defaults, catalogues, past.Commit, p.start, claim.HighWater)
+		case past.Committed:
+			p.engine, err = windows.Resume(defaults, catalogues, past.Commit)
+		default:
+			p.engine, err = windows.New(defaults, catalogues)
 		}
-		p.unknown = "the log's beginning is gone, and " + h.noCommit()
-		p.engine, err = windows.BeginAnew(defaults, catalogue, windows.Commit{}, p.start, claim.HighWater)
-		return p, err
-	}
-	_, commit, err := aggregate.ParseCommit(claim.Committed)
-	switch {
-	case err != nil:
-	case aggregate.ReadTo(claim.Committed) > claim.HighWater:
-		p.unknown = fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topics were made anew", h.group, aggregate.ReadTo(claim.Committed), claim.HighWater)
-		p.engine, err = windows.BeginAnew(defaults, catalogue, commit, p.start, claim.HighWater)
-	case commit.Offset < p.start:
-		p.unknown = fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: what was configured in between is lost", h.group, commit.Offset, p.start)
-		p.engine, err = windows.BeginAnew(defaults, catalogue, commit, p.start, claim.HighWater)
-	default:
-		p.engine, err = windows.Resume(defaults, catalogue, commit)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or none (--group=) to go by the log alone", h.group, err)
 	}
-	p.inReach = p.engine.Configurations()
+	if past.Committed {
+		p.inReach = p.engine.Configurations()
+	}
 	return p, nil
+}
+
+// lost says what of a partition's past is lost, for somebody who looks at its
+// configurations.
+func (h *history) lost(claim oona.Claim, past aggregate.Past) string {
+	switch {
+	case errors.Is(past.Lost, aggregate.ErrAhead):
+		return fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, claim.HighWater)
+	case errors.Is(past.Lost, aggregate.ErrOvertaken):
+		return fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: what was configured in between is lost", h.group, claim.Committed.Offset, claim.LogStart)
+	}
+	return "the log's beginning is gone, and " + h.noCommit()
 }
 
 // noCommit says why there is no commit to go by.

@@ -96,7 +96,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 		i.t.Fatal(err)
 	}
 	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
-	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits}, catalogue, publisher, prometheus.NewRegistry(), logger)
+	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits}, windows.Always(catalogue), publisher, prometheus.NewRegistry(), logger)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -200,13 +200,21 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readTo := aggregate.ReadTo(commits[0])
+	_, commit, err := aggregate.ParseCommit(commits[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached, err := commit.Reached()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readTo := reached.ProcessedTo
 	if readTo <= commits[0].Offset {
 		t.Fatalf("the commit of offset %d was read up to %d: give it more records", commits[0].Offset, readTo)
 	}
 	h := &history{group: i.group}
 	for end, want := range map[int64]string{readTo: "", readTo - 1: fmt.Sprintf("had read up to offset %d, and the log ends at %d", readTo, readTo-1)} {
-		p, err := h.begin(oona.Claim{Committed: commits[0], HighWater: end})
+		p, err := h.begin(t.Context(), oona.Claim{Partitions: 1, Committed: commits[0], HighWater: end})
 		if err != nil || (want == "") != (p.unknown == "") || !strings.Contains(p.unknown, want) {
 			t.Errorf("of a log that ends at %d: %+v, %v; want %q", end, p, err, want)
 		}

@@ -166,25 +166,22 @@ func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
 	owner.Committed(c.about, commit, err)
 }
 
-// Setup refuses a session some of whose partitions do not hold what was
-// committed, unless they may begin anew: the claim's consumer could not begin,
-// and the owner would never hear of it.
+// Setup refuses a session with a partition that must not be read: its consumer
+// might not be able to begin, and the owner would never learn of it.
 func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
 	for topic, partitions := range session.Claims() {
 		for _, p := range partitions {
-			about, err := h.subscriber.describe(session.Context(), topic, p)
+			about, refused, err := h.subscriber.describe(session.Context(), topic, p)
 			if err != nil {
 				return err
 			}
-			switch {
-			case !h.subscriber.lost(about):
-			case h.subscriber.anew:
-				// Only this session's consumer hears of it: nothing is committed.
-				session.MarkOffset(topic, p, about.LogStart, about.Committed.Metadata)
-				session.ResetOffset(topic, p, about.LogStart, about.Committed.Metadata)
-			default:
-				err := fmt.Errorf("%s/%d was committed at offset %d and holds offsets %d to %d: records were deleted or lost", topic, p, about.Committed.Offset, about.LogStart, about.HighWater)
-				return errors.Join(err, h.subscriber.owner.Open(session.Context(), about))
+			if refused != nil {
+				return errors.Join(fmt.Errorf("%s/%d must not be read: %w", topic, p, refused), h.subscriber.owner.Open(session.Context(), about))
+			}
+			if about.Committed.Offset != oona.NoOffset && about.Start != about.Committed.Offset {
+				// Only this session's consumer is told: nothing is committed.
+				session.MarkOffset(topic, p, about.Start, about.Committed.Metadata)
+				session.ResetOffset(topic, p, about.Start, about.Committed.Metadata)
 			}
 		}
 	}
@@ -221,7 +218,7 @@ var errMoved = errors.New("the group's commit has changed since the session bega
 // session ended first, or must end.
 func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim) (*claim, error) {
 	for wait := openRetryMin; ; wait = min(2*wait, openRetryMax) {
-		about, err := h.subscriber.describe(ctx, from.Topic(), from.Partition())
+		about, _, err := h.subscriber.describe(ctx, from.Topic(), from.Partition()) // Open refuses what is refused
 		if err == nil {
 			if start := from.InitialOffset(); start > about.Start {
 				return nil, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
@@ -253,9 +250,26 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// lost reports whether the log does not hold what a claim's commit needs.
-func (s *GroupSubscriber) lost(c oona.Claim) bool {
-	return c.Committed.Offset != oona.NoOffset && (c.Committed.Offset < c.LogStart || s.readTo(c.Committed) > c.HighWater)
+// errNotHeld refuses a claim whose log does not hold the offset of its commit.
+var errNotHeld = errors.New("records were deleted or lost")
+
+// startAtCommit returns where a claim begins that goes by its commit's offset
+// alone.
+func startAtCommit(fromHere bool) func(context.Context, oona.Claim) (oona.Start, error) {
+	return func(_ context.Context, c oona.Claim) (oona.Start, error) {
+		at := c.Committed.Offset
+		if at == oona.NoOffset {
+			return oona.Start{From: c.LogStart}, nil
+		}
+		if at >= c.LogStart && at <= c.HighWater {
+			return oona.Start{From: at}, nil
+		}
+		start := oona.Start{From: c.LogStart, Short: at > c.HighWater}
+		if !fromHere {
+			start.Refused = fmt.Errorf("%w: it was committed at offset %d and holds offsets %d to %d", errNotHeld, at, c.LogStart, c.HighWater)
+		}
+		return start, nil
+	}
 }
 
 // A leader that was just elected, or deposed and does not know it, may say that
@@ -265,44 +279,45 @@ const (
 	endPause    = 500 * time.Millisecond
 )
 
-// describe says what there is to know of a partition as a claim begins.
-func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition int32) (oona.Claim, error) {
+// describe says what there is to know of a partition as a claim begins, and why
+// it must not be read, if so.
+func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition int32) (about oona.Claim, refused, err error) {
 	commits, err := s.offsets.fetch(ctx, topic, partition)
 	if err != nil {
-		return oona.Claim{}, err
+		return oona.Claim{}, nil, err
 	}
 	commit := commits[partition]
 	oldest, partitions, err := s.offsets.extent(topic, partition)
 	if err != nil {
-		return oona.Claim{}, err
+		return oona.Claim{}, nil, err
 	}
-	about := oona.Claim{
+	about = oona.Claim{
 		ID:         fmt.Sprintf("%s-%d", s.id, s.opened.Add(1)),
 		Topic:      topic,
 		Partition:  partition,
 		Partitions: partitions,
 		LogStart:   oldest,
-		Start:      oldest,
 		Committed:  commit,
 	}
 	for attempt := 1; ; attempt++ {
 		if about.HighWater, err = s.offsets.end(topic, partition); err != nil {
-			return oona.Claim{}, err
+			return oona.Claim{}, nil, err
 		}
-		if commit.Offset == oona.NoOffset || s.readTo(commit) <= about.HighWater || attempt == endAttempts {
-			break
+		start, err := s.start(ctx, about)
+		if err != nil {
+			return oona.Claim{}, nil, fmt.Errorf("%s/%d: %w", topic, partition, err)
+		}
+		about.Start = start.From
+		if !start.Short || attempt == endAttempts {
+			return about, start.Refused, nil
 		}
 		if !sleep(ctx, endPause) {
-			return oona.Claim{}, ctx.Err()
+			return oona.Claim{}, nil, ctx.Err()
 		}
 		if err := s.offsets.refresh(topic); err != nil {
-			return oona.Claim{}, err
+			return oona.Claim{}, nil, err
 		}
 	}
-	if commit.Offset != oona.NoOffset && !s.lost(about) {
-		about.Start = commit.Offset
-	}
-	return about, nil
 }
 
 // end asks where a partition ends, until ctx ends. sarama's request cannot be

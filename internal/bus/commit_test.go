@@ -273,9 +273,10 @@ func TestLogThatReachesTheCommitInAMoment(t *testing.T) {
 		leave(t, cfg, topic, group, 1, oona.Commit{Offset: 1, Metadata: "read to 4"})
 		asked := make(chan struct{}, 1000)
 		next := newOwner()
-		s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, ReadTo: func(c oona.Commit) int64 {
+		s, err := bus.NewGroupSubscriber(cfg, bus.GroupOptions{Group: group, Start: func(_ context.Context, c oona.Claim) (oona.Start, error) {
 			asked <- struct{}{}
-			return int64(c.Metadata[len(c.Metadata)-1] - '0')
+			readTo := int64(c.Committed.Metadata[len(c.Committed.Metadata)-1] - '0')
+			return oona.Start{From: c.Committed.Offset, Short: readTo > c.HighWater}, nil
 		}}, next, discard())
 		if err != nil {
 			t.Fatal(err)

@@ -34,9 +34,8 @@ import (
 // the last record, whether or not records come from there; while the leader does
 // not answer, it is not called. All are called beside the handler.
 //
-// A claim whose commit the log has overtaken, or that the log does not reach, is
-// opened although it cannot be read: Open must refuse it, and the group goes on
-// asking; but with FromHere it is read from its oldest record.
+// A claim whose Start is refused is opened although it is not read: Open must
+// refuse it, and the group goes on asking.
 type Owner interface {
 	Open(ctx context.Context, c oona.Claim) error
 	Close(c oona.Claim)
@@ -57,8 +56,7 @@ type GroupSubscriber struct {
 	owner   Owner
 	offsets *offsets
 	every   time.Duration // between commits, and between looks at where a partition ends
-	anew    bool          // where the log does not hold what the commit needs
-	readTo  func(oona.Commit) int64
+	start   func(context.Context, oona.Claim) (oona.Start, error)
 	logger  *slog.Logger
 
 	id     string // begins the ids of claims
@@ -78,12 +76,14 @@ type GroupOptions struct {
 	// rebalance. Unique in the group: of two members with one the first ends,
 	// with ErrInstance. Empty: dynamic membership.
 	Instance string
+	// Start decides where the reading of a claim begins, and whether it may.
+	// Nil: at the commit where the log holds its offset, at the oldest record
+	// where there is no commit, and where the log does not hold it by FromHere.
+	Start func(context.Context, oona.Claim) (oona.Start, error)
 	// FromHere has a partition whose commit the log has overtaken, or does not
 	// reach, read from its oldest record. Else its owner is asked to refuse it.
+	// It counts only without Start.
 	FromHere bool
-	// ReadTo returns how far the log had been read when a commit was made, and so
-	// how far it must reach; nil: up to the commit's offset.
-	ReadTo func(oona.Commit) int64
 	// CommitEvery is the time between the commits of a partition, and between two
 	// looks at where it ends; 0: 1 s.
 	CommitEvery time.Duration
@@ -104,14 +104,13 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 		owner:   owner,
 		offsets: &offsets{cfg: cfg, group: options.Group, instance: options.Instance},
 		every:   options.CommitEvery,
-		anew:    options.FromHere,
-		readTo:  options.ReadTo,
+		start:   options.Start,
 		logger:  logger,
 		id:      ulid.Make().String(),
 		out:     make(chan *message.Message),
 	}
-	if s.readTo == nil {
-		s.readTo = func(c oona.Commit) int64 { return c.Offset }
+	if s.start == nil {
+		s.start = startAtCommit(options.FromHere)
 	}
 	if s.every <= 0 {
 		s.every = defaultCommitEvery

@@ -24,6 +24,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/pipeline/ingest"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // stations are the broker and the three stages, running.
@@ -173,10 +174,10 @@ func (s *stations) buildAggregate(cfg Config, known *catalogue.Catalogue, regist
 	}
 	s.closers = append(s.closers, publisher.Close)
 	stage := aggregate.Config{Worker: "demo", Topics: s.topics, Windows: cfg.windows(), Limits: oona.DefaultFrameLimits}
-	if s.aggregate, err = aggregate.New(stage, known.Metric, publisher, registry, s.logger); err != nil {
+	if s.aggregate, err = aggregate.New(stage, windows.Always(known.Metric), publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
-	subscriber, err := bus.NewGroupSubscriber(s.bus, bus.GroupOptions{Group: cfg.Prefix + "-demo"}, s.aggregate, s.logger)
+	subscriber, err := bus.NewGroupSubscriber(s.bus, bus.GroupOptions{Group: cfg.Prefix + "-demo", Start: s.aggregate.Start}, s.aggregate, s.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (p *partition) loseBeginning(bits uint64) error {
 		p.fold(log.accounts[first+i].record)
 	}
 	p.counts.beginningsLost++
-	engine, err := windows.BeginAnew(p.flags, catalogue, overtaken, start, end)
+	engine, err := windows.BeginAnew(p.flags, windows.Always(catalogue), overtaken, start, end)
 	if err != nil {
 		return fmt.Errorf("beginning anew: %w", err)
 	}

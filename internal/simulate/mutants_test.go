@@ -106,7 +106,7 @@ var mutants = []mutant{
 		"era.go", "case next.From <= last.from:", "case false:",
 	}}},
 	{"the commit leaves out the configurations", []edit{
-		{"commit.go", "e, err := New(s.eras.last().cfg, catalogue)", "e, err := New(cfg, catalogue)"},
+		{"commit.go", "e, err := newEngine(s.eras.last().cfg, catalogues)", "e, err := newEngine(cfg, catalogues)"},
 		{"commit.go", "\te.eras = s.eras\n", ""},
 	}},
 	{"the commit holds the last configuration only", []edit{{

@@ -83,7 +83,7 @@ func (o *outage) play(t *testing.T) map[string]*result {
 	t.Helper()
 	slices.SortStableFunc(o.arrivals, func(a, b pending) int { return int(a.due - b.due) })
 	cfg := windows.DefaultConfig()
-	engine, err := windows.New(cfg, catalogue)
+	engine, err := windows.New(cfg, windows.Always(catalogue))
 	if err != nil {
 		t.Fatal(err)
 	}

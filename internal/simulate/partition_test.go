@@ -127,9 +127,9 @@ func (p *partition) hire() error {
 	}
 	if p.committed == nil {
 		o.flags = cfg
-		o.engine, err = windows.New(cfg, catalogue)
+		o.engine, err = windows.New(cfg, windows.Always(catalogue))
 	} else {
-		o.engine, err = windows.Resume(cfg, catalogue, p.committed.commit)
+		o.engine, err = windows.Resume(cfg, windows.Always(catalogue), p.committed.commit)
 		o.flags, o.liveFrom = p.committed.flags, p.committed.processedTo
 		o.next, _ = slices.BinarySearchFunc(p.log.accounts, p.committed.commit.Offset, func(a account, offset int64) int {
 			return int(a.record.Offset - offset)

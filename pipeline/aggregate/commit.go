@@ -1,7 +1,6 @@
 package aggregate
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,24 +8,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
-)
-
-// Why a partition is not opened. What was folded there before cannot be known,
-// and a guess would give a rollup that differs from one already emitted, so the
-// stage ends and says how to mend it.
-var (
-	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
-	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
-	// ErrOvertaken: retention has deleted records that were not yet closed.
-	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
-	// ErrAhead: the log has lost records that were read.
-	ErrAhead = errors.New("the log ends before what was read of it when the commit was made")
-	// ErrPartitions: keys have moved to other partitions.
-	ErrPartitions = errors.New("the topic's number of partitions has changed")
-	// ErrSettings: the worker began anew with other settings than the log's.
-	ErrSettings = errors.New("the partition began anew, and its log was made with other settings than this worker has")
-	// ErrCommitText: the commit was not written by this aggregator.
-	ErrCommitText = errors.New("the commit cannot be read")
 )
 
 // DefaultGroup is the group whose members share the partitions, unless they are
@@ -39,76 +20,6 @@ const commitVersion = "oona1"
 
 func commitText(partitions int32, engine string) string {
 	return commitVersion + " " + strconv.Itoa(int(partitions)) + " " + engine
-}
-
-// engine returns the engine that a claim goes on with.
-func (s *Stage) engine(c oona.Claim) (*windows.Engine, error) {
-	if c.Committed.Offset == oona.NoOffset && c.LogStart == 0 {
-		return windows.New(s.cfg.Windows, s.catalogue)
-	}
-	if c.Committed.Offset == oona.NoOffset {
-		if !s.cfg.FromHere {
-			return nil, fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or begin anew with what the log still holds (--from-here)",
-				ErrNoCommit, c.Topic, c.Partition, c.LogStart)
-		}
-		return s.anew(c, windows.Commit{})
-	}
-	overtaken := c.Committed.Offset < c.LogStart
-	if overtaken && !s.cfg.FromHere {
-		return nil, fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and begin anew with what the log still holds (--from-here)",
-			ErrOvertaken, c.Topic, c.Partition, c.LogStart, c.Committed.Offset)
-	}
-	partitions, commit, err := ParseCommit(c.Committed)
-	if err != nil {
-		return nil, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
-	}
-	if partitions != c.Partitions {
-		return nil, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Begin anew with topics of that number (--prefix)",
-			ErrPartitions, c.Topic, partitions, c.Partitions)
-	}
-	readTo, err := commit.ProcessedTo()
-	if err != nil {
-		return nil, fmt.Errorf("%s/%d: %w", c.Topic, c.Partition, err)
-	}
-	ahead := readTo > c.HighWater
-	if ahead && !s.cfg.FromHere {
-		return nil, fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d; it has lost records (an unclean election, a restored backup), and what comes there now would be taken for what was read. Begin anew with what the log holds (--from-here), or with new topics (--prefix)",
-			ErrAhead, c.Topic, c.Partition, c.HighWater, readTo)
-	}
-	if overtaken || ahead {
-		return s.anew(c, commit)
-	}
-	engine, err := windows.Resume(s.cfg.Windows, s.catalogue, commit)
-	if err != nil {
-		return nil, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
-	}
-	return engine, nil
-}
-
-// anew returns an engine for what the log still holds. Commit is the group's,
-// zero where there is none.
-func (s *Stage) anew(c oona.Claim, commit windows.Commit) (*windows.Engine, error) {
-	engine, err := windows.BeginAnew(s.cfg.Windows, s.catalogue, commit, c.LogStart, c.HighWater)
-	if err != nil {
-		return nil, fmt.Errorf("begin anew in %s/%d at offset %d: %w", c.Topic, c.Partition, c.LogStart, err)
-	}
-	s.logger.Warn("the partition begins anew: its past is lost", "partition", c.Partition, "log_start", c.LogStart, "log_end", c.HighWater,
-		"committed", c.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()))
-	return engine, nil
-}
-
-// ReadTo returns how far a partition had been read when a commit of it was made.
-// Where the commit cannot be read, which Open says, that is its offset.
-func ReadTo(c oona.Commit) int64 {
-	_, commit, err := ParseCommit(c)
-	if err != nil {
-		return c.Offset
-	}
-	readTo, err := commit.ProcessedTo()
-	if err != nil {
-		return c.Offset
-	}
-	return readTo
 }
 
 // ParseCommit returns what a group's commit says: how many partitions the topic

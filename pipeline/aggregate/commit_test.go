@@ -56,8 +56,21 @@ func (f *fixture) fold(log []logged, from, to int64) {
 // takenOver is a claim of the next owner, which goes on from a commit.
 func takenOver(claim oona.Claim, commit oona.Commit) oona.Claim {
 	claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
-	claim.HighWater = max(claim.HighWater, aggregate.ReadTo(commit))
+	claim.HighWater = max(claim.HighWater, readTo(commit))
 	return claim
+}
+
+// readTo is how far the log had been read when a commit was made.
+func readTo(c oona.Commit) int64 {
+	_, commit, err := aggregate.ParseCommit(c)
+	if err != nil {
+		panic(err)
+	}
+	reached, err := commit.Reached()
+	if err != nil {
+		panic(err)
+	}
+	return reached.ProcessedTo
 }
 
 // published is everything on the output topics, as text, by topic.

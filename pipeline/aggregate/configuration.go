@@ -17,6 +17,9 @@ import (
 // not know. To go on would be to fold wrongly.
 var ErrUpgrade = errors.New("a configuration in the log is of a later version of Oona; upgrade this aggregator")
 
+// errRetry says that a record cannot be folded now, and perhaps later.
+var errRetry = errors.New("cannot fold a record yet")
+
 // RecordAt names a record of the seed-metrics topic.
 type RecordAt struct {
 	Partition int32
@@ -40,10 +43,17 @@ func (r RecordAt) MarshalText() ([]byte, error) { return []byte(r.String()), nil
 
 func (r RecordAt) String() string { return fmt.Sprintf("%d:%d", r.Partition, r.Offset) }
 
-// configuration decodes a configuration record. One of a later version is an
-// error, or a dead letter where the stage was told to skip it.
+// configuration decodes a record that changes how the partition is folded. One
+// of a later version is an error, or a dead letter where the stage was told to
+// skip it.
 func (p *partition) configuration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
 	v, side, err := p.decodeConfiguration(kind, payload, record)
+	if err == nil && record.Configuration != nil {
+		err = p.prepare(record.Configuration)
+	}
+	if errors.Is(err, errRetry) || errors.Is(err, windows.ErrCatalogue) {
+		return 0, rejection{}, err
+	}
 	at := RecordAt{p.claim.Partition, record.Offset}
 	switch {
 	case err == nil:
@@ -54,10 +64,27 @@ func (p *partition) configuration(kind string, payload []byte, record *windows.R
 	return 0, rejection{}, fmt.Errorf("%w. If none was ever used here, the record is damaged: skip it with --skip-record=%s at all aggregators", err, at)
 }
 
-// decodeConfiguration sets record's configuration, or returns why it cannot:
-// then only time passes with the record. The error is ErrUpgrade.
+// prepare has the engine look for the catalogue of a configuration. The error
+// wraps windows.ErrCatalogue where there is none, and else errRetry.
+func (p *partition) prepare(c *windows.Configuration) error {
+	err := p.engine.Prepare(c)
+	if err == nil || errors.Is(err, windows.ErrCatalogue) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errRetry, err)
+}
+
+// decodeConfiguration sets record's configuration or incarnation, or returns why
+// it cannot: then only time passes with the record. The error is ErrUpgrade.
 func (p *partition) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
-	c, err := DecodeConfiguration(kind, payload)
+	var c windows.Configuration
+	var start oona.IncarnationStart
+	var err error
+	if kind == oona.IncarnationRecord {
+		start, err = DecodeIncarnation(payload)
+	} else {
+		c, err = DecodeConfiguration(kind, payload)
+	}
 	dead := p.stage.cfg.Topics.SeedMetricsDead
 	_, unsound := errors.AsType[unsoundError](err)
 	switch {
@@ -68,8 +95,25 @@ func (p *partition) decodeConfiguration(kind string, payload []byte, record *win
 	case err != nil:
 		return verdictDead, rejection{dead, reasonUndecodable, err.Error()}, nil
 	}
-	record.Configuration = &c
+	if kind == oona.IncarnationRecord {
+		record.Incarnation = &start
+	} else {
+		record.Configuration = &c
+	}
 	return verdictOwn, rejection{}, nil
+}
+
+// DecodeIncarnation returns what an incarnation record says. Its errors are like
+// those of DecodeConfiguration.
+func DecodeIncarnation(payload []byte) (oona.IncarnationStart, error) {
+	start, err := avro.DecodeIncarnation(payload)
+	if err != nil {
+		return oona.IncarnationStart{}, err
+	}
+	if err := start.Validate(); err != nil {
+		return oona.IncarnationStart{}, unsoundError{err}
+	}
+	return start, nil
 }
 
 // DecodeConfiguration returns what a configuration record of a kind says. Where
@@ -93,7 +137,7 @@ func DecodeConfiguration(kind string, payload []byte) (windows.Configuration, er
 // OfLaterVersion reports whether an error of DecodeConfiguration is of a record
 // that a later version of Oona has written.
 func OfLaterVersion(err error) bool {
-	return errors.Is(err, errKind) || errors.Is(err, avro.ErrUnpublished) || errors.Is(err, windows.ErrReducer)
+	return errors.Is(err, errKind) || errors.Is(err, avro.ErrUnpublished) || errors.Is(err, windows.ErrReducer) || errors.Is(err, windows.ErrWindowKind)
 }
 
 var errKind = errors.New("its kind")
@@ -102,6 +146,15 @@ var errKind = errors.New("its kind")
 type unsoundError struct{ error }
 
 func (e unsoundError) Unwrap() error { return e.error }
+
+// noteIncarnation logs what became of an incarnation record. It comes seldom.
+func (p *partition) noteIncarnation(o windows.Outcome, at pipeline.Position) {
+	if o.Reason == windows.ReasonBegun {
+		p.logger.Info("an incarnation of the log begins", "incarnation", int64(p.engine.Incarnation()), "detail", o.Detail, "offset", at.Offset)
+		return
+	}
+	p.logger.Warn("an incarnation record in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
+}
 
 // noteConfiguration logs what became of a configuration. It comes seldom.
 func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
@@ -118,7 +171,7 @@ func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
 func (p *partition) compareSettings(warning string) {
 	held, settings := p.engine.Config(), p.stage.cfg.Windows
 	generation := held.Generation
-	held.Generation, held.Reducer = settings.Generation, settings.Reducer
+	held.Generation, held.Reducer, held.Catalogue = settings.Generation, settings.Reducer, settings.Catalogue // which no flag sets
 	if held != settings {
 		p.logger.Warn(warning, "generation", generation, "windows", fmt.Sprintf("%+v", held), "settings", fmt.Sprintf("%+v", settings))
 	}

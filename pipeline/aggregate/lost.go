@@ -6,13 +6,13 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// noteLoss has the first commit made at once where the partition begins anew:
-// it keeps where the log ended.
-func (p *partition) noteLoss() {
+// noteLoss takes note of what the engine lacks. Where the loss is of this claim,
+// and not of an earlier one that the commit tells of, the first commit is made
+// right away: it keeps where the log ended.
+func (p *partition) noteLoss(now bool) {
 	_, emits := p.engine.EmitsFrom()
 	p.mute = !emits
-	c := &p.claim
-	if p.mute && (c.Committed.Offset < c.LogStart || ReadTo(c.Committed) > c.HighWater) {
+	if now {
 		p.committedTo = nothingCommitted
 	}
 	if p.mute {

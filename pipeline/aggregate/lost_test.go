@@ -179,8 +179,8 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 	claim.Committed, _ = first.stage.Commit(claim)
 	first.stop()
 	before := first.rollups(t, first.topics.LayerHealth)
-	if len(before) == 0 || aggregate.ReadTo(claim.Committed) != 60 {
-		t.Fatalf("%d rollups, committed as of offset %d", len(before), aggregate.ReadTo(claim.Committed))
+	if len(before) == 0 || readTo(claim.Committed) != 60 {
+		t.Fatalf("%d rollups, committed as of offset %d", len(before), readTo(claim.Committed))
 	}
 
 	claim.ID, claim.HighWater = "c2", 50

@@ -98,7 +98,12 @@ func (p *partition) handle(msg *message.Message) error {
 	}
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
-		if err := p.fold(msg, at); err != nil {
+		err := p.fold(msg, at)
+		if errors.Is(err, errRetry) {
+			p.tryAgain(msg, at, err)
+			return nil
+		}
+		if err != nil {
 			err = fmt.Errorf("partition %d, offset %d: %w", p.claim.Partition, at.Offset, err)
 			p.stage.end(err)
 			return err
@@ -120,6 +125,15 @@ func (p *partition) handle(msg *message.Message) error {
 	p.unpublished.Store(0)
 	p.pending.Store(0)
 	return nil
+}
+
+// tryAgain has a record that cannot be folded now delivered again.
+func (p *partition) tryAgain(msg *message.Message, at pipeline.Position, err error) {
+	if n := p.failures.Add(1); n&(n-1) == 0 {
+		p.logger.Warn("cannot fold a record; trying again", "offset", at.Offset, "attempts", n, "err", err)
+	}
+	p.backOff(msg.Context())
+	msg.Nack()
 }
 
 // The pause before a redelivery grows from the one to the other.
@@ -229,6 +243,8 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 		verdict, side = p.judge(outcome)
 	case record.Configuration != nil:
 		p.noteConfiguration(outcome, at)
+	case record.Incarnation != nil:
+		p.noteIncarnation(outcome, at)
 	case kind != "" && kind != oona.TickRecord && !oona.IsConfiguration(kind):
 		p.noteUnknown(kind, at)
 	}

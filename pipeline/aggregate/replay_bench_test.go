@@ -3,6 +3,7 @@ package aggregate
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -40,15 +41,15 @@ func BenchmarkReplay(b *testing.B) {
 		b.Fatal(err)
 	}
 	stage, err := New(Config{Worker: "bench", Topics: topics, Windows: windows.DefaultConfig(), Limits: oona.DefaultFrameLimits},
-		func(name string) oona.Metric { return oona.Metric{Name: name} }, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		windows.Always(func(name string) oona.Metric { return oona.Metric{Name: name} }), nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
 	claim := oona.Claim{Topic: topics.SeedMetrics, Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}
 	open := func(committed oona.Commit) *partition {
 		claim := claim
-		claim.Committed, claim.HighWater = committed, ReadTo(committed)
-		engine, err := stage.engine(claim)
+		claim.Committed, claim.HighWater = committed, math.MaxInt64
+		engine, _, err := stage.engine(b.Context(), claim)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -50,6 +50,10 @@ type Config struct {
 	// Skip are configurations that no version can read: they are dead letters.
 	// All aggregators must be told of them, until no replay comes by.
 	Skip []RecordAt
+	// Log is asked as a claim begins. Nil: the claim and its commit alone say
+	// how it is gone on with, and a loss of the log's end that it has outgrown
+	// since is not noticed.
+	Log Log
 }
 
 // Validate names the first field that is wrong.
@@ -62,11 +66,11 @@ func (c Config) Validate() error {
 
 // Stage owns the engines of the partitions that this worker has claimed.
 type Stage struct {
-	cfg       Config
-	catalogue func(metric string) oona.Metric
-	publisher message.Publisher
-	metrics   *metrics
-	logger    *slog.Logger
+	cfg        Config
+	catalogues windows.Catalogues
+	publisher  message.Publisher
+	metrics    *metrics
+	logger     *slog.Logger
 
 	retention atomic.Int64 // of the seed-metrics topic, nanoseconds; 0: for ever, or not known
 
@@ -78,14 +82,14 @@ type Stage struct {
 }
 
 // New returns a stage that publishes to publisher, whose Close stays the
-// caller's. The catalogue gives each metric its group and direction.
-func New(cfg Config, catalogue func(metric string) oona.Metric, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+// caller's. The catalogues give each metric its group and direction.
+func New(cfg Config, catalogues windows.Catalogues, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("aggregate: %w", err)
 	}
 	s := &Stage{
 		cfg:        cfg,
-		catalogue:  catalogue,
+		catalogues: catalogues,
 		publisher:  publisher,
 		logger:     logger,
 		partitions: make(map[string]*partition),
@@ -152,17 +156,20 @@ func ended(group Group) error {
 }
 
 // Open begins a claim with an engine of its own, made from the commit: nothing
-// is carried over from an earlier claim of this worker. A claim that cannot be
-// opened ends the stage.
-func (s *Stage) Open(_ context.Context, claim oona.Claim) error {
-	engine, err := s.engine(claim)
+// is carried over from an earlier claim of this worker. A claim that must not be
+// opened ends the stage; where that is not known now, the caller tries again.
+func (s *Stage) Open(ctx context.Context, claim oona.Claim) error {
+	engine, lost, err := s.engine(ctx, claim)
+	if err != nil && !isFinal(err) {
+		return fmt.Errorf("open partition %d: %w", claim.Partition, err)
+	}
 	if err != nil {
 		err = fmt.Errorf("open a partition: %w", err)
 		s.end(err)
 		return err
 	}
 	p := newPartition(s, claim, engine)
-	p.noteLoss()
+	p.noteLoss(lost)
 	p.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
 	s.mu.Lock()
 	defer s.mu.Unlock()

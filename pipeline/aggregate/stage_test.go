@@ -154,6 +154,14 @@ type fixture struct {
 	sequence int64
 
 	catalogue func(string) oona.Metric // nil: every metric is of health
+	others    windows.Catalogues       // nil: catalogue, whatever the log names
+}
+
+func (f *fixture) catalogues() windows.Catalogues {
+	if f.others != nil {
+		return f.others
+	}
+	return windows.Always(f.catalogue)
 }
 
 // start runs a stage over a log that begins at offset 0.
@@ -177,7 +185,7 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 	if f.catalogue == nil {
 		f.catalogue = func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Health} }
 	}
-	stage, err := aggregate.New(cfg, f.catalogue, f.out, f.registry, slog.New(slog.NewTextHandler(&f.log, nil)))
+	stage, err := aggregate.New(cfg, f.catalogues(), f.out, f.registry, slog.New(slog.NewTextHandler(&f.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

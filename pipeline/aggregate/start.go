@@ -1,0 +1,206 @@
+package aggregate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// Why a partition is not opened. What was folded there before cannot be known,
+// and a guess would give a rollup that differs from one already emitted, so the
+// stage ends and says what to do.
+var (
+	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
+	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
+	// ErrOvertaken: retention has deleted records that were not yet closed.
+	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
+	// ErrAhead: the log has lost records that were read.
+	ErrAhead = errors.New("the log has lost records that were read when the commit was made")
+	// ErrMadeAgain: the log is another than the one that the rollups are of.
+	ErrMadeAgain = errors.New("the topic was made again, and its log has no incarnation of its own")
+	// ErrPartitions: keys have moved to other partitions.
+	ErrPartitions = errors.New("the topic's number of partitions has changed")
+	// ErrSettings: the worker began anew with other settings than the log's.
+	ErrSettings = errors.New("the partition began anew, and its log was made with other settings than this worker has")
+	// ErrCommitText: the commit was not written by this aggregator.
+	ErrCommitText = errors.New("the commit cannot be read")
+)
+
+// Log answers what a claim and its commit leave open, and begins incarnations of
+// the seed-metrics topic.
+type Log interface {
+	// Record returns what the partition holds at an offset; false: no record.
+	Record(ctx context.Context, partition int32, offset int64) (LogRecord, bool, error)
+	// LastTrigger returns the greatest trigger among the last rollups of the
+	// partition; false: it has no rollups.
+	LastTrigger(ctx context.Context, partition int32) (oona.Trigger, bool, error)
+	// BeginIncarnation appends an incarnation record, whose number is above
+	// known and above all that the bus knows of the partition. It returns an
+	// offset after that record. PreviousEnd is how far the log had been read.
+	BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (end int64, err error)
+}
+
+// LogRecord is what there is to know of a record without its content.
+type LogRecord struct {
+	AppendedAt oona.Micros
+	Kind       string // oona.HeaderRecord; empty: a frame
+}
+
+// Past is what the group's commit and the log say together of a partition.
+type Past struct {
+	Committed bool            // whether there is a commit
+	Commit    windows.Commit  // the engine's
+	Reached   windows.Reached // of the commit
+	// Lost is why the partition cannot be folded on from the commit, or from
+	// its beginning where there is none: it wraps ErrNoCommit, ErrOvertaken,
+	// ErrAhead or ErrMadeAgain. Nil: it can.
+	Lost error
+}
+
+// PastOf decides how a partition is to be gone on with. It is the one place that
+// decides it: for the claim's first offset, for its engine, and for what
+// `oona windows` shows. Log may be nil: then it decides by the claim alone; of a
+// claim with 0 partitions their number is not compared. The error wraps ErrCommitText, ErrPartitions or windows.ErrCommit, or is the log's.
+func PastOf(ctx context.Context, c oona.Claim, log Log) (Past, error) {
+	if c.Committed.Offset == oona.NoOffset {
+		lost, err := withoutCommit(ctx, c, log)
+		return Past{Lost: lost}, err
+	}
+	partitions, commit, err := ParseCommit(c.Committed)
+	if err != nil {
+		return Past{}, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
+	}
+	if c.Partitions != 0 && partitions != c.Partitions {
+		return Past{}, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Use new topics of that number (--prefix)",
+			ErrPartitions, c.Topic, partitions, c.Partitions)
+	}
+	past := Past{Committed: true, Commit: commit}
+	if past.Reached, err = commit.Reached(); err != nil {
+		return Past{}, fmt.Errorf("%s/%d: %w", c.Topic, c.Partition, err)
+	}
+	past.Lost, err = past.compare(ctx, c, log)
+	return past, err
+}
+
+// withoutCommit looks at a partition that the group has no commit of.
+func withoutCommit(ctx context.Context, c oona.Claim, log Log) (lost, err error) {
+	if c.LogStart > 0 {
+		return fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or start with what the log still holds (--from-here)",
+			ErrNoCommit, c.Topic, c.Partition, c.LogStart), nil
+	}
+	if log == nil {
+		return nil, nil
+	}
+	trigger, emitted, err := log.LastTrigger(ctx, c.Partition)
+	if err != nil || !emitted {
+		return nil, err
+	}
+	first, found, err := log.Record(ctx, c.Partition, 0)
+	if err != nil || found && first.Kind == oona.IncarnationRecord {
+		return nil, err
+	}
+	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d, which readers would take for later ones. If the topic is still empty, run `oona topics apply`; if it has records, start with --from-here",
+		ErrMadeAgain, c.Topic, c.Partition, trigger.Offset), nil
+}
+
+// compare says what of the log that the commit is of is gone.
+func (p *Past) compare(ctx context.Context, c oona.Claim, log Log) (lost, err error) {
+	if p.Reached.ProcessedTo > c.HighWater {
+		return fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d (an unclean election, a restored backup, a topic that was made again); what comes there now would be taken for what was read. Start with what the log holds (--from-here), or use new topics (--prefix)",
+			ErrAhead, c.Topic, c.Partition, c.HighWater, p.Reached.ProcessedTo), nil
+	}
+	last := p.Reached.ProcessedTo - 1
+	if p.Reached.Known && last >= c.LogStart && log != nil {
+		record, found, err := log.Record(ctx, c.Partition, last)
+		if err != nil {
+			return nil, err
+		}
+		if !found || record.AppendedAt != p.Reached.AppendedAt {
+			return fmt.Errorf("%w: the record of %s/%d at offset %d is not the one that was read; the log lost its end and has grown since (an unclean election, a restored backup, a topic that was made again). Start with what the log holds (--from-here), or use new topics (--prefix)",
+				ErrAhead, c.Topic, c.Partition, last), nil
+		}
+	}
+	if c.Committed.Offset < c.LogStart {
+		return fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and start with what the log still holds (--from-here)",
+			ErrOvertaken, c.Topic, c.Partition, c.LogStart, c.Committed.Offset), nil
+	}
+	return nil, nil
+}
+
+// Start says where the reading of a claim begins.
+func (s *Stage) Start(ctx context.Context, c oona.Claim) (oona.Start, error) {
+	past, err := PastOf(ctx, c, s.cfg.Log)
+	switch {
+	case isFinal(err):
+		return oona.Start{From: c.LogStart, Refused: err}, nil
+	case err != nil:
+		return oona.Start{}, err
+	case past.Lost == nil && past.Committed:
+		return oona.Start{From: c.Committed.Offset}, nil
+	case past.Lost != nil && !s.cfg.FromHere:
+		return oona.Start{From: c.LogStart, Short: errors.Is(past.Lost, ErrAhead), Refused: past.Lost}, nil
+	}
+	return oona.Start{From: c.LogStart, Short: errors.Is(past.Lost, ErrAhead)}, nil
+}
+
+// final are the errors that asking again would give again. What else goes wrong
+// as a claim begins is tried again.
+var final = []error{ErrNoCommit, ErrOvertaken, ErrAhead, ErrMadeAgain, ErrPartitions, ErrSettings, ErrCommitText, windows.ErrCommit, windows.ErrReducer, windows.ErrCatalogue}
+
+func isFinal(err error) bool {
+	return slices.ContainsFunc(final, func(f error) bool { return errors.Is(err, f) })
+}
+
+// engine returns the engine that a claim goes on with, and whether it starts
+// with what the log holds, as its past is lost.
+func (s *Stage) engine(ctx context.Context, c oona.Claim) (_ *windows.Engine, lost bool, _ error) {
+	past, err := PastOf(ctx, c, s.cfg.Log)
+	if err != nil {
+		return nil, false, err
+	}
+	if past.Lost != nil && !s.cfg.FromHere {
+		return nil, true, past.Lost
+	}
+	var engine *windows.Engine
+	switch {
+	case past.Lost != nil:
+		engine, err = s.fromHere(ctx, c, past)
+	case past.Committed:
+		engine, err = windows.Resume(s.cfg.Windows, s.catalogues, past.Commit)
+	default:
+		engine, err = windows.New(s.cfg.Windows, s.catalogues)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%s/%d, committed at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
+	}
+	return engine, past.Lost != nil, nil
+}
+
+// fromHere returns an engine for what the log still holds. An incarnation of the
+// log begins first, and nothing is emitted before its record was read: so
+// readers take what is emitted, whatever its offsets are.
+func (s *Stage) fromHere(ctx context.Context, c oona.Claim, past Past) (*windows.Engine, error) {
+	end := c.HighWater
+	if s.cfg.Log != nil {
+		previous := int64(oona.NoOffset)
+		if past.Committed {
+			previous = past.Reached.ProcessedTo
+		}
+		after, err := s.cfg.Log.BeginIncarnation(ctx, c.Partition, past.Reached.Incarnation, previous, past.Lost.Error())
+		if err != nil {
+			return nil, fmt.Errorf("begin an incarnation: %w", err)
+		}
+		end = max(end, after)
+	}
+	engine, err := windows.BeginAnew(s.cfg.Windows, s.catalogues, past.Commit, c.LogStart, end)
+	if err != nil {
+		return nil, fmt.Errorf("start from here at offset %d: %w", c.LogStart, err)
+	}
+	s.logger.Warn("the partition starts with what its log holds: its past is lost", "partition", c.Partition, "log_start", c.LogStart, "log_end", end,
+		"committed", c.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()), "err", past.Lost)
+	return engine, nil
+}
