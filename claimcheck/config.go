@@ -56,12 +56,12 @@ func (c Config) Validate() error {
 	wrong := func(flag, reason string) error { return &oona.FieldError{Field: "--" + flag, Reason: reason} }
 	endpoint, err := url.Parse(c.S3.Endpoint)
 	switch {
+	case c.MaxTensorBytes <= 0:
+		return wrong("max-tensor-bytes", fmt.Sprintf("is %d; give a value above 0", c.MaxTensorBytes))
 	case c.Kind == KindNone:
 		return nil
 	case c.Bucket == "":
 		return wrong("tensor-bucket", "is empty; claims name it")
-	case c.MaxTensorBytes <= 0:
-		return wrong("max-tensor-bytes", fmt.Sprintf("is %d; give a value above 0", c.MaxTensorBytes))
 	case c.Kind == KindDirectory && c.Directory == "":
 		return wrong("tensor-directory", "is empty, and --tensor-store is directory; give its path")
 	case c.Kind != KindS3:

@@ -47,14 +47,19 @@ func (c *config) Validate() error {
 	if err := oona.CheckID("--worker", c.WorkerID); err != nil {
 		return err
 	}
-	if c.Group == "" {
-		return &oona.FieldError{Field: "--group", Reason: "is empty; give the consumer group a name"}
+	if err := c.group().Validate(c.Bus); err != nil {
+		return err
 	}
 	if _, err := oona.NewTopics(c.Prefix); err != nil {
-		return err
+		return worker.AsFlag("--prefix", err)
 	}
 	if _, err := ownCatalogue(c.Catalogue); err != nil {
 		return err
 	}
 	return worker.NameFlag(c.Windows, aggregate.CheckWindows(c.Windows))
+}
+
+// group is how the aggregator joins its group, but for where a partition starts.
+func (c *config) group() bus.GroupOptions {
+	return bus.GroupOptions{Group: c.Group, Instance: c.Instance}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -77,6 +78,13 @@ func TestEffectiveConfigurationReadsBack(t *testing.T) {
 	}
 }
 
+func TestConformance(t *testing.T) {
+	workertest.Run(t, func(args ...string) (string, error) {
+		_, output, err := parse(t, args...)
+		return output, err
+	})
+}
+
 func TestBadConfiguration(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--window-length=0s":     "--window-length: is 0s",
@@ -85,7 +93,7 @@ func TestBadConfiguration(t *testing.T) {
 		"--skip-record=3":        "\"3\" is not PARTITION:OFFSET",
 		"--skip-record=3:-1":     "give the two as the aggregator's error names them, such as 3:1234",
 		"--max-timelines=0":      "--max-timelines: is 0",
-		"--prefix=a_b":           "topic prefix",
+		"--group-instance=a b":   "--group-instance: is \"a b\"",
 		"--group=":               "--group",
 		"--worker=a b":           "--worker: has ' ' at position 1",
 		"--catalogue=no-such":    "no-such",

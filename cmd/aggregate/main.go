@@ -54,7 +54,9 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, bus.GroupOptions{Group: cfg.Group, Instance: cfg.Instance, Start: stage.Start}, stage, w.Logger)
+	options := cfg.group()
+	options.Start = stage.Start
+	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, options, stage, w.Logger)
 	if err != nil {
 		return err
 	}

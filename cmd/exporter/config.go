@@ -19,19 +19,19 @@ type config struct {
 	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 is all that the topics hold. At least the time after which layers are silent."`
 	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts; empty: the built-in catalogue."`
-	Series    seriesFlags   `embed:"" prefix:"series-" group:"Series"`
+	Series    seriesFlags   `embed:"" group:"Series"`
 }
 
-// seriesFlags are export.Config with help, its topics apart. Their prefix keeps
-// their environment variables apart from the aggregator's caps.
+// seriesFlags are export.Config with help, its topics apart. Their names begin with
+// series-, which keeps their environment variables apart from the aggregator's caps.
 type seriesFlags struct {
-	MaxRuns        int           `help:"Runs with series of their own; further ones are merged under \"other\"."`
-	MaxLayers      int           `help:"Layers a run with series of their own."`
-	MaxTotalLayers int           `help:"Layers with series of their own, of all runs together; they bound the size of a scrape."`
-	MaxMetrics     int           `help:"Metrics with series of their own, of all layers together."`
-	WorstSeeds     int           `help:"How many of the worst seeds to show, for each metric."`
-	SilentAfter    time.Duration `help:"How long a layer is shown after its last window."`
-	Buckets        []float64     `help:"Bounds of the classic histogram buckets, ascending; counts are exact at 0 and at powers of two."`
+	MaxRuns        int           `name:"series-max-runs" help:"Runs with series of their own; further ones are merged under \"other\"."`
+	MaxLayers      int           `name:"series-max-layers" help:"Layers a run with series of their own."`
+	MaxTotalLayers int           `name:"series-max-total-layers" help:"Layers with series of their own, of all runs together; they bound the size of a scrape."`
+	MaxMetrics     int           `name:"series-max-metrics" help:"Metrics with series of their own, of all layers together."`
+	WorstSeeds     int           `name:"series-worst-seeds" help:"How many of the worst seeds to show, for each metric."`
+	SilentAfter    time.Duration `name:"series-silent-after" help:"How long a layer is shown after its last window."`
+	Buckets        []float64     `name:"series-buckets" help:"Bounds of the classic histogram buckets, ascending; counts are exact at 0 and at powers of two."`
 }
 
 func defaults() *config {
@@ -50,13 +50,13 @@ func (c *config) Validate() error {
 		return err
 	}
 	if c.Lookback != 0 && c.Lookback < c.Series.SilentAfter {
-		return fmt.Errorf("--lookback is %s, less than --series-silent-after (%s): layers would be missing after a restart", c.Lookback, c.Series.SilentAfter)
+		return &oona.FieldError{Field: "--lookback", Reason: fmt.Sprintf("is %s, less than --series-silent-after (%s): layers would be missing after a restart", c.Lookback, c.Series.SilentAfter)}
 	}
 	stage, err := c.stage()
 	if err != nil {
-		return err
+		return worker.AsFlag("--prefix", err)
 	}
-	return stage.Validate()
+	return worker.NameFlag(c.Series, stage.Validate())
 }
 
 // stage is the configuration of the stage.

@@ -12,6 +12,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 	"github.com/morphogenetic/oona/pipeline/export"
 )
 
@@ -20,6 +21,14 @@ func parse(t *testing.T, args ...string) (*config, error) {
 	cfg := defaults()
 	_, err := worker.Parse(cfg, "exporter", "", args, new(bytes.Buffer))
 	return cfg, err
+}
+
+func TestConformance(t *testing.T) {
+	workertest.Run(t, func(args ...string) (string, error) {
+		var out bytes.Buffer
+		_, err := worker.Parse(defaults(), "exporter", "", args, &out)
+		return out.String(), err
+	})
 }
 
 func TestDefaultsAreTheStages(t *testing.T) {
@@ -59,9 +68,8 @@ func TestFlagsReachTheStage(t *testing.T) {
 func TestWhatCannotBeIsRefused(t *testing.T) {
 	for want, arg := range map[string]string{
 		"less than --series-silent-after": "--lookback=1m",
-		"bounds ascend":                   "--series-buckets=2,1",
-		"MaxRuns: is 0":                   "--series-max-runs=0",
-		"topic prefix":                    "--prefix=a_b",
+		"--series-buckets[1]: is 1":       "--series-buckets=2, 1",
+		"--series-max-runs: is 0":         "--series-max-runs=0",
 		"no-such-file":                    "--catalogue=no-such-file.yaml",
 	} {
 		if _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
@@ -41,20 +41,37 @@ func defaults() *config {
 
 // Validate is called once flags, environment and file are read.
 func (c *config) Validate() error {
-	if c.Listen == "" {
-		return errors.New("--listen is empty; give an address such as 127.0.0.1:8080")
+	if err := c.Ingest.Validate(); err != nil {
+		return err
+	}
+	if err := worker.CheckAddresses(worker.Listener{Flag: "--listen", Address: c.Listen}, worker.Listener{Flag: "--admin-address", Address: c.AdminAddress}); err != nil {
+		return err
 	}
 	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
-		return fmt.Errorf("--drain-timeout is %s, too short for requests in hand; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)
+		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s, too short for requests in hand; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)}
 	}
-	if c.Tensors.Kind != claimcheck.KindNone && c.Ingest.MaxSpoolBytes < c.Tensors.MaxTensorBytes {
-		return fmt.Errorf("--max-spool-bytes is %d, which a tensor of --max-tensor-bytes, %d, exceeds; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)
+	if err := c.validateTensors(); err != nil {
+		return err
 	}
-	if c.RawGroup == "" {
-		return errors.New("--raw-group is empty; give the consumer group a name")
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return worker.AsFlag("--prefix", err)
 	}
-	_, err := oona.NewTopics(c.Prefix)
-	return err
+	if err := c.publisher(topics).Validate(); err != nil {
+		return err
+	}
+	return worker.AsFlag("--raw-group", c.rawGroup().Validate(c.Bus))
+}
+
+// validateTensors looks at what the tensor store needs, where there is one.
+func (c *config) validateTensors() error {
+	if c.Tensors.Kind == claimcheck.KindNone {
+		return nil
+	}
+	if c.Ingest.MaxSpoolBytes < c.Tensors.MaxTensorBytes {
+		return &oona.FieldError{Field: "--max-spool-bytes", Reason: fmt.Sprintf("is %d, which a tensor of --max-tensor-bytes, %d, exceeds; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)}
+	}
+	return c.Ingest.ValidateTensors()
 }
 
 // stage is the configuration of the stage.
@@ -78,7 +95,8 @@ func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
 // with the same number of partitions: where it was changed while no ingest ran,
 // they still tell. The raw topic is checked where it is taken from.
 func (c *config) checkedTopics(topics oona.Topics) []oona.TopicSpec {
-	specs := topics.Specs(0)[:3]
+	checked := []string{topics.SeedMetrics, topics.LayerHealth, topics.LayerPerformance}
+	specs := slices.DeleteFunc(topics.Specs(0), func(s oona.TopicSpec) bool { return !slices.Contains(checked, s.Name) })
 	if c.Raw {
 		specs = append(specs, topics.RawSpecs(0)...)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
 
 func parse(t *testing.T, args ...string) (*config, string, error) {
@@ -99,23 +100,35 @@ func TestDefaultsReachTheStage(t *testing.T) {
 	}
 }
 
+func TestConformance(t *testing.T) {
+	workertest.Run(t, func(args ...string) (string, error) {
+		_, output, err := parse(t, args...)
+		return output, err
+	})
+}
+
 func TestBadConfiguration(t *testing.T) {
 	for flag, want := range map[string]string{
-		"--instance=a b":         "instance: has ' ' at position 1",
-		"--prefix=a_b":           "topic prefix",
-		"--raw-group=":           "--raw-group is empty",
-		"--listen=":              "--listen is empty",
-		"--max-in-flight=0":      "max-in-flight: is 0; give a value above 0",
-		"--publish-timeout=30s":  "--drain-timeout is 20s, too short for requests in hand; give at least 35s",
-		"--compression=gzip":     `--compression must be one of "lz4","none"`,
-		"--max-message-bytes=10": "max-message-bytes: is 10; give more than 1024",
+		"--instance=a b":                "--instance: has ' ' at position 1",
+		"--raw-group=":                  "--raw-group: is empty",
+		"--listen=":                     "--listen: is \"\"",
+		"--listen=:9101":                "--admin-address: is 127.0.0.1:9101, and --listen is :9101",
+		"--max-in-flight=0":             "--max-in-flight: is 0; give a value above 0",
+		"--publish-timeout=30s":         "--drain-timeout: is 20s, too short for requests in hand; give at least 35s",
+		"--compression=gzip":            `--compression must be one of "lz4","none"`,
+		"--max-message-bytes=10":        "--max-message-bytes: is 10; give more than 1024",
+		"--max-message-bytes=100000000": "--max-message-bytes: is 100000000; give 1024 to 67108864",
 	} {
 		if _, _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error is %v, want one with %q", flag, err, want)
 		}
 	}
 	_, _, err := parse(t, "--tensor-store=directory", "--tensor-directory="+t.TempDir(), "--max-spool-bytes=1000")
-	if err == nil || !strings.Contains(err.Error(), "--max-spool-bytes is 1000, which a tensor of --max-tensor-bytes") {
+	if err == nil || !strings.Contains(err.Error(), "--max-spool-bytes: is 1000, which a tensor of --max-tensor-bytes") {
 		t.Errorf("no room for one tensor: error is %v", err)
+	}
+	_, _, err = parse(t, "--tensor-store=directory", "--tensor-directory="+t.TempDir(), "--max-tensor-requests=64")
+	if err == nil || !strings.Contains(err.Error(), "--max-tensor-requests: is 64; give less than --max-in-flight") {
+		t.Errorf("no room for requests without tensors: error is %v", err)
 	}
 }

@@ -24,6 +24,12 @@ func (c *config) rawPublisher(topics oona.Topics) bus.PublisherOptions {
 	return options
 }
 
+// rawGroup is how the raw topic is read. Frames that retention has deleted are
+// counted by the stage, and no reason to refuse the others.
+func (c *config) rawGroup() bus.GroupOptions {
+	return bus.GroupOptions{Group: c.RawGroup, FromHere: true}
+}
+
 // openRaw returns what takes frames from the raw topic.
 func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (worker.Component, error) {
 	publisher, err := bus.NewPublisher(c.Bus, c.rawPublisher(topics))
@@ -35,9 +41,7 @@ func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Work
 	if err != nil {
 		return worker.Component{}, err
 	}
-	// Frames that retention has deleted are counted by the stage, and no reason
-	// to take none.
-	group, err := bus.NewGroupSubscriber(c.Bus, bus.GroupOptions{Group: c.RawGroup, FromHere: true}, raw, w.Logger)
+	group, err := bus.NewGroupSubscriber(c.Bus, c.rawGroup(), raw, w.Logger)
 	if err != nil {
 		return worker.Component{}, err
 	}

@@ -2,12 +2,12 @@ package bus
 
 import (
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/address"
 )
 
 // Config says where the bus is.
@@ -20,15 +20,19 @@ type Config struct {
 // that is wrong.
 func (c Config) Validate() error {
 	if len(c.Brokers) == 0 {
-		return &oona.FieldError{Field: "brokers", Reason: "is empty; give at least one host:port"}
+		return &oona.FieldError{Field: "--brokers", Reason: "is empty; give at least one HOST:PORT"}
 	}
-	for _, address := range c.Brokers {
-		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
-			return &oona.FieldError{Field: "brokers", Reason: fmt.Sprintf("has %q, which is not host:port", address)}
+	for i, text := range c.Brokers {
+		broker, err := address.Parse(text)
+		if err == nil && (broker.Host == "" || broker.Port == 0) {
+			err = fmt.Errorf("is %q; a broker needs a host and a port above 0", text)
+		}
+		if err != nil {
+			return &oona.FieldError{Field: "--brokers", Reason: fmt.Sprintf("entry %d %v", i+1, err)}
 		}
 	}
 	if c.ClientID == "" {
-		return &oona.FieldError{Field: "client-id", Reason: "is empty; give a name that tells this client from others"}
+		return &oona.FieldError{Field: "--client-id", Reason: "is empty; give a name that tells this client from others"}
 	}
 	return nil
 }

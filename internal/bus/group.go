@@ -91,14 +91,31 @@ type GroupOptions struct {
 
 const defaultCommitEvery = time.Second
 
+// Validate returns an *oona.FieldError for the first option that is wrong.
+func (o GroupOptions) Validate(cfg Config) error {
+	if o.Group == "" {
+		return &oona.FieldError{Field: "--group", Reason: "is empty; name the consumer group"}
+	}
+	if err := o.consumer(cfg).Validate(); err != nil {
+		return &oona.FieldError{Field: "--group-instance", Reason: fmt.Sprintf("is %q: %v", o.Instance, err)}
+	}
+	return nil
+}
+
+func (o GroupOptions) consumer(cfg Config) *sarama.Config {
+	s := cfg.consumer()
+	s.Consumer.Group.InstanceId = o.Instance
+	return s
+}
+
 // NewGroupSubscriber returns a member-to-be of a group: Subscribe joins it, and
 // fails when no broker answers then.
 func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *slog.Logger) (*GroupSubscriber, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if options.Group == "" {
-		return nil, &oona.FieldError{Field: "group", Reason: "is empty; name the consumer group"}
+	if err := options.Validate(cfg); err != nil {
+		return nil, err
 	}
 	s := &GroupSubscriber{
 		owner:   owner,
@@ -115,14 +132,12 @@ func NewGroupSubscriber(cfg Config, options GroupOptions, owner Owner, logger *s
 	if s.every <= 0 {
 		s.every = defaultCommitEvery
 	}
-	consumer := cfg.consumer()
-	consumer.Consumer.Group.InstanceId = options.Instance
 	var err error
 	s.inner, err = kafka.NewSubscriber(kafka.SubscriberConfig{
 		Brokers:               cfg.Brokers,
 		ConsumerGroup:         options.Group,
 		Unmarshaler:           kafka.DefaultMarshaler{}, // demanded, and not used
-		OverwriteSaramaConfig: consumer,
+		OverwriteSaramaConfig: options.consumer(cfg),
 		Tracer:                groupSeam{subscriber: s},
 	}, newQuiet(logger))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -338,7 +339,23 @@ func TestGroupSurvivesTheBroker(t *testing.T) {
 func TestGroupNeedsAName(t *testing.T) {
 	_, err := bus.NewGroupSubscriber(bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, bus.GroupOptions{}, newOwner(), discard())
 	var wrong *oona.FieldError
-	if !errors.As(err, &wrong) || wrong.Field != "group" {
+	if !errors.As(err, &wrong) || wrong.Field != "--group" {
 		t.Errorf("%v", err)
+	}
+}
+
+// What Kafka's client would refuse at the start is refused by Validate.
+func TestGroupInstanceIsValidated(t *testing.T) {
+	cfg := bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}
+	for instance, want := range map[string]string{"": "", "aggregate-0": "", "a b": "--group-instance", strings.Repeat("x", 300): "--group-instance"} {
+		options := bus.GroupOptions{Group: "g", Instance: instance}
+		var wrong *oona.FieldError
+		err := options.Validate(cfg)
+		if errors.As(err, &wrong); (err == nil) != (want == "") || wrong != nil && wrong.Field != want {
+			t.Errorf("%q: %v", instance, err)
+		}
+		if _, failed := bus.NewGroupSubscriber(cfg, options, newOwner(), discard()); want != "" && !errors.As(failed, &wrong) {
+			t.Errorf("%q: the start says %v", instance, failed)
+		}
 	}
 }

@@ -66,11 +66,11 @@ const (
 func (o PublisherOptions) Validate() error {
 	switch {
 	case o.MaxMessageBytes < 0 || o.MaxMessageBytes > 0 && o.MaxMessageBytes < 1<<10 || o.MaxMessageBytes > 64<<20:
-		return &oona.FieldError{Field: "max-message-bytes", Reason: fmt.Sprintf("is %d; give 1024 to %d", o.MaxMessageBytes, 64<<20)}
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give 1024 to %d", o.MaxMessageBytes, 64<<20)}
 	case o.BatchBytes < 0:
 		return &oona.FieldError{Field: "batch-bytes", Reason: fmt.Sprintf("is %d; give 0 or more", o.BatchBytes)}
 	case o.Compression != "" && o.Compression != "none" && o.Compression != "lz4":
-		return &oona.FieldError{Field: "compression", Reason: fmt.Sprintf("is %q; give none or lz4", o.Compression)}
+		return &oona.FieldError{Field: "--compression", Reason: fmt.Sprintf("is %q; give none or lz4", o.Compression)}
 	case o.Patience < 0 || o.Patience > 24*time.Hour:
 		return &oona.FieldError{Field: "patience", Reason: fmt.Sprintf("is %s; give at most a day", o.Patience)}
 	}

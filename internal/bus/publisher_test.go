@@ -476,10 +476,10 @@ func TestPublishConcurrently(t *testing.T) {
 
 func TestPublisherOptions(t *testing.T) {
 	for field, opts := range map[string]bus.PublisherOptions{
-		"batch-bytes":       {BatchBytes: -1},
-		"compression":       {Compression: "zip"},
-		"max-message-bytes": {MaxMessageBytes: 10},
-		"patience":          {Patience: -1},
+		"batch-bytes":         {BatchBytes: -1},
+		"--compression":       {Compression: "zip"},
+		"--max-message-bytes": {MaxMessageBytes: 10},
+		"patience":            {Patience: -1},
 	} {
 		_, err := bus.NewPublisher(bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, opts)
 		var wrong *oona.FieldError
@@ -494,10 +494,10 @@ func TestConfigNamesTheField(t *testing.T) {
 		cfg   bus.Config
 		field string
 	}{
-		"no brokers": {bus.Config{ClientID: "x"}, "brokers"},
-		"no port":    {bus.Config{Brokers: []string{"kafka-1:9092", "kafka-2"}, ClientID: "x"}, "brokers"},
-		"no host":    {bus.Config{Brokers: []string{":9092"}, ClientID: "x"}, "brokers"},
-		"no client":  {bus.Config{Brokers: []string{"kafka:9092"}}, "client-id"},
+		"no brokers": {bus.Config{ClientID: "x"}, "--brokers"},
+		"no port":    {bus.Config{Brokers: []string{"kafka-1:9092", "kafka-2"}, ClientID: "x"}, "--brokers"},
+		"no host":    {bus.Config{Brokers: []string{":9092"}, ClientID: "x"}, "--brokers"},
+		"no client":  {bus.Config{Brokers: []string{"kafka:9092"}}, "--client-id"},
 	} {
 		var wrong *oona.FieldError
 		if err := c.cfg.Validate(); !errors.As(err, &wrong) || wrong.Field != c.field {

@@ -45,10 +45,12 @@ var layers = []layer{
 	{pkg: "claimcheck", may: []string{""}},
 	{pkg: "claimcheck/...", may: []string{"", "claimcheck"}},
 	{pkg: "internal/catalogue", may: []string{""}},
-	{pkg: "internal/bus", may: []string{""}},
+	{pkg: "internal/address", standard: true},
+	{pkg: "internal/bus", may: []string{"", "internal/address"}},
 	{pkg: "internal/bus/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "internal/bus", "internal/catalogue", "schemas/avro"}},
-	{pkg: "internal/worker", may: []string{""}},
+	{pkg: "internal/worker", may: []string{"", "internal/address"}},
+	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/deployment"},
 	{pkg: "internal/watch", may: []string{"", "pipeline", "schemas/avro"}},
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
@@ -64,7 +66,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/bus", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker"}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "internal/bus", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.

@@ -21,6 +21,9 @@ import (
 // Listen opens a TCP address. Its error says what to do where the port is
 // taken, and wraps syscall.EADDRINUSE.
 func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	if err := CheckAddresses(Listener{flag, address}); err != nil {
+		return nil, err
+	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"encoding"
-	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/morphogenetic/oona"
 )
 
 // Config is what every worker is configured with beside its stage. A worker's
@@ -28,12 +29,9 @@ type Config struct {
 // Validate reports the first setting that cannot be.
 func (c Config) Validate() error {
 	if c.DrainTimeout <= 0 {
-		return fmt.Errorf("--drain-timeout is %s; give a time above 0", c.DrainTimeout)
+		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s; give a time above 0", c.DrainTimeout)}
 	}
-	if c.AdminAddress == "" {
-		return errors.New("--admin-address is empty; give one such as 127.0.0.1:0")
-	}
-	return nil
+	return CheckAddresses(Listener{"--admin-address", c.AdminAddress})
 }
 
 func (c *Config) common() *Config { return c }
@@ -75,11 +73,29 @@ func Parse(cfg Configuration, name, description string, args []string, stdout io
 func Options() []kong.Option {
 	return []kong.Option{
 		kong.DefaultEnvars("OONA"),
+		kong.KindMapper(reflect.Slice, trimmedLists()),
 		kong.PostBuild(defaultsFromValues),
 		kong.PostBuild(readableHelp),
 		kong.ValueFormatter(describe),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110, FlagsLast: true}),
 	}
+}
+
+// trimmedLists reads lists without the spaces around their entries, as in
+// "a:9092, b:9092".
+func trimmedLists() kong.Mapper {
+	untrimmed := kong.NewRegistry().RegisterDefaults()
+	return kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+		if text, ok := ctx.Scan.Peek().Value.(string); ok {
+			entries := kong.SplitEscaped(text, ctx.Value.Tag.Sep)
+			for i := range entries {
+				entries[i] = strings.TrimSpace(entries[i])
+			}
+			token := ctx.Scan.Pop()
+			ctx.Scan.PushTyped(kong.JoinEscaped(entries, ctx.Value.Tag.Sep), token.Type)
+		}
+		return untrimmed.ForValue(target).Decode(ctx, target)
+	})
 }
 
 // everyFlag calls do for each flag of the program, hidden ones included.

@@ -2,9 +2,12 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/address"
 )
 
 // NameFlag returns err with the flag in place of the field, where err wraps an
@@ -14,9 +17,43 @@ func NameFlag(cfg any, err error) error {
 	if !ok {
 		return err
 	}
-	field, ok := reflect.TypeOf(cfg).FieldByName(wrong.Field)
-	if name := field.Tag.Get("name"); ok && name != "" {
-		return &oona.FieldError{Field: "--" + name, Reason: wrong.Reason}
+	name, index, _ := strings.Cut(wrong.Field, "[")
+	field, ok := reflect.TypeOf(cfg).FieldByName(name)
+	if !ok || field.Tag.Get("name") == "" {
+		return err
+	}
+	if index != "" {
+		index = "[" + index
+	}
+	return &oona.FieldError{Field: "--" + field.Tag.Get("name") + index, Reason: wrong.Reason}
+}
+
+// AsFlag returns err with the flag in place of the field, where err wraps an
+// *oona.FieldError of something that one flag sets.
+func AsFlag(flag string, err error) error {
+	if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
+		return &oona.FieldError{Field: flag, Reason: wrong.Reason}
 	}
 	return err
+}
+
+// Listener is an address that a flag gives, at which a server is to listen.
+type Listener struct{ Flag, Address string }
+
+// CheckAddresses returns an *oona.FieldError where Listen could not open all of the
+// addresses, as far as that can be said without opening them.
+func CheckAddresses(listeners ...Listener) error {
+	parsed := make([]address.Address, len(listeners))
+	for i, l := range listeners {
+		var err error
+		if parsed[i], err = address.Parse(l.Address); err != nil {
+			return &oona.FieldError{Field: l.Flag, Reason: err.Error() + ", such as 127.0.0.1:8080, or 127.0.0.1:0 for a free port"}
+		}
+		for j, other := range listeners[:i] {
+			if parsed[i].Overlaps(parsed[j]) {
+				return &oona.FieldError{Field: l.Flag, Reason: fmt.Sprintf("is %s, and %s is %s: two servers cannot listen at one port; give one of them another", l.Address, other.Flag, other.Address)}
+			}
+		}
+	}
+	return nil
 }

@@ -110,7 +110,7 @@ func TestBadConfiguration(t *testing.T) {
 		"a command":       {file: "check: true\n", want: `unknown key "check"`},
 		"bad flag":        {flag: "--nonsense", want: "unknown flag --nonsense"},
 		"validated":       {flag: "--length=-1s", want: "--length is negative"},
-		"drain":           {flag: "--drain-timeout=0s", want: "--drain-timeout is 0s; give a time above 0"},
+		"drain":           {flag: "--drain-timeout=0s", want: "--drain-timeout: is 0s; give a time above 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var args []string

@@ -69,7 +69,7 @@ func DefaultConfig() Config {
 
 // Validate names the first setting that is wrong.
 func (c Config) Validate() error {
-	if err := oona.CheckID("instance", c.Instance); err != nil {
+	if err := oona.CheckID("--instance", c.Instance); err != nil {
 		return err
 	}
 	for _, limit := range []struct {
@@ -85,22 +85,42 @@ func (c Config) Validate() error {
 		{"inline-tensor-bytes", int64(c.InlineTensorBytes)},
 		{"max-tensor-requests", int64(c.MaxTensorRequests)},
 		{"max-spool-bytes", c.MaxSpoolBytes},
-		{"store-timeout", int64(c.StoreTimeout)},
-		{"tensor-timeout", int64(c.TensorTimeout)},
 		{"max-in-flight", int64(c.MaxInFlight)},
-		{"read-timeout", int64(c.ReadTimeout)},
-		{"publish-timeout", int64(c.PublishTimeout)},
-		{"clock-tolerance", int64(c.ClockTolerance)},
 	} {
 		if limit.value <= 0 {
-			return &oona.FieldError{Field: limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}
+			return &oona.FieldError{Field: "--" + limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}
 		}
 	}
-	if c.Tensors != nil && c.MaxTensorRequests >= c.MaxInFlight {
-		return &oona.FieldError{Field: "max-tensor-requests", Reason: fmt.Sprintf("is %d; give less than --max-in-flight, which is %d, so that requests without large tensors flow while the store is down", c.MaxTensorRequests, c.MaxInFlight)}
+	for _, limit := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"store-timeout", c.StoreTimeout},
+		{"tensor-timeout", c.TensorTimeout},
+		{"read-timeout", c.ReadTimeout},
+		{"publish-timeout", c.PublishTimeout},
+		{"clock-tolerance", c.ClockTolerance},
+	} {
+		if limit.value <= 0 {
+			return &oona.FieldError{Field: "--" + limit.name, Reason: fmt.Sprintf("is %s; give a time above 0", limit.value)}
+		}
+	}
+	if c.Tensors != nil {
+		if err := c.ValidateTensors(); err != nil {
+			return err
+		}
 	}
 	if c.MaxMessageBytes <= recordOverhead {
-		return &oona.FieldError{Field: "max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}
+	}
+	return nil
+}
+
+// ValidateTensors names the first setting that is wrong where there is a tensor
+// store.
+func (c Config) ValidateTensors() error {
+	if c.MaxTensorRequests >= c.MaxInFlight {
+		return &oona.FieldError{Field: "--max-tensor-requests", Reason: fmt.Sprintf("is %d; give less than --max-in-flight, which is %d, so that requests without large tensors flow while the store is down", c.MaxTensorRequests, c.MaxInFlight)}
 	}
 	return nil
 }

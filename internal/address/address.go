@@ -1,0 +1,78 @@
+// Package address checks network addresses without binding or dialling them.
+package address
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Address is a host and a port of TCP.
+type Address struct {
+	Host string // an IP address or a name; empty: all addresses of this machine
+	Port int    // 0: one that is free
+}
+
+// Parse reads host:port. The port is a number or the name of a service, as
+// net.Listen and net.Dial take it. Names of hosts are not looked up.
+func Parse(text string) (Address, error) {
+	host, port, err := net.SplitHostPort(text)
+	if wrong, ok := errors.AsType[*net.AddrError](err); ok {
+		return Address{}, fmt.Errorf("is %q: %s; give HOST:PORT", text, wrong.Err)
+	}
+	if err != nil {
+		return Address{}, fmt.Errorf("is %q, not HOST:PORT: %w", text, err)
+	}
+	if port == "" {
+		return Address{}, fmt.Errorf("is %q, which has no port", text)
+	}
+	number, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port) // of numbers and a local file
+	if err != nil {
+		return Address{}, fmt.Errorf("is %q: %q is not a port; those are 0 to 65535", text, port)
+	}
+	if host != "" && !isHost(host) {
+		return Address{}, fmt.Errorf("is %q: %q is neither an IP address nor the name of a host", text, host)
+	}
+	return Address{host, number}, nil
+}
+
+// isHost reports whether text can be an IP address or the name of a host.
+func isHost(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	labels := strings.Split(strings.TrimSuffix(text, "."), ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	// A name that ends in a number would be a wrong IPv4 address.
+	return strings.Trim(labels[len(labels)-1], "0123456789") != "" && len(text) <= 253
+}
+
+// Overlaps reports whether two servers could not listen at a and b on one machine.
+// Names are the same host where they are the same, localhost apart.
+func (a Address) Overlaps(b Address) bool {
+	if a.Port != b.Port || a.Port == 0 {
+		return false
+	}
+	if a.isAny() || b.isAny() || strings.EqualFold(a.Host, b.Host) {
+		return true
+	}
+	return a.isLoopback() && b.isLoopback() && (a.Host == "localhost" || b.Host == "localhost")
+}
+
+// isAny reports whether a is all addresses of the machine.
+func (a Address) isAny() bool {
+	ip, err := netip.ParseAddr(a.Host)
+	return a.Host == "" || err == nil && ip.IsUnspecified()
+}
+
+func (a Address) isLoopback() bool {
+	ip, err := netip.ParseAddr(a.Host)
+	return a.Host == "localhost" || err == nil && ip.IsLoopback()
+}
