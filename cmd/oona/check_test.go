@@ -4,11 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/worker"
 )
 
 // The workers' own binaries are asked, and the topics looked at.
@@ -18,6 +21,7 @@ func TestCheck(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	variablesAreListed(t, bin)
 	_, cfg := startBroker(t)
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -91,6 +95,34 @@ func TestCheck(t *testing.T) {
 	t.Setenv("OONA_MAX_FRAMES", "0")
 	if status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest=-"); status != exitFailed || !strings.Contains(messages, "ingest without a file: ") || !strings.Contains(messages, "max-frames: is 0") {
 		t.Errorf("with a variable: status %d, %q", status, messages)
+	}
+}
+
+// variablesAreListed: what is not in internal/worker/variables.txt would be taken
+// for a mistake.
+func variablesAreListed(t *testing.T, bin string) {
+	t.Helper()
+	var help strings.Builder
+	for _, name := range []string{"ingest", "aggregate", "exporter"} {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, name), "-h").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		help.Write(out)
+	}
+	_, commands, _ := run(t, "--help")
+	for _, command := range regexp.MustCompile(`(?m)^  (\w+( \w+)?) [^\n]*\[flags\]$`).FindAllStringSubmatch(commands, -1) {
+		_, out, _ := run(t, append(strings.Fields(command[1]), "--help")...)
+		help.WriteString(out)
+	}
+	var read []string
+	for _, variable := range regexp.MustCompile(`\$(OONA_\w+)`).FindAllStringSubmatch(help.String(), -1) {
+		read = append(read, variable[1])
+	}
+	slices.Sort(read)
+	read = slices.Compact(read)
+	if listed := worker.Variables(); !slices.Equal(read, listed) {
+		t.Errorf("flags have the variables\n%s\nwrite them into internal/worker/variables.txt, which has\n%s", strings.Join(read, "\n"), strings.Join(listed, "\n"))
 	}
 }
 

@@ -78,6 +78,9 @@ func execute(ctx context.Context, args []string, to streams) int {
 	if exited { // help was printed
 		return 0
 	}
+	for _, warning := range worker.MistakenVariables(os.Environ()) {
+		fmt.Fprintf(to.messages, "oona: warning: %s\n", warning)
+	}
 	if err != nil {
 		fmt.Fprintf(to.messages, "oona: %v\nRun oona --help for help.\n", err)
 		return exitUsage

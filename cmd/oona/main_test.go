@@ -78,6 +78,17 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+// Beside services called oona-..., Kubernetes sets variables that look like those
+// of flags.
+func TestServiceLinksAreNotRead(t *testing.T) {
+	t.Setenv("OONA_INGEST_PORT", "tcp://10.96.0.8:8080")
+	t.Setenv("OONA_SERVICE_HOST", "10.96.0.7")
+	status, _, messages := run(t, "demo", "--for=-1s")
+	if status != exitUsage || !strings.Contains(messages, "--for is -1s") || !strings.Contains(messages, "warning: OONA_INGEST_PORT is ignored") || strings.Contains(messages, "OONA_SERVICE_HOST") {
+		t.Errorf("status %d, %q", status, messages)
+	}
+}
+
 func TestTopicsApplyThenCheck(t *testing.T) {
 	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -73,6 +73,7 @@ func Parse(cfg Configuration, name, description string, args []string, stdout io
 func Options() []kong.Option {
 	return []kong.Option{
 		kong.DefaultEnvars("OONA"),
+		kong.PostBuild(withoutServiceLinks),
 		kong.KindMapper(reflect.Slice, trimmedLists()),
 		kong.PostBuild(defaultsFromValues),
 		kong.PostBuild(readableHelp),

@@ -89,7 +89,13 @@ func Main(name, description string, cfg Configuration, run func(context.Context,
 }
 
 func execute(ctx context.Context, name, description string, cfg Configuration, run func(context.Context, *Worker) error, args []string, stdout, stderr io.Writer, options ...kong.Option) int {
+	mistaken := MistakenVariables(os.Environ())
 	done, err := Parse(cfg, name, description, args, stdout, options...)
+	if err != nil || bool(cfg.common().Check) {
+		for _, warning := range mistaken {
+			fmt.Fprintf(stderr, "%s: warning: %s\n", name, warning)
+		}
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\nRun %s -h for help.\n", name, err, name)
 		return exitUsage
@@ -101,6 +107,9 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	defer queue.close()
 	logger := queue.logger(cfg.common().Log)
 	slog.SetDefault(logger) // what libraries log must not wait either
+	for _, warning := range mistaken {
+		logger.Warn(warning)
+	}
 	registry := NewRegistry()
 	registry.MustRegister(queue.collectors()...)
 	if err := supervise(ctx, name, cfg.common(), logger, registry, run); err != nil {

@@ -206,6 +206,19 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// A variable that is misspelt is named, in the log or by --check.
+func TestMisspeltVariableIsNamed(t *testing.T) {
+	t.Setenv("OONA_DRAIN_TIMEOUTS", "1s")
+	run := func(context.Context, *Worker) error { return nil }
+	for _, args := range [][]string{nil, {"--check"}, {"--nonsense"}} {
+		var stdout, stderr bytes.Buffer
+		execute(t.Context(), "probe", "Probes.", newTestConfig(), run, args, &stdout, &stderr, kong.Vars{"caps": "1"})
+		if !strings.Contains(stderr.String(), "OONA_DRAIN_TIMEOUTS is ignored, as no flag has this variable; did you mean OONA_DRAIN_TIMEOUT?") {
+			t.Errorf("%q: stderr %q", args, stderr.String())
+		}
+	}
+}
+
 // A worker's admin server answers before its components run, while they do and
 // while they drain.
 func TestLifeOfAWorker(t *testing.T) {

@@ -1,0 +1,131 @@
+package worker
+
+import (
+	_ "embed"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// variablesFile lists the variables of all workers and of the command oona, since
+// they are often set for several of them at once.
+//
+//go:embed variables.txt
+var variablesFile string
+
+// Variables returns the OONA_... variables that a flag of any of Oona's programs
+// reads.
+func Variables() []string { return strings.Fields(variablesFile) }
+
+// testVariables are those of the project's tests and of make.
+var testVariables = regexp.MustCompile(`^OONA_((BENCH_)?KAFKA|REQUIRE_\w+|TEST_\w+|UPDATE_GOLDEN|PEERS|EMBEDDED_LOCK|LOCALKAFKA)$`)
+
+// MistakenVariables says which OONA_... variables of an environment, as os.Environ
+// returns it, have no effect, and were probably meant to have one.
+func MistakenVariables(environ []string) (warnings []string) {
+	known := Variables()
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case !strings.HasPrefix(name, "OONA_") || testVariables.MatchString(name):
+		case slices.Contains(known, name):
+			if isServiceURL(name, value) {
+				warnings = append(warnings, fmt.Sprintf("%s is ignored, as it is Kubernetes' variable of a service; set enableServiceLinks: false for the pod", name))
+			}
+		case !isServiceLink(name, value):
+			warnings = append(warnings, fmt.Sprintf("%s is ignored, as no flag has this variable%s", name, suggestion(name, known)))
+		}
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// Kubernetes sets, for a service called oona-x, OONA_X_SERVICE_HOST and others in
+// the pods of its namespace.
+var (
+	serviceHost = regexp.MustCompile(`_SERVICE_HOST$|_PORT_\d+_(TCP|UDP|SCTP)_ADDR$`)
+	servicePort = regexp.MustCompile(`_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)_PORT$`)
+	serviceKind = regexp.MustCompile(`_PORT_\d+_(TCP|UDP|SCTP)_PROTO$`)
+	serviceURL  = regexp.MustCompile(`_PORT(_\d+_(TCP|UDP|SCTP))?$`)
+)
+
+// isServiceLink reports whether a variable is one that Kubernetes sets for a
+// service.
+func isServiceLink(name, value string) bool {
+	switch {
+	case serviceHost.MatchString(name):
+		_, err := netip.ParseAddr(value)
+		return err == nil
+	case servicePort.MatchString(name):
+		_, err := strconv.ParseUint(value, 10, 16)
+		return err == nil
+	case serviceKind.MatchString(name):
+		return isProtocol(value)
+	}
+	return isServiceURL(name, value)
+}
+
+// isServiceURL reports whether a variable is that of the URL of a service, such as
+// OONA_INGEST_PORT=tcp://10.0.0.1:8080.
+func isServiceURL(name, value string) bool {
+	if !serviceURL.MatchString(name) {
+		return false
+	}
+	u, err := url.Parse(value)
+	return err == nil && isProtocol(u.Scheme) && u.Port() != ""
+}
+
+func isProtocol(text string) bool { return slices.Contains([]string{"tcp", "udp", "sctp"}, text) }
+
+// withoutServiceLinks has flags not read variables that are Kubernetes'.
+func withoutServiceLinks(k *kong.Kong) error {
+	everyFlag(k.Model.Node, func(flag *kong.Flag) {
+		isLink := func(name string) bool { return isServiceURL(name, os.Getenv(name)) }
+		flag.Envs = slices.DeleteFunc(slices.Clone(flag.Envs), isLink)
+		flag.Tag.Envs = slices.DeleteFunc(slices.Clone(flag.Tag.Envs), isLink)
+	})
+	return nil
+}
+
+// suggestion names the known variable that is spelt most like name, if one is.
+func suggestion(name string, known []string) string {
+	const most = 4 // edits; several of them are one word for another
+	best, edits := "", most+1
+	for _, k := range known {
+		if n := distance(name, k); n < edits {
+			best, edits = k, n
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// distance is the number of characters to insert, delete or replace, to come from
+// one text to the other (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
