@@ -126,7 +126,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 	if err != nil || !c.ReadLog {
 		return nil, err
 	}
-	return nil, noteWindows(ctx, windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}, workers, to, logger)
+	return compareWindows(ctx, windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}, workers, to, logger)
 }
 
 // greatestRecord returns the greatest limit of a record that an ingest has, 0
@@ -150,22 +150,26 @@ func groupOf(workers []deployment.Worker) string {
 	return ""
 }
 
-// noteWindows says where aggregators' windows are not those of the log, which
-// hold: so it is no fault.
-func noteWindows(ctx context.Context, log windowsCommand, workers []deployment.Worker, to streams, logger *slog.Logger) error {
+// compareWindows compares the workers with the windows of the log. Where an
+// aggregator's windows are others it says so: the log's hold, so it is no fault.
+func compareWindows(ctx context.Context, log windowsCommand, workers []deployment.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
 	h, _, err := log.history(ctx, logger)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	newest := h.newest()
-	if newest.Generation > 0 {
-		for _, w := range workers {
-			for _, s := range settingsOf(newest) {
-				if said := w.Text(s.name); w.Kind == deployment.Aggregate && said != fmt.Sprint(s.value) {
-					fmt.Fprintf(to.messages, "note: %s: %s is %s; generation %d in the log has %v, which holds\n", w, s.name, said, newest.Generation, s.value)
-				}
+	if newest.Generation == 0 {
+		return nil, h.close()
+	}
+	for _, w := range workers {
+		if w.Kind == deployment.Exporter {
+			faults = append(faults, deployment.Forgets(w, fmt.Sprintf("generation %d in the log", newest.Generation), newest.Length+newest.OutOfOrderness+newest.AllowedLateness)...)
+		}
+		for _, s := range settingsOf(newest) {
+			if said := w.Text(s.name); w.Kind == deployment.Aggregate && said != fmt.Sprint(s.value) {
+				fmt.Fprintf(to.messages, "note: %s: %s is %s; generation %d in the log has %v, which holds\n", w, s.name, said, newest.Generation, s.value)
 			}
 		}
 	}
-	return h.close()
+	return faults, h.close()
 }

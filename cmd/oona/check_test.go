@@ -78,6 +78,32 @@ func TestCheck(t *testing.T) {
 	if status != exitFailed || strings.Contains(messages, "-h for help") {
 		t.Errorf("with faults: status %d, %q", status, messages)
 	}
+	// What fits each worker by itself, and not the others.
+	status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest", file("a.yaml", at+"instance: a\n"), "--ingest", file("b.yaml", at+"instance: a\n"),
+		"--aggregate", file("slow.yaml", at+"window-length: 10m\n"), "--exporter", file("silent.yaml", at))
+	for _, want := range []string{"b.yaml: instance is a, as that of ingest ", "silent.yaml: series-silent-after is 5m0s, and a window of aggregate ", "the configuration has faults: 2"} {
+		if !strings.Contains(messages, want) {
+			t.Errorf("nothing says %q", want)
+		}
+	}
+	if status != exitFailed {
+		t.Errorf("beside each other: status %d, %q", status, messages)
+	}
+	// What a worker would not start with, and names.
+	status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest", file("port.yaml", "listen: 127.0.0.1:28080\nadmin-address: 127.0.0.1:28080\n"),
+		"--ingest", file("listen.yaml", "listen: 12:30:45\n"), "--exporter", file("admin.yaml", "admin-address: nonsense\n"),
+		"--aggregate", file("brokers.yaml", "brokers: '127.0.0.1:29192, b:99999'\n"), "--ingest", file("large.yaml", "max-message-bytes: 100000000\n"))
+	for _, want := range []string{
+		"port.yaml: --admin-address: is 127.0.0.1:28080, and --listen is 127.0.0.1:28080", "listen.yaml: --listen: is ", "admin.yaml: --admin-address: is ",
+		"brokers.yaml: --brokers: entry 2 is ", "large.yaml: --max-message-bytes: is 100000000", "the configuration has faults: 5",
+	} {
+		if !strings.Contains(messages, want) {
+			t.Errorf("nothing says %q in %q", want, messages)
+		}
+	}
+	if status != exitFailed {
+		t.Errorf("each by itself: status %d", status)
+	}
 	// The log's windows hold, so that it is no fault.
 	if status, _, messages := run(t, "topics", "apply", "--brokers", cfg.Brokers[0], "--prefix=checked", "--partitions=2", "--window-length=7s"); status != 0 {
 		t.Fatal(messages)
@@ -85,6 +111,10 @@ func TestCheck(t *testing.T) {
 	status, _, messages = run(t, append(good, "--read-log")...)
 	if status != 0 || !strings.Contains(messages, "window-length is 10s; generation 1 in the log has 7s, which holds") || strings.Count(messages, "note:") != 1 {
 		t.Errorf("against the log: status %d, %q", status, messages)
+	}
+	status, _, messages = run(t, "check", "--bin", bin, "--read-log", "--exporter", file("short.yaml", at+"series-silent-after: 12s\n"))
+	if status != exitFailed || !strings.Contains(messages, "series-silent-after is 12s, and a window of generation 1 in the log closes 13s after the one before ended") {
+		t.Errorf("an exporter against the log: status %d, %q", status, messages)
 	}
 	// A bus that is not there is no fault, and said.
 	status, _, messages = run(t, "check", "--bin", bin, "--ingest", file("nowhere.yaml", "brokers: ['127.0.0.1:1']\n"))

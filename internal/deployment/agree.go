@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"time"
 )
 
 // own are the settings in which workers of one kind may differ. In all others
@@ -34,21 +35,53 @@ func Disagreements(workers []Worker) (faults []string) {
 			}
 		}
 		for _, other := range workers[:i] {
-			if w.Kind == Ingest && other.Kind == Aggregate {
-				faults = append(faults, outlasted(w, other)...)
-			}
-			if w.Kind == Aggregate && other.Kind == Ingest {
-				faults = append(faults, outlasted(other, w)...)
-			}
-			if id := w.Text("group-instance"); w.Kind == Aggregate && other.Kind == Aggregate && id != "" && id == other.Text("group-instance") {
-				note("%s: group-instance is %s, as that of %s; each member needs its own", w, id, other)
-			}
+			faults = append(faults, between(w, other)...)
+			faults = append(faults, between(other, w)...)
+			faults = append(faults, repeated(w, other)...)
 		}
 		if k := slices.IndexFunc(workers[:i], func(other Worker) bool { return other.Kind == w.Kind }); k >= 0 {
 			faults = append(faults, differences(w, workers[k])...)
 		}
 	}
 	return faults
+}
+
+// between are faults of a worker of one kind beside one of another.
+func between(w, other Worker) []string {
+	switch {
+	case w.Kind == Ingest && other.Kind == Aggregate:
+		return outlasted(w, other)
+	case w.Kind == Exporter && other.Kind == Aggregate:
+		closes := other.duration("window-length") + other.duration("out-of-orderness") + other.duration("allowed-lateness")
+		return Forgets(w, other.String(), closes)
+	}
+	return nil
+}
+
+// repeated are names that two workers of one kind have, and must not share. An
+// ingest that is not given one is called by its host.
+func repeated(w, like Worker) []string {
+	if w.Kind != like.Kind {
+		return nil
+	}
+	if id := w.Text("group-instance"); w.Kind == Aggregate && id != "" && id == like.Text("group-instance") {
+		return []string{fmt.Sprintf("%s: group-instance is %s, as that of %s; each member needs its own", w, id, like)}
+	}
+	if id := w.Text("instance"); w.Kind == Ingest && id == like.Text("instance") && w.gives("instance") && like.gives("instance") {
+		return []string{fmt.Sprintf("%s: instance is %s, as that of %s; each ingest needs its own, or frames that come through the slower of the two are late", w, id, like)}
+	}
+	return nil
+}
+
+// Forgets says where an exporter forgets a layer before its next window has closed,
+// which takes a window's length and what it stays open for. whose says whose
+// windows they are.
+func Forgets(exporter Worker, whose string, closes time.Duration) []string {
+	silence := exporter.duration("series-silent-after")
+	if silence >= closes {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: series-silent-after is %s, and a window of %s closes %s after the one before ended: layers disappear in between; give at least that", exporter, silence, whose, closes)}
 }
 
 func haveCommon(a, b []string) bool {

@@ -16,6 +16,7 @@ func workerOf(t *testing.T, kind, file, settings string) Worker {
 	if err := yaml.Unmarshal([]byte(settings), &w.settings); err != nil {
 		t.Fatal(err)
 	}
+	w.given = w.settings
 	return w
 }
 
@@ -49,11 +50,20 @@ func TestDisagreements(t *testing.T) {
 			"ingest 1.yaml: tensor-store is directory, and that of ingest 0.yaml is s3",
 		}},
 		"windows and groups": {[][2]string{
-			{Aggregate, "window-length: 10s, group: g, group-instance: i}"}, {Exporter, "}"}, {Aggregate, "window-length: 20s, group: h, group-instance: i}"},
+			{Aggregate, "window-length: 10s, group: g, group-instance: i}"}, {Exporter, "series-silent-after: 5m0s}"}, {Aggregate, "window-length: 20s, group: h, group-instance: i}"},
 		}, []string{
 			"aggregate 2.yaml: group-instance is i, as that of aggregate 0.yaml; each member needs its own",
 			"aggregate 2.yaml: group is h, and that of aggregate 0.yaml is g",
 			"aggregate 2.yaml: window-length is 20s, and that of aggregate 0.yaml is 10s",
+		}},
+		"two ingests with one name": {[][2]string{{Ingest, "instance: a}"}, {Ingest, "instance: b}"}, {Ingest, "instance: a}"}}, []string{
+			"ingest 2.yaml: instance is a, as that of ingest 0.yaml; each ingest needs its own, or frames that come through the slower of the two are late",
+		}},
+		"a window longer than the silence": {[][2]string{
+			{Exporter, "series-silent-after: 5m0s}"}, {Aggregate, "window-length: 10m0s, out-of-orderness: 1s, allowed-lateness: 5s}"}, {Exporter, "series-silent-after: 10m6s}"},
+		}, []string{
+			"exporter 0.yaml: series-silent-after is 5m0s, and a window of aggregate 1.yaml closes 10m6s after the one before ended: layers disappear in between; give at least that",
+			"exporter 2.yaml: series-silent-after is 10m6s, and that of exporter 0.yaml is 5m0s",
 		}},
 		"no static membership": {[][2]string{{Aggregate, `group-instance: ""}`}, {Aggregate, `group-instance: ""}`}}, nil},
 		"buckets": {[][2]string{{Exporter, "series-buckets: [1, 2]}"}, {Exporter, "series-buckets: [1, 3]}"}}, []string{
@@ -76,6 +86,21 @@ func TestDisagreements(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			}
 		})
+	}
+}
+
+// Two ingests that are not given a name are called by their hosts, which are not
+// this one.
+func TestIngestsWithoutANameAreNoFault(t *testing.T) {
+	a, b := workerOf(t, Ingest, "a", "{prefix: p, brokers: [k], instance: here}"), workerOf(t, Ingest, "b", "{prefix: p, brokers: [k], instance: here}")
+	b.given = nil
+	if got := Disagreements([]Worker{a, b}); len(got) != 0 {
+		t.Errorf("one is given: %q", got)
+	}
+	a.given = nil
+	t.Setenv("OONA_INSTANCE", "here")
+	if got := Disagreements([]Worker{a, b}); len(got) != 1 {
+		t.Errorf("a variable is for both: %q", got)
 	}
 }
 

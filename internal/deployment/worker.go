@@ -33,6 +33,7 @@ type Worker struct {
 	File      string         // as it was named
 	Effective string         // YAML, as the worker's --check prints it
 	settings  map[string]any // the same, by the names of flags
+	given     map[string]any // those that its file or a variable gives, by name
 }
 
 func (w Worker) String() string {
@@ -63,6 +64,13 @@ func (w Worker) Text(name string) string {
 func (w Worker) On(name string) bool {
 	on, _ := w.settings[name].(bool)
 	return on
+}
+
+// gives reports whether a setting is not the worker's default.
+func (w Worker) gives(name string) bool {
+	_, given := w.given[name]
+	_, set := os.LookupEnv("OONA_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+	return given || set
 }
 
 // duration is a setting of time; a worker has validated it.
@@ -101,6 +109,16 @@ func Ask(ctx context.Context, bin, kind, file string) (Worker, error) {
 	w.Effective = out.String()
 	if err := yaml.Unmarshal(out.Bytes(), &w.settings); err != nil {
 		return w, fmt.Errorf("%s: read what %s --check prints: %w", w, cmd.Path, err)
+	}
+	if file == NoFile {
+		return w, nil
+	}
+	said, err := os.ReadFile(file)
+	if err == nil {
+		err = yaml.Unmarshal(said, &w.given)
+	}
+	if err != nil {
+		return w, fmt.Errorf("%s: %w", w, err)
 	}
 	return w, nil
 }
