@@ -16,6 +16,9 @@ type Position struct {
 	Partition int32
 	Offset    int64
 	Appended  oona.Micros
+	// Incarnation is that of the partition's log. The message does not tell
+	// it: who follows the log sets it.
+	Incarnation oona.Incarnation
 }
 
 // PlaceOf reads the partition and the offset that the bus notes on every message.
@@ -41,7 +44,7 @@ func PositionOf(msg *message.Message) (Position, error) {
 	if err != nil {
 		return Position{}, fmt.Errorf("message without an append time: %w", err)
 	}
-	return Position{partition, offset, oona.Micros(appended)}, nil
+	return Position{Partition: partition, Offset: offset, Appended: oona.Micros(appended)}, nil
 }
 
 // Rejection is why a record goes to a side topic.
@@ -66,6 +69,10 @@ func SideMessage(msg *message.Message, topic string, at Position, why Rejection)
 	out.Metadata[oona.HeaderErrorTopic] = topic
 	out.Metadata[oona.HeaderErrorPartition] = strconv.Itoa(int(at.Partition))
 	out.Metadata[oona.HeaderErrorOffset] = strconv.FormatInt(at.Offset, 10)
+	delete(out.Metadata, oona.HeaderErrorIncarnation) // of the record itself, where it was in a side topic before
+	if at.Incarnation != 0 {
+		out.Metadata[oona.HeaderErrorIncarnation] = strconv.FormatInt(int64(at.Incarnation), 10)
+	}
 	out.Metadata[oona.HeaderErrorStage] = why.Stage
 	out.Metadata[oona.HeaderErrorAttempts] = "1"
 	return out

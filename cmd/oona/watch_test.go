@@ -125,9 +125,10 @@ func TestWatchFrames(t *testing.T) {
 func TestWatchRollups(t *testing.T) {
 	w := newWatched(t)
 	rollup := func(layer oona.LayerID, offset int64, index int32) []byte {
-		r := &oona.Rollup{Run: "one", Layer: layer, End: 10_000_000, Trigger: oona.Trigger{Offset: offset, Index: index}, Frames: 5}
+		r := &oona.Rollup{Run: "one", Layer: layer, Start: oona.Micros(offset), End: 10_000_000, Trigger: oona.Trigger{Offset: offset, Index: index}, Frames: 5}
 		r.Seeds.Seen, r.Seeds.Active, r.Seeds.ByState[oona.Training] = 3, 2, 2
 		r.Metrics = []oona.MetricSummary{{Name: "loss", Count: 4, Sum: 8, Min: 1, Max: 3, Mean: 2, M2: 4, Worst: []oona.SeedValue{{Seed: 9, Value: 3}}}}
+		r.Hash = r.ContentHash()
 		return avro.AppendRollup(nil, r)
 	}
 	for _, emitted := range []struct {
@@ -145,6 +146,81 @@ func TestWatchRollups(t *testing.T) {
 		[]string{"0/1", "5 frames  2 of 3 seeds active: 2 TRAINING  loss 2 [1, 3]"}, []string{"0/3", "REPEAT"}, []string{"0/5"})
 }
 
+// What rollups of reducer 2 have more is shown, a speed only where it is known,
+// and what readers drop although it is no repeat.
+func TestWatchRollupsOfANewIncarnation(t *testing.T) {
+	w := newWatched(t)
+	publish := func(second, incarnation, offset int64, change func(*oona.Rollup)) {
+		r := &oona.Rollup{
+			Group: oona.Performance, Run: "one", Layer: "a", Start: oona.Micros(second) * 1e6, End: oona.Micros(second+10) * 1e6,
+			Trigger: oona.Trigger{Incarnation: oona.Incarnation(incarnation), Offset: offset}, FirstOffset: offset - 5, LastOffset: offset - 1,
+			Reducer: 2, Catalogue: oona.CatalogueHash{0xab}, Rates: oona.Rates{StepsPerSecond: 5, Steps: 40, StepTime: 8_000_000},
+			Metrics: []oona.MetricSummary{{Name: "loss", Count: 1, NotMeasuredActive: 2, Worst: []oona.SeedValue{{Seed: 9, Value: 3, Offset: 17}}}},
+		}
+		change(r)
+		r.Hash = r.ContentHash()
+		w.publish(w.topics.LayerPerformance, avro.AppendRollup(nil, r))
+	}
+	same := func(*oona.Rollup) {}
+	publish(0, 0, 900, same)
+	publish(10, 7, 20, same)
+	publish(10, 7, 20, same)
+	publish(10, 7, 20, func(r *oona.Rollup) { r.Frames++ })
+	publish(0, 7, 24, same)
+	publish(20, 0, 910, same)
+	publish(20, 7, 30, func(r *oona.Rollup) { r.Rates = oona.Rates{} })
+	publish(30, 7, 40, func(r *oona.Rollup) { r.Reducer, r.Catalogue = 1, oona.CatalogueHash{} })
+
+	address := "kasmina/telemetry/layer/a/performance"
+	lines := w.watch(address, "7")
+	w.has(lines,
+		[]string{`"reducer":2,"catalogue":"ab00000000000000"`, `"steps_per_second":5,"steps":40,"step_seconds":8`, `"not_measured_active":2`, `"worst":[{"seed_id":9,"value":3,"offset":17}]`},
+		[]string{`"new_incarnation":true`, `"incarnation":7,"trigger_offset":20`},
+		[]string{`"dropped":"conflict"`},
+		[]string{`"dropped":"remade"`},
+		[]string{`"dropped":"behind"`, `"trigger_offset":910`},
+		[]string{`"steps":0,"step_seconds":0`},
+		[]string{`"steps_per_second":5,"delay_seconds":0`, `"reducer":1`, `"worst":[{"seed_id":9,"value":3}]`},
+	)
+	if strings.Contains(lines[5], "steps_per_second") {
+		t.Errorf("a speed that is not known is shown: %s", lines[5])
+	}
+	w.has(w.watch(address, "8", "--all", "--table"),
+		[]string{"5 steps/s"}, []string{"NEW INCARNATION  one"}, []string{"REPEAT  one"}, []string{"CONFLICT  one"}, []string{"REMADE  one"},
+		[]string{"BEHIND  one"}, []string{"0 frames  0 readings/s"}, []string{"5 steps/s"})
+}
+
+func TestWatchIncarnationsAndSettings(t *testing.T) {
+	w := newWatched(t)
+	start := oona.IncarnationStart{Number: 1_790_000_000_000_000, PreviousEnd: 900, Reason: "its end was lost", Worker: "oona", WrittenAt: 1_790_000_000_000_000}
+	w.publish(w.topics.SeedMetrics, avro.AppendIncarnation(nil, start), oona.HeaderRecord, oona.IncarnationRecord)
+	w.publish(w.topics.SeedMetrics, []byte("cut"), oona.HeaderRecord, oona.IncarnationRecord)
+	w.has(w.watch(w.topics.SeedMetrics, "2"),
+		[]string{`"kind":"incarnation","incarnation":{"number":1790000000000000,"previous_end":900,"reason":"its end was lost","worker":"oona","written_at":"2026-09-21T14:13:20Z"}`},
+		[]string{`"kind":"undecoded"`, `begins with 63 75`})
+	w.has(w.watch(w.topics.SeedMetrics, "1", "--table"),
+		[]string{"incarnation 1790000000000000 begins after one that was read up to offset 900: its end was lost (written by oona at 2026-09-21T14:13:20Z)"})
+
+	if _, err := bus.ApplyTopics(t.Context(), bus.Config{Brokers: []string{w.brokers}, ClientID: "test"}, []oona.TopicSpec{w.topics.SettingsSpec()}); err != nil {
+		t.Fatal(err)
+	}
+	c := oona.WindowConfiguration{Generation: 4, Length: 10_000_000, Reducer: 2, Catalogue: oona.CatalogueHash{0xab}}
+	w.publish(w.topics.Settings, []byte("version: 1\nmetrics:\n  - {name: loss, help: \"\x1b[31m\"}\n"), oona.MetaKey, "catalogue/ab00000000000000")
+	w.publish(w.topics.Settings, avro.AppendConfiguration(nil, c), oona.MetaKey, "windows/0")
+	w.publish(w.topics.Settings, avro.AppendIncarnation(nil, start), oona.MetaKey, "incarnation/kasmina.telemetry.seed.metrics/0")
+	w.publish(w.topics.Settings, nil, oona.MetaKey, "windows/1")
+	w.publish(w.topics.Settings, []byte{0xff, 0xfe}, oona.MetaKey, "later/1")
+	w.has(w.watch(w.topics.Settings, "5"),
+		[]string{`"address":"kasmina.oona.settings"`, `"kind":"setting","setting":{"key":"catalogue/ab00000000000000","text":"version: 1\nmetrics:\n`},
+		[]string{`"configuration":{"generation":4`, `"reducer":2,"catalogue":"ab00000000000000"}`, `"setting":{"key":"windows/0"}`},
+		[]string{`"incarnation":{"number":1790000000000000`}, []string{`"setting":{"key":"windows/1","deleted":true}`},
+		[]string{`"setting":{"key":"later/1"},"undecoded":{"bytes":2,"head":"fffe"}`})
+	w.has(w.watch(w.topics.Settings, "5", "--table"),
+		[]string{"catalogue/ab00000000000000: 52 bytes of text"}, []string{"    version: 1"}, []string{"    metrics:"}, []string{`      - {name: loss, help: " [31m"}`},
+		[]string{"windows/0: configuration: generation 4", "reducer=2 catalogue=ab00000000000000"}, []string{"incarnation 1790000000000000 begins"},
+		[]string{"windows/1: deleted"}, []string{"later/1: 2 bytes: fffe"})
+}
+
 func TestWatchSideTopics(t *testing.T) {
 	w := newWatched(t)
 	why := []string{
@@ -153,6 +229,9 @@ func TestWatchSideTopics(t *testing.T) {
 	}
 	w.publish(w.topics.Late, avro.AppendFrame(nil, watchedFrame("one", "enc.0", 0)), why...)
 	w.has(w.watch(w.topics.Late, "1"), []string{`"kind":"frame"`, `"side":{"reason":"late","message":"its window was closed","topic":"kasmina.telemetry.seed.metrics","partition":"2","offset":"40","stage":"aggregate"}`})
+	w.publish(w.topics.Late, avro.AppendFrame(nil, watchedFrame("two", "enc.0", 0)), append(why, oona.HeaderErrorIncarnation, "7")...)
+	w.has(w.watch(w.topics.Late, "1", "--run=two"), []string{`"offset":"40","incarnation":"7"`})
+	w.has(w.watch(w.topics.Late, "1", "--run=two", "--table"), []string{"offset 40 of incarnation 7)  two"})
 
 	why[1], why[3] = "undecodable", "it speaks\nto the \x1b[31mterminal"
 	w.publish(w.topics.SeedRawDead, bytes.Repeat([]byte{0xab}, 40), why...)

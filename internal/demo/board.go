@@ -10,12 +10,15 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/rollups"
 )
 
 // board is the table of layers: the last closed window of each.
 type board struct {
 	out   io.Writer
 	width func() int // of the terminal; nil: no terminal, a line a closed window
+
+	rollups rollups.Reader
 
 	mu    sync.Mutex
 	rows  map[layerOf]boardRow

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/rollups"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -58,31 +61,39 @@ func (s *stations) show(screen Screen) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := newBoard(screen)
 	var shown sync.WaitGroup
-	for _, topic := range []string{s.topics.LayerHealth, s.topics.LayerPerformance} {
-		messages, err := log.Subscribe(ctx, topic)
-		if err != nil {
-			cancel()
-			return nil, err
-		}
-		shown.Go(func() { s.follow(b, messages) })
-	}
-	shown.Go(func() { s.draw(ctx, b) })
-	return func() {
+	stop = func() {
 		cancel()
 		shown.Wait()
 		if err := log.Close(); err != nil {
 			s.logger.Warn("cannot close the table's reader", "err", err)
 		}
-	}, nil
+	}
+	for _, topic := range []string{s.topics.LayerHealth, s.topics.LayerPerformance} {
+		messages, err := log.Subscribe(ctx, topic)
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		shown.Go(func() { b.follow(messages, s.logger) })
+	}
+	shown.Go(func() { s.draw(ctx, b) })
+	return stop, nil
 }
 
-func (s *stations) follow(b *board, messages <-chan *message.Message) {
+// follow takes in the rollups of a topic.
+func (b *board) follow(messages <-chan *message.Message, logger *slog.Logger) {
 	var r oona.Rollup
 	for msg := range messages {
-		if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
-			s.logger.Warn("cannot read a rollup", "err", err)
-		} else {
+		partition, _, err := pipeline.PlaceOf(msg)
+		if err == nil {
+			_, err = avro.DecodeRollup(msg.Payload, &r)
+		}
+		if err != nil {
+			logger.Warn("cannot read a rollup", "err", err)
+		} else if found := b.rollups.Read(partition, &r); found.Outcome == rollups.New {
 			b.update(&r, time.Now())
+		} else if found.Outcome != rollups.Repeat {
+			logger.Warn("the table leaves out a rollup", "outcome", found.Outcome.String(), "run", r.Run, "layer", r.Layer, "trigger", r.Trigger)
 		}
 		msg.Ack()
 	}

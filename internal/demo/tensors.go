@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,7 +73,7 @@ func (s *stations) startAudit(ctx context.Context) (*audit, error) {
 	messages, err := log.Subscribe(ctx, s.topics.SeedMetrics)
 	if err != nil {
 		a.cancel()
-		return nil, err
+		return nil, errors.Join(err, log.Close())
 	}
 	a.read.Go(func() {
 		for msg := range messages {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -51,6 +52,8 @@ func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
 		records = []*Record{d.rollup(about, msg.Payload)}
 	case d.topics.SeedRaw:
 		records = d.raw(about, msg.Payload)
+	case d.topics.Settings:
+		records = []*Record{settingRecord(about, msg.Metadata.Get(oona.MetaKey), msg.Payload)}
 	default:
 		records = d.metrics(about, msg.Metadata.Get(oona.HeaderRecord), msg.Payload)
 	}
@@ -66,7 +69,7 @@ func sideOf(m message.Metadata) *side {
 	}
 	return &side{
 		m.Get(oona.HeaderErrorException), m.Get(oona.HeaderErrorMessage), m.Get(oona.HeaderErrorTopic),
-		m.Get(oona.HeaderErrorPartition), m.Get(oona.HeaderErrorOffset), m.Get(oona.HeaderErrorStage),
+		m.Get(oona.HeaderErrorPartition), m.Get(oona.HeaderErrorOffset), m.Get(oona.HeaderErrorIncarnation), m.Get(oona.HeaderErrorStage),
 	}
 }
 
@@ -93,10 +96,32 @@ func (d *decoder) metrics(about Record, own string, value []byte) []*Record {
 			return []*Record{about.withError(value, err)}
 		}
 		about.Kind, about.Configuration = kindConfiguration, configurationOf(&c)
+	case oona.IncarnationRecord:
+		s, err := avro.DecodeIncarnation(value)
+		if err != nil {
+			return []*Record{about.withError(value, err)}
+		}
+		about.Kind, about.Incarnation = kindIncarnation, incarnationOf(&s)
 	default:
 		return []*Record{about.withError(value, fmt.Errorf("one of Oona's own records, of a kind that this version does not know: %s", own))}
 	}
 	return []*Record{&about}
+}
+
+// settingRecord shows a record of the settings topic: its value is one of Oona's
+// own records, or text.
+func settingRecord(about Record, key string, value []byte) *Record {
+	about.Kind, about.Setting = kindSetting, &setting{Key: key, Deleted: len(value) == 0}
+	if c, err := avro.DecodeConfiguration(value); err == nil {
+		about.Configuration = configurationOf(&c)
+	} else if s, err := avro.DecodeIncarnation(value); err == nil {
+		about.Incarnation = incarnationOf(&s)
+	} else if utf8.Valid(value) {
+		about.Setting.Text = string(value)
+	} else {
+		about.Undecoded = undecodedValue(value, nil)
+	}
+	return &about
 }
 
 func (d *decoder) rollup(about Record, value []byte) *Record {
@@ -108,7 +133,7 @@ func (d *decoder) rollup(about Record, value []byte) *Record {
 	if err != nil {
 		return about.withError(value, err)
 	}
-	about.Kind, about.Rollup = kindRollup, rollupOf(&r)
+	about.Kind, about.Rollup, about.rollup = kindRollup, rollupOf(&r), &r
 	about.run, about.layer = r.Run, r.Layer
 	return &about
 }

@@ -26,7 +26,7 @@ func FuzzRecord(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	names := []string{topics.SeedMetrics, topics.LayerHealth, topics.LayerPerformance, topics.Late, topics.SeedMetricsDead, topics.SeedRaw}
+	names := []string{topics.SeedMetrics, topics.LayerHealth, topics.LayerPerformance, topics.Late, topics.SeedMetricsDead, topics.SeedRaw, topics.Settings}
 	data := []byte{0, 0, 0x80, 0x3f}
 	frame := avro.AppendFrame(nil, &oona.Frame{
 		Run: "r", Layer: "l", Producer: "p", Seeds: []oona.SeedID{1}, States: []oona.State{2},
@@ -37,7 +37,10 @@ func FuzzRecord(f *testing.F) {
 	f.Add(0, "", frame)
 	f.Add(0, oona.TickRecord, avro.AppendTick(nil, oona.Tick{Worker: "w"}))
 	f.Add(0, oona.ConfigurationRecord, avro.AppendConfiguration(nil, oona.WindowConfiguration{Generation: 1}))
+	f.Add(0, oona.IncarnationRecord, avro.AppendIncarnation(nil, oona.IncarnationStart{Worker: "w"}))
 	f.Add(1, "", rollup)
+	f.Add(2, "", avro.AppendRollup(nil, &oona.Rollup{Group: oona.Performance, Reducer: 2, Metrics: []oona.MetricSummary{{Name: "m", Count: 1, Worst: []oona.SeedValue{{}}}}}))
+	f.Add(6, "", []byte("version: 1\n\x1b[2Jmetrics: []\n"))
 	f.Add(4, "\x1b[2J", []byte("dead"))
 	f.Add(5, "", []byte(`[{"run_id":"r"},{"layer_id":3}]`))
 	f.Add(5, "", []byte(avro.ContainerMagic+"\x00"))
@@ -61,6 +64,9 @@ func FuzzRecord(f *testing.F) {
 			}
 			if line := r.Line(); strings.ContainsAny(line, "\n\x1b") || line == "" {
 				t.Errorf("%s record as the line %q", r.Kind, line)
+			}
+			if text := r.Text(); strings.ContainsAny(text, "\r\x1b") || r.Setting == nil && text != r.Line() {
+				t.Errorf("%s record as the text %q", r.Kind, text)
 			}
 		}
 	})

@@ -3,7 +3,6 @@ package watch
 import (
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"math"
 	"strconv"
 	"time"
@@ -20,18 +19,24 @@ type Record struct {
 	At        time.Time `json:"at"`   // as the bus has it
 	Kind      string    `json:"kind"` // which of the fields below there is
 	Path      string    `json:"path,omitempty"`
-	Repeat    bool      `json:"repeat,omitempty"` // a rollup that a reader must drop
 	Side      *side     `json:"side,omitempty"`
+	// Dropped says why a reader must drop a rollup: an Outcome of package rollups.
+	Dropped string `json:"dropped,omitempty"`
+	// Begins says that a rollup is the first of a new incarnation of the log.
+	Begins bool `json:"new_incarnation,omitempty"`
 
 	Frame         *frame          `json:"frame,omitempty"`
 	JSON          json.RawMessage `json:"json,omitempty"` // a record of the raw topic
 	Rollup        *rollup         `json:"rollup,omitempty"`
 	Tick          *tick           `json:"tick,omitempty"`
 	Configuration *configuration  `json:"configuration,omitempty"`
+	Incarnation   *incarnation    `json:"incarnation,omitempty"`
+	Setting       *setting        `json:"setting,omitempty"`
 	Undecoded     *undecoded      `json:"undecoded,omitempty"`
 
-	run   oona.RunID
-	layer oona.LayerID
+	run    oona.RunID
+	layer  oona.LayerID
+	rollup *oona.Rollup // what Rollup shows
 }
 
 // The kinds of records.
@@ -41,17 +46,20 @@ const (
 	kindRollup        = "rollup"
 	kindTick          = "tick"
 	kindConfiguration = "configuration"
+	kindIncarnation   = "incarnation"
+	kindSetting       = "setting"
 	kindUndecoded     = "undecoded"
 )
 
 // side is why a record is in a side topic, and where it was.
 type side struct {
-	Reason    string `json:"reason"`
-	Message   string `json:"message"`
-	Topic     string `json:"topic"`
-	Partition string `json:"partition"`
-	Offset    string `json:"offset"`
-	Stage     string `json:"stage"`
+	Reason      string `json:"reason"`
+	Message     string `json:"message"`
+	Topic       string `json:"topic"`
+	Partition   string `json:"partition"`
+	Offset      string `json:"offset"`
+	Incarnation string `json:"incarnation,omitempty"`
+	Stage       string `json:"stage"`
 }
 
 // undecoded is a value whose form is not known, or a dead letter's.
@@ -180,132 +188,4 @@ func tensorOf(t oona.Tensor) tensor {
 		out.Shape = []int64{}
 	}
 	return out
-}
-
-type rollup struct {
-	Group      string          `json:"group"`
-	Run        oona.RunID      `json:"run_id"`
-	Layer      oona.LayerID    `json:"layer_id"`
-	Timeline   oona.TimelineID `json:"timeline,omitempty"`
-	Start      time.Time       `json:"window_start"`
-	End        time.Time       `json:"window_end"`
-	Offset     int64           `json:"trigger_offset"`
-	Index      int32           `json:"trigger_index"`
-	Watermark  time.Time       `json:"watermark"`
-	First      int64           `json:"first_offset"`
-	Last       int64           `json:"last_offset"`
-	Frames     int64           `json:"frames"`
-	Readings   int64           `json:"readings"`
-	Duplicates int64           `json:"duplicates"`
-	Generation int32           `json:"generation"`
-	Seeds      *census         `json:"seeds,omitempty"`
-	Rates      *rates          `json:"rates,omitempty"`
-	Metrics    []metric        `json:"metrics"`
-	Hash       string          `json:"content_hash"`
-}
-
-type census struct {
-	Seen    int64            `json:"seen"`
-	Active  int64            `json:"active"`
-	ByState map[string]int64 `json:"by_state"`
-}
-
-type rates struct {
-	Frames   number `json:"frames_per_second"`
-	Readings number `json:"readings_per_second"`
-	Steps    number `json:"steps_per_second"`
-	Delay    number `json:"delay_seconds"`
-}
-
-type metric struct {
-	Name        string    `json:"name"`
-	Count       int64     `json:"count"`
-	NotMeasured int64     `json:"not_measured"`
-	Infinite    int64     `json:"infinite"`
-	Sum         number    `json:"sum"`
-	Min         number    `json:"min"`
-	Max         number    `json:"max"`
-	Mean        number    `json:"mean"`
-	StdDev      number    `json:"stddev"`
-	Histogram   histogram `json:"histogram"` // of Prometheus' native schema 5
-	Worst       []worst   `json:"worst,omitempty"`
-}
-
-type histogram struct {
-	Zero     uint64  `json:"zero"`
-	Positive buckets `json:"positive"`
-	Negative buckets `json:"negative"`
-}
-
-type buckets struct {
-	Indexes []int32  `json:"indexes"`
-	Counts  []uint64 `json:"counts"`
-}
-
-type worst struct {
-	Seed  oona.SeedID `json:"seed_id"`
-	Value number      `json:"value"`
-}
-
-func rollupOf(r *oona.Rollup) *rollup {
-	out := &rollup{
-		Group: r.Group.String(), Run: r.Run, Layer: r.Layer, Timeline: r.Timeline,
-		Start: r.Start.Time(), End: r.End.Time(), Offset: r.Trigger.Offset, Index: r.Trigger.Index,
-		Watermark: r.Watermark.Time(), First: r.FirstOffset, Last: r.LastOffset,
-		Frames: r.Frames, Readings: r.Readings, Duplicates: r.Duplicates, Generation: r.Generation,
-		Hash: fmt.Sprintf("%016x", r.Hash), Metrics: []metric{},
-	}
-	if r.Group == oona.Health {
-		out.Seeds = &census{r.Seeds.Seen, r.Seeds.Active, map[string]int64{}}
-		for state, n := range r.Seeds.ByState {
-			if n > 0 {
-				out.Seeds.ByState[oona.State(state).String()] = n
-			}
-		}
-	} else {
-		out.Rates = &rates{number(r.Rates.FramesPerSecond), number(r.Rates.ReadingsPerSecond), number(r.Rates.StepsPerSecond), number(r.Rates.Delay) / 1e6}
-	}
-	for i := range r.Metrics {
-		m := &r.Metrics[i]
-		to := metric{
-			Name: m.Name, Count: m.Count, NotMeasured: m.NotMeasured, Infinite: m.Infinite,
-			Sum: number(m.Sum), Min: number(m.Min), Max: number(m.Max), Mean: number(m.Mean), StdDev: number(m.StdDev()),
-			Histogram: histogram{m.Histogram.Zero, buckets(m.Histogram.Positive), buckets(m.Histogram.Negative)},
-		}
-		for _, w := range m.Worst {
-			to.Worst = append(to.Worst, worst{w.Seed, number(w.Value)})
-		}
-		out.Metrics = append(out.Metrics, to)
-	}
-	return out
-}
-
-type tick struct {
-	Worker    string    `json:"worker"`
-	WrittenAt time.Time `json:"written_at"`
-}
-
-// configuration is a WindowConfiguration under the names of its schema.
-type configuration struct {
-	Generation int32          `json:"generation"`
-	From       time.Time      `json:"from"`
-	Durations  map[string]any `json:"durations"`
-	Limits     map[string]any `json:"limits"`
-	Reducer    int32          `json:"reducer"`
-}
-
-func configurationOf(c *oona.WindowConfiguration) *configuration {
-	span := func(m oona.Micros) string { return (time.Duration(m) * time.Microsecond).String() }
-	return &configuration{
-		Generation: c.Generation, From: c.From.Time(), Reducer: c.Reducer,
-		Durations: map[string]any{
-			"length": span(c.Length), "out_of_orderness": span(c.OutOfOrderness), "allowed_lateness": span(c.AllowedLateness),
-			"tick_interval": span(c.TickInterval), "idle_horizon": span(c.IdleHorizon), "max_skew": span(c.MaxSkew), "max_delay": span(c.MaxDelay),
-		},
-		Limits: map[string]any{
-			"max_timelines": c.MaxTimelines, "max_accumulators": c.MaxAccumulators, "max_timeline_accumulators": c.MaxTimelineAccumulators,
-			"max_layers": c.MaxLayers, "max_metrics": c.MaxMetrics, "max_seeds": c.MaxSeeds,
-			"frontier_slots": c.FrontierSlots, "worst_seeds": c.WorstSeeds,
-		},
-	}
 }

@@ -16,10 +16,13 @@ func (r *Record) Line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %d/%-6d ", r.At.Local().Format("15:04:05.000"), r.Partition, r.Offset)
 	if r.Side != nil {
-		fmt.Fprintf(&b, "%s: %s (it was at %s/%s, offset %s)  ", strings.ToUpper(r.Side.Reason), r.Side.Message, r.Side.Topic, r.Side.Partition, r.Side.Offset)
+		r.Side.line(&b)
 	}
-	if r.Repeat {
-		b.WriteString("REPEAT  ")
+	if r.Dropped != "" {
+		b.WriteString(strings.ToUpper(r.Dropped) + "  ")
+	}
+	if r.Begins {
+		b.WriteString("NEW INCARNATION  ")
 	}
 	switch r.Kind {
 	case kindFrame:
@@ -32,21 +35,71 @@ func (r *Record) Line() string {
 		fmt.Fprintf(&b, "tick of %s, written %s", r.Tick.Worker, r.Tick.WrittenAt.Local().Format("15:04:05.000"))
 	case kindConfiguration:
 		r.Configuration.line(&b)
+	case kindIncarnation:
+		r.Incarnation.line(&b)
+	case kindSetting:
+		r.settingLine(&b)
 	default:
-		fmt.Fprintf(&b, "%d bytes: %s", r.Undecoded.Bytes, r.Undecoded.Head)
-		if r.Undecoded.Bytes > shownHead {
-			b.WriteString("...")
-		}
-		if r.Undecoded.Error != "" {
-			fmt.Fprintf(&b, "  (%s)", r.Undecoded.Error)
-		}
+		r.Undecoded.line(&b)
 	}
+	return plain(b.String())
+}
+
+// plain takes out what would speak to the terminal.
+func plain(text string) string {
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
-			return ' ' // a record must not speak to the terminal
+			return ' '
 		}
 		return c
-	}, b.String())
+	}, text)
+}
+
+// Text is Line and, of a setting that is text, that text below it.
+func (r *Record) Text() string {
+	if r.Setting == nil || r.Setting.Text == "" {
+		return r.Line()
+	}
+	var b strings.Builder
+	b.WriteString(r.Line())
+	for line := range strings.Lines(r.Setting.Text) {
+		b.WriteString("\n    " + plain(strings.TrimRight(line, "\r\n")))
+	}
+	return b.String()
+}
+
+func (s *side) line(b *strings.Builder) {
+	fmt.Fprintf(b, "%s: %s (it was at %s/%s, offset %s", strings.ToUpper(s.Reason), s.Message, s.Topic, s.Partition, s.Offset)
+	if s.Incarnation != "" {
+		fmt.Fprintf(b, " of incarnation %s", s.Incarnation)
+	}
+	b.WriteString(")  ")
+}
+
+func (u *undecoded) line(b *strings.Builder) {
+	fmt.Fprintf(b, "%d bytes: %s", u.Bytes, u.Head)
+	if u.Bytes > shownHead {
+		b.WriteString("...")
+	}
+	if u.Error != "" {
+		fmt.Fprintf(b, "  (%s)", u.Error)
+	}
+}
+
+func (r *Record) settingLine(b *strings.Builder) {
+	fmt.Fprintf(b, "%s: ", r.Setting.Key)
+	switch {
+	case r.Configuration != nil:
+		r.Configuration.line(b)
+	case r.Incarnation != nil:
+		r.Incarnation.line(b)
+	case r.Undecoded != nil:
+		r.Undecoded.line(b)
+	case r.Setting.Deleted:
+		b.WriteString("deleted")
+	default:
+		fmt.Fprintf(b, "%d bytes of text", len(r.Setting.Text))
+	}
 }
 
 // line has the mean of each metric over the frame's seeds.
@@ -106,7 +159,10 @@ func (r *rollup) line(b *strings.Builder) {
 		fmt.Fprintf(b, "  %d of %d seeds active:%s", s.Active, s.Seen, statesOf(s.ByState))
 	}
 	if v := r.Rates; v != nil {
-		fmt.Fprintf(b, "  %.4g steps/s  %.4g readings/s  delay %.3gs", v.Steps, v.Readings, v.Delay)
+		if v.Speed != nil {
+			fmt.Fprintf(b, "  %.4g steps/s", *v.Speed)
+		}
+		fmt.Fprintf(b, "  %.4g readings/s  delay %.3gs", v.Readings, v.Delay)
 	}
 	for _, m := range r.Metrics {
 		fmt.Fprintf(b, "  %s %.4g [%.4g, %.4g]", m.Name, m.Mean, m.Min, m.Max)
@@ -125,4 +181,19 @@ func (c *configuration) line(b *strings.Builder) {
 			fmt.Fprintf(b, " %s=%v", name, settings[name])
 		}
 	}
+	fmt.Fprintf(b, " reducer=%d", c.Reducer)
+	if c.Catalogue != "" {
+		fmt.Fprintf(b, " catalogue=%s", c.Catalogue)
+	}
+	if c.Kind != "" {
+		fmt.Fprintf(b, " window_kind=%s", c.Kind)
+	}
+}
+
+func (n *incarnation) line(b *strings.Builder) {
+	fmt.Fprintf(b, "incarnation %d begins", n.Number)
+	if n.PreviousEnd != nil {
+		fmt.Fprintf(b, " after one that was read up to offset %d", *n.PreviousEnd)
+	}
+	fmt.Fprintf(b, ": %s (written by %s at %s)", n.Reason, n.Worker, n.WrittenAt.Format(time.RFC3339))
 }

@@ -2,6 +2,9 @@
 // decoded: as JSON, one a line, or as lines for people.
 //
 //	records of a topic --> decode --> those of run, layer, seed --> repeats of rollups dropped --> claims resolved --> lines
+//
+// A rollup that is dropped for another reason than that it repeats is shown
+// with the reason: it says that something is wrong with the bus.
 package watch
 
 import (
@@ -14,6 +17,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/rollups"
 )
 
 // Options say what is shown, and how.
@@ -34,7 +38,7 @@ func Follow(ctx context.Context, subscriber message.Subscriber, o Options, out i
 	if err != nil {
 		return err
 	}
-	f := follower{Options: o, decoder: newDecoder(o.Topics, o.Address), out: out, seen: make(map[int32]oona.Trigger)}
+	f := follower{Options: o, decoder: newDecoder(o.Topics, o.Address), out: out}
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,7 +72,7 @@ type follower struct {
 	decoder *decoder
 	out     io.Writer
 	shown   int
-	seen    map[int32]oona.Trigger // the highest of each partition
+	rollups rollups.Reader
 }
 
 func (f *follower) show(ctx context.Context, msg *message.Message) error {
@@ -78,7 +82,9 @@ func (f *follower) show(ctx context.Context, msg *message.Message) error {
 	}
 	for _, r := range records {
 		// Before anything is left out: a trigger counts for all layers.
-		r.Repeat = r.Rollup != nil && f.repeats(r)
+		if r.rollup != nil {
+			f.judge(r)
+		}
 		if !f.wants(r) {
 			continue
 		}
@@ -95,15 +101,13 @@ func (f *follower) show(ctx context.Context, msg *message.Message) error {
 	return nil
 }
 
-// repeats says whether a reader must drop a rollup: one with this trigger, or a
-// later one, was there.
-func (f *follower) repeats(r *Record) bool {
-	trigger := oona.Trigger{Offset: r.Rollup.Offset, Index: r.Rollup.Index}
-	if highest, any := f.seen[r.Partition]; any && !trigger.After(highest) {
-		return true
+// judge notes what a rollup is to a reader.
+func (f *follower) judge(r *Record) {
+	found := f.rollups.Read(r.Partition, r.rollup)
+	r.Begins = found.Begins
+	if found.Outcome != rollups.New {
+		r.Dropped = found.Outcome.String()
 	}
-	f.seen[r.Partition] = trigger
-	return false
 }
 
 // wants is false of records of other runs and layers, and of those that are of
@@ -112,7 +116,7 @@ func (f *follower) wants(r *Record) bool {
 	return (f.Run == "" || f.Run == r.run) &&
 		(f.Address.Layer == "" || f.Address.Layer == r.layer) &&
 		(f.Address.Seed == oona.AnySeed || r.Frame != nil) &&
-		(f.All || !r.Repeat)
+		(f.All || r.Dropped != rollups.Repeat.String())
 }
 
 func (f *follower) write(r *Record) error {
@@ -120,7 +124,7 @@ func (f *follower) write(r *Record) error {
 	if f.JSON {
 		err = json.NewEncoder(f.out).Encode(r)
 	} else {
-		_, err = fmt.Fprintln(f.out, r.Line())
+		_, err = fmt.Fprintln(f.out, r.Text())
 	}
 	if err != nil {
 		return fmt.Errorf("show offset %d of partition %d: %w", r.Offset, r.Partition, err)

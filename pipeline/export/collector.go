@@ -100,7 +100,7 @@ func (s *scrape) all(y *layerSnapshot) {
 		s.census(&w.seeds, labels)
 	}
 	if w := y.groups[oona.Performance].last; w != nil {
-		s.rates(&w.rates, labels)
+		s.rates(w, labels)
 	}
 }
 
@@ -133,10 +133,13 @@ func (s *scrape) census(c *oona.SeedCensus, labels pairs) {
 	}
 }
 
-func (s *scrape) rates(r *oona.Rates, labels pairs) {
+func (s *scrape) rates(w *window, labels pairs) {
+	r := &w.rates
 	s.gauge(s.families.frameRate, r.FramesPerSecond, labels)
 	s.gauge(s.families.readingRate, r.ReadingsPerSecond, labels)
-	s.gauge(s.families.stepRate, r.StepsPerSecond, labels)
+	if w.speedKnown {
+		s.gauge(s.families.stepRate, r.StepsPerSecond, labels)
+	}
 	s.gauge(s.families.delay, seconds(r.Delay), labels)
 }
 

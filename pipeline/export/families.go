@@ -50,7 +50,7 @@ func newFamilies(known *catalogue.Catalogue) *families {
 
 		frameRate:   desc("window_frames_per_second", "Frames a second over the last closed window."),
 		readingRate: desc("window_readings_per_second", "Readings a second over the last closed window."),
-		stepRate:    desc("window_steps_per_second", "Training steps a second between the first and the last observation of the last closed window."),
+		stepRate:    desc("window_steps_per_second", "Training steps a second of the last closed window. Not shown where the window does not tell."),
 		delay:       desc("window_delay_seconds", "Time from the last observation of the last closed window to the append of the record that closed it."),
 	}
 	for _, g := range groups {

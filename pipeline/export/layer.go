@@ -39,10 +39,11 @@ type series struct {
 // window is the last closed window of one group. It does not change once made,
 // so that a snapshot may keep it.
 type window struct {
-	end     oona.Micros
-	seeds   oona.SeedCensus
-	rates   oona.Rates
-	metrics []windowMetric
+	end        oona.Micros
+	seeds      oona.SeedCensus
+	rates      oona.Rates
+	speedKnown bool // of steps
+	metrics    []windowMetric
 }
 
 // windowMetric is of a metric that had finite samples.
@@ -70,7 +71,7 @@ func (s *series) accumulate(m *oona.MetricSummary) {
 // window keeps of r what is shown of a last window. Metrics beyond the cap are
 // left out: a mean or a worst seed of unlike metrics would mean nothing.
 func (l *ledger) window(r *oona.Rollup, g *layerGroup) *window {
-	w := &window{end: r.End, seeds: r.Seeds, rates: r.Rates, metrics: make([]windowMetric, 0, len(r.Metrics))}
+	w := &window{end: r.End, seeds: r.Seeds, rates: r.Rates, speedKnown: r.SpeedKnown(), metrics: make([]windowMetric, 0, len(r.Metrics))}
 	for i := range r.Metrics {
 		m := &r.Metrics[i]
 		if g.series[m.Name] == nil || m.Name == other || m.Count == 0 {

@@ -7,21 +7,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/rollups"
 )
 
 // Counts are what a stage has read since it began.
 type Counts struct {
-	Rollups     int64 // of both groups, repeats apart
-	Repeats     int64
-	Undecodable int64
-	Conflicts   int64 // rollups that contradict one read before
+	Rollups      int64 // of both groups, each once
+	Repeats      int64
+	Undecodable  int64
+	Conflicts    int64 // as package rollups has it, and the two below
+	Remade       int64
+	Behind       int64
+	Incarnations int64 // that began
 }
 
 // Counts returns a snapshot.
 func (s *Stage) Counts() Counts {
 	sum := func(of *byGroup) int64 { return of[oona.Health].Load() + of[oona.Performance].Load() }
 	m := s.metrics
-	return Counts{Rollups: sum(&m.rollups), Repeats: sum(&m.repeats), Undecodable: sum(&m.undecodable), Conflicts: sum(&m.conflicts)}
+	return Counts{
+		Rollups: sum(&m.outcomes[rollups.New]), Repeats: sum(&m.outcomes[rollups.Repeat]), Undecodable: sum(&m.undecodable),
+		Conflicts: sum(&m.outcomes[rollups.Conflict]), Remade: sum(&m.outcomes[rollups.Remade]), Behind: sum(&m.outcomes[rollups.Behind]),
+		Incarnations: sum(&m.incarnations),
+	}
 }
 
 // byGroup counts something of each group.
@@ -29,11 +37,12 @@ type byGroup [len(groups)]atomic.Int64
 
 // metrics are those of the stage itself.
 type metrics struct {
-	rollups, repeats, conflicts, undecodable, stale byGroup
+	outcomes                         [rollups.OutcomeCount]byGroup
+	incarnations, undecodable, stale byGroup
 
 	foldedTotal                           *prometheus.CounterVec
-	rollupsDesc, repeatsDesc              *prometheus.Desc
-	conflictsDesc                         *prometheus.Desc
+	outcomeDescs                          [rollups.OutcomeCount]*prometheus.Desc
+	incarnationsDesc                      *prometheus.Desc
 	undecodableDesc, staleDesc            *prometheus.Desc
 	layersDesc, seriesDesc, positionsDesc *prometheus.Desc
 }
@@ -47,14 +56,19 @@ func newMetrics() *metrics {
 			Name: "oona_exporter_folded_series_total",
 			Help: "Rollups (label run or layer) and metrics of rollups (label metric) whose label value was beyond its cap, so that they were merged under \"other\".",
 		}, []string{"label"}),
-		rollupsDesc:     desc("rollups_total", "Rollups read that were not read before, by group.", "group"),
-		repeatsDesc:     desc("repeats_total", "Rollups dropped because their trigger was not above the highest seen of their partition, by group.", "group"),
-		conflictsDesc:   desc("conflicts_total", "Rollups dropped because they contradict one that was read before, by group. It must be 0.", "group"),
-		undecodableDesc: desc("undecodable_total", "Records of the rollup topics skipped because they are not rollups, by group of the topic.", "group"),
-		staleDesc:       desc("stale_total", "Rollups not shown because their window ended before the time after which a layer counts as silent, by group.", "group"),
-		layersDesc:      desc("layers", "Layers shown, each that stands for others beyond a cap among them."),
-		seriesDesc:      desc("series", "Series shown of layers; a histogram is one."),
-		positionsDesc:   desc("next_offset", "Offset after the last record read of a rollup topic's partition.", "topic", "partition"),
+		outcomeDescs: [rollups.OutcomeCount]*prometheus.Desc{
+			rollups.New:      desc("rollups_total", "Rollups read that were not read before, by group.", "group"),
+			rollups.Repeat:   desc("repeats_total", "Rollups dropped because they were read before, or their trigger was not above the highest seen of their partition, by group.", "group"),
+			rollups.Conflict: desc("conflicts_total", "Rollups dropped because they contradict one of the same records that was read before, by group. It must be 0.", "group"),
+			rollups.Remade:   desc("remade_total", "Rollups dropped because their window was read before, of other records: the log was made again or has lost its end. By group.", "group"),
+			rollups.Behind:   desc("behind_total", "Rollups dropped that are not repeats: their window is later than all that were read, but their trigger is below the highest, as the log was made again or has lost its end without a new incarnation. By group.", "group"),
+		},
+		incarnationsDesc: desc("incarnations_total", "Beginnings of a new incarnation of a partition's log that were read, by group.", "group"),
+		undecodableDesc:  desc("undecodable_total", "Records of the rollup topics skipped because they are not rollups, by group of the topic.", "group"),
+		staleDesc:        desc("stale_total", "Rollups not shown because their window ended before the time after which a layer counts as silent, by group.", "group"),
+		layersDesc:       desc("layers", "Layers shown, each that stands for others beyond a cap among them."),
+		seriesDesc:       desc("series", "Series shown of layers; a histogram is one."),
+		positionsDesc:    desc("next_offset", "Offset after the last record read of a rollup topic's partition.", "topic", "partition"),
 	}
 	for _, label := range []string{labelRun, labelLayer, labelMetric} {
 		m.foldedTotal.WithLabelValues(label) // shown from the start, as 0
@@ -67,8 +81,11 @@ func (m *metrics) fold(label string) { m.foldedTotal.WithLabelValues(label).Inc(
 func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 	m.foldedTotal.Describe(ch)
 	for _, d := range []*prometheus.Desc{
-		m.rollupsDesc, m.repeatsDesc, m.conflictsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc,
+		m.incarnationsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc,
 	} {
+		ch <- d
+	}
+	for _, d := range m.outcomeDescs {
 		ch <- d
 	}
 }
@@ -76,11 +93,15 @@ func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int, positions func(func(string, int32, int64))) {
 	m.foldedTotal.Collect(ch)
 	for _, g := range groups {
-		for desc, counts := range map[*prometheus.Desc]*byGroup{
-			m.rollupsDesc: &m.rollups, m.repeatsDesc: &m.repeats, m.conflictsDesc: &m.conflicts, m.undecodableDesc: &m.undecodable, m.staleDesc: &m.stale,
-		} {
+		counter := func(desc *prometheus.Desc, counts *byGroup) {
 			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(counts[g].Load()), g.String())
 		}
+		for outcome, desc := range m.outcomeDescs {
+			counter(desc, &m.outcomes[outcome])
+		}
+		counter(m.incarnationsDesc, &m.incarnations)
+		counter(m.undecodableDesc, &m.undecodable)
+		counter(m.staleDesc, &m.stale)
 	}
 	ch <- prometheus.MustNewConstMetric(m.layersDesc, prometheus.GaugeValue, float64(layers))
 	ch <- prometheus.MustNewConstMetric(m.seriesDesc, prometheus.GaugeValue, float64(series))

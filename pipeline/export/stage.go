@@ -1,9 +1,9 @@
 // Package export is the stage that shows rollups to Prometheus.
 //
-//	layer.health ------> decode --> repeat? --> ledger <-- Collect <-- /metrics
-//	layer.performance --^              |          |
-//	                              dropped by      +-- per run, layer and metric: sums since the
-//	                              trigger             exporter began, and the last closed window
+//	layer.health ------> decode --> rollups.Reader --> ledger <-- Collect <-- /metrics
+//	layer.performance --^              |                 |
+//	                              drops repeats          +-- per run, layer and metric: sums since the
+//	                              and conflicts              exporter began, and the last closed window
 //
 // Sums (counters and histograms) are of the rollups that came after the point
 // where the log ended when the exporter began: Prometheus has the earlier ones
@@ -33,6 +33,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/rollups"
 )
 
 // Log reads topics from the broker's log: all partitions, without a group. It
@@ -50,6 +51,7 @@ type Log interface {
 type Stage struct {
 	cfg     Config
 	log     Log
+	rollups rollups.Reader
 	ledger  *ledger
 	metrics *metrics
 	logger  *slog.Logger
@@ -143,24 +145,44 @@ func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 			return nil
 		}
 		p := s.partition(place{g, partition})
-		r, err := p.take(msg.Payload)
-		switch {
-		case errors.Is(err, errRepeat):
-			s.metrics.repeats[g].Add(1)
-		case errors.Is(err, errConflict):
-			s.metrics.conflicts[g].Add(1)
-			s.logger.Error("two rollups of one window: the first stands", "topic", s.cfg.Topics.Rollup(g), "partition", partition, "offset", offset, "err", err)
-		case err != nil:
+		if r, err := decode(g, msg.Payload); err != nil {
 			s.drop(g, err, "partition", partition, "offset", offset)
-		default:
-			s.metrics.rollups[g].Add(1)
-			if !s.ledger.fold(r, offset >= p.highWater, time.Now()) {
-				s.metrics.stale[g].Add(1)
-			}
+		} else if s.take(r, partition, offset) && !s.ledger.fold(r, offset >= p.highWater, time.Now()) {
+			s.metrics.stale[g].Add(1)
 		}
 		p.next.Store(offset + 1)
 		return nil
 	}
+}
+
+// take reports whether a rollup was not read before. It counts what is dropped,
+// and logs what is not a mere repeat.
+func (s *Stage) take(r *oona.Rollup, partition int32, offset int64) bool {
+	found := s.rollups.Read(partition, r)
+	n := s.metrics.outcomes[found.Outcome][r.Group].Add(1)
+	where := []any{"topic", s.cfg.Topics.Rollup(r.Group), "partition", partition, "offset", offset}
+	if found.Begins {
+		s.metrics.incarnations[r.Group].Add(1)
+		s.logger.Info("a new incarnation of the log begins", append(where, "trigger", triggerText(r.Trigger), "highest_before", triggerText(found.Highest))...)
+	}
+	if found.Outcome == rollups.New || found.Outcome == rollups.Repeat || n&(n-1) != 0 {
+		return found.Outcome == rollups.New
+	}
+	where = append(where, "run", r.Run, "layer", r.Layer, "start", r.Start.Time(), "end", r.End.Time(),
+		"hash", fmt.Sprintf("%016x", r.Hash), "trigger", triggerText(r.Trigger), "highest", triggerText(found.Highest), "such_so_far", n)
+	switch found.Outcome {
+	case rollups.Conflict:
+		s.logger.Error("dropped a rollup: its window was read with another content before; are all aggregators alike?", where...)
+	case rollups.Remade:
+		s.logger.Warn("dropped a rollup: its window was read before, of other records; the log was made again or has lost its end", where...)
+	case rollups.Behind:
+		s.logger.Error("dropped a rollup that is not a repeat: the log was made again or has lost its end; `oona topics check` and `oona topics apply` help", where...)
+	}
+	return false
+}
+
+func triggerText(t oona.Trigger) string {
+	return fmt.Sprintf("incarnation %d, offset %d, index %d", t.Incarnation, t.Offset, t.Index)
 }
 
 // drop counts a record that is no rollup and logs the 1st, 2nd, 4th, 8th ...:
@@ -178,7 +200,7 @@ func (s *Stage) partition(at place) *partition {
 	defer s.mu.Unlock()
 	p := s.partitions[at]
 	if p == nil {
-		p = &partition{group: at.group}
+		p = new(partition)
 		for _, c := range s.log.Claims(s.cfg.Topics.Rollup(at.group)) {
 			if c.Partition == at.partition {
 				p.highWater = c.HighWater
