@@ -288,6 +288,13 @@ func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
 		if err := errors.Join(producer.CommitTxn(), producer.Close()); err != nil {
 			t.Fatal(err)
 		}
+		await(t, "the marker, which is written after the commit was answered", func() bool {
+			ends, err := bus.HighWater(t.Context(), i.cfg, i.topics.SeedMetrics)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ends[i.topics.SeedMetrics][0] == 3 // behind a configuration and the record
+		})
 		status, out, messages := i.oona("windows", "show", "--group", i.group)
 		if status != 0 || !strings.Contains(out, "partition 0, offsets 0 to 3\n") || strings.Count(out, "window-length=3s") != 2 {
 			t.Errorf("show: status %d, %q, %q", status, out, messages)

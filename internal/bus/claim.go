@@ -10,6 +10,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
 )
@@ -99,6 +100,7 @@ func settled(session context.Context, msg *message.Message, grace time.Duration)
 type groupHandler struct {
 	subscriber *GroupSubscriber
 	logger     *slog.Logger
+	described  map[string]map[int32]description // the session's, as it began
 }
 
 // ConsumeClaim returns when the claim is over. It marks nothing as consumed in
@@ -169,12 +171,15 @@ func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
 // Setup refuses a session with a partition that must not be read: its consumer
 // might not be able to begin, and the owner would never learn of it.
 func (h *groupHandler) Setup(session sarama.ConsumerGroupSession) error {
+	h.described = make(map[string]map[int32]description)
 	for topic, partitions := range session.Claims() {
+		described, err := h.subscriber.describe(session.Context(), topic, partitions...)
+		if err != nil {
+			return err
+		}
+		h.described[topic] = described
 		for _, p := range partitions {
-			about, refused, err := h.subscriber.describe(session.Context(), topic, p)
-			if err != nil {
-				return err
-			}
+			about, refused := described[p].about, described[p].refused
 			if refused != nil {
 				return errors.Join(fmt.Errorf("%s/%d must not be read: %w", topic, p, refused), h.subscriber.owner.Open(session.Context(), about))
 			}
@@ -217,17 +222,22 @@ var errMoved = errors.New("the group's commit has changed since the session bega
 // straight back, with a rebalance of the whole group. It returns nil when the
 // session ended first, or must end.
 func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim) (*claim, error) {
+	described := h.described[from.Topic()]
 	for wait := openRetryMin; ; wait = min(2*wait, openRetryMax) {
-		about, _, err := h.subscriber.describe(ctx, from.Topic(), from.Partition()) // Open refuses what is refused
+		var err error
+		if described == nil { // it is tried again
+			described, err = h.subscriber.describe(ctx, from.Topic(), from.Partition())
+		}
 		if err == nil {
+			about := described[from.Partition()].about // Open refuses what is refused
 			if start := from.InitialOffset(); start > about.Start {
 				return nil, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
 			}
-			err = h.subscriber.owner.Open(ctx, about)
+			if err = h.subscriber.owner.Open(ctx, about); err == nil {
+				return &claim{from, about}, nil
+			}
 		}
-		if err == nil {
-			return &claim{from, about}, nil
-		}
+		described = nil
 		if ctx.Err() != nil {
 			return nil, nil
 		}
@@ -279,45 +289,99 @@ const (
 	endPause    = 500 * time.Millisecond
 )
 
-// describe says what there is to know of a partition as a claim begins, and why
-// it must not be read, if so.
-func (s *GroupSubscriber) describe(ctx context.Context, topic string, partition int32) (about oona.Claim, refused, err error) {
-	commits, err := s.offsets.fetch(ctx, topic, partition)
+// description is what there is to know of a partition as its claim begins, and
+// why it must not be read, if so.
+type description struct {
+	about   oona.Claim
+	refused error
+}
+
+// describe asks for all partitions together, as a rebalance waits for it.
+func (s *GroupSubscriber) describe(ctx context.Context, topic string, partitions ...int32) (map[int32]description, error) {
+	commits, err := s.offsets.fetch(ctx, topic, partitions...)
 	if err != nil {
-		return oona.Claim{}, nil, err
+		return nil, err
 	}
-	commit := commits[partition]
-	oldest, partitions, err := s.offsets.extent(topic, partition)
+	count, err := s.offsets.count(ctx, topic)
 	if err != nil {
-		return oona.Claim{}, nil, err
+		return nil, err
 	}
-	about = oona.Claim{
-		ID:         fmt.Sprintf("%s-%d", s.id, s.opened.Add(1)),
-		Topic:      topic,
-		Partition:  partition,
-		Partitions: partitions,
-		LogStart:   oldest,
-		Committed:  commit,
+	oldest, err := s.offsets.at(ctx, sarama.OffsetOldest, topic, partitions)
+	if err != nil {
+		return nil, err
 	}
+	claims := make([]oona.Claim, len(partitions))
+	for i, p := range partitions {
+		claims[i] = oona.Claim{
+			ID:         fmt.Sprintf("%s-%d", s.id, s.opened.Add(1)),
+			Topic:      topic,
+			Partition:  p,
+			Partitions: count,
+			LogStart:   oldest[p],
+			Committed:  commits[p],
+		}
+	}
+	return s.begin(ctx, topic, claims)
+}
+
+// begin decides where claims begin. Of those whose log seems to be short the end
+// is asked for again.
+func (s *GroupSubscriber) begin(ctx context.Context, topic string, claims []oona.Claim) (map[int32]description, error) {
+	described := make(map[int32]description, len(claims))
 	for attempt := 1; ; attempt++ {
-		if about.HighWater, err = s.offsets.end(topic, partition); err != nil {
-			return oona.Claim{}, nil, err
+		partitions := make([]int32, len(claims))
+		for i, c := range claims {
+			partitions[i] = c.Partition
 		}
-		start, err := s.start(ctx, about)
+		ends, err := s.offsets.at(ctx, sarama.OffsetNewest, topic, partitions)
 		if err != nil {
-			return oona.Claim{}, nil, fmt.Errorf("%s/%d: %w", topic, partition, err)
+			return nil, err
 		}
-		about.Start = start.From
-		if !start.Short || attempt == endAttempts {
-			return about, start.Refused, nil
+		for i := range claims {
+			claims[i].HighWater = ends[claims[i].Partition]
 		}
+		starts, err := s.starts(ctx, claims)
+		if err != nil {
+			return nil, err
+		}
+		var short []oona.Claim
+		for i, c := range claims {
+			c.Start = starts[i].From
+			described[c.Partition] = description{c, starts[i].Refused}
+			if starts[i].Short {
+				short = append(short, c)
+			}
+		}
+		if len(short) == 0 || attempt == endAttempts {
+			return described, nil
+		}
+		claims = short
 		if !sleep(ctx, endPause) {
-			return oona.Claim{}, nil, ctx.Err()
+			return nil, ctx.Err()
 		}
-		if err := s.offsets.refresh(topic); err != nil {
-			return oona.Claim{}, nil, err
+		if err := s.offsets.refresh(ctx, topic); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// startsAtOnce is how many partitions are looked into at the same time.
+const startsAtOnce = 16
+
+// starts decides for each claim where it begins.
+func (s *GroupSubscriber) starts(ctx context.Context, claims []oona.Claim) ([]oona.Start, error) {
+	starts := make([]oona.Start, len(claims))
+	deciding, ctx := errgroup.WithContext(ctx)
+	deciding.SetLimit(startsAtOnce)
+	for i, c := range claims {
+		deciding.Go(func() (err error) {
+			if starts[i], err = s.start(ctx, c); err != nil {
+				return fmt.Errorf("%s/%d: %w", c.Topic, c.Partition, err)
+			}
+			return nil
+		})
+	}
+	return starts, deciding.Wait()
 }
 
 // end asks where a partition ends, until ctx ends. sarama's request cannot be

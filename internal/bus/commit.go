@@ -34,11 +34,9 @@ type offsets struct {
 	closed bool
 }
 
-// attempts at a request whose coordinator may have moved.
-const (
-	attempts     = 4
-	attemptPause = 200 * time.Millisecond
-)
+// attemptPause is between attempts at a request whose coordinator may have
+// moved, or is being chosen. They end after settleWait.
+const attemptPause = 200 * time.Millisecond
 
 func (o *offsets) connection() (sarama.Client, error) {
 	o.mu.Lock()
@@ -75,20 +73,19 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 	if err != nil {
 		return err
 	}
-	for attempt := 1; ; attempt++ {
+	for began := time.Now(); ; {
 		coordinator, err := client.Coordinator(o.group)
 		if err == nil {
 			err = request(coordinator)
 		}
-		if err == nil || !mayHaveMoved(err) || attempt == attempts {
+		if err == nil || !mayHaveMoved(err) || time.Since(began) > settleWait {
 			return err
 		}
 		if !sleep(ctx, attemptPause) {
 			return errors.Join(err, ctx.Err())
 		}
-		if refreshErr := client.RefreshCoordinator(o.group); refreshErr != nil && attempt+1 == attempts {
-			return errors.Join(err, refreshErr)
-		}
+		// Where this fails too, so does the next attempt.
+		client.RefreshCoordinator(o.group) //nolint:errcheck
 	}
 }
 
@@ -203,35 +200,44 @@ func (o *offsets) end(topic string, partition int32) (int64, error) {
 	return end, nil
 }
 
-// extent returns the first offset that a partition still holds, and how many
-// partitions its topic has.
-func (o *offsets) extent(topic string, partition int32) (oldest int64, partitions int32, err error) {
+// at returns an offset of partitions of a topic, as offsetsAt does.
+func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []int32) (map[int32]int64, error) {
 	client, err := o.connection()
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	if oldest, err = client.GetOffset(topic, partition, sarama.OffsetOldest); err != nil {
-		return 0, 0, fmt.Errorf("find the oldest offset of %s/%d: %w", topic, partition, err)
-	}
-	// What the client knows of the topic may be minutes old.
-	if err := o.refresh(topic); err != nil {
-		return 0, 0, err
-	}
-	all, err := client.Partitions(topic)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find the partitions of %s: %w", topic, err)
-	}
-	return oldest, int32(len(all)), nil
+	found, err := offsetsAt(ctx, client, at, map[string][]int32{topic: partitions})
+	return found[topic], err
 }
 
-// refresh asks anew who leads the partitions of a topic.
-func (o *offsets) refresh(topic string) error {
+// count returns how many partitions a topic has now: what the client knows of it
+// may be minutes old.
+func (o *offsets) count(ctx context.Context, topic string) (int32, error) {
+	if err := o.refresh(ctx, topic); err != nil {
+		return 0, err
+	}
+	client, err := o.connection()
+	if err != nil {
+		return 0, err
+	}
+	partitions, err := partitionsOf(ctx, client, topic)
+	return int32(len(partitions)), err
+}
+
+// refresh asks again who leads the partitions of a topic. The broker that is
+// asked may not know it yet.
+func (o *offsets) refresh(ctx context.Context, topic string) error {
 	client, err := o.connection()
 	if err != nil {
 		return err
 	}
-	if err := client.RefreshMetadata(topic); err != nil {
-		return fmt.Errorf("look at %s: %w", topic, err)
+	for began := time.Now(); ; {
+		err := client.RefreshMetadata(topic)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return fmt.Errorf("look at %s: %w", topic, err)
+		}
 	}
-	return nil
 }

@@ -198,5 +198,5 @@ type groupSeam struct {
 }
 
 func (g groupSeam) WrapConsumerGroupHandler(sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
-	return &groupHandler{g.subscriber, g.subscriber.logger}
+	return &groupHandler{subscriber: g.subscriber, logger: g.subscriber.logger}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -17,6 +18,17 @@ func Empty(ctx context.Context, cfg Config, topic string, partition int32, from,
 		return false, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
+	for began := time.Now(); ; {
+		empty, err := emptyAt(ctx, client, topic, partition, from, to)
+		if err == nil || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return empty, err
+		}
+		// The leader may have moved. Where this fails too, so does the next attempt.
+		client.RefreshMetadata(topic) //nolint:errcheck
+	}
+}
+
+func emptyAt(ctx context.Context, client sarama.Client, topic string, partition int32, from, to int64) (bool, error) {
 	oldest, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
 	if err != nil {
 		return false, fmt.Errorf("find the oldest offset of %s/%d: %w", topic, partition, err)

@@ -62,19 +62,26 @@ func partitionsOf(ctx context.Context, client sarama.Client, topic string) ([]in
 	}
 }
 
-// offsetsOf asks for an offset of each partition of topics: sarama.OffsetNewest,
+// offsetsOf returns an offset of each partition of topics, as offsetsAt does.
+func offsetsOf(ctx context.Context, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
+	all := make(map[string][]int32, len(topics))
+	for _, topic := range topics {
+		var err error
+		if all[topic], err = partitionsOf(ctx, client, topic); err != nil {
+			return nil, err
+		}
+	}
+	return offsetsAt(ctx, client, at, all)
+}
+
+// offsetsAt returns an offset of partitions: sarama.OffsetNewest,
 // sarama.OffsetOldest, or the first at or after a time in milliseconds, -1
 // where there is none. A leader that was just chosen may not answer yet: it is
 // asked again for a while.
-func offsetsOf(ctx context.Context, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
-	missing := make(map[string][]int32, len(topics))
-	offsets := make(map[string]map[int32]int64, len(topics))
-	for _, topic := range topics {
-		partitions, err := partitionsOf(ctx, client, topic)
-		if err != nil {
-			return nil, err
-		}
-		missing[topic], offsets[topic] = partitions, make(map[int32]int64, len(partitions))
+func offsetsAt(ctx context.Context, client sarama.Client, at int64, missing map[string][]int32) (map[string]map[int32]int64, error) {
+	offsets := make(map[string]map[int32]int64, len(missing))
+	for topic, partitions := range missing {
+		offsets[topic] = make(map[int32]int64, len(partitions))
 	}
 	for began := time.Now(); ; {
 		found, err := askOffsets(ctx, client, missing, at)
@@ -89,9 +96,8 @@ func offsetsOf(ctx context.Context, client sarama.Client, at int64, topics ...st
 		}
 		missing = without(missing, offsets)
 		for topic := range missing {
-			if err := client.RefreshMetadata(topic); err != nil {
-				break // the next answer says what is the matter
-			}
+			// Where this fails too, so does the next attempt.
+			client.RefreshMetadata(topic) //nolint:errcheck
 		}
 	}
 }
