@@ -65,13 +65,16 @@ func (c *config) Validate() error {
 
 // validateTensors looks at what the tensor store needs, where there is one.
 func (c *config) validateTensors() error {
-	if c.Tensors.Kind == claimcheck.KindNone {
-		return nil
+	if err := c.Tensors.Validate(); err != nil || c.Tensors.Kind == claimcheck.KindNone {
+		return err
 	}
 	if c.Ingest.MaxSpoolBytes < c.Tensors.MaxTensorBytes {
 		return &oona.FieldError{Field: "--max-spool-bytes", Reason: fmt.Sprintf("is %d, which a tensor of --max-tensor-bytes, %d, exceeds; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)}
 	}
-	return c.Ingest.ValidateTensors()
+	if err := c.Ingest.ValidateTensors(); err != nil {
+		return err
+	}
+	return c.Tensors.CheckHere()
 }
 
 // stage is the configuration of the stage.

@@ -127,6 +127,10 @@ func TestBadConfiguration(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "--max-spool-bytes: is 1000, which a tensor of --max-tensor-bytes") {
 		t.Errorf("no room for one tensor: error is %v", err)
 	}
+	_, _, err = parse(t, "--check", "--tensor-store=directory", "--tensor-directory=config_test.go")
+	if err == nil || !strings.Contains(err.Error(), "--tensor-directory: cannot be used: config_test.go") {
+		t.Errorf("a file for a directory: error is %v", err)
+	}
 	_, _, err = parse(t, "--tensor-store=directory", "--tensor-directory="+t.TempDir(), "--max-tensor-requests=64")
 	if err == nil || !strings.Contains(err.Error(), "--max-tensor-requests: is 64; give less than --max-in-flight") {
 		t.Errorf("no room for requests without tensors: error is %v", err)
