@@ -102,17 +102,32 @@ func (p probe) create(ctx context.Context) error {
 	return err
 }
 
+// inSync: every broker knows the topic, and that it is in sync on all of them.
+// Each hears of it by itself.
 func (p probe) inSync(ctx context.Context) error {
+	for _, broker := range p.client.SeedBrokers() {
+		if err := p.knows(ctx, broker); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p probe) knows(ctx context.Context, broker *kgo.Broker) error {
 	request := kmsg.NewPtrMetadataRequest()
 	topic := kmsg.NewMetadataRequestTopic()
 	topic.Topic = &p.topic
 	request.Topics = append(request.Topics, topic)
-	response, err := request.RequestWith(ctx, p.client)
+	answer, err := broker.Request(ctx, request)
 	if err != nil {
 		return err
 	}
+	response := answer.(*kmsg.MetadataResponse)
 	if err := kerr.ErrorForCode(response.Topics[0].ErrorCode); err != nil {
 		return err
+	}
+	if len(response.Brokers) != size {
+		return fmt.Errorf("a broker knows %d brokers of %d", len(response.Brokers), size)
 	}
 	partitions := response.Topics[0].Partitions
 	if len(partitions) != size {
