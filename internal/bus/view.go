@@ -179,7 +179,7 @@ func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []TopicFau
 			})
 		}
 		for _, s := range a.wrongSettings(spec, v) {
-			faults = append(faults, TopicFault{spec.Name, s.fault(), applyIt})
+			faults = append(faults, TopicFault{spec.Name, s.fault(), s.remedy()})
 		}
 	}
 	return faults
@@ -231,6 +231,13 @@ func (s setting) fault() string {
 		return fmt.Sprintf("has %s=%s and must have at least %s", s.name, s.is, s.must)
 	}
 	return fmt.Sprintf("has %s=%s and must have %s", s.name, s.is, s.must)
+}
+
+func (s setting) remedy() string {
+	if s.least {
+		return fmt.Sprintf("run `oona topics apply --max-message-bytes %s`", s.must)
+	}
+	return applyIt
 }
 
 // settings are the configurations that Oona depends on; all others are left
