@@ -8,6 +8,7 @@
 //	oona check           validate the workers' configurations, and whether they fit together
 //	oona windows show    print the configurations of the windows in the log
 //	oona windows apply   write a configuration into the log
+//	oona version         print what the binary was built from
 package main
 
 import (
@@ -37,6 +38,16 @@ type grammar struct {
 
 	Check checkCommand `cmd:"" help:"Validate the configurations of workers, and whether they fit together and to the topics; prints the effective ones. The exit status is 1 where something is wrong. Variables OONA_... count, as they do for a worker that is started here."`
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
+
+	PrintVersion versionCommand `cmd:"" name:"version" help:"Print the version."`
+}
+
+type versionCommand struct{}
+
+// Run prints the same as --version.
+func (versionCommand) Run(to streams) error {
+	_, err := fmt.Fprintf(to.out, "oona %s\n", worker.ReadBuild())
+	return err
 }
 
 // streams are where a command writes, data to out and messages to messages,

@@ -57,6 +57,14 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	_, flag, _ := run(t, "--version")
+	status, command, messages := run(t, "version")
+	if status != 0 || command != flag || !strings.HasPrefix(command, "oona ") || messages != "" {
+		t.Errorf("status %d, %q and %q, %q", status, command, flag, messages)
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	for want, args := range map[string][]string{
 		`expected one of "demo"`: {},
