@@ -107,10 +107,10 @@ var mutants = []mutant{
 	}}},
 	{"the commit leaves out the configurations", []edit{
 		{"commit.go", "e, err := newEngine(s.eras.last().cfg, catalogues)", "e, err := newEngine(cfg, catalogues)"},
-		{"commit.go", "\te.eras = s.eras\n", ""},
+		{"commit.go", "e.eras, e.incarnation = s.eras, s.incarnation", "e.incarnation = s.incarnation"},
 	}},
 	{"the commit holds the last configuration only", []edit{{
-		"commit.go", "\te.eras = s.eras\n", "",
+		"commit.go", "e.eras, e.incarnation = s.eras, s.incarnation", "e.incarnation = s.incarnation",
 	}}},
 	{"a replay judges by configurations that were not made yet", []edit{{
 		"era.go", "a.from <= at && a.record <= offset", "a.from <= at",
@@ -164,7 +164,7 @@ var mutants = []mutant{
 		"worst.go", "len(high) > 0 && fartherAbove(high[0], low[0], mean)", "len(high) > 0",
 	}}},
 	{"a configuration does not change the reducer", []edit{{
-		"engine.go", "of := readingsOf(r, cfg.Reducer)", "of := readingsOf(r, e.cfg.Reducer)",
+		"engine.go", "of := readingsOf(r, by.cfg.Reducer)", "of := readingsOf(r, e.cfg.Reducer)",
 	}}},
 	{"a replay keeps no steps", []edit{{
 		"engine.go", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}\n\tif e.replaying {\n\t\tw.folded[id] = folding{checksum: r.Checksum, into: sum}\n\t}",
