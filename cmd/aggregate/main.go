@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
@@ -30,7 +31,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err := bus.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
 		return err
 	}
-	known, err := ownCatalogue(cfg.Catalogue)
+	own, err := ownCatalogue(cfg.Catalogue)
 	if err != nil {
 		return err
 	}
@@ -40,6 +41,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	}
 	w.OnClose("publisher", publisher.Close)
 
+	shared := settings.NewCatalogues(cfg.Bus, topics, w.Logger)
 	stage, err := aggregate.New(aggregate.Config{
 		Worker:   cfg.WorkerID,
 		Topics:   topics,
@@ -50,7 +52,8 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 			return bus.Retention(cfg.Bus, topics.SeedMetrics)
 		},
 		Skip: cfg.Skip,
-	}, catalogues(known), publisher, w.Registry, w.Logger)
+		Log:  settings.Log{Bus: cfg.Bus, Topics: topics, Worker: cfg.WorkerID},
+	}, shared.ForWindows(ctx, own), publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,23 @@ func ReadPartition(ctx context.Context, cfg Config, topic string, partition int3
 	return f.read(ctx, oldest, end, take)
 }
 
+// RecordAt returns the record that a partition holds at an offset, nil where
+// there is none: the offset is outside of what the partition holds, or is that
+// of a marker. The error wraps ErrNoTopic or ErrUnreachable.
+func RecordAt(ctx context.Context, cfg Config, topic string, partition int32, offset int64) (found *message.Message, err error) {
+	f, err := openFetcher(cfg, topic, partition)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.client.Close()) }()
+	oldest, end, err := f.bounds(ctx)
+	if err != nil || offset < oldest || offset >= end {
+		return nil, err
+	}
+	err = f.read(ctx, offset, offset+1, func(msg *message.Message) error { found = msg; return nil })
+	return found, err
+}
+
 // LastRecord returns the last record that a partition holds, nil where it holds
 // none. Markers of transactions, which readers do not get, may follow it. The
 // error wraps ErrNoTopic or ErrUnreachable.

@@ -143,3 +143,30 @@ func transactions(t *testing.T, cfg bus.Config, topic string, n int) {
 		})
 	}
 }
+
+// RecordAt has the record of an offset, and none where there is none.
+func TestRecordAt(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg bus.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 4}); err != nil {
+			t.Fatal(err)
+		}
+		for offset, want := range map[int64]string{0: "", 3: "", 4: "4", 9: "9", 10: "", 1000: ""} {
+			msg, err := bus.RecordAt(t.Context(), cfg, topic, 0, offset)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := ""; msg != nil {
+				if got = string(msg.Payload); got != want {
+					t.Errorf("at offset %d there is %q, want %q", offset, got, want)
+				}
+			} else if want != "" {
+				t.Errorf("at offset %d there is nothing, want %q", offset, want)
+			}
+		}
+		if _, err := bus.RecordAt(t.Context(), cfg, unique("nowhere"), 0, 0); !errors.Is(err, bus.ErrNoTopic) {
+			t.Errorf("of a topic that does not exist: %v", err)
+		}
+	})
+}

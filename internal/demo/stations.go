@@ -20,11 +20,11 @@ import (
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/pipeline/ingest"
-	"github.com/morphogenetic/oona/windows"
 )
 
 // stations are the broker and the three stages, running.
@@ -89,7 +89,7 @@ func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, e
 	if err != nil {
 		return nil, err
 	}
-	runAggregate, err := s.buildAggregate(cfg, known, registry)
+	runAggregate, err := s.buildAggregate(ctx, cfg, known, registry)
 	if err != nil {
 		return nil, err
 	}
@@ -167,14 +167,18 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 	return func(ctx context.Context) error { return s.ingest.Run(ctx, listener) }, nil
 }
 
-func (s *stations) buildAggregate(cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
+func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
 	publisher, err := bus.NewPublisher(s.bus, bus.RollupOptions())
 	if err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, publisher.Close)
-	stage := aggregate.Config{Worker: "demo", Topics: s.topics, Windows: cfg.windows(), Limits: oona.DefaultFrameLimits}
-	if s.aggregate, err = aggregate.New(stage, windows.Always(known.Metric), publisher, registry, s.logger); err != nil {
+	stage := aggregate.Config{
+		Worker: "demo", Topics: s.topics, Windows: cfg.windows(), Limits: oona.DefaultFrameLimits,
+		Log: settings.Log{Bus: s.bus, Topics: s.topics, Worker: "demo"},
+	}
+	catalogues := settings.NewCatalogues(s.bus, s.topics, s.logger).ForWindows(ctx, known)
+	if s.aggregate, err = aggregate.New(stage, catalogues, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
 	subscriber, err := bus.NewGroupSubscriber(s.bus, bus.GroupOptions{Group: cfg.Prefix + "-demo", Start: s.aggregate.Start}, s.aggregate, s.logger)

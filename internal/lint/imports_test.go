@@ -49,7 +49,7 @@ var layers = []layer{
 	{pkg: "internal/address", standard: true},
 	{pkg: "internal/bus", may: []string{"", "internal/address"}},
 	{pkg: "internal/bus/embedded", may: []string{""}},
-	{pkg: "internal/settings", may: []string{"", "internal/bus", "internal/catalogue", "schemas/avro"}},
+	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "internal/bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address"}},
 	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/deployment"},

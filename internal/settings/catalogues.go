@@ -11,6 +11,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // ErrUnknownCatalogue says that no catalogue with a hash is built in, and none is
@@ -58,6 +59,24 @@ func (c *Catalogues) Find(ctx context.Context, hash oona.CatalogueHash) (*catalo
 	}
 	c.known[hash] = found
 	return found, nil
+}
+
+// ForWindows returns the catalogues for a window engine. Own is the catalogue of
+// a log that names none.
+func (c *Catalogues) ForWindows(ctx context.Context, own *catalogue.Catalogue) windows.Catalogues {
+	return func(hash oona.CatalogueHash) (windows.Catalogue, error) {
+		if hash == (oona.CatalogueHash{}) {
+			return own.Metric, nil
+		}
+		found, err := c.Find(ctx, hash)
+		if errors.Is(err, ErrUnknownCatalogue) {
+			return nil, fmt.Errorf("%w: %w", windows.ErrCatalogue, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return found.Metric, nil
+	}
 }
 
 func (c *Catalogues) read(ctx context.Context, hash oona.CatalogueHash) (*catalogue.Catalogue, error) {

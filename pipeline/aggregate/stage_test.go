@@ -100,19 +100,25 @@ func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message
 
 func (f *feed) Close() error { return nil }
 
+// message is the next record.
+func (f *feed) message(payload []byte, appended time.Time, headers map[string]string) *message.Message {
+	msg := message.NewMessage("", payload)
+	for name, value := range headers {
+		msg.Metadata[name] = value
+	}
+	msg.Metadata[oona.MetaClaim] = f.claim.ID
+	msg.Metadata[oona.MetaKey] = "key"
+	msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(f.claim.Partition))
+	msg.Metadata[oona.MetaOffset] = strconv.FormatInt(f.next, 10)
+	msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(int64(oona.MicrosOf(appended)), 10)
+	return msg
+}
+
 // append delivers a record until it is acknowledged and returns how many
 // deliveries that took.
 func (f *feed) append(payload []byte, appended time.Time, headers map[string]string) int {
 	for deliveries := 1; ; deliveries++ {
-		msg := message.NewMessage("", payload)
-		for name, value := range headers {
-			msg.Metadata[name] = value
-		}
-		msg.Metadata[oona.MetaClaim] = f.claim.ID
-		msg.Metadata[oona.MetaKey] = "key"
-		msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(f.claim.Partition))
-		msg.Metadata[oona.MetaOffset] = strconv.FormatInt(f.next, 10)
-		msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(int64(oona.MicrosOf(appended)), 10)
+		msg := f.message(payload, appended, headers)
 		deadline := time.After(time.Minute)
 		select {
 		case f.messages <- msg:
@@ -167,7 +173,12 @@ func (f *fixture) catalogues() windows.Catalogues {
 // start runs a stage over a log that begins at offset 0.
 func start(t *testing.T, configure func(*aggregate.Config)) *fixture {
 	t.Helper()
-	return startClaim(t, oona.Claim{ID: "c1", Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4, HighWater: 1, Committed: oona.Commit{Offset: oona.NoOffset}}, configure)
+	return startClaim(t, wholeClaim(), configure)
+}
+
+// wholeClaim is of a log that begins at offset 0, without a commit.
+func wholeClaim() oona.Claim {
+	return oona.Claim{ID: "c1", Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4, HighWater: 1, Committed: oona.Commit{Offset: oona.NoOffset}}
 }
 
 // newStage makes f's stage, with nothing claimed.

@@ -33,8 +33,9 @@ var (
 // Log answers what a claim and its commit leave open, and begins incarnations of
 // the seed-metrics topic.
 type Log interface {
-	// Record returns what the partition holds at an offset; false: no record.
-	Record(ctx context.Context, partition int32, offset int64) (LogRecord, bool, error)
+	// Record returns the append time and the kind (oona.HeaderRecord; empty: a
+	// frame) of the record that the partition holds at an offset; false: none.
+	Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, kind string, found bool, err error)
 	// LastTrigger returns the greatest trigger among the last rollups of the
 	// partition; false: it has no rollups.
 	LastTrigger(ctx context.Context, partition int32) (oona.Trigger, bool, error)
@@ -42,12 +43,6 @@ type Log interface {
 	// known and above all that the bus knows of the partition. It returns an
 	// offset after that record. PreviousEnd is how far the log had been read.
 	BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (end int64, err error)
-}
-
-// LogRecord is what there is to know of a record without its content.
-type LogRecord struct {
-	AppendedAt oona.Micros
-	Kind       string // oona.HeaderRecord; empty: a frame
 }
 
 // Past is what the group's commit and the log say together of a partition.
@@ -99,8 +94,8 @@ func withoutCommit(ctx context.Context, c oona.Claim, log Log) (lost, err error)
 	if err != nil || !emitted {
 		return nil, err
 	}
-	first, found, err := log.Record(ctx, c.Partition, 0)
-	if err != nil || found && first.Kind == oona.IncarnationRecord {
+	_, kind, found, err := log.Record(ctx, c.Partition, 0)
+	if err != nil || found && kind == oona.IncarnationRecord {
 		return nil, err
 	}
 	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d, which readers would take for later ones. If the topic is still empty, run `oona topics apply`; if it has records, start with --from-here",
@@ -115,11 +110,11 @@ func (p *Past) compare(ctx context.Context, c oona.Claim, log Log) (lost, err er
 	}
 	last := p.Reached.ProcessedTo - 1
 	if p.Reached.Known && last >= c.LogStart && log != nil {
-		record, found, err := log.Record(ctx, c.Partition, last)
+		appendedAt, _, found, err := log.Record(ctx, c.Partition, last)
 		if err != nil {
 			return nil, err
 		}
-		if !found || record.AppendedAt != p.Reached.AppendedAt {
+		if !found || appendedAt != p.Reached.AppendedAt {
 			return fmt.Errorf("%w: the record of %s/%d at offset %d is not the one that was read; the log lost its end and has grown since (an unclean election, a restored backup, a topic that was made again). Start with what the log holds (--from-here), or use new topics (--prefix)",
 				ErrAhead, c.Topic, c.Partition, last), nil
 		}

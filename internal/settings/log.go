@@ -1,0 +1,42 @@
+package settings
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/pipeline"
+)
+
+// Log is the log of seed-metrics for a worker that begins to fold a partition: it
+// is an aggregate.Log.
+type Log struct {
+	Bus    bus.Config
+	Topics oona.Topics
+	Worker string // who begins incarnations
+}
+
+// Record returns the append time and the kind of the record at an offset; false:
+// there is none.
+func (l Log) Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, kind string, found bool, err error) {
+	msg, err := bus.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, offset)
+	if err != nil || msg == nil {
+		return 0, "", false, err
+	}
+	at, err := pipeline.PositionOf(msg)
+	if err != nil {
+		return 0, "", false, fmt.Errorf("read %s/%d at offset %d: %w", l.Topics.SeedMetrics, partition, offset, err)
+	}
+	return at.Appended, msg.Metadata.Get(oona.HeaderRecord), true, nil
+}
+
+// LastTrigger is the function of that name.
+func (l Log) LastTrigger(ctx context.Context, partition int32) (oona.Trigger, bool, error) {
+	return LastTrigger(ctx, l.Bus, l.Topics, partition)
+}
+
+// BeginIncarnation is the function of that name.
+func (l Log) BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (int64, error) {
+	return BeginIncarnation(ctx, l.Bus, l.Topics, partition, known, previousEnd, reason, l.Worker)
+}

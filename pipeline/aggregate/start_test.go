@@ -1,0 +1,286 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// knownLog is an aggregate.Log that says what a test has it say.
+type knownLog struct {
+	records map[int64]knownRecord
+	trigger *oona.Trigger // nil: no rollups
+	end     int64         // after the incarnation record that begins
+	fails   error
+	begun   []begunIncarnation
+}
+
+type knownRecord struct {
+	appended time.Time
+	kind     string
+}
+
+type begunIncarnation struct {
+	known       oona.Incarnation
+	previousEnd int64
+}
+
+func (l *knownLog) Record(_ context.Context, _ int32, offset int64) (oona.Micros, string, bool, error) {
+	r, found := l.records[offset]
+	return oona.MicrosOf(r.appended), r.kind, found, l.fails
+}
+
+func (l *knownLog) LastTrigger(context.Context, int32) (oona.Trigger, bool, error) {
+	if l.trigger == nil {
+		return oona.Trigger{}, false, l.fails
+	}
+	return *l.trigger, true, l.fails
+}
+
+func (l *knownLog) BeginIncarnation(_ context.Context, _ int32, known oona.Incarnation, previousEnd int64, _ string) (int64, error) {
+	l.begun = append(l.begun, begunIncarnation{known, previousEnd})
+	return l.end, l.fails
+}
+
+const firstLife = oona.Incarnation(1_770_000_000_000_000)
+
+// incarnation is the record with which an incarnation begins.
+func incarnation(number oona.Incarnation) []byte {
+	return avro.AppendIncarnation(nil, oona.IncarnationStart{Number: number, PreviousEnd: oona.NoOffset, Reason: "test"})
+}
+
+// inLog has the stage ask a log.
+func inLog(log aggregate.Log, fromHereToo bool) func(*aggregate.Config) {
+	return func(c *aggregate.Config) {
+		if fromHereToo {
+			fromHere(c)
+		}
+		c.Log = log
+	}
+}
+
+// committedClaim is of a partition in an incarnation, whose 30 records were read:
+// it is committed, and claimed by the next owner.
+func committedClaim(t *testing.T) (claim oona.Claim, last time.Time) {
+	t.Helper()
+	first := start(t, fromHere)
+	first.feed.append(incarnation(firstLife), first.begin, own(oona.IncarnationRecord))
+	first.seconds(0, 29)
+	claim = first.feed.claim
+	commit, due := first.stage.Commit(claim)
+	first.stop()
+	if !due {
+		t.Fatal("nothing to commit")
+	}
+	return takenOver(claim, commit), first.begin.Add(28 * time.Second)
+}
+
+// What the log holds at the last offset that was read must be what was read.
+func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
+	claim, last := committedClaim(t)
+	claim.HighWater = 1000
+	for name, c := range map[string]struct {
+		record *knownRecord
+		want   error
+	}{
+		"the same record":    {&knownRecord{appended: last}, nil},
+		"another record":     {&knownRecord{appended: last.Add(time.Millisecond)}, aggregate.ErrAhead},
+		"an earlier one":     {&knownRecord{appended: last.Add(-time.Hour)}, aggregate.ErrAhead},
+		"a marker, or a gap": {nil, aggregate.ErrAhead},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := &knownLog{records: map[int64]knownRecord{}}
+			if c.record != nil {
+				log.records[29] = *c.record
+			}
+			stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
+			begins, err := stage.Start(t.Context(), claim)
+			if err != nil || !errors.Is(begins.Refused, c.want) {
+				t.Errorf("the claim is refused because %v (%v), want %v", begins.Refused, err, c.want)
+			}
+			if c.want == nil && begins != (oona.Start{From: claim.Committed.Offset}) {
+				t.Errorf("it begins %+v, want at the commit", begins)
+			}
+			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) {
+				t.Errorf("Open: %v, want %v", err, c.want)
+			}
+			if len(log.begun) > 0 {
+				t.Error("an incarnation was begun without leave")
+			}
+		})
+	}
+	t.Run("retention has deleted the record", func(t *testing.T) {
+		claim := claim
+		claim.LogStart = 30
+		stage := newStage(t, &fixture{out: &outputs{}}, inLog(&knownLog{}, false))
+		if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, aggregate.ErrOvertaken) {
+			t.Errorf("the claim is refused because %v (%v), want ErrOvertaken", begins.Refused, err)
+		}
+	})
+	t.Run("before the commit's version it is not known", func(t *testing.T) {
+		old := start(t, nil)
+		old.seconds(0, 29)
+		claim := old.feed.claim
+		commit, _ := old.stage.Commit(claim)
+		old.stop()
+		claim = takenOver(claim, commit)
+		log := &knownLog{fails: errors.New("not to be asked")}
+		if err := newStage(t, &fixture{out: &outputs{}}, inLog(log, false)).Open(t.Context(), claim); err != nil {
+			t.Errorf("Open: %v", err)
+		}
+	})
+}
+
+// With leave, a partition that lost its end starts from here in an incarnation of
+// its own, and emits nothing in the one before.
+func TestFromHereBeginsAnIncarnation(t *testing.T) {
+	claim, _ := committedClaim(t)
+	claim.HighWater, claim.Start = 20, 0
+	log := &knownLog{end: 21}
+	f := startClaim(t, claim, inLog(log, true))
+	f.feed.next = 0
+	f.feed.append(incarnation(firstLife), f.begin, own(oona.IncarnationRecord))
+	f.seconds(0, 19)
+	const second = firstLife + 3600e6
+	f.feed.append(incarnation(second), f.begin.Add(19*time.Second), own(oona.IncarnationRecord))
+	f.seconds(20, 200)
+	f.stop()
+	if len(log.begun) != 1 || log.begun[0] != (begunIncarnation{firstLife, 30}) {
+		t.Errorf("incarnations were begun: %+v", log.begun)
+	}
+	all := f.rollups(t, f.topics.LayerHealth)
+	if len(all) == 0 {
+		t.Fatal("nothing was emitted")
+	}
+	for _, r := range all {
+		if r.Trigger.Incarnation != second {
+			t.Fatalf("%+v was emitted in another incarnation", r.Trigger)
+		}
+	}
+}
+
+// Without a commit, rollups of a log that has no incarnation are those of another
+// log: its triggers would be below theirs.
+func TestTopicThatWasMadeAgain(t *testing.T) {
+	claim := wholeClaim()
+	frame, first := knownRecord{}, knownRecord{kind: oona.IncarnationRecord}
+	for name, c := range map[string]struct {
+		log  knownLog
+		want error
+	}{
+		"no rollups":                    {knownLog{records: map[int64]knownRecord{0: frame}}, nil},
+		"rollups, and an incarnation":   {knownLog{records: map[int64]knownRecord{0: first}, trigger: &oona.Trigger{Offset: 99}}, nil},
+		"rollups, and a frame first":    {knownLog{records: map[int64]knownRecord{0: frame}, trigger: &oona.Trigger{Offset: 99}}, aggregate.ErrMadeAgain},
+		"rollups, and nothing as yet":   {knownLog{trigger: &oona.Trigger{Incarnation: firstLife, Offset: 99}}, aggregate.ErrMadeAgain},
+		"rollups whose offsets are low": {knownLog{records: map[int64]knownRecord{0: frame}, trigger: &oona.Trigger{Offset: 1}}, aggregate.ErrMadeAgain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stage := newStage(t, &fixture{out: &outputs{}}, inLog(&c.log, false))
+			if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, c.want) || begins.From != 0 {
+				t.Errorf("the claim begins %+v, %v; want it refused because %v", begins, err, c.want)
+			}
+			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) {
+				t.Errorf("Open: %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+// An answer that the log does not give now is asked for again: it ends no stage.
+func TestLogThatDoesNotAnswer(t *testing.T) {
+	claim, last := committedClaim(t)
+	log := &knownLog{records: map[int64]knownRecord{29: {appended: last}}, fails: errors.New("the broker is away")}
+	f := &fixture{out: &outputs{}}
+	stage := newStage(t, f, inLog(log, false))
+	if _, err := stage.Start(t.Context(), claim); !errors.Is(err, log.fails) {
+		t.Errorf("Start: %v", err)
+	}
+	if err := stage.Open(t.Context(), claim); !errors.Is(err, log.fails) {
+		t.Errorf("Open: %v", err)
+	}
+	log.fails = nil
+	f.stage, f.begin, f.sequence = stage, last.Add(-28*time.Second), 28
+	ended := f.run(t, claim)
+	f.feed.next = 30
+	f.send(f.frame(29 * time.Second))
+	f.stop()
+	if err := <-ended; err != nil || stage.Counts().Folded != 1 {
+		t.Errorf("the stage ended: %v, having folded %d frames", err, stage.Counts().Folded)
+	}
+}
+
+// run runs the fixture's stage over a claim, until stop. The channel has what Run
+// returns.
+func (f *fixture) run(t *testing.T, claim oona.Claim) <-chan error {
+	t.Helper()
+	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: claim.Start}
+	ctx, cancel := context.WithCancel(t.Context())
+	f.stop = func() {
+		cancel()
+		close(f.feed.messages)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.stage.Run(ctx, f.feed) }()
+	return ended
+}
+
+// A catalogue that the log names and nobody has ends the stage; one that cannot
+// be looked for now is looked for again, and nothing is passed by until then.
+func TestCatalogueThatTheLogNames(t *testing.T) {
+	named := oona.CatalogueHash{1, 2, 3}
+	configured := func(f *fixture) []byte {
+		return f.configuration(1, 0, func(c *windows.Config) { c.Catalogue = named })
+	}
+	t.Run("nobody has it", func(t *testing.T) {
+		f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+		f.others = func(hash oona.CatalogueHash) (windows.Catalogue, error) {
+			if hash == named {
+				return nil, fmt.Errorf("%w: nobody has it", windows.ErrCatalogue)
+			}
+			return f.catalogue, nil
+		}
+		f.stage = newStage(t, f, nil)
+		ended := f.run(t, wholeClaim())
+		msg := f.feed.message(configured(f), f.begin, own(oona.ConfigurationRecord))
+		f.feed.messages <- msg
+		<-msg.Nacked()
+		close(f.feed.messages)
+		if err := <-ended; !errors.Is(err, windows.ErrCatalogue) {
+			t.Errorf("Run: %v, want ErrCatalogue", err)
+		}
+	})
+	t.Run("it comes later", func(t *testing.T) {
+		var asked atomic.Int64
+		f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+		f.others = func(hash oona.CatalogueHash) (windows.Catalogue, error) {
+			if hash == named && asked.Add(1) < 3 {
+				return nil, errors.New("the settings cannot be read now")
+			}
+			return func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Performance} }, nil
+		}
+		f.stage = newStage(t, f, nil)
+		ended := f.run(t, wholeClaim())
+		if deliveries := f.feed.append(configured(f), f.begin, own(oona.ConfigurationRecord)); deliveries != 3 {
+			t.Errorf("the record was taken at the %dth delivery, want the third", deliveries)
+		}
+		f.seconds(0, 20)
+		f.stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		all := f.rollups(t, f.topics.LayerPerformance)
+		if len(all) == 0 || all[0].Catalogue != named || len(all[0].Metrics) != 1 {
+			t.Errorf("rollups are %+v", all)
+		}
+	})
+}
