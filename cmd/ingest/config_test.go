@@ -81,13 +81,16 @@ func TestDefaultsReachTheStage(t *testing.T) {
 	if got := cfg.stage(topics); got != want {
 		t.Errorf("stage is %+v, want %+v", got, want)
 	}
-	specs := cfg.checkedTopics(topics)
-	if specs[0].Name != want.Topic || !specs[0].AppendTime {
-		t.Errorf("checked at the start: %+v", specs)
+	checked := make(map[string]oona.TopicSpec)
+	for _, spec := range cfg.checkedTopics(topics) {
+		checked[spec.Name] = spec
 	}
-	for i, name := range []string{topics.LayerHealth, topics.LayerPerformance} {
-		if spec := specs[i+1]; spec.Name != name || spec.PartitionsOf != want.Topic {
-			t.Errorf("checked against the number of partitions: %+v", spec)
+	if !checked[want.Topic].AppendTime || len(checked) != 3 {
+		t.Errorf("checked at the start: %+v", checked)
+	}
+	for _, name := range []string{topics.LayerHealth, topics.LayerPerformance} {
+		if checked[name].PartitionsOf != want.Topic {
+			t.Errorf("%s is not checked against the number of partitions of %s: %+v", name, want.Topic, checked)
 		}
 	}
 	for _, options := range []bus.PublisherOptions{cfg.publisher(topics), cfg.rawPublisher(topics)} {

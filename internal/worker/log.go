@@ -31,17 +31,34 @@ func newHandler(cfg LogConfig, w io.Writer, terminal bool) slog.Handler {
 }
 
 // readable has a time span written as "1.5s" in JSON too, where slog writes
-// nanoseconds, and the lines of an error put together with "; ".
+// nanoseconds, and an error in one line.
 func readable(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
 	}
 	if err, ok := a.Value.Any().(error); ok {
 		if text := err.Error(); strings.Contains(text, "\n") {
-			a.Value = slog.StringValue(strings.ReplaceAll(text, "\n", "; "))
+			a.Value = slog.StringValue(oneLine(text))
 		}
 	}
 	return a
+}
+
+// oneLine puts lines together.
+func oneLine(text string) string {
+	one := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case one == "" || line == "":
+		case strings.HasSuffix(one, ":"):
+			one += " "
+		default:
+			one += "; "
+		}
+		one += line
+	}
+	return one
 }
 
 func isTerminal(w io.Writer) bool {
