@@ -249,6 +249,7 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 		p.noteUnknown(kind, at)
 	}
 	if side.topic != "" {
+		at.Incarnation = p.engine.Incarnation()
 		p.outbox.Add(side.topic, pipeline.SideMessage(msg, p.claim.Topic, at, pipeline.Rejection{Stage: "aggregate", Reason: side.reason, Detail: side.detail}))
 		p.logDrop(verdict, side, at)
 	}

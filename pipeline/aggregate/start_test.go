@@ -167,6 +167,15 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 			t.Fatalf("%+v was emitted in another incarnation", r.Trigger)
 		}
 	}
+	late := f.out.of(f.topics.Late)
+	if len(late) == 0 {
+		t.Error("no frame is late")
+	}
+	for _, msg := range late {
+		if got := msg.Metadata[oona.HeaderErrorIncarnation]; got != fmt.Sprint(firstLife) && got != fmt.Sprint(second) {
+			t.Fatalf("a late frame is of incarnation %q", got)
+		}
+	}
 }
 
 // Without a commit, rollups of a log that has no incarnation are those of another
