@@ -37,6 +37,12 @@ func startLagging(t *testing.T, nodes ...int32) *laggingCluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
+	return startLaggingOn(t, cluster, 3, nodes...)
+}
+
+// startLaggingOn has the nodes of a cluster count so many brokers meanwhile.
+func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...int32) *laggingCluster {
+	t.Helper()
 	l := &laggingCluster{cfg: bus.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}}
 	lags := func() bool {
 		cluster.KeepControl()
@@ -54,8 +60,12 @@ func startLagging(t *testing.T, nodes ...int32) *laggingCluster {
 			return nil, nil, false
 		}
 		response := request.ResponseKind().(*kmsg.MetadataResponse)
-		response.ControllerID = int32(len(l.cfg.Brokers) - 1) // kfake's is the last
+		last := len(l.cfg.Brokers) - 1
+		response.ControllerID = int32(last) // in kfake
 		for i, address := range l.cfg.Brokers {
+			if i < last-counted+1 {
+				continue
+			}
 			host, port, err := net.SplitHostPort(address)
 			if err != nil {
 				return nil, err, true
@@ -201,5 +211,64 @@ func TestOffsetsOfALeaderThatBegins(t *testing.T) {
 	}
 	if asked := refused.Load(); asked > 12 {
 		t.Errorf("%d requests for the ends of 6 partitions: they are not asked for together", asked)
+	}
+}
+
+// A cluster of two keeps one copy. Where a third broker is away for a moment
+// there are three all the same.
+func TestReplicationWhileABrokerIsAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		has, known int
+		want       int
+	}{
+		"two":                {2, 2, 1},
+		"three, one is away": {3, 2, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(c.has))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cluster.Close)
+			cfg := bus.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+			var made atomic.Int64
+			cluster.ControlKey(kmsg.CreateTopics.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				cluster.KeepControl()
+				made.Store(int64(r.(*kmsg.CreateTopicsRequest).Topics[0].ReplicationFactor))
+				return nil, nil, false
+			})
+			if c.known < c.has {
+				l := startLaggingOn(t, cluster, c.known, 0, 1, 2)
+				l.left.Store(5)
+			}
+			if _, err := bus.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "made", Partitions: 2}}); err != nil {
+				t.Fatal(err)
+			}
+			if made.Load() != int64(c.want) {
+				t.Errorf("the topic was made with %d copies, want %d", made.Load(), c.want)
+			}
+		})
+	}
+}
+
+// A controller that cannot be reached is looked for again.
+func TestApplyLooksForTheController(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cut := 0
+	cluster.ControlKey(kmsg.CreateTopics.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if cut++; cut <= 12 {
+			return nil, errCutOff, true
+		}
+		return nil, nil, false
+	})
+	cfg := bus.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+	changes, err := bus.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "a", Partitions: 2}, {Name: "b", Partitions: 1}})
+	if err != nil || len(changes) != 2 {
+		t.Errorf("%v, %v", changes, err)
 	}
 }

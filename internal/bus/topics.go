@@ -102,6 +102,7 @@ type topicAdmin struct {
 	sarama.ClusterAdmin
 	client  sarama.Client    // closed with ClusterAdmin
 	brokers map[int32]string // host and port, by number
+	most    int              // brokers that the cluster is known to have had
 }
 
 func openAdmin(cfg Config) (*topicAdmin, error) {
@@ -117,12 +118,13 @@ func openAdmin(cfg Config) (*topicAdmin, error) {
 	for _, b := range client.Brokers() {
 		a.brokers[b.ID()] = b.Addr()
 	}
+	a.most = len(a.brokers)
 	return a, nil
 }
 
-// replication is the number of replicas of a new topic.
+// replication is the number of replicas that a topic must have.
 func (a *topicAdmin) replication() int16 {
-	if len(a.brokers) >= replicas {
+	if a.most >= replicas {
 		return replicas
 	}
 	return 1
@@ -135,19 +137,20 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	ctx, cancel := context.WithTimeout(ctx, applyWait)
 	defer cancel()
 	corrected := make(map[string]bool) // "topic setting": done, though brokers may not have heard
-	for first := true; ; first = false {
+	for first := true; ; {
 		views, err := a.look(ctx, specs)
 		if err != nil {
 			return changes, err
 		}
-		for _, spec := range specs {
-			done, err := a.correct(spec, views, corrected, first)
-			changes = append(changes, done...)
-			if err != nil {
-				return changes, err
-			}
+		done, unsettled := a.correctAll(specs, views, corrected, first)
+		changes = append(changes, done...)
+		if refused(unsettled) {
+			return changes, unsettled
 		}
-		unsettled := a.unsettled(ctx, specs, views)
+		if unsettled == nil {
+			first = false
+			unsettled = a.unsettled(ctx, specs, views)
+		}
 		if unsettled == nil {
 			return changes, a.shapeError(specs, views[0])
 		}
@@ -155,6 +158,27 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 			return changes, fmt.Errorf("apply topics: not all brokers know them: %w: %w", unsettled, ctx.Err())
 		}
 	}
+}
+
+// refused: the cluster has answered, and a broker that cannot be reached now is
+// not the reason.
+func refused(err error) bool {
+	var answer sarama.KError
+	return errors.As(err, &answer) && answer != sarama.ErrNotController && answer != sarama.ErrRequestTimedOut
+}
+
+func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected map[string]bool, first bool) (changes []TopicChange, err error) {
+	for _, spec := range specs {
+		done, err := a.correct(spec, views, corrected, first)
+		changes = append(changes, done...)
+		if err != nil {
+			if _, refreshErr := a.client.RefreshController(); refreshErr != nil {
+				err = errors.Join(err, refreshErr)
+			}
+			return changes, err
+		}
+	}
+	return changes, nil
 }
 
 // correct makes a topic that some broker does not know, and sets what some
@@ -196,15 +220,21 @@ func (a *topicAdmin) shapeError(specs []oona.TopicSpec, v view) error {
 }
 
 // create makes a topic, unless it exists. Who may not make topics can still
-// configure those that are known.
+// configure those that are known. Where two brokers are known the third may be
+// away: Kafka then knows whether there is one.
 func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]TopicChange, error) {
-	entries := make(map[string]*string)
-	for _, s := range a.settings(spec) {
-		if !s.least { // the brokers' own value may be more
-			entries[s.name] = &s.must
+	const two = replicas - 1
+	most := a.most
+	if most == two {
+		a.most = replicas
+	}
+	err := a.createOnce(spec)
+	if err != nil && most == two {
+		a.most = most
+		if errors.Is(err, sarama.ErrInvalidReplicationFactor) {
+			err = a.createOnce(spec)
 		}
 	}
-	err := a.CreateTopic(spec.Name, &sarama.TopicDetail{NumPartitions: spec.Partitions, ReplicationFactor: a.replication(), ConfigEntries: entries}, false)
 	denied := errors.Is(err, sarama.ErrTopicAuthorizationFailed) || errors.Is(err, sarama.ErrClusterAuthorizationFailed)
 	if errors.Is(err, sarama.ErrTopicAlreadyExists) || known && denied {
 		return nil, nil
@@ -213,6 +243,16 @@ func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]TopicChange, err
 		return nil, fmt.Errorf("make topic %s: %w", spec.Name, err)
 	}
 	return []TopicChange{{spec.Name, fmt.Sprintf("made with %d partitions, replication %d", spec.Partitions, a.replication())}}, nil
+}
+
+func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {
+	entries := make(map[string]*string)
+	for _, s := range a.settings(spec) {
+		if !s.least { // the brokers' own value may be more
+			entries[s.name] = &s.must
+		}
+	}
+	return a.CreateTopic(spec.Name, &sarama.TopicDetail{NumPartitions: spec.Partitions, ReplicationFactor: a.replication(), ConfigEntries: entries}, false)
 }
 
 func (a *topicAdmin) configure(topic string, wrong []setting) (changes []TopicChange, err error) {

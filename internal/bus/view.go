@@ -58,7 +58,7 @@ func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, 
 		}
 	}
 	if len(now) > 0 {
-		a.brokers = now
+		a.brokers, a.most = now, max(a.most, len(now))
 	}
 	var all []view
 	for _, id := range slices.Sorted(maps.Keys(views)) {
