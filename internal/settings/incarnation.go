@@ -14,28 +14,37 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// LastTrigger returns the trigger of the last rollup that was written of a
-// partition, the greater one of the two rollup topics. It is false where both
-// partitions are empty. What was emitted before may have greater offsets, where
-// an aggregator was just repeating what it had emitted.
-func LastTrigger(ctx context.Context, at bus.Config, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
+// LastRollups returns the last rollup that was written of a partition to each of
+// the two rollup topics, of those that have one. What was emitted before may have
+// greater triggers, where an aggregator was just repeating what it had emitted.
+func LastRollups(ctx context.Context, at bus.Config, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
 	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
 		msg, err := bus.LastRecord(ctx, at, topic, partition)
 		if err != nil {
-			return oona.Trigger{}, false, fmt.Errorf("find the last rollup: %w", err)
+			return nil, fmt.Errorf("find the last rollup: %w", err)
 		}
 		if msg == nil {
 			continue
 		}
 		var r oona.Rollup
 		if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
-			return oona.Trigger{}, false, fmt.Errorf("the last record of %s/%d, at offset %s, is no rollup that this version can read; if a later version has written it, upgrade: %w", topic, partition, msg.Metadata.Get(oona.MetaOffset), err)
+			return nil, fmt.Errorf("the last record of %s/%d, at offset %s, is no rollup that this version can read; if a later version has written it, upgrade: %w", topic, partition, msg.Metadata.Get(oona.MetaOffset), err)
 		}
+		last = append(last, r)
+	}
+	return last, nil
+}
+
+// LastTrigger returns the greatest trigger of LastRollups. It is false where
+// there are none.
+func LastTrigger(ctx context.Context, at bus.Config, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
+	all, err := LastRollups(ctx, at, topics, partition)
+	for _, r := range all {
 		if !found || r.Trigger.After(last) {
 			last, found = r.Trigger, true
 		}
 	}
-	return last, found, nil
+	return last, found, err
 }
 
 // BeginIncarnation begins an incarnation of a partition of seed-metrics: it

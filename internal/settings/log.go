@@ -31,9 +31,9 @@ func (l Log) Record(ctx context.Context, partition int32, offset int64) (appende
 	return at.Appended, msg.Metadata.Get(oona.HeaderRecord), true, nil
 }
 
-// LastTrigger is the function of that name.
-func (l Log) LastTrigger(ctx context.Context, partition int32) (oona.Trigger, bool, error) {
-	return LastTrigger(ctx, l.Bus, l.Topics, partition)
+// LastRollups is the function of that name.
+func (l Log) LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, error) {
+	return LastRollups(ctx, l.Bus, l.Topics, partition)
 }
 
 // BeginIncarnation is the function of that name.

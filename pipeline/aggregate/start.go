@@ -36,9 +36,9 @@ type Log interface {
 	// Record returns the append time and the kind (oona.HeaderRecord; empty: a
 	// frame) of the record that the partition holds at an offset; false: none.
 	Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, kind string, found bool, err error)
-	// LastTrigger returns the greatest trigger among the last rollups of the
-	// partition; false: it has no rollups.
-	LastTrigger(ctx context.Context, partition int32) (oona.Trigger, bool, error)
+	// LastRollups returns the last rollup of the partition in each of the rollup
+	// topics, where it has one.
+	LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, error)
 	// BeginIncarnation appends an incarnation record, whose number is above
 	// known and above all that the bus knows of the partition. It returns an
 	// offset after that record. PreviousEnd is how far the log had been read.
@@ -90,16 +90,37 @@ func withoutCommit(ctx context.Context, c oona.Claim, log Log) (lost, err error)
 	if log == nil {
 		return nil, nil
 	}
-	trigger, emitted, err := log.LastTrigger(ctx, c.Partition)
-	if err != nil || !emitted {
+	last, err := log.LastRollups(ctx, c.Partition)
+	if err != nil || len(last) == 0 {
 		return nil, err
 	}
 	_, kind, found, err := log.Record(ctx, c.Partition, 0)
 	if err != nil || found && kind == oona.IncarnationRecord {
 		return nil, err
 	}
+	var trigger oona.Trigger
+	for i := range last {
+		if same, err := isOf(ctx, &last[i], c, log); err != nil || same {
+			return nil, err
+		}
+		if last[i].Trigger.After(trigger) {
+			trigger = last[i].Trigger
+		}
+	}
 	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d, which readers would take for later ones. If the topic is still empty, run `oona topics apply`; if it has records, start with --from-here",
 		ErrMadeAgain, c.Topic, c.Partition, trigger.Offset), nil
+}
+
+// isOf reports whether a rollup was made of this log: whether the log holds its
+// trigger. What comes at that offset in a topic that was made again was appended
+// later, and the rollup tells when its trigger was appended, to within a window.
+func isOf(ctx context.Context, r *oona.Rollup, c oona.Claim, log Log) (bool, error) {
+	if r.Group != oona.Performance || r.Trigger.Incarnation != 0 {
+		return false, nil
+	}
+	appendedAt, _, found, err := log.Record(ctx, c.Partition, r.Trigger.Offset)
+	latest := appendedAt - r.Rates.Delay // observation in the window
+	return found && latest >= r.Start && latest < r.End, err
 }
 
 // compare says what of the log that the commit is of is gone.

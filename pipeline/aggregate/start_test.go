@@ -19,8 +19,8 @@ import (
 // knownLog is an aggregate.Log that says what a test has it say.
 type knownLog struct {
 	records map[int64]knownRecord
-	trigger *oona.Trigger // nil: no rollups
-	end     int64         // after the incarnation record that begins
+	rollups []oona.Rollup
+	end     int64 // after the incarnation record that begins
 	fails   error
 	begun   []begunIncarnation
 }
@@ -40,11 +40,8 @@ func (l *knownLog) Record(_ context.Context, _ int32, offset int64) (oona.Micros
 	return oona.MicrosOf(r.appended), r.kind, found, l.fails
 }
 
-func (l *knownLog) LastTrigger(context.Context, int32) (oona.Trigger, bool, error) {
-	if l.trigger == nil {
-		return oona.Trigger{}, false, l.fails
-	}
-	return *l.trigger, true, l.fails
+func (l *knownLog) LastRollups(context.Context, int32) ([]oona.Rollup, error) {
+	return l.rollups, l.fails
 }
 
 func (l *knownLog) BeginIncarnation(_ context.Context, _ int32, known oona.Incarnation, previousEnd int64, _ string) (int64, error) {
@@ -183,15 +180,26 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 func TestTopicThatWasMadeAgain(t *testing.T) {
 	claim := wholeClaim()
 	frame, first := knownRecord{}, knownRecord{kind: oona.IncarnationRecord}
+	// A rollup of the window from 0 to 10 s, of which the last frame is of 9 s; the
+	// record that closed it was appended 7 s later.
+	second := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	rollup := func(offset int64, of oona.Incarnation) []oona.Rollup {
+		r := oona.Rollup{Start: oona.MicrosOf(second(0)), End: oona.MicrosOf(second(10)), Trigger: oona.Trigger{Incarnation: of, Offset: offset}}
+		health := r
+		r.Group, r.Rates.Delay = oona.Performance, 7_000_000
+		return []oona.Rollup{health, r}
+	}
 	for name, c := range map[string]struct {
 		log  knownLog
 		want error
 	}{
 		"no rollups":                    {knownLog{records: map[int64]knownRecord{0: frame}}, nil},
-		"rollups, and an incarnation":   {knownLog{records: map[int64]knownRecord{0: first}, trigger: &oona.Trigger{Offset: 99}}, nil},
-		"rollups, and a frame first":    {knownLog{records: map[int64]knownRecord{0: frame}, trigger: &oona.Trigger{Offset: 99}}, aggregate.ErrMadeAgain},
-		"rollups, and nothing as yet":   {knownLog{trigger: &oona.Trigger{Incarnation: firstLife, Offset: 99}}, aggregate.ErrMadeAgain},
-		"rollups whose offsets are low": {knownLog{records: map[int64]knownRecord{0: frame}, trigger: &oona.Trigger{Offset: 1}}, aggregate.ErrMadeAgain},
+		"rollups, and an incarnation":   {knownLog{records: map[int64]knownRecord{0: first}, rollups: rollup(99, 0)}, nil},
+		"rollups, and a frame first":    {knownLog{records: map[int64]knownRecord{0: frame}, rollups: rollup(99, 0)}, aggregate.ErrMadeAgain},
+		"rollups, and nothing as yet":   {knownLog{rollups: rollup(99, firstLife)}, aggregate.ErrMadeAgain},
+		"rollups of this log":           {knownLog{records: map[int64]knownRecord{0: frame, 3: {appended: second(16)}}, rollups: rollup(3, 0)}, nil},
+		"rollups of an incarnation":     {knownLog{records: map[int64]knownRecord{0: frame, 3: {appended: second(16)}}, rollups: rollup(3, firstLife)}, aggregate.ErrMadeAgain},
+		"rollups whose offsets are low": {knownLog{records: map[int64]knownRecord{0: frame, 3: {appended: second(86)}}, rollups: rollup(3, 0)}, aggregate.ErrMadeAgain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stage := newStage(t, &fixture{out: &outputs{}}, inLog(&c.log, false))
