@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -139,7 +138,10 @@ func (c S3) httpClient() (*http.Client, error) {
 			return nil, fmt.Errorf("--s3-ca-file: %s holds no certificate in PEM", c.CAFile)
 		}
 	}
-	return &http.Client{Transport: transport}, nil
+	// A redirect is an answer, and not a good one: requests are signed for the host
+	// that they are sent to.
+	follow := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &http.Client{Transport: transport, CheckRedirect: follow}, nil
 }
 
 // secretLifetime is how long a secret from a file is used before the file is
@@ -155,13 +157,13 @@ func (c S3) credentials(context.Context) (aws.Credentials, error) {
 			Source:          "environment",
 		}
 		if !found.HasKeys() {
-			return found, fmt.Errorf("%w: %w", ErrDenied, errors.New("no credentials: give --s3-access-key-id and --s3-secret-access-key-file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"))
+			return found, fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "is empty, and so are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; give it and --s3-secret-access-key-file, or set the two variables"})
 		}
 		return found, nil
 	}
 	secret, err := os.ReadFile(c.SecretFile)
 	if err != nil {
-		return aws.Credentials{}, fmt.Errorf("%w: --s3-secret-access-key-file: %w", ErrDenied, err)
+		return aws.Credentials{}, fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-secret-access-key-file", Reason: "cannot be read"}, err)
 	}
 	return aws.Credentials{
 		AccessKeyID: c.AccessKeyID, SecretAccessKey: strings.TrimSpace(string(secret)), Source: c.SecretFile,

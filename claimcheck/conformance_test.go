@@ -1,7 +1,10 @@
 package claimcheck_test
 
 import (
+	"encoding/pem"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -73,6 +76,28 @@ func TestEmbeddedS3(t *testing.T) {
 // startEmbedded starts a server whose requests go through a fault, if there is one.
 func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimchecktest.Server {
 	t.Helper()
+	server, handler := embeddedServer(t, fault)
+	listening := httptest.NewServer(handler)
+	t.Cleanup(listening.Close)
+	server.URL = listening.URL
+	return server
+}
+
+// startSecure is startEmbedded with a certificate of an authority of its own,
+// which it returns in PEM.
+func startSecure(t *testing.T, fault func(http.Handler) http.Handler) (claimchecktest.Server, []byte) {
+	t.Helper()
+	server, handler := embeddedServer(t, fault)
+	listening := httptest.NewUnstartedServer(handler)
+	listening.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that refuse it
+	listening.StartTLS()
+	t.Cleanup(listening.Close)
+	server.URL, server.Client = listening.URL, listening.Client()
+	return server, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: listening.Certificate().Raw})
+}
+
+func embeddedServer(t *testing.T, fault func(http.Handler) http.Handler) (claimchecktest.Server, http.Handler) {
+	t.Helper()
 	server := claimchecktest.Server{AccessKeyID: "oona", SecretAccessKey: "secret-of-a-test"}
 	handler, err := embedded.Handler(embedded.Options{
 		Directory: t.TempDir(), Bucket: bucket, AccessKeyID: server.AccessKeyID, SecretAccessKey: server.SecretAccessKey,
@@ -83,8 +108,5 @@ func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimche
 	if fault != nil {
 		handler = fault(handler)
 	}
-	listening := httptest.NewServer(handler)
-	t.Cleanup(listening.Close)
-	server.URL = listening.URL
-	return server
+	return server, handler
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/morphogenetic/oona"
 )
 
 // incoming is where files are written, within the directory, before they get
@@ -54,15 +56,15 @@ func (d *directory) current() (*folder, error) {
 		}
 	}
 	if err := os.MkdirAll(d.path, 0o750); err != nil {
-		return nil, fmt.Errorf("make the directory of tensors: %w", err)
+		return nil, fmt.Errorf("make the directory of tensors: %w", meaning(err))
 	}
 	root, err := os.OpenRoot(d.path)
 	if err != nil {
-		return nil, fmt.Errorf("open the directory of tensors: %w", err)
+		return nil, fmt.Errorf("open the directory of tensors: %w", meaning(err))
 	}
 	f := &folder{root, d.fsync}
 	if err := f.prepare(); err != nil {
-		return nil, fmt.Errorf("prepare the directory of tensors: %w", errors.Join(err, root.Close()))
+		return nil, fmt.Errorf("prepare the directory of tensors: %w", errors.Join(meaning(err), root.Close()))
 	}
 	d.root = root
 	return f, nil
@@ -79,16 +81,16 @@ func (d *directory) put(ctx context.Context, key string, content *Spooled) (fres
 		return false, err
 	}
 	if there {
-		return false, f.sync(path.Dir(key)) // whose writer may not have come to it yet
+		return false, meaning(f.sync(path.Dir(key))) // whose writer may not have come to it yet
 	}
 	fresh, err = f.add(ctx, key, content, damaged)
 	if errors.Is(err, fs.ErrNotExist) { // a folder was removed
 		if err := f.prepare(); err != nil {
-			return false, noRoom(err)
+			return false, meaning(err)
 		}
 		fresh, err = f.add(ctx, key, content, damaged)
 	}
-	return fresh, noRoom(err)
+	return fresh, meaning(err)
 }
 
 func (d *directory) open(_ context.Context, key string) (io.ReadCloser, int64, error) {
@@ -119,9 +121,18 @@ func (d *directory) size(_ context.Context, key string) (int64, error) {
 	return info.Size(), nil
 }
 
-func (d *directory) probe(context.Context) error {
-	_, err := d.current()
-	return err
+// probe writes a file and gives it a name, as put does, and removes it.
+func (d *directory) probe(ctx context.Context, _ string, content *Spooled) error {
+	f, err := d.current()
+	if err != nil {
+		return err
+	}
+	name := path.Join(incoming, rand.Text())
+	err = f.write(ctx, name, content)
+	if err == nil {
+		err = errors.Join(f.root.Link(name, name+".linked"), f.remove(name+".linked"))
+	}
+	return meaning(errors.Join(err, f.remove(name)))
 }
 
 // folder is a directory as it was found.
@@ -220,17 +231,23 @@ func (f *folder) sync(name string) error {
 	return errors.Join(f.fsync(file), file.Close())
 }
 
-func absent(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
+// meaning says what an error of the file system means to a store.
+func meaning(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR), errors.Is(err, errors.ErrUnsupported):
+		return fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--tensor-directory", Reason: "must be a directory that this process may write to, in a file system with hard links"}, err)
 	}
 	return err
 }
 
-// noRoom recognises a file system that is full.
-func noRoom(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrFull, err)
+// absent is meaning where the file was asked for.
+func absent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
-	return err
+	return meaning(err)
 }

@@ -17,5 +17,8 @@
 // first. So content is spooled on its way in: in memory up to 1 MiB, beyond
 // that in a temporary file without a name ($TMPDIR). That bounds the memory of
 // a check-in, lets a part be sent again, and spares the store the wait for a
-// slow sender. Above 8 MiB it is sent in parts.
+// slow sender. Above 8 MiB it is sent in parts, each with its checksum in a header.
+//
+// Errors tell outages, which pass, from refusals (ErrRefused), which stay until
+// somebody changes the setting that they name.
 package claimcheck

@@ -9,9 +9,14 @@ var (
 	ErrUnavailable = errors.New("the tensor store is not available")
 	// ErrFull: the store has no room. Make some.
 	ErrFull = errors.New("the tensor store is full")
-	// ErrDenied: the store does not admit us: credentials, certificate, or a
-	// bucket that does not exist. Trying again does not help.
-	ErrDenied = errors.New("the tensor store denies access")
+	// ErrRefused: the store answers, and will answer the same until somebody
+	// changes a setting or the store: credentials, certificate, region, bucket,
+	// permissions, or a server that cannot do what is asked. Such an error wraps an
+	// [oona.FieldError] that names the setting.
+	ErrRefused = errors.New("the tensor store refuses")
+	// ErrSpool: this process cannot write the content to $TMPDIR. Where that is
+	// full, the error wraps ErrFull too.
+	ErrSpool = errors.New("a tensor cannot be spooled")
 	// ErrTooLarge: the tensor exceeds the store's limit.
 	ErrTooLarge = errors.New("tensor too large")
 	// ErrNotFound: the store has no tensor of this claim.

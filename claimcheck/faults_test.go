@@ -3,7 +3,6 @@ package claimcheck_test
 import (
 	"bytes"
 	"context"
-	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
@@ -89,7 +88,7 @@ func TestStoreFailsOnTheWayIn(t *testing.T) {
 		"overloaded":             {small, put, answer(http.StatusServiceUnavailable), claimcheck.ErrUnavailable},
 		"slow":                   {small, put, hang, claimcheck.ErrUnavailable},
 		"full":                   {small, put, answer(http.StatusInsufficientStorage), claimcheck.ErrFull},
-		"forbidden":              {small, put, answer(http.StatusForbidden), claimcheck.ErrDenied},
+		"forbidden":              {small, put, answer(http.StatusForbidden), claimcheck.ErrRefused},
 		"bytes change":           {small, put, flip, claimcheck.ErrUnavailable},
 		"conflicts":              {small, put, answer(http.StatusConflict), claimcheck.ErrUnavailable},
 		"fails at a part":        {large, part, answer(http.StatusInternalServerError), claimcheck.ErrUnavailable},
@@ -197,7 +196,7 @@ func TestStoreIsDown(t *testing.T) {
 	store := claimchecktest.S3(t, claimchecktest.Server{URL: gone.URL, AccessKeyID: "a", SecretAccessKey: "b"}, bucket).Open(t, limit)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := store.Probe(ctx); !errors.Is(err, claimcheck.ErrUnavailable) {
+	if err := store.Probe(ctx, "ingest-1"); !errors.Is(err, claimcheck.ErrUnavailable) {
 		t.Errorf("probe: %v", err)
 	}
 	if _, _, err := store.CheckIn(ctx, strings.NewReader("tensor")); !errors.Is(err, claimcheck.ErrUnavailable) {
@@ -208,7 +207,7 @@ func TestStoreIsDown(t *testing.T) {
 func TestWrongCredentials(t *testing.T) {
 	server := startEmbedded(t, nil)
 	server.SecretAccessKey = "another"
-	if err := claimchecktest.S3(t, server, bucket).Open(t, limit).Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) {
+	if err := claimchecktest.S3(t, server, bucket).Open(t, limit).Probe(t.Context(), "ingest-1"); !errors.Is(err, claimcheck.ErrRefused) {
 		t.Errorf("with another secret: %v", err)
 	}
 	config := server.Config(t)
@@ -217,7 +216,7 @@ func TestWrongCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) || !strings.Contains(err.Error(), "--s3-secret-access-key-file") {
+	if err := store.Probe(t.Context(), "ingest-1"); !errors.Is(err, claimcheck.ErrRefused) || !strings.Contains(err.Error(), "--s3-secret-access-key-file") {
 		t.Errorf("without the file: %v", err)
 	}
 }
@@ -231,12 +230,12 @@ func TestCredentialsOfTheEnvironment(t *testing.T) {
 	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
 		t.Setenv(name, "")
 	}
-	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+	if err := store.Probe(t.Context(), "ingest-1"); !errors.Is(err, claimcheck.ErrRefused) || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
 		t.Errorf("without any: %v", err)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", server.AccessKeyID)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", server.SecretAccessKey)
-	if err := store.Probe(t.Context()); err != nil {
+	if err := store.Probe(t.Context(), "ingest-1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -244,10 +243,10 @@ func TestCredentialsOfTheEnvironment(t *testing.T) {
 func TestNoSuchBucket(t *testing.T) {
 	server := startEmbedded(t, nil)
 	store := claimchecktest.S3(t, server, "another-bucket").Open(t, limit)
-	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) {
+	if err := store.Probe(t.Context(), "ingest-1"); !errors.Is(err, claimcheck.ErrRefused) {
 		t.Errorf("probe: %v", err)
 	}
-	if _, _, err := store.CheckIn(t.Context(), strings.NewReader("tensor")); !errors.Is(err, claimcheck.ErrDenied) {
+	if _, _, err := store.CheckIn(t.Context(), strings.NewReader("tensor")); !errors.Is(err, claimcheck.ErrRefused) {
 		t.Errorf("check in: %v", err)
 	}
 }
@@ -255,37 +254,23 @@ func TestNoSuchBucket(t *testing.T) {
 // A certificate of an authority that is not ours is refused; there is no way
 // around it.
 func TestCertificates(t *testing.T) {
-	plain := startEmbedded(t, nil)
-	// Requests are signed for the host that they name: the proxy leaves it.
-	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.URL.Scheme, r.URL.Host, r.RequestURI = "http", strings.TrimPrefix(plain.URL, "http://"), ""
-		answer, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		defer answer.Body.Close()
-		w.WriteHeader(answer.StatusCode)
-	}))
-	defer secure.Close()
-	config := plain.Config(t)
-	config.Endpoint = secure.URL
+	secure, authority := startSecure(t, nil)
+	config := secure.Config(t)
 	store, err := claimcheck.OpenS3(config, bucket, limit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Probe(t.Context()); !errors.Is(err, claimcheck.ErrDenied) {
+	if err := store.Probe(t.Context(), "ingest-1"); !errors.Is(err, claimcheck.ErrRefused) {
 		t.Errorf("with the system's authorities: %v", err)
 	}
 	config.CAFile = filepath.Join(t.TempDir(), "ca.pem")
-	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
 	if err := os.WriteFile(config.CAFile, authority, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if store, err = claimcheck.OpenS3(config, bucket, limit); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Probe(t.Context()); err != nil {
+	if err := store.Probe(t.Context(), "ingest-1"); err != nil {
 		t.Errorf("with its authority: %v", err)
 	}
 	if err := os.WriteFile(config.CAFile, []byte("rubbish"), 0o600); err != nil {

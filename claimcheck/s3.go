@@ -2,11 +2,16 @@ package claimcheck
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -37,39 +42,39 @@ const (
 type bucket struct {
 	client *s3.Client
 	name   string
+	plain  atomic.Bool // the server does not know conditional writes
 
 	mu       sync.Mutex
 	verified map[string]struct{} // keys whose objects were written or read here
 }
 
 // put sends the content under the condition that nothing is there: of many
-// that send the same, one writes.
+// that send the same, one writes. Where the server does not know the condition,
+// all write, and all the same, as the key is the content's hash.
 func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
 	defer func() {
 		if err == nil {
 			b.trust(key)
 		}
 	}()
-	unless := aws.String("*")
-	if content.size > askFirst {
-		if there, damaged, err := b.has(ctx, key, content); err != nil || there {
+	replace := false
+	if content.size > askFirst || b.plain.Load() {
+		there, damaged, err := b.has(ctx, key, content)
+		if err != nil || there {
 			return false, err
-		} else if damaged {
-			unless = nil
 		}
+		replace = damaged
 	}
 	for range conflicts {
-		err = classify(ctx, b.write(ctx, key, content, unless))
+		err = b.write(ctx, key, content, !replace)
 		switch status(err) {
-		case 412: // somebody was first
+		case http.StatusPreconditionFailed: // somebody was first
 			there, damaged, err := b.has(ctx, key, content)
 			if err != nil || there {
 				return false, err
 			}
-			if damaged {
-				unless = nil
-			}
-		case 409: // somebody is writing it: ConditionalRequestConflict
+			replace = replace || damaged
+		case http.StatusConflict: // somebody is writing it: ConditionalRequestConflict
 		default:
 			if errors.Is(err, ErrUnavailable) {
 				// The answer may have been 412, or 200, and was lost.
@@ -115,16 +120,38 @@ func (b *bucket) trust(key string) {
 	b.verified[key] = struct{}{}
 }
 
-func (b *bucket) write(ctx context.Context, key string, content *Spooled, unless *string) error {
-	if content.size > partSize {
-		return b.writeParts(ctx, key, content, unless)
+// write writes the content, where alone is set under the condition that nothing
+// is there. A server that refuses the condition is asked without it, and is not
+// asked for it again once that has succeeded.
+func (b *bucket) write(ctx context.Context, key string, content *Spooled, alone bool) error {
+	if !alone || b.plain.Load() {
+		return b.send(ctx, key, content, nil)
 	}
-	_, err := b.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &b.name, Key: &key, IfNoneMatch: unless,
-		Body: content.section(0, content.size), ContentLength: &content.size,
-		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(content.digest[:])),
-	})
-	return err
+	err := b.send(ctx, key, content, aws.String("*"))
+	if !errors.Is(err, ErrRefused) || !slices.Contains([]int{http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented}, status(err)) {
+		return err
+	}
+	if again := b.send(ctx, key, content, nil); again != nil {
+		return again
+	}
+	b.plain.Store(true)
+	return nil
+}
+
+func (b *bucket) send(ctx context.Context, key string, content *Spooled, unless *string) (err error) {
+	if content.size > partSize {
+		err = b.writeParts(ctx, key, content, unless)
+	} else {
+		_, err = b.client.PutObject(ctx, &s3.PutObjectInput{
+			Bucket: &b.name, Key: &key, IfNoneMatch: unless,
+			Body: content.section(0, content.size), ContentLength: &content.size,
+			ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(content.digest[:])),
+		})
+	}
+	if status(err) == http.StatusNotFound && !codeIn(err, passingCodes) {
+		return refusal(err) // nobody has asked for what is there
+	}
+	return classify(ctx, err)
 }
 
 // writeParts deletes the parts of an upload that fails: nobody else would, and
@@ -139,6 +166,9 @@ func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, u
 	if err != nil {
 		return err
 	}
+	if aws.ToString(upload.UploadId) == "" {
+		return fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-endpoint", Reason: "begins an upload in parts without an id for it; is it an S3 server?"})
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.abort(ctx, key, upload.UploadId))
@@ -147,9 +177,13 @@ func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, u
 	var parts []types.CompletedPart
 	for offset := int64(0); offset < content.size; offset += partSize {
 		number, size := int32(len(parts)+1), min(partSize, content.size-offset)
+		checksum, err := crc32Of(content.section(offset, size))
+		if err != nil {
+			return err
+		}
 		part, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
 			Bucket: &b.name, Key: &key, UploadId: upload.UploadId, PartNumber: &number,
-			Body: content.section(offset, size), ContentLength: &size, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
+			Body: content.section(offset, size), ContentLength: &size, ChecksumCRC32: &checksum,
 		})
 		if err != nil {
 			return err
@@ -163,11 +197,21 @@ func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, u
 	return err
 }
 
+// crc32Of is a part's checksum as S3 has it. Left to itself the client would send
+// it behind the part, in a coding of its own (aws-chunked) that not all servers know.
+func crc32Of(part io.Reader) (string, error) {
+	sum := crc32.NewIEEE()
+	if _, err := io.Copy(sum, part); err != nil {
+		return "", notSpooled(err)
+	}
+	return base64.StdEncoding.EncodeToString(sum.Sum(nil)), nil
+}
+
 func (b *bucket) abort(ctx context.Context, key string, upload *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: &key, UploadId: upload})
-	if err != nil && status(err) != 404 { // of an upload that the failed request did end
+	if err != nil && status(err) != http.StatusNotFound { // of an upload that the failed request did end
 		return fmt.Errorf("delete the parts of upload %s: %w", aws.ToString(upload), err)
 	}
 	return nil
@@ -183,18 +227,45 @@ func (b *bucket) open(ctx context.Context, key string) (io.ReadCloser, int64, er
 
 func (b *bucket) size(ctx context.Context, key string) (int64, error) {
 	object, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.name, Key: &key})
-	if err != nil {
-		return 0, classify(ctx, err)
+	if err == nil {
+		return aws.ToInt64(object.ContentLength), nil
 	}
-	return aws.ToInt64(object.ContentLength), nil
+	if err = classify(ctx, err); errors.Is(err, ErrNotFound) {
+		// The answer has no body that says whether it is the object or the bucket.
+		if _, missing := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name}); status(missing) == http.StatusNotFound {
+			return 0, fmt.Errorf("%w: %w: %w", ErrRefused, noBucket(), missing)
+		}
+	}
+	return 0, err
 }
 
-func (b *bucket) probe(ctx context.Context) error {
-	_, err := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
-	if status(err) == 404 {
-		return fmt.Errorf("%w: there is no such bucket: %w", ErrDenied, err)
+// probe does what a check-in and a check-out do. All that it asks for with a body
+// comes first: the answers say more.
+func (b *bucket) probe(ctx context.Context, key string, content *Spooled) error {
+	err := b.write(ctx, key, content, true)
+	if status(err) == http.StatusPreconditionFailed { // it is there from before
+		err = b.write(ctx, key, content, false)
 	}
-	return classify(ctx, err)
+	if err != nil && status(err) != http.StatusConflict { // which is of another that does the same
+		return fmt.Errorf("write %s: %w", key, err)
+	}
+	there, err := holds(ctx, b, key, content)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("%w: %s is not there after it was written", ErrUnavailable, key)
+	case err != nil:
+		return fmt.Errorf("read %s: %w", key, err)
+	case !there:
+		return fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-endpoint", Reason: fmt.Sprintf("returns other bytes than were written to %s; is it an S3 server?", key)})
+	}
+	absent := Key([sha256.Size]byte{}) // no content has this hash
+	if _, err = b.size(ctx, absent); status(err) == http.StatusForbidden {
+		return fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "is of somebody who is not told what is absent; allow s3:ListBucket on the bucket, and s3:GetObject on " + Prefix + "*"}, err)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("look for what is absent: %w", err)
+	}
+	return nil
 }
 
 // objectBody tells a store that breaks off from content that is wrong.

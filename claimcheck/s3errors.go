@@ -11,37 +11,116 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/morphogenetic/oona"
 )
 
-// fullCodes are what servers call a disk or a quota that is full.
-var fullCodes = []string{"XMinioStorageFull", "QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "EntityTooLargeForQuota"}
+// What servers call the faults that their statuses do not tell apart.
+var (
+	fullCodes = []string{"XMinioStorageFull", "QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "EntityTooLargeForQuota"}
+	// passingCodes come with a status of 400 or 404, and may not come again: the
+	// body was changed or cut off on its way, or an upload in parts has expired.
+	passingCodes    = []string{"RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "OperationAborted", "NoSuchUpload", "InvalidPart", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
+	regionCodes     = []string{"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException", "InvalidRegion"}
+	credentialCodes = []string{"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException", "TokenRefreshRequired", "InvalidSecurity", "XAdminUserNotFound"}
+	bucketCodes     = []string{"NoSuchBucket", "InvalidBucketName"}
+)
 
 // classify decides, in one place, what an error of the S3 client means. Two
-// statuses are left for put to act upon: 409 and 412.
+// statuses are left for put to act upon: 409 and 412. No answer, and an answer of
+// a server that has failed, are outages. Any other answer that is not known to
+// pass is a refusal: it would be given again.
 func classify(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	kind := ErrUnavailable
-	var api smithy.APIError
-	var certificate *tls.CertificateVerificationError
 	var noKey *types.NoSuchKey
 	switch code := status(err); {
-	case errors.Is(err, ErrTooLarge), code == http.StatusConflict, code == http.StatusPreconditionFailed:
+	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrRefused), code == http.StatusConflict, code == http.StatusPreconditionFailed:
 		return err
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("%w: %w", context.Canceled, err) // not the store's fault
-	case code == http.StatusInsufficientStorage, errors.As(err, &api) && slices.Contains(fullCodes, api.ErrorCode()):
-		kind = ErrFull
+	case code == http.StatusInsufficientStorage, codeIn(err, fullCodes):
+		return fmt.Errorf("%w: %w", ErrFull, err)
 	case errors.As(err, &noKey):
-		kind = ErrNotFound
-	case errors.As(err, &certificate), code == http.StatusUnauthorized, code == http.StatusForbidden,
-		errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
-		kind = ErrDenied
-	case code == http.StatusNotFound: // HEAD has no body that would say of what
-		kind = ErrNotFound
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case refuses(err):
+		return refusal(err)
+	case codeIn(err, []string{"NotFound"}): // of HEAD, which has no body that would say of what
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
-	return fmt.Errorf("%w: %w", kind, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// refuses reports whether the error would be the same the next time.
+func refuses(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	switch code := status(err); {
+	case errors.As(err, &certificate), errors.Is(err, http.ErrSchemeMismatch):
+		return true
+	case codeIn(err, passingCodes):
+		return false
+	case code == http.StatusNotFound: // NotFound is what the client makes of an answer without a body
+		return !codeIn(err, []string{"NoSuchKey", "NotFound"})
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests:
+		return false
+	case code >= 300 && code < 500, code == http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
+func noBucket() *oona.FieldError {
+	return &oona.FieldError{Field: "--tensor-bucket", Reason: "does not exist in this store; make it, or give another"}
+}
+
+// refusal is an error that wraps ErrRefused and names the setting that is to
+// blame, as far as can be told.
+func refusal(err error) error {
+	return fmt.Errorf("%w: %w: %w", ErrRefused, blamed(err), err)
+}
+
+func blamed(err error) *oona.FieldError {
+	var certificate *tls.CertificateVerificationError
+	code := status(err)
+	switch {
+	case errors.As(err, &certificate):
+		return &oona.FieldError{Field: "--s3-ca-file", Reason: "does not have the authority of the endpoint's certificate, or that is of another host"}
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return &oona.FieldError{Field: "--s3-endpoint", Reason: "begins with https, and the server speaks http"}
+	case codeIn(err, bucketCodes):
+		return noBucket()
+	case codeIn(err, []string{"RequestTimeTooSkewed"}):
+		return &oona.FieldError{Field: "clock", Reason: "this machine's differs from the store's by more than is allowed"}
+	case codeIn(err, credentialCodes), code == http.StatusUnauthorized:
+		return &oona.FieldError{Field: "--s3-access-key-id", Reason: "or its secret (--s3-secret-access-key-file, or the variables AWS_...) is not valid, or has expired"}
+	case region(err) != "":
+		return &oona.FieldError{Field: "--s3-region", Reason: fmt.Sprintf("is not the bucket's region, which is %.64q", region(err))}
+	case codeIn(err, regionCodes):
+		return &oona.FieldError{Field: "--s3-region", Reason: "is not the bucket's region, or --s3-endpoint is that of another region"}
+	case code == http.StatusForbidden:
+		return &oona.FieldError{Field: "--s3-access-key-id", Reason: "is of somebody who may not do this; docs/operations.md lists the permissions that ingest and readers need"}
+	}
+	return &oona.FieldError{Field: "--s3-endpoint", Reason: fmt.Sprintf("answers with status %d, which is no answer to this request that is known of S3", code)}
+}
+
+// region is the bucket's region, where the store says that it is another one than
+// the request was signed for.
+func region(err error) string {
+	var answer *smithyhttp.ResponseError
+	if !errors.As(err, &answer) || answer.Response == nil {
+		return ""
+	}
+	redirected := answer.HTTPStatusCode() >= 300 && answer.HTTPStatusCode() < 400
+	if !redirected && answer.HTTPStatusCode() != http.StatusBadRequest {
+		return ""
+	}
+	return answer.Response.Header.Get("X-Amz-Bucket-Region")
+}
+
+func codeIn(err error, codes []string) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && slices.Contains(codes, api.ErrorCode())
 }
 
 // status returns the HTTP status of the answer that err is about, 0 where there

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/morphogenetic/oona"
 )
@@ -43,8 +45,11 @@ func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err
 			return nil, err
 		}
 		s.size, err = io.Copy(s.file, io.MultiReader(&memory, r))
+		if failed, ok := errors.AsType[*fs.PathError](err); ok && failed.Path == s.file.Name() {
+			return nil, notSpooled(err)
+		}
 		if err != nil {
-			return nil, noRoom(err)
+			return nil, err
 		}
 	}
 	s.memory = memory.Bytes()
@@ -57,12 +62,32 @@ func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err
 func namelessFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "oona-tensor-")
 	if err != nil {
-		return nil, fmt.Errorf("spool a tensor (TMPDIR must be writable): %w", noRoom(err))
+		return nil, notSpooled(err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool a tensor: %w", err), f.Close())
+		return nil, errors.Join(notSpooled(err), f.Close())
 	}
 	return f, nil
+}
+
+// probeSpool reports whether content can be spooled.
+func probeSpool() error {
+	f, err := namelessFile()
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(make([]byte, 1)); err != nil {
+		return errors.Join(notSpooled(err), f.Close())
+	}
+	return f.Close()
+}
+
+// notSpooled is an error of a file in $TMPDIR.
+func notSpooled(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w: %w", ErrSpool, &oona.FieldError{Field: "$TMPDIR", Reason: fmt.Sprintf("is %s; it must be writable and have room", os.TempDir())}, err)
 }
 
 // section returns size bytes of the content from offset on.

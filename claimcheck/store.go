@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/morphogenetic/oona"
 )
@@ -37,7 +38,8 @@ type objects interface {
 	// open returns the content and its size.
 	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 	size(ctx context.Context, key string) (int64, error)
-	probe(ctx context.Context) error
+	// probe writes and reads the content under the key, and leaves at most that.
+	probe(ctx context.Context, key string, content *Spooled) error
 }
 
 // Claim returns the claim of content, whether the store has it or not.
@@ -165,10 +167,24 @@ func (s *Store) Bytes(ctx context.Context, claim oona.TensorClaim) (_ []byte, er
 	return data, nil
 }
 
-// Probe asks the store for nothing, to find out whether it would answer.
-func (s *Store) Probe(ctx context.Context) error {
-	if err := s.objects.probe(ctx); err != nil {
-		return fmt.Errorf("look for bucket %s: %w", s.bucket, err)
+// ProbePrefix is what the keys of objects begin with that Probe writes.
+const ProbePrefix = "oona-probe/"
+
+// Probe finds out whether tensors can be kept: it spools, writes, reads, and looks
+// for what is absent. In S3 it leaves a small object under ProbePrefix and the
+// name, which it overwrites each time. An error that wraps ErrRefused, or ErrSpool,
+// will be the same until somebody acts.
+func (s *Store) Probe(ctx context.Context, name string) (err error) {
+	if err := probeSpool(); err != nil {
+		return err
+	}
+	content, err := spool(ctx, strings.NewReader("Oona's ingest writes this to see whether it can keep tensors here.\n"), s.limit)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, content.Close()) }()
+	if err := s.objects.probe(ctx, ProbePrefix+name, content); err != nil {
+		return fmt.Errorf("probe bucket %s: %w", s.bucket, err)
 	}
 	return nil
 }

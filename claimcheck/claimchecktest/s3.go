@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -62,7 +63,9 @@ func S3(t *testing.T, server Server, bucket string) Place {
 					t.Fatal(err)
 				}
 				for _, object := range page.Contents {
-					keys = append(keys, *object.Key)
+					if !strings.HasPrefix(*object.Key, claimcheck.ProbePrefix) {
+						keys = append(keys, *object.Key)
+					}
 				}
 			}
 			uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket})

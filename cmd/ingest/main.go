@@ -46,11 +46,14 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	settings := c.stage(topics)
-	if settings.Tensors, err = c.tensorStore(ctx, w.Logger); err != nil {
+	if settings.Tensors, err = c.tensorStore(); err != nil {
 		return err
 	}
 	stage, err := ingest.New(settings, publisher, w.Registry, w.Logger)
 	if err != nil {
+		return err
+	}
+	if err := stage.ProbeStore(ctx); err != nil {
 		return err
 	}
 	listener, err := worker.Listen(ctx, "--listen", c.Listen)

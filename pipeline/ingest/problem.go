@@ -32,6 +32,7 @@ const (
 	reasonNoStore     reason = "no-store"
 	reasonStore       reason = "store"
 	reasonStoreFull   reason = "store-full"
+	reasonRefused     reason = "store-refused"
 	reasonOverloaded  reason = "overloaded"
 	reasonPublish     reason = "publish"
 	reasonTimeout     reason = "timeout"
@@ -54,6 +55,7 @@ var titles = map[reason]string{
 	reasonNoStore:     "There is no tensor store",
 	reasonStore:       "The tensor store did not take a tensor",
 	reasonStoreFull:   "The tensor store is full",
+	reasonRefused:     "The tensor store refuses ingest",
 	reasonOverloaded:  "Too many requests are in flight",
 	reasonPublish:     "The bus did not take the frames",
 	reasonTimeout:     "The bus did not answer in time",

@@ -31,6 +31,7 @@ type Stage struct {
 	cut      context.Context
 	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
 	discards chan struct{}      // one a refused request whose body is thrown away
+	store    storeState
 
 	discarding    context.Context
 	endDiscarding context.CancelFunc // when the stage is to end
@@ -79,6 +80,7 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 		bodies:    room{limit: int64(cfg.MaxInFlight) * cfg.MaxBodyBytes},
 		spools:    room{limit: cfg.MaxSpoolBytes},
 		discards:  make(chan struct{}, discardConnections),
+		store:     storeState{failed: make(chan struct{}, 1)},
 		codings:   newCodings(),
 		grace:     Grace,
 	}
@@ -86,7 +88,11 @@ func New(cfg Config, publisher message.Publisher, registerer prometheus.Register
 	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
 	s.decoders.New = func() any { return newDecoders(cfg) }
 	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
-	if err := s.metrics.register(registerer); err != nil {
+	err := s.metrics.register(registerer)
+	if err == nil && cfg.Tensors != nil {
+		err = registerer.Register(s.store.gauge())
+	}
+	if err != nil {
 		return nil, fmt.Errorf("ingest: register metrics: %w", err)
 	}
 	return s, nil
@@ -125,6 +131,9 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
+	watching, endWatching := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watchStore(watching) })
 	served := make(chan error, 1)
 	s.phase.Store(phaseServing) // connections queue at the listener already
 	go func() { served <- server.Serve(listener) }()
@@ -138,12 +147,14 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.phase.Store(phaseStopping)
+	endWatching()
 	if err := s.drain(base, server); err != nil && failed == nil {
 		failed = err
 	}
 	if err := <-served; failed == nil && !errors.Is(err, http.ErrServerClosed) {
 		failed = fmt.Errorf("serve HTTP: %w", err)
 	}
+	watch.Wait()
 	return failed
 }
 

@@ -27,6 +27,8 @@ type TensorStore interface {
 	Spool(ctx context.Context, content io.Reader) (*claimcheck.Spooled, error)
 	Keep(ctx context.Context, content *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, err error)
 	Confirm(ctx context.Context, claim oona.TensorClaim) error
+	// Probe finds out whether tensors can be kept. It may write under the name.
+	Probe(ctx context.Context, name string) error
 }
 
 // storesAtOnce is how many tensors of one request are on their way at a time.
@@ -124,7 +126,7 @@ func (s *Stage) storeTensors(ctx context.Context, b *batch) *problem {
 	}
 	err := group.Wait()
 	if failed, ok := errors.AsType[*keepError](err); ok {
-		p := s.storeProblem(failed.err).ofFrame(failed.tensor.frame)
+		p := s.storeProblem(failed.err, ofFrames).ofFrame(failed.tensor.frame)
 		p.Field = failed.tensor.field()
 		return p
 	}
@@ -191,8 +193,14 @@ func (s *Stage) storingOverloaded() *problem {
 		"%d requests wait for the tensor store, which is the most; nothing of this one was taken, send it again later", cap(s.storing)).retryAfter(1)
 }
 
+// What a request is about that needs the store: what was not taken of it.
+const (
+	ofFrames = "no frame of this request was taken"
+	ofTensor = "the tensor was not taken"
+)
+
 // storeProblem is what the store's error means to a client.
-func (s *Stage) storeProblem(err error) *problem {
+func (s *Stage) storeProblem(err error, lost string) *problem {
 	switch {
 	case errors.Is(err, claimcheck.ErrTooLarge):
 		reason := "is larger than the store takes"
@@ -206,10 +214,16 @@ func (s *Stage) storeProblem(err error) *problem {
 		return newProblem(http.StatusBadRequest, reasonMismatch, "%v; send the tensor again", err)
 	case errors.Is(err, context.Canceled):
 		return newProblem(http.StatusBadRequest, reasonRead, "the request was cut off before the tensor was stored")
+	}
+	s.storeFailed()
+	switch {
 	case errors.Is(err, claimcheck.ErrFull):
-		s.warn("the tensor store is full", "error", err)
-		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "the tensor store is full; no frame of this request was taken, send it again when there is room").retryAfter(60)
+		s.warn("there is no room for tensors", "error", err)
+		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "there is no room for tensors; %s, send it again when there is", lost).retryAfter(60)
+	case needsOperator(err):
+		s.warn("tensors are refused until somebody acts", "error", err)
+		return newProblem(http.StatusServiceUnavailable, reasonRefused, "tensors cannot be kept and the operator must act, as ingest's log says; %s, keep it until that is done", lost).retryAfter(60)
 	}
 	s.warn("the tensor store did not take a tensor", "error", err)
-	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; no frame of this request was taken, send it again").retryAfter(5)
+	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; %s, send it again", lost).retryAfter(5)
 }

@@ -26,6 +26,7 @@ import (
 type faultyStore struct {
 	*claimcheck.Store
 	fault func(context.Context) error // nil: none
+	probe func(context.Context) error // nil: it is well
 	fired atomic.Int64
 }
 
@@ -60,6 +61,13 @@ func (f *faultyStore) Confirm(ctx context.Context, claim oona.TensorClaim) error
 		return err
 	}
 	return f.Store.Confirm(ctx, claim)
+}
+
+func (f *faultyStore) Probe(ctx context.Context, name string) error {
+	if f.probe == nil {
+		return nil
+	}
+	return f.probe(ctx)
 }
 
 func (f *faultyStore) has(t *testing.T, content []byte) bool {
@@ -260,10 +268,12 @@ func TestStoreFails(t *testing.T) {
 		reason     reason
 		retryAfter string
 	}{
-		"down":   {failing(fmt.Errorf("dial: %w", claimcheck.ErrUnavailable)), reasonStore, "5"},
-		"full":   {failing(fmt.Errorf("write: %w", claimcheck.ErrFull)), reasonStoreFull, "60"},
-		"denied": {failing(claimcheck.ErrDenied), reasonStore, "5"},
-		"broken": {failing(errors.New("input/output error")), reasonStore, "5"},
+		"down":       {failing(fmt.Errorf("dial: %w", claimcheck.ErrUnavailable)), reasonStore, "5"},
+		"full":       {failing(fmt.Errorf("write: %w", claimcheck.ErrFull)), reasonStoreFull, "60"},
+		"refused":    {failing(fmt.Errorf("probe: %w", claimcheck.ErrRefused)), reasonRefused, "60"},
+		"no spool":   {failing(claimcheck.ErrSpool), reasonRefused, "60"},
+		"full spool": {failing(fmt.Errorf("%w: %w", claimcheck.ErrSpool, claimcheck.ErrFull)), reasonStoreFull, "60"},
+		"broken":     {failing(errors.New("input/output error")), reasonStore, "5"},
 		"slow": {func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
@@ -290,6 +300,9 @@ func TestStoreFails(t *testing.T) {
 					p := decodeProblem(t, w)
 					if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != c.retryAfter || p.Type != "urn:oona:problem:"+string(c.reason) || p.Frame == nil || *p.Frame != 1 || p.Field != "tensors[0].data" {
 						t.Errorf("answer is %d %s", w.Code, w.Body)
+					}
+					if c.reason == reasonRefused && (!strings.Contains(p.Detail, "the operator must act") || strings.Contains(p.Detail, "send it again")) {
+						t.Errorf("detail is %q", p.Detail)
 					}
 					if store.fired.Load() == 0 {
 						t.Error("the fault did not come")

@@ -54,7 +54,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	case in.err != nil:
 		return none, false, s.arrivalProblem(in)
 	case err != nil:
-		return none, false, s.storeProblem(err)
+		return none, false, s.storeProblem(err, ofTensor)
 	}
 	defer spooled.Close()
 	return s.storeUpload(ctx, spooled)
@@ -77,7 +77,7 @@ func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (c
 	claim, fresh, err := s.cfg.Tensors.Keep(ctx, spooled)
 	s.metrics.stored(claim.Size, fresh, err)
 	if err != nil {
-		return claim, false, s.storeProblem(err)
+		return claim, false, s.storeProblem(err, ofTensor)
 	}
 	return claim, fresh, nil
 }
@@ -97,7 +97,7 @@ func (s *Stage) tensorRefusal(r *http.Request) *problem {
 		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Encoding is %.64q; a tensor is kept, and known, by the bytes that are sent: send them as they are", coding).with("Accept-Encoding", "identity")
 	}
 	if err := s.cfg.Tensors.CheckSize(r.ContentLength); err != nil {
-		return s.storeProblem(err)
+		return s.storeProblem(err, ofTensor)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,7 +86,7 @@ func TestPutTensorRefused(t *testing.T) {
 			s := newStageWithStore(t, &fakeBus{}, store)
 			w := putBody(s, c.body, c.headers...)
 			p := decodeProblem(t, w)
-			if w.Code != c.code || p.Type != "urn:oona:problem:"+string(c.reason) || strings.Contains(p.Title, "frame") || !strings.Contains(p.Detail, c.detail) {
+			if w.Code != c.code || p.Type != "urn:oona:problem:"+string(c.reason) || strings.Contains(p.Title+p.Detail, "frame") || !strings.Contains(p.Detail, c.detail) {
 				t.Errorf("answer is %d %s", w.Code, w.Body)
 			}
 			if kept := testutil.ToFloat64(s.metrics.tensorsTotal.WithLabelValues(tensorKept)); kept != 0 || store.has(t, larger) {
@@ -111,12 +112,18 @@ func TestPutTensorStoreFails(t *testing.T) {
 	for _, c := range []struct {
 		err    error
 		reason reason
-	}{{claimcheck.ErrUnavailable, reasonStore}, {claimcheck.ErrFull, reasonStoreFull}} {
+	}{
+		{claimcheck.ErrUnavailable, reasonStore}, {claimcheck.ErrFull, reasonStoreFull}, {claimcheck.ErrRefused, reasonRefused}, {claimcheck.ErrSpool, reasonRefused},
+		{errors.New("input/output error"), reasonStore}, {context.DeadlineExceeded, reasonStore},
+	} {
 		store := newStore(t)
 		store.fault = func(context.Context) error { return c.err }
 		w := put(newStageWithStore(t, &fakeBus{}, store), larger)
 		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `problem:`+string(c.reason)+`"`) || store.fired.Load() != 1 {
 			t.Errorf("%v: answer is %d %s", c.err, w.Code, w.Body)
+		}
+		if text := w.Body.String(); strings.Contains(text, "frame") || !strings.Contains(text, "the tensor was not taken") {
+			t.Errorf("%v: the answer is not about a tensor: %s", c.err, text)
 		}
 	}
 }

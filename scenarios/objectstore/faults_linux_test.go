@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,12 +97,58 @@ func newSite(t *testing.T, store *gateway) *site {
 	return s
 }
 
+// command is the binary with its flags; those given here hold.
+func (s *site) command(flags ...string) *exec.Cmd {
+	return exec.Command(binaries.ingest, append([]string{"--brokers", s.bus.Brokers[0], "--listen", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--log-format", "json",
+		"--tensor-store", "s3", "--tensor-bucket", bucket, "--store-timeout", "1s", "--tensor-timeout", "2s",
+		"--s3-endpoint", s.config.S3.Endpoint, "--s3-path-style", "--s3-access-key-id", s.config.S3.AccessKeyID, "--s3-secret-access-key-file", s.config.S3.SecretFile}, flags...)...)
+}
+
+// Ingest does not start with a store that refuses it, and names the setting.
+func TestRefusedAtTheStart(t *testing.T) {
+	s := newSite(t, startGateway(t, filepath.Join(t.TempDir(), "objects")))
+	wrong := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(wrong, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	page := httptest.NewServer(http.NotFoundHandler())
+	defer page.Close()
+	for _, c := range []struct {
+		names string
+		flags []string
+		env   string
+	}{
+		{"--s3-region", []string{"--s3-region", "eu-west-1"}, ""},
+		{"--s3-access-key-id", []string{"--s3-secret-access-key-file", wrong}, ""},
+		{"--s3-access-key-id", []string{"--s3-access-key-id", "nobody"}, ""},
+		{"--tensor-bucket", []string{"--tensor-bucket", "another-bucket"}, ""},
+		{"--s3-endpoint", []string{"--s3-endpoint", page.URL}, ""},
+		{"$TMPDIR", nil, "TMPDIR=" + filepath.Join(t.TempDir(), "missing")},
+	} {
+		cmd := s.command(c.flags...)
+		cmd.Env = append(os.Environ(), c.env)
+		said, err := cmd.CombinedOutput()
+		if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 || !strings.Contains(string(said), c.names+": ") {
+			t.Errorf("%v %s: ends with %v, and says\n%s", c.flags, c.env, err, said)
+		}
+	}
+}
+
+// Ingest starts while the store is down, and takes tensors once it is there.
+func TestDownAtTheStart(t *testing.T) {
+	s := newSite(t, startGateway(t, filepath.Join(t.TempDir(), "objects")))
+	s.store.kill(t)
+	s.startIngest()
+	s.send(s.frame(false), http.StatusOK)
+	s.putTensor(http.StatusServiceUnavailable)
+	s.store.start(t)
+	s.flows()
+}
+
 // startIngest starts the binary and waits until it takes frames.
 func (s *site) startIngest() {
 	s.Helper()
-	cmd := exec.Command(binaries.ingest, "--brokers", s.bus.Brokers[0], "--listen", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--log-format", "json",
-		"--tensor-store", "s3", "--tensor-bucket", bucket, "--store-timeout", "1s", "--tensor-timeout", "2s",
-		"--s3-endpoint", s.config.S3.Endpoint, "--s3-path-style", "--s3-access-key-id", s.config.S3.AccessKeyID, "--s3-secret-access-key-file", s.config.S3.SecretFile)
+	cmd := s.command()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		s.Fatal(err)

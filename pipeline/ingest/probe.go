@@ -1,0 +1,106 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/pipeline"
+)
+
+// How long a probe of the tensor store may take, and the pause between two while
+// it does not take tensors: it doubles from the one to the other.
+const (
+	probeTimeout  = 10 * time.Second
+	shortestProbe = time.Second
+	longestProbe  = 30 * time.Second
+)
+
+// storeState is whether the tensor store takes tensors, as far as is known.
+type storeState struct {
+	up     atomic.Bool
+	failed chan struct{} // it is to be probed
+}
+
+func (s *storeState) gauge() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "oona_ingest_store_up", Help: "Whether the tensor store takes tensors: 0 from when it fails until a probe succeeds.",
+	}, func() float64 {
+		if s.up.Load() {
+			return 1
+		}
+		return 0
+	})
+}
+
+// needsOperator reports whether the store's error stays until somebody acts.
+func needsOperator(err error) bool {
+	return !errors.Is(err, claimcheck.ErrFull) && (errors.Is(err, claimcheck.ErrRefused) || errors.Is(err, claimcheck.ErrSpool))
+}
+
+// ProbeStore is for the start: it probes the tensor store, if there is one, and
+// returns an error where that refuses what ingest needs. One that is down, or
+// full, does not keep ingest from starting, since frames need none: Run probes it
+// again.
+func (s *Stage) ProbeStore(ctx context.Context) error {
+	if s.cfg.Tensors == nil {
+		return nil
+	}
+	err := s.probeStore(ctx)
+	if needsOperator(err) {
+		return fmt.Errorf("--tensor-store: %w", err)
+	}
+	return nil
+}
+
+func (s *Stage) probeStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := s.cfg.Tensors.Probe(ctx, s.cfg.Instance)
+	switch {
+	case err == nil:
+		if !s.store.up.Swap(true) {
+			s.logger.Info("the tensor store takes tensors")
+		}
+	case errors.Is(err, context.Canceled): // by whoever asked
+	case needsOperator(err):
+		s.warn("the tensor store was probed, and tensors are refused until somebody acts", "error", err)
+	default:
+		s.warn("the tensor store was probed, and takes no tensors; frames without large tensors are taken, the others are answered 503 until it does", "error", err)
+	}
+	return err
+}
+
+// storeFailed notes that the store did not do what it was asked for.
+func (s *Stage) storeFailed() {
+	s.store.up.Store(false)
+	signal(s.store.failed)
+}
+
+// watchStore probes the store until it takes tensors, each time that it has
+// failed, and if it was not probed before. It returns when ctx ends.
+func (s *Stage) watchStore(ctx context.Context) {
+	if s.cfg.Tensors == nil {
+		return
+	}
+	if !s.store.up.Load() {
+		signal(s.store.failed)
+	}
+	for {
+		select {
+		case <-s.store.failed:
+		case <-ctx.Done():
+			return
+		}
+		for pause := shortestProbe; s.probeStore(ctx) != nil; pause = min(2*pause, longestProbe) {
+			if pipeline.Pause(ctx, pause); ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
