@@ -84,11 +84,15 @@ func (c *config) stage(topics oona.Topics) ingest.Config {
 	return stage
 }
 
-// publisher gives up before the stage does, so that a request is told why.
+// publisher serves requests and the raw topic. It gives up before the stage does,
+// so that a request is told why. A dead letter of the raw topic is a record as it
+// was, and why it is there; frames are put together only to what their own topic
+// takes.
 func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
 	return bus.PublisherOptions{
 		Compression:     c.Compression,
-		MaxMessageBytes: c.Ingest.MaxMessageBytes,
+		BatchBytes:      c.Ingest.MaxMessageBytes,
+		MaxMessageBytes: max(c.Ingest.MaxMessageBytes, oona.MaxSideBytes),
 		Patience:        c.Ingest.PublishTimeout / 2,
 		Pin:             topics.SeedMetrics,
 	}

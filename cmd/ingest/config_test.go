@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
@@ -93,13 +92,12 @@ func TestDefaultsReachTheStage(t *testing.T) {
 			t.Errorf("%s is not checked against the number of partitions of %s: %+v", name, want.Topic, checked)
 		}
 	}
-	for _, options := range []bus.PublisherOptions{cfg.publisher(topics), cfg.rawPublisher(topics)} {
-		if options.Pin != want.Topic {
-			t.Errorf("pinned is %q", options.Pin)
-		}
+	options := cfg.publisher(topics)
+	if options.Pin != want.Topic {
+		t.Errorf("pinned is %q", options.Pin)
 	}
-	if !cfg.rawPublisher(topics).Ordered {
-		t.Error("the raw topic's publisher keeps no order")
+	if options.BatchBytes != want.MaxMessageBytes || options.MaxMessageBytes < oona.MaxSideBytes {
+		t.Errorf("frames are put together to %d bytes, dead letters may have %d", options.BatchBytes, options.MaxMessageBytes)
 	}
 }
 

@@ -1,12 +1,12 @@
 // Command ingest takes frames from trainers over HTTP and publishes them to the
 // seed-metrics topic.
 //
-//	trainer --POST /v1/frames--> ingest.Stage --> publisher --> seed.metrics
-//	        --PUT /v1/tensors-->      |                         (checked at the start, and held
-//	                                  v                          to its number of partitions)
-//	                             tensor store (--tensor-store)
-//	                                  ^
-//	        --Kafka: seed.raw---> ingest.Raw ----> publisher --> seed.metrics, seed.raw.dead
+//	trainer --POST /v1/frames--> ingest.Stage ----+--> publisher --> seed.metrics, seed.raw.dead
+//	        --PUT /v1/tensors-->      |           |                  (checked at the start, and held
+//	                                  v           |                   to its number of partitions)
+//	                             tensor store     |
+//	                                  ^           |
+//	        --Kafka: seed.raw---> ingest.Raw -----+
 //	          (--raw)
 //
 // Any number of ingests may run beside each other behind a load balancer; each

@@ -1,8 +1,10 @@
 package bus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -97,5 +99,6 @@ func publishError(topic string, records []*sarama.ProducerMessage, err error) er
 	for _, f := range failures {
 		e.Failed = append(e.Failed, FailedMessage{index[f.Msg], f.Err})
 	}
+	slices.SortFunc(e.Failed, func(a, b FailedMessage) int { return cmp.Compare(a.Index, b.Index) })
 	return e
 }

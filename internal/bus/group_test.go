@@ -323,7 +323,7 @@ func TestRefusedClaimIsNotClosed(t *testing.T) {
 func TestGroupSurvivesTheBroker(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, Patience: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Patience: time.Hour})
 	publish(t, p, topic, numbered(0, 3, 0)...)
 	o := newOwner()
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)

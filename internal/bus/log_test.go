@@ -93,7 +93,7 @@ func TestLogReaderFromATime(t *testing.T) {
 func TestLogReaderResumes(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 2, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, Patience: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Patience: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	messages := subscribe(t, newReader(t, cfg, bus.LogReaderOptions{}), topic)
 	take(t, messages, 9)

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,14 @@ func (p *pin) look(client sarama.Client) error {
 		return p.check(p.partitions)
 	}
 	return p.check(int32(len(partitions)))
+}
+
+// known is look without asking the bus.
+func (p *pin) known(client sarama.Client) error {
+	if topics, err := client.Topics(); err != nil || !slices.Contains(topics, p.topic) {
+		return p.check(p.partitions)
+	}
+	return p.look(client)
 }
 
 // partitioner makes the partitioner of a topic.

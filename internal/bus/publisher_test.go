@@ -214,7 +214,7 @@ func TestBatchesKeepTheLeastLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg bus.Config) {
 		less, more := makeTopic(t, cfg, 1, false), makeTopic(t, cfg, 1, false)
 		limitMessages(t, cfg, less, 2000)
-		p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, BatchBytes: 2000, MaxMessageBytes: 10_000})
+		p := newPublisher(t, cfg, bus.PublisherOptions{BatchBytes: 2000, MaxMessageBytes: 10_000})
 		var many []*message.Message
 		for range 20 {
 			many = append(many, newMessage(strings.Repeat("x", 500)))
@@ -404,7 +404,7 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 func TestPatiencePublishesInOrder(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, Patience: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Patience: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	broker.down()
 	var publishing sync.WaitGroup
@@ -429,7 +429,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 func TestCloseEndsPatience(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Ordered: true, Patience: 10 * time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Patience: 10 * time.Hour})
 	publish(t, p, topic, newMessage("connects"))
 	broker.down()
 	failed := make(chan error, 1)

@@ -202,7 +202,7 @@ func Write(at bus.Config, topics oona.Topics, entries ...Entry) error {
 // publish appends messages to a topic, in their order within each partition:
 // where one fails, none behind it is written.
 func publish(at bus.Config, topic string, messages []*message.Message) (err error) {
-	publisher, err := bus.NewPublisher(at, bus.PublisherOptions{Ordered: true})
+	publisher, err := bus.NewPublisher(at, bus.PublisherOptions{})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,7 +17,7 @@ import (
 // acknowledging is a bus that takes everything at once.
 type acknowledging struct{ fakeBus }
 
-func (*acknowledging) Publish(string, ...*message.Message) error { return nil }
+func (*acknowledging) PublishContext(context.Context, string, ...*message.Message) error { return nil }
 
 // BenchmarkFrames measures the handler from the request's body to the answer,
 // without a network and a bus.

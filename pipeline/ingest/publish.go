@@ -1,9 +1,12 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona/pipeline"
 )
@@ -16,37 +19,51 @@ type partitionsChanged interface{ PartitionsChanged() bool }
 // belowLimit is the warning where the topic takes less than it was said to.
 const belowLimit = "the bus refuses a record or a batch that is within --max-message-bytes; set it to the topic's max.message.bytes"
 
+// Publisher hands messages to the bus, in order within each partition. It returns
+// when all are acknowledged by all in-sync replicas, or some have failed, and none
+// is on its way any more. Those that still wait when ctx ends are not published.
+type Publisher interface {
+	PublishContext(ctx context.Context, topic string, messages ...*message.Message) error
+}
+
 // publish hands the batch to the bus and waits for it, at most for the publish
-// timeout. The request's slot and room are released when the publisher returns,
+// timeout. The request's slot and memory are released when the publisher returns,
 // however late: a bus that hangs holds no more memory than they allow.
 func (s *Stage) publish(b *batch, release func()) *problem {
 	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.PublishTimeout)
 	result := make(chan error, 1)
 	go func() {
-		err := s.publisher.Publish(s.cfg.Topic, b.messages...)
+		defer cancel()
+		err := s.publisher.PublishContext(ctx, s.cfg.Topic, b.messages...)
 		s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 		release() // before the answer: a client that sends one request after the other needs one slot
 		result <- err
 	}()
-	timeout := time.NewTimer(s.cfg.PublishTimeout)
-	defer timeout.Stop()
+	var err error
 	select {
-	case err := <-result:
-		if err != nil {
-			return s.publishFailed(b, err)
+	case err = <-result:
+	case <-ctx.Done():
+		select { // it has returned, which ends ctx too
+		case err = <-result:
+		default:
+			err = ctx.Err()
 		}
-		s.metrics.accept(b)
-		return nil
-	case <-timeout.C:
-		s.metrics.unconfirm(len(b.messages))
-		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages))
-		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
-			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
 	}
+	if err != nil {
+		return s.publishFailed(b, err)
+	}
+	s.metrics.accept(b)
+	return nil
 }
 
 func (s *Stage) publishFailed(b *batch, err error) *problem {
 	s.metrics.unconfirm(len(b.messages))
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages), "error", err)
+		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
+			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
+	}
 	if pipeline.IsTooLarge(err) {
 		s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "error", err)
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,

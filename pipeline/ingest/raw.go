@@ -31,7 +31,7 @@ import (
 type Raw struct {
 	stage     *Stage
 	topics    oona.Topics
-	publisher message.Publisher
+	publisher Publisher
 	metrics   *rawMetrics
 	logger    *slog.Logger
 
@@ -40,15 +40,12 @@ type Raw struct {
 	claims     map[string]*rawClaim // by id
 }
 
-// NewRaw returns a stage that validates and keeps tensors as stage does. Its
-// publisher, whose Close stays the caller's, must keep the order of the records
-// of a partition; Publish returns once all are acknowledged by all in-sync
-// replicas, or fails once it is closed.
-func NewRaw(stage *Stage, topics oona.Topics, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
+// NewRaw returns a stage that validates, keeps tensors and publishes as stage does.
+func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
 	r := &Raw{
 		stage:     stage,
 		topics:    topics,
-		publisher: publisher,
+		publisher: stage.publisher,
 		metrics:   newRawMetrics(),
 		logger:    logger,
 		claims:    make(map[string]*rawClaim),

@@ -60,8 +60,8 @@ func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
 		settled:   about.Start,
 		committed: about.Committed.Offset,
 	}
-	c.dead = pipeline.Outbox{Publisher: r.publisher, Dropped: c.drop}
 	c.ctx, c.end = context.WithCancel(context.Background())
+	c.dead = pipeline.Outbox{Publisher: untilEnd{c}, Dropped: c.drop}
 	return c
 }
 
@@ -209,13 +209,13 @@ func (c *rawClaim) publish(records []*rawRecord) error {
 		all = append(all, r.messages()...)
 	}
 	topic := c.raw.topics.SeedMetrics
-	err := c.raw.publisher.Publish(topic, all...)
+	err := c.raw.publisher.PublishContext(c.ctx, topic, all...)
 	if !pipeline.IsTooLarge(err) {
 		return err
 	}
 	c.raw.stage.warn(belowLimit, "limit", c.raw.stage.cfg.MaxMessageBytes, "error", err)
 	for _, r := range records {
-		err := c.raw.publisher.Publish(topic, r.messages()...)
+		err := c.raw.publisher.PublishContext(c.ctx, topic, r.messages()...)
 		if pipeline.IsTooLarge(err) {
 			err = c.publishSingly(r)
 		}
@@ -234,7 +234,7 @@ func (c *rawClaim) publishSingly(r *rawRecord) error {
 	var why error
 	messages := r.messages()
 	for i, m := range messages {
-		err := c.raw.publisher.Publish(c.raw.topics.SeedMetrics, m)
+		err := c.raw.publisher.PublishContext(c.ctx, c.raw.topics.SeedMetrics, m)
 		if pipeline.IsTooLarge(err) {
 			refused, why = append(refused, i), err
 		} else if err != nil {
@@ -255,6 +255,15 @@ func (r *rawRecord) messages() []*message.Message {
 	}
 	return r.frames.messages
 }
+
+// untilEnd publishes for a claim, until it ends.
+type untilEnd struct{ claim *rawClaim }
+
+func (u untilEnd) Publish(topic string, messages ...*message.Message) error {
+	return u.claim.raw.publisher.PublishContext(u.claim.ctx, topic, messages...)
+}
+
+func (untilEnd) Close() error { return nil }
 
 // deadLetter is the record, with why it is refused.
 func (c *rawClaim) deadLetter(r *rawRecord) *message.Message {

@@ -12,14 +12,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Stage takes frames over HTTP and publishes them.
 type Stage struct {
 	cfg       Config
-	publisher message.Publisher
+	publisher Publisher
 	metrics   *metrics
 	logger    *slog.Logger
 	warnings  throttle
@@ -61,9 +60,8 @@ const (
 )
 
 // New returns a stage that publishes to publisher, whose Close stays the
-// caller's. One call of Publish carries a request's frames, and must not return
-// before all are acknowledged by all in-sync replicas.
-func New(cfg Config, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+// caller's. One call carries a request's frames.
+func New(cfg Config, publisher Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -33,7 +34,7 @@ type fakeBus struct {
 	topic string
 }
 
-func (b *fakeBus) Publish(topic string, messages ...*message.Message) error {
+func (b *fakeBus) PublishContext(_ context.Context, topic string, messages ...*message.Message) error {
 	b.mu.Lock()
 	call := len(b.calls)
 	b.calls = append(b.calls, messages)
@@ -45,15 +46,13 @@ func (b *fakeBus) Publish(topic string, messages ...*message.Message) error {
 	return b.answer(call)
 }
 
-func (b *fakeBus) Close() error { return nil }
-
 func (b *fakeBus) published() (calls int, messages []*message.Message) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.calls), slices.Concat(b.calls...)
 }
 
-func newStage(tb testing.TB, bus message.Publisher, change func(*Config)) *Stage {
+func newStage(tb testing.TB, bus Publisher, change func(*Config)) *Stage {
 	tb.Helper()
 	cfg := DefaultConfig()
 	cfg.Topic, cfg.Instance = "kasmina.telemetry.seed.metrics", "ingest-1"
