@@ -100,7 +100,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 	if err != nil {
 		return nil, err
 	}
-	specs := topics.Specs(0)
+	specs := append(topics.Specs(0), topics.SettingsSpec())
 	for _, w := range workers {
 		if w.On("raw") {
 			specs = append(specs, topics.RawSpecs(0)...)
@@ -123,10 +123,15 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 		}
 		return faults, nil
 	}
-	if err != nil || !c.ReadLog {
+	if err != nil {
 		return nil, err
 	}
-	return compareWindows(ctx, windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}, workers, to, logger)
+	log := windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}
+	if faults, err = log.misfits(ctx, c.ReadLog, logger); err != nil || !c.ReadLog {
+		return faults, err
+	}
+	more, err := compareWindows(ctx, log, workers, to, logger)
+	return append(faults, more...), err
 }
 
 // greatestRecord returns the greatest limit of a record that an ingest has, 0

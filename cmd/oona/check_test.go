@@ -43,14 +43,14 @@ func TestCheck(t *testing.T) {
 	// Without topics each is a fault.
 	status, out, messages = run(t, append(good, "--ingest", raw)...)
 	if status != exitFailed || strings.Count(out, "---\n# ") != 4 || !strings.Contains(messages, "fault: topic checked.telemetry.seed.metrics does not exist; run `oona topics apply`") ||
-		!strings.Contains(messages, "fault: topic checked.telemetry.seed.raw does not exist") || !strings.Contains(messages, "the configuration has faults: 9") {
+		!strings.Contains(messages, "fault: topic checked.telemetry.seed.raw does not exist") || !strings.Contains(messages, "the configuration has faults: 10") {
 		t.Errorf("without topics: status %d, %q", status, messages)
 	}
 	topics, err := oona.NewTopics("checked")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bus.ApplyTopics(t.Context(), cfg, topics.Specs(2)); err != nil {
+	if _, err := bus.ApplyTopics(t.Context(), cfg, append(topics.Specs(2), topics.SettingsSpec())); err != nil {
 		t.Fatal(err)
 	}
 	if status, _, messages = run(t, good...); status != 0 || messages != "" {

@@ -36,25 +36,35 @@ type history struct {
 type partitionHistory struct {
 	partition   int32
 	start, next int64
+	claim       oona.Claim  // as of when it was opened
 	appendedAt  oona.Micros // the greatest append time
 	engine      *windows.Engine
+	incarnation oona.Incarnation        // of the log as of the commit
+	timelines   int                     // that the commit knows
+	folded      bool                    // a record was read that is no start of an incarnation
+	firstFrame  int64                   // offset of the first record that may be a frame; oona.NoOffset: none was read
 	committed   oona.Commit             // its offset is oona.NoOffset where there is none
 	inReach     []windows.Configuration // of the commit
 	unknown     string                  // why it is not known what holds; empty: it is
 	found       []foundConfiguration    // in the order of the log
 }
 
-// foundConfiguration is a configuration record and what became of it.
+// foundConfiguration is a record that changes how the partition is folded, and
+// what became of it: a configuration, or the start of an incarnation.
 type foundConfiguration struct {
 	windows.Configuration
-	offset     int64
-	appendedAt oona.Micros
-	holds      bool
-	says       string
+	incarnation *oona.IncarnationStart
+	offset      int64
+	appendedAt  oona.Micros
+	holds       bool
+	says        string
 }
 
-// empty reports whether nothing was ever folded.
-func (p *partitionHistory) empty() bool { return p.next == 0 && p.committed.Offset == oona.NoOffset }
+// empty reports whether nothing was ever folded: there may be starts of
+// incarnations, ahead of the first configuration.
+func (p *partitionHistory) empty() bool {
+	return p.start == 0 && !p.folded && p.committed.Offset == oona.NoOffset
+}
 
 // openHistory begins to read a topic at its beginning.
 func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
@@ -87,7 +97,7 @@ func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logge
 
 // begin returns a partition's history as of where its log begins.
 func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistory, error) {
-	p := &partitionHistory{partition: claim.Partition, start: claim.Start, next: claim.Start, committed: claim.Committed}
+	p := &partitionHistory{partition: claim.Partition, start: claim.Start, next: claim.Start, committed: claim.Committed, firstFrame: oona.NoOffset}
 	catalogues := windows.Always(func(name string) oona.Metric { return oona.Metric{Name: name} }) // no frames are folded
 	defaults := windows.DefaultConfig()
 	claim.LogStart = claim.Start // it is read from its beginning
@@ -106,6 +116,7 @@ func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistor
 	if err != nil {
 		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or none (--group=) to go by the log alone", h.group, err)
 	}
+	p.claim, p.incarnation, p.timelines = claim, p.engine.Incarnation(), p.engine.Stats().Timelines
 	if past.Committed {
 		p.inReach = p.engine.Configurations()
 	}
@@ -204,10 +215,20 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 	p := h.partitions[at.Partition]
 	first := p.empty()
 	p.take(at, msg)
-	if first && p.unknown == "" && (len(p.found) == 0 || !p.found[0].holds) {
+	if first && p.folded && p.unknown == "" && !p.configuredAt(at.Offset) {
 		p.unknown = "the log begins without a configuration, so that the aggregators' own settings hold, and " + h.noCommit() + " that tells them"
 	}
 	return p, nil
+}
+
+// configuredAt reports whether the record at an offset is a configuration that
+// holds.
+func (p *partitionHistory) configuredAt(offset int64) bool {
+	if len(p.found) == 0 {
+		return false
+	}
+	last := p.found[len(p.found)-1]
+	return last.offset == offset && last.incarnation == nil && last.holds
 }
 
 var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it if they are told (--skip-record)")
@@ -217,7 +238,11 @@ func (p *partitionHistory) take(at pipeline.Position, msg *message.Message) {
 	found := foundConfiguration{offset: at.Offset, appendedAt: at.Appended}
 	kind := msg.Metadata.Get(oona.HeaderRecord)
 	var err error
-	if oona.IsConfiguration(kind) {
+	switch {
+	case kind == oona.IncarnationRecord:
+		found.incarnation, err = decodeIncarnation(msg.Payload)
+		record.Incarnation = found.incarnation
+	case oona.IsConfiguration(kind):
 		if found.Configuration, err = decodeConfiguration(kind, msg.Payload); err == nil {
 			record.Configuration = &found.Configuration
 		}
@@ -225,7 +250,8 @@ func (p *partitionHistory) take(at pipeline.Position, msg *message.Message) {
 	outcome := p.engine.Fold(record, nil)
 	past := outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed // of the commit
 	if oona.IsConfiguration(kind) {
-		found.holds, found.says = outcome.Reason == windows.ReasonConfigured, outcome.Detail
+		found.holds = outcome.Reason == windows.ReasonConfigured || outcome.Reason == windows.ReasonBegun
+		found.says = outcome.Detail
 		switch {
 		case errors.Is(err, errLater):
 			found.says = err.Error()
@@ -234,10 +260,16 @@ func (p *partitionHistory) take(at pipeline.Position, msg *message.Message) {
 			}
 		case err != nil:
 			found.says = "a dead letter: " + err.Error()
+		case past && found.incarnation != nil:
+			found.holds, found.says = p.settledIncarnation(found.incarnation.Number)
 		case past:
 			found.holds, found.says = p.settled(found.Configuration)
 		}
 		p.found = append(p.found, found)
+	}
+	p.folded = p.folded || record.Incarnation == nil
+	if kind == "" && p.firstFrame == oona.NoOffset {
+		p.firstFrame = at.Offset
 	}
 	p.appendedAt = max(p.appendedAt, at.Appended)
 	p.next = at.Offset + 1
@@ -251,6 +283,30 @@ func decodeConfiguration(kind string, payload []byte) (windows.Configuration, er
 		err = fmt.Errorf("%w: %w", errLater, err)
 	}
 	return c, err
+}
+
+// decodeIncarnation returns what a record says, with errors as those of
+// decodeConfiguration.
+func decodeIncarnation(payload []byte) (*oona.IncarnationStart, error) {
+	start, err := aggregate.DecodeIncarnation(payload)
+	if aggregate.OfLaterVersion(err) {
+		err = fmt.Errorf("%w: %w", errLater, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &start, nil
+}
+
+// settledIncarnation says what the commit knows of an incarnation from before it.
+func (p *partitionHistory) settledIncarnation(number oona.Incarnation) (holds bool, says string) {
+	switch {
+	case number == p.incarnation:
+		return true, fmt.Sprintf("incarnation %d of the log begins", number)
+	case number < p.incarnation:
+		return false, fmt.Sprintf("incarnation %d is over, or was void", number)
+	}
+	return false, fmt.Sprintf("incarnation %d is void: the group's commit is beyond it and does not know it", number)
 }
 
 // settled says what the commit knows of a configuration from before it.

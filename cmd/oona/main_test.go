@@ -110,14 +110,14 @@ func TestTopicsApplyThenCheck(t *testing.T) {
 	if status, _, messages := topics("check"); status != exitFailed || !strings.Contains(messages, "kasmina.telemetry.seed.metrics") || !strings.Contains(messages, "oona topics apply") {
 		t.Errorf("check of nothing: status %d, %q", status, messages)
 	}
-	if status, out, messages := topics("apply"); status != 0 || !strings.Contains(out, "9 topics are as they must be") {
+	if status, out, messages := topics("apply"); status != 0 || !strings.Contains(out, "10 topics are as they must be") {
 		t.Errorf("apply: status %d, %q, %q", status, out, messages)
 	}
-	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "9 topics") {
+	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "10 topics") {
 		t.Errorf("check: status %d, %q, %q", status, out, messages)
 	}
 	// Any number of partitions that agree is right, unless one is given.
-	if status, out, messages := run(t, "topics", "check", "--brokers", broker.Addrs[0]); status != 0 || !strings.Contains(out, "9 topics") {
+	if status, out, messages := run(t, "topics", "check", "--brokers", broker.Addrs[0]); status != 0 || !strings.Contains(out, "10 topics") {
 		t.Errorf("check without a number: status %d, %q, %q", status, out, messages)
 	}
 	if status, _, messages := topics("check", "--max-message-bytes", "5000000"); status != exitFailed ||

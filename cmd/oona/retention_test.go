@@ -225,7 +225,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 // commits.
 func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
-		if _, err := bus.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
+		if _, err := bus.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
 			t.Fatal(err)
 		}
 		i.tick(1)
@@ -255,9 +255,9 @@ func TestNewestIsAssumedWhereNothingIsKnown(t *testing.T) {
 			t.Fatalf("topics apply: %q", messages)
 		}
 		i.tick(1)
-		i.deleteBelow(1, 1)
+		i.deleteBelow(2, 1)
 		status, out, messages := i.apply("--group", i.group, "--max-layers", "9", "--assume-newest")
-		if status != exitFailed || !strings.Contains(out, "partition 0, offset 2: written; what becomes of it is not known") || !strings.Contains(out, "partition 1, offset 1: generation 2 holds from") ||
+		if status != exitFailed || !strings.Contains(out, "partition 0, offset 3: written; what becomes of it is not known") || !strings.Contains(out, "partition 1, offset 2: generation 2 holds from") ||
 			!strings.Contains(messages, "max-layers: 9, was 4096\n  partition 0: the log's beginning is gone") || !strings.Contains(messages, "not known in partitions 0;") {
 			t.Errorf("status %d, %q, %q", status, out, messages)
 		}
@@ -293,13 +293,13 @@ func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return ends[i.topics.SeedMetrics][0] == 3 // behind a configuration and the record
+			return ends[i.topics.SeedMetrics][0] == 4 // behind an incarnation, a configuration and the record
 		})
 		status, out, messages := i.oona("windows", "show", "--group", i.group)
-		if status != 0 || !strings.Contains(out, "partition 0, offsets 0 to 3\n") || strings.Count(out, "window-length=3s") != 2 {
+		if status != 0 || !strings.Contains(out, "partition 0, offsets 0 to 4\n") || strings.Count(out, "window-length=3s") != 2 {
 			t.Errorf("show: status %d, %q, %q", status, out, messages)
 		}
-		if status, out, messages := i.apply("--group", i.group, "--max-layers", "9"); status != 0 || !strings.Contains(out, "partition 0, offset 3: generation 2 holds") {
+		if status, out, messages := i.apply("--group", i.group, "--max-layers", "9"); status != 0 || !strings.Contains(out, "partition 0, offset 4: generation 2 holds") {
 			t.Errorf("apply: status %d, %q, %q", status, out, messages)
 		}
 	})

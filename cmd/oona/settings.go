@@ -7,6 +7,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -17,6 +18,26 @@ type setting struct {
 	value any
 }
 
+// Names of what only a log says, and no aggregator's settings.
+const (
+	reducerSetting   = "reducer"
+	catalogueSetting = "catalogue"
+)
+
+// allOf lists the settings of a configuration in the log.
+func allOf(cfg windows.Config) []setting {
+	return append(settingsOf(cfg), setting{reducerSetting, cfg.Reducer}, setting{catalogueSetting, catalogueName(cfg.Catalogue)})
+}
+
+// catalogueName is the hash as text; "none" where the log names no catalogue.
+func catalogueName(hash oona.CatalogueHash) string {
+	if hash == (oona.CatalogueHash{}) {
+		return "none"
+	}
+	return hash.String()
+}
+
+// settingsOf lists those that are an aggregator's settings too.
 func settingsOf(cfg windows.Config) (all []setting) {
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
@@ -35,7 +56,7 @@ func settingsOf(cfg windows.Config) (all []setting) {
 
 func settingsByName(cfg windows.Config) map[string]any {
 	values := make(map[string]any)
-	for _, s := range settingsOf(cfg) {
+	for _, s := range allOf(cfg) {
 		values[s.name] = s.value
 	}
 	return values
@@ -67,6 +88,12 @@ func merge(old, changes windows.Config, names map[string]bool) windows.Config {
 		if names[to.Type().Field(i).Tag.Get("name")] {
 			to.Field(i).Set(from.Field(i))
 		}
+	}
+	if names[reducerSetting] {
+		old.Reducer = changes.Reducer
+	}
+	if names[catalogueSetting] {
+		old.Catalogue = changes.Catalogue
 	}
 	return old
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -20,17 +21,19 @@ import (
 type topicsCommand struct {
 	Bus        bus.Config `embed:"" group:"Bus"`
 	Prefix     string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Group      string     `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators, whose commits say what was read of the logs, and by which windows."`
 	Partitions int32      `group:"Bus" help:"Partitions of the topics that need them. Without this flag, check takes any number that these topics agree in."`
 
 	MaxMessageBytes int `group:"Bus" help:"The greatest --max-message-bytes of any ingest: the topic of frames must take as much."`
 
-	Apply applyTopics `cmd:"" help:"Make the topics that are missing and correct the configuration of the others. It returns when every broker knows them. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
-	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and what to do about it; the exit status is 1 if anything is. All brokers are asked, and a fault counts if all of them report it for three seconds."`
+	Apply applyTopics `cmd:"" help:"Make the topics that are missing and correct the configuration of the others. It returns when every broker knows them. An empty partition of the topic of frames gets its first records: the start of an incarnation and the configuration of the windows. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
+	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and where the logs, the rollups and the settings topic do not fit together, and what to do about it; the exit status is 1 if anything is. All brokers are asked, and a fault counts if all of them report it for three seconds."`
 }
 
 type (
 	applyTopics struct {
-		Group string `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators, whose commits tell the windows of partitions that are not empty."`
+		NoCreate  bool   `env:"-" help:"Make and change no topic; only write first records, and the catalogue, into topics that others have made."`
+		Catalogue string `placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) over the newest built-in catalogue. It is kept in the settings topic, and the configurations of empty partitions name it; the aggregators read it there. Also: the hash of a catalogue that is kept there, or built-in. Default: built-in."`
 
 		Windows windows.Config `embed:"" group:"Windows of empty partitions"`
 		Memory  memoryFlags    `embed:"" group:"Windows of empty partitions"`
@@ -39,7 +42,7 @@ type (
 )
 
 func defaultTopics() topicsCommand {
-	return topicsCommand{Prefix: oona.DefaultPrefix, Partitions: 12, MaxMessageBytes: oona.DefaultRecordBytes, Apply: applyTopics{Group: aggregate.DefaultGroup, Windows: windows.DefaultConfig()}}
+	return topicsCommand{Prefix: oona.DefaultPrefix, Group: aggregate.DefaultGroup, Partitions: 12, MaxMessageBytes: oona.DefaultRecordBytes, Apply: applyTopics{Windows: windows.DefaultConfig()}}
 }
 
 // Validate is called once flags, environment and file are read.
@@ -65,7 +68,7 @@ func (c *topicsCommand) specs(partitions int32) ([]oona.TopicSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	specs := append(topics.Specs(partitions), topics.RawSpecs(partitions)...)
+	specs := append(append(topics.Specs(partitions), topics.RawSpecs(partitions)...), topics.SettingsSpec())
 	for i := range specs {
 		if specs[i].Name == topics.SeedMetrics {
 			specs[i].LeastMessageBytes = c.MaxMessageBytes
@@ -75,19 +78,19 @@ func (c *topicsCommand) specs(partitions int32) ([]oona.TopicSpec, error) {
 }
 
 func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) error {
-	specs, err := c.Topics.specs(c.Topics.Partitions)
+	set := given(command)
+	partitions := c.Topics.Partitions
+	if a.NoCreate && !set["partitions"] {
+		partitions = 0
+	}
+	specs, err := c.Topics.specs(partitions)
 	if err != nil {
 		return err
 	}
-	set := given(command)
 	if a.Windows, err = a.Memory.cap(a.Windows, int(c.Topics.Partitions), set); err != nil {
 		return err
 	}
-	changes, err := bus.ApplyTopics(ctx, c.Topics.Bus, specs)
-	for _, change := range changes {
-		fmt.Fprintln(to.out, change)
-	}
-	if err != nil {
+	if err := a.make(ctx, c.Topics.Bus, specs, to); err != nil {
 		return err
 	}
 	if set["memory-limit"] {
@@ -100,40 +103,95 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	return nil
 }
 
-// configure writes the first configuration into those partitions of the
-// seed-metrics topic that never had a record. A record that comes between makes
-// it void, as it is of a time long past: then the aggregators' own settings
-// hold. The others it leaves as they are, and returns an error where they are not
-// as the settings say that are given.
+// make makes and corrects the topics, or checks what others have made.
+func (a *applyTopics) make(ctx context.Context, at bus.Config, specs []oona.TopicSpec, to streams) error {
+	if a.NoCreate {
+		return bus.CheckTopics(ctx, at, specs)
+	}
+	changes, err := bus.ApplyTopics(ctx, at, specs)
+	for _, change := range changes {
+		fmt.Fprintln(to.out, change)
+	}
+	return err
+}
+
+// configure writes first records into those partitions of the seed-metrics topic
+// that never had one: the start of an incarnation, and a configuration. A record
+// that comes between makes the configuration void, as it is of a time long past:
+// then the aggregators' own settings hold. The windows of other partitions it
+// leaves as they are, and returns an error where they are not as the settings say
+// that are given.
 func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map[string]bool, to streams, logger *slog.Logger) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return err
 	}
-	ends, err := bus.HighWater(ctx, c.Bus, topics.SeedMetrics)
+	if err := a.resolve(ctx, c.Bus, topics, to, logger); err != nil {
+		return err
+	}
+	first := windows.Configuration{Config: a.Windows}
+	first.Config.Generation = 1
+	written, err := settings.WriteFirst(ctx, c.Bus, topics, first.Record(), "oona topics apply", logger)
 	if err != nil {
 		return err
 	}
-	var empty []int32
-	for partition, end := range ends[topics.SeedMetrics] {
-		if end == 0 {
-			empty = append(empty, partition)
-		}
+	if len(written) > 0 {
+		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first configuration of %d partitions, with room for %d layers' windows each, reducer %d and catalogue %s\n",
+			topics.SeedMetrics, len(written), a.Windows.MaxAccumulators, a.Windows.Reducer, a.Windows.Catalogue)
 	}
-	if len(empty) > 0 {
-		slices.Sort(empty)
-		first := windows.Configuration{Config: a.Windows}
-		first.Config.Generation = 1
-		if err := writeConfiguration(c.Bus, topics.SeedMetrics, empty, first); err != nil {
+	log := &windowsCommand{Bus: c.Bus, Prefix: c.Prefix, Group: c.Group}
+	if err := a.begin(ctx, log, to, logger); err != nil {
+		return err
+	}
+	asked := given[catalogueSetting] || slices.ContainsFunc(settingsOf(a.Windows), func(s setting) bool { return given[s.name] })
+	ends, err := bus.HighWater(ctx, c.Bus, topics.SeedMetrics)
+	if err != nil || len(written) == len(ends[topics.SeedMetrics]) || !asked {
+		return err
+	}
+	return a.compare(ctx, log, given, to, logger)
+}
+
+// begin begins an incarnation in those partitions whose rollups are of a greater
+// one than the log's, as where an older copy of the log was put back: readers
+// would drop whatever is emitted of it.
+func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, to streams, logger *slog.Logger) (err error) {
+	e, err := log.examine(ctx, (*examination).behind, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.history.close()) }()
+	for _, p := range e.history.partitions {
+		if !e.behind(p) {
+			continue
+		}
+		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, "the rollups are of a greater incarnation than the log"); err != nil {
 			return err
 		}
-		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first record of %d partitions, with room for %d layers' windows each\n", topics.SeedMetrics, len(empty), a.Windows.MaxAccumulators)
+		fmt.Fprintf(to.out, "%s: an incarnation begins in partition %d, whose rollups were of a greater one than its log\n", e.topics.SeedMetrics, p.partition)
 	}
-	asked := slices.ContainsFunc(settingsOf(a.Windows), func(s setting) bool { return given[s.name] })
-	if len(empty) == len(ends[topics.SeedMetrics]) || !asked {
-		return nil
+	return nil
+}
+
+// resolve completes the windows with the newest reducers and the hash of the
+// catalogue, which it keeps in the settings topic where it is not built in.
+func (a *applyTopics) resolve(ctx context.Context, at bus.Config, topics oona.Topics, to streams, logger *slog.Logger) error {
+	kept, err := openShelf(ctx, at, topics, logger)
+	if err != nil {
+		return err
 	}
-	return a.compare(ctx, &windowsCommand{Bus: c.Bus, Prefix: c.Prefix, Group: a.Group}, given, to, logger)
+	known, err := kept.find(a.Catalogue)
+	if err != nil {
+		return err
+	}
+	written, err := kept.keep(known)
+	if err != nil {
+		return err
+	}
+	if written {
+		fmt.Fprintf(to.out, "%s: catalogue %s is written\n", topics.Settings, known.Hash())
+	}
+	a.Windows.Reducer, a.Windows.Catalogue = windows.Reducer, known.Hash()
+	return nil
 }
 
 var errOtherWindows = errors.New("the windows of partitions that are not empty stay as they are; to change them: oona windows apply, with the same settings and --from")
@@ -170,7 +228,7 @@ func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given ma
 	return nil
 }
 
-func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams) error {
+func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) error {
 	partitions := c.Topics.Partitions
 	if !given(command)["partitions"] {
 		partitions = 0
@@ -182,6 +240,19 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 	if err := bus.CheckTopics(ctx, c.Topics.Bus, specs); err != nil {
 		return err
 	}
+	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}
+	misfits, err := log.misfits(ctx, true, logger)
+	if err != nil {
+		return err
+	}
+	for _, says := range misfits {
+		fmt.Fprintln(to.messages, says)
+	}
+	if len(misfits) > 0 {
+		return fmt.Errorf("%w: %d faults", errMisfits, len(misfits))
+	}
 	fmt.Fprintf(to.out, "%d topics are as they must be.\n", len(specs))
 	return nil
 }
+
+var errMisfits = errors.New("what the topics hold does not fit together")

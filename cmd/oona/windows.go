@@ -20,7 +20,7 @@ type windowsCommand struct {
 	Prefix string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Group  string     `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits hold the configurations that retention has deleted from the log, and those of aggregators' own settings. Empty: none is asked."`
 
-	Show  showWindows  `cmd:"" help:"Print the configurations of the windows of each partition: those that the group's commit holds and those that are in the log. It reads the whole log."`
+	Show  showWindows  `cmd:"" help:"Print the configurations of the windows of each partition, with the hash of their catalogue: those that the group's commit holds and those that are in the log; and the incarnations of the log. It reads the whole log."`
 	Apply applyWindows `cmd:"" help:"Write a configuration of the windows into the log of every partition. Settings that are not given stay as the newest configuration has them, by the log and the group's commits. It reads the whole log."`
 }
 
@@ -61,7 +61,8 @@ func (c *windowsCommand) readOn(ctx context.Context, h *history, topic string) e
 }
 
 type showWindows struct {
-	JSON bool `name:"json" help:"Print JSON."`
+	JSON    bool `name:"json" help:"Print JSON."`
+	Restore bool `env:"-" help:"Write into the settings topic what it lacks and the commits and the logs tell: the newest configuration and the incarnation of each partition. Catalogues are in neither, and are named."`
 }
 
 func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *slog.Logger) (err error) {
@@ -70,6 +71,11 @@ func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *s
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
+	if s.Restore {
+		if err := c.Windows.restore(ctx, h, to.messages, logger); err != nil {
+			return err
+		}
+	}
 	if s.JSON {
 		encoder := json.NewEncoder(to.out)
 		encoder.SetIndent("", "  ")
@@ -83,12 +89,15 @@ func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *s
 
 func (p *partitionHistory) print(w io.Writer, group string) {
 	fmt.Fprintf(w, "partition %d, offsets %d to %d\n", p.partition, p.start, p.next)
+	if n := p.engine.Incarnation(); n != 0 {
+		fmt.Fprintf(w, "  incarnation %d, begun at about %s\n", n, oona.Micros(n).Time().Format(time.RFC3339))
+	}
 	if p.unknown != "" {
 		fmt.Fprintf(w, "  what holds here is not known: %s\n", p.unknown)
 	}
 	list := func(c windows.Configuration) {
 		fmt.Fprint(w, "   ")
-		for _, s := range settingsOf(c.Config) {
+		for _, s := range allOf(c.Config) {
 			fmt.Fprintf(w, " %s=%v", s.name, s.value)
 		}
 		fmt.Fprintln(w)
@@ -109,10 +118,24 @@ func (p *partitionHistory) print(w io.Writer, group string) {
 type shownPartition struct {
 	Partition      int32                `json:"partition"`
 	Start          int64                `json:"start"`
+	Incarnation    oona.Incarnation     `json:"incarnation"` // of the log; 0: none
 	End            int64                `json:"end"`
 	Unknown        string               `json:"unknown,omitempty"` // why it is not known what holds
 	Committed      []shownInReach       `json:"committed"`
 	Configurations []shownConfiguration `json:"configurations"`
+	Incarnations   []shownIncarnation   `json:"incarnations"`
+}
+
+// shownIncarnation is the start of one in the log.
+type shownIncarnation struct {
+	Offset      int64            `json:"offset"`
+	AppendedAt  time.Time        `json:"appended_at"`
+	Number      oona.Incarnation `json:"number"`
+	PreviousEnd int64            `json:"previous_end"`
+	Reason      string           `json:"reason"`
+	Worker      string           `json:"worker"`
+	Holds       bool             `json:"holds"`
+	Detail      string           `json:"detail"`
 }
 
 // shownInReach is a configuration that a commit holds; From is left out where
@@ -137,7 +160,7 @@ type shownConfiguration struct {
 func (h *history) shown() []shownPartition {
 	all := make([]shownPartition, 0, len(h.partitions))
 	for _, p := range h.partitions {
-		shown := shownPartition{p.partition, p.start, p.next, p.unknown, []shownInReach{}, []shownConfiguration{}}
+		shown := shownPartition{p.partition, p.start, p.engine.Incarnation(), p.next, p.unknown, []shownInReach{}, []shownConfiguration{}, []shownIncarnation{}}
 		for _, c := range p.inReach {
 			held := shownInReach{Generation: c.Config.Generation, Windows: settingsByName(c.Config)}
 			if c.From != 0 {
@@ -146,6 +169,10 @@ func (h *history) shown() []shownPartition {
 			shown.Committed = append(shown.Committed, held)
 		}
 		for _, f := range p.found {
+			if s := f.incarnation; s != nil {
+				shown.Incarnations = append(shown.Incarnations, shownIncarnation{f.offset, f.appendedAt.Time(), s.Number, s.PreviousEnd, s.Reason, s.Worker, f.holds, f.says})
+				continue
+			}
 			c := shownConfiguration{f.offset, f.appendedAt.Time(), f.Config.Generation, f.From.Time(), f.holds, f.says, nil}
 			if c.Generation > 0 {
 				c.Windows = settingsByName(f.Config)

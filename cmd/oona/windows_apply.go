@@ -16,6 +16,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -28,10 +30,15 @@ type applyWindows struct {
 	Many       bool      `env:"-" help:"Write it although more than 32 configurations are in reach of frames as late as max-delay. Each takes some 16 bytes of a commit, which timelines need."`
 	Yes        bool      `env:"-" help:"Do not ask."`
 
+	Reducer   int32  `env:"-" placeholder:"N" help:"Version of what frames are folded into: 1 or 2. Programs of before a version stop at the record, so that all readers and all aggregators must know it first."`
+	Catalogue string `env:"-" placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) over the newest built-in catalogue. It is kept in the settings topic. Also: the hash of a catalogue that is kept there, or built-in."`
+
 	AssumeNewest bool `env:"-" help:"Where neither the log nor the group's commit of a partition tells what holds there, go on from the newest configuration that is found, or else the defaults. Else every setting must be given then."`
 
 	Windows changes     `embed:"" group:"Windows"`
 	Memory  memoryFlags `embed:"" group:"Windows"`
+
+	catalogue *catalogue.Catalogue // that was named; nil: none
 }
 
 // changes are a windows.Config, of which only those fields count whose flags are
@@ -47,6 +54,10 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	defer func() { err = errors.Join(err, h.close()) }()
 	newest := h.newest()
 	set := given(command)
+	kept, err := a.resolve(ctx, c.Windows, set, logger)
+	if err != nil {
+		return err
+	}
 	next := windows.Configuration{Config: merge(newest, windows.Config(a.Windows), set), From: oona.MicrosOf(a.From)}
 	if next.Config.Generation, err = a.generation(newest.Generation, set); err != nil {
 		return err
@@ -72,13 +83,60 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	for i, p := range h.partitions {
 		partitions[i], before[i] = p.partition, len(p.found)
 	}
-	if err := writeConfiguration(c.Windows.Bus, topic, partitions, next); err != nil {
+	if err := a.write(kept, topic, partitions, next); err != nil {
 		return err
 	}
 	if err := c.Windows.readOn(ctx, h, topic); err != nil {
 		return err
 	}
-	return h.report(to.out, next, before)
+	return errors.Join(h.report(to.out, next, before), a.note(kept, h, next))
+}
+
+// resolve sets what the flags say of reducers and catalogue, and returns where
+// catalogues are kept.
+func (a *applyWindows) resolve(ctx context.Context, c windowsCommand, set map[string]bool, logger *slog.Logger) (*shelf, error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := openShelf(ctx, c.Bus, topics, logger)
+	if err != nil {
+		return nil, err
+	}
+	a.Windows.Reducer = a.Reducer
+	if set[catalogueSetting] {
+		if a.catalogue, err = kept.find(a.Catalogue); err != nil {
+			return nil, err
+		}
+		a.Windows.Catalogue = a.catalogue.Hash()
+	}
+	return kept, nil
+}
+
+// write writes the catalogue first, so that whoever reads the configuration can
+// have it, and then the configuration.
+func (a *applyWindows) write(kept *shelf, topic string, partitions []int32, next windows.Configuration) error {
+	if a.catalogue != nil {
+		if _, err := kept.keep(a.catalogue); err != nil {
+			return err
+		}
+	}
+	return writeConfiguration(kept.at, topic, partitions, next)
+}
+
+// note keeps in the settings topic what was written, of those partitions where it
+// is not void.
+func (a *applyWindows) note(kept *shelf, h *history, next windows.Configuration) error {
+	var entries []settings.Entry
+	for _, p := range h.partitions {
+		if p.unknown != "" || p.engine.Config().Generation == next.Config.Generation {
+			entries = append(entries, settings.WindowsEntry(p.partition, next.Record()))
+		}
+	}
+	if err := settings.Write(kept.at, kept.topics, entries...); err != nil {
+		return fmt.Errorf("the configuration is written, and not noted in the settings topic; run oona windows show --restore: %w", err)
+	}
+	return nil
 }
 
 // newest is the configuration of the highest generation that holds in a
@@ -126,7 +184,7 @@ func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
 		return nil
 	}
 	var missing []string
-	for _, s := range settingsOf(windows.Config(a.Windows)) {
+	for _, s := range allOf(windows.Config(a.Windows)) {
 		computed := set["memory-limit"] && (s.name == "max-accumulators" || s.name == "max-timeline-accumulators")
 		if !set[s.name] && !computed {
 			missing = append(missing, "--"+s.name)
@@ -210,8 +268,8 @@ func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Co
 
 // differences lists the settings that change.
 func differences(old, next windows.Config) (all []string) {
-	was := settingsOf(old)
-	for i, s := range settingsOf(next) {
+	was := allOf(old)
+	for i, s := range allOf(next) {
 		if s != was[i] {
 			all = append(all, fmt.Sprintf("%s: %v, was %v", s.name, s.value, was[i].value))
 		}

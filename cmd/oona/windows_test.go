@@ -89,7 +89,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		}
 	}
 	for _, p := range shown(t, at) {
-		if p.End != 1 || len(p.Configurations) != 1 {
+		if p.End != 2 || len(p.Configurations) != 1 {
 			t.Errorf("partition %d has %d records and %d configurations after what was refused", p.Partition, p.End, len(p.Configurations))
 		}
 	}
@@ -104,11 +104,11 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		t.Fatalf("%d partitions are shown", len(partitions))
 	}
 	for _, p := range partitions {
-		if p.Start != 0 || p.End != 2 || len(p.Configurations) != 2 {
+		if p.Start != 0 || p.End != 3 || len(p.Configurations) != 2 {
 			t.Fatalf("partition is %+v", p)
 		}
 		first, second := p.Configurations[0], p.Configurations[1]
-		if first.Offset != 0 || first.Generation != 1 || !first.Holds || first.Windows["window-length"] != "3s" {
+		if first.Offset != 1 || first.Generation != 1 || !first.Holds || first.Windows["window-length"] != "3s" {
 			t.Errorf("the first is %+v", first)
 		}
 		w := second.Windows
@@ -143,7 +143,7 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
-	if status != 0 || !strings.Contains(out, "first record of 1 partitions, with room for 65536") {
+	if status != 0 || !strings.Contains(out, "first configuration of 1 partitions, with room for 65536") {
 		t.Errorf("topics apply: status %d, %q, %q", status, out, messages)
 	}
 	partitions := shown(t, at)
@@ -178,7 +178,7 @@ func TestConfigurationOfALaterVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, out, messages := run(t, append([]string{"windows", "show"}, at...)...)
-	if status != 0 || !strings.Contains(out, "generation 1 holds") || !strings.Contains(out, "what holds here is not known: offset 1: the configuration is of a later version of Oona, so upgrade") {
+	if status != 0 || !strings.Contains(out, "generation 1 holds") || !strings.Contains(out, "what holds here is not known: offset 2: the configuration is of a later version of Oona, so upgrade") {
 		t.Errorf("show: status %d, %q, %q", status, out, messages)
 	}
 	apply := append([]string{"windows", "apply", "--yes", "--from", time.Now().Add(time.Hour).Format(time.RFC3339)}, at...)

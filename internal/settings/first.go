@@ -18,9 +18,8 @@ import (
 // have none: the start of an incarnation and a configuration, which then holds
 // for all of the log. A record that comes between makes the configuration void.
 // It returns the partitions. Before that, the settings topic gets their
-// incarnations, and after it their configurations. Known are incarnations that
-// the caller knows, by partition.
-func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oona.WindowConfiguration, known map[int32]oona.Incarnation, worker string, logger *slog.Logger) ([]int32, error) {
+// incarnations, and after it their configurations.
+func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
 	s, err := Read(ctx, at, topics, logger)
 	if err != nil {
 		return nil, err
@@ -42,11 +41,11 @@ func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oo
 			continue
 		}
 		if end == 0 {
-			start, err := next(ctx, at, topics, s, partition, known[partition])
+			start, err := next(ctx, at, topics, s, partition, 0)
 			if err != nil {
 				return nil, err
 			}
-			start.Reason, start.Worker = "the log begins", worker
+			start.Reason, start.Worker = "the partition was empty", worker
 			before = append(before, IncarnationEntry(topics.SeedMetrics, partition, start.Number))
 			messages = append(messages, startMessage(partition, start))
 		}

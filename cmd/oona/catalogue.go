@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/settings"
+)
+
+// builtInCatalogue names the newest built-in catalogue.
+const builtInCatalogue = "built-in"
+
+// shelf is where catalogues are kept that are not built in.
+type shelf struct {
+	at     bus.Config
+	topics oona.Topics
+	held   *settings.Settings
+}
+
+// openShelf reads the settings topic, which must exist.
+func openShelf(ctx context.Context, at bus.Config, topics oona.Topics, logger *slog.Logger) (*shelf, error) {
+	held, err := settings.Read(ctx, at, topics, logger)
+	if err != nil {
+		return nil, err
+	}
+	if !held.Found {
+		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs; run `oona topics apply`", bus.ErrNoTopic, topics.Settings)
+	}
+	return &shelf{at, topics, held}, nil
+}
+
+// find returns the catalogue that a flag names: the newest built-in one, one by
+// its hash, or a file over the newest built-in one.
+func (s *shelf) find(name string) (*catalogue.Catalogue, error) {
+	if name == "" || name == builtInCatalogue {
+		return catalogue.Default()
+	}
+	hash, err := oona.ParseCatalogueHash(name)
+	if err != nil { // it names a file
+		return catalogue.Open(name)
+	}
+	c, found, err := s.held.Catalogue(hash)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s is neither built in nor in %s; give a file (or ./%s if that is one)", settings.ErrUnknownCatalogue, hash, s.topics.Settings, name)
+	}
+	return c, err
+}
+
+// keep writes a catalogue into the topic unless workers can have it already.
+func (s *shelf) keep(c *catalogue.Catalogue) (written bool, err error) {
+	if _, found, err := s.held.Catalogue(c.Hash()); err == nil && found {
+		return false, nil
+	}
+	entry, err := settings.CatalogueEntry(c)
+	if err != nil {
+		return false, err
+	}
+	return true, settings.Write(s.at, s.topics, entry)
+}

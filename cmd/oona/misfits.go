@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
+)
+
+// examination compares what the logs, the group's commits, the rollup topics and
+// the settings topic say of each partition.
+type examination struct {
+	topics  oona.Topics
+	held    *settings.Settings
+	history *history
+	log     settings.Log
+	last    []emitted // by partition
+}
+
+// emitted are the rollups of a partition.
+type emitted struct {
+	trigger oona.Trigger // the last
+	held    bool         // there is a last one
+	never   []string     // topics that never had any
+}
+
+// examine looks at all but the logs, and reads those on only if that is wanted of
+// a partition. The history is to be closed.
+func (c *windowsCommand) examine(ctx context.Context, readOn func(*examination, *partitionHistory) bool, logger *slog.Logger) (_ *examination, err error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	e := &examination{topics: topics, log: settings.Log{Bus: c.Bus, Topics: topics, Worker: "oona"}}
+	if e.held, err = settings.Read(ctx, c.Bus, topics, logger); err != nil {
+		return nil, err
+	}
+	var topic string
+	if e.history, topic, err = c.open(ctx, logger); err != nil {
+		return nil, err
+	}
+	err = e.findRollups(ctx, c.Bus)
+	if err == nil && slices.ContainsFunc(e.history.partitions, func(p *partitionHistory) bool { return readOn(e, p) }) {
+		err = c.readOn(ctx, e.history, topic)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.history.close())
+	}
+	return e, nil
+}
+
+// misfits says what does not fit together, and what to do about it. It reads the
+// logs only where something seems wrong without them, and only if it may.
+func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slog.Logger) (all []string, err error) {
+	e, err := c.examine(ctx, func(e *examination, p *partitionHistory) bool { return readLogs && e.uncertain(p) }, logger)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.history.close()) }()
+	for _, p := range e.history.partitions {
+		lost, err := e.past(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case lost != "":
+			all = append(all, lost)
+		case readLogs:
+			all = append(all, e.partition(p)...)
+		}
+	}
+	return append(all, e.history.lostCatalogues(e.held)...), nil
+}
+
+// findRollups looks at the ends of the rollup topics.
+func (e *examination) findRollups(ctx context.Context, at bus.Config) error {
+	both := []string{e.topics.LayerHealth, e.topics.LayerPerformance}
+	ends, err := bus.HighWater(ctx, at, both...)
+	if err != nil {
+		return err
+	}
+	for _, p := range e.history.partitions {
+		var r emitted
+		if r.trigger, r.held, err = e.log.LastTrigger(ctx, p.partition); err != nil {
+			return err
+		}
+		for _, topic := range both {
+			if ends[topic][p.partition] == 0 {
+				r.never = append(r.never, topic)
+			}
+		}
+		e.last = append(e.last, r)
+	}
+	return nil
+}
+
+// uncertain reports whether what is known without the log may be wrong, or is too
+// little to say what is.
+func (e *examination) uncertain(p *partitionHistory) bool {
+	return p.committed.Offset == oona.NoOffset || e.behind(p) ||
+		len(e.last[p.partition].never) > 0 && p.timelines > 0 || len(p.differences(e.topics.SeedMetrics, e.held)) > 0
+}
+
+// behind reports whether the rollups are of a greater incarnation than the log,
+// as far as it was read.
+func (e *examination) behind(p *partitionHistory) bool {
+	return e.last[p.partition].trigger.Incarnation > p.engine.Incarnation()
+}
+
+// past says why aggregators refuse a partition. That the group has no commit of
+// it says nothing of the topics: it may be another group's.
+func (e *examination) past(ctx context.Context, p *partitionHistory) (string, error) {
+	if e.history.group == "" {
+		return "", nil
+	}
+	past, err := aggregate.PastOf(ctx, p.claim, e.log)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("partition %d: %w", p.partition, err)
+	case past.Lost == nil, errors.Is(past.Lost, aggregate.ErrNoCommit):
+		return "", nil
+	}
+	return fmt.Sprintf("partition %d: aggregators of group %s refuse it: %v", p.partition, e.history.group, past.Lost), nil
+}
+
+// partition says what is wrong with a partition that aggregators take. Its log
+// was read where that matters.
+func (e *examination) partition(p *partitionHistory) (all []string) {
+	r := e.last[p.partition]
+	if e.behind(p) {
+		all = append(all, fmt.Sprintf("partition %d: its rollups are of incarnation %d, and its log is in %d: it is an older log, and readers drop whatever is emitted of it. Begin an incarnation with: oona topics apply",
+			p.partition, r.trigger.Incarnation, p.engine.Incarnation()))
+	}
+	if p.firstFrame != oona.NoOffset && p.timelines > 0 && p.firstFrame < p.committed.Offset {
+		for _, topic := range r.never {
+			all = append(all, fmt.Sprintf("partition %d: windows of it have closed, and %s has never had a rollup of it: the topic was lost, or made again. Readers go on with what comes; what was lost is not emitted again",
+				p.partition, topic))
+		}
+	}
+	for _, d := range p.differences(e.topics.SeedMetrics, e.held) {
+		all = append(all, fmt.Sprintf("partition %d: the settings topic has %s, and the log %s; write it again with: oona windows show --restore", p.partition, d.settings, d.log))
+	}
+	return all
+}

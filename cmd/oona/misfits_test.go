@@ -1,0 +1,333 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// applied makes the installation's topics.
+func (i *installation) applied(partitions int, more ...string) string {
+	i.t.Helper()
+	status, out, messages := i.oona(append([]string{"topics", "apply", "--partitions", strconv.Itoa(partitions), "--group", i.group}, more...)...)
+	if status != 0 {
+		i.t.Fatalf("topics apply: status %d, %q, %q", status, out, messages)
+	}
+	return out
+}
+
+// check returns what oona topics check finds.
+func (i *installation) check() (status int, messages string) {
+	i.t.Helper()
+	status, _, messages = i.oona("topics", "check", "--group", i.group)
+	return status, messages
+}
+
+// delete deletes topics and waits until they are gone.
+func (i *installation) delete(topics ...string) {
+	i.t.Helper()
+	config := sarama.NewConfig()
+	config.Version = sarama.V2_8_0_0
+	admin, err := sarama.NewClusterAdmin(i.cfg.Brokers, config)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer admin.Close()
+	for _, topic := range topics {
+		if err := admin.DeleteTopic(topic); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	await(i.t, "the topics are gone", func() bool {
+		all, err := admin.ListTopics()
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		return !slices.ContainsFunc(topics, func(topic string) bool { _, there := all[topic]; return there })
+	})
+}
+
+// publish publishes a message to a partition of a topic.
+func (i *installation) publish(topic string, partition int, msg *message.Message) {
+	i.t.Helper()
+	publisher, err := bus.NewPublisher(i.cfg, bus.PublisherOptions{})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer publisher.Close()
+	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(partition))
+	if err := publisher.Publish(topic, msg); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// rollup publishes a rollup of partition 0.
+func (i *installation) rollup(trigger oona.Trigger) {
+	i.t.Helper()
+	r := oona.Rollup{Run: "r", Layer: "l", Start: 1_700_000_000e6, End: 1_700_000_010e6, Trigger: trigger, Frames: 1, Generation: 1, Reducer: 2}
+	r.Hash = r.ContentHash()
+	i.publish(i.topics.LayerHealth, 0, message.NewMessage("", avro.AppendRollup(nil, &r)))
+}
+
+func (i *installation) shown() []shownPartition {
+	i.t.Helper()
+	return shown(i.t, []string{"--brokers", strings.Join(i.cfg.Brokers, ","), "--prefix", i.group, "--group", i.group})
+}
+
+func (i *installation) held() *settings.Settings {
+	i.t.Helper()
+	s, err := settings.Read(i.t.Context(), i.cfg, i.topics, slog.New(slog.DiscardHandler))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return s
+}
+
+func catalogueFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "metrics.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// An empty partition begins with an incarnation and a configuration that names
+// the newest reducers and a catalogue; the settings topic knows both.
+func TestFirstRecords(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		own := catalogueFile(t, "metrics: {energy: {group: health, direction: lower_is_better}}")
+		out := i.applied(2, "--catalogue", own)
+		if !strings.Contains(out, i.topics.Settings+": catalogue ") {
+			t.Errorf("topics apply says %q", out)
+		}
+		held := i.held()
+		partitions := i.shown()
+		for _, p := range partitions {
+			if p.End != 2 || p.Unknown != "" || len(p.Incarnations) != 1 || len(p.Configurations) != 1 {
+				t.Fatalf("partition is %+v", p)
+			}
+			begun, first := p.Incarnations[0], p.Configurations[0]
+			if begun.Offset != 0 || !begun.Holds || begun.Number != p.Incarnation || begun.PreviousEnd != oona.NoOffset || held.Incarnation(i.topics.SeedMetrics, p.Partition) != p.Incarnation {
+				t.Errorf("the incarnation is %+v of %+v", begun, p)
+			}
+			if first.Offset != 1 || !first.Holds || first.Windows["reducer"] != float64(windows.Reducer) {
+				t.Errorf("the configuration is %+v", first)
+			}
+			hash, err := oona.ParseCatalogueHash(first.Windows["catalogue"].(string))
+			if err != nil || held.Windows[p.Partition].Catalogue != hash || held.Windows[p.Partition].Reducer != windows.Reducer {
+				t.Errorf("the settings have %+v, and the log the catalogue %s, %v", held.Windows[p.Partition], hash, err)
+			}
+			if c, found, err := held.Catalogue(hash); err != nil || !found || c.Metric("energy").Group != oona.Health {
+				t.Errorf("the catalogue is %v, %v, %v", c, found, err)
+			}
+		}
+		if out := i.applied(2, "--catalogue", own); strings.Contains(out, "is written") || strings.Contains(out, "generation 1") {
+			t.Errorf("topics apply again: %q", out)
+		}
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check: status %d, %q", status, messages)
+		}
+		if status, out, messages := i.oona("topics", "apply", "--partitions", "2", "--catalogue", "built-in"); status != exitFailed || strings.Count(messages, "Asked for was catalogue: b40fe41f50f13133, was ") != 2 {
+			t.Errorf("topics apply with another catalogue: status %d, %q, %q", status, out, messages)
+		}
+	})
+}
+
+// Into topics that others have made only records are written.
+func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		status, _, messages := i.oona("topics", "apply", "--no-create")
+		if status != exitFailed || !strings.Contains(messages, i.topics.SeedMetrics+" does not exist") || !strings.Contains(messages, i.topics.Settings+" does not exist") {
+			t.Errorf("without topics: status %d, %q", status, messages)
+		}
+		specs := append(append(i.topics.Specs(3), i.topics.RawSpecs(1)...), i.topics.SettingsSpec())
+		if _, err := bus.ApplyTopics(t.Context(), i.cfg, specs); err != nil {
+			t.Fatal(err)
+		}
+		if status, out, messages := i.oona("topics", "apply", "--no-create"); status != 0 || !strings.Contains(out, "first configuration of 3 partitions") {
+			t.Errorf("with topics: status %d, %q, %q", status, out, messages)
+		}
+		for _, p := range i.shown() {
+			if p.End != 2 || p.Incarnation == 0 {
+				t.Errorf("partition is %+v", p)
+			}
+		}
+	})
+}
+
+// Reducer and catalogue stay unless they are given, and what is written is in the
+// settings topic.
+func TestApplyReducerAndCatalogue(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		i.applied(1)
+		from := func(minutes int) string {
+			return time.Now().Add(time.Duration(minutes) * time.Minute).Format(time.RFC3339)
+		}
+		last := func(what string, args ...string) windows.Config {
+			t.Helper()
+			if status, out, messages := i.oona(append([]string{"windows", "apply", "--yes", "--group", i.group}, args...)...); status != 0 {
+				t.Fatalf("%s: status %d, %q, %q", what, status, out, messages)
+			}
+			c := i.held().Windows[0]
+			got, err := windows.ConfigurationOf(&c)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			shown := i.shown()[0].Configurations
+			if in := shown[len(shown)-1]; in.Generation != c.Generation || in.Windows["reducer"] != float64(c.Reducer) || in.Windows["catalogue"] != c.Catalogue.String() {
+				t.Errorf("%s: the log has %+v, the settings %+v", what, in, c)
+			}
+			return got.Config
+		}
+		first := i.held().Windows[0]
+		own := catalogueFile(t, "metrics: {blend: {group: health}}")
+		second := last("a catalogue", "--from", from(2), "--catalogue", own)
+		if second.Catalogue == first.Catalogue || second.Reducer != windows.Reducer || second.Generation != 2 {
+			t.Errorf("a catalogue: %+v", second)
+		}
+		third := last("a reducer", "--from", from(3), "--reducer", "1")
+		if third.Catalogue != second.Catalogue || third.Reducer != 1 {
+			t.Errorf("a reducer: %+v", third)
+		}
+		if fourth := last("something else", "--from", from(4), "--max-layers", "7"); fourth.Catalogue != second.Catalogue || fourth.Reducer != 1 || fourth.MaxLayers != 7 {
+			t.Errorf("something else: %+v", fourth)
+		}
+		if fifth := last("a hash", "--from", from(5), "--catalogue", first.Catalogue.String()); fifth.Catalogue != first.Catalogue {
+			t.Errorf("a hash: %+v", fifth)
+		}
+		for _, wrong := range [][]string{{"--reducer", "3"}, {"--reducer", "0"}, {"--catalogue", "0011223344556677"}, {"--catalogue", own + ".absent"}} {
+			if status, out, messages := i.oona(append([]string{"windows", "apply", "--yes", "--group", i.group, "--from", from(6)}, wrong...)...); status != exitFailed || out != "" {
+				t.Errorf("%v: status %d, %q, %q", wrong, status, out, messages)
+			}
+		}
+	})
+}
+
+// A settings topic that was lost is written again from the logs; a catalogue that
+// was in it is named.
+func TestSettingsAreRestored(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		own := catalogueFile(t, "metrics: {energy: {group: health}}")
+		i.applied(2, "--catalogue", own)
+		before := i.held()
+		i.delete(i.topics.Settings)
+		status, messages := i.check()
+		if status != exitFailed || !strings.Contains(messages, i.topics.Settings+" does not exist; run `oona topics apply`") {
+			t.Errorf("check without the topic: status %d, %q", status, messages)
+		}
+		if status, _, messages := i.oona("windows", "show", "--restore", "--group", i.group); status != exitFailed || !strings.Contains(messages, "oona topics apply") {
+			t.Errorf("restore without the topic: status %d, %q", status, messages)
+		}
+		i.applied(2)
+		status, messages = i.check()
+		if status != exitFailed || strings.Count(messages, "write it again with: oona windows show --restore") != 4 || strings.Count(messages, "Write it again with: oona topics apply --catalogue FILE") != 1 {
+			t.Errorf("check of an empty topic: status %d, %q", status, messages)
+		}
+		if status, _, messages := i.oona("windows", "show", "--restore", "--group", i.group); status != 0 || strings.Count(messages, "which is written") != 4 || strings.Count(messages, "--catalogue FILE") != 1 {
+			t.Errorf("restore: status %d, %q", status, messages)
+		}
+		i.applied(2, "--catalogue", own)
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check afterwards: status %d, %q", status, messages)
+		}
+		after := i.held()
+		for p := range int32(2) {
+			if after.Windows[p] != before.Windows[p] || after.Incarnation(i.topics.SeedMetrics, p) != before.Incarnation(i.topics.SeedMetrics, p) {
+				t.Errorf("partition %d has %+v, had %+v", p, after, before)
+			}
+		}
+	})
+}
+
+// A log that was made again without its first records is named, and apply makes
+// it right while it is empty.
+func TestLogThatWasMadeAgain(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		i.applied(1)
+		old := i.shown()[0].Incarnation
+		i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
+		i.delete(i.topics.SeedMetrics)
+		if _, err := bus.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
+			t.Fatal(err)
+		}
+		status, messages := i.check()
+		if status != exitFailed || !strings.Contains(messages, "aggregators of group "+i.group+" refuse it: ") || !strings.Contains(messages, "oona topics apply") {
+			t.Errorf("check: status %d, %q", status, messages)
+		}
+		i.applied(1)
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check afterwards: status %d, %q", status, messages)
+		}
+		if now := i.shown()[0].Incarnation; now <= old {
+			t.Errorf("the log is in incarnation %d, and was in %d", now, old)
+		}
+	})
+}
+
+// A log of a lesser incarnation than its rollups is named, and apply begins one.
+func TestRollupsOfAGreaterIncarnation(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		i.applied(1)
+		i.tick(1)
+		ahead := i.shown()[0].Incarnation + 3600e6
+		i.rollup(oona.Trigger{Incarnation: ahead, Offset: 1})
+		status, messages := i.check()
+		if status != exitFailed || !strings.Contains(messages, "its rollups are of incarnation "+strconv.FormatInt(int64(ahead), 10)) {
+			t.Errorf("check: status %d, %q", status, messages)
+		}
+		if out := i.applied(1); !strings.Contains(out, "an incarnation begins in partition 0") {
+			t.Errorf("topics apply: %q", out)
+		}
+		if now := i.shown()[0]; now.Incarnation <= ahead || len(now.Incarnations) != 2 || now.Incarnations[1].PreviousEnd != 3 {
+			t.Errorf("the log has %+v", now)
+		}
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check afterwards: status %d, %q", status, messages)
+		}
+	})
+}
+
+// Rollup topics that were lost are named until there are rollups again; topics
+// that never had a rollup are not.
+func TestRollupTopicsThatWereLost(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		i.applied(1, "--window-length", "100ms", "--out-of-orderness", "0s", "--allowed-lateness", "0s", "--tick-interval", "10ms", "--idle-horizon", "50ms")
+		i.tick(1)
+		i.aggregateBeyond(2, 1, windows.DefaultConfig())
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check of a log without frames: status %d, %q", status, messages)
+		}
+		now := oona.MicrosOf(time.Now())
+		f := oona.Frame{
+			Run: "r", Layer: "l", Producer: "p", Epoch: now, ObservedAt: now, Seeds: []oona.SeedID{1}, States: []oona.State{oona.Training},
+			Metrics: []oona.Column{{Name: "loss", Values: []float32{1}}},
+		}
+		i.publish(i.topics.SeedMetrics, 0, message.NewMessage("", avro.AppendFrame(nil, &f)))
+		frame := i.shown()[0].End
+		i.aggregateBeyond(frame, 1, windows.DefaultConfig())
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check with rollups: status %d, %q", status, messages)
+		}
+		i.delete(i.topics.LayerPerformance)
+		i.applied(1)
+		status, messages := i.check()
+		if status != exitFailed || !strings.Contains(messages, i.topics.LayerPerformance+" has never had a rollup of it") || strings.Contains(messages, i.topics.LayerHealth) {
+			t.Errorf("check without one of the topics: status %d, %q", status, messages)
+		}
+	})
+}
