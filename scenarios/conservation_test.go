@@ -77,13 +77,16 @@ type tiling struct {
 func (w *world) tilingsOf(records []logRecord) []tiling {
 	w.Helper()
 	all := []tiling{{length: oona.Micros(w.windows.Length.Microseconds())}}
+	first := true // but for starts of incarnations
 	for i := range records {
-		if records[i].headers[oona.HeaderRecord] != oona.ConfigurationRecord {
+		kind, opens := records[i].headers[oona.HeaderRecord], first
+		first = first && kind == oona.IncarnationRecord
+		if kind != oona.ConfigurationRecord {
 			continue
 		}
 		said := w.configurationIn(&records[i])
 		next := tiling{length: said.Length, generation: said.Generation}
-		if records[i].offset == 0 {
+		if opens {
 			all = []tiling{next}
 			continue
 		}

@@ -113,8 +113,9 @@ func (w *world) sound() topicsRead {
 	configure := func(c windows.Configuration) {
 		add(avro.AppendConfiguration(nil, c.Record()), map[string]string{oona.HeaderRecord: oona.ConfigurationRecord})
 	}
+	add(avro.AppendIncarnation(nil, oona.IncarnationStart{Number: oona.Incarnation(at)}), map[string]string{oona.HeaderRecord: oona.IncarnationRecord})
 	configured := windows.Configuration{Config: w.windows}
-	configured.Config.Generation, configured.Config.MaxSkew = 1, time.Second
+	configured.Config.Generation, configured.Config.MaxSkew, configured.Config.Reducer = 1, time.Second, windows.Reducer
 	configure(configured)
 	tr := trainer{run: "run-a", producer: "one", layers: 2, seeds: 3}
 	random := rand.New(rand.NewPCG(5, 5))

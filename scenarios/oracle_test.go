@@ -55,6 +55,12 @@ func (w *world) asFolded(record *logRecord) windows.Record {
 			w.Fatal(err)
 		}
 		in.Configuration = &c
+	case oona.IncarnationRecord:
+		s, err := avro.DecodeIncarnation(record.value)
+		if err != nil {
+			w.Fatal(err)
+		}
+		in.Incarnation = &s
 	case "":
 		var decoder avro.FrameDecoder
 		frame := new(oona.Frame)
