@@ -87,7 +87,7 @@ func (e *examination) findRollups(ctx context.Context, at bus.Config) error {
 	}
 	for _, p := range e.history.partitions {
 		var r emitted
-		if r.trigger, r.held, err = e.log.LastTrigger(ctx, p.partition); err != nil {
+		if r.trigger, r.held, err = settings.LastTrigger(ctx, at, e.topics, p.partition); err != nil {
 			return err
 		}
 		for _, topic := range both {
