@@ -2,9 +2,8 @@ package claimcheck_test
 
 import (
 	"encoding/pem"
-	"io"
 	"io/fs"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -89,7 +88,7 @@ func startSecure(t *testing.T, fault func(http.Handler) http.Handler) (claimchec
 	t.Helper()
 	server, handler := embeddedServer(t, fault)
 	listening := httptest.NewUnstartedServer(handler)
-	listening.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that refuse it
+	listening.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // of clients that refuse it
 	listening.StartTLS()
 	t.Cleanup(listening.Close)
 	server.URL, server.Client = listening.URL, listening.Client()

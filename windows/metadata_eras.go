@@ -53,9 +53,9 @@ func appendConfig(b []byte, before, c *Config) []byte {
 			values = binary.AppendUvarint(values, v)
 		}
 	}
-	switch {
-	case c.Catalogue == before.Catalogue:
-	case c.Catalogue == oona.CatalogueHash{}:
+	switch c.Catalogue {
+	case before.Catalogue:
+	case oona.CatalogueHash{}:
 		changed |= configNamesNone
 	default:
 		changed |= configNamesCatalogue

@@ -53,7 +53,7 @@ func (p *partition) idle(t *testing.T) {
 	t.Helper()
 	at := float64(p.engine.greatestStamp-origin) / 1e6
 	for n := 0; p.engine.OpenWindows() > 0; n++ {
-		if at += 1; n > 1000 {
+		if at++; n > 1000 {
 			t.Fatal("a window stays open")
 		}
 		p.tick(at)

@@ -84,8 +84,7 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		if !sleep(ctx, attemptPause) {
 			return errors.Join(err, ctx.Err())
 		}
-		// Where this fails too, so does the next attempt.
-		client.RefreshCoordinator(o.group) //nolint:errcheck
+		client.RefreshCoordinator(o.group) //nolint:errcheck // where this fails too, so does the next attempt
 	}
 }
 

@@ -23,8 +23,8 @@ func Empty(ctx context.Context, cfg Config, topic string, partition int32, from,
 		if err == nil || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
 			return empty, err
 		}
-		// The leader may have moved. Where this fails too, so does the next attempt.
-		client.RefreshMetadata(topic) //nolint:errcheck
+		// The leader may have moved.
+		client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
 	}
 }
 

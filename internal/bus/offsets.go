@@ -96,8 +96,7 @@ func offsetsAt(ctx context.Context, client sarama.Client, at int64, missing map[
 		}
 		missing = without(missing, offsets)
 		for topic := range missing {
-			// Where this fails too, so does the next attempt.
-			client.RefreshMetadata(topic) //nolint:errcheck
+			client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
 		}
 	}
 }

@@ -21,7 +21,9 @@ func TestMain(m *testing.M) {
 	if kind == "" {
 		os.Exit(m.Run())
 	}
-	os.Unsetenv("OONA_TEST_PROBE")
+	if err := os.Unsetenv("OONA_TEST_PROBE"); err != nil {
+		panic(err)
+	}
 	Main("probe", "Probes.", newTestConfig(), func(ctx context.Context, w *Worker) error {
 		if kind == "stuck" {
 			w.OnClose("stuck connection", func() error { select {} })
@@ -62,7 +64,7 @@ func startProbe(t *testing.T, kind string, args ...string) *probe {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		log.Close()
+		_ = log.Close()      // a test may have closed it
 		_ = p.Process.Kill() // if the test has failed before it ended
 		_ = p.Wait()
 	})
@@ -111,7 +113,9 @@ func (p *probe) end(t *testing.T, by os.Signal) (status int) {
 // A worker whose log has no reader any more goes on.
 func TestReaderOfTheLogIsGone(t *testing.T) {
 	p := startProbe(t, "plain")
-	p.log.Close()
+	if err := p.log.Close(); err != nil {
+		t.Fatal(err)
+	}
 	p.awaitMetric(t, `oona_log_lines_dropped_total{reason="write"}`)
 	if status := p.end(t, syscall.SIGTERM); status != exitOK {
 		t.Errorf("status %d, %s", status, p.ProcessState)

@@ -108,8 +108,8 @@ func TestCloseOfTheLogQueueIsBounded(t *testing.T) {
 func TestErrorsInLogsAreOneLine(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		var out bytes.Buffer
-		NewLogger(LogConfig{Level: "info", Format: format}, &out).Error("x", "error", errors.Join(errors.New("topics:\n  first"), errors.New("second\n")))
-		if text := out.String(); !strings.Contains(text, `"topics: first; second"`) {
+		NewLogger(LogConfig{Level: "info", Format: format}, &out).Error("x", "error", errors.Join(errors.New("topics:\n  first"), fmt.Errorf("second\n%s", "third")))
+		if text := out.String(); !strings.Contains(text, `"topics: first; second; third"`) {
 			t.Errorf("%s: %s", format, text)
 		}
 	}

@@ -86,7 +86,7 @@ func TestRefusalsReachTheSender(t *testing.T) {
 			}
 			server := startStage(t, s)
 			for range 3 {
-				answer, err := talk(t, server, c.header, c.body)
+				answer, err := talk(t, server, c.header, c.body) //nolint:bodyclose // talk has read and closed it
 				if err != nil || answer.StatusCode != c.status || !answer.Close {
 					t.Fatalf("the client finds %v, error %v, want status %d and the end of the connection", answer, err, c.status)
 				}
