@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // TestMain is main where a measure begins this program once more.
@@ -349,4 +352,56 @@ func BenchmarkDecodeFoldSparse(b *testing.B) {
 		}
 	}
 	b.ReportMetric(all.list[0].median(), "Msamples/s-core")
+}
+
+// BenchmarkReducers folds the same frames with each version of the reducers in
+// turn, dense and sparse, so that what a later one costs is seen beside the first:
+// the figures are M samples/s a core, and the share that the second lacks.
+func BenchmarkReducers(b *testing.B) {
+	for _, c := range []struct {
+		name       string
+		unmeasured float64
+	}{{"dense", 0}, {"sparse", recordedIdle}} {
+		b.Run(c.name, func(b *testing.B) {
+			frames := newCorpus(1024, 25, c.unmeasured)
+			var folders [2]*folder
+			for i := range folders {
+				cfg := manyLayers(len(frames.layers))
+				cfg.Reducer = int32(i + 1)
+				var err error
+				if folders[i], err = newFolder(cfg); err != nil {
+					b.Fatal(err)
+				}
+			}
+			start := windowStart(time.Now())
+			var spent [2][]float64 // seconds, by reducer and round
+			for round := 0; b.Loop(); round++ {
+				frames.encode("bench", start)
+				start += frames.span(windows.DefaultConfig().Length)
+				for i := range folders {
+					i = (i + round) % len(folders)
+					used, _, err := metered(func() error { return folders[i].takeAll(frames) })
+					if err != nil {
+						b.Fatal(err)
+					}
+					if round > 0 { // the first is to warm up
+						spent[i] = append(spent[i], used.Seconds())
+					}
+				}
+			}
+			if len(spent[0]) == 0 {
+				b.Skip("more than one round is needed: use -benchtime=10x")
+			}
+			ratios := make([]float64, len(spent[0]))
+			for i := range ratios {
+				ratios[i] = spent[1][i] / spent[0][i]
+			}
+			for i := range spent {
+				slices.Sort(spent[i])
+				b.ReportMetric(frames.samples()/spent[i][len(spent[i])/2]/1e6, fmt.Sprintf("Msamples/s-reducer-%d", i+1))
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(100*(ratios[len(ratios)/2]-1), "%-more-time")
+		})
+	}
 }

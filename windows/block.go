@@ -1,6 +1,10 @@
 package windows
 
-import "math"
+import (
+	"math"
+
+	"github.com/morphogenetic/oona"
+)
 
 // The loops over a block's samples in which an engine spends most of its time.
 // They stand here in Go; block_amd64.s has the same for amd64, four samples at
@@ -117,4 +121,50 @@ func firstBeyondGo(values []float32, low, high float32) int {
 		}
 	}
 	return len(values)
+}
+
+// lanesOfGo carries on the extremes of eight lanes: values[i] is in lane i%8. Up
+// to seven values at the end are left out. NaN is in no lane.
+func lanesOfGo(values []float32, greatest, least *[8]float32) {
+	for ; len(values) >= 8; values = values[8:] {
+		for i, x := range values[:8] {
+			if x > greatest[i] {
+				greatest[i] = x
+			}
+			if x < least[i] {
+				least[i] = x
+			}
+		}
+	}
+}
+
+// activeMarks is all bits for an active state. There are at most 16 states.
+var activeMarks = makeActiveMarks()
+
+func makeActiveMarks() (marks [16]uint8) {
+	for s := range oona.StateCount {
+		if oona.State(s).Active() {
+			marks[s] = math.MaxUint8
+		}
+	}
+	return marks
+}
+
+// markActiveGo sets all bits of marks[i] where states[i] is active, and none where
+// it is not.
+func markActiveGo(marks []uint8, states []oona.State) {
+	for i, s := range states {
+		marks[i] = activeMarks[s%16]
+	}
+}
+
+// countMarkedNaNGo counts the values that are NaN and marked. There are at most
+// chunkSize.
+func countMarkedNaNGo(values []float32, marks []uint8) (n int) {
+	for i, x := range values {
+		if x != x {
+			n += int(marks[i] & 1)
+		}
+	}
+	return n
 }

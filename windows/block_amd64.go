@@ -2,14 +2,25 @@
 
 package windows
 
-import "golang.org/x/sys/cpu"
+import (
+	"golang.org/x/sys/cpu"
+
+	"github.com/morphogenetic/oona"
+)
 
 // canShuffle is whether splitSigns may take four values at a time.
 var canShuffle = cpu.X86.HasSSSE3
 
-// hasAVX is whether sumFours may take a four in one register, and firstBeyond
-// eight values.
+// hasAVX is whether sumFours may take a four in one register, and firstBeyond and
+// lanesOf eight values.
 var hasAVX = cpu.X86.HasAVX
+
+// hasAVX2 is whether countMarkedNaN may count 32 values at a time.
+var hasAVX2 = cpu.X86.HasAVX2
+
+// inOrder brings the bytes that countMarkedNaN32 has packed into the order of the
+// values.
+var inOrder = [8]uint32{0, 4, 1, 5, 2, 6, 3, 7} //nolint:unused // by block_amd64.s
 
 // gathering[mask] are the shuffles that gather those of four values whose bit is
 // in mask; gathered[mask] is how many they are. Only the assembly reads them.
@@ -42,6 +53,28 @@ func splitSigns(values []float32, positive, negative *chunk) (p, n int)
 
 //go:noescape
 func firstBeyond(values []float32, low, high float32) int
+
+//go:noescape
+func lanesOf(values []float32, greatest, least *[8]float32)
+
+//go:noescape
+func markActive(marks []uint8, states []oona.State)
+
+//go:noescape
+func countMarkedNaN32(values []float32, marks []uint8) int
+
+func countMarkedNaN(values []float32, marks []uint8) int {
+	if !hasAVX2 {
+		return countMarkedNaNGo(values, marks)
+	}
+	n := len(values) &^ 31
+	return countMarkedNaN32(values[:n], marks) + countMarkedNaNGo(values[n:], marks[n:])
+}
+
+// prefetchExtremes does for a list what prefetch does for counts.
+//
+//go:noescape
+func prefetchExtremes(list []extreme)
 
 // prefetch asks for counts to be in the cache soon. With many layers they come
 // from far away, and more of them are on their way at a time than if each were

@@ -3,7 +3,8 @@
 #include "textflag.h"
 
 // SSE2, which every amd64 has, and where the processor has them AVX (sumFours,
-// firstBeyond) and the shuffles of SSSE3 (splitSigns).
+// firstBeyond, lanesOf), AVX2 (countMarkedNaN32) and the shuffles of SSSE3
+// (splitSigns, markActive).
 // See block.go for what each does.
 
 // func sumFours(s *sums, values []float32, shift float64)
@@ -340,6 +341,184 @@ here:
 
 reached:
 	MOVQ AX, ret+32(FP)
+	RET
+
+// func lanesOf(values []float32, greatest, least *[8]float32)
+//
+// The extreme comes second in each comparison, and so stays where the value is NaN.
+TEXT ·lanesOf(SB), NOSPLIT, $0-40
+	MOVQ values_base+0(FP), SI
+	MOVQ values_len+8(FP), CX
+	MOVQ greatest+24(FP), DI
+	MOVQ least+32(FP), R8
+	SHRQ $3, CX
+	JZ   known
+	CMPB ·hasAVX(SB), $0
+	JE   halves
+	VMOVUPS (DI), Y0
+	VMOVUPS (R8), Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y1, Y3
+	SHRQ $1, CX
+	JNC  two
+	VMOVUPS (SI), Y4
+	VMAXPS  Y0, Y4, Y0
+	VMINPS  Y1, Y4, Y1
+	ADDQ    $32, SI
+
+two:
+	TESTQ CX, CX
+	JZ    joined
+
+sixteen:
+	VMOVUPS 0(SI), Y4
+	VMOVUPS 32(SI), Y5
+	VMAXPS  Y0, Y4, Y0
+	VMINPS  Y1, Y4, Y1
+	VMAXPS  Y2, Y5, Y2
+	VMINPS  Y3, Y5, Y3
+	ADDQ    $64, SI
+	DECQ    CX
+	JNZ     sixteen
+
+joined:
+	VMAXPS  Y0, Y2, Y0
+	VMINPS  Y1, Y3, Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, (R8)
+	VZEROUPPER
+	RET
+
+halves:
+	MOVUPS 0(DI), X0
+	MOVUPS 16(DI), X1
+	MOVUPS 0(R8), X2
+	MOVUPS 16(R8), X3
+
+eight:
+	MOVUPS 0(SI), X4
+	MOVAPS X4, X5
+	MAXPS  X0, X4
+	MOVAPS X4, X0
+	MINPS  X2, X5
+	MOVAPS X5, X2
+	MOVUPS 16(SI), X4
+	MOVAPS X4, X5
+	MAXPS  X1, X4
+	MOVAPS X4, X1
+	MINPS  X3, X5
+	MOVAPS X5, X3
+	ADDQ   $32, SI
+	DECQ   CX
+	JNZ    eight
+	MOVUPS X0, 0(DI)
+	MOVUPS X1, 16(DI)
+	MOVUPS X2, 0(R8)
+	MOVUPS X3, 16(R8)
+
+known:
+	RET
+
+// func markActive(marks []uint8, states []oona.State)
+TEXT ·markActive(SB), NOSPLIT, $0-48
+	MOVQ marks_base+0(FP), DI
+	MOVQ states_base+24(FP), SI
+	MOVQ states_len+32(FP), CX
+	LEAQ ·activeMarks(SB), R8
+	CMPB ·canShuffle(SB), $0
+	JE   state1
+	MOVOU (R8), X1
+	SUBQ $16, CX
+	JLT  few
+
+states16:
+	MOVOU  (SI), X2
+	MOVOU  X1, X0
+	PSHUFB X2, X0
+	MOVOU  X0, (DI)
+	ADDQ   $16, SI
+	ADDQ   $16, DI
+	SUBQ   $16, CX
+	JGE    states16
+
+few:
+	ADDQ $16, CX
+
+state1:
+	TESTQ CX, CX
+	JZ    marked
+	MOVBLZX (SI), AX
+	ANDL    $15, AX
+	MOVBLZX (R8)(AX*1), AX
+	MOVB    AX, (DI)
+	INCQ    SI
+	INCQ    DI
+	DECQ    CX
+	JMP     state1
+
+marked:
+	RET
+
+// func countMarkedNaN32(values []float32, marks []uint8) int
+//
+// Masks of 32 comparisons are packed into as many bytes, put into order, and those
+// that are marked subtracted, as each is -1.
+TEXT ·countMarkedNaN32(SB), NOSPLIT, $0-56
+	MOVQ  values_base+0(FP), SI
+	MOVQ  values_len+8(FP), CX
+	MOVQ  marks_base+24(FP), DI
+	VMOVDQU ·inOrder(SB), Y5
+	VPXOR Y0, Y0, Y0
+	SHRQ  $5, CX
+	JZ    summed
+
+marks32:
+	VMOVUPS   0(SI), Y1
+	VMOVUPS   32(SI), Y2
+	VMOVUPS   64(SI), Y3
+	VMOVUPS   96(SI), Y4
+	VCMPPS    $3, Y1, Y1, Y1
+	VCMPPS    $3, Y2, Y2, Y2
+	VCMPPS    $3, Y3, Y3, Y3
+	VCMPPS    $3, Y4, Y4, Y4
+	VPACKSSDW Y2, Y1, Y1
+	VPACKSSDW Y4, Y3, Y3
+	VPACKSSWB Y3, Y1, Y1
+	VPERMD    Y1, Y5, Y1
+	VPAND     (DI), Y1, Y1
+	VPSUBB    Y1, Y0, Y0
+	ADDQ      $128, SI
+	ADDQ      $32, DI
+	DECQ      CX
+	JNZ       marks32
+
+summed:
+	VPXOR  Y2, Y2, Y2
+	VPSADBW Y2, Y0, Y0
+	VEXTRACTI128 $1, Y0, X1
+	VPADDQ X1, X0, X0
+	VPSRLDQ $8, X0, X1
+	VPADDQ X1, X0, X0
+	VMOVQ  X0, AX
+	VZEROUPPER
+	MOVQ   AX, ret+48(FP)
+	RET
+
+// func prefetchExtremes(list []extreme)
+TEXT ·prefetchExtremes(SB), NOSPLIT, $0-24
+	MOVQ list_base+0(FP), SI
+	MOVQ list_len+8(FP), CX
+	SHLQ $4, CX // a seed, a value and an offset
+	ADDQ SI, CX
+
+entries:
+	CMPQ       SI, CX
+	JGE        wanted
+	PREFETCHT0 (SI)
+	ADDQ       $64, SI
+	JMP        entries
+
+wanted:
 	RET
 
 // func prefetch(counts []uint32)

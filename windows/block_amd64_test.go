@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/morphogenetic/oona"
 )
 
 // blockValue draws from everything that a float32 can be.
@@ -23,12 +25,12 @@ func blockValue(rng *rand.Rand) float32 {
 // The assembly gives what the Go gives, bit by bit, and touches nothing else:
 // with all instructions that this processor has, and with those of all amd64.
 func TestBlocksInAssembly(t *testing.T) {
-	if !hasAVX || !canShuffle {
-		t.Logf("AVX %t, shuffles %t: not all paths are tested on this processor", hasAVX, canShuffle)
+	if !hasAVX || !hasAVX2 || !canShuffle {
+		t.Logf("AVX %t, AVX2 %t, shuffles %t: not all paths are tested on this processor", hasAVX, hasAVX2, canShuffle)
 	}
 	testBlocksInAssembly(t)
-	defer func(avx, shuffle bool) { hasAVX, canShuffle = avx, shuffle }(hasAVX, canShuffle)
-	hasAVX, canShuffle = false, false
+	defer func(avx, avx2, shuffle bool) { hasAVX, hasAVX2, canShuffle = avx, avx2, shuffle }(hasAVX, hasAVX2, canShuffle)
+	hasAVX, hasAVX2, canShuffle = false, false, false
 	testBlocksInAssembly(t)
 }
 
@@ -62,6 +64,8 @@ func testBlocksInAssembly(t *testing.T) {
 			t.Fatalf("of %v the sums are\n%+v, want\n%+v", values, got, want)
 		}
 		compareSplits(t, values)
+		compareLanes(t, values)
+		compareMarks(t, rng, values)
 		n := firstBeyond(values, low, high)
 		if m := firstBeyondGo(values, low, high); n != m {
 			t.Fatalf("of %v the first beyond %v and %v is %d, want %d", values, low, high, n, m)
@@ -76,6 +80,45 @@ func testBlocksInAssembly(t *testing.T) {
 	}
 	if finite == 0 || skipped == 0 || found == 0 {
 		t.Errorf("%d blocks were finite, %d values skipped, %d found: the test compared nothing", finite, skipped, found)
+	}
+}
+
+// compareLanes carries on extremes of before.
+func compareLanes(t *testing.T, values []float32) {
+	t.Helper()
+	greatest, least := [8]float32{-1, 1, 3, -1, 1, 3, -1, 1}, [8]float32{1, -1, 3, 1, -1, 3, 1, -1}
+	wantGreatest, wantLeast := greatest, least
+	lanesOf(values, &greatest, &least)
+	lanesOfGo(values, &wantGreatest, &wantLeast)
+	if greatest != wantGreatest || least != wantLeast {
+		t.Fatalf("of %v the extremes of lanes are %v and %v, want %v and %v", values, greatest, least, wantGreatest, wantLeast)
+	}
+}
+
+// compareMarks marks as many states as there are values, and counts.
+func compareMarks(t *testing.T, rng *rand.Rand, values []float32) {
+	t.Helper()
+	states := make([]oona.State, len(values))
+	for i := range states {
+		states[i] = oona.State(rng.IntN(oona.StateCount))
+	}
+	if rng.IntN(2) == 0 {
+		values = slices.Clone(values)
+		for i := range values {
+			if rng.IntN(3) > 0 {
+				values[i] = float32(math.NaN())
+			}
+		}
+	}
+	const guard = 32 // where nobody may write
+	marks, want := make([]uint8, len(states)+guard), make([]uint8, len(states)+guard)
+	markActive(marks[:len(states)], states)
+	markActiveGo(want[:len(states)], states)
+	if !slices.Equal(marks, want) {
+		t.Fatalf("of %v these are active: %v, want %v", states, marks, want)
+	}
+	if n, m := countMarkedNaN(values, marks), countMarkedNaNGo(values, marks); n != m {
+		t.Fatalf("of %v and %v %d are not measured and active, want %d", values, states, n, m)
 	}
 }
 

@@ -2,6 +2,8 @@
 
 package windows
 
+import "github.com/morphogenetic/oona"
+
 func sumFours(s *sums, values []float32, shift float64) { sumFoursGo(s, values, shift) }
 
 func countBlock(counts []uint32, first uint32, values []float32) int {
@@ -13,5 +15,13 @@ func splitSigns(values []float32, positive, negative *chunk) (p, n int) {
 }
 
 func firstBeyond(values []float32, low, high float32) int { return firstBeyondGo(values, low, high) }
+
+func lanesOf(values []float32, greatest, least *[8]float32) { lanesOfGo(values, greatest, least) }
+
+func markActive(marks []uint8, states []oona.State) { markActiveGo(marks, states) }
+
+func countMarkedNaN(values []float32, marks []uint8) int { return countMarkedNaNGo(values, marks) }
+
+func prefetchExtremes([]extreme) {}
 
 func prefetch([]uint32) {}

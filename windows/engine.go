@@ -38,6 +38,7 @@ type Engine struct {
 	layers            []*accumulator
 	progress          []progress
 	scratch           scratch
+	readings          readings
 	rollup            oona.Rollup
 }
 
@@ -270,16 +271,20 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 // fold adds a frame that has been admitted, under the configuration of an era.
 func (e *Engine) fold(a *accumulator, r *Record, by *era) {
 	f := r.Frame
-	of := readingsOf(r, by.cfg.Reducer)
 	for i := range a.metrics {
-		prefetch(a.metrics[i].histogram.positive.counts)
+		m := &a.metrics[i]
+		prefetch(m.histogram.positive.counts)
+		prefetchExtremes(m.worst.greatest.list)
+		prefetchExtremes(m.worst.least.list)
 	}
+	e.readings.begin(r, by.cfg.Reducer)
 	a.note(r.Offset, f)
 	a.census.add(f.Seeds, f.States)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, by.catalogue, &by.cfg).add(of, c.Values, &e.scratch)
+		a.metric(i, c.Name, by.catalogue, &by.cfg).add(&e.readings, c.Values, &e.scratch)
 	}
+	e.readings.seeds, e.readings.states = nil, nil // they are not ours
 }
 
 func (e *Engine) openWindow(t *timeline, at int, a *era, start, end oona.Micros) *window {

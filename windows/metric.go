@@ -2,6 +2,7 @@ package windows
 
 import (
 	"math"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 )
@@ -39,42 +40,43 @@ type chunk [chunkSize]float32
 // ones of each sign.
 type scratch struct{ finite, positive, negative chunk }
 
-// readings are what the columns of a frame have in common. Reducer 1 looks
-// neither at states nor at the offset.
+// readings are what the columns of a frame have in common.
 type readings struct {
 	seeds  []oona.SeedID
-	states []oona.State
-	offset int64
+	states []oona.State // nil in reducer 1, which does not look at them
+	offset int64        // NoOffset in reducer 1
+	active []uint8      // marks of seeds in active states; made where they are needed
+	marked bool
 }
 
-func readingsOf(r *Record, reducer int32) readings {
+// begin takes a frame that is folded by a version of the reducers.
+func (of *readings) begin(r *Record, reducer int32) {
+	of.seeds, of.states, of.offset, of.marked = r.Frame.Seeds, r.Frame.States, r.Offset, false
 	if reducer < 2 {
-		return readings{seeds: r.Frame.Seeds, offset: oona.NoOffset}
+		of.states, of.offset = nil, oona.NoOffset
 	}
-	return readings{r.Frame.Seeds, r.Frame.States, r.Offset}
 }
 
-// first returns the readings of the first n seeds, and the others.
-func (of readings) first(n int) (first, others readings) {
-	first, others = of, of
-	first.seeds, others.seeds = of.seeds[:n], of.seeds[n:]
-	if of.states != nil {
-		first.states, others.states = of.states[:n], of.states[n:]
+// notMeasured counts those of values that are NaN and of a seed in an active state:
+// values[i] is of the seed of.seeds[from+i].
+func (of *readings) notMeasured(from int, values []float32) int64 {
+	if !of.marked {
+		of.active = slices.Grow(of.active[:0], len(of.states))[:len(of.states)]
+		markActive(of.active, of.states)
+		of.marked = true
 	}
-	return first, others
+	return int64(countMarkedNaN(values, of.active[from:]))
 }
 
 // add folds a column: values[i] is of the seed of.seeds[i].
-func (m *metric) add(of readings, values []float32, s *scratch) {
-	for len(values) > chunkSize {
-		first, others := of.first(chunkSize)
-		m.addChunk(first, values[:chunkSize], s)
-		of, values = others, values[chunkSize:]
+func (m *metric) add(of *readings, values []float32, s *scratch) {
+	for from := 0; from < len(values); from += chunkSize {
+		m.addChunk(of, from, values[from:min(from+chunkSize, len(values))], s)
 	}
-	m.addChunk(of, values, s)
 }
 
-func (m *metric) addChunk(of readings, values []float32, s *scratch) {
+// addChunk folds a part of a column: values[i] is of the seed of.seeds[from+i].
+func (m *metric) addChunk(of *readings, from int, values []float32, s *scratch) {
 	before := m.notMeasured
 	finite := values
 	if m.holes {
@@ -87,14 +89,14 @@ func (m *metric) addChunk(of readings, values []float32, s *scratch) {
 	}
 	m.holes = len(finite) < len(values)
 	if m.notMeasured > before && of.states != nil {
-		m.ofActive += notMeasuredActive(of.states, values)
+		m.ofActive += of.notMeasured(from, values)
 	}
 	if block.count == 0 {
 		return
 	}
 	m.moments.merge(block)
 	m.histogram.add(finite, block.min, s)
-	m.worst.add(of, values, block.min, block.max)
+	m.worst.add(of.seeds[from:], of.offset, values, block.min, block.max)
 }
 
 // separate counts NaN and infinite values and copies the others, without
@@ -114,17 +116,6 @@ func (m *metric) separate(values []float32, to *chunk) []float32 {
 }
 
 const infinityBits = 0x7f800000
-
-// notMeasuredActive counts the values that are NaN and of a seed in an active
-// state.
-func notMeasuredActive(states []oona.State, values []float32) (n int64) {
-	for i, x := range values {
-		if x != x && states[i].Active() {
-			n++
-		}
-	}
-	return n
-}
 
 // summarize writes m over dst, reusing the slices that dst holds.
 func (m *metric) summarize(dst *oona.MetricSummary) {

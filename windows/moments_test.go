@@ -98,15 +98,15 @@ func TestMetricCountsWhatIsNotFinite(t *testing.T) {
 	var m metric
 	var lent scratch
 	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 5, Reducer: 2})
-	m.add(readings{seeds: []oona.SeedID{0, 1, 2, 3, 4}, states: []oona.State{oona.Training, oona.Training, oona.Training, oona.Training, oona.Dormant}}, []float32{nan, inf, -inf, 2, nan}, &lent)
-	m.add(readings{seeds: []oona.SeedID{0, 1}, states: []oona.State{oona.FineTuning, oona.Grafting}}, []float32{nan, -inf}, &lent)
+	m.add(&readings{seeds: []oona.SeedID{0, 1, 2, 3, 4}, states: []oona.State{oona.Training, oona.Training, oona.Training, oona.Training, oona.Dormant}}, []float32{nan, inf, -inf, 2, nan}, &lent)
+	m.add(&readings{seeds: []oona.SeedID{0, 1}, states: []oona.State{oona.FineTuning, oona.Grafting}}, []float32{nan, -inf}, &lent)
 	var s oona.MetricSummary
 	m.summarize(&s)
 	if s.Count != 1 || s.NotMeasured != 3 || s.NotMeasuredActive != 2 || s.Infinite != 3 || s.Sum != 2 || s.Mean != 2 || s.M2 != 0 || s.Min != 2 || s.Max != 2 || len(s.Worst) != 1 {
 		t.Errorf("%+v, want one sample of 2, 3 not measured, 2 of these of active seeds, 3 infinite", s)
 	}
 	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 5, Reducer: 2})
-	m.add(readings{seeds: []oona.SeedID{0}}, []float32{nan}, &lent)
+	m.add(&readings{seeds: []oona.SeedID{0}}, []float32{nan}, &lent)
 	m.summarize(&s)
 	if s.Count != 0 || s.NotMeasured != 1 || s.NotMeasuredActive != 0 || s.Infinite != 0 || s.Min != 0 || s.Max != 0 || s.Sum != 0 || len(s.Worst) != 0 {
 		t.Errorf("%+v, want one sample that was not measured and nothing else", s)
@@ -125,7 +125,7 @@ func TestMetricOfManyChunks(t *testing.T) {
 	var m metric
 	var lent scratch
 	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 2, Reducer: 2})
-	m.add(readings{seeds: seeds}, values, &lent)
+	m.add(&readings{seeds: seeds}, values, &lent)
 	var s oona.MetricSummary
 	m.summarize(&s)
 	if s.Count != n-3 || s.NotMeasured != 1 || s.Infinite != 2 || s.Min != 1 || s.Max != n-2 || s.Sum != (n-1)*n/2-chunkSize-(n-1) || s.Worst[0] != (oona.SeedValue{Seed: n - 2, Value: n - 2}) {
@@ -139,7 +139,7 @@ func TestMetricHasNoNegativeZero(t *testing.T) {
 	var m metric
 	var lent scratch
 	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 1, Reducer: 2})
-	m.add(readings{seeds: []oona.SeedID{0, 1}}, []float32{zero, zero}, &lent)
+	m.add(&readings{seeds: []oona.SeedID{0, 1}}, []float32{zero, zero}, &lent)
 	var s oona.MetricSummary
 	m.summarize(&s)
 	for _, x := range []float64{s.Sum, s.Min, s.Max, s.Mean, s.M2, s.Worst[0].Value} {

@@ -48,18 +48,20 @@ func (c *worstCase) want() (list []oona.SeedValue) {
 // sort of all samples.
 func TestWorstIsExact(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	for round := range 3000 {
 		c := worstCase{direction: []oona.Direction{oona.LowerIsBetter, oona.HigherIsBetter, oona.Neutral}[round%3], limit: 1 + rng.IntN(6)}
 		var w worst
 		w.begin(c.direction, &Config{WorstSeeds: c.limit, Reducer: 2})
 		distinct := []int{1, 2, 5, 100_000}[rng.IntN(4)]
 		scale := []float64{1, 1, 0x1p-140, 0x1p100}[rng.IntN(4)]
-		seeds := rng.Perm(1 + rng.IntN(100))
+		holes := []int{2, 20, math.MaxInt}[rng.IntN(3)]
+		seeds := rng.Perm(1 + rng.IntN(200))
 		if rng.IntN(2) == 0 {
 			slices.Sort(seeds)
 		}
 		for block := range 1 + rng.IntN(8) {
-			of := readings{offset: int64(block)}
+			var ids []oona.SeedID
 			var values []float32
 			least, greatest := float32(math.MaxFloat32), float32(-math.MaxFloat32)
 			for _, id := range seeds {
@@ -67,11 +69,20 @@ func TestWorstIsExact(t *testing.T) {
 				if rng.IntN(20) == 0 {
 					x = float32(rng.IntN(3) - 1)
 				}
-				of.seeds, values = append(of.seeds, oona.SeedID(id)), append(values, x)
+				if rng.IntN(holes) == 0 {
+					ids, values = append(ids, oona.SeedID(id)), append(values, []float32{nan, nan, inf, -inf}[rng.IntN(4)])
+					continue
+				}
+				ids, values = append(ids, oona.SeedID(id)), append(values, x)
 				least, greatest = min(least, x), max(greatest, x)
-				c.samples = append(c.samples, oona.SeedValue{Seed: oona.SeedID(id), Value: positiveZero(float64(x)), Offset: of.offset})
+				c.samples = append(c.samples, oona.SeedValue{Seed: oona.SeedID(id), Value: positiveZero(float64(x)), Offset: int64(block)})
 			}
-			w.add(of, values, least, greatest)
+			if least <= greatest {
+				w.add(ids, int64(block), values, least, greatest)
+			}
+		}
+		if len(c.samples) == 0 {
+			continue
 		}
 		a, b := c.samples[rng.IntN(len(c.samples))].Value, c.samples[rng.IntN(len(c.samples))].Value
 		c.mean = (a + b) / 2
@@ -87,24 +98,28 @@ func TestWorstIsExact(t *testing.T) {
 // Two values on either side of the mean whose distances are equal when they are
 // rounded, and are not.
 func TestFartherIsExact(t *testing.T) {
-	value := func(seed oona.SeedID, x float64) oona.SeedValue { return oona.SeedValue{Seed: seed, Value: x} }
+	type value struct {
+		seed oona.SeedID
+		x    float32
+	}
 	const tiny = 0x1p-149
 	for _, c := range []struct {
 		name      string
-		high, low oona.SeedValue
+		high, low value
 		mean      float64
 		above     bool
 	}{
-		{"above", value(1, 3), value(2, 0), 1, true},
-		{"below", value(1, 2), value(2, -1), 1, false},
-		{"equally far, the lower seed above", value(1, 2), value(2, 0), 1, true},
-		{"equally far, the lower seed below", value(2, 2), value(1, 0), 1, false},
-		{"equally far, the same seed", value(1, 2), value(1, 0), 1, true},
-		{"above by less than a rounding", value(2, 0x1p100), value(1, tiny), 0x1p99, true},
-		{"below by less than a rounding", value(1, 0x1p100), value(2, -tiny), 0x1p99, false},
-		{"the greatest", value(1, math.MaxFloat32), value(2, -math.MaxFloat32), 0, true},
+		{"above", value{1, 3}, value{2, 0}, 1, true},
+		{"below", value{1, 2}, value{2, -1}, 1, false},
+		{"equally far, the lower seed above", value{1, 2}, value{2, 0}, 1, true},
+		{"equally far, the lower seed below", value{2, 2}, value{1, 0}, 1, false},
+		{"equally far, the same seed", value{1, 2}, value{1, 0}, 1, true},
+		{"above by less than a rounding", value{2, 0x1p100}, value{1, tiny}, 0x1p99, true},
+		{"below by less than a rounding", value{1, 0x1p100}, value{2, -tiny}, 0x1p99, false},
+		{"the greatest", value{1, math.MaxFloat32}, value{2, -math.MaxFloat32}, 0, true},
 	} {
-		if got := fartherAbove(c.high, c.low, c.mean); got != c.above {
+		high, low := extreme{c.high.x, c.high.seed, 0}, extreme{-c.low.x, c.low.seed, 0}
+		if got := fartherAbove(high, low, c.mean); got != c.above {
 			t.Errorf("%s: %t, want %t", c.name, got, c.above)
 		}
 	}
@@ -134,8 +149,7 @@ func TestWorstAtTheEnds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var w worst
 			w.begin(c.direction, &Config{WorstSeeds: c.limit, Reducer: c.reducer})
-			of := readings{seeds: []oona.SeedID{1, 2, 3, 4, 6, last}, offset: 8}
-			w.add(of, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
+			w.add([]oona.SeedID{1, 2, 3, 4, 6, last}, 8, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
 			got := w.appendTo(nil, -1)
 			if !slices.Equal(got, c.want) {
 				t.Errorf("%v, want %v", got, c.want)
