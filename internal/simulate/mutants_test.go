@@ -164,7 +164,7 @@ var mutants = []mutant{
 		"worst.go", "len(high) > 0 && fartherAbove(high[0], low[0], mean)", "len(high) > 0",
 	}}},
 	{"a configuration does not change the reducer", []edit{{
-		"engine.go", "of := readingsOf(r, by.cfg.Reducer)", "of := readingsOf(r, e.cfg.Reducer)",
+		"engine.go", "e.readings.begin(r, by.cfg.Reducer)", "e.readings.begin(r, e.cfg.Reducer)",
 	}}},
 	{"a replay keeps no steps", []edit{{
 		"engine.go", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}\n\tif e.replaying {\n\t\tw.folded[id] = folding{checksum: r.Checksum, into: sum}\n\t}",
