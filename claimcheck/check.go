@@ -15,9 +15,15 @@ import (
 )
 
 // CheckHere returns what is wrong with the store on this machine, as far as it can
-// be said without asking the store and without changing anything: files and
+// be said without asking the store, and leaves nothing behind: $TMPDIR, files and
 // credentials of S3, or the directory. Open and Probe would say the same.
 func (c Config) CheckHere() error {
+	if c.Kind == KindNone {
+		return nil
+	}
+	if err := probeSpool(); err != nil && !errors.Is(err, ErrFull) { // room may come
+		return err
+	}
 	switch c.Kind {
 	case KindDirectory:
 		if err := usable(filepath.Clean(c.Directory)); err != nil {

@@ -46,6 +46,12 @@ func TestCheckHere(t *testing.T) {
 			t.Errorf("%s: the field is %s, want %s", name, wrong.Field, c.want)
 		}
 	}
+	t.Setenv("TMPDIR", file)
+	for kind, want := range map[string]error{KindNone: nil, KindS3: ErrSpool, KindDirectory: ErrSpool} {
+		if err := (Config{Kind: kind, Directory: dir}).CheckHere(); !errors.Is(err, want) {
+			t.Errorf("%s with a file for $TMPDIR: %v, want %v", kind, err, want)
+		}
+	}
 	if made, err := os.ReadDir(dir); err != nil || len(made) != 1 {
 		t.Errorf("%d entries were made: %v", len(made)-1, err)
 	}
