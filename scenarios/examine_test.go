@@ -64,7 +64,7 @@ func TestExamineNoticesErrors(t *testing.T) {
 		}, "is on"},
 		{"a folded record on a side topic", func(w *world, read topicsRead) {
 			stray := read[w.topics.Late][0][0]
-			stray.headers = map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0", oona.HeaderErrorOffset: "1", oona.HeaderErrorException: "late"}
+			stray.headers = map[string]string{oona.HeaderErrorTopic: w.topics.SeedMetrics, oona.HeaderErrorPartition: "0", oona.HeaderErrorOffset: "2", oona.HeaderErrorException: "late"}
 			read[w.topics.Late][0] = append(read[w.topics.Late][0], stray)
 		}, "is folded () to the oracle"},
 		{"an acknowledged frame is missing", func(w *world, _ topicsRead) {
