@@ -186,6 +186,13 @@ func (s *Stage) cutBy(t *testing.T, want map[string]float64) {
 	}
 }
 
+// connectionsServed counts the goroutines that serve a connection, of all servers
+// in the process.
+func connectionsServed() int {
+	stacks := make([]byte, 4<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "net/http.(*conn).serve(")
+}
+
 // Clients that send on and on, slowly, after they have been refused are gone
 // after ten seconds, those beyond 64 after half a second, and hold up nobody.
 func TestSlowRefusedClients(t *testing.T) {
@@ -202,11 +209,13 @@ func TestSlowRefusedClients(t *testing.T) {
 				s := newStage(t, &fakeBus{}, func(c *Config) { c.Tensors = newStore(t) })
 				listener, end := serve(t, s)
 				synctest.Wait()
-				before := runtime.NumGoroutine()
 				sending, ended := refusedClients(t, listener, clients, c.chunk, time.Second)
 				synctest.Wait()
 				if n := len(s.discards); n != discardConnections {
 					t.Errorf("%d bodies are being thrown away, want %d", n, discardConnections)
+				}
+				if n := connectionsServed(); n < discardConnections {
+					t.Errorf("%d connections are served, want the %d at least", n, discardConnections)
 				}
 				if len(s.slots)+len(s.storing) != 0 || s.bodies.taken.Load()+s.spools.taken.Load() != 0 {
 					t.Error("refused requests hold a slot, or room for bodies")
@@ -246,8 +255,8 @@ func TestSlowRefusedClients(t *testing.T) {
 				s.cutBy(t, map[string]float64{cutConnections: clients - discardConnections, cutTime: discardConnections})
 				time.Sleep(time.Second) // net/http waits for half a second before it closes
 				synctest.Wait()
-				if n := runtime.NumGoroutine(); n > before {
-					t.Errorf("%d goroutines are left of %d", n, before)
+				if n := connectionsServed(); n > 0 {
+					t.Errorf("%d connections are still served", n)
 				}
 				end()
 			})
