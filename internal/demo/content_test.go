@@ -21,6 +21,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // TestContent plays the recording, then random frames, and compares each field
@@ -126,6 +127,7 @@ func writeSettings(t *testing.T, name string, cfg Config) {
 	w := cfg.windows()
 	writeLines(t, name, map[string]any{
 		"length": w.Length.Microseconds(), "lateness": w.AllowedLateness.Microseconds(), "out_of_orderness": w.OutOfOrderness.Microseconds(),
+		"reducer": windows.Reducer, "generation": 1,
 		"tick": w.TickInterval.Microseconds(), "idle_horizon": w.IdleHorizon.Microseconds(), "metrics": metrics,
 	})
 }
@@ -236,6 +238,13 @@ var spoils = map[string]func(r *oona.Rollup){
 	"mean":                func(r *oona.Rollup) { r.Metrics[0].Mean *= 1 + 1e-8 },
 	"m2":                  func(r *oona.Rollup) { r.Metrics[0].M2 *= 1 + 1e-8 },
 	"histogram":           func(r *oona.Rollup) { r.Metrics[0].Histogram.Positive.Indexes[0]-- },
+	"incarnation":         func(r *oona.Rollup) { r.Trigger.Incarnation++ },
+	"reducer":             func(r *oona.Rollup) { r.Reducer++ },
+	"catalogue":           func(r *oona.Rollup) { r.Catalogue[7]++ },
+	"steps":               func(r *oona.Rollup) { r.Rates.Steps++ },
+	"step_micros":         func(r *oona.Rollup) { r.Rates.StepTime++ },
+	"not_measured_active": func(r *oona.Rollup) { r.Metrics[0].NotMeasuredActive++ },
+	"offset":              func(r *oona.Rollup) { r.Metrics[0].Worst[0].Offset++ },
 	"worst":               func(r *oona.Rollup) { w := r.Metrics[0].Worst; w[0], w[1] = w[1], w[0] },
 	"metrics":             func(r *oona.Rollup) { r.Metrics = r.Metrics[1:] },
 }

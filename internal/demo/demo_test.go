@@ -25,6 +25,7 @@ import (
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
 )
 
 const recording = "../../testdata/digits.avro"
@@ -176,6 +177,11 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 		checkReport(t, report, frames)
 		rollups := readRollups(t, s.bus, s.topics)
 		checkRollups(t, rollups, want)
+		for _, r := range rollups { // the logs begin as those of oona topics apply
+			if r.Generation != 1 || r.Reducer != windows.Reducer || r.Catalogue == (oona.CatalogueHash{}) || r.Trigger.Incarnation == 0 {
+				t.Fatalf("a rollup is of generation %d, reducer %d, catalogue %s, trigger %+v", r.Generation, r.Reducer, r.Catalogue, r.Trigger)
+			}
+		}
 		checkMetrics(t, s.adminURL, want)
 		if err := s.stop(); err != nil {
 			t.Error(err)

@@ -25,6 +25,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/pipeline/ingest"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // stations are the broker and the three stages, running.
@@ -112,7 +113,7 @@ func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, e
 }
 
 // openBus starts the embedded broker and store of tensors, or takes the given
-// broker, and makes the topics.
+// broker, and makes the topics as oona topics apply does.
 func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 	if s.topics, err = oona.NewTopics(cfg.Prefix); err != nil {
 		return err
@@ -140,7 +141,22 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 			fmt.Fprintf(s.out, "Port %d is taken: the broker listens on %s instead.\n", cfg.BrokerPort, broker.Addrs[0])
 		}
 	}
-	_, err = bus.ApplyTopics(ctx, s.bus, s.topics.Specs(cfg.Partitions))
+	if _, err = bus.ApplyTopics(ctx, s.bus, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
+		return err
+	}
+	return s.writeFirst(ctx, cfg)
+}
+
+// writeFirst writes the first records of empty partitions: how windows are made,
+// by the newest reducers and the newest built-in catalogue.
+func (s *stations) writeFirst(ctx context.Context, cfg Config) error {
+	known, err := catalogue.Default()
+	if err != nil {
+		return err
+	}
+	first := windows.Configuration{Config: cfg.windows()}
+	first.Config.Generation, first.Config.Reducer, first.Config.Catalogue = 1, windows.Reducer, known.Hash()
+	_, err = settings.WriteFirst(ctx, s.bus, s.topics, first.Record(), "oona demo", s.logger)
 	return err
 }
 

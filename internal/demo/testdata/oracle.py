@@ -5,8 +5,8 @@ usage: oracle.py DIRECTORY SCHEMAS
 Nothing in it is Oona's: fastavro decodes the records by the published schemas,
 and time, windows and content are done here from what the documentation says.
 
-DIRECTORY holds settings.json (the windows, in microseconds, and what is known
-of metrics) and, as JSON lines, log.jsonl (the seed-metrics topic), side.jsonl
+DIRECTORY holds settings.json (the windows, in microseconds, as the log must
+configure them, and what is known of metrics) and, as JSON lines, log.jsonl (the seed-metrics topic), side.jsonl
 (what went to side topics), rollups.jsonl (the rollup topics) and spoiled.jsonl
 (rollups that are wrong in one field, each with its place among the group's of
 its partition). The result is JSON on stdout: counts of what was there to see,
@@ -22,6 +22,7 @@ import math
 import pathlib
 import struct
 import sys
+from fractions import Fraction
 
 import fastavro
 import numpy as np
@@ -42,9 +43,29 @@ class Partition:
         self.settings = settings
         self.bucket_width = -(-settings["idle_horizon"] // 4)
         self.clock, self.previous = 0, None
+        self.incarnation, self.configuration = 0, None
         self.timelines = {}
         self.verdicts = {}  # offset: verdict, of frames
         self.expected = []  # rollups
+
+    def begin(self, start):
+        """Takes the start of an incarnation, the first record of a log. Time does not begin with it."""
+        if self.previous is not None or start["number"] <= self.incarnation:
+            raise ValueError(f"an incarnation begins in the midst of a log, or is not above the last: {start}")
+        self.incarnation = start["number"]
+
+    def configure(self, record, configuration):
+        """Takes the configuration that follows it, which must be that of the settings."""
+        want = {
+            "length": "length", "allowed_lateness": "lateness", "out_of_orderness": "out_of_orderness", "tick_interval": "tick",
+            "idle_horizon": "idle_horizon", "reducer": "reducer", "generation": "generation",
+        }
+        if self.previous is not None or any(configuration[field] != self.settings[name] for field, name in want.items()):
+            raise ValueError(f"the log is configured as {configuration}, want {self.settings} at its beginning")
+        if configuration["catalogue"] != catalogue_hash(self.settings["metrics"]):
+            raise ValueError(f"the log names another catalogue: {configuration['catalogue']}")
+        self.configuration = configuration
+        self.fold(record, None)
 
     def fold(self, record, frame):
         self.record, self.index = record, 0
@@ -100,19 +121,22 @@ class Partition:
 
     def emit(self, t, start, frames):
         first, last = frames[0], frames[-1]
-        steps, times = [f["step"] for f in frames], [f["observed_at"] for f in frames]
+        times = [f["observed_at"] for f in frames]
+        steps, step_micros = progress(frames)
         readings = sum(len(f["seed_ids"]) for f in frames)
         states = {}
         for f in frames:
             states.update(zip(f["seed_ids"], f["states"]))
         by_state = np.bincount(np.array(list(states.values())), minlength=STATES).tolist()
-        seconds, span = self.settings["length"] / 1e6, max(times) - min(times)
+        seconds = self.settings["length"] / 1e6
         of_both = {
             "run_id": t.key[0], "layer_id": first["layer_id"], "timeline": t.key[1],
             "window_start": start, "window_end": start + self.settings["length"],
             "trigger_offset": self.record["offset"], "trigger_index": self.index, "watermark": t.before,
             "first_offset": first["offset"], "last_offset": last["offset"],
-            "frames": len(frames), "readings": readings, "duplicates": sum(f["repeats"] for f in frames), "generation": 0,
+            "frames": len(frames), "readings": readings, "duplicates": sum(f["repeats"] for f in frames),
+            "generation": self.configuration["generation"], "reducer": self.configuration["reducer"], "catalogue": self.configuration["catalogue"],
+            "incarnation": self.incarnation, "window_kind": 0, "window_hop_micros": 0,
         }
         of_health = {
             "seeds_seen": len(states), "seeds_by_state": by_state,
@@ -120,13 +144,14 @@ class Partition:
         }
         of_performance = {
             "frames_per_second": len(frames) / seconds, "readings_per_second": readings / seconds,
-            "steps_per_second": (max(steps) - min(steps)) / (span / 1e6) if span else 0.0,
+            "steps_per_second": steps / (step_micros / 1e6) if step_micros else 0.0,
+            "steps": steps, "step_micros": step_micros,
             "delay_micros": self.record["appended"] - max(times),
         }
         columns = {}
         for f in frames:
             for c in f["metrics"]:
-                columns.setdefault(c["name"], []).append((f["seed_ids"], c["values"]))
+                columns.setdefault(c["name"], []).append((f["seed_ids"], c["values"], f["states"], f["offset"]))
         for group, own in ("health", of_health), ("performance", of_performance):
             metrics = [self.samples(name, columns[name]) for name in sorted(columns) if self.known(name)["group"] == group]
             self.expected.append((group, of_both | own, metrics))
@@ -137,9 +162,32 @@ class Partition:
     def samples(self, name, columns):
         return Samples(
             name, self.known(name)["direction"],
-            np.concatenate([np.array(seeds) for seeds, _ in columns]),
-            np.concatenate([np.array(values, np.float64) for _, values in columns]),
+            np.concatenate([np.array(seeds) for seeds, _, _, _ in columns]),
+            np.concatenate([np.array(values, np.float64) for _, values, _, _ in columns]),
+            np.concatenate([np.array(list(states)) for _, _, states, _ in columns]),
+            np.concatenate([np.full(len(seeds), offset) for seeds, _, _, offset in columns]),
         )
+
+
+def progress(frames):
+    """Rises of the step between neighbours of a producer by sequence, and the event time between these."""
+    by_producer = {}
+    for f in frames:
+        by_producer.setdefault((f["producer_id"], f["producer_epoch"]), []).append((f["sequence"], f["step"], f["observed_at"]))
+    pairs = [(b[1] - a[1], b[2] - a[2]) for of in by_producer.values() for a, b in zip(sorted(of), sorted(of)[1:])]
+    counted = [(rise, time) for rise, time in pairs if rise >= 0 and time > 0]
+    return sum(rise for rise, _ in counted), sum(time for _, time in counted)
+
+
+def catalogue_hash(metrics):
+    groups, directions = ("health", "performance"), ("neutral", "higher_is_better", "lower_is_better")
+    form = b""
+    for name in sorted(metrics, key=str.encode):
+        of = metrics[name]
+        if len(name) > 127:
+            raise ValueError("a length of more than one byte")
+        form += bytes([len(name)]) + name.encode() + bytes([groups.index(of["group"]), directions.index(of["direction"])])
+    return hashlib.sha256(form).digest()[:8]
 
 
 class Timeline:
@@ -162,18 +210,20 @@ class Timeline:
 class Samples:
     """All samples of a metric of a layer's window, as they were sent."""
 
-    def __init__(self, name, direction, seeds, values):
+    def __init__(self, name, direction, seeds, values, states, offsets):
         self.name, self.direction, self.worst_seeds = name, direction, 5
         measured, finite = ~np.isnan(values), np.isfinite(values)
         self.not_measured = int((~measured).sum())
+        self.not_measured_active = int((~measured & np.isin(states, (TRAINING, GRAFTING, FINE_TUNING))).sum())
         self.infinite = int((measured & ~finite).sum())
-        self.seeds, self.values = seeds[finite], values[finite]
+        self.seeds, self.values, self.offsets = seeds[finite], values[finite], offsets[finite]
 
     def differences(self, got):
         """Yields in which fields a summary is wrong, and how."""
         x = self.values
         exactly = {"name": self.name, "count": len(x), "not_measured": self.not_measured, "infinite": self.infinite,
-                   "min": x.min() if len(x) else 0.0, "max": x.max() if len(x) else 0.0, "worst": self.worst(), "histogram": self.histogram()}
+                   "not_measured_active": self.not_measured_active,
+                   "min": x.min() if len(x) else 0.0, "max": x.max() if len(x) else 0.0, "worst": self.worst(got["mean"]), "histogram": self.histogram()}
         for field, want in exactly.items():
             if got[field] != want:
                 yield f"{field}: {got[field]!r}, want {want!r}"
@@ -219,19 +269,29 @@ class Samples:
             if not abs(got - want) <= QUANTILE_BOUND * abs(want) + LEAST_NORMAL:
                 yield f"histogram: quantile {q} is {got!r}, want {want!r}"
 
-    def worst(self):
-        if self.direction == "neutral":
-            return []
-        sign = 1 if self.direction == "lower_is_better" else -1
-        seeds, at = np.unique(self.seeds, return_inverse=True)
-        worst = np.full(len(seeds), -np.inf)
-        np.maximum.at(worst, at, sign * self.values)
-        order = np.lexsort((seeds, -worst))[: self.worst_seeds]
-        return [{"seed_id": int(seeds[i]), "value": float(sign * worst[i])} for i in order]
+    def worst(self, mean):
+        """The worst seeds, each with the first sample that is its worst. Without a direction they are those
+        farthest from the mean, which is the rollup's own: a rounding of it would change the order."""
+        greatest, least = self.extremes(1), self.extremes(-1)
+        if self.direction == "lower_is_better":
+            ranked = [(-value, seed, value, offset) for seed, (value, offset) in greatest.items()]
+        elif self.direction == "higher_is_better":
+            ranked = [(value, seed, value, offset) for seed, (value, offset) in least.items()]
+        else:
+            ranked = [min((Fraction(mean) - Fraction(greatest[seed][0]), seed, 0, *greatest[seed]),
+                          (Fraction(least[seed][0]) - Fraction(mean), seed, 1, *least[seed])) for seed in greatest]
+        return [{"seed_id": int(r[1]), "value": float(r[-2]), "offset": int(r[-1])} for r in sorted(ranked)[: self.worst_seeds]]
+
+    def extremes(self, sign):
+        """By seed the greatest value, or with sign -1 the least, and the offset of the first frame that has it."""
+        order = np.lexsort((self.offsets, -sign * self.values, self.seeds))
+        seeds, first = np.unique(self.seeds[order], return_index=True)
+        at = order[first]
+        return {int(seed): (float(self.values[i]), int(self.offsets[i])) for seed, i in zip(seeds, at)}
 
 
 def content_hash(group, r):
-    """The first eight bytes of the SHA-256 of all else, as in decision 0004."""
+    """The first eight bytes of the SHA-256 of all else, as in decision 0004. Its second part came with reducer 2."""
     whole = lambda *values: b"".join(struct.pack(">q", v) for v in values)
     floats = lambda *values: b"".join(struct.pack(">d", v) for v in values)
     text = lambda s: whole(len(s)) + s.encode()
@@ -248,6 +308,9 @@ def content_hash(group, r):
         form += floats(*(m[f] for f in ("sum", "min", "max", "mean", "m2")))
         form += whole(h["zero"]) + buckets(h["positive"]) + buckets(h["negative"]) + whole(len(m["worst"]))
         form += b"".join(whole(w["seed_id"]) + floats(w["value"]) for w in m["worst"])
+    form += whole(r["reducer"]) + r["catalogue"] + whole(r["window_kind"], r["window_hop_micros"], r.get("steps", 0), r.get("step_micros", 0))
+    for m in r["metrics"]:
+        form += whole(m["not_measured_active"], *(w["offset"] for w in m["worst"]))
     return hashlib.sha256(form).digest()[:8]
 
 
@@ -288,17 +351,24 @@ def lines(path):
             yield entry
 
 
-def fold(directory, schema):
+def fold(directory, schema, incarnation, configuration):
     settings = json.loads((directory / "settings.json").read_text())
     partitions = {}
     for record in lines(directory / "log.jsonl"):
+        partition = partitions.setdefault(record["partition"], Partition(settings))
         frame = None
+        if record["kind"] == "configuration/incarnation-1":
+            partition.begin(incarnation.read(record["value"]))
+            continue
+        if record["kind"] == "configuration/1":
+            partition.configure(record, configuration.read(record["value"]))
+            continue
         if record["kind"] == "":
             frame = schema.read(record["value"])
             frame["body"] = record["value"][10:]
         elif record["kind"] != "tick/1":
             raise ValueError(f"the log has a record of kind {record['kind']}")
-        partitions.setdefault(record["partition"], Partition(settings)).fold(record, frame)
+        partition.fold(record, frame)
     return partitions
 
 
@@ -335,14 +405,17 @@ def compare_sides(directory, partitions):
 
 
 def main(directory, sources):
-    schemas = {"health": Schema(sources / "layer_health.v1.avsc"), "performance": Schema(sources / "layer_performance.v1.avsc")}
-    partitions = fold(directory, Schema(sources / "seed_metrics.v1.avsc"))
+    schemas = {"health": Schema(sources / "layer_health.v2.avsc"), "performance": Schema(sources / "layer_performance.v2.avsc")}
+    of_log = (Schema(sources / name) for name in ("seed_metrics.v1.avsc", "incarnation_start.v1.avsc", "window_configuration.v3.avsc"))
+    partitions = fold(directory, *of_log)
     verdicts = [v for p in partitions.values() for v in p.verdicts.values()]
     samples = [m for p in partitions.values() for _, _, metrics in p.expected for m in metrics]
     seen = {v: verdicts.count(v) for v in ("folded", "duplicate", "late", "quarantine")} | {
         "rollups": sum(len(p.expected) for p in partitions.values()),
         "samples": sum(len(m.values) for m in samples),
         "not_measured": sum(m.not_measured for m in samples),
+        "not_measured_active": sum(m.not_measured_active for m in samples),
+        "steps": sum(fields.get("steps", 0) for p in partitions.values() for _, fields, _ in p.expected),
         "infinite": sum(m.infinite for m in samples),
         "negative": sum(int((m.values < 0).sum()) for m in samples),
         "zeros": sum(int((m.values == 0).sum()) for m in samples),
