@@ -62,13 +62,20 @@ func (w *world) check() *result {
 	w.figure("%d frames acknowledged of %d, answers %v", w.ledger.acknowledged(), len(w.ledger.frames), w.ledger.answers)
 	w.figure("%d records, %d folded, %d duplicate, %d late, %d quarantined, %d overflowed, %d dead, %d rollups, %d re-emitted",
 		r.records, r.folded, r.dup, len(r.side[w.topics.Late]), len(r.side[w.topics.Quarantine]), len(r.side[w.topics.Overflow]), len(r.side[w.topics.SeedMetricsDead]), len(r.rollups), r.reemitted)
+	w.report()
+	return r
+}
+
+// report fails the scenario where faults were found.
+func (w *world) report() {
+	w.Helper()
 	for _, fault := range w.faults {
 		w.Error(fault)
 	}
 	if w.unsaid > 0 {
 		w.Errorf("and %d more", w.unsaid)
 	}
-	return r
+	w.faults, w.unsaid = nil, 0
 }
 
 // faults that are kept; there is no end of them where something is wrong.

@@ -197,3 +197,60 @@ func again(t *testing.T, w *world, read topicsRead, how func(*oona.Rollup)) {
 	health[0] = append(health[0], health[0][1])
 	health[0][1] = first
 }
+
+// What is asserted of readers must be able to fail, too.
+func TestExamineNoticesErrorsOfReaders(t *testing.T) {
+	const start = oona.Micros(1_800_000_000e6)
+	rollup := &published{Rollup: oona.Rollup{Run: "run-a", Layer: "layer.1", Start: start, Frames: 5, Hash: 0xabc, Trigger: oona.Trigger{Offset: 9}}}
+	expected := map[rollupKey]*published{keyOf(&rollup.Rollup): rollup}
+	const taken = `{"partition":0,"offset":0,"rollup":{"run_id":"run-a","layer_id":"layer.1","window_start":"2027-01-15T08:00:00Z","trigger_offset":9,"content_hash":"0000000000000abc"}}`
+	with := func(old, new string) string {
+		if !strings.Contains(taken, old) {
+			t.Fatalf("%q is not in %s", old, taken)
+		}
+		return strings.Replace(taken, old, new, 1)
+	}
+	for _, c := range []struct {
+		name   string
+		shown  []string
+		metric string // of the exporter, that is one more
+		says   string // one of the faults that must be found; empty: none
+	}{
+		{"nothing", []string{taken}, "", ""},
+		{"not taken", nil, "", "0 times"},
+		{"taken twice", []string{taken, taken}, "", "2 times"},
+		{"dropped", []string{with(`"offset":0`, `"offset":0,"dropped":"behind"`)}, "", "drops it: behind"},
+		{"taken for a repeat", []string{with(`"offset":0`, `"offset":0,"dropped":"repeat"`)}, "", "0 times"},
+		{"another hash", []string{with("abc", "abd")}, "", "with hash"},
+		{"another trigger", []string{with(`"trigger_offset":9`, `"trigger_offset":8`)}, "", "with a trigger"},
+		{"another incarnation", []string{with(`"trigger_offset":9`, `"trigger_offset":9,"incarnation":7`)}, "", "with a trigger"},
+		{"a rollup of nothing", []string{taken, with("layer.1", "layer.2")}, "", "none of the oracle's"},
+		{"an incarnation", []string{with(`"offset":0`, `"offset":0,"new_incarnation":true`)}, "", "1 incarnations began"},
+		{"a conflict", []string{taken}, "oona_exporter_conflicts_total", "1 conflicts"},
+		{"one rollup too many", []string{taken}, "oona_exporter_rollups_total", "2 rollups"},
+		{"a frame too many", []string{taken}, `kasmina_layer_frames_total{layer="layer.1",run="run-a"}`, "have 5 frames"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := &world{T: t}
+			r := &readers{name: "tried", watches: [2]*watch{{}, {}}, sums: true}
+			for _, line := range c.shown {
+				_, _ = r.watches[oona.Health].shown.Write([]byte(line + "\n"))
+			}
+			metrics := map[string]float64{`kasmina_layer_frames_total{layer="layer.1",run="run-a"}`: 5}
+			for _, name := range []string{"rollups", "repeats", "incarnations", "conflicts", "remade", "behind", "undecodable", "stale"} {
+				metrics["oona_exporter_"+name+"_total"] = 0
+			}
+			metrics["oona_exporter_rollups_total"] = 1
+			if c.metric != "" {
+				metrics[c.metric]++
+			}
+			r.check(w, expected, 0, metrics)
+			switch {
+			case c.says == "" && len(w.faults) > 0:
+				t.Errorf("faults were found where there are none: %q", w.faults)
+			case c.says != "" && !slices.ContainsFunc(w.faults, func(fault string) bool { return strings.Contains(fault, c.says) }):
+				t.Errorf("no fault says %q: %q", c.says, w.faults)
+			}
+		})
+	}
+}

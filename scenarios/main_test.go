@@ -45,7 +45,7 @@ func run(m *testing.M) (status int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if binaries, err = build(dir, "ingest", "aggregate", "oona"); err != nil {
+	if binaries, err = build(dir, "..", "ingest", "aggregate", "exporter", "oona"); err != nil {
 		return 1, err
 	}
 	options := localkafka.Options{Dir: *clusterDir, Port: *port, ProxyPort: *port + 6, Detach: *clusterDir != ""}
@@ -65,8 +65,8 @@ func run(m *testing.M) (status int, err error) {
 	return m.Run(), nil
 }
 
-// build compiles commands of the module above.
-func build(dir string, names ...string) (map[string]string, error) {
+// build compiles commands of the module in from into dir.
+func build(dir, from string, names ...string) (map[string]string, error) {
 	paths := make(map[string]string)
 	args := []string{"build", "-o", dir}
 	for _, name := range names {
@@ -74,7 +74,7 @@ func build(dir string, names ...string) (map[string]string, error) {
 		paths[name] = filepath.Join(dir, name)
 	}
 	cmd := exec.Command("go", args...)
-	cmd.Dir = ".."
+	cmd.Dir = from
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
@@ -107,6 +107,8 @@ func TestScenario(t *testing.T) {
 		{"row16_configuration_changed_under_load", configurationChanged},
 		{"row16_offsets_lost_log_whole", offsetsLostLogWhole},
 		{"row16_offsets_lost_log_cut", offsetsLostLogCut},
+		{"row17_readers_while_aggregators_die", readersWhileAggregatorsDie},
+		{"row18_raw_topic", rawTopic},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -38,7 +39,14 @@ type line map[string]any
 
 func launch(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{name: name, cmd: exec.Command(binaries[name], args...), done: make(chan struct{})}
+	return launchBinary(t, binaries[name], nil, args...)
+}
+
+// launchBinary starts a binary, whose output goes to out unless that is nil.
+func launchBinary(t *testing.T, path string, out io.Writer, args ...string) *process {
+	t.Helper()
+	p := &process{name: filepath.Base(path), cmd: exec.Command(path, args...), done: make(chan struct{})}
+	p.cmd.Stdout = out
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

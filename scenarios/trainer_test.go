@@ -27,6 +27,7 @@ type trainer struct {
 	disorder time.Duration // how far frames are out of order
 	timeout  time.Duration // of a request; 0: 15 s
 	brief    bool          // a connection for each request
+	raw      *rawProducer  // sends to the raw topic; nil: over HTTP
 }
 
 const (
@@ -70,7 +71,11 @@ func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
 			l.note(id, body[mark:])
 			ids = append(ids, id)
 		}
-		if len(ids) > 0 {
+		switch {
+		case len(ids) == 0:
+		case tr.raw != nil:
+			tr.raw.publish(ctx, body, ids, l)
+		default:
 			post(ctx, client, tr.url, body, ids, l)
 		}
 	}

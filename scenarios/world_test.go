@@ -93,9 +93,9 @@ func (w *world) common() []string {
 }
 
 // startIngest starts ingest and waits until it takes frames.
-func (w *world) startIngest() {
+func (w *world) startIngest(more ...string) {
 	w.Helper()
-	w.ingest = launch(w.T, "ingest", append(w.common(), "--listen", "127.0.0.1:0")...)
+	w.ingest = launch(w.T, "ingest", append(append(w.common(), "--listen", "127.0.0.1:0"), more...)...)
 	w.ingest.awaitReady(w.T, w.ctx)
 }
 

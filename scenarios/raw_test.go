@@ -1,0 +1,163 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/bus"
+)
+
+// rawProducer publishes to a partition of the raw topic, as a trainer does that
+// speaks Kafka.
+type rawProducer struct {
+	client    *kgo.Client
+	topic     string
+	partition int32
+	bad       *atomic.Int64 // records that are no frames
+}
+
+// badEvery is how many records of frames come between two that are none.
+const badEvery = 25
+
+// publish writes a record with frames, and now and then one without.
+func (p *rawProducer) publish(ctx context.Context, body []byte, ids []identity, l *ledger) {
+	records := []*kgo.Record{{Topic: p.topic, Partition: p.partition, Value: body}}
+	if ids[0].sequence%badEvery == 0 {
+		p.bad.Add(1)
+		records = append(records, &kgo.Record{Topic: p.topic, Partition: p.partition, Value: body[:len(body)-1]})
+	}
+	status := 200
+	if p.client.ProduceSync(ctx, records...).FirstErr() != nil {
+		status = 0 // it tries again by itself until ctx ends
+	}
+	l.answer(status, ids)
+}
+
+// Row 18. Trainers publish to the raw topic, and ingests are killed that have
+// forwarded what is not committed: each frame is folded once, and each record
+// that is none is a dead letter.
+func rawTopic(w *world) {
+	w.windows.IdleHorizon = 15 * time.Second    // longer than the session of an ingest that was killed
+	w.windows.AllowedLateness = 5 * time.Second // what is forwarded again is of windows that are open
+	if _, err := bus.ApplyTopics(w.ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.RawSpecs(partitions)); err != nil {
+		w.Fatal(err)
+	}
+	raw := []string{"--raw", "--raw-group", w.prefix + "-raw"}
+	w.startIngest(raw...)
+	first := w.ingest
+	w.startIngest(raw...)
+	ingests := []*process{first, w.ingest}
+	w.awaitRaw(ingests...)
+	reader := w.startReaders("of the raw topic's rollups")
+	w.startWorker()
+
+	client := kafka.client(w.T, kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	defer client.Close()
+	var bad atomic.Int64
+	var trainers []trainer
+	for p := range int32(partitions) {
+		trainers = append(trainers, trainer{run: "run-a", producer: oona.ProducerID(fmt.Sprint("raw-", p)), layers: 6, seeds: 8, rate: 100,
+			raw: &rawProducer{client, w.topics.SeedRaw, p, &bad}})
+	}
+	finish := w.train(trainers...)
+	const kills = 3
+	for range kills {
+		w.awaitUnsettled()
+		ingests[0].kill(w.T)
+		w.startIngest(raw...)
+		ingests = append(ingests[1:], w.ingest)
+		w.awaitRaw(ingests...)
+		w.pause(2 * time.Second)
+	}
+	finish()
+	w.awaitForwarded()
+	ingests[0].terminate(w.T)
+	w.stop()
+	r := w.check()
+	reader.stop(w, 0, r)
+	w.nothingAside(r)
+	w.figure("%d ingests killed, %d records of no frames", kills, bad.Load())
+	if r.dup == 0 {
+		w.Error("no frame was forwarded again: the fault did not fire")
+	}
+	w.checkDeadLetters(int(bad.Load()))
+}
+
+// rawClaimed returns how many partitions of the raw topic an ingest has.
+func rawClaimed(p *process) (n int) {
+	const series = "oona_ingest_raw_settled_offset{"
+	for name := range p.metrics() {
+		if len(name) > len(series) && name[:len(series)] == series {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitRaw waits until ingests share the partitions of the raw topic.
+func (w *world) awaitRaw(ingests ...*process) {
+	w.Helper()
+	w.await("the ingests to share the raw topic", func() bool {
+		n := 0
+		for _, p := range ingests {
+			one := rawClaimed(p)
+			if one == 0 {
+				return false
+			}
+			n += one
+		}
+		return n == partitions
+	})
+}
+
+// awaitUnsettled waits until records of every partition of the raw topic have
+// come that are not committed.
+func (w *world) awaitUnsettled() {
+	w.Helper()
+	w.await("records of the raw topic that are not committed", func() bool {
+		_, ends := kafka.extents(w.T, w.ctx, w.topics.SeedRaw)
+		for p, offset := range kafka.committed(w.T, w.ctx, w.prefix+"-raw", w.topics.SeedRaw, partitions) {
+			if offset < 0 || ends[p]-offset < 4 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// awaitForwarded waits until nothing is left in the raw topic.
+func (w *world) awaitForwarded() {
+	w.Helper()
+	w.await("the raw topic to be forwarded", func() bool {
+		_, ends := kafka.extents(w.T, w.ctx, w.topics.SeedRaw)
+		left := 0
+		for p, offset := range kafka.committed(w.T, w.ctx, w.prefix+"-raw", w.topics.SeedRaw, partitions) {
+			left += int(ends[p] - offset)
+		}
+		return left == 0
+	})
+}
+
+// checkDeadLetters: each record that is no frame is among the dead letters of the
+// raw topic. One may be there again, with the same origin.
+func (w *world) checkDeadLetters(want int) {
+	w.Helper()
+	origins := make(map[string]bool)
+	for _, records := range kafka.dump(w.T, w.ctx, w.topics.SeedRawDead) {
+		for i := range records {
+			h := records[i].headers
+			if h[oona.HeaderErrorException] != "undecodable" || h[oona.HeaderErrorTopic] != w.topics.SeedRaw {
+				w.Errorf("a dead letter of the raw topic has headers %v", h)
+			}
+			origins[h[oona.HeaderErrorPartition]+":"+h[oona.HeaderErrorOffset]] = true
+		}
+	}
+	if len(origins) != want {
+		w.Errorf("%d records of the raw topic are dead letters, and %d were no frames", len(origins), want)
+	}
+}
