@@ -229,6 +229,7 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 		if _, err := known.Find(t.Context(), own.Hash()); !errors.Is(err, settings.ErrUnknownCatalogue) {
 			t.Errorf("before it is written: %v", err)
 		}
+		looked := time.Now()
 		entry, err := settings.CatalogueEntry(own)
 		if err != nil {
 			t.Fatal(err)
@@ -238,6 +239,9 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 		}
 		if c, err := known.Find(t.Context(), own.Hash()); err != nil || c.Metric("loss").Group != oona.Health {
 			t.Errorf("after it is written: %v, %v", c, err)
+		}
+		if waited := time.Since(looked); waited < 1900*time.Millisecond {
+			t.Errorf("the topic was read again after %s, and is to be read at most every two seconds", waited)
 		}
 	})
 }
