@@ -23,6 +23,23 @@ type batch struct {
 	tensors  []keptTensor // that the messages refer to
 }
 
+// messageBytes is about what a message keeps besides its payload: metadata, its
+// key, and what the bus makes of it.
+const messageBytes = 1 << 10
+
+// size is about how many bytes a batch keeps. What counts is what was decoded: a
+// compressed body may be a thousand times smaller.
+func (b *batch) size() int {
+	n := 0
+	for _, m := range b.messages {
+		n += len(m.Payload) + messageBytes
+	}
+	for i := range b.tensors {
+		n += len(b.tensors[i].content)
+	}
+	return n
+}
+
 // decoders are what a request decodes with. Their buffers serve the next
 // request, so that nothing is allocated for a reading.
 type decoders struct {
@@ -32,7 +49,7 @@ type decoders struct {
 	json   jsonDecoder
 }
 
-// pooledBody is the largest body, in bytes, after which decoders are used again.
+// pooledBody is the largest body or batch, in bytes, after which decoders are used again.
 // Their buffers grow with it, and would stay as large as the largest of all.
 const pooledBody = 1 << 20
 

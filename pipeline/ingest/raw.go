@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/pipeline"
@@ -32,6 +33,7 @@ type Raw struct {
 	stage     *Stage
 	topics    oona.Topics
 	publisher Publisher
+	room      *semaphore.Weighted // bytes that records of all partitions keep; see rawBytes
 	metrics   *rawMetrics
 	logger    *slog.Logger
 
@@ -46,6 +48,7 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 		stage:     stage,
 		topics:    topics,
 		publisher: stage.publisher,
+		room:      semaphore.NewWeighted(rawBytes),
 		metrics:   newRawMetrics(),
 		logger:    logger,
 		claims:    make(map[string]*rawClaim),

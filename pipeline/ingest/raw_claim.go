@@ -14,9 +14,16 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-// rawBatchBytes is how much of a partition may wait while as much is on its
-// way. One record may be more.
-const rawBatchBytes = 4 << 20
+const (
+	// rawBatchBytes is how much of a partition may wait while as much is on its
+	// way, in bytes that records keep once they are decoded. One record may be
+	// more.
+	rawBatchBytes = 4 << 20
+	// rawBytes is how much the records of all partitions may keep. It is more
+	// than a few partitions can have on their way, so that one whose tensors
+	// wait does not hold up the others. A record that is larger has it alone.
+	rawBytes = 64 << 20
+)
 
 // rawClaim is a partition of the raw topic that this ingest has claimed. The bus
 // hands out one message of a claim at a time, so take is never entered twice at
@@ -34,7 +41,8 @@ type rawClaim struct {
 
 	mu        sync.Mutex
 	waiting   []*rawRecord
-	bytes     int   // of them
+	bytes     int   // that they keep
+	ended     bool  // nothing is forwarded any more
 	next      int64 // offset after the last record that was taken
 	settled   int64 // offset after the last one that is forwarded, or a dead letter
 	committed int64
@@ -46,6 +54,16 @@ type rawRecord struct {
 	at      pipeline.Position
 	frames  *batch
 	refusal *problem
+	holds   int64 // of the room of all partitions
+}
+
+// bytes is about how many bytes a record keeps until it is settled.
+func (r *rawRecord) bytes() int {
+	n := len(r.msg.Payload) + messageBytes
+	if r.frames != nil {
+		n += r.frames.size()
+	}
+	return n
 }
 
 func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
@@ -79,15 +97,23 @@ func (c *rawClaim) take(msg *message.Message) error {
 	}
 	record := &rawRecord{msg: msg, at: at}
 	record.frames, record.refusal = c.decoders.rawFrames(msg, &batch{cfg: &c.raw.stage.cfg, path: c.path})
-	if len(msg.Payload) > pooledBody {
+	ctx, cancel := context.WithCancel(msg.Context())
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	size := record.bytes()
+	if size > pooledBody {
 		c.decoders = newDecoders(c.raw.stage.cfg)
 	}
-	for !c.put(record) {
+	holds := min(int64(size), rawBytes)
+	if err := c.raw.room.Acquire(ctx, holds); err != nil {
+		return nil
+	}
+	record.holds = holds
+	for !c.put(record, size) {
 		select {
 		case <-c.room:
-		case <-msg.Context().Done():
-			return nil
-		case <-c.ctx.Done():
+		case <-ctx.Done():
+			c.release(record)
 			return nil
 		}
 	}
@@ -95,17 +121,30 @@ func (c *rawClaim) take(msg *message.Message) error {
 	return nil
 }
 
-// put returns false where too much waits.
-func (c *rawClaim) put(r *rawRecord) bool {
+// put returns false where too much waits. Once the claim has ended, it drops the
+// record, which is the next owner's.
+func (c *rawClaim) put(r *rawRecord, size int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ended {
+		c.release(r)
+		return true
+	}
 	if c.bytes >= rawBatchBytes {
 		return false
 	}
 	c.waiting = append(c.waiting, r)
-	c.bytes += len(r.msg.Payload)
+	c.bytes += size
 	signal(c.taken)
 	return true
+}
+
+// release gives back the room of records that are settled, or are not to be
+// settled by this claim.
+func (c *rawClaim) release(records ...*rawRecord) {
+	for _, r := range records {
+		c.raw.room.Release(r.holds)
+	}
 }
 
 // signal wakes the one that waits, now or when it next does.
@@ -118,6 +157,12 @@ func signal(to chan<- struct{}) {
 
 // forward settles what waits, all of it at a time, until the claim ends.
 func (c *rawClaim) forward() {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.release(c.waiting...)
+		c.waiting, c.ended = nil, true
+	}()
 	for {
 		select {
 		case <-c.taken:
@@ -132,7 +177,9 @@ func (c *rawClaim) forward() {
 		if len(records) == 0 {
 			continue
 		}
-		if !c.settle(records) {
+		settled := c.settle(records)
+		c.release(records...)
+		if !settled {
 			return
 		}
 		c.mu.Lock()

@@ -99,12 +99,15 @@ func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode de
 		return nil, refusal
 	}
 	d, _ := s.decoders.Get().(*decoders)
-	if len(body) <= pooledBody {
-		defer s.decoders.Put(d)
-	}
 	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(h), bytes: len(body)}
 	if refusal := decode(d, body, b); refusal != nil {
+		if len(body) <= pooledBody && !isContainer(body) { // what a container had is not known
+			s.decoders.Put(d)
+		}
 		return nil, refusal
+	}
+	if max(len(body), b.size()) <= pooledBody {
+		s.decoders.Put(d)
 	}
 	return b, nil
 }

@@ -1,0 +1,125 @@
+package ingest
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// inflating is a container file whose valid frames take many times as much once
+// they are decoded.
+func inflating(t *testing.T) string {
+	t.Helper()
+	var singles [][]byte
+	for i := range 50 { // 14 MiB
+		f := goodFrame(int64(i))
+		manySeeds(8000)(f)
+		manyMetrics(8)(f)
+		singles = append(singles, avro.AppendFrame(nil, f))
+	}
+	return string(containerOf(t, singles...))
+}
+
+// What waits is counted as it was decoded: a partition with records that inflate
+// holds a few of them, and the others go on.
+func TestRawCountsWhatItHasDecoded(t *testing.T) {
+	file := inflating(t)
+	t.Logf("a record has %d bytes", len(file))
+	synctest.Test(t, func(t *testing.T) {
+		away := errors.New("the bus is away")
+		var refuses atomic.Bool
+		refuses.Store(true)
+		bus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+			if topic == rawTopics.SeedMetrics && refuses.Load() && len(messages[0].Payload) > 1<<10 {
+				return away
+			}
+			return nil
+		}}
+		p := claimRaw(t, bus, nil)
+		other := p.about
+		other.ID, other.Partition = "other", 2
+		if err := p.Open(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		p.read(file) // so that pools and decoders are warm
+		idle := heap()
+		const records = 60
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range records {
+				p.read(file)
+			}
+		}()
+		synctest.Wait()
+		if grown := heap() - idle; grown > 64<<20 {
+			t.Errorf("%d records of %d bytes take %d MiB", records, len(file), grown>>20)
+		}
+		if n := bus.calls[rawTopics.SeedMetrics]; n == 0 {
+			for _, dead := range bus.on(rawTopics.SeedRawDead) {
+				t.Fatal("the bus was not asked, and the test tests nothing: " + dead.Metadata.Get(oona.HeaderErrorMessage))
+			}
+			t.Error("the bus was not asked, and the test tests nothing")
+		}
+		small := p.message(0, string(frames(nil)))
+		small.Metadata.Set(oona.MetaClaim, other.ID)
+		small.Metadata.Set(oona.MetaPartition, "2")
+		small.Metadata.Set(oona.MetaOffset, "10")
+		if err := p.handle(small); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := len(bus.on(rawTopics.SeedMetrics)); n != 1 {
+			t.Errorf("%d frames of another partition were forwarded, want 1", n)
+		}
+		refuses.Store(false)
+		<-done
+		p.settledTo(10 + 1 + records)
+		p.Close(other)
+		p.end()
+		if !p.room.TryAcquire(rawBytes) {
+			t.Error("settled records still have room")
+		}
+	})
+}
+
+// Whoever ends a claim gets back all the room of its records.
+func TestRawRoomIsGivenBackWithTheClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := claimRaw(t, &topicBus{answer: func(string, []*message.Message) error { return errors.New("away") }}, nil)
+		big := strings.Repeat(" ", 3<<20) + string(jsonOf(goodFrame(0)))
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range 5 { // one on its way, two that wait, one in hand
+				p.read(big)
+			}
+		}()
+		synctest.Wait()
+		if p.room.TryAcquire(rawBytes) {
+			t.Error("records that wait have no room")
+		}
+		p.claim(p.about).end()
+		p.forwarding.Wait()
+		<-ended
+		if !p.room.TryAcquire(rawBytes) {
+			t.Error("records of a claim that has ended still have room")
+		}
+	})
+}
+
+// heap is what is in use after a collection.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
