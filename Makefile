@@ -105,7 +105,7 @@ simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED
 	$(GO) test -count=1 -timeout 0 -v -run '^TestSchedules$$' ./internal/simulate -schedules=$(SEEDS) -seed=$(SEED)
 
 .PHONY: scenarios
-scenarios: ## the real binaries on three real brokers, with faults; a quarter of an hour (ROW=row03)
+scenarios: ## the real binaries on three real brokers, with faults; half an hour (ROW=row03)
 	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestExamine|TestScenario/$(ROW)' $(TESTARGS) .
 
 .PHONY: objectstore

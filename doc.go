@@ -1,4 +1,4 @@
-// Package oona is the vocabulary of Oona, the telemetry and control bus of
+// Package oona is the vocabulary of Oona, the telemetry bus of
 // morphogenetic neural networks. It holds what every other package speaks of
 // and imports nothing but the standard library.
 //

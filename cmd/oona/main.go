@@ -76,7 +76,7 @@ func execute(ctx context.Context, args []string, to streams) int {
 	exited := false
 	parser, err := kong.New(&cli, append(append(worker.Options(), values()...),
 		kong.Name("oona"),
-		kong.Description("Oona, the telemetry and control bus of morphogenetic neural networks."),
+		kong.Description("Oona, the telemetry bus of morphogenetic neural networks."),
 		kong.Writers(to.out, to.messages),
 		kong.Exit(func(int) { exited = true }),
 		kong.BindTo(ctx, (*context.Context)(nil)),

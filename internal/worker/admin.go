@@ -160,7 +160,7 @@ const indexPage = `<!doctype html>
 <p>%[3]s</p>
 <ul>
 <li><a href="/livez">/livez</a>: the process answers</li>
-<li><a href="/readyz">/readyz</a>: it can do its work</li>
+<li><a href="/readyz">/readyz</a>: whether it is ready for work; ingest and exporter are also while the bus is away</li>
 <li><a href="/metrics">/metrics</a>: for Prometheus</li>
 <li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li>
 </ul>
