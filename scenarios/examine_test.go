@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -148,14 +147,7 @@ func (w *world) sound() topicsRead {
 // aggregate writes what a log comes to, as an aggregator does.
 func (w *world) aggregate(log []logRecord, read topicsRead) {
 	w.Helper()
-	known, err := catalogue.Default()
-	if err != nil {
-		w.Fatal(err)
-	}
-	engine, err := windows.New(w.windows, windows.Always(known.Metric))
-	if err != nil {
-		w.Fatal(err)
-	}
+	engine := w.engine(0)
 	write := func(topic string, headers map[string]string, value []byte) {
 		read[topic][0] = append(read[topic][0], logRecord{0, int64(len(read[topic][0])), 0, headers, value})
 	}

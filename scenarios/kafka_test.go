@@ -183,6 +183,16 @@ func (c *cluster) write(t *testing.T, ctx context.Context, topic string, values 
 // committed returns the offsets that a group has committed.
 func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]int64 {
 	t.Helper()
+	offsets := make(map[int32]int64)
+	for p, commit := range c.commits(t, ctx, group, topic, partitions) {
+		offsets[p] = commit.Offset
+	}
+	return offsets
+}
+
+// commits returns what a group has committed.
+func (c *cluster) commits(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]oona.Commit {
+	t.Helper()
 	client := c.client(t)
 	defer client.Close()
 	asked := kmsg.NewOffsetFetchRequestTopic()
@@ -202,20 +212,26 @@ func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	offsets := make(map[int32]int64)
+	commits := make(map[int32]oona.Commit)
+	note := func(partition int32, offset int64, metadata *string) {
+		commits[partition] = oona.Commit{Offset: offset}
+		if metadata != nil {
+			commits[partition] = oona.Commit{Offset: offset, Metadata: *metadata}
+		}
+	}
 	for _, topic := range response.Topics {
 		for _, p := range topic.Partitions {
-			offsets[p.Partition] = p.Offset
+			note(p.Partition, p.Offset, p.Metadata)
 		}
 	}
 	for _, group := range response.Groups {
 		for _, topic := range group.Topics {
 			for _, p := range topic.Partitions {
-				offsets[p.Partition] = p.Offset
+				note(p.Partition, p.Offset, p.Metadata)
 			}
 		}
 	}
-	return offsets
+	return commits
 }
 
 // deleteRecords moves the beginning of a partition's log, as retention does.

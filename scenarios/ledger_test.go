@@ -54,6 +54,16 @@ func (l *ledger) answer(status int, ids []identity) {
 	}
 }
 
+// forget takes back all acknowledgements, as the log may have lost what they
+// were for.
+func (l *ledger) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.frames {
+		s.acknowledged = false
+	}
+}
+
 func (l *ledger) acknowledged() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -55,12 +55,9 @@ func (w *world) rollupEnds() map[string]map[int32]int64 {
 	return ends
 }
 
-// refused asserts that a worker ends and says why, and that nothing is emitted.
-func (w *world) refused(says ...string) {
+// endsBecause asserts that a worker ends by itself and says why.
+func (w *world) endsBecause(p *process, says ...string) {
 	w.Helper()
-	before := w.rollupEnds()
-	committed := kafka.committed(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions)
-	p := w.launchWorker()
 	said := p.refuses(w.T, 60*time.Second)
 	w.gone(p)
 	for _, text := range says {
@@ -68,6 +65,15 @@ func (w *world) refused(says ...string) {
 			w.Errorf("the worker does not say %q:\n%s", text, said)
 		}
 	}
+}
+
+// refused asserts that a worker ends and says why, and that nothing is emitted.
+func (w *world) refused(says ...string) {
+	w.Helper()
+	before := w.rollupEnds()
+	committed := kafka.committed(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions)
+	p := w.launchWorker()
+	w.endsBecause(p, says...)
 	for topic, ends := range w.rollupEnds() {
 		if !maps.Equal(ends, before[topic]) {
 			w.Errorf("%s went from %v to %v", topic, before[topic], ends)

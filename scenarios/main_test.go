@@ -109,6 +109,7 @@ func TestScenario(t *testing.T) {
 		{"row16_offsets_lost_log_cut", offsetsLostLogCut},
 		{"row17_readers_while_aggregators_die", readersWhileAggregatorsDie},
 		{"row18_raw_topic", rawTopic},
+		{"row19_log_end_lost", logEndLost},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

@@ -13,16 +13,9 @@ import (
 // on: the rollups, their triggers, and what became of every record are the same.
 func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	w.Helper()
-	known, err := catalogue.Default()
-	if err != nil {
-		w.Fatal(err)
-	}
 	emitted := 0
 	for p, records := range log {
-		engine, err := windows.New(w.windows, windows.Always(known.Metric))
-		if err != nil {
-			w.Fatal(err)
-		}
+		engine := w.engine(p)
 		emit := func(want *oona.Rollup) {
 			emitted++
 			got := r.rollups[keyOf(want)]
@@ -42,6 +35,25 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	if emitted != len(r.rollups) {
 		w.fault("the oracle emitted %d rollups, %d were published", emitted, len(r.rollups))
 	}
+}
+
+// engine is a fresh one for a partition.
+func (w *world) engine(p int32) (engine *windows.Engine) {
+	w.Helper()
+	known, err := catalogue.Default()
+	if err != nil {
+		w.Fatal(err)
+	}
+	catalogues := windows.Always(known.Metric)
+	if b, anew := w.anew[p]; anew {
+		engine, err = windows.BeginAnew(w.windows, catalogues, b.commit, 0, b.end)
+	} else {
+		engine, err = windows.New(w.windows, catalogues)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return engine
 }
 
 // asFolded is a record of the log as an engine takes it.

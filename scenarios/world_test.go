@@ -33,6 +33,9 @@ type world struct {
 	workers []*process // aggregators that run
 	all     []*process // aggregators, ever
 
+	marks map[string]map[int32]int64 // where this life of the log begins in the other topics; see newLife
+	anew  map[int32]beginning        // of partitions whose past is lost
+
 	faults []string // differences that were found; see check
 	unsaid int      // further ones
 
