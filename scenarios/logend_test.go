@@ -66,9 +66,9 @@ func logEndLost(w *world) {
 	w.takenByAll(before, first, second)
 }
 
-// Not in the table of rows yet: when it was last played, the aggregator that was
-// started then went on instead of refusing, and it is not known whether the row
-// or the aggregator is wrong.
+// Not in the table of rows yet: its world's log has no incarnation, so that the
+// commits have version 1, which cannot tell this. It needs a log that begins with
+// one, as `oona topics apply` makes it.
 //
 // Row 19. As before, and the log has grown past the commit before the aggregator
 // looks at it: the offsets are there, and the records are others.
