@@ -174,7 +174,7 @@ const maxInflated = 64 << 20
 // shown as it is.
 func (d *decoder) raw(about Record, value []byte) (records []*Record) {
 	if bytes.HasPrefix(value, []byte(avro.ContainerMagic)) {
-		err := d.frames.DecodeContainer(value, maxInflated, &d.frame, func(single []byte) error {
+		err := d.frames.DecodeContainer(value, maxInflated, nil, &d.frame, func(single []byte) error {
 			records = d.add(records, about, single)
 			return nil
 		})

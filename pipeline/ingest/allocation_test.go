@@ -39,7 +39,7 @@ func TestLargeDecodersAreNotKept(t *testing.T) {
 	manySeeds(40_000)(f)
 	manyMetrics(10)(f)
 	body := avro.AppendFrame(nil, f)
-	if len(body) <= pooledBody {
+	if len(body) <= pooled {
 		t.Fatalf("the frame has only %d bytes", len(body))
 	}
 	var made []*decoders

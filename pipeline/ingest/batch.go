@@ -21,24 +21,23 @@ type batch struct {
 	messages []*message.Message
 	readings int
 	tensors  []keptTensor // that the messages refer to
+
+	held     *lease
+	decoders int // of held, while it is decoded: what decodes it
+	copies   int // of held: tensors on their way to the store
 }
 
-// messageBytes is about what a message keeps besides its payload: metadata, its
-// key, and what the bus makes of it.
+// hold uses memory for the batch.
+func (b *batch) hold(bytes int) *problem {
+	if b.held.grow(bytes) {
+		return nil
+	}
+	return newProblem(http.StatusTooManyRequests, reasonOverloaded, "there is no memory for it")
+}
+
+// messageBytes is about what a message takes besides its payload: metadata, key,
+// and what the bus makes of it.
 const messageBytes = 1 << 10
-
-// size is about how many bytes a batch keeps. What counts is what was decoded: a
-// compressed body may be a thousand times smaller.
-func (b *batch) size() int {
-	n := 0
-	for _, m := range b.messages {
-		n += len(m.Payload) + messageBytes
-	}
-	for i := range b.tensors {
-		n += len(b.tensors[i].content)
-	}
-	return n
-}
 
 // decoders are what a request decodes with. Their buffers serve the next
 // request, so that nothing is allocated for a reading.
@@ -49,9 +48,12 @@ type decoders struct {
 	json   jsonDecoder
 }
 
-// pooledBody is the largest body or batch, in bytes, after which decoders are used again.
-// Their buffers grow with it, and would stay as large as the largest of all.
-const pooledBody = 1 << 20
+// pooled is the most bytes that what a pool keeps may have. Buffers grow with what
+// they are used for, and would stay as large as the largest of all.
+const pooled = 1 << 20
+
+// size is how many bytes the decoders keep.
+func (d *decoders) size() int { return d.avro.Size() + d.json.size() }
 
 func newDecoders(cfg Config) *decoders {
 	return &decoders{limits: cfg.limits(), avro: avro.FrameDecoder{Limits: cfg.limits()}, json: jsonDecoder{limits: cfg.limits()}}
@@ -96,7 +98,13 @@ func (d *decoders) avroFrames(body []byte, b *batch) *problem {
 // containerFrames takes the frames of an object container file.
 func (d *decoders) containerFrames(body []byte, b *batch) *problem {
 	var refusal *problem
-	err := d.avro.DecodeContainer(body, int(b.cfg.MaxDecompressedBytes), &d.frame, func(single []byte) error {
+	reserve := func(bytes int) error {
+		if refusal = b.hold(bytes); refusal != nil {
+			return errRefused
+		}
+		return nil
+	}
+	err := d.avro.DecodeContainer(body, int(b.cfg.MaxDecompressedBytes), reserve, &d.frame, func(single []byte) error {
 		if len(b.messages) == b.cfg.MaxFrames {
 			refusal = tooManyFrames(b.cfg.MaxFrames)
 		} else {
@@ -122,6 +130,13 @@ func (d *decoders) containerFrames(body []byte, b *batch) *problem {
 
 // take adds the frame that was decoded, value being its encoding.
 func (d *decoders) take(b *batch, value []byte) *problem {
+	if grown := d.size() - b.decoders; grown > 0 {
+		b.decoders += grown
+		if refusal := b.hold(grown); refusal != nil {
+			b.decoders -= grown
+			return refusal
+		}
+	}
 	if err := d.frame.Validate(d.limits); err != nil {
 		return frameProblem(len(b.messages), err)
 	}
@@ -143,6 +158,9 @@ func (b *batch) add(f *oona.Frame, value []byte) *problem {
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
 			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames of their own sequence numbers, at most %d seeds each",
 			len(value), limit, max(1, len(f.Seeds)*limit/len(value)*3/4)).ofFrame(len(b.messages))
+	}
+	if refusal := b.hold(messageBytes); refusal != nil {
+		return refusal
 	}
 	m := message.NewMessage("", value)
 	m.Metadata.Set(oona.MetaKey, string(oona.Key(f.Run, f.Layer)))

@@ -25,22 +25,32 @@ type inflater interface {
 // next request.
 type codings struct{ gzip, zstd sync.Pool }
 
-// zstdWindow is the most that every decoder of HTTP content must have (RFC 9659),
-// in bytes, and more than the frames of a request need.
-const zstdWindow = 8 << 20
+const (
+	// zstdWindow is the most that every decoder of HTTP content must have (RFC 9659),
+	// in bytes, and more than the frames of a request need.
+	zstdWindow = 8 << 20
+	// zstdBlocks is what a decoder has besides a window: two blocks.
+	zstdBlocks = 256 << 10
+	// pooledWindow is the window of decoders that are used again.
+	pooledWindow = pooled - zstdBlocks
+	// gzipBytes is what a gzip.Reader takes.
+	gzipBytes = 48 << 10
+)
 
 func newCodings() *codings {
 	c := new(codings)
 	c.gzip.New = func() any { return new(gzip.Reader) }
-	c.zstd.New = func() any {
-		// Without concurrency it has no goroutine, so that the pool may forget it.
-		r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
-		if err != nil {
-			panic(err) // the options are constants
-		}
-		return r
-	}
+	c.zstd.New = func() any { return newZstd(pooledWindow) }
 	return c
+}
+
+func newZstd(window uint64) *zstd.Decoder {
+	// Without concurrency it has no goroutine, so that the pool may forget it.
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return r
 }
 
 // of returns the pool for a request's body; nil: the body is as it is.
@@ -58,24 +68,61 @@ func (c *codings) of(h http.Header) (*sync.Pool, *problem) {
 		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings).with("Accept-Encoding", acceptedCodings)
 }
 
-// firstBuffer is the most that is allocated for a body before any of it has come.
-const firstBuffer = 64 << 10
+// firstBuffer is the most that is allocated for a body before any of it has come,
+// secondBuffer once that is full: what is only declared takes little.
+const (
+	firstBuffer  = 4 << 10
+	secondBuffer = 64 << 10
+)
 
 // receive reads the body as it is sent; declared is its length, if above 0.
-func (s *Stage) receive(in *arrival, declared int64) ([]byte, *problem) {
+func (s *Stage) receive(in *arrival, declared int64, held *lease) ([]byte, *problem) {
 	// Records alias the body, and a publisher that is slower than its timeout
 	// still holds them when the request has been answered: it is not pooled.
-	var body bytes.Buffer
-	body.Grow(int(min(max(declared, 0), firstBuffer)) + bytes.MinRead)
-	if _, err := body.ReadFrom(in); err != nil {
+	most, expected := s.cfg.MaxBodyBytes, int64(0)
+	if declared > 0 {
+		most, expected = declared, declared
+	}
+	body, err := readAll(in, held, int(min(expected, firstBuffer)), int(min(expected, secondBuffer)), int(most))
+	switch {
+	case errors.Is(err, errNoMemory):
+		return nil, s.memoryProblem()
+	case err != nil:
 		return nil, s.arrivalProblem(in)
 	}
-	return body.Bytes(), nil
+	return body, nil
+}
+
+// errNoMemory is returned when there is no memory for a body.
+var errNoMemory = errors.New("no memory for a body")
+
+// readAll reads to the end of r, with memory that held has, as [io.ReadAll] does.
+// Its buffer has first bytes, then second at least, and most unless there is more.
+func readAll(r io.Reader, held *lease, first, second, most int) ([]byte, error) {
+	var all []byte
+	for size := min(first, most) + bytes.MinRead; ; size = max(min(max(2*cap(all), second), most)+bytes.MinRead, cap(all)+bytes.MinRead) {
+		if !held.grow(size) {
+			return nil, errNoMemory
+		}
+		before := cap(all)
+		all = append(make([]byte, 0, size), all...)
+		held.shrink(before)
+		for len(all) < cap(all) {
+			n, err := r.Read(all[len(all):cap(all)])
+			all = all[:len(all)+n]
+			if err == io.EOF {
+				return all, nil
+			}
+			if err != nil {
+				return all, err
+			}
+		}
+	}
 }
 
 // inflate decompresses the body, unless inflaters is nil. What comes of it does
 // not exceed its limit by more than a byte.
-func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string) ([]byte, *problem) {
+func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *problem) {
 	if inflaters == nil {
 		return body, nil
 	}
@@ -84,22 +131,53 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string) ([]byt
 		_ = from.Reset(http.NoBody) // the pool keeps no bodies
 		inflaters.Put(from)
 	}()
-	var plain bytes.Buffer
-	err := from.Reset(bytes.NewReader(body))
-	if err == nil {
-		_, err = plain.ReadFrom(io.LimitReader(from, s.cfg.MaxDecompressedBytes+1))
+	cost := gzipBytes
+	if inflaters == &s.codings.zstd {
+		cost = pooledWindow + zstdBlocks
+	}
+	plain, err := s.inflateBy(from, body, held, cost)
+	if needsWindow(err) {
+		large := newZstd(zstdWindow)
+		defer large.Close()
+		plain, err = s.inflateBy(large, body, held, zstdWindow+zstdBlocks)
 	}
 	switch {
-	case int64(plain.Len()) > s.cfg.MaxDecompressedBytes:
+	case errors.Is(err, errNoMemory):
+		return nil, s.memoryProblem()
+	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, decompressedTooLarge(&s.cfg)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body is cut off within its %s stream, or a few bytes follow the stream that are none of it (%d bytes were decompressed)", coding, plain.Len())
-	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body is cut off within its %s stream, or a few bytes follow the stream that are none of it (%d bytes were decompressed)", coding, len(plain))
+	case needsWindow(err):
 		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
 	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, plain.Len(), err)
+		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
 	}
-	return plain.Bytes(), nil
+	held.shrink(cap(body)) // nothing refers to it any more
+	return plain, nil
+}
+
+// needsWindow: the decoder's window is too small. Where the content is one segment,
+// its length is the window, and the decoder says that it is too long.
+func needsWindow(err error) bool {
+	return errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded)
+}
+
+// inflateBy decompresses with from, which takes cost bytes meanwhile.
+func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]byte, error) {
+	if !held.grow(cost) {
+		return nil, errNoMemory
+	}
+	defer held.shrink(cost)
+	if err := from.Reset(bytes.NewReader(body)); err != nil {
+		return nil, err
+	}
+	limit := s.cfg.MaxDecompressedBytes + 1
+	plain, err := readAll(io.LimitReader(from, limit), held, min(4*len(body), secondBuffer), 0, int(limit))
+	if err != nil {
+		held.shrink(cap(plain)) // it is not used
+	}
+	return plain, err
 }
 
 func (s *Stage) bodyTooLarge() *problem {

@@ -2,7 +2,9 @@ package ingest
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -22,7 +24,8 @@ type Config struct {
 	MaxTensors           int   `help:"The most tensors of a frame."`
 	MaxMessageBytes      int   `help:"The bus's limit of a record, the topic's max.message.bytes; a frame may be 1 KiB smaller."`
 
-	MaxInFlight    int           `help:"The most requests at once, once their bodies have come; further ones are answered 429. So many times max-body-bytes is the most that may have come."`
+	MaxInFlight    int           `help:"The most requests at once, once their bodies have come; further ones are answered 429."`
+	MaxMemoryBytes int64         `help:"The most memory for requests and records that are not settled, decompressed and decoded: beyond it requests are answered 429, and records of the raw topic wait. By default a quarter of GOMEMLIMIT, else 512 MiB."`
 	ReadTimeout    time.Duration `help:"How long a client may take to send a request; one that stalls is sent away sooner."`
 	PublishTimeout time.Duration `help:"How long to wait for the bus before a request is answered 503."`
 	ClockTolerance time.Duration `help:"How far a client's clock may be off, where it says the time (Oona-Sent-At)."`
@@ -30,23 +33,21 @@ type Config struct {
 	Tensors           TensorStore   `kong:"-"` // nil: all tensors stay in their frames
 	InlineTensorBytes int           `group:"Tensors" help:"The most bytes of a tensor that stays in its frame; larger ones go to the tensor store, where there is one."`
 	MaxTensorRequests int           `group:"Tensors" help:"The most requests at once that wait for the tensor store; further ones are answered 429, and the others flow."`
-	MaxSpoolBytes     int64         `group:"Tensors" help:"The most bytes of tensors that are being sent (PUT /v1/tensors) at once, in $TMPDIR and up to 1 MiB each in memory; beyond them, they are answered 429."`
+	MaxSpoolBytes     int64         `group:"Tensors" help:"The most bytes of tensors that are being sent (PUT /v1/tensors) at once, in $TMPDIR and up to 1 MiB each in memory (max-memory-bytes); beyond them, they are answered 429."`
 	StoreTimeout      time.Duration `group:"Tensors" help:"How long to wait for the tensor store before a request with frames is answered 503."`
 	TensorTimeout     time.Duration `group:"Tensors" help:"How long a client may take to send a tensor (PUT /v1/tensors), and the store to keep it."`
 }
 
-// DefaultConfig returns the defaults, without a topic. Of bodies with frames, at
-// most MaxInFlight times MaxBodyBytes have come and are in hand, in buffers of up
-// to twice that; what was only declared takes nothing. MaxInFlight of them are
-// decompressed, which takes some three times MaxDecompressedBytes of a container:
-// block and frames. Of tensors that are sent by themselves, MaxSpoolBytes are in
-// hand, up to 1 MiB each in memory.
+// DefaultConfig returns the defaults, without a topic. MaxMemoryBytes bounds the
+// capacity of all that has come and is not settled: bodies, what they are
+// decompressed and decoded to, records of the raw topic, and what is in memory of
+// tensors that are sent by themselves. What was only declared takes nothing.
 //
 // A frame that is observed more than a minute ahead of the broker's clock is
 // quarantined. A client is told when it is half of that off: the rest is for
 // what ingest's clock differs from the broker's.
 func DefaultConfig() Config {
-	return Config{
+	c := Config{
 		Instance:             defaultInstance(),
 		MaxBodyBytes:         8 << 20,
 		MaxDecompressedBytes: 16 << 20,
@@ -65,6 +66,24 @@ func DefaultConfig() Config {
 		PublishTimeout:       10 * time.Second,
 		ClockTolerance:       30 * time.Second,
 	}
+	c.MaxMemoryBytes = max(defaultMemory(), c.leastMemory())
+	return c
+}
+
+// defaultMemory is a quarter of what the process may have (GOMEMLIMIT), where that
+// is limited.
+func defaultMemory() int64 {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		return limit / 4
+	}
+	return 512 << 20
+}
+
+// leastMemory is what one request can need: its body, decompressed, the blocks of a
+// container in it, and their tensors twice. A quarter is kept for others than
+// requests with frames.
+func (c Config) leastMemory() int64 {
+	return (c.MaxBodyBytes + 4*c.MaxDecompressedBytes) * 4 / 3
 }
 
 // Validate names the first setting that is wrong.
@@ -109,6 +128,9 @@ func (c Config) Validate() error {
 		if err := c.ValidateTensors(); err != nil {
 			return err
 		}
+	}
+	if least := c.leastMemory(); c.MaxMemoryBytes < least {
+		return &oona.FieldError{Field: "--max-memory-bytes", Reason: fmt.Sprintf("is %d; give at least %d, which one request can take, or a lower --max-decompressed-bytes (%d) or --max-body-bytes (%d)", c.MaxMemoryBytes, least, c.MaxDecompressedBytes, c.MaxBodyBytes)}
 	}
 	if c.MaxMessageBytes <= recordOverhead {
 		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}

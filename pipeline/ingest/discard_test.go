@@ -82,7 +82,7 @@ func TestRefusalsReachTheSender(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, &fakeBus{}, c.change)
 			if name == "429 no room" {
-				s.bodies.taken.Store(3 << 20) // other requests have it
+				s.frames.force(s.cfg.MaxMemoryBytes) // other requests have it
 			}
 			server := startStage(t, s)
 			for range 3 {
@@ -217,7 +217,7 @@ func TestSlowRefusedClients(t *testing.T) {
 				if n := connectionsServed(); n < discardConnections {
 					t.Errorf("%d connections are served, want the %d at least", n, discardConnections)
 				}
-				if len(s.slots)+len(s.storing) != 0 || s.bodies.taken.Load()+s.spools.taken.Load() != 0 {
+				if len(s.slots)+len(s.storing) != 0 || s.frames.inUse()+s.spools.taken.Load() != 0 {
 					t.Error("refused requests hold a slot, or room for bodies")
 				}
 				if w := post(s, mediaAvro, frames(withTensors(inline(larger)))); w.Code != http.StatusOK {

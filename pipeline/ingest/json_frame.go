@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"unsafe"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -50,7 +51,11 @@ func (d *decoders) jsonFrame(b *batch) *problem {
 	if err := d.json.frame(&d.frame); err != nil {
 		return frameProblem(len(b.messages), err)
 	}
-	return d.take(b, avro.AppendFrame(nil, &d.frame))
+	value := avro.AppendFrame(nil, &d.frame)
+	if refusal := b.hold(cap(value)); refusal != nil {
+		return refusal
+	}
+	return d.take(b, value)
 }
 
 // jsonDecoder reads frames from JSON into buffers that it uses again. A frame's
@@ -64,6 +69,12 @@ type jsonDecoder struct {
 	values  []float32 // of all columns
 	tensors []oona.Tensor
 	shapes  []int64 // of all tensors
+}
+
+// size is how many bytes the decoder keeps to be used again.
+func (d *jsonDecoder) size() int {
+	return 4*cap(d.seeds) + cap(d.states) + 4*cap(d.values) + 8*cap(d.shapes) +
+		int(unsafe.Sizeof(oona.Column{}))*cap(d.columns) + int(unsafe.Sizeof(oona.Tensor{}))*cap(d.tensors)
 }
 
 // The members of JSON objects are the fields of seed_metrics.v1.avsc; those

@@ -73,7 +73,7 @@ func TestDrainCutsOffWhoStalls(t *testing.T) {
 	server := startStage(t, s)
 	conn := stall(t, server)
 	defer conn.Close()
-	for s.bodies.taken.Load() == 0 { // until the request is in hand
+	for s.frames.inUse() == 0 { // until the request is in hand
 		time.Sleep(time.Millisecond)
 	}
 	server.cancel()

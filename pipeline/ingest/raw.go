@@ -2,14 +2,15 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/pipeline"
@@ -33,9 +34,10 @@ type Raw struct {
 	stage     *Stage
 	topics    oona.Topics
 	publisher Publisher
-	room      *semaphore.Weighted // bytes that records of all partitions keep; see rawBytes
 	metrics   *rawMetrics
 	logger    *slog.Logger
+	memory    *share       // of all claims
+	each      atomic.Int64 // what of it a claim may use, for more than one record
 
 	forwarding sync.WaitGroup // a goroutine a claim
 	mu         sync.Mutex
@@ -48,12 +50,12 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 		stage:     stage,
 		topics:    topics,
 		publisher: stage.publisher,
-		room:      semaphore.NewWeighted(rawBytes),
+		memory:    stage.memory.share(stage.cfg.MaxMemoryBytes / 8),
 		metrics:   newRawMetrics(),
 		logger:    logger,
 		claims:    make(map[string]*rawClaim),
 	}
-	if err := r.metrics.register(registerer); err != nil {
+	if err := errors.Join(r.metrics.register(registerer), registerer.Register(r.memory.gauge("raw"))); err != nil {
 		return nil, fmt.Errorf("ingest: register metrics of the raw topic: %w", err)
 	}
 	return r, nil
@@ -107,6 +109,7 @@ func (r *Raw) Open(_ context.Context, about oona.Claim) error {
 	c := newRawClaim(r, about)
 	r.mu.Lock()
 	r.claims[about.ID] = c
+	r.divide()
 	r.mu.Unlock()
 	r.forwarding.Go(c.forward)
 	r.logger.Info("partition claimed", "topic", about.Topic, "partition", about.Partition, "from", about.Start, "to", about.HighWater)
@@ -119,6 +122,7 @@ func (r *Raw) Close(about oona.Claim) {
 	defer r.mu.Unlock()
 	r.claims[about.ID].end()
 	delete(r.claims, about.ID)
+	r.divide()
 	partition := strconv.Itoa(int(about.Partition))
 	r.metrics.lag.DeleteLabelValues(partition)
 	r.metrics.settled.DeleteLabelValues(partition)
@@ -138,6 +142,12 @@ func (r *Raw) Ends(about oona.Claim, offset int64) {
 	partition := strconv.Itoa(int(about.Partition))
 	r.metrics.lag.WithLabelValues(partition).Set(float64(max(offset-settled, 0)))
 	r.metrics.settled.WithLabelValues(partition).Set(float64(settled))
+}
+
+// divide gives each claim the same part of the memory: what one cannot get rid of,
+// as the tensor store is down, must not hold up the others.
+func (r *Raw) divide() {
+	r.each.Store(r.memory.most() / int64(max(len(r.claims), 1)))
 }
 
 func (r *Raw) claim(about oona.Claim) *rawClaim {

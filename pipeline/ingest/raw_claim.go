@@ -14,16 +14,9 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-const (
-	// rawBatchBytes is how much of a partition may wait while as much is on its
-	// way, in bytes that records keep once they are decoded. One record may be
-	// more.
-	rawBatchBytes = 4 << 20
-	// rawBytes is how much the records of all partitions may keep. It is more
-	// than a few partitions can have on their way, so that one whose tensors
-	// wait does not hold up the others. A record that is larger has it alone.
-	rawBytes = 64 << 20
-)
+// rawBatchBytes is how much memory what waits of a partition may use, decoded,
+// while what is on its way uses as much. One record may use more.
+const rawBatchBytes = 4 << 20
 
 // rawClaim is a partition of the raw topic that this ingest has claimed. The bus
 // hands out one message of a claim at a time, so take is never entered twice at
@@ -37,11 +30,12 @@ type rawClaim struct {
 	ctx      context.Context // ends with the claim
 	end      context.CancelFunc
 	taken    chan struct{} // there is something in waiting
-	room     chan struct{} // there is nothing in waiting any more
+	room     chan struct{} // less waits, or is on its way
 
 	mu        sync.Mutex
 	waiting   []*rawRecord
-	bytes     int   // that they keep
+	bytes     int64 // that they use
+	flying    int64 // bytes that those use that are on their way
 	ended     bool  // nothing is forwarded any more
 	next      int64 // offset after the last record that was taken
 	settled   int64 // offset after the last one that is forwarded, or a dead letter
@@ -54,16 +48,7 @@ type rawRecord struct {
 	at      pipeline.Position
 	frames  *batch
 	refusal *problem
-	holds   int64 // of the room of all partitions
-}
-
-// bytes is about how many bytes a record keeps until it is settled.
-func (r *rawRecord) bytes() int {
-	n := len(r.msg.Payload) + messageBytes
-	if r.frames != nil {
-		n += r.frames.size()
-	}
-	return n
+	held    *lease // until it is settled
 }
 
 func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
@@ -83,10 +68,10 @@ func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
 	return c
 }
 
-// take decodes a record and puts it behind those that wait, once there is room.
-// It gives up when the bus's session ends, which the message's context tells: the
-// partition's next owner reads the record. The claim itself ends only after take
-// has returned.
+// take decodes a record and puts it behind those that wait, once there is memory
+// for it. It gives up when the bus's session ends, which the message's context
+// tells: the partition's next owner reads the record. The claim itself ends only
+// after take has returned.
 func (c *rawClaim) take(msg *message.Message) error {
 	at, err := pipeline.PositionOf(msg)
 	if err != nil {
@@ -95,56 +80,70 @@ func (c *rawClaim) take(msg *message.Message) error {
 	if at.Offset < c.next {
 		return nil // delivered again
 	}
-	record := &rawRecord{msg: msg, at: at}
-	record.frames, record.refusal = c.decoders.rawFrames(msg, &batch{cfg: &c.raw.stage.cfg, path: c.path})
-	ctx, cancel := context.WithCancel(msg.Context())
-	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
-	size := record.bytes()
-	if size > pooledBody {
-		c.decoders = newDecoders(c.raw.stage.cfg)
-	}
-	holds := min(int64(size), rawBytes)
-	if err := c.raw.room.Acquire(ctx, holds); err != nil {
+	held := c.admit(msg)
+	if held == nil {
 		return nil
 	}
-	record.holds = holds
-	for !c.put(record, size) {
-		select {
-		case <-c.room:
-		case <-ctx.Done():
-			c.release(record)
-			return nil
-		}
+	own := len(msg.Payload) + messageBytes
+	held.grow(own)
+	b := &batch{cfg: &c.raw.stage.cfg, path: c.path, held: held}
+	record := &rawRecord{msg: msg, at: at, held: held}
+	record.frames, record.refusal = c.decoders.rawFrames(msg, b)
+	if record.refusal != nil {
+		held.used = int64(own) // its frames are forgotten
+	} else {
+		held.shrink(b.decoders)
 	}
+	held.trim()
+	if c.decoders.size() > pooled {
+		c.decoders = newDecoders(c.raw.stage.cfg)
+	}
+	c.put(record)
 	c.next = at.Offset + 1
 	return nil
 }
 
-// put returns false where too much waits. Once the claim has ended, it drops the
-// record, which is the next owner's.
-func (c *rawClaim) put(r *rawRecord, size int) bool {
+// admit waits until a record may be decoded, and returns what it may use; nil: it
+// is not to be taken.
+func (c *rawClaim) admit(msg *message.Message) *lease {
+	for !c.hasRoom() {
+		select {
+		case <-c.room:
+		case <-msg.Context().Done():
+			return nil
+		case <-c.ctx.Done():
+			return nil
+		}
+	}
+	most := 4*int64(len(msg.Payload)) + secondBuffer
+	if isContainer(msg.Payload) {
+		most += 2 * c.raw.stage.cfg.MaxDecompressedBytes // what its frames come to, and their tensors
+	}
+	most = min(most, c.raw.memory.least)
+	if !c.raw.memory.wait(most, msg.Context(), c.ctx) {
+		return nil
+	}
+	return &lease{share: c.raw.memory, taken: most, soft: true}
+}
+
+// hasRoom is false where enough of the partition waits, or is on its way: what
+// other partitions need is theirs.
+func (c *rawClaim) hasRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes < rawBatchBytes && (c.bytes+c.flying == 0 || c.bytes+c.flying < c.raw.each.Load())
+}
+
+func (c *rawClaim) put(r *rawRecord) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
-		c.release(r)
-		return true
-	}
-	if c.bytes >= rawBatchBytes {
-		return false
+		r.held.end()
+		return
 	}
 	c.waiting = append(c.waiting, r)
-	c.bytes += size
+	c.bytes += r.held.used
 	signal(c.taken)
-	return true
-}
-
-// release gives back the room of records that are settled, or are not to be
-// settled by this claim.
-func (c *rawClaim) release(records ...*rawRecord) {
-	for _, r := range records {
-		c.raw.room.Release(r.holds)
-	}
 }
 
 // signal wakes the one that waits, now or when it next does.
@@ -157,12 +156,7 @@ func signal(to chan<- struct{}) {
 
 // forward settles what waits, all of it at a time, until the claim ends.
 func (c *rawClaim) forward() {
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.release(c.waiting...)
-		c.waiting, c.ended = nil, true
-	}()
+	defer c.forget()
 	for {
 		select {
 		case <-c.taken:
@@ -171,24 +165,38 @@ func (c *rawClaim) forward() {
 		}
 		c.mu.Lock()
 		records := c.waiting
-		c.waiting, c.bytes = nil, 0
+		c.flying, c.waiting, c.bytes = c.bytes, nil, 0
 		c.mu.Unlock()
 		signal(c.room)
 		if len(records) == 0 {
 			continue
 		}
 		settled := c.settle(records)
-		c.release(records...)
+		for _, r := range records {
+			r.held.end()
+		}
 		if !settled {
 			return
 		}
 		c.mu.Lock()
-		c.settled = records[len(records)-1].at.Offset + 1
+		c.settled, c.flying = records[len(records)-1].at.Offset+1, 0
 		c.mu.Unlock()
+		signal(c.room)
 		for _, r := range records {
 			c.raw.count(r)
 		}
 	}
+}
+
+// forget gives back what waits and will not be forwarded.
+func (c *rawClaim) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	for _, r := range c.waiting {
+		r.held.end()
+	}
+	c.waiting, c.bytes = nil, 0
 }
 
 // settle returns once each record is forwarded or a dead letter, and false where

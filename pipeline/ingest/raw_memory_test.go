@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"errors"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,7 +49,7 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.read(file) // so that pools and decoders are warm
-		idle := heap()
+		idle := liveHeap()
 		const records = 60
 		done := make(chan struct{})
 		go func() {
@@ -60,7 +59,7 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if grown := heap() - idle; grown > 64<<20 {
+		if grown := liveHeap() - idle; grown > 64<<20 {
 			t.Errorf("%d records of %d bytes take %d MiB", records, len(file), grown>>20)
 		}
 		if n := bus.calls[rawTopics.SeedMetrics]; n == 0 {
@@ -85,7 +84,7 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 		p.settledTo(10 + 1 + records)
 		p.Close(other)
 		p.end()
-		if !p.room.TryAcquire(rawBytes) {
+		if p.memory.inUse() != 0 {
 			t.Error("settled records still have room")
 		}
 	})
@@ -104,22 +103,14 @@ func TestRawRoomIsGivenBackWithTheClaim(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if p.room.TryAcquire(rawBytes) {
+		if p.memory.inUse() == 0 {
 			t.Error("records that wait have no room")
 		}
 		p.claim(p.about).end()
 		p.forwarding.Wait()
 		<-ended
-		if !p.room.TryAcquire(rawBytes) {
+		if p.memory.inUse() != 0 {
 			t.Error("records of a claim that has ended still have room")
 		}
 	})
-}
-
-// heap is what is in use after a collection.
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

@@ -45,15 +45,16 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	if len(s.slots) == cap(s.slots) {
 		return 0, s.overloaded() // before it is read
 	}
-	in := arriving(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), &s.bodies, s.cfg.ReadTimeout)
-	release := in.free
+	in := arriving(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), nil, s.cfg.ReadTimeout)
+	held := &lease{share: s.frames}
+	release := held.end
 	published := false
 	defer func() {
 		if !published {
 			release()
 		}
 	}()
-	body, refusal := s.receive(in, r.ContentLength)
+	body, refusal := s.receive(in, r.ContentLength, held)
 	if refusal != nil {
 		return 0, refusal
 	}
@@ -63,20 +64,26 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	default:
 		return 0, s.overloaded()
 	}
-	release = func() { in.free(); <-s.slots }
-	b, refusal := s.read(r.Header, body, inflaters, decode)
+	release = func() { held.end(); <-s.slots }
+	b, refusal := s.read(r.Header, body, inflaters, decode, held)
 	if refusal != nil {
 		return 0, refusal
 	}
 	if refusal := s.keepTensors(r.Context(), b); refusal != nil {
 		return 0, refusal
 	}
+	held.trim()
 	published = true
 	return len(b.messages), s.publish(b, release)
 }
 
 func (s *Stage) overloaded() *problem {
 	return newProblem(http.StatusTooManyRequests, reasonOverloaded, "%d requests are in flight, which is the most; nothing of this one was taken, send it again later", cap(s.slots)).retryAfter(1)
+}
+
+// memoryProblem refuses a request for which there is no memory now.
+func (s *Stage) memoryProblem() *problem {
+	return newProblem(http.StatusTooManyRequests, reasonOverloaded, "requests in hand use the memory that they may (--max-memory-bytes, %d); nothing of this one was taken, send it again later", s.memory.total).retryAfter(1)
 }
 
 // decoderOf chooses the decoder of a body.
@@ -92,24 +99,26 @@ func decoderOf(h http.Header) (decodeFunc, *problem) {
 		with("Accept-Post", mediaAvro+", "+mediaJSON)
 }
 
-// read makes records of the frames in a body.
-func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode decodeFunc) (*batch, *problem) {
-	body, refusal := s.inflate(body, inflaters, h.Get("Content-Encoding"))
+// read makes records of the frames in a body. Its memory is held's.
+func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode decodeFunc, held *lease) (*batch, *problem) {
+	body, refusal := s.inflate(body, inflaters, h.Get("Content-Encoding"), held)
 	if refusal != nil {
 		return nil, refusal
 	}
 	d, _ := s.decoders.Get().(*decoders)
-	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(h), bytes: len(body)}
-	if refusal := decode(d, body, b); refusal != nil {
-		if len(body) <= pooledBody && !isContainer(body) { // what a container had is not known
-			s.decoders.Put(d)
-		}
-		return nil, refusal
-	}
-	if max(len(body), b.size()) <= pooledBody {
+	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(h), bytes: len(body), held: held}
+	refusal = decode(d, body, b)
+	held.shrink(b.decoders)
+	if d.size() <= pooled {
 		s.decoders.Put(d)
 	}
-	return b, nil
+	if refusal == nil {
+		return b, nil
+	}
+	if refusal.reason == reasonOverloaded {
+		refusal = s.memoryProblem()
+	}
+	return nil, refusal
 }
 
 // answer writes the response, and what is to be known of it: the body with its

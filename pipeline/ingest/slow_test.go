@@ -114,7 +114,7 @@ func TestTricklingClients(t *testing.T) {
 				}
 				conn.Close()
 				sending.Wait()
-				if left := s.bodies.taken.Load() + s.spools.taken.Load(); left != 0 {
+				if left := s.frames.inUse() + s.tensors.inUse() + s.spools.taken.Load(); left != 0 {
 					t.Errorf("%d bytes of room are not given back", left)
 				}
 				end()
@@ -198,15 +198,15 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 	})
 }
 
-// What has arrived is bounded in bytes, whoever they come from.
-func TestRoomForBodies(t *testing.T) {
+// What has arrived of tensors is bounded in bytes, whoever they come from.
+func TestRoomForTensors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, &fakeBus{}, func(c *Config) {
 			c.MaxInFlight, c.MaxTensorRequests, c.MaxBodyBytes, c.MaxSpoolBytes, c.Tensors = 2, 1, 1000, 2000, newStore(t)
 		})
 		listener, end := serve(t, s)
 		var conns []net.Conn
-		for _, header := range []string{postHeader, postHeader, putHeader, putHeader} {
+		for _, header := range []string{putHeader, putHeader} {
 			conn := listener.dial()
 			conns = append(conns, conn)
 			if _, err := io.WriteString(conn, header+"Content-Length: 1000\r\n\r\n"+strings.Repeat("x", 950)); err != nil {
@@ -214,9 +214,6 @@ func TestRoomForBodies(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
-			t.Errorf("while there is no room a frame is answered %d %s", w.Code, w.Body)
-		}
 		if w := put(s, aboveIt); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 			t.Errorf("while there is no room a tensor is answered %d %s", w.Code, w.Body)
 		}
@@ -224,8 +221,8 @@ func TestRoomForBodies(t *testing.T) {
 			conn.Close()
 		}
 		synctest.Wait()
-		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
-			t.Errorf("once there is room a frame is answered %d %s", w.Code, w.Body)
+		if w := put(s, aboveIt[:1000]); w.Code != http.StatusCreated {
+			t.Errorf("once there is room a tensor is answered %d %s", w.Code, w.Body)
 		}
 		end()
 	})

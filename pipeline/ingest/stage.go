@@ -25,8 +25,10 @@ type Stage struct {
 
 	slots    chan struct{} // one a request whose body is there, until it is published
 	storing  chan struct{} // one a request that waits for the tensor store
-	bodies   room          // of requests with frames, until they are published
-	spools   room          // of tensors that are sent by themselves, until they are stored
+	memory   *budget
+	frames   *share // of memory: requests with frames, until they are published
+	tensors  *share // of memory: tensors that are sent by themselves, until they are stored
+	spools   room   // the same tensors, in memory and in $TMPDIR
 	cut      context.Context
 	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
 	discards chan struct{}      // one a refused request whose body is thrown away
@@ -75,7 +77,7 @@ func New(cfg Config, publisher Publisher, registerer prometheus.Registerer, logg
 		warnings:  throttle{every: 10 * time.Second},
 		slots:     make(chan struct{}, cfg.MaxInFlight),
 		storing:   make(chan struct{}, cfg.MaxTensorRequests),
-		bodies:    room{limit: int64(cfg.MaxInFlight) * cfg.MaxBodyBytes},
+		memory:    newBudget(cfg.MaxMemoryBytes),
 		spools:    room{limit: cfg.MaxSpoolBytes},
 		discards:  make(chan struct{}, discardConnections),
 		store:     storeState{failed: make(chan struct{}, 1)},
@@ -84,11 +86,18 @@ func New(cfg Config, publisher Publisher, registerer prometheus.Registerer, logg
 	}
 	s.cut, s.cutOff = context.WithCancel(context.Background())
 	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
+	s.frames = s.memory.share(cfg.MaxMemoryBytes / 4)
+	if cfg.Tensors != nil {
+		s.tensors = s.memory.share(cfg.MaxMemoryBytes / 8)
+	}
 	s.decoders.New = func() any { return newDecoders(cfg) }
 	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
 	err := s.metrics.register(registerer)
+	if err == nil {
+		err = registerer.Register(s.frames.gauge("frames"))
+	}
 	if err == nil && cfg.Tensors != nil {
-		err = registerer.Register(s.store.gauge())
+		err = errors.Join(registerer.Register(s.store.gauge()), registerer.Register(s.tensors.gauge("tensors")))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ingest: register metrics: %w", err)

@@ -57,6 +57,9 @@ func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *problem) {
 		case b.cfg.Tensors == nil:
 			return nil, frameProblem(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
 		case t.Claim == nil:
+			if refusal := b.holdTensor(len(t.Data)); refusal != nil {
+				return nil, refusal
+			}
 			// The decoder's buffer is the next frame's too.
 			kept.content = bytes.Clone(t.Data)
 			kept.claim = b.cfg.Tensors.Claim(t.Data)
@@ -72,8 +75,26 @@ func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *problem) {
 	}
 	if replaced {
 		value = avro.AppendFrame(nil, f)
+		if refusal := b.hold(cap(value)); refusal != nil {
+			return nil, refusal
+		}
 	}
 	return value, nil
+}
+
+// spooledInMemory is what the store keeps of a tensor in memory before it goes into
+// a file, in a buffer of up to twice that.
+const spooledInMemory = 1 << 20
+
+// holdTensor uses memory for a tensor of a frame, and for what of it is on its way
+// to the store: of so many at a time as are stored at a time.
+func (b *batch) holdTensor(size int) *problem {
+	copies := min(b.copies+2*min(size, spooledInMemory), storesAtOnce*2*spooledInMemory)
+	if refusal := b.hold(size + copies - b.copies); refusal != nil {
+		return refusal
+	}
+	b.copies = copies
+	return nil
 }
 
 // claimProblem is about a claim that the store would not make.

@@ -2,15 +2,10 @@ package avro
 
 import (
 	"bytes"
-	"compress/flate"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
+	"slices"
 
-	"github.com/klauspost/compress/snappy"
-	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/avro"
 
 	"github.com/morphogenetic/oona"
@@ -26,17 +21,25 @@ var ErrInflated = errors.New("the blocks decompress to too much")
 // "Object Container Files") that was written with a published version of
 // SeedMetrics and one of the codecs null, deflate, snappy and zstandard. Each
 // is decoded into f, as by Decode, and each is called with its single-object
-// encoding, which is the caller's. The bytes of the value are those in the file,
-// so that a frame is the same however it was sent. An error of each ends the
-// reading and is returned as it is; any other is a *DecodeError.
+// encoding, which is the caller's; those of a block share its memory. The bytes of
+// the value are those in the file, so that a frame is the same however it was
+// sent. An error of each or of reserve ends the reading and is returned as it is;
+// any other is a *DecodeError.
 //
 // All blocks together may have limit bytes decompressed. No more than that is
-// allocated for a block, whatever it announces. At most mostEmpty blocks may have
-// no frames: the others' number is for each to bound.
+// allocated for a block, whatever it announces, but for the framing of its frames.
+// At most mostEmpty blocks may have no frames: the others' number is for each to
+// bound.
+//
+// reserve, unless it is nil, is asked before memory for blocks is allocated, and
+// told with a negative number of what is free again.
 //
 // twmb/avro reads such files too (see RecordingReader), but returns values
 // only, into types that may take twenty times the bytes.
-func (d *FrameDecoder) DecodeContainer(file []byte, limit int, f *oona.Frame, each func(single []byte) error) error {
+func (d *FrameDecoder) DecodeContainer(file []byte, limit int, reserve func(bytes int) error, f *oona.Frame, each func(single []byte) error) error {
+	if reserve == nil {
+		reserve = func(int) error { return nil }
+	}
 	c := cursor{data: file}
 	header, err := readContainerHeader(&c)
 	if err != nil {
@@ -54,38 +57,61 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, f *oona.Frame, ea
 				return &DecodeError{"block", at, fmt.Errorf("%w: it is the %dth without frames; write blocks that have some", ErrMalformed, empty)}
 			}
 		}
-		// Before each value there is room for its framing: of the first it is
-		// added, that of the others is taken from the value before.
-		data, err := d.inflate(header.codec, stored, limit, make([]byte, framingSize))
-		if err != nil {
+		b := inflation{limit: limit, reserve: reserve, room: framingSize * int(min(count, framedInPlace+1))}
+		if err := b.inflate(d, header.codec, stored); err != nil {
+			if b.denied != nil {
+				return b.denied
+			}
 			return &DecodeError{"block", c.at - len(stored) - len(header.sync), err}
 		}
-		limit -= len(data) - framingSize
-		if err := d.decodeBlock(header.fingerprint, data, count, f, each); err != nil {
+		limit -= len(b.bytes) - b.room
+		if err := d.decodeBlock(header.fingerprint, &b, count, f, each); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// framedInPlace bounds how many framings a block has room for, as anybody can
+// announce any number of frames. Those beyond are copied, each by itself.
+const framedInPlace = 1 << 10
+
 // mostEmpty bounds the blocks without frames, of which a few bytes cost as much
 // as a frame. Writers leave one where they flush and have nothing.
 const mostEmpty = 1 << 10
 
-// decodeBlock reads count values, which begin behind the room for a framing.
-func (d *FrameDecoder) decodeBlock(fingerprint uint64, data []byte, count int64, f *oona.Frame, each func(single []byte) error) error {
-	for range count {
-		appendFraming(data[:0], fingerprint)
-		rest, err := d.Decode(data, f)
+// decodeBlock reads count values. Each needs a framing before it, and in front of
+// the block there is room for those: so a value is moved to the left, by as much
+// as the framings of those behind it take.
+func (d *FrameDecoder) decodeBlock(fingerprint uint64, b *inflation, count int64, f *oona.Frame, each func(single []byte) error) error {
+	at, moved := b.room, 0 // where the next value begins, and those before it end
+	for i := range count {
+		rest := b.bytes[at-framingSize:]
+		appendFraming(rest[:0], fingerprint)
+		after, err := d.Decode(rest, f)
 		if err != nil {
 			return err
 		}
-		if err := each(bytes.Clone(data[:len(data)-len(rest)])); err != nil {
+		single := rest[:len(rest)-len(after)]
+		at = len(b.bytes) - len(after)
+		switch {
+		case i >= framedInPlace:
+			single, err = b.clone(single)
+		case moved < at-len(single):
+			single = append(b.bytes[:moved], single...)[moved:]
+			if len(f.Tensors) > 0 { // their data has moved, too
+				_, err = d.Decode(single, f)
+			}
+		}
+		if err != nil {
 			return err
 		}
-		data = data[len(data)-len(rest)-framingSize:]
+		moved += len(single)
+		if err := each(slices.Clip(single)); err != nil {
+			return err
+		}
 	}
-	if n := len(data) - framingSize; n > 0 {
+	if n := len(b.bytes) - at; n > 0 {
 		return &DecodeError{"block", -1, fmt.Errorf("%w: %d bytes follow the last of its %d frames", ErrMalformed, n, count)}
 	}
 	return nil
@@ -159,88 +185,4 @@ func (h *containerHeader) readBlock(c *cursor) (count int64, stored []byte) {
 		c.fail("block", ErrMalformed, "the file's sync marker does not follow it")
 	}
 	return count, stored
-}
-
-// inflate appends a block, decompressed, to dst, at most limit bytes.
-func (d *FrameDecoder) inflate(codec string, block []byte, limit int, dst []byte) ([]byte, error) {
-	tooMuch := fmt.Errorf("%w: there are more than %d bytes left for it", ErrInflated, limit)
-	switch codec {
-	case "null":
-		if len(block) > limit {
-			return nil, tooMuch
-		}
-		return append(dst, block...), nil
-	case "deflate":
-		// What follows the stream is not looked at: fastavro leaves the end of
-		// a zlib stream there.
-		out := bytes.NewBuffer(dst)
-		n, err := out.ReadFrom(io.LimitReader(d.deflated(block), int64(limit)+1))
-		if err == nil && n > int64(limit) {
-			return nil, tooMuch
-		}
-		return out.Bytes(), malformed(err)
-	case "snappy":
-		return unsnap(block, limit, dst)
-	case "zstandard":
-		out, err := unzstd(block, limit, dst)
-		if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
-			return nil, tooMuch
-		}
-		if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-			return nil, fmt.Errorf("%w: its zstandard window is larger than the %d bytes that are left for the block; write it with a smaller one", ErrMalformed, limit)
-		}
-		return out, malformed(err)
-	}
-	return nil, fmt.Errorf("%w: codec %.64q is none of null, deflate, snappy and zstandard", ErrMalformed, codec)
-}
-
-// deflated reads a block with the tables and the window of the one before.
-func (d *FrameDecoder) deflated(block []byte) io.Reader {
-	if reader, ok := d.flate.(flate.Resetter); ok && reader.Reset(bytes.NewReader(block), nil) == nil {
-		return d.flate
-	}
-	d.flate = flate.NewReader(bytes.NewReader(block))
-	return d.flate
-}
-
-func malformed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrMalformed, err)
-}
-
-// unsnap reads snappy's block format with the CRC-32 that Avro puts behind it.
-func unsnap(block []byte, limit int, dst []byte) ([]byte, error) {
-	if len(block) < crc32.Size {
-		return nil, fmt.Errorf("%w: no room for its checksum", ErrMalformed)
-	}
-	block, sum := block[:len(block)-crc32.Size], block[len(block)-crc32.Size:]
-	n, err := snappy.DecodedLen(block)
-	if err != nil {
-		return nil, malformed(err)
-	}
-	if n > limit {
-		return nil, fmt.Errorf("%w: it announces %d bytes, there are %d left for it", ErrInflated, n, limit)
-	}
-	out, err := snappy.Decode(nil, block)
-	if err == nil && crc32.ChecksumIEEE(out) != binary.BigEndian.Uint32(sum) {
-		err = errors.New("its checksum is another")
-	}
-	return append(dst, out...), malformed(err)
-}
-
-func unzstd(block []byte, limit int, dst []byte) ([]byte, error) {
-	// The limit holds for dst as a whole, and for the window.
-	most := max(uint64(limit)+uint64(len(dst)), zstd.MinWindowSize)
-	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(most))
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	out, err := r.DecodeAll(block, dst)
-	if err == nil && len(out)-len(dst) > limit {
-		err = zstd.ErrDecoderSizeExceeded
-	}
-	return out, err
 }

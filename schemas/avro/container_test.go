@@ -27,7 +27,7 @@ const roomy = 1 << 20 // bytes; more than any container of these tests
 func decodeContainer(t testing.TB, d *FrameDecoder, file []byte, limit int) ([][]byte, error) {
 	var singles [][]byte
 	var f, again oona.Frame
-	err := d.DecodeContainer(file, limit, &f, func(single []byte) error {
+	err := d.DecodeContainer(file, limit, nil, &f, func(single []byte) error {
 		if rest, err := new(FrameDecoder).Decode(single, &again); err != nil || len(rest) > 0 {
 			t.Fatalf("a single object cannot be read: %v, %d bytes are left", err, len(rest))
 		}
@@ -187,7 +187,7 @@ func TestBadContainers(t *testing.T) {
 			allocated := bytesAllocated(func() {
 				var f oona.Frame
 				d := FrameDecoder{Limits: oona.DefaultFrameLimits}
-				err = d.DecodeContainer(c.file, limit, &f, func([]byte) error { frames++; return nil })
+				err = d.DecodeContainer(c.file, limit, nil, &f, func([]byte) error { frames++; return nil })
 			})
 			var where *DecodeError
 			if !errors.As(err, &where) || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) || where.Field != c.field {
@@ -203,13 +203,74 @@ func TestBadContainers(t *testing.T) {
 	}
 }
 
+// Memory is asked for before it is had, and what is free again is given back: what
+// is left is what the frames are in.
+func TestContainerReserves(t *testing.T) {
+	const count, limit = 3 * framedInPlace, 8 << 20 // some are copied
+	frame := AppendFrame(nil, layerFrame(20))[framingSize:]
+	data := bytes.Repeat(frame, count)
+	streamed := func() []byte { // it does not say how long it is
+		var out bytes.Buffer
+		w, err := zstd.NewWriter(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = w.Write(data) // a buffer takes everything
+		_ = w.Close()
+		return out.Bytes()
+	}()
+	for name, c := range map[string]struct {
+		codec string
+		block []byte
+		most  int // reserved at a time
+	}{
+		"null":               {"null", data, 3 * len(data)},
+		"deflate":            {"deflate", deflated(data), 4 * len(data)},
+		"snappy":             {"snappy", snapped(data), 3 * len(data)},
+		"zstandard":          {"zstandard", zstandarded(t, data), 3 * len(data)},
+		"zstandard streamed": {"zstandard", streamed, limit + 3*len(data)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := containerHead(c.codec).block(count, c.block)
+			reserved, most := 0, 0
+			var singles [][]byte
+			allocated := bytesAllocated(func() {
+				err := new(FrameDecoder).DecodeContainer(file, limit, func(n int) error {
+					reserved += n
+					most = max(most, reserved)
+					return nil
+				}, new(oona.Frame), func(single []byte) error { singles = append(singles, single); return nil })
+				if err != nil {
+					t.Fatal(err)
+				}
+			})
+			for _, single := range singles {
+				if !bytes.Equal(single[framingSize:], frame) || cap(single) != len(single) {
+					t.Fatalf("%x with room for %d comes of %x", single, cap(single), frame)
+				}
+			}
+			if len(singles) != count || reserved < len(data) || reserved > 3*len(data) || most > c.most {
+				t.Errorf("%d frames; for %d bytes %d are reserved, %d at most", len(singles), len(data), reserved, most)
+			}
+			if most := uint64(2*most + 1<<20); allocated > most { // what grew, tables of the codec, and singles
+				t.Errorf("%d bytes were allocated, at most %d are allowed", allocated, most)
+			}
+			denied := errors.New("denied")
+			err := new(FrameDecoder).DecodeContainer(file, limit, func(int) error { return denied }, new(oona.Frame), func([]byte) error { return nil })
+			if err != denied { //nolint:errorlint // it is to be the same
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 // What each returns ends the reading.
 func TestContainerEndsWhenTold(t *testing.T) {
 	enough := errors.New("enough")
 	frame := AppendFrame(nil, sampleFrame())[framingSize:]
 	var d FrameDecoder
 	calls := 0
-	err := d.DecodeContainer(containerHead("null").block(2, append(slices.Clip(frame), frame...)), roomy, new(oona.Frame), func([]byte) error {
+	err := d.DecodeContainer(containerHead("null").block(2, append(slices.Clip(frame), frame...)), roomy, nil, new(oona.Frame), func([]byte) error {
 		calls++
 		return enough
 	})

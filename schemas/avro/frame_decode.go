@@ -3,6 +3,7 @@ package avro
 import (
 	"fmt"
 	"io"
+	"unsafe"
 
 	"github.com/morphogenetic/oona"
 )
@@ -27,6 +28,12 @@ type FrameDecoder struct {
 	shapes  []int64 // of all tensors, one after the other
 	claims  []oona.TensorClaim
 	flate   io.Reader // of the last block of a container, to be used again
+}
+
+// Size returns about how many bytes the decoder keeps to be used again.
+func (d *FrameDecoder) Size() int {
+	return d.names.bytes + 4*cap(d.seeds) + cap(d.states) + 4*cap(d.values) + 8*cap(d.shapes) +
+		int(unsafe.Sizeof(oona.Column{}))*cap(d.columns) + int(unsafe.Sizeof(oona.Tensor{}))*cap(d.tensors) + int(unsafe.Sizeof(oona.TensorClaim{}))*cap(d.claims)
 }
 
 // Decode reads the frame at the start of data and returns what follows it.

@@ -1,0 +1,328 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	heap "runtime/metrics"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/klauspost/compress/zstd"
+	twmb "github.com/twmb/avro"
+	"github.com/twmb/avro/ocf"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// A share takes what nobody uses, but not what is another's own.
+func TestShares(t *testing.T) {
+	b := newBudget(100)
+	one, two := b.share(30), b.share(20)
+	if one.most() != 80 || two.most() != 70 {
+		t.Errorf("one may have %d, the other %d", one.most(), two.most())
+	}
+	for _, step := range []struct {
+		of   *share
+		n    int64
+		fits bool
+	}{{one, 81, false}, {one, 80, true}, {one, 1, false}, {two, 21, false}, {two, 20, true}, {two, 1, false}} {
+		if got := step.of.try(step.n); got != step.fits {
+			t.Errorf("%d more fit: %v, with %d and %d in use", step.n, got, one.inUse(), two.inUse())
+		}
+	}
+	one.free(60)
+	if !two.try(50) || two.try(1) {
+		t.Errorf("of what is free again a share has %d", two.inUse())
+	}
+}
+
+// Those that wait for memory get it in their order, however little a later one
+// wants, and let go when a context ends.
+func TestWaitingForMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newBudget(100).share(100)
+		s.force(90)
+		session, endSession := context.WithCancel(t.Context())
+		claim, endClaim := context.WithCancel(t.Context())
+		var got []int
+		var waiting sync.WaitGroup
+		for i, n := range []int64{50, 60, 5, 70} {
+			waiting.Go(func() {
+				if s.wait(n, session, claim) {
+					got = append(got, i)
+				}
+			})
+			synctest.Wait()
+		}
+		if len(got) != 0 {
+			t.Errorf("%v got some that was not free", got)
+		}
+		s.free(45)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[0]" {
+			t.Errorf("%v got some, want the first", got)
+		}
+		s.free(35)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[0]" {
+			t.Errorf("%v got some, want nobody to overtake the second", got)
+		}
+		s.free(30)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[0 1 2]" || s.inUse() != 95 {
+			t.Errorf("%v got some, %d are in use", got, s.inUse())
+		}
+		endSession()
+		waiting.Wait()
+		endClaim()
+		if s.wait(50, t.Context(), claim) || s.inUse() != 95 {
+			t.Errorf("%d are in use", s.inUse())
+		}
+	})
+}
+
+// bomb is a container of a few kilobytes whose frames have megabytes.
+func bomb(t testing.TB, megabytes int) []byte {
+	t.Helper()
+	f := goodFrame(0)
+	manySeeds(3_000)(f)
+	manyMetrics(60)(f)
+	one := avro.AppendFrame(nil, f)
+	schemas := avro.Schemas()
+	var text string
+	for _, s := range schemas {
+		if s.Name == "kasmina.telemetry.SeedMetrics" {
+			text = s.Text
+		}
+	}
+	schema, err := twmb.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec, err := ocf.ZstdCodec(nil, []zstd.DOption{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := megabytes << 20 / len(one)
+	var file bytes.Buffer
+	w, err := ocf.NewWriter(&file, schema, ocf.WithCodec(ocf.NopCloser(codec)), ocf.WithBlockCount(count), ocf.WithBlockBytes(32<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range count {
+		if _, err := w.Write(one[10:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
+}
+
+// liveHeap is what the collector has found to be in use.
+func liveHeap() int64 {
+	runtime.GC()
+	sample := []heap.Sample{{Name: "/gc/heap/live:bytes"}}
+	heap.Read(sample)
+	return int64(sample[0].Value.Uint64())
+}
+
+// What is decoded counts, not what has come: containers that are small and become
+// large neither fill the memory of a partition that is stuck, nor hold up the
+// others.
+func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
+	value := string(bomb(t, 15))
+	t.Logf("a container has %d bytes", len(value))
+	for name, stuck := range map[string]bool{"stuck": true, "flowing": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				idle := liveHeap()
+				release := make(chan struct{})
+				bus := &pathBus{before: func(ctx context.Context, path string) {
+					if stuck && path == rawTopics.SeedRaw+"/3" {
+						select {
+						case <-release:
+						case <-ctx.Done():
+						}
+					}
+				}}
+				p := claimRaw(t, bus, nil)
+				other := p.about
+				other.ID, other.Partition = "other", 4
+				if err := p.Open(t.Context(), other); err != nil {
+					t.Fatal(err)
+				}
+				most := int64(0)
+				look := func() { most = max(most, liveHeap()-idle) }
+				read := make(chan struct{})
+				go func() {
+					defer close(read)
+					for range 60 {
+						p.read(value)
+						if !stuck {
+							look()
+						}
+					}
+				}()
+				synctest.Wait()
+				look()
+				for i := range 100 {
+					msg := p.message(10+int64(i), string(frames(nil)))
+					msg.Metadata.Set(oona.MetaClaim, other.ID)
+					msg.Metadata.Set(oona.MetaPartition, "4")
+					if err := p.handle(msg); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				if got, _ := p.Commit(other); got.Offset != 110 {
+					t.Errorf("another partition is settled up to %d, want 110", got.Offset)
+				}
+				if got, _ := p.Commit(p.about); stuck != (got.Offset == 10) {
+					t.Errorf("the partition is settled up to %d", got.Offset)
+				}
+				t.Logf("%d bytes in use beyond idle", most)
+				if most > 64<<20 {
+					t.Errorf("%d bytes are in use beyond idle, want at most 64 MiB", most)
+				}
+				close(release)
+				<-read
+				p.settledTo(70)
+				if used := p.memory.inUse(); used != 0 {
+					t.Errorf("%d bytes are not given back", used)
+				}
+				p.Close(other)
+				p.end()
+			})
+		})
+	}
+}
+
+// pathBus keeps nothing.
+type pathBus struct {
+	before func(ctx context.Context, path string)
+}
+
+func (b *pathBus) PublishContext(ctx context.Context, _ string, messages ...*message.Message) error {
+	b.before(ctx, messages[0].Metadata[oona.HeaderPath])
+	return ctx.Err()
+}
+
+// A claim that ends gives back what waits, and what is on its way.
+func TestEndedClaimsGiveMemoryBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := claimRaw(t, &pathBus{before: func(ctx context.Context, _ string) { <-ctx.Done() }}, nil)
+		for range 3 {
+			p.read(string(frames(nil, nil)))
+			synctest.Wait()
+		}
+		if p.memory.inUse() < 3*messageBytes {
+			t.Errorf("%d bytes are in use", p.memory.inUse())
+		}
+		p.end()
+		if used := p.memory.inUse(); used != 0 {
+			t.Errorf("%d bytes are not given back", used)
+		}
+	})
+}
+
+// Requests whose frames are not settled use no more memory than they may, whatever
+// their form, and all of it comes back.
+func TestMemoryOfRequests(t *testing.T) {
+	plain := frames(make([]func(*oona.Frame), 1000)...)
+	container := bomb(t, 3)
+	spaces := append([]byte(goodJSON), bytes.Repeat([]byte(" "), 3<<20)...)
+	for name, c := range map[string]struct {
+		mediaType, coding string
+		body              []byte
+	}{
+		"frames":          {mediaAvro, "", plain},
+		"gzip":            {mediaJSON, "gzip", gzipped(spaces)},
+		"zstd":            {mediaJSON, "zstd", zstandarded(t, spaces)},
+		"container":       {mediaAvro, "", container},
+		"gzip, container": {mediaAvro, "gzip", gzipped(container)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				s := newStage(t, &pathBus{before: func(context.Context, string) { <-release }}, func(c *Config) {
+					c.MaxBodyBytes, c.MaxDecompressedBytes, c.MaxInFlight = 1<<20, 4<<20, 1000
+					c.MaxMemoryBytes = c.leastMemory()
+				})
+				idle := liveHeap()
+				var served sync.WaitGroup
+				var mu sync.Mutex
+				codes := make(map[int]int)
+				for range 100 {
+					served.Go(func() {
+						w := post(s, c.mediaType, c.body, "Content-Encoding", c.coding)
+						mu.Lock()
+						defer mu.Unlock()
+						codes[w.Code]++
+					})
+					synctest.Wait()
+				}
+				// A stage without --raw and a store has all of it.
+				if used, beyond := liveHeap()-idle, int64(4<<20); used > s.cfg.MaxMemoryBytes+beyond {
+					t.Errorf("%d bytes are in use, %d may be, %d are counted", used, s.cfg.MaxMemoryBytes, s.frames.inUse())
+				}
+				if s.frames.inUse() > s.cfg.MaxMemoryBytes || codes[http.StatusTooManyRequests] == 0 {
+					t.Errorf("%d of %d bytes are in use, answers are %v", s.frames.inUse(), s.cfg.MaxMemoryBytes, codes)
+				}
+				close(release)
+				served.Wait()
+				if codes[http.StatusOK] < 2 || codes[http.StatusOK]+codes[http.StatusTooManyRequests] != 100 {
+					t.Errorf("answers are %v", codes)
+				}
+				time.Sleep(time.Minute)
+				if used := s.frames.inUse(); used != 0 {
+					t.Errorf("%d bytes are not given back", used)
+				}
+			})
+		})
+	}
+}
+
+// The largest request there may be has memory, where nobody else uses any.
+func TestLargestRequestFits(t *testing.T) {
+	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
+	if w := post(s, mediaAvro, gzipped(bomb(t, 15)), "Content-Encoding", "gzip"); w.Code != http.StatusOK {
+		t.Errorf("answered %d %s", w.Code, w.Body)
+	}
+}
+
+// Decoders are kept by what they have become, not by what has come.
+func TestDecodersOfSmallContainersAreNotKept(t *testing.T) {
+	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMessageBytes = 4 << 20 })
+	var made []*decoders
+	s.decoders.New = func() any {
+		made = append(made, newDecoders(s.cfg))
+		return made[len(made)-1]
+	}
+	f := goodFrame(0)
+	manySeeds(50_000)(f)
+	manyMetrics(5)(f)
+	body := containerOf(t, avro.AppendFrame(nil, f))
+	if w := post(s, mediaAvro, body); w.Code != http.StatusOK || len(body) > pooled/8 {
+		t.Fatalf("a container of %d bytes is answered %d %s", len(body), w.Code, w.Body)
+	}
+	for range 100 {
+		if d, _ := s.decoders.Get().(*decoders); len(made) > 0 && d == made[0] {
+			t.Fatalf("decoders that keep %d bytes are in the pool", d.size())
+		}
+	}
+}
+
+func TestDefaultMemory(t *testing.T) {
+	if c := DefaultConfig(); c.MaxMemoryBytes < c.leastMemory() || c.Validate() != nil {
+		t.Errorf("%d bytes by default, %d at least: %v", c.MaxMemoryBytes, c.leastMemory(), c.Validate())
+	}
+}

@@ -1,0 +1,175 @@
+package avro
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zstd"
+)
+
+// inflation is a block of a container, decompressed, behind room for what is put
+// in front of its values. reserve is asked before memory for it is allocated.
+type inflation struct {
+	limit   int // bytes that it may have decompressed
+	room    int
+	reserve func(bytes int) error
+
+	bytes  []byte // room, and the block
+	denied error  // by reserve
+}
+
+// inflate decompresses a block.
+func (b *inflation) inflate(d *FrameDecoder, codec string, block []byte) error {
+	switch codec {
+	case "null":
+		if len(block) > b.limit {
+			return b.tooMuch()
+		}
+		if err := b.grow(len(block)); err != nil {
+			return err
+		}
+		b.bytes = append(b.bytes, block...)
+		return nil
+	case "deflate":
+		// What follows the stream is not looked at: fastavro leaves the end of
+		// a zlib stream there.
+		return b.readFrom(d.deflated(block), 4*len(block))
+	case "snappy":
+		return b.unsnap(block)
+	case "zstandard":
+		return b.unzstd(block)
+	}
+	return fmt.Errorf("%w: codec %.64q is none of null, deflate, snappy and zstandard", ErrMalformed, codec)
+}
+
+func (b *inflation) tooMuch() error {
+	return fmt.Errorf("%w: there are more than %d bytes left for it", ErrInflated, b.limit)
+}
+
+// allow asks for memory.
+func (b *inflation) allow(bytes int) error {
+	b.denied = b.reserve(bytes)
+	return b.denied
+}
+
+// grow makes place for a block of size bytes.
+func (b *inflation) grow(size int) error {
+	if err := b.allow(b.room + size); err != nil {
+		return err
+	}
+	grown := append(make([]byte, 0, b.room+size), b.bytes...)[:max(len(b.bytes), b.room)]
+	before := cap(b.bytes)
+	b.bytes = grown
+	return b.allow(-before)
+}
+
+// readFrom reads to the end of r, which is expected to have some bytes.
+func (b *inflation) readFrom(r io.Reader, expected int) error {
+	if err := b.grow(min(expected+bytes.MinRead, b.limit+1)); err != nil {
+		return err
+	}
+	for {
+		n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+		b.bytes = b.bytes[:len(b.bytes)+n]
+		switch {
+		case len(b.bytes)-b.room > b.limit:
+			return b.tooMuch()
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return malformed(err)
+		}
+		if len(b.bytes) == cap(b.bytes) {
+			if err := b.grow(min(2*(cap(b.bytes)-b.room), b.limit+1)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// clone copies a value.
+func (b *inflation) clone(value []byte) ([]byte, error) {
+	if err := b.allow(len(value)); err != nil {
+		return nil, err
+	}
+	return append(make([]byte, 0, len(value)), value...), nil
+}
+
+// deflated reads a block with the tables and the window of the one before.
+func (d *FrameDecoder) deflated(block []byte) io.Reader {
+	if reader, ok := d.flate.(flate.Resetter); ok && reader.Reset(bytes.NewReader(block), nil) == nil {
+		return d.flate
+	}
+	d.flate = flate.NewReader(bytes.NewReader(block))
+	return d.flate
+}
+
+func malformed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrMalformed, err)
+}
+
+// unsnap reads snappy's block format with the CRC-32 that Avro puts behind it.
+func (b *inflation) unsnap(block []byte) error {
+	if len(block) < crc32.Size {
+		return fmt.Errorf("%w: no room for its checksum", ErrMalformed)
+	}
+	block, sum := block[:len(block)-crc32.Size], block[len(block)-crc32.Size:]
+	n, err := snappy.DecodedLen(block)
+	if err != nil {
+		return malformed(err)
+	}
+	if n > b.limit {
+		return fmt.Errorf("%w: it announces %d bytes, there are %d left for it", ErrInflated, n, b.limit)
+	}
+	if err := b.grow(n); err != nil {
+		return err
+	}
+	b.bytes = b.bytes[:b.room+n]
+	if _, err := snappy.Decode(b.bytes[b.room:], block); err != nil {
+		return malformed(err)
+	}
+	if crc32.ChecksumIEEE(b.bytes[b.room:]) != binary.BigEndian.Uint32(sum) {
+		return malformed(errors.New("its checksum is another"))
+	}
+	return nil
+}
+
+func (b *inflation) unzstd(block []byte) error {
+	// The limit holds for all of bytes, and for the window.
+	most := max(uint64(b.limit)+uint64(b.room), zstd.MinWindowSize)
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(most))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	// Where a block does not say how long it is, the decoder takes what it needs, and
+	// is allowed as much as there may be.
+	size, first := b.limit, 4*len(block)+bytes.MinRead
+	var header zstd.Header
+	if header.Decode(block) == nil && header.HasFCS && header.FrameContentSize < uint64(b.limit) {
+		size = int(header.FrameContentSize)
+		first = size
+	}
+	if err := b.allow(b.room + size); err != nil {
+		return err
+	}
+	b.bytes, err = r.DecodeAll(block, make([]byte, b.room, b.room+min(size, first)))
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), err == nil && len(b.bytes)-b.room > b.limit:
+		return b.tooMuch()
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return fmt.Errorf("%w: its zstandard window is larger than the %d bytes that are left for the block; write it with a smaller one", ErrMalformed, b.limit)
+	case err != nil:
+		return malformed(err)
+	}
+	return b.allow(cap(b.bytes) - b.room - size)
+}
