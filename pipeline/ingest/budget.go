@@ -149,15 +149,21 @@ type lease struct {
 	soft bool
 }
 
+// leaseStep is what a lease takes at a time, if it is free: it needs little, often.
+const leaseStep = 32 << 10
+
 // grow uses n bytes more, if they are free.
 func (l *lease) grow(n int) bool {
 	if l == nil {
 		return true
 	}
 	if more := l.used + int64(n) - l.taken; more > 0 {
-		if l.soft {
+		switch atOnce := max(more, leaseStep); {
+		case l.soft:
 			l.share.force(more)
-		} else if !l.share.try(more) {
+		case l.share.try(atOnce):
+			more = atOnce
+		case !l.share.try(more):
 			return false
 		}
 		l.taken += more

@@ -68,22 +68,31 @@ func (c *codings) of(h http.Header) (*sync.Pool, *problem) {
 		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings).with("Accept-Encoding", acceptedCodings)
 }
 
-// firstBuffer is the most that is allocated for a body before any of it has come,
-// secondBuffer once that is full: what is only declared takes little.
 const (
-	firstBuffer  = 4 << 10
+	// firstBuffer is what a body is read into at first. It is lent: what is only
+	// declared takes no other memory.
+	firstBuffer = 4 << 10
+	// secondBuffer is the most that is allocated once that has come.
 	secondBuffer = 64 << 10
 )
 
+var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
+
 // receive reads the body as it is sent; declared is its length, if above 0.
 func (s *Stage) receive(in *arrival, declared int64, held *lease) ([]byte, *problem) {
+	first, _ := firstBuffers.Get().(*[firstBuffer]byte)
+	defer firstBuffers.Put(first)
+	n, err := in.Read(first[:])
+	if err != nil && err != io.EOF {
+		return nil, s.arrivalProblem(in)
+	}
 	// Records alias the body, and a publisher that is slower than its timeout
 	// still holds them when the request has been answered: it is not pooled.
-	most, expected := s.cfg.MaxBodyBytes, int64(0)
+	size, factor, most := n, 2, s.cfg.MaxBodyBytes
 	if declared > 0 {
-		most, expected = declared, declared
+		size, factor, most = int(min(declared, secondBuffer)), 4, declared
 	}
-	body, err := readAll(in, held, int(min(expected, firstBuffer)), int(min(expected, secondBuffer)), int(most))
+	body, err := readAll(first[:n], in, held, size, factor, int(most))
 	switch {
 	case errors.Is(err, errNoMemory):
 		return nil, s.memoryProblem()
@@ -96,17 +105,19 @@ func (s *Stage) receive(in *arrival, declared int64, held *lease) ([]byte, *prob
 // errNoMemory is returned when there is no memory for a body.
 var errNoMemory = errors.New("no memory for a body")
 
-// readAll reads to the end of r, with memory that held has, as [io.ReadAll] does.
-// Its buffer has first bytes, then second at least, and most unless there is more.
-func readAll(r io.Reader, held *lease, first, second, most int) ([]byte, error) {
-	var all []byte
-	for size := min(first, most) + bytes.MinRead; ; size = max(min(max(2*cap(all), second), most)+bytes.MinRead, cap(all)+bytes.MinRead) {
+// readAll returns begun and what else there is to read, in memory that held has, as
+// [io.ReadAll] does. Its buffer has size bytes at first, then factor times as many,
+// and most unless there is more.
+func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]byte, error) {
+	all := begun
+	before := 0
+	for size = min(size, most) + bytes.MinRead; ; size = max(min(factor*cap(all), most)+bytes.MinRead, cap(all)+bytes.MinRead) {
 		if !held.grow(size) {
 			return nil, errNoMemory
 		}
-		before := cap(all)
 		all = append(make([]byte, 0, size), all...)
 		held.shrink(before)
+		before = cap(all)
 		for len(all) < cap(all) {
 			n, err := r.Read(all[len(all):cap(all)])
 			all = all[:len(all)+n]
@@ -173,7 +184,7 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]
 		return nil, err
 	}
 	limit := s.cfg.MaxDecompressedBytes + 1
-	plain, err := readAll(io.LimitReader(from, limit), held, min(4*len(body), secondBuffer), 0, int(limit))
+	plain, err := readAll(nil, io.LimitReader(from, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
 	if err != nil {
 		held.shrink(cap(plain)) // it is not used
 	}
