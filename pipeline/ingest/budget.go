@@ -73,7 +73,7 @@ func (s *share) fits(n int64) bool {
 
 // wait takes n bytes, at most least, once they are free and those that came
 // before have theirs. It returns false when one of the contexts ends first.
-func (s *share) wait(n int64, session, claim context.Context) bool {
+func (s *share) wait(session, claim context.Context, n int64) bool {
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()

@@ -51,38 +51,46 @@ func TestWaitingForMemory(t *testing.T) {
 		s.force(90)
 		session, endSession := context.WithCancel(t.Context())
 		claim, endClaim := context.WithCancel(t.Context())
-		var got []int
+		var mu sync.Mutex
+		var all []int
 		var waiting sync.WaitGroup
 		for i, n := range []int64{50, 60, 5, 70} {
 			waiting.Go(func() {
-				if s.wait(n, session, claim) {
-					got = append(got, i)
+				if s.wait(session, claim, n) {
+					mu.Lock()
+					defer mu.Unlock()
+					all = append(all, i)
 				}
 			})
 			synctest.Wait()
 		}
-		if len(got) != 0 {
+		order := func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return fmt.Sprint(all)
+		}
+		if got := order(); got != "[]" {
 			t.Errorf("%v got some that was not free", got)
 		}
 		s.free(45)
 		synctest.Wait()
-		if fmt.Sprint(got) != "[0]" {
+		if got := order(); got != "[0]" {
 			t.Errorf("%v got some, want the first", got)
 		}
 		s.free(35)
 		synctest.Wait()
-		if fmt.Sprint(got) != "[0]" {
+		if got := order(); got != "[0]" {
 			t.Errorf("%v got some, want nobody to overtake the second", got)
 		}
 		s.free(30)
 		synctest.Wait()
-		if fmt.Sprint(got) != "[0 1 2]" || s.inUse() != 95 {
+		if got := order(); got != "[0 1 2]" || s.inUse() != 95 {
 			t.Errorf("%v got some, %d are in use", got, s.inUse())
 		}
 		endSession()
 		waiting.Wait()
 		endClaim()
-		if s.wait(50, t.Context(), claim) || s.inUse() != 95 {
+		if s.wait(t.Context(), claim, 50) || s.inUse() != 95 {
 			t.Errorf("%d are in use", s.inUse())
 		}
 	})

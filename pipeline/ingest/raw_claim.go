@@ -120,7 +120,7 @@ func (c *rawClaim) admit(msg *message.Message) *lease {
 		most += 2 * c.raw.stage.cfg.MaxDecompressedBytes // what its frames come to, and their tensors
 	}
 	most = min(most, c.raw.memory.least)
-	if !c.raw.memory.wait(most, msg.Context(), c.ctx) {
+	if !c.raw.memory.wait(msg.Context(), c.ctx, most) {
 		return nil
 	}
 	return &lease{share: c.raw.memory, taken: most, soft: true}
