@@ -83,7 +83,7 @@ func (s *Stage) receive(in *arrival, declared int64, held *lease) ([]byte, *prob
 	first, _ := firstBuffers.Get().(*[firstBuffer]byte)
 	defer firstBuffers.Put(first)
 	n, err := in.Read(first[:])
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
 		return nil, s.arrivalProblem(in)
 	}
 	// Records alias the body, and a publisher that is slower than its timeout
