@@ -146,6 +146,13 @@ func TestWriteFirst(t *testing.T) {
 				t.Errorf("partition %d has %+v, %v; the settings say %+v", partition, c, err, s.Windows[partition])
 			}
 		}
+		log := settings.Log{Bus: at, Topics: topics, Worker: "w"}
+		if last, found, err := log.LastWindows(t.Context(), 3); err != nil || !found || last != configuration(1) {
+			t.Errorf("partition 3 was last configured as %+v, %t, %v", last, found, err)
+		}
+		if last, found, err := log.LastWindows(t.Context(), 1); err != nil || found {
+			t.Errorf("partition 1 was last configured as %+v, %v", last, err)
+		}
 		if all := records(t, at, topics, 1); len(all) != 1 || len(s.Windows) != 3 {
 			t.Errorf("a partition with a record has %d, windows are of %d partitions", len(all), len(s.Windows))
 		}

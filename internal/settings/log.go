@@ -3,6 +3,7 @@ package settings
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
@@ -39,4 +40,15 @@ func (l Log) LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, e
 // BeginIncarnation is the function of that name.
 func (l Log) BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (int64, error) {
 	return BeginIncarnation(ctx, l.Bus, l.Topics, partition, known, previousEnd, reason, l.Worker)
+}
+
+// LastWindows returns the configuration that was last written to a partition, as
+// the settings topic has it; false: it has none.
+func (l Log) LastWindows(ctx context.Context, partition int32) (oona.WindowConfiguration, bool, error) {
+	s, err := Read(ctx, l.Bus, l.Topics, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return oona.WindowConfiguration{}, false, err
+	}
+	last, found := s.Windows[partition]
+	return last, found, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
@@ -43,6 +44,9 @@ type Log interface {
 	// known and above all that the bus knows of the partition. It returns an
 	// offset after that record. PreviousEnd is how far the log had been read.
 	BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (end int64, err error)
+	// LastWindows returns the configuration that was last written to the
+	// partition, also where the log has lost it; false: none is known.
+	LastWindows(ctx context.Context, partition int32) (oona.WindowConfiguration, bool, error)
 }
 
 // Past is what the group's commit and the log say together of a partition.
@@ -157,15 +161,24 @@ func (s *Stage) Start(ctx context.Context, c oona.Claim) (oona.Start, error) {
 		return oona.Start{}, err
 	case past.Lost == nil && past.Committed:
 		return oona.Start{From: c.Committed.Offset}, nil
-	case past.Lost != nil && !s.cfg.FromHere:
-		return oona.Start{From: c.LogStart, Short: errors.Is(past.Lost, ErrAhead), Refused: past.Lost}, nil
 	}
-	return oona.Start{From: c.LogStart, Short: errors.Is(past.Lost, ErrAhead)}, nil
+	start := oona.Start{From: c.LogStart, Short: mayBeShort(c, past.Lost)}
+	if !s.cfg.FromHere {
+		start.Refused = past.Lost
+	}
+	return start, nil
+}
+
+// mayBeShort reports whether a loss may be one of a moment: a leader does not know
+// the log's end yet, or `oona topics apply` has made the topic and is about to
+// write its first record.
+func mayBeShort(c oona.Claim, lost error) bool {
+	return errors.Is(lost, ErrAhead) || errors.Is(lost, ErrMadeAgain) && c.HighWater == 0
 }
 
 // final are the errors that asking again would give again. What else goes wrong
 // as a claim begins is tried again.
-var final = []error{ErrNoCommit, ErrOvertaken, ErrAhead, ErrMadeAgain, ErrPartitions, ErrSettings, ErrCommitText, windows.ErrCommit, windows.ErrReducer, windows.ErrCatalogue}
+var final = []error{ErrNoCommit, ErrOvertaken, ErrAhead, ErrMadeAgain, ErrPartitions, ErrSettings, ErrCommitText, windows.ErrCommit, windows.ErrReducer, windows.ErrWindowKind, windows.ErrCatalogue}
 
 func isFinal(err error) bool {
 	return slices.ContainsFunc(final, func(f error) bool { return errors.Is(err, f) })
@@ -206,17 +219,52 @@ func (s *Stage) fromHere(ctx context.Context, c oona.Claim, past Past) (*windows
 		if past.Committed {
 			previous = past.Reached.ProcessedTo
 		}
-		after, err := s.cfg.Log.BeginIncarnation(ctx, c.Partition, past.Reached.Incarnation, previous, past.Lost.Error())
+		after, err := s.cfg.Log.BeginIncarnation(ctx, c.Partition, past.Reached.Incarnation, previous, briefly(past.Lost))
 		if err != nil {
 			return nil, fmt.Errorf("begin an incarnation: %w", err)
 		}
 		end = max(end, after)
 	}
-	engine, err := windows.BeginAnew(s.cfg.Windows, s.catalogues, past.Commit, c.LogStart, end)
+	settings, err := s.lastWindows(ctx, c, past)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := windows.BeginAnew(settings, s.catalogues, past.Commit, c.LogStart, end)
 	if err != nil {
 		return nil, fmt.Errorf("start from here at offset %d: %w", c.LogStart, err)
 	}
 	s.logger.Warn("the partition starts with what its log holds: its past is lost", "partition", c.Partition, "log_start", c.LogStart, "log_end", end,
 		"committed", c.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()), "err", past.Lost)
 	return engine, nil
+}
+
+// briefly returns why a partition starts from here, without what to do about it.
+func briefly(lost error) string {
+	for _, why := range final {
+		if errors.Is(lost, why) {
+			return why.Error()
+		}
+	}
+	return lost.Error()
+}
+
+// lastWindows returns what a partition starts with whose commit is lost: the
+// configuration that was last written to it, or else the worker's settings. One
+// that holds from a later time than now was not in force.
+func (s *Stage) lastWindows(ctx context.Context, c oona.Claim, past Past) (windows.Config, error) {
+	if past.Committed || s.cfg.Log == nil {
+		return s.cfg.Windows, nil
+	}
+	last, found, err := s.cfg.Log.LastWindows(ctx, c.Partition)
+	if err != nil {
+		return windows.Config{}, fmt.Errorf("find the configuration that was last written: %w", err)
+	}
+	if !found || last.From > oona.MicrosOf(time.Now()) {
+		return s.cfg.Windows, nil
+	}
+	configuration, err := windows.ConfigurationOf(&last)
+	if err != nil {
+		return windows.Config{}, fmt.Errorf("the configuration that was last written: %w", err)
+	}
+	return configuration.Config, nil
 }

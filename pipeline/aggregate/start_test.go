@@ -22,6 +22,7 @@ type knownLog struct {
 	rollups []oona.Rollup
 	end     int64 // after the incarnation record that begins
 	fails   error
+	windows *oona.WindowConfiguration // last written; nil: none
 	begun   []begunIncarnation
 }
 
@@ -47,6 +48,13 @@ func (l *knownLog) LastRollups(context.Context, int32) ([]oona.Rollup, error) {
 func (l *knownLog) BeginIncarnation(_ context.Context, _ int32, known oona.Incarnation, previousEnd int64, _ string) (int64, error) {
 	l.begun = append(l.begun, begunIncarnation{known, previousEnd})
 	return l.end, l.fails
+}
+
+func (l *knownLog) LastWindows(context.Context, int32) (oona.WindowConfiguration, bool, error) {
+	if l.windows == nil {
+		return oona.WindowConfiguration{}, false, l.fails
+	}
+	return *l.windows, true, l.fails
 }
 
 const firstLife = oona.Incarnation(1_770_000_000_000_000)
@@ -208,6 +216,61 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 			}
 			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) {
 				t.Errorf("Open: %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+// A partition that is empty was perhaps made this moment: the bus asks again.
+func TestTopicThatIsBeingMade(t *testing.T) {
+	for end, short := range map[int64]bool{0: true, 5: false} {
+		claim := wholeClaim()
+		claim.HighWater = end
+		log := &knownLog{rollups: []oona.Rollup{{Trigger: oona.Trigger{Offset: 99}}}, records: map[int64]knownRecord{}}
+		if end > 0 {
+			log.records[0] = knownRecord{}
+		}
+		stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
+		if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, aggregate.ErrMadeAgain) || begins.Short != short {
+			t.Errorf("of a log that ends at %d: %+v, %v", end, begins, err)
+		}
+		log.records[0] = knownRecord{kind: oona.IncarnationRecord}
+		if begins, err := stage.Start(t.Context(), claim); err != nil || begins != (oona.Start{}) {
+			t.Errorf("once the first record is there: %+v, %v", begins, err)
+		}
+	}
+}
+
+// A partition whose log and commit are lost starts with the configuration that
+// was last written to it, and not with the worker's settings.
+func TestFromHereWithTheLastConfiguration(t *testing.T) {
+	written := func(from oona.Micros) *oona.WindowConfiguration {
+		c := windows.DefaultConfig()
+		c.Length, c.MaxDelay, c.MaxSkew, c.IdleHorizon = 20*time.Second, 60*time.Second, 10*time.Second, 20*time.Second
+		c.Generation, c.Reducer, c.Catalogue = 4, 2, oona.FirstCatalogue
+		r := windows.Configuration{Config: c, From: from}.Record()
+		return &r
+	}
+	for name, c := range map[string]struct {
+		windows *oona.WindowConfiguration
+		want    oona.Rollup // generation, reducer and catalogue
+	}{
+		"none":                 {nil, oona.Rollup{Reducer: 1}},
+		"one":                  {written(0), oona.Rollup{Generation: 4, Reducer: 2, Catalogue: oona.FirstCatalogue}},
+		"one that holds later": {written(oona.MicrosOf(time.Now().Add(time.Hour))), oona.Rollup{Reducer: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := startClaim(t, lostClaim(), inLog(&knownLog{end: 21, windows: c.windows}, true))
+			f.seconds(0, 140)
+			f.stop()
+			all := f.rollups(t, f.topics.LayerHealth)
+			if len(all) == 0 {
+				t.Fatal("nothing was emitted")
+			}
+			for _, r := range all {
+				if r.Generation != c.want.Generation || r.Reducer != c.want.Reducer || r.Catalogue != c.want.Catalogue {
+					t.Fatalf("generation %d, reducer %d, catalogue %s; want %+v", r.Generation, r.Reducer, r.Catalogue, c.want)
+				}
 			}
 		})
 	}
