@@ -10,6 +10,6 @@
 // Where a scenario breaks the network, the brokers send the workers through
 // proxies of its own, so that no connection goes past them.
 //
-// It is a module of its own, so that `go test ./...` does not take a
-// quarter of an hour more. `make scenarios` at the root runs it; Java 17 and Maven are needed.
+// It is a module of its own, so that `go test ./...` does not take half an hour
+// more. `make scenarios` at the root runs it; Java 17 and Maven are needed.
 package scenarios

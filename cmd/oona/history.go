@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -14,7 +13,6 @@ import (
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
-	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -329,24 +327,4 @@ func standing(c windows.Configuration) string {
 		from = c.From.Time().Format(time.RFC3339Nano)
 	}
 	return fmt.Sprintf("generation %d holds from %s", c.Config.Generation, from)
-}
-
-// writeConfiguration appends a configuration record to partitions.
-func writeConfiguration(cfg bus.Config, topic string, partitions []int32, c windows.Configuration) (err error) {
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, publisher.Close()) }()
-	payload := avro.AppendConfiguration(nil, c.Record())
-	messages := make([]*message.Message, len(partitions))
-	for i, partition := range partitions {
-		messages[i] = message.NewMessage("", payload)
-		messages[i].Metadata.Set(oona.HeaderRecord, oona.ConfigurationRecord)
-		messages[i].Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(partition)))
-	}
-	if err := publisher.Publish(topic, messages...); err != nil {
-		return fmt.Errorf("write the configuration: some partitions may have it; look with: oona windows show, and take a new generation: %w", err)
-	}
-	return nil
 }

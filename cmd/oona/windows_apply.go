@@ -83,7 +83,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	for i, p := range h.partitions {
 		partitions[i], before[i] = p.partition, len(p.found)
 	}
-	if err := a.write(kept, topic, partitions, next); err != nil {
+	if err := a.write(kept, partitions, next); err != nil {
 		return err
 	}
 	if err := c.Windows.readOn(ctx, h, topic); err != nil {
@@ -115,13 +115,16 @@ func (a *applyWindows) resolve(ctx context.Context, c windowsCommand, set map[st
 
 // write writes the catalogue first, so that whoever reads the configuration can
 // have it, and then the configuration.
-func (a *applyWindows) write(kept *shelf, topic string, partitions []int32, next windows.Configuration) error {
+func (a *applyWindows) write(kept *shelf, partitions []int32, next windows.Configuration) error {
 	if a.catalogue != nil {
 		if _, err := kept.keep(a.catalogue); err != nil {
 			return err
 		}
 	}
-	return writeConfiguration(kept.at, topic, partitions, next)
+	if err := settings.WriteConfiguration(kept.at, kept.topics, partitions, next.Record()); err != nil {
+		return fmt.Errorf("write the configuration: some partitions may have it; look with: oona windows show, and take a new generation: %w", err)
+	}
+	return nil
 }
 
 // note keeps in the settings topic what was written, of those partitions where it

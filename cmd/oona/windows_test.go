@@ -15,10 +15,20 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/windows"
 )
 
 const seedMetrics = "kasmina.telemetry.seed.metrics"
+
+func defaultNames(t *testing.T) oona.Topics {
+	t.Helper()
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topics
+}
 
 // startBroker returns an embedded broker's address as flags, and as a
 // configuration.
@@ -222,7 +232,7 @@ func TestBoundsOfAChange(t *testing.T) {
 	}
 	last := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(year.AddDate(1, 0, 0))}
 	last.Config.Generation = math.MaxInt32
-	if err := writeConfiguration(cfg, seedMetrics, []int32{1}, last); err != nil {
+	if err := settings.WriteConfiguration(cfg, defaultNames(t), []int32{1}, last.Record()); err != nil {
 		t.Fatal(err)
 	}
 	for _, more := range [][]string{nil, {"--generation", "2147483647"}, {"--generation", "2"}} {
@@ -258,7 +268,7 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 	}
 	dead := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))}
 	dead.Config.Generation = 2
-	if err := writeConfiguration(cfg, seedMetrics, []int32{0}, dead); err != nil {
+	if err := settings.WriteConfiguration(cfg, defaultNames(t), []int32{0}, dead.Record()); err != nil {
 		t.Fatal(err)
 	}
 	if status, out, messages := run(t, append([]string{"windows", "show"}, at...)...); status != 0 || !strings.Contains(out, ": a dead letter: from: is 7258118400000000") {
@@ -277,7 +287,7 @@ func TestManyConfigurationsInReach(t *testing.T) {
 	for n := range manyInReach - 1 {
 		c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(soon.Add(time.Duration(n) * time.Minute))}
 		c.Config.Generation = int32(n + 2)
-		if err := writeConfiguration(cfg, seedMetrics, []int32{0}, c); err != nil {
+		if err := settings.WriteConfiguration(cfg, defaultNames(t), []int32{0}, c.Record()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -20,33 +20,22 @@ const fetchWait = 10 * time.Second
 // ReadPartition hands out the records that a partition holds now, in order. It
 // is for what is short: for the rest there is LogReader. The error wraps
 // ErrNoTopic, ErrUnreachable, or what take returned.
-func ReadPartition(ctx context.Context, cfg Config, topic string, partition int32, take func(*message.Message) error) (err error) {
-	f, err := openFetcher(cfg, topic, partition)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.client.Close()) }()
-	oldest, end, err := f.bounds(ctx)
-	if err != nil {
-		return err
-	}
-	return f.read(ctx, oldest, end, take)
+func ReadPartition(ctx context.Context, cfg Config, topic string, partition int32, take func(*message.Message) error) error {
+	return withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
+		return f.read(ctx, oldest, end, take)
+	})
 }
 
 // RecordAt returns the record that a partition holds at an offset, nil where
 // there is none: the offset is outside of what the partition holds, or is that
 // of a marker. The error wraps ErrNoTopic or ErrUnreachable.
 func RecordAt(ctx context.Context, cfg Config, topic string, partition int32, offset int64) (found *message.Message, err error) {
-	f, err := openFetcher(cfg, topic, partition)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.client.Close()) }()
-	oldest, end, err := f.bounds(ctx)
-	if err != nil || offset < oldest || offset >= end {
-		return nil, err
-	}
-	err = f.read(ctx, offset, offset+1, func(msg *message.Message) error { found = msg; return nil })
+	err = withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
+		if offset < oldest || offset >= end {
+			return nil
+		}
+		return f.read(ctx, offset, offset+1, func(msg *message.Message) error { found = msg; return nil })
+	})
 	return found, err
 }
 
@@ -54,25 +43,34 @@ func RecordAt(ctx context.Context, cfg Config, topic string, partition int32, of
 // none. Markers of transactions, which readers do not get, may follow it. The
 // error wraps ErrNoTopic or ErrUnreachable.
 func LastRecord(ctx context.Context, cfg Config, topic string, partition int32) (last *message.Message, err error) {
-	f, err := openFetcher(cfg, topic, partition)
+	err = withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
+		to := end
+		for back := int64(1); last == nil && to > oldest; back *= 2 {
+			from := max(oldest, end-back)
+			if err := f.read(ctx, from, to, func(msg *message.Message) error { last = msg; return nil }); err != nil {
+				return err
+			}
+			to = from
+		}
+		return nil
+	})
+	return last, err
+}
+
+// withFetcher calls use with a fetcher of a partition, its oldest offset and the
+// one after its last.
+func withFetcher(ctx context.Context, cfg Config, topic string, partition int32, use func(f *fetcher, oldest, end int64) error) (err error) {
+	client, err := connect(cfg, cfg.client())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { err = errors.Join(err, f.client.Close()) }()
+	defer func() { err = errors.Join(err, client.Close()) }()
+	f := &fetcher{client, topic, partition}
 	oldest, end, err := f.bounds(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	to := end
-	for back := int64(1); last == nil && to > oldest; back *= 2 {
-		from := max(oldest, end-back)
-		err := f.read(ctx, from, to, func(msg *message.Message) error { last = msg; return nil })
-		if err != nil {
-			return nil, err
-		}
-		to = from
-	}
-	return last, nil
+	return use(f, oldest, end)
 }
 
 // fetcher reads one partition from its leader.
@@ -80,14 +78,6 @@ type fetcher struct {
 	client    sarama.Client
 	topic     string
 	partition int32
-}
-
-func openFetcher(cfg Config, topic string, partition int32) (*fetcher, error) {
-	client, err := connect(cfg, cfg.client())
-	if err != nil {
-		return nil, err
-	}
-	return &fetcher{client, topic, partition}, nil
 }
 
 // bounds returns the oldest offset of the partition and the one after its last.

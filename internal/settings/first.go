@@ -65,6 +65,17 @@ func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oo
 	return written, Write(at, topics, after...)
 }
 
+// WriteConfiguration appends a configuration record to partitions of
+// seed-metrics. What it says is not kept in the settings topic: whether it holds
+// is known once it is read back.
+func WriteConfiguration(at bus.Config, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
+	messages := make([]*message.Message, len(partitions))
+	for i, partition := range partitions {
+		messages[i] = configurationMessage(partition, c)
+	}
+	return publish(at, topics.SeedMetrics, messages)
+}
+
 // fewStarts is up to how many records a partition is looked into.
 const fewStarts = 16
 
