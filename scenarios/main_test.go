@@ -110,6 +110,7 @@ func TestScenario(t *testing.T) {
 		{"row17_readers_while_aggregators_die", readersWhileAggregatorsDie},
 		{"row18_raw_topic", rawTopic},
 		{"row19_log_end_lost", logEndLost},
+		{"row19_log_end_lost_and_grown", logEndLostAndGrown},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()
