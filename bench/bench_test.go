@@ -13,8 +13,8 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -74,7 +74,7 @@ func TestBusFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	w := &wire{suffix: "_here", bus: bus.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	w := &wire{suffix: "_here", bus: kafka.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
 	c := few(t)
 	topics, err := w.topics(t.Context())
 	if err != nil {
@@ -114,7 +114,7 @@ func TestBusFigures(t *testing.T) {
 	if left := groups(t, w); len(left) > 0 || len(w.groups) > 0 {
 		t.Errorf("groups %v are still there", left)
 	}
-	if err := bus.CheckTopics(t.Context(), w.bus, topics.Specs(partitions)); err == nil {
+	if err := kafka.CheckTopics(t.Context(), w.bus, topics.Specs(partitions)); err == nil {
 		t.Error("the topics of a measure are still there after it")
 	}
 }
@@ -141,7 +141,7 @@ func TestForgetsGroupsOfTheKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	w := &wire{bus: bus.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	w := &wire{bus: kafka.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
 	topics, err := w.topics(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestPublishesNothingUntold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	w := &wire{bus: bus.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	w := &wire{bus: kafka.Config{Brokers: broker.Addrs, ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
 	topics, err := w.topics(t.Context())
 	if err != nil {
 		t.Fatal(err)

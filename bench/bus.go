@@ -10,14 +10,14 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	wmkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -32,7 +32,7 @@ const patience = 3 * time.Minute
 // wire is a bus to measure on, with topics of its own.
 type wire struct {
 	suffix string // of the figures' names: "" or kafkaSuffix
-	bus    bus.Config
+	bus    kafka.Config
 	logger *slog.Logger
 	groups []string // that have read since the last forget
 }
@@ -61,7 +61,7 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	if err != nil {
 		return oona.Topics{}, err
 	}
-	if _, err = bus.ApplyTopics(ctx, w.bus, topics.Specs(partitions)); err != nil {
+	if _, err = kafka.ApplyTopics(ctx, w.bus, topics.Specs(partitions)); err != nil {
 		err = errors.Join(err, w.forget(topics))
 	}
 	return topics, err
@@ -127,7 +127,7 @@ func expel(admin sarama.ClusterAdmin, group string) error {
 // publish at a time, each the frames of its own layers, as trainers would; they
 // keep in step, so that none is late for the windows of another.
 func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.RunID) (err error) {
-	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Compression: "lz4", Patience: 30 * time.Second})
+	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{Compression: "lz4", Patience: 30 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (w *wire) read(ctx context.Context, topic string, messages int) (time.Durat
 	settings.Consumer.Offsets.Initial = sarama.OffsetOldest
 	settings.Consumer.Offsets.AutoCommit.Interval = time.Second
 	settings.Consumer.Fetch.Default = 8 << 20 // as Oona's: with the default of 1 MiB, reading is slower
-	subscriber, err := kafka.NewSubscriber(kafka.SubscriberConfig{
+	subscriber, err := wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 		Brokers: w.bus.Brokers, ConsumerGroup: w.group(),
 		Unmarshaler: located{}, OverwriteSaramaConfig: settings,
 	}, watermill.NopLogger{})
@@ -249,7 +249,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	if err != nil {
 		return 0, err
 	}
-	publisher, err := bus.NewPublisher(w.bus, bus.RollupOptions())
+	publisher, err := kafka.NewPublisher(w.bus, kafka.RollupOptions())
 	if err != nil {
 		return 0, err
 	}
@@ -259,7 +259,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	if err != nil {
 		return 0, err
 	}
-	subscriber, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: w.group()}, stage, w.logger)
+	subscriber, err := kafka.NewGroupSubscriber(w.bus, kafka.GroupOptions{Group: w.group()}, stage, w.logger)
 	if err != nil {
 		return 0, err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 )
 
 var commitsRatio = figure{name: "deferred_over_autocommit", unit: "", goal: 1.03, below: true,
@@ -30,7 +30,7 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 			err = errors.Join(err, w.forget(topics))
 		}
 	}()
-	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{Patience: patience})
+	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{Patience: patience})
 	if err != nil {
 		return topics, err
 	}
@@ -59,7 +59,7 @@ func (w *wire) measureCommits(ctx context.Context, topic string, messages int, i
 		return err
 	}
 	deferred := func() error {
-		s, err := bus.NewGroupSubscriber(w.bus, bus.GroupOptions{Group: w.group()}, constant{strings.Repeat("m", 2000)}, w.logger)
+		s, err := kafka.NewGroupSubscriber(w.bus, kafka.GroupOptions{Group: w.group()}, constant{strings.Repeat("m", 2000)}, w.logger)
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -99,7 +99,7 @@ func percentile(of []time.Duration, percent int) float64 {
 
 // ingestUntilTold is the other process.
 func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
-	publisher, err := bus.NewPublisher(w.bus, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{})
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ type times struct {
 
 // fly posts frames at their times and notes when they come out of the topic.
 func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times, error) {
-	reader, err := bus.NewLogReader(w.bus, bus.LogReaderOptions{}, w.logger)
+	reader, err := kafka.NewLogReader(w.bus, kafka.LogReaderOptions{}, w.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -25,8 +25,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
 type config struct {
@@ -73,7 +73,7 @@ func main() {
 
 func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelError}))
-	w := wire{bus: bus.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
+	w := wire{bus: kafka.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
 	switch {
 	case cfg.IngestTo != "":
 		return w.ingestUntilTold(ctx, cfg.IngestTo)
@@ -144,12 +144,12 @@ func (b *bench) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = b.wire(ctx, &wire{bus: bus.Config{Brokers: broker.Addrs, ClientID: "oona-bench"}, logger: b.logger})
+	err = b.wire(ctx, &wire{bus: kafka.Config{Brokers: broker.Addrs, ClientID: "oona-bench"}, logger: b.logger})
 	if err = errors.Join(err, broker.Close()); err != nil {
 		return err
 	}
 	if len(b.cfg.Kafka) > 0 {
-		if err := b.wire(ctx, &wire{suffix: kafkaSuffix, bus: bus.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench"}, logger: b.logger}); err != nil {
+		if err := b.wire(ctx, &wire{suffix: kafkaSuffix, bus: kafka.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench"}, logger: b.logger}); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 )
 
 // What the others make of the samples is tested with them, in bench/peers. This
@@ -35,7 +35,7 @@ func TestOthers(t *testing.T) {
 	want := []figure{victoriaSpeed, telegrafSpeed}
 	if len(cfg.Kafka) > 0 {
 		want = append(want, streamsSpeed)
-		w := &wire{suffix: kafkaSuffix, bus: bus.Config{Brokers: cfg.Kafka, ClientID: "bench"}, logger: b.logger}
+		w := &wire{suffix: kafkaSuffix, bus: kafka.Config{Brokers: cfg.Kafka, ClientID: "bench"}, logger: b.logger}
 		topics, err := w.topics(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
 // BenchmarkRead is for profiles of read_msamples, the others of the figures of
@@ -20,7 +20,7 @@ func BenchmarkLatency(b *testing.B) { benchWire(b, "latency") }
 func BenchmarkSingly(b *testing.B)  { benchWire(b, "singly") }
 
 func benchWire(b *testing.B, what string) {
-	w := &wire{bus: bus.Config{ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
+	w := &wire{bus: kafka.Config{ClientID: "bench"}, logger: slog.New(slog.DiscardHandler)}
 	if brokers := os.Getenv("OONA_KAFKA"); brokers != "" {
 		w.bus.Brokers = strings.Split(brokers, ",")
 	} else {

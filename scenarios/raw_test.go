@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	bus "github.com/morphogenetic/oona/bus/kafka"
 )
 
 // rawProducer publishes to a partition of the raw topic, as a trainer does that

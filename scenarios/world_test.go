@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	bus "github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/windows"
 )
 

@@ -5,7 +5,7 @@ import (
 	"os"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -15,7 +15,7 @@ import (
 type config struct {
 	worker.Config
 
-	Bus       bus.Config           `embed:"" group:"Bus"`
+	Bus       kafka.Config         `embed:"" group:"Bus"`
 	Prefix    string               `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Group     string               `group:"Bus" placeholder:"NAME" help:"Consumer group: its members share the partitions."`
 	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Static membership: a worker that restarts under this name within the session timeout keeps its partitions. Unique in the group: of two workers with one, the first ends with an error. Empty: none."`
@@ -60,6 +60,6 @@ func (c *config) Validate() error {
 }
 
 // group is how the aggregator joins its group, but for where a partition starts.
-func (c *config) group() bus.GroupOptions {
-	return bus.GroupOptions{Group: c.Group, Instance: c.Instance}
+func (c *config) group() kafka.GroupOptions {
+	return kafka.GroupOptions{Group: c.Group, Instance: c.Instance}
 }

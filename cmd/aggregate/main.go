@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -28,14 +28,14 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	if err := bus.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
+	if err := kafka.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
 		return err
 	}
 	own, err := ownCatalogue(cfg.Catalogue)
 	if err != nil {
 		return err
 	}
-	publisher, err := bus.NewPublisher(cfg.Bus, bus.RollupOptions())
+	publisher, err := kafka.NewPublisher(cfg.Bus, kafka.RollupOptions())
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 		Limits:   oona.DefaultFrameLimits,
 		FromHere: cfg.FromHere,
 		Retention: func(context.Context) (time.Duration, error) {
-			return bus.Retention(cfg.Bus, topics.SeedMetrics)
+			return kafka.Retention(cfg.Bus, topics.SeedMetrics)
 		},
 		Skip: cfg.Skip,
 		Log:  settings.Log{Bus: cfg.Bus, Topics: topics, Worker: cfg.WorkerID},
@@ -59,7 +59,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	}
 	options := cfg.group()
 	options.Start = stage.Start
-	subscriber, err := bus.NewGroupSubscriber(cfg.Bus, options, stage, w.Logger)
+	subscriber, err := kafka.NewGroupSubscriber(cfg.Bus, options, stage, w.Logger)
 	if err != nil {
 		return err
 	}

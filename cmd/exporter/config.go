@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -15,7 +15,7 @@ import (
 type config struct {
 	worker.Config
 
-	Bus       bus.Config    `embed:"" group:"Bus"`
+	Bus       kafka.Config  `embed:"" group:"Bus"`
 	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
 	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 is all that the topics hold. At least the time after which layers are silent."`
 	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts; empty: the built-in catalogue."`

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -34,10 +34,10 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	rollups := []oona.TopicSpec{{Name: stage.Topics.LayerHealth}, {Name: stage.Topics.LayerPerformance}}
-	if err := bus.CheckTopics(ctx, c.Bus, rollups); err != nil {
+	if err := kafka.CheckTopics(ctx, c.Bus, rollups); err != nil {
 		return err
 	}
-	log, err := bus.NewLogReader(c.Bus, bus.LogReaderOptions{From: c.from(time.Now())}, w.Logger)
+	log, err := kafka.NewLogReader(c.Bus, kafka.LogReaderOptions{From: c.from(time.Now())}, w.Logger)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,8 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
-	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -23,9 +23,9 @@ type config struct {
 	Raw      bool   `group:"Raw topic" help:"Take frames from the raw topic too, where trainers that speak Kafka publish them; it must be there (oona topics apply)."`
 	RawGroup string `name:"raw-group" group:"Raw topic" placeholder:"NAME" help:"Consumer group of the raw topic: its members share the partitions."`
 
-	Bus         bus.Config `embed:"" group:"Bus"`
-	Prefix      string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Compression string     `group:"Bus" default:"lz4" enum:"lz4,none" help:"How records are compressed: lz4 or none."`
+	Bus         kafka.Config `embed:"" group:"Bus"`
+	Prefix      string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Compression string       `group:"Bus" default:"lz4" enum:"lz4,none" help:"How records are compressed: lz4 or none."`
 }
 
 func defaults() *config {
@@ -88,8 +88,8 @@ func (c *config) stage(topics oona.Topics) ingest.Config {
 // so that a request is told why. A dead letter of the raw topic is a record as it
 // was, and why it is there; frames are put together only to what their own topic
 // takes.
-func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
-	return bus.PublisherOptions{
+func (c *config) publisher(topics oona.Topics) kafka.PublisherOptions {
+	return kafka.PublisherOptions{
 		Compression:     c.Compression,
 		BatchBytes:      c.Ingest.MaxMessageBytes,
 		MaxMessageBytes: max(c.Ingest.MaxMessageBytes, oona.MaxSideBytes),

@@ -19,7 +19,7 @@ import (
 	"net"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -36,13 +36,13 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	publisher, err := bus.NewPublisher(c.Bus, c.publisher(topics))
+	publisher, err := kafka.NewPublisher(c.Bus, c.publisher(topics))
 	if err != nil {
 		return err
 	}
 	w.OnClose("publisher", publisher.Close)
 	// Not before: what changes in between would be taken for what always was.
-	if err := bus.CheckTopics(ctx, c.Bus, c.checkedTopics(topics)); err != nil {
+	if err := kafka.CheckTopics(ctx, c.Bus, c.checkedTopics(topics)); err != nil {
 		return err
 	}
 	settings := c.stage(topics)

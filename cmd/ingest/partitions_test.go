@@ -16,8 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
@@ -56,10 +56,10 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(2)); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := bus.NewPublisher(cfg.Bus, cfg.publisher(topics))
+	publisher, err := kafka.NewPublisher(cfg.Bus, cfg.publisher(topics))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 	server := httptest.NewServer(stage.Handler())
 	defer server.Close()
-	if err := bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); err != nil {
+	if err := kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := send(t, server.URL, 0); status != http.StatusOK {
@@ -96,8 +96,8 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	if got := counted(t, registry, "oona_ingest_rejected_total", "partitions"); got != 3 {
 		t.Errorf("%v requests are counted as refused for it, want 3", got)
 	}
-	var wrong *bus.TopicsError
-	err = bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics))
+	var wrong *kafka.TopicsError
+	err = kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics))
 	if !errors.As(err, &wrong) || len(wrong.Faults) != 2 || !strings.Contains(err.Error(), "has 2 partitions and "+topics.SeedMetrics+" has 4") {
 		t.Errorf("a start is answered %v", err)
 	}

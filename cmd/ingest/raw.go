@@ -4,15 +4,15 @@ import (
 	"context"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
 // rawGroup is how the raw topic is read. Frames that retention has deleted are
 // counted by the stage, and no reason to refuse the others.
-func (c *config) rawGroup() bus.GroupOptions {
-	return bus.GroupOptions{Group: c.RawGroup, FromHere: true}
+func (c *config) rawGroup() kafka.GroupOptions {
+	return kafka.GroupOptions{Group: c.RawGroup, FromHere: true}
 }
 
 // openRaw returns what takes frames from the raw topic.
@@ -21,7 +21,7 @@ func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Work
 	if err != nil {
 		return worker.Component{}, err
 	}
-	group, err := bus.NewGroupSubscriber(c.Bus, c.rawGroup(), raw, w.Logger)
+	group, err := kafka.NewGroupSubscriber(c.Bus, c.rawGroup(), raw, w.Logger)
 	if err != nil {
 		return worker.Component{}, err
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -35,14 +35,14 @@ func TestRawFromPython(t *testing.T) {
 	python := requireTrainer(t)
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(3)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(3)); err != nil {
 			t.Fatal(err)
 		}
-		var missing *bus.TopicsError
-		if err := bus.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); !errors.As(err, &missing) || !strings.Contains(err.Error(), topics.SeedRaw+" does not exist; run `oona topics apply`") {
+		var missing *kafka.TopicsError
+		if err := kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); !errors.As(err, &missing) || !strings.Contains(err.Error(), topics.SeedRaw+" does not exist; run `oona topics apply`") {
 			t.Fatalf("without the raw topic a start is answered %v", err)
 		}
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, topics.RawSpecs(3)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.RawSpecs(3)); err != nil {
 			t.Fatal(err)
 		}
 
@@ -96,7 +96,7 @@ func TestRawFromPython(t *testing.T) {
 func TestRawWhileIngestsComeAndGo(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		const chunks, chunk = 3, 500
@@ -132,7 +132,7 @@ func TestRawAfterAKill(t *testing.T) {
 	}
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		killed := make(chan struct{})
@@ -172,7 +172,7 @@ func TestRawAfterAKill(t *testing.T) {
 func TestRawTakesWhatCompressesWell(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		const padding = 80 << 20 // bytes
@@ -216,7 +216,7 @@ func TestRawKeepsToTheTopicsLimit(t *testing.T) {
 			onBrokers(t, func(t *testing.T, brokers []string) {
 				cfg, topics := rawConfig(t, brokers)
 				cfg.Ingest.MaxMessageBytes, cfg.Compression = 60_000, "none"
-				if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+				if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 					t.Fatal(err)
 				}
 				probes := limitFrames(t, cfg.Bus, topics.SeedMetrics, limit)
@@ -268,7 +268,7 @@ func largeFrame(sequence int) string {
 // limitFrames returns once the leader of the topic's one partition keeps to the
 // limit, of which brokers hear after it is set, and how many records it has taken
 // until then.
-func limitFrames(t *testing.T, cfg bus.Config, topic string, limit int) (probes int64) {
+func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probes int64) {
 	t.Helper()
 	admin, err := sarama.NewClusterAdmin(cfg.Brokers, nil)
 	if err != nil {
@@ -281,7 +281,7 @@ func limitFrames(t *testing.T, cfg bus.Config, topic string, limit int) (probes 
 	if err := errors.Join(err, admin.Close()); err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func limitFrames(t *testing.T, cfg bus.Config, topic string, limit int) (probes 
 func TestRawTakesAbortedTransactions(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		s := sarama.NewConfig()
@@ -376,7 +376,7 @@ func inOrder(t *testing.T, messages []*message.Message, frames int64) (repeats i
 func TestRawWaitsWhilePartitionsDiffer(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := bus.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		w := &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
@@ -440,7 +440,7 @@ func startRaw(t testing.TB, cfg *config, topics oona.Topics) (settled func() flo
 
 func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker) (settled func() float64, stop func()) {
 	t.Helper()
-	publisher, err := bus.NewPublisher(cfg.Bus, cfg.publisher(topics))
+	publisher, err := kafka.NewPublisher(cfg.Bus, cfg.publisher(topics))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,9 +466,9 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 	}
 }
 
-func publishRaw(t testing.TB, cfg bus.Config, topic string, values ...string) {
+func publishRaw(t testing.TB, cfg kafka.Config, topic string, values ...string) {
 	t.Helper()
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -483,8 +483,8 @@ func publishRaw(t testing.TB, cfg bus.Config, topic string, values ...string) {
 
 // feedRaw publishes frames, ten at a time, until it is told to end, and returns
 // how many.
-func feedRaw(t *testing.T, cfg bus.Config, topic string, end <-chan struct{}) (frames int64) {
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+func feedRaw(t *testing.T, cfg kafka.Config, topic string, end <-chan struct{}) (frames int64) {
+	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
 		t.Error(err)
 		return 0
@@ -509,7 +509,7 @@ func feedRaw(t *testing.T, cfg bus.Config, topic string, end <-chan struct{}) (f
 }
 
 // readAll reads a topic until it has so many records, and on to its end.
-func readAll(t *testing.T, cfg bus.Config, topic string, least int64) (all []*message.Message) {
+func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*message.Message) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -517,7 +517,7 @@ func readAll(t *testing.T, cfg bus.Config, topic string, least int64) (all []*me
 		if ctx.Err() != nil {
 			t.Fatalf("%s has %d records, not %d", topic, ends, least)
 		}
-		high, err := bus.HighWater(ctx, cfg, topic)
+		high, err := kafka.HighWater(ctx, cfg, topic)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -527,7 +527,7 @@ func readAll(t *testing.T, cfg bus.Config, topic string, least int64) (all []*me
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	reader, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, slog.New(slog.DiscardHandler))
+	reader, err := kafka.NewLogReader(cfg, kafka.LogReaderOptions{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -595,14 +595,14 @@ func BenchmarkRaw(b *testing.B) {
 	for name, shape := range map[string]struct{ seeds, metrics, records int }{"small": {1, 1, 100_000}, "large": {1000, 8, 3_000}} {
 		b.Run(name, func(b *testing.B) {
 			cfg := defaults()
-			cfg.Bus = bus.Config{Brokers: brokers, ClientID: "bench"}
+			cfg.Bus = kafka.Config{Brokers: brokers, ClientID: "bench"}
 			cfg.Prefix = fmt.Sprintf("raw-bench-%d", time.Now().UnixNano())
 			cfg.RawGroup = cfg.Prefix
 			topics, err := oona.NewTopics(cfg.Prefix)
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := bus.ApplyTopics(b.Context(), cfg.Bus, append(topics.Specs(3), topics.RawSpecs(3)...)); err != nil {
+			if _, err := kafka.ApplyTopics(b.Context(), cfg.Bus, append(topics.Specs(3), topics.RawSpecs(3)...)); err != nil {
 				b.Fatal(err)
 			}
 			f := oona.Frame{Run: "r", Layer: "l", Producer: "p", ObservedAt: oona.MicrosOf(time.Now()), Seeds: make([]oona.SeedID, shape.seeds), States: make([]oona.State, shape.seeds)}

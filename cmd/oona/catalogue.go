@@ -6,7 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 )
@@ -16,19 +16,19 @@ const builtInCatalogue = "built-in"
 
 // shelf is where catalogues are kept that are not built in.
 type shelf struct {
-	at     bus.Config
+	at     kafka.Config
 	topics oona.Topics
 	held   *settings.Settings
 }
 
 // openShelf reads the settings topic, which must exist.
-func openShelf(ctx context.Context, at bus.Config, topics oona.Topics, logger *slog.Logger) (*shelf, error) {
+func openShelf(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (*shelf, error) {
 	held, err := settings.Read(ctx, at, topics, logger)
 	if err != nil {
 		return nil, err
 	}
 	if !held.Found {
-		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs; run `oona topics apply`", bus.ErrNoTopic, topics.Settings)
+		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs; run `oona topics apply`", kafka.ErrNoTopic, topics.Settings)
 	}
 	return &shelf{at, topics, held}, nil
 }

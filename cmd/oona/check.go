@@ -10,7 +10,7 @@ import (
 	"strconv"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/deployment"
 )
 
@@ -94,7 +94,7 @@ func (c *checkCommand) ask(ctx context.Context) (workers []deployment.Worker, fa
 // cluster looks at the topics that the workers need. A bus that cannot be
 // reached is no fault of the configuration, and said.
 func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
-	at := bus.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check"}
+	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check"}
 	prefix := workers[0].Text("prefix")
 	topics, err := oona.NewTopics(prefix)
 	if err != nil {
@@ -112,12 +112,12 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 			specs[i].LeastMessageBytes = greatestRecord(workers)
 		}
 	}
-	err = bus.CheckTopics(ctx, at, specs)
-	if errors.Is(err, bus.ErrUnreachable) {
+	err = kafka.CheckTopics(ctx, at, specs)
+	if errors.Is(err, kafka.ErrUnreachable) {
 		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
 		return nil, nil
 	}
-	if wrong, ok := errors.AsType[*bus.TopicsError](err); ok {
+	if wrong, ok := errors.AsType[*kafka.TopicsError](err); ok {
 		for _, f := range wrong.Faults {
 			faults = append(faults, fmt.Sprintf("topic %s %s; %s", f.Topic, f.Fault, f.Remedy))
 		}

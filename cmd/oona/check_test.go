@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/worker"
 )
 
@@ -50,7 +50,7 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bus.ApplyTopics(t.Context(), cfg, append(topics.Specs(2), topics.SettingsSpec())); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), cfg, append(topics.Specs(2), topics.SettingsSpec())); err != nil {
 		t.Fatal(err)
 	}
 	if status, _, messages = run(t, good...); status != 0 || messages != "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -19,9 +19,9 @@ import (
 // history is what the logs of a topic's partitions, and the commits of the group
 // that folds them, say of their windows.
 type history struct {
-	cfg        bus.Config
+	cfg        kafka.Config
 	topic      string
-	reader     *bus.LogReader
+	reader     *kafka.LogReader
 	messages   <-chan *message.Message
 	group      string              // whose commits they are; empty: none was asked
 	partitions []*partitionHistory // by number
@@ -65,15 +65,15 @@ func (p *partitionHistory) empty() bool {
 }
 
 // openHistory begins to read a topic at its beginning.
-func openHistory(ctx context.Context, cfg bus.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
+func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
 	h := &history{cfg: cfg, topic: topic, group: group}
 	var commits map[int32]oona.Commit
 	if group != "" { // before the log, whose end is then behind them
-		if commits, err = bus.Commits(ctx, cfg, group, topic); err != nil {
+		if commits, err = kafka.Commits(ctx, cfg, group, topic); err != nil {
 			return nil, err
 		}
 	}
-	if h.reader, err = bus.NewLogReader(cfg, bus.LogReaderOptions{}, logger); err != nil {
+	if h.reader, err = kafka.NewLogReader(cfg, kafka.LogReaderOptions{}, logger); err != nil {
 		return nil, err
 	}
 	if h.messages, err = h.reader.Subscribe(ctx, topic); err != nil {
@@ -172,7 +172,7 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 		case <-timer.C:
 			for _, p := range short() {
 				end := ends[p.partition]
-				empty, err := bus.Empty(ctx, h.cfg, h.topic, p.partition, p.next, end)
+				empty, err := kafka.Empty(ctx, h.cfg, h.topic, p.partition, p.next, end)
 				if err == nil && !empty && time.Since(waited) > patience {
 					err = fmt.Errorf("partition %d has had no record for %s, at offset %d of %d; do its brokers answer?", p.partition, patience, p.next, end)
 				}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/demo"
 )
 

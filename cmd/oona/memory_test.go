@@ -21,7 +21,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -100,9 +100,9 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 
 // publishLayers writes a frame of each of many layers, in a run's own partition:
 // the first few of 1,000 seeds and 8 metrics, the others of one seed.
-func publishLayers(t *testing.T, cfg bus.Config, keys, runs, few int) {
+func publishLayers(t *testing.T, cfg kafka.Config, keys, runs, few int) {
 	t.Helper()
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
@@ -79,9 +79,9 @@ func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slo
 }
 
 // findRollups looks at the ends of the rollup topics.
-func (e *examination) findRollups(ctx context.Context, at bus.Config) error {
+func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 	both := []string{e.topics.LayerHealth, e.topics.LayerPerformance}
-	ends, err := bus.HighWater(ctx, at, both...)
+	ends, err := kafka.HighWater(ctx, at, both...)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -64,7 +64,7 @@ func (i *installation) delete(topics ...string) {
 // publish publishes a message to a partition of a topic.
 func (i *installation) publish(topic string, partition int, msg *message.Message) {
 	i.t.Helper()
-	publisher, err := bus.NewPublisher(i.cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(i.cfg, kafka.PublisherOptions{})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 			t.Errorf("without topics: status %d, %q", status, messages)
 		}
 		specs := append(append(i.topics.Specs(3), i.topics.RawSpecs(1)...), i.topics.SettingsSpec())
-		if _, err := bus.ApplyTopics(t.Context(), i.cfg, specs); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, specs); err != nil {
 			t.Fatal(err)
 		}
 		if status, out, messages := i.oona("topics", "apply", "--no-create"); status != 0 || !strings.Contains(out, "first configuration of 3 partitions") {
@@ -262,7 +262,7 @@ func TestLogThatWasMadeAgain(t *testing.T) {
 		old := i.shown()[0].Incarnation
 		i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
 		i.delete(i.topics.SeedMetrics)
-		if _, err := bus.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
 			t.Fatal(err)
 		}
 		status, messages := i.check()

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -24,7 +24,7 @@ import (
 // installation is topics and a group of their own.
 type installation struct {
 	t      *testing.T
-	cfg    bus.Config
+	cfg    kafka.Config
 	topics oona.Topics
 	group  string
 }
@@ -32,7 +32,7 @@ type installation struct {
 // onInstallations runs a test on the embedded broker, and on the Kafka that
 // OONA_KAFKA names.
 func onInstallations(t *testing.T, test func(t *testing.T, i *installation)) {
-	with := func(t *testing.T, cfg bus.Config) {
+	with := func(t *testing.T, cfg kafka.Config) {
 		name := fmt.Sprintf("windows-test-%d", time.Now().UnixNano())
 		topics, err := oona.NewTopics(name)
 		if err != nil {
@@ -49,7 +49,7 @@ func onInstallations(t *testing.T, test func(t *testing.T, i *installation)) {
 		if addresses == "" && os.Getenv("OONA_REQUIRE_KAFKA") != "1" {
 			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
 		}
-		with(t, bus.Config{Brokers: strings.Split(addresses, ","), ClientID: "test"})
+		with(t, kafka.Config{Brokers: strings.Split(addresses, ","), ClientID: "test"})
 	})
 }
 
@@ -70,7 +70,7 @@ func (i *installation) apply(more ...string) (status int, out, messages string) 
 // tick writes a tick into partitions of the seed-metrics topic.
 func (i *installation) tick(partitions int) {
 	i.t.Helper()
-	publisher, err := bus.NewPublisher(i.cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(i.cfg, kafka.PublisherOptions{})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func (i *installation) tick(partitions int) {
 func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows.Config) {
 	i.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	publisher, err := bus.NewPublisher(i.cfg, bus.RollupOptions())
+	publisher, err := kafka.NewPublisher(i.cfg, kafka.RollupOptions())
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	subscriber, err := bus.NewGroupSubscriber(i.cfg, bus.GroupOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage, logger)
+	subscriber, err := kafka.NewGroupSubscriber(i.cfg, kafka.GroupOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage, logger)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 	go func() { ended <- stage.Run(ctx, subscriber) }()
 	await(i.t, "commits", func() bool {
 		i.tick(partitions)
-		commits, err := bus.Commits(i.t.Context(), i.cfg, i.group, i.topics.SeedMetrics)
+		commits, err := kafka.Commits(i.t.Context(), i.cfg, i.group, i.topics.SeedMetrics)
 		if err != nil {
 			i.t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 		t.Fatalf("topics apply: %q", messages)
 	}
 	i.aggregateBeyond(-1, 1, windows.DefaultConfig())
-	commits, err := bus.Commits(t.Context(), cfg, i.group, topics.SeedMetrics)
+	commits, err := kafka.Commits(t.Context(), cfg, i.group, topics.SeedMetrics)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 // commits.
 func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
-		if _, err := bus.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
 			t.Fatal(err)
 		}
 		i.tick(1)
@@ -289,7 +289,7 @@ func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
 			t.Fatal(err)
 		}
 		await(t, "the marker, which is written after the commit was answered", func() bool {
-			ends, err := bus.HighWater(t.Context(), i.cfg, i.topics.SeedMetrics)
+			ends, err := kafka.HighWater(t.Context(), i.cfg, i.topics.SeedMetrics)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -19,10 +19,10 @@ import (
 )
 
 type topicsCommand struct {
-	Bus        bus.Config `embed:"" group:"Bus"`
-	Prefix     string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Group      string     `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators, whose commits say what was read of the logs, and by which windows."`
-	Partitions int32      `group:"Bus" help:"Partitions of the topics that need them. Without this flag, check takes any number that these topics agree in."`
+	Bus        kafka.Config `embed:"" group:"Bus"`
+	Prefix     string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Group      string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators, whose commits say what was read of the logs, and by which windows."`
+	Partitions int32        `group:"Bus" help:"Partitions of the topics that need them. Without this flag, check takes any number that these topics agree in."`
 
 	MaxMessageBytes int `group:"Bus" help:"The greatest --max-message-bytes of any ingest: the topic of frames must take as much."`
 
@@ -104,11 +104,11 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 }
 
 // make makes and corrects the topics, or checks what others have made.
-func (a *applyTopics) make(ctx context.Context, at bus.Config, specs []oona.TopicSpec, to streams) error {
+func (a *applyTopics) make(ctx context.Context, at kafka.Config, specs []oona.TopicSpec, to streams) error {
 	if a.NoCreate {
-		return bus.CheckTopics(ctx, at, specs)
+		return kafka.CheckTopics(ctx, at, specs)
 	}
-	changes, err := bus.ApplyTopics(ctx, at, specs)
+	changes, err := kafka.ApplyTopics(ctx, at, specs)
 	for _, change := range changes {
 		fmt.Fprintln(to.out, change)
 	}
@@ -144,7 +144,7 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 		return err
 	}
 	asked := given[catalogueSetting] || slices.ContainsFunc(settingsOf(a.Windows), func(s setting) bool { return given[s.name] })
-	ends, err := bus.HighWater(ctx, c.Bus, topics.SeedMetrics)
+	ends, err := kafka.HighWater(ctx, c.Bus, topics.SeedMetrics)
 	if err != nil || len(written) == len(ends[topics.SeedMetrics]) || !asked {
 		return err
 	}
@@ -174,7 +174,7 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, to streams
 
 // resolve completes the windows with the newest reducers and the hash of the
 // catalogue, which it keeps in the settings topic where it is not built in.
-func (a *applyTopics) resolve(ctx context.Context, at bus.Config, topics oona.Topics, to streams, logger *slog.Logger) error {
+func (a *applyTopics) resolve(ctx context.Context, at kafka.Config, topics oona.Topics, to streams, logger *slog.Logger) error {
 	kept, err := openShelf(ctx, at, topics, logger)
 	if err != nil {
 		return err
@@ -237,7 +237,7 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 	if err != nil {
 		return err
 	}
-	if err := bus.CheckTopics(ctx, c.Topics.Bus, specs); err != nil {
+	if err := kafka.CheckTopics(ctx, c.Topics.Bus, specs); err != nil {
 		return err
 	}
 	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}

@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
-	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
 type watchCommand struct {
-	Address string     `arg:"" help:"Such as kasmina/telemetry/layer/enc.3/health, kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic."`
-	Bus     bus.Config `embed:"" group:"Bus"`
-	Prefix  string     `group:"Bus" placeholder:"PREFIX" help:"What topic names, and addresses, begin with."`
+	Address string       `arg:"" help:"Such as kasmina/telemetry/layer/enc.3/health, kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic."`
+	Bus     kafka.Config `embed:"" group:"Bus"`
+	Prefix  string       `group:"Bus" placeholder:"PREFIX" help:"What topic names, and addresses, begin with."`
 
 	From  from         `env:"-" default:"now" placeholder:"now|beginning|TIME" help:"Where to begin: now, at the beginning of what the topic holds, or so long ago, such as 10m."`
 	Count int          `env:"-" placeholder:"N" help:"End after so many; 0: go on until Ctrl-C."`
@@ -107,14 +107,14 @@ func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	if err != nil {
 		return err
 	}
-	reader, err := bus.NewLogReader(w.Bus, bus.LogReaderOptions{From: w.From.time(time.Now())}, logger)
+	reader, err := kafka.NewLogReader(w.Bus, kafka.LogReaderOptions{From: w.From.time(time.Now())}, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	err = watch.Follow(ctx, reader, options, to.out)
-	var absent *bus.TopicsError
-	if err != nil && errors.As(bus.CheckTopics(ctx, w.Bus, []oona.TopicSpec{{Name: options.Address.Topic}}), &absent) {
+	var absent *kafka.TopicsError
+	if err != nil && errors.As(kafka.CheckTopics(ctx, w.Bus, []oona.TopicSpec{{Name: options.Address.Topic}}), &absent) {
 		return absent // it says what to do
 	}
 	return err

@@ -14,8 +14,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
-	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -24,7 +24,7 @@ type watched struct {
 	t         *testing.T
 	brokers   string
 	topics    oona.Topics
-	publisher *bus.Publisher
+	publisher *kafka.Publisher
 }
 
 func newWatched(t *testing.T) *watched {
@@ -35,10 +35,10 @@ func newWatched(t *testing.T) *watched {
 	if w.topics, err = oona.NewTopics(oona.DefaultPrefix); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bus.ApplyTopics(t.Context(), cfg, append(w.topics.Specs(1), w.topics.RawSpecs(1)...)); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), cfg, append(w.topics.Specs(1), w.topics.RawSpecs(1)...)); err != nil {
 		t.Fatal(err)
 	}
-	if w.publisher, err = bus.NewPublisher(cfg, bus.PublisherOptions{}); err != nil {
+	if w.publisher, err = kafka.NewPublisher(cfg, kafka.PublisherOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.publisher.Close() })
@@ -201,7 +201,7 @@ func TestWatchIncarnationsAndSettings(t *testing.T) {
 	w.has(w.watch(w.topics.SeedMetrics, "1", "--table"),
 		[]string{"incarnation 1790000000000000 begins after one that was read up to offset 900: its end was lost (written by oona at 2026-09-21T14:13:20Z)"})
 
-	if _, err := bus.ApplyTopics(t.Context(), bus.Config{Brokers: []string{w.brokers}, ClientID: "test"}, []oona.TopicSpec{w.topics.SettingsSpec()}); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, []oona.TopicSpec{w.topics.SettingsSpec()}); err != nil {
 		t.Fatal(err)
 	}
 	c := oona.WindowConfiguration{Generation: 4, Length: 10_000_000, Reducer: 2, Catalogue: oona.CatalogueHash{0xab}}

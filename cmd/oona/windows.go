@@ -10,15 +10,15 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
 
 type windowsCommand struct {
-	Bus    bus.Config `embed:"" group:"Bus"`
-	Prefix string     `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Group  string     `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits hold the configurations that retention has deleted from the log, and those of aggregators' own settings. Empty: none is asked."`
+	Bus    kafka.Config `embed:"" group:"Bus"`
+	Prefix string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Group  string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits hold the configurations that retention has deleted from the log, and those of aggregators' own settings. Empty: none is asked."`
 
 	Show  showWindows  `cmd:"" help:"Print the configurations of the windows of each partition, with the hash of their catalogue: those that the group's commit holds and those that are in the log; and the incarnations of the log. It reads the whole log."`
 	Apply applyWindows `cmd:"" help:"Write a configuration of the windows into the log of every partition. Settings that are not given stay as the newest configuration has them, by the log and the group's commits. It reads the whole log."`
@@ -53,7 +53,7 @@ func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (_ *hist
 
 // readOn reads up to where the logs end now.
 func (c *windowsCommand) readOn(ctx context.Context, h *history, topic string) error {
-	ends, err := bus.HighWater(ctx, c.Bus, topic)
+	ends, err := kafka.HighWater(ctx, c.Bus, topic)
 	if err != nil {
 		return err
 	}

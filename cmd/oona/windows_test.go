@@ -13,8 +13,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -32,14 +32,14 @@ func defaultNames(t *testing.T) oona.Topics {
 
 // startBroker returns an embedded broker's address as flags, and as a
 // configuration.
-func startBroker(t *testing.T) ([]string, bus.Config) {
+func startBroker(t *testing.T) ([]string, kafka.Config) {
 	t.Helper()
 	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = broker.Close() })
-	return []string{"--brokers", broker.Addrs[0]}, bus.Config{Brokers: broker.Addrs, ClientID: "test"}
+	return []string{"--brokers", broker.Addrs[0]}, kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
 }
 
 // shown is what windows show --json prints.
@@ -139,10 +139,10 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bus.ApplyTopics(t.Context(), cfg, topics.Specs(2)); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), cfg, topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestConfigurationOfALaterVersion(t *testing.T) {
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
 		t.Fatal(messages)
 	}
-	publisher, err := bus.NewPublisher(cfg, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

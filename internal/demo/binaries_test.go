@@ -19,8 +19,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/player"
 )
 
@@ -37,7 +37,7 @@ func TestBinaries(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := bus.ApplyTopics(ctx, bus.Config{Brokers: addresses, ClientID: "test"}, topics.Specs(3)); err != nil {
+		if _, err := kafka.ApplyTopics(ctx, kafka.Config{Brokers: addresses, ClientID: "test"}, topics.Specs(3)); err != nil {
 			t.Fatal(err)
 		}
 		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
@@ -255,7 +255,7 @@ func TestAggregatorChecksItsTopics(t *testing.T) {
 	}
 	specs := topics.Specs(4)
 	specs[1].Partitions = 2
-	if _, err := bus.ApplyTopics(t.Context(), bus.Config{Brokers: broker.Addrs, ClientID: "test"}, specs); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, specs); err != nil {
 		t.Fatal(err)
 	}
 	if out := start(); !strings.Contains(out, "layer.health has 2 partitions and kasmina.telemetry.seed.metrics has 4") {

@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -26,14 +26,14 @@ func TestConfiguredTopics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := bus.Config{Brokers: addresses, ClientID: "test"}
-		if _, err := bus.ApplyTopics(ctx, at, topics.Specs(cfg.Partitions)); err != nil {
+		at := kafka.Config{Brokers: addresses, ClientID: "test"}
+		if _, err := kafka.ApplyTopics(ctx, at, topics.Specs(cfg.Partitions)); err != nil {
 			t.Fatal(err)
 		}
 		first := windows.Configuration{Config: cfg.windows()}
 		first.Config.Generation = 5
 		first.Config.Length = time.Hour
-		publisher, err := bus.NewPublisher(at, bus.PublisherOptions{})
+		publisher, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func TestConfiguredTopics(t *testing.T) {
 			t.Errorf("report is %+v", report)
 		}
 
-		reader, err := bus.NewLogReader(at, bus.LogReaderOptions{}, discard())
+		reader, err := kafka.NewLogReader(at, kafka.LogReaderOptions{}, discard())
 		if err != nil {
 			t.Fatal(err)
 		}

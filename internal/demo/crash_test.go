@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/player"
 )
 
@@ -29,8 +29,8 @@ func TestAggregatorIsKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		busConfig := bus.Config{Brokers: addresses, ClientID: "test"}
-		if _, err := bus.ApplyTopics(ctx, busConfig, topics.Specs(2)); err != nil {
+		busConfig := kafka.Config{Brokers: addresses, ClientID: "test"}
+		if _, err := kafka.ApplyTopics(ctx, busConfig, topics.Specs(2)); err != nil {
 			t.Fatal(err)
 		}
 		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
@@ -95,7 +95,7 @@ func TestAggregatorIsKilled(t *testing.T) {
 		first := onceEach(t, all)
 		t.Logf("%d kills, %v records replayed, %d of %d rollups emitted again", kills.Load(), replayed, len(all)-len(first), len(all))
 		checkRollups(t, first, times(want, plays))
-		ends, err := bus.HighWater(ctx, busConfig, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead)
+		ends, err := kafka.HighWater(ctx, busConfig, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead)
 		if err != nil {
 			t.Fatal(err)
 		}

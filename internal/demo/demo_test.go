@@ -22,8 +22,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -308,7 +308,7 @@ func writeBadRecords(t *testing.T, s *stations) {
 	for i := range wide {
 		wide[i] = oona.SeedID(i)
 	}
-	publisher, err := bus.NewPublisher(s.bus, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(s.bus, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ type readRollup struct {
 }
 
 // readRollups reads both rollup topics from their beginning to their end.
-func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []readRollup {
+func readRollups(t *testing.T, cfg kafka.Config, topics oona.Topics) []readRollup {
 	t.Helper()
 	var rollups []readRollup
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
@@ -371,16 +371,16 @@ func readRollups(t *testing.T, cfg bus.Config, topics oona.Topics) []readRollup 
 }
 
 // readTopic reads a topic from its beginning to where it ends now.
-func readTopic(t *testing.T, cfg bus.Config, topic string) (all []*message.Message) {
+func readTopic(t *testing.T, cfg kafka.Config, topic string) (all []*message.Message) {
 	t.Helper()
-	log, err := bus.NewLogReader(cfg, bus.LogReaderOptions{}, discard())
+	log, err := kafka.NewLogReader(cfg, kafka.LogReaderOptions{}, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	ends, err := bus.HighWater(ctx, cfg, topic)
+	ends, err := kafka.HighWater(ctx, cfg, topic)
 	if err != nil {
 		t.Fatal(err)
 	}

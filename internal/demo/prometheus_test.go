@@ -22,8 +22,8 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -129,7 +129,7 @@ func newAssembly(t *testing.T, ctx context.Context) *assembly {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bus.ApplyTopics(ctx, bus.Config{Brokers: broker.Addrs, ClientID: "test"}, topics.Specs(2)); err != nil {
+	if _, err := kafka.ApplyTopics(ctx, kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
 	l := &assembly{

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/player"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -40,7 +40,7 @@ func (s *stations) measure(ctx context.Context) (measure, error) {
 		export:    s.export.Counts(),
 	}
 	t := s.topics
-	ends, err := bus.HighWater(ctx, s.bus, t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)
+	ends, err := kafka.HighWater(ctx, s.bus, t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)
 	if err != nil {
 		return measure{}, fmt.Errorf("measure the topics: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/rollups"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -54,7 +54,7 @@ func what(cfg Config) string {
 // show reads the rollups of this demo from the bus, as anyone could, and shows
 // them until the returned function is called.
 func (s *stations) show(screen Screen) (stop func(), err error) {
-	log, err := bus.NewLogReader(s.bus, bus.LogReaderOptions{From: time.Now()}, s.logger)
+	log, err := kafka.NewLogReader(s.bus, kafka.LogReaderOptions{From: time.Now()}, s.logger)
 	if err != nil {
 		return nil, err
 	}

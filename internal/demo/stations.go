@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/claimcheck"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -31,7 +31,7 @@ import (
 // stations are the broker and the three stages, running.
 type stations struct {
 	topics    oona.Topics
-	bus       bus.Config
+	bus       kafka.Config
 	ingest    *ingest.Stage
 	aggregate *aggregate.Stage
 	export    *export.Stage
@@ -118,7 +118,7 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 	if s.topics, err = oona.NewTopics(cfg.Prefix); err != nil {
 		return err
 	}
-	s.bus = bus.Config{Brokers: cfg.Kafka, ClientID: "oona-demo"}
+	s.bus = kafka.Config{Brokers: cfg.Kafka, ClientID: "oona-demo"}
 	if len(cfg.Kafka) == 0 {
 		data := cfg.Data
 		if data == "" {
@@ -141,7 +141,7 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 			fmt.Fprintf(s.out, "Port %d is taken: the broker listens on %s instead.\n", cfg.BrokerPort, broker.Addrs[0])
 		}
 	}
-	if _, err = bus.ApplyTopics(ctx, s.bus, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
+	if _, err = kafka.ApplyTopics(ctx, s.bus, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
 		return err
 	}
 	return s.writeFirst(ctx, cfg)
@@ -161,7 +161,7 @@ func (s *stations) writeFirst(ctx context.Context, cfg Config) error {
 }
 
 func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *prometheus.Registry) (func(context.Context) error, error) {
-	publisher, err := bus.NewPublisher(s.bus, bus.PublisherOptions{})
+	publisher, err := kafka.NewPublisher(s.bus, kafka.PublisherOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 }
 
 func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
-	publisher, err := bus.NewPublisher(s.bus, bus.RollupOptions())
+	publisher, err := kafka.NewPublisher(s.bus, kafka.RollupOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 	if s.aggregate, err = aggregate.New(stage, catalogues, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
-	subscriber, err := bus.NewGroupSubscriber(s.bus, bus.GroupOptions{Group: cfg.Prefix + "-demo", Start: s.aggregate.Start}, s.aggregate, s.logger)
+	subscriber, err := kafka.NewGroupSubscriber(s.bus, kafka.GroupOptions{Group: cfg.Prefix + "-demo", Start: s.aggregate.Start}, s.aggregate, s.logger)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 }
 
 func (s *stations) buildExport(known *catalogue.Catalogue, registry *prometheus.Registry) error {
-	log, err := bus.NewLogReader(s.bus, bus.LogReaderOptions{}, s.logger)
+	log, err := kafka.NewLogReader(s.bus, kafka.LogReaderOptions{}, s.logger)
 	if err != nil {
 		return err
 	}

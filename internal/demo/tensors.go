@@ -14,9 +14,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/embedded"
-	"github.com/morphogenetic/oona/internal/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -57,14 +57,14 @@ type TensorCounts struct {
 type audit struct {
 	stations *stations
 	cancel   context.CancelFunc
-	log      *bus.LogReader
+	log      *kafka.LogReader
 	read     sync.WaitGroup
 
 	frames, inline, claimed, verified atomic.Int64
 }
 
 func (s *stations) startAudit(ctx context.Context) (*audit, error) {
-	log, err := bus.NewLogReader(s.bus, bus.LogReaderOptions{From: time.Now()}, s.logger)
+	log, err := kafka.NewLogReader(s.bus, kafka.LogReaderOptions{From: time.Now()}, s.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -47,9 +47,9 @@ var layers = []layer{
 	{pkg: "claimcheck/...", may: []string{"", "claimcheck"}},
 	{pkg: "internal/catalogue", may: []string{""}},
 	{pkg: "internal/address", standard: true},
-	{pkg: "internal/bus", may: []string{"", "internal/address"}},
-	{pkg: "internal/bus/embedded", may: []string{""}},
-	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "internal/bus", "internal/catalogue", "schemas/avro"}},
+	{pkg: "bus/kafka", may: []string{"", "internal/address"}},
+	{pkg: "bus/kafka/embedded", may: []string{""}},
+	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus/kafka", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address"}},
 	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/deployment"},
@@ -57,17 +57,17 @@ var layers = []layer{
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
 	{pkg: "internal/simulate...", may: []string{"", "windows", "internal/simulate..."}, standard: true},
-	{pkg: "internal/demo...", may: []string{"", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
+	{pkg: "internal/demo...", may: []string{"", "bus...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
 	{pkg: "pipeline...", may: []string{"", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck", "internal/catalogue"}},
-	{pkg: "bench", may: []string{"", "pipeline...", "windows", "schemas/avro", "internal/..."}},
-	{pkg: "cmd/oona...", may: []string{"", "cmd/oona...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
+	{pkg: "bench", may: []string{"", "bus...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
+	{pkg: "cmd/oona...", may: []string{"", "bus...", "cmd/oona...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
 	{pkg: "cmd/ingest...", may: worker("cmd/ingest")},
 	{pkg: "cmd/aggregate...", may: worker("cmd/aggregate")},
 	{pkg: "cmd/exporter...", may: worker("cmd/exporter")},
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "internal/bus", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus/kafka", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.
@@ -75,7 +75,7 @@ var workers = []string{"cmd/ingest", "cmd/aggregate", "cmd/exporter"}
 
 // notInWorkers is what production does not link, through whatever chain.
 var notInWorkers = []string{
-	module + "/internal/bus/embedded",
+	module + "/bus/kafka/embedded",
 	module + "/claimcheck/embedded",
 	module + "/claimcheck/claimchecktest",
 	module + "/internal/demo...",
@@ -97,11 +97,11 @@ var onlyIn = []struct {
 	{"github.com/hamba/avro...", nil, "it is archived, with open advisories"},
 	{"github.com/twmb/avro...", []string{"schemas/avro"}, "codec types stay there"},
 	{"github.com/linkedin/goavro...", []string{"schemas/avro", "bench"}, "codec types stay there"},
-	{"github.com/twmb/franz-go...", []string{"internal/bus...", "internal/localkafka..."}, "the bus is behind Watermill"},
+	{"github.com/twmb/franz-go...", []string{"bus/kafka...", "internal/localkafka..."}, "the bus is behind Watermill"},
 	{"github.com/aws/...", []string{"claimcheck", "claimcheck/claimchecktest"}, "object storage is behind claimcheck"},
 	{"github.com/rclone/gofakes3...", []string{"claimcheck/embedded"}, "object storage is behind claimcheck"},
-	{"github.com/IBM/sarama...", []string{"internal/bus...", "bench"}, "the bus is behind Watermill"},
-	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"internal/bus...", "bench"}, "the bus is behind Watermill"},
+	{"github.com/IBM/sarama...", []string{"bus/kafka...", "bench"}, "the bus is behind Watermill"},
+	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"bus/kafka...", "bench"}, "the bus is behind Watermill"},
 }
 
 // vagueNames are names that say nothing of what a package is about.
@@ -233,11 +233,11 @@ func TestPackageRules(t *testing.T) {
 		{"windows imports the root", pkg{ImportPath: module + "/windows", Imports: []string{module, "slices"}}, ""},
 		{"windows imports schemas", pkg{ImportPath: module + "/windows", Imports: []string{module + "/schemas/avro"}}, "imports " + module + "/schemas/avro"},
 		{"windows imports others", pkg{ImportPath: module + "/windows", Imports: []string{"github.com/prometheus/client_golang/prometheus"}}, "standard library only"},
-		{"spool imports bus", pkg{ImportPath: module + "/internal/spool", Imports: []string{module + "/internal/bus"}}, "imports " + module + "/internal/bus"},
+		{"spool imports bus", pkg{ImportPath: module + "/internal/spool", Imports: []string{module + "/bus/kafka"}}, "imports " + module + "/bus/kafka"},
 		{"schemas import windows", pkg{ImportPath: module + "/schemas/avro", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
-		{"bus imports windows", pkg{ImportPath: module + "/internal/bus", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
-		{"bus imports embedded", pkg{ImportPath: module + "/internal/bus", Imports: []string{module + "/internal/bus/embedded"}}, "imports " + module + "/internal/bus/embedded"},
-		{"pipeline imports bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{module + "/internal/bus"}}, "imports " + module + "/internal/bus"},
+		{"bus imports windows", pkg{ImportPath: module + "/bus/kafka", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
+		{"bus imports embedded", pkg{ImportPath: module + "/bus/kafka", Imports: []string{module + "/bus/kafka/embedded"}}, "imports " + module + "/bus/kafka/embedded"},
+		{"pipeline imports bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{module + "/bus/kafka"}}, "imports " + module + "/bus/kafka"},
 		{"pipeline imports replay", pkg{ImportPath: module + "/pipeline", Imports: []string{module + "/replay"}}, "imports " + module + "/replay"},
 		{"pipeline imports pipeline, windows", pkg{ImportPath: module + "/pipeline/aggregate", Imports: []string{module, module + "/pipeline", module + "/windows", "github.com/ThreeDotsLabs/watermill/message"}}, ""},
 		{"cmd imports another cmd", pkg{ImportPath: module + "/cmd/ingest", Imports: []string{module + "/cmd/aggregate/flags"}}, "imports " + module + "/cmd/aggregate/flags"},
@@ -248,7 +248,7 @@ func TestPackageRules(t *testing.T) {
 		{"a package without a row", pkg{ImportPath: module + "/garden"}, "no row of layers"},
 
 		{"worker links kfake", pkg{ImportPath: module + "/cmd/aggregate", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, "links github.com/twmb/franz-go/pkg/kfake"},
-		{"worker links embedded", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/internal/bus/embedded"}}, "links " + module + "/internal/bus/embedded"},
+		{"worker links embedded", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/bus/kafka/embedded"}}, "links " + module + "/bus/kafka/embedded"},
 		{"worker links the embedded S3 server", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{module + "/claimcheck", module + "/claimcheck/embedded"}}, "links " + module + "/claimcheck/embedded"},
 		{"worker links the demo", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"fmt", module + "/internal/demo"}}, "links " + module + "/internal/demo"},
 		{"worker links testing", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"testing"}}, "links testing"},
@@ -259,7 +259,7 @@ func TestPackageRules(t *testing.T) {
 		{"goavro outside schemas", pkg{ImportPath: module + "/internal/player", Imports: []string{"github.com/linkedin/goavro/v2"}}, "codec types stay there"},
 		{"S3 outside claimcheck", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{"github.com/aws/aws-sdk-go-v2/service/s3"}}, "behind claimcheck"},
 		{"sarama outside the bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{"github.com/IBM/sarama"}}, "behind Watermill"},
-		{"sarama in the bus", pkg{ImportPath: module + "/internal/bus", Imports: []string{"github.com/IBM/sarama"}}, ""},
+		{"sarama in the bus", pkg{ImportPath: module + "/bus/kafka", Imports: []string{"github.com/IBM/sarama"}}, ""},
 
 		{"vague folder", pkg{ImportPath: module + "/internal/demo/util", Name: "text"}, "util is no noun"},
 		{"vague name", pkg{ImportPath: module + "/internal/demo/text", Name: "helpers"}, "helpers is no noun"},

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -24,7 +24,7 @@ const rereadAfter = 2 * time.Second
 // Catalogues finds catalogues by their hash, for a worker. It is safe for
 // concurrent use.
 type Catalogues struct {
-	at     bus.Config
+	at     kafka.Config
 	topics oona.Topics
 	logger *slog.Logger
 
@@ -34,7 +34,7 @@ type Catalogues struct {
 }
 
 // NewCatalogues returns Catalogues that read the topic when it is needed.
-func NewCatalogues(at bus.Config, topics oona.Topics, logger *slog.Logger) *Catalogues {
+func NewCatalogues(at kafka.Config, topics oona.Topics, logger *slog.Logger) *Catalogues {
 	return &Catalogues{at: at, topics: topics, logger: logger, known: make(map[oona.CatalogueHash]*catalogue.Catalogue)}
 }
 

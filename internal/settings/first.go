@@ -11,7 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 )
 
 // WriteFirst writes the first records into those partitions of seed-metrics that
@@ -19,12 +19,12 @@ import (
 // for all of the log. A record that comes between makes the configuration void.
 // It returns the partitions. Before that, the settings topic gets their
 // incarnations, and after it their configurations.
-func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
+func WriteFirst(ctx context.Context, at kafka.Config, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
 	s, err := Read(ctx, at, topics, logger)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := bus.HighWater(ctx, at, topics.SeedMetrics)
+	ends, err := kafka.HighWater(ctx, at, topics.SeedMetrics)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func WriteFirst(ctx context.Context, at bus.Config, topics oona.Topics, first oo
 // WriteConfiguration appends a configuration record to partitions of
 // seed-metrics. What it says is not kept in the settings topic: whether it holds
 // is known once it is read back.
-func WriteConfiguration(at bus.Config, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
+func WriteConfiguration(at kafka.Config, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
 	messages := make([]*message.Message, len(partitions))
 	for i, partition := range partitions {
 		messages[i] = configurationMessage(partition, c)
@@ -83,12 +83,12 @@ var errOtherRecord = errors.New("another record")
 
 // unconfigured reports whether a configuration would be the first record of a
 // partition but for starts of incarnations, as where WriteFirst was interrupted.
-func unconfigured(ctx context.Context, at bus.Config, topic string, partition int32, end int64) (bool, error) {
+func unconfigured(ctx context.Context, at kafka.Config, topic string, partition int32, end int64) (bool, error) {
 	if end == 0 || end > fewStarts {
 		return end == 0, nil
 	}
 	starts := int64(0)
-	err := bus.ReadPartition(ctx, at, topic, partition, func(msg *message.Message) error {
+	err := kafka.ReadPartition(ctx, at, topic, partition, func(msg *message.Message) error {
 		if msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
 			return errOtherRecord
 		}

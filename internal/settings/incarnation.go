@@ -10,16 +10,16 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // LastRollups returns the last rollup that was written of a partition to each of
 // the two rollup topics, of those that have one. What was emitted before may have
 // greater triggers, where an aggregator was just repeating what it had emitted.
-func LastRollups(ctx context.Context, at bus.Config, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
+func LastRollups(ctx context.Context, at kafka.Config, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
 	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
-		msg, err := bus.LastRecord(ctx, at, topic, partition)
+		msg, err := kafka.LastRecord(ctx, at, topic, partition)
 		if err != nil {
 			return nil, fmt.Errorf("find the last rollup: %w", err)
 		}
@@ -37,7 +37,7 @@ func LastRollups(ctx context.Context, at bus.Config, topics oona.Topics, partiti
 
 // LastTrigger returns the greatest trigger of LastRollups. It is false where
 // there are none.
-func LastTrigger(ctx context.Context, at bus.Config, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
+func LastTrigger(ctx context.Context, at kafka.Config, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
 	all, err := LastRollups(ctx, at, topics, partition)
 	for _, r := range all {
 		if !found || r.Trigger.After(last) {
@@ -53,7 +53,7 @@ func LastTrigger(ctx context.Context, at bus.Config, topics oona.Topics, partiti
 // knows of the log, and above those of the settings and of the last rollups. It
 // returns where the partition ends after the record, as its leader says; other
 // records may be behind it.
-func BeginIncarnation(ctx context.Context, at bus.Config, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
+func BeginIncarnation(ctx context.Context, at kafka.Config, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
 	s, err := Read(ctx, at, topics, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return 0, err
@@ -71,7 +71,7 @@ func BeginIncarnation(ctx context.Context, at bus.Config, topics oona.Topics, pa
 	if err := publish(at, topics.SeedMetrics, []*message.Message{startMessage(partition, start)}); err != nil {
 		return 0, fmt.Errorf("begin incarnation %d of partition %d: %w", start.Number, partition, err)
 	}
-	ends, err := bus.HighWater(ctx, at, topics.SeedMetrics)
+	ends, err := kafka.HighWater(ctx, at, topics.SeedMetrics)
 	if err != nil {
 		return 0, fmt.Errorf("find the end of partition %d behind its incarnation record: %w", partition, err)
 	}
@@ -79,7 +79,7 @@ func BeginIncarnation(ctx context.Context, at bus.Config, topics oona.Topics, pa
 }
 
 // next returns the start of a partition's next incarnation.
-func next(ctx context.Context, at bus.Config, topics oona.Topics, s *Settings, partition int32, known oona.Incarnation) (oona.IncarnationStart, error) {
+func next(ctx context.Context, at kafka.Config, topics oona.Topics, s *Settings, partition int32, known oona.Incarnation) (oona.IncarnationStart, error) {
 	last, _, err := LastTrigger(ctx, at, topics, partition)
 	if err != nil {
 		return oona.IncarnationStart{}, err

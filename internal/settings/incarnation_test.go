@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // rollup publishes a rollup of a partition.
-func rollup(t *testing.T, at bus.Config, topics oona.Topics, group oona.Group, partition int32, trigger oona.Trigger) {
+func rollup(t *testing.T, at kafka.Config, topics oona.Topics, group oona.Group, partition int32, trigger oona.Trigger) {
 	t.Helper()
 	r := oona.Rollup{
 		Group: group, Run: "r", Layer: "l", Start: 1_700_000_000e6, End: 1_700_000_010e6, Trigger: trigger,
@@ -25,7 +25,7 @@ func rollup(t *testing.T, at bus.Config, topics oona.Topics, group oona.Group, p
 
 // The last trigger is the greater one of both topics, of the partition alone.
 func TestLastTrigger(t *testing.T) {
-	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		makeTopics(t, at, topics, 3)
 		last := func(partition int32) (oona.Trigger, bool) {
 			t.Helper()
@@ -56,7 +56,7 @@ func TestLastTrigger(t *testing.T) {
 
 // A number is above all that is known of the partition, by a minute.
 func TestBeginIncarnation(t *testing.T) {
-	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		makeTopics(t, at, topics, 2)
 		publish(t, at, topics.SeedMetrics, newMessage([]byte("frame"), oona.MetaToPartition, "1"))
 		before := oona.Incarnation(oona.MicrosOf(time.Now()))
@@ -99,7 +99,7 @@ func TestBeginIncarnation(t *testing.T) {
 
 // A log of before the settings topic can begin an incarnation all the same.
 func TestBeginIncarnationWithoutSettings(t *testing.T) {
-	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		apply(t, at, topics.Specs(1)...)
 		if end, err := settings.BeginIncarnation(t.Context(), at, topics, 0, 0, oona.NoOffset, "", "w"); err != nil || end != 1 {
 			t.Errorf("the partition ends at %d, %v", end, err)
@@ -110,7 +110,7 @@ func TestBeginIncarnationWithoutSettings(t *testing.T) {
 // Empty partitions get the start of an incarnation and a configuration behind it;
 // one that lacks the configuration gets that; others get nothing.
 func TestWriteFirst(t *testing.T) {
-	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		makeTopics(t, at, topics, 4)
 		publish(t, at, topics.SeedMetrics, newMessage([]byte("frame"), oona.MetaToPartition, "1"))
 		if _, err := settings.BeginIncarnation(t.Context(), at, topics, 2, 0, oona.NoOffset, "", "w"); err != nil {

@@ -6,14 +6,14 @@ import (
 	"log/slog"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline"
 )
 
 // Log is the log of seed-metrics for a worker that begins to fold a partition: it
 // is an aggregate.Log.
 type Log struct {
-	Bus    bus.Config
+	Bus    kafka.Config
 	Topics oona.Topics
 	Worker string // who begins incarnations
 }
@@ -21,7 +21,7 @@ type Log struct {
 // Record returns the append time and the kind of the record at an offset; false:
 // there is none.
 func (l Log) Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, kind string, found bool, err error) {
-	msg, err := bus.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, offset)
+	msg, err := kafka.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, offset)
 	if err != nil || msg == nil {
 		return 0, "", false, err
 	}

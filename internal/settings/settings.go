@@ -21,7 +21,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -55,17 +55,17 @@ const (
 const readTimeout = 30 * time.Second
 
 // Read reads the whole topic. One that does not exist is empty; where no broker
-// answers the error wraps bus.ErrUnreachable. A value that cannot be read is
+// answers the error wraps kafka.ErrUnreachable. A value that cannot be read is
 // logged and left out, unless it is an incarnation's, which is an error.
-func Read(ctx context.Context, at bus.Config, topics oona.Topics, logger *slog.Logger) (*Settings, error) {
+func Read(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (*Settings, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	s := &Settings{
 		Found: true, Windows: make(map[int32]oona.WindowConfiguration),
 		topic: topics.Settings, catalogues: make(map[string][]byte), incarnations: make(map[place]oona.Incarnation),
 	}
-	err := bus.ReadPartition(ctx, at, topics.Settings, 0, func(msg *message.Message) error { return s.take(msg, logger) })
-	if errors.Is(err, bus.ErrNoTopic) {
+	err := kafka.ReadPartition(ctx, at, topics.Settings, 0, func(msg *message.Message) error { return s.take(msg, logger) })
+	if errors.Is(err, kafka.ErrNoTopic) {
 		s.Found, err = false, nil
 	}
 	if err != nil {
@@ -186,7 +186,7 @@ func IncarnationEntry(topic string, partition int32, n oona.Incarnation) Entry {
 }
 
 // Write appends entries to the topic.
-func Write(at bus.Config, topics oona.Topics, entries ...Entry) error {
+func Write(at kafka.Config, topics oona.Topics, entries ...Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -201,8 +201,8 @@ func Write(at bus.Config, topics oona.Topics, entries ...Entry) error {
 
 // publish appends messages to a topic, in their order within each partition:
 // where one fails, none behind it is written.
-func publish(at bus.Config, topic string, messages []*message.Message) (err error) {
-	publisher, err := bus.NewPublisher(at, bus.PublisherOptions{})
+func publish(at kafka.Config, topic string, messages []*message.Message) (err error) {
+	publisher, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
 	if err != nil {
 		return err
 	}

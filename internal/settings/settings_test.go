@@ -15,8 +15,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -28,13 +28,13 @@ var prefixes atomic.Int64
 
 // brokers calls test with topics on each bus that there is: the embedded broker,
 // and the Kafka that OONA_KAFKA names.
-func brokers(t *testing.T, test func(t *testing.T, at bus.Config, topics oona.Topics)) {
+func brokers(t *testing.T, test func(t *testing.T, at kafka.Config, topics oona.Topics)) {
 	run := func(t *testing.T, addresses ...string) {
 		topics, err := oona.NewTopics(fmt.Sprintf("settings-%d-%d", time.Now().UnixNano(), prefixes.Add(1)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		test(t, bus.Config{Brokers: addresses, ClientID: "settings-test"}, topics)
+		test(t, kafka.Config{Brokers: addresses, ClientID: "settings-test"}, topics)
 	}
 	t.Run("embedded", func(t *testing.T) {
 		broker, err := embedded.Start(t.Context(), embedded.Options{})
@@ -57,24 +57,24 @@ func brokers(t *testing.T, test func(t *testing.T, at bus.Config, topics oona.To
 }
 
 // makeTopics makes all topics, the settings' too, and waits until they are known.
-func makeTopics(t *testing.T, at bus.Config, topics oona.Topics, partitions int32) {
+func makeTopics(t *testing.T, at kafka.Config, topics oona.Topics, partitions int32) {
 	t.Helper()
 	apply(t, at, append(topics.Specs(partitions), topics.SettingsSpec())...)
 }
 
-func apply(t *testing.T, at bus.Config, specs ...oona.TopicSpec) {
+func apply(t *testing.T, at kafka.Config, specs ...oona.TopicSpec) {
 	t.Helper()
-	if _, err := bus.ApplyTopics(t.Context(), at, specs); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), at, specs); err != nil {
 		t.Fatal(err)
 	}
-	for began := time.Now(); bus.CheckTopics(t.Context(), at, specs) != nil; time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); kafka.CheckTopics(t.Context(), at, specs) != nil; time.Sleep(20 * time.Millisecond) {
 		if time.Since(began) > 30*time.Second {
-			t.Fatal(bus.CheckTopics(t.Context(), at, specs))
+			t.Fatal(kafka.CheckTopics(t.Context(), at, specs))
 		}
 	}
 }
 
-func read(t *testing.T, at bus.Config, topics oona.Topics) *settings.Settings {
+func read(t *testing.T, at kafka.Config, topics oona.Topics) *settings.Settings {
 	t.Helper()
 	s, err := settings.Read(t.Context(), at, topics, discard())
 	if err != nil {
@@ -83,9 +83,9 @@ func read(t *testing.T, at bus.Config, topics oona.Topics) *settings.Settings {
 	return s
 }
 
-func publish(t *testing.T, at bus.Config, topic string, messages ...*message.Message) {
+func publish(t *testing.T, at kafka.Config, topic string, messages ...*message.Message) {
 	t.Helper()
-	p, err := bus.NewPublisher(at, bus.PublisherOptions{})
+	p, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func ownCatalogue(t *testing.T, text string) *catalogue.Catalogue {
 // What was last written of each key is read back, and a topic that does not exist
 // is empty.
 func TestReadBack(t *testing.T) {
-	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		if s := read(t, at, topics); s.Found || len(s.Windows) > 0 || s.Incarnation(topics.SeedMetrics, 0) != 0 {
 			t.Errorf("a topic that does not exist holds %+v", s)
 		}
@@ -175,7 +175,7 @@ func TestDamagedValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	at := bus.Config{Brokers: broker.Addrs, ClientID: "settings-test"}
+	at := kafka.Config{Brokers: broker.Addrs, ClientID: "settings-test"}
 	topics, err := oona.NewTopics("damaged")
 	if err != nil {
 		t.Fatal(err)
@@ -210,8 +210,8 @@ func TestBusThatIsNotThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := bus.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "settings-test"}
-	if s, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, bus.ErrUnreachable) {
+	at := kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "settings-test"}
+	if s, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, kafka.ErrUnreachable) {
 		t.Errorf("read %+v, %v; want ErrUnreachable", s, err)
 	}
 }
@@ -219,7 +219,7 @@ func TestBusThatIsNotThere(t *testing.T) {
 // A catalogue that is written after the first look is found by the next, which
 // waits rather than saying what may not be true any more.
 func TestCataloguesAreReadAgain(t *testing.T) {
-	brokers(t, func(t *testing.T, at bus.Config, topics oona.Topics) {
+	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		makeTopics(t, at, topics, 1)
 		known := settings.NewCatalogues(at, topics, discard())
 		own := ownCatalogue(t, "metrics: {loss: {group: health}}")
@@ -247,9 +247,9 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 }
 
 // records are those of a partition of seed-metrics.
-func records(t *testing.T, at bus.Config, topics oona.Topics, partition int32) (all []*message.Message) {
+func records(t *testing.T, at kafka.Config, topics oona.Topics, partition int32) (all []*message.Message) {
 	t.Helper()
-	err := bus.ReadPartition(t.Context(), at, topics.SeedMetrics, partition, func(msg *message.Message) error { all = append(all, msg); return nil })
+	err := kafka.ReadPartition(t.Context(), at, topics.SeedMetrics, partition, func(msg *message.Message) error { all = append(all, msg); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

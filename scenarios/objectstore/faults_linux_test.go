@@ -19,10 +19,10 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	bus "github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
-	"github.com/morphogenetic/oona/internal/bus"
-	"github.com/morphogenetic/oona/internal/bus/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 

@@ -1,0 +1,154 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona"
+)
+
+// records is a claim of a partition that holds so many records and no more.
+type records struct {
+	sarama.ConsumerGroupClaim
+	messages chan *sarama.ConsumerMessage
+}
+
+func (r records) Messages() <-chan *sarama.ConsumerMessage { return r.messages }
+
+// handingOut hands out a claim of some records, in a bubble of synctest.
+type handingOut struct {
+	out    chan *message.Message
+	revoke func()
+	result chan bool // of handOut
+}
+
+func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
+	t.Helper()
+	from := records{messages: make(chan *sarama.ConsumerMessage, count)}
+	for i := range count {
+		from.messages <- &sarama.ConsumerMessage{Offset: int64(i)}
+	}
+	session, revoke := context.WithCancel(context.Background())
+	h := &handingOut{make(chan *message.Message), revoke, make(chan bool, 1)}
+	c := &claim{from, oona.Claim{ID: "c"}}
+	go func() { h.result <- c.handOut(session, h.out, grace) }()
+	return h
+}
+
+// idle fails the test when a message is handed out, or the claim is over.
+func (h *handingOut) idle(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case msg := <-h.out:
+		t.Fatalf("offset %s was handed out", msg.Metadata[oona.MetaOffset])
+	case <-h.result:
+		t.Fatal("the claim is over")
+	default:
+	}
+}
+
+// The end of a session waits for the message in hand, tells its handler, and
+// hands out nothing more, whether the handler acks or nacks.
+func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
+	for name, finish := range map[string]func(*message.Message) bool{
+		"ack":  (*message.Message).Ack,
+		"nack": (*message.Message).Nack,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := handOut(t, 2, time.Minute)
+				msg := <-h.out
+				h.revoke()
+				<-msg.Context().Done()
+				time.Sleep(59 * time.Second)
+				h.idle(t)
+				finish(msg)
+				if !<-h.result {
+					t.Error("says that the handler kept the message")
+				}
+			})
+		})
+	}
+}
+
+func TestEndOfAClaimDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := handOut(t, 1, time.Minute)
+		<-h.out
+		h.revoke()
+		began := time.Now()
+		if <-h.result || time.Since(began) != time.Minute {
+			t.Errorf("ended after %s", time.Since(began))
+		}
+	})
+}
+
+// A message that no handler takes does not keep a partition.
+func TestEndOfAClaimThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := handOut(t, 1, time.Hour)
+		synctest.Wait() // it waits for a handler
+		h.revoke()
+		began := time.Now()
+		if !<-h.result || time.Since(began) != 0 {
+			t.Errorf("ended after %s", time.Since(began))
+		}
+	})
+}
+
+// A message that was nacked comes again in place, after a pause.
+func TestOneMessageAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := handOut(t, 3, time.Minute)
+		defer h.revoke()
+		for _, next := range []struct {
+			offset string
+			settle func(*message.Message) bool
+		}{
+			{"0", (*message.Message).Ack},
+			{"1", (*message.Message).Nack},
+			{"1", (*message.Message).Nack},
+			{"1", (*message.Message).Ack},
+			{"2", (*message.Message).Ack},
+		} {
+			msg := <-h.out
+			h.idle(t)
+			if got := msg.Metadata[oona.MetaOffset]; got != next.offset || msg.Metadata[oona.MetaClaim] != "c" {
+				t.Fatalf("offset %s of claim %q came, want %s", got, msg.Metadata[oona.MetaClaim], next.offset)
+			}
+			next.settle(msg)
+		}
+	})
+}
+
+// A leader that does not answer does not keep a claim that is over: its end is
+// not waited for then.
+func TestEndIsNotWaitedFor(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	open, over := context.WithCancel(t.Context())
+	broker.ControlKey(kmsg.ListOffsets.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		over()
+		return nil, nil, true // and no answer
+	})
+	s := &GroupSubscriber{offsets: &offsets{cfg: Config{Brokers: broker.ListenAddrs(), ClientID: "test"}}}
+	if _, err := s.end(open, "t", 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, although the claim was over", err)
+	}
+	if err := s.offsets.close(); err != nil {
+		t.Error(err)
+	}
+	s.ending.Wait()
+}

@@ -1,0 +1,242 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+)
+
+// ErrFenced says that a commit was refused because the partition is another
+// member's by now.
+var ErrFenced = errors.New("the partition belongs to another member of the group")
+
+// ErrReadBack says that the bus holds another commit than the one that it
+// acknowledged.
+var ErrReadBack = errors.New("a commit was not read back as it was written")
+
+// offsets reads and writes the commits of a group over a connection of its own:
+// on the members' connection a commit would queue behind fetches that wait for
+// records, would say nothing of a refusal, and would drop metadata that changed
+// at the same offset.
+type offsets struct {
+	cfg      Config
+	group    string
+	instance string // of static membership; empty: none
+
+	mu     sync.Mutex
+	client sarama.Client // nil until it is needed
+	closed bool
+}
+
+// attemptPause is between attempts at a request whose coordinator may have
+// moved, or is being chosen. They end after settleWait.
+const attemptPause = 200 * time.Millisecond
+
+func (o *offsets) connection() (sarama.Client, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, ErrClosed
+	}
+	if o.client == nil {
+		client, err := connect(o.cfg, o.cfg.client())
+		if err != nil {
+			return nil, err
+		}
+		o.client = client
+	}
+	return o.client, nil
+}
+
+func (o *offsets) close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	if o.client == nil {
+		return nil
+	}
+	err := o.client.Close()
+	o.client = nil
+	return err
+}
+
+// ask sends a request to the group's coordinator, looking for it again where
+// it has moved.
+func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Broker) error) error {
+	client, err := o.connection()
+	if err != nil {
+		return err
+	}
+	for began := time.Now(); ; {
+		coordinator, err := client.Coordinator(o.group)
+		if err == nil {
+			err = request(coordinator)
+		}
+		if err == nil || !mayHaveMoved(err) || time.Since(began) > settleWait {
+			return err
+		}
+		if !sleep(ctx, attemptPause) {
+			return errors.Join(err, ctx.Err())
+		}
+		client.RefreshCoordinator(o.group) //nolint:errcheck // where this fails too, so does the next attempt
+	}
+}
+
+// mayHaveMoved: everything but the answer of a coordinator that knows better.
+func mayHaveMoved(err error) bool {
+	var answer sarama.KError
+	if !errors.As(err, &answer) {
+		return true // the connection broke
+	}
+	switch answer {
+	case sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable,
+		sarama.ErrOffsetsLoadInProgress, sarama.ErrRequestTimedOut:
+		return true
+	}
+	return false
+}
+
+// fetch returns the group's commits of partitions; the offset of one without is
+// oona.NoOffset.
+func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) (map[int32]oona.Commit, error) {
+	commits := make(map[int32]oona.Commit, len(partitions))
+	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
+		request := sarama.NewOffsetFetchRequest(o.cfg.client().Version, o.group, map[string][]int32{topic: partitions})
+		response, err := coordinator.FetchOffset(request)
+		if err != nil {
+			return err
+		}
+		if response.Err != sarama.ErrNoError {
+			return response.Err
+		}
+		for _, p := range partitions {
+			block := response.GetBlock(topic, p)
+			if block == nil {
+				return sarama.ErrIncompleteResponse
+			}
+			if block.Err != sarama.ErrNoError {
+				return block.Err
+			}
+			commits[p] = oona.Commit{Offset: block.Offset, Metadata: block.Metadata}
+		}
+		return nil
+	})
+	if errors.Is(err, sarama.ErrGroupIDNotFound) { // Kafka itself says that it has no commit
+		for _, p := range partitions {
+			commits[p] = oona.Commit{Offset: oona.NoOffset}
+		}
+		return commits, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the commits of group %s on %s, partitions %v: %w", o.group, topic, partitions, err)
+	}
+	return commits, nil
+}
+
+// commit writes a commit in the name of a session's member and reads it back.
+// Its errors wrap ErrFenced where the session is over.
+func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, partition int32, c oona.Commit) error {
+	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
+		request := sarama.NewOffsetCommitRequest(o.cfg.client(), o.group)
+		request.ConsumerGroupGeneration = session.GenerationID()
+		request.ConsumerID = session.MemberID()
+		if o.instance != "" {
+			request.GroupInstanceId = &o.instance
+		}
+		request.AddBlockWithLeaderEpoch(topic, partition, c.Offset, -1, sarama.ReceiveTime, c.Metadata)
+		response, err := coordinator.CommitOffset(request)
+		if err != nil {
+			return err
+		}
+		answer, answered := response.Errors[topic][partition]
+		if !answered {
+			return sarama.ErrIncompleteResponse
+		}
+		if answer != sarama.ErrNoError {
+			return answer
+		}
+		return nil
+	})
+	if errors.Is(err, sarama.ErrUnknownMemberId) || errors.Is(err, sarama.ErrIllegalGeneration) || errors.Is(err, sarama.ErrFencedInstancedId) {
+		err = fmt.Errorf("%w: %w", ErrFenced, err)
+	}
+	if err != nil {
+		return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, topic, partition, err)
+	}
+	return o.readBack(ctx, topic, partition, c)
+}
+
+// readBack tells a commit that the bus has dropped from one that it holds. A
+// commit of the next owner, which has come in between, is further on.
+func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c oona.Commit) error {
+	held, err := o.fetch(ctx, topic, partition)
+	if err != nil {
+		return err
+	}
+	if is := held[partition]; is != c {
+		return fmt.Errorf("%w: %s/%d has offset %d and %d bytes of metadata, written were %d and %d", ErrReadBack,
+			topic, partition, is.Offset, len(is.Metadata), c.Offset, len(c.Metadata))
+	}
+	return nil
+}
+
+// end returns the offset after the last record of a partition, as its leader says.
+func (o *offsets) end(topic string, partition int32) (int64, error) {
+	client, err := o.connection()
+	if err != nil {
+		return 0, err
+	}
+	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	if err != nil {
+		return 0, fmt.Errorf("find the end of %s/%d: %w", topic, partition, err)
+	}
+	return end, nil
+}
+
+// at returns an offset of partitions of a topic, as offsetsAt does.
+func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []int32) (map[int32]int64, error) {
+	client, err := o.connection()
+	if err != nil {
+		return nil, err
+	}
+	found, err := offsetsAt(ctx, client, at, map[string][]int32{topic: partitions})
+	return found[topic], err
+}
+
+// count returns how many partitions a topic has now: what the client knows of it
+// may be minutes old.
+func (o *offsets) count(ctx context.Context, topic string) (int32, error) {
+	if err := o.refresh(ctx, topic); err != nil {
+		return 0, err
+	}
+	client, err := o.connection()
+	if err != nil {
+		return 0, err
+	}
+	partitions, err := partitionsOf(ctx, client, topic)
+	return int32(len(partitions)), err
+}
+
+// refresh asks again who leads the partitions of a topic. The broker that is
+// asked may not know it yet.
+func (o *offsets) refresh(ctx context.Context, topic string) error {
+	client, err := o.connection()
+	if err != nil {
+		return err
+	}
+	for began := time.Now(); ; {
+		err := client.RefreshMetadata(topic)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return fmt.Errorf("look at %s: %w", topic, err)
+		}
+	}
+}

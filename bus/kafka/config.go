@@ -1,0 +1,96 @@
+package kafka
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/address"
+)
+
+// Config says where the bus is.
+type Config struct {
+	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to begin with; the others are found through them."`
+	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Name of this client in the brokers' logs and quotas."`
+}
+
+// Validate returns an error that wraps an *oona.FieldError for the first field
+// that is wrong.
+func (c Config) Validate() error {
+	if len(c.Brokers) == 0 {
+		return &oona.FieldError{Field: "--brokers", Reason: "is empty; give at least one HOST:PORT"}
+	}
+	for i, text := range c.Brokers {
+		broker, err := address.Parse(text)
+		if err == nil && (broker.Host == "" || broker.Port == 0) {
+			err = fmt.Errorf("is %q; a broker needs a host and a port above 0", text)
+		}
+		if err != nil {
+			return &oona.FieldError{Field: "--brokers", Reason: fmt.Sprintf("entry %d %v", i+1, err)}
+		}
+	}
+	if c.ClientID == "" {
+		return &oona.FieldError{Field: "--client-id", Reason: "is empty; give a name that tells this client from others"}
+	}
+	return nil
+}
+
+const (
+	dialTimeout = 2 * time.Second
+	// fetchBytes is what one fetch asks of a partition: with sarama's own
+	// default of 1 MiB, reading is three times slower.
+	fetchBytes = 8 << 20
+	// maxDecompressed bounds what a small batch can blow up to. A batch above it
+	// stops its partition, so it is more than what honest ones come to.
+	maxDecompressed = 256 << 20
+
+	sessionTimeout   = 10 * time.Second
+	heartbeat        = 3 * time.Second
+	rebalanceTimeout = 20 * time.Second
+)
+
+func init() {
+	sarama.MaxDecompressedBatchSize = maxDecompressed // sarama has it as a variable only
+}
+
+// client returns what producers, consumers and administration share. It speaks
+// the protocol of Kafka 2.8, which every later version understands.
+func (c Config) client() *sarama.Config {
+	s := sarama.NewConfig()
+	s.ClientID = c.ClientID
+	s.Version = sarama.V2_8_0_0
+	s.Net.DialTimeout = dialTimeout
+	s.Net.ReadTimeout = 5 * time.Second
+	s.Net.WriteTimeout = 5 * time.Second
+	s.Metadata.Full = true // or a client is made without asking any broker whether it is there
+	s.Metadata.AllowAutoTopicCreation = false
+	s.Metadata.Timeout = 5 * time.Second // for a broker that accepts connections and says nothing
+	s.Metadata.Retry.Max = 1
+	s.Metadata.Retry.Backoff = 100 * time.Millisecond
+	s.Admin.Timeout = 5 * time.Second
+	return s
+}
+
+// consumer returns the configuration of readers.
+func (c Config) consumer() *sarama.Config {
+	s := c.client()
+	// A member that joins waits for the others as long as a rebalance may take.
+	s.Net.ReadTimeout = rebalanceTimeout + 5*time.Second
+	s.Metadata.Timeout = 0
+	s.Metadata.Retry.Max = 3
+	s.Metadata.Retry.Backoff = 250 * time.Millisecond
+	s.Consumer.Return.Errors = true
+	s.Consumer.Retry.Backoff = 500 * time.Millisecond
+	s.Consumer.Fetch.Default = fetchBytes
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest // the newest would skip what came before the group
+	s.Consumer.Offsets.AutoCommit.Enable = false
+	s.Consumer.Group.ResetInvalidOffsets = false // it would skip in silence
+	s.Consumer.Group.Session.Timeout = sessionTimeout
+	s.Consumer.Group.Heartbeat.Interval = heartbeat
+	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
+	s.Consumer.Group.Rebalance.Retry.Backoff = time.Second
+	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()} // eager
+	return s
+}

@@ -1,0 +1,132 @@
+package kafka
+
+import (
+	"log/slog"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona"
+)
+
+// startCounting starts a cluster that counts what it is asked, by kind. What refuse
+// returns, by kind, is answered instead of the truth, unless it is nil.
+func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Response) (cfg Config, counted func(kind int16) int) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	var mu sync.Mutex
+	counts := make(map[int16]int)
+	cluster.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		counts[r.Key()]++
+		if answer := refuse[r.Key()]; answer != nil {
+			if response := answer(r); response != nil {
+				return response, nil, true
+			}
+		}
+		return nil, nil, false
+	})
+	return Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}, func(kind int16) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return counts[kind]
+	}
+}
+
+// A rebalance waits for what is asked of its partitions: they are asked for
+// together.
+func TestPartitionsAreDescribedTogether(t *testing.T) {
+	const partitions = 60
+	cfg, counted := startCounting(t, nil)
+	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "many", Partitions: partitions}}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewGroupSubscriber(cfg, GroupOptions{Group: "g"}, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var all []int32
+	for p := range int32(partitions) {
+		all = append(all, p)
+	}
+	before := counted(kmsg.ListOffsets.Int16())
+	claims, err := s.describe(t.Context(), "many", all...)
+	if err != nil || len(claims) != partitions {
+		t.Fatalf("%d claims: %v", len(claims), err)
+	}
+	for p, d := range claims {
+		c := d.about
+		if d.refused != nil || c.Partition != p || c.Partitions != partitions || c.Committed.Offset != oona.NoOffset || c.Start != 0 || c.HighWater != 0 {
+			t.Errorf("%+v", c)
+		}
+	}
+	if asked := counted(kmsg.ListOffsets.Int16()) - before; asked > 6 { // two of each broker
+		t.Errorf("%d requests for the offsets of %d partitions", asked, partitions)
+	}
+	if asked := counted(kmsg.OffsetFetch.Int16()); asked > 2 {
+		t.Errorf("%d requests for the commits of %d partitions", asked, partitions)
+	}
+}
+
+// A coordinator that is being chosen is waited for.
+func TestCommitsWaitForTheirCoordinator(t *testing.T) {
+	refusals := 6
+	cfg, _ := startCounting(t, map[int16]func(kmsg.Request) kmsg.Response{
+		kmsg.OffsetFetch.Int16(): func(r kmsg.Request) kmsg.Response {
+			if refusals--; refusals < 0 {
+				return nil
+			}
+			response := r.ResponseKind().(*kmsg.OffsetFetchResponse)
+			response.ErrorCode = 16 // NOT_COORDINATOR
+			return response
+		},
+	})
+	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "committed", Partitions: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	commits, err := Commits(t.Context(), cfg, "g", "committed")
+	if err != nil || len(commits) != 3 || commits[2].Offset != oona.NoOffset {
+		t.Errorf("%v, %v", commits, err)
+	}
+}
+
+// Whether a partition is empty is asked again of a leader that does not serve it
+// yet.
+func TestEmptyAsksAgain(t *testing.T) {
+	refusals := 3
+	cfg, _ := startCounting(t, map[int16]func(kmsg.Request) kmsg.Response{
+		kmsg.Fetch.Int16(): func(r kmsg.Request) kmsg.Response {
+			if refusals--; refusals < 0 {
+				return nil
+			}
+			response := r.ResponseKind().(*kmsg.FetchResponse)
+			topic, partition := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+			topic.Topic, partition.ErrorCode = r.(*kmsg.FetchRequest).Topics[0].Topic, 6 // NOT_LEADER_OR_FOLLOWER
+			topic.Partitions = append(topic.Partitions, partition)
+			response.Topics = append(response.Topics, topic)
+			return response
+		},
+	})
+	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "looked-into", Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := Empty(t.Context(), cfg, "looked-into", 0, 0, 1); err != nil || empty {
+		t.Errorf("%v, %v", empty, err)
+	}
+	if refusals >= 0 {
+		t.Error("no leader refused")
+	}
+}

@@ -1,0 +1,72 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
+)
+
+// stranger is a session that the group does not know (any more).
+type stranger struct{ sarama.ConsumerGroupSession }
+
+func (stranger) GenerationID() int32      { return 7 }
+func (stranger) MemberID() string         { return "a-zombie" }
+func (stranger) Context() context.Context { return context.Background() }
+
+// A commit in the name of a session that is over is refused, and the commit
+// that there was stands.
+func TestZombieIsFenced(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	cfg := Config{Brokers: broker.Addrs, ClientID: "test"}
+	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "fence", Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	o := offsets{cfg: cfg, group: "g"}
+	defer func() {
+		if err := o.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	err = o.commit(t.Context(), stranger{}, "fence", 0, oona.Commit{Offset: 1, Metadata: "false"})
+	if !errors.Is(err, ErrFenced) {
+		t.Errorf("error is %v, want ErrFenced", err)
+	}
+	held, err := o.fetch(t.Context(), "fence", 0)
+	if err != nil || held[0].Offset != oona.NoOffset {
+		t.Errorf("committed is %+v, %v", held, err)
+	}
+}
+
+// The bus may acknowledge a commit and hold another: that is found out.
+func TestReadBack(t *testing.T) {
+	broker, err := embedded.Start(t.Context(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	cfg := Config{Brokers: broker.Addrs, ClientID: "test"}
+	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "back", Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	o := offsets{cfg: cfg, group: "g"}
+	defer func() {
+		if err := o.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := o.readBack(t.Context(), "back", 0, oona.Commit{Offset: 3}); !errors.Is(err, ErrReadBack) {
+		t.Errorf("error is %v, want ErrReadBack", err)
+	}
+	if err := o.readBack(t.Context(), "back", 0, oona.Commit{Offset: oona.NoOffset}); err != nil {
+		t.Errorf("error is %v for what the bus holds", err)
+	}
+}

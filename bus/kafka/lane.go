@@ -1,0 +1,166 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// lane is what waits to be written to a partition.
+type lane struct {
+	producer *producer
+	at       topicPartition
+
+	mu      sync.Mutex
+	queue   []*part // in the order in which they came; the first may be on their way
+	running bool
+	failure error     // of the last attempt; nil after one that succeeded
+	taken   time.Time // when the bus last took a batch
+}
+
+// part is the records of a call for one partition, in order.
+type part struct {
+	call    *call
+	lane    *lane
+	records []*sarama.ProducerMessage // not acknowledged yet
+	sent    int                       // how many of them are on their way
+	queued  time.Time
+	alone   bool // it shares no batch: one that it shared was refused
+}
+
+// push puts a part behind those that wait, and sees that they are sent.
+func (l *lane) push(p *part) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.queued = time.Now()
+	l.queue = append(l.queue, p)
+	if !l.running {
+		l.running = true
+		l.producer.running.Go(l.run)
+	}
+}
+
+// run sends batch after batch until nothing waits.
+func (l *lane) run() {
+	failures := 0
+	for {
+		batch := l.next()
+		if len(batch) == 0 {
+			return
+		}
+		err := l.producer.send(l.at, batch)
+		l.settle(err)
+		if err == nil || !worthAnotherTry(err) {
+			failures = 0
+			continue
+		}
+		failures++
+		if sleep(l.producer.closing, backoff(failures)) {
+			// Where this fails, the next attempt finds out.
+			_ = l.producer.client.RefreshMetadata(l.at.topic)
+		}
+	}
+}
+
+// next returns the records that are to be sent next, which count as on their way.
+// Without any, the lane stands still.
+func (l *lane) next() []*sarama.ProducerMessage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire()
+	var batch []*sarama.ProducerMessage
+	size := batchOverhead
+	for i, p := range l.queue {
+		if i > 0 && (p.alone || l.queue[0].alone) {
+			break
+		}
+		for _, r := range p.records {
+			if size += r.ByteSize(2); len(batch) > 0 && size > l.producer.limit {
+				return batch
+			}
+			batch = append(batch, r)
+			p.sent++
+		}
+	}
+	l.running = len(batch) > 0
+	return batch
+}
+
+// expire lets parts fail for which there is no time left.
+func (l *lane) expire() {
+	l.queue = slices.DeleteFunc(l.queue, func(p *part) bool {
+		err := l.expired(p)
+		if err != nil {
+			p.fail(err)
+		}
+		return err != nil
+	})
+}
+
+func (l *lane) expired(p *part) error {
+	switch {
+	case l.producer.closing.Err() != nil:
+		return errors.Join(l.failure, ErrClosed)
+	case p.call.ctx.Err() != nil:
+		return errors.Join(l.failure, context.Cause(p.call.ctx))
+	case l.failure != nil && min(time.Since(p.queued), time.Since(l.taken)) > l.producer.patience:
+		return l.failure
+	}
+	return nil
+}
+
+// settle notes what became of the batch that was on its way.
+func (l *lane) settle(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := slices.IndexFunc(l.queue, func(p *part) bool { return p.sent == 0 })
+	if n < 0 {
+		n = len(l.queue)
+	}
+	batch := l.queue[:n]
+	defer func() {
+		for _, p := range batch {
+			p.sent = 0
+		}
+		l.queue = slices.DeleteFunc(l.queue, func(p *part) bool { return len(p.records) == 0 })
+	}()
+	switch {
+	case err == nil:
+		l.failure, l.taken = nil, time.Now()
+		for _, p := range batch {
+			if p.records = p.records[p.sent:]; len(p.records) == 0 {
+				p.call.open.Done()
+			}
+		}
+	case worthAnotherTry(err):
+		l.failure = err
+	case len(batch) == 1:
+		batch[0].fail(err)
+	default: // one call must not fail for what is wrong with another's records
+		for _, p := range batch {
+			p.alone = true
+		}
+	}
+}
+
+// withdraw lets a part fail whose context has ended, unless some of it is on its
+// way: then the lane does, once it knows what became of that.
+func (l *lane) withdraw(p *part) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.queue, p); i >= 0 && p.sent == 0 {
+		l.queue = slices.Delete(l.queue, i, i+1)
+		p.fail(errors.Join(l.failure, context.Cause(p.call.ctx)))
+	}
+}
+
+// fail settles a part whose records are not acknowledged.
+func (p *part) fail(err error) {
+	p.call.fail(p.records, err)
+	p.records = nil
+	p.call.open.Done()
+}

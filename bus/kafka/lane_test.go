@@ -1,0 +1,436 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// refuser is a broker that refuses some requests to produce to partition 0.
+type refuser struct {
+	*kfake.Cluster
+	mu      sync.Mutex
+	refuse  []*kerr.Error // of the next requests; nil: takes it
+	refused int
+}
+
+func startRefuser(t *testing.T) (*refuser, kafka.Config) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	r := &refuser{Cluster: cluster}
+	cluster.ControlKey(kmsg.Produce.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return r.answer(request.(*kmsg.ProduceRequest))
+	})
+	return r, kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}
+}
+
+func (r *refuser) script(refuse ...*kerr.Error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse, r.refused = refuse, 0
+}
+
+func (r *refuser) answer(request *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.refuse) == 0 || request.Topics[0].Partitions[0].Partition != 0 {
+		return nil, nil, false
+	}
+	next := r.refuse[0]
+	r.refuse = r.refuse[1:]
+	if next == nil {
+		return nil, nil, false
+	}
+	r.refused++
+	response := request.ResponseKind().(*kmsg.ProduceResponse)
+	for _, t := range request.Topics {
+		topic := kmsg.NewProduceResponseTopic()
+		topic.Topic = t.Topic
+		for _, p := range t.Partitions {
+			partition := kmsg.NewProduceResponseTopicPartition()
+			partition.Partition, partition.ErrorCode = p.Partition, next.Code
+			topic.Partitions = append(topic.Partitions, partition)
+		}
+		response.Topics = append(response.Topics, topic)
+	}
+	return response, nil, true
+}
+
+// A batch that fails for good keeps everything behind it in its partition off
+// the bus, wherever in the call it is; the other partition goes on, and the call
+// that is tried again brings the rest in order.
+func TestNothingOvertakesAFailedBatch(t *testing.T) {
+	const count = 3000 // with 1 kB each, three batches
+	for _, before := range []int{0, 1, 2} {
+		t.Run(strconv.Itoa(before), func(t *testing.T) {
+			broker, cfg := startRefuser(t)
+			topic := makeTopic(t, cfg, 2, false)
+			p := newPublisher(t, cfg, kafka.PublisherOptions{})
+			messages := numbered(0, count, 0)
+			for _, msg := range messages {
+				msg.Payload = append(msg.Payload, make([]byte, 1000)...)
+			}
+			broker.script(append(make([]*kerr.Error, before), kerr.TopicAuthorizationFailed)...)
+			err := p.Publish(topic, append(slices.Clone(messages), numbered(0, 5, 1)...)...)
+			var failed *kafka.PublishError
+			if !errors.As(err, &failed) || !errors.Is(err, sarama.ErrTopicAuthorizationFailed) || broker.refused != 1 {
+				t.Fatalf("%v; %d requests were refused", err, broker.refused)
+			}
+			ends, err := kafka.HighWater(t.Context(), cfg, topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			written := int(ends[topic][0])
+			if (written > 0) != (before > 0) || ends[topic][1] != 5 || len(failed.Failed) != count-written {
+				t.Fatalf("written are %v, %d have failed", ends[topic], len(failed.Failed))
+			}
+			for i, f := range failed.Failed {
+				if f.Index != written+i {
+					t.Fatalf("message %d has failed; %d were written", f.Index, written)
+				}
+			}
+			publish(t, p, topic, messages...)
+			highest, read := -1, 0 // as a reader of rollups, that drops what is not above the highest
+			for _, msg := range readAll(t, cfg, topic, written+count+5) {
+				if metaInt(t, msg, oona.MetaPartition) != 0 {
+					continue
+				}
+				number, err := strconv.Atoi(string(msg.Payload[:len(msg.Payload)-1000]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if number > highest {
+					highest = number
+					read++
+				}
+			}
+			if read != count {
+				t.Errorf("a reader has %d of %d", read, count)
+			}
+		})
+	}
+}
+
+// What passes by itself is waited for.
+func TestPublisherTriesAgain(t *testing.T) {
+	broker, cfg := startRefuser(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.RollupOptions())
+	broker.script(kerr.NotEnoughReplicas, kerr.NotLeaderForPartition, kerr.RequestTimedOut)
+	publish(t, p, topic, newMessage("x", oona.MetaKey, "key", "header", "1"))
+	if broker.refused != 3 {
+		t.Errorf("%d requests were refused", broker.refused)
+	}
+	msg := readAll(t, cfg, topic, 1)[0]
+	if string(msg.Payload) != "x" || msg.Metadata[oona.MetaKey] != "key" || msg.Metadata["header"] != "1" {
+		t.Errorf("%q %v came", msg.Payload, msg.Metadata)
+	}
+}
+
+// Who publishes rollups hears within seconds that the bus refuses them, and not
+// only once its patience of an hour is over.
+func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
+	broker, cfg := startRefuser(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.RollupOptions())
+	broker.script(slices.Repeat([]*kerr.Error{kerr.NotEnoughReplicas}, 100_000)...)
+	failed := make(chan error, 1)
+	go func() { failed <- p.Publish(topic, newMessage("x")) }()
+	select {
+	case err := <-failed:
+		var refused *kafka.PublishError
+		if !errors.As(err, &refused) || !errors.Is(err, sarama.ErrNotEnoughReplicas) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(patience):
+		t.Fatalf("nothing was heard in %s", patience)
+	}
+	if broker.refused < 2 {
+		t.Errorf("%d requests were refused, want it tried again", broker.refused)
+	}
+	broker.script()
+	publish(t, p, topic, newMessage("y"))
+}
+
+// Keys, headers, times and partitions are the same, compressed or not.
+func TestCompressionChangesNoRecord(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 5, false)
+		for _, compression := range []string{"none", "lz4"} {
+			p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: 10 * time.Second, Compression: compression})
+			publish(t, p, topic,
+				newMessage("keyed", oona.MetaKey, "foobar", "header", "1", "$$offset", "from outside"),
+				newMessage("directed", oona.MetaToPartition, "3", oona.MetaTimestamp, "1700000000123000"),
+				newMessage("directed later", oona.MetaToPartition, "3", oona.MetaTimestamp, "1700000009123000"),
+				newMessage("directed earlier", oona.MetaToPartition, "3", oona.MetaTimestamp, "1600000000123000"),
+				newMessage("", oona.MetaToPartition, "4"))
+		}
+		seen := make(map[string]string)
+		for _, msg := range readAll(t, cfg, topic, 10) {
+			name := string(msg.Payload)
+			delete(msg.Metadata, oona.MetaOffset)
+			delete(msg.Metadata, oona.MetaClaim)
+			if name == "keyed" || name == "" { // at what time does not matter
+				delete(msg.Metadata, oona.MetaTimestamp)
+			}
+			text := fmt.Sprint(msg.Metadata)
+			if before, again := seen[name]; again && before != text {
+				t.Errorf("%q came as %s and as %s", name, before, text)
+			}
+			seen[name] = text
+		}
+		if len(seen) != 5 {
+			t.Errorf("%v came", seen)
+		}
+	})
+}
+
+// gate is a broker that holds back the requests to produce to one partition.
+type gate struct {
+	*kfake.Cluster
+	held atomic.Int32 // -1: none
+	open chan struct{}
+
+	mu       sync.Mutex
+	requests map[int32][]int // by partition: how many records each had
+}
+
+func startGate(t *testing.T) (*gate, kafka.Config) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	g := &gate{Cluster: cluster, open: make(chan struct{}), requests: make(map[int32][]int)}
+	g.held.Store(-1)
+	cluster.ControlKey(kmsg.Produce.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		for _, p := range request.(*kmsg.ProduceRequest).Topics[0].Partitions {
+			var batch kmsg.RecordBatch
+			if err := batch.ReadFrom(p.Records); err != nil {
+				t.Error(err)
+			}
+			g.mu.Lock()
+			g.requests[p.Partition] = append(g.requests[p.Partition], int(batch.NumRecords))
+			g.mu.Unlock()
+			if p.Partition == g.held.Load() {
+				cluster.SleepControl(func() { <-g.open })
+			}
+		}
+		return nil, nil, false
+	})
+	return g, kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}
+}
+
+// holdBack has the requests to a partition held back, and returns what lets them go on.
+func (g *gate) holdBack(t *testing.T, partition int32) (release func()) {
+	g.held.Store(partition)
+	release = sync.OnceFunc(func() { g.held.Store(-1); close(g.open) })
+	t.Cleanup(release)
+	return release
+}
+
+func (g *gate) requestsTo(partition int32) []int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.requests[partition])
+}
+
+// Partitions do not wait for one another, within a call and between calls.
+func TestPartitionsDoNotWaitForOneAnother(t *testing.T) {
+	broker, cfg := startGate(t)
+	topic := makeTopic(t, cfg, 3, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	release := broker.holdBack(t, 0)
+	whole := make(chan error, 1)
+	go func() { whole <- p.Publish(topic, slices.Concat(numbered(0, 1, 0), numbered(1, 2, 1))...) }()
+	eventually(t, "the other partition of the call is written", func() bool {
+		ends, err := kafka.HighWater(t.Context(), cfg, topic)
+		return err == nil && ends[topic][1] == 1
+	})
+	for _, partition := range []int{1, 2} {
+		other := make(chan error, 1)
+		go func() { other <- p.Publish(topic, numbered(2, 3, partition)...) }()
+		select {
+		case err := <-other:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patience):
+			t.Fatalf("a call to partition %d waits for partition 0", partition)
+		}
+	}
+	if len(whole) > 0 {
+		t.Error("the call is answered before its last record is written")
+	}
+	release()
+	if err := <-whole; err != nil {
+		t.Error(err)
+	}
+}
+
+// A partition has one request on its way, and what comes meanwhile, of any call,
+// is the next.
+func TestCallsShareRequests(t *testing.T) {
+	const count = 50
+	broker, cfg := startGate(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Minute})
+	release := broker.holdBack(t, 0)
+	var publishing sync.WaitGroup
+	send := func(n int) {
+		publishing.Go(func() {
+			if err := p.Publish(topic, numbered(n, n+1, 0)...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	send(0)
+	eventually(t, "the first request is there", func() bool { return len(broker.requestsTo(0)) == 1 })
+	for n := range count {
+		send(n + 1)
+	}
+	eventually(t, "the others wait", func() bool { return kafka.Waiting(p, topic, 0) == count+1 })
+	release()
+	publishing.Wait()
+	if got := broker.requestsTo(0); !slices.Equal(got, []int{1, count}) {
+		t.Errorf("the requests had %d records, want 1 and %d", got, count)
+	}
+}
+
+// What the bus refuses of several calls fails only the call that it is of.
+func TestARefusalIsOfOneCall(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		limitMessages(t, cfg, topic, 2000)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		var publishing sync.WaitGroup
+		for n := range 40 {
+			publishing.Go(func() {
+				size := 10
+				if n%10 == 0 {
+					size = 3000
+				}
+				err := p.Publish(topic, newMessage(fmt.Sprint(n)+strings.Repeat("x", size)))
+				if (err != nil) != (n%10 == 0) {
+					t.Errorf("call %d: %v", n, err)
+				}
+				if err != nil {
+					checkTooLarge(t, err)
+				}
+			})
+		}
+		publishing.Wait()
+	})
+}
+
+// When its context ends, what waits fails at once and is never written; what is on
+// its way is waited for.
+func TestPublishEndsWithItsContext(t *testing.T) {
+	broker, cfg := startGate(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Minute})
+	release := broker.holdBack(t, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- p.PublishContext(ctx, topic, numbered(0, 1, 0)...) }()
+	eventually(t, "a request is on its way", func() bool { return len(broker.requestsTo(0)) == 1 })
+	go func() { second <- p.PublishContext(ctx, topic, numbered(1, 2, 0)...) }()
+	eventually(t, "the other call waits", func() bool { return kafka.Waiting(p, topic, 0) == 2 })
+	cancel()
+	select {
+	case err := <-second:
+		var failed *kafka.PublishError
+		if !errors.As(err, &failed) || !errors.Is(err, context.Canceled) {
+			t.Errorf("what waited: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("what waits does not end with its context")
+	}
+	if len(first) > 0 {
+		t.Errorf("what is on its way was given up: %v", <-first)
+	}
+	release()
+	if err := <-first; err != nil {
+		t.Errorf("what was on its way, and was written: %v", err)
+	}
+	publish(t, p, topic, numbered(2, 3, 0)...)
+	for i, want := range []string{"0", "2"} {
+		if got := string(readAll(t, cfg, topic, 2)[i].Payload); got != want {
+			t.Errorf("record %d is %s, want %s", i, got, want)
+		}
+	}
+}
+
+// Readiness does not wait for a bus that is away, while calls do.
+func TestPinnedDoesNotWait(t *testing.T) {
+	broker, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic, Patience: time.Minute})
+	publish(t, p, topic, newMessage("x"))
+	broker.down()
+	ctx, cancel := context.WithCancel(t.Context())
+	var publishing sync.WaitGroup
+	for range 10 {
+		publishing.Go(func() {
+			if err := p.PublishContext(ctx, topic, newMessage("x")); !errors.Is(err, context.Canceled) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	eventually(t, "calls wait", func() bool { return kafka.Waiting(p, topic, 0) == 10 })
+	for range 20 {
+		began := time.Now()
+		if err := p.Pinned(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Fatalf("it took %s", took)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
+	publishing.Wait()
+}
+
+// Close does not wait for a broker that takes a request and says nothing.
+func TestCloseGivesUpAHungBroker(t *testing.T) {
+	broker, cfg := startGate(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
+	broker.holdBack(t, 0)
+	failed := make(chan error, 1)
+	go func() { failed <- p.Publish(topic, newMessage("x")) }()
+	eventually(t, "a request is on its way", func() bool { return len(broker.requestsTo(0)) > 0 })
+	began := time.Now()
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-failed; !errors.Is(err, kafka.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}

@@ -1,0 +1,101 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill"
+)
+
+// quiet is Watermill's logger over slog, one level down, as Watermill tells of
+// each connection and each message. It builds nothing for a level that is off.
+type quiet struct {
+	logger *slog.Logger
+	errors *throttle
+}
+
+func newQuiet(logger *slog.Logger) quiet {
+	return quiet{logger, &throttle{now: time.Now, texts: make(map[string]*throttled)}}
+}
+
+// throttle lets a text through once a second: while a coordinator is away,
+// Watermill tells of it a hundred times in that time.
+type throttle struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	texts map[string]*throttled // Watermill has a few dozen
+}
+
+type throttled struct {
+	last    time.Time
+	skipped int
+}
+
+const throttleInterval = time.Second
+
+// allow returns how often the text was skipped since it was let through last.
+func (t *throttle) allow(text string) (skipped int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	seen := t.texts[text]
+	if seen == nil {
+		seen = new(throttled)
+		t.texts[text] = seen
+	}
+	if now := t.now(); now.Sub(seen.last) >= throttleInterval {
+		skipped, seen.skipped, seen.last = seen.skipped, 0, now
+		return skipped, true
+	}
+	seen.skipped++
+	return 0, false
+}
+
+func (q quiet) Error(text string, err error, fields watermill.LogFields) {
+	skipped, ok := q.errors.allow(text)
+	if !ok {
+		return
+	}
+	fields = fields.Add(watermill.LogFields{"err": err})
+	if skipped > 0 {
+		fields = fields.Add(watermill.LogFields{"as_often_before": skipped})
+	}
+	level := slog.LevelWarn
+	if errors.Is(err, sarama.ErrDecompressedBatchTooLarge) {
+		// sarama tries it again and again. Where the batch is, it does not say.
+		level, text = slog.LevelError, "a batch of records decompresses to too much: its partition stands still from the group's committed offset on; delete the batch with kafka-delete-records"
+	}
+	q.log(level, text, fields)
+}
+
+func (q quiet) Info(text string, fields watermill.LogFields) { q.log(slog.LevelDebug, text, fields) }
+
+func (q quiet) Debug(text string, fields watermill.LogFields) {
+	q.log(slog.LevelDebug-4, text, fields)
+}
+
+func (q quiet) Trace(text string, fields watermill.LogFields) {
+	q.log(slog.LevelDebug-8, text, fields)
+}
+
+func (q quiet) With(fields watermill.LogFields) watermill.LoggerAdapter {
+	return quiet{q.logger.With(attributes(fields)...), q.errors}
+}
+
+func (q quiet) log(level slog.Level, text string, fields watermill.LogFields) {
+	if q.logger.Enabled(context.Background(), level) {
+		q.logger.Log(context.Background(), level, text, attributes(fields)...)
+	}
+}
+
+func attributes(fields watermill.LogFields) []any {
+	attrs := make([]any, 0, 2*len(fields))
+	for name, value := range fields {
+		attrs = append(attrs, name, value)
+	}
+	return attrs
+}

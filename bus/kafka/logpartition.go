@@ -1,0 +1,131 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// reopenWait is the pause before a partition whose reading stopped is taken up
+// again.
+const reopenWait = time.Second
+
+// logPartition is a partition consumer that does not stop. sarama's own ends
+// when its offset is out of range, and watermill-kafka then leaves the
+// partition alone, in silence, until all others have ended too.
+type logPartition struct {
+	sarama.PartitionConsumer // the first; what is not overridden here nobody calls
+
+	consumer  sarama.Consumer
+	log       *topicLog
+	topic     string
+	partition int32
+	logger    *slog.Logger
+
+	messages chan *sarama.ConsumerMessage
+	errors   chan *sarama.ConsumerError
+	ctx      context.Context // ends at Close
+	cancel   context.CancelFunc
+	reading  sync.WaitGroup
+	troubled bool // errors have come since the last record
+}
+
+func openPartition(consumer sarama.Consumer, log *topicLog, topic string, partition int32) (*logPartition, error) {
+	p := &logPartition{
+		consumer: consumer, log: log, topic: topic, partition: partition,
+		logger:   log.logger.With("topic", topic, "partition", partition),
+		messages: make(chan *sarama.ConsumerMessage),
+		errors:   make(chan *sarama.ConsumerError),
+	}
+	first, err := p.open()
+	if err != nil {
+		return nil, err
+	}
+	p.PartitionConsumer = first
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.reading.Go(func() { p.read(first) })
+	return p, nil
+}
+
+func (p *logPartition) Messages() <-chan *sarama.ConsumerMessage { return p.messages }
+func (p *logPartition) Errors() <-chan *sarama.ConsumerError     { return p.errors }
+func (p *logPartition) AsyncClose()                              { p.cancel() }
+
+func (p *logPartition) Close() error {
+	p.cancel()
+	p.reading.Wait()
+	return nil
+}
+
+// read reads from one consumer after the other until Close.
+func (p *logPartition) read(from sarama.PartitionConsumer) {
+	defer close(p.messages)
+	defer close(p.errors)
+	for {
+		if from != nil {
+			p.drain(from)
+			if err := from.Close(); err != nil {
+				p.logger.Debug("a partition's reader closed with an error", "err", err)
+			}
+		}
+		if !sleep(p.ctx, reopenWait) {
+			return
+		}
+		var err error
+		if from, err = p.open(); err != nil {
+			p.note(err)
+		}
+	}
+}
+
+// open begins at the next record, or at the oldest where the log does not hold
+// that: it was removed before it was read, or the log was made anew.
+func (p *logPartition) open() (sarama.PartitionConsumer, error) {
+	next := p.log.position(p.partition)
+	from, err := p.consumer.ConsumePartition(p.topic, p.partition, next)
+	if errors.Is(err, sarama.ErrOffsetOutOfRange) {
+		p.logger.Error("the log does not hold the next record: retention has removed it, or the topic was made anew; going on at the oldest", "offset", next)
+		from, err = p.consumer.ConsumePartition(p.topic, p.partition, sarama.OffsetOldest)
+	}
+	return from, err
+}
+
+// drain hands on the records of a consumer until it stops or Close is called.
+func (p *logPartition) drain(from sarama.PartitionConsumer) {
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case err, ok := <-from.Errors():
+			if !ok {
+				return
+			}
+			p.note(err)
+		case r, ok := <-from.Messages():
+			if !ok {
+				return
+			}
+			p.troubled = false
+			select {
+			case p.messages <- r:
+				p.log.advance(p.partition, r.Offset+1)
+			case <-p.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// note logs the first error of a series as a warning.
+func (p *logPartition) note(err error) {
+	level := slog.LevelWarn
+	if p.troubled {
+		level = slog.LevelDebug
+	}
+	p.troubled = true
+	p.logger.Log(p.ctx, level, "cannot read from a partition; trying again", "err", err)
+}

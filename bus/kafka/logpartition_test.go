@@ -1,0 +1,89 @@
+package kafka
+
+import (
+	"bytes"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+)
+
+// scripted is a consumer whose partition ends after each opening's records.
+type scripted struct {
+	sarama.Consumer
+	oldest   atomic.Int64
+	openings [][]int64 // offsets of the records of each opening
+	asked    []int64
+}
+
+func (s *scripted) ConsumePartition(_ string, _ int32, offset int64) (sarama.PartitionConsumer, error) {
+	s.asked = append(s.asked, offset)
+	if offset >= 0 && offset < s.oldest.Load() {
+		return nil, sarama.ErrOffsetOutOfRange
+	}
+	if len(s.openings) == 0 {
+		return nil, sarama.ErrOutOfBrokers
+	}
+	opening := s.openings[0]
+	s.openings = s.openings[1:]
+	p := &ending{messages: make(chan *sarama.ConsumerMessage, len(opening)), errors: make(chan *sarama.ConsumerError)}
+	for _, o := range opening {
+		p.messages <- &sarama.ConsumerMessage{Offset: o}
+	}
+	close(p.messages)
+	return p, nil
+}
+
+type ending struct {
+	sarama.PartitionConsumer
+	messages chan *sarama.ConsumerMessage
+	errors   chan *sarama.ConsumerError
+}
+
+func (e *ending) Messages() <-chan *sarama.ConsumerMessage { return e.messages }
+func (e *ending) Errors() <-chan *sarama.ConsumerError     { return e.errors }
+func (e *ending) Close() error                             { return nil }
+
+// A partition whose reading ends is taken up again at the next record, and at
+// the oldest, with an error logged, where retention was faster.
+func TestPartitionThatEndsIsTakenUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		log := newTopicLog([]oona.Claim{{Topic: "t", Start: 5}}, slog.New(slog.NewTextHandler(&logged, nil)))
+		s := &scripted{openings: [][]int64{{5, 6}, {7}, {20, 21}}}
+		p, err := openPartition(s, log, "t", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int64
+		for range 3 {
+			got = append(got, (<-p.Messages()).Offset)
+		}
+		synctest.Wait()
+		s.oldest.Store(20)
+		for range 2 {
+			got = append(got, (<-p.Messages()).Offset)
+		}
+		if err := p.Close(); err != nil { // and what it has asked for may be looked at
+			t.Error(err)
+		}
+		if !slices.Equal(got, []int64{5, 6, 7, 20, 21}) {
+			t.Errorf("records %v", got)
+		}
+		if want := []int64{5, 7, 8, sarama.OffsetOldest}; !slices.Equal(s.asked, want) {
+			t.Errorf("opened at %v, want %v", s.asked, want)
+		}
+		if text := logged.String(); strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "offset=8") {
+			t.Errorf("logged:\n%s", text)
+		}
+		if _, open := <-p.Messages(); open {
+			t.Error("a record after Close")
+		}
+	})
+}

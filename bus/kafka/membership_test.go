@@ -1,0 +1,134 @@
+package kafka_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
+)
+
+// A group that is larger than the topic has a standby: it has joined, with
+// nothing to open, and takes over when the other leaves.
+func TestStandbyHasJoined(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		owners := [2]*owner{newOwner(), newOwner()}
+		var members [2]*kafka.GroupSubscriber
+		for i, o := range owners {
+			members[i] = newGroup(t, cfg, group, o)
+			if err := members[i].Joined(); !errors.Is(err, kafka.ErrNotJoined) {
+				t.Errorf("before it subscribes: %v", err)
+			}
+			consume(t, subscribe(t, members[i], topic))
+			eventually(t, "the member has joined", func() bool { return members[i].Joined() == nil })
+		}
+		// Whatever the order of sessions, one of both has the partition now.
+		eventually(t, "both have joined", func() bool { return members[0].Joined() == nil && members[1].Joined() == nil })
+		first, standby := owners[0].open(), owners[1].open()
+		if first+standby != 1 {
+			t.Fatalf("%d and %d partitions are open, of one", first, standby)
+		}
+		leaves := 0
+		if standby == 1 {
+			leaves = 1
+		}
+		if err := members[leaves].Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := members[leaves].Joined(); !errors.Is(err, kafka.ErrNotJoined) {
+			t.Errorf("after it has left: %v", err)
+		}
+		eventually(t, "the standby has taken over", func() bool { return owners[1-leaves].open() == 1 && members[1-leaves].Joined() == nil })
+	})
+}
+
+// A member whose partition cannot be opened has joined nothing that it can do.
+func TestNotJoinedUntilOpen(t *testing.T) {
+	broker := startEmbedded(t, embedded.Options{})
+	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
+	topic := makeTopic(t, cfg, 2, false)
+	o := newOwner()
+	o.fail.Store(1)
+	s := newGroup(t, cfg, unique("group"), o)
+	consume(t, subscribe(t, s, topic))
+	o.await(t, "refused", 1)
+	if err := s.Joined(); !errors.Is(err, kafka.ErrNotOpen) || !strings.Contains(err.Error(), "of 2") {
+		t.Errorf("%v", err)
+	}
+	eventually(t, "all partitions are open", func() bool { return s.Joined() == nil })
+	if n := o.open(); n != 2 {
+		t.Errorf("%d partitions are open", n)
+	}
+}
+
+// Without a broker a member is told of it by its heartbeats, and joins again
+// when the broker is back.
+func TestNotJoinedWithoutTheBroker(t *testing.T) {
+	broker, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 1, false)
+	s := newGroup(t, cfg, unique("group"), newOwner())
+	consume(t, subscribe(t, s, topic))
+	joined := func() bool { return s.Joined() == nil }
+	eventually(t, "joined", joined)
+	broker.down()
+	eventually(t, "the loss is noticed", func() bool { return errors.Is(s.Joined(), kafka.ErrNotJoined) })
+	broker.up()
+	eventually(t, "joined again", joined)
+}
+
+func TestSubscribesOnce(t *testing.T) {
+	broker := startEmbedded(t, embedded.Options{})
+	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
+	topic := makeTopic(t, cfg, 1, false)
+	s := newGroup(t, cfg, unique("group"), newOwner())
+	consume(t, subscribe(t, s, topic))
+	if _, err := s.Subscribe(t.Context(), topic); !errors.Is(err, kafka.ErrSubscribed) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Of two members with one instance the second has the partitions, and the first
+// ends and says why: they do not fence each other for ever.
+func TestTwoMembersWithOneInstance(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic, group := makeTopic(t, cfg, 1, false), unique("group")
+		var members [2]*kafka.GroupSubscriber
+		var messages [2]<-chan *message.Message
+		for i := range members {
+			o := newOwner()
+			var err error
+			members[i], err = kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, Instance: "one"}, o, discard())
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages[i] = subscribe(t, members[i], topic)
+			o.await(t, "open", 1)
+		}
+		select {
+		case msg, open := <-messages[0]:
+			if open {
+				t.Fatalf("%s came", msg.Payload)
+			}
+		case <-time.After(patience):
+			t.Fatal("the first goes on")
+		}
+		if err := members[0].Joined(); !errors.Is(err, kafka.ErrInstance) {
+			t.Errorf("the first: %v", err)
+		}
+		if err := members[1].Joined(); err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, newMessage("x"))
+		take(t, messages[1], 1)
+		for _, s := range members {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

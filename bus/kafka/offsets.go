@@ -1,0 +1,194 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+)
+
+// HighWater returns, for each topic, the offset after the last record of each
+// partition.
+func HighWater(ctx context.Context, cfg Config, topics ...string) (map[string]map[int32]int64, error) {
+	client, err := connect(cfg, cfg.client())
+	if err != nil {
+		return nil, err
+	}
+	ends, err := offsetsOf(ctx, client, sarama.OffsetNewest, topics...)
+	if err = errors.Join(err, client.Close()); err != nil {
+		return nil, err
+	}
+	return ends, nil
+}
+
+// Commits returns a group's commits of a topic's partitions, of which each has
+// one: where there is none its offset is oona.NoOffset.
+func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]oona.Commit, err error) {
+	of := &offsets{cfg: cfg, group: group}
+	defer func() { err = errors.Join(err, of.close()) }()
+	client, err := of.connection()
+	if err != nil {
+		return nil, err
+	}
+	partitions, err := partitionsOf(ctx, client, topic)
+	if err != nil {
+		return nil, err
+	}
+	return of.fetch(ctx, topic, partitions...)
+}
+
+// partitionsOf returns the partitions of a topic. One that the broker does not
+// know may have been made a moment ago: brokers are asked again for a while.
+func partitionsOf(ctx context.Context, client sarama.Client, topic string) ([]int32, error) {
+	for began := time.Now(); ; {
+		partitions, err := client.Partitions(topic)
+		if err == nil {
+			return partitions, nil
+		}
+		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition)
+		if unknown && time.Since(began) < settleWait && sleep(ctx, lookPause) {
+			continue
+		}
+		if unknown {
+			err = fmt.Errorf("%w; %s, or give the --prefix that its name begins with", err, applyIt)
+		}
+		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+}
+
+// offsetsOf returns an offset of each partition of topics, as offsetsAt does.
+func offsetsOf(ctx context.Context, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
+	all := make(map[string][]int32, len(topics))
+	for _, topic := range topics {
+		var err error
+		if all[topic], err = partitionsOf(ctx, client, topic); err != nil {
+			return nil, err
+		}
+	}
+	return offsetsAt(ctx, client, at, all)
+}
+
+// offsetsAt returns an offset of partitions: sarama.OffsetNewest,
+// sarama.OffsetOldest, or the first at or after a time in milliseconds, -1
+// where there is none. A leader that was just chosen may not answer yet: it is
+// asked again for a while.
+func offsetsAt(ctx context.Context, client sarama.Client, at int64, missing map[string][]int32) (map[string]map[int32]int64, error) {
+	offsets := make(map[string]map[int32]int64, len(missing))
+	for topic, partitions := range missing {
+		offsets[topic] = make(map[int32]int64, len(partitions))
+	}
+	for began := time.Now(); ; {
+		found, err := askOffsets(ctx, client, missing, at)
+		for topic := range missing {
+			maps.Copy(offsets[topic], found[topic])
+		}
+		if err == nil {
+			return offsets, nil
+		}
+		if time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return nil, errors.Join(err, ctx.Err())
+		}
+		missing = without(missing, offsets)
+		for topic := range missing {
+			client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
+		}
+	}
+}
+
+// without returns those of the partitions that have no offset.
+func without(partitions map[string][]int32, offsets map[string]map[int32]int64) map[string][]int32 {
+	left := make(map[string][]int32)
+	for topic, all := range partitions {
+		for _, p := range all {
+			if _, found := offsets[topic][p]; !found {
+				left[topic] = append(left[topic], p)
+			}
+		}
+	}
+	return left
+}
+
+// askOffsets asks once for an offset of partitions, their leaders at the same
+// time. It returns what it has found with every error.
+func askOffsets(ctx context.Context, client sarama.Client, partitions map[string][]int32, at int64) (map[string]map[int32]int64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("find offsets: %w", err)
+	}
+	var failed []error
+	requests := make(map[*sarama.Broker]*sarama.OffsetRequest)
+	asked := make(map[*sarama.Broker]map[string][]int32)
+	for topic, all := range partitions {
+		for _, p := range all {
+			leader, err := client.Leader(topic, p)
+			if err != nil {
+				failed = append(failed, fmt.Errorf("find the leader of %s/%d: %w", topic, p, err))
+				continue
+			}
+			if requests[leader] == nil {
+				requests[leader], asked[leader] = sarama.NewOffsetRequest(client.Config().Version), make(map[string][]int32)
+			}
+			requests[leader].AddBlock(topic, p, at, 1)
+			asked[leader][topic] = append(asked[leader][topic], p)
+		}
+	}
+	var (
+		mu     sync.Mutex
+		found  = make(map[string]map[int32]int64)
+		asking sync.WaitGroup
+	)
+	for leader, request := range requests {
+		asking.Go(func() {
+			response, err := leader.GetAvailableOffsets(request)
+			if err != nil {
+				leader.Close() //nolint:errcheck // so that it is connected to again
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failed = append(failed, keepOffsets(found, asked[leader], response, err)...)
+		})
+	}
+	asking.Wait()
+	if len(failed) > 0 {
+		return found, fmt.Errorf("%w (%d of the partitions' offsets are not known)", failed[0], len(failed))
+	}
+	return found, nil
+}
+
+// keepOffsets adds what a leader answered, and returns an error for each
+// partition that it was asked for and has no offset of.
+func keepOffsets(found map[string]map[int32]int64, asked map[string][]int32, response *sarama.OffsetResponse, err error) (failed []error) {
+	for topic, partitions := range asked {
+		if found[topic] == nil {
+			found[topic] = make(map[int32]int64, len(partitions))
+		}
+		for _, p := range partitions {
+			offset, err := offsetIn(response, topic, p, err)
+			if err != nil {
+				failed = append(failed, fmt.Errorf("find an offset of %s/%d: %w", topic, p, err))
+				continue
+			}
+			found[topic][p] = offset
+		}
+	}
+	return failed
+}
+
+func offsetIn(response *sarama.OffsetResponse, topic string, partition int32, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	block := response.GetBlock(topic, partition)
+	if block == nil {
+		return 0, sarama.ErrIncompleteResponse
+	}
+	if block.Err != sarama.ErrNoError {
+		return 0, block.Err
+	}
+	return block.Offset, nil
+}

@@ -1,0 +1,54 @@
+package kafka_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// A batch that is on its way as the bus goes away is tried again for as long as
+// patience lasts, also while nobody says which broker leads its partition, and
+// is written once.
+func TestPatienceWithoutALeader(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	var down atomic.Bool
+	var produced, asked atomic.Int64 // in vain
+	broker.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		if !down.Load() {
+			return nil, nil, false
+		}
+		if r.Key() == kmsg.Produce.Int16() {
+			produced.Add(1)
+		}
+		asked.Add(1)
+		return nil, errCutOff, true
+	})
+	cfg := kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"}
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Minute})
+	publish(t, p, topic, numbered(0, 10, 0)...)
+	down.Store(true)
+	published := make(chan error, 1)
+	go func() { published <- p.Publish(topic, numbered(10, 20, 0)...) }()
+	eventually(t, "the bus is asked again and again", func() bool { return asked.Load() >= 12 || len(published) > 0 })
+	down.Store(false)
+	if err := <-published; err != nil || produced.Load() == 0 {
+		t.Fatalf("%v; %d batches were cut off", err, produced.Load())
+	}
+	publish(t, p, topic, numbered(20, 30, 0)...)
+	for i, msg := range readAll(t, cfg, topic, 30) {
+		if want := numbered(i, i+1, 0)[0]; string(msg.Payload) != string(want.Payload) {
+			t.Fatalf("message %d is %s", i, msg.Payload)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// pinRefresh is how often a publisher with a pinned topic looks at the topics
+// of the bus, besides whenever a leader moves.
+const pinRefresh = 10 * time.Second
+
+// PartitionsError says that a topic has another number of partitions than when
+// its publisher began. Records would go to other partitions than the earlier
+// ones of their keys, so none is published any more.
+type PartitionsError struct {
+	Topic   string
+	Had, Is int32
+}
+
+func (e *PartitionsError) Error() string {
+	return fmt.Sprintf("%s had %d partitions and has %d: layers would move to other partitions than their open windows are in; make topics of that number (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix",
+		e.Topic, e.Had, e.Is, e.Is)
+}
+
+// PartitionsChanged is true: to try again is no use.
+func (e *PartitionsError) PartitionsChanged() bool { return true }
+
+// pin holds a topic to the number of partitions that it had at first.
+type pin struct {
+	topic      string
+	partitions int32
+	changed    atomic.Pointer[PartitionsError] // once it was seen; for good
+}
+
+func newPin(client sarama.Client, topic string) (*pin, error) {
+	partitions, err := partitionsOf(context.Background(), client, topic)
+	if err != nil {
+		return nil, err
+	}
+	return &pin{topic: topic, partitions: int32(len(partitions))}, nil
+}
+
+// check takes notice of a number of partitions and returns nil, or a
+// *PartitionsError once it was another.
+func (p *pin) check(partitions int32) error {
+	if partitions != p.partitions {
+		p.changed.CompareAndSwap(nil, &PartitionsError{p.topic, p.partitions, partitions})
+	}
+	if err := p.changed.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// look checks what a connection knows of the topic, which it keeps up to date
+// by itself.
+func (p *pin) look(client sarama.Client) error {
+	partitions, err := client.Partitions(p.topic)
+	if err != nil { // publishing finds out what is the matter
+		return p.check(p.partitions)
+	}
+	return p.check(int32(len(partitions)))
+}
+
+// known is look without asking the bus.
+func (p *pin) known(client sarama.Client) error {
+	if topics, err := client.Topics(); err != nil || !slices.Contains(topics, p.topic) {
+		return p.check(p.partitions)
+	}
+	return p.look(client)
+}
+
+// partitioner makes the partitioner of a topic.
+func (p *pin) partitioner(topic string) sarama.Partitioner {
+	if p == nil || p.topic != topic {
+		return newPartitioner(topic)
+	}
+	return pinnedPartitioner{newPartitioner(topic), p}
+}
+
+// pinnedPartitioner is told for each record over how many partitions it would be
+// spread: none passes that sees another number.
+type pinnedPartitioner struct {
+	partitioner
+	pin *pin
+}
+
+func (p pinnedPartitioner) Partition(msg *sarama.ProducerMessage, partitions int32) (int32, error) {
+	if err := p.pin.check(partitions); err != nil {
+		return 0, err
+	}
+	return p.partitioner.Partition(msg, partitions)
+}

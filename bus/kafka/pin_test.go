@@ -1,0 +1,95 @@
+package kafka_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
+)
+
+// Partitions are added while a pinned publisher publishes: it notices by itself,
+// and until then, and after, no key has gone to another partition than before.
+func TestPinnedPartitions(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		const before, after, keys = 3, 5, 50
+		topic := makeTopic(t, cfg, before, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic})
+		published := 0
+		round := func() error {
+			var moved *kafka.PartitionsError
+			for k := range keys {
+				err := p.Publish(topic, newMessage("x", oona.MetaKey, fmt.Sprint("key", k)))
+				if errors.As(err, &moved) {
+					return err
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				published++
+			}
+			return nil
+		}
+		if err := errors.Join(round(), p.Pinned()); err != nil {
+			t.Fatal(err)
+		}
+		if err := newAdmin(t, cfg).CreatePartitions(topic, after, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		var refusal error
+		eventually(t, "the publisher refuses", func() bool { refusal = round(); return refusal != nil })
+		var moved *kafka.PartitionsError
+		if !errors.As(refusal, &moved) || moved.Topic != topic || moved.Had != before || moved.Is != after {
+			t.Errorf("refused with %v", refusal)
+		}
+		if err := p.Pinned(); !errors.As(err, &moved) {
+			t.Errorf("Pinned is %v", err)
+		}
+		if err := p.Publish(topic, newMessage("x", oona.MetaToPartition, "0")); !errors.As(err, &moved) {
+			t.Errorf("a directed message is answered %v", err)
+		}
+		if other := makeTopic(t, cfg, 2, false); p.Publish(other, newMessage("x", oona.MetaKey, "k")) != nil {
+			t.Error("another topic is refused, too")
+		}
+
+		murmur2 := sarama.NewMurmur2Partitioner(topic)
+		for _, msg := range readAll(t, cfg, topic, published) {
+			want, err := murmur2.Partition(&sarama.ProducerMessage{Key: sarama.StringEncoder(msg.Metadata[oona.MetaKey])}, before)
+			if got := metaInt(t, msg, oona.MetaPartition); err != nil || got != int64(want) {
+				t.Fatalf("%s went to partition %d, want %d (%v)", msg.Metadata[oona.MetaKey], got, want, err)
+			}
+		}
+		ends, err := kafka.HighWater(t.Context(), cfg, topic)
+		if err != nil || len(ends[topic]) != after || ends[topic][3]+ends[topic][4] != 0 {
+			t.Errorf("the partitions end at %v (%v), want %d and nothing in the new ones", ends, err, after)
+		}
+	})
+}
+
+// The refusal is for good, also of a connection that is made later.
+func TestPinHoldsAcrossConnections(t *testing.T) {
+	broker, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic})
+	publish(t, p, topic, newMessage("x"))
+	if err := newAdmin(t, cfg).CreatePartitions(topic, 2, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	broker.down()
+	broker.up()
+	var moved *kafka.PartitionsError
+	eventually(t, "the publisher refuses", func() bool { return errors.As(p.Publish(topic, newMessage("x")), &moved) })
+}
+
+func TestPinNeedsItsTopic(t *testing.T) {
+	broker := startEmbedded(t, embedded.Options{})
+	_, err := kafka.NewPublisher(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, kafka.PublisherOptions{Pin: "no-such"})
+	if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || !strings.Contains(err.Error(), "run `oona topics apply`") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,245 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// producer writes records in order within each partition: a partition has a lane
+// with one request on its way at a time, and what comes meanwhile, of any call, is
+// the next. Lanes do not wait for one another.
+//
+// Within a call nothing is sent to a partition behind a batch that has failed.
+// sarama's own producer does send it: then a reader of rollups would drop the
+// first batch for good when it is tried again, and frames of it would be late.
+//
+// It is not idempotent: a batch whose acknowledgement was lost is written again,
+// in its place or behind what came later, and readers know repeats.
+type producer struct {
+	client      sarama.Client
+	leaders     *leaders
+	pin         *pin
+	compression sarama.CompressionCodec
+	limit       int // bytes of a batch of more than one record
+	patience    time.Duration
+	closing     context.Context // waiting ends with it
+
+	running sync.WaitGroup // lanes
+	mu      sync.Mutex
+	lanes   map[topicPartition]*lane
+}
+
+const (
+	// largestBatch is as many bytes as sarama's producer would send in one.
+	largestBatch = 1 << 20
+	// produceVersion is of the request; Kafka 2.1 and later understand it.
+	produceVersion = 7
+	// produceTimeout is how long a broker may wait for the in-sync replicas.
+	produceTimeout = 3 * time.Second
+)
+
+func newProducer(closing context.Context, client sarama.Client, pin *pin, opts PublisherOptions) *producer {
+	return &producer{
+		client:      client,
+		leaders:     newLeaders(client.Config()),
+		pin:         pin,
+		compression: client.Config().Producer.Compression,
+		limit:       min(cmp.Or(opts.BatchBytes, largestBatch), opts.MaxMessageBytes, largestBatch),
+		patience:    opts.Patience,
+		closing:     closing,
+		lanes:       make(map[topicPartition]*lane),
+	}
+}
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+// call is the records that were handed over together.
+type call struct {
+	ctx  context.Context
+	open sync.WaitGroup // parts that are not settled
+
+	mu     sync.Mutex
+	failed sarama.ProducerErrors
+}
+
+func (c *call) fail(records []*sarama.ProducerMessage, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range records {
+		c.failed = append(c.failed, &sarama.ProducerError{Msg: r, Err: err})
+	}
+}
+
+// produce returns sarama.ProducerErrors of the records that have failed, and of
+// all behind them in their partitions.
+func (p *producer) produce(ctx context.Context, topic string, records []*sarama.ProducerMessage) error {
+	c := &call{ctx: ctx}
+	parts, err := p.split(c, topic, records)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		c.open.Add(1)
+		part.lane.push(part)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		for _, part := range parts {
+			part.lane.withdraw(part)
+		}
+	})
+	defer stop()
+	c.open.Wait()
+	if len(c.failed) > 0 {
+		return c.failed
+	}
+	return nil
+}
+
+// split sorts the records of a call by partition. Those without a place fail.
+func (p *producer) split(c *call, topic string, records []*sarama.ProducerMessage) ([]*part, error) {
+	known, err := p.client.Partitions(topic)
+	if err != nil {
+		c.fail(records, err)
+		return nil, c.failed
+	}
+	var parts []*part
+	index := make(map[int32]*part)
+	partitioner := p.pin.partitioner(topic)
+	for _, r := range records {
+		partition, err := partitioner.Partition(r, int32(len(known)))
+		if err == nil && int(partition) >= len(known) {
+			err = sarama.ErrInvalidPartition
+		}
+		if err != nil {
+			c.fail([]*sarama.ProducerMessage{r}, err)
+			continue
+		}
+		of := index[partition]
+		if of == nil {
+			of = &part{call: c, lane: p.lane(topicPartition{topic, partition})}
+			index[partition] = of
+			parts = append(parts, of)
+		}
+		of.records = append(of.records, r)
+	}
+	return parts, nil
+}
+
+func (p *producer) lane(at topicPartition) *lane {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lanes[at]
+	if l == nil {
+		l = &lane{producer: p, at: at}
+		p.lanes[at] = l
+	}
+	return l
+}
+
+// close disconnects, once no call is left.
+func (p *producer) close() {
+	p.running.Wait()
+	p.leaders.close()
+}
+
+// send makes one attempt to have a batch written.
+func (p *producer) send(at topicPartition, records []*sarama.ProducerMessage) error {
+	batch, err := p.batch(records)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errEncoding, err)
+	}
+	leader, err := p.client.Leader(at.topic, at.partition)
+	if err != nil {
+		return err
+	}
+	request := &sarama.ProduceRequest{Version: produceVersion, RequiredAcks: sarama.WaitForAll, Timeout: int32(produceTimeout.Milliseconds())}
+	request.AddBatch(at.topic, at.partition, batch)
+	response, err := p.leaders.produce(p.closing, leader.Addr(), request)
+	if err != nil {
+		return err
+	}
+	block := response.GetBlock(at.topic, at.partition)
+	if block == nil {
+		return sarama.ErrIncompleteResponse
+	}
+	if block.Err != sarama.ErrNoError {
+		return block.Err
+	}
+	return nil
+}
+
+// errEncoding is of records that are no batch; to try again is no use.
+var errEncoding = errors.New("encode a record")
+
+// worthAnotherTry is false where the bus has said that it will not take a batch.
+func worthAnotherTry(err error) bool {
+	if errors.Is(err, sarama.ErrClosedClient) || errors.Is(err, errEncoding) {
+		return false
+	}
+	var answer sarama.KError
+	if !errors.As(err, &answer) {
+		return true // the connection broke, or there is none
+	}
+	switch answer {
+	case sarama.ErrInvalidMessage, // its checksum is wrong: it was damaged on the way
+		sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable, sarama.ErrNotLeaderForPartition,
+		sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException,
+		sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrKafkaStorageError,
+		sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch:
+		return true
+	}
+	return false
+}
+
+// batch makes one record batch.
+func (p *producer) batch(records []*sarama.ProducerMessage) (*sarama.RecordBatch, error) {
+	now := time.Now()
+	b := &sarama.RecordBatch{
+		Version:          2,
+		Codec:            p.compression,
+		CompressionLevel: sarama.CompressionLevelDefault,
+		LastOffsetDelta:  int32(len(records) - 1),
+		ProducerID:       -1,
+		ProducerEpoch:    -1,
+		FirstSequence:    -1,
+		Records:          make([]*sarama.Record, 0, len(records)),
+	}
+	for i, r := range records {
+		record := &sarama.Record{OffsetDelta: int64(i)}
+		var err error
+		if r.Key != nil {
+			if record.Key, err = r.Key.Encode(); err != nil {
+				return nil, err
+			}
+		}
+		if record.Value, err = r.Value.Encode(); err != nil {
+			return nil, err
+		}
+		for h := range r.Headers {
+			record.Headers = append(record.Headers, &r.Headers[h])
+		}
+		at := r.Timestamp
+		if at.IsZero() {
+			at = now
+		}
+		at = at.Truncate(time.Millisecond)
+		if i == 0 {
+			b.FirstTimestamp, b.MaxTimestamp = at, at
+		}
+		if at.After(b.MaxTimestamp) {
+			b.MaxTimestamp = at
+		}
+		record.TimestampDelta = at.Sub(b.FirstTimestamp)
+		b.Records = append(b.Records, record)
+	}
+	return b, nil
+}

@@ -1,0 +1,23 @@
+package kafka
+
+import (
+	"testing"
+
+	"github.com/IBM/sarama"
+)
+
+// What a publisher promises rests on these settings, and no test on a healthy
+// broker would notice their loss.
+func TestProducerSettings(t *testing.T) {
+	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{Compression: "lz4", Pin: "t"})
+	if s.Producer.Compression != sarama.CompressionLZ4 || s.Metadata.RefreshFrequency != pinRefresh {
+		t.Errorf("compression is %v, topics are looked at every %s", s.Producer.Compression, s.Metadata.RefreshFrequency)
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+	consumer := Config{ClientID: "c"}.consumer()
+	if consumer.Consumer.Offsets.Initial != sarama.OffsetOldest || consumer.Consumer.Offsets.AutoCommit.Enable || consumer.Consumer.Group.ResetInvalidOffsets {
+		t.Error("a consumer would skip what it has not read, or commit by itself")
+	}
+}

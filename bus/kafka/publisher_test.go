@@ -1,0 +1,513 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
+)
+
+var _ message.Publisher = (*kafka.Publisher)(nil)
+
+// One call has messages with a key, for a partition, and with neither. The
+// partitions are those of Java's murmur2, worked out from its own test vectors.
+func TestPublishKeyedAndDirected(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 12, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{Compression: "lz4"})
+		vectors := map[string]int64{"21": (-973932308 & 0x7fffffff) % 12, "foobar": (-790332482 & 0x7fffffff) % 12, "abc": 479470107 % 12}
+		messages := []*message.Message{
+			newMessage("directed", oona.MetaKey, "foobar", oona.MetaToPartition, "5"),
+			newMessage("neither"),
+			newMessage("empty key", oona.MetaKey, ""),
+		}
+		for key := range vectors {
+			messages = append(messages, newMessage("keyed", oona.MetaKey, key))
+		}
+		publish(t, p, topic, messages...)
+		for _, msg := range readAll(t, cfg, topic, len(messages)) {
+			key, keyed := msg.Metadata[oona.MetaKey]
+			partition := metaInt(t, msg, oona.MetaPartition)
+			switch string(msg.Payload) {
+			case "directed":
+				if key != "foobar" || partition != 5 {
+					t.Errorf("directed: key %q, partition %d", key, partition)
+				}
+			case "keyed":
+				if want := vectors[key]; partition != want {
+					t.Errorf("key %q: partition %d, want %d", key, partition, want)
+				}
+			case "empty key":
+				if !keyed || key != "" {
+					t.Errorf("an empty key came back as %q, %v", key, keyed)
+				}
+			case "neither":
+				if keyed {
+					t.Errorf("no key came back as %q", key)
+				}
+			}
+		}
+	})
+}
+
+func TestOrderWithinAPartition(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 2, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		for i := range 20 {
+			publish(t, p, topic, numbered(100*i, 100*(i+1), 1)...)
+		}
+		for i, msg := range readAll(t, cfg, topic, 2000) {
+			if string(msg.Payload) != strconv.Itoa(i) || metaInt(t, msg, oona.MetaOffset) != int64(i) {
+				t.Fatalf("message %d is %s at offset %s", i, msg.Payload, msg.Metadata[oona.MetaOffset])
+			}
+		}
+	})
+}
+
+func TestHeadersSurvive(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		headers := message.Metadata{
+			"plain":        "value",
+			"empty":        "",
+			"bytes":        "\x00\xff\n",
+			"$$offset":     "a header $offset from outside",
+			"$$claim":      "a header $claim from outside",
+			"$$$key":       "a header $$key from outside",
+			"with $ in it": "x",
+		}
+		msg := newMessage("x", oona.MetaOffset, "forged", oona.MetaClaim, "forged", "$unknown", "stays here")
+		for name, value := range headers {
+			msg.Metadata[name] = value
+		}
+		publish(t, p, topic, msg)
+		once := readAll(t, cfg, topic, 1)[0]
+		publish(t, p, topic, once.Copy()) // as redriving does
+		for _, got := range readAll(t, cfg, topic, 2) {
+			for name, want := range headers {
+				if value, ok := got.Metadata[name]; !ok || value != want {
+					t.Errorf("%q is %q, %v; want %q", name, value, ok, want)
+				}
+			}
+			if _, ok := got.Metadata["$unknown"]; ok {
+				t.Error("metadata with one $ left as a header")
+			}
+			if got.Metadata[oona.MetaClaim] == "forged" {
+				t.Error("the claim was forged")
+			}
+			metaInt(t, got, oona.MetaOffset)
+		}
+	})
+}
+
+func TestTimesOfTheProducer(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		before := time.Now().Truncate(time.Millisecond)
+		publish(t, p, topic, newMessage("given", oona.MetaTimestamp, "1700000000123456"), newMessage("now"))
+		messages := readAll(t, cfg, topic, 2)
+		if got := messages[0].Metadata[oona.MetaTimestamp]; got != "1700000000123000" {
+			t.Errorf("given time came back as %s", got)
+		}
+		if got := oona.Micros(metaInt(t, messages[1], oona.MetaTimestamp)).Time(); got.Before(before) || got.After(time.Now()) {
+			t.Errorf("the default time is %s", got)
+		}
+	})
+}
+
+// Where the topic has append times, producers' clocks do not count, compressed
+// or not.
+func TestAppendTimesAreTheBrokers(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, true)
+		before := time.Now().Truncate(time.Millisecond)
+		for _, compression := range []string{"none", "lz4"} {
+			p := newPublisher(t, cfg, kafka.PublisherOptions{Compression: compression})
+			publish(t, p, topic, newMessage("old", oona.MetaTimestamp, "1000000"))
+			publish(t, p, topic, newMessage("old", oona.MetaTimestamp, "1000000"), newMessage("old", oona.MetaTimestamp, "1000000"))
+		}
+		for i, msg := range readAll(t, cfg, topic, 6) {
+			if at := oona.Micros(metaInt(t, msg, oona.MetaTimestamp)).Time(); at.Before(before) || at.After(time.Now()) {
+				t.Errorf("message %d was appended at %s, not since %s", i, at, before)
+			}
+		}
+	})
+}
+
+func TestTooLarge(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{MaxMessageBytes: 2000})
+		err := p.Publish(topic, newMessage("fits"), newMessage(strings.Repeat("x", 1500), "header", strings.Repeat("y", 500)))
+		var oversize *kafka.OversizeError
+		if !errors.As(err, &oversize) || oversize.Index != 1 || oversize.Bytes <= 2000 || oversize.Limit != 2000 || oversize.Topic != topic {
+			t.Fatalf("%v", err)
+		}
+		checkTooLarge(t, err)
+		ends, err := kafka.HighWater(t.Context(), cfg, topic)
+		if err != nil || ends[topic][0] != 0 {
+			t.Errorf("%v, %v; nothing of a call with an oversize message is sent", ends, err)
+		}
+	})
+}
+
+// What the default limit lets through, Kafka's default limit takes, also when
+// it does not compress.
+func TestTheLargestMessageFits(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		size := 1 << 20
+		var oversize *kafka.OversizeError
+		if err := p.Publish(topic, newMessage(strings.Repeat("x", size))); !errors.As(err, &oversize) {
+			t.Fatal(err)
+		}
+		size -= oversize.Bytes - oversize.Limit
+		publish(t, p, topic, newMessage(strings.Repeat("x", size)), newMessage(strings.Repeat("y", size)))
+		if err := p.Publish(topic, newMessage(strings.Repeat("x", size+1))); !errors.As(err, &oversize) {
+			t.Errorf("one byte more: %v", err)
+		}
+		// More small ones than fit into a batch.
+		var many []*message.Message
+		for range 5000 {
+			many = append(many, newMessage(strings.Repeat("z", 400)))
+		}
+		publish(t, p, topic, many...)
+	})
+}
+
+// The limit is of a whole batch, with its header: small records are not put
+// together to more than that.
+func TestBatchesKeepTheLimit(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		limitMessages(t, cfg, topic, 2000)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{MaxMessageBytes: 2000})
+		for size := 950; size < 970; size++ { // two of them take about 2000 bytes
+			var many []*message.Message
+			for range 20 {
+				many = append(many, newMessage(strings.Repeat("x", size)))
+			}
+			publish(t, p, topic, many...)
+		}
+	})
+}
+
+// A publisher to topics of which one takes less puts no more together than that
+// one takes, and sends a larger record to the other.
+func TestBatchesKeepTheLeastLimit(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		less, more := makeTopic(t, cfg, 1, false), makeTopic(t, cfg, 1, false)
+		limitMessages(t, cfg, less, 2000)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{BatchBytes: 2000, MaxMessageBytes: 10_000})
+		var many []*message.Message
+		for range 20 {
+			many = append(many, newMessage(strings.Repeat("x", 500)))
+		}
+		publish(t, p, less, many...)
+		publish(t, p, more, newMessage("before"), newMessage(strings.Repeat("x", 9000)), newMessage("behind"))
+	})
+}
+
+// The broker's limit is lower than what the publisher was told.
+func TestTooLargeForTheBroker(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		limitMessages(t, cfg, topic, 1000)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		err := p.Publish(topic, newMessage(strings.Repeat("x", 1500)))
+		var failed *kafka.PublishError
+		if !errors.As(err, &failed) || len(failed.Failed) != 1 || failed.Failed[0].Index != 0 {
+			t.Fatalf("%v", err)
+		}
+		checkTooLarge(t, err)
+		publish(t, p, topic, newMessage("fits"))
+	})
+}
+
+// limitMessages returns once the partition's leader keeps to the limit: brokers
+// hear of a topic's configuration after it is set.
+func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
+	t.Helper()
+	configure(t, cfg, topic, "max.message.bytes", strconv.Itoa(limit))
+	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	eventually(t, "the leader refuses what is above the limit", func() bool {
+		return p.Publish(topic, newMessage(strings.Repeat("x", limit+1))) != nil
+	})
+}
+
+// checkTooLarge looks at an error as ingest does.
+func checkTooLarge(t *testing.T, err error) {
+	t.Helper()
+	var size interface{ TooLarge() bool }
+	if !errors.As(err, &size) || !size.TooLarge() {
+		t.Errorf("does not say that it is too large: %v", err)
+	}
+}
+
+func TestPartOfACallFails(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 2, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		err := p.Publish(topic, newMessage("a", oona.MetaToPartition, "0"), newMessage("b", oona.MetaToPartition, "7"), newMessage("c", oona.MetaToPartition, "1"))
+		var failed *kafka.PublishError
+		if !errors.As(err, &failed) || failed.Messages != 3 || len(failed.Failed) != 1 || failed.Failed[0].Index != 1 {
+			t.Fatalf("%v", err)
+		}
+		if failed.TooLarge() {
+			t.Error("says that it is too large")
+		}
+		var got []string
+		for _, msg := range readAll(t, cfg, topic, 2) {
+			got = append(got, string(msg.Payload))
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"a", "c"}) {
+			t.Errorf("on the bus: %q", got)
+		}
+	})
+}
+
+func TestBadMetadataIsNamed(t *testing.T) {
+	broker := startEmbedded(t, embedded.Options{})
+	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	for _, c := range [][2]string{{oona.MetaTimestamp, "noon"}, {oona.MetaToPartition, "x"}, {oona.MetaToPartition, "-1"}, {oona.MetaToPartition, "4294967296"}} {
+		err := p.Publish(topic, newMessage("good"), newMessage("bad", c[0], c[1]))
+		var field *oona.FieldError
+		if !errors.As(err, &field) || field.Field != c[0] {
+			t.Errorf("%s=%s: %v", c[0], c[1], err)
+		}
+	}
+	ends, err := kafka.HighWater(t.Context(), cfg, topic)
+	if err != nil || ends[topic][0] != 0 {
+		t.Errorf("%v, %v; nothing was sent", ends, err)
+	}
+}
+
+func TestPublishAfterClose(t *testing.T) {
+	broker := startEmbedded(t, embedded.Options{})
+	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	if err := errors.Join(p.Close(), p.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := p.Publish(topic, newMessage("x")); !errors.Is(err, kafka.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	cfg := kafka.Config{Brokers: []string{freeAddress(t)}, ClientID: "test"}
+	_, publisher := kafka.NewPublisher(cfg, kafka.PublisherOptions{Patience: time.Hour})
+	_, offsets := kafka.HighWater(t.Context(), cfg, "t")
+	_, apply := kafka.ApplyTopics(t.Context(), cfg, nil)
+	check := kafka.CheckTopics(t.Context(), cfg, nil)
+	_, read := newReader(t, cfg, kafka.LogReaderOptions{}).Subscribe(t.Context(), "t")
+	_, join := newGroup(t, cfg, "g", newOwner()).Subscribe(t.Context(), "t")
+	for what, err := range map[string]error{"publisher": publisher, "high water": offsets, "apply": apply, "check": check, "read": read, "join": join} {
+		if !errors.Is(err, kafka.ErrUnreachable) || !strings.Contains(err.Error(), cfg.Brokers[0]) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// stoppable is an embedded broker that comes back on the same port with what it
+// had.
+type stoppable struct {
+	t      *testing.T
+	opts   embedded.Options
+	broker *embedded.Broker
+}
+
+func startStoppable(t *testing.T) (*stoppable, kafka.Config) {
+	t.Helper()
+	s := &stoppable{t: t, opts: embedded.Options{DataDir: t.TempDir()}}
+	s.up()
+	_, port, err := net.SplitHostPort(s.broker.Addrs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.opts.Port, err = strconv.Atoi(port); err != nil {
+		t.Fatal(err)
+	}
+	return s, kafka.Config{Brokers: s.broker.Addrs, ClientID: "test"}
+}
+
+func (s *stoppable) up() {
+	s.t.Helper()
+	before := s.broker
+	s.broker = startEmbedded(s.t, s.opts)
+	if before != nil && before.Addrs[0] != s.broker.Addrs[0] {
+		s.t.Fatalf("the broker came back at %v", s.broker.Addrs)
+	}
+}
+
+func (s *stoppable) down() {
+	s.t.Helper()
+	if err := s.broker.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
+	broker, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 3, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Second})
+	publish(t, p, topic, numbered(0, 3, 0)...)
+	broker.down()
+	began := time.Now()
+	err := p.Publish(topic, numbered(3, 6, 0)...)
+	var failed *kafka.PublishError
+	if !errors.As(err, &failed) || len(failed.Failed) != 3 {
+		t.Fatalf("%v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second { // no deadline of its own, and a busy machine
+		t.Errorf("it took %s", took)
+	}
+	broker.up()
+	eventually(t, "publishing works again", func() bool { return p.Publish(topic, newMessage("back", oona.MetaToPartition, "0")) == nil })
+	messages := readAll(t, cfg, topic, 4)
+	if got := string(messages[3].Payload); got != "back" && got != "3" {
+		t.Errorf("after the outage came %q", got)
+	}
+}
+
+// A publisher with patience waits for the bus, and keeps the order.
+func TestPatiencePublishesInOrder(t *testing.T) {
+	broker, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
+	publish(t, p, topic, numbered(0, 10, 0)...)
+	broker.down()
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		for i := 10; i < 50; i += 10 {
+			if err := p.Publish(topic, numbered(i, i+10, 0)...); err != nil {
+				t.Errorf("messages from %d: %v", i, err)
+			}
+		}
+	})
+	time.Sleep(1500 * time.Millisecond) // some attempts fail meanwhile; whether they do changes nothing
+	broker.up()
+	publishing.Wait()
+	for i, msg := range readAll(t, cfg, topic, 50) {
+		if string(msg.Payload) != strconv.Itoa(i) {
+			t.Fatalf("message %d is %s", i, msg.Payload)
+		}
+	}
+}
+
+// Close does not wait for hours, however patient the publisher is.
+func TestCloseEndsPatience(t *testing.T) {
+	broker, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 1, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: 10 * time.Hour})
+	publish(t, p, topic, newMessage("connects"))
+	broker.down()
+	failed := make(chan error, 1)
+	go func() { failed <- p.Publish(topic, newMessage("x")) }()
+	time.Sleep(200 * time.Millisecond) // so that it is most likely on its way
+	began := time.Now()
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("published to a bus that is gone")
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func TestPublishConcurrently(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 3, false)
+		p := newPublisher(t, cfg, kafka.PublisherOptions{Compression: "lz4"})
+		var publishing sync.WaitGroup
+		for g := range 8 {
+			publishing.Go(func() {
+				for i := range 20 {
+					if err := p.Publish(topic, newMessage(fmt.Sprintf("%d-%d", g, i), oona.MetaToPartition, strconv.Itoa(g%3))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		publishing.Wait()
+		last := make(map[string]int)
+		for _, msg := range readAll(t, cfg, topic, 160) {
+			g, number, _ := strings.Cut(string(msg.Payload), "-")
+			i, err := strconv.Atoi(number)
+			if err != nil || i != last[g] {
+				t.Fatalf("%s came where %s-%d was due", msg.Payload, g, last[g])
+			}
+			last[g]++
+		}
+	})
+}
+
+func TestPublisherOptions(t *testing.T) {
+	for field, opts := range map[string]kafka.PublisherOptions{
+		"batch-bytes":         {BatchBytes: -1},
+		"--compression":       {Compression: "zip"},
+		"--max-message-bytes": {MaxMessageBytes: 10},
+		"patience":            {Patience: -1},
+	} {
+		_, err := kafka.NewPublisher(kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, opts)
+		var wrong *oona.FieldError
+		if !errors.As(err, &wrong) || wrong.Field != field {
+			t.Errorf("%+v: %v", opts, err)
+		}
+	}
+}
+
+func TestConfigNamesTheField(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg   kafka.Config
+		field string
+	}{
+		"no brokers": {kafka.Config{ClientID: "x"}, "--brokers"},
+		"no port":    {kafka.Config{Brokers: []string{"kafka-1:9092", "kafka-2"}, ClientID: "x"}, "--brokers"},
+		"no host":    {kafka.Config{Brokers: []string{":9092"}, ClientID: "x"}, "--brokers"},
+		"no client":  {kafka.Config{Brokers: []string{"kafka:9092"}}, "--client-id"},
+	} {
+		var wrong *oona.FieldError
+		if err := c.cfg.Validate(); !errors.As(err, &wrong) || wrong.Field != c.field {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := kafka.HighWater(context.Background(), c.cfg, "t"); !errors.As(err, &wrong) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := (kafka.Config{Brokers: []string{"[::1]:9092", "kafka:9092"}, ClientID: "x"}).Validate(); err != nil {
+		t.Error(err)
+	}
+}

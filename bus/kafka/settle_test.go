@@ -1,0 +1,274 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// laggingCluster is three brokers of which some do not know any topic until they
+// have been asked so often.
+type laggingCluster struct {
+	cfg   kafka.Config
+	left  atomic.Int64 // stale answers that are to come
+	stale atomic.Int64 // and were given
+}
+
+const (
+	notLeader    = 6 // NOT_LEADER_OR_FOLLOWER
+	unknownTopic = 3 // UNKNOWN_TOPIC_OR_PARTITION
+)
+
+func startLagging(t *testing.T, nodes ...int32) *laggingCluster {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return startLaggingOn(t, cluster, 3, nodes...)
+}
+
+// startLaggingOn has the nodes of a cluster count so many brokers meanwhile.
+func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...int32) *laggingCluster {
+	t.Helper()
+	l := &laggingCluster{cfg: kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}}
+	lags := func() bool {
+		cluster.KeepControl()
+		for _, n := range nodes {
+			if n == cluster.CurrentNode() && l.left.Add(-1) >= 0 {
+				l.stale.Add(1)
+				return true
+			}
+		}
+		return false
+	}
+	cluster.ControlKey(kmsg.Metadata.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		request := r.(*kmsg.MetadataRequest)
+		if !lags() { // nor does it know any when it is asked for all
+			return nil, nil, false
+		}
+		response := request.ResponseKind().(*kmsg.MetadataResponse)
+		last := len(l.cfg.Brokers) - 1
+		response.ControllerID = int32(last) // in kfake
+		for i, address := range l.cfg.Brokers {
+			if i < last-counted+1 {
+				continue
+			}
+			host, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err, true
+			}
+			b := kmsg.NewMetadataResponseBroker()
+			b.NodeID, b.Host = int32(i), host
+			number, err := strconv.ParseInt(port, 10, 32)
+			if err != nil {
+				return nil, err, true
+			}
+			b.Port = int32(number)
+			response.Brokers = append(response.Brokers, b)
+		}
+		for _, asked := range request.Topics {
+			topic := kmsg.NewMetadataResponseTopic()
+			topic.Topic, topic.ErrorCode = asked.Topic, unknownTopic
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, true
+	})
+	return l
+}
+
+// Whoever starts after apply may ask any broker.
+func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
+	for _, node := range []int32{0, 1, 2} {
+		l := startLagging(t, node)
+		l.left.Store(7)
+		specs := []oona.TopicSpec{{Name: "applied", Partitions: 5, AppendTime: true}}
+		changes, err := kafka.ApplyTopics(t.Context(), l.cfg, specs)
+		if err != nil || len(changes) != 1 {
+			t.Fatalf("%v, %v", changes, err)
+		}
+		if l.left.Load() >= 0 || l.stale.Load() != 7 {
+			t.Errorf("broker %d does not know the topic yet: %d answers of 7 were stale", node, l.stale.Load())
+		}
+	}
+}
+
+// A broker that does not hear of the topics is named.
+func TestApplyNamesTheBrokerThatDoesNotKnow(t *testing.T) {
+	l := startLagging(t, 1)
+	l.left.Store(1 << 40)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	changes, err := kafka.ApplyTopics(ctx, l.cfg, []oona.TopicSpec{{Name: "applied", Partitions: 5}})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "broker 1 at "+l.cfg.Brokers[1]) || len(changes) != 1 {
+		t.Errorf("%v, %v", changes, err)
+	}
+}
+
+// A check is told of topics that some brokers, or all, do not know yet. It does
+// not refuse for the sake of one broker.
+func TestCheckAsksAgain(t *testing.T) {
+	specs := []oona.TopicSpec{{Name: "checked", Partitions: 5}}
+	for name, c := range map[string]struct {
+		nodes []int32
+		lag   int64
+		fault bool
+	}{
+		"one, for a moment":  {[]int32{1}, 3, false},
+		"all, for a moment":  {[]int32{0, 1, 2}, 9, false},
+		"one, for long":      {[]int32{2}, 1 << 40, false},
+		"all, for very long": {[]int32{0, 1, 2}, 1 << 40, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := startLagging(t, c.nodes...)
+			if _, err := kafka.ApplyTopics(t.Context(), l.cfg, specs); err != nil {
+				t.Fatal(err)
+			}
+			l.left.Store(c.lag)
+			err := kafka.CheckTopics(t.Context(), l.cfg, specs)
+			if c.fault {
+				checkFaults(t, err, "checked does not exist")
+			} else if err != nil {
+				t.Error(err)
+			}
+			if l.stale.Load() == 0 {
+				t.Error("no broker was behind")
+			}
+		})
+	}
+}
+
+// What is asked of a topic after it was made waits for the broker that is asked.
+func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
+	for name, ask := range map[string]func(cfg kafka.Config) error{
+		"high water": func(cfg kafka.Config) error { _, err := kafka.HighWater(t.Context(), cfg, "asked"); return err },
+		"commits":    func(cfg kafka.Config) error { _, err := kafka.Commits(t.Context(), cfg, "g", "asked"); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := startLagging(t, 0, 1, 2)
+			if _, err := kafka.ApplyTopics(t.Context(), l.cfg, []oona.TopicSpec{{Name: "asked", Partitions: 2}}); err != nil {
+				t.Fatal(err)
+			}
+			l.left.Store(4)
+			if err := ask(l.cfg); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A broker that is told to lead a partition does not serve it at once.
+func TestOffsetsOfALeaderThatBegins(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	var refused atomic.Int64
+	cluster.ControlKey(kmsg.ListOffsets.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if refused.Add(1) > 6 {
+			return nil, nil, false
+		}
+		request := r.(*kmsg.ListOffsetsRequest)
+		response := request.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, asked := range request.Topics {
+			topic := kmsg.NewListOffsetsResponseTopic()
+			topic.Topic = asked.Topic
+			for _, p := range asked.Partitions {
+				partition := kmsg.NewListOffsetsResponseTopicPartition()
+				partition.Partition, partition.ErrorCode = p.Partition, notLeader
+				topic.Partitions = append(topic.Partitions, partition)
+			}
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, true
+	})
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+	if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "led", Partitions: 6}}); err != nil {
+		t.Fatal(err)
+	}
+	if refused.Load() <= 6 {
+		t.Errorf("apply did not wait for the leaders: they were asked %d times", refused.Load())
+	}
+	refused.Store(0)
+	ends, err := kafka.HighWater(t.Context(), cfg, "led")
+	if err != nil || len(ends["led"]) != 6 {
+		t.Errorf("%v, %v", ends, err)
+	}
+	if asked := refused.Load(); asked > 12 {
+		t.Errorf("%d requests for the ends of 6 partitions: they are not asked for together", asked)
+	}
+}
+
+// A cluster of two keeps one copy. Where a third broker is away for a moment
+// there are three all the same.
+func TestReplicationWhileABrokerIsAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		has, known int
+		want       int
+	}{
+		"two":                {2, 2, 1},
+		"three, one is away": {3, 2, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(c.has))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cluster.Close)
+			cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+			var made atomic.Int64
+			cluster.ControlKey(kmsg.CreateTopics.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				cluster.KeepControl()
+				made.Store(int64(r.(*kmsg.CreateTopicsRequest).Topics[0].ReplicationFactor))
+				return nil, nil, false
+			})
+			if c.known < c.has {
+				l := startLaggingOn(t, cluster, c.known, 0, 1, 2)
+				l.left.Store(5)
+			}
+			if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "made", Partitions: 2}}); err != nil {
+				t.Fatal(err)
+			}
+			if made.Load() != int64(c.want) {
+				t.Errorf("the topic was made with %d copies, want %d", made.Load(), c.want)
+			}
+		})
+	}
+}
+
+// A controller that cannot be reached is looked for again.
+func TestApplyLooksForTheController(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cut := 0
+	cluster.ControlKey(kmsg.CreateTopics.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if cut++; cut <= 12 {
+			return nil, errCutOff, true
+		}
+		return nil, nil, false
+	})
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+	changes, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "a", Partitions: 2}, {Name: "b", Partitions: 1}})
+	if err != nil || len(changes) != 2 {
+		t.Errorf("%v, %v", changes, err)
+	}
+}

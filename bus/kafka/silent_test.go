@@ -1,0 +1,27 @@
+package kafka_test
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// A bus that accepts connections and says nothing is reported in time.
+func TestSilentBus(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() // it is never accepted from: the system takes the connections
+	began := time.Now()
+	_, err = kafka.NewPublisher(kafka.Config{Brokers: []string{listener.Addr().String()}, ClientID: "test"}, kafka.PublisherOptions{})
+	if !errors.Is(err, kafka.ErrUnreachable) {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}

@@ -1,0 +1,336 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+)
+
+// TopicChange is one thing that ApplyTopics did.
+type TopicChange struct {
+	Topic string
+	What  string
+}
+
+func (c TopicChange) String() string { return c.Topic + ": " + c.What }
+
+// TopicsError lists all that is wrong with topics.
+type TopicsError struct{ Faults []TopicFault }
+
+// TopicFault is one thing that is wrong with a topic, and what to do about it.
+type TopicFault struct {
+	Topic  string
+	Fault  string
+	Remedy string
+}
+
+func (e *TopicsError) Error() string {
+	var b strings.Builder
+	b.WriteString("topics are not as they must be:")
+	for _, f := range e.Faults {
+		fmt.Fprintf(&b, "\n  %s %s; %s", f.Topic, f.Fault, f.Remedy)
+	}
+	return b.String()
+}
+
+const (
+	// replicas and inSync are of topics in a cluster with enough brokers.
+	replicas = 3
+	inSync   = 2
+	// applyWait bounds the wait until all brokers know what was applied.
+	applyWait = 30 * time.Second
+	// settleWait is how long brokers are asked again when what they answer may
+	// be older than a change.
+	settleWait = 3 * time.Second
+	lookPause  = 100 * time.Millisecond
+
+	applyIt = "run `oona topics apply`"
+)
+
+// ApplyTopics makes the topics that are missing and corrects the configuration
+// of the others: append times where the spec asks for them, the clean-up policy
+// (deletion only, or compaction only), and with three brokers or more a
+// replication of 3 of which 2 must be in sync. It returns when every broker
+// knows all of that, and the leader of each partition answers: whoever starts
+// next can ask any broker.
+//
+// Numbers of partitions and replicas are never changed: they are reported in a
+// *TopicsError, after everything else was done. The changes are returned with
+// every error.
+func ApplyTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) ([]TopicChange, error) {
+	for _, spec := range specs {
+		if spec.Partitions < 1 {
+			return nil, &oona.FieldError{Field: "partitions", Reason: fmt.Sprintf("of %s is %d; give at least 1", spec.Name, spec.Partitions)}
+		}
+	}
+	a, err := openAdmin(cfg)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := a.apply(ctx, specs)
+	return changes, errors.Join(err, a.Close())
+}
+
+// CheckTopics returns a *TopicsError that lists all that is wrong with the
+// topics, or another error where they cannot be looked at. A spec without a
+// number of partitions takes any.
+//
+// A broker learns of a change some time after it was made. So all brokers are
+// asked, and again for a few seconds while any of them reports a fault. In the
+// end a fault counts if all brokers that answer report it.
+func CheckTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) error {
+	a, err := openAdmin(cfg)
+	if err != nil {
+		return err
+	}
+	faults, err := a.check(ctx, specs)
+	if err == nil && len(faults) > 0 {
+		err = &TopicsError{faults}
+	}
+	return errors.Join(err, a.Close())
+}
+
+// topicAdmin is a connection for administration.
+type topicAdmin struct {
+	sarama.ClusterAdmin
+	client  sarama.Client    // closed with ClusterAdmin
+	brokers map[int32]string // host and port, by number
+	most    int              // brokers that the cluster is known to have had
+}
+
+func openAdmin(cfg Config) (*topicAdmin, error) {
+	client, err := connect(cfg, cfg.client())
+	if err != nil {
+		return nil, err
+	}
+	admin, err := sarama.NewClusterAdminFromClient(client)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("administer topics: %w", err), client.Close())
+	}
+	a := &topicAdmin{ClusterAdmin: admin, client: client, brokers: make(map[int32]string)}
+	for _, b := range client.Brokers() {
+		a.brokers[b.ID()] = b.Addr()
+	}
+	a.most = len(a.brokers)
+	return a, nil
+}
+
+// replication is the number of replicas that a topic must have.
+func (a *topicAdmin) replication() int16 {
+	if a.most >= replicas {
+		return replicas
+	}
+	return 1
+}
+
+func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes []TopicChange, err error) {
+	if len(specs) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, applyWait)
+	defer cancel()
+	corrected := make(map[string]bool) // "topic setting": done, though brokers may not have heard
+	for first := true; ; {
+		views, err := a.look(ctx, specs)
+		if err != nil {
+			return changes, err
+		}
+		done, unsettled := a.correctAll(specs, views, corrected, first)
+		changes = append(changes, done...)
+		if refused(unsettled) {
+			return changes, unsettled
+		}
+		if unsettled == nil {
+			first = false
+			unsettled = a.unsettled(ctx, specs, views)
+		}
+		if unsettled == nil {
+			return changes, a.shapeError(specs, views[0])
+		}
+		if !sleep(ctx, lookPause) {
+			return changes, fmt.Errorf("apply topics: not all brokers know them: %w: %w", unsettled, ctx.Err())
+		}
+	}
+}
+
+// refused: the cluster has answered, and a broker that cannot be reached now is
+// not the reason.
+func refused(err error) bool {
+	var answer sarama.KError
+	return errors.As(err, &answer) && answer != sarama.ErrNotController && answer != sarama.ErrRequestTimedOut
+}
+
+func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected map[string]bool, first bool) (changes []TopicChange, err error) {
+	for _, spec := range specs {
+		done, err := a.correct(spec, views, corrected, first)
+		changes = append(changes, done...)
+		if err != nil {
+			if _, refreshErr := a.client.RefreshController(); refreshErr != nil {
+				err = errors.Join(err, refreshErr)
+			}
+			return changes, err
+		}
+	}
+	return changes, nil
+}
+
+// correct makes a topic that some broker does not know, and sets what some
+// broker has another value of. At first each topic is made: only the controller
+// knows which exist, and brokers may not have heard yet that one was deleted.
+func (a *topicAdmin) correct(spec oona.TopicSpec, views []view, corrected map[string]bool, first bool) ([]TopicChange, error) {
+	known := slices.ContainsFunc(views, func(v view) bool { return v.topics[spec.Name] != nil })
+	unknown := slices.ContainsFunc(views, func(v view) bool { return v.err == nil && v.topics[spec.Name] == nil })
+	if first || unknown {
+		made, err := a.create(spec, known)
+		if err != nil || len(made) > 0 {
+			return made, err
+		}
+	}
+	var wrong []setting
+	for _, v := range views {
+		if v.topics[spec.Name] == nil {
+			continue
+		}
+		for _, s := range a.wrongSettings(spec, v) {
+			if key := spec.Name + " " + s.name; !corrected[key] {
+				corrected[key] = true
+				wrong = append(wrong, s)
+			}
+		}
+	}
+	return a.configure(spec.Name, wrong)
+}
+
+func (a *topicAdmin) shapeError(specs []oona.TopicSpec, v view) error {
+	var faults []TopicFault
+	for _, spec := range specs {
+		faults = append(faults, a.shapeFaults(spec, v.topics[spec.Name])...)
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return &TopicsError{faults}
+}
+
+// create makes a topic, unless it exists. Who may not make topics can still
+// configure those that are known. Where two brokers are known the third may be
+// away: Kafka then knows whether there is one.
+func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]TopicChange, error) {
+	const two = replicas - 1
+	most := a.most
+	if most == two {
+		a.most = replicas
+	}
+	err := a.createOnce(spec)
+	if err != nil && most == two {
+		a.most = most
+		if errors.Is(err, sarama.ErrInvalidReplicationFactor) {
+			err = a.createOnce(spec)
+		}
+	}
+	denied := errors.Is(err, sarama.ErrTopicAuthorizationFailed) || errors.Is(err, sarama.ErrClusterAuthorizationFailed)
+	if errors.Is(err, sarama.ErrTopicAlreadyExists) || known && denied {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make topic %s: %w", spec.Name, err)
+	}
+	return []TopicChange{{spec.Name, fmt.Sprintf("made with %d partitions, replication %d", spec.Partitions, a.replication())}}, nil
+}
+
+func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {
+	entries := make(map[string]*string)
+	for _, s := range a.settings(spec) {
+		if !s.least { // the brokers' own value may be more
+			entries[s.name] = &s.must
+		}
+	}
+	return a.CreateTopic(spec.Name, &sarama.TopicDetail{NumPartitions: spec.Partitions, ReplicationFactor: a.replication(), ConfigEntries: entries}, false)
+}
+
+func (a *topicAdmin) configure(topic string, wrong []setting) (changes []TopicChange, err error) {
+	if len(wrong) == 0 {
+		return nil, nil
+	}
+	entries := make(map[string]sarama.IncrementalAlterConfigsEntry, len(wrong))
+	for _, s := range wrong {
+		entries[s.name] = sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &s.must}
+		changes = append(changes, TopicChange{topic, fmt.Sprintf("%s was %s, is %s now", s.name, s.is, s.must)})
+	}
+	if err := a.IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
+		return nil, fmt.Errorf("configure topic %s: %w", topic, err)
+	}
+	return changes, nil
+}
+
+// unsettled returns an error that says which broker does not know the topics as
+// they are to be, or which partition has no leader that answers; nil: there is
+// none.
+func (a *topicAdmin) unsettled(ctx context.Context, specs []oona.TopicSpec, views []view) error {
+	for _, v := range views {
+		if v.err != nil {
+			return fmt.Errorf("%s does not answer: %w", v.broker, v.err)
+		}
+		for _, spec := range specs {
+			if err := a.settled(spec, v, views[0]); err != nil {
+				return err
+			}
+		}
+	}
+	// A broker knows that it leads a partition before it serves it.
+	names := make([]string, len(specs))
+	for i, spec := range specs {
+		names[i] = spec.Name
+	}
+	_, err := offsetsOf(ctx, a.client, sarama.OffsetNewest, names...)
+	return err
+}
+
+// settled: a broker knows a topic, and of it what another one does.
+func (a *topicAdmin) settled(spec oona.TopicSpec, v, other view) error {
+	topic := v.topics[spec.Name]
+	if topic == nil {
+		return fmt.Errorf("%s does not know topic %s", v.broker, spec.Name)
+	}
+	for _, p := range topic.Partitions {
+		if p.Leader < 0 {
+			return fmt.Errorf("%s knows no leader of %s/%d", v.broker, spec.Name, p.ID)
+		}
+	}
+	if known := other.topics[spec.Name]; len(topic.Partitions) != len(known.Partitions) {
+		return fmt.Errorf("%s knows %d partitions of %s, and %s %d", v.broker, len(topic.Partitions), spec.Name, other.broker, len(known.Partitions))
+	}
+	for _, s := range a.wrongSettings(spec, v) {
+		return fmt.Errorf("%s: topic %s %s", v.broker, spec.Name, s.fault())
+	}
+	return nil
+}
+
+func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) ([]TopicFault, error) {
+	if len(specs) == 0 {
+		return nil, nil
+	}
+	for began := time.Now(); ; {
+		views, err := a.look(ctx, specs)
+		if err != nil {
+			return nil, err
+		}
+		faults, clean, err := a.faults(specs, views)
+		if clean {
+			return nil, nil
+		}
+		if time.Since(began) > settleWait {
+			return faults, err
+		}
+		if !sleep(ctx, lookPause) {
+			return nil, fmt.Errorf("look at topics: %w", ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package kafka_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// newAdmin is a connection for what this package does not do.
+func newAdmin(t *testing.T, cfg kafka.Config) sarama.ClusterAdmin {
+	t.Helper()
+	s := sarama.NewConfig()
+	s.Version = sarama.V2_8_0_0
+	admin, err := sarama.NewClusterAdmin(cfg.Brokers, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := admin.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return admin
+}
+
+func configure(t *testing.T, cfg kafka.Config, topic, name, value string) {
+	t.Helper()
+	err := newAdmin(t, cfg).IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{
+		name: {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value},
+	}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestApplyAndCheckTopics(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		specs := []oona.TopicSpec{
+			{Name: unique("input"), Partitions: 4, AppendTime: true},
+			{Name: unique("output"), Partitions: 4},
+			{Name: unique("side"), Partitions: 1},
+		}
+		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, specs), specs[0].Name+" does not exist", specs[1].Name+" does not exist", specs[2].Name+" does not exist")
+
+		changes, err := kafka.ApplyTopics(t.Context(), cfg, specs)
+		if err != nil || len(changes) != 3 {
+			t.Fatalf("%v, %v", changes, err)
+		}
+		for i, change := range changes {
+			if change.Topic != specs[i].Name || !strings.Contains(change.String(), "made") {
+				t.Errorf("%v", change)
+			}
+		}
+		if err := kafka.CheckTopics(t.Context(), cfg, specs); err != nil { // they are known everywhere
+			t.Error(err)
+		}
+		if changes, err := kafka.ApplyTopics(t.Context(), cfg, specs); err != nil || len(changes) > 0 {
+			t.Errorf("applied again: %v, %v", changes, err)
+		}
+
+		// Everything is wrong at once.
+		configure(t, cfg, specs[0].Name, "message.timestamp.type", "CreateTime")
+		configure(t, cfg, specs[0].Name, "cleanup.policy", "compact")
+		configure(t, cfg, specs[0].Name, "retention.ms", "7200000")
+		wrong := append(slices.Clone(specs), oona.TopicSpec{Name: unique("missing"), Partitions: 2})
+		wrong[1].Partitions = 5
+		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, wrong),
+			specs[0].Name+" has cleanup.policy=compact and must have delete",
+			specs[0].Name+" has message.timestamp.type=CreateTime and must have LogAppendTime",
+			specs[1].Name+" has 4 partitions and must have 5",
+			wrong[3].Name+" does not exist",
+		)
+
+		// Apply mends what it may, says so, and names what it may not.
+		changes, err = kafka.ApplyTopics(t.Context(), cfg, wrong)
+		checkFaults(t, err, specs[1].Name+" has 4 partitions and must have 5")
+		var said []string
+		for _, change := range changes {
+			said = append(said, change.What)
+		}
+		want := []string{"cleanup.policy was compact, is delete now", "message.timestamp.type was CreateTime, is LogAppendTime now"}
+		if len(said) != 3 || !slices.Equal(said[:2], want) || !strings.HasPrefix(said[2], "made with 2 partitions") {
+			t.Errorf("%q", said)
+		}
+		if err := kafka.CheckTopics(t.Context(), cfg, specs); err != nil {
+			t.Error(err)
+		}
+		ends, err := kafka.HighWater(t.Context(), cfg, specs[1].Name)
+		if err != nil || len(ends[specs[1].Name]) != 4 {
+			t.Errorf("partitions were changed: %v, %v", ends, err)
+		}
+		if got := setting(t, cfg, specs[0].Name, "retention.ms"); got != "7200000" {
+			t.Errorf("retention.ms, which is none of ours, is %s", got)
+		}
+	})
+}
+
+func setting(t *testing.T, cfg kafka.Config, topic, name string) string {
+	t.Helper()
+	results, err := newAdmin(t, cfg).DescribeConfigs([]*sarama.ConfigResource{{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{name}}}, sarama.DescribeConfigsOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, result := range results {
+		for _, e := range result.Configs {
+			if e.Name == name {
+				return e.Value
+			}
+		}
+	}
+	t.Fatalf("%s has no %s", topic, name)
+	return ""
+}
+
+// checkFaults: the error lists just these, each with a remedy.
+func checkFaults(t *testing.T, err error, want ...string) {
+	t.Helper()
+	var wrong *kafka.TopicsError
+	if !errors.As(err, &wrong) {
+		t.Fatalf("%v", err)
+	}
+	var got []string
+	for _, f := range wrong.Faults {
+		got = append(got, f.Topic+" "+f.Fault)
+		if f.Remedy == "" || !strings.Contains(err.Error(), f.Remedy) {
+			t.Errorf("%s %s: the remedy %q is not named", f.Topic, f.Fault, f.Remedy)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("faults:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Three brokers keep three copies; one keeps one.
+func TestReplication(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 2, true)
+		described, err := newAdmin(t, cfg).DescribeTopics([]string{topic})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 1
+		if len(cfg.Brokers) >= 3 {
+			want = 3
+			if got := setting(t, cfg, topic, "min.insync.replicas"); got != "2" {
+				t.Errorf("min.insync.replicas is %s", got)
+			}
+		}
+		for _, p := range described[0].Partitions {
+			if len(p.Replicas) != want {
+				t.Errorf("partition %d has %d replicas, want %d", p.ID, len(p.Replicas), want)
+			}
+		}
+		// Any number of partitions will do for a worker that shares the topic.
+		if err := kafka.CheckTopics(t.Context(), cfg, []oona.TopicSpec{{Name: topic, AppendTime: true}}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A topic with too few copies is not silently taken, nor changed.
+func TestTooFewReplicas(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		if len(cfg.Brokers) < 3 {
+			t.Skip("takes three brokers")
+		}
+		name := unique("one-copy")
+		if err := newAdmin(t, cfg).CreateTopic(name, &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false); err != nil {
+			t.Fatal(err)
+		}
+		spec := []oona.TopicSpec{{Name: name, Partitions: 1}}
+		_, err := kafka.ApplyTopics(t.Context(), cfg, spec)
+		checkFaults(t, err, name+" has 1 replicas and must have 3")
+		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, spec), name+" has 1 replicas and must have 3")
+	})
+}
+
+func TestApplyWantsPartitions(t *testing.T) {
+	_, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, []oona.TopicSpec{{Name: "t"}})
+	var wrong *oona.FieldError
+	if !errors.As(err, &wrong) || wrong.Field != "partitions" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestHighWaterOfUnknownTopic(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		name := unique("unknown")
+		if ends, err := kafka.HighWater(t.Context(), cfg, name); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, %v", ends, err)
+		}
+	})
+}
+
+func TestRetentionOfATopic(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		for value, want := range map[string]time.Duration{"86400000": 24 * time.Hour, "-1": 0, "9223372036854775807": 0} {
+			entries := map[string]sarama.IncrementalAlterConfigsEntry{"retention.ms": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}}
+			if err := newAdmin(t, cfg).IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, fmt.Sprintf("retention.ms=%s is %s", value, want), func() bool { // of whichever broker is asked
+				got, err := kafka.Retention(cfg, topic)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return got == want
+			})
+		}
+		if _, err := kafka.Retention(cfg, unique("no-topic")); err == nil {
+			t.Error("a topic that is not there has a retention")
+		}
+	})
+}
+
+// A topic that keeps the last record of each key is compacted, and stays so.
+func TestCompactedTopic(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		specs := []oona.TopicSpec{{Name: unique("settings"), Partitions: 1, Compacted: true}}
+		if _, err := kafka.ApplyTopics(t.Context(), cfg, specs); err != nil {
+			t.Fatal(err)
+		}
+		if err := kafka.CheckTopics(t.Context(), cfg, specs); err != nil {
+			t.Error(err)
+		}
+		if got := setting(t, cfg, specs[0].Name, "cleanup.policy"); got != "compact" {
+			t.Errorf("cleanup.policy is %s", got)
+		}
+		configure(t, cfg, specs[0].Name, "cleanup.policy", "delete")
+		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, specs), specs[0].Name+" has cleanup.policy=delete and must have compact")
+		if changes, err := kafka.ApplyTopics(t.Context(), cfg, specs); err != nil || len(changes) != 1 || changes[0].What != "cleanup.policy was delete, is compact now" {
+			t.Errorf("%v, %v", changes, err)
+		}
+	})
+}

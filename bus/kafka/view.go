@@ -1,0 +1,272 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona"
+)
+
+// view is what one broker knows of topics. A change is made by the controller,
+// and each broker learns of it by itself, a moment later.
+type view struct {
+	broker   string
+	topics   map[string]*sarama.TopicMetadata // those that it knows
+	settings map[string]map[string]string     // of these, by topic and name
+	err      error                            // there was no answer, or a refusal
+}
+
+var errNotAsked = errors.New("the broker has just joined the cluster")
+
+// look asks all brokers of the cluster at the same time for their views. Those
+// that do not answer are in it too, unless no other broker counts them any more.
+func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("look at topics: %w", err)
+	}
+	var (
+		mu     sync.Mutex
+		views  = make(map[int32]view)
+		now    = make(map[int32]string) // the brokers that any of them counts
+		asking sync.WaitGroup
+	)
+	for id, address := range a.brokers {
+		asking.Go(func() {
+			v, counted := a.ask(address, specs)
+			mu.Lock()
+			defer mu.Unlock()
+			views[id] = v
+			maps.Copy(now, counted)
+		})
+	}
+	asking.Wait()
+	for id, v := range views {
+		if _, counted := now[id]; v.err != nil && !counted && len(now) > 0 {
+			delete(views, id)
+		}
+	}
+	for id, address := range now {
+		if _, asked := views[id]; !asked {
+			views[id] = view{broker: address, err: errNotAsked}
+		}
+	}
+	if len(now) > 0 {
+		a.brokers, a.most = now, max(a.most, len(now))
+	}
+	var all []view
+	for _, id := range slices.Sorted(maps.Keys(views)) {
+		v := views[id]
+		v.broker = fmt.Sprintf("broker %d at %s", id, v.broker)
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// ask returns a broker's view, and the brokers that it counts.
+func (a *topicAdmin) ask(address string, specs []oona.TopicSpec) (v view, counted map[int32]string) {
+	v = view{broker: address, topics: make(map[string]*sarama.TopicMetadata), settings: make(map[string]map[string]string)}
+	broker := sarama.NewBroker(address)
+	if v.err = broker.Open(a.client.Config()); v.err != nil {
+		return v, nil
+	}
+	defer broker.Close()
+	names := make([]string, len(specs))
+	for i, spec := range specs {
+		names[i] = spec.Name
+	}
+	response, err := broker.GetMetadata(sarama.NewMetadataRequest(a.client.Config().Version, names))
+	if err != nil {
+		v.err = err
+		return v, nil
+	}
+	counted = make(map[int32]string)
+	for _, b := range response.Brokers {
+		counted[b.ID()] = b.Addr()
+	}
+	for _, topic := range response.Topics {
+		switch {
+		case errors.Is(topic.Err, sarama.ErrUnknownTopicOrPartition):
+		case errors.Is(topic.Err, sarama.ErrNoError), errors.Is(topic.Err, sarama.ErrLeaderNotAvailable):
+			v.topics[topic.Name] = topic
+		default:
+			v.err = fmt.Errorf("look at topic %s: %w", topic.Name, topic.Err)
+			return v, counted
+		}
+	}
+	v.err = a.describe(broker, specs, &v)
+	return v, counted
+}
+
+// describe adds the settings of the topics that the view has. A topic whose
+// settings the broker does not know (yet, or any more) is taken out of it.
+func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *view) error {
+	request := &sarama.DescribeConfigsRequest{Version: 4} // of Kafka 2.8
+	for _, spec := range specs {
+		if v.topics[spec.Name] != nil {
+			resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: spec.Name}
+			for _, s := range a.settings(spec) {
+				resource.ConfigNames = append(resource.ConfigNames, s.name)
+			}
+			request.Resources = append(request.Resources, resource)
+		}
+	}
+	if len(request.Resources) == 0 {
+		return nil
+	}
+	response, err := broker.DescribeConfigs(request)
+	if err != nil {
+		return fmt.Errorf("look at the configuration of topics: %w", err)
+	}
+	for _, r := range response.Resources {
+		switch code := sarama.KError(r.ErrorCode); code {
+		case sarama.ErrNoError:
+			v.settings[r.Name] = make(map[string]string)
+			for _, e := range r.Configs {
+				v.settings[r.Name][e.Name] = e.Value
+			}
+		case sarama.ErrUnknownTopicOrPartition:
+			delete(v.topics, r.Name)
+		default:
+			return fmt.Errorf("look at the configuration of %s: %w", r.Name, &sarama.DescribeConfigError{Err: code, ErrMsg: r.ErrorMsg})
+		}
+	}
+	return nil
+}
+
+// faults returns those that all views have which are an answer. It is clean
+// where none of them has any.
+func (a *topicAdmin) faults(specs []oona.TopicSpec, views []view) (common []TopicFault, clean bool, err error) {
+	answers := 0
+	clean = true
+	for _, v := range views {
+		if v.err != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", v.broker, v.err))
+			continue
+		}
+		faults := a.faultsOf(specs, v)
+		clean = clean && len(faults) == 0
+		if answers++; answers == 1 {
+			common = faults
+		}
+		common = slices.DeleteFunc(common, func(f TopicFault) bool { return !slices.Contains(faults, f) })
+	}
+	if answers == 0 {
+		return nil, false, fmt.Errorf("look at topics: %w", err)
+	}
+	return common, clean, nil
+}
+
+func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []TopicFault) {
+	for _, spec := range specs {
+		topic := v.topics[spec.Name]
+		if topic == nil {
+			faults = append(faults, TopicFault{spec.Name, "does not exist", applyIt})
+			continue
+		}
+		faults = append(faults, a.shapeFaults(spec, topic)...)
+		if like := v.topics[spec.PartitionsOf]; like != nil && len(like.Partitions) != len(topic.Partitions) {
+			faults = append(faults, TopicFault{
+				spec.Name,
+				fmt.Sprintf("has %d partitions and %s has %d: what comes of partition p goes to partition p", len(topic.Partitions), spec.PartitionsOf, len(like.Partitions)),
+				"begin with new topics (--prefix), or delete this one if nobody needs it and run: oona topics apply",
+			})
+		}
+		for _, s := range a.wrongSettings(spec, v) {
+			faults = append(faults, TopicFault{spec.Name, s.fault(), s.remedy()})
+		}
+	}
+	return faults
+}
+
+// shapeFaults are those that only people can correct.
+func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadata) (faults []TopicFault) {
+	if has := len(topic.Partitions); spec.Partitions > 0 && has != int(spec.Partitions) {
+		faults = append(faults, TopicFault{
+			spec.Name,
+			fmt.Sprintf("has %d partitions and must have %d", has, spec.Partitions),
+			fmt.Sprintf("name the number it has (--partitions %d), or begin with new topics (--prefix): a change would send keys to other partitions, and Oona never makes it", has),
+		})
+	}
+	if len(topic.Partitions) == 0 {
+		return faults
+	}
+	fewest := len(topic.Partitions[0].Replicas)
+	for _, p := range topic.Partitions {
+		fewest = min(fewest, len(p.Replicas))
+	}
+	if fewest < int(a.replication()) {
+		faults = append(faults, TopicFault{
+			spec.Name,
+			fmt.Sprintf("has %d replicas and must have %d", fewest, a.replication()),
+			"add replicas with kafka-reassign-partitions.sh",
+		})
+	}
+	return faults
+}
+
+// setting is a configuration of a topic, and what it must be.
+type setting struct {
+	name, is, must string
+	least          bool // more is right too
+}
+
+func (s setting) wrong() bool {
+	if !s.least {
+		return s.is != s.must
+	}
+	is, err := strconv.Atoi(s.is)
+	must, _ := strconv.Atoi(s.must) // written by settings
+	return err != nil || is < must
+}
+
+func (s setting) fault() string {
+	if s.least {
+		return fmt.Sprintf("has %s=%s and must have at least %s", s.name, s.is, s.must)
+	}
+	return fmt.Sprintf("has %s=%s and must have %s", s.name, s.is, s.must)
+}
+
+func (s setting) remedy() string {
+	if s.least {
+		return fmt.Sprintf("run `oona topics apply --max-message-bytes %s`", s.must)
+	}
+	return applyIt
+}
+
+// settings are the configurations that Oona depends on; all others are left
+// alone.
+func (a *topicAdmin) settings(spec oona.TopicSpec) []setting {
+	s := []setting{{name: "cleanup.policy", must: "delete"}}
+	if spec.Compacted {
+		s[0].must = "compact"
+	}
+	if spec.AppendTime {
+		s = append(s, setting{name: "message.timestamp.type", must: "LogAppendTime"})
+	}
+	if spec.MaxMessageBytes > 0 {
+		s = append(s, setting{name: "max.message.bytes", must: strconv.Itoa(spec.MaxMessageBytes)})
+	}
+	if spec.LeastMessageBytes > 0 {
+		s = append(s, setting{name: "max.message.bytes", must: strconv.Itoa(spec.LeastMessageBytes), least: true})
+	}
+	if a.replication() >= replicas {
+		s = append(s, setting{name: "min.insync.replicas", must: strconv.Itoa(inSync)})
+	}
+	return s
+}
+
+func (a *topicAdmin) wrongSettings(spec oona.TopicSpec, v view) (wrong []setting) {
+	for _, s := range a.settings(spec) {
+		if s.is = v.settings[spec.Name][s.name]; s.wrong() {
+			wrong = append(wrong, s)
+		}
+	}
+	return wrong
+}
