@@ -505,6 +505,18 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 	if !whole.Agree {
 		t.Fatalf("a whole report does not agree: %+v", whole.Checks)
 	}
+	bounds := 0
+	for _, c := range whole.Checks {
+		if c.AtMost {
+			bounds++
+		}
+		if c.AtMost != strings.Contains(c.Claim, "<=") {
+			t.Errorf("%q is a bound: %t", c.Claim, c.AtMost)
+		}
+	}
+	if len(whole.Checks) != 14 || bounds != 4 {
+		t.Errorf("%d checks with %d bounds; README.md says 10 sums and 4 bounds", len(whole.Checks), bounds)
+	}
 	for name, spoil := range map[string]func(*Report){
 		"an answer is missing":           func(r *Report) { r.Acknowledged-- },
 		"acknowledged, never accepted":   func(r *Report) { r.Accepted = 8 },

@@ -55,12 +55,14 @@ type SideRecords struct {
 	Dead       int64 `json:"dead"`
 }
 
-// Check is one sum that must agree.
+// Check is one relation between two counts that must hold: they are equal, or
+// the left is at most the right.
 type Check struct {
-	Claim string `json:"claim"`
-	Left  int64  `json:"left"`
-	Right int64  `json:"right"`
-	Agree bool   `json:"agree"`
+	Claim  string `json:"claim"`
+	Left   int64  `json:"left"`
+	Right  int64  `json:"right"`
+	AtMost bool   `json:"at_most"`
+	Agree  bool   `json:"agree"`
 }
 
 // reconcile fills Checks and Agree. windowsClosed says that no window may be
@@ -92,11 +94,11 @@ func (r *Report) reconcile(windowsClosed bool) {
 }
 
 func equal(claim string, left, right int64) Check {
-	return Check{claim, left, right, left == right}
+	return Check{Claim: claim, Left: left, Right: right, Agree: left == right}
 }
 
 func atMost(claim string, left, right int64) Check {
-	return Check{claim, left, right, left <= right}
+	return Check{Claim: claim, Left: left, Right: right, AtMost: true, Agree: left <= right}
 }
 
 // Print writes the report for a person.
@@ -121,7 +123,13 @@ func (r *Report) Print(w io.Writer) error {
 		return fmt.Errorf("print the reconciliation: %w", err)
 	}
 	if r.Agree {
-		_, err := fmt.Fprintf(w, "All %d sums agree.\n", len(r.Checks))
+		bounds := 0
+		for _, c := range r.Checks {
+			if c.AtMost {
+				bounds++
+			}
+		}
+		_, err := fmt.Fprintf(w, "All checks hold: %d sums are equal, %d counts are within their bound.\n", len(r.Checks)-bounds, bounds)
 		return err
 	}
 	for _, c := range r.Checks {

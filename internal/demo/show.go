@@ -38,6 +38,10 @@ Look at it from another terminal:
   curl -s %s/metrics | grep ^kasmina_layer_seeds
   kcat -b %s -C -t %s -o beginning -e -f '%%p/%%o %%T %%S bytes\n'
   prometheus: scrape_configs: [{job_name: oona, static_configs: [{targets: ["%s"]}]}]
+    Quantiles need native histograms: start Prometheus 2.40 to 3.7 with --enable-feature=native-histograms,
+    or, from 3.8 on, add scrape_native_histograms: true to the job. Prometheus then stores no classic
+    buckets, unless the job has always_scrape_classic_histograms: true (in 2.45 to 2.55
+    scrape_classic_histograms: true). See docs/metrics.md.
 
 `,
 		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, kind, tensors,

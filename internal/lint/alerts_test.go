@@ -66,7 +66,8 @@ func TestAlertsAreExplainedAndTested(t *testing.T) {
 	}
 }
 
-func TestAlertRules(t *testing.T) {
+func requirePromtool(t *testing.T) string {
+	t.Helper()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		const missing = "promtool is not on the PATH (Debian: apt-get install prometheus)"
@@ -75,6 +76,11 @@ func TestAlertRules(t *testing.T) {
 		}
 		t.Skip("SKIPPED: " + missing)
 	}
+	return promtool
+}
+
+func TestAlertRules(t *testing.T) {
+	promtool := requirePromtool(t)
 	for _, args := range [][]string{{"check", "rules", "oona-alerts.yml"}, {"test", "rules", "oona-alerts-test.yml"}} {
 		check := exec.CommandContext(t.Context(), promtool, args...)
 		check.Dir = alertFolder
