@@ -27,6 +27,7 @@ func keyOf(r *oona.Rollup) rollupKey { return rollupKey{r.Group, r.Run, r.Layer,
 type published struct {
 	oona.Rollup
 	partition int32
+	value     []byte
 }
 
 // result is what a scenario has left behind, once it was checked.

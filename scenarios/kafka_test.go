@@ -262,6 +262,46 @@ func (c *cluster) deleteRecords(t *testing.T, ctx context.Context, topic string,
 	}
 }
 
+// deleteTopic deletes a topic, and returns when no broker knows it.
+func (c *cluster) deleteTopic(t *testing.T, ctx context.Context, topic string) {
+	t.Helper()
+	client := c.client(t)
+	defer client.Close()
+	request := kmsg.NewPtrDeleteTopicsRequest()
+	request.TimeoutMillis = 10_000
+	asked := kmsg.NewDeleteTopicsRequestTopic()
+	asked.Topic = &topic
+	request.Topics, request.TopicNames = append(request.Topics, asked), []string{topic}
+	response, err := request.RequestWith(ctx, client)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("delete %s: %v", topic, err)
+	}
+	for _, broker := range client.SeedBrokers() {
+		for c.knows(t, ctx, broker, topic) {
+			if !sleep(ctx, 50*time.Millisecond) {
+				t.Fatalf("a broker still knows %s, which was deleted", topic)
+			}
+		}
+	}
+}
+
+// knows reports whether a broker knows a topic.
+func (c *cluster) knows(t *testing.T, ctx context.Context, broker *kgo.Broker, topic string) bool {
+	t.Helper()
+	request := kmsg.NewPtrMetadataRequest()
+	asked := kmsg.NewMetadataRequestTopic()
+	asked.Topic = &topic
+	request.Topics = append(request.Topics, asked)
+	response, err := broker.Request(ctx, request)
+	if err != nil {
+		t.Fatalf("ask a broker for %s: %v", topic, err)
+	}
+	return response.(*kmsg.MetadataResponse).Topics[0].ErrorCode != kerr.UnknownTopicOrPartition.Code
+}
+
 // deleteGroup loses a group's offsets. Its members must have gone.
 func (c *cluster) deleteGroup(t *testing.T, ctx context.Context, group string) {
 	t.Helper()

@@ -111,6 +111,8 @@ func TestScenario(t *testing.T) {
 		{"row18_raw_topic", rawTopic},
 		{"row19_log_end_lost", logEndLost},
 		{"row19_log_end_lost_and_grown", logEndLostAndGrown},
+		{"row20_topic_made_again", topicMadeAgain},
+		{"row20_topic_made_again_by_others", topicMadeAgainByOthers},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"bytes"
 	"hash/crc32"
 
 	"github.com/morphogenetic/oona"
@@ -25,6 +26,8 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 			case got.Hash != want.Hash || got.Trigger != want.Trigger || got.partition != p:
 				w.fault("the oracle's rollup of %s/%s at %d has hash %x and trigger %+v on partition %d; published was %x, %+v, on %d", want.Run, want.Layer, want.Start,
 					want.Hash, want.Trigger, p, got.Hash, got.Trigger, got.partition)
+			case !bytes.Equal(got.value, avro.AppendRollup(nil, want)):
+				w.fault("the rollup of %s/%s at %d was published as other bytes than the oracle's", want.Run, want.Layer, want.Start)
 			}
 		}
 		w.foldWhole(engine, records, emit, r)

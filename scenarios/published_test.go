@@ -16,7 +16,7 @@ func (w *world) readRollups(read map[string]map[int32][]logRecord, r *result) {
 			last := oona.Trigger{Offset: -1}
 			accepted := make(map[rollupKey]bool)
 			for i := range records {
-				next := &published{partition: partition}
+				next := &published{partition: partition, value: records[i].value}
 				if _, err := avro.DecodeRollup(records[i].value, &next.Rollup); err != nil {
 					w.Fatal(err)
 				}

@@ -108,8 +108,14 @@ func (w *world) url() string { return "http://" + w.ingest.address("ingest takes
 // run.
 func (w *world) launchWorker(more ...string) *process {
 	w.Helper()
+	return w.launchAggregator(binaries["aggregate"], more...)
+}
+
+// launchAggregator is launchWorker with a binary of any version.
+func (w *world) launchAggregator(path string, more ...string) *process {
+	w.Helper()
 	args := append(w.common(), "--group", w.prefix, "--worker", fmt.Sprintf("w%d", len(w.all)+1))
-	p := launch(w.T, "aggregate", append(append(args, w.windowFlags()...), more...)...)
+	p := launchBinary(w.T, path, nil, append(append(args, w.windowFlags()...), more...)...)
 	w.workers = append(w.workers, p)
 	w.all = append(w.all, p)
 	return p

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -67,6 +68,50 @@ func TestPinnedPartitions(t *testing.T) {
 		ends, err := kafka.HighWater(t.Context(), cfg, topic)
 		if err != nil || len(ends[topic]) != after || ends[topic][3]+ends[topic][4] != 0 {
 			t.Errorf("the partitions end at %v (%v), want %d and nothing in the new ones", ends, err, after)
+		}
+	})
+}
+
+// While the topic does not exist, publishing fails as on a bus that is away. Once it
+// has been made again it goes on, if the number of partitions is the same.
+func TestPinnedTopicMadeAgain(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		const partitions = 3
+		spec := oona.TopicSpec{Name: makeTopic(t, cfg, partitions, false), Partitions: partitions}
+		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: spec.Name, Patience: 300 * time.Millisecond})
+		message := func() error { return p.Publish(spec.Name, newMessage("x", oona.MetaKey, "k")) }
+		var moved *kafka.PartitionsError
+		remove := func() {
+			t.Helper()
+			if err := newAdmin(t, cfg).DeleteTopic(spec.Name); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "publishing fails", func() bool {
+				err := message()
+				if errors.As(err, &moved) {
+					t.Fatalf("a topic that does not exist has other partitions: %v", err)
+				}
+				return err != nil
+			})
+			if err := p.Pinned(); err != nil {
+				t.Errorf("Pinned is %v", err)
+			}
+		}
+		remake := func() {
+			t.Helper()
+			if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{spec}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		remove()
+		remake()
+		eventually(t, "publishing goes on", func() bool { return message() == nil })
+		remove()
+		spec.Partitions++
+		remake()
+		eventually(t, "publishing is refused", func() bool { return errors.As(message(), &moved) })
+		if moved.Had != partitions || moved.Is != spec.Partitions {
+			t.Errorf("refused with %v", moved)
 		}
 	})
 }

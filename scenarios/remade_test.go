@@ -1,0 +1,105 @@
+package scenarios
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	bus "github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// Row 20. The topic of frames is deleted, and made again with `oona topics
+// apply`, while all workers run. They go on by themselves: ingest refuses frames
+// only while there is no topic, a new incarnation of the log begins, and readers
+// take the rollups of both logs.
+func topicMadeAgain(w *world) {
+	before := w.startReaders("that were there before the deletion")
+	first := w.firstLife()
+	w.deleteFrames()
+	w.oona(w.applyTopics()...)
+	second := w.secondLife()
+	w.takenByAll(before, first, second)
+}
+
+// Row 20. The topic of frames is deleted, and made again by others, who write no
+// first records. The aggregator that runs ends and says what to do, and so does
+// one that starts. After `oona topics apply` one starts, and readers take the
+// rollups of both logs.
+func topicMadeAgainByOthers(w *world) {
+	before := w.startReaders("that were there before the deletion")
+	first := w.firstLife()
+	worker := w.workers[0]
+	w.deleteFrames()
+	if _, err := bus.ApplyTopics(w.ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.Specs(partitions)); err != nil {
+		w.Fatal(err)
+	}
+	says := []string{"the topic was made again, and its log has no incarnation of its own", "oona topics apply"}
+	w.endsBecause(worker, says...)
+	w.refused(says...)
+	w.oona(w.applyTopics()...)
+	w.startWorker()
+	second := w.secondLife()
+	w.takenByAll(before, first, second)
+}
+
+func (w *world) applyTopics() []string {
+	return append([]string{"topics", "apply", "--partitions", fmt.Sprint(partitions)}, w.windowFlags()...)
+}
+
+// firstLife starts workers on topics that `oona topics apply` has completed, and
+// plays a training. It returns what came of it.
+func (w *world) firstLife() (life *result) {
+	w.Helper()
+	w.oona(w.applyTopics()...)
+	w.startIngest()
+	w.startWorker()
+	w.playAll("run-a")
+	life = w.check()
+	w.nothingAside(life)
+	return life
+}
+
+// secondLife plays a training on the log that was made again, and ends the
+// workers. It returns what came of it.
+func (w *world) secondLife() (life *result) {
+	w.Helper()
+	w.await("ingest to take frames again", func() bool { return w.ingest.ready() })
+	w.playAll("run-b")
+	w.stop()
+	life = w.check()
+	w.nothingAside(life)
+	for p, starts := range life.incarnations(w) {
+		if len(starts) != 1 {
+			w.Errorf("partition %d has incarnation records %+v", p, starts)
+		}
+	}
+	return life
+}
+
+// playAll plays a training for some windows, and waits until all that comes of it
+// is published.
+func (w *world) playAll(run string) {
+	w.Helper()
+	finish := w.train(w.pair(oona.RunID(run), 200)...)
+	w.pause(3 * time.Second)
+	finish()
+	w.settle()
+}
+
+// deleteFrames deletes the topic of frames. Ingest must then refuse frames as
+// ones that are to be sent again.
+func (w *world) deleteFrames() {
+	w.Helper()
+	kafka.deleteTopic(w.T, w.ctx, w.topics.SeedMetrics)
+	tr := trainer{run: "run-refused", producer: "one", layers: 1, seeds: 1}
+	body := avro.AppendFrame(nil, tr.frame(rand.New(rand.NewPCG(1, 2)), oona.MicrosOf(time.Now()), 0))
+	for range 3 {
+		if status := postOnce(w.ctx, http.DefaultClient, w.url(), body); status != http.StatusServiceUnavailable {
+			w.Errorf("without its topic ingest answers %d", status)
+		}
+	}
+	w.newLife()
+}
