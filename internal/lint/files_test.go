@@ -24,6 +24,10 @@ var windowsSuffix = regexp.MustCompile(`_windows(_test)?\.go$`)
 // markdownLink finds what a page links to within the tree.
 var markdownLink = regexp.MustCompile(`\]\(([^()\s#:]+)(#[^()\s]*)?\)`)
 
+// sourceFile finds a file of ours that a page names by its path from the root.
+// Decisions are history and may name what has moved since.
+var sourceFile = regexp.MustCompile("(?:^|[ `])((?:bus|claimcheck|cmd|internal|pipeline|rollups|schemas|windows)/[a-z0-9_/]+\\.go)\\b")
+
 func fileViolations(fsys fs.FS, names []string) (violations []string, err error) {
 	for _, name := range names {
 		if windowsSuffix.MatchString(name) {
@@ -55,6 +59,14 @@ func lineFaults(fsys fs.FS, name string, line []byte) (faults []string) {
 	for _, link := range markdownLink.FindAllSubmatch(line, -1) {
 		if _, err := fs.Stat(fsys, path.Join(path.Dir(name), string(link[1]))); err != nil {
 			faults = append(faults, fmt.Sprintf("links to %s, which is not there", link[1]))
+		}
+	}
+	if strings.HasPrefix(name, "docs/decisions/") {
+		return faults
+	}
+	for _, file := range sourceFile.FindAllSubmatch(line, -1) {
+		if _, err := fs.Stat(fsys, string(file[1])); err != nil {
+			faults = append(faults, fmt.Sprintf("names %s, which is not there", file[1]))
 		}
 	}
 	return faults
@@ -109,6 +121,8 @@ func TestFileRules(t *testing.T) {
 		{"link to nothing", "docs/a.md", "see [b](b.md)", "docs/a.md:1: links to b.md"},
 		{"link to a part of nothing", "docs/a.md", "see [b](../b.md#part)", "docs/a.md:1: links to ../b.md"},
 		{"links", "docs/a.md", "[a](a.md), [docs](../docs), [part](#part), [site](https://example.org/b.md)", ""},
+		{"file that has moved", "docs/a.md", "see `windows/gone.go`", "docs/a.md:1: names windows/gone.go"},
+		{"file of then", "docs/decisions/0001-a.md", "see `windows/gone.go`", ""},
 		{"not text", "testdata/digits.avro", "Obj\x01\x00 " + private, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
