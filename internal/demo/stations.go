@@ -137,9 +137,7 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 		}
 		s.embedded = true
 		s.bus.Brokers = broker.Addrs
-		if len(broker.Addrs) > 0 && !strings.HasSuffix(broker.Addrs[0], fmt.Sprintf(":%d", cfg.BrokerPort)) {
-			fmt.Fprintf(s.out, "Port %d is taken: the broker listens on %s instead.\n", cfg.BrokerPort, broker.Addrs[0])
-		}
+		s.sayMoved("the broker", cfg.BrokerPort, broker.Addrs[0])
 	}
 	if _, err = kafka.ApplyTopics(ctx, s.bus, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
 		return err
@@ -227,8 +225,15 @@ func (s *stations) listen(ctx context.Context, what string, port int) (net.Liste
 	if listener, err = worker.Listen(ctx, "--"+what+"-port", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(s.out, "Port %d is taken: %s listens on %s instead.\n", port, what, listener.Addr())
+	s.sayMoved(what, port, listener.Addr().String())
 	return listener, nil
+}
+
+// sayMoved says where a server listens if it is not the preferred port.
+func (s *stations) sayMoved(what string, port int, address string) {
+	if port != 0 && !strings.HasSuffix(address, fmt.Sprintf(":%d", port)) {
+		fmt.Fprintf(s.out, "Port %d is taken: %s listens on %s instead.\n", port, what, address)
+	}
 }
 
 // ready returns why a station is not ready, or nil.

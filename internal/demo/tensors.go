@@ -34,6 +34,7 @@ func (s *stations) openTensors(ctx context.Context, data string, port int) error
 		return err
 	}
 	s.closers = append(s.closers, server.Close)
+	s.sayMoved("the S3 server", port, server.URL)
 	s.tensorsURL = server.URL + "/" + config.Bucket
 	secretFile := filepath.Join(data, "tensors-secret")
 	if err := os.WriteFile(secretFile, []byte(secret), 0o600); err != nil {

@@ -2,8 +2,10 @@ package demo
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,5 +96,30 @@ func spoilOne(t *testing.T, dir string) {
 	content[0] ^= 1
 	if err := os.WriteFile(name, content, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A server that finds its port taken says where it listens instead.
+func TestTakenPortOfTensorsIsSaid(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	for preferred, want := range map[int]string{port: fmt.Sprintf("Port %d is taken: the S3 server listens on http://127.0.0.1:", port), 0: ""} {
+		var said strings.Builder
+		s := &stations{out: &said, logger: discard()}
+		if err := s.openTensors(t.Context(), t.TempDir(), preferred); err != nil {
+			t.Fatal(err)
+		}
+		for _, closer := range s.closers {
+			if err := closer(); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := said.String(); !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("with port %d it says %q", preferred, got)
+		}
 	}
 }
