@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -11,7 +12,7 @@ import (
 
 // beginning is where a partition began anew.
 type beginning struct {
-	commit windows.Commit
+	commit windows.Commit // of the life before; the zero value where it is gone
 	end    int64
 }
 
@@ -66,6 +67,18 @@ func begun(lives ...*result) (n int) {
 	return n
 }
 
+// configured are the windows that `oona topics apply` has configured.
+func (w *world) configured() windows.Config {
+	w.Helper()
+	known, err := catalogue.Default()
+	if err != nil {
+		w.Fatal(err)
+	}
+	c := w.windows
+	c.Generation, c.Reducer, c.Catalogue = 1, windows.Reducer, known.Hash()
+	return c
+}
+
 // reached returns how far the group had read each partition when it committed.
 func (w *world) reached() map[int32]windows.Reached {
 	w.Helper()
@@ -80,11 +93,14 @@ func (w *world) reached() map[int32]windows.Reached {
 	return reached
 }
 
-// commits returns those of the aggregators' group.
+// commits returns those of the aggregators' group, of partitions that have one.
 func (w *world) commits() map[int32]windows.Commit {
 	w.Helper()
 	commits := make(map[int32]windows.Commit)
 	for p, c := range kafka.commits(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions) {
+		if c.Offset == oona.NoOffset {
+			continue
+		}
 		_, commit, err := aggregate.ParseCommit(c)
 		if err != nil {
 			w.Fatalf("partition %d: %v", p, err)

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/morphogenetic/oona"
 )
 
 // stopped stops all brokers, works on their data, and starts them again.
@@ -145,9 +147,13 @@ func (w *world) goOnFromHere() (life *result) {
 	w.stop()
 	life = w.check()
 	for p, starts := range life.incarnations(w) {
+		end := int64(oona.NoOffset)
+		if r, known := reached[p]; known {
+			end = r.ProcessedTo
+		}
 		// The first is that of topics apply.
-		if len(starts) != 2 || starts[1].PreviousEnd != reached[p].ProcessedTo || starts[1].Number <= starts[0].Number {
-			w.Errorf("partition %d has incarnation records %+v; its log had been read to %d", p, starts, reached[p].ProcessedTo)
+		if len(starts) != 2 || starts[1].PreviousEnd != end || starts[1].Number <= starts[0].Number {
+			w.Errorf("partition %d has incarnation records %+v; its log had been read to %d", p, starts, end)
 		}
 	}
 	if n := len(life.incarnations(w)); n != partitions {

@@ -113,6 +113,8 @@ func TestScenario(t *testing.T) {
 		{"row19_log_end_lost_and_grown", logEndLostAndGrown},
 		{"row20_topic_made_again", topicMadeAgain},
 		{"row20_topic_made_again_by_others", topicMadeAgainByOthers},
+		{"row20_topic_made_again_and_written_to", topicMadeAgainAndWrittenTo},
+		{"row21_upgrade_and_rollback", upgradeAndRollback},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

@@ -33,16 +33,47 @@ func topicMadeAgainByOthers(w *world) {
 	first := w.firstLife()
 	worker := w.workers[0]
 	w.deleteFrames()
-	if _, err := bus.ApplyTopics(w.ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.Specs(partitions)); err != nil {
-		w.Fatal(err)
-	}
-	says := []string{"the topic was made again, and its log has no incarnation of its own", "oona topics apply"}
-	w.endsBecause(worker, says...)
-	w.refused(says...)
+	w.makeFrames()
+	w.endsBecause(worker, madeAgain, "oona topics apply")
+	w.refused(madeAgain, "oona topics apply")
 	w.oona(w.applyTopics()...)
 	w.startWorker()
 	second := w.secondLife()
 	w.takenByAll(before, first, second)
+}
+
+// Row 20. The topic of frames is made again by others, and frames come before
+// anybody runs `oona topics apply`. That begins an incarnation behind the frames,
+// which is too late for them: the aggregator refuses all the same. With --from-here
+// one goes on, with the windows that were configured in the log before, and
+// readers take the rollups of both logs.
+func topicMadeAgainAndWrittenTo(w *world) {
+	w.windows.MaxDelay, w.windows.MaxSkew = 2*time.Second, 500*time.Millisecond // for so long --from-here emits nothing
+	before := w.startReaders("that were there before the deletion")
+	first := w.firstLife()
+	worker := w.workers[0]
+	w.deleteFrames()
+	w.makeFrames()
+	w.endsBecause(worker, madeAgain)
+	w.await("ingest to take frames again", func() bool { return w.ingest.ready() })
+	finish := w.train(w.pair("run-b", 200)...)
+	w.pause(2 * time.Second)
+	finish()
+	w.oona("topics", "apply", "--partitions", fmt.Sprint(partitions), "--group", w.prefix)
+	w.refused(madeAgain, "--from-here")
+	second := w.goOnFromHere()
+	w.takenByAll(before, first, second)
+}
+
+// madeAgain is what an aggregator says of a log that others have made.
+const madeAgain = "the topic was made again, and its log has no incarnation of its own"
+
+// makeFrames makes the topic of frames, without first records.
+func (w *world) makeFrames() {
+	w.Helper()
+	if _, err := bus.ApplyTopics(w.ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.Specs(partitions)); err != nil {
+		w.Fatal(err)
+	}
 }
 
 func (w *world) applyTopics() []string {
