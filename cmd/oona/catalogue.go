@@ -33,6 +33,19 @@ func openShelf(ctx context.Context, at kafka.Config, topics oona.Topics, logger 
 	return &shelf{at, topics, held}, nil
 }
 
+// readCatalogueFile returns what is wrong with the file that a flag names, if it
+// names one: topics without first records are not made for a mistake in it.
+func readCatalogueFile(name string) error {
+	if name == "" || name == builtInCatalogue {
+		return nil
+	}
+	if _, err := oona.ParseCatalogueHash(name); err == nil {
+		return nil
+	}
+	_, err := catalogue.Open(name)
+	return err
+}
+
 // find returns the catalogue that a flag names: the newest built-in one, one by
 // its hash, or a file over the newest built-in one.
 func (s *shelf) find(name string) (*catalogue.Catalogue, error) {

@@ -21,6 +21,7 @@ type examination struct {
 	history *history
 	log     settings.Log
 	last    []emitted // by partition
+	refused []error   // why aggregators of the group refuse it, by partition; nil: they do not
 }
 
 // emitted are the rollups of a partition.
@@ -45,7 +46,9 @@ func (c *windowsCommand) examine(ctx context.Context, readOn func(*examination, 
 	if e.history, topic, err = c.open(ctx, logger); err != nil {
 		return nil, err
 	}
-	err = e.findRollups(ctx, c.Bus)
+	if err = e.findRollups(ctx, c.Bus); err == nil {
+		err = e.findRefused(ctx)
+	}
 	if err == nil && slices.ContainsFunc(e.history.partitions, func(p *partitionHistory) bool { return readOn(e, p) }) {
 		err = c.readOn(ctx, e.history, topic)
 	}
@@ -64,14 +67,9 @@ func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slo
 	}
 	defer func() { err = errors.Join(err, e.history.close()) }()
 	for _, p := range e.history.partitions {
-		lost, err := e.past(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case lost != "":
-			all = append(all, lost)
-		case readLogs:
+		if refused := e.refused[p.partition]; refused != nil {
+			all = append(all, fmt.Sprintf("partition %d: aggregators of group %s refuse it: %v", p.partition, e.history.group, refused))
+		} else if readLogs {
 			all = append(all, e.partition(p)...)
 		}
 	}
@@ -113,20 +111,30 @@ func (e *examination) behind(p *partitionHistory) bool {
 	return e.last[p.partition].trigger.Incarnation > p.engine.Incarnation()
 }
 
-// past says why aggregators refuse a partition. That the group has no commit of
-// it says nothing of the topics: it may be another group's.
-func (e *examination) past(ctx context.Context, p *partitionHistory) (string, error) {
+// findRefused asks as an aggregator does whether a partition can be folded on.
+// That the group has no commit of it says nothing of the topics: it may be another
+// group's.
+func (e *examination) findRefused(ctx context.Context) error {
+	e.refused = make([]error, len(e.history.partitions))
 	if e.history.group == "" {
-		return "", nil
+		return nil
 	}
-	past, err := aggregate.PastOf(ctx, p.claim, e.log)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("partition %d: %w", p.partition, err)
-	case past.Lost == nil, errors.Is(past.Lost, aggregate.ErrNoCommit):
-		return "", nil
+	for i, p := range e.history.partitions {
+		past, err := aggregate.PastOf(ctx, p.claim, e.log)
+		if err != nil {
+			return fmt.Errorf("partition %d: %w", p.partition, err)
+		}
+		if !errors.Is(past.Lost, aggregate.ErrNoCommit) {
+			e.refused[i] = past.Lost
+		}
 	}
-	return fmt.Sprintf("partition %d: aggregators of group %s refuse it: %v", p.partition, e.history.group, past.Lost), nil
+	return nil
+}
+
+// needsIncarnation reports whether readers would drop what is emitted of a
+// partition until its log is in another incarnation.
+func (e *examination) needsIncarnation(p *partitionHistory) bool {
+	return e.behind(p) || errors.Is(e.refused[p.partition], aggregate.ErrMadeAgain)
 }
 
 // partition says what is wrong with a partition that aggregators take. Its log

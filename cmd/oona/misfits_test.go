@@ -159,15 +159,62 @@ func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, specs); err != nil {
 			t.Fatal(err)
 		}
-		if status, out, messages := i.oona("topics", "apply", "--no-create"); status != 0 || !strings.Contains(out, "first configuration of 3 partitions") {
+		if status, out, messages := i.oona("topics", "apply", "--no-create", "--memory-limit", "2GiB"); status != 0 || !strings.Contains(out, "first configuration of 3 partitions") {
 			t.Errorf("with topics: status %d, %q, %q", status, out, messages)
 		}
 		for _, p := range i.shown() {
 			if p.End != 2 || p.Incarnation == 0 {
 				t.Errorf("partition is %+v", p)
 			}
+			if room := p.Configurations[0].Windows["max-accumulators"]; room != 8055.0 { // what 3 partitions leave, and not the default of 12
+				t.Errorf("there is room for %v layers' windows", room)
+			}
 		}
 	})
+}
+
+// A mistake in the file of a catalogue is found before there are topics, which a
+// trainer could write to before their first records are there.
+func TestNoTopicsForACatalogueThatIsNone(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		wrong := catalogueFile(t, "metrics: {energy: {group: helth}}")
+		for _, name := range []string{wrong, wrong + ".absent"} {
+			if status, out, messages := i.oona("topics", "apply", "--catalogue", name); status != exitFailed || out != "" || !strings.Contains(messages, name) {
+				t.Errorf("%s: status %d, %q, %q", name, status, out, messages)
+			}
+		}
+	})
+}
+
+// A trainer that goes on sending may write to a topic that was made again before
+// it has its first records. Apply begins an incarnation behind them, and
+// aggregators then take the partition.
+func TestLogThatWasMadeAgainWhileFramesCame(t *testing.T) {
+	for name, old := range map[string]oona.Incarnation{"in an incarnation": 1_770_000_000e6, "from before incarnations": 0} {
+		t.Run(name, func(t *testing.T) {
+			onInstallations(t, func(t *testing.T, i *installation) {
+				if _, err := kafka.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+					t.Fatal(err)
+				}
+				i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
+				i.tick(1)
+				out := i.applied(1)
+				if !strings.Contains(out, "an incarnation begins in partition 0") {
+					t.Errorf("topics apply: %q", out)
+				}
+				if now := i.shown()[0]; now.Incarnation <= old || now.Incarnations[0].Offset != 1 {
+					t.Errorf("the log has %+v", now)
+				}
+				if status, messages := i.check(); status != 0 {
+					t.Errorf("check afterwards: status %d, %q", status, messages)
+				}
+				if out := i.applied(1); strings.Contains(out, "begins") {
+					t.Errorf("topics apply again: %q", out)
+				}
+				i.aggregateBeyond(2, 1, windows.DefaultConfig())
+			})
+		})
+	}
 }
 
 // Reducer and catalogue stay unless they are given, and what is written is in the
@@ -287,7 +334,7 @@ func TestRollupsOfAGreaterIncarnation(t *testing.T) {
 		ahead := i.shown()[0].Incarnation + 3600e6
 		i.rollup(oona.Trigger{Incarnation: ahead, Offset: 1})
 		status, messages := i.check()
-		if status != exitFailed || !strings.Contains(messages, "its rollups are of incarnation "+strconv.FormatInt(int64(ahead), 10)) {
+		if status != exitFailed || !strings.Contains(messages, " of incarnation "+strconv.FormatInt(int64(ahead), 10)) {
 			t.Errorf("check: status %d, %q", status, messages)
 		}
 		if out := i.applied(1); !strings.Contains(out, "an incarnation begins in partition 0") {

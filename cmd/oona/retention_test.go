@@ -17,6 +17,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -96,7 +97,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 		i.t.Fatal(err)
 	}
 	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
-	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits}, windows.Always(catalogue), publisher, prometheus.NewRegistry(), logger)
+	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits, Log: settings.Log{Bus: i.cfg, Topics: i.topics, Worker: "w"}}, windows.Always(catalogue), publisher, prometheus.NewRegistry(), logger)
 	if err != nil {
 		i.t.Fatal(err)
 	}

@@ -87,7 +87,10 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if err != nil {
 		return err
 	}
-	if a.Windows, err = a.Memory.cap(a.Windows, int(c.Topics.Partitions), set); err != nil {
+	if err := a.cap(ctx, &c.Topics, partitions, set); err != nil {
+		return err
+	}
+	if err := readCatalogueFile(a.Catalogue); err != nil {
 		return err
 	}
 	if err := a.make(ctx, c.Topics.Bus, specs, to); err != nil {
@@ -101,6 +104,24 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	}
 	fmt.Fprintf(to.out, "%d topics are as they must be.\n", len(specs))
 	return nil
+}
+
+// cap sets the caps on accumulators that the memory limit comes to, with the
+// partitions that the topic will have; 0: those that others have made.
+func (a *applyTopics) cap(ctx context.Context, c *topicsCommand, partitions int32, given map[string]bool) (err error) {
+	if partitions == 0 && a.Memory.Limit > 0 {
+		topics, err := oona.NewTopics(c.Prefix)
+		if err != nil {
+			return err
+		}
+		ends, err := kafka.HighWater(ctx, c.Bus, topics.SeedMetrics)
+		if err != nil {
+			return err
+		}
+		partitions = int32(len(ends[topics.SeedMetrics]))
+	}
+	a.Windows, err = a.Memory.cap(a.Windows, int(partitions), given)
+	return err
 }
 
 // make makes and corrects the topics, or checks what others have made.
@@ -152,22 +173,26 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 }
 
 // begin begins an incarnation in those partitions whose rollups are of a greater
-// one than the log's, as where an older copy of the log was put back: readers
-// would drop whatever is emitted of it.
+// one than the log's, or of another log. That is so where an older copy of the log
+// was restored, and where the topic was made again and had records before it had
+// first ones: readers would drop whatever is emitted of it.
 func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, to streams, logger *slog.Logger) (err error) {
-	e, err := log.examine(ctx, (*examination).behind, logger)
+	e, err := log.examine(ctx, (*examination).needsIncarnation, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.history.close()) }()
 	for _, p := range e.history.partitions {
-		if !e.behind(p) {
+		if !e.needsIncarnation(p) {
 			continue
 		}
-		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, "the rollups are of a greater incarnation than the log"); err != nil {
+		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, "the rollups are of another log, or of a greater incarnation than this one"); err != nil {
 			return err
 		}
-		fmt.Fprintf(to.out, "%s: an incarnation begins in partition %d, whose rollups were of a greater one than its log\n", e.topics.SeedMetrics, p.partition)
+		fmt.Fprintf(to.out, "%s: an incarnation begins in partition %d, whose rollups are of another log, or of a greater incarnation than this one\n", e.topics.SeedMetrics, p.partition)
+		if p.engine.Config().Generation == 0 {
+			fmt.Fprintf(to.messages, "partition %d had records before a first configuration could be written: until there is one, the aggregators' own settings hold. Write it with: oona windows apply --from TIME\n", p.partition)
+		}
 	}
 	return nil
 }

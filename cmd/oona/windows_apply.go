@@ -58,7 +58,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	if err != nil {
 		return err
 	}
-	next := windows.Configuration{Config: merge(newest, windows.Config(a.Windows), set), From: oona.MicrosOf(a.From)}
+	next := windows.Configuration{Config: nameCatalogue(merge(newest, windows.Config(a.Windows), set)), From: oona.MicrosOf(a.From)}
 	if next.Config.Generation, err = a.generation(newest.Generation, set); err != nil {
 		return err
 	}
@@ -90,6 +90,16 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 		return err
 	}
 	return errors.Join(h.report(to.out, next, before), a.note(kept, h, next))
+}
+
+// nameCatalogue has a configuration name the first built-in catalogue if it names
+// none and its record has a field for it: that is what no catalogue means. What
+// reducer 1 folds needs no such record, which older aggregators stop at.
+func nameCatalogue(c windows.Config) windows.Config {
+	if c.Reducer > 1 && c.Catalogue == (oona.CatalogueHash{}) {
+		c.Catalogue = oona.FirstCatalogue
+	}
+	return c
 }
 
 // resolve sets what the flags say of reducers and catalogue, and returns where
@@ -254,6 +264,9 @@ func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Co
 	fmt.Fprintf(w, "Generation %d after %d, for windows from %s on:\n", next.Generation, newest.Generation, a.From.Format(time.RFC3339))
 	for _, change := range differences(newest, next) {
 		fmt.Fprintf(w, "  %s\n", change)
+	}
+	if newest.Catalogue == (oona.CatalogueHash{}) && next.Catalogue == oona.FirstCatalogue && a.catalogue == nil {
+		fmt.Fprintln(w, "  The log named no catalogue of metrics, so the first built-in one is named. If the aggregators are started with --catalogue FILE, give that file here too.")
 	}
 	for _, p := range h.partitions {
 		if p.empty() {

@@ -21,8 +21,9 @@ var (
 	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
 	// ErrAhead: the log has lost records that were read.
 	ErrAhead = errors.New("the log has lost records that were read when the commit was made")
-	// ErrMadeAgain: the log is another than the one that the rollups are of.
-	ErrMadeAgain = errors.New("the topic was made again, and its log has no incarnation of its own")
+	// ErrMadeAgain: the log is another than the one that the rollups are of, and
+	// readers would drop what is emitted of it.
+	ErrMadeAgain = errors.New("the log is another than the one that its rollups are of, and has no incarnation above theirs")
 	// ErrPartitions: keys have moved to other partitions.
 	ErrPartitions = errors.New("the topic's number of partitions has changed")
 	// ErrSettings: the worker began anew with other settings than the log's.
@@ -34,9 +35,15 @@ var (
 // Log answers what a claim and its commit leave open, and begins incarnations of
 // the seed-metrics topic.
 type Log interface {
-	// Record returns the append time and the kind (oona.HeaderRecord; empty: a
-	// frame) of the record that the partition holds at an offset; false: none.
-	Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, kind string, found bool, err error)
+	// Record returns the append time of the record that the partition holds at
+	// an offset; false: none.
+	Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, found bool, err error)
+	// FirstIncarnation returns the number of the incarnation that the record at
+	// offset 0 begins; 0: there is no such record.
+	FirstIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error)
+	// LastIncarnation returns the greatest number that was written for the
+	// partition, wherever in the log its record is; 0: none is known.
+	LastIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error)
 	// LastRollups returns the last rollup of the partition in each of the rollup
 	// topics, where it has one.
 	LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, error)
@@ -98,10 +105,6 @@ func withoutCommit(ctx context.Context, c oona.Claim, log Log) (lost, err error)
 	if err != nil || len(last) == 0 {
 		return nil, err
 	}
-	_, kind, found, err := log.Record(ctx, c.Partition, 0)
-	if err != nil || found && kind == oona.IncarnationRecord {
-		return nil, err
-	}
 	var trigger oona.Trigger
 	for i := range last {
 		if same, err := isOf(ctx, &last[i], c, log); err != nil || same {
@@ -111,18 +114,26 @@ func withoutCommit(ctx context.Context, c oona.Claim, log Log) (lost, err error)
 			trigger = last[i].Trigger
 		}
 	}
-	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d, which readers would take for later ones. If the topic is still empty, run `oona topics apply`; if it has records, start with --from-here",
-		ErrMadeAgain, c.Topic, c.Partition, trigger.Offset), nil
+	first, err := log.FirstIncarnation(ctx, c.Partition)
+	if err != nil || first > 0 && first >= trigger.Incarnation {
+		return nil, err
+	}
+	begun, err := log.LastIncarnation(ctx, c.Partition)
+	if err != nil || begun > trigger.Incarnation {
+		return nil, err
+	}
+	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d of incarnation %d (the topic was made again, or an older copy of it was restored). Readers would drop what is emitted now. Begin an incarnation of the log with: oona topics apply",
+		ErrMadeAgain, c.Topic, c.Partition, trigger.Offset, trigger.Incarnation), nil
 }
 
 // isOf reports whether a rollup was made of this log: whether the log holds its
 // trigger. What comes at that offset in a topic that was made again was appended
 // later, and the rollup tells when its trigger was appended, to within a window.
 func isOf(ctx context.Context, r *oona.Rollup, c oona.Claim, log Log) (bool, error) {
-	if r.Group != oona.Performance || r.Trigger.Incarnation != 0 {
+	if r.Group != oona.Performance {
 		return false, nil
 	}
-	appendedAt, _, found, err := log.Record(ctx, c.Partition, r.Trigger.Offset)
+	appendedAt, found, err := log.Record(ctx, c.Partition, r.Trigger.Offset)
 	latest := appendedAt - r.Rates.Delay // observation in the window
 	return found && latest >= r.Start && latest < r.End, err
 }
@@ -135,7 +146,7 @@ func (p *Past) compare(ctx context.Context, c oona.Claim, log Log) (lost, err er
 	}
 	last := p.Reached.ProcessedTo - 1
 	if p.Reached.Known && last >= c.LogStart && log != nil {
-		appendedAt, _, found, err := log.Record(ctx, c.Partition, last)
+		appendedAt, found, err := log.Record(ctx, c.Partition, last)
 		if err != nil {
 			return nil, err
 		}

@@ -19,6 +19,8 @@ import (
 // knownLog is an aggregate.Log that says what a test has it say.
 type knownLog struct {
 	records map[int64]knownRecord
+	first   oona.Incarnation // that the record at offset 0 begins
+	last    oona.Incarnation // as the settings topic has it
 	rollups []oona.Rollup
 	end     int64 // after the incarnation record that begins
 	fails   error
@@ -28,7 +30,6 @@ type knownLog struct {
 
 type knownRecord struct {
 	appended time.Time
-	kind     string
 }
 
 type begunIncarnation struct {
@@ -36,9 +37,17 @@ type begunIncarnation struct {
 	previousEnd int64
 }
 
-func (l *knownLog) Record(_ context.Context, _ int32, offset int64) (oona.Micros, string, bool, error) {
+func (l *knownLog) Record(_ context.Context, _ int32, offset int64) (oona.Micros, bool, error) {
 	r, found := l.records[offset]
-	return oona.MicrosOf(r.appended), r.kind, found, l.fails
+	return oona.MicrosOf(r.appended), found, l.fails
+}
+
+func (l *knownLog) FirstIncarnation(context.Context, int32) (oona.Incarnation, error) {
+	return l.first, l.fails
+}
+
+func (l *knownLog) LastIncarnation(context.Context, int32) (oona.Incarnation, error) {
+	return l.last, l.fails
 }
 
 func (l *knownLog) LastRollups(context.Context, int32) ([]oona.Rollup, error) {
@@ -183,11 +192,11 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 	}
 }
 
-// Without a commit, rollups of a log that has no incarnation are those of another
-// log: its triggers would be below theirs.
+// Without a commit, rollups are of another log unless the log holds what they were
+// made of: its triggers would be below theirs, unless it is in a greater incarnation.
 func TestTopicThatWasMadeAgain(t *testing.T) {
 	claim := wholeClaim()
-	frame, first := knownRecord{}, knownRecord{kind: oona.IncarnationRecord}
+	frame := map[int64]knownRecord{0: {}}
 	// A rollup of the window from 0 to 10 s, of which the last frame is of 9 s; the
 	// record that closed it was appended 7 s later.
 	second := func(s int) time.Time { return time.Unix(int64(s), 0) }
@@ -201,13 +210,17 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 		log  knownLog
 		want error
 	}{
-		"no rollups":                    {knownLog{records: map[int64]knownRecord{0: frame}}, nil},
-		"rollups, and an incarnation":   {knownLog{records: map[int64]knownRecord{0: first}, rollups: rollup(99, 0)}, nil},
-		"rollups, and a frame first":    {knownLog{records: map[int64]knownRecord{0: frame}, rollups: rollup(99, 0)}, aggregate.ErrMadeAgain},
-		"rollups, and nothing as yet":   {knownLog{rollups: rollup(99, firstLife)}, aggregate.ErrMadeAgain},
-		"rollups of this log":           {knownLog{records: map[int64]knownRecord{0: frame, 3: {appended: second(16)}}, rollups: rollup(3, 0)}, nil},
-		"rollups of an incarnation":     {knownLog{records: map[int64]knownRecord{0: frame, 3: {appended: second(16)}}, rollups: rollup(3, firstLife)}, aggregate.ErrMadeAgain},
-		"rollups whose offsets are low": {knownLog{records: map[int64]knownRecord{0: frame, 3: {appended: second(86)}}, rollups: rollup(3, 0)}, aggregate.ErrMadeAgain},
+		"no rollups":                        {knownLog{records: frame}, nil},
+		"an incarnation":                    {knownLog{records: frame, first: firstLife, rollups: rollup(99, 0)}, nil},
+		"the rollups' own incarnation":      {knownLog{records: frame, first: firstLife, rollups: rollup(99, firstLife)}, nil},
+		"an incarnation below the rollups'": {knownLog{records: frame, first: firstLife, last: firstLife + 1, rollups: rollup(99, firstLife+1)}, aggregate.ErrMadeAgain},
+		"it, and a greater one further on":  {knownLog{records: frame, first: firstLife, last: firstLife + 2, rollups: rollup(99, firstLife+1)}, nil},
+		"a frame first":                     {knownLog{records: frame, rollups: rollup(99, 0)}, aggregate.ErrMadeAgain},
+		"it, and an incarnation further on": {knownLog{records: frame, last: firstLife, rollups: rollup(99, 0)}, nil},
+		"nothing as yet":                    {knownLog{last: firstLife, rollups: rollup(99, firstLife)}, aggregate.ErrMadeAgain},
+		"rollups of this log":               {knownLog{records: map[int64]knownRecord{0: {}, 3: {second(16)}}, rollups: rollup(3, 0)}, nil},
+		"rollups of an incarnation of it":   {knownLog{records: map[int64]knownRecord{0: {}, 3: {second(16)}}, rollups: rollup(3, firstLife)}, nil},
+		"rollups whose offsets are low":     {knownLog{records: map[int64]knownRecord{0: {}, 3: {second(86)}}, rollups: rollup(3, 0)}, aggregate.ErrMadeAgain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stage := newStage(t, &fixture{out: &outputs{}}, inLog(&c.log, false))
@@ -234,7 +247,7 @@ func TestTopicThatIsBeingMade(t *testing.T) {
 		if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, aggregate.ErrMadeAgain) || begins.Short != short {
 			t.Errorf("of a log that ends at %d: %+v, %v", end, begins, err)
 		}
-		log.records[0] = knownRecord{kind: oona.IncarnationRecord}
+		log.first = firstLife
 		if begins, err := stage.Start(t.Context(), claim); err != nil || begins != (oona.Start{}) {
 			t.Errorf("once the first record is there: %+v, %v", begins, err)
 		}
