@@ -21,7 +21,9 @@ func TestCheck(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	variablesAreListed(t, bin)
+	help := helpOfAll(t, bin)
+	variablesAreListed(t, help)
+	documentedFlagsExist(t, help)
 	_, cfg := startBroker(t)
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -128,9 +130,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// variablesAreListed: what is not in internal/worker/variables.txt would be taken
-// for a mistake.
-func variablesAreListed(t *testing.T, bin string) {
+// helpOfAll is what -h says of every program and command.
+func helpOfAll(t *testing.T, bin string) string {
 	t.Helper()
 	var help strings.Builder
 	for _, name := range []string{"ingest", "aggregate", "exporter"} {
@@ -145,14 +146,53 @@ func variablesAreListed(t *testing.T, bin string) {
 		_, out, _ := run(t, append(strings.Fields(command[1]), "--help")...)
 		help.WriteString(out)
 	}
+	return help.String()
+}
+
+// variablesAreListed: what is not in internal/worker/variables.txt would be taken
+// for a mistake.
+func variablesAreListed(t *testing.T, help string) {
+	t.Helper()
 	var read []string
-	for _, variable := range regexp.MustCompile(`\$(OONA_\w+)`).FindAllStringSubmatch(help.String(), -1) {
+	for _, variable := range regexp.MustCompile(`\$(OONA_\w+)`).FindAllStringSubmatch(help, -1) {
 		read = append(read, variable[1])
 	}
 	slices.Sort(read)
 	read = slices.Compact(read)
 	if listed := worker.Variables(); !slices.Equal(read, listed) {
 		t.Errorf("flags have the variables\n%s\nwrite them into internal/worker/variables.txt, which has\n%s", strings.Join(read, "\n"), strings.Join(listed, "\n"))
+	}
+}
+
+// foreignFlags are flags of other programs that the pages mention: of Prometheus
+// and Kafka, and of go run ./bench.
+var foreignFlags = []string{
+	"enable-feature", "print-data-log", "files", "topic", "partition", "offset", "property", "delete-offsets",
+	"peers", "rounds", "layers", "steps", "only",
+}
+
+// documentedFlagsExist: a flag that a page mentions is one of a program.
+func documentedFlagsExist(t *testing.T, help string) {
+	t.Helper()
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	flag := regexp.MustCompile(`(?:^|[^\w-])--([a-z][a-z0-9-]+)`)
+	known := foreignFlags
+	for _, found := range flag.FindAllStringSubmatch(help, -1) {
+		known = append(known, found[1])
+	}
+	for _, page := range append(pages, "../../README.md", "../../DESIGN.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range flag.FindAllStringSubmatch(string(text), -1) {
+			if !slices.Contains(known, found[1]) {
+				t.Errorf("%s mentions --%s, which no program has", page, found[1])
+			}
+		}
 	}
 }
 
