@@ -1,0 +1,100 @@
+package export_test
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/pipeline/export"
+)
+
+// described keeps the names of the series of what is registered.
+type described struct {
+	prometheus.Registerer
+	names []string
+}
+
+var seriesName = regexp.MustCompile(`fqName: "(\w+)"`)
+
+func (d *described) Register(c prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		c.Describe(descs)
+	}()
+	for desc := range descs {
+		d.names = append(d.names, seriesName.FindStringSubmatch(desc.String())[1])
+	}
+	return d.Registerer.Register(c)
+}
+
+func (d *described) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		if err := d.Register(c); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// documentedSeries are the names in the first column of docs/metrics.md, of the
+// layers and of the exporter, written out.
+func documentedSeries(page string) (all []string) {
+	cells := regexp.MustCompile("(?m)^\\| `((?:oona_exporter|kasmina_layer)[^|]*)")
+	series := regexp.MustCompile("`(\\w+)(?:{([a-z,]+)}(\\w*))?")
+	for _, cell := range cells.FindAllString(page, -1) {
+		prefix := "oona_exporter"
+		if strings.Contains(cell, "kasmina_layer") {
+			prefix = "kasmina_layer"
+		}
+		if strings.Contains(cell, "GROUP") {
+			prefix += "_GROUP"
+		}
+		for _, found := range series.FindAllStringSubmatch(cell, -1) {
+			name := found[1]
+			if strings.HasPrefix(name, "_") {
+				name = prefix + name
+			}
+			names := []string{name}
+			if strings.HasSuffix(name, "_") { // else what is in braces are labels
+				names = nil
+				for part := range strings.SplitSeq(found[2], ",") {
+					names = append(names, name+part+found[3])
+				}
+			}
+			for _, n := range names {
+				all = append(all, strings.Replace(n, "GROUP", "health", 1), strings.Replace(n, "GROUP", "performance", 1))
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// The rows of docs/metrics.md about layers and the exporter name the series that
+// there are.
+func TestMetricsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := catalogue.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &described{Registerer: prometheus.NewRegistry()}
+	if _, err := export.New(export.DefaultConfig(), newTape(), known, d, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(d.names)
+	d.names = slices.Compact(d.names)
+	if documented := documentedSeries(string(page)); !slices.Equal(documented, d.names) {
+		t.Errorf("docs/metrics.md has\n%s\nand the exporter has\n%s", strings.Join(documented, "\n"), strings.Join(d.names, "\n"))
+	}
+}
