@@ -27,7 +27,7 @@ type examination struct {
 // emitted are the rollups of a partition.
 type emitted struct {
 	trigger oona.Trigger // the last
-	held    bool         // there is a last one
+	beyond  bool         // the log ends before the trigger
 	never   []string     // topics that never had any
 }
 
@@ -85,15 +85,24 @@ func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 	}
 	for _, p := range e.history.partitions {
 		var r emitted
-		if r.trigger, r.held, err = settings.LastTrigger(ctx, at, e.topics, p.partition); err != nil {
+		var found bool
+		if r.trigger, found, err = settings.LastTrigger(ctx, at, e.topics, p.partition); err != nil {
 			return err
 		}
+		r.beyond = found // until the log's end is known
 		for _, topic := range both {
 			if ends[topic][p.partition] == 0 {
 				r.never = append(r.never, topic)
 			}
 		}
 		e.last = append(e.last, r)
+	}
+	// After the rollups, so that what is emitted meanwhile is not beyond it.
+	if ends, err = kafka.HighWater(ctx, at, e.topics.SeedMetrics); err != nil {
+		return err
+	}
+	for i, p := range e.history.partitions {
+		e.last[i].beyond = e.last[i].beyond && e.last[i].trigger.Offset >= ends[e.topics.SeedMetrics][p.partition]
 	}
 	return nil
 }
@@ -102,13 +111,15 @@ func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 // little to say what is.
 func (e *examination) uncertain(p *partitionHistory) bool {
 	return p.committed.Offset == oona.NoOffset || e.behind(p) ||
-		len(e.last[p.partition].never) > 0 && p.timelines > 0 || len(p.differences(e.topics.SeedMetrics, e.held)) > 0
+		len(e.last[p.partition].never) > 0 && p.timelines > 0 || len(p.differences(e.topics.SeedMetrics, e.held)) > 0 ||
+		p.lostWindows(e.held) != ""
 }
 
-// behind reports whether the rollups are of a greater incarnation than the log,
-// as far as it was read.
+// behind reports whether the rollups are of a greater incarnation than the log, as
+// far as it was read, or of the same and of records that it does not hold.
 func (e *examination) behind(p *partitionHistory) bool {
-	return e.last[p.partition].trigger.Incarnation > p.engine.Incarnation()
+	r := e.last[p.partition]
+	return r.trigger.Incarnation > p.engine.Incarnation() || r.beyond && r.trigger.Incarnation == p.engine.Incarnation()
 }
 
 // findRefused asks as an aggregator does whether a partition can be folded on.
@@ -134,7 +145,8 @@ func (e *examination) findRefused(ctx context.Context) error {
 // needsIncarnation reports whether readers would drop what is emitted of a
 // partition until its log is in another incarnation.
 func (e *examination) needsIncarnation(p *partitionHistory) bool {
-	return e.behind(p) || errors.Is(e.refused[p.partition], aggregate.ErrMadeAgain)
+	refused := e.refused[p.partition]
+	return refused == nil && e.behind(p) || errors.Is(refused, aggregate.ErrMadeAgain)
 }
 
 // partition says what is wrong with a partition that aggregators take. Its log
@@ -142,8 +154,8 @@ func (e *examination) needsIncarnation(p *partitionHistory) bool {
 func (e *examination) partition(p *partitionHistory) (all []string) {
 	r := e.last[p.partition]
 	if e.behind(p) {
-		all = append(all, fmt.Sprintf("partition %d: its rollups are of incarnation %d, and its log is in %d: it is an older log, and readers drop whatever is emitted of it. Begin an incarnation with: oona topics apply",
-			p.partition, r.trigger.Incarnation, p.engine.Incarnation()))
+		all = append(all, fmt.Sprintf("partition %d: its rollups are of incarnation %d, up to offset %d, and its log is in incarnation %d and ends at offset %d: it is an older log, or has lost its end, and readers drop what is emitted of it. Begin an incarnation with: oona topics apply",
+			p.partition, r.trigger.Incarnation, r.trigger.Offset, p.engine.Incarnation(), p.next))
 	}
 	if p.firstFrame != oona.NoOffset && p.timelines > 0 && p.firstFrame < p.committed.Offset {
 		for _, topic := range r.never {
@@ -152,7 +164,10 @@ func (e *examination) partition(p *partitionHistory) (all []string) {
 		}
 	}
 	for _, d := range p.differences(e.topics.SeedMetrics, e.held) {
-		all = append(all, fmt.Sprintf("partition %d: the settings topic has %s, and the log %s; write it again with: oona windows show --restore", p.partition, d.settings, d.log))
+		all = append(all, fmt.Sprintf("partition %d: the log has %s, and the settings topic has %s. Write that of the log with: oona windows show --restore", p.partition, d.log, d.settings))
+	}
+	if lost := p.lostWindows(e.held); lost != "" {
+		all = append(all, lost)
 	}
 	return all
 }

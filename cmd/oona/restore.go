@@ -24,11 +24,11 @@ func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, l
 	var entries []settings.Entry
 	for _, p := range h.partitions {
 		for _, d := range p.differences(topics.SeedMetrics, kept.held) {
-			fmt.Fprintf(w, "partition %d: the settings topic had %s; the log has %s, which is written\n", p.partition, d.settings, d.log)
+			fmt.Fprintf(w, "partition %d: the log has %s, and the settings topic had %s; that of the log is written\n", p.partition, d.log, d.settings)
 			entries = append(entries, d.entry)
 		}
 		if p.unknown != "" {
-			fmt.Fprintf(w, "partition %d: no configuration is written, as it is not known what holds: %s\n", p.partition, p.unknown)
+			fmt.Fprintf(w, "partition %d: its configuration is not written, because it is not known which one holds: %s\n", p.partition, p.unknown)
 		}
 	}
 	for _, lost := range h.lostCatalogues(kept.held) {
@@ -44,12 +44,30 @@ type settingsDifference struct {
 	entry         settings.Entry // the log's
 }
 
+// numbered is 0 where there is none.
+func numbered(what string, n int64) string {
+	if n == 0 {
+		return "no " + what
+	}
+	return fmt.Sprintf("%s %d", what, n)
+}
+
+// lostWindows says that the log has lost the configuration that the settings topic
+// has. Empty: it has not, or that is not known.
+func (p *partitionHistory) lostWindows(held *settings.Settings) string {
+	has, reach := held.Windows[p.partition].Generation, p.engine.Configurations()
+	if p.unknown != "" || p.empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
+		return ""
+	}
+	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, and the log has none: the windows are those of the aggregators' own settings. Write the next generation with: oona windows apply --from TIME", p.partition, has)
+}
+
 // differences lists what the settings topic must say of a partition and does not.
 // A greater incarnation than the log's is none: its record was not written.
 func (p *partitionHistory) differences(topic string, held *settings.Settings) (all []settingsDifference) {
 	if has, must := held.Incarnation(topic, p.partition), p.engine.Incarnation(); has < must {
 		all = append(all, settingsDifference{
-			fmt.Sprintf("incarnation %d", has), fmt.Sprintf("incarnation %d", must),
+			numbered("incarnation", int64(has)), numbered("incarnation", int64(must)),
 			settings.IncarnationEntry(topic, p.partition, must),
 		})
 	}
@@ -63,7 +81,7 @@ func (p *partitionHistory) differences(topic string, held *settings.Settings) (a
 	same.From = newest.From // in the record it was not rounded yet
 	if same != newest {
 		all = append(all, settingsDifference{
-			fmt.Sprintf("generation %d of the windows", has.Generation), fmt.Sprintf("generation %d", newest.Generation),
+			numbered("generation", int64(has.Generation)), numbered("generation", int64(newest.Generation)),
 			settings.WindowsEntry(p.partition, newest),
 		})
 	}

@@ -90,7 +90,7 @@ func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *s
 func (p *partitionHistory) print(w io.Writer, group string) {
 	fmt.Fprintf(w, "partition %d, offsets %d to %d\n", p.partition, p.start, p.next)
 	if n := p.engine.Incarnation(); n != 0 {
-		fmt.Fprintf(w, "  incarnation %d, begun at about %s\n", n, oona.Micros(n).Time().Format(time.RFC3339))
+		fmt.Fprintf(w, "  incarnation %d%s\n", n, p.begun(time.Now()))
 	}
 	if p.unknown != "" {
 		fmt.Fprintf(w, "  what holds here is not known: %s\n", p.unknown)
@@ -112,6 +112,20 @@ func (p *partitionHistory) print(w io.Writer, group string) {
 			list(f.Configuration)
 		}
 	}
+}
+
+// begun says when the log's incarnation began: as its record says, or else by its
+// number, which is that time unless a greater one had to be taken.
+func (p *partitionHistory) begun(now time.Time) string {
+	for _, f := range p.found {
+		if f.incarnation != nil && f.incarnation.Number == p.engine.Incarnation() {
+			return ", begun at " + f.incarnation.WrittenAt.Time().Format(time.RFC3339)
+		}
+	}
+	if at := oona.Micros(p.engine.Incarnation()).Time(); !at.After(now) {
+		return ", begun at about " + at.Format(time.RFC3339)
+	}
+	return ""
 }
 
 // shownPartition and shownConfiguration are what --json prints.

@@ -3,6 +3,7 @@ package aggregate
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,14 +168,25 @@ func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
 }
 
 // compareSettings warns where the partition's windows are not those of the
-// worker's settings, which have no generation and no version of the reducers.
+// worker's settings, and says in what.
 func (p *partition) compareSettings(warning string) {
-	held, settings := p.engine.Config(), p.stage.cfg.Windows
-	generation := held.Generation
-	held.Generation, held.Reducer, held.Catalogue = settings.Generation, settings.Reducer, settings.Catalogue // which no flag sets
-	if held != settings {
-		p.logger.Warn(warning, "generation", generation, "windows", fmt.Sprintf("%+v", held), "settings", fmt.Sprintf("%+v", settings))
+	held := p.engine.Config()
+	if differ := otherSettings(held, p.stage.cfg.Windows); len(differ) > 0 {
+		p.logger.Warn(warning, "generation", held.Generation, "differ", strings.Join(differ, ", "))
 	}
+}
+
+// otherSettings lists what a worker's flags say otherwise than held. Generation,
+// reducer and catalogue have no flags.
+func otherSettings(held, own windows.Config) (all []string) {
+	a, b := reflect.ValueOf(held), reflect.ValueOf(own)
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Tag.Get("name")
+		if h, o := a.Field(i).Interface(), b.Field(i).Interface(); name != "" && h != o {
+			all = append(all, fmt.Sprintf("%s: %v, here %v", name, h, o))
+		}
+	}
+	return all
 }
 
 // noteUnknown logs the 1st, 2nd, 4th ... of Oona's own records of a kind that a

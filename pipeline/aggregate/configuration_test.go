@@ -105,8 +105,10 @@ func TestReducerIsTheLogs(t *testing.T) {
 	f := start(t, nil)
 	f.feed.append(f.configuration(1, 0, length(20*time.Second)), f.begin, own(oona.ConfigurationRecord))
 	f.stop()
-	if !strings.Contains(f.log.String(), warning) {
+	if says := f.log.String(); !strings.Contains(says, warning) || !strings.Contains(says, "window-length: 20s, here 10s") {
 		t.Errorf("of another length nothing is said: %s", &f.log)
+	} else if strings.Contains(says, "Catalogue") || strings.Contains(says, "max-skew") {
+		t.Errorf("more is said than differs: %s", &f.log)
 	}
 }
 
