@@ -23,7 +23,7 @@ def load(name: str) -> dict[str, Any]:
 
 def union() -> Any:
     """Return the schema of a recording: a frame or an event."""
-    return fastavro.parse_schema([load("seed_metrics.v1.avsc"), load("seed_event.v1.avsc")])
+    return fastavro.parse_schema([load("seed_metrics.v1.avsc"), load("seed_event.v2.avsc")])
 
 
 class SingleObject:

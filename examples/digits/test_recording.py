@@ -82,6 +82,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "PAUSE", 0.001)
 
 
+def test_events_are_of_the_newest_version(tmp_path: Path):
+    """A recording names the newest schema, whose new fields have their defaults."""
+    newest = max(contract.SCHEMAS.glob("seed_event.v*.avsc"), key=lambda p: int(p.name.split(".v")[1].split(".")[0]))
+    path = tmp_path / "events.avro"
+    event = {"run_id": "r", "layer_id": "l", "seed_id": 1, "sequence": 2, "at": 1_700_000_000_000_000, "from_state": 0, "to_state": 1}
+    with recorder.Recording(path, {}) as recording:
+        recording.event(event)
+    with path.open("rb") as file:
+        (read,) = fastavro.reader(file)
+    assert set(read) == {field["name"] for field in contract.load(newest.name)["fields"]}
+    assert (read["seed_id"], read["command_id"], read["mark"]) == (1, "", "NORMAL")
+
+
 def test_a_recording_reads_as_it_was_written(tmp_path: Path):
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     with recorder.Recording(tmp_path / "r.avro", {"oona.seed": "1"}) as file:
