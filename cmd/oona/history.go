@@ -112,7 +112,7 @@ func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistor
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or none (--group=) to go by the log alone", h.group, err)
+		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or an empty one (--group=) to use the log alone", h.group, err)
 	}
 	p.claim, p.incarnation, p.timelines = claim, p.engine.Incarnation(), p.engine.Stats().Timelines
 	if past.Committed {
@@ -128,7 +128,7 @@ func (h *history) lost(claim oona.Claim, past aggregate.Past) string {
 	case errors.Is(past.Lost, aggregate.ErrAhead):
 		return fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, claim.HighWater)
 	case errors.Is(past.Lost, aggregate.ErrOvertaken):
-		return fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: what was configured in between is lost", h.group, claim.Committed.Offset, claim.LogStart)
+		return fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: configurations in between are lost", h.group, claim.Committed.Offset, claim.LogStart)
 	}
 	return "the log's beginning is gone, and " + h.noCommit()
 }
@@ -136,7 +136,7 @@ func (h *history) lost(claim oona.Claim, past aggregate.Past) string {
 // noCommit says why there is no commit to go by.
 func (h *history) noCommit() string {
 	if h.group == "" {
-		return "no --group was asked"
+		return "no --group was given"
 	}
 	return fmt.Sprintf("group %s has no commit", h.group)
 }
@@ -214,7 +214,7 @@ func (h *history) take(msg *message.Message) (*partitionHistory, error) {
 	first := p.empty()
 	p.take(at, msg)
 	if first && p.folded && p.unknown == "" && !p.configuredAt(at.Offset) {
-		p.unknown = "the log begins without a configuration, so that the aggregators' own settings hold, and " + h.noCommit() + " that tells them"
+		p.unknown = "the log begins without a configuration, so the aggregators' own settings hold, and " + h.noCommit() + " that has them"
 	}
 	return p, nil
 }
@@ -302,9 +302,9 @@ func (p *partitionHistory) settledIncarnation(number oona.Incarnation) (holds bo
 	case number == p.incarnation:
 		return true, fmt.Sprintf("incarnation %d of the log begins", number)
 	case number < p.incarnation:
-		return false, fmt.Sprintf("incarnation %d is over, or was void", number)
+		return false, fmt.Sprintf("incarnation %d is over, or had no effect", number)
 	}
-	return false, fmt.Sprintf("incarnation %d is void: the group's commit is beyond it and does not know it", number)
+	return false, fmt.Sprintf("incarnation %d has no effect: the group's commit is beyond it and does not have it", number)
 }
 
 // settled says what the commit knows of a configuration from before it.
@@ -315,9 +315,9 @@ func (p *partitionHistory) settled(c windows.Configuration) (holds bool, says st
 		}
 	}
 	if c.Config.Generation < p.inReach[0].Config.Generation {
-		return false, fmt.Sprintf("generation %d is out of reach: it is over, or was void", c.Config.Generation)
+		return false, fmt.Sprintf("generation %d is out of reach: it is over, or had no effect", c.Config.Generation)
 	}
-	return false, fmt.Sprintf("generation %d is void: the group's commit is beyond it and does not know it", c.Config.Generation)
+	return false, fmt.Sprintf("generation %d has no effect: the group's commit is beyond it and does not have it", c.Config.Generation)
 }
 
 // standing says since when a configuration of a commit holds.

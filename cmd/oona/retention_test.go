@@ -169,16 +169,16 @@ func TestWindowsAfterRetention(t *testing.T) {
 		}
 
 		status, _, messages = i.oona("topics", "apply", "--partitions", "2", "--group", i.group, "--window-length", "4s")
-		if status != exitFailed || strings.Count(messages, "which stays. Asked for was window-length: 4s, was 3s\n") != 2 {
+		if status != exitFailed || strings.Count(messages, "generation 1. Asked for was window-length: 4s, was 3s\n") != 2 {
 			t.Errorf("topics apply with another length: status %d, %q", status, messages)
 		}
 
 		// Without the group nobody knows what holds.
-		if status, out, _ := i.oona("windows", "show", "--group", i.group+"-other"); status != 0 || strings.Count(out, "what holds here is not known: the log's beginning is gone, and group "+i.group+"-other has no commit") != 2 {
+		if status, out, _ := i.oona("windows", "show", "--group", i.group+"-other"); status != 0 || strings.Count(out, "it is not known which configuration holds: the log's beginning is gone, and group "+i.group+"-other has no commit") != 2 {
 			t.Errorf("show without a commit: status %d, %q", status, out)
 		}
 		status, out, messages = i.apply("--group=", "--allowed-lateness", "4s")
-		if status != exitFailed || out != "" || !strings.Contains(messages, "what is not given would be reset") || !strings.Contains(messages, "--window-length, --out-of-orderness, --tick-interval") {
+		if status != exitFailed || out != "" || !strings.Contains(messages, "settings that are not given would be reset") || !strings.Contains(messages, "--window-length, --out-of-orderness, --tick-interval") {
 			t.Errorf("apply without a commit: status %d, %q, %q", status, out, messages)
 		}
 	})
@@ -230,10 +230,10 @@ func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 			t.Fatal(err)
 		}
 		i.tick(1)
-		if status, out, _ := i.oona("windows", "show", "--group", i.group); status != 0 || !strings.Contains(out, "what holds here is not known: the log begins without a configuration") {
+		if status, out, _ := i.oona("windows", "show", "--group", i.group); status != 0 || !strings.Contains(out, "it is not known which configuration holds: the log begins without a configuration") {
 			t.Errorf("show: status %d, %q", status, out)
 		}
-		if status, out, messages := i.apply("--group", i.group, "--max-layers", "9"); status != exitFailed || out != "" || !strings.Contains(messages, "what is not given would be reset") {
+		if status, out, messages := i.apply("--group", i.group, "--max-layers", "9"); status != exitFailed || out != "" || !strings.Contains(messages, "settings that are not given would be reset") {
 			t.Errorf("apply: status %d, %q, %q", status, out, messages)
 		}
 		own := windows.DefaultConfig()
@@ -258,8 +258,8 @@ func TestNewestIsAssumedWhereNothingIsKnown(t *testing.T) {
 		i.tick(1)
 		i.deleteBelow(2, 1)
 		status, out, messages := i.apply("--group", i.group, "--max-layers", "9", "--assume-newest")
-		if status != exitFailed || !strings.Contains(out, "partition 0, offset 3: written; what becomes of it is not known") || !strings.Contains(out, "partition 1, offset 2: generation 2 holds from") ||
-			!strings.Contains(messages, "max-layers: 9, was 4096\n  partition 0: the log's beginning is gone") || !strings.Contains(messages, "not known in partitions 0;") {
+		if status != exitFailed || !strings.Contains(out, "partition 0, offset 3: written, but it is not known whether it holds") || !strings.Contains(out, "partition 1, offset 2: generation 2 holds from") ||
+			!strings.Contains(messages, "max-layers: 9, was 4096\n  partition 0: the log's beginning is gone") || !strings.Contains(messages, "not known whether the configuration holds in partitions 0.") {
 			t.Errorf("status %d, %q, %q", status, out, messages)
 		}
 	})

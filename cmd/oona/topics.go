@@ -240,10 +240,10 @@ func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given ma
 		changes := differences(held, merge(held, a.Windows, given))
 		switch {
 		case p.unknown != "":
-			fmt.Fprintf(to.messages, "partition %d: what holds there is not known: %s\n", p.partition, p.unknown)
+			fmt.Fprintf(to.messages, "partition %d: it is not known which configuration holds: %s\n", p.partition, p.unknown)
 			differ = true
 		case len(changes) > 0:
-			fmt.Fprintf(to.messages, "partition %d has generation %d, which stays. Asked for was %s\n", p.partition, held.Generation, strings.Join(changes, ", "))
+			fmt.Fprintf(to.messages, "partition %d keeps generation %d. Asked for was %s\n", p.partition, held.Generation, strings.Join(changes, ", "))
 			differ = true
 		}
 	}

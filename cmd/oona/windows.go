@@ -18,10 +18,10 @@ import (
 type windowsCommand struct {
 	Bus    kafka.Config `embed:"" group:"Bus"`
 	Prefix string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Group  string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits hold the configurations that retention has deleted from the log, and those of aggregators' own settings. Empty: none is asked."`
+	Group  string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits hold configurations that retention has deleted from the log, and the aggregators' own settings if the log has no configuration. Empty: commits are not read."`
 
-	Show  showWindows  `cmd:"" help:"Print the configurations of the windows of each partition, with the hash of their catalogue: those that the group's commit holds and those that are in the log; and the incarnations of the log. It reads the whole log."`
-	Apply applyWindows `cmd:"" help:"Write a configuration of the windows into the log of every partition. Settings that are not given stay as the newest configuration has them, by the log and the group's commits. It reads the whole log."`
+	Show  showWindows  `cmd:"" help:"Print for each partition the window configurations in the group's commit and in the log, each with the hash of its catalogue, and the incarnations of the log. It reads the whole log."`
+	Apply applyWindows `cmd:"" help:"Write a window configuration into the log of every partition. Settings that you do not give keep the values of the newest configuration, which is looked for in the log and in the group's commits. It reads the whole log."`
 }
 
 func defaultWindows() windowsCommand {
@@ -62,7 +62,7 @@ func (c *windowsCommand) readOn(ctx context.Context, h *history, topic string) e
 
 type showWindows struct {
 	JSON    bool `name:"json" help:"Print JSON."`
-	Restore bool `env:"-" help:"Write into the settings topic what it lacks and the commits and the logs tell: the newest configuration and the incarnation of each partition. Catalogues are in neither, and are named."`
+	Restore bool `env:"-" help:"Write the newest configuration and the incarnation of each partition into the settings topic if they are missing or wrong there. They are taken from the commits and the logs. Catalogues cannot be restored in this way: those that are missing are listed."`
 }
 
 func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *slog.Logger) (err error) {
@@ -93,7 +93,7 @@ func (p *partitionHistory) print(w io.Writer, group string) {
 		fmt.Fprintf(w, "  incarnation %d%s\n", n, p.begun(time.Now()))
 	}
 	if p.unknown != "" {
-		fmt.Fprintf(w, "  what holds here is not known: %s\n", p.unknown)
+		fmt.Fprintf(w, "  it is not known which configuration holds: %s\n", p.unknown)
 	}
 	list := func(c windows.Configuration) {
 		fmt.Fprint(w, "   ")

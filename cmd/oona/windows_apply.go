@@ -24,16 +24,16 @@ import (
 )
 
 type applyWindows struct {
-	Generation int32     `env:"-" placeholder:"N" help:"Number of the configuration, at most 1000 above the newest; default: the next."`
-	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which it holds, rounded up to the end of a window; more than max-skew from now, and at most 30 days."`
-	Far        bool      `env:"-" help:"Let --from be more than 30 days from now. No configuration can begin before the last one, so that until then the windows cannot be changed again."`
-	Many       bool      `env:"-" help:"Write it although more than 32 configurations are in reach of frames as late as max-delay. Each takes some 16 bytes of a commit, which timelines need."`
-	Yes        bool      `env:"-" help:"Do not ask."`
+	Generation int32     `env:"-" placeholder:"N" help:"Number of the configuration: above the newest one by at most 1000. Default: the next number."`
+	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which the configuration holds, rounded up to the end of a window. It must be more than max-skew and at most 30 days from now."`
+	Far        bool      `env:"-" help:"Allow --from to be more than 30 days from now. The windows cannot be changed again before that time, because no configuration can begin before the last one."`
+	Many       bool      `env:"-" help:"Write it even if frames can still arrive for more than 32 earlier configurations (within max-delay). Each takes about 16 bytes of a commit, which leaves less room for timelines."`
+	Yes        bool      `env:"-" help:"Do not ask for confirmation."`
 
-	Reducer   int32  `env:"-" placeholder:"N" help:"Version of what frames are folded into: 1 or 2. Programs of before a version stop at the record, so that all readers and all aggregators must know it first."`
+	Reducer   int32  `env:"-" placeholder:"N" help:"Version of the reducers, which make rollups of frames: 1 or 2. Older programs stop at the record, so upgrade all readers and all aggregators first."`
 	Catalogue string `env:"-" placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) over the newest built-in catalogue. It is kept in the settings topic. Also: the hash of a catalogue that is kept there, or built-in."`
 
-	AssumeNewest bool `env:"-" help:"Where neither the log nor the group's commit of a partition tells what holds there, go on from the newest configuration that is found, or else the defaults. Else every setting must be given then."`
+	AssumeNewest bool `env:"-" help:"If neither the log nor the group's commit of a partition says which configuration holds, start from the newest one that is found anywhere, or from the defaults. Without this flag, you must give every setting in that case."`
 
 	Windows changes     `embed:"" group:"Windows"`
 	Memory  memoryFlags `embed:"" group:"Windows"`
@@ -132,7 +132,7 @@ func (a *applyWindows) write(kept *shelf, partitions []int32, next windows.Confi
 		}
 	}
 	if err := settings.WriteConfiguration(kept.at, kept.topics, partitions, next.Record()); err != nil {
-		return fmt.Errorf("write the configuration: some partitions may have it; look with: oona windows show, and take a new generation: %w", err)
+		return fmt.Errorf("write the configuration, which some partitions may have now (see oona windows show; use a new generation to try again): %w", err)
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (a *applyWindows) note(kept *shelf, h *history, next windows.Configuration)
 		}
 	}
 	if err := settings.Write(kept.at, kept.topics, entries...); err != nil {
-		return fmt.Errorf("the configuration is written, and not noted in the settings topic; run oona windows show --restore: %w", err)
+		return fmt.Errorf("the configuration is written, but is not kept in the settings topic; run oona windows show --restore: %w", err)
 	}
 	return nil
 }
@@ -179,14 +179,14 @@ const (
 // generation is the number of the next configuration.
 func (a *applyWindows) generation(newest int32, set map[string]bool) (int32, error) {
 	if newest == math.MaxInt32 {
-		return 0, fmt.Errorf("generation %d is the last there is: to change the windows, begin new topics (--prefix)", newest)
+		return 0, fmt.Errorf("generation %d is the greatest possible number; to change the windows, create new topics (--prefix)", newest)
 	}
 	if !set["generation"] {
 		return newest + 1, nil
 	}
 	last := int32(min(int64(newest)+furthestGeneration, math.MaxInt32))
 	if a.Generation <= newest || a.Generation > last {
-		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, and the newest is %d; give at least %d and at most %d, or leave it away for the next", a.Generation, newest, newest+1, last)}
+		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, and the newest is %d; give at least %d and at most %d, or leave the flag out for the next number", a.Generation, newest, newest+1, last)}
 	}
 	return a.Generation, nil
 }
@@ -205,7 +205,7 @@ func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
 	}
 	for _, p := range h.partitions {
 		if p.unknown != "" && len(missing) > 0 {
-			return fmt.Errorf("partition %d: %s: what is not given would be reset. Give --group if it is another, all settings (%s are missing), or --assume-newest to go on from generation %d, with the settings that oona windows show prints, or else the defaults",
+			return fmt.Errorf("partition %d: %s, so settings that are not given would be reset. Give the aggregators' --group if it is another one, or all settings (%s are missing), or --assume-newest: it starts from generation %d, with the settings that oona windows show prints, or with the defaults",
 				p.partition, p.unknown, strings.Join(missing, ", "), h.newest().Generation)
 		}
 	}
@@ -220,7 +220,7 @@ const manyInReach = 32
 func (a *applyWindows) refuseMany(h *history) error {
 	for _, p := range h.partitions {
 		if n := len(p.engine.Configurations()); n >= manyInReach && !a.Many {
-			return fmt.Errorf("partition %d has %d configurations that frames may still come for, and each takes room in its commits; wait until the earliest are out of reach, which takes max-delay (%s) from where the next of them began, or give --many", p.partition, n, p.engine.Config().MaxDelay)
+			return fmt.Errorf("partition %d has %d configurations for which frames may still arrive, and each takes room in its commits. A configuration is out of reach max-delay (%s) after the next one began: wait, or give --many", p.partition, n, p.engine.Config().MaxDelay)
 		}
 	}
 	return nil
@@ -236,7 +236,7 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 		return fmt.Errorf("it would be a dead letter: --%w", err)
 	}
 	if furthest := now.Add(furthestFrom); c.From.Time().After(furthest) && !a.Far {
-		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, more than 30 days from now: until then the windows could not be changed again. Give at most %s, or --far",
+		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, more than 30 days from now, and the windows could not be changed again before. Give at most %s, or --far",
 			c.From.Time().Format(time.RFC3339), furthest.UTC().Format(time.RFC3339))}
 	}
 	earliest := oona.Micros(0)
@@ -245,7 +245,7 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 		earliest = max(earliest, stamp+oona.Micros(p.engine.Config().MaxSkew.Microseconds()))
 	}
 	if c.From <= earliest {
-		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, and frames of that time may come before the record; it must be later than %s, and some seconds more for writing it",
+		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, and frames of that time may arrive before the record. It must be later than %s; add some seconds for writing the record",
 			c.From.Time().Format(time.RFC3339), earliest.Time().Format(time.RFC3339Nano))}
 	}
 	for _, p := range h.partitions {
@@ -261,7 +261,7 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 
 // describe says what would change.
 func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Config) {
-	fmt.Fprintf(w, "Generation %d after %d, for windows from %s on:\n", next.Generation, newest.Generation, a.From.Format(time.RFC3339))
+	fmt.Fprintf(w, "Generation %d after %d, for windows from %s on, rounded up to the end of a window:\n", next.Generation, newest.Generation, a.From.Format(time.RFC3339))
 	for _, change := range differences(newest, next) {
 		fmt.Fprintf(w, "  %s\n", change)
 	}
@@ -273,7 +273,7 @@ func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Co
 			continue
 		}
 		if p.unknown != "" {
-			fmt.Fprintf(w, "  partition %d: %s; so what changes there, and whether it holds, is not known\n", p.partition, p.unknown)
+			fmt.Fprintf(w, "  partition %d: %s. So it is not known what changes there, and whether the configuration holds\n", p.partition, p.unknown)
 			continue
 		}
 		if held := p.engine.Config(); held != newest {
@@ -300,7 +300,7 @@ func (a *applyWindows) confirm(to streams, question string) error {
 		return nil
 	}
 	if f, ok := to.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
-		return fmt.Errorf("%w: there is no terminal to ask at; give --yes", errNotConfirmed)
+		return fmt.Errorf("%w: there is no terminal to ask on; give --yes", errNotConfirmed)
 	}
 	return ask(to.in, to.messages, question)
 }
@@ -334,7 +334,7 @@ func (h *history) report(w io.Writer, written windows.Configuration, before []in
 			says := f.says
 			switch {
 			case p.unknown != "":
-				says = "written; what becomes of it is not known: " + p.unknown
+				says = "written, but it is not known whether it holds: " + p.unknown
 				unseen = append(unseen, name)
 			case !f.holds:
 				void = append(void, name)
@@ -343,15 +343,15 @@ func (h *history) report(w io.Writer, written windows.Configuration, before []in
 		}
 		if !seen {
 			unseen = append(unseen, name)
-			fmt.Fprintf(w, "partition %s: what was written is not in the log up to offset %d\n", name, p.next)
+			fmt.Fprintf(w, "partition %s: the record is not in the log up to offset %d\n", name, p.next)
 		}
 	}
 	var err error
 	if len(void) > 0 {
-		err = fmt.Errorf("it changes nothing in partitions %s, where another may have been written meanwhile: look with oona windows show, and write another generation, from a later time", strings.Join(void, ", "))
+		err = fmt.Errorf("the configuration has no effect in partitions %s, perhaps because another one was written at the same time. See oona windows show, and write another generation with a later --from", strings.Join(void, ", "))
 	}
 	if len(unseen) > 0 {
-		err = errors.Join(err, fmt.Errorf("what became of it is not known in partitions %s; look with oona windows show once the aggregators have committed", strings.Join(unseen, ", ")))
+		err = errors.Join(err, fmt.Errorf("it is not known whether the configuration holds in partitions %s. See oona windows show after the aggregators' next commit", strings.Join(unseen, ", ")))
 	}
 	return err
 }
