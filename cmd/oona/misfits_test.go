@@ -375,6 +375,32 @@ func TestRollupsBeyondTheLog(t *testing.T) {
 	})
 }
 
+// Once rollups of a log that was made again are in their topics, nothing seems to
+// be wrong, while readers drop them. An incarnation can be asked for.
+func TestIncarnationThatIsAskedFor(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		if out := i.applied(1, "--new-incarnation"); strings.Contains(out, "it was asked for") {
+			t.Errorf("topics apply of empty topics: %q", out)
+		}
+		i.tick(1)
+		old := i.shown()[0].Incarnation
+		i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
+		i.rollup(oona.Trigger{Incarnation: old, Offset: 1})
+		if status, messages := i.check(); status != 0 {
+			t.Errorf("check: status %d, %q", status, messages)
+		}
+		if out := i.applied(1); strings.Contains(out, "begins") {
+			t.Errorf("topics apply: %q", out)
+		}
+		if out := i.applied(1, "--new-incarnation"); !strings.Contains(out, "an incarnation begins in partition 0: it was asked for") {
+			t.Errorf("topics apply --new-incarnation: %q", out)
+		}
+		if now := i.shown()[0]; now.Incarnation <= old || len(now.Incarnations) != 2 || i.held().Incarnation(i.topics.SeedMetrics, 0) != now.Incarnation {
+			t.Errorf("the log has %+v", now)
+		}
+	})
+}
+
 // When an incarnation began is said by its record, not by its number, which is
 // ahead where it had to be above another.
 func TestWhenAnIncarnationBegan(t *testing.T) {

@@ -32,8 +32,9 @@ type topicsCommand struct {
 
 type (
 	applyTopics struct {
-		NoCreate  bool   `env:"-" help:"Make and change no topic; only write first records, and the catalogue, into topics that others have made."`
-		Catalogue string `placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) over the newest built-in catalogue. It is kept in the settings topic, and the configurations of empty partitions name it; the aggregators read it there. Also: the hash of a catalogue that is kept there, or built-in. Default: built-in."`
+		NoCreate       bool   `env:"-" help:"Make and change no topic; only write first records, and the catalogue, into topics that others have made."`
+		NewIncarnation bool   `name:"new-incarnation" env:"-" help:"Begin an incarnation of the log in every partition that has records, also if nothing seems to be wrong: for when readers drop the rollups as those of an earlier log (OonaLogMadeAgain). Aggregators and readers of before there were incarnations stop at it."`
+		Catalogue      string `placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) over the newest built-in catalogue. It is kept in the settings topic, and the configurations of empty partitions name it; the aggregators read it there. Also: the hash of a catalogue that is kept there, or built-in. Default: built-in."`
 
 		Windows windows.Config `embed:"" group:"Windows of empty partitions"`
 		Memory  memoryFlags    `embed:"" group:"Windows of empty partitions"`
@@ -161,7 +162,7 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 			topics.SeedMetrics, len(written), a.Windows.MaxAccumulators, a.Windows.Reducer, a.Windows.Catalogue)
 	}
 	log := &windowsCommand{Bus: c.Bus, Prefix: c.Prefix, Group: c.Group}
-	if err := a.begin(ctx, log, to, logger); err != nil {
+	if err := a.begin(ctx, log, written, to, logger); err != nil {
 		return err
 	}
 	asked := given[catalogueSetting] || slices.ContainsFunc(settingsOf(a.Windows), func(s setting) bool { return given[s.name] })
@@ -175,23 +176,34 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 // begin begins an incarnation in those partitions whose rollups are of a greater
 // one than the log's, or of another log. That is so where an older copy of the log
 // was restored, and where the topic was made again and had records before it had
-// first ones: readers would drop whatever is emitted of it.
-func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, to streams, logger *slog.Logger) (err error) {
-	e, err := log.examine(ctx, (*examination).needsIncarnation, logger)
+// first ones: readers would drop whatever is emitted of it. If it was asked for, it
+// begins one in all partitions but those that have just got first records.
+func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []int32, to streams, logger *slog.Logger) (err error) {
+	reason := func(e *examination, p *partitionHistory) string {
+		switch {
+		case e.needsIncarnation(p):
+			return "its rollups are of another log, or of a greater incarnation or offset than this one"
+		case a.NewIncarnation && !slices.Contains(first, p.partition):
+			return "it was asked for"
+		}
+		return ""
+	}
+	e, err := log.examine(ctx, func(e *examination, p *partitionHistory) bool { return reason(e, p) != "" }, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.history.close()) }()
 	for _, p := range e.history.partitions {
-		if !e.needsIncarnation(p) {
+		why := reason(e, p)
+		if why == "" {
 			continue
 		}
-		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, "the rollups are of another log, or of a greater incarnation than this one"); err != nil {
+		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, why); err != nil {
 			return err
 		}
-		fmt.Fprintf(to.out, "%s: an incarnation begins in partition %d, whose rollups are of another log, or of a greater incarnation than this one\n", e.topics.SeedMetrics, p.partition)
+		fmt.Fprintf(to.out, "%s: an incarnation begins in partition %d: %s\n", e.topics.SeedMetrics, p.partition, why)
 		if p.engine.Config().Generation == 0 {
-			fmt.Fprintf(to.messages, "partition %d had records before a first configuration could be written: until there is one, the aggregators' own settings hold. Write it with: oona windows apply --from TIME\n", p.partition)
+			fmt.Fprintf(to.messages, "partition %d: its log has no configuration, so the aggregators' own settings hold. Write one with: oona windows apply --from TIME\n", p.partition)
 		}
 	}
 	return nil
