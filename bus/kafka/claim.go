@@ -26,6 +26,7 @@ const nackPause = 100 * time.Millisecond
 type claim struct {
 	sarama.ConsumerGroupClaim
 	about oona.Claim
+	id    sarama.Uuid // of the topic
 }
 
 // handOut hands the claim's messages out, one at a time, until session ends. It
@@ -114,22 +115,30 @@ func (h *groupHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from sa
 	var beside sync.WaitGroup
 	open, end := context.WithCancel(context.WithoutCancel(session.Context()))
 	defer end()
-	beside.Go(func() { h.commitWhile(open, session, c) })
+	reading, leave := context.WithCancel(session.Context())
+	defer leave()
+	beside.Go(func() { h.commitWhile(open, session, c, leave) })
 	beside.Go(func() { h.followEnd(open, c) })
-	if !c.handOut(session.Context(), h.subscriber.out, handlerGrace) {
+	if !c.handOut(reading, h.subscriber.out, handlerGrace) {
 		h.logger.Error("a handler holds a message of a partition that is lost", "topic", c.about.Topic, "partition", c.about.Partition, "waited", handlerGrace)
 	}
 	end()
 	beside.Wait()
-	h.commit(session, c)
+	_ = h.commit(session, c) // the owner was told
 	h.subscriber.owner.Close(c.about)
 	return nil
 }
 
 // commitWhile commits what the owner says, now and then, while the claim is open.
-func (h *groupHandler) commitWhile(open context.Context, session sarama.ConsumerGroupSession, c *claim) {
+// Where the topic is another one by now, the claim must end: the reader asks for
+// offsets, and may have gone on in the new log without its beginning.
+func (h *groupHandler) commitWhile(open context.Context, session sarama.ConsumerGroupSession, c *claim, leave func()) {
 	for sleep(open, h.subscriber.every) {
-		h.commit(session, c)
+		if err := h.commit(session, c); errors.Is(err, ErrAnotherTopic) {
+			h.logger.Error("the topic is not the one that was read; the partition is claimed again", "topic", c.about.Topic, "partition", c.about.Partition, "err", err)
+			leave()
+			return
+		}
 	}
 }
 
@@ -156,16 +165,17 @@ func (h *groupHandler) followEnd(open context.Context, c *claim) {
 // ended and its generation may still be good.
 const commitTimeout = 5 * time.Second
 
-func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) {
+func (h *groupHandler) commit(session sarama.ConsumerGroupSession, c *claim) error {
 	owner := h.subscriber.owner
 	commit, due := owner.Commit(c.about)
 	if !due {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout)
 	defer cancel()
-	err := h.subscriber.offsets.commit(ctx, session, c.about.Topic, c.about.Partition, commit)
+	err := h.subscriber.offsets.commit(ctx, session, c.about.Topic, c.id, c.about.Partition, commit)
 	owner.Committed(c.about, commit, err)
+	return err
 }
 
 // Setup refuses a session with a partition that must not be read: its consumer
@@ -234,7 +244,7 @@ func (h *groupHandler) open(ctx context.Context, from sarama.ConsumerGroupClaim)
 				return nil, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
 			}
 			if err = h.subscriber.owner.Open(ctx, about); err == nil {
-				return &claim{from, about}, nil
+				return &claim{from, about, described[from.Partition()].id}, nil
 			}
 		}
 		described = nil
@@ -294,6 +304,7 @@ const (
 type description struct {
 	about   oona.Claim
 	refused error
+	id      sarama.Uuid // of the topic
 }
 
 // describe asks for all partitions together, as a rebalance waits for it.
@@ -303,6 +314,10 @@ func (s *GroupSubscriber) describe(ctx context.Context, topic string, partitions
 		return nil, err
 	}
 	count, err := s.offsets.count(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.offsets.topicID(ctx, topic) // before the offsets: these are of it, or of a later one
 	if err != nil {
 		return nil, err
 	}
@@ -321,12 +336,12 @@ func (s *GroupSubscriber) describe(ctx context.Context, topic string, partitions
 			Committed:  commits[p],
 		}
 	}
-	return s.begin(ctx, topic, claims)
+	return s.begin(ctx, topic, id, claims)
 }
 
 // begin decides where claims begin. Of those whose log seems to be short the end
 // is asked for again.
-func (s *GroupSubscriber) begin(ctx context.Context, topic string, claims []oona.Claim) (map[int32]description, error) {
+func (s *GroupSubscriber) begin(ctx context.Context, topic string, id sarama.Uuid, claims []oona.Claim) (map[int32]description, error) {
 	described := make(map[int32]description, len(claims))
 	for attempt := 1; ; attempt++ {
 		partitions := make([]int32, len(claims))
@@ -347,7 +362,7 @@ func (s *GroupSubscriber) begin(ctx context.Context, topic string, claims []oona
 		var short []oona.Claim
 		for i, c := range claims {
 			c.Start = starts[i].From
-			described[c.Partition] = description{c, starts[i].Refused}
+			described[c.Partition] = description{c, starts[i].Refused, id}
 			if starts[i].Short {
 				short = append(short, c)
 			}

@@ -38,7 +38,7 @@ func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
 	}
 	session, revoke := context.WithCancel(context.Background())
 	h := &handingOut{make(chan *message.Message), revoke, make(chan bool, 1)}
-	c := &claim{from, oona.Claim{ID: "c"}}
+	c := &claim{ConsumerGroupClaim: from, about: oona.Claim{ID: "c"}}
 	go func() { h.result <- c.handOut(session, h.out, grace) }()
 	return h
 }

@@ -20,6 +20,10 @@ var ErrFenced = errors.New("the partition belongs to another member of the group
 // acknowledged.
 var ErrReadBack = errors.New("a commit was not read back as it was written")
 
+// ErrAnotherTopic says that a topic was deleted and made again under its name. What
+// was read of the one says nothing of the other.
+var ErrAnotherTopic = errors.New("the topic was deleted and made again")
+
 // offsets reads and writes the commits of a group over a connection of its own:
 // on the members' connection a commit would queue behind fetches that wait for
 // records, would say nothing of a refusal, and would drop metadata that changed
@@ -90,6 +94,9 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 
 // mayHaveMoved: everything but the answer of a coordinator that knows better.
 func mayHaveMoved(err error) bool {
+	if errors.Is(err, ErrAnotherTopic) {
+		return false
+	}
 	var answer sarama.KError
 	if !errors.As(err, &answer) {
 		return true // the connection broke
@@ -139,10 +146,62 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 	return commits, nil
 }
 
-// commit writes a commit in the name of a session's member and reads it back.
-// Its errors wrap ErrFenced where the session is over.
-func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, partition int32, c oona.Commit) error {
+// topicID returns what tells a topic from another one of the same name, as the
+// group's coordinator has it. It is zero where the bus does not number topics.
+func (o *offsets) topicID(ctx context.Context, topic string) (id sarama.Uuid, err error) {
+	for began := time.Now(); ; {
+		err = o.ask(ctx, func(coordinator *sarama.Broker) (err error) {
+			id, err = o.topicIDOf(coordinator, topic)
+			return err
+		})
+		if err == nil {
+			return id, nil
+		}
+		// The coordinator may not have heard yet that the topic was made.
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return id, fmt.Errorf("look at %s: %w", topic, err)
+		}
+	}
+}
+
+func (o *offsets) topicIDOf(coordinator *sarama.Broker, topic string) (sarama.Uuid, error) {
+	response, err := coordinator.GetMetadata(sarama.NewMetadataRequest(o.cfg.client().Version, []string{topic}))
+	if err != nil {
+		return sarama.Uuid{}, err
+	}
+	if len(response.Topics) != 1 {
+		return sarama.Uuid{}, sarama.ErrIncompleteResponse
+	}
+	switch t := response.Topics[0]; t.Err {
+	case sarama.ErrNoError, sarama.ErrLeaderNotAvailable:
+		return t.Uuid, nil
+	default:
+		return sarama.Uuid{}, t.Err
+	}
+}
+
+// compare returns ErrAnotherTopic where a topic has another id than it had.
+func (o *offsets) compare(coordinator *sarama.Broker, topic string, had sarama.Uuid) error {
+	if had == (sarama.Uuid{}) {
+		return nil
+	}
+	is, err := o.topicIDOf(coordinator, topic)
+	if err == nil && is != had {
+		err = ErrAnotherTopic
+	}
+	return err
+}
+
+// commit writes a commit in the name of a session's member and reads it back. It
+// is for the topic with an id: of another one of its name nothing was read. The
+// coordinator is asked, as it drops the commits of a topic that it hears was
+// deleted. The errors wrap ErrFenced where the session is over, and
+// ErrAnotherTopic.
+func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, id sarama.Uuid, partition int32, c oona.Commit) error {
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
+		if err := o.compare(coordinator, topic, id); err != nil {
+			return err
+		}
 		request := sarama.NewOffsetCommitRequest(o.cfg.client(), o.group)
 		request.ConsumerGroupGeneration = session.GenerationID()
 		request.ConsumerID = session.MemberID()

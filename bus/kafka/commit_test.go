@@ -3,7 +3,9 @@ package kafka_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -317,5 +319,87 @@ func TestStaticMembership(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	})
+}
+
+// following is an owner that commits what it is told was read, and keeps what
+// became of each commit.
+type following struct {
+	*owner
+	mu        sync.Mutex
+	read      map[string]int64 // by claim, the offset after the last record
+	committed map[string]error // by claim, the last outcome
+}
+
+func (f *following) Commit(c oona.Claim) (oona.Commit, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next, read := f.read[c.ID]
+	return oona.Commit{Offset: next}, read
+}
+
+func (f *following) Committed(c oona.Claim, _ oona.Commit, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.committed[c.ID] = err
+}
+
+func (f *following) outcome(claim string) (error, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err, made := f.committed[claim]
+	return err, made
+}
+
+// A topic is deleted and made again, and grows past where a member has read,
+// before the member reads again: its reader goes on in the middle of the new log.
+// Nothing is committed of that, and all of the new log is handed out.
+func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		spec := oona.TopicSpec{Name: makeTopic(t, cfg, 1, false), Partitions: 1}
+		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		publish(t, p, spec.Name, numbered(0, 3, 0)...)
+		o := &following{owner: newOwner(), read: make(map[string]int64), committed: make(map[string]error)}
+		s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: unique("group"), CommitEvery: 100 * time.Millisecond}, o, discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		messages := subscribe(t, s, spec.Name)
+		take(t, messages, 3)
+		first := o.await(t, "open", 1)[0].ID
+
+		if err := newAdmin(t, cfg).DeleteTopic(spec.Name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{spec}); err != nil {
+			t.Fatal(err)
+		}
+		const records = 20
+		publish(t, p, spec.Name, numbered(100, 100+records, 0)...)
+		for wanted := int64(0); wanted < records; {
+			msg := next(t, messages)
+			claim, offset := msg.Metadata[oona.MetaClaim], metaInt(t, msg, oona.MetaOffset)
+			if claim != first {
+				if offset != wanted || string(msg.Payload) != strconv.FormatInt(100+offset, 10) {
+					t.Fatalf("offset %d came with %s, want offset %d", offset, msg.Payload, wanted)
+				}
+				wanted++
+			}
+			o.mu.Lock()
+			o.read[claim] = offset + 1
+			o.mu.Unlock()
+			msg.Ack()
+		}
+		if err, made := o.outcome(first); made && !errors.Is(err, kafka.ErrAnotherTopic) {
+			t.Errorf("the first claim committed what it read of the new log: %v", err)
+		}
+		o.await(t, "close", 1)
+		claim := o.await(t, "open", 1)[0]
+		eventually(t, "the new log is committed", func() bool { err, made := o.outcome(claim.ID); return made && err == nil })
 	})
 }

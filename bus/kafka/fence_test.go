@@ -36,7 +36,7 @@ func TestZombieIsFenced(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	err = o.commit(t.Context(), stranger{}, "fence", 0, oona.Commit{Offset: 1, Metadata: "false"})
+	err = o.commit(t.Context(), stranger{}, "fence", sarama.Uuid{}, 0, oona.Commit{Offset: 1, Metadata: "false"})
 	if !errors.Is(err, ErrFenced) {
 		t.Errorf("error is %v, want ErrFenced", err)
 	}
