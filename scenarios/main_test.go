@@ -114,6 +114,7 @@ func TestScenario(t *testing.T) {
 		{"row20_topic_made_again", topicMadeAgain},
 		{"row20_topic_made_again_by_others", topicMadeAgainByOthers},
 		{"row20_topic_made_again_and_written_to", topicMadeAgainAndWrittenTo},
+		{"row20_topic_made_again_and_outgrown", topicMadeAgainAndOutgrown},
 		{"row21_upgrade_and_rollback", upgradeAndRollback},
 	} {
 		t.Run(s.name, func(t *testing.T) {

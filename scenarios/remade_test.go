@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -63,6 +64,32 @@ func topicMadeAgainAndWrittenTo(w *world) {
 	w.refused(madeAgain, "--from-here")
 	second := w.goOnFromHere()
 	w.takenByAll(before, first, second)
+}
+
+// Row 20. The topic of frames is made again by others, and has grown past where the
+// aggregator was before that reads again: its reader goes on in the middle of the
+// new log. The aggregator notices before it commits anything, and refuses.
+func topicMadeAgainAndOutgrown(w *world) {
+	w.oona(w.applyTopics()...)
+	w.startIngest()
+	worker := w.startWorker()
+	finish := w.train(w.pair("run-a", 60)...) // so that the log is short
+	w.pause(time.Second)
+	finish()
+	w.settle()
+	w.ingest.terminate(w.T)
+	frames := slices.Repeat([][]byte{strayFrame()}, 600)
+	kafka.deleteTopic(w.T, w.ctx, w.topics.SeedMetrics)
+	w.makeFrames()
+	kafka.write(w.T, w.ctx, w.topics.SeedMetrics, frames...)
+	w.endsBecause(worker, madeAgain, "--from-here")
+	if len(worker.logged("the topic is not the one that was read; the partition is claimed again")) == 0 {
+		w.Error("the reader did not go on in the new log: the fault did not fire")
+	}
+	w.refused(madeAgain, "--from-here")
+	if commits := w.commits(); len(commits) > 0 {
+		w.Errorf("there are commits of the new log: %v", commits)
+	}
 }
 
 // madeAgain is what an aggregator says of a log that others have made.
@@ -125,12 +152,16 @@ func (w *world) playAll(run string) {
 func (w *world) deleteFrames() {
 	w.Helper()
 	kafka.deleteTopic(w.T, w.ctx, w.topics.SeedMetrics)
-	tr := trainer{run: "run-refused", producer: "one", layers: 1, seeds: 1}
-	body := avro.AppendFrame(nil, tr.frame(rand.New(rand.NewPCG(1, 2)), oona.MicrosOf(time.Now()), 0))
 	for range 3 {
-		if status := postOnce(w.ctx, http.DefaultClient, w.url(), body); status != http.StatusServiceUnavailable {
+		if status := postOnce(w.ctx, http.DefaultClient, w.url(), strayFrame()); status != http.StatusServiceUnavailable {
 			w.Errorf("without its topic ingest answers %d", status)
 		}
 	}
 	w.newLife()
+}
+
+// strayFrame is one that no trainer has sent.
+func strayFrame() []byte {
+	tr := trainer{run: "run-stray", producer: "one", layers: 1, seeds: 1}
+	return avro.AppendFrame(nil, tr.frame(rand.New(rand.NewPCG(1, 2)), oona.MicrosOf(time.Now()), 0))
 }
