@@ -44,10 +44,9 @@ func topicMadeAgainByOthers(w *world) {
 }
 
 // Row 20. The topic of frames is made again by others, and frames come before
-// anybody runs `oona topics apply`. That begins an incarnation behind the frames,
-// which is too late for them: the aggregator refuses all the same. With --from-here
-// one goes on, with the windows that were configured in the log before, and
-// readers take the rollups of both logs.
+// anybody runs `oona topics apply`. With --from-here an aggregator goes on with the
+// windows that were configured in the log before, emits nothing that readers would
+// drop, and readers take the rollups of both logs.
 func topicMadeAgainAndWrittenTo(w *world) {
 	w.windows.MaxDelay, w.windows.MaxSkew = 2*time.Second, 500*time.Millisecond // for so long --from-here emits nothing
 	before := w.startReaders("that were there before the deletion")
@@ -60,9 +59,8 @@ func topicMadeAgainAndWrittenTo(w *world) {
 	finish := w.train(w.pair("run-b", 200)...)
 	w.pause(2 * time.Second)
 	finish()
-	w.oona("topics", "apply", "--partitions", fmt.Sprint(partitions), "--group", w.prefix)
-	w.refused(madeAgain, "--from-here")
-	second := w.goOnFromHere()
+	w.refused(madeAgain, "oona topics apply")
+	second := w.goOnFromHere(0)
 	w.takenByAll(before, first, second)
 }
 
@@ -82,18 +80,18 @@ func topicMadeAgainAndOutgrown(w *world) {
 	kafka.deleteTopic(w.T, w.ctx, w.topics.SeedMetrics)
 	w.makeFrames()
 	kafka.write(w.T, w.ctx, w.topics.SeedMetrics, frames...)
-	w.endsBecause(worker, madeAgain, "--from-here")
+	w.endsBecause(worker, madeAgain, "oona topics apply")
 	if len(worker.logged("the topic is not the one that was read; the partition is claimed again")) == 0 {
 		w.Error("the reader did not go on in the new log: the fault did not fire")
 	}
-	w.refused(madeAgain, "--from-here")
+	w.refused(madeAgain, "oona topics apply")
 	if commits := w.commits(); len(commits) > 0 {
 		w.Errorf("there are commits of the new log: %v", commits)
 	}
 }
 
 // madeAgain is what an aggregator says of a log that others have made.
-const madeAgain = "the topic was made again, and its log has no incarnation of its own"
+const madeAgain = "the log is another than the one that its rollups are of, and has no incarnation above theirs"
 
 // makeFrames makes the topic of frames, without first records.
 func (w *world) makeFrames() {
