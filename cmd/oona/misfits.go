@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
 
@@ -97,12 +99,28 @@ func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 		}
 		e.last = append(e.last, r)
 	}
-	// After the rollups, so that what is emitted meanwhile is not beyond it.
-	if ends, err = kafka.HighWater(ctx, at, e.topics.SeedMetrics); err != nil {
-		return err
-	}
-	for i, p := range e.history.partitions {
-		e.last[i].beyond = e.last[i].beyond && e.last[i].trigger.Offset >= ends[e.topics.SeedMetrics][p.partition]
+	return e.findBeyond(ctx, at)
+}
+
+// findBeyond compares the rollups with where the logs end: with ends of after the
+// rollups were read, so that what is emitted meanwhile is not beyond them. A leader
+// that was just elected may not know the end yet, so it is asked for some seconds.
+func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
+	for range 4 {
+		ends, err := kafka.HighWater(ctx, at, e.topics.SeedMetrics)
+		if err != nil {
+			return err
+		}
+		short := false
+		for i, p := range e.history.partitions {
+			r := &e.last[i]
+			r.beyond = r.beyond && r.trigger.Offset >= ends[e.topics.SeedMetrics][p.partition]
+			short = short || r.beyond
+		}
+		if !short {
+			return nil
+		}
+		pipeline.Pause(ctx, time.Second)
 	}
 	return nil
 }
