@@ -75,10 +75,12 @@ func (c *config) stage() (export.Config, error) {
 	}, err
 }
 
-// from is where to begin to read; the zero time is the topics' beginning.
+// from is where to begin to read; the zero time is the topics' beginning. No record
+// is from before 1970, and Kafka gives earlier times meanings of their own.
 func (c *config) from(now time.Time) time.Time {
-	if c.Lookback == 0 {
+	from := now.Add(-c.Lookback)
+	if c.Lookback == 0 || !from.After(time.Unix(0, 0)) {
 		return time.Time{}
 	}
-	return now.Add(-c.Lookback)
+	return from
 }

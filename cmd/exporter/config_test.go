@@ -90,6 +90,11 @@ func TestLookback(t *testing.T) {
 	if cfg, err = parse(t, "--lookback=0"); err != nil {
 		t.Fatal(err)
 	}
+	cfg.Lookback = 2562047 * time.Hour
+	if got := cfg.from(now); !got.IsZero() {
+		t.Errorf("a time before 1970 is %s, want the beginning", got)
+	}
+	cfg.Lookback = 0
 	if got := cfg.from(now); !got.IsZero() {
 		t.Errorf("from %v, want the beginning", got)
 	}

@@ -98,12 +98,18 @@ func (c *config) publisher(topics oona.Topics) kafka.PublisherOptions {
 	}
 }
 
-// checkedTopics are the topic of frames, and those of rollups, which were made
-// with the same number of partitions: where it was changed while no ingest ran,
-// they still tell. The raw topic is checked where it is taken from.
+// checkedTopics are the topic of frames, which must take records of the size that
+// ingest writes, and those of rollups, which were made with the same number of
+// partitions: if it was changed while no ingest ran, they still have the old one. The
+// raw topic is checked if it is read.
 func (c *config) checkedTopics(topics oona.Topics) []oona.TopicSpec {
 	checked := []string{topics.SeedMetrics, topics.LayerHealth, topics.LayerPerformance}
 	specs := slices.DeleteFunc(topics.Specs(0), func(s oona.TopicSpec) bool { return !slices.Contains(checked, s.Name) })
+	for i := range specs {
+		if specs[i].Name == topics.SeedMetrics {
+			specs[i].LeastMessageBytes = c.Ingest.MaxMessageBytes
+		}
+	}
 	if c.Raw {
 		specs = append(specs, topics.RawSpecs(0)...)
 	}

@@ -84,7 +84,7 @@ func TestDefaultsReachTheStage(t *testing.T) {
 	for _, spec := range cfg.checkedTopics(topics) {
 		checked[spec.Name] = spec
 	}
-	if !checked[want.Topic].AppendTime || len(checked) != 3 {
+	if !checked[want.Topic].AppendTime || checked[want.Topic].LeastMessageBytes != want.MaxMessageBytes || len(checked) != 3 {
 		t.Errorf("checked at the start: %+v", checked)
 	}
 	for _, name := range []string{topics.LayerHealth, topics.LayerPerformance} {
@@ -119,6 +119,13 @@ func TestBadConfiguration(t *testing.T) {
 		"--compression=gzip":            `--compression must be one of "lz4","none"`,
 		"--max-message-bytes=10":        "--max-message-bytes: is 10; give more than 1024",
 		"--max-message-bytes=100000000": "--max-message-bytes: is 100000000; give 1024 to 67108864",
+		// The same address, written differently.
+		"--listen=[::ffff:127.0.0.1]:9101": "--admin-address: is 127.0.0.1:9101, and --listen is [::ffff:127.0.0.1]:9101",
+		// Sums of these would overflow, and the limits that are compared with them would hold.
+		"--max-body-bytes=9223372036854775807":         "--max-memory-bytes: is ",
+		"--max-decompressed-bytes=3458764513820540927": "--max-memory-bytes: is ",
+		"--publish-timeout=2562047h":                   "--publish-timeout: is 2562047h0m0s; give a time above 0 and at most 24h0m0s",
+		"--clock-tolerance=0s":                         "--clock-tolerance: is 0s",
 	} {
 		if _, _, err := parse(t, flag); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error is %v, want one with %q", flag, err, want)

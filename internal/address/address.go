@@ -55,24 +55,52 @@ func isHost(text string) bool {
 }
 
 // Overlaps reports whether two servers could not listen at a and b on one machine.
-// Names are the same host where they are the same, localhost apart.
+// Names are not looked up: apart from localhost, two names are the same host if they
+// are equal.
 func (a Address) Overlaps(b Address) bool {
 	if a.Port != b.Port || a.Port == 0 {
 		return false
 	}
-	if a.isAny() || b.isAny() || strings.EqualFold(a.Host, b.Host) {
+	if a.isAny() || b.isAny() || a.host() == b.host() {
 		return true
 	}
-	return a.isLoopback() && b.isLoopback() && (a.Host == "localhost" || b.Host == "localhost")
+	return a.isLoopback() && b.isLoopback() && (a.host() == localhost || b.host() == localhost)
+}
+
+// SameMachine reports whether a and b are certainly addresses of one machine: they
+// have the same host, which is not one that every machine has.
+func (a Address) SameMachine(b Address) bool { return a.IsOfOneMachine() && a.host() == b.host() }
+
+// IsOfOneMachine reports whether a has a host that not every machine has, as all
+// addresses and loopback ones are.
+func (a Address) IsOfOneMachine() bool { return !a.isAny() && !a.isLoopback() }
+
+const localhost = "localhost"
+
+// host returns the host in one of the ways to write it.
+func (a Address) host() string {
+	if ip, ok := a.ip(); ok {
+		return ip.String()
+	}
+	return strings.TrimSuffix(strings.ToLower(a.Host), ".")
+}
+
+// ip returns the host if it is an IP address, in IPv4 if it is one of those.
+func (a Address) ip() (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(a.Host)
+	if ip = ip.Unmap(); ip.IsLoopback() {
+		ip = ip.WithZone("") // there is one loopback interface
+	}
+	return ip, err == nil
 }
 
 // isAny reports whether a is all addresses of the machine.
 func (a Address) isAny() bool {
-	ip, err := netip.ParseAddr(a.Host)
-	return a.Host == "" || err == nil && ip.IsUnspecified()
+	ip, ok := a.ip()
+	return a.Host == "" || ok && ip.IsUnspecified()
 }
 
 func (a Address) isLoopback() bool {
-	ip, err := netip.ParseAddr(a.Host)
-	return a.Host == "localhost" || err == nil && ip.IsLoopback()
+	ip, ok := a.ip()
+	return a.host() == localhost || ok && ip.IsLoopback()
 }

@@ -58,7 +58,17 @@ func TestOverlaps(t *testing.T) {
 		{"localhost:80", "127.0.0.1:80", true},
 		{"localhost:80", "[::1]:80", true},
 		{"localhost:80", "LOCALHOST:80", true},
+		{"LOCALHOST:80", "127.0.0.1:80", true},
+		{"localhost.:80", "[::1]:80", true},
 		{"a:80", "b:80", false},
+		{"a:80", "A.:80", true},
+		// One address in different forms.
+		{"[::1]:80", "[0:0:0:0:0:0:0:1]:80", true},
+		{"[::1%lo]:80", "[::1]:80", true},
+		{"[::ffff:127.0.0.1]:80", "127.0.0.1:80", true},
+		{"[::ffff:0.0.0.0]:80", "10.0.0.1:80", true},
+		{"[FE80::1%eth0]:80", "[fe80::1%eth0]:80", true},
+		{"[fe80::1%eth0]:80", "[fe80::1%eth1]:80", false},
 	} {
 		a, err := Parse(c.a)
 		if err != nil {
@@ -70,6 +80,35 @@ func TestOverlaps(t *testing.T) {
 		}
 		if a.Overlaps(b) != c.want || b.Overlaps(a) != c.want {
 			t.Errorf("%s and %s overlap: want %t", c.a, c.b, c.want)
+		}
+	}
+}
+
+func TestSameMachine(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"10.0.0.1:80", "10.0.0.1:81", true},
+		{"[::ffff:10.0.0.1]:80", "10.0.0.1:81", true},
+		{"node:80", "NODE:81", true},
+		{"10.0.0.1:80", "10.0.0.2:80", false},
+		{"127.0.0.1:80", "127.0.0.1:80", false},
+		{"localhost:80", "localhost:80", false},
+		{":80", ":80", false},
+		{"0.0.0.0:80", "0.0.0.0:80", false},
+		{":80", "10.0.0.1:80", false},
+	} {
+		a, err := Parse(c.a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := Parse(c.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.SameMachine(b) != c.want || b.SameMachine(a) != c.want {
+			t.Errorf("%s and %s are of one machine: want %t", c.a, c.b, c.want)
 		}
 	}
 }

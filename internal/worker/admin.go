@@ -18,8 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Listen opens a TCP address. Its error says what to do where the port is
-// taken, and wraps syscall.EADDRINUSE.
+// Listen opens a TCP address. Its error says what to do, and wraps
+// syscall.EADDRINUSE where the port is taken, syscall.EADDRNOTAVAIL where the
+// address is another machine's, and *net.DNSError where the host is not found.
 func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	if err := CheckAddresses(Listener{flag, address}); err != nil {
 		return nil, err
@@ -28,6 +29,13 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	listener, err := config.Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s is taken by another process; stop it or give %s another port (0 takes a free one): %w", address, flag, err)
+	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok || errors.Is(err, syscall.EADDRNOTAVAIL) {
+		reason := "is not an address of this machine"
+		if ok {
+			reason = fmt.Sprintf("has the host %q, which cannot be resolved", unknown.Name)
+		}
+		return nil, fmt.Errorf("%s %s %s; give one of its own, or :PORT for all of them: %w", flag, address, reason, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", flag, err)

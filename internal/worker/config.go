@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Version      VersionFlag   `env:"-" help:"Print the version and exit."`
 	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables go before it."`
-	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit."`
+	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit. It may run on another machine: hosts are not looked up, nothing listens, and the bus is not asked (oona check asks it). The files and directories that are named must be there."`
 	DrainTimeout time.Duration `default:"20s" help:"Time until the process is gone after SIGINT, SIGTERM or SIGHUP: work in hand must end and connections close. What has not is logged, and the exit status is 1."`
 
 	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Where to serve /livez, /readyz, /metrics and /debug/pprof; port 0 takes a free one."`

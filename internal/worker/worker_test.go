@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -320,6 +322,25 @@ func TestListenWhereThePortIsTaken(t *testing.T) {
 	_, err = Listen(t.Context(), "--admin-address", first.Addr().String())
 	if err == nil || !strings.Contains(err.Error(), first.Addr().String()+" is taken by another process; stop it or give --admin-address another port") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// What --check cannot know, as it may run on another machine, the start says.
+func TestListenWhereTheAddressIsNotThisMachines(t *testing.T) {
+	for address, says := range map[string]string{
+		"192.0.2.1:8080":         "--listen 192.0.2.1:8080 is not an address of this machine; give one of its own", // of documentation (RFC 5737)
+		"no-such-host.invalid:0": `--listen no-such-host.invalid:0 has the host "no-such-host.invalid", which cannot be resolved; give`,
+	} {
+		if err := CheckAddresses(Listener{"--listen", address}); err != nil {
+			t.Errorf("%s: --check refuses it: %v", address, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // a name server may be silent
+		defer cancel()
+		_, err := Listen(ctx, "--listen", address)
+		var unknown *net.DNSError
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.As(err, &unknown) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: error is %v", address, err)
+		}
 	}
 }
 

@@ -83,8 +83,14 @@ func defaultMemory() int64 {
 // container in it, and their tensors twice. A quarter is kept for others than
 // requests with frames.
 func (c Config) leastMemory() int64 {
+	if max(c.MaxBodyBytes, c.MaxDecompressedBytes) > math.MaxInt64/32 { // the sum would overflow
+		return math.MaxInt64
+	}
 	return (c.MaxBodyBytes + 4*c.MaxDecompressedBytes) * 4 / 3
 }
+
+// mostTime bounds each of the timeouts, so that sums of them do not overflow.
+const mostTime = 24 * time.Hour
 
 // Validate names the first setting that is wrong.
 func (c Config) Validate() error {
@@ -118,11 +124,13 @@ func (c Config) Validate() error {
 		{"tensor-timeout", c.TensorTimeout},
 		{"read-timeout", c.ReadTimeout},
 		{"publish-timeout", c.PublishTimeout},
-		{"clock-tolerance", c.ClockTolerance},
 	} {
-		if limit.value <= 0 {
-			return &oona.FieldError{Field: "--" + limit.name, Reason: fmt.Sprintf("is %s; give a time above 0", limit.value)}
+		if limit.value <= 0 || limit.value > mostTime {
+			return &oona.FieldError{Field: "--" + limit.name, Reason: fmt.Sprintf("is %s; give a time above 0 and at most %s", limit.value, mostTime)}
 		}
+	}
+	if c.ClockTolerance <= 0 {
+		return &oona.FieldError{Field: "--clock-tolerance", Reason: fmt.Sprintf("is %s; give a time above 0", c.ClockTolerance)}
 	}
 	if c.Tensors != nil {
 		if err := c.ValidateTensors(); err != nil {
