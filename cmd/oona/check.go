@@ -19,6 +19,7 @@ type checkCommand struct {
 	Aggregate []string `env:"-" placeholder:"FILE" help:"The same, of an aggregator."`
 	Exporter  []string `env:"-" placeholder:"FILE" help:"The same, of an exporter."`
 
+	OneHost bool   `env:"-" help:"The workers run on one host: no two may listen at the same port. Without this flag it is a note, unless their addresses are of one host."`
 	Bin     string `env:"-" placeholder:"DIR" help:"Where the workers' binaries are, which are asked (--check); default: where this one is."`
 	Offline bool   `env:"-" help:"Do not look at the topics."`
 	ReadLog bool   `env:"-" help:"Compare the aggregators' windows with those that the log is configured with. It reads the whole log."`
@@ -48,6 +49,7 @@ func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 		fmt.Fprintf(to.out, "---\n# %s\n%s", w, w.Effective)
 	}
 	faults = append(faults, deployment.Disagreements(workers)...)
+	faults = append(faults, c.onOneHost(workers, to)...)
 	if len(workers) > 0 && !c.Offline {
 		more, err := c.cluster(ctx, workers, to, logger)
 		if err != nil {
@@ -62,6 +64,19 @@ func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 		return fmt.Errorf("%w: %d", errFaults, len(faults))
 	}
 	return nil
+}
+
+// onOneHost returns what is wrong with workers on one host. If they may be on
+// several, it is a note.
+func (c *checkCommand) onOneHost(workers []deployment.Worker, to streams) []string {
+	faults, perhaps := deployment.OneHost(workers)
+	if c.OneHost {
+		return append(faults, perhaps...)
+	}
+	for _, says := range perhaps {
+		fmt.Fprintf(to.messages, "note: if they run on one host (--one-host): %s\n", says)
+	}
+	return faults
 }
 
 // ask returns the workers that their binaries find right, and what is wrong with

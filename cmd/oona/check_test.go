@@ -91,6 +91,21 @@ func TestCheck(t *testing.T) {
 	if status != exitFailed {
 		t.Errorf("beside each other: status %d, %q", status, messages)
 	}
+	// What may be on several hosts is a note, and on one it is a fault. Two ingests of
+	// the default name whose ports differ are taken to be on one.
+	pods := []string{"check", "--bin", bin, "--offline", "--aggregate", file("c.yaml", at+"admin-address: ':9100'\n"), "--exporter", file("d.yaml", at+"admin-address: ':9100'\n")}
+	status, _, messages = run(t, pods...)
+	if status != 0 || strings.Count(messages, "note: if they run on one host (--one-host): exporter ") != 1 {
+		t.Errorf("one port on two hosts: status %d, %q", status, messages)
+	}
+	status, _, messages = run(t, append(pods, "--one-host")...)
+	if status != exitFailed || !strings.Contains(messages, "d.yaml: admin-address is :9100, and admin-address of aggregate ") {
+		t.Errorf("one port on one host: status %d, %q", status, messages)
+	}
+	status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest", file("ports.yaml", at), "--ingest", file("own.yaml", at+"listen: 127.0.0.1:8081\nadmin-address: 127.0.0.1:9111\n"))
+	if status != exitFailed || !strings.Contains(messages, "own.yaml: instance is ") || !strings.Contains(messages, "the configuration has faults: 1") {
+		t.Errorf("two ingests of the default name: status %d, %q", status, messages)
+	}
 	// What a worker would not start with, and names.
 	status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest", file("port.yaml", "listen: 127.0.0.1:28080\nadmin-address: 127.0.0.1:28080\n"),
 		"--ingest", file("listen.yaml", "listen: 12:30:45\n"), "--exporter", file("admin.yaml", "admin-address: nonsense\n"),

@@ -21,7 +21,8 @@ var own = []string{
 	"worker", "group-instance", "from-here",
 }
 
-// Disagreements says in what the workers do not fit together.
+// Disagreements says in what the workers do not fit together, wherever they run.
+// [OneHost] says what is wrong with them on one host.
 func Disagreements(workers []Worker) (faults []string) {
 	note := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	for i, w := range workers {
@@ -58,8 +59,7 @@ func between(w, other Worker) []string {
 	return nil
 }
 
-// repeated are names that two workers of one kind have, and must not share. An
-// ingest that is not given one is called by its host.
+// repeated are names that two workers of one kind are given, and must not share.
 func repeated(w, like Worker) []string {
 	if w.Kind != like.Kind {
 		return nil

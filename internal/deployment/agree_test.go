@@ -89,9 +89,9 @@ func TestDisagreements(t *testing.T) {
 	}
 }
 
-// Two ingests that are not given a name are called by their hosts, which are not
+// Two ingests that are not given a name are called by their hosts, which may not be
 // this one.
-func TestIngestsWithoutANameAreNoFault(t *testing.T) {
+func TestIngestsWithoutANameMayBeOnTwoHosts(t *testing.T) {
 	a, b := workerOf(t, Ingest, "a", "{prefix: p, brokers: [k], instance: here}"), workerOf(t, Ingest, "b", "{prefix: p, brokers: [k], instance: here}")
 	b.given = nil
 	if got := Disagreements([]Worker{a, b}); len(got) != 0 {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/morphogenetic/oona/internal/address"
 )
 
 // The kinds of workers, which are the names of their binaries.
@@ -71,6 +73,22 @@ func (w Worker) gives(name string) bool {
 	_, given := w.given[name]
 	_, set := os.LookupEnv("OONA_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
 	return given || set
+}
+
+// listener is an address at which a worker listens.
+type listener struct {
+	flag    string
+	address address.Address
+}
+
+// listeners are the addresses at which the worker listens; it has validated them.
+func (w Worker) listeners() (all []listener) {
+	for _, name := range []string{"listen", "admin-address"} {
+		if at, err := address.Parse(w.Text(name)); err == nil {
+			all = append(all, listener{name, at})
+		}
+	}
+	return all
 }
 
 // duration is a setting of time; a worker has validated it.

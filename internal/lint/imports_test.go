@@ -52,7 +52,7 @@ var layers = []layer{
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus/kafka", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address"}},
 	{pkg: "internal/worker/workertest"},
-	{pkg: "internal/deployment"},
+	{pkg: "internal/deployment", may: []string{"internal/address"}},
 	{pkg: "internal/watch", may: []string{"", "pipeline", "rollups", "schemas/avro"}},
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
