@@ -11,3 +11,8 @@ func Waiting(p *Publisher, topic string, partition int32) int {
 	}
 	return n
 }
+
+// OffsetsAt and SettleWait are for TestOffsetsOfALeaderThatDoesNotAnswer.
+var OffsetsAt = offsetsAt
+
+const SettleWait = settleWait

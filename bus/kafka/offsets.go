@@ -91,12 +91,14 @@ func offsetsAt(ctx context.Context, client sarama.Client, at int64, missing map[
 		if err == nil {
 			return offsets, nil
 		}
-		if time.Since(began) > settleWait || !sleep(ctx, lookPause) {
-			return nil, errors.Join(err, ctx.Err())
-		}
+		// Also before it gives up: a leader that accepts requests and does not
+		// answer takes longer than the wait, and the caller may ask again.
 		missing = without(missing, offsets)
 		for topic := range missing {
 			client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
+		}
+		if time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+			return nil, errors.Join(err, ctx.Err())
 		}
 	}
 }

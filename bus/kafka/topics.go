@@ -45,7 +45,7 @@ const (
 	replicas = 3
 	inSync   = 2
 	// applyWait bounds the wait until all brokers know what was applied.
-	applyWait = 30 * time.Second
+	applyWait = time.Minute
 	// settleWait is how long brokers are asked again when what they answer may
 	// be older than a change.
 	settleWait = 3 * time.Second
@@ -137,6 +137,7 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	ctx, cancel := context.WithTimeout(ctx, applyWait)
 	defer cancel()
 	corrected := make(map[string]bool) // "topic setting": done, though brokers may not have heard
+	var last error                     // why it is not settled, but for the end of the wait
 	for first := true; ; {
 		views, err := a.look(ctx, specs)
 		if err != nil {
@@ -154,8 +155,11 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 		if unsettled == nil {
 			return changes, a.shapeError(specs, views[0])
 		}
+		if ctx.Err() == nil || last == nil {
+			last = unsettled
+		}
 		if !sleep(ctx, lookPause) {
-			return changes, fmt.Errorf("apply topics: not all brokers know them: %w: %w", unsettled, ctx.Err())
+			return changes, fmt.Errorf("not all brokers know the topics after %s; see that all brokers answer, and run `oona topics apply` again: %w: %w", applyWait, last, ctx.Err())
 		}
 	}
 }

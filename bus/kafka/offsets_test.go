@@ -1,0 +1,59 @@
+package kafka_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// A leader that takes requests and does not answer, as a process that is stopped
+// does, is given up for the one that the others know by then: at the latest by the
+// next attempt of the same client.
+func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+	if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "led", Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	config := sarama.NewConfig()
+	config.Version = sarama.V2_8_0_0
+	config.Net.ReadTimeout = kafka.SettleWait + 200*time.Millisecond
+	client, err := sarama.NewClient(cfg.Brokers, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	leader, err := client.Leader("led", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := leader.ID()
+	cluster.ControlKey(kmsg.ListOffsets.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if cluster.CurrentNode() == silent {
+			cluster.SleepControl(func() { time.Sleep(config.Net.ReadTimeout + time.Second) })
+		}
+		return nil, nil, false
+	})
+	if err := cluster.MoveTopicPartition("led", 0, 1-silent); err != nil {
+		t.Fatal(err)
+	}
+	partitions := map[string][]int32{"led": {0}}
+	if ends, err := kafka.OffsetsAt(t.Context(), client, sarama.OffsetNewest, partitions); err == nil {
+		t.Fatalf("the leader answered: %v", ends)
+	}
+	began := time.Now()
+	if ends, err := kafka.OffsetsAt(t.Context(), client, sarama.OffsetNewest, partitions); err != nil || len(ends["led"]) != 1 || time.Since(began) > config.Net.ReadTimeout {
+		t.Errorf("the next attempt, after %s: %v, %v", time.Since(began), ends, err)
+	}
+}
