@@ -8,6 +8,7 @@ GO        ?= go
 PYTHON    ?= python3
 VENV      := .cache/venv
 TESTARGS  ?=
+PARALLEL  ?= 8
 FUZZTIME  ?= 20s
 FUZZ      ?= .
 BENCH     ?= .
@@ -22,6 +23,9 @@ GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lin
 GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 GO_FILES       = $(shell git ls-files -co --exclude-standard -- '*.go')
 
+# PARALLEL is how many tests of a package run at the same time. It is more than there
+# are cores, as most of those that may run in parallel wait for brokers.
+
 # KAFKA is flags of kafkactl, e.g. "-port 29092 -dir DIR" for a second cluster.
 
 # What make python has installed is used where it is there.
@@ -33,7 +37,7 @@ help: ## this list
 
 .PHONY: test
 test: ## all tests, Go and Python; says what it skips (TESTARGS=)
-	$(GO) test $(TESTARGS) ./...
+	$(GO) test -parallel $(PARALLEL) $(TESTARGS) ./...
 	@$(MAKE) --no-print-directory test-python skipped
 
 # go test is silent about a test that skipped itself, so what it lacked is said here.
@@ -62,7 +66,7 @@ test-python:
 
 .PHONY: race
 race: ## the Go tests under the race detector
-	$(GO) test -race $(TESTARGS) ./...
+	$(GO) test -race -parallel $(PARALLEL) $(TESTARGS) ./...
 
 .PHONY: e2e
 e2e: ## the end-to-end tests by themselves, on Kafka too where OONA_KAFKA names brokers

@@ -39,7 +39,7 @@ type offsets struct {
 }
 
 // attemptPause is between attempts at a request whose coordinator may have
-// moved, or is being chosen. They end after settleWait.
+// moved, or is being chosen. They end after the time to settle.
 const attemptPause = 200 * time.Millisecond
 
 func (o *offsets) connection() (sarama.Client, error) {
@@ -82,7 +82,7 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		if err == nil {
 			err = request(coordinator)
 		}
-		if err == nil || !mayHaveMoved(err) || time.Since(began) > settleWait {
+		if err == nil || !mayHaveMoved(err) || time.Since(began) > o.cfg.SettleTime() {
 			return err
 		}
 		if !sleep(ctx, attemptPause) {
@@ -158,7 +158,7 @@ func (o *offsets) topicID(ctx context.Context, topic string) (id sarama.Uuid, er
 			return id, nil
 		}
 		// The coordinator may not have heard yet that the topic was made.
-		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !sleep(ctx, lookPause) {
 			return id, fmt.Errorf("look at %s: %w", topic, err)
 		}
 	}
@@ -264,7 +264,7 @@ func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []i
 	if err != nil {
 		return nil, err
 	}
-	found, err := offsetsAt(ctx, client, at, map[string][]int32{topic: partitions})
+	found, err := offsetsAt(ctx, o.cfg, client, at, map[string][]int32{topic: partitions})
 	return found[topic], err
 }
 
@@ -278,7 +278,7 @@ func (o *offsets) count(ctx context.Context, topic string) (int32, error) {
 	if err != nil {
 		return 0, err
 	}
-	partitions, err := partitionsOf(ctx, client, topic)
+	partitions, err := partitionsOf(ctx, o.cfg, client, topic)
 	return int32(len(partitions)), err
 }
 
@@ -294,7 +294,7 @@ func (o *offsets) refresh(ctx context.Context, topic string) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !sleep(ctx, lookPause) {
 			return fmt.Errorf("look at %s: %w", topic, err)
 		}
 	}

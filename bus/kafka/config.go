@@ -14,6 +14,19 @@ import (
 type Config struct {
 	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to begin with; the others are found through them."`
 	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Name of this client in the brokers' logs and quotas."`
+
+	// Settle is how long brokers are asked again when what they answer may be older
+	// than a change; 0: 3 seconds.
+	Settle time.Duration `kong:"-"`
+}
+
+// SettleTime returns how long brokers are asked again when what they answer may be
+// older than a change.
+func (c Config) SettleTime() time.Duration {
+	if c.Settle > 0 {
+		return c.Settle
+	}
+	return settleWait
 }
 
 // Validate returns an error that wraps an *oona.FieldError for the first field
@@ -38,6 +51,8 @@ func (c Config) Validate() error {
 }
 
 const (
+	// settleWait is Config.Settle by default.
+	settleWait  = 3 * time.Second
 	dialTimeout = 2 * time.Second
 	// fetchBytes is what one fetch asks of a partition: with sarama's own
 	// default of 1 MiB, reading is three times slower.

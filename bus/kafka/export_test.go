@@ -12,7 +12,5 @@ func Waiting(p *Publisher, topic string, partition int32) int {
 	return n
 }
 
-// OffsetsAt and SettleWait are for TestOffsetsOfALeaderThatDoesNotAnswer.
+// OffsetsAt is for TestOffsetsOfALeaderThatDoesNotAnswer.
 var OffsetsAt = offsetsAt
-
-const SettleWait = settleWait

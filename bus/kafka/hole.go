@@ -20,7 +20,7 @@ func Empty(ctx context.Context, cfg Config, topic string, partition int32, from,
 	defer func() { err = errors.Join(err, client.Close()) }()
 	for began := time.Now(); ; {
 		empty, err := emptyAt(ctx, client, topic, partition, from, to)
-		if err == nil || time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+		if err == nil || time.Since(began) > cfg.SettleTime() || !sleep(ctx, lookPause) {
 			return empty, err
 		}
 		// The leader may have moved.

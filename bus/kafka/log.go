@@ -110,7 +110,7 @@ func (r *LogReader) locate(ctx context.Context, topic string) (_ []oona.Claim, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	newest, err := offsetsOf(ctx, client, sarama.OffsetNewest, topic) // first, so that nothing falls between it and the start
+	newest, err := offsetsOf(ctx, r.cfg, client, sarama.OffsetNewest, topic) // first, so that nothing falls between it and the start
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (r *LogReader) locate(ctx context.Context, topic string) (_ []oona.Claim, e
 	if !r.from.IsZero() {
 		at = r.from.UnixMilli()
 	}
-	first, err := offsetsOf(ctx, client, at, topic)
+	first, err := offsetsOf(ctx, r.cfg, client, at, topic)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func HighWater(ctx context.Context, cfg Config, topics ...string) (map[string]ma
 	if err != nil {
 		return nil, err
 	}
-	ends, err := offsetsOf(ctx, client, sarama.OffsetNewest, topics...)
+	ends, err := offsetsOf(ctx, cfg, client, sarama.OffsetNewest, topics...)
 	if err = errors.Join(err, client.Close()); err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]
 	if err != nil {
 		return nil, err
 	}
-	partitions, err := partitionsOf(ctx, client, topic)
+	partitions, err := partitionsOf(ctx, cfg, client, topic)
 	if err != nil {
 		return nil, err
 	}
@@ -45,14 +45,14 @@ func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]
 
 // partitionsOf returns the partitions of a topic. One that the broker does not
 // know may have been made a moment ago: brokers are asked again for a while.
-func partitionsOf(ctx context.Context, client sarama.Client, topic string) ([]int32, error) {
+func partitionsOf(ctx context.Context, cfg Config, client sarama.Client, topic string) ([]int32, error) {
 	for began := time.Now(); ; {
 		partitions, err := client.Partitions(topic)
 		if err == nil {
 			return partitions, nil
 		}
 		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition)
-		if unknown && time.Since(began) < settleWait && sleep(ctx, lookPause) {
+		if unknown && time.Since(began) < cfg.SettleTime() && sleep(ctx, lookPause) {
 			continue
 		}
 		if unknown {
@@ -63,22 +63,22 @@ func partitionsOf(ctx context.Context, client sarama.Client, topic string) ([]in
 }
 
 // offsetsOf returns an offset of each partition of topics, as offsetsAt does.
-func offsetsOf(ctx context.Context, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
+func offsetsOf(ctx context.Context, cfg Config, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
 	all := make(map[string][]int32, len(topics))
 	for _, topic := range topics {
 		var err error
-		if all[topic], err = partitionsOf(ctx, client, topic); err != nil {
+		if all[topic], err = partitionsOf(ctx, cfg, client, topic); err != nil {
 			return nil, err
 		}
 	}
-	return offsetsAt(ctx, client, at, all)
+	return offsetsAt(ctx, cfg, client, at, all)
 }
 
 // offsetsAt returns an offset of partitions: sarama.OffsetNewest,
 // sarama.OffsetOldest, or the first at or after a time in milliseconds, -1
 // where there is none. A leader that was just chosen may not answer yet: it is
 // asked again for a while.
-func offsetsAt(ctx context.Context, client sarama.Client, at int64, missing map[string][]int32) (map[string]map[int32]int64, error) {
+func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, missing map[string][]int32) (map[string]map[int32]int64, error) {
 	offsets := make(map[string]map[int32]int64, len(missing))
 	for topic, partitions := range missing {
 		offsets[topic] = make(map[int32]int64, len(partitions))
@@ -97,7 +97,7 @@ func offsetsAt(ctx context.Context, client sarama.Client, at int64, missing map[
 		for topic := range missing {
 			client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
 		}
-		if time.Since(began) > settleWait || !sleep(ctx, lookPause) {
+		if time.Since(began) > cfg.SettleTime() || !sleep(ctx, lookPause) {
 			return nil, errors.Join(err, ctx.Err())
 		}
 	}

@@ -21,13 +21,13 @@ func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test", Settle: 500 * time.Millisecond}
 	if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "led", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	config := sarama.NewConfig()
 	config.Version = sarama.V2_8_0_0
-	config.Net.ReadTimeout = kafka.SettleWait + 200*time.Millisecond
+	config.Net.ReadTimeout = cfg.Settle + 200*time.Millisecond
 	client, err := sarama.NewClient(cfg.Brokers, config)
 	if err != nil {
 		t.Fatal(err)
@@ -49,11 +49,11 @@ func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	partitions := map[string][]int32{"led": {0}}
-	if ends, err := kafka.OffsetsAt(t.Context(), client, sarama.OffsetNewest, partitions); err == nil {
+	if ends, err := kafka.OffsetsAt(t.Context(), cfg, client, sarama.OffsetNewest, partitions); err == nil {
 		t.Fatalf("the leader answered: %v", ends)
 	}
 	began := time.Now()
-	if ends, err := kafka.OffsetsAt(t.Context(), client, sarama.OffsetNewest, partitions); err != nil || len(ends["led"]) != 1 || time.Since(began) > config.Net.ReadTimeout {
+	if ends, err := kafka.OffsetsAt(t.Context(), cfg, client, sarama.OffsetNewest, partitions); err != nil || len(ends["led"]) != 1 || time.Since(began) > config.Net.ReadTimeout {
 		t.Errorf("the next attempt, after %s: %v, %v", time.Since(began), ends, err)
 	}
 }

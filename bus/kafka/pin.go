@@ -37,8 +37,8 @@ type pin struct {
 	changed    atomic.Pointer[PartitionsError] // once it was seen; for good
 }
 
-func newPin(client sarama.Client, topic string) (*pin, error) {
-	partitions, err := partitionsOf(context.Background(), client, topic)
+func newPin(cfg Config, client sarama.Client, topic string) (*pin, error) {
+	partitions, err := partitionsOf(context.Background(), cfg, client, topic)
 	if err != nil {
 		return nil, err
 	}

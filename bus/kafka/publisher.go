@@ -114,7 +114,7 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	}
 	p := &Publisher{opts: opts, client: client}
 	if opts.Pin != "" {
-		if p.pin, err = newPin(client, opts.Pin); err != nil {
+		if p.pin, err = newPin(cfg, client, opts.Pin); err != nil {
 			return nil, errors.Join(fmt.Errorf("prepare a publisher at %v: %w", cfg.Brokers, err), client.Close())
 		}
 	}

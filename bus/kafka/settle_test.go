@@ -151,6 +151,21 @@ func TestCheckAsksAgain(t *testing.T) {
 	}
 }
 
+// How long a check asks again is the configuration's, and 3 seconds by default.
+func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
+	specs := []oona.TopicSpec{{Name: "absent", Partitions: 5}}
+	l := startLagging(t)
+	if settle := l.cfg.SettleTime(); settle != 3*time.Second {
+		t.Errorf("by default it is %s", settle)
+	}
+	l.cfg.Settle = 300 * time.Millisecond
+	began := time.Now()
+	checkFaults(t, kafka.CheckTopics(t.Context(), l.cfg, specs), "absent does not exist")
+	if took := time.Since(began); took < l.cfg.Settle {
+		t.Errorf("it refused after %s", took)
+	}
+}
+
 // What is asked of a topic after it was made waits for the broker that is asked.
 func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
 	for name, ask := range map[string]func(cfg kafka.Config) error{

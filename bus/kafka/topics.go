@@ -46,10 +46,7 @@ const (
 	inSync   = 2
 	// applyWait bounds the wait until all brokers know what was applied.
 	applyWait = time.Minute
-	// settleWait is how long brokers are asked again when what they answer may
-	// be older than a change.
-	settleWait = 3 * time.Second
-	lookPause  = 100 * time.Millisecond
+	lookPause = 100 * time.Millisecond
 
 	applyIt = "run `oona topics apply`"
 )
@@ -100,6 +97,7 @@ func CheckTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) error 
 // topicAdmin is a connection for administration.
 type topicAdmin struct {
 	sarama.ClusterAdmin
+	cfg     Config
 	client  sarama.Client    // closed with ClusterAdmin
 	brokers map[int32]string // host and port, by number
 	most    int              // brokers that the cluster is known to have had
@@ -114,7 +112,7 @@ func openAdmin(cfg Config) (*topicAdmin, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("administer topics: %w", err), client.Close())
 	}
-	a := &topicAdmin{ClusterAdmin: admin, client: client, brokers: make(map[int32]string)}
+	a := &topicAdmin{ClusterAdmin: admin, cfg: cfg, client: client, brokers: make(map[int32]string)}
 	for _, b := range client.Brokers() {
 		a.brokers[b.ID()] = b.Addr()
 	}
@@ -293,7 +291,7 @@ func (a *topicAdmin) unsettled(ctx context.Context, specs []oona.TopicSpec, view
 	for i, spec := range specs {
 		names[i] = spec.Name
 	}
-	_, err := offsetsOf(ctx, a.client, sarama.OffsetNewest, names...)
+	_, err := offsetsOf(ctx, a.cfg, a.client, sarama.OffsetNewest, names...)
 	return err
 }
 
@@ -330,7 +328,7 @@ func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) ([]Topic
 		if clean {
 			return nil, nil
 		}
-		if time.Since(began) > settleWait {
+		if time.Since(began) > a.cfg.SettleTime() {
 			return faults, err
 		}
 		if !sleep(ctx, lookPause) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
@@ -19,10 +20,11 @@ type checkCommand struct {
 	Aggregate []string `env:"-" placeholder:"FILE" help:"The same, of an aggregator."`
 	Exporter  []string `env:"-" placeholder:"FILE" help:"The same, of an exporter."`
 
-	OneHost bool   `env:"-" help:"The workers run on one host: no two may listen at the same port. Without this flag it is a note, unless their addresses are of one host."`
-	Bin     string `env:"-" placeholder:"DIR" help:"Where the workers' binaries are, which are asked (--check); default: where this one is."`
-	Offline bool   `env:"-" help:"Do not look at the topics."`
-	ReadLog bool   `env:"-" help:"Compare the aggregators' windows with those that the log is configured with. It reads the whole log."`
+	OneHost bool          `env:"-" help:"The workers run on one host: no two may listen at the same port. Without this flag it is a note, unless their addresses are of one host."`
+	Bin     string        `env:"-" placeholder:"DIR" help:"Where the workers' binaries are, which are asked (--check); default: where this one is."`
+	Offline bool          `env:"-" help:"Do not look at the topics."`
+	Settle  time.Duration `kong:"-"` // of kafka.Config
+	ReadLog bool          `env:"-" help:"Compare the aggregators' windows with those that the log is configured with. It reads the whole log."`
 }
 
 // Validate is called once flags and file are read.
@@ -109,7 +111,7 @@ func (c *checkCommand) ask(ctx context.Context) (workers []deployment.Worker, fa
 // cluster looks at the topics that the workers need. A bus that cannot be
 // reached is no fault of the configuration, and said.
 func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
-	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check"}
+	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check", Settle: c.Settle}
 	prefix := workers[0].Text("prefix")
 	topics, err := oona.NewTopics(prefix)
 	if err != nil {

@@ -58,10 +58,17 @@ type streams struct {
 	messages io.Writer
 }
 
+// newGrammar returns the command line with its defaults.
+func newGrammar() *grammar {
+	g := &grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Watch: defaultWatch()}
+	g.Log.Level = "warn"
+	return g
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(execute(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	os.Exit(newGrammar().execute(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
 // Exit statuses, beside 0.
@@ -70,11 +77,9 @@ const (
 	exitUsage  = 2
 )
 
-func execute(ctx context.Context, args []string, to streams) int {
-	cli := grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Watch: defaultWatch()}
-	cli.Log.Level = "warn"
+func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 	exited := false
-	parser, err := kong.New(&cli, append(append(worker.Options(), values()...),
+	parser, err := kong.New(g, append(append(worker.Options(), values()...),
 		kong.Name("oona"),
 		kong.Description("Oona, the telemetry bus of morphogenetic neural networks."),
 		kong.Writers(to.out, to.messages),
@@ -96,7 +101,7 @@ func execute(ctx context.Context, args []string, to streams) int {
 		fmt.Fprintf(to.messages, "oona: %v\nRun oona --help for help.\n", err)
 		return exitUsage
 	}
-	if err := command.Run(worker.NewLogger(cli.Log, to.messages), to); err != nil {
+	if err := command.Run(worker.NewLogger(g.Log, to.messages), to); err != nil {
 		fmt.Fprintf(to.messages, "oona: %v\n", err)
 		return exitFailed
 	}

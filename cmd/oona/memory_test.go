@@ -69,6 +69,7 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes half a minute")
 	}
+	t.Parallel()
 	const keys, runs, partitions, limit = 100_000, 50, 2, 384 * units.MiB
 	const room = 1638 // ((384 - 64) / 2 - 32) MiB / 80 KiB
 	at, cfg := startBroker(t)

@@ -106,7 +106,7 @@ func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 // rollups were read, so that what is emitted meanwhile is not beyond them. A leader
 // that was just elected may not know the end yet, so it is asked for some seconds.
 func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
-	for range 4 {
+	for began := time.Now(); ; {
 		ends, err := kafka.HighWater(ctx, at, e.topics.SeedMetrics)
 		if err != nil {
 			return err
@@ -117,12 +117,11 @@ func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
 			r.beyond = r.beyond && r.trigger.Offset >= ends[e.topics.SeedMetrics][p.partition]
 			short = short || r.beyond
 		}
-		if !short {
+		if !short || time.Since(began) > at.SettleTime() {
 			return nil
 		}
-		pipeline.Pause(ctx, time.Second)
+		pipeline.Pause(ctx, 300*time.Millisecond)
 	}
-	return nil
 }
 
 // uncertain reports whether what is known without the log may be wrong, or is too

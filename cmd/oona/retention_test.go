@@ -33,6 +33,7 @@ type installation struct {
 // onInstallations runs a test on the embedded broker, and on the Kafka that
 // OONA_KAFKA names.
 func onInstallations(t *testing.T, test func(t *testing.T, i *installation)) {
+	t.Parallel()
 	with := func(t *testing.T, cfg kafka.Config) {
 		name := fmt.Sprintf("windows-test-%d", time.Now().UnixNano())
 		topics, err := oona.NewTopics(name)
@@ -187,6 +188,7 @@ func TestWindowsAfterRetention(t *testing.T) {
 // Where the log ends before what was read of it, it is not known what holds:
 // aggregators refuse that partition too.
 func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
+	t.Parallel()
 	_, cfg := startBroker(t)
 	topics, err := oona.NewTopics("lost-end")
 	if err != nil {

@@ -90,6 +90,7 @@ func watchedFrame(run oona.RunID, layer oona.LayerID, sequence int64) *oona.Fram
 }
 
 func TestWatchFrames(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	metrics := w.topics.SeedMetrics
 	w.publish(metrics, avro.AppendFrame(nil, watchedFrame("one", "enc.0", 0)), oona.HeaderPath, "ingest-1")
@@ -123,6 +124,7 @@ func TestWatchFrames(t *testing.T) {
 }
 
 func TestWatchRollups(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	rollup := func(layer oona.LayerID, offset int64, index int32) []byte {
 		r := &oona.Rollup{Run: "one", Layer: layer, Start: oona.Micros(offset), End: 10_000_000, Trigger: oona.Trigger{Offset: offset, Index: index}, Frames: 5}
@@ -149,6 +151,7 @@ func TestWatchRollups(t *testing.T) {
 // What rollups of reducer 2 have more is shown, a speed only where it is known,
 // and what readers drop although it is no repeat.
 func TestWatchRollupsOfANewIncarnation(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	publish := func(second, incarnation, offset int64, change func(*oona.Rollup)) {
 		r := &oona.Rollup{
@@ -191,6 +194,7 @@ func TestWatchRollupsOfANewIncarnation(t *testing.T) {
 }
 
 func TestWatchIncarnationsAndSettings(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	start := oona.IncarnationStart{Number: 1_790_000_000_000_000, PreviousEnd: 900, Reason: "its end was lost", Worker: "oona", WrittenAt: 1_790_000_000_000_000}
 	w.publish(w.topics.SeedMetrics, avro.AppendIncarnation(nil, start), oona.HeaderRecord, oona.IncarnationRecord)
@@ -222,6 +226,7 @@ func TestWatchIncarnationsAndSettings(t *testing.T) {
 }
 
 func TestWatchSideTopics(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	why := []string{
 		oona.HeaderErrorException, "late", oona.HeaderErrorMessage, "its window was closed", oona.HeaderErrorTopic, w.topics.SeedMetrics,
@@ -240,6 +245,7 @@ func TestWatchSideTopics(t *testing.T) {
 }
 
 func TestWatchRaw(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	two := avro.AppendFrame(avro.AppendFrame(nil, watchedFrame("one", "enc.0", 0)), watchedFrame("one", "enc.1", 1))
 	w.publish(w.topics.SeedRaw, two)
@@ -257,6 +263,7 @@ func TestWatchRaw(t *testing.T) {
 }
 
 func TestWatchResolvesClaims(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	dir := t.TempDir()
 	store, err := claimcheck.OpenDirectory(dir, "kasmina-tensors", 1<<20)
@@ -291,6 +298,7 @@ func TestWatchResolvesClaims(t *testing.T) {
 
 // What comes once it is watched is shown; Ctrl-C ends it well.
 func TestWatchIsLiveUntilInterrupted(t *testing.T) {
+	t.Parallel()
 	w := newWatched(t)
 	old := watchedFrame("old", "enc.0", 0)
 	w.publish(w.topics.SeedMetrics, avro.AppendFrame(nil, old))
@@ -299,7 +307,7 @@ func TestWatchIsLiveUntilInterrupted(t *testing.T) {
 	ended := make(chan int, 1)
 	var messages bytes.Buffer
 	go func() {
-		ended <- execute(ctx, []string{"watch", "kasmina/telemetry/seed/+/+/metrics", "--brokers", w.brokers, "--run=new"}, streams{strings.NewReader(""), out, &messages})
+		ended <- newGrammar().execute(ctx, []string{"watch", "kasmina/telemetry/seed/+/+/metrics", "--brokers", w.brokers, "--run=new"}, streams{strings.NewReader(""), out, &messages})
 	}()
 	seen := make(chan string, 1)
 	go func() {
@@ -329,6 +337,7 @@ func TestWatchIsLiveUntilInterrupted(t *testing.T) {
 }
 
 func TestWatchRefuses(t *testing.T) {
+	t.Parallel()
 	_, cfg := startBroker(t)
 	for want, args := range map[string][]string{
 		"is neither an address under kasmina/":                  {"kasmina.other"},

@@ -39,7 +39,7 @@ func startBroker(t *testing.T) ([]string, kafka.Config) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = broker.Close() })
-	return []string{"--brokers", broker.Addrs[0]}, kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
+	return []string{"--brokers", broker.Addrs[0]}, kafka.Config{Brokers: broker.Addrs, ClientID: "test", Settle: shortSettle}
 }
 
 // shown is what windows show --json prints.
@@ -134,6 +134,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 
 // A partition with records gets no first configuration: that would be void.
 func TestNoFirstConfigurationBehindRecords(t *testing.T) {
+	t.Parallel()
 	at, cfg := startBroker(t)
 	topics, err := oona.NewTopics(oona.DefaultPrefix)
 	if err != nil {
@@ -172,6 +173,7 @@ func TestFirstConfigurationIsValidated(t *testing.T) {
 // A configuration that only a later version can read is no end of showing the
 // others; to write another is refused.
 func TestConfigurationOfALaterVersion(t *testing.T) {
+	t.Parallel()
 	at, cfg := startBroker(t)
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
 		t.Fatal(messages)
@@ -198,6 +200,7 @@ func TestConfigurationOfALaterVersion(t *testing.T) {
 }
 
 func TestWindowsOfTopicsThatAreNotThere(t *testing.T) {
+	t.Parallel()
 	at, _ := startBroker(t)
 	for _, command := range [][]string{{"show"}, {"show", "--group="}, {"apply", "--from", "2126-12-01T12:00:00Z"}} {
 		status, _, messages := run(t, append(append([]string{"windows"}, command...), append(at, "--prefix", "nosuch")...)...)
@@ -219,6 +222,7 @@ func TestOnlyYesIsYes(t *testing.T) {
 // Where the last generation has been used up the command says so, and whoever
 // asks for it to be far ahead is let through.
 func TestBoundsOfAChange(t *testing.T) {
+	t.Parallel()
 	at, cfg := startBroker(t)
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...); status != 0 {
 		t.Fatal(messages)
@@ -262,6 +266,7 @@ func TestReportOfWhatWasWritten(t *testing.T) {
 
 // A configuration that cannot be is shown as the dead letter that it is.
 func TestDeadConfigurationIsShown(t *testing.T) {
+	t.Parallel()
 	at, cfg := startBroker(t)
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
 		t.Fatal(messages)
@@ -279,6 +284,7 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 // So many changes within a max delay that the next would take room which commits
 // need for timelines are refused, unless they are asked for.
 func TestManyConfigurationsInReach(t *testing.T) {
+	t.Parallel()
 	at, cfg := startBroker(t)
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
 		t.Fatal(messages)
