@@ -43,7 +43,8 @@ func (r *roster) find(f *oona.Frame, bucket int64) *timeline {
 		return nil
 	}
 	delete(r.nameless, t.hash)
-	t.key, t.frontier.bucket = key, bucket
+	t.key = key
+	t.frontier.Roll(bucket)
 	r.enter(t)
 	return t
 }
@@ -122,7 +123,8 @@ func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
 		e.roster.forget(oldest)
 	}
 	t := newTimeline(hash, e.roster.floor)
-	t.key, t.frontier.bucket, t.admitted = key, bucket, r.Offset
+	t.key, t.admitted = key, r.Offset
+	t.frontier.Roll(bucket)
 	e.roster.enter(t)
 	return t, Outcome{}
 }
@@ -149,4 +151,9 @@ func hashPair(a, b string) uint64 {
 	h *= 0xc4ceb9fe1a85ec53
 	h ^= h >> 33
 	return h
+}
+
+// slotNumber spreads pairs over n slots. It is a function of the pair alone.
+func slotNumber(producer oona.ProducerID, path string, n int) int {
+	return int(hashPair(string(producer), path) % uint64(n))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // budgetCase is timelines of a kind, as far as their size in a commit goes.
@@ -24,13 +25,13 @@ func (c budgetCase) snapshot(n int) *snapshot {
 	cfg := DefaultConfig()
 	cfg.MaxTimelines = 1 << 20
 	s := &snapshot{
-		eras: eras{newEra(cfg, unset, unknown)}, safe: place{3e10, clock{true, origin - 2e6, 3e13}}, processedTo: 3e10 + 2e6,
+		eras: eras{newEra(cfg, unset, unknown)}, safe: logtime.ReplayPoint{Offset: 3e10, Clock: logtime.Clock{Started: true, Previous: origin - 2e6, Now: 3e13}}, processedTo: 3e10 + 2e6,
 		greatestStamp: origin, floor: origin - 26*3600e6,
 	}
 	for i := range n {
 		f := frozen{hash: uint64(i+1) << 40, admitted: unknown, watermark: origin - c.behind/oona.Micros(n)*oona.Micros(i) - 1}
 		if c.recent {
-			f.admitted = s.safe.offset + int64(i)*1000
+			f.admitted = s.safe.Offset + int64(i)*1000
 		}
 		start := windowStart(f.watermark, 0, 10e6) + 10e6
 		for range c.stretches {
@@ -99,7 +100,7 @@ func TestMetadataBudget(t *testing.T) {
 			t.Errorf("%d of %+v take %d bytes in a log with an incarnation, and %d in one without", n, c, len(of.text()), len(c.snapshot(n).text()))
 		}
 		s := c.snapshot(n)
-		back, err := parseSnapshot(Commit{s.safe.offset, s.text()})
+		back, err := parseSnapshot(Commit{s.safe.Offset, s.text()})
 		if err != nil || back.sealCount() != s.sealCount() || len(back.timelines) != n {
 			t.Errorf("%d of %+v do not come back: %v", n, c, err)
 		}
@@ -138,7 +139,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 		if of := inIncarnation(build(n)); !fits(of) {
 			t.Errorf("%d timelines beside %d configurations take %d bytes in a log with an incarnation", n, c.configurations, len(of.text()))
 		}
-		if back, err := parseSnapshot(Commit{build(n).safe.offset, build(n).text()}); err != nil || len(back.eras) != c.configurations {
+		if back, err := parseSnapshot(Commit{build(n).safe.Offset, build(n).text()}); err != nil || len(back.eras) != c.configurations {
 			t.Errorf("%d configurations do not come back: %v", c.configurations, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // Commit is what a worker stores of a partition, so that the next one goes on
@@ -68,7 +69,7 @@ func (e *Engine) Commit() (Commit, error) {
 	if limit := s.limit(); len(text) > limit {
 		return Commit{}, fmt.Errorf("%w: it takes %d bytes and %d are allowed; %s", ErrMetadata, len(text), limit, s.tooMuch())
 	}
-	return Commit{Offset: s.safe.offset, Metadata: text}, nil
+	return Commit{Offset: s.safe.Offset, Metadata: text}, nil
 }
 
 // Resume returns an engine that goes on from a commit. It is to be given the
@@ -93,7 +94,7 @@ func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	}
 	e.lost = s.lost
 	e.resumed, e.resumedTo = c, s.processedTo
-	e.processedTo, e.clock = s.safe.offset, s.safe.clock
+	e.processedTo, e.clock = s.safe.Offset, s.safe.Clock
 	e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor
 	for _, f := range s.timelines {
 		t := newTimeline(f.hash, f.watermark)
@@ -131,7 +132,7 @@ func (e *Engine) Config() Config { return e.eras.last().cfg }
 // snapshot is what a commit holds.
 type snapshot struct {
 	eras          eras // that a replay comes by, or later
-	safe          place
+	safe          logtime.ReplayPoint
 	processedTo   int64
 	incarnation   oona.Incarnation
 	lastStamp     oona.Micros // unset: not known
@@ -191,9 +192,9 @@ func (e *Engine) snapshot() *snapshot {
 		s.lost = &lost
 	}
 	for _, a := range e.eras {
-		if a.retired >= s.safe.offset {
+		if a.retired >= s.safe.Offset {
 			frozen := *a
-			if frozen.record < s.safe.offset {
+			if frozen.record < s.safe.Offset {
 				frozen.record = unknown
 			}
 			s.eras = append(s.eras, &frozen)
@@ -201,7 +202,7 @@ func (e *Engine) snapshot() *snapshot {
 	}
 	e.roster.all(func(t *timeline) {
 		f := frozen{t.hash, t.watermark, t.admitted, t.seals}
-		if f.admitted < s.safe.offset {
+		if f.admitted < s.safe.Offset {
 			f.admitted = unknown
 		}
 		s.timelines = append(s.timelines, f)
@@ -214,16 +215,16 @@ func (e *Engine) snapshot() *snapshot {
 // needs, from the safe offset on: none of them is older, but for steps of the
 // append times. False where there is none before.
 func (e *Engine) NeededSince() (oona.Micros, bool) {
-	c := e.safe().clock
-	return c.previous, c.started
+	c := e.safe().Clock
+	return c.Previous, c.Started
 }
 
 // safe returns the last place from which all that is open can be read again.
-func (e *Engine) safe() place {
-	safe := e.horizon.safe(e.bucket(), place{e.processedTo, e.clock})
+func (e *Engine) safe() logtime.ReplayPoint {
+	safe := e.idleBuckets.Earliest(e.bucket(), logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock})
 	for _, t := range e.roster.ordered {
 		for _, w := range t.windows {
-			if w.first.offset < safe.offset {
+			if w.first.Offset < safe.Offset {
 				safe = w.first
 			}
 		}

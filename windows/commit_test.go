@@ -131,7 +131,7 @@ func TestResumeRefuses(t *testing.T) {
 	for name, change := range map[string]func(*snapshot){
 		"a wrong configuration": func(s *snapshot) { s.eras[0].cfg.Length = 0 },
 		"no configuration":      func(s *snapshot) { s.eras = nil },
-		"only a retired one":    func(s *snapshot) { s.eras = s.eras[:1]; s.eras[0].retired = s.safe.offset },
+		"only a retired one":    func(s *snapshot) { s.eras = s.eras[:1]; s.eras[0].retired = s.safe.Offset },
 		"one twice":             func(s *snapshot) { s.eras = append(s.eras, s.eras[0]) },
 		"a timeline twice":      func(s *snapshot) { s.timelines = append(s.timelines, s.timelines[len(s.timelines)-1]) },
 		"an admission to come":  func(s *snapshot) { s.timelines[0].admitted = s.processedTo + 1 },

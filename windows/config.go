@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // Config holds what the emission of a partition depends on besides its log.
@@ -190,7 +191,7 @@ func spansOf(c Config) spans {
 		outOfOrderness: micros(c.OutOfOrderness),
 		lateness:       micros(c.AllowedLateness),
 		tick:           micros(c.TickInterval),
-		bucket:         (micros(c.IdleHorizon) + horizonBuckets - 1) / horizonBuckets,
+		bucket:         logtime.BucketWidth(micros(c.IdleHorizon)),
 		maxSkew:        micros(c.MaxSkew),
 		maxDelay:       micros(c.MaxDelay),
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // Engine folds the log of one partition. It is not for concurrent use.
@@ -18,12 +19,12 @@ type Engine struct {
 	incarnation oona.Incarnation // of the log, as of processedTo
 
 	processedTo   int64
-	replaying     bool   // the record at hand
-	resumed       Commit // where the engine was resumed from; zero for a new one
-	resumedTo     int64  // what that had processed: records below are replayed
-	here          place  // of the record at hand
-	clock         clock
-	horizon       horizon
+	replaying     bool                // the record at hand
+	resumed       Commit              // where the engine was resumed from; zero for a new one
+	resumedTo     int64               // what that had processed: records below are replayed
+	here          logtime.ReplayPoint // the record at hand
+	clock         logtime.Clock
+	idleBuckets   logtime.IdleBuckets
 	greatestStamp oona.Micros // append time; unset before the first record
 	lastStamp     oona.Micros // append time of the last record; unset before the first, or not known
 	roster        roster
@@ -93,7 +94,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if r.Offset < e.processedTo {
 		return Outcome{Passed, ReasonProcessed, fmt.Sprintf("offset %d is below %d, up to which all is processed", r.Offset, e.processedTo)}
 	}
-	e.here = place{r.Offset, e.clock}
+	e.here = logtime.ReplayPoint{Offset: r.Offset, Clock: e.clock}
 	e.processedTo = r.Offset + 1
 	e.replaying = r.Offset < e.resumedTo
 	e.lastStamp = r.AppendedAt
@@ -137,7 +138,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 		outcome = e.lost.outcome(start)
 	}
 	// Whatever became of the frame, its producer has come this far.
-	if t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
+	if t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
 		e.closing = t.takeClosed(e.closing[:0])
 		e.emitClosed(&out)
 	}
@@ -149,16 +150,16 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 func (e *Engine) pass(appendedAt oona.Micros) bool {
 	e.greatestStamp = max(e.greatestStamp, appendedAt)
 	before := e.clock
-	e.clock.advance(appendedAt, 2*e.spans.tick)
+	e.clock.Advance(appendedAt, 2*e.spans.tick)
 	bucket := e.bucket()
-	if !e.horizon.knows(bucket) {
-		e.horizon.note(bucket, e.here)
+	if !e.idleBuckets.Begun(bucket) {
+		e.idleBuckets.Begin(bucket, e.here)
 		for _, t := range e.roster.ordered {
-			t.frontier.roll(bucket)
+			t.frontier.Roll(bucket)
 		}
 		return true
 	}
-	return e.clock.now/e.spans.tick != before.now/e.spans.tick
+	return e.clock.Now/e.spans.tick != before.Now/e.spans.tick
 }
 
 // evaluate advances the watermarks of all timelines, emits what they close, and
@@ -182,7 +183,7 @@ func (e *Engine) evaluate(out *emission) {
 }
 
 // bucket is the number of the clock's bucket of the idle horizon.
-func (e *Engine) bucket() int64 { return int64(e.clock.now / e.spans.bucket) }
+func (e *Engine) bucket() int64 { return int64(e.clock.Now / e.spans.bucket) }
 
 // guard turns away what cannot be right, as a function of the record and of the
 // configurations alone. It returns the frame's era.

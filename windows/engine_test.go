@@ -171,35 +171,8 @@ func TestBusOutageIsNobodysIdleness(t *testing.T) {
 	p.folded(p.append(outage, sample{observed: outage, producer: "fast"}))
 	p.wantClosed()
 	p.folded(p.append(outage, sample{observed: 3, producer: "slow"}))
-	if got, want := p.engine.clock.now, oona.Micros(4e6); got != want {
+	if got, want := p.engine.clock.Now, oona.Micros(4e6); got != want {
 		t.Errorf("the log clock is at %d, want %d", got, want)
-	}
-}
-
-func TestLogClock(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		appends []oona.Micros
-		want    oona.Micros
-	}{
-		{"nothing", nil, 0},
-		{"the first record begins it", []oona.Micros{500}, 0},
-		{"it goes with the append times", []oona.Micros{500, 503, 510}, 10},
-		{"equal append times stand still", []oona.Micros{500, 503, 503, 503}, 3},
-		{"a step back stands still and starts anew", []oona.Micros{500, 503, 100, 104}, 7},
-		{"a step forth counts as the limit", []oona.Micros{500, 100_000, 100_001}, 21},
-		{"from end to end", []oona.Micros{math.MinInt64, math.MaxInt64}, 20},
-		{"from end to end, backwards", []oona.Micros{math.MaxInt64, math.MinInt64, math.MinInt64 + 1}, 1},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var clock clock
-			for _, at := range c.appends {
-				clock.advance(at, 20)
-			}
-			if clock.now != c.want {
-				t.Errorf("the clock is at %d, want %d", clock.now, c.want)
-			}
-		})
 	}
 }
 
@@ -226,7 +199,7 @@ func TestAppendClockStepsBack(t *testing.T) {
 	if got, want := len(p.closed()), 11; got != want { // the watermark is at 118
 		t.Errorf("%d windows have closed, want %d", got, want)
 	}
-	if got, want := p.engine.clock.now, oona.Micros(118e6); got != want {
+	if got, want := p.engine.clock.Now, oona.Micros(118e6); got != want {
 		t.Errorf("the log clock is at %d, want %d", got, want)
 	}
 }
@@ -482,8 +455,8 @@ func TestRedelivery(t *testing.T) {
 	if got := p.engine.ProcessedTo(); got != 2 {
 		t.Errorf("processed to %d, want 2", got)
 	}
-	if p.engine.OpenWindows() != 1 || p.engine.clock.now != 5e5 {
-		t.Errorf("a redelivery changed the engine: %d windows, clock at %d", p.engine.OpenWindows(), p.engine.clock.now)
+	if p.engine.OpenWindows() != 1 || p.engine.clock.Now != 5e5 {
+		t.Errorf("a redelivery changed the engine: %d windows, clock at %d", p.engine.OpenWindows(), p.engine.clock.Now)
 	}
 }
 

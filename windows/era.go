@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // Configuration is the content of a configuration record: how windows are made
@@ -171,7 +172,7 @@ func (l eras) find(at oona.Micros, offset int64) *era {
 // configure takes a configuration record, and says whether it holds.
 func (e *Engine) configure(r *Record) Outcome {
 	next, last := r.Configuration, e.eras.last()
-	first := e.lost == nil && !e.here.clock.started // see opensLog: time has begun by now
+	first := e.lost == nil && !e.here.Clock.Started // see opensLog: time has begun by now
 	if err := e.refuse(next, first, e.greatestStamp); err != nil {
 		return Outcome{Passed, ReasonVoid, "the configuration is void: " + err.Error()}
 	}
@@ -251,10 +252,10 @@ func (e *Engine) enter(a *era) {
 	if e.spans.bucket == before {
 		return
 	}
-	change := rescaling{from: before, to: e.spans.bucket, now: e.clock.now}
-	e.horizon.rescale(change)
+	change := logtime.Rescaling{From: before, To: e.spans.bucket, Now: e.clock.Now}
+	e.idleBuckets.Rescale(change)
 	for _, t := range e.roster.ordered {
-		t.frontier.rescale(change)
+		t.frontier.Rescale(change)
 	}
 }
 
@@ -285,7 +286,7 @@ func (e *Engine) retire(offset int64) {
 		a.retired = offset
 		e.roster.all(func(t *timeline) { t.seals.dropEra(a) })
 	}
-	for len(e.eras) > 1 && e.eras[0].retired < e.safe().offset {
+	for len(e.eras) > 1 && e.eras[0].retired < e.safe().Offset {
 		e.eras = e.eras[1:]
 	}
 }

@@ -246,10 +246,10 @@ func TestLaterReducers(t *testing.T) {
 	later := *s.eras[0]
 	later.cfg.Reducer = Reducer + 1
 	s.eras = eras{&later}
-	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.offset, s.text()}); !errors.Is(err, ErrReducer) || !errors.Is(err, ErrCommit) {
+	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.Offset, s.text()}); !errors.Is(err, ErrReducer) || !errors.Is(err, ErrCommit) {
 		t.Errorf("the commit: %v", err)
 	}
-	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.offset, before}); err != nil {
+	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.Offset, before}); err != nil {
 		t.Errorf("the same commit of this version: %v", err)
 	}
 }

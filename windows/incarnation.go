@@ -13,7 +13,7 @@ func (e *Engine) Incarnation() oona.Incarnation { return e.incarnation }
 // opensLog reports whether no record has been read but incarnation records. Time
 // does not begin with these, so that the configuration behind them is still the
 // first record of the log, which holds for all of it.
-func (e *Engine) opensLog() bool { return e.lost == nil && !e.clock.started }
+func (e *Engine) opensLog() bool { return e.lost == nil && !e.clock.Started }
 
 // begin takes an incarnation record, and says whether it holds.
 func (e *Engine) begin(s *oona.IncarnationStart) Outcome {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // loss is what an engine that began anew knows of what it lacks: the records
@@ -93,10 +94,10 @@ func (e *Engine) outlive(appendedAt oona.Micros) {
 	horizon, skew := oona.Micros(0), oona.Micros(0)
 	for _, a := range e.eras {
 		if a.retired == never { // frames of others were observed long before
-			horizon, skew = max(horizon, (horizonBuckets+1)*a.spans.bucket), max(skew, a.spans.maxSkew)
+			horizon, skew = max(horizon, (logtime.BucketsPerHorizon+1)*a.spans.bucket), max(skew, a.spans.maxSkew)
 		}
 	}
-	if e.here.offset >= l.end && e.clock.now >= horizon && earlier(e.greatestStamp, e.memory()) > l.begun {
+	if e.here.Offset >= l.end && e.clock.Now >= horizon && earlier(e.greatestStamp, e.memory()) > l.begun {
 		l.from = later(e.greatestStamp, skew) + 1
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // The version is the first byte of a commit's metadata. A change of what
@@ -58,7 +59,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func (s *snapshot) text() string {
 	version := s.version()
 	b := []byte{version}
-	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.offset))
+	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.Offset))
 	b = binary.AppendVarint(b, int64(s.greatestStamp))
 	if version == metadataVersionLog {
 		b[0] |= byte(bit(s.lost != nil)*logIsLost | bit(s.lastStamp != unset)*logHasLast | bit(s.incarnation != 0)*logHasIncarnation)
@@ -74,13 +75,13 @@ func (s *snapshot) text() string {
 	}
 	b = appendEras(b, s)
 	b = appendFrom(b, s.greatestStamp, s.floor)
-	b = binary.AppendUvarint(b, uint64(s.safe.clock.now)<<1|bit(s.safe.clock.started))
-	b = appendFrom(b, s.greatestStamp, s.safe.clock.previous)
+	b = binary.AppendUvarint(b, uint64(s.safe.Clock.Now)<<1|bit(s.safe.Clock.Started))
+	b = appendFrom(b, s.greatestStamp, s.safe.Clock.Previous)
 	b = binary.AppendUvarint(b, uint64(len(s.timelines)))
 	for i := range s.timelines {
 		b = appendTimeline(b, s, &s.timelines[i])
 	}
-	b = binary.BigEndian.AppendUint32(b, checksum(s.safe.offset, b))
+	b = binary.BigEndian.AppendUint32(b, checksum(s.safe.Offset, b))
 	return metadataCoding.EncodeToString(b)
 }
 
@@ -122,7 +123,7 @@ func appendTimeline(b []byte, s *snapshot, t *frozen) []byte {
 	b = appendFrom(b, s.greatestStamp, t.watermark)
 	b = binary.AppendUvarint(b, uint64(len(t.seals))<<1|bit(t.admitted != unknown))
 	if t.admitted != unknown {
-		b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.offset))
+		b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.Offset))
 	}
 	return appendSeals(b, s.eras, t)
 }
@@ -226,7 +227,7 @@ func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {
 		return nil, errors.New("the offset is out of range")
 	}
 	s := &snapshot{lastStamp: unset}
-	s.safe.offset = safe
+	s.safe.Offset = safe
 	s.processedTo = safe + int64(r.number(anyNumber))
 	s.greatestStamp = r.after(0)
 	version := first & versionBits
@@ -246,7 +247,7 @@ func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {
 	r.eras(s, version)
 	s.floor = r.after(s.greatestStamp)
 	now := r.number(1<<63 - 1)
-	s.safe.clock = clock{started: now&1 != 0, now: oona.Micros(now >> 1), previous: r.after(s.greatestStamp)}
+	s.safe.Clock = logtime.Clock{Started: now&1 != 0, Now: oona.Micros(now >> 1), Previous: r.after(s.greatestStamp)}
 	n := r.number(MaxMetadata)
 	for ; n > 0 && r.err == nil; n-- {
 		s.timelines = append(s.timelines, r.timeline(s))
@@ -278,7 +279,7 @@ func (r *metadataReader) timeline(s *snapshot) frozen {
 	t.watermark = r.after(s.greatestStamp)
 	count := r.number(MaxMetadata << 1)
 	if count&1 != 0 {
-		t.admitted = s.safe.offset + int64(r.number(uint64(s.processedTo-s.safe.offset)))
+		t.admitted = s.safe.Offset + int64(r.number(uint64(s.processedTo-s.safe.Offset)))
 	}
 	for ; count > 1 && r.err == nil; count -= 2 {
 		t.seals = append(t.seals, r.seal(s.eras, &t))

@@ -30,10 +30,10 @@ func appendEras(b []byte, s *snapshot) []byte {
 			b = appendFrom(b, s.greatestStamp, a.from)
 		}
 		if flags&eraHasRecord != 0 {
-			b = binary.AppendUvarint(b, uint64(a.record-s.safe.offset))
+			b = binary.AppendUvarint(b, uint64(a.record-s.safe.Offset))
 		}
 		if flags&eraIsRetired != 0 {
-			b = binary.AppendUvarint(b, uint64(a.retired-s.safe.offset))
+			b = binary.AppendUvarint(b, uint64(a.retired-s.safe.Offset))
 		}
 		b = appendConfig(b, &before, &a.cfg)
 		before = a.cfg
@@ -116,7 +116,7 @@ func (r *metadataReader) eras(s *snapshot, version byte) {
 		r.fail(errors.New("there is no configuration"))
 	}
 	cfg := beforeAll(version)
-	within := uint64(s.processedTo - s.safe.offset)
+	within := uint64(s.processedTo - s.safe.Offset)
 	for ; n > 0 && r.err == nil; n-- {
 		flags := r.number(eraHasFrom | eraHasRecord | eraIsRetired)
 		from, record, retired := unset, unknown, never
@@ -124,10 +124,10 @@ func (r *metadataReader) eras(s *snapshot, version byte) {
 			from = r.after(s.greatestStamp)
 		}
 		if flags&eraHasRecord != 0 {
-			record = s.safe.offset + int64(r.number(within))
+			record = s.safe.Offset + int64(r.number(within))
 		}
 		if flags&eraIsRetired != 0 {
-			retired = s.safe.offset + int64(r.number(within))
+			retired = s.safe.Offset + int64(r.number(within))
 		}
 		r.config(&cfg, version)
 		if r.err == nil {

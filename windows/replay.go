@@ -31,5 +31,5 @@ func (e *Engine) replay(r *Record) {
 	if _, end := a.window(r.Frame.ObservedAt); t.watermark < a.closes(end) && a.retired == never {
 		e.take(t, a, r)
 	}
-	t.frontier.observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt)
+	t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt)
 }

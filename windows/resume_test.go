@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // clean is what an engine made of a whole log, record by record.
@@ -147,16 +148,18 @@ type omission struct {
 // omissions are what the protocol says a commit must hold: without any one of
 // them some schedule comes out otherwise.
 var omissions = []omission{
-	{"previous append time", func(_ *Engine, s *snapshot) { s.safe.clock.previous = s.greatestStamp }},
-	{"log clock", func(_ *Engine, s *snapshot) { s.safe.clock.now = 0 }},
-	{"greatest append time", func(_ *Engine, s *snapshot) { s.greatestStamp = s.safe.clock.previous }},
+	{"previous append time", func(_ *Engine, s *snapshot) { s.safe.Clock.Previous = s.greatestStamp }},
+	{"log clock", func(_ *Engine, s *snapshot) { s.safe.Clock.Now = 0 }},
+	{"greatest append time", func(_ *Engine, s *snapshot) { s.greatestStamp = s.safe.Clock.Previous }},
 	{"held horizon", func(e *Engine, s *snapshot) {
-		held := e.horizon
-		e.horizon = horizon{}
+		held := e.idleBuckets
+		e.idleBuckets = logtime.IdleBuckets{}
 		*s = *e.snapshot()
-		e.horizon = held
+		e.idleBuckets = held
 	}},
-	{"windows' first offsets", func(e *Engine, s *snapshot) { s.safe = e.horizon.safe(e.bucket(), place{e.processedTo, e.clock}) }},
+	{"windows' first offsets", func(e *Engine, s *snapshot) {
+		s.safe = e.idleBuckets.Earliest(e.bucket(), logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock})
+	}},
 	{"admission offset", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.admitted = unknown }) }},
 	{"seals", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.seals = nil }) }},
 	{"watermarks", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.watermark -= 3_000_000 }) }},
@@ -209,12 +212,12 @@ func (o omission) outcomesAfter(t *testing.T, run *clean, at int) error {
 	}
 	s := e.snapshot()
 	o.from(e, s)
-	e, err = Resume(run.cfg, testCatalogues, Commit{Offset: s.safe.offset, Metadata: s.text()})
+	e, err = Resume(run.cfg, testCatalogues, Commit{Offset: s.safe.Offset, Metadata: s.text()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, r := range run.log {
-		if r.Offset < s.safe.offset {
+		if r.Offset < s.safe.Offset {
 			continue
 		}
 		var rollups []oona.Rollup

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/logtime"
 )
 
 // timelineKey names a timeline of the partition.
@@ -20,11 +21,11 @@ func (k timelineKey) compare(l timelineKey) int {
 
 // timeline is what has one watermark: a run, or one rank of it.
 type timeline struct {
-	key        timelineKey // not while it is nameless
-	hash       uint64      // of key
-	admitted   int64       // offset of its first record; unknown is less
-	frontier   frontier
-	watermark  oona.Micros // unset until the first frame, or the floor
+	key        timelineKey       // not while it is nameless
+	hash       uint64            // of key
+	admitted   int64             // offset of its first record; unknown is less
+	frontier   logtime.ActiveSet // of slots: see slotNumber
+	watermark  oona.Micros       // unset until the first frame, or the floor
 	moved      move
 	windows    []*window // open, by start
 	openLayers int       // of these windows
@@ -61,7 +62,7 @@ type window struct {
 	timeline   *timeline
 	era        *era
 	start, end oona.Micros
-	first      place // of the record that opened it
+	first      logtime.ReplayPoint // the record that opened it
 	layers     map[oona.LayerID]*accumulator
 	folded     map[identity]folding
 }
@@ -70,7 +71,7 @@ func newTimeline(hash uint64, watermark oona.Micros) *timeline {
 	return &timeline{
 		hash:      hash,
 		admitted:  unknown,
-		frontier:  frontier{position: make(map[int]int)},
+		frontier:  logtime.NewActiveSet(),
 		watermark: watermark,
 		moved:     move{offset: unknown},
 	}
@@ -78,7 +79,7 @@ func newTimeline(hash uint64, watermark oona.Micros) *timeline {
 
 // quiet reports whether nothing would be lost with a timeline but its
 // watermark: no window is open, and no producer active.
-func (t *timeline) quiet() bool { return len(t.windows) == 0 && len(t.frontier.slots) == 0 }
+func (t *timeline) quiet() bool { return len(t.windows) == 0 && t.frontier.Len() == 0 }
 
 // find returns the open window that starts at start, and where it is or
 // belongs among the open ones.
@@ -96,8 +97,8 @@ func (t *timeline) find(start oona.Micros) (*window, int) {
 // finds the windows after those open.
 func (t *timeline) advance(offset int64, s *spans) bool {
 	to := unset
-	if len(t.frontier.slots) > 0 {
-		to = earlier(t.frontier.least, s.outOfOrderness)
+	if least, active := t.frontier.Least(); active {
+		to = earlier(least, s.outOfOrderness)
 	} else {
 		for _, w := range t.windows {
 			to = max(to, w.era.closes(w.end))

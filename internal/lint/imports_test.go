@@ -38,7 +38,8 @@ const processorFeatures = "golang.org/x/sys/cpu"
 // layers has a row for every package: the first that fits it holds.
 var layers = []layer{
 	{pkg: "", standard: true},
-	{pkg: "windows", may: []string{""}, standard: true},
+	{pkg: "logtime", may: []string{""}, standard: true},
+	{pkg: "windows", may: []string{"", "logtime"}, standard: true},
 	{pkg: "rollups", may: []string{""}, standard: true},
 	{pkg: "internal/spool", may: []string{""}, standard: true},
 	{pkg: "internal/lint", standard: true},
@@ -231,6 +232,8 @@ func TestPackageRules(t *testing.T) {
 		{"root imports others", pkg{ImportPath: module, Imports: []string{"github.com/google/uuid"}}, "standard library only"},
 		{"root imports the standard library", pkg{ImportPath: module, Imports: []string{"crypto/sha256", "fmt"}}, ""},
 		{"windows imports the root", pkg{ImportPath: module + "/windows", Imports: []string{module, "slices"}}, ""},
+		{"windows imports the log's time", pkg{ImportPath: module + "/windows", Imports: []string{module, module + "/logtime"}}, ""},
+		{"the log's time imports windows", pkg{ImportPath: module + "/logtime", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
 		{"windows imports schemas", pkg{ImportPath: module + "/windows", Imports: []string{module + "/schemas/avro"}}, "imports " + module + "/schemas/avro"},
 		{"windows imports others", pkg{ImportPath: module + "/windows", Imports: []string{"github.com/prometheus/client_golang/prometheus"}}, "standard library only"},
 		{"spool imports bus", pkg{ImportPath: module + "/internal/spool", Imports: []string{module + "/bus/kafka"}}, "imports " + module + "/bus/kafka"},

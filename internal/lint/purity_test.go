@@ -15,12 +15,15 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// pureImports is all that the window engine may import: nothing that reads a
-// clock, a file, the network or the environment. (time is there for its
-// durations; its clock is forbidden by name. What the processor has chooses among
-// loops that are held to each other bit by bit.)
+// purePackages compute functions of a log.
+var purePackages = []string{module + "/logtime", module + "/windows"}
+
+// pureImports is all that they may import: nothing that reads a clock, a file, the
+// network or the environment. (Package time is there for its durations; its clock
+// is forbidden by name. The processor's features choose among loops that tests
+// compare bit by bit.)
 var pureImports = []string{
-	module, processorFeatures,
+	module, module + "/logtime", processorFeatures,
 	"cmp", "container/heap", "container/list", "container/ring", "encoding/base64", "encoding/binary", "errors", "fmt", "hash", "hash/crc32", "hash/fnv",
 	"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "time", "unsafe",
 }
@@ -86,20 +89,23 @@ func isFloatProduct(e ast.Expr, info *types.Info) bool {
 	return ok && basic.Info()&types.IsFloat != 0 && tv.Value == nil
 }
 
-func TestWindowsIsPure(t *testing.T) {
+func TestPurePackages(t *testing.T) {
 	loaded, err := packages.Load(&packages.Config{
 		Context: t.Context(),
 		Mode:    packages.NeedName | packages.NeedImports | packages.NeedTypes | packages.NeedSyntax | packages.NeedTypesInfo,
-	}, module+"/windows")
+	}, purePackages...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(loaded) != len(purePackages) {
+		t.Errorf("%d packages are in the tree, want %d", len(loaded), len(purePackages))
 	}
 	for _, p := range loaded {
 		for _, err := range p.Errors {
 			t.Fatalf("%s: %v", p.PkgPath, err)
 		}
 		if len(p.Syntax) == 0 {
-			t.Errorf("%s has no files, so that nothing was asked of it", p.PkgPath)
+			t.Errorf("%s has no files, so nothing was checked", p.PkgPath)
 		}
 		for _, v := range purityViolations(p.Fset, p.Syntax, p.TypesInfo) {
 			t.Error(v)

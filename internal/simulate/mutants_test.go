@@ -17,15 +17,15 @@ type mutant struct {
 	edits []edit
 }
 
-type edit struct{ file, before, after string }
+type edit struct{ file, before, after string } // the file is relative to windows
 
 // mutants are the errors that the design names.
 var mutants = []mutant{
 	{"the commit leaves out the previous append time", []edit{{
-		"commit.go", "e.processedTo, e.clock = s.safe.offset, s.safe.clock", "e.processedTo, e.clock = s.safe.offset, clock{now: s.safe.clock.now}",
+		"commit.go", "e.processedTo, e.clock = s.safe.Offset, s.safe.Clock", "e.processedTo, e.clock = s.safe.Offset, logtime.Clock{Now: s.safe.Clock.Now}",
 	}}},
 	{"the safe offset does not hold the horizon", []edit{{
-		"commit.go", "safe := e.horizon.safe(e.bucket(), place{e.processedTo, e.clock})", "safe := place{e.processedTo, e.clock}",
+		"commit.go", "safe := e.idleBuckets.Earliest(e.bucket(), logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock})", "safe := logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock}",
 	}}},
 	{"a replay does not know when a timeline was admitted", []edit{{
 		"replay.go", "if t == nil || r.Offset < t.admitted {", "if t == nil {",
@@ -44,18 +44,16 @@ var mutants = []mutant{
 	}}},
 	{"idleness is by the wall clock", []edit{
 		{"engine.go", "\t\"slices\"\n", "\t\"slices\"\n\t\"time\"\n"},
-		{"engine.go", "return int64(e.clock.now / e.spans.bucket)", "return time.Now().UnixMicro() / int64(e.spans.bucket)"},
+		{"engine.go", "return int64(e.clock.Now / e.spans.bucket)", "return time.Now().UnixMicro() / int64(e.spans.bucket)"},
 	}},
 	{"what is acked is committed", []edit{{
-		"commit.go", "\treturn safe\n", "\treturn place{e.processedTo, e.clock}\n",
+		"commit.go", "\treturn safe\n", "\treturn logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock}\n",
 	}}},
-	{"the watermark follows the fastest producer", []edit{{
-		"timeline.go", "to = earlier(t.frontier.least, s.outOfOrderness)", `latest := unset
-		for i := range t.frontier.slots {
-			latest = max(latest, t.frontier.slots[i].reach)
-		}
-		to = earlier(latest, s.outOfOrderness)`,
-	}}},
+	{"the watermark follows the fastest producer", []edit{
+		{"../logtime/active.go", "s.least = min(s.least, s.members[i].reach)", "s.least = max(s.least, s.members[i].reach)"},
+		{"../logtime/active.go", "if len(s.members) == 1 || at < s.least {", "if len(s.members) == 1 || at > s.least {"},
+		{"../logtime/active.go", "return wasLeast && s.findLeast()", "return s.findLeast() || wasLeast"},
+	}},
 	{"a producer has one frontier for all its paths", []edit{
 		{"engine.go", "slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots)", `slotNumber(r.Frame.Producer, "", e.cfg.FrontierSlots)`},
 		{"replay.go", "slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots)", `slotNumber(r.Frame.Producer, "", e.cfg.FrontierSlots)`},
@@ -82,7 +80,7 @@ var mutants = []mutant{
 		{"admission.go", "key := timelineKey{r.Frame.Run, r.Frame.Timeline}", "key := timelineKey{run: r.Frame.Run}"},
 	}},
 	{"an outage of the bus is idleness", []edit{{
-		"engine.go", "e.clock.advance(appendedAt, 2*e.spans.tick)", "e.clock.advance(appendedAt, 1<<62)",
+		"engine.go", "e.clock.Advance(appendedAt, 2*e.spans.tick)", "e.clock.Advance(appendedAt, 1<<62)",
 	}}},
 	{"when all are idle the watermark goes on to the end", []edit{{
 		"timeline.go", "to = max(to, w.era.closes(w.end))", "to = max(to, w.era.closes(w.end)+w.end-w.start)",
@@ -128,10 +126,10 @@ var mutants = []mutant{
 		"commit.go", "if a.record == unknown {", "if true {",
 	}}},
 	{"a change of the idle horizon forgets the frontiers", []edit{{
-		"frontier.go", "if number, kept := c.bucket(b); kept {", "if number, kept := c.bucket(b); kept && false {",
+		"../logtime/active.go", "if number, kept := c.bucket(b); kept {", "if number, kept := c.bucket(b); kept && false {",
 	}}},
 	{"a change of the idle horizon forgets where its buckets began", []edit{{
-		"place.go", "*h = scaled\n", "*h = horizon{}\n",
+		"../logtime/idle.go", "*h = scaled\n", "*h = IdleBuckets{}\n",
 	}}},
 	{"who begins anew emits what may have been emitted", []edit{{
 		"lost.go", "return l != nil && (l.from == unset || start < l.from)", "return false",
@@ -140,10 +138,10 @@ var mutants = []mutant{
 		"lost.go", " && earlier(e.greatestStamp, e.memory()) > l.begun {", " {",
 	}}},
 	{"who begins anew does not wait for one idle horizon", []edit{{
-		"lost.go", "e.here.offset >= l.end && e.clock.now >= horizon &&", "e.here.offset >= l.end && horizon > 0 &&",
+		"lost.go", "e.here.Offset >= l.end && e.clock.Now >= horizon &&", "e.here.Offset >= l.end && horizon > 0 &&",
 	}}},
 	{"who begins anew does not read the log to its end", []edit{{
-		"lost.go", "if e.here.offset >= l.end && ", "if ",
+		"lost.go", "if e.here.Offset >= l.end && ", "if ",
 	}}},
 	{"the commit leaves out what is lost", []edit{{
 		"commit.go", "\te.lost = s.lost\n", "",
