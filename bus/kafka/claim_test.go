@@ -133,6 +133,7 @@ func TestOneMessageAtATime(t *testing.T) {
 // A leader that does not answer does not keep a claim that is over: its end is
 // not waited for then.
 func TestEndIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
 	if err != nil {
 		t.Fatal(err)

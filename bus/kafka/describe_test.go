@@ -83,6 +83,7 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 
 // A coordinator that is being chosen is waited for.
 func TestCommitsWaitForTheirCoordinator(t *testing.T) {
+	t.Parallel()
 	refusals := 6
 	cfg, _ := startCounting(t, map[int16]func(kmsg.Request) kmsg.Response{
 		kmsg.OffsetFetch.Int16(): func(r kmsg.Request) kmsg.Response {
@@ -106,6 +107,7 @@ func TestCommitsWaitForTheirCoordinator(t *testing.T) {
 // Whether a partition is empty is asked again of a leader that does not serve it
 // yet.
 func TestEmptyAsksAgain(t *testing.T) {
+	t.Parallel()
 	refusals := 3
 	cfg, _ := startCounting(t, map[int16]func(kmsg.Request) kmsg.Response{
 		kmsg.Fetch.Int16(): func(r kmsg.Request) kmsg.Response {

@@ -29,6 +29,7 @@ var errCutOff = errors.New("cut off")
 // An owner hears how far its partition reaches although the fetcher stands still,
 // hears nothing while it cannot be asked, and commits meanwhile.
 func TestEndsWithoutTheFetcher(t *testing.T) {
+	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)

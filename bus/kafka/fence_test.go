@@ -21,6 +21,7 @@ func (stranger) Context() context.Context { return context.Background() }
 // A commit in the name of a session that is over is refused, and the commit
 // that there was stands.
 func TestZombieIsFenced(t *testing.T) {
+	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +49,7 @@ func TestZombieIsFenced(t *testing.T) {
 
 // The bus may acknowledge a commit and hold another: that is found out.
 func TestReadBack(t *testing.T) {
+	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
 	if err != nil {
 		t.Fatal(err)

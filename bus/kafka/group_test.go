@@ -274,6 +274,7 @@ func TestNack(t *testing.T) {
 // An owner that cannot open is asked again after a pause, nothing is handed out
 // before, and other partitions go on.
 func TestOpenIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
 	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
 	topic := makeTopic(t, cfg, 1, false)
@@ -321,6 +322,7 @@ func TestRefusedClaimIsNotClosed(t *testing.T) {
 
 // The group goes on when the broker comes back, from the oldest record.
 func TestGroupSurvivesTheBroker(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})

@@ -28,6 +28,7 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // Kafka that OONA_KAFKA names (make kafka-up), which OONA_REQUIRE_KAFKA=1
 // demands.
 func brokers(t *testing.T, test func(t *testing.T, cfg kafka.Config)) {
+	t.Parallel()
 	t.Run("embedded", func(t *testing.T) {
 		broker := startEmbedded(t, embedded.Options{})
 		test(t, kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test"})

@@ -80,6 +80,7 @@ func (r *refuser) answer(request *kmsg.ProduceRequest) (kmsg.Response, error, bo
 // the bus, wherever in the call it is; the other partition goes on, and the call
 // that is tried again brings the rest in order.
 func TestNothingOvertakesAFailedBatch(t *testing.T) {
+	t.Parallel()
 	const count = 3000 // with 1 kB each, three batches
 	for _, before := range []int{0, 1, 2} {
 		t.Run(strconv.Itoa(before), func(t *testing.T) {
@@ -150,6 +151,7 @@ func TestPublisherTriesAgain(t *testing.T) {
 // Who publishes rollups hears within seconds that the bus refuses them, and not
 // only once its patience of an hour is over.
 func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.RollupOptions())
@@ -416,6 +418,7 @@ func TestPinnedDoesNotWait(t *testing.T) {
 
 // Close does not wait for a broker that takes a request and says nothing.
 func TestCloseGivesUpAHungBroker(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startGate(t)
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})

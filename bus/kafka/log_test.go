@@ -91,6 +91,7 @@ func TestLogReaderFromATime(t *testing.T) {
 // The reader goes on at the next record when the broker comes back: it skips
 // none and repeats none, also the one that was in a handler's hands.
 func TestLogReaderResumes(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 2, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
@@ -116,6 +117,7 @@ func TestLogReaderResumes(t *testing.T) {
 }
 
 func TestLogReaderEnds(t *testing.T) {
+	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
 	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
 	topic := makeTopic(t, cfg, 2, false)
@@ -135,6 +137,7 @@ func TestLogReaderEnds(t *testing.T) {
 }
 
 func TestLogReaderOfUnknownTopic(t *testing.T) {
+	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
 	reader := newReader(t, kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, kafka.LogReaderOptions{})
 	if _, err := reader.Subscribe(t.Context(), "unknown"); err == nil {

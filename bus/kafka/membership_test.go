@@ -49,6 +49,7 @@ func TestStandbyHasJoined(t *testing.T) {
 
 // A member whose partition cannot be opened has joined nothing that it can do.
 func TestNotJoinedUntilOpen(t *testing.T) {
+	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
 	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
 	topic := makeTopic(t, cfg, 2, false)
@@ -69,6 +70,7 @@ func TestNotJoinedUntilOpen(t *testing.T) {
 // Without a broker a member is told of it by its heartbeats, and joins again
 // when the broker is back.
 func TestNotJoinedWithoutTheBroker(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
 	s := newGroup(t, cfg, unique("group"), newOwner())

@@ -16,6 +16,7 @@ import (
 // does, is given up for the one that the others know by then: at the latest by the
 // next attempt of the same client.
 func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(2))
 	if err != nil {
 		t.Fatal(err)

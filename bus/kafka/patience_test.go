@@ -15,6 +15,7 @@ import (
 // patience lasts, also while nobody says which broker leads its partition, and
 // is written once.
 func TestPatienceWithoutALeader(t *testing.T) {
+	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)

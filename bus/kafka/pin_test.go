@@ -118,6 +118,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 
 // The refusal is for good, also of a connection that is made later.
 func TestPinHoldsAcrossConnections(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic})
@@ -132,6 +133,7 @@ func TestPinHoldsAcrossConnections(t *testing.T) {
 }
 
 func TestPinNeedsItsTopic(t *testing.T) {
+	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
 	_, err := kafka.NewPublisher(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, kafka.PublisherOptions{Pin: "no-such"})
 	if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || !strings.Contains(err.Error(), "run `oona topics apply`") {

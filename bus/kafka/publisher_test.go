@@ -378,6 +378,7 @@ func (s *stoppable) down() {
 }
 
 func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 3, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Second})
@@ -402,6 +403,7 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 
 // A publisher with patience waits for the bus, and keeps the order.
 func TestPatiencePublishesInOrder(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
@@ -427,6 +429,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 
 // Close does not wait for hours, however patient the publisher is.
 func TestCloseEndsPatience(t *testing.T) {
+	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: 10 * time.Hour})

@@ -91,6 +91,7 @@ func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...
 
 // Whoever starts after apply may ask any broker.
 func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
+	t.Parallel()
 	for _, node := range []int32{0, 1, 2} {
 		l := startLagging(t, node)
 		l.left.Store(7)
@@ -107,6 +108,7 @@ func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
 
 // A broker that does not hear of the topics is named.
 func TestApplyNamesTheBrokerThatDoesNotKnow(t *testing.T) {
+	t.Parallel()
 	l := startLagging(t, 1)
 	l.left.Store(1 << 40)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -168,6 +170,7 @@ func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 
 // What is asked of a topic after it was made waits for the broker that is asked.
 func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
+	t.Parallel()
 	for name, ask := range map[string]func(cfg kafka.Config) error{
 		"high water": func(cfg kafka.Config) error { _, err := kafka.HighWater(t.Context(), cfg, "asked"); return err },
 		"commits":    func(cfg kafka.Config) error { _, err := kafka.Commits(t.Context(), cfg, "g", "asked"); return err },
@@ -187,6 +190,7 @@ func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
 
 // A broker that is told to lead a partition does not serve it at once.
 func TestOffsetsOfALeaderThatBegins(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
 	if err != nil {
 		t.Fatal(err)
@@ -232,6 +236,7 @@ func TestOffsetsOfALeaderThatBegins(t *testing.T) {
 // A cluster of two keeps one copy. Where a third broker is away for a moment
 // there are three all the same.
 func TestReplicationWhileABrokerIsAway(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		has, known int
 		want       int
@@ -268,6 +273,7 @@ func TestReplicationWhileABrokerIsAway(t *testing.T) {
 
 // A controller that cannot be reached is looked for again.
 func TestApplyLooksForTheController(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
 	if err != nil {
 		t.Fatal(err)

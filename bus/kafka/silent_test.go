@@ -11,6 +11,7 @@ import (
 
 // A bus that accepts connections and says nothing is reported in time.
 func TestSilentBus(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 
 func parse(t *testing.T, args ...string) (*config, string, error) {
 	t.Helper()
-	t.Setenv("COLUMNS", "100")
 	cfg := defaults()
 	cfg.Ingest.Instance = "host" // whatever this one is called
 	var out bytes.Buffer
@@ -44,6 +43,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestHelp(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
 	_, help, err := parse(t, "-h")
 	if err != nil {
 		t.Fatal(err)

@@ -33,6 +33,7 @@ func TestPartitionsAdded(t *testing.T) {
 // onBrokers runs a test on the embedded broker, and on the Kafka that OONA_KAFKA
 // names.
 func onBrokers(t *testing.T, test func(t *testing.T, brokers []string)) {
+	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
