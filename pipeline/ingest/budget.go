@@ -144,6 +144,7 @@ type lease struct {
 	share *share
 	taken int64 // of the share
 	used  int64
+	limit int64 // of used; 0: none
 	// soft: what is not free is taken all the same. It is for who has waited
 	// until there was as much as is to be expected.
 	soft bool
@@ -156,6 +157,9 @@ const leaseStep = 32 << 10
 func (l *lease) grow(n int) bool {
 	if l == nil {
 		return true
+	}
+	if l.limit > 0 && l.used+int64(n) > l.limit {
+		return false
 	}
 	if more := l.used + int64(n) - l.taken; more > 0 {
 		switch atOnce := max(more, leaseStep); {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/pipeline"
@@ -36,8 +37,9 @@ type Raw struct {
 	publisher Publisher
 	metrics   *rawMetrics
 	logger    *slog.Logger
-	memory    *share       // of all claims
-	each      atomic.Int64 // what of it a claim may use, for more than one record
+	memory    *share              // of all claims
+	each      atomic.Int64        // what of it is a claim's own
+	large     *semaphore.Weighted // what of it is for records that are larger than that
 
 	forwarding sync.WaitGroup // a goroutine a claim
 	mu         sync.Mutex
@@ -55,6 +57,7 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 		logger:    logger,
 		claims:    make(map[string]*rawClaim),
 	}
+	r.large = semaphore.NewWeighted(r.memory.most() / 2)
 	if err := errors.Join(r.metrics.register(registerer), registerer.Register(r.memory.gauge("raw"))); err != nil {
 		return nil, fmt.Errorf("ingest: register metrics of the raw topic: %w", err)
 	}
@@ -144,10 +147,18 @@ func (r *Raw) Ends(about oona.Claim, offset int64) {
 	r.metrics.settled.WithLabelValues(partition).Set(float64(settled))
 }
 
-// divide gives each claim the same part of the memory: what one cannot get rid of,
-// as the tensor store is down, must not hold up the others.
+// divide gives each claim the same part of half of the memory. The other half is
+// for records that do not fit into that. So claims that cannot settle what they
+// hold, as the tensor store is down, never hold up those that can.
 func (r *Raw) divide() {
-	r.each.Store(r.memory.most() / int64(max(len(r.claims), 1)))
+	r.each.Store(r.memory.most() / 2 / int64(max(len(r.claims), 1)))
+}
+
+// free gives back the memory of a record.
+func (r *Raw) free(record *rawRecord) {
+	record.held.end()
+	r.large.Release(record.large)
+	record.large = 0
 }
 
 func (r *Raw) claim(about oona.Claim) *rawClaim {

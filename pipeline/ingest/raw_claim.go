@@ -49,6 +49,7 @@ type rawRecord struct {
 	frames  *batch
 	refusal *problem
 	held    *lease // until it is settled
+	large   int64  // of the memory for large records
 }
 
 func newRawClaim(r *Raw, about oona.Claim) *rawClaim {
@@ -80,50 +81,75 @@ func (c *rawClaim) take(msg *message.Message) error {
 	if at.Offset < c.next {
 		return nil // delivered again
 	}
-	held := c.admit(msg)
-	if held == nil {
+	ctx, cancel := context.WithCancel(msg.Context())
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	record := c.admit(ctx, msg)
+	if record == nil {
 		return nil
 	}
-	own := len(msg.Payload) + messageBytes
-	held.grow(own)
-	b := &batch{cfg: &c.raw.stage.cfg, path: c.path, held: held}
-	record := &rawRecord{msg: msg, at: at, held: held}
-	record.frames, record.refusal = c.decoders.rawFrames(msg, b)
-	if record.refusal != nil {
-		held.used = int64(own) // its frames are forgotten
-	} else {
-		held.shrink(b.decoders)
-	}
-	held.trim()
-	if c.decoders.size() > pooled {
-		c.decoders = newDecoders(c.raw.stage.cfg)
-	}
+	record.at = at
 	c.put(record)
 	c.next = at.Offset + 1
 	return nil
 }
 
-// admit waits until a record may be decoded, and returns what it may use; nil: it
-// is not to be taken.
-func (c *rawClaim) admit(msg *message.Message) *lease {
+// admit waits until there is memory for a record, and decodes it; nil: ctx has
+// ended. A record that fits into the claim's own part of the memory waits for no
+// other claim. One that does not waits for the part that is for large ones.
+func (c *rawClaim) admit(ctx context.Context, msg *message.Message) *rawRecord {
 	for !c.hasRoom() {
 		select {
 		case <-c.room:
-		case <-msg.Context().Done():
-			return nil
-		case <-c.ctx.Done():
+		case <-ctx.Done():
 			return nil
 		}
+	}
+	memory := c.raw.memory
+	if record := c.decode(msg, &lease{share: memory, limit: max(c.left(), 1)}); record != nil {
+		return record
 	}
 	most := 4*int64(len(msg.Payload)) + secondBuffer
 	if isContainer(msg.Payload) {
 		most += 2 * c.raw.stage.cfg.MaxDecompressedBytes // what its frames come to, and their tensors
 	}
-	most = min(most, c.raw.memory.least)
-	if !c.raw.memory.wait(msg.Context(), c.ctx, most) {
+	most = min(most, memory.least)
+	if c.raw.large.Acquire(ctx, most) != nil {
 		return nil
 	}
-	return &lease{share: c.raw.memory, taken: most, soft: true}
+	if !memory.wait(ctx, c.ctx, most) {
+		c.raw.large.Release(most)
+		return nil
+	}
+	record := c.decode(msg, &lease{share: memory, taken: most, soft: true})
+	record.large = min(most, record.held.used)
+	c.raw.large.Release(most - record.large)
+	return record
+}
+
+// decode returns nil where the lease has not enough memory.
+func (c *rawClaim) decode(msg *message.Message, held *lease) *rawRecord {
+	own := len(msg.Payload) + messageBytes
+	record := &rawRecord{msg: msg, held: held}
+	fits := held.grow(own)
+	if fits {
+		b := &batch{cfg: &c.raw.stage.cfg, path: c.path, held: held}
+		record.frames, record.refusal = c.decoders.rawFrames(msg, b)
+		held.shrink(b.decoders)
+		fits = record.refusal == nil || record.refusal.reason != reasonOverloaded
+	}
+	if c.decoders.size() > pooled {
+		c.decoders = newDecoders(c.raw.stage.cfg)
+	}
+	if !fits {
+		held.end()
+		return nil
+	}
+	if record.refusal != nil {
+		held.used = int64(own) // its frames are forgotten
+	}
+	held.trim()
+	return record
 }
 
 // hasRoom is false where enough of the partition waits, or is on its way: what
@@ -134,11 +160,18 @@ func (c *rawClaim) hasRoom() bool {
 	return c.bytes < rawBatchBytes && (c.bytes+c.flying == 0 || c.bytes+c.flying < c.raw.each.Load())
 }
 
+// left is what the claim may use besides what waits, or is on its way.
+func (c *rawClaim) left() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.raw.each.Load() - c.bytes - c.flying
+}
+
 func (c *rawClaim) put(r *rawRecord) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
-		r.held.end()
+		c.raw.free(r)
 		return
 	}
 	c.waiting = append(c.waiting, r)
@@ -173,7 +206,7 @@ func (c *rawClaim) forward() {
 		}
 		settled := c.settle(records)
 		for _, r := range records {
-			r.held.end()
+			c.raw.free(r)
 		}
 		if !settled {
 			return
@@ -194,7 +227,7 @@ func (c *rawClaim) forget() {
 	defer c.mu.Unlock()
 	c.ended = true
 	for _, r := range c.waiting {
-		r.held.end()
+		c.raw.free(r)
 	}
 	c.waiting, c.bytes = nil, 0
 }

@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -112,5 +114,54 @@ func TestRawRoomIsGivenBackWithTheClaim(t *testing.T) {
 		if p.memory.inUse() != 0 {
 			t.Error("records of a claim that has ended still have room")
 		}
+	})
+}
+
+// Partitions whose records cannot be settled hold memory, and more of them wait
+// for some. Another partition goes on, however large their records are.
+func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
+	file := inflating(t)
+	synctest.Test(t, func(t *testing.T) {
+		bus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+			if topic == rawTopics.SeedMetrics && len(messages[0].Payload) > 1<<10 {
+				return errors.New("the bus is away")
+			}
+			return nil
+		}}
+		p := claimRaw(t, bus, nil)
+		const stuck = 40
+		claims := make([]oona.Claim, stuck+1)
+		for i := range claims {
+			claims[i] = p.about
+			claims[i].ID, claims[i].Partition = fmt.Sprint("claim ", i), int32(10+i)
+			if err := p.Open(t.Context(), claims[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send := func(to oona.Claim, value string) *message.Message {
+			m := p.message(0, value)
+			m.Metadata.Set(oona.MetaClaim, to.ID)
+			m.Metadata.Set(oona.MetaPartition, strconv.Itoa(int(to.Partition)))
+			m.Metadata.Set(oona.MetaOffset, strconv.FormatInt(to.Start, 10))
+			return m
+		}
+		for _, c := range claims[:stuck] {
+			m := send(c, file)
+			go func() { _ = p.handle(m) }()
+		}
+		synctest.Wait()
+		t.Logf("%d MiB of %d are in use", p.memory.inUse()>>20, p.memory.most()>>20)
+		done := make(chan error, 1)
+		small := send(claims[stuck], string(frames(nil)))
+		go func() { done <- p.handle(small) }()
+		synctest.Wait()
+		if n := len(bus.on(rawTopics.SeedMetrics)); n != 1 {
+			t.Errorf("%d frames of a partition that is not stuck were forwarded, want 1", n)
+		}
+		for _, c := range claims {
+			p.claim(c).end()
+		}
+		<-done
+		p.end()
 	})
 }
