@@ -27,23 +27,6 @@ type Tick struct {
 	WrittenAt Micros // by its clock; informative: the append time counts
 }
 
-// Metadata of a bus message that are not headers of the record. A name that
-// begins with '$' never leaves as a header.
-const (
-	// MetaKey is the record's key, as bytes.
-	MetaKey = "$key"
-	// MetaTimestamp is the record's time in microseconds: when read, the
-	// append time; when published, the time to give it (default: now).
-	MetaTimestamp = "$timestamp"
-	// MetaToPartition sends a message to that partition, whatever its key.
-	MetaToPartition = "$to-partition"
-	// MetaPartition and MetaOffset are where a message was read.
-	MetaPartition = "$partition"
-	MetaOffset    = "$offset"
-	// MetaClaim is the ID of the Claim under which a message was read.
-	MetaClaim = "$claim"
-)
-
 // Headers of records in side topics and dead-letter topics, after KIP-1034.
 // The rest of the record is unchanged: to redrive it is to copy it.
 const (
@@ -59,40 +42,7 @@ const (
 	HeaderErrorAttempts    = "oona-error-attempts"
 )
 
-// Claim is one ownership of a partition by a worker, from the assignment to
-// the revocation.
-type Claim struct {
-	ID         string // unique among the claims of a process
-	Topic      string
-	Partition  int32
-	Partitions int32 // that the topic has
-	LogStart   int64 // first offset that the partition still holds
-	Start      int64 // first offset that will be read
-	HighWater  int64 // offset after the last record when the claim began
-	// Committed is what the group has committed; its Offset is NoOffset where
-	// that is nothing.
-	Committed Commit
-}
-
-// Start says where the reading of a claim begins.
-type Start struct {
-	From int64 // first offset to read
-	// Short reports that the log seems to end before what was read of it. A
-	// leader that was just elected, or deposed and does not know it, may say
-	// so: it is asked again for a while before it is believed.
-	Short bool
-	// Refused is why the claim must not be read; nil: it may.
-	Refused error
-}
-
-// Commit is how far a group has come in a partition: the offset that the next
-// owner reads from, and what it must know besides.
-type Commit struct {
-	Offset   int64
-	Metadata string
-}
-
-// NoOffset is the offset of a Commit that was never made.
+// NoOffset stands for an offset that is not known, or that there is none of.
 const NoOffset = -1
 
 // Key returns the key of records about a layer: uvarint length and run,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -137,15 +137,14 @@ func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.Ru
 	for at := 0; at < len(c.payloads); at += stride {
 		var batches [senders][]*message.Message
 		for i := at; i < min(at+stride, len(c.payloads)); i++ {
-			msg := message.NewMessage("", c.payloads[i])
-			msg.Metadata.Set(oona.MetaKey, string(oona.Key(run, c.layers[c.layerOf[i]])))
+			msg := bus.NewMessage(c.payloads[i], bus.Target{Key: oona.Key(run, c.layers[c.layerOf[i]])})
 			msg.Metadata.Set(oona.HeaderPath, "bench")
 			sender := c.layerOf[i] % senders
 			batches[sender] = append(batches[sender], msg)
 		}
 		var group errgroup.Group
 		for _, batch := range batches {
-			group.Go(func() error { return publisher.Publish(topic, batch...) })
+			group.Go(func() error { return publisher.Publish(ctx, topic, batch...) })
 		}
 		if err := errors.Join(group.Wait(), ctx.Err()); err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
@@ -208,9 +207,7 @@ type located struct{}
 
 func (located) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
 	msg := message.NewMessage("", r.Value)
-	msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(r.Partition))
-	msg.Metadata[oona.MetaOffset] = strconv.FormatInt(r.Offset, 10)
-	msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(r.Timestamp.UnixMicro(), 10)
+	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Appended: oona.MicrosOf(r.Timestamp)}))
 	return msg, nil
 }
 
@@ -259,7 +256,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	if err != nil {
 		return 0, err
 	}
-	subscriber, err := kafka.NewGroupSubscriber(w.bus, kafka.GroupOptions{Group: w.group()}, stage, w.logger)
+	subscriber, err := kafka.NewMember(w.bus, kafka.MemberOptions{Group: w.group()}, stage, w.logger)
 	if err != nil {
 		return 0, err
 	}

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -39,12 +39,10 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 	for sent := 0; sent < messages; {
 		batch := make([]*message.Message, 0, 1000)
 		for range cap(batch) {
-			msg := message.NewMessage("", payload)
-			msg.Metadata.Set(oona.MetaToPartition, fmt.Sprint(sent%partitions))
-			batch = append(batch, msg)
+			batch = append(batch, bus.NewMessage(payload, bus.Target{Partition: int32(sent % partitions), Directed: true}))
 			sent++
 		}
-		if err := publisher.Publish(topics.SeedMetrics, batch...); err != nil {
+		if err := publisher.Publish(ctx, topics.SeedMetrics, batch...); err != nil {
 			return topics, err
 		}
 	}
@@ -59,7 +57,7 @@ func (w *wire) measureCommits(ctx context.Context, topic string, messages int, i
 		return err
 	}
 	deferred := func() error {
-		s, err := kafka.NewGroupSubscriber(w.bus, kafka.GroupOptions{Group: w.group()}, constant{strings.Repeat("m", 2000)}, w.logger)
+		s, err := kafka.NewMember(w.bus, kafka.MemberOptions{Group: w.group()}, constant{metadata: strings.Repeat("m", 2000)}, w.logger)
 		if err != nil {
 			return err
 		}
@@ -82,16 +80,22 @@ func (w *wire) measureCommits(ctx context.Context, topic string, messages int, i
 	return nil
 }
 
-// constant is an owner that always has something to commit, with as much
-// metadata as a busy engine.
-type constant struct{ metadata string }
-
-func (constant) Open(context.Context, oona.Claim) error { return nil }
-func (constant) Close(oona.Claim)                       {}
-
-func (c constant) Commit(claim oona.Claim) (oona.Commit, bool) {
-	return oona.Commit{Offset: claim.Start, Metadata: c.metadata}, true
+// constant is an owner, and the consumer of each assignment, that always has
+// something to commit, with as much metadata as a busy engine.
+type constant struct {
+	metadata string
+	from     int64
 }
 
-func (constant) Committed(oona.Claim, oona.Commit, error) {}
-func (constant) Ends(oona.Claim, int64)                   {}
+func (c constant) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	c.from, _ = a.Resume()
+	return c.from, c, nil
+}
+
+func (c constant) Commit() (bus.Commit, bool) {
+	return bus.Commit{Offset: c.from, Metadata: c.metadata}, true
+}
+
+func (constant) Committed(bus.Commit, error) {}
+func (constant) End(int64)                   {}
+func (constant) Revoke()                     {}

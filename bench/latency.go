@@ -132,7 +132,7 @@ type times struct {
 
 // fly posts frames at their times and notes when they come out of the topic.
 func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times, error) {
-	reader, err := kafka.NewLogReader(w.bus, kafka.LogReaderOptions{}, w.logger)
+	reader, err := kafka.NewReader(w.bus, kafka.ReaderOptions{}, w.logger)
 	if err != nil {
 		return nil, err
 	}

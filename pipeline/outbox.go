@@ -1,15 +1,19 @@
 package pipeline
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // Outbox keeps what must be published until the bus has acknowledged it, in
 // order within each topic. It is for one goroutine at a time.
 type Outbox struct {
-	Publisher message.Publisher
+	Publisher bus.Publisher
 	// Dropped is told of a message that the bus will never take.
 	Dropped func(topic string, msg *message.Message, err error)
 
@@ -44,15 +48,15 @@ func (o *Outbox) Len() int {
 // Flush publishes what is pending. After an error all of that topic is still
 // pending and is published again: readers know repeats by their trigger or
 // their origin.
-func (o *Outbox) Flush() error {
+func (o *Outbox) Flush(ctx context.Context) error {
 	for i := range o.pending {
 		batch := &o.pending[i]
 		if len(batch.messages) == 0 {
 			continue
 		}
-		err := o.Publisher.Publish(batch.topic, batch.messages...)
-		if IsTooLarge(err) {
-			err = o.flushSingly(batch)
+		err := o.Publisher.Publish(ctx, batch.topic, batch.messages...)
+		if errors.Is(err, bus.ErrTooLarge) {
+			err = o.flushSingly(ctx, batch)
 		}
 		if err != nil {
 			return fmt.Errorf("publish %d messages to %s: %w", len(batch.messages), batch.topic, err)
@@ -65,14 +69,14 @@ func (o *Outbox) Flush() error {
 
 // flushSingly publishes a batch one by one, as one of it is too large for the
 // bus: that one must not hold the others up for ever.
-func (o *Outbox) flushSingly(batch *topicMessages) error {
+func (o *Outbox) flushSingly(ctx context.Context, batch *topicMessages) error {
 	for len(batch.messages) > 0 {
 		msg := batch.messages[0]
-		err := o.Publisher.Publish(batch.topic, msg)
-		if IsTooLarge(err) && WithoutPayload(msg) {
-			err = o.Publisher.Publish(batch.topic, msg)
+		err := o.Publisher.Publish(ctx, batch.topic, msg)
+		if errors.Is(err, bus.ErrTooLarge) && WithoutPayload(msg) {
+			err = o.Publisher.Publish(ctx, batch.topic, msg)
 		}
-		if IsTooLarge(err) {
+		if errors.Is(err, bus.ErrTooLarge) {
 			o.Dropped(batch.topic, msg, err)
 			err = nil
 		}

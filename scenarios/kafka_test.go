@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/localkafka"
 )
 
@@ -191,7 +192,7 @@ func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic stri
 }
 
 // commits returns what a group has committed.
-func (c *cluster) commits(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]oona.Commit {
+func (c *cluster) commits(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]bus.Commit {
 	t.Helper()
 	client := c.client(t)
 	defer client.Close()
@@ -212,11 +213,11 @@ func (c *cluster) commits(t *testing.T, ctx context.Context, group, topic string
 	if err != nil {
 		t.Fatal(err)
 	}
-	commits := make(map[int32]oona.Commit)
+	commits := make(map[int32]bus.Commit)
 	note := func(partition int32, offset int64, metadata *string) {
-		commits[partition] = oona.Commit{Offset: offset}
+		commits[partition] = bus.Commit{Offset: offset}
 		if metadata != nil {
-			commits[partition] = oona.Commit{Offset: offset, Metadata: *metadata}
+			commits[partition] = bus.Commit{Offset: offset, Metadata: *metadata}
 		}
 	}
 	for _, topic := range response.Topics {

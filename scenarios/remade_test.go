@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	bus "github.com/morphogenetic/oona/bus/kafka"
+	kafkabus "github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -96,7 +96,7 @@ const madeAgain = "the log is another than the one that its rollups are of, and 
 // makeFrames makes the topic of frames, without first records.
 func (w *world) makeFrames() {
 	w.Helper()
-	if _, err := bus.ApplyTopics(w.ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.Specs(partitions)); err != nil {
+	if _, err := kafkabus.ApplyTopics(w.ctx, kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.Specs(partitions)); err != nil {
 		w.Fatal(err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	bus "github.com/morphogenetic/oona/bus/kafka"
+	kafkabus "github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -53,7 +53,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.topics = topics
-	if _, err := bus.ApplyTopics(ctx, bus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, topics.Specs(partitions)); err != nil {
+	if _, err := kafkabus.ApplyTopics(ctx, kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, topics.Specs(partitions)); err != nil {
 		t.Fatal(err)
 	}
 	return w

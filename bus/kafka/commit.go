@@ -9,20 +9,12 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
-
-// ErrFenced says that a commit was refused because the partition is another
-// member's by now.
-var ErrFenced = errors.New("the partition belongs to another member of the group")
 
 // ErrReadBack says that the bus holds another commit than the one that it
 // acknowledged.
 var ErrReadBack = errors.New("a commit was not read back as it was written")
-
-// ErrAnotherTopic says that a topic was deleted and made again under its name. What
-// was read of the one says nothing of the other.
-var ErrAnotherTopic = errors.New("the topic was deleted and made again")
 
 // offsets reads and writes the commits of a group over a connection of its own:
 // on the members' connection a commit would queue behind fetches that wait for
@@ -46,7 +38,7 @@ func (o *offsets) connection() (sarama.Client, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return nil, ErrClosed
+		return nil, bus.ErrClosed
 	}
 	if o.client == nil {
 		client, err := connect(o.cfg, o.cfg.client())
@@ -94,7 +86,7 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 
 // mayHaveMoved: everything but the answer of a coordinator that knows better.
 func mayHaveMoved(err error) bool {
-	if errors.Is(err, ErrAnotherTopic) {
+	if errors.Is(err, bus.ErrAnotherTopic) {
 		return false
 	}
 	var answer sarama.KError
@@ -110,9 +102,9 @@ func mayHaveMoved(err error) bool {
 }
 
 // fetch returns the group's commits of partitions; the offset of one without is
-// oona.NoOffset.
-func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) (map[int32]oona.Commit, error) {
-	commits := make(map[int32]oona.Commit, len(partitions))
+// bus.NoOffset.
+func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) (map[int32]bus.Commit, error) {
+	commits := make(map[int32]bus.Commit, len(partitions))
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
 		request := sarama.NewOffsetFetchRequest(o.cfg.client().Version, o.group, map[string][]int32{topic: partitions})
 		response, err := coordinator.FetchOffset(request)
@@ -130,13 +122,13 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 			if block.Err != sarama.ErrNoError {
 				return block.Err
 			}
-			commits[p] = oona.Commit{Offset: block.Offset, Metadata: block.Metadata}
+			commits[p] = bus.Commit{Offset: block.Offset, Metadata: block.Metadata}
 		}
 		return nil
 	})
 	if errors.Is(err, sarama.ErrGroupIDNotFound) { // Kafka itself says that it has no commit
 		for _, p := range partitions {
-			commits[p] = oona.Commit{Offset: oona.NoOffset}
+			commits[p] = bus.Commit{Offset: bus.NoOffset}
 		}
 		return commits, nil
 	}
@@ -180,14 +172,14 @@ func (o *offsets) topicIDOf(coordinator *sarama.Broker, topic string) (sarama.Uu
 	}
 }
 
-// compare returns ErrAnotherTopic where a topic has another id than it had.
+// compare returns bus.ErrAnotherTopic where a topic has another id than it had.
 func (o *offsets) compare(coordinator *sarama.Broker, topic string, had sarama.Uuid) error {
 	if had == (sarama.Uuid{}) {
 		return nil
 	}
 	is, err := o.topicIDOf(coordinator, topic)
 	if err == nil && is != had {
-		err = ErrAnotherTopic
+		err = bus.ErrAnotherTopic
 	}
 	return err
 }
@@ -195,9 +187,9 @@ func (o *offsets) compare(coordinator *sarama.Broker, topic string, had sarama.U
 // commit writes a commit in the name of a session's member and reads it back. It
 // is for the topic with an id: of another one of its name nothing was read. The
 // coordinator is asked, as it drops the commits of a topic that it hears was
-// deleted. The errors wrap ErrFenced where the session is over, and
-// ErrAnotherTopic.
-func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, id sarama.Uuid, partition int32, c oona.Commit) error {
+// deleted. The errors wrap bus.ErrFenced where the session is over, and
+// bus.ErrAnotherTopic.
+func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, id sarama.Uuid, partition int32, c bus.Commit) error {
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
 		if err := o.compare(coordinator, topic, id); err != nil {
 			return err
@@ -223,7 +215,7 @@ func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSessio
 		return nil
 	})
 	if errors.Is(err, sarama.ErrUnknownMemberId) || errors.Is(err, sarama.ErrIllegalGeneration) || errors.Is(err, sarama.ErrFencedInstancedId) {
-		err = fmt.Errorf("%w: %w", ErrFenced, err)
+		err = fmt.Errorf("%w: %w", bus.ErrFenced, err)
 	}
 	if err != nil {
 		return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, topic, partition, err)
@@ -233,7 +225,7 @@ func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSessio
 
 // readBack tells a commit that the bus has dropped from one that it holds. A
 // commit of the next owner, which has come in between, is further on.
-func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c oona.Commit) error {
+func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c bus.Commit) error {
 	held, err := o.fetch(ctx, topic, partition)
 	if err != nil {
 		return err

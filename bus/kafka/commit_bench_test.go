@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,23 +15,29 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// always commits what its partitions have handed out, with as much metadata as
-// a busy engine's.
+// always is an owner whose consumers always commit, with as much metadata as a
+// busy engine's.
 type always struct{ metadata string }
 
-func (always) Open(context.Context, oona.Claim) error { return nil }
-func (always) Close(oona.Claim)                       {}
-
-func (a always) Commit(c oona.Claim) (oona.Commit, bool) {
-	return oona.Commit{Offset: c.Start, Metadata: a.metadata}, true
+func (o always) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, _ := a.Resume()
+	return from, alwaysDue{commit: bus.Commit{Offset: from, Metadata: o.metadata}}, nil
 }
 
-func (always) Committed(oona.Claim, oona.Commit, error) {}
-func (always) Ends(oona.Claim, int64)                   {}
+type alwaysDue struct {
+	consumer
+	commit bus.Commit
+}
+
+func (d alwaysDue) Commit() (bus.Commit, bool) { return d.commit, true }
+func (alwaysDue) Committed(bus.Commit, error)  {}
+func (alwaysDue) End(int64)                    {}
+func (alwaysDue) Revoke()                      {}
 
 // BenchmarkCommits reads preloaded messages of 1 kB, acking each, in pairs: with
 // deferred commits every second, and with Watermill's subscriber and sarama's
@@ -97,7 +102,7 @@ func (cost) perMessage(d time.Duration, messages int) float64 {
 
 func deferring(b *testing.B, cfg kafka.Config) message.Subscriber {
 	b.Helper()
-	s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: unique("deferred")}, always{strings.Repeat("x", 2000)}, discard())
+	s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: unique("deferred")}, always{strings.Repeat("x", 2000)}, discard())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -125,10 +130,7 @@ type noting struct{}
 
 func (noting) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
 	msg := message.NewMessage("", r.Value)
-	msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(r.Partition))
-	msg.Metadata[oona.MetaOffset] = strconv.FormatInt(r.Offset, 10)
-	msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(r.Timestamp.UnixMicro(), 10)
-	msg.Metadata[oona.MetaClaim] = "claim"
+	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Appended: oona.MicrosOf(r.Timestamp)}))
 	return msg, nil
 }
 
@@ -143,9 +145,9 @@ func preload(b *testing.B, cfg kafka.Config, topic string, messages, partitions 
 	batch := make([]*message.Message, 1000)
 	for sent := 0; sent < messages; sent += len(batch) {
 		for i := range batch {
-			batch[i] = newMessage(string(payload), oona.MetaToPartition, string(rune('0'+i%partitions)))
+			batch[i] = newMessage(string(payload), toPartition, string(rune('0'+i%partitions)))
 		}
-		if err := p.Publish(topic, batch...); err != nil {
+		if err := p.Publish(context.Background(), topic, batch...); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -10,30 +10,41 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// committing is an owner that commits what it is given, once each.
+// committing is an owner whose consumers commit what it is given, once each.
 type committing struct {
 	*owner
-	due    chan oona.Commit
+	due    chan bus.Commit
 	result chan error
 }
 
 func newCommitting() *committing {
-	return &committing{newOwner(), make(chan oona.Commit, 10), make(chan error, 10)}
+	return &committing{newOwner(), make(chan bus.Commit, 10), make(chan error, 10)}
 }
 
-func (c *committing) Commit(oona.Claim) (oona.Commit, bool) {
+func (c *committing) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, of, err := c.take(a)
+	return from, &committer{consumer{of}, c}, err
+}
+
+type committer struct {
+	consumer
+	by *committing
+}
+
+func (c *committer) Commit() (bus.Commit, bool) {
 	select {
-	case commit := <-c.due:
+	case commit := <-c.by.due:
 		return commit, true
 	default:
-		return oona.Commit{}, false
+		return bus.Commit{}, false
 	}
 }
 
-func (c *committing) Committed(_ oona.Claim, _ oona.Commit, err error) { c.result <- err }
+func (c *committer) Committed(_ bus.Commit, err error) { c.by.result <- err }
 
 func (c *committing) outcome(t *testing.T) error {
 	t.Helper()
@@ -53,15 +64,15 @@ func TestCommitReachesTheNextOwner(t *testing.T) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 10, 0)...)
 		largest := strings.Repeat("m", 4096)
-		for i, commit := range []oona.Commit{{Offset: 5, Metadata: "first"}, {Offset: 5, Metadata: "second"}, {Offset: 3, Metadata: largest}} {
+		for i, commit := range []bus.Commit{{Offset: 5, Metadata: "first"}, {Offset: 5, Metadata: "second"}, {Offset: 3, Metadata: largest}} {
 			o := newCommitting()
 			s := newGroup(t, cfg, group, o)
 			messages := subscribe(t, s, topic)
-			claim := o.await(t, "open", 1)[0]
-			want := oona.Commit{Offset: oona.NoOffset}
+			claim := o.await(t, "assigned", 1)[0]
+			want := bus.Commit{Offset: bus.NoOffset}
 			first := "0"
 			if i > 0 {
-				want = []oona.Commit{{Offset: 5, Metadata: "first"}, {Offset: 5, Metadata: "second"}}[i-1]
+				want = []bus.Commit{{Offset: 5, Metadata: "first"}, {Offset: 5, Metadata: "second"}}[i-1]
 				first = "5"
 			}
 			if claim.Committed != want || claim.Partitions != 1 || claim.LogStart != 0 {
@@ -80,7 +91,7 @@ func TestCommitReachesTheNextOwner(t *testing.T) {
 		}
 		o := newOwner()
 		subscribe(t, newGroup(t, cfg, group, o), topic)
-		if claim := o.await(t, "open", 1)[0]; claim.Committed.Offset != 3 || claim.Committed.Metadata != largest {
+		if claim := o.await(t, "assigned", 1)[0]; claim.Committed.Offset != 3 || claim.Committed.Metadata != largest {
 			t.Errorf("the last commit is %d with %d bytes", claim.Committed.Offset, len(claim.Committed.Metadata))
 		}
 	})
@@ -92,12 +103,12 @@ func TestCommitAtTheEnd(t *testing.T) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 10, 0)...)
 		o := newCommitting()
-		s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, CommitEvery: time.Hour}, o, discard())
+		s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, CommitEvery: time.Hour}, o, discard())
 		if err != nil {
 			t.Fatal(err)
 		}
 		take(t, subscribe(t, s, topic), 4)
-		o.due <- oona.Commit{Offset: 4, Metadata: "last"}
+		o.due <- bus.Commit{Offset: 4, Metadata: "last"}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +117,7 @@ func TestCommitAtTheEnd(t *testing.T) {
 		}
 		next := newOwner()
 		subscribe(t, newGroup(t, cfg, group, next), topic)
-		if claim := next.await(t, "open", 1)[0]; claim.Start != 4 || claim.Committed.Metadata != "last" {
+		if claim := next.await(t, "assigned", 1)[0]; claim.from != 4 || claim.Committed.Metadata != "last" {
 			t.Errorf("claim is %+v", claim)
 		}
 	})
@@ -122,8 +133,8 @@ func TestTooMuchMetadataIsAnError(t *testing.T) {
 		topic := makeTopic(t, cfg, 1, false)
 		o := newCommitting()
 		subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
-		o.await(t, "open", 1)
-		o.due <- oona.Commit{Offset: 0, Metadata: strings.Repeat("m", 4097)}
+		o.await(t, "assigned", 1)
+		o.due <- bus.Commit{Offset: 0, Metadata: strings.Repeat("m", 4097)}
 		if err := o.outcome(t); err == nil {
 			t.Error("4097 bytes of metadata were taken")
 		}
@@ -131,7 +142,7 @@ func TestTooMuchMetadataIsAnError(t *testing.T) {
 }
 
 // leave has a member of a group take some messages, commit and leave.
-func leave(t *testing.T, cfg kafka.Config, topic, group string, taken int, commit oona.Commit) {
+func leave(t *testing.T, cfg kafka.Config, topic, group string, taken int, commit bus.Commit) {
 	t.Helper()
 	o := newCommitting()
 	s := newGroup(t, cfg, group, o)
@@ -145,27 +156,15 @@ func leave(t *testing.T, cfg kafka.Config, topic, group string, taken int, commi
 	}
 }
 
-// refusing refuses a claim whose log does not hold what the commit needs.
-type refusing struct{ *owner }
-
-var errLost = errors.New("lost")
-
-func (r refusing) Open(ctx context.Context, c oona.Claim) error {
-	if at := c.Committed.Offset; at != oona.NoOffset && (at < c.LogStart || at > c.HighWater) {
-		r.events <- event{"lost", c}
-		return errLost
-	}
-	return r.owner.Open(ctx, c)
-}
-
-// refused returns the claim that the next member refuses, and to whom nothing is
-// handed out.
-func refused(t *testing.T, cfg kafka.Config, topic, group string) oona.Claim {
+// refused returns the assignment that the next member refuses, and of which
+// nothing is handed out.
+func refused(t *testing.T, cfg kafka.Config, topic, group string) *assignment {
 	t.Helper()
-	r := refusing{newOwner()}
-	s := newGroup(t, cfg, group, r)
+	o := newOwner()
+	o.strict = true
+	s := newGroup(t, cfg, group, o)
 	messages := subscribe(t, s, topic)
-	claim := r.await(t, "lost", 1)[0]
+	lost := o.await(t, "lost", 1)[0]
 	select {
 	case msg := <-messages:
 		t.Errorf("%s was handed out", msg.Payload)
@@ -174,7 +173,7 @@ func refused(t *testing.T, cfg kafka.Config, topic, group string) oona.Claim {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return claim
+	return lost
 }
 
 // When retention overtakes the commit, nothing is skipped in silence: the owner
@@ -183,7 +182,7 @@ func TestRetentionBeyondTheCommit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 10, 0)...)
-		leave(t, cfg, topic, group, 2, oona.Commit{Offset: 2})
+		leave(t, cfg, topic, group, 2, bus.Commit{Offset: 2})
 		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 6}); err != nil {
 			t.Fatal(err)
 		}
@@ -199,20 +198,20 @@ func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 10, 0)...)
-		leave(t, cfg, topic, group, 2, oona.Commit{Offset: 2, Metadata: "before"})
+		leave(t, cfg, topic, group, 2, bus.Commit{Offset: 2, Metadata: "before"})
 		if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{0: 6}); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []struct {
-			commit   oona.Commit // that the member finds
+			commit   bus.Commit // that the member finds
 			start    int64
 			payloads string
 		}{
-			{oona.Commit{Offset: 2, Metadata: "before"}, 6, "6 7"},
-			{oona.Commit{Offset: 8, Metadata: "anew"}, 8, "8 9"},
+			{bus.Commit{Offset: 2, Metadata: "before"}, 6, "6 7"},
+			{bus.Commit{Offset: 8, Metadata: "anew"}, 8, "8 9"},
 		} {
 			o := newCommitting()
-			s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, FromHere: true, CommitEvery: 50 * time.Millisecond}, o, discard())
+			s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o, discard())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -220,11 +219,11 @@ func TestRetentionBeyondTheCommitFromHere(t *testing.T) {
 			if got := strings.Join(take(t, messages, 2), " "); got != want.payloads {
 				t.Errorf("messages %s, want %s", got, want.payloads)
 			}
-			if c := o.await(t, "open", 1)[0]; c.Committed != want.commit || c.Start != want.start || c.LogStart != 6 {
+			if c := o.await(t, "assigned", 1)[0]; c.Committed != want.commit || c.from != want.start || c.LogStart != 6 {
 				t.Errorf("claim is %+v, want it committed at %+v and begun at %d", c, want.commit, want.start)
 			}
 			if want.start == 6 {
-				o.due <- oona.Commit{Offset: 8, Metadata: "anew"}
+				o.due <- bus.Commit{Offset: 8, Metadata: "anew"}
 				if err := o.outcome(t); err != nil {
 					t.Error(err)
 				}
@@ -242,27 +241,42 @@ func TestLogThatEndsBeforeTheCommit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 3, 0)...)
-		lost := oona.Commit{Offset: 9, Metadata: "of records that are lost"}
+		lost := bus.Commit{Offset: 9, Metadata: "of records that are lost"}
 		leave(t, cfg, topic, group, 3, lost)
-		if claim := refused(t, cfg, topic, group); claim.Committed != lost || claim.HighWater != 3 {
+		if claim := refused(t, cfg, topic, group); claim.Committed != lost || claim.LogEnd != 3 {
 			t.Errorf("claim is %+v", claim)
 		}
 
 		anew := newCommitting()
-		s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, FromHere: true, CommitEvery: 50 * time.Millisecond}, anew, discard())
+		s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, anew, discard())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Join(take(t, subscribe(t, s, topic), 3), " "); got != "0 1 2" {
 			t.Errorf("messages %s", got)
 		}
-		if c := anew.await(t, "open", 1)[0]; c.Committed != lost || c.Start != 0 || c.HighWater != 3 {
+		if c := anew.await(t, "assigned", 1)[0]; c.Committed != lost || c.from != 0 || c.LogEnd != 3 {
 			t.Errorf("claim is %+v", c)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	})
+}
+
+// reaching is an owner that finds a log short which ends before what the commit's
+// metadata say.
+type reaching struct {
+	*owner
+	asked chan<- struct{}
+}
+
+func (r *reaching) Assign(ctx context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	r.asked <- struct{}{}
+	if readTo := int64(a.Committed.Metadata[len(a.Committed.Metadata)-1] - '0'); readTo > a.LogEnd && !a.Settled {
+		return 0, nil, bus.ErrShort
+	}
+	return r.owner.Assign(ctx, a)
 }
 
 // What the log must reach is the owner's to say. A log that reaches it a moment
@@ -272,14 +286,10 @@ func TestLogThatReachesTheCommitInAMoment(t *testing.T) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		p := newPublisher(t, cfg, kafka.PublisherOptions{})
 		publish(t, p, topic, numbered(0, 3, 0)...)
-		leave(t, cfg, topic, group, 1, oona.Commit{Offset: 1, Metadata: "read to 4"})
+		leave(t, cfg, topic, group, 1, bus.Commit{Offset: 1, Metadata: "read to 4"})
 		asked := make(chan struct{}, 1000)
-		next := newOwner()
-		s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, Start: func(_ context.Context, c oona.Claim) (oona.Start, error) {
-			asked <- struct{}{}
-			readTo := int64(c.Committed.Metadata[len(c.Committed.Metadata)-1] - '0')
-			return oona.Start{From: c.Committed.Offset, Short: readTo > c.HighWater}, nil
-		}}, next, discard())
+		next := &reaching{newOwner(), asked}
+		s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group}, next, discard())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +299,7 @@ func TestLogThatReachesTheCommitInAMoment(t *testing.T) {
 		if got := strings.Join(take(t, messages, 3), " "); got != "1 2 3" {
 			t.Errorf("messages %s", got)
 		}
-		if c := next.await(t, "open", 1)[0]; c.Start != 1 || c.HighWater != 4 {
+		if c := next.await(t, "assigned", 1)[0]; c.from != 1 || c.LogEnd != 4 {
 			t.Errorf("claim is %+v", c)
 		}
 		if err := s.Close(); err != nil {
@@ -306,12 +316,12 @@ func TestStaticMembership(t *testing.T) {
 		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 10, 0)...)
 		for i := range int64(2) {
 			o := newCommitting()
-			s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, Instance: "one", CommitEvery: 50 * time.Millisecond}, o, discard())
+			s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, Instance: "one", CommitEvery: 50 * time.Millisecond}, o, discard())
 			if err != nil {
 				t.Fatal(err)
 			}
 			take(t, subscribe(t, s, topic), 1)
-			o.due <- oona.Commit{Offset: i + 1}
+			o.due <- bus.Commit{Offset: i + 1}
 			if err := o.outcome(t); err != nil {
 				t.Errorf("commit %d: %v", i, err)
 			}
@@ -322,33 +332,39 @@ func TestStaticMembership(t *testing.T) {
 	})
 }
 
-// following is an owner that commits what it is told was read, and keeps what
-// became of each commit.
-type following struct {
-	*owner
-	mu        sync.Mutex
-	read      map[string]int64 // by claim, the offset after the last record
-	committed map[string]error // by claim, the last outcome
+// remembering is an owner whose consumers commit what they are told was read, and
+// keep what became of the last commit.
+type remembering struct{ *owner }
+
+func (r remembering) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, of, err := r.take(a)
+	return from, &remembered{consumer: consumer{of}}, err
 }
 
-func (f *following) Commit(c oona.Claim) (oona.Commit, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	next, read := f.read[c.ID]
-	return oona.Commit{Offset: next}, read
+type remembered struct {
+	consumer
+	mu      sync.Mutex
+	read    int64 // the offset after the last record
+	made    bool  // a commit
+	outcome error
 }
 
-func (f *following) Committed(c oona.Claim, _ oona.Commit, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.committed[c.ID] = err
+func (r *remembered) Commit() (bus.Commit, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bus.Commit{Offset: r.read}, r.read > 0
 }
 
-func (f *following) outcome(claim string) (error, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	err, made := f.committed[claim]
-	return err, made
+func (r *remembered) Committed(_ bus.Commit, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.made, r.outcome = true, err
+}
+
+func (r *remembered) last() (err error, made bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.outcome, r.made
 }
 
 // A topic is deleted and made again, and grows past where a member has read,
@@ -359,8 +375,8 @@ func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, 1, false), Partitions: 1}
 		p := newPublisher(t, cfg, kafka.PublisherOptions{})
 		publish(t, p, spec.Name, numbered(0, 3, 0)...)
-		o := &following{owner: newOwner(), read: make(map[string]int64), committed: make(map[string]error)}
-		s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: unique("group"), CommitEvery: 100 * time.Millisecond}, o, discard())
+		o := remembering{newOwner()}
+		s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: unique("group"), CommitEvery: 100 * time.Millisecond}, o, discard())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -370,8 +386,13 @@ func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 			}
 		})
 		messages := subscribe(t, s, spec.Name)
-		take(t, messages, 3)
-		first := o.await(t, "open", 1)[0].ID
+		var first, last *remembered
+		for range 3 {
+			msg := next(t, messages)
+			first = position(t, msg).Consumer.(*remembered)
+			msg.Ack()
+		}
+		o.await(t, "assigned", 1)
 
 		if err := newAdmin(t, cfg).DeleteTopic(spec.Name); err != nil {
 			t.Fatal(err)
@@ -383,23 +404,24 @@ func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 		publish(t, p, spec.Name, numbered(100, 100+records, 0)...)
 		for wanted := int64(0); wanted < records; {
 			msg := next(t, messages)
-			claim, offset := msg.Metadata[oona.MetaClaim], metaInt(t, msg, oona.MetaOffset)
-			if claim != first {
-				if offset != wanted || string(msg.Payload) != strconv.FormatInt(100+offset, 10) {
-					t.Fatalf("offset %d came with %s, want offset %d", offset, msg.Payload, wanted)
+			at := position(t, msg)
+			last = at.Consumer.(*remembered)
+			if last != first {
+				if at.Offset != wanted || string(msg.Payload) != strconv.FormatInt(100+at.Offset, 10) {
+					t.Fatalf("offset %d came with %s, want offset %d", at.Offset, msg.Payload, wanted)
 				}
 				wanted++
 			}
-			o.mu.Lock()
-			o.read[claim] = offset + 1
-			o.mu.Unlock()
+			last.mu.Lock()
+			last.read = at.Offset + 1
+			last.mu.Unlock()
 			msg.Ack()
 		}
-		if err, made := o.outcome(first); made && !errors.Is(err, kafka.ErrAnotherTopic) {
-			t.Errorf("the first claim committed what it read of the new log: %v", err)
+		if err, made := first.last(); made && !errors.Is(err, bus.ErrAnotherTopic) {
+			t.Errorf("what was read of the new log was committed: %v", err)
 		}
-		o.await(t, "close", 1)
-		claim := o.await(t, "open", 1)[0]
-		eventually(t, "the new log is committed", func() bool { err, made := o.outcome(claim.ID); return made && err == nil })
+		o.await(t, "revoked", 1)
+		o.await(t, "assigned", 1)
+		eventually(t, "the new log is committed", func() bool { err, made := last.last(); return made && err == nil })
 	})
 }

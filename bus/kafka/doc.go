@@ -1,8 +1,8 @@
 // Package kafka is Kafka behind Watermill.
 //
 //	Publisher        message.Publisher; a call of Publish is one batch
-//	GroupSubscriber  message.Subscriber of a consumer group; opens and closes an Owner around each claim, commits what it says
-//	LogReader        message.Subscriber of a whole topic, without a group, from its beginning or from a time
+//	Member  message.Subscriber of a consumer group; opens and closes an Owner around each claim, commits what it says
+//	Reader        message.Subscriber of a whole topic, without a group, from its beginning or from a time
 //	ApplyTopics      makes topics; CheckTopics says what is wrong with them
 //
 // What stands around a record travels in the message's metadata under the

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -8,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -19,9 +20,19 @@ type follower struct {
 	heard atomic.Int64 // how often
 }
 
-func (f *follower) Ends(_ oona.Claim, offset int64) {
-	f.end.Store(offset)
-	f.heard.Add(1)
+func (f *follower) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, of, err := f.take(a)
+	return from, &following{&committer{consumer{of}, f.committing}, f}, err
+}
+
+type following struct {
+	*committer
+	by *follower
+}
+
+func (f *following) End(offset int64) {
+	f.by.end.Store(offset)
+	f.by.heard.Add(1)
 }
 
 var errCutOff = errors.New("cut off")
@@ -59,7 +70,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 	o := &follower{committing: newCommitting()}
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
 	defer close(goOn) // or the group would wait for the fetch
-	o.await(t, "open", 1)
+	o.await(t, "assigned", 1)
 	publish(t, p, topic, numbered(0, 5, 0)...)
 	eventually(t, "the end is heard", func() bool { return o.end.Load() == 5 })
 
@@ -68,7 +79,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 	before := refusals.Load()
 	eventually(t, "the end is asked for in vain", func() bool { return refusals.Load() >= before+4 })
 	heard := o.heard.Load()
-	o.due <- oona.Commit{Offset: 3, Metadata: "meanwhile"}
+	o.due <- bus.Commit{Offset: 3, Metadata: "meanwhile"}
 	if err := o.outcome(t); err != nil {
 		t.Errorf("the commit failed: %v", err)
 	}

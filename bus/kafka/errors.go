@@ -8,19 +8,12 @@ import (
 	"strings"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
-// ErrClosed says that a publisher or reader was used after its Close.
-var ErrClosed = errors.New("the connection to the bus was closed")
-
-// ErrUnreachable says that no broker answers.
-var ErrUnreachable = errors.New("the bus cannot be reached")
-
-// ErrSubscribed says that a GroupSubscriber was to join its group twice.
-var ErrSubscribed = errors.New("the subscriber is subscribed already; make another one, with a --group-instance of its own")
-
 // connect checks cfg and connects with s, which is made of it. Its errors wrap
-// an *oona.FieldError, or ErrUnreachable when no broker answers.
+// an *oona.FieldError, or bus.ErrUnreachable when no broker answers.
 func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
@@ -33,7 +26,7 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 }
 
 func unreachable(cfg Config, err error) error {
-	return fmt.Errorf("%w at %s; is it running, and are --brokers right? (%w)", ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
+	return fmt.Errorf("%w at %s; is it running, and are --brokers right? (%w)", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
 }
 
 // OversizeError says that a message is larger than the topic takes. None of
@@ -49,8 +42,8 @@ func (e *OversizeError) Error() string {
 	return fmt.Sprintf("message %d for %s takes %d bytes as a record, more than the limit of %d (the topic's max.message.bytes)", e.Index, e.Topic, e.Bytes, e.Limit)
 }
 
-// TooLarge is true: to try again is no use.
-func (e *OversizeError) TooLarge() bool { return true }
+// Is reports whether target is bus.ErrTooLarge.
+func (e *OversizeError) Is(target error) bool { return target == bus.ErrTooLarge }
 
 // PublishError says which messages of a call were not acknowledged. They may
 // have been written nevertheless; all others are on the bus.
@@ -83,8 +76,11 @@ func (e *PublishError) Unwrap() []error {
 	return causes
 }
 
-// TooLarge says that the broker takes less than the publisher was told.
-func (e *PublishError) TooLarge() bool { return errors.Is(e, sarama.ErrMessageSizeTooLarge) }
+// Is reports whether target is bus.ErrTooLarge and the broker takes less than the
+// publisher was told.
+func (e *PublishError) Is(target error) bool {
+	return target == bus.ErrTooLarge && errors.Is(e, sarama.ErrMessageSizeTooLarge)
+}
 
 func publishError(topic string, records []*sarama.ProducerMessage, err error) error {
 	var failures sarama.ProducerErrors

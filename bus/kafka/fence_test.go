@@ -8,6 +8,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
@@ -37,12 +38,12 @@ func TestZombieIsFenced(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	err = o.commit(t.Context(), stranger{}, "fence", sarama.Uuid{}, 0, oona.Commit{Offset: 1, Metadata: "false"})
-	if !errors.Is(err, ErrFenced) {
-		t.Errorf("error is %v, want ErrFenced", err)
+	err = o.commit(t.Context(), stranger{}, "fence", sarama.Uuid{}, 0, bus.Commit{Offset: 1, Metadata: "false"})
+	if !errors.Is(err, bus.ErrFenced) {
+		t.Errorf("error is %v, want bus.ErrFenced", err)
 	}
 	held, err := o.fetch(t.Context(), "fence", 0)
-	if err != nil || held[0].Offset != oona.NoOffset {
+	if err != nil || held[0].Offset != bus.NoOffset {
 		t.Errorf("committed is %+v, %v", held, err)
 	}
 }
@@ -65,10 +66,10 @@ func TestReadBack(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if err := o.readBack(t.Context(), "back", 0, oona.Commit{Offset: 3}); !errors.Is(err, ErrReadBack) {
+	if err := o.readBack(t.Context(), "back", 0, bus.Commit{Offset: 3}); !errors.Is(err, ErrReadBack) {
 		t.Errorf("error is %v, want ErrReadBack", err)
 	}
-	if err := o.readBack(t.Context(), "back", 0, oona.Commit{Offset: oona.NoOffset}); err != nil {
+	if err := o.readBack(t.Context(), "back", 0, bus.Commit{Offset: bus.NoOffset}); err != nil {
 		t.Errorf("error is %v for what the bus holds", err)
 	}
 }

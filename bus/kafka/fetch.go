@@ -8,18 +8,17 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
-)
 
-// ErrNoTopic says that a topic does not exist, as far as the brokers know.
-var ErrNoTopic = errors.New("the topic does not exist")
+	"github.com/morphogenetic/oona/bus"
+)
 
 // fetchWait bounds how long a fetch is tried again while a partition has no
 // leader, or a new one.
 const fetchWait = 10 * time.Second
 
 // ReadPartition hands out the records that a partition holds now, in order. It
-// is for what is short: for the rest there is LogReader. The error wraps
-// ErrNoTopic, ErrUnreachable, or what take returned.
+// is for what is short: for the rest there is Reader. The error wraps
+// bus.ErrNoTopic, bus.ErrUnreachable, or what take returned.
 func ReadPartition(ctx context.Context, cfg Config, topic string, partition int32, take func(*message.Message) error) error {
 	return withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
 		return f.read(ctx, oldest, end, take)
@@ -28,7 +27,7 @@ func ReadPartition(ctx context.Context, cfg Config, topic string, partition int3
 
 // RecordAt returns the record that a partition holds at an offset, nil where
 // there is none: the offset is outside of what the partition holds, or is that
-// of a marker. The error wraps ErrNoTopic or ErrUnreachable.
+// of a marker. The error wraps bus.ErrNoTopic or bus.ErrUnreachable.
 func RecordAt(ctx context.Context, cfg Config, topic string, partition int32, offset int64) (found *message.Message, err error) {
 	err = withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
 		if offset < oldest || offset >= end {
@@ -41,7 +40,7 @@ func RecordAt(ctx context.Context, cfg Config, topic string, partition int32, of
 
 // LastRecord returns the last record that a partition holds, nil where it holds
 // none. Markers of transactions, which readers do not get, may follow it. The
-// error wraps ErrNoTopic or ErrUnreachable.
+// error wraps bus.ErrNoTopic or bus.ErrUnreachable.
 func LastRecord(ctx context.Context, cfg Config, topic string, partition int32) (last *message.Message, err error) {
 	err = withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
 		to := end
@@ -109,7 +108,7 @@ func (f *fetcher) read(ctx context.Context, from, to int64, take func(*message.M
 			return err
 		}
 		for _, batch := range batches {
-			if err := f.handOut(batch, from, to, take); err != nil {
+			if err := f.handOut(ctx, batch, from, to, take); err != nil {
 				return err
 			}
 		}
@@ -150,7 +149,7 @@ func (f *fetcher) batches(from int64) (batches []*sarama.RecordBatch, err error)
 }
 
 // handOut gives take the records of a batch that are between two offsets.
-func (f *fetcher) handOut(batch *sarama.RecordBatch, from, to int64, take func(*message.Message) error) error {
+func (f *fetcher) handOut(ctx context.Context, batch *sarama.RecordBatch, from, to int64, take func(*message.Message) error) error {
 	for _, r := range batch.Records {
 		offset := batch.FirstOffset + r.OffsetDelta
 		if batch.Control || offset < from || offset >= to {
@@ -160,7 +159,9 @@ func (f *fetcher) handOut(batch *sarama.RecordBatch, from, to int64, take func(*
 		if batch.LogAppendTime {
 			at = batch.MaxTimestamp
 		}
-		msg := newMessage(&sarama.ConsumerMessage{Topic: f.topic, Partition: f.partition, Offset: offset, Timestamp: at, Key: r.Key, Value: r.Value}, r.Headers, "")
+		record := &sarama.ConsumerMessage{Topic: f.topic, Partition: f.partition, Offset: offset, Timestamp: at, Key: r.Key, Value: r.Value, Headers: r.Headers}
+		msg := newMessage(record)
+		msg.SetContext(bus.WithPosition(ctx, positionOf(record)))
 		if err := take(msg); err != nil {
 			return fmt.Errorf("%s/%d, offset %d: %w", f.topic, f.partition, offset, err)
 		}
@@ -179,10 +180,10 @@ func (f *fetcher) again(ctx context.Context, request func() error) error {
 			return nil
 		}
 		if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
-			err = fmt.Errorf("%w: %w", ErrNoTopic, err)
+			err = fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
 		}
 		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, err)
-		if errors.Is(err, ErrNoTopic) || !mayHaveMovedLeader(err) || !sleep(ctx, attemptPause) {
+		if errors.Is(err, bus.ErrNoTopic) || !mayHaveMovedLeader(err) || !sleep(ctx, attemptPause) {
 			return err
 		}
 		if refreshErr := f.client.RefreshMetadata(f.topic); refreshErr != nil && ctx.Err() != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -31,25 +32,25 @@ func TestReadPartition(t *testing.T) {
 			t.Errorf("an empty partition has %d records", len(all))
 		}
 		publish(t, p, topic, numbered(0, 300, 1)...)
-		publish(t, p, topic, newMessage("other", oona.MetaToPartition, "0"))
-		publish(t, p, topic, newMessage("last", oona.MetaToPartition, "1", oona.MetaKey, "k", "h", "v"))
+		publish(t, p, topic, newMessage("other", toPartition, "0"))
+		publish(t, p, topic, newMessage("last", toPartition, "1", withKey, "k", "h", "v"))
 		all := read(1)
 		if len(all) != 301 {
 			t.Fatalf("%d records", len(all))
 		}
 		for i, msg := range all {
-			if metaInt(t, msg, oona.MetaOffset) != int64(i) || metaInt(t, msg, oona.MetaPartition) != 1 {
+			if position(t, msg).Offset != int64(i) || int64(position(t, msg).Partition) != 1 {
 				t.Fatalf("record %d has %v", i, msg.Metadata)
 			}
 		}
 		last, with := all[300], readAll(t, cfg, topic, 302)
 		i := slices.IndexFunc(with, func(msg *message.Message) bool { return string(msg.Payload) == "last" })
 		for name, value := range with[i].Metadata {
-			if name != oona.MetaClaim && last.Metadata[name] != value {
-				t.Errorf("%s is %q, and a LogReader says %q", name, last.Metadata[name], value)
+			if last.Metadata[name] != value {
+				t.Errorf("%s is %q, and a Reader says %q", name, last.Metadata[name], value)
 			}
 		}
-		if last.Metadata["h"] != "v" || last.Metadata[oona.MetaKey] != "k" || string(last.Payload) != "last" {
+		if last.Metadata["h"] != "v" || string(position(t, last).Key) != "k" || string(last.Payload) != "last" {
 			t.Errorf("the last is %q with %v", last.Payload, last.Metadata)
 		}
 		stop := errors.New("enough")
@@ -62,15 +63,15 @@ func TestReadPartition(t *testing.T) {
 func TestReadPartitionOfATopicThatIsNotThere(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		none := func(*message.Message) error { return nil }
-		if err := kafka.ReadPartition(t.Context(), cfg, unique("missing"), 0, none); !errors.Is(err, kafka.ErrNoTopic) {
+		if err := kafka.ReadPartition(t.Context(), cfg, unique("missing"), 0, none); !errors.Is(err, bus.ErrNoTopic) {
 			t.Errorf("error is %v, want ErrNoTopic", err)
 		}
-		if _, err := kafka.LastRecord(t.Context(), cfg, unique("missing"), 0); !errors.Is(err, kafka.ErrNoTopic) {
+		if _, err := kafka.LastRecord(t.Context(), cfg, unique("missing"), 0); !errors.Is(err, bus.ErrNoTopic) {
 			t.Errorf("error is %v, want ErrNoTopic", err)
 		}
 	})
 	nowhere := kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "bus-test"}
-	if _, err := kafka.LastRecord(t.Context(), nowhere, "any", 0); !errors.Is(err, kafka.ErrUnreachable) || errors.Is(err, kafka.ErrNoTopic) {
+	if _, err := kafka.LastRecord(t.Context(), nowhere, "any", 0); !errors.Is(err, bus.ErrUnreachable) || errors.Is(err, bus.ErrNoTopic) {
 		t.Errorf("error is %v, want ErrUnreachable", err)
 	}
 }
@@ -96,7 +97,7 @@ func TestLastRecord(t *testing.T) {
 		}
 		p := newPublisher(t, cfg, kafka.PublisherOptions{MaxMessageBytes: oona.MaxRollupBytes})
 		publish(t, p, spec.Name, numbered(0, 100, 0)...)
-		if msg := last(); string(msg.Payload) != "99" || metaInt(t, msg, oona.MetaOffset) != 99 {
+		if msg := last(); string(msg.Payload) != "99" || position(t, msg).Offset != 99 {
 			t.Errorf("the last is %q, %v", msg.Payload, msg.Metadata)
 		}
 		big := bytes.Repeat([]byte("0123456789abcdef"), 12<<20/16)
@@ -105,7 +106,7 @@ func TestLastRecord(t *testing.T) {
 			t.Errorf("the last has %d bytes, want %d", len(msg.Payload), len(big))
 		}
 		transactions(t, cfg, spec.Name, 5)
-		if msg := last(); string(msg.Payload) != "in a transaction" || metaInt(t, msg, oona.MetaOffset) != 101+2*4 {
+		if msg := last(); string(msg.Payload) != "in a transaction" || position(t, msg).Offset != 101+2*4 {
 			t.Errorf("behind markers the last is %.20q, %v", msg.Payload, msg.Metadata)
 		}
 	})
@@ -165,7 +166,7 @@ func TestRecordAt(t *testing.T) {
 				t.Errorf("at offset %d there is %q, want %q; empty is nothing", offset, got, want)
 			}
 		}
-		if _, err := kafka.RecordAt(t.Context(), cfg, unique("nowhere"), 0, 0); !errors.Is(err, kafka.ErrNoTopic) {
+		if _, err := kafka.RecordAt(t.Context(), cfg, unique("nowhere"), 0, 0); !errors.Is(err, bus.ErrNoTopic) {
 			t.Errorf("of a topic that does not exist: %v", err)
 		}
 	})

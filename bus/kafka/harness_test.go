@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
@@ -95,25 +96,54 @@ func newPublisher(t *testing.T, cfg kafka.Config, opts kafka.PublisherOptions) *
 	return p
 }
 
-func newMessage(payload string, metadata ...string) *message.Message {
-	msg := message.NewMessage("", []byte(payload))
-	for i := 0; i < len(metadata); i += 2 {
-		msg.Metadata[metadata[i]] = metadata[i+1]
+// What newMessage takes besides headers.
+const (
+	withKey     = "$key"
+	withTime    = "$time"         // microseconds
+	toPartition = "$to-partition" // a number
+)
+
+// newMessage returns a message with headers, and with what it is told of its target.
+func newMessage(payload string, attributes ...string) *message.Message {
+	headers := message.Metadata{}
+	var to bus.Target
+	for i := 0; i < len(attributes); i += 2 {
+		name, value := attributes[i], attributes[i+1]
+		switch name {
+		case withKey:
+			to.Key = []byte(value)
+		case withTime:
+			to.Time = oona.Micros(number(value))
+		case toPartition:
+			to.Partition, to.Directed = int32(number(value)), true
+		default:
+			headers[name] = value
+		}
 	}
+	msg := bus.NewMessage([]byte(payload), to)
+	msg.Metadata = headers
 	return msg
+}
+
+func number(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 // numbered returns messages "from" to "to"-1, without keys, for a partition.
 func numbered(from, to, partition int) (messages []*message.Message) {
 	for i := from; i < to; i++ {
-		messages = append(messages, newMessage(strconv.Itoa(i), oona.MetaToPartition, strconv.Itoa(partition)))
+		messages = append(messages, newMessage(strconv.Itoa(i), toPartition, strconv.Itoa(partition)))
 	}
 	return messages
 }
 
 func publish(t *testing.T, p *kafka.Publisher, topic string, messages ...*message.Message) {
 	t.Helper()
-	if err := p.Publish(topic, messages...); err != nil {
+	if err := p.Publish(context.Background(), topic, messages...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -147,7 +177,7 @@ func take(t *testing.T, messages <-chan *message.Message, count int) (payloads [
 // readAll reads count messages of a topic from its beginning, without a group.
 func readAll(t *testing.T, cfg kafka.Config, topic string, count int) (messages []*message.Message) {
 	t.Helper()
-	reader := newReader(t, cfg, kafka.LogReaderOptions{})
+	reader := newReader(t, cfg, kafka.ReaderOptions{})
 	incoming := subscribe(t, reader, topic)
 	for range count {
 		msg := next(t, incoming)
@@ -157,9 +187,9 @@ func readAll(t *testing.T, cfg kafka.Config, topic string, count int) (messages 
 	return messages
 }
 
-func newReader(t *testing.T, cfg kafka.Config, opts kafka.LogReaderOptions) *kafka.LogReader {
+func newReader(t *testing.T, cfg kafka.Config, opts kafka.ReaderOptions) *kafka.Reader {
 	t.Helper()
-	reader, err := kafka.NewLogReader(cfg, opts, discard())
+	reader, err := kafka.NewReader(cfg, opts, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,13 +210,13 @@ func subscribe(t *testing.T, s message.Subscriber, topic string) <-chan *message
 	return messages
 }
 
-func metaInt(t *testing.T, msg *message.Message, name string) int64 {
+func position(t *testing.T, msg *message.Message) bus.Position {
 	t.Helper()
-	n, err := strconv.ParseInt(msg.Metadata[name], 10, 64)
+	at, err := bus.PositionOf(msg)
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		t.Fatal(err)
 	}
-	return n
+	return at
 }
 
 // eventually waits until ok is true.
@@ -201,71 +231,90 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// uncommitting is an owner's part that has nothing to commit, and does not ask
-// where partitions end.
-type uncommitting struct{}
-
-func (uncommitting) Commit(oona.Claim) (oona.Commit, bool) {
-	return oona.Commit{}, false
+// assignment is one of an owner.
+type assignment struct {
+	bus.Assignment
+	owner *owner
+	from  int64
 }
-func (uncommitting) Committed(oona.Claim, oona.Commit, error) {}
-func (uncommitting) Ends(oona.Claim, int64)                   {}
 
-// owner notes what is opened and closed.
+// consumer is that of an assignment. It has nothing to commit.
+type consumer struct{ of *assignment }
+
+func (consumer) Commit() (bus.Commit, bool)  { return bus.Commit{}, false }
+func (consumer) Committed(bus.Commit, error) {}
+func (consumer) End(int64)                   {}
+
+func (c consumer) Revoke() {
+	c.of.owner.held.Add(-1)
+	c.of.owner.events <- event{"revoked", c.of}
+}
+
+// owner takes what it is assigned, from the commit on, and notes it.
 type owner struct {
-	uncommitting
-	events  chan event
-	fail    atomic.Int64 // how many calls of Open fail
-	claimed atomic.Int64 // partitions that are open
+	events chan event
+	fail   atomic.Int64 // how many calls of Assign fail
+	held   atomic.Int64 // partitions
+	// strict refuses a partition whose log does not hold the commit's offset; else
+	// it is read from its oldest record.
+	strict bool
 }
 
 type event struct {
-	kind  string // open, refused, close
-	claim oona.Claim
+	kind string // assigned, refused, lost, revoked
+	of   *assignment
 }
 
 var errRefused = errors.New("not now")
 
 func newOwner() *owner { return &owner{events: make(chan event, 1000)} }
 
-func (o *owner) Open(_ context.Context, c oona.Claim) error {
-	if o.fail.Add(-1) >= 0 {
+func (o *owner) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, of, err := o.take(a)
+	return from, consumer{of}, err
+}
+
+func (o *owner) take(a bus.Assignment) (int64, *assignment, error) {
+	from, held := a.Resume()
+	c := &assignment{a, o, from}
+	switch {
+	case o.fail.Add(-1) >= 0:
 		o.events <- event{"refused", c}
-		return errRefused
+		return 0, nil, errRefused
+	case !held && !a.Settled:
+		return 0, nil, bus.ErrShort
+	case !held && o.strict:
+		o.events <- event{"lost", c}
+		return 0, nil, errRefused
 	}
-	o.claimed.Add(1)
-	o.events <- event{"open", c}
-	return nil
+	o.held.Add(1)
+	o.events <- event{"assigned", c}
+	return from, c, nil
 }
 
-func (o *owner) Close(c oona.Claim) {
-	o.claimed.Add(-1)
-	o.events <- event{"close", c}
-}
-
-// open returns how many partitions are.
-func (o *owner) open() int { return int(o.claimed.Load()) }
+// holds returns how many partitions the owner has.
+func (o *owner) holds() int { return int(o.held.Load()) }
 
 // await returns the next count events, which must be of a kind.
-func (o *owner) await(t *testing.T, kind string, count int) (claims []oona.Claim) {
+func (o *owner) await(t *testing.T, kind string, count int) (all []*assignment) {
 	t.Helper()
 	for range count {
 		select {
 		case e := <-o.events:
 			if e.kind != kind {
-				t.Fatalf("%s of %+v, want %s", e.kind, e.claim, kind)
+				t.Fatalf("%s: %+v, want %s", e.kind, e.of.Assignment, kind)
 			}
-			claims = append(claims, e.claim)
+			all = append(all, e.of)
 		case <-time.After(patience):
-			t.Fatalf("%d claims of %d: %s", len(claims), count, kind)
+			t.Fatalf("%d of %d were %s", len(all), count, kind)
 		}
 	}
-	return claims
+	return all
 }
 
-func newGroup(t *testing.T, cfg kafka.Config, group string, o kafka.Owner) *kafka.GroupSubscriber {
+func newGroup(t *testing.T, cfg kafka.Config, group string, o bus.Owner) *kafka.Member {
 	t.Helper()
-	s, err := kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o, discard())
+	s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o, discard())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // lane is what waits to be written to a partition.
@@ -104,7 +106,7 @@ func (l *lane) expire() {
 func (l *lane) expired(p *part) error {
 	switch {
 	case l.producer.closing.Err() != nil:
-		return errors.Join(l.failure, ErrClosed)
+		return errors.Join(l.failure, bus.ErrClosed)
 	case p.call.ctx.Err() != nil:
 		return errors.Join(l.failure, context.Cause(p.call.ctx))
 	case l.failure != nil && min(time.Since(p.queued), time.Since(l.taken)) > l.producer.patience:

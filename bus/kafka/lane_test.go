@@ -17,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -92,7 +92,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 				msg.Payload = append(msg.Payload, make([]byte, 1000)...)
 			}
 			broker.script(append(make([]*kerr.Error, before), kerr.TopicAuthorizationFailed)...)
-			err := p.Publish(topic, append(slices.Clone(messages), numbered(0, 5, 1)...)...)
+			err := p.Publish(context.Background(), topic, append(slices.Clone(messages), numbered(0, 5, 1)...)...)
 			var failed *kafka.PublishError
 			if !errors.As(err, &failed) || !errors.Is(err, sarama.ErrTopicAuthorizationFailed) || broker.refused != 1 {
 				t.Fatalf("%v; %d requests were refused", err, broker.refused)
@@ -113,7 +113,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 			publish(t, p, topic, messages...)
 			highest, read := -1, 0 // as a reader of rollups, that drops what is not above the highest
 			for _, msg := range readAll(t, cfg, topic, written+count+5) {
-				if metaInt(t, msg, oona.MetaPartition) != 0 {
+				if int64(position(t, msg).Partition) != 0 {
 					continue
 				}
 				number, err := strconv.Atoi(string(msg.Payload[:len(msg.Payload)-1000]))
@@ -138,12 +138,12 @@ func TestPublisherTriesAgain(t *testing.T) {
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.RollupOptions())
 	broker.script(kerr.NotEnoughReplicas, kerr.NotLeaderForPartition, kerr.RequestTimedOut)
-	publish(t, p, topic, newMessage("x", oona.MetaKey, "key", "header", "1"))
+	publish(t, p, topic, newMessage("x", withKey, "key", "header", "1"))
 	if broker.refused != 3 {
 		t.Errorf("%d requests were refused", broker.refused)
 	}
 	msg := readAll(t, cfg, topic, 1)[0]
-	if string(msg.Payload) != "x" || msg.Metadata[oona.MetaKey] != "key" || msg.Metadata["header"] != "1" {
+	if string(msg.Payload) != "x" || string(position(t, msg).Key) != "key" || msg.Metadata["header"] != "1" {
 		t.Errorf("%q %v came", msg.Payload, msg.Metadata)
 	}
 }
@@ -157,7 +157,7 @@ func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
 	p := newPublisher(t, cfg, kafka.RollupOptions())
 	broker.script(slices.Repeat([]*kerr.Error{kerr.NotEnoughReplicas}, 100_000)...)
 	failed := make(chan error, 1)
-	go func() { failed <- p.Publish(topic, newMessage("x")) }()
+	go func() { failed <- p.Publish(context.Background(), topic, newMessage("x")) }()
 	select {
 	case err := <-failed:
 		var refused *kafka.PublishError
@@ -181,21 +181,21 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 		for _, compression := range []string{"none", "lz4"} {
 			p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: 10 * time.Second, Compression: compression})
 			publish(t, p, topic,
-				newMessage("keyed", oona.MetaKey, "foobar", "header", "1", "$$offset", "from outside"),
-				newMessage("directed", oona.MetaToPartition, "3", oona.MetaTimestamp, "1700000000123000"),
-				newMessage("directed later", oona.MetaToPartition, "3", oona.MetaTimestamp, "1700000009123000"),
-				newMessage("directed earlier", oona.MetaToPartition, "3", oona.MetaTimestamp, "1600000000123000"),
-				newMessage("", oona.MetaToPartition, "4"))
+				newMessage("keyed", withKey, "foobar", "header", "1", "$offset", "from outside"),
+				newMessage("directed", toPartition, "3", withTime, "1700000000123000"),
+				newMessage("directed later", toPartition, "3", withTime, "1700000009123000"),
+				newMessage("directed earlier", toPartition, "3", withTime, "1600000000123000"),
+				newMessage("", toPartition, "4"))
 		}
 		seen := make(map[string]string)
 		for _, msg := range readAll(t, cfg, topic, 10) {
 			name := string(msg.Payload)
-			delete(msg.Metadata, oona.MetaOffset)
-			delete(msg.Metadata, oona.MetaClaim)
+			at := position(t, msg)
+			at.Offset = 0
 			if name == "keyed" || name == "" { // at what time does not matter
-				delete(msg.Metadata, oona.MetaTimestamp)
+				at.Appended = 0
 			}
-			text := fmt.Sprint(msg.Metadata)
+			text := fmt.Sprint(msg.Metadata, at)
 			if before, again := seen[name]; again && before != text {
 				t.Errorf("%q came as %s and as %s", name, before, text)
 			}
@@ -266,14 +266,16 @@ func TestPartitionsDoNotWaitForOneAnother(t *testing.T) {
 	p := newPublisher(t, cfg, kafka.PublisherOptions{})
 	release := broker.holdBack(t, 0)
 	whole := make(chan error, 1)
-	go func() { whole <- p.Publish(topic, slices.Concat(numbered(0, 1, 0), numbered(1, 2, 1))...) }()
+	go func() {
+		whole <- p.Publish(context.Background(), topic, slices.Concat(numbered(0, 1, 0), numbered(1, 2, 1))...)
+	}()
 	eventually(t, "the other partition of the call is written", func() bool {
 		ends, err := kafka.HighWater(t.Context(), cfg, topic)
 		return err == nil && ends[topic][1] == 1
 	})
 	for _, partition := range []int{1, 2} {
 		other := make(chan error, 1)
-		go func() { other <- p.Publish(topic, numbered(2, 3, partition)...) }()
+		go func() { other <- p.Publish(context.Background(), topic, numbered(2, 3, partition)...) }()
 		select {
 		case err := <-other:
 			if err != nil {
@@ -303,7 +305,7 @@ func TestCallsShareRequests(t *testing.T) {
 	var publishing sync.WaitGroup
 	send := func(n int) {
 		publishing.Go(func() {
-			if err := p.Publish(topic, numbered(n, n+1, 0)...); err != nil {
+			if err := p.Publish(context.Background(), topic, numbered(n, n+1, 0)...); err != nil {
 				t.Error(err)
 			}
 		})
@@ -334,7 +336,7 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 				if n%10 == 0 {
 					size = 3000
 				}
-				err := p.Publish(topic, newMessage(fmt.Sprint(n)+strings.Repeat("x", size)))
+				err := p.Publish(context.Background(), topic, newMessage(fmt.Sprint(n)+strings.Repeat("x", size)))
 				if (err != nil) != (n%10 == 0) {
 					t.Errorf("call %d: %v", n, err)
 				}
@@ -356,9 +358,9 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 	release := broker.holdBack(t, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error, 1), make(chan error, 1)
-	go func() { first <- p.PublishContext(ctx, topic, numbered(0, 1, 0)...) }()
+	go func() { first <- p.Publish(ctx, topic, numbered(0, 1, 0)...) }()
 	eventually(t, "a request is on its way", func() bool { return len(broker.requestsTo(0)) == 1 })
-	go func() { second <- p.PublishContext(ctx, topic, numbered(1, 2, 0)...) }()
+	go func() { second <- p.Publish(ctx, topic, numbered(1, 2, 0)...) }()
 	eventually(t, "the other call waits", func() bool { return kafka.Waiting(p, topic, 0) == 2 })
 	cancel()
 	select {
@@ -396,7 +398,7 @@ func TestPinnedDoesNotWait(t *testing.T) {
 	var publishing sync.WaitGroup
 	for range 10 {
 		publishing.Go(func() {
-			if err := p.PublishContext(ctx, topic, newMessage("x")); !errors.Is(err, context.Canceled) {
+			if err := p.Publish(ctx, topic, newMessage("x")); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
 			}
 		})
@@ -424,13 +426,13 @@ func TestCloseGivesUpAHungBroker(t *testing.T) {
 	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
 	broker.holdBack(t, 0)
 	failed := make(chan error, 1)
-	go func() { failed <- p.Publish(topic, newMessage("x")) }()
+	go func() { failed <- p.Publish(context.Background(), topic, newMessage("x")) }()
 	eventually(t, "a request is on its way", func() bool { return len(broker.requestsTo(0)) > 0 })
 	began := time.Now()
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := <-failed; !errors.Is(err, kafka.ErrClosed) {
+	if err := <-failed; !errors.Is(err, bus.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 	if took := time.Since(began); took > 20*time.Second {

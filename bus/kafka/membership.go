@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // membership is where a member stands in its group.
@@ -17,17 +19,6 @@ type membership struct {
 	open     int                         // of them
 	fenced   bool                        // for good
 }
-
-// ErrNotJoined says that a member is in no generation of its group: no partition
-// can be assigned to it.
-var ErrNotJoined = errors.New("not a member of the consumer group now: joining, a rebalance is under way, or the group's coordinator cannot be reached")
-
-// ErrNotOpen says that partitions were assigned that are not open yet.
-var ErrNotOpen = errors.New("partitions that the consumer group has assigned are not open yet")
-
-// ErrInstance says that another member has joined the group under this one's
-// instance: it has the partitions now, and this one does not join again.
-var ErrInstance = errors.New("another worker has joined the consumer group with the same --group-instance; give each its own")
 
 func (m *membership) begin(session sarama.ConsumerGroupSession) {
 	m.mu.Lock()
@@ -45,7 +36,7 @@ func (m *membership) opened() {
 	m.open++
 }
 
-// end returns true where the session has ended because of ErrInstance.
+// end returns true where the session has ended because of bus.ErrInstance.
 func (m *membership) end() (fenced bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -60,13 +51,13 @@ func (m *membership) joined() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fenced {
-		return ErrInstance
+		return bus.ErrInstance
 	}
 	if m.session == nil || m.session.Context().Err() != nil { // it ends as soon as heartbeats fail
-		return ErrNotJoined
+		return bus.ErrNotJoined
 	}
 	if m.open < m.assigned {
-		return fmt.Errorf("%w: %d of %d", ErrNotOpen, m.assigned-m.open, m.assigned)
+		return fmt.Errorf("%w: %d of %d", bus.ErrNotAssigned, m.assigned-m.open, m.assigned)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package kafka_test
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +9,8 @@ import (
 
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // A group that is larger than the topic has a standby: it has joined, with
@@ -18,10 +19,10 @@ func TestStandbyHasJoined(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
 		owners := [2]*owner{newOwner(), newOwner()}
-		var members [2]*kafka.GroupSubscriber
+		var members [2]*kafka.Member
 		for i, o := range owners {
 			members[i] = newGroup(t, cfg, group, o)
-			if err := members[i].Joined(); !errors.Is(err, kafka.ErrNotJoined) {
+			if err := members[i].Joined(); !errors.Is(err, bus.ErrNotJoined) {
 				t.Errorf("before it subscribes: %v", err)
 			}
 			consume(t, subscribe(t, members[i], topic))
@@ -29,7 +30,7 @@ func TestStandbyHasJoined(t *testing.T) {
 		}
 		// Whatever the order of sessions, one of both has the partition now.
 		eventually(t, "both have joined", func() bool { return members[0].Joined() == nil && members[1].Joined() == nil })
-		first, standby := owners[0].open(), owners[1].open()
+		first, standby := owners[0].holds(), owners[1].holds()
 		if first+standby != 1 {
 			t.Fatalf("%d and %d partitions are open, of one", first, standby)
 		}
@@ -40,10 +41,10 @@ func TestStandbyHasJoined(t *testing.T) {
 		if err := members[leaves].Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := members[leaves].Joined(); !errors.Is(err, kafka.ErrNotJoined) {
+		if err := members[leaves].Joined(); !errors.Is(err, bus.ErrNotJoined) {
 			t.Errorf("after it has left: %v", err)
 		}
-		eventually(t, "the standby has taken over", func() bool { return owners[1-leaves].open() == 1 && members[1-leaves].Joined() == nil })
+		eventually(t, "the standby has taken over", func() bool { return owners[1-leaves].holds() == 1 && members[1-leaves].Joined() == nil })
 	})
 }
 
@@ -58,11 +59,9 @@ func TestNotJoinedUntilOpen(t *testing.T) {
 	s := newGroup(t, cfg, unique("group"), o)
 	consume(t, subscribe(t, s, topic))
 	o.await(t, "refused", 1)
-	if err := s.Joined(); !errors.Is(err, kafka.ErrNotOpen) || !strings.Contains(err.Error(), "of 2") {
-		t.Errorf("%v", err)
-	}
+	eventually(t, "one partition is not read", func() bool { return errors.Is(s.Joined(), bus.ErrNotAssigned) })
 	eventually(t, "all partitions are open", func() bool { return s.Joined() == nil })
-	if n := o.open(); n != 2 {
+	if n := o.holds(); n != 2 {
 		t.Errorf("%d partitions are open", n)
 	}
 }
@@ -78,7 +77,7 @@ func TestNotJoinedWithoutTheBroker(t *testing.T) {
 	joined := func() bool { return s.Joined() == nil }
 	eventually(t, "joined", joined)
 	broker.down()
-	eventually(t, "the loss is noticed", func() bool { return errors.Is(s.Joined(), kafka.ErrNotJoined) })
+	eventually(t, "the loss is noticed", func() bool { return errors.Is(s.Joined(), bus.ErrNotJoined) })
 	broker.up()
 	eventually(t, "joined again", joined)
 }
@@ -89,7 +88,7 @@ func TestSubscribesOnce(t *testing.T) {
 	topic := makeTopic(t, cfg, 1, false)
 	s := newGroup(t, cfg, unique("group"), newOwner())
 	consume(t, subscribe(t, s, topic))
-	if _, err := s.Subscribe(t.Context(), topic); !errors.Is(err, kafka.ErrSubscribed) {
+	if _, err := s.Subscribe(t.Context(), topic); !errors.Is(err, bus.ErrSubscribed) {
 		t.Errorf("%v", err)
 	}
 }
@@ -99,17 +98,17 @@ func TestSubscribesOnce(t *testing.T) {
 func TestTwoMembersWithOneInstance(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
-		var members [2]*kafka.GroupSubscriber
+		var members [2]*kafka.Member
 		var messages [2]<-chan *message.Message
 		for i := range members {
 			o := newOwner()
 			var err error
-			members[i], err = kafka.NewGroupSubscriber(cfg, kafka.GroupOptions{Group: group, Instance: "one"}, o, discard())
+			members[i], err = kafka.NewMember(cfg, kafka.MemberOptions{Group: group, Instance: "one"}, o, discard())
 			if err != nil {
 				t.Fatal(err)
 			}
 			messages[i] = subscribe(t, members[i], topic)
-			o.await(t, "open", 1)
+			o.await(t, "assigned", 1)
 		}
 		select {
 		case msg, open := <-messages[0]:
@@ -119,7 +118,7 @@ func TestTwoMembersWithOneInstance(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("the first goes on")
 		}
-		if err := members[0].Joined(); !errors.Is(err, kafka.ErrInstance) {
+		if err := members[0].Joined(); !errors.Is(err, bus.ErrInstance) {
 			t.Errorf("the first: %v", err)
 		}
 		if err := members[1].Joined(); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // HighWater returns, for each topic, the offset after the last record of each
@@ -28,8 +28,8 @@ func HighWater(ctx context.Context, cfg Config, topics ...string) (map[string]ma
 }
 
 // Commits returns a group's commits of a topic's partitions, of which each has
-// one: where there is none its offset is oona.NoOffset.
-func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]oona.Commit, err error) {
+// one: where there is none its offset is bus.NoOffset.
+func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]bus.Commit, err error) {
 	of := &offsets{cfg: cfg, group: group}
 	defer func() { err = errors.Join(err, of.close()) }()
 	client, err := of.connection()

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestPatienceWithoutALeader(t *testing.T) {
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	down.Store(true)
 	published := make(chan error, 1)
-	go func() { published <- p.Publish(topic, numbered(10, 20, 0)...) }()
+	go func() { published <- p.Publish(context.Background(), topic, numbered(10, 20, 0)...) }()
 	eventually(t, "the bus is asked again and again", func() bool { return asked.Load() >= 12 || len(published) > 0 })
 	down.Store(false)
 	if err := <-published; err != nil || produced.Load() == 0 {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // pinRefresh is how often a publisher with a pinned topic looks at the topics
@@ -18,17 +20,17 @@ const pinRefresh = 10 * time.Second
 // its publisher began. Records would go to other partitions than the earlier
 // ones of their keys, so none is published any more.
 type PartitionsError struct {
-	Topic   string
-	Had, Is int32
+	Topic    string
+	Had, Has int32
 }
 
 func (e *PartitionsError) Error() string {
 	return fmt.Sprintf("%s had %d partitions and has %d: layers would move to other partitions than their open windows are in; make topics of that number (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix",
-		e.Topic, e.Had, e.Is, e.Is)
+		e.Topic, e.Had, e.Has, e.Has)
 }
 
-// PartitionsChanged is true: to try again is no use.
-func (e *PartitionsError) PartitionsChanged() bool { return true }
+// Is reports whether target is bus.ErrPartitions.
+func (e *PartitionsError) Is(target error) bool { return target == bus.ErrPartitions }
 
 // pin holds a topic to the number of partitions that it had at first.
 type pin struct {

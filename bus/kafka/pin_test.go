@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,7 +26,7 @@ func TestPinnedPartitions(t *testing.T) {
 		round := func() error {
 			var moved *kafka.PartitionsError
 			for k := range keys {
-				err := p.Publish(topic, newMessage("x", oona.MetaKey, fmt.Sprint("key", k)))
+				err := p.Publish(context.Background(), topic, newMessage("x", withKey, fmt.Sprint("key", k)))
 				if errors.As(err, &moved) {
 					return err
 				}
@@ -45,24 +46,24 @@ func TestPinnedPartitions(t *testing.T) {
 		var refusal error
 		eventually(t, "the publisher refuses", func() bool { refusal = round(); return refusal != nil })
 		var moved *kafka.PartitionsError
-		if !errors.As(refusal, &moved) || moved.Topic != topic || moved.Had != before || moved.Is != after {
+		if !errors.As(refusal, &moved) || moved.Topic != topic || moved.Had != before || moved.Has != after {
 			t.Errorf("refused with %v", refusal)
 		}
 		if err := p.Pinned(); !errors.As(err, &moved) {
 			t.Errorf("Pinned is %v", err)
 		}
-		if err := p.Publish(topic, newMessage("x", oona.MetaToPartition, "0")); !errors.As(err, &moved) {
+		if err := p.Publish(context.Background(), topic, newMessage("x", toPartition, "0")); !errors.As(err, &moved) {
 			t.Errorf("a directed message is answered %v", err)
 		}
-		if other := makeTopic(t, cfg, 2, false); p.Publish(other, newMessage("x", oona.MetaKey, "k")) != nil {
+		if other := makeTopic(t, cfg, 2, false); p.Publish(context.Background(), other, newMessage("x", withKey, "k")) != nil {
 			t.Error("another topic is refused, too")
 		}
 
 		murmur2 := sarama.NewMurmur2Partitioner(topic)
 		for _, msg := range readAll(t, cfg, topic, published) {
-			want, err := murmur2.Partition(&sarama.ProducerMessage{Key: sarama.StringEncoder(msg.Metadata[oona.MetaKey])}, before)
-			if got := metaInt(t, msg, oona.MetaPartition); err != nil || got != int64(want) {
-				t.Fatalf("%s went to partition %d, want %d (%v)", msg.Metadata[oona.MetaKey], got, want, err)
+			want, err := murmur2.Partition(&sarama.ProducerMessage{Key: sarama.StringEncoder(string(position(t, msg).Key))}, before)
+			if got := int64(position(t, msg).Partition); err != nil || got != int64(want) {
+				t.Fatalf("%s went to partition %d, want %d (%v)", string(position(t, msg).Key), got, want, err)
 			}
 		}
 		ends, err := kafka.HighWater(t.Context(), cfg, topic)
@@ -79,7 +80,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 		const partitions = 3
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, partitions, false), Partitions: partitions}
 		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: spec.Name, Patience: 300 * time.Millisecond})
-		message := func() error { return p.Publish(spec.Name, newMessage("x", oona.MetaKey, "k")) }
+		message := func() error { return p.Publish(t.Context(), spec.Name, newMessage("x", withKey, "k")) }
 		var moved *kafka.PartitionsError
 		remove := func() {
 			t.Helper()
@@ -110,7 +111,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 		spec.Partitions++
 		remake()
 		eventually(t, "publishing is refused", func() bool { return errors.As(message(), &moved) })
-		if moved.Had != partitions || moved.Is != spec.Partitions {
+		if moved.Had != partitions || moved.Has != spec.Partitions {
 			t.Errorf("refused with %v", moved)
 		}
 	})
@@ -129,7 +130,7 @@ func TestPinHoldsAcrossConnections(t *testing.T) {
 	broker.down()
 	broker.up()
 	var moved *kafka.PartitionsError
-	eventually(t, "the publisher refuses", func() bool { return errors.As(p.Publish(topic, newMessage("x")), &moved) })
+	eventually(t, "the publisher refuses", func() bool { return errors.As(p.Publish(context.Background(), topic, newMessage("x")), &moved) })
 }
 
 func TestPinNeedsItsTopic(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // PublisherOptions are what publishers differ in.
@@ -124,21 +125,12 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	return p, nil
 }
 
-// Publish is PublishContext without a context.
-func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
-	return p.PublishContext(context.Background(), topic, messages...)
-}
-
-// PublishContext publishes messages, and returns when each is acknowledged or
-// has failed: then the error is a *PublishError. With a *OversizeError, an
-// *oona.FieldError or ErrClosed nothing was sent. A *PartitionsError may be that
-// of some messages only: see PublisherOptions.Pin. When ctx ends, messages that
-// still wait fail at once; those on their way are waited for, some seconds at
-// most.
-//
-// Messages of a partition are written in their order. Behind one that has failed,
-// no other of the call is sent to its partition.
-func (p *Publisher) PublishContext(ctx context.Context, topic string, messages ...*message.Message) error {
+// Publish publishes messages as bus.Publisher says. If some have failed, the error
+// is a *PublishError. With a *OversizeError, an *oona.FieldError or bus.ErrClosed
+// nothing was sent. A *PartitionsError may be that of some messages only: see
+// PublisherOptions.Pin. When ctx ends, messages that are on their way are waited
+// for, some seconds at most.
+func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
@@ -154,7 +146,7 @@ func (p *Publisher) PublishContext(ctx context.Context, topic string, messages .
 		records[i] = r
 	}
 	if !p.begin() {
-		return ErrClosed
+		return bus.ErrClosed
 	}
 	defer p.calls.Done()
 	if p.pin != nil && p.pin.topic == topic {

@@ -2,63 +2,47 @@ package kafka
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
-// record makes the Kafka record of a message. Errors wrap an *oona.FieldError
-// that names the metadata.
+// record makes the Kafka record of a message. Errors wrap an *oona.FieldError.
 func record(topic string, msg *message.Message) (*sarama.ProducerMessage, error) {
 	r := &sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(msg.Payload)}
 	for name, value := range msg.Metadata {
-		switch {
-		case !strings.HasPrefix(name, "$"):
-			r.Headers = append(r.Headers, sarama.RecordHeader{Key: []byte(name), Value: []byte(value)})
-		case strings.HasPrefix(name, "$$"):
-			r.Headers = append(r.Headers, sarama.RecordHeader{Key: []byte(name[1:]), Value: []byte(value)})
-		case name == oona.MetaKey:
-			r.Key = sarama.StringEncoder(value)
-		case name == oona.MetaTimestamp:
-			micros, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				return nil, &oona.FieldError{Field: name, Reason: fmt.Sprintf("is %q, not a number of microseconds", value)}
-			}
-			r.Timestamp = oona.Micros(micros).Time()
-		case name == oona.MetaToPartition:
-			partition, err := strconv.ParseInt(value, 10, 32)
-			if err != nil || partition < 0 {
-				return nil, &oona.FieldError{Field: name, Reason: fmt.Sprintf("is %q, not the number of a partition", value)}
-			}
-			r.Metadata = toPartition(partition)
+		r.Headers = append(r.Headers, sarama.RecordHeader{Key: []byte(name), Value: []byte(value)})
+	}
+	to := bus.TargetOf(msg)
+	if to.Key != nil {
+		r.Key = sarama.ByteEncoder(to.Key)
+	}
+	if to.Time != 0 {
+		r.Timestamp = to.Time.Time()
+	}
+	if to.Directed {
+		if to.Partition < 0 {
+			return nil, &oona.FieldError{Field: "partition", Reason: fmt.Sprintf("is %d; partitions are numbered from 0", to.Partition)}
 		}
+		r.Metadata = toPartition(to.Partition)
 	}
 	return r, nil
 }
 
-// newMessage makes the message of a Kafka record that was read under a claim.
-// It takes the record's bytes, without a copy.
-func newMessage(r *sarama.ConsumerMessage, headers []*sarama.RecordHeader, claim string) *message.Message {
-	metadata := make(message.Metadata, len(headers)+5)
-	for _, h := range headers {
-		name := string(h.Key)
-		if strings.HasPrefix(name, "$") {
-			name = "$" + name
-		}
-		metadata[name] = string(h.Value)
-	}
-	if r.Key != nil {
-		metadata[oona.MetaKey] = string(r.Key)
-	}
-	metadata[oona.MetaTimestamp] = strconv.FormatInt(int64(oona.MicrosOf(r.Timestamp)), 10)
-	metadata[oona.MetaPartition] = strconv.Itoa(int(r.Partition))
-	metadata[oona.MetaOffset] = strconv.FormatInt(r.Offset, 10)
-	metadata[oona.MetaClaim] = claim
+// newMessage makes the message of a Kafka record. It takes the record's bytes,
+// without a copy.
+func newMessage(r *sarama.ConsumerMessage) *message.Message {
 	msg := message.NewMessage("", r.Value)
-	msg.Metadata = metadata
+	for _, h := range r.Headers {
+		msg.Metadata[string(h.Key)] = string(h.Value)
+	}
 	return msg
+}
+
+// positionOf returns where a record is.
+func positionOf(r *sarama.ConsumerMessage) bus.Position {
+	return bus.Position{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Appended: oona.MicrosOf(r.Timestamp), Key: r.Key}
 }

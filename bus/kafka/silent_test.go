@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/bus/kafka"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // A bus that accepts connections and says nothing is reported in time.
@@ -19,7 +21,7 @@ func TestSilentBus(t *testing.T) {
 	defer listener.Close() // it is never accepted from: the system takes the connections
 	began := time.Now()
 	_, err = kafka.NewPublisher(kafka.Config{Brokers: []string{listener.Addr().String()}, ClientID: "test"}, kafka.PublisherOptions{})
-	if !errors.Is(err, kafka.ErrUnreachable) {
+	if !errors.Is(err, bus.ErrUnreachable) {
 		t.Errorf("%v", err)
 	}
 	if took := time.Since(began); took > 30*time.Second {

@@ -60,6 +60,6 @@ func (c *config) Validate() error {
 }
 
 // group is how the aggregator joins its group, but for where a partition starts.
-func (c *config) group() kafka.GroupOptions {
-	return kafka.GroupOptions{Group: c.Group, Instance: c.Instance}
+func (c *config) group() kafka.MemberOptions {
+	return kafka.MemberOptions{Group: c.Group, Instance: c.Instance}
 }

@@ -57,17 +57,15 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	options := cfg.group()
-	options.Start = stage.Start
-	subscriber, err := kafka.NewGroupSubscriber(cfg.Bus, options, stage, w.Logger)
+	member, err := kafka.NewMember(cfg.Bus, cfg.group(), stage, w.Logger)
 	if err != nil {
 		return err
 	}
-	w.OnClose("consumer group", subscriber.Close)
+	w.OnClose("consumer group", member.Close)
 
 	w.Admin.ReadyWhen("aggregate", stage.Ready)
 	return w.Run(ctx, worker.Component{
 		Name: "aggregate",
-		Run:  func(ctx context.Context) error { return stage.Run(ctx, subscriber) },
+		Run:  func(ctx context.Context) error { return stage.Run(ctx, member) },
 	})
 }

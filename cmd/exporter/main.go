@@ -37,7 +37,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err := kafka.CheckTopics(ctx, c.Bus, rollups); err != nil {
 		return err
 	}
-	log, err := kafka.NewLogReader(c.Bus, kafka.LogReaderOptions{From: c.from(time.Now())}, w.Logger)
+	log, err := kafka.NewReader(c.Bus, kafka.ReaderOptions{From: c.from(time.Now())}, w.Logger)
 	if err != nil {
 		return err
 	}

@@ -9,10 +9,9 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-// rawGroup is how the raw topic is read. Frames that retention has deleted are
-// counted by the stage, and no reason to refuse the others.
-func (c *config) rawGroup() kafka.GroupOptions {
-	return kafka.GroupOptions{Group: c.RawGroup, FromHere: true}
+// rawGroup is how ingest joins the group of the raw topic.
+func (c *config) rawGroup() kafka.MemberOptions {
+	return kafka.MemberOptions{Group: c.RawGroup}
 }
 
 // openRaw returns what takes frames from the raw topic.
@@ -21,7 +20,7 @@ func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Work
 	if err != nil {
 		return worker.Component{}, err
 	}
-	group, err := kafka.NewGroupSubscriber(c.Bus, c.rawGroup(), raw, w.Logger)
+	group, err := kafka.NewMember(c.Bus, c.rawGroup(), raw, w.Logger)
 	if err != nil {
 		return worker.Component{}, err
 	}

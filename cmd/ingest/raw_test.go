@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -287,7 +288,7 @@ func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probe
 	}
 	defer publisher.Close()
 	probe := message.NewMessage("", message.Payload(strings.Repeat("x", limit)))
-	for deadline := time.Now().Add(time.Minute); publisher.Publish(topic, probe) == nil; probes++ {
+	for deadline := time.Now().Add(time.Minute); publisher.Publish(context.Background(), topic, probe) == nil; probes++ {
 		if time.Now().After(deadline) {
 			t.Fatal("the leader takes what is above the limit")
 		}
@@ -476,7 +477,7 @@ func publishRaw(t testing.TB, cfg kafka.Config, topic string, values ...string) 
 	for i, value := range values {
 		messages[i] = message.NewMessage("", message.Payload(value))
 	}
-	if err := errors.Join(publisher.Publish(topic, messages...), publisher.Close()); err != nil {
+	if err := errors.Join(publisher.Publish(context.Background(), topic, messages...), publisher.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -501,7 +502,7 @@ func feedRaw(t *testing.T, cfg kafka.Config, topic string, end <-chan struct{}) 
 			messages[i] = message.NewMessage("", message.Payload(fmt.Sprintf(frame, frames)))
 			frames++
 		}
-		if err := publisher.Publish(topic, messages...); err != nil {
+		if err := publisher.Publish(context.Background(), topic, messages...); err != nil {
 			t.Error(err)
 			return frames
 		}
@@ -527,7 +528,7 @@ func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	reader, err := kafka.NewLogReader(cfg, kafka.LogReaderOptions{}, slog.New(slog.DiscardHandler))
+	reader, err := kafka.NewReader(cfg, kafka.ReaderOptions{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -537,8 +538,8 @@ func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*
 		t.Fatal(err)
 	}
 	left := int64(0)
-	for _, claim := range reader.Claims(topic) {
-		left += claim.HighWater - claim.Start
+	for _, r := range reader.Ranges(topic) {
+		left += r.End - r.From
 	}
 	for ; left > 0; left-- {
 		select {
@@ -567,7 +568,7 @@ func once(t *testing.T, messages []*message.Message, topics oona.Topics) {
 			t.Errorf("frame %d is there twice", f.Sequence)
 		}
 		seen[f.Sequence] = true
-		if m.Metadata.Get(oona.MetaKey) != string(oona.Key(f.Run, f.Layer)) || !strings.HasPrefix(m.Metadata.Get(oona.HeaderPath), topics.SeedRaw+"/") {
+		if at, err := bus.PositionOf(m); err != nil || string(at.Key) != string(oona.Key(f.Run, f.Layer)) || !strings.HasPrefix(m.Metadata.Get(oona.HeaderPath), topics.SeedRaw+"/") {
 			t.Errorf("frame %d has the metadata %q", f.Sequence, m.Metadata)
 		}
 		if m.Metadata.Get("traceparent") != "" {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
@@ -28,7 +29,7 @@ func openShelf(ctx context.Context, at kafka.Config, topics oona.Topics, logger 
 		return nil, err
 	}
 	if !held.Found {
-		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs; run `oona topics apply`", kafka.ErrNoTopic, topics.Settings)
+		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs; run `oona topics apply`", bus.ErrNoTopic, topics.Settings)
 	}
 	return &shelf{at, topics, held}, nil
 }
@@ -64,7 +65,7 @@ func (s *shelf) find(name string) (*catalogue.Catalogue, error) {
 }
 
 // keep writes a catalogue into the topic unless workers can have it already.
-func (s *shelf) keep(c *catalogue.Catalogue) (written bool, err error) {
+func (s *shelf) keep(ctx context.Context, c *catalogue.Catalogue) (written bool, err error) {
 	if _, found, err := s.held.Catalogue(c.Hash()); err == nil && found {
 		return false, nil
 	}
@@ -72,5 +73,5 @@ func (s *shelf) keep(c *catalogue.Catalogue) (written bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return true, settings.Write(s.at, s.topics, entry)
+	return true, settings.Write(ctx, s.at, s.topics, entry)
 }

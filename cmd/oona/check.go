@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/deployment"
 )
@@ -130,7 +131,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 		}
 	}
 	err = kafka.CheckTopics(ctx, at, specs)
-	if errors.Is(err, kafka.ErrUnreachable) {
+	if errors.Is(err, bus.ErrUnreachable) {
 		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
 		return nil, nil
 	}

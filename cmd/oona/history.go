@@ -10,8 +10,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -21,7 +21,7 @@ import (
 type history struct {
 	cfg        kafka.Config
 	topic      string
-	reader     *kafka.LogReader
+	reader     *kafka.Reader
 	messages   <-chan *message.Message
 	group      string              // whose commits they are; empty: none was asked
 	partitions []*partitionHistory // by number
@@ -34,14 +34,14 @@ type history struct {
 type partitionHistory struct {
 	partition   int32
 	start, next int64
-	claim       oona.Claim  // as of when it was opened
-	appendedAt  oona.Micros // the greatest append time
+	assignment  bus.Assignment // as of when it was opened
+	appendedAt  oona.Micros    // the greatest append time
 	engine      *windows.Engine
 	incarnation oona.Incarnation        // of the log as of the commit
 	timelines   int                     // that the commit knows
 	folded      bool                    // a record was read that is no start of an incarnation
 	firstFrame  int64                   // offset of the first record that may be a frame; oona.NoOffset: none was read
-	committed   oona.Commit             // its offset is oona.NoOffset where there is none
+	committed   bus.Commit              // its offset is oona.NoOffset where there is none
 	inReach     []windows.Configuration // of the commit
 	unknown     string                  // why it is not known what holds; empty: it is
 	found       []foundConfiguration    // in the order of the log
@@ -67,26 +67,26 @@ func (p *partitionHistory) empty() bool {
 // openHistory begins to read a topic at its beginning.
 func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
 	h := &history{cfg: cfg, topic: topic, group: group}
-	var commits map[int32]oona.Commit
+	var commits map[int32]bus.Commit
 	if group != "" { // before the log, whose end is then behind them
 		if commits, err = kafka.Commits(ctx, cfg, group, topic); err != nil {
 			return nil, err
 		}
 	}
-	if h.reader, err = kafka.NewLogReader(cfg, kafka.LogReaderOptions{}, logger); err != nil {
+	if h.reader, err = kafka.NewReader(cfg, kafka.ReaderOptions{}, logger); err != nil {
 		return nil, err
 	}
 	if h.messages, err = h.reader.Subscribe(ctx, topic); err != nil {
 		return nil, errors.Join(err, h.reader.Close())
 	}
-	for _, claim := range h.reader.Claims(topic) {
-		claim.Committed = oona.Commit{Offset: oona.NoOffset}
-		if c, asked := commits[claim.Partition]; asked {
-			claim.Committed = c
+	for _, r := range h.reader.Ranges(topic) { // it is read from its beginning
+		a := bus.Assignment{Topic: topic, Partition: r.Partition, LogStart: r.From, LogEnd: r.End, Committed: bus.Commit{Offset: bus.NoOffset}}
+		if c, asked := commits[r.Partition]; asked {
+			a.Committed = c
 		}
-		p, err := h.begin(ctx, claim)
+		p, err := h.begin(ctx, a)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("partition %d: %w", claim.Partition, err), h.reader.Close())
+			return nil, errors.Join(fmt.Errorf("partition %d: %w", r.Partition, err), h.reader.Close())
 		}
 		h.partitions = append(h.partitions, p)
 	}
@@ -94,17 +94,16 @@ func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, log
 }
 
 // begin returns a partition's history as of where its log begins.
-func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistory, error) {
-	p := &partitionHistory{partition: claim.Partition, start: claim.Start, next: claim.Start, committed: claim.Committed, firstFrame: oona.NoOffset}
+func (h *history) begin(ctx context.Context, a bus.Assignment) (*partitionHistory, error) {
+	p := &partitionHistory{partition: a.Partition, start: a.LogStart, next: a.LogStart, committed: a.Committed, firstFrame: oona.NoOffset}
 	catalogues := windows.Always(func(name string) oona.Metric { return oona.Metric{Name: name} }) // no frames are folded
 	defaults := windows.DefaultConfig()
-	claim.LogStart = claim.Start // it is read from its beginning
-	past, err := aggregate.PastOf(ctx, claim, nil)
+	past, err := aggregate.PastOf(ctx, a, nil)
 	if err == nil {
 		switch {
 		case past.Lost != nil:
-			p.unknown = h.lost(claim, past)
-			p.engine, err = windows.BeginAnew(defaults, catalogues, past.Commit, p.start, claim.HighWater)
+			p.unknown = h.lost(a, past)
+			p.engine, err = windows.BeginAnew(defaults, catalogues, past.Commit, p.start, a.LogEnd)
 		case past.Committed:
 			p.engine, err = windows.Resume(defaults, catalogues, past.Commit)
 		default:
@@ -114,7 +113,7 @@ func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistor
 	if err != nil {
 		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or an empty one (--group=) to use the log alone", h.group, err)
 	}
-	p.claim, p.incarnation, p.timelines = claim, p.engine.Incarnation(), p.engine.Stats().Timelines
+	p.assignment, p.incarnation, p.timelines = a, p.engine.Incarnation(), p.engine.Stats().Timelines
 	if past.Committed {
 		p.inReach = p.engine.Configurations()
 	}
@@ -123,12 +122,12 @@ func (h *history) begin(ctx context.Context, claim oona.Claim) (*partitionHistor
 
 // lost says what of a partition's past is lost, for somebody who looks at its
 // configurations.
-func (h *history) lost(claim oona.Claim, past aggregate.Past) string {
+func (h *history) lost(a bus.Assignment, past aggregate.Past) string {
 	switch {
 	case errors.Is(past.Lost, aggregate.ErrAhead):
-		return fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, claim.HighWater)
+		return fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, a.LogEnd)
 	case errors.Is(past.Lost, aggregate.ErrOvertaken):
-		return fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: configurations in between are lost", h.group, claim.Committed.Offset, claim.LogStart)
+		return fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: configurations in between are lost", h.group, a.Committed.Offset, a.LogStart)
 	}
 	return "the log's beginning is gone, and " + h.noCommit()
 }
@@ -206,7 +205,7 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 
 // take folds a record.
 func (h *history) take(msg *message.Message) (*partitionHistory, error) {
-	at, err := pipeline.PositionOf(msg)
+	at, err := bus.PositionOf(msg)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +230,7 @@ func (p *partitionHistory) configuredAt(offset int64) bool {
 
 var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it if they are told (--skip-record)")
 
-func (p *partitionHistory) take(at pipeline.Position, msg *message.Message) {
+func (p *partitionHistory) take(at bus.Position, msg *message.Message) {
 	record := windows.Record{Offset: at.Offset, AppendedAt: at.Appended}
 	found := foundConfiguration{offset: at.Offset, appendedAt: at.Appended}
 	kind := msg.Metadata.Get(oona.HeaderRecord)

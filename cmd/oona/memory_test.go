@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -135,10 +137,10 @@ func publishLayers(t *testing.T, cfg kafka.Config, keys, runs, few int) {
 			number := i % runs
 			f.Run, f.Layer, f.Sequence = oona.RunID(fmt.Sprint("run", number)), oona.LayerID(fmt.Sprint("layer", i)), int64(i)
 			msg := message.NewMessage("", avro.AppendFrame(nil, f))
-			msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(number%2))
+			msg.SetContext(bus.WithTarget(msg.Context(), bus.Target{Partition: int32(number % 2), Directed: true}))
 			messages = append(messages, msg)
 		}
-		if err := publisher.Publish(seedMetrics, messages...); err != nil {
+		if err := publisher.Publish(context.Background(), seedMetrics, messages...); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -148,7 +148,7 @@ func (e *examination) findRefused(ctx context.Context) error {
 		return nil
 	}
 	for i, p := range e.history.partitions {
-		past, err := aggregate.PastOf(ctx, p.claim, e.log)
+		past, err := aggregate.PastOf(ctx, p.assignment, e.log)
 		if err != nil {
 			return fmt.Errorf("partition %d: %w", p.partition, err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -69,8 +71,8 @@ func (i *installation) publish(topic string, partition int, msg *message.Message
 		i.t.Fatal(err)
 	}
 	defer publisher.Close()
-	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(partition))
-	if err := publisher.Publish(topic, msg); err != nil {
+	msg.SetContext(bus.WithTarget(msg.Context(), bus.Target{Partition: int32(partition), Directed: true}))
+	if err := publisher.Publish(context.Background(), topic, msg); err != nil {
 		i.t.Fatal(err)
 	}
 }

@@ -34,7 +34,7 @@ func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, l
 	for _, lost := range h.lostCatalogues(kept.held) {
 		fmt.Fprintln(w, lost)
 	}
-	return settings.Write(c.Bus, topics, entries...)
+	return settings.Write(ctx, c.Bus, topics, entries...)
 }
 
 // settingsDifference is what the settings topic and the log of a partition say

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -80,10 +80,10 @@ func (i *installation) tick(partitions int) {
 	for p := range partitions {
 		tick := message.NewMessage("", nil)
 		tick.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
-		tick.Metadata.Set(oona.MetaToPartition, strconv.Itoa(p))
+		tick.SetContext(bus.WithTarget(tick.Context(), bus.Target{Partition: int32(p), Directed: true}))
 		ticks = append(ticks, tick)
 	}
-	if err := errors.Join(publisher.Publish(i.topics.SeedMetrics, ticks...), publisher.Close()); err != nil {
+	if err := errors.Join(publisher.Publish(context.Background(), i.topics.SeedMetrics, ticks...), publisher.Close()); err != nil {
 		i.t.Fatal(err)
 	}
 }
@@ -102,7 +102,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	subscriber, err := kafka.NewGroupSubscriber(i.cfg, kafka.GroupOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage, logger)
+	subscriber, err := kafka.NewMember(i.cfg, kafka.MemberOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage, logger)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 	}
 	h := &history{group: i.group}
 	for end, want := range map[int64]string{readTo: "", readTo - 1: fmt.Sprintf("had read up to offset %d, and the log ends at %d", readTo, readTo-1)} {
-		p, err := h.begin(t.Context(), oona.Claim{Partitions: 1, Committed: commits[0], HighWater: end})
+		p, err := h.begin(t.Context(), bus.Assignment{Partitions: 1, Committed: commits[0], LogEnd: end})
 		if err != nil || (want == "") != (p.unknown == "") || !strings.Contains(p.unknown, want) {
 			t.Errorf("of a log that ends at %d: %+v, %v; want %q", end, p, err, want)
 		}

@@ -220,7 +220,7 @@ func (a *applyTopics) resolve(ctx context.Context, at kafka.Config, topics oona.
 	if err != nil {
 		return err
 	}
-	written, err := kept.keep(known)
+	written, err := kept.keep(ctx, known)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	if err != nil {
 		return err
 	}
-	reader, err := kafka.NewLogReader(w.Bus, kafka.LogReaderOptions{From: w.From.time(time.Now())}, logger)
+	reader, err := kafka.NewReader(w.Bus, kafka.ReaderOptions{From: w.From.time(time.Now())}, logger)
 	if err != nil {
 		return err
 	}

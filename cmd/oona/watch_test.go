@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -45,13 +46,20 @@ func newWatched(t *testing.T) *watched {
 	return w
 }
 
+// withKey is what publish takes as the key, and not as a header.
+const withKey = "$key"
+
 func (w *watched) publish(topic string, value []byte, metadata ...string) {
 	w.t.Helper()
 	msg := message.NewMessage("", value)
 	for i := 0; i+1 < len(metadata); i += 2 {
+		if metadata[i] == withKey {
+			msg.SetContext(bus.WithTarget(msg.Context(), bus.Target{Key: []byte(metadata[i+1])}))
+			continue
+		}
 		msg.Metadata.Set(metadata[i], metadata[i+1])
 	}
-	if err := w.publisher.Publish(topic, msg); err != nil {
+	if err := w.publisher.Publish(w.t.Context(), topic, msg); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -209,11 +217,11 @@ func TestWatchIncarnationsAndSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := oona.WindowConfiguration{Generation: 4, Length: 10_000_000, Reducer: 2, Catalogue: oona.CatalogueHash{0xab}}
-	w.publish(w.topics.Settings, []byte("version: 1\nmetrics:\n  - {name: loss, help: \"\x1b[31m\"}\n"), oona.MetaKey, "catalogue/ab00000000000000")
-	w.publish(w.topics.Settings, avro.AppendConfiguration(nil, c), oona.MetaKey, "windows/0")
-	w.publish(w.topics.Settings, avro.AppendIncarnation(nil, start), oona.MetaKey, "incarnation/kasmina.telemetry.seed.metrics/0")
-	w.publish(w.topics.Settings, nil, oona.MetaKey, "windows/1")
-	w.publish(w.topics.Settings, []byte{0xff, 0xfe}, oona.MetaKey, "later/1")
+	w.publish(w.topics.Settings, []byte("version: 1\nmetrics:\n  - {name: loss, help: \"\x1b[31m\"}\n"), withKey, "catalogue/ab00000000000000")
+	w.publish(w.topics.Settings, avro.AppendConfiguration(nil, c), withKey, "windows/0")
+	w.publish(w.topics.Settings, avro.AppendIncarnation(nil, start), withKey, "incarnation/kasmina.telemetry.seed.metrics/0")
+	w.publish(w.topics.Settings, nil, withKey, "windows/1")
+	w.publish(w.topics.Settings, []byte{0xff, 0xfe}, withKey, "later/1")
 	w.has(w.watch(w.topics.Settings, "5"),
 		[]string{`"address":"kasmina.oona.settings"`, `"kind":"setting","setting":{"key":"catalogue/ab00000000000000","text":"version: 1\nmetrics:\n`},
 		[]string{`"configuration":{"generation":4`, `"reducer":2,"catalogue":"ab00000000000000"}`, `"setting":{"key":"windows/0"}`},

@@ -83,13 +83,13 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	for i, p := range h.partitions {
 		partitions[i], before[i] = p.partition, len(p.found)
 	}
-	if err := a.write(kept, partitions, next); err != nil {
+	if err := a.write(ctx, kept, partitions, next); err != nil {
 		return err
 	}
 	if err := c.Windows.readOn(ctx, h, topic); err != nil {
 		return err
 	}
-	return errors.Join(h.report(to.out, next, before), a.note(kept, h, next))
+	return errors.Join(h.report(to.out, next, before), a.note(ctx, kept, h, next))
 }
 
 // nameCatalogue has a configuration name the first built-in catalogue if it names
@@ -125,13 +125,13 @@ func (a *applyWindows) resolve(ctx context.Context, c windowsCommand, set map[st
 
 // write writes the catalogue first, so that whoever reads the configuration can
 // have it, and then the configuration.
-func (a *applyWindows) write(kept *shelf, partitions []int32, next windows.Configuration) error {
+func (a *applyWindows) write(ctx context.Context, kept *shelf, partitions []int32, next windows.Configuration) error {
 	if a.catalogue != nil {
-		if _, err := kept.keep(a.catalogue); err != nil {
+		if _, err := kept.keep(ctx, a.catalogue); err != nil {
 			return err
 		}
 	}
-	if err := settings.WriteConfiguration(kept.at, kept.topics, partitions, next.Record()); err != nil {
+	if err := settings.WriteConfiguration(ctx, kept.at, kept.topics, partitions, next.Record()); err != nil {
 		return fmt.Errorf("write the configuration, which some partitions may have now (see oona windows show; use a new generation to try again): %w", err)
 	}
 	return nil
@@ -139,14 +139,14 @@ func (a *applyWindows) write(kept *shelf, partitions []int32, next windows.Confi
 
 // note keeps in the settings topic what was written, of those partitions where it
 // is not void.
-func (a *applyWindows) note(kept *shelf, h *history, next windows.Configuration) error {
+func (a *applyWindows) note(ctx context.Context, kept *shelf, h *history, next windows.Configuration) error {
 	var entries []settings.Entry
 	for _, p := range h.partitions {
 		if p.unknown != "" || p.engine.Config().Generation == next.Config.Generation {
 			entries = append(entries, settings.WindowsEntry(p.partition, next.Record()))
 		}
 	}
-	if err := settings.Write(kept.at, kept.topics, entries...); err != nil {
+	if err := settings.Write(ctx, kept.at, kept.topics, entries...); err != nil {
 		return fmt.Errorf("the configuration is written, but is not kept in the settings topic; run oona windows show --restore: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/settings"
@@ -149,8 +151,8 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 	}
 	defer publisher.Close()
 	msg := message.NewMessage("", []byte("not a frame"))
-	msg.Metadata.Set(oona.MetaToPartition, "1")
-	if err := publisher.Publish(seedMetrics, msg); err != nil {
+	msg.SetContext(bus.WithTarget(msg.Context(), bus.Target{Partition: 1, Directed: true}))
+	if err := publisher.Publish(context.Background(), seedMetrics, msg); err != nil {
 		t.Fatal(err)
 	}
 	status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
@@ -185,8 +187,8 @@ func TestConfigurationOfALaterVersion(t *testing.T) {
 	defer publisher.Close()
 	later := message.NewMessage("", []byte("who knows"))
 	later.Metadata.Set(oona.HeaderRecord, "configuration/2")
-	later.Metadata.Set(oona.MetaToPartition, "0")
-	if err := publisher.Publish(seedMetrics, later); err != nil {
+	later.SetContext(bus.WithTarget(later.Context(), bus.Target{Partition: 0, Directed: true}))
+	if err := publisher.Publish(context.Background(), seedMetrics, later); err != nil {
 		t.Fatal(err)
 	}
 	status, out, messages := run(t, append([]string{"windows", "show"}, at...)...)
@@ -236,7 +238,7 @@ func TestBoundsOfAChange(t *testing.T) {
 	}
 	last := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(year.AddDate(1, 0, 0))}
 	last.Config.Generation = math.MaxInt32
-	if err := settings.WriteConfiguration(cfg, defaultNames(t), []int32{1}, last.Record()); err != nil {
+	if err := settings.WriteConfiguration(t.Context(), cfg, defaultNames(t), []int32{1}, last.Record()); err != nil {
 		t.Fatal(err)
 	}
 	for _, more := range [][]string{nil, {"--generation", "2147483647"}, {"--generation", "2"}} {
@@ -273,7 +275,7 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 	}
 	dead := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))}
 	dead.Config.Generation = 2
-	if err := settings.WriteConfiguration(cfg, defaultNames(t), []int32{0}, dead.Record()); err != nil {
+	if err := settings.WriteConfiguration(t.Context(), cfg, defaultNames(t), []int32{0}, dead.Record()); err != nil {
 		t.Fatal(err)
 	}
 	if status, out, messages := run(t, append([]string{"windows", "show"}, at...)...); status != 0 || !strings.Contains(out, ": a dead letter: from: is 7258118400000000") {
@@ -293,7 +295,7 @@ func TestManyConfigurationsInReach(t *testing.T) {
 	for n := range manyInReach - 1 {
 		c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(soon.Add(time.Duration(n) * time.Minute))}
 		c.Config.Generation = int32(n + 2)
-		if err := settings.WriteConfiguration(cfg, defaultNames(t), []int32{0}, c.Record()); err != nil {
+		if err := settings.WriteConfiguration(t.Context(), cfg, defaultNames(t), []int32{0}, c.Record()); err != nil {
 			t.Fatal(err)
 		}
 	}

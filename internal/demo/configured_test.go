@@ -3,13 +3,13 @@ package demo
 import (
 	"context"
 	"io"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -41,8 +41,8 @@ func TestConfiguredTopics(t *testing.T) {
 		for p := range cfg.Partitions {
 			msg := message.NewMessage("", avro.AppendConfiguration(nil, first.Record()))
 			msg.Metadata.Set(oona.HeaderRecord, oona.ConfigurationRecord)
-			msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p)))
-			if err := publisher.Publish(topics.SeedMetrics, msg); err != nil {
+			msg.SetContext(bus.WithTarget(msg.Context(), bus.Target{Partition: p, Directed: true}))
+			if err := publisher.Publish(context.Background(), topics.SeedMetrics, msg); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -54,7 +54,7 @@ func TestConfiguredTopics(t *testing.T) {
 			t.Errorf("report is %+v", report)
 		}
 
-		reader, err := kafka.NewLogReader(at, kafka.LogReaderOptions{}, discard())
+		reader, err := kafka.NewReader(at, kafka.ReaderOptions{}, discard())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -144,9 +145,12 @@ func writeLog(t *testing.T, dir string, s *stations) {
 	}
 	var log, side []any
 	for _, msg := range readTopic(t, s.bus, s.topics.SeedMetrics) {
+		at, err := bus.PositionOf(msg)
+		if err != nil {
+			t.Fatal(err)
+		}
 		log = append(log, map[string]any{
-			"partition": number(msg.Metadata.Get(oona.MetaPartition)), "offset": number(msg.Metadata.Get(oona.MetaOffset)),
-			"appended": number(msg.Metadata.Get(oona.MetaTimestamp)), "path": msg.Metadata.Get(oona.HeaderPath),
+			"partition": at.Partition, "offset": at.Offset, "appended": int64(at.Appended), "path": msg.Metadata.Get(oona.HeaderPath),
 			"kind": msg.Metadata.Get(oona.HeaderRecord), "value": []byte(msg.Payload),
 		})
 	}
@@ -166,24 +170,24 @@ func writeRollups(t *testing.T, dir string, rollups []readRollup) {
 	t.Helper()
 	var all, wrong []any
 	done := make(map[string]bool)
-	places := make(map[string]int) // by group and partition
+	type place struct {
+		group     oona.Group
+		partition int32
+	}
+	places := make(map[place]int)
 	for i := range rollups {
 		r := &rollups[i]
-		partition, err := strconv.Atoi(r.partition)
-		if err != nil {
-			t.Fatal(err)
-		}
 		payload := avro.AppendRollup(nil, &r.Rollup)
-		all = append(all, map[string]any{"group": r.Group.String(), "partition": partition, "value": payload})
-		place := places[r.Group.String()+r.partition]
-		places[r.Group.String()+r.partition]++
+		all = append(all, map[string]any{"group": r.Group.String(), "partition": r.partition, "value": payload})
+		at := places[place{r.Group, r.partition}]
+		places[place{r.Group, r.partition}]++
 		for field, spoil := range spoils {
 			if done[field] {
 				continue
 			}
 			if spoiled := spoiled(t, payload, spoil); !bytes.Equal(spoiled, payload) {
 				done[field] = true
-				wrong = append(wrong, map[string]any{"field": field, "group": r.Group.String(), "partition": partition, "place": place, "value": spoiled})
+				wrong = append(wrong, map[string]any{"field": field, "group": r.Group.String(), "partition": r.partition, "place": at, "value": spoiled})
 			}
 		}
 	}

@@ -167,7 +167,7 @@ func onceEach(t *testing.T, all []readRollup) (first []readRollup) {
 	}
 	type partition struct {
 		group     oona.Group
-		partition string
+		partition int32
 	}
 	highest := make(map[partition]oona.Trigger)
 	seen := make(map[key]bool)

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -324,9 +325,8 @@ func writeBadRecords(t *testing.T, s *stations) {
 		with(func(f *oona.Frame) { f.Layer = "a\"b\n" }),
 		with(func(f *oona.Frame) { f.Seeds, f.States, f.Metrics = wide, make([]oona.State, len(wide)), nil }),
 	} {
-		msg := message.NewMessage("", payload)
-		msg.Metadata.Set(oona.MetaKey, "k")
-		if err := publisher.Publish(s.topics.SeedMetrics, msg); err != nil {
+		msg := bus.NewMessage(payload, bus.Target{Key: []byte("k")})
+		if err := publisher.Publish(context.Background(), s.topics.SeedMetrics, msg); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -351,7 +351,7 @@ func checkReport(t *testing.T, r *Report, frames int64) {
 // readRollup is a rollup as it came from its topic.
 type readRollup struct {
 	oona.Rollup
-	partition string
+	partition int32
 }
 
 // readRollups reads both rollup topics from their beginning to their end.
@@ -360,7 +360,11 @@ func readRollups(t *testing.T, cfg kafka.Config, topics oona.Topics) []readRollu
 	var rollups []readRollup
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
 		for _, msg := range readTopic(t, cfg, topics.Rollup(group)) {
-			r := readRollup{partition: msg.Metadata.Get(oona.MetaPartition)}
+			at, err := bus.PositionOf(msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := readRollup{partition: at.Partition}
 			if _, err := avro.DecodeRollup(msg.Payload, &r.Rollup); err != nil {
 				t.Fatal(err)
 			}
@@ -373,7 +377,7 @@ func readRollups(t *testing.T, cfg kafka.Config, topics oona.Topics) []readRollu
 // readTopic reads a topic from its beginning to where it ends now.
 func readTopic(t *testing.T, cfg kafka.Config, topic string) (all []*message.Message) {
 	t.Helper()
-	log, err := kafka.NewLogReader(cfg, kafka.LogReaderOptions{}, discard())
+	log, err := kafka.NewReader(cfg, kafka.ReaderOptions{}, discard())
 	if err != nil {
 		t.Fatal(err)
 	}

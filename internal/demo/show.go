@@ -11,8 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/rollups"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -58,7 +58,7 @@ func what(cfg Config) string {
 // show reads the rollups of this demo from the bus, as anyone could, and shows
 // them until the returned function is called.
 func (s *stations) show(screen Screen) (stop func(), err error) {
-	log, err := kafka.NewLogReader(s.bus, kafka.LogReaderOptions{From: time.Now()}, s.logger)
+	log, err := kafka.NewReader(s.bus, kafka.ReaderOptions{From: time.Now()}, s.logger)
 	if err != nil {
 		return nil, err
 	}
@@ -88,13 +88,13 @@ func (s *stations) show(screen Screen) (stop func(), err error) {
 func (b *board) follow(messages <-chan *message.Message, logger *slog.Logger) {
 	var r oona.Rollup
 	for msg := range messages {
-		partition, _, err := pipeline.PlaceOf(msg)
+		at, err := bus.PositionOf(msg)
 		if err == nil {
 			_, err = avro.DecodeRollup(msg.Payload, &r)
 		}
 		if err != nil {
 			logger.Warn("cannot read a rollup", "err", err)
-		} else if found := b.rollups.Read(partition, &r); found.Outcome == rollups.New {
+		} else if found := b.rollups.Read(at.Partition, &r); found.Outcome == rollups.New {
 			b.update(&r, time.Now())
 		} else if found.Outcome != rollups.Repeat {
 			logger.Warn("the table leaves out a rollup", "outcome", found.Outcome.String(), "run", r.Run, "layer", r.Layer, "trigger", r.Trigger)

@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -22,7 +23,7 @@ func TestTheTableDropsRepeats(t *testing.T) {
 			r := &oona.Rollup{Group: g, Run: "r", Layer: "enc.0", Start: window * 10e6, End: (window + 1) * 10e6, Trigger: oona.Trigger{Offset: int64(window)}}
 			r.Hash = r.ContentHash()
 			msg := message.NewMessage("", avro.AppendRollup(nil, r))
-			msg.Metadata = message.Metadata{oona.MetaPartition: "0", oona.MetaOffset: "0"}
+			msg.SetContext(bus.WithPosition(t.Context(), bus.Position{}))
 			topic <- msg
 		}
 	}

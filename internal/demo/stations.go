@@ -195,7 +195,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 	if s.aggregate, err = aggregate.New(stage, catalogues, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
-	subscriber, err := kafka.NewGroupSubscriber(s.bus, kafka.GroupOptions{Group: cfg.Prefix + "-demo", Start: s.aggregate.Start}, s.aggregate, s.logger)
+	subscriber, err := kafka.NewMember(s.bus, kafka.MemberOptions{Group: cfg.Prefix + "-demo"}, s.aggregate, s.logger)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 }
 
 func (s *stations) buildExport(known *catalogue.Catalogue, registry *prometheus.Registry) error {
-	log, err := kafka.NewLogReader(s.bus, kafka.LogReaderOptions{}, s.logger)
+	log, err := kafka.NewReader(s.bus, kafka.ReaderOptions{}, s.logger)
 	if err != nil {
 		return err
 	}

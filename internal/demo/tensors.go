@@ -58,14 +58,14 @@ type TensorCounts struct {
 type audit struct {
 	stations *stations
 	cancel   context.CancelFunc
-	log      *kafka.LogReader
+	log      *kafka.Reader
 	read     sync.WaitGroup
 
 	frames, inline, claimed, verified atomic.Int64
 }
 
 func (s *stations) startAudit(ctx context.Context) (*audit, error) {
-	log, err := kafka.NewLogReader(s.bus, kafka.LogReaderOptions{From: time.Now()}, s.logger)
+	log, err := kafka.NewReader(s.bus, kafka.ReaderOptions{From: time.Now()}, s.logger)
 	if err != nil {
 		return nil, err
 	}

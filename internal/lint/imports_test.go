@@ -48,18 +48,19 @@ var layers = []layer{
 	{pkg: "claimcheck/...", may: []string{"", "claimcheck"}},
 	{pkg: "internal/catalogue", may: []string{""}},
 	{pkg: "internal/address", standard: true},
-	{pkg: "bus/kafka", may: []string{"", "internal/address"}},
+	{pkg: "bus", may: []string{""}},
+	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address"}},
 	{pkg: "bus/kafka/embedded", may: []string{""}},
-	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus/kafka", "internal/catalogue", "schemas/avro"}},
+	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "bus/kafka", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address"}},
 	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/deployment", may: []string{"internal/address"}},
-	{pkg: "internal/watch", may: []string{"", "pipeline", "rollups", "schemas/avro"}},
+	{pkg: "internal/watch", may: []string{"", "bus", "rollups", "schemas/avro"}},
 	{pkg: "internal/player", may: []string{"", "schemas/avro", "internal/catalogue"}},
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
 	{pkg: "internal/simulate...", may: []string{"", "windows", "internal/simulate..."}, standard: true},
 	{pkg: "internal/demo...", may: []string{"", "bus...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
-	{pkg: "pipeline...", may: []string{"", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck", "internal/catalogue"}},
+	{pkg: "pipeline...", may: []string{"", "bus", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck", "internal/catalogue"}},
 	{pkg: "bench", may: []string{"", "bus...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
 	{pkg: "cmd/oona...", may: []string{"", "bus...", "cmd/oona...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
 	{pkg: "cmd/ingest...", may: worker("cmd/ingest")},
@@ -68,7 +69,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus/kafka", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.

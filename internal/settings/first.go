@@ -56,24 +56,24 @@ func WriteFirst(ctx context.Context, at kafka.Config, topics oona.Topics, first 
 	if len(written) == 0 {
 		return nil, nil
 	}
-	if err := Write(at, topics, before...); err != nil {
+	if err := Write(ctx, at, topics, before...); err != nil {
 		return nil, err
 	}
-	if err := publish(at, topics.SeedMetrics, messages); err != nil {
+	if err := publish(ctx, at, topics.SeedMetrics, messages); err != nil {
 		return nil, fmt.Errorf("write the first records, which some partitions may have: %w", err)
 	}
-	return written, Write(at, topics, after...)
+	return written, Write(ctx, at, topics, after...)
 }
 
 // WriteConfiguration appends a configuration record to partitions of
 // seed-metrics. What it says is not kept in the settings topic: whether it holds
 // is known once it is read back.
-func WriteConfiguration(at kafka.Config, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
+func WriteConfiguration(ctx context.Context, at kafka.Config, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
 	messages := make([]*message.Message, len(partitions))
 	for i, partition := range partitions {
 		messages[i] = configurationMessage(partition, c)
 	}
-	return publish(at, topics.SeedMetrics, messages)
+	return publish(ctx, at, topics.SeedMetrics, messages)
 }
 
 // fewStarts is up to how many records a partition is looked into.

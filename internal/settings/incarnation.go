@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -28,7 +28,7 @@ func LastRollups(ctx context.Context, at kafka.Config, topics oona.Topics, parti
 		}
 		var r oona.Rollup
 		if _, err := avro.DecodeRollup(msg.Payload, &r); err != nil {
-			return nil, fmt.Errorf("the last record of %s/%d, at offset %s, is no rollup that this version can read; if a later version has written it, upgrade: %w", topic, partition, msg.Metadata.Get(oona.MetaOffset), err)
+			return nil, fmt.Errorf("the last record of %s/%d is no rollup that this version can read; if a later version has written it, upgrade: %w", topic, partition, err)
 		}
 		last = append(last, r)
 	}
@@ -64,11 +64,11 @@ func BeginIncarnation(ctx context.Context, at kafka.Config, topics oona.Topics, 
 	}
 	start.PreviousEnd, start.Reason, start.Worker = previousEnd, reason, worker
 	if s.Found {
-		if err := Write(at, topics, IncarnationEntry(topics.SeedMetrics, partition, start.Number)); err != nil {
+		if err := Write(ctx, at, topics, IncarnationEntry(topics.SeedMetrics, partition, start.Number)); err != nil {
 			return 0, err
 		}
 	}
-	if err := publish(at, topics.SeedMetrics, []*message.Message{startMessage(partition, start)}); err != nil {
+	if err := publish(ctx, at, topics.SeedMetrics, []*message.Message{startMessage(partition, start)}); err != nil {
 		return 0, fmt.Errorf("begin incarnation %d of partition %d: %w", start.Number, partition, err)
 	}
 	ends, err := kafka.HighWater(ctx, at, topics.SeedMetrics)
@@ -99,8 +99,7 @@ func configurationMessage(partition int32, c oona.WindowConfiguration) *message.
 
 // own is one of Oona's own records.
 func own(partition int32, kind string, value []byte) *message.Message {
-	msg := message.NewMessage("", value)
+	msg := bus.NewMessage(value, bus.Target{Partition: partition, Directed: true})
 	msg.Metadata.Set(oona.HeaderRecord, kind)
-	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(partition)))
 	return msg
 }

@@ -2,7 +2,6 @@ package settings_test
 
 import (
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -20,7 +19,7 @@ func rollup(t *testing.T, at kafka.Config, topics oona.Topics, group oona.Group,
 		FirstOffset: 1, LastOffset: 2, Frames: 1, Generation: 1, Reducer: 2,
 	}
 	r.Hash = r.ContentHash()
-	publish(t, at, topics.Rollup(group), newMessage(avro.AppendRollup(nil, &r), oona.MetaToPartition, strconv.Itoa(int(partition))))
+	publish(t, at, topics.Rollup(group), directed(partition, avro.AppendRollup(nil, &r)))
 }
 
 // The last trigger is the greater one of both topics, of the partition alone.
@@ -47,7 +46,7 @@ func TestLastTrigger(t *testing.T) {
 		if trigger, found := last(0); found {
 			t.Errorf("of a partition without rollups it is %+v", trigger)
 		}
-		publish(t, at, topics.LayerHealth, newMessage([]byte("no rollup"), oona.MetaToPartition, "0"))
+		publish(t, at, topics.LayerHealth, directed(0, []byte("no rollup")))
 		if _, _, err := settings.LastTrigger(t.Context(), at, topics, 0); err == nil {
 			t.Error("a last record that cannot be read was passed over")
 		}
@@ -58,7 +57,7 @@ func TestLastTrigger(t *testing.T) {
 func TestBeginIncarnation(t *testing.T) {
 	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		makeTopics(t, at, topics, 2)
-		publish(t, at, topics.SeedMetrics, newMessage([]byte("frame"), oona.MetaToPartition, "1"))
+		publish(t, at, topics.SeedMetrics, directed(1, []byte("frame")))
 		before := oona.Incarnation(oona.MicrosOf(time.Now()))
 		const minute = oona.Incarnation(60e6)
 		ahead := before + 1000*minute
@@ -112,7 +111,7 @@ func TestBeginIncarnationWithoutSettings(t *testing.T) {
 func TestWriteFirst(t *testing.T) {
 	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
 		makeTopics(t, at, topics, 4)
-		publish(t, at, topics.SeedMetrics, newMessage([]byte("frame"), oona.MetaToPartition, "1"))
+		publish(t, at, topics.SeedMetrics, directed(1, []byte("frame")))
 		if _, err := settings.BeginIncarnation(t.Context(), at, topics, 2, 0, oona.NoOffset, "", "w"); err != nil {
 			t.Fatal(err)
 		}

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -26,7 +26,7 @@ func (l Log) Record(ctx context.Context, partition int32, offset int64) (appende
 	if err != nil || msg == nil {
 		return 0, false, err
 	}
-	at, err := pipeline.PositionOf(msg)
+	at, err := bus.PositionOf(msg)
 	if err != nil {
 		return 0, false, fmt.Errorf("read %s/%d at offset %d: %w", l.Topics.SeedMetrics, partition, offset, err)
 	}

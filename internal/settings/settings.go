@@ -21,6 +21,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -55,7 +56,7 @@ const (
 const readTimeout = 30 * time.Second
 
 // Read reads the whole topic. One that does not exist is empty; where no broker
-// answers the error wraps kafka.ErrUnreachable. A value that cannot be read is
+// answers the error wraps bus.ErrUnreachable. A value that cannot be read is
 // logged and left out, unless it is an incarnation's, which is an error.
 func Read(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (*Settings, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
@@ -65,7 +66,7 @@ func Read(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog
 		topic: topics.Settings, catalogues: make(map[string][]byte), incarnations: make(map[place]oona.Incarnation),
 	}
 	err := kafka.ReadPartition(ctx, at, topics.Settings, 0, func(msg *message.Message) error { return s.take(msg, logger) })
-	if errors.Is(err, kafka.ErrNoTopic) {
+	if errors.Is(err, bus.ErrNoTopic) {
 		s.Found, err = false, nil
 	}
 	if err != nil {
@@ -76,20 +77,24 @@ func Read(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog
 
 // take notes a record. One without a value deletes its key.
 func (s *Settings) take(msg *message.Message, logger *slog.Logger) error {
-	key := msg.Metadata.Get(oona.MetaKey)
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		return err
+	}
+	key := string(at.Key)
 	switch {
 	case strings.HasPrefix(key, catalogueKey):
 		s.takeCatalogue(strings.TrimPrefix(key, catalogueKey), msg.Payload)
 	case strings.HasPrefix(key, windowsKey):
 		if err := s.takeWindows(strings.TrimPrefix(key, windowsKey), msg.Payload); err != nil {
-			logger.Error("a value in the settings topic cannot be read and is left out", "topic", s.topic, "key", key, "offset", msg.Metadata.Get(oona.MetaOffset), "err", err)
+			logger.Error("a value in the settings topic cannot be read and is left out", "topic", s.topic, "key", key, "offset", at.Offset, "err", err)
 		}
 	case strings.HasPrefix(key, incarnationKey):
 		if err := s.takeIncarnation(strings.TrimPrefix(key, incarnationKey), msg.Payload); err != nil {
 			return fmt.Errorf("key %s: %w", key, err)
 		}
 	default:
-		logger.Warn("a key in the settings topic is not known to this version", "topic", s.topic, "key", key, "offset", msg.Metadata.Get(oona.MetaOffset))
+		logger.Warn("a key in the settings topic is not known to this version", "topic", s.topic, "key", key, "offset", at.Offset)
 	}
 	return nil
 }
@@ -186,28 +191,26 @@ func IncarnationEntry(topic string, partition int32, n oona.Incarnation) Entry {
 }
 
 // Write appends entries to the topic.
-func Write(at kafka.Config, topics oona.Topics, entries ...Entry) error {
+func Write(ctx context.Context, at kafka.Config, topics oona.Topics, entries ...Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
 	messages := make([]*message.Message, len(entries))
 	for i, e := range entries {
-		messages[i] = message.NewMessage("", e.value)
-		messages[i].Metadata.Set(oona.MetaKey, e.key)
-		messages[i].Metadata.Set(oona.MetaToPartition, "0")
+		messages[i] = bus.NewMessage(e.value, bus.Target{Key: []byte(e.key), Directed: true})
 	}
-	return publish(at, topics.Settings, messages)
+	return publish(ctx, at, topics.Settings, messages)
 }
 
 // publish appends messages to a topic, in their order within each partition:
 // where one fails, none behind it is written.
-func publish(at kafka.Config, topic string, messages []*message.Message) (err error) {
+func publish(ctx context.Context, at kafka.Config, topic string, messages []*message.Message) (err error) {
 	publisher, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
-	if err := publisher.Publish(topic, messages...); err != nil {
+	if err := publisher.Publish(ctx, topic, messages...); err != nil {
 		return fmt.Errorf("write to %s, which `oona topics apply` makes: %w", topic, err)
 	}
 	return nil

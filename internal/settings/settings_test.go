@@ -1,6 +1,7 @@
 package settings_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/catalogue"
@@ -90,17 +92,17 @@ func publish(t *testing.T, at kafka.Config, topic string, messages ...*message.M
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := p.Publish(topic, messages...); err != nil {
+	if err := p.Publish(context.Background(), topic, messages...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func newMessage(payload []byte, metadata ...string) *message.Message {
-	msg := message.NewMessage("", payload)
-	for i := 0; i < len(metadata); i += 2 {
-		msg.Metadata.Set(metadata[i], metadata[i+1])
-	}
-	return msg
+func keyed(key string, payload []byte) *message.Message {
+	return bus.NewMessage(payload, bus.Target{Key: []byte(key)})
+}
+
+func directed(partition int32, payload []byte) *message.Message {
+	return bus.NewMessage(payload, bus.Target{Partition: partition, Directed: true})
 }
 
 func configuration(generation int32) oona.WindowConfiguration {
@@ -139,7 +141,7 @@ func TestReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = settings.Write(at, topics, entry,
+		err = settings.Write(t.Context(), at, topics, entry,
 			settings.WindowsEntry(0, configuration(1)), settings.WindowsEntry(1, configuration(1)), settings.WindowsEntry(1, configuration(7)),
 			settings.IncarnationEntry(topics.SeedMetrics, 1, 41), settings.IncarnationEntry(topics.SeedMetrics, 1, 42))
 		if err != nil {
@@ -159,7 +161,7 @@ func TestReadBack(t *testing.T) {
 		if _, found, err := s.Catalogue(oona.CatalogueHash{1, 2, 3}); found || err != nil {
 			t.Errorf("a catalogue that nobody wrote: %v, %v", found, err)
 		}
-		publish(t, at, topics.Settings, newMessage(nil, oona.MetaKey, "windows/0"), newMessage(nil, oona.MetaKey, "catalogue/"+own.Hash().String()))
+		publish(t, at, topics.Settings, keyed("windows/0", nil), keyed("catalogue/"+own.Hash().String(), nil))
 		if s := read(t, at, topics); len(s.Windows) != 1 {
 			t.Errorf("after a deletion there are %+v", s.Windows)
 		} else if _, found, err := s.Catalogue(own.Hash()); found || err != nil {
@@ -181,15 +183,15 @@ func TestDamagedValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	makeTopics(t, at, topics, 1)
-	if err := settings.Write(at, topics, settings.WindowsEntry(0, configuration(1))); err != nil {
+	if err := settings.Write(t.Context(), at, topics, settings.WindowsEntry(0, configuration(1))); err != nil {
 		t.Fatal(err)
 	}
 	own := ownCatalogue(t, "metrics: {a: {group: health}}")
 	publish(t, at, topics.Settings,
-		newMessage([]byte("of a later version"), oona.MetaKey, "something/else"),
-		newMessage([]byte("who knows"), oona.MetaKey, "windows/7"),
-		newMessage([]byte("metrics: ["), oona.MetaKey, "catalogue/0102030405060708"),
-		newMessage([]byte("metrics: {b: {group: health}}"), oona.MetaKey, "catalogue/"+own.Hash().String()))
+		keyed("something/else", []byte("of a later version")),
+		keyed("windows/7", []byte("who knows")),
+		keyed("catalogue/0102030405060708", []byte("metrics: [")),
+		keyed("catalogue/"+own.Hash().String(), []byte("metrics: {b: {group: health}}")))
 	s := read(t, at, topics)
 	if !maps.Equal(s.Windows, map[int32]oona.WindowConfiguration{0: configuration(1)}) {
 		t.Errorf("windows are %+v", s.Windows)
@@ -199,7 +201,7 @@ func TestDamagedValues(t *testing.T) {
 			t.Errorf("a damaged catalogue %s: %v, %v", hash, found, err)
 		}
 	}
-	publish(t, at, topics.Settings, newMessage([]byte("soon"), oona.MetaKey, "incarnation/"+topics.SeedMetrics+"/0"))
+	publish(t, at, topics.Settings, keyed("incarnation/"+topics.SeedMetrics+"/0", []byte("soon")))
 	if _, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, strconv.ErrSyntax) {
 		t.Errorf("a damaged incarnation: %v", err)
 	}
@@ -211,7 +213,7 @@ func TestBusThatIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "settings-test"}
-	if s, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, kafka.ErrUnreachable) {
+	if s, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, bus.ErrUnreachable) {
 		t.Errorf("read %+v, %v; want ErrUnreachable", s, err)
 	}
 }
@@ -234,7 +236,7 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := settings.Write(at, topics, entry); err != nil {
+		if err := settings.Write(t.Context(), at, topics, entry); err != nil {
 			t.Fatal(err)
 		}
 		if c, err := known.Find(t.Context(), own.Hash()); err != nil || c.Metric("loss").Group != oona.Health {

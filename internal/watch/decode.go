@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -32,7 +32,7 @@ func newDecoder(topics oona.Topics, address oona.Address) *decoder {
 // decode never fails: what cannot be decoded is shown as that. A record of the
 // raw topic is as many as it has frames.
 func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
-	at, err := pipeline.PositionOf(msg)
+	at, err := bus.PositionOf(msg)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
 		Partition: at.Partition, Offset: at.Offset, At: at.Appended.Time(),
 		Path: msg.Metadata.Get(oona.HeaderPath), Side: sideOf(msg.Metadata),
 	}
-	if run, layer, err := oona.ParseKey([]byte(msg.Metadata.Get(oona.MetaKey))); err == nil {
+	if run, layer, err := oona.ParseKey(at.Key); err == nil {
 		about.run, about.layer = run, layer
 	}
 	var records []*Record
@@ -53,7 +53,7 @@ func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
 	case d.topics.SeedRaw:
 		records = d.raw(about, msg.Payload)
 	case d.topics.Settings:
-		records = []*Record{settingRecord(about, msg.Metadata.Get(oona.MetaKey), msg.Payload)}
+		records = []*Record{settingRecord(about, string(at.Key), msg.Payload)}
 	default:
 		records = d.metrics(about, msg.Metadata.Get(oona.HeaderRecord), msg.Payload)
 	}

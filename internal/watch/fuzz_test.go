@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -47,9 +48,9 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, topic int, kind string, value []byte) {
 		msg := message.NewMessage("", value)
 		msg.Metadata = message.Metadata{
-			oona.MetaPartition: "0", oona.MetaOffset: "1", oona.MetaTimestamp: "2",
 			oona.HeaderRecord: kind, oona.HeaderErrorException: kind, oona.HeaderErrorMessage: kind,
 		}
+		msg.SetContext(bus.WithPosition(t.Context(), bus.Position{Offset: 1, Appended: 2}))
 		name := names[uint(topic)%uint(len(names))]
 		records, err := newDecoder(topics, oona.Address{Topic: name, Seed: oona.AnySeed}).decode(msg)
 		if err != nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -24,7 +24,7 @@ func commitText(partitions int32, engine string) string {
 
 // ParseCommit returns what a group's commit says: how many partitions the topic
 // had, and what the engine goes on from. The error wraps ErrCommitText.
-func ParseCommit(c oona.Commit) (partitions int32, engine windows.Commit, err error) {
+func ParseCommit(c bus.Commit) (partitions int32, engine windows.Commit, err error) {
 	version, rest, _ := strings.Cut(c.Metadata, " ")
 	count, text, found := strings.Cut(rest, " ")
 	n, err := strconv.ParseInt(count, 10, 32)
@@ -34,28 +34,28 @@ func ParseCommit(c oona.Commit) (partitions int32, engine windows.Commit, err er
 	return int32(n), windows.Commit{Offset: c.Offset, Metadata: text}, nil
 }
 
-// commit returns what may be committed: the engine as it stands, if everything
+// Commit returns what may be committed: the engine as it stands, if everything
 // that it has emitted is on the bus. False where nothing has changed, or that
 // is not so now.
-func (p *partition) commit() (oona.Commit, bool) {
+func (p *partition) Commit() (bus.Commit, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pending.Load() > 0 || p.engine.Replaying() || p.engine.ProcessedTo() == p.committedTo {
-		return oona.Commit{}, false
+		return bus.Commit{}, false
 	}
 	c, err := p.engine.Commit()
 	if err != nil {
 		// The last commit stands, and grows old: that is alarmed on.
 		p.stage.metrics.commits.WithLabelValues("too_large").Inc()
 		p.logger.Error("the state does not fit a commit; the last one stands", "err", err)
-		return oona.Commit{}, false
+		return bus.Commit{}, false
 	}
 	p.offered, p.offeredOf = p.engine.ProcessedTo(), neededSince(p.engine)
-	return oona.Commit{Offset: c.Offset, Metadata: commitText(p.claim.Partitions, c.Metadata)}, true
+	return bus.Commit{Offset: c.Offset, Metadata: commitText(p.assignment.Partitions, c.Metadata)}, true
 }
 
-// committed notes what became of the last commit.
-func (p *partition) committed(c oona.Commit, err error) {
+// Committed notes what became of the last commit.
+func (p *partition) Committed(c bus.Commit, err error) {
 	if err != nil {
 		p.stage.metrics.commits.WithLabelValues("failed").Inc()
 		p.logger.Warn("a commit failed; the last one stands", "offset", c.Offset, "err", err)

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -54,14 +55,14 @@ func (f *fixture) fold(log []logged, from, to int64) {
 }
 
 // takenOver is a claim of the next owner, which goes on from a commit.
-func takenOver(claim oona.Claim, commit oona.Commit) oona.Claim {
-	claim.ID, claim.Committed, claim.Start = "c2", commit, commit.Offset
-	claim.HighWater = max(claim.HighWater, readTo(commit))
+func takenOver(claim bus.Assignment, commit bus.Commit) bus.Assignment {
+	claim.Committed = commit
+	claim.LogEnd = max(claim.LogEnd, readTo(commit))
 	return claim
 }
 
 // readTo is how far the log had been read when a commit was made.
-func readTo(c oona.Commit) int64 {
+func readTo(c bus.Commit) int64 {
 	_, commit, err := aggregate.ParseCommit(c)
 	if err != nil {
 		panic(err)
@@ -100,7 +101,7 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 	for at := range int64(len(log)) {
 		first := start(t, nil)
 		first.fold(log, 0, at)
-		commit, due := first.stage.Commit(first.feed.claim)
+		commit, due := first.feed.commit()
 		first.stop()
 		claim := first.feed.claim
 		if due {
@@ -108,9 +109,8 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 		} else if at > 0 {
 			t.Fatalf("nothing to commit after %d records", at)
 		}
-		claim.ID = "c2"
 		second := startClaim(t, claim, nil)
-		second.fold(log, claim.Start, int64(len(log)))
+		second.fold(log, begin(claim), int64(len(log)))
 		second.stop()
 		replayed += second.stage.Counts().Replayed
 		got := published(first)
@@ -132,14 +132,14 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	if _, due := f.stage.Commit(f.feed.claim); !due {
+	if _, due := f.feed.commit(); !due {
 		t.Fatal("nothing to commit after a frame")
 	}
 	f.out.mu.Lock()
 	f.out.failures = 1
 	f.out.mu.Unlock()
 	f.out.onFailure = func() {
-		if c, due := f.stage.Commit(f.feed.claim); due {
+		if c, due := f.feed.commit(); due {
 			t.Errorf("committed %+v while a rollup is not on the bus", c)
 		}
 	}
@@ -147,16 +147,16 @@ func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	if f.out.failed != 1 {
 		t.Fatalf("%d publishes failed, want 1", f.out.failed)
 	}
-	commit, due := f.stage.Commit(f.feed.claim)
+	commit, due := f.feed.commit()
 	if !due {
 		t.Fatal("nothing to commit once the rollup is on the bus")
 	}
-	f.stage.Committed(f.feed.claim, commit, errBusDown)
-	if _, due := f.stage.Commit(f.feed.claim); !due {
+	f.feed.consumer().Committed(commit, errBusDown)
+	if _, due := f.feed.commit(); !due {
 		t.Error("a commit that failed is not tried again")
 	}
-	f.stage.Committed(f.feed.claim, commit, nil)
-	if _, due := f.stage.Commit(f.feed.claim); due {
+	f.feed.consumer().Committed(commit, nil)
+	if _, due := f.feed.commit(); due {
 		t.Error("the same is committed twice")
 	}
 	f.stop()
@@ -165,33 +165,33 @@ func TestNothingUnpublishedIsCommitted(t *testing.T) {
 // A partition whose past is unknown is refused, the stage ends, and the error
 // says what is wrong.
 func TestRefusals(t *testing.T) {
-	good := func() oona.Claim {
+	good := func() bus.Assignment {
 		f := start(t, nil)
 		f.send(f.frame(0))
 		c := f.feed.claim
-		c.Committed, _ = f.stage.Commit(c)
+		c.Committed, _ = f.feed.commit()
 		f.stop()
 		return c
 	}()
 	for name, c := range map[string]struct {
-		change func(*oona.Claim)
+		change func(*bus.Assignment)
 		want   error
 		says   string
 	}{
-		"no commit, and the beginning is gone": {func(c *oona.Claim) { c.Committed, c.LogStart = oona.Commit{Offset: oona.NoOffset}, 7 }, aggregate.ErrNoCommit, "begins at offset 7"},
-		"retention has overtaken the commit":   {func(c *oona.Claim) { c.LogStart = 9 }, aggregate.ErrOvertaken, "Lengthen the retention"},
-		"the log has lost what was read":       {func(c *oona.Claim) { c.HighWater = 0 }, aggregate.ErrAhead, "ends at offset 0, and had been read up to 1"},
-		"partitions were added":                {func(c *oona.Claim) { c.Partitions = 5 }, aggregate.ErrPartitions, "had 4"},
-		"another program's commit":             {func(c *oona.Claim) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText, `"something else"`},
-		"no metadata":                          {func(c *oona.Claim) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "another program's"},
-		"a damaged commit":                     {func(c *oona.Claim) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit, "offset 0"},
+		"no commit, and the beginning is gone": {func(c *bus.Assignment) { c.Committed, c.LogStart = bus.Commit{Offset: oona.NoOffset}, 7 }, aggregate.ErrNoCommit, "begins at offset 7"},
+		"retention has overtaken the commit":   {func(c *bus.Assignment) { c.LogStart = 9 }, aggregate.ErrOvertaken, "Lengthen the retention"},
+		"the log has lost what was read":       {func(c *bus.Assignment) { c.LogEnd = 0 }, aggregate.ErrAhead, "ends at offset 0, and had been read up to 1"},
+		"partitions were added":                {func(c *bus.Assignment) { c.Partitions = 5 }, aggregate.ErrPartitions, "had 4"},
+		"another program's commit":             {func(c *bus.Assignment) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText, `"something else"`},
+		"no metadata":                          {func(c *bus.Assignment) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "another program's"},
+		"a damaged commit":                     {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit, "offset 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claim := good
 			c.change(&claim)
 			stage := newStage(t, &fixture{out: &outputs{}}, nil)
-			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("Open: %v; want %v with %q", err, c.want, c.says)
+			if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("Assign: %v; want %v with %q", err, c.want, c.says)
 			}
 			err := stage.Run(t.Context(), silent{})
 			if !errors.Is(err, c.want) {

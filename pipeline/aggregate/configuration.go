@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -55,7 +55,7 @@ func (p *partition) configuration(kind string, payload []byte, record *windows.R
 	if errors.Is(err, errRetry) || errors.Is(err, windows.ErrCatalogue) {
 		return 0, rejection{}, err
 	}
-	at := RecordAt{p.claim.Partition, record.Offset}
+	at := RecordAt{p.assignment.Partition, record.Offset}
 	switch {
 	case err == nil:
 		return v, side, nil
@@ -149,7 +149,7 @@ type unsoundError struct{ error }
 func (e unsoundError) Unwrap() error { return e.error }
 
 // noteIncarnation logs what became of an incarnation record. It comes seldom.
-func (p *partition) noteIncarnation(o windows.Outcome, at pipeline.Position) {
+func (p *partition) noteIncarnation(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonBegun {
 		p.logger.Info("an incarnation of the log begins", "incarnation", int64(p.engine.Incarnation()), "detail", o.Detail, "offset", at.Offset)
 		return
@@ -158,7 +158,7 @@ func (p *partition) noteIncarnation(o windows.Outcome, at pipeline.Position) {
 }
 
 // noteConfiguration logs what became of a configuration. It comes seldom.
-func (p *partition) noteConfiguration(o windows.Outcome, at pipeline.Position) {
+func (p *partition) noteConfiguration(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonConfigured {
 		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 		p.compareSettings("the partition goes on with the windows of its log, not with this worker's settings")
@@ -191,7 +191,7 @@ func otherSettings(held, own windows.Config) (all []string) {
 
 // noteUnknown logs the 1st, 2nd, 4th ... of Oona's own records of a kind that a
 // later version writes: it is skipped, and only time passes with it.
-func (p *partition) noteUnknown(kind string, at pipeline.Position) {
+func (p *partition) noteUnknown(kind string, at bus.Position) {
 	if n := p.unknown.Add(1); n&(n-1) == 0 {
 		p.logger.Warn("a record of a kind that this version does not know is skipped; was the aggregator rolled out after its writer?",
 			"kind", kind, "offset", at.Offset, "such_so_far", n)

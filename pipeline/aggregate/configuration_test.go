@@ -3,7 +3,6 @@ package aggregate_test
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -194,16 +194,12 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 			f.stage = newStage(t, f, nil)
-			claim := oona.Claim{ID: "c", Committed: oona.Commit{Offset: oona.NoOffset}}
+			claim := bus.Assignment{Committed: bus.Commit{Offset: oona.NoOffset}}
 			f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message)}
 			ended := make(chan error, 1)
 			go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
 			f.send(f.frame(0))
-			msg := message.NewMessage("", c.payload(f))
-			msg.Metadata = message.Metadata{
-				oona.HeaderRecord: c.kind, oona.MetaClaim: claim.ID, oona.MetaPartition: "0", oona.MetaOffset: "1",
-				oona.MetaTimestamp: strconv.FormatInt(f.begin.UnixMicro(), 10),
-			}
+			msg := f.feed.message(c.payload(f), f.begin, map[string]string{oona.HeaderRecord: c.kind})
 			f.feed.messages <- msg
 			select {
 			case <-msg.Nacked():
@@ -230,7 +226,7 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	for s := range 100 { // so long that the configuration is below the safe offset
 		first.send(first.frame(time.Duration(s) * time.Second))
 	}
-	commit, due := first.stage.Commit(first.feed.claim)
+	commit, due := first.feed.commit()
 	if !due {
 		t.Fatal("nothing to commit")
 	}
@@ -238,10 +234,10 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 
 	claim := takenOver(first.feed.claim, commit)
 	second := startClaim(t, claim, func(c *aggregate.Config) { c.Windows.Length = 7 * time.Second })
-	if claim.Start < 1 {
-		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", claim.Start)
+	if begin(claim) < 1 {
+		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", begin(claim))
 	}
-	for offset := claim.Start; offset < first.feed.next+20; offset++ { // frames are at the second of their offset, less one
+	for offset := begin(claim); offset < first.feed.next+20; offset++ { // frames are at the second of their offset, less one
 		second.sequence = offset - 1
 		second.send(second.frame(time.Duration(offset-1) * time.Second))
 	}

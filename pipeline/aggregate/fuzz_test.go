@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -21,7 +21,7 @@ func FuzzCommittedMetadata(f *testing.F) {
 			return // a group has none, and then no text
 		}
 		stage := newStage(t, fixture, nil)
-		err := stage.Open(t.Context(), oona.Claim{ID: "c", Topic: "t", Partition: 3, Partitions: 4, HighWater: offset + 1, Committed: oona.Commit{Offset: offset, Metadata: text}})
+		_, _, err := stage.Assign(t.Context(), bus.Assignment{Topic: "t", Partition: 3, Partitions: 4, LogEnd: offset + 1, Settled: true, Committed: bus.Commit{Offset: offset, Metadata: text}})
 		if err == nil {
 			t.Fatalf("%q is accepted", text) // its checksum has 32 bits
 		}

@@ -37,6 +37,6 @@ func (p *partition) noteMute(r *windows.Record) {
 	}
 	if held, said := p.engine.Config().FrontierSlots, r.Configuration.Config.FrontierSlots; held != said {
 		p.stage.end(fmt.Errorf("%w: the configuration at partition %d, offset %d says frontier-slots %d, which are a log's for good, and here they are %d; delete the group's offsets of the partition, and begin anew with --from-here and --frontier-slots=%[4]d",
-			ErrSettings, p.claim.Partition, r.Offset, said, held))
+			ErrSettings, p.assignment.Partition, r.Offset, said, held))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -21,9 +22,9 @@ func fromHere(c *aggregate.Config) {
 }
 
 // lostClaim is of a log that begins at 7 and ends at 20, without a commit.
-func lostClaim() oona.Claim {
-	return oona.Claim{ID: "c1", Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4,
-		LogStart: 7, Start: 7, HighWater: 20, Committed: oona.Commit{Offset: oona.NoOffset}}
+func lostClaim() bus.Assignment {
+	return bus.Assignment{Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4,
+		LogStart: 7, LogEnd: 20, Settled: true, Committed: bus.Commit{Offset: oona.NoOffset}}
 }
 
 // seconds sends a frame a second from one second to another.
@@ -62,10 +63,13 @@ func TestFromHere(t *testing.T) {
 		if at > 0 {
 			first = startClaim(t, lostClaim(), fromHere)
 			first.seconds(0, at)
-		} else if err := first.stage.Open(t.Context(), lostClaim()); err != nil {
-			t.Fatal(err)
+		} else {
+			first.feed = &feed{stage: first.stage, claim: lostClaim()}
+			if _, err := first.feed.Subscribe(t.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
 		}
-		commit, due := first.stage.Commit(lostClaim())
+		commit, due := first.feed.commit()
 		first.stop()
 		if !due {
 			t.Fatalf("nothing to commit after %d records", at)
@@ -93,7 +97,7 @@ func TestFromHereElsewhere(t *testing.T) {
 	log := someLog(sound)
 	sound.fold(log, 0, 30)
 	claim := sound.feed.claim
-	commit, _ := sound.stage.Commit(claim)
+	commit, _ := sound.feed.commit()
 	sound.fold(log, 30, int64(len(log)))
 	sound.stop()
 	claim = takenOver(claim, commit)
@@ -103,7 +107,7 @@ func TestFromHereElsewhere(t *testing.T) {
 	fresh.fold(log, 0, int64(len(log)))
 	fresh.stop()
 	next := startClaim(t, claim, leave)
-	next.fold(log, claim.Start, int64(len(log)))
+	next.fold(log, begin(claim), int64(len(log)))
 	next.stop()
 	for topic, want := range published(sound) {
 		if got := published(fresh)[topic]; !slices.Equal(got, want) {
@@ -116,16 +120,16 @@ func TestFromHereElsewhere(t *testing.T) {
 
 	claim.LogStart = claim.Committed.Offset + 1
 	for name, c := range map[string]struct {
-		change func(*oona.Claim)
+		change func(*bus.Assignment)
 		want   error
 	}{
-		"partitions were added":    {func(c *oona.Claim) { c.Partitions = 5 }, aggregate.ErrPartitions},
-		"another program's commit": {func(c *oona.Claim) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText},
-		"a damaged commit":         {func(c *oona.Claim) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit},
+		"partitions were added":    {func(c *bus.Assignment) { c.Partitions = 5 }, aggregate.ErrPartitions},
+		"another program's commit": {func(c *bus.Assignment) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText},
+		"a damaged commit":         {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit},
 	} {
 		overtaken := claim
 		c.change(&overtaken)
-		if err := newStage(t, &fixture{out: &outputs{}}, leave).Open(t.Context(), overtaken); !errors.Is(err, c.want) {
+		if _, _, err := newStage(t, &fixture{out: &outputs{}}, leave).Assign(t.Context(), overtaken); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -139,10 +143,10 @@ func TestFromHereBeyondTheCommit(t *testing.T) {
 	}), first.begin, own(oona.ConfigurationRecord))
 	first.seconds(0, 30)
 	claim := first.feed.claim
-	claim.Committed, _ = first.stage.Commit(claim)
+	claim.Committed, _ = first.feed.commit()
 	first.stop()
 
-	claim.ID, claim.LogStart, claim.Start, claim.HighWater = "c2", 50, 50, 60
+	claim.LogStart, claim.LogEnd = 50, 60
 	second := startClaim(t, claim, fromHere)
 	second.seconds(40, 200)
 	second.stop()
@@ -176,15 +180,16 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 	first := start(t, fromHere)
 	first.seconds(0, 60)
 	claim := first.feed.claim
-	claim.Committed, _ = first.stage.Commit(claim)
+	claim.Committed, _ = first.feed.commit()
 	first.stop()
 	before := first.rollups(t, first.topics.LayerHealth)
 	if len(before) == 0 || readTo(claim.Committed) != 60 {
 		t.Fatalf("%d rollups, committed as of offset %d", len(before), readTo(claim.Committed))
 	}
 
-	claim.ID, claim.HighWater = "c2", 50
+	claim.LogEnd = 50
 	second := startClaim(t, claim, fromHere)
+	second.feed.next = claim.LogStart
 	second.seconds(0, 50)
 	early := second.stage.Counts()
 	second.seconds(61, 140) // the offsets from 50 on

@@ -184,7 +184,7 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	cfg := p.engine.Config()
 	committed := p.engine.ProcessedTo() == p.committedTo
 	p.mu.Unlock()
-	partition := strconv.Itoa(int(p.claim.Partition))
+	partition := strconv.Itoa(int(p.assignment.Partition))
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, partition)
 	}
@@ -194,7 +194,7 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(timelineDesc, float64(stats.Timelines))
 	gauge(timelineCap, float64(cfg.MaxTimelines))
 	gauge(layersCap, float64(cfg.MaxAccumulators))
-	gauge(partitionsDesc, float64(p.claim.Partitions))
+	gauge(partitionsDesc, float64(p.assignment.Partitions))
 	ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(stats.Evictions), partition)
 	gauge(bytesDesc, float64(p.metadataBytes.Load()))
 	gauge(generationDesc, float64(cfg.Generation))

@@ -127,13 +127,13 @@ func TestCommitTooLarge(t *testing.T) {
 		}
 	}
 	runs(0, 100)
-	c, due := f.stage.Commit(f.feed.claim)
+	c, due := f.feed.commit()
 	if !due {
 		t.Fatal("100 runs do not fit a commit")
 	}
-	f.stage.Committed(f.feed.claim, c, nil)
+	f.feed.consumer().Committed(c, nil)
 	runs(100, 400)
-	if _, due := f.stage.Commit(f.feed.claim); due {
+	if _, due := f.feed.commit(); due {
 		t.Error("400 runs fit a commit")
 	}
 	f.wantCounted(t, "oona_aggregate_commits_total", `[result="done"] 1`, `[result="too_large"] 1`)
@@ -173,11 +173,11 @@ func TestRetention(t *testing.T) {
 		}
 		// Nothing is committed: a restart needs the log from its first record.
 		f.wantGauges(t, map[string]float64{"needed_seconds": 100})
-		c, due := f.stage.Commit(f.feed.claim)
+		c, due := f.feed.commit()
 		if !due || c.Offset < 10 {
 			t.Fatalf("to be committed is %+v, %t", c, due)
 		}
-		f.stage.Committed(f.feed.claim, c, nil)
+		f.feed.consumer().Committed(c, nil)
 		f.wantGauges(t, map[string]float64{"needed_seconds": float64(101 - c.Offset), "retention_seconds": 3600})
 		time.Sleep(9 * time.Minute)
 		f.wantGauges(t, map[string]float64{"needed_seconds": float64(641 - c.Offset), "retention_seconds": 3600})

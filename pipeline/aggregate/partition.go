@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,20 +13,22 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
 
-// partition is one claim's engine. The subscriber hands out one message of a
-// claim at a time, so handle is never entered twice at once.
+// partition is the engine of one assignment: its bus.Consumer. The member hands
+// out one message of an assignment at a time, so handle is never entered twice at
+// the same time.
 type partition struct {
-	stage   *Stage
-	claim   oona.Claim
-	decoder avro.FrameDecoder
-	frame   oona.Frame
-	outbox  pipeline.Outbox
-	logger  *slog.Logger
+	stage      *Stage
+	assignment bus.Assignment
+	decoder    avro.FrameDecoder
+	frame      oona.Frame
+	outbox     pipeline.Outbox
+	logger     *slog.Logger
 
 	mu          sync.Mutex // between folding, committing and being looked at
 	engine      *windows.Engine
@@ -54,21 +55,22 @@ type partition struct {
 	failures      atomic.Int64 // to empty the outbox, since it was empty last
 	unpublished   atomic.Int64 // since when the outbox has not been empty, nanoseconds of the worker's clock; 0: it is
 	ticking       atomic.Bool  // a tick is on its way
+	revoked       atomic.Bool
 }
 
-func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition {
+func newPartition(s *Stage, a bus.Assignment, from int64, engine *windows.Engine) *partition {
 	p := &partition{
 		stage:       s,
-		claim:       claim,
+		assignment:  a,
 		engine:      engine,
 		committedTo: engine.ProcessedTo(),
-		logger:      s.logger.With("partition", claim.Partition),
+		logger:      s.logger.With("partition", a.Partition),
 	}
 	p.outbox = pipeline.Outbox{Publisher: s.publisher, Dropped: p.drop}
 	now := time.Now().UnixNano()
-	p.next.Store(claim.Start)
+	p.next.Store(from)
 	p.appended.Store(now / int64(time.Microsecond))
-	p.end.Store(claim.HighWater)
+	p.end.Store(a.LogEnd)
 	p.heard.Store(now)
 	p.waiting.Store(now)
 	p.lastRead.Store(now)
@@ -76,7 +78,7 @@ func newPartition(s *Stage, claim oona.Claim, engine *windows.Engine) *partition
 	p.followConfiguration()
 	p.committedAt.Store(now)
 	p.needed.Store(neededSince(engine))
-	p.metadataBytes.Store(int64(len(claim.Committed.Metadata)))
+	p.metadataBytes.Store(int64(len(a.Committed.Metadata)))
 	return p
 }
 
@@ -91,11 +93,7 @@ func neededSince(e *windows.Engine) int64 {
 }
 
 // handle folds a record that was not folded before and empties the outbox.
-func (p *partition) handle(msg *message.Message) error {
-	at, err := pipeline.PositionOf(msg)
-	if err != nil {
-		return err
-	}
+func (p *partition) handle(msg *message.Message, at bus.Position) error {
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
 		err := p.fold(msg, at)
@@ -104,7 +102,7 @@ func (p *partition) handle(msg *message.Message) error {
 			return nil
 		}
 		if err != nil {
-			err = fmt.Errorf("partition %d, offset %d: %w", p.claim.Partition, at.Offset, err)
+			err = fmt.Errorf("partition %d, offset %d: %w", p.assignment.Partition, at.Offset, err)
 			p.stage.end(err)
 			return err
 		}
@@ -112,7 +110,7 @@ func (p *partition) handle(msg *message.Message) error {
 	if p.outbox.Len() > 0 {
 		p.unpublished.CompareAndSwap(0, time.Now().UnixNano())
 	}
-	if err := p.outbox.Flush(); err != nil {
+	if err := p.outbox.Flush(context.WithoutCancel(msg.Context())); err != nil {
 		p.stage.metrics.publishFailures.Inc()
 		if n := p.failures.Add(1); n&(n-1) == 0 {
 			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.refused().Round(time.Millisecond), "err", err)
@@ -128,7 +126,7 @@ func (p *partition) handle(msg *message.Message) error {
 }
 
 // tryAgain has a record that cannot be folded now delivered again.
-func (p *partition) tryAgain(msg *message.Message, at pipeline.Position, err error) {
+func (p *partition) tryAgain(msg *message.Message, at bus.Position, err error) {
 	if n := p.failures.Add(1); n&(n-1) == 0 {
 		p.logger.Warn("cannot fold a record; trying again", "offset", at.Offset, "attempts", n, "err", err)
 	}
@@ -148,14 +146,21 @@ func (p *partition) backOff(ctx context.Context) {
 	pipeline.Pause(ctx, min(pause, longestPause))
 }
 
-// ends notes where the partition's log ends.
-func (p *partition) ends(offset int64) {
+// End notes where the partition's log ends.
+func (p *partition) End(offset int64) {
 	now := time.Now().UnixNano()
 	if p.next.Load() >= p.end.Load() {
 		p.waiting.Store(now)
 	}
 	p.end.Store(offset)
 	p.heard.Store(now)
+}
+
+// Revoke ends the assignment.
+func (p *partition) Revoke() {
+	p.revoked.Store(true)
+	p.stage.disown(p)
+	p.stage.logger.Info("partition released", "topic", p.assignment.Topic, "partition", p.assignment.Partition)
 }
 
 // longSilence makes a worker unready: the leader of a partition has not said
@@ -179,18 +184,18 @@ func (p *partition) refused() time.Duration {
 // ready returns why the partition is not, or nil.
 func (p *partition) ready() error {
 	if refused := p.refused(); refused > longestWait {
-		return fmt.Errorf("the rollups of partition %d have waited %s for the bus, which has refused them %d times: see the log", p.claim.Partition, refused.Round(time.Second), p.failures.Load())
+		return fmt.Errorf("the rollups of partition %d have waited %s for the bus, which has refused them %d times: see the log", p.assignment.Partition, refused.Round(time.Second), p.failures.Load())
 	}
-	if next := p.next.Load(); next < p.claim.HighWater {
-		return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.claim.Partition, next, p.claim.HighWater)
+	if next := p.next.Load(); next < p.assignment.LogEnd {
+		return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.assignment.Partition, next, p.assignment.LogEnd)
 	}
 	now := time.Now().UnixNano()
 	if silent := time.Duration(now - p.heard.Load()); silent > longSilence {
-		return fmt.Errorf("%w: of partition %d it was last heard %s ago", errUnheard, p.claim.Partition, silent.Round(time.Second))
+		return fmt.Errorf("%w: of partition %d it was last heard %s ago", errUnheard, p.assignment.Partition, silent.Round(time.Second))
 	}
 	waited := time.Duration(now - max(p.waiting.Load(), p.lastRead.Load()))
 	if next, end := p.next.Load(), p.end.Load(); next < end && waited > longSilence {
-		return fmt.Errorf("%w: partition %d is at offset %d of %d, and nothing has come for %s; restart the worker if its leader can be reached", errStalled, p.claim.Partition, next, end, waited.Round(time.Second))
+		return fmt.Errorf("%w: partition %d is at offset %d of %d, and nothing has come for %s; restart the worker if its leader can be reached", errStalled, p.assignment.Partition, next, end, waited.Round(time.Second))
 	}
 	return nil
 }
@@ -203,7 +208,7 @@ func (p *partition) drop(topic string, msg *message.Message, err error) {
 
 // fold takes a record through the engine and puts what comes of it into the
 // outbox. Whatever the record holds, time passes, unless it is an ErrUpgrade.
-func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error) {
+func (p *partition) fold(msg *message.Message, at bus.Position) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	record := windows.Record{
@@ -250,7 +255,7 @@ func (p *partition) fold(msg *message.Message, at pipeline.Position) (err error)
 	}
 	if side.topic != "" {
 		at.Incarnation = p.engine.Incarnation()
-		p.outbox.Add(side.topic, pipeline.SideMessage(msg, p.claim.Topic, at, pipeline.Rejection{Stage: "aggregate", Reason: side.reason, Detail: side.detail}))
+		p.outbox.Add(side.topic, pipeline.SideMessage(msg, at, pipeline.Rejection{Stage: "aggregate", Reason: side.reason, Detail: side.detail}))
 		p.logDrop(verdict, side, at)
 	}
 	p.pending.Store(int64(p.outbox.Len()))
@@ -319,16 +324,14 @@ func (p *partition) judge(o windows.Outcome) (verdict, rejection) {
 
 // emit is called by the engine for each rollup, valid only during the call.
 func (p *partition) emit(r *oona.Rollup) {
-	msg := message.NewMessage("", avro.AppendRollup(nil, r))
-	msg.Metadata.Set(oona.MetaKey, string(oona.Key(r.Run, r.Layer)))
-	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p.claim.Partition)))
+	msg := bus.NewMessage(avro.AppendRollup(nil, r), bus.Target{Key: oona.Key(r.Run, r.Layer), Partition: p.assignment.Partition, Directed: true})
 	p.outbox.Add(p.stage.cfg.Topics.Rollup(r.Group), msg)
 	p.stage.metrics.rollups[r.Group].Add(1)
 }
 
 // logDrop writes a line for the 1st, 2nd, 4th, 8th ... drop of a verdict: none
 // is silent, and a flood does not flood the log.
-func (p *partition) logDrop(v verdict, side rejection, at pipeline.Position) {
+func (p *partition) logDrop(v verdict, side rejection, at bus.Position) {
 	n := p.stage.metrics.verdicts[v].Load() + 1
 	if n&(n-1) != 0 {
 		return

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -45,22 +45,22 @@ func BenchmarkReplay(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	claim := oona.Claim{Topic: topics.SeedMetrics, Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}
-	open := func(committed oona.Commit) *partition {
+	claim := bus.Assignment{Topic: topics.SeedMetrics, Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}
+	open := func(committed bus.Commit) *partition {
 		claim := claim
-		claim.Committed, claim.HighWater = committed, math.MaxInt64
-		engine, _, err := stage.engine(b.Context(), claim)
+		claim.Committed, claim.LogEnd = committed, math.MaxInt64
+		_, consumer, err := stage.Assign(b.Context(), claim)
 		if err != nil {
 			b.Fatal(err)
 		}
-		return newPartition(stage, claim, engine)
+		return consumer.(*partition)
 	}
 	log := newReplayLog()
 	first := open(claim.Committed)
 	for chunk := range log.chunks() {
 		foldAll(b, first, chunk)
 	}
-	commit, due := first.commit()
+	commit, due := first.Commit()
 	if !due || commit.Offset != 0 {
 		b.Fatalf("the commit is %+v, %v; all of the log is to be open", commit, due)
 	}
@@ -121,7 +121,7 @@ func processTime(b *testing.B) time.Duration {
 
 type replayRecord struct {
 	msg *message.Message
-	at  pipeline.Position
+	at  bus.Position
 }
 
 // replayLog is made anew chunk by chunk, the same each time.
@@ -170,7 +170,7 @@ func (l *replayLog) record(offset int) replayRecord {
 	}
 	msg := message.NewMessage("", avro.AppendFrame(nil, f))
 	msg.Metadata[oona.HeaderPath] = "ingest-0"
-	return replayRecord{msg, pipeline.Position{Offset: int64(offset), Appended: at}}
+	return replayRecord{msg, bus.Position{Offset: int64(offset), Appended: at}}
 }
 
 func (l *replayLog) chunks() func(yield func([]replayRecord) bool) {

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -68,22 +69,22 @@ func (c Config) Validate() error {
 type Stage struct {
 	cfg        Config
 	catalogues windows.Catalogues
-	publisher  message.Publisher
+	publisher  bus.Publisher
 	metrics    *metrics
 	logger     *slog.Logger
 
 	retention atomic.Int64 // of the seed-metrics topic, nanoseconds; 0: for ever, or not known
 
 	mu         sync.Mutex
-	partitions map[string]*partition // by claim id
-	group      Group                 // nil before Run
+	partitions map[*partition]struct{}
+	group      bus.Member // nil before Run
 
 	fatal chan error // why the stage must end
 }
 
 // New returns a stage that publishes to publisher, whose Close stays the
 // caller's. The catalogues give each metric its group and direction.
-func New(cfg Config, catalogues windows.Catalogues, publisher message.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("aggregate: %w", err)
 	}
@@ -92,7 +93,7 @@ func New(cfg Config, catalogues windows.Catalogues, publisher message.Publisher,
 		catalogues: catalogues,
 		publisher:  publisher,
 		logger:     logger,
-		partitions: make(map[string]*partition),
+		partitions: make(map[*partition]struct{}),
 		fatal:      make(chan error, 1),
 	}
 	s.metrics = newMetrics(s)
@@ -102,18 +103,8 @@ func New(cfg Config, catalogues windows.Catalogues, publisher message.Publisher,
 	return s, nil
 }
 
-// Group is a subscriber that shares the topic's partitions with other workers.
-// It opens and closes the stage's claims around their messages. Joined returns
-// nil while it is a member of the group and all that it was assigned, which may
-// be nothing, is open, and else why not. Where it cannot be one any more, its
-// messages end.
-type Group interface {
-	message.Subscriber
-	Joined() error
-}
-
 // Run reads the seed-metrics topic as a member of group until ctx ends.
-func (s *Stage) Run(ctx context.Context, group Group) error {
+func (s *Stage) Run(ctx context.Context, group bus.Member) error {
 	router, err := pipeline.NewRouter(s.logger)
 	if err != nil {
 		return err
@@ -148,67 +139,26 @@ func (s *Stage) Run(ctx context.Context, group Group) error {
 // errEnded: the group has ended its messages by itself.
 var errEnded = errors.New("the subscription to the seed-metrics topic has ended")
 
-func ended(group Group) error {
+func ended(group bus.Member) error {
 	if err := group.Joined(); err != nil {
 		return err
 	}
 	return errEnded
 }
 
-// Open begins a claim with an engine of its own, made from the commit: nothing
-// is carried over from an earlier claim of this worker. A claim that must not be
-// opened ends the stage; where that is not known now, the caller tries again.
-func (s *Stage) Open(ctx context.Context, claim oona.Claim) error {
-	engine, lost, err := s.engine(ctx, claim)
-	if err != nil && !isFinal(err) {
-		return fmt.Errorf("open partition %d: %w", claim.Partition, err)
-	}
-	if err != nil {
-		err = fmt.Errorf("open a partition: %w", err)
-		s.end(err)
-		return err
-	}
-	p := newPartition(s, claim, engine)
-	p.noteLoss(lost)
-	p.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
+// own adds a partition to those of the stage.
+func (s *Stage) own(p *partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.partitions[claim.ID] = p
-	s.metrics.claims.Inc()
-	s.logger.Info("partition claimed", "topic", claim.Topic, "partition", claim.Partition, "from", claim.Start, "to", claim.HighWater, "replays", engine.Replaying())
-	return nil
+	s.partitions[p] = struct{}{}
 }
 
-// Close ends a claim. Its open windows are dropped: whoever claims the
-// partition next folds them from the log.
-func (s *Stage) Close(claim oona.Claim) {
+// disown takes a partition out of those of the stage. Its open windows are
+// dropped: the partition's next owner folds them from the log.
+func (s *Stage) disown(p *partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.partitions, claim.ID)
-	s.logger.Info("partition released", "topic", claim.Topic, "partition", claim.Partition)
-}
-
-// Commit returns what may be committed of a claim. See bus.Owner.
-func (s *Stage) Commit(claim oona.Claim) (oona.Commit, bool) {
-	p := s.partition(claim.ID)
-	if p == nil {
-		return oona.Commit{}, false
-	}
-	return p.commit()
-}
-
-// Committed notes what became of a commit.
-func (s *Stage) Committed(claim oona.Claim, c oona.Commit, err error) {
-	if p := s.partition(claim.ID); p != nil {
-		p.committed(c, err)
-	}
-}
-
-// Ends notes where the log of a claim's partition ends.
-func (s *Stage) Ends(claim oona.Claim, offset int64) {
-	if p := s.partition(claim.ID); p != nil {
-		p.ends(offset)
-	}
+	delete(s.partitions, p)
 }
 
 // end makes Run return with err, if nothing else has before.
@@ -219,32 +169,35 @@ func (s *Stage) end(err error) {
 	}
 }
 
-func (s *Stage) partition(claim string) *partition {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.partitions[claim]
-}
-
 // handle folds one record. An error makes Watermill deliver the record again:
 // the partition recognises it and only retries its outbox.
 //
 // A panic is a bug, and leaves an engine that nobody should fold with: the
 // stage ends, and its successor goes on from the commit.
 func (s *Stage) handle(msg *message.Message) (err error) {
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		return err
+	}
 	defer func() {
 		if bug := recover(); bug != nil {
-			err = fmt.Errorf("panic at partition %s, offset %s: %v\n%s", msg.Metadata.Get(oona.MetaPartition), msg.Metadata.Get(oona.MetaOffset), bug, debug.Stack())
+			err = fmt.Errorf("panic at partition %d, offset %d: %v\n%s", at.Partition, at.Offset, bug, debug.Stack())
 			s.end(err)
 		}
 	}()
-	p := s.partition(msg.Metadata.Get(oona.MetaClaim))
-	if p == nil {
-		// The claim has ended while the record was on its way: the partition's
-		// next owner reads it.
-		return nil
+	p, ours := at.Consumer.(*partition)
+	if !ours {
+		return errNotAssigned
 	}
-	return p.handle(msg)
+	if p.revoked.Load() {
+		return nil // while the record was on its way: the partition's next owner reads it
+	}
+	return p.handle(msg, at)
 }
+
+// errNotAssigned is returned for a message that was not read as one of an
+// assignment of this stage.
+var errNotAssigned = errors.New("the message is of no assignment of this stage")
 
 // Why a stage is not ready.
 var (
@@ -268,7 +221,7 @@ func (s *Stage) Ready() error {
 	if err := s.group.Joined(); err != nil {
 		return err
 	}
-	for _, p := range s.partitions {
+	for p := range s.partitions {
 		if err := p.ready(); err != nil {
 			return err
 		}
@@ -280,5 +233,5 @@ func (s *Stage) Ready() error {
 func (s *Stage) owned() []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.partitions))
+	return slices.Collect(maps.Keys(s.partitions))
 }

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -38,7 +41,7 @@ type outputs struct {
 
 var errBusDown = errors.New("the bus is down")
 
-func (o *outputs) Publish(topic string, messages ...*message.Message) error {
+func (o *outputs) Publish(_ context.Context, topic string, messages ...*message.Message) error {
 	if o.first != nil {
 		if err := o.first(topic, messages); err != nil {
 			return err
@@ -56,7 +59,7 @@ func (o *outputs) Publish(topic string, messages ...*message.Message) error {
 	}
 	for _, msg := range messages {
 		if o.limit > 0 && len(msg.Payload) > o.limit {
-			return fmt.Errorf("publish: %w", sizeError{})
+			return fmt.Errorf("publish: %w", bus.ErrTooLarge)
 		}
 	}
 	if o.topics == nil {
@@ -65,12 +68,6 @@ func (o *outputs) Publish(topic string, messages ...*message.Message) error {
 	o.topics[topic] = append(o.topics[topic], messages...)
 	return nil
 }
-
-// sizeError is a bus's for what it will never take.
-type sizeError struct{}
-
-func (sizeError) Error() string  { return "too large" }
-func (sizeError) TooLarge() bool { return true }
 
 func (o *outputs) Close() error { return nil }
 
@@ -83,18 +80,38 @@ func (o *outputs) of(topic string) []*message.Message {
 // feed is a subscriber of one claim, to which a test appends records.
 type feed struct {
 	stage    *aggregate.Stage
-	claim    oona.Claim
+	claim    bus.Assignment
 	messages chan *message.Message
 	next     int64
 	away     error // why it is not in its group
+	taken    atomic.Pointer[bus.Consumer]
+}
+
+// consumer is that of the assignment; it waits until there is one.
+func (f *feed) consumer() bus.Consumer {
+	for f.taken.Load() == nil {
+		runtime.Gosched() // a pause would be one of the fake clock's
+	}
+	return *f.taken.Load()
+}
+
+// commit asks what may be committed.
+func (f *feed) commit() (bus.Commit, bool) { return f.consumer().Commit() }
+
+// begin is the first offset of an assignment that is sound, or has no commit.
+func begin(a bus.Assignment) int64 {
+	from, _ := a.Resume()
+	return from
 }
 
 func (f *feed) Joined() error { return f.away }
 
 func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	if err := f.stage.Open(ctx, f.claim); err != nil {
+	_, consumer, err := f.stage.Assign(ctx, f.claim)
+	if err != nil {
 		return nil, err
 	}
+	f.taken.Store(&consumer)
 	return f.messages, nil
 }
 
@@ -106,11 +123,10 @@ func (f *feed) message(payload []byte, appended time.Time, headers map[string]st
 	for name, value := range headers {
 		msg.Metadata[name] = value
 	}
-	msg.Metadata[oona.MetaClaim] = f.claim.ID
-	msg.Metadata[oona.MetaKey] = "key"
-	msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(f.claim.Partition))
-	msg.Metadata[oona.MetaOffset] = strconv.FormatInt(f.next, 10)
-	msg.Metadata[oona.MetaTimestamp] = strconv.FormatInt(int64(oona.MicrosOf(appended)), 10)
+	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{
+		Topic: f.claim.Topic, Partition: f.claim.Partition, Offset: f.next, Appended: oona.MicrosOf(appended),
+		Key: []byte("key"), Consumer: f.consumer(),
+	}))
 	return msg
 }
 
@@ -144,7 +160,7 @@ func (f *feed) append(payload []byte, appended time.Time, headers map[string]str
 func (f *feed) pass(seconds int, end int64) {
 	for range seconds {
 		time.Sleep(time.Second)
-		f.stage.Ends(f.claim, end)
+		f.consumer().End(end)
 	}
 }
 
@@ -177,8 +193,8 @@ func start(t *testing.T, configure func(*aggregate.Config)) *fixture {
 }
 
 // wholeClaim is of a log that begins at offset 0, without a commit.
-func wholeClaim() oona.Claim {
-	return oona.Claim{ID: "c1", Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4, HighWater: 1, Committed: oona.Commit{Offset: oona.NoOffset}}
+func wholeClaim() bus.Assignment {
+	return bus.Assignment{Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4, LogEnd: 1, Settled: true, Committed: bus.Commit{Offset: oona.NoOffset}}
 }
 
 // newStage makes f's stage, with nothing claimed.
@@ -207,11 +223,11 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 }
 
 // startClaim runs a stage that is given a claim.
-func startClaim(t *testing.T, claim oona.Claim, configure func(*aggregate.Config)) *fixture {
+func startClaim(t *testing.T, claim bus.Assignment, configure func(*aggregate.Config)) *fixture {
 	t.Helper()
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, configure)
-	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: claim.Start}
+	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: begin(claim)}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(ctx, f.feed) }()
@@ -275,8 +291,8 @@ func TestFramesBecomeRollups(t *testing.T) {
 		t.Error("the decoded rollup's content differs from its hash")
 	}
 	msg := f.out.of(f.topics.LayerHealth)[0]
-	if msg.Metadata.Get(oona.MetaToPartition) != "3" || msg.Metadata.Get(oona.MetaKey) != string(oona.Key("r", "enc.0")) {
-		t.Errorf("the rollup goes to partition %q with key %q", msg.Metadata.Get(oona.MetaToPartition), msg.Metadata.Get(oona.MetaKey))
+	if to := bus.TargetOf(msg); !to.Directed || to.Partition != 3 || string(to.Key) != string(oona.Key("r", "enc.0")) {
+		t.Errorf("the rollup goes to partition %d with key %q", to.Partition, to.Key)
 	}
 }
 
@@ -373,19 +389,19 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			f := start(t, nil)
 			at := f.begin.Add(time.Minute)
 			bad := c.payload(f)
-			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1", "": "no name", "$$claim": "from outside"})
+			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1", "": "no name", "$claim": "from outside"})
 			f.send(f.frame(time.Minute))
 			f.stop()
 			side := f.out.of(c.topic(f.topics))
 			if len(side) != 1 {
 				t.Fatalf("%d records on %s, want 1", len(side), c.topic(f.topics))
 			}
-			m := side[0].Metadata
-			if string(side[0].Payload) != string(bad) || m[oona.MetaKey] != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$$claim"] != "from outside" || m[oona.HeaderPath] != "i1" {
+			m, to := side[0].Metadata, bus.TargetOf(side[0])
+			if string(side[0].Payload) != string(bad) || string(to.Key) != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$claim"] != "from outside" || m[oona.HeaderPath] != "i1" {
 				t.Error("the record was changed on its way to the side topic")
 			}
-			if m[oona.MetaTimestamp] != strconv.FormatInt(at.UnixMicro(), 10) {
-				t.Errorf("the record's time is %s on the side topic, was %d", m[oona.MetaTimestamp], at.UnixMicro())
+			if to.Time != oona.MicrosOf(at) {
+				t.Errorf("the record's time is %d on the side topic, was %d", to.Time, at.UnixMicro())
 			}
 			if m[oona.HeaderErrorException] != c.reason || !strings.Contains(m[oona.HeaderErrorMessage], c.says) {
 				t.Errorf("reason %q, message %q; want %q, ...%s...", m[oona.HeaderErrorException], m[oona.HeaderErrorMessage], c.reason, c.says)
@@ -508,7 +524,7 @@ func TestRedeliveryPublishesAndDoesNotFoldAgain(t *testing.T) {
 func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	f.stage.Close(f.feed.claim)
+	f.feed.consumer().Revoke()
 	f.send(f.frame(time.Second))
 	f.stop()
 	if n := f.stage.Counts(); n.Folded != 1 {
@@ -521,7 +537,7 @@ func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
 func TestReadyAsAStandby(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	f.stage.Close(f.feed.claim)
+	f.feed.consumer().Revoke()
 	if err := f.stage.Ready(); err != nil {
 		t.Errorf("Ready is %v in the group, without a partition", err)
 	}
@@ -536,7 +552,7 @@ func TestReadyAsAStandby(t *testing.T) {
 func TestEndOfTheSubscription(t *testing.T) {
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, nil)
-	f.feed = &feed{stage: f.stage, claim: oona.Claim{ID: "c", Topic: "t", Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
+	f.feed = &feed{stage: f.stage, claim: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
 	f.feed.away = errors.New("somebody else has this name")
 	close(f.feed.messages)
 	if err := f.stage.Run(t.Context(), f.feed); !errors.Is(err, f.feed.away) {
@@ -547,13 +563,14 @@ func TestEndOfTheSubscription(t *testing.T) {
 func TestReadyOnceCaughtUp(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	if err := f.stage.Open(t.Context(), oona.Claim{ID: "c2", Topic: f.topics.SeedMetrics, Partition: 4, Start: 0, HighWater: 2, Committed: oona.Commit{Offset: oona.NoOffset}}); err != nil {
+	_, lagging, err := f.stage.Assign(t.Context(), bus.Assignment{Topic: f.topics.SeedMetrics, Partition: 4, LogEnd: 2, Committed: bus.Commit{Offset: oona.NoOffset}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "partition 4 is at offset 0 of 2") {
 		t.Errorf("Ready is %v, want partition 4 behind", err)
 	}
-	f.stage.Close(oona.Claim{ID: "c2"})
+	lagging.Revoke()
 	if err := f.stage.Ready(); err != nil {
 		t.Errorf("Ready is %v after the lagging claim ended", err)
 	}
@@ -579,7 +596,7 @@ func TestReadyWhileTheLogIsHeard(t *testing.T) {
 		hears := func(seconds int, end int64) { // once a second
 			for range seconds {
 				time.Sleep(time.Second)
-				f.stage.Ends(f.feed.claim, end)
+				f.feed.consumer().End(end)
 			}
 		}
 		hears(3600, 1) // a quiet topic
@@ -633,7 +650,7 @@ func TestTicksCloseAnIdleStream(t *testing.T) {
 			synctest.Wait()
 			written := f.out.of(f.topics.SeedMetrics)
 			for _, tick := range written[ticks:] {
-				if tick.Metadata[oona.MetaToPartition] != "3" || tick.Metadata[oona.MetaKey] != "" {
+				if to := bus.TargetOf(tick); !to.Directed || to.Partition != 3 || to.Key != nil {
 					t.Fatalf("tick with metadata %v", tick.Metadata)
 				}
 				if _, err := avro.DecodeTick(tick.Payload); err != nil {
@@ -690,7 +707,7 @@ func TestTimePassesWithDeadLetters(t *testing.T) {
 // while its leader does not say where that is, nobody knows.
 func TestNoTickBeforeCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := startClaim(t, oona.Claim{ID: "c1", Topic: "t", Partition: 3, Partitions: 4, HighWater: 2, Committed: oona.Commit{Offset: oona.NoOffset}}, nil)
+		f := startClaim(t, bus.Assignment{Topic: "t", Partition: 3, Partitions: 4, LogEnd: 2, Committed: bus.Commit{Offset: oona.NoOffset}}, nil)
 		f.begin = time.Now()
 		f.send(f.frame(0))
 		f.feed.pass(10, 2)
@@ -699,7 +716,7 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 			t.Errorf("%d ticks at offset 1 of 2", got)
 		}
 		f.send(f.frame(10 * time.Second))
-		f.stage.Ends(f.feed.claim, 3) // a record has come since
+		f.feed.consumer().End(3) // a record has come since
 		f.feed.pass(5, 3)
 		synctest.Wait()
 		if got := len(f.out.of(f.topics.SeedMetrics)); got != 0 {
@@ -764,7 +781,7 @@ func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 		first := start(t, nil)
 		first.feed.append([]byte("not a frame"), time.Now(), nil)
 		synctest.Wait()
-		commit, due := first.stage.Commit(first.feed.claim)
+		commit, due := first.feed.commit()
 		if !due {
 			t.Fatal("nothing to commit")
 		}
@@ -795,25 +812,24 @@ func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
 		hang := make(chan struct{})
 		hung := 0
 		f.out.first = func(_ string, messages []*message.Message) error {
-			if messages[0].Metadata[oona.MetaToPartition] == "3" {
+			if bus.TargetOf(messages[0]).Partition == 3 {
 				hung++
 				<-hang
 			}
 			return nil
 		}
 		f.stage = newStage(t, f, nil)
-		f.feed = &feed{stage: f.stage, claim: oona.Claim{ID: "c3", Topic: "t", Partition: 3, Partitions: 5, Committed: oona.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
+		f.feed = &feed{stage: f.stage, claim: bus.Assignment{Topic: "t", Partition: 3, Partitions: 5, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- f.stage.Run(ctx, f.feed) }()
 		f.send(f.frame(0))
 		other := f.feed.claim
-		other.ID, other.Partition = "c4", 4
-		if err := f.stage.Open(ctx, other); err != nil {
+		other.Partition = 4
+		third := &feed{stage: f.stage, claim: other, messages: f.feed.messages}
+		if _, err := third.Subscribe(ctx, ""); err != nil {
 			t.Fatal(err)
 		}
-		third := *f.feed
-		third.claim, third.next = other, 0
 		third.append(avro.AppendFrame(nil, f.frame(0)), f.begin, nil)
 		third.pass(10, third.next)
 		synctest.Wait()
@@ -909,7 +925,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 		if deliveries := <-settled; deliveries < 10 || deliveries > 14 {
 			t.Errorf("%d deliveries in 35 s, want pauses that grow to 5 s", deliveries)
 		}
-		f.stage.Ends(f.feed.claim, f.feed.next)
+		f.feed.consumer().End(f.feed.next)
 		if err := f.stage.Ready(); err != nil {
 			t.Errorf("ready is %v once the bus has taken all", err)
 		}
@@ -923,11 +939,10 @@ func TestPanicEndsTheStage(t *testing.T) {
 	f.catalogue = func(string) oona.Metric { panic("a bug") }
 	f.stage = newStage(t, f, nil)
 	f.feed = &feed{stage: f.stage, messages: make(chan *message.Message),
-		claim: oona.Claim{ID: "c", Topic: "t", Partitions: 1, Committed: oona.Commit{Offset: oona.NoOffset}}}
+		claim: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}}
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
-	msg := message.NewMessage("", avro.AppendFrame(nil, f.frame(0)))
-	msg.Metadata[oona.MetaClaim], msg.Metadata[oona.MetaPartition], msg.Metadata[oona.MetaOffset], msg.Metadata[oona.MetaTimestamp] = "c", "0", "0", strconv.FormatInt(f.begin.UnixMicro(), 10)
+	msg := f.feed.message(avro.AppendFrame(nil, f.frame(0)), f.begin, nil)
 	f.feed.messages <- msg
 	select {
 	case <-msg.Nacked():

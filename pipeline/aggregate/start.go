@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -71,120 +72,133 @@ type Past struct {
 // decides it: for the claim's first offset, for its engine, and for what
 // `oona windows` shows. Log may be nil: then it decides by the claim alone; of a
 // claim with 0 partitions their number is not compared. The error wraps ErrCommitText, ErrPartitions or windows.ErrCommit, or is the log's.
-func PastOf(ctx context.Context, c oona.Claim, log Log) (Past, error) {
-	if c.Committed.Offset == oona.NoOffset {
-		lost, err := withoutCommit(ctx, c, log)
+func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
+	if a.Committed.Offset == bus.NoOffset {
+		lost, err := withoutCommit(ctx, a, log)
 		return Past{Lost: lost}, err
 	}
-	partitions, commit, err := ParseCommit(c.Committed)
+	partitions, commit, err := ParseCommit(a.Committed)
 	if err != nil {
-		return Past{}, fmt.Errorf("%s/%d at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
+		return Past{}, fmt.Errorf("%s/%d at offset %d: %w", a.Topic, a.Partition, a.Committed.Offset, err)
 	}
-	if c.Partitions != 0 && partitions != c.Partitions {
+	if a.Partitions != 0 && partitions != a.Partitions {
 		return Past{}, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Use new topics of that number (--prefix)",
-			ErrPartitions, c.Topic, partitions, c.Partitions)
+			ErrPartitions, a.Topic, partitions, a.Partitions)
 	}
 	past := Past{Committed: true, Commit: commit}
 	if past.Reached, err = commit.Reached(); err != nil {
-		return Past{}, fmt.Errorf("%s/%d: %w", c.Topic, c.Partition, err)
+		return Past{}, fmt.Errorf("%s/%d: %w", a.Topic, a.Partition, err)
 	}
-	past.Lost, err = past.compare(ctx, c, log)
+	past.Lost, err = past.compare(ctx, a, log)
 	return past, err
 }
 
 // withoutCommit looks at a partition that the group has no commit of.
-func withoutCommit(ctx context.Context, c oona.Claim, log Log) (lost, err error) {
-	if c.LogStart > 0 {
+func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
+	if a.LogStart > 0 {
 		return fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or start with what the log still holds (--from-here)",
-			ErrNoCommit, c.Topic, c.Partition, c.LogStart), nil
+			ErrNoCommit, a.Topic, a.Partition, a.LogStart), nil
 	}
 	if log == nil {
 		return nil, nil
 	}
-	last, err := log.LastRollups(ctx, c.Partition)
+	last, err := log.LastRollups(ctx, a.Partition)
 	if err != nil || len(last) == 0 {
 		return nil, err
 	}
 	var trigger oona.Trigger
 	for i := range last {
-		if same, err := isOf(ctx, &last[i], c, log); err != nil || same {
+		if same, err := isOf(ctx, &last[i], a, log); err != nil || same {
 			return nil, err
 		}
 		if last[i].Trigger.After(trigger) {
 			trigger = last[i].Trigger
 		}
 	}
-	first, err := log.FirstIncarnation(ctx, c.Partition)
+	first, err := log.FirstIncarnation(ctx, a.Partition)
 	if err != nil || first > 0 && first >= trigger.Incarnation {
 		return nil, err
 	}
-	begun, err := log.LastIncarnation(ctx, c.Partition)
+	begun, err := log.LastIncarnation(ctx, a.Partition)
 	if err != nil || begun > trigger.Incarnation {
 		return nil, err
 	}
 	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d of incarnation %d (the topic was made again, or an older copy of it was restored). Readers would drop what is emitted now. Begin an incarnation of the log with: oona topics apply",
-		ErrMadeAgain, c.Topic, c.Partition, trigger.Offset, trigger.Incarnation), nil
+		ErrMadeAgain, a.Topic, a.Partition, trigger.Offset, trigger.Incarnation), nil
 }
 
 // isOf reports whether a rollup was made of this log: whether the log holds its
 // trigger. What comes at that offset in a topic that was made again was appended
 // later, and the rollup tells when its trigger was appended, to within a window.
-func isOf(ctx context.Context, r *oona.Rollup, c oona.Claim, log Log) (bool, error) {
+func isOf(ctx context.Context, r *oona.Rollup, a bus.Assignment, log Log) (bool, error) {
 	if r.Group != oona.Performance {
 		return false, nil
 	}
-	appendedAt, found, err := log.Record(ctx, c.Partition, r.Trigger.Offset)
+	appendedAt, found, err := log.Record(ctx, a.Partition, r.Trigger.Offset)
 	latest := appendedAt - r.Rates.Delay // observation in the window
 	return found && latest >= r.Start && latest < r.End, err
 }
 
 // compare says what of the log that the commit is of is gone.
-func (p *Past) compare(ctx context.Context, c oona.Claim, log Log) (lost, err error) {
-	if p.Reached.ProcessedTo > c.HighWater {
+func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
+	if p.Reached.ProcessedTo > a.LogEnd {
 		return fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d (an unclean election, a restored backup, a topic that was made again); what comes there now would be taken for what was read. Start with what the log holds (--from-here), or use new topics (--prefix)",
-			ErrAhead, c.Topic, c.Partition, c.HighWater, p.Reached.ProcessedTo), nil
+			ErrAhead, a.Topic, a.Partition, a.LogEnd, p.Reached.ProcessedTo), nil
 	}
 	last := p.Reached.ProcessedTo - 1
-	if p.Reached.Known && last >= c.LogStart && log != nil {
-		appendedAt, found, err := log.Record(ctx, c.Partition, last)
+	if p.Reached.Known && last >= a.LogStart && log != nil {
+		appendedAt, found, err := log.Record(ctx, a.Partition, last)
 		if err != nil {
 			return nil, err
 		}
 		if !found || appendedAt != p.Reached.AppendedAt {
 			return fmt.Errorf("%w: the record of %s/%d at offset %d is not the one that was read; the log lost its end and has grown since (an unclean election, a restored backup, a topic that was made again). Start with what the log holds (--from-here), or use new topics (--prefix)",
-				ErrAhead, c.Topic, c.Partition, last), nil
+				ErrAhead, a.Topic, a.Partition, last), nil
 		}
 	}
-	if c.Committed.Offset < c.LogStart {
+	if a.Committed.Offset < a.LogStart {
 		return fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and start with what the log still holds (--from-here)",
-			ErrOvertaken, c.Topic, c.Partition, c.LogStart, c.Committed.Offset), nil
+			ErrOvertaken, a.Topic, a.Partition, a.LogStart, a.Committed.Offset), nil
 	}
 	return nil, nil
 }
 
-// Start says where the reading of a claim begins.
-func (s *Stage) Start(ctx context.Context, c oona.Claim) (oona.Start, error) {
-	past, err := PastOf(ctx, c, s.cfg.Log)
-	switch {
-	case isFinal(err):
-		return oona.Start{From: c.LogStart, Refused: err}, nil
-	case err != nil:
-		return oona.Start{}, err
-	case past.Lost == nil && past.Committed:
-		return oona.Start{From: c.Committed.Offset}, nil
+// Assign decides how a partition is gone on with, and begins to do so: with an
+// engine of its own, made from the commit. Nothing is carried over from an earlier
+// assignment of this worker. A partition that must not be read ends the stage.
+func (s *Stage) Assign(ctx context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
+	past, err := PastOf(ctx, a, s.cfg.Log)
+	if err == nil && !a.Settled && mayBeShort(a, past.Lost) {
+		return 0, nil, fmt.Errorf("%w: %w", bus.ErrShort, past.Lost)
 	}
-	start := oona.Start{From: c.LogStart, Short: mayBeShort(c, past.Lost)}
-	if !s.cfg.FromHere {
-		start.Refused = past.Lost
+	var engine *windows.Engine
+	if err == nil {
+		engine, err = s.engine(ctx, a, past)
 	}
-	return start, nil
+	if err != nil {
+		if isFinal(err) {
+			s.end(fmt.Errorf("read partition %d: %w", a.Partition, err))
+		}
+		return 0, nil, err
+	}
+	from = a.LogStart
+	if past.Lost == nil && past.Committed {
+		from = a.Committed.Offset
+	}
+	p := newPartition(s, a, from, engine)
+	p.noteLoss(past.Lost != nil)
+	p.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
+	s.own(p)
+	s.metrics.claims.Inc()
+	s.logger.Info("partition assigned", "topic", a.Topic, "partition", a.Partition, "from", from, "to", a.LogEnd, "replays", engine.Replaying())
+	return from, p, nil
 }
 
 // mayBeShort reports whether a loss may be one of a moment: a leader does not know
 // the log's end yet, or `oona topics apply` has made the topic and is about to
 // write its first record.
-func mayBeShort(c oona.Claim, lost error) bool {
-	return errors.Is(lost, ErrAhead) || errors.Is(lost, ErrMadeAgain) && c.HighWater == 0
+func mayBeShort(a bus.Assignment, lost error) bool {
+	return errors.Is(lost, ErrAhead) || errors.Is(lost, ErrMadeAgain) && a.LogEnd == 0
 }
 
 // final are the errors that asking again would give again. What else goes wrong
@@ -195,57 +209,51 @@ func isFinal(err error) bool {
 	return slices.ContainsFunc(final, func(f error) bool { return errors.Is(err, f) })
 }
 
-// engine returns the engine that a claim goes on with, and whether it starts
-// with what the log holds, as its past is lost.
-func (s *Stage) engine(ctx context.Context, c oona.Claim) (_ *windows.Engine, lost bool, _ error) {
-	past, err := PastOf(ctx, c, s.cfg.Log)
-	if err != nil {
-		return nil, false, err
-	}
+// engine returns the engine that an assignment goes on with.
+func (s *Stage) engine(ctx context.Context, a bus.Assignment, past Past) (engine *windows.Engine, err error) {
 	if past.Lost != nil && !s.cfg.FromHere {
-		return nil, true, past.Lost
+		return nil, past.Lost
 	}
-	var engine *windows.Engine
 	switch {
 	case past.Lost != nil:
-		engine, err = s.fromHere(ctx, c, past)
+		engine, err = s.fromHere(ctx, a, past)
 	case past.Committed:
 		engine, err = windows.Resume(s.cfg.Windows, s.catalogues, past.Commit)
 	default:
 		engine, err = windows.New(s.cfg.Windows, s.catalogues)
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("%s/%d, committed at offset %d: %w", c.Topic, c.Partition, c.Committed.Offset, err)
+		return nil, fmt.Errorf("%s/%d, committed at offset %d: %w", a.Topic, a.Partition, a.Committed.Offset, err)
 	}
-	return engine, past.Lost != nil, nil
+	return engine, nil
 }
 
 // fromHere returns an engine for what the log still holds. An incarnation of the
 // log begins first, and nothing is emitted before its record was read: so
 // readers take what is emitted, whatever its offsets are.
-func (s *Stage) fromHere(ctx context.Context, c oona.Claim, past Past) (*windows.Engine, error) {
-	end := c.HighWater
+func (s *Stage) fromHere(ctx context.Context, a bus.Assignment, past Past) (*windows.Engine, error) {
+	end := a.LogEnd
 	if s.cfg.Log != nil {
-		previous := int64(oona.NoOffset)
+		previous := int64(bus.NoOffset)
 		if past.Committed {
 			previous = past.Reached.ProcessedTo
 		}
-		after, err := s.cfg.Log.BeginIncarnation(ctx, c.Partition, past.Reached.Incarnation, previous, briefly(past.Lost))
+		after, err := s.cfg.Log.BeginIncarnation(ctx, a.Partition, past.Reached.Incarnation, previous, briefly(past.Lost))
 		if err != nil {
 			return nil, fmt.Errorf("begin an incarnation: %w", err)
 		}
 		end = max(end, after)
 	}
-	settings, err := s.lastWindows(ctx, c, past)
+	settings, err := s.lastWindows(ctx, a, past)
 	if err != nil {
 		return nil, err
 	}
-	engine, err := windows.BeginAnew(settings, s.catalogues, past.Commit, c.LogStart, end)
+	engine, err := windows.BeginAnew(settings, s.catalogues, past.Commit, a.LogStart, end)
 	if err != nil {
-		return nil, fmt.Errorf("start from here at offset %d: %w", c.LogStart, err)
+		return nil, fmt.Errorf("start from here at offset %d: %w", a.LogStart, err)
 	}
-	s.logger.Warn("the partition starts with what its log holds: its past is lost", "partition", c.Partition, "log_start", c.LogStart, "log_end", end,
-		"committed", c.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()), "err", past.Lost)
+	s.logger.Warn("the partition starts with what its log holds: its past is lost", "partition", a.Partition, "log_start", a.LogStart, "log_end", end,
+		"committed", a.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()), "err", past.Lost)
 	return engine, nil
 }
 
@@ -262,11 +270,11 @@ func briefly(lost error) string {
 // lastWindows returns what a partition starts with whose commit is lost: the
 // configuration that was last written to it, or else the worker's settings. One
 // that holds from a later time than now was not in force.
-func (s *Stage) lastWindows(ctx context.Context, c oona.Claim, past Past) (windows.Config, error) {
+func (s *Stage) lastWindows(ctx context.Context, a bus.Assignment, past Past) (windows.Config, error) {
 	if past.Committed || s.cfg.Log == nil {
 		return s.cfg.Windows, nil
 	}
-	last, found, err := s.cfg.Log.LastWindows(ctx, c.Partition)
+	last, found, err := s.cfg.Log.LastWindows(ctx, a.Partition)
 	if err != nil {
 		return windows.Config{}, fmt.Errorf("find the configuration that was last written: %w", err)
 	}

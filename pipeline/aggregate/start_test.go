@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -85,13 +86,13 @@ func inLog(log aggregate.Log, fromHereToo bool) func(*aggregate.Config) {
 
 // committedClaim is of a partition in an incarnation, whose 30 records were read:
 // it is committed, and claimed by the next owner.
-func committedClaim(t *testing.T) (claim oona.Claim, last time.Time) {
+func committedClaim(t *testing.T) (claim bus.Assignment, last time.Time) {
 	t.Helper()
 	first := start(t, fromHere)
 	first.feed.append(incarnation(firstLife), first.begin, own(oona.IncarnationRecord))
 	first.seconds(0, 29)
 	claim = first.feed.claim
-	commit, due := first.stage.Commit(claim)
+	commit, due := first.feed.commit()
 	first.stop()
 	if !due {
 		t.Fatal("nothing to commit")
@@ -102,7 +103,7 @@ func committedClaim(t *testing.T) (claim oona.Claim, last time.Time) {
 // What the log holds at the last offset that was read must be what was read.
 func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 	claim, last := committedClaim(t)
-	claim.HighWater = 1000
+	claim.LogEnd = 1000
 	for name, c := range map[string]struct {
 		record *knownRecord
 		want   error
@@ -118,15 +119,9 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 				log.records[29] = *c.record
 			}
 			stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
-			begins, err := stage.Start(t.Context(), claim)
-			if err != nil || !errors.Is(begins.Refused, c.want) {
-				t.Errorf("the claim is refused because %v (%v), want %v", begins.Refused, err, c.want)
-			}
-			if c.want == nil && begins != (oona.Start{From: claim.Committed.Offset}) {
-				t.Errorf("it begins %+v, want at the commit", begins)
-			}
-			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) {
-				t.Errorf("Open: %v, want %v", err, c.want)
+			from, _, err := stage.Assign(t.Context(), claim)
+			if !errors.Is(err, c.want) || c.want == nil && from != claim.Committed.Offset {
+				t.Errorf("from offset %d, %v; want from the commit, or %v", from, err, c.want)
 			}
 			if len(log.begun) > 0 {
 				t.Error("an incarnation was begun without leave")
@@ -137,20 +132,20 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 		claim := claim
 		claim.LogStart = 30
 		stage := newStage(t, &fixture{out: &outputs{}}, inLog(&knownLog{}, false))
-		if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, aggregate.ErrOvertaken) {
-			t.Errorf("the claim is refused because %v (%v), want ErrOvertaken", begins.Refused, err)
+		if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, aggregate.ErrOvertaken) {
+			t.Errorf("Assign: %v, want ErrOvertaken", err)
 		}
 	})
 	t.Run("before the commit's version it is not known", func(t *testing.T) {
 		old := start(t, nil)
 		old.seconds(0, 29)
 		claim := old.feed.claim
-		commit, _ := old.stage.Commit(claim)
+		commit, _ := old.feed.commit()
 		old.stop()
 		claim = takenOver(claim, commit)
 		log := &knownLog{fails: errors.New("not to be asked")}
-		if err := newStage(t, &fixture{out: &outputs{}}, inLog(log, false)).Open(t.Context(), claim); err != nil {
-			t.Errorf("Open: %v", err)
+		if _, _, err := newStage(t, &fixture{out: &outputs{}}, inLog(log, false)).Assign(t.Context(), claim); err != nil {
+			t.Errorf("Assign: %v", err)
 		}
 	})
 }
@@ -159,7 +154,7 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 // its own, and emits nothing in the one before.
 func TestFromHereBeginsAnIncarnation(t *testing.T) {
 	claim, _ := committedClaim(t)
-	claim.HighWater, claim.Start = 20, 0
+	claim.LogEnd = 20
 	log := &knownLog{end: 21}
 	f := startClaim(t, claim, inLog(log, true))
 	f.feed.next = 0
@@ -224,11 +219,8 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			stage := newStage(t, &fixture{out: &outputs{}}, inLog(&c.log, false))
-			if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, c.want) || begins.From != 0 {
-				t.Errorf("the claim begins %+v, %v; want it refused because %v", begins, err, c.want)
-			}
-			if err := stage.Open(t.Context(), claim); !errors.Is(err, c.want) {
-				t.Errorf("Open: %v, want %v", err, c.want)
+			if from, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, c.want) || from != 0 {
+				t.Errorf("Assign: offset %d, %v; want 0, %v", from, err, c.want)
 			}
 		})
 	}
@@ -238,18 +230,19 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 func TestTopicThatIsBeingMade(t *testing.T) {
 	for end, short := range map[int64]bool{0: true, 5: false} {
 		claim := wholeClaim()
-		claim.HighWater = end
+		claim.LogEnd = end
 		log := &knownLog{rollups: []oona.Rollup{{Trigger: oona.Trigger{Offset: 99}}}, records: map[int64]knownRecord{}}
 		if end > 0 {
 			log.records[0] = knownRecord{}
 		}
 		stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
-		if begins, err := stage.Start(t.Context(), claim); err != nil || !errors.Is(begins.Refused, aggregate.ErrMadeAgain) || begins.Short != short {
-			t.Errorf("of a log that ends at %d: %+v, %v", end, begins, err)
+		claim.Settled = false
+		if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, aggregate.ErrMadeAgain) || errors.Is(err, bus.ErrShort) != short {
+			t.Errorf("of a log that ends at %d: %v", end, err)
 		}
 		log.first = firstLife
-		if begins, err := stage.Start(t.Context(), claim); err != nil || begins != (oona.Start{}) {
-			t.Errorf("once the first record is there: %+v, %v", begins, err)
+		if from, _, err := stage.Assign(t.Context(), claim); err != nil || from != 0 {
+			t.Errorf("once the first record is there: offset %d, %v", from, err)
 		}
 	}
 }
@@ -295,11 +288,8 @@ func TestLogThatDoesNotAnswer(t *testing.T) {
 	log := &knownLog{records: map[int64]knownRecord{29: {appended: last}}, fails: errors.New("the broker is away")}
 	f := &fixture{out: &outputs{}}
 	stage := newStage(t, f, inLog(log, false))
-	if _, err := stage.Start(t.Context(), claim); !errors.Is(err, log.fails) {
-		t.Errorf("Start: %v", err)
-	}
-	if err := stage.Open(t.Context(), claim); !errors.Is(err, log.fails) {
-		t.Errorf("Open: %v", err)
+	if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, log.fails) {
+		t.Errorf("Assign: %v", err)
 	}
 	log.fails = nil
 	f.stage, f.begin, f.sequence = stage, last.Add(-28*time.Second), 28
@@ -314,9 +304,9 @@ func TestLogThatDoesNotAnswer(t *testing.T) {
 
 // run runs the fixture's stage over a claim, until stop. The channel has what Run
 // returns.
-func (f *fixture) run(t *testing.T, claim oona.Claim) <-chan error {
+func (f *fixture) run(t *testing.T, claim bus.Assignment) <-chan error {
 	t.Helper()
-	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: claim.Start}
+	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: begin(claim)}
 	ctx, cancel := context.WithCancel(t.Context())
 	f.stop = func() {
 		cancel()

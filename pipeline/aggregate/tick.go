@@ -3,13 +3,11 @@ package aggregate
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -100,7 +98,7 @@ func (s *Stage) quietPartitions(now time.Time) []*partition {
 	defer s.mu.Unlock()
 	retention := time.Duration(s.retention.Load())
 	var quiet []*partition
-	for _, p := range s.partitions {
+	for p := range s.partitions {
 		// In this order: a record that is read meanwhile is noted by when it was.
 		idle := p.open.Load() == 0
 		if idle && p.next.Load() == 0 || !p.read(now) {
@@ -133,10 +131,9 @@ func (p *partition) read(now time.Time) bool {
 // writeTick is given up after seconds, with the publisher's patience: a tick that
 // is late is of no use.
 func (s *Stage) writeTick(p *partition, now time.Time) {
-	msg := message.NewMessage("", avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}))
+	msg := bus.NewMessage(avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}), bus.Target{Partition: p.assignment.Partition, Directed: true})
 	msg.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
-	msg.Metadata.Set(oona.MetaToPartition, strconv.Itoa(int(p.claim.Partition)))
-	if err := s.publisher.Publish(s.cfg.Topics.SeedMetrics, msg); err != nil {
+	if err := s.publisher.Publish(context.Background(), s.cfg.Topics.SeedMetrics, msg); err != nil {
 		s.metrics.publishFailures.Inc()
 		p.logger.Warn("cannot write a tick; the next interval tries again", "err", err)
 		return

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -17,28 +16,41 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
+
+// place is a partition of a topic.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// topicRange is what a partition of a topic holds as reading begins.
+type topicRange struct {
+	topic string
+	bus.Range
+}
 
 // tape is a log of both rollup topics, to which a test appends.
 type tape struct {
 	mu         sync.Mutex
 	inboxes    map[string]chan *message.Message
 	subscribed map[string]bool
-	next       map[oona.Claim]int64 // by topic and partition
-	claims     []oona.Claim
+	next       map[place]int64
+	ranges     []topicRange
 	subscribe  func(topic string) error // nil: succeeds
 }
 
-func newTape(claims ...oona.Claim) *tape {
-	l := &tape{inboxes: map[string]chan *message.Message{}, subscribed: map[string]bool{}, next: map[oona.Claim]int64{}, claims: claims}
+func newTape(ranges ...topicRange) *tape {
+	l := &tape{inboxes: map[string]chan *message.Message{}, subscribed: map[string]bool{}, next: map[place]int64{}, ranges: ranges}
 	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
 		l.inboxes[topic] = make(chan *message.Message)
 	}
-	for _, c := range claims {
-		l.next[oona.Claim{Topic: c.Topic, Partition: c.Partition}] = c.Start
+	for _, r := range ranges {
+		l.next[place{r.topic, r.Partition}] = r.From
 	}
 	return l
 }
@@ -72,16 +84,16 @@ func (l *tape) Subscribe(ctx context.Context, topic string) (<-chan *message.Mes
 
 func (l *tape) Close() error { panic("the stage closed a log that is not its own") }
 
-func (l *tape) Claims(topic string) []oona.Claim {
+func (l *tape) Ranges(topic string) []bus.Range {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.subscribed[topic] {
 		return nil
 	}
-	var of []oona.Claim
-	for _, c := range l.claims {
-		if c.Topic == topic {
-			of = append(of, c)
+	var of []bus.Range
+	for _, r := range l.ranges {
+		if r.topic == topic {
+			of = append(of, r.Range)
 		}
 	}
 	return of
@@ -90,14 +102,13 @@ func (l *tape) Claims(topic string) []oona.Claim {
 // append delivers a record of a partition and waits until it is acked.
 func (l *tape) append(t testing.TB, topic string, partition int32, payload []byte) {
 	t.Helper()
-	at := oona.Claim{Topic: topic, Partition: partition}
+	at := place{topic, partition}
 	l.mu.Lock()
 	offset := l.next[at]
 	l.next[at]++
 	l.mu.Unlock()
 	msg := message.NewMessage("", payload)
-	msg.Metadata[oona.MetaPartition] = strconv.Itoa(int(partition))
-	msg.Metadata[oona.MetaOffset] = strconv.FormatInt(offset, 10)
+	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{Topic: topic, Partition: partition, Offset: offset}))
 	l.deliver(t, topic, msg)
 }
 
@@ -107,7 +118,7 @@ func (l *tape) deliver(t testing.TB, topic string, msg *message.Message) {
 	select {
 	case <-msg.Acked():
 	case <-msg.Nacked():
-		t.Errorf("record at offset %s of %s was refused: it would come again for ever", msg.Metadata[oona.MetaOffset], topic)
+		t.Errorf("a record of %s was refused: it would come again for ever", topic)
 	}
 }
 
@@ -124,12 +135,12 @@ type fixture struct {
 	sentTo   []string
 }
 
-func start(t testing.TB, configure func(*export.Config), claims ...oona.Claim) *fixture {
+func start(t testing.TB, configure func(*export.Config), ranges ...topicRange) *fixture {
 	t.Helper()
-	if claims == nil {
-		claims = []oona.Claim{{Topic: topics.LayerHealth}, {Topic: topics.LayerPerformance}}
+	if ranges == nil {
+		ranges = []topicRange{{topic: topics.LayerHealth}, {topic: topics.LayerPerformance}}
 	}
-	return startOn(t, newTape(claims...), configure)
+	return startOn(t, newTape(ranges...), configure)
 }
 
 func startOn(t testing.TB, log *tape, configure func(*export.Config)) *fixture {

@@ -31,26 +31,16 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/rollups"
 )
 
-// Log reads topics from the broker's log: all partitions, without a group. It
-// hands out the next record of a partition once the one before is acked, and
-// after a lost connection it may hand out that one again.
-type Log interface {
-	message.Subscriber
-	// Claims says, of each partition of a topic, where reading began and
-	// where the log ended then. It is known before the topic's first record
-	// is handed out, and nil before the topic is subscribed to.
-	Claims(topic string) []oona.Claim
-}
-
 // Stage keeps what is exposed, and is registered as its collector.
 type Stage struct {
 	cfg     Config
-	log     Log
+	log     bus.Reader
 	rollups rollups.Reader
 	ledger  *ledger
 	metrics *metrics
@@ -68,7 +58,7 @@ type place struct {
 
 // New returns a stage that reads from log, whose Close stays the caller's. The
 // catalogue's help texts go into the help of the histograms.
-func New(cfg Config, log Log, known *catalogue.Catalogue, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+func New(cfg Config, log bus.Reader, known *catalogue.Catalogue, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
@@ -128,7 +118,7 @@ func (s *Stage) Run(ctx context.Context) error {
 
 // kept is a log that a router does not close: its two handlers share it, and
 // each might.
-type kept struct{ Log }
+type kept struct{ bus.Reader }
 
 func (kept) Close() error { return nil }
 
@@ -139,11 +129,12 @@ var groups = [...]oona.Group{oona.Health, oona.Performance}
 // would bring the same bytes.
 func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 	return func(msg *message.Message) error {
-		partition, offset, err := pipeline.PlaceOf(msg)
+		at, err := bus.PositionOf(msg)
 		if err != nil {
 			s.drop(g, err)
 			return nil
 		}
+		partition, offset := at.Partition, at.Offset
 		p := s.partition(place{g, partition})
 		if r, err := decode(g, msg.Payload); err != nil {
 			s.drop(g, err, "partition", partition, "offset", offset)
@@ -201,9 +192,9 @@ func (s *Stage) partition(at place) *partition {
 	p := s.partitions[at]
 	if p == nil {
 		p = new(partition)
-		for _, c := range s.log.Claims(s.cfg.Topics.Rollup(at.group)) {
+		for _, c := range s.log.Ranges(s.cfg.Topics.Rollup(at.group)) {
 			if c.Partition == at.partition {
-				p.highWater = c.HighWater
+				p.highWater = c.End
 			}
 		}
 		s.partitions[at] = p
@@ -231,17 +222,17 @@ func (s *Stage) Ready() error {
 	defer s.mu.Unlock()
 	for _, g := range groups {
 		topic := s.cfg.Topics.Rollup(g)
-		claims := s.log.Claims(topic)
-		if len(claims) == 0 {
+		ranges := s.log.Ranges(topic)
+		if len(ranges) == 0 {
 			return fmt.Errorf("%w: %s is not subscribed to yet", errCatchingUp, topic)
 		}
-		for _, c := range claims {
-			next := c.Start
+		for _, c := range ranges {
+			next := c.From
 			if p := s.partitions[place{g, c.Partition}]; p != nil {
 				next = p.next.Load()
 			}
-			if next < c.HighWater {
-				return fmt.Errorf("%w: %s/%d is at offset %d of %d", errCatchingUp, topic, c.Partition, next, c.HighWater)
+			if next < c.End {
+				return fmt.Errorf("%w: %s/%d is at offset %d of %d", errCatchingUp, topic, c.Partition, next, c.End)
 			}
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -244,9 +245,9 @@ func TestMessageWithoutPositionIsCounted(t *testing.T) {
 func TestReadyAtTheHighWaterMarkFoundAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil,
-			oona.Claim{Topic: topics.LayerHealth, Partition: 0, Start: 40, HighWater: 42},
-			oona.Claim{Topic: topics.LayerHealth, Partition: 1, Start: 9, HighWater: 9},
-			oona.Claim{Topic: topics.LayerPerformance, Partition: 0, Start: 3, HighWater: 4},
+			topicRange{topics.LayerHealth, bus.Range{Partition: 0, From: 40, End: 42}},
+			topicRange{topics.LayerHealth, bus.Range{Partition: 1, From: 9, End: 9}},
+			topicRange{topics.LayerPerformance, bus.Range{Partition: 0, From: 3, End: 4}},
 		)
 		synctest.Wait() // until both topics are subscribed to
 		notReady := func(want string) {
@@ -272,7 +273,7 @@ func TestNotReadyBeforeItRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := newTape(oona.Claim{Topic: topics.LayerHealth}, oona.Claim{Topic: topics.LayerPerformance})
+	log := newTape(topicRange{topic: topics.LayerHealth}, topicRange{topic: topics.LayerPerformance})
 	s, err := export.New(export.DefaultConfig(), log, known, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -297,8 +298,8 @@ func TestRestart(t *testing.T) {
 		first.expect(4, "kasmina_layer_health")
 
 		second := start(t, nil,
-			oona.Claim{Topic: topics.LayerHealth, Start: 0, HighWater: 2},
-			oona.Claim{Topic: topics.LayerPerformance, Start: 0, HighWater: 2},
+			topicRange{topics.LayerHealth, bus.Range{From: 0, End: 2}},
+			topicRange{topics.LayerPerformance, bus.Range{From: 0, End: 2}},
 		)
 		history(second)
 		for _, name := range []string{

@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -162,8 +163,7 @@ func (b *batch) add(f *oona.Frame, value []byte) *problem {
 	if refusal := b.hold(messageBytes); refusal != nil {
 		return refusal
 	}
-	m := message.NewMessage("", value)
-	m.Metadata.Set(oona.MetaKey, string(oona.Key(f.Run, f.Layer)))
+	m := bus.NewMessage(value, bus.Target{Key: oona.Key(f.Run, f.Layer)})
 	m.Metadata.Set(oona.HeaderPath, b.path)
 	if b.trace != "" {
 		m.Metadata.Set(traceParent, b.trace)

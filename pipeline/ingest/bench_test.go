@@ -17,7 +17,9 @@ import (
 // acknowledging is a bus that takes everything at once.
 type acknowledging struct{}
 
-func (*acknowledging) PublishContext(context.Context, string, ...*message.Message) error { return nil }
+func (*acknowledging) Close() error { return nil }
+
+func (*acknowledging) Publish(context.Context, string, ...*message.Message) error { return nil }
 
 // BenchmarkFrames measures the handler from the request's body to the answer,
 // without a network and a bus.

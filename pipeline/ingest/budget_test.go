@@ -154,7 +154,7 @@ func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				idle := liveHeap()
 				release := make(chan struct{})
-				bus := &pathBus{before: func(ctx context.Context, path string) {
+				onBus := &pathBus{before: func(ctx context.Context, path string) {
 					if stuck && path == rawTopics.SeedRaw+"/3" {
 						select {
 						case <-release:
@@ -162,12 +162,10 @@ func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 						}
 					}
 				}}
-				p := claimRaw(t, bus, nil)
-				other := p.about
-				other.ID, other.Partition = "other", 4
-				if err := p.Open(t.Context(), other); err != nil {
-					t.Fatal(err)
-				}
+				p := claimRaw(t, onBus, nil)
+				about := p.about
+				about.Partition = 4
+				other := p.assign(about)
 				most := int64(0)
 				look := func() { most = max(most, liveHeap()-idle) }
 				read := make(chan struct{})
@@ -183,18 +181,16 @@ func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 				synctest.Wait()
 				look()
 				for i := range 100 {
-					msg := p.message(10+int64(i), string(frames(nil)))
-					msg.Metadata.Set(oona.MetaClaim, other.ID)
-					msg.Metadata.Set(oona.MetaPartition, "4")
+					msg := messageOf(other, 10+int64(i), string(frames(nil)))
 					if err := p.handle(msg); err != nil {
 						t.Fatal(err)
 					}
 				}
 				synctest.Wait()
-				if got, _ := p.Commit(other); got.Offset != 110 {
+				if got, _ := other.Commit(); got.Offset != 110 {
 					t.Errorf("another partition is settled up to %d, want 110", got.Offset)
 				}
-				if got, _ := p.Commit(p.about); stuck != (got.Offset == 10) {
+				if got, _ := p.consumer.Commit(); stuck != (got.Offset == 10) {
 					t.Errorf("the partition is settled up to %d", got.Offset)
 				}
 				t.Logf("%d bytes in use beyond idle", most)
@@ -207,7 +203,7 @@ func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 				if used := p.memory.inUse(); used != 0 {
 					t.Errorf("%d bytes are not given back", used)
 				}
-				p.Close(other)
+				other.Revoke()
 				p.end()
 			})
 		})
@@ -219,7 +215,9 @@ type pathBus struct {
 	before func(ctx context.Context, path string)
 }
 
-func (b *pathBus) PublishContext(ctx context.Context, _ string, messages ...*message.Message) error {
+func (*pathBus) Close() error { return nil }
+
+func (b *pathBus) Publish(ctx context.Context, _ string, messages ...*message.Message) error {
 	b.before(ctx, messages[0].Metadata[oona.HeaderPath])
 	return ctx.Err()
 }

@@ -32,14 +32,14 @@ func TestCodingsAndContainers(t *testing.T) {
 			"Gzip":     append(gzipped(plain[:half]), gzipped(plain[half:])...), // two members
 			"ZSTD":     append(zstandarded(t, plain[:half]), zstandarded(t, plain[half:])...),
 		} {
-			bus := &fakeBus{}
-			s := newStage(t, bus, nil)
+			onBus := &fakeBus{}
+			s := newStage(t, onBus, nil)
 			for range 2 { // what is pooled serves the next
 				if w := post(s, mediaAvro, body, "Content-Encoding", coding); w.Code != http.StatusOK {
 					t.Fatalf("%s, coding %q: %d %s", name, coding, w.Code, w.Body)
 				}
 			}
-			_, messages := bus.published()
+			_, messages := onBus.published()
 			if len(messages) != 2*len(singles) {
 				t.Fatalf("%s, coding %q: %d records", name, coding, len(messages))
 			}
@@ -50,8 +50,8 @@ func TestCodingsAndContainers(t *testing.T) {
 			}
 		}
 	}
-	bus := &fakeBus{}
-	if w := post(newStage(t, bus, nil), mediaJSON, gzipped([]byte(goodJSON)), "Content-Encoding", "gzip"); w.Code != http.StatusOK {
+	onBus := &fakeBus{}
+	if w := post(newStage(t, onBus, nil), mediaJSON, gzipped([]byte(goodJSON)), "Content-Encoding", "gzip"); w.Code != http.StatusOK {
 		t.Errorf("JSON in gzip: %d %s", w.Code, w.Body)
 	}
 }
@@ -62,11 +62,11 @@ func TestArraysInBlocks(t *testing.T) {
 	good := frames(nil)
 	_, rest, _ := bytes.Cut(good, fourSeeds)
 	body := append(arrays(good, -3, 3, 0, 1, 2, -1, 1, 3, 0), rest...)
-	bus := &fakeBus{}
-	if w := post(newStage(t, bus, nil), mediaAvro, body); w.Code != http.StatusOK {
+	onBus := &fakeBus{}
+	if w := post(newStage(t, onBus, nil), mediaAvro, body); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	if _, messages := bus.published(); !bytes.Equal(messages[0].Payload, body) {
+	if _, messages := onBus.published(); !bytes.Equal(messages[0].Payload, body) {
 		t.Error("the record is not the bytes that were sent")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -46,8 +47,8 @@ func FuzzRequest(f *testing.F) {
 	add(false, []byte(goodJSON), []byte("["+goodJSON+","+goodJSON+"]"), []byte(`[{"run_id":"\ud800","metrics":[{"values":[1e-400,null]}]}]`), gzipped([]byte(goodJSON)), zstandarded(f, []byte(goodJSON)))
 	f.Add(true, uint8(0), "2026-01-01", frames(nil))
 	f.Fuzz(func(t *testing.T, isAvro bool, coding uint8, sent string, body []byte) {
-		bus := &fakeBus{}
-		s := newStage(t, bus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxDecompressedBytes = 100, 10, 1<<16 })
+		onBus := &fakeBus{}
+		s := newStage(t, onBus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxDecompressedBytes = 100, 10, 1<<16 })
 		mediaType := mediaJSON
 		if isAvro {
 			mediaType = mediaAvro
@@ -66,7 +67,7 @@ func FuzzRequest(f *testing.F) {
 		if most := uint64(10<<20 + 64*(len(body)+1<<16)); allocated > most {
 			t.Fatalf("%d bytes were allocated for a body of %d, want at most %d", allocated, len(body), most)
 		}
-		calls, messages := bus.published()
+		calls, messages := onBus.published()
 		if (w.Code == http.StatusOK) != (calls == 1 && len(messages) > 0) {
 			t.Fatalf("status %d with %d messages in %d calls", w.Code, len(messages), calls)
 		}
@@ -94,7 +95,7 @@ func checkRecords(t *testing.T, messages []*message.Message) {
 		if err := frame.Validate(oona.DefaultFrameLimits); err != nil {
 			t.Fatalf("a record is not valid: %v", err)
 		}
-		run, layer, err := oona.ParseKey([]byte(m.Metadata[oona.MetaKey]))
+		run, layer, err := oona.ParseKey(bus.TargetOf(m).Key)
 		if err != nil || run != frame.Run || layer != frame.Layer || m.Metadata.Get(oona.HeaderRecord) != "" {
 			t.Fatalf("metadata is %q, %v", m.Metadata, err)
 		}
@@ -222,8 +223,8 @@ func FuzzRaw(f *testing.F) {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		bus := &fakeBus{}
-		s := newStage(t, bus, func(c *Config) {
+		onBus := &fakeBus{}
+		s := newStage(t, onBus, func(c *Config) {
 			c.MaxReadings, c.MaxFrames, c.MaxBodyBytes, c.MaxDecompressedBytes = 100, 10, 1<<12, 1<<16
 		})
 		taken, refusal := newDecoders(s.cfg).rawFrames(message.NewMessage("", value), &batch{cfg: &s.cfg, path: s.cfg.Instance})
@@ -241,7 +242,7 @@ func FuzzRaw(f *testing.F) {
 			}
 			return
 		}
-		_, messages := bus.published()
+		_, messages := onBus.published()
 		if w.Code != http.StatusOK || len(messages) != len(taken.messages) {
 			t.Fatalf("taken with %d frames, as a request it is answered %d with %d", len(taken.messages), w.Code, len(messages))
 		}

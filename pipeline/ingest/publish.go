@@ -6,25 +6,11 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
-	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/bus"
 )
-
-// partitionsChanged is an error of a publisher to whose topic nothing may be
-// published any more: layers would move to other partitions than their open
-// windows are in.
-type partitionsChanged interface{ PartitionsChanged() bool }
 
 // belowLimit is the warning where the topic takes less than it was said to.
 const belowLimit = "the bus refuses a record or a batch that is within --max-message-bytes; set it to the topic's max.message.bytes"
-
-// Publisher hands messages to the bus, in order within each partition. It returns
-// when all are acknowledged by all in-sync replicas, or some have failed, and none
-// is on its way any more. Those that still wait when ctx ends are not published.
-type Publisher interface {
-	PublishContext(ctx context.Context, topic string, messages ...*message.Message) error
-}
 
 // publish hands the batch to the bus and waits for it, at most for the publish
 // timeout. The request's slot and memory are released when the publisher returns,
@@ -35,7 +21,7 @@ func (s *Stage) publish(b *batch, release func()) *problem {
 	result := make(chan error, 1)
 	go func() {
 		defer cancel()
-		err := s.publisher.PublishContext(ctx, s.cfg.Topic, b.messages...)
+		err := s.publisher.Publish(ctx, s.cfg.Topic, b.messages...)
 		s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 		release() // before the answer: a client that sends one request after the other needs one slot
 		result <- err
@@ -64,13 +50,12 @@ func (s *Stage) publishFailed(b *batch, err error) *problem {
 		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
 			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
 	}
-	if pipeline.IsTooLarge(err) {
+	if errors.Is(err, bus.ErrTooLarge) {
 		s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "error", err)
 		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
 			"the bus refused a frame of this request as too large; split its frames by seed ids (%v)", err)
 	}
-	var partitions partitionsChanged
-	if errors.As(err, &partitions) && partitions.PartitionsChanged() {
+	if errors.Is(err, bus.ErrPartitions) {
 		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "error", err)
 		return newProblem(http.StatusServiceUnavailable, reasonPartitions,
 			"frames cannot be taken: %v; keep the frames, and send them again once that is done", err).retryAfter(60)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline"
 )
 
@@ -30,32 +31,32 @@ import (
 // that come while a batch is on its way are the next. A record that is forwarded
 // twice is folded once, as its frames keep their producer's sequence.
 //
-// Raw owns the claims of the partitions (bus.Owner).
+// Raw is the bus.Owner of the partitions.
 type Raw struct {
 	stage     *Stage
 	topics    oona.Topics
-	publisher Publisher
+	publisher bus.Publisher
 	metrics   *rawMetrics
 	logger    *slog.Logger
-	memory    *share              // of all claims
-	each      atomic.Int64        // what of it is a claim's own
+	memory    *share              // of all partitions
+	each      atomic.Int64        // what of it is a partition's own
 	large     *semaphore.Weighted // what of it is for records that are larger than that
 
-	forwarding sync.WaitGroup // a goroutine a claim
+	forwarding sync.WaitGroup // a goroutine a partition
 	mu         sync.Mutex
-	claims     map[string]*rawClaim // by id
+	partitions map[*rawPartition]struct{}
 }
 
 // NewRaw returns a stage that validates, keeps tensors and publishes as stage does.
 func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
 	r := &Raw{
-		stage:     stage,
-		topics:    topics,
-		publisher: stage.publisher,
-		memory:    stage.memory.share(stage.cfg.MaxMemoryBytes / 8),
-		metrics:   newRawMetrics(),
-		logger:    logger,
-		claims:    make(map[string]*rawClaim),
+		stage:      stage,
+		topics:     topics,
+		publisher:  stage.publisher,
+		memory:     stage.memory.share(stage.cfg.MaxMemoryBytes / 8),
+		metrics:    newRawMetrics(),
+		logger:     logger,
+		partitions: make(map[*rawPartition]struct{}),
 	}
 	r.large = semaphore.NewWeighted(r.memory.most() / 2)
 	if err := errors.Join(r.metrics.register(registerer), registerer.Register(r.memory.gauge("raw"))); err != nil {
@@ -75,8 +76,8 @@ func (r *Raw) Run(ctx context.Context, group message.Subscriber) error {
 	r.logger.Info("ingest takes frames", "topic", r.topics.SeedRaw)
 	err = router.Run(ctx)
 	r.mu.Lock()
-	for _, c := range r.claims {
-		c.end()
+	for p := range r.partitions {
+		p.end()
 	}
 	r.mu.Unlock()
 	r.forwarding.Wait()
@@ -86,72 +87,93 @@ func (r *Raw) Run(ctx context.Context, group message.Subscriber) error {
 	return nil
 }
 
-// handle takes a record, once. It errs where the bus does not say which.
+// errNotAssigned is returned for a message that was not read as one of an
+// assignment of this stage.
+var errNotAssigned = errors.New("the message is of no assignment of this stage")
+
+// handle takes a record, once.
 func (r *Raw) handle(msg *message.Message) error {
-	r.mu.Lock()
-	c := r.claims[msg.Metadata.Get(oona.MetaClaim)]
-	r.mu.Unlock()
-	if c == nil {
-		return nil // it has ended: the partition's next owner reads the record
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		return err
 	}
-	return c.take(msg)
+	p, ours := at.Consumer.(*rawPartition)
+	if !ours {
+		return errNotAssigned
+	}
+	return p.take(msg, at)
 }
 
-// Open begins a claim. Where the log has overtaken the commit, records were
-// deleted that nobody has taken: they are counted, and it goes on.
-func (r *Raw) Open(_ context.Context, about oona.Claim) error {
-	if lost := about.Start - about.Committed.Offset; about.Committed.Offset != oona.NoOffset && lost > 0 {
+// Assign begins an assignment. Where the log has overtaken the commit, records
+// were deleted that nobody has taken: they are counted, and it goes on.
+func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
+	from, held := a.Resume()
+	if lost := from - a.Committed.Offset; !held && lost > 0 {
 		r.metrics.lost.WithLabelValues(lostRetention).Add(float64(lost))
 		r.logger.Error("records of the raw topic were deleted before they were taken; lengthen its retention",
-			"partition", about.Partition, "records", lost, "from", about.Committed.Offset, "to", about.Start)
-	}
-	if about.Committed.Offset > about.HighWater {
+			"partition", a.Partition, "records", lost, "from", a.Committed.Offset, "to", from)
+	} else if !held {
+		if !a.Settled {
+			return 0, nil, bus.ErrShort
+		}
 		r.logger.Error("the raw topic has lost records at its end; what it holds is taken again",
-			"partition", about.Partition, "committed", about.Committed.Offset, "ends", about.HighWater)
+			"partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
 	}
-	c := newRawClaim(r, about)
+	p := newRawPartition(r, a, from)
 	r.mu.Lock()
-	r.claims[about.ID] = c
+	r.partitions[p] = struct{}{}
 	r.divide()
 	r.mu.Unlock()
-	r.forwarding.Go(c.forward)
-	r.logger.Info("partition claimed", "topic", about.Topic, "partition", about.Partition, "from", about.Start, "to", about.HighWater)
-	return nil
+	r.forwarding.Go(p.forward)
+	r.logger.Info("partition assigned", "topic", a.Topic, "partition", a.Partition, "from", from, "to", a.LogEnd)
+	return from, p, nil
 }
 
-// Close ends a claim. What it has not committed is the next owner's.
-func (r *Raw) Close(about oona.Claim) {
+// Revoke ends the assignment. What it has not committed is the next owner's.
+func (p *rawPartition) Revoke() {
+	r := p.raw
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.claims[about.ID].end()
-	delete(r.claims, about.ID)
+	p.end()
+	delete(r.partitions, p)
 	r.divide()
-	partition := strconv.Itoa(int(about.Partition))
+	partition := strconv.Itoa(int(p.assignment.Partition))
 	r.metrics.lag.DeleteLabelValues(partition)
 	r.metrics.settled.DeleteLabelValues(partition)
-	r.logger.Info("partition released", "topic", about.Topic, "partition", about.Partition)
+	r.logger.Info("partition released", "topic", p.assignment.Topic, "partition", p.assignment.Partition)
 }
 
 // Commit returns the offset after the last record that is forwarded, or among
 // the dead letters.
-func (r *Raw) Commit(about oona.Claim) (oona.Commit, bool) {
-	settled, due := r.claim(about).commit()
-	return oona.Commit{Offset: settled}, due
+func (p *rawPartition) Commit() (bus.Commit, bool) {
+	settled, due := p.progress()
+	return bus.Commit{Offset: settled}, due
 }
 
-// Ends notes where the partition's log ends.
-func (r *Raw) Ends(about oona.Claim, offset int64) {
-	settled, _ := r.claim(about).commit()
-	partition := strconv.Itoa(int(about.Partition))
-	r.metrics.lag.WithLabelValues(partition).Set(float64(max(offset-settled, 0)))
-	r.metrics.settled.WithLabelValues(partition).Set(float64(settled))
+// Committed notes what became of a commit.
+func (p *rawPartition) Committed(commit bus.Commit, err error) {
+	if err != nil {
+		p.raw.stage.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", p.assignment.Partition, "error", err)
+		return
+	}
+	p.mu.Lock()
+	p.committed = commit.Offset
+	p.mu.Unlock()
 }
 
-// divide gives each claim the same part of half of the memory. The other half is
-// for records that do not fit into that. So claims that cannot settle what they
-// hold, as the tensor store is down, never hold up those that can.
+// End notes where the partition's log ends.
+func (p *rawPartition) End(offset int64) {
+	settled, _ := p.progress()
+	partition := strconv.Itoa(int(p.assignment.Partition))
+	p.raw.metrics.lag.WithLabelValues(partition).Set(float64(max(offset-settled, 0)))
+	p.raw.metrics.settled.WithLabelValues(partition).Set(float64(settled))
+}
+
+// divide gives each partition the same part of half of the memory. The other half
+// is for records that do not fit into that. So partitions that cannot settle what
+// they hold, as the tensor store is down, never hold up those that can.
 func (r *Raw) divide() {
-	r.each.Store(r.memory.most() / 2 / int64(max(len(r.claims), 1)))
+	r.each.Store(r.memory.most() / 2 / int64(max(len(r.partitions), 1)))
 }
 
 // free gives back the memory of a record.
@@ -159,22 +181,4 @@ func (r *Raw) free(record *rawRecord) {
 	record.held.end()
 	r.large.Release(record.large)
 	record.large = 0
-}
-
-func (r *Raw) claim(about oona.Claim) *rawClaim {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.claims[about.ID]
-}
-
-// Committed notes what became of a commit.
-func (r *Raw) Committed(about oona.Claim, commit oona.Commit, err error) {
-	if err != nil {
-		r.stage.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", about.Partition, "error", err)
-		return
-	}
-	c := r.claim(about)
-	c.mu.Lock()
-	c.committed = commit.Offset
-	c.mu.Unlock()
 }

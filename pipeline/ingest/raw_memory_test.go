@@ -2,8 +2,6 @@ package ingest
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,18 +36,16 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 		away := errors.New("the bus is away")
 		var refuses atomic.Bool
 		refuses.Store(true)
-		bus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+		onBus := &topicBus{answer: func(topic string, messages []*message.Message) error {
 			if topic == rawTopics.SeedMetrics && refuses.Load() && len(messages[0].Payload) > 1<<10 {
 				return away
 			}
 			return nil
 		}}
-		p := claimRaw(t, bus, nil)
-		other := p.about
-		other.ID, other.Partition = "other", 2
-		if err := p.Open(t.Context(), other); err != nil {
-			t.Fatal(err)
-		}
+		p := claimRaw(t, onBus, nil)
+		about := p.about
+		about.Partition = 2
+		other := p.assign(about)
 		p.read(file) // so that pools and decoders are warm
 		idle := liveHeap()
 		const records = 60
@@ -64,27 +60,23 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 		if grown := liveHeap() - idle; grown > 64<<20 {
 			t.Errorf("%d records of %d bytes take %d MiB", records, len(file), grown>>20)
 		}
-		if n := bus.calls[rawTopics.SeedMetrics]; n == 0 {
-			for _, dead := range bus.on(rawTopics.SeedRawDead) {
+		if n := onBus.calls[rawTopics.SeedMetrics]; n == 0 {
+			for _, dead := range onBus.on(rawTopics.SeedRawDead) {
 				t.Fatal("the bus was not asked, and the test tests nothing: " + dead.Metadata.Get(oona.HeaderErrorMessage))
 			}
 			t.Error("the bus was not asked, and the test tests nothing")
 		}
-		small := p.message(0, string(frames(nil)))
-		small.Metadata.Set(oona.MetaClaim, other.ID)
-		small.Metadata.Set(oona.MetaPartition, "2")
-		small.Metadata.Set(oona.MetaOffset, "10")
-		if err := p.handle(small); err != nil {
+		if err := p.handle(messageOf(other, 10, string(frames(nil)))); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if n := len(bus.on(rawTopics.SeedMetrics)); n != 1 {
+		if n := len(onBus.on(rawTopics.SeedMetrics)); n != 1 {
 			t.Errorf("%d frames of another partition were forwarded, want 1", n)
 		}
 		refuses.Store(false)
 		<-done
 		p.settledTo(10 + 1 + records)
-		p.Close(other)
+		other.Revoke()
 		p.end()
 		if p.memory.inUse() != 0 {
 			t.Error("settled records still have room")
@@ -108,7 +100,7 @@ func TestRawRoomIsGivenBackWithTheClaim(t *testing.T) {
 		if p.memory.inUse() == 0 {
 			t.Error("records that wait have no room")
 		}
-		p.claim(p.about).end()
+		p.consumer.end()
 		p.forwarding.Wait()
 		<-ended
 		if p.memory.inUse() != 0 {
@@ -122,44 +114,35 @@ func TestRawRoomIsGivenBackWithTheClaim(t *testing.T) {
 func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 	file := inflating(t)
 	synctest.Test(t, func(t *testing.T) {
-		bus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+		onBus := &topicBus{answer: func(topic string, messages []*message.Message) error {
 			if topic == rawTopics.SeedMetrics && len(messages[0].Payload) > 1<<10 {
 				return errors.New("the bus is away")
 			}
 			return nil
 		}}
-		p := claimRaw(t, bus, nil)
+		p := claimRaw(t, onBus, nil)
 		const stuck = 40
-		claims := make([]oona.Claim, stuck+1)
-		for i := range claims {
-			claims[i] = p.about
-			claims[i].ID, claims[i].Partition = fmt.Sprint("claim ", i), int32(10+i)
-			if err := p.Open(t.Context(), claims[i]); err != nil {
-				t.Fatal(err)
-			}
+		partitions := make([]*rawPartition, stuck+1)
+		for i := range partitions {
+			about := p.about
+			about.Partition = int32(10 + i)
+			partitions[i] = p.assign(about)
 		}
-		send := func(to oona.Claim, value string) *message.Message {
-			m := p.message(0, value)
-			m.Metadata.Set(oona.MetaClaim, to.ID)
-			m.Metadata.Set(oona.MetaPartition, strconv.Itoa(int(to.Partition)))
-			m.Metadata.Set(oona.MetaOffset, strconv.FormatInt(to.Start, 10))
-			return m
-		}
-		for _, c := range claims[:stuck] {
-			m := send(c, file)
+		for _, to := range partitions[:stuck] {
+			m := messageOf(to, 10, file)
 			go func() { _ = p.handle(m) }()
 		}
 		synctest.Wait()
 		t.Logf("%d MiB of %d are in use", p.memory.inUse()>>20, p.memory.most()>>20)
 		done := make(chan error, 1)
-		small := send(claims[stuck], string(frames(nil)))
+		small := messageOf(partitions[stuck], 10, string(frames(nil)))
 		go func() { done <- p.handle(small) }()
 		synctest.Wait()
-		if n := len(bus.on(rawTopics.SeedMetrics)); n != 1 {
+		if n := len(onBus.on(rawTopics.SeedMetrics)); n != 1 {
 			t.Errorf("%d frames of a partition that is not stuck were forwarded, want 1", n)
 		}
-		for _, c := range claims {
-			p.claim(c).end()
+		for _, of := range partitions {
+			of.end()
 		}
 		<-done
 		p.end()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
@@ -40,7 +40,9 @@ type topicBus struct {
 	holds map[string][]*message.Message
 }
 
-func (b *topicBus) PublishContext(_ context.Context, topic string, messages ...*message.Message) error {
+func (*topicBus) Close() error { return nil }
+
+func (b *topicBus) Publish(_ context.Context, topic string, messages ...*message.Message) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.calls == nil {
@@ -65,37 +67,50 @@ func (b *topicBus) on(topic string) []*message.Message {
 	return b.holds[topic]
 }
 
-// rawPartition is a claim of partition 3, and what is read from it.
-type rawPartition struct {
+// rawFixture is an assignment of partition 3, and what is read from it.
+type rawFixture struct {
 	*Raw
-	t     *testing.T
-	about oona.Claim
-	next  int64
+	t        *testing.T
+	about    bus.Assignment
+	consumer *rawPartition
+	next     int64
 }
 
 // claimRaw is to be called in a bubble of synctest.
-func claimRaw(t *testing.T, bus Publisher, change func(*Config)) *rawPartition {
+func claimRaw(t *testing.T, onBus bus.Publisher, change func(*Config)) *rawFixture {
 	t.Helper()
-	stage := newStage(t, bus, change)
+	stage := newStage(t, onBus, change)
 	raw, err := NewRaw(stage, rawTopics, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &rawPartition{Raw: raw, t: t, about: oona.Claim{
-		ID: "claim", Topic: rawTopics.SeedRaw, Partition: 3, Partitions: 4, Start: 10, Committed: oona.Commit{Offset: 10},
+	p := &rawFixture{Raw: raw, t: t, about: bus.Assignment{
+		Topic: rawTopics.SeedRaw, Partition: 3, Partitions: 4, LogStart: 10, LogEnd: 10, Committed: bus.Commit{Offset: 10},
 	}, next: 10}
-	if err := raw.Open(t.Context(), p.about); err != nil {
-		t.Fatal(err)
-	}
+	p.consumer = p.assign(p.about)
 	return p
 }
 
-func (p *rawPartition) message(offset int64, value string, headers ...string) *message.Message {
-	msg := message.NewMessage("", message.Payload(value))
-	msg.Metadata = message.Metadata{
-		oona.MetaKey: "a key", oona.MetaClaim: p.about.ID, oona.MetaPartition: "3",
-		oona.MetaOffset: strconv.FormatInt(offset, 10), oona.MetaTimestamp: "1790000001500000",
+// assign returns the consumer of an assignment whose reading begins at offset 10.
+func (p *rawFixture) assign(a bus.Assignment) *rawPartition {
+	p.t.Helper()
+	from, consumer, err := p.Assign(p.t.Context(), a)
+	if err != nil || from != 10 {
+		p.t.Fatalf("it is read from offset %d, want 10 (%v)", from, err)
 	}
+	return consumer.(*rawPartition)
+}
+
+func (p *rawFixture) message(offset int64, value string, headers ...string) *message.Message {
+	return messageOf(p.consumer, offset, value, headers...)
+}
+
+// messageOf is a record of an assignment.
+func messageOf(of *rawPartition, offset int64, value string, headers ...string) *message.Message {
+	msg := message.NewMessage("", message.Payload(value))
+	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{
+		Topic: rawTopics.SeedRaw, Partition: of.assignment.Partition, Offset: offset, Appended: 1790000001500000, Key: []byte("a key"), Consumer: of,
+	}))
 	for i := 0; i+1 < len(headers); i += 2 {
 		msg.Metadata.Set(headers[i], headers[i+1])
 	}
@@ -103,7 +118,7 @@ func (p *rawPartition) message(offset int64, value string, headers ...string) *m
 }
 
 // read hands out the next record, as the bus does.
-func (p *rawPartition) read(value string, headers ...string) {
+func (p *rawFixture) read(value string, headers ...string) {
 	p.t.Helper()
 	if err := p.handle(p.message(p.next, value, headers...)); err != nil {
 		p.t.Error(err)
@@ -112,19 +127,19 @@ func (p *rawPartition) read(value string, headers ...string) {
 }
 
 // end ends the claim, and waits for what is on its way.
-func (p *rawPartition) end() {
-	p.Close(p.about)
+func (p *rawFixture) end() {
+	p.consumer.Revoke()
 	p.forwarding.Wait()
 }
 
 // settledTo asserts what may be committed.
-func (p *rawPartition) settledTo(want int64) {
+func (p *rawFixture) settledTo(want int64) {
 	p.t.Helper()
 	synctest.Wait()
-	if got, due := p.Commit(p.about); got.Offset != want || due != (want > 10) {
+	if got, due := p.consumer.Commit(); got.Offset != want || due != (want > 10) {
 		p.t.Errorf("commits offset %d, due %v; want %d", got.Offset, due, want)
 	}
-	p.Ends(p.about, p.next)
+	p.consumer.End(p.next)
 	if lag := testutil.ToFloat64(p.metrics.lag.WithLabelValues("3")); lag != float64(p.next-want) {
 		p.t.Errorf("lag is %v, want %d", lag, p.next-want)
 	}
@@ -155,22 +170,22 @@ func TestRawFormsAreForwarded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				bus := &topicBus{}
-				p := claimRaw(t, bus, nil)
+				onBus := &topicBus{}
+				p := claimRaw(t, onBus, nil)
 				defer p.end()
-				p.read(form.value, "traceparent", trace, "oona-record", "tick/1", "oona-path", "elsewhere", "$$key", "x", "other", "x")
+				p.read(form.value, "traceparent", trace, "oona-record", "tick/1", "oona-path", "elsewhere", "$key", "x", "other", "x")
 				p.settledTo(11)
-				got := bus.on(rawTopics.SeedMetrics)
-				if len(got) != len(form.want) || len(bus.on(rawTopics.SeedRawDead)) != 0 {
-					t.Fatalf("%d frames, %d dead letters", len(got), len(bus.on(rawTopics.SeedRawDead)))
+				got := onBus.on(rawTopics.SeedMetrics)
+				if len(got) != len(form.want) || len(onBus.on(rawTopics.SeedRawDead)) != 0 {
+					t.Fatalf("%d frames, %d dead letters", len(got), len(onBus.on(rawTopics.SeedRawDead)))
 				}
-				want := message.Metadata{oona.MetaKey: string(oona.Key("digits", "enc.1")), oona.HeaderPath: "kasmina.telemetry.seed.raw/3", "traceparent": trace}
+				want := message.Metadata{oona.HeaderPath: "kasmina.telemetry.seed.raw/3", "traceparent": trace}
 				for i, m := range got {
 					if string(m.Payload) != form.want[i] {
 						t.Errorf("frame %d is %q, want %q", i, m.Payload, form.want[i])
 					}
-					if fmt.Sprint(m.Metadata) != fmt.Sprint(want) {
-						t.Errorf("metadata is %q", m.Metadata)
+					if fmt.Sprint(m.Metadata) != fmt.Sprint(want) || string(bus.TargetOf(m).Key) != string(oona.Key("digits", "enc.1")) {
+						t.Errorf("metadata is %q, key %q", m.Metadata, bus.TargetOf(m).Key)
 					}
 				}
 				if c := p.stage.Counts(); c.Frames != int64(len(got)) || c.Requests != 0 {
@@ -212,22 +227,22 @@ func TestRawDeadLetters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				bus := &topicBus{}
-				p := claimRaw(t, bus, func(c *Config) { c.MaxReadings, c.MaxBodyBytes = 4, 64<<10 })
+				onBus := &topicBus{}
+				p := claimRaw(t, onBus, func(c *Config) { c.MaxReadings, c.MaxBodyBytes = 4, 64<<10 })
 				defer p.end()
 				p.read(good)
-				p.read(bad.value, append(bad.headers, "of", "the producer", "$$key", "x")...)
+				p.read(bad.value, append(bad.headers, "of", "the producer", "$key", "x")...)
 				p.read(good)
 				p.settledTo(13)
-				if got := bus.on(rawTopics.SeedMetrics); len(got) != 2 {
+				if got := onBus.on(rawTopics.SeedMetrics); len(got) != 2 {
 					t.Errorf("%d frames are forwarded", len(got))
 				}
-				dead := bus.on(rawTopics.SeedRawDead)
+				dead := onBus.on(rawTopics.SeedRawDead)
 				if len(dead) != 1 {
 					t.Fatalf("%d dead letters", len(dead))
 				}
-				m := dead[0].Metadata
-				if string(dead[0].Payload) != bad.value || m[oona.MetaKey] != "a key" || m[oona.MetaTimestamp] != "1790000001500000" || m["of"] != "the producer" || m["$$key"] != "x" {
+				m, to := dead[0].Metadata, bus.TargetOf(dead[0])
+				if string(dead[0].Payload) != bad.value || string(to.Key) != "a key" || to.Time != 1790000001500000 || m["of"] != "the producer" || m["$key"] != "x" {
 					t.Errorf("the record is not as it was: %q %q", dead[0].Payload, m)
 				}
 				if m[oona.HeaderErrorException] != string(bad.reason) || !strings.Contains(m[oona.HeaderErrorMessage], bad.detail) {
@@ -249,14 +264,14 @@ func TestRawDeadLetters(t *testing.T) {
 func TestRawWaitsForTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := true
-		bus := &topicBus{}
-		bus.answer = func(string, []*message.Message) error {
+		onBus := &topicBus{}
+		onBus.answer = func(string, []*message.Message) error {
 			if down {
 				return errors.New("no broker")
 			}
 			return nil
 		}
-		p := claimRaw(t, bus, nil)
+		p := claimRaw(t, onBus, nil)
 		defer p.end()
 		for i := range 50 {
 			p.read(string(frames(func(f *oona.Frame) { f.Sequence = int64(i) })))
@@ -270,14 +285,14 @@ func TestRawWaitsForTheBus(t *testing.T) {
 		if p.handle(p.message(11, string(frames(nil)))) != nil { // delivered again
 			t.Error("a repeat is refused")
 		}
-		bus.mu.Lock()
-		down, bus.calls = false, make(map[string]int)
-		bus.mu.Unlock()
+		onBus.mu.Lock()
+		down, onBus.calls = false, make(map[string]int)
+		onBus.mu.Unlock()
 		time.Sleep(longestRawPause)
 		p.settledTo(60)
-		got := bus.on(rawTopics.SeedMetrics)
-		if len(got) != 50 || bus.calls[rawTopics.SeedMetrics] != 2 {
-			t.Fatalf("%d frames in %d calls", len(got), bus.calls[rawTopics.SeedMetrics])
+		got := onBus.on(rawTopics.SeedMetrics)
+		if len(got) != 50 || onBus.calls[rawTopics.SeedMetrics] != 2 {
+			t.Fatalf("%d frames in %d calls", len(got), onBus.calls[rawTopics.SeedMetrics])
 		}
 		for i, m := range got {
 			if want := frames(func(f *oona.Frame) { f.Sequence = int64(i) }); !bytes.Equal(m.Payload, want) {
@@ -290,8 +305,8 @@ func TestRawWaitsForTheBus(t *testing.T) {
 // What waits is bounded, and a claim that ends lets go of who waits for room.
 func TestRawIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
-		p := claimRaw(t, bus, nil)
+		onBus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
+		p := claimRaw(t, onBus, nil)
 		large := string(frames(withTensors(inline(tensorBytes(1, 800_000)))))
 		reading := make(chan struct{})
 		go func() {
@@ -302,7 +317,7 @@ func TestRawIsBounded(t *testing.T) {
 		}()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		c := p.claims["claim"]
+		c := p.consumer
 		c.mu.Lock()
 		if most := int64(rawBatchBytes + len(large) + 2*messageBytes); c.bytes < rawBatchBytes || c.bytes > most {
 			t.Errorf("%d bytes wait, at most %d may", c.bytes, most)
@@ -321,8 +336,8 @@ func TestRawIsBounded(t *testing.T) {
 // for it: the claim ends only after that. It is not committed.
 func TestRawRecordEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
-		p := claimRaw(t, bus, nil)
+		onBus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
+		p := claimRaw(t, onBus, nil)
 		session, end := context.WithCancel(t.Context())
 		defer end()
 		large := string(frames(withTensors(inline(tensorBytes(1, 800_000)))))
@@ -331,7 +346,12 @@ func TestRawRecordEndsWithItsSession(t *testing.T) {
 			offset := p.next
 			for ; session.Err() == nil; offset++ {
 				msg := p.message(offset, large)
-				msg.SetContext(session)
+				at, err := bus.PositionOf(msg)
+				if err != nil {
+					t.Error(err)
+					break
+				}
+				msg.SetContext(bus.WithPosition(session, at))
 				if err := p.handle(msg); err != nil {
 					t.Error(err)
 				}
@@ -362,19 +382,19 @@ func TestRawTensors(t *testing.T) {
 		store.fault = func(context.Context) error { return *fault.Load() }
 		breaks := func(err error) { fault.Store(&err) }
 		breaks(errors.New("no store"))
-		bus := &topicBus{}
-		p := claimRaw(t, bus, func(c *Config) { c.Tensors = store })
+		onBus := &topicBus{}
+		p := claimRaw(t, onBus, func(c *Config) { c.Tensors = store })
 		defer p.end()
 		p.read(string(frames(withTensors(inline(larger)))))
 		time.Sleep(time.Minute)
 		p.settledTo(10)
-		if store.fired.Load() == 0 || len(bus.on(rawTopics.SeedMetrics)) != 0 {
-			t.Fatalf("the store failed %d times, the bus has %d frames", store.fired.Load(), len(bus.on(rawTopics.SeedMetrics)))
+		if store.fired.Load() == 0 || len(onBus.on(rawTopics.SeedMetrics)) != 0 {
+			t.Fatalf("the store failed %d times, the bus has %d frames", store.fired.Load(), len(onBus.on(rawTopics.SeedMetrics)))
 		}
 		breaks(nil)
 		time.Sleep(longestRawPause)
 		p.settledTo(11)
-		got := bus.on(rawTopics.SeedMetrics)
+		got := onBus.on(rawTopics.SeedMetrics)
 		if len(got) != 1 || !bytes.Equal(got[0].Payload, frames(withTensors(claimed(store.Claim(larger))))) || !store.has(t, larger) {
 			t.Errorf("%d frames; stored: %v", len(got), store.has(t, larger))
 		}
@@ -385,7 +405,7 @@ func TestRawTensors(t *testing.T) {
 		breaks(claimcheck.ErrMismatch)
 		p.read(string(frames(withTensors(inline(aboveIt)))))
 		p.settledTo(13)
-		dead := bus.on(rawTopics.SeedRawDead)
+		dead := onBus.on(rawTopics.SeedRawDead)
 		if len(dead) != 2 || string(dead[0].Payload) != dangling ||
 			dead[0].Metadata[oona.HeaderErrorException] != "dangling" || dead[1].Metadata[oona.HeaderErrorException] != "mismatch" {
 			t.Errorf("dead letters: %v", dead)
@@ -397,15 +417,15 @@ func TestRawTensors(t *testing.T) {
 // a dead letter that its topic does not take is there without its value.
 func TestRawTooLargeForTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus := &topicBus{answer: func(_ string, messages []*message.Message) error {
+		onBus := &topicBus{answer: func(_ string, messages []*message.Message) error {
 			for _, m := range messages {
 				if len(m.Payload) > 50_000 {
-					return tooLargeError(true)
+					return bus.ErrTooLarge
 				}
 			}
 			return nil
 		}}
-		p := claimRaw(t, bus, nil)
+		p := claimRaw(t, onBus, nil)
 		defer p.end()
 		for range 3 {
 			p.read(string(frames(nil)))
@@ -413,8 +433,8 @@ func TestRawTooLargeForTheBus(t *testing.T) {
 		p.read(string(frames(withTensors(inline(larger)))))
 		p.read(string(frames(nil)))
 		p.settledTo(15)
-		dead := bus.on(rawTopics.SeedRawDead)
-		if got := bus.on(rawTopics.SeedMetrics); len(got) != 4 || len(dead) != 1 {
+		dead := onBus.on(rawTopics.SeedRawDead)
+		if got := onBus.on(rawTopics.SeedMetrics); len(got) != 4 || len(dead) != 1 {
 			t.Fatalf("%d frames, %d dead letters", len(got), len(dead))
 		}
 		m := dead[0].Metadata
@@ -428,23 +448,23 @@ func TestRawTooLargeForTheBus(t *testing.T) {
 // one frame is too large the dead letter says so, and that the bus has the others.
 func TestRawFramesTooLargeTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+		onBus := &topicBus{answer: func(topic string, messages []*message.Message) error {
 			if topic == rawTopics.SeedMetrics && (len(messages) > 1 || len(messages[0].Payload) > 50_000) {
-				return tooLargeError(true)
+				return bus.ErrTooLarge
 			}
 			return nil
 		}}
-		p := claimRaw(t, bus, nil)
+		p := claimRaw(t, onBus, nil)
 		defer p.end()
 		p.read(string(frames(nil, nil, nil)))
 		p.settledTo(11)
-		if got, dead := bus.on(rawTopics.SeedMetrics), bus.on(rawTopics.SeedRawDead); len(got) != 3 || len(dead) != 0 {
+		if got, dead := onBus.on(rawTopics.SeedMetrics), onBus.on(rawTopics.SeedRawDead); len(got) != 3 || len(dead) != 0 {
 			t.Fatalf("of a good record there are %d frames, %d dead letters", len(got), len(dead))
 		}
 		bad := string(frames(nil, withTensors(inline(larger)), nil))
 		p.read(bad)
 		p.settledTo(12)
-		got, dead := bus.on(rawTopics.SeedMetrics), bus.on(rawTopics.SeedRawDead)
+		got, dead := onBus.on(rawTopics.SeedMetrics), onBus.on(rawTopics.SeedRawDead)
 		if len(got) != 5 || len(dead) != 1 {
 			t.Fatalf("%d frames, %d dead letters", len(got), len(dead))
 		}
@@ -462,19 +482,17 @@ func TestRawOvertaken(t *testing.T) {
 		p := claimRaw(t, &topicBus{}, nil)
 		p.end()
 		p.about.Committed.Offset = 4
-		if err := p.Open(t.Context(), p.about); err != nil {
-			t.Fatal(err)
-		}
+		p.consumer = p.assign(p.about)
 		defer p.end()
 		if n := testutil.ToFloat64(p.metrics.lost.WithLabelValues(lostRetention)); n != 6 {
 			t.Errorf("%v records are counted as lost, want 6", n)
 		}
 		p.read(string(frames(nil)))
 		p.settledTo(11)
-		p.Committed(p.about, oona.Commit{Offset: 11}, errors.New("refused"))
+		p.consumer.Committed(bus.Commit{Offset: 11}, errors.New("refused"))
 		p.settledTo(11)
-		p.Committed(p.about, oona.Commit{Offset: 11}, nil)
-		if _, due := p.Commit(p.about); due {
+		p.consumer.Committed(bus.Commit{Offset: 11}, nil)
+		if _, due := p.consumer.Commit(); due {
 			t.Error("what is committed is committed again")
 		}
 	})

@@ -24,12 +24,12 @@ const noFrame = -1
 // returns the problem as it was sent.
 func refused(t *testing.T, mediaType string, body []byte, code int, why reason, frame int, field, detail string, headers ...string) string {
 	t.Helper()
-	bus := &fakeBus{}
-	s := newStage(t, bus, func(c *Config) {
+	onBus := &fakeBus{}
+	s := newStage(t, onBus, func(c *Config) {
 		c.MaxReadings, c.MaxMetrics, c.MaxTensors, c.MaxFrames, c.MaxDecompressedBytes = 1000, 8, 4, 16, 1<<16
 	})
 	w := post(s, mediaType, body, headers...)
-	if calls, _ := bus.published(); calls != 0 {
+	if calls, _ := onBus.published(); calls != 0 {
 		t.Errorf("%d calls of Publish for a bad request", calls)
 	}
 	p := decodeProblem(t, w)
@@ -264,8 +264,8 @@ func TestBadJSON(t *testing.T) {
 }
 
 func TestEncodedSize(t *testing.T) {
-	bus := &fakeBus{}
-	s := newStage(t, bus, func(c *Config) { c.MaxMessageBytes = recordOverhead + 2000 })
+	onBus := &fakeBus{}
+	s := newStage(t, onBus, func(c *Config) { c.MaxMessageBytes = recordOverhead + 2000 })
 	w := post(s, mediaAvro, frames(nil, manySeeds(1000)))
 	p := decodeProblem(t, w)
 	if p.Status != 413 || p.Frame == nil || *p.Frame != 1 || !strings.Contains(p.Detail, "the bus takes 2000; split it by seed ids into frames of their own sequence numbers, at most 135 seeds each") {
@@ -274,7 +274,7 @@ func TestEncodedSize(t *testing.T) {
 	if w := post(s, mediaAvro, frames(manySeeds(135))); w.Code != http.StatusOK {
 		t.Errorf("a frame of the advised size is answered %d %s", w.Code, w.Body)
 	}
-	if calls, _ := bus.published(); calls != 1 {
+	if calls, _ := onBus.published(); calls != 1 {
 		t.Errorf("%d calls of Publish", calls)
 	}
 }

@@ -232,8 +232,8 @@ func TestRoomForTensors(t *testing.T) {
 // connection serves the next request.
 func TestSlowBusKeepsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus := &fakeBus{answer: func(int) error { time.Sleep(patience + time.Second); return nil }}
-		listener, end := serve(t, newStage(t, bus, nil))
+		onBus := &fakeBus{answer: func(int) error { time.Sleep(patience + time.Second); return nil }}
+		listener, end := serve(t, newStage(t, onBus, nil))
 		conn := listener.dial()
 		answers := bufio.NewReader(conn)
 		for range 2 {

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // Stage takes frames over HTTP and publishes them.
 type Stage struct {
 	cfg       Config
-	publisher Publisher
+	publisher bus.Publisher
 	metrics   *metrics
 	logger    *slog.Logger
 	warnings  throttle
@@ -63,7 +65,7 @@ const (
 
 // New returns a stage that publishes to publisher, whose Close stays the
 // caller's. One call carries a request's frames.
-func New(cfg Config, publisher Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
+func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}

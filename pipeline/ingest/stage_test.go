@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -22,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -34,7 +36,9 @@ type fakeBus struct {
 	topic string
 }
 
-func (b *fakeBus) PublishContext(_ context.Context, topic string, messages ...*message.Message) error {
+func (*fakeBus) Close() error { return nil }
+
+func (b *fakeBus) Publish(_ context.Context, topic string, messages ...*message.Message) error {
 	b.mu.Lock()
 	call := len(b.calls)
 	b.calls = append(b.calls, messages)
@@ -52,14 +56,14 @@ func (b *fakeBus) published() (calls int, messages []*message.Message) {
 	return len(b.calls), slices.Concat(b.calls...)
 }
 
-func newStage(tb testing.TB, bus Publisher, change func(*Config)) *Stage {
+func newStage(tb testing.TB, onBus bus.Publisher, change func(*Config)) *Stage {
 	tb.Helper()
 	cfg := DefaultConfig()
 	cfg.Topic, cfg.Instance = "kasmina.telemetry.seed.metrics", "ingest-1"
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := New(cfg, bus, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	s, err := New(cfg, onBus, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -108,24 +112,24 @@ const goodJSON = `{"run_id":"digits","layer_id":"enc.1","producer_id":"trainer-0
 "metrics":[{"name":"gradient_norm","values":[1,2,3,4]},{"name":"blend","values":[0,2.5e-1,0.5,1]}]}`
 
 func TestAcceptedAvro(t *testing.T) {
-	bus := &fakeBus{}
-	s := newStage(t, bus, nil)
+	onBus := &fakeBus{}
+	s := newStage(t, onBus, nil)
 	body := frames(nil, func(f *oona.Frame) { f.Layer = "enc.2" }, nil)
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	w := post(s, mediaAvro, body, "traceparent", trace, "oona-record", "tick/1", "oona-path", "elsewhere", "$key", "x")
 	if w.Code != http.StatusOK || w.Body.String() != "{\"accepted\":3}\n" || w.Header().Get("Content-Type") != mediaJSON {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	calls, messages := bus.published()
-	if calls != 1 || len(messages) != 3 || bus.topic != "kasmina.telemetry.seed.metrics" {
-		t.Fatalf("%d messages to %s in %d calls", len(messages), bus.topic, calls)
+	calls, messages := onBus.published()
+	if calls != 1 || len(messages) != 3 || onBus.topic != "kasmina.telemetry.seed.metrics" {
+		t.Fatalf("%d messages to %s in %d calls", len(messages), onBus.topic, calls)
 	}
 	var values []byte
 	for i, m := range messages {
 		layer := []oona.LayerID{"enc.1", "enc.2", "enc.1"}[i]
-		want := message.Metadata{oona.MetaKey: string(oona.Key("digits", layer)), oona.HeaderPath: "ingest-1", "traceparent": trace}
-		if len(m.Metadata) != len(want) {
-			t.Errorf("metadata is %q", m.Metadata)
+		want := message.Metadata{oona.HeaderPath: "ingest-1", "traceparent": trace}
+		if key := bus.TargetOf(m).Key; len(m.Metadata) != len(want) || string(key) != string(oona.Key("digits", layer)) {
+			t.Errorf("metadata is %q, key %q", m.Metadata, key)
 		}
 		for name, value := range want {
 			if m.Metadata[name] != value {
@@ -153,9 +157,9 @@ func TestAcceptedAvro(t *testing.T) {
 // A record of JSON is what the same frame in Avro would be.
 func TestAcceptedJSON(t *testing.T) {
 	for name, body := range map[string]string{"object": goodJSON, "array": " [ " + goodJSON + " ]\n"} {
-		bus := &fakeBus{}
-		w := post(newStage(t, bus, nil), mediaJSON+"; charset=utf-8", []byte(body))
-		_, messages := bus.published()
+		onBus := &fakeBus{}
+		w := post(newStage(t, onBus, nil), mediaJSON+"; charset=utf-8", []byte(body))
+		_, messages := onBus.published()
 		if w.Code != http.StatusOK || len(messages) != 1 {
 			t.Fatalf("%s: %d %s", name, w.Code, w.Body)
 		}
@@ -173,25 +177,25 @@ func TestWholeNumbersInJSON(t *testing.T) {
 		"9223372036854775807.0": math.MaxInt64, "9.223372036854775807e18": math.MaxInt64, "0.9223372036854775807e+19": math.MaxInt64,
 		"9007199254740993.0": 9007199254740993, "1." + strings.Repeat("0", 1000): 1, "1" + strings.Repeat("0", 1000) + "e-1000": 1,
 	} {
-		bus := &fakeBus{}
+		onBus := &fakeBus{}
 		body := strings.Replace(goodJSON, `"step":7`, `"step":`+text, 1)
-		if w := post(newStage(t, bus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+		if w := post(newStage(t, onBus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 			t.Errorf("step %.60s is answered %d %s", text, w.Code, w.Body)
 			continue
 		}
-		_, messages := bus.published()
+		_, messages := onBus.published()
 		var f oona.Frame
 		if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil || f.Step != want {
 			t.Errorf("step %.60s becomes %d, error %v", text, f.Step, err)
 		}
 	}
-	bus, store := &fakeBus{}, newStore(t)
+	onBus, store := &fakeBus{}, newStore(t)
 	body := `{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1.79e15,"sequence":1e0,"observed_at":1.790000001e15,"seed_ids":[0.0,1e0],"states":[2.0,1e1],
 	 "tensors":[{"name":"w","seed_id":1.0,"dtype":"uint8","shape":[1e1],"data":"AAAAAAAAAAAAAA=="}]}`
-	if w := post(newStageWithStore(t, bus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+	if w := post(newStageWithStore(t, onBus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	_, messages := bus.published()
+	_, messages := onBus.published()
 	var f oona.Frame
 	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
 		t.Fatal(err)
@@ -203,12 +207,12 @@ func TestWholeNumbersInJSON(t *testing.T) {
 
 // What a float32 has no room for is an infinity, as torch would make it.
 func TestGreatValuesInJSON(t *testing.T) {
-	bus := &fakeBus{}
+	onBus := &fakeBus{}
 	body := strings.Replace(goodJSON, "[0,2.5e-1,0.5,1]", "[1e39,-1.7976931348623157e308,3.4028235e38,1e-300]", 1)
-	if w := post(newStage(t, bus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+	if w := post(newStage(t, onBus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	_, messages := bus.published()
+	_, messages := onBus.published()
 	var f oona.Frame
 	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
 		t.Fatal(err)
@@ -220,7 +224,7 @@ func TestGreatValuesInJSON(t *testing.T) {
 }
 
 func TestJSONSpecials(t *testing.T) {
-	bus, store := &fakeBus{}, newStore(t)
+	onBus, store := &fakeBus{}, newStore(t)
 	claim, _, err := store.CheckIn(t.Context(), strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -231,10 +235,10 @@ func TestJSONSpecials(t *testing.T) {
 	 "metrics":[{"values":[null,"NaN","Infinity","-Infinity",-1.5e-3,16777217],"name":"m\u0061"}],
 	 "states":[0,1,2,3,10,"rolled_back"],"seed_ids":[0,1,2,3,4,2147483647],"timeline":"rank:3","step":0,
 	 "observed_at":1790000001000000,"sequence":9223372036854775807,"producer_epoch":0,"producer_id":"p","layer_id":"l","run_id":"\u0072"}]`
-	if w := post(newStageWithStore(t, bus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
+	if w := post(newStageWithStore(t, onBus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	_, messages := bus.published()
+	_, messages := onBus.published()
 	var f oona.Frame
 	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
 		t.Fatal(err)
@@ -253,11 +257,11 @@ func TestJSONSpecials(t *testing.T) {
 
 // NaN means not measured; infinities are for the reader to count.
 func TestNotMeasuredAndInfiniteAreAccepted(t *testing.T) {
-	bus := &fakeBus{}
+	onBus := &fakeBus{}
 	body := frames(func(f *oona.Frame) {
 		f.Metrics[0].Values = []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 0}
 	})
-	if w := post(newStage(t, bus, nil), mediaAvro, body); w.Code != http.StatusOK {
+	if w := post(newStage(t, onBus, nil), mediaAvro, body); w.Code != http.StatusOK {
 		t.Errorf("answer is %d %s", w.Code, w.Body)
 	}
 }
@@ -270,18 +274,18 @@ func TestPublisherFails(t *testing.T) {
 		retryAfter string
 	}{
 		"bus down":  {errors.New("no brokers"), http.StatusServiceUnavailable, reasonPublish, "5"},
-		"too large": {errors.Join(errors.New("send"), tooLargeError(true)), http.StatusRequestEntityTooLarge, reasonTooLarge, ""},
-		"not large": {tooLargeError(false), http.StatusServiceUnavailable, reasonPublish, "5"},
-		"pinned":    {errors.Join(errors.New("send"), &partitionsError{}), http.StatusServiceUnavailable, reasonPartitions, "60"},
+		"too large": {errors.Join(errors.New("send"), bus.ErrTooLarge), http.StatusRequestEntityTooLarge, reasonTooLarge, ""},
+		"not large": {errors.New("record too large"), http.StatusServiceUnavailable, reasonPublish, "5"},
+		"pinned":    {errors.Join(errors.New("send"), fmt.Errorf("%w: it had 3 and has 4", bus.ErrPartitions)), http.StatusServiceUnavailable, reasonPartitions, "60"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bus := &fakeBus{answer: func(call int) error {
+			onBus := &fakeBus{answer: func(call int) error {
 				if call == 0 {
 					return c.err
 				}
 				return nil
 			}}
-			s := newStage(t, bus, nil)
+			s := newStage(t, onBus, nil)
 			w := post(s, mediaAvro, frames(nil, nil))
 			if w.Code != c.code || w.Header().Get("Retry-After") != c.retryAfter || !strings.Contains(w.Body.String(), `"urn:oona:problem:`+string(c.reason)+`"`) {
 				t.Errorf("answer is %d, Retry-After %q: %s", w.Code, w.Header().Get("Retry-After"), w.Body)
@@ -296,28 +300,18 @@ func TestPublisherFails(t *testing.T) {
 	}
 }
 
-type partitionsError struct{}
-
-func (*partitionsError) Error() string           { return "had 3 partitions and has 4" }
-func (*partitionsError) PartitionsChanged() bool { return true }
-
-type tooLargeError bool
-
-func (tooLargeError) Error() string    { return "record too large" }
-func (e tooLargeError) TooLarge() bool { return bool(e) }
-
 // A bus that does not answer is 503 at the timeout, holds the slot until it
 // does, and never makes a 200.
 func TestPublisherHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		bus := &fakeBus{answer: func(call int) error {
+		onBus := &fakeBus{answer: func(call int) error {
 			if call == 0 {
 				<-release
 			}
 			return nil
 		}}
-		s := newStage(t, bus, func(c *Config) { c.MaxInFlight = 1 })
+		s := newStage(t, onBus, func(c *Config) { c.MaxInFlight = 1 })
 		began := time.Now()
 		w := post(s, mediaAvro, frames(nil))
 		if took := time.Since(began); w.Code != http.StatusServiceUnavailable || took != s.cfg.PublishTimeout || w.Header().Get("Retry-After") == "" {
@@ -332,7 +326,7 @@ func TestPublisherHangs(t *testing.T) {
 		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
 			t.Errorf("after the bus has answered: %d %s", w.Code, w.Body)
 		}
-		if calls, _ := bus.published(); calls != 2 {
+		if calls, _ := onBus.published(); calls != 2 {
 			t.Errorf("%d calls of Publish, want 2: a refused request is not published", calls)
 		}
 	})
@@ -343,20 +337,20 @@ func TestPublisherHangs(t *testing.T) {
 func TestRecordsOutliveTheirRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		bus := &fakeBus{answer: func(call int) error {
+		onBus := &fakeBus{answer: func(call int) error {
 			if call == 0 {
 				<-release
 			}
 			return nil
 		}}
-		s := newStage(t, bus, nil)
+		s := newStage(t, onBus, nil)
 		first := frames(nil, nil)
 		post(s, mediaAvro, first)
 		for range 10 {
 			post(s, mediaAvro, frames(func(f *oona.Frame) { f.Run = "xxxxxx" }, func(f *oona.Frame) { f.Run = "yyyyyy" }))
 			post(s, mediaJSON, []byte(strings.ReplaceAll(goodJSON, "digits", "zzzzzz")))
 		}
-		_, messages := bus.published()
+		_, messages := onBus.published()
 		if got := slices.Concat(messages[0].Payload, messages[1].Payload); !bytes.Equal(got, first) {
 			t.Error("the first request's records have changed")
 		}
@@ -366,14 +360,14 @@ func TestRecordsOutliveTheirRequest(t *testing.T) {
 
 func TestRunServesAndDrains(t *testing.T) {
 	release, publishing := make(chan struct{}), make(chan struct{})
-	bus := &fakeBus{answer: func(call int) error {
+	onBus := &fakeBus{answer: func(call int) error {
 		if call == 1 {
 			close(publishing)
 			<-release
 		}
 		return nil
 	}}
-	s := newStage(t, bus, nil)
+	s := newStage(t, onBus, nil)
 	if s.Ready() == nil {
 		t.Error("ready before it runs")
 	}

@@ -79,9 +79,9 @@ func (f *faultyStore) has(t *testing.T, content []byte) bool {
 	return err == nil && bytes.Equal(data, content)
 }
 
-func newStageWithStore(t testing.TB, bus *fakeBus, store TensorStore) *Stage {
+func newStageWithStore(t testing.TB, onBus *fakeBus, store TensorStore) *Stage {
 	t.Helper()
-	return newStage(t, bus, func(c *Config) { c.Tensors = store })
+	return newStage(t, onBus, func(c *Config) { c.Tensors = store })
 }
 
 func tensorBytes(seed byte, n int) []byte {
@@ -125,13 +125,13 @@ func TestLargeTensorsBecomeClaims(t *testing.T) {
 		singles = append(singles, rest[:len(rest)-len(after)])
 		rest = after
 	}
-	bus := &fakeBus{answer: func(int) error {
+	onBus := &fakeBus{answer: func(int) error {
 		if !store.has(t, aboveIt) || !store.has(t, larger) {
 			t.Error("published before the tensors are in the store")
 		}
 		return nil
 	}}
-	s := newStageWithStore(t, bus, store)
+	s := newStageWithStore(t, onBus, store)
 	for i, sent := range []struct {
 		name, mediaType string
 		body            []byte
@@ -143,7 +143,7 @@ func TestLargeTensorsBecomeClaims(t *testing.T) {
 		if w := post(s, sent.mediaType, sent.body); w.Code != http.StatusOK {
 			t.Fatalf("%s: answer is %d %s", sent.name, w.Code, w.Body)
 		}
-		_, messages := bus.published()
+		_, messages := onBus.published()
 		var values []byte
 		for _, m := range messages[3*i:] {
 			values = append(values, m.Payload...)
@@ -186,12 +186,12 @@ func jsonWithTensors(t *testing.T, singles [][]byte) string {
 
 // Without a store nothing is replaced.
 func TestTensorsStayWithoutAStore(t *testing.T) {
-	bus := &fakeBus{}
+	onBus := &fakeBus{}
 	body := frames(withTensors(inline(larger)))
-	if w := post(newStage(t, bus, nil), mediaAvro, body); w.Code != http.StatusOK {
+	if w := post(newStage(t, onBus, nil), mediaAvro, body); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	if _, messages := bus.published(); !bytes.Equal(messages[0].Payload, body) {
+	if _, messages := onBus.published(); !bytes.Equal(messages[0].Payload, body) {
 		t.Error("the record is not what was sent")
 	}
 }
@@ -224,14 +224,14 @@ func TestClaimsOfClients(t *testing.T) {
 		"no store":     {there, nil, 400, reasonInvalid, "tensors[1].data"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bus := &fakeBus{}
-			s := newStageWithStore(t, bus, c.store)
+			onBus := &fakeBus{}
+			s := newStageWithStore(t, onBus, c.store)
 			body := frames(nil, withTensors(inline([]byte{1}), claimed(c.claim)))
 			w := post(s, mediaAvro, body)
 			if w.Code != c.code {
 				t.Fatalf("answer is %d %s", w.Code, w.Body)
 			}
-			calls, messages := bus.published()
+			calls, messages := onBus.published()
 			if c.code == http.StatusOK {
 				if got := append(bytes.Clone(messages[0].Payload), messages[1].Payload...); !bytes.Equal(got, body) {
 					t.Error("the records are not what was sent")
@@ -248,10 +248,10 @@ func TestClaimsOfClients(t *testing.T) {
 
 // A request that is not valid stores nothing, however late that shows.
 func TestNothingIsStoredOfABadRequest(t *testing.T) {
-	store, bus := newStore(t), &fakeBus{}
-	s := newStageWithStore(t, bus, store)
+	store, onBus := newStore(t), &fakeBus{}
+	s := newStageWithStore(t, onBus, store)
 	w := post(s, mediaAvro, frames(withTensors(inline(larger)), func(f *oona.Frame) { f.States[0] = 99 }))
-	if calls, _ := bus.published(); w.Code != http.StatusBadRequest || calls != 0 {
+	if calls, _ := onBus.published(); w.Code != http.StatusBadRequest || calls != 0 {
 		t.Errorf("answer is %d, %d calls of Publish", w.Code, calls)
 	}
 	if store.has(t, larger) {
@@ -282,7 +282,7 @@ func TestStoreFails(t *testing.T) {
 		for _, tensor := range []string{"inline", "claim"} {
 			t.Run(name+" "+tensor, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					store, bus := newStore(t), &fakeBus{}
+					store, onBus := newStore(t), &fakeBus{}
 					content := inline(larger)
 					if tensor == "claim" {
 						content = claimed(store.Claim(larger))
@@ -291,7 +291,7 @@ func TestStoreFails(t *testing.T) {
 						}
 					}
 					store.fault = c.fault
-					s := newStageWithStore(t, bus, store)
+					s := newStageWithStore(t, onBus, store)
 					began := time.Now()
 					w := post(s, mediaAvro, frames(nil, withTensors(content)))
 					if took := time.Since(began); took > s.cfg.StoreTimeout {
@@ -307,7 +307,7 @@ func TestStoreFails(t *testing.T) {
 					if store.fired.Load() == 0 {
 						t.Error("the fault did not come")
 					}
-					if calls, _ := bus.published(); calls != 0 {
+					if calls, _ := onBus.published(); calls != 0 {
 						t.Error("a frame is on the bus whose tensor is not known to be in the store")
 					}
 					if w := post(s, mediaAvro, frames(withTensors(inline(atThreshold)))); w.Code != http.StatusOK {
@@ -325,9 +325,9 @@ func TestStoreFails(t *testing.T) {
 
 // A store that keeps something else than it was given makes no record.
 func TestStoreKeepsOtherBytes(t *testing.T) {
-	store, bus := &otherBytes{faultyStore: newStore(t)}, &fakeBus{}
-	w := post(newStageWithStore(t, bus, store), mediaAvro, frames(withTensors(inline(larger))))
-	if calls, _ := bus.published(); calls != 0 || w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), string(reasonMismatch)) || store.fired.Load() != 1 {
+	store, onBus := &otherBytes{faultyStore: newStore(t)}, &fakeBus{}
+	w := post(newStageWithStore(t, onBus, store), mediaAvro, frames(withTensors(inline(larger))))
+	if calls, _ := onBus.published(); calls != 0 || w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), string(reasonMismatch)) || store.fired.Load() != 1 {
 		t.Errorf("%d calls of Publish, answer is %d %s", calls, w.Code, w.Body)
 	}
 }
@@ -342,12 +342,12 @@ func (o *otherBytes) Spool(ctx context.Context, content io.Reader) (*claimcheck.
 // Requests that wait for the store are fewer than requests: others flow.
 func TestStoreHoldsUpFewRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, bus := newStore(t), &fakeBus{}
+		store, onBus := newStore(t), &fakeBus{}
 		store.fault = func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		s := newStage(t, bus, func(c *Config) { c.Tensors, c.MaxInFlight, c.MaxTensorRequests = store, 3, 2 })
+		s := newStage(t, onBus, func(c *Config) { c.Tensors, c.MaxInFlight, c.MaxTensorRequests = store, 3, 2 })
 		waiting := make(chan int)
 		for range 2 {
 			go func() { waiting <- post(s, mediaAvro, frames(withTensors(inline(larger)))).Code }()

@@ -36,8 +36,8 @@ func put(s *Stage, content []byte, headers ...string) *httptest.ResponseRecorder
 
 // The answer is a claim as a frame takes it.
 func TestPutTensor(t *testing.T) {
-	store, bus := newStore(t), &fakeBus{}
-	s := newStageWithStore(t, bus, store)
+	store, onBus := newStore(t), &fakeBus{}
+	s := newStageWithStore(t, onBus, store)
 	want := claimJSON(store.Claim(larger))
 	w := putBody(s, iotest.HalfReader(bytes.NewReader(larger))) // of unknown length
 	if w.Code != http.StatusCreated || w.Body.String() != want+"\n" || w.Header().Get("Content-Type") != mediaJSON {

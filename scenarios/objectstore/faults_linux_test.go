@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	bus "github.com/morphogenetic/oona/bus/kafka"
+	kafkabus "github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
@@ -34,7 +34,7 @@ const (
 // site is an ingest and the log behind it.
 type site struct {
 	*testing.T
-	bus    bus.Config
+	bus    kafkabus.Config
 	topics oona.Topics
 	store  *gateway
 	config claimcheck.Config
@@ -88,8 +88,8 @@ func newSite(t *testing.T, store *gateway) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{T: t, bus: bus.Config{Brokers: broker.Addrs, ClientID: "objectstore"}, topics: topics, store: store, acknowledged: map[int64]bool{}}
-	if _, err := bus.ApplyTopics(t.Context(), s.bus, topics.Specs(1)); err != nil {
+	s := &site{T: t, bus: kafkabus.Config{Brokers: broker.Addrs, ClientID: "objectstore"}, topics: topics, store: store, acknowledged: map[int64]bool{}}
+	if _, err := kafkabus.ApplyTopics(t.Context(), s.bus, topics.Specs(1)); err != nil {
 		t.Fatal(err)
 	}
 	s.config = claimcheck.DefaultConfig()
@@ -265,7 +265,7 @@ func (s *site) checkLog() (claims []oona.TensorClaim) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	log, err := bus.NewLogReader(s.bus, bus.LogReaderOptions{}, slog.New(slog.DiscardHandler))
+	log, err := kafkabus.NewReader(s.bus, kafkabus.ReaderOptions{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func (s *site) checkLog() (claims []oona.TensorClaim) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	end := log.Claims(s.topics.SeedMetrics)[0].HighWater
+	end := log.Ranges(s.topics.SeedMetrics)[0].End
 	found := map[int64]bool{}
 	for read := int64(0); read < end; read++ {
 		message := <-messages

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // startCounting starts a cluster that counts what it is asked, by kind. What refuse
@@ -49,7 +50,7 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "many", Partitions: partitions}}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewGroupSubscriber(cfg, GroupOptions{Group: "g"}, nil, slog.New(slog.DiscardHandler))
+	s, err := NewMember(cfg, MemberOptions{Group: "g"}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,13 +64,12 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 		all = append(all, p)
 	}
 	before := counted(kmsg.ListOffsets.Int16())
-	claims, err := s.describe(t.Context(), "many", all...)
+	claims, _, err := s.describe(t.Context(), "many", all...)
 	if err != nil || len(claims) != partitions {
 		t.Fatalf("%d claims: %v", len(claims), err)
 	}
-	for p, d := range claims {
-		c := d.about
-		if d.refused != nil || c.Partition != p || c.Partitions != partitions || c.Committed.Offset != oona.NoOffset || c.Start != 0 || c.HighWater != 0 {
+	for p, c := range claims {
+		if c.Partition != int32(p) || c.Partitions != partitions || c.Committed.Offset != bus.NoOffset || c.LogStart != 0 || c.LogEnd != 0 || c.Settled {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -99,7 +99,7 @@ func TestCommitsWaitForTheirCoordinator(t *testing.T) {
 		t.Fatal(err)
 	}
 	commits, err := Commits(t.Context(), cfg, "g", "committed")
-	if err != nil || len(commits) != 3 || commits[2].Offset != oona.NoOffset {
+	if err != nil || len(commits) != 3 || commits[2].Offset != bus.NoOffset {
 		t.Errorf("%v, %v", commits, err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // records is a claim of a partition that holds so many records and no more.
@@ -22,6 +22,9 @@ type records struct {
 }
 
 func (r records) Messages() <-chan *sarama.ConsumerMessage { return r.messages }
+
+// theConsumer is that of all records.
+var theConsumer = new(struct{ bus.Consumer })
 
 // handingOut hands out a claim of some records, in a bubble of synctest.
 type handingOut struct {
@@ -38,7 +41,7 @@ func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
 	}
 	session, revoke := context.WithCancel(context.Background())
 	h := &handingOut{make(chan *message.Message), revoke, make(chan bool, 1)}
-	c := &claim{ConsumerGroupClaim: from, about: oona.Claim{ID: "c"}}
+	c := &assigned{ConsumerGroupClaim: from, consumer: theConsumer}
 	go func() { h.result <- c.handOut(session, h.out, grace) }()
 	return h
 }
@@ -49,7 +52,7 @@ func (h *handingOut) idle(t *testing.T) {
 	synctest.Wait()
 	select {
 	case msg := <-h.out:
-		t.Fatalf("offset %s was handed out", msg.Metadata[oona.MetaOffset])
+		t.Fatalf("%s was handed out", msg.Payload)
 	case <-h.result:
 		t.Fatal("the claim is over")
 	default:
@@ -111,19 +114,19 @@ func TestOneMessageAtATime(t *testing.T) {
 		h := handOut(t, 3, time.Minute)
 		defer h.revoke()
 		for _, next := range []struct {
-			offset string
+			offset int64
 			settle func(*message.Message) bool
 		}{
-			{"0", (*message.Message).Ack},
-			{"1", (*message.Message).Nack},
-			{"1", (*message.Message).Nack},
-			{"1", (*message.Message).Ack},
-			{"2", (*message.Message).Ack},
+			{0, (*message.Message).Ack},
+			{1, (*message.Message).Nack},
+			{1, (*message.Message).Nack},
+			{1, (*message.Message).Ack},
+			{2, (*message.Message).Ack},
 		} {
 			msg := <-h.out
 			h.idle(t)
-			if got := msg.Metadata[oona.MetaOffset]; got != next.offset || msg.Metadata[oona.MetaClaim] != "c" {
-				t.Fatalf("offset %s of claim %q came, want %s", got, msg.Metadata[oona.MetaClaim], next.offset)
+			if at, err := bus.PositionOf(msg); err != nil || at.Offset != next.offset || at.Consumer != theConsumer {
+				t.Fatalf("%+v came, want offset %d (%v)", at, next.offset, err)
 			}
 			next.settle(msg)
 		}
@@ -144,7 +147,7 @@ func TestEndIsNotWaitedFor(t *testing.T) {
 		over()
 		return nil, nil, true // and no answer
 	})
-	s := &GroupSubscriber{offsets: &offsets{cfg: Config{Brokers: broker.ListenAddrs(), ClientID: "test"}}}
+	s := &Member{offsets: &offsets{cfg: Config{Brokers: broker.ListenAddrs(), ClientID: "test"}}}
 	if _, err := s.end(open, "t", 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, although the claim was over", err)
 	}

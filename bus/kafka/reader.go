@@ -11,58 +11,59 @@ import (
 	"github.com/IBM/sarama"
 	wmkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/oklog/ulid/v2"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
-// LogReaderOptions say where reading begins.
-type LogReaderOptions struct {
+// ReaderOptions say where reading begins.
+type ReaderOptions struct {
 	// From: each partition begins at its first record whose time is at or
 	// after this, and where there is none, at its end. Zero: at the oldest.
 	From time.Time
 }
 
-// LogReader is a message.Subscriber that reads all partitions of a topic by
+// Reader is a message.Subscriber that reads all partitions of a topic by
 // itself, without a group. Of each partition it hands out one message at a
 // time. When brokers fail or move it goes on at the next record, and where the
 // log no longer has that, at the oldest, with an error logged. Partitions that
 // are added to a topic later are not read.
-type LogReader struct {
+type Reader struct {
 	cfg    Config
 	from   time.Time
 	logger *slog.Logger
 
 	mu          sync.Mutex
 	closed      bool
-	claims      map[string][]oona.Claim
+	ranges      map[string][]bus.Range
 	subscribers []*wmkafka.Subscriber
+	handing     sync.WaitGroup // a goroutine a topic
 }
 
-// NewLogReader returns a reader; Subscribe connects.
-func NewLogReader(cfg Config, opts LogReaderOptions, logger *slog.Logger) (*LogReader, error) {
+// NewReader returns a reader; Subscribe connects.
+func NewReader(cfg Config, opts ReaderOptions, logger *slog.Logger) (*Reader, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	return &LogReader{cfg: cfg, from: opts.From, logger: logger, claims: make(map[string][]oona.Claim)}, nil
+	return &Reader{cfg: cfg, from: opts.From, logger: logger, ranges: make(map[string][]bus.Range)}, nil
 }
 
 // Subscribe reads a topic until ctx ends. It fails when no broker answers, and
 // when the reader has read the topic before: take another reader for that.
-func (r *LogReader) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, ErrClosed
+		return nil, bus.ErrClosed
 	}
-	if _, ok := r.claims[topic]; ok {
+	if _, ok := r.ranges[topic]; ok {
 		return nil, fmt.Errorf("%s is read already; make another reader", topic)
 	}
-	claims, err := r.locate(ctx, topic)
+	ranges, err := r.locate(ctx, topic)
 	if err != nil {
 		return nil, err
 	}
-	log := newTopicLog(claims, r.logger)
+	log := newTopicLog(ranges, r.logger)
 	subscriber, err := wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 		Brokers:               r.cfg.Brokers,
 		Unmarshaler:           log,
@@ -76,22 +77,41 @@ func (r *LogReader) Subscribe(ctx context.Context, topic string) (<-chan *messag
 	if err != nil {
 		return nil, errors.Join(unreachable(r.cfg, fmt.Errorf("read %s: %w", topic, err)), subscriber.Close())
 	}
-	r.claims[topic] = claims
+	r.ranges[topic] = ranges
 	r.subscribers = append(r.subscribers, subscriber)
-	return messages, nil
+	out := make(chan *message.Message)
+	r.handing.Go(func() { handOn(topic, messages, out) })
+	return out, nil
 }
 
-// Claims says, of each partition of a topic, where reading began and where the
-// log ended then: whoever has read up to HighWater is caught up. It is known
-// before Subscribe returns, and nil before.
-func (r *LogReader) Claims(topic string) []oona.Claim {
+// handOn gives messages their positions. Watermill's subscriber replaces the
+// context of a message once it is made.
+func handOn(topic string, in <-chan *message.Message, out chan<- *message.Message) {
+	defer close(out)
+	for msg := range in {
+		at := bus.Position{Topic: topic}
+		at.Partition, _ = wmkafka.MessagePartitionFromCtx(msg.Context())
+		at.Offset, _ = wmkafka.MessagePartitionOffsetFromCtx(msg.Context())
+		at.Key, _ = wmkafka.MessageKeyFromCtx(msg.Context())
+		appended, _ := wmkafka.MessageTimestampFromCtx(msg.Context())
+		at.Appended = oona.MicrosOf(appended)
+		msg.SetContext(bus.WithPosition(msg.Context(), at))
+		select {
+		case out <- msg:
+		case <-msg.Context().Done():
+		}
+	}
+}
+
+// Ranges says of each partition where reading began, and where the log ended then.
+func (r *Reader) Ranges(topic string) []bus.Range {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.claims[topic]
+	return r.ranges[topic]
 }
 
 // Close ends all subscriptions.
-func (r *LogReader) Close() error {
+func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
@@ -100,11 +120,12 @@ func (r *LogReader) Close() error {
 		err = errors.Join(err, s.Close())
 	}
 	r.subscribers = nil
+	r.handing.Wait()
 	return err
 }
 
 // locate finds where the partitions of a topic begin and end.
-func (r *LogReader) locate(ctx context.Context, topic string) (_ []oona.Claim, err error) {
+func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err error) {
 	client, err := connect(r.cfg, r.cfg.client())
 	if err != nil {
 		return nil, err
@@ -123,39 +144,38 @@ func (r *LogReader) locate(ctx context.Context, topic string) (_ []oona.Claim, e
 		return nil, err
 	}
 	ends, starts := newest[topic], first[topic]
-	id := ulid.Make().String()
-	claims := make([]oona.Claim, 0, len(ends))
+	ranges := make([]bus.Range, 0, len(ends))
 	for p := range int32(len(ends)) {
 		start, ok := starts[p]
 		if !ok || start < 0 { // nothing that young
 			start = ends[p]
 		}
-		claims = append(claims, oona.Claim{ID: fmt.Sprintf("%s-%d", id, p), Topic: topic, Partition: p, Start: start, HighWater: ends[p]})
+		ranges = append(ranges, bus.Range{Partition: p, From: start, End: ends[p]})
 	}
-	return claims, nil
+	return ranges, nil
 }
 
 // topicLog is what a subscription knows of its topic: it makes the messages,
 // and in Watermill's seam it sets where each partition begins.
 type topicLog struct {
 	seam
-	claims []oona.Claim // by partition
+	ranges []bus.Range // by partition
 	logger *slog.Logger
 
 	mu   sync.Mutex
 	next []int64 // offset to go on at, by partition
 }
 
-func newTopicLog(claims []oona.Claim, logger *slog.Logger) *topicLog {
-	log := &topicLog{claims: claims, logger: logger, next: make([]int64, len(claims))}
-	for i, c := range claims {
-		log.next[i] = c.Start
+func newTopicLog(ranges []bus.Range, logger *slog.Logger) *topicLog {
+	log := &topicLog{ranges: ranges, logger: logger, next: make([]int64, len(ranges))}
+	for i, c := range ranges {
+		log.next[i] = c.From
 	}
 	return log
 }
 
 func (l *topicLog) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
-	return newMessage(r, r.Headers, l.claims[r.Partition].ID), nil
+	return newMessage(r), nil
 }
 
 func (l *topicLog) WrapConsumer(c sarama.Consumer) sarama.Consumer {
@@ -182,7 +202,7 @@ type positioned struct {
 
 // Partitions are those that were there at the start.
 func (p positioned) Partitions(string) ([]int32, error) {
-	partitions := make([]int32, len(p.log.claims))
+	partitions := make([]int32, len(p.log.ranges))
 	for i := range partitions {
 		partitions[i] = int32(i)
 	}

@@ -14,11 +14,12 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-var _ message.Subscriber = (*kafka.GroupSubscriber)(nil)
+var _ message.Subscriber = (*kafka.Member)(nil)
 
 // A group that has read and acked everything, and whose owner has nothing to
 // commit, has committed nothing, and begins again at the oldest record.
@@ -37,22 +38,22 @@ func TestAckCommitsNothing(t *testing.T) {
 			var due [partitions]int64
 			for range partitions * perPartition {
 				msg := next(t, messages)
-				partition := metaInt(t, msg, oona.MetaPartition)
-				if offset := metaInt(t, msg, oona.MetaOffset); offset != due[partition] || string(msg.Payload) != strconv.Itoa(int(offset)) {
+				partition := int64(position(t, msg).Partition)
+				if offset := position(t, msg).Offset; offset != due[partition] || string(msg.Payload) != strconv.Itoa(int(offset)) {
 					t.Fatalf("offset %d, %q where %d was due", offset, msg.Payload, due[partition])
 				}
 				due[partition]++
 				msg.Ack()
 			}
-			for _, c := range o.await(t, "open", partitions) {
-				if c.Topic != topic || c.Start != 0 || c.HighWater != perPartition || c.ID == "" {
+			for _, c := range o.await(t, "assigned", partitions) {
+				if c.Topic != topic || c.from != 0 || c.LogEnd != perPartition {
 					t.Errorf("claim %+v", c)
 				}
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			o.await(t, "close", partitions)
+			o.await(t, "revoked", partitions)
 			committed, err := newAdmin(t, cfg).ListConsumerGroupOffsets(group, map[string][]int32{topic: {0, 1}})
 			if err != nil {
 				t.Fatal(err)
@@ -66,27 +67,32 @@ func TestAckCommitsNothing(t *testing.T) {
 	})
 }
 
-// What stands around a record is what it brought and what this package notes,
-// and a claim that it brought does not pass for ours.
-func TestGroupMessagesHaveNothingElse(t *testing.T) {
+// The metadata of a message are the headers of its record, and the position is
+// the bus's own: a header cannot forge it.
+func TestGroupMessagesHaveTheirHeaders(t *testing.T) {
 	broker := startEmbedded(t, embedded.Options{})
 	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, kafka.PublisherOptions{})
-	publish(t, p, topic, newMessage("a", oona.MetaKey, "key", "header", "1", "$$claim", "from outside"))
+	publish(t, p, topic, newMessage("a", withKey, "key", "header", "1", "$offset", "from outside"))
 	publish(t, p, topic, newMessage("b"))
 	o := newOwner()
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
-	claim := o.await(t, "open", 1)[0].ID
-	for _, want := range []map[string]string{
-		{oona.MetaKey: "key", "header": "1", "$$claim": "from outside", oona.MetaOffset: "0"},
-		{oona.MetaOffset: "1"},
+	c := o.await(t, "assigned", 1)[0]
+	for i, want := range []struct {
+		key     string
+		headers message.Metadata
+	}{
+		{"key", message.Metadata{"header": "1", "$offset": "from outside"}},
+		{"", message.Metadata{}},
 	} {
 		msg := next(t, messages)
-		want[oona.MetaClaim], want[oona.MetaPartition] = claim, "0"
-		want[oona.MetaTimestamp] = msg.Metadata[oona.MetaTimestamp]
-		if !maps.Equal(msg.Metadata, want) || want[oona.MetaTimestamp] == "" {
-			t.Errorf("metadata %q, want %q", msg.Metadata, want)
+		if !maps.Equal(msg.Metadata, want.headers) {
+			t.Errorf("metadata %q, want %q", msg.Metadata, want.headers)
+		}
+		at := position(t, msg)
+		if at.Topic != topic || at.Partition != 0 || at.Offset != int64(i) || at.Appended == 0 || string(at.Key) != want.key || at.Consumer != (consumer{c}) {
+			t.Errorf("position %+v", at)
 		}
 		msg.Ack()
 	}
@@ -105,10 +111,10 @@ func TestClaimKnowsTheLog(t *testing.T) {
 		}
 		o := newOwner()
 		messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
-		claims := o.await(t, "open", 3)
-		slices.SortFunc(claims, func(a, b oona.Claim) int { return int(a.Partition - b.Partition) })
+		claims := o.await(t, "assigned", 3)
+		slices.SortFunc(claims, func(a, b *assignment) int { return int(a.Partition - b.Partition) })
 		for i, want := range [][2]int64{{4, 10}, {10, 10}, {0, 0}} {
-			if c := claims[i]; c.Partition != int32(i) || c.Start != want[0] || c.HighWater != want[1] {
+			if c := claims[i]; c.Partition != int32(i) || c.from != want[0] || c.LogEnd != want[1] {
 				t.Errorf("%+v; want from %d to %d", c, want[0], want[1])
 			}
 		}
@@ -128,36 +134,33 @@ func TestRebalance(t *testing.T) {
 		first, second := newOwner(), newOwner()
 		s := newGroup(t, cfg, group, first)
 		consume(t, subscribe(t, s, topic))
-		before := first.await(t, "open", partitions)
+		before := first.await(t, "assigned", partitions)
 		publish(t, p, topic, numbered(0, 50, 0)...)
 
 		consume(t, subscribe(t, newGroup(t, cfg, group, second), topic))
-		if closed := first.await(t, "close", partitions); !sameIDs(closed, before) {
-			t.Errorf("closed %v, opened %v", closed, before)
+		for _, c := range first.await(t, "revoked", partitions) {
+			if !slices.Contains(before, c) {
+				t.Errorf("%+v was revoked, and not assigned", c.Assignment)
+			}
 		}
-		kept := first.await(t, "open", partitions/2)
-		moved := second.await(t, "open", partitions/2)
+		kept := first.await(t, "assigned", partitions/2)
+		moved := second.await(t, "assigned", partitions/2)
 		var all []int32
-		ids := make(map[string]bool)
 		for _, c := range slices.Concat(kept, moved) {
 			all = append(all, c.Partition)
-			ids[c.ID] = true
-		}
-		for _, c := range before {
-			ids[c.ID] = true
 		}
 		slices.Sort(all)
-		if !slices.Equal(all, []int32{0, 1, 2, 3}) || len(ids) != 2*partitions {
-			t.Errorf("kept %v, moved %v; ids %v", kept, moved, ids)
+		if !slices.Equal(all, []int32{0, 1, 2, 3}) {
+			t.Errorf("partitions %v are assigned", all)
 		}
 
 		// The first leaves: what it had moves to the second.
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		first.await(t, "close", partitions/2)
-		second.await(t, "close", partitions/2)
-		second.await(t, "open", partitions)
+		first.await(t, "revoked", partitions/2)
+		second.await(t, "revoked", partitions/2)
+		second.await(t, "assigned", partitions)
 	})
 }
 
@@ -174,17 +177,6 @@ func consume(t *testing.T, messages <-chan *message.Message) {
 	t.Cleanup(func() { <-done })
 }
 
-func sameIDs(a, b []oona.Claim) bool {
-	ids := func(claims []oona.Claim) (ids []string) {
-		for _, c := range claims {
-			ids = append(ids, c.ID)
-		}
-		slices.Sort(ids)
-		return ids
-	}
-	return slices.Equal(ids(a), ids(b))
-}
-
 // The partitions are Open before their first message, and Close comes after the
 // last one was acked, also when the subscriber closes with the message in a
 // handler's hands.
@@ -197,8 +189,8 @@ func TestCloseWaitsForTheMessageInHand(t *testing.T) {
 		s := newGroup(t, cfg, unique("group"), o)
 		messages := subscribe(t, s, topic)
 		msg := next(t, messages)
-		if c, ok := o.open.Load().(oona.Claim); !ok || msg.Metadata[oona.MetaClaim] != c.ID {
-			t.Errorf("message of claim %q came under %+v", msg.Metadata[oona.MetaClaim], c)
+		if c, ok := position(t, msg).Consumer.(*ordered); !ok || c != o || !o.assigned.Load() {
+			t.Errorf("the message came under %+v", c)
 		}
 		closed := make(chan error, 1)
 		go func() { closed <- s.Close() }()
@@ -218,19 +210,23 @@ func TestCloseWaitsForTheMessageInHand(t *testing.T) {
 	})
 }
 
+// ordered is an owner and its only consumer.
 type ordered struct {
-	uncommitting
+	consumer
 	t              *testing.T
-	open           atomic.Value // oona.Claim
+	assigned       atomic.Bool
 	closedAfterAck *atomic.Bool
 	closed         atomic.Bool
 }
 
-func (o *ordered) Open(_ context.Context, c oona.Claim) error { o.open.Store(c); return nil }
+func (o *ordered) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	o.assigned.Store(true)
+	return a.LogStart, o, nil
+}
 
-func (o *ordered) Close(oona.Claim) {
+func (o *ordered) Revoke() {
 	if !o.closedAfterAck.Load() {
-		o.t.Error("closed while a handler had a message")
+		o.t.Error("revoked while a handler had a message")
 	}
 	o.closed.Store(true)
 }
@@ -247,12 +243,12 @@ func TestNack(t *testing.T) {
 		take(t, messages, 1)
 		for range 3 {
 			msg := next(t, messages)
-			if string(msg.Payload) != "1" || msg.Metadata[oona.MetaOffset] != "1" {
+			if string(msg.Payload) != "1" || position(t, msg).Offset != 1 {
 				t.Fatalf("came %q", msg.Payload)
 			}
 			msg.Nack()
 		}
-		o.await(t, "open", 1)
+		o.await(t, "assigned", 1)
 		nacking := make(chan struct{})
 		go func() {
 			defer close(nacking)
@@ -262,12 +258,12 @@ func TestNack(t *testing.T) {
 		}()
 		other := newOwner()
 		consume(t, subscribe(t, newGroup(t, cfg, group, other), topic))
-		o.await(t, "close", 1) // one of both has the partition now
+		o.await(t, "revoked", 1) // one of both has the partition now
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 		<-nacking
-		other.await(t, "open", 1)
+		other.await(t, "assigned", 1)
 	})
 }
 
@@ -284,13 +280,13 @@ func TestOpenIsTriedAgain(t *testing.T) {
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
 	began := time.Now()
 	o.await(t, "refused", 2)
-	opened := o.await(t, "open", 1)
+	opened := o.await(t, "assigned", 1)
 	if took := time.Since(began); took < 2*time.Second {
 		t.Errorf("three attempts within %s", took)
 	}
 	msg := next(t, messages)
-	if msg.Metadata[oona.MetaClaim] != opened[0].ID {
-		t.Errorf("claim %q, opened %+v", msg.Metadata[oona.MetaClaim], opened)
+	if at := position(t, msg); at.Consumer != (consumer{opened[0]}) {
+		t.Errorf("its consumer is %+v, want %+v", at.Consumer, opened[0])
 	}
 	msg.Ack()
 	take(t, messages, 2)
@@ -315,7 +311,7 @@ func TestRefusedClaimIsNotClosed(t *testing.T) {
 	close(o.events)
 	for e := range o.events {
 		if e.kind != "refused" {
-			t.Errorf("%s of %+v", e.kind, e.claim)
+			t.Errorf("%s: %+v", e.kind, e.of.Assignment)
 		}
 	}
 }
@@ -339,7 +335,7 @@ func TestGroupSurvivesTheBroker(t *testing.T) {
 }
 
 func TestGroupNeedsAName(t *testing.T) {
-	_, err := kafka.NewGroupSubscriber(kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, kafka.GroupOptions{}, newOwner(), discard())
+	_, err := kafka.NewMember(kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, kafka.MemberOptions{}, newOwner(), discard())
 	var wrong *oona.FieldError
 	if !errors.As(err, &wrong) || wrong.Field != "--group" {
 		t.Errorf("%v", err)
@@ -350,13 +346,13 @@ func TestGroupNeedsAName(t *testing.T) {
 func TestGroupInstanceIsValidated(t *testing.T) {
 	cfg := kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}
 	for instance, want := range map[string]string{"": "", "aggregate-0": "", "a b": "--group-instance", strings.Repeat("x", 300): "--group-instance"} {
-		options := kafka.GroupOptions{Group: "g", Instance: instance}
+		options := kafka.MemberOptions{Group: "g", Instance: instance}
 		var wrong *oona.FieldError
 		err := options.Validate(cfg)
 		if errors.As(err, &wrong); (err == nil) != (want == "") || wrong != nil && wrong.Field != want {
 			t.Errorf("%q: %v", instance, err)
 		}
-		if _, failed := kafka.NewGroupSubscriber(cfg, options, newOwner(), discard()); want != "" && !errors.As(failed, &wrong) {
+		if _, failed := kafka.NewMember(cfg, options, newOwner(), discard()); want != "" && !errors.As(failed, &wrong) {
 			t.Errorf("%q: the start says %v", instance, failed)
 		}
 	}

@@ -1,0 +1,150 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// describe returns what there is to know of partitions that were assigned, in
+// their order, and which topic of that name it is. It asks for all of them together,
+// as a rebalance waits for it.
+func (m *Member) describe(ctx context.Context, topic string, partitions ...int32) (_ []bus.Assignment, id sarama.Uuid, err error) {
+	commits, err := m.offsets.fetch(ctx, topic, partitions...)
+	if err != nil {
+		return nil, id, err
+	}
+	count, err := m.offsets.count(ctx, topic)
+	if err != nil {
+		return nil, id, err
+	}
+	if id, err = m.offsets.topicID(ctx, topic); err != nil { // before the offsets: these are of it, or of a later one
+		return nil, id, err
+	}
+	oldest, err := m.offsets.at(ctx, sarama.OffsetOldest, topic, partitions)
+	if err != nil {
+		return nil, id, err
+	}
+	ends, err := m.offsets.at(ctx, sarama.OffsetNewest, topic, partitions)
+	if err != nil {
+		return nil, id, err
+	}
+	assignments := make([]bus.Assignment, len(partitions))
+	for i, p := range partitions {
+		assignments[i] = bus.Assignment{
+			Topic: topic, Partition: p, Partitions: count,
+			LogStart: oldest[p], LogEnd: ends[p], Committed: commits[p],
+		}
+	}
+	return assignments, id, nil
+}
+
+// answer is what the owner says to an assignment.
+type answer struct {
+	taken
+	err error
+}
+
+// A leader that was just elected, or deposed and does not know it, may say that
+// the log ends before it does: it is asked so often, with a pause in between.
+const (
+	endAttempts = 6
+	endPause    = 500 * time.Millisecond
+)
+
+// assign asks the owner where partitions of one topic are to be read from. It
+// brings the assignments up to date that the owner finds short.
+func (m *Member) assign(ctx context.Context, assignments []bus.Assignment) []answer {
+	answers := make([]answer, len(assignments))
+	all := make([]int, len(assignments))
+	for i := range assignments {
+		all[i] = i
+	}
+	short := m.ask(ctx, assignments, all, answers)
+	for attempt := 2; attempt <= endAttempts && len(short) > 0; attempt++ {
+		if err := m.lookAgain(ctx, assignments, short); err != nil {
+			for _, i := range short {
+				answers[i].err = errors.Join(answers[i].err, err)
+			}
+			return answers
+		}
+		for _, i := range short {
+			assignments[i].Settled = attempt == endAttempts
+		}
+		short = m.ask(ctx, assignments, short, answers)
+	}
+	return answers
+}
+
+// askedTogether is how many partitions the owner looks into at the same time.
+const askedTogether = 16
+
+// ask asks the owner about some of the assignments. It returns those whose log
+// seems to be short.
+func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []int, answers []answer) (short []int) {
+	var asking errgroup.Group
+	asking.SetLimit(askedTogether)
+	for _, i := range which {
+		asking.Go(func() error {
+			from, consumer, err := m.owner.Assign(ctx, assignments[i])
+			answers[i] = answer{taken{from: from, consumer: consumer}, err}
+			return nil
+		})
+	}
+	_ = asking.Wait() // the answers have the errors
+	for _, i := range which {
+		if errors.Is(answers[i].err, bus.ErrShort) {
+			short = append(short, i)
+		}
+	}
+	return short
+}
+
+// lookAgain waits, and asks where some of the assignments' logs end.
+func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, which []int) error {
+	if !sleep(ctx, endPause) {
+		return ctx.Err()
+	}
+	topic := assignments[which[0]].Topic
+	if err := m.offsets.refresh(ctx, topic); err != nil {
+		return err
+	}
+	partitions := make([]int32, len(which))
+	for n, i := range which {
+		partitions[n] = assignments[i].Partition
+	}
+	ends, err := m.offsets.at(ctx, sarama.OffsetNewest, topic, partitions)
+	if err != nil {
+		return fmt.Errorf("ask again where %s ends: %w", topic, err)
+	}
+	for _, i := range which {
+		assignments[i].LogEnd = ends[assignments[i].Partition]
+	}
+	return nil
+}
+
+// end asks where a partition ends, until ctx ends. sarama's request cannot be
+// given up: it goes on until its own time is over, and Close waits for it.
+func (m *Member) end(ctx context.Context, topic string, partition int32) (int64, error) {
+	type answer struct {
+		end int64
+		err error
+	}
+	answers := make(chan answer, 1)
+	m.ending.Go(func() {
+		end, err := m.offsets.end(topic, partition)
+		answers <- answer{end, err}
+	})
+	select {
+	case a := <-answers:
+		return a.end, a.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}

@@ -1,0 +1,158 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+	wmkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+)
+
+// Member is a bus.Member: a message.Subscriber that shares the partitions of a
+// topic with the other members of its group. Of each partition it hands out one
+// message at a time; one that is nacked comes again, for as long as the
+// assignment lasts.
+//
+// To ack a message commits nothing: what is committed, and when, the consumer of
+// the assignment says.
+type Member struct {
+	inner   *wmkafka.Subscriber
+	owner   bus.Owner
+	offsets *offsets
+	every   time.Duration // between commits, and between looks at where a partition ends
+	logger  *slog.Logger
+
+	out        chan *message.Message
+	membership membership
+	subscribed atomic.Bool
+	ending     sync.WaitGroup // closes out, and requests that outlive their assignments
+}
+
+// MemberOptions are how a member joins its group.
+type MemberOptions struct {
+	Group string
+	// Instance makes the membership static: a member that comes back under
+	// the same name within the session timeout gets its partitions without a
+	// rebalance. Unique in the group: of two members with one the first ends,
+	// with bus.ErrInstance. Empty: dynamic membership.
+	Instance string
+	// CommitEvery is the time between the commits of a partition, and between two
+	// looks at where it ends; 0: 1 s.
+	CommitEvery time.Duration
+}
+
+const defaultCommitEvery = time.Second
+
+// Validate returns an *oona.FieldError for the first option that is wrong.
+func (o MemberOptions) Validate(cfg Config) error {
+	if o.Group == "" {
+		return &oona.FieldError{Field: "--group", Reason: "is empty; name the consumer group"}
+	}
+	if err := o.consumer(cfg).Validate(); err != nil {
+		return &oona.FieldError{Field: "--group-instance", Reason: fmt.Sprintf("is %q: %v", o.Instance, err)}
+	}
+	return nil
+}
+
+func (o MemberOptions) consumer(cfg Config) *sarama.Config {
+	s := cfg.consumer()
+	s.Consumer.Group.InstanceId = o.Instance
+	return s
+}
+
+// NewMember returns a member-to-be of a group: Subscribe joins it, and
+// fails when no broker answers then.
+func NewMember(cfg Config, options MemberOptions, owner bus.Owner, logger *slog.Logger) (*Member, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	if err := options.Validate(cfg); err != nil {
+		return nil, err
+	}
+	s := &Member{
+		owner:   owner,
+		offsets: &offsets{cfg: cfg, group: options.Group, instance: options.Instance},
+		every:   options.CommitEvery,
+		logger:  logger,
+		out:     make(chan *message.Message),
+	}
+	if s.every <= 0 {
+		s.every = defaultCommitEvery
+	}
+	var err error
+	s.inner, err = wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
+		Brokers:               cfg.Brokers,
+		ConsumerGroup:         options.Group,
+		Unmarshaler:           wmkafka.DefaultMarshaler{}, // demanded, and not used
+		OverwriteSaramaConfig: options.consumer(cfg),
+		Tracer:                groupSeam{member: s},
+	}, newQuiet(logger))
+	if err != nil {
+		return nil, fmt.Errorf("subscribe as group %s: %w", options.Group, err)
+	}
+	return s, nil
+}
+
+// Subscribe joins the group and hands out messages until ctx ends. It can be
+// called once: two memberships under one instance would fence each other.
+func (s *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	if !s.subscribed.CompareAndSwap(false, true) {
+		return nil, fmt.Errorf("subscribe to %s: %w", topic, bus.ErrSubscribed)
+	}
+	in, err := s.inner.Subscribe(ctx, topic)
+	if err != nil {
+		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))
+	}
+	s.ending.Go(func() {
+		<-in // Watermill sends nothing, as its handler is replaced; it closes once all assignments are over
+		close(s.out)
+	})
+	return s.out, nil
+}
+
+// Joined returns nil while this member is in a generation of its group and all
+// partitions that it was assigned are read, of which there may be none; else
+// why it is not. With bus.ErrInstance the messages have ended, or end.
+func (s *Member) Joined() error { return s.membership.joined() }
+
+// Close leaves the group, once its assignments are over.
+func (s *Member) Close() error {
+	err := errors.Join(s.inner.Close(), s.offsets.close())
+	s.ending.Wait()
+	return err
+}
+
+// seam is where watermill-kafka lets a tracer wrap what it uses; by itself it
+// wraps nothing.
+type seam struct{}
+
+func (seam) WrapConsumer(c sarama.Consumer) sarama.Consumer { return c }
+
+func (seam) WrapPartitionConsumer(c sarama.PartitionConsumer) sarama.PartitionConsumer { return c }
+
+func (seam) WrapConsumerGroupHandler(h sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
+	return h
+}
+
+func (seam) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) sarama.SyncProducer { return p }
+
+// groupSeam replaces Watermill's handler of a group. What remains of Watermill's
+// subscriber joins the group, again whenever a session has ended, and connects
+// again after errors.
+type groupSeam struct {
+	seam
+	member *Member
+}
+
+func (g groupSeam) WrapConsumerGroupHandler(sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
+	return &sessionHandler{member: g.member, logger: g.member.logger}
+}
