@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/reduce"
 )
 
 // accumulator folds the frames of one layer in one window.
@@ -15,11 +16,11 @@ type accumulator struct {
 	readings                int64
 	duplicates              int64
 	leastStep, greatestStep int64
-	earliest, latest        oona.Micros // event time
-	progress                []progress  // of reducer 2, while the window is emitted
-	census                  census
-	metrics                 []metric // in the order in which they came
-	order                   []int    // of metrics by name, made at the end
+	earliest, latest        oona.Micros       // event time
+	progress                []reduce.Progress // of reducer 2, while the window is emitted
+	census                  reduce.Census
+	metrics                 []reduce.Metric // in the order in which they came
+	order                   []int           // of metrics by name, made at the end
 }
 
 // reset makes a ready for the next window, keeping its buffers within bounds.
@@ -27,9 +28,9 @@ func (a *accumulator) reset() {
 	a.layer = ""
 	a.frames, a.readings, a.duplicates = 0, 0, 0
 	a.progress = nil
-	a.census.reset()
+	a.census.Reset()
 	for i := range a.metrics {
-		a.metrics[i].histogram.reset()
+		a.metrics[i].Reset()
 	}
 	a.metrics = a.metrics[:0]
 }
@@ -37,11 +38,11 @@ func (a *accumulator) reset() {
 // position returns where the metric of column i is. Columns come in the same
 // order each time, as a rule.
 func (a *accumulator) position(i int, name string) (int, bool) {
-	if i < len(a.metrics) && a.metrics[i].name == name {
+	if i < len(a.metrics) && a.metrics[i].Name == name {
 		return i, true
 	}
 	for j := range a.metrics {
-		if a.metrics[j].name == name {
+		if a.metrics[j].Name == name {
 			return j, true
 		}
 	}
@@ -63,17 +64,17 @@ func (a *accumulator) admitsMetrics(columns []oona.Column, limit int) bool {
 }
 
 // metric returns the metric of column i, a new one if need be.
-func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, cfg *Config) *metric {
+func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, cfg *Config) *reduce.Metric {
 	if at, known := a.position(i, name); known {
 		return &a.metrics[at]
 	}
 	if n := len(a.metrics); n < cap(a.metrics) {
 		a.metrics = a.metrics[:n+1]
 	} else {
-		a.metrics = append(a.metrics, metric{})
+		a.metrics = append(a.metrics, reduce.Metric{})
 	}
 	m := &a.metrics[len(a.metrics)-1]
-	m.begin(name, about(name), cfg)
+	m.Begin(name, about(name), reduce.Options{Reducer: cfg.Reducer, WorstSeeds: cfg.WorstSeeds})
 	return m
 }
 
@@ -106,7 +107,7 @@ func (a *accumulator) sortMetrics() {
 	for i := range a.metrics {
 		a.order = append(a.order, i)
 	}
-	slices.SortFunc(a.order, func(i, j int) int { return cmp.Compare(a.metrics[i].name, a.metrics[j].name) })
+	slices.SortFunc(a.order, func(i, j int) int { return cmp.Compare(a.metrics[i].Name, a.metrics[j].Name) })
 }
 
 func seconds(d oona.Micros) float64 { return float64(d) / 1e6 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/reduce"
 )
 
 // emission is what one record closes.
@@ -68,7 +69,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 	out.trigger.Index++
 
 	r.Group = oona.Health
-	r.Seeds = a.census.count()
+	r.Seeds = a.census.Count()
 	e.finish(a, out)
 
 	r.Group = oona.Performance
@@ -80,7 +81,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 		Delay:             difference(out.appendedAt, a.latest),
 	}
 	if r.Reducer >= 2 {
-		r.Rates.Steps, r.Rates.StepTime = stepsOf(a.progress)
+		r.Rates.Steps, r.Rates.StepTime = reduce.Steps(a.progress)
 		if r.Rates.StepTime > 0 {
 			r.Rates.StepsPerSecond = float64(r.Rates.Steps) / seconds(r.Rates.StepTime)
 		}
@@ -96,7 +97,7 @@ func (e *Engine) finish(a *accumulator, out *emission) {
 	r.Metrics = r.Metrics[:0]
 	for _, i := range a.order {
 		m := &a.metrics[i]
-		if m.group != r.Group {
+		if m.Group != r.Group {
 			continue
 		}
 		if n := len(r.Metrics); n < cap(r.Metrics) {
@@ -104,7 +105,7 @@ func (e *Engine) finish(a *accumulator, out *emission) {
 		} else {
 			r.Metrics = append(r.Metrics, oona.MetricSummary{})
 		}
-		m.summarize(&r.Metrics[len(r.Metrics)-1])
+		m.Summarize(&r.Metrics[len(r.Metrics)-1])
 	}
 	r.Hash = r.ContentHash()
 	out.emit(r)

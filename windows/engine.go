@@ -7,6 +7,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/logtime"
+	"github.com/morphogenetic/oona/windows/reduce"
 )
 
 // Engine folds the log of one partition. It is not for concurrent use.
@@ -37,9 +38,9 @@ type Engine struct {
 	spareWindows      []*window
 	closing           []*window
 	layers            []*accumulator
-	progress          []progress
-	scratch           scratch
-	readings          readings
+	progress          []reduce.Progress
+	scratch           reduce.Scratch
+	readings          reduce.Readings
 	rollup            oona.Rollup
 }
 
@@ -263,8 +264,8 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 	if !held.admitsMetrics(f.Metrics, cfg.MaxMetrics) {
 		return nil, Outcome{Overflowed, ReasonMetrics, fmt.Sprintf("the layer's window has %d metrics and admits %d; the frame with %d would exceed that", len(held.metrics), cfg.MaxMetrics, len(f.Metrics))}
 	}
-	if !held.census.admits(f.Seeds, cfg.MaxSeeds) {
-		return nil, Outcome{Overflowed, ReasonSeeds, fmt.Sprintf("the layer's window has %d seeds and admits %d; the frame with %d would exceed that", len(held.census.seeds), cfg.MaxSeeds, len(f.Seeds))}
+	if !held.census.Admits(f.Seeds, cfg.MaxSeeds) {
+		return nil, Outcome{Overflowed, ReasonSeeds, fmt.Sprintf("the layer's window has %d seeds and admits %d; the frame with %d would exceed that", held.census.Len(), cfg.MaxSeeds, len(f.Seeds))}
 	}
 	return a, Outcome{}
 }
@@ -272,20 +273,15 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 // fold adds a frame that has been admitted, under the configuration of an era.
 func (e *Engine) fold(a *accumulator, r *Record, by *era) {
 	f := r.Frame
-	for i := range a.metrics {
-		m := &a.metrics[i]
-		prefetch(m.histogram.positive.counts)
-		prefetchExtremes(m.worst.greatest.list)
-		prefetchExtremes(m.worst.least.list)
-	}
-	e.readings.begin(r, by.cfg.Reducer)
+	reduce.Prefetch(a.metrics)
+	e.readings.Begin(f, r.Offset, by.cfg.Reducer)
 	a.note(r.Offset, f)
-	a.census.add(f.Seeds, f.States)
+	a.census.Add(f.Seeds, f.States)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
-		a.metric(i, c.Name, by.catalogue, &by.cfg).add(&e.readings, c.Values, &e.scratch)
+		a.metric(i, c.Name, by.catalogue, &by.cfg).Add(&e.readings, c.Values, &e.scratch)
 	}
-	e.readings.seeds, e.readings.states = nil, nil // they are not ours
+	e.readings.End()
 }
 
 func (e *Engine) openWindow(t *timeline, at int, a *era, start, end oona.Micros) *window {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/model/exact"
 )
 
 // oracle is the model of the engine that the property test compares it with.
@@ -664,8 +665,8 @@ func (o *oracleRun) summarize(name string, direction oona.Direction, cfg Config,
 		return s
 	}
 	s.Min, s.Max = slices.Min(finite), slices.Max(finite)
-	s.Sum, s.Mean, s.M2 = exactMoments(finite)
-	s.Histogram = exactHistogram(finite)
+	s.Sum, s.Mean, s.M2 = exact.Moments(finite)
+	s.Histogram = exact.Histogram(finite)
 	if direction == oona.Neutral {
 		return s
 	}
@@ -733,69 +734,4 @@ func (f farthest) from(mean float64) []oona.SeedValue {
 		}
 	}
 	return list
-}
-
-// exactMoments computes with 600 bits, enough for any sum of float32s, and for
-// the squares all but.
-func exactMoments(values []float64) (sum, mean, m2 float64) {
-	number := func(x float64) *big.Float { return new(big.Float).SetPrec(600).SetFloat64(x) }
-	total := number(0)
-	for _, x := range values {
-		total.Add(total, number(x))
-	}
-	centre := new(big.Float).SetPrec(600).Quo(total, number(float64(len(values))))
-	squares := number(0)
-	for _, x := range values {
-		d := number(x)
-		d.Sub(d, centre)
-		squares.Add(squares, d.Mul(d, d))
-	}
-	sum, _ = total.Float64()
-	mean, _ = centre.Float64()
-	m2, _ = squares.Float64()
-	return sum, mean, m2
-}
-
-func exactHistogram(values []float64) oona.Histogram {
-	positive, negative := map[int32]uint64{}, map[int32]uint64{}
-	var h oona.Histogram
-	for _, x := range values {
-		switch {
-		case math.Abs(x) <= oona.HistogramZeroThreshold:
-			h.Zero++
-		case x > 0:
-			positive[exactBucket(x)]++
-		default:
-			negative[exactBucket(-x)]++
-		}
-	}
-	h.Positive, h.Negative = sparse(positive), sparse(negative)
-	return h
-}
-
-func sparse(counts map[int32]uint64) oona.Buckets {
-	var b oona.Buckets
-	for i := range counts {
-		b.Indexes = append(b.Indexes, i)
-	}
-	slices.Sort(b.Indexes)
-	for _, i := range b.Indexes {
-		b.Counts = append(b.Counts, counts[i])
-	}
-	return b
-}
-
-// exactBucket returns the i with 2^((i-1)/32) < x <= 2^(i/32), x a float32: the
-// least i with x^32 <= 2^i, computed exactly.
-func exactBucket(x float64) int32 {
-	power := new(big.Float).SetPrec(32 * 24).SetFloat64(x)
-	for range 5 {
-		power.Mul(power, power)
-	}
-	i := power.MantExp(nil) // x^32 = mantissa * 2^i, mantissa in [0.5, 1)
-	half := new(big.Float).SetMantExp(big.NewFloat(0.5), i)
-	if power.Cmp(half) == 0 {
-		i--
-	}
-	return int32(i)
 }

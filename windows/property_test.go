@@ -3,12 +3,12 @@ package windows
 import (
 	"flag"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"testing"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/model/exact"
 )
 
 var (
@@ -184,42 +184,16 @@ func compareRollups(got *oona.Rollup, want *oracleRollup) error {
 	}
 	for i := range want.Metrics {
 		g, w := got.Metrics[i], want.Metrics[i]
-		if err := compareMoments(&g, &w); err != nil {
+		if err := exact.CompareMoments(&g, &w); err != nil {
 			return fmt.Errorf("%s: %w", w.Name, err)
 		}
 		if far, some := want.farthest[w.Name]; some {
 			w.Worst = far.from(g.Mean)
 		}
 		g.Sum, g.Mean, g.M2 = w.Sum, w.Mean, w.M2
-		if !equalSummaries(&g, &w) {
+		if !exact.EqualBesidesMoments(&g, &w) {
 			return fmt.Errorf("%s:\n got %+v\nwant %+v", w.Name, g, w)
 		}
 	}
 	return nil
-}
-
-func compareMoments(g, w *oona.MetricSummary) error {
-	const tolerance = 1e-9
-	size := math.Max(math.Abs(w.Min), math.Abs(w.Max)) // sums may cancel
-	if d := math.Abs(g.Sum - w.Sum); !(d <= tolerance*size*float64(w.Count)) {
-		return fmt.Errorf("sum %g, exactly %g", g.Sum, w.Sum)
-	}
-	if d := math.Abs(g.Mean - w.Mean); !(d <= tolerance*size) {
-		return fmt.Errorf("mean %g, exactly %g", g.Mean, w.Mean)
-	}
-	if d := math.Abs(g.M2 - w.M2); !(d <= tolerance*w.M2) {
-		return fmt.Errorf("m2 %g, exactly %g", g.M2, w.M2)
-	}
-	return nil
-}
-
-// equalSummaries compares bit by bit, but takes nil and empty as equal.
-func equalSummaries(g, w *oona.MetricSummary) bool {
-	return g.Name == w.Name && g.Count == w.Count && g.NotMeasured == w.NotMeasured && g.NotMeasuredActive == w.NotMeasuredActive && g.Infinite == w.Infinite &&
-		g.Min == w.Min && g.Max == w.Max && g.Histogram.Zero == w.Histogram.Zero &&
-		slices.Equal(g.Histogram.Positive.Indexes, w.Histogram.Positive.Indexes) &&
-		slices.Equal(g.Histogram.Positive.Counts, w.Histogram.Positive.Counts) &&
-		slices.Equal(g.Histogram.Negative.Indexes, w.Histogram.Negative.Indexes) &&
-		slices.Equal(g.Histogram.Negative.Counts, w.Histogram.Negative.Counts) &&
-		slices.Equal(g.Worst, w.Worst)
 }

@@ -16,14 +16,14 @@ import (
 )
 
 // purePackages compute functions of a log.
-var purePackages = []string{module + "/logtime", module + "/windows"}
+var purePackages = []string{module + "/logtime", module + "/windows", module + "/windows/reduce"}
 
 // pureImports is all that they may import: nothing that reads a clock, a file, the
 // network or the environment. (Package time is there for its durations; its clock
 // is forbidden by name. The processor's features choose among loops that tests
 // compare bit by bit.)
 var pureImports = []string{
-	module, module + "/logtime", processorFeatures,
+	module, module + "/logtime", module + "/windows/reduce", processorFeatures,
 	"cmp", "container/heap", "container/list", "container/ring", "encoding/base64", "encoding/binary", "errors", "fmt", "hash", "hash/crc32", "hash/fnv",
 	"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "time", "unsafe",
 }

@@ -153,16 +153,16 @@ var mutants = []mutant{
 		"era.go", "for _, a := range e.eras {\n\t\tif a.retired != never {", "for _, a := range e.eras[len(e.eras)-1:] {\n\t\tif a.retired != never {",
 	}}},
 	{"a step that falls is a rise", []edit{{
-		"steps.go", "next.step < last.step ||", "",
+		"reduce/steps.go", "next.Step < last.Step ||", "",
 	}}},
 	{"steps are taken in no order", []edit{{
-		"steps.go", ", cmp.Compare(p.sequence, q.sequence))", ")",
+		"reduce/steps.go", ", cmp.Compare(p.Sequence, q.Sequence))", ")",
 	}}},
 	{"a neutral metric has the greatest for its worst seeds", []edit{{
-		"worst.go", "len(high) > 0 && fartherAbove(high[0], low[0], mean)", "len(high) > 0",
+		"reduce/worst.go", "len(high) > 0 && fartherAbove(high[0], low[0], mean)", "len(high) > 0",
 	}}},
 	{"a configuration does not change the reducer", []edit{{
-		"engine.go", "e.readings.begin(r, by.cfg.Reducer)", "e.readings.begin(r, e.cfg.Reducer)",
+		"engine.go", "e.readings.Begin(f, r.Offset, by.cfg.Reducer)", "e.readings.Begin(f, r.Offset, e.cfg.Reducer)",
 	}}},
 	{"a replay keeps no steps", []edit{{
 		"engine.go", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}\n\tif e.replaying {\n\t\tw.folded[id] = folding{checksum: r.Checksum, into: sum}\n\t}",

@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math"
@@ -20,18 +20,18 @@ type worst struct{ greatest, least ranking }
 const listed = 8
 
 // begin makes w ready for the first sample, keeping its buffers.
-func (w *worst) begin(direction oona.Direction, cfg *Config) {
-	both := direction == oona.Neutral && cfg.Reducer >= 2
+func (w *worst) begin(direction oona.Direction, o Options) {
+	both := direction == oona.Neutral && o.Reducer >= 2
 	w.greatest = ranking{sign: 1, list: w.greatest.list[:0]}
 	w.least = ranking{sign: -1, list: w.least.list[:0]}
 	if both || direction == oona.LowerIsBetter {
-		w.greatest.limit = cfg.WorstSeeds
+		w.greatest.limit = o.WorstSeeds
 	}
 	if both || direction == oona.HigherIsBetter {
-		w.least.limit = cfg.WorstSeeds
+		w.least.limit = o.WorstSeeds
 	}
 	if both && w.greatest.list == nil && w.least.list == nil { // side by side in memory
-		n := min(cfg.WorstSeeds, listed)
+		n := min(o.WorstSeeds, listed)
 		memory := make([]extreme, 2*n)
 		w.greatest.list, w.least.list = memory[:0:n], memory[n:n]
 	}

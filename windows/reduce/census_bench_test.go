@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math/rand/v2"
@@ -23,10 +23,10 @@ func BenchmarkCensus(b *testing.B) {
 		orders [][]oona.SeedID
 	}{{"same", orders[:1]}, {"another", orders}} {
 		b.Run(c.name, func(b *testing.B) {
-			var census census
+			var census Census
 			n := 0
 			for b.Loop() {
-				census.add(c.orders[n%len(c.orders)], states)
+				census.Add(c.orders[n%len(c.orders)], states)
 				n++
 			}
 			reportSamples(b, benchSeeds)

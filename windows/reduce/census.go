@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"slices"
@@ -6,9 +6,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// census keeps the distinct seeds of a layer's window, each in the state of
-// the record that was folded last.
-type census struct {
+// Census keeps the distinct seeds of a layer's window, each in the state that the
+// last record gave it. Its zero value is empty.
+type Census struct {
 	seeds     []oona.SeedID // in the order in which they came
 	states    []oona.State
 	next      int                 // where in seeds the next frame's are expected
@@ -19,7 +19,7 @@ type census struct {
 // stretch returns where in c.seeds these seeds stand side by side. It looks
 // where frames in the same order each time put them: at the beginning, or
 // behind the frame before, for a layer that is sent in several.
-func (c *census) stretch(seeds []oona.SeedID) (at int, found bool) {
+func (c *Census) stretch(seeds []oona.SeedID) (at int, found bool) {
 	for _, at := range [...]int{c.next, 0} {
 		if end := at + len(seeds); end <= len(c.seeds) && slices.Equal(c.seeds[at:end], seeds) {
 			return at, true
@@ -28,8 +28,11 @@ func (c *census) stretch(seeds []oona.SeedID) (at int, found bool) {
 	return 0, false
 }
 
-// admits reports whether there would be at most limit distinct seeds.
-func (c *census) admits(seeds []oona.SeedID, limit int) bool {
+// Len returns the number of distinct seeds.
+func (c *Census) Len() int { return len(c.seeds) }
+
+// Admits reports whether there are at most limit distinct seeds, these included.
+func (c *Census) Admits(seeds []oona.SeedID, limit int) bool {
 	if len(c.seeds)+len(seeds) <= limit {
 		return true
 	}
@@ -46,8 +49,8 @@ func (c *census) admits(seeds []oona.SeedID, limit int) bool {
 	return total <= limit
 }
 
-// add notes the states of a frame's seeds.
-func (c *census) add(seeds []oona.SeedID, states []oona.State) {
+// Add records the states of a frame's seeds.
+func (c *Census) Add(seeds []oona.SeedID, states []oona.State) {
 	if at, found := c.stretch(seeds); found {
 		copy(c.states[at:], states)
 		c.next = at + len(seeds)
@@ -73,7 +76,7 @@ func (c *census) add(seeds []oona.SeedID, states []oona.State) {
 	c.next = len(c.seeds)
 }
 
-func (c *census) index() {
+func (c *Census) index() {
 	if c.positions == nil {
 		c.positions = make(map[oona.SeedID]int, len(c.seeds))
 	}
@@ -87,9 +90,10 @@ func (c *census) index() {
 // times the seeds that a layer has as a rule.
 const keptSeeds = 4096
 
-func (c *census) reset() {
+// Reset empties c and keeps its memory, within bounds.
+func (c *Census) Reset() {
 	if cap(c.seeds) > keptSeeds {
-		*c = census{}
+		*c = Census{}
 		return
 	}
 	c.seeds, c.states = c.seeds[:0], c.states[:0]
@@ -97,7 +101,8 @@ func (c *census) reset() {
 	c.next, c.indexed = 0, 0
 }
 
-func (c *census) count() oona.SeedCensus {
+// Count returns how many seeds there are, by state.
+func (c *Census) Count() oona.SeedCensus {
 	sum := oona.SeedCensus{Seen: int64(len(c.seeds))}
 	for _, s := range c.states {
 		sum.ByState[s]++

@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"cmp"
@@ -52,7 +52,7 @@ func TestWorstIsExact(t *testing.T) {
 	for round := range 3000 {
 		c := worstCase{direction: []oona.Direction{oona.LowerIsBetter, oona.HigherIsBetter, oona.Neutral}[round%3], limit: 1 + rng.IntN(6)}
 		var w worst
-		w.begin(c.direction, &Config{WorstSeeds: c.limit, Reducer: 2})
+		w.begin(c.direction, Options{WorstSeeds: c.limit, Reducer: 2})
 		distinct := []int{1, 2, 5, 100_000}[rng.IntN(4)]
 		scale := []float64{1, 1, 0x1p-140, 0x1p100}[rng.IntN(4)]
 		holes := []int{2, 20, math.MaxInt}[rng.IntN(3)]
@@ -148,7 +148,7 @@ func TestWorstAtTheEnds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var w worst
-			w.begin(c.direction, &Config{WorstSeeds: c.limit, Reducer: c.reducer})
+			w.begin(c.direction, Options{WorstSeeds: c.limit, Reducer: c.reducer})
 			w.add([]oona.SeedID{1, 2, 3, 4, 6, last}, 8, []float32{nan, inf, -inf, 5, float32(math.Copysign(0, -1)), -math.MaxFloat32}, -math.MaxFloat32, 5)
 			got := w.appendTo(nil, -1)
 			if !slices.Equal(got, c.want) {

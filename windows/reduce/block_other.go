@@ -1,6 +1,6 @@
 //go:build !amd64 || purego
 
-package windows
+package reduce
 
 import "github.com/morphogenetic/oona"
 

@@ -1,6 +1,6 @@
 //go:build !purego
 
-package windows
+package reduce
 
 import (
 	"golang.org/x/sys/cpu"

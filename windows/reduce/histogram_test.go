@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math"
@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/model/exact"
 )
 
 // indexOf returns the bucket that a histogram of one positive sample has.
 func indexOf(t *testing.T, x float32) int32 {
 	t.Helper()
 	var h histogram
-	h.add([]float32{x}, x, new(scratch))
+	h.add([]float32{x}, x, new(Scratch))
 	var got oona.Histogram
 	h.appendTo(&got)
 	if got.Zero != 0 || len(got.Negative.Indexes) != 0 || len(got.Positive.Indexes) != 1 || got.Positive.Counts[0] != 1 {
@@ -30,7 +31,7 @@ func TestHistogramBounds(t *testing.T) {
 				if x <= 0x1p-126 {
 					continue // the zero bucket
 				}
-				if got, want := indexOf(t, x), exactBucket(float64(x)); got != want {
+				if got, want := indexOf(t, x), exact.Bucket(float64(x)); got != want {
 					t.Fatalf("%g is in bucket %d, exactly in %d", x, got, want)
 				}
 			}
@@ -52,10 +53,10 @@ func TestHistogramMantissas(t *testing.T) {
 			continue
 		}
 		x := math.Float32frombits(one + m)
-		if got != before+1 || exactBucket(float64(x)) != got {
-			t.Fatalf("from bucket %d to %d at %g, which is exactly in %d", before, got, x, exactBucket(float64(x)))
+		if got != before+1 || exact.Bucket(float64(x)) != got {
+			t.Fatalf("from bucket %d to %d at %g, which is exactly in %d", before, got, x, exact.Bucket(float64(x)))
 		}
-		if m > 0 && exactBucket(float64(math.Float32frombits(one+m-1))) != before {
+		if m > 0 && exact.Bucket(float64(math.Float32frombits(one+m-1))) != before {
 			t.Fatalf("the value below %g is not in bucket %d", x, before)
 		}
 		before = got
@@ -81,7 +82,7 @@ func TestHistogramZeroBucket(t *testing.T) {
 		0x1.000002p-126, -0x1.000002p-126, // beyond
 	}
 	var h histogram
-	h.add(values, -1, new(scratch))
+	h.add(values, -1, new(Scratch))
 	var got oona.Histogram
 	h.appendTo(&got)
 	least := int32(-126*octaveBuckets + 1)
@@ -111,11 +112,11 @@ func TestHistogramGrowth(t *testing.T) {
 				least = min(least, x)
 				all = append(all, float64(x))
 			}
-			h.add(block, least, new(scratch))
+			h.add(block, least, new(Scratch))
 		}
-		got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exactHistogram(all)}
+		got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exact.Histogram(all)}
 		h.appendTo(&got.Histogram)
-		if !equalSummaries(&got, &want) {
+		if !exact.EqualBesidesMoments(&got, &want) {
 			t.Fatalf("round %d:\n got %+v\nwant %+v", round, got.Histogram, want.Histogram)
 		}
 	}
@@ -123,7 +124,7 @@ func TestHistogramGrowth(t *testing.T) {
 
 func TestHistogramLetsGoOfMemory(t *testing.T) {
 	var h histogram
-	h.add([]float32{1e-37, 1e38}, 1e-37, new(scratch))
+	h.add([]float32{1e-37, 1e38}, 1e-37, new(Scratch))
 	h.reset()
 	if cap(h.positive.counts) > keptBuckets {
 		t.Errorf("%d buckets are kept, want at most %d", cap(h.positive.counts), keptBuckets)
@@ -133,30 +134,30 @@ func TestHistogramLetsGoOfMemory(t *testing.T) {
 // Before a count could overflow, all are carried.
 func TestHistogramCarries(t *testing.T) {
 	var h histogram
-	h.add([]float32{1, 2, 2, -4}, -4, new(scratch))
+	h.add([]float32{1, 2, 2, -4}, -4, new(Scratch))
 	h.uncarried = carryAfter - 4 // as if there had been as many
-	h.add([]float32{1, 1, 1, 1}, 1, new(scratch))
+	h.add([]float32{1, 1, 1, 1}, 1, new(Scratch))
 	if h.positive.carried != nil {
 		t.Fatal("carried too early")
 	}
-	h.add([]float32{2}, 2, new(scratch))
+	h.add([]float32{2}, 2, new(Scratch))
 	if h.positive.carried == nil || h.negative.carried == nil {
 		t.Fatal("nothing was carried")
 	}
-	h.add([]float32{2, 8}, 2, new(scratch))
+	h.add([]float32{2, 8}, 2, new(Scratch))
 	if h.uncarried != 3 {
 		t.Errorf("%d samples are uncarried, want 3", h.uncarried)
 	}
-	got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exactHistogram([]float64{1, 2, 2, -4, 1, 1, 1, 1, 2, 2, 8})}
+	got, want := oona.MetricSummary{}, oona.MetricSummary{Histogram: exact.Histogram([]float64{1, 2, 2, -4, 1, 1, 1, 1, 2, 2, 8})}
 	h.appendTo(&got.Histogram)
-	if !equalSummaries(&got, &want) {
+	if !exact.EqualBesidesMoments(&got, &want) {
 		t.Errorf("\n got %+v\nwant %+v", got.Histogram, want.Histogram)
 	}
 	h.reset()
-	h.add([]float32{1}, 1, new(scratch))
-	want.Histogram = exactHistogram([]float64{1})
+	h.add([]float32{1}, 1, new(Scratch))
+	want.Histogram = exact.Histogram([]float64{1})
 	h.appendTo(&got.Histogram)
-	if !equalSummaries(&got, &want) {
+	if !exact.EqualBesidesMoments(&got, &want) {
 		t.Errorf("after a reset: %+v", got.Histogram)
 	}
 }

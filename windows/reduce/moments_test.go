@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math"
@@ -6,7 +6,10 @@ import (
 	"testing"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/model/exact"
 )
+
+var loss = oona.Metric{Name: "loss", Group: oona.Health, Direction: oona.LowerIsBetter}
 
 // foldMoments merges the moments of a column cut into blocks.
 func foldMoments(t *testing.T, values []float32, block int) moments {
@@ -45,23 +48,23 @@ func TestMoments(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, n := range []int{1, 2, 3, 4, 5, 7, 64, 1000, 20_000} {
-				values, exact := make([]float32, n), make([]float64, n)
+				values, wide := make([]float32, n), make([]float64, n)
 				for i := range values {
 					values[i] = c.value(i)
-					exact[i] = float64(values[i])
+					wide[i] = float64(values[i])
 				}
-				want := oona.MetricSummary{Count: int64(n), Min: exact[0], Max: exact[0]}
-				for _, x := range exact {
+				want := oona.MetricSummary{Count: int64(n), Min: wide[0], Max: wide[0]}
+				for _, x := range wide {
 					want.Min, want.Max = min(want.Min, x), max(want.Max, x)
 				}
-				want.Sum, want.Mean, want.M2 = exactMoments(exact)
+				want.Sum, want.Mean, want.M2 = exact.Moments(wide)
 				for _, block := range []int{1, 3, 8, 1000, chunkSize} {
 					m := foldMoments(t, values, block)
 					got := oona.MetricSummary{Count: m.count, Sum: m.sum, Min: float64(m.min), Max: float64(m.max), Mean: m.mean, M2: m.m2}
 					if got.Count != want.Count || got.Min != want.Min || got.Max != want.Max {
 						t.Fatalf("%d values in blocks of %d: %+v, want %+v", n, block, got, want)
 					}
-					if err := compareMoments(&got, &want); err != nil {
+					if err := exact.CompareMoments(&got, &want); err != nil {
 						t.Fatalf("%d values in blocks of %d: %v", n, block, err)
 					}
 				}
@@ -95,19 +98,19 @@ func TestMomentsNoticeWhatIsNotFinite(t *testing.T) {
 
 func TestMetricCountsWhatIsNotFinite(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	var m metric
-	var lent scratch
-	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 5, Reducer: 2})
-	m.add(&readings{seeds: []oona.SeedID{0, 1, 2, 3, 4}, states: []oona.State{oona.Training, oona.Training, oona.Training, oona.Training, oona.Dormant}}, []float32{nan, inf, -inf, 2, nan}, &lent)
-	m.add(&readings{seeds: []oona.SeedID{0, 1}, states: []oona.State{oona.FineTuning, oona.Grafting}}, []float32{nan, -inf}, &lent)
+	var m Metric
+	var lent Scratch
+	m.Begin("loss", loss, Options{WorstSeeds: 5, Reducer: 2})
+	m.Add(&Readings{seeds: []oona.SeedID{0, 1, 2, 3, 4}, states: []oona.State{oona.Training, oona.Training, oona.Training, oona.Training, oona.Dormant}}, []float32{nan, inf, -inf, 2, nan}, &lent)
+	m.Add(&Readings{seeds: []oona.SeedID{0, 1}, states: []oona.State{oona.FineTuning, oona.Grafting}}, []float32{nan, -inf}, &lent)
 	var s oona.MetricSummary
-	m.summarize(&s)
+	m.Summarize(&s)
 	if s.Count != 1 || s.NotMeasured != 3 || s.NotMeasuredActive != 2 || s.Infinite != 3 || s.Sum != 2 || s.Mean != 2 || s.M2 != 0 || s.Min != 2 || s.Max != 2 || len(s.Worst) != 1 {
 		t.Errorf("%+v, want one sample of 2, 3 not measured, 2 of these of active seeds, 3 infinite", s)
 	}
-	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 5, Reducer: 2})
-	m.add(&readings{seeds: []oona.SeedID{0}}, []float32{nan}, &lent)
-	m.summarize(&s)
+	m.Begin("loss", loss, Options{WorstSeeds: 5, Reducer: 2})
+	m.Add(&Readings{seeds: []oona.SeedID{0}}, []float32{nan}, &lent)
+	m.Summarize(&s)
 	if s.Count != 0 || s.NotMeasured != 1 || s.NotMeasuredActive != 0 || s.Infinite != 0 || s.Min != 0 || s.Max != 0 || s.Sum != 0 || len(s.Worst) != 0 {
 		t.Errorf("%+v, want one sample that was not measured and nothing else", s)
 	}
@@ -122,12 +125,12 @@ func TestMetricOfManyChunks(t *testing.T) {
 		seeds[i], values[i] = oona.SeedID(i), float32(i)
 	}
 	values[0], values[chunkSize], values[n-1] = float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))
-	var m metric
-	var lent scratch
-	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 2, Reducer: 2})
-	m.add(&readings{seeds: seeds}, values, &lent)
+	var m Metric
+	var lent Scratch
+	m.Begin("loss", loss, Options{WorstSeeds: 2, Reducer: 2})
+	m.Add(&Readings{seeds: seeds}, values, &lent)
 	var s oona.MetricSummary
-	m.summarize(&s)
+	m.Summarize(&s)
 	if s.Count != n-3 || s.NotMeasured != 1 || s.Infinite != 2 || s.Min != 1 || s.Max != n-2 || s.Sum != (n-1)*n/2-chunkSize-(n-1) || s.Worst[0] != (oona.SeedValue{Seed: n - 2, Value: n - 2}) {
 		t.Errorf("%+v", s)
 	}
@@ -136,12 +139,12 @@ func TestMetricOfManyChunks(t *testing.T) {
 // No result is a negative zero, which would show as "-0".
 func TestMetricHasNoNegativeZero(t *testing.T) {
 	zero := float32(math.Copysign(0, -1))
-	var m metric
-	var lent scratch
-	m.begin("loss", testCatalogue("loss"), &Config{WorstSeeds: 1, Reducer: 2})
-	m.add(&readings{seeds: []oona.SeedID{0, 1}}, []float32{zero, zero}, &lent)
+	var m Metric
+	var lent Scratch
+	m.Begin("loss", loss, Options{WorstSeeds: 1, Reducer: 2})
+	m.Add(&Readings{seeds: []oona.SeedID{0, 1}}, []float32{zero, zero}, &lent)
 	var s oona.MetricSummary
-	m.summarize(&s)
+	m.Summarize(&s)
 	for _, x := range []float64{s.Sum, s.Min, s.Max, s.Mean, s.M2, s.Worst[0].Value} {
 		if x != 0 || math.Signbit(x) {
 			t.Errorf("%+v has %g, want 0", s, x)

@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math/rand/v2"
@@ -19,7 +19,7 @@ func BenchmarkHistogram(b *testing.B) {
 		least := slices.Min(slices.Concat(blocks...))
 		b.Run(c.Name, func(b *testing.B) {
 			var h histogram
-			var lent scratch
+			var lent Scratch
 			n := 0
 			for b.Loop() {
 				h.add(blocks[n%len(blocks)], least, &lent)

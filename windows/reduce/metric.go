@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math"
@@ -7,10 +7,17 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// metric folds the samples of one metric of a layer's window.
-type metric struct {
-	name        string
-	group       oona.Group
+// Options say how metrics are reduced.
+type Options struct {
+	Reducer    int32 // the version of the reducers, from 1
+	WorstSeeds int   // how many worst seeds a metric lists
+}
+
+// Metric folds the samples of one metric of a layer's window.
+type Metric struct {
+	Name  string
+	Group oona.Group
+
 	notMeasured int64
 	ofActive    int64 // of notMeasured, those of seeds in an active state; reducer 2
 	infinite    int64
@@ -20,13 +27,27 @@ type metric struct {
 	worst       worst
 }
 
-// begin makes m ready for the first sample, keeping its buffers. Its histogram is
-// empty: it is reset when a window closes.
-func (m *metric) begin(name string, about oona.Metric, cfg *Config) {
-	m.name, m.group = name, about.Group
+// Begin makes m ready for the first sample and keeps its memory. M is new, or
+// has been Reset since its last sample.
+func (m *Metric) Begin(name string, about oona.Metric, o Options) {
+	m.Name, m.Group = name, about.Group
 	m.notMeasured, m.ofActive, m.infinite, m.holes = 0, 0, 0, false
 	m.moments = moments{}
-	m.worst.begin(about.Direction, cfg)
+	m.worst.begin(about.Direction, o)
+}
+
+// Reset empties m's histogram and keeps its memory, within bounds.
+func (m *Metric) Reset() { m.histogram.reset() }
+
+// Prefetch asks the processor for the memory that the next samples of these
+// metrics go to.
+func Prefetch(metrics []Metric) {
+	for i := range metrics {
+		m := &metrics[i]
+		prefetch(m.histogram.positive.counts)
+		prefetchExtremes(m.worst.greatest.list)
+		prefetchExtremes(m.worst.least.list)
+	}
 }
 
 // chunkSize is how many samples are folded at a time: few enough to stay in
@@ -36,12 +57,12 @@ const chunkSize = 1024
 
 type chunk [chunkSize]float32
 
-// scratch lends memory for samples of a chunk: the finite ones, and of those the
-// ones of each sign.
-type scratch struct{ finite, positive, negative chunk }
+// Scratch lends memory for the samples of a chunk: the finite ones, and of those
+// the ones of each sign. It holds nothing between calls.
+type Scratch struct{ finite, positive, negative chunk }
 
-// readings are what the columns of a frame have in common.
-type readings struct {
+// Readings are what the columns of a frame have in common.
+type Readings struct {
 	seeds  []oona.SeedID
 	states []oona.State // nil in reducer 1, which does not look at them
 	offset int64        // NoOffset in reducer 1
@@ -49,17 +70,20 @@ type readings struct {
 	marked bool
 }
 
-// begin takes a frame that is folded by a version of the reducers.
-func (of *readings) begin(r *Record, reducer int32) {
-	of.seeds, of.states, of.offset, of.marked = r.Frame.Seeds, r.Frame.States, r.Offset, false
+// Begin has the columns of a frame follow, which is at an offset of the log.
+func (of *Readings) Begin(f *oona.Frame, offset int64, reducer int32) {
+	of.seeds, of.states, of.offset, of.marked = f.Seeds, f.States, offset, false
 	if reducer < 2 {
 		of.states, of.offset = nil, oona.NoOffset
 	}
 }
 
+// End lets go of the frame's slices.
+func (of *Readings) End() { of.seeds, of.states = nil, nil }
+
 // notMeasured counts those of values that are NaN and of a seed in an active state:
 // values[i] is of the seed of.seeds[from+i].
-func (of *readings) notMeasured(from int, values []float32) int64 {
+func (of *Readings) notMeasured(from int, values []float32) int64 {
 	if !of.marked {
 		of.active = slices.Grow(of.active[:0], len(of.states))[:len(of.states)]
 		markActive(of.active, of.states)
@@ -68,15 +92,15 @@ func (of *readings) notMeasured(from int, values []float32) int64 {
 	return int64(countMarkedNaN(values, of.active[from:]))
 }
 
-// add folds a column: values[i] is of the seed of.seeds[i].
-func (m *metric) add(of *readings, values []float32, s *scratch) {
+// Add folds a column: values[i] is of the seed of.seeds[i].
+func (m *Metric) Add(of *Readings, values []float32, s *Scratch) {
 	for from := 0; from < len(values); from += chunkSize {
 		m.addChunk(of, from, values[from:min(from+chunkSize, len(values))], s)
 	}
 }
 
 // addChunk folds a part of a column: values[i] is of the seed of.seeds[from+i].
-func (m *metric) addChunk(of *readings, from int, values []float32, s *scratch) {
+func (m *Metric) addChunk(of *Readings, from int, values []float32, s *Scratch) {
 	before := m.notMeasured
 	finite := values
 	if m.holes {
@@ -102,7 +126,7 @@ func (m *metric) addChunk(of *readings, from int, values []float32, s *scratch) 
 // separate counts NaN and infinite values and copies the others, without
 // branches: most seeds of a network are dormant and measure nothing, but nobody
 // knows which is next.
-func (m *metric) separate(values []float32, to *chunk) []float32 {
+func (m *Metric) separate(values []float32, to *chunk) []float32 {
 	finite, nan := 0, 0
 	for _, x := range values {
 		to[finite%chunkSize] = x
@@ -117,9 +141,9 @@ func (m *metric) separate(values []float32, to *chunk) []float32 {
 
 const infinityBits = 0x7f800000
 
-// summarize writes m over dst, reusing the slices that dst holds.
-func (m *metric) summarize(dst *oona.MetricSummary) {
-	dst.Name = m.name
+// Summarize writes m over dst, reusing the slices that dst holds.
+func (m *Metric) Summarize(dst *oona.MetricSummary) {
+	dst.Name = m.Name
 	dst.Count = m.moments.count
 	dst.NotMeasured = m.notMeasured
 	dst.NotMeasuredActive = m.ofActive

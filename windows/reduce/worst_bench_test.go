@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math/rand/v2"
@@ -38,12 +38,12 @@ func BenchmarkWorst(b *testing.B) {
 		}
 		benchmark := func(b *testing.B, direction oona.Direction) {
 			var w worst
-			cfg := Config{WorstSeeds: 5, Reducer: 2}
+			options := Options{WorstSeeds: 5, Reducer: 2}
 			n := 0
 			for b.Loop() {
 				i := n % columns
 				if i == 0 {
-					w.begin(direction, &cfg)
+					w.begin(direction, options)
 				}
 				w.add(seeds, 0, c.columns[i], least[i], greatest[i])
 				n++

@@ -1,6 +1,6 @@
 //go:build !purego
 
-package windows
+package reduce
 
 import (
 	"math"
@@ -126,7 +126,7 @@ func compareMarks(t *testing.T, rng *rand.Rand, values []float32) {
 func compareSplits(t *testing.T, values []float32) {
 	t.Helper()
 	values = slices.DeleteFunc(slices.Clone(values), func(x float32) bool { return x-x != 0 })
-	var got, want scratch
+	var got, want Scratch
 	p, n := splitSigns(values, &got.positive, &got.negative)
 	q, m := splitSignsGo(values, &want.positive, &want.negative)
 	if p != q || n != m || !slices.Equal(got.positive[:p], want.positive[:p]) || !slices.Equal(got.negative[:n], want.negative[:n]) {

@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math"
@@ -75,7 +75,7 @@ func rawIndex(bits uint32) uint32 {
 
 // add counts a block of finite values, at most chunkSize, least being the least
 // of them.
-func (h *histogram) add(values []float32, least float32, lent *scratch) {
+func (h *histogram) add(values []float32, least float32, lent *Scratch) {
 	if h.uncarried += uint64(len(values)); h.uncarried > carryAfter {
 		h.positive.carry()
 		h.negative.carry()
@@ -89,7 +89,7 @@ func (h *histogram) add(values []float32, least float32, lent *scratch) {
 }
 
 // addMixed counts values of either sign, at most chunkSize.
-func (h *histogram) addMixed(values []float32, lent *scratch) {
+func (h *histogram) addMixed(values []float32, lent *Scratch) {
 	p, n := splitSigns(values, &lent.positive, &lent.negative)
 	h.zero += uint64(len(values) - p - n)
 	h.positive.add(lent.positive[:p])

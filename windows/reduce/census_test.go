@@ -1,4 +1,4 @@
-package windows
+package reduce
 
 import (
 	"math/rand/v2"
@@ -11,9 +11,9 @@ import (
 // against a map; the same census is used again after a reset.
 func TestCensusAgainstMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
-	var c census
+	var c Census
 	for round := range 300 {
-		c.reset()
+		c.Reset()
 		want := map[oona.SeedID]oona.State{}
 		stretch := 1 + rng.IntN(12)
 		limit := 10 + rng.IntN(40)
@@ -43,13 +43,13 @@ func TestCensusAgainstMap(t *testing.T) {
 				union[id] = true
 				states = append(states, oona.State(rng.IntN(oona.StateCount)))
 			}
-			if got := c.admits(seeds, limit); got != (len(union) <= limit) {
+			if got := c.Admits(seeds, limit); got != (len(union) <= limit) {
 				t.Fatalf("round %d: %d distinct seeds of at most %d: admitted %v", round, len(union), limit, got)
 			}
 			if len(union) > limit {
 				continue
 			}
-			c.add(seeds, states)
+			c.Add(seeds, states)
 			for i, id := range seeds {
 				want[id] = states[i]
 			}
@@ -62,7 +62,7 @@ func TestCensusAgainstMap(t *testing.T) {
 				sum.Active++
 			}
 		}
-		if got := c.count(); got != sum {
+		if got := c.Count(); got != sum {
 			t.Fatalf("round %d: %+v, want %+v", round, got, sum)
 		}
 	}
@@ -71,20 +71,20 @@ func TestCensusAgainstMap(t *testing.T) {
 // A layer that is sent in the same parts each time builds no index after the
 // first round of them, and looks nothing up.
 func TestCensusKnowsStretches(t *testing.T) {
-	var c census
+	var c Census
 	part := func(first int) []oona.SeedID {
 		return []oona.SeedID{oona.SeedID(first), oona.SeedID(first + 1)}
 	}
 	states := []oona.State{oona.Training, oona.Dormant}
 	for range 2 {
 		for first := 0; first < 8; first += 2 {
-			c.add(part(first), states)
+			c.Add(part(first), states)
 		}
 	}
 	for first := 0; first < 8; first += 2 {
 		if at, found := c.stretch(part(first)); !found || at != first {
 			t.Errorf("the part at %d is found at %d, %v", first, at, found)
 		}
-		c.add(part(first), states)
+		c.Add(part(first), states)
 	}
 }

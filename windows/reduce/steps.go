@@ -1,0 +1,48 @@
+package reduce
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+)
+
+// Progress is how far a producer was with a layer at one of its frames.
+type Progress struct {
+	Producer oona.ProducerID
+	Epoch    oona.Micros
+	Sequence int64
+	Step     int64
+	At       oona.Micros // event time
+}
+
+// Steps returns what reducer 2 measures a layer's speed by: the sum of the
+// rises of the step from a frame of a producer to its next by sequence, and the
+// event time between such frames. A pair in which the step falls (the training
+// went back to a checkpoint) or event time does not advance counts for neither.
+// The sums go over all producers, so that their quotient is a mean of the
+// producers' speeds. It sorts list.
+func Steps(list []Progress) (steps int64, time oona.Micros) {
+	slices.SortFunc(list, func(p, q Progress) int {
+		return cmp.Or(cmp.Compare(p.Producer, q.Producer), cmp.Compare(p.Epoch, q.Epoch), cmp.Compare(p.Sequence, q.Sequence))
+	})
+	for i := 1; i < len(list); i++ {
+		last, next := &list[i-1], &list[i]
+		if next.Producer != last.Producer || next.Epoch != last.Epoch || next.Step < last.Step || next.At <= last.At {
+			continue
+		}
+		steps = sumUpTo(steps, next.Step-last.Step)
+		time = sumUpTo(time, next.At-last.At)
+	}
+	return steps, time
+}
+
+// sumUpTo adds what is not negative, and stays at the greatest integer where the
+// sum would be above it.
+func sumUpTo[T ~int64](a, b T) T {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
