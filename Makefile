@@ -13,6 +13,7 @@ FUZZTIME  ?= 20s
 FUZZ      ?= .
 BENCH     ?= .
 BENCHTIME ?= 1s
+MUTANTS   ?= all
 SEEDS     ?= 100000
 SEED      ?= 0
 ARGS      ?=
@@ -107,6 +108,10 @@ fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
 .PHONY: simulate
 simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED=0 on, on all cores
 	$(GO) test -count=1 -timeout 0 -v -run '^TestSchedules$$' ./internal/simulate -schedules=$(SEEDS) -seed=$(SEED)
+
+.PHONY: mutants
+mutants: ## errors put into the window engine, of which the schedules must notice each; minutes (MUTANTS=third)
+	$(GO) test -count=1 -timeout 0 -v -run '^TestMutantsDie$$' ./internal/simulate -mutants=$(MUTANTS)
 
 .PHONY: scenarios
 scenarios: ## the real binaries on three real brokers, with faults; half an hour (ROW=row03)

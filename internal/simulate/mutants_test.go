@@ -3,11 +3,14 @@ package simulate
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // mutant is an error put into the engine: each old text stands once in its
@@ -169,17 +172,22 @@ var mutants = []mutant{
 	}}},
 }
 
-// TestMutantsDie runs TestSchedules, as `make test` does, on an engine with each
-// of the errors, and requires that it fails.
+var whichMutants = flag.String("mutants", "none", "which mutants of the engine must die: all, third (another third each day) or none")
+
+// mutantSchedules is how many schedules a mutant must fail one of.
+const mutantSchedules = 10_000
+
+// TestMutantsDie runs TestSchedules on an engine with each of the errors, and
+// requires that it fails. It takes minutes: `make mutants` runs it.
 func TestMutantsDie(t *testing.T) {
-	if underRaceDetector {
-		t.Skip("the mutants have no more to show under the race detector")
+	chosen := choose(*whichMutants, mutants)
+	if len(chosen) == 0 {
+		t.Skip("SKIPPED: make mutants runs it")
 	}
-	for _, m := range mutants {
+	for _, m := range chosen {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
-			overlay := m.overlay(t)
-			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestSchedules$", ".").CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", m.overlay(t), "-run", "^TestSchedules$", ".", "-schedules="+strconv.Itoa(mutantSchedules)).CombinedOutput()
 			failure, _, _ := strings.Cut(string(out), "replay it with: ")
 			switch exit := (*exec.ExitError)(nil); {
 			case err == nil:
@@ -190,6 +198,26 @@ func TestMutantsDie(t *testing.T) {
 				t.Log(failure)
 			}
 		})
+	}
+}
+
+// choose returns the mutants of a value of -mutants.
+func choose(which string, from []mutant) (chosen []mutant) {
+	const days = 3 // until all have had their turn
+	today := int(time.Now().Unix()/86_400) % days
+	for i, m := range from {
+		if which == "all" || which == "third" && i%days == today {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen
+}
+
+// The errors are still ones of the engine's sources, which a change of these may
+// have forgotten.
+func TestMutantsAreOfTheEngine(t *testing.T) {
+	for _, m := range mutants {
+		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) { m.overlay(t) })
 	}
 }
 

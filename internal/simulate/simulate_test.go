@@ -7,14 +7,18 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona/windows"
 )
 
 var (
-	scheduleCount = flag.Uint64("schedules", defaultSchedules, "how many schedules to play")
+	scheduleCount = flag.Uint64("schedules", 0, "how many schedules to play; 0: as many as fit into 15 seconds")
 	firstSeed     = flag.Uint64("seed", 0, "the seed of the first one; given alone, that one is played and no other")
 )
+
+// plainTime is how long TestSchedules plays where no number of schedules is given.
+const plainTime = 15 * time.Second
 
 // run plays a schedule and checks all that came of it.
 func run(s schedule) (counts, error) {
@@ -35,17 +39,25 @@ func run(s schedule) (counts, error) {
 
 func (k kind) String() string { return kindNames[k] }
 
-// TestSchedules plays many schedules, on all processors.
+// TestSchedules plays many schedules, on all processors: as many as -schedules says,
+// or else for a time.
 func TestSchedules(t *testing.T) {
-	count := *scheduleCount
-	if given("seed") && !given("schedules") {
+	count, began := *scheduleCount, time.Now()
+	if given("seed") && count == 0 {
 		count = 1
+	}
+	over := func(started uint64) bool { // beyond the number, or the time
+		if count == 0 {
+			return time.Since(began) > plainTime
+		}
+		return started >= count
 	}
 	var (
 		next    atomic.Uint64
 		workers sync.WaitGroup
 		guard   sync.Mutex // of what follows
 		total   counts
+		played  uint64
 		failed  *uint64 // the least seed that failed
 	)
 	stopped := func(seed uint64) bool {
@@ -56,12 +68,14 @@ func TestSchedules(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for {
-				seed := *firstSeed + next.Add(1) - 1
-				if seed >= *firstSeed+count || stopped(seed) {
+				number := next.Add(1) - 1
+				seed := *firstSeed + number
+				if over(number) || stopped(seed) {
 					return
 				}
 				c, err := run(newSchedule(seed))
 				guard.Lock()
+				played++
 				total.add(c)
 				if err != nil && (failed == nil || seed < *failed) {
 					failed = &seed
@@ -74,8 +88,8 @@ func TestSchedules(t *testing.T) {
 	if failed != nil {
 		t.Fatal(report(*failed))
 	}
-	t.Logf("%d schedules: %s", count, total)
-	for _, missing := range total.missing(count) {
+	t.Logf("%d schedules: %s", played, total)
+	for _, missing := range total.missing(played) {
 		t.Errorf("no schedule had %s", missing)
 	}
 }

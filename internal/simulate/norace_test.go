@@ -1,8 +1,0 @@
-//go:build !race
-
-package simulate
-
-const (
-	underRaceDetector = false
-	defaultSchedules  = 10_000
-)
