@@ -58,8 +58,9 @@ const (
 	// default of 1 MiB, reading is three times slower.
 	fetchBytes = 8 << 20
 	// maxDecompressed bounds what a small batch can blow up to. A batch above it
-	// stops its partition, so it is more than what honest ones come to.
-	maxDecompressed = 256 << 20
+	// stops its partition, so it is more than what honest ones come to. Those of
+	// all partitions of a fetch are in memory together.
+	maxDecompressed = 96 << 20
 
 	sessionTimeout   = 10 * time.Second
 	heartbeat        = 3 * time.Second

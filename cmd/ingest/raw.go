@@ -9,9 +9,13 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
+// rawReadAhead is about what a topic takes in a batch: more would be memory that is
+// in no budget, for each partition whose records wait.
+const rawReadAhead = 1 << 20
+
 // rawGroup is how ingest joins the group of the raw topic.
 func (c *config) rawGroup() kafka.MemberOptions {
-	return kafka.MemberOptions{Group: c.RawGroup}
+	return kafka.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead}
 }
 
 // openRaw returns what takes frames from the raw topic.

@@ -1,0 +1,70 @@
+package kafka_test
+
+import (
+	"crypto/rand"
+	"runtime"
+	"runtime/metrics"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
+)
+
+// While a handler has a record in hand, little of what is behind it in the log is
+// in memory: records are bounded by their bytes, not by their number.
+func TestReadAheadIsBounded(t *testing.T) {
+	// Not in parallel: other tests use memory too.
+	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	const partitions, records, size = 4, 60, 500_000
+	topic := makeTopic(t, cfg, partitions, false)
+	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	for partition := range partitions {
+		for range records {
+			msg := numbered(0, 1, partition)
+			msg[0].Payload = make(message.Payload, size)
+			_, _ = rand.Read(msg[0].Payload) // it never fails
+			publish(t, p, topic, msg...)
+		}
+	}
+	idle := liveHeap()
+	o := newOwner()
+	s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: unique("group"), ReadAhead: 1 << 20}, o, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := subscribe(t, s, topic)
+	held := make([]*message.Message, partitions)
+	for i := range held {
+		held[i] = next(t, messages)
+	}
+	most := int64(0)
+	for range 20 {
+		time.Sleep(100 * time.Millisecond)
+		most = max(most, liveHeap()-idle)
+	}
+	t.Logf("%d KiB are in use", most>>10)
+	if most > partitions*5<<20 {
+		t.Errorf("%d KiB of %d partitions are in use, of %d that they hold", most>>10, partitions, partitions*records*size>>10)
+	}
+	for n := 0; n < partitions*records; n++ { // and none is lost
+		if n < partitions {
+			held[n].Ack()
+			continue
+		}
+		next(t, messages).Ack()
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// liveHeap is what the collector has found to be in use.
+func liveHeap() int64 {
+	runtime.GC()
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
+}
