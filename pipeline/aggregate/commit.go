@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/windows"
@@ -34,40 +33,12 @@ func ParseCommit(c bus.Commit) (partitions int32, engine windows.Commit, err err
 	return int32(n), windows.Commit{Offset: c.Offset, Metadata: text}, nil
 }
 
-// Commit returns what may be committed: the engine as it stands, if everything
-// that it has emitted is on the bus. False where nothing has changed, or that
-// is not so now.
-func (p *partition) Commit() (bus.Commit, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.pending.Load() > 0 || p.engine.Replaying() || p.engine.ProcessedTo() == p.committedTo {
-		return bus.Commit{}, false
-	}
+// Commit returns the engine's commit, with the number of partitions that it holds
+// for.
+func (p *machine) Commit() (bus.Commit, error) {
 	c, err := p.engine.Commit()
 	if err != nil {
-		// The last commit stands, and grows old: that is alarmed on.
-		p.stage.metrics.commits.WithLabelValues("too_large").Inc()
-		p.logger.Error("the state does not fit a commit; the last one stands", "err", err)
-		return bus.Commit{}, false
+		return bus.Commit{}, err
 	}
-	p.offered, p.offeredOf = p.engine.ProcessedTo(), neededSince(p.engine)
-	return bus.Commit{Offset: c.Offset, Metadata: commitText(p.assignment.Partitions, c.Metadata)}, true
-}
-
-// Committed notes what became of the last commit.
-func (p *partition) Committed(c bus.Commit, err error) {
-	if err != nil {
-		p.stage.metrics.commits.WithLabelValues("failed").Inc()
-		p.logger.Warn("a commit failed; the last one stands", "offset", c.Offset, "err", err)
-		return
-	}
-	p.stage.metrics.commits.WithLabelValues("done").Inc()
-	p.committedAt.Store(time.Now().UnixNano())
-	p.metadataBytes.Store(int64(len(c.Metadata)))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.committedTo = p.offered
-	if p.offeredOf > 0 {
-		p.needed.Store(p.offeredOf)
-	}
+	return bus.Commit{Offset: c.Offset, Metadata: commitText(p.about.Partitions, c.Metadata)}, nil
 }

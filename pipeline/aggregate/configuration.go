@@ -10,6 +10,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline/partition"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -17,9 +18,6 @@ import (
 // ErrUpgrade says that windows are configured in a way that this version does
 // not know. To go on would be to fold wrongly.
 var ErrUpgrade = errors.New("a configuration in the log is of a later version of Oona; upgrade this aggregator")
-
-// errRetry says that a record cannot be folded now, and perhaps later.
-var errRetry = errors.New("cannot fold a record yet")
 
 // RecordAt names a record of the seed-metrics topic.
 type RecordAt struct {
@@ -47,15 +45,15 @@ func (r RecordAt) String() string { return fmt.Sprintf("%d:%d", r.Partition, r.O
 // configuration decodes a record that changes how the partition is folded. One
 // of a later version is an error, or a dead letter where the stage was told to
 // skip it.
-func (p *partition) configuration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
+func (p *machine) configuration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
 	v, side, err := p.decodeConfiguration(kind, payload, record)
 	if err == nil && record.Configuration != nil {
 		err = p.prepare(record.Configuration)
 	}
-	if errors.Is(err, errRetry) || errors.Is(err, windows.ErrCatalogue) {
+	if errors.Is(err, partition.ErrRetry) || errors.Is(err, windows.ErrCatalogue) {
 		return 0, rejection{}, err
 	}
-	at := RecordAt{p.assignment.Partition, record.Offset}
+	at := RecordAt{p.about.Partition, record.Offset}
 	switch {
 	case err == nil:
 		return v, side, nil
@@ -66,18 +64,18 @@ func (p *partition) configuration(kind string, payload []byte, record *windows.R
 }
 
 // prepare has the engine look for the catalogue of a configuration. The error
-// wraps windows.ErrCatalogue where there is none, and else errRetry.
-func (p *partition) prepare(c *windows.Configuration) error {
+// wraps windows.ErrCatalogue where there is none, and else partition.ErrRetry.
+func (p *machine) prepare(c *windows.Configuration) error {
 	err := p.engine.Prepare(c)
 	if err == nil || errors.Is(err, windows.ErrCatalogue) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", errRetry, err)
+	return fmt.Errorf("%w: %w", partition.ErrRetry, err)
 }
 
 // decodeConfiguration sets record's configuration or incarnation, or returns why
 // it cannot: then only time passes with the record. The error is ErrUpgrade.
-func (p *partition) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
+func (p *machine) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
 	var c windows.Configuration
 	var start oona.IncarnationStart
 	var err error
@@ -149,7 +147,7 @@ type unsoundError struct{ error }
 func (e unsoundError) Unwrap() error { return e.error }
 
 // noteIncarnation logs what became of an incarnation record. It comes seldom.
-func (p *partition) noteIncarnation(o windows.Outcome, at bus.Position) {
+func (p *machine) noteIncarnation(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonBegun {
 		p.logger.Info("an incarnation of the log begins", "incarnation", int64(p.engine.Incarnation()), "detail", o.Detail, "offset", at.Offset)
 		return
@@ -158,7 +156,7 @@ func (p *partition) noteIncarnation(o windows.Outcome, at bus.Position) {
 }
 
 // noteConfiguration logs what became of a configuration. It comes seldom.
-func (p *partition) noteConfiguration(o windows.Outcome, at bus.Position) {
+func (p *machine) noteConfiguration(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonConfigured {
 		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 		p.compareSettings("the partition goes on with the windows of its log, not with this worker's settings")
@@ -169,7 +167,7 @@ func (p *partition) noteConfiguration(o windows.Outcome, at bus.Position) {
 
 // compareSettings warns where the partition's windows are not those of the
 // worker's settings, and says in what.
-func (p *partition) compareSettings(warning string) {
+func (p *machine) compareSettings(warning string) {
 	held := p.engine.Config()
 	if differ := otherSettings(held, p.stage.cfg.Windows); len(differ) > 0 {
 		p.logger.Warn(warning, "generation", held.Generation, "differ", strings.Join(differ, ", "))
@@ -191,8 +189,9 @@ func otherSettings(held, own windows.Config) (all []string) {
 
 // noteUnknown logs the 1st, 2nd, 4th ... of Oona's own records of a kind that a
 // later version writes: it is skipped, and only time passes with it.
-func (p *partition) noteUnknown(kind string, at bus.Position) {
-	if n := p.unknown.Add(1); n&(n-1) == 0 {
+func (p *machine) noteUnknown(kind string, at bus.Position) {
+	p.unknown++
+	if n := p.unknown; n&(n-1) == 0 {
 		p.logger.Warn("a record of a kind that this version does not know is skipped; was the aggregator rolled out after its writer?",
 			"kind", kind, "offset", at.Offset, "such_so_far", n)
 	}

@@ -167,7 +167,9 @@ func TestFromHereWithWrongSettings(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
 	f.seconds(0, 10)
-	f.feed.append(f.configuration(3, time.Hour, func(c *windows.Config) { c.FrontierSlots = 64 }), f.begin.Add(10*time.Second), own(oona.ConfigurationRecord))
+	msg := f.feed.message(f.configuration(3, time.Hour, func(c *windows.Config) { c.FrontierSlots = 64 }), f.begin.Add(10*time.Second), own(oona.ConfigurationRecord))
+	f.feed.messages <- msg
+	<-msg.Nacked()
 	close(f.feed.messages)
 	if err := <-ended; !errors.Is(err, aggregate.ErrSettings) || !strings.Contains(err.Error(), "--frontier-slots=64") {
 		t.Errorf("Run: %v, want ErrSettings and the log's settings", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/partition"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -51,15 +52,9 @@ type metrics struct {
 	rollups  [2]atomic.Int64 // by group
 	replays  atomic.Int64
 
-	stage           *Stage
-	records         *prometheus.CounterVec
-	commits         *prometheus.CounterVec
-	unpublishable   *prometheus.CounterVec
-	replayed        prometheus.Counter
-	claims          prometheus.Counter
-	ticks           prometheus.Counter
-	publishFailures prometheus.Counter
-	retention       prometheus.Gauge
+	stage    *Stage
+	records  *prometheus.CounterVec
+	replayed prometheus.Counter
 }
 
 func newMetrics(s *Stage) *metrics {
@@ -70,17 +65,10 @@ func newMetrics(s *Stage) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_aggregate_" + name, Help: help}, labels)
 	}
 	m := &metrics{
-		stage:           s,
-		records:         vector("records_total", "Records read from the seed-metrics topic, by what became of them and why.", "verdict", "reason"),
-		commits:         vector("commits_total", "Commits, by result: done, failed, or too_large to be tried.", "result"),
-		unpublishable:   vector("unpublishable_records_total", "Rollups and side records that the bus will never take, by topic: they are lost.", "topic"),
-		claims:          counter("claims_total", "Partitions claimed, again after each rebalance."),
-		ticks:           counter("ticks_written_total", "Ticks written into quiet partitions."),
-		publishFailures: counter("publish_failures_total", "Publishes that the bus did not acknowledge and that are tried again."),
+		stage:   s,
+		records: vector("records_total", "Records read from the seed-metrics topic, by what became of them and why.", "verdict", "reason"),
 	}
 	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
-	m.retention = prometheus.NewGauge(prometheus.GaugeOpts{Name: "oona_aggregate_retention_seconds",
-		Help: "How long the seed-metrics topic keeps a record (retention.ms), 0 where it is for ever or not known."})
 	m.showZeros()
 	return m
 }
@@ -92,13 +80,6 @@ func (m *metrics) showZeros() {
 		for _, reason := range reasons {
 			m.records.WithLabelValues(verdictNames[v], string(reason))
 		}
-	}
-	for _, result := range []string{"done", "failed", "too_large"} {
-		m.commits.WithLabelValues(result)
-	}
-	topics := &m.stage.cfg.Topics
-	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead} {
-		m.unpublishable.WithLabelValues(topic)
 	}
 }
 
@@ -122,7 +103,7 @@ func (m *metrics) replay() {
 
 // owned are the metrics that are themselves collectors.
 func (m *metrics) owned() []prometheus.Collector {
-	return []prometheus.Collector{m.records, m.commits, m.unpublishable, m.replayed, m.claims, m.ticks, m.publishFailures, m.retention}
+	return []prometheus.Collector{m.records, m.replayed}
 }
 
 // Descriptions of what is read from the partitions when Prometheus asks.
@@ -136,15 +117,7 @@ var (
 	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted.")
 	timelineCap    = partitionDesc("max_timelines", "Timelines that the partition admits.")
 	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was claimed.")
-	lagDesc        = partitionDesc("lag_records", "Records in the log that have not been read.")
-	lagTimeDesc    = partitionDesc("lag_seconds", "Time since the append of the last record that was read, 0 where none is waiting.")
-	endAgeDesc     = partitionDesc("end_offset_age_seconds", "Time since the partition's leader last said where the log ends: the lag is of then.")
-	ageDesc        = partitionDesc("commit_age_seconds", "Time since the last commit, 0 where all that was read is committed.")
-	neededDesc     = partitionDesc("needed_seconds", "Time since the append of the oldest record that a restart needs, by the last commit, or of the first record; at most by one record more.")
-	bytesDesc      = partitionDesc("commit_metadata_bytes", "Size of the last commit's metadata; Kafka takes 4096.")
-	pendingDesc    = partitionDesc("pending_messages", "Rollups and side records that the bus has not acknowledged.")
 	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")
-	partitionsDesc = partitionDesc("topic_partitions", "Partitions of the seed-metrics topic, this one among them.")
 	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
 )
 
@@ -157,8 +130,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.owned() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, timelineCap, evictedDesc, layersCap, partitionsDesc,
-		lagDesc, lagTimeDesc, endAgeDesc, ageDesc, neededDesc, bytesDesc, pendingDesc, oldestDesc, generationDesc} {
+	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, timelineCap, evictedDesc, layersCap, oldestDesc, generationDesc} {
 		ch <- d
 	}
 }
@@ -173,18 +145,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			float64(m.rollups[group].Load()), oona.Group(group).String())
 	}
 	now := time.Now()
-	for _, p := range m.stage.owned() {
-		p.collect(ch, now)
-	}
+	m.stage.Each(func(p int32, of partition.Machine) { of.(*machine).collect(ch, strconv.Itoa(int(p)), now) })
 }
 
-func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
-	p.mu.Lock()
-	stats := p.engine.Stats()
-	cfg := p.engine.Config()
-	committed := p.engine.ProcessedTo() == p.committedTo
-	p.mu.Unlock()
-	partition := strconv.Itoa(int(p.assignment.Partition))
+func (p *machine) collect(ch chan<- prometheus.Metric, partition string, now time.Time) {
+	stats, cfg := p.engine.Stats(), p.engine.Config()
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, partition)
 	}
@@ -194,38 +159,19 @@ func (p *partition) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(timelineDesc, float64(stats.Timelines))
 	gauge(timelineCap, float64(cfg.MaxTimelines))
 	gauge(layersCap, float64(cfg.MaxAccumulators))
-	gauge(partitionsDesc, float64(p.assignment.Partitions))
 	ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(stats.Evictions), partition)
-	gauge(bytesDesc, float64(p.metadataBytes.Load()))
 	gauge(generationDesc, float64(cfg.Generation))
-	gauge(pendingDesc, float64(p.pending.Load()))
-
-	lag := max(0, p.end.Load()-p.next.Load())
-	gauge(lagDesc, float64(lag))
-	gauge(lagTimeDesc, secondsSince(lag > 0, oona.Micros(p.appended.Load()).Time(), now))
-	gauge(endAgeDesc, secondsSince(true, time.Unix(0, p.heard.Load()), now))
-	gauge(ageDesc, secondsSince(!committed, time.Unix(0, p.committedAt.Load()), now))
-	needed := p.needed.Load()
-	gauge(neededDesc, secondsSince(needed > 0, oona.Micros(needed).Time(), now))
-	gauge(oldestDesc, secondsSince(stats.OpenWindows > 0, stats.OldestEnd.Time(), now))
-}
-
-// secondsSince is 0 where there is nothing to wait for.
-func secondsSince(waiting bool, then, now time.Time) float64 {
-	if !waiting {
-		return 0
+	oldest := 0.0
+	if stats.OpenWindows > 0 {
+		oldest = max(0, now.Sub(stats.OldestEnd.Time()).Seconds())
 	}
-	return max(0, now.Sub(then).Seconds())
+	gauge(oldestDesc, oldest)
 }
 
 // Counts returns a snapshot. All records below Next are in the other counts.
 func (s *Stage) Counts() Counts {
-	var c Counts
-	for _, p := range s.owned() {
-		c.Next += p.next.Load()
-		c.Pending += p.pending.Load()
-		c.OpenWindows += p.open.Load()
-	}
+	now := s.Runtime.Counts()
+	c := Counts{OpenWindows: now.Open, Pending: now.Pending, Next: now.Next}
 	v := &s.metrics.verdicts
 	c.Folded = v[verdictFolded].Load()
 	c.Duplicate = v[verdictDuplicate].Load()

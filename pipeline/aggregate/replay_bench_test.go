@@ -46,23 +46,23 @@ func BenchmarkReplay(b *testing.B) {
 		b.Fatal(err)
 	}
 	claim := bus.Assignment{Topic: topics.SeedMetrics, Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}
-	open := func(committed bus.Commit) *partition {
+	open := func(committed bus.Commit) *machine {
 		claim := claim
 		claim.Committed, claim.LogEnd = committed, math.MaxInt64
-		_, consumer, err := stage.Assign(b.Context(), claim)
+		opened, err := stage.open(b.Context(), claim)
 		if err != nil {
 			b.Fatal(err)
 		}
-		return consumer.(*partition)
+		return opened.Machine.(*machine)
 	}
 	log := newReplayLog()
 	first := open(claim.Committed)
 	for chunk := range log.chunks() {
 		foldAll(b, first, chunk)
 	}
-	commit, due := first.Commit()
-	if !due || commit.Offset != 0 {
-		b.Fatalf("the commit is %+v, %v; all of the log is to be open", commit, due)
+	commit, err := first.Commit()
+	if err != nil || commit.Offset != 0 {
+		b.Fatalf("the commit is %+v, %v; all of the log is to be open", commit, err)
 	}
 
 	for b.Loop() {
@@ -92,18 +92,18 @@ func BenchmarkReplay(b *testing.B) {
 		b.ReportMetric(ratios[len(ratios)/2], "cpu:live/replay")
 		b.ReportMetric(ratios[len(ratios)/10], "cpu:tenth")
 		b.ReportMetric(ratios[len(ratios)-1-len(ratios)/10], "cpu:ninetieth")
-		b.ReportMetric(float64(live.open.Load()), "windows")
+		b.ReportMetric(float64(live.engine.OpenWindows()), "windows")
 	}
 	b.ReportMetric(0, "ns/op") // says nothing
 }
 
 type used struct{ wall, cpu time.Duration }
 
-func foldAll(b *testing.B, p *partition, chunk []replayRecord) used {
+func foldAll(b *testing.B, p *machine, chunk []replayRecord) used {
 	b.Helper()
 	began, cpu := time.Now(), processTime(b)
 	for _, r := range chunk {
-		if err := p.fold(r.msg, r.at); err != nil {
+		if _, err := p.Fold(r.msg, r.at, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -15,23 +15,17 @@ package aggregate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"runtime/debug"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/pipeline/partition"
+	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -69,17 +63,10 @@ func (c Config) Validate() error {
 type Stage struct {
 	cfg        Config
 	catalogues windows.Catalogues
-	publisher  bus.Publisher
 	metrics    *metrics
 	logger     *slog.Logger
 
-	retention atomic.Int64 // of the seed-metrics topic, nanoseconds; 0: for ever, or not known
-
-	mu         sync.Mutex
-	partitions map[*partition]struct{}
-	group      bus.Member // nil before Run
-
-	fatal chan error // why the stage must end
+	*partition.Runtime
 }
 
 // New returns a stage that publishes to publisher, whose Close stays the
@@ -91,10 +78,22 @@ func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, reg
 	s := &Stage{
 		cfg:        cfg,
 		catalogues: catalogues,
-		publisher:  publisher,
 		logger:     logger,
-		partitions: make(map[*partition]struct{}),
-		fatal:      make(chan error, 1),
+	}
+	var err error
+	s.Runtime, err = partition.New(partition.Config{
+		Name:         "aggregate",
+		Topic:        cfg.Topics.SeedMetrics,
+		Open:         s.open,
+		Refuses:      isFinal,
+		Tick:         s.tick,
+		TickInterval: cfg.Windows.TickInterval,
+		Retention:    cfg.Retention,
+		Outputs: []string{cfg.Topics.LayerHealth, cfg.Topics.LayerPerformance, cfg.Topics.Late, cfg.Topics.Quarantine,
+			cfg.Topics.Overflow, cfg.Topics.SeedMetricsDead},
+	}, publisher, registerer, logger)
+	if err != nil {
+		return nil, err
 	}
 	s.metrics = newMetrics(s)
 	if err := registerer.Register(s.metrics); err != nil {
@@ -103,135 +102,19 @@ func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, reg
 	return s, nil
 }
 
-// Run reads the seed-metrics topic as a member of group until ctx ends.
-func (s *Stage) Run(ctx context.Context, group bus.Member) error {
-	router, err := pipeline.NewRouter(s.logger)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.group = group
-	s.mu.Unlock()
-	router.AddConsumerHandler("aggregate", s.cfg.Topics.SeedMetrics, group, s.handle)
-	running, ctx := errgroup.WithContext(ctx)
-	running.Go(func() error {
-		if err := router.Run(ctx); err != nil {
-			return fmt.Errorf("read %s: %w", s.cfg.Topics.SeedMetrics, err)
-		}
-		if ctx.Err() == nil {
-			s.end(ended(group))
-		}
-		return nil
-	})
-	running.Go(func() error { return s.writeTicks(ctx) })
-	running.Go(func() error { s.followRetention(ctx); return nil })
-	running.Go(func() error {
-		select {
-		case err := <-s.fatal:
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	})
-	return running.Wait()
+// tick is the record with which time goes on in a quiet partition.
+func (s *Stage) tick(now time.Time) *message.Message {
+	msg := message.NewMessage("", avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}))
+	msg.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
+	return msg
 }
 
-// errEnded: the group has ended its messages by itself.
-var errEnded = errors.New("the subscription to the seed-metrics topic has ended")
-
-func ended(group bus.Member) error {
-	if err := group.Joined(); err != nil {
-		return err
+// CheckWindows says what is wrong with windows that are to be folded here. What a
+// log says is folded all the same, with fewer ticks. It returns a
+// *oona.FieldError.
+func CheckWindows(cfg windows.Config) error {
+	if cfg.TickInterval > 0 && cfg.TickInterval < partition.LeastTick {
+		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; it is at least %s, or an idle aggregator is busy with looking at the time", cfg.TickInterval, partition.LeastTick)}
 	}
-	return errEnded
-}
-
-// own adds a partition to those of the stage.
-func (s *Stage) own(p *partition) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.partitions[p] = struct{}{}
-}
-
-// disown takes a partition out of those of the stage. Its open windows are
-// dropped: the partition's next owner folds them from the log.
-func (s *Stage) disown(p *partition) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.partitions, p)
-}
-
-// end makes Run return with err, if nothing else has before.
-func (s *Stage) end(err error) {
-	select {
-	case s.fatal <- err:
-	default: // one reason is enough
-	}
-}
-
-// handle folds one record. An error makes Watermill deliver the record again:
-// the partition recognises it and only retries its outbox.
-//
-// A panic is a bug, and leaves an engine that nobody should fold with: the
-// stage ends, and its successor goes on from the commit.
-func (s *Stage) handle(msg *message.Message) (err error) {
-	at, err := bus.PositionOf(msg)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if bug := recover(); bug != nil {
-			err = fmt.Errorf("panic at partition %d, offset %d: %v\n%s", at.Partition, at.Offset, bug, debug.Stack())
-			s.end(err)
-		}
-	}()
-	p, ours := at.Consumer.(*partition)
-	if !ours {
-		return errNotAssigned
-	}
-	if p.revoked.Load() {
-		return nil // while the record was on its way: the partition's next owner reads it
-	}
-	return p.handle(msg, at)
-}
-
-// errNotAssigned is returned for a message that was not read as one of an
-// assignment of this stage.
-var errNotAssigned = errors.New("the message is of no assignment of this stage")
-
-// Why a stage is not ready.
-var (
-	errNotRunning = errors.New("the seed-metrics topic is not subscribed to yet")
-	errCatchingUp = errors.New("catching up")
-	errUnheard    = errors.New("the leader does not say where the log ends")
-	errStalled    = errors.New("records wait in the log and do not come")
-)
-
-// Ready returns nil while the stage is a member of its group, once every claimed
-// partition has been folded up to where its log ended when the claim began,
-// while the partitions' leaders say where they end and what they hold comes, and
-// while the bus takes what comes of it. A member without partitions is ready: it
-// stands by for those of others.
-func (s *Stage) Ready() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.group == nil {
-		return errNotRunning
-	}
-	if err := s.group.Joined(); err != nil {
-		return err
-	}
-	for p := range s.partitions {
-		if err := p.ready(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// owned returns the claimed partitions, in no order.
-func (s *Stage) owned() []*partition {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.partitions))
+	return cfg.Validate()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline/partition"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -163,35 +164,29 @@ func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, er
 	return nil, nil
 }
 
-// Assign decides how a partition is gone on with, and begins to do so: with an
-// engine of its own, made from the commit. Nothing is carried over from an earlier
-// assignment of this worker. A partition that must not be read ends the stage.
-func (s *Stage) Assign(ctx context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
+// open decides how a partition is gone on with, and makes its machine.
+func (s *Stage) open(ctx context.Context, a bus.Assignment) (partition.Opened, error) {
 	past, err := PastOf(ctx, a, s.cfg.Log)
-	if err == nil && !a.Settled && mayBeShort(a, past.Lost) {
-		return 0, nil, fmt.Errorf("%w: %w", bus.ErrShort, past.Lost)
-	}
-	var engine *windows.Engine
-	if err == nil {
-		engine, err = s.engine(ctx, a, past)
-	}
 	if err != nil {
-		if isFinal(err) {
-			s.end(fmt.Errorf("read partition %d: %w", a.Partition, err))
-		}
-		return 0, nil, err
+		return partition.Opened{}, err
 	}
-	from = a.LogStart
+	if !a.Settled && mayBeShort(a, past.Lost) {
+		return partition.Opened{}, fmt.Errorf("%w: %w", bus.ErrShort, past.Lost)
+	}
+	engine, err := s.engine(ctx, a, past)
+	if err != nil {
+		return partition.Opened{}, err
+	}
+	m := &machine{stage: s, about: a, engine: engine, logger: s.logger.With("partition", a.Partition)}
+	m.noteLoss()
+	m.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
+	opened := partition.Opened{Machine: m, From: a.LogStart}
 	if past.Lost == nil && past.Committed {
-		from = a.Committed.Offset
+		opened.From = a.Committed.Offset
 	}
-	p := newPartition(s, a, from, engine)
-	p.noteLoss(past.Lost != nil)
-	p.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
-	s.own(p)
-	s.metrics.claims.Inc()
-	s.logger.Info("partition assigned", "topic", a.Topic, "partition", a.Partition, "from", from, "to", a.LogEnd, "replays", engine.Replaying())
-	return from, p, nil
+	// The first commit after a loss keeps where the log ended.
+	opened.CommitNow = past.Lost != nil
+	return opened, nil
 }
 
 // mayBeShort reports whether a loss may be one of a moment: a leader does not know

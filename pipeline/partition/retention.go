@@ -1,4 +1,4 @@
-package aggregate
+package partition
 
 import (
 	"context"
@@ -16,22 +16,22 @@ const (
 
 // followRetention keeps how long the topic keeps a record, which somebody may
 // change.
-func (s *Stage) followRetention(ctx context.Context) {
-	if s.cfg.Retention == nil {
+func (r *Runtime) followRetention(ctx context.Context) {
+	if r.cfg.Retention == nil {
 		return
 	}
 	for {
 		wait := retentionEvery
-		retention, err := s.cfg.Retention(ctx)
+		retention, err := r.cfg.Retention(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			wait = retentionRetry
-			s.logger.Warn("cannot ask for the topic's retention; it is taken to be what it was", "topic", s.cfg.Topics.SeedMetrics, "err", err)
+			r.logger.Warn("cannot ask for the topic's retention; it is taken to be what it was", "topic", r.cfg.Topic, "err", err)
 		default:
-			s.retention.Store(int64(retention))
-			s.metrics.retention.Set(retention.Seconds())
+			r.retention.Store(int64(retention))
+			r.metrics.retention.Set(retention.Seconds())
 		}
 		if !pipeline.Pause(ctx, wait) {
 			return

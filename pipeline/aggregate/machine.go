@@ -1,0 +1,188 @@
+package aggregate
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/pipeline/partition"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// machine folds the records of one partition with a window engine: it is a
+// partition.Machine.
+type machine struct {
+	stage   *Stage
+	about   bus.Assignment
+	engine  *windows.Engine
+	decoder avro.FrameDecoder
+	frame   oona.Frame
+	logger  *slog.Logger
+
+	out     partition.Emit // during Fold
+	unknown int64          // Oona's own records of kinds that this worker does not know
+	mute    bool           // windows are not emitted yet, as the partition starts with what its log holds
+}
+
+// Fold decodes a record and takes it through the engine. Whatever the record
+// holds, time passes, unless it is an error.
+func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (replayed bool, err error) {
+	record := windows.Record{
+		Offset:     at.Offset,
+		AppendedAt: at.Appended,
+		Path:       msg.Metadata.Get(oona.HeaderPath),
+	}
+	verdict := verdictOwn
+	var side rejection
+	kind := msg.Metadata.Get(oona.HeaderRecord)
+	switch {
+	case kind == "":
+		verdict, side = p.decode(msg.Payload, &record)
+	case oona.IsConfiguration(kind):
+		if verdict, side, err = p.configuration(kind, msg.Payload, &record); err != nil {
+			return false, err
+		}
+	}
+	p.out = emit
+	outcome := p.engine.Fold(record, p.emit)
+	p.out = nil
+	if p.mute {
+		if err := p.noteMute(&record); err != nil {
+			return false, err
+		}
+	}
+	if outcome.Verdict == windows.Replayed { // decided, and published, before the commit
+		p.stage.metrics.replay()
+		return true, nil
+	}
+	switch {
+	case record.Frame != nil:
+		verdict, side = p.judge(outcome)
+	case record.Configuration != nil:
+		p.noteConfiguration(outcome, at)
+	case record.Incarnation != nil:
+		p.noteIncarnation(outcome, at)
+	case kind != "" && kind != oona.TickRecord && !oona.IsConfiguration(kind):
+		p.noteUnknown(kind, at)
+	}
+	if side.topic != "" {
+		at.Incarnation = p.engine.Incarnation()
+		emit(side.topic, pipeline.SideMessage(msg, at, pipeline.Rejection{Stage: "aggregate", Reason: side.reason, Detail: side.detail}))
+		p.logDrop(verdict, side, at)
+	}
+	p.stage.metrics.count(verdict, side.reason)
+	return false, nil
+}
+
+// ProcessedTo returns the offset after the last record that is decided.
+func (p *machine) ProcessedTo() int64 { return p.engine.ProcessedTo() }
+
+// Replaying reports whether the engine is still rebuilding its open windows.
+func (p *machine) Replaying() bool { return p.engine.Replaying() }
+
+// NeededSince returns the append time of the oldest record that the open windows
+// need.
+func (p *machine) NeededSince() (oona.Micros, bool) { return p.engine.NeededSince() }
+
+// leastIdleTicks are how many ticks an idle partition gets, at least, within the
+// time that the topic keeps a record.
+const leastIdleTicks = 200
+
+// Pace returns how often the engine's configuration wants ticks.
+//
+// What a restart needs is at least the last idle horizon of the log clock, which
+// stands still where nothing comes, and would be deleted in time. A tick carries
+// the clock on by two intervals at most: this many carry it twice as far as the
+// horizon.
+func (p *machine) Pace() partition.Pace {
+	cfg := p.engine.Config()
+	return partition.Pace{
+		Open:         p.engine.OpenWindows(),
+		TickInterval: cfg.TickInterval,
+		IdleTicks:    max(leastIdleTicks, int64(cfg.IdleHorizon/cfg.TickInterval)),
+	}
+}
+
+// Why a record goes to a side topic before the engine has looked at it.
+const (
+	reasonUndecodable = "undecodable"
+	reasonInvalid     = "invalid"
+	reasonSize        = "size"
+)
+
+// rejection says which side topic a record goes to, and why.
+type rejection struct {
+	topic  string
+	reason string
+	detail string
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// decode sets record's frame and checksum, or returns why it cannot.
+func (p *machine) decode(payload []byte, record *windows.Record) (verdict, rejection) {
+	rest, err := p.decoder.Decode(payload, &p.frame)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the frame; a record holds one", len(rest))
+	}
+	if err != nil {
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
+	}
+	err = p.frame.Validate(p.stage.cfg.Limits)
+	if errors.Is(err, oona.ErrTooLarge) {
+		return verdictOverflowed, rejection{p.stage.cfg.Topics.Overflow, reasonSize, err.Error()}
+	}
+	if err != nil {
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonInvalid, err.Error()}
+	}
+	body, err := avro.Body(payload)
+	if err != nil {
+		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
+	}
+	record.Frame = &p.frame
+	record.Checksum = uint64(crc32.Checksum(body, castagnoli))<<32 | uint64(uint32(len(body)))
+	return verdictFolded, rejection{}
+}
+
+// judge translates the engine's outcome for a frame.
+func (p *machine) judge(o windows.Outcome) (verdict, rejection) {
+	topics := &p.stage.cfg.Topics
+	switch o.Verdict {
+	case windows.Folded:
+		return verdictFolded, rejection{}
+	case windows.Duplicate:
+		return verdictDuplicate, rejection{}
+	case windows.Late:
+		return verdictLate, rejection{topics.Late, string(o.Reason), o.Detail}
+	case windows.Quarantined:
+		return verdictQuarantined, rejection{topics.Quarantine, string(o.Reason), o.Detail}
+	case windows.Overflowed:
+		return verdictOverflowed, rejection{topics.Overflow, string(o.Reason), o.Detail}
+	}
+	panic(fmt.Sprintf("aggregate: the engine returned verdict %d for a frame", o.Verdict))
+}
+
+// emit is called by the engine for each rollup, valid only during the call.
+func (p *machine) emit(r *oona.Rollup) {
+	msg := bus.NewMessage(avro.AppendRollup(nil, r), bus.Target{Key: oona.Key(r.Run, r.Layer), Partition: p.about.Partition, Directed: true})
+	p.out(p.stage.cfg.Topics.Rollup(r.Group), msg)
+	p.stage.metrics.rollups[r.Group].Add(1)
+}
+
+// logDrop writes a line for the 1st, 2nd, 4th, 8th ... drop of a verdict: none
+// is silent, and a flood does not flood the log.
+func (p *machine) logDrop(v verdict, side rejection, at bus.Position) {
+	n := p.stage.metrics.verdicts[v].Load() + 1
+	if n&(n-1) != 0 {
+		return
+	}
+	p.logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
+		"detail", side.detail, "offset", at.Offset, "such_so_far", n)
+}

@@ -1,0 +1,237 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline"
+)
+
+// assignment is a partition that this worker is assigned, with its machine: a
+// bus.Consumer. The member hands out one message of it at a time, so handle is
+// never entered twice at the same time.
+type assignment struct {
+	runtime *Runtime
+	about   bus.Assignment
+	outbox  pipeline.Outbox
+	logger  *slog.Logger
+
+	mu          sync.Mutex // between folding, committing and being looked at
+	machine     Machine
+	offered     int64       // processed-to of the commit that was handed out last
+	committedTo int64       // processed-to of the last commit that was made
+	offeredOf   oona.Micros // since when the commit that was handed out last needs the log; 0: not known
+
+	next          atomic.Int64 // offset after the last record that was folded
+	appended      atomic.Int64 // append time of that record, microseconds; before the first, when the assignment began
+	end           atomic.Int64 // offset after the partition's last record, as last heard
+	heard         atomic.Int64 // when that was, nanoseconds of the worker's clock
+	waiting       atomic.Int64 // since when records have waited without a break, likewise, if they do
+	open          atomic.Int64 // Pace.Open
+	pending       atomic.Int64 // messages in the outbox
+	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
+	idleSince     atomic.Int64 // when the last record came, or was appended where it was replayed, likewise
+	committedAt   atomic.Int64 // when the last commit was made, or the assignment began, likewise
+	metadataBytes atomic.Int64 // of the last commit
+	needed        atomic.Int64 // since when a restart needs the log, microseconds; 0: not known
+	tickInterval  atomic.Int64 // Pace.TickInterval, nanoseconds
+	idleTicks     atomic.Int64 // Pace.IdleTicks
+	failures      atomic.Int64 // to empty the outbox, since it was empty last
+	unpublished   atomic.Int64 // since when the outbox has not been empty, nanoseconds of the worker's clock; 0: it is
+	ticking       atomic.Bool  // a tick is on its way
+	revoked       atomic.Bool
+}
+
+// nothingCommitted is an offset up to which no machine has processed.
+const nothingCommitted = -1
+
+func newAssignment(r *Runtime, a bus.Assignment, opened Opened) *assignment {
+	p := &assignment{
+		runtime:     r,
+		about:       a,
+		machine:     opened.Machine,
+		committedTo: opened.Machine.ProcessedTo(),
+		logger:      r.logger.With("partition", a.Partition),
+	}
+	if opened.CommitNow {
+		p.committedTo = nothingCommitted
+	}
+	p.outbox = pipeline.Outbox{Publisher: r.publisher, Dropped: p.drop}
+	now := time.Now().UnixNano()
+	p.next.Store(opened.From)
+	p.appended.Store(now / int64(time.Microsecond))
+	p.end.Store(a.LogEnd)
+	for _, since := range []*atomic.Int64{&p.heard, &p.waiting, &p.lastRead, &p.idleSince, &p.committedAt} {
+		since.Store(now)
+	}
+	p.followPace()
+	p.needed.Store(int64(neededSince(opened.Machine)))
+	p.metadataBytes.Store(int64(len(a.Committed.Metadata)))
+	return p
+}
+
+// neededSince is 0 where the machine does not know: no record is before those
+// that a restart needs.
+func neededSince(m Machine) oona.Micros {
+	since, known := m.NeededSince()
+	if !known {
+		return 0
+	}
+	return since
+}
+
+func (p *assignment) followPace() {
+	pace := p.machine.Pace()
+	p.open.Store(int64(pace.Open))
+	p.tickInterval.Store(int64(pace.TickInterval))
+	p.idleTicks.Store(pace.IdleTicks)
+}
+
+// handle folds a record that was not folded before and empties the outbox.
+func (p *assignment) handle(msg *message.Message, at bus.Position) error {
+	p.lastRead.Store(time.Now().UnixNano())
+	if at.Offset >= p.next.Load() {
+		err := p.fold(msg, at)
+		if errors.Is(err, ErrRetry) {
+			p.tryAgain(msg, at, err)
+			return nil
+		}
+		if err != nil {
+			err = fmt.Errorf("partition %d, offset %d: %w", p.about.Partition, at.Offset, err)
+			p.runtime.end(err)
+			return err
+		}
+	}
+	if p.outbox.Len() > 0 {
+		p.unpublished.CompareAndSwap(0, time.Now().UnixNano())
+	}
+	// What was folded is published also when the session ends: then it can be
+	// committed before the partition is given up.
+	if err := p.outbox.Flush(context.WithoutCancel(msg.Context())); err != nil {
+		p.runtime.metrics.publishFailures.Inc()
+		if n := p.failures.Add(1); n&(n-1) == 0 {
+			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.refused().Round(time.Millisecond), "err", err)
+		}
+		p.backOff(msg.Context())
+		msg.Nack() // an error would be logged by Watermill, each time
+		return nil
+	}
+	p.failures.Store(0)
+	p.unpublished.Store(0)
+	p.pending.Store(0)
+	return nil
+}
+
+// fold takes a record through the machine and puts what comes of it into the
+// outbox.
+func (p *assignment) fold(msg *message.Message, at bus.Position) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Until the machine knows, what is needed begins with the first record.
+	first := p.needed.CompareAndSwap(0, int64(at.Appended))
+	replayed, err := p.machine.Fold(msg, at, p.outbox.Add)
+	if err != nil {
+		if first {
+			p.needed.Store(0)
+		}
+		return err
+	}
+	p.followPace()
+	p.appended.Store(int64(at.Appended))
+	p.pending.Store(int64(p.outbox.Len()))
+	if p.idleSince.Store(p.lastRead.Load()); replayed {
+		p.idleSince.Store(int64(at.Appended) * int64(time.Microsecond))
+	}
+	p.next.Store(at.Offset + 1) // once the machine has counted the record
+	return nil
+}
+
+// tryAgain has a record that cannot be folded now delivered again.
+func (p *assignment) tryAgain(msg *message.Message, at bus.Position, err error) {
+	if n := p.failures.Add(1); n&(n-1) == 0 {
+		p.logger.Warn("cannot fold a record; trying again", "offset", at.Offset, "attempts", n, "err", err)
+	}
+	p.backOff(msg.Context())
+	msg.Nack()
+}
+
+// The pause before a redelivery grows from the one to the other.
+const (
+	shortestPause = 100 * time.Millisecond
+	longestPause  = 5 * time.Second
+)
+
+// backOff waits, the longer the more often it has failed.
+func (p *assignment) backOff(ctx context.Context) {
+	pause := shortestPause << min(p.failures.Load()-1, 10)
+	pipeline.Pause(ctx, min(pause, longestPause))
+}
+
+// drop counts what the bus will never take.
+func (p *assignment) drop(topic string, msg *message.Message, err error) {
+	p.runtime.metrics.unpublishable.WithLabelValues(topic).Inc()
+	p.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "err", err)
+}
+
+// Commit returns what may be committed: the machine as it stands, if everything
+// that it has emitted is on the bus. False where nothing has changed, or that is
+// not so now.
+func (p *assignment) Commit() (bus.Commit, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pending.Load() > 0 || p.machine.Replaying() || p.machine.ProcessedTo() == p.committedTo {
+		return bus.Commit{}, false
+	}
+	c, err := p.machine.Commit()
+	if err != nil {
+		// The last commit stands, and grows old: that is alarmed on.
+		p.runtime.metrics.commits.WithLabelValues("too_large").Inc()
+		p.logger.Error("the state does not fit a commit; the last one stands", "err", err)
+		return bus.Commit{}, false
+	}
+	p.offered, p.offeredOf = p.machine.ProcessedTo(), neededSince(p.machine)
+	return c, true
+}
+
+// Committed notes what became of the last commit.
+func (p *assignment) Committed(c bus.Commit, err error) {
+	if err != nil {
+		p.runtime.metrics.commits.WithLabelValues("failed").Inc()
+		p.logger.Warn("a commit failed; the last one stands", "offset", c.Offset, "err", err)
+		return
+	}
+	p.runtime.metrics.commits.WithLabelValues("done").Inc()
+	p.committedAt.Store(time.Now().UnixNano())
+	p.metadataBytes.Store(int64(len(c.Metadata)))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.committedTo = p.offered
+	if p.offeredOf > 0 {
+		p.needed.Store(int64(p.offeredOf))
+	}
+}
+
+// End notes where the partition's log ends.
+func (p *assignment) End(offset int64) {
+	now := time.Now().UnixNano()
+	if p.next.Load() >= p.end.Load() {
+		p.waiting.Store(now)
+	}
+	p.end.Store(offset)
+	p.heard.Store(now)
+}
+
+// Revoke ends the assignment.
+func (p *assignment) Revoke() {
+	p.revoked.Store(true)
+	p.runtime.release(p)
+}

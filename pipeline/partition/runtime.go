@@ -1,0 +1,221 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline"
+)
+
+// Runtime owns the machines of the partitions that this worker is assigned. It is
+// a bus.Owner.
+type Runtime struct {
+	cfg       Config
+	publisher bus.Publisher
+	metrics   *metrics
+	logger    *slog.Logger
+
+	retention atomic.Int64 // of the topic, nanoseconds; 0: for ever, or not known
+
+	mu     sync.Mutex
+	held   map[*assignment]struct{}
+	member bus.Member // nil before Run
+
+	fatal chan error // why the worker must end
+}
+
+// New returns a runtime that publishes to publisher. The caller closes that.
+func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Runtime, error) {
+	r := &Runtime{
+		cfg:       cfg,
+		publisher: publisher,
+		logger:    logger,
+		held:      make(map[*assignment]struct{}),
+		fatal:     make(chan error, 1),
+	}
+	r.metrics = newMetrics(r)
+	if err := registerer.Register(r.metrics); err != nil {
+		return nil, fmt.Errorf("%s: register metrics of partitions: %w", cfg.Name, err)
+	}
+	return r, nil
+}
+
+// Assign opens a machine for a partition. Nothing is carried over from an earlier
+// assignment of this worker. See bus.Owner.
+func (r *Runtime) Assign(ctx context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
+	opened, err := r.cfg.Open(ctx, a)
+	if err != nil {
+		if !errors.Is(err, bus.ErrShort) && r.cfg.Refuses(err) {
+			r.end(fmt.Errorf("read partition %d: %w", a.Partition, err))
+		}
+		return 0, nil, err
+	}
+	p := newAssignment(r, a, opened)
+	r.mu.Lock()
+	r.held[p] = struct{}{}
+	r.mu.Unlock()
+	r.metrics.assigned.Inc()
+	r.logger.Info("partition assigned", "topic", a.Topic, "partition", a.Partition, "from", opened.From, "to", a.LogEnd, "replays", opened.Machine.Replaying())
+	return opened.From, p, nil
+}
+
+// release forgets an assignment. What its machine has not emitted is lost with it:
+// the partition's next owner folds it from the log.
+func (r *Runtime) release(p *assignment) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.held, p)
+	r.logger.Info("partition released", "topic", p.about.Topic, "partition", p.about.Partition)
+}
+
+// Run folds the topic as a member of a group until ctx ends.
+func (r *Runtime) Run(ctx context.Context, member bus.Member) error {
+	router, err := pipeline.NewRouter(r.logger)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.member = member
+	r.mu.Unlock()
+	router.AddConsumerHandler(r.cfg.Name, r.cfg.Topic, member, r.handle)
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error {
+		if err := router.Run(ctx); err != nil {
+			return fmt.Errorf("read %s: %w", r.cfg.Topic, err)
+		}
+		if ctx.Err() == nil {
+			r.end(ended(member))
+		}
+		return nil
+	})
+	running.Go(func() error { return r.writeTicks(ctx) })
+	running.Go(func() error { r.followRetention(ctx); return nil })
+	running.Go(func() error {
+		select {
+		case err := <-r.fatal:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return running.Wait()
+}
+
+// errEnded is returned where the member has ended its messages by itself.
+var errEnded = errors.New("the subscription has ended")
+
+func ended(member bus.Member) error {
+	if err := member.Joined(); err != nil {
+		return err
+	}
+	return errEnded
+}
+
+// end makes Run return with err, if nothing else has before.
+func (r *Runtime) end(err error) {
+	select {
+	case r.fatal <- err:
+	default: // one reason is enough
+	}
+}
+
+// errNotAssigned is returned for a message that was not read as one of an
+// assignment of this runtime.
+var errNotAssigned = errors.New("the message is of no assignment of this worker")
+
+// handle folds one record. An error makes Watermill deliver the record again: the
+// assignment recognises it and only tries its outbox again.
+//
+// A panic is a bug, and leaves a machine that must not fold on: the worker ends,
+// and its successor goes on from the commit.
+func (r *Runtime) handle(msg *message.Message) (err error) {
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if bug := recover(); bug != nil {
+			err = fmt.Errorf("panic at partition %d, offset %d: %v\n%s", at.Partition, at.Offset, bug, debug.Stack())
+			r.end(err)
+		}
+	}()
+	p, ours := at.Consumer.(*assignment)
+	if !ours {
+		return errNotAssigned
+	}
+	if p.revoked.Load() {
+		return nil // while the record was on its way: the partition's next owner reads it
+	}
+	return p.handle(msg, at)
+}
+
+// errNotRunning is why a runtime is not ready before Run.
+var errNotRunning = errors.New("the topic is not subscribed to yet")
+
+// Ready returns nil while the worker is a member of its group, once every
+// partition that it is assigned has been folded up to where its log ended then,
+// while the partitions' leaders say where they end and what they hold comes, and
+// while the bus takes what comes of it. A member without partitions is ready: it
+// stands by for those of others.
+func (r *Runtime) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.member == nil {
+		return errNotRunning
+	}
+	if err := r.member.Joined(); err != nil {
+		return err
+	}
+	for p := range r.held {
+		if err := p.ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Each calls do with the machine of each partition that is assigned, in no order.
+// Meanwhile that machine folds nothing.
+func (r *Runtime) Each(do func(partition int32, m Machine)) {
+	for _, p := range r.assignments() {
+		p.mu.Lock()
+		do(p.about.Partition, p.machine)
+		p.mu.Unlock()
+	}
+}
+
+// Counts are sums over the partitions that are assigned now.
+type Counts struct {
+	Open    int64 // what only time can close
+	Pending int64 // messages that the bus has not acknowledged
+	Next    int64 // offsets after the last records that were folded
+}
+
+// Counts returns a snapshot.
+func (r *Runtime) Counts() Counts {
+	var c Counts
+	for _, p := range r.assignments() {
+		c.Next += p.next.Load()
+		c.Pending += p.pending.Load()
+		c.Open += p.open.Load()
+	}
+	return c
+}
+
+func (r *Runtime) assignments() []*assignment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.held))
+}
