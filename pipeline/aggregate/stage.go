@@ -1,15 +1,15 @@
-// Package aggregate is the stage that folds the records of the seed-metrics
-// topic into rollups: one window engine per claim of a partition, rollups and
-// side records in an outbox until the bus has acknowledged them.
+// Package aggregate is the stage that folds the records of the seed-metrics topic
+// into rollups. Package partition runs it: one machine, which is a window engine,
+// for each partition that the worker is assigned.
 //
 //	record --> decode --> windows.Engine --> outbox --> layer.health, layer.performance
 //	              |            |                 +----> late, quarantine, overflow
 //	              +------------|----------------------> dead letters
-//	                           +-- quiet and windows open --> tick --> (the same partition)
+//	                           +-- no record comes, and windows are open --> tick
 //
 // What is committed is the engine's state and the offset from which the open
-// windows can be folded again (commit.go): a claim replays from there, and goes
-// on. A rollup that was emitted after the commit is emitted again, the same,
+// windows can be folded again (commit.go): the next owner replays from there, and
+// goes on. A rollup that was emitted after the commit is emitted again, the same,
 // and readers drop it by its trigger.
 package aggregate
 
