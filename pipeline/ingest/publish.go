@@ -3,8 +3,11 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona/bus"
 )
@@ -21,7 +24,7 @@ func (s *Stage) publish(b *batch, release func()) *problem {
 	result := make(chan error, 1)
 	go func() {
 		defer cancel()
-		err := s.publisher.Publish(ctx, s.cfg.Topic, b.messages...)
+		err := s.publishFrames(ctx, b.messages)
 		s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 		release() // before the answer: a client that sends one request after the other needs one slot
 		result <- err
@@ -43,6 +46,47 @@ func (s *Stage) publish(b *batch, release func()) *problem {
 	return nil
 }
 
+// publishFrames hands frames to the bus together, or, where that is too large for
+// it, one by one. It returns a *tooLargeError where a frame is too large by itself.
+func (s *Stage) publishFrames(ctx context.Context, messages []*message.Message) error {
+	err := s.publisher.Publish(ctx, s.cfg.Topic, messages...)
+	if !errors.Is(err, bus.ErrTooLarge) {
+		return err
+	}
+	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "error", err)
+	refused := &tooLargeError{of: len(messages)}
+	for i, m := range messages {
+		err := s.publisher.Publish(ctx, s.cfg.Topic, m)
+		switch {
+		case errors.Is(err, bus.ErrTooLarge):
+			refused.frames, refused.why = append(refused.frames, i), err
+		case err != nil:
+			return err
+		}
+	}
+	if len(refused.frames) > 0 {
+		return refused
+	}
+	return nil
+}
+
+// tooLargeError says which of some frames the bus will never take. It has the
+// others.
+type tooLargeError struct {
+	frames []int
+	of     int
+	why    error
+}
+
+func (e *tooLargeError) Error() string {
+	return fmt.Sprintf("the bus refused %d of the %d frames as too large, the first of them frame %d, and has the other %d; split its frames by seed ids (%v)",
+		len(e.frames), e.of, e.frames[0], e.of-len(e.frames), e.why)
+}
+
+func (e *tooLargeError) problem() *problem {
+	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "%v", e)
+}
+
 func (s *Stage) publishFailed(b *batch, err error) *problem {
 	s.metrics.unconfirm(len(b.messages))
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -50,10 +94,8 @@ func (s *Stage) publishFailed(b *batch, err error) *problem {
 		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
 			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
 	}
-	if errors.Is(err, bus.ErrTooLarge) {
-		s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "error", err)
-		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
-			"the bus refused a frame of this request as too large; split its frames by seed ids (%v)", err)
+	if refused, ok := errors.AsType[*tooLargeError](err); ok {
+		return refused.problem().ofFrame(refused.frames[0])
 	}
 	if errors.Is(err, bus.ErrPartitions) {
 		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "error", err)

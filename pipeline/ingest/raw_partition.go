@@ -295,43 +295,17 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 	for _, r := range records {
 		all = append(all, r.messages()...)
 	}
-	topic := p.raw.topics.SeedMetrics
-	err := p.raw.publisher.Publish(p.ctx, topic, all...)
+	err := p.raw.publisher.Publish(p.ctx, p.raw.topics.SeedMetrics, all...)
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
-	p.raw.stage.warn(belowLimit, "limit", p.raw.stage.cfg.MaxMessageBytes, "error", err)
 	for _, r := range records {
-		err := p.raw.publisher.Publish(p.ctx, topic, r.messages()...)
-		if errors.Is(err, bus.ErrTooLarge) {
-			err = p.publishSingly(r)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// publishSingly publishes a record's frames one by one: what the bus refuses of
-// several as too large may be their batch. It has the record refused where one of
-// them is.
-func (p *rawPartition) publishSingly(r *rawRecord) error {
-	var refused []int
-	var why error
-	messages := r.messages()
-	for i, m := range messages {
-		err := p.raw.publisher.Publish(p.ctx, p.raw.topics.SeedMetrics, m)
-		if errors.Is(err, bus.ErrTooLarge) {
-			refused, why = append(refused, i), err
+		err := p.raw.stage.publishFrames(p.ctx, r.messages())
+		if refused, ok := errors.AsType[*tooLargeError](err); ok {
+			r.refusal = refused.problem()
 		} else if err != nil {
 			return err
 		}
-	}
-	if len(refused) > 0 {
-		r.refusal = newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
-			"the bus refused %d of the %d frames of this record as too large, the first of them frame %d, and has the other %d; split its frames by seed ids (%v)",
-			len(refused), len(messages), refused[0], len(messages)-len(refused), why)
 	}
 	return nil
 }

@@ -470,7 +470,7 @@ func TestRawFramesTooLargeTogether(t *testing.T) {
 		}
 		m := dead[0].Metadata
 		if string(dead[0].Payload) != bad || m[oona.HeaderErrorException] != "too-large" ||
-			!strings.Contains(m[oona.HeaderErrorMessage], "refused 1 of the 3 frames of this record as too large, the first of them frame 1, and has the other 2") {
+			!strings.Contains(m[oona.HeaderErrorMessage], "refused 1 of the 3 frames as too large, the first of them frame 1, and has the other 2") {
 			t.Errorf("the dead letter is %q", m)
 		}
 	})

@@ -266,6 +266,44 @@ func TestNotMeasuredAndInfiniteAreAccepted(t *testing.T) {
 	}
 }
 
+// What the bus refuses of several frames may be their batch: they are published one
+// by one, in order. A frame that is too large by itself is named.
+func TestFramesTooLargeTogether(t *testing.T) {
+	large := func(f *oona.Frame) { manySeeds(900)(f); manyMetrics(8)(f) }
+	for name, c := range map[string]struct {
+		frames []func(*oona.Frame)
+		code   int
+		onBus  []int64 // sequences
+		detail string
+	}{
+		"all fit":  {make([]func(*oona.Frame), 5), http.StatusOK, []int64{0, 1, 2, 3, 4}, ""},
+		"one not":  {[]func(*oona.Frame){nil, large, nil}, http.StatusRequestEntityTooLarge, []int64{0, 2}, `"frame":1`},
+		"just one": {[]func(*oona.Frame){large}, http.StatusRequestEntityTooLarge, nil, `"frame":0`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBus := &topicBus{answer: func(_ string, messages []*message.Message) error {
+				if len(messages) > 1 || len(messages[0].Payload) > 20_000 {
+					return bus.ErrTooLarge
+				}
+				return nil
+			}}
+			s := newStage(t, onBus, nil)
+			w := post(s, mediaAvro, frames(c.frames...))
+			var sequences []int64
+			for _, m := range onBus.on(s.cfg.Topic) {
+				var f oona.Frame
+				if _, err := new(avro.FrameDecoder).Decode(m.Payload, &f); err != nil {
+					t.Fatal(err)
+				}
+				sequences = append(sequences, f.Sequence)
+			}
+			if w.Code != c.code || !slices.Equal(sequences, c.onBus) || !strings.Contains(w.Body.String(), c.detail) {
+				t.Errorf("answer is %d %s; on the bus are %v", w.Code, w.Body, sequences)
+			}
+		})
+	}
+}
+
 func TestPublisherFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		err        error
@@ -280,7 +318,7 @@ func TestPublisherFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBus := &fakeBus{answer: func(call int) error {
-				if call == 0 {
+				if call == 0 || call < 3 && errors.Is(c.err, bus.ErrTooLarge) {
 					return c.err
 				}
 				return nil
