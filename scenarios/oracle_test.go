@@ -3,22 +3,30 @@ package scenarios
 import (
 	"bytes"
 	"hash/crc32"
+	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
 
-// checkOracle folds the log of each partition with a fresh engine, from offset 0
-// on: the rollups, their triggers, and what became of every record are the same.
+// checkOracle folds the log of each partition with a fresh engine and with the model
+// of one, from offset 0 on: the rollups, their triggers, and what became of every
+// record are the same.
 func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	w.Helper()
 	emitted := 0
 	for p, records := range log {
-		engine := w.engine(p)
+		engine, expected := w.engine(p), w.model(p)
+		var rollups []oona.Rollup // of the record at hand
 		emit := func(want *oona.Rollup) {
 			emitted++
+			if expected != nil {
+				rollups = append(rollups, *want)
+				rollups[len(rollups)-1].Metrics = cloneMetrics(want.Metrics)
+			}
 			got := r.rollups[keyOf(want)]
 			switch {
 			case got == nil:
@@ -30,7 +38,16 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 				w.fault("the rollup of %s/%s at %d was published as other bytes than the oracle's", want.Run, want.Layer, want.Start)
 			}
 		}
-		w.foldWhole(engine, records, emit, r)
+		check := func(in windows.Record, outcome windows.Outcome) {
+			if expected == nil {
+				return
+			}
+			if err := expected.Fold(in).Compare(outcome, rollups); err != nil {
+				w.fault("partition %d: %v", p, err)
+			}
+			rollups, expected.Accounts = nil, nil
+		}
+		w.foldWhole(engine, records, emit, check, r)
 		if open := engine.OpenWindows(); open > 0 {
 			w.fault("%d windows of partition %d are open at the end of the log", open, p)
 		}
@@ -57,6 +74,37 @@ func (w *world) engine(p int32) (engine *windows.Engine) {
 		w.Fatal(err)
 	}
 	return engine
+}
+
+// model is that of the same engine, nil if it goes on from a commit: a model knows
+// nothing of commits.
+func (w *world) model(p int32) *model.Model {
+	w.Helper()
+	known, err := catalogue.Default()
+	if err != nil {
+		w.Fatal(err)
+	}
+	b, anew := w.anew[p]
+	switch {
+	case !anew:
+		return model.New(w.windows, known.Metric)
+	case b.commit == windows.Commit{}:
+		return model.New(w.configured(), known.Metric).Restart(b.end)
+	}
+	return nil
+}
+
+// cloneMetrics copies what the engine will reuse.
+func cloneMetrics(metrics []oona.MetricSummary) []oona.MetricSummary {
+	metrics = slices.Clone(metrics)
+	for i := range metrics {
+		m := &metrics[i]
+		m.Worst = slices.Clone(m.Worst)
+		for _, b := range []*oona.Buckets{&m.Histogram.Positive, &m.Histogram.Negative} {
+			b.Indexes, b.Counts = slices.Clone(b.Indexes), slices.Clone(b.Counts)
+		}
+	}
+	return metrics
 }
 
 // asFolded is a record of the log as an engine takes it.
@@ -89,10 +137,11 @@ func (w *world) asFolded(record *logRecord) windows.Record {
 
 // foldWhole folds a partition and compares what becomes of each frame with the
 // side topics.
-func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func(*oona.Rollup), r *result) {
+func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func(*oona.Rollup), check func(windows.Record, windows.Outcome), r *result) {
 	for i := range records {
 		in := w.asFolded(&records[i])
 		outcome := engine.Fold(in, emit)
+		check(in, outcome)
 		if in.Frame == nil {
 			continue // checkConservation has looked at it
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/windows/model/exact"
 )
 
 func TestGuard(t *testing.T) {
@@ -433,10 +434,10 @@ func testRollupContent(t *testing.T, reducer int32) {
 		wantPerformance.Rates.Steps, wantPerformance.Rates.StepTime = 20, 4e6
 		wantHealth.Metrics[0].NotMeasuredActive = 1
 	}
-	if err := compareRollups(&health, &oracleRollup{Rollup: wantHealth}); err != nil {
+	if err := exact.CompareRollups(&health, &wantHealth); err != nil {
 		t.Error(err)
 	}
-	if err := compareRollups(&performance, &oracleRollup{Rollup: wantPerformance}); err != nil {
+	if err := exact.CompareRollups(&performance, &wantPerformance); err != nil {
 		t.Error(err)
 	}
 }

@@ -326,3 +326,19 @@ func (s *schedule) impossible() {
 	}[s.rng.IntN(8)]
 	s.append(Record{Path: p.path, Checksum: s.rng.Uint64(), Frame: f})
 }
+
+// testCatalogues are testCatalogue, whatever a log names.
+var testCatalogues = Always(testCatalogue)
+
+// testCatalogue has the metrics of schedules.
+func testCatalogue(name string) oona.Metric {
+	switch name {
+	case "loss":
+		return oona.Metric{Name: name, Group: oona.Health, Direction: oona.LowerIsBetter}
+	case "norm":
+		return oona.Metric{Name: name, Group: oona.Health}
+	case "gain":
+		return oona.Metric{Name: name, Group: oona.Performance, Direction: oona.HigherIsBetter}
+	}
+	return oona.Metric{Name: name, Group: oona.Performance}
+}

@@ -8,8 +8,8 @@
 // they publish, before they commit or after it; zombies go on folding, publishing,
 // ticking and committing after another owner has taken over; commits are of any
 // age, and sometimes lost, with the log's beginning or without. Every fold of
-// every owner is compared with an oracle, which shares no code with the engine
-// and keeps every record; then what was published is looked at as its readers
+// every owner is compared with package windows/model, which shares no code with the
+// engine; then what was published is looked at as its readers
 // do, also for what the two might have wrong together: that no frame is folded
 // twice, no window overlaps another, and none is emitted again after a loss. A
 // schedule that fails is made as short as it can be and printed.

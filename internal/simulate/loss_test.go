@@ -7,51 +7,21 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
-
-// loss is what the oracle of a log's rest knows: where the log ended when an
-// owner began anew, and from where on windows are emitted.
-type loss struct {
-	end   int64 // offset
-	begun int64 // the greatest append time as of the first record
-	emits bool
-	from  int64
-}
-
-func (l *loss) hides(start int64) bool { return l != nil && (!l.emits || start < l.from) }
-
-// outlive looks whether what is lost still matters: whether the log has been
-// read to where it ended, for so long that no frame of before is accepted any
-// more, and that every active producer was seen.
-func (o *oracle) outlive(first bool) {
-	l := o.lost
-	if first {
-		l.begun = o.latest
-	}
-	var horizon, skew int64
-	for _, a := range o.eras {
-		if !a.retired {
-			quarter := (a.cfg.IdleHorizon.Microseconds() + 3) / 4
-			horizon, skew = max(horizon, 5*quarter), max(skew, a.cfg.MaxSkew.Microseconds())
-		}
-	}
-	if !l.emits && o.offset >= l.end && o.clock >= horizon && o.latest-o.memory() > l.begun {
-		l.emits, l.from = true, o.latest+skew+1
-	}
-}
 
 // past is what was published before a log lost its beginning.
 type past struct {
 	keys    map[rollupKey]bool
 	highest oona.Trigger
-	whole   *oracle // goes on with the whole log where its rest must come to the same; else nil
+	whole   *model.Model // goes on with the whole log where its rest must come to the same; else nil
 }
 
 // loseBeginning truncates the log and loses the commit, or has the log overtake
 // it. All owners are gone, and one is told to go on from here.
 func (p *partition) loseBeginning(bits uint64) error {
 	log := p.log
-	if len(log.accounts) == 0 {
+	if len(log.Accounts) == 0 {
 		return nil
 	}
 	if _, _, err := p.readers(); err != nil {
@@ -69,18 +39,18 @@ func (p *partition) loseBeginning(bits uint64) error {
 		}
 	}
 	first := p.cut(bits)
-	start, end := log.accounts[first].record.Offset, log.accounts[len(log.accounts)-1].record.Offset+1
+	start, end := log.Accounts[first].Record.Offset, log.Accounts[len(log.Accounts)-1].Record.Offset+1
 	var overtaken windows.Commit
-	rest := newOracle(p.flags)
-	if p.committed != nil && p.committed.commit.Offset < start && log.lost == nil && bits&1 != 0 {
+	rest := model.New(p.flags, catalogue).Restart(end)
+	if p.committed != nil && p.committed.commit.Offset < start && !log.Recovering() && bits&1 != 0 {
 		overtaken = p.committed.commit
-		rest = p.upTo(p.committed)
+		rest = p.upTo(p.committed).Restart(end)
 		p.counts.overtaken++
 	}
-	rest.lost, rest.counts = &loss{end: end}, log.counts
+	rest.Events = log.Events
 	p.log, p.owners, p.published, p.configured, p.hashes = rest, nil, nil, nil, map[rollupPlace]uint64{}
-	for i := range log.accounts[first:] {
-		p.fold(log.accounts[first+i].record)
+	for i := range log.Accounts[first:] {
+		p.fold(log.Accounts[first+i].Record)
 	}
 	p.counts.beginningsLost++
 	engine, err := windows.BeginAnew(p.flags, windows.Always(catalogue), overtaken, start, end)
@@ -104,37 +74,34 @@ func (p *partition) loseBeginning(bits uint64) error {
 func (p *partition) cut(bits uint64) int {
 	log := p.log
 	var inPhase []int
-	for i := range log.accounts {
-		if c := log.accounts[i].clock; c%log.bucketWidth() == 0 && c%log.cfg.TickInterval.Microseconds() == 0 {
+	for i := range log.Accounts {
+		if log.InStep(log.Accounts[i].Clock) {
 			inPhase = append(inPhase, i)
 		}
 	}
 	p.past.whole = nil
 	n := uint64(len(inPhase))
 	if n == 0 || bits&6 == 0 {
-		return int(bits >> 8 % uint64(len(log.accounts)))
+		return int(bits >> 8 % uint64(len(log.Accounts)))
 	}
 	first := inPhase[bits>>8%n]
-	latest := int64(log.accounts[first].record.AppendedAt) + log.memory()
-	ahead := slices.ContainsFunc(log.accounts[:first], func(a account) bool { return int64(a.record.AppendedAt) > latest })
-	if log.counts.firsts == 0 && log.counts.configured == 0 && log.lost == nil && !ahead {
+	latest := int64(log.Accounts[first].Record.AppendedAt) + log.Retention()
+	ahead := slices.ContainsFunc(log.Accounts[:first], func(a model.Account) bool { return int64(a.Record.AppendedAt) > latest })
+	if log.Events.Firsts == 0 && log.Events.Configured == 0 && !log.Recovering() && !ahead {
 		p.past.whole = log
 	}
 	return first
 }
 
-// upTo is what an oracle of the log up to a commit leaves to one that begins
-// anew: its configurations and the greatest append time.
-func (p *partition) upTo(c *committed) *oracle {
-	before := newOracle(c.flags)
-	for i := range p.log.accounts {
-		if r := p.log.accounts[i].record; r.Offset < c.processedTo {
-			before.fold(r)
+// upTo returns the model of the log up to a commit.
+func (p *partition) upTo(c *committed) *model.Model {
+	before := model.New(c.flags, catalogue)
+	for i := range p.log.Accounts {
+		if r := p.log.Accounts[i].Record; r.Offset < c.processedTo {
+			before.Fold(r)
 		}
 	}
-	rest := newOracle(before.cfg)
-	rest.eras, rest.latest = before.eras, before.latest
-	return rest
+	return before
 }
 
 // compare holds what is emitted after a loss against what was emitted before,
@@ -153,13 +120,14 @@ func (p *partition) compare() error {
 		}
 	}
 	whole := p.past.whole
-	if whole == nil || !p.log.lost.emits || whole.counts.configured+whole.counts.firsts > 0 || p.log.crowded()+whole.crowded() > 0 {
+	from, emits := p.log.EmitsFrom()
+	if whole == nil || !emits || whole.Events.Configured+whole.Events.Firsts > 0 || crowded(p.log)+crowded(whole) > 0 {
 		return nil
 	}
-	emitted := func(o *oracle) (list []content) {
-		for i := range o.accounts {
-			for _, r := range o.accounts[i].rollups {
-				if int64(r.Start) >= p.log.lost.from {
+	emitted := func(m *model.Model) (list []model.Rollup) {
+		for i := range m.Accounts {
+			for _, r := range m.Accounts[i].Rollups {
+				if int64(r.Start) >= from {
 					list = append(list, r)
 				}
 			}
@@ -168,11 +136,11 @@ func (p *partition) compare() error {
 	}
 	got, want := emitted(p.log), emitted(whole)
 	if !reflect.DeepEqual(got, want) {
-		return fmt.Errorf("after a loss, %d rollups from %s on are\n%+v\nand of the whole log %d:\n%+v", len(got), seconds(oona.Micros(p.log.lost.from)), got, len(want), want)
+		return fmt.Errorf("after a loss, %d rollups from %s on are\n%+v\nand of the whole log %d:\n%+v", len(got), seconds(oona.Micros(from)), got, len(want), want)
 	}
 	p.counts.likeTheWhole += len(got)
 	return nil
 }
 
 // crowded counts what a cap of the partition did.
-func (o *oracle) crowded() int { return o.counts.evicted + o.counts.sealed + o.counts.overflowed }
+func crowded(m *model.Model) int { return m.Events.Evicted + m.Events.Sealed + m.Events.Overflowed }

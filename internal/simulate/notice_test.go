@@ -6,6 +6,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
 
 // TestReadersNotice tampers with what was published, and with the protocol: the
@@ -34,9 +35,9 @@ func TestReadersNotice(t *testing.T) {
 		},
 		"a window is cut by another": func(p *partition) { tamperAll(p, func(q *publication) { q.end += 3600e6 }) },
 		"a frame is folded twice": func(p *partition) {
-			first := slices.IndexFunc(p.log.accounts, func(a account) bool { return a.verdict == windows.Folded })
-			for i := range p.log.accounts[first+1:] {
-				p.log.accounts[first+1+i].record.Checksum = p.log.accounts[first].record.Checksum
+			first := slices.IndexFunc(p.log.Accounts, func(a model.Account) bool { return a.Outcome.Verdict == windows.Folded })
+			for i := range p.log.Accounts[first+1:] {
+				p.log.Accounts[first+1+i].Record.Checksum = p.log.Accounts[first].Record.Checksum
 			}
 		},
 		"a rollup is of before a loss": func(p *partition) {
@@ -51,8 +52,8 @@ func TestReadersNotice(t *testing.T) {
 			p.published = slices.DeleteFunc(p.published, func(q publication) bool { return q.side && q.origin == origin })
 		},
 		"a folded record is set aside": func(p *partition) {
-			i := slices.IndexFunc(p.log.accounts, func(a account) bool { return a.verdict == windows.Folded })
-			again(p, true, func(q *publication) { q.origin = p.log.accounts[i].record.Offset })
+			i := slices.IndexFunc(p.log.Accounts, func(a model.Account) bool { return a.Outcome.Verdict == windows.Folded })
+			again(p, true, func(q *publication) { q.origin = p.log.Accounts[i].Record.Offset })
 		},
 		"a record is set aside that is none": func(p *partition) { again(p, true, func(q *publication) { q.origin = 1 << 40 }) },
 	} {
@@ -83,9 +84,9 @@ func TestComparedWithTheWholeLog(t *testing.T) {
 		if p.counts.likeTheWhole == 0 {
 			continue
 		}
-		for i := range p.past.whole.accounts {
-			for j := range p.past.whole.accounts[i].rollups {
-				p.past.whole.accounts[i].rollups[j].Frames++
+		for i := range p.past.whole.Accounts {
+			for j := range p.past.whole.Accounts[i].Rollups {
+				p.past.whole.Accounts[i].Rollups[j].Frames++
 			}
 		}
 		if err := p.compare(); err == nil {

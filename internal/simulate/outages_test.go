@@ -8,6 +8,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
 
 // The outages are played with the default configuration on trainers that send
@@ -77,7 +78,7 @@ type result struct {
 	closed         map[int64]oona.Micros // append time of the record that closed a window, by its start in seconds
 }
 
-// play folds the log, compares with the oracle, and returns what became of each
+// play folds the log, compares with the model, and returns what became of each
 // run and timeline.
 func (o *outage) play(t *testing.T) map[string]*result {
 	t.Helper()
@@ -87,7 +88,7 @@ func (o *outage) play(t *testing.T) map[string]*result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := newOracle(cfg)
+	log := model.New(cfg, catalogue)
 	results := map[string]*result{}
 	of := func(run oona.RunID, timeline oona.TimelineID) *result {
 		name := string(run) + "/" + string(timeline)
@@ -99,12 +100,12 @@ func (o *outage) play(t *testing.T) map[string]*result {
 	for i, arrival := range o.arrivals {
 		r := arrival.record
 		r.Offset, r.AppendedAt = int64(i), arrival.due
-		log.fold(r)
+		want := log.Fold(r).Outcome
 		got := engine.Fold(r, func(rollup *oona.Rollup) {
 			of(rollup.Run, rollup.Timeline).closed[int64(rollup.Start-origin)/1e6] = r.AppendedAt
 		})
-		if want := log.accounts[i]; got.Verdict != want.verdict || got.Reason != want.reason {
-			t.Fatalf("the frame observed at %s is %s (%s), the oracle says %s (%s)", seconds(r.Frame.ObservedAt), got.Verdict, got.Detail, want.verdict, want.reason)
+		if got.Verdict != want.Verdict || got.Reason != want.Reason {
+			t.Fatalf("the frame observed at %s is %s (%s), the model says %s (%s)", seconds(r.Frame.ObservedAt), got.Verdict, got.Detail, want.Verdict, want.Reason)
 		}
 		res := of(r.Frame.Run, r.Frame.Timeline)
 		res.frames++

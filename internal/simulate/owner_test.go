@@ -7,6 +7,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
 
 // owner is a worker that folds the partition, or thinks that it does.
@@ -33,28 +34,28 @@ func (o *owner) processedTo() int64 {
 	if o.next == 0 {
 		return o.liveFrom
 	}
-	return max(o.liveFrom, o.p.log.accounts[o.next-1].record.Offset+1)
+	return max(o.liveFrom, o.p.log.Accounts[o.next-1].Record.Offset+1)
 }
 
 // replaying reports whether the owner has not come to what is its own to emit.
 func (o *owner) replaying() bool {
-	return o.next < len(o.p.log.accounts) && o.p.log.accounts[o.next].record.Offset < o.liveFrom
+	return o.next < len(o.p.log.Accounts) && o.p.log.Accounts[o.next].Record.Offset < o.liveFrom
 }
 
 // mayTick is the rule: nothing is left to read, nothing has come for a tick
 // interval, and a window is open.
 func (o *owner) mayTick() bool {
-	return o.next == len(o.p.log.accounts) && o.p.now-o.p.touched >= oona.Micros(o.engine.Config().TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
+	return o.next == len(o.p.log.Accounts) && o.p.now-o.p.touched >= oona.Micros(o.engine.Config().TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
 }
 
 // fold takes the next n records.
 func (o *owner) fold(n int) error {
-	for ; n > 0 && o.next < len(o.p.log.accounts); n-- {
-		a := &o.p.log.accounts[o.next]
+	for ; n > 0 && o.next < len(o.p.log.Accounts); n-- {
+		a := &o.p.log.Accounts[o.next]
 		live := !o.replaying()
 		emitted := 0
 		var wrong error
-		got := o.engine.Fold(a.record, func(r *oona.Rollup) {
+		got := o.engine.Fold(a.Record, func(r *oona.Rollup) {
 			if wrong == nil {
 				wrong = o.take(r, a, emitted)
 			}
@@ -62,18 +63,18 @@ func (o *owner) fold(n int) error {
 		})
 		o.next++
 		if err := errors.Join(wrong, o.check(a, got, emitted, live)); err != nil {
-			return fmt.Errorf("offset %d (%s, appended at %s): %w", a.record.Offset, describe(a.record), seconds(a.record.AppendedAt), err)
+			return fmt.Errorf("offset %d (%s, appended at %s): %w", a.Record.Offset, describe(a.Record), seconds(a.Record.AppendedAt), err)
 		}
-		if live && a.verdict != windows.Folded && a.verdict != windows.Passed && a.verdict != windows.Duplicate {
-			o.outbox = append(o.outbox, publication{side: true, origin: a.record.Offset, reason: got.Reason})
+		if live && a.Outcome.Verdict != windows.Folded && a.Outcome.Verdict != windows.Passed && a.Outcome.Verdict != windows.Duplicate {
+			o.outbox = append(o.outbox, publication{side: true, origin: a.Record.Offset, reason: got.Reason})
 		}
 	}
 	return nil
 }
 
-// check compares what the engine says of a record with the oracle.
-func (o *owner) check(a *account, got windows.Outcome, emitted int, live bool) error {
-	verdict, reason, rollups := a.verdict, a.reason, len(a.rollups)
+// check compares what the engine says of a record with the model.
+func (o *owner) check(a *model.Account, got windows.Outcome, emitted int, live bool) error {
+	verdict, reason, rollups := a.Outcome.Verdict, a.Outcome.Reason, len(a.Rollups)
 	if !live {
 		o.p.counts.replayed++
 		verdict, reason, rollups = windows.Replayed, windows.ReasonNone, 0
@@ -83,20 +84,20 @@ func (o *owner) check(a *account, got windows.Outcome, emitted int, live bool) e
 		return fmt.Errorf("is %s (%s: %s), want %s (%s)", got.Verdict, got.Reason, got.Detail, verdict, reason)
 	case emitted != rollups:
 		return fmt.Errorf("closes %d rollups, want %d", emitted, rollups)
-	case open != a.open && !o.replaying():
-		return fmt.Errorf("leaves %d windows open, want %d", open, a.open)
+	case open != a.Open && !o.replaying():
+		return fmt.Errorf("leaves %d windows open, want %d", open, a.Open)
 	}
 	return nil
 }
 
 // take puts a rollup into the outbox. It is the i-th that the record closes.
-func (o *owner) take(r *oona.Rollup, a *account, i int) error {
+func (o *owner) take(r *oona.Rollup, a *model.Account, i int) error {
 	place := rollupPlace{r.Trigger, r.Group}
-	if i >= len(a.rollups) {
-		return fmt.Errorf("closes %s %s/%s of the window at %s, which the oracle does not", r.Run, r.Timeline, r.Layer, seconds(r.Start))
+	if i >= len(a.Rollups) {
+		return fmt.Errorf("closes %s %s/%s of the window at %s, which the model does not", r.Run, r.Timeline, r.Layer, seconds(r.Start))
 	}
 	if first, known := o.p.hashes[place]; !known {
-		if err := differ(r, &a.rollups[i]); err != nil {
+		if err := a.Rollups[i].Compare(r); err != nil {
 			return fmt.Errorf("rollup %d of %s %s/%s: %w", i, r.Run, r.Timeline, r.Layer, err)
 		}
 		if r.Hash != r.ContentHash() {
@@ -104,7 +105,7 @@ func (o *owner) take(r *oona.Rollup, a *account, i int) error {
 		}
 		o.p.hashes[place] = r.Hash
 	} else if first != r.Hash {
-		return fmt.Errorf("rollup %d of %s %s/%s had another content before: %w", i, r.Run, r.Timeline, r.Layer, differ(r, &a.rollups[i]))
+		return fmt.Errorf("rollup %d of %s %s/%s had another content before: %w", i, r.Run, r.Timeline, r.Layer, a.Rollups[i].Compare(r))
 	}
 	o.outbox = append(o.outbox, publication{rollup: place, key: keyOf(r), hash: r.Hash, end: r.End, frames: r.Frames})
 	return nil
@@ -115,11 +116,11 @@ func (o *owner) foldAgain() error {
 	if o.next == 0 {
 		return nil
 	}
-	a := &o.p.log.accounts[o.next-1]
-	got := o.engine.Fold(a.record, func(r *oona.Rollup) {})
+	a := &o.p.log.Accounts[o.next-1]
+	got := o.engine.Fold(a.Record, func(r *oona.Rollup) {})
 	o.p.counts.redelivered++
-	if o.engine.ProcessedTo() <= a.record.Offset || got.Verdict != windows.Passed {
-		return fmt.Errorf("offset %d, redelivered, is %s (%s)", a.record.Offset, got.Verdict, got.Reason)
+	if o.engine.ProcessedTo() <= a.Record.Offset || got.Verdict != windows.Passed {
+		return fmt.Errorf("offset %d, redelivered, is %s (%s)", a.Record.Offset, got.Verdict, got.Reason)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
 
 // partition is a partition of the input topic, what its owners have published
@@ -14,10 +15,10 @@ import (
 type partition struct {
 	flags     windows.Config // of its owners; they hold where the log does not begin with a configuration
 	now       oona.Micros
-	touched   oona.Micros // true time of the last append
-	skew      oona.Micros // of the leader's clock then
-	log       *oracle     // every record that is left, and what is to become of it
-	past      *past       // nil: the log is whole
+	touched   oona.Micros  // true time of the last append
+	skew      oona.Micros  // of the leader's clock then
+	log       *model.Model // every record that is left, and what is to become of it
+	past      *past        // nil: the log is whole
 	published []publication
 	committed *committed // nil: nothing
 	owners    []*owner   // the current one and zombies, the youngest first
@@ -73,7 +74,7 @@ type counts struct {
 	verdicts                                                             [windows.VerdictCount]int
 	reasons                                                              map[windows.Reason]int
 	stillOpen                                                            int
-	oracle                                                               oracleCounts
+	model                                                                model.Events
 
 	unreadCommits, readAgain, readAnew int // of configurations
 
@@ -83,15 +84,15 @@ type counts struct {
 const maxZombies = 3
 
 func newPartition(cfg windows.Config) (*partition, error) {
-	p := &partition{flags: cfg, now: origin, touched: origin, log: newOracle(cfg), hashes: map[rollupPlace]uint64{}}
+	p := &partition{flags: cfg, now: origin, touched: origin, log: model.New(cfg, catalogue), hashes: map[rollupPlace]uint64{}}
 	p.counts.reasons = map[windows.Reason]int{}
 	return p, p.hire()
 }
 
 // append adds a record to the log, at the time it is by the leader's clock.
 func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
-	if n := len(p.log.accounts); n > 0 {
-		last := p.log.accounts[n-1].record
+	if n := len(p.log.Accounts); n > 0 {
+		last := p.log.Accounts[n-1].Record
 		r.Offset = last.Offset + 1 + gap
 		switch step := p.now + skew - last.AppendedAt; {
 		case step <= -15e6:
@@ -104,15 +105,15 @@ func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
 	r.AppendedAt = p.now + skew
 	p.touched = p.now
 	if p.past != nil && p.past.whole != nil {
-		p.past.whole.fold(r)
+		p.past.whole.Fold(r)
 	}
 	p.fold(r)
 }
 
-// fold has the oracle decide about the log's next record.
+// fold has the model decide about the log's next record.
 func (p *partition) fold(r windows.Record) {
-	p.log.fold(r)
-	if n := len(p.log.accounts); n > 1 && p.log.accounts[n-1].reason == windows.ReasonConfigured {
+	p.log.Fold(r)
+	if n := len(p.log.Accounts); n > 1 && p.log.Accounts[n-1].Outcome.Reason == windows.ReasonConfigured {
 		p.configured = append(p.configured, r.Offset)
 	}
 }
@@ -122,7 +123,7 @@ func (p *partition) hire() error {
 	o := &owner{p: p}
 	var err error
 	cfg := p.flags
-	if p.counts.crashes%2 > 0 && (p.committed != nil || p.log.counts.firsts > 0) {
+	if p.counts.crashes%2 > 0 && (p.committed != nil || p.log.Events.Firsts > 0) {
 		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // of flags that have changed; the commit's or the log's hold
 	}
 	if p.committed == nil {
@@ -131,8 +132,8 @@ func (p *partition) hire() error {
 	} else {
 		o.engine, err = windows.Resume(cfg, windows.Always(catalogue), p.committed.commit)
 		o.flags, o.liveFrom = p.committed.flags, p.committed.processedTo
-		o.next, _ = slices.BinarySearchFunc(p.log.accounts, p.committed.commit.Offset, func(a account, offset int64) int {
-			return int(a.record.Offset - offset)
+		o.next, _ = slices.BinarySearchFunc(p.log.Accounts, p.committed.commit.Offset, func(a model.Account, offset int64) int {
+			return int(a.Record.Offset - offset)
 		})
 	}
 	if err != nil {
@@ -196,7 +197,7 @@ func (p *partition) play(e event) error {
 		p.counts.takeOvers++
 		return p.hire()
 	case loseOffsets:
-		if p.log.lost != nil {
+		if p.log.Recovering() {
 			return p.loseBeginning(0) // there is no other way to go on
 		}
 		p.counts.losses++
@@ -215,7 +216,7 @@ func (p *partition) play(e event) error {
 func (p *partition) beQuiet(e event) error {
 	bits := e.bits
 	for range e.n {
-		p.now += oona.Micros(p.log.cfg.TickInterval.Microseconds())
+		p.now += oona.Micros(p.log.Config().TickInterval.Microseconds())
 		owners := slices.Clone(p.owners)
 		if bits&1 != 0 {
 			slices.Reverse(owners)
@@ -226,7 +227,7 @@ func (p *partition) beQuiet(e event) error {
 			if o != p.owners[0] && bits&(4<<i) == 0 {
 				continue
 			}
-			if err := o.fold(len(p.log.accounts)); err != nil {
+			if err := o.fold(len(p.log.Accounts)); err != nil {
 				return err
 			}
 			if !o.mayTick() {
@@ -255,15 +256,15 @@ func (p *partition) beQuiet(e event) error {
 // is to settle, it ticks until no window is open.
 func (p *partition) finish(settle bool) error {
 	o := p.owners[0]
-	if err := o.fold(len(p.log.accounts)); err != nil {
+	if err := o.fold(len(p.log.Accounts)); err != nil {
 		return err
 	}
-	cfg := &p.log.cfg
+	cfg := p.log.Config()
 	tick := oona.Micros(cfg.TickInterval.Microseconds())
 	p.now = max(p.now, p.touched+tick)
 	horizon := cfg.IdleHorizon
-	for _, a := range p.log.eras { // what was seen before a change counts for up to a quarter of the former horizon longer
-		horizon = max(horizon, a.cfg.IdleHorizon)
+	for _, c := range p.log.Configurations() { // what was seen before a change counts for up to a quarter of the former horizon longer
+		horizon = max(horizon, c.IdleHorizon)
 	}
 	for patience := horizon/4*6 + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
 		if patience < 0 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
+	"github.com/morphogenetic/oona/windows/model"
 )
 
 // reader reads a rollup topic as the design has it: it drops what is not above
@@ -85,11 +86,11 @@ func (r *reader) read(q publication) error {
 }
 
 // complete compares what a reader has seen with all that the log holds for it.
-func (r *reader) complete(log *oracle, hashes map[rollupPlace]uint64) error {
+func (r *reader) complete(log *model.Model, hashes map[rollupPlace]uint64) error {
 	n := 0
-	for i := range log.accounts {
-		for j := range log.accounts[i].rollups {
-			want := &log.accounts[i].rollups[j].Rollup
+	for i := range log.Accounts {
+		for j := range log.Accounts[i].Rollups {
+			want := &log.Accounts[i].Rollups[j].Rollup
 			q, seen := r.seen[keyOf(want)]
 			switch place := (rollupPlace{want.Trigger, want.Group}); {
 			case want.Group != r.group:
@@ -109,7 +110,7 @@ func (r *reader) complete(log *oracle, hashes map[rollupPlace]uint64) error {
 }
 
 // disjoint checks that no window overlaps another of the same layer, whatever
-// the oracle says of them.
+// the model says of them.
 func (r *reader) disjoint() error {
 	byStart := slices.SortedFunc(maps.Keys(r.seen), func(a, b rollupKey) int {
 		return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.timeline, b.timeline), cmp.Compare(a.layer, b.layer), cmp.Compare(a.start, b.start))
@@ -126,51 +127,45 @@ func (r *reader) disjoint() error {
 // conserve checks that each record of the log is accounted for exactly once.
 func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) error {
 	folded, once := map[rollupKey]int64{}, map[uint64]bool{}
-	for i := range p.log.accounts {
-		a := &p.log.accounts[i]
-		p.counts.verdicts[a.verdict]++
-		p.counts.reasons[a.reason]++
-		reason, aside := sides[a.record.Offset]
-		switch a.verdict {
+	for i := range p.log.Accounts {
+		a := &p.log.Accounts[i]
+		p.counts.verdicts[a.Outcome.Verdict]++
+		p.counts.reasons[a.Outcome.Reason]++
+		reason, aside := sides[a.Record.Offset]
+		switch a.Outcome.Verdict {
 		case windows.Folded:
-			if once[a.record.Checksum] {
-				return fmt.Errorf("offset %d is folded, as is a repeat of it", a.record.Offset)
+			if once[a.Record.Checksum] {
+				return fmt.Errorf("offset %d is folded, as is a repeat of it", a.Record.Offset)
 			}
-			once[a.record.Checksum] = true
-			f := a.record.Frame
-			start, _, _ := p.log.window(int64(f.ObservedAt))
+			once[a.Record.Checksum] = true
+			f := a.Record.Frame
+			start := p.log.WindowStart(int64(f.ObservedAt))
 			folded[rollupKey{f.Run, f.Timeline, f.Layer, oona.Micros(start), oona.Health}]++
 		case windows.Late, windows.Quarantined, windows.Overflowed:
-			if !aside || reason != a.reason {
-				return fmt.Errorf("offset %d is in side topics as %q, want %q", a.record.Offset, reason, a.reason)
+			if !aside || reason != a.Outcome.Reason {
+				return fmt.Errorf("offset %d is in side topics as %q, want %q", a.Record.Offset, reason, a.Outcome.Reason)
 			}
-			delete(sides, a.record.Offset)
+			delete(sides, a.Record.Offset)
 			continue
 		}
 		if aside {
-			return fmt.Errorf("offset %d, which is %s, is in a side topic as %s", a.record.Offset, a.verdict, reason)
+			return fmt.Errorf("offset %d, which is %s, is in a side topic as %s", a.Record.Offset, a.Outcome.Verdict, reason)
 		}
 	}
 	if len(sides) > 0 {
 		return fmt.Errorf("side topics hold what the log does not: %v", sides)
 	}
-	p.counts.records += len(p.log.accounts)
-	for _, l := range p.log.lines {
-		for start, pane := range l.panes {
-			if p.log.lost.hides(start) {
-				continue // its records are set aside
-			}
-			for _, r := range pane.records {
-				p.counts.stillOpen++
-				folded[rollupKey{l.run, l.id, r.Frame.Layer, oona.Micros(start), oona.Health}]--
-			}
-		}
+	p.counts.records += len(p.log.Accounts)
+	for _, r := range p.log.OpenRecords() {
+		f := r.Frame
+		p.counts.stillOpen++
+		folded[rollupKey{f.Run, f.Timeline, f.Layer, oona.Micros(p.log.WindowStart(int64(f.ObservedAt))), oona.Health}]--
 	}
 	for key, n := range folded {
 		if q := health.seen[key]; q.frames != n {
 			return fmt.Errorf("%d frames of %+v were folded, and its rollup holds %d", n, key, q.frames)
 		}
 	}
-	p.counts.oracle = p.log.counts
+	p.counts.model = p.log.Events
 	return nil
 }

@@ -273,7 +273,7 @@ func (w *world) frame(p *producer) *oona.Frame {
 	return f
 }
 
-// value is 0, a power of two or not measured: see content_test.go.
+// value is 0, a power of two of either sign, or not measured.
 func (w *world) value() float32 {
 	switch x := float32(int(1) << w.rng.IntN(5)); w.rng.IntN(8) {
 	case 0:

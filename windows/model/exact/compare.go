@@ -3,6 +3,7 @@ package exact
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/morphogenetic/oona"
@@ -35,4 +36,27 @@ func EqualBesidesMoments(g, w *oona.MetricSummary) bool {
 		slices.Equal(g.Histogram.Negative.Indexes, w.Histogram.Negative.Indexes) &&
 		slices.Equal(g.Histogram.Negative.Counts, w.Histogram.Negative.Counts) &&
 		slices.Equal(g.Worst, w.Worst)
+}
+
+// CompareRollups compares the moments of metrics within rounding, and everything
+// else but the hash exactly. The moments of want are exact.
+func CompareRollups(got, want *oona.Rollup) error {
+	if len(got.Metrics) != len(want.Metrics) {
+		return fmt.Errorf("%d metrics, want %d", len(got.Metrics), len(want.Metrics))
+	}
+	g, w := *got, *want
+	g.Metrics, w.Metrics, g.Hash, w.Hash = nil, nil, 0, 0
+	if !reflect.DeepEqual(g, w) {
+		return fmt.Errorf("\n got %+v\nwant %+v", g, w)
+	}
+	for i := range want.Metrics {
+		g, w := &got.Metrics[i], &want.Metrics[i]
+		if err := CompareMoments(g, w); err != nil {
+			return fmt.Errorf("%s: %w", w.Name, err)
+		}
+		if !EqualBesidesMoments(g, w) {
+			return fmt.Errorf("%s:\n got %+v\nwant %+v", w.Name, *g, *w)
+		}
+	}
+	return nil
 }
