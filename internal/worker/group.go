@@ -25,7 +25,7 @@ func RunAll(ctx context.Context, drain time.Duration, components ...Component) e
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	running := new(unfinished)
-	return within(ctx, drain, running, func() error { return runAll(ctx, stop, running, components...) })
+	return within(ctx, func() time.Duration { return drain }, running, func() error { return runAll(ctx, stop, running, components...) })
 }
 
 // runAll is RunAll without a limit to how long the components may take to end. It
@@ -51,10 +51,10 @@ func runAll(ctx context.Context, stop context.CancelFunc, running *unfinished, c
 	return running.failed()
 }
 
-// within calls do and returns its error. When do has not returned drain after ctx
-// has ended, within returns without it, with an error that names what is
+// within calls do and returns its error. When ctx ends, drain says how long do may
+// still take: then within returns without it, with an error that names what is
 // unfinished.
-func within(ctx context.Context, drain time.Duration, running *unfinished, do func() error) error {
+func within(ctx context.Context, drain func() time.Duration, running *unfinished, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {
@@ -62,13 +62,14 @@ func within(ctx context.Context, drain time.Duration, running *unfinished, do fu
 		return err
 	case <-ctx.Done():
 	}
-	deadline := time.NewTimer(drain)
+	limit := drain()
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	select {
 	case err := <-done:
 		return err
 	case <-deadline.C:
-		return errors.Join(running.failed(), running.late(drain))
+		return errors.Join(running.failed(), running.late(limit))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,8 +41,13 @@ type closer struct {
 	close func() error
 }
 
-// starting is what is unfinished of a worker until it calls Run.
-const starting = "the start"
+const (
+	// starting is what is unfinished of a worker until it calls Run.
+	starting = "the start"
+	// startGrace is how long a worker that has not started may take to end. It has
+	// no work in hand, and may wait for a bus that does not answer.
+	startGrace = time.Second
+)
 
 // Run runs the worker's components until ctx ends or one of them does, and waits
 // for the others. It returns the first error.
@@ -122,7 +128,8 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 
 // supervise runs the worker beside its admin server, which outlives it, so that
 // the drain can be watched. It returns at most DrainTimeout after the order to
-// stop; what has not ended by then is left behind.
+// stop, or startGrace if it has not started; what has not ended by then is left
+// behind.
 func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logger, registry *prometheus.Registry, run func(context.Context, *Worker) error) error {
 	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
 	if err != nil {
@@ -151,7 +158,13 @@ func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logge
 		adminEnded <- admin.Run(adminContext)
 	}()
 
-	err = within(ctx, cfg.DrainTimeout, &w.unfinished, func() error {
+	drain := func() time.Duration {
+		if w.started.Load() {
+			return cfg.DrainTimeout
+		}
+		return min(cfg.DrainTimeout, startGrace)
+	}
+	err = within(ctx, drain, &w.unfinished, func() error {
 		err := run(ctx, w)
 		w.unfinished.end(starting, nil)
 		w.unfinished.note(err)

@@ -279,6 +279,25 @@ func TestLifeOfAWorker(t *testing.T) {
 	}
 }
 
+// A worker that is told to stop while it starts does not wait for what its start
+// waits for: it has no work in hand.
+func TestStopDuringTheStart(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	ctx, stop := context.WithCancel(t.Context())
+	run := func(context.Context, *Worker) error {
+		stop()
+		<-release // as a client that waits for a bus that does not answer
+		return nil
+	}
+	var stderr bytes.Buffer
+	began := time.Now()
+	code := execute(ctx, "probe", "Probes.", newTestConfig(), run, []string{"--drain-timeout=1m"}, io.Discard, &stderr, kong.Vars{"caps": "1"})
+	if took := time.Since(began); code != exitFailed || took > 20*time.Second || !strings.Contains(stderr.String(), starting) {
+		t.Errorf("status %d after %s, stderr %s", code, took, stderr.String())
+	}
+}
+
 func TestMetricsNegotiation(t *testing.T) {
 	listener, err := Listen(t.Context(), "--admin-address", "127.0.0.1:0")
 	if err != nil {
