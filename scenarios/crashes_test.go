@@ -115,10 +115,10 @@ func stoppedPastSession(w *world) {
 		w.await("a partition at the worker that is to stop, folding", func() bool {
 			return zombie.metrics()["oona_aggregate_open_windows"] > 0
 		})
-		held := other.metrics()["oona_aggregate_claims_total"]
+		held := other.metrics()["oona_aggregate_assignments_total"]
 		zombie.signal(w.T, syscall.SIGSTOP)
 		w.await("the other to have all partitions", func() bool {
-			return len(w.claimed(other)) == partitions && other.metrics()["oona_aggregate_claims_total"] > held && other.ready()
+			return len(w.claimed(other)) == partitions && other.metrics()["oona_aggregate_assignments_total"] > held && other.ready()
 		})
 		w.pause(2 * time.Second)
 		zombie.signal(w.T, syscall.SIGCONT)

@@ -213,7 +213,7 @@ func backlog(w *world) {
 	behind := 0.0
 	began := time.Now()
 	worker = w.launchWorker()
-	w.await("the backlog", func() bool { return worker.metrics()["oona_aggregate_claims_total"] == partitions })
+	w.await("the backlog", func() bool { return worker.metrics()["oona_aggregate_assignments_total"] == partitions })
 	behind = worker.metrics()["oona_aggregate_lag_records"]
 	worker.awaitReady(w.T, w.ctx)
 	caughtUp := time.Since(began)

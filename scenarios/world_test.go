@@ -219,7 +219,7 @@ func (w *world) busy() string {
 		if open+lag+pending > 0 {
 			return fmt.Sprintf("%v windows are open, %v records unread, %v messages not published", open, lag, pending)
 		}
-		if m["oona_aggregate_claims_total"] > 0 && !p.ready() {
+		if m["oona_aggregate_assignments_total"] > 0 && !p.ready() {
 			return "a worker is not ready"
 		}
 	}

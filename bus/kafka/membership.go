@@ -29,7 +29,7 @@ func (m *membership) begin(session sarama.ConsumerGroupSession) {
 	}
 }
 
-// opened is called for each claim of a session. Claims end with their session.
+// opened is called for each partition of a session that is read. All end with their session.
 func (m *membership) opened() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

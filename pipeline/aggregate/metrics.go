@@ -39,7 +39,7 @@ type Counts struct {
 	Replayed int64 // records read again after a commit, to rebuild the open windows
 	Rollups  int64 // emitted, of both groups
 
-	// Of the claimed partitions, now:
+	// Of the partitions that are assigned, now:
 	OpenWindows int64
 	Pending     int64 // rollups and side records that the bus has not acknowledged
 	Next        int64 // sum of the offsets after the last records that were read
@@ -116,7 +116,7 @@ var (
 	sealedDesc     = partitionDesc("sealed_windows", "Windows that admit no further layer, as too many were open.")
 	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted.")
 	timelineCap    = partitionDesc("max_timelines", "Timelines that the partition admits.")
-	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was claimed.")
+	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was assigned.")
 	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")
 	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
 )

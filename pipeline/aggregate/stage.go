@@ -45,7 +45,7 @@ type Config struct {
 	// Skip are configurations that no version can read: they are dead letters.
 	// All aggregators must be told of them, until no replay comes by.
 	Skip []RecordAt
-	// Log is asked as a claim begins. Nil: the claim and its commit alone say
+	// Log is asked as a partition is assigned. Nil: the assignment and its commit alone say
 	// how it is gone on with, and a loss of the log's end that it has outgrown
 	// since is not noticed.
 	Log Log
@@ -59,7 +59,7 @@ func (c Config) Validate() error {
 	return CheckWindows(c.Windows)
 }
 
-// Stage owns the engines of the partitions that this worker has claimed.
+// Stage owns the engines of the partitions that this worker is assigned.
 type Stage struct {
 	cfg        Config
 	catalogues windows.Catalogues

@@ -34,7 +34,7 @@ var (
 	ErrCommitText = errors.New("the commit cannot be read")
 )
 
-// Log answers what a claim and its commit leave open, and begins incarnations of
+// Log answers what an assignment and its commit leave open, and begins incarnations of
 // the seed-metrics topic.
 type Log interface {
 	// Record returns the append time of the record that the partition holds at
@@ -70,9 +70,10 @@ type Past struct {
 }
 
 // PastOf decides how a partition is to be gone on with. It is the one place that
-// decides it: for the claim's first offset, for its engine, and for what
-// `oona windows` shows. Log may be nil: then it decides by the claim alone; of a
-// claim with 0 partitions their number is not compared. The error wraps ErrCommitText, ErrPartitions or windows.ErrCommit, or is the log's.
+// decides it: for an assignment's first offset, for its engine, and for what
+// `oona windows` shows. Log may be nil: then it decides by the assignment alone. If
+// Partitions of an assignment is 0, their number is not compared. The error wraps
+// ErrCommitText, ErrPartitions or windows.ErrCommit, or is the log's.
 func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 	if a.Committed.Offset == bus.NoOffset {
 		lost, err := withoutCommit(ctx, a, log)
@@ -197,7 +198,7 @@ func mayBeShort(a bus.Assignment, lost error) bool {
 }
 
 // final are the errors that asking again would give again. What else goes wrong
-// as a claim begins is tried again.
+// as a partition is assigned is tried again.
 var final = []error{ErrNoCommit, ErrOvertaken, ErrAhead, ErrMadeAgain, ErrPartitions, ErrSettings, ErrCommitText, windows.ErrCommit, windows.ErrReducer, windows.ErrWindowKind, windows.ErrCatalogue}
 
 func isFinal(err error) bool {

@@ -36,10 +36,10 @@ func newRawMetrics() *rawMetrics {
 		lost:    vec("lost_total", "Records of the raw topic that were deleted before they were taken (retention), and dead letters that the bus does not take (too-large).", "reason", lostRetention, lostTooLarge),
 		retries: vec("retries_total", "Attempts that have failed and are made again: to store tensors, to publish frames, or dead letters.", "of", "tensors", "frames", "dead"),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "oona_ingest_raw_lag_records", Help: "Records of a partition of the raw topic that this ingest has claimed, and not settled yet; markers of transactions at its end count.",
+			Name: "oona_ingest_raw_lag_records", Help: "Records of a partition of the raw topic that this ingest is assigned, and not settled yet; markers of transactions at its end count.",
 		}, []string{"partition"}),
 		settled: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which a partition of the raw topic that this ingest has claimed is settled: while it lags, it grows.",
+			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which a partition of the raw topic that this ingest is assigned is settled: while it lags, it grows.",
 		}, []string{"partition"}),
 	}
 	for _, why := range []reason{reasonUndecodable, reasonInvalid, reasonTooLarge, reasonMismatch, reasonDangling} {

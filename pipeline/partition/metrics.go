@@ -39,7 +39,7 @@ func newMetrics(r *Runtime) *metrics {
 		runtime:         r,
 		commits:         vector("commits_total", "Commits, by result: done, failed, or too_large to be tried.", "result"),
 		unpublishable:   vector("unpublishable_records_total", "Rollups and side records that the bus will never take, by topic: they are lost.", "topic"),
-		assigned:        counter("claims_total", "Partitions claimed, again after each rebalance."),
+		assigned:        counter("assignments_total", "Partitions that were assigned, again after each rebalance."),
 		ticks:           counter("ticks_written_total", "Ticks written into quiet partitions."),
 		publishFailures: counter("publish_failures_total", "Publishes that the bus did not acknowledge and that are tried again."),
 		retention: prometheus.NewGauge(prometheus.GaugeOpts{Name: name("retention_seconds"),

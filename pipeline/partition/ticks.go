@@ -77,7 +77,7 @@ func (r *Runtime) quietPartitions(now time.Time) []*assignment {
 		// The interval is measured with some play: a tick that is read just
 		// after it was due must not cost the next one.
 		wait, since := p.tickInterval.Load()*9/10, p.lastRead.Load()
-		if idle { // for longer than this claim, it may be
+		if idle { // perhaps for longer than this assignment
 			wait, since = int64(p.idleTick(retention)), p.idleSince.Load()
 		}
 		if now.UnixNano()-since >= wait {
