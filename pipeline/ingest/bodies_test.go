@@ -42,6 +42,11 @@ func containerOf(t testing.TB, singles ...[]byte) []byte {
 
 func containerWith(t testing.TB, record string, singles ...[]byte) []byte {
 	t.Helper()
+	return containerBy(t, record, ocf.DeflateCodec(1), singles...)
+}
+
+func containerBy(t testing.TB, record string, codec ocf.Codec, singles ...[]byte) []byte {
+	t.Helper()
 	schemas := avro.Schemas()
 	i := slices.IndexFunc(schemas, func(s avro.Schema) bool { return s.Name == record })
 	schema, err := twmb.Parse(schemas[i].Text)
@@ -49,7 +54,7 @@ func containerWith(t testing.TB, record string, singles ...[]byte) []byte {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer
-	w, err := ocf.NewWriter(&file, schema, ocf.WithBlockCount(3), ocf.WithCodec(ocf.DeflateCodec(1)), ocf.WithSyncMarker([16]byte{1, 2, 3}))
+	w, err := ocf.NewWriter(&file, schema, ocf.WithBlockCount(3), ocf.WithCodec(codec), ocf.WithSyncMarker([16]byte{1, 2, 3}))
 	if err != nil {
 		t.Fatal(err)
 	}

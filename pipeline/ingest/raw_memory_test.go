@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -146,5 +148,55 @@ func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 		}
 		<-done
 		p.end()
+	})
+}
+
+// streamed compresses as encoders do that do not know the length beforehand, such as
+// Java's: then memory for as much as there may be is asked for, while it is decoded.
+type streamed struct{}
+
+func (streamed) Name() string                      { return "zstandard" }
+func (streamed) Decompress([]byte) ([]byte, error) { return nil, errors.ErrUnsupported }
+func (streamed) Close() error                      { return nil }
+func (streamed) Compress(block []byte) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := zstd.NewWriter(&out)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range block {
+		if _, err := w.Write([]byte{b}); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Flush(); err != nil { // or it says how long it is after all
+		return nil, err
+	}
+	err = w.Close()
+	return out.Bytes(), err
+}
+
+// What a record may need while it is decoded is not what it has once it is: small
+// records that cannot be settled leave the memory for large ones to others.
+func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
+	file := string(containerBy(t, "kasmina.telemetry.SeedMetrics", streamed{}, frames(nil)))
+	synctest.Test(t, func(t *testing.T) {
+		p := claimRaw(t, &topicBus{answer: func(string, []*message.Message) error { return errors.New("away") }}, nil)
+		defer p.end()
+		for i := range 40 { // so that none has as much as may be needed
+			about := p.about
+			about.Partition = int32(10 + i)
+			defer p.assign(about).end()
+		}
+		p.read(file)
+		synctest.Wait()
+		if p.memory.inUse() == 0 {
+			t.Fatal("the record is settled, and the test tests nothing")
+		}
+		if all := p.memory.most() / 2; !p.large.TryAcquire(all) {
+			t.Error("a small record keeps memory that is for large ones")
+		} else {
+			p.large.Release(all)
+		}
 	})
 }

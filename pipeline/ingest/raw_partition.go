@@ -121,7 +121,9 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 		return nil
 	}
 	record := p.decode(msg, &lease{share: memory, taken: most, soft: true})
-	record.large = min(most, record.held.used)
+	if record.held.used > p.left() { // else it is of the partition's own part, now that it is decoded
+		record.large = min(most, record.held.used)
+	}
 	p.raw.large.Release(most - record.large)
 	return record
 }
