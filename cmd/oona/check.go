@@ -13,7 +13,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/internal/deployment"
+	"github.com/morphogenetic/oona/internal/configcheck"
 )
 
 type checkCommand struct {
@@ -51,7 +51,7 @@ func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	for _, w := range workers {
 		fmt.Fprintf(to.out, "---\n# %s\n%s", w, w.Effective)
 	}
-	faults = append(faults, deployment.Disagreements(workers)...)
+	faults = append(faults, configcheck.Disagreements(workers)...)
 	faults = append(faults, c.onOneHost(workers, to)...)
 	if len(workers) > 0 && !c.Offline {
 		more, err := c.cluster(ctx, workers, to, logger)
@@ -71,8 +71,8 @@ func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 
 // onOneHost returns what is wrong with workers on one host. If they may be on
 // several, it is a note.
-func (c *checkCommand) onOneHost(workers []deployment.Worker, to streams) []string {
-	faults, perhaps := deployment.OneHost(workers)
+func (c *checkCommand) onOneHost(workers []configcheck.Worker, to streams) []string {
+	faults, perhaps := configcheck.OneHost(workers)
 	if c.OneHost {
 		return append(faults, perhaps...)
 	}
@@ -84,7 +84,7 @@ func (c *checkCommand) onOneHost(workers []deployment.Worker, to streams) []stri
 
 // ask returns the workers that their binaries find right, and what is wrong with
 // the others.
-func (c *checkCommand) ask(ctx context.Context) (workers []deployment.Worker, faults []string, err error) {
+func (c *checkCommand) ask(ctx context.Context) (workers []configcheck.Worker, faults []string, err error) {
 	bin := c.Bin
 	if bin == "" {
 		self, err := os.Executable()
@@ -96,9 +96,9 @@ func (c *checkCommand) ask(ctx context.Context) (workers []deployment.Worker, fa
 	for _, kind := range []struct {
 		name  string
 		files []string
-	}{{deployment.Ingest, c.Ingest}, {deployment.Aggregate, c.Aggregate}, {deployment.Exporter, c.Exporter}} {
+	}{{configcheck.Ingest, c.Ingest}, {configcheck.Aggregate, c.Aggregate}, {configcheck.Exporter, c.Exporter}} {
 		for _, file := range kind.files {
-			w, err := deployment.Ask(ctx, bin, kind.name, file)
+			w, err := configcheck.Ask(ctx, bin, kind.name, file)
 			if err != nil {
 				faults = append(faults, err.Error())
 				continue
@@ -111,7 +111,7 @@ func (c *checkCommand) ask(ctx context.Context) (workers []deployment.Worker, fa
 
 // cluster looks at the topics that the workers need. A bus that cannot be
 // reached is no fault of the configuration, and said.
-func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
+func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
 	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check", Settle: c.Settle}
 	prefix := workers[0].Text("prefix")
 	topics, err := oona.NewTopics(prefix)
@@ -154,9 +154,9 @@ func (c *checkCommand) cluster(ctx context.Context, workers []deployment.Worker,
 
 // greatestRecord returns the greatest limit of a record that an ingest has, 0
 // where there is none.
-func greatestRecord(workers []deployment.Worker) (limit int) {
+func greatestRecord(workers []configcheck.Worker) (limit int) {
 	for _, w := range workers {
-		if n, err := strconv.Atoi(w.Text("max-message-bytes")); err == nil && w.Kind == deployment.Ingest {
+		if n, err := strconv.Atoi(w.Text("max-message-bytes")); err == nil && w.Kind == configcheck.Ingest {
 			limit = max(limit, n)
 		}
 	}
@@ -164,9 +164,9 @@ func greatestRecord(workers []deployment.Worker) (limit int) {
 }
 
 // groupOf returns the group of the aggregators, empty where there are none.
-func groupOf(workers []deployment.Worker) string {
+func groupOf(workers []configcheck.Worker) string {
 	for _, w := range workers {
-		if w.Kind == deployment.Aggregate {
+		if w.Kind == configcheck.Aggregate {
 			return w.Text("group")
 		}
 	}
@@ -175,7 +175,7 @@ func groupOf(workers []deployment.Worker) string {
 
 // compareWindows compares the workers with the windows of the log. Where an
 // aggregator's windows are others it says so: the log's hold, so it is no fault.
-func compareWindows(ctx context.Context, log windowsCommand, workers []deployment.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
+func compareWindows(ctx context.Context, log windowsCommand, workers []configcheck.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
 	h, _, err := log.history(ctx, logger)
 	if err != nil {
 		return nil, err
@@ -185,11 +185,11 @@ func compareWindows(ctx context.Context, log windowsCommand, workers []deploymen
 		return nil, h.close()
 	}
 	for _, w := range workers {
-		if w.Kind == deployment.Exporter {
-			faults = append(faults, deployment.Forgets(w, fmt.Sprintf("generation %d in the log", newest.Generation), newest.Length+newest.OutOfOrderness+newest.AllowedLateness)...)
+		if w.Kind == configcheck.Exporter {
+			faults = append(faults, configcheck.Forgets(w, fmt.Sprintf("generation %d in the log", newest.Generation), newest.Length+newest.OutOfOrderness+newest.AllowedLateness)...)
 		}
 		for _, s := range settingsOf(newest) {
-			if said := w.Text(s.name); w.Kind == deployment.Aggregate && said != fmt.Sprint(s.value) {
+			if said := w.Text(s.name); w.Kind == configcheck.Aggregate && said != fmt.Sprint(s.value) {
 				fmt.Fprintf(to.messages, "note: %s: %s is %s; generation %d in the log has %v, which holds\n", w, s.name, said, newest.Generation, s.value)
 			}
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
-	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/internal/loadgen"
 )
 
 // The three binaries, each a process, do what the demo does in one: a recorded
@@ -54,11 +54,11 @@ func TestBinaries(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		playing := player.DefaultConfig()
+		playing := loadgen.DefaultConfig()
 		playing.URL = "http://" + ingest.address("ingest takes frames")
-		playing.Speed = player.MaxSpeed
+		playing.Speed = loadgen.MaxSpeed
 		playing.Recording = file
-		p, err := player.New(playing)
+		p, err := loadgen.New(playing)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -50,11 +50,11 @@ func DefaultConfig() Config {
 
 // Validate names the first flag that is wrong.
 func (c Config) Validate() error {
-	if _, err := player.ParseSpeed(c.Speed); err != nil {
+	if _, err := loadgen.ParseSpeed(c.Speed); err != nil {
 		return err
 	}
 	if c.Synthetic != "" {
-		if _, err := player.ParseSynthetic(c.Synthetic); err != nil {
+		if _, err := loadgen.ParseSynthetic(c.Synthetic); err != nil {
 			return err
 		}
 		if c.Once {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/internal/loadgen"
 )
 
 // An aggregator that is killed again and again in the middle of a run leaves
@@ -132,9 +132,9 @@ func playRecording(ctx context.Context, url string, speed float64, frames int64)
 		return err
 	}
 	defer file.Close()
-	playing := player.DefaultConfig()
+	playing := loadgen.DefaultConfig()
 	playing.URL, playing.Speed, playing.Recording = url, speed, file
-	p, err := player.New(playing)
+	p, err := loadgen.New(playing)
 	if err != nil {
 		return err
 	}

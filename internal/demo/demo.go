@@ -18,7 +18,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -110,8 +110,8 @@ func load(cfg Config) ([]byte, error) {
 
 // repeat plays run after run until ctx ends; one run with --once. A new run
 // begins when the windows of the one before have closed.
-func (s *stations) repeat(ctx context.Context, cfg Config) (player.Counts, error) {
-	var total player.Counts
+func (s *stations) repeat(ctx context.Context, cfg Config) (loadgen.Counts, error) {
+	var total loadgen.Counts
 	for {
 		result, err := s.playRun(ctx, cfg)
 		total.Sent += result.Sent
@@ -136,29 +136,29 @@ func (s *stations) repeat(ctx context.Context, cfg Config) (player.Counts, error
 
 // run is a player and the run that it plays.
 type run struct {
-	*player.Player
+	*loadgen.Player
 	run oona.RunID
 }
 
-func (s *stations) playRun(ctx context.Context, cfg Config) (player.Result, error) {
-	playing := player.DefaultConfig()
+func (s *stations) playRun(ctx context.Context, cfg Config) (loadgen.Result, error) {
+	playing := loadgen.DefaultConfig()
 	playing.URL = s.ingestURL
 	playing.Run = oona.RunID(ulid.Make().String())
 	playing.Logger = s.logger
 	var err error
-	if playing.Speed, err = player.ParseSpeed(cfg.Speed); err != nil {
-		return player.Result{}, err
+	if playing.Speed, err = loadgen.ParseSpeed(cfg.Speed); err != nil {
+		return loadgen.Result{}, err
 	}
 	if cfg.Synthetic != "" {
-		if playing.Synthetic, err = player.ParseSynthetic(cfg.Synthetic); err != nil {
-			return player.Result{}, err
+		if playing.Synthetic, err = loadgen.ParseSynthetic(cfg.Synthetic); err != nil {
+			return loadgen.Result{}, err
 		}
 	} else {
 		playing.Recording = bytes.NewReader(s.recording)
 	}
-	p, err := player.New(playing)
+	p, err := loadgen.New(playing)
 	if err != nil {
-		return player.Result{}, err
+		return loadgen.Result{}, err
 	}
 	s.playing.Store(&run{p, playing.Run})
 	return p.Run(ctx)

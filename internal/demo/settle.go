@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/internal/player"
+	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
 )
@@ -95,7 +95,7 @@ func (s *stations) settle(ctx context.Context, closing bool, idle time.Duration)
 }
 
 // until returns the report of what came between two measures.
-func (m measure) until(end measure, played player.Counts) *Report {
+func (m measure) until(end measure, played loadgen.Counts) *Report {
 	from, to := m.aggregate, end.aggregate
 	own := to.Own - from.Own
 	return &Report{

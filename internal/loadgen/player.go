@@ -1,7 +1,7 @@
-// Package player plays a recorded run, or load that it makes up, into ingest
+// Package loadgen plays a recorded run, or load that it makes up, into ingest
 // over HTTP, as a trainer would: each producer on its own path, its frames in
 // order, none ahead of its time.
-package player
+package loadgen
 
 import (
 	"context"

@@ -1,7 +1,7 @@
-// Package deployment says whether the workers that are to run beside each other
+// Package configcheck says whether the workers that are to run beside each other
 // are configured rightly. It asks their own binaries (--check), so that what is
 // validated is what will run, by its version and its environment.
-package deployment
+package configcheck
 
 import (
 	"bytes"

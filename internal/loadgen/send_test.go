@@ -1,4 +1,4 @@
-package player
+package loadgen
 
 import (
 	"bytes"
