@@ -62,7 +62,7 @@ func (q quiet) Error(text string, err error, fields watermill.LogFields) {
 	}
 	fields = fields.Add(watermill.LogFields{"err": err})
 	if skipped > 0 {
-		fields = fields.Add(watermill.LogFields{"as_often_before": skipped})
+		fields = fields.Add(watermill.LogFields{"suppressed": skipped})
 	}
 	level := slog.LevelWarn
 	if errors.Is(err, sarama.ErrDecompressedBatchTooLarge) {

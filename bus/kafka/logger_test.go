@@ -27,7 +27,7 @@ func TestRepeatedErrorsAreThrottled(t *testing.T) {
 	q.Error("Other error", away, nil)
 	q.Error("Group consume error", away, nil)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 3 || !strings.Contains(lines[0], "a=1") || !strings.Contains(lines[1], "Other error") || !strings.Contains(lines[2], "as_often_before=99") {
+	if len(lines) != 3 || !strings.Contains(lines[0], "a=1") || !strings.Contains(lines[1], "Other error") || !strings.Contains(lines[2], "suppressed=99") {
 		t.Errorf("the log is\n%s", out.String())
 	}
 }

@@ -106,7 +106,7 @@ type quiet struct{ logger *slog.Logger }
 
 func (q quiet) Print(level gofakes3.LogLevel, v ...any) {
 	if level == gofakes3.LogErr {
-		q.logger.Warn("embedded S3 server", "error", fmt.Sprint(v...))
+		q.logger.Warn("embedded S3 server", "err", fmt.Sprint(v...))
 		return
 	}
 	q.logger.Debug("embedded S3 server", "text", fmt.Sprint(v...))

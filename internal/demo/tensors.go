@@ -104,7 +104,7 @@ func (a *audit) look(ctx context.Context, msg *message.Message) {
 			continue // another's claim, on a given Kafka
 		}
 		if _, err := a.stations.tensors.Bytes(ctx, *tensor.Claim); err != nil {
-			a.stations.logger.Error("a tensor cannot be read back", "run", frame.Run, "layer", frame.Layer, "tensor", tensor.Name, "seed", tensor.Seed, "error", err)
+			a.stations.logger.Error("a tensor cannot be read back", "run", frame.Run, "layer", frame.Layer, "tensor", tensor.Name, "seed", tensor.Seed, "err", err)
 			continue
 		}
 		a.verified.Add(1)

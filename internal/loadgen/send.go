@@ -65,7 +65,7 @@ func (s *sender) send(ctx context.Context, b *batch) error {
 		backoff.WithMaxElapsedTime(s.cfg.Patience),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			s.counts.retries.Add(1)
-			s.cfg.Logger.Warn("sending again", "frames", b.frames, "wait", wait, "error", err)
+			s.cfg.Logger.Warn("sending again", "frames", b.frames, "wait", wait, "err", err)
 		}))
 	if err == nil {
 		s.counts.acknowledged.Add(int64(b.frames))

@@ -129,7 +129,7 @@ func (a *Admin) Run(ctx context.Context) error {
 	}
 	// Nothing is lost by cutting off a scrape or a profile.
 	if err := a.server.Close(); err != nil {
-		a.logger.Debug("closing the admin server", "error", err)
+		a.logger.Debug("closing the admin server", "err", err)
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the admin address: %w", err)

@@ -119,7 +119,7 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	registry := NewRegistry()
 	registry.MustRegister(queue.collectors()...)
 	if err := supervise(ctx, name, cfg.common(), logger, registry, run); err != nil {
-		logger.Error(name+" failed", "error", err)
+		logger.Error(name+" failed", "err", err)
 		return exitFailed
 	}
 	logger.Info(name + " has ended")

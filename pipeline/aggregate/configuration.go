@@ -193,6 +193,6 @@ func (p *machine) noteUnknown(kind string, at bus.Position) {
 	p.unknown++
 	if n := p.unknown; n&(n-1) == 0 {
 		p.logger.Warn("a record of a kind that this version does not know is skipped; was the aggregator rolled out after its writer?",
-			"kind", kind, "offset", at.Offset, "such_so_far", n)
+			"kind", kind, "offset", at.Offset, "count", n)
 	}
 }

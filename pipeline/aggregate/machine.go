@@ -184,5 +184,5 @@ func (p *machine) logDrop(v verdict, side rejection, at bus.Position) {
 		return
 	}
 	p.logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
-		"detail", side.detail, "offset", at.Offset, "such_so_far", n)
+		"detail", side.detail, "offset", at.Offset, "count", n)
 }

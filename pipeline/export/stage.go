@@ -160,7 +160,7 @@ func (s *Stage) take(r *oona.Rollup, partition int32, offset int64) bool {
 		return found.Outcome == rollups.New
 	}
 	where = append(where, "run", r.Run, "layer", r.Layer, "start", r.Start.Time(), "end", r.End.Time(),
-		"hash", fmt.Sprintf("%016x", r.Hash), "trigger", triggerText(r.Trigger), "highest", triggerText(found.Highest), "such_so_far", n)
+		"hash", fmt.Sprintf("%016x", r.Hash), "trigger", triggerText(r.Trigger), "highest", triggerText(found.Highest), "count", n)
 	switch found.Outcome {
 	case rollups.Conflict:
 		s.logger.Error("dropped a rollup: its window was read with another content before; are all aggregators alike?", where...)
@@ -182,7 +182,7 @@ func triggerText(t oona.Trigger) string {
 func (s *Stage) drop(g oona.Group, err error, where ...any) {
 	n := s.metrics.undecodable[g].Add(1)
 	if n&(n-1) == 0 {
-		s.logger.Warn("skipped a record that is not a rollup", append(where, "topic", s.cfg.Topics.Rollup(g), "err", err, "such_so_far", n)...)
+		s.logger.Warn("skipped a record that is not a rollup", append(where, "topic", s.cfg.Topics.Rollup(g), "err", err, "count", n)...)
 	}
 }
 

@@ -69,9 +69,9 @@ func (s *Stage) probeStore(ctx context.Context) error {
 		}
 	case errors.Is(err, context.Canceled): // by whoever asked
 	case needsOperator(err):
-		s.warn("the tensor store was probed, and tensors are refused until somebody acts", "error", err)
+		s.warn("the tensor store was probed, and tensors are refused until somebody acts", "err", err)
 	default:
-		s.warn("the tensor store was probed, and takes no tensors; frames without large tensors are taken, the others are answered 503 until it does", "error", err)
+		s.warn("the tensor store was probed, and takes no tensors; frames without large tensors are taken, the others are answered 503 until it does", "err", err)
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func (s *Stage) publishFrames(ctx context.Context, messages []*message.Message) 
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
-	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "error", err)
+	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "err", err)
 	refused := &tooLargeError{of: len(messages)}
 	for i, m := range messages {
 		err := s.publisher.Publish(ctx, s.cfg.Topic, m)
@@ -90,7 +90,7 @@ func (e *tooLargeError) problem() *problem {
 func (s *Stage) publishFailed(b *batch, err error) *problem {
 	s.metrics.unconfirm(len(b.messages))
 	if errors.Is(err, context.DeadlineExceeded) {
-		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages), "error", err)
+		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages), "err", err)
 		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
 			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
 	}
@@ -98,11 +98,11 @@ func (s *Stage) publishFailed(b *batch, err error) *problem {
 		return refused.problem().ofFrame(refused.frames[0])
 	}
 	if errors.Is(err, bus.ErrPartitions) {
-		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "error", err)
+		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "err", err)
 		return newProblem(http.StatusServiceUnavailable, reasonPartitions,
 			"frames cannot be taken: %v; keep the frames, and send them again once that is done", err).retryAfter(60)
 	}
-	s.warn("the bus did not take frames", "frames", len(b.messages), "error", err)
+	s.warn("the bus did not take frames", "frames", len(b.messages), "err", err)
 	return newProblem(http.StatusServiceUnavailable, reasonPublish,
 		"the bus did not acknowledge the frames; send the same request again, repeats are folded once").retryAfter(5)
 }

@@ -153,7 +153,7 @@ func (p *rawPartition) Commit() (bus.Commit, bool) {
 // Committed notes what became of a commit.
 func (p *rawPartition) Committed(commit bus.Commit, err error) {
 	if err != nil {
-		p.raw.stage.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", p.assignment.Partition, "error", err)
+		p.raw.stage.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", p.assignment.Partition, "err", err)
 		return
 	}
 	p.mu.Lock()

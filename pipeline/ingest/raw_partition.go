@@ -270,7 +270,7 @@ func (p *rawPartition) until(what string, try func() error) bool {
 			return false
 		}
 		p.raw.metrics.retries.WithLabelValues(what).Inc()
-		p.raw.stage.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "error", err)
+		p.raw.stage.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
 		pipeline.Pause(p.ctx, pause)
 	}
 	return false
@@ -327,7 +327,7 @@ func (p *rawPartition) deadLetter(r *rawRecord) *message.Message {
 // drop counts a dead letter that its topic will never take.
 func (p *rawPartition) drop(topic string, msg *message.Message, err error) {
 	p.raw.metrics.lost.WithLabelValues(lostTooLarge).Inc()
-	p.raw.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "error", err)
+	p.raw.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "err", err)
 }
 
 // progress returns the offset that may be committed, and whether it is new.

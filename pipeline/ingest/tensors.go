@@ -239,12 +239,12 @@ func (s *Stage) storeProblem(err error, lost string) *problem {
 	s.storeFailed()
 	switch {
 	case errors.Is(err, claimcheck.ErrFull):
-		s.warn("there is no room for tensors", "error", err)
+		s.warn("there is no room for tensors", "err", err)
 		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "there is no room for tensors; %s, send it again when there is", lost).retryAfter(60)
 	case needsOperator(err):
-		s.warn("tensors are refused until somebody acts", "error", err)
+		s.warn("tensors are refused until somebody acts", "err", err)
 		return newProblem(http.StatusServiceUnavailable, reasonRefused, "tensors cannot be kept and the operator must act, as ingest's log says; %s, keep it until that is done", lost).retryAfter(60)
 	}
-	s.warn("the tensor store did not take a tensor", "error", err)
+	s.warn("the tensor store did not take a tensor", "err", err)
 	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; %s, send it again", lost).retryAfter(5)
 }
