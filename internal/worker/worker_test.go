@@ -197,7 +197,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{args: []string{"--nonsense"}, want: exitUsage, stderr: "probe: unknown flag --nonsense\nRun probe -h for help.\n"},
 		{args: []string{"--check"}, want: exitOK},
-		{run: func(context.Context, *Worker) error { return errors.New("no brokers") }, want: exitFailed, stderr: `"error":"no brokers"`},
+		{run: func(context.Context, *Worker) error { return errors.New("no brokers") }, want: exitFailed, stderr: `"err":"no brokers"`},
 		{run: func(context.Context, *Worker) error { return nil }, want: exitOK, stderr: "probe has ended"},
 	} {
 		var stdout, stderr bytes.Buffer
