@@ -52,6 +52,8 @@ var layers = []layer{
 	{pkg: "internal/catalogue", may: []string{""}},
 	{pkg: "internal/address", standard: true},
 	{pkg: "bus", may: []string{""}},
+	{pkg: "bus/memory", may: []string{"", "bus"}},
+	{pkg: "bus/bustest", may: []string{"", "bus"}},
 	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address"}},
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "bus/kafka", "internal/catalogue", "schemas/avro"}},
@@ -80,6 +82,8 @@ var workers = []string{"cmd/ingest", "cmd/aggregate", "cmd/exporter"}
 
 // notInWorkers is what production does not link, through whatever chain.
 var notInWorkers = []string{
+	module + "/bus/memory",
+	module + "/bus/bustest",
 	module + "/bus/kafka/embedded",
 	module + "/claimcheck/embedded",
 	module + "/claimcheck/claimchecktest",
@@ -262,6 +266,9 @@ func TestPackageRules(t *testing.T) {
 
 		{"worker links kfake", pkg{ImportPath: module + "/cmd/aggregate", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, "links github.com/twmb/franz-go/pkg/kfake"},
 		{"worker links embedded", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/bus/kafka/embedded"}}, "links " + module + "/bus/kafka/embedded"},
+		{"worker links the bus in memory", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/bus/memory"}}, "links " + module + "/bus/memory"},
+		{"worker links the suite of buses", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/bus/bustest"}}, "links " + module + "/bus/bustest"},
+		{"bus in memory imports Kafka", pkg{ImportPath: module + "/bus/memory", Imports: []string{module + "/bus/kafka"}}, "imports " + module + "/bus/kafka"},
 		{"worker links the embedded S3 server", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{module + "/claimcheck", module + "/claimcheck/embedded"}}, "links " + module + "/claimcheck/embedded"},
 		{"worker links the demo", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"fmt", module + "/internal/demo"}}, "links " + module + "/internal/demo"},
 		{"worker links testing", pkg{ImportPath: module + "/cmd/ingest", Deps: []string{"testing"}}, "links testing"},

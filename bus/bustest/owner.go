@@ -1,0 +1,141 @@
+package bustest
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// owner takes what it is assigned, from the commit on, and notes it. Its consumers
+// commit what it is told, once each.
+type owner struct {
+	events   chan event
+	due      chan bus.Commit
+	outcomes chan error
+	fail     atomic.Int64 // how many calls of Assign fail
+	held     atomic.Int64 // partitions
+	// strict refuses a partition whose log does not hold the commit's offset; else it
+	// is read from its oldest record.
+	strict bool
+	// readTo is the end that the log must reach at least.
+	readTo int64
+}
+
+type event struct {
+	kind string // assigned, refused, short, lost, revoked
+	of   *assignment
+}
+
+// assignment is a consumer.
+type assignment struct {
+	bus.Assignment
+	owner *owner
+	from  int64
+	end   atomic.Int64 // as the bus last said; -1: it did not
+	calls atomic.Int64 // that are under way
+	beset atomic.Bool  // two calls were under way together
+}
+
+var errRefused = errors.New("not now")
+
+func newOwner() *owner {
+	return &owner{events: make(chan event, 1000), due: make(chan bus.Commit, 10), outcomes: make(chan error, 10)}
+}
+
+func (o *owner) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, held := a.Resume()
+	c := &assignment{Assignment: a, owner: o, from: from}
+	c.end.Store(-1)
+	short := !held || a.LogEnd < o.readTo
+	switch {
+	case o.fail.Add(-1) >= 0:
+		o.events <- event{"refused", c}
+		return 0, nil, errRefused
+	case short && !a.Settled:
+		o.events <- event{"short", c}
+		return 0, nil, bus.ErrShort
+	case short && o.strict:
+		o.events <- event{"lost", c}
+		return 0, nil, errRefused
+	}
+	o.held.Add(1)
+	o.events <- event{"assigned", c}
+	return from, c, nil
+}
+
+// call notes that one of the methods is under way until it is ended.
+func (c *assignment) call() (end func()) {
+	if c.calls.Add(1) > 1 {
+		c.beset.Store(true)
+	}
+	return func() { c.calls.Add(-1) }
+}
+
+func (c *assignment) Commit() (bus.Commit, bool) {
+	defer c.call()()
+	select {
+	case commit := <-c.owner.due:
+		return commit, true
+	default:
+		return bus.Commit{}, false
+	}
+}
+
+func (c *assignment) Committed(_ bus.Commit, err error) {
+	defer c.call()()
+	c.owner.outcomes <- err
+}
+
+func (c *assignment) End(offset int64) {
+	defer c.call()()
+	c.end.Store(offset)
+}
+
+func (c *assignment) Revoke() {
+	defer c.call()()
+	c.owner.held.Add(-1)
+	c.owner.events <- event{"revoked", c}
+}
+
+// await returns the next n events, which must be of a kind. Short ones are passed over.
+func (o *owner) await(t *trial, kind string, n int) (all []*assignment) {
+	t.Helper()
+	timeout := time.After(longest)
+	for len(all) < n {
+		select {
+		case e := <-o.events:
+			if e.kind == "short" && kind != "short" {
+				continue
+			}
+			if e.kind != kind {
+				t.Fatalf("%s: %+v, want %s", e.kind, e.of.Assignment, kind)
+			}
+			all = append(all, e.of)
+		case <-timeout:
+			t.Fatalf("%d of %d were %s", len(all), n, kind)
+		}
+	}
+	return all
+}
+
+// commit has a consumer commit, and returns what became of it.
+func (o *owner) commit(t *testing.T, c bus.Commit) error {
+	t.Helper()
+	o.due <- c
+	return o.outcome(t)
+}
+
+func (o *owner) outcome(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-o.outcomes:
+		return err
+	case <-time.After(longest):
+		t.Fatal("no commit was made")
+		return nil
+	}
+}

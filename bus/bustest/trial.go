@@ -1,0 +1,185 @@
+package bustest
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+)
+
+// longest bounds what a test waits for. No test waits for it to pass.
+const longest = 40 * time.Second
+
+// trial is one test on one bus.
+type trial struct {
+	*testing.T
+	Harness
+}
+
+var names atomic.Int64
+
+// unique returns a name that no other test, and no earlier run, has.
+func unique(what string) string {
+	return fmt.Sprintf("bustest.%s.%d-%d", what, time.Now().UnixNano(), names.Add(1))
+}
+
+// topic makes a topic and returns its name.
+func (t *trial) topic(spec oona.TopicSpec) string {
+	t.Helper()
+	spec.Name = unique("topic")
+	t.CreateTopic(t.T, spec)
+	return spec.Name
+}
+
+func (t *trial) partitions(n int32) string {
+	t.Helper()
+	return t.topic(oona.TopicSpec{Partitions: n})
+}
+
+func (t *trial) closeAtEnd(c interface{ Close() error }) {
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (t *trial) publisher(opts PublisherOptions) bus.Publisher {
+	t.Helper()
+	p := t.Publisher(t.T, opts)
+	t.closeAtEnd(p)
+	return p
+}
+
+func (t *trial) reader(from time.Time) bus.Reader {
+	t.Helper()
+	r := t.Reader(t.T, from)
+	t.closeAtEnd(r)
+	return r
+}
+
+// member returns one that commits often.
+func (t *trial) member(group string, o bus.Owner) bus.Member {
+	t.Helper()
+	m := t.Member(t.T, MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o)
+	t.closeAtEnd(m)
+	return m
+}
+
+func (t *trial) subscribe(s message.Subscriber, topic string) <-chan *message.Message {
+	t.Helper()
+	messages, err := s.Subscribe(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages
+}
+
+func (t *trial) publish(p bus.Publisher, topic string, messages ...*message.Message) {
+	t.Helper()
+	if err := p.Publish(context.Background(), topic, messages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill publishes messages "0" to "n"-1 to a partition.
+func (t *trial) fill(topic string, partition int32, n int) {
+	t.Helper()
+	t.publish(t.publisher(PublisherOptions{}), topic, numbered(0, n, partition)...)
+}
+
+// next returns the next message of a subscription.
+func (t *trial) next(messages <-chan *message.Message) *message.Message {
+	t.Helper()
+	select {
+	case msg, open := <-messages:
+		if !open {
+			t.Fatal("the subscription has ended")
+		}
+		return msg
+	case <-time.After(longest):
+		t.Fatal("no message came")
+	}
+	return nil
+}
+
+// take acks the next n messages and returns their payloads.
+func (t *trial) take(messages <-chan *message.Message, n int) (payloads []string) {
+	t.Helper()
+	for range n {
+		msg := t.next(messages)
+		payloads = append(payloads, string(msg.Payload))
+		msg.Ack()
+	}
+	return payloads
+}
+
+// read returns the first n messages of a topic.
+func (t *trial) read(topic string, n int) (messages []*message.Message) {
+	t.Helper()
+	incoming := t.subscribe(t.reader(time.Time{}), topic)
+	for range n {
+		msg := t.next(incoming)
+		messages = append(messages, msg)
+		msg.Ack()
+	}
+	return messages
+}
+
+// consume acks everything until the subscription ends.
+func (t *trial) consume(messages <-chan *message.Message) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for msg := range messages {
+			msg.Ack()
+		}
+	}()
+	t.Cleanup(func() { <-done })
+}
+
+func (t *trial) position(msg *message.Message) bus.Position {
+	t.Helper()
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// eventually waits until ok is true.
+func (t *trial) eventually(what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(longest); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("did not happen: %s", what)
+		}
+	}
+}
+
+// numbered returns messages "from" to "to"-1 for a partition.
+func numbered(from, to int, partition int32) (messages []*message.Message) {
+	for i := from; i < to; i++ {
+		messages = append(messages, directed(strconv.Itoa(i), partition))
+	}
+	return messages
+}
+
+func directed(payload string, partition int32) *message.Message {
+	return bus.NewMessage([]byte(payload), bus.Target{Partition: partition, Directed: true})
+}
+
+func keyed(payload, key string) *message.Message {
+	return bus.NewMessage([]byte(payload), bus.Target{Key: []byte(key)})
+}
+
+func unkeyed(payload string) *message.Message {
+	return bus.NewMessage([]byte(payload), bus.Target{})
+}

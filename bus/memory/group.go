@@ -1,0 +1,178 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// maxMetadata is what a commit's metadata may have, in bytes.
+const maxMetadata = 4096
+
+// groupKey names the members of a group that read one topic.
+type groupKey struct{ group, topic string }
+
+// group is what the bus knows of a group on a topic. All of it is under Bus.mu.
+type group struct {
+	commits    map[int32]bus.Commit
+	members    []*Member // in the order in which they joined
+	waiting    map[*Member]chan *session
+	generation int
+}
+
+// session is a member's part of a generation.
+type session struct {
+	context.Context
+	end        context.CancelFunc
+	generation int
+	partitions []int32
+}
+
+func (b *Bus) group(name, topic string) *group {
+	key := groupKey{name, topic}
+	g := b.groups[key]
+	if g == nil {
+		g = &group{commits: make(map[int32]bus.Commit), waiting: make(map[*Member]chan *session)}
+		b.groups[key] = g
+	}
+	return g
+}
+
+func (g *group) committed(partition int32) bus.Commit {
+	if c, found := g.commits[partition]; found {
+		return c
+	}
+	return bus.Commit{Offset: bus.NoOffset}
+}
+
+// join waits for the next generation of the group, which begins when each of its members
+// waits for it. It returns nil if ctx ends first, or the member is fenced.
+func (m *Member) join(ctx context.Context) *session {
+	m.bus.mu.Lock()
+	g, next := m.group(), make(chan *session, 1)
+	if m.fenced || ctx.Err() != nil {
+		m.bus.mu.Unlock()
+		return nil
+	}
+	if !slices.Contains(g.members, m) {
+		g.fence(m)
+		g.members = append(g.members, m)
+		g.rebalance()
+	}
+	g.waiting[m] = next
+	g.advance(m.bus)
+	m.bus.mu.Unlock()
+	select {
+	case s := <-next: // nil: fenced
+		return s
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// leave returns once the member is in no generation.
+func (m *Member) leave() {
+	m.bus.mu.Lock()
+	defer m.bus.mu.Unlock()
+	m.session = nil
+	m.group().remove(m, m.bus)
+}
+
+// fence removes the member that has the instance of another.
+func (g *group) fence(by *Member) {
+	for _, m := range slices.Clone(g.members) {
+		if m.opts.Instance != "" && m.opts.Instance == by.opts.Instance {
+			m.fenced = true
+			if next := g.waiting[m]; next != nil {
+				next <- nil
+			}
+			if m.session != nil {
+				m.session.end()
+			}
+			delete(g.waiting, m)
+			g.members = slices.DeleteFunc(g.members, func(other *Member) bool { return other == m })
+		}
+	}
+}
+
+// remove takes a member out of the group, and begins another generation of those that are
+// left.
+func (g *group) remove(m *Member, b *Bus) {
+	i := slices.Index(g.members, m)
+	if i < 0 {
+		return
+	}
+	delete(g.waiting, m)
+	g.members = slices.Delete(g.members, i, i+1)
+	g.rebalance()
+	g.advance(b)
+}
+
+// rebalance ends the sessions of all members.
+func (g *group) rebalance() {
+	for _, m := range g.members {
+		if m.session != nil {
+			m.session.end()
+		}
+	}
+}
+
+// advance begins a generation if all members wait for it. Each gets partitions that
+// follow one another, as many as the others or one more.
+func (g *group) advance(b *Bus) {
+	if len(g.waiting) < len(g.members) || len(g.members) == 0 {
+		return
+	}
+	g.generation++
+	partitions := 0
+	if t := b.topics[g.members[0].topic]; t != nil {
+		partitions = len(t.partitions)
+	}
+	next := 0
+	for i, m := range g.members {
+		s := &session{generation: g.generation}
+		s.Context, s.end = context.WithCancel(m.running)
+		for range (partitions + len(g.members) - 1 - i) / len(g.members) {
+			s.partitions = append(s.partitions, int32(next))
+			next++
+		}
+		m.session, m.open = s, 0
+		g.waiting[m] <- s
+		delete(g.waiting, m)
+	}
+}
+
+// commit keeps a commit if the session is of the generation that lasts.
+func (m *Member) commit(s *session, partition int32, c bus.Commit) error {
+	m.bus.mu.Lock()
+	defer m.bus.mu.Unlock()
+	g := m.group()
+	switch {
+	case s.generation != g.generation || !slices.Contains(g.members, m):
+		return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, m.topic, partition, bus.ErrFenced)
+	case len(c.Metadata) > maxMetadata:
+		return fmt.Errorf("commit offset %d of %s/%d: its metadata have %d bytes, more than %d", c.Offset, m.topic, partition, len(c.Metadata), maxMetadata)
+	}
+	g.commits[partition] = c
+	return nil
+}
+
+// Expel removes the member from its group as if it had not been heard of for too
+// long. It does not know that: it goes on with its partitions, which the others get
+// besides, until Notice.
+func (m *Member) Expel() {
+	m.bus.mu.Lock()
+	defer m.bus.mu.Unlock()
+	m.group().remove(m, m.bus)
+}
+
+// Notice lets a member know that it was expelled: it joins again.
+func (m *Member) Notice() {
+	m.bus.mu.Lock()
+	defer m.bus.mu.Unlock()
+	if m.session != nil {
+		m.session.end()
+	}
+}

@@ -1,0 +1,91 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// nackPause is between a message that was nacked and its redelivery.
+const nackPause = 100 * time.Millisecond
+
+// handing hands out the messages of a partition, one at a time.
+type handing struct {
+	bus   *Bus
+	log   *log
+	at    bus.Position // of all messages: without offset, time and key
+	out   chan<- *message.Message
+	grace time.Duration // how long the message in hand is waited for when ctx has ended
+}
+
+// handOut returns when ctx has ended and the last message is settled, or grace is
+// over.
+func (h handing) handOut(ctx context.Context, next int64) {
+	for {
+		r, found := h.bus.read(ctx, h.log, next)
+		if !found || !h.handle(ctx, r) {
+			return
+		}
+		next = r.offset + 1
+	}
+}
+
+// handle hands a record out until it is acked. It returns false if ctx has ended.
+func (h handing) handle(ctx context.Context, r record) bool {
+	at := h.at
+	at.Offset, at.Appended, at.Key = r.offset, r.appended, bytes.Clone(r.key)
+	positioned := bus.WithPosition(ctx, at)
+	for ctx.Err() == nil {
+		msg := message.NewMessage("", bytes.Clone(r.payload))
+		maps.Copy(msg.Metadata, r.headers)
+		msg.SetContext(positioned)
+		select {
+		case h.out <- msg:
+		case <-ctx.Done():
+			return false
+		}
+		if h.settled(ctx, msg) {
+			return true
+		}
+		sleep(ctx, nackPause)
+	}
+	return false
+}
+
+// settled waits until a message is acked, and returns true, or nacked. When ctx
+// has ended it waits no longer than grace.
+func (h handing) settled(ctx context.Context, msg *message.Message) bool {
+	select {
+	case <-msg.Acked():
+		return true
+	case <-msg.Nacked():
+		return false
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(h.grace)
+	defer timer.Stop()
+	select {
+	case <-msg.Acked():
+		return true
+	case <-msg.Nacked():
+	case <-timer.C:
+	}
+	return false
+}
+
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

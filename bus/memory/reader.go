@@ -1,0 +1,103 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// Reader is a bus.Reader.
+type Reader struct {
+	bus  *Bus
+	from time.Time
+
+	mu      sync.Mutex
+	ranges  map[string][]bus.Range
+	closing context.Context
+	close   context.CancelFunc
+	reading sync.WaitGroup
+}
+
+// ReaderOptions say where reading begins.
+type ReaderOptions struct {
+	// From: each partition begins at its first record whose time is at or after
+	// this, or at its end. Zero: at the oldest.
+	From time.Time
+}
+
+// NewReader returns a reader of any topics.
+func (b *Bus) NewReader(opts ReaderOptions) *Reader {
+	r := &Reader{bus: b, from: opts.From, ranges: make(map[string][]bus.Range)}
+	r.closing, r.close = context.WithCancel(context.Background())
+	return r
+}
+
+// Subscribe reads a topic until ctx ends. A reader reads a topic once.
+func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing.Err() != nil {
+		return nil, fmt.Errorf("read %s: %w", topic, bus.ErrClosed)
+	}
+	if _, again := r.ranges[topic]; again {
+		return nil, fmt.Errorf("%s is read already; make another reader", topic)
+	}
+	logs, ranges, err := r.locate(topic)
+	if err != nil {
+		return nil, err
+	}
+	r.ranges[topic] = ranges
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(r.closing, cancel)
+	out := make(chan *message.Message)
+	var partitions sync.WaitGroup
+	for i, of := range ranges {
+		h := handing{bus: r.bus, log: logs[i], at: bus.Position{Topic: topic, Partition: of.Partition}, out: out}
+		partitions.Go(func() { h.handOut(ctx, of.From) })
+	}
+	r.reading.Go(func() {
+		partitions.Wait()
+		stop()
+		cancel()
+		close(out)
+	})
+	return out, nil
+}
+
+func (r *Reader) locate(topic string) ([]*log, []bus.Range, error) {
+	r.bus.mu.Lock()
+	defer r.bus.mu.Unlock()
+	t, err := r.bus.topic(topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	ranges := make([]bus.Range, len(t.partitions))
+	for i, p := range t.partitions {
+		ranges[i] = bus.Range{Partition: int32(i), From: p.start, End: p.end()}
+		if !r.from.IsZero() {
+			ranges[i].From = p.firstAt(r.from)
+		}
+	}
+	return t.partitions, ranges, nil
+}
+
+// Ranges says of each partition where reading began, and where the log ended then.
+func (r *Reader) Ranges(topic string) []bus.Range {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ranges[topic]
+}
+
+// Close ends all subscriptions. Messages in a handler's hands are not waited for.
+func (r *Reader) Close() error {
+	r.close()
+	r.mu.Lock() // no Subscribe is under way
+	defer r.mu.Unlock()
+	r.reading.Wait()
+	return nil
+}
