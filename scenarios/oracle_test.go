@@ -66,7 +66,7 @@ func (w *world) engine(p int32) (engine *windows.Engine) {
 	}
 	catalogues := windows.Always(known.Metric)
 	if b, anew := w.anew[p]; anew {
-		engine, err = windows.BeginAnew(w.configured(), catalogues, b.commit, 0, b.end)
+		engine, err = windows.Restart(w.configured(), catalogues, b.commit, 0, b.end)
 	} else {
 		engine, err = windows.New(w.windows, catalogues)
 	}

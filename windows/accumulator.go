@@ -79,7 +79,7 @@ func (a *accumulator) metric(i int, name string, about func(string) oona.Metric,
 }
 
 // note counts a frame and its extent in the log, in time and in steps.
-func (a *accumulator) note(offset int64, f *oona.Frame) {
+func (a *accumulator) recordExtent(offset int64, f *oona.Frame) {
 	if a.frames == 0 {
 		a.firstOffset = offset
 		a.leastStep, a.greatestStep = f.Step, f.Step

@@ -89,7 +89,7 @@ func TestProducersAreBounded(t *testing.T) {
 	if f.reasons[ReasonNone] != producers {
 		t.Fatalf("reasons %v, want all folded", f.reasons)
 	}
-	slots := f.engine.roster.ordered[0].frontier.Len()
+	slots := f.engine.timelines.ordered[0].frontier.Len()
 	if limit := f.engine.cfg.FrontierSlots; slots > limit || slots < limit*9/10 {
 		t.Errorf("%d slots are occupied of %d", slots, limit)
 	}

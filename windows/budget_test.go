@@ -25,8 +25,8 @@ func (c budgetCase) snapshot(n int) *snapshot {
 	cfg := DefaultConfig()
 	cfg.MaxTimelines = 1 << 20
 	s := &snapshot{
-		eras: eras{newEra(cfg, unset, unknown)}, safe: logtime.ReplayPoint{Offset: 3e10, Clock: logtime.Clock{Started: true, Previous: origin - 2e6, Now: 3e13}}, processedTo: 3e10 + 2e6,
-		greatestStamp: origin, floor: origin - 26*3600e6,
+		configEpochs: configEpochs{newConfigEpoch(cfg, unset, unknown)}, safe: logtime.ReplayPoint{Offset: 3e10, Clock: logtime.Clock{Started: true, Previous: origin - 2e6, Now: 3e13}}, processedTo: 3e10 + 2e6,
+		maxAppendedAt: origin, floor: origin - 26*3600e6,
 	}
 	for i := range n {
 		f := frozen{hash: uint64(i+1) << 40, admitted: unknown, watermark: origin - c.behind/oona.Micros(n)*oona.Micros(i) - 1}
@@ -35,7 +35,7 @@ func (c budgetCase) snapshot(n int) *snapshot {
 		}
 		start := windowStart(f.watermark, 0, 10e6) + 10e6
 		for range c.stretches {
-			f.seals = append(f.seals, seal{s.eras[0], start, start + 30e6, 300})
+			f.seals = append(f.seals, seal{s.configEpochs[0], start, start + 30e6, 300})
 			start += 40e6
 		}
 		s.timelines = append(s.timelines, f)
@@ -47,8 +47,8 @@ func fits(s *snapshot) bool { return len(s.text()) <= s.limit() }
 
 // inIncarnation gives s what a log has that topics apply has made.
 func inIncarnation(s *snapshot) *snapshot {
-	s.incarnation, s.lastStamp = oona.Incarnation(s.greatestStamp-300*24*3600e6), s.greatestStamp-3e6
-	for _, a := range s.eras {
+	s.incarnation, s.lastAppendedAt = oona.Incarnation(s.maxAppendedAt-300*24*3600e6), s.maxAppendedAt-3e6
+	for _, a := range s.configEpochs {
 		a.cfg.Reducer, a.cfg.Catalogue = Reducer, oona.FirstCatalogue
 	}
 	return s
@@ -117,9 +117,9 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 		build := func(n int) *snapshot {
 			s := budgetCase{behind: 24 * 60 * minute, recent: true}.snapshot(n)
 			for i := 1; i < c.configurations; i++ { // the length and the generation change
-				cfg := s.eras[0].cfg
+				cfg := s.configEpochs[0].cfg
 				cfg.Generation, cfg.Length = int32(i+1), cfg.Length+time.Duration(i%2)*5*time.Second
-				s.eras = append(s.eras, newEra(cfg, origin-oona.Micros(c.configurations-i)*minute, unknown))
+				s.configEpochs = append(s.configEpochs, newConfigEpoch(cfg, origin-oona.Micros(c.configurations-i)*minute, unknown))
 			}
 			return s
 		}
@@ -139,7 +139,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 		if of := inIncarnation(build(n)); !fits(of) {
 			t.Errorf("%d timelines beside %d configurations take %d bytes in a log with an incarnation", n, c.configurations, len(of.text()))
 		}
-		if back, err := parseSnapshot(Commit{build(n).safe.Offset, build(n).text()}); err != nil || len(back.eras) != c.configurations {
+		if back, err := parseSnapshot(Commit{build(n).safe.Offset, build(n).text()}); err != nil || len(back.configEpochs) != c.configurations {
 			t.Errorf("%d configurations do not come back: %v", c.configurations, err)
 		}
 	}

@@ -29,9 +29,9 @@ func Always(c Catalogue) Catalogues {
 var ErrCatalogue = errors.New("the catalogue of metrics that the log names is not to be had")
 
 // resolve gives each era its catalogue. The error is that of Catalogues.
-func (e *Engine) resolve(of eras) error {
+func (e *Engine) resolveCatalogues(of configEpochs) error {
 	for _, a := range of {
-		c, err := e.find(a.cfg.Catalogue)
+		c, err := e.findCatalogue(a.cfg.Catalogue)
 		if err != nil {
 			return err
 		}
@@ -42,8 +42,8 @@ func (e *Engine) resolve(of eras) error {
 
 // find returns the catalogue with a hash, of an era that has it or as
 // e.catalogues does.
-func (e *Engine) find(hash oona.CatalogueHash) (Catalogue, error) {
-	for _, a := range e.eras {
+func (e *Engine) findCatalogue(hash oona.CatalogueHash) (Catalogue, error) {
+	for _, a := range e.configEpochs {
 		if a.cfg.Catalogue == hash && a.catalogue != nil {
 			return a.catalogue, nil
 		}

@@ -37,7 +37,7 @@ func (c Commit) Reached() (Reached, error) {
 	if err != nil {
 		return Reached{}, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	return Reached{s.processedTo, s.incarnation, s.lastStamp, s.lastStamp != unset}, nil
+	return Reached{s.processedTo, s.incarnation, s.lastAppendedAt, s.lastAppendedAt != unset}, nil
 }
 
 // MaxMetadata is how long a commit's metadata may be. Kafka takes 4,096 bytes
@@ -87,19 +87,19 @@ func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range s.eras { // the last that was made before the offset
+	for _, a := range s.configEpochs { // the last that was made before the offset
 		if a.record == unknown {
 			e.cfg, e.spans = a.cfg, a.spans
 		}
 	}
-	e.lost = s.lost
+	e.recovery = s.recovery
 	e.resumed, e.resumedTo = c, s.processedTo
 	e.processedTo, e.clock = s.safe.Offset, s.safe.Clock
-	e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor
+	e.maxAppendedAt, e.timelines.floor = s.maxAppendedAt, s.floor
 	for _, f := range s.timelines {
 		t := newTimeline(f.hash, f.watermark)
 		t.admitted, t.seals = f.admitted, f.seals
-		e.roster.nameless[t.hash] = t
+		e.timelines.unresolved[t.hash] = t
 	}
 	return e, nil
 }
@@ -114,12 +114,12 @@ func restore(cfg Config, catalogues Catalogues, c Commit) (*Engine, *snapshot, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	e, err := newEngine(s.eras.last().cfg, catalogues)
+	e, err := newEngine(s.configEpochs.last().cfg, catalogues)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: at offset %d: %w", ErrCommit, c.Offset, err)
 	}
-	e.eras, e.incarnation = s.eras, s.incarnation
-	return e, s, e.resolve(e.eras)
+	e.configEpochs, e.incarnation = s.configEpochs, s.incarnation
+	return e, s, e.resolveCatalogues(e.configEpochs)
 }
 
 // Replaying reports whether the next record is one that had been processed at
@@ -127,19 +127,19 @@ func restore(cfg Config, catalogues Catalogues, c Commit) (*Engine, *snapshot, e
 func (e *Engine) Replaying() bool { return e.processedTo < e.resumedTo }
 
 // Config is the configuration that was made last: by the log, or else by New.
-func (e *Engine) Config() Config { return e.eras.last().cfg }
+func (e *Engine) Config() Config { return e.configEpochs.last().cfg }
 
 // snapshot is what a commit holds.
 type snapshot struct {
-	eras          eras // that a replay comes by, or later
-	safe          logtime.ReplayPoint
-	processedTo   int64
-	incarnation   oona.Incarnation
-	lastStamp     oona.Micros // unset: not known
-	greatestStamp oona.Micros
-	floor         oona.Micros
-	lost          *loss
-	timelines     []frozen // by hash
+	configEpochs   configEpochs // that a replay comes by, or later
+	safe           logtime.ReplayPoint
+	processedTo    int64
+	incarnation    oona.Incarnation
+	lastAppendedAt oona.Micros // unset: not known
+	maxAppendedAt  oona.Micros
+	floor          oona.Micros
+	recovery       *recovery
+	timelines      []frozen // by hash
 }
 
 // frozen is a timeline as of a commit.
@@ -164,43 +164,43 @@ func (s *snapshot) tooMuch() string {
 	for i := range s.timelines {
 		t := &s.timelines[i]
 		timelines += len(appendTimeline(nil, s, t))
-		sealed += len(appendSeals(nil, s.eras, t))
+		sealed += len(appendSeals(nil, s.configEpochs, t))
 	}
 	timelines -= sealed
-	configured := len(appendEras(nil, s))
+	configured := len(appendConfigEpochs(nil, s))
 	text := metadataCoding.EncodedLen
 	advice := "admit fewer timelines"
 	switch max(timelines, sealed, configured) {
 	case configured:
-		advice = fmt.Sprintf("change the windows less often: a configuration goes out of reach when frames of its time are older than max delay (%s)", s.eras.last().cfg.MaxDelay)
+		advice = fmt.Sprintf("change the windows less often: a configuration goes out of reach when frames of its time are older than max delay (%s)", s.configEpochs.last().cfg.MaxDelay)
 	case sealed:
 		advice = "admit more layers' windows, or fewer timelines"
 	}
 	return fmt.Sprintf("%d timelines take %d of them, %d seals %d and %d configurations %d: %s",
-		len(s.timelines), text(timelines), s.sealCount(), text(sealed), len(s.eras), text(configured), advice)
+		len(s.timelines), text(timelines), s.sealCount(), text(sealed), len(s.configEpochs), text(configured), advice)
 }
 
 // snapshot shares the timelines' seals with the engine.
 func (e *Engine) snapshot() *snapshot {
 	s := &snapshot{
-		safe: e.safe(), processedTo: e.processedTo, incarnation: e.incarnation, lastStamp: e.lastStamp,
-		greatestStamp: e.greatestStamp, floor: e.roster.floor,
+		safe: e.safe(), processedTo: e.processedTo, incarnation: e.incarnation, lastAppendedAt: e.lastAppendedAt,
+		maxAppendedAt: e.maxAppendedAt, floor: e.timelines.floor,
 	}
-	if e.lost != nil {
-		lost := *e.lost
+	if e.recovery != nil {
+		lost := *e.recovery
 		lost.end = max(lost.end, e.processedTo)
-		s.lost = &lost
+		s.recovery = &lost
 	}
-	for _, a := range e.eras {
-		if a.retired >= s.safe.Offset {
+	for _, a := range e.configEpochs {
+		if a.expired >= s.safe.Offset {
 			frozen := *a
 			if frozen.record < s.safe.Offset {
 				frozen.record = unknown
 			}
-			s.eras = append(s.eras, &frozen)
+			s.configEpochs = append(s.configEpochs, &frozen)
 		}
 	}
-	e.roster.all(func(t *timeline) {
+	e.timelines.all(func(t *timeline) {
 		f := frozen{t.hash, t.watermark, t.admitted, t.seals}
 		if f.admitted < s.safe.Offset {
 			f.admitted = unknown
@@ -222,7 +222,7 @@ func (e *Engine) NeededSince() (oona.Micros, bool) {
 // safe returns the last place from which all that is open can be read again.
 func (e *Engine) safe() logtime.ReplayPoint {
 	safe := e.idleBuckets.Earliest(e.bucket(), logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock})
-	for _, t := range e.roster.ordered {
+	for _, t := range e.timelines.ordered {
 		for _, w := range t.windows {
 			if w.first.Offset < safe.Offset {
 				safe = w.first

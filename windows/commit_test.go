@@ -129,14 +129,14 @@ func TestResumeRefuses(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*snapshot){
-		"a wrong configuration": func(s *snapshot) { s.eras[0].cfg.Length = 0 },
-		"no configuration":      func(s *snapshot) { s.eras = nil },
-		"only a retired one":    func(s *snapshot) { s.eras = s.eras[:1]; s.eras[0].retired = s.safe.Offset },
-		"one twice":             func(s *snapshot) { s.eras = append(s.eras, s.eras[0]) },
+		"a wrong configuration": func(s *snapshot) { s.configEpochs[0].cfg.Length = 0 },
+		"no configuration":      func(s *snapshot) { s.configEpochs = nil },
+		"only a retired one":    func(s *snapshot) { s.configEpochs = s.configEpochs[:1]; s.configEpochs[0].expired = s.safe.Offset },
+		"one twice":             func(s *snapshot) { s.configEpochs = append(s.configEpochs, s.configEpochs[0]) },
 		"a timeline twice":      func(s *snapshot) { s.timelines = append(s.timelines, s.timelines[len(s.timelines)-1]) },
 		"an admission to come":  func(s *snapshot) { s.timelines[0].admitted = s.processedTo + 1 },
 		"an empty seal": func(s *snapshot) {
-			s.timelines[0].seals = seals{{era: s.eras[0], start: s.eras[0].firstOpen(s.timelines[0].watermark), end: s.eras[0].firstOpen(s.timelines[0].watermark)}}
+			s.timelines[0].seals = seals{{configEpoch: s.configEpochs[0], start: s.configEpochs[0].firstOpen(s.timelines[0].watermark), end: s.configEpochs[0].firstOpen(s.timelines[0].watermark)}}
 		},
 	} {
 		s, err := parseSnapshot(good)
@@ -274,7 +274,7 @@ func FuzzResume(f *testing.F) {
 			t.Errorf("%+v comes back as %+v (%v)", c, got, err)
 		}
 		e.Stats()
-		at := e.greatestStamp
+		at := e.maxAppendedAt
 		for i := range int64(20) {
 			r := sample{run: fmt.Sprint(i % 3), observed: float64(i)}.record(i)
 			r.Offset, r.AppendedAt = e.ProcessedTo(), at

@@ -89,7 +89,7 @@
 // timelines and their admissions, the floor, and the log clock as it was at that
 // offset. [Resume] makes an engine of it, which replays what had been processed,
 // without deciding or emitting anything anew, and then goes on as the first one
-// would have. Where the log's beginning or the commit is lost, [BeginAnew] makes
+// would have. Where the log's beginning or the commit is lost, [Restart] makes
 // one that folds what is left, and emits nothing that may have been emitted or
 // may lack records.
 //

@@ -20,7 +20,7 @@ type emission struct {
 // their memory for the next.
 func (e *Engine) emitClosed(out *emission) {
 	for _, w := range e.closing {
-		if e.lost.hides(w.start) {
+		if e.recovery.suppresses(w.start) {
 			out.trigger.Index += int32(len(w.layers)) // as if nothing were lost
 			e.release(w)
 			continue
@@ -29,7 +29,7 @@ func (e *Engine) emitClosed(out *emission) {
 		for _, a := range w.layers {
 			e.layers = append(e.layers, a)
 		}
-		if w.era.cfg.Reducer >= 2 {
+		if w.configEpoch.cfg.Reducer >= 2 {
 			e.collectProgress(w)
 		}
 		slices.SortFunc(e.layers, func(a, b *accumulator) int { return strings.Compare(string(a.layer), string(b.layer)) })
@@ -61,9 +61,9 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 		Frames:      a.frames,
 		Readings:    a.readings,
 		Duplicates:  a.duplicates,
-		Generation:  w.era.cfg.Generation,
-		Reducer:     w.era.cfg.Reducer,
-		Catalogue:   w.era.cfg.Catalogue,
+		Generation:  w.configEpoch.cfg.Generation,
+		Reducer:     w.configEpoch.cfg.Reducer,
+		Catalogue:   w.configEpoch.cfg.Catalogue,
 		Metrics:     r.Metrics,
 	}
 	out.trigger.Index++
@@ -74,7 +74,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 
 	r.Group = oona.Performance
 	r.Seeds = oona.SeedCensus{}
-	length := seconds(w.era.spans.length)
+	length := seconds(w.configEpoch.spans.length)
 	r.Rates = oona.Rates{
 		FramesPerSecond:   float64(a.frames) / length,
 		ReadingsPerSecond: float64(a.readings) / length,

@@ -12,26 +12,26 @@ import (
 
 // Engine folds the log of one partition. It is not for concurrent use.
 type Engine struct {
-	cfg        Config
-	spans      spans
-	eras       eras // the last of which cfg and spans are, and in a replay the last up to the record
-	catalogues Catalogues
+	cfg          Config
+	spans        spans
+	configEpochs configEpochs // the last of which cfg and spans are, and in a replay the last up to the record
+	catalogues   Catalogues
 
 	incarnation oona.Incarnation // of the log, as of processedTo
 
-	processedTo   int64
-	replaying     bool                // the record at hand
-	resumed       Commit              // where the engine was resumed from; zero for a new one
-	resumedTo     int64               // what that had processed: records below are replayed
-	here          logtime.ReplayPoint // the record at hand
-	clock         logtime.Clock
-	idleBuckets   logtime.IdleBuckets
-	greatestStamp oona.Micros // append time; unset before the first record
-	lastStamp     oona.Micros // append time of the last record; unset before the first, or not known
-	roster        roster
-	lost          *loss // nil: nothing, as a rule
-	open          int   // windows
-	openLayers    int   // of these windows
+	processedTo    int64
+	replaying      bool                // the record at hand
+	resumed        Commit              // where the engine was resumed from; zero for a new one
+	resumedTo      int64               // what that had processed: records below are replayed
+	here           logtime.ReplayPoint // the record at hand
+	clock          logtime.Clock
+	idleBuckets    logtime.IdleBuckets
+	maxAppendedAt  oona.Micros // append time; unset before the first record
+	lastAppendedAt oona.Micros // append time of the last record; unset before the first, or not known
+	timelines      timelines
+	recovery       *recovery // nil: nothing, as a rule
+	open           int       // windows
+	openLayers     int       // of these windows
 
 	// What follows is memory to use again: it holds nothing between records.
 	spareAccumulators []*accumulator
@@ -60,7 +60,7 @@ func New(cfg Config, catalogues Catalogues) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e, e.resolve(e.eras)
+	return e, e.resolveCatalogues(e.configEpochs)
 }
 
 // newEngine returns an engine whose catalogue is not resolved yet.
@@ -69,14 +69,14 @@ func newEngine(cfg Config, catalogues Catalogues) (*Engine, error) {
 		return nil, fmt.Errorf("window configuration: %w", err)
 	}
 	return &Engine{
-		cfg:        cfg,
-		spans:      spansOf(cfg),
-		eras:       eras{newEra(cfg, unset, unknown)},
-		catalogues: catalogues,
-		roster:     newRoster(),
+		cfg:          cfg,
+		spans:        spansOf(cfg),
+		configEpochs: configEpochs{newConfigEpoch(cfg, unset, unknown)},
+		catalogues:   catalogues,
+		timelines:    newTimelines(),
 
-		greatestStamp: unset,
-		lastStamp:     unset,
+		maxAppendedAt:  unset,
+		lastAppendedAt: unset,
 	}, nil
 }
 
@@ -98,22 +98,22 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	e.here = logtime.ReplayPoint{Offset: r.Offset, Clock: e.clock}
 	e.processedTo = r.Offset + 1
 	e.replaying = r.Offset < e.resumedTo
-	e.lastStamp = r.AppendedAt
+	e.lastAppendedAt = r.AppendedAt
 	if r.Incarnation != nil && e.opensLog() {
-		return e.begin(r.Incarnation)
+		return e.beginIncarnation(r.Incarnation)
 	}
-	tick := e.pass(r.AppendedAt)
+	tick := e.advanceClock(r.AppendedAt)
 	if e.replaying {
 		e.replay(&r)
 		return Outcome{Verdict: Replayed}
 	}
 	passed := Outcome{Verdict: Passed}
 	if r.Incarnation != nil {
-		passed = e.begin(r.Incarnation)
+		passed = e.beginIncarnation(r.Incarnation)
 	}
 	out := emission{trigger: oona.Trigger{Incarnation: e.incarnation, Offset: r.Offset}, appendedAt: r.AppendedAt, emit: emit}
-	if e.lost != nil {
-		e.outlive(r.AppendedAt)
+	if e.recovery != nil {
+		e.advanceRecovery(r.AppendedAt)
 	}
 	if r.Configuration != nil {
 		passed = e.configure(&r)
@@ -124,19 +124,19 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if r.Frame == nil {
 		return passed
 	}
-	a, refusal := e.guard(&r)
+	a, refusal := e.checkEventTime(&r)
 	if refusal.Verdict != Folded {
 		return refusal
 	}
-	t := e.roster.find(r.Frame, e.bucket())
+	t := e.timelines.find(r.Frame, e.bucket())
 	if t == nil {
 		if t, refusal = e.admit(&r, e.bucket()); t == nil {
 			return refusal
 		}
 	}
-	outcome := e.take(t, a, &r)
-	if start, _ := a.window(r.Frame.ObservedAt); outcome.Verdict == Folded && e.lost.hides(start) {
-		outcome = e.lost.outcome(start)
+	outcome := e.foldFrame(t, a, &r)
+	if start, _ := a.window(r.Frame.ObservedAt); outcome.Verdict == Folded && e.recovery.suppresses(start) {
+		outcome = e.recovery.outcome(start)
 	}
 	// Whatever became of the frame, its producer has come this far.
 	if t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
@@ -148,14 +148,14 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 
 // pass lets time go on to a record, and reports whether that carries the log
 // clock into a new tick interval, or a new bucket of the frontiers.
-func (e *Engine) pass(appendedAt oona.Micros) bool {
-	e.greatestStamp = max(e.greatestStamp, appendedAt)
+func (e *Engine) advanceClock(appendedAt oona.Micros) bool {
+	e.maxAppendedAt = max(e.maxAppendedAt, appendedAt)
 	before := e.clock
 	e.clock.Advance(appendedAt, 2*e.spans.tick)
 	bucket := e.bucket()
 	if !e.idleBuckets.Begun(bucket) {
 		e.idleBuckets.Begin(bucket, e.here)
-		for _, t := range e.roster.ordered {
+		for _, t := range e.timelines.ordered {
 			t.frontier.Roll(bucket)
 		}
 		return true
@@ -169,7 +169,7 @@ func (e *Engine) pass(appendedAt oona.Micros) bool {
 // ahead of it, and of the floor that it leaves.
 func (e *Engine) evaluate(out *emission) {
 	e.closing = e.closing[:0]
-	for _, t := range e.roster.ordered {
+	for _, t := range e.timelines.ordered {
 		if t.advance(out.trigger.Offset, &e.spans) {
 			e.closing = t.takeClosed(e.closing)
 		}
@@ -177,9 +177,9 @@ func (e *Engine) evaluate(out *emission) {
 	// They are in the order of the timelines' keys by now.
 	slices.SortStableFunc(e.closing, func(v, w *window) int { return cmp.Compare(v.end, w.end) })
 	e.emitClosed(out)
-	e.roster.forgetOld(earlier(e.greatestStamp, e.memory()))
-	if len(e.eras) > 1 {
-		e.retire(out.trigger.Offset)
+	e.timelines.forgetOld(earlier(e.maxAppendedAt, e.retention()))
+	if len(e.configEpochs) > 1 {
+		e.expire(out.trigger.Offset)
 	}
 }
 
@@ -188,9 +188,9 @@ func (e *Engine) bucket() int64 { return int64(e.clock.Now / e.spans.bucket) }
 
 // guard turns away what cannot be right, as a function of the record and of the
 // configurations alone. It returns the frame's era.
-func (e *Engine) guard(r *Record) (*era, Outcome) {
+func (e *Engine) checkEventTime(r *Record) (*configEpoch, Outcome) {
 	at := r.Frame.ObservedAt
-	a := e.eras.find(at, r.Offset)
+	a := e.configEpochs.find(at, r.Offset)
 	if a == nil {
 		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, when another configuration held, which is out of reach", timestamp(at))}
 	}
@@ -205,7 +205,7 @@ func (e *Engine) guard(r *Record) (*era, Outcome) {
 
 // take folds a frame of an era into its window, unless it is late, a repeat or
 // beyond a cap.
-func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
+func (e *Engine) foldFrame(t *timeline, a *configEpoch, r *Record) Outcome {
 	f := r.Frame
 	start, end := a.window(f.ObservedAt)
 	if a.closes(end) <= t.watermark {
@@ -222,7 +222,7 @@ func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
 			return Outcome{Duplicate, ReasonDuplicate, "the same frame was folded before"}
 		}
 	}
-	sum, overflow := e.room(w, f, &a.cfg)
+	sum, overflow := e.checkCaps(w, f, &a.cfg)
 	if overflow.Verdict != Folded {
 		return overflow
 	}
@@ -231,7 +231,7 @@ func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
 		if w != nil {
 			layers = len(w.layers)
 		}
-		if sealed := e.seal(t, a, start, end, layers); sealed.Verdict != Folded {
+		if sealed := e.checkSeal(t, a, start, end, layers); sealed.Verdict != Folded {
 			return sealed
 		}
 	}
@@ -241,14 +241,14 @@ func (e *Engine) take(t *timeline, a *era, r *Record) Outcome {
 	if sum == nil {
 		sum = e.openLayer(w, f.Layer)
 	}
-	e.fold(sum, r, a)
+	e.addFrame(sum, r, a)
 	w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}
 	return Outcome{}
 }
 
 // room returns the accumulator of the frame's layer in w, nil where there is
 // none yet, or why there is no room for the frame. W may be nil.
-func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outcome) {
+func (e *Engine) checkCaps(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outcome) {
 	var a *accumulator
 	if w != nil {
 		a = w.layers[f.Layer]
@@ -271,11 +271,11 @@ func (e *Engine) room(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outc
 }
 
 // fold adds a frame that has been admitted, under the configuration of an era.
-func (e *Engine) fold(a *accumulator, r *Record, by *era) {
+func (e *Engine) addFrame(a *accumulator, r *Record, by *configEpoch) {
 	f := r.Frame
 	reduce.Prefetch(a.metrics)
 	e.readings.Begin(f, r.Offset, by.cfg.Reducer)
-	a.note(r.Offset, f)
+	a.recordExtent(r.Offset, f)
 	a.census.Add(f.Seeds, f.States)
 	for i := range f.Metrics {
 		c := &f.Metrics[i]
@@ -284,14 +284,14 @@ func (e *Engine) fold(a *accumulator, r *Record, by *era) {
 	e.readings.End()
 }
 
-func (e *Engine) openWindow(t *timeline, at int, a *era, start, end oona.Micros) *window {
+func (e *Engine) openWindow(t *timeline, at int, a *configEpoch, start, end oona.Micros) *window {
 	var w *window
 	if n := len(e.spareWindows); n > 0 {
 		w, e.spareWindows = e.spareWindows[n-1], e.spareWindows[:n-1]
 	} else {
 		w = &window{layers: make(map[oona.LayerID]*accumulator), folded: make(map[identity]folding)}
 	}
-	w.timeline, w.era, w.start, w.end, w.first = t, a, start, end, e.here
+	w.timeline, w.configEpoch, w.start, w.end, w.first = t, a, start, end, e.here
 	t.windows = slices.Insert(t.windows, at, w)
 	e.open++
 	return w
@@ -321,7 +321,7 @@ func (e *Engine) release(w *window) {
 		e.spareAccumulators = append(e.spareAccumulators, a)
 	}
 	clear(w.layers)
-	w.timeline, w.era = nil, nil
+	w.timeline, w.configEpoch = nil, nil
 	if len(w.folded) > mostSpareIdentities {
 		w.folded = make(map[identity]folding)
 	}

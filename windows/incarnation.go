@@ -13,10 +13,10 @@ func (e *Engine) Incarnation() oona.Incarnation { return e.incarnation }
 // opensLog reports whether no record has been read but incarnation records. Time
 // does not begin with these, so that the configuration behind them is still the
 // first record of the log, which holds for all of it.
-func (e *Engine) opensLog() bool { return e.lost == nil && !e.clock.Started }
+func (e *Engine) opensLog() bool { return e.recovery == nil && !e.clock.Started }
 
 // begin takes an incarnation record, and says whether it holds.
-func (e *Engine) begin(s *oona.IncarnationStart) Outcome {
+func (e *Engine) beginIncarnation(s *oona.IncarnationStart) Outcome {
 	if s.Number <= e.incarnation {
 		return Outcome{Passed, ReasonVoid, fmt.Sprintf("incarnation %d is void: the log is in incarnation %d", s.Number, e.incarnation)}
 	}

@@ -140,7 +140,7 @@ func TestCommitsAreOldUntilTheLogIsNew(t *testing.T) {
 // Where the log has lost its end, an incarnation is written behind what is left,
 // and nothing is emitted in the old one: readers that order by trigger take all
 // that comes.
-func TestBeginAnewInAnIncarnation(t *testing.T) {
+func TestRestartInAnIncarnation(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	p.must(Passed, ReasonBegun, p.begin(0, firstLife))
 	for s := range 200 {
@@ -149,7 +149,7 @@ func TestBeginAnewInAnIncarnation(t *testing.T) {
 	before := p.rollups[len(p.rollups)-1].Trigger
 	commit := mustCommit(t, p.engine)
 	p.offset = 0
-	p.beginAnew(lostConfig(), commit, 152)
+	p.restart(lostConfig(), commit, 152)
 	p.begin(0, firstLife)
 	for s := range 150 {
 		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1}))
@@ -205,8 +205,8 @@ func TestUnknownCatalogue(t *testing.T) {
 	if _, err := Resume(cfg, func(oona.CatalogueHash) (Catalogue, error) { return nil, gone }, commit); !missing(err) {
 		t.Errorf("Resume: %v", err)
 	}
-	if _, err := BeginAnew(cfg, func(oona.CatalogueHash) (Catalogue, error) { return nil, gone }, commit, 0, 0); !missing(err) {
-		t.Errorf("BeginAnew: %v", err)
+	if _, err := Restart(cfg, func(oona.CatalogueHash) (Catalogue, error) { return nil, gone }, commit, 0, 0); !missing(err) {
+		t.Errorf("Restart: %v", err)
 	}
 	if _, err := Resume(DefaultConfig(), catalogues, commit); err != nil {
 		t.Errorf("Resume with the catalogue: %v", err)

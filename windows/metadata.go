@@ -16,8 +16,8 @@ import (
 // The version is the first byte of a commit's metadata. A change of what
 // follows is a new one, and the old ones stay readable.
 const (
-	metadataVersion     = 1
-	metadataVersionLost = 2 // says what an engine that began anew lacks; else as 1
+	metadataVersion         = 1
+	metadataVersionRecovery = 2 // says what an engine that began anew lacks; else as 1
 	// metadataVersionLog is written once the log has an incarnation, or a
 	// configuration that names a catalogue or a reducer beyond the first.
 	metadataVersionLog = 3
@@ -25,12 +25,12 @@ const (
 
 // version is the oldest that has all that the snapshot says.
 func (s *snapshot) version() byte {
-	of := func(a *era) bool { return a.cfg.Reducer > 1 || a.cfg.Catalogue != oona.CatalogueHash{} }
+	of := func(a *configEpoch) bool { return a.cfg.Reducer > 1 || a.cfg.Catalogue != oona.CatalogueHash{} }
 	switch {
-	case s.incarnation != 0 || slices.ContainsFunc(s.eras, of):
+	case s.incarnation != 0 || slices.ContainsFunc(s.configEpochs, of):
 		return metadataVersionLog
-	case s.lost != nil:
-		return metadataVersionLost
+	case s.recovery != nil:
+		return metadataVersionRecovery
 	}
 	return metadataVersion
 }
@@ -60,23 +60,23 @@ func (s *snapshot) text() string {
 	version := s.version()
 	b := []byte{version}
 	b = binary.AppendUvarint(b, uint64(s.processedTo-s.safe.Offset))
-	b = binary.AppendVarint(b, int64(s.greatestStamp))
+	b = binary.AppendVarint(b, int64(s.maxAppendedAt))
 	if version == metadataVersionLog {
-		b[0] |= byte(bit(s.lost != nil)*logIsLost | bit(s.lastStamp != unset)*logHasLast | bit(s.incarnation != 0)*logHasIncarnation)
+		b[0] |= byte(bit(s.recovery != nil)*logInRecovery | bit(s.lastAppendedAt != unset)*logHasLast | bit(s.incarnation != 0)*logHasIncarnation)
 		if s.incarnation != 0 {
-			b = appendFrom(b, s.greatestStamp, oona.Micros(s.incarnation))
+			b = appendFrom(b, s.maxAppendedAt, oona.Micros(s.incarnation))
 		}
-		if s.lastStamp != unset {
-			b = appendFrom(b, s.greatestStamp, s.lastStamp)
+		if s.lastAppendedAt != unset {
+			b = appendFrom(b, s.maxAppendedAt, s.lastAppendedAt)
 		}
 	}
-	if s.lost != nil {
-		b = appendLoss(b, s)
+	if s.recovery != nil {
+		b = appendRecovery(b, s)
 	}
-	b = appendEras(b, s)
-	b = appendFrom(b, s.greatestStamp, s.floor)
+	b = appendConfigEpochs(b, s)
+	b = appendFrom(b, s.maxAppendedAt, s.floor)
 	b = binary.AppendUvarint(b, uint64(s.safe.Clock.Now)<<1|bit(s.safe.Clock.Started))
-	b = appendFrom(b, s.greatestStamp, s.safe.Clock.Previous)
+	b = appendFrom(b, s.maxAppendedAt, s.safe.Clock.Previous)
 	b = binary.AppendUvarint(b, uint64(len(s.timelines)))
 	for i := range s.timelines {
 		b = appendTimeline(b, s, &s.timelines[i])
@@ -87,7 +87,7 @@ func (s *snapshot) text() string {
 
 // What follows in version 3, in the first byte.
 const (
-	logIsLost = 1 << (7 - iota)
+	logInRecovery = 1 << (7 - iota)
 	logHasLast
 	logHasIncarnation
 
@@ -110,33 +110,33 @@ func appendFrom(b []byte, from, t oona.Micros) []byte { return binary.AppendVari
 
 // appendLoss appends from where on windows are emitted, or else how much of the
 // log has to be read first, and when that began.
-func appendLoss(b []byte, s *snapshot) []byte {
-	if s.lost.from != unset {
-		return appendFrom(binary.AppendUvarint(b, 1), s.greatestStamp, s.lost.from)
+func appendRecovery(b []byte, s *snapshot) []byte {
+	if s.recovery.from != unset {
+		return appendFrom(binary.AppendUvarint(b, 1), s.maxAppendedAt, s.recovery.from)
 	}
-	b = binary.AppendUvarint(b, uint64(s.lost.end-s.processedTo)<<1)
-	return appendFrom(b, s.greatestStamp, s.lost.begun)
+	b = binary.AppendUvarint(b, uint64(s.recovery.end-s.processedTo)<<1)
+	return appendFrom(b, s.maxAppendedAt, s.recovery.begun)
 }
 
 func appendTimeline(b []byte, s *snapshot, t *frozen) []byte {
 	b = binary.BigEndian.AppendUint64(b, t.hash)
-	b = appendFrom(b, s.greatestStamp, t.watermark)
+	b = appendFrom(b, s.maxAppendedAt, t.watermark)
 	b = binary.AppendUvarint(b, uint64(len(t.seals))<<1|bit(t.admitted != unknown))
 	if t.admitted != unknown {
 		b = binary.AppendUvarint(b, uint64(t.admitted-s.safe.Offset))
 	}
-	return appendSeals(b, s.eras, t)
+	return appendSeals(b, s.configEpochs, t)
 }
 
 // appendSeals appends for each stretch its layers and era, how many windows it
 // is after the first of that era that is open, and how many windows it has.
-func appendSeals(b []byte, eras eras, t *frozen) []byte {
+func appendSeals(b []byte, epochs configEpochs, t *frozen) []byte {
 	for i := range t.seals {
 		e := &t.seals[i]
-		a := slices.IndexFunc(eras, func(a *era) bool { return a.from == e.era.from })
-		length := uint64(e.era.spans.length)
-		b = binary.AppendUvarint(b, uint64(e.layers)*uint64(len(eras))+uint64(a))
-		b = binary.AppendUvarint(b, uint64(e.start-e.era.firstOpen(t.watermark))/length)
+		a := slices.IndexFunc(epochs, func(a *configEpoch) bool { return a.from == e.configEpoch.from })
+		length := uint64(e.configEpoch.spans.length)
+		b = binary.AppendUvarint(b, uint64(e.layers)*uint64(len(epochs))+uint64(a))
+		b = binary.AppendUvarint(b, uint64(e.start-e.configEpoch.firstOpen(t.watermark))/length)
 		b = binary.AppendUvarint(b, uint64(e.end-e.start)/length)
 	}
 	return b
@@ -226,28 +226,28 @@ func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {
 	if safe < 0 || safe > anyNumber {
 		return nil, errors.New("the offset is out of range")
 	}
-	s := &snapshot{lastStamp: unset}
+	s := &snapshot{lastAppendedAt: unset}
 	s.safe.Offset = safe
 	s.processedTo = safe + int64(r.number(anyNumber))
-	s.greatestStamp = r.after(0)
+	s.maxAppendedAt = r.after(0)
 	version := first & versionBits
-	lost := version == metadataVersionLost
+	lost := version == metadataVersionRecovery
 	if version == metadataVersionLog {
-		lost = first&logIsLost != 0
+		lost = first&logInRecovery != 0
 		if first&logHasIncarnation != 0 {
-			s.incarnation = oona.Incarnation(r.after(s.greatestStamp))
+			s.incarnation = oona.Incarnation(r.after(s.maxAppendedAt))
 		}
 		if first&logHasLast != 0 {
-			s.lastStamp = r.after(s.greatestStamp)
+			s.lastAppendedAt = r.after(s.maxAppendedAt)
 		}
 	}
 	if lost {
-		s.lost = r.loss(s)
+		s.recovery = r.recovery(s)
 	}
-	r.eras(s, version)
-	s.floor = r.after(s.greatestStamp)
+	r.configEpochs(s, version)
+	s.floor = r.after(s.maxAppendedAt)
 	now := r.number(1<<63 - 1)
-	s.safe.Clock = logtime.Clock{Started: now&1 != 0, Now: oona.Micros(now >> 1), Previous: r.after(s.greatestStamp)}
+	s.safe.Clock = logtime.Clock{Started: now&1 != 0, Now: oona.Micros(now >> 1), Previous: r.after(s.maxAppendedAt)}
 	n := r.number(MaxMetadata)
 	for ; n > 0 && r.err == nil; n-- {
 		s.timelines = append(s.timelines, r.timeline(s))
@@ -259,14 +259,14 @@ func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {
 }
 
 // loss reads what appendLoss wrote.
-func (r *metadataReader) loss(s *snapshot) *loss {
-	l := &loss{end: s.processedTo, begun: unset, from: unset}
+func (r *metadataReader) recovery(s *snapshot) *recovery {
+	l := &recovery{end: s.processedTo, begun: unset, from: unset}
 	n := r.number(uint64(math.MaxInt64-s.processedTo)<<1 | 1)
 	if n&1 != 0 {
-		l.from = r.after(s.greatestStamp)
+		l.from = r.after(s.maxAppendedAt)
 	} else {
 		l.end += int64(n >> 1)
-		l.begun = r.after(s.greatestStamp)
+		l.begun = r.after(s.maxAppendedAt)
 	}
 	return l
 }
@@ -276,22 +276,22 @@ func (r *metadataReader) timeline(s *snapshot) frozen {
 	if n := len(s.timelines); n > 0 && t.hash <= s.timelines[n-1].hash {
 		r.fail(errors.New("timelines are not in order"))
 	}
-	t.watermark = r.after(s.greatestStamp)
+	t.watermark = r.after(s.maxAppendedAt)
 	count := r.number(MaxMetadata << 1)
 	if count&1 != 0 {
 		t.admitted = s.safe.Offset + int64(r.number(uint64(s.processedTo-s.safe.Offset)))
 	}
 	for ; count > 1 && r.err == nil; count -= 2 {
-		t.seals = append(t.seals, r.seal(s.eras, &t))
+		t.seals = append(t.seals, r.seal(s.configEpochs, &t))
 	}
 	return t
 }
 
-func (r *metadataReader) seal(eras eras, t *frozen) seal {
+func (r *metadataReader) seal(epochs configEpochs, t *frozen) seal {
 	n := r.number(anyNumber)
-	e := seal{era: eras[n%uint64(len(eras))], layers: int(n / uint64(len(eras)))}
-	length := uint64(e.era.spans.length)
-	e.start = e.era.firstOpen(t.watermark) + oona.Micros(r.number(anyNumber/length)*length)
+	e := seal{configEpoch: epochs[n%uint64(len(epochs))], layers: int(n / uint64(len(epochs)))}
+	length := uint64(e.configEpoch.spans.length)
+	e.start = e.configEpoch.firstOpen(t.watermark) + oona.Micros(r.number(anyNumber/length)*length)
 	e.end = e.start + oona.Micros(r.number(anyNumber/length)*length)
 	if e.end <= e.start || len(t.seals) > 0 && e.start < t.seals[len(t.seals)-1].end {
 		r.fail(errors.New("seals are not in order"))

@@ -11,25 +11,25 @@ package windows
 // records within the horizon, all of which are replayed, and of where among them
 // a configuration changed the horizon.
 func (e *Engine) replay(r *Record) {
-	for _, a := range e.eras {
+	for _, a := range e.configEpochs {
 		if a.record == r.Offset {
-			e.enter(a)
+			e.applyConfig(a)
 		}
 	}
 	if r.Frame == nil {
 		return
 	}
-	a, refusal := e.guard(r)
+	a, refusal := e.checkEventTime(r)
 	if refusal.Verdict != Folded {
 		return
 	}
-	t := e.roster.find(r.Frame, e.bucket())
+	t := e.timelines.find(r.Frame, e.bucket())
 	if t == nil || r.Offset < t.admitted {
 		return
 	}
 	// An era that has been retired by the commit has no window open at it.
-	if _, end := a.window(r.Frame.ObservedAt); t.watermark < a.closes(end) && a.retired == never {
-		e.take(t, a, r)
+	if _, end := a.window(r.Frame.ObservedAt); t.watermark < a.closes(end) && a.expired == never {
+		e.foldFrame(t, a, r)
 	}
 	t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt)
 }

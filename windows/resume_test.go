@@ -148,9 +148,9 @@ type omission struct {
 // omissions are what the protocol says a commit must hold: without any one of
 // them some schedule comes out otherwise.
 var omissions = []omission{
-	{"previous append time", func(_ *Engine, s *snapshot) { s.safe.Clock.Previous = s.greatestStamp }},
+	{"previous append time", func(_ *Engine, s *snapshot) { s.safe.Clock.Previous = s.maxAppendedAt }},
 	{"log clock", func(_ *Engine, s *snapshot) { s.safe.Clock.Now = 0 }},
-	{"greatest append time", func(_ *Engine, s *snapshot) { s.greatestStamp = s.safe.Clock.Previous }},
+	{"greatest append time", func(_ *Engine, s *snapshot) { s.maxAppendedAt = s.safe.Clock.Previous }},
 	{"held horizon", func(e *Engine, s *snapshot) {
 		held := e.idleBuckets
 		e.idleBuckets = logtime.IdleBuckets{}
@@ -165,21 +165,21 @@ var omissions = []omission{
 	{"watermarks", func(_ *Engine, s *snapshot) { eachFrozen(s, func(f *frozen) { f.watermark -= 3_000_000 }) }},
 	{"floor", func(_ *Engine, s *snapshot) { s.floor = unset }},
 	{"configurations before the last", func(_ *Engine, s *snapshot) {
-		s.eras = s.eras[len(s.eras)-1:]
-		s.eras[0].record = unknown // or it would be refused
+		s.configEpochs = s.configEpochs[len(s.configEpochs)-1:]
+		s.configEpochs[0].record = unknown // or it would be refused
 		eachFrozen(s, func(f *frozen) {
-			f.seals = slices.DeleteFunc(slices.Clone(f.seals), func(e seal) bool { return e.era.from != s.eras[0].from })
+			f.seals = slices.DeleteFunc(slices.Clone(f.seals), func(e seal) bool { return e.configEpoch.from != s.configEpochs[0].from })
 		})
 	}},
 	{"offsets of configurations", func(_ *Engine, s *snapshot) {
-		for _, a := range s.eras {
+		for _, a := range s.configEpochs {
 			a.record = unknown
 		}
 	}},
 	{"quiet timelines", func(e *Engine, s *snapshot) {
 		var kept []frozen
 		for _, f := range s.timelines {
-			if e.roster.nameless[f.hash] == nil && !e.quietHash(f.hash) {
+			if e.timelines.unresolved[f.hash] == nil && !e.quietHash(f.hash) {
 				kept = append(kept, f)
 			}
 		}
@@ -195,7 +195,7 @@ func eachFrozen(s *snapshot, f func(*frozen)) {
 
 func (e *Engine) quietHash(hash uint64) bool {
 	quiet := false
-	e.roster.all(func(t *timeline) { quiet = quiet || t.hash == hash && t.quiet() })
+	e.timelines.all(func(t *timeline) { quiet = quiet || t.hash == hash && t.quiet() })
 	return quiet
 }
 

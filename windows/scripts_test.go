@@ -135,7 +135,7 @@ func (s *script) lose() {
 		s.commit = windows.Commit{}
 		s.model = model.New(s.cfg, windows.TestCatalogue)
 	}
-	engine, err := windows.BeginAnew(s.cfg, windows.Always(windows.TestCatalogue), s.commit, first, end)
+	engine, err := windows.Restart(s.cfg, windows.Always(windows.TestCatalogue), s.commit, first, end)
 	s.must(err)
 	s.engine, s.model = engine, s.model.Restart(end)
 	s.log, s.processed = s.log[:end], 0

@@ -13,9 +13,9 @@ import (
 // Whoever reads the log from the middle cannot know what else was open then:
 // seals are kept in the commit instead.
 type seal struct {
-	era        *era
-	start, end oona.Micros // of windows
-	layers     int         // that each of them has, and may have
+	configEpoch *configEpoch
+	start, end  oona.Micros // of windows
+	layers      int         // that each of them has, and may have
 }
 
 // seals of a timeline, by start. Neighbours with equally many layers are one:
@@ -42,9 +42,9 @@ func (s seals) after(start oona.Micros) int {
 }
 
 // add seals a window, which is not.
-func (s *seals) add(era *era, start, end oona.Micros, layers int) {
+func (s *seals) add(epoch *configEpoch, start, end oona.Micros, layers int) {
 	at := s.after(start)
-	alike := func(e *seal) bool { return e.era == era && e.layers == layers }
+	alike := func(e *seal) bool { return e.configEpoch == epoch && e.layers == layers }
 	before := at > 0 && (*s)[at-1].end == start && alike(&(*s)[at-1])
 	after := at < len(*s) && (*s)[at].start == end && alike(&(*s)[at])
 	switch {
@@ -56,7 +56,7 @@ func (s *seals) add(era *era, start, end oona.Micros, layers int) {
 	case after:
 		(*s)[at].start = start
 	default:
-		*s = slices.Insert(*s, at, seal{era, start, end, layers})
+		*s = slices.Insert(*s, at, seal{epoch, start, end, layers})
 	}
 }
 
@@ -64,21 +64,21 @@ func (s *seals) add(era *era, start, end oona.Micros, layers int) {
 func (s *seals) drop(watermark oona.Micros) {
 	for i := range *s {
 		e := &(*s)[i]
-		e.start = max(e.start, e.era.firstOpen(watermark))
+		e.start = max(e.start, e.configEpoch.firstOpen(watermark))
 	}
 	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.end <= e.start })
 }
 
-// dropEra forgets the windows of an era.
-func (s *seals) dropEra(a *era) {
-	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.era == a })
+// dropConfigEpoch forgets the windows of an era.
+func (s *seals) dropConfigEpoch(a *configEpoch) {
+	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.configEpoch == a })
 }
 
 // windows is how many windows are sealed.
 func (s seals) windows() int64 {
 	n := int64(0)
 	for i := range s {
-		n += int64(s[i].end-s[i].start) / int64(s[i].era.spans.length)
+		n += int64(s[i].end-s[i].start) / int64(s[i].configEpoch.spans.length)
 	}
 	return n
 }
@@ -88,7 +88,7 @@ func (s seals) windows() int64 {
 // the window is sealed: it gets no further layer, also when there is room
 // again. A replay knows the seals and does not look at the room, which depends
 // on windows that are not replayed.
-func (e *Engine) seal(t *timeline, a *era, start, end oona.Micros, k int) Outcome {
+func (e *Engine) checkSeal(t *timeline, a *configEpoch, start, end oona.Micros, k int) Outcome {
 	if limit, sealed := t.seals.limit(start); sealed {
 		if k < limit { // in a replay
 			return Outcome{}

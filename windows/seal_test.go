@@ -12,7 +12,7 @@ import (
 
 func TestSealsAreStretches(t *testing.T) {
 	var s seals
-	a := newEra(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
+	a := newConfigEpoch(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
 	steps := []struct {
 		start, end oona.Micros
 		layers     int
@@ -57,7 +57,7 @@ func stretches(s seals) string {
 // Whatever the order, each window has the limit that it was sealed with, and
 // neighbours with equal limits are one stretch.
 func TestSealsAtRandom(t *testing.T) {
-	a := newEra(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
+	a := newConfigEpoch(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		var s seals

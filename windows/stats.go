@@ -15,13 +15,13 @@ type Stats struct {
 // Stats counts what the engine holds.
 func (e *Engine) Stats() Stats {
 	s := Stats{
-		Timelines:    e.roster.count(),
+		Timelines:    e.timelines.count(),
 		OpenWindows:  e.open,
 		Accumulators: e.openLayers,
-		Evictions:    e.roster.evicted,
+		Evictions:    e.timelines.evicted,
 	}
 	first := true
-	e.roster.all(func(t *timeline) {
+	e.timelines.all(func(t *timeline) {
 		s.SealedWindows += t.seals.windows()
 		if len(t.windows) > 0 && (first || t.windows[0].end < s.OldestEnd) {
 			first, s.OldestEnd = false, t.windows[0].end

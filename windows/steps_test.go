@@ -51,7 +51,7 @@ func stridesOf(t *testing.T, reducer int32, list []stride) (rollups []oona.Rollu
 // idle appends ticks until all windows have closed.
 func (p *partition) idle(t *testing.T) {
 	t.Helper()
-	at := float64(p.engine.greatestStamp-origin) / 1e6
+	at := float64(p.engine.maxAppendedAt-origin) / 1e6
 	for n := 0; p.engine.OpenWindows() > 0; n++ {
 		if at++; n > 1000 {
 			t.Fatal("a window stays open")

@@ -21,7 +21,7 @@ func (k timelineKey) compare(l timelineKey) int {
 
 // timeline is what has one watermark: a run, or one rank of it.
 type timeline struct {
-	key        timelineKey       // not while it is nameless
+	key        timelineKey       // not while it is unresolved
 	hash       uint64            // of key
 	admitted   int64             // offset of its first record; unknown is less
 	frontier   logtime.ActiveSet // of slots: see slotNumber
@@ -59,12 +59,12 @@ type folding struct {
 
 // window is an open window of a timeline.
 type window struct {
-	timeline   *timeline
-	era        *era
-	start, end oona.Micros
-	first      logtime.ReplayPoint // the record that opened it
-	layers     map[oona.LayerID]*accumulator
-	folded     map[identity]folding
+	timeline    *timeline
+	configEpoch *configEpoch
+	start, end  oona.Micros
+	first       logtime.ReplayPoint // the record that opened it
+	layers      map[oona.LayerID]*accumulator
+	folded      map[identity]folding
 }
 
 func newTimeline(hash uint64, watermark oona.Micros) *timeline {
@@ -101,7 +101,7 @@ func (t *timeline) advance(offset int64, s *spans) bool {
 		to = earlier(least, s.outOfOrderness)
 	} else {
 		for _, w := range t.windows {
-			to = max(to, w.era.closes(w.end))
+			to = max(to, w.configEpoch.closes(w.end))
 		}
 	}
 	if to <= t.watermark {
@@ -128,7 +128,7 @@ func (t *timeline) watermarkBefore(offset int64) oona.Micros {
 func (t *timeline) takeClosed(dst []*window) []*window {
 	open := t.windows[:0]
 	for _, w := range t.windows {
-		if w.era.closes(w.end) <= t.watermark {
+		if w.configEpoch.closes(w.end) <= t.watermark {
 			dst = append(dst, w)
 			continue
 		}

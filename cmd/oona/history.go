@@ -103,7 +103,7 @@ func (h *history) begin(ctx context.Context, a bus.Assignment) (*partitionHistor
 		switch {
 		case past.Lost != nil:
 			p.unknown = h.lost(a, past)
-			p.engine, err = windows.BeginAnew(defaults, catalogues, past.Commit, p.start, a.LogEnd)
+			p.engine, err = windows.Restart(defaults, catalogues, past.Commit, p.start, a.LogEnd)
 		case past.Committed:
 			p.engine, err = windows.Resume(defaults, catalogues, past.Commit)
 		default:

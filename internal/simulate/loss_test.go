@@ -53,7 +53,7 @@ func (p *partition) loseBeginning(bits uint64) error {
 		p.fold(log.Accounts[first+i].Record)
 	}
 	p.counts.beginningsLost++
-	engine, err := windows.BeginAnew(p.flags, windows.Always(catalogue), overtaken, start, end)
+	engine, err := windows.Restart(p.flags, windows.Always(catalogue), overtaken, start, end)
 	if err != nil {
 		return fmt.Errorf("beginning anew: %w", err)
 	}

@@ -37,13 +37,13 @@ var mutants = []mutant{
 		"commit.go", "f := frozen{t.hash, t.watermark, t.admitted, t.seals}", "f := frozen{t.hash, t.watermark, t.admitted, nil}",
 	}}},
 	{"newcomers do not start at the floor", []edit{{
-		"admission.go", "t := newTimeline(hash, e.roster.floor)", "t := newTimeline(hash, unset)",
+		"timelines.go", "t := newTimeline(hash, e.timelines.floor)", "t := newTimeline(hash, unset)",
 	}}},
 	{"the commit leaves out the floor", []edit{{
-		"commit.go", "e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor", "e.greatestStamp = s.greatestStamp",
+		"commit.go", "e.maxAppendedAt, e.timelines.floor = s.maxAppendedAt, s.floor", "e.maxAppendedAt = s.maxAppendedAt",
 	}}},
 	{"the commit leaves out the greatest append time", []edit{{
-		"commit.go", "e.greatestStamp, e.roster.floor = s.greatestStamp, s.floor", "e.roster.floor = s.floor",
+		"commit.go", "e.maxAppendedAt, e.timelines.floor = s.maxAppendedAt, s.floor", "e.timelines.floor = s.floor",
 	}}},
 	{"idleness is by the wall clock", []edit{
 		{"engine.go", "\t\"slices\"\n", "\t\"slices\"\n\t\"time\"\n"},
@@ -79,48 +79,48 @@ var mutants = []mutant{
 		"engine.go", "if tick || passed.Reason == ReasonConfigured {", "if tick && r.Frame == nil || passed.Reason == ReasonConfigured {",
 	}}},
 	{"a run has one watermark for all its ranks", []edit{
-		{"admission.go", "key := timelineKey{f.Run, f.Timeline}", "key := timelineKey{run: f.Run}"},
-		{"admission.go", "key := timelineKey{r.Frame.Run, r.Frame.Timeline}", "key := timelineKey{run: r.Frame.Run}"},
+		{"timelines.go", "key := timelineKey{f.Run, f.Timeline}", "key := timelineKey{run: f.Run}"},
+		{"timelines.go", "key := timelineKey{r.Frame.Run, r.Frame.Timeline}", "key := timelineKey{run: r.Frame.Run}"},
 	}},
 	{"an outage of the bus is idleness", []edit{{
 		"engine.go", "e.clock.Advance(appendedAt, 2*e.spans.tick)", "e.clock.Advance(appendedAt, 1<<62)",
 	}}},
 	{"when all are idle the watermark goes on to the end", []edit{{
-		"timeline.go", "to = max(to, w.era.closes(w.end))", "to = max(to, w.era.closes(w.end)+w.end-w.start)",
+		"timeline.go", "to = max(to, w.configEpoch.closes(w.end))", "to = max(to, w.configEpoch.closes(w.end)+w.end-w.start)",
 	}}},
 	{"a full engine sheds layers and seals nothing", []edit{{
 		"seal.go", "\tt.seals.add(a, start, end, k)\n", "",
 	}}},
 	{"a configuration cuts the window in which it begins", []edit{{
-		"era.go", "from := last.seam(next.From)", "from := max(next.From, last.from)",
+		"configuration.go", "from := last.seam(next.From)", "from := max(next.From, last.from)",
 	}}},
 	{"no configuration is too early", []edit{{
-		"era.go", "case next.From <= ahead:", "case false:",
+		"configuration.go", "case next.From <= ahead:", "case false:",
 	}}},
 	{"a configuration is early by the last append time", []edit{{
-		"era.go", "e.refuse(next, first, e.greatestStamp)", "e.refuse(next, first, r.AppendedAt)",
+		"configuration.go", "e.refuse(next, first, e.maxAppendedAt)", "e.refuse(next, first, r.AppendedAt)",
 	}}},
 	{"generations of configurations are in any order", []edit{{
-		"era.go", "case next.Config.Generation <= last.cfg.Generation:", "case false:",
+		"configuration.go", "case next.Config.Generation <= last.cfg.Generation:", "case false:",
 	}}},
 	{"a configuration holds before the one before it", []edit{{
-		"era.go", "case next.From <= last.from:", "case false:",
+		"configuration.go", "case next.From <= last.from:", "case false:",
 	}}},
 	{"the commit leaves out the configurations", []edit{
-		{"commit.go", "e, err := newEngine(s.eras.last().cfg, catalogues)", "e, err := newEngine(cfg, catalogues)"},
-		{"commit.go", "e.eras, e.incarnation = s.eras, s.incarnation", "e.incarnation = s.incarnation"},
+		{"commit.go", "e, err := newEngine(s.configEpochs.last().cfg, catalogues)", "e, err := newEngine(cfg, catalogues)"},
+		{"commit.go", "e.configEpochs, e.incarnation = s.configEpochs, s.incarnation", "e.incarnation = s.incarnation"},
 	}},
 	{"the commit holds the last configuration only", []edit{{
-		"commit.go", "e.eras, e.incarnation = s.eras, s.incarnation", "e.incarnation = s.incarnation",
+		"commit.go", "e.configEpochs, e.incarnation = s.configEpochs, s.incarnation", "e.incarnation = s.incarnation",
 	}}},
 	{"a replay judges by configurations that were not made yet", []edit{{
-		"era.go", "a.from <= at && a.record <= offset", "a.from <= at",
+		"configuration.go", "a.from <= at && a.record <= offset", "a.from <= at",
 	}}},
 	{"a replay does not know when a configuration went out of reach", []edit{{
-		"era.go", "if offset >= a.retired {", "if a.retired != never {",
+		"configuration.go", "if offset >= a.expired {", "if a.expired != never {",
 	}}},
 	{"a configuration is out of reach although a window of it is open", []edit{{
-		"era.go", "if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) || e.opensIn(a) {", "if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) {",
+		"configuration.go", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(a) {", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) {",
 	}}},
 	{"a replay keeps the idle horizon with which it began", []edit{{
 		"replay.go", "if a.record == r.Offset {", "if false {",
@@ -135,25 +135,25 @@ var mutants = []mutant{
 		"../logtime/idle.go", "*h = scaled\n", "*h = IdleBuckets{}\n",
 	}}},
 	{"who begins anew emits what may have been emitted", []edit{{
-		"lost.go", "return l != nil && (l.from == unset || start < l.from)", "return false",
+		"recovery.go", "return l != nil && (l.from == unset || start < l.from)", "return false",
 	}}},
 	{"who begins anew does not wait for one maximum delay", []edit{{
-		"lost.go", " && earlier(e.greatestStamp, e.memory()) > l.begun {", " {",
+		"recovery.go", " && earlier(e.maxAppendedAt, e.retention()) > l.begun {", " {",
 	}}},
 	{"who begins anew does not wait for one idle horizon", []edit{{
-		"lost.go", "e.here.Offset >= l.end && e.clock.Now >= horizon &&", "e.here.Offset >= l.end && horizon > 0 &&",
+		"recovery.go", "e.here.Offset >= l.end && e.clock.Now >= horizon &&", "e.here.Offset >= l.end && horizon > 0 &&",
 	}}},
 	{"who begins anew does not read the log to its end", []edit{{
-		"lost.go", "if e.here.Offset >= l.end && ", "if ",
+		"recovery.go", "if e.here.Offset >= l.end && ", "if ",
 	}}},
 	{"the commit leaves out what is lost", []edit{{
-		"commit.go", "\te.lost = s.lost\n", "",
+		"commit.go", "\te.recovery = s.recovery\n", "",
 	}}},
 	{"hidden windows have no place in the order of triggers", []edit{{
 		"emission.go", "\t\t\tout.trigger.Index += int32(len(w.layers)) // as if nothing were lost\n", "",
 	}}},
 	{"timelines are forgotten by the last configuration alone", []edit{{
-		"era.go", "for _, a := range e.eras {\n\t\tif a.retired != never {", "for _, a := range e.eras[len(e.eras)-1:] {\n\t\tif a.retired != never {",
+		"configuration.go", "for _, a := range e.configEpochs {\n\t\tif a.expired != never {", "for _, a := range e.configEpochs[len(e.configEpochs)-1:] {\n\t\tif a.expired != never {",
 	}}},
 	{"a step that falls is a rise", []edit{{
 		"reduce/steps.go", "next.Step < last.Step ||", "",

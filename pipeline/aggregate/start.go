@@ -244,7 +244,7 @@ func (s *Stage) fromHere(ctx context.Context, a bus.Assignment, past Past) (*win
 	if err != nil {
 		return nil, err
 	}
-	engine, err := windows.BeginAnew(settings, s.catalogues, past.Commit, a.LogStart, end)
+	engine, err := windows.Restart(settings, s.catalogues, past.Commit, a.LogStart, end)
 	if err != nil {
 		return nil, fmt.Errorf("start from here at offset %d: %w", a.LogStart, err)
 	}

@@ -56,7 +56,7 @@ func TestConfigurationRecords(t *testing.T) {
 			if o.Detail == "" {
 				t.Error("nothing is said about it")
 			}
-			want := p.engine.eras[0].cfg
+			want := p.engine.configEpochs[0].cfg
 			if c.want == ReasonConfigured {
 				want = c.next
 			}
@@ -156,12 +156,12 @@ func TestRetiredConfiguration(t *testing.T) {
 	// It holds the watermark, and is of a time whose configuration will be out
 	// of reach when the frontier still goes by it.
 	p.must(Late, ReasonLate, step(165, sample{run: "other", producer: "slow", observed: 65, sequence: 4}.record(0)))
-	if got := len(p.engine.eras); got != 2 || p.engine.eras[0].retired != never {
-		t.Fatalf("%d configurations are known, the first retired at %d", got, p.engine.eras[0].retired)
+	if got := len(p.engine.configEpochs); got != 2 || p.engine.configEpochs[0].expired != never {
+		t.Fatalf("%d configurations are known, the first retired at %d", got, p.engine.configEpochs[0].expired)
 	}
 	step(231, Record{}) // 70 + 100 + 60 and more
-	if p.engine.eras[0].retired != p.offset-1 {
-		t.Fatalf("the first is retired at %d, want %d", p.engine.eras[0].retired, p.offset-1)
+	if p.engine.configEpochs[0].expired != p.offset-1 {
+		t.Fatalf("the first is retired at %d, want %d", p.engine.configEpochs[0].expired, p.offset-1)
 	}
 	commit := mustCommit(t, p.engine)
 	p.must(Quarantined, ReasonStale, step(20, late))
@@ -243,9 +243,9 @@ func TestLaterReducers(t *testing.T) {
 	p.tick(0)
 	s := p.engine.snapshot()
 	before := s.text()
-	later := *s.eras[0]
+	later := *s.configEpochs[0]
 	later.cfg.Reducer = Reducer + 1
-	s.eras = eras{&later}
+	s.configEpochs = configEpochs{&later}
 	if _, err := Resume(DefaultConfig(), testCatalogues, Commit{s.safe.Offset, s.text()}); !errors.Is(err, ErrReducer) || !errors.Is(err, ErrCommit) {
 		t.Errorf("the commit: %v", err)
 	}

@@ -10,10 +10,10 @@ import (
 // roster is the timelines that a partition has admitted. Those that a commit
 // names by their hashes alone are nameless until a record names them: they have
 // a watermark, and neither windows nor active producers.
-type roster struct {
-	named    map[timelineKey]*timeline
-	ordered  []*timeline // the named ones, by key
-	nameless map[uint64]*timeline
+type timelines struct {
+	named      map[timelineKey]*timeline
+	ordered    []*timeline // the named ones, by key
+	unresolved map[uint64]*timeline
 
 	// floor is the greatest watermark of any timeline that was forgotten:
 	// whoever comes (back) starts there, so that no window is opened again
@@ -22,50 +22,50 @@ type roster struct {
 	evicted int64 // timelines that were forgotten, since the engine was made
 }
 
-func newRoster() roster {
-	return roster{named: make(map[timelineKey]*timeline), nameless: make(map[uint64]*timeline), floor: unset}
+func newTimelines() timelines {
+	return timelines{named: make(map[timelineKey]*timeline), unresolved: make(map[uint64]*timeline), floor: unset}
 }
 
-func (r *roster) count() int { return len(r.named) + len(r.nameless) }
+func (r *timelines) count() int { return len(r.named) + len(r.unresolved) }
 
 // find returns the timeline of a frame, nil if it has not been admitted. A
 // nameless one gets its name; bucket is that of the log clock.
-func (r *roster) find(f *oona.Frame, bucket int64) *timeline {
+func (r *timelines) find(f *oona.Frame, bucket int64) *timeline {
 	key := timelineKey{f.Run, f.Timeline}
 	if t, known := r.named[key]; known {
 		return t
 	}
-	if len(r.nameless) == 0 {
+	if len(r.unresolved) == 0 {
 		return nil
 	}
-	t, known := r.nameless[key.hash()]
+	t, known := r.unresolved[key.hash()]
 	if !known {
 		return nil
 	}
-	delete(r.nameless, t.hash)
+	delete(r.unresolved, t.hash)
 	t.key = key
 	t.frontier.Roll(bucket)
-	r.enter(t)
+	r.add(t)
 	return t
 }
 
-func (r *roster) enter(t *timeline) {
+func (r *timelines) add(t *timeline) {
 	r.named[t.key] = t
 	at, _ := slices.BinarySearchFunc(r.ordered, t.key, func(t *timeline, k timelineKey) int { return t.key.compare(k) })
 	r.ordered = slices.Insert(r.ordered, at, t)
 }
 
 // all calls f for each timeline, in no order.
-func (r *roster) all(f func(*timeline)) {
+func (r *timelines) all(f func(*timeline)) {
 	for _, t := range r.ordered {
 		f(t)
 	}
-	for _, t := range r.nameless {
+	for _, t := range r.unresolved {
 		f(t)
 	}
 }
 
-func (r *roster) hasHash(hash uint64) bool {
+func (r *timelines) hasHash(hash uint64) bool {
 	found := false
 	r.all(func(t *timeline) { found = found || t.hash == hash })
 	return found
@@ -73,7 +73,7 @@ func (r *roster) hasHash(hash uint64) bool {
 
 // oldestQuiet returns the quiet timeline with the least watermark, and among
 // equals the one with the least hash; nil if none is quiet.
-func (r *roster) oldestQuiet() *timeline {
+func (r *timelines) oldestQuiet() *timeline {
 	var oldest *timeline
 	r.all(func(t *timeline) {
 		if t.quiet() && (oldest == nil || t.watermark < oldest.watermark || t.watermark == oldest.watermark && t.hash < oldest.hash) {
@@ -83,11 +83,11 @@ func (r *roster) oldestQuiet() *timeline {
 	return oldest
 }
 
-func (r *roster) forget(t *timeline) {
+func (r *timelines) forget(t *timeline) {
 	r.floor = max(r.floor, t.watermark)
 	r.evicted++
-	if r.nameless[t.hash] == t {
-		delete(r.nameless, t.hash)
+	if r.unresolved[t.hash] == t {
+		delete(r.unresolved, t.hash)
 		return
 	}
 	delete(r.named, t.key)
@@ -95,7 +95,7 @@ func (r *roster) forget(t *timeline) {
 }
 
 // forgetOld forgets the quiet timelines whose watermark is below limit.
-func (r *roster) forgetOld(limit oona.Micros) {
+func (r *timelines) forgetOld(limit oona.Micros) {
 	var old []*timeline // nil as a rule
 	r.all(func(t *timeline) {
 		if t.watermark < limit && t.quiet() {
@@ -112,20 +112,20 @@ func (r *roster) forgetOld(limit oona.Micros) {
 func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
 	key := timelineKey{r.Frame.Run, r.Frame.Timeline}
 	hash := key.hash()
-	if e.roster.hasHash(hash) {
+	if e.timelines.hasHash(hash) {
 		return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the timeline's hash %016x is that of another, and a commit could not tell them apart", hash)}
 	}
-	if e.roster.count() >= e.cfg.MaxTimelines {
-		oldest := e.roster.oldestQuiet()
+	if e.timelines.count() >= e.cfg.MaxTimelines {
+		oldest := e.timelines.oldestQuiet()
 		if oldest == nil {
-			return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits, and none of them is quiet", e.roster.count())}
+			return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits, and none of them is quiet", e.timelines.count())}
 		}
-		e.roster.forget(oldest)
+		e.timelines.forget(oldest)
 	}
-	t := newTimeline(hash, e.roster.floor)
+	t := newTimeline(hash, e.timelines.floor)
 	t.key, t.admitted = key, r.Offset
 	t.frontier.Roll(bucket)
-	e.roster.enter(t)
+	e.timelines.add(t)
 	return t, Outcome{}
 }
 

@@ -100,26 +100,26 @@ func (c Configuration) Record() oona.WindowConfiguration {
 
 // era is a stretch of event time with one configuration. It ends where the next
 // begins, at a seam between windows.
-type era struct {
+type configEpoch struct {
 	cfg       Config
 	spans     spans
 	from      oona.Micros // unset: since ever
 	catalogue Catalogue
 
 	record  int64 // offset of the configuration record; unknown: none, or below the safe offset
-	retired int64 // offset from which on it is out of reach; never: it is not
+	expired int64 // offset from which on it is out of reach; never: it is not
 }
 
 // never is an offset after all others.
 const never int64 = 1<<63 - 1
 
-func newEra(cfg Config, from oona.Micros, record int64) *era {
-	return &era{cfg: cfg, spans: spansOf(cfg), from: from, record: record, retired: never}
+func newConfigEpoch(cfg Config, from oona.Micros, record int64) *configEpoch {
+	return &configEpoch{cfg: cfg, spans: spansOf(cfg), from: from, record: record, expired: never}
 }
 
 // anchor is where a window of the era starts, as others do at multiples of the
 // length from there.
-func (a *era) anchor() oona.Micros {
+func (a *configEpoch) anchor() oona.Micros {
 	if a.from == unset {
 		return 0
 	}
@@ -127,21 +127,21 @@ func (a *era) anchor() oona.Micros {
 }
 
 // window returns the window that holds at.
-func (a *era) window(at oona.Micros) (start, end oona.Micros) {
+func (a *configEpoch) window(at oona.Micros) (start, end oona.Micros) {
 	start = windowStart(at, a.anchor(), a.spans.length)
 	return start, later(start, a.spans.length)
 }
 
 // closes is the watermark that closes a window which ends at end.
-func (a *era) closes(end oona.Micros) oona.Micros { return later(end, a.spans.lateness) }
+func (a *configEpoch) closes(end oona.Micros) oona.Micros { return later(end, a.spans.lateness) }
 
 // firstOpen is the start of the first window that a watermark has not closed.
-func (a *era) firstOpen(watermark oona.Micros) oona.Micros {
+func (a *configEpoch) firstOpen(watermark oona.Micros) oona.Micros {
 	return windowStart(earlier(watermark, a.spans.lateness), a.anchor(), a.spans.length)
 }
 
 // seam returns the first end of a window that is not before at.
-func (a *era) seam(at oona.Micros) oona.Micros {
+func (a *configEpoch) seam(at oona.Micros) oona.Micros {
 	start, end := a.window(at)
 	if start == at {
 		return at
@@ -150,17 +150,17 @@ func (a *era) seam(at oona.Micros) oona.Micros {
 }
 
 // eras of a log, in its order, and so by their beginning.
-type eras []*era
+type configEpochs []*configEpoch
 
 // last is the configuration that was made last.
-func (l eras) last() *era { return l[len(l)-1] }
+func (l configEpochs) last() *configEpoch { return l[len(l)-1] }
 
 // find returns the era of event time at for the record at offset; nil if it is
 // out of reach.
-func (l eras) find(at oona.Micros, offset int64) *era {
+func (l configEpochs) find(at oona.Micros, offset int64) *configEpoch {
 	for i := len(l) - 1; i >= 0; i-- {
 		if a := l[i]; a.from <= at && a.record <= offset {
-			if offset >= a.retired {
+			if offset >= a.expired {
 				return nil
 			}
 			return a
@@ -171,27 +171,27 @@ func (l eras) find(at oona.Micros, offset int64) *era {
 
 // configure takes a configuration record, and says whether it holds.
 func (e *Engine) configure(r *Record) Outcome {
-	next, last := r.Configuration, e.eras.last()
-	first := e.lost == nil && !e.here.Clock.Started // see opensLog: time has begun by now
-	if err := e.refuse(next, first, e.greatestStamp); err != nil {
+	next, last := r.Configuration, e.configEpochs.last()
+	first := e.recovery == nil && !e.here.Clock.Started // see opensLog: time has begun by now
+	if err := e.refuse(next, first, e.maxAppendedAt); err != nil {
 		return Outcome{Passed, ReasonVoid, "the configuration is void: " + err.Error()}
 	}
 	if first {
-		e.eras = eras{e.made(next.Config, unset, unknown)}
-		e.enter(e.eras.last())
+		e.configEpochs = configEpochs{e.makeConfigEpoch(next.Config, unset, unknown)}
+		e.applyConfig(e.configEpochs.last())
 		return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from the beginning of the log", next.Config.Generation)}
 	}
 	from := last.seam(next.From)
-	e.eras = append(e.eras, e.made(next.Config, from, r.Offset))
-	e.enter(e.eras.last())
+	e.configEpochs = append(e.configEpochs, e.makeConfigEpoch(next.Config, from, r.Offset))
+	e.applyConfig(e.configEpochs.last())
 	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
 }
 
 // made returns the era of a configuration that holds. Its catalogue must be one
 // that Prepare has found.
-func (e *Engine) made(cfg Config, from oona.Micros, record int64) *era {
-	a := newEra(cfg, from, record)
-	if err := e.resolve(eras{a}); err != nil {
+func (e *Engine) makeConfigEpoch(cfg Config, from oona.Micros, record int64) *configEpoch {
+	a := newConfigEpoch(cfg, from, record)
+	if err := e.resolveCatalogues(configEpochs{a}); err != nil {
 		panic("windows: a configuration was folded that Prepare refused: " + err.Error())
 	}
 	return a
@@ -201,15 +201,15 @@ func (e *Engine) made(cfg Config, from oona.Micros, record int64) *era {
 // the error of Catalogues where the engine cannot have the catalogue that the
 // configuration names; then the record must not be folded.
 func (e *Engine) Prepare(c *Configuration) error {
-	_, err := e.find(c.Config.Catalogue)
+	_, err := e.findCatalogue(c.Config.Catalogue)
 	return err
 }
 
 // Configurations returns those that are in reach, the earliest first, the last of
 // which is Config. From is where its windows begin; 0: at the beginning of time.
 func (e *Engine) Configurations() (all []Configuration) {
-	for _, a := range e.eras {
-		if a.retired == never {
+	for _, a := range e.configEpochs {
+		if a.expired == never {
 			all = append(all, Configuration{a.cfg, a.anchor()})
 		}
 	}
@@ -219,7 +219,7 @@ func (e *Engine) Configurations() (all []Configuration) {
 // Refuses says why a configuration record would be void if it were the next
 // record of the log, appended at appendedAt; nil where it would hold.
 func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
-	return e.refuse(&c, e.opensLog(), max(e.greatestStamp, appendedAt))
+	return e.refuse(&c, e.opensLog(), max(e.maxAppendedAt, appendedAt))
 }
 
 // refuse says why a configuration does not hold. Stamp is the greatest append
@@ -228,7 +228,7 @@ func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) erro
 	if err := next.Config.Validate(); err != nil || first {
 		return err
 	}
-	last := e.eras.last()
+	last := e.configEpochs.last()
 	ahead := later(stamp, last.spans.maxSkew)
 	switch {
 	case next.Config.Generation <= last.cfg.Generation:
@@ -246,7 +246,7 @@ func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) erro
 // enter has the engine go by an era from the record at hand on, where it goes by
 // the log and not by event time. A replay enters an era at the same record, with
 // the same clock, and so comes to the same buckets.
-func (e *Engine) enter(a *era) {
+func (e *Engine) applyConfig(a *configEpoch) {
 	before := e.spans.bucket
 	e.cfg, e.spans = a.cfg, a.spans
 	if e.spans.bucket == before {
@@ -254,17 +254,17 @@ func (e *Engine) enter(a *era) {
 	}
 	change := logtime.Rescaling{From: before, To: e.spans.bucket, Now: e.clock.Now}
 	e.idleBuckets.Rescale(change)
-	for _, t := range e.roster.ordered {
+	for _, t := range e.timelines.ordered {
 		t.frontier.Rescale(change)
 	}
 }
 
 // memory is how far behind the log a quiet timeline's watermark may be before it
 // is forgotten, and an era before it is out of reach.
-func (e *Engine) memory() oona.Micros {
+func (e *Engine) retention() oona.Micros {
 	longest := oona.Micros(0)
-	for _, a := range e.eras {
-		if a.retired != never {
+	for _, a := range e.configEpochs {
+		if a.expired != never {
 			continue
 		}
 		longest = max(longest, later(a.spans.maxDelay, a.spans.maxSkew))
@@ -274,28 +274,28 @@ func (e *Engine) memory() oona.Micros {
 
 // retire puts eras out of reach that no frame comes into any more, the earliest
 // first, and forgets those that no replay comes by. The last one stays.
-func (e *Engine) retire(offset int64) {
-	for i := 0; i < len(e.eras)-1; i++ {
-		a := e.eras[i]
-		if a.retired != never {
+func (e *Engine) expire(offset int64) {
+	for i := 0; i < len(e.configEpochs)-1; i++ {
+		a := e.configEpochs[i]
+		if a.expired != never {
 			continue
 		}
-		if e.eras[i+1].from >= earlier(e.greatestStamp, e.memory()) || e.opensIn(a) {
+		if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(a) {
 			break // and what comes after it stays too
 		}
-		a.retired = offset
-		e.roster.all(func(t *timeline) { t.seals.dropEra(a) })
+		a.expired = offset
+		e.timelines.all(func(t *timeline) { t.seals.dropConfigEpoch(a) })
 	}
-	for len(e.eras) > 1 && e.eras[0].retired < e.safe().Offset {
-		e.eras = e.eras[1:]
+	for len(e.configEpochs) > 1 && e.configEpochs[0].expired < e.safe().Offset {
+		e.configEpochs = e.configEpochs[1:]
 	}
 }
 
 // opensIn reports whether a window of an era is open.
-func (e *Engine) opensIn(a *era) bool {
-	for _, t := range e.roster.ordered {
+func (e *Engine) hasOpenWindow(a *configEpoch) bool {
+	for _, t := range e.timelines.ordered {
 		for _, w := range t.windows {
-			if w.era == a {
+			if w.configEpoch == a {
 				return true
 			}
 		}

@@ -14,10 +14,10 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// beginAnew has p go on with an engine that knows nothing of what came before.
-func (p *partition) beginAnew(cfg Config, overtaken Commit, end int64) {
+// restart has p go on with an engine that knows nothing of what came before.
+func (p *partition) restart(cfg Config, overtaken Commit, end int64) {
 	p.t.Helper()
-	e, err := BeginAnew(cfg, testCatalogues, overtaken, p.offset, end)
+	e, err := Restart(cfg, testCatalogues, overtaken, p.offset, end)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func lostConfig() Config {
 // Windows are emitted that start after the latest possible frame of the record
 // by which the log has been read to its end, for a maximum delay and skew, and
 // for an idle horizon.
-func TestBeginAnewEmitsFrom(t *testing.T) {
+func TestRestartEmitsFrom(t *testing.T) {
 	steady := func(n, step float64) (times []float64) {
 		for at := 0.0; at <= n; at += step {
 			times = append(times, at)
@@ -63,7 +63,7 @@ func TestBeginAnewEmitsFrom(t *testing.T) {
 			}
 			p := newPartition(t, cfg)
 			p.offset = 1000
-			p.beginAnew(cfg, Commit{}, 1000+c.end)
+			p.restart(cfg, Commit{}, 1000+c.end)
 			if _, emits := p.engine.EmitsFrom(); emits {
 				t.Fatal("emits before the first record")
 			}
@@ -98,7 +98,7 @@ func steadyFrom(at float64, n int) (times []float64) {
 func TestFirstSeamAfterLoss(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	p.offset = 5
-	p.beginAnew(lostConfig(), Commit{}, 5)
+	p.restart(lostConfig(), Commit{}, 5)
 	for s := range 112 { // from 121.000001 on
 		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s)}))
 	}
@@ -130,7 +130,7 @@ func TestConfigurationAfterLoss(t *testing.T) {
 	p.fold(0, Record{Configuration: &Configuration{next, instant(600)}})
 	c := mustCommit(t, p.engine)
 	p.offset += 100
-	p.beginAnew(lostConfig(), c, p.offset)
+	p.restart(lostConfig(), c, p.offset)
 	if got := p.engine.Config(); got != next {
 		t.Errorf("goes on with %+v, want %+v", got, next)
 	}
@@ -147,20 +147,20 @@ func TestConfigurationAfterLoss(t *testing.T) {
 
 	p = newPartition(t, lostConfig())
 	p.offset = 7
-	p.beginAnew(lostConfig(), Commit{}, 7)
+	p.restart(lostConfig(), Commit{}, 7)
 	next = lostConfig()
 	next.Length, next.Generation = 20*time.Second, 9
 	o := p.fold(0, Record{Configuration: &Configuration{next, instant(5)}})
 	p.must(Passed, ReasonVoid, o) // not as far ahead as frames may be
 	p.must(Passed, ReasonConfigured, p.fold(0, Record{Configuration: &Configuration{next, instant(500)}}))
-	if got := p.engine.eras[0].cfg; got != lostConfig() {
+	if got := p.engine.configEpochs[0].cfg; got != lostConfig() {
 		t.Errorf("before 500 s it is %+v", got)
 	}
 }
 
 // A log that has lost records at its end is read on as one that has lost its
 // commit, and nothing is emitted that may hold one of them.
-func TestBeginAnewWhereTheLogLostItsEnd(t *testing.T) {
+func TestRestartWhereTheLogLostItsEnd(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	for s := range 200 {
 		p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1})
@@ -170,7 +170,7 @@ func TestBeginAnewWhereTheLogLostItsEnd(t *testing.T) {
 		t.Fatalf("the commit was made at %+v, %v", to, err)
 	}
 	p.offset = 0
-	p.beginAnew(lostConfig(), commit, 150)
+	p.restart(lostConfig(), commit, 150)
 	for s := range 150 {
 		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1}))
 	}
@@ -186,11 +186,11 @@ func TestBeginAnewWhereTheLogLostItsEnd(t *testing.T) {
 	}
 }
 
-func TestBeginAnewRefuses(t *testing.T) {
-	if _, err := BeginAnew(Config{}, testCatalogues, Commit{}, 1, 1); err == nil || errors.Is(err, ErrCommit) {
+func TestRestartRefuses(t *testing.T) {
+	if _, err := Restart(Config{}, testCatalogues, Commit{}, 1, 1); err == nil || errors.Is(err, ErrCommit) {
 		t.Errorf("with a wrong configuration the error is %v", err)
 	}
-	if _, err := BeginAnew(DefaultConfig(), testCatalogues, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
+	if _, err := Restart(DefaultConfig(), testCatalogues, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
 		t.Errorf("with a commit that is none the error is %v", err)
 	}
 }
@@ -199,7 +199,7 @@ func TestBeginAnewRefuses(t *testing.T) {
 // nothing is emitted, and later.
 func lostCommits(t testing.TB) (commits []Commit) {
 	t.Helper()
-	e, err := BeginAnew(lostConfig(), testCatalogues, Commit{}, 1000, 1090)
+	e, err := Restart(lostConfig(), testCatalogues, Commit{}, 1000, 1090)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func (cut *truncation) begin(t *testing.T, cfg Config, log []Record) *Engine {
 	if cut.end < len(log) {
 		end = log[cut.end].Offset
 	}
-	e, err := BeginAnew(cfg, testCatalogues, cut.commit, log[cut.first].Offset, end)
+	e, err := Restart(cfg, testCatalogues, cut.commit, log[cut.first].Offset, end)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,8 +404,8 @@ func (c *clean) inForce(t *testing.T, i int) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := s.eras.last().cfg
-	for _, a := range s.eras {
+	cfg := s.configEpochs.last().cfg
+	for _, a := range s.configEpochs {
 		cfg.MaxSkew = max(cfg.MaxSkew, a.cfg.MaxSkew)
 	}
 	return cfg

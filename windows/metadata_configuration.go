@@ -12,28 +12,28 @@ import (
 
 // What is said of an era besides its configuration.
 const (
-	eraHasFrom = 1 << iota
-	eraHasRecord
-	eraIsRetired
+	epochHasFrom = 1 << iota
+	epochHasRecord
+	epochIsExpired
 )
 
-// appendEras appends how many eras there are, and for each what is said of it,
+// appendConfigEpochs appends how many eras there are, and for each what is said of it,
 // and which fields of its configuration differ from the one before (the first,
 // from beforeAll), and these.
-func appendEras(b []byte, s *snapshot) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s.eras)))
+func appendConfigEpochs(b []byte, s *snapshot) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.configEpochs)))
 	before := beforeAll(s.version())
-	for _, a := range s.eras {
-		flags := bit(a.from != unset)*eraHasFrom | bit(a.record != unknown)*eraHasRecord | bit(a.retired != never)*eraIsRetired
+	for _, a := range s.configEpochs {
+		flags := bit(a.from != unset)*epochHasFrom | bit(a.record != unknown)*epochHasRecord | bit(a.expired != never)*epochIsExpired
 		b = binary.AppendUvarint(b, flags)
-		if flags&eraHasFrom != 0 {
-			b = appendFrom(b, s.greatestStamp, a.from)
+		if flags&epochHasFrom != 0 {
+			b = appendFrom(b, s.maxAppendedAt, a.from)
 		}
-		if flags&eraHasRecord != 0 {
+		if flags&epochHasRecord != 0 {
 			b = binary.AppendUvarint(b, uint64(a.record-s.safe.Offset))
 		}
-		if flags&eraIsRetired != 0 {
-			b = binary.AppendUvarint(b, uint64(a.retired-s.safe.Offset))
+		if flags&epochIsExpired != 0 {
+			b = binary.AppendUvarint(b, uint64(a.expired-s.safe.Offset))
 		}
 		b = appendConfig(b, &before, &a.cfg)
 		before = a.cfg
@@ -109,8 +109,8 @@ func configNumbers(c *Config) [8]*int {
 	return [...]*int{&c.MaxTimelines, &c.MaxAccumulators, &c.MaxTimelineAccumulators, &c.MaxLayers, &c.MaxMetrics, &c.MaxSeeds, &c.FrontierSlots, &c.WorstSeeds}
 }
 
-// eras reads what appendEras wrote.
-func (r *metadataReader) eras(s *snapshot, version byte) {
+// configEpochs reads what appendConfigEpochs wrote.
+func (r *metadataReader) configEpochs(s *snapshot, version byte) {
 	n := r.number(MaxMetadata)
 	if n == 0 {
 		r.fail(errors.New("there is no configuration"))
@@ -118,15 +118,15 @@ func (r *metadataReader) eras(s *snapshot, version byte) {
 	cfg := beforeAll(version)
 	within := uint64(s.processedTo - s.safe.Offset)
 	for ; n > 0 && r.err == nil; n-- {
-		flags := r.number(eraHasFrom | eraHasRecord | eraIsRetired)
+		flags := r.number(epochHasFrom | epochHasRecord | epochIsExpired)
 		from, record, retired := unset, unknown, never
-		if flags&eraHasFrom != 0 {
-			from = r.after(s.greatestStamp)
+		if flags&epochHasFrom != 0 {
+			from = r.after(s.maxAppendedAt)
 		}
-		if flags&eraHasRecord != 0 {
+		if flags&epochHasRecord != 0 {
 			record = s.safe.Offset + int64(r.number(within))
 		}
-		if flags&eraIsRetired != 0 {
+		if flags&epochIsExpired != 0 {
 			retired = s.safe.Offset + int64(r.number(within))
 		}
 		r.config(&cfg, version)
@@ -136,21 +136,21 @@ func (r *metadataReader) eras(s *snapshot, version byte) {
 		if r.err != nil {
 			return
 		}
-		if len(s.eras) == 0 && record != unknown {
+		if len(s.configEpochs) == 0 && record != unknown {
 			r.fail(errors.New("there is no configuration at the offset"))
 		}
-		a := newEra(cfg, from, record)
-		a.retired = retired
-		if len(s.eras) > 0 && !a.follows(s.eras.last()) || retired != never && n == 1 {
+		a := newConfigEpoch(cfg, from, record)
+		a.expired = retired
+		if len(s.configEpochs) > 0 && !a.follows(s.configEpochs.last()) || retired != never && n == 1 {
 			r.fail(errors.New("configurations are not in order"))
 		}
-		s.eras = append(s.eras, a)
+		s.configEpochs = append(s.configEpochs, a)
 	}
 }
 
 // follows reports whether a may come after b.
-func (a *era) follows(b *era) bool {
-	return a.from > b.from && a.record >= b.record && a.retired >= b.retired
+func (a *configEpoch) follows(b *configEpoch) bool {
+	return a.from > b.from && a.record >= b.record && a.expired >= b.expired
 }
 
 // config changes c.

@@ -62,7 +62,7 @@ func TestEvictionTies(t *testing.T) {
 	now := p.silence(0)
 	p.folded(p.append(now, sample{run: "new", observed: now}))
 	for _, run := range runs {
-		if _, known := p.engine.roster.named[timelineKey{run: run}]; known == (run == least) {
+		if _, known := p.engine.timelines.named[timelineKey{run: run}]; known == (run == least) {
 			t.Errorf("%s is known: %t; the least hash is that of %s", run, known, least)
 		}
 	}
@@ -104,8 +104,8 @@ func TestForgetting(t *testing.T) {
 			if got := p.timelines(); got != c.want {
 				t.Errorf("%d timelines, want %d", got, c.want)
 			}
-			if c.want == 0 && p.engine.roster.floor != instant(15) {
-				t.Errorf("the floor is %d, want %d", p.engine.roster.floor, instant(15))
+			if c.want == 0 && p.engine.timelines.floor != instant(15) {
+				t.Errorf("the floor is %d, want %d", p.engine.timelines.floor, instant(15))
 			}
 		})
 	}
@@ -129,7 +129,7 @@ func TestForgettingMakesNothingLate(t *testing.T) {
 func TestHashOfAnotherTimeline(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{run: "a", observed: 1}))
-	p.engine.roster.ordered[0].hash = timelineKey{run: "b"}.hash()
+	p.engine.timelines.ordered[0].hash = timelineKey{run: "b"}.hash()
 	p.must(Overflowed, ReasonTimelines, p.append(0, sample{run: "b", observed: 1}))
 	p.folded(p.append(0, sample{run: "a", observed: 1}))
 }
