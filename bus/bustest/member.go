@@ -17,6 +17,7 @@ var memberCases = []testCase{
 	{"MessagesHaveTheirPosition", messagesHaveTheirPosition},
 	{"AssignmentDescribesTheLog", assignmentDescribesTheLog},
 	{"EndIsTold", endIsTold},
+	{"ConsumersAreCalledInTurn", consumersAreCalledInTurn},
 	{"OneMessageAtATime", oneMessageAtATime},
 	{"NackRedelivers", nackRedelivers},
 	{"Rebalance", rebalance},
@@ -81,8 +82,7 @@ func assignmentDescribesTheLog(t *trial) {
 	}
 }
 
-// A consumer is told where its partition ends while no message of it is taken, and
-// its methods are not called together.
+// A consumer is told where its partition ends while no message of it is taken.
 func endIsTold(t *trial) {
 	topic := t.partitions(1)
 	o := newOwner()
@@ -96,7 +96,27 @@ func endIsTold(t *trial) {
 			t.Error(err)
 		}
 	}
-	if c.beset.Load() {
+}
+
+// The methods of a consumer are not called concurrently with each other.
+func consumersAreCalledInTurn(t *trial) {
+	topic := t.partitions(1)
+	o := newOwner()
+	o.slow = 30 * time.Millisecond
+	m := t.member(unique("group"), o)
+	t.subscribe(m, topic)
+	c := o.await(t, "assigned", 1)[0]
+	for i := range 5 {
+		if err := o.commit(t.T, bus.Commit{Offset: int64(i)}); err != nil {
+			t.Error(err)
+		}
+	}
+	t.eventually("the end is told", func() bool { return c.end.Load() == 0 })
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	o.await(t, "revoked", 1)
+	if c.together.Load() {
 		t.Error("two methods of a consumer were called together")
 	}
 }

@@ -23,6 +23,7 @@ type owner struct {
 	strict bool
 	// readTo is the end that the log must reach at least.
 	readTo int64
+	slow   time.Duration // how long each method of a consumer takes
 }
 
 type event struct {
@@ -33,11 +34,11 @@ type event struct {
 // assignment is a consumer.
 type assignment struct {
 	bus.Assignment
-	owner *owner
-	from  int64
-	end   atomic.Int64 // as the bus last said; -1: it did not
-	calls atomic.Int64 // that are under way
-	beset atomic.Bool  // two calls were under way together
+	owner    *owner
+	from     int64
+	end      atomic.Int64 // as the bus last said; -1: it did not
+	calls    atomic.Int64 // of its methods that are under way
+	together atomic.Bool  // two were
 }
 
 var errRefused = errors.New("not now")
@@ -70,8 +71,9 @@ func (o *owner) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer
 // call notes that one of the methods is under way until it is ended.
 func (c *assignment) call() (end func()) {
 	if c.calls.Add(1) > 1 {
-		c.beset.Store(true)
+		c.together.Store(true)
 	}
+	time.Sleep(c.owner.slow)
 	return func() { c.calls.Add(-1) }
 }
 

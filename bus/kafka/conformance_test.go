@@ -3,25 +3,105 @@ package kafka_test
 import (
 	"cmp"
 	"errors"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/bustest"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
 // What the port demands of every bus, on each that speaks Kafka's protocol.
 func TestConformance(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		unbounded := t.Name() == "TestConformance/embedded"
+	t.Run("embedded", func(t *testing.T) {
+		f := &produceFaults{refused: make(map[place]bool), held: make(map[place]*hold)}
+		broker := startEmbedded(t, embedded.Options{Control: f.control})
 		bustest.Run(t, func(*testing.T) bustest.Harness {
-			h := harness(cfg)
-			h.UnboundedMetadata = unbounded
+			h := harness(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test"})
+			h.UnboundedMetadata = true
+			h.Faults.Refuse, h.Faults.Hold = f.refuse, f.hold
 			return h
 		})
 	})
+	realKafka(t, func(t *testing.T, cfg kafka.Config) {
+		bustest.Run(t, func(*testing.T) bustest.Harness { return harness(cfg) })
+	})
+}
+
+// place is a partition of a topic.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// produceFaults makes an embedded broker refuse what is produced, or not answer.
+type produceFaults struct {
+	mu      sync.Mutex
+	refused map[place]bool // once
+	held    map[place]*hold
+}
+
+type hold struct {
+	requests int
+	open     chan struct{}
+}
+
+func (f *produceFaults) control(c *kfake.Cluster, r kmsg.Request) (kmsg.Response, error, bool) {
+	request, isProduce := r.(*kmsg.ProduceRequest)
+	if !isProduce {
+		return nil, nil, false
+	}
+	for _, topic := range request.Topics {
+		for _, partition := range topic.Partitions {
+			at := place{topic.Topic, partition.Partition}
+			f.mu.Lock()
+			held, refused := f.held[at], f.refused[at]
+			delete(f.refused, at)
+			if held != nil {
+				held.requests++
+			}
+			f.mu.Unlock()
+			if refused {
+				return refusal(request, kerr.TopicAuthorizationFailed), nil, true
+			}
+			if held != nil {
+				c.SleepControl(func() { <-held.open })
+			}
+		}
+	}
+	return nil, nil, false
+}
+
+func (f *produceFaults) refuse(_ *testing.T, topic string, partition int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused[place{topic, partition}] = true
+}
+
+func (f *produceFaults) hold(t *testing.T, topic string, partition int32) (waiting func() int, release func()) {
+	at, held := place{topic, partition}, &hold{open: make(chan struct{})}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held[at] = held
+	release = sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.held, at)
+		close(held.open)
+	})
+	t.Cleanup(release)
+	return func() int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return held.requests
+	}, release
 }
 
 // harness is of a bus that is not made to fail.

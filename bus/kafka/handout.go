@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -22,6 +23,28 @@ type assigned struct {
 	sarama.ConsumerGroupClaim
 	consumer bus.Consumer
 	topicID  sarama.Uuid
+	calling  sync.Mutex // of the consumer's methods, which are called one at a time
+}
+
+// commit asks the consumer what may be committed.
+func (a *assigned) commit() (bus.Commit, bool) {
+	a.calling.Lock()
+	defer a.calling.Unlock()
+	return a.consumer.Commit()
+}
+
+// committed tells the consumer what became of a commit.
+func (a *assigned) committed(c bus.Commit, err error) {
+	a.calling.Lock()
+	defer a.calling.Unlock()
+	a.consumer.Committed(c, err)
+}
+
+// end tells the consumer where the partition ends.
+func (a *assigned) end(offset int64) {
+	a.calling.Lock()
+	defer a.calling.Unlock()
+	a.consumer.End(offset)
 }
 
 // handOut hands the partition's messages out, one at a time, until session ends. It

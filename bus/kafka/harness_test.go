@@ -34,6 +34,11 @@ func brokers(t *testing.T, test func(t *testing.T, cfg kafka.Config)) {
 		broker := startEmbedded(t, embedded.Options{})
 		test(t, kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test"})
 	})
+	realKafka(t, test)
+}
+
+// realKafka calls test with the Kafka that OONA_KAFKA names.
+func realKafka(t *testing.T, test func(t *testing.T, cfg kafka.Config)) {
 	t.Run("kafka", func(t *testing.T) {
 		addresses := os.Getenv("OONA_KAFKA")
 		if addresses == "" && os.Getenv("OONA_REQUIRE_KAFKA") == "1" {
@@ -255,13 +260,10 @@ type owner struct {
 	events chan event
 	fail   atomic.Int64 // how many calls of Assign fail
 	held   atomic.Int64 // partitions
-	// strict refuses a partition whose log does not hold the commit's offset; else
-	// it is read from its oldest record.
-	strict bool
 }
 
 type event struct {
-	kind string // assigned, refused, lost, revoked
+	kind string // assigned, refused, revoked
 	of   *assignment
 }
 
@@ -283,9 +285,6 @@ func (o *owner) take(a bus.Assignment) (int64, *assignment, error) {
 		return 0, nil, errRefused
 	case !held && !a.Settled:
 		return 0, nil, bus.ErrShort
-	case !held && o.strict:
-		o.events <- event{"lost", c}
-		return 0, nil, errRefused
 	}
 	o.held.Add(1)
 	o.events <- event{"assigned", c}

@@ -17,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -62,18 +61,23 @@ func (r *refuser) answer(request *kmsg.ProduceRequest) (kmsg.Response, error, bo
 		return nil, nil, false
 	}
 	r.refused++
+	return refusal(request, next), nil, true
+}
+
+// refusal answers a request with an error for each partition.
+func refusal(request *kmsg.ProduceRequest, why *kerr.Error) kmsg.Response {
 	response := request.ResponseKind().(*kmsg.ProduceResponse)
 	for _, t := range request.Topics {
 		topic := kmsg.NewProduceResponseTopic()
 		topic.Topic = t.Topic
 		for _, p := range t.Partitions {
 			partition := kmsg.NewProduceResponseTopicPartition()
-			partition.Partition, partition.ErrorCode = p.Partition, next.Code
+			partition.Partition, partition.ErrorCode = p.Partition, why.Code
 			topic.Partitions = append(topic.Partitions, partition)
 		}
 		response.Topics = append(response.Topics, topic)
 	}
-	return response, nil, true
+	return response
 }
 
 // A batch that fails for good keeps everything behind it in its partition off
@@ -259,41 +263,6 @@ func (g *gate) requestsTo(partition int32) []int {
 	return slices.Clone(g.requests[partition])
 }
 
-// Partitions do not wait for one another, within a call and between calls.
-func TestPartitionsDoNotWaitForOneAnother(t *testing.T) {
-	broker, cfg := startGate(t)
-	topic := makeTopic(t, cfg, 3, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{})
-	release := broker.holdBack(t, 0)
-	whole := make(chan error, 1)
-	go func() {
-		whole <- p.Publish(context.Background(), topic, slices.Concat(numbered(0, 1, 0), numbered(1, 2, 1))...)
-	}()
-	eventually(t, "the other partition of the call is written", func() bool {
-		ends, err := kafka.HighWater(t.Context(), cfg, topic)
-		return err == nil && ends[topic][1] == 1
-	})
-	for _, partition := range []int{1, 2} {
-		other := make(chan error, 1)
-		go func() { other <- p.Publish(context.Background(), topic, numbered(2, 3, partition)...) }()
-		select {
-		case err := <-other:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(patience):
-			t.Fatalf("a call to partition %d waits for partition 0", partition)
-		}
-	}
-	if len(whole) > 0 {
-		t.Error("the call is answered before its last record is written")
-	}
-	release()
-	if err := <-whole; err != nil {
-		t.Error(err)
-	}
-}
-
 // A partition has one request on its way, and what comes meanwhile, of any call,
 // is the next.
 func TestCallsShareRequests(t *testing.T) {
@@ -349,44 +318,6 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 	})
 }
 
-// When its context ends, what waits fails at once and is never written; what is on
-// its way is waited for.
-func TestPublishEndsWithItsContext(t *testing.T) {
-	broker, cfg := startGate(t)
-	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Minute})
-	release := broker.holdBack(t, 0)
-	ctx, cancel := context.WithCancel(t.Context())
-	first, second := make(chan error, 1), make(chan error, 1)
-	go func() { first <- p.Publish(ctx, topic, numbered(0, 1, 0)...) }()
-	eventually(t, "a request is on its way", func() bool { return len(broker.requestsTo(0)) == 1 })
-	go func() { second <- p.Publish(ctx, topic, numbered(1, 2, 0)...) }()
-	eventually(t, "the other call waits", func() bool { return kafka.Waiting(p, topic, 0) == 2 })
-	cancel()
-	select {
-	case err := <-second:
-		var failed *kafka.PublishError
-		if !errors.As(err, &failed) || !errors.Is(err, context.Canceled) {
-			t.Errorf("what waited: %v", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("what waits does not end with its context")
-	}
-	if len(first) > 0 {
-		t.Errorf("what is on its way was given up: %v", <-first)
-	}
-	release()
-	if err := <-first; err != nil {
-		t.Errorf("what was on its way, and was written: %v", err)
-	}
-	publish(t, p, topic, numbered(2, 3, 0)...)
-	for i, want := range []string{"0", "2"} {
-		if got := string(readAll(t, cfg, topic, 2)[i].Payload); got != want {
-			t.Errorf("record %d is %s, want %s", i, got, want)
-		}
-	}
-}
-
 // Readiness does not wait for a bus that is away, while calls do.
 func TestPinnedDoesNotWait(t *testing.T) {
 	broker, cfg := startStoppable(t)
@@ -416,26 +347,4 @@ func TestPinnedDoesNotWait(t *testing.T) {
 	}
 	cancel()
 	publishing.Wait()
-}
-
-// Close does not wait for a broker that takes a request and says nothing.
-func TestCloseGivesUpAHungBroker(t *testing.T) {
-	t.Parallel()
-	broker, cfg := startGate(t)
-	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
-	broker.holdBack(t, 0)
-	failed := make(chan error, 1)
-	go func() { failed <- p.Publish(context.Background(), topic, newMessage("x")) }()
-	eventually(t, "a request is on its way", func() bool { return len(broker.requestsTo(0)) > 0 })
-	began := time.Now()
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-failed; !errors.Is(err, bus.ErrClosed) {
-		t.Errorf("%v", err)
-	}
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("it took %s", took)
-	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,105 +21,6 @@ import (
 
 var _ bus.Publisher = (*kafka.Publisher)(nil)
 
-// One call has messages with a key, for a partition, and with neither. The
-// partitions are those of Java's murmur2, worked out from its own test vectors.
-func TestPublishKeyedAndDirected(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 12, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{Compression: "lz4"})
-		vectors := map[string]int64{"21": (-973932308 & 0x7fffffff) % 12, "foobar": (-790332482 & 0x7fffffff) % 12, "abc": 479470107 % 12}
-		messages := []*message.Message{
-			newMessage("directed", withKey, "foobar", toPartition, "5"),
-			newMessage("neither"),
-			newMessage("empty key", withKey, ""),
-		}
-		for key := range vectors {
-			messages = append(messages, newMessage("keyed", withKey, key))
-		}
-		publish(t, p, topic, messages...)
-		for _, msg := range readAll(t, cfg, topic, len(messages)) {
-			key, keyed := string(position(t, msg).Key), position(t, msg).Key != nil
-			partition := int64(position(t, msg).Partition)
-			switch string(msg.Payload) {
-			case "directed":
-				if key != "foobar" || partition != 5 {
-					t.Errorf("directed: key %q, partition %d", key, partition)
-				}
-			case "keyed":
-				if want := vectors[key]; partition != want {
-					t.Errorf("key %q: partition %d, want %d", key, partition, want)
-				}
-			case "empty key":
-				if !keyed || key != "" {
-					t.Errorf("an empty key came back as %q, %v", key, keyed)
-				}
-			case "neither":
-				if keyed {
-					t.Errorf("no key came back as %q", key)
-				}
-			}
-		}
-	})
-}
-
-func TestOrderWithinAPartition(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 2, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
-		for i := range 20 {
-			publish(t, p, topic, numbered(100*i, 100*(i+1), 1)...)
-		}
-		for i, msg := range readAll(t, cfg, topic, 2000) {
-			if string(msg.Payload) != strconv.Itoa(i) || position(t, msg).Offset != int64(i) {
-				t.Fatalf("message %d is %s at offset %d", i, msg.Payload, position(t, msg).Offset)
-			}
-		}
-	})
-}
-
-func TestHeadersSurvive(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 1, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
-		headers := message.Metadata{
-			"plain":        "value",
-			"empty":        "",
-			"bytes":        "\x00\xff\n",
-			"$offset":      "from outside",
-			"$$key":        "from outside",
-			"with $ in it": "x",
-		}
-		msg := newMessage("x")
-		for name, value := range headers {
-			msg.Metadata[name] = value
-		}
-		publish(t, p, topic, msg)
-		once := readAll(t, cfg, topic, 1)[0]
-		publish(t, p, topic, once.Copy()) // as redriving does
-		for _, got := range readAll(t, cfg, topic, 2) {
-			if !maps.Equal(got.Metadata, headers) {
-				t.Errorf("the headers are %q, want %q", got.Metadata, headers)
-			}
-		}
-	})
-}
-
-func TestTimesOfTheProducer(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 1, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
-		before := time.Now().Truncate(time.Millisecond)
-		publish(t, p, topic, newMessage("given", withTime, "1700000000123456"), newMessage("now"))
-		messages := readAll(t, cfg, topic, 2)
-		if got := position(t, messages[0]).Appended; got != 1700000000123000 {
-			t.Errorf("given time came back as %d", got)
-		}
-		if got := position(t, messages[1]).Appended.Time(); got.Before(before) || got.After(time.Now()) {
-			t.Errorf("the default time is %s", got)
-		}
-	})
-}
-
 // Where the topic has append times, producers' clocks do not count, compressed
 // or not.
 func TestAppendTimesAreTheBrokers(t *testing.T) {
@@ -137,23 +36,6 @@ func TestAppendTimesAreTheBrokers(t *testing.T) {
 			if at := position(t, msg).Appended.Time(); at.Before(before) || at.After(time.Now()) {
 				t.Errorf("message %d was appended at %s, not since %s", i, at, before)
 			}
-		}
-	})
-}
-
-func TestTooLarge(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 1, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{MaxMessageBytes: 2000})
-		err := p.Publish(context.Background(), topic, newMessage("fits"), newMessage(strings.Repeat("x", 1500), "header", strings.Repeat("y", 500)))
-		var oversize *kafka.OversizeError
-		if !errors.As(err, &oversize) || oversize.Index != 1 || oversize.Bytes <= 2000 || oversize.Limit != 2000 || oversize.Topic != topic {
-			t.Fatalf("%v", err)
-		}
-		checkTooLarge(t, err)
-		ends, err := kafka.HighWater(t.Context(), cfg, topic)
-		if err != nil || ends[topic][0] != 0 {
-			t.Errorf("%v, %v; nothing of a call with an oversize message is sent", ends, err)
 		}
 	})
 }
@@ -216,22 +98,6 @@ func TestBatchesKeepTheLeastLimit(t *testing.T) {
 	})
 }
 
-// The broker's limit is lower than what the publisher was told.
-func TestTooLargeForTheBroker(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 1, false)
-		limitMessages(t, cfg, topic, 1000)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
-		err := p.Publish(context.Background(), topic, newMessage(strings.Repeat("x", 1500)))
-		var failed *kafka.PublishError
-		if !errors.As(err, &failed) || len(failed.Failed) != 1 || failed.Failed[0].Index != 0 {
-			t.Fatalf("%v", err)
-		}
-		checkTooLarge(t, err)
-		publish(t, p, topic, newMessage("fits"))
-	})
-}
-
 // limitMessages returns once the partition's leader keeps to the limit: brokers
 // hear of a topic's configuration after it is set.
 func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
@@ -248,58 +114,6 @@ func checkTooLarge(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, bus.ErrTooLarge) {
 		t.Errorf("does not say that it is too large: %v", err)
-	}
-}
-
-func TestPartOfACallFails(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		topic := makeTopic(t, cfg, 2, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
-		err := p.Publish(context.Background(), topic, newMessage("a", toPartition, "0"), newMessage("b", toPartition, "7"), newMessage("c", toPartition, "1"))
-		var failed *kafka.PublishError
-		if !errors.As(err, &failed) || failed.Messages != 3 || len(failed.Failed) != 1 || failed.Failed[0].Index != 1 {
-			t.Fatalf("%v", err)
-		}
-		if errors.Is(failed, bus.ErrTooLarge) {
-			t.Error("says that it is too large")
-		}
-		var got []string
-		for _, msg := range readAll(t, cfg, topic, 2) {
-			got = append(got, string(msg.Payload))
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, []string{"a", "c"}) {
-			t.Errorf("on the bus: %q", got)
-		}
-	})
-}
-
-func TestBadTargetIsNamed(t *testing.T) {
-	broker := startEmbedded(t, embedded.Options{})
-	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
-	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{})
-	err := p.Publish(t.Context(), topic, newMessage("good"), newMessage("bad", toPartition, "-1"))
-	var field *oona.FieldError
-	if !errors.As(err, &field) || field.Field != "partition" {
-		t.Errorf("partition -1: %v", err)
-	}
-	ends, err := kafka.HighWater(t.Context(), cfg, topic)
-	if err != nil || ends[topic][0] != 0 {
-		t.Errorf("%v, %v; nothing was sent", ends, err)
-	}
-}
-
-func TestPublishAfterClose(t *testing.T) {
-	broker := startEmbedded(t, embedded.Options{})
-	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
-	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{})
-	if err := errors.Join(p.Close(), p.Close()); err != nil {
-		t.Error(err)
-	}
-	if err := p.Publish(context.Background(), topic, newMessage("x")); !errors.Is(err, bus.ErrClosed) {
-		t.Errorf("%v", err)
 	}
 }
 

@@ -90,7 +90,7 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	}
 	defer t.consumer.Revoke()
 	h.member.membership.opened()
-	a := &assigned{from, t.consumer, t.topicID}
+	a := &assigned{ConsumerGroupClaim: from, consumer: t.consumer, topicID: t.topicID}
 	var beside sync.WaitGroup
 	open, end := context.WithCancel(context.WithoutCancel(session.Context()))
 	defer end()
@@ -165,7 +165,7 @@ func (h *sessionHandler) followEnd(open context.Context, a *assigned) {
 			return
 		case err == nil:
 			failures = 0
-			a.consumer.End(end)
+			a.end(end)
 		default:
 			if failures++; failures == 1 {
 				h.logger.Warn("cannot ask where a partition ends: how far behind it is, is not known", "topic", a.Topic(), "partition", a.Partition(), "err", err)
@@ -179,14 +179,14 @@ func (h *sessionHandler) followEnd(open context.Context, a *assigned) {
 const commitTimeout = 5 * time.Second
 
 func (h *sessionHandler) commit(session sarama.ConsumerGroupSession, a *assigned) error {
-	commit, due := a.consumer.Commit()
+	commit, due := a.commit()
 	if !due {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout)
 	defer cancel()
 	err := h.member.offsets.commit(ctx, session, a.Topic(), a.topicID, a.Partition(), commit)
-	a.consumer.Committed(commit, err)
+	a.committed(commit, err)
 	return err
 }
 

@@ -20,7 +20,8 @@ type handing struct {
 	log   *log
 	at    bus.Position // of all messages: without offset, time and key
 	out   chan<- *message.Message
-	grace time.Duration // how long the message in hand is waited for when ctx has ended
+	grace time.Duration    // how long the message in hand is waited for when ctx has ended
+	acked func(next int64) // is told of each message that was acked; nil: nobody is
 }
 
 // handOut returns when ctx has ended and the last message is settled, or grace is
@@ -32,6 +33,9 @@ func (h handing) handOut(ctx context.Context, next int64) {
 			return
 		}
 		next = r.offset + 1
+		if h.acked != nil {
+			h.acked(next)
+		}
 	}
 }
 

@@ -21,6 +21,9 @@ type Reader struct {
 	closing context.Context
 	close   context.CancelFunc
 	reading sync.WaitGroup
+
+	progress chan struct{}  // closed, and replaced, when a message was acked; under Bus.mu
+	next     map[*log]int64 // the offset after the last message that was acked; under Bus.mu
 }
 
 // ReaderOptions say where reading begins.
@@ -32,7 +35,7 @@ type ReaderOptions struct {
 
 // NewReader returns a reader of any topics.
 func (b *Bus) NewReader(opts ReaderOptions) *Reader {
-	r := &Reader{bus: b, from: opts.From, ranges: make(map[string][]bus.Range)}
+	r := &Reader{bus: b, from: opts.From, ranges: make(map[string][]bus.Range), progress: make(chan struct{}), next: make(map[*log]int64)}
 	r.closing, r.close = context.WithCancel(context.Background())
 	return r
 }
@@ -57,7 +60,7 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	out := make(chan *message.Message)
 	var partitions sync.WaitGroup
 	for i, of := range ranges {
-		h := handing{bus: r.bus, log: logs[i], at: bus.Position{Topic: topic, Partition: of.Partition}, out: out}
+		h := handing{bus: r.bus, log: logs[i], at: bus.Position{Topic: topic, Partition: of.Partition}, out: out, acked: func(next int64) { r.advance(logs[i], next) }}
 		partitions.Go(func() { h.handOut(ctx, of.From) })
 	}
 	r.reading.Go(func() {
@@ -82,6 +85,7 @@ func (r *Reader) locate(topic string) ([]*log, []bus.Range, error) {
 		if !r.from.IsZero() {
 			ranges[i].From = p.firstAt(r.from)
 		}
+		r.next[p] = ranges[i].From
 	}
 	return t.partitions, ranges, nil
 }
@@ -91,6 +95,36 @@ func (r *Reader) Ranges(topic string) []bus.Range {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ranges[topic]
+}
+
+func (r *Reader) advance(p *log, next int64) {
+	r.bus.mu.Lock()
+	defer r.bus.mu.Unlock()
+	r.next[p] = next
+	close(r.progress)
+	r.progress = make(chan struct{})
+}
+
+// CaughtUp waits until all records are acked that there are in the topics which are read.
+func (r *Reader) CaughtUp(ctx context.Context) error {
+	for {
+		r.bus.mu.Lock()
+		behind, progress := 0, r.progress
+		for p, next := range r.next {
+			if next < p.end() {
+				behind++
+			}
+		}
+		r.bus.mu.Unlock()
+		if behind == 0 {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return fmt.Errorf("%d partitions are not read to their ends: %w", behind, context.Cause(ctx))
+		}
+	}
 }
 
 // Close ends all subscriptions. Messages in a handler's hands are not waited for.

@@ -30,6 +30,9 @@ type Options struct {
 	DataDir string       // keeps topics, records and commits; "": they are in memory, and gone at Close
 	Port    int          // preferred on 127.0.0.1; when it is taken, or 0, any
 	Logger  *slog.Logger // nil: silent
+	// Control sees each request before the broker does, as kfake's Control says, so that
+	// a test can make the broker fail; nil: none.
+	Control func(c *kfake.Cluster, request kmsg.Request) (kmsg.Response, error, bool)
 }
 
 // Broker runs until Close.
@@ -79,6 +82,12 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 	options = append(options, kfake.ListenFn(func(string, string) (net.Listener, error) { return listener, nil }))
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the embedded broker: %w", err), listener.Close(), b.unlock())
+	}
+	if opts.Control != nil {
+		b.cluster.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			return opts.Control(b.cluster, r)
+		})
 	}
 	b.cluster.ControlKey(kmsg.Produce.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		b.cluster.KeepControl()
