@@ -37,8 +37,8 @@ func exhibit(f *fixture) {
 		f.send(rollup(oona.Health, "digits:7", layer, loss, norm))
 		f.send(rollup(oona.Performance, "digits:7", layer, improvement, summarize("unheard_of", 1)))
 	}
-	f.tape.append(f.t, topics.LayerHealth, 0, f.sent[0])
-	f.tape.append(f.t, topics.LayerHealth, 0, []byte("no rollup"))
+	f.append(topics.LayerHealth, 0, f.sent[0])
+	f.append(topics.LayerHealth, 0, []byte("no rollup"))
 }
 
 func capTwoLayers(c *export.Config) {

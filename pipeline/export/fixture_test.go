@@ -2,125 +2,77 @@ package export_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// place is a partition of a topic.
-type place struct {
-	topic     string
-	partition int32
-}
-
-// topicRange is what a partition of a topic holds as reading begins.
-type topicRange struct {
-	topic string
-	bus.Range
-}
-
-// tape is a log of both rollup topics, to which a test appends.
+// tape is a log of both rollup topics, to which a test appends, and its reader.
 type tape struct {
-	mu         sync.Mutex
-	inboxes    map[string]chan *message.Message
-	subscribed map[string]bool
-	next       map[place]int64
-	ranges     []topicRange
-	subscribe  func(topic string) error // nil: succeeds
+	bus       *memory.Bus
+	publisher *memory.Publisher
+	reader    *memory.Reader
 }
 
-func newTape(ranges ...topicRange) *tape {
-	l := &tape{inboxes: map[string]chan *message.Message{}, subscribed: map[string]bool{}, next: map[place]int64{}, ranges: ranges}
-	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
-		l.inboxes[topic] = make(chan *message.Message)
+func newTape(t testing.TB, partitions int32) *tape {
+	t.Helper()
+	b := memory.New(memory.Options{})
+	err := b.CreateTopics(oona.TopicSpec{Name: topics.LayerHealth, Partitions: partitions}, oona.TopicSpec{Name: topics.LayerPerformance, Partitions: partitions})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, r := range ranges {
-		l.next[place{r.topic, r.Partition}] = r.From
-	}
+	return (&tape{bus: b}).again(t)
+}
+
+// again returns the same log with another reader.
+func (l *tape) again(t testing.TB) *tape {
+	l = &tape{l.bus, l.bus.NewPublisher(memory.PublisherOptions{}), l.bus.NewReader(memory.ReaderOptions{})}
+	t.Cleanup(func() {
+		if err := errors.Join(l.publisher.Close(), l.reader.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 	return l
 }
 
-func (l *tape) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	if l.subscribe != nil {
-		if err := l.subscribe(topic); err != nil {
-			return nil, err
-		}
-	}
-	l.mu.Lock()
-	l.subscribed[topic] = true
-	l.mu.Unlock()
-	out := make(chan *message.Message)
-	go func() {
-		defer close(out)
-		for {
-			select {
-			case msg := <-l.inboxes[topic]:
-				if msg == nil {
-					return // the test ended the log
-				}
-				out <- msg
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
-}
-
-func (l *tape) Close() error { panic("the stage closed a log that is not its own") }
-
-func (l *tape) Ranges(topic string) []bus.Range {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.subscribed[topic] {
-		return nil
-	}
-	var of []bus.Range
-	for _, r := range l.ranges {
-		if r.topic == topic {
-			of = append(of, r.Range)
-		}
-	}
-	return of
-}
-
-// append delivers a record of a partition and waits until it is acked.
+// append appends a record to a partition.
 func (l *tape) append(t testing.TB, topic string, partition int32, payload []byte) {
 	t.Helper()
-	at := place{topic, partition}
-	l.mu.Lock()
-	offset := l.next[at]
-	l.next[at]++
-	l.mu.Unlock()
-	msg := message.NewMessage("", payload)
-	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{Topic: topic, Partition: partition, Offset: offset}))
-	l.deliver(t, topic, msg)
-}
-
-func (l *tape) deliver(t testing.TB, topic string, msg *message.Message) {
-	t.Helper()
-	l.inboxes[topic] <- msg
-	select {
-	case <-msg.Acked():
-	case <-msg.Nacked():
-		t.Errorf("a record of %s was refused: it would come again for ever", topic)
+	if err := l.publisher.Publish(context.Background(), topic, bus.NewMessage(payload, bus.Target{Partition: partition, Directed: true})); err != nil {
+		t.Fatal(err)
 	}
 }
+
+// read waits until the stage has read the log to its end.
+func (l *tape) read(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := l.reader.CaughtUp(ctx); err != nil {
+		t.Fatalf("a record is refused, and would come again for ever: %v", err)
+	}
+}
+
+// notOurs is a reader that its user must not close.
+type notOurs struct{ bus.Reader }
+
+func (notOurs) Close() error { panic("the stage closed a log that is not its own") }
 
 var topics = export.DefaultConfig().Topics
 
@@ -135,15 +87,22 @@ type fixture struct {
 	sentTo   []string
 }
 
-func start(t testing.TB, configure func(*export.Config), ranges ...topicRange) *fixture {
+func start(t testing.TB, configure func(*export.Config)) *fixture {
 	t.Helper()
-	if ranges == nil {
-		ranges = []topicRange{{topic: topics.LayerHealth}, {topic: topics.LayerPerformance}}
-	}
-	return startOn(t, newTape(ranges...), configure)
+	return startOn(t, newTape(t, 1), configure)
 }
 
 func startOn(t testing.TB, log *tape, configure func(*export.Config)) *fixture {
+	t.Helper()
+	f := startOnReader(t, log.reader, configure)
+	f.tape = log
+	for log.reader.Ranges(topics.LayerHealth) == nil || log.reader.Ranges(topics.LayerPerformance) == nil {
+		runtime.Gosched() // what is appended now would be history
+	}
+	return f
+}
+
+func startOnReader(t testing.TB, log bus.Reader, configure func(*export.Config)) *fixture {
 	t.Helper()
 	cfg := export.DefaultConfig()
 	if configure != nil {
@@ -157,8 +116,8 @@ func startOn(t testing.TB, log *tape, configure func(*export.Config)) *fixture {
 	if _, measured := t.(*testing.B); measured {
 		registry = prometheus.NewRegistry()
 	}
-	f := &fixture{t: t, tape: log, registry: registry, trigger: map[oona.Group]oona.Trigger{}}
-	f.stage, err = export.New(cfg, log, known, f.registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	f := &fixture{t: t, registry: registry, trigger: map[oona.Group]oona.Trigger{}}
+	f.stage, err = export.New(cfg, notOurs{log}, known, f.registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +144,14 @@ func (f *fixture) send(r *oona.Rollup) {
 	payload := avro.AppendRollup(nil, r)
 	f.sent = append(f.sent, payload)
 	f.sentTo = append(f.sentTo, topics.Rollup(r.Group))
-	f.tape.append(f.t, topics.Rollup(r.Group), 0, payload)
+	f.append(topics.Rollup(r.Group), 0, payload)
+}
+
+// append appends a record to a partition and waits until the stage has read it.
+func (f *fixture) append(topic string, partition int32, payload []byte) {
+	f.t.Helper()
+	f.tape.append(f.t, topic, partition, payload)
+	f.tape.read(f.t)
 }
 
 // gather returns the exposed families by name.

@@ -18,7 +18,7 @@ func (f *fixture) sendAt(g oona.Group, seconds int64, at oona.Trigger) {
 	r.Start = r.End - 10e6
 	r.Trigger, r.FirstOffset, r.LastOffset = at, at.Offset-5, at.Offset-1
 	r.Hash = r.ContentHash()
-	f.tape.append(f.t, topics.Rollup(g), 0, avro.AppendRollup(nil, r))
+	f.append(topics.Rollup(g), 0, avro.AppendRollup(nil, r))
 }
 
 // The log has lost its end, or was made again: offsets are below those of before.

@@ -89,7 +89,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &described{Registerer: prometheus.NewRegistry()}
-	if _, err := export.New(export.DefaultConfig(), newTape(), known, d, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+	if _, err := export.New(export.DefaultConfig(), newTape(t, 1).reader, known, d, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(d.names)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -98,7 +99,7 @@ func TestReemissionIsDropped(t *testing.T) {
 			f.send(rollup(oona.Performance, "r", "enc.0"))
 		}
 		for i, payload := range f.sent {
-			f.tape.append(t, f.sentTo[i], 0, payload)
+			f.append(f.sentTo[i], 0, payload)
 		}
 		f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 100)))
 
@@ -127,7 +128,7 @@ func TestConflictingRollups(t *testing.T) {
 			other := *first
 			change(&other)
 			other.Hash = other.ContentHash()
-			f.tape.append(t, f.sentTo[0], 0, avro.AppendRollup(nil, &other))
+			f.append(f.sentTo[0], 0, avro.AppendRollup(nil, &other))
 		}
 		f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 2)))
 		f.expect(3, "oona_exporter_conflicts_total", "group=health")
@@ -138,7 +139,7 @@ func TestConflictingRollups(t *testing.T) {
 
 func TestTriggersAreOfAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil)
+		f := startOn(t, newTape(t, 2), nil)
 		r := rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 1))
 		r.Trigger = oona.Trigger{Offset: 10, Index: 1}
 		for _, step := range []struct {
@@ -157,7 +158,7 @@ func TestTriggersAreOfAPartition(t *testing.T) {
 		} {
 			r.Trigger, r.Layer = step.trigger, step.layer
 			r.Start = r.End - oona.Micros(1000+10*step.trigger.Offset) - oona.Micros(step.trigger.Index) // a window of its own
-			f.tape.append(t, topics.LayerHealth, step.partition, avro.AppendRollup(nil, r))
+			f.append(topics.LayerHealth, step.partition, avro.AppendRollup(nil, r))
 			f.expect(step.fresh, "kasmina_layer_health", "layer=a")
 		}
 	})
@@ -218,7 +219,7 @@ func TestBadRecordsAreSkippedAndCounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := start(t, nil)
-				f.tape.append(t, topics.LayerHealth, 0, payload)
+				f.append(topics.LayerHealth, 0, payload)
 				f.send(good())
 				if got, want := f.stage.Counts(), (export.Counts{Rollups: 1, Undecodable: 1}); got != want {
 					t.Errorf("counts %+v, want %+v", got, want)
@@ -231,11 +232,33 @@ func TestBadRecordsAreSkippedAndCounted(t *testing.T) {
 	}
 }
 
+// strange is a reader whose messages are not of a bus.
+type strange struct {
+	*memory.Reader
+	messages chan *message.Message
+}
+
+func (s strange) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	out := make(chan *message.Message)
+	go func() {
+		defer close(out)
+		select {
+		case msg := <-s.messages:
+			out <- msg
+			<-ctx.Done()
+		case <-ctx.Done():
+		}
+	}()
+	return out, nil
+}
+
 func TestMessageWithoutPositionIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil)
+		log := strange{newTape(t, 1).reader, make(chan *message.Message)}
+		f := startOnReader(t, log, nil)
 		msg := message.NewMessage("", avro.AppendRollup(nil, rollup(oona.Health, "r", "enc.0")))
-		f.tape.deliver(t, topics.LayerHealth, msg)
+		log.messages <- msg
+		<-msg.Acked()
 		if got, want := f.stage.Counts(), (export.Counts{Undecodable: 1}); got != want {
 			t.Errorf("counts %+v, want %+v", got, want)
 		}
@@ -244,11 +267,17 @@ func TestMessageWithoutPositionIsCounted(t *testing.T) {
 
 func TestReadyAtTheHighWaterMarkFoundAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil,
-			topicRange{topics.LayerHealth, bus.Range{Partition: 0, From: 40, End: 42}},
-			topicRange{topics.LayerHealth, bus.Range{Partition: 1, From: 9, End: 9}},
-			topicRange{topics.LayerPerformance, bus.Range{Partition: 0, From: 3, End: 4}},
-		)
+		log := newTape(t, 2)
+		for range 42 {
+			log.append(t, topics.LayerHealth, 0, []byte("a record that is no rollup counts as read"))
+		}
+		for range 4 {
+			log.append(t, topics.LayerPerformance, 0, []byte("too"))
+		}
+		err := errors.Join(
+			log.bus.Trim(topics.LayerHealth, 0, 40), log.bus.Trim(topics.LayerPerformance, 0, 3),
+			log.bus.Freeze(topics.LayerHealth, 0), log.bus.Freeze(topics.LayerPerformance, 0))
+		f := startOn(t, log, nil)
 		synctest.Wait() // until both topics are subscribed to
 		notReady := func(want string) {
 			t.Helper()
@@ -257,12 +286,12 @@ func TestReadyAtTheHighWaterMarkFoundAtStart(t *testing.T) {
 			}
 		}
 		notReady("layer.health/0 is at offset 40 of 42")
-		f.send(rollup(oona.Health, "r", "enc.0"))
-		notReady("layer.health/0 is at offset 41 of 42")
-		f.tape.append(t, topics.LayerHealth, 0, []byte("a record that is no rollup counts as read"))
+		err = errors.Join(err, log.bus.Thaw(topics.LayerHealth, 0))
+		synctest.Wait()
 		notReady("layer.performance/0 is at offset 3 of 4")
+		err = errors.Join(err, log.bus.Thaw(topics.LayerPerformance, 0))
 		f.send(rollup(oona.Performance, "r", "enc.0"))
-		if err := f.stage.Ready(); err != nil {
+		if err := errors.Join(err, f.stage.Ready()); err != nil {
 			t.Errorf("not ready: %v", err)
 		}
 	})
@@ -273,8 +302,7 @@ func TestNotReadyBeforeItRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := newTape(topicRange{topic: topics.LayerHealth}, topicRange{topic: topics.LayerPerformance})
-	s, err := export.New(export.DefaultConfig(), log, known, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := export.New(export.DefaultConfig(), newTape(t, 1).reader, known, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,20 +316,14 @@ func TestNotReadyBeforeItRuns(t *testing.T) {
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, nil)
-		history := func(f *fixture) {
-			f.send(ended(20*time.Second, oona.Health, "r", "enc.0", summarize("weight_norm", 1, 1)))
-			f.send(ended(20*time.Second, oona.Performance, "r", "enc.0"))
-			f.send(ended(10*time.Second, oona.Health, "r", "enc.0", summarize("weight_norm", 2, 2)))
-			f.send(ended(10*time.Second, oona.Performance, "r", "enc.0"))
-		}
-		history(first)
+		first.send(ended(20*time.Second, oona.Health, "r", "enc.0", summarize("weight_norm", 1, 1)))
+		first.send(ended(20*time.Second, oona.Performance, "r", "enc.0"))
+		first.send(ended(10*time.Second, oona.Health, "r", "enc.0", summarize("weight_norm", 2, 2)))
+		first.send(ended(10*time.Second, oona.Performance, "r", "enc.0"))
 		first.expect(4, "kasmina_layer_health")
 
-		second := start(t, nil,
-			topicRange{topics.LayerHealth, bus.Range{From: 0, End: 2}},
-			topicRange{topics.LayerPerformance, bus.Range{From: 0, End: 2}},
-		)
-		history(second)
+		second := startOn(t, first.tape.again(t), nil)
+		synctest.Wait()
 		for _, name := range []string{
 			"kasmina_layer_health_window_mean", "kasmina_layer_health_window_end_timestamp_seconds",
 			"kasmina_layer_window_frames_per_second", "kasmina_layer_seeds_active",
@@ -314,10 +336,9 @@ func TestRestart(t *testing.T) {
 		second.expect(0, "kasmina_layer_health")
 		second.expect(0, "kasmina_layer_frames_total")
 
-		for _, f := range []*fixture{first, second} {
-			f.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 3)))
-			f.send(rollup(oona.Performance, "r", "enc.0"))
-		}
+		first.send(rollup(oona.Health, "r", "enc.0", summarize("weight_norm", 3)))
+		first.send(rollup(oona.Performance, "r", "enc.0"))
+		synctest.Wait()
 		first.expect(5, "kasmina_layer_health")
 		second.expect(1, "kasmina_layer_health")
 		second.expect(5, "kasmina_layer_frames_total")
@@ -329,7 +350,7 @@ func TestRunEndsWhereTheLogEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(log *tape) error {
+	run := func(log bus.Reader) error {
 		s, err := export.New(export.DefaultConfig(), log, known, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 		if err != nil {
 			t.Fatal(err)
@@ -338,15 +359,19 @@ func TestRunEndsWhereTheLogEnds(t *testing.T) {
 		defer cancel()
 		return s.Run(ctx)
 	}
-	log := newTape()
-	close(log.inboxes[topics.LayerHealth]) // the other topic goes on
-	if err := run(log); err == nil || !strings.Contains(err.Error(), topics.LayerHealth+": the log reader has ended by itself") {
-		t.Errorf("a topic's channel was closed: got %v", err)
+	ended := newTape(t, 1).reader
+	go func() {
+		for ended.Ranges(topics.LayerHealth) == nil || ended.Ranges(topics.LayerPerformance) == nil {
+			time.Sleep(time.Millisecond)
+		}
+		if err := ended.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := run(ended); err == nil || !strings.Contains(err.Error(), "the log reader has ended by itself") {
+		t.Errorf("the reader has ended: got %v", err)
 	}
-	down := errors.New("no broker")
-	log = newTape()
-	log.subscribe = func(string) error { return down }
-	if err := run(log); !errors.Is(err, down) {
+	if err := run(memory.New(memory.Options{}).NewReader(memory.ReaderOptions{})); !errors.Is(err, bus.ErrNoTopic) {
 		t.Errorf("a topic cannot be subscribed to: got %v", err)
 	}
 }
