@@ -107,6 +107,18 @@ func TestMetadataBudget(t *testing.T) {
 	}
 }
 
+// No commit has room for more than MostTimelines, though their watermarks are all
+// within a second, and with fewer it may have room.
+func TestMostTimelines(t *testing.T) {
+	c := budgetCase{behind: 1_000_000}
+	if fits(c.snapshot(MostTimelines)) {
+		t.Errorf("%d timelines fit", MostTimelines)
+	}
+	if n := MostTimelines * 9 / 10; !fits(c.snapshot(n)) {
+		t.Errorf("%d timelines do not fit", n)
+	}
+}
+
 // TestConfigurationsInTheBudget says how many timelines fit beside how many
 // configurations in reach, and that the documents have the same table.
 func TestConfigurationsInTheBudget(t *testing.T) {

@@ -49,6 +49,10 @@ const (
 	maxMetadataEarlier = 4000
 )
 
+// MostTimelines is as many timelines as a commit could have room for, if their
+// watermarks were almost equal. With more, an engine could never commit.
+const MostTimelines = 256
+
 // ErrMetadata says that a commit does not fit into MaxMetadata. The engine goes
 // on; the commit before this one stays true, with a longer replay.
 var ErrMetadata = errors.New("commit metadata too long")

@@ -43,7 +43,7 @@ type Config struct {
 
 	// MaxTimelines is the number of timelines that a partition admits. When
 	// it has as many, a new one takes the place of a quiet one. Default 128.
-	MaxTimelines int `name:"max-timelines" help:"Timelines (runs, or ranks that own layers) a partition."`
+	MaxTimelines int `name:"max-timelines" help:"Timelines (runs, or ranks that own layers) a partition; at most 256. A commit has room for 100 to 220, depending on their state."`
 	// MaxAccumulators is the number of layers' windows that may be open in
 	// the partition at a time; it bounds the engine's memory. The window
 	// that would open one more is sealed: it admits no further layer.

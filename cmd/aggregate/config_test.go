@@ -93,6 +93,7 @@ func TestBadConfiguration(t *testing.T) {
 		"--skip-record=3":        "\"3\" is not PARTITION:OFFSET",
 		"--skip-record=3:-1":     "give the two as the aggregator's error names them, such as 3:1234",
 		"--max-timelines=0":      "--max-timelines: is 0",
+		"--max-timelines=100000": "--max-timelines: is 100000; it is at most 256",
 		"--group-instance=a b":   "--group-instance: is \"a b\"",
 		"--group=":               "--group",
 		"--worker=a b":           "--worker: has ' ' at position 1",

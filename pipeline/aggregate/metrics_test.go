@@ -14,6 +14,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // counted are the series of a counter that are not 0: their labels and values.
@@ -118,10 +119,10 @@ func TestMetricsAreDocumented(t *testing.T) {
 // What does not fit a commit is not committed; that is counted, and the last
 // commit grows old.
 func TestCommitTooLarge(t *testing.T) {
-	f := start(t, func(c *aggregate.Config) { c.Windows.MaxTimelines = 1000 })
+	f := start(t, func(c *aggregate.Config) { c.Windows.MaxTimelines = windows.MostTimelines })
 	runs := func(from, to int) {
 		for i := from; i < to; i++ {
-			frame := f.frame(0)
+			frame := f.frame(time.Duration(i) * 100 * time.Millisecond)
 			frame.Run = oona.RunID(fmt.Sprint("run", i))
 			f.send(frame)
 		}
@@ -132,9 +133,9 @@ func TestCommitTooLarge(t *testing.T) {
 		t.Fatal("100 runs do not fit a commit")
 	}
 	f.feed.consumer().Committed(c, nil)
-	runs(100, 400)
+	runs(100, windows.MostTimelines)
 	if _, due := f.feed.commit(); due {
-		t.Error("400 runs fit a commit")
+		t.Errorf("%d runs fit a commit", windows.MostTimelines)
 	}
 	f.wantCounted(t, "oona_aggregate_commits_total", `[result="done"] 1`, `[result="too_large"] 1`)
 	want := fmt.Sprintf(`

@@ -116,5 +116,8 @@ func CheckWindows(cfg windows.Config) error {
 	if cfg.TickInterval > 0 && cfg.TickInterval < partition.LeastTick {
 		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; it is at least %s, or an idle aggregator is busy with looking at the time", cfg.TickInterval, partition.LeastTick)}
 	}
+	if cfg.MaxTimelines > windows.MostTimelines {
+		return &oona.FieldError{Field: "MaxTimelines", Reason: fmt.Sprintf("is %d; it is at most %d, as no commit has room for more, and a restart would have to read ever more of the log", cfg.MaxTimelines, windows.MostTimelines)}
+	}
 	return cfg.Validate()
 }
