@@ -127,7 +127,7 @@ func expel(admin sarama.ClusterAdmin, group string) error {
 // publish at a time, each the frames of its own layers, as trainers would; they
 // keep in step, so that none is late for the windows of another.
 func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.RunID) (err error) {
-	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{Compression: "lz4", Patience: 30 * time.Second})
+	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{Compression: "lz4", DeliveryTimeout: 30 * time.Second})
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 			err = errors.Join(err, w.forget(topics))
 		}
 	}()
-	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{Patience: patience})
+	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{DeliveryTimeout: patience})
 	if err != nil {
 		return topics, err
 	}

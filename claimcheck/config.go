@@ -117,8 +117,8 @@ func OpenS3(c S3, name string, limit int64) (*Store, error) {
 	return &Store{bucket: name, limit: limit, objects: &bucket{client: s3.New(options), name: name, verified: make(map[string]struct{})}}, nil
 }
 
-// A request that may succeed when it is sent again is, within what whoever waits
-// for a tensor has patience for.
+// A request that may succeed on another attempt is sent again, within the time for
+// which a client waits for a tensor.
 const (
 	attempts     = 3
 	longestPause = time.Second

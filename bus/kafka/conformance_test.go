@@ -115,7 +115,7 @@ func harness(cfg kafka.Config) bustest.Harness {
 		},
 		Publisher: func(t *testing.T, opts bustest.PublisherOptions) bus.Publisher {
 			t.Helper()
-			p, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{MaxMessageBytes: opts.MaxMessageBytes, Patience: cmp.Or(opts.Wait, time.Minute)})
+			p, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{MaxMessageBytes: opts.MaxMessageBytes, DeliveryTimeout: cmp.Or(opts.Wait, time.Minute)})
 			if err != nil {
 				t.Fatal(err)
 			}

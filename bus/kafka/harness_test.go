@@ -86,8 +86,8 @@ func makeTopic(t *testing.T, cfg kafka.Config, partitions int32, appendTime bool
 // opts say otherwise.
 func newPublisher(t *testing.T, cfg kafka.Config, opts kafka.PublisherOptions) *kafka.Publisher {
 	t.Helper()
-	if opts.Patience == 0 {
-		opts.Patience = time.Minute
+	if opts.DeliveryTimeout == 0 {
+		opts.DeliveryTimeout = time.Minute
 	}
 	p, err := kafka.NewPublisher(cfg, opts)
 	if err != nil {

@@ -109,7 +109,7 @@ func (l *lane) expired(p *part) error {
 		return errors.Join(l.failure, bus.ErrClosed)
 	case p.call.ctx.Err() != nil:
 		return errors.Join(l.failure, context.Cause(p.call.ctx))
-	case l.failure != nil && min(time.Since(p.queued), time.Since(l.taken)) > l.producer.patience:
+	case l.failure != nil && min(time.Since(p.queued), time.Since(l.taken)) > l.producer.timeout:
 		return l.failure
 	}
 	return nil

@@ -183,7 +183,7 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 5, false)
 		for _, compression := range []string{"none", "lz4"} {
-			p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: 10 * time.Second, Compression: compression})
+			p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: 10 * time.Second, Compression: compression})
 			publish(t, p, topic,
 				newMessage("keyed", withKey, "foobar", "header", "1", "$offset", "from outside"),
 				newMessage("directed", toPartition, "3", withTime, "1700000000123000"),
@@ -269,7 +269,7 @@ func TestCallsShareRequests(t *testing.T) {
 	const count = 50
 	broker, cfg := startGate(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Minute})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Minute})
 	release := broker.holdBack(t, 0)
 	var publishing sync.WaitGroup
 	send := func(n int) {
@@ -322,7 +322,7 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 func TestPinnedDoesNotWait(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic, Patience: time.Minute})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic, DeliveryTimeout: time.Minute})
 	publish(t, p, topic, newMessage("x"))
 	broker.down()
 	ctx, cancel := context.WithCancel(t.Context())

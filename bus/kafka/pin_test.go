@@ -79,7 +79,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		const partitions = 3
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, partitions, false), Partitions: partitions}
-		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: spec.Name, Patience: 300 * time.Millisecond})
+		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: spec.Name, DeliveryTimeout: 300 * time.Millisecond})
 		message := func() error { return p.Publish(t.Context(), spec.Name, newMessage("x", withKey, "k")) }
 		var moved *kafka.PartitionsError
 		remove := func() {

@@ -26,8 +26,8 @@ type producer struct {
 	leaders     *leaders
 	pin         *pin
 	compression sarama.CompressionCodec
-	limit       int // bytes of a batch of more than one record
-	patience    time.Duration
+	limit       int             // bytes of a batch of more than one record
+	timeout     time.Duration   // of delivery
 	closing     context.Context // waiting ends with it
 
 	running sync.WaitGroup // lanes
@@ -51,7 +51,7 @@ func newProducer(closing context.Context, client sarama.Client, pin *pin, opts P
 		pin:         pin,
 		compression: client.Config().Producer.Compression,
 		limit:       min(cmp.Or(opts.BatchBytes, largestBatch), opts.MaxMessageBytes, largestBatch),
-		patience:    opts.Patience,
+		timeout:     opts.DeliveryTimeout,
 		closing:     closing,
 		lanes:       make(map[topicPartition]*lane),
 	}

@@ -28,10 +28,10 @@ type PublisherOptions struct {
 	BatchBytes int
 	// Compression of batches: "lz4", or "none" or "".
 	Compression string
-	// Patience is how long records are tried again while the bus takes nothing
+	// DeliveryTimeout is how long records are tried again while the bus takes nothing
 	// of their partition. 0: 5 seconds. An attempt that gets no answer takes up
 	// to 5 seconds more.
-	Patience time.Duration
+	DeliveryTimeout time.Duration
 	// Pin is a topic whose number of partitions must stay what it is when the
 	// publisher begins; empty: none. Once it is another, nothing is published
 	// to it any more: Publish returns a *PartitionsError.
@@ -41,12 +41,12 @@ type PublisherOptions struct {
 // RollupOptions are those of a publisher of rollups. The caller tries again for
 // as long as it takes and reports failures, so this publisher fails fast.
 func RollupOptions() PublisherOptions {
-	return PublisherOptions{Patience: 3 * time.Second, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
+	return PublisherOptions{DeliveryTimeout: 3 * time.Second, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
 }
 
 const (
 	defaultMaxMessage = 1 << 20
-	defaultPatience   = 5 * time.Second
+	defaultDelivery   = 5 * time.Second
 	batchOverhead     = 61 // header of a record batch
 	maxBackoff        = 500 * time.Millisecond
 	// closeGrace is how long Close waits for records on their way.
@@ -62,8 +62,8 @@ func (o PublisherOptions) Validate() error {
 		return &oona.FieldError{Field: "batch-bytes", Reason: fmt.Sprintf("is %d; give 0 or more", o.BatchBytes)}
 	case o.Compression != "" && o.Compression != "none" && o.Compression != "lz4":
 		return &oona.FieldError{Field: "--compression", Reason: fmt.Sprintf("is %q; give none or lz4", o.Compression)}
-	case o.Patience < 0 || o.Patience > 24*time.Hour:
-		return &oona.FieldError{Field: "patience", Reason: fmt.Sprintf("is %s; give at most a day", o.Patience)}
+	case o.DeliveryTimeout < 0 || o.DeliveryTimeout > 24*time.Hour:
+		return &oona.FieldError{Field: "delivery-timeout", Reason: fmt.Sprintf("is %s; give at most a day", o.DeliveryTimeout)}
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 		return nil, fmt.Errorf("publisher: %w", err)
 	}
 	opts.MaxMessageBytes = cmp.Or(opts.MaxMessageBytes, defaultMaxMessage)
-	opts.Patience = cmp.Or(opts.Patience, defaultPatience)
+	opts.DeliveryTimeout = cmp.Or(opts.DeliveryTimeout, defaultDelivery)
 	client, err := connect(cfg, cfg.producer(opts))
 	if err != nil {
 		return nil, err

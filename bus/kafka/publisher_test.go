@@ -119,7 +119,7 @@ func checkTooLarge(t *testing.T, err error) {
 
 func TestUnreachable(t *testing.T) {
 	cfg := kafka.Config{Brokers: []string{freeAddress(t)}, ClientID: "test"}
-	_, publisher := kafka.NewPublisher(cfg, kafka.PublisherOptions{Patience: time.Hour})
+	_, publisher := kafka.NewPublisher(cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
 	_, offsets := kafka.HighWater(t.Context(), cfg, "t")
 	_, apply := kafka.ApplyTopics(t.Context(), cfg, nil)
 	check := kafka.CheckTopics(t.Context(), cfg, nil)
@@ -184,7 +184,7 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 3, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Second})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Second})
 	publish(t, p, topic, numbered(0, 3, 0)...)
 	broker.down()
 	began := time.Now()
@@ -211,7 +211,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	broker.down()
 	var publishing sync.WaitGroup
@@ -237,7 +237,7 @@ func TestCloseEndsPatience(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: 10 * time.Hour})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: 10 * time.Hour})
 	publish(t, p, topic, newMessage("connects"))
 	broker.down()
 	failed := make(chan error, 1)
@@ -287,7 +287,7 @@ func TestPublisherOptions(t *testing.T) {
 		"batch-bytes":         {BatchBytes: -1},
 		"--compression":       {Compression: "zip"},
 		"--max-message-bytes": {MaxMessageBytes: 10},
-		"patience":            {Patience: -1},
+		"delivery-timeout":    {DeliveryTimeout: -1},
 	} {
 		_, err := kafka.NewPublisher(kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, opts)
 		var wrong *oona.FieldError

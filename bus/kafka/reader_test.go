@@ -18,7 +18,7 @@ func TestLogReaderResumes(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 2, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Hour})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	messages := subscribe(t, newReader(t, cfg, kafka.ReaderOptions{}), topic)
 	take(t, messages, 9)

@@ -93,7 +93,7 @@ func (c *config) publisher(topics oona.Topics) kafka.PublisherOptions {
 		Compression:     c.Compression,
 		BatchBytes:      c.Ingest.MaxMessageBytes,
 		MaxMessageBytes: max(c.Ingest.MaxMessageBytes, oona.MaxSideBytes),
-		Patience:        c.Ingest.PublishTimeout / 2,
+		DeliveryTimeout: c.Ingest.PublishTimeout / 2,
 		Pin:             topics.SeedMetrics,
 	}
 }

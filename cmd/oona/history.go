@@ -142,11 +142,12 @@ func (h *history) noCommit() string {
 
 func (h *history) close() error { return h.reader.Close() }
 
-// After quiet the history looks whether what it waits for is there at all, and
-// gives up after patience.
 const (
-	quiet    = 3 * time.Second
-	patience = time.Minute
+	// quiet is how long no record comes before the history asks whether there are
+	// any records up to the end of the log.
+	quiet = 3 * time.Second
+	// readTimeout is how long no record comes of a log that has some.
+	readTimeout = time.Minute
 )
 
 // read goes on to where the logs end, by partition. A log may end in what no
@@ -172,8 +173,8 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 			for _, p := range short() {
 				end := ends[p.partition]
 				empty, err := kafka.Empty(ctx, h.cfg, h.topic, p.partition, p.next, end)
-				if err == nil && !empty && time.Since(waited) > patience {
-					err = fmt.Errorf("partition %d has had no record for %s, at offset %d of %d; do its brokers answer?", p.partition, patience, p.next, end)
+				if err == nil && !empty && time.Since(waited) > readTimeout {
+					err = fmt.Errorf("partition %d has had no record for %s, at offset %d of %d; do its brokers answer?", p.partition, readTimeout, p.next, end)
 				}
 				if err != nil {
 					return fmt.Errorf("read the configurations: %w", err)

@@ -97,8 +97,8 @@ func (w Worker) duration(name string) time.Duration {
 	return d
 }
 
-// patience is how long a binary may take to say what it would do.
-const patience = 30 * time.Second
+// askTimeout is how long a binary may take to print its configuration.
+const askTimeout = 30 * time.Second
 
 // Ask has the binary of a kind of worker, in folder bin, validate its
 // configuration. An error is what the binary says, or why it does not run.
@@ -108,7 +108,7 @@ func Ask(ctx context.Context, bin, kind, file string) (Worker, error) {
 	if file != NoFile {
 		args = append(args, "--config", file)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var out, messages bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, kind), args...)

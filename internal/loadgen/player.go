@@ -37,8 +37,8 @@ type Config struct {
 	Run oona.RunID
 	// BatchBytes and BatchFrames bound a request; a frame is never divided.
 	BatchBytes, BatchFrames int
-	// RequestTimeout bounds one attempt, Patience all attempts at a request.
-	RequestTimeout, Patience time.Duration
+	// RequestTimeout bounds one attempt, DeliveryTimeout all attempts at a request.
+	RequestTimeout, DeliveryTimeout time.Duration
 	// Client sends the requests; nil: one of the player's own.
 	Client *http.Client
 	Logger *slog.Logger
@@ -50,12 +50,12 @@ const MaxSpeed = 0
 // DefaultConfig is to play at the recorded speed.
 func DefaultConfig() Config {
 	return Config{
-		Speed:          1,
-		BatchBytes:     1 << 20,
-		BatchFrames:    256,
-		RequestTimeout: 10 * time.Second,
-		Patience:       2 * time.Minute,
-		Logger:         slog.Default(),
+		Speed:           1,
+		BatchBytes:      1 << 20,
+		BatchFrames:     256,
+		RequestTimeout:  10 * time.Second,
+		DeliveryTimeout: 2 * time.Minute,
+		Logger:          slog.Default(),
 	}
 }
 
@@ -79,8 +79,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("player: speed is %v; give a number above 0, or 0 for as fast as possible", c.Speed)
 	case c.BatchBytes < 1 || c.BatchFrames < 1:
 		return fmt.Errorf("player: a request of %d bytes and %d frames holds nothing; give at least 1 of both", c.BatchBytes, c.BatchFrames)
-	case c.RequestTimeout <= 0 || c.Patience <= 0:
-		return fmt.Errorf("player: request timeout %v and patience %v must be above 0", c.RequestTimeout, c.Patience)
+	case c.RequestTimeout <= 0 || c.DeliveryTimeout <= 0:
+		return fmt.Errorf("loadgen: request timeout %v and delivery timeout %v must be above 0", c.RequestTimeout, c.DeliveryTimeout)
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func (s *sender) send(ctx context.Context, b *batch) error {
 	}
 	_, err := backoff.Retry(ctx, attempt,
 		backoff.WithBackOff(pauses),
-		backoff.WithMaxElapsedTime(s.cfg.Patience),
+		backoff.WithMaxElapsedTime(s.cfg.DeliveryTimeout),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			s.counts.retries.Add(1)
 			s.cfg.Logger.Warn("sending again", "frames", b.frames, "wait", wait, "err", err)

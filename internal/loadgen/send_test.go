@@ -172,7 +172,7 @@ func TestEachAttemptSaysItsTime(t *testing.T) {
 		cfg := testConfig(in)
 		times := &timesOf{RoundTripper: in, t: t}
 		cfg.Client = &http.Client{Transport: times}
-		cfg.Speed, cfg.Synthetic, cfg.Patience = MaxSpeed, small, 10*time.Second
+		cfg.Speed, cfg.Synthetic, cfg.DeliveryTimeout = MaxSpeed, small, 10*time.Second
 		p, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -203,7 +203,7 @@ func TestPatienceEnds(t *testing.T) {
 		in := &ingest{}
 		in.answer = func(int) (*http.Response, error, bool) { return nil, errors.New("connection refused"), false }
 		cfg := testConfig(in)
-		cfg.Speed, cfg.Synthetic, cfg.Patience = MaxSpeed, small, 30*time.Second
+		cfg.Speed, cfg.Synthetic, cfg.DeliveryTimeout = MaxSpeed, small, 30*time.Second
 		p, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)

@@ -68,7 +68,7 @@ type decodeFunc func(d *decoders, body []byte, b *batch) *problem
 // other. A record's value is the object as it was received: every reader knows
 // every published schema.
 func (d *decoders) avroFrames(body []byte, b *batch) *problem {
-	if p := mistaken(body, mediaAvro); p != nil {
+	if p := sniff(body, mediaAvro); p != nil {
 		return p
 	}
 	if isContainer(body) {

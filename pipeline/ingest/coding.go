@@ -79,12 +79,12 @@ const (
 var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 // receive reads the body as it is sent; declared is its length, if above 0.
-func (s *Stage) receive(in *arrival, declared int64, held *lease) ([]byte, *problem) {
+func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *problem) {
 	first, _ := firstBuffers.Get().(*[firstBuffer]byte)
 	defer firstBuffers.Put(first)
 	n, err := in.Read(first[:])
 	if err != nil && err != io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
-		return nil, s.arrivalProblem(in)
+		return nil, s.bodyProblem(in)
 	}
 	// Records alias the body, and a publisher that is slower than its timeout
 	// still holds them when the request has been answered: it is not pooled.
@@ -97,7 +97,7 @@ func (s *Stage) receive(in *arrival, declared int64, held *lease) ([]byte, *prob
 	case errors.Is(err, errNoMemory):
 		return nil, s.memoryProblem()
 	case err != nil:
-		return nil, s.arrivalProblem(in)
+		return nil, s.bodyProblem(in)
 	}
 	return body, nil
 }

@@ -92,7 +92,7 @@ func (s *Stage) discard(w http.ResponseWriter, body io.Reader) (by string) {
 	default:
 		most, within, by = hastyBytes, hastyTime, cutConnections
 	}
-	in := arriving(w, body, &room{limit: most}, within)
+	in := readBody(w, body, &byteBudget{limit: most}, within)
 	// A stage that is to end waits for nobody whom it has answered.
 	defer context.AfterFunc(s.discarding, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })()
 	_, err := io.Copy(io.Discard, stoppable{s.discarding, in})
@@ -101,11 +101,11 @@ func (s *Stage) discard(w http.ResponseWriter, body io.Reader) (by string) {
 		return ""
 	case s.discarding.Err() != nil:
 		return cutStop
-	case by == "" && errors.Is(err, errNoRoom):
+	case by == "" && errors.Is(err, errBodyBudget):
 		by = cutBytes
 	case by == "" && errors.Is(err, os.ErrDeadlineExceeded):
 		by = cutTime
-	case !errors.Is(err, errNoRoom) && !errors.Is(err, os.ErrDeadlineExceeded):
+	case !errors.Is(err, errBodyBudget) && !errors.Is(err, os.ErrDeadlineExceeded):
 		return "" // the client has closed the connection
 	}
 	return by

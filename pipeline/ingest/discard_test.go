@@ -200,8 +200,8 @@ func TestSlowRefusedClients(t *testing.T) {
 		chunk string
 		last  time.Duration
 	}{
-		"nothing much":   {"x", patience},
-		"the least rate": {strings.Repeat("x", 2*leastRate), discardTime},
+		"nothing much":   {"x", firstByteTimeout},
+		"the least rate": {strings.Repeat("x", 2*minRate), discardTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -285,7 +285,7 @@ func TestRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
 		s := newStage(t, &fakeBus{}, func(c *Config) { c.PublishTimeout = time.Millisecond })
 		s.grace = time.Second
 		listener, end := serve(t, s)
-		sending, _ := refusedClients(t, listener, 1, strings.Repeat("x", 2*leastRate), time.Second)
+		sending, _ := refusedClients(t, listener, 1, strings.Repeat("x", 2*minRate), time.Second)
 		synctest.Wait()
 		end() // fails the test where requests in hand are cut off
 		sending.Wait()

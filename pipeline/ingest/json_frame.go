@@ -15,7 +15,7 @@ import (
 
 // jsonFrames takes one frame as an object, or an array of them.
 func (d *decoders) jsonFrames(body []byte, b *batch) *problem {
-	if p := mistaken(body, mediaJSON); p != nil {
+	if p := sniff(body, mediaJSON); p != nil {
 		return p
 	}
 	if fault := syntaxFault(body); fault != "" {

@@ -45,7 +45,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	if len(s.slots) == cap(s.slots) {
 		return 0, s.overloaded() // before it is read
 	}
-	in := arriving(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), nil, s.cfg.ReadTimeout)
+	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), nil, s.cfg.ReadTimeout)
 	held := &lease{share: s.frames}
 	release := held.end
 	published := false

@@ -79,12 +79,12 @@ func TestTricklingClients(t *testing.T) {
 		answer         string
 		after          time.Duration
 	}{
-		"nothing": {postHeader + "Content-Length: 100\r\n\r\n", "", slow, patience},
-		"body":    {postHeader + "Content-Length: 100\r\n\r\n", body, slow, patience},
-		"chunked": {postHeader + "Transfer-Encoding: chunked\r\n\r\n", "40\r\n" + body, slow, patience},
-		"gzip":    {postHeader + "Content-Encoding: gzip\r\nContent-Length: 100\r\n\r\n", string(gzipped([]byte(body))), slow, patience},
-		"zstd":    {postHeader + "Content-Encoding: zstd\r\nContent-Length: 100\r\n\r\n", string(zstandarded(t, []byte(body))), slow, patience},
-		"tensor":  {putHeader + "Content-Length: 100\r\n\r\n", body, slow, patience},
+		"nothing": {postHeader + "Content-Length: 100\r\n\r\n", "", slow, firstByteTimeout},
+		"body":    {postHeader + "Content-Length: 100\r\n\r\n", body, slow, firstByteTimeout},
+		"chunked": {postHeader + "Transfer-Encoding: chunked\r\n\r\n", "40\r\n" + body, slow, firstByteTimeout},
+		"gzip":    {postHeader + "Content-Encoding: gzip\r\nContent-Length: 100\r\n\r\n", string(gzipped([]byte(body))), slow, firstByteTimeout},
+		"zstd":    {postHeader + "Content-Encoding: zstd\r\nContent-Length: 100\r\n\r\n", string(zstandarded(t, []byte(body))), slow, firstByteTimeout},
+		"tensor":  {putHeader + "Content-Length: 100\r\n\r\n", body, slow, firstByteTimeout},
 		// net/http takes what has come of a header for all of it.
 		"header": {"P", postHeader[1:], "HTTP/1.1 400 Bad Request", 10 * time.Second},
 	} {
@@ -135,9 +135,9 @@ func TestSlowLinks(t *testing.T) {
 			began := time.Now()
 			var sending sync.WaitGroup
 			sending.Go(func() {
-				_, _ = fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n", postHeader, c.seconds*leastRate)
+				_, _ = fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n", postHeader, c.seconds*minRate)
 				for range c.seconds {
-					if _, err := io.WriteString(conn, strings.Repeat("x", leastRate)); err != nil {
+					if _, err := io.WriteString(conn, strings.Repeat("x", minRate)); err != nil {
 						return
 					}
 					time.Sleep(time.Second)
@@ -232,7 +232,7 @@ func TestRoomForTensors(t *testing.T) {
 // connection serves the next request.
 func TestSlowBusKeepsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &fakeBus{answer: func(int) error { time.Sleep(patience + time.Second); return nil }}
+		onBus := &fakeBus{answer: func(int) error { time.Sleep(firstByteTimeout + time.Second); return nil }}
 		listener, end := serve(t, newStage(t, onBus, nil))
 		conn := listener.dial()
 		answers := bufio.NewReader(conn)

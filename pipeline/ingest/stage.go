@@ -28,9 +28,9 @@ type Stage struct {
 	slots    chan struct{} // one a request whose body is there, until it is published
 	storing  chan struct{} // one a request that waits for the tensor store
 	memory   *budget
-	frames   *share // of memory: requests with frames, until they are published
-	tensors  *share // of memory: tensors that are sent by themselves, until they are stored
-	spools   room   // the same tensors, in memory and in $TMPDIR
+	frames   *share     // of memory: requests with frames, until they are published
+	tensors  *share     // of memory: tensors that are sent by themselves, until they are stored
+	spools   byteBudget // the same tensors, in memory and in $TMPDIR
 	cut      context.Context
 	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
 	discards chan struct{}      // one a refused request whose body is thrown away
@@ -80,7 +80,7 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 		slots:     make(chan struct{}, cfg.MaxInFlight),
 		storing:   make(chan struct{}, cfg.MaxTensorRequests),
 		memory:    newBudget(cfg.MaxMemoryBytes),
-		spools:    room{limit: cfg.MaxSpoolBytes},
+		spools:    byteBudget{limit: cfg.MaxSpoolBytes},
 		discards:  make(chan struct{}, discardConnections),
 		store:     storeState{failed: make(chan struct{}, 1)},
 		codings:   newCodings(),

@@ -40,7 +40,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	}
 	// In place of the write timeout of frames; a test's recorder has none.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
-	in := arriving(w, r.Body, &s.spools, s.cfg.TensorTimeout)
+	in := readBody(w, r.Body, &s.spools, s.cfg.TensorTimeout)
 	in.spooled = &lease{share: s.tensors}
 	defer in.free()
 	var content io.Reader = in
@@ -53,7 +53,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	spooled, err := s.cfg.Tensors.Spool(ctx, content)
 	switch {
 	case in.err != nil:
-		return none, false, s.arrivalProblem(in)
+		return none, false, s.bodyProblem(in)
 	case err != nil:
 		return none, false, s.storeProblem(err, ofTensor)
 	}

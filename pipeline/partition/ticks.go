@@ -98,7 +98,7 @@ func (p *assignment) read(now time.Time) bool {
 	return p.next.Load() >= p.end.Load() && heard < int64(freshEnd) && p.unpublished.Load() == 0
 }
 
-// writeTick is given up after seconds, with the publisher's patience: a tick that
+// writeTick is given up after seconds, with the publisher's delivery timeout: a tick that
 // is late is of no use.
 func (r *Runtime) writeTick(p *assignment, now time.Time) {
 	msg := r.cfg.Tick(now)

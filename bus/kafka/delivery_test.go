@@ -37,7 +37,7 @@ func TestPatienceWithoutALeader(t *testing.T) {
 	})
 	cfg := kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"}
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Patience: time.Minute})
+	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Minute})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	down.Store(true)
 	published := make(chan error, 1)

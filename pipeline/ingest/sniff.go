@@ -8,12 +8,12 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// signatures are what bodies begin with that are sent as something else, in the
-// order in which they are looked for.
+// signatures are the first bytes of bodies that clients send under a wrong media
+// type, in the order in which they are looked for.
 var signatures = []struct {
 	prefix string
 	what   string
-	is     string // the media type that it may be sent as; "": none
+	is     string // the media type that it may be sent as; "": no valid one
 	advice string
 }{
 	{"\xc3\x01", "Avro single-object encoding", mediaAvro, "send it with Content-Type: " + mediaAvro},
@@ -26,9 +26,10 @@ var signatures = []struct {
 	{"[", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 }
 
-// mistaken says what a body is that is not of its media type, going by its first
-// bytes. No frame of either type begins as what is none.
-func mistaken(body []byte, mediaType string) *problem {
+// sniff returns the answer to a request whose body is not of its media type, judged
+// by its first bytes, or nil. No valid body of either media type starts with the
+// signature of anything else.
+func sniff(body []byte, mediaType string) *problem {
 	text := bytes.TrimLeft(body, " \t\r\n")
 	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
 		return newProblem(http.StatusBadRequest, reasonUndecodable, "the body is empty; send at least one frame")
