@@ -174,3 +174,10 @@ func failedMessages(err error) (indexes []int) {
 	}
 	return indexes
 }
+
+// Watermill's own suite, as far as a member claims its contract.
+func TestWatermill(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		bustest.RunWatermill(t, func(*testing.T) bustest.Harness { return harness(cfg) })
+	})
+}

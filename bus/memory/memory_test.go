@@ -19,6 +19,8 @@ var (
 
 func TestConformance(t *testing.T) { bustest.RunInBubbles(t, harness) }
 
+func TestWatermill(t *testing.T) { bustest.RunWatermill(t, harness) }
+
 func harness(*testing.T) bustest.Harness {
 	b := memory.New(memory.Options{})
 	return bustest.Harness{
