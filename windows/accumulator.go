@@ -17,13 +17,13 @@ type accumulator struct {
 	duplicates              int64
 	leastStep, greatestStep int64
 	earliest, latest        oona.Micros       // event time
-	progress                []reduce.Progress // of reducer 2, while the window is emitted
+	progress                []reduce.Progress // set while the window is emitted, by reducer 2
 	census                  reduce.Census
 	metrics                 []reduce.Metric // in the order in which they came
 	order                   []int           // of metrics by name, made at the end
 }
 
-// reset makes a ready for the next window, keeping its buffers within bounds.
+// reset empties a for another window and keeps its memory, within bounds.
 func (a *accumulator) reset() {
 	a.layer = ""
 	a.frames, a.readings, a.duplicates = 0, 0, 0
@@ -35,8 +35,8 @@ func (a *accumulator) reset() {
 	a.metrics = a.metrics[:0]
 }
 
-// position returns where the metric of column i is. Columns come in the same
-// order each time, as a rule.
+// position returns where the metric of column i is. Columns usually come in the same
+// order each time.
 func (a *accumulator) position(i int, name string) (int, bool) {
 	if i < len(a.metrics) && a.metrics[i].Name == name {
 		return i, true
@@ -63,7 +63,7 @@ func (a *accumulator) admitsMetrics(columns []oona.Column, limit int) bool {
 	return total <= limit
 }
 
-// metric returns the metric of column i, a new one if need be.
+// metric returns the metric of column i. It makes a new one if there is none.
 func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, cfg *Config) *reduce.Metric {
 	if at, known := a.position(i, name); known {
 		return &a.metrics[at]
@@ -78,7 +78,7 @@ func (a *accumulator) metric(i int, name string, about func(string) oona.Metric,
 	return m
 }
 
-// note counts a frame and its extent in the log, in time and in steps.
+// recordExtent counts a frame and records its extent in the log, in time and in steps.
 func (a *accumulator) recordExtent(offset int64, f *oona.Frame) {
 	if a.frames == 0 {
 		a.firstOffset = offset
@@ -92,8 +92,8 @@ func (a *accumulator) recordExtent(offset int64, f *oona.Frame) {
 	a.earliest, a.latest = min(a.earliest, f.ObservedAt), max(a.latest, f.ObservedAt)
 }
 
-// stepsPerSecond is the speed of reducer 1. It is 0 where all frames were observed
-// at one instant, and wrong where the step falls within the window.
+// stepsPerSecond returns the speed of reducer 1. It is 0 if all frames were observed
+// at one instant, and wrong if the step falls within the window.
 func (a *accumulator) stepsPerSecond() float64 {
 	if a.latest == a.earliest {
 		return 0

@@ -7,45 +7,44 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Catalogue returns what is known of a metric, of which an engine uses the
-// group and the direction. It must give the same answer each time.
+// Catalogue returns what is known about a metric. An engine uses the group and the
+// direction. A catalogue must give the same answer each time.
 type Catalogue = func(metric string) oona.Metric
 
-// Catalogues returns the catalogue with a hash. The zero hash is that of a log
-// that names none: the worker's own catalogue. The error wraps ErrCatalogue
-// where there is no such catalogue, and says how to provide it. Another error
-// may be over the next time, as where the place cannot be read in which
-// catalogues are kept.
+// Catalogues returns the catalogue with a hash. The zero hash stands for the worker's
+// own catalogue, for logs that name none. If there is no such catalogue, the error
+// wraps ErrCatalogue and says how to provide it. Other errors may be temporary, for
+// example if the topic that holds the catalogues cannot be read.
 type Catalogues func(oona.CatalogueHash) (Catalogue, error)
 
-// Always returns Catalogues that have the same catalogue for every hash: for
-// who folds no metrics, and for tests.
+// Always returns Catalogues that have the same catalogue for every hash. It is for
+// tests, and for engines that fold no metrics.
 func Always(c Catalogue) Catalogues {
 	return func(oona.CatalogueHash) (Catalogue, error) { return c, nil }
 }
 
-// ErrCatalogue says that a catalogue which a log or a commit names cannot be
-// had. An engine without it would come to other rollups.
-var ErrCatalogue = errors.New("the catalogue of metrics that the log names is not to be had")
+// ErrCatalogue is returned if there is no catalogue with the hash that a log or a
+// commit names. An engine without it would compute other rollups.
+var ErrCatalogue = errors.New("the catalogue of metrics that the log names cannot be found")
 
-// resolve gives each era its catalogue. The error is that of Catalogues.
-func (e *Engine) resolveCatalogues(of configEpochs) error {
-	for _, a := range of {
-		c, err := e.findCatalogue(a.cfg.Catalogue)
+// resolveCatalogues gives each epoch its catalogue. The error is that of Catalogues.
+func (e *Engine) resolveCatalogues(epochs configEpochs) error {
+	for _, c := range epochs {
+		catalogue, err := e.findCatalogue(c.cfg.Catalogue)
 		if err != nil {
 			return err
 		}
-		a.catalogue = c
+		c.catalogue = catalogue
 	}
 	return nil
 }
 
-// find returns the catalogue with a hash, of an era that has it or as
-// e.catalogues does.
+// findCatalogue returns the catalogue with a hash, from an epoch that has it or from
+// e.catalogues.
 func (e *Engine) findCatalogue(hash oona.CatalogueHash) (Catalogue, error) {
-	for _, a := range e.configEpochs {
-		if a.cfg.Catalogue == hash && a.catalogue != nil {
-			return a.catalogue, nil
+	for _, c := range e.configEpochs {
+		if c.cfg.Catalogue == hash && c.catalogue != nil {
+			return c.catalogue, nil
 		}
 	}
 	c, err := e.catalogues(hash)

@@ -10,23 +10,23 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// Commit is what a worker stores of a partition, so that the next one goes on
-// where it was: Resume reads the log again from Offset on.
+// Commit is what a worker stores for a partition, so that the next worker can continue
+// there: after Resume, the log is read again from Offset on.
 type Commit struct {
-	// Offset is the safe offset: neither an open window nor the frontier of
-	// an active producer has a record below it.
+	// Offset is the safe offset: no open window and no frontier of an active
+	// producer needs a record below it.
 	Offset int64
-	// Metadata is what a replay from there cannot know: ASCII text, at most
-	// MaxMetadata bytes.
+	// Metadata is what a replay from there cannot rebuild. It is ASCII text of
+	// at most MaxMetadata bytes.
 	Metadata string
 }
 
-// Reached is how far the log had been read when a commit was made.
+// Reached says how far the log had been read when a commit was made.
 type Reached struct {
 	ProcessedTo int64            // offset after the last record that was read
 	Incarnation oona.Incarnation // of the log there
 	// AppendedAt is the append time of the last record that was read. Known is
-	// false where there is none, or the commit does not tell.
+	// false if there was none, or if the commit does not include it.
 	AppendedAt oona.Micros
 	Known      bool
 }
@@ -40,30 +40,29 @@ func (c Commit) Reached() (Reached, error) {
 	return Reached{s.processedTo, s.incarnation, s.lastAppendedAt, s.lastAppendedAt != unset}, nil
 }
 
-// MaxMetadata is how long a commit's metadata may be. Kafka takes 4,096 bytes
-// (offset.metadata.max.bytes); the rest is for the worker that commits.
-// Versions 1 and 2 have less, as programs that know no later version take no
-// more.
+// MaxMetadata is the greatest length of a commit's metadata. Kafka allows 4,096 bytes
+// (offset.metadata.max.bytes); the rest is for the worker that commits. Versions 1
+// and 2 have fewer, because programs that know no later version accept no more.
 const (
 	MaxMetadata        = 4016
 	maxMetadataEarlier = 4000
 )
 
-// MostTimelines is as many timelines as a commit could have room for, if their
+// MostTimelines is the most timelines for which a commit could have room, if their
 // watermarks were almost equal. With more, an engine could never commit.
 const MostTimelines = 256
 
-// ErrMetadata says that a commit does not fit into MaxMetadata. The engine goes
-// on; the commit before this one stays true, with a longer replay.
+// ErrMetadata is returned if a commit does not fit into MaxMetadata. The engine
+// continues. The commit before this one stays valid, and its replay is longer.
 var ErrMetadata = errors.New("commit metadata too long")
 
-// ErrCommit says that a commit is not one that Commit returned.
+// ErrCommit is returned for a commit that Engine.Commit cannot have returned.
 var ErrCommit = errors.New("not a commit of a window engine")
 
-// Commit returns the engine's state as of ProcessedTo. It is true for as long as
-// the log is kept, also when others have committed since. Equal engines return
-// equal commits. While the engine replays, it is the commit that the engine was
-// resumed from. The error wraps ErrMetadata.
+// Commit returns the engine's state as of ProcessedTo. A commit is valid as long as
+// the log is kept, even after others have committed. Equal engines return equal
+// commits. During a replay, Commit returns the commit that the engine was resumed
+// from. The error wraps ErrMetadata.
 func (e *Engine) Commit() (Commit, error) {
 	if e.Replaying() {
 		return e.resumed, nil
@@ -76,24 +75,23 @@ func (e *Engine) Commit() (Commit, error) {
 	return Commit{Offset: s.safe.Offset, Metadata: text}, nil
 }
 
-// Resume returns an engine that goes on from a commit. It is to be given the
-// log's records from the commit's offset on, none left out: those that had been
-// processed by then are Replayed, and from there on outcomes and rollups are
-// those of the engine that made the commit. Whether the log still has them is
-// for the caller to know: an engine cannot tell a gap from what was never there.
+// Resume returns an engine that continues from a commit. Fold must be given all of
+// the log's records from the commit's offset on. Those that had been processed at the
+// commit are Replayed. From there on, outcomes and rollups are those of the engine
+// that made the commit. The caller must check that the log still has these records:
+// an engine cannot tell a gap from offsets that were never used.
 //
-// It goes on with the configurations that the commit holds: cfg, which New would
-// be given, does not change them. See Config. The error wraps ErrCommit where the
-// commit is not sound; else it is that of catalogues, or that of New where cfg is
-// not valid.
+// The engine continues with the configurations of the commit; cfg, which New would
+// be given, does not change them: see Config. The error wraps ErrCommit if the commit
+// is not valid. Otherwise it is that of catalogues, or of New if cfg is not valid.
 func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	e, s, err := restore(cfg, catalogues, c)
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range s.configEpochs { // the last that was made before the offset
-		if a.record == unknown {
-			e.cfg, e.spans = a.cfg, a.spans
+	for _, c := range s.configEpochs { // the last one that was made before the offset
+		if c.record == unknown {
+			e.cfg, e.spans = c.cfg, c.spans
 		}
 	}
 	e.recovery = s.recovery
@@ -108,8 +106,8 @@ func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	return e, nil
 }
 
-// restore returns an engine with the configurations of a commit, and nothing
-// else of what it holds.
+// restore returns an engine with the configurations and the incarnation of a commit,
+// and the rest of what the commit holds.
 func restore(cfg Config, catalogues Catalogues, c Commit) (*Engine, *snapshot, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, fmt.Errorf("window configuration: %w", err)
@@ -126,16 +124,16 @@ func restore(cfg Config, catalogues Catalogues, c Commit) (*Engine, *snapshot, e
 	return e, s, e.resolveCatalogues(e.configEpochs)
 }
 
-// Replaying reports whether the next record is one that had been processed at
-// the commit from which the engine was resumed.
+// Replaying reports whether the next record was processed before the commit that the
+// engine was resumed from.
 func (e *Engine) Replaying() bool { return e.processedTo < e.resumedTo }
 
-// Config is the configuration that was made last: by the log, or else by New.
+// Config returns the configuration that was made last, by the log or by New.
 func (e *Engine) Config() Config { return e.configEpochs.last().cfg }
 
-// snapshot is what a commit holds.
+// snapshot is the content of a commit.
 type snapshot struct {
-	configEpochs   configEpochs // that a replay comes by, or later
+	configEpochs   configEpochs // that a replay needs, and later ones
 	safe           logtime.ReplayPoint
 	processedTo    int64
 	incarnation    oona.Incarnation
@@ -195,9 +193,9 @@ func (e *Engine) snapshot() *snapshot {
 		lost.end = max(lost.end, e.processedTo)
 		s.recovery = &lost
 	}
-	for _, a := range e.configEpochs {
-		if a.expired >= s.safe.Offset {
-			frozen := *a
+	for _, c := range e.configEpochs {
+		if c.expired >= s.safe.Offset {
+			frozen := *c
 			if frozen.record < s.safe.Offset {
 				frozen.record = unknown
 			}
@@ -215,15 +213,15 @@ func (e *Engine) snapshot() *snapshot {
 	return s
 }
 
-// NeededSince returns the append time of the record before those that a replay
-// needs, from the safe offset on: none of them is older, but for steps of the
-// append times. False where there is none before.
+// NeededSince returns the append time of the record before the safe offset. The
+// records that a replay needs are not older, except where append times step back. It
+// returns false if there is no such record.
 func (e *Engine) NeededSince() (oona.Micros, bool) {
 	c := e.safe().Clock
 	return c.Previous, c.Started
 }
 
-// safe returns the last place from which all that is open can be read again.
+// safe returns the last point from which everything that is open can be rebuilt.
 func (e *Engine) safe() logtime.ReplayPoint {
 	safe := e.idleBuckets.Earliest(e.bucket(), logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock})
 	for _, t := range e.timelines.ordered {

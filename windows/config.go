@@ -9,9 +9,9 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// Config holds what the emission of a partition depends on besides its log.
-// Two engines with equal configurations and logs emit equal rollups, where
-// their catalogues are equal too: see Catalogues. Durations are whole microseconds. The tags are for a command's flags.
+// Config holds everything besides the log that the rollups of a partition depend on.
+// Two engines with equal configurations, logs and catalogues emit equal rollups: see
+// Catalogues. Durations are whole microseconds. The tags are for a command's flags.
 type Config struct {
 	// Length of the tumbling windows, which are aligned to the Unix epoch:
 	// [k*Length, (k+1)*Length). Default 10s.
@@ -24,15 +24,15 @@ type Config struct {
 	// watermark has passed its end. It closes once and fires once.
 	// Default 5s.
 	AllowedLateness time.Duration `name:"allowed-lateness" help:"How much longer a window stays open once the watermark has passed its end."`
-	// TickInterval of the log clock: each record that carries the clock
-	// into a new interval evaluates all timelines. No record advances the
-	// clock by more than two intervals. Default 1s.
+	// TickInterval is that of the log clock. Each record that advances the
+	// clock into a new interval evaluates all timelines. No record advances
+	// the clock by more than two intervals. Default 1s.
 	TickInterval time.Duration `name:"tick-interval" help:"How often time is looked at, and how soon a quiet partition gets a tick."`
-	// IdleHorizon is how long a producer on a path must have been silent,
-	// by the log clock, before the watermark goes on without it; it is
-	// measured in quarters, so that a producer is idle after 1 to 1.25
-	// horizons. It is longer than two tick intervals, so that an outage of
-	// the bus is nobody's idleness. Default 60s.
+	// IdleHorizon is how long a producer on a path must have been silent, by
+	// the log clock, before the watermark advances without it. It is measured
+	// in quarters, so a producer becomes idle after 1 to 1.25 horizons. It must
+	// be longer than two tick intervals, so that an outage of the bus makes no
+	// producer idle. Default 60s.
 	IdleHorizon time.Duration `name:"idle-horizon" help:"How long a producer must be silent before the others go on without it."`
 	// MaxSkew is how far a frame's event time may be ahead of its append
 	// time. Default 60s.
@@ -50,8 +50,7 @@ type Config struct {
 	// Default 65536.
 	MaxAccumulators int `name:"max-accumulators" help:"Layers' windows that may be open in a partition; they bound its memory."`
 	// MaxTimelineAccumulators is the number of them that may be open in one
-	// timeline, so that one does not take the others' room.
-	// Default 32768.
+	// timeline, so that one timeline cannot take all of them. Default 32768.
 	MaxTimelineAccumulators int `name:"max-timeline-accumulators" help:"Layers' windows that may be open in a timeline."`
 	// MaxLayers is the number of layers that one window of a timeline
 	// admits. Default 4096.
@@ -62,38 +61,38 @@ type Config struct {
 	// MaxSeeds is the number of distinct seeds that one window of a layer
 	// admits. Default 65536.
 	MaxSeeds int `name:"max-seeds" help:"Distinct seeds a layer and window."`
-	// FrontierSlots is the number of slots a timeline over which its
-	// (producer, path) pairs are spread by hash; memory is taken by
-	// occupied ones only. Two pairs in one slot share its frontier, so that
-	// the slower one holds the watermark no more and may come late. With 8
-	// pairs, 64 slots collide in 37% of runs and 4096 in 0.7%. Default 4096.
+	// FrontierSlots is the number of slots over which the (producer, path)
+	// pairs of a timeline are spread by hash. Only occupied slots take memory.
+	// Two pairs in one slot share its frontier, so the slower one no longer
+	// holds the watermark back and its frames may be late. With 8 pairs, 64
+	// slots collide in 37% of runs and 4096 in 0.7%. Default 4096.
 	FrontierSlots int `name:"frontier-slots" help:"Hash slots for the producers of a timeline."`
-	// WorstSeeds is the number of seeds that a rollup lists for each metric;
-	// reducer 1 lists none of a metric without a direction. Default 5.
+	// WorstSeeds is the number of seeds that a rollup lists for each metric.
+	// Reducer 1 lists none for a metric without a direction. Default 5.
 	WorstSeeds int `name:"worst-seeds" help:"How many of the worst seeds a rollup names, for each metric."`
 
-	// Generation numbers the configuration; 0 is the defaults. It is copied
-	// into each rollup.
+	// Generation is the number of the configuration; 0 is the defaults. It is
+	// copied into each rollup.
 	Generation int32 `kong:"-"`
-	// Reducer is the version of what frames are folded into, from 1 to
-	// [Reducer]. Default 1, which is what a log that does not say is folded with.
+	// Reducer is the version of the reducers, from 1 to [Reducer]. Default 1,
+	// which is the version for logs that do not say.
 	Reducer int32 `kong:"-"`
-	// Catalogue names the catalogue of the metrics' groups and directions.
-	// Zero: the log names none, see Catalogues.
+	// Catalogue is the hash of the catalogue that has the metrics' groups and
+	// directions. It is zero if the log names none: see Catalogues.
 	Catalogue oona.CatalogueHash `kong:"-"`
 }
 
-// Reducer is the latest version of the reducers that an engine knows. A change
-// of them that gives other rollups for the same frames is another version, so
-// that a log says which it is to be folded with: see [ErrReducer]. Earlier
-// versions stay, so that an old log gives its old rollups.
+// Reducer is the latest version of the reducers that an engine knows. A change that
+// gives other rollups for the same frames is a new version. A log says which version
+// it needs: see [ErrReducer]. Earlier versions stay, so an old log still gives its old
+// rollups.
 //
 // Version 2 measures steps from one frame of a producer to its next, lists worst
-// seeds of metrics without a direction too, each with the offset of its frame,
-// and counts what active seeds did not measure.
+// seeds also for metrics without a direction, each with the offset of its frame, and
+// counts the readings that active seeds did not measure.
 const Reducer = 2
 
-// DefaultConfig returns the defaults named at each field.
+// DefaultConfig returns the defaults, which are given at each field.
 func DefaultConfig() Config {
 	return Config{
 		Length:          10 * time.Second,
@@ -173,7 +172,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// spans are a Config's durations in the unit of the log.
+// spans are a Config's durations in microseconds.
 type spans struct {
 	length         oona.Micros
 	outOfOrderness oona.Micros

@@ -12,39 +12,39 @@ import (
 // Configuration is the content of a configuration record: how windows are made
 // from an instant of event time on.
 //
-// As the first record of a log it holds for all of it, whatever From is. Later
-// it is void unless it is valid, has a higher generation than the one before,
-// and From is further ahead of all append times so far than a frame may be: so
-// that no frame beyond From was ever folded. From is rounded up to the end of a
-// window of the configuration before, and the new windows begin there: none is
-// cut. FrontierSlots stays as it is for a log's life.
+// As the first record of a log it holds for the whole log, whatever From is. A
+// later one is void unless it is valid, its generation is higher than the last
+// one's, and From is ahead of all append times so far by more than MaxSkew, so
+// that no frame beyond From can have been folded. From is rounded up to the end of
+// a window of the last configuration, and the new windows begin there, so that no
+// window is cut. FrontierSlots cannot change during a log's life.
 //
 // TickInterval, IdleHorizon, OutOfOrderness and the caps on timelines and
-// accumulators hold from the record on; everything else is by the event time of
+// accumulators hold from the record on. Everything else goes by the event time of
 // frames and windows.
 type Configuration struct {
 	Config Config
 	From   oona.Micros
 }
 
-// ErrReducer says that a log, or a commit, is to be folded with a version of the
-// reducers that this program does not know: it would come to other rollups.
+// ErrReducer is returned for a log or a commit that needs a version of the reducers
+// which this program does not know. It would compute other rollups.
 var ErrReducer = errors.New("unknown version of the reducers: upgrade this program")
 
 func checkReducer(version int32) error {
 	if version > Reducer {
-		return fmt.Errorf("%w: version %d is wanted, and it knows up to %d", ErrReducer, version, Reducer)
+		return fmt.Errorf("%w: version %d is needed, and this program knows versions up to %d", ErrReducer, version, Reducer)
 	}
 	return nil
 }
 
-// ErrWindowKind says that a log wants windows of a kind that this program does
-// not make.
+// ErrWindowKind is returned for a log that has windows of a kind which this program
+// does not know.
 var ErrWindowKind = errors.New("unknown kind of windows: upgrade this program")
 
-// ConfigurationOf returns what a record of the log says. The error wraps
-// ErrReducer or ErrWindowKind where only a later version can fold by it, and
-// else is that of the record's Validate, or of its Config's: a *oona.FieldError.
+// ConfigurationOf converts a record of the log. The error wraps ErrReducer or
+// ErrWindowKind if the record needs a later version of this program. Otherwise it is
+// that of the record's Validate or of its Config's, a *oona.FieldError.
 func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 	if err := checkReducer(r.Reducer); err != nil {
 		return Configuration{}, err
@@ -82,8 +82,7 @@ func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 	return c, c.Config.Validate()
 }
 
-// Record returns the record of the log that says what c does, of which Config
-// has passed Validate.
+// Record converts c to a record of the log. c.Config must have passed Validate.
 func (c Configuration) Record() oona.WindowConfiguration {
 	s := spansOf(c.Config)
 	return oona.WindowConfiguration{
@@ -98,16 +97,16 @@ func (c Configuration) Record() oona.WindowConfiguration {
 	}
 }
 
-// era is a stretch of event time with one configuration. It ends where the next
-// begins, at a seam between windows.
+// configEpoch is a stretch of event time with one configuration. It ends where the
+// next one begins, at the end of a window.
 type configEpoch struct {
 	cfg       Config
 	spans     spans
-	from      oona.Micros // unset: since ever
+	from      oona.Micros // unset: the beginning of time
 	catalogue Catalogue
 
-	record  int64 // offset of the configuration record; unknown: none, or below the safe offset
-	expired int64 // offset from which on it is out of reach; never: it is not
+	record  int64 // offset of the configuration record; unknown if there is none, or if it is below the safe offset
+	expired int64 // offset of the record at which it expired: later frames of its time are stale; never if it has not
 }
 
 // never is an offset after all others.
@@ -117,59 +116,59 @@ func newConfigEpoch(cfg Config, from oona.Micros, record int64) *configEpoch {
 	return &configEpoch{cfg: cfg, spans: spansOf(cfg), from: from, record: record, expired: never}
 }
 
-// anchor is where a window of the era starts, as others do at multiples of the
-// length from there.
-func (a *configEpoch) anchor() oona.Micros {
-	if a.from == unset {
+// anchor returns an instant at which a window of the epoch starts. The others start
+// at multiples of the length from there.
+func (c *configEpoch) anchor() oona.Micros {
+	if c.from == unset {
 		return 0
 	}
-	return a.from
+	return c.from
 }
 
 // window returns the window that holds at.
-func (a *configEpoch) window(at oona.Micros) (start, end oona.Micros) {
-	start = windowStart(at, a.anchor(), a.spans.length)
-	return start, later(start, a.spans.length)
+func (c *configEpoch) window(at oona.Micros) (start, end oona.Micros) {
+	start = windowStart(at, c.anchor(), c.spans.length)
+	return start, later(start, c.spans.length)
 }
 
-// closes is the watermark that closes a window which ends at end.
-func (a *configEpoch) closes(end oona.Micros) oona.Micros { return later(end, a.spans.lateness) }
+// closesAt returns the watermark that closes a window which ends at end.
+func (c *configEpoch) closesAt(end oona.Micros) oona.Micros { return later(end, c.spans.lateness) }
 
-// firstOpen is the start of the first window that a watermark has not closed.
-func (a *configEpoch) firstOpen(watermark oona.Micros) oona.Micros {
-	return windowStart(earlier(watermark, a.spans.lateness), a.anchor(), a.spans.length)
+// firstOpen returns the start of the first window that a watermark has not closed.
+func (c *configEpoch) firstOpen(watermark oona.Micros) oona.Micros {
+	return windowStart(earlier(watermark, c.spans.lateness), c.anchor(), c.spans.length)
 }
 
-// seam returns the first end of a window that is not before at.
-func (a *configEpoch) seam(at oona.Micros) oona.Micros {
-	start, end := a.window(at)
+// nextEnd returns the first end of a window that is not before at.
+func (c *configEpoch) nextEnd(at oona.Micros) oona.Micros {
+	start, end := c.window(at)
 	if start == at {
 		return at
 	}
 	return end
 }
 
-// eras of a log, in its order, and so by their beginning.
+// configEpochs are those of a log, in the order of the log and of event time.
 type configEpochs []*configEpoch
 
-// last is the configuration that was made last.
+// last returns the epoch whose configuration was made last.
 func (l configEpochs) last() *configEpoch { return l[len(l)-1] }
 
-// find returns the era of event time at for the record at offset; nil if it is
-// out of reach.
+// find returns the epoch of an event time for the record at offset, nil if the
+// epoch has expired.
 func (l configEpochs) find(at oona.Micros, offset int64) *configEpoch {
 	for i := len(l) - 1; i >= 0; i-- {
-		if a := l[i]; a.from <= at && a.record <= offset {
-			if offset >= a.expired {
+		if c := l[i]; c.from <= at && c.record <= offset {
+			if offset >= c.expired {
 				return nil
 			}
-			return a
+			return c
 		}
 	}
 	return nil
 }
 
-// configure takes a configuration record, and says whether it holds.
+// configure handles a configuration record. The outcome says whether it holds.
 func (e *Engine) configure(r *Record) Outcome {
 	next, last := r.Configuration, e.configEpochs.last()
 	first := e.recovery == nil && !e.here.Clock.Started // see opensLog: time has begun by now
@@ -181,60 +180,61 @@ func (e *Engine) configure(r *Record) Outcome {
 		e.applyConfig(e.configEpochs.last())
 		return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from the beginning of the log", next.Config.Generation)}
 	}
-	from := last.seam(next.From)
+	from := last.nextEnd(next.From)
 	e.configEpochs = append(e.configEpochs, e.makeConfigEpoch(next.Config, from, r.Offset))
 	e.applyConfig(e.configEpochs.last())
 	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
 }
 
-// made returns the era of a configuration that holds. Its catalogue must be one
-// that Prepare has found.
+// makeConfigEpoch returns the epoch of a configuration that holds. Prepare must have
+// found its catalogue.
 func (e *Engine) makeConfigEpoch(cfg Config, from oona.Micros, record int64) *configEpoch {
-	a := newConfigEpoch(cfg, from, record)
-	if err := e.resolveCatalogues(configEpochs{a}); err != nil {
+	c := newConfigEpoch(cfg, from, record)
+	if err := e.resolveCatalogues(configEpochs{c}); err != nil {
 		panic("windows: a configuration was folded that Prepare refused: " + err.Error())
 	}
-	return a
+	return c
 }
 
-// Prepare is called before a record with a configuration is folded. It returns
-// the error of Catalogues where the engine cannot have the catalogue that the
-// configuration names; then the record must not be folded.
+// Prepare must be called before a record with a configuration is folded. It returns
+// the error of Catalogues if there is no catalogue as the configuration names it;
+// then the record must not be folded.
 func (e *Engine) Prepare(c *Configuration) error {
 	_, err := e.findCatalogue(c.Config.Catalogue)
 	return err
 }
 
-// Configurations returns those that are in reach, the earliest first, the last of
-// which is Config. From is where its windows begin; 0: at the beginning of time.
+// Configurations returns the configurations that frames may still go by, the
+// earliest first. The last one is Config. From is where the configuration's windows
+// begin; it is 0 if they begin at the beginning of time.
 func (e *Engine) Configurations() (all []Configuration) {
-	for _, a := range e.configEpochs {
-		if a.expired == never {
-			all = append(all, Configuration{a.cfg, a.anchor()})
+	for _, c := range e.configEpochs {
+		if c.expired == never {
+			all = append(all, Configuration{c.cfg, c.anchor()})
 		}
 	}
 	return all
 }
 
-// Refuses says why a configuration record would be void if it were the next
-// record of the log, appended at appendedAt; nil where it would hold.
+// Refuses returns why a configuration record would be void if it were the next
+// record of the log, appended at appendedAt. It returns nil if it would hold.
 func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
 	return e.refuse(&c, e.opensLog(), max(e.maxAppendedAt, appendedAt))
 }
 
-// refuse says why a configuration does not hold. Stamp is the greatest append
-// time, of its own record too.
-func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) error {
+// refuse returns why a configuration does not hold. The greatest append time
+// includes that of its own record.
+func (e *Engine) refuse(next *Configuration, first bool, maxAppendedAt oona.Micros) error {
 	if err := next.Config.Validate(); err != nil || first {
 		return err
 	}
 	last := e.configEpochs.last()
-	ahead := later(stamp, last.spans.maxSkew)
+	ahead := later(maxAppendedAt, last.spans.maxSkew)
 	switch {
 	case next.Config.Generation <= last.cfg.Generation:
 		return fmt.Errorf("its generation is %d, and %d was made before", next.Config.Generation, last.cfg.Generation)
 	case next.Config.FrontierSlots != last.cfg.FrontierSlots:
-		return &oona.FieldError{Field: "FrontierSlots", Reason: fmt.Sprintf("is %d, and a log's is for good what it began with, here %d: frontiers are known by their slots alone. To change it, begin new topics", next.Config.FrontierSlots, last.cfg.FrontierSlots)}
+		return &oona.FieldError{Field: "FrontierSlots", Reason: fmt.Sprintf("is %d, and the log began with %d, which cannot change: frontiers are known by their slots alone. To change it, begin new topics", next.Config.FrontierSlots, last.cfg.FrontierSlots)}
 	case next.From <= ahead:
 		return fmt.Errorf("it holds from %s, and frames up to %s may have been folded", timestamp(next.From), timestamp(ahead))
 	case next.From <= last.from:
@@ -243,12 +243,12 @@ func (e *Engine) refuse(next *Configuration, first bool, stamp oona.Micros) erro
 	return nil
 }
 
-// enter has the engine go by an era from the record at hand on, where it goes by
-// the log and not by event time. A replay enters an era at the same record, with
-// the same clock, and so comes to the same buckets.
-func (e *Engine) applyConfig(a *configEpoch) {
+// applyConfig applies those settings of a configuration that hold from the current
+// record on, whatever the event time. A replay does so at the same record and with
+// the same clock, so it comes to the same buckets.
+func (e *Engine) applyConfig(c *configEpoch) {
 	before := e.spans.bucket
-	e.cfg, e.spans = a.cfg, a.spans
+	e.cfg, e.spans = c.cfg, c.spans
 	if e.spans.bucket == before {
 		return
 	}
@@ -259,43 +259,44 @@ func (e *Engine) applyConfig(a *configEpoch) {
 	}
 }
 
-// memory is how far behind the log a quiet timeline's watermark may be before it
-// is forgotten, and an era before it is out of reach.
+// retention returns how far behind the greatest append time a quiet timeline's
+// watermark may be before the timeline is forgotten, and the end of a configuration
+// epoch before the epoch expires.
 func (e *Engine) retention() oona.Micros {
 	longest := oona.Micros(0)
-	for _, a := range e.configEpochs {
-		if a.expired != never {
+	for _, c := range e.configEpochs {
+		if c.expired != never {
 			continue
 		}
-		longest = max(longest, later(a.spans.maxDelay, a.spans.maxSkew))
+		longest = max(longest, later(c.spans.maxDelay, c.spans.maxSkew))
 	}
 	return longest
 }
 
-// retire puts eras out of reach that no frame comes into any more, the earliest
-// first, and forgets those that no replay comes by. The last one stays.
+// expire ends the epochs that no frame can be of any more, the earliest first, and
+// forgets those that no replay needs. The last one stays.
 func (e *Engine) expire(offset int64) {
 	for i := 0; i < len(e.configEpochs)-1; i++ {
-		a := e.configEpochs[i]
-		if a.expired != never {
+		c := e.configEpochs[i]
+		if c.expired != never {
 			continue
 		}
-		if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(a) {
-			break // and what comes after it stays too
+		if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(c) {
+			break // and those after it stay too
 		}
-		a.expired = offset
-		e.timelines.all(func(t *timeline) { t.seals.dropConfigEpoch(a) })
+		c.expired = offset
+		e.timelines.all(func(t *timeline) { t.seals.dropConfigEpoch(c) })
 	}
 	for len(e.configEpochs) > 1 && e.configEpochs[0].expired < e.safe().Offset {
 		e.configEpochs = e.configEpochs[1:]
 	}
 }
 
-// opensIn reports whether a window of an era is open.
-func (e *Engine) hasOpenWindow(a *configEpoch) bool {
+// hasOpenWindow reports whether a window of a configuration epoch is open.
+func (e *Engine) hasOpenWindow(c *configEpoch) bool {
 	for _, t := range e.timelines.ordered {
 		for _, w := range t.windows {
-			if w.configEpoch == a {
+			if w.configEpoch == c {
 				return true
 			}
 		}

@@ -1,103 +1,131 @@
-// Package windows folds the log of one partition into rollups over windows of
-// event time. Emission is a pure function of the log: an [Engine] has no
-// clock, no goroutine and no I/O, so that whoever folds the same records, now
-// or a day later, comes to the same rollups, byte for byte.
+// Package windows folds the log of one partition into rollups over windows of event
+// time.
 //
-// The terms are those of Beam and Flink. Event time is when a frame was
-// observed; processing time is the log's. Windows are tumbling, and keyed by
-// run, timeline and layer. The trigger is the watermark: a window fires once,
-// with one pane, when the watermark has passed its end and the allowed
-// lateness, which here keeps a window open that much longer instead of firing
-// it again. Late frames go to a side output.
+// Rollups are a function of the log alone. An [Engine] has no clock, no goroutine and
+// no I/O. Whoever folds the same records, now or a day later, gets the same rollups,
+// byte for byte. testdata/scripts has logs with what an engine makes of them; they
+// are a good place to start.
+//
+// # Glossary
+//
+// The terms are those of Beam and Flink where these have one.
+//
+//   - Frame: the readings of a layer's seeds at one instant, in columns. It is one
+//     record of the log.
+//   - Rollup: what one window holds of one layer. There are two, of the metrics of
+//     the group health and of the group performance.
+//   - Append time: when the bus took a record. Event time: when a frame was observed.
+//   - Log clock: the time that has passed by the append times: see package logtime.
+//   - Window: a stretch of event time of one timeline. Windows are tumbling: each
+//     begins where the one before ends.
+//   - Timeline: what has one watermark. It is a run, or a rank of a run that owns its
+//     layers.
+//   - Producer and path: who sent a frame, and on which way it came into the bus.
+//   - Frontier: how far a producer has come on a path. It is the latest event time
+//     that was seen within the idle horizon.
+//   - Idle: not seen for the idle horizon, by the log clock.
+//   - Watermark: the event time up to which a timeline is taken to be complete.
+//   - Floor: the greatest watermark of any timeline that was forgotten.
+//   - Late: observed in a window that has closed.
+//   - Accumulator: the state of one layer in one open window.
+//   - Sealed: of a window, that it admits no further layer.
+//   - Configuration epoch: a stretch of event time with one configuration.
+//   - Trigger: the place where a rollup was emitted: the log's incarnation, the offset
+//     of the record that closed the window, and an index.
+//   - Incarnation: the life of a log. A log that was made again, or has lost records
+//     at its end, is in another one.
+//   - Commit: what a worker stores so that the next one can continue. Its offset is
+//     the safe offset, from which a replay starts.
+//   - Recovery: the state of an engine that was restarted after records were lost.
 //
 // # Time
 //
-// The log clock goes on with the records' append times, never backwards and by
-// at most two tick intervals a record: append times are equal within a batch
-// and step either way when the partition's leader changes, and an outage of
-// the bus makes nobody idle. Records without a frame, such as the ticks that
-// the partition's owner writes in real quiet, let it go on too. A record that
-// carries it into a new tick interval (or a new quarter of the idle horizon)
-// first has all timelines evaluated, whatever run the record is of: so the last
-// windows of a run that has ended close under the traffic of another.
+// The log clock advances with the records' append times, never backwards and by at
+// most two tick intervals per record. Append times are equal within a batch and may
+// step in either direction when the leader of the partition changes. Because of the
+// limit, an outage of the bus makes no producer idle. Records without a frame advance
+// the clock, too, for example the ticks that the owner of a quiet partition writes. A
+// record that advances the clock into a new tick interval, or into a new quarter of
+// the idle horizon, first evaluates all timelines, whatever run the record is of. So
+// the last windows of a run that has ended close under the traffic of another run.
 //
 // # Watermarks
 //
-// A timeline is what has one watermark: a run, or a rank of it that owns its
-// layers. Within it, each producer on each path into the bus has a frontier,
-// the latest event time that it reached within the idle horizon. The watermark
-// is the least frontier less the allowed out-of-orderness, and never goes
-// backwards. A producer that was silent for the horizon is idle and holds it no
-// more. When all are idle, it goes just far enough to close what is open and no
-// further: a trainer that was cut off for an hour and then drains its spool
-// finds the windows after its last one open. (What it observed in that last
-// window after it was cut off is late.) The path is part of it so that a spool
-// that drains over one path holds the watermark against new frames on another.
+// The watermark of a timeline is the least frontier of its active producers, less the
+// allowed out-of-orderness. It never goes back. A producer that has been silent for
+// the idle horizon no longer holds it back. When all producers are idle, the watermark
+// advances just far enough to close the open windows, and no further. So a trainer
+// that was cut off for an hour and then drains its spool finds the windows after its
+// last one open. (What it observed in that last window after it was cut off is late.)
+//
+// A producer has a frontier on each path, so a spool that drains on one path holds the
+// watermark back against newer frames on another.
+//
+// A window closes when the watermark has passed its end by the allowed lateness. It
+// closes once, and emits one rollup of each layer and group.
 //
 // # What becomes of a record
 //
-// [Engine.Fold] decides in this order, and its [Outcome] says which:
+// [Engine.Fold] decides in this order. The [Outcome] says which case it was.
 //
-//  1. Passed: no frame.
-//  2. Quarantined: the event time is further from the append time than clocks
-//     and spools explain, or of a configuration that is out of reach. Such a
-//     frame touches nothing.
-//  3. Overflowed: its timeline is one too many. From here on the frame advances
-//     the frontier of its producer, whatever becomes of it.
-//  4. Late: its window has closed.
-//  5. Duplicate, or Quarantined: a frame of the same producer, epoch and
-//     sequence was folded into the same window, from the same bytes, or from
-//     others.
-//  6. Overflowed: a layer, metric or seed too many, or a layer that the window
-//     was sealed against. Such a frame leaves no trace in the window.
+//  1. Passed: the record has no frame.
+//  2. Quarantined: the event time is further from the append time than clocks and
+//     spools explain, or in the time of a configuration that has expired. Such a frame
+//     changes nothing.
+//  3. Overflowed: the timeline would be one too many. In all cases that follow, the
+//     frame advances the frontier of its producer.
+//  4. Late: the window has closed.
+//  5. Duplicate, or Quarantined: a frame of the same producer, epoch and sequence was
+//     folded into the same window, with the same bytes or with others.
+//  6. Overflowed: a layer, metric or seed would be one too many, or the window is
+//     sealed and does not have the layer. Such a frame leaves no trace in the window.
 //  7. Folded.
 //
-// Then the watermark advances, and what it closes is emitted. So a record
-// closes windows at up to two moments, before and after it is folded itself;
-// the index of its trigger counts through both. At each, windows are ordered by
-// end, run and timeline, and within a window by layer.
+// Then the watermark advances, and the windows that it closes are emitted. So a record
+// closes windows at up to two moments, before and after it is folded itself. The index
+// of its trigger counts through both. At each moment windows are ordered by end, run
+// and timeline, and within a window by layer.
 //
-// # Timelines that come and go
+// # Forgetting timelines
 //
-// A timeline without open windows and active producers is quiet. It is forgotten
-// once its watermark is further behind the greatest append time than spools and
-// clocks explain, or to make room for another in a full partition. Whoever comes
-// back, or is new, starts at the floor, the greatest watermark of any that was
-// forgotten: so no window is emitted twice.
+// A timeline is quiet if it has no open windows and no active producers. A quiet
+// timeline is forgotten when its watermark is further behind the greatest append time
+// than clocks and spools explain, or to make room for a new one in a full partition. A
+// timeline that is new, or comes back, starts at the floor, so no window is emitted
+// twice.
 //
 // # Caps
 //
-// All caps are such that whoever reads only a window's own records decides the
-// same: the first layers, metrics and seeds get in. How many layers' windows are
-// open in the whole partition is another matter. The window that would open one
-// too many is sealed: it gets no further layer, also when there is room again,
-// and the seal is remembered until the watermark passes it.
+// The caps on layers, metrics and seeds depend only on a window's own records: the
+// first ones are admitted. So every reader of the log decides in the same way. The cap
+// on accumulators depends on what else is open. The window that would exceed it is
+// sealed: it gets no further layer, even when there is room again. Seals are kept in
+// the commit until the watermark passes them.
 //
 // # Configurations
 //
-// A configuration record ([Configuration]) changes how windows are made from an
-// instant of event time on that no frame has reached, and at a seam between
-// windows: none is cut, and nothing is folded twice. Frames and windows go by the
-// configuration of their own event time; the log clock and the idle horizon change
-// at the record itself. One that no frame can come into any
-// more goes out of reach, and frames of its time are stale from then on.
+// A configuration record ([Configuration]) changes how windows are made, from an event
+// time on that no frame has reached. The new windows begin where an old one ends, so
+// none is cut and nothing is folded twice. Frames and windows go by the configuration
+// of their event time. The log clock and the idle horizon change at the record itself.
+// A configuration epoch expires when no frame can come into it any more. Frames of its
+// time are stale from then on.
 //
-// # Commits
+// # Commits and replays
 //
-// [Engine.Commit] says from which offset on the log has to be read again to
-// rebuild what is open, and holds what that cannot show: watermarks, seals, the
-// timelines and their admissions, the floor, and the log clock as it was at that
-// offset. [Resume] makes an engine of it, which replays what had been processed,
-// without deciding or emitting anything anew, and then goes on as the first one
-// would have. Where the log's beginning or the commit is lost, [Restart] makes
-// one that folds what is left, and emits nothing that may have been emitted or
-// may lack records.
+// [Engine.Commit] returns the offset from which the log must be read again to rebuild
+// what is open, and what a replay cannot rebuild: watermarks, seals, the timelines
+// with the offsets of their first records, the floor, the configurations, and the log
+// clock at that offset. [Resume] makes an engine of it. That engine replays what had
+// been processed, without deciding or emitting anything again, and then continues as
+// the first one would have.
+//
+// If the log has lost records, [Restart] makes an engine that folds what is left. It
+// emits nothing that may have been emitted before or may lack records.
 //
 // # Reducers
 //
-// A layer's window keeps for each metric moments, an exponential histogram and
-// the worst seeds, and of the seeds a census; each has a file of its own. They
-// take a column at a time and use no map and no memory per reading. Sums are
-// made in the order of the log, and products that are summed are rounded first,
-// so that results do not depend on the processor's instructions.
+// Package reduce computes what a rollup holds: moments, a histogram and the worst
+// seeds of each metric, and a census of the seeds. Sums are made in the order of the
+// log, so they do not depend on who computes them.
 package windows

@@ -9,19 +9,19 @@ import (
 	"github.com/morphogenetic/oona/windows/reduce"
 )
 
-// emission is what one record closes.
+// emission is where the rollups go that a record closes.
 type emission struct {
-	trigger    oona.Trigger // of the next layer
+	trigger    oona.Trigger // of the next layer's window
 	appendedAt oona.Micros
 	emit       func(*oona.Rollup)
 }
 
-// emitClosed emits the windows in e.closing, which stand in order, and keeps
-// their memory for the next.
+// emitClosed emits the windows in e.closing, which are in order, and keeps their
+// memory for later windows.
 func (e *Engine) emitClosed(out *emission) {
 	for _, w := range e.closing {
 		if e.recovery.suppresses(w.start) {
-			out.trigger.Index += int32(len(w.layers)) // as if nothing were lost
+			out.trigger.Index += int32(len(w.layers)) // the same index as if nothing were lost
 			e.release(w)
 			continue
 		}
@@ -91,7 +91,7 @@ func (e *Engine) emitLayer(w *window, a *accumulator, out *emission) {
 	e.finish(a, out)
 }
 
-// finish adds the metrics of the rollup's group and emits it.
+// finish adds the metrics of the rollup's group and emits the rollup.
 func (e *Engine) finish(a *accumulator, out *emission) {
 	r := &e.rollup
 	r.Metrics = r.Metrics[:0]
@@ -111,8 +111,7 @@ func (e *Engine) finish(a *accumulator, out *emission) {
 	out.emit(r)
 }
 
-// difference returns t - u, and the farthest length of time where that
-// overflows.
+// difference returns t - u, or the greatest or least duration if that overflows.
 func difference(t, u oona.Micros) oona.Micros {
 	d := t - u
 	switch {

@@ -14,26 +14,26 @@ import (
 type Engine struct {
 	cfg          Config
 	spans        spans
-	configEpochs configEpochs // the last of which cfg and spans are, and in a replay the last up to the record
+	configEpochs configEpochs // cfg and spans are those of the last one; in a replay, of the last one up to the current record
 	catalogues   Catalogues
 
 	incarnation oona.Incarnation // of the log, as of processedTo
 
 	processedTo    int64
-	replaying      bool                // the record at hand
+	replaying      bool                // the current record was processed before the commit
 	resumed        Commit              // where the engine was resumed from; zero for a new one
-	resumedTo      int64               // what that had processed: records below are replayed
-	here           logtime.ReplayPoint // the record at hand
+	resumedTo      int64               // what had been processed there: records below are replayed
+	here           logtime.ReplayPoint // the current record
 	clock          logtime.Clock
 	idleBuckets    logtime.IdleBuckets
-	maxAppendedAt  oona.Micros // append time; unset before the first record
-	lastAppendedAt oona.Micros // append time of the last record; unset before the first, or not known
+	maxAppendedAt  oona.Micros // greatest append time; unset before the first record
+	lastAppendedAt oona.Micros // append time of the last record; unset before the first, or if not known
 	timelines      timelines
-	recovery       *recovery // nil: nothing, as a rule
+	recovery       *recovery // nil unless the engine was restarted after a loss
 	open           int       // windows
-	openLayers     int       // of these windows
+	openLayers     int       // in these windows
 
-	// What follows is memory to use again: it holds nothing between records.
+	// What follows is memory that is reused. It holds nothing between records.
 	spareAccumulators []*accumulator
 	spareWindows      []*window
 	closing           []*window
@@ -44,16 +44,16 @@ type Engine struct {
 	rollup            oona.Rollup
 }
 
-// Memory of closed windows is kept for those to come: as much as is in use, and
-// at least for these many. A window with more identities than these was out of
-// the ordinary, and their memory goes.
+// The memory of closed windows is kept for later ones: as much as is in use, and at
+// least as much as these constants say. A window with more than mostSpareIdentities
+// frames is exceptional, and the memory of its identities is not kept.
 const (
 	leastSpareWindows      = 4
 	leastSpareAccumulators = 64
 	mostSpareIdentities    = 1 << 16
 )
 
-// New returns an engine for a log from its first record on. The error is that
+// New returns an engine that folds a log from its first record on. The error is that
 // of cfg.Validate or of catalogues.
 func New(cfg Config, catalogues Catalogues) (*Engine, error) {
 	e, err := newEngine(cfg, catalogues)
@@ -63,7 +63,7 @@ func New(cfg Config, catalogues Catalogues) (*Engine, error) {
 	return e, e.resolveCatalogues(e.configEpochs)
 }
 
-// newEngine returns an engine whose catalogue is not resolved yet.
+// newEngine returns an engine whose catalogues are not resolved yet.
 func newEngine(cfg Config, catalogues Catalogues) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("window configuration: %w", err)
@@ -83,17 +83,17 @@ func newEngine(cfg Config, catalogues Catalogues) (*Engine, error) {
 // OpenWindows returns the number of windows that are open, over all timelines.
 func (e *Engine) OpenWindows() int { return e.open }
 
-// ProcessedTo returns the offset after the last record that Fold was given,
-// also while it replays; before the first, where it expects to begin.
+// ProcessedTo returns the offset after the last record that Fold was given, also
+// during a replay. Before the first record, it is where the log is expected to begin.
 func (e *Engine) ProcessedTo() int64 { return e.processedTo }
 
-// Fold takes the next record of the log and calls emit, in order, for each
-// rollup that the record closes. A rollup is valid during the call only.
-// Records come by ascending offset; one below ProcessedTo is a redelivery: it
-// is passed, with ReasonProcessed, and changes nothing.
+// Fold folds the next record of the log. It calls emit, in order, for each rollup
+// that the record closes; a rollup is valid only during the call. Offsets must
+// ascend. A record below ProcessedTo is a redelivery: it is Passed, with
+// ReasonProcessed, and changes nothing.
 func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if r.Offset < e.processedTo {
-		return Outcome{Passed, ReasonProcessed, fmt.Sprintf("offset %d is below %d, up to which all is processed", r.Offset, e.processedTo)}
+		return Outcome{Passed, ReasonProcessed, fmt.Sprintf("offset %d is below %d, up to which everything is processed", r.Offset, e.processedTo)}
 	}
 	e.here = logtime.ReplayPoint{Offset: r.Offset, Clock: e.clock}
 	e.processedTo = r.Offset + 1
@@ -124,7 +124,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if r.Frame == nil {
 		return passed
 	}
-	a, refusal := e.checkEventTime(&r)
+	c, refusal := e.checkEventTime(&r)
 	if refusal.Verdict != Folded {
 		return refusal
 	}
@@ -134,11 +134,11 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 			return refusal
 		}
 	}
-	outcome := e.foldFrame(t, a, &r)
-	if start, _ := a.window(r.Frame.ObservedAt); outcome.Verdict == Folded && e.recovery.suppresses(start) {
+	outcome := e.foldFrame(t, c, &r)
+	if start, _ := c.window(r.Frame.ObservedAt); outcome.Verdict == Folded && e.recovery.suppresses(start) {
 		outcome = e.recovery.outcome(start)
 	}
-	// Whatever became of the frame, its producer has come this far.
+	// Whatever became of the frame, its producer has reached this event time.
 	if t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
 		e.closing = t.takeClosed(e.closing[:0])
 		e.emitClosed(&out)
@@ -146,8 +146,8 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	return outcome
 }
 
-// pass lets time go on to a record, and reports whether that carries the log
-// clock into a new tick interval, or a new bucket of the frontiers.
+// advanceClock advances the log clock to the current record, and reports whether it
+// enters a new tick interval or a new bucket of the idle horizon.
 func (e *Engine) advanceClock(appendedAt oona.Micros) bool {
 	e.maxAppendedAt = max(e.maxAppendedAt, appendedAt)
 	before := e.clock
@@ -163,10 +163,10 @@ func (e *Engine) advanceClock(appendedAt oona.Micros) bool {
 	return e.clock.Now/e.spans.tick != before.Now/e.spans.tick
 }
 
-// evaluate advances the watermarks of all timelines, emits what they close, and
-// forgets the timelines that have been quiet for long: their watermark is so
-// far behind the latest append that a frame which could still be accepted is
-// ahead of it, and of the floor that it leaves.
+// evaluate advances the watermarks of all timelines and emits the windows that they
+// close. Then it forgets the timelines that have been quiet for so long that any
+// frame which could still be accepted is ahead of their watermark, and so of the
+// floor that they leave.
 func (e *Engine) evaluate(out *emission) {
 	e.closing = e.closing[:0]
 	for _, t := range e.timelines.ordered {
@@ -174,7 +174,7 @@ func (e *Engine) evaluate(out *emission) {
 			e.closing = t.takeClosed(e.closing)
 		}
 	}
-	// They are in the order of the timelines' keys by now.
+	// So far they are in the order of the timelines' keys.
 	slices.SortStableFunc(e.closing, func(v, w *window) int { return cmp.Compare(v.end, w.end) })
 	e.emitClosed(out)
 	e.timelines.forgetOld(earlier(e.maxAppendedAt, e.retention()))
@@ -186,30 +186,30 @@ func (e *Engine) evaluate(out *emission) {
 // bucket is the number of the clock's bucket of the idle horizon.
 func (e *Engine) bucket() int64 { return int64(e.clock.Now / e.spans.bucket) }
 
-// guard turns away what cannot be right, as a function of the record and of the
-// configurations alone. It returns the frame's era.
+// checkEventTime returns the configuration epoch of a frame, or the outcome if its
+// event time cannot be right. It depends only on the record and the configurations.
 func (e *Engine) checkEventTime(r *Record) (*configEpoch, Outcome) {
 	at := r.Frame.ObservedAt
-	a := e.configEpochs.find(at, r.Offset)
-	if a == nil {
-		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, when another configuration held, which is out of reach", timestamp(at))}
+	c := e.configEpochs.find(at, r.Offset)
+	if c == nil {
+		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, in the time of a configuration that has expired", timestamp(at))}
 	}
-	if at > later(r.AppendedAt, a.spans.maxSkew) {
-		return nil, Outcome{Quarantined, ReasonFuture, fmt.Sprintf("observed at %s, %.6f s after its append; at most %s are allowed: check the trainer's clock", timestamp(at), apart(at, r.AppendedAt), a.cfg.MaxSkew)}
+	if at > later(r.AppendedAt, c.spans.maxSkew) {
+		return nil, Outcome{Quarantined, ReasonFuture, fmt.Sprintf("observed at %s, %.6f s after its append; at most %s are allowed: check the trainer's clock", timestamp(at), apart(at, r.AppendedAt), c.cfg.MaxSkew)}
 	}
-	if at < earlier(r.AppendedAt, a.spans.maxDelay) {
-		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, %.6f s before its append; at most %s are allowed", timestamp(at), apart(r.AppendedAt, at), a.cfg.MaxDelay)}
+	if at < earlier(r.AppendedAt, c.spans.maxDelay) {
+		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, %.6f s before its append; at most %s are allowed", timestamp(at), apart(r.AppendedAt, at), c.cfg.MaxDelay)}
 	}
-	return a, Outcome{}
+	return c, Outcome{}
 }
 
-// take folds a frame of an era into its window, unless it is late, a repeat or
-// beyond a cap.
-func (e *Engine) foldFrame(t *timeline, a *configEpoch, r *Record) Outcome {
+// foldFrame folds a frame of a configuration epoch into its window, unless it is late,
+// a repeat or beyond a cap.
+func (e *Engine) foldFrame(t *timeline, c *configEpoch, r *Record) Outcome {
 	f := r.Frame
-	start, end := a.window(f.ObservedAt)
-	if a.closes(end) <= t.watermark {
-		return Outcome{Late, ReasonLate, fmt.Sprintf("observed at %s; its window ended at %s and closed %s later, the watermark is at %s", timestamp(f.ObservedAt), timestamp(end), a.cfg.AllowedLateness, timestamp(t.watermark))}
+	start, end := c.window(f.ObservedAt)
+	if c.closesAt(end) <= t.watermark {
+		return Outcome{Late, ReasonLate, fmt.Sprintf("observed at %s; its window ended at %s and closed %s later, the watermark is at %s", timestamp(f.ObservedAt), timestamp(end), c.cfg.AllowedLateness, timestamp(t.watermark))}
 	}
 	w, at := t.find(start)
 	id := identity{f.Producer, f.Epoch, f.Sequence}
@@ -222,7 +222,7 @@ func (e *Engine) foldFrame(t *timeline, a *configEpoch, r *Record) Outcome {
 			return Outcome{Duplicate, ReasonDuplicate, "the same frame was folded before"}
 		}
 	}
-	sum, overflow := e.checkCaps(w, f, &a.cfg)
+	sum, overflow := e.checkCaps(w, f, &c.cfg)
 	if overflow.Verdict != Folded {
 		return overflow
 	}
@@ -231,23 +231,23 @@ func (e *Engine) foldFrame(t *timeline, a *configEpoch, r *Record) Outcome {
 		if w != nil {
 			layers = len(w.layers)
 		}
-		if sealed := e.checkSeal(t, a, start, end, layers); sealed.Verdict != Folded {
+		if sealed := e.checkSeal(t, c, start, end, layers); sealed.Verdict != Folded {
 			return sealed
 		}
 	}
 	if w == nil {
-		w = e.openWindow(t, at, a, start, end)
+		w = e.openWindow(t, at, c, start, end)
 	}
 	if sum == nil {
 		sum = e.openLayer(w, f.Layer)
 	}
-	e.addFrame(sum, r, a)
+	e.addFrame(sum, r, c)
 	w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}
 	return Outcome{}
 }
 
-// room returns the accumulator of the frame's layer in w, nil where there is
-// none yet, or why there is no room for the frame. W may be nil.
+// checkCaps returns the accumulator of the frame's layer in w, nil if there is none
+// yet, or the outcome if the frame would exceed a cap. The window w may be nil.
 func (e *Engine) checkCaps(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outcome) {
 	var a *accumulator
 	if w != nil {
@@ -256,10 +256,10 @@ func (e *Engine) checkCaps(w *window, f *oona.Frame, cfg *Config) (*accumulator,
 			return nil, Outcome{Overflowed, ReasonLayers, fmt.Sprintf("the window has %d layers, as many as it admits", len(w.layers))}
 		}
 	}
-	nothing := accumulator{}
+	empty := accumulator{}
 	held := a
 	if held == nil {
-		held = &nothing
+		held = &empty
 	}
 	if !held.admitsMetrics(f.Metrics, cfg.MaxMetrics) {
 		return nil, Outcome{Overflowed, ReasonMetrics, fmt.Sprintf("the layer's window has %d metrics and admits %d; the frame with %d would exceed that", len(held.metrics), cfg.MaxMetrics, len(f.Metrics))}
@@ -270,28 +270,29 @@ func (e *Engine) checkCaps(w *window, f *oona.Frame, cfg *Config) (*accumulator,
 	return a, Outcome{}
 }
 
-// fold adds a frame that has been admitted, under the configuration of an era.
-func (e *Engine) addFrame(a *accumulator, r *Record, by *configEpoch) {
+// addFrame adds a frame to its layer's accumulator, under the configuration of an
+// epoch.
+func (e *Engine) addFrame(a *accumulator, r *Record, c *configEpoch) {
 	f := r.Frame
 	reduce.Prefetch(a.metrics)
-	e.readings.Begin(f, r.Offset, by.cfg.Reducer)
+	e.readings.Begin(f, r.Offset, c.cfg.Reducer)
 	a.recordExtent(r.Offset, f)
 	a.census.Add(f.Seeds, f.States)
 	for i := range f.Metrics {
-		c := &f.Metrics[i]
-		a.metric(i, c.Name, by.catalogue, &by.cfg).Add(&e.readings, c.Values, &e.scratch)
+		column := &f.Metrics[i]
+		a.metric(i, column.Name, c.catalogue, &c.cfg).Add(&e.readings, column.Values, &e.scratch)
 	}
 	e.readings.End()
 }
 
-func (e *Engine) openWindow(t *timeline, at int, a *configEpoch, start, end oona.Micros) *window {
+func (e *Engine) openWindow(t *timeline, at int, c *configEpoch, start, end oona.Micros) *window {
 	var w *window
 	if n := len(e.spareWindows); n > 0 {
 		w, e.spareWindows = e.spareWindows[n-1], e.spareWindows[:n-1]
 	} else {
 		w = &window{layers: make(map[oona.LayerID]*accumulator), folded: make(map[identity]folding)}
 	}
-	w.timeline, w.configEpoch, w.start, w.end, w.first = t, a, start, end, e.here
+	w.timeline, w.configEpoch, w.start, w.end, w.first = t, c, start, end, e.here
 	t.windows = slices.Insert(t.windows, at, w)
 	e.open++
 	return w
@@ -311,7 +312,7 @@ func (e *Engine) openLayer(w *window, layer oona.LayerID) *accumulator {
 	return a
 }
 
-// release keeps the memory of a closed window for the next.
+// release keeps the memory of a closed window for a later one.
 func (e *Engine) release(w *window) {
 	e.open--
 	e.openLayers -= len(w.layers)
@@ -331,15 +332,15 @@ func (e *Engine) release(w *window) {
 	e.spareWindows = shorten(e.spareWindows, max(e.open, leastSpareWindows))
 }
 
-// shorten lets go of what is beyond the first n.
+// shorten drops what is beyond the first n.
 func shorten[T any](spare []*T, n int) []*T {
 	n = min(n, len(spare))
 	clear(spare[n:])
 	return spare[:n]
 }
 
-// timestamp formats an instant of any year.
+// timestamp formats an instant, whatever its year.
 func timestamp(t oona.Micros) string { return t.Time().Format("2006-01-02T15:04:05.000000Z") }
 
-// apart returns t - u in seconds, of any two instants.
+// apart returns t - u in seconds. It does not overflow.
 func apart(t, u oona.Micros) float64 { return float64(t)/1e6 - float64(u)/1e6 }

@@ -6,16 +6,16 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Incarnation returns the number of the log's incarnation as of ProcessedTo, 0
-// where the log has no incarnation record.
+// Incarnation returns the number of the log's incarnation as of ProcessedTo, 0 if the
+// log has had no incarnation record.
 func (e *Engine) Incarnation() oona.Incarnation { return e.incarnation }
 
-// opensLog reports whether no record has been read but incarnation records. Time
-// does not begin with these, so that the configuration behind them is still the
-// first record of the log, which holds for all of it.
+// opensLog reports whether nothing but incarnation records has been read. Time does
+// not begin with them, so a configuration that follows them still counts as the first
+// record of the log, and holds for the whole log.
 func (e *Engine) opensLog() bool { return e.recovery == nil && !e.clock.Started }
 
-// begin takes an incarnation record, and says whether it holds.
+// beginIncarnation handles an incarnation record. The outcome says whether it holds.
 func (e *Engine) beginIncarnation(s *oona.IncarnationStart) Outcome {
 	if s.Number <= e.incarnation {
 		return Outcome{Passed, ReasonVoid, fmt.Sprintf("incarnation %d is void: the log is in incarnation %d", s.Number, e.incarnation)}

@@ -13,21 +13,21 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// The version is the first byte of a commit's metadata. A change of what
-// follows is a new one, and the old ones stay readable.
+// The version is the first byte of a commit's metadata. Any change of the content is
+// a new version, and the old ones stay readable.
 const (
 	metadataVersion         = 1
-	metadataVersionRecovery = 2 // says what an engine that began anew lacks; else as 1
+	metadataVersionRecovery = 2 // has the state of recovery; otherwise as 1
 	// metadataVersionLog is written once the log has an incarnation, or a
-	// configuration that names a catalogue or a reducer beyond the first.
+	// configuration that names a catalogue or a later reducer than the first.
 	metadataVersionLog = 3
 )
 
-// version is the oldest that has all that the snapshot says.
+// version returns the oldest version that can hold the snapshot.
 func (s *snapshot) version() byte {
-	of := func(a *configEpoch) bool { return a.cfg.Reducer > 1 || a.cfg.Catalogue != oona.CatalogueHash{} }
+	later := func(c *configEpoch) bool { return c.cfg.Reducer > 1 || c.cfg.Catalogue != oona.CatalogueHash{} }
 	switch {
-	case s.incarnation != 0 || slices.ContainsFunc(s.configEpochs, of):
+	case s.incarnation != 0 || slices.ContainsFunc(s.configEpochs, later):
 		return metadataVersionLog
 	case s.recovery != nil:
 		return metadataVersionRecovery
@@ -35,7 +35,7 @@ func (s *snapshot) version() byte {
 	return metadataVersion
 }
 
-// limit is how long the text may be.
+// limit returns how long the text may be.
 func (s *snapshot) limit() int {
 	if s.version() < metadataVersionLog {
 		return maxMetadataEarlier
@@ -43,19 +43,19 @@ func (s *snapshot) limit() int {
 	return MaxMetadata
 }
 
-// metadataCoding is plain ASCII, which every tool that shows a group's offsets
-// can show.
+// metadataCoding is plain ASCII, so every tool that shows a group's offsets can show
+// it.
 var metadataCoding = base64.RawStdEncoding
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// text returns the snapshot as metadata: version, content and a checksum, which
-// is also over the offset that it belongs to.
+// text returns the snapshot as metadata: the version, the content and a checksum. The
+// checksum covers the commit's offset, too.
 //
-// Content: numbers are varints; a number that may be negative, and a difference
-// of two instants, is zigzag; differences are taken modulo 2^64. Offsets are
-// relative to the safe one, instants to the greatest append time, and a seal's
-// to the first window that its timeline's watermark has not closed.
+// In the content, numbers are varints. Numbers that may be negative and differences
+// of instants are zigzag varints; differences are taken modulo 2^64. Offsets are
+// relative to the safe offset, instants to the greatest append time, and those of a
+// seal to the first window that its timeline's watermark has not closed.
 func (s *snapshot) text() string {
 	version := s.version()
 	b := []byte{version}
@@ -85,7 +85,7 @@ func (s *snapshot) text() string {
 	return metadataCoding.EncodeToString(b)
 }
 
-// What follows in version 3, in the first byte.
+// What the content of version 3 has, in the first byte.
 const (
 	logInRecovery = 1 << (7 - iota)
 	logHasLast
@@ -108,8 +108,8 @@ func bit(set bool) uint64 {
 
 func appendFrom(b []byte, from, t oona.Micros) []byte { return binary.AppendVarint(b, int64(t-from)) }
 
-// appendLoss appends from where on windows are emitted, or else how much of the
-// log has to be read first, and when that began.
+// appendRecovery appends from where on windows are emitted. If none are yet, it
+// appends how much of the log must be read first, and when recovery began.
 func appendRecovery(b []byte, s *snapshot) []byte {
 	if s.recovery.from != unset {
 		return appendFrom(binary.AppendUvarint(b, 1), s.maxAppendedAt, s.recovery.from)
@@ -128,12 +128,13 @@ func appendTimeline(b []byte, s *snapshot, t *frozen) []byte {
 	return appendSeals(b, s.configEpochs, t)
 }
 
-// appendSeals appends for each stretch its layers and era, how many windows it
-// is after the first of that era that is open, and how many windows it has.
+// appendSeals appends for each seal its layers and configuration epoch, how many
+// windows it is after the first one of that epoch that is open, and how many windows
+// it has.
 func appendSeals(b []byte, epochs configEpochs, t *frozen) []byte {
 	for i := range t.seals {
 		e := &t.seals[i]
-		a := slices.IndexFunc(epochs, func(a *configEpoch) bool { return a.from == e.configEpoch.from })
+		a := slices.IndexFunc(epochs, func(c *configEpoch) bool { return c.from == e.configEpoch.from })
 		length := uint64(e.configEpoch.spans.length)
 		b = binary.AppendUvarint(b, uint64(e.layers)*uint64(len(epochs))+uint64(a))
 		b = binary.AppendUvarint(b, uint64(e.start-e.configEpoch.firstOpen(t.watermark))/length)
@@ -142,7 +143,7 @@ func appendSeals(b []byte, epochs configEpochs, t *frozen) []byte {
 	return b
 }
 
-// parseSnapshot is the inverse of text. What it accepts, it would write.
+// parseSnapshot is the inverse of text. It accepts only what text would write.
 func parseSnapshot(c Commit) (*snapshot, error) {
 	if len(c.Metadata) > MaxMetadata {
 		return nil, fmt.Errorf("the metadata has %d bytes, and at most %d are ever written", len(c.Metadata), MaxMetadata)
@@ -161,7 +162,7 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d to %d", version, metadataVersion, metadataVersionLog)
 	}
 	if checksum(c.Offset, content) != sum {
-		return nil, errors.New("the metadata's checksum is wrong for this offset: one of them was changed or reset by hand, or damaged. Restore both as they were committed, or delete the group's offset of the partition: it is folded again from the log's beginning then, or begins anew where that is gone")
+		return nil, errors.New("the metadata's checksum is wrong for this offset: one of them was changed or reset by hand, or damaged. Restore both as they were committed, or delete the group's offset of the partition: it is folded again from the log's beginning then, or restarts with --from-here if that is lost")
 	}
 	r := metadataReader{rest: content[1:]}
 	s, err := r.snapshot(c.Offset, content[0])
@@ -169,12 +170,12 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, fmt.Errorf("the metadata: %w", err)
 	}
 	if s.text() != c.Metadata {
-		return nil, errors.New("the metadata would be written otherwise")
+		return nil, errors.New("the metadata would be written in another way")
 	}
 	return s, nil
 }
 
-// metadataReader reads varints until one is wrong, and then zeros.
+// metadataReader reads varints. After an error it reads zeros.
 type metadataReader struct {
 	rest []byte
 	err  error
@@ -182,7 +183,7 @@ type metadataReader struct {
 
 var errCutOff = errors.New("a number is cut off or too great")
 
-// number reads a number up to limit.
+// number reads a number of at most limit.
 func (r *metadataReader) number(limit uint64) uint64 {
 	n, width := binary.Uvarint(r.rest)
 	if r.err != nil || width <= 0 || n > limit {
@@ -258,7 +259,7 @@ func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {
 	return s, r.err
 }
 
-// loss reads what appendLoss wrote.
+// recovery reads what appendRecovery wrote.
 func (r *metadataReader) recovery(s *snapshot) *recovery {
 	l := &recovery{end: s.processedTo, begun: unset, from: unset}
 	n := r.number(uint64(math.MaxInt64-s.processedTo)<<1 | 1)

@@ -10,33 +10,33 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// What is said of an era besides its configuration.
+// What a commit has of an epoch besides its configuration.
 const (
 	epochHasFrom = 1 << iota
 	epochHasRecord
 	epochIsExpired
 )
 
-// appendConfigEpochs appends how many eras there are, and for each what is said of it,
-// and which fields of its configuration differ from the one before (the first,
-// from beforeAll), and these.
+// appendConfigEpochs appends the number of epochs. For each it appends flags, the
+// instants and offsets that they announce, and the fields of its configuration that
+// differ from those of the epoch before. The first one is compared with beforeAll.
 func appendConfigEpochs(b []byte, s *snapshot) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.configEpochs)))
 	before := beforeAll(s.version())
-	for _, a := range s.configEpochs {
-		flags := bit(a.from != unset)*epochHasFrom | bit(a.record != unknown)*epochHasRecord | bit(a.expired != never)*epochIsExpired
+	for _, c := range s.configEpochs {
+		flags := bit(c.from != unset)*epochHasFrom | bit(c.record != unknown)*epochHasRecord | bit(c.expired != never)*epochIsExpired
 		b = binary.AppendUvarint(b, flags)
 		if flags&epochHasFrom != 0 {
-			b = appendFrom(b, s.maxAppendedAt, a.from)
+			b = appendFrom(b, s.maxAppendedAt, c.from)
 		}
 		if flags&epochHasRecord != 0 {
-			b = binary.AppendUvarint(b, uint64(a.record-s.safe.Offset))
+			b = binary.AppendUvarint(b, uint64(c.record-s.safe.Offset))
 		}
 		if flags&epochIsExpired != 0 {
-			b = binary.AppendUvarint(b, uint64(a.expired-s.safe.Offset))
+			b = binary.AppendUvarint(b, uint64(c.expired-s.safe.Offset))
 		}
-		b = appendConfig(b, &before, &a.cfg)
-		before = a.cfg
+		b = appendConfig(b, &before, &c.cfg)
+		before = c.cfg
 	}
 	return b
 }
@@ -71,9 +71,9 @@ const (
 	configNamesCatalogue = 1 << (configFieldCount + 1)
 )
 
-// beforeAll is what the first configuration of a commit is compared with. Texts
-// without a reducer are from when there was only the first one, and a log that
-// names the first catalogue is the rule from version 3 on.
+// beforeAll returns what the first configuration of a commit is compared with. A text
+// without a reducer is from the time when there was only the first one. From version
+// 3 on, most logs name the first catalogue.
 func beforeAll(version byte) Config {
 	c := Config{Reducer: 1}
 	if version >= metadataVersionLog {
@@ -82,7 +82,7 @@ func beforeAll(version byte) Config {
 	return c
 }
 
-// configFields are the fields in the order of version 1: durations in
+// configFields returns the fields in the order of version 1, durations in
 // microseconds.
 func configFields(c *Config) [configFieldCount]uint64 {
 	var fields [configFieldCount]uint64
@@ -119,7 +119,7 @@ func (r *metadataReader) configEpochs(s *snapshot, version byte) {
 	within := uint64(s.processedTo - s.safe.Offset)
 	for ; n > 0 && r.err == nil; n-- {
 		flags := r.number(epochHasFrom | epochHasRecord | epochIsExpired)
-		from, record, retired := unset, unknown, never
+		from, record, expired := unset, unknown, never
 		if flags&epochHasFrom != 0 {
 			from = r.after(s.maxAppendedAt)
 		}
@@ -127,7 +127,7 @@ func (r *metadataReader) configEpochs(s *snapshot, version byte) {
 			record = s.safe.Offset + int64(r.number(within))
 		}
 		if flags&epochIsExpired != 0 {
-			retired = s.safe.Offset + int64(r.number(within))
+			expired = s.safe.Offset + int64(r.number(within))
 		}
 		r.config(&cfg, version)
 		if r.err == nil {
@@ -139,21 +139,21 @@ func (r *metadataReader) configEpochs(s *snapshot, version byte) {
 		if len(s.configEpochs) == 0 && record != unknown {
 			r.fail(errors.New("there is no configuration at the offset"))
 		}
-		a := newConfigEpoch(cfg, from, record)
-		a.expired = retired
-		if len(s.configEpochs) > 0 && !a.follows(s.configEpochs.last()) || retired != never && n == 1 {
+		c := newConfigEpoch(cfg, from, record)
+		c.expired = expired
+		if len(s.configEpochs) > 0 && !c.follows(s.configEpochs.last()) || expired != never && n == 1 {
 			r.fail(errors.New("configurations are not in order"))
 		}
-		s.configEpochs = append(s.configEpochs, a)
+		s.configEpochs = append(s.configEpochs, c)
 	}
 }
 
-// follows reports whether a may come after b.
-func (a *configEpoch) follows(b *configEpoch) bool {
-	return a.from > b.from && a.record >= b.record && a.expired >= b.expired
+// follows reports whether c may come after b.
+func (c *configEpoch) follows(b *configEpoch) bool {
+	return c.from > b.from && c.record >= b.record && c.expired >= b.expired
 }
 
-// config changes c.
+// config reads what appendConfig wrote, and changes c by it.
 func (r *metadataReader) config(c *Config, version byte) {
 	fields := configFields(c)
 	known := uint64(1)<<len(fields) - 1

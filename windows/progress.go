@@ -6,9 +6,8 @@ import (
 	"github.com/morphogenetic/oona/windows/reduce"
 )
 
-// collectProgress gives each layer of e.layers the progress of its frames. The
-// window keeps that with the identities of all its frames; here each layer gets
-// a stretch of e.progress.
+// collectProgress gives each layer of e.layers the progress of its frames, which the
+// window keeps with their identities. Each layer gets a part of e.progress.
 func (e *Engine) collectProgress(w *window) {
 	e.progress = slices.Grow(e.progress[:0], len(w.folded))[:len(w.folded)]
 	free := e.progress
@@ -20,7 +19,7 @@ func (e *Engine) collectProgress(w *window) {
 	}
 }
 
-// releaseProgress keeps the memory for the next window.
+// releaseProgress empties e.progress and keeps its memory, within bounds.
 func (e *Engine) releaseProgress() {
 	clear(e.progress)
 	e.progress = e.progress[:0]

@@ -7,29 +7,29 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// loss is what an engine that began anew knows of what it lacks: the records
-// before the log's beginning, and the commit that said what had been emitted.
-// Its windows close without a rollup until what it lacks makes no difference.
+// recovery is the state of an engine that was restarted after records or the commit
+// were lost. Its windows close without a rollup until the loss makes no difference
+// any more.
 type recovery struct {
-	end   int64       // offset where the log ended: what lies before may have been emitted
-	begun oona.Micros // the greatest append time as of the first record; unset before it
-	from  oona.Micros // the start of the first windows that are emitted; unset while there are none
-	ahead bool        // the commit is of records that the log has lost at its end
+	end   int64       // offset where the log ended at the restart: windows of records before it may have been emitted
+	begun oona.Micros // records that are lost may have append times up to this; unset before the first record
+	from  oona.Micros // windows that start here or later are emitted; unset while none are
+	ahead bool        // the log has lost records at its end which had been folded
 }
 
-// Restart returns an engine for a log that holds the offsets from start to
-// end, whose beginning is lost and with it the group's commit, or that has
-// overtaken the commit, or has lost records at its end that the commit is of. It
-// is to be given the log's records from start on.
+// Restart returns an engine for a log that has lost records. The log holds the
+// offsets from start to end. Either its beginning is lost, together with the group's
+// commit or with records that the commit needs, or records at its end are lost that
+// the commit covers. Fold must be given the log's records from start on.
 //
-// Nothing is emitted that may have been emitted before, or may lack records.
-// Frames of such windows are Late, with ReasonLost: windows that start before an
-// instant which no frame had reached when the log had been read to end, for one
-// full MaxDelay and MaxSkew by its append times, and for one idle horizon by its
-// clock. Commits hold what is needed to go on so.
+// The engine emits no window that may have been emitted before or may lack records:
+// frames of such a window are Late, with ReasonLost. It begins to emit once the log
+// has been read to end, for one MaxDelay and MaxSkew by its append times, and for
+// one idle horizon by its clock. Windows that start before an instant which no frame
+// had reached by then stay suppressed. Commits include this state.
 //
-// The configurations are those of the commit; where that is the zero Commit, cfg.
-// The errors are those of Resume.
+// The configurations are those of the commit. If commit is zero, cfg holds. The
+// errors are those of Resume.
 func Restart(cfg Config, catalogues Catalogues, commit Commit, start, end int64) (*Engine, error) {
 	if commit == (Commit{}) {
 		e, err := New(cfg, catalogues)
@@ -46,16 +46,17 @@ func Restart(cfg Config, catalogues Catalogues, commit Commit, start, end int64)
 	for e.configEpochs[0].expired != never {
 		e.configEpochs = e.configEpochs[1:]
 	}
-	for _, a := range e.configEpochs {
-		a.record = unknown // it may be yet to come, and is void then
+	for _, c := range e.configEpochs {
+		c.record = unknown // if the record is still to come, it is void
 	}
 	e.processedTo, e.maxAppendedAt = start, s.maxAppendedAt
 	e.recovery = &recovery{end: end, begun: unset, from: unset, ahead: s.processedTo > end}
 	return e, nil
 }
 
-// EmitsFrom returns where the windows start that are emitted, the beginning of
-// time where the engine did not begin anew. False: there are none as yet.
+// EmitsFrom returns the earliest start of a window that is emitted: the beginning of
+// time unless the engine was made by Restart. It returns false if none are emitted
+// yet.
 func (e *Engine) EmitsFrom() (oona.Micros, bool) {
 	if e.recovery == nil {
 		return unset, true
@@ -63,41 +64,41 @@ func (e *Engine) EmitsFrom() (oona.Micros, bool) {
 	return e.recovery.from, e.recovery.from != unset
 }
 
-// hides reports whether the window that starts at start is not emitted.
-func (l *recovery) suppresses(start oona.Micros) bool {
-	return l != nil && (l.from == unset || start < l.from)
+// suppresses reports whether the window that starts at start is not emitted.
+func (r *recovery) suppresses(start oona.Micros) bool {
+	return r != nil && (r.from == unset || start < r.from)
 }
 
-// outcome is what becomes of a frame of such a window.
-func (l *recovery) outcome(start oona.Micros) Outcome {
-	if l.from == unset {
+// outcome returns what becomes of a frame of a window that is suppressed.
+func (r *recovery) outcome(start oona.Micros) Outcome {
+	if r.from == unset {
 		return Outcome{Late, ReasonLost, "the log's beginning and the group's commit were lost: windows are not emitted before the log has been read on for one maximum delay"}
 	}
-	return Outcome{Late, ReasonLost, fmt.Sprintf("its window starts at %s; the log's beginning and the group's commit were lost, and what starts before %s may have been emitted, or lacks records", timestamp(start), timestamp(l.from))}
+	return Outcome{Late, ReasonLost, fmt.Sprintf("its window starts at %s; the log's beginning and the group's commit were lost, and what starts before %s may have been emitted, or lacks records", timestamp(start), timestamp(r.from))}
 }
 
-// outlive looks at each record whether what is lost still makes a difference:
-// whether a frame of before may yet come or have been folded, a producer be
-// active that has not been seen, or a window have been emitted.
+// advanceRecovery checks at each record whether the loss can still make a
+// difference: whether a frame of that time may come or have been folded, a producer
+// be active that has not been seen, or a window have been emitted.
 func (e *Engine) advanceRecovery(appendedAt oona.Micros) {
-	l := e.recovery
+	r := e.recovery
 	switch {
-	case l.begun != unset:
-	case l.ahead: // what is lost at the end is not of before the first record
-		l.begun = appendedAt
+	case r.begun != unset:
+	case r.ahead: // what is lost at the end does not come before the first record
+		r.begun = appendedAt
 	default:
-		l.begun = e.maxAppendedAt
+		r.begun = e.maxAppendedAt
 	}
-	if l.from != unset {
+	if r.from != unset {
 		return
 	}
 	horizon, skew := oona.Micros(0), oona.Micros(0)
-	for _, a := range e.configEpochs {
-		if a.expired == never { // frames of others were observed long before
-			horizon, skew = max(horizon, (logtime.BucketsPerHorizon+1)*a.spans.bucket), max(skew, a.spans.maxSkew)
+	for _, c := range e.configEpochs {
+		if c.expired == never { // frames of the others were observed long before
+			horizon, skew = max(horizon, (logtime.BucketsPerHorizon+1)*c.spans.bucket), max(skew, c.spans.maxSkew)
 		}
 	}
-	if e.here.Offset >= l.end && e.clock.Now >= horizon && earlier(e.maxAppendedAt, e.retention()) > l.begun {
-		l.from = later(e.maxAppendedAt, skew) + 1
+	if e.here.Offset >= r.end && e.clock.Now >= horizon && earlier(e.maxAppendedAt, e.retention()) > r.begun {
+		r.from = later(e.maxAppendedAt, skew) + 1
 	}
 }

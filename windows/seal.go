@@ -8,22 +8,22 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// seal is a stretch of event time, [start, end), each window of which admits no
-// layer beyond the first few, because the engine was full when one more came.
-// Whoever reads the log from the middle cannot know what else was open then:
-// seals are kept in the commit instead.
+// seal is a stretch of event time, [start, end), whose windows admit no further layer,
+// because the engine was full when one more came. A reader that starts in the middle
+// of the log cannot know what else was open then, so seals are kept in the commit.
 type seal struct {
 	configEpoch *configEpoch
 	start, end  oona.Micros // of windows
 	layers      int         // that each of them has, and may have
 }
 
-// seals of a timeline, by start. Neighbours with equally many layers are one:
-// the seals of a full engine are mostly of windows that could not open.
+// seals are those of a timeline, ordered by start. Adjacent ones with the same number
+// of layers are merged: most seals of a full engine are of windows that could not
+// open.
 type seals []seal
 
-// limit returns how many layers the window that starts at start may have, if it
-// is sealed.
+// limit returns how many layers the window that starts at start may have, and whether
+// it is sealed.
 func (s seals) limit(start oona.Micros) (layers int, sealed bool) {
 	at := s.after(start)
 	if at == 0 || s[at-1].end <= start {
@@ -32,7 +32,7 @@ func (s seals) limit(start oona.Micros) (layers int, sealed bool) {
 	return s[at-1].layers, true
 }
 
-// after returns where in s those begin that start after start.
+// after returns the index of the first seal that starts after start.
 func (s seals) after(start oona.Micros) int {
 	at, found := slices.BinarySearchFunc(s, start, func(e seal, start oona.Micros) int { return cmp.Compare(e.start, start) })
 	if found {
@@ -41,7 +41,7 @@ func (s seals) after(start oona.Micros) int {
 	return at
 }
 
-// add seals a window, which is not.
+// add seals a window that is not sealed.
 func (s *seals) add(epoch *configEpoch, start, end oona.Micros, layers int) {
 	at := s.after(start)
 	alike := func(e *seal) bool { return e.configEpoch == epoch && e.layers == layers }
@@ -60,7 +60,7 @@ func (s *seals) add(epoch *configEpoch, start, end oona.Micros, layers int) {
 	}
 }
 
-// drop forgets the windows that a watermark has closed.
+// drop forgets the seals of windows that a watermark has closed.
 func (s *seals) drop(watermark oona.Micros) {
 	for i := range *s {
 		e := &(*s)[i]
@@ -69,12 +69,12 @@ func (s *seals) drop(watermark oona.Micros) {
 	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.end <= e.start })
 }
 
-// dropConfigEpoch forgets the windows of an era.
-func (s *seals) dropConfigEpoch(a *configEpoch) {
-	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.configEpoch == a })
+// dropConfigEpoch forgets the seals of a configuration epoch.
+func (s *seals) dropConfigEpoch(c *configEpoch) {
+	*s = slices.DeleteFunc(*s, func(e seal) bool { return e.configEpoch == c })
 }
 
-// windows is how many windows are sealed.
+// windows returns how many windows are sealed.
 func (s seals) windows() int64 {
 	n := int64(0)
 	for i := range s {
@@ -83,14 +83,14 @@ func (s seals) windows() int64 {
 	return n
 }
 
-// seal says whether the window of t at start, with k layers, may have one
-// more. If the partition or the timeline has as many accumulators as it admits,
-// the window is sealed: it gets no further layer, also when there is room
-// again. A replay knows the seals and does not look at the room, which depends
-// on windows that are not replayed.
-func (e *Engine) checkSeal(t *timeline, a *configEpoch, start, end oona.Micros, k int) Outcome {
+// checkSeal decides whether the window of t at start, with the given number of layers,
+// may get one more. If the partition or the timeline has as many accumulators as it
+// admits, the window is sealed: it gets no further layer, even when there is room
+// again. A replay knows the seals and does not look at the room, which depends on
+// windows that are not replayed.
+func (e *Engine) checkSeal(t *timeline, c *configEpoch, start, end oona.Micros, layers int) Outcome {
 	if limit, sealed := t.seals.limit(start); sealed {
-		if k < limit { // in a replay
+		if layers < limit { // in a replay
 			return Outcome{}
 		}
 		return Outcome{Overflowed, ReasonSealed, fmt.Sprintf("the window was sealed at %d layers when too many were open", limit)}
@@ -98,6 +98,6 @@ func (e *Engine) checkSeal(t *timeline, a *configEpoch, start, end oona.Micros, 
 	if e.replaying || e.openLayers < e.cfg.MaxAccumulators && t.openLayers < e.cfg.MaxTimelineAccumulators {
 		return Outcome{}
 	}
-	t.seals.add(a, start, end, k)
-	return Outcome{Overflowed, ReasonSealed, fmt.Sprintf("%d layers' windows are open, %d of them the timeline's; at most %d and %d may be: this window is sealed with %d layers", e.openLayers, t.openLayers, e.cfg.MaxAccumulators, e.cfg.MaxTimelineAccumulators, k)}
+	t.seals.add(c, start, end, layers)
+	return Outcome{Overflowed, ReasonSealed, fmt.Sprintf("%d layers' windows are open, %d of them the timeline's; at most %d and %d may be: this window is sealed with %d layers", e.openLayers, t.openLayers, e.cfg.MaxAccumulators, e.cfg.MaxTimelineAccumulators, layers)}
 }

@@ -45,7 +45,7 @@ func TestSealsAreStretches(t *testing.T) {
 	}
 }
 
-// stretches formats seals without their era.
+// stretches formats seals without their configuration epochs.
 func stretches(s seals) string {
 	var list []string
 	for _, e := range s {

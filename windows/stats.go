@@ -7,12 +7,12 @@ type Stats struct {
 	Timelines     int // at most Config.MaxTimelines
 	OpenWindows   int
 	Accumulators  int         // layers of open windows; at most Config.MaxAccumulators
-	SealedWindows int64       // that admit no further layer, open ones and such as never opened
-	Evictions     int64       // timelines forgotten, since the engine was made
-	OldestEnd     oona.Micros // of an open window; meaningless where none is
+	SealedWindows int64       // that admit no further layer, whether they are open or never opened
+	Evictions     int64       // timelines forgotten since the engine was made
+	OldestEnd     oona.Micros // the least end of an open window; 0 if none is open
 }
 
-// Stats counts what the engine holds.
+// Stats returns the engine's sizes.
 func (e *Engine) Stats() Stats {
 	s := Stats{
 		Timelines:    e.timelines.count(),

@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// timelineKey names a timeline of the partition.
+// timelineKey identifies a timeline of the partition.
 type timelineKey struct {
 	run oona.RunID
 	id  oona.TimelineID
@@ -19,13 +19,13 @@ func (k timelineKey) compare(l timelineKey) int {
 	return cmp.Or(strings.Compare(string(k.run), string(l.run)), strings.Compare(string(k.id), string(l.id)))
 }
 
-// timeline is what has one watermark: a run, or one rank of it.
+// timeline is a run, or a rank of a run that owns its layers. It has one watermark.
 type timeline struct {
 	key        timelineKey       // not while it is unresolved
 	hash       uint64            // of key
-	admitted   int64             // offset of its first record; unknown is less
+	admitted   int64             // offset of its first record, or unknown
 	frontier   logtime.ActiveSet // of slots: see slotNumber
-	watermark  oona.Micros       // unset until the first frame, or the floor
+	watermark  oona.Micros       // the floor, or unset, until the first frame
 	moved      move
 	windows    []*window // open, by start
 	openLayers int       // of these windows
@@ -35,21 +35,21 @@ type timeline struct {
 // unknown is an offset before all others.
 const unknown int64 = -1
 
-// move is the last record that moved a watermark, and from where.
+// move is the last record that moved a watermark, and the watermark before it.
 type move struct {
 	offset int64
 	from   oona.Micros
 }
 
-// identity is a frame's own within its window: a repeat has the same.
+// identity identifies a frame within its window. A repeat has the same identity.
 type identity struct {
 	producer oona.ProducerID
 	epoch    oona.Micros
 	sequence int64
 }
 
-// folding is where and from which bytes a frame was folded, and how far its
-// producer was. With its identity it is what a window keeps of each frame.
+// folding is what a window keeps of each frame besides its identity: the checksum of
+// its bytes, where it was folded, and how far its producer was.
 type folding struct {
 	checksum uint64
 	into     *accumulator
@@ -77,12 +77,12 @@ func newTimeline(hash uint64, watermark oona.Micros) *timeline {
 	}
 }
 
-// quiet reports whether nothing would be lost with a timeline but its
-// watermark: no window is open, and no producer active.
+// quiet reports whether no window is open and no producer is active, so that only the
+// watermark is lost if the timeline is forgotten.
 func (t *timeline) quiet() bool { return len(t.windows) == 0 && t.frontier.Len() == 0 }
 
-// find returns the open window that starts at start, and where it is or
-// belongs among the open ones.
+// find returns the open window that starts at start, and its position among the open
+// windows, or the position where it belongs.
 func (t *timeline) find(start oona.Micros) (*window, int) {
 	at, found := slices.BinarySearchFunc(t.windows, start, func(w *window, start oona.Micros) int { return cmp.Compare(w.start, start) })
 	if !found {
@@ -91,17 +91,17 @@ func (t *timeline) find(start oona.Micros) (*window, int) {
 	return t.windows[at], at
 }
 
-// advance moves the watermark as far as the frontier allows, because of the
-// record at offset, and reports whether it moved. When every producer is idle,
-// it goes just far enough to close what is open, so that whoever comes back
-// finds the windows after those open.
+// advance moves the watermark at the record at offset, as far as the frontier allows,
+// and reports whether it moved. When every producer is idle, it moves just far enough
+// to close the open windows, so that a producer which comes back finds the later ones
+// open.
 func (t *timeline) advance(offset int64, s *spans) bool {
 	to := unset
 	if least, active := t.frontier.Least(); active {
 		to = earlier(least, s.outOfOrderness)
 	} else {
 		for _, w := range t.windows {
-			to = max(to, w.configEpoch.closes(w.end))
+			to = max(to, w.configEpoch.closesAt(w.end))
 		}
 	}
 	if to <= t.watermark {
@@ -114,7 +114,7 @@ func (t *timeline) advance(offset int64, s *spans) bool {
 	return true
 }
 
-// watermarkBefore is the watermark before the record at offset.
+// watermarkBefore returns the watermark before the record at offset.
 func (t *timeline) watermarkBefore(offset int64) oona.Micros {
 	if t.moved.offset == offset {
 		return t.moved.from
@@ -122,13 +122,13 @@ func (t *timeline) watermarkBefore(offset int64) oona.Micros {
 	return t.watermark
 }
 
-// takeClosed appends the windows that the watermark has closed to dst, and
-// forgets them and their seals. A window of a later era may close before one of
-// an earlier era, whose frames may be later.
+// takeClosed appends the windows that the watermark has closed to dst, and forgets
+// them and their seals. A window of a later configuration epoch may close before one
+// of an earlier epoch that allows more lateness.
 func (t *timeline) takeClosed(dst []*window) []*window {
 	open := t.windows[:0]
 	for _, w := range t.windows {
-		if w.configEpoch.closes(w.end) <= t.watermark {
+		if w.configEpoch.closesAt(w.end) <= t.watermark {
 			dst = append(dst, w)
 			continue
 		}

@@ -7,19 +7,20 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// roster is the timelines that a partition has admitted. Those that a commit
-// names by their hashes alone are nameless until a record names them: they have
-// a watermark, and neither windows nor active producers.
+// timelines are those that a partition has admitted. A commit has only hashes of
+// them; after a resume they are unresolved until a record has the run and timeline
+// with that hash. An unresolved timeline has a watermark, but no windows and no
+// active producers.
 type timelines struct {
 	named      map[timelineKey]*timeline
 	ordered    []*timeline // the named ones, by key
 	unresolved map[uint64]*timeline
 
-	// floor is the greatest watermark of any timeline that was forgotten:
-	// whoever comes (back) starts there, so that no window is opened again
-	// that has been emitted.
+	// floor is the greatest watermark of any timeline that was forgotten. A
+	// timeline that is new or comes back starts there, so no window that has
+	// been emitted is opened again.
 	floor   oona.Micros
-	evicted int64 // timelines that were forgotten, since the engine was made
+	evicted int64 // timelines that were forgotten since the engine was made
 }
 
 func newTimelines() timelines {
@@ -28,8 +29,8 @@ func newTimelines() timelines {
 
 func (r *timelines) count() int { return len(r.named) + len(r.unresolved) }
 
-// find returns the timeline of a frame, nil if it has not been admitted. A
-// nameless one gets its name; bucket is that of the log clock.
+// find returns the timeline of a frame, nil if it has not been admitted. An unresolved
+// timeline is resolved. The bucket is that of the log clock.
 func (r *timelines) find(f *oona.Frame, bucket int64) *timeline {
 	key := timelineKey{f.Run, f.Timeline}
 	if t, known := r.named[key]; known {
@@ -71,8 +72,8 @@ func (r *timelines) hasHash(hash uint64) bool {
 	return found
 }
 
-// oldestQuiet returns the quiet timeline with the least watermark, and among
-// equals the one with the least hash; nil if none is quiet.
+// oldestQuiet returns the quiet timeline with the least watermark, and of equal ones
+// that with the least hash. It returns nil if none is quiet.
 func (r *timelines) oldestQuiet() *timeline {
 	var oldest *timeline
 	r.all(func(t *timeline) {
@@ -107,8 +108,8 @@ func (r *timelines) forgetOld(limit oona.Micros) {
 	}
 }
 
-// admit returns the timeline of a frame that has none: a new one, in the place
-// of a quiet one if the partition is full, or why there can be none.
+// admit returns a new timeline for a frame. If the partition is full, it takes the
+// place of a quiet one. If there is none, admit returns the outcome.
 func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
 	key := timelineKey{r.Frame.Run, r.Frame.Timeline}
 	hash := key.hash()
@@ -129,12 +130,11 @@ func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
 	return t, Outcome{}
 }
 
-// hash names a timeline in commits: FNV-1a over the run, a zero byte (no id has
-// one) and the timeline, mixed as for slots. It is part of their format.
+// hash identifies a timeline in commits. It is a part of their format.
 func (k timelineKey) hash() uint64 { return hashPair(string(k.run), string(k.id)) }
 
-// hashPair is FNV-1a over two texts with a zero byte between, and then the
-// finalizer of MurmurHash3, as FNV's low bits mix badly.
+// hashPair is FNV-1a over two texts with a zero byte between them, which no id has,
+// followed by the finalizer of MurmurHash3, because FNV's low bits mix badly.
 func hashPair(a, b string) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)
@@ -153,7 +153,8 @@ func hashPair(a, b string) uint64 {
 	return h
 }
 
-// slotNumber spreads pairs over n slots. It is a function of the pair alone.
+// slotNumber spreads (producer, path) pairs over n slots. It depends only on the pair:
+// the numbers are a part of what a log means.
 func slotNumber(producer oona.ProducerID, path string, n int) int {
 	return int(hashPair(string(producer), path) % uint64(n))
 }

@@ -86,13 +86,13 @@ var mutants = []mutant{
 		"engine.go", "e.clock.Advance(appendedAt, 2*e.spans.tick)", "e.clock.Advance(appendedAt, 1<<62)",
 	}}},
 	{"when all are idle the watermark goes on to the end", []edit{{
-		"timeline.go", "to = max(to, w.configEpoch.closes(w.end))", "to = max(to, w.configEpoch.closes(w.end)+w.end-w.start)",
+		"timeline.go", "to = max(to, w.configEpoch.closesAt(w.end))", "to = max(to, w.configEpoch.closesAt(w.end)+w.end-w.start)",
 	}}},
 	{"a full engine sheds layers and seals nothing", []edit{{
-		"seal.go", "\tt.seals.add(a, start, end, k)\n", "",
+		"seal.go", "\tt.seals.add(c, start, end, layers)\n", "",
 	}}},
 	{"a configuration cuts the window in which it begins", []edit{{
-		"configuration.go", "from := last.seam(next.From)", "from := max(next.From, last.from)",
+		"configuration.go", "from := last.nextEnd(next.From)", "from := max(next.From, last.from)",
 	}}},
 	{"no configuration is too early", []edit{{
 		"configuration.go", "case next.From <= ahead:", "case false:",
@@ -114,19 +114,19 @@ var mutants = []mutant{
 		"commit.go", "e.configEpochs, e.incarnation = s.configEpochs, s.incarnation", "e.incarnation = s.incarnation",
 	}}},
 	{"a replay judges by configurations that were not made yet", []edit{{
-		"configuration.go", "a.from <= at && a.record <= offset", "a.from <= at",
+		"configuration.go", "c.from <= at && c.record <= offset", "c.from <= at",
 	}}},
 	{"a replay does not know when a configuration went out of reach", []edit{{
-		"configuration.go", "if offset >= a.expired {", "if a.expired != never {",
+		"configuration.go", "if offset >= c.expired {", "if c.expired != never {",
 	}}},
 	{"a configuration is out of reach although a window of it is open", []edit{{
-		"configuration.go", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(a) {", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) {",
+		"configuration.go", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(c) {", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) {",
 	}}},
 	{"a replay keeps the idle horizon with which it began", []edit{{
-		"replay.go", "if a.record == r.Offset {", "if false {",
+		"replay.go", "if c.record == r.Offset {", "if false {",
 	}}},
 	{"a replay goes by the idle horizon that was made last", []edit{{
-		"commit.go", "if a.record == unknown {", "if true {",
+		"commit.go", "if c.record == unknown {", "if true {",
 	}}},
 	{"a change of the idle horizon forgets the frontiers", []edit{{
 		"../logtime/active.go", "if number, kept := c.bucket(b); kept {", "if number, kept := c.bucket(b); kept && false {",
@@ -135,25 +135,25 @@ var mutants = []mutant{
 		"../logtime/idle.go", "*h = scaled\n", "*h = IdleBuckets{}\n",
 	}}},
 	{"who begins anew emits what may have been emitted", []edit{{
-		"recovery.go", "return l != nil && (l.from == unset || start < l.from)", "return false",
+		"recovery.go", "return r != nil && (r.from == unset || start < r.from)", "return false",
 	}}},
 	{"who begins anew does not wait for one maximum delay", []edit{{
-		"recovery.go", " && earlier(e.maxAppendedAt, e.retention()) > l.begun {", " {",
+		"recovery.go", " && earlier(e.maxAppendedAt, e.retention()) > r.begun {", " {",
 	}}},
 	{"who begins anew does not wait for one idle horizon", []edit{{
-		"recovery.go", "e.here.Offset >= l.end && e.clock.Now >= horizon &&", "e.here.Offset >= l.end && horizon > 0 &&",
+		"recovery.go", "e.here.Offset >= r.end && e.clock.Now >= horizon &&", "e.here.Offset >= r.end && horizon > 0 &&",
 	}}},
 	{"who begins anew does not read the log to its end", []edit{{
-		"recovery.go", "if e.here.Offset >= l.end && ", "if ",
+		"recovery.go", "if e.here.Offset >= r.end && ", "if ",
 	}}},
 	{"the commit leaves out what is lost", []edit{{
 		"commit.go", "\te.recovery = s.recovery\n", "",
 	}}},
 	{"hidden windows have no place in the order of triggers", []edit{{
-		"emission.go", "\t\t\tout.trigger.Index += int32(len(w.layers)) // as if nothing were lost\n", "",
+		"emission.go", "\t\t\tout.trigger.Index += int32(len(w.layers)) // the same index as if nothing were lost\n", "",
 	}}},
 	{"timelines are forgotten by the last configuration alone", []edit{{
-		"configuration.go", "for _, a := range e.configEpochs {\n\t\tif a.expired != never {", "for _, a := range e.configEpochs[len(e.configEpochs)-1:] {\n\t\tif a.expired != never {",
+		"configuration.go", "for _, c := range e.configEpochs {\n\t\tif c.expired != never {", "for _, c := range e.configEpochs[len(e.configEpochs)-1:] {\n\t\tif c.expired != never {",
 	}}},
 	{"a step that falls is a rise", []edit{{
 		"reduce/steps.go", "next.Step < last.Step ||", "",
@@ -165,7 +165,7 @@ var mutants = []mutant{
 		"reduce/worst.go", "len(high) > 0 && fartherAbove(high[0], low[0], mean)", "len(high) > 0",
 	}}},
 	{"a configuration does not change the reducer", []edit{{
-		"engine.go", "e.readings.Begin(f, r.Offset, by.cfg.Reducer)", "e.readings.Begin(f, r.Offset, e.cfg.Reducer)",
+		"engine.go", "e.readings.Begin(f, r.Offset, c.cfg.Reducer)", "e.readings.Begin(f, r.Offset, e.cfg.Reducer)",
 	}}},
 	{"a replay keeps no steps", []edit{{
 		"engine.go", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}", "w.folded[id] = folding{r.Checksum, sum, f.Step, f.ObservedAt}\n\tif e.replaying {\n\t\tw.folded[id] = folding{checksum: r.Checksum, into: sum}\n\t}",

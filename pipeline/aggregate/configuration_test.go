@@ -187,7 +187,7 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 	}{
 		"reducer": {oona.ConfigurationRecord, func(f *fixture) []byte {
 			return f.configuration(1, 0, func(c *windows.Config) { c.Reducer = windows.Reducer + 1 })
-		}, fmt.Sprintf("version %d is wanted", windows.Reducer+1)},
+		}, fmt.Sprintf("version %d is needed", windows.Reducer+1)},
 		"schema": {oona.ConfigurationRecord, func(*fixture) []byte { return unpublished }, "not a published schema"},
 		"kind":   {"configuration/2", func(*fixture) []byte { return nil }, "its kind is configuration/2"},
 	} {
