@@ -14,6 +14,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/configcheck"
+	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/windows"
 )
 
 type checkCommand struct {
@@ -25,7 +27,7 @@ type checkCommand struct {
 	Bin     string        `env:"-" placeholder:"DIR" help:"Where the workers' binaries are, which are asked (--check); default: where this one is."`
 	Offline bool          `env:"-" help:"Do not look at the topics."`
 	Settle  time.Duration `kong:"-"` // of kafka.Config
-	ReadLog bool          `env:"-" help:"Compare the aggregators' windows with those that the log is configured with. It reads the whole log."`
+	ReadLog bool          `env:"-" help:"Compare the windows with the log itself, and not with what the settings topic says of it. It reads the whole log."`
 }
 
 // Validate is called once flags and file are read.
@@ -145,11 +147,25 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 		return nil, err
 	}
 	log := windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}
-	if faults, err = log.misfits(ctx, c.ReadLog, logger); err != nil || !c.ReadLog {
+	if faults, err = log.misfits(ctx, c.ReadLog, logger); err != nil {
 		return faults, err
 	}
-	more, err := compareWindows(ctx, log, workers, to, logger)
-	return append(faults, more...), err
+	newest, source := windows.Config{}, "settings topic"
+	if c.ReadLog {
+		source = "log"
+		newest, err = log.newestOfLog(ctx, logger)
+	} else {
+		newest, err = newestOfSettings(ctx, at, topics, logger)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return faults, ctx.Err()
+	case err != nil:
+		return append(faults, err.Error()), nil
+	case newest.Generation == 0:
+		return faults, nil
+	}
+	return append(faults, compareWindows(newest, source, workers, to)...), nil
 }
 
 // greatestRecord returns the greatest limit of a record that an ingest has, 0
@@ -173,26 +189,48 @@ func groupOf(workers []configcheck.Worker) string {
 	return ""
 }
 
-// compareWindows compares the workers with the windows of the log. Where an
-// aggregator's windows are others it says so: the log's hold, so it is no fault.
-func compareWindows(ctx context.Context, log windowsCommand, workers []configcheck.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
-	h, _, err := log.history(ctx, logger)
+// newestOfLog returns the configuration that was made last in any partition; its
+// generation is 0 if the log has none. It reads the whole log.
+func (c *windowsCommand) newestOfLog(ctx context.Context, logger *slog.Logger) (windows.Config, error) {
+	h, _, err := c.history(ctx, logger)
 	if err != nil {
-		return nil, err
+		return windows.Config{}, err
 	}
-	newest := h.newest()
-	if newest.Generation == 0 {
-		return nil, h.close()
+	return h.newest(), h.close()
+}
+
+// newestOfSettings returns what the settings topic has as the log's last
+// configuration in any partition; its generation is 0 if there is none.
+func newestOfSettings(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (newest windows.Config, err error) {
+	held, err := settings.Read(ctx, at, topics, logger)
+	if err != nil {
+		return newest, err
 	}
+	for partition, record := range held.Windows {
+		c, err := windows.ConfigurationOf(&record)
+		if err != nil {
+			return newest, fmt.Errorf("the settings topic, partition %d: %w", partition, err)
+		}
+		if c.Config.Generation > newest.Generation {
+			newest = c.Config
+		}
+	}
+	return newest, nil
+}
+
+// compareWindows compares the workers with the windows that the log is configured
+// with. The log's hold, so that an aggregator whose windows are others is a note.
+func compareWindows(newest windows.Config, source string, workers []configcheck.Worker, to streams) (faults []string) {
+	generation := fmt.Sprintf("generation %d in the %s", newest.Generation, source)
 	for _, w := range workers {
 		if w.Kind == configcheck.Exporter {
-			faults = append(faults, configcheck.Forgets(w, fmt.Sprintf("generation %d in the log", newest.Generation), newest.Length+newest.OutOfOrderness+newest.AllowedLateness)...)
+			faults = append(faults, configcheck.Forgets(w, generation, newest.Length+newest.OutOfOrderness+newest.AllowedLateness)...)
 		}
 		for _, s := range settingsOf(newest) {
 			if said := w.Text(s.name); w.Kind == configcheck.Aggregate && said != fmt.Sprint(s.value) {
-				fmt.Fprintf(to.messages, "note: %s: %s is %s; generation %d in the log has %v, which holds\n", w, s.name, said, newest.Generation, s.value)
+				fmt.Fprintf(to.messages, "note: %s: %s is %s; %s has %v, which holds\n", w, s.name, said, generation, s.value)
 			}
 		}
 	}
-	return faults, h.close()
+	return faults
 }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // The workers' own binaries are asked, and the topics looked at.
@@ -125,13 +127,26 @@ func TestCheck(t *testing.T) {
 	if status, _, messages := run(t, "topics", "apply", "--brokers", cfg.Brokers[0], "--prefix=checked", "--partitions=2", "--window-length=7s"); status != 0 {
 		t.Fatal(messages)
 	}
-	status, _, messages = run(t, append(good, "--read-log")...)
-	if status != 0 || !strings.Contains(messages, "window-length is 10s; generation 1 in the log has 7s, which holds") || strings.Count(messages, "note:") != 1 {
-		t.Errorf("against the log: status %d, %q", status, messages)
+	short := []string{"check", "--bin", bin, "--exporter", file("short.yaml", at+"series-silent-after: 12s\n")}
+	for source, flags := range map[string][]string{"settings topic": nil, "log": {"--read-log"}} {
+		status, _, messages = run(t, append(good, flags...)...)
+		if status != 0 || !strings.Contains(messages, "window-length is 10s; generation 1 in the "+source+" has 7s, which holds") || strings.Count(messages, "note:") != 1 {
+			t.Errorf("against the %s: status %d, %q", source, status, messages)
+		}
+		status, _, messages = run(t, append(short, flags...)...)
+		if status != exitFailed || !strings.Contains(messages, "series-silent-after is 12s, and a window of generation 1 in the "+source+" closes 13s after the one before ended") {
+			t.Errorf("an exporter against the %s: status %d, %q", source, status, messages)
+		}
 	}
-	status, _, messages = run(t, "check", "--bin", bin, "--read-log", "--exporter", file("short.yaml", at+"series-silent-after: 12s\n"))
-	if status != exitFailed || !strings.Contains(messages, "series-silent-after is 12s, and a window of generation 1 in the log closes 13s after the one before ended") {
-		t.Errorf("an exporter against the log: status %d, %q", status, messages)
+	// Only a later version can fold by what the settings topic has, beside another fault.
+	later := windows.Configuration{Config: windows.DefaultConfig()}.Record()
+	later.Generation, later.Reducer = 2, windows.Reducer+1
+	if err := settings.Write(t.Context(), cfg, topics, settings.WindowsEntry(0, later)); err != nil {
+		t.Fatal(err)
+	}
+	status, _, messages = run(t, append(good, "--ingest", filepath.Join(dir, "absent.yaml"))...)
+	if status != exitFailed || !strings.Contains(messages, "fault: the settings topic, partition 0: ") || !strings.Contains(messages, "the configuration has faults: 2") {
+		t.Errorf("windows of a later version: status %d, %q", status, messages)
 	}
 	// A bus that is not there is no fault, and said.
 	status, _, messages = run(t, "check", "--bin", bin, "--ingest", file("nowhere.yaml", "brokers: ['127.0.0.1:1']\n"))
