@@ -1,0 +1,96 @@
+package memory_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
+)
+
+// start returns a bus with a topic "t" of one partition that holds records "0" to
+// "n"-1.
+func start(t *testing.T, n int) (*memory.Bus, *memory.Publisher) {
+	t.Helper()
+	b := memory.New(memory.Options{})
+	must(t, b.CreateTopics(oona.TopicSpec{Name: "t", Partitions: 1, AppendTime: true}))
+	p := b.NewPublisher(memory.PublisherOptions{})
+	for i := range n {
+		must(t, p.Publish(t.Context(), "t", message.NewMessage("", []byte(strconv.Itoa(i)))))
+	}
+	return b, p
+}
+
+func take(t *testing.T, messages <-chan *message.Message, want string, offset int64) {
+	t.Helper()
+	msg := <-messages
+	at, err := bus.PositionOf(msg)
+	if err != nil || string(msg.Payload) != want || at.Offset != offset {
+		t.Errorf("%q came at %+v (%v), want %q at offset %d", msg.Payload, at, err, want, offset)
+	}
+	msg.Ack()
+}
+
+// A log that has lost its end gives its offsets to other records. A reader that was
+// beyond goes on at the oldest record.
+func TestLoseTail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, p := start(t, 3)
+		r := b.NewReader(memory.ReaderOptions{})
+		defer r.Close()
+		messages, err := r.Subscribe(t.Context(), "t")
+		must(t, err)
+		for i := range 3 {
+			take(t, messages, strconv.Itoa(i), int64(i))
+		}
+		must(t, b.LoseTail("t", 0, 1))
+		must(t, p.Publish(t.Context(), "t", message.NewMessage("", []byte("another"))))
+		take(t, messages, "0", 0)
+		take(t, messages, "another", 1)
+		if err := b.LoseTail("t", 0, 3); err == nil {
+			t.Error("a log has lost what it did not have")
+		}
+	})
+}
+
+// CaughtUp waits for acks, and for as long as its context lasts.
+func TestCaughtUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := start(t, 2)
+		r := b.NewReader(memory.ReaderOptions{})
+		defer r.Close()
+		messages, err := r.Subscribe(t.Context(), "t")
+		must(t, err)
+		take(t, messages, "0", 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := r.CaughtUp(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with a message that nobody takes: %v", err)
+		}
+		take(t, messages, "1", 1)
+		must(t, r.CaughtUp(t.Context()))
+	})
+}
+
+// Append times are those of the clock that the bus was given.
+func TestClock(t *testing.T) {
+	at := time.Date(2026, 11, 1, 12, 0, 0, 123_456_000, time.UTC)
+	b := memory.New(memory.Options{Now: func() time.Time { return at }})
+	must(t, b.CreateTopics(oona.TopicSpec{Name: "t"}))
+	p, r := b.NewPublisher(memory.PublisherOptions{}), b.NewReader(memory.ReaderOptions{})
+	must(t, p.Publish(t.Context(), "t", message.NewMessage("", nil)))
+	messages, err := r.Subscribe(t.Context(), "t")
+	must(t, err)
+	msg := <-messages
+	if got, err := bus.PositionOf(msg); err != nil || got.Appended != oona.MicrosOf(at.Truncate(time.Millisecond)) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	must(t, errors.Join(r.Close(), p.Close()))
+}
