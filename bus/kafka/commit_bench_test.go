@@ -26,13 +26,10 @@ type always struct{ metadata string }
 
 func (o always) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
 	from, _ := a.Resume()
-	return from, alwaysDue{commit: bus.Commit{Offset: from, Metadata: o.metadata}}, nil
+	return from, alwaysDue{bus.Commit{Offset: from, Metadata: o.metadata}}, nil
 }
 
-type alwaysDue struct {
-	consumer
-	commit bus.Commit
-}
+type alwaysDue struct{ commit bus.Commit }
 
 func (d alwaysDue) Commit() (bus.Commit, bool) { return d.commit, true }
 func (alwaysDue) Committed(bus.Commit, error)  {}

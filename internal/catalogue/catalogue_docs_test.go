@@ -27,7 +27,7 @@ func TestDocumentedMetrics(t *testing.T) {
 	for group, name := range groupName {
 		for _, m := range c.Group(group) {
 			known++
-			row := fmt.Sprintf("| `%s` | %s | %s | %s | %s |", m.Name, name, directionName[m.Direction], m.Unit, m.Help)
+			row := fmt.Sprintf("| %#q | %s | %s | %s | %s |", m.Name, name, directionName[m.Direction], m.Unit, m.Help)
 			if row = strings.ReplaceAll(row, "|  |", "| |"); !strings.Contains(section, row+"\n") {
 				t.Errorf("docs/metrics.md has no row %s", row)
 			}

@@ -66,5 +66,5 @@ func shared(w, other Worker) (wrong []string) {
 // sameDefault reports whether two ingests have the same name, and not both were
 // given it, which is a fault on any host.
 func sameDefault(w, other Worker) bool {
-	return w.Kind == Ingest && other.Kind == Ingest && w.Text("instance") == other.Text("instance") && !(w.gives("instance") && other.gives("instance"))
+	return w.Kind == Ingest && other.Kind == Ingest && w.Text("instance") == other.Text("instance") && (!w.gives("instance") || !other.gives("instance"))
 }

@@ -71,7 +71,7 @@ func f() { logger.Warn("a text", "error", err); s.warn("error", "count", 1, "suc
 		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("../..", path), nil, 0)
+		file, err := parser.ParseFile(token.NewFileSet(), "../../"+path, nil, 0)
 		if err != nil {
 			return err
 		}

@@ -354,8 +354,8 @@ func TestListenWhereTheAddressIsNotThisMachines(t *testing.T) {
 			t.Errorf("%s: --check refuses it: %v", address, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // a name server may be silent
-		defer cancel()
 		_, err := Listen(ctx, "--listen", address)
+		cancel()
 		var unknown *net.DNSError
 		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.As(err, &unknown) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error is %v", address, err)

@@ -146,7 +146,9 @@ func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 		for _, of := range partitions {
 			of.end()
 		}
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 		p.end()
 	})
 }
@@ -186,7 +188,7 @@ func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
 		for i := range 40 { // so that none has as much as may be needed
 			about := p.about
 			about.Partition = int32(10 + i)
-			defer p.assign(about).end()
+			t.Cleanup(p.assign(about).end)
 		}
 		p.read(file)
 		synctest.Wait()

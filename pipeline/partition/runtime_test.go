@@ -297,18 +297,20 @@ func TestErrorsOfTheMachine(t *testing.T) {
 func TestAssignmentThatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)
-		for _, w.refuses = range []error{errAway, fmt.Errorf("%w: %w", bus.ErrShort, errRefused), errRefused} {
+		for i, refuses := range []error{errAway, fmt.Errorf("%w: %w", bus.ErrShort, errRefused), errRefused} {
+			final := i == 2
+			w.refuses = refuses
 			if _, _, err := w.runtime.Assign(t.Context(), fresh); !errors.Is(err, w.refuses) {
 				t.Errorf("Assign: %v, want %v", err, w.refuses)
 			}
 			synctest.Wait()
 			select {
 			case err := <-w.ended:
-				if w.refuses != errRefused || !errors.Is(err, errRefused) {
+				if !final || !errors.Is(err, errRefused) {
 					t.Errorf("after %v it ends with %v", w.refuses, err)
 				}
 			default:
-				if w.refuses == errRefused {
+				if final {
 					t.Error("the worker goes on")
 				}
 			}

@@ -20,7 +20,7 @@ type Rollup struct {
 	metrics []metric
 }
 
-// metric is the frames of a layer's window, of which a metric is to be summarized.
+// metric is the frames of a layer's window, of which a metric is to be summed up.
 type metric struct {
 	mutant  Mutant
 	about   oona.Metric
