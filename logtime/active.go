@@ -84,7 +84,7 @@ func (s *ActiveSet) Roll(bucket int64) {
 	s.dropIdle()
 }
 
-// Rescale goes on with buckets of another width. The set must have been rolled to
+// Rescale converts s to buckets of another width. The set must have been rolled to
 // the current bucket of the old width.
 func (s *ActiveSet) Rescale(c Rescaling) {
 	for i := range s.members {

@@ -1,22 +1,22 @@
-// Package logtime has the time that an engine derives from a partition's log:
-// the log clock, and from it who has been active and who is idle.
+// Package logtime derives time from a partition's log: a clock, and which members are
+// active or idle by it.
 //
-// An engine folds a log and must come to the same results whenever it is read.
-// So it must not look at the clock of the machine that it runs on. All that it
-// knows of time are the append times of the records, and what follows from them
-// here is a function of these records alone. The package has no goroutine, reads
-// no clock and does no I/O. All times and durations are in microseconds.
+// An engine that folds a log must get the same results whenever it reads it. So it must
+// not use the clock of the machine that it runs on. All it knows about time are the
+// append times of the records. Everything in this package is a function of them. The
+// package has no goroutine, reads no clock and does no I/O. All instants and durations
+// are in microseconds.
 //
-// A [Clock] counts the log time that has passed since the first record. Append
-// times are equal within a batch, may step back when the leader of a partition
-// changes, and leap after an outage of the bus. The clock never goes back, and
-// advances by at most a limit per record, so an outage makes nobody idle.
+// A [Clock] counts the log time since the first record. Append times are equal within
+// a batch, may step back when the leader of the partition changes, and leap after an
+// outage of the bus. The clock never goes back, and advances by at most a limit per
+// record, so an outage makes no member idle.
 //
-// An idle horizon is how long someone must be silent, by the log clock, before it
-// counts as idle. It is measured in buckets of the log clock, [BucketsPerHorizon]
-// of them, numbered from 0. So whoever is silent becomes idle after 1 to 1.25
-// horizons. An [ActiveSet] knows who has been seen within the horizon.
-// [IdleBuckets] remembers where in the log each bucket began: a reader that starts
-// there, with the clock of that [ReplayPoint], comes to the same active set. When
-// the horizon changes, both go on under the other width: see [Rescaling].
+// The idle horizon is how long a member must be silent, by the log clock, before it
+// counts as idle. It is measured in buckets of the log clock, [BucketsPerHorizon] of
+// them, numbered from 0. So a member becomes idle after 1 to 1.25 horizons. An
+// [ActiveSet] has the members that were seen within the horizon. [IdleBuckets]
+// remembers where in the log each bucket began: a reader that starts there, with the
+// clock of that [ReplayPoint], gets the same active set. If the horizon changes, both
+// are converted by a [Rescaling].
 package logtime

@@ -55,7 +55,7 @@ func (h *IdleBuckets) Earliest(current int64, otherwise ReplayPoint) ReplayPoint
 	return otherwise
 }
 
-// Rescale goes on with buckets of another width.
+// Rescale converts h to buckets of another width.
 func (h *IdleBuckets) Rescale(c Rescaling) {
 	var scaled IdleBuckets
 	for i := range h {
@@ -74,7 +74,7 @@ func (h *IdleBuckets) Rescale(c Rescaling) {
 
 // Rescaling is a change of the width of the buckets. What was recorded in an old
 // bucket goes to the new bucket that holds the last instant of the old one that
-// has passed. So whoever was active stays active for at least the new horizon
+// has passed. So a member that was active stays active for at least the new horizon
 // since it was last seen, and for at most the width of an old bucket longer.
 type Rescaling struct {
 	From, To oona.Micros // widths

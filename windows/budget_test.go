@@ -158,7 +158,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 }
 
 // Where configurations take the room, the error says so, and they fit again when
-// they are out of reach.
+// they have expired.
 func TestBrinkOfConfigurations(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	at := 0.0
@@ -179,7 +179,7 @@ func TestBrinkOfConfigurations(t *testing.T) {
 		p.tick(at)
 	}
 	if c := mustCommit(t, p.engine); len(c.Metadata) > 200 {
-		t.Errorf("out of reach, they take %d bytes", len(c.Metadata))
+		t.Errorf("expired, they take %d bytes", len(c.Metadata))
 	}
 }
 

@@ -125,7 +125,7 @@ func TestLaterWindowClosesFirst(t *testing.T) {
 	p.wantClosed("run//layer@60", "run//layer@80")
 }
 
-// A configuration goes out of reach when no frame can be of its time any more.
+// A configuration expires when no frame can be of its time any more.
 // If append times then step back, its frames are stale; so they are after a
 // resume, wherever it begins.
 func TestRetiredConfiguration(t *testing.T) {

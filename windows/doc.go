@@ -2,7 +2,7 @@
 // time.
 //
 // Rollups are a function of the log alone. An [Engine] has no clock, no goroutine and
-// no I/O. Whoever folds the same records, now or a day later, gets the same rollups,
+// no I/O. An engine that folds the same records a day later makes the same rollups,
 // byte for byte. testdata/scripts has logs with what an engine makes of them; they
 // are a good place to start.
 //
@@ -127,5 +127,5 @@
 //
 // Package reduce computes what a rollup holds: moments, a histogram and the worst
 // seeds of each metric, and a census of the seeds. Sums are made in the order of the
-// log, so they do not depend on who computes them.
+// log, so they do not depend on the machine that computes them.
 package windows

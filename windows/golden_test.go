@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-var update = flag.Bool("update", false, "write testdata/golden*.txt anew: only when the content of rollups is meant to change")
+var update = flag.Bool("update", false, "rewrite testdata/golden*.txt: only if the content of rollups is meant to change")
 
 // TestGolden folds a fixed log and compares its rollups' hashes with those on
 // file. They are the same whatever instructions the compiler may use: run it

@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// restart has p go on with an engine that knows nothing of what came before.
+// restart continues with an engine that knows nothing of the records before.
 func (p *partition) restart(cfg Config, overtaken Commit, end int64) {
 	p.t.Helper()
 	e, err := Restart(cfg, testCatalogues, overtaken, p.offset, end)
@@ -93,8 +93,8 @@ func steadyFrom(at float64, n int) (times []float64) {
 	return times
 }
 
-// The first seam: a window that starts before is hidden, the next one is not.
-// What is hidden goes aside, and repeats of it are repeats.
+// A window that starts before EmitsFrom is suppressed, the next one is not. Frames of
+// the suppressed one are late, and repeats of these are repeats.
 func TestFirstSeamAfterLoss(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	p.offset = 5
@@ -107,7 +107,7 @@ func TestFirstSeamAfterLoss(t *testing.T) {
 		p.must(Duplicate, ReasonDuplicate, p.append(float64(s), sample{observed: float64(s), sequence: int64(s)}))
 	}
 	if c := mustCommit(t, p.engine); c.Metadata[:2] == mustCommit(t, newPartition(t, lostConfig()).engine).Metadata[:2] {
-		t.Error("a commit of an engine that began anew has the version of others")
+		t.Error("a commit of an engine that was restarted has the version of others")
 	}
 	for s := 130; s < 160; s++ {
 		p.folded(p.append(float64(s), sample{observed: float64(s)}))
@@ -195,7 +195,7 @@ func TestRestartRefuses(t *testing.T) {
 	}
 }
 
-// lostCommits are those of an engine that began anew: before any record, while
+// lostCommits are commits of an engine that was restarted: before any record, while
 // nothing is emitted, and later.
 func lostCommits(t testing.TB) (commits []Commit) {
 	t.Helper()
@@ -252,10 +252,10 @@ func TestGoldenCommitAfterLoss(t *testing.T) {
 	}
 }
 
-// truncation is a log that has lost its beginning, and the engine that began
-// anew in it.
+// truncation is a log that has lost its beginning, and what a restarted engine made
+// of the rest.
 type truncation struct {
-	first, end int // records: the first one left, and how many there were when it began
+	first, end int // records: the first one left, and how many there were at the restart
 	commit     Commit
 	rest       *clean
 	from       oona.Micros

@@ -55,7 +55,7 @@ func (p *partition) loseBeginning(bits uint64) error {
 	p.counts.beginningsLost++
 	engine, err := windows.Restart(p.flags, windows.Always(catalogue), overtaken, start, end)
 	if err != nil {
-		return fmt.Errorf("beginning anew: %w", err)
+		return fmt.Errorf("restart: %w", err)
 	}
 	c, err := engine.Commit() // at once: it keeps where the log ended
 	if err != nil {

@@ -49,7 +49,7 @@ var mutants = []mutant{
 		{"engine.go", "\t\"slices\"\n", "\t\"slices\"\n\t\"time\"\n"},
 		{"engine.go", "return int64(e.clock.Now / e.spans.bucket)", "return time.Now().UnixMicro() / int64(e.spans.bucket)"},
 	}},
-	{"what is acked is committed", []edit{{
+	{"a commit is made of what was processed last", []edit{{
 		"commit.go", "\treturn safe\n", "\treturn logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock}\n",
 	}}},
 	{"the watermark follows the fastest producer", []edit{
@@ -116,10 +116,10 @@ var mutants = []mutant{
 	{"a replay judges by configurations that were not made yet", []edit{{
 		"configuration.go", "c.from <= at && c.record <= offset", "c.from <= at",
 	}}},
-	{"a replay does not know when a configuration went out of reach", []edit{{
+	{"a replay does not know when a configuration expired", []edit{{
 		"configuration.go", "if offset >= c.expired {", "if c.expired != never {",
 	}}},
-	{"a configuration is out of reach although a window of it is open", []edit{{
+	{"a configuration has expired although a window of it is open", []edit{{
 		"configuration.go", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) || e.hasOpenWindow(c) {", "if e.configEpochs[i+1].from >= earlier(e.maxAppendedAt, e.retention()) {",
 	}}},
 	{"a replay keeps the idle horizon with which it began", []edit{{
@@ -134,22 +134,22 @@ var mutants = []mutant{
 	{"a change of the idle horizon forgets where its buckets began", []edit{{
 		"../logtime/idle.go", "*h = scaled\n", "*h = IdleBuckets{}\n",
 	}}},
-	{"who begins anew emits what may have been emitted", []edit{{
+	{"a restarted engine emits what may have been emitted", []edit{{
 		"recovery.go", "return r != nil && (r.from == unset || start < r.from)", "return false",
 	}}},
-	{"who begins anew does not wait for one maximum delay", []edit{{
+	{"a restarted engine does not wait for one maximum delay", []edit{{
 		"recovery.go", " && earlier(e.maxAppendedAt, e.retention()) > r.begun {", " {",
 	}}},
-	{"who begins anew does not wait for one idle horizon", []edit{{
+	{"a restarted engine does not wait for one idle horizon", []edit{{
 		"recovery.go", "e.here.Offset >= r.end && e.clock.Now >= horizon &&", "e.here.Offset >= r.end && horizon > 0 &&",
 	}}},
-	{"who begins anew does not read the log to its end", []edit{{
+	{"a restarted engine does not read the log to its end", []edit{{
 		"recovery.go", "if e.here.Offset >= r.end && ", "if ",
 	}}},
 	{"the commit leaves out what is lost", []edit{{
 		"commit.go", "\te.recovery = s.recovery\n", "",
 	}}},
-	{"hidden windows have no place in the order of triggers", []edit{{
+	{"suppressed windows have no place in the order of triggers", []edit{{
 		"emission.go", "\t\t\tout.trigger.Index += int32(len(w.layers)) // the same index as if nothing were lost\n", "",
 	}}},
 	{"timelines are forgotten by the last configuration alone", []edit{{

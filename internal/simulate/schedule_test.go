@@ -42,7 +42,7 @@ const (
 	crash                     // an owner is gone; if it was the current one, another takes over
 	takeOver                  // another owner takes over, and the former one does not know
 	loseOffsets               // the group's commits are lost, and another owner takes over
-	loseBeginning             // the log is truncated and the commit lost or overtaken, and another owner begins anew
+	loseBeginning             // the log is truncated and the commit lost or overtaken, and another owner restarts
 	quiet                     // n tick intervals without traffic, in which owners may tick
 	kindCount
 )

@@ -146,7 +146,7 @@ func (c *counts) named() []named {
 		{"append times that step back by 15 s and more", &c.back}, {"append times that leap by 690 s and more", &c.leaps},
 		{"evictions", &c.model.Evicted}, {"timelines forgotten", &c.model.Forgotten}, {"sealed windows", &c.model.Sealed}, {"frames in windows still open", &c.stillOpen},
 		{"logs that begin with a configuration", &c.model.Firsts}, {"configurations after that", &c.model.Configured}, {"of them within a window", &c.model.Rounded},
-		{"with two others in reach", &c.model.SeveralInReach}, {"configurations out of reach", &c.model.Expired}, {"frames of their time", &c.model.OutOfReach},
+		{"with two others that have not expired", &c.model.SeveralInReach}, {"configurations that expired", &c.model.Expired}, {"frames of their time", &c.model.OutOfReach},
 		{"configurations void as too early", &c.model.VoidEarly}, {"before the last one", &c.model.VoidOrder}, {"of an old generation", &c.model.VoidGeneration},
 		{"of other slots", &c.model.VoidSlots}, {"sightings under another idle horizon", &c.model.Rescaled}, {"unsound", &c.model.VoidUnsound},
 		{"records after which a timeline has windows of two configurations", &c.model.Straddling}, {"windows sealed under an earlier configuration", &c.model.SealedEarlier},

@@ -21,7 +21,7 @@ type world struct {
 	last      windows.Config // made last, or so it should be
 	from      oona.Micros    // when that begins
 	changing  bool           // there are configuration records
-	brief     bool           // and they are soon out of reach
+	brief     bool           // and they soon expire
 	losing    int            // round in which the log loses its beginning; -1: none
 	latest    oona.Micros    // append time
 	events    []event

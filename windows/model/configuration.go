@@ -83,8 +83,8 @@ func (m *Model) configure(c *windows.Configuration, first bool) windows.Reason {
 	return windows.ReasonConfigured
 }
 
-// changeClock has the log clock go by another configuration. Whoever is idle stays
-// idle. Whoever is active was last seen, as far as is known, at the end of the old
+// changeClock applies another configuration to the log clock. A slot that is idle stays
+// idle. A slot that is active was last seen, as far as is known, at the end of the old
 // bucket, or now if that is still to come.
 func (m *Model) changeClock(next windows.Config) {
 	width, oldest := m.bucketWidth(), m.bucket()-4

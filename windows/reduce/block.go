@@ -6,23 +6,23 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// The loops over a block's samples in which an engine spends most of its time.
-// They stand here in Go; block_amd64.s has the same for amd64, four samples at
-// a time, and the tests hold one against the other, bit by bit. The build tag
-// purego chooses Go everywhere.
+// This file has the loops over a block's samples in which an engine spends most of
+// its time, in Go. block_amd64.s has the same loops for amd64, with several samples
+// at a time, and the tests compare the two bit by bit. The build tag purego selects
+// Go everywhere.
 
-// sums are what a block's samples come to, in fours x0, x1, x2, x3, where d is a
-// sample's difference from a shift: d[0] is the sum of the fours' d0+d1, d[1]
-// that of d2+d3, squares the same of the squares. This order is part of a
-// rollup's content. The extremes are in several parts; the order is of no
-// importance there.
+// sums are the sums and extremes of a block's samples. The samples are taken in fours
+// x0, x1, x2, x3. With d as a sample's difference from a shift, d[0] is the sum of all
+// d0+d1, and d[1] the sum of all d2+d3; squares are the same sums of the squares. This
+// order is a part of a rollup's content. The extremes are in several parts, whose order
+// does not matter.
 type sums struct {
 	d, squares      [2]float64
 	least, greatest [4]float32
 }
 
-// sumFoursGo adds the fours that are in values; up to three samples may remain.
-// Of samples that are NaN the sums are NaN, and the extremes anything.
+// sumFoursGo adds the fours in values. Up to three samples may remain. If a sample is
+// NaN, the sums are NaN and the extremes are undefined.
 func sumFoursGo(s *sums, values []float32, shift float64) {
 	least, greatest := float64(s.least[0]), float64(s.greatest[0])
 	s0, s1, q0, q1 := s.d[0], s.d[1], s.squares[0], s.squares[1]
@@ -64,12 +64,12 @@ func sumFoursGo(s *sums, values []float32, shift float64) {
 	s.d, s.squares = [2]float64{s0, s1}, [2]float64{q0, q1}
 }
 
-// countBlockGo counts values, all above the zero bucket, in counts, of which the
-// first is of raw index first. It ends at a value that is not within, and
-// returns how many it has counted.
+// countBlockGo counts values that are above the zero bucket. counts[0] is the count of
+// raw index first. It stops at a value that has no count, and returns how many values
+// it has counted.
 //
-// Four indexes are made before their counts are touched, so that they need not
-// wait for one another.
+// Four indexes are computed before their counts are changed, so that they do not wait
+// for one another.
 func countBlockGo(counts []uint32, first uint32, values []float32) int {
 	counted, n := 0, uint(len(counts))
 	for ; len(values)-counted >= 4; counted += 4 {
@@ -96,10 +96,10 @@ func countBlockGo(counts []uint32, first uint32, values []float32) int {
 	return counted
 }
 
-// splitSignsGo writes the values, at most chunkSize and finite, that are above
-// the zero bucket to positive and those that are below it, with their sign
-// turned, to negative. It returns how many there are of each; the rest is in
-// the zero bucket. There are no branches, as they would be mispredicted.
+// splitSignsGo writes the values above the zero bucket to positive, and the values
+// below it, with their sign reversed, to negative. There are at most chunkSize values,
+// all of them finite. It returns how many there are of each; the others are in the
+// zero bucket. There are no branches, because they would be mispredicted.
 func splitSignsGo(values []float32, positive, negative *chunk) (p, n int) {
 	for _, x := range values {
 		bits := math.Float32bits(x)
@@ -112,8 +112,8 @@ func splitSignsGo(values []float32, positive, negative *chunk) (p, n int) {
 	return p, n
 }
 
-// firstBeyondGo returns where the first value is that is at most low or at least
-// high, and len(values) where there is none. NaN is neither.
+// firstBeyondGo returns the index of the first value that is at most low or at least
+// high, or len(values) if there is no such value. NaN is neither.
 func firstBeyondGo(values []float32, low, high float32) int {
 	for i, x := range values {
 		if x >= high || x <= low {
@@ -123,8 +123,8 @@ func firstBeyondGo(values []float32, low, high float32) int {
 	return len(values)
 }
 
-// lanesOfGo carries on the extremes of eight lanes: values[i] is in lane i%8. Up
-// to seven values at the end are left out. NaN is in no lane.
+// lanesOfGo updates the extremes of eight lanes: values[i] is in lane i%8. Up to seven
+// values at the end are left out. NaN changes no extreme.
 func lanesOfGo(values []float32, greatest, least *[8]float32) {
 	for ; len(values) >= 8; values = values[8:] {
 		for i, x := range values[:8] {
@@ -138,7 +138,7 @@ func lanesOfGo(values []float32, greatest, least *[8]float32) {
 	}
 }
 
-// activeMarks is all bits for an active state. There are at most 16 states.
+// activeMarks[s] has all bits set if state s is active. There are at most 16 states.
 var activeMarks = makeActiveMarks()
 
 func makeActiveMarks() (marks [16]uint8) {
@@ -150,8 +150,8 @@ func makeActiveMarks() (marks [16]uint8) {
 	return marks
 }
 
-// markActiveGo sets all bits of marks[i] where states[i] is active, and none where
-// it is not.
+// markActiveGo sets all bits of marks[i] if states[i] is active, and clears them if it
+// is not.
 func markActiveGo(marks []uint8, states []oona.State) {
 	for i, s := range states {
 		marks[i] = activeMarks[s%16]
@@ -159,7 +159,7 @@ func markActiveGo(marks []uint8, states []oona.State) {
 }
 
 // countMarkedNaNGo counts the values that are NaN and marked. There are at most
-// chunkSize.
+// chunkSize values.
 func countMarkedNaNGo(values []float32, marks []uint8) (n int) {
 	for i, x := range values {
 		if x != x {

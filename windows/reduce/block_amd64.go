@@ -8,22 +8,22 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// canShuffle is whether splitSigns may take four values at a time.
+// canShuffle reports whether splitSigns may take four values at a time.
 var canShuffle = cpu.X86.HasSSSE3
 
-// hasAVX is whether sumFours may take a four in one register, and firstBeyond and
-// lanesOf eight values.
+// hasAVX reports whether sumFours may take four values in a register, and firstBeyond
+// and lanesOf eight.
 var hasAVX = cpu.X86.HasAVX
 
-// hasAVX2 is whether countMarkedNaN may count 32 values at a time.
+// hasAVX2 reports whether countMarkedNaN may count 32 values at a time.
 var hasAVX2 = cpu.X86.HasAVX2
 
-// inOrder brings the bytes that countMarkedNaN32 has packed into the order of the
+// inOrder permutes the bytes that countMarkedNaN32 has packed into the order of the
 // values.
 var inOrder = [8]uint32{0, 4, 1, 5, 2, 6, 3, 7} //nolint:unused // by block_amd64.s
 
-// gathering[mask] are the shuffles that gather those of four values whose bit is
-// in mask; gathered[mask] is how many they are. Only the assembly reads them.
+// gathering[mask] is the shuffle that gathers the values, of four, whose bit is set in
+// mask. gathered[mask] is their number. Only the assembly reads them.
 var gathering, gathered = makeGathering() //nolint:unused // by block_amd64.s
 
 //nolint:unused // by block_amd64.s
@@ -71,14 +71,14 @@ func countMarkedNaN(values []float32, marks []uint8) int {
 	return countMarkedNaN32(values[:n], marks) + countMarkedNaNGo(values[n:], marks[n:])
 }
 
-// prefetchExtremes does for a list what prefetch does for counts.
+// prefetchExtremes loads a list into the cache, as prefetch does with counts.
 //
 //go:noescape
 func prefetchExtremes(list []extreme)
 
-// prefetch asks for counts to be in the cache soon. With many layers they come
-// from far away, and more of them are on their way at a time than if each were
-// waited for when it is counted in.
+// prefetch asks the processor to load counts into the cache. With many layers they
+// come from main memory. So more of them are loaded at a time than if each were waited
+// for when it is used.
 //
 //go:noescape
 func prefetch(counts []uint32)

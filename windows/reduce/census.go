@@ -9,16 +9,16 @@ import (
 // Census keeps the distinct seeds of a layer's window, each in the state that the
 // last record gave it. Its zero value is empty.
 type Census struct {
-	seeds     []oona.SeedID // in the order in which they came
+	seeds     []oona.SeedID // in the order of their first appearance
 	states    []oona.State
-	next      int                 // where in seeds the next frame's are expected
-	positions map[oona.SeedID]int // of seeds[:indexed]; filled only when a frame's seeds are not a stretch of seeds
+	next      int                 // where the next frame's seeds are expected
+	positions map[oona.SeedID]int // of seeds[:indexed]; filled only if a frame's seeds are not a part of seeds
 	indexed   int
 }
 
-// stretch returns where in c.seeds these seeds stand side by side. It looks
-// where frames in the same order each time put them: at the beginning, or
-// behind the frame before, for a layer that is sent in several.
+// stretch returns where c.seeds has these seeds, one after the other. It looks where
+// they are if frames have the same order each time: at the beginning, or after those of
+// the last frame, for a layer that is sent in several frames.
 func (c *Census) stretch(seeds []oona.SeedID) (at int, found bool) {
 	for _, at := range [...]int{c.next, 0} {
 		if end := at + len(seeds); end <= len(c.seeds) && slices.Equal(c.seeds[at:end], seeds) {
@@ -86,8 +86,8 @@ func (c *Census) index() {
 	c.indexed = len(c.seeds)
 }
 
-// keptSeeds bounds the memory that a census keeps for its next use: of some
-// times the seeds that a layer has as a rule.
+// keptSeeds bounds the memory that a census keeps for its next use. It is a few times
+// the usual number of seeds of a layer.
 const keptSeeds = 4096
 
 // Reset empties c and keeps its memory, within bounds.

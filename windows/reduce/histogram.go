@@ -16,17 +16,17 @@ type histogram struct {
 	uncarried uint64  // samples since counts were carried last
 }
 
-// octaves are the counts of one sign, dense over the octaves that were seen:
-// counts[j], and what has been carried, is of the bucket with raw index
-// first+j. It grows by octaves. Counts are of half the width that they need at
-// last, as much of the time goes by waiting for them to come from memory.
+// octaves are the counts of one sign, dense over the octaves that were seen: counts[j]
+// is of the bucket with raw index first+j, in addition to what has been carried. It
+// grows by octaves. Counts have half the width that they need in the end, because much
+// of the time is spent waiting for them to come from memory.
 type octaves struct {
 	first   uint32
 	counts  []uint32
-	carried map[uint32]uint64 // by raw index; nil as a rule
+	carried map[uint32]uint64 // by raw index; usually nil
 }
 
-// carryAfter is how many samples a count can hold for certain.
+// carryAfter is how many samples any count can hold.
 const carryAfter = math.MaxUint32
 
 const (
@@ -40,10 +40,10 @@ const (
 	zeroBits      = 1 << mantissaBits // 2^-126
 )
 
-// corrections turn linear buckets into exponential ones. The bits of a positive
-// float32, shifted right by bucketBits, are its bucket if an octave is split
-// into equal shares. What is added beforehand, by cell of the mantissa, makes
-// up for the shares' being equal, and carries from just above a bound in it.
+// corrections convert linear buckets to exponential ones. The bits of a positive
+// float32, shifted right by bucketBits, are its bucket if an octave is split into equal
+// parts. The correction of the mantissa's cell is added first. It makes up for the
+// equal parts, and carries into the next bucket just above a bound in the cell.
 var corrections = makeCorrections()
 
 func makeCorrections() [cellCount]uint32 {
@@ -67,14 +67,13 @@ func mantissaBound(j int) uint32 {
 	return uint32(math.Floor((math.Exp2(float64(j)/octaveBuckets) - 1) * (1 << mantissaBits)))
 }
 
-// rawIndex returns the bucket of the absolute value with these bits, counted
-// from 127 octaves below 1, so that it is never negative.
+// rawIndex returns the bucket of the absolute value with these bits. It counts from 127
+// octaves below 1, so it is never negative.
 func rawIndex(bits uint32) uint32 {
 	return (bits + corrections[bits>>cellBits%cellCount]) >> bucketBits
 }
 
-// add counts a block of finite values, at most chunkSize, least being the least
-// of them.
+// add counts a block of at most chunkSize finite values. The least of them is given.
 func (h *histogram) add(values []float32, least float32, lent *Scratch) {
 	if h.uncarried += uint64(len(values)); h.uncarried > carryAfter {
 		h.positive.carry()
@@ -108,8 +107,8 @@ func (o *octaves) add(values []float32) {
 	}
 }
 
-// cover makes room for the octave of raw index i, and for all between it and
-// those that are there.
+// cover makes room for the octave of raw index i, and for all octaves between it and
+// the existing ones.
 func (o *octaves) cover(i uint32) {
 	if i-o.first < uint32(len(o.counts)) {
 		return
@@ -139,8 +138,8 @@ func (o *octaves) cover(i uint32) {
 	o.first = low
 }
 
-// keptBuckets bounds the memory that a histogram keeps for its next use: of
-// 64 octaves, far more than a metric spans unless something is wrong with it.
+// keptBuckets bounds the memory that a histogram keeps for its next use. It is 64
+// octaves, far more than a metric spans unless something is wrong with it.
 const keptBuckets = 64 * octaveBuckets
 
 func (h *histogram) reset() {
@@ -156,7 +155,7 @@ func (o *octaves) reset() {
 	o.first, o.counts, o.carried = 0, o.counts[:0], nil
 }
 
-// carry sets the counts to 0 and keeps what they were.
+// carry adds the counts to carried and sets them to 0.
 func (o *octaves) carry() {
 	if o.carried == nil {
 		o.carried = make(map[uint32]uint64)
@@ -169,7 +168,7 @@ func (o *octaves) carry() {
 	}
 }
 
-// appendTo writes h over the slices that dst holds.
+// appendTo overwrites dst with h, and reuses the slices of dst.
 func (h *histogram) appendTo(dst *oona.Histogram) {
 	dst.Zero = h.zero
 	h.positive.appendTo(&dst.Positive)

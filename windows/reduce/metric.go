@@ -19,9 +19,9 @@ type Metric struct {
 	Group oona.Group
 
 	notMeasured int64
-	ofActive    int64 // of notMeasured, those of seeds in an active state; reducer 2
+	ofActive    int64 // how many of notMeasured were of seeds in an active state; reducer 2
 	infinite    int64
-	holes       bool // the block before had some: it saves time to expect them
+	holes       bool // the last block had values that are not finite; it saves time to expect them
 	moments     moments
 	histogram   histogram
 	worst       worst
@@ -50,15 +50,15 @@ func Prefetch(metrics []Metric) {
 	}
 }
 
-// chunkSize is how many samples are folded at a time: few enough to stay in
-// the first-level cache from one reducer to the next, and for the precision
-// that momentsOf promises.
+// chunkSize is how many samples are folded at a time. They are few enough to stay in
+// the first-level cache from one reducer to the next, and for the precision that
+// momentsOf promises.
 const chunkSize = 1024
 
 type chunk [chunkSize]float32
 
-// Scratch lends memory for the samples of a chunk: the finite ones, and of those
-// the ones of each sign. It holds nothing between calls.
+// Scratch is memory for the finite samples of a chunk, and for those with each sign.
+// It holds nothing between calls.
 type Scratch struct{ finite, positive, negative chunk }
 
 // Readings are what the columns of a frame have in common.
@@ -66,11 +66,11 @@ type Readings struct {
 	seeds  []oona.SeedID
 	states []oona.State // nil in reducer 1, which does not look at them
 	offset int64        // NoOffset in reducer 1
-	active []uint8      // marks of seeds in active states; made where they are needed
+	active []uint8      // marks of seeds in active states; made when they are needed
 	marked bool
 }
 
-// Begin has the columns of a frame follow, which is at an offset of the log.
+// Begin starts a frame. Its columns follow.
 func (of *Readings) Begin(f *oona.Frame, offset int64, reducer int32) {
 	of.seeds, of.states, of.offset, of.marked = f.Seeds, f.States, offset, false
 	if reducer < 2 {
@@ -78,11 +78,11 @@ func (of *Readings) Begin(f *oona.Frame, offset int64, reducer int32) {
 	}
 }
 
-// End lets go of the frame's slices.
+// End drops the references to the frame's slices.
 func (of *Readings) End() { of.seeds, of.states = nil, nil }
 
-// notMeasured counts those of values that are NaN and of a seed in an active state:
-// values[i] is of the seed of.seeds[from+i].
+// notMeasured counts the values that are NaN and of a seed in an active state. values[i]
+// is of the seed of.seeds[from+i].
 func (of *Readings) notMeasured(from int, values []float32) int64 {
 	if !of.marked {
 		of.active = slices.Grow(of.active[:0], len(of.states))[:len(of.states)]
@@ -123,9 +123,9 @@ func (m *Metric) addChunk(of *Readings, from int, values []float32, s *Scratch) 
 	m.worst.add(of.seeds[from:], of.offset, values, block.min, block.max)
 }
 
-// separate counts NaN and infinite values and copies the others, without
-// branches: most seeds of a network are dormant and measure nothing, but nobody
-// knows which is next.
+// separate counts NaN and infinite values and copies the others. It has no branches:
+// most seeds of a network are dormant and measure nothing, but which ones cannot be
+// predicted.
 func (m *Metric) separate(values []float32, to *chunk) []float32 {
 	finite, nan := 0, 0
 	for _, x := range values {
@@ -141,7 +141,7 @@ func (m *Metric) separate(values []float32, to *chunk) []float32 {
 
 const infinityBits = 0x7f800000
 
-// Summarize writes m over dst, reusing the slices that dst holds.
+// Summarize overwrites dst with m, and reuses the slices of dst.
 func (m *Metric) Summarize(dst *oona.MetricSummary) {
 	dst.Name = m.Name
 	dst.Count = m.moments.count

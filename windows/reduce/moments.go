@@ -5,12 +5,11 @@ import (
 	"slices"
 )
 
-// moments are count, sum, extremes, mean and sum of squared deviations from
-// the mean of finite samples.
+// moments are the count, sum, extremes and mean of finite samples, and the sum of their
+// squared deviations from the mean.
 //
-// All products that are summed are spelled float64(x*y), which keeps the
-// compiler from fusing them: the result must be the same, bit by bit, under
-// every GOAMD64.
+// All products that are summed are written as float64(x*y), so that the compiler does
+// not fuse them: the result must be the same, bit by bit, on every processor.
 type moments struct {
 	count     int64
 	sum, mean float64
@@ -18,14 +17,14 @@ type moments struct {
 	min, max  float32 // 0 where count is 0
 }
 
-// momentsOf returns the moments of a block, and false if one of its values is
-// NaN or infinite: then the moments are void.
+// momentsOf returns the moments of a block. It returns false, and no moments, if one of
+// the values is NaN or infinite.
 //
-// It sums deviations from the block's first value, and their squares. As the
-// shift is a value of the block, (shift-mean)^2 is at most m2, so that
-// subtracting count*(shift-mean)^2 from the sum of squares loses a factor of
-// count+1 in precision at most, whatever the offset of the values: with a
-// thousand values, 11 digits are left in the worst case, and 14 as a rule.
+// It sums the deviations from the block's first value, and their squares. This shift
+// is a value of the block, so (shift-mean)^2 is at most m2, and subtracting
+// count*(shift-mean)^2 from the sum of squares loses at most a factor of count+1 in
+// precision, whatever the offset of the values. With a thousand values, 11 digits are
+// left in the worst case, and usually 14.
 func momentsOf(values []float32) (moments, bool) {
 	if len(values) == 0 {
 		return moments{}, true
@@ -44,7 +43,7 @@ func momentsOf(values []float32) (moments, bool) {
 		block.squares[0] += float64(d * d)
 	}
 	s, q := block.d[0]+block.d[1], block.squares[0]+block.squares[1]
-	if math.IsNaN(s) || math.IsInf(s, 0) { // float32s cannot overflow a sum of float64s: one of them is the like
+	if math.IsNaN(s) || math.IsInf(s, 0) { // float32s cannot overflow a sum of float64s, so one of them is NaN or infinite
 		return moments{}, false
 	}
 	n := float64(len(values))
@@ -79,8 +78,8 @@ func (m *moments) merge(b moments) {
 	m.max = max(m.max, b.max)
 }
 
-// positiveZero turns -0 into +0, so that a result does not depend on the order
-// of equal values.
+// positiveZero converts -0 to +0, so that a result does not depend on the order of
+// equal values.
 func positiveZero(x float64) float64 {
 	if x == 0 {
 		return 0

@@ -17,12 +17,12 @@ type Progress struct {
 	At       oona.Micros // event time
 }
 
-// Steps returns what reducer 2 measures a layer's speed by: the sum of the
-// rises of the step from a frame of a producer to its next by sequence, and the
-// event time between such frames. A pair in which the step falls (the training
-// went back to a checkpoint) or event time does not advance counts for neither.
-// The sums go over all producers, so that their quotient is a mean of the
-// producers' speeds. It sorts list.
+// Steps returns what reducer 2 computes a layer's speed from: the sum of the rises of
+// the step from each frame of a producer to the next one by sequence, and the event
+// time between these frames. A pair in which the step falls (the training went back to
+// a checkpoint) or event time does not advance counts for neither. The sums are over
+// all producers, so their quotient is a mean of the producers' speeds. Steps sorts the
+// list.
 func Steps(list []Progress) (steps int64, time oona.Micros) {
 	slices.SortFunc(list, func(p, q Progress) int {
 		return cmp.Or(cmp.Compare(p.Producer, q.Producer), cmp.Compare(p.Epoch, q.Epoch), cmp.Compare(p.Sequence, q.Sequence))
@@ -38,8 +38,8 @@ func Steps(list []Progress) (steps int64, time oona.Micros) {
 	return steps, time
 }
 
-// sumUpTo adds what is not negative, and stays at the greatest integer where the
-// sum would be above it.
+// sumUpTo adds two numbers that are not negative. If the sum would overflow, it returns
+// the greatest integer.
 func sumUpTo[T ~int64](a, b T) T {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64

@@ -7,19 +7,19 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// worst keeps the worst seeds of a metric: those with the greatest values, or
-// with the least, as the direction says. Of a metric without a direction it
-// keeps both, as the seeds farthest from the mean, which is known only when the
-// window closes, are among them: a seed with a value above the mean that is not
-// among the greatest k has k seeds before it, all of them as far away. Reducer 1
-// keeps none of such a metric.
+// worst keeps the worst seeds of a metric: the seeds with the greatest values or with
+// the least values, by the metric's direction. For a metric without a direction it
+// keeps both, because the seeds farthest from the mean are among them: if a seed has a
+// value above the mean and is not among the greatest k, then k seeds are at least as
+// far away. (The mean is known only when the window closes.) Reducer 1 keeps none for
+// such a metric.
 type worst struct{ greatest, least ranking }
 
-// listed is how many entries lists begin with: as many as are wanted by default,
-// and some.
+// listed is the initial capacity of lists: a few more than the default number of worst
+// seeds.
 const listed = 8
 
-// begin makes w ready for the first sample, keeping its buffers.
+// begin makes w ready for the first sample and keeps its memory.
 func (w *worst) begin(direction oona.Direction, o Options) {
 	both := direction == oona.Neutral && o.Reducer >= 2
 	w.greatest = ranking{sign: 1, list: w.greatest.list[:0]}
@@ -37,8 +37,8 @@ func (w *worst) begin(direction oona.Direction, o Options) {
 	}
 }
 
-// add looks at a block whose finite values lie between least and greatest, of a
-// frame at an offset. Values[i] is of seeds[i].
+// add adds a block of a frame, whose finite values are between least and greatest.
+// values[i] is of seeds[i].
 func (w *worst) add(seeds []oona.SeedID, offset int64, values []float32, least, greatest float32) {
 	high, low := w.greatest.bound(greatest), w.least.bound(least)
 	if greatest < high && least > low {
@@ -66,9 +66,9 @@ func (w *worst) add(seeds []oona.SeedID, offset int64, values []float32, least, 
 	}
 }
 
-// firstBounds narrows the bounds for a block that comes first in its window, most
-// of which would come onto the lists for a while. The extremes of eight lanes are
-// values of as many seeds, so that what is beyond k of them is beyond k seeds.
+// firstBounds narrows the bounds for the first block of a window. Otherwise many of its
+// values would be put on the lists only for a while. The extremes of eight lanes are
+// values of eight seeds, so a value beyond k of them is beyond k seeds.
 func (w *worst) firstBounds(values []float32, high, low float32) (float32, float32) {
 	inf := float32(math.Inf(1))
 	greatest := [8]float32{-inf, -inf, -inf, -inf, -inf, -inf, -inf, -inf}
@@ -87,8 +87,8 @@ func (w *worst) firstBounds(values []float32, high, low float32) (float32, float
 	return high, low
 }
 
-// appendTo appends the list to dst, the seed farthest from the mean first, ties
-// by the lower seed id. Where only one list is kept this is its own order.
+// appendTo appends the worst seeds to dst, the seed farthest from the mean first; among
+// equals, the lower seed id is first. If only one list is kept, this is its order.
 func (w *worst) appendTo(dst []oona.SeedValue, mean float64) []oona.SeedValue {
 	limit := max(w.greatest.limit, w.least.limit)
 	high, low := w.greatest.list, w.least.list
@@ -107,15 +107,15 @@ func (w *worst) appendTo(dst []oona.SeedValue, mean float64) []oona.SeedValue {
 	return dst
 }
 
-// fartherAbove reports whether high comes before low by its distance above the
-// mean and low's below it, ties by the lower seed id. It is exact, as a rounded
-// distance would make ties of its own: the sum of the two values, which are
-// float32s, is compared with twice the mean, and where they are equal the error
-// of the sum decides (Knuth's TwoSum).
+// fartherAbove reports whether high is farther above the mean than low is below it;
+// among equals, the lower seed id is first. It is exact, because rounded distances would
+// make other values equal: it compares the sum of the two values, which are float32s,
+// with twice the mean. If these are equal, the rounding error of the sum decides
+// (Knuth's TwoSum).
 func fartherAbove(high, low extreme, mean float64) bool {
 	a, b := float64(high.value), -float64(low.value)
 	sum, twice := a+b, mean+mean
-	if sum != twice { // rounding does not turn an order round
+	if sum != twice { // rounding does not reverse an order
 		return sum > twice
 	}
 	back := sum - a
@@ -123,7 +123,7 @@ func fartherAbove(high, low extreme, mean float64) bool {
 	return rest > 0 || rest == 0 && high.seed <= low.seed
 }
 
-// extreme is a seed's greatest value, or its least with the sign turned, and the
+// extreme is a seed's greatest value, or its least value with the sign reversed, and the
 // offset of the first frame that has it.
 type extreme struct {
 	value  float32
@@ -136,20 +136,19 @@ func (a *extreme) before(b *extreme) bool {
 	return a.value > b.value || a.value == b.value && a.seed < b.seed
 }
 
-// ranking keeps the seeds with the greatest values, or with the sign turned the
-// least: each seed with its own, in order, ties by the lower seed id. It is
-// exact: a seed's extreme only ever moves outwards, and so does the last one on
-// the list, so that what fell off the list, or never came onto it, was rightly
-// left out.
+// ranking keeps the seeds with the greatest values, or with the least values if the sign
+// is -1. Each seed has one entry. Among equals, the lower seed id is first. The ranking
+// is exact: a seed's extreme only moves outwards, and so does the last one on the list,
+// so a value that was dropped or never put on the list cannot belong there later.
 type ranking struct {
 	sign  float32 // -1: the least
 	limit int
 	list  []extreme
-	full  extreme // the last of a full list: kept here, as the list is far away in memory
+	full  extreme // the last entry of a full list; it is kept here because the list is often not in the cache
 }
 
-// bound returns what a value must reach to come onto the list. Of a block that
-// does not go as far as a value it is beyond all of its values.
+// bound returns what a value must reach to be put on the list. For a block whose
+// farthest value does not reach it, it is infinite.
 func (r *ranking) bound(farthest float32) float32 {
 	switch {
 	case r.limit == 0:
@@ -161,13 +160,13 @@ func (r *ranking) bound(farthest float32) float32 {
 	return r.sign * float32(math.Inf(1))
 }
 
-// offer takes an entry that has reached the bound, unless it is in vain, and
-// returns the bound for the seeds after it, of which seeds[0] is its own.
+// offer puts an entry that has reached the bound on the list if it belongs there. It
+// returns the bound for the seeds that follow; seeds[0] is the entry's own.
 func (r *ranking) offer(entry extreme, bound float32, seeds []oona.SeedID, inOrder *order) float32 {
 	if len(r.list) < r.limit || entry.before(&r.full) {
 		r.place(entry)
 	} else if inOrder.holds(seeds) {
-		// Ties are many where a metric stands still. No seed to come is lower.
+		// A metric that does not change has many ties. No seed that follows is lower.
 		return r.sign * math.Nextafter32(r.full.value, float32(math.Inf(1)))
 	}
 	if len(r.list) < r.limit {
@@ -176,8 +175,8 @@ func (r *ranking) offer(entry extreme, bound float32, seeds []oona.SeedID, inOrd
 	return r.sign * r.full.value
 }
 
-// place puts an entry where it belongs, in the place of the seed's former one
-// or of the last if the list is full.
+// place inserts an entry. It replaces the seed's former entry, or the last entry if the
+// list is full.
 func (r *ranking) place(entry extreme) {
 	at := len(r.list)
 	for i := range r.list {
@@ -203,7 +202,7 @@ func (r *ranking) place(entry extreme) {
 	r.full = r.list[len(r.list)-1]
 }
 
-// order is whether a frame's seeds ascend from some place on.
+// order says whether a frame's seeds ascend from some position on.
 type order int8
 
 const (
@@ -212,8 +211,8 @@ const (
 	anyOrder
 )
 
-// holds reports it for these seeds or for others that it was asked about before,
-// of which these are a part.
+// holds reports whether seeds ascend. If it was asked before about seeds that end with
+// these, it returns the same answer.
 func (o *order) holds(seeds []oona.SeedID) bool {
 	if *o == unknownOrder {
 		*o = anyOrder
