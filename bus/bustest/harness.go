@@ -49,6 +49,9 @@ type Faults struct {
 	Trim func(t *testing.T, topic string, partition int32, start int64)
 	// Refuse has the bus refuse once, for good, the next batch of a partition.
 	Refuse func(t *testing.T, topic string, partition int32)
+	// Falter has the bus refuse the next n batches of a partition with a failure that
+	// passes, so that the publisher tries again.
+	Falter func(t *testing.T, topic string, partition int32, n int)
 	// Hold keeps a partition from taking messages. waiting returns how many of them
 	// the bus, or its client, has taken from Publish.
 	Hold func(t *testing.T, topic string, partition int32) (waiting func() int, release func())

@@ -314,9 +314,13 @@ func revokeWaitsForTheMessageInHand(t *trial) {
 	if len(o.events) > 0 || len(closed) > 0 {
 		t.Error("revoked while a handler has a message")
 	}
+	acked := time.Now()
 	msg.Ack()
 	if err := <-closed; err != nil {
 		t.Error(err)
+	}
+	if took := time.Since(acked); took > 30*time.Second {
+		t.Errorf("it goes on waiting for %s once the message is acked", took)
 	}
 	o.await(t, "revoked", 1)
 	if extra, open := <-messages; open {

@@ -18,6 +18,7 @@ import (
 var publisherCases = []testCase{
 	{"KeysDecideThePartition", keysDecideThePartition},
 	{"OrderWithinAPartition", orderWithinAPartition},
+	{"OrderAcrossRetries", orderAcrossRetries},
 	{"Headers", headers},
 	{"WritersTimes", writersTimes},
 	{"AppendTimes", appendTimes},
@@ -91,6 +92,23 @@ func orderWithinAPartition(t *trial) {
 	}
 	if ends := t.Ends(t.T, topic); !slices.Equal(ends, []int64{0, 2000}) {
 		t.Errorf("the log ends at %v", ends)
+	}
+}
+
+// What is tried again keeps its order, within a call and from call to call.
+func orderAcrossRetries(t *trial) {
+	t.need("Falter", t.Faults.Falter)
+	topic := t.partitions(1)
+	p := t.publisher(PublisherOptions{})
+	const calls, perCall = 4, 25
+	for i := range calls {
+		t.Faults.Falter(t.T, topic, 0, i)
+		t.publish(p, topic, numbered(perCall*i, perCall*(i+1), 0)...)
+	}
+	for i, msg := range t.read(topic, calls*perCall) {
+		if string(msg.Payload) != strconv.Itoa(i) {
+			t.Fatalf("message %d is %s", i, msg.Payload)
+		}
 	}
 }
 

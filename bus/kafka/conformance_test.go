@@ -21,12 +21,12 @@ import (
 // What the port demands of every bus, on each that speaks Kafka's protocol.
 func TestConformance(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
-		f := &produceFaults{refused: make(map[place]bool), held: make(map[place]*hold)}
+		f := &produceFaults{refused: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
 		broker := startEmbedded(t, embedded.Options{Control: f.control})
 		bustest.Run(t, func(*testing.T) bustest.Harness {
 			h := harness(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test"})
 			h.UnboundedMetadata = true
-			h.Faults.Refuse, h.Faults.Hold = f.refuse, f.hold
+			h.Faults.Refuse, h.Faults.Falter, h.Faults.Hold = f.refuse, f.falter, f.hold
 			return h
 		})
 	})
@@ -43,9 +43,10 @@ type place struct {
 
 // produceFaults makes an embedded broker refuse what is produced, or not answer.
 type produceFaults struct {
-	mu      sync.Mutex
-	refused map[place]bool // once
-	held    map[place]*hold
+	mu        sync.Mutex
+	refused   map[place]bool // once
+	faltering map[place]int  // so often
+	held      map[place]*hold
 }
 
 type hold struct {
@@ -64,12 +65,17 @@ func (f *produceFaults) control(c *kfake.Cluster, r kmsg.Request) (kmsg.Response
 			f.mu.Lock()
 			held, refused := f.held[at], f.refused[at]
 			delete(f.refused, at)
+			falters := f.faltering[at] > 0
+			f.faltering[at]--
 			if held != nil {
 				held.requests++
 			}
 			f.mu.Unlock()
 			if refused {
 				return refusal(request, kerr.TopicAuthorizationFailed), nil, true
+			}
+			if falters {
+				return refusal(request, kerr.NotEnoughReplicas), nil, true
 			}
 			if held != nil {
 				c.SleepControl(func() { <-held.open })
@@ -83,6 +89,12 @@ func (f *produceFaults) refuse(_ *testing.T, topic string, partition int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refused[place{topic, partition}] = true
+}
+
+func (f *produceFaults) falter(_ *testing.T, topic string, partition int32, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faltering[place{topic, partition}] = n
 }
 
 func (f *produceFaults) hold(t *testing.T, topic string, partition int32) (waiting func() int, release func()) {
