@@ -185,10 +185,16 @@ func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := claimRaw(t, &topicBus{answer: func(string, []*message.Message) error { return errors.New("away") }}, nil)
 		defer p.end()
+		var others []*rawPartition
+		defer func() {
+			for _, of := range others {
+				of.end()
+			}
+		}()
 		for i := range 40 { // so that none has as much as may be needed
 			about := p.about
 			about.Partition = int32(10 + i)
-			t.Cleanup(p.assign(about).end)
+			others = append(others, p.assign(about))
 		}
 		p.read(file)
 		synctest.Wait()
