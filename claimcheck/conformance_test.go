@@ -67,6 +67,7 @@ func filesBelow(t *testing.T, dir, prefix string) (names []string) {
 }
 
 func TestEmbeddedS3(t *testing.T) {
+	t.Parallel()
 	claimchecktest.Run(t, func(t *testing.T) claimchecktest.Place {
 		return claimchecktest.S3(t, startEmbedded(t, nil), bucket)
 	})

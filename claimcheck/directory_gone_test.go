@@ -14,6 +14,7 @@ import (
 // A store whose directory, or folders, somebody has removed or replaced goes on
 // without a restart.
 func TestDirectoryIsGone(t *testing.T) {
+	t.Parallel()
 	must := func(t *testing.T, err error) {
 		t.Helper()
 		if err != nil {

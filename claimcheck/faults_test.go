@@ -65,9 +65,27 @@ func complete(r *http.Request) bool {
 	return r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
 }
 
-// patience is long enough for a fault to come on a slow machine; one that hangs
-// takes as long.
-const patience = 4 * time.Second
+// untilItComes calls try until the fault came and the error is what is wanted. Its
+// context ends after a minute. A store that hangs has a second, and then twice as
+// long each time, as on a busy machine the fault may not come within a second.
+func (f *faulty) untilItComes(t *testing.T, hangs bool, want error, try func(context.Context) error) {
+	t.Helper()
+	timeout := time.Minute
+	if hangs {
+		timeout = time.Second
+	}
+	for ; ; timeout *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		err := try(ctx)
+		cancel()
+		if errors.Is(err, want) && f.fired.Load() > 0 {
+			return
+		}
+		if timeout >= time.Minute {
+			t.Fatalf("the fault came %d times; the error is %v, want one that is %v", f.fired.Load(), err, want)
+		}
+	}
+}
 
 const (
 	small = 20_000
@@ -78,6 +96,7 @@ const (
 // Whatever the store does on the way in, the error says what it was and
 // nothing is left.
 func TestStoreFailsOnTheWayIn(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		size  int
 		match func(*http.Request) bool
@@ -102,15 +121,10 @@ func TestStoreFailsOnTheWayIn(t *testing.T) {
 			fault := &faulty{match: c.match, serve: c.serve}
 			place := claimchecktest.S3(t, startEmbedded(t, fault.wrap), bucket)
 			store := place.Open(t, limit)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			_, _, err := store.CheckIn(ctx, bytes.NewReader(claimchecktest.Content(1, c.size)))
-			if !errors.Is(err, c.want) {
-				t.Errorf("error is %v, want one that is %v", err, c.want)
-			}
-			if fault.fired.Load() == 0 {
-				t.Error("the fault did not come")
-			}
+			fault.untilItComes(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
+				_, _, err := store.CheckIn(ctx, bytes.NewReader(claimchecktest.Content(1, c.size)))
+				return err
+			})
 			if keys, unfinished := place.List(t); len(keys)+len(unfinished) != 0 {
 				t.Errorf("left are %q and %q", keys, unfinished)
 			}
@@ -154,6 +168,7 @@ func TestConflictPasses(t *testing.T) {
 
 // A store that breaks off is not a tensor that is wrong.
 func TestStoreFailsOnTheWayOut(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		serve func(http.ResponseWriter, *http.Request, http.Handler)
 		want  error
@@ -177,20 +192,19 @@ func TestStoreFailsOnTheWayOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			data, err := store.Bytes(ctx, claim)
-			if !errors.Is(err, c.want) || data != nil {
-				t.Errorf("%d bytes, error %v, want one that is %v", len(data), err, c.want)
-			}
-			if fault.fired.Load() == 0 {
-				t.Error("the fault did not come")
-			}
+			fault.untilItComes(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
+				data, err := store.Bytes(ctx, claim)
+				if data != nil {
+					t.Errorf("%d bytes beside the error %v", len(data), err)
+				}
+				return err
+			})
 		})
 	}
 }
 
 func TestStoreIsDown(t *testing.T) {
+	t.Parallel()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	store := claimchecktest.S3(t, claimchecktest.Server{URL: gone.URL, AccessKeyID: "a", SecretAccessKey: "b"}, bucket).Open(t, limit)
@@ -254,6 +268,7 @@ func TestNoSuchBucket(t *testing.T) {
 // A certificate of an authority that is not ours is refused; there is no way
 // around it.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	secure, authority := startSecure(t, nil)
 	config := secure.Config(t)
 	store, err := claimcheck.OpenS3(config, bucket, limit)

@@ -60,6 +60,7 @@ func page(status int) http.HandlerFunc {
 // Whatever answer a store gives, to the probe and to tensors of any size: those
 // that would be given again name the setting to change, the others are outages.
 func TestAnswersOfAStore(t *testing.T) {
+	t.Parallel()
 	const outage = ""
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
 	t.Cleanup(elsewhere.Close)
@@ -130,6 +131,7 @@ func TestAnswersOfAStore(t *testing.T) {
 
 // What is no S3 server is noticed, also where it likes everything.
 func TestNoS3Server(t *testing.T) {
+	t.Parallel()
 	page := httptest.NewServer(page(200))
 	defer page.Close()
 	for name, url := range map[string]string{"a page": page.URL, "http for https": strings.Replace(page.URL, "http:", "https:", 1)} {
@@ -184,6 +186,7 @@ func TestProbeWritesUnderItsPrefix(t *testing.T) {
 // A bucket that is gone is not a tensor that is absent: a client would throw its
 // frame away.
 func TestBucketIsGone(t *testing.T) {
+	t.Parallel()
 	server := startEmbedded(t, nil)
 	store := claimchecktest.S3(t, server, bucket).Open(t, limit)
 	claim, _, err := store.CheckIn(t.Context(), strings.NewReader("tensor"))
@@ -206,6 +209,7 @@ func TestBucketIsGone(t *testing.T) {
 // Servers that do not know conditional writes are written to without the
 // condition, and are asked for it no more once that is known.
 func TestWithoutConditionalWrites(t *testing.T) {
+	t.Parallel()
 	for name, refuse := range map[string]http.HandlerFunc{
 		"501": says(501, "NotImplemented"), "405": says(405, "MethodNotAllowed"), "400": says(400, "InvalidArgument"), "400 without a body": says(400, ""),
 	} {
