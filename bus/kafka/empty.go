@@ -41,7 +41,7 @@ func emptyAt(ctx context.Context, client sarama.Client, topic string, partition 
 		if err := ctx.Err(); err != nil {
 			return false, fmt.Errorf("look into %s/%d: %w", topic, partition, err)
 		}
-		next, err := barren(leader, topic, partition, from)
+		next, err := skipEmptyBatches(leader, topic, partition, from)
 		if err != nil {
 			return false, fmt.Errorf("look into %s/%d at offset %d: %w", topic, partition, from, err)
 		}
@@ -53,8 +53,8 @@ func emptyAt(ctx context.Context, client sarama.Client, topic string, partition 
 	return true, nil
 }
 
-// barren fetches from an offset and returns up to where there is no record.
-func barren(leader *sarama.Broker, topic string, partition int32, from int64) (next int64, err error) {
+// skipEmptyBatches returns the first offset, from or above, that may hold a record.
+func skipEmptyBatches(leader *sarama.Broker, topic string, partition int32, from int64) (next int64, err error) {
 	block, err := fetchBlock(leader, topic, partition, from)
 	if err != nil {
 		return from, err

@@ -11,15 +11,15 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// quiet is Watermill's logger over slog, one level down, as Watermill tells of
+// watermillLogger is Watermill's logger over slog, one level down, as Watermill tells of
 // each connection and each message. It builds nothing for a level that is off.
-type quiet struct {
+type watermillLogger struct {
 	logger *slog.Logger
 	errors *throttle
 }
 
-func newQuiet(logger *slog.Logger) quiet {
-	return quiet{logger, &throttle{now: time.Now, texts: make(map[string]*throttled)}}
+func newWatermillLogger(logger *slog.Logger) watermillLogger {
+	return watermillLogger{logger, &throttle{now: time.Now, texts: make(map[string]*throttled)}}
 }
 
 // throttle lets a text through once a second: while a coordinator is away,
@@ -55,7 +55,7 @@ func (t *throttle) allow(text string) (skipped int, ok bool) {
 	return 0, false
 }
 
-func (q quiet) Error(text string, err error, fields watermill.LogFields) {
+func (q watermillLogger) Error(text string, err error, fields watermill.LogFields) {
 	skipped, ok := q.errors.allow(text)
 	if !ok {
 		return
@@ -72,21 +72,23 @@ func (q quiet) Error(text string, err error, fields watermill.LogFields) {
 	q.log(level, text, fields)
 }
 
-func (q quiet) Info(text string, fields watermill.LogFields) { q.log(slog.LevelDebug, text, fields) }
+func (q watermillLogger) Info(text string, fields watermill.LogFields) {
+	q.log(slog.LevelDebug, text, fields)
+}
 
-func (q quiet) Debug(text string, fields watermill.LogFields) {
+func (q watermillLogger) Debug(text string, fields watermill.LogFields) {
 	q.log(slog.LevelDebug-4, text, fields)
 }
 
-func (q quiet) Trace(text string, fields watermill.LogFields) {
+func (q watermillLogger) Trace(text string, fields watermill.LogFields) {
 	q.log(slog.LevelDebug-8, text, fields)
 }
 
-func (q quiet) With(fields watermill.LogFields) watermill.LoggerAdapter {
-	return quiet{q.logger.With(attributes(fields)...), q.errors}
+func (q watermillLogger) With(fields watermill.LogFields) watermill.LoggerAdapter {
+	return watermillLogger{q.logger.With(attributes(fields)...), q.errors}
 }
 
-func (q quiet) log(level slog.Level, text string, fields watermill.LogFields) {
+func (q watermillLogger) log(level slog.Level, text string, fields watermill.LogFields) {
 	if q.logger.Enabled(context.Background(), level) {
 		q.logger.Log(context.Background(), level, text, attributes(fields)...)
 	}

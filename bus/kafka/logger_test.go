@@ -17,7 +17,7 @@ import (
 func TestRepeatedErrorsAreThrottled(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
-	q := newQuiet(slog.New(slog.NewTextHandler(&out, nil)))
+	q := newWatermillLogger(slog.New(slog.NewTextHandler(&out, nil)))
 	q.errors.now = func() time.Time { return now }
 	away := errors.New("away")
 	for range 100 {
@@ -35,7 +35,7 @@ func TestRepeatedErrorsAreThrottled(t *testing.T) {
 // What stops a partition for good is told as an error, with what to do.
 func TestUnreadableBatchIsAnError(t *testing.T) {
 	var out bytes.Buffer
-	q := newQuiet(slog.New(slog.NewTextHandler(&out, nil)))
+	q := newWatermillLogger(slog.New(slog.NewTextHandler(&out, nil)))
 	q.Error("Sarama internal error", &sarama.ConsumerError{Topic: "seed.raw", Partition: 3, Err: sarama.ErrDecompressedBatchTooLarge}, nil)
 	for _, want := range []string{"level=ERROR", "kafka-delete-records", "seed.raw/3"} {
 		if !strings.Contains(out.String(), want) {

@@ -107,7 +107,7 @@ func NewMember(cfg Config, options MemberOptions, owner bus.Owner, logger *slog.
 		Unmarshaler:           wmkafka.DefaultMarshaler{}, // demanded, and not used
 		OverwriteSaramaConfig: options.consumer(cfg),
 		Tracer:                groupSeam{member: s},
-	}, newQuiet(logger))
+	}, newWatermillLogger(logger))
 	if err != nil {
 		return nil, fmt.Errorf("subscribe as group %s: %w", options.Group, err)
 	}
@@ -143,25 +143,29 @@ func (s *Member) Close() error {
 	return err
 }
 
-// seam is where watermill-kafka lets a tracer wrap what it uses; by itself it
+// watermillHooks is where watermill-kafka lets a tracer wrap what it uses; by itself it
 // wraps nothing.
-type seam struct{}
+type watermillHooks struct{}
 
-func (seam) WrapConsumer(c sarama.Consumer) sarama.Consumer { return c }
+func (watermillHooks) WrapConsumer(c sarama.Consumer) sarama.Consumer { return c }
 
-func (seam) WrapPartitionConsumer(c sarama.PartitionConsumer) sarama.PartitionConsumer { return c }
+func (watermillHooks) WrapPartitionConsumer(c sarama.PartitionConsumer) sarama.PartitionConsumer {
+	return c
+}
 
-func (seam) WrapConsumerGroupHandler(h sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
+func (watermillHooks) WrapConsumerGroupHandler(h sarama.ConsumerGroupHandler) sarama.ConsumerGroupHandler {
 	return h
 }
 
-func (seam) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) sarama.SyncProducer { return p }
+func (watermillHooks) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) sarama.SyncProducer {
+	return p
+}
 
 // groupSeam replaces Watermill's handler of a group. What remains of Watermill's
 // subscriber joins the group, again whenever a session has ended, and connects
 // again after errors.
 type groupSeam struct {
-	seam
+	watermillHooks
 	member *Member
 }
 

@@ -24,7 +24,7 @@ import (
 type producer struct {
 	client      sarama.Client
 	leaders     *leaders
-	pin         *pin
+	guard       *partitionGuard
 	compression sarama.CompressionCodec
 	limit       int             // bytes of a batch of more than one record
 	timeout     time.Duration   // of delivery
@@ -44,11 +44,11 @@ const (
 	produceTimeout = 3 * time.Second
 )
 
-func newProducer(closing context.Context, client sarama.Client, pin *pin, opts PublisherOptions) *producer {
+func newProducer(closing context.Context, client sarama.Client, guard *partitionGuard, opts PublisherOptions) *producer {
 	return &producer{
 		client:      client,
 		leaders:     newLeaders(client.Config()),
-		pin:         pin,
+		guard:       guard,
 		compression: client.Config().Producer.Compression,
 		limit:       min(cmp.Or(opts.BatchBytes, largestBatch), opts.MaxMessageBytes, largestBatch),
 		timeout:     opts.DeliveryTimeout,
@@ -113,7 +113,7 @@ func (p *producer) split(c *call, topic string, records []*sarama.ProducerMessag
 	}
 	var parts []*part
 	index := make(map[int32]*part)
-	partitioner := p.pin.partitioner(topic)
+	partitioner := p.guard.partitioner(topic)
 	for _, r := range records {
 		partition, err := partitioner.Partition(r, int32(len(known)))
 		if err == nil && int(partition) >= len(known) {

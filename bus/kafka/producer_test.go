@@ -10,7 +10,7 @@ import (
 // broker would notice their loss.
 func TestProducerSettings(t *testing.T) {
 	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{Compression: "lz4", Pin: "t"})
-	if s.Producer.Compression != sarama.CompressionLZ4 || s.Metadata.RefreshFrequency != pinRefresh {
+	if s.Producer.Compression != sarama.CompressionLZ4 || s.Metadata.RefreshFrequency != guardRefresh {
 		t.Errorf("compression is %v, topics are looked at every %s", s.Producer.Compression, s.Metadata.RefreshFrequency)
 	}
 	if err := s.Validate(); err != nil {

@@ -75,7 +75,7 @@ func (c Config) producer(o PublisherOptions) *sarama.Config {
 		s.Producer.Compression = sarama.CompressionLZ4
 	}
 	if o.Pin != "" {
-		s.Metadata.RefreshFrequency = pinRefresh
+		s.Metadata.RefreshFrequency = guardRefresh
 	}
 	return s
 }
@@ -89,7 +89,7 @@ func backoff(retries int) time.Duration {
 // acknowledgement was lost may be written twice. It is safe for concurrent use.
 type Publisher struct {
 	opts     PublisherOptions
-	pin      *pin // nil: none
+	guard    *partitionGuard // nil: none
 	client   sarama.Client
 	producer *producer
 	abandon  context.CancelFunc // ends what the producer waits for
@@ -115,13 +115,13 @@ func NewPublisher(cfg Config, opts PublisherOptions) (*Publisher, error) {
 	}
 	p := &Publisher{opts: opts, client: client}
 	if opts.Pin != "" {
-		if p.pin, err = newPin(cfg, client, opts.Pin); err != nil {
+		if p.guard, err = newPartitionGuard(cfg, client, opts.Pin); err != nil {
 			return nil, errors.Join(fmt.Errorf("prepare a publisher at %v: %w", cfg.Brokers, err), client.Close())
 		}
 	}
 	var closing context.Context
 	closing, p.abandon = context.WithCancel(context.Background())
-	p.producer = newProducer(closing, client, p.pin, opts)
+	p.producer = newProducer(closing, client, p.guard, opts)
 	return p, nil
 }
 
@@ -149,8 +149,8 @@ func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*mess
 		return bus.ErrClosed
 	}
 	defer p.calls.Done()
-	if p.pin != nil && p.pin.topic == topic {
-		if err := p.pin.look(p.client); err != nil {
+	if p.guard != nil && p.guard.topic == topic {
+		if err := p.guard.look(p.client); err != nil {
 			return err
 		}
 	}
@@ -175,10 +175,10 @@ func (p *Publisher) begin() bool {
 // partitions that it had, as far as is known, and then a *PartitionsError. It
 // never waits for the bus.
 func (p *Publisher) Pinned() error {
-	if p.pin == nil {
+	if p.guard == nil {
 		return nil
 	}
-	return p.pin.known(p.client)
+	return p.guard.known(p.client)
 }
 
 // Close waits a few seconds for records on their way, lets the rest fail, and

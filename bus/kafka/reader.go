@@ -69,7 +69,7 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		Unmarshaler:           log,
 		OverwriteSaramaConfig: r.cfg.consumer(),
 		Tracer:                log,
-	}, newQuiet(r.logger))
+	}, newWatermillLogger(r.logger))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", topic, err)
 	}
@@ -156,9 +156,9 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 }
 
 // topicLog is what a subscription knows of its topic: it makes the messages,
-// and in Watermill's seam it sets where each partition begins.
+// and in Watermill's hooks it sets where each partition begins.
 type topicLog struct {
-	seam
+	watermillHooks
 	ranges []bus.Range // by partition
 	logger *slog.Logger
 

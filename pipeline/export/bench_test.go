@@ -55,7 +55,7 @@ func BenchmarkCollect(b *testing.B) {
 }
 
 // BenchmarkConsume is a rollup of health with five metrics from the message to
-// the ledger.
+// the store.
 func BenchmarkConsume(b *testing.B) {
 	f := start(b, nil)
 	r := layerRollups("enc.0")[0]

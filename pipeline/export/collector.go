@@ -11,9 +11,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// collector makes constant metrics of the ledger at each scrape.
+// collector makes constant metrics of the store at each scrape.
 type collector struct {
-	ledger   *ledger
+	store    *store
 	families *families
 	bounds   []bound
 	metrics  *metrics
@@ -28,7 +28,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	layers := c.ledger.snapshot(time.Now())
+	layers := c.store.snapshot(time.Now())
 	series := 0
 	for i := range layers {
 		y := &layers[i]

@@ -70,7 +70,7 @@ func (s *series) accumulate(m *oona.MetricSummary) {
 
 // window keeps of r what is shown of a last window. Metrics beyond the cap are
 // left out: a mean or a worst seed of unlike metrics would mean nothing.
-func (l *ledger) window(r *oona.Rollup, g *layerGroup) *window {
+func (l *store) window(r *oona.Rollup, g *layerGroup) *window {
 	w := &window{end: r.End, seeds: r.Seeds, rates: r.Rates, speedKnown: r.SpeedKnown(), metrics: make([]windowMetric, 0, len(r.Metrics))}
 	for i := range r.Metrics {
 		m := &r.Metrics[i]

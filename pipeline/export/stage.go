@@ -1,6 +1,6 @@
 // Package export is the stage that shows rollups to Prometheus.
 //
-//	layer.health ------> decode --> rollups.Reader --> ledger <-- Collect <-- /metrics
+//	layer.health ------> decode --> rollups.Reader --> store <-- Collect <-- /metrics
 //	layer.performance --^              |                 |
 //	                              drops repeats          +-- per run, layer and metric: sums since the
 //	                              and conflicts              exporter began, and the last closed window
@@ -42,7 +42,7 @@ type Stage struct {
 	cfg     Config
 	log     bus.Reader
 	rollups rollups.Reader
-	ledger  *ledger
+	store   *store
 	metrics *metrics
 	logger  *slog.Logger
 
@@ -63,9 +63,9 @@ func New(cfg Config, log bus.Reader, known *catalogue.Catalogue, registerer prom
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	s := &Stage{cfg: cfg, log: log, metrics: newMetrics(), logger: logger, partitions: make(map[place]*partition)}
-	s.ledger = newLedger(cfg, s.metrics.fold)
+	s.store = newStore(cfg, s.metrics.fold)
 	collector := &collector{
-		ledger:   s.ledger,
+		store:    s.store,
 		families: newFamilies(known),
 		bounds:   make([]bound, len(cfg.Buckets)),
 		metrics:  s.metrics,
@@ -138,7 +138,7 @@ func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 		p := s.partition(place{g, partition})
 		if r, err := decode(g, msg.Payload); err != nil {
 			s.drop(g, err, "partition", partition, "offset", offset)
-		} else if s.take(r, partition, offset) && !s.ledger.fold(r, offset >= p.highWater, time.Now()) {
+		} else if s.take(r, partition, offset) && !s.store.fold(r, offset >= p.highWater, time.Now()) {
 			s.metrics.stale[g].Add(1)
 		}
 		p.next.Store(offset + 1)

@@ -12,9 +12,9 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// pinRefresh is how often a publisher with a pinned topic looks at the topics
+// guardRefresh is how often a publisher with a guarded topic looks at the topics
 // of the bus, besides whenever a leader moves.
-const pinRefresh = 10 * time.Second
+const guardRefresh = 10 * time.Second
 
 // PartitionsError says that a topic has another number of partitions than when
 // its publisher began. Records would go to other partitions than the earlier
@@ -32,24 +32,24 @@ func (e *PartitionsError) Error() string {
 // Is reports whether target is bus.ErrPartitions.
 func (e *PartitionsError) Is(target error) bool { return target == bus.ErrPartitions }
 
-// pin holds a topic to the number of partitions that it had at first.
-type pin struct {
+// partitionGuard holds a topic to the number of partitions that it had at first.
+type partitionGuard struct {
 	topic      string
 	partitions int32
 	changed    atomic.Pointer[PartitionsError] // once it was seen; for good
 }
 
-func newPin(cfg Config, client sarama.Client, topic string) (*pin, error) {
+func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partitionGuard, error) {
 	partitions, err := partitionsOf(context.Background(), cfg, client, topic)
 	if err != nil {
 		return nil, err
 	}
-	return &pin{topic: topic, partitions: int32(len(partitions))}, nil
+	return &partitionGuard{topic: topic, partitions: int32(len(partitions))}, nil
 }
 
 // check takes notice of a number of partitions and returns nil, or a
 // *PartitionsError once it was another.
-func (p *pin) check(partitions int32) error {
+func (p *partitionGuard) check(partitions int32) error {
 	if partitions != p.partitions {
 		p.changed.CompareAndSwap(nil, &PartitionsError{p.topic, p.partitions, partitions})
 	}
@@ -61,7 +61,7 @@ func (p *pin) check(partitions int32) error {
 
 // look checks what a connection knows of the topic, which it keeps up to date
 // by itself.
-func (p *pin) look(client sarama.Client) error {
+func (p *partitionGuard) look(client sarama.Client) error {
 	partitions, err := client.Partitions(p.topic)
 	if err != nil { // publishing finds out what is the matter
 		return p.check(p.partitions)
@@ -70,7 +70,7 @@ func (p *pin) look(client sarama.Client) error {
 }
 
 // known is look without asking the bus.
-func (p *pin) known(client sarama.Client) error {
+func (p *partitionGuard) known(client sarama.Client) error {
 	if topics, err := client.Topics(); err != nil || !slices.Contains(topics, p.topic) {
 		return p.check(p.partitions)
 	}
@@ -78,22 +78,22 @@ func (p *pin) known(client sarama.Client) error {
 }
 
 // partitioner makes the partitioner of a topic.
-func (p *pin) partitioner(topic string) sarama.Partitioner {
+func (p *partitionGuard) partitioner(topic string) sarama.Partitioner {
 	if p == nil || p.topic != topic {
 		return newPartitioner(topic)
 	}
-	return pinnedPartitioner{newPartitioner(topic), p}
+	return guardedPartitioner{newPartitioner(topic), p}
 }
 
-// pinnedPartitioner is told for each record over how many partitions it would be
-// spread: none passes that sees another number.
-type pinnedPartitioner struct {
+// guardedPartitioner learns for each record how many partitions its topic has, and
+// fails a record if the number has changed.
+type guardedPartitioner struct {
 	partitioner
-	pin *pin
+	guard *partitionGuard
 }
 
-func (p pinnedPartitioner) Partition(msg *sarama.ProducerMessage, partitions int32) (int32, error) {
-	if err := p.pin.check(partitions); err != nil {
+func (p guardedPartitioner) Partition(msg *sarama.ProducerMessage, partitions int32) (int32, error) {
+	if err := p.guard.check(partitions); err != nil {
 		return 0, err
 	}
 	return p.partitioner.Partition(msg, partitions)

@@ -18,8 +18,8 @@ const (
 	labelMetric = "metric"
 )
 
-// ledger keeps what is exposed of each layer. Its time is the caller's.
-type ledger struct {
+// store keeps what is exposed of each layer. Its time is the caller's.
+type store struct {
 	cfg    Config
 	folded func(label string) // is told of each rollup or metric merged under other
 
@@ -30,8 +30,8 @@ type ledger struct {
 	sweepAt time.Time
 }
 
-func newLedger(cfg Config, folded func(label string)) *ledger {
-	return &ledger{
+func newStore(cfg Config, folded func(label string)) *store {
+	return &store{
 		cfg:     cfg,
 		folded:  folded,
 		runs:    make(map[oona.RunID]map[oona.LayerID]*layer),
@@ -42,7 +42,7 @@ func newLedger(cfg Config, folded func(label string)) *ledger {
 // fold takes a rollup in that was not taken in before. Where accumulate is
 // false it only stands for the layer's last window. It returns false where the
 // window ended so long ago that the layer counts as silent.
-func (l *ledger) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown bool) {
+func (l *store) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !now.Before(l.sweepAt) {
@@ -71,11 +71,11 @@ func (l *ledger) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown boo
 	return true
 }
 
-func (l *ledger) silent(since, now time.Time) bool { return now.Sub(since) > l.cfg.SilentAfter }
+func (l *store) silent(since, now time.Time) bool { return now.Sub(since) > l.cfg.SilentAfter }
 
 // layer returns the layer that a rollup of run and id belongs to: its own, or
 // one that merges what is beyond a cap.
-func (l *ledger) layer(run oona.RunID, id oona.LayerID, now time.Time) *layer {
+func (l *store) layer(run oona.RunID, id oona.LayerID, now time.Time) *layer {
 	layers := l.runs[run]
 	switch {
 	case run == other || layers == nil && full(l.runs, other, l.cfg.MaxRuns):
@@ -103,7 +103,7 @@ func (l *ledger) layer(run oona.RunID, id oona.LayerID, now time.Time) *layer {
 }
 
 // series returns the accumulation that the samples of a metric belong to.
-func (l *ledger) series(g *layerGroup, metric string) *series {
+func (l *store) series(g *layerGroup, metric string) *series {
 	if s := g.series[metric]; s != nil && metric != other {
 		return s
 	}
@@ -133,7 +133,7 @@ func full[K comparable, V any](places map[K]V, merged K, limit int) bool {
 
 // sweep forgets silent layers, and so frees their places. Fold does so only now
 // and then, as the walk is over all layers.
-func (l *ledger) sweep(now time.Time) {
+func (l *store) sweep(now time.Time) {
 	l.sweepAt = now.Add(l.cfg.SilentAfter / 16)
 	for run, layers := range l.runs {
 		for id, y := range layers {
@@ -148,7 +148,7 @@ func (l *ledger) sweep(now time.Time) {
 	}
 }
 
-func (l *ledger) release(y *layer) {
+func (l *store) release(y *layer) {
 	if !y.merged {
 		l.layers--
 	}
@@ -166,7 +166,7 @@ func (l *ledger) release(y *layer) {
 }
 
 // snapshot returns what is to be exposed at now, all of one moment.
-func (l *ledger) snapshot(now time.Time) []layerSnapshot {
+func (l *store) snapshot(now time.Time) []layerSnapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sweep(now)
