@@ -27,22 +27,22 @@ const (
 
 // Config says where tensors are kept, as flags of a command.
 type Config struct {
-	Kind           string `name:"tensor-store" default:"none" enum:"none,directory,s3" help:"Where large tensors are kept: none, directory or s3. All who read or write them need the same."`
-	Bucket         string `name:"tensor-bucket" placeholder:"NAME" help:"The bucket that claims name; it must exist."`
-	MaxTensorBytes int64  `help:"The most bytes of a tensor in the store."`
-	Directory      string `name:"tensor-directory" placeholder:"DIR" help:"Of the store that is a directory."`
+	Kind           string `name:"tensor-store" default:"none" enum:"none,directory,s3" help:"Where large tensors are stored: none, directory or s3. Every process that reads or writes tensors needs the same value."`
+	Bucket         string `name:"tensor-bucket" placeholder:"NAME" help:"Bucket of the tensors. It must exist."`
+	MaxTensorBytes int64  `help:"Maximum size of a tensor in the store, in bytes."`
+	Directory      string `name:"tensor-directory" placeholder:"DIR" help:"Directory of the tensor store, if --tensor-store is directory."`
 	S3             S3     `embed:"" prefix:"s3-"`
 }
 
 // S3 says how to reach S3, or what speaks its protocol. (By themselves, names
 // of variables would have S_3.)
 type S3 struct {
-	Endpoint    string `env:"OONA_S3_ENDPOINT" placeholder:"URL" help:"Such as https://minio:9000; empty: AWS, in the region."`
+	Endpoint    string `env:"OONA_S3_ENDPOINT" placeholder:"URL" help:"Endpoint, for example https://minio:9000. Default: AWS in the given region."`
 	Region      string `env:"OONA_S3_REGION" placeholder:"REGION" help:"Region of the bucket."`
-	PathStyle   bool   `env:"OONA_S3_PATH_STYLE" help:"The bucket is in the path of URLs, not in the host's name."`
-	AccessKeyID string `env:"OONA_S3_ACCESS_KEY_ID" name:"access-key-id" placeholder:"ID" help:"Empty: $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, and $AWS_SESSION_TOKEN if there is one."`
-	SecretFile  string `env:"OONA_S3_SECRET_ACCESS_KEY_FILE" name:"secret-access-key-file" placeholder:"FILE" help:"File with the secret access key of the id; read again every five minutes."`
-	CAFile      string `env:"OONA_S3_CA_FILE" name:"ca-file" placeholder:"FILE" help:"PEM file with the authorities of the endpoint's certificate; empty: the system's."`
+	PathStyle   bool   `env:"OONA_S3_PATH_STYLE" help:"Put the bucket in the path of URLs instead of the host name."`
+	AccessKeyID string `env:"OONA_S3_ACCESS_KEY_ID" name:"access-key-id" placeholder:"ID" help:"Access key ID. Default: $AWS_ACCESS_KEY_ID with $AWS_SECRET_ACCESS_KEY and, if set, $AWS_SESSION_TOKEN."`
+	SecretFile  string `env:"OONA_S3_SECRET_ACCESS_KEY_FILE" name:"secret-access-key-file" placeholder:"FILE" help:"File that contains the secret access key. It is read again every five minutes."`
+	CAFile      string `env:"OONA_S3_CA_FILE" name:"ca-file" placeholder:"FILE" help:"PEM file with the certificate authorities of the endpoint. Default: the system's."`
 }
 
 // DefaultConfig returns the defaults of the flags: no store.

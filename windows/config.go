@@ -23,53 +23,53 @@ type Config struct {
 	// AllowedLateness is how much longer a window stays open once the
 	// watermark has passed its end. It closes once and fires once.
 	// Default 5s.
-	AllowedLateness time.Duration `name:"allowed-lateness" help:"How much longer a window stays open once the watermark has passed its end."`
+	AllowedLateness time.Duration `name:"allowed-lateness" help:"How long a window stays open after the watermark has passed its end."`
 	// TickInterval is that of the log clock. Each record that advances the
 	// clock into a new interval evaluates all timelines. No record advances
 	// the clock by more than two intervals. Default 1s.
-	TickInterval time.Duration `name:"tick-interval" help:"How often time is looked at, and how soon a quiet partition gets a tick."`
+	TickInterval time.Duration `name:"tick-interval" help:"Interval of the log clock, and how long a partition may have no record before a tick is written into it."`
 	// IdleHorizon is how long a producer on a path must have been silent, by
 	// the log clock, before the watermark advances without it. It is measured
 	// in quarters, so a producer becomes idle after 1 to 1.25 horizons. It must
 	// be longer than two tick intervals, so that an outage of the bus makes no
 	// producer idle. Default 60s.
-	IdleHorizon time.Duration `name:"idle-horizon" help:"How long a producer must be silent before the others go on without it."`
+	IdleHorizon time.Duration `name:"idle-horizon" help:"How long a producer must be silent before it no longer holds back the watermark."`
 	// MaxSkew is how far a frame's event time may be ahead of its append
 	// time. Default 60s.
-	MaxSkew time.Duration `name:"max-skew" help:"How far a frame may be ahead of its append time before it is quarantined."`
+	MaxSkew time.Duration `name:"max-skew" help:"Maximum time by which a frame may be ahead of its append time. Other frames are quarantined."`
 	// MaxDelay is how far a frame's event time may be behind its append
 	// time. Default 24h.
-	MaxDelay time.Duration `name:"max-delay" help:"How far a frame may be behind its append time before it is quarantined."`
+	MaxDelay time.Duration `name:"max-delay" help:"Maximum time by which a frame may be behind its append time. Other frames are quarantined."`
 
 	// MaxTimelines is the number of timelines that a partition admits. When
 	// it has as many, a new one takes the place of a quiet one. Default 128.
-	MaxTimelines int `name:"max-timelines" help:"Timelines (runs, or ranks that own layers) a partition; at most 256. A commit has room for 100 to 220, depending on their state."`
+	MaxTimelines int `name:"max-timelines" help:"Maximum number of timelines (runs, or ranks that own layers) in a partition, up to 256. A commit can hold 100 to 220, depending on their state."`
 	// MaxAccumulators is the number of layers' windows that may be open in
 	// the partition at a time; it bounds the engine's memory. The window
 	// that would open one more is sealed: it admits no further layer.
 	// Default 65536.
-	MaxAccumulators int `name:"max-accumulators" help:"Layers' windows that may be open in a partition; they bound its memory."`
+	MaxAccumulators int `name:"max-accumulators" help:"Maximum number of open windows, counted per layer, in a partition. It bounds the memory of the partition."`
 	// MaxTimelineAccumulators is the number of them that may be open in one
 	// timeline, so that one timeline cannot take all of them. Default 32768.
-	MaxTimelineAccumulators int `name:"max-timeline-accumulators" help:"Layers' windows that may be open in a timeline."`
+	MaxTimelineAccumulators int `name:"max-timeline-accumulators" help:"Maximum number of open windows, counted per layer, in a timeline."`
 	// MaxLayers is the number of layers that one window of a timeline
 	// admits. Default 4096.
-	MaxLayers int `name:"max-layers" help:"Layers a window."`
+	MaxLayers int `name:"max-layers" help:"Maximum number of layers in a window."`
 	// MaxMetrics is the number of metrics that one window of a layer
 	// admits. Default 64.
-	MaxMetrics int `name:"max-metrics" help:"Metrics a layer."`
+	MaxMetrics int `name:"max-metrics" help:"Maximum number of metrics in a layer."`
 	// MaxSeeds is the number of distinct seeds that one window of a layer
 	// admits. Default 65536.
-	MaxSeeds int `name:"max-seeds" help:"Distinct seeds a layer and window."`
+	MaxSeeds int `name:"max-seeds" help:"Maximum number of distinct seeds in a layer and window."`
 	// FrontierSlots is the number of slots over which the (producer, path)
 	// pairs of a timeline are spread by hash. Only occupied slots take memory.
 	// Two pairs in one slot share its frontier, so the slower one no longer
 	// holds the watermark back and its frames may be late. With 8 pairs, 64
 	// slots collide in 37% of runs and 4096 in 0.7%. Default 4096.
-	FrontierSlots int `name:"frontier-slots" help:"Hash slots for the producers of a timeline."`
+	FrontierSlots int `name:"frontier-slots" help:"Number of hash slots for the producers of a timeline."`
 	// WorstSeeds is the number of seeds that a rollup lists for each metric.
 	// Reducer 1 lists none for a metric without a direction. Default 5.
-	WorstSeeds int `name:"worst-seeds" help:"How many of the worst seeds a rollup names, for each metric."`
+	WorstSeeds int `name:"worst-seeds" help:"Number of worst seeds that a rollup lists for each metric."`
 
 	// Generation is the number of the configuration; 0 is the defaults. It is
 	// copied into each rollup.

@@ -12,8 +12,8 @@ import (
 
 // Config says where the bus is.
 type Config struct {
-	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to begin with; the others are found through them."`
-	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Name of this client in the brokers' logs and quotas."`
+	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to connect to first. The other brokers are discovered through them."`
+	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Client ID in the brokers' logs and quotas."`
 
 	// Settle is how long brokers are asked again when what they answer may be older
 	// than a change; 0: 3 seconds.

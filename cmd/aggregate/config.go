@@ -16,13 +16,13 @@ type config struct {
 	worker.Config
 
 	Bus       kafka.Config         `embed:"" group:"Bus"`
-	Prefix    string               `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Group     string               `group:"Bus" placeholder:"NAME" help:"Consumer group: its members share the partitions."`
-	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Static membership: a worker that restarts under this name within the session timeout keeps its partitions. Unique in the group: of two workers with one, the first ends with an error. Empty: none."`
-	FromHere  bool                 `name:"from-here" group:"Bus" help:"Begin anew with what the log holds, where its beginning is lost and the group's commit is too, or needs it, or where its end is lost that the commit is of. Nothing is emitted before the first window after one max-delay of the log; frames until then go to the late topic (lost-history). Other partitions are not changed by it."`
-	Skip      []aggregate.RecordAt `name:"skip-record" group:"Bus" placeholder:"PARTITION:OFFSET" help:"A configuration in the log that is damaged: it goes to the dead letters, and changes nothing. Give it to all aggregators, and never for one that a later version of Oona has written."`
-	WorkerID  string               `name:"worker" group:"Bus" placeholder:"ID" help:"This worker's name in ticks; empty: the host's name."`
-	Catalogue string               `placeholder:"FILE" help:"YAML file of metrics: groups, units, directions, over the first built-in catalogue; empty: that catalogue. It is for logs that name no catalogue; others are folded with the one that they name."`
+	Prefix    string               `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
+	Group     string               `group:"Bus" placeholder:"NAME" help:"Consumer group. Its members share the partitions."`
+	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Group instance ID for static membership: a worker that restarts with the same ID within the session timeout keeps its partitions. It must be unique in the group: if two workers use one ID, the first exits with an error. Default: dynamic membership."`
+	FromHere  bool                 `name:"from-here" group:"Bus" help:"Recover partitions whose history is incomplete, because the beginning or the end of the log is lost: start from the oldest record left. Nothing is emitted before the first window after one max-delay of the log; earlier frames go to the late topic (lost-history). Other partitions are not affected."`
+	Skip      []aggregate.RecordAt `name:"skip-record" group:"Bus" placeholder:"PARTITION:OFFSET" help:"Skip a damaged configuration record in the log: it goes to the dead letters and changes nothing. Give all aggregators the same value. Never skip a record that a later version of Oona has written."`
+	WorkerID  string               `name:"worker" group:"Bus" placeholder:"ID" help:"Name of this worker in ticks. Default: the host name."`
+	Catalogue string               `placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) that extends the first built-in catalogue. It is used only for logs that do not name a catalogue. Default: the first built-in catalogue."`
 	Windows   windows.Config       `embed:"" group:"Windows"`
 }
 

@@ -16,22 +16,22 @@ type config struct {
 	worker.Config
 
 	Bus       kafka.Config  `embed:"" group:"Bus"`
-	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 is all that the topics hold. At least the time after which layers are silent."`
-	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts; empty: the built-in catalogue."`
+	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
+	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 reads everything in the topics. Must be at least --series-silent-after."`
+	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts. Default: the built-in catalogue."`
 	Series    seriesFlags   `embed:"" group:"Series"`
 }
 
 // seriesFlags are export.Config with help, its topics apart. Their names begin with
 // series-, which keeps their environment variables apart from the aggregator's caps.
 type seriesFlags struct {
-	MaxRuns        int           `name:"series-max-runs" help:"Runs with series of their own; further ones are merged under \"other\"."`
-	MaxLayers      int           `name:"series-max-layers" help:"Layers a run with series of their own."`
-	MaxTotalLayers int           `name:"series-max-total-layers" help:"Layers with series of their own, of all runs together; they bound the size of a scrape."`
-	MaxMetrics     int           `name:"series-max-metrics" help:"Metrics with series of their own, of all layers together."`
-	WorstSeeds     int           `name:"series-worst-seeds" help:"How many of the worst seeds to show, for each metric."`
-	SilentAfter    time.Duration `name:"series-silent-after" help:"How long a layer is shown after its last window."`
-	Buckets        []float64     `name:"series-buckets" help:"Bounds of the classic histogram buckets, ascending; counts are exact at 0 and at powers of two."`
+	MaxRuns        int           `name:"series-max-runs" help:"Maximum number of runs with separate series. Further runs are merged under \"other\"."`
+	MaxLayers      int           `name:"series-max-layers" help:"Maximum number of layers of a run with separate series."`
+	MaxTotalLayers int           `name:"series-max-total-layers" help:"Maximum number of layers of all runs with separate series. It bounds the size of a scrape."`
+	MaxMetrics     int           `name:"series-max-metrics" help:"Maximum number of metrics of all layers with separate series."`
+	WorstSeeds     int           `name:"series-worst-seeds" help:"Number of worst seeds to show for each metric."`
+	SilentAfter    time.Duration `name:"series-silent-after" help:"How long to show a layer after its last window."`
+	Buckets        []float64     `name:"series-buckets" help:"Upper bounds of the classic histogram buckets, ascending. Counts are exact at 0 and at powers of two."`
 }
 
 func defaults() *config {

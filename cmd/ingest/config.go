@@ -15,17 +15,17 @@ import (
 type config struct {
 	worker.Config
 
-	Listen string        `group:"Frames" placeholder:"ADDRESS" help:"Where to take frames over HTTP; port 0 takes a free one."`
+	Listen string        `group:"Frames" placeholder:"ADDRESS" help:"Address on which to accept frames over HTTP; port 0 picks a free port."`
 	Ingest ingest.Config `embed:"" group:"Frames"`
 
 	Tensors claimcheck.Config `embed:"" group:"Tensors"`
 
-	Raw      bool   `group:"Raw topic" help:"Take frames from the raw topic too, where trainers that speak Kafka publish them; it must be there (oona topics apply)."`
-	RawGroup string `name:"raw-group" group:"Raw topic" placeholder:"NAME" help:"Consumer group of the raw topic: its members share the partitions."`
+	Raw      bool   `group:"Raw topic" help:"Also read frames from the raw topic, to which trainers publish with a Kafka client. The topic must exist (oona topics apply)."`
+	RawGroup string `name:"raw-group" group:"Raw topic" placeholder:"NAME" help:"Consumer group of the raw topic. Its members share the partitions."`
 
 	Bus         kafka.Config `embed:"" group:"Bus"`
-	Prefix      string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Compression string       `group:"Bus" default:"lz4" enum:"lz4,none" help:"How records are compressed: lz4 or none."`
+	Prefix      string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
+	Compression string       `group:"Bus" default:"lz4" enum:"lz4,none" help:"Compression of records: lz4 or none."`
 }
 
 func defaults() *config {

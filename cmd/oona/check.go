@@ -19,13 +19,13 @@ import (
 )
 
 type checkCommand struct {
-	Ingest    []string `env:"-" placeholder:"FILE" help:"Configuration file of an ingest; - is one without a file. May be given again, for each worker that has its own."`
-	Aggregate []string `env:"-" placeholder:"FILE" help:"The same, of an aggregator."`
-	Exporter  []string `env:"-" placeholder:"FILE" help:"The same, of an exporter."`
+	Ingest    []string `env:"-" placeholder:"FILE" help:"Configuration file of an ingest; - for one without a file. Repeat the flag for workers with different files."`
+	Aggregate []string `env:"-" placeholder:"FILE" help:"Configuration file of an aggregator, as for --ingest."`
+	Exporter  []string `env:"-" placeholder:"FILE" help:"Configuration file of an exporter, as for --ingest."`
 
-	OneHost bool          `env:"-" help:"The workers run on one host: no two may listen at the same port. Without this flag it is a note, unless their addresses are of one host."`
-	Bin     string        `env:"-" placeholder:"DIR" help:"Where the workers' binaries are, which are asked (--check); default: where this one is."`
-	Offline bool          `env:"-" help:"Do not look at the topics."`
+	OneHost bool          `env:"-" help:"The workers run on one host: two that listen on the same port are an error. Without this flag they are a note, unless their addresses name one host."`
+	Bin     string        `env:"-" placeholder:"DIR" help:"Directory of the workers' binaries, which are run with --check. Default: the directory of this binary."`
+	Offline bool          `env:"-" help:"Do not check the topics."`
 	Settle  time.Duration `kong:"-"` // of kafka.Config
 	ReadLog bool          `env:"-" help:"Compare the windows with the log itself, and not with what the settings topic says of it. It reads the whole log."`
 }

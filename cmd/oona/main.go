@@ -32,11 +32,11 @@ type grammar struct {
 	Log     worker.LogConfig   `embed:"" prefix:"log-" group:"Logs"`
 
 	Demo   demoCommand   `cmd:"" help:"Run everything in one process and play a recorded training run through it."`
-	Topics topicsCommand `cmd:"" help:"Make and check the topics."`
+	Topics topicsCommand `cmd:"" help:"Create and check the topics."`
 
 	Windows windowsCommand `cmd:"" help:"Show and change how windows are made."`
 
-	Check checkCommand `cmd:"" help:"Validate the configurations of workers, and whether they fit together and to the topics; prints the effective ones. The exit status is 1 where something is wrong. Variables OONA_... count, as they do for a worker that is started here."`
+	Check checkCommand `cmd:"" help:"Check that the configurations of the workers are valid, agree with each other and fit the topics, and print the effective ones. The exit status is 1 if something is wrong. OONA_... environment variables apply, as they do for a worker that is started here."`
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
 
 	PrintVersion versionCommand `cmd:"" name:"version" help:"Print the version."`

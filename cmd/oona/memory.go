@@ -13,8 +13,8 @@ import (
 // memoryFlags say what an aggregator has, instead of how many layers' windows
 // fit into that.
 type memoryFlags struct {
-	Limit      units.Base2Bytes `name:"memory-limit" placeholder:"2GiB" help:"Memory of one aggregator; instead of --max-accumulators, which is then ((memory-limit - 64MiB) / worker-partitions - 32MiB) / 80KiB: a layer's window of 1,000 seeds and 8 metrics has 24KiB, and as much again twice over is garbage not yet collected and rollups on their way. --max-timeline-accumulators is half of that, unless it is given."`
-	Partitions int              `name:"worker-partitions" placeholder:"N" help:"Partitions that one aggregator may come to hold, for --memory-limit; default: all of the topic, as when no other is left."`
+	Limit      units.Base2Bytes `name:"memory-limit" placeholder:"2GiB" help:"Memory of one aggregator, instead of --max-accumulators. That is then ((memory-limit - 64MiB) / worker-partitions - 32MiB) / 80KiB: the window of a layer of 1,000 seeds and 8 metrics takes 24KiB, and twice as much again is uncollected garbage and rollups in flight. --max-timeline-accumulators is half of --max-accumulators unless given."`
+	Partitions int              `name:"worker-partitions" placeholder:"N" help:"Maximum number of partitions that one aggregator may be assigned, for --memory-limit. Default: all partitions of the topic, as when only one aggregator is left."`
 }
 
 // What an aggregator takes at most, garbage included. docs/operations.md says

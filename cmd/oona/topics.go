@@ -20,20 +20,20 @@ import (
 
 type topicsCommand struct {
 	Bus        kafka.Config `embed:"" group:"Bus"`
-	Prefix     string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
-	Group      string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators, whose commits say what was read of the logs, and by which windows."`
-	Partitions int32        `group:"Bus" help:"Partitions of the topics that need them. Without this flag, check takes any number that these topics agree in."`
+	Prefix     string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
+	Group      string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits say how far the logs were read and with which windows."`
+	Partitions int32        `group:"Bus" help:"Number of partitions of the partitioned topics. Without this flag, check accepts any number that is the same for all of them."`
 
-	MaxMessageBytes int `group:"Bus" help:"The greatest --max-message-bytes of any ingest: the topic of frames must take as much."`
+	MaxMessageBytes int `group:"Bus" help:"Largest --max-message-bytes of any ingest. The topic of frames must accept records of that size."`
 
-	Apply applyTopics `cmd:"" help:"Make the topics that are missing and correct the configuration of the others. It returns when every broker knows them. An empty partition of the topic of frames gets its first records: the start of an incarnation and the configuration of the windows. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
+	Apply applyTopics `cmd:"" help:"Create the topics that are missing and correct the configuration of the others. It returns when every broker knows them. An empty partition of the topic of frames gets its first records: the start of an incarnation and the configuration of the windows. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
 	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and where the logs, the rollups and the settings topic do not fit together, and what to do about it; the exit status is 1 if anything is. All brokers are asked, and a fault counts if all of them report it for three seconds."`
 }
 
 type (
 	applyTopics struct {
-		NoCreate       bool   `env:"-" help:"Make and change no topic; only write first records, and the catalogue, into topics that others have made."`
-		NewIncarnation bool   `name:"new-incarnation" env:"-" help:"Begin an incarnation of the log in every partition that has records, also if nothing seems to be wrong: for when readers drop the rollups as those of an earlier log (OonaLogMadeAgain). Aggregators and readers of before there were incarnations stop at it."`
+		NoCreate       bool   `env:"-" help:"Do not create or change topics. Only write the first records and the catalogue into existing topics."`
+		NewIncarnation bool   `name:"new-incarnation" env:"-" help:"Start a new incarnation of the log in every partition that has records, even if nothing seems wrong. Use it when readers drop rollups because they take them for those of an earlier log (OonaLogMadeAgain). Versions of Oona without incarnations stop at it."`
 		Catalogue      string `placeholder:"FILE" help:"YAML file of metrics (groups, units, directions) over the newest built-in catalogue. It is kept in the settings topic, and the configurations of empty partitions name it; the aggregators read it there. Also: the hash of a catalogue that is kept there, or built-in. Default: built-in."`
 
 		Windows windows.Config `embed:"" group:"Windows of empty partitions"`

@@ -14,19 +14,19 @@ import (
 )
 
 type watchCommand struct {
-	Address string       `arg:"" help:"Such as kasmina/telemetry/layer/enc.3/health, kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic."`
+	Address string       `arg:"" help:"Address, for example kasmina/telemetry/layer/enc.3/health or kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic."`
 	Bus     kafka.Config `embed:"" group:"Bus"`
-	Prefix  string       `group:"Bus" placeholder:"PREFIX" help:"What topic names, and addresses, begin with."`
+	Prefix  string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names and addresses."`
 
-	From  from         `env:"-" default:"now" placeholder:"now|beginning|TIME" help:"Where to begin: now, at the beginning of what the topic holds, or so long ago, such as 10m."`
-	Count int          `env:"-" placeholder:"N" help:"End after so many; 0: go on until Ctrl-C."`
-	OfRun oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Only what is of this run."`
-	Layer oona.LayerID `env:"-" placeholder:"ID" help:"Only what is of this layer, where the address is of all."`
-	JSON  bool         `name:"json" env:"-" help:"Print JSON, a record a line, as where the output is no terminal. A frame has the form that POST /v1/frames takes."`
-	Table bool         `env:"-" help:"Print lines for people, also where the output is no terminal."`
-	All   bool         `env:"-" help:"Show rollups that were emitted before, too, which readers drop."`
+	From  from         `env:"-" default:"now" placeholder:"now|beginning|TIME" help:"Where to start: now, beginning (the oldest record of the topic), or a duration ago, for example 10m."`
+	Count int          `env:"-" placeholder:"N" help:"Stop after this many records; 0: run until Ctrl-C."`
+	OfRun oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Show only records of this run."`
+	Layer oona.LayerID `env:"-" placeholder:"ID" help:"Show only records of this layer, if the address is for all layers."`
+	JSON  bool         `name:"json" env:"-" help:"Print one JSON object per record; this is the default if the output is not a terminal. A frame has the form that POST /v1/frames accepts."`
+	Table bool         `env:"-" help:"Print a table, even if the output is not a terminal."`
+	All   bool         `env:"-" help:"Also show repeated rollups, which readers drop."`
 
-	Resolve bool              `env:"-" group:"Tensors" help:"Fetch the tensors of claims, verify them, and show what they come to."`
+	Resolve bool              `env:"-" group:"Tensors" help:"Fetch and verify the tensors that claims refer to, and show a summary of each."`
 	Tensors claimcheck.Config `embed:"" group:"Tensors"`
 }
 

@@ -17,7 +17,7 @@ import (
 
 type windowsCommand struct {
 	Bus    kafka.Config `embed:"" group:"Bus"`
-	Prefix string       `group:"Bus" placeholder:"PREFIX" help:"What topic names begin with."`
+	Prefix string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
 	Group  string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits hold configurations that retention has deleted from the log, and the aggregators' own settings if the log has no configuration. Empty: commits are not read."`
 
 	Show  showWindows  `cmd:"" help:"Print for each partition the window configurations in the group's commit and in the log, each with the hash of its catalogue, and the incarnations of the log. It reads the whole log."`

@@ -12,23 +12,23 @@ import (
 // Config is what a demo can be told, as flags of a command.
 type Config struct {
 	Recording string        `placeholder:"FILE" group:"What to play" help:"Avro object container file to play."`
-	Synthetic string        `placeholder:"layers=64,seeds=1000,rate=100" group:"What to play" help:"Make up load instead: layers, seeds a layer, frames a second in all."`
-	Speed     string        `group:"What to play" help:"How many times as fast as recorded, or max."`
-	Once      bool          `group:"What to play" help:"End after the recording, once its last windows have closed."`
-	For       time.Duration `group:"What to play" help:"End after this time; 0: at Ctrl-C."`
+	Synthetic string        `placeholder:"layers=64,seeds=1000,rate=100" group:"What to play" help:"Generate load instead: number of layers, seeds per layer, and frames per second in total."`
+	Speed     string        `group:"What to play" help:"Speed relative to the recording, for example 2; or max."`
+	Once      bool          `group:"What to play" help:"Stop after the recording, when its last windows have closed."`
+	For       time.Duration `group:"What to play" help:"Stop after this time; 0: run until Ctrl-C."`
 	JSON      bool          `name:"json" group:"What to play" help:"Print the reconciliation as JSON on stdout, everything else on stderr."`
 
-	Data        string   `placeholder:"DIR" group:"Where" help:"Keep the embedded broker's topics in this directory; empty: a temporary one."`
+	Data        string   `placeholder:"DIR" group:"Where" help:"Directory for the topics of the embedded broker. Default: a temporary directory."`
 	Kafka       []string `env:"OONA_DEMO_KAFKA" placeholder:"HOST:PORT" group:"Where" help:"Use these brokers instead of the embedded one."`
-	Prefix      string   `group:"Where" help:"What topic names begin with."`
-	Partitions  int32    `group:"Where" help:"Partitions of new topics."`
-	IngestPort  int      `group:"Where" help:"Preferred port of ingest; another is taken where it is in use."`
+	Prefix      string   `group:"Where" help:"Prefix of topic names."`
+	Partitions  int32    `group:"Where" help:"Number of partitions of new topics."`
+	IngestPort  int      `group:"Where" help:"Preferred port of ingest. If it is in use, another is picked."`
 	AdminPort   int      `group:"Where" help:"Preferred port of /metrics."`
 	TensorsPort int      `group:"Where" help:"Preferred port of the embedded S3 server."`
 	BrokerPort  int      `group:"Where" help:"Preferred port of the embedded broker."`
 
-	Window time.Duration `group:"Windows" help:"Length of a window. The other times follow from it; production's default is 10s."`
-	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it; production's default is 60s."`
+	Window time.Duration `group:"Windows" help:"Length of a window. The other times are derived from it. The default in production is 10s."`
+	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it. The default in production is 60s."`
 }
 
 // DefaultConfig returns the defaults of the flags. Windows are shorter than in

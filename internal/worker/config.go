@@ -17,11 +17,11 @@ import (
 // own configuration embeds it.
 type Config struct {
 	Version      VersionFlag   `env:"-" help:"Print the version and exit."`
-	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables go before it."`
-	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit. It may run on another machine: hosts are not looked up, nothing listens, and the bus is not asked (oona check asks it). The files and directories that are named must be there."`
-	DrainTimeout time.Duration `default:"20s" help:"Time until the process is gone after SIGINT, SIGTERM or SIGHUP: work in hand must end and connections close. What has not is logged, and the exit status is 1."`
+	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables override it."`
+	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit. It can run on another machine: it resolves no host names, opens no port and does not connect to the bus (oona check does). Files and directories that the configuration names must exist."`
+	DrainTimeout time.Duration `default:"20s" help:"Maximum time from SIGINT, SIGTERM or SIGHUP to the end of the process, in which work in progress must finish and connections close. Whatever has not finished is logged, and the exit status is 1."`
 
-	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Where to serve /livez, /readyz, /metrics and /debug/pprof; port 0 takes a free one."`
+	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Address on which to serve /livez, /readyz, /metrics and /debug/pprof; port 0 picks a free port."`
 
 	Log LogConfig `embed:"" prefix:"log-" group:"Logs"`
 }

@@ -11,8 +11,8 @@ import (
 
 // LogConfig says what is logged and how.
 type LogConfig struct {
-	Level  string `default:"info" enum:"debug,info,warn,error" help:"The least level that is logged: debug, info, warn or error."`
-	Format string `default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal, json elsewhere."`
+	Level  string `default:"info" enum:"debug,info,warn,error" help:"Minimum level to log: debug, info, warn or error."`
+	Format string `default:"auto" enum:"auto,text,json" help:"Format of log lines: text, json, or auto (text on a terminal, otherwise json)."`
 }
 
 // NewLogger returns a logger that writes to w. An unknown level is info.

@@ -14,28 +14,28 @@ import (
 // Config is what the stage must be told.
 type Config struct {
 	Topic    string `kong:"-"` // that frames are published to
-	Instance string `placeholder:"ID" help:"Id of this ingest, part of the key of every producer's frontier: unique among ingests, the same after a restart."`
+	Instance string `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because the watermark of every producer is kept under it."`
 
-	MaxBodyBytes         int64 `help:"The most bytes of a request's body, as it is sent."`
-	MaxDecompressedBytes int64 `help:"The most bytes of a compressed body once it is decompressed, and of all blocks of an object container file."`
-	MaxFrames            int   `help:"The most frames of a request."`
-	MaxReadings          int   `help:"The most readings (seeds) of a frame."`
-	MaxMetrics           int   `help:"The most metrics of a frame."`
-	MaxTensors           int   `help:"The most tensors of a frame."`
-	MaxMessageBytes      int   `help:"The bus's limit of a record, the topic's max.message.bytes; a frame may be 1 KiB smaller."`
+	MaxBodyBytes         int64 `help:"Maximum size of a request body as sent, in bytes."`
+	MaxDecompressedBytes int64 `help:"Maximum size of a request body after decompression, and of all blocks of an object container file, in bytes."`
+	MaxFrames            int   `help:"Maximum number of frames in a request."`
+	MaxReadings          int   `help:"Maximum number of readings (seeds) in a frame."`
+	MaxMetrics           int   `help:"Maximum number of metrics in a frame."`
+	MaxTensors           int   `help:"Maximum number of tensors in a frame."`
+	MaxMessageBytes      int   `help:"Maximum size of a record on the bus (max.message.bytes of the topic), in bytes. The limit of a frame is 1 KiB lower."`
 
-	MaxInFlight    int           `help:"The most requests at once, once their bodies have come; further ones are answered 429."`
-	MaxMemoryBytes int64         `help:"The most memory for requests and records that are not settled, decompressed and decoded: beyond it requests are answered 429, and records of the raw topic wait. By default a quarter of GOMEMLIMIT, else 512 MiB."`
-	ReadTimeout    time.Duration `help:"How long a client may take to send a request; one that stalls is sent away sooner."`
-	PublishTimeout time.Duration `help:"How long to wait for the bus before a request is answered 503."`
-	ClockTolerance time.Duration `help:"How far a client's clock may be off, where it says the time (Oona-Sent-At)."`
+	MaxInFlight    int           `help:"Maximum number of requests processed concurrently after their bodies were received. Further requests get 429."`
+	MaxMemoryBytes int64         `help:"Maximum memory for requests and records in progress, decompressed and decoded, in bytes. Beyond it, requests get 429 and records of the raw topic wait. Default: a quarter of GOMEMLIMIT if that is set, otherwise 512 MiB."`
+	ReadTimeout    time.Duration `help:"Maximum time for a client to send a request. A client that stalls is disconnected earlier."`
+	PublishTimeout time.Duration `help:"Maximum time to wait for the bus. After it, a request gets 503."`
+	ClockTolerance time.Duration `help:"Maximum difference between a client's clock (Oona-Sent-At) and ingest's."`
 
 	Tensors           TensorStore   `kong:"-"` // nil: all tensors stay in their frames
-	InlineTensorBytes int           `group:"Tensors" help:"The most bytes of a tensor that stays in its frame; larger ones go to the tensor store, where there is one."`
-	MaxTensorRequests int           `group:"Tensors" help:"The most requests at once that wait for the tensor store; further ones are answered 429, and the others flow."`
-	MaxSpoolBytes     int64         `group:"Tensors" help:"The most bytes of tensors that are being sent (PUT /v1/tensors) at once, in $TMPDIR and up to 1 MiB each in memory (max-memory-bytes); beyond them, they are answered 429."`
-	StoreTimeout      time.Duration `group:"Tensors" help:"How long to wait for the tensor store before a request with frames is answered 503."`
-	TensorTimeout     time.Duration `group:"Tensors" help:"How long a client may take to send a tensor (PUT /v1/tensors), and the store to keep it."`
+	InlineTensorBytes int           `group:"Tensors" help:"Maximum size of a tensor that stays in its frame, in bytes. Larger tensors go to the tensor store if one is configured."`
+	MaxTensorRequests int           `group:"Tensors" help:"Maximum number of requests that wait for the tensor store. Further requests with tensors get 429; requests without tensors are not affected."`
+	MaxSpoolBytes     int64         `group:"Tensors" help:"Maximum total size of the tensors being uploaded (PUT /v1/tensors), in bytes. They are in $TMPDIR, and up to 1 MiB of each in memory (max-memory-bytes). Further uploads get 429."`
+	StoreTimeout      time.Duration `group:"Tensors" help:"Maximum time to wait for the tensor store. After it, a request with frames gets 503."`
+	TensorTimeout     time.Duration `group:"Tensors" help:"Maximum time to receive a tensor (PUT /v1/tensors) and to write it to the store."`
 }
 
 // DefaultConfig returns the defaults, without a topic. MaxMemoryBytes bounds the
