@@ -33,20 +33,61 @@ func NewTopics(prefix string) (Topics, error) {
 	if strings.ContainsAny(prefix, "_:") {
 		return Topics{}, &FieldError{"topic prefix", fmt.Sprintf("%q has '_' or ':'; use letters, digits, '.' and '-'", prefix)}
 	}
-	metrics, raw := prefix+".telemetry.seed.metrics", prefix+".telemetry.seed.raw"
-	return Topics{
-		SeedMetrics:      metrics,
-		LayerHealth:      prefix + ".telemetry.layer.health",
-		LayerPerformance: prefix + ".telemetry.layer.performance",
-		Late:             prefix + ".telemetry.seed.late",
-		Quarantine:       prefix + ".telemetry.seed.quarantine",
-		Overflow:         prefix + ".telemetry.seed.overflow",
-		SeedMetricsDead:  metrics + ".dead",
-		SeedRaw:          raw,
-		SeedRawDead:      raw + ".dead",
-		Settings:         prefix + ".oona.settings",
-	}, nil
+	var t Topics
+	for _, row := range topicTable {
+		*row.name(&t) = prefix + row.suffix
+	}
+	return t, nil
 }
+
+// topicRow is what is fixed of a topic, whatever the prefix.
+type topicRow struct {
+	name   func(*Topics) *string
+	suffix string // of the name, after the prefix
+	set    topicSet
+	// form is how addresses of the topic are written after the prefix; {layer}
+	// and {seed} are a part each. Empty: it has no addresses.
+	form       string
+	partitions partitionRule
+	maxBytes   int // of a record; 0: as the broker has it
+	appendTime bool
+	compacted  bool
+}
+
+// topicSet is who needs a topic.
+type topicSet int
+
+const (
+	telemetrySet topicSet = iota // every deployment
+	rawSet                       // an ingest that takes frames from Kafka
+	settingsSet                  // workers that share settings
+)
+
+// partitionRule is how many partitions a topic has.
+type partitionRule int
+
+const (
+	anyCount        partitionRule = iota // as many as are asked for
+	likeSeedMetrics                      // as many as SeedMetrics
+	sideCount                            // one, if a number is asked for
+	oneCount                             // always one
+)
+
+// topicTable lists all topics, in the order in which they are reported.
+var topicTable = []topicRow{
+	{name: func(t *Topics) *string { return &t.SeedMetrics }, suffix: seedMetricsSuffix, form: "telemetry/seed/{layer}/{seed}/metrics", appendTime: true},
+	{name: func(t *Topics) *string { return &t.LayerHealth }, suffix: ".telemetry.layer.health", form: "telemetry/layer/{layer}/health", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
+	{name: func(t *Topics) *string { return &t.LayerPerformance }, suffix: ".telemetry.layer.performance", form: "telemetry/layer/{layer}/performance", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
+	{name: func(t *Topics) *string { return &t.Late }, suffix: ".telemetry.seed.late", partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.Quarantine }, suffix: ".telemetry.seed.quarantine", partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.Overflow }, suffix: ".telemetry.seed.overflow", partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.SeedMetricsDead }, suffix: seedMetricsSuffix + ".dead", partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet},
+	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, partitions: oneCount, compacted: true},
+}
+
+const seedMetricsSuffix = ".telemetry.seed.metrics"
 
 // Rollup returns the topic of the rollups of a group.
 func (t Topics) Rollup(g Group) string {
@@ -91,35 +132,37 @@ const MaxSideBytes = 2 << 20
 // Specs lists the topics that there must be. Those whose partitions must
 // correspond have the same number, partitions; the side topics have one. With 0
 // partitions, any number will do.
-func (t Topics) Specs(partitions int32) []TopicSpec {
-	rollups := func(name string) TopicSpec {
-		return TopicSpec{Name: name, Partitions: partitions, PartitionsOf: t.SeedMetrics, MaxMessageBytes: MaxRollupBytes}
-	}
-	return []TopicSpec{
-		{Name: t.SeedMetrics, Partitions: partitions, AppendTime: true},
-		rollups(t.LayerHealth),
-		rollups(t.LayerPerformance),
-		sideSpec(t.Late, partitions),
-		sideSpec(t.Quarantine, partitions),
-		sideSpec(t.Overflow, partitions),
-		sideSpec(t.SeedMetricsDead, partitions),
-	}
-}
+func (t Topics) Specs(partitions int32) []TopicSpec { return t.specs(telemetrySet, partitions) }
 
 // RawSpecs lists the topics of an ingest that takes frames from Kafka too. Any
 // number of partitions will do, as layers are put together later.
-func (t Topics) RawSpecs(partitions int32) []TopicSpec {
-	return []TopicSpec{{Name: t.SeedRaw, Partitions: partitions}, sideSpec(t.SeedRawDead, partitions)}
-}
+func (t Topics) RawSpecs(partitions int32) []TopicSpec { return t.specs(rawSet, partitions) }
 
 // SettingsSpec is what the settings topic must be like. Workers go on without
 // it where no log names what only that topic holds.
-func (t Topics) SettingsSpec() TopicSpec {
-	return TopicSpec{Name: t.Settings, Partitions: 1, Compacted: true}
+func (t Topics) SettingsSpec() TopicSpec { return t.specs(settingsSet, 1)[0] }
+
+// specs returns what the topics of a set must be like.
+func (t Topics) specs(set topicSet, partitions int32) (specs []TopicSpec) {
+	for _, row := range topicTable {
+		if row.set == set {
+			specs = append(specs, row.spec(t, partitions))
+		}
+	}
+	return specs
 }
 
-func sideSpec(name string, partitions int32) TopicSpec {
-	return TopicSpec{Name: name, Partitions: min(1, partitions), MaxMessageBytes: MaxSideBytes}
+func (r topicRow) spec(t Topics, partitions int32) TopicSpec {
+	spec := TopicSpec{Name: *r.name(&t), Partitions: partitions, MaxMessageBytes: r.maxBytes, AppendTime: r.appendTime, Compacted: r.compacted}
+	switch r.partitions {
+	case likeSeedMetrics:
+		spec.PartitionsOf = t.SeedMetrics
+	case sideCount:
+		spec.Partitions = min(1, partitions)
+	case oneCount:
+		spec.Partitions = 1
+	}
+	return spec
 }
 
 // Address is where the design of the bus has records: a topic and, within it, a
@@ -133,29 +176,16 @@ type Address struct {
 // AnySeed is the Seed of an Address of every seed.
 const AnySeed SeedID = -1
 
-// addressForm is how the addresses of a topic are written after the prefix;
-// {layer} and {seed} are a part each.
-type addressForm struct {
-	topic func(Topics) string
-	form  string
-}
-
-var addressForms = []addressForm{
-	{func(t Topics) string { return t.SeedMetrics }, "telemetry/seed/{layer}/{seed}/metrics"},
-	{func(t Topics) string { return t.LayerHealth }, "telemetry/layer/{layer}/health"},
-	{func(t Topics) string { return t.LayerPerformance }, "telemetry/layer/{layer}/performance"},
-}
-
 // names lists the topics, which is all that an Address may be of.
 func (t Topics) names() (names []string) {
-	for _, spec := range append(t.Specs(0), t.RawSpecs(0)...) {
-		names = append(names, spec.Name)
+	for _, row := range topicTable {
+		names = append(names, *row.name(&t))
 	}
-	return append(names, t.Settings)
+	return names
 }
 
 // prefix is what the names of t begin with.
-func (t Topics) prefix() string { return strings.TrimSuffix(t.SeedMetrics, ".telemetry.seed.metrics") }
+func (t Topics) prefix() string { return strings.TrimSuffix(t.SeedMetrics, seedMetricsSuffix) }
 
 // ParseAddress takes an address of the design, such as
 // kasmina/telemetry/layer/enc.3/health, in which '+' stands for any layer or
@@ -172,13 +202,16 @@ func (t Topics) ParseAddress(text string) (Address, error) {
 		return wrong("is neither an address under %s/ nor one of the topics %s", t.prefix(), strings.Join(t.names(), ", "))
 	}
 	var known []string
-	for _, f := range addressForms {
-		known = append(known, t.prefix()+"/"+f.form)
-		if a, fits, err := f.parse(parts[1:]); fits {
+	for _, row := range topicTable {
+		if row.form == "" {
+			continue
+		}
+		known = append(known, t.prefix()+"/"+row.form)
+		if a, fits, err := row.parse(parts[1:]); fits {
 			if err != nil {
 				return wrong("is wrong: %v", err)
 			}
-			a.Topic = f.topic(t)
+			a.Topic = *row.name(&t)
 			return a, nil
 		}
 	}
@@ -186,8 +219,8 @@ func (t Topics) ParseAddress(text string) (Address, error) {
 }
 
 // parse reads the parts of an address after its prefix, if they are of this form.
-func (f addressForm) parse(parts []string) (a Address, fits bool, err error) {
-	form := strings.Split(f.form, "/")
+func (r topicRow) parse(parts []string) (a Address, fits bool, err error) {
+	form := strings.Split(r.form, "/")
 	if len(parts) != len(form) {
 		return a, false, nil
 	}
@@ -223,9 +256,9 @@ func (t Topics) Address(a Address) string {
 	if a.Seed != AnySeed {
 		seed = strconv.Itoa(int(a.Seed))
 	}
-	for _, f := range addressForms {
-		if f.topic(t) == a.Topic {
-			return t.prefix() + "/" + strings.NewReplacer("{layer}", layer, "{seed}", seed).Replace(f.form)
+	for _, row := range topicTable {
+		if row.form != "" && *row.name(&t) == a.Topic {
+			return t.prefix() + "/" + strings.NewReplacer("{layer}", layer, "{seed}", seed).Replace(row.form)
 		}
 	}
 	return a.Topic
