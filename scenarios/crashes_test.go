@@ -178,7 +178,7 @@ func joinAndLeave(w *world) {
 	w.figure("%d joined, %d left, %d were killed", joined, left, killed)
 	claims := 0
 	for _, p := range w.all {
-		claims += len(p.logged("partition claimed"))
+		claims += len(p.logged("partition assigned"))
 	}
 	w.figure("%d claims", claims)
 	if claims < 3*partitions {

@@ -18,7 +18,7 @@ func (w *world) checkReplays(r *result) {
 	}
 	sum := 0
 	for _, p := range w.all {
-		claims := len(p.logged("partition claimed"))
+		claims := len(p.logged("partition assigned"))
 		sum += p.replayed
 		if p.replayed > claims*most {
 			w.Errorf("a worker replayed %d records in %d claims, more than %d each", p.replayed, claims, most)
