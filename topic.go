@@ -70,7 +70,6 @@ const (
 	anyCount        partitionRule = iota // as many as are asked for
 	likeSeedMetrics                      // as many as SeedMetrics
 	sideCount                            // one, if a number is asked for
-	oneCount                             // always one
 )
 
 // topicTable lists all topics, in the order in which they are reported.
@@ -84,7 +83,7 @@ var topicTable = []topicRow{
 	{name: func(t *Topics) *string { return &t.SeedMetricsDead }, suffix: seedMetricsSuffix + ".dead", partitions: sideCount, maxBytes: MaxSideBytes},
 	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet},
 	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, partitions: oneCount, compacted: true},
+	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, compacted: true},
 }
 
 const seedMetricsSuffix = ".telemetry.seed.metrics"
@@ -159,8 +158,6 @@ func (r topicRow) spec(t Topics, partitions int32) TopicSpec {
 		spec.PartitionsOf = t.SeedMetrics
 	case sideCount:
 		spec.Partitions = min(1, partitions)
-	case oneCount:
-		spec.Partitions = 1
 	}
 	return spec
 }

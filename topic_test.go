@@ -3,6 +3,7 @@ package oona
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -142,6 +143,37 @@ func TestAddressesRefused(t *testing.T) {
 		var field *FieldError
 		if !errors.As(err, &field) || !strings.Contains(err.Error(), want) || got != (Address{}) {
 			t.Errorf("ParseAddress(%q) = %+v, %v; want an error with %q", text, got, err, want)
+		}
+	}
+}
+
+// TestTopicSets: which topics each set has, in order, and that none of them
+// demands a number of partitions where none is asked for.
+func TestTopicSets(t *testing.T) {
+	topics, err := NewTopics(DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		specs func(int32) []TopicSpec
+		want  []string
+	}{
+		{"Specs", topics.Specs, []string{
+			topics.SeedMetrics, topics.LayerHealth, topics.LayerPerformance,
+			topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead,
+		}},
+		{"RawSpecs", topics.RawSpecs, []string{topics.SeedRaw, topics.SeedRawDead}},
+	} {
+		var names []string
+		for _, s := range tt.specs(0) {
+			names = append(names, s.Name)
+			if s.Partitions != 0 {
+				t.Errorf("%s(0): %s has %d partitions, want any number", tt.name, s.Name, s.Partitions)
+			}
+		}
+		if !slices.Equal(names, tt.want) {
+			t.Errorf("%s(0) = %v, want %v", tt.name, names, tt.want)
 		}
 	}
 }
