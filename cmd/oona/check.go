@@ -150,7 +150,8 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 	if faults, err = log.misfits(ctx, c.ReadLog, logger); err != nil {
 		return faults, err
 	}
-	newest, source := windows.Config{}, "settings topic"
+	var newest windows.Config
+	source := "settings topic"
 	if c.ReadLog {
 		source = "log"
 		newest, err = log.newestOfLog(ctx, logger)
