@@ -9,39 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 	"github.com/morphogenetic/oona/pipeline/export"
 )
-
-// described keeps the names of the series of what is registered.
-type described struct {
-	prometheus.Registerer
-	names []string
-}
-
-var seriesName = regexp.MustCompile(`fqName: "(\w+)"`)
-
-func (d *described) Register(c prometheus.Collector) error {
-	descs := make(chan *prometheus.Desc)
-	go func() {
-		defer close(descs)
-		c.Describe(descs)
-	}()
-	for desc := range descs {
-		d.names = append(d.names, seriesName.FindStringSubmatch(desc.String())[1])
-	}
-	return d.Registerer.Register(c)
-}
-
-func (d *described) MustRegister(all ...prometheus.Collector) {
-	for _, c := range all {
-		if err := d.Register(c); err != nil {
-			panic(err)
-		}
-	}
-}
 
 // documentedSeries are the names in the first column of docs/metrics.md, of the
 // layers and of the exporter, written out.
@@ -88,13 +59,12 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &described{Registerer: prometheus.NewRegistry()}
+	d := workertest.NewSeries()
 	if _, err := export.New(export.DefaultConfig(), newTape(t, 1).reader, known, d, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(d.names)
-	d.names = slices.Compact(d.names)
-	if documented := documentedSeries(string(page)); !slices.Equal(documented, d.names) {
-		t.Errorf("docs/metrics.md has\n%s\nand the exporter has\n%s", strings.Join(documented, "\n"), strings.Join(d.names, "\n"))
+	names := d.Names()
+	if documented := documentedSeries(string(page)); !slices.Equal(documented, names) {
+		t.Errorf("docs/metrics.md has\n%s\nand the exporter has\n%s", strings.Join(documented, "\n"), strings.Join(names, "\n"))
 	}
 }

@@ -7,36 +7,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
-
-// described keeps the names of the series of what is registered.
-type described struct {
-	prometheus.Registerer
-	names []string
-}
-
-var seriesName = regexp.MustCompile(`fqName: "(\w+)"`)
-
-func (d *described) Register(c prometheus.Collector) error {
-	descs := make(chan *prometheus.Desc)
-	go func() {
-		defer close(descs)
-		c.Describe(descs)
-	}()
-	for desc := range descs {
-		d.names = append(d.names, seriesName.FindStringSubmatch(desc.String())[1])
-	}
-	return d.Registerer.Register(c)
-}
-
-func (d *described) MustRegister(all ...prometheus.Collector) {
-	for _, c := range all {
-		if err := d.Register(c); err != nil {
-			panic(err)
-		}
-	}
-}
 
 // The rows of docs/metrics.md about ingest name the series that there are.
 func TestMetricsAreDocumented(t *testing.T) {
@@ -51,7 +23,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			documented = append(documented, "oona_ingest"+found[2])
 		}
 	}
-	d := &described{Registerer: prometheus.NewRegistry()}
+	d := workertest.NewSeries()
 	logger, topics := slog.New(slog.DiscardHandler), rawTopics
 	cfg := DefaultConfig()
 	cfg.Topic, cfg.Instance, cfg.Tensors = topics.SeedMetrics, "i", newStore(t)
@@ -63,9 +35,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(documented)
-	slices.Sort(d.names)
-	d.names = slices.Compact(d.names)
-	if !slices.Equal(documented, d.names) {
-		t.Errorf("docs/metrics.md has\n%v\nand ingest has\n%v", documented, d.names)
+	if names := d.Names(); !slices.Equal(documented, names) {
+		t.Errorf("docs/metrics.md has\n%v\nand ingest has\n%v", documented, names)
 	}
 }
