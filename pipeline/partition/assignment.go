@@ -23,6 +23,7 @@ type assignment struct {
 	runtime *Runtime
 	about   bus.Assignment
 	outbox  pipeline.Outbox
+	emit    Emit // into the outbox
 	logger  *slog.Logger
 
 	mu          sync.Mutex // between folding, committing and being looked at
@@ -66,6 +67,7 @@ func newAssignment(r *Runtime, a bus.Assignment, opened Opened) *assignment {
 		p.committedTo = nothingCommitted
 	}
 	p.outbox = pipeline.Outbox{Publisher: r.publisher, Dropped: p.drop}
+	p.emit = p.outbox.Add
 	now := time.Now().UnixNano()
 	p.next.Store(opened.From)
 	p.appended.Store(now / int64(time.Microsecond))
@@ -138,7 +140,7 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	defer p.mu.Unlock()
 	// Until the machine knows, what is needed begins with the first record.
 	first := p.needed.CompareAndSwap(0, int64(at.Appended))
-	replayed, err := p.machine.Fold(msg, at, p.outbox.Add)
+	replayed, err := p.machine.Fold(msg, at, p.emit)
 	if err != nil {
 		if first {
 			p.needed.Store(0)
@@ -173,7 +175,7 @@ const (
 // backOff waits, the longer the more often it has failed.
 func (p *assignment) backOff(ctx context.Context) {
 	pause := shortestPause << min(p.failures.Load()-1, 10)
-	pipeline.Pause(ctx, min(pause, longestPause))
+	bus.Pause(ctx, min(pause, longestPause))
 }
 
 // drop counts what the bus will never take.
