@@ -1,11 +1,12 @@
-package pipeline
+package bus
 
 import (
 	"context"
 	"time"
 )
 
-// Pause returns false when ctx ended before the time had passed.
+// Pause waits before another attempt, or another look. It returns false if ctx
+// ended before the time had passed.
 func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

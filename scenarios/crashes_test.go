@@ -3,6 +3,8 @@ package scenarios
 import (
 	"syscall"
 	"time"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // Row 1. The aggregator is killed when it has published rollups that no commit
@@ -93,7 +95,7 @@ func (w *world) killWhileReplaying(p *process) bool {
 			w.killWorker(p)
 			return true
 		}
-		if !sleep(w.ctx, time.Millisecond) {
+		if !bus.Pause(w.ctx, time.Millisecond) {
 			w.Fatal("a worker neither replays nor is ready")
 		}
 	}

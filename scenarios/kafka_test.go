@@ -282,7 +282,7 @@ func (c *cluster) deleteTopic(t *testing.T, ctx context.Context, topic string) {
 	}
 	for _, broker := range client.SeedBrokers() {
 		for c.knows(t, ctx, broker, topic) {
-			if !sleep(ctx, 50*time.Millisecond) {
+			if !bus.Pause(ctx, 50*time.Millisecond) {
 				t.Fatalf("a broker still knows %s, which was deleted", topic)
 			}
 		}
@@ -321,7 +321,7 @@ func (c *cluster) deleteGroup(t *testing.T, ctx context.Context, group string) {
 		if err != kerr.NonEmptyGroup { // one that was killed is a member until its session ends
 			t.Fatalf("delete the group: %v", err)
 		}
-		if !sleep(ctx, 250*time.Millisecond) {
+		if !bus.Pause(ctx, 250*time.Millisecond) {
 			t.Fatal("the group did not become empty")
 		}
 	}
@@ -343,17 +343,5 @@ func (c *cluster) addPartitions(t *testing.T, ctx context.Context, topic string,
 	}
 	if err != nil {
 		t.Fatalf("add partitions: %v", err)
-	}
-}
-
-// sleep returns false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

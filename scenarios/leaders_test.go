@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // leader returns the broker that leads a partition.
@@ -110,7 +112,7 @@ func (c *cluster) lead(t *testing.T, ctx context.Context, topics ...string) {
 				if _, err := elect.RequestWith(ctx, client); err != nil {
 					t.Fatalf("elect leaders: %v", err)
 				}
-				if !sleep(ctx, 100*time.Millisecond) {
+				if !bus.Pause(ctx, 100*time.Millisecond) {
 					t.Fatalf("partition %d of %s is not led by broker %d", p, topic, p+1)
 				}
 			}

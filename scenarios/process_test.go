@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // process is a running binary whose log is kept.
@@ -170,7 +172,7 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 		if p.ended() {
 			t.Fatalf("%s ended before it was ready: %v\n%s", p.name, p.err, p.said())
 		}
-		if !sleep(ctx, 50*time.Millisecond) {
+		if !bus.Pause(ctx, 50*time.Millisecond) {
 			_, body, err := p.get("/readyz")
 			t.Fatalf("%s did not become ready: %s %v", p.name, body, err)
 		}

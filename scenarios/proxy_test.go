@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // proxy is a network between clients and a server, which goes bad on command.
@@ -166,7 +168,7 @@ func (l *link) relay(to, from *net.TCPConn, resets, holds fate) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		if latency := time.Duration(l.proxy.latency.Load()); n > 0 && latency > 0 && !sleep(l.proxy.ctx, latency) {
+		if latency := time.Duration(l.proxy.latency.Load()); n > 0 && latency > 0 && !bus.Pause(l.proxy.ctx, latency) {
 			return
 		}
 		f := fate(l.fate.Load())

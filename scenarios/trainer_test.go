@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -86,7 +87,7 @@ func post(ctx context.Context, client *http.Client, url string, body []byte, ids
 	for {
 		status := postOnce(ctx, client, url, body)
 		l.answer(status, ids)
-		if status/100 == 2 || !sleep(ctx, retry) {
+		if status/100 == 2 || !bus.Pause(ctx, retry) {
 			return
 		}
 	}

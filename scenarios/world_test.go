@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	kafkabus "github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -78,7 +79,7 @@ func (w *world) figure(format string, args ...any) {
 func (w *world) await(what string, met func() bool) {
 	w.Helper()
 	for !met() {
-		if !sleep(w.ctx, 20*time.Millisecond) {
+		if !bus.Pause(w.ctx, 20*time.Millisecond) {
 			w.Fatalf("waited in vain for %s", what)
 		}
 	}
@@ -86,7 +87,7 @@ func (w *world) await(what string, met func() bool) {
 
 func (w *world) pause(d time.Duration) {
 	w.Helper()
-	if !sleep(w.ctx, d) {
+	if !bus.Pause(w.ctx, d) {
 		w.Fatal("the scenario takes too long")
 	}
 }
@@ -199,7 +200,7 @@ func (w *world) settle() {
 		if time.Since(still) > 2500*time.Millisecond { // marks of the log's end are told once a second
 			return
 		}
-		if !sleep(w.ctx, 250*time.Millisecond) {
+		if !bus.Pause(w.ctx, 250*time.Millisecond) {
 			w.Fatalf("the workers did not settle: %s", busy)
 		}
 	}

@@ -108,7 +108,7 @@ func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []
 
 // lookAgain waits, and asks where some of the assignments' logs end.
 func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, which []int) error {
-	if !sleep(ctx, endPause) {
+	if !bus.Pause(ctx, endPause) {
 		return ctx.Err()
 	}
 	topic := assignments[which[0]].Topic

@@ -77,7 +77,7 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		if err == nil || !mayHaveMoved(err) || time.Since(began) > o.cfg.SettleTime() {
 			return err
 		}
-		if !sleep(ctx, attemptPause) {
+		if !bus.Pause(ctx, attemptPause) {
 			return errors.Join(err, ctx.Err())
 		}
 		client.RefreshCoordinator(o.group) //nolint:errcheck // where this fails too, so does the next attempt
@@ -150,7 +150,7 @@ func (o *offsets) topicID(ctx context.Context, topic string) (id sarama.Uuid, er
 			return id, nil
 		}
 		// The coordinator may not have heard yet that the topic was made.
-		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !sleep(ctx, lookPause) {
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
 			return id, fmt.Errorf("look at %s: %w", topic, err)
 		}
 	}
@@ -286,7 +286,7 @@ func (o *offsets) refresh(ctx context.Context, topic string) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !sleep(ctx, lookPause) {
+		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
 			return fmt.Errorf("look at %s: %w", topic, err)
 		}
 	}

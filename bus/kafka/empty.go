@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // Empty reports whether a partition holds no record from one offset to another:
@@ -20,7 +22,7 @@ func Empty(ctx context.Context, cfg Config, topic string, partition int32, from,
 	defer func() { err = errors.Join(err, client.Close()) }()
 	for began := time.Now(); ; {
 		empty, err := emptyAt(ctx, client, topic, partition, from, to)
-		if err == nil || time.Since(began) > cfg.SettleTime() || !sleep(ctx, lookPause) {
+		if err == nil || time.Since(began) > cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
 			return empty, err
 		}
 		// The leader may have moved.

@@ -183,7 +183,7 @@ func (f *fetcher) again(ctx context.Context, request func() error) error {
 			err = fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
 		}
 		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, err)
-		if errors.Is(err, bus.ErrNoTopic) || !mayHaveMovedLeader(err) || !sleep(ctx, attemptPause) {
+		if errors.Is(err, bus.ErrNoTopic) || !mayHaveMovedLeader(err) || !bus.Pause(ctx, attemptPause) {
 			return err
 		}
 		if refreshErr := f.client.RefreshMetadata(f.topic); refreshErr != nil && ctx.Err() != nil {

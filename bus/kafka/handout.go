@@ -88,7 +88,7 @@ func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, ou
 			return true
 		default: // it comes again, in place
 			msg = msg.Copy()
-			sleep(session, nackPause)
+			bus.Pause(session, nackPause)
 		}
 	}
 	return true
@@ -112,18 +112,6 @@ func settled(session context.Context, msg *message.Message, grace time.Duration)
 	case <-msg.Nacked():
 		return true
 	case <-timer.C:
-		return false
-	}
-}
-
-// sleep returns false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
 		return false
 	}
 }

@@ -61,7 +61,7 @@ func (l *lane) run() {
 			continue
 		}
 		failures++
-		if sleep(l.producer.closing, backoff(failures)) {
+		if bus.Pause(l.producer.closing, backoff(failures)) {
 			// Where this fails, the next attempt finds out.
 			_ = l.producer.client.RefreshMetadata(l.at.topic)
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // reopenWait is the pause before a partition whose reading stopped is taken up
@@ -72,7 +74,7 @@ func (p *logPartition) read(from sarama.PartitionConsumer) {
 				p.logger.Debug("a partition's reader closed with an error", "err", err)
 			}
 		}
-		if !sleep(p.ctx, reopenWait) {
+		if !bus.Pause(p.ctx, reopenWait) {
 			return
 		}
 		var err error

@@ -52,7 +52,7 @@ func partitionsOf(ctx context.Context, cfg Config, client sarama.Client, topic s
 			return partitions, nil
 		}
 		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition)
-		if unknown && time.Since(began) < cfg.SettleTime() && sleep(ctx, lookPause) {
+		if unknown && time.Since(began) < cfg.SettleTime() && bus.Pause(ctx, lookPause) {
 			continue
 		}
 		if unknown {
@@ -97,7 +97,7 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 		for topic := range missing {
 			client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
 		}
-		if time.Since(began) > cfg.SettleTime() || !sleep(ctx, lookPause) {
+		if time.Since(began) > cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
 			return nil, errors.Join(err, ctx.Err())
 		}
 	}

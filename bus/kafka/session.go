@@ -120,7 +120,7 @@ var errMoved = errors.New("the partition must be read from another offset than w
 // this member has it: to give it up would bring it straight back, with a rebalance of
 // the whole group. It returns no consumer if the session ended first.
 func (h *sessionHandler) takeAgain(ctx context.Context, from sarama.ConsumerGroupClaim) (taken, error) {
-	for wait := retryMin; sleep(ctx, wait); wait = min(2*wait, retryMax) {
+	for wait := retryMin; bus.Pause(ctx, wait); wait = min(2*wait, retryMax) {
 		assignments, id, err := h.member.describe(ctx, from.Topic(), from.Partition())
 		if err != nil {
 			h.logger.Error("a partition is not read: the bus does not say where it begins and ends; it is asked again", "topic", from.Topic(), "partition", from.Partition(), "err", err)
@@ -146,7 +146,7 @@ func (h *sessionHandler) takeAgain(ctx context.Context, from sarama.ConsumerGrou
 // end: the reader asks for offsets, and may have gone on in the new log without its
 // beginning.
 func (h *sessionHandler) commitWhile(open context.Context, session sarama.ConsumerGroupSession, a *assigned, leave func()) {
-	for sleep(open, h.member.every) {
+	for bus.Pause(open, h.member.every) {
 		if err := h.commit(session, a); errors.Is(err, bus.ErrAnotherTopic) {
 			h.logger.Error("the topic is not the one that was read; its partitions are assigned again", "topic", a.Topic(), "partition", a.Partition(), "err", err)
 			leave()
@@ -158,7 +158,7 @@ func (h *sessionHandler) commitWhile(open context.Context, session sarama.Consum
 // followEnd asks the partition's leader, from time to time, where it ends: what
 // the fetcher has heard of it is worth nothing once the fetcher stands still.
 func (h *sessionHandler) followEnd(open context.Context, a *assigned) {
-	for failures := 0; sleep(open, h.member.every); {
+	for failures := 0; bus.Pause(open, h.member.every); {
 		end, err := h.member.end(open, a.Topic(), a.Partition())
 		switch {
 		case open.Err() != nil:

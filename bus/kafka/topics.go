@@ -11,6 +11,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // TopicChange is one thing that ApplyTopics did.
@@ -156,7 +157,7 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 		if ctx.Err() == nil || last == nil {
 			last = unsettled
 		}
-		if !sleep(ctx, lookPause) {
+		if !bus.Pause(ctx, lookPause) {
 			return changes, fmt.Errorf("not all brokers know the topics after %s; see that all brokers answer, and run `oona topics apply` again: %w: %w", applyWait, last, ctx.Err())
 		}
 	}
@@ -331,7 +332,7 @@ func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) ([]Topic
 		if time.Since(began) > a.cfg.SettleTime() {
 			return faults, err
 		}
-		if !sleep(ctx, lookPause) {
+		if !bus.Pause(ctx, lookPause) {
 			return nil, fmt.Errorf("look at topics: %w", ctx.Err())
 		}
 	}

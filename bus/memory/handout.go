@@ -56,7 +56,7 @@ func (h handing) handle(ctx context.Context, r record) bool {
 		if h.settled(ctx, msg) {
 			return true
 		}
-		sleep(ctx, nackPause)
+		bus.Pause(ctx, nackPause)
 	}
 	return false
 }
@@ -80,16 +80,4 @@ func (h handing) settled(ctx context.Context, msg *message.Message) bool {
 	case <-timer.C:
 	}
 	return false
-}
-
-// sleep returns false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

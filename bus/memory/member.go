@@ -122,7 +122,7 @@ func (m *Member) own(s *session, partition int32) {
 	var beside sync.WaitGroup
 	open, end := context.WithCancel(context.WithoutCancel(s))
 	beside.Go(func() {
-		for sleep(open, m.opts.CommitEvery) {
+		for bus.Pause(open, m.opts.CommitEvery) {
 			m.settle(s, partition, consumer)
 			if at, answers := m.bus.end(log); answers {
 				consumer.End(at)
@@ -157,7 +157,7 @@ func (m *Member) take(ctx context.Context, partition int32) (int64, bus.Consumer
 		if err == nil {
 			return from, consumer, log
 		}
-		if !sleep(ctx, wait) {
+		if !bus.Pause(ctx, wait) {
 			return 0, nil, nil
 		}
 	}
@@ -175,7 +175,7 @@ func (m *Member) assign(ctx context.Context, partition int32) (int64, bus.Consum
 		if err == nil || a.Settled || !errors.Is(err, bus.ErrShort) {
 			return from, consumer, log, err
 		}
-		if !sleep(ctx, endPause) {
+		if !bus.Pause(ctx, endPause) {
 			return 0, nil, nil, context.Cause(ctx)
 		}
 	}

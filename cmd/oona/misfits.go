@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
-	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
 
@@ -120,7 +120,7 @@ func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
 		if !short || time.Since(began) > at.SettleTime() {
 			return nil
 		}
-		pipeline.Pause(ctx, 300*time.Millisecond)
+		bus.Pause(ctx, 300*time.Millisecond)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/loadgen"
@@ -181,7 +182,7 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 			return
 		}
 		answer = string(body)
-		sleep(ctx, pollInterval)
+		bus.Pause(ctx, pollInterval)
 	}
 	t.Fatalf("%s did not become ready: %s", p.name, answer)
 }
@@ -190,7 +191,7 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, layer string, want float64) {
 	t.Helper()
 	got := p.metric(t, name, layer)
-	for ; got != want && sleep(ctx, pollInterval); got = p.metric(t, name, layer) {
+	for ; got != want && bus.Pause(ctx, pollInterval); got = p.metric(t, name, layer) {
 	}
 	if got != want {
 		t.Errorf("%s of layer %s is %v, want %v", name, layer, got, want)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/loadgen"
 )
@@ -81,7 +82,7 @@ func TestAggregatorIsKilled(t *testing.T) {
 			}
 		}
 		for running.metric(t, "oona_aggregate_open_windows", "") > 0 || running.metric(t, "oona_aggregate_lag_records", "") > 0 {
-			if !sleep(ctx, pollInterval) {
+			if !bus.Pause(ctx, pollInterval) {
 				t.Fatal("the last windows did not close")
 			}
 		}

@@ -13,11 +13,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -127,7 +127,7 @@ func (s *stations) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 			return total, nil
 		}
 		for s.aggregate.Counts().OpenWindows > 0 {
-			if !sleep(ctx, pollInterval) {
+			if !bus.Pause(ctx, pollInterval) {
 				return total, nil
 			}
 		}
@@ -162,16 +162,4 @@ func (s *stations) playRun(ctx context.Context, cfg Config) (loadgen.Result, err
 	}
 	s.playing.Store(&run{p, playing.Run})
 	return p.Run(ctx)
-}
-
-// sleep waits for d and returns false where ctx ends before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -338,7 +339,7 @@ func (s *server) await(t *testing.T, ctx context.Context, what string, want floa
 		if last = results; err != nil {
 			last = err
 		}
-		sleep(ctx, pollInterval)
+		bus.Pause(ctx, pollInterval)
 	}
 	t.Fatalf("%s: %s is %v, want %v", what, query, last, want)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -90,7 +91,7 @@ func (s *stations) settle(ctx context.Context, closing bool, idle time.Duration)
 		if err := s.failed(); err != nil {
 			return m, false, err
 		}
-		sleep(ctx, pollInterval)
+		bus.Pause(ctx, pollInterval)
 	}
 }
 

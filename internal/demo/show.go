@@ -110,7 +110,7 @@ func (s *stations) draw(ctx context.Context, b *board) {
 	if b.width != nil {
 		interval = 500 * time.Millisecond
 	}
-	for sleep(ctx, interval) {
+	for bus.Pause(ctx, interval) {
 		if b.width != nil {
 			b.draw(s.progress(), time.Now())
 		} else {

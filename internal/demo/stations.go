@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/claimcheck"
@@ -263,7 +264,7 @@ func (s *stations) awaitReady(ctx context.Context) error {
 		if err := s.failed(); err != nil {
 			return err
 		}
-		sleep(ctx, pollInterval)
+		bus.Pause(ctx, pollInterval)
 	}
 }
 

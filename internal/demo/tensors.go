@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/embedded"
@@ -114,7 +115,7 @@ func (a *audit) look(ctx context.Context, msg *message.Message) {
 // finish waits until so many frames were looked at, for a while, and ends.
 func (a *audit) finish(ctx context.Context, frames int64) TensorCounts {
 	deadline := time.Now().Add(settleTimeout)
-	for a.frames.Load() < frames && time.Now().Before(deadline) && sleep(ctx, pollInterval) {
+	for a.frames.Load() < frames && time.Now().Before(deadline) && bus.Pause(ctx, pollInterval) {
 	}
 	a.cancel()
 	a.read.Wait()

@@ -9,8 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/claimcheck"
-	"github.com/morphogenetic/oona/pipeline"
 )
 
 // How long a probe of the tensor store may take, and the pause between two while
@@ -98,7 +98,7 @@ func (s *Stage) watchStore(ctx context.Context) {
 			return
 		}
 		for pause := shortestProbe; s.probeStore(ctx) != nil; pause = min(2*pause, longestProbe) {
-			if pipeline.Pause(ctx, pause); ctx.Err() != nil {
+			if bus.Pause(ctx, pause); ctx.Err() != nil {
 				return
 			}
 		}

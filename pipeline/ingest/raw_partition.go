@@ -271,7 +271,7 @@ func (p *rawPartition) until(what string, try func() error) bool {
 		}
 		p.raw.metrics.retries.WithLabelValues(what).Inc()
 		p.raw.stage.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
-		pipeline.Pause(p.ctx, pause)
+		bus.Pause(p.ctx, pause)
 	}
 	return false
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/bus"
 )
 
 const (
@@ -33,7 +33,7 @@ func (r *Runtime) followRetention(ctx context.Context) {
 			r.retention.Store(int64(retention))
 			r.metrics.retention.Set(retention.Seconds())
 		}
-		if !pipeline.Pause(ctx, wait) {
+		if !bus.Pause(ctx, wait) {
 			return
 		}
 	}
