@@ -45,6 +45,20 @@ func (m *Member) describe(ctx context.Context, topic string, partitions ...int32
 	return assignments, id, nil
 }
 
+// offer describes partitions that were assigned, and asks the owner where they are
+// to be read from. It returns the assignments and, in the same order, the answers.
+func (m *Member) offer(ctx context.Context, topic string, partitions ...int32) ([]bus.Assignment, []answer, error) {
+	assignments, id, err := m.describe(ctx, topic, partitions...)
+	if err != nil {
+		return nil, nil, err
+	}
+	answers := m.assign(ctx, assignments)
+	for i := range answers {
+		answers[i].topicID = id
+	}
+	return assignments, answers, nil
+}
+
 // answer is what the owner says to an assignment.
 type answer struct {
 	taken

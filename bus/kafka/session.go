@@ -35,15 +35,13 @@ type taken struct {
 // them at their commits.
 func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 	for topic, partitions := range session.Claims() {
-		assignments, id, err := h.member.describe(session.Context(), topic, partitions...)
+		assignments, answers, err := h.member.offer(session.Context(), topic, partitions...)
 		if err != nil {
 			return err
 		}
-		answers := h.member.assign(session.Context(), assignments)
 		for i, a := range assignments {
 			from, err := answers[i].from, answers[i].err
 			if err == nil {
-				answers[i].topicID = id
 				h.keep(a, answers[i].taken)
 			} else {
 				h.refused(a, err)
@@ -121,12 +119,12 @@ var errMoved = errors.New("the partition must be read from another offset than w
 // the whole group. It returns no consumer if the session ended first.
 func (h *sessionHandler) takeAgain(ctx context.Context, from sarama.ConsumerGroupClaim) (taken, error) {
 	for wait := retryMin; bus.Pause(ctx, wait); wait = min(2*wait, retryMax) {
-		assignments, id, err := h.member.describe(ctx, from.Topic(), from.Partition())
+		assignments, answers, err := h.member.offer(ctx, from.Topic(), from.Partition())
 		if err != nil {
 			h.logger.Error("a partition is not read: the bus does not say where it begins and ends; it is asked again", "topic", from.Topic(), "partition", from.Partition(), "err", err)
 			continue
 		}
-		answer := h.member.assign(ctx, assignments)[0]
+		answer := answers[0]
 		if answer.err != nil {
 			h.refused(assignments[0], answer.err)
 			continue
@@ -135,7 +133,6 @@ func (h *sessionHandler) takeAgain(ctx context.Context, from sarama.ConsumerGrou
 			answer.consumer.Revoke()
 			return taken{}, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
 		}
-		answer.topicID = id
 		return answer.taken, nil
 	}
 	return taken{}, nil
