@@ -133,13 +133,11 @@ func create(opts Options) (*Cluster, error) {
 		return nil, fmt.Errorf("localkafka: Options.Dir is %q; name a directory for the cluster", opts.Dir)
 	}
 	opts.Dir = dir
-	var id [16]byte
-	rand.Read(id[:]) // never fails
 	ports, err := choosePorts(opts.Port)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: opts, id: base64.RawURLEncoding.EncodeToString(id[:])}
+	c := &Cluster{opts: opts, id: newClusterID()}
 	for i := range size {
 		n := &node{ID: i + 1, Port: ports[i], ControllerPort: ports[size+i], dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
 		if opts.ProxyPort != 0 {
@@ -148,6 +146,16 @@ func create(opts Options) (*Cluster, error) {
 		c.nodes = append(c.nodes, n)
 	}
 	return c, nil
+}
+
+// newClusterID returns a random identifier in the form that Kafka asks for. It
+// begins with a letter: Kafka's storage tool takes one that begins with "-" for a
+// flag.
+func newClusterID() string {
+	var id [16]byte
+	rand.Read(id[:]) // never fails
+	id[0] &= 0x7f
+	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
 // choosePorts returns those of the brokers and then of the controllers.

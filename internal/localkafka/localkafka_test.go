@@ -102,6 +102,15 @@ func TestFreePorts(t *testing.T) {
 	}
 }
 
+// One identifier in 64 would begin with "-" if all its bits were random.
+func TestClusterID(t *testing.T) {
+	for range 10_000 {
+		if id := newClusterID(); len(id) != 22 || strings.HasPrefix(id, "-") {
+			t.Fatalf("%q", id)
+		}
+	}
+}
+
 // The state survives the process that wrote it.
 func TestState(t *testing.T) {
 	dir := t.TempDir()
