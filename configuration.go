@@ -9,15 +9,15 @@ import (
 // ConfigurationRecord is the value of HeaderRecord for a WindowConfiguration.
 const ConfigurationRecord = "configuration/1"
 
-// IsConfiguration reports whether a value of HeaderRecord names a record that
-// changes how a partition is folded: a WindowConfiguration, an
-// IncarnationStart, or a kind that only a later version knows. A worker that
-// does not know such a record must stop at it.
+// IsConfiguration reports whether kind, a value of HeaderRecord, names a record
+// that changes how a partition is folded: a WindowConfiguration, an
+// IncarnationStart, or a kind of a later version. A worker must stop at a
+// configuration record that it does not know.
 func IsConfiguration(kind string) bool { return strings.HasPrefix(kind, "configuration/") }
 
-// WindowConfiguration is what windows of a partition are made by, from an
-// instant of event time on. Package windows says what each field means, and
-// when such a record holds.
+// WindowConfiguration says how the windows of a partition are made from the
+// event time From on. Package windows documents the fields, and when a record
+// with a configuration takes effect.
 type WindowConfiguration struct {
 	Generation int32  // from 1, ascending; 0 is a log without configurations
 	From       Micros // event time; 0 for the first record of a log, which holds for all of it
@@ -41,22 +41,22 @@ type WindowConfiguration struct {
 
 	Reducer int32 // version of what frames are folded into, from 1
 
-	// Catalogue names the catalogue that gives each metric its group and its
-	// direction. Zero: the log does not name one, and the aggregator's own
-	// holds, which is the first built-in one unless it was told another.
+	// Catalogue identifies the catalogue that gives each metric its group and
+	// direction. If it is zero, the aggregator's own catalogue holds: the first
+	// built-in one unless configured otherwise.
 	Catalogue CatalogueHash
-	// Kind, Hop and Gap are for windows that are not tumbling. They are zero
-	// until an aggregator can make others.
+	// Kind, Hop and Gap are for windows that are not tumbling. They must be
+	// zero, as the engine makes only tumbling windows.
 	Kind WindowKind
 	Hop  Micros
 	Gap  Micros
 }
 
-// longestSpan is the longest duration that nanoseconds can count: 292 years.
+// longestSpan is the longest time.Duration: 292 years.
 const longestSpan = Micros(math.MaxInt64 / 1000)
 
-// Validate returns a *FieldError for the first field that cannot be. Whether
-// the fields fit together is for package windows to say.
+// Validate returns a *FieldError for the first field that is out of range.
+// Package windows checks whether the fields fit together.
 func (c *WindowConfiguration) Validate() error {
 	if c.Generation < 1 {
 		return &FieldError{"generation", fmt.Sprintf("is %d; generations of records count from 1", c.Generation)}
@@ -81,7 +81,7 @@ func (c *WindowConfiguration) Validate() error {
 		}
 	}
 	if c.Kind != Tumbling || c.Hop != 0 || c.Gap != 0 {
-		return &FieldError{"kind", fmt.Sprintf("is %s with a hop of %d and a gap of %d microseconds; only tumbling windows, without either, are made", c.Kind, c.Hop, c.Gap)}
+		return &FieldError{"kind", fmt.Sprintf("is %s with a hop of %d and a gap of %d microseconds; use tumbling windows without hop and gap", c.Kind, c.Hop, c.Gap)}
 	}
 	if c.Reducer < 1 {
 		return &FieldError{"reducer", fmt.Sprintf("is %d; versions count from 1", c.Reducer)}
@@ -100,7 +100,7 @@ func (c *WindowConfiguration) Validate() error {
 		{"worst_seeds", c.WorstSeeds},
 	} {
 		if limit.value < 0 {
-			return &FieldError{limit.field, fmt.Sprintf("is %d; it is not negative", limit.value)}
+			return &FieldError{limit.field, fmt.Sprintf("is %d; use 0 or more", limit.value)}
 		}
 	}
 	return nil

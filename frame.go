@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// Micros is an instant in microseconds since the Unix epoch, or, as a
-// difference of two, a length of time in microseconds.
+// Micros is an instant in microseconds since the Unix epoch, or a duration in
+// microseconds.
 type Micros int64
 
-// MicrosOf converts a time, dropping what is below a microsecond.
+// MicrosOf converts t, truncated to microseconds.
 func MicrosOf(t time.Time) Micros { return Micros(t.UnixMicro()) }
 
 // Time converts m to a time in UTC.
 func (m Micros) Time() time.Time { return time.UnixMicro(int64(m)).UTC() }
 
-// Frame is the readings of a layer's seeds at one instant. It is columnar, as
-// a GPU's health tensor lies in memory: States and every column's Values have
-// one entry per entry of Seeds, in the same order.
+// Frame holds the readings of a layer's seeds at one instant. It is columnar,
+// like a health tensor in the memory of a GPU: States and the Values of each
+// column have one entry per entry of Seeds, in the same order.
 //
-// (Producer, Epoch, Sequence) identifies a frame: a repeat of the same
-// identity is folded once.
+// (Producer, Epoch, Sequence) identifies a frame. Frames with the same identity
+// are folded once.
 type Frame struct {
 	Run        RunID
 	Layer      LayerID
 	Timeline   TimelineID // empty: the whole run has one watermark
 	Producer   ProducerID
 	Epoch      Micros // when the producer started
-	Sequence   int64  // counts the producer's frames within its epoch
+	Sequence   int64  // number of the frame within the producer's epoch
 	ObservedAt Micros // event time
 	Step       int64  // training step
 	Seeds      []SeedID
@@ -44,8 +44,8 @@ type Column struct {
 	Values []float32
 }
 
-// Tensor is a payload that belongs to one seed of a frame: inline in Data, or
-// in object storage behind Claim.
+// Tensor is a payload of one seed of a frame. Its content is in Data, or in the
+// tensor store, where Claim refers to it.
 type Tensor struct {
 	Name  string
 	Seed  SeedID
@@ -55,8 +55,8 @@ type Tensor struct {
 	Claim *TensorClaim
 }
 
-// TensorClaim is the claim check of a tensor: where it is kept and how to
-// know that it is the same.
+// TensorClaim is the claim check of a tensor: the object in the tensor store,
+// and the size and hash to verify its content with.
 type TensorClaim struct {
 	Bucket string
 	Key    string
@@ -66,25 +66,25 @@ type TensorClaim struct {
 
 // FrameLimits bound a frame that Validate accepts.
 type FrameLimits struct {
-	Seeds   int // readings a frame
-	Metrics int // columns a frame
-	Tensors int // tensors a frame
+	Seeds   int
+	Metrics int
+	Tensors int
 }
 
-// DefaultFrameLimits are the limits that ingest applies unless configured.
+// DefaultFrameLimits are the limits of ingest unless configured otherwise.
 var DefaultFrameLimits = FrameLimits{Seeds: 65_536, Metrics: 64, Tensors: 1_024}
 
-// MaxDimensions bounds a tensor's shape. NumPy has no array of more, and a shape
-// takes eight bytes of memory for each that it announces.
+// MaxDimensions is the greatest number of dimensions of a tensor. It is NumPy's
+// own limit, and it bounds the memory of a shape, eight bytes per dimension.
 const MaxDimensions = 64
 
-// ErrTooLarge is wrapped by the errors of Validate that are about size: the
+// ErrTooLarge is wrapped by errors of Validate if a limit is exceeded. The
 // sender can send less at a time.
 var ErrTooLarge = errors.New("frame too large")
 
 // Validate returns an error that wraps a *FieldError for the first field that
-// is wrong, and ErrTooLarge too where a limit is exceeded. It does not look at
-// the values: NaN means not measured, and infinities are counted by the reader.
+// is wrong. If a limit is exceeded, the error wraps ErrTooLarge too. All values
+// of metrics are valid: NaN means not measured, and infinities are counted.
 func (f *Frame) Validate(limits FrameLimits) error {
 	if err := f.validateIDs(); err != nil {
 		return err
@@ -116,8 +116,8 @@ func (f *Frame) validateIDs() error {
 	return CheckID("producer_id", string(f.Producer))
 }
 
-// The years that a frame may come from. What is off by less is for the
-// aggregator's guard, which compares with the record's append time.
+// The years that a frame may come from, which finds a wrong unit. The aggregator
+// finds smaller errors, as it compares with the append time of the record.
 var (
 	earliestObservation = MicrosOf(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))
 	latestObservation   = MicrosOf(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))
@@ -164,8 +164,8 @@ func (f *Frame) validateSeeds(limits FrameLimits) error {
 	return nil
 }
 
-// firstDuplicate returns the position of the first id that occurred before.
-// Trainers send ascending ids: only others cost a set.
+// firstDuplicate returns the index of the first id that occurred before. It
+// makes a set only if the ids do not ascend; trainers send ascending ids.
 func firstDuplicate(ids []SeedID) (int, bool) {
 	ascending := true
 	for i := 1; i < len(ids); i++ {
@@ -220,7 +220,7 @@ func (f *Frame) validateTensors(limits FrameLimits) error {
 		if field, reason := t.fault(); reason != "" {
 			return &FieldError{fmt.Sprintf("tensors[%d]%s", i, field), reason}
 		}
-		// The scan is for ids that do not ascend, and for errors.
+		// The linear search is for ids that do not ascend, and for errors.
 		if _, found := slices.BinarySearch(f.Seeds, t.Seed); !found && !slices.Contains(f.Seeds, t.Seed) {
 			return &FieldError{fmt.Sprintf("tensors[%d].seed_id", i), fmt.Sprintf("is %d, which is not among the frame's seed_ids", t.Seed)}
 		}
@@ -243,8 +243,8 @@ func ElementSize(dtype string) (int64, bool) {
 	return 0, false
 }
 
-// fault returns the first field of t that is wrong, as what follows t's own
-// name, and the reason; no reason: nothing is wrong.
+// fault returns the first field of t that is wrong, relative to t, and the
+// reason. The reason is empty if t is valid.
 func (t *Tensor) fault() (field, reason string) {
 	if reason := idFault(t.Name); reason != "" {
 		return ".name", reason
@@ -266,7 +266,8 @@ func (t *Tensor) fault() (field, reason string) {
 	return ".shape", t.shapeFault(size)
 }
 
-// shapeFault compares the shape, of elements of size bytes, with the data.
+// shapeFault compares the shape with the size of the data, where an element has
+// size bytes. It returns "" if they fit.
 func (t *Tensor) shapeFault(size int64) string {
 	stored := int64(len(t.Data))
 	if t.Claim != nil {
@@ -292,8 +293,8 @@ func tooLarge(field, array string, limit int) error {
 	return fmt.Errorf("%w: %w", &FieldError{field, TooMany(array, limit)}, ErrTooLarge)
 }
 
-// TooMany says that a frame's array, by its name in the schema, has more entries
-// than limit, and what its sender can do.
+// TooMany returns the reason of a FieldError for an array with more than limit
+// entries, with what the sender can do. The array is named as in the schema.
 func TooMany(array string, limit int) string {
 	remedy := "split the frame by seed ids"
 	switch array {

@@ -66,7 +66,7 @@ func TestFrameValidate(t *testing.T) {
 		{"too many seeds", func(f *Frame) { f.Seeds = []SeedID{0, 1, 2, 3, 5} }, "seed_ids: has more than 4 entries; split the frame by seed ids: frame too large"},
 		{"state missing", func(f *Frame) { f.States = f.States[:2] }, "states: has 2 entries for 3 seed_ids"},
 		{"state too many", func(f *Frame) { f.States = make([]State, 4) }, "states: has 4 entries for 3 seed_ids"},
-		{"repeat beside", func(f *Frame) { f.Seeds = []SeedID{0, 5, 5} }, "seed_ids[2]: repeats seed 5"},
+		{"repeat next to it", func(f *Frame) { f.Seeds = []SeedID{0, 5, 5} }, "seed_ids[2]: repeats seed 5"},
 		{"repeat among ids that do not ascend", func(f *Frame) { f.Seeds = []SeedID{5, 1, 5} }, "seed_ids[2]: repeats seed 5"},
 		{"ids that do not ascend", func(f *Frame) { f.Seeds = []SeedID{5, 0, 1} }, ""},
 		{"negative seed", func(f *Frame) { f.Seeds[0] = -1 }, "seed_ids[0]: is -1; seeds count from 0"},
@@ -97,7 +97,7 @@ func TestFrameValidate(t *testing.T) {
 		{"data too short", func(f *Frame) { f.Tensors[0].Data = make([]byte, 23) }, "tensors[0].shape: [2 3] of float32 does not fit 23 bytes of data"},
 		{"data too long", func(f *Frame) { f.Tensors[0].Data = make([]byte, 25) }, "tensors[0].shape: [2 3] of float32 is 24 bytes, the data has 25"},
 		{"negative dimension", func(f *Frame) { f.Tensors[0].Shape = []int64{-2, -3} }, "tensors[0].shape: [-2 -3] of float32 does not fit 24 bytes of data"},
-		{"negative beside zero", func(f *Frame) { f.Tensors[0].Shape, f.Tensors[0].Data = []int64{0, -3}, nil }, "tensors[0].shape: [0 -3] of float32 does not fit 0 bytes of data"},
+		{"negative and zero", func(f *Frame) { f.Tensors[0].Shape, f.Tensors[0].Data = []int64{0, -3}, nil }, "tensors[0].shape: [0 -3] of float32 does not fit 0 bytes of data"},
 		// The product of these is 0, and 24, if it may overflow 64 bits.
 		{"shape overflows to nothing", func(f *Frame) { f.Tensors[0].Shape, f.Tensors[0].Data = []int64{1 << 31, 1 << 31}, nil }, "tensors[0].shape: [2147483648 2147483648] of float32 does not fit 0 bytes of data"},
 		{"shape overflows to the data's size", func(f *Frame) { f.Tensors[0].Shape = []int64{6, 1 << 31, 1<<31 + 1} }, "tensors[0].shape: [6 2147483648 2147483649] of float32 does not fit 24 bytes of data"},

@@ -11,8 +11,8 @@ type (
 	RunID string
 	// LayerID names a layer within a run.
 	LayerID string
-	// TimelineID names what has one watermark within a run: empty for the
-	// whole run, or a rank of it that owns its layers.
+	// TimelineID names a rank of a run that has its own layers and watermark.
+	// It is empty if the whole run has one watermark.
 	TimelineID string
 	// ProducerID names one process that sends frames.
 	ProducerID string
@@ -26,7 +26,7 @@ const MaxIDLength = 128
 // FieldError says which field of an input is wrong and why.
 type FieldError struct {
 	Field  string // as the client wrote it, e.g. "metrics[2].values"
-	Reason string // what is wrong and what is allowed
+	Reason string // what is wrong, and what is allowed
 }
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
@@ -39,8 +39,9 @@ func CheckID(field, id string) error {
 	return nil
 }
 
-// idFault says what is wrong with an id; empty: nothing. It is apart from
-// CheckID for callers whose field's name would have to be put together first.
+// idFault returns what is wrong with an id, or "". Callers that have to build
+// the name of the field use it instead of CheckID, and build the name only if
+// there is a fault.
 func idFault(id string) string {
 	if id == "" {
 		return "is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"

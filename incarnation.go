@@ -2,25 +2,27 @@ package oona
 
 import "fmt"
 
-// Incarnation numbers the lives of a log. An offset identifies a record only
-// together with it: a log that lost its end, or was deleted and made again, has
-// the same offsets for other records. The number of a record is that of the
-// last IncarnationStart at or before it in the log, and 0 where there is none.
-// Numbers are microseconds since the Unix epoch and ascend.
+// Incarnation identifies a log among those that a partition had. A log that
+// lost its end, or that was deleted and made again, uses the same offsets for
+// other records. So an offset identifies a record only together with the
+// incarnation. A record has the incarnation of the last IncarnationStart at or
+// before it in the log, or 0 if the log has no IncarnationStart up to there.
+// Incarnations are microseconds since the Unix epoch, and they ascend.
 type Incarnation int64
 
 // IncarnationRecord is the value of HeaderRecord for an IncarnationStart. It
-// begins like the kind of a configuration, so that a worker which does not know
-// it stops instead of going on.
+// has the prefix of configurations, so that a worker that does not know it
+// stops.
 const IncarnationRecord = "configuration/incarnation-1"
 
-// IncarnationStart is the record with which an incarnation of a partition's log
-// begins. It is void unless its number is greater than that of the log so far.
+// IncarnationStart is the first record of an incarnation of a partition's log.
+// It has no effect unless Number is greater than the incarnation of the log
+// before it.
 type IncarnationStart struct {
 	Number      Incarnation
-	PreviousEnd int64  // offset up to which the log before was read; NoOffset where there was none
+	PreviousEnd int64  // offset up to which the previous log was read, or NoOffset
 	Reason      string // why it was written, for people
-	Worker      string // who wrote it
+	Worker      string // the writer
 	WrittenAt   Micros // by the writer's clock
 }
 
@@ -30,17 +32,17 @@ func (s *IncarnationStart) Validate() error {
 		return &FieldError{"number", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199", s.Number)}
 	}
 	if s.PreviousEnd < NoOffset {
-		return &FieldError{"previous_end", fmt.Sprintf("is %d; give an offset, or %d for none", s.PreviousEnd, NoOffset)}
+		return &FieldError{"previous_end", fmt.Sprintf("is %d; give an offset, or %d if there was no log before", s.PreviousEnd, NoOffset)}
 	}
 	return nil
 }
 
-// incarnationStep is the least distance between two incarnations of a log. It
-// leaves room for a short form that counts minutes.
+// incarnationStep is the least distance between two incarnations of a log: one
+// minute, so that a short form can count minutes.
 const incarnationStep = Incarnation(60e6)
 
-// NextIncarnation returns the number of a log's next incarnation: now, but at
-// least one minute above the greatest of those that are known.
+// NextIncarnation returns the next incarnation of a log: now, but at least one
+// minute above all that are known.
 func NextIncarnation(now Micros, known ...Incarnation) Incarnation {
 	next := Incarnation(now)
 	for _, k := range known {

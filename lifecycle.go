@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// State is a seed's place in its lifecycle. The ordinals are on the wire.
+// State is the lifecycle state of a seed. Its ordinals are on the wire.
 type State uint8
 
 // The states of a seed.
@@ -33,7 +33,7 @@ var stateNames = [StateCount]string{
 	"FINE_TUNING", "FOSSILIZED", "CULLED", "CANCELLED", "ROLLED_BACK",
 }
 
-// allowed[from] has bit to set where the transition is allowed.
+// allowed[from] has the bit of each state that from may change to.
 var allowed = [StateCount]uint16{
 	Dormant:       1 << Germinated,
 	Germinated:    1<<Training | 1<<Cancelled,
@@ -54,7 +54,7 @@ func (s State) String() string {
 	return stateNames[s]
 }
 
-// ParseState returns the state of that name, in any case.
+// ParseState returns the state with the name, which may be in any case.
 func ParseState(name string) (State, error) {
 	for i, n := range stateNames {
 		if strings.EqualFold(n, name) {
@@ -64,7 +64,7 @@ func ParseState(name string) (State, error) {
 	return 0, fmt.Errorf("unknown state %q; states are %s", name, strings.Join(stateNames[:], ", "))
 }
 
-// CanBecome reports whether a seed may go from s to next in one transition.
+// CanBecome reports whether a seed may change from s to next in one transition.
 func (s State) CanBecome(next State) bool {
 	return s.Valid() && next.Valid() && allowed[s]&(1<<next) != 0
 }
@@ -72,8 +72,8 @@ func (s State) CanBecome(next State) bool {
 // Terminal reports whether no transition leads out of s.
 func (s State) Terminal() bool { return s.Valid() && allowed[s] == 0 }
 
-// Active reports whether a seed computes in s.
+// Active reports whether a seed in state s computes.
 func (s State) Active() bool { return s == Training || s == Grafting || s == FineTuning }
 
-// NeedsBlueprint reports whether a seed must have a blueprint in s.
+// NeedsBlueprint reports whether a seed in state s must have a blueprint.
 func (s State) NeedsBlueprint() bool { return s >= Training && s <= FineTuning }

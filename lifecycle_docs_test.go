@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The table of states in docs/protocol.md is that of the code.
+// The table of states in docs/protocol.md agrees with the code.
 func TestDocumentedStates(t *testing.T) {
 	page, err := os.ReadFile("docs/protocol.md")
 	if err != nil {

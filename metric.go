@@ -12,7 +12,7 @@ import (
 // Group is the rollup that a metric belongs to.
 type Group uint8
 
-// The groups of metrics. An unknown metric is of Performance.
+// The groups of metrics. An unknown metric belongs to Performance.
 const (
 	Health Group = iota
 	Performance
@@ -35,21 +35,21 @@ const (
 	LowerIsBetter                   // the worst seeds have the greatest values
 )
 
-// Metric is what the catalogue knows of a metric's name.
+// Metric is the entry of a metric in a catalogue.
 type Metric struct {
 	Name      string
 	Group     Group
-	Unit      string // base unit, e.g. "seconds", "ratio"; empty: none
+	Unit      string // base unit, e.g. "seconds", "ratio"; may be empty
 	Direction Direction
 	Help      string
 }
 
-// CatalogueHash names the groups and directions of a catalogue's metrics, which
-// is all of it that rollups depend on.
+// CatalogueHash is a hash of the groups and directions of a catalogue's metrics.
+// Rollups depend on nothing else in a catalogue.
 type CatalogueHash [8]byte
 
-// FirstCatalogue is the hash of the first built-in catalogue, which held for all
-// logs before logs named their catalogue.
+// FirstCatalogue is the hash of the first built-in catalogue. It holds for logs
+// that were written before logs named their catalogue.
 var FirstCatalogue = CatalogueHash{0xb4, 0x0f, 0xe4, 0x1f, 0x50, 0xf1, 0x31, 0x33}
 
 func (h CatalogueHash) String() string { return hex.EncodeToString(h[:]) }
@@ -65,9 +65,9 @@ func ParseCatalogueHash(text string) (CatalogueHash, error) {
 	return h, nil
 }
 
-// HashCatalogue returns the first eight bytes of the SHA-256 over the name,
-// group and direction of each metric, ascending by name. The order of metrics
-// is of no importance; two of one name must not be there.
+// HashCatalogue returns the first eight bytes of the SHA-256 of the name, group
+// and direction of each metric, ascending by name. The metrics may be in any
+// order; their names must differ.
 func HashCatalogue(metrics []Metric) CatalogueHash {
 	sorted := slices.SortedFunc(slices.Values(metrics), func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
 	var content []byte

@@ -8,45 +8,44 @@ import (
 
 // Headers of bus records.
 const (
-	// HeaderPath is the way that a frame took into the bus: an ingest
-	// instance, or a raw topic and partition. It is part of the key of a
-	// producer's frontier.
+	// HeaderPath is the way of a frame into the bus: an ingest instance, or a
+	// raw topic and partition. A producer has one frontier per path.
 	HeaderPath = "oona-path"
 	// HeaderRecord marks Oona's own records in an input topic, with their
-	// kind and version ("tick/1"). Ingest lets none through from outside.
+	// kind and version ("tick/1"). Ingest never copies it from records of trainers.
 	HeaderRecord = "oona-record"
 )
 
 // TickRecord is the value of HeaderRecord for a Tick.
 const TickRecord = "tick/1"
 
-// Tick is written into a quiet partition by its owner, so that time goes on
+// Tick is written into a quiet partition by its owner, so that time advances
 // there and open windows close.
 type Tick struct {
-	Worker    string // who wrote it
-	WrittenAt Micros // by its clock; informative: the append time counts
+	Worker    string // the writer
+	WrittenAt Micros // by the writer's clock, for people; time is the append time
 }
 
 // Headers of records in side topics and dead-letter topics, after KIP-1034.
-// The rest of the record is unchanged: to redrive it is to copy it.
+// The rest of the record is unchanged, so a copy of it can be sent in again.
 const (
-	HeaderErrorException = "oona-error-exception" // the reason, one word: a Reason
+	HeaderErrorException = "oona-error-exception" // the reason, one word
 	HeaderErrorMessage   = "oona-error-message"
 	HeaderErrorTopic     = "oona-error-topic"
 	HeaderErrorPartition = "oona-error-partition"
 	HeaderErrorOffset    = "oona-error-offset"
-	// HeaderErrorIncarnation is the log's incarnation at that offset, in
-	// decimal. It is left out where that is 0.
+	// HeaderErrorIncarnation is the incarnation of the log at that offset, in
+	// decimal. It is omitted if it is 0.
 	HeaderErrorIncarnation = "oona-error-incarnation"
 	HeaderErrorStage       = "oona-error-stage"
 	HeaderErrorAttempts    = "oona-error-attempts"
 )
 
-// NoOffset stands for an offset that is not known, or that there is none of.
+// NoOffset is the value of an offset that is unknown or does not exist.
 const NoOffset = -1
 
-// Key returns the key of records about a layer: uvarint length and run,
-// uvarint length and layer, so that no two pairs meet.
+// Key returns the key of a layer's records: the length of run as a uvarint, run,
+// and the same of layer. Different pairs have different keys.
 func Key(run RunID, layer LayerID) []byte {
 	key := make([]byte, 0, 4+len(run)+len(layer))
 	key = binary.AppendUvarint(key, uint64(len(run)))
@@ -55,7 +54,7 @@ func Key(run RunID, layer LayerID) []byte {
 	return append(key, layer...)
 }
 
-// ErrKey says that a key was not made by Key.
+// ErrKey is wrapped by errors of ParseKey for keys that Key does not make.
 var ErrKey = errors.New("not a run and layer key")
 
 // ParseKey is the inverse of Key. Its errors wrap ErrKey.

@@ -9,14 +9,14 @@ import (
 	"math"
 )
 
-// Trigger is the place in the log of the record that closed a window, and the
-// rollup's place among those that it closed. Triggers of a partition ascend in
-// the order of emission, also when the log was lost or made again: then its
-// incarnation is greater.
+// Trigger identifies a rollup within its partition: the position of the record
+// that closed the window, and an index among the rollups that this record
+// triggered. Triggers ascend in the order of emission. This holds even if the
+// log was lost or made again, as its incarnation is then greater.
 type Trigger struct {
 	Incarnation Incarnation // of the input log at the record
 	Offset      int64       // of the input record
-	Index       int32       // from 0; a layer's two rollups share it
+	Index       int32       // from 0; both rollups of a layer have the same
 }
 
 // After reports whether t was emitted after u on the same partition.
@@ -27,11 +27,11 @@ func (t Trigger) After(u Trigger) bool {
 // WindowKind says how the windows of a rollup follow one another.
 type WindowKind int32
 
-// The kinds of windows. The ordinals are on the wire.
+// The kinds of windows. Their ordinals are on the wire.
 const (
-	Tumbling WindowKind = iota // one begins where the last one ends
-	Hopping                    // one begins every hop
-	Session                    // one ends after a gap without frames
+	Tumbling WindowKind = iota // a window begins where the previous one ends
+	Hopping                    // a window begins every hop
+	Session                    // a window ends after a gap without frames
 )
 
 func (k WindowKind) String() string {
@@ -46,9 +46,9 @@ func (k WindowKind) String() string {
 	return fmt.Sprintf("WindowKind(%d)", int32(k))
 }
 
-// Rollup is what one window held of one layer: LayerHealth or
-// LayerPerformance, as Group says. It holds nothing from outside the window's
-// own records, and is the same, byte for byte, whoever computes it.
+// Rollup is the content of one window of one layer: a LayerHealth or a
+// LayerPerformance, depending on Group. It depends only on the records of the
+// log, so it is the same, byte for byte, each time that it is computed.
 type Rollup struct {
 	Group      Group
 	Run        RunID
@@ -57,17 +57,17 @@ type Rollup struct {
 	Start, End Micros // event time, End excluded
 	Trigger    Trigger
 	Watermark  Micros // the timeline's, before the trigger
-	// FirstOffset and LastOffset are those of the first and the last record
-	// that was folded; records of others may lie between.
+	// FirstOffset and LastOffset are the offsets of the first and the last
+	// record that was folded. Records of other layers may lie between them.
 	FirstOffset, LastOffset int64
 	Frames                  int64
 	Readings                int64
 	Duplicates              int64 // repeats dropped while the window was open
 	Generation              int32 // of the configuration
 	// Reducer is the version of the reducers that made the rollup, from 1.
-	// Fields that say so are zero below reducer 2.
+	// Fields marked "since reducer 2" are zero in version 1.
 	Reducer   int32
-	Catalogue CatalogueHash // of the configuration; zero where the log names none
+	Catalogue CatalogueHash // of the configuration; may be zero
 	Kind      WindowKind
 	Hop       Micros // between the starts of two windows; 0 for Tumbling and Session
 	Seeds     SeedCensus
@@ -76,8 +76,8 @@ type Rollup struct {
 	Hash      uint64          // ContentHash of the rest
 }
 
-// SeedCensus counts a layer's seeds, each in the last state that the window
-// saw it in. It is zero in LayerPerformance.
+// SeedCensus counts the seeds of a layer by the last state that each had in the
+// window. It is zero in LayerPerformance.
 type SeedCensus struct {
 	Seen    int64
 	Active  int64
@@ -88,46 +88,46 @@ type SeedCensus struct {
 type Rates struct {
 	FramesPerSecond   float64 // frames over the window's length
 	ReadingsPerSecond float64
-	// StepsPerSecond is Steps over StepTime. It is 0 where StepTime is 0, which
-	// means that the speed is not known. Reducer 1: the greatest step less the
-	// least over the time between the first and the last observation.
+	// StepsPerSecond is Steps over StepTime. If StepTime is 0, the speed is not
+	// known and StepsPerSecond is 0. In reducer 1, it is the greatest step less
+	// the least, over the time between the first and the last observation.
 	StepsPerSecond float64
 	// Steps is the sum of the rises of the step from one frame of a producer
-	// to its next, and StepTime is the event time between these frames. From
-	// reducer 2 on.
+	// to its next, and StepTime is the event time between these frames. Since
+	// reducer 2.
 	Steps    int64
 	StepTime Micros
-	// Delay is from the window's last observation to the append of the
+	// Delay is the time from the window's last observation to the append of the
 	// record that triggered the rollup.
 	Delay Micros
 }
 
-// MetricSummary folds the samples of one metric. NaN samples are counted in
-// NotMeasured, infinities in Infinite, and neither enters any other field.
+// MetricSummary summarises the samples of one metric. NaN samples are counted in
+// NotMeasured and infinities in Infinite; the other fields exclude both.
 type MetricSummary struct {
 	Name        string
 	Count       int64
 	NotMeasured int64
 	Infinite    int64
 	Sum         float64
-	Min, Max    float64 // 0 where Count is 0
+	Min, Max    float64 // 0 if Count is 0
 	Mean        float64
 	M2          float64 // sum of squared deviations from Mean
 	Histogram   Histogram
-	// Worst lists the worst seeds, worst first. Of a Neutral metric these are
-	// the seeds farthest from Mean; reducer 1 lists none of them.
+	// Worst lists the worst seeds, worst first. For a Neutral metric, these are
+	// the seeds farthest from Mean; since reducer 2.
 	Worst []SeedValue
 	// NotMeasuredActive counts the NaN samples of seeds in an active state.
-	// From reducer 2 on.
+	// Since reducer 2.
 	NotMeasuredActive int64
 }
 
-// SpeedKnown reports whether StepsPerSecond is a speed: whether the window had
-// two frames of one producer between which the step did not fall. Reducer 1
-// does not tell.
+// SpeedKnown reports whether StepsPerSecond is known: whether the window had two
+// frames of one producer between which the step did not fall. For reducer 1 it
+// is always true.
 func (r *Rollup) SpeedKnown() bool { return r.Reducer < 2 || r.Rates.StepTime > 0 }
 
-// StdDev returns the population standard deviation, 0 where Count is 0.
+// StdDev returns the population standard deviation, or 0 if Count is 0.
 func (s *MetricSummary) StdDev() float64 {
 	if s.Count == 0 {
 		return 0
@@ -135,41 +135,40 @@ func (s *MetricSummary) StdDev() float64 {
 	return math.Sqrt(s.M2 / float64(s.Count))
 }
 
-// SeedValue is a seed and the worst value that the window saw of it.
+// SeedValue is a seed and its worst value in the window.
 type SeedValue struct {
-	Seed  SeedID
-	Value float64
-	// Offset is where the frame with the value is in the log; NoOffset below
-	// reducer 2.
-	Offset int64
+	Seed   SeedID
+	Value  float64
+	Offset int64 // of the frame with the value; NoOffset in reducer 1
 }
 
-// HistogramSchema is Prometheus' native schema 5: 32 buckets an octave, so
-// that a quantile is off by at most 1.1% of its value.
+// HistogramSchema is the schema of Prometheus' native histograms: 32 buckets per
+// octave, so that the error of a quantile is at most 1.1% of its value.
 const HistogramSchema = 5
 
 // HistogramZeroThreshold bounds the zero bucket: the least normal float32.
 const HistogramZeroThreshold = 0x1p-126
 
 // Histogram counts samples in exponential buckets. Bucket i of Positive counts
-// samples in (2^((i-1)/32), 2^(i/32)], of Negative those with the sign turned;
-// Zero counts samples within HistogramZeroThreshold of 0.
+// samples in (2^((i-1)/32), 2^(i/32)], and bucket i of Negative those whose
+// negation is in this interval. Zero counts samples within
+// HistogramZeroThreshold of 0.
 type Histogram struct {
 	Zero     uint64
 	Positive Buckets
 	Negative Buckets
 }
 
-// Buckets are the buckets of one sign that are not empty: Counts[j] is the
-// count of bucket Indexes[j]; Indexes ascend.
+// Buckets are the non-empty buckets of one sign: Counts[j] is the count of bucket
+// Indexes[j]. Indexes ascend.
 type Buckets struct {
 	Indexes []int32
 	Counts  []uint64
 }
 
 // ContentHash returns the first eight bytes of the SHA-256 of all fields but
-// Hash and the trigger's incarnation, in a fixed binary form. The fields that
-// came with reducer 2 follow behind the others, from reducer 2 on.
+// Hash and the trigger's incarnation, in a fixed binary form. Since reducer 2,
+// the fields that came with it follow the others.
 func (r *Rollup) ContentHash() uint64 {
 	w := hashWriter{h: sha256.New()}
 	w.int(int64(r.Group))
@@ -200,8 +199,8 @@ func (r *Rollup) ContentHash() uint64 {
 	return binary.BigEndian.Uint64(w.h.Sum(nil))
 }
 
-// hashWriter collects fixed-width fields and length-prefixed texts, so that no
-// two different rollups have the same form.
+// hashWriter writes fixed-width fields and length-prefixed texts, so that
+// different rollups have different binary forms.
 type hashWriter struct {
 	h   hash.Hash
 	buf [512]byte
@@ -253,7 +252,7 @@ func (w *hashWriter) metric(m *MetricSummary) {
 	}
 }
 
-// second writes what reducer 2 added.
+// second writes the fields that came with reducer 2.
 func (w *hashWriter) second(r *Rollup) {
 	w.int(int64(r.Reducer))
 	w.int(int64(binary.BigEndian.Uint64(r.Catalogue[:])))
@@ -276,7 +275,7 @@ func (w *hashWriter) buckets(b *Buckets) {
 	putAll(w, b.Counts)
 }
 
-// putAll writes many integers, which is where the time goes.
+// putAll writes many integers. It takes most of the time of ContentHash.
 func putAll[T int32 | uint64](w *hashWriter, values []T) {
 	for len(values) > 0 {
 		if w.n+8 > len(w.buf) {

@@ -75,7 +75,7 @@ func fullSecond() *Rollup {
 	return r
 }
 
-// TestContentHashGolden: whoever changes the form changes the hash of what has
+// The binary form must not change, as it would change the hashes of rollups that have
 // been published. The values were computed by other code, in Python.
 func TestContentHashGolden(t *testing.T) {
 	if got, want := fullRollup().ContentHash(), uint64(0x9e2c37e3bee22b64); got != want {
@@ -104,7 +104,7 @@ func TestContentHashOfReducerOne(t *testing.T) {
 func TestContentHashOfEveryField(t *testing.T) {
 	r := fullSecond()
 	before := r.ContentHash()
-	seen := map[uint64]string{before: "the rollup as it was"}
+	seen := map[uint64]string{before: "the unchanged rollup"}
 	changes := 0
 	eachChange(reflect.ValueOf(r).Elem(), "Rollup", func(path string) {
 		changes++

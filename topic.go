@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// DefaultPrefix begins every topic name unless configured otherwise.
+// DefaultPrefix is the prefix of all topic names unless configured otherwise.
 const DefaultPrefix = "kasmina"
 
 // Topics are the names of Kafka topics under one prefix.
@@ -17,15 +17,16 @@ type Topics struct {
 	LayerPerformance string // the same
 	Late             string // frames whose window had closed
 	Quarantine       string // frames whose time or identity cannot be right
-	Overflow         string // frames beyond a cap
-	SeedMetricsDead  string // records of SeedMetrics that are not frames
-	SeedRaw          string // frames of trainers that speak Kafka, for ingest
-	SeedRawDead      string // records of SeedRaw that ingest would have refused
-	Settings         string // what workers share besides records: catalogues, incarnations, configurations
+	Overflow         string // frames beyond a limit
+	SeedMetricsDead  string // dead letters of SeedMetrics
+	SeedRaw          string // frames from trainers that publish to Kafka
+	SeedRawDead      string // dead letters of SeedRaw
+	Settings         string // shared by workers: catalogues, incarnations, configurations
 }
 
-// NewTopics returns the names under prefix, which must be an id without '_':
-// a topic name mixes no '.' with '_', as Kafka's metrics confuse them.
+// NewTopics returns the names under prefix. The prefix must be an id without ':',
+// which Kafka does not allow, and without '_', which Kafka's metrics do not
+// distinguish from '.'.
 func NewTopics(prefix string) (Topics, error) {
 	if err := CheckID("topic prefix", prefix); err != nil {
 		return Topics{}, err
@@ -40,36 +41,36 @@ func NewTopics(prefix string) (Topics, error) {
 	return t, nil
 }
 
-// topicRow is what is fixed of a topic, whatever the prefix.
+// topicRow describes a topic independently of the prefix.
 type topicRow struct {
 	name   func(*Topics) *string
 	suffix string // of the name, after the prefix
 	set    topicSet
-	// form is how addresses of the topic are written after the prefix; {layer}
-	// and {seed} are a part each. Empty: it has no addresses.
+	// form is the form of the topic's addresses after the prefix, with
+	// {layer} and {seed} as parts. It is empty if the topic has no addresses.
 	form       string
 	partitions partitionRule
-	maxBytes   int // of a record; 0: as the broker has it
+	maxBytes   int // limit of a record; 0 for the broker's default
 	appendTime bool
 	compacted  bool
 }
 
-// topicSet is who needs a topic.
+// topicSet is a set of topics that are needed together.
 type topicSet int
 
 const (
-	telemetrySet topicSet = iota // every deployment
-	rawSet                       // an ingest that takes frames from Kafka
-	settingsSet                  // workers that share settings
+	telemetrySet topicSet = iota // needed always
+	rawSet                       // needed if ingest reads frames from Kafka
+	settingsSet                  // for settings that workers share
 )
 
-// partitionRule is how many partitions a topic has.
+// partitionRule says how many partitions a topic has.
 type partitionRule int
 
 const (
-	anyCount        partitionRule = iota // as many as are asked for
-	likeSeedMetrics                      // as many as SeedMetrics
-	sideCount                            // one, if a number is asked for
+	anyCount        partitionRule = iota // the requested number
+	likeSeedMetrics                      // the number of SeedMetrics
+	sideCount                            // one, if a number is requested
 )
 
 // topicTable lists all topics, in the order in which they are reported.
@@ -96,52 +97,52 @@ func (t Topics) Rollup(g Group) string {
 	return t.LayerPerformance
 }
 
-// TopicSpec is what a topic must be like.
+// TopicSpec is the required configuration of a topic.
 type TopicSpec struct {
 	Name       string
-	Partitions int32 // 0: any number
-	// PartitionsOf is a topic that has as many; empty: none.
+	Partitions int32 // 0 for any number
+	// PartitionsOf is another topic that must have the same number of
+	// partitions, or "".
 	PartitionsOf string
-	// MaxMessageBytes is what the topic takes of a record; 0: as the broker
-	// has it.
+	// MaxMessageBytes is the topic's limit for a record; 0 for the broker's
+	// default.
 	MaxMessageBytes int
-	// LeastMessageBytes is what the topic takes of a record at least, however
-	// much more it takes; 0: any.
+	// LeastMessageBytes is the least that this limit may be; 0 for any limit.
 	LeastMessageBytes int
-	// AppendTime: the broker stamps records (message.timestamp.type =
-	// LogAppendTime). It must hold where time is taken from the log.
+	// AppendTime says that the broker must stamp the records
+	// (message.timestamp.type = LogAppendTime), as time is taken from the log.
 	AppendTime bool
-	// Compacted: the topic keeps the last record of each key for good
-	// (cleanup.policy = compact). Others must not be compacted.
+	// Compacted says that the topic keeps the last record of each key
+	// (cleanup.policy = compact). Other topics must not be compacted.
 	Compacted bool
 }
 
-// MaxRollupBytes is more than any rollup has: 64 metrics whose samples fill
-// every bucket of both signs come to 8 MiB.
+// MaxRollupBytes is the limit of rollup topics for a record. It is more than the
+// largest rollup: 64 metrics whose samples fill all buckets have 8 MiB.
 const MaxRollupBytes = 16 << 20
 
-// DefaultRecordBytes is what ingest takes a record of frames for at most, unless
-// it is told otherwise: less than Kafka's own max.message.bytes of 1,048,588.
+// DefaultRecordBytes is ingest's limit for a record of frames unless configured
+// otherwise. It is below Kafka's default for max.message.bytes, 1,048,588.
 const DefaultRecordBytes = 1_000_000
 
-// MaxSideBytes is what side topics take: a record of the input and why it is
-// there.
+// MaxSideBytes is the limit of side topics for a record: a record of the input
+// topic and the headers with the reason.
 const MaxSideBytes = 2 << 20
 
-// Specs lists the topics that there must be. Those whose partitions must
-// correspond have the same number, partitions; the side topics have one. With 0
-// partitions, any number will do.
+// Specs returns the topics that must exist. SeedMetrics and the rollup topics
+// have the given number of partitions, side topics have one. If partitions is 0,
+// any number is right.
 func (t Topics) Specs(partitions int32) []TopicSpec { return t.specs(telemetrySet, partitions) }
 
-// RawSpecs lists the topics of an ingest that takes frames from Kafka too. Any
-// number of partitions will do, as layers are put together later.
+// RawSpecs returns the topics that ingest needs to read frames from Kafka. Any
+// number of partitions is right, as ingest writes all frames of a layer to the
+// same partition of SeedMetrics.
 func (t Topics) RawSpecs(partitions int32) []TopicSpec { return t.specs(rawSet, partitions) }
 
-// SettingsSpec is what the settings topic must be like. Workers go on without
-// it where no log names what only that topic holds.
+// SettingsSpec returns the specification of the settings topic. Workers need the
+// topic only if a log names settings that are not built in.
 func (t Topics) SettingsSpec() TopicSpec { return t.specs(settingsSet, 1)[0] }
 
-// specs returns what the topics of a set must be like.
 func (t Topics) specs(set topicSet, partitions int32) (specs []TopicSpec) {
 	for _, row := range topicTable {
 		if row.set == set {
@@ -162,18 +163,17 @@ func (r topicRow) spec(t Topics, partitions int32) TopicSpec {
 	return spec
 }
 
-// Address is where the design of the bus has records: a topic and, within it, a
-// layer and a seed of it.
+// Address selects records of the bus: all of a topic, or those of a layer or of a
+// seed.
 type Address struct {
 	Topic string
-	Layer LayerID // empty: of every layer, '+' in an address
-	Seed  SeedID  // AnySeed: of every seed
+	Layer LayerID // empty for all layers, which is '+' in the text form
+	Seed  SeedID  // AnySeed for all seeds, which is '+' in the text form
 }
 
-// AnySeed is the Seed of an Address of every seed.
+// AnySeed is the Seed of an Address that selects all seeds.
 const AnySeed SeedID = -1
 
-// names lists the topics, which is all that an Address may be of.
 func (t Topics) names() (names []string) {
 	for _, row := range topicTable {
 		names = append(names, *row.name(&t))
@@ -181,12 +181,11 @@ func (t Topics) names() (names []string) {
 	return names
 }
 
-// prefix is what the names of t begin with.
 func (t Topics) prefix() string { return strings.TrimSuffix(t.SeedMetrics, seedMetricsSuffix) }
 
-// ParseAddress takes an address of the design, such as
+// ParseAddress parses the text form of an address, for example
 // kasmina/telemetry/layer/enc.3/health, in which '+' stands for any layer or
-// seed, or the name of a topic.
+// seed. It also accepts the name of a topic.
 func (t Topics) ParseAddress(text string) (Address, error) {
 	wrong := func(format string, args ...any) (Address, error) {
 		return Address{}, &FieldError{"address", fmt.Sprintf("%q "+format, append([]any{text}, args...)...)}
@@ -215,7 +214,8 @@ func (t Topics) ParseAddress(text string) (Address, error) {
 	return wrong("is not an address of the bus; those are %s, where + stands for any {layer} or {seed}", strings.Join(known, ", "))
 }
 
-// parse reads the parts of an address after its prefix, if they are of this form.
+// parse parses the parts of an address after the prefix. It reports whether they
+// have the form of r's addresses.
 func (r topicRow) parse(parts []string) (a Address, fits bool, err error) {
 	form := strings.Split(r.form, "/")
 	if len(parts) != len(form) {
@@ -244,7 +244,7 @@ func (r topicRow) parse(parts []string) (a Address, fits bool, err error) {
 	return a, true, nil
 }
 
-// Address is the inverse of ParseAddress.
+// Address returns the text form of a, the inverse of ParseAddress.
 func (t Topics) Address(a Address) string {
 	layer, seed := "+", "+"
 	if a.Layer != "" {
