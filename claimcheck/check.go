@@ -14,14 +14,14 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// CheckHere returns what is wrong with the store on this machine, as far as it can
-// be said without asking the store, and leaves nothing behind: $TMPDIR, files and
-// credentials of S3, or the directory. Open and Probe would say the same.
+// CheckHere checks what the store needs on this machine: $TMPDIR, the files and
+// credentials of S3, or the directory. It sends no request to the store and leaves
+// no file behind. Its errors are those that Open and Probe would return.
 func (c Config) CheckHere() error {
 	if c.Kind == KindNone {
 		return nil
 	}
-	if err := probeSpool(); err != nil && !errors.Is(err, ErrFull) { // room may come
+	if err := probeSpool(); err != nil && !errors.Is(err, ErrFull) { // a full disk may be temporary
 		return err
 	}
 	switch c.Kind {
@@ -44,14 +44,14 @@ func usable(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir:
-		return usable(filepath.Dir(dir)) // where it would be made
+		return usable(filepath.Dir(dir)) // the directory would be made there
 	case err != nil:
 		return err
 	case !info.IsDir():
 		return fmt.Errorf("cannot be used: %s: %w", dir, syscall.ENOTDIR)
 	}
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		return fmt.Errorf("cannot be used: write to %s: %w", dir, err)
+		return fmt.Errorf("cannot be used: this process may not write to %s: %w", dir, err)
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// What the start would find wrong on this machine is found without it, and nothing
-// is made.
+// What Open and Probe would refuse on this machine, CheckHere refuses, and it makes no
+// file.
 func TestCheckHere(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

@@ -25,7 +25,7 @@ const (
 	KindS3        = "s3"
 )
 
-// Config says where tensors are kept, as flags of a command.
+// Config configures a tensor store. Its fields are flags of a command.
 type Config struct {
 	Kind           string `name:"tensor-store" default:"none" enum:"none,directory,s3" help:"Where large tensors are stored: none, directory or s3. Every process that reads or writes tensors needs the same value."`
 	Bucket         string `name:"tensor-bucket" placeholder:"NAME" help:"Bucket of the tensors. It must exist."`
@@ -34,8 +34,8 @@ type Config struct {
 	S3             S3     `embed:"" prefix:"s3-"`
 }
 
-// S3 says how to reach S3, or what speaks its protocol. (By themselves, names
-// of variables would have S_3.)
+// S3 says how to reach S3 or a compatible server. (The variables are named here,
+// as kong would write S_3.)
 type S3 struct {
 	Endpoint    string `env:"OONA_S3_ENDPOINT" placeholder:"URL" help:"Endpoint, for example https://minio:9000. Default: AWS in the given region."`
 	Region      string `env:"OONA_S3_REGION" placeholder:"REGION" help:"Region of the bucket."`
@@ -50,7 +50,7 @@ func DefaultConfig() Config {
 	return Config{Kind: KindNone, Bucket: "kasmina-tensors", MaxTensorBytes: 256 << 20, S3: S3{Region: "us-east-1"}}
 }
 
-// Validate names the first flag that is wrong.
+// Validate returns an *oona.FieldError for the first flag that is wrong.
 func (c Config) Validate() error {
 	wrong := func(flag, reason string) error { return &oona.FieldError{Field: "--" + flag, Reason: reason} }
 	endpoint, err := url.Parse(c.S3.Endpoint)
@@ -60,9 +60,9 @@ func (c Config) Validate() error {
 	case c.Kind == KindNone:
 		return nil
 	case c.Bucket == "":
-		return wrong("tensor-bucket", "is empty; claims name it")
+		return wrong("tensor-bucket", "is empty; give the name that claims shall have")
 	case c.Kind == KindDirectory && c.Directory == "":
-		return wrong("tensor-directory", "is empty, and --tensor-store is directory; give its path")
+		return wrong("tensor-directory", "is empty, and --tensor-store is directory; give the path of the directory")
 	case c.Kind != KindS3:
 		return nil
 	case err != nil:
@@ -70,15 +70,15 @@ func (c Config) Validate() error {
 	case c.S3.Endpoint != "" && (endpoint.Scheme != "http" && endpoint.Scheme != "https" || endpoint.Host == ""):
 		return wrong("s3-endpoint", fmt.Sprintf("is %q; give a URL such as https://minio:9000", c.S3.Endpoint))
 	case c.S3.Region == "":
-		return wrong("s3-region", "is empty; requests are signed for a region, us-east-1 where the server has none")
+		return wrong("s3-region", "is empty; give the region of the bucket, or us-east-1 if the server has no regions")
 	case (c.S3.AccessKeyID == "") != (c.S3.SecretFile == ""):
 		return wrong("s3-access-key-id", "and --s3-secret-access-key-file go together; give both or neither")
 	}
 	return nil
 }
 
-// Open returns the store of c, nil where it is none. It does not ask it for
-// anything: that is [Store.Probe].
+// Open returns the store that c describes, or nil if c.Kind is KindNone. It sends
+// no request to the store; [Store.Probe] does.
 func Open(c Config) (*Store, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -92,7 +92,8 @@ func Open(c Config) (*Store, error) {
 	return nil, nil
 }
 
-// OpenS3 returns a store in an S3 bucket. limit bounds a tensor, in bytes.
+// OpenS3 returns a store in an S3 bucket. limit is the greatest size of a tensor
+// in bytes.
 func OpenS3(c S3, name string, limit int64) (*Store, error) {
 	client, err := c.httpClient()
 	if err != nil {
@@ -106,9 +107,9 @@ func OpenS3(c S3, name string, limit int64) (*Store, error) {
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts, o.MaxBackoff = attempts, longestPause
 		}),
-		// Without the SDK's own configuration it would send none.
+		// The zero value would send no checksums.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
-		// Ours is SHA-256, and it is of the claim.
+		// CheckOut verifies the SHA-256 of the claim.
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 	}
 	if c.Endpoint != "" {
@@ -117,8 +118,8 @@ func OpenS3(c S3, name string, limit int64) (*Store, error) {
 	return &Store{bucket: name, limit: limit, objects: &bucket{client: s3.New(options), name: name, verified: make(map[string]struct{})}}, nil
 }
 
-// A request that may succeed on another attempt is sent again, within the time for
-// which a client waits for a tensor.
+// Limits of the retries of a request, within the time that a client waits for a
+// tensor.
 const (
 	attempts     = 3
 	longestPause = time.Second
@@ -135,17 +136,17 @@ func (c S3) httpClient() (*http.Client, error) {
 		}
 		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--s3-ca-file: %s holds no certificate in PEM", c.CAFile)
+			return nil, fmt.Errorf("--s3-ca-file: %s holds no certificate in PEM; give a PEM file with the authorities of the endpoint", c.CAFile)
 		}
 	}
-	// A redirect is an answer, and not a good one: requests are signed for the host
-	// that they are sent to.
+	// Redirects are not followed, as requests are signed for the host that they
+	// are sent to. A redirect is reported as a refusal.
 	follow := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &http.Client{Transport: transport, CheckRedirect: follow}, nil
 }
 
-// secretLifetime is how long a secret from a file is used before the file is
-// read again, so that secrets may be exchanged while the process runs.
+// secretLifetime is how long a secret from a file is used before the file is read
+// again, so that the secret can be changed while the process runs.
 const secretLifetime = 5 * time.Minute
 
 func (c S3) credentials(context.Context) (aws.Credentials, error) {

@@ -73,7 +73,7 @@ func TestEmbeddedS3(t *testing.T) {
 	})
 }
 
-// startEmbedded starts a server whose requests go through a fault, if there is one.
+// startEmbedded starts a server. Its requests go through fault, unless that is nil.
 func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimchecktest.Server {
 	t.Helper()
 	server, handler := embeddedServer(t, fault)
@@ -83,8 +83,8 @@ func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimche
 	return server
 }
 
-// startSecure is startEmbedded with a certificate of an authority of its own,
-// which it returns in PEM.
+// startSecure is startEmbedded with TLS. It returns the certificate of the server's
+// authority in PEM.
 func startSecure(t *testing.T, fault func(http.Handler) http.Handler) (claimchecktest.Server, []byte) {
 	t.Helper()
 	server, handler := embeddedServer(t, fault)

@@ -16,16 +16,17 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// incoming is where files are written, within the directory, before they get
-// their names.
+// incoming is the subdirectory for files that are being written. They get the
+// name of their key when they are complete.
 const incoming = "incoming"
 
-// abandoned is the age of a file in incoming whose writer is surely dead.
+// abandoned is the age at which files in incoming are deleted: their writers have
+// surely ended.
 const abandoned = 24 * time.Hour
 
-// OpenDirectory returns a store in a directory, which is made if need be, now
-// and whenever it is found to be gone. A tensor is a file whose path is its key.
-// Several processes may use a directory at once. limit bounds a tensor, in bytes.
+// OpenDirectory returns a store in a directory. It makes the directory if it does
+// not exist, now or later. A tensor is a file whose path is its key. Several
+// processes may share a directory. limit is the greatest size of a tensor in bytes.
 func OpenDirectory(dir, bucket string, limit int64) (*Store, error) {
 	d := &directory{path: dir, fsync: (*os.File).Sync}
 	if _, err := d.current(); err != nil {
@@ -34,17 +35,17 @@ func OpenDirectory(dir, bucket string, limit int64) (*Store, error) {
 	return &Store{bucket: bucket, limit: limit, objects: d}, nil
 }
 
-// directory is objects in files.
+// directory implements objects with files.
 type directory struct {
 	path  string
 	fsync func(*os.File) error
 
 	mu   sync.Mutex
-	root *os.Root // closed with the process, or when nobody refers to it any more
+	root *os.Root // never closed here: operations that still run may use it
 }
 
-// current returns the directory that is under the path now. It is another one
-// than before when somebody has removed or replaced it.
+// current returns the directory that has the path now. It differs from the
+// previous one if that was removed or replaced.
 func (d *directory) current() (*folder, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -75,13 +76,13 @@ func (d *directory) put(ctx context.Context, key string, content *Spooled) (fres
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	damaged := err == nil && !there // by whatever
+	damaged := err == nil && !there
 	f, err := d.current()
 	if err != nil {
 		return false, err
 	}
 	if there {
-		return false, meaning(f.sync(path.Dir(key))) // whose writer may not have come to it yet
+		return false, meaning(f.sync(path.Dir(key))) // the writer of the file may not have synced it yet
 	}
 	fresh, err = f.add(ctx, key, content, damaged)
 	if errors.Is(err, fs.ErrNotExist) { // a folder was removed
@@ -121,7 +122,7 @@ func (d *directory) size(_ context.Context, key string) (int64, error) {
 	return info.Size(), nil
 }
 
-// probe writes a file and gives it a name, as put does, and removes it.
+// probe writes and links a file as put does, and removes it.
 func (d *directory) probe(ctx context.Context, _ string, content *Spooled) error {
 	f, err := d.current()
 	if err != nil {
@@ -135,13 +136,14 @@ func (d *directory) probe(ctx context.Context, _ string, content *Spooled) error
 	return meaning(errors.Join(err, f.remove(name)))
 }
 
-// folder is a directory as it was found.
+// folder is the directory that a path referred to at one time.
 type folder struct {
 	root  *os.Root
 	fsync func(*os.File) error
 }
 
-// prepare makes all folders, so that a check-in need only sync its own.
+// prepare makes and syncs all subdirectories, so that a check-in has to sync only
+// its own.
 func (f *folder) prepare() error {
 	if err := f.root.MkdirAll(incoming, 0o750); err != nil {
 		return err
@@ -161,7 +163,7 @@ func (f *folder) prepare() error {
 	}
 }
 
-// sweep removes what writers that died have left.
+// sweep deletes abandoned files.
 func (f *folder) sweep() error {
 	entries, err := fs.ReadDir(f.root.FS(), incoming)
 	if err != nil {
@@ -170,7 +172,7 @@ func (f *folder) sweep() error {
 	for _, entry := range entries {
 		info, err := entry.Info()
 		if err != nil || time.Since(info.ModTime()) < abandoned {
-			continue // gone already, or being written
+			continue // deleted already, or being written
 		}
 		if err := f.root.Remove(path.Join(incoming, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -179,8 +181,8 @@ func (f *folder) sweep() error {
 	return nil
 }
 
-// add writes the content under its key, in place of what is damaged there. It
-// returns false where another writer was first.
+// add writes the content under its key. It replaces the file there if that is
+// damaged. It returns false if another writer was first.
 func (f *folder) add(ctx context.Context, key string, content *Spooled, damaged bool) (fresh bool, err error) {
 	name := path.Join(incoming, rand.Text())
 	if err := f.write(ctx, name, content); err != nil {
@@ -190,7 +192,7 @@ func (f *folder) add(ctx context.Context, key string, content *Spooled, damaged 
 	if damaged {
 		err = f.root.Rename(name, key)
 	} else {
-		// Unlike a rename, a link has one winner.
+		// Of concurrent links, one succeeds; renames would all succeed.
 		err = f.root.Link(name, key)
 	}
 	lost := errors.Is(err, fs.ErrExist)
@@ -214,7 +216,7 @@ func (f *folder) write(ctx context.Context, name string, content *Spooled) error
 	return errors.Join(err, file.Close())
 }
 
-// remove removes a file that may be gone.
+// remove deletes a file, which may be missing.
 func (f *folder) remove(name string) error {
 	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -222,7 +224,7 @@ func (f *folder) remove(name string) error {
 	return nil
 }
 
-// sync makes the names in a folder durable.
+// sync makes the entries of a directory durable.
 func (f *folder) sync(name string) error {
 	file, err := f.root.Open(name)
 	if err != nil {
@@ -231,7 +233,8 @@ func (f *folder) sync(name string) error {
 	return errors.Join(f.fsync(file), file.Close())
 }
 
-// meaning says what an error of the file system means to a store.
+// meaning wraps an error of the file system in the error of the store that it
+// means.
 func meaning(err error) error {
 	switch {
 	case err == nil:
@@ -244,7 +247,7 @@ func meaning(err error) error {
 	return err
 }
 
-// absent is meaning where the file was asked for.
+// absent is meaning for errors of opening a tensor's file.
 func absent(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
 )
 
-// A store whose directory, or folders, somebody has removed or replaced goes on
+// A store whose directory or subdirectories were removed or replaced works again
 // without a restart.
 func TestDirectoryIsGone(t *testing.T) {
 	t.Parallel()
@@ -45,7 +45,7 @@ func TestDirectoryIsGone(t *testing.T) {
 			must(t, err)
 			remove(t, dir, filepath.Join(dir, "tensors", "sha256"))
 			if err := store.Confirm(t.Context(), claim); !errors.Is(err, claimcheck.ErrNotFound) {
-				t.Errorf("the fault did not come: confirm says %v", err)
+				t.Errorf("the fault did not happen: confirm returns %v", err)
 			}
 			if _, fresh, err := store.CheckIn(t.Context(), bytes.NewReader(content)); err != nil || !fresh {
 				t.Fatalf("fresh is %v, error %v", fresh, err)

@@ -16,8 +16,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
 )
 
-// What a writer that died has left goes when it is surely dead; another's file
-// stays.
+// An abandoned file is deleted, and a file that is being written is not.
 func TestDirectoryIsSwept(t *testing.T) {
 	dir := t.TempDir()
 	openDirectory(t, dir, limit)
@@ -91,7 +90,7 @@ func spools(t *testing.T) (n int) {
 	return n
 }
 
-// What holds a tensor on its way in is gone with it, whatever becomes of it.
+// The temporary file of a check-in disappears, whatever the outcome.
 func TestSpoolsAreClosed(t *testing.T) {
 	store := openDirectory(t, t.TempDir(), limit)
 	content := claimchecktest.Content(1, large)

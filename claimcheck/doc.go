@@ -1,24 +1,26 @@
-// Package claimcheck keeps tensors by their content: large payloads go into a
-// directory or into S3, and what travels over the bus is an [oona.TensorClaim].
+// Package claimcheck stores large tensors in a directory or in S3. The record on
+// the bus then has an [oona.TensorClaim], which refers to the tensor.
 //
-// A tensor's key is derived from its SHA-256, so that the same tensor is kept
-// once, whoever checks it in and however often, and a claim can be told from a
-// forged one without asking anybody. A claim names a bucket and a key, never a
-// URL: whoever reads one asks the store that they are configured with.
+// The key of a tensor is derived from its SHA-256. So the same tensor is stored
+// once, and a forged claim is recognised without a request to the store. A claim
+// names a bucket and a key, never a URL: a reader looks only into the store that
+// it is configured with.
 //
-//	claim, fresh, err := store.CheckIn(ctx, body)   // kept, or there already
+//	claim, fresh, err := store.CheckIn(ctx, body)   // fresh: it was not in the store
 //	content, err := store.CheckOut(ctx, claim)      // its last Read verifies
 //
-// CheckIn returns once the tensor is durable. What fails leaves nothing behind.
-// What is there already is read, as the right bytes are in hand, and replaced if
-// it differs: always in a directory; in S3 once a key, up to 8 MiB, else by its size.
+// CheckIn returns once the tensor is durable. If it fails, it leaves nothing
+// behind. If the store has an object with the key already, CheckIn compares it
+// with the content, and replaces it if it differs. A directory compares all bytes
+// each time. S3 compares the bytes of objects up to 8 MiB once per process and
+// key, and otherwise only the size.
 //
-// The key is known when the last byte has been read, and S3 wants it before the
-// first. So content is spooled on its way in: in memory up to 1 MiB, beyond
-// that in a temporary file without a name ($TMPDIR). That bounds the memory of
-// a check-in, lets a part be sent again, and spares the store the wait for a
-// slow sender. Above 8 MiB it is sent in parts, each with its checksum in a header.
+// The key is known after the last byte, but S3 needs it before the first. So
+// content is spooled: in memory up to 1 MiB, and beyond that in an unlinked
+// temporary file in $TMPDIR. That bounds the memory of a check-in, allows retries,
+// and keeps slow senders away from the store. Content above 8 MiB is sent in
+// parts, each with its checksum in a header.
 //
-// Errors tell outages, which pass, from refusals (ErrRefused), which stay until
-// somebody changes the setting that they name.
+// Errors distinguish outages, which may pass, from refusals ([ErrRefused]), which
+// last until an operator changes the setting that the error names.
 package claimcheck

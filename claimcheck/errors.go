@@ -2,28 +2,30 @@ package claimcheck
 
 import "errors"
 
-// What the errors of a store wrap. Errors of the content's own reader and of
-// the context are wrapped as they are.
+// Errors that the errors of a store wrap. The store also wraps the errors of the
+// content's reader and of the context.
 var (
-	// ErrUnavailable: the store does not answer, or not in time. Try later.
+	// ErrUnavailable means that the store does not answer, or not in time. Try
+	// again later.
 	ErrUnavailable = errors.New("the tensor store is not available")
-	// ErrFull: the store has no room. Make some.
+	// ErrFull means that the store has no space left.
 	ErrFull = errors.New("the tensor store is full")
-	// ErrRefused: the store answers, and will answer the same until somebody
-	// changes a setting or the store: credentials, certificate, region, bucket,
-	// permissions, or a server that cannot do what is asked. Such an error wraps an
-	// [oona.FieldError] that names the setting.
+	// ErrRefused means that the store refuses the request, and will refuse it
+	// until an operator changes a setting or the store. The cause is one of
+	// credentials, certificate, region, bucket, permissions, or a server that does
+	// not support the request. The error wraps an [oona.FieldError] that names the
+	// setting.
 	ErrRefused = errors.New("the tensor store refuses")
-	// ErrSpool: this process cannot write the content to $TMPDIR. Where that is
-	// full, the error wraps ErrFull too.
+	// ErrSpool means that this process cannot write the content to $TMPDIR. If
+	// the disk is full, the error wraps ErrFull too.
 	ErrSpool = errors.New("a tensor cannot be spooled")
-	// ErrTooLarge: the tensor exceeds the store's limit.
+	// ErrTooLarge means that the tensor exceeds the store's limit.
 	ErrTooLarge = errors.New("tensor too large")
-	// ErrNotFound: the store has no tensor of this claim.
+	// ErrNotFound means that the store does not have the tensor of the claim.
 	ErrNotFound = errors.New("the tensor is not in the store")
-	// ErrMismatch: the content is not what was claimed. Nothing of it is to be
-	// believed.
+	// ErrMismatch means that the content is not what was claimed. None of it may
+	// be used.
 	ErrMismatch = errors.New("the tensor's content is not what was claimed")
-	// ErrForeign: the claim is not one that this store makes.
+	// ErrForeign means that this store does not make such a claim.
 	ErrForeign = errors.New("not a claim of this tensor store")
 )

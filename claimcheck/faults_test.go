@@ -40,7 +40,7 @@ func answer(status int) func(http.ResponseWriter, *http.Request, http.Handler) {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(status) }
 }
 
-// hang answers when the client is gone.
+// hang answers when the client has disconnected.
 func hang(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 	_, _ = io.Copy(io.Discard, r.Body) // the server notices only then
 	<-r.Context().Done()
@@ -65,9 +65,9 @@ func complete(r *http.Request) bool {
 	return r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
 }
 
-// untilItComes calls try until the fault came and the error is what is wanted. Its
-// context ends after a minute. A store that hangs has a second, and then twice as
-// long each time, as on a busy machine the fault may not come within a second.
+// untilItComes calls try until the fault has happened and the error is want. The
+// timeout of a store that hangs is one second, and doubles each time, as on a busy
+// machine the fault may not happen within a second. In all it waits a minute.
 func (f *faulty) untilItComes(t *testing.T, hangs bool, want error, try func(context.Context) error) {
 	t.Helper()
 	timeout := time.Minute
@@ -82,7 +82,7 @@ func (f *faulty) untilItComes(t *testing.T, hangs bool, want error, try func(con
 			return
 		}
 		if timeout >= time.Minute {
-			t.Fatalf("the fault came %d times; the error is %v, want one that is %v", f.fired.Load(), err, want)
+			t.Fatalf("the fault happened %d times; the error is %v, want one that is %v", f.fired.Load(), err, want)
 		}
 	}
 }
@@ -93,8 +93,8 @@ const (
 	limit = 20 << 20
 )
 
-// Whatever the store does on the way in, the error says what it was and
-// nothing is left.
+// Whatever the store does during a check-in, the error says so, and nothing is left
+// in the store.
 func TestStoreFailsOnTheWayIn(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -132,7 +132,7 @@ func TestStoreFailsOnTheWayIn(t *testing.T) {
 	}
 }
 
-// What fits a part is one request.
+// Content that fits one part is sent in one request.
 func TestPartsBeginAboveTheirSize(t *testing.T) {
 	for size, want := range map[int]int64{8 << 20: 0, 8<<20 + 1: 1} {
 		parts := &faulty{match: func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploads") }}
@@ -147,7 +147,7 @@ func TestPartsBeginAboveTheirSize(t *testing.T) {
 	}
 }
 
-// Of writers that meet, S3 tells one to come again.
+// S3 asks one of two concurrent writers to try again.
 func TestConflictPasses(t *testing.T) {
 	for _, size := range []int{small, large} {
 		fault := new(faulty)
@@ -166,7 +166,7 @@ func TestConflictPasses(t *testing.T) {
 	}
 }
 
-// A store that breaks off is not a tensor that is wrong.
+// A broken connection is not reported as wrong content.
 func TestStoreFailsOnTheWayOut(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -195,7 +195,7 @@ func TestStoreFailsOnTheWayOut(t *testing.T) {
 			fault.untilItComes(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
 				data, err := store.Bytes(ctx, claim)
 				if data != nil {
-					t.Errorf("%d bytes beside the error %v", len(data), err)
+					t.Errorf("%d bytes with the error %v", len(data), err)
 				}
 				return err
 			})
@@ -265,8 +265,7 @@ func TestNoSuchBucket(t *testing.T) {
 	}
 }
 
-// A certificate of an authority that is not ours is refused; there is no way
-// around it.
+// A certificate of an unknown authority is always refused.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	secure, authority := startSecure(t, nil)

@@ -21,7 +21,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
 )
 
-// says answers as S3 does, with a code in XML.
+// says answers like S3, with an error code in XML.
 func says(status int, code string, headers ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -35,8 +35,8 @@ func says(status int, code string, headers ...string) http.HandlerFunc {
 	}
 }
 
-// forBodies has requests without a body fail in another way: their answers have
-// none either, which would say why.
+// forBodies answers requests without a body in another way, as these answers have no
+// body with a code.
 func forBodies(answer http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
@@ -47,7 +47,7 @@ func forBodies(answer http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// page answers as a web server that is no S3.
+// page answers like a web server that is not S3.
 func page(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -57,8 +57,8 @@ func page(status int) http.HandlerFunc {
 	}
 }
 
-// Whatever answer a store gives, to the probe and to tensors of any size: those
-// that would be given again name the setting to change, the others are outages.
+// Each answer of a store, to the probe and to tensors of any size, is either a refusal
+// that names the setting to change, or an outage.
 func TestAnswersOfAStore(t *testing.T) {
 	t.Parallel()
 	const outage = ""
@@ -129,7 +129,7 @@ func TestAnswersOfAStore(t *testing.T) {
 	}
 }
 
-// What is no S3 server is noticed, also where it likes everything.
+// A server that is not S3 is noticed, even if it answers 200 to every request.
 func TestNoS3Server(t *testing.T) {
 	t.Parallel()
 	page := httptest.NewServer(page(200))
@@ -147,8 +147,7 @@ func TestNoS3Server(t *testing.T) {
 	}
 }
 
-// Who may write and read, but is not told what is absent, learns which permission
-// it is that lacks.
+// If only the permission to list the bucket is missing, the error names it.
 func TestProbeLooksForTheAbsent(t *testing.T) {
 	fault := &faulty{match: func(r *http.Request) bool { return r.Method == http.MethodHead }, serve: answer(http.StatusForbidden)}
 	err := claimchecktest.S3(t, startEmbedded(t, fault.wrap), bucket).Open(t, limit).Probe(t.Context(), "ingest-1")
@@ -157,7 +156,7 @@ func TestProbeLooksForTheAbsent(t *testing.T) {
 	}
 }
 
-// The probe keeps to its own prefix.
+// The probe writes only below its own prefix.
 func TestProbeWritesUnderItsPrefix(t *testing.T) {
 	var mu sync.Mutex
 	var written []string
@@ -183,8 +182,8 @@ func TestProbeWritesUnderItsPrefix(t *testing.T) {
 	}
 }
 
-// A bucket that is gone is not a tensor that is absent: a client would throw its
-// frame away.
+// A missing bucket is not reported as a missing tensor, for which a client would drop
+// its frame.
 func TestBucketIsGone(t *testing.T) {
 	t.Parallel()
 	server := startEmbedded(t, nil)
@@ -206,8 +205,8 @@ func TestBucketIsGone(t *testing.T) {
 	}
 }
 
-// Servers that do not know conditional writes are written to without the
-// condition, and are asked for it no more once that is known.
+// If a server does not support conditional writes, the store writes without the
+// condition, and omits it from then on.
 func TestWithoutConditionalWrites(t *testing.T) {
 	t.Parallel()
 	for name, refuse := range map[string]http.HandlerFunc{
@@ -252,8 +251,8 @@ func TestWithoutConditionalWrites(t *testing.T) {
 	}
 }
 
-// Over TLS too, where the client would prefer it, nothing is sent in the coding
-// aws-chunked, which not all servers know, and every body has a checksum.
+// No request has the encoding aws-chunked, which not all servers support and which the
+// client prefers over TLS. Every body has a checksum.
 func TestNoTrailersOnTheWire(t *testing.T) {
 	var bodies atomic.Int64
 	watch := func(next http.Handler) http.Handler {
@@ -316,7 +315,7 @@ func TestTemporaryDirectory(t *testing.T) {
 	}
 }
 
-// A path that is no directory is refused by name, at the start and later.
+// The error for a path that is not a directory names the flag, at the start and later.
 func TestDirectoryRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tensors")
 	store := openDirectory(t, dir, limit)

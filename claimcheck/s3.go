@@ -22,35 +22,35 @@ import (
 )
 
 const (
-	// partSize is that of all parts but the last; what is not larger is sent in
-	// one request. S3 takes 10,000 parts, so that a tensor may have 78 GiB.
+	// partSize is the size of all parts but the last. Content that is not larger
+	// is sent in one request. S3 allows 10,000 parts, which is 78 GiB.
 	partSize  = 8 << 20
 	mostParts = 10_000
 	// askFirst is the size above which the store is asked whether it has the
-	// content. A server that has it refuses the body without reading it, and
-	// the connection may break before the answer is read.
+	// content. A server that has it refuses a conditional write without reading
+	// the body, and the connection may break before the answer is read.
 	askFirst = 128 << 10
-	// abortTimeout bounds the attempt to delete the parts of a failed upload.
+	// abortTimeout limits the time to delete the parts of a failed upload.
 	abortTimeout = 5 * time.Second
-	// conflicts is how often a write is tried that meets another of the same key.
+	// conflicts is the number of attempts to write a key that others write too.
 	conflicts = 5
-	// mostVerified is how many keys are remembered whose objects were read.
+	// mostVerified limits the number of keys in bucket.verified.
 	mostVerified = 1 << 16
 )
 
-// bucket is objects in S3, or in what speaks its protocol.
+// bucket implements objects with a bucket of S3 or of a compatible server.
 type bucket struct {
 	client *s3.Client
 	name   string
-	plain  atomic.Bool // the server does not know conditional writes
+	plain  atomic.Bool // the server does not support conditional writes
 
 	mu       sync.Mutex
 	verified map[string]struct{} // keys whose objects were written or read here
 }
 
-// put sends the content under the condition that nothing is there: of many
-// that send the same, one writes. Where the server does not know the condition,
-// all write, and all the same, as the key is the content's hash.
+// put writes the content on condition that the key does not exist, so that one of
+// several concurrent writers succeeds. If the server does not support the
+// condition, all of them write the same bytes, as the key is the content's hash.
 func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
 	defer func() {
 		if err == nil {
@@ -68,16 +68,16 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 	for range conflicts {
 		err = b.write(ctx, key, content, !replace)
 		switch status(err) {
-		case http.StatusPreconditionFailed: // somebody was first
+		case http.StatusPreconditionFailed: // another writer was first
 			there, damaged, err := b.has(ctx, key, content)
 			if err != nil || there {
 				return false, err
 			}
 			replace = replace || damaged
-		case http.StatusConflict: // somebody is writing it: ConditionalRequestConflict
+		case http.StatusConflict: // another request is writing it: ConditionalRequestConflict
 		default:
 			if errors.Is(err, ErrUnavailable) {
-				// The answer may have been 412, or 200, and was lost.
+				// The store may have answered 412 or 200, and the answer was lost.
 				if there, _, lost := b.has(ctx, key, content); lost == nil && there {
 					return false, nil
 				}
@@ -88,8 +88,9 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 	return false, fmt.Errorf("%w: after %d attempts: %w", ErrUnavailable, conflicts, err)
 }
 
-// has asks for the content. What is something else was damaged, by whatever. An
-// object of at most a part is read, once in the process; of others the size tells.
+// has reports whether the object under the key is the content, and whether it is
+// damaged, which means that it is something else. An object of at most one part is
+// read, once per process. Of a larger one, the size is compared.
 func (b *bucket) has(ctx context.Context, key string, content *Spooled) (there, damaged bool, err error) {
 	if content.size <= partSize && !b.trusts(key) {
 		there, err = holds(ctx, b, key, content)
@@ -115,16 +116,16 @@ func (b *bucket) trust(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.verified) >= mostVerified {
-		clear(b.verified) // to read some again costs little
+		clear(b.verified) // reading some objects again costs little
 	}
 	b.verified[key] = struct{}{}
 }
 
-// write writes the content, where alone is set under the condition that nothing
-// is there. A server that refuses the condition is asked without it, and is not
-// asked for it again once that has succeeded.
-func (b *bucket) write(ctx context.Context, key string, content *Spooled, alone bool) error {
-	if !alone || b.plain.Load() {
+// write writes the content. If create is set, the write is on condition that the
+// key does not exist. If the server refuses the condition and then accepts the
+// write without it, later writes omit it.
+func (b *bucket) write(ctx context.Context, key string, content *Spooled, create bool) error {
+	if !create || b.plain.Load() {
 		return b.send(ctx, key, content, nil)
 	}
 	err := b.send(ctx, key, content, aws.String("*"))
@@ -149,16 +150,16 @@ func (b *bucket) send(ctx context.Context, key string, content *Spooled, unless 
 		})
 	}
 	if status(err) == http.StatusNotFound && !codeIn(err, passingCodes) {
-		return refusal(err) // nobody has asked for what is there
+		return refusal(err) // a write cannot fail because the object does not exist
 	}
 	return classify(ctx, err)
 }
 
-// writeParts deletes the parts of an upload that fails: nobody else would, and
-// they cost as much as an object.
+// writeParts sends the content in parts. If that fails, it deletes the parts, as
+// the store would keep and charge for them.
 func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, unless *string) (err error) {
 	if parts := (content.size + partSize - 1) / partSize; parts > mostParts {
-		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d parts of %d bytes, and S3 takes %d", parts, partSize, mostParts)}, ErrTooLarge)
+		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d parts of %d bytes; S3 allows %d parts", parts, partSize, mostParts)}, ErrTooLarge)
 	}
 	upload, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
@@ -167,7 +168,7 @@ func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, u
 		return err
 	}
 	if aws.ToString(upload.UploadId) == "" {
-		return fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-endpoint", Reason: "begins an upload in parts without an id for it; is it an S3 server?"})
+		return fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-endpoint", Reason: "answers to CreateMultipartUpload without an upload ID; is it an S3 server?"})
 	}
 	defer func() {
 		if err != nil {
@@ -197,8 +198,9 @@ func (b *bucket) writeParts(ctx context.Context, key string, content *Spooled, u
 	return err
 }
 
-// crc32Of is a part's checksum as S3 has it. Left to itself the client would send
-// it behind the part, in a coding of its own (aws-chunked) that not all servers know.
+// crc32Of returns the checksum of a part in S3's form. Without it, the client would
+// send a checksum after the part, in the encoding aws-chunked, which not all servers
+// support.
 func crc32Of(part io.Reader) (string, error) {
 	sum := crc32.NewIEEE()
 	if _, err := io.Copy(sum, part); err != nil {
@@ -211,7 +213,7 @@ func (b *bucket) abort(ctx context.Context, key string, upload *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: &key, UploadId: upload})
-	if err != nil && status(err) != http.StatusNotFound { // of an upload that the failed request did end
+	if err != nil && status(err) != http.StatusNotFound { // 404: the failed request has ended the upload
 		return fmt.Errorf("delete the parts of upload %s: %w", aws.ToString(upload), err)
 	}
 	return nil
@@ -231,7 +233,8 @@ func (b *bucket) size(ctx context.Context, key string) (int64, error) {
 		return aws.ToInt64(object.ContentLength), nil
 	}
 	if err = classify(ctx, err); errors.Is(err, ErrNotFound) {
-		// The answer has no body that says whether it is the object or the bucket.
+		// The answer to HEAD has no body that says whether the object or the bucket
+		// is missing.
 		if _, missing := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name}); status(missing) == http.StatusNotFound {
 			return 0, fmt.Errorf("%w: %w: %w", ErrRefused, noBucket(), missing)
 		}
@@ -239,20 +242,20 @@ func (b *bucket) size(ctx context.Context, key string) (int64, error) {
 	return 0, err
 }
 
-// probe does what a check-in and a check-out do. All that it asks for with a body
-// comes first: the answers say more.
+// probe makes the requests of a check-in and a check-out. It begins with those whose
+// answers have a body, as these say more about an error.
 func (b *bucket) probe(ctx context.Context, key string, content *Spooled) error {
 	err := b.write(ctx, key, content, true)
-	if status(err) == http.StatusPreconditionFailed { // it is there from before
+	if status(err) == http.StatusPreconditionFailed { // an earlier probe left it
 		err = b.write(ctx, key, content, false)
 	}
-	if err != nil && status(err) != http.StatusConflict { // which is of another that does the same
+	if err != nil && status(err) != http.StatusConflict { // 409: another process probes, too
 		return fmt.Errorf("write %s: %w", key, err)
 	}
 	there, err := holds(ctx, b, key, content)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return fmt.Errorf("%w: %s is not there after it was written", ErrUnavailable, key)
+		return fmt.Errorf("%w: %s does not exist after it was written", ErrUnavailable, key)
 	case err != nil:
 		return fmt.Errorf("read %s: %w", key, err)
 	case !there:
@@ -260,15 +263,16 @@ func (b *bucket) probe(ctx context.Context, key string, content *Spooled) error 
 	}
 	absent := Key([sha256.Size]byte{}) // no content has this hash
 	if _, err = b.size(ctx, absent); status(err) == http.StatusForbidden {
-		return fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "is of somebody who is not told what is absent; allow s3:ListBucket on the bucket, and s3:GetObject on " + Prefix + "*"}, err)
+		return fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "gets 403 for objects that do not exist; allow s3:ListBucket on the bucket, and s3:GetObject on " + Prefix + "*"}, err)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("look for what is absent: %w", err)
+		return fmt.Errorf("look for an object that does not exist: %w", err)
 	}
 	return nil
 }
 
-// objectBody tells a store that breaks off from content that is wrong.
+// objectBody classifies the errors of Read, so that a broken connection differs from
+// wrong content.
 type objectBody struct {
 	ctx context.Context
 	io.ReadCloser

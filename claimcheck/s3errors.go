@@ -15,21 +15,22 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// What servers call the faults that their statuses do not tell apart.
+// Error codes of S3 servers, for errors that have the same HTTP status.
 var (
 	fullCodes = []string{"XMinioStorageFull", "QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "EntityTooLargeForQuota"}
-	// passingCodes come with a status of 400 or 404, and may not come again: the
-	// body was changed or cut off on its way, or an upload in parts has expired.
+	// passingCodes come with a status of 400 or 404, but another attempt may
+	// succeed: the body was changed or cut off on its way, or an upload in parts
+	// has expired.
 	passingCodes    = []string{"RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "OperationAborted", "NoSuchUpload", "InvalidPart", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
 	regionCodes     = []string{"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException", "InvalidRegion"}
 	credentialCodes = []string{"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException", "TokenRefreshRequired", "InvalidSecurity", "XAdminUserNotFound"}
 	bucketCodes     = []string{"NoSuchBucket", "InvalidBucketName"}
 )
 
-// classify decides, in one place, what an error of the S3 client means. Two
-// statuses are left for put to act upon: 409 and 412. No answer, and an answer of
-// a server that has failed, are outages. Any other answer that is not known to
-// pass is a refusal: it would be given again.
+// classify wraps an error of the S3 client in the error of the store that it means.
+// It returns the statuses 409 and 412 unchanged, for put. A missing answer and a
+// server error are outages. All other answers are refusals unless another attempt is
+// known to help.
 func classify(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -46,13 +47,13 @@ func classify(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case refuses(err):
 		return refusal(err)
-	case codeIn(err, []string{"NotFound"}): // of HEAD, which has no body that would say of what
+	case codeIn(err, []string{"NotFound"}): // of HEAD, whose answer has no body with a code
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// refuses reports whether the error would be the same the next time.
+// refuses reports whether another attempt would fail with the same error.
 func refuses(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	switch code := status(err); {
@@ -60,7 +61,7 @@ func refuses(err error) bool {
 		return true
 	case codeIn(err, passingCodes):
 		return false
-	case code == http.StatusNotFound: // NotFound is what the client makes of an answer without a body
+	case code == http.StatusNotFound: // the client makes NotFound of an answer without a body
 		return !codeIn(err, []string{"NoSuchKey", "NotFound"})
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests:
 		return false
@@ -71,11 +72,11 @@ func refuses(err error) bool {
 }
 
 func noBucket() *oona.FieldError {
-	return &oona.FieldError{Field: "--tensor-bucket", Reason: "does not exist in this store; make it, or give another"}
+	return &oona.FieldError{Field: "--tensor-bucket", Reason: "does not exist in this store; create it, or give another"}
 }
 
-// refusal is an error that wraps ErrRefused and names the setting that is to
-// blame, as far as can be told.
+// refusal wraps err in ErrRefused and in a FieldError for the setting that is the
+// most likely cause.
 func refusal(err error) error {
 	return fmt.Errorf("%w: %w: %w", ErrRefused, blamed(err), err)
 }
@@ -85,27 +86,27 @@ func blamed(err error) *oona.FieldError {
 	code := status(err)
 	switch {
 	case errors.As(err, &certificate):
-		return &oona.FieldError{Field: "--s3-ca-file", Reason: "does not have the authority of the endpoint's certificate, or that is of another host"}
+		return &oona.FieldError{Field: "--s3-ca-file", Reason: "does not contain the authority of the endpoint's certificate, or the certificate is for another host"}
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return &oona.FieldError{Field: "--s3-endpoint", Reason: "begins with https, and the server speaks http"}
+		return &oona.FieldError{Field: "--s3-endpoint", Reason: "begins with https, but the server speaks http"}
 	case codeIn(err, bucketCodes):
 		return noBucket()
 	case codeIn(err, []string{"RequestTimeTooSkewed"}):
-		return &oona.FieldError{Field: "clock", Reason: "this machine's differs from the store's by more than is allowed"}
+		return &oona.FieldError{Field: "clock", Reason: "of this machine differs from the store's clock by more than the store allows; correct it"}
 	case codeIn(err, credentialCodes), code == http.StatusUnauthorized:
 		return &oona.FieldError{Field: "--s3-access-key-id", Reason: "or its secret (--s3-secret-access-key-file, or the variables AWS_...) is not valid, or has expired"}
 	case region(err) != "":
 		return &oona.FieldError{Field: "--s3-region", Reason: fmt.Sprintf("is not the bucket's region, which is %.64q", region(err))}
 	case codeIn(err, regionCodes):
-		return &oona.FieldError{Field: "--s3-region", Reason: "is not the bucket's region, or --s3-endpoint is that of another region"}
+		return &oona.FieldError{Field: "--s3-region", Reason: "is not the bucket's region, or --s3-endpoint belongs to another region"}
 	case code == http.StatusForbidden:
-		return &oona.FieldError{Field: "--s3-access-key-id", Reason: "is of somebody who may not do this; docs/operations.md lists the permissions that ingest and readers need"}
+		return &oona.FieldError{Field: "--s3-access-key-id", Reason: "does not have the permission for this request; docs/operations.md lists the permissions that ingest and readers need"}
 	}
-	return &oona.FieldError{Field: "--s3-endpoint", Reason: fmt.Sprintf("answers with status %d, which is no answer to this request that is known of S3", code)}
+	return &oona.FieldError{Field: "--s3-endpoint", Reason: fmt.Sprintf("answers with status %d, which S3 does not give to this request; is it an S3 server?", code)}
 }
 
-// region is the bucket's region, where the store says that it is another one than
-// the request was signed for.
+// region returns the bucket's region if the answer says that the request was signed
+// for another one, and "" otherwise.
 func region(err error) string {
 	var answer *smithyhttp.ResponseError
 	if !errors.As(err, &answer) || answer.Response == nil {
@@ -123,8 +124,7 @@ func codeIn(err error, codes []string) bool {
 	return errors.As(err, &api) && slices.Contains(codes, api.ErrorCode())
 }
 
-// status returns the HTTP status of the answer that err is about, 0 where there
-// was none.
+// status returns the HTTP status of the answer, or 0 if there was no answer.
 func status(err error) int {
 	var answer *smithyhttp.ResponseError
 	if errors.As(err, &answer) {

@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// inMemory is the most bytes that content takes in memory on its way in.
+// inMemory is the number of bytes above which content is spooled in a file.
 const inMemory = 1 << 20
 
 // Spooled is content that has been read to its end.
@@ -22,10 +22,10 @@ type Spooled struct {
 	size   int64
 	digest [sha256.Size]byte
 	memory []byte
-	file   *os.File // in place of memory; it has no name any more
+	file   *os.File // unlinked; used instead of memory if not nil
 }
 
-// spool reads content to its end, at most limit bytes of it.
+// spool reads content to its end. The content may have at most limit bytes.
 func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err error) {
 	hash := sha256.New()
 	r := io.TeeReader(&bounded{ctx: ctx, content: content, limit: limit}, hash)
@@ -57,8 +57,8 @@ func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err
 	return s, nil
 }
 
-// namelessFile returns a file that is gone when it is closed, or when the
-// process dies.
+// namelessFile returns an unlinked file. It disappears when it is closed or the
+// process ends.
 func namelessFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "oona-tensor-")
 	if err != nil {
@@ -70,7 +70,7 @@ func namelessFile() (*os.File, error) {
 	return f, nil
 }
 
-// probeSpool reports whether content can be spooled.
+// probeSpool returns an error if content cannot be spooled.
 func probeSpool() error {
 	f, err := namelessFile()
 	if err != nil {
@@ -82,12 +82,12 @@ func probeSpool() error {
 	return f.Close()
 }
 
-// notSpooled is an error of a file in $TMPDIR.
+// notSpooled wraps an error of a file in $TMPDIR.
 func notSpooled(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
-	return fmt.Errorf("%w: %w: %w", ErrSpool, &oona.FieldError{Field: "$TMPDIR", Reason: fmt.Sprintf("is %s; it must be writable and have room", os.TempDir())}, err)
+	return fmt.Errorf("%w: %w: %w", ErrSpool, &oona.FieldError{Field: "$TMPDIR", Reason: fmt.Sprintf("is %s; it must be writable and have free space", os.TempDir())}, err)
 }
 
 // section returns size bytes of the content from offset on.
@@ -98,7 +98,7 @@ func (s *Spooled) section(offset, size int64) *io.SectionReader {
 	return io.NewSectionReader(bytes.NewReader(s.memory), offset, size)
 }
 
-// Close frees what holds the content.
+// Close frees the memory or the file.
 func (s *Spooled) Close() error {
 	if s.file == nil {
 		return nil
@@ -106,7 +106,8 @@ func (s *Spooled) Close() error {
 	return s.file.Close()
 }
 
-// bounded is content until its limit is exceeded or the context ends.
+// bounded reads content. It fails if the content exceeds the limit or the context
+// ends.
 type bounded struct {
 	ctx     context.Context
 	content io.Reader
@@ -120,7 +121,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.content.Read(p)
 	if b.read += int64(n); b.read > b.limit {
-		return n, fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is more than %d bytes, the most that are allowed", b.limit)}, ErrTooLarge)
+		return n, fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is more than %d bytes, which is the limit", b.limit)}, ErrTooLarge)
 	}
 	return n, err
 }

@@ -12,37 +12,37 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Prefix is what all keys begin with.
+// Prefix is the prefix of the keys of all tensors.
 const Prefix = "tensors/sha256/"
 
-// Key returns the key of the content with this SHA-256:
+// Key returns the key of the content with the given SHA-256, for example
 // tensors/sha256/ab/abcd...
 func Key(digest [sha256.Size]byte) string {
 	name := hex.EncodeToString(digest[:])
 	return Prefix + name[:2] + "/" + name
 }
 
-// Store keeps tensors in one bucket. Its methods may be called at once. It is
-// made by [Open], [OpenDirectory] or [OpenS3].
+// Store keeps tensors in one bucket. It is safe for concurrent use. [Open],
+// [OpenDirectory] and [OpenS3] make one.
 type Store struct {
 	bucket  string
-	limit   int64 // bytes of a tensor
+	limit   int64 // greatest size of a tensor in bytes
 	objects objects
 }
 
-// objects is where content lies by its key.
+// objects stores content under keys.
 type objects interface {
-	// put keeps the content under the key, durably, in place of what is there and
-	// is damaged. It returns false where the content is there already.
+	// put stores the content durably under the key, and replaces a damaged object.
+	// It returns false if the content is there already.
 	put(ctx context.Context, key string, content *Spooled) (fresh bool, err error)
 	// open returns the content and its size.
 	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
 	size(ctx context.Context, key string) (int64, error)
-	// probe writes and reads the content under the key, and leaves at most that.
+	// probe writes and reads the content under the key. It may leave the object.
 	probe(ctx context.Context, key string, content *Spooled) error
 }
 
-// Claim returns the claim of content, whether the store has it or not.
+// Claim returns the claim of content. It does not ask whether the store has it.
 func (s *Store) Claim(content []byte) oona.TensorClaim {
 	return s.claim(int64(len(content)), sha256.Sum256(content))
 }
@@ -51,22 +51,23 @@ func (s *Store) claim(size int64, digest [sha256.Size]byte) oona.TensorClaim {
 	return oona.TensorClaim{Bucket: s.bucket, Key: Key(digest), Size: size, SHA256: digest}
 }
 
-// Check reports whether the claim is one that this store makes, without asking
-// it: an error wraps an [oona.FieldError], and ErrTooLarge or ErrForeign.
+// Check returns an error unless this store could have made the claim. The error
+// wraps an [oona.FieldError], and ErrTooLarge or ErrForeign. Check sends no
+// request to the store.
 func (s *Store) Check(claim oona.TensorClaim) error {
 	switch {
 	case claim.Bucket != s.bucket:
 		return foreign("bucket", "is %.100q; tensors are in %s", claim.Bucket, s.bucket)
 	case claim.Key != Key(claim.SHA256):
-		return foreign("key", "is %.100q; that of the claim's sha256 is %s", claim.Key, Key(claim.SHA256))
+		return foreign("key", "is %.100q; the key of the claim's sha256 is %s", claim.Key, Key(claim.SHA256))
 	case claim.Size < 0:
-		return foreign("size", "is %d", claim.Size)
+		return foreign("size", "is %d; sizes are 0 or more", claim.Size)
 	}
 	return s.CheckSize(claim.Size)
 }
 
-// CheckSize reports whether a tensor of so many bytes may be checked in: an
-// error wraps an [oona.FieldError] and ErrTooLarge.
+// CheckSize returns an error if a tensor of the given size in bytes is too large
+// for the store. The error wraps an [oona.FieldError] and ErrTooLarge.
 func (s *Store) CheckSize(size int64) error {
 	if size > s.limit {
 		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d bytes, at most %d are allowed", size, s.limit)}, ErrTooLarge)
@@ -78,9 +79,9 @@ func foreign(field, format string, args ...any) error {
 	return fmt.Errorf("%w: %w", &oona.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}, ErrForeign)
 }
 
-// CheckIn reads content to its end and keeps it. It is fresh unless the store
-// had it already. An error of content, be it [ErrMismatch] of [Verify], means
-// that nothing was kept.
+// CheckIn reads content to its end and stores it. It returns fresh if the store
+// did not have it already. If reading content fails, for example with
+// [ErrMismatch] of [Verify], nothing is stored.
 func (s *Store) CheckIn(ctx context.Context, content io.Reader) (claim oona.TensorClaim, fresh bool, err error) {
 	spooled, err := s.Spool(ctx, content)
 	if err != nil {
@@ -90,8 +91,8 @@ func (s *Store) CheckIn(ctx context.Context, content io.Reader) (claim oona.Tens
 	return s.Keep(ctx, spooled)
 }
 
-// Spool is the first half of [Store.CheckIn], which asks the store for nothing:
-// it reads content to its end. Whoever calls it closes what it returns.
+// Spool is the first half of [Store.CheckIn]: it reads content to its end, and
+// sends no request to the store. The caller closes the result.
 func (s *Store) Spool(ctx context.Context, content io.Reader) (*Spooled, error) {
 	spooled, err := spool(ctx, content, s.limit)
 	if err != nil {
@@ -100,7 +101,8 @@ func (s *Store) Spool(ctx context.Context, content io.Reader) (*Spooled, error) 
 	return spooled, nil
 }
 
-// Keep is the second half of [Store.CheckIn]: it returns once content is durable.
+// Keep is the second half of [Store.CheckIn]: it stores content, and returns once
+// it is durable.
 func (s *Store) Keep(ctx context.Context, content *Spooled) (claim oona.TensorClaim, fresh bool, err error) {
 	claim = s.claim(content.size, content.digest)
 	if fresh, err = s.objects.put(ctx, claim.Key, content); err != nil {
@@ -109,9 +111,9 @@ func (s *Store) Keep(ctx context.Context, content *Spooled) (claim oona.TensorCl
 	return claim, fresh, nil
 }
 
-// Confirm asks the store whether it has the claim's tensor, by its size. An
-// error wraps ErrNotFound or ErrMismatch where it has not, beside those of
-// [Store.Check].
+// Confirm asks the store whether it has the tensor of the claim, with the right
+// size. If not, the error wraps ErrNotFound or ErrMismatch. Confirm also returns
+// the errors of [Store.Check].
 func (s *Store) Confirm(ctx context.Context, claim oona.TensorClaim) error {
 	if err := s.Check(claim); err != nil {
 		return err
@@ -123,10 +125,9 @@ func (s *Store) Confirm(ctx context.Context, claim oona.TensorClaim) error {
 	return sameSize(claim, size)
 }
 
-// CheckOut returns the claim's content. Its last Read returns ErrMismatch in
-// place of io.EOF where the content is not what was claimed: whoever decodes
-// before that decodes what nobody has verified. [Store.Bytes] returns nothing
-// that is not.
+// CheckOut returns a reader of the claim's content. If the content is not what
+// was claimed, the last Read returns ErrMismatch instead of io.EOF; before that,
+// the bytes are not verified. [Store.Bytes] returns only verified content.
 func (s *Store) CheckOut(ctx context.Context, claim oona.TensorClaim) (io.ReadCloser, error) {
 	if err := s.Check(claim); err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func (s *Store) CheckOut(ctx context.Context, claim oona.TensorClaim) (io.ReadCl
 	if err := sameSize(claim, size); err != nil {
 		return nil, errors.Join(err, content.Close())
 	}
-	// One byte more is enough for another digest.
+	// One byte more than claimed changes the digest, so it is enough to read one.
 	return verified{Verify(io.LimitReader(content, claim.Size+1), claim.SHA256), content}, nil
 }
 
@@ -167,18 +168,18 @@ func (s *Store) Bytes(ctx context.Context, claim oona.TensorClaim) (_ []byte, er
 	return data, nil
 }
 
-// ProbePrefix is what the keys of objects begin with that Probe writes.
+// ProbePrefix is the prefix of the keys that Probe writes.
 const ProbePrefix = "oona-probe/"
 
-// Probe finds out whether tensors can be kept: it spools, writes, reads, and looks
-// for what is absent. In S3 it leaves a small object under ProbePrefix and the
-// name, which it overwrites each time. An error that wraps ErrRefused, or ErrSpool,
-// will be the same until somebody acts.
+// Probe finds out whether tensors can be stored: it spools and writes a small
+// object, reads it, and asks for an object that does not exist. In S3 it leaves
+// the object, whose key is ProbePrefix and the name, and overwrites it each time.
+// An error that wraps ErrRefused or ErrSpool recurs until an operator acts.
 func (s *Store) Probe(ctx context.Context, name string) (err error) {
 	if err := probeSpool(); err != nil {
 		return err
 	}
-	content, err := spool(ctx, strings.NewReader("Oona's ingest writes this to see whether it can keep tensors here.\n"), s.limit)
+	content, err := spool(ctx, strings.NewReader("Oona's ingest writes this to find out whether it can store tensors here.\n"), s.limit)
 	if err != nil {
 		return err
 	}
@@ -189,7 +190,8 @@ func (s *Store) Probe(ctx context.Context, name string) (err error) {
 	return nil
 }
 
-// holds reads what is under the key, and reports whether it is the content.
+// holds reports whether the object under the key is the content. It reads all of
+// the object.
 func holds(ctx context.Context, in objects, key string, content *Spooled) (there bool, err error) {
 	stored, size, err := in.open(ctx, key)
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 	"io"
 )
 
-// Verify returns a reader of r's content that ends with an error that wraps
-// ErrMismatch, in place of io.EOF, where the content's SHA-256 is another than
-// want.
+// Verify returns a reader of r's content. If the SHA-256 of the content is not
+// want, its last Read returns an error that wraps ErrMismatch instead of io.EOF.
 func Verify(r io.Reader, want [sha256.Size]byte) io.Reader {
 	return &verifier{content: r, hash: sha256.New(), want: want}
 }

@@ -17,15 +17,15 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// Server is a server that speaks S3's protocol, with paths for buckets.
+// Server is a server of S3's protocol that accepts the bucket in the path.
 type Server struct {
 	URL             string
 	AccessKeyID     string
 	SecretAccessKey string
-	Client          *http.Client // that the test itself uses; nil: the default one
+	Client          *http.Client // of the test itself; nil for the default client
 }
 
-// Config returns how a store reaches the server.
+// Config returns the configuration of a store on the server.
 func (s Server) Config(t *testing.T) claimcheck.S3 {
 	t.Helper()
 	secret := filepath.Join(t.TempDir(), "secret")
@@ -35,7 +35,7 @@ func (s Server) Config(t *testing.T) claimcheck.S3 {
 	return claimcheck.S3{Endpoint: s.URL, Region: "us-east-1", PathStyle: true, AccessKeyID: s.AccessKeyID, SecretFile: secret}
 }
 
-// S3 returns a place in a bucket of the server, which must exist and be empty.
+// S3 returns a Place in a bucket of the server. The bucket must exist and be empty.
 func S3(t *testing.T, server Server, bucket string) Place {
 	t.Helper()
 	client := server.client()
@@ -69,8 +69,8 @@ func S3(t *testing.T, server Server, bucket string) Place {
 				}
 			}
 			uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket})
-			if none := smithy.APIError(nil); errors.As(err, &none) && none.ErrorCode() == "NoSuchUpload" {
-				return keys, nil // so says gofakes3 of a bucket that never had one
+			if api := smithy.APIError(nil); errors.As(err, &api) && api.ErrorCode() == "NoSuchUpload" {
+				return keys, nil // gofakes3 answers this for a bucket that never had an upload
 			}
 			if err != nil {
 				t.Fatal(err)

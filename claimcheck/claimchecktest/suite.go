@@ -1,6 +1,5 @@
-// Package claimchecktest is the conformance suite of tensor stores. Whoever
-// keeps tensors elsewhere than in what package claimcheck knows calls [Run] on
-// it; [S3] prepares a bucket of a server that speaks S3's protocol.
+// Package claimchecktest is the conformance suite of tensor stores. The tests of a
+// store call [Run]. [S3] prepares a bucket of an S3 server for it.
 package claimchecktest
 
 import (
@@ -19,8 +18,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// Store is what the suite asks of a store. What its methods promise is with
-// those of [claimcheck.Store].
+// Store is a store under test. Its methods are documented at [claimcheck.Store].
 type Store interface {
 	Check(claim oona.TensorClaim) error
 	CheckIn(ctx context.Context, content io.Reader) (claim oona.TensorClaim, fresh bool, err error)
@@ -30,13 +28,13 @@ type Store interface {
 	Probe(ctx context.Context, name string) error
 }
 
-// Place is where a test keeps its tensors; it is empty at first. Overwrite and
-// List go behind the store's back.
+// Place is an empty place for the tensors of a test.
 type Place struct {
-	Open      func(t *testing.T, limit int64) Store // limit: bytes of a tensor
+	Open func(t *testing.T, limit int64) Store // limit is the greatest size of a tensor
+	// Overwrite replaces an object without the store.
 	Overwrite func(t *testing.T, key string, content []byte)
-	// List returns the keys of all objects but those of probes, and whatever is left of check-ins
-	// that were not completed.
+	// List returns the keys of all objects except those of probes, and the remains
+	// of check-ins that were not completed.
 	List func(t *testing.T) (keys, unfinished []string)
 }
 
@@ -46,7 +44,7 @@ const (
 	large = 9<<20 + 7 // more than one part
 )
 
-// Run runs the suite, each test in a place of its own.
+// Run runs the suite, each test in its own Place.
 func Run(t *testing.T, place func(t *testing.T) Place) {
 	for _, test := range []struct {
 		name string
@@ -67,7 +65,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 	}
 }
 
-// Content returns n bytes that no other seed gives.
+// Content returns n bytes that depend on the seed.
 func Content(seed uint64, n int) []byte {
 	content := make([]byte, n)
 	var key [32]byte
@@ -76,7 +74,7 @@ func Content(seed uint64, n int) []byte {
 	return content
 }
 
-// stream hides all of a reader but Read.
+// stream returns a reader that has only the method Read.
 func stream(content []byte) io.Reader { return iotest.HalfReader(bytes.NewReader(content)) }
 
 func checkIn(t *testing.T, store Store, content []byte) oona.TensorClaim {
@@ -88,7 +86,7 @@ func checkIn(t *testing.T, store Store, content []byte) oona.TensorClaim {
 	return claim
 }
 
-// holds checks the keys of all objects, and that nothing is unfinished.
+// holds checks that the place has exactly the keys want, and nothing unfinished.
 func (p Place) holds(t *testing.T, want ...string) {
 	t.Helper()
 	keys, unfinished := p.List(t)
@@ -185,8 +183,8 @@ func testTooLarge(t *testing.T, place Place) {
 	place.holds(t)
 }
 
-// What fails while it is read, or is not what its sender declared, leaves
-// nothing behind.
+// Content that fails while it is read, or that is not what its sender declared,
+// leaves nothing behind.
 func testContentThatFails(t *testing.T, place Place) {
 	store := place.Open(t, limit)
 	for _, n := range []int{small, large} {
@@ -208,7 +206,7 @@ func testContentThatFails(t *testing.T, place Place) {
 	}
 }
 
-// without is a list that does not show one key.
+// without returns list without one key.
 func without(list func(*testing.T) (keys, unfinished []string), key string) func(*testing.T) ([]string, []string) {
 	return func(t *testing.T) ([]string, []string) {
 		keys, unfinished := list(t)
@@ -230,7 +228,7 @@ func testCancelled(t *testing.T, place Place) {
 	place.holds(t)
 }
 
-// cancelling cancels when it is read, and is empty.
+// cancelling is an empty reader that cancels a context when it is read.
 type cancelling context.CancelFunc
 
 func (c cancelling) Read([]byte) (int, error) {
@@ -253,11 +251,11 @@ func testNotFound(t *testing.T, place Place) {
 	data, err := store.Bytes(t.Context(), absent)
 	wantError(t, "bytes", err, claimcheck.ErrNotFound)
 	if data != nil {
-		t.Errorf("of a tensor that is not there come %d bytes", len(data))
+		t.Errorf("a tensor that is not in the store has %d bytes", len(data))
 	}
 }
 
-// A claim that the store does not make is refused before it is asked for.
+// The store refuses foreign claims before it looks for their objects.
 func testForeign(t *testing.T, place Place) {
 	store := place.Open(t, limit)
 	good := checkIn(t, store, Content(1, small))
@@ -287,8 +285,8 @@ func testForeign(t *testing.T, place Place) {
 	wantError(t, "size above the limit", store.Check(large), claimcheck.ErrTooLarge)
 }
 
-// Content that is not what was claimed is told by the last Read, and none of
-// it by Bytes.
+// For content that is not what was claimed, the last Read returns an error, and Bytes
+// returns nothing.
 func testWrongBytes(t *testing.T, place Place) {
 	store := place.Open(t, limit)
 	for _, n := range []int{small, large} {
@@ -303,19 +301,18 @@ func testWrongBytes(t *testing.T, place Place) {
 		got, err := io.ReadAll(streamed)
 		wantError(t, "one bit is another", err, claimcheck.ErrMismatch)
 		if !bytes.Equal(got, content) {
-			t.Error("the fault did not come: what was read is not what was put there")
+			t.Error("the fault did not happen: the object was not overwritten")
 		}
 		streamed.Close()
 		data, err := store.Bytes(t.Context(), claim)
 		wantError(t, "one bit is another", err, claimcheck.ErrMismatch)
 		if data != nil {
-			t.Error("bytes that were not verified are given out")
+			t.Error("Bytes returned bytes that were not verified")
 		}
 	}
 }
 
-// Content of another size is found by Confirm too, and mended by the next
-// check-in.
+// Confirm, too, finds content of the wrong size, and the next check-in replaces it.
 func testWrongSize(t *testing.T, place Place) {
 	store := place.Open(t, limit)
 	for _, n := range []int{small, large} {
@@ -338,8 +335,8 @@ func testWrongSize(t *testing.T, place Place) {
 	}
 }
 
-// Content of the right size that is not what its key says is mended by the next
-// check-in, at least by a process that has not seen the key before.
+// Damaged content of the right size is replaced by the next check-in, at least in a
+// process that has not seen the key before.
 func testDamaged(t *testing.T, place Place) {
 	content := Content(1, small)
 	claim := checkIn(t, place.Open(t, limit), content)
@@ -347,7 +344,7 @@ func testDamaged(t *testing.T, place Place) {
 	place.Overwrite(t, claim.Key, damaged)
 	store := place.Open(t, limit)
 	_, err := store.Bytes(t.Context(), claim)
-	wantError(t, "other bytes", err, claimcheck.ErrMismatch) // the fault has come
+	wantError(t, "other bytes", err, claimcheck.ErrMismatch) // the fault has happened
 	if again := checkIn(t, store, content); again != claim {
 		t.Errorf("claim is %+v, was %+v", again, claim)
 	}

@@ -20,23 +20,23 @@ import (
 	"github.com/rclone/gofakes3"
 )
 
-// incoming is where files are written before they get their names.
+// incoming is the directory for files that are being written.
 const incoming = "incoming"
 
-// files is gofakes3's storage: an object is the file BUCKET/KEY.
+// files is the storage of gofakes3. An object is the file BUCKET/KEY.
 type files struct {
 	root   *os.Root
 	bucket string
 
-	// mu makes an object's condition and its appearance one step: gofakes3
-	// looks at If-None-Match too early for writers that come at once.
+	// mu makes the check of a condition and the write one step. gofakes3 checks
+	// If-None-Match too early for concurrent writers.
 	mu      sync.Mutex
 	uploads map[gofakes3.UploadID]upload
 }
 
 func openFiles(dir, bucket string) (*files, error) {
 	if err := gofakes3.ValidateBucketName(bucket); err != nil || bucket == incoming {
-		return nil, fmt.Errorf("bucket %q cannot be called so", bucket)
+		return nil, fmt.Errorf("bucket %q: not a valid name of a bucket; use 3 to 63 lower-case letters, digits and '-', and not %q", bucket, incoming)
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func openFiles(dir, bucket string) (*files, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = root.RemoveAll(incoming) // of a server that died
+	err = root.RemoveAll(incoming) // left by a server that was killed
 	for _, name := range []string{incoming, bucket} {
 		err = errors.Join(err, root.MkdirAll(name, 0o750))
 	}
@@ -61,12 +61,12 @@ func (f *files) name(bucket, key string) (string, error) {
 		return "", gofakes3.BucketNotFound(bucket)
 	}
 	if !fs.ValidPath(key) || key == "." {
-		return "", gofakes3.ErrorInvalidArgument("key", key, "keys are paths here, without empty parts and dots")
+		return "", gofakes3.ErrorInvalidArgument("key", key, "keys must be relative paths without empty parts, '.' and '..'")
 	}
 	return path.Join(bucket, key), nil
 }
 
-// tag is an object's entity tag. It need only change with the object.
+// tag returns the entity tag of an object. It changes when the object changes.
 func tag(info fs.FileInfo) []byte {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %d", info.Size(), info.ModTime().UnixNano()))
 	return sum[:16]
@@ -132,7 +132,7 @@ func (f *files) PutObject(ctx context.Context, bucket, key string, _ map[string]
 		return gofakes3.PutObjectResult{}, err
 	}
 	written := path.Join(incoming, rand.Text())
-	defer func() { _ = f.root.Remove(written) }() // unless it has its name by then
+	defer func() { _ = f.root.Remove(written) }() // fails if the file was renamed
 	if err := f.write(written, input, size); err != nil {
 		return gofakes3.PutObjectResult{}, err
 	}
@@ -140,7 +140,7 @@ func (f *files) PutObject(ctx context.Context, bucket, key string, _ map[string]
 	return gofakes3.PutObjectResult{ETag: etag}, err
 }
 
-// write writes a file of size bytes; below zero: of any.
+// write writes a file. The content must have size bytes unless size is negative.
 func (f *files) write(name string, content io.Reader, size int64) error {
 	file, err := f.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
@@ -153,13 +153,14 @@ func (f *files) write(name string, content io.Reader, size int64) error {
 	if err == nil {
 		err = file.Sync()
 	}
-	if closed := file.Close(); err == nil { // gofakes3 looks for its own errors without unwrapping
+	if closed := file.Close(); err == nil { // not joined: gofakes3 does not unwrap errors
 		err = closed
 	}
 	return err
 }
 
-// appear gives the object's name to a file, if the request's conditions hold.
+// appear renames a file to the name of the object if the conditions of the request
+// hold.
 func (f *files) appear(ctx context.Context, written, key, name string) (etag string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -279,7 +280,7 @@ func (f *files) ListBucket(_ context.Context, bucket string, prefix *gofakes3.Pr
 	return list, nil
 }
 
-// contents returns all objects by key. A walk is by folder, which is another order.
+// contents returns all objects, sorted by key.
 func (f *files) contents() (all []*gofakes3.Content, err error) {
 	err = fs.WalkDir(f.root.FS(), f.bucket, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

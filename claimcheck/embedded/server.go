@@ -1,8 +1,7 @@
 // Package embedded is an S3 server in the process, for the demo and for tests.
 //
-// It is gofakes3, which calls itself a fake for testing, with objects that are
-// files: one bucket, no versions, no metadata, no replicas. Production means S3,
-// or a server of its protocol.
+// It is gofakes3, a fake for tests, with files for objects. It has one bucket, and no
+// versions, metadata or replicas. In production, use S3 or a compatible server.
 package embedded
 
 import (
@@ -18,20 +17,20 @@ import (
 	"github.com/rclone/gofakes3"
 )
 
-// Options say how the server is made.
+// Options configure the server.
 type Options struct {
-	Directory       string // where objects are kept, as BUCKET/KEY; made if need be
+	Directory       string // holds the objects as BUCKET/KEY; made if it does not exist
 	Bucket          string // the only one
-	AccessKeyID     string // requests that are not signed with the two are refused
+	AccessKeyID     string // requests must be signed with this key and secret
 	SecretAccessKey string
-	Port            int          // preferred on 127.0.0.1; when it is taken, or 0, any
-	Logger          *slog.Logger // nil: silent
+	Port            int          // on 127.0.0.1; another one if it is 0 or in use
+	Logger          *slog.Logger // may be nil
 }
 
-// Handler serves S3's protocol. Nobody else may use the directory.
+// Handler returns a handler of S3's protocol. It needs the directory for itself.
 func Handler(opts Options) (http.Handler, error) {
 	if opts.AccessKeyID == "" || opts.SecretAccessKey == "" {
-		return nil, errors.New("the embedded S3 server needs an access key, id and secret")
+		return nil, errors.New("the embedded S3 server needs an access key ID and a secret access key")
 	}
 	files, err := openFiles(opts.Directory, opts.Bucket)
 	if err != nil {
@@ -50,7 +49,7 @@ func Handler(opts Options) (http.Handler, error) {
 	}), nil
 }
 
-// Server runs until Close.
+// Server is a running server. Close ends it.
 type Server struct {
 	URL string
 
@@ -58,10 +57,9 @@ type Server struct {
 	served chan error
 }
 
-// closeTimeout bounds Close.
 const closeTimeout = 5 * time.Second
 
-// Start returns a server that listens on loopback.
+// Start starts a server that listens on loopback.
 func Start(ctx context.Context, opts Options) (*Server, error) {
 	handler, err := Handler(opts)
 	if err != nil {
@@ -84,7 +82,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Close lets requests in hand end, for a while, and stops.
+// Close stops the server. It waits up to closeTimeout for requests to complete.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -101,7 +99,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// quiet logs each request for those who debug, and what goes wrong within.
+// quiet logs errors as warnings, and everything else at the level debug.
 type quiet struct{ logger *slog.Logger }
 
 func (q quiet) Print(level gofakes3.LogLevel, v ...any) {

@@ -18,13 +18,12 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// upload is the entity tags of an upload's parts, by number. The parts are
-// files of its own folder in incoming: gofakes3 by itself would keep them in
-// memory.
+// upload has the entity tags of an upload's parts, by number. The parts are files in
+// a directory below incoming, as gofakes3 would keep them in memory.
 type upload map[int]string
 
-// payload is the key, in a request's context, of the SHA-256 that its body is
-// signed with. gofakes3 compares it for objects, but not for parts.
+// payload is the context key of the SHA-256 in the signature of a request. gofakes3
+// verifies it for objects, but not for parts.
 type payload struct{}
 
 func withPayload(ctx context.Context, h http.Header) context.Context {
@@ -39,7 +38,8 @@ func partName(id gofakes3.UploadID, number int) string {
 	return path.Join(incoming, string(id), fmt.Sprintf("%05d", number))
 }
 
-// CreateMultipartUpload is of gofakes3.MultipartBackend, as those below.
+// CreateMultipartUpload and the exported methods below implement
+// gofakes3.MultipartBackend.
 func (f *files) CreateMultipartUpload(_ context.Context, bucket, key string, _ map[string]string) (gofakes3.UploadID, error) {
 	if _, err := f.name(bucket, key); err != nil {
 		return "", err
@@ -56,7 +56,7 @@ func (f *files) CreateMultipartUpload(_ context.Context, bucket, key string, _ m
 
 func (f *files) UploadPart(ctx context.Context, _, _ string, id gofakes3.UploadID, number int, size int64, body io.Reader) (string, error) {
 	written := path.Join(incoming, string(id), rand.Text())
-	defer func() { _ = f.root.Remove(written) }() // unless it has its name by then
+	defer func() { _ = f.root.Remove(written) }() // fails if the file was renamed
 	if digest, ok := ctx.Value(payload{}).([sha256.Size]byte); ok {
 		body = claimcheck.Verify(body, digest)
 	}
@@ -98,12 +98,12 @@ func (f *files) CompleteMultipartUpload(ctx context.Context, bucket, key string,
 	}
 	etag, err := f.appear(ctx, written, key, name)
 	if err != nil {
-		return "", "", err // the upload stays: the client aborts it, or tries again
+		return "", "", err // the upload remains, so that the client can abort it or try again
 	}
 	return "", etag, f.AbortMultipartUpload(ctx, bucket, key, id)
 }
 
-// checkParts reports whether the parts that the client names are those that it sent.
+// checkParts returns an error unless the client has sent the parts that it lists.
 func (f *files) checkParts(id gofakes3.UploadID, input *gofakes3.CompleteMultipartUploadRequest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -132,7 +132,7 @@ func (f *files) assemble(written string, id gofakes3.UploadID, input *gofakes3.C
 	var opened []*os.File
 	defer func() {
 		for _, file := range opened {
-			_ = file.Close() // nothing was written
+			_ = file.Close() // it was only read
 		}
 	}()
 	for _, part := range input.Parts {
