@@ -59,7 +59,7 @@ func TestLargeDecodersAreNotKept(t *testing.T) {
 
 	d := newDecoders(s.cfg)
 	seeds := strings.Replace(goodJSON, "[0,1,2,3]", "["+strings.Repeat("0,", 1<<20)+"0]", 1)
-	if p := d.jsonFrames([]byte(seeds), &batch{cfg: &s.cfg}); p == nil || p.Field != "seed_ids" {
+	if p := d.jsonFrames([]byte(seeds), &batch{cfg: &s.cfg}); p == nil || p.field != "seed_ids" {
 		t.Fatalf("a million seeds: %+v", p)
 	}
 	if most := 2 * s.cfg.MaxReadings; cap(d.json.seeds) > most {

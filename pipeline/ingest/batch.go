@@ -3,7 +3,6 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -29,11 +28,11 @@ type batch struct {
 }
 
 // hold uses memory for the batch.
-func (b *batch) hold(bytes int) *problem {
+func (b *batch) hold(bytes int) *refusal {
 	if b.held.grow(bytes) {
 		return nil
 	}
-	return newProblem(http.StatusTooManyRequests, reasonOverloaded, "there is no memory for it")
+	return refuse(reasonOverloaded, "there is no memory for it")
 }
 
 // messageBytes is about what a message takes besides its payload: metadata, key,
@@ -62,12 +61,12 @@ func newDecoders(cfg Config) *decoders {
 
 // decodeFunc adds the frames of a body to a batch, or says what is wrong with
 // the first bad one.
-type decodeFunc func(d *decoders, body []byte, b *batch) *problem
+type decodeFunc func(d *decoders, body []byte, b *batch) *refusal
 
 // avroFrames takes an object container file, or single objects, one after the
 // other. A record's value is the object as it was received: every reader knows
 // every published schema.
-func (d *decoders) avroFrames(body []byte, b *batch) *problem {
+func (d *decoders) avroFrames(body []byte, b *batch) *refusal {
 	if p := sniff(body, mediaAvro); p != nil {
 		return p
 	}
@@ -81,9 +80,9 @@ func (d *decoders) avroFrames(body []byte, b *batch) *problem {
 		}
 		after, err := d.avro.Decode(rest, &d.frame)
 		if err != nil {
-			p := frameProblem(i, err)
+			p := refuseFrame(i, err)
 			if i > 0 {
-				p.Detail += fmt.Sprintf(" (the frame begins at byte %d of the body, after %d that are whole)", len(body)-len(rest), i)
+				p.detail += fmt.Sprintf(" (the frame begins at byte %d of the body, after %d that are whole)", len(body)-len(rest), i)
 			}
 			return p
 		}
@@ -97,71 +96,71 @@ func (d *decoders) avroFrames(body []byte, b *batch) *problem {
 }
 
 // containerFrames takes the frames of an object container file.
-func (d *decoders) containerFrames(body []byte, b *batch) *problem {
-	var refusal *problem
+func (d *decoders) containerFrames(body []byte, b *batch) *refusal {
+	var refused *refusal
 	reserve := func(bytes int) error {
-		if refusal = b.hold(bytes); refusal != nil {
+		if refused = b.hold(bytes); refused != nil {
 			return errRefused
 		}
 		return nil
 	}
 	err := d.avro.DecodeContainer(body, int(b.cfg.MaxDecompressedBytes), reserve, &d.frame, func(single []byte) error {
 		if len(b.messages) == b.cfg.MaxFrames {
-			refusal = tooManyFrames(b.cfg.MaxFrames)
+			refused = tooManyFrames(b.cfg.MaxFrames)
 		} else {
-			refusal = d.take(b, single)
+			refused = d.take(b, single)
 		}
-		if refusal != nil {
+		if refused != nil {
 			return errRefused
 		}
 		return nil
 	})
 	switch {
-	case refusal != nil:
-		return refusal
+	case refused != nil:
+		return refused
 	case errors.Is(err, avro.ErrInflated):
 		return decompressedTooLarge(b.cfg)
 	case err != nil:
-		return frameProblem(len(b.messages), err)
+		return refuseFrame(len(b.messages), err)
 	case len(b.messages) == 0:
-		return newProblem(http.StatusBadRequest, reasonUndecodable, "the file has no frames; send at least one")
+		return refuse(reasonUndecodable, "the file has no frames; send at least one")
 	}
 	return nil
 }
 
 // take adds the frame that was decoded, value being its encoding.
-func (d *decoders) take(b *batch, value []byte) *problem {
+func (d *decoders) take(b *batch, value []byte) *refusal {
 	if grown := d.size() - b.decoders; grown > 0 {
 		b.decoders += grown
-		if refusal := b.hold(grown); refusal != nil {
+		if refused := b.hold(grown); refused != nil {
 			b.decoders -= grown
-			return refusal
+			return refused
 		}
 	}
 	if err := d.frame.Validate(d.limits); err != nil {
-		return frameProblem(len(b.messages), err)
+		return refuseFrame(len(b.messages), err)
 	}
 	return b.add(&d.frame, value)
 }
 
-func tooManyFrames(limit int) *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the request has more than %d frames; spread them over several requests", limit)
+func tooManyFrames(limit int) *refusal {
+	return refuse(reasonTooLarge, "the request has more than %d frames; spread them over several requests", limit)
 }
 
 // add appends a valid frame's record, value being its encoding.
-func (b *batch) add(f *oona.Frame, value []byte) *problem {
-	value, refusal := b.claimTensors(f, value)
-	if refusal != nil {
-		return refusal
+func (b *batch) add(f *oona.Frame, value []byte) *refusal {
+	value, refused := b.claimTensors(f, value)
+	if refused != nil {
+		return refused
 	}
 	// Ids and names are in each part of a frame that is split: hence three quarters.
 	if limit := b.cfg.MaxMessageBytes - recordOverhead; len(value) > limit {
-		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+		return refuse(reasonTooLarge,
 			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames of their own sequence numbers, at most %d seeds each",
-			len(value), limit, max(1, len(f.Seeds)*limit/len(value)*3/4)).ofFrame(len(b.messages))
+			len(value), limit, max(1, len(f.Seeds)*limit/len(value)*3/4)).of(len(b.messages), "")
 	}
-	if refusal := b.hold(messageBytes); refusal != nil {
-		return refusal
+	if refused := b.hold(messageBytes); refused != nil {
+		return refused
 	}
 	m := bus.NewMessage(value, bus.Target{Key: oona.Key(f.Run, f.Layer)})
 	m.Metadata.Set(oona.HeaderPath, b.path)

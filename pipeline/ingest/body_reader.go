@@ -89,18 +89,20 @@ func (a *bodyReader) free() {
 }
 
 // bodyProblem returns the answer to a request whose body could not be read.
-func (s *Stage) bodyProblem(a *bodyReader) *problem {
+func (s *Stage) bodyProblem(a *bodyReader) *refusal {
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(a.err, &over):
 		return s.bodyTooLarge()
 	case errors.Is(a.err, errBodyBudget):
-		return newProblem(http.StatusTooManyRequests, reasonOverloaded, "the bodies of requests that are being served have %d bytes, which is the most; nothing of this one was taken, send it again later", a.budget.limit).retryAfter(1)
+		return refuse(reasonOverloaded, "the bodies of requests that are being served have %d bytes, which is the most; nothing of this one was taken, send it again later", a.budget.limit).after(time.Second)
 	case errors.Is(a.err, errNoMemory):
 		return s.memoryProblem()
 	case errors.Is(a.err, os.ErrDeadlineExceeded):
-		return newProblem(http.StatusRequestTimeout, reasonRead, "the body came too slowly: %d bytes in %s; it must begin within %s, then come at %d bytes a second, and be whole within %s",
+		refused := refuse(reasonRead, "the body came too slowly: %d bytes in %s; it must begin within %s, then come at %d bytes a second, and be whole within %s",
 			a.bytes, time.Since(a.began).Round(time.Millisecond), firstByteTimeout, minRate, a.timeout)
+		refused.slow = true
+		return refused
 	}
-	return newProblem(http.StatusBadRequest, reasonRead, "the body ended early: %v", a.err)
+	return refuse(reasonRead, "the body ended early: %v", a.err)
 }

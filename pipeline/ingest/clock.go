@@ -15,14 +15,14 @@ const sentAt = "Oona-Sent-At"
 
 // clockProblem refuses a request whose client's clock is off: its frames would
 // only be found in quarantine. Without the header nothing is known of the clock.
-func (s *Stage) clockProblem(h http.Header, now time.Time) *problem {
+func (s *Stage) clockProblem(h http.Header, now time.Time) *refusal {
 	values := h.Values(sentAt)
 	if len(values) == 0 {
 		return nil
 	}
 	micros, err := strconv.ParseInt(values[0], 10, 64)
 	if err != nil || len(values) > 1 {
-		return newProblem(http.StatusBadRequest, reasonHeader, "%s is %.64q; give the time of sending once, in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
+		return refuse(reasonHeader, "%s is %.64q; give the time of sending once, in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
 	}
 	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // saturates
 	if behind.Abs() <= s.cfg.ClockTolerance {
@@ -32,6 +32,6 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *problem {
 	if behind < 0 {
 		way = "ahead of"
 	}
-	return newProblem(http.StatusBadRequest, reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the clock, or send in microseconds and anew with each attempt",
+	return refuse(reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the clock, or send in microseconds and anew with each attempt",
 		behind.Abs(), way, s.cfg.ClockTolerance, sentAt, micros, now.UnixMicro())
 }

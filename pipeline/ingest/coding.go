@@ -54,7 +54,7 @@ func newZstd(window uint64) *zstd.Decoder {
 }
 
 // of returns the pool for a request's body; nil: the body is as it is.
-func (c *codings) of(h http.Header) (*sync.Pool, *problem) {
+func (c *codings) of(h http.Header) (*sync.Pool, *refusal) {
 	coding := strings.Join(h.Values("Content-Encoding"), ", ")
 	switch strings.ToLower(coding) {
 	case "", "identity":
@@ -64,8 +64,8 @@ func (c *codings) of(h http.Header) (*sync.Pool, *problem) {
 	case "zstd":
 		return &c.zstd, nil
 	}
-	return nil, newProblem(http.StatusUnsupportedMediaType, reasonMediaType,
-		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings).with("Accept-Encoding", acceptedCodings)
+	return nil, refuse(reasonMediaType,
+		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings)
 }
 
 const (
@@ -79,7 +79,7 @@ const (
 var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 // receive reads the body as it is sent; declared is its length, if above 0.
-func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *problem) {
+func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *refusal) {
 	first, _ := firstBuffers.Get().(*[firstBuffer]byte)
 	defer firstBuffers.Put(first)
 	n, err := in.Read(first[:])
@@ -133,7 +133,7 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 
 // inflate decompresses the body, unless inflaters is nil. What comes of it does
 // not exceed its limit by more than a byte.
-func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *problem) {
+func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *refusal) {
 	if inflaters == nil {
 		return body, nil
 	}
@@ -158,11 +158,11 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, decompressedTooLarge(&s.cfg)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body is cut off within its %s stream, or a few bytes follow the stream that are none of it (%d bytes were decompressed)", coding, len(plain))
+		return nil, refuse(reasonCoding, "the body is cut off within its %s stream, or a few bytes follow the stream that are none of it (%d bytes were decompressed)", coding, len(plain))
 	case needsWindow(err):
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
+		return nil, refuse(reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
 	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
+		return nil, refuse(reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
 	}
 	held.shrink(cap(body)) // nothing refers to it any more
 	return plain, nil
@@ -191,12 +191,12 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]
 	return plain, err
 }
 
-func (s *Stage) bodyTooLarge() *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+func (s *Stage) bodyTooLarge() *refusal {
+	return refuse(reasonTooLarge,
 		"the body has more than %d bytes (--max-body-bytes); send fewer frames a request, or split the frame by seed ids", s.cfg.MaxBodyBytes)
 }
 
-func decompressedTooLarge(cfg *Config) *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+func decompressedTooLarge(cfg *Config) *refusal {
+	return refuse(reasonTooLarge,
 		"the body has more than %d bytes decompressed (--max-decompressed-bytes); send fewer frames a request, or split the frame by seed ids", cfg.MaxDecompressedBytes)
 }

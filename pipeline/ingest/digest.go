@@ -11,7 +11,7 @@ import (
 // header that has it: Content-Digest and Repr-Digest (RFC 9530) are the same
 // where there is no content coding. Digests by other algorithms may be ignored,
 // and are.
-func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *problem) {
+func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *refusal) {
 	for _, name := range []string{"Content-Digest", "Repr-Digest"} {
 		for member := range strings.SplitSeq(strings.Join(h.Values(name), ","), ",") {
 			algorithm, value, _ := strings.Cut(strings.TrimSpace(member), "=")
@@ -21,7 +21,7 @@ func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *problem) {
 			value, _, _ = strings.Cut(value, ";") // parameters, none of which is known
 			digest, ok := byteSequence(strings.TrimRight(value, " "))
 			if !ok {
-				return nil, newProblem(http.StatusBadRequest, reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
+				return nil, refuse(reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
 			}
 			digests = append(digests, digest)
 		}

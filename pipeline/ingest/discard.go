@@ -59,26 +59,26 @@ func watchBody(next http.Handler) http.Handler {
 
 // refuse answers with the problem at once, and then reads what the client has
 // left to send.
-func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, p *problem) {
+func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *refusal) {
 	body, _ := r.Body.(*requestBody)
-	if body == nil || body.ended || p.Status == http.StatusRequestTimeout {
-		p.write(w) // nothing is left to send, or it would not come in time
+	if body == nil || body.ended || refused.slow {
+		writeProblem(w, refused) // nothing is left to send, or it would not come in time
 		return
 	}
 	connection := http.NewResponseController(w)
 	if err := connection.EnableFullDuplex(); err != nil { // a test's recorder
-		p.write(w)
+		writeProblem(w, refused)
 		return
 	}
 	w.Header().Set("Connection", "close")
-	p.write(w)
+	writeProblem(w, refused)
 	if err := connection.Flush(); err != nil {
 		return // the client is gone
 	}
 	if by := s.discard(w, body); by != "" {
 		s.metrics.refusalsCut.WithLabelValues(by).Inc()
 		s.warn("a refused request was still being sent when its connection was closed: its client may not have seen the answer",
-			"by", by, "status", p.Status, "reason", p.reason, "client", r.RemoteAddr)
+			"by", by, "status", statusOf(refused), "reason", refused.reason, "client", r.RemoteAddr)
 	}
 }
 

@@ -227,18 +227,18 @@ func FuzzRaw(f *testing.F) {
 		s := newStage(t, onBus, func(c *Config) {
 			c.MaxReadings, c.MaxFrames, c.MaxBodyBytes, c.MaxDecompressedBytes = 100, 10, 1<<12, 1<<16
 		})
-		taken, refusal := newDecoders(s.cfg).rawFrames(message.NewMessage("", value), &batch{cfg: &s.cfg, path: s.cfg.Instance})
+		taken, refused := newDecoders(s.cfg).rawFrames(message.NewMessage("", value), &batch{cfg: &s.cfg, path: s.cfg.Instance})
 		mediaType := mediaAvro
 		if text := bytes.TrimLeft(value, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {
 			mediaType = mediaJSON
 		}
 		w := post(s, mediaType, value)
-		if refusal != nil {
-			if refusal.reason != reasonUndecodable && refusal.reason != reasonInvalid && refusal.reason != reasonTooLarge {
-				t.Fatalf("refused for %s, which nobody has heard of", refusal.reason)
+		if refused != nil {
+			if refused.reason != reasonUndecodable && refused.reason != reasonInvalid && refused.reason != reasonTooLarge {
+				t.Fatalf("refused for %s, which nobody has heard of", refused.reason)
 			}
-			if w.Code == http.StatusOK || w.Code != refusal.Status && w.Code != http.StatusUnsupportedMediaType {
-				t.Fatalf("refused with %d %s, as a request it is answered %d %s", refusal.Status, refusal.Detail, w.Code, w.Body)
+			if w.Code == http.StatusOK || w.Code != statusOf(refused) && w.Code != http.StatusUnsupportedMediaType {
+				t.Fatalf("refused with %d %s, as a request it is answered %d %s", statusOf(refused), refused.detail, w.Code, w.Body)
 			}
 			return
 		}

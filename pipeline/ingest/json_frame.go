@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"unsafe"
 
 	"github.com/morphogenetic/oona"
@@ -14,46 +13,46 @@ import (
 )
 
 // jsonFrames takes one frame as an object, or an array of them.
-func (d *decoders) jsonFrames(body []byte, b *batch) *problem {
+func (d *decoders) jsonFrames(body []byte, b *batch) *refusal {
 	if p := sniff(body, mediaJSON); p != nil {
 		return p
 	}
 	if fault := syntaxFault(body); fault != "" {
-		return newProblem(http.StatusBadRequest, reasonUndecodable, "%s", fault)
+		return refuse(reasonUndecodable, "%s", fault)
 	}
 	d.json.data, d.json.at = body, 0
 	defer func() { d.json.data = nil }() // the pool keeps buffers, not bodies
 	if d.json.next() != '[' {
 		return d.jsonFrame(b)
 	}
-	var refusal *problem
+	var refused *refusal
 	_ = d.json.array(func(i int) error { // its only error is the refusal
 		if i == b.cfg.MaxFrames {
-			refusal = tooManyFrames(b.cfg.MaxFrames)
+			refused = tooManyFrames(b.cfg.MaxFrames)
 		} else {
-			refusal = d.jsonFrame(b)
+			refused = d.jsonFrame(b)
 		}
-		if refusal != nil {
+		if refused != nil {
 			return errRefused
 		}
 		return nil
 	})
-	if refusal == nil && len(b.messages) == 0 {
-		return newProblem(http.StatusBadRequest, reasonUndecodable, "the array is empty; send at least one frame")
+	if refused == nil && len(b.messages) == 0 {
+		return refuse(reasonUndecodable, "the array is empty; send at least one frame")
 	}
-	return refusal
+	return refused
 }
 
 // errRefused ends the walk over an array of frames.
 var errRefused = errors.New("refused")
 
-func (d *decoders) jsonFrame(b *batch) *problem {
+func (d *decoders) jsonFrame(b *batch) *refusal {
 	if err := d.json.frame(&d.frame); err != nil {
-		return frameProblem(len(b.messages), err)
+		return refuseFrame(len(b.messages), err)
 	}
 	value := avro.AppendFrame(nil, &d.frame)
-	if refusal := b.hold(cap(value)); refusal != nil {
-		return refusal
+	if refused := b.hold(cap(value)); refused != nil {
+		return refused
 	}
 	return d.take(b, value)
 }

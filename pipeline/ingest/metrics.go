@@ -82,7 +82,7 @@ func newMetrics(inFlight func() float64) *metrics {
 			Name: "oona_ingest_in_flight", Help: "Requests that are being read or published.",
 		}, inFlight),
 	}
-	for why := range titles {
+	for why := range answers {
 		m.rejectedTotal.WithLabelValues(string(why)) // so that a first refusal is an increase
 	}
 	for _, by := range []string{cutConnections, cutBytes, cutTime, cutStop} {

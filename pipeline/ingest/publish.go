@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -18,7 +17,7 @@ const belowLimit = "the bus refuses a record or a batch that is within --max-mes
 // publish hands the batch to the bus and waits for it, at most for the publish
 // timeout. The request's slot and memory are released when the publisher returns,
 // however late: a bus that hangs holds no more memory than they allow.
-func (s *Stage) publish(b *batch, release func()) *problem {
+func (s *Stage) publish(b *batch, release func()) *refusal {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.PublishTimeout)
 	result := make(chan error, 1)
@@ -83,28 +82,28 @@ func (e *tooLargeError) Error() string {
 		len(e.frames), e.of, e.frames[0], e.of-len(e.frames), e.why)
 }
 
-func (e *tooLargeError) problem() *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "%v", e)
+func (e *tooLargeError) refusal() *refusal {
+	return refuse(reasonTooLarge, "%v", e)
 }
 
-func (s *Stage) publishFailed(b *batch, err error) *problem {
+func (s *Stage) publishFailed(b *batch, err error) *refusal {
 	s.metrics.unconfirm(len(b.messages))
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages), "err", err)
-		return newProblem(http.StatusServiceUnavailable, reasonTimeout,
-			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).retryAfter(5)
+		return refuse(reasonTimeout,
+			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).after(5 * time.Second)
 	}
-	if refused, ok := errors.AsType[*tooLargeError](err); ok {
-		return refused.problem().ofFrame(refused.frames[0])
+	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
+		return tooLarge.refusal().of(tooLarge.frames[0], "")
 	}
 	if errors.Is(err, bus.ErrPartitions) {
 		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "err", err)
-		return newProblem(http.StatusServiceUnavailable, reasonPartitions,
-			"frames cannot be taken: %v; keep the frames, and send them again once that is done", err).retryAfter(60)
+		return refuse(reasonPartitions,
+			"frames cannot be taken: %v; keep the frames, and send them again once that is done", err).after(time.Minute)
 	}
 	s.warn("the bus did not take frames", "frames", len(b.messages), "err", err)
-	return newProblem(http.StatusServiceUnavailable, reasonPublish,
-		"the bus did not acknowledge the frames; send the same request again, repeats are folded once").retryAfter(5)
+	return refuse(reasonPublish,
+		"the bus did not acknowledge the frames; send the same request again, repeats are folded once").after(5 * time.Second)
 }
 
 // warn logs at most one warning of a text in ten seconds. Texts are constants:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -49,7 +48,7 @@ type rawRecord struct {
 	msg     *message.Message
 	at      bus.Position
 	frames  *batch
-	refusal *problem
+	refused *refusal
 	held    *lease // until it is settled
 	large   int64  // of the memory for large records
 }
@@ -135,9 +134,9 @@ func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
 	fits := held.grow(own)
 	if fits {
 		b := &batch{cfg: &p.raw.stage.cfg, path: p.path, held: held}
-		record.frames, record.refusal = p.decoders.rawFrames(msg, b)
+		record.frames, record.refused = p.decoders.rawFrames(msg, b)
 		held.shrink(b.decoders)
-		fits = record.refusal == nil || record.refusal.reason != reasonOverloaded
+		fits = record.refused == nil || record.refused.reason != reasonOverloaded
 	}
 	if p.decoders.size() > pooled {
 		p.decoders = newDecoders(p.raw.stage.cfg)
@@ -146,7 +145,7 @@ func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
 		held.end()
 		return nil
 	}
-	if record.refusal != nil {
+	if record.refused != nil {
 		held.used = int64(own) // its frames are forgotten
 	}
 	held.trim()
@@ -237,7 +236,7 @@ func (p *rawPartition) forget() {
 // the assignment ends before. Until then nothing behind them is forwarded.
 func (p *rawPartition) settle(records []*rawRecord) bool {
 	for _, r := range records {
-		if r.refusal == nil && len(r.frames.tensors) > 0 && !p.until("tensors", func() error { return p.keepTensors(r) }) {
+		if r.refused == nil && len(r.frames.tensors) > 0 && !p.until("tensors", func() error { return p.keepTensors(r) }) {
 			return false
 		}
 	}
@@ -245,7 +244,7 @@ func (p *rawPartition) settle(records []*rawRecord) bool {
 		return false
 	}
 	for _, r := range records {
-		if r.refusal != nil {
+		if r.refused != nil {
 			p.dead.Add(p.raw.topics.SeedRawDead, p.deadLetter(r))
 		}
 	}
@@ -279,14 +278,14 @@ func (p *rawPartition) until(what string, try func() error) bool {
 // keepTensors has a record refused whose tensors the store will never take. Its
 // error is of one that may take them later.
 func (p *rawPartition) keepTensors(r *rawRecord) error {
-	refusal := p.raw.stage.storeTensors(p.ctx, r.frames)
+	refused := p.raw.stage.storeTensors(p.ctx, r.frames)
 	if p.ctx.Err() != nil {
 		return p.ctx.Err()
 	}
-	if refusal != nil && refusal.Status >= http.StatusInternalServerError {
-		return errors.New(refusal.Detail)
+	if refused != nil && refused.retry > 0 {
+		return errors.New(refused.detail)
 	}
-	r.refusal = refusal
+	r.refused = refused
 	return nil
 }
 
@@ -303,8 +302,8 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 	}
 	for _, r := range records {
 		err := p.raw.stage.publishFrames(p.ctx, r.messages())
-		if refused, ok := errors.AsType[*tooLargeError](err); ok {
-			r.refusal = refused.problem()
+		if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
+			r.refused = tooLarge.refusal()
 		} else if err != nil {
 			return err
 		}
@@ -313,7 +312,7 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 }
 
 func (r *rawRecord) messages() []*message.Message {
-	if r.refusal != nil {
+	if r.refused != nil {
 		return nil
 	}
 	return r.frames.messages
@@ -321,7 +320,7 @@ func (r *rawRecord) messages() []*message.Message {
 
 // deadLetter is the record, with why it is refused.
 func (p *rawPartition) deadLetter(r *rawRecord) *message.Message {
-	return pipeline.SideMessage(r.msg, r.at, pipeline.Rejection{Stage: "ingest", Reason: string(r.refusal.reason), Detail: r.refusal.Detail})
+	return pipeline.SideMessage(r.msg, r.at, pipeline.Rejection{Stage: "ingest", Reason: string(r.refused.reason), Detail: r.refused.detail})
 }
 
 // drop counts a dead letter that its topic will never take.
@@ -339,10 +338,10 @@ func (p *rawPartition) progress() (settled int64, due bool) {
 
 // count notes what became of a record.
 func (r *Raw) count(record *rawRecord) {
-	if why := record.refusal; why != nil {
+	if why := record.refused; why != nil {
 		r.metrics.records.WithLabelValues(rawDead).Inc()
 		r.metrics.dead.WithLabelValues(string(why.reason)).Inc()
-		r.stage.warn("a record of the raw topic is a dead letter", "reason", why.reason, "detail", why.Detail, "partition", record.at.Partition, "offset", record.at.Offset)
+		r.stage.warn("a record of the raw topic is a dead letter", "reason", why.reason, "detail", why.detail, "partition", record.at.Partition, "offset", record.at.Offset)
 		return
 	}
 	r.metrics.records.WithLabelValues(rawForwarded).Inc()

@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"bytes"
-	"net/http"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -13,29 +12,29 @@ const registrySchema = "__value_schema_id"
 
 // rawFrames decodes a record of the raw topic into b: what a request may have,
 // told apart by its first bytes.
-func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *problem) {
+func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *refusal) {
 	if trace := msg.Metadata.Get(traceParent); validTraceParent(trace) {
 		b.trace = trace
 	}
 	value := []byte(msg.Payload)
 	b.bytes = len(value)
 	if int64(len(value)) > b.cfg.MaxBodyBytes {
-		return nil, newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge,
+		return nil, refuse(reasonTooLarge,
 			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames a record, or split the frame by seed ids", len(value), b.cfg.MaxBodyBytes)
 	}
-	decode, refusal := rawDecoder(value, msg.Metadata.Get(registrySchema) != "")
-	if refusal == nil {
-		refusal = decode(d, value, b)
+	decode, refused := rawDecoder(value, msg.Metadata.Get(registrySchema) != "")
+	if refused == nil {
+		refused = decode(d, value, b)
 	}
-	if refusal != nil {
-		return nil, refusal
+	if refused != nil {
+		return nil, refused
 	}
 	return b, nil
 }
 
-func rawDecoder(value []byte, headed bool) (decodeFunc, *problem) {
-	refuse := func(format string, args ...any) (decodeFunc, *problem) {
-		return nil, newProblem(http.StatusBadRequest, reasonUndecodable, format, args...)
+func rawDecoder(value []byte, headed bool) (decodeFunc, *refusal) {
+	refuse := func(format string, args ...any) (decodeFunc, *refusal) {
+		return nil, refuse(reasonUndecodable, format, args...)
 	}
 	text := bytes.TrimLeft(value, " \t\r\n")
 	switch {

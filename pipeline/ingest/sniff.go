@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"bytes"
-	"net/http"
 	"strings"
 
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -29,10 +28,10 @@ var signatures = []struct {
 // sniff returns the answer to a request whose body is not of its media type, judged
 // by its first bytes, or nil. No valid body of either media type starts with the
 // signature of anything else.
-func sniff(body []byte, mediaType string) *problem {
+func sniff(body []byte, mediaType string) *refusal {
 	text := bytes.TrimLeft(body, " \t\r\n")
 	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
-		return newProblem(http.StatusBadRequest, reasonUndecodable, "the body is empty; send at least one frame")
+		return refuse(reasonUndecodable, "the body is empty; send at least one frame")
 	}
 	for _, s := range signatures {
 		if !strings.HasPrefix(string(text[:min(len(text), 4)]), s.prefix) {
@@ -41,7 +40,7 @@ func sniff(body []byte, mediaType string) *problem {
 		if s.is == mediaType {
 			return nil
 		}
-		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "the body is sent as %s, and looks like %s; %s", mediaType, s.what, s.advice)
+		return refuse(reasonMediaType, "the body is sent as %s, and looks like %s; %s", mediaType, s.what, s.advice)
 	}
 	return nil
 }

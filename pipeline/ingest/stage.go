@@ -117,7 +117,7 @@ func (s *Stage) Handler() http.Handler {
 		case "/v1/tensors":
 			s.serveTensors(w, r)
 		default:
-			s.answer(w, r, time.Now(), 0, nil, newProblem(http.StatusNotFound, reasonPath, "%.100q is not served; frames are taken by POST /v1/frames, tensors by PUT /v1/tensors", r.URL.Path))
+			s.answer(w, r, time.Now(), 0, nil, refuse(reasonPath, "%.100q is not served; frames are taken by POST /v1/frames, tensors by PUT /v1/tensors", r.URL.Path))
 		}
 	}))
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,7 +45,7 @@ func (k *keptTensor) field() string { return fmt.Sprintf("tensors[%d].data", k.i
 // claimTensors puts claims in place of the frame's large tensors, and checks
 // those that are there. It returns the frame's encoding. A claim is made of the
 // content alone, so that nothing need be stored before all frames are validated.
-func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *problem) {
+func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *refusal) {
 	replaced := false
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
@@ -55,10 +54,10 @@ func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *problem) {
 		case t.Claim == nil && (b.cfg.Tensors == nil || len(t.Data) <= b.cfg.InlineTensorBytes):
 			continue
 		case b.cfg.Tensors == nil:
-			return nil, frameProblem(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
+			return nil, refuseFrame(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
 		case t.Claim == nil:
-			if refusal := b.holdTensor(len(t.Data)); refusal != nil {
-				return nil, refusal
+			if refused := b.holdTensor(len(t.Data)); refused != nil {
+				return nil, refused
 			}
 			// The decoder's buffer is the next frame's too.
 			kept.content = bytes.Clone(t.Data)
@@ -75,8 +74,8 @@ func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *problem) {
 	}
 	if replaced {
 		value = avro.AppendFrame(nil, f)
-		if refusal := b.hold(cap(value)); refusal != nil {
-			return nil, refusal
+		if refused := b.hold(cap(value)); refused != nil {
+			return nil, refused
 		}
 	}
 	return value, nil
@@ -88,20 +87,20 @@ const spooledInMemory = 1 << 20
 
 // holdTensor uses memory for a tensor of a frame, and for what of it is on its way
 // to the store: of so many at a time as are stored at a time.
-func (b *batch) holdTensor(size int) *problem {
+func (b *batch) holdTensor(size int) *refusal {
 	copies := min(b.copies+2*min(size, spooledInMemory), storesAtOnce*2*spooledInMemory)
-	if refusal := b.hold(size + copies - b.copies); refusal != nil {
-		return refusal
+	if refused := b.hold(size + copies - b.copies); refused != nil {
+		return refused
 	}
 	b.copies = copies
 	return nil
 }
 
 // claimProblem is about a claim that the store would not make.
-func claimProblem(k *keptTensor, err error) *problem {
-	status, why := http.StatusBadRequest, reasonInvalid
+func claimProblem(k *keptTensor, err error) *refusal {
+	why := reasonInvalid
 	if errors.Is(err, claimcheck.ErrTooLarge) {
-		status, why = http.StatusRequestEntityTooLarge, reasonTooLarge
+		why = reasonTooLarge
 	}
 	field, reason := k.field(), err.Error()
 	if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
@@ -110,15 +109,13 @@ func claimProblem(k *keptTensor, err error) *problem {
 			field = k.field()
 		}
 	}
-	p := newProblem(status, why, "%s: %s", field, reason).ofFrame(k.frame)
-	p.Field = field
-	return p
+	return refuse(why, "%s: %s", field, reason).of(k.frame, field)
 }
 
 // keepTensors checks the batch's tensors in, and asks for those that clients
 // have claims of, so that no record refers to what is not there. It waits for
 // the store at most for the store timeout.
-func (s *Stage) keepTensors(ctx context.Context, b *batch) *problem {
+func (s *Stage) keepTensors(ctx context.Context, b *batch) *refusal {
 	if len(b.tensors) == 0 {
 		return nil
 	}
@@ -132,7 +129,7 @@ func (s *Stage) keepTensors(ctx context.Context, b *batch) *problem {
 }
 
 // storeTensors is keepTensors for a request that has its place.
-func (s *Stage) storeTensors(ctx context.Context, b *batch) *problem {
+func (s *Stage) storeTensors(ctx context.Context, b *batch) *refusal {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
@@ -147,9 +144,7 @@ func (s *Stage) storeTensors(ctx context.Context, b *batch) *problem {
 	}
 	err := group.Wait()
 	if failed, ok := errors.AsType[*keepError](err); ok {
-		p := s.storeProblem(failed.err, ofFrames).ofFrame(failed.tensor.frame)
-		p.Field = failed.tensor.field()
-		return p
+		return s.storeProblem(failed.err, ofFrames).of(failed.tensor.frame, failed.tensor.field())
 	}
 	return nil
 }
@@ -209,9 +204,9 @@ func (s *Stage) endStoring(began time.Time) {
 	<-s.storing
 }
 
-func (s *Stage) storingOverloaded() *problem {
-	return newProblem(http.StatusTooManyRequests, reasonOverloaded,
-		"%d requests wait for the tensor store, which is the most; nothing of this one was taken, send it again later", cap(s.storing)).retryAfter(1)
+func (s *Stage) storingOverloaded() *refusal {
+	return refuse(reasonOverloaded,
+		"%d requests wait for the tensor store, which is the most; nothing of this one was taken, send it again later", cap(s.storing)).after(time.Second)
 }
 
 // What a request is about that needs the store: what was not taken of it.
@@ -221,30 +216,30 @@ const (
 )
 
 // storeProblem is what the store's error means to a client.
-func (s *Stage) storeProblem(err error, lost string) *problem {
+func (s *Stage) storeProblem(err error, lost string) *refusal {
 	switch {
 	case errors.Is(err, claimcheck.ErrTooLarge):
 		reason := "is larger than the store takes"
 		if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
 			reason = wrong.Reason
 		}
-		return newProblem(http.StatusRequestEntityTooLarge, reasonTooLarge, "the tensor's size %s (--max-tensor-bytes)", reason)
+		return refuse(reasonTooLarge, "the tensor's size %s (--max-tensor-bytes)", reason)
 	case errors.Is(err, claimcheck.ErrNotFound):
-		return newProblem(http.StatusBadRequest, reasonDangling, "the claim's tensor is not in the store; send it first, by PUT /v1/tensors")
+		return refuse(reasonDangling, "the claim's tensor is not in the store; send it first, by PUT /v1/tensors")
 	case errors.Is(err, claimcheck.ErrMismatch):
-		return newProblem(http.StatusBadRequest, reasonMismatch, "%v; send the tensor again", err)
+		return refuse(reasonMismatch, "%v; send the tensor again", err)
 	case errors.Is(err, context.Canceled):
-		return newProblem(http.StatusBadRequest, reasonRead, "the request was cut off before the tensor was stored")
+		return refuse(reasonRead, "the request was cut off before the tensor was stored")
 	}
 	s.storeFailed()
 	switch {
 	case errors.Is(err, claimcheck.ErrFull):
 		s.warn("there is no room for tensors", "err", err)
-		return newProblem(http.StatusServiceUnavailable, reasonStoreFull, "there is no room for tensors; %s, send it again when there is", lost).retryAfter(60)
+		return refuse(reasonStoreFull, "there is no room for tensors; %s, send it again when there is", lost).after(time.Minute)
 	case needsOperator(err):
 		s.warn("tensors are refused until somebody acts", "err", err)
-		return newProblem(http.StatusServiceUnavailable, reasonRefused, "tensors cannot be kept and the operator must act, as ingest's log says; %s, keep it until that is done", lost).retryAfter(60)
+		return refuse(reasonRefused, "tensors cannot be kept and the operator must act, as ingest's log says; %s, keep it until that is done", lost).after(time.Minute)
 	}
 	s.warn("the tensor store did not take a tensor", "err", err)
-	return newProblem(http.StatusServiceUnavailable, reasonStore, "the tensor store did not answer as it should, or not in time; %s, send it again", lost).retryAfter(5)
+	return refuse(reasonStore, "the tensor store did not answer as it should, or not in time; %s, send it again", lost).after(5 * time.Second)
 }

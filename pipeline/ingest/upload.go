@@ -16,7 +16,7 @@ import (
 // 201 where it is new, 200 where the store had it.
 func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	claim, fresh, refusal := s.takeTensor(w, r)
+	claim, fresh, refused := s.takeTensor(w, r)
 	status := http.StatusOK
 	if fresh {
 		status = http.StatusCreated
@@ -26,17 +26,17 @@ func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request) {
 		Key    string `json:"key"`
 		Size   int64  `json:"size"`
 		SHA256 string `json:"sha256"`
-	}{claim.Bucket, claim.Key, claim.Size, hex.EncodeToString(claim.SHA256[:])}, refusal)
+	}{claim.Bucket, claim.Key, claim.Size, hex.EncodeToString(claim.SHA256[:])}, refused)
 }
 
-func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.TensorClaim, fresh bool, _ *problem) {
+func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.TensorClaim, fresh bool, _ *refusal) {
 	var none oona.TensorClaim
-	if refusal := s.tensorRefusal(r); refusal != nil {
-		return none, false, refusal
+	if refused := s.tensorRefusal(w, r); refused != nil {
+		return none, false, refused
 	}
-	declared, refusal := digestsOf(r.Header)
-	if refusal != nil {
-		return none, false, refusal
+	declared, refused := digestsOf(r.Header)
+	if refused != nil {
+		return none, false, refused
 	}
 	// In place of the write timeout of frames; a test's recorder has none.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
@@ -63,7 +63,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 
 // storeUpload stores a tensor that has arrived. It waits for a place, as to send
 // it again would cost more.
-func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *problem) {
+func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *refusal) {
 	timer := time.NewTimer(s.cfg.StoreTimeout)
 	defer timer.Stop()
 	select {
@@ -84,18 +84,20 @@ func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (c
 }
 
 // tensorRefusal is what can be said before the body is looked at.
-func (s *Stage) tensorRefusal(r *http.Request) *problem {
+func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request) *refusal {
 	if r.Method != http.MethodPut {
-		return newProblem(http.StatusMethodNotAllowed, reasonMethod, "tensors are taken by PUT, not %s", r.Method).with("Allow", http.MethodPut)
+		w.Header().Set("Allow", http.MethodPut)
+		return refuse(reasonMethod, "tensors are taken by PUT, not %s", r.Method)
 	}
 	if s.cfg.Tensors == nil {
-		return newProblem(http.StatusNotImplemented, reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
+		return refuse(reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
 	}
 	if part := r.Header.Get("Content-Range"); part != "" { // RFC 9110, section 14.5
-		return newProblem(http.StatusBadRequest, reasonHeader, "Content-Range is %.100q; a tensor is taken whole", part)
+		return refuse(reasonHeader, "Content-Range is %.100q; a tensor is taken whole", part)
 	}
 	if coding := strings.Join(r.Header.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
-		return newProblem(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Encoding is %.64q; a tensor is kept, and known, by the bytes that are sent: send them as they are", coding).with("Accept-Encoding", "identity")
+		w.Header().Set("Accept-Encoding", "identity")
+		return refuse(reasonMediaType, "Content-Encoding is %.64q; a tensor is kept, and known, by the bytes that are sent: send them as they are", coding)
 	}
 	if err := s.cfg.Tensors.CheckSize(r.ContentLength); err != nil {
 		return s.storeProblem(err, ofTensor)
