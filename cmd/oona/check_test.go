@@ -62,17 +62,17 @@ func TestCheck(t *testing.T) {
 	}
 	status, _, messages = run(t, append(good, "--ingest", file("large.yaml", at+"max-message-bytes: 3000000\n"))...)
 	if status != exitFailed || !strings.Contains(messages, "fault: topic checked.telemetry.seed.metrics has max.message.bytes=1048588 and must have at least 3000000") {
-		t.Errorf("with an ingest whose records are larger than the topic takes: status %d, %q", status, messages)
+		t.Errorf("with an ingest whose records exceed the limit of the topic: status %d, %q", status, messages)
 	}
-	// All faults are named, of files and between them.
+	// All faults are named: of each file, and between files.
 	status, _, messages = run(t, append(good, "--aggregate", file("long.yaml", at+"window-length: 20s\n"), "--aggregate", file("wrong.yaml", at+"idle-horizon: 1s\n"),
 		"--exporter", file("typo.yaml", at+"lookbak: 1h\n"), "--exporter", filepath.Join(dir, "absent.yaml"), "--ingest", file("other.yaml", "prefix: other\n"))...)
 	for _, want := range []string{
-		"long.yaml: window-length is 20s, and that of aggregate ",
+		"long.yaml: window-length is 20s, but aggregate ",
 		"wrong.yaml: ", "--idle-horizon: is 1s; it is longer than two tick intervals",
 		`unknown key "lookbak"`,
 		"absent.yaml: no such file",
-		"other.yaml: prefix is other, and that of ingest ", "other.yaml: brokers are [127.0.0.1:9092], and ingest ",
+		"other.yaml: prefix is other, but ingest ", "other.yaml: brokers are [127.0.0.1:9092], but ingest ",
 		"the configuration has faults: 6",
 	} {
 		if !strings.Contains(messages, want) {
@@ -82,19 +82,19 @@ func TestCheck(t *testing.T) {
 	if status != exitFailed || strings.Contains(messages, "-h for help") {
 		t.Errorf("with faults: status %d, %q", status, messages)
 	}
-	// What fits each worker by itself, and not the others.
+	// Each file is right by itself, but they disagree.
 	status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest", file("a.yaml", at+"instance: a\n"), "--ingest", file("b.yaml", at+"instance: a\n"),
 		"--aggregate", file("slow.yaml", at+"window-length: 10m\n"), "--exporter", file("silent.yaml", at))
-	for _, want := range []string{"b.yaml: instance is a, as that of ingest ", "silent.yaml: series-silent-after is 5m0s, and a window of aggregate ", "the configuration has faults: 2"} {
+	for _, want := range []string{"b.yaml: instance is a, which ingest ", "silent.yaml: series-silent-after is 5m0s, but by aggregate ", "the configuration has faults: 2"} {
 		if !strings.Contains(messages, want) {
 			t.Errorf("nothing says %q", want)
 		}
 	}
 	if status != exitFailed {
-		t.Errorf("beside each other: status %d, %q", status, messages)
+		t.Errorf("together: status %d, %q", status, messages)
 	}
-	// What may be on several hosts is a note, and on one it is a fault. Two ingests of
-	// the default name whose ports differ are taken to be on one.
+	// A conflict on one host is a fault if the workers are on one host, and else a note.
+	// Two ingests of the default name whose ports differ are assumed to be on one host.
 	pods := []string{"check", "--bin", bin, "--offline", "--aggregate", file("c.yaml", at+"admin-address: ':9100'\n"), "--exporter", file("d.yaml", at+"admin-address: ':9100'\n")}
 	status, _, messages = run(t, pods...)
 	if status != 0 || strings.Count(messages, "note: if they run on one host (--one-host): exporter ") != 1 {
@@ -134,7 +134,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("against the %s: status %d, %q", source, status, messages)
 		}
 		status, _, messages = run(t, append(short, flags...)...)
-		if status != exitFailed || !strings.Contains(messages, "series-silent-after is 12s, and a window of generation 1 in the "+source+" closes 13s after the one before ended") {
+		if status != exitFailed || !strings.Contains(messages, "series-silent-after is 12s, but by generation 1 in the "+source+" a window closes up to 13s after the end of the previous one") {
 			t.Errorf("an exporter against the %s: status %d, %q", source, status, messages)
 		}
 	}
@@ -235,7 +235,7 @@ func TestCheckRefuses(t *testing.T) {
 			t.Errorf("%v: status %d, %q, %q", args, status, out, messages)
 		}
 	}
-	if status, _, messages := run(t, "check", "--offline", "--exporter=-", "--bin", t.TempDir()); status != exitFailed || !strings.Contains(messages, "fault: exporter without a file: there is no binary") {
+	if status, _, messages := run(t, "check", "--offline", "--exporter=-", "--bin", t.TempDir()); status != exitFailed || !strings.Contains(messages, "fault: exporter without a file: the binary ") {
 		t.Errorf("without binaries: status %d, %q", status, messages)
 	}
 }

@@ -10,29 +10,27 @@ import (
 	"time"
 )
 
-// own are the settings in which workers of one kind may differ. In all others
-// they are replicas of each other.
+// own lists the settings in which workers of one kind may differ.
 var own = []string{
 	"drain-timeout", "admin-address", "log-level", "log-format", "client-id",
-	"prefix",    // compared between all kinds
-	"brokers",   // one in common is enough
-	"catalogue", // its content counts
+	"prefix",    // compared between all workers
+	"brokers",   // one common broker is enough
+	"catalogue", // compared by content
 	"listen", "instance", "raw", "s3-access-key-id", "s3-secret-access-key-file", "s3-ca-file",
 	"worker", "group-instance", "from-here",
 }
 
-// Disagreements says in what the workers do not fit together, wherever they run.
-// [OneHost] says what is wrong with them on one host.
+// Disagreements returns the settings that do not agree between the workers,
+// wherever they run. [OneHost] finds conflicts on one host.
 func Disagreements(workers []Worker) (faults []string) {
-	note := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	for i, w := range workers {
 		if i > 0 {
 			first := workers[0]
 			if a, b := w.Text("prefix"), first.Text("prefix"); a != b {
-				note("%s: prefix is %s, and that of %s is %s", w, a, first, b)
+				faults = append(faults, fmt.Sprintf("%s: prefix is %s, but %s has %s", w, a, first, b))
 			}
-			if !haveCommon(w.Strings("brokers"), first.Strings("brokers")) {
-				note("%s: brokers are %v, and %s has none of them", w, w.Strings("brokers"), first)
+			if a, b := w.Strings("brokers"), first.Strings("brokers"); !haveCommon(a, b) {
+				faults = append(faults, fmt.Sprintf("%s: brokers are %v, but %s has %v; they must share at least one", w, a, first, b))
 			}
 		}
 		for _, other := range workers[:i] {
@@ -47,11 +45,11 @@ func Disagreements(workers []Worker) (faults []string) {
 	return faults
 }
 
-// between are faults of a worker of one kind beside one of another.
+// between returns the disagreements of two workers of different kinds.
 func between(w, other Worker) []string {
 	switch {
 	case w.Kind == Ingest && other.Kind == Aggregate:
-		return outlasted(w, other)
+		return checkPublishTimeout(w, other)
 	case w.Kind == Exporter && other.Kind == Aggregate:
 		closes := other.duration("window-length") + other.duration("out-of-orderness") + other.duration("allowed-lateness")
 		return Forgets(w, other.String(), closes)
@@ -59,62 +57,64 @@ func between(w, other Worker) []string {
 	return nil
 }
 
-// repeated are names that two workers of one kind are given, and must not share.
+// repeated returns the names that both workers of one kind have and must not share.
 func repeated(w, like Worker) []string {
 	if w.Kind != like.Kind {
 		return nil
 	}
 	if id := w.Text("group-instance"); w.Kind == Aggregate && id != "" && id == like.Text("group-instance") {
-		return []string{fmt.Sprintf("%s: group-instance is %s, as that of %s; each member needs its own", w, id, like)}
+		return []string{fmt.Sprintf("%s: group-instance is %s, which %s has, too; each member of a group needs its own", w, id, like)}
 	}
 	if id := w.Text("instance"); w.Kind == Ingest && id == like.Text("instance") && w.gives("instance") && like.gives("instance") {
-		return []string{fmt.Sprintf("%s: instance is %s, as that of %s; each ingest needs its own, or frames that come through the slower of the two are late", w, id, like)}
+		return []string{fmt.Sprintf("%s: instance is %s, which %s has, too; each ingest needs its own, or frames that go through the slower one are late", w, id, like)}
 	}
 	return nil
 }
 
-// Forgets says where an exporter forgets a layer before its next window has closed,
-// which takes a window's length and what it stays open for. whose says whose
-// windows they are.
-func Forgets(exporter Worker, whose string, closes time.Duration) []string {
+// Forgets returns a fault if the exporter removes the series of a layer before its
+// next window can have closed. closes is the length of a window and the time that it
+// stays open after its end; source names where these come from.
+func Forgets(exporter Worker, source string, closes time.Duration) []string {
 	silence := exporter.duration("series-silent-after")
 	if silence >= closes {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: series-silent-after is %s, and a window of %s closes %s after the one before ended: layers disappear in between; give at least that", exporter, silence, whose, closes)}
+	return []string{fmt.Sprintf("%s: series-silent-after is %s, but by %s a window closes up to %s after the end of the previous one, so series of layers disappear in between; give at least %s", exporter, silence, source, closes, closes)}
 }
 
 func haveCommon(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// outlasted: a frame whose publication takes as long as the idle horizon is late.
-func outlasted(ingest, aggregate Worker) []string {
+// checkPublishTimeout returns a fault unless ingest's publish timeout is below the
+// idle horizon. A frame that is published later than that would be late.
+func checkPublishTimeout(ingest, aggregate Worker) []string {
 	timeout, horizon := ingest.duration("publish-timeout"), aggregate.duration("idle-horizon")
 	if timeout < horizon {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: publish-timeout is %s, as long as the idle-horizon of %s (%s) or longer: frames of a producer that waits would be late", ingest, timeout, aggregate, horizon)}
+	return []string{fmt.Sprintf("%s: publish-timeout is %s; give less than %s, the idle-horizon of %s, or frames that wait so long are late", ingest, timeout, horizon, aggregate)}
 }
 
-// differences are those between workers of one kind.
+// differences returns the differing settings of two workers of one kind.
 func differences(w, like Worker) (faults []string) {
 	for _, name := range slices.Sorted(maps.Keys(w.settings)) {
 		if a, b := w.settings[name], like.settings[name]; !slices.Contains(own, name) && !reflect.DeepEqual(a, b) {
-			faults = append(faults, fmt.Sprintf("%s: %s is %v, and that of %s is %v", w, name, a, like, b))
+			faults = append(faults, fmt.Sprintf("%s: %s is %v, but %s has %v", w, name, a, like, b))
 		}
 	}
 	a, b := w.Text("catalogue"), like.Text("catalogue")
 	same, err := sameContent(a, b)
 	if err != nil {
-		faults = append(faults, fmt.Sprintf("%s: compare its catalogue with that of %s: %v", w, like, err))
+		faults = append(faults, fmt.Sprintf("%s: compare its catalogue with the one of %s: %v", w, like, err))
 	} else if !same {
-		faults = append(faults, fmt.Sprintf("%s: its catalogue %q has another content than that of %s, %q", w, a, like, b))
+		faults = append(faults, fmt.Sprintf("%s: catalogue is %q, and its content differs from %q, which %s has", w, a, b, like))
 	}
 	return faults
 }
 
-// sameContent compares two files; no name is the built-in one.
+// sameContent reports whether two files are equal. The empty name is the built-in
+// catalogue.
 func sameContent(a, b string) (bool, error) {
 	if a == b {
 		return true, nil

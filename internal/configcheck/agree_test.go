@@ -39,42 +39,42 @@ func TestDisagreements(t *testing.T) {
 		"one of each": {[][2]string{
 			{Ingest, "publish-timeout: 10s}"}, {Aggregate, "idle-horizon: 1m0s}"}, {Exporter, "lookback: 1h}"},
 		}, nil},
-		"what is their own": {[][2]string{
+		"what may differ": {[][2]string{
 			{Ingest, "instance: a, raw: true, listen: a, group-instance: x}"}, {Ingest, "instance: b, raw: false, listen: b, log-level: debug}"},
 		}, nil},
 		"tensor stores": {[][2]string{
 			{Ingest, "tensor-store: s3, s3-endpoint: a, inline-tensor-bytes: 1}"}, {Ingest, "tensor-store: directory, s3-endpoint: b, inline-tensor-bytes: 2}"},
 		}, []string{
-			"ingest 1.yaml: inline-tensor-bytes is 2, and that of ingest 0.yaml is 1",
-			"ingest 1.yaml: s3-endpoint is b, and that of ingest 0.yaml is a",
-			"ingest 1.yaml: tensor-store is directory, and that of ingest 0.yaml is s3",
+			"ingest 1.yaml: inline-tensor-bytes is 2, but ingest 0.yaml has 1",
+			"ingest 1.yaml: s3-endpoint is b, but ingest 0.yaml has a",
+			"ingest 1.yaml: tensor-store is directory, but ingest 0.yaml has s3",
 		}},
 		"windows and groups": {[][2]string{
 			{Aggregate, "window-length: 10s, group: g, group-instance: i}"}, {Exporter, "series-silent-after: 5m0s}"}, {Aggregate, "window-length: 20s, group: h, group-instance: i}"},
 		}, []string{
-			"aggregate 2.yaml: group-instance is i, as that of aggregate 0.yaml; each member needs its own",
-			"aggregate 2.yaml: group is h, and that of aggregate 0.yaml is g",
-			"aggregate 2.yaml: window-length is 20s, and that of aggregate 0.yaml is 10s",
+			"aggregate 2.yaml: group-instance is i, which aggregate 0.yaml has, too; each member of a group needs its own",
+			"aggregate 2.yaml: group is h, but aggregate 0.yaml has g",
+			"aggregate 2.yaml: window-length is 20s, but aggregate 0.yaml has 10s",
 		}},
 		"two ingests with one name": {[][2]string{{Ingest, "instance: a}"}, {Ingest, "instance: b}"}, {Ingest, "instance: a}"}}, []string{
-			"ingest 2.yaml: instance is a, as that of ingest 0.yaml; each ingest needs its own, or frames that come through the slower of the two are late",
+			"ingest 2.yaml: instance is a, which ingest 0.yaml has, too; each ingest needs its own, or frames that go through the slower one are late",
 		}},
 		"a window longer than the silence": {[][2]string{
 			{Exporter, "series-silent-after: 5m0s}"}, {Aggregate, "window-length: 10m0s, out-of-orderness: 1s, allowed-lateness: 5s}"}, {Exporter, "series-silent-after: 10m6s}"},
 		}, []string{
-			"exporter 0.yaml: series-silent-after is 5m0s, and a window of aggregate 1.yaml closes 10m6s after the one before ended: layers disappear in between; give at least that",
-			"exporter 2.yaml: series-silent-after is 10m6s, and that of exporter 0.yaml is 5m0s",
+			"exporter 0.yaml: series-silent-after is 5m0s, but by aggregate 1.yaml a window closes up to 10m6s after the end of the previous one, so series of layers disappear in between; give at least 10m6s",
+			"exporter 2.yaml: series-silent-after is 10m6s, but exporter 0.yaml has 5m0s",
 		}},
 		"no static membership": {[][2]string{{Aggregate, `group-instance: ""}`}, {Aggregate, `group-instance: ""}`}}, nil},
 		"buckets": {[][2]string{{Exporter, "series-buckets: [1, 2]}"}, {Exporter, "series-buckets: [1, 3]}"}}, []string{
-			"exporter 1.yaml: series-buckets is [1 3], and that of exporter 0.yaml is [1 2]",
+			"exporter 1.yaml: series-buckets is [1 3], but exporter 0.yaml has [1 2]",
 		}},
 		"a timeout beyond the horizon": {[][2]string{{Aggregate, "idle-horizon: 5s}"}, {Ingest, "publish-timeout: 10s}"}}, []string{
-			"ingest 1.yaml: publish-timeout is 10s, as long as the idle-horizon of aggregate 0.yaml (5s) or longer: frames of a producer that waits would be late",
+			"ingest 1.yaml: publish-timeout is 10s; give less than 5s, the idle-horizon of aggregate 0.yaml, or frames that wait so long are late",
 		}},
 		"catalogues": {[][2]string{{Aggregate, "catalogue: " + a + "}"}, {Aggregate, "catalogue: " + copyOfA + "}"}, {Aggregate, "catalogue: " + b + "}"}, {Aggregate, `catalogue: ""}`}}, []string{
-			"aggregate 2.yaml: its catalogue \"" + b + "\" has another content than that of aggregate 0.yaml, \"" + a + "\"",
-			"aggregate 3.yaml: its catalogue \"\" has another content than that of aggregate 0.yaml, \"" + a + "\"",
+			"aggregate 2.yaml: catalogue is \"" + b + "\", and its content differs from \"" + a + "\", which aggregate 0.yaml has",
+			"aggregate 3.yaml: catalogue is \"\", and its content differs from \"" + a + "\", which aggregate 0.yaml has",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,8 +89,7 @@ func TestDisagreements(t *testing.T) {
 	}
 }
 
-// Two ingests that are not given a name are called by their hosts, which may not be
-// this one.
+// By default, an ingest has the name of its host, which may not be this one.
 func TestIngestsWithoutANameMayBeOnTwoHosts(t *testing.T) {
 	a, b := workerOf(t, Ingest, "a", "{prefix: p, brokers: [k], instance: here}"), workerOf(t, Ingest, "b", "{prefix: p, brokers: [k], instance: here}")
 	b.given = nil
@@ -111,8 +110,8 @@ func TestDisagreementsOnTheBus(t *testing.T) {
 		workerOf(t, Exporter, "e", "{prefix: q, brokers: [k3]}"),
 	}
 	want := []string{
-		"exporter e: prefix is q, and that of ingest without a file is p",
-		"exporter e: brokers are [k3], and ingest without a file has none of them",
+		"exporter e: prefix is q, but ingest without a file has p",
+		"exporter e: brokers are [k3], but ingest without a file has [k1 k2]; they must share at least one",
 	}
 	if got := Disagreements(workers); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -121,7 +120,7 @@ func TestDisagreementsOnTheBus(t *testing.T) {
 
 func TestAskWithoutABinary(t *testing.T) {
 	_, err := Ask(t.Context(), t.TempDir(), Ingest, "i.yaml")
-	if err == nil || !strings.Contains(err.Error(), "ingest i.yaml: there is no binary ") || !strings.Contains(err.Error(), "(--bin)") {
+	if err == nil || !strings.Contains(err.Error(), "ingest i.yaml: the binary ") || !strings.Contains(err.Error(), "(--bin)") {
 		t.Errorf("the error is %v", err)
 	}
 }

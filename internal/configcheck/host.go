@@ -5,17 +5,18 @@ import (
 	"slices"
 )
 
-// OneHost says which workers cannot run on one host, as they would listen at the
-// same port, or be ingests of the same name: one that is not given a name has its
-// host's. Workers with an address in common run on one host, and ingests whose ports
-// differ are taken to: what is wrong with these is in faults, with others in perhaps.
+// OneHost returns what prevents workers from running on one host: two of them listen
+// on the same port, or two ingests have the same name, which by default is the name
+// of the host. It returns the conflict in faults if the workers are on one host:
+// they have an address in common, or they are ingests with different ports.
+// Otherwise, it returns the conflict in perhaps.
 func OneHost(workers []Worker) (faults, perhaps []string) {
 	for i, w := range workers {
 		for _, other := range workers[:i] {
 			on, wrong := hostsOf(w, other), shared(w, other)
 			apart := len(wrong) == 0
 			if sameDefault(w, other) {
-				wrong = append(wrong, fmt.Sprintf("%s: instance is %s, by default the host's name, as that of %s; give each ingest its own (--instance), or frames that come through the slower of the two are late", w, w.Text("instance"), other))
+				wrong = append(wrong, fmt.Sprintf("%s: instance is %s, the name of the host, which %s has, too; give each ingest its own (--instance), or frames that go through the slower one are late", w, w.Text("instance"), other))
 			}
 			switch {
 			case on == oneHost, on == anyHost && apart:
@@ -28,13 +29,13 @@ func OneHost(workers []Worker) (faults, perhaps []string) {
 	return faults, perhaps
 }
 
-// hosts is what the addresses of two workers say of where they run.
+// hosts says whether two workers run on one host, as far as their addresses show.
 type hosts int
 
 const (
-	anyHost  hosts = iota // nothing: each machine has such addresses
+	anyHost  hosts = iota // unknown: every machine has these addresses
 	oneHost               // they have an address in common
-	twoHosts              // each has an address of a machine, and they have none in common
+	twoHosts              // each has an address of one machine, and no address in common
 )
 
 func hostsOf(a, b Worker) hosts {
@@ -51,20 +52,20 @@ func hostsOf(a, b Worker) hosts {
 	return anyHost
 }
 
-// shared says at which ports both workers would listen.
+// shared returns the ports that both workers would listen on.
 func shared(w, other Worker) (wrong []string) {
 	for _, at := range w.listeners() {
 		for _, taken := range other.listeners() {
 			if at.address.Overlaps(taken.address) {
-				wrong = append(wrong, fmt.Sprintf("%s: %s is %s, and %s of %s is %s: two workers cannot listen at one port of a host", w, at.flag, w.Text(at.flag), taken.flag, other, other.Text(taken.flag)))
+				wrong = append(wrong, fmt.Sprintf("%s: %s is %s, and %s of %s is %s; on one host, two workers cannot listen on the same port", w, at.flag, w.Text(at.flag), taken.flag, other, other.Text(taken.flag)))
 			}
 		}
 	}
 	return wrong
 }
 
-// sameDefault reports whether two ingests have the same name, and not both were
-// given it, which is a fault on any host.
+// sameDefault reports whether two ingests have the same name, at least one of them by
+// default. (If both names are configured, it is a fault on any host.)
 func sameDefault(w, other Worker) bool {
 	return w.Kind == Ingest && other.Kind == Ingest && w.Text("instance") == other.Text("instance") && (!w.gives("instance") || !other.gives("instance"))
 }

@@ -8,8 +8,8 @@ import (
 
 func TestOneHost(t *testing.T) {
 	const (
-		instance = ": instance is h, by default the host's name, as that of ingest 0; give each ingest its own (--instance), or frames that come through the slower of the two are late"
-		at       = ": two workers cannot listen at one port of a host"
+		instance = ": instance is h, the name of the host, which ingest 0 has, too; give each ingest its own (--instance), or frames that go through the slower one are late"
+		at       = "; on one host, two workers cannot listen on the same port"
 	)
 	for name, test := range map[string]struct {
 		workers         [][2]string // kind and settings
@@ -19,7 +19,7 @@ func TestOneHost(t *testing.T) {
 			{Ingest, "listen: 127.0.0.1:8080, admin-address: 127.0.0.1:9101"}, {Aggregate, "admin-address: 127.0.0.1:9102"}, {Exporter, "admin-address: 127.0.0.1:9103"},
 		}, nil, nil},
 		"free ports": {[][2]string{{Aggregate, "admin-address: 127.0.0.1:0"}, {Aggregate, "admin-address: 127.0.0.1:0"}}, nil, nil},
-		"replicas in pods of their own": {[][2]string{
+		"replicas in their own pods": {[][2]string{
 			{Aggregate, "admin-address: 0.0.0.0:9100"}, {Exporter, "admin-address: 0.0.0.0:9100"},
 		}, nil, []string{"exporter 1: admin-address is 0.0.0.0:9100, and admin-address of aggregate 0 is 0.0.0.0:9100" + at}},
 		"one address": {[][2]string{

@@ -1,6 +1,6 @@
-// Package configcheck says whether the workers that are to run beside each other
-// are configured rightly. It asks their own binaries (--check), so that what is
-// validated is what will run, by its version and its environment.
+// Package configcheck checks that the configurations of workers are valid and agree
+// with each other. It runs the binaries of the workers with --check, so that each
+// configuration is validated by the version that will run with it.
 package configcheck
 
 import (
@@ -19,23 +19,23 @@ import (
 	"github.com/morphogenetic/oona/internal/address"
 )
 
-// The kinds of workers, which are the names of their binaries.
+// The kinds of workers. They are the names of the binaries, too.
 const (
 	Ingest    = "ingest"
 	Aggregate = "aggregate"
 	Exporter  = "exporter"
 )
 
-// NoFile in place of a file is a worker without one.
+// NoFile is the File of a worker without a configuration file.
 const NoFile = "-"
 
 // Worker is a worker's configuration.
 type Worker struct {
 	Kind      string
-	File      string         // as it was named
+	File      string
 	Effective string         // YAML, as the worker's --check prints it
-	settings  map[string]any // the same, by the names of flags
-	given     map[string]any // those that its file or a variable gives, by name
+	settings  map[string]any // of Effective, by the names of flags
+	given     map[string]any // of File, by the names of flags
 }
 
 func (w Worker) String() string {
@@ -45,7 +45,7 @@ func (w Worker) String() string {
 	return w.Kind + " " + w.File
 }
 
-// Strings is a setting that is a list.
+// Strings returns the value of a setting that is a list.
 func (w Worker) Strings(name string) (all []string) {
 	values, _ := w.settings[name].([]any)
 	for _, v := range values {
@@ -54,7 +54,7 @@ func (w Worker) Strings(name string) (all []string) {
 	return all
 }
 
-// Text is a setting as it is written.
+// Text returns the value of a setting as text, or "".
 func (w Worker) Text(name string) string {
 	if v, known := w.settings[name]; known {
 		return fmt.Sprint(v)
@@ -62,26 +62,27 @@ func (w Worker) Text(name string) string {
 	return ""
 }
 
-// On is a setting that is on or off.
+// On returns the value of a setting that is a boolean.
 func (w Worker) On(name string) bool {
 	on, _ := w.settings[name].(bool)
 	return on
 }
 
-// gives reports whether a setting is not the worker's default.
+// gives reports whether the worker's file or a variable gives a setting.
 func (w Worker) gives(name string) bool {
 	_, given := w.given[name]
 	_, set := os.LookupEnv("OONA_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
 	return given || set
 }
 
-// listener is an address at which a worker listens.
+// listener is an address that a worker listens on.
 type listener struct {
 	flag    string
 	address address.Address
 }
 
-// listeners are the addresses at which the worker listens; it has validated them.
+// listeners returns the addresses that the worker listens on. The worker has
+// validated them.
 func (w Worker) listeners() (all []listener) {
 	for _, name := range []string{"listen", "admin-address"} {
 		if at, err := address.Parse(w.Text(name)); err == nil {
@@ -91,17 +92,18 @@ func (w Worker) listeners() (all []listener) {
 	return all
 }
 
-// duration is a setting of time; a worker has validated it.
+// duration returns the value of a setting that is a duration. The worker has
+// validated it.
 func (w Worker) duration(name string) time.Duration {
 	d, _ := time.ParseDuration(w.Text(name))
 	return d
 }
 
-// askTimeout is how long a binary may take to print its configuration.
+// askTimeout is the time limit for a binary to print its configuration.
 const askTimeout = 30 * time.Second
 
-// Ask has the binary of a kind of worker, in folder bin, validate its
-// configuration. An error is what the binary says, or why it does not run.
+// Ask runs the binary of a kind of worker, in directory bin, to validate the
+// configuration file. The error is what the binary prints, or why it cannot run.
 func Ask(ctx context.Context, bin, kind, file string) (Worker, error) {
 	w := Worker{Kind: kind, File: file}
 	args := []string{"--check"}
@@ -119,14 +121,14 @@ func Ask(ctx context.Context, bin, kind, file string) (Worker, error) {
 		return w, fmt.Errorf("%s: %s", w, strings.TrimPrefix(strings.TrimSpace(said), kind+": "))
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return w, fmt.Errorf("%s: there is no binary %s; give the folder that has it (--bin)", w, cmd.Path)
+		return w, fmt.Errorf("%s: the binary %s does not exist; give the directory that has it (--bin)", w, cmd.Path)
 	}
 	if err != nil {
-		return w, fmt.Errorf("%s: ask %s: %w", w, cmd.Path, err)
+		return w, fmt.Errorf("%s: run %s --check: %w", w, cmd.Path, err)
 	}
 	w.Effective = out.String()
 	if err := yaml.Unmarshal(out.Bytes(), &w.settings); err != nil {
-		return w, fmt.Errorf("%s: read what %s --check prints: %w", w, cmd.Path, err)
+		return w, fmt.Errorf("%s: read the output of %s --check: %w", w, cmd.Path, err)
 	}
 	if file == NoFile {
 		return w, nil

@@ -18,9 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Listen opens a TCP address. Its error says what to do, and wraps
-// syscall.EADDRINUSE where the port is taken, syscall.EADDRNOTAVAIL where the
-// address is another machine's, and *net.DNSError where the host is not found.
+// Listen listens on a TCP address. Its error names the flag and says what to do. It
+// wraps syscall.EADDRINUSE if the port is in use, syscall.EADDRNOTAVAIL if the
+// address belongs to another machine, and *net.DNSError if the host is unknown.
 func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	if err := CheckAddresses(Listener{flag, address}); err != nil {
 		return nil, err
@@ -28,14 +28,14 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s is taken by another process; stop it or give %s another port (0 takes a free one): %w", address, flag, err)
+		return nil, fmt.Errorf("%s is in use by another process; stop it or give %s another port (0 picks a free one): %w", address, flag, err)
 	}
 	if unknown, ok := errors.AsType[*net.DNSError](err); ok || errors.Is(err, syscall.EADDRNOTAVAIL) {
 		reason := "is not an address of this machine"
 		if ok {
 			reason = fmt.Sprintf("has the host %q, which cannot be resolved", unknown.Name)
 		}
-		return nil, fmt.Errorf("%s %s %s; give one of its own, or :PORT for all of them: %w", flag, address, reason, err)
+		return nil, fmt.Errorf("%s %s %s; give an address of this machine, or :PORT for all of them: %w", flag, address, reason, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", flag, err)
@@ -43,8 +43,8 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Admin serves what operators and Kubernetes ask of a worker. It is ready when
-// every condition holds.
+// Admin is the HTTP server for operators, Prometheus and Kubernetes. It reports that
+// the worker is ready when all conditions hold.
 type Admin struct {
 	title    string
 	listener net.Listener
@@ -60,8 +60,8 @@ type condition struct {
 	check func() error
 }
 
-// NewAdmin returns the admin server of a worker called title, which will serve
-// on listener.
+// NewAdmin returns the admin server of the worker called title. Its Run serves on
+// listener.
 func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, logger *slog.Logger) *Admin {
 	a := &Admin{title: title, listener: listener, logger: logger}
 	mux := http.NewServeMux()
@@ -83,8 +83,8 @@ func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, 
 	return a
 }
 
-// MetricsHandler serves a registry in whichever form is asked for. The protobuf
-// form carries native histograms.
+// MetricsHandler returns a handler that serves metrics in the requested format. Only
+// the protobuf format has native histograms.
 func MetricsHandler(metrics prometheus.Gatherer, logger *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
@@ -93,15 +93,15 @@ func MetricsHandler(metrics prometheus.Gatherer, logger *slog.Logger) http.Handl
 	})
 }
 
-// ReadyWhen adds a condition: check returns why it does not hold, or nil. It is
-// called at every /readyz, from any goroutine.
+// ReadyWhen adds a condition. check returns nil if the condition holds, and the reason
+// otherwise. Each request of /readyz calls it; it must be safe for concurrent use.
 func (a *Admin) ReadyWhen(name string, check func() error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.conditions = append(a.conditions, condition{name, check})
 }
 
-// Ready returns why the worker is not ready, or nil.
+// Ready returns nil if the worker is ready, and the reason otherwise.
 func (a *Admin) Ready() error {
 	a.mu.Lock()
 	conditions := a.conditions
@@ -114,7 +114,7 @@ func (a *Admin) Ready() error {
 	return nil
 }
 
-// Addr is where the server listens, with the port that it got.
+// Addr returns the address that the server listens on.
 func (a *Admin) Addr() net.Addr { return a.listener.Addr() }
 
 // Run serves until ctx ends.
@@ -127,7 +127,7 @@ func (a *Admin) Run(ctx context.Context) error {
 		return fmt.Errorf("serve the admin address: %w", err)
 	case <-ctx.Done():
 	}
-	// Nothing is lost by cutting off a scrape or a profile.
+	// A scrape or a profile may be cut off.
 	if err := a.server.Close(); err != nil {
 		a.logger.Debug("closing the admin server", "err", err)
 	}
@@ -149,7 +149,7 @@ func reply(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text+"\n") // whoever asked may be gone
+	_, _ = io.WriteString(w, text+"\n") // the client may have disconnected
 }
 
 func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
@@ -168,7 +168,7 @@ const indexPage = `<!doctype html>
 <p>%[3]s</p>
 <ul>
 <li><a href="/livez">/livez</a>: the process answers</li>
-<li><a href="/readyz">/readyz</a>: whether it is ready for work; ingest and exporter are also while the bus is away</li>
+<li><a href="/readyz">/readyz</a>: whether it is ready for work; ingest and exporter are ready even if the bus is down</li>
 <li><a href="/metrics">/metrics</a>: for Prometheus</li>
 <li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li>
 </ul>

@@ -12,14 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Build is what the binary was made from.
+// Build describes the source of the binary.
 type Build struct {
-	Version  string // the module's, "(devel)" for a build from a checkout
-	Revision string // the commit, with "-dirty" where it was changed; may be empty
+	Version  string // of the module; "(devel)" for a build from a checkout
+	Revision string // the commit, with "-dirty" if files were changed; may be empty
 	Go       string
 }
 
-// ReadBuild returns what the Go linker wrote into the binary.
+// ReadBuild returns the Build that the Go linker wrote into the binary.
 func ReadBuild() Build {
 	b := Build{Version: "(unknown)", Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
@@ -53,7 +53,7 @@ func (b Build) String() string {
 	return fmt.Sprintf("%s %s %s", b.Version, b.Revision, b.Go)
 }
 
-// VersionFlag is a flag that prints the build and calls kong's Exit.
+// VersionFlag is a flag that prints the build and exits.
 type VersionFlag bool
 
 // BeforeReset is called by kong when the flag is given.
@@ -81,8 +81,8 @@ func NewRegistry() *prometheus.Registry {
 }
 
 // goCollector is the collector of the Go runtime without the counter
-// go_memstats_alloc_bytes_total. OpenMetrics names the family of a counter without
-// _total, and there is a gauge of that name, which strict parsers refuse.
+// go_memstats_alloc_bytes_total. In OpenMetrics, a counter's family has no _total, so
+// the family would have the name of a gauge, which strict parsers refuse.
 // go_gc_heap_allocs_bytes_total has the same value.
 type goCollector struct{ prometheus.Collector }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Config is what every worker is configured with beside its stage. A worker's
-// own configuration embeds it.
+// Config is the part of the configuration that all workers have. A worker's own
+// configuration embeds it.
 type Config struct {
 	Version      VersionFlag   `env:"-" help:"Print the version and exit."`
 	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables override it."`
@@ -26,7 +26,7 @@ type Config struct {
 	Log LogConfig `embed:"" prefix:"log-" group:"Logs"`
 }
 
-// Validate reports the first setting that cannot be.
+// Validate returns an *oona.FieldError for the first setting that is wrong.
 func (c Config) Validate() error {
 	if c.DrainTimeout <= 0 {
 		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s; give a time above 0", c.DrainTimeout)}
@@ -36,20 +36,19 @@ func (c Config) Validate() error {
 
 func (c *Config) common() *Config { return c }
 
-// Configuration is a pointer to a struct that embeds [Config]. The values that
-// it holds before it is parsed are the defaults of its flags.
+// Configuration is a pointer to a struct that embeds [Config]. The values of its
+// fields before Parse are the defaults of the flags.
 type Configuration interface{ common() *Config }
 
-// CheckFlag asks for the effective configuration instead of a run.
+// CheckFlag is a flag that prints the effective configuration and exits.
 type CheckFlag bool
 
-// Parse fills cfg from args, the environment and a configuration file, and
-// validates it. Where only text was asked for (-h, --version, --check), it is
-// written to stdout and done is true.
+// Parse fills cfg from args, the environment and a configuration file, and validates
+// it. For -h, --version and --check, it writes the text to stdout and returns done.
 func Parse(cfg Configuration, name, description string, args []string, stdout io.Writer, options ...kong.Option) (done bool, err error) {
 	printed := false
 	all := append(Options(), kong.Name(name), kong.Description(description), kong.Writers(stdout, stdout),
-		kong.Exit(func(int) { printed = true })) // after help or version; kong then parses on
+		kong.Exit(func(int) { printed = true })) // after help or version; kong continues to parse
 	parser, err := kong.New(cfg, append(all, options...)...)
 	if err != nil {
 		return false, fmt.Errorf("define the flags of %s: %w", name, err)
@@ -66,10 +65,10 @@ func Parse(cfg Configuration, name, description string, args []string, stdout io
 	return false, nil
 }
 
-// Options make a kong parser that reads OONA_... variables, takes the values
-// that the grammar holds as defaults, and prints help that names both. Defaults
-// may also be interpolated ("${name}") from a kong.Vars option. An enum needs its
-// default in the tag: kong asks for it before it looks at values.
+// Options returns options for a kong parser that reads OONA_... variables, uses the
+// values of the fields as defaults, and prints help that names both. Defaults may be
+// interpolated ("${name}") from a kong.Vars option. An enum needs its default in the
+// tag, as kong checks the tag before it looks at values.
 func Options() []kong.Option {
 	return []kong.Option{
 		kong.DefaultEnvars("OONA"),
@@ -82,8 +81,8 @@ func Options() []kong.Option {
 	}
 }
 
-// trimmedLists reads lists without the spaces around their entries, as in
-// "a:9092, b:9092".
+// trimmedLists returns a mapper for lists that removes the spaces around entries, for
+// example in "a:9092, b:9092".
 func trimmedLists() kong.Mapper {
 	untrimmed := kong.NewRegistry().RegisterDefaults()
 	return kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
@@ -99,7 +98,7 @@ func trimmedLists() kong.Mapper {
 	})
 }
 
-// everyFlag calls do for each flag of the program, hidden ones included.
+// everyFlag calls do for each flag of the program, including hidden ones.
 func everyFlag(node *kong.Node, do func(*kong.Flag)) {
 	for _, flag := range node.Flags {
 		do(flag)
@@ -109,8 +108,8 @@ func everyFlag(node *kong.Node, do func(*kong.Flag)) {
 	}
 }
 
-// defaultsFromValues makes the value that a flag's field holds its default, so
-// that defaults which live in code are written once.
+// defaultsFromValues makes the value of each flag's field its default, so that
+// defaults that are constants in the code need not be repeated in tags.
 func defaultsFromValues(k *kong.Kong) error {
 	everyFlag(k.Model.Node, func(flag *kong.Flag) {
 		if flag.Target.IsValid() && !flag.Target.IsZero() {
@@ -121,7 +120,7 @@ func defaultsFromValues(k *kong.Kong) error {
 	return nil
 }
 
-// formatValue writes a flag's value as the command line takes it.
+// formatValue returns a flag's value in the form of the command line.
 func formatValue(value *kong.Value) string {
 	if value.Target.Kind() == reflect.Slice && value.Tag.Sep != -1 {
 		parts := make([]string, value.Target.Len())
@@ -142,8 +141,8 @@ func formatScalar(v reflect.Value) string {
 	return fmt.Sprint(v.Interface()) // a Duration has its String
 }
 
-// readableHelp names the kind of each flag's value, as the default stands in
-// the text, and ends the titles of groups like that of the first.
+// readableHelp sets the placeholder of each flag to the kind of its value, as the
+// help text has the default. It ends the titles of groups with a colon.
 func readableHelp(k *kong.Kong) error {
 	everyFlag(k.Model.Node, func(flag *kong.Flag) {
 		if flag.Group != nil && !strings.HasSuffix(flag.Group.Title, ":") {
@@ -161,16 +160,14 @@ func readableHelp(k *kong.Kong) error {
 			flag.PlaceHolder = "N"
 		case kind == reflect.String && flag.Tag.Enum != "":
 			flag.PlaceHolder = strings.ReplaceAll(flag.Tag.Enum, ",", "|")
-		case kind == reflect.Slice:
-			flag.PlaceHolder = "TEXT"
-		case kind == reflect.String:
+		case kind == reflect.Slice, kind == reflect.String:
 			flag.PlaceHolder = "TEXT"
 		}
 	})
 	return nil
 }
 
-// describe is a flag's help, its default and its environment variable.
+// describe returns a flag's help with its default and its environment variable.
 func describe(value *kong.Value) string {
 	var notes []string
 	if value.HasDefault && value.Default != "" && !value.IsBool() {

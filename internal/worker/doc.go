@@ -1,12 +1,12 @@
-// Package worker is what Oona's processes have in common: configuration, logs,
-// an admin server, and the start and end of what runs.
+// Package worker is the common part of Oona's processes: configuration, logs, an
+// admin server, and the start and end of components.
 //
 //	flags > OONA_... > YAML file > defaults
 //	                |
 //	             Main ──▶ admin server: /livez /readyz /metrics /debug/pprof
-//	                └───▶ run ──▶ components, until a signal or the first end
+//	                └───▶ run ──▶ components, until a signal, or until one of them ends
 //
 // A worker's main calls [Main]. A program with subcommands makes its own parser
-// from [Options] and uses [LogConfig], [Admin], [NewRegistry] and [RunAll] by
-// themselves: none of them exits the process or touches a global.
+// from [Options], and uses [LogConfig], [Admin], [NewRegistry] and [RunAll] without
+// Main. They neither exit the process nor use globals.
 package worker

@@ -11,8 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// WriteEffective writes the values of a parsed program's flags as YAML that
-// --config reads again.
+// WriteEffective writes the flags of a parsed program as a YAML file for --config.
 func WriteEffective(w io.Writer, program *kong.Node) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	group := ""
@@ -44,8 +43,8 @@ func WriteEffective(w io.Writer, program *kong.Node) error {
 	return encoder.Close()
 }
 
-// plain is a value as a file would give it: durations and what has a text form
-// as text.
+// plain returns a value in the form that a file has it: durations, and values that
+// implement encoding.TextMarshaler, as text.
 func plain(v reflect.Value) any {
 	switch value := v.Interface().(type) {
 	case time.Duration:

@@ -14,8 +14,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// ConfigFile is a flag that names a YAML file of further settings. Its keys are
-// the names of the program's flags, without dashes in front.
+// ConfigFile is a flag that names a YAML file of settings. Its keys are the names of
+// the program's flags, without the leading dashes.
 type ConfigFile string
 
 // BeforeResolve is called by kong when the flag or its variable is given.
@@ -32,13 +32,14 @@ func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 	return nil
 }
 
-// file is the settings of a configuration file.
+// file is a configuration file. It implements kong.Resolver.
 type file struct {
 	path   string
 	values map[string]*yaml.Node // by flag name
 }
 
-// readFile refuses what no flag of the program is called.
+// readFile reads a configuration file. It refuses keys that are not flags of the
+// program.
 func readFile(path string, program *kong.Node) (*file, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -53,14 +54,14 @@ func readFile(path string, program *kong.Node) (*file, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: holds more than one YAML document; one is read", path)
+		return nil, fmt.Errorf("%s: has more than one YAML document; put all settings into one", path)
 	}
 	root := document.Content[0]
 	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
 		return f, nil
 	}
 	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("%s:%d: is not a mapping of settings such as \"log-level: debug\"", path, root.Line)
+		return nil, fmt.Errorf("%s:%d: is not a mapping; write settings as \"log-level: debug\"", path, root.Line)
 	}
 	return f, f.fill(root, settable(program))
 }
@@ -76,7 +77,7 @@ func settable(program *kong.Node) map[string]bool {
 	return names
 }
 
-// commandLineOnly is true of flags that say what to do rather than how.
+// commandLineOnly reports whether a flag is not a setting and so not allowed in files.
 func commandLineOnly(flag *kong.Flag) bool {
 	switch flag.Target.Interface().(type) {
 	case VersionFlag, ConfigFile, CheckFlag:
@@ -93,7 +94,7 @@ func (f *file) fill(root *yaml.Node, names map[string]bool) error {
 		case !names[key.Value]:
 			unknown = append(unknown, f.unknownKey(key, names))
 		case f.values[key.Value] != nil:
-			return fmt.Errorf("%s:%d: repeats %s", f.path, key.Line, key.Value)
+			return fmt.Errorf("%s:%d: repeats the key %s", f.path, key.Line, key.Value)
 		default:
 			f.values[key.Value] = value
 		}
@@ -107,16 +108,17 @@ func (f *file) fill(root *yaml.Node, names map[string]bool) error {
 func (f *file) unknownKey(key *yaml.Node, names map[string]bool) string {
 	text := fmt.Sprintf("%s:%d: unknown key %q", f.path, key.Line, key.Value)
 	if dashed := strings.ToLower(strings.ReplaceAll(key.Value, "_", "-")); names[dashed] {
-		text += fmt.Sprintf(" (it is written %s)", dashed)
+		text += fmt.Sprintf(" (write %s)", dashed)
 	}
 	return text
 }
 
-// Validate is part of kong.Resolver. Keys were checked when the file was read.
+// Validate does nothing, as readFile has checked the keys.
 func (f *file) Validate(*kong.Application) error { return nil }
 
-// Resolve returns the file's value of a flag, or nil to leave it as it is. kong
-// asks resolvers before it has looked at the environment, which goes first here.
+// Resolve returns the value of a flag in the file, or nil if another source has it.
+// It looks at the environment, which comes first, as kong asks resolvers before it
+// does so itself.
 func (f *file) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	node := f.values[flag.Name]
 	if node == nil || commandLineOnly(flag) || slices.ContainsFunc(flag.Envs, isSet) {
@@ -138,8 +140,8 @@ func isSet(env string) bool {
 	return ok
 }
 
-// flagValue turns a YAML value into what the flag's own parser takes: text, or
-// a map.
+// flagValue converts a YAML value to the input of the flag's own parser: text or a
+// map.
 func flagValue(node *yaml.Node, flag *kong.Flag) (any, error) {
 	switch node.Kind {
 	case yaml.ScalarNode:
@@ -149,7 +151,7 @@ func flagValue(node *yaml.Node, flag *kong.Flag) (any, error) {
 		return node.Value, nil
 	case yaml.SequenceNode:
 		if !flag.IsSlice() {
-			return nil, errors.New("is a list, but takes one value")
+			return nil, errors.New("is a list; give one value")
 		}
 		var parts []string
 		if err := node.Decode(&parts); err != nil {
@@ -158,7 +160,7 @@ func flagValue(node *yaml.Node, flag *kong.Flag) (any, error) {
 		return kong.JoinEscaped(parts, flag.Tag.Sep), nil
 	case yaml.MappingNode:
 		if !flag.IsMap() {
-			return nil, errors.New("is a mapping, but takes one value")
+			return nil, errors.New("is a mapping; give one value")
 		}
 		var pairs map[string]any
 		if err := node.Decode(&pairs); err != nil {

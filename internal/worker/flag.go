@@ -10,8 +10,9 @@ import (
 	"github.com/morphogenetic/oona/internal/address"
 )
 
-// NameFlag returns err with the flag in place of the field, where err wraps an
-// *oona.FieldError about a field of cfg, a struct with tags of flags.
+// NameFlag replaces the name of a field by the name of its flag, if err wraps an
+// *oona.FieldError about a field of cfg, a struct with tags of flags. Otherwise, it
+// returns err.
 func NameFlag(cfg any, err error) error {
 	wrong, ok := errors.AsType[*oona.FieldError](err)
 	if !ok {
@@ -28,8 +29,8 @@ func NameFlag(cfg any, err error) error {
 	return &oona.FieldError{Field: "--" + field.Tag.Get("name") + index, Reason: wrong.Reason}
 }
 
-// AsFlag returns err with the flag in place of the field, where err wraps an
-// *oona.FieldError of something that one flag sets.
+// AsFlag replaces the name of the field by flag if err wraps an *oona.FieldError.
+// Otherwise, it returns err.
 func AsFlag(flag string, err error) error {
 	if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
 		return &oona.FieldError{Field: flag, Reason: wrong.Reason}
@@ -37,11 +38,11 @@ func AsFlag(flag string, err error) error {
 	return err
 }
 
-// Listener is an address that a flag gives, at which a server is to listen.
+// Listener is an address to listen on, and the flag that it comes from.
 type Listener struct{ Flag, Address string }
 
-// CheckAddresses returns an *oona.FieldError where Listen could not open all of the
-// addresses, as far as that can be said without opening them.
+// CheckAddresses returns an *oona.FieldError if an address is malformed, or if two of
+// them conflict. It opens no ports.
 func CheckAddresses(listeners ...Listener) error {
 	parsed := make([]address.Address, len(listeners))
 	for i, l := range listeners {
@@ -51,7 +52,7 @@ func CheckAddresses(listeners ...Listener) error {
 		}
 		for j, other := range listeners[:i] {
 			if parsed[i].Overlaps(parsed[j]) {
-				return &oona.FieldError{Field: l.Flag, Reason: fmt.Sprintf("is %s, and %s is %s: two servers cannot listen at one port; give one of them another", l.Address, other.Flag, other.Address)}
+				return &oona.FieldError{Field: l.Flag, Reason: fmt.Sprintf("is %s, and %s is %s; two servers cannot listen on the same port, so change one of them", l.Address, other.Flag, other.Address)}
 			}
 		}
 	}

@@ -16,11 +16,11 @@ type Component struct {
 	Run  func(context.Context) error
 }
 
-// RunAll runs the components concurrently until ctx ends or one of them returns,
-// with or without an error. It then cancels the others' context and waits for
-// them, at most for drain. It returns the first error; context.Canceled after the
-// cancellation is not one. When drain expires, the error names the components that
-// have not ended: their goroutines are left behind, and the process should exit.
+// RunAll runs the components concurrently until ctx ends or one of them returns, with
+// or without an error. It then cancels the context of the others and waits for them,
+// for at most the time drain. It returns the first error; context.Canceled after the
+// cancellation is not an error. If components have not ended after the time drain,
+// the error names them, their goroutines still run, and the process should exit.
 func RunAll(ctx context.Context, drain time.Duration, components ...Component) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -28,8 +28,7 @@ func RunAll(ctx context.Context, drain time.Duration, components ...Component) e
 	return within(ctx, func() time.Duration { return drain }, running, func() error { return runAll(ctx, stop, running, components...) })
 }
 
-// runAll is RunAll without a limit to how long the components may take to end. It
-// calls stop when the first of them returns.
+// runAll is RunAll without a time limit. It calls stop when a component returns.
 func runAll(ctx context.Context, stop context.CancelFunc, running *unfinished, components ...Component) error {
 	type end struct {
 		name string
@@ -51,9 +50,8 @@ func runAll(ctx context.Context, stop context.CancelFunc, running *unfinished, c
 	return running.failed()
 }
 
-// within calls do and returns its error. When ctx ends, drain says how long do may
-// still take: then within returns without it, with an error that names what is
-// unfinished.
+// within calls do and returns its error. When ctx ends, it waits for do at most for
+// the time that drain returns. Then its error names what has not finished.
 func within(ctx context.Context, drain func() time.Duration, running *unfinished, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -73,11 +71,11 @@ func within(ctx context.Context, drain func() time.Duration, running *unfinished
 	}
 }
 
-// unfinished lists what a process still has to end before it may exit.
+// unfinished lists what must finish before the process may exit.
 type unfinished struct {
 	mu    sync.Mutex
 	names []string
-	first error // of what has ended
+	first error // of what has finished
 }
 
 func (u *unfinished) begin(name string) {
@@ -97,7 +95,7 @@ func (u *unfinished) end(name string, err error) {
 	}
 }
 
-// note keeps an error that is of nothing with a name.
+// note records an error if it is the first.
 func (u *unfinished) note(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -106,7 +104,7 @@ func (u *unfinished) note(err error) {
 	}
 }
 
-// failed returns the first error of what has ended.
+// failed returns the first error.
 func (u *unfinished) failed() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -116,7 +114,7 @@ func (u *unfinished) failed() error {
 func (u *unfinished) late(drain time.Duration) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return fmt.Errorf("%w %s after the order to stop: %s", errLate, drain, strings.Join(u.names, ", "))
+	return fmt.Errorf("%w %s after the signal to stop: %s", errLate, drain, strings.Join(u.names, ", "))
 }
 
 var errLate = errors.New("not ended")

@@ -56,7 +56,7 @@ func TestRunAll(t *testing.T) {
 		},
 		"does not end in time": {
 			components: []Component{{"slow", endsAfter(time.Hour, nil)}, {"b", untilCancelled}, {"stuck", endsAfter(time.Hour, nil)}},
-			cancel:     time.Second, text: "not ended 10s after the order to stop: slow, stuck", took: 11 * time.Second,
+			cancel:     time.Second, text: "not ended 10s after the signal to stop: slow, stuck", took: 11 * time.Second,
 		},
 		"fails and another hangs": {
 			components: []Component{{"stuck", endsAfter(time.Hour, nil)}, {"b", endsAfter(0, broken)}},
@@ -78,7 +78,7 @@ func TestRunAll(t *testing.T) {
 				if took := time.Since(begin); took != c.took {
 					t.Errorf("took %s, want %s", took, c.took)
 				}
-				time.Sleep(2 * time.Hour) // let go of those that hang
+				time.Sleep(2 * time.Hour) // let the components that hang end
 			})
 		})
 	}

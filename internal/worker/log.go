@@ -9,13 +9,13 @@ import (
 	"golang.org/x/term"
 )
 
-// LogConfig says what is logged and how.
+// LogConfig configures the log.
 type LogConfig struct {
 	Level  string `default:"info" enum:"debug,info,warn,error" help:"Minimum level to log: debug, info, warn or error."`
 	Format string `default:"auto" enum:"auto,text,json" help:"Format of log lines: text, json, or auto (text on a terminal, otherwise json)."`
 }
 
-// NewLogger returns a logger that writes to w. An unknown level is info.
+// NewLogger returns a logger that writes to w. If the level is unknown, it is info.
 func NewLogger(cfg LogConfig, w io.Writer) *slog.Logger {
 	return slog.New(newHandler(cfg, w, isTerminal(w)))
 }
@@ -30,8 +30,8 @@ func newHandler(cfg LogConfig, w io.Writer, terminal bool) slog.Handler {
 	return slog.NewTextHandler(w, options)
 }
 
-// readable has a time span written as "1.5s" in JSON too, where slog writes
-// nanoseconds, and an error in one line.
+// readable formats durations as "1.5s", for which slog writes nanoseconds in JSON, and
+// errors in one line.
 func readable(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
@@ -44,7 +44,7 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// oneLine puts lines together.
+// oneLine joins the lines of a text.
 func oneLine(text string) string {
 	one := ""
 	for line := range strings.Lines(text) {

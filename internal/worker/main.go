@@ -24,7 +24,7 @@ const (
 	exitUsage  = 2 // the command line, the environment or the file is wrong
 )
 
-// Worker is what Main hands to a worker's run function.
+// Worker is the argument of a worker's run function.
 type Worker struct {
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
@@ -42,10 +42,10 @@ type closer struct {
 }
 
 const (
-	// starting is what is unfinished of a worker until it calls Run.
+	// starting is unfinished until the worker calls Run.
 	starting = "the start"
-	// startGrace is how long a worker that has not started may take to end. It has
-	// no work in hand, and may wait for a bus that does not answer.
+	// startGrace is the time limit for a worker to end before it calls Run. It has
+	// no work in progress, and may be waiting for a bus that does not answer.
 	startGrace = time.Second
 )
 
@@ -57,15 +57,15 @@ func (w *Worker) Run(ctx context.Context, components ...Component) error {
 	return runAll(ctx, w.stop, &w.unfinished, components...)
 }
 
-// OnClose has a function called when the worker's run function has returned. The
-// function that was given last is called first. They too must end within the time to
-// drain: when it is over, the process exits, and the error names the one that has not
-// returned.
+// OnClose registers a function to call after the worker's run function has returned.
+// The function that was registered last is called first. The functions must return
+// within the drain timeout. When it expires, the process exits, and the error names
+// the function that has not returned.
 func (w *Worker) OnClose(name string, close func() error) {
 	w.closers = append(w.closers, closer{name, close})
 }
 
-// Close calls what OnClose was given and returns all errors. Main does it.
+// Close calls the functions of OnClose and returns all errors. Main calls it.
 func (w *Worker) Close() (err error) {
 	for _, c := range slices.Backward(w.closers) {
 		w.unfinished.begin(c.name)
@@ -81,14 +81,14 @@ func (w *Worker) Close() (err error) {
 // exits the process. The worker is ready once run has added its conditions and
 // called Worker.Run, and they hold.
 //
-// A reader of the log that goes away, or does not read, does not hold up the
-// worker: SIGPIPE is ignored, and log lines wait in a queue.
+// The worker does not block if the reader of its log stops or ends: log lines wait in
+// a queue, and SIGPIPE is ignored.
 func Main(name, description string, cfg Configuration, run func(context.Context, *Worker) error, options ...kong.Option) {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)         // a second SIGINT or SIGTERM ends the process at once
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
-		// A terminal that closes may send several.
+	context.AfterFunc(ctx, stop)         // a second SIGINT or SIGTERM kills the process
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		// A terminal that closes may send several of them.
 		ctx, _ = signal.NotifyContext(ctx, syscall.SIGHUP)
 	}
 	os.Exit(execute(ctx, name, description, cfg, run, os.Args[1:], os.Stdout, os.Stderr, options...))
@@ -112,7 +112,7 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	queue := newLogQueue(stderr)
 	defer queue.close()
 	logger := queue.logger(cfg.common().Log)
-	slog.SetDefault(logger) // what libraries log must not wait either
+	slog.SetDefault(logger) // libraries must not wait for the log, either
 	for _, warning := range mistaken {
 		logger.Warn(warning)
 	}
@@ -126,10 +126,10 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	return exitOK
 }
 
-// supervise runs the worker beside its admin server, which outlives it, so that
-// the drain can be watched. It returns at most DrainTimeout after the order to
-// stop, or startGrace if it has not started; what has not ended by then is left
-// behind.
+// supervise runs the worker and its admin server. The admin server ends last, so that
+// the drain can be watched. It returns at most DrainTimeout after the signal to stop,
+// or startGrace if the worker has not called Run. Goroutines that have not ended by
+// then are abandoned.
 func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logger, registry *prometheus.Registry, run func(context.Context, *Worker) error) error {
 	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
 	if err != nil {
@@ -168,7 +168,7 @@ func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logge
 		err := run(ctx, w)
 		w.unfinished.end(starting, nil)
 		w.unfinished.note(err)
-		stop() // now, so that the time to drain is for what closes too
+		stop() // before Close, so that the drain timeout includes it
 		return errors.Join(err, w.Close())
 	})
 	stopAdmin()

@@ -16,7 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// With OONA_TEST_PROBE the test binary is a worker.
+// With OONA_TEST_PROBE, the test binary is a worker.
 func TestMain(m *testing.M) {
 	kind := os.Getenv("OONA_TEST_PROBE")
 	if kind == "" {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	}, kong.Vars{"caps": "1"})
 }
 
-// probe is a process that is a worker.
+// probe is a worker in its own process.
 type probe struct {
 	*exec.Cmd
 	log  *os.File // the reading end of its stderr
@@ -111,7 +111,7 @@ func (p *probe) end(t *testing.T, by os.Signal) (status int) {
 	return p.ProcessState.ExitCode()
 }
 
-// A worker whose log has no reader any more goes on.
+// A worker continues when the reader of its log has ended.
 func TestReaderOfTheLogIsGone(t *testing.T) {
 	p := startProbe(t, "plain")
 	if err := p.log.Close(); err != nil {
@@ -123,7 +123,7 @@ func TestReaderOfTheLogIsGone(t *testing.T) {
 	}
 }
 
-// A worker whose log is not read goes on, and ends.
+// A worker continues, and ends, when its log is not read.
 func TestReaderOfTheLogStalls(t *testing.T) {
 	p := startProbe(t, "plain")
 	p.awaitMetric(t, `oona_log_lines_dropped_total{reason="full"}`)
@@ -155,8 +155,8 @@ func TestSignalsDrain(t *testing.T) {
 	}
 }
 
-// The time to drain is also for what closes: the process ends when it is over, and
-// says what has not.
+// The drain timeout includes the functions of OnClose. When it expires, the process
+// ends and names the function that has not returned.
 func TestDrainTimeoutBoundsCloseToo(t *testing.T) {
 	p := startProbe(t, "stuck", "--drain-timeout=300ms")
 	lines := make(chan string, 1)
@@ -175,7 +175,7 @@ func TestDrainTimeoutBoundsCloseToo(t *testing.T) {
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("it took %s", took)
 	}
-	if line := <-lines; !strings.Contains(line, "300ms after the order to stop: stuck connection") {
+	if line := <-lines; !strings.Contains(line, "300ms after the signal to stop: stuck connection") {
 		t.Errorf("it says %q", line)
 	}
 }

@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	// queueBytes bounds the log lines that wait to be written.
+	// queueBytes is the capacity of the queue.
 	queueBytes = 4 << 20
-	// errorBytes of them are for errors only, so that these are dropped last.
+	// errorBytes is the part of it that only errors use, so that they are dropped
+	// last.
 	errorBytes = 1 << 20
-	// lineOverhead is what a waiting line takes beside its text.
+	// lineOverhead is the memory of a waiting line in addition to its text.
 	lineOverhead = 64
-	// flushTimeout is how long an exit waits for the lines that are left.
+	// flushTimeout is the time limit for writing the remaining lines at the exit.
 	flushTimeout = time.Second
 )
 
-// logQueue is between a worker's loggers and where its log goes, so that nobody
-// waits for whoever reads the log. One goroutine writes the lines. A line for
-// which there is no room is dropped and counted, and so is one that cannot be
-// written.
+// logQueue is a queue between the loggers of a worker and its log, so that a logger
+// does not wait for a slow reader of the log. One goroutine writes the lines. A line
+// that does not fit into the queue, or that cannot be written, is dropped and counted.
 type logQueue struct {
 	out  io.Writer
-	full atomic.Int64 // lines for which there was no room
+	full atomic.Int64 // lines that did not fit
 	lost atomic.Int64 // lines that could not be written
 
 	mu      sync.Mutex
@@ -38,7 +38,7 @@ type logQueue struct {
 	changed chan struct{} // has a token when lines or closed may have changed
 	ended   chan struct{} // closed when the writer has ended
 
-	note *slog.Logger // says that lines were dropped; set before the first line
+	note *slog.Logger // logs that lines were dropped; set before the first line
 }
 
 // newLogQueue returns a queue that writes to out until it is closed.
@@ -48,7 +48,7 @@ func newLogQueue(out io.Writer) *logQueue {
 	return q
 }
 
-// logger returns the logger whose lines go through the queue. It is called once.
+// logger returns a logger that writes to the queue. It must be called once.
 func (q *logQueue) logger(cfg LogConfig) *slog.Logger {
 	terminal := isTerminal(q.out)
 	q.note = slog.New(newHandler(cfg, queueShare{q, queueBytes}, terminal))
@@ -58,8 +58,8 @@ func (q *logQueue) logger(cfg LogConfig) *slog.Logger {
 	})
 }
 
-// close lets the queue take no more lines and waits for those that it has, at most
-// for flushTimeout.
+// close makes the queue refuse further lines, and waits for the others to be written,
+// for at most flushTimeout.
 func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -69,7 +69,7 @@ func (q *logQueue) close() {
 	defer timer.Stop()
 	select {
 	case <-q.ended:
-	case <-timer.C: // the writer is left behind in a write that does not return
+	case <-timer.C: // the writer is blocked and abandoned
 	}
 }
 
@@ -80,7 +80,7 @@ func (q *logQueue) wake() {
 	}
 }
 
-// add takes a line where it fits below limit.
+// add adds a line if the size of the queue stays within limit.
 func (q *logQueue) add(line []byte, limit int) {
 	q.mu.Lock()
 	fits := !q.closed && q.size+len(line)+lineOverhead <= limit
@@ -119,7 +119,8 @@ func (q *logQueue) write() {
 	}
 }
 
-// take returns the lines that wait. They keep their room until they are written.
+// take removes and returns the waiting lines. The queue's size includes them until
+// release.
 func (q *logQueue) take() (lines [][]byte, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -133,41 +134,40 @@ func (q *logQueue) release(size int) {
 	q.size -= size
 }
 
-// tell logs how many lines were dropped for which there was no room, once there is
-// room again.
+// tell logs how many lines did not fit, beyond the number told, and returns the new
+// number.
 func (q *logQueue) tell(told int64) int64 {
 	full := q.full.Load()
 	if full > told {
-		q.note.Warn("log lines were dropped, as they were written more slowly than they came", "lines", full-told)
+		q.note.Warn("log lines were dropped, as the reader of the log was too slow", "lines", full-told)
 	}
 	return full
 }
 
-// collectors returns the metric of dropped lines.
 func (q *logQueue) collectors() []prometheus.Collector {
 	counter := func(reason string, n *atomic.Int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name:        "oona_log_lines_dropped_total",
-			Help:        "Log lines that were dropped: as more came than could be written (full), or as they could not be written (write).",
+			Help:        "Log lines that were dropped because the queue was full (full), or because they could not be written (write).",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(n.Load()) })
 	}
 	return []prometheus.Collector{counter("full", &q.full), counter("write", &q.lost)}
 }
 
-// queueShare is the queue up to a limit, as a writer of lines.
+// queueShare is a writer of lines into the queue, up to a limit of its size.
 type queueShare struct {
 	queue *logQueue
 	limit int
 }
 
-// Write takes a line; it never fails, nor waits for whoever reads the log.
+// Write adds a line to the queue. It neither fails nor waits.
 func (s queueShare) Write(line []byte) (int, error) {
 	s.queue.add(line, s.limit)
 	return len(line), nil
 }
 
-// byLevel is a handler of which errors have one of their own.
+// byLevel is a handler that passes errors to one handler and the rest to another.
 type byLevel struct{ others, errors slog.Handler }
 
 func (h byLevel) Enabled(ctx context.Context, level slog.Level) bool {

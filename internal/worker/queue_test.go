@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// stalledReader is a log whose reader does not read until it is told to.
+// stalledReader is a log that is not read until reads is closed.
 type stalledReader struct {
 	reads chan struct{} // closed: it reads
 
@@ -27,8 +27,8 @@ func (s *stalledReader) Write(line []byte) (int, error) {
 	return s.text.Write(line)
 }
 
-// Whoever logs does not wait for the reader of the log. The queue has a bound,
-// what goes beyond it is counted, and errors still have room then.
+// A logger does not wait for the reader of the log. Lines that do not fit into the
+// queue are counted, and errors still fit then.
 func TestLogLinesDoNotWaitForTheirReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &stalledReader{reads: make(chan struct{})}
@@ -88,7 +88,7 @@ func TestLogLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 	}
 }
 
-// An exit waits for the last lines, but not for a reader that does not read.
+// An exit waits for the last lines, but not forever if the log is not read.
 func TestCloseOfTheLogQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &stalledReader{reads: make(chan struct{})}
@@ -104,7 +104,7 @@ func TestCloseOfTheLogQueueIsBounded(t *testing.T) {
 	})
 }
 
-// The lines of an error that was joined are one line of text, without "\n".
+// A joined error is logged on one line, without "\n".
 func TestErrorsInLogsAreOneLine(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		var out bytes.Buffer

@@ -14,21 +14,20 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// variablesFile lists the variables of all workers and of the command oona, since
-// they are often set for several of them at once.
+// variablesFile lists the variables of all workers and of the command oona. They are
+// listed together, as one environment often serves several of them.
 //
 //go:embed variables.txt
 var variablesFile string
 
-// Variables returns the OONA_... variables that a flag of any of Oona's programs
-// reads.
+// Variables returns the OONA_... variables of the flags of all of Oona's programs.
 func Variables() []string { return strings.Fields(variablesFile) }
 
-// testVariables are those of the project's tests and of make.
+// testVariables matches the variables of the project's tests and of make.
 var testVariables = regexp.MustCompile(`^OONA_((BENCH_)?KAFKA|REQUIRE_\w+|TEST_\w+|UPDATE_GOLDEN|PEERS|EMBEDDED_LOCK|LOCALKAFKA)$`)
 
-// MistakenVariables says which OONA_... variables of an environment, as os.Environ
-// returns it, have no effect, and were probably meant to have one.
+// MistakenVariables returns a warning for each OONA_... variable that has no effect and
+// was probably meant to have one. environ has the form of os.Environ.
 func MistakenVariables(environ []string) (warnings []string) {
 	known := Variables()
 	for _, variable := range environ {
@@ -37,18 +36,18 @@ func MistakenVariables(environ []string) (warnings []string) {
 		case !strings.HasPrefix(name, "OONA_") || testVariables.MatchString(name):
 		case slices.Contains(known, name):
 			if isServiceURL(name, value) {
-				warnings = append(warnings, fmt.Sprintf("%s is ignored, as it is Kubernetes' variable of a service; set enableServiceLinks: false for the pod", name))
+				warnings = append(warnings, fmt.Sprintf("%s is ignored, as Kubernetes has set it for a service; set enableServiceLinks: false for the pod", name))
 			}
 		case !isServiceLink(name, value):
-			warnings = append(warnings, fmt.Sprintf("%s is ignored, as no flag has this variable%s", name, suggestion(name, known)))
+			warnings = append(warnings, fmt.Sprintf("%s is ignored, as no flag reads it%s", name, suggestion(name, known)))
 		}
 	}
 	slices.Sort(warnings)
 	return warnings
 }
 
-// Kubernetes sets, for a service called oona-x, OONA_X_SERVICE_HOST and others in
-// the pods of its namespace.
+// For a service called oona-x, Kubernetes sets OONA_X_SERVICE_HOST and other variables
+// in the pods of its namespace. These patterns match their names.
 var (
 	serviceHost = regexp.MustCompile(`_SERVICE_HOST$|_PORT_\d+_(TCP|UDP|SCTP)_ADDR$`)
 	servicePort = regexp.MustCompile(`_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)_PORT$`)
@@ -56,8 +55,7 @@ var (
 	serviceURL  = regexp.MustCompile(`_PORT(_\d+_(TCP|UDP|SCTP))?$`)
 )
 
-// isServiceLink reports whether a variable is one that Kubernetes sets for a
-// service.
+// isServiceLink reports whether Kubernetes has set a variable for a service.
 func isServiceLink(name, value string) bool {
 	switch {
 	case serviceHost.MatchString(name):
@@ -72,8 +70,8 @@ func isServiceLink(name, value string) bool {
 	return isServiceURL(name, value)
 }
 
-// isServiceURL reports whether a variable is that of the URL of a service, such as
-// OONA_INGEST_PORT=tcp://10.0.0.1:8080.
+// isServiceURL reports whether Kubernetes has set a variable to the URL of a service,
+// for example OONA_INGEST_PORT=tcp://10.0.0.1:8080.
 func isServiceURL(name, value string) bool {
 	if !serviceURL.MatchString(name) {
 		return false
@@ -84,7 +82,7 @@ func isServiceURL(name, value string) bool {
 
 func isProtocol(text string) bool { return slices.Contains([]string{"tcp", "udp", "sctp"}, text) }
 
-// withoutServiceLinks has flags not read variables that are Kubernetes'.
+// withoutServiceLinks makes flags ignore the variables that Kubernetes has set.
 func withoutServiceLinks(k *kong.Kong) error {
 	everyFlag(k.Model.Node, func(flag *kong.Flag) {
 		isLink := func(name string) bool { return isServiceURL(name, os.Getenv(name)) }
@@ -94,9 +92,10 @@ func withoutServiceLinks(k *kong.Kong) error {
 	return nil
 }
 
-// suggestion names the known variable that is spelt most like name, if one is.
+// suggestion returns a question with the known variable that is most similar to name,
+// or "".
 func suggestion(name string, known []string) string {
-	const most = 4 // edits; several of them are one word for another
+	const most = 4 // edits; it allows to replace a short word
 	best, edits := "", most+1
 	for _, k := range known {
 		if n := distance(name, k); n < edits {
@@ -109,8 +108,8 @@ func suggestion(name string, known []string) string {
 	return "; did you mean " + best + "?"
 }
 
-// distance is the number of characters to insert, delete or replace, to come from
-// one text to the other (Levenshtein).
+// distance returns the Levenshtein distance of two texts: the number of characters to
+// insert, delete or replace.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

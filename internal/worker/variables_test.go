@@ -17,7 +17,7 @@ func TestMistakenVariables(t *testing.T) {
 		"OONA_BROKRES=a:9092":     "; did you mean OONA_BROKERS?",
 		"OONA_BROKER=a:9092":      "; did you mean OONA_BROKERS?",
 		"OONA_WINDOW_LENGHT=10s":  "; did you mean OONA_WINDOW_LENGTH?",
-		"OONA_SOMETHING_ELSE=x":   "is ignored, as no flag has this variable",
+		"OONA_SOMETHING_ELSE=x":   "is ignored, as no flag reads it",
 		"OONA_log_level=debug":    "is ignored",
 		"OONA_INGEST_PORT=8080":   "",
 		"OONA_BROKERS=tcp://a:90": "", // a mistake that the flag's own check names
@@ -34,10 +34,10 @@ func TestMistakenVariables(t *testing.T) {
 		"OONA_PORT_53_UDP=udp://[fd00::7]:53":            "",
 		"OONA_PORT_53_UDP_ADDR=fd00::7":                  "",
 		"OONA_WEB_SERVICE_HOST=10.96.0.8":                "",
-		"OONA_INGEST_PORT=tcp://10.96.0.8:8080":          "OONA_INGEST_PORT is ignored, as it is Kubernetes'",
+		"OONA_INGEST_PORT=tcp://10.96.0.8:8080":          "OONA_INGEST_PORT is ignored, as Kubernetes has set it",
 		"OONA_INGEST_PORT_8080_TCP=tcp://10.96.0.8:8080": "",
 
-		// Of that form, but not with such a value.
+		// These have the form of the name, but not of the value.
 		"OONA_LISTEN_SERVICE_HOST=yes": "OONA_LISTEN_SERVICE_HOST is ignored",
 		"OONA_LISTEN_PORT=8080":        "OONA_LISTEN_PORT is ignored",
 		"OONA_SERVICE_PORT=http":       "OONA_SERVICE_PORT is ignored",
@@ -55,8 +55,8 @@ func TestVariablesAreSortedAndOnce(t *testing.T) {
 	}
 }
 
-// A variable that Kubernetes sets for a service is not read as that of a flag: the
-// next source holds.
+// A flag ignores a variable that Kubernetes has set for a service, and takes the next
+// source.
 func TestServiceLinksAreNotRead(t *testing.T) {
 	type portConfig struct {
 		Config

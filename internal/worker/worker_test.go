@@ -101,13 +101,13 @@ func TestBadConfiguration(t *testing.T) {
 	for name, c := range map[string]struct{ file, flag, want string }{
 		"unknown key":     {file: "caps: 1\nlenght: 3s\ntick: 1s\n", want: `oona.yaml:2: unknown key "lenght"; `},
 		"both named":      {file: "caps: 1\nlenght: 3s\ntick: 1s\n", want: `oona.yaml:3: unknown key "tick"`},
-		"underscores":     {file: "log_level: debug\n", want: `unknown key "log_level" (it is written log-level)`},
-		"repeated key":    {file: "caps: 1\ncaps: 2\n", want: "oona.yaml:2: repeats caps"},
+		"underscores":     {file: "log_level: debug\n", want: `unknown key "log_level" (write log-level)`},
+		"repeated key":    {file: "caps: 1\ncaps: 2\n", want: "oona.yaml:2: repeats the key caps"},
 		"not a mapping":   {file: "- caps\n", want: "oona.yaml:1: is not a mapping"},
 		"broken YAML":     {file: "caps: [\n", want: "oona.yaml: yaml: line"},
 		"two documents":   {file: "caps: 1\n---\ncaps: 2\n", want: "more than one YAML document"},
 		"bad value":       {file: "\nlength: ten\n", want: `oona.yaml:2: --length: expected duration but got "ten"`},
-		"list for scalar": {file: "caps: [1]\n", want: "oona.yaml:1: is a list, but takes one value"},
+		"list for scalar": {file: "caps: [1]\n", want: "oona.yaml:1: is a list; give one value"},
 		"bad enum":        {file: "log-level: loud\n", want: `--log-level must be one of "debug","info","warn","error"`},
 		"a command":       {file: "check: true\n", want: `unknown key "check"`},
 		"bad flag":        {flag: "--nonsense", want: "unknown flag --nonsense"},
@@ -140,7 +140,7 @@ func TestEmptyFile(t *testing.T) {
 	}
 }
 
-// What --check prints is a configuration file with the same effect.
+// The output of --check is a configuration file with the same effect.
 func TestEffectiveRoundTrip(t *testing.T) {
 	_, first, err := parse(t, "--check", "--length=90s", "--brokers=a:1,b:2,c:3", "--labels=k=v", "--lossy")
 	if err != nil {
@@ -208,14 +208,14 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// A variable that is misspelt is named, in the log or by --check.
+// A misspelt variable is named in the log and by --check.
 func TestMisspeltVariableIsNamed(t *testing.T) {
 	t.Setenv("OONA_DRAIN_TIMEOUTS", "1s")
 	run := func(context.Context, *Worker) error { return nil }
 	for _, args := range [][]string{nil, {"--check"}, {"--nonsense"}} {
 		var stdout, stderr bytes.Buffer
 		execute(t.Context(), "probe", "Probes.", newTestConfig(), run, args, &stdout, &stderr, kong.Vars{"caps": "1"})
-		if !strings.Contains(stderr.String(), "OONA_DRAIN_TIMEOUTS is ignored, as no flag has this variable; did you mean OONA_DRAIN_TIMEOUT?") {
+		if !strings.Contains(stderr.String(), "OONA_DRAIN_TIMEOUTS is ignored, as no flag reads it; did you mean OONA_DRAIN_TIMEOUT?") {
 			t.Errorf("%q: stderr %q", args, stderr.String())
 		}
 	}
@@ -279,15 +279,15 @@ func TestLifeOfAWorker(t *testing.T) {
 	}
 }
 
-// A worker that is told to stop while it starts does not wait for what its start
-// waits for: it has no work in hand.
+// A worker that is stopped while it starts ends soon, even if its start is blocked,
+// as it has no work in progress.
 func TestStopDuringTheStart(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	ctx, stop := context.WithCancel(t.Context())
 	run := func(context.Context, *Worker) error {
 		stop()
-		<-release // as a client that waits for a bus that does not answer
+		<-release // like a client of a bus that does not answer
 		return nil
 	}
 	var stderr bytes.Buffer
@@ -339,15 +339,16 @@ func TestListenWhereThePortIsTaken(t *testing.T) {
 	}
 	defer first.Close()
 	_, err = Listen(t.Context(), "--admin-address", first.Addr().String())
-	if err == nil || !strings.Contains(err.Error(), first.Addr().String()+" is taken by another process; stop it or give --admin-address another port") {
+	if err == nil || !strings.Contains(err.Error(), first.Addr().String()+" is in use by another process; stop it or give --admin-address another port") {
 		t.Errorf("error is %v", err)
 	}
 }
 
-// What --check cannot know, as it may run on another machine, the start says.
+// Errors that --check cannot find, as it may run on another machine, are found at the
+// start.
 func TestListenWhereTheAddressIsNotThisMachines(t *testing.T) {
 	for address, says := range map[string]string{
-		"192.0.2.1:8080":         "--listen 192.0.2.1:8080 is not an address of this machine; give one of its own", // of documentation (RFC 5737)
+		"192.0.2.1:8080":         "--listen 192.0.2.1:8080 is not an address of this machine; give an address of this machine", // of documentation (RFC 5737)
 		"no-such-host.invalid:0": `--listen no-such-host.invalid:0 has the host "no-such-host.invalid", which cannot be resolved; give`,
 	} {
 		if err := CheckAddresses(Listener{"--listen", address}); err != nil {
@@ -363,7 +364,7 @@ func TestListenWhereTheAddressIsNotThisMachines(t *testing.T) {
 	}
 }
 
-// Time spans are read by people: JSON has them as text too, not in nanoseconds.
+// Durations are for people: JSON has them as text, not in nanoseconds.
 func TestSpansInLogsAreReadable(t *testing.T) {
 	for format, want := range map[string]string{"json": `"retry_in":"1.5s"`, "text": "retry_in=1.5s"} {
 		var out bytes.Buffer
