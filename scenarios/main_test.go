@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +28,14 @@ var (
 	binaries map[string]string // path by name
 )
 
+// onlyParse is the variable with which the process only parses its flags.
+const onlyParse = "OONA_TEST_ONLY_PARSE"
+
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if os.Getenv(onlyParse) != "" {
+		os.Exit(m.Run())
+	}
 	status, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scenarios:", err)
@@ -39,6 +47,9 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (status int, err error) {
 	if list := flag.Lookup("test.list"); list != nil && list.Value.String() != "" {
 		return m.Run(), nil
+	}
+	if err := parses(os.Args[1:]); err != nil {
+		return 1, err
 	}
 	dir, err := os.MkdirTemp("", "oona-scenarios-")
 	if err != nil {
@@ -63,6 +74,27 @@ func run(m *testing.M) (status int, err error) {
 		defer func() { err = errors.Join(err, kafka.Stop()) }()
 	}
 	return m.Run(), nil
+}
+
+// parses returns an error if package testing would end this process because of args,
+// for example -run with a regular expression that is not valid. If it did, the
+// brokers would be left running.
+func parses(args []string) error {
+	skipAll := exec.Command(os.Args[0], append(slices.Clone(args), "-test.skip=.")...)
+	skipAll.Env = append(os.Environ(), onlyParse+"=1")
+	if out, err := skipAll.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func TestExaminePatterns(t *testing.T) {
+	if err := parses([]string{"-test.run=TestScenario/row(01"}); err == nil || !strings.Contains(err.Error(), "row(01") {
+		t.Errorf("a pattern that is no regular expression: %v", err)
+	}
+	if err := parses([]string{"-test.run=TestScenario/row(01|12)$"}); err != nil {
+		t.Errorf("a pattern: %v", err)
+	}
 }
 
 // build compiles commands of the module in from into dir.
