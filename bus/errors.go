@@ -1,45 +1,92 @@
 package bus
 
-import "errors"
-
-// Errors that every bus wraps in its own.
-var (
-	// ErrClosed is returned after Close.
-	ErrClosed = errors.New("the connection to the bus was closed")
-	// ErrUnreachable is returned when no server of the bus answers.
-	ErrUnreachable = errors.New("the bus cannot be reached")
-	// ErrNoTopic is returned for a topic that does not exist, as far as the bus
-	// knows.
-	ErrNoTopic = errors.New("the topic does not exist")
-	// ErrTooLarge is returned for a message that the topic will never take
-	// because of its size.
-	ErrTooLarge = errors.New("the message is too large for the topic")
-	// ErrPartitions is returned once a topic has another number of partitions than
-	// when its publisher was made: keys have moved, and nothing is published.
-	ErrPartitions = errors.New("the topic's number of partitions has changed")
-	// ErrShort is what Owner.Assign returns, wrapped, where the log ends before
-	// what was read of it and the assignment is not Settled: the end is asked for
-	// again, for some seconds.
-	ErrShort = errors.New("the log seems to end before what was read of it")
+import (
+	"errors"
+	"fmt"
 )
 
-// Why a member does not read.
+// Errors of every bus. They are wrapped.
 var (
-	// ErrNotJoined is returned while a member is in no generation of its group: no
-	// partition can be assigned to it.
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("the connection to the bus is closed")
+	// ErrUnreachable is returned if no server of the bus answers.
+	ErrUnreachable = errors.New("the bus cannot be reached")
+	// ErrNoTopic is returned for a topic that the bus does not know.
+	ErrNoTopic = errors.New("the topic does not exist")
+	// ErrTooLarge is returned for a message that is larger than the topic accepts.
+	ErrTooLarge = errors.New("the message is too large for the topic")
+	// ErrPartitions is returned if the number of partitions of a topic has changed
+	// since its publisher was made. See PublisherOptions.Pin.
+	ErrPartitions = errors.New("the topic's number of partitions has changed")
+	// ErrShort is returned by Owner.Assign if the log ends before records that were
+	// read, and the assignment is not Settled. The bus asks for the end again, for
+	// some seconds.
+	ErrShort = errors.New("the log seems to end before records that were read")
+)
+
+// Errors of members.
+var (
+	// ErrNotJoined is returned while a member is not in a generation of its group.
+	// Then it has no partitions.
 	ErrNotJoined = errors.New("not a member of the consumer group now: joining, a rebalance is under way, or the group's coordinator cannot be reached")
 	// ErrNotAssigned is returned while the owner has not taken all partitions that
 	// the group has assigned.
 	ErrNotAssigned = errors.New("partitions that the consumer group has assigned are not read yet")
-	// ErrInstance is returned for good once another member has joined the group
-	// under this one's instance.
-	ErrInstance = errors.New("another worker has joined the consumer group with the same --group-instance; give each its own")
-	// ErrSubscribed is returned when a member would join its group twice.
-	ErrSubscribed = errors.New("the member has joined its group already; make another one, with a --group-instance of its own")
-	// ErrAnotherTopic is returned for a commit of a topic that was deleted and made
-	// again under its name since the partition was assigned.
-	ErrAnotherTopic = errors.New("the topic was deleted and made again")
-	// ErrFenced is returned for a commit of a partition that is another member's
-	// by now.
+	// ErrInstance is returned for good after another member has joined the group
+	// with the same instance.
+	ErrInstance = errors.New("another worker has joined the consumer group with the same instance")
+	// ErrSubscribed is returned by the second Subscribe of a member.
+	ErrSubscribed = errors.New("the member has subscribed already; use another member")
+	// ErrAnotherTopic is returned for a commit if the topic was deleted and created
+	// again after the partition was assigned.
+	ErrAnotherTopic = errors.New("the topic was deleted and created again")
+	// ErrFenced is returned for a commit of a partition that now belongs to another
+	// member.
 	ErrFenced = errors.New("the partition belongs to another member of the group")
 )
+
+// PublishError lists the messages of a call that were not acknowledged. They may
+// have been written anyway. All others are on the bus.
+type PublishError struct {
+	Topic    string
+	Messages int // of the call
+	Failed   []FailedMessage
+}
+
+// FailedMessage is a message that was not acknowledged.
+type FailedMessage struct {
+	Index int // in the call
+	Err   error
+}
+
+func (e *PublishError) Error() string {
+	first := e.Failed[0]
+	return fmt.Sprintf("%d of %d messages for %s were not acknowledged; the first is message %d: %v", len(e.Failed), e.Messages, e.Topic, first.Index, first.Err)
+}
+
+// Unwrap returns the different causes.
+func (e *PublishError) Unwrap() (causes []error) {
+	seen := make(map[string]bool)
+	for _, f := range e.Failed {
+		if text := f.Err.Error(); !seen[text] {
+			seen[text] = true
+			causes = append(causes, f.Err)
+		}
+	}
+	return causes
+}
+
+// PartitionsError is ErrPartitions with the numbers. The records of a key would go
+// to another partition than the earlier ones, so nothing more is published to the
+// topic.
+type PartitionsError struct {
+	Topic    string
+	Had, Has int32
+}
+
+func (e *PartitionsError) Error() string {
+	return fmt.Sprintf("%s had %d partitions and has %d: keys would move to other partitions", e.Topic, e.Had, e.Has)
+}
+
+// Is reports whether target is ErrPartitions.
+func (e *PartitionsError) Is(target error) bool { return target == ErrPartitions }

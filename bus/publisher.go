@@ -8,16 +8,28 @@ import (
 
 // Publisher appends messages to topics. It is safe for concurrent use.
 type Publisher interface {
-	// Publish returns when each message is acknowledged by all replicas that must
-	// have it, or has failed; none is on its way any more. Messages that still wait
-	// when ctx ends fail.
+	// Publish returns when every message was acknowledged by all replicas that must
+	// have it, or has failed. Messages that still wait when ctx ends fail.
 	//
-	// Messages of a partition are written in their order, and behind one that has
-	// failed no other of the call is written to its partition. One whose
-	// acknowledgement was lost may be written twice.
+	// The messages of a partition are written in their order. After a message that
+	// has failed, no other message of the call is written to its partition. A
+	// message whose acknowledgement was lost may be written twice.
 	//
-	// The error wraps ErrTooLarge, ErrPartitions, ErrClosed or ErrUnreachable where
-	// that is why.
+	// If some messages have failed, the error wraps a *PublishError. It wraps
+	// ErrTooLarge, ErrPartitions, ErrClosed or ErrUnreachable if that is the reason.
+	// A message that is larger than PublisherOptions.MaxMessageBytes, or whose Target
+	// is not valid (an *oona.FieldError), makes the call fail before anything is
+	// written.
 	Publish(ctx context.Context, topic string, messages ...*message.Message) error
+	// Close waits a few seconds for messages on their way. Then they fail.
 	Close() error
+}
+
+// PinnedPublisher is a Publisher that was made with PublisherOptions.
+type PinnedPublisher interface {
+	Publisher
+	// Pinned returns a *PartitionsError if the topic of PublisherOptions.Pin has
+	// another number of partitions than when the publisher was made, as far as is
+	// known. It does not wait for the bus.
+	Pinned() error
 }

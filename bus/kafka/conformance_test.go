@@ -175,11 +175,7 @@ func harness(cfg kafka.Config) bustest.Harness {
 
 func failedMessages(err error) (indexes []int) {
 	var failed *kafka.PublishError
-	var oversize *kafka.OversizeError
-	switch {
-	case errors.As(err, &oversize):
-		return []int{oversize.Index}
-	case errors.As(err, &failed):
+	if errors.As(err, &failed) {
 		for _, f := range failed.Failed {
 			indexes = append(indexes, f.Index)
 		}

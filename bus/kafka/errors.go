@@ -26,62 +26,10 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 }
 
 func unreachable(cfg Config, err error) error {
-	return fmt.Errorf("%w at %s; is it running, and are --brokers right? (%w)", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
+	return fmt.Errorf("%w at %s: %w", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
 }
 
-// OversizeError says that a message is larger than the topic takes. None of
-// the call's messages was sent.
-type OversizeError struct {
-	Topic string
-	Index int // of the message in the call
-	Bytes int // as a record in a batch of its own
-	Limit int
-}
-
-func (e *OversizeError) Error() string {
-	return fmt.Sprintf("message %d for %s takes %d bytes as a record, more than the limit of %d (the topic's max.message.bytes)", e.Index, e.Topic, e.Bytes, e.Limit)
-}
-
-// Is reports whether target is bus.ErrTooLarge.
-func (e *OversizeError) Is(target error) bool { return target == bus.ErrTooLarge }
-
-// PublishError says which messages of a call were not acknowledged. They may
-// have been written nevertheless; all others are on the bus.
-type PublishError struct {
-	Topic    string
-	Messages int // of the call
-	Failed   []FailedMessage
-}
-
-// FailedMessage is a message that was not acknowledged.
-type FailedMessage struct {
-	Index int // in the call
-	Err   error
-}
-
-func (e *PublishError) Error() string {
-	return fmt.Sprintf("%d of %d messages for %s were not acknowledged: %v", len(e.Failed), e.Messages, e.Topic, e.Failed[0].Err)
-}
-
-// Unwrap returns the causes, each once.
-func (e *PublishError) Unwrap() []error {
-	var causes []error
-	seen := make(map[string]bool)
-	for _, f := range e.Failed {
-		if text := f.Err.Error(); !seen[text] {
-			seen[text] = true
-			causes = append(causes, f.Err)
-		}
-	}
-	return causes
-}
-
-// Is reports whether target is bus.ErrTooLarge and the broker takes less than the
-// publisher was told.
-func (e *PublishError) Is(target error) bool {
-	return target == bus.ErrTooLarge && errors.Is(e, sarama.ErrMessageSizeTooLarge)
-}
-
+// publishError returns the *bus.PublishError of a call in which records have failed.
 func publishError(topic string, records []*sarama.ProducerMessage, err error) error {
 	var failures sarama.ProducerErrors
 	if !errors.As(err, &failures) {
@@ -91,10 +39,14 @@ func publishError(topic string, records []*sarama.ProducerMessage, err error) er
 	for i, r := range records {
 		index[r] = i
 	}
-	e := &PublishError{Topic: topic, Messages: len(records)}
+	e := &bus.PublishError{Topic: topic, Messages: len(records)}
 	for _, f := range failures {
-		e.Failed = append(e.Failed, FailedMessage{index[f.Msg], f.Err})
+		err := f.Err
+		if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the broker takes less than the publisher was told
+			err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
+		}
+		e.Failed = append(e.Failed, bus.FailedMessage{Index: index[f.Msg], Err: err})
 	}
-	slices.SortFunc(e.Failed, func(a, b FailedMessage) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(e.Failed, func(a, b bus.FailedMessage) int { return cmp.Compare(a.Index, b.Index) })
 	return e
 }

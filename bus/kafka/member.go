@@ -13,7 +13,6 @@ import (
 	wmkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 )
 
@@ -37,42 +36,10 @@ type Member struct {
 	ending     sync.WaitGroup // closes out, and requests that outlive their assignments
 }
 
-// MemberOptions are how a member joins its group.
-type MemberOptions struct {
-	Group string
-	// Instance makes the membership static: a member that comes back under
-	// the same name within the session timeout gets its partitions without a
-	// rebalance. Unique in the group: of two members with one the first ends,
-	// with bus.ErrInstance. Empty: dynamic membership.
-	Instance string
-	// ReadAhead is how many bytes of a partition, as they are stored, a fetch asks
-	// for, while the owner has a message in hand and one more waits. A record or a
-	// batch that is larger is fetched all the same. 0: 8 MiB, and 256 messages of
-	// any size wait, which is for topics whose records are small.
-	ReadAhead int
-	// CommitEvery is the time between the commits of a partition, and between two
-	// looks at where it ends; 0: 1 s.
-	CommitEvery time.Duration
-}
-
 const defaultCommitEvery = time.Second
 
-// Validate returns an *oona.FieldError for the first option that is wrong.
-func (o MemberOptions) Validate(cfg Config) error {
-	if o.ReadAhead < 0 || o.ReadAhead > fetchBytes {
-		return &oona.FieldError{Field: "read-ahead", Reason: fmt.Sprintf("is %d; give 0 to %d", o.ReadAhead, fetchBytes)}
-	}
-	if o.Group == "" {
-		return &oona.FieldError{Field: "--group", Reason: "is empty; name the consumer group"}
-	}
-	if err := o.consumer(cfg).Validate(); err != nil {
-		return &oona.FieldError{Field: "--group-instance", Reason: fmt.Sprintf("is %q: %v", o.Instance, err)}
-	}
-	return nil
-}
-
-func (o MemberOptions) consumer(cfg Config) *sarama.Config {
-	s := cfg.consumer()
+func (c Config) member(o bus.MemberOptions) *sarama.Config {
+	s := c.consumer()
 	s.Consumer.Group.InstanceId = o.Instance
 	if o.ReadAhead > 0 {
 		s.Consumer.Fetch.Default = int32(o.ReadAhead)
@@ -83,11 +50,11 @@ func (o MemberOptions) consumer(cfg Config) *sarama.Config {
 
 // NewMember returns a member-to-be of a group: Subscribe joins it, and
 // fails when no broker answers then.
-func NewMember(cfg Config, options MemberOptions, owner bus.Owner, logger *slog.Logger) (*Member, error) {
+func NewMember(cfg Config, options bus.MemberOptions, owner bus.Owner, logger *slog.Logger) (*Member, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if err := options.Validate(cfg); err != nil {
+	if err := options.Validate(); err != nil {
 		return nil, err
 	}
 	s := &Member{
@@ -105,7 +72,7 @@ func NewMember(cfg Config, options MemberOptions, owner bus.Owner, logger *slog.
 		Brokers:               cfg.Brokers,
 		ConsumerGroup:         options.Group,
 		Unmarshaler:           wmkafka.DefaultMarshaler{}, // demanded, and not used
-		OverwriteSaramaConfig: options.consumer(cfg),
+		OverwriteSaramaConfig: cfg.member(options),
 		Tracer:                groupSeam{member: s},
 	}, newWatermillLogger(logger))
 	if err != nil {

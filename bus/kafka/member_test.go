@@ -1,14 +1,11 @@
 package kafka_test
 
 import (
-	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -42,29 +39,5 @@ func TestGroupSurvivesTheBroker(t *testing.T) {
 	publish(t, p, topic, newMessage("after"))
 	for last := ""; last != "after"; {
 		last = take(t, messages, 1)[0]
-	}
-}
-
-func TestGroupNeedsAName(t *testing.T) {
-	_, err := kafka.NewMember(kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, kafka.MemberOptions{}, newOwner(), discard())
-	var wrong *oona.FieldError
-	if !errors.As(err, &wrong) || wrong.Field != "--group" {
-		t.Errorf("%v", err)
-	}
-}
-
-// What Kafka's client would refuse at the start is refused by Validate.
-func TestGroupInstanceIsValidated(t *testing.T) {
-	cfg := kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}
-	for instance, want := range map[string]string{"": "", "aggregate-0": "", "a b": "--group-instance", strings.Repeat("x", 300): "--group-instance"} {
-		options := kafka.MemberOptions{Group: "g", Instance: instance}
-		var wrong *oona.FieldError
-		err := options.Validate(cfg)
-		if errors.As(err, &wrong); (err == nil) != (want == "") || wrong != nil && wrong.Field != want {
-			t.Errorf("%q: %v", instance, err)
-		}
-		if _, failed := kafka.NewMember(cfg, options, newOwner(), discard()); want != "" && !errors.As(failed, &wrong) {
-			t.Errorf("%q: the start says %v", instance, failed)
-		}
 	}
 }

@@ -56,7 +56,7 @@ func partitionsOf(ctx context.Context, cfg Config, client sarama.Client, topic s
 			continue
 		}
 		if unknown {
-			err = fmt.Errorf("%w (%w); %s, or give the --prefix that its name begins with", bus.ErrNoTopic, err, applyIt)
+			err = fmt.Errorf("%w (%w)", bus.ErrNoTopic, err)
 		}
 		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
 	}

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,27 +15,11 @@ import (
 // of the bus, besides whenever a leader moves.
 const guardRefresh = 10 * time.Second
 
-// PartitionsError says that a topic has another number of partitions than when
-// its publisher began. Records would go to other partitions than the earlier
-// ones of their keys, so none is published any more.
-type PartitionsError struct {
-	Topic    string
-	Had, Has int32
-}
-
-func (e *PartitionsError) Error() string {
-	return fmt.Sprintf("%s had %d partitions and has %d: layers would move to other partitions than their open windows are in; make topics of that number (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix",
-		e.Topic, e.Had, e.Has, e.Has)
-}
-
-// Is reports whether target is bus.ErrPartitions.
-func (e *PartitionsError) Is(target error) bool { return target == bus.ErrPartitions }
-
 // partitionGuard holds a topic to the number of partitions that it had at first.
 type partitionGuard struct {
 	topic      string
 	partitions int32
-	changed    atomic.Pointer[PartitionsError] // once it was seen; for good
+	changed    atomic.Pointer[bus.PartitionsError] // once it was seen; for good
 }
 
 func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partitionGuard, error) {
@@ -48,10 +31,10 @@ func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partiti
 }
 
 // check takes notice of a number of partitions and returns nil, or a
-// *PartitionsError once it was another.
+// *bus.PartitionsError once it was another.
 func (p *partitionGuard) check(partitions int32) error {
 	if partitions != p.partitions {
-		p.changed.CompareAndSwap(nil, &PartitionsError{p.topic, p.partitions, partitions})
+		p.changed.CompareAndSwap(nil, &bus.PartitionsError{Topic: p.topic, Had: p.partitions, Has: partitions})
 	}
 	if err := p.changed.Load(); err != nil {
 		return err

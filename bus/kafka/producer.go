@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // producer writes records in order within each partition: a partition has a lane
@@ -44,7 +46,7 @@ const (
 	produceTimeout = 3 * time.Second
 )
 
-func newProducer(closing context.Context, client sarama.Client, guard *partitionGuard, opts PublisherOptions) *producer {
+func newProducer(closing context.Context, client sarama.Client, guard *partitionGuard, opts bus.PublisherOptions) *producer {
 	return &producer{
 		client:      client,
 		leaders:     newLeaders(client.Config()),

@@ -16,13 +16,6 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// ReaderOptions say where reading begins.
-type ReaderOptions struct {
-	// From: each partition begins at its first record whose time is at or
-	// after this, and where there is none, at its end. Zero: at the oldest.
-	From time.Time
-}
-
 // Reader is a message.Subscriber that reads all partitions of a topic by
 // itself, without a group. Of each partition it hands out one message at a
 // time. When brokers fail or move it goes on at the next record, and where the
@@ -41,7 +34,7 @@ type Reader struct {
 }
 
 // NewReader returns a reader; Subscribe connects.
-func NewReader(cfg Config, opts ReaderOptions, logger *slog.Logger) (*Reader, error) {
+func NewReader(cfg Config, opts bus.ReaderOptions, logger *slog.Logger) (*Reader, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -14,33 +13,6 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// TopicChange is one thing that ApplyTopics did.
-type TopicChange struct {
-	Topic string
-	What  string
-}
-
-func (c TopicChange) String() string { return c.Topic + ": " + c.What }
-
-// TopicsError lists all that is wrong with topics.
-type TopicsError struct{ Faults []TopicFault }
-
-// TopicFault is one thing that is wrong with a topic, and what to do about it.
-type TopicFault struct {
-	Topic  string
-	Fault  string
-	Remedy string
-}
-
-func (e *TopicsError) Error() string {
-	var b strings.Builder
-	b.WriteString("topics are not as they must be:")
-	for _, f := range e.Faults {
-		fmt.Fprintf(&b, "\n  %s %s; %s", f.Topic, f.Fault, f.Remedy)
-	}
-	return b.String()
-}
-
 const (
 	// replicas and inSync are of topics in a cluster with enough brokers.
 	replicas = 3
@@ -48,8 +20,6 @@ const (
 	// applyWait bounds the wait until all brokers know what was applied.
 	applyWait = time.Minute
 	lookPause = 100 * time.Millisecond
-
-	applyIt = "run `oona topics apply`"
 )
 
 // ApplyTopics makes the topics that are missing and corrects the configuration
@@ -60,9 +30,9 @@ const (
 // next can ask any broker.
 //
 // Numbers of partitions and replicas are never changed: they are reported in a
-// *TopicsError, after everything else was done. The changes are returned with
+// *bus.TopicsError, after everything else was done. The changes are returned with
 // every error.
-func ApplyTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) ([]TopicChange, error) {
+func ApplyTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) ([]bus.TopicChange, error) {
 	for _, spec := range specs {
 		if spec.Partitions < 1 {
 			return nil, &oona.FieldError{Field: "partitions", Reason: fmt.Sprintf("of %s is %d; give at least 1", spec.Name, spec.Partitions)}
@@ -76,7 +46,7 @@ func ApplyTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) ([]Top
 	return changes, errors.Join(err, a.Close())
 }
 
-// CheckTopics returns a *TopicsError that lists all that is wrong with the
+// CheckTopics returns a *bus.TopicsError that lists all that is wrong with the
 // topics, or another error where they cannot be looked at. A spec without a
 // number of partitions takes any.
 //
@@ -90,7 +60,7 @@ func CheckTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) error 
 	}
 	faults, err := a.check(ctx, specs)
 	if err == nil && len(faults) > 0 {
-		err = &TopicsError{faults}
+		err = &bus.TopicsError{Faults: faults}
 	}
 	return errors.Join(err, a.Close())
 }
@@ -129,7 +99,7 @@ func (a *topicAdmin) replication() int16 {
 	return 1
 }
 
-func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes []TopicChange, err error) {
+func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes []bus.TopicChange, err error) {
 	if len(specs) == 0 {
 		return nil, nil
 	}
@@ -158,7 +128,7 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 			last = unsettled
 		}
 		if !bus.Pause(ctx, lookPause) {
-			return changes, fmt.Errorf("not all brokers know the topics after %s; see that all brokers answer, and run `oona topics apply` again: %w: %w", applyWait, last, ctx.Err())
+			return changes, fmt.Errorf("not all brokers know the topics after %s; see that all brokers answer, and apply again: %w: %w", applyWait, last, ctx.Err())
 		}
 	}
 }
@@ -170,7 +140,7 @@ func refused(err error) bool {
 	return errors.As(err, &answer) && answer != sarama.ErrNotController && answer != sarama.ErrRequestTimedOut
 }
 
-func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected map[string]bool, first bool) (changes []TopicChange, err error) {
+func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected map[string]bool, first bool) (changes []bus.TopicChange, err error) {
 	for _, spec := range specs {
 		done, err := a.correct(spec, views, corrected, first)
 		changes = append(changes, done...)
@@ -187,7 +157,7 @@ func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected 
 // correct makes a topic that some broker does not know, and sets what some
 // broker has another value of. At first each topic is made: only the controller
 // knows which exist, and brokers may not have heard yet that one was deleted.
-func (a *topicAdmin) correct(spec oona.TopicSpec, views []view, corrected map[string]bool, first bool) ([]TopicChange, error) {
+func (a *topicAdmin) correct(spec oona.TopicSpec, views []view, corrected map[string]bool, first bool) ([]bus.TopicChange, error) {
 	known := slices.ContainsFunc(views, func(v view) bool { return v.topics[spec.Name] != nil })
 	unknown := slices.ContainsFunc(views, func(v view) bool { return v.err == nil && v.topics[spec.Name] == nil })
 	if first || unknown {
@@ -212,20 +182,20 @@ func (a *topicAdmin) correct(spec oona.TopicSpec, views []view, corrected map[st
 }
 
 func (a *topicAdmin) shapeError(specs []oona.TopicSpec, v view) error {
-	var faults []TopicFault
+	var faults []bus.TopicFault
 	for _, spec := range specs {
 		faults = append(faults, a.shapeFaults(spec, v.topics[spec.Name])...)
 	}
 	if len(faults) == 0 {
 		return nil
 	}
-	return &TopicsError{faults}
+	return &bus.TopicsError{Faults: faults}
 }
 
 // create makes a topic, unless it exists. Who may not make topics can still
 // configure those that are known. Where two brokers are known the third may be
 // away: Kafka then knows whether there is one.
-func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]TopicChange, error) {
+func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange, error) {
 	const two = replicas - 1
 	most := a.most
 	if most == two {
@@ -245,7 +215,7 @@ func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]TopicChange, err
 	if err != nil {
 		return nil, fmt.Errorf("make topic %s: %w", spec.Name, err)
 	}
-	return []TopicChange{{spec.Name, fmt.Sprintf("made with %d partitions, replication %d", spec.Partitions, a.replication())}}, nil
+	return []bus.TopicChange{{Topic: spec.Name, What: fmt.Sprintf("made with %d partitions, replication %d", spec.Partitions, a.replication())}}, nil
 }
 
 func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {
@@ -258,14 +228,14 @@ func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {
 	return a.CreateTopic(spec.Name, &sarama.TopicDetail{NumPartitions: spec.Partitions, ReplicationFactor: a.replication(), ConfigEntries: entries}, false)
 }
 
-func (a *topicAdmin) configure(topic string, wrong []setting) (changes []TopicChange, err error) {
+func (a *topicAdmin) configure(topic string, wrong []setting) (changes []bus.TopicChange, err error) {
 	if len(wrong) == 0 {
 		return nil, nil
 	}
 	entries := make(map[string]sarama.IncrementalAlterConfigsEntry, len(wrong))
 	for _, s := range wrong {
 		entries[s.name] = sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &s.must}
-		changes = append(changes, TopicChange{topic, fmt.Sprintf("%s was %s, is %s now", s.name, s.is, s.must)})
+		changes = append(changes, bus.TopicChange{Topic: topic, What: fmt.Sprintf("%s was %s, is %s now", s.name, s.is, s.must)})
 	}
 	if err := a.IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
 		return nil, fmt.Errorf("configure topic %s: %w", topic, err)
@@ -316,7 +286,7 @@ func (a *topicAdmin) settled(spec oona.TopicSpec, v, other view) error {
 	return nil
 }
 
-func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) ([]TopicFault, error) {
+func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) ([]bus.TopicFault, error) {
 	if len(specs) == 0 {
 		return nil, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // view is what one broker knows of topics. A change is made by the controller,
@@ -142,7 +143,7 @@ func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *
 
 // faults returns those that all views have which are an answer. It is clean
 // where none of them has any.
-func (a *topicAdmin) faults(specs []oona.TopicSpec, views []view) (common []TopicFault, clean bool, err error) {
+func (a *topicAdmin) faults(specs []oona.TopicSpec, views []view) (common []bus.TopicFault, clean bool, err error) {
 	answers := 0
 	clean = true
 	for _, v := range views {
@@ -155,7 +156,7 @@ func (a *topicAdmin) faults(specs []oona.TopicSpec, views []view) (common []Topi
 		if answers++; answers == 1 {
 			common = faults
 		}
-		common = slices.DeleteFunc(common, func(f TopicFault) bool { return !slices.Contains(faults, f) })
+		common = slices.DeleteFunc(common, func(f bus.TopicFault) bool { return !slices.Contains(faults, f) })
 	}
 	if answers == 0 {
 		return nil, false, fmt.Errorf("look at topics: %w", err)
@@ -163,35 +164,33 @@ func (a *topicAdmin) faults(specs []oona.TopicSpec, views []view) (common []Topi
 	return common, clean, nil
 }
 
-func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []TopicFault) {
+func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []bus.TopicFault) {
 	for _, spec := range specs {
 		topic := v.topics[spec.Name]
 		if topic == nil {
-			faults = append(faults, TopicFault{spec.Name, "does not exist", applyIt})
+			faults = append(faults, bus.TopicFault{Topic: spec.Name, Kind: bus.FaultMissing, Fault: "does not exist"})
 			continue
 		}
 		faults = append(faults, a.shapeFaults(spec, topic)...)
 		if like := v.topics[spec.PartitionsOf]; like != nil && len(like.Partitions) != len(topic.Partitions) {
-			faults = append(faults, TopicFault{
-				spec.Name,
-				fmt.Sprintf("has %d partitions and %s has %d: what comes of partition p goes to partition p", len(topic.Partitions), spec.PartitionsOf, len(like.Partitions)),
-				"begin with new topics (--prefix), or delete this one if nobody needs it and run: oona topics apply",
+			faults = append(faults, bus.TopicFault{
+				Topic: spec.Name, Kind: bus.FaultUnequal,
+				Fault: fmt.Sprintf("has %d partitions and %s has %d, and the two must have the same number", len(topic.Partitions), spec.PartitionsOf, len(like.Partitions)),
 			})
 		}
 		for _, s := range a.wrongSettings(spec, v) {
-			faults = append(faults, TopicFault{spec.Name, s.fault(), s.remedy()})
+			faults = append(faults, bus.TopicFault{Topic: spec.Name, Kind: s.kind(), Fault: s.fault()})
 		}
 	}
 	return faults
 }
 
 // shapeFaults are those that only people can correct.
-func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadata) (faults []TopicFault) {
+func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadata) (faults []bus.TopicFault) {
 	if has := len(topic.Partitions); spec.Partitions > 0 && has != int(spec.Partitions) {
-		faults = append(faults, TopicFault{
-			spec.Name,
-			fmt.Sprintf("has %d partitions and must have %d", has, spec.Partitions),
-			fmt.Sprintf("name the number it has (--partitions %d), or begin with new topics (--prefix): a change would send keys to other partitions, and Oona never makes it", has),
+		faults = append(faults, bus.TopicFault{
+			Topic: spec.Name, Kind: bus.FaultPartitions,
+			Fault: fmt.Sprintf("has %d partitions and must have %d", has, spec.Partitions),
 		})
 	}
 	if len(topic.Partitions) == 0 {
@@ -202,10 +201,10 @@ func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadat
 		fewest = min(fewest, len(p.Replicas))
 	}
 	if fewest < int(a.replication()) {
-		faults = append(faults, TopicFault{
-			spec.Name,
-			fmt.Sprintf("has %d replicas and must have %d", fewest, a.replication()),
-			"add replicas with kafka-reassign-partitions.sh",
+		faults = append(faults, bus.TopicFault{
+			Topic: spec.Name, Kind: bus.FaultCopies,
+			Fault:  fmt.Sprintf("has %d replicas and must have %d", fewest, a.replication()),
+			Remedy: "add replicas with kafka-reassign-partitions.sh",
 		})
 	}
 	return faults
@@ -233,11 +232,11 @@ func (s setting) fault() string {
 	return fmt.Sprintf("has %s=%s and must have %s", s.name, s.is, s.must)
 }
 
-func (s setting) remedy() string {
+func (s setting) kind() bus.FaultKind {
 	if s.least {
-		return fmt.Sprintf("run `oona topics apply --max-message-bytes %s`", s.must)
+		return bus.FaultSize
 	}
-	return applyIt
+	return bus.FaultSetting
 }
 
 // settings are the configurations that Oona depends on; all others are left

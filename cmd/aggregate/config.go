@@ -17,7 +17,7 @@ type config struct {
 
 	Bus       kafka.Config         `embed:"" group:"Bus"`
 	Prefix    string               `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
-	Group     string               `group:"Bus" placeholder:"NAME" help:"Consumer group. Its members share the partitions."`
+	Group     string               `name:"group" group:"Bus" placeholder:"NAME" help:"Consumer group. Its members share the partitions."`
 	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Group instance ID for static membership: a worker that restarts with the same ID within the session timeout keeps its partitions. It must be unique in the group: if two workers use one ID, the first exits with an error. Default: dynamic membership."`
 	FromHere  bool                 `name:"from-here" group:"Bus" help:"Recover partitions whose history is incomplete, because the beginning or the end of the log is lost: start from the oldest record left. Nothing is emitted before the first window after one max-delay of the log; earlier frames go to the late topic (lost-history). Other partitions are not affected."`
 	Skip      []aggregate.RecordAt `name:"skip-record" group:"Bus" placeholder:"PARTITION:OFFSET" help:"Skip a damaged configuration record in the log: it goes to the dead letters and changes nothing. Give all aggregators the same value. Never skip a record that a later version of Oona has written."`
@@ -47,7 +47,7 @@ func (c *config) Validate() error {
 	if err := oona.CheckID("--worker", c.WorkerID); err != nil {
 		return err
 	}
-	if err := c.group().Validate(c.Bus); err != nil {
+	if err := worker.NameFlag(*c, c.group().Validate()); err != nil {
 		return err
 	}
 	if _, err := oona.NewTopics(c.Prefix); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -20,7 +21,7 @@ import (
 func main() {
 	cfg := defaults()
 	worker.Main("aggregate", "Folds frames into rollups of each layer's health and performance.", cfg,
-		func(ctx context.Context, w *worker.Worker) error { return run(ctx, cfg, w) })
+		func(ctx context.Context, w *worker.Worker) error { return remedy.Add(run(ctx, cfg, w)) })
 }
 
 func run(ctx context.Context, cfg *config, w *worker.Worker) error {

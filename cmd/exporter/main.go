@@ -13,15 +13,18 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/export"
 )
 
 func main() {
 	cfg := defaults()
-	worker.Main("exporter", "Shows the layers' rollups to Prometheus, at /metrics of the admin address.", cfg, cfg.run)
+	worker.Main("exporter", "Shows the layers' rollups to Prometheus, at /metrics of the admin address.", cfg,
+		func(ctx context.Context, w *worker.Worker) error { return remedy.Add(cfg.run(ctx, w)) })
 }
 
 func (c *config) run(ctx context.Context, w *worker.Worker) error {
@@ -34,10 +37,11 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	rollups := []oona.TopicSpec{{Name: stage.Topics.LayerHealth}, {Name: stage.Topics.LayerPerformance}}
-	if err := kafka.CheckTopics(ctx, c.Bus, rollups); err != nil {
+	b := kafka.New(c.Bus, w.Logger)
+	if err := b.Check(ctx, rollups); err != nil {
 		return err
 	}
-	log, err := kafka.NewReader(c.Bus, kafka.ReaderOptions{From: c.from(time.Now())}, w.Logger)
+	log, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now())})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -57,10 +58,10 @@ func (c *config) Validate() error {
 	if err != nil {
 		return worker.AsFlag("--prefix", err)
 	}
-	if err := c.publisher(topics).Validate(); err != nil {
+	if err := worker.AsFlag("--max-message-bytes", c.publisher(topics).Validate()); err != nil {
 		return err
 	}
-	return worker.AsFlag("--raw-group", c.rawGroup().Validate(c.Bus))
+	return worker.AsFlag("--raw-group", c.rawGroup().Validate())
 }
 
 // validateTensors looks at what the tensor store needs, where there is one.
@@ -88,8 +89,8 @@ func (c *config) stage(topics oona.Topics) ingest.Config {
 // so that a request is told why. A dead letter of the raw topic is a record as it
 // was, and why it is there; frames are put together only to what their own topic
 // takes.
-func (c *config) publisher(topics oona.Topics) kafka.PublisherOptions {
-	return kafka.PublisherOptions{
+func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
+	return bus.PublisherOptions{
 		Compression:     c.Compression,
 		BatchBytes:      c.Ingest.MaxMessageBytes,
 		MaxMessageBytes: max(c.Ingest.MaxMessageBytes, oona.MaxSideBytes),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -28,7 +29,7 @@ const description = "Takes frames from trainers over HTTP (POST /v1/frames) and 
 
 func main() {
 	cfg := defaults()
-	worker.Main("ingest", description, cfg, cfg.run)
+	worker.Main("ingest", description, cfg, func(ctx context.Context, w *worker.Worker) error { return remedy.Add(cfg.run(ctx, w)) })
 }
 
 func (c *config) run(ctx context.Context, w *worker.Worker) error {
@@ -36,13 +37,15 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	publisher, err := kafka.NewPublisher(c.Bus, c.publisher(topics))
+	b := kafka.New(c.Bus, w.Logger)
+	connected, err := b.Publisher(c.publisher(topics))
 	if err != nil {
 		return err
 	}
+	publisher := advised{connected}
 	w.OnClose("publisher", publisher.Close)
 	// Not before: what changes in between would be taken for what always was.
-	if err := kafka.CheckTopics(ctx, c.Bus, c.checkedTopics(topics)); err != nil {
+	if err := b.Check(ctx, c.checkedTopics(topics)); err != nil {
 		return err
 	}
 	settings := c.stage(topics)
@@ -64,7 +67,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
 	components := []worker.Component{component(stage, listener)}
 	if c.Raw {
-		raw, err := c.openRaw(topics, stage, w)
+		raw, err := c.openRaw(b, topics, stage, w)
 		if err != nil {
 			return errors.Join(err, listener.Close())
 		}

@@ -60,10 +60,12 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := kafka.NewPublisher(cfg.Bus, cfg.publisher(topics))
+	b := kafka.New(cfg.Bus, slog.New(slog.DiscardHandler))
+	connected, err := b.Publisher(cfg.publisher(topics))
 	if err != nil {
 		t.Fatal(err)
 	}
+	publisher := advised{connected}
 	defer publisher.Close()
 	registry := prometheus.NewRegistry()
 	stage, err := ingest.New(cfg.stage(topics), publisher, registry, slog.New(slog.DiscardHandler))
@@ -72,7 +74,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 	server := httptest.NewServer(stage.Handler())
 	defer server.Close()
-	if err := kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); err != nil {
+	if err := b.Check(t.Context(), cfg.checkedTopics(topics)); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := send(t, server.URL, 0); status != http.StatusOK {
@@ -98,7 +100,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 		t.Errorf("%v requests are counted as refused for it, want 3", got)
 	}
 	var wrong *kafka.TopicsError
-	err = kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics))
+	err = b.Check(t.Context(), cfg.checkedTopics(topics))
 	if !errors.As(err, &wrong) || len(wrong.Faults) != 2 || !strings.Contains(err.Error(), "has 2 partitions and "+topics.SeedMetrics+" has 4") {
 		t.Errorf("a start is answered %v", err)
 	}

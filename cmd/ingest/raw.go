@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -14,17 +14,17 @@ import (
 const rawReadAhead = 1 << 20
 
 // rawGroup is how ingest joins the group of the raw topic.
-func (c *config) rawGroup() kafka.MemberOptions {
-	return kafka.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead}
+func (c *config) rawGroup() bus.MemberOptions {
+	return bus.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead}
 }
 
 // openRaw returns what takes frames from the raw topic.
-func (c *config) openRaw(topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (worker.Component, error) {
+func (c *config) openRaw(b bus.Bus, topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (worker.Component, error) {
 	raw, err := ingest.NewRaw(stage, topics, w.Registry, w.Logger)
 	if err != nil {
 		return worker.Component{}, err
 	}
-	group, err := kafka.NewMember(c.Bus, c.rawGroup(), raw, w.Logger)
+	group, err := b.Member(c.rawGroup(), raw)
 	if err != nil {
 		return worker.Component{}, err
 	}

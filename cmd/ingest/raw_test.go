@@ -40,7 +40,7 @@ func TestRawFromPython(t *testing.T) {
 			t.Fatal(err)
 		}
 		var missing *kafka.TopicsError
-		if err := kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); !errors.As(err, &missing) || !strings.Contains(err.Error(), topics.SeedRaw+" does not exist; run `oona topics apply`") {
+		if err := kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); !errors.As(err, &missing) || len(missing.Faults) != 2 || missing.Faults[0].Topic != topics.SeedRaw || missing.Faults[0].Kind != bus.FaultMissing {
 			t.Fatalf("without the raw topic a start is answered %v", err)
 		}
 		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.RawSpecs(3)); err != nil {
@@ -441,7 +441,8 @@ func startRaw(t testing.TB, cfg *config, topics oona.Topics) (settled func() flo
 
 func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker) (settled func() float64, stop func()) {
 	t.Helper()
-	publisher, err := kafka.NewPublisher(cfg.Bus, cfg.publisher(topics))
+	b := kafka.New(cfg.Bus, w.Logger)
+	publisher, err := b.Publisher(cfg.publisher(topics))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +450,7 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := cfg.openRaw(topics, stage, w)
+	raw, err := cfg.openRaw(b, topics, stage, w)
 	if err != nil {
 		t.Fatal(err)
 	}

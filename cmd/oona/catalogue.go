@@ -29,7 +29,7 @@ func openShelf(ctx context.Context, at kafka.Config, topics oona.Topics, logger 
 		return nil, err
 	}
 	if !held.Found {
-		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs; run `oona topics apply`", bus.ErrNoTopic, topics.Settings)
+		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs", bus.ErrNoTopic, topics.Settings)
 	}
 	return &shelf{at, topics, held}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/configcheck"
+	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -132,14 +133,14 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 			specs[i].LeastMessageBytes = greatestRecord(workers)
 		}
 	}
-	err = kafka.CheckTopics(ctx, at, specs)
+	err = remedy.Add(kafka.CheckTopics(ctx, at, specs))
 	if errors.Is(err, bus.ErrUnreachable) {
 		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
 		return nil, nil
 	}
 	if wrong, ok := errors.AsType[*kafka.TopicsError](err); ok {
 		for _, f := range wrong.Faults {
-			faults = append(faults, fmt.Sprintf("topic %s %s; %s", f.Topic, f.Fault, f.Remedy))
+			faults = append(faults, "topic "+f.String())
 		}
 		return faults, nil
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/morphogenetic/oona/internal/demo"
+	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/worker"
 )
 
@@ -101,7 +102,7 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		fmt.Fprintf(to.messages, "oona: %v\nRun oona --help for help.\n", err)
 		return exitUsage
 	}
-	if err := command.Run(worker.NewLogger(g.Log, to.messages), to); err != nil {
+	if err := remedy.Add(command.Run(worker.NewLogger(g.Log, to.messages), to)); err != nil {
 		fmt.Fprintf(to.messages, "oona: %v\n", err)
 		return exitFailed
 	}

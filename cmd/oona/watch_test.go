@@ -351,11 +351,11 @@ func TestWatchRefuses(t *testing.T) {
 		"is neither an address under kasmina/":                  {"kasmina.other"},
 		"--json and --table exclude each other":                 {"kasmina.telemetry.seed.raw", "--json", "--table"},
 		"is neither now, nor beginning, nor a time such as 10m": {"kasmina.telemetry.seed.raw", "--from=yesterday"},
-		"--count is -1":                                            {"kasmina.telemetry.seed.raw", "--count=-1"},
-		"--resolve needs the tensor store":                         {"kasmina.telemetry.seed.raw", "--resolve"},
-		"--layer: is b, and the address is of a":                   {"kasmina/telemetry/layer/a/health", "--layer=b"},
-		"seed.raw does not exist; run `oona topics apply`":         {"kasmina.telemetry.seed.raw", "--brokers", cfg.Brokers[0]},
-		"the bus cannot be reached at 127.0.0.1:1; is it running?": {"kasmina.telemetry.seed.raw", "--brokers=127.0.0.1:1"},
+		"--count is -1":                                    {"kasmina.telemetry.seed.raw", "--count=-1"},
+		"--resolve needs the tensor store":                 {"kasmina.telemetry.seed.raw", "--resolve"},
+		"--layer: is b, and the address is of a":           {"kasmina/telemetry/layer/a/health", "--layer=b"},
+		"seed.raw does not exist; run `oona topics apply`": {"kasmina.telemetry.seed.raw", "--brokers", cfg.Brokers[0]},
+		"the bus cannot be reached at 127.0.0.1:1":         {"kasmina.telemetry.seed.raw", "--brokers=127.0.0.1:1"},
 	} {
 		status, out, messages := run(t, append([]string{"watch"}, args...)...)
 		if status == 0 || out != "" || !strings.Contains(messages, strings.TrimSuffix(want, "?")) {

@@ -57,6 +57,7 @@ var layers = []layer{
 	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address"}},
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "bus/kafka", "internal/catalogue", "schemas/avro"}},
+	{pkg: "internal/remedy", may: []string{"bus"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address"}},
 	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/configcheck", may: []string{"internal/address"}},
@@ -74,7 +75,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/catalogue", "internal/settings", "internal/spool", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/catalogue", "internal/remedy", "internal/settings", "internal/spool", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.

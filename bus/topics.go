@@ -1,0 +1,55 @@
+package bus
+
+import (
+	"fmt"
+	"strings"
+)
+
+// TopicChange is one change that Apply made.
+type TopicChange struct {
+	Topic string
+	What  string
+}
+
+func (c TopicChange) String() string { return c.Topic + ": " + c.What }
+
+// TopicsError lists the differences between topics and their specs.
+type TopicsError struct{ Faults []TopicFault }
+
+// TopicFault is one difference between a topic and its spec.
+type TopicFault struct {
+	Topic string
+	Kind  FaultKind
+	Fault string
+	// Remedy says what to do. It is empty for what depends on the program that
+	// checks: the program adds it, by the Kind.
+	Remedy string
+}
+
+func (f TopicFault) String() string {
+	if f.Remedy == "" {
+		return f.Topic + " " + f.Fault
+	}
+	return f.Topic + " " + f.Fault + "; " + f.Remedy
+}
+
+// FaultKind is a kind of TopicFault.
+type FaultKind int
+
+const (
+	FaultMissing    FaultKind = iota + 1 // the topic does not exist
+	FaultPartitions                      // it has another number of partitions than the spec
+	FaultUnequal                         // it has another number of partitions than TopicSpec.PartitionsOf
+	FaultSetting                         // it has a setting that Apply corrects
+	FaultSize                            // it takes less than TopicSpec.LeastMessageBytes
+	FaultCopies                          // it has too few copies
+)
+
+func (e *TopicsError) Error() string {
+	var b strings.Builder
+	b.WriteString("topics are not as they must be:")
+	for _, f := range e.Faults {
+		fmt.Fprintf(&b, "\n  %s", f)
+	}
+	return b.String()
+}

@@ -1,0 +1,42 @@
+// Package remedy tells users of the commands what to do about errors of the bus. The
+// bus does not know flags and commands; this package does.
+package remedy
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+var faults = map[bus.FaultKind]string{
+	bus.FaultMissing:    "run `oona topics apply`",
+	bus.FaultPartitions: "give the number that it has (--partitions), or begin with new topics (--prefix): a change would send keys to other partitions, and Oona never makes it",
+	bus.FaultUnequal:    "begin with new topics (--prefix), or delete this one if nobody needs it and run `oona topics apply`",
+	bus.FaultSetting:    "run `oona topics apply`",
+	bus.FaultSize:       "run `oona topics apply --max-message-bytes` with that size",
+}
+
+// Add returns err with what to do about it.
+func Add(err error) error {
+	if wrong, ok := errors.AsType[*bus.TopicsError](err); ok {
+		for i, f := range wrong.Faults {
+			if f.Remedy == "" {
+				wrong.Faults[i].Remedy = faults[f.Kind]
+			}
+		}
+		return err
+	}
+	if moved, ok := errors.AsType[*bus.PartitionsError](err); ok {
+		return fmt.Errorf("%w: layers would move away from their open windows; make topics of that number (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix", err, moved.Has)
+	}
+	switch {
+	case errors.Is(err, bus.ErrUnreachable):
+		return fmt.Errorf("%w; is it running, and are --brokers right?", err)
+	case errors.Is(err, bus.ErrNoTopic):
+		return fmt.Errorf("%w; run `oona topics apply`, or give the --prefix that its name begins with", err)
+	case errors.Is(err, bus.ErrInstance):
+		return fmt.Errorf("%w; give each worker a --group-instance of its own", err)
+	}
+	return err
+}
