@@ -25,28 +25,80 @@ const (
 	tensorFailed = "failed"
 )
 
-type metrics struct {
-	requests, refused, frames, readings, claims, unconfirmed atomic.Int64
+// frameMetrics are those of frames and their tensors, whichever way they came.
+type frameMetrics struct {
+	frames, readings, claims, unconfirmed atomic.Int64
 
-	framesTotal      prometheus.Counter
-	readingsTotal    prometheus.Counter
+	framesTotal      prometheus.CounterFunc
+	readingsTotal    prometheus.CounterFunc
 	bytesTotal       prometheus.Counter
-	unconfirmedTotal prometheus.Counter
-	requestsTotal    *prometheus.CounterVec
-	rejectedTotal    *prometheus.CounterVec
-	refusalsCut      *prometheus.CounterVec
-	requestSeconds   prometheus.Histogram
-	publishSeconds   prometheus.Histogram
+	unconfirmedTotal prometheus.CounterFunc
 	tensorsTotal     *prometheus.CounterVec
 	tensorBytesTotal prometheus.Counter
-	storeSeconds     prometheus.Histogram
-	inFlight         prometheus.GaugeFunc
 }
 
-func newMetrics(inFlight func() float64) *metrics {
-	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help})
+func newFrameMetrics() *frameMetrics {
+	m := new(frameMetrics)
+	of := func(n *atomic.Int64, name, help string) prometheus.CounterFunc {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, func() float64 { return float64(n.Load()) })
 	}
+	m.framesTotal = of(&m.frames, "frames_total", "Frames accepted: acknowledged by the bus.")
+	m.readingsTotal = of(&m.readings, "readings_total", "Readings (one seed at one instant) of accepted frames.")
+	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames that were published without an acknowledgement in time: the bus may have them.")
+	m.bytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "oona_ingest_bytes_total", Help: "Bytes of the bodies of accepted requests, decompressed.",
+	})
+	m.tensorsTotal = counters("tensors_total", "Tensors that the store has taken (kept), had already (known), or did not take (failed).", "result", tensorKept, tensorKnown, tensorFailed)
+	m.tensorBytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "oona_ingest_tensor_bytes_total", Help: "Bytes of the tensors that the store has taken, without those that it had already.",
+	})
+	return m
+}
+
+func (m *frameMetrics) register(registerer prometheus.Registerer) error {
+	return register(registerer, m.framesTotal, m.readingsTotal, m.bytesTotal, m.unconfirmedTotal, m.tensorsTotal, m.tensorBytesTotal)
+}
+
+func (m *frameMetrics) accept(b *batch) {
+	m.frames.Add(int64(len(b.messages)))
+	m.readings.Add(int64(b.readings))
+	m.claims.Add(int64(len(b.tensors)))
+	m.bytesTotal.Add(float64(b.bytes))
+}
+
+// counters has a series for each of its label's values from the start, so that a
+// first event is an increase.
+func counters(name, help, label string, values ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, []string{label})
+	for _, value := range values {
+		v.WithLabelValues(value)
+	}
+	return v
+}
+
+func register(registerer prometheus.Registerer, collectors ...prometheus.Collector) error {
+	for _, c := range collectors {
+		if err := registerer.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requestMetrics are those of requests.
+type requestMetrics struct {
+	requests, refused atomic.Int64
+
+	requestsTotal  *prometheus.CounterVec
+	rejectedTotal  *prometheus.CounterVec
+	refusalsCut    *prometheus.CounterVec
+	requestSeconds prometheus.Histogram
+	publishSeconds prometheus.Histogram
+	storeSeconds   prometheus.Histogram
+	inFlight       prometheus.GaugeFunc
+}
+
+func newRequestMetrics(inFlight func() float64) *requestMetrics {
 	seconds := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:                            "oona_ingest_" + name,
@@ -57,77 +109,23 @@ func newMetrics(inFlight func() float64) *metrics {
 			NativeHistogramMinResetDuration: time.Hour,
 		})
 	}
-	m := &metrics{
-		framesTotal:      counter("frames_total", "Frames accepted: acknowledged by the bus."),
-		readingsTotal:    counter("readings_total", "Readings (one seed at one instant) of accepted frames."),
-		bytesTotal:       counter("bytes_total", "Bytes of the bodies of accepted requests, decompressed."),
-		unconfirmedTotal: counter("unconfirmed_frames_total", "Frames that were published without an acknowledgement in time: the bus may have them."),
-		requestsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "oona_ingest_requests_total", Help: "Requests answered, by HTTP status.",
-		}, []string{"code"}),
-		rejectedTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "oona_ingest_rejected_total", Help: "Requests refused, by reason.",
-		}, []string{"reason"}),
-		refusalsCut: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "oona_ingest_refusals_cut_total", Help: "Refused requests whose connection was closed while the client was still sending, by the bound that was reached.",
-		}, []string{"by"}),
+	m := &requestMetrics{
+		requestsTotal:  counters("requests_total", "Requests answered, by HTTP status.", "code"),
+		rejectedTotal:  counters("rejected_total", "Requests refused, by reason.", "reason"),
+		refusalsCut:    counters("refusals_cut_total", "Refused requests whose connection was closed while the client was still sending, by the bound that was reached.", "by", cutConnections, cutBytes, cutTime, cutStop),
 		requestSeconds: seconds("request_seconds", "Time from a request's header to its answer."),
 		publishSeconds: seconds("publish_seconds", "Time that the bus took to acknowledge or refuse a request's frames."),
-		tensorsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "oona_ingest_tensors_total", Help: "Tensors that the store has taken (kept), had already (known), or did not take (failed).",
-		}, []string{"result"}),
-		tensorBytesTotal: counter("tensor_bytes_total", "Bytes of the tensors that the store has taken, without those that it had already."),
-		storeSeconds:     seconds("store_seconds", "Time that the tensor store took for the tensors of a request."),
+		storeSeconds:   seconds("store_seconds", "Time that the tensor store took for the tensors of a request."),
 		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "oona_ingest_in_flight", Help: "Requests that are being read or published.",
 		}, inFlight),
 	}
 	for why := range answers {
-		m.rejectedTotal.WithLabelValues(string(why)) // so that a first refusal is an increase
-	}
-	for _, by := range []string{cutConnections, cutBytes, cutTime, cutStop} {
-		m.refusalsCut.WithLabelValues(by)
-	}
-	for _, result := range []string{tensorKept, tensorKnown, tensorFailed} {
-		m.tensorsTotal.WithLabelValues(result)
+		m.rejectedTotal.WithLabelValues(string(why))
 	}
 	return m
 }
 
-func (m *metrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{
-		m.framesTotal, m.readingsTotal, m.bytesTotal, m.unconfirmedTotal,
-		m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.inFlight,
-		m.tensorsTotal, m.tensorBytesTotal, m.storeSeconds,
-	} {
-		if err := registerer.Register(c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *metrics) accept(b *batch) {
-	m.frames.Add(int64(len(b.messages)))
-	m.readings.Add(int64(b.readings))
-	m.claims.Add(int64(len(b.tensors)))
-	m.framesTotal.Add(float64(len(b.messages)))
-	m.readingsTotal.Add(float64(b.readings))
-	m.bytesTotal.Add(float64(b.bytes))
-}
-
-func (m *metrics) unconfirm(frames int) {
-	m.unconfirmed.Add(int64(frames))
-	m.unconfirmedTotal.Add(float64(frames))
-}
-
-func (m *metrics) counts() Counts {
-	return Counts{
-		Requests:    m.requests.Load(),
-		Refused:     m.refused.Load(),
-		Frames:      m.frames.Load(),
-		Readings:    m.readings.Load(),
-		Claims:      m.claims.Load(),
-		Unconfirmed: m.unconfirmed.Load(),
-	}
+func (m *requestMetrics) register(registerer prometheus.Registerer) error {
+	return register(registerer, m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.storeSeconds, m.inFlight)
 }

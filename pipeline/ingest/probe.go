@@ -58,46 +58,46 @@ func (s *Stage) ProbeStore(ctx context.Context) error {
 	return nil
 }
 
-func (s *Stage) probeStore(ctx context.Context) error {
+func (in *intake) probeStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := s.cfg.Tensors.Probe(ctx, s.cfg.Instance)
+	err := in.cfg.Tensors.Probe(ctx, in.cfg.Instance)
 	switch {
 	case err == nil:
-		if !s.store.up.Swap(true) {
-			s.logger.Info("the tensor store takes tensors")
+		if !in.store.up.Swap(true) {
+			in.logger.Info("the tensor store takes tensors")
 		}
 	case errors.Is(err, context.Canceled): // by whoever asked
 	case needsOperator(err):
-		s.warn("the tensor store was probed, and tensors are refused until somebody acts", "err", err)
+		in.warn("the tensor store was probed, and tensors are refused until somebody acts", "err", err)
 	default:
-		s.warn("the tensor store was probed, and takes no tensors; frames without large tensors are taken, the others are answered 503 until it does", "err", err)
+		in.warn("the tensor store was probed, and takes no tensors; frames without large tensors are taken, the others are answered 503 until it does", "err", err)
 	}
 	return err
 }
 
 // storeFailed notes that the store did not do what it was asked for.
-func (s *Stage) storeFailed() {
-	s.store.up.Store(false)
-	signal(s.store.failed)
+func (in *intake) storeFailed() {
+	in.store.up.Store(false)
+	signal(in.store.failed)
 }
 
 // watchStore probes the store until it takes tensors, each time that it has
 // failed, and if it was not probed before. It returns when ctx ends.
-func (s *Stage) watchStore(ctx context.Context) {
-	if s.cfg.Tensors == nil {
+func (in *intake) watchStore(ctx context.Context) {
+	if in.cfg.Tensors == nil {
 		return
 	}
-	if !s.store.up.Load() {
-		signal(s.store.failed)
+	if !in.store.up.Load() {
+		signal(in.store.failed)
 	}
 	for {
 		select {
-		case <-s.store.failed:
+		case <-in.store.failed:
 		case <-ctx.Done():
 			return
 		}
-		for pause := shortestProbe; s.probeStore(ctx) != nil; pause = min(2*pause, longestProbe) {
+		for pause := shortestProbe; in.probeStore(ctx) != nil; pause = min(2*pause, longestProbe) {
 			if bus.Pause(ctx, pause); ctx.Err() != nil {
 				return
 			}

@@ -33,14 +33,13 @@ import (
 //
 // Raw is the bus.Owner of the partitions.
 type Raw struct {
-	stage     *Stage
-	topics    oona.Topics
-	publisher bus.Publisher
-	metrics   *rawMetrics
-	logger    *slog.Logger
-	memory    *share              // of all partitions
-	each      atomic.Int64        // what of it is a partition's own
-	large     *semaphore.Weighted // what of it is for records that are larger than that
+	intake  *intake
+	topics  oona.Topics
+	metrics *rawMetrics
+	logger  *slog.Logger
+	memory  *share              // of all partitions
+	each    atomic.Int64        // what of it is a partition's own
+	large   *semaphore.Weighted // what of it is for records that are larger than that
 
 	forwarding sync.WaitGroup // a goroutine a partition
 	mu         sync.Mutex
@@ -50,9 +49,8 @@ type Raw struct {
 // NewRaw returns a stage that validates, keeps tensors and publishes as stage does.
 func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
 	r := &Raw{
-		stage:      stage,
+		intake:     stage.intake,
 		topics:     topics,
-		publisher:  stage.publisher,
 		memory:     stage.memory.share(stage.cfg.MaxMemoryBytes / 8),
 		metrics:    newRawMetrics(),
 		logger:     logger,
@@ -153,7 +151,7 @@ func (p *rawPartition) Commit() (bus.Commit, bool) {
 // Committed notes what became of a commit.
 func (p *rawPartition) Committed(commit bus.Commit, err error) {
 	if err != nil {
-		p.raw.stage.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", p.assignment.Partition, "err", err)
+		p.raw.intake.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", p.assignment.Partition, "err", err)
 		return
 	}
 	p.mu.Lock()

@@ -23,18 +23,11 @@ type rawMetrics struct {
 }
 
 func newRawMetrics() *rawMetrics {
-	vec := func(name, help, label string, values ...string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_ingest_raw_" + name, Help: help}, []string{label})
-		for _, value := range values {
-			v.WithLabelValues(value) // so that a first one is an increase
-		}
-		return v
-	}
 	m := &rawMetrics{
-		records: vec("records_total", "Records of the raw topic that are settled: all their frames forwarded, or dead letters.", "outcome", rawForwarded, rawDead),
-		dead:    vec("dead_total", "Records of the raw topic that are dead letters, by reason.", "reason"),
-		lost:    vec("lost_total", "Records of the raw topic that were deleted before they were taken (retention), and dead letters that the bus does not take (too-large).", "reason", lostRetention, lostTooLarge),
-		retries: vec("retries_total", "Attempts that have failed and are made again: to store tensors, to publish frames, or dead letters.", "of", "tensors", "frames", "dead"),
+		records: counters("raw_records_total", "Records of the raw topic that are settled: all their frames forwarded, or dead letters.", "outcome", rawForwarded, rawDead),
+		dead:    counters("raw_dead_total", "Records of the raw topic that are dead letters, by reason.", "reason"),
+		lost:    counters("raw_lost_total", "Records of the raw topic that were deleted before they were taken (retention), and dead letters that the bus does not take (too-large).", "reason", lostRetention, lostTooLarge),
+		retries: counters("raw_retries_total", "Attempts that have failed and are made again: to store tensors, to publish frames, or dead letters.", "of", "tensors", "frames", "dead"),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "oona_ingest_raw_lag_records", Help: "Records of a partition of the raw topic that this ingest is assigned, and not settled yet; markers of transactions at its end count.",
 		}, []string{"partition"}),
@@ -49,10 +42,5 @@ func newRawMetrics() *rawMetrics {
 }
 
 func (m *rawMetrics) register(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.records, m.dead, m.lost, m.retries, m.lag, m.settled} {
-		if err := registerer.Register(c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return register(registerer, m.records, m.dead, m.lost, m.retries, m.lag, m.settled)
 }

@@ -58,7 +58,7 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 		raw:        r,
 		assignment: a,
 		path:       fmt.Sprintf("%s/%d", a.Topic, a.Partition),
-		decoders:   newDecoders(r.stage.cfg),
+		decoders:   newDecoders(r.intake.cfg),
 		taken:      make(chan struct{}, 1),
 		room:       make(chan struct{}, 1),
 		from:       from,
@@ -67,7 +67,7 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 		committed:  a.Committed.Offset,
 	}
 	p.ctx, p.end = context.WithCancel(context.Background())
-	p.dead = pipeline.Outbox{Publisher: r.publisher, Dropped: p.drop}
+	p.dead = pipeline.Outbox{Publisher: r.intake.publisher, Dropped: p.drop}
 	return p
 }
 
@@ -109,7 +109,7 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 	}
 	most := 4*int64(len(msg.Payload)) + secondBuffer
 	if isContainer(msg.Payload) {
-		most += 2 * p.raw.stage.cfg.MaxDecompressedBytes // what its frames come to, and their tensors
+		most += 2 * p.raw.intake.cfg.MaxDecompressedBytes // what its frames come to, and their tensors
 	}
 	most = min(most, memory.least)
 	if p.raw.large.Acquire(ctx, most) != nil {
@@ -133,13 +133,13 @@ func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
 	record := &rawRecord{msg: msg, held: held}
 	fits := held.grow(own)
 	if fits {
-		b := &batch{cfg: &p.raw.stage.cfg, path: p.path, held: held}
+		b := &batch{cfg: &p.raw.intake.cfg, path: p.path, held: held}
 		record.frames, record.refused = p.decoders.rawFrames(msg, b)
 		held.shrink(b.decoders)
 		fits = record.refused == nil || record.refused.reason != reasonOverloaded
 	}
 	if p.decoders.size() > pooled {
-		p.decoders = newDecoders(p.raw.stage.cfg)
+		p.decoders = newDecoders(p.raw.intake.cfg)
 	}
 	if !fits {
 		held.end()
@@ -269,7 +269,7 @@ func (p *rawPartition) until(what string, try func() error) bool {
 			return false
 		}
 		p.raw.metrics.retries.WithLabelValues(what).Inc()
-		p.raw.stage.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
+		p.raw.intake.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
 		bus.Pause(p.ctx, pause)
 	}
 	return false
@@ -278,7 +278,7 @@ func (p *rawPartition) until(what string, try func() error) bool {
 // keepTensors has a record refused whose tensors the store will never take. Its
 // error is of one that may take them later.
 func (p *rawPartition) keepTensors(r *rawRecord) error {
-	refused := p.raw.stage.storeTensors(p.ctx, r.frames)
+	refused := p.raw.intake.storeTensors(p.ctx, r.frames)
 	if p.ctx.Err() != nil {
 		return p.ctx.Err()
 	}
@@ -296,12 +296,12 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 	for _, r := range records {
 		all = append(all, r.messages()...)
 	}
-	err := p.raw.publisher.Publish(p.ctx, p.raw.topics.SeedMetrics, all...)
+	err := p.raw.intake.publisher.Publish(p.ctx, p.raw.topics.SeedMetrics, all...)
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
 	for _, r := range records {
-		err := p.raw.stage.publishFrames(p.ctx, r.messages())
+		err := p.raw.intake.publishFrames(p.ctx, r.messages())
 		if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
 			r.refused = tooLarge.refusal()
 		} else if err != nil {
@@ -341,9 +341,9 @@ func (r *Raw) count(record *rawRecord) {
 	if why := record.refused; why != nil {
 		r.metrics.records.WithLabelValues(rawDead).Inc()
 		r.metrics.dead.WithLabelValues(string(why.reason)).Inc()
-		r.stage.warn("a record of the raw topic is a dead letter", "reason", why.reason, "detail", why.detail, "partition", record.at.Partition, "offset", record.at.Offset)
+		r.intake.warn("a record of the raw topic is a dead letter", "reason", why.reason, "detail", why.detail, "partition", record.at.Partition, "offset", record.at.Offset)
 		return
 	}
 	r.metrics.records.WithLabelValues(rawForwarded).Inc()
-	r.stage.metrics.accept(record.frames)
+	r.intake.counts.accept(record.frames)
 }

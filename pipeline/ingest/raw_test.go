@@ -70,6 +70,7 @@ func (b *topicBus) on(topic string) []*message.Message {
 // rawFixture is an assignment of partition 3, and what is read from it.
 type rawFixture struct {
 	*Raw
+	stage    *Stage
 	t        *testing.T
 	about    bus.Assignment
 	consumer *rawPartition
@@ -84,7 +85,7 @@ func claimRaw(t *testing.T, onBus bus.Publisher, change func(*Config)) *rawFixtu
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &rawFixture{Raw: raw, t: t, about: bus.Assignment{
+	p := &rawFixture{Raw: raw, stage: stage, t: t, about: bus.Assignment{
 		Topic: rawTopics.SeedRaw, Partition: 3, Partitions: 4, LogStart: 10, LogEnd: 10, Committed: bus.Commit{Offset: 10},
 	}, next: 10}
 	p.consumer = p.assign(p.about)

@@ -19,22 +19,17 @@ import (
 
 // Stage takes frames over HTTP and publishes them.
 type Stage struct {
-	cfg       Config
-	publisher bus.Publisher
-	metrics   *metrics
-	logger    *slog.Logger
-	warnings  throttle
+	*intake
+	metrics *requestMetrics
 
 	slots    chan struct{} // one a request whose body is there, until it is published
 	storing  chan struct{} // one a request that waits for the tensor store
-	memory   *budget
-	frames   *share     // of memory: requests with frames, until they are published
-	tensors  *share     // of memory: tensors that are sent by themselves, until they are stored
-	spools   byteBudget // the same tensors, in memory and in $TMPDIR
+	frames   *share        // of memory: requests with frames, until they are published
+	tensors  *share        // of memory: tensors that are sent by themselves, until they are stored
+	spools   byteBudget    // the same tensors, in memory and in $TMPDIR
 	cut      context.Context
 	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
 	discards chan struct{}      // one a refused request whose body is thrown away
-	store    storeState
 
 	discarding    context.Context
 	endDiscarding context.CancelFunc // when the stage is to end
@@ -66,40 +61,28 @@ const (
 // New returns a stage that publishes to publisher, whose Close stays the
 // caller's. One call carries a request's frames.
 func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("ingest: %w", err)
-	}
-	if cfg.Topic == "" {
-		return nil, errors.New("ingest: no topic to publish to")
+	in, err := newIntake(cfg, publisher, registerer, logger)
+	if err != nil {
+		return nil, err
 	}
 	s := &Stage{
-		cfg:       cfg,
-		publisher: publisher,
-		logger:    logger,
-		warnings:  throttle{every: 10 * time.Second},
-		slots:     make(chan struct{}, cfg.MaxInFlight),
-		storing:   make(chan struct{}, cfg.MaxTensorRequests),
-		memory:    newBudget(cfg.MaxMemoryBytes),
-		spools:    byteBudget{limit: cfg.MaxSpoolBytes},
-		discards:  make(chan struct{}, discardConnections),
-		store:     storeState{failed: make(chan struct{}, 1)},
-		codings:   newCodings(),
-		grace:     Grace,
+		intake:   in,
+		slots:    make(chan struct{}, cfg.MaxInFlight),
+		storing:  make(chan struct{}, cfg.MaxTensorRequests),
+		spools:   byteBudget{limit: cfg.MaxSpoolBytes},
+		discards: make(chan struct{}, discardConnections),
+		codings:  newCodings(),
+		grace:    Grace,
 	}
 	s.cut, s.cutOff = context.WithCancel(context.Background())
 	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
 	s.frames = s.memory.share(cfg.MaxMemoryBytes / 4)
+	s.decoders.New = func() any { return newDecoders(cfg) }
+	s.metrics = newRequestMetrics(func() float64 { return float64(len(s.slots)) })
+	err = errors.Join(s.metrics.register(registerer), registerer.Register(s.frames.gauge("frames")))
 	if cfg.Tensors != nil {
 		s.tensors = s.memory.share(cfg.MaxMemoryBytes / 8)
-	}
-	s.decoders.New = func() any { return newDecoders(cfg) }
-	s.metrics = newMetrics(func() float64 { return float64(len(s.slots)) })
-	err := s.metrics.register(registerer)
-	if err == nil {
-		err = registerer.Register(s.frames.gauge("frames"))
-	}
-	if err == nil && cfg.Tensors != nil {
-		err = errors.Join(registerer.Register(s.store.gauge()), registerer.Register(s.tensors.gauge("tensors")))
+		err = errors.Join(err, registerer.Register(s.tensors.gauge("tensors")))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ingest: register metrics: %w", err)
@@ -201,4 +184,13 @@ func (s *Stage) Ready() error {
 }
 
 // Counts returns what the stage has done so far.
-func (s *Stage) Counts() Counts { return s.metrics.counts() }
+func (s *Stage) Counts() Counts {
+	return Counts{
+		Requests:    s.metrics.requests.Load(),
+		Refused:     s.metrics.refused.Load(),
+		Frames:      s.counts.frames.Load(),
+		Readings:    s.counts.readings.Load(),
+		Claims:      s.counts.claims.Load(),
+		Unconfirmed: s.counts.unconfirmed.Load(),
+	}
+}

@@ -145,7 +145,7 @@ func TestAcceptedAvro(t *testing.T) {
 		t.Errorf("counts are %+v, want %+v", got, want)
 	}
 	for name, want := range map[prometheus.Collector]float64{
-		s.metrics.framesTotal: 3, s.metrics.readingsTotal: 12, s.metrics.bytesTotal: float64(len(body)),
+		s.counts.framesTotal: 3, s.counts.readingsTotal: 12, s.counts.bytesTotal: float64(len(body)),
 		s.metrics.requestsTotal.WithLabelValues("200"): 1, s.metrics.inFlight: 0,
 	} {
 		if got := testutil.ToFloat64(name); got != want {

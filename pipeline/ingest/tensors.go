@@ -112,31 +112,15 @@ func claimProblem(k *keptTensor, err error) *refusal {
 	return refuse(why, "%s: %s", field, reason).of(k.frame, field)
 }
 
-// keepTensors checks the batch's tensors in, and asks for those that clients
-// have claims of, so that no record refers to what is not there. It waits for
-// the store at most for the store timeout.
-func (s *Stage) keepTensors(ctx context.Context, b *batch) *refusal {
-	if len(b.tensors) == 0 {
-		return nil
-	}
-	if !s.beginStoring() {
-		return s.storingOverloaded()
-	}
-	defer s.endStoring(time.Now())
-	// A client that is gone is noticed when it is answered: that it is slow in
-	// going must not look like a store that fails.
-	return s.storeTensors(context.WithoutCancel(ctx), b)
-}
-
 // storeTensors is keepTensors for a request that has its place.
-func (s *Stage) storeTensors(ctx context.Context, b *batch) *refusal {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
+func (in *intake) storeTensors(ctx context.Context, b *batch) *refusal {
+	ctx, cancel := context.WithTimeout(ctx, in.cfg.StoreTimeout)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(storesAtOnce)
 	for i := range b.tensors {
 		group.Go(func() error {
-			if err := s.keep(ctx, &b.tensors[i]); err != nil {
+			if err := in.keep(ctx, &b.tensors[i]); err != nil {
 				return &keepError{&b.tensors[i], err}
 			}
 			return nil
@@ -144,7 +128,7 @@ func (s *Stage) storeTensors(ctx context.Context, b *batch) *refusal {
 	}
 	err := group.Wait()
 	if failed, ok := errors.AsType[*keepError](err); ok {
-		return s.storeProblem(failed.err, ofFrames).of(failed.tensor.frame, failed.tensor.field())
+		return in.storeProblem(failed.err, ofFrames).of(failed.tensor.frame, failed.tensor.field())
 	}
 	return nil
 }
@@ -159,24 +143,24 @@ func (e *keepError) Error() string { return e.err.Error() }
 func (e *keepError) Unwrap() error { return e.err }
 
 // keep makes sure that the tensor is in the store.
-func (s *Stage) keep(ctx context.Context, k *keptTensor) error {
+func (in *intake) keep(ctx context.Context, k *keptTensor) error {
 	if k.content == nil {
-		return s.cfg.Tensors.Confirm(ctx, k.claim)
+		return in.cfg.Tensors.Confirm(ctx, k.claim)
 	}
-	spooled, err := s.cfg.Tensors.Spool(ctx, bytes.NewReader(k.content))
+	spooled, err := in.cfg.Tensors.Spool(ctx, bytes.NewReader(k.content))
 	if err != nil {
 		return err
 	}
 	defer spooled.Close()
-	claim, fresh, err := s.cfg.Tensors.Keep(ctx, spooled)
+	claim, fresh, err := in.cfg.Tensors.Keep(ctx, spooled)
 	if err == nil && claim != k.claim {
 		err = fmt.Errorf("%w: the store made claim %s of it, ingest %s", claimcheck.ErrMismatch, claim.Key, k.claim.Key)
 	}
-	s.metrics.stored(claim.Size, fresh, err)
+	in.counts.stored(claim.Size, fresh, err)
 	return err
 }
 
-func (m *metrics) stored(size int64, fresh bool, err error) {
+func (m *frameMetrics) stored(size int64, fresh bool, err error) {
 	switch {
 	case err != nil:
 		m.tensorsTotal.WithLabelValues(tensorFailed).Inc()
@@ -188,27 +172,6 @@ func (m *metrics) stored(size int64, fresh bool, err error) {
 	}
 }
 
-// beginStoring takes a place among the requests that wait for the store. There
-// are fewer of them than requests: while the store is down, others flow.
-func (s *Stage) beginStoring() bool {
-	select {
-	case s.storing <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s *Stage) endStoring(began time.Time) {
-	s.metrics.storeSeconds.Observe(time.Since(began).Seconds())
-	<-s.storing
-}
-
-func (s *Stage) storingOverloaded() *refusal {
-	return refuse(reasonOverloaded,
-		"%d requests wait for the tensor store, which is the most; nothing of this one was taken, send it again later", cap(s.storing)).after(time.Second)
-}
-
 // What a request is about that needs the store: what was not taken of it.
 const (
 	ofFrames = "no frame of this request was taken"
@@ -216,7 +179,7 @@ const (
 )
 
 // storeProblem is what the store's error means to a client.
-func (s *Stage) storeProblem(err error, lost string) *refusal {
+func (in *intake) storeProblem(err error, lost string) *refusal {
 	switch {
 	case errors.Is(err, claimcheck.ErrTooLarge):
 		reason := "is larger than the store takes"
@@ -231,15 +194,15 @@ func (s *Stage) storeProblem(err error, lost string) *refusal {
 	case errors.Is(err, context.Canceled):
 		return refuse(reasonRead, "the request was cut off before the tensor was stored")
 	}
-	s.storeFailed()
+	in.storeFailed()
 	switch {
 	case errors.Is(err, claimcheck.ErrFull):
-		s.warn("there is no room for tensors", "err", err)
+		in.warn("there is no room for tensors", "err", err)
 		return refuse(reasonStoreFull, "there is no room for tensors; %s, send it again when there is", lost).after(time.Minute)
 	case needsOperator(err):
-		s.warn("tensors are refused until somebody acts", "err", err)
+		in.warn("tensors are refused until somebody acts", "err", err)
 		return refuse(reasonRefused, "tensors cannot be kept and the operator must act, as ingest's log says; %s, keep it until that is done", lost).after(time.Minute)
 	}
-	s.warn("the tensor store did not take a tensor", "err", err)
+	in.warn("the tensor store did not take a tensor", "err", err)
 	return refuse(reasonStore, "the tensor store did not answer as it should, or not in time; %s, send it again", lost).after(5 * time.Second)
 }

@@ -156,11 +156,11 @@ func TestLargeTensorsBecomeClaims(t *testing.T) {
 		t.Errorf("counts are %+v, want %+v", got, want)
 	}
 	for result, want := range map[string]float64{tensorKept: 2, tensorKnown: 4, tensorFailed: 0} {
-		if got := testutil.ToFloat64(s.metrics.tensorsTotal.WithLabelValues(result)); got != want {
+		if got := testutil.ToFloat64(s.counts.tensorsTotal.WithLabelValues(result)); got != want {
 			t.Errorf("%g tensors are %s, want %g", got, result, want)
 		}
 	}
-	if got := testutil.ToFloat64(s.metrics.tensorBytesTotal); got != float64(len(aboveIt)+len(larger)) {
+	if got := testutil.ToFloat64(s.counts.tensorBytesTotal); got != float64(len(aboveIt)+len(larger)) {
 		t.Errorf("%g bytes were taken by the store", got)
 	}
 }

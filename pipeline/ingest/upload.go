@@ -76,7 +76,7 @@ func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (c
 	defer cancel()
 	defer context.AfterFunc(s.cut, cancel)()
 	claim, fresh, err := s.cfg.Tensors.Keep(ctx, spooled)
-	s.metrics.stored(claim.Size, fresh, err)
+	s.counts.stored(claim.Size, fresh, err)
 	if err != nil {
 		return claim, false, s.storeProblem(err, ofTensor)
 	}
