@@ -72,7 +72,7 @@ type counts struct {
 	zombieFolds, zombiePublications, zombieCommits, agedCommits          int
 	redelivered, reEmissions, sideRepeats, tooLong, commits, back, leaps int
 	verdicts                                                             [windows.VerdictCount]int
-	reasons                                                              map[windows.Reason]int
+	reasons                                                              [len(notFolded)]int
 	stillOpen                                                            int
 	model                                                                model.Events
 
@@ -85,7 +85,6 @@ const maxZombies = 3
 
 func newPartition(cfg windows.Config) (*partition, error) {
 	p := &partition{flags: cfg, now: origin, touched: origin, log: model.New(cfg, catalogue), hashes: map[rollupPlace]uint64{}}
-	p.counts.reasons = map[windows.Reason]int{}
 	return p, p.hire()
 }
 

@@ -130,7 +130,9 @@ func (p *partition) conserve(health *reader, sides map[int64]windows.Reason) err
 	for i := range p.log.Accounts {
 		a := &p.log.Accounts[i]
 		p.counts.verdicts[a.Outcome.Verdict]++
-		p.counts.reasons[a.Outcome.Reason]++
+		if i := slices.Index(notFolded[:], a.Outcome.Reason); i >= 0 {
+			p.counts.reasons[i]++
+		}
 		reason, aside := sides[a.Record.Offset]
 		switch a.Outcome.Verdict {
 		case windows.Folded:
