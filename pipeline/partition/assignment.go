@@ -49,6 +49,7 @@ type assignment struct {
 	failures      atomic.Int64 // to empty the outbox, since it was empty last
 	unpublished   atomic.Int64 // since when the outbox has not been empty, nanoseconds of the worker's clock; 0: it is
 	ticking       atomic.Bool  // a tick is on its way
+	failed        atomic.Bool  // Fold has failed or panicked: the machine is not used again
 	revoked       atomic.Bool
 }
 
@@ -103,12 +104,16 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
 		err := p.fold(msg, at)
-		if errors.Is(err, ErrRetry) {
+		switch {
+		case errors.Is(err, ErrRetry):
 			p.tryAgain(msg, at, err)
 			return nil
-		}
-		if err != nil {
-			err = fmt.Errorf("partition %d, offset %d: %w", p.about.Partition, at.Offset, err)
+		case errors.Is(err, errFailed): // delivered once more while the worker ends
+			bus.Pause(msg.Context(), longestPause)
+			msg.Nack()
+			return nil
+		case err != nil:
+			err = fmt.Errorf("%s/%d at offset %d: %w", at.Topic, at.Partition, at.Offset, err)
 			p.runtime.end(err)
 			return err
 		}
@@ -133,14 +138,26 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 	return nil
 }
 
-// fold takes a record through the machine and puts what comes of it into the
-// outbox.
+// errFailed is returned by fold and ready after the machine has failed.
+var errFailed = errors.New("the machine of the partition has failed")
+
+// fold takes a record through the machine and puts what it emits into the outbox.
 func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.failed.Load() {
+		return errFailed
+	}
+	intact := false
+	defer func() { // also after a panic
+		if !intact {
+			p.failed.Store(true)
+		}
+	}()
 	// Until the machine knows, what is needed begins with the first record.
 	first := p.needed.CompareAndSwap(0, int64(at.Appended))
 	replayed, err := p.machine.Fold(msg, at, p.emit)
+	intact = err == nil || errors.Is(err, ErrRetry)
 	if err != nil {
 		if first {
 			p.needed.Store(0)
@@ -184,13 +201,14 @@ func (p *assignment) drop(topic string, msg *message.Message, err error) {
 	p.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "err", err)
 }
 
-// Commit returns what may be committed: the machine as it stands, if everything
-// that it has emitted is on the bus. False where nothing has changed, or that is
-// not so now.
+// Commit returns the commit of the machine. It returns false if nothing has changed
+// since the last commit, or not everything that was emitted is on the bus. It also
+// returns false after the machine has failed: it may have counted a record whose
+// output is not complete, and a successor would skip that record.
 func (p *assignment) Commit() (bus.Commit, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.pending.Load() > 0 || p.machine.Replaying() || p.machine.ProcessedTo() == p.committedTo {
+	if p.failed.Load() || p.pending.Load() > 0 || p.machine.Replaying() || p.machine.ProcessedTo() == p.committedTo {
 		return bus.Commit{}, false
 	}
 	c, err := p.machine.Commit()

@@ -34,6 +34,9 @@ func (p *assignment) refused() time.Duration {
 
 // ready returns why the partition is not, or nil.
 func (p *assignment) ready() error {
+	if p.failed.Load() {
+		return fmt.Errorf("%w: partition %d stopped at offset %d; see the log", errFailed, p.about.Partition, p.next.Load())
+	}
 	if refused := p.refused(); refused > longestWait {
 		return fmt.Errorf("what partition %d emits has waited %s for the bus, which has refused it %d times: see the log", p.about.Partition, refused.Round(time.Second), p.failures.Load())
 	}

@@ -135,11 +135,16 @@ func (r *Runtime) end(err error) {
 // assignment of this runtime.
 var errNotAssigned = errors.New("the message is of no assignment of this worker")
 
-// handle folds one record. An error makes Watermill deliver the record again: the
-// assignment recognises it and only tries its outbox again.
+// ErrPanic is wrapped by the error with which Run returns after Machine.Fold has
+// panicked.
+var ErrPanic = errors.New("a record made the fold panic")
+
+// handle folds one record. After an error Watermill delivers the record again, and
+// the assignment only retries its outbox.
 //
-// A panic is a bug, and leaves a machine that must not fold on: the worker ends,
-// and its successor goes on from the commit.
+// A panic is a bug, and the machine's state is not to be trusted after it. The
+// worker ends, and the partition's next owner folds the record again from the last
+// commit.
 func (r *Runtime) handle(msg *message.Message) (err error) {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -147,7 +152,8 @@ func (r *Runtime) handle(msg *message.Message) (err error) {
 	}
 	defer func() {
 		if bug := recover(); bug != nil {
-			err = fmt.Errorf("panic at partition %d, offset %d: %v\n%s", at.Partition, at.Offset, bug, debug.Stack())
+			err = fmt.Errorf("%w: %s/%d at offset %d: %v. This is a bug of Oona: please report it. Nothing is lost: the next owner of the partition folds the record again. If it panics there too, docs/operations.md says what to do (OonaPartitionUnowned)\n%s",
+				ErrPanic, at.Topic, at.Partition, at.Offset, bug, debug.Stack())
 			r.end(err)
 		}
 	}()

@@ -24,18 +24,27 @@ import (
 // sum at each. It goes on from the sum in its commit.
 type adder struct {
 	sum, processed int64
+	folds          int
 	open           int
 	fails          error // of the next Fold
 	tooLarge       error
 }
 
 func (a *adder) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (bool, error) {
+	a.folds++
 	if a.fails != nil {
 		err := a.fails
 		a.fails = nil
 		return false, err
 	}
 	switch text := string(msg.Payload); text {
+	case "late error", "late panic": // once it has emitted, and counted the record
+		emit("sums", bus.NewMessage([]byte("half"), bus.Target{}))
+		a.processed = at.Offset + 1
+		if text == "late panic" {
+			panic("a bug")
+		}
+		return false, errors.New("too late")
 	case "tick":
 	case "bug":
 		panic("a bug")
@@ -181,10 +190,21 @@ func (w *world) assign(a bus.Assignment) {
 
 var fresh = bus.Assignment{Committed: bus.Commit{Offset: bus.NoOffset}}
 
-// deliver hands out the next record once, and reports whether it was acked.
-func (w *world) deliver(payload string) bool {
+// assigned is an assignment that goes on from a commit.
+func assigned(c bus.Commit, end int64) bus.Assignment {
+	return bus.Assignment{LogEnd: end, Committed: c}
+}
+
+// message is the next record.
+func (w *world) message(payload string) *message.Message {
 	msg := message.NewMessage("", []byte(payload))
 	msg.SetContext(bus.WithPosition(w.t.Context(), bus.Position{Topic: "numbers", Partition: 2, Offset: w.next, Appended: oona.MicrosOf(time.Now()), Consumer: w.consumer}))
+	return msg
+}
+
+// deliver hands out the next record once, and reports whether it was acked.
+func (w *world) deliver(payload string) bool {
+	msg := w.message(payload)
 	w.messages <- msg
 	select {
 	case <-msg.Acked():
@@ -229,7 +249,7 @@ func TestCommitAndSuccessor(t *testing.T) {
 		if !w.deliver("100") || first.sum != 6 { // it was on its way
 			t.Errorf("a record after the end of the assignment was folded: %d", first.sum)
 		}
-		w.assign(bus.Assignment{LogEnd: 4, Committed: commit})
+		w.assign(assigned(commit, 4))
 		w.fold("4")
 		if got := fmt.Sprint(w.out.payloads("sums")); got != "[1 3 6 10]" {
 			t.Errorf("emitted %s", got)

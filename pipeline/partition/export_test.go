@@ -1,0 +1,7 @@
+package partition
+
+// Handle folds a message as the router of Run does.
+var Handle = (*Runtime).handle
+
+// ErrFailed is why a partition is not ready whose machine has failed.
+var ErrFailed = errFailed

@@ -1,0 +1,61 @@
+package partition_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/morphogenetic/oona/pipeline/partition"
+)
+
+// After a machine has failed or panicked, nothing that it says is committed, and it
+// folds nothing more. Its successor folds the record again, from the last commit.
+func TestFailedMachineIsNotUsedAgain(t *testing.T) {
+	for _, how := range []string{"late error", "late panic"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t)
+				w.assign(fresh)
+				w.fold("1")
+				commit, _ := w.consumer.Commit()
+				w.consumer.Committed(commit, nil)
+				if w.deliver(how) {
+					t.Error("the record was acked")
+				}
+				if c, due := w.consumer.Commit(); due {
+					t.Errorf("%+v is committed, and what was emitted is not on the bus", c)
+				}
+				if err := w.runtime.Ready(); !errors.Is(err, partition.ErrFailed) {
+					t.Errorf("Ready: %v", err)
+				}
+				err := <-w.ended
+				if err == nil || errors.Is(err, partition.ErrPanic) != (how == "late panic") {
+					t.Errorf("Run: %v", err)
+				}
+				// The record is delivered once more while the worker ends.
+				again := w.message("1")
+				err = partition.Handle(w.runtime, again)
+				synctest.Wait()
+				select {
+				case <-again.Nacked():
+				default:
+					t.Error("another record was acked")
+				}
+				if err != nil || w.machine.folds != 2 || len(w.out.payloads("sums")) != 1 {
+					t.Errorf("%v; folded %d records, published %v", err, w.machine.folds, w.out.payloads("sums"))
+				}
+				if _, due := w.consumer.Commit(); due {
+					t.Error("the machine is committed after all")
+				}
+				w.consumer.Revoke()
+
+				next := start(t)
+				next.assign(assigned(commit, 2))
+				next.fold("2")
+				if got := next.out.payloads("sums"); len(got) != 1 || got[0] != "3" {
+					t.Errorf("the successor emits %v", got)
+				}
+			})
+		})
+	}
+}
