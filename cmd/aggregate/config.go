@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// config is all that the aggregator can be told.
+// config is the configuration of the aggregator.
 type config struct {
 	worker.Config
 
@@ -35,12 +35,12 @@ func defaults() *config {
 	}
 }
 
-// Validate is called once flags, environment and file are read.
+// Validate is called by kong when flags, environment and file have been read.
 func (c *config) Validate() error {
 	if c.WorkerID == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return fmt.Errorf("the host has no name, give --worker: %w", err)
+			return fmt.Errorf("the name of this host cannot be read; give --worker: %w", err)
 		}
 		c.WorkerID = host
 	}
@@ -59,7 +59,7 @@ func (c *config) Validate() error {
 	return worker.NameFlag(c.Windows, aggregate.CheckWindows(c.Windows))
 }
 
-// group is how the aggregator joins its group, but for where a partition starts.
+// group returns how the aggregator joins its group.
 func (c *config) group() kafka.MemberOptions {
 	return kafka.MemberOptions{Group: c.Group, Instance: c.Instance}
 }

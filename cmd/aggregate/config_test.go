@@ -35,8 +35,8 @@ func TestDefaultsAreTheEngines(t *testing.T) {
 	}
 }
 
-// Every field of the engine's configuration has a flag, but the generation and
-// the reducers' version, which are not the worker's to choose.
+// Every field of the engine's configuration has a flag, except the generation and the
+// version of the reducers, which only the log sets.
 func TestEveryWindowSettingHasAFlag(t *testing.T) {
 	flags := reflect.TypeFor[windows.Config]()
 	for i := range flags.NumField() {

@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/export"
 )
 
-// config is all that the exporter can be told.
+// config is the configuration of the exporter.
 type config struct {
 	worker.Config
 
@@ -22,8 +22,8 @@ type config struct {
 	Series    seriesFlags   `embed:"" group:"Series"`
 }
 
-// seriesFlags are export.Config with help, its topics apart. Their names begin with
-// series-, which keeps their environment variables apart from the aggregator's caps.
+// seriesFlags are the flags for export.Config without its topics. Their names begin
+// with series-, so that their variables differ from those of the aggregator's limits.
 type seriesFlags struct {
 	MaxRuns        int           `name:"series-max-runs" help:"Maximum number of runs with separate series. Further runs are merged under \"other\"."`
 	MaxLayers      int           `name:"series-max-layers" help:"Maximum number of layers of a run with separate series."`
@@ -44,13 +44,13 @@ func defaults() *config {
 	}
 }
 
-// Validate is called once flags, environment and file are read.
+// Validate is called by kong when flags, environment and file have been read.
 func (c *config) Validate() error {
 	if _, err := catalogue.Open(c.Catalogue); err != nil {
 		return err
 	}
 	if c.Lookback != 0 && c.Lookback < c.Series.SilentAfter {
-		return &oona.FieldError{Field: "--lookback", Reason: fmt.Sprintf("is %s, less than --series-silent-after (%s): layers would be missing after a restart", c.Lookback, c.Series.SilentAfter)}
+		return &oona.FieldError{Field: "--lookback", Reason: fmt.Sprintf("is %s; give at least --series-silent-after (%s), or layers are missing after a restart", c.Lookback, c.Series.SilentAfter)}
 	}
 	stage, err := c.stage()
 	if err != nil {
@@ -59,7 +59,7 @@ func (c *config) Validate() error {
 	return worker.NameFlag(c.Series, stage.Validate())
 }
 
-// stage is the configuration of the stage.
+// stage returns the configuration of the stage.
 func (c *config) stage() (export.Config, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	s := c.Series
@@ -75,8 +75,8 @@ func (c *config) stage() (export.Config, error) {
 	}, err
 }
 
-// from is where to begin to read; the zero time is the topics' beginning. No record
-// is from before 1970, and Kafka gives earlier times meanings of their own.
+// from returns the time to read the topics from, or zero for their beginning. It
+// returns no time before 1970, as Kafka uses such times for special positions.
 func (c *config) from(now time.Time) time.Time {
 	from := now.Add(-c.Lookback)
 	if c.Lookback == 0 || !from.After(time.Unix(0, 0)) {

@@ -67,10 +67,10 @@ func TestFlagsReachTheStage(t *testing.T) {
 
 func TestWhatCannotBeIsRefused(t *testing.T) {
 	for want, arg := range map[string]string{
-		"less than --series-silent-after": "--lookback=1m",
-		"--series-buckets[1]: is 1":       "--series-buckets=2, 1",
-		"--series-max-runs: is 0":         "--series-max-runs=0",
-		"no-such-file":                    "--catalogue=no-such-file.yaml",
+		"give at least --series-silent-after": "--lookback=1m",
+		"--series-buckets[1]: is 1":           "--series-buckets=2, 1",
+		"--series-max-runs: is 0":             "--series-max-runs=0",
+		"no-such-file":                        "--catalogue=no-such-file.yaml",
 	} {
 		if _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", arg, err, want)

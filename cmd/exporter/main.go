@@ -1,11 +1,11 @@
-// Command exporter shows the layers' rollups to Prometheus: what was
-// accumulated, and the last closed window.
+// Command exporter shows the rollups of layers to Prometheus: sums over all windows,
+// and the last closed window.
 //
 //	layer.health ------> export.Stage --> /metrics of the admin server
 //	layer.performance --^    (of any number of partitions)
 //
-// It reads the topics by itself, without a consumer group: any number of
-// exporters may run beside each other, and each shows everything.
+// It reads the topics without a consumer group, so any number of exporters may run at
+// the same time, and each shows everything.
 package main
 
 import (

@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-// config is all that ingest can be told.
+// config is the configuration of ingest.
 type config struct {
 	worker.Config
 
@@ -40,7 +40,7 @@ func defaults() *config {
 	}
 }
 
-// Validate is called once flags, environment and file are read.
+// Validate is called by kong when flags, environment and file have been read.
 func (c *config) Validate() error {
 	if err := c.Ingest.Validate(); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (c *config) Validate() error {
 		return err
 	}
 	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
-		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s, too short for requests in hand; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)}
+		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s, too short for requests in progress; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)}
 	}
 	if err := c.validateTensors(); err != nil {
 		return err
@@ -64,13 +64,13 @@ func (c *config) Validate() error {
 	return worker.AsFlag("--raw-group", c.rawGroup().Validate())
 }
 
-// validateTensors looks at what the tensor store needs, where there is one.
+// validateTensors validates the settings of the tensor store, if there is one.
 func (c *config) validateTensors() error {
 	if err := c.Tensors.Validate(); err != nil || c.Tensors.Kind == claimcheck.KindNone {
 		return err
 	}
 	if c.Ingest.MaxSpoolBytes < c.Tensors.MaxTensorBytes {
-		return &oona.FieldError{Field: "--max-spool-bytes", Reason: fmt.Sprintf("is %d, which a tensor of --max-tensor-bytes, %d, exceeds; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)}
+		return &oona.FieldError{Field: "--max-spool-bytes", Reason: fmt.Sprintf("is %d, less than a tensor of --max-tensor-bytes, %d, needs; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)}
 	}
 	if err := c.Ingest.ValidateTensors(); err != nil {
 		return err
@@ -78,17 +78,17 @@ func (c *config) validateTensors() error {
 	return c.Tensors.CheckHere()
 }
 
-// stage is the configuration of the stage.
+// stage returns the configuration of the stage.
 func (c *config) stage(topics oona.Topics) ingest.Config {
 	stage := c.Ingest
 	stage.Topic = topics.SeedMetrics
 	return stage
 }
 
-// publisher serves requests and the raw topic. It gives up before the stage does,
-// so that a request is told why. A dead letter of the raw topic is a record as it
-// was, and why it is there; frames are put together only to what their own topic
-// takes.
+// publisher returns the options of the publisher, which serves requests and the raw
+// topic. Its delivery timeout is shorter than the stage's timeout, so that the answer
+// to a request says why. MaxMessageBytes allows for dead letters of the raw topic,
+// which may be larger than the records of frames that BatchBytes limits.
 func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
 	return bus.PublisherOptions{
 		Compression:     c.Compression,
@@ -99,10 +99,10 @@ func (c *config) publisher(topics oona.Topics) bus.PublisherOptions {
 	}
 }
 
-// checkedTopics are the topic of frames, which must take records of the size that
-// ingest writes, and those of rollups, which were made with the same number of
-// partitions: if it was changed while no ingest ran, they still have the old one. The
-// raw topic is checked if it is read.
+// checkedTopics returns the topics to check at the start. The topic of frames must
+// accept records of the size that ingest writes. The topics of rollups show whether
+// the number of partitions was changed while no ingest ran. The raw topic is checked
+// if ingest reads it.
 func (c *config) checkedTopics(topics oona.Topics) []oona.TopicSpec {
 	checked := []string{topics.SeedMetrics, topics.LayerHealth, topics.LayerPerformance}
 	specs := slices.DeleteFunc(topics.Specs(0), func(s oona.TopicSpec) bool { return !slices.Contains(checked, s.Name) })

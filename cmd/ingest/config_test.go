@@ -15,13 +15,13 @@ import (
 func parse(t *testing.T, args ...string) (*config, string, error) {
 	t.Helper()
 	cfg := defaults()
-	cfg.Ingest.Instance = "host" // whatever this one is called
+	cfg.Ingest.Instance = "host" // the same on every machine
 	var out bytes.Buffer
 	_, err := worker.Parse(cfg, "ingest", description, args, &out)
 	return cfg, out.String(), err
 }
 
-// Set OONA_UPDATE_GOLDEN=1 to write the files anew.
+// Set OONA_UPDATE_GOLDEN=1 to rewrite the files.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -115,13 +115,13 @@ func TestBadConfiguration(t *testing.T) {
 		"--listen=":                     "--listen: is \"\"",
 		"--listen=:9101":                "--admin-address: is 127.0.0.1:9101, and --listen is :9101",
 		"--max-in-flight=0":             "--max-in-flight: is 0; give a value above 0",
-		"--publish-timeout=30s":         "--drain-timeout: is 20s, too short for requests in hand; give at least 35s",
+		"--publish-timeout=30s":         "--drain-timeout: is 20s, too short for requests in progress; give at least 35s",
 		"--compression=gzip":            `--compression must be one of "lz4","none"`,
 		"--max-message-bytes=10":        "--max-message-bytes: is 10; give more than 1024",
 		"--max-message-bytes=100000000": "--max-message-bytes: is 100000000; give 1024 to 67108864",
 		// The same address, written differently.
 		"--listen=[::ffff:127.0.0.1]:9101": "--admin-address: is 127.0.0.1:9101, and --listen is [::ffff:127.0.0.1]:9101",
-		// Sums of these would overflow, and the limits that are compared with them would hold.
+		// The sums of these would overflow.
 		"--max-body-bytes=9223372036854775807":         "--max-memory-bytes: is ",
 		"--max-decompressed-bytes=3458764513820540927": "--max-memory-bytes: is ",
 		"--publish-timeout=2562047h":                   "--publish-timeout: is 2562047h0m0s; give a time above 0 and at most 24h0m0s",
@@ -132,8 +132,8 @@ func TestBadConfiguration(t *testing.T) {
 		}
 	}
 	_, _, err := parse(t, "--tensor-store=directory", "--tensor-directory="+t.TempDir(), "--max-spool-bytes=1000")
-	if err == nil || !strings.Contains(err.Error(), "--max-spool-bytes: is 1000, which a tensor of --max-tensor-bytes") {
-		t.Errorf("no room for one tensor: error is %v", err)
+	if err == nil || !strings.Contains(err.Error(), "--max-spool-bytes: is 1000, less than a tensor of --max-tensor-bytes") {
+		t.Errorf("too little for one tensor: error is %v", err)
 	}
 	_, _, err = parse(t, "--check", "--tensor-store=directory", "--tensor-directory=config_test.go")
 	if err == nil || !strings.Contains(err.Error(), "--tensor-directory: cannot be used: config_test.go") {
@@ -141,6 +141,6 @@ func TestBadConfiguration(t *testing.T) {
 	}
 	_, _, err = parse(t, "--tensor-store=directory", "--tensor-directory="+t.TempDir(), "--max-tensor-requests=64")
 	if err == nil || !strings.Contains(err.Error(), "--max-tensor-requests: is 64; give less than --max-in-flight") {
-		t.Errorf("no room for requests without tensors: error is %v", err)
+		t.Errorf("too little for requests without tensors: error is %v", err)
 	}
 }

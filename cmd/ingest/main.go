@@ -1,4 +1,4 @@
-// Command ingest takes frames from trainers over HTTP and publishes them to the
+// Command ingest receives frames from trainers over HTTP and publishes them to the
 // seed-metrics topic.
 //
 //	trainer --POST /v1/frames--> ingest.Stage ----+--> publisher --> seed.metrics, seed.raw.dead
@@ -9,8 +9,8 @@
 //	        --Kafka: seed.raw---> ingest.Raw -----+
 //	          (--raw)
 //
-// Any number of ingests may run beside each other behind a load balancer; each
-// needs an instance id of its own.
+// Any number of ingests may run behind a load balancer. Each needs its own instance
+// ID.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-const description = "Takes frames from trainers over HTTP (POST /v1/frames) and publishes them to the bus; keeps large tensors in a store."
+const description = "Receives frames from trainers over HTTP (POST /v1/frames) and publishes them to the bus; keeps large tensors in a store."
 
 func main() {
 	cfg := defaults()
@@ -44,7 +44,8 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	}
 	publisher := advised{connected}
 	w.OnClose("publisher", publisher.Close)
-	// Not before: what changes in between would be taken for what always was.
+	// After NewPublisher, which records the number of partitions: a change between the
+	// two must be noticed.
 	if err := b.Check(ctx, c.checkedTopics(topics)); err != nil {
 		return err
 	}

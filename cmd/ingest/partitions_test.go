@@ -24,8 +24,8 @@ import (
 const frame = `{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1790000000000000,"sequence":%d,
 "observed_at":1790000001000000,"step":7,"seed_ids":[0],"states":["DORMANT"],"metrics":[{"name":"loss","values":[1]}]}`
 
-// Partitions are added to the topic of frames while ingest serves: from when it
-// notices on, every request is answered 503, and an ingest that starts refuses to.
+// Partitions are added to the topic of frames while ingest runs. When ingest has noticed,
+// it answers 503 to every request, and another ingest refuses to start.
 func TestPartitionsAdded(t *testing.T) {
 	onBrokers(t, partitionsAdded)
 }
@@ -82,7 +82,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 
 	addPartitions(t, brokers, topics.SeedMetrics, 4)
-	deadline := time.Now().Add(40 * time.Second) // it looks every ten
+	deadline := time.Now().Add(40 * time.Second) // ingest looks every ten
 	for publisher.Pinned() == nil {
 		if time.Now().After(deadline) {
 			t.Fatal("ingest does not notice")
@@ -106,7 +106,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 }
 
-// addPartitions makes them so many.
+// addPartitions raises the number of partitions.
 func addPartitions(t *testing.T, brokers []string, topic string, partitions int32) {
 	t.Helper()
 	admin, err := sarama.NewClusterAdmin(brokers, nil)
@@ -132,7 +132,7 @@ func send(t *testing.T, url string, sequence int) (status int, body string) {
 	return response.StatusCode, string(text)
 }
 
-// counted returns a counter's value with a label.
+// counted returns the value of a counter with a label.
 func counted(t testing.TB, registry *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := registry.Gather()

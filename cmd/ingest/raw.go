@@ -9,16 +9,16 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-// rawReadAhead is about what a topic takes in a batch: more would be memory that is
-// in no budget, for each partition whose records wait.
+// rawReadAhead is about the size of the largest batch of a topic. A larger value would
+// use more memory per partition, which no budget counts.
 const rawReadAhead = 1 << 20
 
-// rawGroup is how ingest joins the group of the raw topic.
+// rawGroup returns how ingest joins the group of the raw topic.
 func (c *config) rawGroup() bus.MemberOptions {
 	return bus.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead}
 }
 
-// openRaw returns what takes frames from the raw topic.
+// openRaw returns the component that reads frames from the raw topic.
 func (c *config) openRaw(b bus.Bus, topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (worker.Component, error) {
 	raw, err := ingest.NewRaw(stage, topics, w.Registry, w.Logger)
 	if err != nil {

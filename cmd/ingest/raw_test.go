@@ -29,9 +29,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// A trainer in Python publishes frames to the raw topic, two ingests share it,
-// one after the other: each frame comes out once, and each bad record is a dead
-// letter.
+// A trainer in Python publishes frames to the raw topic, and two ingests read it, one
+// after the other. Each frame is forwarded once, and each bad record is a dead letter.
 func TestRawFromPython(t *testing.T) {
 	python := requireTrainer(t)
 	onBrokers(t, func(t *testing.T, brokers []string) {
@@ -81,7 +80,7 @@ func TestRawFromPython(t *testing.T) {
 			t.Errorf("dead letters are %v", reasons)
 		}
 
-		// What was settled is committed: the next ingest takes nothing again.
+		// What was settled is committed: the next ingest reads nothing again.
 		_, stop = startRaw(t, cfg, topics)
 		publishRaw(t, cfg.Bus, topics.SeedRaw, fmt.Sprintf(frame, 0))
 		after := readAll(t, cfg.Bus, topics.SeedMetrics, want.Frames+1)
@@ -92,8 +91,8 @@ func TestRawFromPython(t *testing.T) {
 	})
 }
 
-// Ingests come and go while records are published: of each frame there is one at
-// least, and the first ones are in the order in which they were published.
+// Ingests start and end while records are published. Each frame is forwarded at least
+// once, and the first copies are in the order in which they were published.
 func TestRawWhileIngestsComeAndGo(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
@@ -168,8 +167,8 @@ func TestRawAfterAKill(t *testing.T) {
 	})
 }
 
-// A producer's compression hides how large a record is: one that is beyond what a
-// request may be is a dead letter, and those around it are forwarded.
+// A compressed record may be larger than it seems. If it exceeds the limit of a request,
+// it is a dead letter, and the records before and after it are forwarded.
 func TestRawTakesWhatCompressesWell(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
@@ -206,10 +205,9 @@ func TestRawTakesWhatCompressesWell(t *testing.T) {
 	})
 }
 
-// A topic of frames that takes less than a batch usually has: a record's frames
-// are put together to what --max-message-bytes says, and sent one by one where
-// the topic takes less than that, for only a frame that is too large by itself is
-// no good.
+// The topic of frames has a lower limit than usual. Frames are batched up to
+// --max-message-bytes. If the limit of the topic is lower still, they are sent one by
+// one, and only a frame that exceeds the limit by itself is a dead letter.
 func TestRawKeepsToTheTopicsLimit(t *testing.T) {
 	const records, frames = 3, 24
 	for name, limit := range map[string]int{"as told": 60_000, "less than told": 20_000} {
@@ -266,9 +264,8 @@ func largeFrame(sequence int) string {
 		sequence, list(strconv.Itoa), list(func(int) string { return `"DORMANT"` }), list(func(i int) string { return fmt.Sprintf("0.%d", i+1) }))
 }
 
-// limitFrames returns once the leader of the topic's one partition keeps to the
-// limit, of which brokers hear after it is set, and how many records it has taken
-// until then.
+// limitFrames sets the limit of the topic of frames. It returns when the leader of its
+// one partition enforces the limit, and the number of records that it accepted before.
 func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probes int64) {
 	t.Helper()
 	admin, err := sarama.NewClusterAdmin(cfg.Brokers, nil)
@@ -297,8 +294,8 @@ func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probe
 	return probes
 }
 
-// What docs/protocol.md says of transactions: records of one that is aborted are
-// forwarded too, and the marker behind them is a lag of one.
+// As docs/protocol.md says, records of an aborted transaction are forwarded, too, and
+// the marker after them counts as a lag of one.
 func TestRawTakesAbortedTransactions(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
@@ -333,7 +330,7 @@ func TestRawTakesAbortedTransactions(t *testing.T) {
 	})
 }
 
-// gauged returns the value of a gauge of partition 0, 0 where there is none yet.
+// gauged returns the value of a gauge for partition 0, or 0 if it is missing.
 func gauged(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -348,8 +345,8 @@ func gauged(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-// inOrder asserts that there is each of so many frames, and that none comes for
-// the first time before one that precedes it. It returns how many are repeats.
+// inOrder checks that each frame is there and that the first copies are in order. It
+// returns the number of repeats.
 func inOrder(t *testing.T, messages []*message.Message, frames int64) (repeats int) {
 	t.Helper()
 	next := int64(0)
@@ -399,7 +396,7 @@ func TestRawWaitsWhilePartitionsDiffer(t *testing.T) {
 	})
 }
 
-// rawConfig is that of an ingest that takes from raw topics of its own.
+// rawConfig returns the configuration of an ingest with its own raw topic.
 func rawConfig(t *testing.T, brokers []string) (*config, oona.Topics) {
 	t.Helper()
 	cfg, _, err := parse(t, "--raw", "--brokers="+strings.Join(brokers, ","), fmt.Sprintf("--prefix=raw-test-%d", time.Now().UnixNano()))
@@ -414,8 +411,8 @@ func rawConfig(t *testing.T, brokers []string) (*config, oona.Topics) {
 	return cfg, topics
 }
 
-// requireTrainer returns a Python that can be a trainer, or skips the test
-// where it may be skipped.
+// requireTrainer returns a Python with the packages of the trainer, or skips the test
+// unless they are required.
 func requireTrainer(t *testing.T) string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -432,8 +429,8 @@ func requireTrainer(t *testing.T) string {
 	return ""
 }
 
-// startRaw runs the raw topic's part of an ingest until stop is called, which
-// waits for its commits. It counts the records that are settled.
+// startRaw runs the part of an ingest that reads the raw topic. stop ends it and waits
+// for its commits. settled returns the number of settled records.
 func startRaw(t testing.TB, cfg *config, topics oona.Topics) (settled func() float64, stop func()) {
 	t.Helper()
 	return startRawOf(t, cfg, topics, &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()})
@@ -483,8 +480,7 @@ func publishRaw(t testing.TB, cfg kafka.Config, topic string, values ...string) 
 	}
 }
 
-// feedRaw publishes frames, ten at a time, until it is told to end, and returns
-// how many.
+// feedRaw publishes frames, ten at a time, until it is stopped, and returns their number.
 func feedRaw(t *testing.T, cfg kafka.Config, topic string, end <-chan struct{}) (frames int64) {
 	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
 	if err != nil {
@@ -510,7 +506,7 @@ func feedRaw(t *testing.T, cfg kafka.Config, topic string, end <-chan struct{}) 
 	}
 }
 
-// readAll reads a topic until it has so many records, and on to its end.
+// readAll reads a topic to its end, and at least the given number of records.
 func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*message.Message) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -554,8 +550,7 @@ func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*
 	return all
 }
 
-// once asserts that each frame is there once, under its key, and that those that
-// had a trace still have it.
+// once checks that each frame is there once, with its key and its trace context.
 func once(t *testing.T, messages []*message.Message, topics oona.Topics) {
 	t.Helper()
 	seen := make(map[int64]bool)
@@ -581,9 +576,9 @@ func once(t *testing.T, messages []*message.Message, topics oona.Topics) {
 	}
 }
 
-// BenchmarkRaw says how many records of 1,000 seeds and 8 metrics (33 kB), and
-// how many of one seed and one metric (100 B), an ingest takes from the raw
-// topic and forwards, with three partitions.
+// BenchmarkRaw measures how many records an ingest forwards from a raw topic with three
+// partitions: records of 1,000 seeds and 8 metrics (33 kB), and records of one seed and
+// one metric (100 B).
 func BenchmarkRaw(b *testing.B) {
 	brokers := strings.Split(os.Getenv("OONA_KAFKA"), ",")
 	if brokers[0] == "" {

@@ -12,10 +12,10 @@ import (
 	"github.com/morphogenetic/oona/internal/settings"
 )
 
-// builtInCatalogue names the newest built-in catalogue.
+// builtInCatalogue is the name of the newest built-in catalogue.
 const builtInCatalogue = "built-in"
 
-// shelf is where catalogues are kept that are not built in.
+// shelf keeps catalogues that are not built in, in the settings topic.
 type shelf struct {
 	at     kafka.Config
 	topics oona.Topics
@@ -29,14 +29,14 @@ func openShelf(ctx context.Context, at kafka.Config, topics oona.Topics, logger 
 		return nil, err
 	}
 	if !held.Found {
-		return nil, fmt.Errorf("%w: %s, which keeps what workers must know besides the logs", bus.ErrNoTopic, topics.Settings)
+		return nil, fmt.Errorf("%w: %s, with the settings that workers share", bus.ErrNoTopic, topics.Settings)
 	}
 	return &shelf{at, topics, held}, nil
 }
 
-// readCatalogueFile returns what is wrong with the file that a flag names, if it
-// names one: topics without first records are not made for a mistake in it.
-func readCatalogueFile(name string) error {
+// checkCatalogueFile checks the file that a flag names, if it names one, so that no
+// topics are created if the file is wrong.
+func checkCatalogueFile(name string) error {
 	if name == "" || name == builtInCatalogue {
 		return nil
 	}
@@ -47,24 +47,24 @@ func readCatalogueFile(name string) error {
 	return err
 }
 
-// find returns the catalogue that a flag names: the newest built-in one, one by
-// its hash, or a file over the newest built-in one.
+// find returns the catalogue that a flag names: the newest built-in one, the one with
+// a hash, or a file that extends the newest built-in one.
 func (s *shelf) find(name string) (*catalogue.Catalogue, error) {
 	if name == "" || name == builtInCatalogue {
 		return catalogue.Default()
 	}
 	hash, err := oona.ParseCatalogueHash(name)
-	if err != nil { // it names a file
+	if err != nil { // name is a file
 		return catalogue.Open(name)
 	}
 	c, found, err := s.held.Catalogue(hash)
 	if err == nil && !found {
-		err = fmt.Errorf("%w: %s is neither built in nor in %s; give a file (or ./%s if that is one)", settings.ErrUnknownCatalogue, hash, s.topics.Settings, name)
+		err = fmt.Errorf("%w: %s is neither built in nor in %s; give a file (./%s if it has this name)", settings.ErrUnknownCatalogue, hash, s.topics.Settings, name)
 	}
 	return c, err
 }
 
-// keep writes a catalogue into the topic unless workers can have it already.
+// keep writes a catalogue into the topic, unless it is there or built in.
 func (s *shelf) keep(ctx context.Context, c *catalogue.Catalogue) (written bool, err error) {
 	if _, found, err := s.held.Catalogue(c.Hash()); err == nil && found {
 		return false, nil

@@ -27,11 +27,11 @@ type checkCommand struct {
 	OneHost bool          `env:"-" help:"The workers run on one host: two that listen on the same port are an error. Without this flag they are a note, unless their addresses name one host."`
 	Bin     string        `env:"-" placeholder:"DIR" help:"Directory of the workers' binaries, which are run with --check. Default: the directory of this binary."`
 	Offline bool          `env:"-" help:"Do not check the topics."`
-	Settle  time.Duration `kong:"-"` // of kafka.Config
+	Settle  time.Duration `kong:"-"` // see kafka.Config; for tests
 	ReadLog bool          `env:"-" help:"Compare the windows with the log itself, and not with what the settings topic says of it. It reads the whole log."`
 }
 
-// Validate is called once flags and file are read.
+// Validate is called by kong when flags and file have been read.
 func (c *checkCommand) Validate() error {
 	if len(c.Ingest)+len(c.Aggregate)+len(c.Exporter) == 0 {
 		return errors.New("nothing to check; give --ingest, --aggregate or --exporter, with a file or -")
@@ -44,8 +44,8 @@ func (c *checkCommand) Validate() error {
 
 var errFaults = errors.New("the configuration has faults")
 
-// Run prints the effective configurations as documents of YAML, and to the
-// messages each fault.
+// Run prints the effective configurations as YAML documents, and each fault as a
+// message.
 func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger) error {
 	workers, faults, err := c.ask(ctx)
 	if err != nil {
@@ -72,8 +72,8 @@ func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	return nil
 }
 
-// onOneHost returns what is wrong with workers on one host. If they may be on
-// several, it is a note.
+// onOneHost returns the conflicts of workers on one host. If the workers may run on
+// several hosts, it prints the conflicts as notes instead.
 func (c *checkCommand) onOneHost(workers []configcheck.Worker, to streams) []string {
 	faults, perhaps := configcheck.OneHost(workers)
 	if c.OneHost {
@@ -85,14 +85,14 @@ func (c *checkCommand) onOneHost(workers []configcheck.Worker, to streams) []str
 	return faults
 }
 
-// ask returns the workers that their binaries find right, and what is wrong with
-// the others.
+// ask returns the workers whose configurations are valid, and the faults of the
+// others.
 func (c *checkCommand) ask(ctx context.Context) (workers []configcheck.Worker, faults []string, err error) {
 	bin := c.Bin
 	if bin == "" {
 		self, err := os.Executable()
 		if err != nil {
-			return nil, nil, fmt.Errorf("find the workers' binaries, give --bin: %w", err)
+			return nil, nil, fmt.Errorf("find the workers' binaries; give --bin: %w", err)
 		}
 		bin = filepath.Dir(self)
 	}
@@ -112,8 +112,8 @@ func (c *checkCommand) ask(ctx context.Context) (workers []configcheck.Worker, f
 	return workers, faults, ctx.Err()
 }
 
-// cluster looks at the topics that the workers need. A bus that cannot be
-// reached is no fault of the configuration, and said.
+// cluster checks the topics that the workers need. If the bus cannot be reached, it
+// prints a note, as that is not a fault of the configuration.
 func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
 	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check", Settle: c.Settle}
 	prefix := workers[0].Text("prefix")
@@ -170,8 +170,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 	return append(faults, compareWindows(newest, source, workers, to)...), nil
 }
 
-// greatestRecord returns the greatest limit of a record that an ingest has, 0
-// where there is none.
+// greatestRecord returns the greatest --max-message-bytes of the ingests, or 0.
 func greatestRecord(workers []configcheck.Worker) (limit int) {
 	for _, w := range workers {
 		if n, err := strconv.Atoi(w.Text("max-message-bytes")); err == nil && w.Kind == configcheck.Ingest {
@@ -181,7 +180,7 @@ func greatestRecord(workers []configcheck.Worker) (limit int) {
 	return limit
 }
 
-// groupOf returns the group of the aggregators, empty where there are none.
+// groupOf returns the group of the first aggregator, or "".
 func groupOf(workers []configcheck.Worker) string {
 	for _, w := range workers {
 		if w.Kind == configcheck.Aggregate {
@@ -191,8 +190,8 @@ func groupOf(workers []configcheck.Worker) string {
 	return ""
 }
 
-// newestOfLog returns the configuration that was made last in any partition; its
-// generation is 0 if the log has none. It reads the whole log.
+// newestOfLog returns the newest configuration in any partition. Its generation is 0
+// if the log has no configuration. It reads the whole log.
 func (c *windowsCommand) newestOfLog(ctx context.Context, logger *slog.Logger) (windows.Config, error) {
 	h, _, err := c.history(ctx, logger)
 	if err != nil {
@@ -201,8 +200,8 @@ func (c *windowsCommand) newestOfLog(ctx context.Context, logger *slog.Logger) (
 	return h.newest(), h.close()
 }
 
-// newestOfSettings returns what the settings topic has as the log's last
-// configuration in any partition; its generation is 0 if there is none.
+// newestOfSettings returns the newest configuration of any partition in the settings
+// topic. Its generation is 0 if there is none.
 func newestOfSettings(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (newest windows.Config, err error) {
 	held, err := settings.Read(ctx, at, topics, logger)
 	if err != nil {
@@ -220,8 +219,8 @@ func newestOfSettings(ctx context.Context, at kafka.Config, topics oona.Topics, 
 	return newest, nil
 }
 
-// compareWindows compares the workers with the windows that the log is configured
-// with. The log's hold, so that an aggregator whose windows are others is a note.
+// compareWindows compares the workers with the newest configuration of the windows. If
+// an aggregator has other settings, it prints a note, as the log's configuration holds.
 func compareWindows(newest windows.Config, source string, workers []configcheck.Worker, to streams) (faults []string) {
 	generation := fmt.Sprintf("generation %d in the %s", newest.Generation, source)
 	for _, w := range workers {

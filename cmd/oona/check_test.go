@@ -16,7 +16,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// The workers' own binaries are asked, and the topics looked at.
+// Check runs the binaries of the workers, and checks the topics.
 func TestCheck(t *testing.T) {
 	bin := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../ingest", "../aggregate", "../exporter")
@@ -39,12 +39,12 @@ func TestCheck(t *testing.T) {
 	raw := file("raw.yaml", at+"raw: true\n")
 	good := []string{"check", "--bin", bin, "--ingest", file("ingest.yaml", at), "--aggregate", file("aggregate.yaml", at), "--exporter", file("exporter.yaml", at)}
 
-	// Offline nothing is asked of the bus.
+	// With --offline, the bus is not used.
 	status, out, messages := run(t, append(good, "--offline")...)
 	if status != 0 || messages != "" || strings.Count(out, "---\n# ") != 3 || !strings.Contains(out, "# aggregate "+filepath.Join(dir, "aggregate.yaml")+"\ndrain-timeout: 20s\n") || !strings.Contains(out, "window-length: 10s") {
 		t.Errorf("offline: status %d, %q\n%s", status, messages, out)
 	}
-	// Without topics each is a fault.
+	// Each missing topic is a fault.
 	status, out, messages = run(t, append(good, "--ingest", raw)...)
 	if status != exitFailed || strings.Count(out, "---\n# ") != 4 || !strings.Contains(messages, "fault: topic checked.telemetry.seed.metrics does not exist; run `oona topics apply`") ||
 		!strings.Contains(messages, "fault: topic checked.telemetry.seed.raw does not exist") || !strings.Contains(messages, "the configuration has faults: 10") {
@@ -108,7 +108,7 @@ func TestCheck(t *testing.T) {
 	if status != exitFailed || !strings.Contains(messages, "own.yaml: instance is ") || !strings.Contains(messages, "the configuration has faults: 1") {
 		t.Errorf("two ingests of the default name: status %d, %q", status, messages)
 	}
-	// What a worker would not start with, and names.
+	// Errors with which a worker would not start.
 	status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest", file("port.yaml", "listen: 127.0.0.1:28080\nadmin-address: 127.0.0.1:28080\n"),
 		"--ingest", file("listen.yaml", "listen: 12:30:45\n"), "--exporter", file("admin.yaml", "admin-address: nonsense\n"),
 		"--aggregate", file("brokers.yaml", "brokers: '127.0.0.1:29192, b:99999'\n"), "--ingest", file("large.yaml", "max-message-bytes: 100000000\n"))
@@ -123,7 +123,7 @@ func TestCheck(t *testing.T) {
 	if status != exitFailed {
 		t.Errorf("each by itself: status %d", status)
 	}
-	// The log's windows hold, so that it is no fault.
+	// It is not a fault if the log has other windows, as those of the log hold.
 	if status, _, messages := run(t, "topics", "apply", "--brokers", cfg.Brokers[0], "--prefix=checked", "--partitions=2", "--window-length=7s"); status != 0 {
 		t.Fatal(messages)
 	}
@@ -138,7 +138,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("an exporter against the %s: status %d, %q", source, status, messages)
 		}
 	}
-	// Only a later version can fold by what the settings topic has, beside another fault.
+	// The settings topic has a configuration of a later version, in addition to another fault.
 	later := windows.Configuration{Config: windows.DefaultConfig()}.Record()
 	later.Generation, later.Reducer = 2, windows.Reducer+1
 	if err := settings.Write(t.Context(), cfg, topics, settings.WindowsEntry(0, later)); err != nil {
@@ -148,19 +148,19 @@ func TestCheck(t *testing.T) {
 	if status != exitFailed || !strings.Contains(messages, "fault: the settings topic, partition 0: ") || !strings.Contains(messages, "the configuration has faults: 2") {
 		t.Errorf("windows of a later version: status %d, %q", status, messages)
 	}
-	// A bus that is not there is no fault, and said.
+	// If the bus cannot be reached, it is a note and not a fault.
 	status, _, messages = run(t, "check", "--bin", bin, "--ingest", file("nowhere.yaml", "brokers: ['127.0.0.1:1']\n"))
 	if status != 0 || !strings.Contains(messages, "note: only the files are checked: the bus cannot be reached at 127.0.0.1:1") {
 		t.Errorf("without a bus: status %d, %q", status, messages)
 	}
-	// Variables count as for a worker.
+	// Variables apply as for a worker.
 	t.Setenv("OONA_MAX_FRAMES", "0")
 	if status, _, messages = run(t, "check", "--bin", bin, "--offline", "--ingest=-"); status != exitFailed || !strings.Contains(messages, "ingest without a file: ") || !strings.Contains(messages, "max-frames: is 0") {
 		t.Errorf("with a variable: status %d, %q", status, messages)
 	}
 }
 
-// helpOfAll is what -h says of every program and command.
+// helpOfAll returns the output of -h of all programs and commands.
 func helpOfAll(t *testing.T, bin string) string {
 	t.Helper()
 	var help strings.Builder
@@ -179,8 +179,8 @@ func helpOfAll(t *testing.T, bin string) string {
 	return help.String()
 }
 
-// variablesAreListed: what is not in internal/worker/variables.txt would be taken
-// for a mistake.
+// variablesAreListed checks that internal/worker/variables.txt has all variables of
+// flags, as workers warn about others.
 func variablesAreListed(t *testing.T, help string) {
 	t.Helper()
 	var read []string
@@ -201,7 +201,7 @@ var foreignFlags = []string{
 	"peers", "rounds", "layers", "steps", "only",
 }
 
-// documentedFlagsExist: a flag that a page mentions is one of a program.
+// documentedFlagsExist checks that the flags in the documentation exist.
 func documentedFlagsExist(t *testing.T, help string) {
 	t.Helper()
 	pages, err := filepath.Glob("../../docs/*.md")

@@ -20,8 +20,7 @@ type demoCommand struct {
 
 var errDisagree = errors.New("the sums do not agree")
 
-// Run ends with an error where the sums do not agree, so that the exit status
-// says so.
+// Run returns an error, and so sets the exit status, if the sums do not agree.
 func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) error {
 	out := to.out
 	if c.JSON {
@@ -47,8 +46,8 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 	return nil
 }
 
-// terminalWidth returns how to ask for the width of the terminal that w is, nil
-// where it is none.
+// terminalWidth returns a function that returns the width of the terminal w, or nil if
+// w is not a terminal.
 func terminalWidth(w io.Writer) func() int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {

@@ -16,59 +16,59 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// history is what the logs of a topic's partitions, and the commits of the group
-// that folds them, say of their windows.
+// history is the history of the configurations and incarnations of a topic's
+// partitions, from the logs and from the commits of the group that folds them.
 type history struct {
 	cfg        kafka.Config
 	topic      string
 	reader     *kafka.Reader
 	messages   <-chan *message.Message
-	group      string              // whose commits they are; empty: none was asked
+	group      string              // of the commits; empty if they are not read
 	partitions []*partitionHistory // by number
 }
 
-// partitionHistory is one partition's, up to the record before next. Its engine
-// goes on from the group's commit, or else from the log's beginning, and is given
-// all records as if they had no frames: so it judges configurations as an
-// aggregator does.
+// partitionHistory is the history of one partition up to offset next. Its engine
+// starts from the group's commit, or else from the beginning of the log, and folds all
+// records as if they had no frames. So it accepts and rejects the same configurations
+// as an aggregator.
 type partitionHistory struct {
 	partition   int32
 	start, next int64
-	assignment  bus.Assignment // as of when it was opened
+	assignment  bus.Assignment // when the history was opened
 	appendedAt  oona.Micros    // the greatest append time
 	engine      *windows.Engine
-	incarnation oona.Incarnation        // of the log as of the commit
-	timelines   int                     // that the commit knows
-	folded      bool                    // a record was read that is no start of an incarnation
-	firstFrame  int64                   // offset of the first record that may be a frame; oona.NoOffset: none was read
-	committed   bus.Commit              // its offset is oona.NoOffset where there is none
+	incarnation oona.Incarnation        // of the commit
+	timelines   int                     // number of timelines in the commit
+	folded      bool                    // a record other than the start of an incarnation was read
+	firstFrame  int64                   // offset of the first record that may be a frame, or oona.NoOffset
+	committed   bus.Commit              // its offset is oona.NoOffset if there is no commit
 	inReach     []windows.Configuration // of the commit
-	unknown     string                  // why it is not known what holds; empty: it is
+	unknown     string                  // why it is not known which configuration holds, or empty
 	found       []foundConfiguration    // in the order of the log
 }
 
-// foundConfiguration is a record that changes how the partition is folded, and
-// what became of it: a configuration, or the start of an incarnation.
+// foundConfiguration is a record of the log that changes how the partition is folded:
+// a configuration, or the start of an incarnation.
 type foundConfiguration struct {
 	windows.Configuration
 	incarnation *oona.IncarnationStart
 	offset      int64
 	appendedAt  oona.Micros
 	holds       bool
-	says        string
+	says        string // whether and since when it holds, or why not
 }
 
-// empty reports whether nothing was ever folded: there may be starts of
-// incarnations, ahead of the first configuration.
+// empty reports whether the partition never had a record other than starts of
+// incarnations, which precede the first configuration.
 func (p *partitionHistory) empty() bool {
 	return p.start == 0 && !p.folded && p.committed.Offset == oona.NoOffset
 }
 
-// openHistory begins to read a topic at its beginning.
+// openHistory returns the history of a topic. The log is not read yet.
 func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
 	h := &history{cfg: cfg, topic: topic, group: group}
 	var commits map[int32]bus.Commit
-	if group != "" { // before the log, whose end is then behind them
+	if group != "" { // read before the log, so that no commit is beyond its end
 		if commits, err = kafka.Commits(ctx, cfg, group, topic); err != nil {
 			return nil, err
 		}
@@ -79,7 +79,7 @@ func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, log
 	if h.messages, err = h.reader.Subscribe(ctx, topic); err != nil {
 		return nil, errors.Join(err, h.reader.Close())
 	}
-	for _, r := range h.reader.Ranges(topic) { // it is read from its beginning
+	for _, r := range h.reader.Ranges(topic) {
 		a := bus.Assignment{Topic: topic, Partition: r.Partition, LogStart: r.From, LogEnd: r.End, Committed: bus.Commit{Offset: bus.NoOffset}}
 		if c, asked := commits[r.Partition]; asked {
 			a.Committed = c
@@ -93,7 +93,7 @@ func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, log
 	return h, nil
 }
 
-// begin returns a partition's history as of where its log begins.
+// begin returns the history of a partition before its log is read.
 func (h *history) begin(ctx context.Context, a bus.Assignment) (*partitionHistory, error) {
 	p := &partitionHistory{partition: a.Partition, start: a.LogStart, next: a.LogStart, committed: a.Committed, firstFrame: oona.NoOffset}
 	catalogues := windows.Always(func(name string) oona.Metric { return oona.Metric{Name: name} }) // no frames are folded
@@ -111,7 +111,7 @@ func (h *history) begin(ctx context.Context, a bus.Assignment) (*partitionHistor
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the commit of group %s: %w; give the name of the aggregators' group (--group), or an empty one (--group=) to use the log alone", h.group, err)
+		return nil, fmt.Errorf("the commit of group %s: %w; give the aggregators' --group, or --group= to use only the log", h.group, err)
 	}
 	p.assignment, p.incarnation, p.timelines = a, p.engine.Incarnation(), p.engine.Stats().Timelines
 	if past.Committed {
@@ -120,19 +120,18 @@ func (h *history) begin(ctx context.Context, a bus.Assignment) (*partitionHistor
 	return p, nil
 }
 
-// lost says what of a partition's past is lost, for somebody who looks at its
-// configurations.
+// lost returns which part of a partition's history is lost, in words for an operator.
 func (h *history) lost(a bus.Assignment, past aggregate.Past) string {
 	switch {
 	case errors.Is(past.Lost, aggregate.ErrAhead):
-		return fmt.Sprintf("group %s had read up to offset %d, and the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, a.LogEnd)
+		return fmt.Sprintf("group %s had read up to offset %d, but the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, a.LogEnd)
 	case errors.Is(past.Lost, aggregate.ErrOvertaken):
-		return fmt.Sprintf("group %s has committed offset %d, and the log begins at %d: configurations in between are lost", h.group, a.Committed.Offset, a.LogStart)
+		return fmt.Sprintf("group %s has committed offset %d, but the log begins at %d: configurations in between are lost", h.group, a.Committed.Offset, a.LogStart)
 	}
-	return "the log's beginning is gone, and " + h.noCommit()
+	return "the beginning of the log has been deleted, and " + h.noCommit()
 }
 
-// noCommit says why there is no commit to go by.
+// noCommit returns why the partition has no commit.
 func (h *history) noCommit() string {
 	if h.group == "" {
 		return "no --group was given"
@@ -143,15 +142,16 @@ func (h *history) noCommit() string {
 func (h *history) close() error { return h.reader.Close() }
 
 const (
-	// quiet is how long no record comes before the history asks whether there are
-	// any records up to the end of the log.
+	// quiet is the time without a record after which the history asks the broker
+	// whether there are records up to the end of the log.
 	quiet = 3 * time.Second
-	// readTimeout is how long no record comes of a log that has some.
+	// readTimeout is the time without a record after which read fails, if there are
+	// records.
 	readTimeout = time.Minute
 )
 
-// read goes on to where the logs end, by partition. A log may end in what no
-// reader gets: markers of transactions, or records that are deleted by now.
+// read reads the logs up to the given ends, by partition. The last offsets of a log may
+// have no records: they may be markers of transactions, or deleted.
 func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 	short := func() (all []*partitionHistory) {
 		for _, p := range h.partitions {
@@ -174,7 +174,7 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 				end := ends[p.partition]
 				empty, err := kafka.Empty(ctx, h.cfg, h.topic, p.partition, p.next, end)
 				if err == nil && !empty && time.Since(waited) > readTimeout {
-					err = fmt.Errorf("partition %d has had no record for %s, at offset %d of %d; do its brokers answer?", p.partition, readTimeout, p.next, end)
+					err = fmt.Errorf("partition %d: no record has come for %s, at offset %d of %d; check that the brokers answer", p.partition, readTimeout, p.next, end)
 				}
 				if err != nil {
 					return fmt.Errorf("read the configurations: %w", err)
@@ -189,7 +189,7 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 			if !ok {
 				return errors.New("read the configurations: the reader has stopped")
 			}
-			p, err := h.take(msg)
+			p, err := h.fold(msg)
 			msg.Ack()
 			if err != nil {
 				return err
@@ -204,22 +204,22 @@ func (h *history) read(ctx context.Context, ends map[int32]int64) error {
 	return nil
 }
 
-// take folds a record.
-func (h *history) take(msg *message.Message) (*partitionHistory, error) {
+// fold folds a record into the history of its partition.
+func (h *history) fold(msg *message.Message) (*partitionHistory, error) {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
 		return nil, err
 	}
 	p := h.partitions[at.Partition]
 	first := p.empty()
-	p.take(at, msg)
+	p.fold(at, msg)
 	if first && p.folded && p.unknown == "" && !p.configuredAt(at.Offset) {
-		p.unknown = "the log begins without a configuration, so the aggregators' own settings hold, and " + h.noCommit() + " that has them"
+		p.unknown = "the log begins without a configuration, so the aggregators' own settings hold, but " + h.noCommit() + " that has them"
 	}
 	return p, nil
 }
 
-// configuredAt reports whether the record at an offset is a configuration that
+// configuredAt reports whether the last record found is a configuration at offset that
 // holds.
 func (p *partitionHistory) configuredAt(offset int64) bool {
 	if len(p.found) == 0 {
@@ -229,9 +229,9 @@ func (p *partitionHistory) configuredAt(offset int64) bool {
 	return last.offset == offset && last.incarnation == nil && last.holds
 }
 
-var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it if they are told (--skip-record)")
+var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it with --skip-record")
 
-func (p *partitionHistory) take(at bus.Position, msg *message.Message) {
+func (p *partitionHistory) fold(at bus.Position, msg *message.Message) {
 	record := windows.Record{Offset: at.Offset, AppendedAt: at.Appended}
 	found := foundConfiguration{offset: at.Offset, appendedAt: at.Appended}
 	kind := msg.Metadata.Get(oona.HeaderRecord)
@@ -246,7 +246,7 @@ func (p *partitionHistory) take(at bus.Position, msg *message.Message) {
 		}
 	}
 	outcome := p.engine.Fold(record, nil)
-	past := outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed // of the commit
+	past := outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed // the commit includes the record
 	if oona.IsConfiguration(kind) {
 		found.holds = outcome.Reason == windows.ReasonConfigured || outcome.Reason == windows.ReasonBegun
 		found.says = outcome.Detail
@@ -273,8 +273,9 @@ func (p *partitionHistory) take(at bus.Position, msg *message.Message) {
 	p.next = at.Offset + 1
 }
 
-// decodeConfiguration returns what a record says. The error wraps errLater where
-// aggregators of this version end there; else it is a dead letter to them.
+// decodeConfiguration decodes a configuration record. The error wraps errLater if
+// aggregators of this version stop at the record. Otherwise, an error means that they
+// make it a dead letter.
 func decodeConfiguration(kind string, payload []byte) (windows.Configuration, error) {
 	c, err := aggregate.DecodeConfiguration(kind, payload)
 	if aggregate.OfLaterVersion(err) {
@@ -283,7 +284,7 @@ func decodeConfiguration(kind string, payload []byte) (windows.Configuration, er
 	return c, err
 }
 
-// decodeIncarnation returns what a record says, with errors as those of
+// decodeIncarnation decodes the start of an incarnation, with the errors of
 // decodeConfiguration.
 func decodeIncarnation(payload []byte) (*oona.IncarnationStart, error) {
 	start, err := aggregate.DecodeIncarnation(payload)
@@ -296,7 +297,7 @@ func decodeIncarnation(payload []byte) (*oona.IncarnationStart, error) {
 	return &start, nil
 }
 
-// settledIncarnation says what the commit knows of an incarnation from before it.
+// settledIncarnation reports whether an incarnation that began before the commit holds.
 func (p *partitionHistory) settledIncarnation(number oona.Incarnation) (holds bool, says string) {
 	switch {
 	case number == p.incarnation:
@@ -304,10 +305,10 @@ func (p *partitionHistory) settledIncarnation(number oona.Incarnation) (holds bo
 	case number < p.incarnation:
 		return false, fmt.Sprintf("incarnation %d is over, or had no effect", number)
 	}
-	return false, fmt.Sprintf("incarnation %d has no effect: the group's commit is beyond it and does not have it", number)
+	return false, fmt.Sprintf("incarnation %d has no effect: the group's later commit does not have it", number)
 }
 
-// settled says what the commit knows of a configuration from before it.
+// settled reports whether a configuration that was written before the commit holds.
 func (p *partitionHistory) settled(c windows.Configuration) (holds bool, says string) {
 	for _, r := range p.inReach {
 		if r.Config == c.Config {
@@ -315,12 +316,12 @@ func (p *partitionHistory) settled(c windows.Configuration) (holds bool, says st
 		}
 	}
 	if c.Config.Generation < p.inReach[0].Config.Generation {
-		return false, fmt.Sprintf("generation %d is out of reach: it is over, or had no effect", c.Config.Generation)
+		return false, fmt.Sprintf("generation %d is over, or had no effect", c.Config.Generation)
 	}
-	return false, fmt.Sprintf("generation %d has no effect: the group's commit is beyond it and does not have it", c.Config.Generation)
+	return false, fmt.Sprintf("generation %d has no effect: the group's later commit does not have it", c.Config.Generation)
 }
 
-// standing says since when a configuration of a commit holds.
+// standing returns in words since when a configuration of a commit holds.
 func standing(c windows.Configuration) string {
 	from := "the beginning of the log"
 	if c.From != 0 {

@@ -1,14 +1,14 @@
-// Command oona is the operator's tool: it runs the demo, makes and checks the
-// topics, shows what is on them, and changes how windows are made.
+// Command oona is the operator's tool: it runs the demo, creates and checks the
+// topics, shows their records, and changes how windows are made.
 //
-//	oona demo            broker, ingest, aggregate, exporter and a trainer's recording, in one process
-//	oona topics apply    make the topics that are missing, mend their configuration
-//	oona topics check    say what is wrong with the topics
+//	oona demo            run broker, ingest, aggregate, exporter and a recorded run in one process
+//	oona topics apply    create the missing topics, correct the configuration of the others
+//	oona topics check    report what is wrong with the topics
 //	oona watch ADDRESS   follow an address of the bus, decoded
-//	oona check           validate the workers' configurations, and whether they fit together
+//	oona check           check the workers' configurations, by themselves and together
 //	oona windows show    print the configurations of the windows in the log
 //	oona windows apply   write a configuration into the log
-//	oona version         print what the binary was built from
+//	oona version         print the version
 package main
 
 import (
@@ -45,17 +45,16 @@ type grammar struct {
 
 type versionCommand struct{}
 
-// Run prints the same as --version.
+// Run prints what --version prints.
 func (versionCommand) Run(to streams) error {
 	_, err := fmt.Fprintf(to.out, "oona %s\n", worker.ReadBuild())
 	return err
 }
 
-// streams are where a command writes, data to out and messages to messages,
-// and where its questions are answered.
+// streams are the standard streams of a command.
 type streams struct {
-	in       io.Reader
-	out      io.Writer
+	in       io.Reader // answers to questions
+	out      io.Writer // data
 	messages io.Writer
 }
 
@@ -68,11 +67,11 @@ func newGrammar() *grammar {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // a second signal kills the process
 	os.Exit(newGrammar().execute(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
-// Exit statuses, beside 0.
+// Exit statuses other than 0.
 const (
 	exitFailed = 1
 	exitUsage  = 2

@@ -16,12 +16,12 @@ import (
 	"github.com/morphogenetic/oona/internal/demo"
 )
 
-// shortSettle is how long the embedded broker is asked again: it is one, and knows
-// of a change when it has answered it.
+// shortSettle is the settle time for the embedded broker, which is a single one and
+// knows a change when it has answered the request.
 const shortSettle = 50 * time.Millisecond
 
-// run runs a command line and returns its exit status and what it wrote. Real
-// brokers are asked again as long as by default.
+// run runs a command line and returns its exit status and its output. For real
+// brokers, the settle time is the default.
 func run(t *testing.T, args ...string) (status int, out, messages string) {
 	t.Helper()
 	cli := newGrammar()
@@ -42,7 +42,7 @@ func TestHelpIsOnStdout(t *testing.T) {
 	}
 }
 
-// Set OONA_UPDATE_GOLDEN=1 to write the files anew.
+// Set OONA_UPDATE_GOLDEN=1 to rewrite the files.
 func TestHelpOfCommands(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
 	for _, command := range []string{"watch", "check"} {
@@ -86,8 +86,8 @@ func TestUsageErrors(t *testing.T) {
 		"--for is -1s":           {"demo", "--for=-1s"},
 		"--window is 0s":         {"demo", "--window=0s"},
 		"--idle is 0s":           {"demo", "--idle=0s"},
-		`--from: "2026-12-01" is not a time; give one such as 2026-12-01T12:00:00Z`: {"windows", "apply", "--from", "2026-12-01"},
-		`--memory-limit: "banana" is not a size; give one such as 2GiB`:             {"topics", "apply", "--memory-limit", "banana"},
+		`--from: "2026-12-01" is not a time; give for example 2026-12-01T12:00:00Z`: {"windows", "apply", "--from", "2026-12-01"},
+		`--memory-limit: "banana" is not a size; give for example 2GiB`:             {"topics", "apply", "--memory-limit", "banana"},
 		"--tick-interval: is 1µs; it is at least 10ms":                              {"topics", "apply", "--tick-interval", "1us", "--idle-horizon", "3us"},
 	} {
 		status, out, messages := run(t, args...)
@@ -97,8 +97,7 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// Beside services called oona-..., Kubernetes sets variables that look like those
-// of flags.
+// For services called oona-..., Kubernetes sets variables that look like those of flags.
 func TestServiceLinksAreNotRead(t *testing.T) {
 	t.Setenv("OONA_INGEST_PORT", "tcp://10.96.0.8:8080")
 	t.Setenv("OONA_SERVICE_HOST", "10.96.0.7")
@@ -128,7 +127,7 @@ func TestTopicsApplyThenCheck(t *testing.T) {
 	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "10 topics") {
 		t.Errorf("check: status %d, %q, %q", status, out, messages)
 	}
-	// Any number of partitions that agree is right, unless one is given.
+	// Without --partitions, any number is right if the topics agree.
 	if status, out, messages := run(t, "topics", "check", "--brokers", broker.Addrs[0]); status != 0 || !strings.Contains(out, "10 topics") {
 		t.Errorf("check without a number: status %d, %q, %q", status, out, messages)
 	}

@@ -10,45 +10,43 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// memoryFlags say what an aggregator has, instead of how many layers' windows
-// fit into that.
+// memoryFlags limit the memory of an aggregator, instead of the number of accumulators.
 type memoryFlags struct {
 	Limit      units.Base2Bytes `name:"memory-limit" placeholder:"2GiB" help:"Memory of one aggregator, instead of --max-accumulators. That is then ((memory-limit - 64MiB) / worker-partitions - 32MiB) / 80KiB: the window of a layer of 1,000 seeds and 8 metrics takes 24KiB, and twice as much again is uncollected garbage and rollups in flight. --max-timeline-accumulators is half of --max-accumulators unless given."`
 	Partitions int              `name:"worker-partitions" placeholder:"N" help:"Maximum number of partitions that one aggregator may be assigned, for --memory-limit. Default: all partitions of the topic, as when only one aggregator is left."`
 }
 
-// What an aggregator takes at most, garbage included. docs/operations.md says
-// what was measured, and TestWorkerStaysUnderItsMemoryLimit measures it.
+// Upper limits of the memory of an aggregator, including garbage. docs/operations.md
+// has the measurements, and TestWorkerStaysUnderItsMemoryLimit checks them.
 const (
 	workerMemory      = 64 * units.MiB
-	partitionMemory   = 32 * units.MiB // records that were fetched, at 8 MiB a fetch
+	partitionMemory   = 32 * units.MiB // fetched records, at 8 MiB a fetch
 	layerWindowMemory = 80 * units.KiB
 )
 
-// cap returns cfg with the caps on accumulators that the limit comes to, if there
-// is one. Partitions are those of the topic, and given the names of the flags
-// that were set.
+// cap returns cfg with the limits of accumulators that the memory limit allows, if
+// there is one. The topic has the given number of partitions. given has the names of
+// the flags that were set.
 func (m memoryFlags) cap(cfg windows.Config, partitions int, given map[string]bool) (windows.Config, error) {
 	switch {
 	case m.Limit == 0 && m.Partitions == 0:
 		return cfg, nil
 	case m.Limit == 0:
-		return cfg, &oona.FieldError{Field: "--worker-partitions", Reason: "says nothing without --memory-limit"}
+		return cfg, &oona.FieldError{Field: "--worker-partitions", Reason: "needs --memory-limit"}
 	case given["max-accumulators"]:
-		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: "and --max-accumulators exclude each other: the one says what the other is to be"}
+		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: "and --max-accumulators exclude each other: the limit determines the accumulators"}
 	case m.Partitions < 0 || m.Partitions > partitions:
-		return cfg, &oona.FieldError{Field: "--worker-partitions", Reason: fmt.Sprintf("is %d; the topic has %d", m.Partitions, partitions)}
+		return cfg, &oona.FieldError{Field: "--worker-partitions", Reason: fmt.Sprintf("is %d; give 1 to %d, the partitions of the topic", m.Partitions, partitions)}
 	case m.Partitions > 0:
 		partitions = m.Partitions
 	}
-	const least = 64 // a partition with room for fewer is of no use
+	const least = 64 // a partition with fewer accumulators is of no use
 	if needed := workerMemory + units.Base2Bytes(partitions)*(partitionMemory+least*layerWindowMemory); m.Limit < needed {
-		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: fmt.Sprintf("is %s; an aggregator with %d partitions needs at least %s: give it more, or fewer --worker-partitions", m.Limit, partitions, needed)}
+		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: fmt.Sprintf("is %s; an aggregator with %d partitions needs at least %s; give more memory, or fewer --worker-partitions", m.Limit, partitions, needed)}
 	}
-	room := ((m.Limit-workerMemory)/units.Base2Bytes(partitions) - partitionMemory) / layerWindowMemory
-	cfg.MaxAccumulators = int(room)
+	cfg.MaxAccumulators = int(((m.Limit-workerMemory)/units.Base2Bytes(partitions) - partitionMemory) / layerWindowMemory)
 	if !given["max-timeline-accumulators"] {
-		cfg.MaxTimelineAccumulators = int(room / 2)
+		cfg.MaxTimelineAccumulators = cfg.MaxAccumulators / 2
 	}
 	return cfg, worker.NameFlag(cfg, cfg.Validate())
 }

@@ -37,16 +37,16 @@ func TestCapOfAMemoryLimit(t *testing.T) {
 		room, timeline int
 		says           string // of an error
 	}{
-		{"none", memoryFlags{}, nil, 65_536, 32_768, ""},
+		{"no limit", memoryFlags{}, nil, 65_536, 32_768, ""},
 		{"all partitions", memoryFlags{Limit: 2048 * mebibyte}, nil, 1706, 853, ""},
-		{"of some", memoryFlags{Limit: 2048 * mebibyte, Partitions: 3}, nil, 8055, 4027, ""},
+		{"some partitions", memoryFlags{Limit: 2048 * mebibyte, Partitions: 3}, nil, 8055, 4027, ""},
 		{"timelines' given", memoryFlags{Limit: 2048 * mebibyte}, map[string]bool{"max-timeline-accumulators": true}, 1706, 32_768, ""},
 		{"the least", memoryFlags{Limit: 508 * mebibyte}, nil, 64, 32, ""},
 		{"too little", memoryFlags{Limit: 508*mebibyte - 1}, nil, 0, 0, "--memory-limit: is 507MiB1023KiB1023B; an aggregator with 12 partitions needs at least 508MiB"},
 		{"less than nothing", memoryFlags{Limit: -1}, nil, 0, 0, "--memory-limit"},
 		{"too much", memoryFlags{Limit: units.EiB}, nil, 0, 0, "--max-accumulators"},
 		{"both", memoryFlags{Limit: 2048 * mebibyte}, map[string]bool{"max-accumulators": true}, 0, 0, "--memory-limit: and --max-accumulators exclude"},
-		{"more partitions than there are", memoryFlags{Limit: 2048 * mebibyte, Partitions: 13}, nil, 0, 0, "--worker-partitions: is 13; the topic has 12"},
+		{"more partitions than there are", memoryFlags{Limit: 2048 * mebibyte, Partitions: 13}, nil, 0, 0, "--worker-partitions: is 13; give 1 to 12"},
 		{"partitions alone", memoryFlags{Partitions: 3}, nil, 0, 0, "--worker-partitions"},
 	} {
 		cfg, err := c.flags.cap(windows.DefaultConfig(), 12, c.given)
@@ -61,9 +61,9 @@ func TestCapOfAMemoryLimit(t *testing.T) {
 	}
 }
 
-// An aggregator stays under the limit that its cap was computed from, alone with
-// all partitions: against 100,000 layers, of which as many are of 1,000 seeds as
-// it has room for, and as all their windows close.
+// An aggregator with all partitions stays under its memory limit with 100,000 layers.
+// As many of them as its accumulators allow have 1,000 seeds, and all windows close at
+// the same time.
 func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("a process's peak memory is read from /proc")
@@ -76,7 +76,7 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 	const room = 1638 // ((384 - 64) / 2 - 32) MiB / 80 KiB
 	at, cfg := startBroker(t)
 	if status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", strconv.Itoa(partitions), "--memory-limit", "384MiB",
-		"--tick-interval", "500ms", "--idle-horizon", "3s"}, at...)...); status != 0 || !strings.Contains(out, fmt.Sprintf("room for %d layers' windows each", room)) {
+		"--tick-interval", "500ms", "--idle-horizon", "3s"}, at...)...); status != 0 || !strings.Contains(out, fmt.Sprintf("with %d accumulators each", room)) {
 		t.Fatalf("topics apply: status %d, %q, %q", status, out, messages)
 	}
 	w := startAggregate(t, cfg.Brokers[0], limit*9/10)
@@ -87,7 +87,7 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 	})
 	folded, sealed := w.sum("oona_aggregate_records_total", "verdict", "folded"), w.sum("oona_aggregate_records_total", "reason", "sealed")
 	if int(folded) != room*partitions || int(folded+sealed) != keys {
-		t.Errorf("%v layers were folded and %v sealed out; want %d, all there is room for, and the rest", folded, sealed, room*partitions)
+		t.Errorf("%v layers were folded and %v sealed out; want %d, the limit, and the rest", folded, sealed, room*partitions)
 	}
 	await(t, "the windows to close", func() bool { return w.sum("oona_aggregate_open_windows", "", "") == 0 })
 	await(t, "the rollups to be on the bus", func() bool { return w.sum("oona_aggregate_pending_messages", "", "") == 0 })
@@ -101,8 +101,8 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 	}
 }
 
-// publishLayers writes a frame of each of many layers, in a run's own partition:
-// the first few of 1,000 seeds and 8 metrics, the others of one seed.
+// publishLayers writes a frame for each of many layers of a run to one partition. The
+// first frames have 1,000 seeds and 8 metrics, the others have one seed.
 func publishLayers(t *testing.T, cfg kafka.Config, keys, runs, few int) {
 	t.Helper()
 	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
@@ -146,7 +146,7 @@ func publishLayers(t *testing.T, cfg kafka.Config, keys, runs, few int) {
 	}
 }
 
-// aggregator is a real one, in a process of its own.
+// aggregator is an aggregator in its own process.
 type aggregator struct {
 	t       *testing.T
 	process *os.Process
@@ -194,7 +194,7 @@ func startAggregate(t *testing.T, broker string, limit units.Base2Bytes) *aggreg
 	return &aggregator{t, cmd.Process, address}
 }
 
-// sum adds up a metric's series, those where a label has a value if one is given.
+// sum adds up the series of a metric that have the given label value, if one is given.
 func (a *aggregator) sum(name, label, value string) (sum float64) {
 	a.t.Helper()
 	response, err := http.Get("http://" + a.address + "/metrics")
@@ -219,7 +219,7 @@ func (a *aggregator) sum(name, label, value string) (sum float64) {
 	return sum
 }
 
-// peak is the most memory that the process has had.
+// peak returns the peak memory of the process.
 func (a *aggregator) peak() units.Base2Bytes {
 	a.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.process.Pid))

@@ -15,26 +15,26 @@ import (
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
 
-// examination compares what the logs, the group's commits, the rollup topics and
-// the settings topic say of each partition.
+// examination compares the logs, the group's commits, the rollup topics and the
+// settings topic for each partition.
 type examination struct {
 	topics  oona.Topics
 	held    *settings.Settings
 	history *history
 	log     settings.Log
 	last    []emitted // by partition
-	refused []error   // why aggregators of the group refuse it, by partition; nil: they do not
+	refused []error   // by partition: why aggregators of the group refuse it, or nil
 }
 
-// emitted are the rollups of a partition.
+// emitted describes the rollups of a partition.
 type emitted struct {
 	trigger oona.Trigger // the last
 	beyond  bool         // the log ends before the trigger
-	never   []string     // topics that never had any
+	never   []string     // topics that never had a rollup of the partition
 }
 
-// examine looks at all but the logs, and reads those on only if that is wanted of
-// a partition. The history is to be closed.
+// examine reads everything but the logs. It reads the logs, too, if readOn returns true
+// for a partition. The caller closes the history.
 func (c *windowsCommand) examine(ctx context.Context, readOn func(*examination, *partitionHistory) bool, logger *slog.Logger) (_ *examination, err error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -60,8 +60,8 @@ func (c *windowsCommand) examine(ctx context.Context, readOn func(*examination, 
 	return e, nil
 }
 
-// misfits says what does not fit together, and what to do about it. It reads the
-// logs only where something seems wrong without them, and only if it may.
+// misfits returns what does not agree between the topics, and what to do about it. If
+// readLogs is set, it reads the logs if they are needed to be certain.
 func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slog.Logger) (all []string, err error) {
 	e, err := c.examine(ctx, func(e *examination, p *partitionHistory) bool { return readLogs && e.uncertain(p) }, logger)
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slo
 	return append(all, e.history.lostCatalogues(e.held)...), nil
 }
 
-// findRollups looks at the ends of the rollup topics.
+// findRollups reads the ends of the rollup topics.
 func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 	both := []string{e.topics.LayerHealth, e.topics.LayerPerformance}
 	ends, err := kafka.HighWater(ctx, at, both...)
@@ -91,7 +91,7 @@ func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 		if r.trigger, found, err = settings.LastTrigger(ctx, at, e.topics, p.partition); err != nil {
 			return err
 		}
-		r.beyond = found // until the log's end is known
+		r.beyond = found // findBeyond corrects it
 		for _, topic := range both {
 			if ends[topic][p.partition] == 0 {
 				r.never = append(r.never, topic)
@@ -102,9 +102,9 @@ func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
 	return e.findBeyond(ctx, at)
 }
 
-// findBeyond compares the rollups with where the logs end: with ends of after the
-// rollups were read, so that what is emitted meanwhile is not beyond them. A leader
-// that was just elected may not know the end yet, so it is asked for some seconds.
+// findBeyond compares the rollups with the ends of the logs. It asks for the ends after
+// the rollups were read, so that rollups of new records are not beyond them. It asks
+// for some seconds, as a newly elected leader may not know the end yet.
 func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
 	for began := time.Now(); ; {
 		ends, err := kafka.HighWater(ctx, at, e.topics.SeedMetrics)
@@ -124,24 +124,23 @@ func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
 	}
 }
 
-// uncertain reports whether what is known without the log may be wrong, or is too
-// little to say what is.
+// uncertain reports whether the log is needed to find out whether and what is wrong
+// with a partition.
 func (e *examination) uncertain(p *partitionHistory) bool {
 	return p.committed.Offset == oona.NoOffset || e.behind(p) ||
 		len(e.last[p.partition].never) > 0 && p.timelines > 0 || len(p.differences(e.topics.SeedMetrics, e.held)) > 0 ||
 		p.lostWindows(e.held) != ""
 }
 
-// behind reports whether the rollups are of a greater incarnation than the log, as
-// far as it was read, or of the same and of records that it does not hold.
+// behind reports whether the rollups have a greater incarnation than the log, as far
+// as it was read, or the same incarnation and offsets that the log does not have.
 func (e *examination) behind(p *partitionHistory) bool {
 	r := e.last[p.partition]
 	return r.trigger.Incarnation > p.engine.Incarnation() || r.beyond && r.trigger.Incarnation == p.engine.Incarnation()
 }
 
-// findRefused asks as an aggregator does whether a partition can be folded on.
-// That the group has no commit of it says nothing of the topics: it may be another
-// group's.
+// findRefused finds the partitions that aggregators of the group would refuse. It
+// ignores partitions without a commit, as another group may fold them.
 func (e *examination) findRefused(ctx context.Context) error {
 	e.refused = make([]error, len(e.history.partitions))
 	if e.history.group == "" {
@@ -159,29 +158,28 @@ func (e *examination) findRefused(ctx context.Context) error {
 	return nil
 }
 
-// needsIncarnation reports whether readers would drop what is emitted of a
-// partition until its log is in another incarnation.
+// needsIncarnation reports whether readers would drop new rollups of a partition unless
+// its log begins a new incarnation.
 func (e *examination) needsIncarnation(p *partitionHistory) bool {
 	refused := e.refused[p.partition]
 	return refused == nil && e.behind(p) || errors.Is(refused, aggregate.ErrMadeAgain)
 }
 
-// partition says what is wrong with a partition that aggregators take. Its log
-// was read where that matters.
+// partition returns what is wrong with a partition that aggregators do not refuse.
 func (e *examination) partition(p *partitionHistory) (all []string) {
 	r := e.last[p.partition]
 	if e.behind(p) {
-		all = append(all, fmt.Sprintf("partition %d: its rollups are of incarnation %d, up to offset %d, and its log is in incarnation %d and ends at offset %d: it is an older log, or has lost its end, and readers drop what is emitted of it. Begin an incarnation with: oona topics apply",
+		all = append(all, fmt.Sprintf("partition %d: its rollups are of incarnation %d, up to offset %d, but its log has incarnation %d and ends at offset %d: it is an older log, or has lost its end, and readers drop its new rollups. Begin a new incarnation with: oona topics apply",
 			p.partition, r.trigger.Incarnation, r.trigger.Offset, p.engine.Incarnation(), p.next))
 	}
 	if p.firstFrame != oona.NoOffset && p.timelines > 0 && p.firstFrame < p.committed.Offset {
 		for _, topic := range r.never {
-			all = append(all, fmt.Sprintf("partition %d: windows of it have closed, and %s has never had a rollup of it: the topic was lost, or made again. Readers go on with what comes; what was lost is not emitted again",
+			all = append(all, fmt.Sprintf("partition %d: its windows have closed, but %s has never had a rollup of it: the topic was lost, or made again. Readers continue with new rollups; the lost ones are not emitted again",
 				p.partition, topic))
 		}
 	}
 	for _, d := range p.differences(e.topics.SeedMetrics, e.held) {
-		all = append(all, fmt.Sprintf("partition %d: the log has %s, and the settings topic has %s. Write that of the log with: oona windows show --restore", p.partition, d.log, d.settings))
+		all = append(all, fmt.Sprintf("partition %d: the log has %s, but the settings topic has %s. Correct the settings topic with: oona windows show --restore", p.partition, d.log, d.settings))
 	}
 	if lost := p.lostWindows(e.held); lost != "" {
 		all = append(all, lost)

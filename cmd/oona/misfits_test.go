@@ -144,13 +144,13 @@ func TestFirstRecords(t *testing.T) {
 		if status, messages := i.check(); status != 0 {
 			t.Errorf("check: status %d, %q", status, messages)
 		}
-		if status, out, messages := i.oona("topics", "apply", "--partitions", "2", "--catalogue", "built-in"); status != exitFailed || strings.Count(messages, "Asked for was catalogue: b40fe41f50f13133, was ") != 2 {
+		if status, out, messages := i.oona("topics", "apply", "--partitions", "2", "--catalogue", "built-in"); status != exitFailed || strings.Count(messages, "The flags ask for catalogue: b40fe41f50f13133, was ") != 2 {
 			t.Errorf("topics apply with another catalogue: status %d, %q, %q", status, out, messages)
 		}
 	})
 }
 
-// Into topics that others have made only records are written.
+// With --no-create, apply only writes records into existing topics.
 func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		status, _, messages := i.oona("topics", "apply", "--no-create")
@@ -168,15 +168,15 @@ func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 			if p.End != 2 || p.Incarnation == 0 {
 				t.Errorf("partition is %+v", p)
 			}
-			if room := p.Configurations[0].Windows["max-accumulators"]; room != 8055.0 { // what 3 partitions leave, and not the default of 12
-				t.Errorf("there is room for %v layers' windows", room)
+			if room := p.Configurations[0].Windows["max-accumulators"]; room != 8055.0 { // for 3 partitions, not for the default of 12
+				t.Errorf("max-accumulators is %v", room)
 			}
 		}
 	})
 }
 
-// A mistake in the file of a catalogue is found before there are topics, which a
-// trainer could write to before their first records are there.
+// An error in the file of a catalogue is found before topics are created, as a trainer
+// could write to them before they have their first records.
 func TestNoTopicsForACatalogueThatIsNone(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		wrong := catalogueFile(t, "metrics: {energy: {group: helth}}")
@@ -188,9 +188,9 @@ func TestNoTopicsForACatalogueThatIsNone(t *testing.T) {
 	})
 }
 
-// A trainer that goes on sending may write to a topic that was made again before
-// it has its first records. Apply begins an incarnation behind them, and
-// aggregators then take the partition.
+// A trainer may write to a topic that was made again before it has its first records.
+// Apply then begins an incarnation after the trainer's records, and aggregators accept
+// the partition.
 func TestLogThatWasMadeAgainWhileFramesCame(t *testing.T) {
 	for name, old := range map[string]oona.Incarnation{"in an incarnation": 1_770_000_000e6, "from before incarnations": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestLogThatWasMadeAgainWhileFramesCame(t *testing.T) {
 				i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
 				i.tick(1)
 				out := i.applied(1)
-				if !strings.Contains(out, "an incarnation begins in partition 0") {
+				if !strings.Contains(out, "a new incarnation begins in partition 0") {
 					t.Errorf("topics apply: %q", out)
 				}
 				if now := i.shown()[0]; now.Incarnation <= old || now.Incarnations[0].Offset != 1 {
@@ -219,8 +219,8 @@ func TestLogThatWasMadeAgainWhileFramesCame(t *testing.T) {
 	}
 }
 
-// Reducer and catalogue stay unless they are given, and what is written is in the
-// settings topic.
+// Reducer and catalogue keep their values unless they are given. The settings topic has
+// the configuration that was written.
 func TestApplyReducerAndCatalogue(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1)
@@ -267,8 +267,8 @@ func TestApplyReducerAndCatalogue(t *testing.T) {
 	})
 }
 
-// A settings topic that was lost is written again from the logs; a catalogue that
-// was in it is named.
+// A lost settings topic is restored from the logs. A catalogue that cannot be restored
+// is named.
 func TestSettingsAreRestored(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		own := catalogueFile(t, "metrics: {energy: {group: health}}")
@@ -284,10 +284,10 @@ func TestSettingsAreRestored(t *testing.T) {
 		}
 		i.applied(2)
 		status, messages = i.check()
-		if status != exitFailed || strings.Count(messages, "Write that of the log with: oona windows show --restore") != 4 || strings.Count(messages, "Write it again with: oona topics apply --catalogue FILE") != 1 {
+		if status != exitFailed || strings.Count(messages, "Correct the settings topic with: oona windows show --restore") != 4 || strings.Count(messages, "Write it again with: oona topics apply --catalogue FILE") != 1 {
 			t.Errorf("check of an empty topic: status %d, %q", status, messages)
 		}
-		if status, _, messages := i.oona("windows", "show", "--restore", "--group", i.group); status != 0 || strings.Count(messages, "that of the log is written") != 4 || strings.Count(messages, "--catalogue FILE") != 1 {
+		if status, _, messages := i.oona("windows", "show", "--restore", "--group", i.group); status != 0 || strings.Count(messages, "the settings topic is corrected") != 4 || strings.Count(messages, "--catalogue FILE") != 1 {
 			t.Errorf("restore: status %d, %q", status, messages)
 		}
 		i.applied(2, "--catalogue", own)
@@ -303,8 +303,8 @@ func TestSettingsAreRestored(t *testing.T) {
 	})
 }
 
-// A log that was made again without its first records is named, and apply makes
-// it right while it is empty.
+// Check reports a log that was made again without its first records, and apply corrects
+// it while it is empty.
 func TestLogThatWasMadeAgain(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1)
@@ -328,7 +328,8 @@ func TestLogThatWasMadeAgain(t *testing.T) {
 	})
 }
 
-// A log of a lesser incarnation than its rollups is named, and apply begins one.
+// Check reports a log with a lesser incarnation than its rollups, and apply begins a
+// new one.
 func TestRollupsOfAGreaterIncarnation(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1)
@@ -339,7 +340,7 @@ func TestRollupsOfAGreaterIncarnation(t *testing.T) {
 		if status != exitFailed || !strings.Contains(messages, " of incarnation "+strconv.FormatInt(int64(ahead), 10)) {
 			t.Errorf("check: status %d, %q", status, messages)
 		}
-		if out := i.applied(1); !strings.Contains(out, "an incarnation begins in partition 0") {
+		if out := i.applied(1); !strings.Contains(out, "a new incarnation begins in partition 0") {
 			t.Errorf("topics apply: %q", out)
 		}
 		if now := i.shown()[0]; now.Incarnation <= ahead || len(now.Incarnations) != 2 || now.Incarnations[1].PreviousEnd != 3 {
@@ -353,7 +354,7 @@ func TestRollupsOfAGreaterIncarnation(t *testing.T) {
 
 // An older copy of the log that was restored together with the group's commits, or
 // a log that has lost its end beyond them, ends before the rollups' triggers.
-// Aggregators cannot tell; check can, and apply begins an incarnation.
+// Aggregators do not notice it, but check does, and apply begins an incarnation.
 func TestRollupsBeyondTheLog(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1)
@@ -368,7 +369,7 @@ func TestRollupsBeyondTheLog(t *testing.T) {
 		if status, messages := i.check(); status != exitFailed || !strings.Contains(messages, "or has lost its end") {
 			t.Errorf("check with rollups beyond it: status %d, %q", status, messages)
 		}
-		if out := i.applied(1); !strings.Contains(out, "an incarnation begins in partition 0") {
+		if out := i.applied(1); !strings.Contains(out, "a new incarnation begins in partition 0") {
 			t.Errorf("topics apply: %q", out)
 		}
 		if status, messages := i.check(); status != 0 {
@@ -377,11 +378,11 @@ func TestRollupsBeyondTheLog(t *testing.T) {
 	})
 }
 
-// Once rollups of a log that was made again are in their topics, nothing seems to
-// be wrong, while readers drop them. An incarnation can be asked for.
+// When the rollup topics have rollups of a log that was made again, check finds no
+// fault, but readers drop them. --new-incarnation begins an incarnation in any case.
 func TestIncarnationThatIsAskedFor(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
-		if out := i.applied(1, "--new-incarnation"); strings.Contains(out, "it was asked for") {
+		if out := i.applied(1, "--new-incarnation"); strings.Contains(out, "--new-incarnation was given") {
 			t.Errorf("topics apply of empty topics: %q", out)
 		}
 		i.tick(1)
@@ -394,7 +395,7 @@ func TestIncarnationThatIsAskedFor(t *testing.T) {
 		if out := i.applied(1); strings.Contains(out, "begins") {
 			t.Errorf("topics apply: %q", out)
 		}
-		if out := i.applied(1, "--new-incarnation"); !strings.Contains(out, "an incarnation begins in partition 0: it was asked for") {
+		if out := i.applied(1, "--new-incarnation"); !strings.Contains(out, "a new incarnation begins in partition 0: --new-incarnation was given") {
 			t.Errorf("topics apply --new-incarnation: %q", out)
 		}
 		if now := i.shown()[0]; now.Incarnation <= old || len(now.Incarnations) != 2 || i.held().Incarnation(i.topics.SeedMetrics, 0) != now.Incarnation {
@@ -403,8 +404,8 @@ func TestIncarnationThatIsAskedFor(t *testing.T) {
 	})
 }
 
-// When an incarnation began is said by its record, not by its number, which is
-// ahead where it had to be above another.
+// The time at which an incarnation began comes from its record, as its number may be
+// greater than that time.
 func TestWhenAnIncarnationBegan(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.rolledUpAhead(1)
@@ -418,7 +419,7 @@ func TestWhenAnIncarnationBegan(t *testing.T) {
 }
 
 // rolledUpAhead makes topics whose partition 0 has a rollup of an incarnation that
-// is so many hours ahead of now, and has apply begin one above it.
+// is some hours ahead of now, and has apply begin a greater one.
 func (i *installation) rolledUpAhead(hours oona.Incarnation) {
 	i.t.Helper()
 	if _, err := kafka.ApplyTopics(i.t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
@@ -428,9 +429,9 @@ func (i *installation) rolledUpAhead(hours oona.Incarnation) {
 	i.applied(1)
 }
 
-// A log that was made again and had records before its first ones has no
-// configuration. Check says that the settings topic has one, and restore leaves it
-// there. The next configuration is written by apply, and names a catalogue.
+// If a log that was made again had records before apply wrote the first ones, it has no
+// configuration. Check reports that the settings topic has one, and restore does not
+// remove it. The next configuration names a catalogue.
 func TestWindowsThatTheLogHasLost(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1)
@@ -442,7 +443,7 @@ func TestWindowsThatTheLogHasLost(t *testing.T) {
 		i.tick(1)
 		i.applied(1)
 		i.aggregateBeyond(-1, 1, windows.DefaultConfig())
-		const says = "the settings topic has generation 1 of the windows, and the log has none"
+		const says = "the settings topic has generation 1 of the windows, but the log has no configuration"
 		if status, messages := i.check(); status != exitFailed || !strings.Contains(messages, says) || strings.Contains(messages, "--restore") {
 			t.Errorf("check: status %d, %q", status, messages)
 		}
@@ -462,8 +463,8 @@ func TestWindowsThatTheLogHasLost(t *testing.T) {
 	})
 }
 
-// Rollup topics that were lost are named until there are rollups again; topics
-// that never had a rollup are not.
+// Check reports lost rollup topics until they have rollups again. It does not report
+// topics that never had a rollup.
 func TestRollupTopicsThatWereLost(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1, "--window-length", "100ms", "--out-of-orderness", "0s", "--allowed-lateness", "0s", "--tick-interval", "10ms", "--idle-horizon", "50ms")

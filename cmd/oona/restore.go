@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/internal/settings"
 )
 
-// restore writes into the settings topic what it lacks of what a history says.
+// restore corrects the settings topic from a history.
 func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, logger *slog.Logger) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -24,11 +24,11 @@ func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, l
 	var entries []settings.Entry
 	for _, p := range h.partitions {
 		for _, d := range p.differences(topics.SeedMetrics, kept.held) {
-			fmt.Fprintf(w, "partition %d: the log has %s, and the settings topic had %s; that of the log is written\n", p.partition, d.log, d.settings)
+			fmt.Fprintf(w, "partition %d: the log has %s, but the settings topic had %s; the settings topic is corrected\n", p.partition, d.log, d.settings)
 			entries = append(entries, d.entry)
 		}
 		if p.unknown != "" {
-			fmt.Fprintf(w, "partition %d: its configuration is not written, because it is not known which one holds: %s\n", p.partition, p.unknown)
+			fmt.Fprintf(w, "partition %d: its configuration is not restored, as it is not known which one holds: %s\n", p.partition, p.unknown)
 		}
 	}
 	for _, lost := range h.lostCatalogues(kept.held) {
@@ -37,14 +37,13 @@ func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, l
 	return settings.Write(ctx, c.Bus, topics, entries...)
 }
 
-// settingsDifference is what the settings topic and the log of a partition say
-// differently.
+// settingsDifference is a difference between the settings topic and the log of a
+// partition.
 type settingsDifference struct {
-	settings, log string
-	entry         settings.Entry // the log's
+	settings, log string         // in words
+	entry         settings.Entry // the right one, from the log
 }
 
-// numbered is 0 where there is none.
 func numbered(what string, n int64) string {
 	if n == 0 {
 		return "no " + what
@@ -52,18 +51,19 @@ func numbered(what string, n int64) string {
 	return fmt.Sprintf("%s %d", what, n)
 }
 
-// lostWindows says that the log has lost the configuration that the settings topic
-// has. Empty: it has not, or that is not known.
+// lostWindows returns a fault if the log has lost the configuration that the settings
+// topic has, and "" otherwise, or if that is not known.
 func (p *partitionHistory) lostWindows(held *settings.Settings) string {
 	has, reach := held.Windows[p.partition].Generation, p.engine.Configurations()
 	if p.unknown != "" || p.empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
 		return ""
 	}
-	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, and the log has none: the windows are those of the aggregators' own settings. Write the next generation with: oona windows apply --from TIME", p.partition, has)
+	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, but the log has no configuration, so the aggregators' own settings hold. Write the next generation with: oona windows apply --from TIME", p.partition, has)
 }
 
-// differences lists what the settings topic must say of a partition and does not.
-// A greater incarnation than the log's is none: its record was not written.
+// differences returns what is missing or wrong for a partition in the settings topic.
+// A greater incarnation than the log's is right: it was reserved, and its record was
+// not written.
 func (p *partitionHistory) differences(topic string, held *settings.Settings) (all []settingsDifference) {
 	if has, must := held.Incarnation(topic, p.partition), p.engine.Incarnation(); has < must {
 		all = append(all, settingsDifference{
@@ -78,7 +78,7 @@ func (p *partitionHistory) differences(topic string, held *settings.Settings) (a
 	}
 	has := held.Windows[p.partition]
 	same := has
-	same.From = newest.From // in the record it was not rounded yet
+	same.From = newest.From // the settings topic has the time before rounding
 	if same != newest {
 		all = append(all, settingsDifference{
 			numbered("generation", int64(has.Generation)), numbered("generation", int64(newest.Generation)),
@@ -88,8 +88,8 @@ func (p *partitionHistory) differences(topic string, held *settings.Settings) (a
 	return all
 }
 
-// lostCatalogues says of each catalogue that a configuration in reach names, and
-// workers cannot have, what is wrong with it.
+// lostCatalogues returns a fault for each catalogue that the log names and that workers
+// cannot get.
 func (h *history) lostCatalogues(held *settings.Settings) (all []string) {
 	for _, p := range h.partitions {
 		for _, c := range p.engine.Configurations() {
@@ -98,7 +98,7 @@ func (h *history) lostCatalogues(held *settings.Settings) (all []string) {
 			if found && err == nil {
 				continue
 			}
-			says := fmt.Sprintf("catalogue %s, which the log names, is neither built in nor in the settings topic: aggregators cannot fold the log without it. Write it again with: oona topics apply --catalogue FILE", hash)
+			says := fmt.Sprintf("catalogue %s, which the log names, is neither built in nor in the settings topic. Aggregators cannot fold the log without it. Write it again with: oona topics apply --catalogue FILE", hash)
 			if err != nil {
 				says = err.Error()
 			}

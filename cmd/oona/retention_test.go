@@ -22,7 +22,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// installation is topics and a group of their own.
+// installation has its own topics and group.
 type installation struct {
 	t      *testing.T
 	cfg    kafka.Config
@@ -55,7 +55,7 @@ func onInstallations(t *testing.T, test func(t *testing.T, i *installation)) {
 	})
 }
 
-// oona runs a command at the installation's topics.
+// oona runs a command on the installation's topics.
 func (i *installation) oona(args ...string) (status int, out, messages string) {
 	i.t.Helper()
 	args = append(args, "--brokers", strings.Join(i.cfg.Brokers, ","), "--prefix", i.group)
@@ -128,7 +128,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 	}
 }
 
-// deleteBelow does what retention does.
+// deleteBelow deletes records, as retention does.
 func (i *installation) deleteBelow(offset int64, partitions int) {
 	i.t.Helper()
 	config := sarama.NewConfig()
@@ -146,8 +146,8 @@ func (i *installation) deleteBelow(offset int64, partitions int) {
 	}
 }
 
-// Settings that are not given stay also where retention has deleted the record
-// that made them: the group's commits know it.
+// Settings that are not given keep their values even if retention has deleted the
+// record that set them, as the group's commits have it.
 func TestWindowsAfterRetention(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		if status, _, messages := i.oona("topics", "apply", "--partitions", "2", "--window-length", "3s", "--max-layers", "7", "--tick-interval", "10ms", "--idle-horizon", "50ms"); status != 0 {
@@ -170,12 +170,12 @@ func TestWindowsAfterRetention(t *testing.T) {
 		}
 
 		status, _, messages = i.oona("topics", "apply", "--partitions", "2", "--group", i.group, "--window-length", "4s")
-		if status != exitFailed || strings.Count(messages, "generation 1. Asked for was window-length: 4s, was 3s\n") != 2 {
+		if status != exitFailed || strings.Count(messages, "generation 1. The flags ask for window-length: 4s, was 3s\n") != 2 {
 			t.Errorf("topics apply with another length: status %d, %q", status, messages)
 		}
 
-		// Without the group nobody knows what holds.
-		if status, out, _ := i.oona("windows", "show", "--group", i.group+"-other"); status != 0 || strings.Count(out, "it is not known which configuration holds: the log's beginning is gone, and group "+i.group+"-other has no commit") != 2 {
+		// Without the commits, it is not known which configuration holds.
+		if status, out, _ := i.oona("windows", "show", "--group", i.group+"-other"); status != 0 || strings.Count(out, "it is not known which configuration holds: the beginning of the log has been deleted, and group "+i.group+"-other has no commit") != 2 {
 			t.Errorf("show without a commit: status %d, %q", status, out)
 		}
 		status, out, messages = i.apply("--group=", "--allowed-lateness", "4s")
@@ -185,8 +185,8 @@ func TestWindowsAfterRetention(t *testing.T) {
 	})
 }
 
-// Where the log ends before what was read of it, it is not known what holds:
-// aggregators refuse that partition too.
+// If the log ends before the offset that was read, it is not known which configuration
+// holds. Aggregators refuse the partition, too.
 func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 	t.Parallel()
 	_, cfg := startBroker(t)
@@ -216,7 +216,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 		t.Fatalf("the commit of offset %d was read up to %d: give it more records", commits[0].Offset, readTo)
 	}
 	h := &history{group: i.group}
-	for end, want := range map[int64]string{readTo: "", readTo - 1: fmt.Sprintf("had read up to offset %d, and the log ends at %d", readTo, readTo-1)} {
+	for end, want := range map[int64]string{readTo: "", readTo - 1: fmt.Sprintf("had read up to offset %d, but the log ends at %d", readTo, readTo-1)} {
 		p, err := h.begin(t.Context(), bus.Assignment{Partitions: 1, Committed: commits[0], LogEnd: end})
 		if err != nil || (want == "") != (p.unknown == "") || !strings.Contains(p.unknown, want) {
 			t.Errorf("of a log that ends at %d: %+v, %v; want %q", end, p, err, want)
@@ -224,8 +224,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 	}
 }
 
-// The settings of aggregators whose log has no configuration are in their
-// commits.
+// If the log has no configuration, the aggregators' own settings are in their commits.
 func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
@@ -251,7 +250,8 @@ func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 	})
 }
 
-// What is assumed is said, and that it is not known what became of it.
+// With --assume-newest, the command prints what it assumes, and that it does not know
+// whether the new configuration holds.
 func TestNewestIsAssumedWhereNothingIsKnown(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		if status, _, messages := i.oona("topics", "apply", "--partitions", "2", "--window-length", "3s"); status != 0 {
@@ -261,13 +261,13 @@ func TestNewestIsAssumedWhereNothingIsKnown(t *testing.T) {
 		i.deleteBelow(2, 1)
 		status, out, messages := i.apply("--group", i.group, "--max-layers", "9", "--assume-newest")
 		if status != exitFailed || !strings.Contains(out, "partition 0, offset 3: written, but it is not known whether it holds") || !strings.Contains(out, "partition 1, offset 2: generation 2 holds from") ||
-			!strings.Contains(messages, "max-layers: 9, was 4096\n  partition 0: the log's beginning is gone") || !strings.Contains(messages, "not known whether the configuration holds in partitions 0.") {
+			!strings.Contains(messages, "max-layers: 9, was 4096\n  partition 0: the beginning of the log has been deleted") || !strings.Contains(messages, "not known whether the configuration holds in partitions 0.") {
 			t.Errorf("status %d, %q, %q", status, out, messages)
 		}
 	})
 }
 
-// A log may end in what no reader gets: the marker of a transaction.
+// The last offset of a log may have no record: the marker of a transaction.
 func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		if status, _, messages := i.oona("topics", "apply", "--partitions", "2", "--window-length", "3s"); status != 0 {
@@ -296,7 +296,7 @@ func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return ends[i.topics.SeedMetrics][0] == 4 // behind an incarnation, a configuration and the record
+			return ends[i.topics.SeedMetrics][0] == 4 // an incarnation, a configuration, the record and the marker
 		})
 		status, out, messages := i.oona("windows", "show", "--group", i.group)
 		if status != 0 || !strings.Contains(out, "partition 0, offsets 0 to 4\n") || strings.Count(out, "window-length=3s") != 2 {

@@ -11,25 +11,24 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// setting is a field of a windows.Config under the name of its flag; a duration
-// is a text.
+// setting is a field of a windows.Config with the name of its flag. Durations are text.
 type setting struct {
 	name  string
 	value any
 }
 
-// Names of what only a log says, and no aggregator's settings.
+// Names of settings that only configurations in the log have.
 const (
 	reducerSetting   = "reducer"
 	catalogueSetting = "catalogue"
 )
 
-// allOf lists the settings of a configuration in the log.
+// allOf returns the settings of a configuration in the log.
 func allOf(cfg windows.Config) []setting {
 	return append(settingsOf(cfg), setting{reducerSetting, cfg.Reducer}, setting{catalogueSetting, catalogueName(cfg.Catalogue)})
 }
 
-// catalogueName is the hash as text; "none" where the log names no catalogue.
+// catalogueName returns the hash as text, or "none" if it is zero.
 func catalogueName(hash oona.CatalogueHash) string {
 	if hash == (oona.CatalogueHash{}) {
 		return "none"
@@ -37,7 +36,7 @@ func catalogueName(hash oona.CatalogueHash) string {
 	return hash.String()
 }
 
-// settingsOf lists those that are an aggregator's settings too.
+// settingsOf returns the settings that aggregators have, too.
 func settingsOf(cfg windows.Config) (all []setting) {
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
@@ -62,8 +61,8 @@ func settingsByName(cfg windows.Config) map[string]any {
 	return values
 }
 
-// given returns the names of the flags that the command line, a file or the
-// environment sets.
+// given returns the names of the flags that the command line, a file or the environment
+// sets.
 func given(command *kong.Context) map[string]bool {
 	names := make(map[string]bool)
 	for _, p := range command.Path {
@@ -81,7 +80,7 @@ func given(command *kong.Context) map[string]bool {
 	return names
 }
 
-// merge returns old with the settings of those names from changes.
+// merge returns old with the named settings of changes.
 func merge(old, changes windows.Config, names map[string]bool) windows.Config {
 	to, from := reflect.ValueOf(&old).Elem(), reflect.ValueOf(changes)
 	for i := range to.NumField() {

@@ -46,24 +46,23 @@ func defaultTopics() topicsCommand {
 	return topicsCommand{Prefix: oona.DefaultPrefix, Group: aggregate.DefaultGroup, Partitions: 12, MaxMessageBytes: oona.DefaultRecordBytes, Apply: applyTopics{Windows: windows.DefaultConfig()}}
 }
 
-// Validate is called once flags, environment and file are read.
+// Validate is called by kong when flags, environment and file have been read.
 func (a *applyTopics) Validate() error {
 	return worker.NameFlag(a.Windows, aggregate.CheckWindows(a.Windows))
 }
 
-// Validate is called once flags, environment and file are read.
+// Validate is called by kong when flags, environment and file have been read.
 func (c *topicsCommand) Validate() error {
 	if c.Partitions < 1 {
 		return &oona.FieldError{Field: "--partitions", Reason: fmt.Sprintf("is %d; give at least 1", c.Partitions)}
 	}
 	if c.MaxMessageBytes < 1 {
-		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give that of ingest", c.MaxMessageBytes)}
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give the --max-message-bytes of ingest", c.MaxMessageBytes)}
 	}
 	return nil
 }
 
-// specs lists the topics that there must be, with so many partitions; 0: any
-// number.
+// specs returns the topics that must exist. If partitions is 0, any number is right.
 func (c *topicsCommand) specs(partitions int32) ([]oona.TopicSpec, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -91,7 +90,7 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if err := a.cap(ctx, &c.Topics, partitions, set); err != nil {
 		return err
 	}
-	if err := readCatalogueFile(a.Catalogue); err != nil {
+	if err := checkCatalogueFile(a.Catalogue); err != nil {
 		return err
 	}
 	if err := a.make(ctx, c.Topics.Bus, specs, to); err != nil {
@@ -107,8 +106,8 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	return nil
 }
 
-// cap sets the caps on accumulators that the memory limit comes to, with the
-// partitions that the topic will have; 0: those that others have made.
+// cap sets the limits of accumulators that the memory limit allows. If partitions is 0,
+// the topic exists, and its number of partitions counts.
 func (a *applyTopics) cap(ctx context.Context, c *topicsCommand, partitions int32, given map[string]bool) (err error) {
 	if partitions == 0 && a.Memory.Limit > 0 {
 		topics, err := oona.NewTopics(c.Prefix)
@@ -125,7 +124,7 @@ func (a *applyTopics) cap(ctx context.Context, c *topicsCommand, partitions int3
 	return err
 }
 
-// make makes and corrects the topics, or checks what others have made.
+// make creates and corrects the topics. With --no-create, it only checks them.
 func (a *applyTopics) make(ctx context.Context, at kafka.Config, specs []oona.TopicSpec, to streams) error {
 	if a.NoCreate {
 		return kafka.CheckTopics(ctx, at, specs)
@@ -137,12 +136,11 @@ func (a *applyTopics) make(ctx context.Context, at kafka.Config, specs []oona.To
 	return err
 }
 
-// configure writes first records into those partitions of the seed-metrics topic
-// that never had one: the start of an incarnation, and a configuration. A record
-// that comes between makes the configuration void, as it is of a time long past:
-// then the aggregators' own settings hold. The windows of other partitions it
-// leaves as they are, and returns an error where they are not as the settings say
-// that are given.
+// configure writes the first records of those partitions of the seed-metrics topic that
+// never had a record: the start of an incarnation, and a configuration. If another
+// record comes between the two, the configuration has no effect, and the aggregators'
+// own settings hold. It does not change the windows of other partitions. It returns an
+// error if they differ from the settings that were given.
 func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map[string]bool, to streams, logger *slog.Logger) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -158,7 +156,7 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 		return err
 	}
 	if len(written) > 0 {
-		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first configuration of %d partitions, with room for %d layers' windows each, reducer %d and catalogue %s\n",
+		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first configuration of %d partitions, with %d accumulators each, reducer %d and catalogue %s\n",
 			topics.SeedMetrics, len(written), a.Windows.MaxAccumulators, a.Windows.Reducer, a.Windows.Catalogue)
 	}
 	log := &windowsCommand{Bus: c.Bus, Prefix: c.Prefix, Group: c.Group}
@@ -173,18 +171,19 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 	return a.compare(ctx, log, given, to, logger)
 }
 
-// begin begins an incarnation in those partitions whose rollups are of a greater
-// one than the log's, or of another log. That is so where an older copy of the log
-// was restored, and where the topic was made again and had records before it had
-// first ones: readers would drop whatever is emitted of it. If it was asked for, it
-// begins one in all partitions but those that have just got first records.
+// begin begins a new incarnation of the log in those partitions whose rollups belong to
+// another log or to a greater incarnation, as readers would drop new rollups. That
+// happens when an older copy of the log was restored, or when the topic was made again
+// and had records before `oona topics apply` wrote the first ones. With
+// --new-incarnation, begin does so in all partitions except those that have just got
+// their first records.
 func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []int32, to streams, logger *slog.Logger) (err error) {
 	reason := func(e *examination, p *partitionHistory) string {
 		switch {
 		case e.needsIncarnation(p):
-			return "its rollups are of another log, or of a greater incarnation or offset than this one"
+			return "its rollups belong to another log, or have a greater incarnation or offset"
 		case a.NewIncarnation && !slices.Contains(first, p.partition):
-			return "it was asked for"
+			return "--new-incarnation was given"
 		}
 		return ""
 	}
@@ -201,7 +200,7 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []in
 		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, why); err != nil {
 			return err
 		}
-		fmt.Fprintf(to.out, "%s: an incarnation begins in partition %d: %s\n", e.topics.SeedMetrics, p.partition, why)
+		fmt.Fprintf(to.out, "%s: a new incarnation begins in partition %d: %s\n", e.topics.SeedMetrics, p.partition, why)
 		if p.engine.Config().Generation == 0 {
 			fmt.Fprintf(to.messages, "partition %d: its log has no configuration, so the aggregators' own settings hold. Write one with: oona windows apply --from TIME\n", p.partition)
 		}
@@ -209,8 +208,8 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []in
 	return nil
 }
 
-// resolve completes the windows with the newest reducers and the hash of the
-// catalogue, which it keeps in the settings topic where it is not built in.
+// resolve sets the reducer and the catalogue of the windows. It writes a catalogue that
+// is not built in to the settings topic.
 func (a *applyTopics) resolve(ctx context.Context, at kafka.Config, topics oona.Topics, to streams, logger *slog.Logger) error {
 	kept, err := openShelf(ctx, at, topics, logger)
 	if err != nil {
@@ -231,10 +230,10 @@ func (a *applyTopics) resolve(ctx context.Context, at kafka.Config, topics oona.
 	return nil
 }
 
-var errOtherWindows = errors.New("the windows of partitions that are not empty stay as they are; to change them: oona windows apply, with the same settings and --from")
+var errOtherWindows = errors.New("the windows of partitions that are not empty were not changed; to change them, run oona windows apply with the same settings and --from")
 
-// compare says where windows are not as the settings say that are given. It reads
-// the log only where a partition has no commit.
+// compare returns an error if the windows of a partition differ from the settings that
+// were given. It reads the log only if a partition has no commit.
 func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given map[string]bool, to streams, logger *slog.Logger) (err error) {
 	h, topic, err := log.open(ctx, logger)
 	if err != nil {
@@ -255,7 +254,7 @@ func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given ma
 			fmt.Fprintf(to.messages, "partition %d: it is not known which configuration holds: %s\n", p.partition, p.unknown)
 			differ = true
 		case len(changes) > 0:
-			fmt.Fprintf(to.messages, "partition %d keeps generation %d. Asked for was %s\n", p.partition, held.Generation, strings.Join(changes, ", "))
+			fmt.Fprintf(to.messages, "partition %d keeps generation %d. The flags ask for %s\n", p.partition, held.Generation, strings.Join(changes, ", "))
 			differ = true
 		}
 	}
@@ -292,4 +291,4 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 	return nil
 }
 
-var errMisfits = errors.New("what the topics hold does not fit together")
+var errMisfits = errors.New("the topics do not agree with each other")

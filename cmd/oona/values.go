@@ -9,15 +9,15 @@ import (
 	"github.com/alecthomas/units"
 )
 
-// values are the kinds of flags whose errors show what is right.
+// values returns mappers for types of flags whose errors have an example.
 func values() []kong.Option {
 	return []kong.Option{
-		kong.TypeMapper(reflect.TypeFor[time.Time](), valued("a time", "2026-12-01T12:00:00Z", func(text string) (time.Time, error) { return time.Parse(time.RFC3339, text) })),
-		kong.TypeMapper(reflect.TypeFor[units.Base2Bytes](), valued("a size", "2GiB", units.ParseBase2Bytes)),
+		kong.TypeMapper(reflect.TypeFor[time.Time](), withExample("a time", "2026-12-01T12:00:00Z", func(text string) (time.Time, error) { return time.Parse(time.RFC3339, text) })),
+		kong.TypeMapper(reflect.TypeFor[units.Base2Bytes](), withExample("a size", "2GiB", units.ParseBase2Bytes)),
 	}
 }
 
-func valued[T any](what, example string, parse func(string) (T, error)) kong.MapperFunc {
+func withExample[T any](what, example string, parse func(string) (T, error)) kong.MapperFunc {
 	return func(ctx *kong.DecodeContext, target reflect.Value) error {
 		var text string
 		if err := ctx.Scan.PopValueInto(what, &text); err != nil {
@@ -25,7 +25,7 @@ func valued[T any](what, example string, parse func(string) (T, error)) kong.Map
 		}
 		value, err := parse(text)
 		if err != nil {
-			return fmt.Errorf("%q is not %s; give one such as %s", text, what, example)
+			return fmt.Errorf("%q is not %s; give for example %s", text, what, example)
 		}
 		target.Set(reflect.ValueOf(value))
 		return nil

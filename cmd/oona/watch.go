@@ -34,13 +34,13 @@ func defaultWatch() watchCommand {
 	return watchCommand{Prefix: oona.DefaultPrefix, Tensors: claimcheck.DefaultConfig()}
 }
 
-// from is where a topic is read from.
+// from is the flag for where to start reading.
 type from struct {
 	beginning bool
 	ago       time.Duration
 }
 
-// UnmarshalText takes now, beginning, or a duration.
+// UnmarshalText accepts now, beginning, or a duration.
 func (f *from) UnmarshalText(text []byte) error {
 	switch string(text) {
 	case "now":
@@ -52,13 +52,13 @@ func (f *from) UnmarshalText(text []byte) error {
 	}
 	ago, err := time.ParseDuration(string(text))
 	if err != nil || ago < 0 {
-		return fmt.Errorf("%q is neither now, nor beginning, nor a time such as 10m", text)
+		return fmt.Errorf("%q is not valid; give now, beginning, or a duration such as 10m", text)
 	}
 	*f = from{ago: ago}
 	return nil
 }
 
-// time is what a log is asked for; zero: all that it has.
+// time returns the time to read from, or zero for the beginning of the log.
 func (f from) time(now time.Time) time.Time {
 	if f.beginning {
 		return time.Time{}
@@ -66,20 +66,20 @@ func (f from) time(now time.Time) time.Time {
 	return now.Add(-f.ago)
 }
 
-// Validate is called once flags, environment and file are read.
+// Validate is called by kong when flags, environment and file have been read.
 func (w *watchCommand) Validate() error {
 	switch {
 	case w.JSON && w.Table:
 		return errors.New("--json and --table exclude each other")
 	case w.Count < 0:
-		return fmt.Errorf("--count is %d; give a number above 0", w.Count)
+		return fmt.Errorf("--count is %d; give 0 or more", w.Count)
 	case w.Resolve && w.Tensors.Kind == claimcheck.KindNone:
-		return errors.New("--resolve needs the tensor store that ingest has (--tensor-store)")
+		return errors.New("--resolve needs --tensor-store and its flags, with the same values as for ingest")
 	}
 	return nil
 }
 
-// options are those of what is watched.
+// options returns the options for package watch.
 func (w *watchCommand) options(to streams) (o watch.Options, err error) {
 	if o.Topics, err = oona.NewTopics(w.Prefix); err != nil {
 		return o, err
@@ -89,7 +89,7 @@ func (w *watchCommand) options(to streams) (o watch.Options, err error) {
 	}
 	if w.Layer != "" {
 		if o.Address.Layer != "" && o.Address.Layer != w.Layer {
-			return o, &oona.FieldError{Field: "--layer", Reason: fmt.Sprintf("is %s, and the address is of %s", w.Layer, o.Address.Layer)}
+			return o, &oona.FieldError{Field: "--layer", Reason: fmt.Sprintf("is %s, but the address is for layer %s", w.Layer, o.Address.Layer)}
 		}
 		o.Address.Layer = w.Layer
 	}
@@ -115,7 +115,7 @@ func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	err = watch.Follow(ctx, reader, options, to.out)
 	var absent *kafka.TopicsError
 	if err != nil && errors.As(kafka.CheckTopics(ctx, w.Bus, []oona.TopicSpec{{Name: options.Address.Topic}}), &absent) {
-		return absent // it says what to do
+		return absent // this error says what to do
 	}
 	return err
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// watched is a broker with something on it.
+// watched is a broker with records.
 type watched struct {
 	t         *testing.T
 	brokers   string
@@ -46,7 +46,7 @@ func newWatched(t *testing.T) *watched {
 	return w
 }
 
-// withKey is what publish takes as the key, and not as a header.
+// withKey is the name under which publish expects the key instead of a header.
 const withKey = "$key"
 
 func (w *watched) publish(topic string, value []byte, metadata ...string) {
@@ -64,7 +64,7 @@ func (w *watched) publish(topic string, value []byte, metadata ...string) {
 	}
 }
 
-// watch returns the lines that are printed, of so many records from the beginning.
+// watch returns the lines that are printed for the first records of a topic.
 func (w *watched) watch(address, count string, more ...string) []string {
 	w.t.Helper()
 	status, out, messages := run(w.t, append([]string{"watch", address, "--brokers", w.brokers, "--from=beginning", "--count", count}, more...)...)
@@ -74,7 +74,7 @@ func (w *watched) watch(address, count string, more ...string) []string {
 	return strings.Split(strings.TrimSuffix(out, "\n"), "\n")
 }
 
-// has asserts that each line has each of its texts.
+// has checks that each line has its texts.
 func (w *watched) has(lines []string, texts ...[]string) {
 	w.t.Helper()
 	if len(lines) != len(texts) {
@@ -156,8 +156,8 @@ func TestWatchRollups(t *testing.T) {
 		[]string{"0/1", "5 frames  2 of 3 seeds active: 2 TRAINING  loss 2 [1, 3]"}, []string{"0/3", "REPEAT"}, []string{"0/5"})
 }
 
-// What rollups of reducer 2 have more is shown, a speed only where it is known,
-// and what readers drop although it is no repeat.
+// Watch shows the fields that reducer 2 added, a speed only if it is known, and rollups
+// that readers drop although they are not repeats.
 func TestWatchRollupsOfANewIncarnation(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
@@ -304,7 +304,7 @@ func TestWatchResolvesClaims(t *testing.T) {
 	w.has(w.watch(w.topics.SeedMetrics, "1", append(resolve, "--table")...), []string{"kept of seed 3: float32[5] at kasmina-tensors/" + kept.Key + " from -1 to 5, mean 2"})
 }
 
-// What comes once it is watched is shown; Ctrl-C ends it well.
+// Watch shows new records, and Ctrl-C ends it with status 0.
 func TestWatchIsLiveUntilInterrupted(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
@@ -348,12 +348,12 @@ func TestWatchRefuses(t *testing.T) {
 	t.Parallel()
 	_, cfg := startBroker(t)
 	for want, args := range map[string][]string{
-		"is neither an address under kasmina/":                  {"kasmina.other"},
-		"--json and --table exclude each other":                 {"kasmina.telemetry.seed.raw", "--json", "--table"},
-		"is neither now, nor beginning, nor a time such as 10m": {"kasmina.telemetry.seed.raw", "--from=yesterday"},
+		"is neither an address under kasmina/":                         {"kasmina.other"},
+		"--json and --table exclude each other":                        {"kasmina.telemetry.seed.raw", "--json", "--table"},
+		"is not valid; give now, beginning, or a duration such as 10m": {"kasmina.telemetry.seed.raw", "--from=yesterday"},
 		"--count is -1":                                    {"kasmina.telemetry.seed.raw", "--count=-1"},
-		"--resolve needs the tensor store":                 {"kasmina.telemetry.seed.raw", "--resolve"},
-		"--layer: is b, and the address is of a":           {"kasmina/telemetry/layer/a/health", "--layer=b"},
+		"--resolve needs --tensor-store":                   {"kasmina.telemetry.seed.raw", "--resolve"},
+		"--layer: is b, but the address is for layer a":    {"kasmina/telemetry/layer/a/health", "--layer=b"},
 		"seed.raw does not exist; run `oona topics apply`": {"kasmina.telemetry.seed.raw", "--brokers", cfg.Brokers[0]},
 		"the bus cannot be reached at 127.0.0.1:1":         {"kasmina.telemetry.seed.raw", "--brokers=127.0.0.1:1"},
 	} {

@@ -28,8 +28,8 @@ func defaultWindows() windowsCommand {
 	return windowsCommand{Prefix: oona.DefaultPrefix, Group: aggregate.DefaultGroup}
 }
 
-// history reads the logs of the seed-metrics topic, whose name it returns too.
-// It is to be closed.
+// history returns the history of the seed-metrics topic, up to the ends of its logs, and
+// the name of the topic. The caller closes the history.
 func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (_ *history, topic string, err error) {
 	h, topic, err := c.open(ctx, logger)
 	if err != nil {
@@ -41,7 +41,7 @@ func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (_ *h
 	return h, topic, nil
 }
 
-// open returns the history as the commits tell it, before the log is read.
+// open returns the history before the logs are read.
 func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (_ *history, topic string, err error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (_ *hist
 	return h, topics.SeedMetrics, err
 }
 
-// readOn reads up to where the logs end now.
+// readOn reads the logs up to their present ends.
 func (c *windowsCommand) readOn(ctx context.Context, h *history, topic string) error {
 	ends, err := kafka.HighWater(ctx, c.Bus, topic)
 	if err != nil {
@@ -114,8 +114,8 @@ func (p *partitionHistory) print(w io.Writer, group string) {
 	}
 }
 
-// begun says when the log's incarnation began: as its record says, or else by its
-// number, which is that time unless a greater one had to be taken.
+// begun returns in words when the incarnation of the log began. It takes the time from
+// the record, or else from the number, which usually is this time.
 func (p *partitionHistory) begun(now time.Time) string {
 	for _, f := range p.found {
 		if f.incarnation != nil && f.incarnation.Number == p.engine.Incarnation() {
@@ -128,19 +128,19 @@ func (p *partitionHistory) begun(now time.Time) string {
 	return ""
 }
 
-// shownPartition and shownConfiguration are what --json prints.
+// shownPartition is what --json prints for a partition.
 type shownPartition struct {
 	Partition      int32                `json:"partition"`
 	Start          int64                `json:"start"`
-	Incarnation    oona.Incarnation     `json:"incarnation"` // of the log; 0: none
+	Incarnation    oona.Incarnation     `json:"incarnation"` // of the log; may be 0
 	End            int64                `json:"end"`
-	Unknown        string               `json:"unknown,omitempty"` // why it is not known what holds
+	Unknown        string               `json:"unknown,omitempty"` // why it is not known which configuration holds
 	Committed      []shownInReach       `json:"committed"`
 	Configurations []shownConfiguration `json:"configurations"`
 	Incarnations   []shownIncarnation   `json:"incarnations"`
 }
 
-// shownIncarnation is the start of one in the log.
+// shownIncarnation is the start of an incarnation in the log.
 type shownIncarnation struct {
 	Offset      int64            `json:"offset"`
 	AppendedAt  time.Time        `json:"appended_at"`
@@ -152,15 +152,15 @@ type shownIncarnation struct {
 	Detail      string           `json:"detail"`
 }
 
-// shownInReach is a configuration that a commit holds; From is left out where
-// it holds from the beginning of the log.
+// shownInReach is a configuration in a commit. From is omitted if it holds from the
+// beginning of the log.
 type shownInReach struct {
 	Generation int32          `json:"generation"`
 	From       time.Time      `json:"from,omitzero"`
 	Windows    map[string]any `json:"windows"`
 }
 
-// shownConfiguration is one of the log. A dead letter has no windows.
+// shownConfiguration is a configuration in the log. Windows is nil for a dead letter.
 type shownConfiguration struct {
 	Offset     int64          `json:"offset"`
 	AppendedAt time.Time      `json:"appended_at"`

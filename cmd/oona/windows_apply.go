@@ -38,11 +38,11 @@ type applyWindows struct {
 	Windows changes     `embed:"" group:"Windows"`
 	Memory  memoryFlags `embed:"" group:"Windows"`
 
-	catalogue *catalogue.Catalogue // that was named; nil: none
+	catalogue *catalogue.Catalogue // of the flag; may be nil
 }
 
-// changes are a windows.Config, of which only those fields count whose flags are
-// given. It has no Validate for kong to call.
+// changes is a windows.Config with the fields whose flags are given. Unlike
+// windows.Config, it has no Validate, which kong would call.
 type changes windows.Config
 
 // Run writes the record, and reads it back.
@@ -75,7 +75,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	if err := a.confirm(to, fmt.Sprintf("Write generation %d to the %d partitions of %s?", next.Config.Generation, len(h.partitions), topic)); err != nil {
 		return err
 	}
-	if err := a.refuse(h, next, time.Now()); err != nil { // the answer may have taken long
+	if err := a.refuse(h, next, time.Now()); err != nil { // again, as the answer may have taken long
 		return err
 	}
 	partitions := make([]int32, len(h.partitions))
@@ -92,9 +92,9 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	return errors.Join(h.report(to.out, next, before), a.note(ctx, kept, h, next))
 }
 
-// nameCatalogue has a configuration name the first built-in catalogue if it names
-// none and its record has a field for it: that is what no catalogue means. What
-// reducer 1 folds needs no such record, which older aggregators stop at.
+// nameCatalogue sets the first built-in catalogue if a configuration names none, as
+// that is what no catalogue means. It does not do so for reducer 1, whose records have
+// no field for it and can be read by older aggregators.
 func nameCatalogue(c windows.Config) windows.Config {
 	if c.Reducer > 1 && c.Catalogue == (oona.CatalogueHash{}) {
 		c.Catalogue = oona.FirstCatalogue
@@ -102,8 +102,7 @@ func nameCatalogue(c windows.Config) windows.Config {
 	return c
 }
 
-// resolve sets what the flags say of reducers and catalogue, and returns where
-// catalogues are kept.
+// resolve sets the reducer and the catalogue from the flags, and returns the shelf.
 func (a *applyWindows) resolve(ctx context.Context, c windowsCommand, set map[string]bool, logger *slog.Logger) (*shelf, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -123,8 +122,8 @@ func (a *applyWindows) resolve(ctx context.Context, c windowsCommand, set map[st
 	return kept, nil
 }
 
-// write writes the catalogue first, so that whoever reads the configuration can
-// have it, and then the configuration.
+// write writes the catalogue and then the configuration, so that a reader of the
+// configuration finds the catalogue.
 func (a *applyWindows) write(ctx context.Context, kept *shelf, partitions []int32, next windows.Configuration) error {
 	if a.catalogue != nil {
 		if _, err := kept.keep(ctx, a.catalogue); err != nil {
@@ -132,13 +131,13 @@ func (a *applyWindows) write(ctx context.Context, kept *shelf, partitions []int3
 		}
 	}
 	if err := settings.WriteConfiguration(ctx, kept.at, kept.topics, partitions, next.Record()); err != nil {
-		return fmt.Errorf("write the configuration, which some partitions may have now (see oona windows show; use a new generation to try again): %w", err)
+		return fmt.Errorf("write the configuration; some partitions may have it now, so look at oona windows show, and use a new generation to try again: %w", err)
 	}
 	return nil
 }
 
-// note keeps in the settings topic what was written, of those partitions where it
-// is not void.
+// note writes the configuration to the settings topic, for the partitions in which it
+// has an effect.
 func (a *applyWindows) note(ctx context.Context, kept *shelf, h *history, next windows.Configuration) error {
 	var entries []settings.Entry
 	for _, p := range h.partitions {
@@ -147,13 +146,13 @@ func (a *applyWindows) note(ctx context.Context, kept *shelf, h *history, next w
 		}
 	}
 	if err := settings.Write(ctx, kept.at, kept.topics, entries...); err != nil {
-		return fmt.Errorf("the configuration is written, but is not kept in the settings topic; run oona windows show --restore: %w", err)
+		return fmt.Errorf("the configuration is in the log, but could not be written to the settings topic; run oona windows show --restore: %w", err)
 	}
 	return nil
 }
 
-// newest is the configuration of the highest generation that holds in a
-// partition, the defaults where that is known of none.
+// newest returns the configuration of the highest generation that holds in any
+// partition, or the defaults if that is not known for any.
 func (h *history) newest() windows.Config {
 	newest, found := windows.DefaultConfig(), false
 	for _, p := range h.partitions {
@@ -168,15 +167,15 @@ func (h *history) newest() windows.Config {
 	return newest
 }
 
-// furthestGeneration is how far above the newest generation the next may be, and
-// furthestFrom how far ahead of now it may begin: no configuration comes before
-// the last one, so that a slip would be the end of all change.
+// furthestGeneration limits how far the next generation may be above the newest, and
+// furthestFrom how far in the future it may begin. As no configuration can begin before
+// the last one, a typing error would prevent all further changes.
 const (
 	furthestGeneration = 1000
 	furthestFrom       = 30 * 24 * time.Hour
 )
 
-// generation is the number of the next configuration.
+// generation returns the number of the next configuration.
 func (a *applyWindows) generation(newest int32, set map[string]bool) (int32, error) {
 	if newest == math.MaxInt32 {
 		return 0, fmt.Errorf("generation %d is the greatest possible number; to change the windows, create new topics (--prefix)", newest)
@@ -186,12 +185,13 @@ func (a *applyWindows) generation(newest int32, set map[string]bool) (int32, err
 	}
 	last := int32(min(int64(newest)+furthestGeneration, math.MaxInt32))
 	if a.Generation <= newest || a.Generation > last {
-		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, and the newest is %d; give at least %d and at most %d, or leave the flag out for the next number", a.Generation, newest, newest+1, last)}
+		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, but the newest is %d; give %d to %d, or omit the flag for the next number", a.Generation, newest, newest+1, last)}
 	}
 	return a.Generation, nil
 }
 
-// refuseUnknown wants every setting to be given where it is not known what holds.
+// refuseUnknown returns an error if it is not known which configuration holds in a
+// partition and not all settings are given.
 func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
 	if a.AssumeNewest {
 		return nil
@@ -212,21 +212,20 @@ func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
 	return nil
 }
 
-// manyInReach is how many configurations a partition may have in reach before
-// another is refused: with those, a commit still has room for the default number
-// of timelines.
+// manyInReach is the number of configurations that may still have frames, above which
+// another is refused. Up to it, a commit can hold the default number of timelines.
 const manyInReach = 32
 
 func (a *applyWindows) refuseMany(h *history) error {
 	for _, p := range h.partitions {
 		if n := len(p.engine.Configurations()); n >= manyInReach && !a.Many {
-			return fmt.Errorf("partition %d has %d configurations for which frames may still arrive, and each takes room in its commits. A configuration is out of reach max-delay (%s) after the next one began: wait, or give --many", p.partition, n, p.engine.Config().MaxDelay)
+			return fmt.Errorf("partition %d has %d configurations for which frames may still arrive, and each takes space in its commits. A configuration gets no more frames max-delay (%s) after the next one began: wait, or give --many", p.partition, n, p.engine.Config().MaxDelay)
 		}
 	}
 	return nil
 }
 
-// refuse says why a configuration would be void in a partition.
+// refuse returns an error if a configuration would have no effect in a partition.
 func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time) error {
 	if err := aggregate.CheckWindows(c.Config); err != nil {
 		return worker.NameFlag(c.Config, err)
@@ -236,7 +235,7 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 		return fmt.Errorf("it would be a dead letter: --%w", err)
 	}
 	if furthest := now.Add(furthestFrom); c.From.Time().After(furthest) && !a.Far {
-		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, more than 30 days from now, and the windows could not be changed again before. Give at most %s, or --far",
+		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, more than 30 days from now, and the windows could not be changed again before that time; give at most %s, or --far",
 			c.From.Time().Format(time.RFC3339), furthest.UTC().Format(time.RFC3339))}
 	}
 	earliest := oona.Micros(0)
@@ -245,7 +244,7 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 		earliest = max(earliest, stamp+oona.Micros(p.engine.Config().MaxSkew.Microseconds()))
 	}
 	if c.From <= earliest {
-		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, and frames of that time may arrive before the record. It must be later than %s; add some seconds for writing the record",
+		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, but frames of that time may arrive before the record; give a time after %s, and add some seconds for writing the record",
 			c.From.Time().Format(time.RFC3339), earliest.Time().Format(time.RFC3339Nano))}
 	}
 	for _, p := range h.partitions {
@@ -259,7 +258,7 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 	return nil
 }
 
-// describe says what would change.
+// describe prints what would change.
 func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Config) {
 	fmt.Fprintf(w, "Generation %d after %d, for windows from %s on, rounded up to the end of a window:\n", next.Generation, newest.Generation, a.From.Format(time.RFC3339))
 	for _, change := range differences(newest, next) {
@@ -273,7 +272,7 @@ func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Co
 			continue
 		}
 		if p.unknown != "" {
-			fmt.Fprintf(w, "  partition %d: %s. So it is not known what changes there, and whether the configuration holds\n", p.partition, p.unknown)
+			fmt.Fprintf(w, "  partition %d: %s. So it is not known what changes there, or whether the configuration holds\n", p.partition, p.unknown)
 			continue
 		}
 		if held := p.engine.Config(); held != newest {
@@ -300,7 +299,7 @@ func (a *applyWindows) confirm(to streams, question string) error {
 		return nil
 	}
 	if f, ok := to.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
-		return fmt.Errorf("%w: there is no terminal to ask on; give --yes", errNotConfirmed)
+		return fmt.Errorf("%w: the input is not a terminal; give --yes", errNotConfirmed)
 	}
 	return ask(to.in, to.messages, question)
 }
@@ -319,8 +318,8 @@ func ask(in io.Reader, out io.Writer, question string) error {
 	return errNotConfirmed
 }
 
-// report says what became of the record that was written to each partition, as
-// it was read back.
+// report prints the outcome of the record in each partition, after it was read back. It
+// returns an error if it has no effect somewhere, or if that is not known.
 func (h *history) report(w io.Writer, written windows.Configuration, before []int) error {
 	var void, unseen []string
 	for i, p := range h.partitions {

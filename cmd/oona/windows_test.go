@@ -44,7 +44,7 @@ func startBroker(t *testing.T) ([]string, kafka.Config) {
 	return []string{"--brokers", broker.Addrs[0]}, kafka.Config{Brokers: broker.Addrs, ClientID: "test", Settle: shortSettle}
 }
 
-// shown is what windows show --json prints.
+// shown returns the output of windows show --json.
 func shown(t *testing.T, at []string) []shownPartition {
 	t.Helper()
 	status, out, messages := run(t, append([]string{"windows", "show", "--json"}, at...)...)
@@ -68,7 +68,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 	topics()
 	again := append([]string{"topics", "apply", "--partitions", "3", "--window-length", "4s", "--memory-limit", "1GiB"}, at...)
 	if status, out, messages := run(t, again...); status != exitFailed || strings.Contains(out, "as they must be") ||
-		strings.Count(messages, "keeps generation 1. Asked for was window-length: 4s, was 3s, max-accumulators: 3686, was 65536") != 3 || !strings.Contains(messages, "oona windows apply") {
+		strings.Count(messages, "keeps generation 1. The flags ask for window-length: 4s, was 3s, max-accumulators: 3686, was 65536") != 3 || !strings.Contains(messages, "oona windows apply") {
 		t.Errorf("topics apply with other windows: status %d, %q, %q", status, out, messages)
 	}
 
@@ -85,15 +85,15 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 		more       []string
 		says       string
 	}{
-		{"generation of the log", 1, soon, []string{"--yes"}, "give at least 2"},
-		{"a slip in the generation", math.MaxInt32, soon, []string{"--yes"}, "--generation: is 2147483647, and the newest is 1; give at least 2 and at most 1001"},
-		{"a slip in the year", 2, soon.AddDate(100, 0, 0), []string{"--yes"}, "more than 30 days from now"},
-		{"a time that the record cannot name", 2, time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC), []string{"--yes", "--far"}, "it would be a dead letter: --from: is 7258118400000000 microseconds since the Unix epoch, outside the years 2000 to 2199"},
-		{"now", 2, time.Now(), []string{"--yes"}, "must be later than"},
+		{"generation of the log", 1, soon, []string{"--yes"}, "give 2 to 1001"},
+		{"a wrong generation", math.MaxInt32, soon, []string{"--yes"}, "--generation: is 2147483647, but the newest is 1; give 2 to 1001"},
+		{"a wrong year", 2, soon.AddDate(100, 0, 0), []string{"--yes"}, "more than 30 days from now"},
+		{"a time beyond the range of the record", 2, time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC), []string{"--yes", "--far"}, "it would be a dead letter: --from: is 7258118400000000 microseconds since the Unix epoch, outside the years 2000 to 2199"},
+		{"now", 2, time.Now(), []string{"--yes"}, "give a time after"},
 		{"other slots", 2, soon, []string{"--yes", "--frontier-slots", "64"}, "--frontier-slots: is 64"},
 		{"both caps", 2, soon, []string{"--yes", "--memory-limit", "1GiB", "--max-accumulators", "9"}, "--memory-limit: and --max-accumulators exclude"},
 		{"no length", 2, soon, []string{"--yes", "--window-length", "0s"}, "--window-length: is 0s"},
-		{"nobody to ask", 2, soon, nil, "give --yes"},
+		{"no terminal", 2, soon, nil, "give --yes"},
 	} {
 		status, out, messages := apply(c.generation, c.from, c.more...)
 		if status != exitFailed || !strings.Contains(messages, c.says) || out != "" {
@@ -134,7 +134,7 @@ func TestWindowsFromTheirFirstConfigurationOn(t *testing.T) {
 	}
 }
 
-// A partition with records gets no first configuration: that would be void.
+// A partition with records gets no first configuration, as it would have no effect.
 func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -156,7 +156,7 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
-	if status != 0 || !strings.Contains(out, "first configuration of 1 partitions, with room for 65536") {
+	if status != 0 || !strings.Contains(out, "first configuration of 1 partitions, with 65536 accumulators") {
 		t.Errorf("topics apply: status %d, %q, %q", status, out, messages)
 	}
 	partitions := shown(t, at)
@@ -172,8 +172,8 @@ func TestFirstConfigurationIsValidated(t *testing.T) {
 	}
 }
 
-// A configuration that only a later version can read is no end of showing the
-// others; to write another is refused.
+// Show prints the other configurations if there is one of a later version. Apply refuses
+// to write another.
 func TestConfigurationOfALaterVersion(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -221,8 +221,8 @@ func TestOnlyYesIsYes(t *testing.T) {
 	}
 }
 
-// Where the last generation has been used up the command says so, and whoever
-// asks for it to be far ahead is let through.
+// Apply reports that the last generation has been used. With --far, a configuration may
+// begin far in the future.
 func TestBoundsOfAChange(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -248,7 +248,7 @@ func TestBoundsOfAChange(t *testing.T) {
 	}
 }
 
-// What was written and does not come back, or is void, is no success.
+// It is an error if a record is not read back or has no effect.
 func TestReportOfWhatWasWritten(t *testing.T) {
 	written := windows.Configuration{Config: windows.DefaultConfig(), From: 5}
 	other := written
@@ -266,7 +266,7 @@ func TestReportOfWhatWasWritten(t *testing.T) {
 	}
 }
 
-// A configuration that cannot be is shown as the dead letter that it is.
+// An invalid configuration is shown as a dead letter.
 func TestDeadConfigurationIsShown(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -283,8 +283,8 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 	}
 }
 
-// So many changes within a max delay that the next would take room which commits
-// need for timelines are refused, unless they are asked for.
+// After 32 changes within max-delay, apply refuses another, as commits need the space
+// for timelines. --many allows it.
 func TestManyConfigurationsInReach(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -304,6 +304,6 @@ func TestManyConfigurationsInReach(t *testing.T) {
 		t.Errorf("status %d, %q, %q", status, out, messages)
 	}
 	if status, out, messages := run(t, append(apply, "--many")...); status != 0 || !strings.Contains(out, "generation 33 holds from") {
-		t.Errorf("asked for: status %d, %q, %q", status, out, messages)
+		t.Errorf("with --many: status %d, %q, %q", status, out, messages)
 	}
 }
