@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// Avro's binary encoding: numbers are zigzag varints, texts and bytes have
-// their length before them, an array is one block with its count and a 0, or
-// only the 0.
+// In Avro's binary encoding, numbers are zigzag varints. Strings and bytes have their
+// length in front. An array is one block with its count in front, and a 0 at the end; an
+// empty array is only the 0.
 
 func appendLong(dst []byte, v int64) []byte { return binary.AppendVarint(dst, v) }
 

@@ -1,10 +1,6 @@
 package avro
 
-import (
-	"fmt"
-
-	"github.com/morphogenetic/oona"
-)
+import "github.com/morphogenetic/oona"
 
 // Fingerprints of window_configuration.vN.avsc.
 const (
@@ -13,9 +9,8 @@ const (
 	windowConfigurationV3 = 0x50ecc539133855a1
 )
 
-// AppendConfiguration appends c in single-object encoding. It writes version 2
-// where c has nothing that needs version 3: an aggregator of before stops at
-// version 3.
+// AppendConfiguration appends c in single-object encoding. It writes version 3 only if c
+// needs it, because aggregators that do not know version 3 stop at it.
 func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
 	fingerprint := uint64(windowConfigurationV2)
 	third := c.Reducer >= 2 || c.Catalogue != oona.CatalogueHash{} || c.Kind != oona.Tumbling || c.Hop != 0 || c.Gap != 0
@@ -42,37 +37,16 @@ func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
 	return dst
 }
 
-// DecodeConfiguration decodes a configuration of any published version, the first
-// of which has no reducer, and means 1. Nothing may follow it. The error wraps
-// ErrUnpublished where a later version of Oona may have written it.
+// DecodeConfiguration decodes a configuration of any published version. Version 1 has no
+// reducer, which means reducer 1. Nothing may follow the record. The error wraps
+// ErrUnpublished if a later version of Oona may have written it.
 func DecodeConfiguration(data []byte) (oona.WindowConfiguration, error) {
-	v, err := published.find(data, windowConfiguration)
-	if err != nil {
-		return oona.WindowConfiguration{}, err
-	}
 	var w wireConfiguration
-	rest, err := v.decode(data, &w)
-	if err != nil {
-		return oona.WindowConfiguration{}, err
-	}
-	if len(rest) > 0 {
-		return oona.WindowConfiguration{}, &DecodeError{v.Name, len(data) - len(rest), fmt.Errorf("%w: %d bytes follow it", ErrMalformed, len(rest))}
-	}
-	return w.configuration(), nil
+	err := decodeWhole(data, windowConfiguration, &w)
+	return oona.WindowConfiguration(w), err
 }
 
-func (w *wireConfiguration) configuration() oona.WindowConfiguration {
-	return oona.WindowConfiguration{
-		Generation: w.Generation, From: w.From,
-		Length: w.Length, OutOfOrderness: w.OutOfOrderness, AllowedLateness: w.AllowedLateness, TickInterval: w.TickInterval,
-		IdleHorizon: w.IdleHorizon, MaxSkew: w.MaxSkew, MaxDelay: w.MaxDelay,
-		MaxTimelines: w.MaxTimelines, MaxAccumulators: w.MaxAccumulators, MaxTimelineAccumulators: w.MaxTimelineAccumulators,
-		MaxLayers: w.MaxLayers, MaxMetrics: w.MaxMetrics, MaxSeeds: w.MaxSeeds, FrontierSlots: w.FrontierSlots, WorstSeeds: w.WorstSeeds,
-		Reducer: w.Reducer, Catalogue: w.Catalogue, Kind: oona.WindowKind(w.Kind), Hop: w.Hop, Gap: w.Gap,
-	}
-}
-
-// wireConfiguration has the fields of the latest WindowConfiguration, for
+// wireConfiguration is oona.WindowConfiguration with the names of the latest schema, for
 // twmb/avro.
 type wireConfiguration struct {
 	Generation int32       `avro:"generation"`
@@ -97,7 +71,7 @@ type wireConfiguration struct {
 
 	Reducer   int32              `avro:"reducer"`
 	Catalogue oona.CatalogueHash `avro:"catalogue"`
-	Kind      int32              `avro:"kind"`
+	Kind      oona.WindowKind    `avro:"kind"`
 	Hop       oona.Micros        `avro:"hop_micros"`
 	Gap       oona.Micros        `avro:"gap_micros"`
 }

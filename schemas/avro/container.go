@@ -11,31 +11,32 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// ContainerMagic is what an Avro object container file begins with.
+// ContainerMagic is how an Avro object container file begins.
 const ContainerMagic = "Obj\x01"
 
-// ErrInflated is wrapped where blocks decompress to more than they may.
-var ErrInflated = errors.New("the blocks decompress to too much")
+// ErrInflated is returned if the blocks of a container decompress to more bytes than the
+// limit allows.
+var ErrInflated = errors.New("the blocks are too large when decompressed")
 
 // DecodeContainer reads the frames of an object container file (Avro 1.12,
 // "Object Container Files") that was written with a published version of
-// SeedMetrics and one of the codecs null, deflate, snappy and zstandard. Each
-// is decoded into f, as by Decode, and each is called with its single-object
-// encoding, which is the caller's; those of a block share its memory. The bytes of
-// the value are those in the file, so that a frame is the same however it was
-// sent. An error of each or of reserve ends the reading and is returned as it is;
-// any other is a *DecodeError.
+// SeedMetrics and one of the codecs null, deflate, snappy and zstandard. It decodes
+// each frame into f, as Decode does, and calls each with the frame's single-object
+// encoding. The caller may keep this slice; the slices of a block share memory. The
+// bytes of the value are the bytes in the file, so a frame is the same however it was
+// sent. DecodeContainer stops at the first error of each or of reserve, and returns it
+// unchanged. All other errors are *DecodeErrors.
 //
-// All blocks together may have limit bytes decompressed. No more than that is
-// allocated for a block, whatever it announces, but for the framing of its frames.
-// At most mostEmpty blocks may have no frames: the others' number is for each to
-// bound.
+// All blocks together may decompress to at most limit bytes. Whatever size a block
+// announces, no more memory is allocated for it, except for the framing of its frames.
+// At most mostEmpty blocks may have no frames. The function each can limit the number
+// of frames.
 //
-// reserve, unless it is nil, is asked before memory for blocks is allocated, and
-// told with a negative number of what is free again.
+// DecodeContainer calls reserve, unless it is nil, before it allocates memory for
+// blocks. It calls reserve with a negative number when memory is free again.
 //
-// twmb/avro reads such files too (see RecordingReader), but returns values
-// only, into types that may take twenty times the bytes.
+// twmb/avro can read such files, too (see RecordingReader). But it returns values only,
+// and they may take twenty times as many bytes.
 func (d *FrameDecoder) DecodeContainer(file []byte, limit int, reserve func(bytes int) error, f *oona.Frame, each func(single []byte) error) error {
 	if reserve == nil {
 		reserve = func(int) error { return nil }
@@ -54,7 +55,7 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, reserve func(byte
 		}
 		if count == 0 {
 			if empty++; empty > mostEmpty {
-				return &DecodeError{"block", at, fmt.Errorf("%w: it is the %dth without frames; write blocks that have some", ErrMalformed, empty)}
+				return &DecodeError{"block", at, fmt.Errorf("%w: %d blocks have no frames; write blocks with frames", ErrMalformed, empty)}
 			}
 		}
 		b := inflation{limit: limit, reserve: reserve, room: framingSize * int(min(count, framedInPlace+1))}
@@ -72,19 +73,19 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, reserve func(byte
 	return nil
 }
 
-// framedInPlace bounds how many framings a block has room for, as anybody can
-// announce any number of frames. Those beyond are copied, each by itself.
+// framedInPlace limits how many framings a block has room for, because a block may
+// announce any number of frames. The frames after that are copied one by one.
 const framedInPlace = 1 << 10
 
-// mostEmpty bounds the blocks without frames, of which a few bytes cost as much
-// as a frame. Writers leave one where they flush and have nothing.
+// mostEmpty limits the number of blocks without frames. Such a block is a few bytes long
+// and costs as much time as a frame. Writers write one if they flush without a frame.
 const mostEmpty = 1 << 10
 
-// decodeBlock reads count values. Each needs a framing before it, and in front of
-// the block there is room for those: so a value is moved to the left, by as much
-// as the framings of those behind it take.
-func (d *FrameDecoder) decodeBlock(fingerprint uint64, b *inflation, count int64, f *oona.Frame, each func(single []byte) error) error {
-	at, moved := b.room, 0 // where the next value begins, and those before it end
+// decodeBlock reads count values. Each needs a framing in front of it. In front of the
+// block there is room for these framings. So each value is moved to the left, by the
+// size of the framings of the values after it.
+func (d *FrameDecoder) decodeBlock(fingerprint uint64, b *inflation, count uint64, f *oona.Frame, each func(single []byte) error) error {
+	at, moved := b.room, 0 // where the next value begins, and where the moved values end
 	for i := range count {
 		rest := b.bytes[at-framingSize:]
 		appendFraming(rest[:0], fingerprint)
@@ -156,10 +157,10 @@ func readContainerHeader(c *cursor) (containerHeader, error) {
 	return h, err
 }
 
-// frameSchema returns the fingerprint of a schema, if it is a published one of
-// frames.
+// frameSchema returns the fingerprint of a schema. It returns an error unless the schema
+// is a published version of SeedMetrics.
 func frameSchema(text []byte) (uint64, error) {
-	const longest = 64 << 10 // bytes; ours have a tenth of it
+	const longest = 64 << 10 // bytes; the published ones have at most a tenth of it
 	if len(text) > longest {
 		return 0, &DecodeError{"avro.schema", -1, fmt.Errorf("%w: it has %d bytes, more than any published schema", ErrFingerprint, len(text))}
 	}
@@ -174,15 +175,11 @@ func frameSchema(text []byte) (uint64, error) {
 	return fp, nil
 }
 
-// readBlock reads a block and the sync marker behind it.
-func (h *containerHeader) readBlock(c *cursor) (count int64, stored []byte) {
-	count = c.long("block")
-	if c.err == nil && count < 0 {
-		c.fail("block", ErrMalformed, "a count of %d", count)
-	}
-	stored = c.bytes("block")
+// readBlock reads a block and the sync marker after it.
+func (h *containerHeader) readBlock(c *cursor) (count uint64, stored []byte) {
+	count, stored = c.count("block"), c.bytes("block")
 	if sync := c.take("block", syncSize); c.err == nil && !bytes.Equal(sync, h.sync) {
-		c.fail("block", ErrMalformed, "the file's sync marker does not follow it")
+		c.fail("block", ErrMalformed, "the file's sync marker does not follow the block")
 	}
 	return count, stored
 }

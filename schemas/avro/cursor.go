@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// cursor reads Avro's binary encoding. After its first error it stands still
-// and reads zeros, so that a reader checks once, at its end.
+// cursor reads Avro's binary encoding. After the first error it no longer moves and
+// returns zeros, so a caller checks err once, at the end.
 type cursor struct {
 	data []byte
 	at   int
@@ -24,8 +24,7 @@ func (c *cursor) fail(field string, cause error, format string, args ...any) {
 	}
 }
 
-// within prefixes the field of an error with the place of the array element
-// that it happened in.
+// within adds the array element in which an error happened to the field of the error.
 func (c *cursor) within(array string, index int) {
 	c.err.Field = array + "[" + strconv.Itoa(index) + "]." + c.err.Field
 }
@@ -88,17 +87,17 @@ func (c *cursor) take(field string, n int64) []byte {
 	return b
 }
 
-// bytes reads a length and so many bytes, which alias the data.
+// bytes reads a length and that many bytes, which alias the data.
 func (c *cursor) bytes(field string) []byte { return c.take(field, c.long(field)) }
 
 // block is a run of an array's elements.
 type block struct {
 	count int // 0: the array has ended
-	end   int // where the block must end; -1: not said
+	end   int // where the block must end; -1 if it does not have its size in front
 }
 
-// block begins a block of elements that have at least size bytes each. The
-// count is bounded by what is left of the data, so that it can be allocated.
+// block begins a block of elements that have at least size bytes each. The count is
+// checked against the rest of the data, so the caller can allocate memory for it.
 func (c *cursor) block(field string, size int) block {
 	count := c.long(field)
 	if count == 0 {
@@ -136,8 +135,8 @@ func (c *cursor) block(field string, size int) block {
 	return b
 }
 
-// endBlock checks that a block with a stated size has that size: a reader that
-// skips it must come to the same place as one that reads it.
+// endBlock checks that a block with its size in front has that size. Otherwise readers
+// that skip the block would continue elsewhere.
 func (c *cursor) endBlock(field string, b block) {
 	if c.err == nil && b.end >= 0 && b.end != c.at {
 		c.fail(field, errBlockSize, "the block should end at byte %d", b.end)
@@ -150,8 +149,8 @@ var (
 	errBlockCut  = fmt.Errorf("%w inside a block", ErrTruncated)
 )
 
-// seedIDs appends the next n ints. Ids below 64 have one byte, those below
-// 8,192 two; runs of either are read eight bytes at a time.
+// seedIDs appends the next n ints. Ids below 64 have one byte, other ids below 8,192 have
+// two. Runs of one or the other are read eight bytes at a time.
 func (c *cursor) seedIDs(dst []oona.SeedID, n int) []oona.SeedID {
 	const continued = 0x8080808080808080
 	start := len(dst)

@@ -1,6 +1,5 @@
-// Package avro is the wire contract of Oona: the schemas of its records, each
-// version of them, and their codec. The types of the libraries that it uses
-// stay inside.
+// Package avro is the wire format of Oona: every version of the schemas of its records,
+// and the codec. It does not expose types of the libraries that it uses.
 //
 //	record               file                          written by           read by
 //	SeedMetrics          seed_metrics.vN.avsc          AppendFrame          FrameDecoder
@@ -10,54 +9,52 @@
 //	WindowConfiguration  window_configuration.vN.avsc  AppendConfiguration  DecodeConfiguration
 //	IncarnationStart     incarnation_start.vN.avsc     AppendIncarnation    DecodeIncarnation
 //	SeedEvent            seed_event.vN.avsc            AppendEvent          DecodeEvent
-//	archive Record       archive_record.vN.avsc        (nobody yet)         (nobody yet)
+//	archive Record       archive_record.vN.avsc        (not yet)            (not yet)
 //	recordings           SeedMetrics and SeedEvent     fastavro             RecordingReader
 //
 // # Framing
 //
 // A record on the bus is Avro single-object encoding: the bytes C3 01, the
 // CRC-64-AVRO fingerprint of the writer's schema (eight bytes, little-endian),
-// then the value in Avro's binary encoding. The fingerprint is that of the
-// schema's parsing canonical form, which leaves out documentation, defaults
-// and logical types. It suffices to find the version that wrote a record, so
-// nothing else is needed to read one. Decoders return what follows a record:
-// a request body may hold many, one after the other. A recording is an Avro
-// object container file, which brings its schema along; so may a request's body
-// be (FrameDecoder.DecodeContainer).
+// then the value in Avro's binary encoding. The fingerprint is computed from the
+// schema's parsing canonical form, which leaves out documentation, defaults and
+// logical types. It identifies the schema version of a record, so a reader needs
+// nothing else. Decoders return the bytes after a record, because a request body may
+// hold many records. A recording is an Avro object container file, which includes its
+// schema. The body of a request may be one, too: see FrameDecoder.DecodeContainer.
 //
-// Other languages need the .avsc files and no code of ours. fastavro has no
-// call for single-object encoding: write the ten bytes, then
-// fastavro.schemaless_writer.
+// Other languages need only the .avsc files. fastavro has no function for single-object
+// encoding: write the ten bytes, then call fastavro.schemaless_writer.
 //
 // # How records are read
 //
-// Frames are nearly all of the traffic, so the latest SeedMetrics is read by
-// hand, column by column, into buffers that are used again. Every count is
-// bounded by the bytes that are left before anything is allocated for it.
-// Rollups are read by hand too. Everything else, and frames of other versions,
-// goes through twmb/avro, which resolves the writer's version to the latest. All
-// encoders are written by hand: they cannot fail, and equal values give equal
-// bytes. The tests compare all of it with twmb/avro, goavro and fastavro.
+// Frames are nearly all of the traffic, so the decoder of the latest SeedMetrics is
+// written by hand. It decodes columns into buffers that it reuses. Before it allocates
+// memory for a count, it checks the count against the number of bytes that are left.
+// The decoder of rollups is written by hand, too. All other records, and frames of
+// other versions, are decoded by twmb/avro, which resolves the writer's version to the
+// latest one. All encoders are written by hand: they cannot fail, and equal values give
+// equal bytes. Tests compare encoders and decoders with twmb/avro, goavro and fastavro.
 //
-// Decoders refuse what is not Avro of a published schema. Whether the values
-// make sense is for the caller: see oona.Frame.Validate.
+// Decoders return an error for data that is not Avro of a published schema. They do not
+// check what the values mean: see oona.Frame.Validate.
 //
 // # Evolution
 //
-// A published file is never changed but for its documentation, and never
-// removed: what is in a topic's retention or an archive was written with it.
-// All versions of a record must read each other, both ways:
+// A published file is never removed, and only its documentation may change: topics and
+// archives hold records that were written with it. Each version of a record must be
+// readable as every other one:
 //
 //   - a new field has a default;
-//   - only a field that has a default may go;
-//   - names and types stay (an int that may become a long cannot go back, so
-//     it would not pass), and neither a union nor an enum changes;
-//   - a changed meaning is a new field.
+//   - only a field with a default may be removed;
+//   - names and types do not change (an int can be read as a long, but not a long as an
+//     int), and unions and enums do not change;
+//   - if the meaning of a field changes, it becomes a new field.
 //
-// A reader refuses the fingerprint of a version that it does not have. Roll
-// out readers before writers. Rollups and configurations are written in an
-// older version for as long as they have nothing that needs the new one, so
-// that the log decides when old readers stop (TestTheVersionFollowsTheContent).
+// A reader returns an error for a version that it does not have, so deploy readers
+// before writers. Rollups and configurations are written in the oldest version that has
+// what they need. So the log decides when old readers stop
+// (TestTheVersionFollowsTheContent).
 //
 // # Adding a version
 //
@@ -68,10 +65,10 @@
 //     zero value, or FrameDecoder must set it.
 //  3. Move the encoder, its fingerprint constant and the list in
 //     TestPublishedFingerprints to the new version. Teach DecodeRollup the new
-//     layout beside the old ones. Teach FrameDecoder the new layout; keep
-//     reading the one before by hand until no writer of it is left, as
-//     twmb/avro takes 30 times as long.
-//  4. Run go test -run TestGolden -update, which writes the payload of the new
-//     version to testdata/golden and touches no other. Then run all tests with
+//     layout in addition to the old ones. Teach FrameDecoder the new layout, and
+//     keep the hand-written decoder of the previous one until nothing writes it any
+//     more: twmb/avro takes 30 times as long.
+//  4. Run go test -run TestGolden -update. It writes the payload of the new version
+//     to testdata/golden and changes no other file. Then run all tests with
 //     OONA_REQUIRE_FASTAVRO=1.
 package avro

@@ -7,14 +7,14 @@ import (
 	"github.com/twmb/avro"
 )
 
-// What a *DecodeError wraps.
+// A *DecodeError wraps one of these errors.
 var (
 	ErrFraming     = errors.New("not Avro single-object encoding")
 	ErrFingerprint = errors.New("unexpected schema fingerprint")
 	ErrTruncated   = errors.New("data ends early")
 	ErrMalformed   = errors.New("malformed Avro")
 
-	// ErrUnpublished is the ErrFingerprint of a schema that is not in the tree.
+	// ErrUnpublished wraps ErrFingerprint. This package does not have the schema.
 	ErrUnpublished = fmt.Errorf("%w: it is not a published schema", ErrFingerprint)
 )
 
@@ -34,8 +34,7 @@ func (e *DecodeError) Error() string {
 
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// foreign gives an error of twmb/avro, while decoding a record of that name,
-// the form of ours.
+// foreign converts an error that twmb/avro returned for a record with this name.
 func foreign(name string, err error) *DecodeError {
 	field := name
 	var semantic *avro.SemanticError

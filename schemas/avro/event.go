@@ -14,8 +14,8 @@ const (
 	seedEventV2 = 0xc4cbe908080c2030
 )
 
-// AppendEvent appends e in single-object encoding. The evidence is in the
-// order of its names, so that equal events give equal bytes.
+// AppendEvent appends e in single-object encoding. The evidence is sorted by name, so
+// equal events give equal bytes.
 func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 	dst = appendFraming(dst, seedEventV2)
 	dst = appendText(dst, e.Run)
@@ -44,10 +44,9 @@ func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 	return appendLong(dst, e.ProducerEpoch)
 }
 
-// DecodeEvent decodes the event at the start of data, of any published
-// version, and returns what follows it. e shares nothing with data; on an
-// error it is as it was. Where the evidence has a name twice, the last value
-// counts.
+// DecodeEvent decodes the event at the start of data, of any published version, and
+// returns the rest of data. It leaves e unchanged if it returns an error. The event
+// shares no memory with data. If the evidence has a name twice, the last value counts.
 func DecodeEvent(data []byte, e *oona.SeedEvent) (rest []byte, err error) {
 	v, err := published.find(data, seedEvent)
 	if err != nil {
@@ -75,7 +74,8 @@ type wireEvent struct {
 	wireTransition `avro:",inline"`
 }
 
-// wireTransition has the fields that a frame does not have.
+// wireTransition has the fields that a frame does not have, so that a wireEntry can have
+// the fields of both.
 type wireTransition struct {
 	Seed     oona.SeedID        `avro:"seed_id"`
 	At       oona.Micros        `avro:"at"`

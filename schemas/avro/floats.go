@@ -9,10 +9,10 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// littleEndian tells whether floats lie in memory as on the wire.
+// littleEndian reports whether floats have the same bytes in memory as on the wire.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// decodeFloats appends the floats of raw, four bytes each. NaN payloads stay.
+// decodeFloats appends the floats in raw, four bytes each. It keeps the payloads of NaNs.
 func decodeFloats(dst []float32, raw []byte) []float32 {
 	n := len(raw) / 4
 	if n == 0 {

@@ -8,14 +8,14 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// FrameDecoder decodes frames into buffers that it uses again. The zero value
-// is ready. It is not for concurrent use.
+// FrameDecoder decodes frames into buffers that it reuses. The zero value is ready to
+// use. It is not for concurrent use.
 type FrameDecoder struct {
-	// Limits, where not 0, refuse a frame as soon as a count exceeds them,
-	// with an error that wraps oona.ErrTooLarge; shapes have theirs always.
-	// Without them a column or a tensor of a few bytes can take a hundred bytes
-	// of memory. (A frame of
-	// another version than the latest is decoded first and refused then.)
+	// Limits are the most entries that arrays may have, 0 for no limit. Decode
+	// returns an error that wraps oona.ErrTooLarge as soon as a count exceeds its
+	// limit, because a column or a tensor of a few bytes can take a hundred bytes
+	// of memory. (A frame of an older version is decoded before it is checked.)
+	// Shapes always have a limit.
 	Limits oona.FrameLimits
 
 	schemas *registry // nil: the published ones
@@ -27,24 +27,23 @@ type FrameDecoder struct {
 	tensors []oona.Tensor
 	shapes  []int64 // of all tensors, one after the other
 	claims  []oona.TensorClaim
-	flate   io.Reader // of the last block of a container, to be used again
+	flate   io.Reader // of the last block of a container, for reuse
 }
 
-// Size returns about how many bytes the decoder keeps to be used again.
+// Size returns approximately how many bytes the decoder keeps for reuse.
 func (d *FrameDecoder) Size() int {
 	return d.names.bytes + 4*cap(d.seeds) + cap(d.states) + 4*cap(d.values) + 8*cap(d.shapes) +
 		int(unsafe.Sizeof(oona.Column{}))*cap(d.columns) + int(unsafe.Sizeof(oona.Tensor{}))*cap(d.tensors) + int(unsafe.Sizeof(oona.TensorClaim{}))*cap(d.claims)
 }
 
-// Decode reads the frame at the start of data and returns what follows it.
-// Everything that f refers to is valid until the next Decode, and tensors'
-// Data as long as data is not changed; strings stay. After an error, which is a
-// *DecodeError, f is not to be used: what an earlier Decode gave it may be
-// overwritten.
+// Decode decodes the frame at the start of data and returns the rest of data. The slices
+// of f are valid until the next call, and the Data of tensors as long as data does not
+// change. Strings remain valid. After an error, which is a *DecodeError, f must not be
+// used: its slices from an earlier call may have been overwritten.
 //
-// Decode checks structure and bounds, not meaning: call f.Validate for that.
-// It allocates nothing for frames like those before, but for the key of each
-// claim.
+// Decode checks the structure and the limits, not what the values mean: see
+// oona.Frame.Validate. If a frame has the same ids and metrics as earlier ones, Decode
+// allocates memory only for the keys of claims.
 func (d *FrameDecoder) Decode(data []byte, f *oona.Frame) (rest []byte, err error) {
 	fp, err := readFraming(data)
 	if err != nil {
@@ -141,7 +140,7 @@ func (d *FrameDecoder) decodeSeeds(c *cursor) {
 	}
 }
 
-// within fails where an array has more entries than its limit.
+// within reports whether an array has at most limit entries. If not, it sets the error.
 func within(c *cursor, field string, n, limit int) bool {
 	if limit > 0 && n > limit && c.err == nil {
 		c.err = &DecodeError{field, c.at, tooLarge(field, limit)}
@@ -168,7 +167,7 @@ func (d *FrameDecoder) decodeColumns(c *cursor) {
 				return
 			}
 			column := oona.Column{Values: d.values[first:len(d.values):len(d.values)]}
-			// Frames have the same columns again and again.
+			// Most frames have the same columns as the one before.
 			if i < len(before) && before[i].Name == string(name) {
 				column.Name = before[i].Name
 			} else {
@@ -248,7 +247,7 @@ func (d *FrameDecoder) decodeShape(c *cursor) []int64 {
 func (d *FrameDecoder) decodeClaim(c *cursor) *oona.TensorClaim {
 	claim := oona.TensorClaim{
 		Bucket: d.names.text(c.bytes("data.bucket")),
-		Key:    string(c.bytes("data.key")), // names one payload: not worth keeping
+		Key:    string(c.bytes("data.key")), // a key is rarely used twice
 		Size:   c.long("data.size"),
 	}
 	copy(claim.SHA256[:], c.take("data.sha256", int64(len(claim.SHA256))))

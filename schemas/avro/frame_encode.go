@@ -10,8 +10,8 @@ import (
 // writes and FrameDecoder reads by hand.
 const seedMetricsV1 = 0x5029670eda0a8f93
 
-// AppendFrame appends f in single-object encoding of the latest SeedMetrics.
-// It checks nothing: Validate f before.
+// AppendFrame appends f in single-object encoding of the latest SeedMetrics. It does not
+// check f: call f.Validate first.
 func AppendFrame(dst []byte, f *oona.Frame) []byte {
 	dst = slices.Grow(dst, frameSize(f))
 	dst = appendFraming(dst, seedMetricsV1)
@@ -30,7 +30,7 @@ func AppendFrame(dst []byte, f *oona.Frame) []byte {
 	return appendArray(dst, f.Tensors, appendTensor)
 }
 
-// frameSize bounds the encoded size of f from above, so that dst grows once.
+// frameSize returns an upper bound of the encoded size of f, so that dst grows only once.
 func frameSize(f *oona.Frame) int {
 	const number = 10 // the most bytes of a long
 	size := framingSize + 14*number + len(f.Run) + len(f.Layer) + len(f.Timeline) + len(f.Producer) + 5*len(f.Seeds) + len(f.States)

@@ -35,7 +35,7 @@ type wireTensor struct {
 	Data  any         `avro:"data"` // []byte, or a claim's fields by name
 }
 
-// frame makes f from w. f takes w's slices.
+// frame sets f to the frame in w, and shares the slices of w.
 func (w *wireFrame) frame(f *oona.Frame) error {
 	out := oona.Frame{
 		Run: w.Run, Layer: w.Layer, Timeline: w.Timeline,

@@ -1,10 +1,6 @@
 package avro
 
-import (
-	"fmt"
-
-	"github.com/morphogenetic/oona"
-)
+import "github.com/morphogenetic/oona"
 
 // incarnationStartV1 is the fingerprint of incarnation_start.v1.avsc, which
 // AppendIncarnation writes.
@@ -20,14 +16,10 @@ func AppendIncarnation(dst []byte, s oona.IncarnationStart) []byte {
 	return appendLong(dst, int64(s.WrittenAt))
 }
 
-// DecodeIncarnation decodes the start of an incarnation, of any published
-// version. Nothing may follow it. The error wraps ErrUnpublished where a later
-// version of Oona may have written it.
+// DecodeIncarnation decodes the start of an incarnation, of any published version.
+// Nothing may follow it. The error wraps ErrUnpublished if a later version of Oona may
+// have written the record.
 func DecodeIncarnation(data []byte) (oona.IncarnationStart, error) {
-	v, err := published.find(data, incarnationStart)
-	if err != nil {
-		return oona.IncarnationStart{}, err
-	}
 	var w struct {
 		Number      oona.Incarnation `avro:"number"`
 		PreviousEnd int64            `avro:"previous_end"`
@@ -35,12 +27,6 @@ func DecodeIncarnation(data []byte) (oona.IncarnationStart, error) {
 		Worker      string           `avro:"worker"`
 		WrittenAt   oona.Micros      `avro:"written_at"`
 	}
-	rest, err := v.decode(data, &w)
-	if err != nil {
-		return oona.IncarnationStart{}, err
-	}
-	if len(rest) > 0 {
-		return oona.IncarnationStart{}, &DecodeError{v.Name, len(data) - len(rest), fmt.Errorf("%w: %d bytes follow it", ErrMalformed, len(rest))}
-	}
-	return oona.IncarnationStart(w), nil
+	err := decodeWhole(data, incarnationStart, &w)
+	return oona.IncarnationStart(w), err
 }

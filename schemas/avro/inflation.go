@@ -13,11 +13,11 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// inflation is a block of a container, decompressed, behind room for what is put
-// in front of its values. reserve is asked before memory for it is allocated.
+// inflation is a decompressed block of a container, with room in front for the framings
+// of its values. It calls reserve before it allocates memory.
 type inflation struct {
-	limit   int // bytes that it may have decompressed
-	room    int
+	limit   int // the most bytes that the block may have when decompressed
+	room    int // bytes in front of the block
 	reserve func(bytes int) error
 
 	bytes  []byte // room, and the block
@@ -37,19 +37,19 @@ func (b *inflation) inflate(d *FrameDecoder, codec string, block []byte) error {
 		b.bytes = append(b.bytes, block...)
 		return nil
 	case "deflate":
-		// What follows the stream is not looked at: fastavro leaves the end of
-		// a zlib stream there.
+		// Bytes after the stream are ignored: fastavro leaves the end of a zlib
+		// stream there.
 		return b.readFrom(d.deflated(block), 4*len(block))
 	case "snappy":
 		return b.unsnap(block)
 	case "zstandard":
 		return b.unzstd(block)
 	}
-	return fmt.Errorf("%w: codec %.64q is none of null, deflate, snappy and zstandard", ErrMalformed, codec)
+	return fmt.Errorf("%w: the codec is %.64q; use null, deflate, snappy or zstandard", ErrMalformed, codec)
 }
 
 func (b *inflation) tooMuch() error {
-	return fmt.Errorf("%w: there are more than %d bytes left for it", ErrInflated, b.limit)
+	return fmt.Errorf("%w: it has more than the %d bytes that are left of the limit", ErrInflated, b.limit)
 }
 
 // allow asks for memory.
@@ -58,7 +58,7 @@ func (b *inflation) allow(bytes int) error {
 	return b.denied
 }
 
-// grow makes place for a block of size bytes.
+// grow makes room for a block of size bytes.
 func (b *inflation) grow(size int) error {
 	if err := b.allow(b.room + size); err != nil {
 		return err
@@ -69,7 +69,7 @@ func (b *inflation) grow(size int) error {
 	return b.allow(-before)
 }
 
-// readFrom reads to the end of r, which is expected to have some bytes.
+// readFrom reads to the end of r. Expected is how many bytes r will probably have.
 func (b *inflation) readFrom(r io.Reader, expected int) error {
 	if err := b.grow(min(expected+bytes.MinRead, b.limit+1)); err != nil {
 		return err
@@ -101,7 +101,8 @@ func (b *inflation) clone(value []byte) ([]byte, error) {
 	return append(make([]byte, 0, len(value)), value...), nil
 }
 
-// deflated reads a block with the tables and the window of the one before.
+// deflated returns a reader that decompresses a block. It reuses the memory of the one
+// before.
 func (d *FrameDecoder) deflated(block []byte) io.Reader {
 	if reader, ok := d.flate.(flate.Resetter); ok && reader.Reset(bytes.NewReader(block), nil) == nil {
 		return d.flate
@@ -117,10 +118,10 @@ func malformed(err error) error {
 	return fmt.Errorf("%w: %w", ErrMalformed, err)
 }
 
-// unsnap reads snappy's block format with the CRC-32 that Avro puts behind it.
+// unsnap decompresses snappy's block format, which Avro follows with a CRC-32.
 func (b *inflation) unsnap(block []byte) error {
 	if len(block) < crc32.Size {
-		return fmt.Errorf("%w: no room for its checksum", ErrMalformed)
+		return fmt.Errorf("%w: it is shorter than its checksum", ErrMalformed)
 	}
 	block, sum := block[:len(block)-crc32.Size], block[len(block)-crc32.Size:]
 	n, err := snappy.DecodedLen(block)
@@ -128,7 +129,7 @@ func (b *inflation) unsnap(block []byte) error {
 		return malformed(err)
 	}
 	if n > b.limit {
-		return fmt.Errorf("%w: it announces %d bytes, there are %d left for it", ErrInflated, n, b.limit)
+		return fmt.Errorf("%w: it has %d bytes, and %d are left of the limit", ErrInflated, n, b.limit)
 	}
 	if err := b.grow(n); err != nil {
 		return err
@@ -138,21 +139,21 @@ func (b *inflation) unsnap(block []byte) error {
 		return malformed(err)
 	}
 	if crc32.ChecksumIEEE(b.bytes[b.room:]) != binary.BigEndian.Uint32(sum) {
-		return malformed(errors.New("its checksum is another"))
+		return malformed(errors.New("its checksum is wrong"))
 	}
 	return nil
 }
 
 func (b *inflation) unzstd(block []byte) error {
-	// The limit holds for all of bytes, and for the window.
+	// The decoder's limit is for the window, and for all of b.bytes.
 	most := max(uint64(b.limit)+uint64(b.room), zstd.MinWindowSize)
 	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(most))
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	// Where a block does not say how long it is, the decoder takes what it needs, and
-	// is allowed as much as there may be.
+	// If the block does not have its decompressed size in front, the decoder may
+	// allocate as much as the limit.
 	size, first := b.limit, 4*len(block)+bytes.MinRead
 	var header zstd.Header
 	if header.Decode(block) == nil && header.HasFCS && header.FrameContentSize < uint64(b.limit) {

@@ -2,18 +2,18 @@ package avro
 
 import "github.com/morphogenetic/oona"
 
-// interner returns the same string for the same bytes, so that ids that come
-// again cost no allocation.
+// interner returns the same string for the same bytes, so that an id is allocated only
+// once.
 type interner struct {
 	seen  map[string]string
-	bytes int // that seen takes, about
+	bytes int // approximate size of seen
 }
 
-// internedText is about what a map takes for a text, besides its bytes.
+// internedText is the approximate overhead of a string in a map, in bytes.
 const internedText = 48
 
-// internedTexts bounds an interner: at 128 bytes each, two megabytes. So the ids of
-// 10,000 layers stay.
+// internedTexts is the most strings that an interner keeps: two megabytes if each takes
+// 128 bytes. This is enough for the ids of 10,000 layers.
 const internedTexts = 16_384
 
 func (in *interner) text(b []byte) string {
@@ -25,13 +25,13 @@ func (in *interner) text(b []byte) string {
 	}
 	s := string(b)
 	if len(s) > oona.MaxIDLength {
-		return s // no valid id: the frame will be refused
+		return s // not a valid id: Validate will return an error
 	}
 	if in.seen == nil {
 		in.seen = make(map[string]string)
 	}
 	if len(in.seen) >= internedTexts {
-		clear(in.seen) // those in use come back with their next frame
+		clear(in.seen) // the next frames add the strings that are in use
 		in.bytes = 0
 	}
 	in.seen[s] = s

@@ -18,12 +18,12 @@ type Entry struct {
 }
 
 // RecordingReader reads a recording: an Avro object container file of
-// SeedMetrics, of SeedEvent, or of a union of both, in any version from which
-// the latest can be read.
+// SeedMetrics, of SeedEvent, or of a union of both, in any version that can be read as the
+// latest one.
 //
-// It is built on twmb/avro rather than goavro: the file's schema resolves to
-// the latest versions, columns are decoded into typed slices and not into a
-// box a sample, and blocks are bounded before they are inflated.
+// It uses twmb/avro and not goavro, because twmb/avro resolves the file's schema to the
+// latest versions, decodes columns into typed slices instead of one interface value per
+// sample, and limits the size of blocks before it decompresses them.
 type RecordingReader struct {
 	file  *ocf.Reader
 	count int // entries read
@@ -39,8 +39,8 @@ func NewRecordingReader(r io.Reader) (*RecordingReader, error) {
 	return &RecordingReader{file: file}, nil
 }
 
-// recordingSchema returns what to read a file as: the latest versions of the
-// records that it names.
+// recordingSchema returns the schema that a file is read as: the latest versions of its
+// records.
 func recordingSchema(file *ocf.Reader) (*avro.Schema, error) {
 	root := file.Schema().Root()
 	if root.Type != "union" {
@@ -62,21 +62,21 @@ func latestOf(node *avro.SchemaNode) (*avro.Schema, error) {
 	case seedMetrics, seedEvent:
 		return published.latest[name].parsed, nil
 	default:
-		return nil, fmt.Errorf("the file holds %s; a recording holds %s or %s, or a union of them", name, seedMetrics, seedEvent)
+		return nil, fmt.Errorf("the file holds %s; a recording holds %s or %s, or a union of both", name, seedMetrics, seedEvent)
 	}
 }
 
-// unset marks a time that no branch has written.
+// unset is a time that the decoder did not set.
 const unset = oona.Micros(math.MinInt64)
 
-// wireEntry has the fields of both branches, so that either can be decoded
-// into it. Observation and event times tell which it was.
+// wireEntry has the fields of both records, so that either can be decoded into it. The
+// time that was set says which it was.
 type wireEntry struct {
 	wireFrame      `avro:",inline"`
 	wireTransition `avro:",inline"`
 }
 
-// Next returns the next entry, which is the caller's; io.EOF at the end.
+// Next returns the next entry, which the caller may keep. At the end it returns io.EOF.
 func (r *RecordingReader) Next() (Entry, error) {
 	if r.ended {
 		return Entry{}, io.EOF
@@ -84,7 +84,7 @@ func (r *RecordingReader) Next() (Entry, error) {
 	var w wireEntry
 	w.At, w.ObservedAt = unset, unset
 	err := r.file.Decode(&w)
-	if err == io.EOF { //nolint:errorlint // wrapped, it is a file that was cut off
+	if err == io.EOF { //nolint:errorlint // a wrapped io.EOF means that the file was cut off
 		if err := r.file.Close(); err != nil {
 			return Entry{}, fmt.Errorf("recording: %w", err)
 		}

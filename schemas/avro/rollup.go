@@ -14,10 +14,9 @@ const (
 	layerPerformanceV2 = 0x000caf4ec1175628
 )
 
-// AppendRollup appends r in single-object encoding of LayerHealth or
-// LayerPerformance, as r.Group says. Equal rollups give equal bytes. It writes
-// version 1 where r has nothing that needs version 2, so that readers of
-// version 1 go on until a log says otherwise.
+// AppendRollup appends r in single-object encoding, as a LayerHealth or a
+// LayerPerformance depending on r.Group. Equal rollups give equal bytes. It writes
+// version 2 only if r needs it, so older readers work until a log has such rollups.
 func AppendRollup(dst []byte, r *oona.Rollup) []byte {
 	health, performance := uint64(layerHealthV1), uint64(layerPerformanceV1)
 	second := r.Trigger.Incarnation != 0 || r.Reducer >= 2 || r.Catalogue != oona.CatalogueHash{}
@@ -42,7 +41,7 @@ func AppendRollup(dst []byte, r *oona.Rollup) []byte {
 	return appendSecond(dst, r)
 }
 
-// appendSecond appends the metrics, and what version 2 has behind them.
+// appendSecond appends the metrics and the fields after them, as in version 2.
 func appendSecond(dst []byte, r *oona.Rollup) []byte {
 	dst = appendArray(dst, r.Metrics, appendMetricSecond)
 	dst = appendLong(dst, int64(r.Trigger.Incarnation))

@@ -8,14 +8,14 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// DecodeRollup decodes the LayerHealth or LayerPerformance at the start of
-// data, of any published version, and returns what follows it. r shares
-// nothing with data; on an error it is as it was. The standard deviation on
-// the wire is not read, as r computes it. What version 1 does not have is as
-// the defaults of version 2 say: reducer 1, and no offsets of worst seeds.
+// DecodeRollup decodes the LayerHealth or LayerPerformance at the start of data, of any
+// published version, and returns the rest of data. It leaves r unchanged if it returns
+// an error. The rollup shares no memory with data. The standard deviation on the wire is
+// ignored, because r computes it. For version 1, the other fields have the defaults of
+// version 2: reducer 1, and no offsets of worst seeds.
 //
-// It is written by hand because twmb/avro 1.9 grows an array to just what its
-// next block needs: a record of many blocks would cost the square of its size.
+// It is written by hand because twmb/avro 1.9 grows an array to exactly what its next
+// block needs, which takes quadratic time for a record with many blocks.
 func DecodeRollup(data []byte, r *oona.Rollup) (rest []byte, err error) {
 	v, err := published.find(data, layerHealth, layerPerformance)
 	if err != nil {
@@ -49,7 +49,7 @@ func DecodeRollup(data []byte, r *oona.Rollup) (rest []byte, err error) {
 	return data[c.at:], nil
 }
 
-// decodeSecond reads what version 2 has behind the metrics.
+// decodeSecond reads the fields after the metrics, which version 1 does not have.
 func decodeSecond(c *cursor, r *oona.Rollup) {
 	r.Trigger.Incarnation = oona.Incarnation(c.long("incarnation"))
 	r.Reducer = c.int("reducer")
@@ -85,7 +85,7 @@ func decodeSeedCounts(c *cursor, s *oona.SeedCensus) {
 	s.Seen, s.Active = c.long("seeds_seen"), c.long("seeds_active")
 	states := decodeArray(c, "seeds_by_state", 1, func() int64 { return c.long("seeds_by_state") })
 	if len(states) > len(s.ByState) {
-		c.fail("seeds_by_state", ErrMalformed, "%d states, this reader knows %d", len(states), oona.StateCount)
+		c.fail("seeds_by_state", ErrMalformed, "%d states, and this program knows %d", len(states), oona.StateCount)
 		return
 	}
 	copy(s.ByState[:], states)
@@ -171,7 +171,7 @@ func (c *cursor) double(field string) float64 {
 	return math.Float64frombits(binary.LittleEndian.Uint64(c.fixed(field, 8)))
 }
 
-// fixed returns the next n bytes, zeros after an error.
+// fixed returns the next n bytes. After an error it returns zeros.
 func (c *cursor) fixed(field string, n int) []byte {
 	if b := c.take(field, int64(n)); c.err == nil {
 		return b

@@ -1,8 +1,10 @@
 package avro
 
 import (
+	"cmp"
 	"embed"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -15,13 +17,13 @@ import (
 
 // Schema is one published version of a record's schema.
 type Schema struct {
-	Name        string // with its namespace, e.g. "kasmina.telemetry.SeedMetrics"
+	Name        string // with the namespace, for example "kasmina.telemetry.SeedMetrics"
 	Version     int
 	Fingerprint uint64 // CRC-64-AVRO of the parsing canonical form
 	Text        string // the .avsc file
 }
 
-// The records that this package speaks of.
+// The names of the records.
 const (
 	seedMetrics      = "kasmina.telemetry.SeedMetrics"
 	layerHealth      = "kasmina.telemetry.LayerHealth"
@@ -37,21 +39,16 @@ const (
 //go:embed *.avsc
 var files embed.FS
 
-// published holds every version in the tree. It does not change once loaded.
+// published has all versions.
 var published = mustLoad(files)
 
-// Schemas returns every published version, by name and ascending version.
+// Schemas returns all published versions, sorted by name and version.
 func Schemas() []Schema {
 	all := make([]Schema, 0, len(published.byFingerprint))
 	for _, v := range published.byFingerprint {
 		all = append(all, v.Schema)
 	}
-	slices.SortFunc(all, func(a, b Schema) int {
-		if a.Name != b.Name {
-			return strings.Compare(a.Name, b.Name)
-		}
-		return a.Version - b.Version
-	})
+	slices.SortFunc(all, func(a, b Schema) int { return cmp.Or(strings.Compare(a.Name, b.Name), a.Version-b.Version) })
 	return all
 }
 
@@ -61,17 +58,17 @@ type registry struct {
 	latest        map[string]*version // by name
 }
 
-// version is a schema that records were written with.
+// version is a schema that records are written with.
 type version struct {
 	Schema
 	parsed   *avro.Schema
-	resolved *avro.Schema // reads this version into the latest one's fields
+	resolved *avro.Schema // decodes records of this version as the latest one
 }
 
 func mustLoad(dirs ...fs.FS) *registry {
 	r, err := load(dirs...)
 	if err != nil {
-		panic(err) // the files are embedded: only a broken build comes here
+		panic(err) // the files are embedded, so this is an error in the program
 	}
 	return r
 }
@@ -137,19 +134,16 @@ func (r *registry) resolve() error {
 // versionOf returns N of NAME.vN.avsc.
 func versionOf(file string) (int, error) {
 	stem := strings.TrimSuffix(path.Base(file), ".avsc")
-	_, digits, ok := strings.Cut(stem, ".v")
-	if !ok {
-		return 0, fmt.Errorf("the file's name is not NAME.vN.avsc")
+	_, digits, _ := strings.Cut(stem, ".v")
+	n, err := strconv.ParseUint(digits, 10, 31)
+	if err != nil {
+		return 0, errors.New("the file's name is not NAME.vN.avsc")
 	}
-	n, err := strconv.Atoi(digits)
-	if err != nil || n < 0 {
-		return 0, fmt.Errorf("the file's name is not NAME.vN.avsc")
-	}
-	return n, nil
+	return int(n), nil
 }
 
-// fullName returns the name of a record with its namespace, or what else the
-// schema is, e.g. "long".
+// fullName returns the name of a record with its namespace. If the schema is not a
+// record's, it returns the type, for example "long".
 func fullName(n *avro.SchemaNode) string {
 	switch {
 	case n.Name == "":
@@ -166,8 +160,8 @@ func fingerprint(s *avro.Schema) uint64 {
 	return h.Sum64()
 }
 
-// decode reads the record behind data's framing, written with version v, into
-// w, which has the fields of the latest version. It returns what follows.
+// decode decodes the record of version v after the framing in data into w, which has the
+// fields of the latest version. It returns the rest of data.
 func (v *version) decode(data []byte, w any) (rest []byte, err error) {
 	rest, err = v.resolved.Decode(data[framingSize:], w)
 	if err != nil {
@@ -176,8 +170,8 @@ func (v *version) decode(data []byte, w any) (rest []byte, err error) {
 	return rest, nil
 }
 
-// find returns the version that wrote data, which begins with a framing, if
-// it is a version of one of the names.
+// find returns the schema version of the record at the start of data. The record must
+// have one of the names.
 func (r *registry) find(data []byte, names ...string) (*version, error) {
 	fp, err := readFraming(data)
 	if err != nil {
@@ -218,7 +212,7 @@ func readFraming(data []byte) (fingerprint uint64, err error) {
 	return binary.LittleEndian.Uint64(data[2:]), nil
 }
 
-// Body returns what follows the framing of data, whatever its schema.
+// Body returns the rest of data after the framing, whatever the schema is.
 func Body(data []byte) ([]byte, error) {
 	if _, err := readFraming(data); err != nil {
 		return nil, err

@@ -18,20 +18,27 @@ func AppendTick(dst []byte, t oona.Tick) []byte {
 
 // DecodeTick decodes a tick of any published version. Nothing may follow it.
 func DecodeTick(data []byte) (oona.Tick, error) {
-	v, err := published.find(data, tick)
-	if err != nil {
-		return oona.Tick{}, err
-	}
 	var w struct {
 		Worker    string      `avro:"worker"`
 		WrittenAt oona.Micros `avro:"written_at"`
 	}
-	rest, err := v.decode(data, &w)
+	err := decodeWhole(data, tick, &w)
+	return oona.Tick(w), err
+}
+
+// decodeWhole decodes a record of any published version into w, which has the fields of
+// the latest one. Nothing may follow the record. After an error, w is zero.
+func decodeWhole[W any](data []byte, name string, w *W) error {
+	v, err := published.find(data, name)
 	if err != nil {
-		return oona.Tick{}, err
+		return err
 	}
-	if len(rest) > 0 {
-		return oona.Tick{}, &DecodeError{v.Name, len(data) - len(rest), fmt.Errorf("%w: %d bytes follow it", ErrMalformed, len(rest))}
+	rest, err := v.decode(data, w)
+	if n := len(rest); err == nil && n > 0 {
+		err = &DecodeError{v.Name, len(data) - n, fmt.Errorf("%w: %d bytes follow it", ErrMalformed, n)}
 	}
-	return oona.Tick{Worker: w.Worker, WrittenAt: w.WrittenAt}, nil
+	if err != nil {
+		*w = *new(W)
+	}
+	return err
 }
