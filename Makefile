@@ -38,7 +38,9 @@ help: ## this list
 
 .PHONY: test
 test: ## all tests, Go and Python; says what it skips (TESTARGS=)
-	$(GO) test -parallel $(PARALLEL) $(TESTARGS) ./...
+	@mkdir -p .cache
+	$(GO) test -parallel $(PARALLEL) $(TESTARGS) ./... | tee .cache/test-output
+	@awk -f .ci/budget.awk .ci/budget .cache/test-output
 	@$(MAKE) --no-print-directory test-python skipped
 
 # go test is silent about a test that skipped itself, so what it lacked is said here.

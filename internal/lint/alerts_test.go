@@ -27,6 +27,13 @@ func page(t *testing.T, file string) string {
 	return string(text)
 }
 
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // submatches are what the group of a pattern finds, sorted and without repeats.
 func submatches(pattern *regexp.Regexp, text string) (all []string) {
 	for _, m := range pattern.FindAllStringSubmatch(text, -1) {

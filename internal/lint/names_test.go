@@ -3,7 +3,6 @@ package lint
 import (
 	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -69,9 +68,7 @@ func TestNames(t *testing.T) {
 		if t.Failed() {
 			return
 		}
-		if err := os.WriteFile(namesFile, []byte(strings.Join(code, "\n")+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, namesFile, strings.Join(code, "\n")+"\n")
 		return
 	}
 	for _, v := range namesChanged(file, code, changelog) {

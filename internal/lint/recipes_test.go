@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -34,9 +33,7 @@ func TestRecipes(t *testing.T) {
           ` + strings.ReplaceAll(strings.TrimSpace(query[1]), "\n", "\n          ") + "\n"
 	dir := t.TempDir()
 	for name, text := range map[string]string{"recipes.yml": rules, "recipes-test.yml": page(t, "testdata/recipes-test.yml")} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, filepath.Join(dir, name), text)
 	}
 	check := exec.CommandContext(t.Context(), promtool, "test", "rules", "recipes-test.yml")
 	check.Dir = dir
