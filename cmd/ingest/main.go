@@ -44,8 +44,8 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	}
 	publisher := advised{connected}
 	w.OnClose("publisher", publisher.Close)
-	// After NewPublisher, which records the number of partitions: a change between the
-	// two must be noticed.
+	// After the publisher was made, as it records the number of partitions: a change
+	// between the two must be noticed.
 	if err := b.Check(ctx, c.checkedTopics(topics)); err != nil {
 		return err
 	}

@@ -1,4 +1,5 @@
-// Package address checks network addresses without binding or dialling them.
+// Package address parses and compares network addresses. It opens no connections and
+// looks up no hosts.
 package address
 
 import (
@@ -10,14 +11,14 @@ import (
 	"strings"
 )
 
-// Address is a host and a port of TCP.
+// Address is a host and a TCP port.
 type Address struct {
-	Host string // an IP address or a name; empty: all addresses of this machine
-	Port int    // 0: one that is free
+	Host string // an IP address or a name; empty for all addresses of this machine
+	Port int    // 0 for a free port
 }
 
-// Parse reads host:port. The port is a number or the name of a service, as
-// net.Listen and net.Dial take it. Names of hosts are not looked up.
+// Parse parses host:port. As for net.Listen, the port is a number or the name of a
+// service.
 func Parse(text string) (Address, error) {
 	host, port, err := net.SplitHostPort(text)
 	if wrong, ok := errors.AsType[*net.AddrError](err); ok {
@@ -31,7 +32,7 @@ func Parse(text string) (Address, error) {
 	}
 	number, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port) // of numbers and a local file
 	if err != nil {
-		return Address{}, fmt.Errorf("is %q: %q is not a port; those are 0 to 65535", text, port)
+		return Address{}, fmt.Errorf("is %q: %q is not a port; give 0 to 65535", text, port)
 	}
 	if host != "" && !isHost(host) {
 		return Address{}, fmt.Errorf("is %q: %q is neither an IP address nor the name of a host", text, host)
@@ -54,8 +55,8 @@ func isHost(text string) bool {
 	return strings.Trim(labels[len(labels)-1], "0123456789") != "" && len(text) <= 253
 }
 
-// Overlaps reports whether two servers could not listen at a and b on one machine.
-// Names are not looked up: apart from localhost, two names are the same host if they
+// Overlaps reports whether two servers on one machine cannot listen on both a and b. As
+// names are not looked up, two names other than localhost are the same host only if they
 // are equal.
 func (a Address) Overlaps(b Address) bool {
 	if a.Port != b.Port || a.Port == 0 {
@@ -67,17 +68,17 @@ func (a Address) Overlaps(b Address) bool {
 	return a.isLoopback() && b.isLoopback() && (a.host() == localhost || b.host() == localhost)
 }
 
-// SameMachine reports whether a and b are certainly addresses of one machine: they
-// have the same host, which is not one that every machine has.
+// SameMachine reports whether a and b certainly belong to one machine: they have the
+// same host, and it is not a host that every machine has.
 func (a Address) SameMachine(b Address) bool { return a.IsOfOneMachine() && a.host() == b.host() }
 
-// IsOfOneMachine reports whether a has a host that not every machine has, as all
-// addresses and loopback ones are.
+// IsOfOneMachine reports whether the host is specific to one machine. Loopback addresses
+// and the unspecified address are not.
 func (a Address) IsOfOneMachine() bool { return !a.isAny() && !a.isLoopback() }
 
 const localhost = "localhost"
 
-// host returns the host in one of the ways to write it.
+// host returns the host in a canonical form.
 func (a Address) host() string {
 	if ip, ok := a.ip(); ok {
 		return ip.String()
@@ -85,7 +86,7 @@ func (a Address) host() string {
 	return strings.TrimSuffix(strings.ToLower(a.Host), ".")
 }
 
-// ip returns the host if it is an IP address, in IPv4 if it is one of those.
+// ip returns the host if it is an IP address. It converts IPv4 in IPv6 to IPv4.
 func (a Address) ip() (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(a.Host)
 	if ip = ip.Unmap(); ip.IsLoopback() {
@@ -94,7 +95,7 @@ func (a Address) ip() (netip.Addr, bool) {
 	return ip, err == nil
 }
 
-// isAny reports whether a is all addresses of the machine.
+// isAny reports whether a stands for all addresses of the machine.
 func (a Address) isAny() bool {
 	ip, ok := a.ip()
 	return a.Host == "" || ok && ip.IsUnspecified()

@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// What net.Listen does not take without asking a name server, Parse does not take.
+// Parse refuses the addresses that net.Listen refuses without asking a name server.
 func TestParseIsAsStrictAsListen(t *testing.T) {
 	for _, text := range []string{"8080", "12:30:45", ":65536", ":no-such-service", ":-1"} {
 		if listener, err := net.Listen("tcp", text); err == nil {
@@ -62,7 +62,7 @@ func TestOverlaps(t *testing.T) {
 		{"localhost.:80", "[::1]:80", true},
 		{"a:80", "b:80", false},
 		{"a:80", "A.:80", true},
-		// One address in different forms.
+		// The same address in different forms.
 		{"[::1]:80", "[0:0:0:0:0:0:0:1]:80", true},
 		{"[::1%lo]:80", "[::1]:80", true},
 		{"[::ffff:127.0.0.1]:80", "127.0.0.1:80", true},

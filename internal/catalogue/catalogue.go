@@ -1,9 +1,9 @@
-// Package catalogue says what is known of each metric: its group, unit,
-// direction and meaning. The built-in catalogues are files with a version; a
-// YAML file of the same form replaces entries of one and adds others.
+// Package catalogue describes metrics: their group, unit, direction and meaning. The
+// built-in catalogues are files with a version. A YAML file of the same form can replace
+// entries and add others.
 //
-// Group and direction decide what a rollup holds. So a log names its catalogue
-// by the hash of these, and a published file never changes them: see [BuiltIn].
+// The content of rollups depends on groups and directions. So a log names its catalogue
+// by a hash of these, and published files never change: see [BuiltIn].
 package catalogue
 
 import (
@@ -28,8 +28,7 @@ var files embed.FS
 // versions are the files of the built-in catalogues, oldest first.
 var versions = []string{"default.v1.yaml"}
 
-// Catalogue knows metrics by name. It does not change once read, so that any
-// number of goroutines may ask it.
+// Catalogue has the metrics by name. It is immutable and safe for concurrent use.
 type Catalogue struct {
 	metrics map[string]oona.Metric
 }
@@ -37,8 +36,8 @@ type Catalogue struct {
 // Default returns the newest built-in catalogue.
 func Default() (*Catalogue, error) { return builtIn(versions[len(versions)-1]) }
 
-// BuiltIn returns the built-in catalogue of that hash, false where there is
-// none. The zero hash, of logs that name no catalogue, is the oldest.
+// BuiltIn returns the built-in catalogue with the hash, or false. For the zero hash, of
+// logs that name no catalogue, it returns the oldest.
 func BuiltIn(hash oona.CatalogueHash) (*Catalogue, bool, error) {
 	for _, file := range versions {
 		c, err := builtIn(file)
@@ -64,8 +63,8 @@ func builtIn(file string) (*Catalogue, error) {
 	return c, nil
 }
 
-// Parse reads a whole catalogue, as YAML writes it: metrics that the text does
-// not name are unknown to it.
+// Parse parses a whole catalogue in the form of [Catalogue.YAML]. Unlike Open, it adds
+// no entries of a built-in catalogue.
 func Parse(text []byte) (*Catalogue, error) {
 	metrics, err := read(bytes.NewReader(text))
 	if err != nil {
@@ -74,8 +73,8 @@ func Parse(text []byte) (*Catalogue, error) {
 	return &Catalogue{metrics}, nil
 }
 
-// Open loads the catalogue in the file at path over the newest built-in one; an
-// empty path is the latter.
+// Open returns the newest built-in catalogue with the entries of the file at path. If
+// path is empty, it returns the built-in one.
 func Open(path string) (*Catalogue, error) {
 	c, err := Default()
 	if err != nil {
@@ -84,7 +83,7 @@ func Open(path string) (*Catalogue, error) {
 	return c.Overlay(path)
 }
 
-// Overlay returns c with the entries of the file at path; an empty path is c.
+// Overlay returns c with the entries of the file at path. If path is empty, it returns c.
 func (c *Catalogue) Overlay(path string) (*Catalogue, error) {
 	if path == "" {
 		return c, nil
@@ -101,8 +100,8 @@ func (c *Catalogue) Overlay(path string) (*Catalogue, error) {
 	return over, nil
 }
 
-// With returns c with the entries of r: one of r replaces c's entry of that name
-// as a whole. What is not understood is an error that names the metric.
+// With returns c with the entries of r. An entry of r replaces the whole entry of c with
+// the same name. Errors name the metric.
 func (c *Catalogue) With(r io.Reader) (*Catalogue, error) {
 	own, err := read(r)
 	if err != nil {
@@ -113,7 +112,7 @@ func (c *Catalogue) With(r io.Reader) (*Catalogue, error) {
 	return &Catalogue{metrics}, nil
 }
 
-// Hash names the catalogue by what rollups depend on.
+// Hash returns the hash of the catalogue's groups and directions.
 func (c *Catalogue) Hash() oona.CatalogueHash {
 	return oona.HashCatalogue(slices.Collect(maps.Values(c.metrics)))
 }
@@ -143,8 +142,8 @@ func (c *Catalogue) YAML() ([]byte, error) {
 	return text, nil
 }
 
-// Metric returns what is known of the metric of that name. An unknown metric
-// is of the performance group, and none of its values is worse than another.
+// Metric returns the entry of a metric. An unknown metric belongs to the performance
+// group and is neutral.
 func (c *Catalogue) Metric(name string) oona.Metric {
 	if m, ok := c.metrics[name]; ok {
 		return m
@@ -152,7 +151,7 @@ func (c *Catalogue) Metric(name string) oona.Metric {
 	return oona.Metric{Name: name, Group: oona.Performance, Direction: oona.Neutral}
 }
 
-// Group lists the known metrics of a group, ascending by name.
+// Group returns the metrics of a group, ascending by name.
 func (c *Catalogue) Group(g oona.Group) []oona.Metric {
 	var of []oona.Metric
 	for _, name := range slices.Sorted(maps.Keys(c.metrics)) {
@@ -179,7 +178,7 @@ func read(r io.Reader) (map[string]oona.Metric, error) {
 		return nil, err
 	}
 	metrics := make(map[string]oona.Metric, len(document.Metrics))
-	// In the names' order, so that the same file gives the same error.
+	// Sorted, so that the same file always gives the same error.
 	for _, name := range slices.Sorted(maps.Keys(document.Metrics)) {
 		m, err := metric(name, document.Metrics[name])
 		if err != nil {
@@ -201,8 +200,7 @@ var directions = map[string]oona.Direction{
 	"lower_is_better":  oona.LowerIsBetter,
 }
 
-// metric makes a metric of an entry's keys. A group must be given; without a
-// direction the metric is neutral.
+// metric converts an entry. It must have a group. The default direction is neutral.
 func metric(name string, entry map[string]string) (oona.Metric, error) {
 	if err := oona.CheckID("metrics", name); err != nil {
 		return oona.Metric{}, fmt.Errorf("metric name %q: %w", name, err)

@@ -50,7 +50,7 @@ func TestUnknownMetricIsKept(t *testing.T) {
 	}
 }
 
-// load reads a catalogue over the built-in one.
+// load returns the built-in catalogue with the entries of a text.
 func load(t *testing.T, text string) (*Catalogue, error) {
 	t.Helper()
 	c, err := Default()
@@ -118,8 +118,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A published catalogue never changes: logs name it by its hash. One that is new
-// gets a row here.
+// Published catalogues never change, as logs name them by their hash. A new one gets a
+// row here.
 func TestBuiltInCataloguesStayAsTheyAre(t *testing.T) {
 	want := map[string]string{
 		"default.v1.yaml": "b40fe41f50f13133",
@@ -152,7 +152,7 @@ func TestBuiltInOfLogsWithoutACatalogue(t *testing.T) {
 	}
 }
 
-// What only people read is not in the hash.
+// The hash does not depend on units and help.
 func TestHashIsOfGroupAndDirection(t *testing.T) {
 	hash := func(text string) oona.CatalogueHash {
 		c, err := load(t, text)
@@ -175,8 +175,8 @@ func TestHashIsOfGroupAndDirection(t *testing.T) {
 	}
 }
 
-// What YAML writes is read back as it was, also where a name looks like a number
-// or a truth value, and is not laid over the built-in catalogue.
+// Parse reads what YAML writes, even if a name looks like a number or a boolean, and adds
+// no entries of the built-in catalogue.
 func TestYAMLIsReadBack(t *testing.T) {
 	c, err := load(t, `
 metrics:

@@ -6,20 +6,20 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// clock says when frames are due and what time they carry. All clocks of a
-// run begin at the same instant, so all times move by one constant.
+// clock maps the times of a recording to the times at which frames are sent. All
+// clocks of a run have the same start, so all times move by the same difference.
 type clock struct {
 	start time.Time
-	base  oona.Micros // start, rounded down: what is due has been
+	base  oona.Micros // start, rounded down, so that no frame is ahead of its due time
 	speed float64
-	last  oona.Micros // the latest time given, where frames carry the time of sending
+	last  oona.Micros // at MaxSpeed: the last time that observed returned
 }
 
 func newClock(start time.Time, speed float64) clock {
 	return clock{start: start, base: oona.MicrosOf(start), speed: speed}
 }
 
-// due returns when to send the frame that is after the start of the recording.
+// due returns when to send the frame with the given time after the start.
 func (c *clock) due(after oona.Micros) time.Time {
 	if c.speed == MaxSpeed {
 		return c.start
@@ -27,7 +27,7 @@ func (c *clock) due(after oona.Micros) time.Time {
 	return c.start.Add(time.Duration(c.scaled(after)) * time.Microsecond)
 }
 
-// observed returns the time that the frame carries when it is sent now.
+// observed returns the event time of a frame that is sent now.
 func (c *clock) observed(after oona.Micros, now time.Time) oona.Micros {
 	if c.speed == MaxSpeed {
 		c.last = max(c.last, oona.MicrosOf(now))

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzRefusal: whatever answers, the refusal has a title, no more than the
-// beginning of what is no problem, and a wait that is not for ever.
+// FuzzRefusal checks that for any answer, the refusal has a title, a short detail, and a
+// bounded wait.
 func FuzzRefusal(f *testing.F) {
 	f.Add(400, "", []byte(`{"type":"urn:oona:problem:invalid","title":"A frame is not valid","status":400,"detail":"frame 0: step"}`))
 	f.Add(503, "5", []byte(`{"title":7}`))

@@ -1,6 +1,5 @@
-// Package loadgen plays a recorded run, or load that it makes up, into ingest
-// over HTTP, as a trainer would: each producer on its own path, its frames in
-// order, none ahead of its time.
+// Package loadgen sends a recorded run, or synthetic load, to ingest over HTTP, like
+// a trainer: each producer sends its frames in order, and no frame before it is due.
 package loadgen
 
 import (
@@ -21,33 +20,33 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Config says what to play, where to and how fast.
+// Config configures a Player.
 type Config struct {
-	// URL is ingest's, e.g. http://127.0.0.1:8080.
+	// URL is the address of ingest, for example http://127.0.0.1:8080.
 	URL string
-	// Speed scales the intervals between frames: 10 plays ten times as fast
-	// as recorded. MaxSpeed plays as fast as ingest takes it.
+	// Speed divides the intervals between frames: 10 is ten times as fast as
+	// recorded. MaxSpeed is as fast as ingest accepts the frames.
 	Speed float64
-	// Recording is an Avro object container file, read to its end by New. It
-	// is kept in memory.
+	// Recording is an Avro object container file. New reads it into memory.
 	Recording io.Reader
-	// Synthetic is the load to make up where Recording is nil.
+	// Synthetic is the load to generate if Recording is nil.
 	Synthetic Synthetic
-	// Run is the id that all frames get; empty: a fresh ULID.
+	// Run is the ID that all frames get. If it is empty, they get a new ULID.
 	Run oona.RunID
-	// BatchBytes and BatchFrames bound a request; a frame is never divided.
+	// BatchBytes and BatchFrames limit a request. A frame is never divided.
 	BatchBytes, BatchFrames int
-	// RequestTimeout bounds one attempt, DeliveryTimeout all attempts at a request.
+	// RequestTimeout limits one attempt, DeliveryTimeout all attempts of a request.
 	RequestTimeout, DeliveryTimeout time.Duration
-	// Client sends the requests; nil: one of the player's own.
+	// Client sends the requests. If it is nil, the Player makes one.
 	Client *http.Client
 	Logger *slog.Logger
 }
 
-// MaxSpeed is the speed at which no frame waits: each is observed when it is sent.
+// MaxSpeed is the speed at which frames do not wait. The event time of a frame is then
+// the time at which it is sent.
 const MaxSpeed = 0
 
-// DefaultConfig is to play at the recorded speed.
+// DefaultConfig returns a configuration that plays at the recorded speed.
 func DefaultConfig() Config {
 	return Config{
 		Speed:           1,
@@ -59,7 +58,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// ParseSpeed reads a speed as it is given on a command line: a factor, or max.
+// ParseSpeed parses a speed of a command line: a factor, or max.
 func ParseSpeed(text string) (float64, error) {
 	if text == "max" {
 		return MaxSpeed, nil
@@ -74,42 +73,42 @@ func ParseSpeed(text string) (float64, error) {
 func (c Config) validate() error {
 	switch {
 	case c.URL == "":
-		return errors.New("player: no URL; give ingest's, such as http://127.0.0.1:8080")
+		return errors.New("loadgen: no URL; give that of ingest, such as http://127.0.0.1:8080")
 	case !(c.Speed >= 0) || math.IsInf(c.Speed, 0):
-		return fmt.Errorf("player: speed is %v; give a number above 0, or 0 for as fast as possible", c.Speed)
+		return fmt.Errorf("loadgen: speed is %v; give a number above 0, or 0 for as fast as possible", c.Speed)
 	case c.BatchBytes < 1 || c.BatchFrames < 1:
-		return fmt.Errorf("player: a request of %d bytes and %d frames holds nothing; give at least 1 of both", c.BatchBytes, c.BatchFrames)
+		return fmt.Errorf("loadgen: a request has at most %d bytes and %d frames; give at least 1 of both", c.BatchBytes, c.BatchFrames)
 	case c.RequestTimeout <= 0 || c.DeliveryTimeout <= 0:
 		return fmt.Errorf("loadgen: request timeout %v and delivery timeout %v must be above 0", c.RequestTimeout, c.DeliveryTimeout)
 	}
 	return nil
 }
 
-// Counts are what a player has done so far.
+// Counts are the counts of a Player so far.
 type Counts struct {
-	Sent         int64         // frames whose request was begun, each once
-	Acknowledged int64         // frames that ingest has taken
-	Refused      int64         // frames that ingest will not take
+	Sent         int64         // frames, each once
+	Acknowledged int64         // frames that ingest accepted
+	Refused      int64         // frames that ingest refused
 	Retries      int64         // requests sent again
 	Readings     int64         // in the acknowledged frames
 	Tensors      int64         // in the acknowledged frames
-	Bytes        int64         // of frames sent, again for a retry
+	Bytes        int64         // of requests, including retries
 	Events       int64         // in the recording; they are not sent
-	Behind       time.Duration // the furthest that a frame was sent after it was due
+	Behind       time.Duration // the greatest delay of a frame after it was due
 }
 
-// Unanswered returns the frames that ingest may or may not have taken: their
-// last request failed without an answer.
+// Unanswered returns the number of frames whose last request failed without an answer.
+// Ingest may have accepted them.
 func (c Counts) Unanswered() int64 { return c.Sent - c.Acknowledged - c.Refused }
 
-// Result is how a run of the player ended.
+// Result is the outcome of Run.
 type Result struct {
 	Counts
 	Run     oona.RunID
 	Elapsed time.Duration
 }
 
-// Player plays one run. Counts may be asked while it runs.
+// Player sends one run. Counts may be called while it runs.
 type Player struct {
 	cfg     Config
 	sources []source
@@ -120,15 +119,15 @@ type counters struct {
 	sent, acknowledged, refused, retries, readings, tensors, bytes, events, behind atomic.Int64
 }
 
-// source is the frames of one producer.
+// source has the frames of one producer.
 type source interface {
-	// next returns the next frame and how long after the start it is due at
-	// the recorded speed; false: there are no more. Run, Epoch and ObservedAt
-	// are the caller's to set, the rest is the source's until its next call.
+	// next returns the next frame and its time after the start at the recorded
+	// speed. It returns false after the last frame. The caller sets Run, Epoch and
+	// ObservedAt. The frame is valid until the next call.
 	next() (frame *oona.Frame, due oona.Micros, more bool)
 }
 
-// New reads the recording, or prepares the load, and checks the configuration.
+// New checks the configuration, and reads the recording or prepares the load.
 func New(cfg Config) (*Player, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -137,7 +136,7 @@ func New(cfg Config) (*Player, error) {
 		cfg.Run = oona.RunID(ulid.Make().String())
 	}
 	if err := oona.CheckID("run", string(cfg.Run)); err != nil {
-		return nil, fmt.Errorf("player: %w", err)
+		return nil, fmt.Errorf("loadgen: %w", err)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -146,21 +145,21 @@ func New(cfg Config) (*Player, error) {
 	if cfg.Recording != nil {
 		recording, err := read(cfg.Recording)
 		if err != nil {
-			return nil, fmt.Errorf("player: %w", err)
+			return nil, fmt.Errorf("loadgen: %w", err)
 		}
 		p.sources = recording.sources()
 		p.counts.events.Store(recording.events)
 		return p, nil
 	}
 	if err := cfg.Synthetic.validate(); err != nil {
-		return nil, fmt.Errorf("player: %w", err)
+		return nil, fmt.Errorf("loadgen: %w", err)
 	}
 	p.sources = cfg.Synthetic.sources()
 	return p, nil
 }
 
-// Run plays to the end, or until ctx is done: then the requests under way are
-// answered first, and the error is ctx's cause. It is called once.
+// Run sends all frames. When ctx is done, it waits for the answers to the requests in
+// flight, and returns the cause of ctx. It must be called once.
 func (p *Player) Run(ctx context.Context) (Result, error) {
 	client := p.cfg.Client
 	if client == nil {
@@ -183,10 +182,10 @@ func (p *Player) Run(ctx context.Context) (Result, error) {
 	return Result{Counts: p.Counts(), Run: p.cfg.Run, Elapsed: time.Since(start)}, err
 }
 
-// Counts returns what has been done so far.
+// Counts returns the counts so far.
 func (p *Player) Counts() Counts {
 	c := &p.counts
-	// Sent is read last, so that Unanswered is never below zero.
+	// Sent is loaded last, so that Unanswered is never negative.
 	counts := Counts{
 		Acknowledged: c.acknowledged.Load(),
 		Refused:      c.refused.Load(),

@@ -18,7 +18,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// digits is the recording in the tree.
+// digits is the recording in the repository.
 func digits(t testing.TB) []byte {
 	t.Helper()
 	data, err := os.ReadFile("../../testdata/digits.avro")
@@ -28,14 +28,14 @@ func digits(t testing.TB) []byte {
 	return data
 }
 
-// arrival is a frame that the ingest of a test has got.
+// arrival is a frame that the ingest of a test has received.
 type arrival struct {
 	frame oona.Frame
 	at    time.Time
 }
 
-// ingest stands for the real one. It decodes every request, keeps the frames
-// of those that it answers with 200, and answers as told.
+// ingest is a fake ingest. It decodes each request, and keeps the frames if it answers
+// with 200.
 type ingest struct {
 	mu       sync.Mutex
 	arrivals []arrival
@@ -43,13 +43,13 @@ type ingest struct {
 	largest  int // bytes of a request
 	most     int // frames of a request
 
-	// answer returns what to answer the request of that number, from 0, and
-	// whether its frames are taken; nil: 200, taken.
+	// answer returns the answer to request n, from 0, and whether its frames are
+	// accepted. If it is nil, all requests are accepted.
 	answer func(request int) (response *http.Response, err error, taken bool)
 }
 
-// RoundTrip lets an ingest be a client's transport: nothing but the player
-// and its clock takes part, so that fake time can pass.
+// RoundTrip makes an ingest the transport of a client, so that tests need no network
+// and can use fake time.
 func (in *ingest) RoundTrip(request *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(request.Body)
 	if err != nil {
@@ -86,7 +86,7 @@ func (in *ingest) take(body []byte) error {
 		if err := f.Validate(oona.DefaultFrameLimits); err != nil {
 			return err
 		}
-		// What a test looks at outlives the decoder's buffers.
+		// The decoder reuses its buffers, but tests keep the frames.
 		f.Seeds = append([]oona.SeedID(nil), f.Seeds...)
 		f.States = append([]oona.State(nil), f.States...)
 		in.arrivals = append(in.arrivals, arrival{f, time.Now()})
@@ -122,7 +122,7 @@ func run(t *testing.T, cfg Config) Result {
 	return result
 }
 
-// recordedFrames reads the recording's frames and counts its events.
+// recordedFrames reads the frames of the recording and counts its events.
 func recordedFrames(t *testing.T, data []byte) (frames []*oona.Frame, events int64) {
 	t.Helper()
 	reader, err := avro.NewRecordingReader(bytes.NewReader(data))
@@ -211,7 +211,7 @@ func TestMaxSpeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &ingest{}
 		in.answer = func(int) (*http.Response, error, bool) {
-			time.Sleep(time.Millisecond) // so that the time of sending moves
+			time.Sleep(time.Millisecond) // so that the time of sending changes
 			return answered(http.StatusAccepted, ""), nil, true
 		}
 		cfg := testConfig(in)
@@ -311,7 +311,7 @@ func TestConfigFaults(t *testing.T) {
 	}{
 		{"no URL", "no URL", func(c *Config) { c.URL = "" }},
 		{"negative speed", "speed is -1", func(c *Config) { c.Speed = -1 }},
-		{"no batch", "holds nothing", func(c *Config) { c.BatchFrames = 0 }},
+		{"no batch", "and 0 frames; give at least 1", func(c *Config) { c.BatchFrames = 0 }},
 		{"no patience", "must be above 0", func(c *Config) { c.DeliveryTimeout = 0 }},
 		{"bad run", "run: has ' '", func(c *Config) { c.Run = "a b" }},
 		{"no load", "layers is 0", func(c *Config) { c.Synthetic = Synthetic{} }},

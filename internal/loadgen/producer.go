@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// late is how far behind is worth a warning.
+// late is the delay above which a producer logs a warning.
 const late = time.Second
 
 // producer sends the frames of one source in order, one request at a time.
@@ -18,18 +18,18 @@ type producer struct {
 	clock  clock
 	epoch  oona.Micros
 
-	frame *oona.Frame // the next to be sent, nil after the last
+	frame *oona.Frame // the next frame, nil after the last
 	after oona.Micros
-	warn  bool // it has been said that this producer is behind
+	warn  bool // the warning about the delay was logged
 }
 
-// batch is one request.
+// batch is the content of a request.
 type batch struct {
 	body     []byte
 	frames   int
 	readings int
 	tensors  int
-	due      time.Time // of its first frame
+	due      time.Time // of the first frame
 }
 
 func (p *producer) play(ctx context.Context) error {
@@ -59,11 +59,10 @@ func (p *producer) advance() {
 	}
 }
 
-// fill adds to the batch what is due now. A frame that would make it too
-// large is returned: it begins the next one.
+// fill adds the frames that are due to the batch. If a frame would make it too large,
+// fill returns the next batch with this frame.
 //
-// Every batch has a buffer of its own, since a client may go on reading a
-// body after the answer to it.
+// Each batch has its own buffer, as a client may read a body after the answer.
 func (p *producer) fill(b *batch) (rest batch) {
 	now := time.Now()
 	for p.frame != nil && b.frames < p.cfg.BatchFrames && len(b.body) < p.cfg.BatchBytes {
@@ -91,7 +90,7 @@ func (p *producer) fill(b *batch) (rest batch) {
 	return rest
 }
 
-// lag notes how long after its time the batch is sent.
+// lag records how long after its due time the batch is sent.
 func (p *producer) lag(b *batch) {
 	if p.cfg.Speed == MaxSpeed {
 		return
@@ -104,7 +103,7 @@ func (p *producer) lag(b *batch) {
 		}
 	}
 	if behind > late && !p.warn {
-		p.cfg.Logger.Warn("frames are sent after they are due; ingest or this machine is slower than the load: lower the speed or the rate",
+		p.cfg.Logger.Warn("frames are sent late, as ingest or this machine is too slow; lower the speed or the rate",
 			"behind", behind.Round(time.Millisecond))
 	}
 	p.warn = behind > late

@@ -9,11 +9,11 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// recording is the frames of one run, by producer, each in the order read.
+// recording has the frames of one run.
 type recording struct {
 	producers []oona.ProducerID // in the order of their first frames
 	frames    map[oona.ProducerID][]*oona.Frame
-	first     oona.Micros // the least time of a frame
+	first     oona.Micros // the least event time
 	events    int64
 }
 
@@ -28,7 +28,7 @@ func read(r io.Reader) (*recording, error) {
 	var run oona.RunID
 	for n := 0; ; n++ {
 		entry, err := reader.Next()
-		if err == io.EOF { // wrapped, it is a file that was cut off
+		if err == io.EOF { // a wrapped EOF means that the file was cut off
 			break
 		}
 		if err != nil {
@@ -46,19 +46,19 @@ func read(r io.Reader) (*recording, error) {
 			run, rec.first = f.Run, f.ObservedAt
 		}
 		if f.Run != run {
-			return nil, fmt.Errorf("recording, entry %d: it is of run %s, those before are of %s; play one run at a time", n, f.Run, run)
+			return nil, fmt.Errorf("recording, entry %d: its run is %s, but entries before it have run %s; record one run per file", n, f.Run, run)
 		}
 		rec.add(f, epochs)
 	}
 	if run == "" {
-		return nil, errors.New("recording: it has no frames")
+		return nil, errors.New("the recording has no frames")
 	}
 	return rec, nil
 }
 
-// add keeps the frame. Its epoch becomes a number of its own for each epoch
-// of the recording, to be added to the new one: a producer that was started
-// again counts its frames from 0 again, and they are no repeats.
+// add adds a frame. It replaces the frame's epoch by a small number per epoch, to be
+// added to the new epoch: a producer that was restarted counts its frames from 0 again,
+// and its epoch must differ, so that the frames are not repeats.
 func (r *recording) add(f *oona.Frame, epochs map[oona.Micros]oona.Micros) {
 	epoch, known := epochs[f.Epoch]
 	if !known {

@@ -40,7 +40,7 @@ func record(t *testing.T, frames ...oona.Frame) io.Reader {
 	return &file
 }
 
-// frameSchema takes the schema of frames from the recording in the tree.
+// frameSchema returns the schema of frames in the recording in the repository.
 func frameSchema(t *testing.T) *twmb.Schema {
 	t.Helper()
 	reader, err := ocf.NewReader(bytes.NewReader(digits(t)))
@@ -61,8 +61,8 @@ func frame(run oona.RunID, epoch oona.Micros, sequence int64, at oona.Micros) oo
 
 const year2026 = oona.Micros(1_767_225_600_000_000)
 
-// A producer that was started again while it was recorded counts from 0
-// again: its frames must not become repeats of the earlier ones.
+// A producer that was restarted while it was recorded counts from 0 again. Its frames
+// must not be repeats of the earlier ones.
 func TestEpochsStayApart(t *testing.T) {
 	in := &ingest{}
 	cfg := testConfig(in)
@@ -94,8 +94,8 @@ func TestRecordingFaults(t *testing.T) {
 	}{
 		{"empty", "recording", func() io.Reader { return strings.NewReader("") }},
 		{"truncated", "recording", func() io.Reader { return bytes.NewReader(digits(t)[:100_000]) }},
-		{"no frames", "it has no frames", func() io.Reader { return record(t) }},
-		{"two runs", "entry 1: it is of run s, those before are of r", func() io.Reader {
+		{"no frames", "the recording has no frames", func() io.Reader { return record(t) }},
+		{"two runs", "entry 1: its run is s, but entries before it have run r", func() io.Reader {
 			return record(t, frame("r", 0, 0, year2026), frame("s", 0, 1, year2026))
 		}},
 		{"year 1", "entry 0: observed_at: is -62135596800000000", func() io.Reader { return record(t, frame("r", 0, 0, -62135596800000000)) }},
@@ -108,7 +108,7 @@ func TestRecordingFaults(t *testing.T) {
 	}
 }
 
-// A file that was cut off, wherever, is not played as if it were whole.
+// A file that was cut off is refused, wherever it was cut off.
 func TestCutRecordings(t *testing.T) {
 	whole, err := io.ReadAll(record(t, frame("r", 0, 0, year2026), frame("r", 0, 1, year2026)))
 	if err != nil {
@@ -123,8 +123,7 @@ func TestCutRecordings(t *testing.T) {
 	}
 }
 
-// The recording in the tree is what its note says it is: of the kind that the
-// demo, and the claim check to come, need.
+// The recording in the repository has what its page says and the demo needs.
 func TestDigits(t *testing.T) {
 	frames, events := recordedFrames(t, digits(t))
 	seeds := make(map[oona.LayerID]int)

@@ -18,25 +18,25 @@ import (
 const (
 	firstPause = 100 * time.Millisecond
 	longPause  = 5 * time.Second
-	// longestWait is the most that a Retry-After is followed.
+	// longestWait limits the wait that Retry-After asks for.
 	longestWait = time.Minute
-	// problemBytes is how much of an answer that is not a success is read.
+	// problemBytes limits how much of an answer is read.
 	problemBytes = 64 << 10
 )
 
-// sender posts batches to ingest. An attempt that may help is made again with
-// the same bytes: a frame that ingest has had already is folded once.
+// sender sends batches to ingest. It retries with the same bytes, so that a frame that
+// ingest has accepted already is folded once.
 type sender struct {
 	cfg    *Config
 	client *http.Client
 	counts *counters
 }
 
-// Refusal is ingest's answer that it does not take a request.
+// Refusal is an answer of ingest other than success.
 type Refusal struct {
 	Status int
-	Title  string // of the problem, or the status in words
-	Detail string // of the problem, or the body's beginning
+	Title  string // of the problem, or the text of the status
+	Detail string // of the problem, or the beginning of the body
 	after  time.Duration
 }
 
@@ -79,8 +79,8 @@ func (s *sender) send(ctx context.Context, b *batch) error {
 	return fmt.Errorf("sending %d frames to %s: %w", b.frames, s.cfg.URL, err)
 }
 
-// retriable tells backoff what to make of an error: of all errors, only a
-// refusal that will not pass is the end.
+// retriable converts an error for package backoff, which retries all errors except a
+// refusal that will not pass.
 func retriable(err error) error {
 	refusal, ok := errors.AsType[*Refusal](err)
 	switch {
@@ -94,8 +94,8 @@ func retriable(err error) error {
 	return err
 }
 
-// post makes one attempt. It is not broken off when ctx is done, so that what
-// ingest made of the frames is known; the timeout bounds it.
+// post makes one attempt. It continues when ctx is done, so that the outcome is known,
+// but not beyond the request timeout.
 func (s *sender) post(ctx context.Context, body []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.RequestTimeout)
 	defer cancel()
@@ -114,14 +114,14 @@ func (s *sender) post(ctx context.Context, body []byte) error {
 	answer, err := io.ReadAll(io.LimitReader(response.Body, problemBytes))
 	switch {
 	case response.StatusCode == http.StatusOK || response.StatusCode == http.StatusAccepted:
-		return nil // whatever became of the body: the frames are taken
+		return nil // even if the body could not be read: ingest has accepted the frames
 	case err != nil:
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	return refusal(response, answer)
 }
 
-// refusal reads what went wrong, as application/problem+json or as text.
+// refusal parses an answer, which is application/problem+json or text.
 func refusal(response *http.Response, answer []byte) *Refusal {
 	r := &Refusal{
 		Status: response.StatusCode,
@@ -141,7 +141,7 @@ func refusal(response *http.Response, answer []byte) *Refusal {
 	return r
 }
 
-// retryAfter reads the header's value: seconds, or a date. Zero: none.
+// retryAfter parses the header Retry-After: seconds, or a date. It returns 0 for others.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(value); err == nil {
 		return time.Duration(seconds) * time.Second

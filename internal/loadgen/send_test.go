@@ -28,8 +28,8 @@ func TestRetries(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name  string
-		first func() (*http.Response, error, bool) // the answer to the first request
-		wait  time.Duration                        // least time until the second
+		first func() (*http.Response, error, bool) // answers the first request
+		wait  time.Duration                        // the least time until the second request
 		most  time.Duration
 	}{
 		{"503 at once", func() (*http.Response, error, bool) { return unavailable("X", ""), nil, false }, firstPause / 2, firstPause * 3 / 2},
@@ -78,8 +78,8 @@ type cutOff struct{}
 
 func (cutOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// foldedOnce checks that the arrivals are n frames, and that repeats of one
-// are the same in all.
+// foldedOnce checks that the arrivals are n different frames, and that repeats of a frame
+// are equal to it.
 func foldedOnce(t *testing.T, arrivals []arrival, n int) {
 	t.Helper()
 	type whole struct {
@@ -102,8 +102,8 @@ func foldedOnce(t *testing.T, arrivals []arrival, n int) {
 	}
 }
 
-// A server that takes the body and hangs up without an answer: the frames are
-// sent again over another connection, the same to the byte.
+// If a server reads the body and closes the connection without an answer, the same bytes
+// are sent again over another connection.
 func TestDroppedConnection(t *testing.T) {
 	var bodies [][]byte
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -163,7 +163,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A repeat says when it is sent, not when the first was.
+// A repeated request has the time of its own sending.
 func TestEachAttemptSaysItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &ingest{answer: func(request int) (*http.Response, error, bool) {
@@ -183,7 +183,7 @@ func TestEachAttemptSaysItsTime(t *testing.T) {
 	})
 }
 
-// timesOf fails for a request that does not say the time.
+// timesOf returns the sending times of requests. It fails if one has no time.
 type timesOf struct {
 	http.RoundTripper
 	t *testing.T
@@ -218,7 +218,7 @@ func TestPatienceEnds(t *testing.T) {
 	})
 }
 
-// A path that fails does not hold the others up.
+// A path that fails does not delay the others.
 func TestProducersAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &ingest{}

@@ -11,24 +11,24 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Synthetic describes load to make up: frames of every layer in turn. The
-// same description makes the same frames, but for their times.
+// Synthetic describes generated load: frames of each layer in turn. Equal descriptions
+// generate the same frames except for their times.
 type Synthetic struct {
 	Layers    int
-	Seeds     int     // of each layer
-	Rate      float64 // frames a second, of all layers together
+	Seeds     int     // per layer
+	Rate      float64 // frames per second of all layers
 	Producers int     // each sends the frames of its own layers
-	Frames    int64   // in all; 0: without end
+	Frames    int64   // of all layers; 0 for no limit
 	Seed      uint64  // of the random values
 }
 
-// DefaultSynthetic is a small network.
+// DefaultSynthetic describes a small network.
 var DefaultSynthetic = Synthetic{Layers: 8, Seeds: 1_000, Rate: 50, Producers: 2, Seed: 1}
 
 const maxLayers = 100_000
 
-// ParseSynthetic reads a description such as layers=64,seeds=1000,rate=100.
-// What is left out is as in DefaultSynthetic.
+// ParseSynthetic parses a description such as layers=64,seeds=1000,rate=100. Keys that
+// are omitted have the values of DefaultSynthetic.
 func ParseSynthetic(text string) (Synthetic, error) {
 	s := DefaultSynthetic
 	s.Producers = 0
@@ -68,7 +68,7 @@ func (s *Synthetic) set(key, value string) (err error) {
 		return errors.New("the number is too large")
 	}
 	if err != nil {
-		return errors.New("not a number of that kind")
+		return errors.New("the value is not a valid number")
 	}
 	return nil
 }
@@ -80,11 +80,11 @@ func (s Synthetic) validate() error {
 	case s.Seeds < 1 || s.Seeds > seeds:
 		return fmt.Errorf("synthetic load: seeds is %d; give 1 to %d", s.Seeds, seeds)
 	case !(s.Rate > 0) || math.IsInf(s.Rate, 0):
-		return fmt.Errorf("synthetic load: rate is %v; give frames a second above 0", s.Rate)
+		return fmt.Errorf("synthetic load: rate is %v; give a number of frames per second above 0", s.Rate)
 	case s.Producers < 1 || s.Producers > s.Layers: // a producer has at least one layer
 		return fmt.Errorf("synthetic load: producers is %d; give 1 to the number of layers, %d", s.Producers, s.Layers)
 	case s.Frames < 0:
-		return fmt.Errorf("synthetic load: frames is %d; give 0 (without end) or more", s.Frames)
+		return fmt.Errorf("synthetic load: frames is %d; give 0 (no limit) or more", s.Frames)
 	}
 	return nil
 }
@@ -102,19 +102,19 @@ func (s Synthetic) sources() []source {
 	return sources
 }
 
-// variants is how many frames' worth of values are drawn; frames repeat them,
-// so that making a frame costs less than taking it in. A layer's frames take
-// turns with a few of them, so that layers differ.
+// variants is the number of frames for which values are drawn. Frames repeat these
+// values, so that generating a frame costs less than ingesting it. A layer uses a few
+// of the variants in turn, so that layers differ.
 const (
 	variants = 16
 	turns    = 4
 )
 
-// levels is the standard deviation, of the logarithm, of a metric's level
-// among the variants.
+// levels is the standard deviation of the logarithm of a metric's median between the
+// variants.
 const levels = 0.3
 
-// columns draws the values: variants times the eight metrics.
+// columns draws the values of all metrics for each variant.
 func (s Synthetic) columns() [][]oona.Column {
 	random := rand.New(rand.NewPCG(s.Seed, 0))
 	table := make([][]oona.Column, variants)
@@ -131,13 +131,13 @@ func (s Synthetic) columns() [][]oona.Column {
 	return table
 }
 
-// metric is how one metric's values are drawn: log-normal about the median,
-// with sigma the standard deviation of the logarithm.
+// metric describes the distribution of a metric: log-normal, where sigma is the
+// standard deviation of the logarithm.
 type metric struct {
 	name          string
 	median, sigma float64
-	ratio         bool // not above 1
-	signed        bool // either sign
+	ratio         bool // at most 1
+	signed        bool // of either sign
 }
 
 // The metrics of the default catalogue.
@@ -169,16 +169,16 @@ func (m metric) draw(random *rand.Rand) float32 {
 	return float32(value)
 }
 
-// generator is the source of one synthetic producer. Frame k of the load is
-// of layer k modulo the layers, and due k / rate seconds after the start.
+// generator is the source of one synthetic producer. Frame k of the load belongs to
+// layer k modulo the number of layers, and is due k / rate seconds after the start.
 type generator struct {
 	spec     Synthetic
 	number   int
 	table    [][]oona.Column
 	layers   []oona.LayerID
-	states   [][]oona.State // by layer; nil: another producer's
+	states   [][]oona.State // by layer; nil for layers of other producers
 	random   *rand.Rand
-	index    int64 // of the load's next frame
+	index    int64 // of the next frame of the load
 	sequence int64
 	frame    oona.Frame
 }
@@ -219,12 +219,11 @@ func (g *generator) next() (*oona.Frame, oona.Micros, bool) {
 	return f, due, true
 }
 
-// growthPeriod is how many frames of a layer pass between two transitions of
-// one of its seeds.
+// growthPeriod is the number of frames of a layer between two transitions of a seed.
 const growthPeriod = 64
 
-// grow takes every growthPeriod-th seed of the layer one step on, until all
-// have come to an end of the lifecycle.
+// grow makes a transition of every growthPeriod-th seed of the layer, unless its state
+// is terminal.
 func (g *generator) grow(states []oona.State, step int64) {
 	for seed := int(step % growthPeriod); seed < len(states); seed += growthPeriod {
 		if state := states[seed]; !state.Terminal() {
@@ -236,8 +235,8 @@ func (g *generator) grow(states []oona.State, step int64) {
 // failing is the share of transitions that end a seed before it is fossilized.
 const failing = 0.1
 
-// successor draws one of the states that state can become: mostly the first,
-// which is the next on the way to FOSSILIZED.
+// successor draws a state that state can become: mostly the next one on the way to
+// FOSSILIZED.
 func (g *generator) successor(state oona.State) oona.State {
 	next := state + 1
 	if g.random.Float64() >= failing {

@@ -26,17 +26,17 @@ func TestParseSynthetic(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                            "is not key=value",
 		"layers":                      `"layers" is not key=value`,
-		"layers=":                     "not a number",
-		"layers=x":                    "layers=x: not a number",
+		"layers=":                     "not a valid number",
+		"layers=x":                    "layers=x: the value is not a valid number",
 		"layers=0":                    "layers is 0; give 1 to 100000",
 		"layers=1000000":              "give 1 to 100000",
 		"seeds=65537":                 "seeds is 65537; give 1 to 65536",
-		"rate=0":                      "rate is 0; give frames a second above 0",
+		"rate=0":                      "rate is 0; give a number of frames per second above 0",
 		"rate=NaN":                    "rate is NaN",
 		"rate=inf":                    "rate is +Inf",
 		"layers=2,producers=3":        "producers is 3; give 1 to the number of layers, 2",
 		"frames=-1":                   "frames is -1",
-		"seed=-1":                     "not a number of that kind",
+		"seed=-1":                     "the value is not a valid number",
 		"layers=1,colour=red":         "unknown key; keys are",
 		"frames=99999999999999999999": "too large",
 	} {
@@ -46,7 +46,7 @@ func TestParseSynthetic(t *testing.T) {
 	}
 }
 
-// all returns copies of the frames of each producer, up to n of each.
+// all returns copies of the first n frames of each producer.
 func all(s Synthetic, n int) [][]oona.Frame {
 	var producers [][]oona.Frame
 	for _, source := range s.sources() {
@@ -90,7 +90,7 @@ func TestSyntheticFrames(t *testing.T) {
 	if total != 4_003 || len(owners) != 5 {
 		t.Errorf("%d frames of %d layers, want 4003 of 5", total, len(owners))
 	}
-	// The last frame of all is due at its number over the rate.
+	// The last frame is due at its number divided by the rate.
 	if last, want := producers[0][len(producers[0])-1], oona.Micros(4_002*1_000_000/50); last.ObservedAt != want {
 		t.Errorf("the last frame is due at %d, want %d", last.ObservedAt, want)
 	}
@@ -153,7 +153,7 @@ func encoded(s Synthetic) string {
 	return fmt.Sprintf("%x", data)
 }
 
-// The metrics are the catalogue's, and their values are such as they take.
+// The metrics are those of the catalogue, and their values are plausible.
 func TestSyntheticValues(t *testing.T) {
 	known, err := catalogue.Default()
 	if err != nil {
@@ -239,8 +239,8 @@ func TestSyntheticRate(t *testing.T) {
 	})
 }
 
-// The cost of a synthetic frame of 1,000 seeds, encoded: to be compared with
-// what it costs to take one in.
+// The cost of generating and encoding a frame of 1,000 seeds, to compare with the cost of
+// ingesting it.
 func BenchmarkSynthetic(b *testing.B) {
 	source := Synthetic{Layers: 64, Seeds: 1_000, Rate: 100, Producers: 1, Seed: 1}.sources()[0]
 	var buffer []byte

@@ -10,14 +10,14 @@ import (
 	"path/filepath"
 )
 
-// Versions of what is fetched from Maven Central. log4j-slf4j-impl is the
-// binding for slf4j 1.7, which Kafka uses.
+// Versions of the artefacts from Maven Central. log4j-slf4j-impl is the binding for
+// slf4j 1.7, which Kafka uses.
 const (
 	kafkaVersion = "4.2.0"
 	log4jVersion = "2.25.3"
 )
 
-// ErrNoJava and ErrNoMaven say what is missing on this machine.
+// ErrNoJava and ErrNoMaven mean that a program is missing on this machine.
 var (
 	ErrNoJava  = errors.New("there is no java on the PATH; Kafka needs Java 17 or later (Debian: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17)")
 	ErrNoMaven = errors.New("there is no mvn on the PATH to fetch Kafka with (Debian: apt-get install maven; macOS: brew install maven)")
@@ -44,7 +44,7 @@ const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 `
 
-// DefaultCache is where artefacts are kept unless Options.Cache says otherwise.
+// DefaultCache returns the default of Options.Cache.
 func DefaultCache() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -65,9 +65,8 @@ func findJava() (string, error) {
 // The artefact of the brokers.
 const kafka = "kafka_2.13"
 
-// Jars returns the directory below cache of the jars of an artefact of
-// org.apache.kafka, such as kafka-streams, and of all that it needs to run.
-// They are fetched unless they are there already.
+// Jars returns the directory with the jars of an artefact of org.apache.kafka, such as
+// kafka-streams, and of its dependencies. If they are not in cache, it fetches them.
 func Jars(ctx context.Context, cache, artefact string) (lib string, err error) {
 	lib = filepath.Join(cache, artefact+"-"+kafkaVersion+"-"+log4jVersion)
 	if _, err := os.Stat(lib); err == nil {
@@ -80,7 +79,7 @@ func Jars(ctx context.Context, cache, artefact string) (lib string, err error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("make the cache of Kafka's jars: %w", err)
 	}
-	work, err := os.MkdirTemp(cache, "fetch-") // so that half a fetch is not taken for a whole one
+	work, err := os.MkdirTemp(cache, "fetch-") // an incomplete download must not have the final name
 	if err != nil {
 		return "", fmt.Errorf("make a directory to fetch Kafka into: %w", err)
 	}
@@ -94,7 +93,7 @@ func Jars(ctx context.Context, cache, artefact string) (lib string, err error) {
 		return "", fmt.Errorf("fetch %s %s with Maven: %w\n%s", artefact, kafkaVersion, err, bytes.TrimSpace(output))
 	}
 	if err := os.Rename(filepath.Join(work, "lib"), lib); err != nil {
-		if _, there := os.Stat(lib); there != nil { // not because another has just fetched it
+		if _, missing := os.Stat(lib); missing != nil { // otherwise another process has fetched them
 			return "", fmt.Errorf("keep Kafka's jars: %w", err)
 		}
 	}

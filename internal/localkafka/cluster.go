@@ -1,9 +1,9 @@
-// Package localkafka runs three real Apache Kafka brokers on loopback, for
-// tests: what matters of the embedded broker's behaviour is proven on them.
+// Package localkafka runs three real Apache Kafka brokers on loopback for tests, as the
+// embedded broker may behave differently.
 //
-// Kafka comes from Maven Central into a cache (43 MiB, once); the three Java
-// processes take 350 MB each, 730 MB under load. The command kafkactl keeps one
-// such cluster from one call to the next.
+// Kafka is downloaded from Maven Central into a cache once (43 MiB). Each of the three
+// Java processes takes 350 MB, and 730 MB under load. The command kafkactl starts a
+// cluster that continues to run, and stops it.
 package localkafka
 
 import (
@@ -23,29 +23,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// size is the number of nodes: the fewest that go on without one.
+// size is the number of nodes: the fewest that tolerate the loss of one.
 const size = 3
 
-// Options say where a cluster is.
+// Options configure a cluster.
 type Options struct {
-	// Dir holds configuration, logs and data. Required. A cluster that runs
-	// there already is taken over.
+	// Dir is the directory of configuration, logs and data. It is required. If a
+	// cluster runs there, Start uses it.
 	Dir string
-	// Cache keeps Kafka's jars; "": DefaultCache.
+	// Cache is the directory of Kafka's jars. The default is DefaultCache.
 	Cache string
-	// Port is that of the first broker; the others follow, and then the
-	// controllers. 0: free ports.
+	// Port is the port of the first broker. The next ports are for the other
+	// brokers and then for the controllers. If it is 0, free ports are chosen.
 	Port int
-	// ProxyPort is that of the first of three proxies that the caller puts
-	// between its clients and the brokers; 0: none. Each broker then has one
-	// more listener, whose clients it sends to its proxy. See Routes.
+	// ProxyPort is the port of the first of three proxies of the caller between
+	// clients and brokers, or 0. With it, each broker has another listener, and
+	// names its proxy to the clients of this listener. See Routes.
 	ProxyPort int
-	// Detach lets the processes outlive this one, and its terminal.
+	// Detach lets the processes run on after this process and its terminal.
 	Detach bool
 }
 
-// Cluster is three nodes, numbered 1 to 3. Its methods are not for concurrent
-// use.
+// Cluster has three nodes, numbered 1 to 3. It is not safe for concurrent use.
 type Cluster struct {
 	opts      Options
 	java, lib string
@@ -53,10 +52,9 @@ type Cluster struct {
 	nodes     []*node
 }
 
-// Start starts a cluster, or what is not running of one that was started in the
-// same directory, and returns when it is ready: a fresh topic is in sync on all
-// brokers, takes records, and a group finds its coordinator. When that fails
-// what was started is stopped.
+// Start starts the nodes of a cluster that do not run yet, and returns when the cluster
+// is ready: a new topic is in sync on all brokers and accepts records, and a group finds
+// its coordinator. On an error, Start stops the nodes that it started.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	c, err := prepare(ctx, opts)
 	if err != nil {
@@ -97,7 +95,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// prepare finds java and the jars, and the cluster in the directory or a new
+// prepare finds java and the jars. It returns the cluster in the directory, or a new
 // one.
 func prepare(ctx context.Context, opts Options) (*Cluster, error) {
 	java, err := findJava()
@@ -117,20 +115,20 @@ func prepare(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, err
 	}
 	if c.nodes[0].ProxyPort != opts.ProxyPort {
-		return nil, fmt.Errorf("the cluster in %s sends clients to a proxy at port %d, not %d; stop it and delete the directory", opts.Dir, c.nodes[0].ProxyPort, opts.ProxyPort)
+		return nil, fmt.Errorf("the cluster in %s has the proxy port %d, not %d; stop it and delete the directory", opts.Dir, c.nodes[0].ProxyPort, opts.ProxyPort)
 	}
 	c.opts, c.java = opts, java
 	if c.lib, err = Jars(ctx, opts.Cache, kafka); err != nil {
 		return nil, err
 	}
-	return c, c.freePorts(ctx)
+	return c, c.checkPorts(ctx)
 }
 
-// create describes a new cluster.
+// create returns a new cluster, which is not running.
 func create(opts Options) (*Cluster, error) {
 	dir, err := filepath.Abs(opts.Dir)
 	if err != nil || opts.Dir == "" {
-		return nil, fmt.Errorf("localkafka: Options.Dir is %q; name a directory for the cluster", opts.Dir)
+		return nil, fmt.Errorf("localkafka: Options.Dir is %q; give a directory for the cluster", opts.Dir)
 	}
 	opts.Dir = dir
 	ports, err := choosePorts(opts.Port)
@@ -148,9 +146,8 @@ func create(opts Options) (*Cluster, error) {
 	return c, nil
 }
 
-// newClusterID returns a random identifier in the form that Kafka asks for. It
-// begins with a letter: Kafka's storage tool takes one that begins with "-" for a
-// flag.
+// newClusterID returns a random identifier in Kafka's form. It begins with a letter, as
+// Kafka's storage tool would parse a leading "-" as a flag.
 func newClusterID() string {
 	var id [16]byte
 	rand.Read(id[:]) // never fails
@@ -158,7 +155,7 @@ func newClusterID() string {
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
-// choosePorts returns those of the brokers and then of the controllers.
+// choosePorts returns the ports of the brokers, and then those of the controllers.
 func choosePorts(first int) (ports [2 * size]int, err error) {
 	for i := range ports {
 		ports[i] = first + i
@@ -169,14 +166,14 @@ func choosePorts(first int) (ports [2 * size]int, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("find a free port: %w", err)
 		}
-		defer listener.Close() //nolint:gocritic // none before all are found
+		defer listener.Close() //nolint:gocritic // all stay open until the last is found
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil
 }
 
-// freePorts returns an error when a port that a stopped node needs is taken.
-func (c *Cluster) freePorts(ctx context.Context) error {
+// checkPorts returns an error if a port of a stopped node is in use.
+func (c *Cluster) checkPorts(ctx context.Context) error {
 	var config net.ListenConfig
 	for _, n := range c.nodes {
 		if n.running() {
@@ -185,17 +182,17 @@ func (c *Cluster) freePorts(ctx context.Context) error {
 		for _, port := range n.ports() {
 			listener, err := config.Listen(ctx, "tcp", loopback(port))
 			if err != nil {
-				return fmt.Errorf("port %d, which Kafka's node %d needs, is not free; choose others with the port option: %w", port, n.ID, err)
+				return fmt.Errorf("port %d of Kafka's node %d is in use; choose another with Options.Port (-port): %w", port, n.ID, err)
 			}
 			if err := listener.Close(); err != nil {
-				return fmt.Errorf("free port %d again: %w", port, err)
+				return fmt.Errorf("close the listener on port %d: %w", port, err)
 			}
 		}
 	}
 	return nil
 }
 
-// Addrs returns the brokers' addresses, to begin with.
+// Addrs returns the addresses of the brokers.
 func (c *Cluster) Addrs() []string {
 	addrs := make([]string, len(c.nodes))
 	for i, n := range c.nodes {
@@ -204,15 +201,14 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// Route is the way to a broker that leads through a proxy of the caller's.
+// Route is the way to a broker through a proxy of the caller.
 type Route struct {
-	Proxy  string // where the broker sends its clients: the proxy must listen there
-	Target string // where the broker listens for what the proxy carries
+	Proxy  string // the address that the broker names to clients; the proxy must listen on it
+	Target string // the address of the broker that the proxy must connect to
 }
 
-// Routes returns those of the brokers, in their order; none without
-// Options.ProxyPort. A client that begins with the proxies' addresses is sent to
-// no others.
+// Routes returns the routes to the brokers, in order, if Options.ProxyPort is set. A
+// client that starts with addresses of proxies uses only proxies.
 func (c *Cluster) Routes() (routes []Route) {
 	for _, n := range c.nodes {
 		if n.ProxyPort != 0 {
@@ -222,7 +218,7 @@ func (c *Cluster) Routes() (routes []Route) {
 	return routes
 }
 
-// Running returns the numbers of the nodes whose process is alive.
+// Running returns the numbers of the nodes that run.
 func (c *Cluster) Running() (ids []int) {
 	for _, n := range c.nodes {
 		if n.running() {
@@ -234,12 +230,12 @@ func (c *Cluster) Running() (ids []int) {
 
 func (c *Cluster) node(id int) (*node, error) {
 	if id < 1 || id > len(c.nodes) {
-		return nil, fmt.Errorf("there is no node %d; they are 1 to %d", id, len(c.nodes))
+		return nil, fmt.Errorf("node %d does not exist; give 1 to %d", id, len(c.nodes))
 	}
 	return c.nodes[id-1], nil
 }
 
-// Kill ends a node at once, as a crash would.
+// Kill kills a node, like a crash.
 func (c *Cluster) Kill(id int) error {
 	n, err := c.node(id)
 	if err != nil {
@@ -249,14 +245,13 @@ func (c *Cluster) Kill(id int) error {
 		return err
 	}
 	if !n.awaitEnd(context.Background(), killTimeout) {
-		return fmt.Errorf("node %d, process %d, is still there %s after SIGKILL", id, n.PID, killTimeout)
+		return fmt.Errorf("node %d, process %d, still runs %s after SIGKILL", id, n.PID, killTimeout)
 	}
 	n.PID = 0
 	return c.save()
 }
 
-// Restart starts a node again, stopping it first where it runs, and returns
-// when the cluster is ready with all nodes.
+// Restart stops a node if it runs, starts it, and returns when the cluster is ready.
 func (c *Cluster) Restart(ctx context.Context, id int) error {
 	n, err := c.node(id)
 	if err != nil {
@@ -281,8 +276,8 @@ const (
 	killTimeout = 5 * time.Second
 )
 
-// Stop ends all nodes at once, as the last alone would have no quorum to end
-// in order: with SIGTERM, and after a while with SIGKILL. Data and logs remain.
+// Stop stops all nodes, with SIGTERM and later with SIGKILL. It stops them at the same
+// time, as the last ones could not end in order without a quorum. Data and logs remain.
 func (c *Cluster) Stop() error { return c.stop(c.nodes) }
 
 func (c *Cluster) stop(nodes []*node) error {
@@ -300,10 +295,10 @@ func (c *Cluster) stop(nodes []*node) error {
 	return errors.Join(append(errs, c.save())...)
 }
 
-// Remove deletes the cluster's directory. Stop it first.
+// Remove deletes the directory of a stopped cluster.
 func (c *Cluster) Remove() error {
 	if ids := c.Running(); len(ids) > 0 {
-		return fmt.Errorf("nodes %v still run; stop them before their data is deleted", ids)
+		return fmt.Errorf("nodes %v still run; stop the cluster before its data is deleted", ids)
 	}
 	if err := os.RemoveAll(c.opts.Dir); err != nil {
 		return fmt.Errorf("delete the cluster's data: %w", err)
@@ -311,10 +306,10 @@ func (c *Cluster) Remove() error {
 	return nil
 }
 
-// ErrNoCluster says that a directory holds no cluster.
+// ErrNoCluster means that a directory has no cluster.
 var ErrNoCluster = errors.New("there is no cluster")
 
-// state is what a directory knows of its cluster.
+// state is the content of the state file.
 type state struct {
 	ID    string  `json:"id"`
 	Nodes []*node `json:"nodes"`
@@ -322,9 +317,9 @@ type state struct {
 
 func stateFile(dir string) string { return filepath.Join(dir, "cluster.json") }
 
-// Open returns the cluster of a directory, running or not; it may be looked at
-// and stopped, and started with Start. The error wraps ErrNoCluster when there
-// is none.
+// Open returns the cluster of a directory, which may be running or not. It may be
+// stopped, but not restarted; Start returns one that can. The error wraps ErrNoCluster
+// if the directory has no cluster.
 func Open(dir string) (*Cluster, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -339,7 +334,7 @@ func Open(dir string) (*Cluster, error) {
 	}
 	var s state
 	if err := json.Unmarshal(text, &s); err != nil || len(s.Nodes) != size {
-		return nil, fmt.Errorf("%s does not describe a cluster of %d nodes; end its java processes and delete %s: %w", stateFile(dir), size, dir, err)
+		return nil, fmt.Errorf("%s does not describe a cluster of %d nodes; stop its java processes and delete %s: %w", stateFile(dir), size, dir, err)
 	}
 	c := &Cluster{opts: Options{Dir: dir}, id: s.ID, nodes: s.Nodes}
 	for _, n := range c.nodes {
@@ -348,7 +343,7 @@ func Open(dir string) (*Cluster, error) {
 	return c, nil
 }
 
-// save keeps the processes' numbers, whole or not at all.
+// save writes the state file atomically.
 func (c *Cluster) save() error {
 	text, err := json.MarshalIndent(state{c.id, c.nodes}, "", "  ")
 	if err != nil {
@@ -364,5 +359,5 @@ func (c *Cluster) save() error {
 	return nil
 }
 
-// String says where the brokers are, as clients take it.
+// String returns the addresses of the brokers, separated by commas.
 func (c *Cluster) String() string { return strings.Join(c.Addrs(), ",") }

@@ -28,7 +28,7 @@ func TestMissingTools(t *testing.T) {
 	}
 }
 
-// A Maven that fails leaves nothing behind that looks like Kafka.
+// If Maven fails, no incomplete directory of jars is left.
 func TestFetchThatFails(t *testing.T) {
 	bin, cache := t.TempDir(), t.TempDir()
 	script := "#!/bin/sh\nmkdir lib && touch lib/half.jar\necho could not transfer artifact\nexit 1\n"
@@ -67,8 +67,7 @@ func TestProperties(t *testing.T) {
 	}
 }
 
-// A broker behind a proxy names the proxy's port to its clients, and listens
-// elsewhere.
+// A broker behind a proxy names the proxy's port to its clients, and listens on another.
 func TestRoutes(t *testing.T) {
 	c, err := create(Options{Dir: t.TempDir(), Port: 30000, ProxyPort: 30006})
 	if err != nil {
@@ -111,7 +110,7 @@ func TestClusterID(t *testing.T) {
 	}
 }
 
-// The state survives the process that wrote it.
+// Another process can read the state.
 func TestState(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Open(dir); !errors.Is(err, ErrNoCluster) {
@@ -139,7 +138,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// A process that has a node's number but is not Kafka is left alone.
+// A process that has a node's PID but is not Kafka is not stopped.
 func TestAnotherProcessIsNotOurs(t *testing.T) {
 	if _, err := os.Stat("/proc/self/cmdline"); err != nil {
 		t.Skip("without /proc a process cannot be told from another")
@@ -185,13 +184,13 @@ func TestTakenPortIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.freePorts(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("port %d", port)) {
+	if err := c.checkPorts(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("port %d", port)) {
 		t.Errorf("%v", err)
 	}
 }
 
-// The cluster goes on without any one node, and takes it back. This starts
-// three brokers of its own, beside those of make kafka-up.
+// The cluster works without any one of its nodes, and takes the node back. The test
+// starts its own three brokers, in addition to those of make kafka-up.
 func TestCluster(t *testing.T) {
 	if os.Getenv("OONA_LOCALKAFKA") != "1" {
 		t.Skip("SKIPPED: starts and kills three Kafka brokers, for a minute and 1 GB; set OONA_LOCALKAFKA=1")
@@ -241,10 +240,10 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	produce()
-	if err := c.Restart(ctx, 1); err != nil { // one that runs
+	if err := c.Restart(ctx, 1); err != nil { // node 1 runs
 		t.Fatal(err)
 	}
-	// Another process finds the same cluster, and has nothing to start.
+	// Another process finds the same cluster, and starts nothing.
 	again, err := Start(ctx, opts)
 	if err != nil {
 		t.Fatal(err)

@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// node is a Kafka process, broker and controller in one.
+// node is a Kafka process that is both broker and controller.
 type node struct {
 	ID             int `json:"id"`
 	Port           int `json:"port"`
 	ControllerPort int `json:"controller_port"`
-	ProxyPort      int `json:"proxy_port,omitempty"` // where clients of the listener at ProxiedPort are sent; 0: there is none
+	ProxyPort      int `json:"proxy_port,omitempty"` // named to clients of ProxiedPort; may be 0
 	ProxiedPort    int `json:"proxied_port,omitempty"`
-	PID            int `json:"pid"` // 0: not started, or stopped by us
+	PID            int `json:"pid"` // 0 if not started, or stopped by us
 
 	dir string
 }
 
 func (n *node) address() string { return loopback(n.Port) }
 
-// ports are those at which the node listens.
+// ports returns the ports that the node listens on.
 func (n *node) ports() []int {
 	ports := []int{n.Port, n.ControllerPort}
 	if n.ProxyPort != 0 {
@@ -40,8 +40,8 @@ func (n *node) ports() []int {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// running reports whether the node's process is alive: its number may have gone
-// to another process since.
+// running reports whether the node's process runs. It checks the command line, as
+// another process may have got the PID.
 func (n *node) running() bool {
 	if n.PID == 0 || syscall.Kill(n.PID, 0) != nil {
 		return false
@@ -50,12 +50,12 @@ func (n *node) running() bool {
 	command, err := os.ReadFile(filepath.Join(proc, "cmdline"))
 	if errors.Is(err, os.ErrNotExist) {
 		_, err := os.Stat("/proc/self")
-		return err != nil // without /proc there is no more to know
+		return err != nil // this system has no /proc, so the PID must do
 	}
 	return bytes.Contains(command, []byte(n.propertiesFile())) // a zombie has no command line
 }
 
-// format prepares the data directory; one that is formatted is left alone.
+// format formats the data directory, unless it is formatted.
 func (n *node) format(ctx context.Context, java, lib, clusterID string) error {
 	cmd := exec.CommandContext(ctx, java, "-Xmx128m", "-cp", filepath.Join(lib, "*"),
 		"kafka.tools.StorageTool", "format", "-g", "-t", clusterID, "-c", n.propertiesFile())
@@ -66,15 +66,15 @@ func (n *node) format(ctx context.Context, java, lib, clusterID string) error {
 	return nil
 }
 
-// start starts the process, in a session of its own where it must outlive this
-// one.
+// start starts the process. With detach, it starts it in its own session, so that it can
+// outlive this process.
 func (n *node) start(java, lib string, detach bool) error {
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the log of node %d: %w", n.ID, err)
 	}
-	defer log.Close() // the process has its own
-	//nolint:noctx // it outlives whoever starts it
+	defer log.Close() // the process has its own file descriptor
+	//nolint:noctx // the process may outlive this one
 	cmd := exec.Command(java, "-Xms512m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
 		"-Dlog4j2.configurationFile="+n.log4jFile(), "-cp", filepath.Join(lib, "*"), "kafka.Kafka", n.propertiesFile())
 	cmd.Dir = n.dir
@@ -84,11 +84,11 @@ func (n *node) start(java, lib string, detach bool) error {
 		return fmt.Errorf("start node %d: %w", n.ID, err)
 	}
 	n.PID = cmd.Process.Pid
-	go cmd.Wait() //nolint:errcheck // only so that it is no zombie while we live; ready and gone tell how it is
+	go cmd.Wait() //nolint:errcheck // only to reap the zombie; running reports the state
 	return nil
 }
 
-// signal sends a signal to the node's process, if it is that.
+// signal sends a signal to the node's process, if it runs.
 func (n *node) signal(s syscall.Signal) error {
 	if !n.running() {
 		return nil
@@ -99,7 +99,7 @@ func (n *node) signal(s syscall.Signal) error {
 	return nil
 }
 
-// awaitEnd reports whether the process ended in time.
+// awaitEnd waits for the process to end, and reports whether it did in time.
 func (n *node) awaitEnd(ctx context.Context, within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -125,7 +125,7 @@ func lastLines(text []byte, count int) string {
 	return strings.Join(lines[max(0, len(lines)-count):], "\n")
 }
 
-// sleep returns false when ctx ended first.
+// sleep returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

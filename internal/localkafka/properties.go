@@ -16,8 +16,8 @@ const log4j2 = `<Configuration status="WARN">
 </Configuration>
 `
 
-// properties returns server.properties of a node that is broker and
-// controller. Intervals are short, so that tests of failures are.
+// properties returns the server.properties of a node. Intervals are short, so that tests
+// of failures are fast.
 func (c *Cluster) properties(n *node) string {
 	voters := make([]string, len(c.nodes))
 	for i, v := range c.nodes {
@@ -58,7 +58,7 @@ func (c *Cluster) properties(n *node) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// write makes a node's directory and its configuration.
+// write creates a node's directory and its configuration.
 func (c *Cluster) write(n *node) error {
 	if err := os.MkdirAll(n.dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of node %d: %w", n.ID, err)

@@ -15,13 +15,12 @@ import (
 const (
 	readyTimeout = 90 * time.Second
 	readyPoll    = 250 * time.Millisecond
-	// attempt bounds one question to a broker that is coming up.
+	// attempt is the timeout of one request to a broker that is starting.
 	attempt = 5 * time.Second
 )
 
-// Ready waits until all nodes serve. Neither an open port nor the list of
-// brokers says so: a broker that has died stays on the list for long, and topics
-// can be made without it.
+// Ready waits until all nodes work. It needs a new topic to find out: a broker that died
+// is listed for a long time, and its port may be open before it works.
 func (c *Cluster) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -33,24 +32,24 @@ func (c *Cluster) Ready(ctx context.Context) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MetadataMinAge(readyPoll), kgo.RequestRetries(0))
 	if err != nil {
-		return fmt.Errorf("look at the cluster: %w", err)
+		return fmt.Errorf("connect to the cluster: %w", err)
 	}
 	defer client.Close()
 	probe := probe{client: client, topic: fmt.Sprintf("oona-ready-%d", time.Now().UnixNano())}
-	if err := c.await(ctx, "a topic to be made", probe.create); err != nil {
+	if err := c.await(ctx, "a topic to be created", probe.create); err != nil {
 		return err
 	}
 	return errors.Join(
 		errors.Join(
 			c.await(ctx, "a topic to be in sync on all brokers", probe.inSync),
 			c.await(ctx, "records to be acknowledged by all brokers", probe.produce),
-			c.await(ctx, "a group's coordinator", probe.coordinator),
+			c.await(ctx, "the coordinator of a group", probe.coordinator),
 		),
 		c.await(ctx, "a topic to be deleted", probe.remove),
 	)
 }
 
-// await asks until it gets no error. It gives up when ctx ends or a node has.
+// await calls ask until it returns no error, ctx ends, or a node ends.
 func (c *Cluster) await(ctx context.Context, what string, ask func(context.Context) error) error {
 	for {
 		asking, cancel := context.WithTimeout(ctx, attempt)
@@ -79,7 +78,7 @@ func (n *node) listens(ctx context.Context) error {
 	return conn.Close()
 }
 
-// probe is a topic by which the cluster is tried.
+// probe is a topic for testing the cluster.
 type probe struct {
 	client *kgo.Client
 	topic  string
@@ -102,8 +101,8 @@ func (p probe) create(ctx context.Context) error {
 	return err
 }
 
-// inSync: every broker knows the topic, and that it is in sync on all of them.
-// Each hears of it by itself.
+// inSync returns an error unless each broker knows that the topic is in sync on all
+// brokers.
 func (p probe) inSync(ctx context.Context) error {
 	for _, broker := range p.client.SeedBrokers() {
 		if err := p.knows(ctx, broker); err != nil {
@@ -127,15 +126,15 @@ func (p probe) knows(ctx context.Context, broker *kgo.Broker) error {
 		return err
 	}
 	if len(response.Brokers) != size {
-		return fmt.Errorf("a broker knows %d brokers of %d", len(response.Brokers), size)
+		return fmt.Errorf("a broker knows %d of %d brokers", len(response.Brokers), size)
 	}
 	partitions := response.Topics[0].Partitions
 	if len(partitions) != size {
-		return fmt.Errorf("it has %d partitions of %d", len(partitions), size)
+		return fmt.Errorf("a broker knows %d of %d partitions", len(partitions), size)
 	}
 	for _, partition := range partitions {
 		if len(partition.ISR) != size {
-			return fmt.Errorf("partition %d is in sync on %d brokers of %d", partition.Partition, len(partition.ISR), size)
+			return fmt.Errorf("partition %d is in sync on %d of %d brokers", partition.Partition, len(partition.ISR), size)
 		}
 	}
 	return nil

@@ -1,11 +1,11 @@
 // Command kafkactl starts and stops three real Kafka brokers on loopback, for
 // tests.
 //
-//	kafkactl up      start what does not run, wait until it is ready, print the addresses
-//	kafkactl down    stop them and delete their data
-//	kafkactl status  say what runs; the exit status is 1 unless all do
+//	kafkactl up      start the brokers that do not run, wait until they are ready, print the addresses
+//	kafkactl down    stop the brokers and delete their data
+//	kafkactl status  print which brokers run; the exit status is 1 unless all do
 //
-// up prints nothing but the addresses on standard output:
+// On standard output, up prints only the addresses:
 //
 //	export OONA_KAFKA=$(go run ./internal/localkafka/kafkactl up)
 package main
@@ -25,8 +25,8 @@ import (
 	"github.com/morphogenetic/oona/internal/localkafka"
 )
 
-// defaultPort is that of the first broker. It is not Kafka's own, so that no
-// other Kafka is taken for this one.
+// defaultPort is the port of the first broker. It is not Kafka's default, so that this
+// cluster is not confused with another Kafka.
 const defaultPort = 19092
 
 func main() {
@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("say up, down or status")
+var errUsage = errors.New("give up, down or status")
 
 func run(ctx context.Context, args []string, out, messages io.Writer) error {
 	cache, err := localkafka.DefaultCache()
@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, out, messages io.Writer) error {
 
 func up(ctx context.Context, opts localkafka.Options, out, messages io.Writer) error {
 	began := time.Now()
-	fmt.Fprintln(messages, "starting three Kafka brokers; the first time, Kafka is fetched with Maven")
+	fmt.Fprintln(messages, "starting three Kafka brokers; the first time, Maven downloads Kafka")
 	cluster, err := localkafka.Start(ctx, opts)
 	if err != nil {
 		return err
