@@ -114,7 +114,7 @@ func TestBusFigures(t *testing.T) {
 	if left := groups(t, w); len(left) > 0 || len(w.groups) > 0 {
 		t.Errorf("groups %v are still there", left)
 	}
-	if err := kafka.CheckTopics(t.Context(), w.bus, topics.Specs(partitions)); err == nil {
+	if err := kafka.New(w.bus, nil).Check(t.Context(), topics.Specs(partitions)); err == nil {
 		t.Error("the topics of a measure are still there after it")
 	}
 }

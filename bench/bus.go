@@ -61,7 +61,7 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	if err != nil {
 		return oona.Topics{}, err
 	}
-	if _, err = kafka.ApplyTopics(ctx, w.bus, topics.Specs(partitions)); err != nil {
+	if _, err = kafka.New(w.bus, nil).Apply(ctx, topics.Specs(partitions)); err != nil {
 		err = errors.Join(err, w.forget(topics))
 	}
 	return topics, err
@@ -127,7 +127,7 @@ func expel(admin sarama.ClusterAdmin, group string) error {
 // publish at a time, each the frames of its own layers, as trainers would; they
 // keep in step, so that none is late for the windows of another.
 func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.RunID) (err error) {
-	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{Compression: "lz4", DeliveryTimeout: 30 * time.Second})
+	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{Compression: "lz4", DeliveryTimeout: 30 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	if err != nil {
 		return 0, err
 	}
-	publisher, err := kafka.NewPublisher(w.bus, kafka.RollupOptions())
+	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.RollupOptions())
 	if err != nil {
 		return 0, err
 	}
@@ -256,7 +256,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	if err != nil {
 		return 0, err
 	}
-	subscriber, err := kafka.NewMember(w.bus, kafka.MemberOptions{Group: w.group()}, stage, w.logger)
+	subscriber, err := kafka.New(w.bus, w.logger).Member(bus.MemberOptions{Group: w.group()}, stage)
 	if err != nil {
 		return 0, err
 	}

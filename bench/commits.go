@@ -30,7 +30,7 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 			err = errors.Join(err, w.forget(topics))
 		}
 	}()
-	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{DeliveryTimeout: patience})
+	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{DeliveryTimeout: patience})
 	if err != nil {
 		return topics, err
 	}
@@ -57,7 +57,7 @@ func (w *wire) measureCommits(ctx context.Context, topic string, messages int, i
 		return err
 	}
 	deferred := func() error {
-		s, err := kafka.NewMember(w.bus, kafka.MemberOptions{Group: w.group()}, constant{metadata: strings.Repeat("m", 2000)}, w.logger)
+		s, err := kafka.New(w.bus, w.logger).Member(bus.MemberOptions{Group: w.group()}, constant{metadata: strings.Repeat("m", 2000)})
 		if err != nil {
 			return err
 		}

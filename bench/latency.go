@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -99,7 +100,7 @@ func percentile(of []time.Duration, percent int) float64 {
 
 // ingestUntilTold is the other process.
 func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
-	publisher, err := kafka.NewPublisher(w.bus, kafka.PublisherOptions{})
+	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ type times struct {
 
 // fly posts frames at their times and notes when they come out of the topic.
 func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times, error) {
-	reader, err := kafka.NewReader(w.bus, kafka.ReaderOptions{}, w.logger)
+	reader, err := kafka.New(w.bus, w.logger).Reader(bus.ReaderOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func (p *rawProducer) publish(ctx context.Context, body []byte, ids []identity, 
 func rawTopic(w *world) {
 	w.windows.IdleHorizon = 15 * time.Second    // longer than the session of an ingest that was killed
 	w.windows.AllowedLateness = 5 * time.Second // what is forwarded again is of windows that are open
-	if _, err := kafkabus.ApplyTopics(w.ctx, kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.RawSpecs(partitions)); err != nil {
+	if _, err := kafkabus.New(kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, nil).Apply(w.ctx, w.topics.RawSpecs(partitions)); err != nil {
 		w.Fatal(err)
 	}
 	raw := []string{"--raw", "--raw-group", w.prefix + "-raw"}

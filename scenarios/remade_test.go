@@ -96,7 +96,7 @@ const madeAgain = "the log is another than the one that its rollups are of, and 
 // makeFrames makes the topic of frames, without first records.
 func (w *world) makeFrames() {
 	w.Helper()
-	if _, err := kafkabus.ApplyTopics(w.ctx, kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, w.topics.Specs(partitions)); err != nil {
+	if _, err := kafkabus.New(kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, nil).Apply(w.ctx, w.topics.Specs(partitions)); err != nil {
 		w.Fatal(err)
 	}
 }

@@ -54,7 +54,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.topics = topics
-	if _, err := kafkabus.ApplyTopics(ctx, kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, topics.Specs(partitions)); err != nil {
+	if _, err := kafkabus.New(kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, nil).Apply(ctx, topics.Specs(partitions)); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -73,7 +73,7 @@ func commitAtTheEnd(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	t.fill(topic, 0, 10)
 	o := newOwner()
-	m := t.Member(t.T, MemberOptions{Group: group, CommitEvery: time.Hour}, o)
+	m := t.newMember(t.T, bus.MemberOptions{Group: group, CommitEvery: time.Hour}, o)
 	t.take(t.subscribe(m, topic), 4)
 	o.await(t, "assigned", 1)
 	last := bus.Commit{Offset: 4, Metadata: "last"}
@@ -183,7 +183,7 @@ func logThatReachesTheCommitInAMoment(t *trial) {
 	o.readTo, o.strict = 4, true
 	messages := t.subscribe(t.member(group, o), topic)
 	o.await(t, "short", 1)
-	t.publish(t.publisher(PublisherOptions{}), topic, directed("3", 0))
+	t.publish(t.publisher(bus.PublisherOptions{}), topic, directed("3", 0))
 	if got := t.take(messages, 3); !slices.Equal(got, []string{"1", "2", "3"}) {
 		t.Errorf("%q", got)
 	}

@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"testing"
@@ -11,40 +12,53 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Harness makes what a test needs of a bus. Each call of what Run is given may return
-// another bus, or the same. What it makes, the test closes.
+// Harness is a bus, and what the tests must know of it. Each call of the function that
+// Run is given may return another bus, or the same.
 type Harness struct {
-	// CreateTopic makes a topic, and returns once it can be used.
-	CreateTopic func(t *testing.T, spec oona.TopicSpec)
-	Publisher   func(t *testing.T, opts PublisherOptions) bus.Publisher
-	Member      func(t *testing.T, opts MemberOptions, owner bus.Owner) bus.Member
-	// Reader begins at records of a time, or at the oldest where that is zero.
-	Reader func(t *testing.T, from time.Time) bus.Reader
-	// Ends returns the offset after the last record of each partition of a topic.
-	Ends func(t *testing.T, topic string) []int64
-	// Failed returns the indexes of the messages that an error of Publish names.
-	Failed func(err error) []int
+	Bus bus.Bus
 	// UnboundedMetadata: the bus keeps commits with metadata of any size.
 	UnboundedMetadata bool
 	Faults            Faults
 }
 
-// PublisherOptions are those of every bus.
-type PublisherOptions struct {
-	MaxMessageBytes int           // 0: the bus's own
-	Wait            time.Duration // how long messages are tried again; 0: a minute
+// createTopic creates a topic.
+func (h Harness) createTopic(t *testing.T, spec oona.TopicSpec) {
+	t.Helper()
+	if _, err := h.Bus.Apply(t.Context(), []oona.TopicSpec{spec}); err != nil {
+		t.Fatal(err)
+	}
 }
 
-// MemberOptions are those of every bus.
-type MemberOptions struct {
-	Group       string
-	Instance    string
-	CommitEvery time.Duration
+// newPublisher returns a publisher that waits for a machine under load, unless the
+// options say otherwise. The caller closes it.
+func (h Harness) newPublisher(t *testing.T, opts bus.PublisherOptions) bus.PinnedPublisher {
+	t.Helper()
+	opts.DeliveryTimeout = cmp.Or(opts.DeliveryTimeout, time.Minute)
+	p, err := h.Bus.Publisher(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (h Harness) newMember(t *testing.T, opts bus.MemberOptions, owner bus.Owner) bus.Member {
+	t.Helper()
+	m, err := h.Bus.Member(opts, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // Faults are what a bus can be made to do. A test that needs one which is nil is
 // skipped.
 type Faults struct {
+	// DeleteTopic deletes a topic. It may return before every server knows.
+	DeleteTopic func(t *testing.T, topic string)
+	// AddPartitions gives a topic n partitions.
+	AddPartitions func(t *testing.T, topic string, n int32)
+	// Retain sets how long a topic keeps a record.
+	Retain func(t *testing.T, topic string, d time.Duration)
 	// Trim deletes the records of a partition below an offset.
 	Trim func(t *testing.T, topic string, partition int32, start int64)
 	// Refuse has the bus refuse once, for good, the next batch of a partition.
@@ -82,7 +96,7 @@ func RunInBubbles(t *testing.T, start func(t *testing.T) Harness) {
 }
 
 func run(t *testing.T, on func(t *testing.T, test func(*trial))) {
-	for _, c := range slices.Concat(publisherCases, readerCases, memberCases, commitCases) {
+	for _, c := range slices.Concat(publisherCases, readerCases, memberCases, commitCases, adminCases) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			on(t, c.test)

@@ -36,7 +36,7 @@ func messagesHaveTheirPosition(t *trial) {
 	topic := t.partitions(1)
 	msg := keyed("a", "key")
 	msg.Metadata["header"], msg.Metadata["$offset"] = "1", "from outside"
-	t.publish(t.publisher(PublisherOptions{}), topic, msg, unkeyed("b"))
+	t.publish(t.publisher(bus.PublisherOptions{}), topic, msg, unkeyed("b"))
 	o := newOwner()
 	messages := t.subscribe(t.member(unique("group"), o), topic)
 	c := o.await(t, "assigned", 1)[0]
@@ -88,7 +88,7 @@ func endIsTold(t *trial) {
 	o := newOwner()
 	t.subscribe(t.member(unique("group"), o), topic)
 	c := o.await(t, "assigned", 1)[0]
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	for i := range 5 {
 		t.publish(p, topic, directed("x", 0))
 		t.eventually("the end is told", func() bool { return c.end.Load() == int64(i+1) })
@@ -234,7 +234,7 @@ func rebalanceLosesNothing(t *trial) {
 		return m
 	}
 	join()
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	var other bus.Member
 	for i := range count {
 		for partition := range int32(partitions) {
@@ -398,7 +398,7 @@ func twoMembersWithOneInstance(t *trial) {
 	var messages [2]<-chan *message.Message
 	for i := range members {
 		o := newOwner()
-		members[i] = t.Member(t.T, MemberOptions{Group: group, Instance: "one"}, o)
+		members[i] = t.newMember(t.T, bus.MemberOptions{Group: group, Instance: "one"}, o)
 		t.closeAtEnd(members[i])
 		messages[i] = t.subscribe(members[i], topic)
 		o.await(t, "assigned", 1)
@@ -421,7 +421,7 @@ func twoMembersWithOneInstance(t *trial) {
 
 func closedMember(t *trial) {
 	topic := t.partitions(1)
-	m := t.Member(t.T, MemberOptions{Group: unique("group")}, newOwner())
+	m := t.newMember(t.T, bus.MemberOptions{Group: unique("group")}, newOwner())
 	if err := errors.Join(m.Close(), m.Close()); err != nil {
 		t.Error(err)
 	}

@@ -54,7 +54,7 @@ func keysDecideThePartition(t *trial) {
 	for key := range hashes {
 		messages = append(messages, keyed("keyed", key))
 	}
-	t.publish(t.publisher(PublisherOptions{}), topic, messages...)
+	t.publish(t.publisher(bus.PublisherOptions{}), topic, messages...)
 	for _, msg := range t.read(topic, len(messages)) {
 		at := t.position(msg)
 		switch string(msg.Payload) {
@@ -81,7 +81,7 @@ func keysDecideThePartition(t *trial) {
 // Offsets ascend by one from 0, in the order of publishing.
 func orderWithinAPartition(t *trial) {
 	topic := t.partitions(2)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	for i := range 20 {
 		t.publish(p, topic, numbered(100*i, 100*(i+1), 1)...)
 	}
@@ -90,7 +90,7 @@ func orderWithinAPartition(t *trial) {
 			t.Fatalf("message %d is %s at %+v", i, msg.Payload, at)
 		}
 	}
-	if ends := t.Ends(t.T, topic); !slices.Equal(ends, []int64{0, 2000}) {
+	if ends := t.ends(topic); !slices.Equal(ends, []int64{0, 2000}) {
 		t.Errorf("the log ends at %v", ends)
 	}
 }
@@ -99,7 +99,7 @@ func orderWithinAPartition(t *trial) {
 func orderAcrossRetries(t *trial) {
 	t.need("Falter", t.Faults.Falter)
 	topic := t.partitions(1)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	const calls, perCall = 4, 25
 	for i := range calls {
 		t.Faults.Falter(t.T, topic, 0, i)
@@ -115,7 +115,7 @@ func orderAcrossRetries(t *trial) {
 // The metadata of a message are its headers, whatever their names.
 func headers(t *trial) {
 	topic := t.partitions(1)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	want := message.Metadata{
 		"plain":        "value",
 		"empty":        "",
@@ -142,7 +142,7 @@ func headers(t *trial) {
 func writersTimes(t *trial) {
 	topic := t.partitions(1)
 	before := time.Now().Truncate(time.Millisecond)
-	t.publish(t.publisher(PublisherOptions{}), topic,
+	t.publish(t.publisher(bus.PublisherOptions{}), topic,
 		bus.NewMessage([]byte("given"), bus.Target{Time: 1700000000123456}), unkeyed("now"))
 	messages := t.read(topic, 2)
 	if got := t.position(messages[0]).Appended; got/1000 != 1700000000123 {
@@ -157,7 +157,7 @@ func writersTimes(t *trial) {
 func appendTimes(t *trial) {
 	topic := t.topic(oona.TopicSpec{Partitions: 1, AppendTime: true})
 	before := time.Now().Truncate(time.Millisecond)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	for n := range 3 {
 		for range n {
 			t.publish(p, topic, bus.NewMessage([]byte("old"), bus.Target{Time: 1_000_000}))
@@ -174,14 +174,14 @@ func appendTimes(t *trial) {
 // appended.
 func tooLarge(t *trial) {
 	topic := t.partitions(1)
-	p := t.publisher(PublisherOptions{MaxMessageBytes: 2000})
+	p := t.publisher(bus.PublisherOptions{MaxMessageBytes: 2000})
 	large := unkeyed(strings.Repeat("x", 1500))
 	large.Metadata["header"] = strings.Repeat("y", 500)
 	err := p.Publish(t.Context(), topic, unkeyed("fits"), large)
-	if !errors.Is(err, bus.ErrTooLarge) || !slices.Equal(t.Failed(err), []int{1}) {
+	if !errors.Is(err, bus.ErrTooLarge) || !slices.Equal(failed(err), []int{1}) {
 		t.Errorf("%v", err)
 	}
-	if ends := t.Ends(t.T, topic); ends[0] != 0 {
+	if ends := t.ends(topic); ends[0] != 0 {
 		t.Errorf("%d messages of the call were appended", ends[0])
 	}
 	t.publish(p, topic, unkeyed("fits"))
@@ -190,9 +190,9 @@ func tooLarge(t *trial) {
 // What a topic takes less than its publisher was told, it refuses.
 func tooLargeForTheTopic(t *trial) {
 	topic := t.topic(oona.TopicSpec{Partitions: 1, MaxMessageBytes: 1000})
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	err := p.Publish(t.Context(), topic, unkeyed(strings.Repeat("x", 1500)))
-	if !errors.Is(err, bus.ErrTooLarge) || !slices.Equal(t.Failed(err), []int{0}) {
+	if !errors.Is(err, bus.ErrTooLarge) || !slices.Equal(failed(err), []int{0}) {
 		t.Errorf("%v", err)
 	}
 	t.publish(p, topic, unkeyed("fits"))
@@ -201,23 +201,23 @@ func tooLargeForTheTopic(t *trial) {
 // A message for a partition that does not exist fails, and the others do not.
 func partOfACallFails(t *trial) {
 	topic := t.partitions(2)
-	err := t.publisher(PublisherOptions{}).Publish(t.Context(), topic, directed("a", 0), directed("b", 7), directed("c", 1))
-	if err == nil || !slices.Equal(t.Failed(err), []int{1}) || errors.Is(err, bus.ErrTooLarge) {
+	err := t.publisher(bus.PublisherOptions{}).Publish(t.Context(), topic, directed("a", 0), directed("b", 7), directed("c", 1))
+	if err == nil || !slices.Equal(failed(err), []int{1}) || errors.Is(err, bus.ErrTooLarge) {
 		t.Errorf("%v", err)
 	}
-	if ends := t.Ends(t.T, topic); !slices.Equal(ends, []int64{1, 1}) {
+	if ends := t.ends(topic); !slices.Equal(ends, []int64{1, 1}) {
 		t.Errorf("the log ends at %v", ends)
 	}
 }
 
 func badTarget(t *trial) {
 	topic := t.partitions(1)
-	err := t.publisher(PublisherOptions{}).Publish(t.Context(), topic, unkeyed("good"), directed("bad", -1))
+	err := t.publisher(bus.PublisherOptions{}).Publish(t.Context(), topic, unkeyed("good"), directed("bad", -1))
 	var field *oona.FieldError
 	if !errors.As(err, &field) || field.Field != "partition" {
 		t.Errorf("%v", err)
 	}
-	if ends := t.Ends(t.T, topic); ends[0] != 0 {
+	if ends := t.ends(topic); ends[0] != 0 {
 		t.Errorf("%d messages of the call were appended", ends[0])
 	}
 }
@@ -227,17 +227,17 @@ func badTarget(t *trial) {
 func nothingBehindAFailure(t *trial) {
 	t.need("Refuse", t.Faults.Refuse)
 	topic := t.partitions(2)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	t.Faults.Refuse(t.T, topic, 0)
 	err := p.Publish(t.Context(), topic, slices.Concat(numbered(0, 5, 0), numbered(0, 3, 1))...)
-	if !slices.Equal(t.Failed(err), []int{0, 1, 2, 3, 4}) {
-		t.Errorf("failed have %v: %v", t.Failed(err), err)
+	if !slices.Equal(failed(err), []int{0, 1, 2, 3, 4}) {
+		t.Errorf("failed have %v: %v", failed(err), err)
 	}
-	if ends := t.Ends(t.T, topic); !slices.Equal(ends, []int64{0, 3}) {
+	if ends := t.ends(topic); !slices.Equal(ends, []int64{0, 3}) {
 		t.Errorf("the log ends at %v", ends)
 	}
 	t.publish(p, topic, numbered(0, 5, 0)...)
-	if ends := t.Ends(t.T, topic); ends[0] != 5 {
+	if ends := t.ends(topic); ends[0] != 5 {
 		t.Errorf("the log ends at %v", ends)
 	}
 }
@@ -246,13 +246,13 @@ func nothingBehindAFailure(t *trial) {
 func partitionsDoNotWait(t *trial) {
 	t.need("Hold", t.Faults.Hold)
 	topic := t.partitions(3)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	_, release := t.Faults.Hold(t.T, topic, 0)
 	whole := make(chan error, 1)
 	go func() {
 		whole <- p.Publish(context.Background(), topic, directed("a", 0), directed("b", 1))
 	}()
-	t.eventually("the other partition of the call takes its message", func() bool { return t.Ends(t.T, topic)[1] == 1 })
+	t.eventually("the other partition of the call takes its message", func() bool { return t.ends(topic)[1] == 1 })
 	for _, partition := range []int32{1, 2} {
 		t.publish(p, topic, directed("c", partition))
 	}
@@ -263,7 +263,7 @@ func partitionsDoNotWait(t *trial) {
 	if err := <-whole; err != nil {
 		t.Error(err)
 	}
-	if ends := t.Ends(t.T, topic); !slices.Equal(ends, []int64{1, 2, 1}) {
+	if ends := t.ends(topic); !slices.Equal(ends, []int64{1, 2, 1}) {
 		t.Errorf("the log ends at %v", ends)
 	}
 }
@@ -272,7 +272,7 @@ func partitionsDoNotWait(t *trial) {
 func publishEndsWithItsContext(t *trial) {
 	t.need("Hold", t.Faults.Hold)
 	topic := t.partitions(1)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	waiting, release := t.Faults.Hold(t.T, topic, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error, 1), make(chan error, 1)
@@ -302,7 +302,7 @@ func publishEndsWithItsContext(t *trial) {
 
 func closedPublisher(t *trial) {
 	topic := t.partitions(1)
-	p := t.Publisher(t.T, PublisherOptions{})
+	p := t.newPublisher(t.T, bus.PublisherOptions{})
 	if err := errors.Join(p.Close(), p.Close()); err != nil {
 		t.Error(err)
 	}
@@ -315,7 +315,7 @@ func closedPublisher(t *trial) {
 func closeEndsWaiting(t *trial) {
 	t.need("Hold", t.Faults.Hold)
 	topic := t.partitions(1)
-	p := t.Publisher(t.T, PublisherOptions{Wait: time.Hour})
+	p := t.newPublisher(t.T, bus.PublisherOptions{DeliveryTimeout: time.Hour})
 	waiting, _ := t.Faults.Hold(t.T, topic, 0)
 	failed := make(chan error, 1)
 	go func() { failed <- p.Publish(context.Background(), topic, directed("x", 0)) }()

@@ -54,7 +54,7 @@ func readerRanges(t *trial) {
 		due[at.Partition]++
 		msg.Ack()
 	}
-	t.publish(t.publisher(PublisherOptions{}), topic, directed("new", 2))
+	t.publish(t.publisher(bus.PublisherOptions{}), topic, directed("new", 2))
 	if got := t.take(messages, 1); got[0] != "new" {
 		t.Errorf("%q", got)
 	}
@@ -82,7 +82,7 @@ func readerAfterTrim(t *trial) {
 // Each partition begins at its first record at or after the time, or at its end.
 func readerFromATime(t *trial) {
 	topic := t.partitions(3)
-	p := t.publisher(PublisherOptions{})
+	p := t.publisher(bus.PublisherOptions{})
 	noon := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	at := func(partition int32, minute int) *message.Message {
 		when := noon.Add(time.Duration(minute) * time.Minute)
@@ -128,7 +128,7 @@ func readerRedelivers(t *trial) {
 func readerEnds(t *trial) {
 	topic := t.partitions(2)
 	t.fill(topic, 0, 3)
-	reader := t.Reader(t.T, time.Time{})
+	reader := t.newReader(time.Time{})
 	messages := t.subscribe(reader, topic)
 	t.next(messages) // and neither acks nor nacks
 	if err := errors.Join(reader.Close(), reader.Close()); err != nil {

@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -34,7 +35,7 @@ func unique(what string) string {
 func (t *trial) topic(spec oona.TopicSpec) string {
 	t.Helper()
 	spec.Name = unique("topic")
-	t.CreateTopic(t.T, spec)
+	t.createTopic(t.T, spec)
 	return spec.Name
 }
 
@@ -51,16 +52,26 @@ func (t *trial) closeAtEnd(c interface{ Close() error }) {
 	})
 }
 
-func (t *trial) publisher(opts PublisherOptions) bus.Publisher {
+func (t *trial) publisher(opts bus.PublisherOptions) bus.PinnedPublisher {
 	t.Helper()
-	p := t.Publisher(t.T, opts)
+	p := t.newPublisher(t.T, opts)
 	t.closeAtEnd(p)
 	return p
 }
 
+// newReader returns a reader that the caller closes.
+func (t *trial) newReader(from time.Time) bus.Reader {
+	t.Helper()
+	r, err := t.Bus.Reader(bus.ReaderOptions{From: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func (t *trial) reader(from time.Time) bus.Reader {
 	t.Helper()
-	r := t.Reader(t.T, from)
+	r := t.newReader(from)
 	t.closeAtEnd(r)
 	return r
 }
@@ -68,7 +79,7 @@ func (t *trial) reader(from time.Time) bus.Reader {
 // member returns one that commits often.
 func (t *trial) member(group string, o bus.Owner) bus.Member {
 	t.Helper()
-	m := t.Member(t.T, MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o)
+	m := t.newMember(t.T, bus.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o)
 	t.closeAtEnd(m)
 	return m
 }
@@ -92,7 +103,35 @@ func (t *trial) publish(p bus.Publisher, topic string, messages ...*message.Mess
 // fill publishes messages "0" to "n"-1 to a partition.
 func (t *trial) fill(topic string, partition int32, n int) {
 	t.Helper()
-	t.publish(t.publisher(PublisherOptions{}), topic, numbered(0, n, partition)...)
+	t.publish(t.publisher(bus.PublisherOptions{}), topic, numbered(0, n, partition)...)
+}
+
+// ends returns the offset after the last record of each partition.
+func (t *trial) ends(topic string) (ends []int64) {
+	t.Helper()
+	for _, e := range t.extents(topic) {
+		ends = append(ends, e.End)
+	}
+	return ends
+}
+
+func (t *trial) extents(topic string) []bus.Extent {
+	t.Helper()
+	extents, err := t.Bus.Extents(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return extents[topic]
+}
+
+// failed returns the indexes of the messages that an error of Publish names.
+func failed(err error) (indexes []int) {
+	if failed, ok := errors.AsType[*bus.PublishError](err); ok {
+		for _, f := range failed.Failed {
+			indexes = append(indexes, f.Index)
+		}
+	}
+	return indexes
 }
 
 // next returns the next message of a subscription.

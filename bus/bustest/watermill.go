@@ -35,7 +35,7 @@ func RunWatermill(t *testing.T, start func(t *testing.T) Harness) {
 	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, GuaranteedOrderWithSingleSubscriber: true, Persistent: true, ForceShort: true}
 	group := func(t *testing.T, name string) (message.Publisher, message.Subscriber) {
 		s := &subscriber{of: w, t: t, group: name}
-		return &publisher{w, t, w.Publisher(t, PublisherOptions{})}, s
+		return &publisher{w, t, w.newPublisher(t, bus.PublisherOptions{})}, s
 	}
 	tests.TestPubSub(t, features, func(t *testing.T) (message.Publisher, message.Subscriber) {
 		return group(t, "watermill")
@@ -53,7 +53,7 @@ func (w *watermill) use(t *testing.T, topic string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.topics[topic] {
-		w.CreateTopic(t, oona.TopicSpec{Name: topic, Partitions: 3})
+		w.createTopic(t, oona.TopicSpec{Name: topic, Partitions: 3})
 		w.topics[topic] = true
 	}
 }
@@ -106,7 +106,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if s.closed {
 		return nil, bus.ErrClosed
 	}
-	m := s.of.Member(s.t, MemberOptions{Group: s.group + topic, CommitEvery: 20 * time.Millisecond}, acking{})
+	m := s.of.newMember(s.t, bus.MemberOptions{Group: s.group + topic, CommitEvery: 20 * time.Millisecond}, acking{})
 	in, err := m.Subscribe(ctx, topic)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())

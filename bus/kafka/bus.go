@@ -20,8 +20,14 @@ type Bus struct {
 	logger *slog.Logger
 }
 
-// New returns a bus. Its methods validate the configuration.
-func New(cfg Config, logger *slog.Logger) *Bus { return &Bus{cfg, logger} }
+// New returns a bus. Its methods validate the configuration. The logger is for members
+// and readers; with nil they log nothing.
+func New(cfg Config, logger *slog.Logger) *Bus {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return &Bus{cfg, logger}
+}
 
 // Publisher returns a *Publisher.
 func (b *Bus) Publisher(opts bus.PublisherOptions) (bus.PinnedPublisher, error) {

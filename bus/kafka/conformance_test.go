@@ -1,8 +1,7 @@
 package kafka_test
 
 import (
-	"cmp"
-	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -11,8 +10,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/bustest"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
@@ -24,7 +21,7 @@ func TestConformance(t *testing.T) {
 		f := &produceFaults{refused: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
 		broker := startEmbedded(t, embedded.Options{Control: f.control})
 		bustest.Run(t, func(*testing.T) bustest.Harness {
-			h := harness(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test"})
+			h := harness(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test", Settle: 200 * time.Millisecond})
 			h.UnboundedMetadata = true
 			h.Faults.Refuse, h.Faults.Falter, h.Faults.Hold = f.refuse, f.falter, f.hold
 			return h
@@ -116,53 +113,27 @@ func (f *produceFaults) hold(t *testing.T, topic string, partition int32) (waiti
 	}, release
 }
 
-// harness is of a bus that is not made to fail.
+// harness is of a bus whose servers are not made to fail.
 func harness(cfg kafka.Config) bustest.Harness {
 	return bustest.Harness{
-		CreateTopic: func(t *testing.T, spec oona.TopicSpec) {
-			t.Helper()
-			if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{spec}); err != nil {
-				t.Fatal(err)
-			}
-		},
-		Publisher: func(t *testing.T, opts bustest.PublisherOptions) bus.Publisher {
-			t.Helper()
-			p, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{MaxMessageBytes: opts.MaxMessageBytes, DeliveryTimeout: cmp.Or(opts.Wait, time.Minute)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return p
-		},
-		Member: func(t *testing.T, opts bustest.MemberOptions, owner bus.Owner) bus.Member {
-			t.Helper()
-			m, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: opts.Group, Instance: opts.Instance, CommitEvery: opts.CommitEvery}, owner, discard())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return m
-		},
-		Reader: func(t *testing.T, from time.Time) bus.Reader {
-			t.Helper()
-			r, err := kafka.NewReader(cfg, kafka.ReaderOptions{From: from}, discard())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return r
-		},
-		Ends: func(t *testing.T, topic string) []int64 {
-			t.Helper()
-			of, err := kafka.HighWater(t.Context(), cfg, topic)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ends := make([]int64, len(of[topic]))
-			for partition, end := range of[topic] {
-				ends[partition] = end
-			}
-			return ends
-		},
-		Failed: failedMessages,
+		Bus: kafka.New(cfg, discard()),
 		Faults: bustest.Faults{
+			DeleteTopic: func(t *testing.T, topic string) {
+				t.Helper()
+				if err := newAdmin(t, cfg).DeleteTopic(topic); err != nil {
+					t.Fatal(err)
+				}
+			},
+			AddPartitions: func(t *testing.T, topic string, n int32) {
+				t.Helper()
+				if err := newAdmin(t, cfg).CreatePartitions(topic, n, nil, false); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Retain: func(t *testing.T, topic string, d time.Duration) {
+				t.Helper()
+				configure(t, cfg, topic, "retention.ms", strconv.FormatInt(d.Milliseconds(), 10))
+			},
 			Trim: func(t *testing.T, topic string, partition int32, start int64) {
 				t.Helper()
 				if err := newAdmin(t, cfg).DeleteRecords(topic, map[int32]int64{partition: start}); err != nil {
@@ -171,16 +142,6 @@ func harness(cfg kafka.Config) bustest.Harness {
 			},
 		},
 	}
-}
-
-func failedMessages(err error) (indexes []int) {
-	var failed *kafka.PublishError
-	if errors.As(err, &failed) {
-		for _, f := range failed.Failed {
-			indexes = append(indexes, f.Index)
-		}
-	}
-	return indexes
 }
 
 // Watermill's own suite, as far as a member claims its contract.

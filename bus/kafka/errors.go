@@ -29,6 +29,14 @@ func unreachable(cfg Config, err error) error {
 	return fmt.Errorf("%w at %s: %w", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
 }
 
+// noTopic adds bus.ErrNoTopic to the answer of a broker that does not know a topic.
+func noTopic(err error) error {
+	if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+		return fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
+	}
+	return err
+}
+
 // publishError returns the *bus.PublishError of a call in which records have failed.
 func publishError(topic string, records []*sarama.ProducerMessage, err error) error {
 	var failures sarama.ProducerErrors

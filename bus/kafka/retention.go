@@ -18,7 +18,7 @@ func Retention(cfg Config, topic string) (time.Duration, error) {
 		return 0, err
 	}
 	value, err := describeSetting(a, topic, retentionSetting)
-	if err = errors.Join(err, a.Close()); err != nil {
+	if err = errors.Join(noTopic(err), a.Close()); err != nil {
 		return 0, err
 	}
 	millis, err := strconv.ParseInt(value, 10, 64)

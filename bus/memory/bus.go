@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Bus holds topics and groups. It is safe for concurrent use.
+// Bus is a bus.Bus. It is safe for concurrent use.
 type Bus struct {
 	now func() time.Time
 
@@ -35,13 +35,21 @@ func New(opts Options) *Bus {
 	return b
 }
 
-// defaultPartitions is of a topic whose spec leaves their number open.
-const defaultPartitions = 1
-
 type topic struct {
-	spec       oona.TopicSpec
+	name       string
+	compacted  bool
+	appendTime bool
+	maxBytes   int // of a message
+	retention  time.Duration
 	partitions []*log
 	unkeyed    int // messages without a key or a partition, which take turns
+}
+
+// grow gives the topic n partitions.
+func (t *topic) grow(n int32) {
+	for len(t.partitions) < int(n) {
+		t.partitions = append(t.partitions, &log{changed: make(chan struct{})})
+	}
 }
 
 // log is that of a partition. All of it is under Bus.mu.
@@ -66,49 +74,6 @@ func (p *log) end() int64 { return p.start + int64(len(p.records)) }
 func (p *log) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
-}
-
-// CreateTopics makes topics. It fails for one that exists.
-func (b *Bus) CreateTopics(specs ...oona.TopicSpec) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, spec := range specs {
-		if b.topics[spec.Name] != nil {
-			return fmt.Errorf("make topic %s: it exists", spec.Name)
-		}
-		if spec.Partitions == 0 {
-			spec.Partitions = defaultPartitions
-		}
-		t := &topic{spec: spec}
-		for range spec.Partitions {
-			t.partitions = append(t.partitions, &log{changed: make(chan struct{})})
-		}
-		b.topics[spec.Name] = t
-	}
-	return nil
-}
-
-// Ends returns the offset after the last record of each partition of a topic.
-func (b *Bus) Ends(topic string) ([]int64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t, err := b.topic(topic)
-	if err != nil {
-		return nil, err
-	}
-	ends := make([]int64, len(t.partitions))
-	for i, p := range t.partitions {
-		ends[i] = p.end()
-	}
-	return ends, nil
-}
-
-// Committed returns a group's commit of a partition; its Offset is bus.NoOffset
-// where there is none.
-func (b *Bus) Committed(group, topic string, partition int32) bus.Commit {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.group(group, topic).committed(partition)
 }
 
 // topic is called with mu held, as are the other methods in lower case.

@@ -1,6 +1,9 @@
 package memory
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Refuse has each message that is published pass a check first: one for whose
 // partition it returns an error fails with that. The check must not call the Bus.
@@ -9,6 +12,45 @@ func (b *Bus) Refuse(check func(topic string, partition int32) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refuse = check
+}
+
+// DeleteTopic deletes a topic with its records and the groups' commits of it.
+func (b *Bus) DeleteTopic(topic string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, err := b.topic(topic); err != nil {
+		return err
+	}
+	delete(b.topics, topic)
+	for key, g := range b.groups {
+		if key.topic == topic {
+			clear(g.commits)
+		}
+	}
+	return nil
+}
+
+// AddPartitions gives a topic n partitions. Members of groups are not assigned those
+// that are new before the next rebalance.
+func (b *Bus) AddPartitions(topic string, n int32) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, err := b.topic(topic)
+	if err == nil {
+		t.grow(n)
+	}
+	return err
+}
+
+// Retain sets what Retention returns. Nothing is deleted: see Trim.
+func (b *Bus) Retain(topic string, d time.Duration) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, err := b.topic(topic)
+	if err == nil {
+		t.retention = d
+	}
+	return err
 }
 
 // Trim deletes the records of a partition below an offset, as retention does.

@@ -17,15 +17,31 @@ import (
 
 // start returns a bus with a topic "t" of one partition that holds records "0" to
 // "n"-1.
-func start(t *testing.T, n int) (*memory.Bus, *memory.Publisher) {
+func start(t *testing.T, n int) (*memory.Bus, bus.Publisher) {
 	t.Helper()
 	b := memory.New(memory.Options{})
-	must(t, b.CreateTopics(oona.TopicSpec{Name: "t", Partitions: 1, AppendTime: true}))
-	p := b.NewPublisher(memory.PublisherOptions{})
+	p := publisher(t, b, oona.TopicSpec{Name: "t", Partitions: 1, AppendTime: true})
 	for i := range n {
 		must(t, p.Publish(t.Context(), "t", message.NewMessage("", []byte(strconv.Itoa(i)))))
 	}
 	return b, p
+}
+
+// publisher makes a topic and returns a publisher.
+func publisher(t *testing.T, b *memory.Bus, spec oona.TopicSpec) bus.Publisher {
+	t.Helper()
+	_, err := b.Apply(t.Context(), []oona.TopicSpec{spec})
+	must(t, err)
+	p, err := b.Publisher(bus.PublisherOptions{})
+	must(t, err)
+	return p
+}
+
+func reader(t *testing.T, b *memory.Bus) *memory.Reader {
+	t.Helper()
+	r, err := b.Reader(bus.ReaderOptions{})
+	must(t, err)
+	return r.(*memory.Reader)
 }
 
 func take(t *testing.T, messages <-chan *message.Message, want string, offset int64) {
@@ -43,7 +59,7 @@ func take(t *testing.T, messages <-chan *message.Message, want string, offset in
 func TestLoseTail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := start(t, 3)
-		r := b.NewReader(memory.ReaderOptions{})
+		r := reader(t, b)
 		defer r.Close()
 		messages, err := r.Subscribe(t.Context(), "t")
 		must(t, err)
@@ -64,7 +80,7 @@ func TestLoseTail(t *testing.T) {
 func TestCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := start(t, 2)
-		r := b.NewReader(memory.ReaderOptions{})
+		r := reader(t, b)
 		defer r.Close()
 		messages, err := r.Subscribe(t.Context(), "t")
 		must(t, err)
@@ -83,8 +99,7 @@ func TestCaughtUp(t *testing.T) {
 func TestClock(t *testing.T) {
 	at := time.Date(2026, 11, 1, 12, 0, 0, 123_456_000, time.UTC)
 	b := memory.New(memory.Options{Now: func() time.Time { return at }})
-	must(t, b.CreateTopics(oona.TopicSpec{Name: "t"}))
-	p, r := b.NewPublisher(memory.PublisherOptions{}), b.NewReader(memory.ReaderOptions{})
+	p, r := publisher(t, b, oona.TopicSpec{Name: "t", Partitions: 1}), reader(t, b)
 	must(t, p.Publish(t.Context(), "t", message.NewMessage("", nil)))
 	messages, err := r.Subscribe(t.Context(), "t")
 	must(t, err)

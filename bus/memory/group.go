@@ -145,11 +145,16 @@ func (g *group) advance(b *Bus) {
 }
 
 // commit keeps a commit if the session is of the generation that lasts.
-func (m *Member) commit(s *session, partition int32, c bus.Commit) error {
+func (m *Member) commit(s *session, partition int32, of *log, c bus.Commit) error {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
 	g := m.group()
+	is, err := m.bus.partition(m.topic, partition)
 	switch {
+	case err != nil:
+		return fmt.Errorf("commit offset %d: %w", c.Offset, err)
+	case is != of:
+		return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, m.topic, partition, bus.ErrAnotherTopic)
 	case s.generation != g.generation || !slices.Contains(g.members, m):
 		return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, m.topic, partition, bus.ErrFenced)
 	case len(c.Metadata) > maxMetadata:

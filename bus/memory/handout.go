@@ -1,9 +1,7 @@
 package memory
 
 import (
-	"bytes"
 	"context"
-	"maps"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -41,13 +39,8 @@ func (h handing) handOut(ctx context.Context, next int64) {
 
 // handle hands a record out until it is acked. It returns false if ctx has ended.
 func (h handing) handle(ctx context.Context, r record) bool {
-	at := h.at
-	at.Offset, at.Appended, at.Key = r.offset, r.appended, bytes.Clone(r.key)
-	positioned := bus.WithPosition(ctx, at)
 	for ctx.Err() == nil {
-		msg := message.NewMessage("", bytes.Clone(r.payload))
-		maps.Copy(msg.Metadata, r.headers)
-		msg.SetContext(positioned)
+		msg := r.message(ctx, h.at)
 		select {
 		case h.out <- msg:
 		case <-ctx.Done():

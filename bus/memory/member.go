@@ -33,7 +33,7 @@ const (
 type Member struct {
 	bus   *Bus
 	owner bus.Owner
-	opts  MemberOptions
+	opts  bus.MemberOptions
 	out   chan *message.Message
 
 	// The rest is under Bus.mu.
@@ -47,21 +47,13 @@ type Member struct {
 	joined  sync.WaitGroup
 }
 
-// MemberOptions are how a member joins its group.
-type MemberOptions struct {
-	Group string
-	// Instance is unique in the group: of two members with one the first ends, with
-	// bus.ErrInstance. Empty: none.
-	Instance string
-	// CommitEvery is the time between the commits of a partition, and between two
-	// looks at where it ends; 0: 1 s.
-	CommitEvery time.Duration
-}
-
-// NewMember returns a member that joins its group with Subscribe.
-func (b *Bus) NewMember(opts MemberOptions, owner bus.Owner) *Member {
+// Member returns a *Member.
+func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, fmt.Errorf("member of a group: %w", err)
+	}
 	opts.CommitEvery = cmp.Or(opts.CommitEvery, defaultCommitEvery)
-	return &Member{bus: b, owner: owner, opts: opts, out: make(chan *message.Message)}
+	return &Member{bus: b, owner: owner, opts: opts, out: make(chan *message.Message)}, nil
 }
 
 func (m *Member) group() *group { return m.bus.group(m.opts.Group, m.topic) }
@@ -123,7 +115,7 @@ func (m *Member) own(s *session, partition int32) {
 	open, end := context.WithCancel(context.WithoutCancel(s))
 	beside.Go(func() {
 		for bus.Pause(open, m.opts.CommitEvery) {
-			m.settle(s, partition, consumer)
+			m.settle(s, partition, log, consumer)
 			if at, answers := m.bus.end(log); answers {
 				consumer.End(at)
 			}
@@ -133,13 +125,22 @@ func (m *Member) own(s *session, partition int32) {
 	handing{bus: m.bus, log: log, at: at, out: m.out, grace: handlerGrace}.handOut(s, from)
 	end()
 	beside.Wait()
-	m.settle(s, partition, consumer)
+	m.settle(s, partition, log, consumer)
 }
 
-// settle commits what the consumer says.
-func (m *Member) settle(s *session, partition int32, consumer bus.Consumer) {
-	if c, due := consumer.Commit(); due {
-		consumer.Committed(c, m.commit(s, partition, c))
+// settle commits what the consumer says. If the topic was deleted and created again,
+// its partitions are assigned again.
+func (m *Member) settle(s *session, partition int32, log *log, consumer bus.Consumer) {
+	c, due := consumer.Commit()
+	if !due {
+		return
+	}
+	err := m.commit(s, partition, log, c)
+	consumer.Committed(c, err)
+	if errors.Is(err, bus.ErrAnotherTopic) {
+		m.bus.mu.Lock()
+		defer m.bus.mu.Unlock()
+		m.group().rebalance()
 	}
 }
 

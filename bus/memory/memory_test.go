@@ -5,17 +5,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/bustest"
 	"github.com/morphogenetic/oona/bus/memory"
 )
 
-var (
-	_ bus.Publisher = (*memory.Publisher)(nil)
-	_ bus.Member    = (*memory.Member)(nil)
-	_ bus.Reader    = (*memory.Reader)(nil)
-)
+var _ bus.Bus = (*memory.Bus)(nil)
 
 func TestConformance(t *testing.T) { bustest.RunInBubbles(t, harness) }
 
@@ -23,37 +18,14 @@ func TestWatermill(t *testing.T) { bustest.RunWatermill(t, harness) }
 
 func harness(*testing.T) bustest.Harness {
 	b := memory.New(memory.Options{})
-	return bustest.Harness{
-		CreateTopic: func(t *testing.T, spec oona.TopicSpec) { must(t, b.CreateTopics(spec)) },
-		Publisher: func(_ *testing.T, opts bustest.PublisherOptions) bus.Publisher {
-			return b.NewPublisher(memory.PublisherOptions{MaxMessageBytes: opts.MaxMessageBytes})
-		},
-		Member: func(_ *testing.T, opts bustest.MemberOptions, owner bus.Owner) bus.Member {
-			return b.NewMember(memory.MemberOptions(opts), owner)
-		},
-		Reader: func(_ *testing.T, from time.Time) bus.Reader {
-			return b.NewReader(memory.ReaderOptions{From: from})
-		},
-		Ends: func(t *testing.T, topic string) []int64 {
-			ends, err := b.Ends(topic)
-			must(t, err)
-			return ends
-		},
-		Failed: func(err error) (indexes []int) {
-			var failed *memory.PublishError
-			if errors.As(err, &failed) {
-				for _, f := range failed.Failed {
-					indexes = append(indexes, f.Index)
-				}
-			}
-			return indexes
-		},
-		Faults: faults(b),
-	}
+	return bustest.Harness{Bus: b, Faults: faults(b)}
 }
 
 func faults(b *memory.Bus) bustest.Faults {
 	return bustest.Faults{
+		DeleteTopic:   func(t *testing.T, topic string) { must(t, b.DeleteTopic(topic)) },
+		AddPartitions: func(t *testing.T, topic string, n int32) { must(t, b.AddPartitions(topic, n)) },
+		Retain:        func(t *testing.T, topic string, d time.Duration) { must(t, b.Retain(topic, d)) },
 		Trim: func(t *testing.T, topic string, partition int32, start int64) {
 			must(t, b.Trim(topic, partition, start))
 		},

@@ -18,59 +18,49 @@ import (
 // recordOverhead is what a record takes besides its key, payload and headers.
 const recordOverhead = 70
 
-// defaultMaxMessage is what a topic takes whose spec leaves it open.
-const defaultMaxMessage = 1 << 20
-
-// Publisher is a bus.Publisher. Its errors are *PublishError, an *oona.FieldError
-// for a target that cannot be, or wrap an error of package bus.
+// Publisher is a bus.PinnedPublisher.
 type Publisher struct {
-	bus  *Bus
-	most int // bytes of a message; 0: as the topic has it
+	bus    *Bus
+	opts   bus.PublisherOptions
+	pinned int32 // partitions of the pinned topic, when the publisher was made
 
 	mu      sync.Mutex
 	closing context.Context
 	close   context.CancelCauseFunc
 	calls   sync.WaitGroup
+	moved   error // a *bus.PartitionsError, for good
 }
 
-// PublisherOptions are what publishers differ in.
-type PublisherOptions struct {
-	// MaxMessageBytes is the most that a message takes with its key and headers; 0:
-	// what the topic takes.
-	MaxMessageBytes int
-}
-
-// NewPublisher returns a publisher to any topic.
-func (b *Bus) NewPublisher(opts PublisherOptions) *Publisher {
-	p := &Publisher{bus: b, most: opts.MaxMessageBytes}
-	p.closing, p.close = context.WithCancelCause(context.Background())
-	return p
-}
-
-// PublishError says which messages of a call were not appended. If it wraps
-// bus.ErrTooLarge, none was.
-type PublishError struct {
-	Topic  string
-	Failed []FailedMessage
-}
-
-// FailedMessage is a message that was not appended.
-type FailedMessage struct {
-	Index int // in the call
-	Err   error
-}
-
-func (e *PublishError) Error() string {
-	return fmt.Sprintf("%d messages for %s were not appended; the first is message %d: %v", len(e.Failed), e.Topic, e.Failed[0].Index, e.Failed[0].Err)
-}
-
-// Unwrap returns the cause of each failure.
-func (e *PublishError) Unwrap() []error {
-	causes := make([]error, len(e.Failed))
-	for i, f := range e.Failed {
-		causes[i] = f.Err
+// Publisher returns a *Publisher. Without a delivery timeout, messages for a partition
+// that is frozen wait until their context ends.
+func (b *Bus) Publisher(opts bus.PublisherOptions) (bus.PinnedPublisher, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, fmt.Errorf("publisher: %w", err)
 	}
-	return causes
+	p := &Publisher{bus: b, opts: opts}
+	if opts.Pin != "" {
+		extents, err := b.Extents(context.Background(), opts.Pin)
+		if err != nil {
+			return nil, fmt.Errorf("publisher: %w", err)
+		}
+		p.pinned = int32(len(extents[opts.Pin]))
+	}
+	p.closing, p.close = context.WithCancelCause(context.Background())
+	return p, nil
+}
+
+// Pinned is that of bus.PinnedPublisher.
+func (p *Publisher) Pinned() error {
+	if p.opts.Pin == "" {
+		return nil
+	}
+	extents, err := p.bus.Extents(context.Background(), p.opts.Pin)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if has := int32(len(extents[p.opts.Pin])); err == nil && has != p.pinned && p.moved == nil {
+		p.moved = &bus.PartitionsError{Topic: p.opts.Pin, Had: p.pinned, Has: has}
+	}
+	return p.moved
 }
 
 // part is the records of a call for one partition, in order.
@@ -78,7 +68,7 @@ type part struct {
 	at      int32
 	records []indexed
 	settled chan struct{}
-	failed  []FailedMessage // of it
+	failed  []bus.FailedMessage // of it
 }
 
 type indexed struct {
@@ -87,7 +77,7 @@ type indexed struct {
 	topic *topic
 }
 
-func (p *part) settle(failed []FailedMessage) {
+func (p *part) settle(failed []bus.FailedMessage) {
 	p.failed = failed
 	close(p.settled)
 }
@@ -101,7 +91,17 @@ func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*mess
 	if err := ctx.Err(); err != nil && len(messages) > 0 {
 		return fmt.Errorf("publish to %s: %w", topic, context.Cause(ctx))
 	}
-	parts, failed, err := p.bus.begin(topic, messages, p.most)
+	if topic == p.opts.Pin {
+		if err := p.Pinned(); err != nil {
+			return err
+		}
+	}
+	if p.opts.DeliveryTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.opts.DeliveryTimeout)
+		defer cancel()
+	}
+	parts, failed, err := p.bus.begin(topic, messages, p.opts.MaxMessageBytes)
 	if err != nil {
 		return err
 	}
@@ -118,8 +118,8 @@ func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*mess
 	if len(failed) == 0 {
 		return nil
 	}
-	slices.SortFunc(failed, func(a, b FailedMessage) int { return a.Index - b.Index })
-	return &PublishError{topic, failed}
+	slices.SortFunc(failed, func(a, b bus.FailedMessage) int { return a.Index - b.Index })
+	return &bus.PublishError{Topic: topic, Messages: len(messages), Failed: failed}
 }
 
 func (p *Publisher) begin() bool {
@@ -143,7 +143,7 @@ func (p *Publisher) Close() error {
 
 // begin appends the messages of a call to the partitions that take them now, and has
 // the others wait.
-func (b *Bus) begin(topic string, messages []*message.Message, most int) (parts []*part, failed []FailedMessage, err error) {
+func (b *Bus) begin(topic string, messages []*message.Message, most int) (parts []*part, failed []bus.FailedMessage, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, err := b.topic(topic)
@@ -152,7 +152,7 @@ func (b *Bus) begin(topic string, messages []*message.Message, most int) (parts 
 	}
 	for i, msg := range messages {
 		if err := t.check(msg, most); err != nil {
-			return nil, nil, &PublishError{topic, []FailedMessage{{i, err}}}
+			return nil, nil, &bus.PublishError{Topic: topic, Messages: len(messages), Failed: []bus.FailedMessage{{Index: i, Err: err}}}
 		}
 	}
 	parts, failed = t.split(messages)
@@ -178,10 +178,7 @@ func (t *topic) check(msg *message.Message, most int) error {
 	for name, value := range msg.Metadata {
 		size += len(name) + len(value)
 	}
-	limit := t.spec.MaxMessageBytes
-	if limit == 0 {
-		limit = defaultMaxMessage
-	}
+	limit := t.maxBytes
 	if most > 0 {
 		limit = min(limit, most)
 	}
@@ -192,12 +189,12 @@ func (t *topic) check(msg *message.Message, most int) error {
 }
 
 // split sorts the messages of a call by partition. Those without one fail.
-func (t *topic) split(messages []*message.Message) (parts []*part, failed []FailedMessage) {
+func (t *topic) split(messages []*message.Message) (parts []*part, failed []bus.FailedMessage) {
 	for i, msg := range messages {
 		to := bus.TargetOf(msg)
 		at := t.place(to)
 		if int(at) >= len(t.partitions) {
-			failed = append(failed, FailedMessage{i, fmt.Errorf("%s has no partition %d", t.spec.Name, at)})
+			failed = append(failed, bus.FailedMessage{Index: i, Err: fmt.Errorf("%s has no partition %d", t.name, at)})
 			continue
 		}
 		n := slices.IndexFunc(parts, func(p *part) bool { return p.at == at })
@@ -227,17 +224,17 @@ func (t *topic) place(to bus.Target) int32 {
 }
 
 // append appends the records of a part up to the first that is refused.
-func (b *Bus) append(p *log, part *part) (failed []FailedMessage) {
+func (b *Bus) append(p *log, part *part) (failed []bus.FailedMessage) {
 	for i, r := range part.records {
 		if b.refuse != nil {
-			if err := b.refuse(r.topic.spec.Name, part.at); err != nil {
+			if err := b.refuse(r.topic.name, part.at); err != nil {
 				for _, behind := range part.records[i:] {
-					failed = append(failed, FailedMessage{behind.index, err})
+					failed = append(failed, bus.FailedMessage{Index: behind.index, Err: err})
 				}
 				return failed
 			}
 		}
-		if r.topic.spec.AppendTime || r.appended == 0 {
+		if r.topic.appendTime || r.appended == 0 {
 			r.appended = oona.MicrosOf(b.now())
 		}
 		r.appended = oona.MicrosOf(r.appended.Time().Truncate(time.Millisecond))
@@ -260,9 +257,9 @@ func (b *Bus) withdraw(topic string, waiting *part, why error) {
 		return
 	default:
 	}
-	var failed []FailedMessage
+	var failed []bus.FailedMessage
 	for _, r := range waiting.records {
-		failed = append(failed, FailedMessage{r.index, why})
+		failed = append(failed, bus.FailedMessage{Index: r.index, Err: why})
 	}
 	if p != nil {
 		p.waiting = slices.DeleteFunc(p.waiting, func(other *part) bool { return other == waiting })

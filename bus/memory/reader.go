@@ -26,18 +26,11 @@ type Reader struct {
 	next     map[*log]int64 // the offset after the last message that was acked; under Bus.mu
 }
 
-// ReaderOptions say where reading begins.
-type ReaderOptions struct {
-	// From: each partition begins at its first record whose time is at or after
-	// this, or at its end. Zero: at the oldest.
-	From time.Time
-}
-
-// NewReader returns a reader of any topics.
-func (b *Bus) NewReader(opts ReaderOptions) *Reader {
+// Reader returns a *Reader.
+func (b *Bus) Reader(opts bus.ReaderOptions) (bus.Reader, error) {
 	r := &Reader{bus: b, from: opts.From, ranges: make(map[string][]bus.Range), progress: make(chan struct{}), next: make(map[*log]int64)}
 	r.closing, r.close = context.WithCancel(context.Background())
-	return r
+	return r, nil
 }
 
 // Subscribe reads a topic until ctx ends. A reader reads a topic once.

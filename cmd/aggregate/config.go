@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -60,6 +61,6 @@ func (c *config) Validate() error {
 }
 
 // group returns how the aggregator joins its group.
-func (c *config) group() kafka.MemberOptions {
-	return kafka.MemberOptions{Group: c.Group, Instance: c.Instance}
+func (c *config) group() bus.MemberOptions {
+	return bus.MemberOptions{Group: c.Group, Instance: c.Instance}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/settings"
@@ -29,36 +30,37 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	if err := kafka.CheckTopics(ctx, cfg.Bus, topics.Specs(0)); err != nil {
+	b := kafka.New(cfg.Bus, w.Logger)
+	if err := b.Check(ctx, topics.Specs(0)); err != nil {
 		return err
 	}
 	own, err := ownCatalogue(cfg.Catalogue)
 	if err != nil {
 		return err
 	}
-	publisher, err := kafka.NewPublisher(cfg.Bus, kafka.RollupOptions())
+	publisher, err := b.Publisher(bus.RollupOptions())
 	if err != nil {
 		return err
 	}
 	w.OnClose("publisher", publisher.Close)
 
-	shared := settings.NewCatalogues(cfg.Bus, topics, w.Logger)
+	shared := settings.NewCatalogues(b, topics, w.Logger)
 	stage, err := aggregate.New(aggregate.Config{
 		Worker:   cfg.WorkerID,
 		Topics:   topics,
 		Windows:  cfg.Windows,
 		Limits:   oona.DefaultFrameLimits,
 		FromHere: cfg.FromHere,
-		Retention: func(context.Context) (time.Duration, error) {
-			return kafka.Retention(cfg.Bus, topics.SeedMetrics)
+		Retention: func(ctx context.Context) (time.Duration, error) {
+			return b.Retention(ctx, topics.SeedMetrics)
 		},
 		Skip: cfg.Skip,
-		Log:  settings.Log{Bus: cfg.Bus, Topics: topics, Worker: cfg.WorkerID},
+		Log:  settings.Log{Bus: b, Topics: topics, Worker: cfg.WorkerID},
 	}, shared.ForWindows(ctx, own), publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
 	}
-	member, err := kafka.NewMember(cfg.Bus, cfg.group(), stage, w.Logger)
+	member, err := b.Member(cfg.group(), stage)
 	if err != nil {
 		return err
 	}

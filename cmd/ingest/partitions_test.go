@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/pipeline/ingest"
@@ -57,7 +58,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(2)); err != nil {
+	if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
 	b := kafka.New(cfg.Bus, slog.New(slog.DiscardHandler))
@@ -99,7 +100,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	if got := counted(t, registry, "oona_ingest_rejected_total", "partitions"); got != 3 {
 		t.Errorf("%v requests are counted as refused for it, want 3", got)
 	}
-	var wrong *kafka.TopicsError
+	var wrong *bus.TopicsError
 	err = b.Check(t.Context(), cfg.checkedTopics(topics))
 	if !errors.As(err, &wrong) || len(wrong.Faults) != 2 || !strings.Contains(err.Error(), "has 2 partitions and "+topics.SeedMetrics+" has 4") {
 		t.Errorf("a start is answered %v", err)

@@ -35,14 +35,14 @@ func TestRawFromPython(t *testing.T) {
 	python := requireTrainer(t)
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.Specs(3)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), topics.Specs(3)); err != nil {
 			t.Fatal(err)
 		}
-		var missing *kafka.TopicsError
-		if err := kafka.CheckTopics(t.Context(), cfg.Bus, cfg.checkedTopics(topics)); !errors.As(err, &missing) || len(missing.Faults) != 2 || missing.Faults[0].Topic != topics.SeedRaw || missing.Faults[0].Kind != bus.FaultMissing {
+		var missing *bus.TopicsError
+		if err := kafka.New(cfg.Bus, nil).Check(t.Context(), cfg.checkedTopics(topics)); !errors.As(err, &missing) || len(missing.Faults) != 2 || missing.Faults[0].Topic != topics.SeedRaw || missing.Faults[0].Kind != bus.FaultMissing {
 			t.Fatalf("without the raw topic a start is answered %v", err)
 		}
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, topics.RawSpecs(3)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), topics.RawSpecs(3)); err != nil {
 			t.Fatal(err)
 		}
 
@@ -96,7 +96,7 @@ func TestRawFromPython(t *testing.T) {
 func TestRawWhileIngestsComeAndGo(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		const chunks, chunk = 3, 500
@@ -132,7 +132,7 @@ func TestRawAfterAKill(t *testing.T) {
 	}
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		killed := make(chan struct{})
@@ -172,7 +172,7 @@ func TestRawAfterAKill(t *testing.T) {
 func TestRawTakesWhatCompressesWell(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		const padding = 80 << 20 // bytes
@@ -215,7 +215,7 @@ func TestRawKeepsToTheTopicsLimit(t *testing.T) {
 			onBrokers(t, func(t *testing.T, brokers []string) {
 				cfg, topics := rawConfig(t, brokers)
 				cfg.Ingest.MaxMessageBytes, cfg.Compression = 60_000, "none"
-				if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+				if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 					t.Fatal(err)
 				}
 				probes := limitFrames(t, cfg.Bus, topics.SeedMetrics, limit)
@@ -279,7 +279,7 @@ func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probe
 	if err := errors.Join(err, admin.Close()); err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probe
 func TestRawTakesAbortedTransactions(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		s := sarama.NewConfig()
@@ -374,7 +374,7 @@ func inOrder(t *testing.T, messages []*message.Message, frames int64) (repeats i
 func TestRawWaitsWhilePartitionsDiffer(t *testing.T) {
 	onBrokers(t, func(t *testing.T, brokers []string) {
 		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.ApplyTopics(t.Context(), cfg.Bus, append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
 			t.Fatal(err)
 		}
 		w := &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
@@ -467,7 +467,7 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 
 func publishRaw(t testing.TB, cfg kafka.Config, topic string, values ...string) {
 	t.Helper()
-	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,7 +482,7 @@ func publishRaw(t testing.TB, cfg kafka.Config, topic string, values ...string) 
 
 // feedRaw publishes frames, ten at a time, until it is stopped, and returns their number.
 func feedRaw(t *testing.T, cfg kafka.Config, topic string, end <-chan struct{}) (frames int64) {
-	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Error(err)
 		return 0
@@ -511,40 +511,28 @@ func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	for ends := int64(0); ends < least; {
+	b := kafka.New(cfg, nil)
+	var extents map[string][]bus.Extent
+	for records := int64(0); records < least; time.Sleep(10 * time.Millisecond) {
 		if ctx.Err() != nil {
-			t.Fatalf("%s has %d records, not %d", topic, ends, least)
+			t.Fatalf("%s has %d records, not %d", topic, records, least)
 		}
-		high, err := kafka.HighWater(ctx, cfg, topic)
-		if err != nil {
+		var err error
+		if extents, err = b.Extents(ctx, topic); err != nil {
 			t.Fatal(err)
 		}
-		ends = 0
-		for _, end := range high[topic] {
-			ends += end
+		records = 0
+		for _, e := range extents[topic] {
+			records += e.End
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	reader, err := kafka.NewReader(cfg, kafka.ReaderOptions{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	messages, err := reader.Subscribe(ctx, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	left := int64(0)
-	for _, r := range reader.Ranges(topic) {
-		left += r.End - r.From
-	}
-	for ; left > 0; left-- {
-		select {
-		case msg := <-messages:
+	for p, e := range extents[topic] {
+		err := b.Read(ctx, topic, bus.Range{Partition: int32(p), End: e.End}, func(msg *message.Message) error {
 			all = append(all, msg)
-			msg.Ack()
-		case <-ctx.Done():
-			t.Fatalf("%s: read %d records, %d are left", topic, len(all), left)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	return all
@@ -599,7 +587,7 @@ func BenchmarkRaw(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := kafka.ApplyTopics(b.Context(), cfg.Bus, append(topics.Specs(3), topics.RawSpecs(3)...)); err != nil {
+			if _, err := kafka.New(cfg.Bus, nil).Apply(b.Context(), append(topics.Specs(3), topics.RawSpecs(3)...)); err != nil {
 				b.Fatal(err)
 			}
 			f := oona.Frame{Run: "r", Layer: "l", Producer: "p", ObservedAt: oona.MicrosOf(time.Now()), Seeds: make([]oona.SeedID, shape.seeds), States: make([]oona.State, shape.seeds)}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 )
@@ -17,21 +16,21 @@ const builtInCatalogue = "built-in"
 
 // shelf keeps catalogues that are not built in, in the settings topic.
 type shelf struct {
-	at     kafka.Config
+	bus    bus.Bus
 	topics oona.Topics
 	held   *settings.Settings
 }
 
 // openShelf reads the settings topic, which must exist.
-func openShelf(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (*shelf, error) {
-	held, err := settings.Read(ctx, at, topics, logger)
+func openShelf(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logger) (*shelf, error) {
+	held, err := settings.Read(ctx, b, topics, logger)
 	if err != nil {
 		return nil, err
 	}
 	if !held.Found {
 		return nil, fmt.Errorf("%w: %s, with the settings that workers share", bus.ErrNoTopic, topics.Settings)
 	}
-	return &shelf{at, topics, held}, nil
+	return &shelf{b, topics, held}, nil
 }
 
 // checkCatalogueFile checks the file that a flag names, if it names one, so that no
@@ -73,5 +72,5 @@ func (s *shelf) keep(ctx context.Context, c *catalogue.Catalogue) (written bool,
 	if err != nil {
 		return false, err
 	}
-	return true, settings.Write(ctx, s.at, s.topics, entry)
+	return true, settings.Write(ctx, s.bus, s.topics, entry)
 }

@@ -133,12 +133,12 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 			specs[i].LeastMessageBytes = greatestRecord(workers)
 		}
 	}
-	err = remedy.Add(kafka.CheckTopics(ctx, at, specs))
+	err = remedy.Add(kafka.New(at, logger).Check(ctx, specs))
 	if errors.Is(err, bus.ErrUnreachable) {
 		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
 		return nil, nil
 	}
-	if wrong, ok := errors.AsType[*kafka.TopicsError](err); ok {
+	if wrong, ok := errors.AsType[*bus.TopicsError](err); ok {
 		for _, f := range wrong.Faults {
 			faults = append(faults, "topic "+f.String())
 		}
@@ -157,7 +157,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 		source = "log"
 		newest, err = log.newestOfLog(ctx, logger)
 	} else {
-		newest, err = newestOfSettings(ctx, at, topics, logger)
+		newest, err = newestOfSettings(ctx, kafka.New(at, logger), topics, logger)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -193,17 +193,17 @@ func groupOf(workers []configcheck.Worker) string {
 // newestOfLog returns the newest configuration in any partition. Its generation is 0
 // if the log has no configuration. It reads the whole log.
 func (c *windowsCommand) newestOfLog(ctx context.Context, logger *slog.Logger) (windows.Config, error) {
-	h, _, err := c.history(ctx, logger)
+	h, err := c.history(ctx, logger)
 	if err != nil {
 		return windows.Config{}, err
 	}
-	return h.newest(), h.close()
+	return h.newest(), nil
 }
 
 // newestOfSettings returns the newest configuration of any partition in the settings
 // topic. Its generation is 0 if there is none.
-func newestOfSettings(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (newest windows.Config, err error) {
-	held, err := settings.Read(ctx, at, topics, logger)
+func newestOfSettings(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logger) (newest windows.Config, err error) {
+	held, err := settings.Read(ctx, b, topics, logger)
 	if err != nil {
 		return newest, err
 	}

@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg, append(topics.Specs(2), topics.SettingsSpec())); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(t.Context(), append(topics.Specs(2), topics.SettingsSpec())); err != nil {
 		t.Fatal(err)
 	}
 	if status, _, messages = run(t, good...); status != 0 || messages != "" {
@@ -141,7 +141,7 @@ func TestCheck(t *testing.T) {
 	// The settings topic has a configuration of a later version, in addition to another fault.
 	later := windows.Configuration{Config: windows.DefaultConfig()}.Record()
 	later.Generation, later.Reducer = 2, windows.Reducer+1
-	if err := settings.Write(t.Context(), cfg, topics, settings.WindowsEntry(0, later)); err != nil {
+	if err := settings.Write(t.Context(), kafka.New(cfg, nil), topics, settings.WindowsEntry(0, later)); err != nil {
 		t.Fatal(err)
 	}
 	status, _, messages = run(t, append(good, "--ingest", filepath.Join(dir, "absent.yaml"))...)

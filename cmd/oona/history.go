@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -19,10 +18,8 @@ import (
 // history is the history of the configurations and incarnations of a topic's
 // partitions, from the logs and from the commits of the group that folds them.
 type history struct {
-	cfg        kafka.Config
+	bus        bus.Bus
 	topic      string
-	reader     *kafka.Reader
-	messages   <-chan *message.Message
 	group      string              // of the commits; empty if they are not read
 	partitions []*partitionHistory // by number
 }
@@ -65,28 +62,26 @@ func (p *partitionHistory) empty() bool {
 }
 
 // openHistory returns the history of a topic. The log is not read yet.
-func openHistory(ctx context.Context, cfg kafka.Config, topic, group string, logger *slog.Logger) (_ *history, err error) {
-	h := &history{cfg: cfg, topic: topic, group: group}
-	var commits map[int32]bus.Commit
+func openHistory(ctx context.Context, b bus.Bus, topic, group string) (_ *history, err error) {
+	h := &history{bus: b, topic: topic, group: group}
+	var commits []bus.Commit
 	if group != "" { // read before the log, so that no commit is beyond its end
-		if commits, err = kafka.Commits(ctx, cfg, group, topic); err != nil {
+		if commits, err = b.Commits(ctx, group, topic); err != nil {
 			return nil, err
 		}
 	}
-	if h.reader, err = kafka.NewReader(cfg, kafka.ReaderOptions{}, logger); err != nil {
+	extents, err := b.Extents(ctx, topic)
+	if err != nil {
 		return nil, err
 	}
-	if h.messages, err = h.reader.Subscribe(ctx, topic); err != nil {
-		return nil, errors.Join(err, h.reader.Close())
-	}
-	for _, r := range h.reader.Ranges(topic) {
-		a := bus.Assignment{Topic: topic, Partition: r.Partition, LogStart: r.From, LogEnd: r.End, Committed: bus.Commit{Offset: bus.NoOffset}}
-		if c, asked := commits[r.Partition]; asked {
-			a.Committed = c
+	for i, extent := range extents[topic] {
+		a := bus.Assignment{Topic: topic, Partition: int32(i), LogStart: extent.Start, LogEnd: extent.End, Committed: bus.Commit{Offset: bus.NoOffset}}
+		if i < len(commits) {
+			a.Committed = commits[i]
 		}
 		p, err := h.begin(ctx, a)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("partition %d: %w", r.Partition, err), h.reader.Close())
+			return nil, fmt.Errorf("partition %d: %w", i, err)
 		}
 		h.partitions = append(h.partitions, p)
 	}
@@ -139,84 +134,43 @@ func (h *history) noCommit() string {
 	return fmt.Sprintf("group %s has no commit", h.group)
 }
 
-func (h *history) close() error { return h.reader.Close() }
+// readTogether is how many partitions are read at the same time.
+const readTogether = 4
 
-const (
-	// quiet is the time without a record after which the history asks the broker
-	// whether there are records up to the end of the log.
-	quiet = 3 * time.Second
-	// readTimeout is the time without a record after which read fails, if there are
-	// records.
-	readTimeout = time.Minute
-)
-
-// read reads the logs up to the given ends, by partition. The last offsets of a log may
-// have no records: they may be markers of transactions, or deleted.
-func (h *history) read(ctx context.Context, ends map[int32]int64) error {
-	short := func() (all []*partitionHistory) {
-		for _, p := range h.partitions {
-			if p.next < ends[p.partition] {
-				all = append(all, p)
-			}
-		}
-		return all
+// readOn reads up to where the logs end now.
+func (h *history) readOn(ctx context.Context) error {
+	extents, err := h.bus.Extents(ctx, h.topic)
+	if err != nil {
+		return err
 	}
-	missing := len(short())
-	timer := time.NewTimer(quiet)
-	defer timer.Stop()
-	waited := time.Now()
-	for missing > 0 {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("read the configurations: %w", ctx.Err())
-		case <-timer.C:
-			for _, p := range short() {
-				end := ends[p.partition]
-				empty, err := kafka.Empty(ctx, h.cfg, h.topic, p.partition, p.next, end)
-				if err == nil && !empty && time.Since(waited) > readTimeout {
-					err = fmt.Errorf("partition %d: no record has come for %s, at offset %d of %d; check that the brokers answer", p.partition, readTimeout, p.next, end)
-				}
-				if err != nil {
-					return fmt.Errorf("read the configurations: %w", err)
-				}
-				if empty {
-					p.next = end
-				}
-			}
-			missing = len(short())
-			timer.Reset(quiet)
-		case msg, ok := <-h.messages:
-			if !ok {
-				return errors.New("read the configurations: the reader has stopped")
-			}
-			p, err := h.fold(msg)
-			msg.Ack()
-			if err != nil {
-				return err
-			}
-			if p.next >= ends[p.partition] {
-				missing = len(short())
-			}
-			timer.Reset(quiet)
-			waited = time.Now()
-		}
+	reading, ctx := errgroup.WithContext(ctx)
+	reading.SetLimit(readTogether)
+	for _, p := range h.partitions {
+		end := extents[h.topic][p.partition].End
+		reading.Go(func() error {
+			err := h.bus.Read(ctx, h.topic, bus.Range{Partition: p.partition, From: p.next, End: end}, func(msg *message.Message) error { return h.fold(p, msg) })
+			p.next = max(p.next, end) // the last offsets may have no records
+			return err
+		})
+	}
+	if err := reading.Wait(); err != nil {
+		return fmt.Errorf("read the configurations: %w", err)
 	}
 	return nil
 }
 
 // fold folds a record into the history of its partition.
-func (h *history) fold(msg *message.Message) (*partitionHistory, error) {
+func (h *history) fold(p *partitionHistory, msg *message.Message) error {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p := h.partitions[at.Partition]
 	first := p.empty()
 	p.fold(at, msg)
 	if first && p.folded && p.unknown == "" && !p.configuredAt(at.Offset) {
 		p.unknown = "the log begins without a configuration, so the aggregators' own settings hold, but " + h.noCommit() + " that has them"
 	}
-	return p, nil
+	return nil
 }
 
 // configuredAt reports whether the last record found is a configuration at offset that

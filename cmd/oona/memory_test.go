@@ -105,7 +105,7 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 // first frames have 1,000 seeds and 8 metrics, the others have one seed.
 func publishLayers(t *testing.T, cfg kafka.Config, keys, runs, few int) {
 	t.Helper()
-	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,28 +34,28 @@ type emitted struct {
 }
 
 // examine reads everything but the logs. It reads the logs, too, if readOn returns true
-// for a partition. The caller closes the history.
+// for a partition.
 func (c *windowsCommand) examine(ctx context.Context, readOn func(*examination, *partitionHistory) bool, logger *slog.Logger) (_ *examination, err error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return nil, err
 	}
-	e := &examination{topics: topics, log: settings.Log{Bus: c.Bus, Topics: topics, Worker: "oona"}}
-	if e.held, err = settings.Read(ctx, c.Bus, topics, logger); err != nil {
+	b := kafka.New(c.Bus, logger)
+	e := &examination{topics: topics, log: settings.Log{Bus: b, Topics: topics, Worker: "oona"}}
+	if e.held, err = settings.Read(ctx, b, topics, logger); err != nil {
 		return nil, err
 	}
-	var topic string
-	if e.history, topic, err = c.open(ctx, logger); err != nil {
+	if e.history, err = c.open(ctx, logger); err != nil {
 		return nil, err
 	}
-	if err = e.findRollups(ctx, c.Bus); err == nil {
+	if err = e.findRollups(ctx, c.Bus.SettleTime()); err == nil {
 		err = e.findRefused(ctx)
 	}
 	if err == nil && slices.ContainsFunc(e.history.partitions, func(p *partitionHistory) bool { return readOn(e, p) }) {
-		err = c.readOn(ctx, e.history, topic)
+		err = e.history.readOn(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(err, e.history.close())
+		return nil, err
 	}
 	return e, nil
 }
@@ -67,7 +67,6 @@ func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slo
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, e.history.close()) }()
 	for _, p := range e.history.partitions {
 		if refused := e.refused[p.partition]; refused != nil {
 			all = append(all, fmt.Sprintf("partition %d: aggregators of group %s refuse it: %v", p.partition, e.history.group, refused))
@@ -79,45 +78,45 @@ func (c *windowsCommand) misfits(ctx context.Context, readLogs bool, logger *slo
 }
 
 // findRollups reads the ends of the rollup topics.
-func (e *examination) findRollups(ctx context.Context, at kafka.Config) error {
+func (e *examination) findRollups(ctx context.Context, settle time.Duration) error {
 	both := []string{e.topics.LayerHealth, e.topics.LayerPerformance}
-	ends, err := kafka.HighWater(ctx, at, both...)
+	extents, err := e.history.bus.Extents(ctx, both...)
 	if err != nil {
 		return err
 	}
 	for _, p := range e.history.partitions {
 		var r emitted
 		var found bool
-		if r.trigger, found, err = settings.LastTrigger(ctx, at, e.topics, p.partition); err != nil {
+		if r.trigger, found, err = settings.LastTrigger(ctx, e.history.bus, e.topics, p.partition); err != nil {
 			return err
 		}
 		r.beyond = found // findBeyond corrects it
 		for _, topic := range both {
-			if ends[topic][p.partition] == 0 {
+			if extents[topic][p.partition].End == 0 {
 				r.never = append(r.never, topic)
 			}
 		}
 		e.last = append(e.last, r)
 	}
-	return e.findBeyond(ctx, at)
+	return e.findBeyond(ctx, settle)
 }
 
 // findBeyond compares the rollups with the ends of the logs. It asks for the ends after
 // the rollups were read, so that rollups of new records are not beyond them. It asks
 // for some seconds, as a newly elected leader may not know the end yet.
-func (e *examination) findBeyond(ctx context.Context, at kafka.Config) error {
+func (e *examination) findBeyond(ctx context.Context, settle time.Duration) error {
 	for began := time.Now(); ; {
-		ends, err := kafka.HighWater(ctx, at, e.topics.SeedMetrics)
+		extents, err := e.history.bus.Extents(ctx, e.topics.SeedMetrics)
 		if err != nil {
 			return err
 		}
 		short := false
 		for i, p := range e.history.partitions {
 			r := &e.last[i]
-			r.beyond = r.beyond && r.trigger.Offset >= ends[e.topics.SeedMetrics][p.partition]
+			r.beyond = r.beyond && r.trigger.Offset >= extents[e.topics.SeedMetrics][p.partition].End
 			short = short || r.beyond
 		}
-		if !short || time.Since(began) > at.SettleTime() {
+		if !short || time.Since(began) > settle {
 			return nil
 		}
 		bus.Pause(ctx, 300*time.Millisecond)

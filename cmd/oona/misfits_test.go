@@ -66,7 +66,7 @@ func (i *installation) delete(topics ...string) {
 // publish publishes a message to a partition of a topic.
 func (i *installation) publish(topic string, partition int, msg *message.Message) {
 	i.t.Helper()
-	publisher, err := kafka.NewPublisher(i.cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(i.cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func (i *installation) shown() []shownPartition {
 
 func (i *installation) held() *settings.Settings {
 	i.t.Helper()
-	s, err := settings.Read(i.t.Context(), i.cfg, i.topics, slog.New(slog.DiscardHandler))
+	s, err := settings.Read(i.t.Context(), kafka.New(i.cfg, nil), i.topics, slog.New(slog.DiscardHandler))
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 			t.Errorf("without topics: status %d, %q", status, messages)
 		}
 		specs := append(append(i.topics.Specs(3), i.topics.RawSpecs(1)...), i.topics.SettingsSpec())
-		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, specs); err != nil {
+		if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), specs); err != nil {
 			t.Fatal(err)
 		}
 		if status, out, messages := i.oona("topics", "apply", "--no-create", "--memory-limit", "2GiB"); status != 0 || !strings.Contains(out, "first configuration of 3 partitions") {
@@ -195,7 +195,7 @@ func TestLogThatWasMadeAgainWhileFramesCame(t *testing.T) {
 	for name, old := range map[string]oona.Incarnation{"in an incarnation": 1_770_000_000e6, "from before incarnations": 0} {
 		t.Run(name, func(t *testing.T) {
 			onInstallations(t, func(t *testing.T, i *installation) {
-				if _, err := kafka.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+				if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
 					t.Fatal(err)
 				}
 				i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
@@ -311,7 +311,7 @@ func TestLogThatWasMadeAgain(t *testing.T) {
 		old := i.shown()[0].Incarnation
 		i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
 		i.delete(i.topics.SeedMetrics)
-		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
+		if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), i.topics.Specs(1)); err != nil {
 			t.Fatal(err)
 		}
 		status, messages := i.check()
@@ -422,7 +422,7 @@ func TestWhenAnIncarnationBegan(t *testing.T) {
 // is some hours ahead of now, and has apply begin a greater one.
 func (i *installation) rolledUpAhead(hours oona.Incarnation) {
 	i.t.Helper()
-	if _, err := kafka.ApplyTopics(i.t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+	if _, err := kafka.New(i.cfg, nil).Apply(i.t.Context(), append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
 		i.t.Fatal(err)
 	}
 	i.rollup(oona.Trigger{Incarnation: oona.Incarnation(oona.MicrosOf(time.Now())) + hours*3600e6, Offset: 1})
@@ -437,7 +437,7 @@ func TestWindowsThatTheLogHasLost(t *testing.T) {
 		i.applied(1)
 		i.rollup(oona.Trigger{Incarnation: i.shown()[0].Incarnation, Offset: 1000})
 		i.delete(i.topics.SeedMetrics)
-		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, i.topics.Specs(1)); err != nil {
+		if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), i.topics.Specs(1)); err != nil {
 			t.Fatal(err)
 		}
 		i.tick(1)

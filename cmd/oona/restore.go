@@ -17,7 +17,7 @@ func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, l
 	if err != nil {
 		return err
 	}
-	kept, err := openShelf(ctx, c.Bus, topics, logger)
+	kept, err := openShelf(ctx, h.bus, topics, logger)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, l
 	for _, lost := range h.lostCatalogues(kept.held) {
 		fmt.Fprintln(w, lost)
 	}
-	return settings.Write(ctx, c.Bus, topics, entries...)
+	return settings.Write(ctx, h.bus, topics, entries...)
 }
 
 // settingsDifference is a difference between the settings topic and the log of a

@@ -72,7 +72,7 @@ func (i *installation) apply(more ...string) (status int, out, messages string) 
 // tick writes a tick into partitions of the seed-metrics topic.
 func (i *installation) tick(partitions int) {
 	i.t.Helper()
-	publisher, err := kafka.NewPublisher(i.cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(i.cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -93,16 +93,16 @@ func (i *installation) tick(partitions int) {
 func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows.Config) {
 	i.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	publisher, err := kafka.NewPublisher(i.cfg, kafka.RollupOptions())
+	publisher, err := kafka.New(i.cfg, nil).Publisher(bus.RollupOptions())
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
-	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits, Log: settings.Log{Bus: i.cfg, Topics: i.topics, Worker: "w"}}, windows.Always(catalogue), publisher, prometheus.NewRegistry(), logger)
+	stage, err := aggregate.New(aggregate.Config{Worker: "w", Topics: i.topics, Windows: cfg, Limits: oona.DefaultFrameLimits, Log: settings.Log{Bus: kafka.New(i.cfg, nil), Topics: i.topics, Worker: "w"}}, windows.Always(catalogue), publisher, prometheus.NewRegistry(), logger)
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	subscriber, err := kafka.NewMember(i.cfg, kafka.MemberOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage, logger)
+	subscriber, err := kafka.New(i.cfg, logger).Member(bus.MemberOptions{Group: i.group, CommitEvery: 50 * time.Millisecond}, stage)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func (i *installation) aggregateBeyond(offset int64, partitions int, cfg windows
 	go func() { ended <- stage.Run(ctx, subscriber) }()
 	await(i.t, "commits", func() bool {
 		i.tick(partitions)
-		commits, err := kafka.Commits(i.t.Context(), i.cfg, i.group, i.topics.SeedMetrics)
+		commits, err := kafka.New(i.cfg, nil).Commits(i.t.Context(), i.group, i.topics.SeedMetrics)
 		if err != nil {
 			i.t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 		t.Fatalf("topics apply: %q", messages)
 	}
 	i.aggregateBeyond(-1, 1, windows.DefaultConfig())
-	commits, err := kafka.Commits(t.Context(), cfg, i.group, topics.SeedMetrics)
+	commits, err := kafka.New(cfg, nil).Commits(t.Context(), i.group, topics.SeedMetrics)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
 // If the log has no configuration, the aggregators' own settings are in their commits.
 func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
-		if _, err := kafka.ApplyTopics(t.Context(), i.cfg, append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+		if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
 			t.Fatal(err)
 		}
 		i.tick(1)
@@ -292,11 +292,11 @@ func TestWindowsOfALogThatEndsInAMarker(t *testing.T) {
 			t.Fatal(err)
 		}
 		await(t, "the marker, which is written after the commit was answered", func() bool {
-			ends, err := kafka.HighWater(t.Context(), i.cfg, i.topics.SeedMetrics)
+			ends, err := kafka.New(i.cfg, nil).Extents(t.Context(), i.topics.SeedMetrics)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return ends[i.topics.SeedMetrics][0] == 4 // an incarnation, a configuration, the record and the marker
+			return ends[i.topics.SeedMetrics][0].End == 4 // an incarnation, a configuration, the record and the marker
 		})
 		status, out, messages := i.oona("windows", "show", "--group", i.group)
 		if status != 0 || !strings.Contains(out, "partition 0, offsets 0 to 4\n") || strings.Count(out, "window-length=3s") != 2 {

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -87,13 +88,14 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if err != nil {
 		return err
 	}
-	if err := a.cap(ctx, &c.Topics, partitions, set); err != nil {
+	if err := a.cap(ctx, &c.Topics, partitions, set, logger); err != nil {
 		return err
 	}
 	if err := checkCatalogueFile(a.Catalogue); err != nil {
 		return err
 	}
-	if err := a.make(ctx, c.Topics.Bus, specs, to); err != nil {
+	b := kafka.New(c.Topics.Bus, logger)
+	if err := a.make(ctx, b, specs, to); err != nil {
 		return err
 	}
 	if set["memory-limit"] {
@@ -108,28 +110,28 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 
 // cap sets the limits of accumulators that the memory limit allows. If partitions is 0,
 // the topic exists, and its number of partitions counts.
-func (a *applyTopics) cap(ctx context.Context, c *topicsCommand, partitions int32, given map[string]bool) (err error) {
+func (a *applyTopics) cap(ctx context.Context, c *topicsCommand, partitions int32, given map[string]bool, logger *slog.Logger) (err error) {
 	if partitions == 0 && a.Memory.Limit > 0 {
 		topics, err := oona.NewTopics(c.Prefix)
 		if err != nil {
 			return err
 		}
-		ends, err := kafka.HighWater(ctx, c.Bus, topics.SeedMetrics)
+		extents, err := kafka.New(c.Bus, logger).Extents(ctx, topics.SeedMetrics)
 		if err != nil {
 			return err
 		}
-		partitions = int32(len(ends[topics.SeedMetrics]))
+		partitions = int32(len(extents[topics.SeedMetrics]))
 	}
 	a.Windows, err = a.Memory.cap(a.Windows, int(partitions), given)
 	return err
 }
 
 // make creates and corrects the topics. With --no-create, it only checks them.
-func (a *applyTopics) make(ctx context.Context, at kafka.Config, specs []oona.TopicSpec, to streams) error {
+func (a *applyTopics) make(ctx context.Context, b bus.Bus, specs []oona.TopicSpec, to streams) error {
 	if a.NoCreate {
-		return kafka.CheckTopics(ctx, at, specs)
+		return b.Check(ctx, specs)
 	}
-	changes, err := kafka.ApplyTopics(ctx, at, specs)
+	changes, err := b.Apply(ctx, specs)
 	for _, change := range changes {
 		fmt.Fprintln(to.out, change)
 	}
@@ -146,12 +148,13 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 	if err != nil {
 		return err
 	}
-	if err := a.resolve(ctx, c.Bus, topics, to, logger); err != nil {
+	b := kafka.New(c.Bus, logger)
+	if err := a.resolve(ctx, b, topics, to, logger); err != nil {
 		return err
 	}
 	first := windows.Configuration{Config: a.Windows}
 	first.Config.Generation = 1
-	written, err := settings.WriteFirst(ctx, c.Bus, topics, first.Record(), "oona topics apply", logger)
+	written, err := settings.WriteFirst(ctx, b, topics, first.Record(), "oona topics apply", logger)
 	if err != nil {
 		return err
 	}
@@ -164,8 +167,8 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 		return err
 	}
 	asked := given[catalogueSetting] || slices.ContainsFunc(settingsOf(a.Windows), func(s setting) bool { return given[s.name] })
-	ends, err := kafka.HighWater(ctx, c.Bus, topics.SeedMetrics)
-	if err != nil || len(written) == len(ends[topics.SeedMetrics]) || !asked {
+	extents, err := b.Extents(ctx, topics.SeedMetrics)
+	if err != nil || len(written) == len(extents[topics.SeedMetrics]) || !asked {
 		return err
 	}
 	return a.compare(ctx, log, given, to, logger)
@@ -177,7 +180,7 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 // and had records before `oona topics apply` wrote the first ones. With
 // --new-incarnation, begin does so in all partitions except those that have just got
 // their first records.
-func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []int32, to streams, logger *slog.Logger) (err error) {
+func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []int32, to streams, logger *slog.Logger) error {
 	reason := func(e *examination, p *partitionHistory) string {
 		switch {
 		case e.needsIncarnation(p):
@@ -191,7 +194,6 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []in
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.history.close()) }()
 	for _, p := range e.history.partitions {
 		why := reason(e, p)
 		if why == "" {
@@ -210,8 +212,8 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []in
 
 // resolve sets the reducer and the catalogue of the windows. It writes a catalogue that
 // is not built in to the settings topic.
-func (a *applyTopics) resolve(ctx context.Context, at kafka.Config, topics oona.Topics, to streams, logger *slog.Logger) error {
-	kept, err := openShelf(ctx, at, topics, logger)
+func (a *applyTopics) resolve(ctx context.Context, b bus.Bus, topics oona.Topics, to streams, logger *slog.Logger) error {
+	kept, err := openShelf(ctx, b, topics, logger)
 	if err != nil {
 		return err
 	}
@@ -234,14 +236,13 @@ var errOtherWindows = errors.New("the windows of partitions that are not empty w
 
 // compare returns an error if the windows of a partition differ from the settings that
 // were given. It reads the log only if a partition has no commit.
-func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given map[string]bool, to streams, logger *slog.Logger) (err error) {
-	h, topic, err := log.open(ctx, logger)
+func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given map[string]bool, to streams, logger *slog.Logger) error {
+	h, err := log.open(ctx, logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
 	if slices.ContainsFunc(h.partitions, func(p *partitionHistory) bool { return p.committed.Offset == oona.NoOffset }) {
-		if err := log.readOn(ctx, h, topic); err != nil {
+		if err := h.readOn(ctx); err != nil {
 			return err
 		}
 	}
@@ -273,7 +274,7 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 	if err != nil {
 		return err
 	}
-	if err := kafka.CheckTopics(ctx, c.Topics.Bus, specs); err != nil {
+	if err := kafka.New(c.Topics.Bus, logger).Check(ctx, specs); err != nil {
 		return err
 	}
 	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}

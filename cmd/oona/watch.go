@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/internal/watch"
@@ -107,15 +108,12 @@ func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	if err != nil {
 		return err
 	}
-	reader, err := kafka.NewReader(w.Bus, kafka.ReaderOptions{From: w.From.time(time.Now())}, logger)
+	b := kafka.New(w.Bus, logger)
+	reader, err := b.Reader(bus.ReaderOptions{From: w.From.time(time.Now())})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	err = watch.Follow(ctx, reader, options, to.out)
-	var absent *kafka.TopicsError
-	if err != nil && errors.As(kafka.CheckTopics(ctx, w.Bus, []oona.TopicSpec{{Name: options.Address.Topic}}), &absent) {
-		return absent // this error says what to do
-	}
 	return err
 }

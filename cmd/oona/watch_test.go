@@ -25,7 +25,7 @@ type watched struct {
 	t         *testing.T
 	brokers   string
 	topics    oona.Topics
-	publisher *kafka.Publisher
+	publisher bus.PinnedPublisher
 }
 
 func newWatched(t *testing.T) *watched {
@@ -36,10 +36,10 @@ func newWatched(t *testing.T) *watched {
 	if w.topics, err = oona.NewTopics(oona.DefaultPrefix); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg, append(w.topics.Specs(1), w.topics.RawSpecs(1)...)); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(t.Context(), append(w.topics.Specs(1), w.topics.RawSpecs(1)...)); err != nil {
 		t.Fatal(err)
 	}
-	if w.publisher, err = kafka.NewPublisher(cfg, kafka.PublisherOptions{}); err != nil {
+	if w.publisher, err = kafka.New(cfg, nil).Publisher(bus.PublisherOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.publisher.Close() })
@@ -213,7 +213,7 @@ func TestWatchIncarnationsAndSettings(t *testing.T) {
 	w.has(w.watch(w.topics.SeedMetrics, "1", "--table"),
 		[]string{"incarnation 1790000000000000 begins after one that was read up to offset 900: its end was lost (written by oona at 2026-09-21T14:13:20Z)"})
 
-	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, []oona.TopicSpec{w.topics.SettingsSpec()}); err != nil {
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), []oona.TopicSpec{w.topics.SettingsSpec()}); err != nil {
 		t.Fatal(err)
 	}
 	c := oona.WindowConfiguration{Generation: 4, Length: 10_000_000, Reducer: 2, Catalogue: oona.CatalogueHash{0xab}}
@@ -351,11 +351,11 @@ func TestWatchRefuses(t *testing.T) {
 		"is neither an address under kasmina/":                         {"kasmina.other"},
 		"--json and --table exclude each other":                        {"kasmina.telemetry.seed.raw", "--json", "--table"},
 		"is not valid; give now, beginning, or a duration such as 10m": {"kasmina.telemetry.seed.raw", "--from=yesterday"},
-		"--count is -1":                                    {"kasmina.telemetry.seed.raw", "--count=-1"},
-		"--resolve needs --tensor-store":                   {"kasmina.telemetry.seed.raw", "--resolve"},
-		"--layer: is b, but the address is for layer a":    {"kasmina/telemetry/layer/a/health", "--layer=b"},
-		"seed.raw does not exist; run `oona topics apply`": {"kasmina.telemetry.seed.raw", "--brokers", cfg.Brokers[0]},
-		"the bus cannot be reached at 127.0.0.1:1":         {"kasmina.telemetry.seed.raw", "--brokers=127.0.0.1:1"},
+		"--count is -1":                                 {"kasmina.telemetry.seed.raw", "--count=-1"},
+		"--resolve needs --tensor-store":                {"kasmina.telemetry.seed.raw", "--resolve"},
+		"--layer: is b, but the address is for layer a": {"kasmina/telemetry/layer/a/health", "--layer=b"},
+		"seed.raw: the topic does not exist":            {"kasmina.telemetry.seed.raw", "--brokers", cfg.Brokers[0]},
+		"the bus cannot be reached at 127.0.0.1:1":      {"kasmina.telemetry.seed.raw", "--brokers=127.0.0.1:1"},
 	} {
 		status, out, messages := run(t, append([]string{"watch"}, args...)...)
 		if status == 0 || out != "" || !strings.Contains(messages, strings.TrimSuffix(want, "?")) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,36 +27,22 @@ func defaultWindows() windowsCommand {
 	return windowsCommand{Prefix: oona.DefaultPrefix, Group: aggregate.DefaultGroup}
 }
 
-// history returns the history of the seed-metrics topic, up to the ends of its logs, and
-// the name of the topic. The caller closes the history.
-func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (_ *history, topic string, err error) {
-	h, topic, err := c.open(ctx, logger)
+// history returns the history of the seed-metrics topic, up to the ends of its logs.
+func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (*history, error) {
+	h, err := c.open(ctx, logger)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	if err := c.readOn(ctx, h, topic); err != nil {
-		return nil, "", errors.Join(err, h.close())
-	}
-	return h, topic, nil
+	return h, h.readOn(ctx)
 }
 
 // open returns the history before the logs are read.
-func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (_ *history, topic string, err error) {
+func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (*history, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	h, err := openHistory(ctx, c.Bus, topics.SeedMetrics, c.Group, logger)
-	return h, topics.SeedMetrics, err
-}
-
-// readOn reads the logs up to their present ends.
-func (c *windowsCommand) readOn(ctx context.Context, h *history, topic string) error {
-	ends, err := kafka.HighWater(ctx, c.Bus, topic)
-	if err != nil {
-		return err
-	}
-	return h.read(ctx, ends[topic])
+	return openHistory(ctx, kafka.New(c.Bus, logger), topics.SeedMetrics, c.Group)
 }
 
 type showWindows struct {
@@ -65,12 +50,11 @@ type showWindows struct {
 	Restore bool `env:"-" help:"Write the newest configuration and the incarnation of each partition into the settings topic if they are missing or wrong there. They are taken from the commits and the logs. Catalogues cannot be restored in this way: those that are missing are listed."`
 }
 
-func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *slog.Logger) (err error) {
-	h, _, err := c.Windows.history(ctx, logger)
+func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *slog.Logger) error {
+	h, err := c.Windows.history(ctx, logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
 	if s.Restore {
 		if err := c.Windows.restore(ctx, h, to.messages, logger); err != nil {
 			return err

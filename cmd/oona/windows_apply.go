@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -46,12 +47,11 @@ type applyWindows struct {
 type changes windows.Config
 
 // Run writes the record, and reads it back.
-func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) (err error) {
-	h, topic, err := c.Windows.history(ctx, logger)
+func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Context, to streams, logger *slog.Logger) error {
+	h, err := c.Windows.history(ctx, logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
 	newest := h.newest()
 	set := given(command)
 	kept, err := a.resolve(ctx, c.Windows, set, logger)
@@ -72,7 +72,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 		return err
 	}
 	a.describe(to.messages, h, newest, next.Config)
-	if err := a.confirm(to, fmt.Sprintf("Write generation %d to the %d partitions of %s?", next.Config.Generation, len(h.partitions), topic)); err != nil {
+	if err := a.confirm(to, fmt.Sprintf("Write generation %d to the %d partitions of %s?", next.Config.Generation, len(h.partitions), h.topic)); err != nil {
 		return err
 	}
 	if err := a.refuse(h, next, time.Now()); err != nil { // again, as the answer may have taken long
@@ -86,7 +86,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	if err := a.write(ctx, kept, partitions, next); err != nil {
 		return err
 	}
-	if err := c.Windows.readOn(ctx, h, topic); err != nil {
+	if err := h.readOn(ctx); err != nil {
 		return err
 	}
 	return errors.Join(h.report(to.out, next, before), a.note(ctx, kept, h, next))
@@ -108,7 +108,7 @@ func (a *applyWindows) resolve(ctx context.Context, c windowsCommand, set map[st
 	if err != nil {
 		return nil, err
 	}
-	kept, err := openShelf(ctx, c.Bus, topics, logger)
+	kept, err := openShelf(ctx, kafka.New(c.Bus, logger), topics, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (a *applyWindows) write(ctx context.Context, kept *shelf, partitions []int3
 			return err
 		}
 	}
-	if err := settings.WriteConfiguration(ctx, kept.at, kept.topics, partitions, next.Record()); err != nil {
+	if err := settings.WriteConfiguration(ctx, kept.bus, kept.topics, partitions, next.Record()); err != nil {
 		return fmt.Errorf("write the configuration; some partitions may have it now, so look at oona windows show, and use a new generation to try again: %w", err)
 	}
 	return nil
@@ -145,7 +145,7 @@ func (a *applyWindows) note(ctx context.Context, kept *shelf, h *history, next w
 			entries = append(entries, settings.WindowsEntry(p.partition, next.Record()))
 		}
 	}
-	if err := settings.Write(ctx, kept.at, kept.topics, entries...); err != nil {
+	if err := settings.Write(ctx, kept.bus, kept.topics, entries...); err != nil {
 		return fmt.Errorf("the configuration is in the log, but could not be written to the settings topic; run oona windows show --restore: %w", err)
 	}
 	return nil

@@ -142,10 +142,10 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg, topics.Specs(2)); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(t.Context(), topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestConfigurationOfALaterVersion(t *testing.T) {
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "1"}, at...)...); status != 0 {
 		t.Fatal(messages)
 	}
-	publisher, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestBoundsOfAChange(t *testing.T) {
 	}
 	last := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(year.AddDate(1, 0, 0))}
 	last.Config.Generation = math.MaxInt32
-	if err := settings.WriteConfiguration(t.Context(), cfg, defaultNames(t), []int32{1}, last.Record()); err != nil {
+	if err := settings.WriteConfiguration(t.Context(), kafka.New(cfg, nil), defaultNames(t), []int32{1}, last.Record()); err != nil {
 		t.Fatal(err)
 	}
 	for _, more := range [][]string{nil, {"--generation", "2147483647"}, {"--generation", "2"}} {
@@ -275,7 +275,7 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 	}
 	dead := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))}
 	dead.Config.Generation = 2
-	if err := settings.WriteConfiguration(t.Context(), cfg, defaultNames(t), []int32{0}, dead.Record()); err != nil {
+	if err := settings.WriteConfiguration(t.Context(), kafka.New(cfg, nil), defaultNames(t), []int32{0}, dead.Record()); err != nil {
 		t.Fatal(err)
 	}
 	if status, out, messages := run(t, append([]string{"windows", "show"}, at...)...); status != 0 || !strings.Contains(out, ": a dead letter: from: is 7258118400000000") {
@@ -295,7 +295,7 @@ func TestManyConfigurationsInReach(t *testing.T) {
 	for n := range manyInReach - 1 {
 		c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(soon.Add(time.Duration(n) * time.Minute))}
 		c.Config.Generation = int32(n + 2)
-		if err := settings.WriteConfiguration(t.Context(), cfg, defaultNames(t), []int32{0}, c.Record()); err != nil {
+		if err := settings.WriteConfiguration(t.Context(), kafka.New(cfg, nil), defaultNames(t), []int32{0}, c.Record()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -38,7 +38,7 @@ func TestBinaries(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := kafka.ApplyTopics(ctx, kafka.Config{Brokers: addresses, ClientID: "test"}, topics.Specs(3)); err != nil {
+		if _, err := kafka.New(kafka.Config{Brokers: addresses, ClientID: "test"}, nil).Apply(ctx, topics.Specs(3)); err != nil {
 			t.Fatal(err)
 		}
 		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
@@ -256,7 +256,7 @@ func TestAggregatorChecksItsTopics(t *testing.T) {
 	}
 	specs := topics.Specs(4)
 	specs[1].Partitions = 2
-	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, specs); err != nil {
+	if _, err := kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, nil).Apply(t.Context(), specs); err != nil {
 		t.Fatal(err)
 	}
 	if out := start(); !strings.Contains(out, "layer.health has 2 partitions and kasmina.telemetry.seed.metrics has 4") {

@@ -27,13 +27,13 @@ func TestConfiguredTopics(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := kafka.Config{Brokers: addresses, ClientID: "test"}
-		if _, err := kafka.ApplyTopics(ctx, at, topics.Specs(cfg.Partitions)); err != nil {
+		if _, err := kafka.New(at, nil).Apply(ctx, topics.Specs(cfg.Partitions)); err != nil {
 			t.Fatal(err)
 		}
 		first := windows.Configuration{Config: cfg.windows()}
 		first.Config.Generation = 5
 		first.Config.Length = time.Hour
-		publisher, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
+		publisher, err := kafka.New(at, nil).Publisher(bus.PublisherOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func TestConfiguredTopics(t *testing.T) {
 			t.Errorf("report is %+v", report)
 		}
 
-		reader, err := kafka.NewReader(at, kafka.ReaderOptions{}, discard())
+		reader, err := kafka.New(at, discard()).Reader(bus.ReaderOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ func TestAggregatorIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		busConfig := kafka.Config{Brokers: addresses, ClientID: "test"}
-		if _, err := kafka.ApplyTopics(ctx, busConfig, topics.Specs(2)); err != nil {
+		if _, err := kafka.New(busConfig, nil).Apply(ctx, topics.Specs(2)); err != nil {
 			t.Fatal(err)
 		}
 		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
@@ -92,18 +92,18 @@ func TestAggregatorIsKilled(t *testing.T) {
 			t.Fatalf("%d kills, %v records replayed: the faults did not fire", kills.Load(), replayed)
 		}
 
-		all := readRollups(t, busConfig, topics)
+		all := readRollups(t, kafka.New(busConfig, nil), topics)
 		first := onceEach(t, all)
 		t.Logf("%d kills, %v records replayed, %d of %d rollups emitted again", kills.Load(), replayed, len(all)-len(first), len(all))
 		checkRollups(t, first, times(want, plays))
-		ends, err := kafka.HighWater(ctx, busConfig, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead)
+		ends, err := kafka.New(busConfig, nil).Extents(ctx, topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for topic, partitions := range ends {
-			for _, end := range partitions {
-				if end > 0 {
-					t.Errorf("%d records on %s", end, topic)
+			for _, e := range partitions {
+				if e.End > 0 {
+					t.Errorf("%d records on %s", e.End, topic)
 				}
 			}
 		}

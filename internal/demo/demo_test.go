@@ -23,7 +23,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -309,7 +308,7 @@ func writeBadRecords(t *testing.T, s *stations) {
 	for i := range wide {
 		wide[i] = oona.SeedID(i)
 	}
-	publisher, err := kafka.NewPublisher(s.bus, kafka.PublisherOptions{})
+	publisher, err := s.bus.Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,11 +354,11 @@ type readRollup struct {
 }
 
 // readRollups reads both rollup topics from their beginning to their end.
-func readRollups(t *testing.T, cfg kafka.Config, topics oona.Topics) []readRollup {
+func readRollups(t *testing.T, b bus.Bus, topics oona.Topics) []readRollup {
 	t.Helper()
 	var rollups []readRollup
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
-		for _, msg := range readTopic(t, cfg, topics.Rollup(group)) {
+		for _, msg := range readTopic(t, b, topics.Rollup(group)) {
 			at, err := bus.PositionOf(msg)
 			if err != nil {
 				t.Fatal(err)
@@ -374,35 +373,21 @@ func readRollups(t *testing.T, cfg kafka.Config, topics oona.Topics) []readRollu
 	return rollups
 }
 
-// readTopic reads a topic from its beginning to where it ends now.
-func readTopic(t *testing.T, cfg kafka.Config, topic string) (all []*message.Message) {
+// readTopic returns what a topic holds now.
+func readTopic(t *testing.T, b bus.Bus, topic string) (all []*message.Message) {
 	t.Helper()
-	log, err := kafka.NewReader(cfg, kafka.ReaderOptions{}, discard())
+	extents, err := b.Extents(t.Context(), topic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	ends, err := kafka.HighWater(ctx, cfg, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	left := int64(0)
-	for _, end := range ends[topic] {
-		left += end
-	}
-	messages, err := log.Subscribe(ctx, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; left > 0; left-- {
-		msg, open := <-messages
-		if !open {
-			t.Fatalf("%d records of %s were not read in time", left, topic)
+	for p, e := range extents[topic] {
+		err := b.Read(t.Context(), topic, bus.Range{Partition: int32(p), End: e.End}, func(msg *message.Message) error {
+			all = append(all, msg)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		all = append(all, msg)
-		msg.Ack()
 	}
 	return all
 }

@@ -130,7 +130,7 @@ func newAssembly(t *testing.T, ctx context.Context) *assembly {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(ctx, kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, topics.Specs(2)); err != nil {
+	if _, err := kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, nil).Apply(ctx, topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
 	l := &assembly{

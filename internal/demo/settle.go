@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -41,13 +40,13 @@ func (s *stations) measure(ctx context.Context) (measure, error) {
 		export:    s.export.Counts(),
 	}
 	t := s.topics
-	ends, err := kafka.HighWater(ctx, s.bus, t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)
+	extents, err := s.bus.Extents(ctx, t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)
 	if err != nil {
 		return measure{}, fmt.Errorf("measure the topics: %w", err)
 	}
 	length := func(topic string) (n int64) {
-		for _, end := range ends[topic] {
-			n += end
+		for _, e := range extents[topic] {
+			n += e.End
 		}
 		return n
 	}

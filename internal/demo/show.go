@@ -12,14 +12,13 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/rollups"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // say tells where everything is and how to look at it.
 func (s *stations) say(cfg Config) {
-	broker := strings.Join(s.bus.Brokers, ",")
+	broker := strings.Join(s.brokers, ",")
 	kind := "Kafka"
 	if s.embedded {
 		kind = "embedded broker, for testing; production means Kafka"
@@ -45,7 +44,7 @@ Look at it from another terminal:
 
 `,
 		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, kind, tensors,
-		s.adminURL, s.bus.Brokers[0], s.topics.LayerHealth, strings.TrimPrefix(s.adminURL, "http://"))
+		s.adminURL, s.brokers[0], s.topics.LayerHealth, strings.TrimPrefix(s.adminURL, "http://"))
 }
 
 func what(cfg Config) string {
@@ -58,7 +57,7 @@ func what(cfg Config) string {
 // show reads the rollups of this demo from the bus, as anyone could, and shows
 // them until the returned function is called.
 func (s *stations) show(screen Screen) (stop func(), err error) {
-	log, err := kafka.NewReader(s.bus, kafka.ReaderOptions{From: time.Now()}, s.logger)
+	log, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,8 @@ import (
 // stations are the broker and the three stages, running.
 type stations struct {
 	topics    oona.Topics
-	bus       kafka.Config
+	bus       bus.Bus
+	brokers   []string
 	ingest    *ingest.Stage
 	aggregate *aggregate.Stage
 	export    *export.Stage
@@ -119,7 +120,7 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 	if s.topics, err = oona.NewTopics(cfg.Prefix); err != nil {
 		return err
 	}
-	s.bus = kafka.Config{Brokers: cfg.Kafka, ClientID: "oona-demo"}
+	s.brokers = cfg.Kafka
 	if len(cfg.Kafka) == 0 {
 		data := cfg.Data
 		if data == "" {
@@ -137,10 +138,11 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 			return err
 		}
 		s.embedded = true
-		s.bus.Brokers = broker.Addrs
+		s.brokers = broker.Addrs
 		s.sayMoved("the broker", cfg.BrokerPort, broker.Addrs[0])
 	}
-	if _, err = kafka.ApplyTopics(ctx, s.bus, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
+	s.bus = kafka.New(kafka.Config{Brokers: s.brokers, ClientID: "oona-demo"}, s.logger)
+	if _, err = s.bus.Apply(ctx, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
 		return err
 	}
 	return s.writeFirst(ctx, cfg)
@@ -160,7 +162,7 @@ func (s *stations) writeFirst(ctx context.Context, cfg Config) error {
 }
 
 func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *prometheus.Registry) (func(context.Context) error, error) {
-	publisher, err := kafka.NewPublisher(s.bus, kafka.PublisherOptions{})
+	publisher, err := s.bus.Publisher(bus.PublisherOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +185,7 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 }
 
 func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
-	publisher, err := kafka.NewPublisher(s.bus, kafka.RollupOptions())
+	publisher, err := s.bus.Publisher(bus.RollupOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +198,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 	if s.aggregate, err = aggregate.New(stage, catalogues, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
-	subscriber, err := kafka.NewMember(s.bus, kafka.MemberOptions{Group: cfg.Prefix + "-demo"}, s.aggregate, s.logger)
+	subscriber, err := s.bus.Member(bus.MemberOptions{Group: cfg.Prefix + "-demo"}, s.aggregate)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +207,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 }
 
 func (s *stations) buildExport(known *catalogue.Catalogue, registry *prometheus.Registry) error {
-	log, err := kafka.NewReader(s.bus, kafka.ReaderOptions{}, s.logger)
+	log, err := s.bus.Reader(bus.ReaderOptions{})
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/embedded"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -59,14 +58,14 @@ type TensorCounts struct {
 type audit struct {
 	stations *stations
 	cancel   context.CancelFunc
-	log      *kafka.Reader
+	log      bus.Reader
 	read     sync.WaitGroup
 
 	frames, inline, claimed, verified atomic.Int64
 }
 
 func (s *stations) startAudit(ctx context.Context) (*audit, error) {
-	log, err := kafka.NewReader(s.bus, kafka.ReaderOptions{From: time.Now()}, s.logger)
+	log, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -24,7 +24,7 @@ const rereadAfter = 2 * time.Second
 // Catalogues finds catalogues by their hash, for a worker. It is safe for
 // concurrent use.
 type Catalogues struct {
-	at     kafka.Config
+	bus    bus.Bus
 	topics oona.Topics
 	logger *slog.Logger
 
@@ -34,8 +34,8 @@ type Catalogues struct {
 }
 
 // NewCatalogues returns Catalogues that read the topic when it is needed.
-func NewCatalogues(at kafka.Config, topics oona.Topics, logger *slog.Logger) *Catalogues {
-	return &Catalogues{at: at, topics: topics, logger: logger, known: make(map[oona.CatalogueHash]*catalogue.Catalogue)}
+func NewCatalogues(b bus.Bus, topics oona.Topics, logger *slog.Logger) *Catalogues {
+	return &Catalogues{bus: b, topics: topics, logger: logger, known: make(map[oona.CatalogueHash]*catalogue.Catalogue)}
 }
 
 // Find returns the catalogue of a hash. For one that is not built in it reads the
@@ -87,7 +87,7 @@ func (c *Catalogues) read(ctx context.Context, hash oona.CatalogueHash) (*catalo
 	case <-ctx.Done():
 		return nil, fmt.Errorf("find the catalogue %s: %w", hash, ctx.Err())
 	}
-	s, err := Read(ctx, c.at, c.topics, c.logger)
+	s, err := Read(ctx, c.bus, c.topics, c.logger)
 	if err != nil {
 		return nil, fmt.Errorf("find the catalogue %s: %w", hash, err)
 	}

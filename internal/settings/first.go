@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus"
 )
 
 // WriteFirst writes the first records into those partitions of seed-metrics that
@@ -19,29 +17,29 @@ import (
 // for all of the log. A record that comes between makes the configuration void.
 // It returns the partitions. Before that, the settings topic gets their
 // incarnations, and after it their configurations.
-func WriteFirst(ctx context.Context, at kafka.Config, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
-	s, err := Read(ctx, at, topics, logger)
+func WriteFirst(ctx context.Context, b bus.Bus, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
+	s, err := Read(ctx, b, topics, logger)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := kafka.HighWater(ctx, at, topics.SeedMetrics)
+	extents, err := b.Extents(ctx, topics.SeedMetrics)
 	if err != nil {
 		return nil, err
 	}
 	var written []int32
 	var messages []*message.Message
 	var before, after []Entry
-	for _, partition := range slices.Sorted(maps.Keys(ends[topics.SeedMetrics])) {
-		end := ends[topics.SeedMetrics][partition]
-		configurable, err := unconfigured(ctx, at, topics.SeedMetrics, partition, end)
+	for i, extent := range extents[topics.SeedMetrics] {
+		partition := int32(i)
+		configurable, err := unconfigured(ctx, b, topics.SeedMetrics, partition, extent.End)
 		if err != nil {
 			return nil, err
 		}
 		if !configurable {
 			continue
 		}
-		if end == 0 {
-			start, err := next(ctx, at, topics, s, partition, 0)
+		if extent.End == 0 {
+			start, err := next(ctx, b, topics, s, partition, 0)
 			if err != nil {
 				return nil, err
 			}
@@ -56,24 +54,24 @@ func WriteFirst(ctx context.Context, at kafka.Config, topics oona.Topics, first 
 	if len(written) == 0 {
 		return nil, nil
 	}
-	if err := Write(ctx, at, topics, before...); err != nil {
+	if err := Write(ctx, b, topics, before...); err != nil {
 		return nil, err
 	}
-	if err := publish(ctx, at, topics.SeedMetrics, messages); err != nil {
+	if err := publish(ctx, b, topics.SeedMetrics, messages); err != nil {
 		return nil, fmt.Errorf("write the first records, which some partitions may have: %w", err)
 	}
-	return written, Write(ctx, at, topics, after...)
+	return written, Write(ctx, b, topics, after...)
 }
 
 // WriteConfiguration appends a configuration record to partitions of
 // seed-metrics. What it says is not kept in the settings topic: whether it holds
 // is known once it is read back.
-func WriteConfiguration(ctx context.Context, at kafka.Config, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
+func WriteConfiguration(ctx context.Context, b bus.Bus, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
 	messages := make([]*message.Message, len(partitions))
 	for i, partition := range partitions {
 		messages[i] = configurationMessage(partition, c)
 	}
-	return publish(ctx, at, topics.SeedMetrics, messages)
+	return publish(ctx, b, topics.SeedMetrics, messages)
 }
 
 // fewStarts is up to how many records a partition is looked into.
@@ -83,12 +81,12 @@ var errOtherRecord = errors.New("another record")
 
 // unconfigured reports whether a configuration would be the first record of a
 // partition but for starts of incarnations, as where WriteFirst was interrupted.
-func unconfigured(ctx context.Context, at kafka.Config, topic string, partition int32, end int64) (bool, error) {
+func unconfigured(ctx context.Context, b bus.Bus, topic string, partition int32, end int64) (bool, error) {
 	if end == 0 || end > fewStarts {
 		return end == 0, nil
 	}
 	starts := int64(0)
-	err := kafka.ReadPartition(ctx, at, topic, partition, func(msg *message.Message) error {
+	err := b.Read(ctx, topic, bus.Range{Partition: partition, End: end}, func(msg *message.Message) error {
 		if msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
 			return errOtherRecord
 		}

@@ -10,16 +10,15 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // LastRollups returns the last rollup that was written of a partition to each of
 // the two rollup topics, of those that have one. What was emitted before may have
 // greater triggers, where an aggregator was just repeating what it had emitted.
-func LastRollups(ctx context.Context, at kafka.Config, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
+func LastRollups(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
 	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
-		msg, err := kafka.LastRecord(ctx, at, topic, partition)
+		msg, err := bus.LastRecord(ctx, b, topic, partition)
 		if err != nil {
 			return nil, fmt.Errorf("find the last rollup: %w", err)
 		}
@@ -37,8 +36,8 @@ func LastRollups(ctx context.Context, at kafka.Config, topics oona.Topics, parti
 
 // LastTrigger returns the greatest trigger of LastRollups. It is false where
 // there are none.
-func LastTrigger(ctx context.Context, at kafka.Config, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
-	all, err := LastRollups(ctx, at, topics, partition)
+func LastTrigger(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
+	all, err := LastRollups(ctx, b, topics, partition)
 	for _, r := range all {
 		if !found || r.Trigger.After(last) {
 			last, found = r.Trigger, true
@@ -53,34 +52,34 @@ func LastTrigger(ctx context.Context, at kafka.Config, topics oona.Topics, parti
 // knows of the log, and above those of the settings and of the last rollups. It
 // returns where the partition ends after the record, as its leader says; other
 // records may be behind it.
-func BeginIncarnation(ctx context.Context, at kafka.Config, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
-	s, err := Read(ctx, at, topics, slog.New(slog.DiscardHandler))
+func BeginIncarnation(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
+	s, err := Read(ctx, b, topics, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return 0, err
 	}
-	start, err := next(ctx, at, topics, s, partition, known)
+	start, err := next(ctx, b, topics, s, partition, known)
 	if err != nil {
 		return 0, err
 	}
 	start.PreviousEnd, start.Reason, start.Worker = previousEnd, reason, worker
 	if s.Found {
-		if err := Write(ctx, at, topics, IncarnationEntry(topics.SeedMetrics, partition, start.Number)); err != nil {
+		if err := Write(ctx, b, topics, IncarnationEntry(topics.SeedMetrics, partition, start.Number)); err != nil {
 			return 0, err
 		}
 	}
-	if err := publish(ctx, at, topics.SeedMetrics, []*message.Message{startMessage(partition, start)}); err != nil {
+	if err := publish(ctx, b, topics.SeedMetrics, []*message.Message{startMessage(partition, start)}); err != nil {
 		return 0, fmt.Errorf("begin incarnation %d of partition %d: %w", start.Number, partition, err)
 	}
-	ends, err := kafka.HighWater(ctx, at, topics.SeedMetrics)
+	extents, err := b.Extents(ctx, topics.SeedMetrics)
 	if err != nil {
 		return 0, fmt.Errorf("find the end of partition %d behind its incarnation record: %w", partition, err)
 	}
-	return ends[topics.SeedMetrics][partition], nil
+	return extents[topics.SeedMetrics][partition].End, nil
 }
 
 // next returns the start of a partition's next incarnation.
-func next(ctx context.Context, at kafka.Config, topics oona.Topics, s *Settings, partition int32, known oona.Incarnation) (oona.IncarnationStart, error) {
-	last, _, err := LastTrigger(ctx, at, topics, partition)
+func next(ctx context.Context, b bus.Bus, topics oona.Topics, s *Settings, partition int32, known oona.Incarnation) (oona.IncarnationStart, error) {
+	last, _, err := LastTrigger(ctx, b, topics, partition)
 	if err != nil {
 		return oona.IncarnationStart{}, err
 	}

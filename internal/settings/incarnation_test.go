@@ -6,29 +6,30 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // rollup publishes a rollup of a partition.
-func rollup(t *testing.T, at kafka.Config, topics oona.Topics, group oona.Group, partition int32, trigger oona.Trigger) {
+func rollup(t *testing.T, b bus.Bus, topics oona.Topics, group oona.Group, partition int32, trigger oona.Trigger) {
 	t.Helper()
 	r := oona.Rollup{
 		Group: group, Run: "r", Layer: "l", Start: 1_700_000_000e6, End: 1_700_000_010e6, Trigger: trigger,
 		FirstOffset: 1, LastOffset: 2, Frames: 1, Generation: 1, Reducer: 2,
 	}
 	r.Hash = r.ContentHash()
-	publish(t, at, topics.Rollup(group), directed(partition, avro.AppendRollup(nil, &r)))
+	publish(t, b, topics.Rollup(group), directed(partition, avro.AppendRollup(nil, &r)))
 }
 
 // The last trigger is the greater one of both topics, of the partition alone.
 func TestLastTrigger(t *testing.T) {
-	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
-		makeTopics(t, at, topics, 3)
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		makeTopics(t, b, topics, 3)
 		last := func(partition int32) (oona.Trigger, bool) {
 			t.Helper()
-			trigger, found, err := settings.LastTrigger(t.Context(), at, topics, partition)
+			trigger, found, err := settings.LastTrigger(t.Context(), b, topics, partition)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,17 +38,17 @@ func TestLastTrigger(t *testing.T) {
 		if trigger, found := last(1); found {
 			t.Errorf("without rollups it is %+v", trigger)
 		}
-		rollup(t, at, topics, oona.Performance, 1, oona.Trigger{Incarnation: 5, Offset: 7, Index: 1})
-		rollup(t, at, topics, oona.Health, 1, oona.Trigger{Incarnation: 4, Offset: 1000})
-		rollup(t, at, topics, oona.Health, 2, oona.Trigger{Incarnation: 9, Offset: 1})
+		rollup(t, b, topics, oona.Performance, 1, oona.Trigger{Incarnation: 5, Offset: 7, Index: 1})
+		rollup(t, b, topics, oona.Health, 1, oona.Trigger{Incarnation: 4, Offset: 1000})
+		rollup(t, b, topics, oona.Health, 2, oona.Trigger{Incarnation: 9, Offset: 1})
 		if trigger, found := last(1); !found || trigger != (oona.Trigger{Incarnation: 5, Offset: 7, Index: 1}) {
 			t.Errorf("it is %+v, %v", trigger, found)
 		}
 		if trigger, found := last(0); found {
 			t.Errorf("of a partition without rollups it is %+v", trigger)
 		}
-		publish(t, at, topics.LayerHealth, directed(0, []byte("no rollup")))
-		if _, _, err := settings.LastTrigger(t.Context(), at, topics, 0); err == nil {
+		publish(t, b, topics.LayerHealth, directed(0, []byte("no rollup")))
+		if _, _, err := settings.LastTrigger(t.Context(), b, topics, 0); err == nil {
 			t.Error("a last record that cannot be read was passed over")
 		}
 	})
@@ -55,29 +56,29 @@ func TestLastTrigger(t *testing.T) {
 
 // A number is above all that is known of the partition, by a minute.
 func TestBeginIncarnation(t *testing.T) {
-	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
-		makeTopics(t, at, topics, 2)
-		publish(t, at, topics.SeedMetrics, directed(1, []byte("frame")))
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		makeTopics(t, b, topics, 2)
+		publish(t, b, topics.SeedMetrics, directed(1, []byte("frame")))
 		before := oona.Incarnation(oona.MicrosOf(time.Now()))
 		const minute = oona.Incarnation(60e6)
 		ahead := before + 1000*minute
-		end, err := settings.BeginIncarnation(t.Context(), at, topics, 1, 0, 99, "the end was lost", "w")
+		end, err := settings.BeginIncarnation(t.Context(), b, topics, 1, 0, 99, "the end was lost", "w")
 		if err != nil || end != 2 {
 			t.Fatalf("the partition ends at %d, %v", end, err)
 		}
-		first := start(t, records(t, at, topics, 1)[1])
+		first := start(t, records(t, b, topics, 1)[1])
 		if first.Number < before || first.Number > before+minute || first.PreviousEnd != 99 || first.Reason != "the end was lost" || first.Worker != "w" || first.Validate() != nil {
 			t.Errorf("the record says %+v", first)
 		}
-		if got := read(t, at, topics).Incarnation(topics.SeedMetrics, 1); got != first.Number {
+		if got := read(t, b, topics).Incarnation(topics.SeedMetrics, 1); got != first.Number {
 			t.Errorf("the settings say %d, the record %d", got, first.Number)
 		}
 		next := func(known oona.Incarnation) oona.Incarnation {
 			t.Helper()
-			if _, err := settings.BeginIncarnation(t.Context(), at, topics, 1, known, oona.NoOffset, "", "w"); err != nil {
+			if _, err := settings.BeginIncarnation(t.Context(), b, topics, 1, known, oona.NoOffset, "", "w"); err != nil {
 				t.Fatal(err)
 			}
-			all := records(t, at, topics, 1)
+			all := records(t, b, topics, 1)
 			return start(t, all[len(all)-1]).Number
 		}
 		if got := next(0); got < first.Number+minute {
@@ -86,11 +87,11 @@ func TestBeginIncarnation(t *testing.T) {
 		if got := next(ahead); got != ahead+minute {
 			t.Errorf("after %d of the log comes %d", ahead, got)
 		}
-		rollup(t, at, topics, oona.Health, 1, oona.Trigger{Incarnation: ahead + 10*minute, Offset: 3})
+		rollup(t, b, topics, oona.Health, 1, oona.Trigger{Incarnation: ahead + 10*minute, Offset: 3})
 		if got := next(0); got != ahead+11*minute {
 			t.Errorf("after rollups of %d comes %d", ahead+10*minute, got)
 		}
-		if all := records(t, at, topics, 0); len(all) != 0 {
+		if all := records(t, b, topics, 0); len(all) != 0 {
 			t.Errorf("another partition has %d records", len(all))
 		}
 	})
@@ -98,9 +99,9 @@ func TestBeginIncarnation(t *testing.T) {
 
 // A log of before the settings topic can begin an incarnation all the same.
 func TestBeginIncarnationWithoutSettings(t *testing.T) {
-	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
-		apply(t, at, topics.Specs(1)...)
-		if end, err := settings.BeginIncarnation(t.Context(), at, topics, 0, 0, oona.NoOffset, "", "w"); err != nil || end != 1 {
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		apply(t, b, topics.Specs(1)...)
+		if end, err := settings.BeginIncarnation(t.Context(), b, topics, 0, 0, oona.NoOffset, "", "w"); err != nil || end != 1 {
 			t.Errorf("the partition ends at %d, %v", end, err)
 		}
 	})
@@ -109,17 +110,17 @@ func TestBeginIncarnationWithoutSettings(t *testing.T) {
 // Empty partitions get the start of an incarnation and a configuration behind it;
 // one that lacks the configuration gets that; others get nothing.
 func TestWriteFirst(t *testing.T) {
-	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
-		makeTopics(t, at, topics, 4)
-		publish(t, at, topics.SeedMetrics, directed(1, []byte("frame")))
-		if _, err := settings.BeginIncarnation(t.Context(), at, topics, 2, 0, oona.NoOffset, "", "w"); err != nil {
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		makeTopics(t, b, topics, 4)
+		publish(t, b, topics.SeedMetrics, directed(1, []byte("frame")))
+		if _, err := settings.BeginIncarnation(t.Context(), b, topics, 2, 0, oona.NoOffset, "", "w"); err != nil {
 			t.Fatal(err)
 		}
 		emitted := oona.Incarnation(oona.MicrosOf(time.Now().Add(time.Hour)))
-		rollup(t, at, topics, oona.Health, 3, oona.Trigger{Incarnation: emitted, Offset: 9}) // of a log that was deleted
+		rollup(t, b, topics, oona.Health, 3, oona.Trigger{Incarnation: emitted, Offset: 9}) // of a log that was deleted
 		write := func() []int32 {
 			t.Helper()
-			written, err := settings.WriteFirst(t.Context(), at, topics, configuration(1), "w", discard())
+			written, err := settings.WriteFirst(t.Context(), b, topics, configuration(1), "w", discard())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,9 +132,9 @@ func TestWriteFirst(t *testing.T) {
 		if written := write(); len(written) > 0 {
 			t.Errorf("written again to %v", written)
 		}
-		s := read(t, at, topics)
+		s := read(t, b, topics)
 		for _, partition := range []int32{0, 2, 3} {
-			all := records(t, at, topics, partition)
+			all := records(t, b, topics, partition)
 			if len(all) != 2 {
 				t.Fatalf("partition %d has %d records", partition, len(all))
 			}
@@ -145,14 +146,14 @@ func TestWriteFirst(t *testing.T) {
 				t.Errorf("partition %d has %+v, %v; the settings say %+v", partition, c, err, s.Windows[partition])
 			}
 		}
-		log := settings.Log{Bus: at, Topics: topics, Worker: "w"}
+		log := settings.Log{Bus: b, Topics: topics, Worker: "w"}
 		if last, found, err := log.LastWindows(t.Context(), 3); err != nil || !found || last != configuration(1) {
 			t.Errorf("partition 3 was last configured as %+v, %t, %v", last, found, err)
 		}
 		if last, found, err := log.LastWindows(t.Context(), 1); err != nil || found {
 			t.Errorf("partition 1 was last configured as %+v, %v", last, err)
 		}
-		if all := records(t, at, topics, 1); len(all) != 1 || len(s.Windows) != 3 {
+		if all := records(t, b, topics, 1); len(all) != 1 || len(s.Windows) != 3 {
 			t.Errorf("a partition with a record has %d, windows are of %d partitions", len(all), len(s.Windows))
 		}
 	})

@@ -7,14 +7,13 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // Log is the log of seed-metrics for a worker that begins to fold a partition: it
 // is an aggregate.Log.
 type Log struct {
-	Bus    kafka.Config
+	Bus    bus.Bus
 	Topics oona.Topics
 	Worker string // who begins incarnations
 }
@@ -22,7 +21,7 @@ type Log struct {
 // Record returns the append time of the record at an offset; false: there is
 // none.
 func (l Log) Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, found bool, err error) {
-	msg, err := kafka.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, offset)
+	msg, err := bus.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, offset)
 	if err != nil || msg == nil {
 		return 0, false, err
 	}
@@ -37,7 +36,7 @@ func (l Log) Record(ctx context.Context, partition int32, offset int64) (appende
 // offset 0 begins; 0: there is no such record. One that cannot be read is none,
 // as a partition's aggregator says what is wrong with it.
 func (l Log) FirstIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error) {
-	msg, err := kafka.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, 0)
+	msg, err := bus.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, 0)
 	if err != nil || msg == nil || msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
 		return 0, err
 	}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -58,14 +58,14 @@ const readTimeout = 30 * time.Second
 // Read reads the whole topic. One that does not exist is empty; where no broker
 // answers the error wraps bus.ErrUnreachable. A value that cannot be read is
 // logged and left out, unless it is an incarnation's, which is an error.
-func Read(ctx context.Context, at kafka.Config, topics oona.Topics, logger *slog.Logger) (*Settings, error) {
+func Read(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logger) (*Settings, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	s := &Settings{
 		Found: true, Windows: make(map[int32]oona.WindowConfiguration),
 		topic: topics.Settings, catalogues: make(map[string][]byte), incarnations: make(map[place]oona.Incarnation),
 	}
-	err := kafka.ReadPartition(ctx, at, topics.Settings, 0, func(msg *message.Message) error { return s.take(msg, logger) })
+	err := b.Read(ctx, topics.Settings, bus.Range{End: math.MaxInt64}, func(msg *message.Message) error { return s.take(msg, logger) })
 	if errors.Is(err, bus.ErrNoTopic) {
 		s.Found, err = false, nil
 	}
@@ -191,7 +191,7 @@ func IncarnationEntry(topic string, partition int32, n oona.Incarnation) Entry {
 }
 
 // Write appends entries to the topic.
-func Write(ctx context.Context, at kafka.Config, topics oona.Topics, entries ...Entry) error {
+func Write(ctx context.Context, b bus.Bus, topics oona.Topics, entries ...Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -199,13 +199,13 @@ func Write(ctx context.Context, at kafka.Config, topics oona.Topics, entries ...
 	for i, e := range entries {
 		messages[i] = bus.NewMessage(e.value, bus.Target{Key: []byte(e.key), Directed: true})
 	}
-	return publish(ctx, at, topics.Settings, messages)
+	return publish(ctx, b, topics.Settings, messages)
 }
 
 // publish appends messages to a topic, in their order within each partition:
 // where one fails, none behind it is written.
-func publish(ctx context.Context, at kafka.Config, topic string, messages []*message.Message) (err error) {
-	publisher, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
+func publish(ctx context.Context, b bus.Bus, topic string, messages []*message.Message) (err error) {
+	publisher, err := b.Publisher(bus.PublisherOptions{})
 	if err != nil {
 		return err
 	}

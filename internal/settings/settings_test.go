@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
+	"math"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/bus/kafka"
-	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/bus/memory"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -26,68 +25,42 @@ import (
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-var prefixes atomic.Int64
-
-// brokers calls test with topics on each bus that there is: the embedded broker,
-// and the Kafka that OONA_KAFKA names.
-func brokers(t *testing.T, test func(t *testing.T, at kafka.Config, topics oona.Topics)) {
-	run := func(t *testing.T, addresses ...string) {
-		topics, err := oona.NewTopics(fmt.Sprintf("settings-%d-%d", time.Now().UnixNano(), prefixes.Add(1)))
+// onBus calls test with a bus in a bubble, where time passes by itself.
+func onBus(t *testing.T, test func(t *testing.T, b *memory.Bus, topics oona.Topics)) {
+	synctest.Test(t, func(t *testing.T) {
+		topics, err := oona.NewTopics("settings")
 		if err != nil {
 			t.Fatal(err)
 		}
-		test(t, kafka.Config{Brokers: addresses, ClientID: "settings-test"}, topics)
-	}
-	t.Run("embedded", func(t *testing.T) {
-		broker, err := embedded.Start(t.Context(), embedded.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer broker.Close()
-		run(t, broker.Addrs...)
-	})
-	t.Run("kafka", func(t *testing.T) {
-		addresses := os.Getenv("OONA_KAFKA")
-		if addresses == "" && os.Getenv("OONA_REQUIRE_KAFKA") == "1" {
-			t.Fatal("OONA_REQUIRE_KAFKA=1, and OONA_KAFKA names no brokers: run make kafka-up and set it to the addresses that it prints")
-		}
-		if addresses == "" {
-			t.Skip("SKIPPED, NOT TESTED ON REAL KAFKA: OONA_KAFKA is empty; run make kafka-up and set it to the addresses that it prints")
-		}
-		run(t, strings.Split(addresses, ",")...)
+		test(t, memory.New(memory.Options{}), topics)
 	})
 }
 
-// makeTopics makes all topics, the settings' too, and waits until they are known.
-func makeTopics(t *testing.T, at kafka.Config, topics oona.Topics, partitions int32) {
+// makeTopics makes all topics, the settings' too.
+func makeTopics(t *testing.T, b bus.Bus, topics oona.Topics, partitions int32) {
 	t.Helper()
-	apply(t, at, append(topics.Specs(partitions), topics.SettingsSpec())...)
+	apply(t, b, append(topics.Specs(partitions), topics.SettingsSpec())...)
 }
 
-func apply(t *testing.T, at kafka.Config, specs ...oona.TopicSpec) {
+func apply(t *testing.T, b bus.Bus, specs ...oona.TopicSpec) {
 	t.Helper()
-	if _, err := kafka.ApplyTopics(t.Context(), at, specs); err != nil {
+	if _, err := b.Apply(t.Context(), specs); err != nil {
 		t.Fatal(err)
 	}
-	for began := time.Now(); kafka.CheckTopics(t.Context(), at, specs) != nil; time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
-			t.Fatal(kafka.CheckTopics(t.Context(), at, specs))
-		}
-	}
 }
 
-func read(t *testing.T, at kafka.Config, topics oona.Topics) *settings.Settings {
+func read(t *testing.T, b bus.Bus, topics oona.Topics) *settings.Settings {
 	t.Helper()
-	s, err := settings.Read(t.Context(), at, topics, discard())
+	s, err := settings.Read(t.Context(), b, topics, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func publish(t *testing.T, at kafka.Config, topic string, messages ...*message.Message) {
+func publish(t *testing.T, b bus.Bus, topic string, messages ...*message.Message) {
 	t.Helper()
-	p, err := kafka.NewPublisher(at, kafka.PublisherOptions{})
+	p, err := b.Publisher(bus.PublisherOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,12 +101,12 @@ func ownCatalogue(t *testing.T, text string) *catalogue.Catalogue {
 // What was last written of each key is read back, and a topic that does not exist
 // is empty.
 func TestReadBack(t *testing.T) {
-	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
-		if s := read(t, at, topics); s.Found || len(s.Windows) > 0 || s.Incarnation(topics.SeedMetrics, 0) != 0 {
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		if s := read(t, b, topics); s.Found || len(s.Windows) > 0 || s.Incarnation(topics.SeedMetrics, 0) != 0 {
 			t.Errorf("a topic that does not exist holds %+v", s)
 		}
-		makeTopics(t, at, topics, 2)
-		if s := read(t, at, topics); !s.Found || len(s.Windows) > 0 {
+		makeTopics(t, b, topics, 2)
+		if s := read(t, b, topics); !s.Found || len(s.Windows) > 0 {
 			t.Errorf("an empty topic holds %+v", s)
 		}
 		own := ownCatalogue(t, "metrics: {energy: {group: health, direction: lower_is_better, unit: joules}}")
@@ -141,13 +114,13 @@ func TestReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = settings.Write(t.Context(), at, topics, entry,
+		err = settings.Write(t.Context(), b, topics, entry,
 			settings.WindowsEntry(0, configuration(1)), settings.WindowsEntry(1, configuration(1)), settings.WindowsEntry(1, configuration(7)),
 			settings.IncarnationEntry(topics.SeedMetrics, 1, 41), settings.IncarnationEntry(topics.SeedMetrics, 1, 42))
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := read(t, at, topics)
+		s := read(t, b, topics)
 		if !maps.Equal(s.Windows, map[int32]oona.WindowConfiguration{0: configuration(1), 1: configuration(7)}) {
 			t.Errorf("windows are %+v", s.Windows)
 		}
@@ -161,8 +134,8 @@ func TestReadBack(t *testing.T) {
 		if _, found, err := s.Catalogue(oona.CatalogueHash{1, 2, 3}); found || err != nil {
 			t.Errorf("a catalogue that nobody wrote: %v, %v", found, err)
 		}
-		publish(t, at, topics.Settings, keyed("windows/0", nil), keyed("catalogue/"+own.Hash().String(), nil))
-		if s := read(t, at, topics); len(s.Windows) != 1 {
+		publish(t, b, topics.Settings, keyed("windows/0", nil), keyed("catalogue/"+own.Hash().String(), nil))
+		if s := read(t, b, topics); len(s.Windows) != 1 {
 			t.Errorf("after a deletion there are %+v", s.Windows)
 		} else if _, found, err := s.Catalogue(own.Hash()); found || err != nil {
 			t.Errorf("a deleted catalogue: %v, %v", found, err)
@@ -172,58 +145,54 @@ func TestReadBack(t *testing.T) {
 
 // What cannot be read is left out, except where a wrong answer would do harm.
 func TestDamagedValues(t *testing.T) {
-	broker, err := embedded.Start(t.Context(), embedded.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer broker.Close()
-	at := kafka.Config{Brokers: broker.Addrs, ClientID: "settings-test"}
-	topics, err := oona.NewTopics("damaged")
-	if err != nil {
-		t.Fatal(err)
-	}
-	makeTopics(t, at, topics, 1)
-	if err := settings.Write(t.Context(), at, topics, settings.WindowsEntry(0, configuration(1))); err != nil {
-		t.Fatal(err)
-	}
-	own := ownCatalogue(t, "metrics: {a: {group: health}}")
-	publish(t, at, topics.Settings,
-		keyed("something/else", []byte("of a later version")),
-		keyed("windows/7", []byte("who knows")),
-		keyed("catalogue/0102030405060708", []byte("metrics: [")),
-		keyed("catalogue/"+own.Hash().String(), []byte("metrics: {b: {group: health}}")))
-	s := read(t, at, topics)
-	if !maps.Equal(s.Windows, map[int32]oona.WindowConfiguration{0: configuration(1)}) {
-		t.Errorf("windows are %+v", s.Windows)
-	}
-	for _, hash := range []oona.CatalogueHash{{1, 2, 3, 4, 5, 6, 7, 8}, own.Hash()} {
-		if _, found, err := s.Catalogue(hash); found || err == nil {
-			t.Errorf("a damaged catalogue %s: %v, %v", hash, found, err)
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		makeTopics(t, b, topics, 1)
+		if err := settings.Write(t.Context(), b, topics, settings.WindowsEntry(0, configuration(1))); err != nil {
+			t.Fatal(err)
 		}
-	}
-	publish(t, at, topics.Settings, keyed("incarnation/"+topics.SeedMetrics+"/0", []byte("soon")))
-	if _, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, strconv.ErrSyntax) {
-		t.Errorf("a damaged incarnation: %v", err)
-	}
+		own := ownCatalogue(t, "metrics: {a: {group: health}}")
+		publish(t, b, topics.Settings,
+			keyed("something/else", []byte("of a later version")),
+			keyed("windows/7", []byte("who knows")),
+			keyed("catalogue/0102030405060708", []byte("metrics: [")),
+			keyed("catalogue/"+own.Hash().String(), []byte("metrics: {b: {group: health}}")))
+		s := read(t, b, topics)
+		if !maps.Equal(s.Windows, map[int32]oona.WindowConfiguration{0: configuration(1)}) {
+			t.Errorf("windows are %+v", s.Windows)
+		}
+		for _, hash := range []oona.CatalogueHash{{1, 2, 3, 4, 5, 6, 7, 8}, own.Hash()} {
+			if _, found, err := s.Catalogue(hash); found || err == nil {
+				t.Errorf("a damaged catalogue %s: %v, %v", hash, found, err)
+			}
+		}
+		publish(t, b, topics.Settings, keyed("incarnation/"+topics.SeedMetrics+"/0", []byte("soon")))
+		if _, err := settings.Read(t.Context(), b, topics, discard()); !errors.Is(err, strconv.ErrSyntax) {
+			t.Errorf("a damaged incarnation: %v", err)
+		}
+	})
+}
+
+// away is a bus that cannot be reached.
+type away struct{ bus.Bus }
+
+func (away) Read(context.Context, string, bus.Range, func(*message.Message) error) error {
+	return fmt.Errorf("read: %w", bus.ErrUnreachable)
 }
 
 func TestBusThatIsNotThere(t *testing.T) {
-	topics, err := oona.NewTopics("nowhere")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "settings-test"}
-	if s, err := settings.Read(t.Context(), at, topics, discard()); !errors.Is(err, bus.ErrUnreachable) {
-		t.Errorf("read %+v, %v; want ErrUnreachable", s, err)
-	}
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		if s, err := settings.Read(t.Context(), away{b}, topics, discard()); !errors.Is(err, bus.ErrUnreachable) {
+			t.Errorf("read %+v, %v; want ErrUnreachable", s, err)
+		}
+	})
 }
 
 // A catalogue that is written after the first look is found by the next, which
 // waits rather than saying what may not be true any more.
 func TestCataloguesAreReadAgain(t *testing.T) {
-	brokers(t, func(t *testing.T, at kafka.Config, topics oona.Topics) {
-		makeTopics(t, at, topics, 1)
-		known := settings.NewCatalogues(at, topics, discard())
+	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
+		makeTopics(t, b, topics, 1)
+		known := settings.NewCatalogues(b, topics, discard())
 		own := ownCatalogue(t, "metrics: {loss: {group: health}}")
 		if c, err := known.Find(t.Context(), oona.CatalogueHash{}); err != nil || c.Metric("improvement").Direction != oona.HigherIsBetter {
 			t.Errorf("the first built-in: %v, %v", c, err)
@@ -236,7 +205,7 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := settings.Write(t.Context(), at, topics, entry); err != nil {
+		if err := settings.Write(t.Context(), b, topics, entry); err != nil {
 			t.Fatal(err)
 		}
 		if c, err := known.Find(t.Context(), own.Hash()); err != nil || c.Metric("loss").Group != oona.Health {
@@ -249,9 +218,9 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 }
 
 // records are those of a partition of seed-metrics.
-func records(t *testing.T, at kafka.Config, topics oona.Topics, partition int32) (all []*message.Message) {
+func records(t *testing.T, b bus.Bus, topics oona.Topics, partition int32) (all []*message.Message) {
 	t.Helper()
-	err := kafka.ReadPartition(t.Context(), at, topics.SeedMetrics, partition, func(msg *message.Message) error { all = append(all, msg); return nil })
+	err := b.Read(t.Context(), topics.SeedMetrics, bus.Range{Partition: partition, End: math.MaxInt64}, func(msg *message.Message) error { all = append(all, msg); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,14 +26,14 @@ import (
 // tape is a log of both rollup topics, to which a test appends, and its reader.
 type tape struct {
 	bus       *memory.Bus
-	publisher *memory.Publisher
+	publisher bus.Publisher
 	reader    *memory.Reader
 }
 
 func newTape(t testing.TB, partitions int32) *tape {
 	t.Helper()
 	b := memory.New(memory.Options{})
-	err := b.CreateTopics(oona.TopicSpec{Name: topics.LayerHealth, Partitions: partitions}, oona.TopicSpec{Name: topics.LayerPerformance, Partitions: partitions})
+	_, err := b.Apply(t.Context(), []oona.TopicSpec{{Name: topics.LayerHealth, Partitions: partitions}, {Name: topics.LayerPerformance, Partitions: partitions}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,15 @@ func newTape(t testing.TB, partitions int32) *tape {
 
 // again returns the same log with another reader.
 func (l *tape) again(t testing.TB) *tape {
-	l = &tape{l.bus, l.bus.NewPublisher(memory.PublisherOptions{}), l.bus.NewReader(memory.ReaderOptions{})}
+	publisher, err := l.bus.Publisher(bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := l.bus.Reader(bus.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = &tape{l.bus, publisher, reader.(*memory.Reader)}
 	t.Cleanup(func() {
 		if err := errors.Join(l.publisher.Close(), l.reader.Close()); err != nil {
 			t.Error(err)

@@ -371,7 +371,11 @@ func TestRunEndsWhereTheLogEnds(t *testing.T) {
 	if err := run(ended); err == nil || !strings.Contains(err.Error(), "the log reader has ended by itself") {
 		t.Errorf("the reader has ended: got %v", err)
 	}
-	if err := run(memory.New(memory.Options{}).NewReader(memory.ReaderOptions{})); !errors.Is(err, bus.ErrNoTopic) {
+	empty, err := memory.New(memory.Options{}).Reader(bus.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run(empty); !errors.Is(err, bus.ErrNoTopic) {
 		t.Errorf("a topic cannot be subscribed to: got %v", err)
 	}
 }
