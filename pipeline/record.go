@@ -21,7 +21,11 @@ type Rejection struct {
 // SideMessage copies a record and adds why it is in a side topic and where it was:
 // key, value, time and headers are unchanged.
 func SideMessage(msg *message.Message, at bus.Position, why Rejection) *message.Message {
-	out := bus.NewMessage(msg.Payload, bus.Target{Key: at.Key, Time: at.Appended})
+	to := bus.Target{Key: at.Key, Time: at.Appended}
+	if to.Time == 0 { // a Target without a time is given that of its publishing
+		to.Time = 1
+	}
+	out := bus.NewMessage(msg.Payload, to)
 	maps.Copy(out.Metadata, msg.Metadata)
 	out.Metadata[oona.HeaderErrorException] = why.Reason
 	out.Metadata[oona.HeaderErrorMessage] = why.Detail

@@ -37,3 +37,14 @@ func TestSideMessageSaysWhereTheRecordWas(t *testing.T) {
 		}
 	}
 }
+
+// The time of a record is kept, also if it is 0.
+func TestSideMessageKeepsTheTime(t *testing.T) {
+	for _, appended := range []oona.Micros{0, 5, 1_790_000_000_000_000} {
+		out := SideMessage(message.NewMessage("", nil), bus.Position{Topic: "topic", Appended: appended}, Rejection{})
+		to := bus.TargetOf(out)
+		if to.Time == 0 || to.Time.Time().UnixMilli() != appended.Time().UnixMilli() {
+			t.Errorf("appended at %d: its target is %+v", appended, to)
+		}
+	}
+}

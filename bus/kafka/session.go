@@ -79,7 +79,7 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	h.mu.Unlock()
 	if !found {
 		var err error
-		if t, err = h.takeAgain(session.Context(), from); err != nil {
+		if t, err = h.takeAgain(session, from); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,8 @@ var errMoved = errors.New("the partition must be read from another offset than w
 // takeAgain asks the owner again until it takes the partition, for as long as
 // this member has it: to give it up would bring it straight back, with a rebalance of
 // the whole group. It returns no consumer if the session ended first.
-func (h *sessionHandler) takeAgain(ctx context.Context, from sarama.ConsumerGroupClaim) (taken, error) {
+func (h *sessionHandler) takeAgain(session sarama.ConsumerGroupSession, from sarama.ConsumerGroupClaim) (taken, error) {
+	ctx := session.Context()
 	for wait := retryMin; bus.Pause(ctx, wait); wait = min(2*wait, retryMax) {
 		assignments, answers, err := h.member.offer(ctx, from.Topic(), from.Partition())
 		if err != nil {
@@ -130,7 +131,7 @@ func (h *sessionHandler) takeAgain(ctx context.Context, from sarama.ConsumerGrou
 			continue
 		}
 		if answer.from != from.InitialOffset() {
-			answer.consumer.Revoke()
+			h.end(session, topicPartition{from.Topic(), from.Partition()}, answer.taken)
 			return taken{}, fmt.Errorf("%s/%d: %w", from.Topic(), from.Partition(), errMoved)
 		}
 		return answer.taken, nil
@@ -180,23 +181,37 @@ func (h *sessionHandler) commit(session sarama.ConsumerGroupSession, a *assigned
 	if !due {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout)
-	defer cancel()
-	err := h.member.offsets.commit(ctx, session, a.Topic(), a.topicID, a.Partition(), commit)
+	err := h.write(session, topicPartition{a.Topic(), a.Partition()}, a.topicID, commit)
 	a.committed(commit, err)
 	return err
+}
+
+// end makes the last commit of an assignment of which nothing was handed out, and
+// revokes it.
+func (h *sessionHandler) end(session sarama.ConsumerGroupSession, at topicPartition, t taken) {
+	if commit, due := t.consumer.Commit(); due {
+		t.consumer.Committed(commit, h.write(session, at, t.topicID, commit))
+	}
+	t.consumer.Revoke()
+}
+
+func (h *sessionHandler) write(session sarama.ConsumerGroupSession, at topicPartition, topicID sarama.Uuid, commit bus.Commit) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout)
+	defer cancel()
+	return h.member.offsets.commit(ctx, session, at.topic, topicID, at.partition, commit)
 }
 
 // Cleanup is called once all partitions of a session are left. Where another
 // member has this one's instance, the subscription ends: to join again would
 // fence that one, and so on.
-func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
+func (h *sessionHandler) Cleanup(session sarama.ConsumerGroupSession) error {
 	h.mu.Lock()
-	for at, t := range h.taken { // sarama could not open them
-		t.consumer.Revoke()
-		delete(h.taken, at)
-	}
+	unread := h.taken // sarama could not open them
+	h.taken = nil
 	h.mu.Unlock()
+	for at, t := range unread {
+		h.end(session, at, t)
+	}
 	m := h.member
 	if m.membership.end() {
 		m.ending.Go(func() {

@@ -144,26 +144,39 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(rollupsDesc, prometheus.CounterValue,
 			float64(m.rollups[group].Load()), oona.Group(group).String())
 	}
+	var states []machineState
+	m.stage.Each(func(p int32, of partition.Machine) {
+		engine := of.(*machine).engine
+		states = append(states, machineState{strconv.Itoa(int(p)), engine.Stats(), engine.Config()})
+	})
 	now := time.Now()
-	m.stage.Each(func(p int32, of partition.Machine) { of.(*machine).collect(ch, strconv.Itoa(int(p)), now) })
+	for i := range states {
+		states[i].collect(ch, now)
+	}
 }
 
-func (p *machine) collect(ch chan<- prometheus.Metric, partition string, now time.Time) {
-	stats, cfg := p.engine.Stats(), p.engine.Config()
+// machineState is what is read from a machine while it folds nothing.
+type machineState struct {
+	partition string
+	stats     windows.Stats
+	cfg       windows.Config
+}
+
+func (s *machineState) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, partition)
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, s.partition)
 	}
-	gauge(openDesc, float64(stats.OpenWindows))
-	gauge(layersDesc, float64(stats.Accumulators))
-	gauge(sealedDesc, float64(stats.SealedWindows))
-	gauge(timelineDesc, float64(stats.Timelines))
-	gauge(timelineCap, float64(cfg.MaxTimelines))
-	gauge(layersCap, float64(cfg.MaxAccumulators))
-	ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(stats.Evictions), partition)
-	gauge(generationDesc, float64(cfg.Generation))
+	gauge(openDesc, float64(s.stats.OpenWindows))
+	gauge(layersDesc, float64(s.stats.Accumulators))
+	gauge(sealedDesc, float64(s.stats.SealedWindows))
+	gauge(timelineDesc, float64(s.stats.Timelines))
+	gauge(timelineCap, float64(s.cfg.MaxTimelines))
+	gauge(layersCap, float64(s.cfg.MaxAccumulators))
+	ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(s.stats.Evictions), s.partition)
+	gauge(generationDesc, float64(s.cfg.Generation))
 	oldest := 0.0
-	if stats.OpenWindows > 0 {
-		oldest = max(0, now.Sub(stats.OldestEnd.Time()).Seconds())
+	if s.stats.OpenWindows > 0 {
+		oldest = max(0, now.Sub(s.stats.OldestEnd.Time()).Seconds())
 	}
 	gauge(oldestDesc, oldest)
 }

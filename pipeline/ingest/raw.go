@@ -106,8 +106,9 @@ func (r *Raw) handle(msg *message.Message) error {
 // were deleted that nobody has taken: they are counted, and it goes on.
 func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
 	from, held := a.Resume()
-	if lost := from - a.Committed.Offset; !held && lost > 0 {
-		r.metrics.lost.WithLabelValues(lostRetention).Add(float64(lost))
+	lost := int64(0)
+	if !held && from > a.Committed.Offset {
+		lost = from - a.Committed.Offset
 		r.logger.Error("records of the raw topic were deleted before they were taken; lengthen its retention",
 			"partition", a.Partition, "records", lost, "from", a.Committed.Offset, "to", from)
 	} else if !held {
@@ -118,6 +119,7 @@ func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Con
 			"partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
 	}
 	p := newRawPartition(r, a, from)
+	p.lost = lost
 	r.mu.Lock()
 	r.partitions[p] = struct{}{}
 	r.divide()
@@ -155,8 +157,12 @@ func (p *rawPartition) Committed(commit bus.Commit, err error) {
 		return
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.committed = commit.Offset
-	p.mu.Unlock()
+	// An assignment may end before it is read, and the next one finds the same loss:
+	// it is counted once, by the first that commits beyond it.
+	p.raw.metrics.lost.WithLabelValues(lostRetention).Add(float64(p.lost))
+	p.lost = 0
 }
 
 // End notes where the partition's log ends.

@@ -41,6 +41,7 @@ type rawPartition struct {
 	next      int64 // offset after the last record that was taken
 	settled   int64 // offset after the last one that is forwarded, or a dead letter
 	committed int64
+	lost      int64 // records that retention deleted before from, until they are counted
 }
 
 // rawRecord is a record that was taken: its frames, or why it is refused.
@@ -333,7 +334,7 @@ func (p *rawPartition) drop(topic string, msg *message.Message, err error) {
 func (p *rawPartition) progress() (settled int64, due bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.settled, p.settled > max(p.committed, p.from)
+	return p.settled, p.settled > max(p.committed, p.from) || p.lost > 0
 }
 
 // count notes what became of a record.

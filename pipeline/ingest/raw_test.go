@@ -483,8 +483,11 @@ func TestRawOvertaken(t *testing.T) {
 		p := claimRaw(t, &topicBus{}, nil)
 		p.end()
 		p.about.Committed.Offset = 4
+		p.assign(p.about).Revoke() // the session ended before anything was read
 		p.consumer = p.assign(p.about)
 		defer p.end()
+		commit, _ := p.consumer.Commit()
+		p.consumer.Committed(commit, nil)
 		if n := testutil.ToFloat64(p.metrics.lost.WithLabelValues(lostRetention)); n != 6 {
 			t.Errorf("%v records are counted as lost, want 6", n)
 		}

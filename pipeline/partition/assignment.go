@@ -141,6 +141,10 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 // errFailed is returned by fold and ready after the machine has failed.
 var errFailed = errors.New("the machine of the partition has failed")
 
+// errNotRetriable replaces an ErrRetry that a machine must not return: what the
+// record does would be done twice.
+var errNotRetriable = errors.New("the machine asks for a record again after it has emitted or counted it; this is a bug of Oona: please report it")
+
 // fold takes a record through the machine and puts what it emits into the outbox.
 func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	p.mu.Lock()
@@ -156,7 +160,11 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	}()
 	// Until the machine knows, what is needed begins with the first record.
 	first := p.needed.CompareAndSwap(0, int64(at.Appended))
+	before := p.machine.ProcessedTo()
 	replayed, err := p.machine.Fold(msg, at, p.emit)
+	if errors.Is(err, ErrRetry) && (p.outbox.Len() > 0 || p.machine.ProcessedTo() != before) {
+		err = fmt.Errorf("%w: %v", errNotRetriable, err)
+	}
 	intact = err == nil || errors.Is(err, ErrRetry)
 	if err != nil {
 		if first {

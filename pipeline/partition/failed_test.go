@@ -59,3 +59,34 @@ func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 		})
 	}
 }
+
+// A machine that asks for a record again must not have emitted or counted it: the
+// redelivery would do that twice.
+func TestRetryAfterAnEffect(t *testing.T) {
+	for _, how := range []string{"retry after emit", "retry after count"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t)
+				w.assign(fresh)
+				if w.deliver(how) {
+					t.Error("the record was acked")
+				}
+				synctest.Wait()
+				select {
+				case err := <-w.ended:
+					if err == nil || errors.Is(err, partition.ErrRetry) {
+						t.Errorf("Run: %v", err)
+					}
+				default:
+					t.Error("the worker goes on")
+				}
+				if c, due := w.consumer.Commit(); due {
+					t.Errorf("%+v is committed", c)
+				}
+				if got := w.out.payloads("sums"); len(got) > 0 {
+					t.Errorf("published %v", got)
+				}
+			})
+		})
+	}
+}

@@ -45,6 +45,12 @@ func (a *adder) Fold(msg *message.Message, at bus.Position, emit partition.Emit)
 			panic("a bug")
 		}
 		return false, errors.New("too late")
+	case "retry after emit":
+		emit("sums", bus.NewMessage([]byte("half"), bus.Target{}))
+		return false, partition.ErrRetry
+	case "retry after count":
+		a.processed = at.Offset + 1
+		return false, partition.ErrRetry
 	case "tick":
 	case "bug":
 		panic("a bug")

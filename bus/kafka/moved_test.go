@@ -1,0 +1,48 @@
+package kafka_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
+)
+
+// moving is an owner that takes its partition from another offset than where the
+// session has opened it, as an aggregator does that starts from here.
+type moving struct{ *committing }
+
+func (m moving) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, of, err := m.take(a)
+	if err == nil && a.Committed.Offset == bus.NoOffset {
+		from = 2
+		m.due <- bus.Commit{Offset: from, Metadata: "moved"}
+	}
+	return from, &committer{consumer{of}, m.committing}, err
+}
+
+// An assignment of which nothing was handed out makes its last commit, too: the
+// next one goes on from it, and does not decide again.
+func TestCommitOfAnAssignmentThatMoved(t *testing.T) {
+	brokers(t, func(t *testing.T, cfg kafka.Config) {
+		topic := makeTopic(t, cfg, 1, false)
+		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 5, 0)...)
+		o := moving{newCommitting()}
+		o.fail.Store(1)
+		messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
+		o.await(t, "refused", 1)
+		o.await(t, "assigned", 1)
+		if err := o.outcome(t); err != nil {
+			t.Errorf("the commit failed: %v", err)
+		}
+		o.await(t, "revoked", 1)
+		if a := o.await(t, "assigned", 1)[0]; a.Committed != (bus.Commit{Offset: 2, Metadata: "moved"}) {
+			t.Errorf("the next assignment: %+v", a.Assignment)
+		}
+		msg := <-messages
+		if at, err := bus.PositionOf(msg); err != nil || at.Offset != 2 {
+			t.Errorf("%+v, %v", at, err)
+		}
+		msg.Ack()
+	})
+}
