@@ -63,7 +63,7 @@ func (a *accumulator) admitsMetrics(columns []oona.Column, limit int) bool {
 	return total <= limit
 }
 
-// metric returns the metric of column i. It makes a new one if there is none.
+// metric returns the metric of column i, a new one if the accumulator does not have it.
 func (a *accumulator) metric(i int, name string, about func(string) oona.Metric, cfg *Config) *reduce.Metric {
 	if at, known := a.position(i, name); known {
 		return &a.metrics[at]

@@ -56,8 +56,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// TestNoAllocationsOverWindows lets windows close and open: their memory is
-// used again. What is left is the hash of each rollup.
+// TestNoAllocationsOverWindows lets windows close and open. Their memory is reused, so only
+// the hash of each rollup is allocated.
 func TestNoAllocationsOverWindows(t *testing.T) {
 	rng := rand.New(rand.NewPCG(13, 14))
 	f := &oona.Frame{Run: "run", Layer: "layer", Producer: "trainer", Metrics: benchColumns(rng)}
@@ -113,7 +113,7 @@ func TestFramesAreNotKept(t *testing.T) {
 	}
 }
 
-// What is kept for the next window holds nothing of the last.
+// Memory that is kept for the next window has no content of the last one.
 func TestSpareMemoryIsEmpty(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 1, layer: "a"}))
@@ -127,7 +127,7 @@ func TestSpareMemoryIsEmpty(t *testing.T) {
 	}
 }
 
-// A burst of layers and windows leaves no more behind than is in use.
+// After a burst of layers and windows, no more memory is kept than is in use.
 func TestSpareMemoryIsBounded(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 0, producer: "slow", path: "spool"}))

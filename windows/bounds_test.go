@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// flood folds frames that differ in little, and counts what became of them.
+// flood folds frames that differ in little, and counts the outcomes.
 type flood struct {
 	engine  *Engine
 	frame   oona.Frame

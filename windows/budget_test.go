@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// budgetCase is timelines of a kind, as far as their size in a commit goes.
+// budgetCase describes timelines by what determines their size in a commit.
 type budgetCase struct {
 	behind    oona.Micros // the log, at most
 	recent    bool        // admitted above the safe offset
@@ -54,8 +54,8 @@ func inIncarnation(s *snapshot) *snapshot {
 	return s
 }
 
-// TestMetadataBudget says how many timelines fit into a commit, and that the
-// documents have the same table.
+// TestMetadataBudget checks how many timelines fit into a commit, and that the documents
+// have the same table.
 func TestMetadataBudget(t *testing.T) {
 	const second, hour = 1_000_000, 3_600_000_000
 	var pages [2]string
@@ -119,8 +119,8 @@ func TestMostTimelines(t *testing.T) {
 	}
 }
 
-// TestConfigurationsInTheBudget says how many timelines fit beside how many
-// configurations in reach, and that the documents have the same table.
+// TestConfigurationsInTheBudget checks how many timelines fit with how many configurations,
+// and that the documents have the same table.
 func TestConfigurationsInTheBudget(t *testing.T) {
 	const minute = 60_000_000
 	for _, c := range []struct{ configurations, want int }{
@@ -140,7 +140,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 			n++
 		}
 		if n != c.want {
-			t.Errorf("%d timelines fit beside %d configurations, want %d", n, c.configurations, c.want)
+			t.Errorf("%d timelines fit with %d configurations, want %d", n, c.configurations, c.want)
 		}
 		row := fmt.Sprintf("| %d | %d |\n", c.configurations, n)
 		for _, page := range []string{"../docs/operations.md", "../docs/decisions/0007-commit-format.md"} {
@@ -149,7 +149,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 			}
 		}
 		if of := inIncarnation(build(n)); !fits(of) {
-			t.Errorf("%d timelines beside %d configurations take %d bytes in a log with an incarnation", n, c.configurations, len(of.text()))
+			t.Errorf("%d timelines and %d configurations take %d bytes in a log with an incarnation", n, c.configurations, len(of.text()))
 		}
 		if back, err := parseSnapshot(Commit{build(n).safe.Offset, build(n).text()}); err != nil || len(back.configEpochs) != c.configurations {
 			t.Errorf("%d configurations do not come back: %v", c.configurations, err)
@@ -157,7 +157,7 @@ func TestConfigurationsInTheBudget(t *testing.T) {
 	}
 }
 
-// Where configurations take the room, the error says so, and they fit again when
+// If configurations take most of a commit, the error says so. The commit fits again when
 // they have expired.
 func TestBrinkOfConfigurations(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
@@ -168,13 +168,13 @@ func TestBrinkOfConfigurations(t *testing.T) {
 		at += 30
 		_, err = p.engine.Commit()
 	}
-	if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), "0 timelines take 0 of them, 0 seals 0 and ") || !strings.Contains(err.Error(), "change the windows less often") || !strings.Contains(err.Error(), "max delay (24h0m0s)") {
+	if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), "0 timelines take 0 of them, 0 seals 0 and ") || !strings.Contains(err.Error(), "change the windows less often") || !strings.Contains(err.Error(), "max-delay (24h0m0s)") {
 		t.Fatalf("the error is %v", err)
 	}
-	if strings.Contains(err.Error(), "fewer timelines") {
+	if strings.Contains(err.Error(), "max-timelines") {
 		t.Errorf("the advice is about timelines: %v", err)
 	}
-	for range 200 { // no replay comes by them either, once the log clock has gone on for a horizon
+	for range 200 { // replays do not need them either, once the log clock has advanced by a horizon
 		at += 1000
 		p.tick(at)
 	}
@@ -183,8 +183,8 @@ func TestBrinkOfConfigurations(t *testing.T) {
 	}
 }
 
-// At the brink of the budget the engine goes on, says so, and can commit again
-// when what was too much has gone.
+// If a commit is too long, the engine continues. It can commit again when there are fewer
+// timelines and seals.
 func TestBrinkOfTheMetadata(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) {
 		c.MaxTimelines, c.MaxAccumulators, c.MaxTimelineAccumulators = 1000, 150, 1

@@ -27,7 +27,8 @@ func Always(c Catalogue) Catalogues {
 // commit names. An engine without it would compute other rollups.
 var ErrCatalogue = errors.New("the catalogue of metrics that the log names cannot be found")
 
-// resolveCatalogues gives each epoch its catalogue. The error is that of Catalogues.
+// resolveCatalogues gives each epoch its catalogue. It returns the error of
+// Catalogues.
 func (e *Engine) resolveCatalogues(epochs configEpochs) error {
 	for _, c := range epochs {
 		catalogue, err := e.findCatalogue(c.cfg.Catalogue)

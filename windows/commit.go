@@ -77,13 +77,13 @@ func (e *Engine) Commit() (Commit, error) {
 
 // Resume returns an engine that continues from a commit. Fold must be given all of
 // the log's records from the commit's offset on. Those that had been processed at the
-// commit are Replayed. From there on, outcomes and rollups are those of the engine
-// that made the commit. The caller must check that the log still has these records:
-// an engine cannot tell a gap from offsets that were never used.
+// commit are Replayed. From there on, outcomes and rollups are the same as those of the
+// engine that made the commit. The caller must check that the log still has these
+// records: an engine cannot distinguish a gap from offsets that were never used.
 //
 // The engine continues with the configurations of the commit; cfg, which New would
 // be given, does not change them: see Config. The error wraps ErrCommit if the commit
-// is not valid. Otherwise it is that of catalogues, or of New if cfg is not valid.
+// is not valid. Otherwise it is the error of catalogues, or of New if cfg is not valid.
 func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	e, s, err := restore(cfg, catalogues, c)
 	if err != nil {
@@ -171,12 +171,12 @@ func (s *snapshot) tooMuch() string {
 	timelines -= sealed
 	configured := len(appendConfigEpochs(nil, s))
 	text := metadataCoding.EncodedLen
-	advice := "admit fewer timelines"
+	advice := "lower max-timelines"
 	switch max(timelines, sealed, configured) {
 	case configured:
-		advice = fmt.Sprintf("change the windows less often: a configuration goes out of reach when frames of its time are older than max delay (%s)", s.configEpochs.last().cfg.MaxDelay)
+		advice = fmt.Sprintf("change the windows less often: a configuration expires when frames of its time are older than max-delay (%s)", s.configEpochs.last().cfg.MaxDelay)
 	case sealed:
-		advice = "admit more layers' windows, or fewer timelines"
+		advice = "raise max-accumulators and max-timeline-accumulators, or lower max-timelines"
 	}
 	return fmt.Sprintf("%d timelines take %d of them, %d seals %d and %d configurations %d: %s",
 		len(s.timelines), text(timelines), s.sealCount(), text(sealed), len(s.configEpochs), text(configured), advice)

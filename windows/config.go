@@ -24,7 +24,7 @@ type Config struct {
 	// watermark has passed its end. It closes once and fires once.
 	// Default 5s.
 	AllowedLateness time.Duration `name:"allowed-lateness" help:"How long a window stays open after the watermark has passed its end."`
-	// TickInterval is that of the log clock. Each record that advances the
+	// TickInterval is an interval of the log clock. Each record that advances the
 	// clock into a new interval evaluates all timelines. No record advances
 	// the clock by more than two intervals. Default 1s.
 	TickInterval time.Duration `name:"tick-interval" help:"Interval of the log clock, and how long a partition may have no record before a tick is written into it."`

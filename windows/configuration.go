@@ -44,7 +44,7 @@ var ErrWindowKind = errors.New("unknown kind of windows: upgrade this program")
 
 // ConfigurationOf converts a record of the log. The error wraps ErrReducer or
 // ErrWindowKind if the record needs a later version of this program. Otherwise it is
-// that of the record's Validate or of its Config's, a *oona.FieldError.
+// the *oona.FieldError of the record's Validate, or of its Config's.
 func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 	if err := checkReducer(r.Reducer); err != nil {
 		return Configuration{}, err
@@ -105,7 +105,7 @@ type configEpoch struct {
 	from      oona.Micros // unset: the beginning of time
 	catalogue Catalogue
 
-	record  int64 // offset of the configuration record; unknown if there is none, or if it is below the safe offset
+	record  int64 // offset of the configuration record; unknown if no record made it, or if the record is below the safe offset
 	expired int64 // offset of the record at which it expired: later frames of its time are stale; never if it has not
 }
 
@@ -148,7 +148,7 @@ func (c *configEpoch) nextEnd(at oona.Micros) oona.Micros {
 	return end
 }
 
-// configEpochs are those of a log, in the order of the log and of event time.
+// configEpochs are the epochs of a log, in the order of the log and of event time.
 type configEpochs []*configEpoch
 
 // last returns the epoch whose configuration was made last.
@@ -222,8 +222,8 @@ func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
 	return e.refuse(&c, e.opensLog(), max(e.maxAppendedAt, appendedAt))
 }
 
-// refuse returns why a configuration does not hold. The greatest append time
-// includes that of its own record.
+// refuse returns why a configuration does not hold. Its own record counts for the greatest
+// append time.
 func (e *Engine) refuse(next *Configuration, first bool, maxAppendedAt oona.Micros) error {
 	if err := next.Config.Validate(); err != nil || first {
 		return err
@@ -234,7 +234,7 @@ func (e *Engine) refuse(next *Configuration, first bool, maxAppendedAt oona.Micr
 	case next.Config.Generation <= last.cfg.Generation:
 		return fmt.Errorf("its generation is %d, and %d was made before", next.Config.Generation, last.cfg.Generation)
 	case next.Config.FrontierSlots != last.cfg.FrontierSlots:
-		return &oona.FieldError{Field: "FrontierSlots", Reason: fmt.Sprintf("is %d, and the log began with %d, which cannot change: frontiers are known by their slots alone. To change it, begin new topics", next.Config.FrontierSlots, last.cfg.FrontierSlots)}
+		return &oona.FieldError{Field: "FrontierSlots", Reason: fmt.Sprintf("is %d, and the log began with %d, which cannot change: a frontier cannot be moved to other slots. To change the number, make new topics", next.Config.FrontierSlots, last.cfg.FrontierSlots)}
 	case next.From <= ahead:
 		return fmt.Errorf("it holds from %s, and frames up to %s may have been folded", timestamp(next.From), timestamp(ahead))
 	case next.From <= last.from:

@@ -54,7 +54,7 @@ func TestConfigurationRecords(t *testing.T) {
 			o := p.configure(40, c.from, c.next)
 			p.must(Passed, c.want, o)
 			if o.Detail == "" {
-				t.Error("nothing is said about it")
+				t.Error("the outcome has no detail")
 			}
 			want := p.engine.configEpochs[0].cfg
 			if c.want == ReasonConfigured {
@@ -231,8 +231,8 @@ func TestConfigurationsAreRecords(t *testing.T) {
 	}
 }
 
-// What only a later version can fold is refused as such, whatever else is said
-// of it: in a record, and in the commit of that version.
+// If only a later version can fold something, the error says so, whatever else is wrong:
+// for a record, and for a commit of that version.
 func TestLaterReducers(t *testing.T) {
 	r := Configuration{Config: generation(2, longer), From: instant(100)}.Record()
 	r.Reducer, r.MaxDelay = Reducer+1, -1
@@ -254,7 +254,7 @@ func TestLaterReducers(t *testing.T) {
 	}
 }
 
-// What an engine says beforehand of a configuration is what becomes of it.
+// Refuses says what becomes of a configuration when it is folded.
 func TestRefusesWhatWouldBeVoid(t *testing.T) {
 	for _, from := range []float64{159, 160, 160.000001, 300} {
 		p := newPartition(t, generation(1, func(*Config) {}))

@@ -8,7 +8,7 @@
 //
 // # Glossary
 //
-// The terms are those of Beam and Flink where these have one.
+// If Beam and Flink have a term for a thing, it is used here.
 //
 //   - Frame: the readings of a layer's seeds at one instant, in columns. It is one
 //     record of the log.

@@ -14,7 +14,7 @@ import (
 type Engine struct {
 	cfg          Config
 	spans        spans
-	configEpochs configEpochs // cfg and spans are those of the last one; in a replay, of the last one up to the current record
+	configEpochs configEpochs // cfg and spans belong to the last one; in a replay, to the last one up to the current record
 	catalogues   Catalogues
 
 	incarnation oona.Incarnation // of the log, as of processedTo
@@ -53,7 +53,7 @@ const (
 	mostSpareIdentities    = 1 << 16
 )
 
-// New returns an engine that folds a log from its first record on. The error is that
+// New returns an engine that folds a log from its first record on. It returns the error
 // of cfg.Validate or of catalogues.
 func New(cfg Config, catalogues Catalogues) (*Engine, error) {
 	e, err := newEngine(cfg, catalogues)
@@ -246,8 +246,8 @@ func (e *Engine) foldFrame(t *timeline, c *configEpoch, r *Record) Outcome {
 	return Outcome{}
 }
 
-// checkCaps returns the accumulator of the frame's layer in w, nil if there is none
-// yet, or the outcome if the frame would exceed a cap. The window w may be nil.
+// checkCaps returns the accumulator of the frame's layer in w, nil if w does not have the
+// layer yet, or the outcome if the frame would exceed a cap. The window w may be nil.
 func (e *Engine) checkCaps(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outcome) {
 	var a *accumulator
 	if w != nil {

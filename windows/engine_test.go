@@ -61,8 +61,8 @@ func TestGuardAtTheEndsOfTime(t *testing.T) {
 	}
 }
 
-// A frame that the guard turned away has touched nothing: neither the number
-// of timelines nor a frontier.
+// A frame with an impossible event time changes nothing, neither the number of timelines
+// nor a frontier.
 func TestGuardComesFirst(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxTimelines = 1 }))
 	p.must(Quarantined, ReasonFuture, p.append(0, sample{run: "other", observed: 1000}))
@@ -116,8 +116,8 @@ func TestTurnedAwayFramesAdvanceTheFrontier(t *testing.T) {
 	p.wantClosed() // as the second path is at 25
 }
 
-// Nobody is idle before the horizon has passed, and everybody is by 1.25 of it.
-// Then the watermark goes just far enough to close what is open.
+// No producer is idle before the horizon has passed, and all are after 1.25 horizons. Then
+// the watermark advances just far enough to close the open windows.
 func TestIdleJustFarEnough(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	for s := range 26 {
@@ -162,8 +162,8 @@ func TestDrainedSpoolIsNotLate(t *testing.T) {
 	}
 }
 
-// The bus is away for ten hours: the log clock goes on by two ticks, so that
-// a producer that was silent for two seconds still holds the watermark.
+// The bus is away for ten hours. The log clock advances by two ticks, so a producer that was
+// silent for two seconds still holds the watermark back.
 func TestBusOutageIsNobodysIdleness(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 0, producer: "slow"}))
@@ -186,8 +186,8 @@ func TestEqualAppendTimes(t *testing.T) {
 	p.wantClosed("run//layer@0", "run//layer@10", "run//layer@20", "run//layer@30")
 }
 
-// The leader changes and its clock is 16 s behind: nothing is lost, and time
-// goes on from there.
+// The clock of the new leader is 16 s behind. Nothing is lost, and time continues from
+// there.
 func TestAppendClockStepsBack(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	for s := range 120 {
@@ -337,7 +337,7 @@ func TestCapsOfAWindow(t *testing.T) {
 }
 
 // One record closes windows at two moments: the tick evaluation, over all
-// timelines by end, run and timeline, and its own watermark. The index goes on,
+// timelines by end, run and timeline, and its own watermark. The index continues,
 // and the watermark is that before the record.
 func TestEmissionOrder(t *testing.T) {
 	p := newPartition(t, DefaultConfig())

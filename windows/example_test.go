@@ -49,8 +49,8 @@ func Example() {
 	// record 16 closed performance of encoder.1: 10 frames, 100 steps a second
 }
 
-// A worker commits, ends, and another goes on from its commit: it reads from
-// the safe offset on, and emits only what the first one had not.
+// A worker commits and ends. Another one continues from its commit: it reads the log from
+// the safe offset on, and emits only the windows that the first one had not emitted.
 func ExampleResume() {
 	catalogue := func(name string) oona.Metric { return oona.Metric{Name: name} }
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

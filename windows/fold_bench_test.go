@@ -43,7 +43,7 @@ func benchValue(rng *rand.Rand, name string) float32 {
 	return float32(rng.ExpFloat64())
 }
 
-// benchCatalogue is that of the metrics in benchColumns.
+// benchCatalogue is the catalogue of the metrics in benchColumns.
 func benchCatalogue(name string) oona.Metric {
 	m := oona.Metric{Name: name, Group: oona.Health}
 	switch name {
@@ -67,8 +67,8 @@ func BenchmarkFold(b *testing.B) {
 	}
 }
 
-// BenchmarkManyLayers is what a sample costs when the open windows' memory is
-// far beyond the caches, against when it is not: frames of 100 seeds.
+// BenchmarkManyLayers folds frames of 100 seeds. With 10,000 layers, the memory of the open
+// windows is much larger than the processor's caches.
 func BenchmarkManyLayers(b *testing.B) {
 	for _, layers := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("layers=%d", layers), func(b *testing.B) { benchmarkFold(b, layers, 100) })

@@ -44,7 +44,7 @@ func TestTriggersHaveTheirIncarnation(t *testing.T) {
 }
 
 // An incarnation record is no beginning of time: the configuration behind it
-// still holds for the whole log, whoever reads it.
+// still holds for the whole log.
 func TestConfigurationBehindTheFirstIncarnation(t *testing.T) {
 	configured := generation(1, func(c *Config) { c.Length = 20 * time.Second })
 	p := newPartition(t, DefaultConfig())
@@ -75,8 +75,8 @@ func TestConfigurationBehindTheFirstIncarnation(t *testing.T) {
 	}
 }
 
-// A commit holds the incarnation and the append time of the last record; what is
-// resumed goes on in it.
+// A commit has the incarnation and the append time of the last record. An engine that
+// resumes continues in that incarnation.
 func TestCommitHoldsTheIncarnation(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.must(Passed, ReasonBegun, p.begin(0, firstLife))
@@ -103,7 +103,7 @@ func TestCommitHoldsTheIncarnation(t *testing.T) {
 	}
 }
 
-// While nothing of it is in the log, commits are those of before.
+// As long as the log has no incarnation record, commits have version 1.
 func TestCommitsAreOldUntilTheLogIsNew(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg     Config

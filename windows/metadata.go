@@ -54,8 +54,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // In the content, numbers are varints. Numbers that may be negative and differences
 // of instants are zigzag varints; differences are taken modulo 2^64. Offsets are
-// relative to the safe offset, instants to the greatest append time, and those of a
-// seal to the first window that its timeline's watermark has not closed.
+// relative to the safe offset, and instants to the greatest append time. The instants of
+// a seal are relative to the first window that its timeline's watermark has not closed.
 func (s *snapshot) text() string {
 	version := s.version()
 	b := []byte{version}
@@ -162,7 +162,7 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d to %d", version, metadataVersion, metadataVersionLog)
 	}
 	if checksum(c.Offset, content) != sum {
-		return nil, errors.New("the metadata's checksum is wrong for this offset: one of them was changed or reset by hand, or damaged. Restore both as they were committed, or delete the group's offset of the partition: it is folded again from the log's beginning then, or restarts with --from-here if that is lost")
+		return nil, errors.New("the metadata's checksum is wrong for this offset: the offset or the metadata was changed or reset by hand, or is damaged. Restore both as they were committed, or delete the group's offset of the partition. Then the aggregator reads the log from its beginning; if the beginning is lost, start it with --from-here")
 	}
 	r := metadataReader{rest: content[1:]}
 	s, err := r.snapshot(c.Offset, content[0])
@@ -170,7 +170,7 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, fmt.Errorf("the metadata: %w", err)
 	}
 	if s.text() != c.Metadata {
-		return nil, errors.New("the metadata would be written in another way")
+		return nil, errors.New("the metadata is not in the form in which it is written")
 	}
 	return s, nil
 }

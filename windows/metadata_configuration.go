@@ -19,7 +19,7 @@ const (
 
 // appendConfigEpochs appends the number of epochs. For each it appends flags, the
 // instants and offsets that they announce, and the fields of its configuration that
-// differ from those of the epoch before. The first one is compared with beforeAll.
+// differ from the epoch before. The first one is compared with beforeAll.
 func appendConfigEpochs(b []byte, s *snapshot) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.configEpochs)))
 	before := beforeAll(s.version())

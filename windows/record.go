@@ -8,7 +8,7 @@ type Record struct {
 	AppendedAt oona.Micros
 	// Path is the path on which the frame came into the bus (oona.HeaderPath).
 	Path string
-	// Checksum is that of the frame's encoded body, without its framing.
+	// Checksum is the checksum of the frame's encoded body, without its framing.
 	Checksum uint64
 	// Frame must have passed Validate. It is nil for Oona's own records and for
 	// records that cannot be decoded; they only let time pass. The engine does

@@ -22,14 +22,14 @@ type recovery struct {
 // commit or with records that the commit needs, or records at its end are lost that
 // the commit covers. Fold must be given the log's records from start on.
 //
-// The engine emits no window that may have been emitted before or may lack records:
-// frames of such a window are Late, with ReasonLost. It begins to emit once the log
-// has been read to end, for one MaxDelay and MaxSkew by its append times, and for
-// one idle horizon by its clock. Windows that start before an instant which no frame
-// had reached by then stay suppressed. Commits include this state.
+// The engine emits no window that may have been emitted before or may lack records.
+// Frames of such a window are Late, with ReasonLost. It emits windows after the log has
+// been read to end, for one MaxDelay and MaxSkew by its append times, and for one idle
+// horizon by its clock. Only windows are emitted that start after any event time that a
+// frame can have reached at that record. Commits include this state.
 //
-// The configurations are those of the commit. If commit is zero, cfg holds. The
-// errors are those of Resume.
+// The engine continues with the configurations of the commit, or with cfg if commit is
+// zero. Restart returns the errors of Resume.
 func Restart(cfg Config, catalogues Catalogues, commit Commit, start, end int64) (*Engine, error) {
 	if commit == (Commit{}) {
 		e, err := New(cfg, catalogues)
@@ -72,9 +72,9 @@ func (r *recovery) suppresses(start oona.Micros) bool {
 // outcome returns what becomes of a frame of a window that is suppressed.
 func (r *recovery) outcome(start oona.Micros) Outcome {
 	if r.from == unset {
-		return Outcome{Late, ReasonLost, "the log's beginning and the group's commit were lost: windows are not emitted before the log has been read on for one maximum delay"}
+		return Outcome{Late, ReasonLost, "the log has lost records, or the commit was lost: no windows are emitted until the log has been read on for max-delay, max-skew and the idle horizon"}
 	}
-	return Outcome{Late, ReasonLost, fmt.Sprintf("its window starts at %s; the log's beginning and the group's commit were lost, and what starts before %s may have been emitted, or lacks records", timestamp(start), timestamp(r.from))}
+	return Outcome{Late, ReasonLost, fmt.Sprintf("its window starts at %s. The log has lost records, or the commit was lost: windows that start before %s may have been emitted before, or may lack records", timestamp(start), timestamp(r.from))}
 }
 
 // advanceRecovery checks at each record whether the loss can still make a

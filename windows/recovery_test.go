@@ -117,9 +117,9 @@ func TestFirstSeamAfterLoss(t *testing.T) {
 	}
 }
 
-// The configurations of a commit that was overtaken hold on; without a commit
-// the worker's own do, and a configuration that is the first record is none of a
-// whole log.
+// If retention has overtaken the commit, its configurations still hold. Without a commit the
+// worker's own configuration holds, and a configuration record at the beginning of the rest
+// does not hold for the whole log.
 func TestConfigurationAfterLoss(t *testing.T) {
 	made := lostConfig()
 	made.Length, made.Generation = 30*time.Second, 4
@@ -132,7 +132,7 @@ func TestConfigurationAfterLoss(t *testing.T) {
 	p.offset += 100
 	p.restart(lostConfig(), c, p.offset)
 	if got := p.engine.Config(); got != next {
-		t.Errorf("goes on with %+v, want %+v", got, next)
+		t.Errorf("continues with %+v, want %+v", got, next)
 	}
 	for s := range 700 {
 		p.append(float64(s), sample{observed: float64(s)})
@@ -191,7 +191,7 @@ func TestRestartRefuses(t *testing.T) {
 		t.Errorf("with a wrong configuration the error is %v", err)
 	}
 	if _, err := Restart(DefaultConfig(), testCatalogues, Commit{Offset: 3, Metadata: "nonsense"}, 9, 9); !errors.Is(err, ErrCommit) {
-		t.Errorf("with a commit that is none the error is %v", err)
+		t.Errorf("with an invalid commit the error is %v", err)
 	}
 }
 
@@ -299,8 +299,8 @@ func (cut *truncation) begin(t *testing.T, cfg Config, log []Record) *Engine {
 	return e
 }
 
-// sound checks what holds of any log: nothing is emitted that was, or that may
-// lack a record; each record is in a rollup, a repeat, or set aside with a
+// sound checks what is true for any log: nothing is emitted that was emitted before, or that
+// may lack a record; each record is in a rollup, a repeat, or in a side topic with a
 // reason.
 func (cut *truncation) sound(whole *clean) error {
 	emitted := slices.Concat(cut.rest.rollups...)
@@ -391,9 +391,9 @@ func TestTruncatedLogIsSound(t *testing.T) {
 		})
 	}
 	if lost == 0 || emitting < int(*scheduleCount) || ahead > emitting/10 {
-		t.Errorf("of %d logs %d came to emit, %d had clocks ahead; %d frames went aside", 2**scheduleCount, emitting, ahead, lost)
+		t.Errorf("of %d logs %d came to emit, %d had clocks ahead; %d frames went to side topics", 2**scheduleCount, emitting, ahead, lost)
 	}
-	t.Logf("%d logs came to emit, %d had clocks ahead; %d frames went aside", emitting, ahead, lost)
+	t.Logf("%d logs came to emit, %d had clocks ahead; %d frames went to side topics", emitting, ahead, lost)
 }
 
 // inForce is the configuration that a worker must be told when the log has lost

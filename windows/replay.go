@@ -8,7 +8,7 @@ package windows
 // The result is the same as the first time, for two reasons. What becomes of a frame
 // whose window is open at the commit depends only on the records of that window and
 // on its seal. And a frontier depends only on the records within the idle horizon,
-// all of which are replayed, and on where among them a configuration changed the
+// which are all replayed, and on where among them a configuration changed the
 // horizon.
 func (e *Engine) replay(r *Record) {
 	for _, c := range e.configEpochs {

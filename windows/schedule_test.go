@@ -156,7 +156,7 @@ func (s *schedule) produce(p *testProducer) {
 		}
 	case 1:
 		p.ended = s.rng.IntN(3) == 0
-		if s.rng.IntN(4) == 0 { // the trainer goes on with another run, or one that it had left
+		if s.rng.IntN(4) == 0 { // the trainer continues with another run, or with an earlier one
 			p.run = oona.RunID(fmt.Sprint("run", s.rng.IntN(8)))
 		}
 	case 2: // it begins again, from its last checkpoint

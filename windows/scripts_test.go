@@ -157,14 +157,14 @@ func (s *script) fold(r windows.Record) {
 	for i := range rollups {
 		s.print(&rollups[i])
 	}
-	if replayed { // the model has folded it, and replays are no concern of it
+	if replayed { // the model has folded it before
 		return
 	}
 	s.processed = int(r.Offset) + 1
 	s.must(s.model.Fold(r).Compare(o, rollups))
 }
 
-// print prints a rollup, of which s.show says the group.
+// print prints a rollup if it is of the group in s.show.
 func (s *script) print(r *oona.Rollup) {
 	at := emission{r.Trigger, r.Group}
 	before, again := s.emitted[at]

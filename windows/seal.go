@@ -14,11 +14,11 @@ import (
 type seal struct {
 	configEpoch *configEpoch
 	start, end  oona.Micros // of windows
-	layers      int         // that each of them has, and may have
+	layers      int         // the number that each of them has and is limited to
 }
 
-// seals are those of a timeline, ordered by start. Adjacent ones with the same number
-// of layers are merged: most seals of a full engine are of windows that could not
+// seals are the seals of a timeline, ordered by start. Adjacent ones with the same number
+// of layers are merged, because most seals of a full engine are for windows that could not
 // open.
 type seals []seal
 

@@ -30,7 +30,7 @@ func newTimelines() timelines {
 func (r *timelines) count() int { return len(r.named) + len(r.unresolved) }
 
 // find returns the timeline of a frame, nil if it has not been admitted. An unresolved
-// timeline is resolved. The bucket is that of the log clock.
+// timeline is resolved. The bucket is the current one of the log clock.
 func (r *timelines) find(f *oona.Frame, bucket int64) *timeline {
 	key := timelineKey{f.Run, f.Timeline}
 	if t, known := r.named[key]; known {
@@ -108,18 +108,18 @@ func (r *timelines) forgetOld(limit oona.Micros) {
 	}
 }
 
-// admit returns a new timeline for a frame. If the partition is full, it takes the
-// place of a quiet one. If there is none, admit returns the outcome.
+// admit returns a new timeline for a frame. If the partition is full, it takes the place of
+// a quiet one. If no timeline is quiet, admit returns the outcome.
 func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
 	key := timelineKey{r.Frame.Run, r.Frame.Timeline}
 	hash := key.hash()
 	if e.timelines.hasHash(hash) {
-		return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the timeline's hash %016x is that of another, and a commit could not tell them apart", hash)}
+		return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("another timeline has the same hash, %016x, and a commit could not distinguish them", hash)}
 	}
 	if e.timelines.count() >= e.cfg.MaxTimelines {
 		oldest := e.timelines.oldestQuiet()
 		if oldest == nil {
-			return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits, and none of them is quiet", e.timelines.count())}
+			return nil, Outcome{Overflowed, ReasonTimelines, fmt.Sprintf("the partition has %d timelines, as many as it admits, and all of them are active", e.timelines.count())}
 		}
 		e.timelines.forget(oldest)
 	}

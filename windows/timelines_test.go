@@ -23,7 +23,7 @@ func (p *partition) silence(from float64) float64 {
 func (p *partition) timelines() int { return p.engine.Stats().Timelines }
 
 // A full partition forgets the quiet timeline with the oldest watermark for a
-// new one. Whoever comes after starts at the watermark of what was forgotten.
+// new one. Every new one starts at the watermark of the one that was forgotten.
 func TestFullPartitionForgetsTheOldestQuietTimeline(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxTimelines = 3 }))
 	p.folded(p.append(0, sample{run: "b", observed: 21}))
@@ -63,7 +63,7 @@ func TestEvictionTies(t *testing.T) {
 	p.folded(p.append(now, sample{run: "new", observed: now}))
 	for _, run := range runs {
 		if _, known := p.engine.timelines.named[timelineKey{run: run}]; known == (run == least) {
-			t.Errorf("%s is known: %t; the least hash is that of %s", run, known, least)
+			t.Errorf("%s is known: %t; %s has the least hash", run, known, least)
 		}
 	}
 }
@@ -92,7 +92,7 @@ func TestForgetting(t *testing.T) {
 		{"older", []float64{175.000001, 176.000001}, 0},
 		{"at the next tick", []float64{175.000001}, 0},
 		{"append times have stepped back since", []float64{176, 100, 101}, 0},
-		{"within a tick interval nobody looks", []float64{80.5}, 1},
+		{"nothing happens within a tick interval", []float64{80.5}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPartition(t, withConfig(func(c *Config) { c.MaxDelay, c.MaxSkew = 100*time.Second, time.Minute }))

@@ -288,7 +288,7 @@ var directedSchedules = []struct {
 	}},
 
 	// Logs that lose their beginning.
-	{"lost beginnings of logs, frames in suppressed windows, frames refused as lost-history, rollups after a loss, rollups after a loss like those of the whole log", func(d *directed) {
+	{"lost beginnings of logs, frames in suppressed windows, frames refused as lost-history, rollups after a loss, rollups after a loss that equal the whole log's", func(d *directed) {
 		d.frames("run/layer", 0, 20)
 		d.finishWork(0)
 		d.add(event{kind: loseBeginning, bits: 2 | 5<<8}) // before the sixth record that begins a tick interval

@@ -1,13 +1,13 @@
 // Package simulate tests the promise of the window engine: whatever happens to the
-// workers that fold a partition's log, the rollups and side records that they publish
-// are those of a single run over that log without faults. It has tests only.
+// workers that fold a partition's log, they publish the same rollups and side records as
+// one worker that folds the log without faults. The package has only tests.
 //
-// A schedule is a list of events made from a seed. Producers get records into the log of
-// one partition, among them configurations, some of which are void. Owners of the
-// partition crash at any record, before they publish, before they commit or after it.
-// Zombies (former owners that do not know it) fold, publish, tick and commit after
-// another owner has taken over. Commits are of any age, and are sometimes lost, with or
-// without the beginning of the log.
+// A schedule is a list of events, made from a seed. Producers append records to the log of
+// one partition. Some of the records are configurations, and some of these are void.
+// Owners of the partition crash at any record: before they publish, before they commit,
+// or after that. Zombies (former owners that do not know that they are no longer owners)
+// fold, publish, tick and commit. Commits may be of any age. Sometimes they are lost, with
+// or without the beginning of the log.
 //
 // Every fold of every owner is compared with package windows/model, which shares no code
 // with the engine. Then the topics are read as readers do. These checks also notice
@@ -15,7 +15,10 @@
 // overlap, and windows that are emitted again after a loss. If a schedule fails, it is
 // shortened as far as possible and printed.
 //
-// TestMutantsDie shows that the schedules notice what they are there for. It puts each
-// error that the design names into the engine's source, and requires that a schedule
-// fails.
+// A short run of random schedules may not have the rare events. So there is also a
+// hand-written schedule for each kind of event, in which it must occur
+// (TestDirectedSchedules).
+//
+// TestMutantsDie shows that the schedules notice errors. It puts each error that the design
+// names into the engine's source, and requires that a schedule fails.
 package simulate

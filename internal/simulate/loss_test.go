@@ -14,11 +14,11 @@ import (
 type past struct {
 	keys    map[rollupKey]bool
 	highest oona.Trigger
-	whole   *model.Model // goes on with the whole log where its rest must come to the same; else nil
+	whole   *model.Model // of the whole log, if the rest of the log must give the same rollups; else nil
 }
 
-// loseBeginning truncates the log and loses the commit, or has the log overtake
-// it. All owners are gone, and one is told to go on from here.
+// loseBeginning truncates the log. The commit is lost, too, or needs records that are
+// gone. All owners are replaced by one that restarts from the oldest record.
 func (p *partition) loseBeginning(bits uint64) error {
 	log := p.log
 	if len(log.Accounts) == 0 {
@@ -57,7 +57,7 @@ func (p *partition) loseBeginning(bits uint64) error {
 	if err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}
-	c, err := engine.Commit() // at once: it keeps where the log ended
+	c, err := engine.Commit() // before any record is read: it remembers where the log ended
 	if err != nil {
 		return fmt.Errorf("the first commit: %w", err)
 	}
@@ -66,11 +66,10 @@ func (p *partition) loseBeginning(bits uint64) error {
 	return nil
 }
 
-// cut chooses the record at which the log is to begin: any, or one at which the
-// log clock begins a tick interval and a bucket. From there, the rest of a log
-// without configurations must come to the same as the whole, unless a cap of
-// the partition is reached, or lost append times were ahead by more than max
-// delay and skew.
+// cut chooses the new first record of the log: any record, or one at which the log clock
+// begins a tick interval and a bucket. In the second case, a log without configurations
+// must give the same rollups as the whole log, unless a cap of the partition is reached
+// or lost append times were ahead by more than max delay and skew.
 func (p *partition) cut(bits uint64) int {
 	log := p.log
 	var inPhase []int
@@ -104,8 +103,8 @@ func (p *partition) upTo(c *committed) *model.Model {
 	return before
 }
 
-// compare holds what is emitted after a loss against what was emitted before,
-// and against what the whole log would have come to.
+// compare compares the rollups after a loss with those that were emitted before it, and
+// with the rollups of the whole log.
 func (p *partition) compare() error {
 	if p.past == nil {
 		return nil
@@ -116,7 +115,7 @@ func (p *partition) compare() error {
 		}
 		p.counts.rollupsAfterLoss++
 		if p.past.keys[q.key] || !q.rollup.trigger.After(p.past.highest) {
-			return fmt.Errorf("%+v at %+v, after a loss: it was emitted before, or not all readers see it", q.key, q.rollup)
+			return fmt.Errorf("%+v at %+v, after a loss: it was emitted before, or some readers drop it", q.key, q.rollup)
 		}
 	}
 	whole := p.past.whole
@@ -142,5 +141,5 @@ func (p *partition) compare() error {
 	return nil
 }
 
-// crowded counts what a cap of the partition did.
+// crowded counts how often a cap of the partition was reached.
 func crowded(m *model.Model) int { return m.Events.Evicted + m.Events.Sealed + m.Events.Overflowed }

@@ -74,7 +74,7 @@ var mutants = []mutant{
 		{"(e *windows.Engine) evaluate()", "*emission", "*emission, own *oona.Frame"},
 		{"(e *windows.Engine) evaluate()", "t.advance(_offset, _spans)", "own != nil && t.key == (timelineKey{own.Run, own.Timeline}) && t.advance(_offset, _spans)"},
 	}},
-	{"records beside ticks evaluate nothing", []edit{
+	{"records with a frame evaluate nothing", []edit{
 		{"(e *windows.Engine) Fold(r)", "tick || passed.Reason == ReasonConfigured", "tick && r.Frame == nil || passed.Reason == ReasonConfigured"},
 	}},
 	{"a run has one watermark for all its ranks", []edit{
@@ -84,7 +84,7 @@ var mutants = []mutant{
 	{"an outage of the bus is idleness", []edit{
 		{"(e *windows.Engine) advanceClock()", "e.clock.Advance(_at, _)", "e.clock.Advance(_at, 1<<62)"},
 	}},
-	{"when all are idle the watermark goes on to the end", []edit{
+	{"when all are idle the watermark advances too far", []edit{
 		{"(t *windows.timeline) advance()", "w.configEpoch.closesAt(w.end)", "w.configEpoch.closesAt(w.end) + w.end - w.start"},
 	}},
 	{"a full engine sheds layers and seals nothing", []edit{

@@ -23,8 +23,8 @@ import (
 // An edit replaces one piece of code in a function. The piece is found in the syntax
 // tree, so comments, formatting and the names of locals make no difference.
 type edit struct {
-	// in names the function, with its package, and with those of its parameters
-	// that find and put use, from the first one on: "(e *windows.Engine) Fold(r)".
+	// in names the function and its package: "(e *windows.Engine) Fold(r)". It lists
+	// the parameters, from the first one on, that find or put use.
 	in string
 	// find is an expression, an assignment or a return statement, and must match
 	// once in the function. Names of fields and methods, and names that the package

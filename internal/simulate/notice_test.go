@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// TestReadersNotice tampers with what was published, and with the protocol: the
-// checks must say so.
+// TestReadersNotice changes what was published or what the model says. The checks must
+// notice each change.
 func TestReadersNotice(t *testing.T) {
 	first := func(p *partition, side bool) int {
 		return slices.IndexFunc(p.published, func(q publication) bool { return q.side == side })
@@ -51,11 +51,11 @@ func TestReadersNotice(t *testing.T) {
 			origin := p.published[first(p, true)].origin
 			p.published = slices.DeleteFunc(p.published, func(q publication) bool { return q.side && q.origin == origin })
 		},
-		"a folded record is set aside": func(p *partition) {
+		"a folded record is in a side topic": func(p *partition) {
 			i := slices.IndexFunc(p.log.Accounts, func(a model.Account) bool { return a.Outcome.Verdict == windows.Folded })
 			again(p, true, func(q *publication) { q.origin = p.log.Accounts[i].Record.Offset })
 		},
-		"a record is set aside that is none": func(p *partition) { again(p, true, func(q *publication) { q.origin = 1 << 40 }) },
+		"a side record is of no record": func(p *partition) { again(p, true, func(q *publication) { q.origin = 1 << 40 }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := played(t)
@@ -64,7 +64,7 @@ func TestReadersNotice(t *testing.T) {
 			}
 			tamper(p)
 			if err := p.read(); err == nil {
-				t.Error("nothing is said")
+				t.Error("the checks do not notice it")
 			} else {
 				t.Log(err)
 			}
@@ -72,8 +72,8 @@ func TestReadersNotice(t *testing.T) {
 	}
 }
 
-// TestComparedWithTheWholeLog tampers with what a log that lost its beginning is
-// compared with.
+// TestComparedWithTheWholeLog changes the rollups of the whole log, with which those of a
+// log that lost its beginning are compared.
 func TestComparedWithTheWholeLog(t *testing.T) {
 	for seed := range uint64(2000) {
 		s := newSchedule(seed)
@@ -90,7 +90,7 @@ func TestComparedWithTheWholeLog(t *testing.T) {
 			}
 		}
 		if err := p.compare(); err == nil {
-			t.Error("nothing is said of other contents")
+			t.Error("the comparison does not notice other contents")
 		}
 		return
 	}
@@ -103,7 +103,7 @@ func tamperAll(p *partition, change func(*publication)) {
 	}
 }
 
-// played is a partition after the first schedule of which much came.
+// played returns a partition after the first schedule that published many records.
 func played(t *testing.T) *partition {
 	t.Helper()
 	for seed := uint64(0); ; seed++ {
@@ -130,8 +130,8 @@ func playedSchedule(t *testing.T, s schedule) *partition {
 	return p
 }
 
-// TestCommitBeforePublish shows that a worker that commits what it has not
-// published yet is noticed: the engine cannot help it.
+// TestCommitBeforePublish shows that the checks notice a worker that commits before it has
+// published. The engine cannot prevent this.
 func TestCommitBeforePublish(t *testing.T) {
 	for seed := range uint64(200) {
 		s := newSchedule(seed)

@@ -11,9 +11,8 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// The outages are played with the default configuration on trainers that send
-// one frame a second. Instants are in seconds after origin, which begins a
-// window.
+// These tests use the default configuration. Trainers send one frame a second. Times are in
+// seconds after origin, which is the start of a window.
 
 // outage is a log in the making.
 type outage struct {
@@ -21,18 +20,18 @@ type outage struct {
 	sequence int64
 }
 
-// sender is a trainer and the way its frames go.
+// sender is a trainer and the path of its frames.
 type sender struct {
 	run      oona.RunID
 	timeline oona.TimelineID
 	path     func(second int) string
-	// arrives says when a frame that was observed then is in the log.
+	// arrives returns when a frame that was observed at second is in the log.
 	arrives func(second int, path string) float64
 }
 
 func at(seconds float64) oona.Micros { return origin + oona.Micros(seconds*1e6) }
 
-// soon is an undisturbed way into the bus.
+// soon is when frames arrive without an outage.
 func soon(second int, _ string) float64 { return float64(second) + 0.2 }
 
 func via(path string) func(int) string { return func(int) string { return path } }
@@ -53,8 +52,8 @@ func (o *outage) send(s sender, from, to int) {
 	}
 }
 
-// spool is the way of frames that are kept from one second to another, and then
-// drained in order, so many a second, with what comes meanwhile behind them.
+// spool returns when frames arrive that are kept in a spool from one second to another.
+// Then the spool is drained in order, at a rate per second. New frames go behind it.
 func spool(from, to int, perSecond float64) func(second int) float64 {
 	return func(second int) float64 {
 		arrival := soon(second, "")
@@ -69,7 +68,7 @@ func spool(from, to int, perSecond float64) func(second int) float64 {
 	}
 }
 
-// result is what became of a run's frames, or of one timeline of it.
+// result says what became of the frames of a timeline.
 type result struct {
 	frames, folded int
 	ahead          oona.Micros           // the latest observation so far
@@ -123,8 +122,8 @@ func (o *outage) play(t *testing.T) map[string]*result {
 	return results
 }
 
-// lateOf asserts that those frames are late which were left of the window in
-// which their sender was cut off, and no other.
+// lateOf asserts that the late frames are those of the window in which the sender was cut
+// off, from that time on.
 func (r *result) lateOf(t *testing.T, cutOff int) {
 	t.Helper()
 	length := int(windows.DefaultConfig().Length / time.Second)
@@ -134,7 +133,7 @@ func (r *result) lateOf(t *testing.T, cutOff int) {
 	}
 	for _, observed := range r.late {
 		if observed < at(float64(cutOff)) || observed >= at(float64(end)) {
-			t.Errorf("the frame observed at %s is late, which is not of the window that was closed early", seconds(observed))
+			t.Errorf("the frame observed at %s is late, and is not in the window that closed early", seconds(observed))
 		}
 	}
 	if r.folded+len(r.late) != r.frames || r.frames == 0 {

@@ -10,10 +10,10 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// owner is a worker that folds the partition, or thinks that it does.
+// owner is a worker that owns the partition, or is a zombie.
 type owner struct {
 	p        *partition
-	flags    windows.Config // the configuration as long as it has read nothing
+	flags    windows.Config // the configuration before the first record
 	engine   *windows.Engine
 	next     int   // of the log's records
 	liveFrom int64 // offset from which it emits
@@ -22,7 +22,7 @@ type owner struct {
 	covered  []covered
 }
 
-// covered is a commit that may be sent once as many publications have left.
+// covered is a commit that may be sent once that many publications have left the outbox.
 type covered struct {
 	committed
 	after int
@@ -37,13 +37,13 @@ func (o *owner) processedTo() int64 {
 	return max(o.liveFrom, o.p.log.Accounts[o.next-1].Record.Offset+1)
 }
 
-// replaying reports whether the owner has not come to what is its own to emit.
+// replaying reports whether the next record was processed before the owner's commit.
 func (o *owner) replaying() bool {
 	return o.next < len(o.p.log.Accounts) && o.p.log.Accounts[o.next].Record.Offset < o.liveFrom
 }
 
-// mayTick is the rule: nothing is left to read, nothing has come for a tick
-// interval, and a window is open.
+// mayTick reports whether the owner may write a tick: it has read the whole log, no record
+// has come for a tick interval, and a window is open.
 func (o *owner) mayTick() bool {
 	return o.next == len(o.p.log.Accounts) && o.p.now-o.p.touched >= oona.Micros(o.engine.Config().TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
 }
@@ -72,7 +72,7 @@ func (o *owner) fold(n int) error {
 	return nil
 }
 
-// check compares what the engine says of a record with the model.
+// check compares the engine's outcome for a record with the model's.
 func (o *owner) check(a *model.Account, got windows.Outcome, emitted int, live bool) error {
 	verdict, reason, rollups := a.Outcome.Verdict, a.Outcome.Reason, len(a.Rollups)
 	if !live {
@@ -111,7 +111,7 @@ func (o *owner) take(r *oona.Rollup, a *model.Account, i int) error {
 	return nil
 }
 
-// foldAgain gives the engine the record before once more, as a Nack does.
+// foldAgain gives the engine the last record again, as after a Nack.
 func (o *owner) foldAgain() error {
 	if o.next == 0 {
 		return nil
@@ -125,7 +125,7 @@ func (o *owner) foldAgain() error {
 	return nil
 }
 
-// publish has n publications acknowledged, in order, and returns how many.
+// publish moves up to n publications from the outbox to the topics, and returns how many.
 func (o *owner) publish(n int) int {
 	n = min(n, len(o.outbox))
 	o.p.published = append(o.p.published, o.outbox[:n]...)
@@ -133,8 +133,8 @@ func (o *owner) publish(n int) int {
 	return n
 }
 
-// snapshot takes a commit, to be sent once the outbox is empty of what was
-// there. A commit that does not fit is none.
+// snapshot takes a commit. It may be sent once what is in the outbox now has been
+// published. A commit that is too long is not sent.
 func (o *owner) snapshot() error {
 	if o.replaying() {
 		return nil // nothing is new
@@ -155,7 +155,7 @@ func (o *owner) snapshot() error {
 	return nil
 }
 
-// commit sends the n-th last commit of those that may be sent.
+// commit sends the n-th last of the commits that may be sent.
 func (o *owner) commit(n int) bool {
 	ready := 0
 	for ready < len(o.covered) && o.covered[ready].after <= o.sent {

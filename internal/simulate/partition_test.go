@@ -13,11 +13,11 @@ import (
 // partition is a partition of the input topic, what its owners have published
 // and committed, and the owners that are alive.
 type partition struct {
-	flags     windows.Config // of its owners; they hold where the log does not begin with a configuration
+	flags     windows.Config // of its owners; used if the log does not begin with a configuration
 	now       oona.Micros
 	touched   oona.Micros  // true time of the last append
 	skew      oona.Micros  // of the leader's clock then
-	log       *model.Model // every record that is left, and what is to become of it
+	log       *model.Model // the records that are left, and what must become of them
 	past      *past        // nil: the log is whole
 	published []publication
 	committed *committed // nil: nothing
@@ -28,7 +28,7 @@ type partition struct {
 	counts     counts
 }
 
-// committed is what the group knows, and up to where its owner had processed.
+// committed is a commit, and how far the owner had processed the log.
 type committed struct {
 	commit      windows.Commit
 	processedTo int64
@@ -48,7 +48,7 @@ type publication struct {
 	reason windows.Reason
 }
 
-// rollupPlace is what readers of a topic go by.
+// rollupPlace is how readers of a topic order rollups.
 type rollupPlace struct {
 	trigger oona.Trigger
 	group   oona.Group
@@ -65,7 +65,7 @@ type rollupKey struct {
 
 func keyOf(r *oona.Rollup) rollupKey { return rollupKey{r.Run, r.Timeline, r.Layer, r.Start, r.Group} }
 
-// counts are the faults that fired.
+// counts says how often each event has occurred.
 type counts struct {
 	records, rollups, ticks, zombieTicks                                 int
 	crashes, unpublished, uncommitted, takeOvers, losses, replayed       int
@@ -88,7 +88,7 @@ func newPartition(cfg windows.Config) (*partition, error) {
 	return p, p.hire()
 }
 
-// append adds a record to the log, at the time it is by the leader's clock.
+// append adds a record to the log, with an append time by the leader's clock.
 func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
 	if n := len(p.log.Accounts); n > 0 {
 		last := p.log.Accounts[n-1].Record
@@ -109,7 +109,7 @@ func (p *partition) append(r windows.Record, gap int64, skew oona.Micros) {
 	p.fold(r)
 }
 
-// fold has the model decide about the log's next record.
+// fold folds the log's next record in the model.
 func (p *partition) fold(r windows.Record) {
 	p.log.Fold(r)
 	if n := len(p.log.Accounts); n > 1 && p.log.Accounts[n-1].Outcome.Reason == windows.ReasonConfigured {
@@ -117,13 +117,13 @@ func (p *partition) fold(r windows.Record) {
 	}
 }
 
-// hire makes an owner from what is committed the current one.
+// hire makes a new owner from what is committed. It becomes the current one.
 func (p *partition) hire() error {
 	o := &owner{p: p}
 	var err error
 	cfg := p.flags
 	if p.counts.crashes%2 > 0 && (p.committed != nil || p.log.Events.Firsts > 0) {
-		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // of flags that have changed; the commit's or the log's hold
+		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // flags that have changed and make no difference: those of the commit or the log hold
 	}
 	if p.committed == nil {
 		o.flags = cfg
@@ -197,7 +197,7 @@ func (p *partition) play(e event) error {
 		return p.hire()
 	case loseOffsets:
 		if p.log.Recovering() {
-			return p.loseBeginning(0) // there is no other way to go on
+			return p.loseBeginning(0) // an owner cannot start without a commit
 		}
 		p.counts.losses++
 		p.committed = nil
@@ -210,8 +210,8 @@ func (p *partition) play(e event) error {
 	return nil
 }
 
-// beQuiet lets tick intervals pass without traffic. The bits say which zombies
-// attend, who comes first, and whether all decide before any has written.
+// beQuiet lets tick intervals pass without traffic. The bits say which zombies take part,
+// who is first, and whether all decide before any of them has written a tick.
 func (p *partition) beQuiet(e event) error {
 	bits := e.bits
 	for range e.n {
@@ -220,7 +220,7 @@ func (p *partition) beQuiet(e event) error {
 		if bits&1 != 0 {
 			slices.Reverse(owners)
 		}
-		atOnce := bits&2 != 0
+		together := bits&2 != 0
 		var ticks int
 		for i, o := range owners {
 			if o != p.owners[0] && bits&(4<<i) == 0 {
@@ -236,7 +236,7 @@ func (p *partition) beQuiet(e event) error {
 				p.counts.zombieTicks++
 			}
 			ticks++
-			if !atOnce {
+			if !together {
 				p.append(windows.Record{}, 0, e.skew)
 				ticks = 0
 				p.counts.ticks++
@@ -251,8 +251,8 @@ func (p *partition) beQuiet(e event) error {
 	return nil
 }
 
-// finish lets the current owner fold and publish all there is. If the partition
-// is to settle, it ticks until no window is open.
+// finish lets the current owner fold and publish everything. If settle is set, it also
+// ticks until no window is open.
 func (p *partition) finish(settle bool) error {
 	o := p.owners[0]
 	if err := o.fold(len(p.log.Accounts)); err != nil {
@@ -265,9 +265,9 @@ func (p *partition) finish(settle bool) error {
 	for _, c := range p.log.Configurations() { // what was seen before a change counts for up to a quarter of the former horizon longer
 		horizon = max(horizon, c.IdleHorizon)
 	}
-	for patience := horizon/4*6 + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; patience -= cfg.TickInterval {
-		if patience < 0 {
-			return errors.New("windows stay open through a quiet that is longer than the idle horizon")
+	for left := horizon/4*6 + 4*cfg.TickInterval; settle && o.engine.OpenWindows() > 0; left -= cfg.TickInterval {
+		if left < 0 {
+			return errors.New("windows are still open although no frame has come for longer than the idle horizon")
 		}
 		p.append(windows.Record{}, 0, 0)
 		p.counts.ticks++

@@ -12,16 +12,16 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// reader reads a rollup topic as the design has it: it drops what is not above
-// the highest trigger that it has seen, and needs no set.
+// reader reads a rollup topic. It drops rollups that are not above the highest trigger that
+// it has seen.
 type reader struct {
 	group   oona.Group
 	highest oona.Trigger
 	seen    map[rollupKey]publication
 }
 
-// readers reads what was published, from its first record to its last. It
-// returns what they have seen, and what is in side topics, by offset.
+// readers reads all that was published. It returns the readers, and the records in side
+// topics by offset.
 func (p *partition) readers() (map[oona.Group]*reader, map[int64]windows.Reason, error) {
 	readers := map[oona.Group]*reader{}
 	for _, g := range []oona.Group{oona.Health, oona.Performance} {
@@ -85,7 +85,7 @@ func (r *reader) read(q publication) error {
 	return nil
 }
 
-// complete compares what a reader has seen with all that the log holds for it.
+// complete compares the rollups that a reader has seen with those of the model.
 func (r *reader) complete(log *model.Model, hashes map[rollupPlace]uint64) error {
 	n := 0
 	for i := range log.Accounts {
@@ -109,8 +109,7 @@ func (r *reader) complete(log *model.Model, hashes map[rollupPlace]uint64) error
 	return nil
 }
 
-// disjoint checks that no window overlaps another of the same layer, whatever
-// the model says of them.
+// disjoint checks that windows of a layer do not overlap, whatever the model says.
 func (r *reader) disjoint() error {
 	byStart := slices.SortedFunc(maps.Keys(r.seen), func(a, b rollupKey) int {
 		return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.timeline, b.timeline), cmp.Compare(a.layer, b.layer), cmp.Compare(a.start, b.start))

@@ -7,16 +7,16 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// tenths is a length of time in whole tenths of a second.
+// tenths returns a duration in whole tenths of a second.
 func (w *world) tenths(least, most int) time.Duration {
 	return time.Duration(least+w.rng.IntN(most-least+1)) * 100 * time.Millisecond
 }
 
-// begin decides by what configuration the partition begins, and returns what the
-// flags of its owners say: the same, unless the log's first record says it.
+// begin chooses the first configuration of the partition, and returns the flags of its
+// owners. They are the same, unless the first record of the log has the configuration.
 func (w *world) begin() (flags windows.Config) {
 	w.pace(&w.last)
-	w.last.FrontierSlots = 1 << 30 // so that no two producers meet in one
+	w.last.FrontierSlots = 1 << 30 // so that no two producers share one
 	w.changing = w.chance(2)
 	w.brief = w.changing && w.chance(3)
 	w.losing = -1
@@ -35,13 +35,13 @@ func (w *world) begin() (flags windows.Config) {
 	return flags
 }
 
-// pace sets what the log clock goes by.
+// pace sets the tick interval and the idle horizon.
 func (w *world) pace(c *windows.Config) {
 	c.TickInterval = w.tenths(2, 15)
 	c.IdleHorizon = 2*c.TickInterval + w.tenths(1, 80)
 }
 
-// configuration is another one, of the same pace and generation.
+// configuration returns another configuration with the same pace and generation.
 func (w *world) configuration() windows.Config {
 	const many = 1000
 	c := w.last
@@ -65,8 +65,8 @@ func (w *world) configuration() windows.Config {
 	return c
 }
 
-// reconfigure writes configuration records, one or several, some of which are
-// void; and owners come and go around them.
+// reconfigure writes one or several configuration records. Some of them are void. Owners
+// change before and after them.
 func (w *world) reconfigure() {
 	for range pick(w, 1, 1, 1, 2, 3) {
 		c := windows.Configuration{Config: w.configuration(), From: w.begins()}
@@ -86,13 +86,13 @@ func (w *world) reconfigure() {
 			w.last, w.from = c.Config, c.From
 		}
 		if w.chance(6) {
-			w.arrive(windows.Record{Configuration: &c}) // once more, and so in vain
+			w.arrive(windows.Record{Configuration: &c}) // again, which is void
 		}
 	}
 }
 
-// begins is an event time for a configuration to begin at: about the first that
-// is not too early, or later, on a seam or off it.
+// begins returns an event time at which a configuration begins: near the first that is not
+// too early, or later, at the end of a window or not.
 func (w *world) begins() oona.Micros {
 	earliest := w.latest + oona.Micros(w.last.MaxSkew.Microseconds()) + 1
 	earliest = max(earliest, w.now+w.skew)
@@ -107,7 +107,7 @@ func (w *world) begins() oona.Micros {
 	return at
 }
 
-// spoil makes some configurations such that they cannot hold, and reports it.
+// spoil makes some configurations invalid, and reports whether it did.
 func (w *world) spoil(c *windows.Config) bool {
 	switch w.rng.IntN(30) {
 	case 0:
@@ -126,8 +126,8 @@ func (w *world) spoil(c *windows.Config) bool {
 	return true
 }
 
-// premature is a frame of a clock that is ahead: too far, as a rule, until a
-// configuration that begins by then allows it.
+// premature returns a frame from a clock that is ahead. Usually it is too far ahead, unless
+// a configuration that begins before that time allows it.
 func (w *world) premature(from oona.Micros) windows.Record {
 	p := w.producers[w.rng.IntN(len(w.producers))]
 	f := w.frame(p)
@@ -135,7 +135,7 @@ func (w *world) premature(from oona.Micros) windows.Record {
 	return windows.Record{Path: p.path, Checksum: w.rng.Uint64(), Frame: f}
 }
 
-// stir has something happen to the owners.
+// stir lets something happen to the owners.
 func (w *world) stir() {
 	for range w.rng.IntN(4) {
 		switch w.rng.IntN(7) {

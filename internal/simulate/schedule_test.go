@@ -8,10 +8,10 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// schedule is the configuration of a partition's owners and what happens to it.
-// Any part of the events is a schedule too: that is how it is shrunk.
+// schedule is the configuration of a partition's owners, and what happens. If events are
+// left out, it is still a schedule; that is how it is shortened.
 type schedule struct {
-	cfg    windows.Config // holds where the log does not begin with another
+	cfg    windows.Config // used if the log does not begin with another
 	events []event
 	settle bool // at the end, tick until all windows have closed
 }
@@ -22,8 +22,8 @@ type event struct {
 	at   oona.Micros // true time
 	skew oona.Micros // of the clock of the partition's leader, for append times
 
-	record windows.Record // appended; offset and append time are set then
-	gap    int64          // offsets left out before it, as transactions do
+	record windows.Record // without offset and append time
+	gap    int64          // unused offsets before it, as after a transaction
 
 	owner int    // 0 is the current one; above it zombies, the youngest first
 	n     int    // how many records, items or tick intervals
@@ -38,11 +38,11 @@ const (
 	redeliver                 // an owner is given the last record again
 	publish                   // an owner gets up to n of its outbox acknowledged
 	snapshot                  // an owner takes a commit
-	commit                    // an owner sends a commit, the n-th last that is covered by what is published
-	crash                     // an owner is gone; if it was the current one, another takes over
-	takeOver                  // another owner takes over, and the former one does not know
+	commit                    // an owner sends a commit, the n-th last of those whose rollups are published
+	crash                     // an owner ends; if it was the current one, another takes over
+	takeOver                  // another owner takes over, and the former one becomes a zombie
 	loseOffsets               // the group's commits are lost, and another owner takes over
-	loseBeginning             // the log is truncated and the commit lost or overtaken, and another owner restarts
+	loseBeginning             // the log is truncated, the commit is lost or no longer usable, and another owner restarts
 	quiet                     // n tick intervals without traffic, in which owners may tick
 	kindCount
 )
@@ -90,10 +90,10 @@ func describe(r windows.Record) string {
 		name, f.Layer, f.Producer, r.Path, f.Epoch, f.Sequence, r.Checksum, seconds(f.ObservedAt), f.Step, f.Seeds, f.States, strings.Join(metrics, " "))
 }
 
-// origin is when schedules begin.
+// origin is the time at which schedules begin.
 const origin oona.Micros = 1_700_000_000_000_000
 
-// seconds is an instant, in seconds since origin.
+// seconds formats a time, in seconds since origin.
 func seconds(t oona.Micros) string { return short(t - origin) }
 
 func short(d oona.Micros) string { return fmt.Sprintf("%.3fs", float64(d)/1e6) }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// report says how a seed fails, at its shortest.
+// report returns how a seed fails, with the shortest schedule that fails.
 func report(seed uint64) string {
 	s := newSchedule(seed)
 	_, err := run(s)
@@ -61,7 +61,7 @@ func TestShrink(t *testing.T) {
 			got = append(got, e.gap)
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("of 100 events of which %v are needed, %v are left", want, got)
+			t.Errorf("of 100 events, %v are needed and %v are left", want, got)
 		}
 	}
 }

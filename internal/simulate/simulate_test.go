@@ -14,14 +14,14 @@ import (
 )
 
 var (
-	scheduleCount = flag.Uint64("schedules", 0, "how many schedules to play; 0: as many as fit into 15 seconds")
-	firstSeed     = flag.Uint64("seed", 0, "the seed of the first one; given alone, that one is played and no other")
+	scheduleCount = flag.Uint64("schedules", 0, "number of schedules to play; 0 means as many as fit into 15 seconds")
+	firstSeed     = flag.Uint64("seed", 0, "seed of the first schedule; without -schedules, only this one is played")
 )
 
-// plainTime is how long TestSchedules plays where no number of schedules is given.
+// plainTime is how long TestSchedules runs if no number of schedules is given.
 const plainTime = 15 * time.Second
 
-// run plays a schedule and checks all that came of it.
+// run plays a schedule and checks the results.
 func run(s schedule) (counts, error) {
 	p, err := newPartition(s.cfg)
 	if err != nil {
@@ -40,8 +40,8 @@ func run(s schedule) (counts, error) {
 
 func (k kind) String() string { return kindNames[k] }
 
-// TestSchedules plays many schedules, on all processors: as many as -schedules says,
-// or else for a time.
+// TestSchedules plays many schedules on all processors: the number in -schedules, or as
+// many as fit into plainTime.
 func TestSchedules(t *testing.T) {
 	count, began := *scheduleCount, time.Now()
 	if given("seed") && count == 0 {
@@ -112,7 +112,7 @@ type named struct {
 	n    *int
 }
 
-// named lists all that is counted, besides verdicts.
+// named lists everything that is counted, except for verdicts.
 func (c *counts) named() []named {
 	list := []named{
 		{"records", &c.records}, {"rollups", &c.rollups}, {"re-emissions", &c.reEmissions}, {"repeats in side topics", &c.sideRepeats},
@@ -120,7 +120,7 @@ func (c *counts) named() []named {
 		{"crashes", &c.crashes}, {"crashes before publishing", &c.unpublished}, {"crashes before committing", &c.uncommitted},
 		{"take-overs", &c.takeOvers}, {"lost group offsets", &c.losses},
 		{"lost beginnings of logs", &c.beginningsLost}, {"commits overtaken by a lost beginning", &c.overtaken}, {"frames in suppressed windows", &c.model.Suppressed},
-		{"rollups after a loss", &c.rollupsAfterLoss}, {"rollups after a loss like those of the whole log", &c.likeTheWhole},
+		{"rollups after a loss", &c.rollupsAfterLoss}, {"rollups after a loss that equal the whole log's", &c.likeTheWhole},
 		{"folds by zombies", &c.zombieFolds}, {"publications by zombies", &c.zombiePublications}, {"commits by zombies", &c.zombieCommits},
 		{"commits", &c.commits}, {"aged commits", &c.agedCommits}, {"commits that are too long", &c.tooLong},
 		{"append times that step back by 15 s and more", &c.back}, {"append times that leap by 690 s and more", &c.leaps},

@@ -12,13 +12,13 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// world makes a schedule: runs that come and go, with ranks and producers;
-// trainers whose clocks are off, that are cut off and drain their spools by the
-// same path or another; repeats, conflicts, reordering; a leader's clock that
-// steps; outages and quiet; and the fates of owners.
+// world makes a random schedule. Runs begin and end, with ranks and producers. Trainers have
+// wrong clocks, are cut off, and drain their spools on the same path or another. There are
+// repeats, conflicts, frames out of order, steps of the leader's clock, outages and times
+// without traffic. Owners crash and are replaced.
 type world struct {
 	rng       *rand.Rand
-	last      windows.Config // made last, or so it should be
+	last      windows.Config // the last one that should hold
 	from      oona.Micros    // when that begins
 	changing  bool           // there are configuration records
 	brief     bool           // and they soon expire
@@ -86,11 +86,11 @@ func newSchedule(seed uint64) schedule {
 	return schedule{cfg: flags, events: w.events, settle: w.rng.IntN(5) > 0}
 }
 
-// chance is true once in n times.
+// chance returns true with a probability of 1/n.
 func (w *world) chance(n int) bool { return w.rng.IntN(n) == 0 }
 
-// between returns a length of time in whole hundredths of a second, so that
-// what is compared is often equal.
+// between returns a duration in whole hundredths of a second, so that times are often
+// equal.
 func (w *world) between(least, most time.Duration) oona.Micros {
 	const grain = 10 * time.Millisecond
 	length := least + time.Duration(w.rng.Int64N(int64(most-least)+1))
@@ -99,7 +99,7 @@ func (w *world) between(least, most time.Duration) oona.Micros {
 
 func pick[T any](w *world, from ...T) T { return from[w.rng.IntN(len(from))] }
 
-// beginRun lets a run begin, or one of the same name as an earlier one.
+// beginRun begins a run, perhaps with the name of an earlier one.
 func (w *world) beginRun() {
 	run := oona.RunID(fmt.Sprint("run", w.runs%5))
 	w.runs++
@@ -226,8 +226,8 @@ func (w *world) produce(p *producer) {
 	}
 }
 
-// reconnect lets a producer drain its spool, by the path that it had; what is
-// new may go by another.
+// reconnect lets a producer drain its spool on the path that it had. New frames may take
+// another path.
 func (w *world) reconnect(p *producer) {
 	p.cutOff = false
 	due := w.now
@@ -249,7 +249,7 @@ func (w *world) frame(p *producer) *oona.Frame {
 		Step:       p.sequence/2 + p.checkpoint,
 	}
 	if w.chance(15) {
-		p.checkpoint = -w.rng.Int64N(p.sequence/2 + 1) // it goes back to one, or on from a later one
+		p.checkpoint = -w.rng.Int64N(p.sequence/2 + 1) // the training goes back to a checkpoint, or continues from a later one
 	}
 	if w.crowded {
 		f.Run = oona.RunID(fmt.Sprint("run", w.runs))
@@ -273,7 +273,7 @@ func (w *world) frame(p *producer) *oona.Frame {
 	return f
 }
 
-// value is 0, a power of two of either sign, or not measured.
+// value returns 0, a positive or negative power of two, or "not measured".
 func (w *world) value() float32 {
 	switch x := float32(int(1) << w.rng.IntN(5)); w.rng.IntN(8) {
 	case 0:
@@ -287,7 +287,7 @@ func (w *world) value() float32 {
 	}
 }
 
-// repeat sends a frame again, perhaps by another path, or other bytes with its
+// repeat sends a frame again, perhaps on another path, or other bytes with the same
 // identity.
 func (w *world) repeat(conflict bool) {
 	if len(w.sent) == 0 {
@@ -312,7 +312,7 @@ func (w *world) repeat(conflict bool) {
 	w.arrive(r)
 }
 
-// impossible sends a frame of a time that is at the edge of what is accepted.
+// impossible sends a frame with an event time that is just acceptable or just not.
 func (w *world) impossible() {
 	p := w.producers[w.rng.IntN(len(w.producers))]
 	r := windows.Record{Path: p.path, Checksum: w.rng.Uint64(), Frame: w.frame(p)}
@@ -321,7 +321,7 @@ func (w *world) impossible() {
 	w.arrive(r)
 }
 
-// fate lets the owners do something, or something be done to them.
+// fate lets the owners work, crash or be replaced.
 func (w *world) fate() {
 	do := w.do
 	some := func() int { return pick(w, 1, 2, 4, 1000, 1000, 1000) }
@@ -363,7 +363,7 @@ func (w *world) do(k kind, owner, n int) {
 	w.events = append(w.events, event{kind: k, at: w.now, owner: owner, n: n})
 }
 
-// changeOwner lets another owner take over, and the former one not know.
+// changeOwner lets another owner take over. The former one becomes a zombie.
 func (w *world) changeOwner(k kind) {
 	w.do(k, 0, 0)
 	w.zombies = min(w.zombies+1, maxZombies)

@@ -6,7 +6,7 @@ import (
 	"github.com/linkedin/goavro/v2"
 )
 
-// archived has the fields of the archive's Record, which nobody writes yet, for
+// archived has the fields of the archive's Record, which nothing writes yet, for
 // twmb/avro.
 type archived struct {
 	Topic       string  `avro:"topic"`

@@ -22,8 +22,8 @@ import (
 
 const roomy = 1 << 20 // bytes; more than any container of these tests
 
-// decodeContainer returns the single objects of a container, each of which must
-// be what was decoded.
+// decodeContainer returns the single objects of a container. Each must equal the frame that
+// was decoded with it.
 func decodeContainer(t testing.TB, d *FrameDecoder, file []byte, limit int) ([][]byte, error) {
 	var singles [][]byte
 	var f, again oona.Frame
@@ -43,7 +43,7 @@ func containerFrames() [][]byte {
 	return [][]byte{AppendFrame(nil, sampleFrame()), blocky, AppendFrame(nil, layerFrame(300)), AppendFrame(nil, sampleFrame())}
 }
 
-// Frames come out of a container byte for byte as they went in, whoever wrote it.
+// Frames in a container have the same bytes as on their own, whichever library wrote it.
 func TestContainers(t *testing.T) {
 	want := containerFrames()
 	schema := published.latest[seedMetrics]
@@ -147,7 +147,7 @@ func TestBadContainers(t *testing.T) {
 		"2^40 metadata":         {wire(ContainerMagic).long(1 << 40), 0, "metadata", ErrTruncated, "1099511627776 entries"},
 		"metadata in a block":   {wire(ContainerMagic).long(-1, 99).text("a").text("b"), 0, "metadata", errBlockCut, "99 bytes are announced"},
 		"no schema":             {wire(ContainerMagic).long(0).raw(zeroSync...), 0, "avro.schema", ErrMalformed, ""},
-		"schema that is none":   {of("{"), 0, "avro.schema", ErrMalformed, ""},
+		"not a schema":          {of("{"), 0, "avro.schema", ErrMalformed, ""},
 		"schema without end":    {of(strings.Repeat(`{"type":"array","items":`, 2000)), 0, "avro.schema", ErrMalformed, ""},
 		"large schema":          {of(`"` + strings.Repeat("x", 1<<17) + `"`), 0, "avro.schema", ErrFingerprint, "more than any published"},
 		"of ticks":              {of(published.latest[tick].Text), 0, "avro.schema", ErrFingerprint, "the file holds kasmina.telemetry.Tick"},
@@ -203,8 +203,8 @@ func TestBadContainers(t *testing.T) {
 	}
 }
 
-// Memory is asked for before it is had, and what is free again is given back: what
-// is left is what the frames are in.
+// Memory is reserved before it is allocated, and returned when it is free. At the end, the
+// memory of the frames is still reserved.
 func TestContainerReserves(t *testing.T) {
 	const count, limit = 3 * framedInPlace, 8 << 20 // some are copied
 	frame := AppendFrame(nil, layerFrame(20))[framingSize:]
@@ -264,7 +264,7 @@ func TestContainerReserves(t *testing.T) {
 	}
 }
 
-// What each returns ends the reading.
+// An error of each ends the reading.
 func TestContainerEndsWhenTold(t *testing.T) {
 	enough := errors.New("enough")
 	frame := AppendFrame(nil, sampleFrame())[framingSize:]
@@ -279,10 +279,7 @@ func TestContainerEndsWhenTold(t *testing.T) {
 	}
 }
 
-// twmb/avro reads what is accepted, as the same frames. The header is fixed, so
-// that what is tried is blocks.
-// A block costs no flate reader of its own, and blocks without frames cannot be
-// without end.
+// Blocks share one flate reader, and the number of blocks without frames is limited.
 func TestManyBlocks(t *testing.T) {
 	single := AppendFrame(nil, layerFrame(1))
 	frame, nothing := deflated(single[framingSize:]), deflated(nil)

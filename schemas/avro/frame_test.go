@@ -138,7 +138,7 @@ func TestAppendFrameGrowsOnce(t *testing.T) {
 	for _, f := range []*oona.Frame{sampleFrame(), layerFrame(1_000), {}} {
 		dst := make([]byte, 0, frameSize(f))
 		if allocs := testing.AllocsPerRun(10, func() { AppendFrame(dst, f) }); allocs > 0 {
-			t.Errorf("%v allocations beside the %d bytes for a frame of %d", allocs, cap(dst), len(AppendFrame(nil, f)))
+			t.Errorf("%v allocations in addition to the %d bytes for a frame of %d", allocs, cap(dst), len(AppendFrame(nil, f)))
 		}
 	}
 }
@@ -229,7 +229,7 @@ func TestManyIDs(t *testing.T) {
 	if allocations := testing.AllocsPerRun(2, all); allocations > 0 {
 		t.Errorf("%v allocations for another frame of each layer", allocations)
 	}
-	const most = internedTexts * (oona.MaxIDLength + 128) // beside a text: its header twice, and the map's room
+	const most = internedTexts * (oona.MaxIDLength + 128) // and for each its header twice, and its share of the map
 	heap := func() int64 {
 		runtime.GC()
 		var s runtime.MemStats

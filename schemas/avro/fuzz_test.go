@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// The fuzz targets take bodies and put the right framing before them: framings
-// have a table of their own (TestWrongFraming).
+// The fuzz targets put the right framing in front of their input. TestWrongFraming tests
+// framings.
 
 // addBodies adds the bodies of the samples of a record as seeds. It decodes them,
 // so that what twmb/avro makes once for a type is not charged to an input.
@@ -41,7 +41,7 @@ func bounded(t *testing.T, n int, decode func()) {
 // twmb/avro and goavro have the verdict on frames, which are decoded by hand:
 // all accept the same bodies with the same values, and leave the same rest. Only
 // a block with a wrong stated size, which neither looks at, is refused here, and
-// an int that does not fit 32 bits, of which goavro takes those that are left.
+// an int that does not fit 32 bits, which goavro truncates.
 func FuzzFrameDecoder(f *testing.F) {
 	boundGoavro(f)
 	addBodies(f, seedMetrics)

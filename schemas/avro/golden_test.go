@@ -145,8 +145,7 @@ func TestEventOfTheFirstVersion(t *testing.T) {
 	}
 }
 
-// What a log does not say is not written in a new version, so that readers of
-// before go on.
+// The oldest version that is sufficient is written, so that older readers still work.
 func TestTheVersionFollowsTheContent(t *testing.T) {
 	for name, c := range map[string]struct {
 		data []byte

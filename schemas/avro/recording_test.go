@@ -20,7 +20,7 @@ func unionOf(records ...string) string {
 	return "[" + strings.Join(texts, ",") + "]"
 }
 
-// container is a file with the data, each in a block of its own.
+// container returns a file with the data, one block for each.
 func container(t testing.TB, schema *avro.Schema, data ...[]byte) []byte {
 	t.Helper()
 	var file bytes.Buffer

@@ -68,13 +68,13 @@ func TestBadSchemaDirectories(t *testing.T) {
 	}
 }
 
-// incompatible returns why version a cannot stand beside version b: readers of
-// either must read what the other wrote.
+// incompatible returns why readers of version a cannot read version b, or the other way
+// round.
 func incompatible(a, b *version) error {
 	return errors.Join(avro.CheckCompatibility(a.parsed, b.parsed), avro.CheckCompatibility(b.parsed, a.parsed))
 }
 
-// withSynthetic is the published schemas and those of testdata/synthetic.
+// withSynthetic returns the published schemas and the ones in testdata/synthetic.
 func withSynthetic(t testing.TB) *registry {
 	t.Helper()
 	r, err := load(files, os.DirFS("testdata/synthetic"))
@@ -147,7 +147,7 @@ func TestFrameOfAnotherVersion(t *testing.T) {
 	}
 	equalFrames(t, &got, want)
 
-	// The same decoder goes on with the version that it reads by hand.
+	// The same decoder can still decode the latest version.
 	if _, err := d.Decode(AppendFrame(nil, sampleFrame()), &got); err != nil {
 		t.Fatal(err)
 	}

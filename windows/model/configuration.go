@@ -109,7 +109,7 @@ func (m *Model) changeClock(next windows.Config) {
 	}
 }
 
-// sound is what a configuration must be, as far as tests break it.
+// sound reports whether a configuration is valid, as far as tests make invalid ones.
 func sound(c *windows.Config) bool {
 	return c.Length > 0 && c.MaxSeeds > 0 && c.IdleHorizon > 2*c.TickInterval && (c.Reducer == 1 || c.Reducer == 2)
 }
@@ -123,8 +123,8 @@ func (m *Model) inReach() (n int) {
 	return n
 }
 
-// retention is how old, by its append time, a frame can be that is accepted under
-// any configuration in reach, and by how much append times may be off.
+// retention returns the greatest age of a frame at its append that any configuration
+// accepts which has not expired, and by how much append times may be wrong.
 func (m *Model) retention() (longest int64) {
 	for _, e := range m.epochs {
 		if !e.expired {
@@ -134,8 +134,8 @@ func (m *Model) retention() (longest int64) {
 	return longest
 }
 
-// expire ends the epochs, in their order, that no frame can be of and that have no
-// open window.
+// expire ends the epochs, in their order, that can get no more frames and have no open
+// window.
 func (m *Model) expire() {
 	for i, e := range m.epochs[:len(m.epochs)-1] {
 		open := slices.ContainsFunc(m.timelines, func(t *timeline) bool {

@@ -7,11 +7,11 @@ type Mutant int
 const (
 	Faithful           Mutant = iota
 	MaximumTimestamp          // the watermark follows the fastest producer
-	NoIdleness                // a producer holds the watermark for ever
+	NoIdleness                // a producer never becomes idle
 	NoDuplicateCheck          // a repeat is folded again
 	NoPath                    // a producer has one frontier for all its paths
 	OwnTrafficOnly            // a record evaluates only its own timeline
-	IdleToTheEnd              // when all are idle, the watermark goes on to the log's time
+	IdleToTheEnd              // when all are idle, the watermark advances to the log's time
 	LateFramesStay            // a late frame leaves its producer's frontier where it is
 	UnboundedClock            // an outage counts as silence
 	ExclusiveLateness         // late only once the watermark is above the window's end and lateness
@@ -25,11 +25,11 @@ const (
 	OldBuckets                // sightings stay in buckets of the old horizon
 	NoSeals                   // a window opens a layer as soon as there is room again
 	StepsAsTheyCame           // steps rise from one frame in the log to the next
-	StepsAcrossEpochs         // a producer that begins again goes on where it was
+	StepsAcrossEpochs         // a producer that begins again continues where it was
 	FallsCount                // the time in which a step falls counts
 	FarthestFromZero          // the worst seeds of a neutral metric are those with the greatest values
 	AllNotMeasured            // seeds in any state are taken for active ones
-	WorstOfLast               // a worst value is that of the last frame that has it
+	WorstOfLast               // a worst value is from the last frame that has it
 	mutantCount
 )
 

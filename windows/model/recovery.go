@@ -2,8 +2,8 @@ package model
 
 import "math"
 
-// recovery is what the model of the rest of a log knows: where the log ended when
-// it was begun, and from where on windows are emitted.
+// recovery is the state of the model of a log that has lost records: where the log ended
+// when the engine was restarted, and from where on windows are emitted.
 type recovery struct {
 	end   int64 // offset
 	ahead bool  // records at the log's end are lost, too
@@ -14,7 +14,7 @@ type recovery struct {
 
 // Restart returns the model of a log that has lost records, at its beginning or its
 // end, and that ended at an offset when the engine was restarted. M is the model of
-// the log up to the last commit, or a new one if there is none. The result has m's
+// the log up to the last commit, or a new one if the commit is lost. The result has m's
 // configurations and the greatest append time that m has seen.
 func (m *Model) Restart(end int64) *Model {
 	n := len(m.Accounts)
@@ -42,9 +42,9 @@ func (m *Model) suppresses(start int64) bool {
 	return m.recovery != nil && (!m.recovery.emits || start < m.recovery.from)
 }
 
-// advanceRecovery checks whether what is lost can still matter: whether the log has
-// been read to where it ended, for so long that no earlier frame is accepted any
-// more and that every active producer was seen.
+// advanceRecovery checks whether the loss can still make a difference. It cannot once the
+// log has been read to where it ended, for so long that no frame from before the loss is
+// accepted any more and that every active producer was seen.
 func (m *Model) advanceRecovery(first bool, offset int64) {
 	l := m.recovery
 	switch {
@@ -65,5 +65,5 @@ func (m *Model) advanceRecovery(first bool, offset int64) {
 	}
 }
 
-// Retention returns how long, by append times, a frame of the log can matter.
+// Retention returns for how long, by append times, a frame can make a difference.
 func (m *Model) Retention() int64 { return m.retention() }

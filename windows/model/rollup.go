@@ -20,7 +20,7 @@ type Rollup struct {
 	metrics []metric
 }
 
-// metric is the frames of a layer's window, of which a metric is to be summed up.
+// metric is a metric in the frames of a layer's window.
 type metric struct {
 	mutant  Mutant
 	about   oona.Metric
@@ -88,7 +88,7 @@ func active(s oona.State) bool {
 	return s == oona.Training || s == oona.Grafting || s == oona.FineTuning
 }
 
-// firstSpeed is that of reducer 1.
+// firstSpeed is the speed by reducer 1.
 func firstSpeed(rates *oona.Rates, members []windows.Record) {
 	var steps []int64
 	var times []oona.Micros
@@ -100,8 +100,8 @@ func firstSpeed(rates *oona.Rates, members []windows.Record) {
 	}
 }
 
-// speed is that of reducer 2: how far each producer came from one frame to its
-// next, by sequence.
+// speed is the speed by reducer 2: how far each producer came from one frame to its next,
+// by sequence.
 func (m *Model) speed(rates *oona.Rates, members []windows.Record) {
 	type producer struct {
 		id    oona.ProducerID
@@ -155,8 +155,8 @@ func (c *metric) samples() (all []sample) {
 	return all
 }
 
-// summarize returns what a rollup must hold of the metric. Its mean there decides
-// which seeds are the worst of a neutral metric, as it was rounded there.
+// summarize returns what a rollup must contain for the metric. The rounded mean of the
+// engine's rollup decides which seeds are the worst ones of a neutral metric.
 func (c *metric) summarize(mean float64) oona.MetricSummary {
 	s := oona.MetricSummary{Name: c.about.Name}
 	var finite []sample

@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// see records that a producer was seen on a path.
+// see records that a frame of a producer has come on a path.
 func (m *Model) see(t *timeline, r *windows.Record) {
 	path := r.Path
 	if m.Mutant == NoPath {
@@ -86,7 +86,7 @@ func (m *Model) forget(t *timeline) {
 	m.timelines = slices.DeleteFunc(m.timelines, func(u *timeline) bool { return u == t })
 }
 
-// admit returns the timeline of a frame, nil if there is none and can be none.
+// admit returns the timeline of a frame, nil if it is new and cannot be admitted.
 func (m *Model) admit(f *oona.Frame) *timeline {
 	for _, t := range m.timelines {
 		if t.run == f.Run && t.id == f.Timeline {

@@ -23,7 +23,7 @@ func blockValue(rng *rand.Rand) float32 {
 }
 
 // The assembly gives what the Go gives, bit by bit, and touches nothing else:
-// with all instructions that this processor has, and with those of all amd64.
+// with all instructions that this processor has, and with the instructions that every amd64 has.
 func TestBlocksInAssembly(t *testing.T) {
 	if !hasAVX || !hasAVX2 || !canShuffle {
 		t.Logf("AVX %t, AVX2 %t, shuffles %t: not all paths are tested on this processor", hasAVX, hasAVX2, canShuffle)

@@ -16,9 +16,9 @@ type Census struct {
 	indexed   int
 }
 
-// stretch returns where c.seeds has these seeds, one after the other. It looks where
-// they are if frames have the same order each time: at the beginning, or after those of
-// the last frame, for a layer that is sent in several frames.
+// stretch returns where c.seeds has these seeds, one after the other. It looks where they
+// are if frames have the same order each time: at the beginning, or after the seeds of the
+// last frame if a layer is sent in several frames.
 func (c *Census) stretch(seeds []oona.SeedID) (at int, found bool) {
 	for _, at := range [...]int{c.next, 0} {
 		if end := at + len(seeds); end <= len(c.seeds) && slices.Equal(c.seeds[at:end], seeds) {

@@ -9,9 +9,9 @@ import (
 )
 
 // BenchmarkWorst offers columns of 1,000 samples to a list of five, 64 columns
-// a window. Most of a steady metric hold nothing that is worse; those of one
-// that stands still hold nothing but ties; of one that grows, each has
-// something. A neutral metric has two lists.
+// a window. Most columns of a steady metric have no value that is worse. Columns of a
+// constant metric have only ties. Each column of a growing metric has a worse value. A
+// neutral metric has two lists.
 func BenchmarkWorst(b *testing.B) {
 	seeds := make([]oona.SeedID, benchSeeds)
 	for i := range seeds {

@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// CompareMoments returns an error if the moments of g differ from those of w, which
-// are exact, by more than rounding explains.
+// CompareMoments returns an error if the moments of g differ from the exact ones of w by
+// more than rounding explains.
 func CompareMoments(g, w *oona.MetricSummary) error {
 	const tolerance = 1e-9
 	size := math.Max(math.Abs(w.Min), math.Abs(w.Max)) // sums may cancel
