@@ -128,7 +128,8 @@ func (d *decoders) containerFrames(body []byte, b *batch) *refusal {
 	return nil
 }
 
-// take adds the frame that was decoded, value being its encoding.
+// take adds the frame that was decoded. value is its encoding; nil: it was not
+// encoded as a record is.
 func (d *decoders) take(b *batch, value []byte) *refusal {
 	if grown := d.size() - b.decoders; grown > 0 {
 		b.decoders += grown
@@ -147,11 +148,17 @@ func tooManyFrames(limit int) *refusal {
 	return refuse(reasonTooLarge, "the request has more than %d frames; spread them over several requests", limit)
 }
 
-// add appends a valid frame's record, value being its encoding.
+// add appends a valid frame's record. value is its encoding, if there is one.
 func (b *batch) add(f *oona.Frame, value []byte) *refusal {
-	value, refused := b.claimTensors(f, value)
+	replaced, refused := b.claimTensors(f)
 	if refused != nil {
 		return refused
+	}
+	if replaced || value == nil {
+		value = avro.AppendFrame(nil, f)
+		if refused := b.hold(cap(value)); refused != nil {
+			return refused
+		}
 	}
 	// Ids and names are in each part of a frame that is split: hence three quarters.
 	if limit := b.cfg.MaxMessageBytes - recordOverhead; len(value) > limit {

@@ -9,7 +9,6 @@ import (
 	"unsafe"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // jsonFrames takes one frame as an object, or an array of them.
@@ -50,11 +49,7 @@ func (d *decoders) jsonFrame(b *batch) *refusal {
 	if err := d.json.frame(&d.frame); err != nil {
 		return refuseFrame(len(b.messages), err)
 	}
-	value := avro.AppendFrame(nil, &d.frame)
-	if refused := b.hold(cap(value)); refused != nil {
-		return refused
-	}
-	return d.take(b, value)
+	return d.take(b, nil)
 }
 
 // jsonDecoder reads frames from JSON into buffers that it uses again. A frame's

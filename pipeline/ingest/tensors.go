@@ -12,7 +12,6 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
-	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 // TensorStore keeps tensors by their content, as [claimcheck.Store] does, whose
@@ -43,10 +42,9 @@ type keptTensor struct {
 func (k *keptTensor) field() string { return fmt.Sprintf("tensors[%d].data", k.index) }
 
 // claimTensors puts claims in place of the frame's large tensors, and checks
-// those that are there. It returns the frame's encoding. A claim is made of the
-// content alone, so that nothing need be stored before all frames are validated.
-func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *refusal) {
-	replaced := false
+// those that are there. It reports whether the frame has changed. A claim is made of
+// the content alone, so that nothing need be stored before all frames are validated.
+func (b *batch) claimTensors(f *oona.Frame) (replaced bool, _ *refusal) {
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
 		kept := keptTensor{frame: len(b.messages), index: i}
@@ -54,10 +52,10 @@ func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *refusal) {
 		case t.Claim == nil && (b.cfg.Tensors == nil || len(t.Data) <= b.cfg.InlineTensorBytes):
 			continue
 		case b.cfg.Tensors == nil:
-			return nil, refuseFrame(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
+			return false, refuseFrame(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
 		case t.Claim == nil:
 			if refused := b.holdTensor(len(t.Data)); refused != nil {
-				return nil, refused
+				return false, refused
 			}
 			// The decoder's buffer is the next frame's too.
 			kept.content = bytes.Clone(t.Data)
@@ -68,17 +66,11 @@ func (b *batch) claimTensors(f *oona.Frame, value []byte) ([]byte, *refusal) {
 			kept.claim = *t.Claim
 		}
 		if err := b.cfg.Tensors.Check(kept.claim); err != nil {
-			return nil, claimProblem(&kept, err)
+			return false, claimProblem(&kept, err)
 		}
 		b.tensors = append(b.tensors, kept)
 	}
-	if replaced {
-		value = avro.AppendFrame(nil, f)
-		if refused := b.hold(cap(value)); refused != nil {
-			return nil, refused
-		}
-	}
-	return value, nil
+	return replaced, nil
 }
 
 // spooledInMemory is what the store keeps of a tensor in memory before it goes into
