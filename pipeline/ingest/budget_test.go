@@ -154,89 +154,76 @@ func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				idle := liveHeap()
 				release := make(chan struct{})
-				onBus := &pathBus{before: func(ctx context.Context, path string) {
-					if stuck && path == rawTopics.SeedRaw+"/3" {
+				most := int64(0)
+				look := func() { most = max(most, liveHeap()-idle) }
+				p := startRawTo(t, newBus(t), keepsNothing(func(ctx context.Context, messages []*message.Message) error {
+					switch path := messages[0].Metadata[oona.HeaderPath]; {
+					case path != rawTopics.SeedRaw+"/3":
+					case stuck:
 						select {
 						case <-release:
 						case <-ctx.Done():
 						}
+					default:
+						look()
 					}
-				}}
-				p := claimRaw(t, onBus, nil)
-				about := p.about
-				about.Partition = 4
-				other := p.assign(about)
-				most := int64(0)
-				look := func() { most = max(most, liveHeap()-idle) }
-				read := make(chan struct{})
-				go func() {
-					defer close(read)
-					for range 60 {
-						p.read(value)
-						if !stuck {
-							look()
-						}
-					}
-				}()
+					return ctx.Err()
+				}), nil)
+				for range 60 {
+					p.send(value)
+				}
 				synctest.Wait()
 				look()
-				for i := range 100 {
-					msg := messageOf(other, 10+int64(i), string(frames(nil)))
-					if err := p.handle(msg); err != nil {
-						t.Fatal(err)
-					}
+				for range 100 {
+					p.sendTo(4, string(frames(nil)))
 				}
-				synctest.Wait()
-				if got, _ := other.Commit(); got.Offset != 110 {
-					t.Errorf("another partition is settled up to %d, want 110", got.Offset)
-				}
-				if got, _ := p.consumer.Commit(); stuck != (got.Offset == 10) {
-					t.Errorf("the partition is settled up to %d", got.Offset)
+				p.committed(4, 100)
+				if stuck {
+					p.settledTo(0)
 				}
 				t.Logf("%d bytes in use beyond idle", most)
 				if most > 64<<20 {
 					t.Errorf("%d bytes are in use beyond idle, want at most 64 MiB", most)
 				}
 				close(release)
-				<-read
-				p.settledTo(70)
-				if used := p.memory.inUse(); used != 0 {
-					t.Errorf("%d bytes are not given back", used)
-				}
-				other.Revoke()
+				synctest.Wait()
+				p.settledTo(60)
 				p.end()
 			})
 		})
 	}
 }
 
-// pathBus keeps nothing.
-type pathBus struct {
-	before func(ctx context.Context, path string)
+// keepsNothing is a bus for tests that measure memory: it keeps no record. Its error
+// is that of Publish.
+type keepsNothing func(ctx context.Context, messages []*message.Message) error
+
+func (keepsNothing) Close() error { return nil }
+
+func (b keepsNothing) Publish(ctx context.Context, _ string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	return b(ctx, messages)
 }
 
-func (*pathBus) Close() error { return nil }
-
-func (b *pathBus) Publish(ctx context.Context, _ string, messages ...*message.Message) error {
-	b.before(ctx, messages[0].Metadata[oona.HeaderPath])
-	return ctx.Err()
-}
-
-// A claim that ends gives back what waits, and what is on its way.
-func TestEndedClaimsGiveMemoryBack(t *testing.T) {
+// The end of an assignment gives back the memory of what waits, and of what is on
+// its way.
+func TestEndedAssignmentsGiveMemoryBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := claimRaw(t, &pathBus{before: func(ctx context.Context, _ string) { <-ctx.Done() }}, nil)
+		onBus := newBus(t)
+		p := startRaw(t, onBus, nil)
+		if err := onBus.Freeze(rawTopics.SeedMetrics, 0); err != nil {
+			t.Fatal(err)
+		}
 		for range 3 {
-			p.read(string(frames(nil, nil)))
+			p.send(string(frames(nil, nil)))
 			synctest.Wait()
 		}
-		if p.memory.inUse() < 3*messageBytes {
-			t.Errorf("%d bytes are in use", p.memory.inUse())
+		if n := onBus.Waiting(rawTopics.SeedMetrics, 0); n != 2 || p.memory.inUse() < 3*messageBytes {
+			t.Errorf("%d frames wait for the bus, %d bytes are in use", n, p.memory.inUse())
 		}
-		p.end()
-		if used := p.memory.inUse(); used != 0 {
-			t.Errorf("%d bytes are not given back", used)
-		}
+		p.end() // looks at the memory
 	})
 }
 
@@ -259,7 +246,7 @@ func TestMemoryOfRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				release := make(chan struct{})
-				s := newStage(t, &pathBus{before: func(context.Context, string) { <-release }}, func(c *Config) {
+				s := newStage(t, keepsNothing(func(context.Context, []*message.Message) error { <-release; return nil }), func(c *Config) {
 					c.MaxBodyBytes, c.MaxDecompressedBytes, c.MaxInFlight = 1<<20, 4<<20, 1000
 					c.MaxMemoryBytes = c.leastMemory()
 				})

@@ -36,7 +36,7 @@ func TestClock(t *testing.T) {
 		} {
 			goldenLine(t, "clock.txt", name, refused(t, mediaAvro, good, c.code, c.reason, noFrame, "", c.detail, "Oona-Sent-At", c.sent))
 		}
-		s := newStage(t, &fakeBus{}, nil)
+		s := newStage(t, newBus(t), nil)
 		for _, off := range []int64{0, 30 * second, -30 * second} {
 			if w := post(s, mediaAvro, good, "oona-sent-at", fmt.Sprint(now+off)); w.Code != http.StatusOK {
 				t.Errorf("off by %d us: %d %s", off, w.Code, w.Body)

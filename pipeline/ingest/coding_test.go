@@ -32,14 +32,14 @@ func TestCodingsAndContainers(t *testing.T) {
 			"Gzip":     append(gzipped(plain[:half]), gzipped(plain[half:])...), // two members
 			"ZSTD":     append(zstandarded(t, plain[:half]), zstandarded(t, plain[half:])...),
 		} {
-			onBus := &fakeBus{}
+			onBus := newBus(t)
 			s := newStage(t, onBus, nil)
 			for range 2 { // what is pooled serves the next
 				if w := post(s, mediaAvro, body, "Content-Encoding", coding); w.Code != http.StatusOK {
 					t.Fatalf("%s, coding %q: %d %s", name, coding, w.Code, w.Body)
 				}
 			}
-			_, messages := onBus.published()
+			_, messages := onBus.published(t)
 			if len(messages) != 2*len(singles) {
 				t.Fatalf("%s, coding %q: %d records", name, coding, len(messages))
 			}
@@ -50,7 +50,7 @@ func TestCodingsAndContainers(t *testing.T) {
 			}
 		}
 	}
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	if w := post(newStage(t, onBus, nil), mediaJSON, gzipped([]byte(goodJSON)), "Content-Encoding", "gzip"); w.Code != http.StatusOK {
 		t.Errorf("JSON in gzip: %d %s", w.Code, w.Body)
 	}
@@ -62,11 +62,11 @@ func TestArraysInBlocks(t *testing.T) {
 	good := frames(nil)
 	_, rest, _ := bytes.Cut(good, fourSeeds)
 	body := append(arrays(good, -3, 3, 0, 1, 2, -1, 1, 3, 0), rest...)
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	if w := post(newStage(t, onBus, nil), mediaAvro, body); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	if _, messages := onBus.published(); !bytes.Equal(messages[0].Payload, body) {
+	if _, messages := onBus.published(t); !bytes.Equal(messages[0].Payload, body) {
 		t.Error("the record is not the bytes that were sent")
 	}
 }
@@ -143,7 +143,7 @@ func TestBombs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for coding, bomb := range map[string][]byte{"gzip": zipped.Bytes(), "zstd": zstandard.Bytes()} {
-		s := newStage(t, &fakeBus{}, func(c *Config) { c.MaxDecompressedBytes = limit })
+		s := newStage(t, newBus(t), func(c *Config) { c.MaxDecompressedBytes = limit })
 		post(s, mediaAvro, frames(nil)) // what every request needs is there
 		var w *httptest.ResponseRecorder
 		allocated := allocatedBy(func() { w = post(s, mediaAvro, bomb, "Content-Encoding", coding) })
@@ -163,7 +163,7 @@ func TestBombs(t *testing.T) {
 // What is sent is limited too, whatever it would decompress to.
 func TestCompressedSize(t *testing.T) {
 	body := gzipped(frames(nil, nil, nil))
-	s := newStage(t, &fakeBus{}, func(c *Config) { c.MaxBodyBytes = int64(len(body)) })
+	s := newStage(t, newBus(t), func(c *Config) { c.MaxBodyBytes = int64(len(body)) })
 	if w := post(s, mediaAvro, body, "Content-Encoding", "gzip"); w.Code != http.StatusOK {
 		t.Errorf("a body at the limit is answered %d %s", w.Code, w.Body)
 	}

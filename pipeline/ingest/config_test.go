@@ -27,7 +27,7 @@ func TestConfigIsValidated(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.Topic = "t"
 		change(&cfg)
-		if _, err := New(cfg, &fakeBus{}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := New(cfg, newBus(t), prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestThrottle(t *testing.T) {
 // Dead letters of a bad trainer do not hide that the store is down.
 func TestWarningsHideNoOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, &fakeBus{}, nil)
+		s := newStage(t, newBus(t), nil)
 		var log bytes.Buffer
 		s.logger = slog.New(slog.NewTextHandler(&log, nil))
 		for range 100 {

@@ -57,7 +57,7 @@ func talk(t *testing.T, server *running, header string, body int) (*http.Respons
 func TestRefusalsReachTheSender(t *testing.T) {
 	const of = " HTTP/1.1\r\nHost: x\r\n"
 	post := "POST /v1/frames" + of
-	plain := func(c *Config) {}
+	plain, store := func(c *Config) {}, newStore(t)
 	for name, c := range map[string]struct {
 		header string
 		body   int
@@ -75,12 +75,12 @@ func TestRefusalsReachTheSender(t *testing.T) {
 		"429 no room":        {post + "Content-Type: application/json\r\nContent-Length: 4194304\r\n\r\n", 4 << 20, func(c *Config) { c.MaxInFlight, c.MaxTensorRequests, c.MaxBodyBytes = 1, 1, 4<<20 }, 429},
 		"501":                {"PUT /v1/tensors" + of + "Content-Length: 20971520\r\n\r\n", 20 << 20, plain, 501},
 		"expecting anything": {"PUT /v1/tensors" + of + "Expect: 100-continue\r\nContent-Length: 4194304\r\n\r\n", 4 << 20, plain, 501},
-		"413 tensor":         {"PUT /v1/tensors" + of + "Content-Length: 20971520\r\n\r\n", 20 << 20, func(c *Config) { c.Tensors = newStore(t) }, 413},
-		"413 chunked tensor": {"PUT /v1/tensors" + of + "Transfer-Encoding: chunked\r\n\r\n", 20 << 20, func(c *Config) { c.Tensors = newStore(t) }, 413},
+		"413 tensor":         {"PUT /v1/tensors" + of + "Content-Length: 20971520\r\n\r\n", 20 << 20, func(c *Config) { c.Tensors = store }, 413},
+		"413 chunked tensor": {"PUT /v1/tensors" + of + "Transfer-Encoding: chunked\r\n\r\n", 20 << 20, func(c *Config) { c.Tensors = store }, 413},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, &fakeBus{}, c.change)
+			s := newStage(t, newBus(t), c.change)
 			if name == "429 no room" {
 				s.frames.force(s.cfg.MaxMemoryBytes) // other requests have it
 			}
@@ -107,7 +107,7 @@ func TestRefusalsReachTheSender(t *testing.T) {
 // A client that waits for leave to send its body is refused before it does.
 func TestRefusedBeforeTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener, end := serve(t, newStage(t, &fakeBus{}, nil))
+		listener, end := serve(t, newStage(t, newBus(t), nil))
 		conn := listener.dial()
 		if _, err := io.WriteString(conn, putHeader+"Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -126,7 +126,7 @@ func TestRefusedBeforeTheBody(t *testing.T) {
 // A request whose body is there keeps its connection when it is refused.
 func TestRefusedConnectionsGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener, end := serve(t, newStage(t, &fakeBus{}, nil))
+		listener, end := serve(t, newStage(t, newBus(t), nil))
 		conn := listener.dial()
 		answers := bufio.NewReader(conn)
 		for _, request := range []string{postHeader + "Content-Length: 7\r\n\r\nrubbish", "GET /v1/frames HTTP/1.1\r\nHost: x\r\n\r\n", postHeader + "Content-Length: 0\r\n\r\n"} {
@@ -206,7 +206,7 @@ func TestSlowRefusedClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const clients = 200
-				s := newStage(t, &fakeBus{}, func(c *Config) { c.Tensors = newStore(t) })
+				s := newStage(t, newBus(t), func(c *Config) { c.Tensors = newStore(t) })
 				listener, end := serve(t, s)
 				synctest.Wait()
 				sending, ended := refusedClients(t, listener, clients, c.chunk, time.Second)
@@ -267,7 +267,7 @@ func TestSlowRefusedClients(t *testing.T) {
 // What is thrown away is bounded in bytes.
 func TestEndlessRefusedClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, &fakeBus{}, nil)
+		s := newStage(t, newBus(t), nil)
 		listener, end := serve(t, s)
 		sending, ended := refusedClients(t, listener, 1, strings.Repeat("x", 1<<20), 0)
 		sending.Wait()
@@ -282,7 +282,7 @@ func TestEndlessRefusedClients(t *testing.T) {
 // A stage that is to end does not wait for clients that it has answered.
 func TestRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, &fakeBus{}, func(c *Config) { c.PublishTimeout = time.Millisecond })
+		s := newStage(t, newBus(t), func(c *Config) { c.PublishTimeout = time.Millisecond })
 		s.grace = time.Second
 		listener, end := serve(t, s)
 		sending, _ := refusedClients(t, listener, 1, strings.Repeat("x", 2*minRate), time.Second)

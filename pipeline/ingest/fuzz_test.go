@@ -15,7 +15,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -47,7 +46,7 @@ func FuzzRequest(f *testing.F) {
 	add(false, []byte(goodJSON), []byte("["+goodJSON+","+goodJSON+"]"), []byte(`[{"run_id":"\ud800","metrics":[{"values":[1e-400,null]}]}]`), gzipped([]byte(goodJSON)), zstandarded(f, []byte(goodJSON)))
 	f.Add(true, uint8(0), "2026-01-01", frames(nil))
 	f.Fuzz(func(t *testing.T, isAvro bool, coding uint8, sent string, body []byte) {
-		onBus := &fakeBus{}
+		onBus := newBus(t)
 		s := newStage(t, onBus, func(c *Config) { c.MaxReadings, c.MaxFrames, c.MaxDecompressedBytes = 100, 10, 1<<16 })
 		mediaType := mediaJSON
 		if isAvro {
@@ -67,7 +66,7 @@ func FuzzRequest(f *testing.F) {
 		if most := uint64(10<<20 + 64*(len(body)+1<<16)); allocated > most {
 			t.Fatalf("%d bytes were allocated for a body of %d, want at most %d", allocated, len(body), most)
 		}
-		calls, messages := onBus.published()
+		calls, messages := onBus.published(t)
 		if (w.Code == http.StatusOK) != (calls == 1 && len(messages) > 0) {
 			t.Fatalf("status %d with %d messages in %d calls", w.Code, len(messages), calls)
 		}
@@ -95,7 +94,7 @@ func checkRecords(t *testing.T, messages []*message.Message) {
 		if err := frame.Validate(oona.DefaultFrameLimits); err != nil {
 			t.Fatalf("a record is not valid: %v", err)
 		}
-		run, layer, err := oona.ParseKey(bus.TargetOf(m).Key)
+		run, layer, err := oona.ParseKey([]byte(keyOf(t, m)))
 		if err != nil || run != frame.Run || layer != frame.Layer || m.Metadata.Get(oona.HeaderRecord) != "" {
 			t.Fatalf("metadata is %q, %v", m.Metadata, err)
 		}
@@ -223,7 +222,7 @@ func FuzzRaw(f *testing.F) {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		onBus := &fakeBus{}
+		onBus := newBus(t)
 		s := newStage(t, onBus, func(c *Config) {
 			c.MaxReadings, c.MaxFrames, c.MaxBodyBytes, c.MaxDecompressedBytes = 100, 10, 1<<12, 1<<16
 		})
@@ -242,7 +241,7 @@ func FuzzRaw(f *testing.F) {
 			}
 			return
 		}
-		_, messages := onBus.published()
+		_, messages := onBus.published(t)
 		if w.Code != http.StatusOK || len(messages) != len(taken.messages) {
 			t.Fatalf("taken with %d frames, as a request it is answered %d with %d", len(taken.messages), w.Code, len(messages))
 		}

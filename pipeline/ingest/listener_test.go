@@ -23,7 +23,7 @@ func startStage(t *testing.T, s *Stage) *running {
 
 // A client that stalls in its body gives its slot back at the read timeout.
 func TestSlowClient(t *testing.T) {
-	s := newStage(t, &fakeBus{}, func(c *Config) { c.ReadTimeout, c.MaxInFlight = 50*time.Millisecond, 1 })
+	s := newStage(t, newBus(t), func(c *Config) { c.ReadTimeout, c.MaxInFlight = 50*time.Millisecond, 1 })
 	server := startStage(t, s)
 	conn := stall(t, server)
 	defer conn.Close()
@@ -47,7 +47,7 @@ func TestRunWithAClosedListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.Close()
-	if err := newStage(t, &fakeBus{}, nil).Run(t.Context(), listener); err == nil {
+	if err := newStage(t, newBus(t), nil).Run(t.Context(), listener); err == nil {
 		t.Error("no error from a listener that is closed")
 	}
 }
@@ -68,7 +68,7 @@ func stall(t *testing.T, server *running) net.Conn {
 
 // A client that is still sending does not hold up the end of the stage.
 func TestDrainCutsOffWhoStalls(t *testing.T) {
-	s := newStage(t, &fakeBus{}, func(c *Config) { c.PublishTimeout = time.Millisecond })
+	s := newStage(t, newBus(t), func(c *Config) { c.PublishTimeout = time.Millisecond })
 	s.grace = time.Millisecond
 	server := startStage(t, s)
 	conn := stall(t, server)

@@ -26,8 +26,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	d := workertest.NewSeries()
 	logger, topics := slog.New(slog.DiscardHandler), rawTopics
 	cfg := DefaultConfig()
-	cfg.Topic, cfg.Instance, cfg.Tensors = topics.SeedMetrics, "i", newStore(t)
-	stage, err := New(cfg, &fakeBus{}, d, logger)
+	cfg.Topic, cfg.Instance, cfg.Tensors = topics.SeedMetrics, "i", new(faultyStore)
+	stage, err := New(cfg, newBus(t), d, logger)
 	if err != nil {
 		t.Fatal(err)
 	}

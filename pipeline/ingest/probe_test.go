@@ -18,6 +18,7 @@ import (
 
 // What the store says at the start: a refusal is the end, an outage is not.
 func TestProbeAtTheStart(t *testing.T) {
+	disk := newStore(t)
 	for name, c := range map[string]struct {
 		err    error
 		starts bool
@@ -31,9 +32,9 @@ func TestProbeAtTheStart(t *testing.T) {
 		"no spool":   {claimcheck.ErrSpool, false, 0},
 		"full spool": {fmt.Errorf("%w: %w", claimcheck.ErrSpool, claimcheck.ErrFull), true, 0},
 	} {
-		store := newStore(t)
+		store := disk.again()
 		store.probe = func(context.Context) error { return c.err }
-		s := newStageWithStore(t, &fakeBus{}, store)
+		s := newStageWithStore(t, newBus(t), store)
 		err := s.ProbeStore(t.Context())
 		if (err == nil) != c.starts || err != nil && !errors.Is(err, c.err) {
 			t.Errorf("%s: error is %v", name, err)
@@ -42,7 +43,7 @@ func TestProbeAtTheStart(t *testing.T) {
 			t.Errorf("%s: the store's state is %g, want %g", name, up, c.up)
 		}
 	}
-	if err := newStage(t, &fakeBus{}, nil).ProbeStore(t.Context()); err != nil {
+	if err := newStage(t, newBus(t), nil).ProbeStore(t.Context()); err != nil {
 		t.Errorf("without a store: %v", err)
 	}
 }
@@ -54,9 +55,9 @@ func TestStoreUpIsAMetric(t *testing.T) {
 	for want := range 2 {
 		registry := prometheus.NewRegistry()
 		if want == 1 {
-			cfg.Tensors = newStore(t)
+			cfg.Tensors = new(faultyStore)
 		}
-		if _, err := New(cfg, &fakeBus{}, registry, newStage(t, &fakeBus{}, nil).logger); err != nil {
+		if _, err := New(cfg, newBus(t), registry, newStage(t, newBus(t), nil).logger); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := testutil.GatherAndCount(registry, "oona_ingest_store_up"); err != nil || n != want {
@@ -79,7 +80,7 @@ func TestStoreIsWatched(t *testing.T) {
 			return nil
 		}
 		store.fault, store.probe = fault, func(ctx context.Context) error { probes.Add(1); return fault(ctx) }
-		s := newStageWithStore(t, &fakeBus{}, store)
+		s := newStageWithStore(t, newBus(t), store)
 		is := func(want bool, when string) {
 			t.Helper()
 			synctest.Wait()

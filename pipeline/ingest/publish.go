@@ -9,29 +9,13 @@ import (
 )
 
 // publish hands the batch to the bus and waits for it, at most for the publish
-// timeout. The request's slot and memory are released when the publisher returns,
-// however late: a bus that hangs holds no more memory than they allow.
-func (s *Stage) publish(b *batch, release func()) *refusal {
+// timeout and what the publisher needs to learn of messages that are on their way.
+func (s *Stage) publish(b *batch) *refusal {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.PublishTimeout)
-	result := make(chan error, 1)
-	go func() {
-		defer cancel()
-		err := s.publishFrames(ctx, b.messages)
-		s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
-		release() // before the answer: a client that sends one request after the other needs one slot
-		result <- err
-	}()
-	var err error
-	select {
-	case err = <-result:
-	case <-ctx.Done():
-		select { // it has returned, which ends ctx too
-		case err = <-result:
-		default:
-			err = ctx.Err()
-		}
-	}
+	defer cancel()
+	err := s.publishFrames(ctx, b.messages)
+	s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 	if err != nil {
 		return s.publishFailed(b, err)
 	}

@@ -2,16 +2,17 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -30,124 +31,97 @@ func inflating(t *testing.T) string {
 }
 
 // What waits is counted as it was decoded: a partition with records that inflate
-// holds a few of them, and the others go on.
+// holds a few of them, and the others are forwarded.
 func TestRawCountsWhatItHasDecoded(t *testing.T) {
 	file := inflating(t)
 	t.Logf("a record has %d bytes", len(file))
 	synctest.Test(t, func(t *testing.T) {
-		away := errors.New("the bus is away")
 		var refuses atomic.Bool
+		var refused, small atomic.Int64
 		refuses.Store(true)
-		onBus := &topicBus{answer: func(topic string, messages []*message.Message) error {
-			if topic == rawTopics.SeedMetrics && refuses.Load() && len(messages[0].Payload) > 1<<10 {
-				return away
+		to := keepsNothing(func(_ context.Context, messages []*message.Message) error {
+			switch {
+			case len(messages[0].Payload) <= 1<<10:
+				small.Add(1)
+			case refuses.Load():
+				refused.Add(1)
+				return errors.New("the bus is away")
 			}
 			return nil
-		}}
-		p := claimRaw(t, onBus, nil)
-		about := p.about
-		about.Partition = 2
-		other := p.assign(about)
-		p.read(file) // so that pools and decoders are warm
+		})
+		p := startRawTo(t, newBus(t), to, nil)
+		p.send(file) // so that pools and decoders are warm
+		synctest.Wait()
 		idle := liveHeap()
 		const records = 60
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for range records {
-				p.read(file)
-			}
-		}()
+		for range records {
+			p.send(file)
+		}
 		synctest.Wait()
-		if grown := liveHeap() - idle; grown > 64<<20 {
+		onTopic := int64(records * len(file))
+		if grown := liveHeap() - idle - onTopic; grown > 64<<20 {
 			t.Errorf("%d records of %d bytes take %d MiB", records, len(file), grown>>20)
 		}
-		if n := onBus.calls[rawTopics.SeedMetrics]; n == 0 {
-			for _, dead := range onBus.on(rawTopics.SeedRawDead) {
-				t.Fatal("the bus was not asked, and the test tests nothing: " + dead.Metadata.Get(oona.HeaderErrorMessage))
-			}
+		if refused.Load() == 0 {
 			t.Error("the bus was not asked, and the test tests nothing")
 		}
-		if err := p.handle(messageOf(other, 10, string(frames(nil)))); err != nil {
-			t.Fatal(err)
-		}
+		p.sendTo(2, string(frames(nil)))
 		synctest.Wait()
-		if n := len(onBus.on(rawTopics.SeedMetrics)); n != 1 {
+		if n := small.Load(); n != 1 {
 			t.Errorf("%d frames of another partition were forwarded, want 1", n)
 		}
 		refuses.Store(false)
-		<-done
-		p.settledTo(10 + 1 + records)
-		other.Revoke()
+		time.Sleep(time.Minute)
+		p.settledTo(1 + records)
 		p.end()
-		if p.memory.inUse() != 0 {
-			t.Error("settled records still have room")
-		}
 	})
 }
 
-// Whoever ends a claim gets back all the room of its records.
-func TestRawRoomIsGivenBackWithTheClaim(t *testing.T) {
+// The end of an assignment gives back all memory of its records.
+func TestRawMemoryIsGivenBackWithTheAssignment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := claimRaw(t, &topicBus{answer: func(string, []*message.Message) error { return errors.New("away") }}, nil)
+		onBus := newBus(t)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, nil)
 		big := strings.Repeat(" ", 3<<20) + string(jsonOf(goodFrame(0)))
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for range 5 { // one on its way, two that wait, one in hand
-				p.read(big)
-			}
-		}()
+		for range 5 { // one on its way, two that wait, one in hand
+			p.send(big)
+		}
 		synctest.Wait()
 		if p.memory.inUse() == 0 {
-			t.Error("records that wait have no room")
+			t.Error("records that wait use no memory")
 		}
-		p.consumer.end()
-		p.forwarding.Wait()
-		<-ended
-		if p.memory.inUse() != 0 {
-			t.Error("records of a claim that has ended still have room")
-		}
+		p.end() // looks at the memory
+		up()
 	})
 }
 
 // Partitions whose records cannot be settled hold memory, and more of them wait
-// for some. Another partition goes on, however large their records are.
+// for some. Another partition is forwarded, however large their records are.
 func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 	file := inflating(t)
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &topicBus{answer: func(topic string, messages []*message.Message) error {
+		onBus := newBus(t, manyPartitions)
+		onBus.before = func(topic string, messages []*message.Message) error {
 			if topic == rawTopics.SeedMetrics && len(messages[0].Payload) > 1<<10 {
 				return errors.New("the bus is away")
 			}
 			return nil
-		}}
-		p := claimRaw(t, onBus, nil)
+		}
+		p := startRaw(t, onBus, nil)
 		const stuck = 40
-		partitions := make([]*rawPartition, stuck+1)
-		for i := range partitions {
-			about := p.about
-			about.Partition = int32(10 + i)
-			partitions[i] = p.assign(about)
-		}
-		for _, to := range partitions[:stuck] {
-			m := messageOf(to, 10, file)
-			go func() { _ = p.handle(m) }()
+		for i := range stuck {
+			p.sendTo(int32(10+i), file)
 		}
 		synctest.Wait()
+		if _, failed := onBus.count(rawTopics.SeedMetrics); failed == 0 {
+			t.Error("the bus was not asked, and the test tests nothing")
+		}
 		t.Logf("%d MiB of %d are in use", p.memory.inUse()>>20, p.memory.most()>>20)
-		done := make(chan error, 1)
-		small := messageOf(partitions[stuck], 10, string(frames(nil)))
-		go func() { done <- p.handle(small) }()
+		p.sendTo(10+stuck, string(frames(nil)))
 		synctest.Wait()
-		if n := len(onBus.on(rawTopics.SeedMetrics)); n != 1 {
+		if n := len(onBus.on(t, rawTopics.SeedMetrics)); n != 1 {
 			t.Errorf("%d frames of a partition that is not stuck were forwarded, want 1", n)
-		}
-		for _, of := range partitions {
-			of.end()
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 		p.end()
 	})
@@ -183,20 +157,10 @@ func (streamed) Compress(block []byte) ([]byte, error) {
 func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
 	file := string(containerBy(t, "kasmina.telemetry.SeedMetrics", streamed{}, frames(nil)))
 	synctest.Test(t, func(t *testing.T) {
-		p := claimRaw(t, &topicBus{answer: func(string, []*message.Message) error { return errors.New("away") }}, nil)
-		defer p.end()
-		var others []*rawPartition
-		defer func() {
-			for _, of := range others {
-				of.end()
-			}
-		}()
-		for i := range 40 { // so that none has as much as may be needed
-			about := p.about
-			about.Partition = int32(10 + i)
-			others = append(others, p.assign(about))
-		}
-		p.read(file)
+		onBus := newBus(t, manyPartitions)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, nil)
+		p.send(file)
 		synctest.Wait()
 		if p.memory.inUse() == 0 {
 			t.Fatal("the record is settled, and the test tests nothing")
@@ -206,5 +170,7 @@ func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
 		} else {
 			p.large.Release(all)
 		}
+		p.end()
+		up()
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,122 +29,157 @@ var rawTopics = func() oona.Topics {
 	return topics
 }()
 
-// topicBus is a publisher whose answers are scripted. It keeps what it has
-// acknowledged, by topic.
-type topicBus struct {
-	answer func(topic string, messages []*message.Message) error // nil: everything is acknowledged
-
-	mu    sync.Mutex
-	calls map[string]int
-	holds map[string][]*message.Message
-}
-
-func (*topicBus) Close() error { return nil }
-
-func (b *topicBus) Publish(_ context.Context, topic string, messages ...*message.Message) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.calls == nil {
-		b.calls, b.holds = make(map[string]int), make(map[string][]*message.Message)
-	}
-	if len(messages) == 0 {
-		return nil
-	}
-	b.calls[topic]++
-	if b.answer != nil {
-		if err := b.answer(topic, messages); err != nil {
-			return err
-		}
-	}
-	b.holds[topic] = append(b.holds[topic], messages...)
-	return nil
-}
-
-func (b *topicBus) on(topic string) []*message.Message {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.holds[topic]
-}
-
-// rawFixture is an assignment of partition 3, and what is read from it.
+// rawFixture is a Raw that takes frames from the raw topic of a bus, as the only
+// member of its group.
 type rawFixture struct {
 	*Raw
-	stage    *Stage
-	t        *testing.T
-	about    bus.Assignment
-	consumer *rawPartition
-	next     int64
+	stage   *Stage
+	bus     *testBus
+	t       *testing.T
+	trainer bus.Publisher
+	member  bus.Member
+	stop    context.CancelFunc
+	ended   chan error
+	sent    map[int32]int64 // records, by partition of the raw topic
 }
 
-// claimRaw is to be called in a bubble of synctest.
-func claimRaw(t *testing.T, onBus bus.Publisher, change func(*Config)) *rawFixture {
+const rawGroup = "oona-ingest"
+
+// startRaw runs a Raw until end. It is to be called in a bubble of synctest.
+func startRaw(t *testing.T, onBus *testBus, change func(*Config)) *rawFixture {
 	t.Helper()
-	stage := newStage(t, onBus, change)
+	return startRawTo(t, onBus, onBus, change)
+}
+
+// startRawTo has the Raw publish to another bus than it reads from.
+func startRawTo(t *testing.T, from *testBus, to bus.Publisher, change func(*Config)) *rawFixture {
+	t.Helper()
+	stage := newStage(t, to, change)
 	raw, err := NewRaw(stage, rawTopics, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &rawFixture{Raw: raw, stage: stage, t: t, about: bus.Assignment{
-		Topic: rawTopics.SeedRaw, Partition: 3, Partitions: 4, LogStart: 10, LogEnd: 10, Committed: bus.Commit{Offset: 10},
-	}, next: 10}
-	p.consumer = p.assign(p.about)
+	p := &rawFixture{Raw: raw, stage: stage, bus: from, t: t, ended: make(chan error, 1), sent: make(map[int32]int64)}
+	if p.trainer, err = from.Publisher(bus.PublisherOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if p.member, err = from.Member(bus.MemberOptions{Group: rawGroup}, raw); err != nil {
+		t.Fatal(err)
+	}
+	extents, err := from.Extents(t.Context(), rawTopics.SeedRaw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, extent := range extents[rawTopics.SeedRaw] {
+		p.sent[int32(i)] = extent.End
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	p.stop = cancel
+	go func() { p.ended <- raw.Run(ctx, p.member) }()
+	synctest.Wait()
+	if err := p.member.Joined(); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
-// assign returns the consumer of an assignment whose reading begins at offset 10.
-func (p *rawFixture) assign(a bus.Assignment) *rawPartition {
+// end ends the Raw, and waits for what is on its way.
+func (p *rawFixture) end() {
 	p.t.Helper()
-	from, consumer, err := p.Assign(p.t.Context(), a)
-	if err != nil || from != 10 {
-		p.t.Fatalf("it is read from offset %d, want 10 (%v)", from, err)
+	p.stop()
+	if err := errors.Join(<-p.ended, p.member.Close()); err != nil {
+		p.t.Error(err)
 	}
-	return consumer.(*rawPartition)
+	if used := p.memory.inUse(); used != 0 {
+		p.t.Errorf("%d bytes are not given back at the end", used)
+	}
 }
 
-func (p *rawFixture) message(offset int64, value string, headers ...string) *message.Message {
-	return messageOf(p.consumer, offset, value, headers...)
+// send has a trainer publish a record to partition 3 of the raw topic.
+func (p *rawFixture) send(value string, headers ...string) {
+	p.t.Helper()
+	p.sendTo(3, value, headers...)
 }
 
-// messageOf is a record of an assignment.
-func messageOf(of *rawPartition, offset int64, value string, headers ...string) *message.Message {
-	msg := message.NewMessage("", message.Payload(value))
-	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{
-		Topic: rawTopics.SeedRaw, Partition: of.assignment.Partition, Offset: offset, Appended: 1790000001500000, Key: []byte("a key"), Consumer: of,
-	}))
+func (p *rawFixture) sendTo(partition int32, value string, headers ...string) {
+	p.t.Helper()
+	msg := bus.NewMessage([]byte(value), bus.Target{Partition: partition, Directed: true, Key: []byte("a key"), Time: 1790000001500000})
 	for i := 0; i+1 < len(headers); i += 2 {
 		msg.Metadata.Set(headers[i], headers[i+1])
 	}
-	return msg
-}
-
-// read hands out the next record, as the bus does.
-func (p *rawFixture) read(value string, headers ...string) {
-	p.t.Helper()
-	if err := p.handle(p.message(p.next, value, headers...)); err != nil {
-		p.t.Error(err)
+	if err := p.trainer.Publish(p.t.Context(), rawTopics.SeedRaw, msg); err != nil {
+		p.t.Fatal(err)
 	}
-	p.next++
+	p.sent[partition]++
 }
 
-// end ends the claim, and waits for what is on its way.
-func (p *rawFixture) end() {
-	p.consumer.Revoke()
-	p.forwarding.Wait()
+// partition is what the Raw has of a partition.
+func (p *rawFixture) partition(number int32) *rawPartition {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for of := range p.partitions {
+		if of.assignment.Partition == number {
+			return of
+		}
+	}
+	p.t.Fatalf("partition %d is not assigned", number)
+	return nil
 }
 
-// settledTo asserts what may be committed.
+// waiting returns the bytes that wait in partition 3.
+func (p *rawFixture) waiting() int64 {
+	of := p.partition(3)
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	return of.bytes
+}
+
+// settledTo asserts what is committed of partition 3, once a commit is due.
 func (p *rawFixture) settledTo(want int64) {
 	p.t.Helper()
-	synctest.Wait()
-	if got, due := p.consumer.Commit(); got.Offset != want || due != (want > 10) {
-		p.t.Errorf("commits offset %d, due %v; want %d", got.Offset, due, want)
-	}
-	p.consumer.End(p.next)
-	if lag := testutil.ToFloat64(p.metrics.lag.WithLabelValues("3")); lag != float64(p.next-want) {
-		p.t.Errorf("lag is %v, want %d", lag, p.next-want)
+	p.committed(3, want)
+	if lag := testutil.ToFloat64(p.metrics.lag.WithLabelValues("3")); lag != float64(p.sent[3]-want) {
+		p.t.Errorf("lag is %v, want %d", lag, p.sent[3]-want)
 	}
 	if settled := testutil.ToFloat64(p.metrics.settled.WithLabelValues("3")); settled != float64(want) {
 		p.t.Errorf("settled to %v, want %d", settled, want)
+	}
+}
+
+func (p *rawFixture) committed(partition int32, want int64) {
+	p.t.Helper()
+	time.Sleep(2 * time.Second)
+	synctest.Wait()
+	if want == 0 {
+		want = bus.NoOffset
+	}
+	commits, err := p.bus.Commits(p.t.Context(), rawGroup, rawTopics.SeedRaw)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if got := commits[partition].Offset; got != want {
+		p.t.Errorf("offset %d of partition %d is committed, want %d", got, partition, want)
+	}
+}
+
+// down has a bus take no frames until the function that it returns is called,
+// which returns how many calls were refused.
+func (b *testBus) down(t *testing.T) (up func() (refused int)) {
+	t.Helper()
+	b.Refuse(func(topic string, _ int32) error {
+		if topic == rawTopics.SeedMetrics {
+			return errors.New("no broker")
+		}
+		return nil
+	})
+	return func() int {
+		b.Refuse(nil)
+		_, failed := b.count(rawTopics.SeedMetrics)
+		if failed == 0 {
+			t.Error("the bus has refused nothing, and the test tests nothing")
+		}
+		return failed
 	}
 }
 
@@ -171,22 +205,22 @@ func TestRawFormsAreForwarded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				onBus := &topicBus{}
-				p := claimRaw(t, onBus, nil)
+				onBus := newBus(t)
+				p := startRaw(t, onBus, nil)
 				defer p.end()
-				p.read(form.value, "traceparent", trace, "oona-record", "tick/1", "oona-path", "elsewhere", "$key", "x", "other", "x")
-				p.settledTo(11)
-				got := onBus.on(rawTopics.SeedMetrics)
-				if len(got) != len(form.want) || len(onBus.on(rawTopics.SeedRawDead)) != 0 {
-					t.Fatalf("%d frames, %d dead letters", len(got), len(onBus.on(rawTopics.SeedRawDead)))
+				p.send(form.value, "traceparent", trace, "oona-record", "tick/1", "oona-path", "elsewhere", "$key", "x", "other", "x")
+				p.settledTo(1)
+				got := onBus.on(t, rawTopics.SeedMetrics)
+				if dead := onBus.on(t, rawTopics.SeedRawDead); len(got) != len(form.want) || len(dead) != 0 {
+					t.Fatalf("%d frames, %d dead letters", len(got), len(dead))
 				}
 				want := message.Metadata{oona.HeaderPath: "kasmina.telemetry.seed.raw/3", "traceparent": trace}
 				for i, m := range got {
 					if string(m.Payload) != form.want[i] {
 						t.Errorf("frame %d is %q, want %q", i, m.Payload, form.want[i])
 					}
-					if fmt.Sprint(m.Metadata) != fmt.Sprint(want) || string(bus.TargetOf(m).Key) != string(oona.Key("digits", "enc.1")) {
-						t.Errorf("metadata is %q, key %q", m.Metadata, bus.TargetOf(m).Key)
+					if fmt.Sprint(m.Metadata) != fmt.Sprint(want) || keyOf(t, m) != string(oona.Key("digits", "enc.1")) {
+						t.Errorf("metadata is %q, key %q", m.Metadata, keyOf(t, m))
 					}
 				}
 				if c := p.stage.Counts(); c.Frames != int64(len(got)) || c.Requests != 0 {
@@ -228,28 +262,29 @@ func TestRawDeadLetters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				onBus := &topicBus{}
-				p := claimRaw(t, onBus, func(c *Config) { c.MaxReadings, c.MaxBodyBytes = 4, 64<<10 })
+				onBus := newBus(t)
+				p := startRaw(t, onBus, func(c *Config) { c.MaxReadings, c.MaxBodyBytes = 4, 64<<10 })
 				defer p.end()
-				p.read(good)
-				p.read(bad.value, append(bad.headers, "of", "the producer", "$key", "x")...)
-				p.read(good)
-				p.settledTo(13)
-				if got := onBus.on(rawTopics.SeedMetrics); len(got) != 2 {
+				p.send(good)
+				p.send(bad.value, append(bad.headers, "of", "the producer", "$key", "x")...)
+				p.send(good)
+				p.settledTo(3)
+				if got := onBus.on(t, rawTopics.SeedMetrics); len(got) != 2 {
 					t.Errorf("%d frames are forwarded", len(got))
 				}
-				dead := onBus.on(rawTopics.SeedRawDead)
+				dead := onBus.on(t, rawTopics.SeedRawDead)
 				if len(dead) != 1 {
 					t.Fatalf("%d dead letters", len(dead))
 				}
-				m, to := dead[0].Metadata, bus.TargetOf(dead[0])
-				if string(dead[0].Payload) != bad.value || string(to.Key) != "a key" || to.Time != 1790000001500000 || m["of"] != "the producer" || m["$key"] != "x" {
-					t.Errorf("the record is not as it was: %q %q", dead[0].Payload, m)
+				m := dead[0].Metadata
+				at, err := bus.PositionOf(dead[0])
+				if err != nil || string(dead[0].Payload) != bad.value || string(at.Key) != "a key" || at.Appended != 1790000001500000 || m["of"] != "the producer" || m["$key"] != "x" {
+					t.Errorf("the record has changed: %q %q, at %+v, %v", dead[0].Payload, m, at, err)
 				}
 				if m[oona.HeaderErrorException] != string(bad.reason) || !strings.Contains(m[oona.HeaderErrorMessage], bad.detail) {
 					t.Errorf("it is there for %s: %s", m[oona.HeaderErrorException], m[oona.HeaderErrorMessage])
 				}
-				if m[oona.HeaderErrorTopic] != rawTopics.SeedRaw || m[oona.HeaderErrorPartition] != "3" || m[oona.HeaderErrorOffset] != "11" || m[oona.HeaderErrorStage] != "ingest" {
+				if m[oona.HeaderErrorTopic] != rawTopics.SeedRaw || m[oona.HeaderErrorPartition] != "3" || m[oona.HeaderErrorOffset] != "1" || m[oona.HeaderErrorStage] != "ingest" {
 					t.Errorf("it was at %q", m)
 				}
 				if n := testutil.ToFloat64(p.metrics.dead.WithLabelValues(string(bad.reason))); n != 1 {
@@ -260,40 +295,29 @@ func TestRawDeadLetters(t *testing.T) {
 	}
 }
 
-// While the bus is down nothing is committed, and nothing overtakes; the records
-// that come meanwhile are the next batch.
+// While the bus is down nothing is committed, and nothing overtakes. The records
+// that come in the meantime are the next batch.
 func TestRawWaitsForTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := true
-		onBus := &topicBus{}
-		onBus.answer = func(string, []*message.Message) error {
-			if down {
-				return errors.New("no broker")
-			}
-			return nil
-		}
-		p := claimRaw(t, onBus, nil)
+		onBus := newBus(t)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, nil)
 		defer p.end()
 		for i := range 50 {
-			p.read(string(frames(func(f *oona.Frame) { f.Sequence = int64(i) })))
+			p.send(string(frames(func(f *oona.Frame) { f.Sequence = int64(i) })))
 			synctest.Wait()
 		}
 		time.Sleep(time.Minute)
-		p.settledTo(10)
 		if n := testutil.ToFloat64(p.metrics.retries.WithLabelValues("frames")); n < 12 || n > 20 {
 			t.Errorf("tried again %v times in a minute", n)
 		}
-		if p.handle(p.message(11, string(frames(nil)))) != nil { // delivered again
-			t.Error("a repeat is refused")
-		}
-		onBus.mu.Lock()
-		down, onBus.calls = false, make(map[string]int)
-		onBus.mu.Unlock()
+		p.settledTo(0)
+		refused := up()
 		time.Sleep(longestRawPause)
-		p.settledTo(60)
-		got := onBus.on(rawTopics.SeedMetrics)
-		if len(got) != 50 || onBus.calls[rawTopics.SeedMetrics] != 2 {
-			t.Fatalf("%d frames in %d calls", len(got), onBus.calls[rawTopics.SeedMetrics])
+		p.settledTo(50)
+		got := onBus.on(t, rawTopics.SeedMetrics)
+		if calls, _ := onBus.count(rawTopics.SeedMetrics); len(got) != 50 || calls-refused != 2 {
+			t.Fatalf("%d frames in %d calls, want 50 in 2", len(got), calls-refused)
 		}
 		for i, m := range got {
 			if want := frames(func(f *oona.Frame) { f.Sequence = int64(i) }); !bytes.Equal(m.Payload, want) {
@@ -303,74 +327,73 @@ func TestRawWaitsForTheBus(t *testing.T) {
 	})
 }
 
-// What waits is bounded, and a claim that ends lets go of who waits for room.
-func TestRawIsBounded(t *testing.T) {
+// A record that is handed out again is taken once.
+func TestRawTakesARecordOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
-		p := claimRaw(t, onBus, nil)
-		large := string(frames(withTensors(inline(tensorBytes(1, 800_000)))))
-		reading := make(chan struct{})
-		go func() {
-			defer close(reading)
-			for range 100 {
-				p.read(large)
-			}
-		}()
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		c := p.consumer
-		c.mu.Lock()
-		if most := int64(rawBatchBytes + len(large) + 2*messageBytes); c.bytes < rawBatchBytes || c.bytes > most {
-			t.Errorf("%d bytes wait, at most %d may", c.bytes, most)
+		onBus := newBus(t)
+		p := startRaw(t, onBus, nil)
+		defer p.end()
+		p.send(string(frames(nil)))
+		p.settledTo(1)
+		again := message.NewMessage("", frames(nil))
+		again.SetContext(bus.WithPosition(t.Context(), bus.Position{Topic: rawTopics.SeedRaw, Partition: 3, Consumer: p.partition(3)}))
+		if err := p.handle(again); err != nil {
+			t.Error(err)
 		}
-		c.mu.Unlock()
-		p.settledTo(10)
-		p.end()
-		<-reading
-		if err := p.handle(p.message(200, large)); err != nil {
-			t.Errorf("a record of a claim that has ended: %v", err)
+		p.settledTo(1)
+		if n := len(onBus.on(t, rawTopics.SeedMetrics)); n != 1 {
+			t.Errorf("%d frames are forwarded, want 1", n)
 		}
 	})
 }
 
-// A record that waits for room does not outlive the bus's session, which waits
-// for it: the claim ends only after that. It is not committed.
+// What waits is bounded. When the assignment ends, a record that waits for memory is
+// let go.
+func TestRawIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		onBus := newBus(t)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, nil)
+		large := string(frames(withTensors(inline(tensorBytes(1, 800_000)))))
+		for range 100 {
+			p.send(large)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n, most := p.waiting(), int64(rawBatchBytes+len(large)+2*messageBytes); n < rawBatchBytes || n > most {
+			t.Errorf("%d bytes wait, at most %d may", n, most)
+		}
+		p.settledTo(0)
+		p.end()
+		up()
+	})
+}
+
+// A record that waits for memory is let go when its session ends: the bus waits for
+// the record before another member gets the partition. It is not committed.
 func TestRawRecordEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &topicBus{answer: func(string, []*message.Message) error { return errors.New("no broker") }}
-		p := claimRaw(t, onBus, nil)
-		session, end := context.WithCancel(t.Context())
-		defer end()
+		onBus := newBus(t)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, nil)
 		large := string(frames(withTensors(inline(tensorBytes(1, 800_000)))))
-		read := make(chan int64)
-		go func() {
-			offset := p.next
-			for ; session.Err() == nil; offset++ {
-				msg := p.message(offset, large)
-				at, err := bus.PositionOf(msg)
-				if err != nil {
-					t.Error(err)
-					break
-				}
-				msg.SetContext(bus.WithPosition(session, at))
-				if err := p.handle(msg); err != nil {
-					t.Error(err)
-				}
-			}
-			read <- offset
-		}()
-		time.Sleep(time.Minute)
-		ended := time.Now()
-		end()
-		select {
-		case p.next = <-read:
-			p.settledTo(10)
-			p.end()
-		case <-time.After(time.Hour):
-			t.Errorf("the record was held for %s after its session had ended", time.Since(ended))
-			p.end()
-			<-read
+		for range 100 {
+			p.send(large)
 		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := p.waiting(); n < rawBatchBytes {
+			t.Fatalf("%d bytes wait, and the test tests nothing", n)
+		}
+		ended := time.Now()
+		other := startRaw(t, onBus, nil)
+		if took := time.Since(ended); took > time.Second {
+			t.Errorf("the record was held for %s after its session had ended", took)
+		}
+		other.committed(3, 0)
+		other.end()
+		p.end()
+		up()
 	})
 }
 
@@ -383,30 +406,30 @@ func TestRawTensors(t *testing.T) {
 		store.fault = func(context.Context) error { return *fault.Load() }
 		breaks := func(err error) { fault.Store(&err) }
 		breaks(errors.New("no store"))
-		onBus := &topicBus{}
-		p := claimRaw(t, onBus, func(c *Config) { c.Tensors = store })
+		onBus := newBus(t)
+		p := startRaw(t, onBus, func(c *Config) { c.Tensors = store })
 		defer p.end()
-		p.read(string(frames(withTensors(inline(larger)))))
+		p.send(string(frames(withTensors(inline(larger)))))
 		time.Sleep(time.Minute)
-		p.settledTo(10)
-		if store.fired.Load() == 0 || len(onBus.on(rawTopics.SeedMetrics)) != 0 {
-			t.Fatalf("the store failed %d times, the bus has %d frames", store.fired.Load(), len(onBus.on(rawTopics.SeedMetrics)))
+		p.settledTo(0)
+		if calls, _ := onBus.count(rawTopics.SeedMetrics); store.fired.Load() == 0 || calls != 0 {
+			t.Fatalf("the store failed %d times, frames were published %d times", store.fired.Load(), calls)
 		}
 		breaks(nil)
 		time.Sleep(longestRawPause)
-		p.settledTo(11)
-		got := onBus.on(rawTopics.SeedMetrics)
+		p.settledTo(1)
+		got := onBus.on(t, rawTopics.SeedMetrics)
 		if len(got) != 1 || !bytes.Equal(got[0].Payload, frames(withTensors(claimed(store.Claim(larger))))) || !store.has(t, larger) {
 			t.Errorf("%d frames; stored: %v", len(got), store.has(t, larger))
 		}
 
 		dangling := string(frames(withTensors(claimed(store.Claim(aboveIt)))))
-		p.read(dangling)
-		p.settledTo(12)
+		p.send(dangling)
+		p.settledTo(2)
 		breaks(claimcheck.ErrMismatch)
-		p.read(string(frames(withTensors(inline(aboveIt)))))
-		p.settledTo(13)
-		dead := onBus.on(rawTopics.SeedRawDead)
+		p.send(string(frames(withTensors(inline(aboveIt)))))
+		p.settledTo(3)
+		dead := onBus.on(t, rawTopics.SeedRawDead)
 		if len(dead) != 2 || string(dead[0].Payload) != dangling ||
 			dead[0].Metadata[oona.HeaderErrorException] != "dangling" || dead[1].Metadata[oona.HeaderErrorException] != "mismatch" {
 			t.Errorf("dead letters: %v", dead)
@@ -414,32 +437,32 @@ func TestRawTensors(t *testing.T) {
 	})
 }
 
-// One record that the bus never takes does not hold up the others of its batch;
-// a dead letter that its topic does not take is there without its value.
+// One record that the bus never takes does not hold up the others of its batch. A
+// dead letter that its topic does not take is there without its value.
 func TestRawTooLargeForTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &topicBus{answer: func(_ string, messages []*message.Message) error {
-			for _, m := range messages {
-				if len(m.Payload) > 50_000 {
-					return bus.ErrTooLarge
-				}
+		onBus := newBus(t, func(spec *oona.TopicSpec) {
+			if spec.Name != rawTopics.SeedRaw {
+				spec.MaxMessageBytes = 50_000
 			}
-			return nil
-		}}
-		p := claimRaw(t, onBus, nil)
+		})
+		p := startRaw(t, onBus, nil)
 		defer p.end()
 		for range 3 {
-			p.read(string(frames(nil)))
+			p.send(string(frames(nil)))
 		}
-		p.read(string(frames(withTensors(inline(larger)))))
-		p.read(string(frames(nil)))
-		p.settledTo(15)
-		dead := onBus.on(rawTopics.SeedRawDead)
-		if got := onBus.on(rawTopics.SeedMetrics); len(got) != 4 || len(dead) != 1 {
+		p.send(string(frames(withTensors(inline(larger)))))
+		p.send(string(frames(nil)))
+		p.settledTo(5)
+		dead := onBus.on(t, rawTopics.SeedRawDead)
+		if got := onBus.on(t, rawTopics.SeedMetrics); len(got) != 4 || len(dead) != 1 {
 			t.Fatalf("%d frames, %d dead letters", len(got), len(dead))
 		}
+		if _, failed := onBus.count(rawTopics.SeedRawDead); failed == 0 {
+			t.Error("the bus has taken the whole dead letter, and the test tests nothing")
+		}
 		m := dead[0].Metadata
-		if m[oona.HeaderErrorException] != "too-large" || m[oona.HeaderErrorOffset] != "13" || len(dead[0].Payload) != 0 || !strings.Contains(m[oona.HeaderErrorMessage], "left out") {
+		if m[oona.HeaderErrorException] != "too-large" || m[oona.HeaderErrorOffset] != "3" || len(dead[0].Payload) != 0 || !strings.Contains(m[oona.HeaderErrorMessage], "left out") {
 			t.Errorf("the dead letter is %q", m)
 		}
 	})
@@ -449,23 +472,24 @@ func TestRawTooLargeForTheBus(t *testing.T) {
 // one frame is too large the dead letter says so, and that the bus has the others.
 func TestRawFramesTooLargeTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &topicBus{answer: func(topic string, messages []*message.Message) error {
-			if topic == rawTopics.SeedMetrics && (len(messages) > 1 || len(messages[0].Payload) > 50_000) {
-				return bus.ErrTooLarge
+		onBus := newBus(t, limited(50_000))
+		onBus.before = func(topic string, messages []*message.Message) error {
+			if topic == rawTopics.SeedMetrics {
+				return oneByOne(topic, messages)
 			}
 			return nil
-		}}
-		p := claimRaw(t, onBus, nil)
+		}
+		p := startRaw(t, onBus, nil)
 		defer p.end()
-		p.read(string(frames(nil, nil, nil)))
-		p.settledTo(11)
-		if got, dead := onBus.on(rawTopics.SeedMetrics), onBus.on(rawTopics.SeedRawDead); len(got) != 3 || len(dead) != 0 {
+		p.send(string(frames(nil, nil, nil)))
+		p.settledTo(1)
+		if got, dead := onBus.on(t, rawTopics.SeedMetrics), onBus.on(t, rawTopics.SeedRawDead); len(got) != 3 || len(dead) != 0 {
 			t.Fatalf("of a good record there are %d frames, %d dead letters", len(got), len(dead))
 		}
 		bad := string(frames(nil, withTensors(inline(larger)), nil))
-		p.read(bad)
-		p.settledTo(12)
-		got, dead := onBus.on(rawTopics.SeedMetrics), onBus.on(rawTopics.SeedRawDead)
+		p.send(bad)
+		p.settledTo(2)
+		got, dead := onBus.on(t, rawTopics.SeedMetrics), onBus.on(t, rawTopics.SeedRawDead)
 		if len(got) != 5 || len(dead) != 1 {
 			t.Fatalf("%d frames, %d dead letters", len(got), len(dead))
 		}
@@ -480,24 +504,55 @@ func TestRawFramesTooLargeTogether(t *testing.T) {
 // Records that retention has deleted are counted, and the rest is taken.
 func TestRawOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := claimRaw(t, &topicBus{}, nil)
-		p.end()
-		p.about.Committed.Offset = 4
-		p.assign(p.about).Revoke() // the session ended before anything was read
-		p.consumer = p.assign(p.about)
+		onBus := newBus(t)
+		first := startRaw(t, onBus, nil)
+		for range 4 {
+			first.send(string(frames(nil)))
+		}
+		first.settledTo(4)
+		first.end()
+		for range 7 {
+			first.send(string(frames(nil)))
+		}
+		if err := onBus.Trim(rawTopics.SeedRaw, 3, 10); err != nil {
+			t.Fatal(err)
+		}
+		p := startRaw(t, onBus, nil)
 		defer p.end()
-		commit, _ := p.consumer.Commit()
-		p.consumer.Committed(commit, nil)
+		// An assignment that ends before anything is read of it counts nothing.
+		_, unread, err := p.Assign(t.Context(), bus.Assignment{Partition: 9, LogStart: 10, LogEnd: 11, Committed: bus.Commit{Offset: 4}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		unread.Revoke()
+		p.settledTo(11)
 		if n := testutil.ToFloat64(p.metrics.lost.WithLabelValues(lostRetention)); n != 6 {
 			t.Errorf("%v records are counted as lost, want 6", n)
 		}
-		p.read(string(frames(nil)))
-		p.settledTo(11)
-		p.consumer.Committed(bus.Commit{Offset: 11}, errors.New("refused"))
-		p.settledTo(11)
-		p.consumer.Committed(bus.Commit{Offset: 11}, nil)
-		if _, due := p.consumer.Commit(); due {
+		if n := len(onBus.on(t, rawTopics.SeedMetrics)); n != 5 {
+			t.Errorf("%d frames are forwarded, want 5", n)
+		}
+	})
+}
+
+// A commit that the bus has refused is due again; one that it has taken is not.
+func TestRawCommitsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		onBus := newBus(t)
+		p := startRaw(t, onBus, nil)
+		p.send(string(frames(nil)))
+		p.settledTo(1)
+		of := p.partition(3)
+		if _, due := of.Commit(); due {
 			t.Error("what is committed is committed again")
 		}
+		p.send(string(frames(nil)))
+		synctest.Wait() // before the next commit
+		of.Committed(bus.Commit{Offset: 2}, errors.New("refused"))
+		if commit, due := of.Commit(); !due || commit.Offset != 2 {
+			t.Errorf("after a refusal offset %d is due: %v", commit.Offset, due)
+		}
+		p.settledTo(2)
+		p.end()
 	})
 }

@@ -24,12 +24,12 @@ const noFrame = -1
 // returns the problem as it was sent.
 func refused(t *testing.T, mediaType string, body []byte, code int, why reason, frame int, field, detail string, headers ...string) string {
 	t.Helper()
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	s := newStage(t, onBus, func(c *Config) {
 		c.MaxReadings, c.MaxMetrics, c.MaxTensors, c.MaxFrames, c.MaxDecompressedBytes = 1000, 8, 4, 16, 1<<16
 	})
 	w := post(s, mediaType, body, headers...)
-	if calls, _ := onBus.published(); calls != 0 {
+	if calls, _ := onBus.published(t); calls != 0 {
 		t.Errorf("%d calls of Publish for a bad request", calls)
 	}
 	p := decodeProblem(t, w)
@@ -264,7 +264,7 @@ func TestBadJSON(t *testing.T) {
 }
 
 func TestEncodedSize(t *testing.T) {
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	s := newStage(t, onBus, func(c *Config) { c.MaxMessageBytes = recordOverhead + 2000 })
 	w := post(s, mediaAvro, frames(nil, manySeeds(1000)))
 	p := decodeProblem(t, w)
@@ -274,14 +274,14 @@ func TestEncodedSize(t *testing.T) {
 	if w := post(s, mediaAvro, frames(manySeeds(135))); w.Code != http.StatusOK {
 		t.Errorf("a frame of the advised size is answered %d %s", w.Code, w.Body)
 	}
-	if calls, _ := onBus.published(); calls != 1 {
+	if calls, _ := onBus.published(t); calls != 1 {
 		t.Errorf("%d calls of Publish", calls)
 	}
 }
 
 func TestBodySize(t *testing.T) {
 	body := frames(nil, nil, nil)
-	s := newStage(t, &fakeBus{}, func(c *Config) { c.MaxBodyBytes = int64(len(body)) })
+	s := newStage(t, newBus(t), func(c *Config) { c.MaxBodyBytes = int64(len(body)) })
 	if w := post(s, mediaAvro, body); w.Code != http.StatusOK {
 		t.Errorf("a body at the limit is answered %d %s", w.Code, w.Body)
 	}
@@ -300,7 +300,7 @@ func TestBodySize(t *testing.T) {
 // The answers to requests that are wrong as such, byte for byte. Set
 // OONA_UPDATE_GOLDEN=1 to write them anew.
 func TestGoldenProblems(t *testing.T) {
-	s := newStage(t, &fakeBus{}, nil)
+	s := newStage(t, newBus(t), nil)
 	for _, c := range []struct {
 		name, method, path, body string
 		headers                  []string

@@ -50,13 +50,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	}
 	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), nil, s.cfg.ReadTimeout)
 	held := &lease{share: s.frames}
-	release := held.end
-	published := false
-	defer func() {
-		if !published {
-			release()
-		}
-	}()
+	defer held.end()
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
 		return 0, refused
@@ -67,7 +61,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	default:
 		return 0, s.overloaded()
 	}
-	release = func() { held.end(); <-s.slots }
+	defer func() { <-s.slots }()
 	b, refused := s.read(r.Header, body, inflaters, decode, held)
 	if refused != nil {
 		return 0, refused
@@ -76,8 +70,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 		return 0, refused
 	}
 	held.trim()
-	published = true
-	return len(b.messages), s.publish(b, release)
+	return len(b.messages), s.publish(b)
 }
 
 func (s *Stage) overloaded() *refusal {

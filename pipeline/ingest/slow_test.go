@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 )
 
 // pipes is a listener whose connections are pipes within the process, so that
@@ -72,7 +74,7 @@ const (
 // Who sends nothing is sent away after five seconds, and who sends a byte a
 // second little later, whatever the request's coding; neither holds a slot.
 func TestTricklingClients(t *testing.T) {
-	body := string(frames(nil))
+	body, store := string(frames(nil)), newStore(t)
 	const slow = "HTTP/1.1 408 Request Timeout"
 	for name, c := range map[string]struct {
 		atOnce, slowly string
@@ -90,7 +92,7 @@ func TestTricklingClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStage(t, &fakeBus{}, func(c *Config) { c.MaxInFlight, c.MaxTensorRequests, c.Tensors = 2, 1, newStore(t) })
+				s := newStage(t, newBus(t), func(c *Config) { c.MaxInFlight, c.MaxTensorRequests, c.Tensors = 2, 1, store })
 				listener, end := serve(t, s)
 				conn := listener.dial()
 				began := time.Now()
@@ -130,7 +132,7 @@ func TestSlowLinks(t *testing.T) {
 		answer  string
 	}{{29, "HTTP/1.1 400 Bad Request"}, {40, "HTTP/1.1 408 Request Timeout"}} {
 		synctest.Test(t, func(t *testing.T) {
-			listener, end := serve(t, newStage(t, &fakeBus{}, nil))
+			listener, end := serve(t, newStage(t, newBus(t), nil))
 			conn := listener.dial()
 			began := time.Now()
 			var sending sync.WaitGroup
@@ -162,7 +164,7 @@ func TestSlowLinks(t *testing.T) {
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const clients = 200
-		s := newStage(t, &fakeBus{}, func(c *Config) { c.Tensors = newStore(t) })
+		s := newStage(t, newBus(t), func(c *Config) { c.Tensors = newStore(t) })
 		listener, end := serve(t, s)
 		var before, with runtime.MemStats
 		runtime.GC()
@@ -201,7 +203,7 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 // What has arrived of tensors is bounded in bytes, whoever they come from.
 func TestRoomForTensors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, &fakeBus{}, func(c *Config) {
+		s := newStage(t, newBus(t), func(c *Config) {
 			c.MaxInFlight, c.MaxTensorRequests, c.MaxBodyBytes, c.MaxSpoolBytes, c.Tensors = 2, 1, 1000, 2000, newStore(t)
 		})
 		listener, end := serve(t, s)
@@ -232,7 +234,8 @@ func TestRoomForTensors(t *testing.T) {
 // connection serves the next request.
 func TestSlowBusKeepsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		onBus := &fakeBus{answer: func(int) error { time.Sleep(firstByteTimeout + time.Second); return nil }}
+		onBus := newBus(t)
+		onBus.before = func(string, []*message.Message) error { time.Sleep(firstByteTimeout + time.Second); return nil }
 		listener, end := serve(t, newStage(t, onBus, nil))
 		conn := listener.dial()
 		answers := bufio.NewReader(conn)

@@ -2,10 +2,8 @@ package ingest
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -27,39 +25,10 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// fakeBus is a publisher whose answers are scripted.
-type fakeBus struct {
-	answer func(call int) error // nil: everything is acknowledged
-
-	mu    sync.Mutex
-	calls [][]*message.Message
-	topic string
-}
-
-func (*fakeBus) Close() error { return nil }
-
-func (b *fakeBus) Publish(_ context.Context, topic string, messages ...*message.Message) error {
-	b.mu.Lock()
-	call := len(b.calls)
-	b.calls = append(b.calls, messages)
-	b.topic = topic
-	b.mu.Unlock()
-	if b.answer == nil {
-		return nil
-	}
-	return b.answer(call)
-}
-
-func (b *fakeBus) published() (calls int, messages []*message.Message) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.calls), slices.Concat(b.calls...)
-}
-
 func newStage(tb testing.TB, onBus bus.Publisher, change func(*Config)) *Stage {
 	tb.Helper()
 	cfg := DefaultConfig()
-	cfg.Topic, cfg.Instance = "kasmina.telemetry.seed.metrics", "ingest-1"
+	cfg.Topic, cfg.Instance = rawTopics.SeedMetrics, "ingest-1"
 	if change != nil {
 		change(&cfg)
 	}
@@ -68,6 +37,16 @@ func newStage(tb testing.TB, onBus bus.Publisher, change func(*Config)) *Stage {
 		tb.Fatal(err)
 	}
 	return s
+}
+
+// keyOf returns the key of a record that was read.
+func keyOf(t testing.TB, m *message.Message) string {
+	t.Helper()
+	at, err := bus.PositionOf(m)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(at.Key)
 }
 
 func post(s *Stage, mediaType string, body []byte, headers ...string) *httptest.ResponseRecorder {
@@ -112,7 +91,7 @@ const goodJSON = `{"run_id":"digits","layer_id":"enc.1","producer_id":"trainer-0
 "metrics":[{"name":"gradient_norm","values":[1,2,3,4]},{"name":"blend","values":[0,2.5e-1,0.5,1]}]}`
 
 func TestAcceptedAvro(t *testing.T) {
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	s := newStage(t, onBus, nil)
 	body := frames(nil, func(f *oona.Frame) { f.Layer = "enc.2" }, nil)
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -120,15 +99,15 @@ func TestAcceptedAvro(t *testing.T) {
 	if w.Code != http.StatusOK || w.Body.String() != "{\"accepted\":3}\n" || w.Header().Get("Content-Type") != mediaJSON {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	calls, messages := onBus.published()
-	if calls != 1 || len(messages) != 3 || onBus.topic != "kasmina.telemetry.seed.metrics" {
-		t.Fatalf("%d messages to %s in %d calls", len(messages), onBus.topic, calls)
+	calls, messages := onBus.published(t)
+	if calls != 1 || len(messages) != 3 {
+		t.Fatalf("%d messages in %d calls", len(messages), calls)
 	}
 	var values []byte
 	for i, m := range messages {
 		layer := []oona.LayerID{"enc.1", "enc.2", "enc.1"}[i]
 		want := message.Metadata{oona.HeaderPath: "ingest-1", "traceparent": trace}
-		if key := bus.TargetOf(m).Key; len(m.Metadata) != len(want) || string(key) != string(oona.Key("digits", layer)) {
+		if key := keyOf(t, m); len(m.Metadata) != len(want) || key != string(oona.Key("digits", layer)) {
 			t.Errorf("metadata is %q, key %q", m.Metadata, key)
 		}
 		for name, value := range want {
@@ -157,9 +136,9 @@ func TestAcceptedAvro(t *testing.T) {
 // A record of JSON is what the same frame in Avro would be.
 func TestAcceptedJSON(t *testing.T) {
 	for name, body := range map[string]string{"object": goodJSON, "array": " [ " + goodJSON + " ]\n"} {
-		onBus := &fakeBus{}
+		onBus := newBus(t)
 		w := post(newStage(t, onBus, nil), mediaJSON+"; charset=utf-8", []byte(body))
-		_, messages := onBus.published()
+		_, messages := onBus.published(t)
 		if w.Code != http.StatusOK || len(messages) != 1 {
 			t.Fatalf("%s: %d %s", name, w.Code, w.Body)
 		}
@@ -177,25 +156,25 @@ func TestWholeNumbersInJSON(t *testing.T) {
 		"9223372036854775807.0": math.MaxInt64, "9.223372036854775807e18": math.MaxInt64, "0.9223372036854775807e+19": math.MaxInt64,
 		"9007199254740993.0": 9007199254740993, "1." + strings.Repeat("0", 1000): 1, "1" + strings.Repeat("0", 1000) + "e-1000": 1,
 	} {
-		onBus := &fakeBus{}
+		onBus := newBus(t)
 		body := strings.Replace(goodJSON, `"step":7`, `"step":`+text, 1)
 		if w := post(newStage(t, onBus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 			t.Errorf("step %.60s is answered %d %s", text, w.Code, w.Body)
 			continue
 		}
-		_, messages := onBus.published()
+		_, messages := onBus.published(t)
 		var f oona.Frame
 		if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil || f.Step != want {
 			t.Errorf("step %.60s becomes %d, error %v", text, f.Step, err)
 		}
 	}
-	onBus, store := &fakeBus{}, newStore(t)
+	onBus, store := newBus(t), newStore(t)
 	body := `{"run_id":"r","layer_id":"l","producer_id":"p","producer_epoch":1.79e15,"sequence":1e0,"observed_at":1.790000001e15,"seed_ids":[0.0,1e0],"states":[2.0,1e1],
 	 "tensors":[{"name":"w","seed_id":1.0,"dtype":"uint8","shape":[1e1],"data":"AAAAAAAAAAAAAA=="}]}`
 	if w := post(newStageWithStore(t, onBus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	_, messages := onBus.published()
+	_, messages := onBus.published(t)
 	var f oona.Frame
 	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
 		t.Fatal(err)
@@ -207,12 +186,12 @@ func TestWholeNumbersInJSON(t *testing.T) {
 
 // What a float32 has no room for is an infinity, as torch would make it.
 func TestGreatValuesInJSON(t *testing.T) {
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	body := strings.Replace(goodJSON, "[0,2.5e-1,0.5,1]", "[1e39,-1.7976931348623157e308,3.4028235e38,1e-300]", 1)
 	if w := post(newStage(t, onBus, nil), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	_, messages := onBus.published()
+	_, messages := onBus.published(t)
 	var f oona.Frame
 	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
 		t.Fatal(err)
@@ -224,7 +203,7 @@ func TestGreatValuesInJSON(t *testing.T) {
 }
 
 func TestJSONSpecials(t *testing.T) {
-	onBus, store := &fakeBus{}, newStore(t)
+	onBus, store := newBus(t), newStore(t)
 	claim, _, err := store.CheckIn(t.Context(), strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +217,7 @@ func TestJSONSpecials(t *testing.T) {
 	if w := post(newStageWithStore(t, onBus, store), mediaJSON, []byte(body)); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	_, messages := onBus.published()
+	_, messages := onBus.published(t)
 	var f oona.Frame
 	if _, err := new(avro.FrameDecoder).Decode(messages[0].Payload, &f); err != nil {
 		t.Fatal(err)
@@ -257,7 +236,7 @@ func TestJSONSpecials(t *testing.T) {
 
 // NaN means not measured; infinities are for the reader to count.
 func TestNotMeasuredAndInfiniteAreAccepted(t *testing.T) {
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	body := frames(func(f *oona.Frame) {
 		f.Metrics[0].Values = []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 0}
 	})
@@ -274,60 +253,73 @@ func TestFramesTooLargeTogether(t *testing.T) {
 		frames []func(*oona.Frame)
 		code   int
 		onBus  []int64 // sequences
-		detail string
+		frame  int
 	}{
-		"all fit":  {make([]func(*oona.Frame), 5), http.StatusOK, []int64{0, 1, 2, 3, 4}, ""},
-		"one not":  {[]func(*oona.Frame){nil, large, nil}, http.StatusRequestEntityTooLarge, []int64{0, 2}, `"frame":1`},
-		"just one": {[]func(*oona.Frame){large}, http.StatusRequestEntityTooLarge, nil, `"frame":0`},
+		"all fit":  {make([]func(*oona.Frame), 5), http.StatusOK, []int64{0, 1, 2, 3, 4}, noFrame},
+		"one not":  {[]func(*oona.Frame){nil, large, nil}, http.StatusRequestEntityTooLarge, []int64{0, 2}, 1},
+		"just one": {[]func(*oona.Frame){large}, http.StatusRequestEntityTooLarge, nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onBus := &topicBus{answer: func(_ string, messages []*message.Message) error {
-				if len(messages) > 1 || len(messages[0].Payload) > 20_000 {
-					return bus.ErrTooLarge
-				}
-				return nil
-			}}
+			onBus := newBus(t, limited(20_000))
+			onBus.before = oneByOne
 			s := newStage(t, onBus, nil)
 			w := post(s, mediaAvro, frames(c.frames...))
 			var sequences []int64
-			for _, m := range onBus.on(s.cfg.Topic) {
+			for _, m := range onBus.on(t, s.cfg.Topic) {
 				var f oona.Frame
 				if _, err := new(avro.FrameDecoder).Decode(m.Payload, &f); err != nil {
 					t.Fatal(err)
 				}
 				sequences = append(sequences, f.Sequence)
 			}
-			if w.Code != c.code || !slices.Equal(sequences, c.onBus) || !strings.Contains(w.Body.String(), c.detail) {
+			if w.Code != c.code || !slices.Equal(sequences, c.onBus) {
 				t.Errorf("answer is %d %s; on the bus are %v", w.Code, w.Body, sequences)
+			}
+			if c.frame != noFrame {
+				if p := decodeProblem(t, w); p.Frame == nil || *p.Frame != c.frame || p.Type != "urn:oona:problem:too-large" {
+					t.Errorf("the problem is %s", w.Body)
+				}
+			}
+			if _, failed := onBus.count(s.cfg.Topic); failed == 0 {
+				t.Error("the bus has refused nothing, and the test tests nothing")
 			}
 		})
 	}
 }
 
+// oneByOne has a bus refuse batches of several messages as too large, which
+// bus/memory never does.
+func oneByOne(_ string, messages []*message.Message) error {
+	if len(messages) > 1 {
+		return bus.ErrTooLarge
+	}
+	return nil
+}
+
 func TestPublisherFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		err        error
+		times      int // the batch, and each frame
 		code       int
 		reason     reason
 		retryAfter string
 	}{
-		"bus down":  {errors.New("no brokers"), http.StatusServiceUnavailable, reasonPublish, "5"},
-		"too large": {errors.Join(errors.New("send"), bus.ErrTooLarge), http.StatusRequestEntityTooLarge, reasonTooLarge, ""},
-		"not large": {errors.New("record too large"), http.StatusServiceUnavailable, reasonPublish, "5"},
-		"pinned":    {errors.Join(errors.New("send"), fmt.Errorf("%w: it had 3 and has 4", bus.ErrPartitions)), http.StatusServiceUnavailable, reasonPartitions, "60"},
+		"bus down":  {errors.New("no brokers"), 1, http.StatusServiceUnavailable, reasonPublish, "5"},
+		"too large": {errors.Join(errors.New("send"), bus.ErrTooLarge), 3, http.StatusRequestEntityTooLarge, reasonTooLarge, ""},
+		"not large": {errors.New("record too large"), 1, http.StatusServiceUnavailable, reasonPublish, "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onBus := &fakeBus{answer: func(call int) error {
-				if call == 0 || call < 3 && errors.Is(c.err, bus.ErrTooLarge) {
-					return c.err
-				}
-				return nil
-			}}
+			onBus := newBus(t)
+			onBus.Refuse(func(string, int32) error { return c.err })
 			s := newStage(t, onBus, nil)
 			w := post(s, mediaAvro, frames(nil, nil))
-			if w.Code != c.code || w.Header().Get("Retry-After") != c.retryAfter || !strings.Contains(w.Body.String(), `"urn:oona:problem:`+string(c.reason)+`"`) {
+			if p := decodeProblem(t, w); w.Code != c.code || w.Header().Get("Retry-After") != c.retryAfter || p.Type != "urn:oona:problem:"+string(c.reason) {
 				t.Errorf("answer is %d, Retry-After %q: %s", w.Code, w.Header().Get("Retry-After"), w.Body)
 			}
+			if _, failed := onBus.count(s.cfg.Topic); failed != c.times {
+				t.Errorf("the bus has refused %d calls, want %d", failed, c.times)
+			}
+			onBus.Refuse(nil)
 			if w := post(s, mediaAvro, frames(nil, nil)); w.Code != http.StatusOK {
 				t.Errorf("the repeat is answered %d", w.Code)
 			}
@@ -338,73 +330,103 @@ func TestPublisherFails(t *testing.T) {
 	}
 }
 
-// A bus that does not answer is 503 at the timeout, holds the slot until it
-// does, and never makes a 200.
+// Once the topic has another number of partitions, no frame is taken.
+func TestPartitionsAreAdded(t *testing.T) {
+	onBus := newBus(t)
+	s := newStage(t, onBus, nil)
+	if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
+		t.Fatalf("answer is %d %s", w.Code, w.Body)
+	}
+	if err := onBus.AddPartitions(s.cfg.Topic, 2); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w := post(s, mediaAvro, frames(nil))
+		if p := decodeProblem(t, w); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "60" || p.Type != "urn:oona:problem:"+string(reasonPartitions) {
+			t.Errorf("answer is %d, Retry-After %q: %s", w.Code, w.Header().Get("Retry-After"), w.Body)
+		}
+	}
+	if n := len(onBus.on(t, s.cfg.Topic)); n != 1 {
+		t.Errorf("%d frames are on the bus, want 1", n)
+	}
+}
+
+// A request to a bus that does not answer gets 503 at the timeout and holds its
+// slot until then. Its frames are withdrawn.
 func TestPublisherHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		onBus := &fakeBus{answer: func(call int) error {
-			if call == 0 {
-				<-release
-			}
-			return nil
-		}}
+		onBus := newBus(t)
 		s := newStage(t, onBus, func(c *Config) { c.MaxInFlight = 1 })
-		began := time.Now()
-		w := post(s, mediaAvro, frames(nil))
-		if took := time.Since(began); w.Code != http.StatusServiceUnavailable || took != s.cfg.PublishTimeout || w.Header().Get("Retry-After") == "" {
-			t.Errorf("answer is %d after %s: %s", w.Code, took, w.Body)
+		if err := onBus.Freeze(s.cfg.Topic, 0); err != nil {
+			t.Fatal(err)
 		}
-		w = post(s, mediaAvro, frames(nil))
+		began := time.Now()
+		var hanging sync.WaitGroup
+		hanging.Go(func() {
+			w := post(s, mediaAvro, frames(nil))
+			if took := time.Since(began); w.Code != http.StatusServiceUnavailable || took != s.cfg.PublishTimeout || w.Header().Get("Retry-After") == "" {
+				t.Errorf("answer is %d after %s: %s", w.Code, took, w.Body)
+			}
+			if p := decodeProblem(t, w); p.Type != "urn:oona:problem:"+string(reasonTimeout) {
+				t.Errorf("the problem is %s", p.Type)
+			}
+		})
+		synctest.Wait()
+		if n := onBus.Waiting(s.cfg.Topic, 0); n != 1 {
+			t.Errorf("%d frames wait for the bus, want 1", n)
+		}
+		w := post(s, mediaAvro, frames(nil))
 		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 			t.Errorf("while the only slot is held the answer is %d %s", w.Code, w.Body)
 		}
-		close(release)
-		synctest.Wait()
-		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
-			t.Errorf("after the bus has answered: %d %s", w.Code, w.Body)
+		hanging.Wait()
+		if err := onBus.Thaw(s.cfg.Topic, 0); err != nil {
+			t.Fatal(err)
 		}
-		if calls, _ := onBus.published(); calls != 2 {
-			t.Errorf("%d calls of Publish, want 2: a refused request is not published", calls)
+		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
+			t.Errorf("once the bus answers: %d %s", w.Code, w.Body)
+		}
+		if calls, messages := onBus.published(t); calls != 2 || len(messages) != 1 {
+			t.Errorf("%d calls of Publish and %d frames, want 2 and 1: the refused request is not published, the other withdrawn", calls, len(messages))
 		}
 	})
 }
 
-// Records keep their bytes while a slow publisher holds them, whatever comes in
-// meanwhile.
-func TestRecordsOutliveTheirRequest(t *testing.T) {
+// Records keep their bytes while a publisher holds them, whatever other requests
+// come in the meantime.
+func TestRecordsThatWaitKeepTheirBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		onBus := &fakeBus{answer: func(call int) error {
-			if call == 0 {
+		onBus := newBus(t)
+		onBus.before = func(string, []*message.Message) error {
+			if calls, _ := onBus.count(rawTopics.SeedMetrics); calls == 1 {
 				<-release
 			}
 			return nil
-		}}
+		}
 		s := newStage(t, onBus, nil)
 		first := frames(nil, nil)
-		post(s, mediaAvro, first)
+		var waiting sync.WaitGroup
+		waiting.Go(func() { post(s, mediaAvro, first) })
+		synctest.Wait()
 		for range 10 {
 			post(s, mediaAvro, frames(func(f *oona.Frame) { f.Run = "xxxxxx" }, func(f *oona.Frame) { f.Run = "yyyyyy" }))
 			post(s, mediaJSON, []byte(strings.ReplaceAll(goodJSON, "digits", "zzzzzz")))
 		}
-		_, messages := onBus.published()
-		if got := slices.Concat(messages[0].Payload, messages[1].Payload); !bytes.Equal(got, first) {
+		close(release)
+		waiting.Wait()
+		_, messages := onBus.published(t)
+		if len(messages) != 32 {
+			t.Fatalf("%d frames are on the bus, want 32", len(messages))
+		}
+		if got := slices.Concat(messages[30].Payload, messages[31].Payload); !bytes.Equal(got, first) {
 			t.Error("the first request's records have changed")
 		}
-		close(release)
 	})
 }
 
 func TestRunServesAndDrains(t *testing.T) {
-	release, publishing := make(chan struct{}), make(chan struct{})
-	onBus := &fakeBus{answer: func(call int) error {
-		if call == 1 {
-			close(publishing)
-			<-release
-		}
-		return nil
-	}}
+	onBus := newBus(t)
 	s := newStage(t, onBus, nil)
 	if s.Ready() == nil {
 		t.Error("ready before it runs")
@@ -416,9 +438,14 @@ func TestRunServesAndDrains(t *testing.T) {
 	if err := s.Ready(); err != nil {
 		t.Errorf("not ready while it serves: %v", err)
 	}
+	if err := onBus.Freeze(s.cfg.Topic, 0); err != nil {
+		t.Fatal(err)
+	}
 	inHand := make(chan int)
 	go func() { inHand <- server.post(t, mediaAvro, frames(nil)) }()
-	<-publishing
+	for onBus.Waiting(s.cfg.Topic, 0) == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	server.cancel()
 	for s.Ready() == nil { // ends once Run has seen the order
 		time.Sleep(time.Millisecond)
@@ -428,7 +455,9 @@ func TestRunServesAndDrains(t *testing.T) {
 		t.Fatalf("Run ended with a request in hand: %v", err)
 	default:
 	}
-	close(release)
+	if err := onBus.Thaw(s.cfg.Topic, 0); err != nil {
+		t.Fatal(err)
+	}
 	if code := <-inHand; code != http.StatusOK {
 		t.Errorf("the request in hand is answered %d", code)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
@@ -40,6 +41,10 @@ func newStore(t testing.TB) *faultyStore {
 	}
 	return &faultyStore{Store: store}
 }
+
+// again returns the same store without faults. Tests share one, as a new one waits
+// for the disk.
+func (f *faultyStore) again() *faultyStore { return &faultyStore{Store: f.Store} }
 
 func (f *faultyStore) breaks(ctx context.Context) error {
 	if f.fault == nil {
@@ -79,7 +84,7 @@ func (f *faultyStore) has(t *testing.T, content []byte) bool {
 	return err == nil && bytes.Equal(data, content)
 }
 
-func newStageWithStore(t testing.TB, onBus *fakeBus, store TensorStore) *Stage {
+func newStageWithStore(t testing.TB, onBus *testBus, store TensorStore) *Stage {
 	t.Helper()
 	return newStage(t, onBus, func(c *Config) { c.Tensors = store })
 }
@@ -125,12 +130,13 @@ func TestLargeTensorsBecomeClaims(t *testing.T) {
 		singles = append(singles, rest[:len(rest)-len(after)])
 		rest = after
 	}
-	onBus := &fakeBus{answer: func(int) error {
+	onBus := newBus(t)
+	onBus.before = func(string, []*message.Message) error {
 		if !store.has(t, aboveIt) || !store.has(t, larger) {
 			t.Error("published before the tensors are in the store")
 		}
 		return nil
-	}}
+	}
 	s := newStageWithStore(t, onBus, store)
 	for i, sent := range []struct {
 		name, mediaType string
@@ -143,7 +149,7 @@ func TestLargeTensorsBecomeClaims(t *testing.T) {
 		if w := post(s, sent.mediaType, sent.body); w.Code != http.StatusOK {
 			t.Fatalf("%s: answer is %d %s", sent.name, w.Code, w.Body)
 		}
-		_, messages := onBus.published()
+		_, messages := onBus.published(t)
 		var values []byte
 		for _, m := range messages[3*i:] {
 			values = append(values, m.Payload...)
@@ -186,12 +192,12 @@ func jsonWithTensors(t *testing.T, singles [][]byte) string {
 
 // Without a store nothing is replaced.
 func TestTensorsStayWithoutAStore(t *testing.T) {
-	onBus := &fakeBus{}
+	onBus := newBus(t)
 	body := frames(withTensors(inline(larger)))
 	if w := post(newStage(t, onBus, nil), mediaAvro, body); w.Code != http.StatusOK {
 		t.Fatalf("answer is %d %s", w.Code, w.Body)
 	}
-	if _, messages := onBus.published(); !bytes.Equal(messages[0].Payload, body) {
+	if _, messages := onBus.published(t); !bytes.Equal(messages[0].Payload, body) {
 		t.Error("the record is not what was sent")
 	}
 }
@@ -224,14 +230,14 @@ func TestClaimsOfClients(t *testing.T) {
 		"no store":     {there, nil, 400, reasonInvalid, "tensors[1].data"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onBus := &fakeBus{}
+			onBus := newBus(t)
 			s := newStageWithStore(t, onBus, c.store)
 			body := frames(nil, withTensors(inline([]byte{1}), claimed(c.claim)))
 			w := post(s, mediaAvro, body)
 			if w.Code != c.code {
 				t.Fatalf("answer is %d %s", w.Code, w.Body)
 			}
-			calls, messages := onBus.published()
+			calls, messages := onBus.published(t)
 			if c.code == http.StatusOK {
 				if got := append(bytes.Clone(messages[0].Payload), messages[1].Payload...); !bytes.Equal(got, body) {
 					t.Error("the records are not what was sent")
@@ -248,10 +254,10 @@ func TestClaimsOfClients(t *testing.T) {
 
 // A request that is not valid stores nothing, however late that shows.
 func TestNothingIsStoredOfABadRequest(t *testing.T) {
-	store, onBus := newStore(t), &fakeBus{}
+	store, onBus := newStore(t), newBus(t)
 	s := newStageWithStore(t, onBus, store)
 	w := post(s, mediaAvro, frames(withTensors(inline(larger)), func(f *oona.Frame) { f.States[0] = 99 }))
-	if calls, _ := onBus.published(); w.Code != http.StatusBadRequest || calls != 0 {
+	if calls, _ := onBus.published(t); w.Code != http.StatusBadRequest || calls != 0 {
 		t.Errorf("answer is %d, %d calls of Publish", w.Code, calls)
 	}
 	if store.has(t, larger) {
@@ -262,6 +268,7 @@ func TestNothingIsStoredOfABadRequest(t *testing.T) {
 // Whatever is wrong with the store, a frame whose tensor it does not take is
 // not on the bus, and frames that need no store flow.
 func TestStoreFails(t *testing.T) {
+	disk, tensors := newStore(t), byte(0)
 	failing := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
 	for name, c := range map[string]struct {
 		fault      func(context.Context) error
@@ -282,11 +289,13 @@ func TestStoreFails(t *testing.T) {
 		for _, tensor := range []string{"inline", "claim"} {
 			t.Run(name+" "+tensor, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					store, onBus := newStore(t), &fakeBus{}
-					content := inline(larger)
+					store, onBus := disk.again(), newBus(t)
+					tensors++
+					data := tensorBytes(tensors, 20_000) // another for each
+					content := inline(data)
 					if tensor == "claim" {
-						content = claimed(store.Claim(larger))
-						if _, _, err := store.CheckIn(t.Context(), bytes.NewReader(larger)); err != nil {
+						content = claimed(store.Claim(data))
+						if _, _, err := store.CheckIn(t.Context(), bytes.NewReader(data)); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -307,14 +316,14 @@ func TestStoreFails(t *testing.T) {
 					if store.fired.Load() == 0 {
 						t.Error("the fault did not come")
 					}
-					if calls, _ := onBus.published(); calls != 0 {
+					if calls, _ := onBus.published(t); calls != 0 {
 						t.Error("a frame is on the bus whose tensor is not known to be in the store")
 					}
 					if w := post(s, mediaAvro, frames(withTensors(inline(atThreshold)))); w.Code != http.StatusOK {
 						t.Errorf("a frame that needs no store is answered %d %s", w.Code, w.Body)
 					}
 					store.fault = nil
-					if w := post(s, mediaAvro, frames(nil, withTensors(content))); w.Code != http.StatusOK || !store.has(t, larger) {
+					if w := post(s, mediaAvro, frames(nil, withTensors(content))); w.Code != http.StatusOK || !store.has(t, data) {
 						t.Errorf("when the store is back the answer is %d %s", w.Code, w.Body)
 					}
 				})
@@ -325,9 +334,9 @@ func TestStoreFails(t *testing.T) {
 
 // A store that keeps something else than it was given makes no record.
 func TestStoreKeepsOtherBytes(t *testing.T) {
-	store, onBus := &otherBytes{faultyStore: newStore(t)}, &fakeBus{}
+	store, onBus := &otherBytes{faultyStore: newStore(t)}, newBus(t)
 	w := post(newStageWithStore(t, onBus, store), mediaAvro, frames(withTensors(inline(larger))))
-	if calls, _ := onBus.published(); calls != 0 || w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), string(reasonMismatch)) || store.fired.Load() != 1 {
+	if calls, _ := onBus.published(t); calls != 0 || w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), string(reasonMismatch)) || store.fired.Load() != 1 {
 		t.Errorf("%d calls of Publish, answer is %d %s", calls, w.Code, w.Body)
 	}
 }
@@ -342,7 +351,7 @@ func (o *otherBytes) Spool(ctx context.Context, content io.Reader) (*claimcheck.
 // Requests that wait for the store are fewer than requests: others flow.
 func TestStoreHoldsUpFewRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, onBus := newStore(t), &fakeBus{}
+		store, onBus := newStore(t), newBus(t)
 		store.fault = func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
@@ -374,7 +383,7 @@ func TestStoreHoldsUpFewRequests(t *testing.T) {
 
 func TestMaxTensorRequestsLeavesRoom(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.Tensors, cfg.MaxTensorRequests = newStore(t), cfg.MaxInFlight
+	cfg.Tensors, cfg.MaxTensorRequests = new(faultyStore), cfg.MaxInFlight
 	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "max-tensor-requests: is 64; give less than --max-in-flight") {
 		t.Errorf("error is %v", err)
 	}

@@ -36,7 +36,7 @@ func put(s *Stage, content []byte, headers ...string) *httptest.ResponseRecorder
 
 // The answer is a claim as a frame takes it.
 func TestPutTensor(t *testing.T) {
-	store, onBus := newStore(t), &fakeBus{}
+	store, onBus := newStore(t), newBus(t)
 	s := newStageWithStore(t, onBus, store)
 	want := claimJSON(store.Claim(larger))
 	w := putBody(s, iotest.HalfReader(bytes.NewReader(larger))) // of unknown length
@@ -63,6 +63,7 @@ func TestPutTensor(t *testing.T) {
 
 func TestPutTensorRefused(t *testing.T) {
 	large := make([]byte, tensorLimit+1)
+	store := newStore(t) // it takes none of them
 	for name, c := range map[string]struct {
 		body    io.Reader
 		headers []string
@@ -82,8 +83,7 @@ func TestPutTensorRefused(t *testing.T) {
 		"ends early":         {io.MultiReader(bytes.NewReader(larger), iotest.ErrReader(io.ErrUnexpectedEOF)), nil, 400, reasonRead, "the body ended early"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			store := newStore(t)
-			s := newStageWithStore(t, &fakeBus{}, store)
+			s := newStageWithStore(t, newBus(t), store)
 			w := putBody(s, c.body, c.headers...)
 			p := decodeProblem(t, w)
 			if w.Code != c.code || p.Type != "urn:oona:problem:"+string(c.reason) || strings.Contains(p.Title+p.Detail, "frame") || !strings.Contains(p.Detail, c.detail) {
@@ -100,7 +100,7 @@ func TestPutTensorRefused(t *testing.T) {
 			}
 		})
 	}
-	s := newStageWithStore(t, &fakeBus{}, nil)
+	s := newStageWithStore(t, newBus(t), nil)
 	if w := put(s, larger); w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "--tensor-store") {
 		t.Errorf("without a store the answer is %d %s", w.Code, w.Body)
 	}
@@ -112,6 +112,7 @@ func TestPutTensorRefused(t *testing.T) {
 }
 
 func TestPutTensorStoreFails(t *testing.T) {
+	disk := newStore(t)
 	for _, c := range []struct {
 		err    error
 		reason reason
@@ -119,9 +120,9 @@ func TestPutTensorStoreFails(t *testing.T) {
 		{claimcheck.ErrUnavailable, reasonStore}, {claimcheck.ErrFull, reasonStoreFull}, {claimcheck.ErrRefused, reasonRefused}, {claimcheck.ErrSpool, reasonRefused},
 		{errors.New("input/output error"), reasonStore}, {context.DeadlineExceeded, reasonStore},
 	} {
-		store := newStore(t)
+		store := disk.again()
 		store.fault = func(context.Context) error { return c.err }
-		w := put(newStageWithStore(t, &fakeBus{}, store), larger)
+		w := put(newStageWithStore(t, newBus(t), store), larger)
 		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `problem:`+string(c.reason)+`"`) || store.fired.Load() != 1 {
 			t.Errorf("%v: answer is %d %s", c.err, w.Code, w.Body)
 		}
@@ -158,7 +159,7 @@ func send(t *testing.T, server *running, request string, hangUp bool) string {
 // one that breaks off is not kept.
 func TestSlowTensors(t *testing.T) {
 	store := newStore(t)
-	s := newStage(t, &fakeBus{}, func(c *Config) {
+	s := newStage(t, newBus(t), func(c *Config) {
 		c.Tensors, c.ReadTimeout, c.TensorTimeout = store, time.Hour, 50*time.Millisecond
 	})
 	server := startStage(t, s)
@@ -191,7 +192,7 @@ func TestTensorOutlivesTheReadTimeout(t *testing.T) {
 			return ctx.Err()
 		}
 	}
-	s := newStage(t, &fakeBus{}, func(c *Config) { c.Tensors, c.ReadTimeout = store, 50*time.Millisecond })
+	s := newStage(t, newBus(t), func(c *Config) { c.Tensors, c.ReadTimeout = store, 50*time.Millisecond })
 	server := startStage(t, s)
 	answered := make(chan string)
 	go func() {
@@ -229,7 +230,7 @@ func TestHalfClosedAfterTheTensor(t *testing.T) {
 			return nil
 		}
 	}
-	s := newStageWithStore(t, &fakeBus{}, store)
+	s := newStageWithStore(t, newBus(t), store)
 	handler := s.Handler()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		go func() {
@@ -250,7 +251,7 @@ func TestTensorOutlivesTheWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)
 		store.fault = func(context.Context) error { time.Sleep(90 * time.Second); return nil }
-		s := newStageWithStore(t, &fakeBus{}, store)
+		s := newStageWithStore(t, newBus(t), store)
 		listener, end := serve(t, s)
 		conn := listener.dial()
 		if _, err := io.WriteString(conn, putHeader+"Content-Length: 1\r\n\r\nx"); err != nil {
@@ -270,7 +271,7 @@ func TestDrainCutsOffTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)
 		store.fault = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		s := newStageWithStore(t, &fakeBus{}, store)
+		s := newStageWithStore(t, newBus(t), store)
 		listener := &pipes{make(chan net.Conn), make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
