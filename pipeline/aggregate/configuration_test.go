@@ -175,6 +175,24 @@ func TestDamagedConfigurationIsSkipped(t *testing.T) {
 	}
 }
 
+// A frame that the stage is told to skip is a dead letter, and is not even decoded.
+func TestFrameIsSkipped(t *testing.T) {
+	f := start(t, func(c *aggregate.Config) {
+		c.Skip = []aggregate.RecordAt{{Partition: 3, Offset: 1}, {Partition: 2, Offset: 0}}
+	})
+	for s := range 3 {
+		f.send(f.frame(time.Duration(s) * time.Second))
+	}
+	f.stop()
+	n, dead := f.stage.Counts(), f.out.of(f.topics.SeedMetricsDead)
+	if n.Folded != 2 || n.Dead != 1 || len(dead) != 1 {
+		t.Fatalf("counts are %+v, dead letters %v", n, dead)
+	}
+	if m := dead[0].Metadata; m[oona.HeaderErrorException] != "skipped" || m[oona.HeaderErrorOffset] != "1" {
+		t.Errorf("the dead letter is %v", m)
+	}
+}
+
 // What a later version configures is not folded wrongly: the record is not taken,
 // and the stage ends and says so.
 func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {

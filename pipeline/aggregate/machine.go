@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"slices"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -43,6 +44,8 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 	var side rejection
 	kind := msg.Metadata.Get(oona.HeaderRecord)
 	switch {
+	case kind == "" && slices.Contains(p.stage.cfg.Skip, RecordAt{p.about.Partition, at.Offset}):
+		verdict, side = verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonSkipped, "the aggregator was told to skip it (--skip-record)"}
 	case kind == "":
 		verdict, side = p.decode(msg.Payload, &record)
 	case oona.IsConfiguration(kind):
@@ -115,6 +118,7 @@ const (
 	reasonUndecodable = "undecodable"
 	reasonInvalid     = "invalid"
 	reasonSize        = "size"
+	reasonSkipped     = "skipped"
 )
 
 // rejection says which side topic a record goes to, and why.

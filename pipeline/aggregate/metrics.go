@@ -88,7 +88,7 @@ var asideReasons = map[verdict][]windows.Reason{
 	verdictLate:        {windows.ReasonLate, windows.ReasonLost},
 	verdictQuarantined: {windows.ReasonFuture, windows.ReasonStale, windows.ReasonConflict},
 	verdictOverflowed:  {windows.ReasonTimelines, windows.ReasonLayers, windows.ReasonMetrics, windows.ReasonSeeds, windows.ReasonSealed, reasonSize},
-	verdictDead:        {reasonUndecodable, reasonInvalid},
+	verdictDead:        {reasonUndecodable, reasonInvalid, reasonSkipped},
 }
 
 func (m *metrics) count(v verdict, reason string) {

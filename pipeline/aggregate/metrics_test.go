@@ -76,7 +76,7 @@ func (f *fixture) wantGauges(t *testing.T, want map[string]float64) {
 func TestCountersBeginAtZero(t *testing.T) {
 	f := start(t, nil)
 	for name, want := range map[string]int{
-		"oona_aggregate_records_total":               13, // reasons, folded and duplicates apart
+		"oona_aggregate_records_total":               14, // reasons, folded and duplicates apart
 		"oona_aggregate_commits_total":               3,
 		"oona_aggregate_unpublishable_records_total": 6,
 	} {

@@ -42,8 +42,9 @@ type Config struct {
 	// Retention asks how long the seed-metrics topic keeps a record; 0: for ever.
 	// Nil: it is not known.
 	Retention func(context.Context) (time.Duration, error)
-	// Skip are configurations that no version can read: they are dead letters.
-	// All aggregators must be told of them, until no replay comes by.
+	// Skip names records that become dead letters: configurations that no version
+	// can read, and frames that make the fold panic. All aggregators must skip the
+	// same records until no replay can reach them.
 	Skip []RecordAt
 	// Log is asked as a partition is assigned. Nil: the assignment and its commit alone say
 	// how it is gone on with, and a loss of the log's end that it has outgrown
