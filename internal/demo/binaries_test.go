@@ -28,6 +28,7 @@ import (
 // The three binaries, each a process, do what the demo does in one: a recorded
 // run comes out at the exporter, and all of them end cleanly on SIGTERM.
 func TestBinaries(t *testing.T) {
+	t.Parallel()
 	want, frames := oracle(t)
 	binaries := build(t, "ingest", "aggregate", "exporter")
 	brokers(t, func(t *testing.T, addresses []string) {
@@ -234,6 +235,7 @@ func (p *process) terminate(t *testing.T) {
 // An aggregator whose topics are not as they must be does not start, and says
 // how to mend them.
 func TestAggregatorChecksItsTopics(t *testing.T) {
+	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: discard()})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 // On topics whose partitions begin with a configuration the sums agree, and the
 // windows are those of the log.
 func TestConfiguredTopics(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, addresses []string) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

@@ -30,6 +30,7 @@ import (
 // before (testdata/oracle.py). Rollups with one field spoiled each show that
 // the comparison would notice.
 func TestContent(t *testing.T) {
+	t.Parallel()
 	python := requireNumPy(t)
 	brokers(t, func(t *testing.T, addresses []string) {
 		cfg := testConfig(addresses)

@@ -20,6 +20,7 @@ import (
 // it, a reader that drops by trigger misses none and counts none twice, and no
 // frame went to a side topic.
 func TestAggregatorIsKilled(t *testing.T) {
+	t.Parallel()
 	want, frames := oracle(t)
 	binaries := build(t, "ingest", "aggregate")
 	brokers(t, func(t *testing.T, addresses []string) {

@@ -160,6 +160,7 @@ func (s *total) add(f *oona.Frame) {
 // The recorded run goes through the broker, the stages and the exporter, and
 // nothing is lost, counted twice or counted wrong on the way.
 func TestRecordingReachesPrometheus(t *testing.T) {
+	t.Parallel()
 	want, frames := oracle(t)
 	if len(want) < 3 || frames < 100 {
 		t.Fatalf("the recording has %d layers and %d frames: that proves little", len(want), frames)
@@ -195,6 +196,7 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 // What others write past ingest, and cannot be folded, is counted and kept with
 // its reason, on the way to a run that is folded whole.
 func TestBadRecordsAreCounted(t *testing.T) {
+	t.Parallel()
 	_, frames := oracle(t)
 	brokers(t, func(t *testing.T, addresses []string) {
 		cfg := testConfig(addresses)
@@ -236,6 +238,7 @@ func TestBadRecordsAreCounted(t *testing.T) {
 // The widest rollup there can be, of 64 metrics whose samples fill every bucket,
 // is carried like any other, and holds up nobody.
 func TestWidestRollup(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, addresses []string) {
 		cfg := testConfig(addresses)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -22,6 +22,7 @@ import (
 // The recording's large tensors go into the store and come out again. Bytes that
 // have changed since are mended when the same tensor comes again.
 func TestTensorsAreReadBack(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(nil)
 	cfg.Data = t.TempDir()
 	want := TensorCounts{Inline: 124, Claimed: 28, Verified: 28}
