@@ -18,7 +18,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// TestMain is main where a measure begins this program once more.
+// TestMain runs main if a measurement started this program as another process.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == publishFlag || os.Args[1] == ingestFlag) {
 		main()
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// few is a corpus in which windows close and frames repeat.
+// few returns a corpus in which windows close and frames repeat.
 func few(t *testing.T) *corpus {
 	t.Helper()
 	c := newCorpus(16, 25, 0)
@@ -88,8 +88,8 @@ func TestBusFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := *c
-	other.start -= frameInterval * 5 // from where on one window closes, not two
-	if _, err := w.drain(t.Context(), topics, &other, nil); err == nil || !strings.Contains(err.Error(), "were to come 32 rollups") {
+	other.start -= frameInterval * 5 // now one window closes, not two
+	if _, err := w.drain(t.Context(), topics, &other, nil); err == nil || !strings.Contains(err.Error(), "want 32 rollups of 404 records") {
 		t.Errorf("64 rollups for 32: error is %v", err)
 	}
 	small, err := w.loadCommits(t.Context(), 2000)
@@ -119,7 +119,7 @@ func TestBusFigures(t *testing.T) {
 	}
 }
 
-// groups are those of the bus.
+// groups returns the consumer groups of the bus.
 func groups(t *testing.T, w *wire) map[string]string {
 	t.Helper()
 	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
@@ -134,7 +134,7 @@ func groups(t *testing.T, w *wire) map[string]string {
 	return all
 }
 
-// A group whose member was killed, and so has not left it, is deleted too.
+// A group with a member that was killed, and has not left it, is deleted, too.
 func TestForgetsGroupsOfTheKilled(t *testing.T) {
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
 	if err != nil {
@@ -174,7 +174,7 @@ func TestForgetsGroupsOfTheKilled(t *testing.T) {
 	}
 }
 
-// A process whose parent has died, or has given it up, publishes nothing.
+// A process publishes nothing if its parent has died, or has closed its stdin.
 func TestPublishesNothingUntold(t *testing.T) {
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
 	if err != nil {
@@ -211,11 +211,11 @@ func TestWhatIsNoConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, spoil := range map[string]func(*config){
-		"--rounds":        func(c *config) { c.Rounds = 0 },
-		"--layers":        func(c *config) { c.Layers = 0 },
-		"--steps":         func(c *config) { c.Steps = 11 },
-		"--only is figs":  func(c *config) { c.Only = []string{"figs"} },
-		"without --peers": func(c *config) { c.Only = []string{"drain", "peers"} },
+		"--rounds":                   func(c *config) { c.Rounds = 0 },
+		"--layers":                   func(c *config) { c.Layers = 0 },
+		"--steps":                    func(c *config) { c.Steps = 11 },
+		"--only is figs":             func(c *config) { c.Only = []string{"figs"} },
+		"--only peers needs --peers": func(c *config) { c.Only = []string{"drain", "peers"} },
 	} {
 		c := whole
 		spoil(&c)
@@ -225,7 +225,7 @@ func TestWhatIsNoConfiguration(t *testing.T) {
 	}
 }
 
-// Brokers that are not there are told of before anything is measured.
+// If the brokers cannot be reached, bench fails before it measures anything.
 func TestBrokersThatAreNotThere(t *testing.T) {
 	var out, progress bytes.Buffer
 	err := run(t.Context(), &config{Rounds: 1, Layers: 1, Steps: 12, Kafka: []string{"127.0.0.1:1"}}, &out, &progress)
@@ -234,12 +234,12 @@ func TestBrokersThatAreNotThere(t *testing.T) {
 	}
 }
 
-// A reader that misses frames, or cannot read them, gives no figure.
+// There is no figure if a reader misses frames or cannot read them.
 func TestWhatIsMissedIsAnError(t *testing.T) {
 	for want, spoil := range map[string]func(*corpus){
-		"400 frames were folded of 401": func(c *corpus) { c.distinct++ },
-		"400 frames were folded of 399": func(c *corpus) { c.distinct-- }, // a repeat too
-		"frame 3":                       func(c *corpus) { c.payloads[3] = c.payloads[3][:100] },
+		"400 frames were folded, want 401": func(c *corpus) { c.distinct++ },
+		"400 frames were folded, want 399": func(c *corpus) { c.distinct-- }, // including a repeat
+		"frame 3":                          func(c *corpus) { c.payloads[3] = c.payloads[3][:100] },
 	} {
 		c := few(t)
 		spoil(c)
@@ -253,7 +253,7 @@ func TestWhatIsMissedIsAnError(t *testing.T) {
 	}
 }
 
-// So are frames that are in no rollup, or in too many.
+// There is no figure if frames are in no rollup, or in too many.
 func TestWhatDoesNotCloseIsAnError(t *testing.T) {
 	for _, wrong := range []func(*folder){
 		func(f *folder) { f.frames-- }, func(f *folder) { f.frames++ }, func(f *folder) { f.samples-- },
@@ -354,9 +354,9 @@ func BenchmarkDecodeFoldSparse(b *testing.B) {
 	b.ReportMetric(all.list[0].median(), "Msamples/s-core")
 }
 
-// BenchmarkReducers folds the same frames with each version of the reducers in
-// turn, dense and sparse, so that what a later one costs is seen beside the first:
-// the figures are M samples/s a core, and the share that the second lacks.
+// BenchmarkReducers folds the same frames with each version of the reducers in turn, dense
+// and sparse, to show the cost of the later version. Its figures are M samples/s per core,
+// and how much slower the second version is.
 func BenchmarkReducers(b *testing.B) {
 	for _, c := range []struct {
 		name       string
@@ -384,7 +384,7 @@ func BenchmarkReducers(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					if round > 0 { // the first is to warm up
+					if round > 0 { // the first round is to warm up
 						spent[i] = append(spent[i], used.Seconds())
 					}
 				}

@@ -23,21 +23,21 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// partitions of the topics on either broker.
+// partitions is the number of partitions of the topics.
 const partitions = 4
 
-// patience bounds each measure on a bus.
-const patience = 3 * time.Minute
+// measureTimeout limits each measurement on a bus.
+const measureTimeout = 3 * time.Minute
 
-// wire is a bus to measure on, with topics of its own.
+// wire is a bus to measure on.
 type wire struct {
 	suffix string // of the figures' names: "" or kafkaSuffix
 	bus    kafka.Config
 	logger *slog.Logger
-	groups []string // that have read since the last forget
+	groups []string // consumer groups that forget must delete
 }
 
-// reach fails where no broker answers.
+// reach returns an error if no broker answers.
 func (w *wire) reach() error {
 	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
 	if err != nil {
@@ -52,10 +52,10 @@ func (w *wire) group() string {
 	return w.groups[len(w.groups)-1]
 }
 
-// kafkaSuffix ends the names of figures of the brokers of --kafka.
+// kafkaSuffix is the suffix of figures that were taken on the brokers of --kafka.
 const kafkaSuffix = "_kafka"
 
-// topics makes the topics of one measure.
+// topics creates topics for one measurement.
 func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	topics, err := oona.NewTopics("bench-" + ulid.Make().String())
 	if err != nil {
@@ -67,21 +67,21 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	return topics, err
 }
 
-// forget deletes the topics of a measure, which hold a gigabyte, and the groups
-// that have read.
+// forget deletes the topics of a measurement, which hold a gigabyte, and the consumer
+// groups.
 func (w *wire) forget(topics oona.Topics) error {
 	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
 	if err != nil {
-		return fmt.Errorf("delete the topics of a measure: %w", err)
+		return fmt.Errorf("delete the topics of a measurement: %w", err)
 	}
 	for _, spec := range topics.Specs(partitions) {
-		if failed := admin.DeleteTopic(spec.Name); !errors.Is(failed, sarama.ErrUnknownTopicOrPartition) { // making them may have failed
+		if failed := admin.DeleteTopic(spec.Name); !errors.Is(failed, sarama.ErrUnknownTopicOrPartition) { // it may not have been created
 			err = errors.Join(err, failed)
 		}
 	}
 	err = errors.Join(err, w.forgetGroups(admin))
 	if err = errors.Join(err, admin.Close()); err != nil {
-		return fmt.Errorf("delete the topics of a measure: %w", err)
+		return fmt.Errorf("delete the topics of a measurement: %w", err)
 	}
 	return nil
 }
@@ -89,12 +89,12 @@ func (w *wire) forget(topics oona.Topics) error {
 func (w *wire) forgetGroups(admin sarama.ClusterAdmin) (err error) {
 	for _, group := range w.groups {
 		failed := admin.DeleteConsumerGroup(group)
-		if errors.Is(failed, sarama.ErrNonEmptyGroup) { // its program was killed
+		if errors.Is(failed, sarama.ErrNonEmptyGroup) { // a member was killed
 			if failed = expel(admin, group); failed == nil {
 				failed = admin.DeleteConsumerGroup(group)
 			}
 		}
-		if failed != nil && !errors.Is(failed, sarama.ErrGroupIDNotFound) { // that has committed nothing
+		if failed != nil && !errors.Is(failed, sarama.ErrGroupIDNotFound) { // not found: it has committed nothing
 			err = errors.Join(err, fmt.Errorf("group %s: %w", group, failed))
 		}
 	}
@@ -102,8 +102,8 @@ func (w *wire) forgetGroups(admin sarama.ClusterAdmin) (err error) {
 	return err
 }
 
-// expel lets a group's members leave it, as those do not that were killed, and
-// those of Kafka Streams never.
+// expel removes the members of a group. Members that were killed do not leave by
+// themselves, and members of Kafka Streams never do.
 func expel(admin sarama.ClusterAdmin, group string) error {
 	found, err := admin.DescribeConsumerGroups([]string{group})
 	if err != nil {
@@ -123,9 +123,9 @@ func expel(admin sarama.ClusterAdmin, group string) error {
 	return nil
 }
 
-// publish sends the corpus, each frame to its key's partition. Several senders
-// publish at a time, each the frames of its own layers, as trainers would; they
-// keep in step, so that none is late for the windows of another.
+// publish publishes the corpus, each frame to the partition of its key. Several senders
+// publish concurrently, each the frames of its own layers, like trainers. They wait for
+// each other after each step, so that no frames are late.
 func (w *wire) publish(ctx context.Context, topic string, c *corpus, run oona.RunID) (err error) {
 	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{Compression: "lz4", DeliveryTimeout: 30 * time.Second})
 	if err != nil {
@@ -157,8 +157,8 @@ var (
 	drainSpeed = figure{name: "drain_msamples", unit: "M samples/s",
 		about: "preloaded frames through the pipeline of cmd/aggregate"}
 	readSpeed = figure{name: "read_msamples", unit: "M samples/s",
-		about: "the same frames read by watermill-kafka alone, acking"}
-	drainRatio = figure{name: "drain_over_read", unit: "", goal: 0.8, about: "of the two above"}
+		about: "the same frames, only read and acknowledged with watermill-kafka"}
+	drainRatio = figure{name: "drain_over_read", unit: "", goal: 0.8, about: "ratio of the two above"}
 )
 
 func (w *wire) named(f figure) figure {
@@ -166,7 +166,7 @@ func (w *wire) named(f figure) figure {
 	return f
 }
 
-// measureDrain reads the same topic twice: by Watermill alone, then by the
+// measureDrain reads the same topic twice: with watermill-kafka only, and with the
 // pipeline.
 func (w *wire) measureDrain(ctx context.Context, topics oona.Topics, c *corpus, into *figures) error {
 	read, err := w.read(ctx, topics.SeedMetrics, len(c.payloads))
@@ -183,9 +183,9 @@ func (w *wire) measureDrain(ctx context.Context, topics oona.Topics, c *corpus, 
 	return nil
 }
 
-// read takes so many messages of a topic with watermill-kafka's own subscriber
-// and automatic commits every second, and returns the time from the first to
-// the last.
+// read reads a number of messages of a topic with watermill-kafka's own subscriber, which
+// commits automatically every second. It returns the time from the first message to the
+// last.
 func (w *wire) read(ctx context.Context, topic string, messages int) (time.Duration, error) {
 	settings := sarama.NewConfig()
 	settings.Consumer.Return.Errors = true
@@ -202,7 +202,7 @@ func (w *wire) read(ctx context.Context, topic string, messages int) (time.Durat
 	return count(ctx, subscriber, topic, messages)
 }
 
-// located makes messages that know where they stood, as Oona's do.
+// located unmarshals messages with their positions, as Oona does.
 type located struct{}
 
 func (located) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
@@ -211,10 +211,10 @@ func (located) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
 	return msg, nil
 }
 
-// count acks so many messages and closes the subscriber.
+// count acknowledges a number of messages and closes the subscriber.
 func count(ctx context.Context, subscriber message.Subscriber, topic string, messages int) (took time.Duration, err error) {
 	defer func() { err = errors.Join(err, subscriber.Close()) }()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	in, err := subscriber.Subscribe(ctx, topic)
 	if err != nil {
@@ -225,22 +225,22 @@ func count(ctx context.Context, subscriber message.Subscriber, topic string, mes
 		select {
 		case msg, ok := <-in:
 			if !ok {
-				return 0, fmt.Errorf("%s ended after %d messages of %d", topic, n, messages)
+				return 0, fmt.Errorf("%s ended after %d of %d messages", topic, n, messages)
 			}
 			if n == 0 {
 				began = time.Now()
 			}
 			msg.Ack()
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%d messages of %d were read from %s in %s", n, messages, topic, patience)
+			return 0, fmt.Errorf("%d of %d messages were read from %s in %s", n, messages, topic, measureTimeout)
 		}
 	}
 	return time.Since(began), nil
 }
 
-// drain runs the stage of cmd/aggregate, with its subscriber and its publisher,
-// until it has taken all records of the corpus, and all that came of them is
-// published and committed. It returns the time since the first.
+// drain runs the stage of cmd/aggregate, with its subscriber and publisher, until it has
+// folded all records of the corpus, and the results are published and committed. It
+// returns the time since the first record.
 func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started func() error) (took time.Duration, err error) {
 	known, err := catalogue.Default()
 	if err != nil {
@@ -260,7 +260,7 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- stage.Run(ctx, subscriber) }()
@@ -282,16 +282,16 @@ func (w *wire) drain(ctx context.Context, topics oona.Topics, c *corpus, started
 	began := time.Now()
 	records, distinct, rollups := c.records(), c.frames(), c.closedRollups()
 	if err := until(ctx, func() bool { n := stage.Counts(); return n.Next >= int64(records) && n.Pending == 0 }); err != nil {
-		return 0, fmt.Errorf("%d records of %d: %w", stage.Counts().Next, records, err)
+		return 0, fmt.Errorf("%d of %d records were folded: %w", stage.Counts().Next, records, err)
 	}
 	took = time.Since(began)
 	if n := stage.Counts(); n.Folded != int64(distinct) || n.Duplicate != int64(records-distinct) || n.Rollups != int64(rollups) {
-		return 0, fmt.Errorf("of %d records, %d of them repeats, were to come %d rollups, and came %+v", records, records-distinct, rollups, n)
+		return 0, fmt.Errorf("want %d rollups of %d records, of which %d are repeats; got %+v", rollups, records, records-distinct, n)
 	}
 	return took, nil
 }
 
-// until waits for a condition, looking every millisecond.
+// until waits for a condition, which it checks every millisecond.
 func until(ctx context.Context, condition func() bool) error {
 	for ticker := time.NewTicker(time.Millisecond); ; {
 		if condition() {
@@ -301,7 +301,7 @@ func until(ctx context.Context, condition func() bool) error {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain: %w", ctx.Err())
+			return fmt.Errorf("the condition did not become true: %w", ctx.Err())
 		}
 	}
 }

@@ -14,10 +14,10 @@ import (
 )
 
 var commitsRatio = figure{name: "deferred_over_autocommit", unit: "", goal: 1.03, below: true,
-	about: "processor time a message with deferred commits over that with watermill-kafka's automatic ones"}
+	about: "processor time per message with deferred commits, over the time with watermill-kafka's automatic commits"}
 
-// The messages of the comparison are small, so that reading them costs little
-// beside what is compared.
+// commitBytes is the size of a message. It is small, so that reading costs little compared
+// with committing.
 const commitBytes = 1_000
 
 // loadCommits fills a topic for measureCommits.
@@ -30,7 +30,7 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 			err = errors.Join(err, w.forget(topics))
 		}
 	}()
-	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{DeliveryTimeout: patience})
+	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{DeliveryTimeout: measureTimeout})
 	if err != nil {
 		return topics, err
 	}
@@ -49,8 +49,8 @@ func (w *wire) loadCommits(ctx context.Context, messages int) (topics oona.Topic
 	return topics, nil
 }
 
-// measureCommits reads a topic in both ways, in the order a, b, b, a, so that
-// what drifts falls on both.
+// measureCommits reads a topic in both ways, in the order a, b, b, a, so that drift of the
+// machine affects both alike.
 func (w *wire) measureCommits(ctx context.Context, topic string, messages int, into *figures) error {
 	automatic := func() error {
 		_, err := w.read(ctx, topic, messages)
@@ -80,8 +80,8 @@ func (w *wire) measureCommits(ctx context.Context, topic string, messages int, i
 	return nil
 }
 
-// constant is an owner, and the consumer of each assignment, that always has
-// something to commit, with as much metadata as a busy engine.
+// constant is the owner, and the consumer of each assignment. It always has a commit, with
+// as much metadata as that of a busy engine.
 type constant struct {
 	metadata string
 	from     int64

@@ -17,31 +17,30 @@ const (
 	metricsPerFrame = 8
 	samplesPerFrame = seedsPerFrame * metricsPerFrame
 	frameInterval   = 1_000_000 // microseconds of event time between two frames of a layer
-	repeatEvery     = 100       // one frame in so many is sent twice
-	ranks           = 16        // trainers, each with layers of its own
+	repeatEvery     = 100       // one in 100 frames is sent twice
+	ranks           = 16        // trainers, each with its own layers
 )
 
-// corpus is what a run of many layers sends: steps frames of each layer, a
-// frame of every layer in turn, some of them twice. All readers are measured on
-// the same encoded frames.
+// corpus has the frames of a run of many layers: a frame of each layer per step, and some
+// frames twice. All readers are measured on the same encoded frames.
 type corpus struct {
 	layers     []oona.LayerID
 	steps      int
-	unmeasured float64         // share of the seeds
-	columns    [][]oona.Column // variants of a frame's values; frames take turns with them
-	states     [][]oona.State  // likewise
+	unmeasured float64         // share of the seeds without a measurement
+	columns    [][]oona.Column // variants of a frame's values; frames use them in turn
+	states     [][]oona.State  // variants of a frame's states
 	seeds      []oona.SeedID
 
-	start    oona.Micros // of the payloads: when the first frame is observed
+	start    oona.Micros // event time of the first payload
 	payloads [][]byte    // encoded frames, in the order of sending
 	layerOf  []int       // by payload
-	distinct int         // payloads that are not repeats
+	distinct int         // number of payloads that are not repeats
 }
 
-const variants = 32 // of a frame's values: a megabyte, more than the second-level cache is to be shared with
+const variants = 32 // of a frame's values: a megabyte, which does not fit the second-level cache
 
-// newCorpus makes values of which a share is not measured: seeds that are not
-// active, as most are. The layers' seeds are in random states.
+// newCorpus draws the values and random states. The share unmeasured of the seeds has no
+// measurements, like seeds that are not active.
 func newCorpus(layers, steps int, unmeasured float64) *corpus {
 	random := rand.New(rand.NewPCG(1, 2))
 	c := &corpus{steps: steps, unmeasured: unmeasured, layers: make([]oona.LayerID, layers), seeds: make([]oona.SeedID, seedsPerFrame)}
@@ -74,8 +73,8 @@ func newCorpus(layers, steps int, unmeasured float64) *corpus {
 	return c
 }
 
-// drawn are the metrics of the default catalogue, with how their values are
-// drawn: log-normal about the median, sigma of the logarithm.
+// drawn has the metrics of the default catalogue with their distributions: log-normal,
+// where sigma is the standard deviation of the logarithm.
 var drawn = [metricsPerFrame]metric{
 	{name: "reconstruction_loss", median: 0.4, sigma: 0.6},
 	{name: "gradient_norm", median: 0.05, sigma: 1},
@@ -105,11 +104,11 @@ func (m metric) draw(random *rand.Rand) float32 {
 	return float32(value)
 }
 
-// encode makes the payloads of a run whose first frame is observed at start. It
-// reuses the memory of the payloads before.
+// encode encodes the payloads of a run whose first frame has the event time start. It
+// reuses the memory of earlier payloads.
 func (c *corpus) encode(run oona.RunID, start oona.Micros) { c.encodeSteps(run, start, 0, c.steps) }
 
-// encodeSteps makes the payloads of some steps only, from one up to another.
+// encodeSteps encodes only the payloads of the steps in [from, to).
 func (c *corpus) encodeSteps(run oona.RunID, start oona.Micros, from, to int) {
 	n := 0
 	c.start, c.distinct = start, 0
@@ -139,7 +138,7 @@ func (c *corpus) put(n, layer int, f *oona.Frame) int {
 	return n + 1
 }
 
-// frame returns a layer's frame; it shares the corpus' slices.
+// frame returns a frame of a layer. It shares slices with the corpus.
 func (c *corpus) frame(run oona.RunID, start oona.Micros, step, layer int) oona.Frame {
 	variant := (step*7 + layer) % variants
 	return oona.Frame{
@@ -151,26 +150,27 @@ func (c *corpus) frame(run oona.RunID, start oona.Micros, step, layer int) oona.
 	}
 }
 
-// recordedIdle is the share of seeds that measure nothing in the recorded run of
+// recordedIdle is the share of seeds without a measurement in the recorded run of
 // examples/digits.
 const recordedIdle = 0.87
 
-// frames and records are how many the whole corpus has, without and with repeats.
+// frames returns the number of frames of the whole corpus, without repeats.
 func (c *corpus) frames() int { return c.steps * len(c.layers) }
 
+// records returns the number of records of the whole corpus, including repeats.
 func (c *corpus) records() int { return c.frames() + c.frames()/repeatEvery }
 
-// samples is how many the corpus has, repeats included: they are decoded too.
+// samples returns the number of samples of the payloads, including repeats.
 func (c *corpus) samples() float64 { return float64(len(c.payloads)) * samplesPerFrame }
 
-// span is how much event time the corpus covers, in whole windows.
+// span returns the event time that the corpus covers, rounded up to windows.
 func (c *corpus) span(window time.Duration) oona.Micros {
 	length := oona.Micros(window.Microseconds())
 	return (oona.Micros(c.steps*frameInterval)/length + 1) * length
 }
 
-// closedFrames is how many frames belong to windows that have closed after the
-// last step: those whose end is its lateness ago.
+// closedFrames returns the number of frames in windows that have closed after the last
+// step.
 func (c *corpus) closedFrames() int {
 	cfg := windows.DefaultConfig()
 	length := oona.Micros(cfg.Length.Microseconds())
@@ -183,10 +183,10 @@ func (c *corpus) closedFrames() int {
 	return steps * len(c.layers)
 }
 
-// closed is the same, repeats included.
+// closed returns the number of records in these windows, including repeats.
 func (c *corpus) closed() int { return c.closedFrames() + c.closedFrames()/repeatEvery }
 
-// closedRollups is how many rollups close with them: two of each layer's window.
+// closedRollups returns the number of rollups of these windows: two per layer and window.
 func (c *corpus) closedRollups() int {
 	length := oona.Micros(windows.DefaultConfig().Length.Microseconds())
 	steps := c.closedFrames() / len(c.layers)

@@ -9,17 +9,17 @@ import (
 	"text/tabwriter"
 )
 
-// figure is one line of the table: a measure taken once a round.
+// figure is one line of the table. It has one value per round.
 type figure struct {
-	name   string // as in the JSON
+	name   string // also the key in the JSON
 	unit   string
-	about  string // what it is, in a few words
+	about  string // a short description
 	goal   float64
 	below  bool // the goal is an upper bound
 	values []float64
 }
 
-// median returns the middle of the values, NaN where there are none.
+// median returns the median of the values, or NaN if there are no values.
 func (f *figure) median() float64 {
 	if len(f.values) == 0 {
 		return math.NaN()
@@ -50,7 +50,7 @@ func reached(yes bool) string {
 	return "not reached"
 }
 
-// figures keeps the figures in the order in which they were first taken.
+// figures has the figures in the order in which they were first taken.
 type figures struct {
 	list []*figure
 }
@@ -67,15 +67,15 @@ func (s *figures) take(f figure, value float64) {
 	s.list = append(s.list, &f)
 }
 
-// takeRatio adds to a figure the quotient of what two others took last, if they
-// were asked for.
+// takeRatio adds to a figure the ratio of the last values of two others, if they have
+// values.
 func (s *figures) takeRatio(f, above, below figure) {
 	if ratio := s.latest(above) / s.latest(below); !math.IsNaN(ratio) {
 		s.take(f, ratio)
 	}
 }
 
-// latest returns what a figure took last, NaN where it took nothing.
+// latest returns the last value of a figure, or NaN if it has none yet.
 func (s *figures) latest(f figure) float64 {
 	for _, known := range s.list {
 		if known.name == f.name {
@@ -96,7 +96,7 @@ func (s *figures) print(w io.Writer) error {
 	return table.Flush()
 }
 
-// number writes three significant digits, and none that are not.
+// number formats x with three significant digits.
 func number(x float64) string {
 	switch {
 	case math.Abs(x) >= 100:

@@ -12,16 +12,16 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// folder does to a record what cmd/aggregate does, without the bus: decode,
-// validate, checksum, fold, encode the rollups.
+// folder processes records like cmd/aggregate, but without the bus: decode, validate,
+// checksum, fold, encode the rollups.
 type folder struct {
 	engine  *windows.Engine
 	decoder avro.FrameDecoder
 	frame   oona.Frame
 	rollup  []byte
 	rollups int
-	frames  int64 // in them
-	samples int64 // likewise, measured or not
+	frames  int64 // in the rollups
+	samples int64 // in the rollups, measured or not
 	offset  int64
 	append  oona.Micros
 }
@@ -40,7 +40,7 @@ func newFolder(cfg windows.Config) (*folder, error) {
 	return &folder{engine: engine}, nil
 }
 
-// manyLayers admits as many layers as there are in a benchmark.
+// manyLayers returns a configuration that allows the given number of layers.
 func manyLayers(layers int) windows.Config {
 	cfg := windows.DefaultConfig()
 	cfg.MaxLayers = max(cfg.MaxLayers, layers)
@@ -65,7 +65,7 @@ func (f *folder) take(payload []byte) (windows.Verdict, error) {
 	}, func(r *oona.Rollup) {
 		f.rollup = avro.AppendRollup(f.rollup[:0], r)
 		f.rollups++
-		if r.Group == oona.Health { // the other rollup of a window is of the same frames
+		if r.Group == oona.Health { // the other rollup of the window has the same frames
 			f.frames += r.Frames
 		}
 		for i := range r.Metrics {
@@ -77,24 +77,24 @@ func (f *folder) take(payload []byte) (windows.Verdict, error) {
 	return outcome.Verdict, nil
 }
 
-// takeAll folds the corpus and checks that it came to what it is made of.
+// takeAll folds the corpus and checks the numbers of frames and duplicates.
 func (f *folder) takeAll(c *corpus) error {
 	n, err := f.verdicts(c)
 	if err != nil {
 		return err
 	}
 	if n[windows.Folded] != c.distinct || n[windows.Duplicate] != len(c.payloads)-c.distinct {
-		return fmt.Errorf("%d frames were folded of %d, %d were duplicates of %d",
+		return fmt.Errorf("%d frames were folded, want %d; %d were duplicates, want %d",
 			n[windows.Folded], c.distinct, n[windows.Duplicate], len(c.payloads)-c.distinct)
 	}
 	return nil
 }
 
-// replayAll lets an engine that was resumed after the corpus read it again.
+// replayAll folds the corpus again with an engine that was resumed after it.
 func (f *folder) replayAll(c *corpus) error {
 	n, err := f.verdicts(c)
 	if err == nil && n[windows.Replayed] != len(c.payloads) {
-		err = fmt.Errorf("%d frames were replayed of %d", n[windows.Replayed], len(c.payloads))
+		err = fmt.Errorf("%d frames were replayed, want %d", n[windows.Replayed], len(c.payloads))
 	}
 	return err
 }
@@ -110,7 +110,7 @@ func (f *folder) verdicts(c *corpus) (n [windows.VerdictCount]int, err error) {
 	return n, nil
 }
 
-// closed checks that so many frames are in rollups, with all their samples.
+// closed checks that the rollups have the given number of frames, with all samples.
 func (f *folder) closed(frames int) error {
 	if f.frames != int64(frames) || f.samples != int64(frames)*samplesPerFrame {
 		return fmt.Errorf("%d frames and %d samples are in the rollups of closed windows; want %d and %d", f.frames, f.samples, frames, frames*samplesPerFrame)
@@ -120,20 +120,20 @@ func (f *folder) closed(frames int) error {
 
 var (
 	sparseDecodeFold = figure{name: "sparse_decode_fold_msamples_core", unit: "M samples/s",
-		about: "likewise, of frames most of whose seeds measure nothing, as in the recorded run"}
+		about: "the same for frames whose seeds mostly have no measurement, as in the recorded run"}
 	decodeFold = figure{name: "decode_fold_msamples_core", unit: "M samples/s", goal: 250,
 		about: "decode, validate, fold and emit, by processor time"}
-	allocations = figure{name: "allocs_per_frame", unit: "", about: "in decode and fold, rollups included"}
+	allocations = figure{name: "allocs_per_frame", unit: "", about: "in decode and fold, including rollups"}
 	openMemory  = figure{name: "bytes_per_open_window", unit: "bytes", goal: 20 << 10, below: true,
-		about: "memory of a metric of a layer's open window"}
+		about: "memory per metric of a layer's open window"}
 	layersRatio = figure{name: "layers_10000_over_100", unit: "", goal: 1.2, below: true,
-		about: "processor time a sample at 10,000 layers over that at 100"}
+		about: "processor time per sample with 10,000 layers, over the time with 100"}
 	replayRatio = figure{name: "replay_over_steady", unit: "", goal: 0.5,
-		about: "speed of replaying the log of open windows over that of folding"}
+		about: "speed of replaying the log of open windows, over the speed of folding"}
 )
 
-// engineRounds measures the engine without a bus: one folder lives through all
-// rounds, so that it is as warm as a worker's.
+// engineRounds measures the engine without a bus. It uses one folder for all rounds, so
+// that its state is like that of a worker that has run for some time.
 type engineRounds struct {
 	corpus *corpus
 	folder *folder
@@ -147,10 +147,10 @@ func newEngineRounds(c *corpus) (*engineRounds, error) {
 		return nil, err
 	}
 	e := &engineRounds{corpus: c, folder: folder, start: windowStart(time.Now())}
-	return e, e.fold(decodeFold, nil) // the first is to warm up
+	return e, e.fold(decodeFold, nil) // to warm up
 }
 
-// windowStart is the middle of a window some hours before now.
+// windowStart returns the middle of a window some hours before now.
 func windowStart(now time.Time) oona.Micros {
 	length := windows.DefaultConfig().Length
 	return oona.MicrosOf(now.Add(-3 * time.Hour).Truncate(length).Add(length / 2))
@@ -166,7 +166,7 @@ func (e *engineRounds) fold(speed figure, into *figures) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
-	// By the end of a round, all windows of those before it have closed.
+	// At the end of a round, all windows of earlier rounds have closed.
 	if err := e.folder.closed(e.rounds*e.corpus.frames() + e.corpus.closedFrames()); err != nil {
 		return err
 	}
@@ -181,12 +181,12 @@ func (e *engineRounds) fold(speed figure, into *figures) error {
 	return nil
 }
 
-// layersSteps is how many frames a layer sends in the comparison of layers: its
-// first window closes and the second stays open.
+// layersSteps is the number of frames per layer in the comparison of layers: the first
+// window closes and the second stays open.
 const layersSteps = 18
 
-// measureLayers compares the cost of a sample at many layers and at few. Both
-// fold as many frames, with as many to a window, and close as many windows.
+// measureLayers compares the cost of a sample with many layers and with few. The numbers of
+// frames, of frames per window, and of closed windows are the same.
 func measureLayers(many, few int, into *figures) error {
 	atFew, err := costPerSample(few, layersSteps, many/few)
 	if err != nil {
@@ -200,12 +200,12 @@ func measureLayers(many, few int, into *figures) error {
 	return nil
 }
 
-// costPerSample folds the frames of so many layers, each time with a new engine,
-// and returns the nanoseconds of processor time a sample. It encodes as many
-// frames at a time as fit into memory.
+// costPerSample folds the frames of the given number of layers several times, each time
+// with a new engine. It returns the nanoseconds of processor time per sample. It encodes
+// only some steps together, as not all would fit into memory.
 func costPerSample(layers, steps, times int) (float64, error) {
 	c := newCorpus(layers, steps, 0)
-	start, atOnce := windowStart(time.Now())-oona.Micros(windows.DefaultConfig().Length.Microseconds()/2), max(1, 10_000/layers)
+	start, batch := windowStart(time.Now())-oona.Micros(windows.DefaultConfig().Length.Microseconds()/2), max(1, 10_000/layers)
 	var spent time.Duration
 	var samples float64
 	for n := range times {
@@ -213,9 +213,9 @@ func costPerSample(layers, steps, times int) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		for step := 0; step < steps; step += atOnce {
-			if n == 0 || atOnce < steps { // or else they are encoded
-				c.encodeSteps("bench", start, step, min(step+atOnce, steps))
+		for step := 0; step < steps; step += batch {
+			if n == 0 || batch < steps { // otherwise they are encoded already
+				c.encodeSteps("bench", start, step, min(step+batch, steps))
 			}
 			used, _, err := metered(func() error { return folder.takeAll(c) })
 			if err != nil {
@@ -231,7 +231,7 @@ func costPerSample(layers, steps, times int) (float64, error) {
 	return float64(spent) / samples, nil
 }
 
-// measureOpen fills windows and asks the heap what they take.
+// measureOpen measures the heap memory of open windows.
 func measureOpen(c *corpus, into *figures) error {
 	folder, err := newFolder(manyLayers(len(c.layers)))
 	if err != nil {
@@ -255,7 +255,7 @@ func measureOpen(c *corpus, into *figures) error {
 		if folder.rollups > 0 {
 			return fmt.Errorf("a window closed after %d frames, before its memory was measured", opened)
 		}
-		if opened++; opened == c.distinct*5/c.steps { // half a window, its first
+		if opened++; opened == c.distinct*5/c.steps { // the first half of a window
 			break
 		}
 	}
@@ -264,8 +264,8 @@ func measureOpen(c *corpus, into *figures) error {
 	return nil
 }
 
-// measureReplay folds the log of windows that stay open, commits, and lets a
-// second engine replay it.
+// measureReplay folds the log of windows that stay open, commits, and replays the log with
+// a second engine.
 func measureReplay(c *corpus, into *figures) error {
 	cfg := manyLayers(len(c.layers))
 	cfg.AllowedLateness = time.Hour // all windows stay open
@@ -295,7 +295,7 @@ func measureReplay(c *corpus, into *figures) error {
 		return err
 	}
 	if steady.rollups+again.rollups > 0 || again.engine.OpenWindows() != steady.engine.OpenWindows() {
-		return fmt.Errorf("%d windows were open and %d are after the replay", steady.engine.OpenWindows(), again.engine.OpenWindows())
+		return fmt.Errorf("%d windows were open, but %d are open after the replay", steady.engine.OpenWindows(), again.engine.OpenWindows())
 	}
 	into.take(replayRatio, folding.Seconds()/replaying.Seconds())
 	return nil

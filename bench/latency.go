@@ -26,26 +26,27 @@ import (
 
 var (
 	latencyMiddle = figure{name: "post_to_readable_p50_ms", unit: "ms",
-		about: "from when a frame is due to be posted to a reader of the topic having it; 1,000 requests a second of 10 frames"}
-	latencyTail  = figure{name: "post_to_readable_p99_ms", unit: "ms", goal: 5, below: true, about: "likewise"}
-	latencyLate  = figure{name: "post_begun_late_p99_ms", unit: "ms", about: "of that, from when a frame was due to its request being begun: what the machine had no time for"}
-	singlyMiddle = figure{name: "post_singly_to_readable_p50_ms", unit: "ms", about: "the same of 10,000 requests a second, a frame each"}
-	singlyTail   = figure{name: "post_singly_to_readable_p99_ms", unit: "ms", about: "likewise"}
-	singlyLate   = figure{name: "post_singly_begun_late_p99_ms", unit: "ms", about: "likewise"}
+		about: "time from when a frame is due until a reader of the topic has it; 1,000 requests per second of 10 frames"}
+	latencyTail  = figure{name: "post_to_readable_p99_ms", unit: "ms", goal: 5, below: true, about: "the same, 99th percentile"}
+	latencyLate  = figure{name: "post_begun_late_p99_ms", unit: "ms", about: "part of it: time from when a frame is due until its request begins, for which the machine was too busy"}
+	singlyMiddle = figure{name: "post_singly_to_readable_p50_ms", unit: "ms", about: "as post_to_readable, with 10,000 requests per second of one frame"}
+	singlyTail   = figure{name: "post_singly_to_readable_p99_ms", unit: "ms", about: "the same, 99th percentile"}
+	singlyLate   = figure{name: "post_singly_begun_late_p99_ms", unit: "ms", about: "part of it, as post_begun_late"}
 )
 
-// volley is the load of the latency's measure, an open loop: a request that is
-// late counts from when it was due.
+// volley is the load of a latency measurement. The loop is open: latency counts from when a
+// request is due, even if it begins later.
 type volley struct {
-	rate    int // frames a second
-	request int // frames in each
-	frames  int // a multiple of request
-	warmUp  int // of these frames, not counted
+	rate    int // frames per second
+	request int // frames per request
+	frames  int // in all, a multiple of request
+	warmUp  int // the number of first frames that are not counted
 
 	middle, tail, late figure
 }
 
-// A trainer of ten layers sends the frames of a step in one request.
+// The loads: a trainer of ten layers that sends the frames of a step in one request, and
+// one that sends each frame in its own request.
 var (
 	tenThousand       = volley{10_000, 10, 40_000, 10_000, latencyMiddle, latencyTail, latencyLate}
 	tenThousandSingly = volley{10_000, 1, 40_000, 10_000, singlyMiddle, singlyTail, singlyLate}
@@ -53,13 +54,13 @@ var (
 
 const (
 	latencySeeds = 32
-	// latencyClients are so many that one is free when a frame is due, unless
+	// latencyClients is so large that a client is free when a frame is due, unless
 	// an answer takes longer than 25 ms.
 	latencyClients = 256
 )
 
-// The flag under which this program is the ingest of the measure: it takes
-// frames for a topic until its stdin is closed.
+// ingestFlag makes this program the ingest of the measurement: it accepts frames for a
+// topic until its stdin is closed.
 const ingestFlag = "--ingest-to"
 
 func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) (err error) {
@@ -68,14 +69,14 @@ func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics)
 	if err != nil {
 		return err
 	}
-	// The frames of other measures make a heap that takes long to mark: that
-	// is no part of this one.
+	// The frames of other measurements make the heap large, and marking it would
+	// affect this measurement.
 	runtime.GC()
 	times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
 	if err = errors.Join(err, server.end()); err != nil {
@@ -92,13 +93,13 @@ func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) (err
 	return nil
 }
 
-// percentile returns milliseconds.
+// percentile returns a percentile in milliseconds.
 func percentile(of []time.Duration, percent int) float64 {
 	slices.Sort(of)
 	return of[len(of)*percent/100].Seconds() * 1e3
 }
 
-// ingestUntilTold is the other process.
+// ingestUntilTold runs the ingest in the other process.
 func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
 	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{})
 	if err != nil {
@@ -125,13 +126,14 @@ func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
 	return errors.Join(err, <-served)
 }
 
-// times are since the volley began; zero where nothing has happened.
+// times are relative to the start of the volley. They are zero for events that have not
+// happened.
 type times struct {
 	begun   []time.Duration // by request
 	arrived []time.Duration // by frame
 }
 
-// fly posts frames at their times and notes when they come out of the topic.
+// fly posts frames at their times, and records when the reader of the topic gets them.
 func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times, error) {
 	reader, err := kafka.New(w.bus, w.logger).Reader(bus.ReaderOptions{})
 	if err != nil {
@@ -152,21 +154,21 @@ func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times
 	return t, errors.Join(<-read, reader.Close())
 }
 
-// note reads the frames and writes down when each came.
+// note reads the frames and records when each arrived.
 func note(messages <-chan *message.Message, began time.Time, arrived []time.Duration) error {
 	var decoder avro.FrameDecoder
 	var f oona.Frame
 	for n := range arrived {
 		msg, ok := <-messages
 		if !ok {
-			return fmt.Errorf("%d frames of %d came out of the topic", n, len(arrived))
+			return fmt.Errorf("the reader got %d of %d frames", n, len(arrived))
 		}
 		now := time.Since(began)
 		if _, err := decoder.Decode(msg.Payload, &f); err != nil {
 			return err
 		}
 		if arrived[f.Sequence] != 0 {
-			return fmt.Errorf("frame %d came out of the topic twice", f.Sequence)
+			return fmt.Errorf("the reader got frame %d twice", f.Sequence)
 		}
 		arrived[f.Sequence] = now
 		msg.Ack()
@@ -174,7 +176,7 @@ func note(messages <-chan *message.Message, began time.Time, arrived []time.Dura
 	return nil
 }
 
-// due is when a frame is to be sent, after the beginning.
+// due returns when to send a frame, relative to the start.
 func (v volley) due(n int) time.Duration {
 	return time.Duration(n-n%v.request) * time.Second / time.Duration(v.rate)
 }
@@ -214,8 +216,8 @@ func (v volley) post(ctx context.Context, address string, began time.Time, begun
 	return clients.Wait()
 }
 
-// client is a connection to ingest. That of net/http takes more of the
-// processor than ingest does.
+// client is a connection to ingest. The client of net/http would take more processor time
+// than ingest.
 type client struct {
 	net.Conn
 	answers *bufio.Reader
@@ -257,7 +259,7 @@ func (c *client) post() error {
 	return nil
 }
 
-// smallFrame is of 32 seeds by 8 metrics, about 1.2 kB.
+// smallFrame returns a frame of 32 seeds by 8 metrics, about 1.2 kB.
 func smallFrame() oona.Frame {
 	c := newCorpus(1, 1, 0)
 	f := c.frame("bench", oona.MicrosOf(time.Now()), 0, 0)

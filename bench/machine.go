@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// machine is where the figures were taken, and what else ran there: figures of
-// two machines, or of one at different loads, are not to be compared.
+// machine describes where the figures were taken, and the load there. Do not compare
+// figures of different machines or loads.
 type machine struct {
 	Processor  string `json:"processor"`
 	Cores      int    `json:"cores"`
 	Go         string `json:"go"`
 	System     string `json:"system"`
-	LoadBefore string `json:"load_before"` // averages of 1, 5 and 15 minutes, where the system tells
+	LoadBefore string `json:"load_before"` // averages of 1, 5 and 15 minutes, if the system has them
 	LoadAfter  string `json:"load_after"`
 }
 
@@ -55,8 +55,8 @@ func load() string {
 	return strings.Join(fields[:min(3, len(fields))], " ")
 }
 
-// cpu is the processor time that this process has used, garbage collection and
-// all, in user and in system mode.
+// cpu returns the processor time of this process in user and system mode, including
+// garbage collection.
 func cpu() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -65,8 +65,7 @@ func cpu() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// metered runs f and returns the processor time and the time it took. What
-// garbage there was before is collected first.
+// metered collects garbage, runs f, and returns the processor time and the time it took.
 func metered(f func() error) (used, took time.Duration, err error) {
 	runtime.GC()
 	began, usedBefore := time.Now(), cpu()

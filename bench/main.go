@@ -1,12 +1,12 @@
-// Command bench measures Oona, and says what it measured on: each figure once a
-// round, all in one run, so that what else the machine does falls on all of
-// them. What counts is ratios within a run.
+// Command bench measures Oona, and describes the machine. It takes each figure once per
+// round, so that other load on the machine affects all figures alike. Compare only
+// figures of the same run.
 //
 //	go run ./bench                              the engine, and the embedded broker
-//	go run ./bench --kafka HOST:PORT            real brokers too
-//	go run ./bench --peers                      and others that do the like
+//	go run ./bench --kafka HOST:PORT            also real brokers
+//	go run ./bench --peers                      also other programs for the same purpose
 //
-// See docs/performance.md for what the figures mean.
+// docs/performance.md explains the figures.
 package main
 
 import (
@@ -31,16 +31,16 @@ import (
 
 type config struct {
 	JSON   bool     `name:"json" help:"Print one JSON object instead of the table."`
-	Rounds int      `default:"5" help:"How often each figure is taken."`
-	Kafka  []string `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers too; topics of its own are made there, and deleted."`
-	Peers  bool     `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples too; fetches and builds them."`
-	Only   []string `placeholder:"NAME" help:"Take only some figures: fold, replay, memory, layers, drain, sustained, commits, latency, peers."`
-	Layers int      `default:"1024" help:"Layers that send frames of 1,000 seeds by 8 metrics."`
-	Steps  int      `default:"25" help:"Frames of each layer, a second of event time apart."`
+	Rounds int      `default:"5" help:"Number of rounds. Each figure is taken once per round."`
+	Kafka  []string `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers, too. The bench creates its own topics there, and deletes them."`
+	Peers  bool     `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples, too. The bench downloads and builds them."`
+	Only   []string `placeholder:"NAME" help:"Take only these figures: fold, replay, memory, layers, drain, sustained, commits, latency, peers."`
+	Layers int      `default:"1024" help:"Number of layers. Each sends frames of 1,000 seeds by 8 metrics."`
+	Steps  int      `default:"25" help:"Number of frames per layer, one second of event time apart."`
 
-	Unmeasured float64 `hidden:"" help:"Share of the seeds that measure nothing."`
-	PublishTo  string  `hidden:"" help:"Publish the frames to this topic once stdin is closed, and end."`
-	IngestTo   string  `hidden:"" help:"Take frames over HTTP for this topic until stdin is closed."`
+	Unmeasured float64 `hidden:"" help:"Share of the seeds without a measurement."`
+	PublishTo  string  `hidden:"" help:"Publish the frames to this topic when a byte arrives on stdin, and exit."`
+	IngestTo   string  `hidden:"" help:"Accept frames over HTTP for this topic until stdin is closed."`
 }
 
 func (c *config) Validate() error {
@@ -50,18 +50,18 @@ func (c *config) Validate() error {
 	case slices.ContainsFunc(c.Only, func(name string) bool { return !slices.Contains(measures, name) }):
 		return fmt.Errorf("--only is %s; names are %s", strings.Join(c.Only, ","), strings.Join(measures, ", "))
 	case slices.Contains(c.Only, "peers") && !c.Peers:
-		return errors.New("--only peers measures nothing without --peers")
+		return errors.New("--only peers needs --peers")
 	case c.Layers < 1 || c.Layers > 4096:
 		return fmt.Errorf("--layers is %d; give 1 to 4096", c.Layers)
 	case c.Steps < 12:
-		return fmt.Errorf("--steps is %d, in which no window closes; give at least 12", c.Steps)
+		return fmt.Errorf("--steps is %d, too few for a window to close; give at least 12", c.Steps)
 	}
 	return nil
 }
 
 func main() {
 	var cfg config
-	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Oona; figures are medians of the rounds, to be compared within one run only."))
+	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Oona. The figures are medians of the rounds. Compare only figures of the same run."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, &cfg, os.Stdout, os.Stderr)
 	stop()
@@ -84,7 +84,7 @@ func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	on := thisMachine()
 	var all figures
 	b := bench{cfg: cfg, corpus: c, sparse: newCorpus(cfg.Layers, cfg.Steps, recordedIdle), all: &all, progress: progress, logger: logger}
-	if len(cfg.Kafka) > 0 { // not after minutes of other measures
+	if len(cfg.Kafka) > 0 { // now, and not after minutes of other measurements
 		if err := w.reach(); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func writeJSON(out io.Writer, on machine, rounds int, all *figures) error {
 	return encoder.Encode(object)
 }
 
-// bench goes through the measures, a round at a time.
+// bench takes the figures, one round after the other.
 type bench struct {
 	cfg      *config
 	corpus   *corpus
@@ -161,7 +161,7 @@ func (b *bench) round(ctx context.Context, what string, n int) error {
 	return ctx.Err()
 }
 
-// measure takes figures under a name that --only may give.
+// measure takes figures. Its name is a value of --only.
 type measure struct {
 	name string
 	take func() error
@@ -169,7 +169,7 @@ type measure struct {
 
 var measures = []string{"fold", "replay", "memory", "layers", "drain", "sustained", "commits", "latency", "peers"}
 
-// take makes the measures that are asked for.
+// take runs the measures that --only selects.
 func (b *bench) take(list []measure) error {
 	for _, m := range list {
 		if len(b.cfg.Only) > 0 && !slices.Contains(b.cfg.Only, m.name) {
@@ -182,7 +182,7 @@ func (b *bench) take(list []measure) error {
 	return nil
 }
 
-// engine measures what needs no bus.
+// engine takes the figures that need no bus.
 func (b *bench) engine(ctx context.Context) error {
 	engine, err := newEngineRounds(b.corpus)
 	if err != nil {
@@ -215,10 +215,10 @@ func (b *bench) engine(ctx context.Context) error {
 	return nil
 }
 
-// commitMessages is how many messages each reading of the comparison of commits takes.
+// commitMessages is the number of messages that the comparison of commits reads.
 const commitMessages = 200_000
 
-// wire measures what goes through a broker.
+// wire takes the figures that need a broker.
 func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 	topics, err := w.topics(ctx)
 	if err != nil {

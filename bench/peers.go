@@ -18,21 +18,21 @@ import (
 
 var (
 	victoriaSpeed = figure{name: "victoriametrics_msamples_core", unit: "M samples/s",
-		about: "VictoriaMetrics' remote write and stream aggregation; it takes any labels, and knows no event time and no duplicates"}
+		about: "VictoriaMetrics' remote write and stream aggregation; any labels, but no event time and no duplicates"}
 	telegrafSpeed = figure{name: "telegraf_msamples_core", unit: "M samples/s",
-		about: "Telegraf's line protocol, basicstats and t-digest; it takes any tags, and knows no event time and no duplicates"}
+		about: "Telegraf's line protocol, basicstats and t-digest; any tags, but no event time and no duplicates"}
 	overVictoria = figure{name: "decode_fold_over_victoriametrics", goal: 80,
-		about: "columns of 1,000 seeds against a series each: the jobs differ"}
+		about: "ratio; Oona gets columns of 1,000 seeds, the peers one series per seed"}
 )
 
-// peers is the program of bench/peers, built, with the frames that it folds:
-// those of the text-book way.
+// peers is the built program of bench/peers, with the frames that it folds. They are those
+// of the textbook.
 type peers struct {
 	program string
 	frames  []byte
 }
 
-// buildPeers makes the program in a directory.
+// buildPeers builds the program in a directory.
 func buildPeers(ctx context.Context, sources, dir string, c *corpus) (*peers, error) {
 	p := &peers{program: filepath.Join(dir, "peers")}
 	build := exec.CommandContext(ctx, "go", "build", "-C", sources, "-o", p.program, ".")
@@ -49,8 +49,8 @@ func buildPeers(ctx context.Context, sources, dir string, c *corpus) (*peers, er
 	return p, nil
 }
 
-// measure runs the program once: it warms up, measures and compares each peer's
-// aggregates with the samples itself.
+// measure runs the program once. The program warms up, measures, and checks the aggregates
+// of each peer against the samples.
 func (p *peers) measure(ctx context.Context, into *figures) error {
 	var out, messages bytes.Buffer
 	run := exec.CommandContext(ctx, p.program)
@@ -60,12 +60,12 @@ func (p *peers) measure(ctx context.Context, into *figures) error {
 	}
 	var speeds map[string]float64
 	if err := json.Unmarshal(out.Bytes(), &speeds); err != nil {
-		return fmt.Errorf("what bench/peers says: %w", err)
+		return fmt.Errorf("parse the output of bench/peers: %w", err)
 	}
 	for _, f := range []figure{victoriaSpeed, telegrafSpeed} {
 		speed, ok := speeds[f.name]
 		if !ok {
-			return fmt.Errorf("bench/peers does not say %s", f.name)
+			return fmt.Errorf("the output of bench/peers has no %s", f.name)
 		}
 		into.take(f, speed)
 	}
@@ -73,13 +73,13 @@ func (p *peers) measure(ctx context.Context, into *figures) error {
 	return nil
 }
 
-// others are what --peers asks for, in so far as it can be had.
+// others are the programs of --peers that could be built.
 type others struct {
-	peers   *peers   // nil: skipped
-	streams *streams // nil: skipped
+	peers   *peers   // nil if skipped
+	streams *streams // nil if skipped
 }
 
-// fold measures those that need no bus, right after Oona.
+// fold measures the programs that need no bus, right after Oona.
 func (o *others) fold(ctx context.Context, into *figures) error {
 	if o.peers == nil {
 		return nil
@@ -87,7 +87,7 @@ func (o *others) fold(ctx context.Context, into *figures) error {
 	return o.peers.measure(ctx, into)
 }
 
-// drain measures those that need a real one, on the topic that was just drained.
+// drain measures the programs that need a real bus, on the topic that was just drained.
 func (o *others) drain(ctx context.Context, w *wire, topics oona.Topics, c *corpus, into *figures) error {
 	if o.streams == nil || w.suffix != kafkaSuffix {
 		return nil
@@ -95,8 +95,8 @@ func (o *others) drain(ctx context.Context, w *wire, topics oona.Topics, c *corp
 	return w.measureStreams(ctx, o.streams, topics, c, into)
 }
 
-// prepareOthers builds the others in a directory. What it cannot build is
-// skipped, which it says.
+// prepareOthers builds the other programs in a directory. It prints which ones it has to
+// skip.
 func (b *bench) prepareOthers(ctx context.Context, dir string) error {
 	sources, err := peersSources(ctx)
 	if err != nil {
@@ -108,7 +108,7 @@ func (b *bench) prepareOthers(ctx context.Context, dir string) error {
 		b.skip("VictoriaMetrics and Telegraf", err)
 	}
 	if len(b.cfg.Kafka) == 0 {
-		b.skip("Kafka Streams", errors.New("it needs a real Kafka: give --kafka"))
+		b.skip("Kafka Streams", errors.New("it needs a real Kafka; give --kafka"))
 	} else if b.others.streams, err = buildStreams(ctx, sources, dir); err != nil {
 		b.skip("Kafka Streams", err)
 	}
@@ -119,7 +119,7 @@ func (b *bench) skip(what string, why error) {
 	fmt.Fprintf(b.progress, "SKIPPED: %s: %v\n", what, why)
 }
 
-// peersSources is the directory of the sources of the peers.
+// peersSources returns the directory with the sources of the peers.
 func peersSources(ctx context.Context) (string, error) {
 	const module = "github.com/morphogenetic/oona"
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()

@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// What the others make of the samples is tested with them, in bench/peers. This
-// builds and runs them, which takes minutes the first time.
+// TestOthers builds and runs the other programs, which takes minutes the first time. Their
+// results are tested in bench/peers.
 func TestOthers(t *testing.T) {
 	if os.Getenv("OONA_PEERS") != "1" {
 		t.Skip("OONA_PEERS=1 builds and runs VictoriaMetrics, Telegraf and, where OONA_KAFKA names brokers, Kafka Streams")
@@ -57,7 +57,7 @@ func TestOthers(t *testing.T) {
 	}
 }
 
-// Without Go, Java or Kafka the rest is measured all the same.
+// Without Go, Java or Kafka, the rest is measured.
 func TestOthersThatCannotBeHad(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	var progress bytes.Buffer
@@ -79,9 +79,9 @@ func TestWhatPeersSay(t *testing.T) {
 	all.take(decodeFold, 300)
 	for script, want := range map[string]string{
 		`cat >/dev/null; echo '{"victoriametrics_msamples_core": 3, "telegraf_msamples_core": 1.5}'`: "",
-		`cat >/dev/null; echo '{"victoriametrics_msamples_core": 3}'`:                                "does not say telegraf_msamples_core",
+		`cat >/dev/null; echo '{"victoriametrics_msamples_core": 3}'`:                                "has no telegraf_msamples_core",
 		`cat >/dev/null; echo 'window 1 lacks a count' >&2; exit 1`:                                  "window 1 lacks a count",
-		`cat >/dev/null; echo 3 samples`:                                                             "what bench/peers says",
+		`cat >/dev/null; echo 3 samples`:                                                             "parse the output of bench/peers",
 	} {
 		if err := os.WriteFile(p.program, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
@@ -99,8 +99,8 @@ func TestWhatPeersSay(t *testing.T) {
 func TestClosed(t *testing.T) {
 	c := newCorpus(16, 25, 0)
 	c.encode("bench", windowStart(time.Now()))
-	// From the middle of a window of 10 s: 5 steps, 10 steps, and 10 in the one
-	// that is open 6 s after its end.
+	// The corpus begins in the middle of a window of 10 s: 5 steps, 10 steps, and 10 in
+	// the window that is open until 6 s after its end.
 	if got, want := c.closed(), 15*16+15*16/100; got != want {
 		t.Errorf("%d frames, want %d", got, want)
 	}

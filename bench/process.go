@@ -11,15 +11,14 @@ import (
 	"strings"
 )
 
-// process is this program once more, doing a part of a measure.
+// process is another process of this program, which does a part of a measurement.
 type process struct {
 	command *exec.Cmd
-	stdin   io.WriteCloser // a byte tells it to go on, its end to end
-	said    string         // when it was ready
+	stdin   io.WriteCloser // a byte makes it continue; closing it makes it end
+	said    string         // its output when it was ready
 }
 
-// begin starts a process that does what flag says with a topic of this bus, and
-// waits until it is ready.
+// begin starts a process with a flag for a topic of this bus, and waits until it is ready.
 func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -39,27 +38,26 @@ func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*
 	}
 	said, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("another process, %s, did not begin: %w", flag, err), p.end())
+		return nil, errors.Join(fmt.Errorf("another process, %s, did not become ready: %w", flag, err), p.end())
 	}
 	p.said = strings.TrimSpace(said)
 	return p, nil
 }
 
-// goOn tells the process to do what it is there for.
-func (p *process) goOn() error {
+// proceed makes the process continue with its task.
+func (p *process) proceed() error {
 	_, err := p.stdin.Write([]byte{'!'})
 	return err
 }
 
-// end tells the process to end, and waits until it has.
+// end makes the process end, and waits for it.
 func (p *process) end() error {
-	_ = p.stdin.Close() // where it has ended by itself, it is
+	_ = p.stdin.Close() // it is closed already if the process has ended
 	return p.command.Wait()
 }
 
-// await is the other side: it says that this process is ready, and waits until it
-// is told to go on, or, which gives io.EOF, to end. So it ends too where who
-// began it has died.
+// await is the other side: it prints that this process is ready, and waits until it may
+// continue. It returns io.EOF if this process is to end, or if its parent has died.
 func await(said string) error {
 	if _, err := fmt.Println(said); err != nil {
 		return err

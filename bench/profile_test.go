@@ -11,9 +11,9 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// BenchmarkRead is for profiles of read_msamples, the others of the figures of
-// their names: on the brokers of OONA_KAFKA, whose work is then not in the
-// profile, or else on the embedded one.
+// BenchmarkRead is for profiles of read_msamples, and the others are for the figures with
+// their names. With OONA_KAFKA they use real brokers, whose work is not in the profile, and
+// otherwise the embedded one.
 func BenchmarkRead(b *testing.B)    { benchWire(b, "read") }
 func BenchmarkDrain(b *testing.B)   { benchWire(b, "drain") }
 func BenchmarkLatency(b *testing.B) { benchWire(b, "latency") }

@@ -22,21 +22,21 @@ import (
 
 var (
 	streamsSpeed = figure{name: "kafka_streams_msamples", unit: "M samples/s",
-		about: "the same topic by Kafka Streams, exactly_once_v2: moments and a histogram; no duplicates, states or worst seeds"}
+		about: "the same topic with Kafka Streams, exactly_once_v2: moments and a histogram, but no duplicates, states or worst seeds"}
 	overStreams = figure{name: "drain_over_kafka_streams", goal: 5,
 		about: "drain_msamples_kafka over the one above"}
 )
 
-// commitEvery is how often Kafka Streams commits: as often as Oona does.
+// commitEvery is the commit interval of Kafka Streams. It is that of Oona.
 const commitEvery = time.Second
 
-// streams is the program of bench/peers/streams, compiled, and how it is run.
+// streams is the compiled program of bench/peers/streams, and how to run it.
 type streams struct {
 	java string
-	args []string // those before its own
+	args []string // before the program's own arguments
 }
 
-// buildStreams compiles the program into a directory, against jars of Maven's.
+// buildStreams compiles the program into a directory, with jars from Maven.
 func buildStreams(ctx context.Context, sources, dir string) (*streams, error) {
 	java, err := exec.LookPath("java")
 	if err != nil {
@@ -44,7 +44,7 @@ func buildStreams(ctx context.Context, sources, dir string) (*streams, error) {
 	}
 	javac, err := exec.LookPath("javac")
 	if err != nil {
-		return nil, fmt.Errorf("there is no javac on the PATH (Debian: apt-get install openjdk-17-jdk-headless): %w", err)
+		return nil, fmt.Errorf("javac is not on the PATH (Debian: apt-get install openjdk-17-jdk-headless): %w", err)
 	}
 	cache, err := localkafka.DefaultCache()
 	if err != nil {
@@ -70,16 +70,16 @@ func buildStreams(ctx context.Context, sources, dir string) (*streams, error) {
 	}}, nil
 }
 
-// aggregated is what the program says.
+// aggregated is the output of the program.
 type aggregated struct {
 	Records       int     `json:"records"`
 	Samples       int     `json:"samples"`
 	Seconds       float64 `json:"seconds"` // from the first record to the last processed
-	Windows       int     `json:"windows"` // of layers, that have closed
+	Windows       int     `json:"windows"` // number of closed windows of layers
 	ClosedSamples int     `json:"closed_samples"`
 }
 
-// measureStreams lets Kafka Streams aggregate the topic that was drained.
+// measureStreams aggregates the topic that was drained with Kafka Streams.
 func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topics, c *corpus, into *figures) (err error) {
 	application := w.group()
 	defer func() { err = errors.Join(err, w.forgetApplication(application)) }()
@@ -96,11 +96,11 @@ func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topic
 	}
 	var got aggregated
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
-		return fmt.Errorf("what the program of Kafka Streams says: %w", err)
+		return fmt.Errorf("parse the output of Kafka Streams: %w", err)
 	}
 	closed := c.closed()
 	if got.Records != len(c.payloads) || got.Samples != int(c.samples()) || got.ClosedSamples != closed*samplesPerFrame || got.Windows == 0 {
-		return fmt.Errorf("of %d records, %d of them in windows that close, Kafka Streams made %+v", len(c.payloads), closed, got)
+		return fmt.Errorf("for %d records, of which %d are in windows that close, the output of Kafka Streams is %+v", len(c.payloads), closed, got)
 	}
 	speed := float64(got.Samples) / got.Seconds / 1e6
 	into.take(streamsSpeed, speed)
@@ -108,8 +108,8 @@ func (w *wire) measureStreams(ctx context.Context, s *streams, topics oona.Topic
 	return nil
 }
 
-// forgetApplication deletes the topics that Kafka Streams has made, which begin with
-// the application's name, however its program has ended.
+// forgetApplication deletes the topics that Kafka Streams has created. Their names begin
+// with the application's name.
 func (w *wire) forgetApplication(name string) error {
 	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
 	if err != nil {

@@ -14,14 +14,14 @@ var (
 	sustainedSpeed = figure{name: "sustained_msamples", unit: "M samples/s", goal: 24,
 		about: "the same, while another process publishes them"}
 	sparseSustainedSpeed = figure{name: "sparse_sustained_msamples", unit: "M samples/s",
-		about: "likewise, of frames most of whose seeds measure nothing"}
+		about: "the same for frames whose seeds mostly have no measurement"}
 )
 
-// The flag under which this program is the other process: it publishes a
-// corpus to a topic and ends.
+// publishFlag makes this program the other process: it publishes a corpus to a topic and
+// ends.
 const publishFlag = "--publish-to"
 
-// measureSustained drains a topic that a process of its own fills meanwhile.
+// measureSustained drains a topic while another process fills it.
 func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *figures) (err error) {
 	topics, err := w.topics(ctx)
 	if err != nil {
@@ -33,7 +33,7 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 	if err != nil {
 		return err
 	}
-	drained, err := w.drain(ctx, topics, c, publisher.goOn)
+	drained, err := w.drain(ctx, topics, c, publisher.proceed)
 	if err = errors.Join(err, publisher.end()); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *
 	return nil
 }
 
-// publishWhenTold is the other process.
+// publishWhenTold publishes the corpus in the other process.
 func (w *wire) publishWhenTold(ctx context.Context, topic string, c *corpus) error {
 	const run = oona.RunID("bench")
 	c.encode(run, windowStart(time.Now()))

@@ -11,10 +11,10 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// The text-book way: a record a seed, decoded by goavro into maps, Welford's
-// moments and a DDSketch of 1% for each metric of each layer's window, windows
-// closed by the greatest timestamp. It is what a careful newcomer would write,
-// and does less: no duplicates, no states, no worst seeds, no commits.
+// The textbook implementation, for comparison: a record per seed, decoded by goavro into
+// maps; Welford's moments and a DDSketch of 1% for each metric, layer and window; windows
+// closed by the greatest timestamp. A careful newcomer would write it. It does less than
+// Oona: no duplicates, no states, no worst seeds, no commits.
 
 const textbookSchema = `{"type": "record", "name": "LayerReadings", "fields": [
   {"name": "run_id", "type": "string"}, {"name": "layer_id", "type": "string"}, {"name": "observed_at", "type": "long"},
@@ -29,14 +29,14 @@ var textbookSpeed = figure{name: "textbook_msamples_core", unit: "M samples/s", 
 
 var overTextbook = figure{name: "decode_fold_over_textbook", goal: 20, about: "decode_fold_msamples_core over the one above"}
 
-// textbook holds messages of the corpus' first frames, and folds them.
+// textbook folds messages of the first frames of the corpus.
 type textbook struct {
 	codec    *goavro.Codec
 	messages [][]byte
 	windows  map[textbookKey]map[string]*textbookMetric
 	latest   int64
 	closed   int
-	results  []float64 // of the windows that were closed last
+	results  []float64 // of the last closed windows
 }
 
 type textbookKey struct {
@@ -149,7 +149,7 @@ func (t *textbook) add(frame map[string]any) error {
 	return t.close()
 }
 
-// add is Welford's update, "Note on a method for calculating corrected sums of
+// add adds a value, after Welford, "Note on a method for calculating corrected sums of
 // squares and products" (1962).
 func (m *textbookMetric) add(x float64) error {
 	m.count++
@@ -160,7 +160,7 @@ func (m *textbookMetric) add(x float64) error {
 	return m.sketch.Add(x)
 }
 
-// close makes the results of the windows that the latest timestamp has passed.
+// close computes the results of the windows that the latest timestamp has passed.
 func (t *textbook) close() error {
 	for key, window := range t.windows {
 		if key.start+textbookLength+textbookLateness > t.latest {

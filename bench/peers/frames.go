@@ -11,17 +11,17 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// window is the frames of ten seconds, in the order of sending. Peers make
-// windows by the clock on the wall: here each is told when one ends.
+// window has the frames of ten seconds, in the order of sending. Peers make windows by the
+// wall clock; here, this program ends their windows.
 type window []oona.Frame
 
 const windowLength = 10_000_000 // microseconds
 
-// mostBytes of a frame; more is no frame.
+// mostBytes is the greatest size of a frame.
 const mostBytes = 16 << 20
 
-// readWindows reads frames in single-object encoding, each behind its length in
-// four bytes, the least first.
+// readWindows reads frames in single-object encoding, each after its length in four bytes,
+// little endian.
 func readWindows(r io.Reader) ([]window, error) {
 	in := bufio.NewReader(r)
 	var windows []window
@@ -34,20 +34,20 @@ func readWindows(r io.Reader) ([]window, error) {
 		case err != nil:
 			return nil, fmt.Errorf("read frame %d on stdin, as `go run ./bench --peers` writes them: %w", n, err)
 		case length > mostBytes:
-			return nil, fmt.Errorf("frame %d on stdin would have %d bytes", n, length)
+			return nil, fmt.Errorf("frame %d on stdin has %d bytes, too many for a frame", n, length)
 		}
 		payload := make([]byte, length)
 		if _, err := io.ReadFull(in, payload); err != nil {
 			return nil, fmt.Errorf("read frame %d on stdin: %w", n, err)
 		}
-		var decoder avro.FrameDecoder // one a frame: its frames share their memory
+		var decoder avro.FrameDecoder // one per frame, as the frames of a decoder share memory
 		var frame oona.Frame
 		if _, err := decoder.Decode(payload, &frame); err != nil {
 			return nil, fmt.Errorf("frame %d: %w", n, err)
 		}
 		switch at := frame.ObservedAt / windowLength; {
 		case at < latest:
-			return nil, fmt.Errorf("frame %d belongs to a window before that of the frame ahead of it", n)
+			return nil, fmt.Errorf("frame %d belongs to an earlier window than the frame before it", n)
 		case at > latest:
 			windows, latest = append(windows, nil), at
 		}

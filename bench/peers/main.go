@@ -1,10 +1,9 @@
-// Command peers folds frames as other programs would, through their own
-// libraries, and prints how fast that is. It is a module of its own, so that
-// what those programs are made of is no dependency of Oona's. `go run ./bench
-// --peers` builds it, gives it the frames and runs it once a round.
+// Command peers aggregates frames with the libraries of other programs, and prints how fast
+// they are. It is a separate module, so that Oona does not depend on these libraries. `go
+// run ./bench --peers` builds it, gives it the frames, and runs it once per round.
 //
-// Peers know no frames: each gets its own wire format, made beforehand, and is
-// measured from there to the aggregates of the last window.
+// Each peer gets messages in its own wire format, which are prepared before. It is measured
+// from there to the aggregates of the last window.
 package main
 
 import (
@@ -24,8 +23,8 @@ func main() {
 	}
 }
 
-// run reads encoded frames, and writes an object of million samples a second of
-// processor time, by peer.
+// run reads encoded frames, and writes a JSON object with the speed of each peer, in million
+// samples per second of processor time.
 func run(in io.Reader, out io.Writer) error {
 	windows, err := readWindows(in)
 	if err != nil {
@@ -46,13 +45,13 @@ func run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(speeds)
 }
 
-// fold decodes the messages that a peer was prepared with, and aggregates them.
+// fold decodes the prepared messages of a peer, and aggregates them.
 type fold func() (results, error)
 
-// measure folds twice, the first time to warm up, and looks at what came of it.
+// measure folds twice, the first time to warm up, and checks the results.
 func measure(windows []window, fold fold) (msamples float64, err error) {
 	for range 2 {
-		runtime.GC() // what was garbage before
+		runtime.GC() // garbage from before must not count
 		before := cpu()
 		got, err := fold()
 		used := cpu() - before
@@ -67,7 +66,7 @@ func measure(windows []window, fold fold) (msamples float64, err error) {
 	return msamples, nil
 }
 
-// cpu is the processor time that this process has used, garbage collection and all.
+// cpu returns the processor time of this process, including garbage collection.
 func cpu() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// sent are frames of two layers over three windows. Their values are few binary
-// digits, so that sums are exact in any order and in either wire format.
+// sent has frames of two layers over three windows. Their values have few binary digits, so
+// that sums are exact in any order and wire format.
 func sent(t *testing.T) (frames []oona.Frame) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(3, 4))
@@ -39,7 +39,7 @@ func sent(t *testing.T) (frames []oona.Frame) {
 	return frames
 }
 
-// frames is how they are sent.
+// frames returns the frames as they are sent.
 func frames(t *testing.T) *bytes.Buffer {
 	t.Helper()
 	var out bytes.Buffer
@@ -51,7 +51,7 @@ func frames(t *testing.T) *bytes.Buffer {
 	return &out
 }
 
-// All else is compared with the frames that were read.
+// The other tests compare with the frames that were read.
 func TestFramesAreThoseSent(t *testing.T) {
 	windows, err := readWindows(frames(t))
 	if err != nil {
@@ -82,7 +82,7 @@ func TestPeersAggregate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // nothing of the first is left in the second
+			for range 2 { // the second must not depend on the first
 				got, err := fold()
 				if err != nil {
 					t.Fatal(err)
@@ -96,7 +96,7 @@ func TestPeersAggregate(t *testing.T) {
 	}
 }
 
-// wantExact wants the very counts and sums.
+// wantExact checks counts and sums exactly.
 func wantExact(t *testing.T, windows []window, got results) {
 	t.Helper()
 	compared := 0
@@ -121,7 +121,7 @@ func wantExact(t *testing.T, windows []window, got results) {
 	}
 }
 
-// What a peer leaves out, or aggregates wrongly, gives no figure.
+// There is no figure if a peer omits an aggregate or computes a wrong one.
 func TestCheckFinds(t *testing.T) {
 	windows, err := readWindows(frames(t))
 	if err != nil {

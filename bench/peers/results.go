@@ -8,12 +8,12 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// The aggregates that every peer is asked for, of each metric of each layer.
+// The aggregates that each peer computes, for each metric of each layer.
 var outputs = []string{"count", "sum", "min", "max", "mean", "deviation", "0.5", "0.9", "0.99"}
 
 var quantiles = []float64{0.5, 0.9, 0.99}
 
-// results are the aggregates that a peer has emitted.
+// results has the aggregates that a peer has emitted.
 type results map[result]float64
 
 type result struct {
@@ -22,8 +22,8 @@ type result struct {
 	output        string
 }
 
-// check compares them with the samples: counts must be equal, sums and the
-// like too but for rounding, and quantiles must have about their rank.
+// check compares the results with the samples. Counts must be equal, sums and the like must
+// be equal except for rounding, and quantiles must have about the right rank.
 func (r results) check(windows []window) error {
 	want := 0
 	for i, w := range windows {
@@ -40,8 +40,8 @@ func (r results) check(windows []window) error {
 	return nil
 }
 
-// rankError is what an estimated quantile may be off by: VictoriaMetrics keeps
-// a random 1,000 of the values, whose median's rank has a standard error of 0.016.
+// rankError is the tolerance for the rank of a quantile. VictoriaMetrics keeps 1,000 random
+// values, and the rank of their median has a standard error of 0.016.
 const rankError = 0.08
 
 func (r results) checkOne(key result, values []float64) error {
@@ -77,7 +77,7 @@ func (r results) checkOne(key result, values []float64) error {
 		got, ok := r[key]
 		rounding := 1e-6 * math.Abs(got)
 		least, _ := slices.BinarySearch(values, got-rounding)
-		most, _ := slices.BinarySearch(values, got+rounding) // equal values have a range of ranks
+		most, _ := slices.BinarySearch(values, got+rounding) // equal values have several ranks
 		outside := got < values[0]-1e-6*scale || got > values[len(values)-1]+1e-6*scale
 		if !ok || outside || float64(least)/count > q+rankError || float64(most)/count < q-rankError {
 			return fmt.Errorf("its quantile %v is %v (emitted: %t), of ranks %d to %d of %d", q, got, ok, least, most, len(values))
@@ -91,7 +91,7 @@ type series struct {
 	metric string
 }
 
-// samples returns the window's values by layer and metric.
+// samples returns the values of the window by layer and metric.
 func (w window) samples() map[series][]float64 {
 	out := make(map[series][]float64)
 	for i := range w {

@@ -14,10 +14,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Telegraf: line protocol, a line a seed with its metrics as fields, through
-// the parser and the two aggregators that it takes for six moments and three
-// quantiles (t-digest). It groups by all tags, so that the layer is the only
-// one and lines do not say which seed they are of.
+// Telegraf: line protocol with a line per seed and its metrics as fields, through the parser
+// and two aggregators, one for six moments and one for three quantiles (t-digest). Telegraf
+// groups by all tags, so the layer is the only tag, and lines do not name the seed.
 var telegrafOutputs = map[string]string{
 	"count": "count", "sum": "sum", "min": "min", "max": "max", "mean": "mean", "stdev": "deviation",
 	"050": "0.5", "090": "0.9", "099": "0.99",
@@ -54,7 +53,7 @@ func newTelegraf(windows []window) (fold, error) {
 	}, nil
 }
 
-// aggregate does the texts of one window.
+// aggregate aggregates the texts of one window.
 func aggregate(parser *influx.Parser, texts [][]byte, into *accumulator, by ...telegraf.Aggregator) error {
 	for _, a := range by {
 		a.Reset()
@@ -76,7 +75,7 @@ func aggregate(parser *influx.Parser, texts [][]byte, into *accumulator, by ...t
 	return into.wrong
 }
 
-// accumulator takes what aggregators push, which is all by AddFields.
+// accumulator collects the output of aggregators. They only call AddFields.
 type accumulator struct {
 	telegraf.Accumulator
 	results results
@@ -90,7 +89,7 @@ func (a *accumulator) AddFields(_ string, fields map[string]any, tags map[string
 		output, known := telegrafOutputs[field[at+1:]]
 		number, isNumber := value.(float64)
 		if at < 0 || !known || !isNumber {
-			a.wrong = fmt.Errorf("the field %s with the %T %v was not asked for", field, value, value)
+			a.wrong = fmt.Errorf("unexpected field %s with the %T %v", field, value, value)
 			continue
 		}
 		a.results[result{a.window, tags["layer"], field[:at], output}] = number

@@ -14,10 +14,10 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// VictoriaMetrics, as vmagent does it: Prometheus remote write requests of
-// protocol buffers in Snappy, a frame each, in which every seed's metric is a
-// series of one sample; then stream aggregation by layer and metric. The hour
-// is never reached: a window ends when the aggregator is stopped.
+// VictoriaMetrics, as in vmagent: Prometheus remote write requests (protocol buffers in
+// Snappy), one per frame, in which each metric of each seed is a series with one sample; then
+// stream aggregation by layer and metric. The interval of an hour never ends: a window ends
+// when the aggregator is stopped.
 const victoriaConfig = `
 - interval: 1h
   no_align_flush_to_interval: true
@@ -26,7 +26,7 @@ const victoriaConfig = `
   outputs: [count_samples, sum_samples, min, max, avg, stddev, "quantiles(0.5, 0.9, 0.99)"]
 `
 
-// victoriaSuffix ends the name of a metric in the name of an aggregate of it.
+// victoriaSuffix follows the name of the metric in the names of aggregates.
 const victoriaSuffix = ":1h_by_layer_"
 
 var victoriaOutputs = map[string]string{
@@ -51,7 +51,7 @@ func newVictoria(windows []window) (fold, error) {
 	}, nil
 }
 
-// victoria aggregates the requests of one window.
+// victoria aggregates the requests of a window.
 func (r results) victoria(window int, requests [][]byte) error {
 	var wrong error
 	aggregators, err := streamaggr.LoadFromData([]byte(victoriaConfig), func(emitted []prompb.TimeSeries) {
@@ -74,7 +74,7 @@ func (r results) victoria(window int, requests [][]byte) error {
 			break
 		}
 	}
-	aggregators.MustStop() // emits, and waits for it
+	aggregators.MustStop() // emits the aggregates
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (r results) addSeries(window int, s prompb.TimeSeries) error {
 		}
 	}
 	if !known || len(s.Samples) != 1 {
-		return fmt.Errorf("the series %s with %d samples was not asked for", prompb.LabelsToString(s.Labels), len(s.Samples))
+		return fmt.Errorf("unexpected series %s with %d samples", prompb.LabelsToString(s.Labels), len(s.Samples))
 	}
 	r[key] = s.Samples[0].Value
 	return nil
