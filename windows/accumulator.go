@@ -68,15 +68,14 @@ func (a *accumulator) metric(i int, name string, about func(string) oona.Metric,
 	if at, known := a.position(i, name); known {
 		return &a.metrics[at]
 	}
-	if n := len(a.metrics); n < cap(a.metrics) {
-		a.metrics = a.metrics[:n+1]
-	} else {
-		a.metrics = append(a.metrics, reduce.Metric{})
-	}
+	a.metrics = extend(a.metrics)
 	m := &a.metrics[len(a.metrics)-1]
 	m.Begin(name, about(name), reduce.Options{Reducer: cfg.Reducer, WorstSeeds: cfg.WorstSeeds})
 	return m
 }
+
+// extend returns s with one more element, which still has the memory of its last use.
+func extend[T any](s []T) []T { return slices.Grow(s, 1)[:len(s)+1] }
 
 // recordExtent counts a frame and records its extent in the log, in time and in steps.
 func (a *accumulator) recordExtent(offset int64, f *oona.Frame) {

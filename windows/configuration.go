@@ -55,46 +55,38 @@ func ConfigurationOf(r *oona.WindowConfiguration) (Configuration, error) {
 	if err := r.Validate(); err != nil {
 		return Configuration{}, err
 	}
-	duration := func(m oona.Micros) time.Duration { return time.Duration(m) * time.Microsecond }
-	c := Configuration{From: r.From, Config: Config{
-		Length:          duration(r.Length),
-		OutOfOrderness:  duration(r.OutOfOrderness),
-		AllowedLateness: duration(r.AllowedLateness),
-		TickInterval:    duration(r.TickInterval),
-		IdleHorizon:     duration(r.IdleHorizon),
-		MaxSkew:         duration(r.MaxSkew),
-		MaxDelay:        duration(r.MaxDelay),
-		MaxTimelines:    int(r.MaxTimelines),
-
-		MaxAccumulators:         int(r.MaxAccumulators),
-		MaxTimelineAccumulators: int(r.MaxTimelineAccumulators),
-
-		MaxLayers:     int(r.MaxLayers),
-		MaxMetrics:    int(r.MaxMetrics),
-		MaxSeeds:      int(r.MaxSeeds),
-		FrontierSlots: int(r.FrontierSlots),
-		WorstSeeds:    int(r.WorstSeeds),
-
-		Generation: r.Generation,
-		Reducer:    r.Reducer,
-		Catalogue:  r.Catalogue,
-	}}
+	c := Configuration{From: r.From, Config: Config{Generation: r.Generation, Reducer: r.Reducer, Catalogue: r.Catalogue}}
+	durations, numbers := recordDurations(r), recordNumbers(r)
+	for i, d := range configDurations(&c.Config) {
+		*d = time.Duration(*durations[i]) * time.Microsecond
+	}
+	for i, n := range configNumbers(&c.Config) {
+		*n = int(*numbers[i])
+	}
 	return c, c.Config.Validate()
 }
 
 // Record converts c to a record of the log. c.Config must have passed Validate.
 func (c Configuration) Record() oona.WindowConfiguration {
-	s := spansOf(c.Config)
-	return oona.WindowConfiguration{
-		Generation: c.Config.Generation, From: c.From,
-		Length: s.length, OutOfOrderness: s.outOfOrderness, AllowedLateness: s.lateness, TickInterval: s.tick,
-		IdleHorizon: oona.Micros(c.Config.IdleHorizon.Microseconds()), MaxSkew: s.maxSkew, MaxDelay: s.maxDelay,
-		MaxTimelines: int32(c.Config.MaxTimelines), MaxAccumulators: int32(c.Config.MaxAccumulators),
-		MaxTimelineAccumulators: int32(c.Config.MaxTimelineAccumulators), MaxLayers: int32(c.Config.MaxLayers),
-		MaxMetrics: int32(c.Config.MaxMetrics), MaxSeeds: int32(c.Config.MaxSeeds),
-		FrontierSlots: int32(c.Config.FrontierSlots), WorstSeeds: int32(c.Config.WorstSeeds),
-		Reducer: c.Config.Reducer, Catalogue: c.Config.Catalogue,
+	r := oona.WindowConfiguration{Generation: c.Config.Generation, From: c.From, Reducer: c.Config.Reducer, Catalogue: c.Config.Catalogue}
+	durations, numbers := configDurations(&c.Config), configNumbers(&c.Config)
+	for i, d := range recordDurations(&r) {
+		*d = oona.Micros(durations[i].Microseconds())
 	}
+	for i, n := range recordNumbers(&r) {
+		*n = int32(*numbers[i])
+	}
+	return r
+}
+
+// recordDurations returns a record's fields in the order of configDurations, and
+// recordNumbers in the order of configNumbers.
+func recordDurations(r *oona.WindowConfiguration) [configDurationCount]*oona.Micros {
+	return [...]*oona.Micros{&r.Length, &r.OutOfOrderness, &r.AllowedLateness, &r.TickInterval, &r.IdleHorizon, &r.MaxSkew, &r.MaxDelay}
+}
+
+func recordNumbers(r *oona.WindowConfiguration) [8]*int32 {
+	return [...]*int32{&r.MaxTimelines, &r.MaxAccumulators, &r.MaxTimelineAccumulators, &r.MaxLayers, &r.MaxMetrics, &r.MaxSeeds, &r.FrontierSlots, &r.WorstSeeds}
 }
 
 // configEpoch is a stretch of event time with one configuration. It ends where the

@@ -100,11 +100,7 @@ func (e *Engine) finish(a *accumulator, out *emission) {
 		if m.Group != r.Group {
 			continue
 		}
-		if n := len(r.Metrics); n < cap(r.Metrics) {
-			r.Metrics = r.Metrics[:n+1]
-		} else {
-			r.Metrics = append(r.Metrics, oona.MetricSummary{})
-		}
+		r.Metrics = extend(r.Metrics)
 		m.Summarize(&r.Metrics[len(r.Metrics)-1])
 	}
 	r.Hash = r.ContentHash()

@@ -332,7 +332,7 @@ func (e *Engine) release(w *window) {
 	e.spareWindows = shorten(e.spareWindows, max(e.open, leastSpareWindows))
 }
 
-// shorten drops what is beyond the first n.
+// shorten drops all but the first n.
 func shorten[T any](spare []*T, n int) []*T {
 	n = min(n, len(spare))
 	clear(spare[n:])

@@ -84,11 +84,6 @@ func (h *histogram) add(values []float32, least float32, lent *Scratch) {
 		h.positive.add(values)
 		return
 	}
-	h.addMixed(values, lent)
-}
-
-// addMixed counts values of either sign, at most chunkSize.
-func (h *histogram) addMixed(values []float32, lent *Scratch) {
 	p, n := splitSigns(values, &lent.positive, &lent.negative)
 	h.zero += uint64(len(values) - p - n)
 	h.positive.add(lent.positive[:p])
@@ -115,16 +110,13 @@ func (o *octaves) cover(i uint32) {
 	}
 	low := i &^ (octaveBuckets - 1)
 	high := low + octaveBuckets
-	if len(o.counts) > 0 {
-		low = min(low, o.first)
-		high = max(high, o.first+uint32(len(o.counts)))
-	}
-	held := len(o.counts)
-	width := int(high - low)
-	shift := 0
+	held, shift := len(o.counts), 0
 	if held > 0 {
+		low = min(low, o.first)
+		high = max(high, o.first+uint32(held))
 		shift = int(o.first - low)
 	}
+	width := int(high - low)
 	if width <= cap(o.counts) {
 		o.counts = o.counts[:width]
 		copy(o.counts[shift:], o.counts[:held])
