@@ -35,9 +35,8 @@ type Config struct {
 	Topics  oona.Topics
 	Windows windows.Config
 	Limits  oona.FrameLimits // a frame beyond them goes to the overflow topic
-	// FromHere has a partition begin anew, instead of refusing it, where the
-	// log's beginning is lost and the group's commit is too, or needs it. It
-	// changes nothing for other partitions.
+	// FromHere continues a partition whose past is lost with what the log still
+	// holds, instead of refusing it. It does not change other partitions.
 	FromHere bool
 	// Retention asks how long the seed-metrics topic keeps a record; 0: for ever.
 	// Nil: it is not known.

@@ -19,7 +19,7 @@ import (
 var (
 	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
 	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
-	// ErrOvertaken: retention has deleted records that were not yet closed.
+	// ErrOvertaken: retention has deleted records of windows that were open.
 	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
 	// ErrAhead: the log has lost records that were read.
 	ErrAhead = errors.New("the log has lost records that were read when the commit was made")
@@ -28,8 +28,9 @@ var (
 	ErrMadeAgain = errors.New("the log is another than the one that its rollups are of, and has no incarnation above theirs")
 	// ErrPartitions: keys have moved to other partitions.
 	ErrPartitions = errors.New("the topic's number of partitions has changed")
-	// ErrSettings: the worker began anew with other settings than the log's.
-	ErrSettings = errors.New("the partition began anew, and its log was made with other settings than this worker has")
+	// ErrSettings: the worker was started with --from-here and with settings that the
+	// log cannot have.
+	ErrSettings = errors.New("this worker's settings do not fit the log of the partition")
 	// ErrCommitText: the commit was not written by this aggregator.
 	ErrCommitText = errors.New("the commit cannot be read")
 )
@@ -84,7 +85,7 @@ func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 		return Past{}, fmt.Errorf("%s/%d at offset %d: %w", a.Topic, a.Partition, a.Committed.Offset, err)
 	}
 	if a.Partitions != 0 && partitions != a.Partitions {
-		return Past{}, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are in other partitions now than their open windows. Use new topics of that number (--prefix)",
+		return Past{}, fmt.Errorf("%w: %s had %d when this was committed and has %d; layers are now in other partitions than their open windows. Make new topics with that number of partitions, under another --prefix",
 			ErrPartitions, a.Topic, partitions, a.Partitions)
 	}
 	past := Past{Committed: true, Commit: commit}
@@ -98,7 +99,7 @@ func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 // withoutCommit looks at a partition that the group has no commit of.
 func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if a.LogStart > 0 {
-		return fmt.Errorf("%w: %s/%d begins at offset %d; was the group's name changed, or have its offsets expired? Restore them, or start with what the log still holds (--from-here)",
+		return fmt.Errorf("%w: %s/%d begins at offset %d. Was the group renamed, or have its offsets expired? Restore the offsets, or start the aggregator with --from-here to continue with what the log still holds",
 			ErrNoCommit, a.Topic, a.Partition, a.LogStart), nil
 	}
 	if log == nil {
@@ -125,7 +126,7 @@ func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err er
 	if err != nil || begun > trigger.Incarnation {
 		return nil, err
 	}
-	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d of incarnation %d (the topic was made again, or an older copy of it was restored). Readers would drop what is emitted now. Begin an incarnation of the log with: oona topics apply",
+	return fmt.Errorf("%w: the group has no commit of %s/%d, and rollups of it were emitted up to offset %d of incarnation %d (the topic was made again, or an older copy of it was restored). Readers would drop the rollups that are emitted now. Begin another incarnation of the log with: oona topics apply",
 		ErrMadeAgain, a.Topic, a.Partition, trigger.Offset, trigger.Incarnation), nil
 }
 
@@ -144,7 +145,7 @@ func isOf(ctx context.Context, r *oona.Rollup, a bus.Assignment, log Log) (bool,
 // compare says what of the log that the commit is of is gone.
 func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if p.Reached.ProcessedTo > a.LogEnd {
-		return fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d (an unclean election, a restored backup, a topic that was made again); what comes there now would be taken for what was read. Start with what the log holds (--from-here), or use new topics (--prefix)",
+		return fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d (an unclean election, a restored backup, a topic that was made again). New records at these offsets would be taken for records that were read. Start the aggregator with --from-here to continue with what the log holds, or use new topics under another --prefix",
 			ErrAhead, a.Topic, a.Partition, a.LogEnd, p.Reached.ProcessedTo), nil
 	}
 	last := p.Reached.ProcessedTo - 1
@@ -154,12 +155,12 @@ func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, er
 			return nil, err
 		}
 		if !found || appendedAt != p.Reached.AppendedAt {
-			return fmt.Errorf("%w: the record of %s/%d at offset %d is not the one that was read; the log lost its end and has grown since (an unclean election, a restored backup, a topic that was made again). Start with what the log holds (--from-here), or use new topics (--prefix)",
+			return fmt.Errorf("%w: the record of %s/%d at offset %d is not the one that was read; the log lost its end and has grown since (an unclean election, a restored backup, a topic that was made again). Start the aggregator with --from-here to continue with what the log holds, or use new topics under another --prefix",
 				ErrAhead, a.Topic, a.Partition, last), nil
 		}
 	}
 	if a.Committed.Offset < a.LogStart {
-		return fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and start with what the log still holds (--from-here)",
+		return fmt.Errorf("%w: %s/%d begins at offset %d and was committed at %d; windows that were open have lost records. Lengthen the retention, and start the aggregator with --from-here to continue with what the log still holds",
 			ErrOvertaken, a.Topic, a.Partition, a.LogStart, a.Committed.Offset), nil
 	}
 	return nil, nil
