@@ -76,35 +76,38 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestUsageErrors(t *testing.T) {
-	for want, args := range map[string][]string{
-		`expected one of "demo"`: {},
-		"unknown flag --nope":    {"demo", "--nope"},
-		`speed "fast"`:           {"demo", "--speed", "fast"},
-		"give --for":             {"demo", "--once", "--synthetic", "layers=1,seeds=1,rate=1"},
-		"give one of them":       {"demo", "--data", "d", "--kafka", "h:1"},
-		"--for is -1s":           {"demo", "--for=-1s"},
-		"--window is 0s":         {"demo", "--window=0s"},
-		"--idle is 0s":           {"demo", "--idle=0s"},
-		`--from: "2026-12-01" is not a time; give for example 2026-12-01T12:00:00Z`: {"windows", "apply", "--from", "2026-12-01"},
-		`--memory-limit: "banana" is not a size; give for example 2GiB`:             {"topics", "apply", "--memory-limit", "banana"},
-		"--tick-interval: is 1µs; it is at least 10ms":                              {"topics", "apply", "--tick-interval", "1us", "--idle-horizon", "3us"},
+func TestErrors(t *testing.T) {
+	bin := t.TempDir()
+	s := newTranscript(t, bin, "BIN")
+	for _, args := range [][]string{
+		{},
+		{"demo", "--nope"},
+		{"demo", "--speed", "fast"},
+		{"demo", "--once", "--synthetic", "layers=1,seeds=1,rate=1"},
+		{"demo", "--data", "d", "--kafka", "h:1"},
+		{"demo", "--for=-1s"},
+		{"demo", "--window=0s"},
+		{"demo", "--idle=0s"},
+		{"demo", "--once", "--recording", "main.go"},
+		{"windows", "apply", "--from", "2026-12-01"},
+		{"topics", "apply", "--memory-limit", "banana"},
+		{"topics", "apply", "--tick-interval", "1us", "--idle-horizon", "3us"},
+		{"topics", "apply", "--window-length", "0s"},
+		{"topics", "check", "--brokers", "127.0.0.1:1"},
+		{"check"},
+		{"check", "--ingest=-", "--offline", "--read-log"},
+		{"check", "--offline", "--exporter=-", "--bin", bin},
 	} {
-		status, out, messages := run(t, args...)
-		if status != exitUsage || out != "" || !strings.Contains(messages, want) {
-			t.Errorf("%v: status %d, out %q, messages %q; want %q", args, status, out, messages, want)
+		if out := s.messages(args...); out != "" {
+			t.Errorf("%v: %q", args, out)
 		}
 	}
-}
-
-// For services called oona-..., Kubernetes sets variables that look like those of flags.
-func TestServiceLinksAreNotRead(t *testing.T) {
+	// For services called oona-..., Kubernetes sets variables that look like those of flags.
+	s.note("With OONA_INGEST_PORT=tcp://10.96.0.8:8080 and OONA_SERVICE_HOST=10.96.0.7.")
 	t.Setenv("OONA_INGEST_PORT", "tcp://10.96.0.8:8080")
 	t.Setenv("OONA_SERVICE_HOST", "10.96.0.7")
-	status, _, messages := run(t, "demo", "--for=-1s")
-	if status != exitUsage || !strings.Contains(messages, "--for is -1s") || !strings.Contains(messages, "warning: OONA_INGEST_PORT is ignored") || strings.Contains(messages, "OONA_SERVICE_HOST") {
-		t.Errorf("status %d, %q", status, messages)
-	}
+	s.run("demo", "--for=-1s")
+	s.golden("errors.txt")
 }
 
 func TestTopicsApplyThenCheck(t *testing.T) {
@@ -114,43 +117,22 @@ func TestTopicsApplyThenCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	at := []string{"--brokers", broker.Addrs[0], "--partitions", "3"}
-	topics := func(command string, more ...string) (int, string, string) {
-		return run(t, append(append([]string{"topics", command}, at...), more...)...)
+	s := newTranscript(t, broker.Addrs[0], "BROKER")
+	topics := func(command string, more ...string) {
+		t.Helper()
+		s.run(append([]string{"topics", command, "--brokers", broker.Addrs[0]}, more...)...)
 	}
-	if status, _, messages := topics("check"); status != exitFailed || !strings.Contains(messages, "kasmina.telemetry.seed.metrics") || !strings.Contains(messages, "oona topics apply") {
-		t.Errorf("check of nothing: status %d, %q", status, messages)
-	}
-	if status, out, messages := topics("apply"); status != 0 || !strings.Contains(out, "10 topics are as they must be") {
-		t.Errorf("apply: status %d, %q, %q", status, out, messages)
-	}
-	if status, out, messages := topics("check"); status != 0 || !strings.Contains(out, "10 topics") {
-		t.Errorf("check: status %d, %q, %q", status, out, messages)
-	}
-	// Without --partitions, any number is right if the topics agree.
-	if status, out, messages := run(t, "topics", "check", "--brokers", broker.Addrs[0]); status != 0 || !strings.Contains(out, "10 topics") {
-		t.Errorf("check without a number: status %d, %q, %q", status, out, messages)
-	}
-	if status, _, messages := topics("check", "--max-message-bytes", "5000000"); status != exitFailed ||
-		!strings.Contains(messages, "kasmina.telemetry.seed.metrics has max.message.bytes=1048588 and must have at least 5000000; run `oona topics apply --max-message-bytes` with that size") {
-		t.Errorf("check for an ingest with a higher limit: status %d, %q", status, messages)
-	}
-	if status, out, messages := topics("apply", "--max-message-bytes", "5000000"); status != 0 || !strings.Contains(out, "max.message.bytes was 1048588, is 5000000 now") {
-		t.Errorf("apply for it: status %d, %q, %q", status, out, messages)
-	}
-	if status, out, messages := topics("apply"); status != 0 || strings.Contains(out, "max.message.bytes") {
-		t.Errorf("more is right too: status %d, %q, %q", status, out, messages)
-	}
-	if status, _, messages := topics("check", "--partitions", "4"); status != exitFailed || !strings.Contains(messages, "3 partitions") {
-		t.Errorf("check of another number of partitions: status %d, %q", status, messages)
-	}
-}
-
-func TestBrokersThatAreNotThere(t *testing.T) {
-	status, _, messages := run(t, "topics", "check", "--brokers", "127.0.0.1:1")
-	if status != exitFailed || !strings.Contains(messages, "127.0.0.1:1") {
-		t.Errorf("status %d, %q", status, messages)
-	}
+	topics("check", "--partitions=3")
+	topics("apply", "--partitions=3")
+	topics("check", "--partitions=3")
+	s.note("Without --partitions, any number is right if the topics agree.")
+	topics("check")
+	topics("check", "--partitions=4")
+	s.note("For an ingest with a higher limit. A limit that is higher than necessary is right.")
+	topics("check", "--partitions=3", "--max-message-bytes=5000000")
+	topics("apply", "--partitions=3", "--max-message-bytes=5000000")
+	topics("apply", "--partitions=3")
+	s.golden("topics.txt")
 }
 
 func TestDemoPrintsJSON(t *testing.T) {
@@ -166,12 +148,5 @@ func TestDemoPrintsJSON(t *testing.T) {
 	}
 	if !strings.Contains(messages, "Reconciliation") {
 		t.Errorf("messages are %q", messages)
-	}
-}
-
-func TestDemoOfWhatIsNoRecording(t *testing.T) {
-	status, out, messages := run(t, "demo", "--once", "--recording", "main.go")
-	if status != exitFailed || out != "" || !strings.Contains(messages, "main.go is not a recording") {
-		t.Errorf("status %d, out %q, messages %q", status, out, messages)
 	}
 }

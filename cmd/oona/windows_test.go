@@ -165,13 +165,6 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 	}
 }
 
-func TestFirstConfigurationIsValidated(t *testing.T) {
-	status, _, messages := run(t, "topics", "apply", "--window-length", "0s")
-	if status != exitUsage || !strings.Contains(messages, "--window-length: is 0s") {
-		t.Errorf("status %d, %q", status, messages)
-	}
-}
-
 // Show prints the other configurations if there is one of a later version. Apply refuses
 // to write another.
 func TestConfigurationOfALaterVersion(t *testing.T) {
