@@ -51,7 +51,7 @@ func (s *transcript) add(args []string, says string, status int) {
 }
 
 var (
-	transcriptTime   = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`)
+	transcriptTime   = regexp.MustCompile(`\b2\d\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`)
 	transcriptMicros = regexp.MustCompile(`\b1[6-9]\d{14}\b`)
 )
 
