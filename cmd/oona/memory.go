@@ -16,7 +16,7 @@ type memoryFlags struct {
 	Partitions int              `name:"worker-partitions" placeholder:"N" help:"Maximum number of partitions that one aggregator may be assigned, for --memory-limit. Default: all partitions of the topic, as when only one aggregator is left."`
 }
 
-// Upper limits of the memory of an aggregator, including garbage. docs/operations.md
+// Upper limits of the memory of an aggregator, including garbage. docs/capacity.md
 // has the measurements, and TestWorkerStaysUnderItsMemoryLimit checks them.
 const (
 	workerMemory      = 64 * units.MiB

@@ -160,7 +160,7 @@ func startAggregate(t *testing.T, broker string, limit units.Base2Bytes) *aggreg
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	cmd := exec.Command(binary, "--brokers", broker, "--admin-address", "127.0.0.1:0", "--worker", "w0", "--log-format", "json")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%dB", limit)) // as docs/operations.md advises
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%dB", limit)) // as docs/capacity.md advises
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
