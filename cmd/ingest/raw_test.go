@@ -240,7 +240,7 @@ func TestRawKeepsToTheTopicsLimit(t *testing.T) {
 				if n := counted(t, w.Registry, "oona_ingest_raw_records_total", "dead"); n != 0 {
 					t.Fatalf("%v good records are dead letters", n)
 				}
-				if told := strings.Contains(log.String(), "set it to the topic's max.message.bytes"); told != (limit < cfg.Ingest.MaxMessageBytes) {
+				if told := strings.Contains(log.String(), "max.message.bytes of the topic"); told != (limit < cfg.Ingest.MaxMessageBytes) {
 					t.Errorf("that the topic takes less than was said is told: %v", told)
 				}
 				inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, probes+records*frames)[probes:], records*frames)

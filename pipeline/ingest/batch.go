@@ -11,23 +11,24 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// batch is the records of one request, or of one record of the raw topic.
+// batch holds the records that are made of one request, or of one record of the
+// raw topic.
 type batch struct {
 	cfg   *Config
-	path  string // into the bus: oona.HeaderPath
-	trace string // the request's trace context; may be empty
-	bytes int    // of the body
+	path  string // value of oona.HeaderPath
+	trace string // trace context of the request; may be empty
+	bytes int    // size of the body
 
 	messages []*message.Message
 	readings int
 	tensors  []keptTensor // that the messages refer to
 
-	held     *lease
-	decoders int // of held, while it is decoded: what decodes it
-	copies   int // of held: tensors on their way to the store
+	held     *lease // memory that the batch uses
+	decoders int    // part of held: buffers of the decoders, during decoding
+	copies   int    // part of held: tensors that are being stored
 }
 
-// hold uses memory for the batch.
+// hold takes memory for the batch.
 func (b *batch) hold(bytes int) *refusal {
 	if b.held.grow(bytes) {
 		return nil
@@ -35,12 +36,12 @@ func (b *batch) hold(bytes int) *refusal {
 	return refuse(reasonOverloaded, "there is no memory for it")
 }
 
-// messageBytes is about what a message takes besides its payload: metadata, key,
-// and what the bus makes of it.
+// messageBytes is about how much memory a message takes besides its payload: for
+// metadata, key, and the bus's own form of it.
 const messageBytes = 1 << 10
 
-// decoders are what a request decodes with. Their buffers serve the next
-// request, so that nothing is allocated for a reading.
+// decoders decode frames, one body at a time. Their buffers are used again for the
+// next body, so no reading costs an allocation.
 type decoders struct {
 	limits oona.FrameLimits
 	frame  oona.Frame
@@ -48,24 +49,23 @@ type decoders struct {
 	json   jsonDecoder
 }
 
-// pooled is the most bytes that what a pool keeps may have. Buffers grow with what
-// they are used for, and would stay as large as the largest of all.
+// pooled is the maximum size in bytes of what a pool keeps. Buffers grow with use.
+// Without the limit each would become as large as the largest body.
 const pooled = 1 << 20
 
-// size is how many bytes the decoders keep.
+// size returns how many bytes the decoders keep.
 func (d *decoders) size() int { return d.avro.Size() + d.json.size() }
 
 func newDecoders(cfg Config) *decoders {
 	return &decoders{limits: cfg.limits(), avro: avro.FrameDecoder{Limits: cfg.limits()}, json: jsonDecoder{limits: cfg.limits()}}
 }
 
-// decodeFunc adds the frames of a body to a batch, or says what is wrong with
-// the first bad one.
+// decodeFunc adds the frames of a body to a batch, or refuses the first bad one.
 type decodeFunc func(d *decoders, body []byte, b *batch) *refusal
 
-// avroFrames takes an object container file, or single objects, one after the
-// other. A record's value is the object as it was received: every reader knows
-// every published schema.
+// avroFrames decodes an object container file, or single objects that follow one
+// another. The value of a record is the object that was received, since every reader
+// knows every published schema.
 func (d *decoders) avroFrames(body []byte, b *batch) *refusal {
 	if p := sniff(body, mediaAvro); p != nil {
 		return p
@@ -95,7 +95,7 @@ func (d *decoders) avroFrames(body []byte, b *batch) *refusal {
 	return nil
 }
 
-// containerFrames takes the frames of an object container file.
+// containerFrames decodes an object container file.
 func (d *decoders) containerFrames(body []byte, b *batch) *refusal {
 	var refused *refusal
 	reserve := func(bytes int) error {
@@ -128,8 +128,8 @@ func (d *decoders) containerFrames(body []byte, b *batch) *refusal {
 	return nil
 }
 
-// take adds the frame that was decoded. value is its encoding; nil: it was not
-// encoded as a record is.
+// take validates the frame that was decoded and adds it to the batch. value is its
+// encoding, or nil if it was not received in the encoding of records.
 func (d *decoders) take(b *batch, value []byte) *refusal {
 	if grown := d.size() - b.decoders; grown > 0 {
 		b.decoders += grown
@@ -148,7 +148,7 @@ func tooManyFrames(limit int) *refusal {
 	return refuse(reasonTooLarge, "the request has more than %d frames; spread them over several requests", limit)
 }
 
-// add appends a valid frame's record. value is its encoding, if there is one.
+// add appends the record of a valid frame. value is as for take.
 func (b *batch) add(f *oona.Frame, value []byte) *refusal {
 	replaced, refused := b.claimTensors(f)
 	if refused != nil {
@@ -160,10 +160,10 @@ func (b *batch) add(f *oona.Frame, value []byte) *refusal {
 			return refused
 		}
 	}
-	// Ids and names are in each part of a frame that is split: hence three quarters.
+	// Each part of a split frame repeats the ids and names, hence three quarters.
 	if limit := b.cfg.MaxMessageBytes - recordOverhead; len(value) > limit {
 		return refuse(reasonTooLarge,
-			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames of their own sequence numbers, at most %d seeds each",
+			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames with different sequence numbers and at most %d seeds each",
 			len(value), limit, max(1, len(f.Seeds)*limit/len(value)*3/4)).of(len(b.messages), "")
 	}
 	if refused := b.hold(messageBytes); refused != nil {

@@ -17,8 +17,8 @@ const (
 	minRate          = 16 << 10
 )
 
-// byteBudget bounds the bytes of all bodies that are being read or were read and
-// are still used, wherever they are kept.
+// byteBudget limits the total size of bodies, in memory and on disk, from when their
+// bytes are read until they are freed.
 type byteBudget struct {
 	limit int64
 	taken atomic.Int64
@@ -27,18 +27,18 @@ type byteBudget struct {
 // errBodyBudget is returned when the byte budget for bodies is used up.
 var errBodyBudget = errors.New("the byte budget for bodies is used up")
 
-// bodyReader reads the body of a request. The bytes that were read count against
-// the budget until the body is freed, whatever length was declared. It remembers why
-// the body ended early, as a decompressor may hide that.
+// bodyReader reads the body of a request. The bytes that it has read count against
+// the budget until the body is freed. The declared length does not count. It keeps the
+// error that ended the body early, because a decompressor may hide that.
 type bodyReader struct {
 	content    io.Reader
 	budget     *byteBudget // nil: the caller accounts for what it reads
 	spooled    *lease      // memory of a tensor; nil: no tensor
 	connection *http.ResponseController
 	began      time.Time
-	timeout    time.Duration // of all of it
-	bytes      int64
-	charged    int64 // of them, to spooled
+	timeout    time.Duration // for the whole body
+	bytes      int64         // that were read
+	charged    int64         // of these, how many spooled was charged for
 	err        error
 }
 
@@ -49,10 +49,10 @@ func readBody(w http.ResponseWriter, content io.Reader, in *byteBudget, timeout 
 	return a
 }
 
-// expect sets the time by which more must have arrived.
+// expect sets the deadline of the next read.
 func (a *bodyReader) expect() {
 	within := firstByteTimeout + time.Duration(a.bytes)*time.Second/minRate
-	_ = a.connection.SetReadDeadline(a.began.Add(min(within, a.timeout))) // a test's recorder has none
+	_ = a.connection.SetReadDeadline(a.began.Add(min(within, a.timeout))) // a recorder of a test has no deadline
 }
 
 func (a *bodyReader) Read(p []byte) (int, error) {
@@ -62,7 +62,7 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 		err = errBodyBudget
 	}
 	if more := min(a.bytes, spooledInMemory) - a.charged; a.spooled != nil && more > 0 {
-		// A buffer that grows has up to twice what is in it.
+		// The capacity of a growing buffer is up to twice its content.
 		if a.charged += more; !a.spooled.grow(2 * int(more)) {
 			err = errNoMemory
 		}
@@ -76,8 +76,7 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// free gives back what the body used of the budget. Nothing may refer to the body
-// any more.
+// free returns the body's bytes to the budgets. Nothing may use the body afterwards.
 func (a *bodyReader) free() {
 	if a.budget != nil {
 		a.budget.taken.Add(-a.bytes)
@@ -88,14 +87,14 @@ func (a *bodyReader) free() {
 	}
 }
 
-// bodyProblem returns the answer to a request whose body could not be read.
+// bodyProblem refuses a request whose body could not be read.
 func (s *Stage) bodyProblem(a *bodyReader) *refusal {
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(a.err, &over):
 		return s.bodyTooLarge()
 	case errors.Is(a.err, errBodyBudget):
-		return refuse(reasonOverloaded, "the bodies of requests that are being served have %d bytes, which is the most; nothing of this one was taken, send it again later", a.budget.limit).after(time.Second)
+		return refuse(reasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-spool-bytes); nothing of this one was taken, send it again later", a.budget.limit).after(time.Second)
 	case errors.Is(a.err, errNoMemory):
 		return s.memoryProblem()
 	case errors.Is(a.err, os.ErrDeadlineExceeded):

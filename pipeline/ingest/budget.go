@@ -7,28 +7,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// budget is the memory that may be in use by what has come and is not settled,
-// in bytes of capacity. It is divided into shares. Each has some that is its own;
-// the rest goes to whoever asks first.
+// budget limits the memory of requests and records that were received and are not
+// settled, in bytes of capacity. It is divided into shares. A part of the budget is
+// reserved for each share. The rest goes to the share that asks first.
 type budget struct {
 	total int64
 
 	mu     sync.Mutex
 	shares []*share
-	freed  chan struct{} // closed when some is free again; nil: nobody waits
+	freed  chan struct{} // closed when memory is freed; nil: nothing waits for it
 }
 
-// share is what one way into ingest uses of the budget.
+// share is the part of the budget that one input of ingest uses.
 type share struct {
 	of    *budget
-	least int64
-	turn  chan struct{} // whoever has it is the next to get some: the first that waits
+	least int64         // is reserved
+	turn  chan struct{} // is held by the first that waits for memory
 	used  int64
 }
 
 func newBudget(total int64) *budget { return &budget{total: total} }
 
-// share adds a share, of which least bytes are its own.
+// share adds a share, with least bytes reserved for it.
 func (b *budget) share(least int64) *share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -37,7 +37,7 @@ func (b *budget) share(least int64) *share {
 	return s
 }
 
-// most is what a share can have when no other uses any.
+// most returns how much a share can get while no other share uses any.
 func (s *share) most() int64 {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -50,7 +50,7 @@ func (s *share) most() int64 {
 	return most
 }
 
-// try takes n bytes, or none.
+// try takes n bytes if they are free, and reports whether it has.
 func (s *share) try(n int64) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -71,15 +71,13 @@ func (s *share) fits(n int64) bool {
 	return true
 }
 
-// wait takes n bytes, at most least, once they are free and those that came
-// before have theirs. It returns false when one of the contexts ends first.
-func (s *share) wait(session, claim context.Context, n int64) bool {
+// wait takes n bytes, at most least, once they are free and all earlier calls have
+// returned. It returns false if ctx ends first.
+func (s *share) wait(ctx context.Context, n int64) bool {
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
-	case <-session.Done():
-		return false
-	case <-claim.Done():
+	case <-ctx.Done():
 		return false
 	}
 	for {
@@ -95,22 +93,20 @@ func (s *share) wait(session, claim context.Context, n int64) bool {
 		}
 		select {
 		case <-freed:
-		case <-session.Done():
-			return false
-		case <-claim.Done():
+		case <-ctx.Done():
 			return false
 		}
 	}
 }
 
-// force takes n bytes, even beyond the budget.
+// force takes n bytes even if that exceeds the budget.
 func (s *share) force(n int64) {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	s.used += n
 }
 
-// free gives n bytes back.
+// free returns n bytes.
 func (s *share) free(n int64) {
 	if n == 0 {
 		return
@@ -130,7 +126,7 @@ func (s *share) inUse() int64 {
 	return s.used
 }
 
-// gauge shows how much is in use by what.
+// gauge returns the metric of the share. by says what the memory is used for.
 func (s *share) gauge(by string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "oona_ingest_memory_bytes", Help: "Memory in use by what has come and is not settled: requests with frames, tensors that are sent by themselves, records of the raw topic.",
@@ -138,22 +134,23 @@ func (s *share) gauge(by string) prometheus.Collector {
 	}, func() float64 { return float64(s.inUse()) })
 }
 
-// lease is what one request, or one record of the raw topic, uses of a share. It
-// is for one goroutine at a time. Without a lease, nil, everything is allowed.
+// lease is the memory of a share that one request, or one record of the raw topic,
+// uses. It is for one goroutine at a time. A nil lease has no limit.
 type lease struct {
 	share *share
-	taken int64 // of the share
+	taken int64 // from the share
 	used  int64
-	limit int64 // of used; 0: none
-	// soft: what is not free is taken all the same. It is for who has waited
-	// until there was as much as is to be expected.
+	limit int64 // of used; 0: no limit
+	// soft: the lease grows even if no memory is free. It is for a record that has
+	// waited until as much was free as it should need.
 	soft bool
 }
 
-// leaseStep is what a lease takes at a time, if it is free: it needs little, often.
+// leaseStep is how much a lease takes from its share at a time if that is free,
+// because leases grow often and by little.
 const leaseStep = 32 << 10
 
-// grow uses n bytes more, if they are free.
+// grow uses n more bytes, and reports whether they were free.
 func (l *lease) grow(n int) bool {
 	if l == nil {
 		return true
@@ -162,11 +159,11 @@ func (l *lease) grow(n int) bool {
 		return false
 	}
 	if more := l.used + int64(n) - l.taken; more > 0 {
-		switch atOnce := max(more, leaseStep); {
+		switch step := max(more, leaseStep); {
 		case l.soft:
 			l.share.force(more)
-		case l.share.try(atOnce):
-			more = atOnce
+		case l.share.try(step):
+			more = step
 		case !l.share.try(more):
 			return false
 		}
@@ -176,20 +173,20 @@ func (l *lease) grow(n int) bool {
 	return true
 }
 
-// shrink uses n bytes less. They stay with the lease, for what comes.
+// shrink uses n bytes less. The lease keeps them for when it grows again.
 func (l *lease) shrink(n int) {
 	if l != nil {
 		l.used -= int64(n)
 	}
 }
 
-// trim gives back what is not used.
+// trim returns what is not used to the share.
 func (l *lease) trim() {
 	l.share.free(l.taken - l.used)
 	l.taken = l.used
 }
 
-// end gives everything back.
+// end returns everything to the share.
 func (l *lease) end() {
 	l.share.free(l.taken)
 	l.taken, l.used = 0, 0

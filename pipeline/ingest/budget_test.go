@@ -43,20 +43,19 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// Those that wait for memory get it in their order, however little a later one
-// wants, and let go when a context ends.
+// Those that wait for memory get it in their order, even if a later one needs less, and
+// stop waiting when the context ends.
 func TestWaitingForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newBudget(100).share(100)
 		s.force(90)
-		session, endSession := context.WithCancel(t.Context())
-		claim, endClaim := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex
 		var all []int
 		var waiting sync.WaitGroup
 		for i, n := range []int64{50, 60, 5, 70} {
 			waiting.Go(func() {
-				if s.wait(session, claim, n) {
+				if s.wait(ctx, n) {
 					mu.Lock()
 					defer mu.Unlock()
 					all = append(all, i)
@@ -87,10 +86,9 @@ func TestWaitingForMemory(t *testing.T) {
 		if got := order(); got != "[0 1 2]" || s.inUse() != 95 {
 			t.Errorf("%v got some, %d are in use", got, s.inUse())
 		}
-		endSession()
+		cancel()
 		waiting.Wait()
-		endClaim()
-		if s.wait(t.Context(), claim, 50) || s.inUse() != 95 {
+		if s.wait(ctx, 50) || s.inUse() != 95 {
 			t.Errorf("%d are in use", s.inUse())
 		}
 	})

@@ -8,13 +8,13 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// sentAt is the header with a client's clock as it began to send a request, in
-// microseconds since the Unix epoch: as observed_at, which the same clock
-// measures.
+// sentAt is the header with the time at which the client began to send the request,
+// by its own clock, in microseconds since the Unix epoch. The same clock measures
+// observed_at.
 const sentAt = "Oona-Sent-At"
 
-// clockProblem refuses a request whose client's clock is off: its frames would
-// only be found in quarantine. Without the header nothing is known of the clock.
+// clockProblem refuses a request if the client's clock is wrong, because its frames
+// would go to quarantine. Without the header nothing is known about the clock.
 func (s *Stage) clockProblem(h http.Header, now time.Time) *refusal {
 	values := h.Values(sentAt)
 	if len(values) == 0 {
@@ -24,7 +24,7 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *refusal {
 	if err != nil || len(values) > 1 {
 		return refuse(reasonHeader, "%s is %.64q; give the time of sending once, in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
 	}
-	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // saturates
+	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // it saturates
 	if behind.Abs() <= s.cfg.ClockTolerance {
 		return nil
 	}
@@ -32,6 +32,6 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *refusal {
 	if behind < 0 {
 		way = "ahead of"
 	}
-	return refuse(reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the clock, or send in microseconds and anew with each attempt",
+	return refuse(reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the client's clock; if it is right, send the time of each attempt in microseconds",
 		behind.Abs(), way, s.cfg.ClockTolerance, sentAt, micros, now.UnixMicro())
 }

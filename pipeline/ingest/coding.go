@@ -15,25 +15,25 @@ import (
 // acceptedCodings are the values of Content-Encoding besides "identity".
 const acceptedCodings = "gzip, zstd"
 
-// inflater decompresses. Reset begins with another body.
+// inflater decompresses. Reset starts with another body.
 type inflater interface {
 	io.Reader
 	Reset(r io.Reader) error
 }
 
-// codings have a pool of inflaters each: their tables and windows serve the
-// next request.
+// codings has a pool of inflaters for each coding. Their tables and windows are used
+// again for the next request.
 type codings struct{ gzip, zstd sync.Pool }
 
 const (
-	// zstdWindow is the most that every decoder of HTTP content must have (RFC 9659),
-	// in bytes, and more than the frames of a request need.
+	// zstdWindow is the window in bytes that every decoder of HTTP content must
+	// support (RFC 9659). Frames of a request need less.
 	zstdWindow = 8 << 20
-	// zstdBlocks is what a decoder has besides a window: two blocks.
+	// zstdBlocks is the memory of a decoder besides its window: two blocks.
 	zstdBlocks = 256 << 10
-	// pooledWindow is the window of decoders that are used again.
+	// pooledWindow is the window of the decoders in the pool.
 	pooledWindow = pooled - zstdBlocks
-	// gzipBytes is what a gzip.Reader takes.
+	// gzipBytes is the memory of a gzip.Reader.
 	gzipBytes = 48 << 10
 )
 
@@ -45,7 +45,7 @@ func newCodings() *codings {
 }
 
 func newZstd(window uint64) *zstd.Decoder {
-	// Without concurrency it has no goroutine, so that the pool may forget it.
+	// Without concurrency it has no goroutine, so the pool may drop it.
 	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 	if err != nil {
 		panic(err) // the options are constants
@@ -53,7 +53,7 @@ func newZstd(window uint64) *zstd.Decoder {
 	return r
 }
 
-// of returns the pool for a request's body; nil: the body is as it is.
+// of returns the pool for the body of a request, or nil if the body is not compressed.
 func (c *codings) of(h http.Header) (*sync.Pool, *refusal) {
 	coding := strings.Join(h.Values("Content-Encoding"), ", ")
 	switch strings.ToLower(coding) {
@@ -65,20 +65,20 @@ func (c *codings) of(h http.Header) (*sync.Pool, *refusal) {
 		return &c.zstd, nil
 	}
 	return nil, refuse(reasonMediaType,
-		"Content-Encoding is %.64q; send the body as it is, or with one of the codings %s", coding, acceptedCodings)
+		"Content-Encoding is %.64q; send the body uncompressed, or with one of the codings %s", coding, acceptedCodings)
 }
 
 const (
-	// firstBuffer is what a body is read into at first. It is lent: what is only
-	// declared takes no other memory.
+	// firstBuffer is the size of the buffer for the first read of a body. It comes
+	// from a pool, so a request that has only declared a body takes no other memory.
 	firstBuffer = 4 << 10
-	// secondBuffer is the most that is allocated once that has come.
+	// secondBuffer is the maximum size of the buffer that is allocated after the first read.
 	secondBuffer = 64 << 10
 )
 
 var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
-// receive reads the body as it is sent; declared is its length, if above 0.
+// receive reads the body without decompressing it. declared is its length if above 0.
 func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *refusal) {
 	first, _ := firstBuffers.Get().(*[firstBuffer]byte)
 	defer firstBuffers.Put(first)
@@ -86,8 +86,7 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *r
 	if err != nil && err != io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
 		return nil, s.bodyProblem(in)
 	}
-	// Records alias the body, and a publisher that is slower than its timeout
-	// still holds them when the request has been answered: it is not pooled.
+	// Records alias the body, so it does not come from a pool.
 	size, factor, most := n, 2, s.cfg.MaxBodyBytes
 	if declared > 0 {
 		size, factor, most = int(min(declared, secondBuffer)), 4, declared
@@ -102,12 +101,12 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *r
 	return body, nil
 }
 
-// errNoMemory is returned when there is no memory for a body.
+// errNoMemory is returned if there is no memory for a body.
 var errNoMemory = errors.New("no memory for a body")
 
-// readAll returns begun and what else there is to read, in memory that held has, as
-// [io.ReadAll] does. Its buffer has size bytes at first, then factor times as many,
-// and most unless there is more.
+// readAll returns begun and everything that r has, like [io.ReadAll], in memory of
+// held. Its buffer has size bytes at first and then grows by factor, up to most. Beyond
+// most it grows only if there is more to read.
 func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]byte, error) {
 	all := begun
 	before := 0
@@ -131,15 +130,15 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 	}
 }
 
-// inflate decompresses the body, unless inflaters is nil. What comes of it does
-// not exceed its limit by more than a byte.
+// inflate decompresses the body, unless inflaters is nil. It decompresses at most one
+// byte more than the limit.
 func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *refusal) {
 	if inflaters == nil {
 		return body, nil
 	}
 	from, _ := inflaters.Get().(inflater)
 	defer func() {
-		_ = from.Reset(http.NoBody) // the pool keeps no bodies
+		_ = from.Reset(http.NoBody) // so that the pool keeps no body
 		inflaters.Put(from)
 	}()
 	cost := gzipBytes
@@ -158,23 +157,24 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, decompressedTooLarge(&s.cfg)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, refuse(reasonCoding, "the body is cut off within its %s stream, or a few bytes follow the stream that are none of it (%d bytes were decompressed)", coding, len(plain))
+		return nil, refuse(reasonCoding, "the %s stream of the body is incomplete, or is followed by bytes that do not belong to it (%d bytes were decompressed)", coding, len(plain))
 	case needsWindow(err):
 		return nil, refuse(reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
 	case err != nil:
 		return nil, refuse(reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
 	}
-	held.shrink(cap(body)) // nothing refers to it any more
+	held.shrink(cap(body)) // it is not used any more
 	return plain, nil
 }
 
-// needsWindow: the decoder's window is too small. Where the content is one segment,
-// its length is the window, and the decoder says that it is too long.
+// needsWindow reports whether a decoder failed because its window is too small. If the
+// content is a single segment, its length is the window, and the decoder reports that
+// the content is too long.
 func needsWindow(err error) bool {
 	return errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded)
 }
 
-// inflateBy decompresses with from, which takes cost bytes meanwhile.
+// inflateBy decompresses with from, which uses cost bytes of memory during that time.
 func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]byte, error) {
 	if !held.grow(cost) {
 		return nil, errNoMemory

@@ -85,38 +85,37 @@ func TestBadCodings(t *testing.T) {
 		body   []byte
 		code   int
 		reason reason
-		detail string
 	}{
-		"unknown":               {"br", good, 415, reasonMediaType, `Content-Encoding is "br"; send the body as it is, or with one of the codings gzip, zstd`},
-		"deflate":               {"deflate", good, 415, reasonMediaType, "one of the codings"},
-		"two":                   {"gzip, zstd", zipped, 415, reasonMediaType, `"gzip, zstd"`},
-		"the same twice":        {"gzip,gzip", gzipped(zipped), 415, reasonMediaType, `"gzip,gzip"`},
-		"identity too":          {"identity, gzip", zipped, 415, reasonMediaType, ""},
-		"gzip of nothing":       {"gzip", gzipped(nil), 400, reasonUndecodable, "the body is empty"},
-		"gzip without bytes":    {"gzip", nil, 400, reasonCoding, "cut off within its gzip stream"},
-		"gzip that is none":     {"gzip", good, 400, reasonCoding, "does not decompress as gzip"},
-		"gzip is zstd":          {"gzip", zstd, 400, reasonCoding, "does not decompress as gzip"},
-		"gzip header cut off":   {"gzip", zipped[:5], 400, reasonCoding, "cut off within its gzip stream"},
-		"gzip cut off":          {"gzip", zipped[:len(zipped)/2], 400, reasonCoding, "cut off within its gzip stream"},
-		"gzip checksum cut off": {"gzip", zipped[:len(zipped)-1], 400, reasonCoding, "cut off within its gzip stream"},
-		"gzip corrupt":          {"gzip", corrupt(zipped, 12), 400, reasonCoding, "does not decompress as gzip"},
-		"gzip wrong checksum":   {"gzip", corrupt(zipped, -5), 400, reasonCoding, "checksum"},
-		"gzip wrong length":     {"gzip", corrupt(zipped, -1), 400, reasonCoding, "checksum"},
-		"gzip with garbage":     {"gzip", append(bytes.Clone(zipped), "garbage garbage"...), 400, reasonCoding, "gzip: invalid header"},
-		"gzip with zeros":       {"gzip", append(bytes.Clone(zipped), 0, 0), 400, reasonCoding, "or a few bytes follow the stream"},
-		"gzip too large":        {"gzip", gzipped(zeros), 413, reasonTooLarge, "more than 65536 bytes decompressed (--max-decompressed-bytes)"},
-		"gzip in gzip":          {"gzip", gzipped(zipped), 415, reasonMediaType, "looks like gzip"},
-		"zstd of nothing":       {"zstd", zstandarded(t, nil), 400, reasonUndecodable, "the body is empty"},
-		"zstd that is none":     {"zstd", good, 400, reasonCoding, "does not decompress as zstd"},
-		"zstd cut off":          {"zstd", zstd[:len(zstd)/2], 400, reasonCoding, "cut off within its zstd stream"},
-		"zstd checksum cut off": {"zstd", zstd[:len(zstd)-1], 400, reasonCoding, "cut off within its zstd stream"},
-		"zstd wrong checksum":   {"zstd", corrupt(zstd, -1), 400, reasonCoding, "CRC check failed"},
-		"zstd with garbage":     {"zstd", append(bytes.Clone(zstd), "garbage garbage"...), 400, reasonCoding, "does not decompress as zstd"},
-		"zstd too large":        {"zstd", zstandarded(t, zeros), 413, reasonTooLarge, "more than 65536 bytes decompressed"},
-		"zstd window of 1 GiB":  {"zstd", []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 1, 0, 0}, 400, reasonCoding, "zstd window is larger than 8388608 bytes"},
+		"unknown":               {"br", good, 415, reasonMediaType},
+		"deflate":               {"deflate", good, 415, reasonMediaType},
+		"two":                   {"gzip, zstd", zipped, 415, reasonMediaType},
+		"the same twice":        {"gzip,gzip", gzipped(zipped), 415, reasonMediaType},
+		"identity too":          {"identity, gzip", zipped, 415, reasonMediaType},
+		"gzip of nothing":       {"gzip", gzipped(nil), 400, reasonUndecodable},
+		"gzip without bytes":    {"gzip", nil, 400, reasonCoding},
+		"gzip that is none":     {"gzip", good, 400, reasonCoding},
+		"gzip is zstd":          {"gzip", zstd, 400, reasonCoding},
+		"gzip header cut off":   {"gzip", zipped[:5], 400, reasonCoding},
+		"gzip cut off":          {"gzip", zipped[:len(zipped)/2], 400, reasonCoding},
+		"gzip checksum cut off": {"gzip", zipped[:len(zipped)-1], 400, reasonCoding},
+		"gzip corrupt":          {"gzip", corrupt(zipped, 12), 400, reasonCoding},
+		"gzip wrong checksum":   {"gzip", corrupt(zipped, -5), 400, reasonCoding},
+		"gzip wrong length":     {"gzip", corrupt(zipped, -1), 400, reasonCoding},
+		"gzip with garbage":     {"gzip", append(bytes.Clone(zipped), "garbage garbage"...), 400, reasonCoding},
+		"gzip with zeros":       {"gzip", append(bytes.Clone(zipped), 0, 0), 400, reasonCoding},
+		"gzip too large":        {"gzip", gzipped(zeros), 413, reasonTooLarge},
+		"gzip in gzip":          {"gzip", gzipped(zipped), 415, reasonMediaType},
+		"zstd of nothing":       {"zstd", zstandarded(t, nil), 400, reasonUndecodable},
+		"zstd that is none":     {"zstd", good, 400, reasonCoding},
+		"zstd cut off":          {"zstd", zstd[:len(zstd)/2], 400, reasonCoding},
+		"zstd checksum cut off": {"zstd", zstd[:len(zstd)-1], 400, reasonCoding},
+		"zstd wrong checksum":   {"zstd", corrupt(zstd, -1), 400, reasonCoding},
+		"zstd with garbage":     {"zstd", append(bytes.Clone(zstd), "garbage garbage"...), 400, reasonCoding},
+		"zstd too large":        {"zstd", zstandarded(t, zeros), 413, reasonTooLarge},
+		"zstd window of 1 GiB":  {"zstd", []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 1, 0, 0}, 400, reasonCoding},
 	} {
 		t.Run(name, func(t *testing.T) {
-			goldenLine(t, "coding.txt", name, refused(t, mediaAvro, c.body, c.code, c.reason, noFrame, "", c.detail, "Content-Encoding", c.coding))
+			goldenLine(t, "coding.txt", name, refused(t, mediaAvro, c.body, c.code, c.reason, noFrame, "", "Content-Encoding", c.coding))
 		})
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Config is what the stage must be told.
+// Config configures the stage.
 type Config struct {
-	Topic    string `kong:"-"` // that frames are published to
+	Topic    string `kong:"-"` // topic of frames
 	Instance string `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because the watermark of every producer is kept under it."`
 
 	MaxBodyBytes         int64 `help:"Maximum size of a request body as sent, in bytes."`
@@ -30,7 +30,7 @@ type Config struct {
 	PublishTimeout time.Duration `help:"Maximum time to wait for the bus. After it, a request gets 503."`
 	ClockTolerance time.Duration `help:"Maximum difference between a client's clock (Oona-Sent-At) and ingest's."`
 
-	Tensors           TensorStore   `kong:"-"` // nil: all tensors stay in their frames
+	Tensors           TensorStore   `kong:"-"` // nil: there is no store, and all tensors stay in their frames
 	InlineTensorBytes int           `group:"Tensors" help:"Maximum size of a tensor that stays in its frame, in bytes. Larger tensors go to the tensor store if one is configured."`
 	MaxTensorRequests int           `group:"Tensors" help:"Maximum number of requests that wait for the tensor store. Further requests with tensors get 429; requests without tensors are not affected."`
 	MaxSpoolBytes     int64         `group:"Tensors" help:"Maximum total size of the tensors being uploaded (PUT /v1/tensors), in bytes. They are in $TMPDIR, and up to 1 MiB of each in memory (max-memory-bytes). Further uploads get 429."`
@@ -38,14 +38,14 @@ type Config struct {
 	TensorTimeout     time.Duration `group:"Tensors" help:"Maximum time to receive a tensor (PUT /v1/tensors) and to write it to the store."`
 }
 
-// DefaultConfig returns the defaults, without a topic. MaxMemoryBytes bounds the
-// capacity of all that has come and is not settled: bodies, what they are
-// decompressed and decoded to, records of the raw topic, and what is in memory of
-// tensors that are sent by themselves. What was only declared takes nothing.
+// DefaultConfig returns the defaults, without a topic. MaxMemoryBytes limits the
+// capacity of everything that was received and is not settled: bodies, what they are
+// decompressed and decoded to, records of the raw topic, and the part of uploaded
+// tensors that is in memory. A length that was only declared does not count.
 //
 // A frame that is observed more than a minute ahead of the broker's clock is
-// quarantined. A client is told when it is half of that off: the rest is for
-// what ingest's clock differs from the broker's.
+// quarantined. ClockTolerance is half of that. The rest allows for the difference
+// between the clocks of ingest and the broker.
 func DefaultConfig() Config {
 	c := Config{
 		Instance:             defaultInstance(),
@@ -55,7 +55,7 @@ func DefaultConfig() Config {
 		MaxReadings:          oona.DefaultFrameLimits.Seeds,
 		MaxMetrics:           oona.DefaultFrameLimits.Metrics,
 		MaxTensors:           oona.DefaultFrameLimits.Tensors,
-		MaxMessageBytes:      oona.DefaultRecordBytes, // what Kafka's clients allow by default, too
+		MaxMessageBytes:      oona.DefaultRecordBytes, // also the default limit of Kafka's clients
 		InlineTensorBytes:    16 << 10,
 		MaxTensorRequests:    32,
 		MaxSpoolBytes:        2 << 30,
@@ -70,8 +70,7 @@ func DefaultConfig() Config {
 	return c
 }
 
-// defaultMemory is a quarter of what the process may have (GOMEMLIMIT), where that
-// is limited.
+// defaultMemory returns a quarter of GOMEMLIMIT, if that is set.
 func defaultMemory() int64 {
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
 		return limit / 4
@@ -79,9 +78,9 @@ func defaultMemory() int64 {
 	return 512 << 20
 }
 
-// leastMemory is what one request can need: its body, decompressed, the blocks of a
-// container in it, and their tensors twice. A quarter is kept for others than
-// requests with frames.
+// leastMemory returns how much memory one request can need: its body, decompressed,
+// the blocks of a container in it, and their tensors twice. A quarter of the memory is
+// reserved for tensors and the raw topic.
 func (c Config) leastMemory() int64 {
 	if max(c.MaxBodyBytes, c.MaxDecompressedBytes) > math.MaxInt64/32 { // the sum would overflow
 		return math.MaxInt64
@@ -89,10 +88,10 @@ func (c Config) leastMemory() int64 {
 	return (c.MaxBodyBytes + 4*c.MaxDecompressedBytes) * 4 / 3
 }
 
-// mostTime bounds each of the timeouts, so that sums of them do not overflow.
+// mostTime is the maximum of each timeout, so that their sums do not overflow.
 const mostTime = 24 * time.Hour
 
-// Validate names the first setting that is wrong.
+// Validate returns an *oona.FieldError for the first setting that is wrong.
 func (c Config) Validate() error {
 	if err := oona.CheckID("--instance", c.Instance); err != nil {
 		return err
@@ -138,7 +137,7 @@ func (c Config) Validate() error {
 		}
 	}
 	if least := c.leastMemory(); c.MaxMemoryBytes < least {
-		return &oona.FieldError{Field: "--max-memory-bytes", Reason: fmt.Sprintf("is %d; give at least %d, which one request can take, or a lower --max-decompressed-bytes (%d) or --max-body-bytes (%d)", c.MaxMemoryBytes, least, c.MaxDecompressedBytes, c.MaxBodyBytes)}
+		return &oona.FieldError{Field: "--max-memory-bytes", Reason: fmt.Sprintf("is %d; give at least %d, which one request can need, or lower --max-decompressed-bytes (%d) or --max-body-bytes (%d)", c.MaxMemoryBytes, least, c.MaxDecompressedBytes, c.MaxBodyBytes)}
 	}
 	if c.MaxMessageBytes <= recordOverhead {
 		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}
@@ -146,11 +145,11 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// ValidateTensors names the first setting that is wrong where there is a tensor
-// store.
+// ValidateTensors returns an *oona.FieldError for the first setting that is wrong if
+// there is a tensor store.
 func (c Config) ValidateTensors() error {
 	if c.MaxTensorRequests >= c.MaxInFlight {
-		return &oona.FieldError{Field: "--max-tensor-requests", Reason: fmt.Sprintf("is %d; give less than --max-in-flight, which is %d, so that requests without large tensors flow while the store is down", c.MaxTensorRequests, c.MaxInFlight)}
+		return &oona.FieldError{Field: "--max-tensor-requests", Reason: fmt.Sprintf("is %d; give less than --max-in-flight, which is %d, so that requests without large tensors are served while the store is down", c.MaxTensorRequests, c.MaxInFlight)}
 	}
 	return nil
 }
@@ -159,11 +158,12 @@ func (c Config) limits() oona.FrameLimits {
 	return oona.FrameLimits{Seeds: c.MaxReadings, Metrics: c.MaxMetrics, Tensors: c.MaxTensors}
 }
 
-// recordOverhead is room for what the bus adds to a frame: a key of at most 260
-// bytes, two headers of less than 300, and the record's own fields.
+// recordOverhead is space for what the bus adds to a frame: a key of at most 260
+// bytes, two headers of less than 300, and the fields of the record.
 const recordOverhead = 1 << 10
 
-// defaultInstance is the host's name, with what an id may not have replaced.
+// defaultInstance returns the name of the host. Characters that an ID must not have
+// are replaced.
 func defaultInstance() string {
 	host, err := os.Hostname()
 	if err != nil {

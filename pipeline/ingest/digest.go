@@ -7,10 +7,9 @@ import (
 	"strings"
 )
 
-// digestsOf returns the SHA-256 that the client declares of the body, once a
-// header that has it: Content-Digest and Repr-Digest (RFC 9530) are the same
-// where there is no content coding. Digests by other algorithms may be ignored,
-// and are.
+// digestsOf returns the SHA-256 digests of the body that the headers declare.
+// Content-Digest and Repr-Digest (RFC 9530) mean the same if there is no content coding.
+// Digests of other algorithms are ignored, which the RFC allows.
 func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *refusal) {
 	for _, name := range []string{"Content-Digest", "Repr-Digest"} {
 		for member := range strings.SplitSeq(strings.Join(h.Values(name), ","), ",") {
@@ -18,7 +17,7 @@ func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *refusal) {
 			if algorithm != "sha-256" {
 				continue
 			}
-			value, _, _ = strings.Cut(value, ";") // parameters, none of which is known
+			value, _, _ = strings.Cut(value, ";") // no parameters are known
 			digest, ok := byteSequence(strings.TrimRight(value, " "))
 			if !ok {
 				return nil, refuse(reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
@@ -29,7 +28,7 @@ func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *refusal) {
 	return digests, nil
 }
 
-// byteSequence reads what RFC 9651, section 3.3.5, calls so.
+// byteSequence parses a byte sequence of RFC 9651, section 3.3.5.
 func byteSequence(text string) (digest [sha256.Size]byte, ok bool) {
 	text, begins := strings.CutPrefix(text, ":")
 	text, ends := strings.CutSuffix(text, ":")

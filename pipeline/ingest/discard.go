@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// Many clients look for the answer only once they have sent the whole body, and
-// find a connection that was reset if it is closed before that. So the rest of a
-// refused request's body is read and thrown away, within these bounds. A body
-// must keep the least rate as well, as every other.
+// Many clients read the answer only after they have sent the whole body. If the
+// connection is closed before that, they see a reset instead of the answer. So the
+// rest of the body of a refused request is read and discarded, within these limits.
+// The minimum rate holds as for every body.
 const (
 	discardConnections = 64               // at a time
-	discardBytes       = 32 << 20         // or max-body-bytes, where that is more
-	discardTime        = 10 * time.Second // in all
+	discardBytes       = 32 << 20         // or max-body-bytes, if that is more
+	discardTime        = 10 * time.Second // per connection
 )
 
-// What is allowed to a connection beyond discardConnections: about what net/http
-// grants every request by itself.
+// The limits for connections beyond discardConnections. They are about those that
+// net/http has by itself.
 const (
 	hastyBytes = 256 << 10
 	hastyTime  = 500 * time.Millisecond
 )
 
-// Why a connection was closed while its client was still sending.
+// The limit at which a connection was closed while its client was still sending.
 const (
 	cutConnections = "connections"
 	cutBytes       = "bytes"
@@ -34,7 +34,7 @@ const (
 	cutStop        = "stop"
 )
 
-// requestBody is the body of a request. It knows whether it was read to its end.
+// requestBody is the body of a request. It records whether it was read to its end.
 type requestBody struct {
 	io.ReadCloser
 	ended bool
@@ -46,27 +46,25 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// watchBody has a request's body note whether it was read to its end, for as long
-// as it is served.
+// watchBody makes the body of each request a requestBody while it is served.
 func watchBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := &requestBody{ReadCloser: r.Body, ended: r.Body == nil || r.Body == http.NoBody}
 		r.Body = body
-		defer func() { r.Body = body.ReadCloser }() // net/http looks for its own type
+		defer func() { r.Body = body.ReadCloser }() // net/http expects its own type
 		next.ServeHTTP(w, r)
 	})
 }
 
-// refuse answers with the problem at once, and then reads what the client has
-// left to send.
+// refuse answers with the problem, and then reads the rest of what the client sends.
 func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *refusal) {
 	body, _ := r.Body.(*requestBody)
 	if body == nil || body.ended || refused.slow {
-		writeProblem(w, refused) // nothing is left to send, or it would not come in time
+		writeProblem(w, refused) // nothing is left to send, or it would come too slowly
 		return
 	}
 	connection := http.NewResponseController(w)
-	if err := connection.EnableFullDuplex(); err != nil { // a test's recorder
+	if err := connection.EnableFullDuplex(); err != nil { // a recorder of a test
 		writeProblem(w, refused)
 		return
 	}
@@ -77,13 +75,13 @@ func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *refusal)
 	}
 	if by := s.discard(w, body); by != "" {
 		s.metrics.refusalsCut.WithLabelValues(by).Inc()
-		s.warn("a refused request was still being sent when its connection was closed: its client may not have seen the answer",
+		s.warn("a connection was closed while its client was still sending a refused request; the client may not have seen the answer",
 			"by", by, "status", statusOf(refused), "reason", refused.reason, "client", r.RemoteAddr)
 	}
 }
 
-// discard reads a body to its end. If there is more of it than is allowed, it
-// returns what ended it, else nothing.
+// discard reads a body to its end. If it reaches a limit before that, it returns
+// which, otherwise "".
 func (s *Stage) discard(w http.ResponseWriter, body io.Reader) (by string) {
 	most, within := max(discardBytes, s.cfg.MaxBodyBytes), discardTime
 	select {
@@ -93,7 +91,7 @@ func (s *Stage) discard(w http.ResponseWriter, body io.Reader) (by string) {
 		most, within, by = hastyBytes, hastyTime, cutConnections
 	}
 	in := readBody(w, body, &byteBudget{limit: most}, within)
-	// A stage that is to end waits for nobody whom it has answered.
+	// A stage that stops does not wait for clients that were answered.
 	defer context.AfterFunc(s.discarding, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })()
 	_, err := io.Copy(io.Discard, stoppable{s.discarding, in})
 	switch {
@@ -111,8 +109,9 @@ func (s *Stage) discard(w http.ResponseWriter, body io.Reader) (by string) {
 	return by
 }
 
-// stoppable is a body that ends with its context. Where its reader sets
-// deadlines too, the context is looked at after that and before each read.
+// stoppable is a body that ends with its context. The context is checked before each
+// read, because a bodyReader sets a new deadline after each read, which would undo the
+// one that ends it.
 type stoppable struct {
 	ctx  context.Context
 	body io.Reader

@@ -1,20 +1,23 @@
-// Package ingest is the stage that takes frames from trainers over HTTP and
-// publishes each as one record of the seed-metrics topic.
+// Package ingest is the stage that accepts frames from trainers, over HTTP and from the
+// raw topic, and publishes each as one record of the seed-metrics topic.
 //
 //	POST /v1/frames --> header --> a slot --> read, inflate --> decode --> validate --> publish --> 200
 //	                      |          |             |              |           |            |
 //	                   400, 415     429      400, 408, 413    400, 415     400, 413       503
 //
-// A request is taken whole or not at all: every frame is validated before the
-// first is published, and 200 is said only once the bus has acknowledged all.
-// After 503 it is unknown what the bus has; the client sends the same frames
-// again, and a repeat is folded once.
+// A request is accepted as a whole or not at all. All its frames are validated before
+// the first is published, and the answer is 200 only after the bus has acknowledged
+// all of them. After 503 it is not known which frames the bus has. The client then
+// sends the same frames again, and repeats are folded once.
 //
-// Between validating and publishing, tensors above a threshold go to the tensor
-// store, and those that clients have claims of are asked for: a record refers to
-// what is there. When the store does not answer, that request is 503 and none of
-// its frames is published; requests without such tensors flow.
-// PUT /v1/tensors takes a tensor by itself and answers with its claim.
+// After validation and before publishing, tensors above a threshold are stored in the
+// tensor store, and tensors that frames have claims of are looked up there. So no
+// record refers to a tensor that is not in the store. If the store does not answer, the
+// request gets 503 and none of its frames is published. Requests without such tensors
+// are not affected. PUT /v1/tensors stores a single tensor and answers with its claim.
 //
-// [Raw] does the same with the records of the raw topic.
+// A [Stage] serves HTTP. [Raw] does the same with the records of the raw topic. Both
+// use one intake, which decodes, validates, stores tensors and publishes, or returns a
+// refusal. The intake knows nothing of HTTP: status codes and headers are in
+// problem.go and in the files that read requests.
 package ingest

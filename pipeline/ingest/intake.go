@@ -13,9 +13,9 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// intake is what requests and the raw topic share. It knows nothing of HTTP:
-// frames are decoded into a batch, their tensors stored, and they are published,
-// or there is a refusal.
+// intake is what requests and the raw topic share. Frames are decoded into a batch,
+// their tensors are stored, and they are published, or there is a refusal. It knows
+// nothing of HTTP.
 type intake struct {
 	cfg       Config
 	publisher bus.Publisher
@@ -52,11 +52,11 @@ func newIntake(cfg Config, publisher bus.Publisher, registerer prometheus.Regist
 	return in, nil
 }
 
-// belowLimit is the warning where the topic takes less than it was said to.
-const belowLimit = "the bus refuses a record or a batch that is within --max-message-bytes; set it to the topic's max.message.bytes"
+// belowLimit is the warning if the topic's limit is lower than configured here.
+const belowLimit = "the bus refuses a record or a batch that is smaller than --max-message-bytes; set that to the max.message.bytes of the topic"
 
-// publishFrames hands frames to the bus together, or, where that is too large for
-// it, one by one. It returns a *tooLargeError where a frame is too large by itself.
+// publishFrames publishes frames together, or one by one if they are too large
+// together. It returns a *tooLargeError if single frames are too large.
 func (in *intake) publishFrames(ctx context.Context, messages []*message.Message) error {
 	err := in.publisher.Publish(ctx, in.cfg.Topic, messages...)
 	if !errors.Is(err, bus.ErrTooLarge) {
@@ -79,8 +79,7 @@ func (in *intake) publishFrames(ctx context.Context, messages []*message.Message
 	return nil
 }
 
-// tooLargeError says which of some frames the bus will never take. It has the
-// others.
+// tooLargeError says which frames the bus never accepts. It has the others.
 type tooLargeError struct {
 	frames []int
 	of     int
@@ -96,8 +95,8 @@ func (e *tooLargeError) refusal() *refusal {
 	return refuse(reasonTooLarge, "%v", e)
 }
 
-// warn logs at most one warning of a text in ten seconds. Texts are constants:
-// what differs from one to the next is in args.
+// warn logs each text at most once in ten seconds. Texts are constants. What varies is
+// in args.
 func (in *intake) warn(text string, args ...any) {
 	if skipped, ok := in.warnings.allow(text, time.Now()); ok {
 		in.logger.Warn(text, append(args, "suppressed", skipped)...)

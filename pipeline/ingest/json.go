@@ -14,16 +14,15 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// jsonReader walks over JSON that json.Valid has approved: the syntax is the
-// standard library's business, the meaning is ours. It looks at each byte once
-// and allocates only for errors and escaped texts. Its errors are
-// *oona.FieldError, relative to the value that is read.
+// jsonReader reads JSON that json.Valid has accepted. So it does not check the syntax
+// again. It reads each byte once, and allocates only for errors and escaped strings. Its
+// errors are *oona.FieldError, with fields relative to the value that is read.
 type jsonReader struct {
 	data []byte
 	at   int
 }
 
-// next skips white space and returns the first byte of what follows; 0: the end.
+// next skips white space and returns the byte after it, or 0 at the end.
 func (r *jsonReader) next() byte {
 	for r.at < len(r.data) {
 		switch c := r.data[r.at]; c {
@@ -36,7 +35,7 @@ func (r *jsonReader) next() byte {
 	return 0
 }
 
-// kind names the value that follows, for messages.
+// kind returns what the next value is, for errors.
 func (r *jsonReader) kind() string {
 	switch r.next() {
 	case '{':
@@ -57,9 +56,9 @@ func (r *jsonReader) mismatch(want string) error {
 	return &oona.FieldError{Reason: fmt.Sprintf("is %s, not %s", r.kind(), want)}
 }
 
-// entries reads an array of a frame, by its name in the schema, that may have so
-// many elements, as array does. An error wraps oona.ErrTooLarge too where it has
-// more: a client's two bytes for each must not take memory without end.
+// entries reads an array of a frame as array does. name is its name in the schema. If
+// it has more elements than limit, reading stops with an error that also wraps
+// oona.ErrTooLarge, because a client needs only two bytes for each element.
 func (r *jsonReader) entries(name string, limit int, each func() error) error {
 	full := false
 	err := r.array(func(i int) error {
@@ -74,7 +73,7 @@ func (r *jsonReader) entries(name string, limit int, each func() error) error {
 	return err
 }
 
-// array calls each for every element, which must read it.
+// array calls each for every element. each must read the element.
 func (r *jsonReader) array(each func(i int) error) error {
 	if r.next() != '[' {
 		return r.mismatch("an array")
@@ -98,9 +97,9 @@ type jsonField struct {
 	optional bool
 }
 
-// object calls each for every member, with the index of its name in fields;
-// each must read the value. Other names, repeated ones and the lack of one that
-// is not optional are errors.
+// object calls each for every member, with the index of its name in fields. each must
+// read the value. Unknown and repeated names are errors, and so are missing members
+// that are not optional.
 func (r *jsonReader) object(what string, fields []jsonField, each func(field int) error) error {
 	if r.next() != '{' {
 		return r.mismatch(what)
@@ -138,7 +137,7 @@ func (r *jsonReader) object(what string, fields []jsonField, each func(field int
 	return nil
 }
 
-// unknownName is a client's key as a place in its JSON.
+// unknownName returns a client's key in the form of a field.
 func unknownName(key []byte) string {
 	if name := clip(key); oona.CheckID("", name) == nil {
 		return name
@@ -163,7 +162,7 @@ func fieldNames(fields []jsonField) string {
 	return strings.Join(names, ", ")
 }
 
-// within puts the place of a value before the field of an error in it.
+// within prefixes the field of an error with the place of the value that has it.
 func within(err error, place string) error {
 	var wrong *oona.FieldError
 	if !errors.As(err, &wrong) {
@@ -176,7 +175,7 @@ func within(err error, place string) error {
 	return err
 }
 
-// text reads a string. The result aliases the data where nothing is escaped.
+// text reads a string. The result aliases the data if nothing is escaped.
 func (r *jsonReader) text() ([]byte, error) {
 	if r.next() != '"' {
 		return nil, r.mismatch("a string")
@@ -219,8 +218,8 @@ func (r *jsonReader) isNumber() bool {
 	return c == '-' || '0' <= c && c <= '9'
 }
 
-// integer reads a whole number of so many bits, in whatever way it is written:
-// 100000, 1e5 and 100000.0 are one number in JSON.
+// integer reads an integer of the given number of bits, in any notation: in JSON,
+// 100000, 1e5 and 100000.0 are the same number.
 func (r *jsonReader) integer(bits int) (int64, error) {
 	if !r.isNumber() {
 		return 0, r.mismatch("a whole number")
@@ -239,20 +238,20 @@ func (r *jsonReader) integer(bits int) (int64, error) {
 	return v, nil
 }
 
-// wholeDigits writes a number without a fraction and an exponent. It is exact,
-// which a float64 would not be, and returns false where the number is not whole
-// or has more digits than an int64 may have.
+// wholeDigits returns an integer without fraction and exponent. It is exact, unlike a
+// conversion to float64. It returns false if the number is not an integer, or has more
+// digits than an int64 can have.
 func wholeDigits(text []byte) (string, bool) {
 	const most = 19
 	exponent := 0
 	mantissa, negative := bytes.CutPrefix(text, []byte{'-'})
 	if at := bytes.IndexAny(mantissa, "eE"); at >= 0 {
-		exponent, _ = strconv.Atoi(string(mantissa[at+1:])) // beyond an int it is the greatest or the least
+		exponent, _ = strconv.Atoi(string(mantissa[at+1:])) // out of range it is the greatest or the least int
 		mantissa = mantissa[:at]
 	}
 	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
 	digits := bytes.TrimRight(slices.Concat(whole, fraction), "0")
-	zeros := exponent + len(whole) - len(digits) // to be written behind them
+	zeros := exponent + len(whole) - len(digits) // that follow them
 	if digits = bytes.TrimLeft(digits, "0"); len(digits) == 0 {
 		return "0", true
 	}
@@ -266,16 +265,16 @@ func wholeDigits(text []byte) (string, bool) {
 	return number, true
 }
 
-// sample reads a float32; null and "NaN" are NaN, "Infinity" and "-Infinity"
-// what JSON has no number for. A float64 that is too great for a float32 becomes
-// an infinity, as in every conversion of one to the other: the trainer's value has
-// diverged, and is counted so.
+// sample reads a float32. null and "NaN" are NaN. "Infinity" and "-Infinity" are the
+// infinities, for which JSON has no number. A number beyond a float32 but within a
+// float64 becomes an infinity, as in every such conversion: the trainer's value has
+// diverged, and is counted as such.
 func (r *jsonReader) sample() (float32, error) {
 	switch {
 	case r.isNumber():
 		digits := r.number()
 		v, err := strconv.ParseFloat(string(digits), 32)
-		if err != nil { // then v is an infinity
+		if err != nil { // v is then an infinity
 			if _, err := strconv.ParseFloat(string(digits), 64); err != nil {
 				return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, which does not fit a float64", clip(digits))}
 			}
@@ -302,7 +301,7 @@ func (r *jsonReader) sample() (float32, error) {
 	return 0, r.mismatch("a number or null")
 }
 
-// clip shortens a client's text for a message.
+// clip shortens a client's text for an error.
 func clip(text []byte) string {
 	const most = 64
 	if len(text) <= most {
@@ -311,20 +310,20 @@ func clip(text []byte) string {
 	return strings.ToValidUTF8(string(text[:most]), "") + "..."
 }
 
-// syntaxFault says why data is not JSON; empty: it is.
+// syntaxFault returns why data is not JSON, or "" if it is.
 func syntaxFault(data []byte) string {
 	if !utf8.Valid(data) {
 		return "the body is not UTF-8"
 	}
 	if bytes.HasPrefix(data, []byte("\ufeff")) {
-		return "the body begins with a byte order mark (ef bb bf), which JSON has not; send it without"
+		return "the body begins with a byte order mark (ef bb bf), which JSON does not allow; send the body without it"
 	}
 	if json.Valid(data) {
 		return ""
 	}
 	var ignored json.RawMessage
 	err := json.Unmarshal(data, &ignored)
-	syntax, ok := err.(*json.SyntaxError) //nolint:errorlint // Unmarshal returns it as it is
+	syntax, ok := err.(*json.SyntaxError) //nolint:errorlint // Unmarshal returns it unwrapped
 	if !ok {
 		return fmt.Sprintf("the body is not JSON: %v", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// jsonFrames takes one frame as an object, or an array of them.
+// jsonFrames decodes one frame as an object, or an array of frames.
 func (d *decoders) jsonFrames(body []byte, b *batch) *refusal {
 	if p := sniff(body, mediaJSON); p != nil {
 		return p
@@ -20,12 +20,12 @@ func (d *decoders) jsonFrames(body []byte, b *batch) *refusal {
 		return refuse(reasonUndecodable, "%s", fault)
 	}
 	d.json.data, d.json.at = body, 0
-	defer func() { d.json.data = nil }() // the pool keeps buffers, not bodies
+	defer func() { d.json.data = nil }() // so that the pool keeps no body
 	if d.json.next() != '[' {
 		return d.jsonFrame(b)
 	}
 	var refused *refusal
-	_ = d.json.array(func(i int) error { // its only error is the refusal
+	_ = d.json.array(func(i int) error { // its only error is errRefused
 		if i == b.cfg.MaxFrames {
 			refused = tooManyFrames(b.cfg.MaxFrames)
 		} else {
@@ -42,7 +42,7 @@ func (d *decoders) jsonFrames(body []byte, b *batch) *refusal {
 	return refused
 }
 
-// errRefused ends the walk over an array of frames.
+// errRefused ends the reading of an array. The refusal says why.
 var errRefused = errors.New("refused")
 
 func (d *decoders) jsonFrame(b *batch) *refusal {
@@ -52,27 +52,27 @@ func (d *decoders) jsonFrame(b *batch) *refusal {
 	return d.take(b, nil)
 }
 
-// jsonDecoder reads frames from JSON into buffers that it uses again. A frame's
-// slices are valid until the next.
+// jsonDecoder decodes frames from JSON into buffers that it uses again. The slices of
+// a frame are valid until the next frame.
 type jsonDecoder struct {
 	jsonReader
 	limits  oona.FrameLimits
 	seeds   []oona.SeedID
 	states  []oona.State
 	columns []oona.Column
-	values  []float32 // of all columns
+	values  []float32 // of all columns, one after the other
 	tensors []oona.Tensor
-	shapes  []int64 // of all tensors
+	shapes  []int64 // of all tensors, one after the other
 }
 
-// size is how many bytes the decoder keeps to be used again.
+// size returns how many bytes the buffers have.
 func (d *jsonDecoder) size() int {
 	return 4*cap(d.seeds) + cap(d.states) + 4*cap(d.values) + 8*cap(d.shapes) +
 		int(unsafe.Sizeof(oona.Column{}))*cap(d.columns) + int(unsafe.Sizeof(oona.Tensor{}))*cap(d.tensors)
 }
 
-// The members of JSON objects are the fields of seed_metrics.v1.avsc; those
-// that have a default there are optional.
+// The members of JSON objects are the fields of seed_metrics.v1.avsc. Fields that have
+// a default there are optional.
 var (
 	frameFields = []jsonField{
 		{name: "run_id"}, {name: "layer_id"}, {name: "timeline", optional: true}, {name: "producer_id"},
@@ -153,7 +153,7 @@ func (d *jsonDecoder) readStates() error {
 	})
 }
 
-// statesByName saves a reading the allocations of oona.ParseState.
+// statesByName avoids the allocations of oona.ParseState for each reading.
 var statesByName = func() map[string]oona.State {
 	names := make(map[string]oona.State, oona.StateCount)
 	for ordinal := range oona.StateCount {
@@ -169,7 +169,7 @@ func (d *jsonDecoder) state() (oona.State, error) {
 		if err == nil && (ordinal < 0 || ordinal > math.MaxUint8) {
 			err = &oona.FieldError{Reason: fmt.Sprintf("is ordinal %d; states are 0 to %d", ordinal, oona.StateCount-1)}
 		}
-		return oona.State(ordinal), err // Validate knows which ordinals there are
+		return oona.State(ordinal), err // Validate checks whether the ordinal exists
 	}
 	if d.next() != '"' {
 		return 0, d.mismatch("the name or ordinal of a state")
@@ -242,7 +242,7 @@ func (d *jsonDecoder) tensorField(t *oona.Tensor, name string) error {
 	return d.tensorData(t)
 }
 
-// tensorData reads base64, or the object of a claim.
+// tensorData reads data in base64, or a claim.
 func (d *jsonDecoder) tensorData(t *oona.Tensor) error {
 	switch d.next() {
 	case '"':

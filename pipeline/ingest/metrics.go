@@ -7,25 +7,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Counts are what a stage has done since it began. A frame of a request that
-// was refused before it was published is in none of them.
+// Counts are totals since the stage was made. Frames of requests that were refused
+// before publishing are not counted.
 type Counts struct {
-	Requests    int64 // answered, with whatever status
-	Refused     int64 // answered with another status than 200
+	Requests    int64 // answered, with any status
+	Refused     int64 // answered with a status other than 200 or 201
 	Frames      int64 // accepted: acknowledged by the bus, and answered 200
 	Readings    int64 // of accepted frames
 	Claims      int64 // tensors of accepted frames that are in the tensor store
-	Unconfirmed int64 // frames published, but answered 503 or 413: the bus may have them
+	Unconfirmed int64 // frames that were published and answered 503 or 413: the bus may have them
 }
 
-// What became of a tensor.
+// Results of storing a tensor.
 const (
 	tensorKept   = "kept"
 	tensorKnown  = "known"
 	tensorFailed = "failed"
 )
 
-// frameMetrics are those of frames and their tensors, whichever way they came.
+// frameMetrics counts frames and tensors, from HTTP and from the raw topic.
 type frameMetrics struct {
 	frames, readings, claims, unconfirmed atomic.Int64
 
@@ -66,8 +66,8 @@ func (m *frameMetrics) accept(b *batch) {
 	m.bytesTotal.Add(float64(b.bytes))
 }
 
-// counters has a series for each of its label's values from the start, so that a
-// first event is an increase.
+// counters returns a counter with one label. The series of the given values exist from
+// the start, so that the first event shows as an increase.
 func counters(name, help, label string, values ...string) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, []string{label})
 	for _, value := range values {
@@ -85,7 +85,7 @@ func register(registerer prometheus.Registerer, collectors ...prometheus.Collect
 	return nil
 }
 
-// requestMetrics are those of requests.
+// requestMetrics counts requests.
 type requestMetrics struct {
 	requests, refused atomic.Int64
 

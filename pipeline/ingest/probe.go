@@ -13,18 +13,18 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// How long a probe of the tensor store may take, and the pause between two while
-// it does not take tensors: it doubles from the one to the other.
+// The timeout of a probe of the tensor store, and the pause between probes while the
+// store fails. The pause doubles up to longestProbe.
 const (
 	probeTimeout  = 10 * time.Second
 	shortestProbe = time.Second
 	longestProbe  = 30 * time.Second
 )
 
-// storeState is whether the tensor store takes tensors, as far as is known.
+// storeState is what is known about the tensor store.
 type storeState struct {
-	up     atomic.Bool
-	failed chan struct{} // it is to be probed
+	up     atomic.Bool   // the last operation did not fail
+	failed chan struct{} // signals that the store is to be probed
 }
 
 func (s *storeState) gauge() prometheus.Collector {
@@ -38,15 +38,15 @@ func (s *storeState) gauge() prometheus.Collector {
 	})
 }
 
-// needsOperator reports whether the store's error stays until somebody acts.
+// needsOperator reports whether an error of the store lasts until an operator acts.
 func needsOperator(err error) bool {
 	return !errors.Is(err, claimcheck.ErrFull) && (errors.Is(err, claimcheck.ErrRefused) || errors.Is(err, claimcheck.ErrSpool))
 }
 
-// ProbeStore is for the start: it probes the tensor store, if there is one, and
-// returns an error where that refuses what ingest needs. One that is down, or
-// full, does not keep ingest from starting, since frames need none: Run probes it
-// again.
+// ProbeStore is to be called before Run. It probes the tensor store, if there is one,
+// and returns an error if an operator must act before the store can work. It returns no
+// error if the store is down or full: ingest can start, since frames do not need the
+// store, and Run probes it again.
 func (s *Stage) ProbeStore(ctx context.Context) error {
 	if s.cfg.Tensors == nil {
 		return nil
@@ -65,25 +65,25 @@ func (in *intake) probeStore(ctx context.Context) error {
 	switch {
 	case err == nil:
 		if !in.store.up.Swap(true) {
-			in.logger.Info("the tensor store takes tensors")
+			in.logger.Info("the tensor store accepts tensors")
 		}
-	case errors.Is(err, context.Canceled): // by whoever asked
+	case errors.Is(err, context.Canceled): // the caller has stopped
 	case needsOperator(err):
-		in.warn("the tensor store was probed, and tensors are refused until somebody acts", "err", err)
+		in.warn("a probe of the tensor store failed; tensors are refused until the cause is corrected", "err", err)
 	default:
-		in.warn("the tensor store was probed, and takes no tensors; frames without large tensors are taken, the others are answered 503 until it does", "err", err)
+		in.warn("a probe of the tensor store failed; frames with large tensors are answered 503 until it works, other frames are not affected", "err", err)
 	}
 	return err
 }
 
-// storeFailed notes that the store did not do what it was asked for.
+// storeFailed records that an operation of the store failed.
 func (in *intake) storeFailed() {
 	in.store.up.Store(false)
 	signal(in.store.failed)
 }
 
-// watchStore probes the store until it takes tensors, each time that it has
-// failed, and if it was not probed before. It returns when ctx ends.
+// watchStore probes the store whenever it has failed, until a probe succeeds. It
+// returns when ctx ends.
 func (in *intake) watchStore(ctx context.Context) {
 	if in.cfg.Tensors == nil {
 		return

@@ -8,8 +8,9 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// publish hands the batch to the bus and waits for it, at most for the publish
-// timeout and what the publisher needs to learn of messages that are on their way.
+// publish publishes the batch and returns when the bus has acknowledged it, or after
+// the publish timeout. Messages that are on their way then are waited for: see
+// bus.Publisher.
 func (s *Stage) publish(b *batch) *refusal {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.PublishTimeout)
@@ -28,17 +29,17 @@ func (s *Stage) publishFailed(b *batch, err error) *refusal {
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.messages), "err", err)
 		return refuse(reasonTimeout,
-			"the bus has not acknowledged the frames within %s and may still take them; send the same request again, repeats are folded once", s.cfg.PublishTimeout).after(5 * time.Second)
+			"the bus has not acknowledged the frames within %s and may still accept them; send the same request again; repeats are folded once", s.cfg.PublishTimeout).after(5 * time.Second)
 	}
 	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
 		return tooLarge.refusal().of(tooLarge.frames[0], "")
 	}
 	if errors.Is(err, bus.ErrPartitions) {
-		s.warn("frames are refused until the topics are mended", "frames", len(b.messages), "err", err)
+		s.warn("frames are refused until the topics are corrected", "frames", len(b.messages), "err", err)
 		return refuse(reasonPartitions,
-			"frames cannot be taken: %v; keep the frames, and send them again once that is done", err).after(time.Minute)
+			"frames are not accepted: %v; keep the frames, and send them again when that is corrected", err).after(time.Minute)
 	}
-	s.warn("the bus did not take frames", "frames", len(b.messages), "err", err)
+	s.warn("the bus did not accept frames", "frames", len(b.messages), "err", err)
 	return refuse(reasonPublish,
-		"the bus did not acknowledge the frames; send the same request again, repeats are folded once").after(5 * time.Second)
+		"the bus did not acknowledge the frames; send the same request again; repeats are folded once").after(5 * time.Second)
 }

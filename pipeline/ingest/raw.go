@@ -18,18 +18,18 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-// Raw is the stage that takes frames from the raw topic, where trainers that
-// speak Kafka publish them, and forwards each as one record of the seed-metrics
-// topic: validated, and with tensors checked in, as a [Stage] does with requests.
+// Raw is the stage that reads frames from the raw topic, to which trainers publish
+// with a Kafka client. It forwards each frame as one record of the seed-metrics topic,
+// validated and with its tensors stored, as a [Stage] does with requests.
 //
 //	record --> ack --> decode --> validate --> [batch] --> tensors --> publish --> commit
 //	                      |          |                        |           |
 //	                      +----------+--- dead letters <------+           +-- down: tried again, in order
 //
-// Of each partition the bus hands out one record at a time, so a record is acked
-// once it is decoded, and committed once what comes of it is acknowledged: those
-// that come while a batch is on its way are the next. A record that is forwarded
-// twice is folded once, as its frames keep their producer's sequence.
+// The bus hands out one record of each partition at a time. A record is acked when it
+// is decoded, and committed when its frames are acknowledged. The records that arrive
+// while a batch is being published are the next batch. A record that is forwarded twice
+// is folded once, because its frames keep the sequence numbers of their producer.
 //
 // Raw is the bus.Owner of the partitions.
 type Raw struct {
@@ -37,16 +37,16 @@ type Raw struct {
 	topics  oona.Topics
 	metrics *rawMetrics
 	logger  *slog.Logger
-	memory  *share              // of all partitions
-	each    atomic.Int64        // what of it is a partition's own
-	large   *semaphore.Weighted // what of it is for records that are larger than that
+	memory  *share              // for all partitions
+	each    atomic.Int64        // part of memory that is reserved for each partition
+	large   *semaphore.Weighted // part of memory for records that are larger than that
 
-	forwarding sync.WaitGroup // a goroutine a partition
+	forwarding sync.WaitGroup // one goroutine per partition
 	mu         sync.Mutex
 	partitions map[*rawPartition]struct{}
 }
 
-// NewRaw returns a stage that validates, keeps tensors and publishes as stage does.
+// NewRaw returns a Raw with the configuration, memory and publisher of a Stage.
 func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
 	r := &Raw{
 		intake:     stage.intake,
@@ -63,15 +63,15 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 	return r, nil
 }
 
-// Run takes records from group until ctx ends, and then until no record is on
-// its way.
+// Run reads records from group until ctx ends. It returns when no record is being
+// forwarded any more.
 func (r *Raw) Run(ctx context.Context, group message.Subscriber) error {
 	router, err := pipeline.NewRouter(r.logger)
 	if err != nil {
 		return err
 	}
 	router.AddConsumerHandler("raw", r.topics.SeedRaw, group, r.handle)
-	r.logger.Info("ingest takes frames", "topic", r.topics.SeedRaw)
+	r.logger.Info("ingest accepts frames", "topic", r.topics.SeedRaw)
 	err = router.Run(ctx)
 	r.mu.Lock()
 	for p := range r.partitions {
@@ -80,16 +80,15 @@ func (r *Raw) Run(ctx context.Context, group message.Subscriber) error {
 	r.mu.Unlock()
 	r.forwarding.Wait()
 	if err != nil {
-		return fmt.Errorf("take frames from %s: %w", r.topics.SeedRaw, err)
+		return fmt.Errorf("read frames from %s: %w", r.topics.SeedRaw, err)
 	}
 	return nil
 }
 
-// errNotAssigned is returned for a message that was not read as one of an
-// assignment of this stage.
-var errNotAssigned = errors.New("the message is of no assignment of this stage")
+// errNotAssigned is returned for a message of an assignment that is not this stage's.
+var errNotAssigned = errors.New("the message belongs to no assignment of this stage")
 
-// handle takes a record, once.
+// handle is the handler of records.
 func (r *Raw) handle(msg *message.Message) error {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -102,20 +101,21 @@ func (r *Raw) handle(msg *message.Message) error {
 	return p.take(msg, at)
 }
 
-// Assign begins an assignment. Where the log has overtaken the commit, records
-// were deleted that nobody has taken: they are counted, and it goes on.
+// Assign begins an assignment. If the log begins after the commit, records were deleted
+// before they were read. They are counted and logged, and reading starts at the oldest
+// record.
 func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
 	from, held := a.Resume()
 	lost := int64(0)
 	if !held && from > a.Committed.Offset {
 		lost = from - a.Committed.Offset
-		r.logger.Error("records of the raw topic were deleted before they were taken; lengthen its retention",
+		r.logger.Error("records of the raw topic were deleted before they were read; increase its retention",
 			"partition", a.Partition, "records", lost, "from", a.Committed.Offset, "to", from)
 	} else if !held {
 		if !a.Settled {
 			return 0, nil, bus.ErrShort
 		}
-		r.logger.Error("the raw topic has lost records at its end; what it holds is taken again",
+		r.logger.Error("the raw topic has lost records at its end; its remaining records are read again",
 			"partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
 	}
 	p := newRawPartition(r, a, from)
@@ -129,7 +129,7 @@ func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Con
 	return from, p, nil
 }
 
-// Revoke ends the assignment. What it has not committed is the next owner's.
+// Revoke ends the assignment. The next owner reads what is not committed.
 func (p *rawPartition) Revoke() {
 	r := p.raw
 	r.mu.Lock()
@@ -143,29 +143,29 @@ func (p *rawPartition) Revoke() {
 	r.logger.Info("partition released", "topic", p.assignment.Topic, "partition", p.assignment.Partition)
 }
 
-// Commit returns the offset after the last record that is forwarded, or among
-// the dead letters.
+// Commit returns the offset after the last record that was forwarded or is a dead
+// letter.
 func (p *rawPartition) Commit() (bus.Commit, bool) {
 	settled, due := p.progress()
 	return bus.Commit{Offset: settled}, due
 }
 
-// Committed notes what became of a commit.
+// Committed records the result of a commit.
 func (p *rawPartition) Committed(commit bus.Commit, err error) {
 	if err != nil {
-		p.raw.intake.warn("what was taken from the raw topic is not committed; it is tried again, and taken again after a restart", "partition", p.assignment.Partition, "err", err)
+		p.raw.intake.warn("a commit of the raw topic failed; it is tried again, and after a restart its records are read again", "partition", p.assignment.Partition, "err", err)
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.committed = commit.Offset
-	// An assignment may end before it is read, and the next one finds the same loss:
-	// it is counted once, by the first that commits beyond it.
+	// An assignment may end before anything is read, and then the next one finds the
+	// same loss. The first assignment that commits beyond it counts it.
 	p.raw.metrics.lost.WithLabelValues(lostRetention).Add(float64(p.lost))
 	p.lost = 0
 }
 
-// End notes where the partition's log ends.
+// End records where the partition's log ends.
 func (p *rawPartition) End(offset int64) {
 	settled, _ := p.progress()
 	partition := strconv.Itoa(int(p.assignment.Partition))
@@ -173,14 +173,15 @@ func (p *rawPartition) End(offset int64) {
 	p.raw.metrics.settled.WithLabelValues(partition).Set(float64(settled))
 }
 
-// divide gives each partition the same part of half of the memory. The other half
-// is for records that do not fit into that. So partitions that cannot settle what
-// they hold, as the tensor store is down, never hold up those that can.
+// divide reserves an equal part of one half of the memory for each partition. The other
+// half is for records that do not fit into their partition's part. So partitions whose
+// records cannot be settled, for example because the tensor store is down, do not block
+// other partitions.
 func (r *Raw) divide() {
 	r.each.Store(r.memory.most() / 2 / int64(max(len(r.partitions), 1)))
 }
 
-// free gives back the memory of a record.
+// free returns the memory of a record.
 func (r *Raw) free(record *rawRecord) {
 	record.held.end()
 	r.large.Release(record.large)

@@ -2,7 +2,7 @@ package ingest
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// What became of a record of the raw topic, and why one is lost.
+// Outcomes of a record of the raw topic, and reasons for the loss of one.
 const (
 	rawForwarded = "forwarded"
 	rawDead      = "dead"
@@ -11,8 +11,8 @@ const (
 	lostTooLarge  = "too-large"
 )
 
-// rawMetrics are those of the raw topic. Frames, readings, claims and tensors
-// are counted with those of requests.
+// rawMetrics counts records of the raw topic. Frames, readings, claims and tensors are
+// in frameMetrics.
 type rawMetrics struct {
 	records *prometheus.CounterVec
 	dead    *prometheus.CounterVec

@@ -14,44 +14,44 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-// rawBatchBytes is how much memory what waits of a partition may use, decoded,
-// while what is on its way uses as much. One record may use more.
+// rawBatchBytes limits the memory of the decoded records of a partition that wait. The
+// records that are being forwarded may use as much besides. A single record may use more.
 const rawBatchBytes = 4 << 20
 
-// rawPartition is a partition of the raw topic that this ingest was assigned: its
-// bus.Consumer. The bus hands out one message of it at a time, so take is never
-// entered twice at the same time; forward runs beside it.
+// rawPartition is the bus.Consumer of an assigned partition of the raw topic. The bus
+// hands out one of its messages at a time, so calls of take do not overlap. forward runs
+// concurrently with take.
 type rawPartition struct {
 	raw        *Raw
 	assignment bus.Assignment
-	path       string // of all its frames: oona.HeaderPath
+	path       string // value of oona.HeaderPath of all its frames
 	decoders   *decoders
-	dead       pipeline.Outbox // forward's own
+	dead       pipeline.Outbox // used by forward only
 	ctx        context.Context // ends with the assignment
 	end        context.CancelFunc
-	taken      chan struct{} // there is something in waiting
-	room       chan struct{} // less waits, or is on its way
+	taken      chan struct{} // signals that a record waits
+	room       chan struct{} // signals that memory was returned
 
 	mu        sync.Mutex
 	waiting   []*rawRecord
-	bytes     int64 // that they use
-	flying    int64 // bytes that those use that are on their way
-	ended     bool  // nothing is forwarded any more
-	from      int64 // first offset that is read
+	bytes     int64 // memory of the records in waiting
+	flying    int64 // memory of the records that are being forwarded
+	ended     bool  // forward has returned
+	from      int64 // first offset to read
 	next      int64 // offset after the last record that was taken
-	settled   int64 // offset after the last one that is forwarded, or a dead letter
+	settled   int64 // offset after the last record that was forwarded or is a dead letter
 	committed int64
 	lost      int64 // records that retention deleted before from, until they are counted
 }
 
-// rawRecord is a record that was taken: its frames, or why it is refused.
+// rawRecord is a record that was taken. It has frames or a refusal.
 type rawRecord struct {
 	msg     *message.Message
 	at      bus.Position
 	frames  *batch
 	refused *refusal
 	held    *lease // until it is settled
-	large   int64  // of the memory for large records
+	large   int64  // how much of held is memory for large records
 }
 
 func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
@@ -72,13 +72,13 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 	return p
 }
 
-// take decodes a record and puts it behind those that wait, once there is memory
-// for it. It gives up when the bus's session ends, which the message's context
-// tells: the partition's next owner reads the record. The assignment itself ends only
-// after take has returned.
+// take decodes a record when there is memory for it, and adds it to those that wait.
+// It gives up when the context of the message ends, which ends with the bus's session.
+// The next owner of the partition then reads the record. The assignment itself ends
+// only after take has returned.
 func (p *rawPartition) take(msg *message.Message, at bus.Position) error {
 	if at.Offset < p.next {
-		return nil // delivered again
+		return nil // it was delivered before
 	}
 	ctx, cancel := context.WithCancel(msg.Context())
 	defer cancel()
@@ -93,9 +93,9 @@ func (p *rawPartition) take(msg *message.Message, at bus.Position) error {
 	return nil
 }
 
-// admit waits until there is memory for a record, and decodes it; nil: ctx has
-// ended. A record that fits into the partition's own part of the memory waits for
-// no other partition. One that does not waits for the part that is for large ones.
+// admit decodes a record when there is memory for it. It returns nil if ctx ends. A
+// record that fits into the memory reserved for the partition does not wait for other
+// partitions. A larger one waits for memory for large records.
 func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawRecord {
 	for !p.hasRoom() {
 		select {
@@ -110,25 +110,25 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 	}
 	most := 4*int64(len(msg.Payload)) + secondBuffer
 	if isContainer(msg.Payload) {
-		most += 2 * p.raw.intake.cfg.MaxDecompressedBytes // what its frames come to, and their tensors
+		most += 2 * p.raw.intake.cfg.MaxDecompressedBytes // its frames, and their tensors
 	}
 	most = min(most, memory.least)
 	if p.raw.large.Acquire(ctx, most) != nil {
 		return nil
 	}
-	if !memory.wait(ctx, p.ctx, most) {
+	if !memory.wait(ctx, most) {
 		p.raw.large.Release(most)
 		return nil
 	}
 	record := p.decode(msg, &lease{share: memory, taken: most, soft: true})
-	if record.held.used > p.left() { // else it is of the partition's own part, now that it is decoded
+	if record.held.used > p.left() { // otherwise it fits into the reserved part now that it is decoded
 		record.large = min(most, record.held.used)
 	}
 	p.raw.large.Release(most - record.large)
 	return record
 }
 
-// decode returns nil where the lease has not enough memory.
+// decode decodes a record in memory of held. It returns nil if that is not enough.
 func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
 	own := len(msg.Payload) + messageBytes
 	record := &rawRecord{msg: msg, held: held}
@@ -147,21 +147,21 @@ func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
 		return nil
 	}
 	if record.refused != nil {
-		held.used = int64(own) // its frames are forgotten
+		held.used = int64(own) // its frames are not kept
 	}
 	held.trim()
 	return record
 }
 
-// hasRoom is false where enough of the partition waits, or is on its way: what
-// other partitions need is theirs.
+// hasRoom reports whether the partition may take another record. It leaves memory for
+// other partitions.
 func (p *rawPartition) hasRoom() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.bytes < rawBatchBytes && (p.bytes+p.flying == 0 || p.bytes+p.flying < p.raw.each.Load())
 }
 
-// left is what the partition may use besides what waits, or is on its way.
+// left returns how much of its reserved memory the partition does not use.
 func (p *rawPartition) left() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -180,7 +180,7 @@ func (p *rawPartition) put(r *rawRecord) {
 	signal(p.taken)
 }
 
-// signal wakes the one that waits, now or when it next does.
+// signal wakes the goroutine that waits on the channel, now or when it waits next.
 func signal(to chan<- struct{}) {
 	select {
 	case to <- struct{}{}:
@@ -188,7 +188,8 @@ func signal(to chan<- struct{}) {
 	}
 }
 
-// forward settles what waits, all of it at a time, until the assignment ends.
+// forward settles the records that wait, as one batch after the other, until the
+// assignment ends.
 func (p *rawPartition) forward() {
 	defer p.forget()
 	for {
@@ -222,7 +223,7 @@ func (p *rawPartition) forward() {
 	}
 }
 
-// forget gives back what waits and will not be forwarded.
+// forget returns the memory of records that wait and will not be forwarded.
 func (p *rawPartition) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -233,8 +234,8 @@ func (p *rawPartition) forget() {
 	p.waiting, p.bytes = nil, 0
 }
 
-// settle returns once each record is forwarded or a dead letter, and false where
-// the assignment ends before. Until then nothing behind them is forwarded.
+// settle returns true when each record is forwarded or a dead letter, and false if the
+// assignment ends before. No later record is forwarded in the meantime.
 func (p *rawPartition) settle(records []*rawRecord) bool {
 	for _, r := range records {
 		if r.refused == nil && len(r.frames.tensors) > 0 && !p.until("tensors", func() error { return p.keepTensors(r) }) {
@@ -252,14 +253,13 @@ func (p *rawPartition) settle(records []*rawRecord) bool {
 	return p.until("dead", func() error { return p.dead.Flush(p.ctx) })
 }
 
-// The pause before something is tried again grows from the one to the other.
+// The pause between two attempts. It doubles up to longestRawPause.
 const (
 	shortestRawPause = 100 * time.Millisecond
 	longestRawPause  = 5 * time.Second
 )
 
-// until tries again and again, and returns false where the assignment ends before it
-// has succeeded.
+// until calls try until it succeeds. It returns false if the assignment ends before.
 func (p *rawPartition) until(what string, try func() error) bool {
 	for pause := shortestRawPause; p.ctx.Err() == nil; pause = min(2*pause, longestRawPause) {
 		err := try()
@@ -276,8 +276,8 @@ func (p *rawPartition) until(what string, try func() error) bool {
 	return false
 }
 
-// keepTensors has a record refused whose tensors the store will never take. Its
-// error is of one that may take them later.
+// keepTensors stores the tensors of a record. If the store will never accept them, the
+// record is refused. The error means that the store may accept them later.
 func (p *rawPartition) keepTensors(r *rawRecord) error {
 	refused := p.raw.intake.storeTensors(p.ctx, r.frames)
 	if p.ctx.Err() != nil {
@@ -290,8 +290,8 @@ func (p *rawPartition) keepTensors(r *rawRecord) error {
 	return nil
 }
 
-// publish hands the frames of all records to the bus, as one batch. A record
-// that the bus will never take is refused.
+// publish publishes the frames of all records as one batch. Records that the bus will
+// never accept are refused.
 func (p *rawPartition) publish(records []*rawRecord) error {
 	var all []*message.Message
 	for _, r := range records {
@@ -319,25 +319,25 @@ func (r *rawRecord) messages() []*message.Message {
 	return r.frames.messages
 }
 
-// deadLetter is the record, with why it is refused.
+// deadLetter returns the record with the reason of its refusal.
 func (p *rawPartition) deadLetter(r *rawRecord) *message.Message {
 	return pipeline.SideMessage(r.msg, r.at, pipeline.Rejection{Stage: "ingest", Reason: string(r.refused.reason), Detail: r.refused.detail})
 }
 
-// drop counts a dead letter that its topic will never take.
+// drop counts a dead letter that its topic will never accept.
 func (p *rawPartition) drop(topic string, msg *message.Message, err error) {
 	p.raw.metrics.lost.WithLabelValues(lostTooLarge).Inc()
-	p.raw.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "err", err)
+	p.raw.logger.Error("a dead letter is lost because its topic never accepts it", "topic", topic, "bytes", len(msg.Payload), "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "err", err)
 }
 
-// progress returns the offset that may be committed, and whether it is new.
+// progress returns the offset to commit, and whether a commit is due.
 func (p *rawPartition) progress() (settled int64, due bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.settled, p.settled > max(p.committed, p.from) || p.lost > 0
 }
 
-// count notes what became of a record.
+// count counts a record that is settled.
 func (r *Raw) count(record *rawRecord) {
 	if why := record.refused; why != nil {
 		r.metrics.records.WithLabelValues(rawDead).Inc()

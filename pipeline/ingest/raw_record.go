@@ -6,12 +6,12 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// registrySchema is the header in which clients of a schema registry say what a
-// value's schema is, where the value itself does not.
+// registrySchema is the header in which clients of a schema registry give the schema of
+// a value, if the value itself does not.
 const registrySchema = "__value_schema_id"
 
-// rawFrames decodes a record of the raw topic into b: what a request may have,
-// told apart by its first bytes.
+// rawFrames decodes a record of the raw topic into b. A record may have the same
+// encodings as a request. Its first bytes tell which.
 func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *refusal) {
 	if trace := msg.Metadata.Get(traceParent); validTraceParent(trace) {
 		b.trace = trace
@@ -20,7 +20,7 @@ func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *refusal) 
 	b.bytes = len(value)
 	if int64(len(value)) > b.cfg.MaxBodyBytes {
 		return nil, refuse(reasonTooLarge,
-			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames a record, or split the frame by seed ids", len(value), b.cfg.MaxBodyBytes)
+			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames per record, or split the frame by seed ids", len(value), b.cfg.MaxBodyBytes)
 	}
 	decode, refused := rawDecoder(value, msg.Metadata.Get(registrySchema) != "")
 	if refused == nil {
@@ -41,11 +41,11 @@ func rawDecoder(value []byte, headed bool) (decodeFunc, *refusal) {
 	case len(text) == 0:
 		return refuse("the value is empty; send at least one frame")
 	case headed || value[0] == 0:
-		return refuse("the value is Avro as a schema registry frames it, and ingest has no registry; send single-object encoding, which begins with c3 01, without %s", registrySchema)
+		return refuse("the value is Avro with the prefix or header of a schema registry, and ingest has no registry; send single-object encoding, which begins with c3 01, without %s", registrySchema)
 	case bytes.HasPrefix(value, []byte("\xc3\x01")), isContainer(value):
 		return (*decoders).avroFrames, nil
 	case text[0] == '{', text[0] == '[':
 		return (*decoders).jsonFrames, nil
 	}
-	return refuse("the value begins with % x, as neither single-object Avro (c3 01), nor an object container file, nor JSON does; leave compression to the producer (compression.type)", value[:min(len(value), 4)])
+	return refuse("the value begins with % x, which is neither single-object Avro (c3 01), nor an object container file, nor JSON; to compress, use the producer's compression.type", value[:min(len(value), 4)])
 }

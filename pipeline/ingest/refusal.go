@@ -13,7 +13,7 @@ import (
 // the exception of a dead letter, and a label of metrics.
 type reason string
 
-// All reasons. The first seven are those of HTTP alone.
+// All reasons. The first seven occur with HTTP only.
 const (
 	reasonPath        reason = "path"
 	reasonMethod      reason = "method"

@@ -22,12 +22,12 @@ func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
 	}{accepted}, refused)
 }
 
-// take does what a request asks for. It returns the number of frames that the
-// bus has acknowledged, or why the request is refused.
+// take publishes the frames of a request. It returns the number of frames that the bus
+// has acknowledged, or a refusal.
 func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (int, *refusal) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return 0, refuse(reasonMethod, "frames are taken by POST, not %s", r.Method)
+		return 0, refuse(reasonMethod, "frames are sent with POST, not %s", r.Method)
 	}
 	if refused := s.clockProblem(r.Header, began); refused != nil {
 		return 0, refused
@@ -46,7 +46,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 		return 0, s.bodyTooLarge()
 	}
 	if len(s.slots) == cap(s.slots) {
-		return 0, s.overloaded() // before it is read
+		return 0, s.overloaded() // before the body is read
 	}
 	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), nil, s.cfg.ReadTimeout)
 	held := &lease{share: s.frames}
@@ -55,7 +55,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 	if refused != nil {
 		return 0, refused
 	}
-	// Not before: a slow client would hold it.
+	// A slow client takes no slot while it sends.
 	select {
 	case s.slots <- struct{}{}:
 	default:
@@ -74,15 +74,15 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 }
 
 func (s *Stage) overloaded() *refusal {
-	return refuse(reasonOverloaded, "%d requests are in flight, which is the most; nothing of this one was taken, send it again later", cap(s.slots)).after(time.Second)
+	return refuse(reasonOverloaded, "%d requests are being processed, which is the maximum (--max-in-flight); nothing of this one was taken; send it again later", cap(s.slots)).after(time.Second)
 }
 
-// memoryProblem refuses a request for which there is no memory now.
+// memoryProblem refuses a request for which no memory is free.
 func (s *Stage) memoryProblem() *refusal {
-	return refuse(reasonOverloaded, "requests in hand use the memory that they may (--max-memory-bytes, %d); nothing of this one was taken, send it again later", s.memory.total).after(time.Second)
+	return refuse(reasonOverloaded, "requests that are being processed use all memory for requests (--max-memory-bytes is %d); nothing of this one was taken; send it again later", s.memory.total).after(time.Second)
 }
 
-// decoderOf chooses the decoder of a body.
+// decoderOf returns the decoder for the body of a request.
 func decoderOf(h http.Header) (decodeFunc, *refusal) {
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	switch {
@@ -94,7 +94,7 @@ func decoderOf(h http.Header) (decodeFunc, *refusal) {
 	return nil, refuse(reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding, or an object container file) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON)
 }
 
-// read makes records of the frames in a body. Its memory is held's.
+// read decompresses and decodes a body into records, in memory of held.
 func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode decodeFunc, held *lease) (*batch, *refusal) {
 	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held)
 	if refused != nil {
@@ -116,8 +116,8 @@ func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode de
 	return nil, refused
 }
 
-// answer writes the response, and what is to be known of it: the body with its
-// status, or the refusal where there is one.
+// answer counts and logs the outcome of a request and writes the response: the refusal
+// if there is one, otherwise the body with the status.
 func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, status int, body any, refused *refusal) {
 	s.metrics.requests.Add(1)
 	if refused != nil {

@@ -7,27 +7,26 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// signatures are the first bytes of bodies that clients send under a wrong media
-// type, in the order in which they are looked for.
+// signatures are the first bytes of bodies that clients send with a wrong media type,
+// in the order in which they are tried.
 var signatures = []struct {
 	prefix string
 	what   string
-	is     string // the media type that it may be sent as; "": no valid one
+	is     string // the media type for such a body; "": it has no media type
 	advice string
 }{
 	{"\xc3\x01", "Avro single-object encoding", mediaAvro, "send it with Content-Type: " + mediaAvro},
 	{avro.ContainerMagic, "an Avro object container file", mediaAvro, "send it with Content-Type: " + mediaAvro},
 	{"\x1f\x8b", "gzip", "", "send it with Content-Encoding: gzip"},
 	{"\x28\xb5\x2f\xfd", "zstd", "", "send it with Content-Encoding: zstd"},
-	{"\x00", "Avro as a schema registry frames it", "", "send frames in single-object encoding, which begins with c3 01"},
+	{"\x00", "Avro with the prefix of a schema registry", "", "send frames in single-object encoding, which begins with c3 01"},
 	{"<", "HTML or XML", "", "send frames as " + mediaAvro + " or " + mediaJSON},
 	{"{", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 	{"[", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 }
 
-// sniff returns the answer to a request whose body is not of its media type, judged
-// by its first bytes, or nil. No valid body of either media type starts with the
-// signature of anything else.
+// sniff refuses a body whose first bytes show that it does not have its media type. No
+// valid body of either media type begins with another signature.
 func sniff(body []byte, mediaType string) *refusal {
 	text := bytes.TrimLeft(body, " \t\r\n")
 	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
@@ -40,7 +39,7 @@ func sniff(body []byte, mediaType string) *refusal {
 		if s.is == mediaType {
 			return nil
 		}
-		return refuse(reasonMediaType, "the body is sent as %s, and looks like %s; %s", mediaType, s.what, s.advice)
+		return refuse(reasonMediaType, "the body is sent as %s, but looks like %s; %s", mediaType, s.what, s.advice)
 	}
 	return nil
 }

@@ -17,38 +17,38 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Stage takes frames over HTTP and publishes them.
+// Stage accepts frames over HTTP and publishes them.
 type Stage struct {
 	*intake
 	metrics *requestMetrics
 
-	slots    chan struct{} // one a request whose body is there, until it is published
-	storing  chan struct{} // one a request that waits for the tensor store
-	frames   *share        // of memory: requests with frames, until they are published
-	tensors  *share        // of memory: tensors that are sent by themselves, until they are stored
-	spools   byteBudget    // the same tensors, in memory and in $TMPDIR
+	slots    chan struct{} // one for each request from when its body was received until it is published
+	storing  chan struct{} // one for each request that waits for the tensor store
+	frames   *share        // of memory, for requests with frames until they are published
+	tensors  *share        // of memory, for uploaded tensors until they are stored
+	spools   byteBudget    // for the same tensors, in memory and in $TMPDIR
 	cut      context.Context
-	cutOff   context.CancelFunc // ends what a stage that is to end waits for no longer
-	discards chan struct{}      // one a refused request whose body is thrown away
+	cutOff   context.CancelFunc // cancels what has not ended when the grace is over
+	discards chan struct{}      // one for each refused request whose body is discarded
 
 	discarding    context.Context
-	endDiscarding context.CancelFunc // when the stage is to end
+	endDiscarding context.CancelFunc // called when the stage stops
 
 	decoders sync.Pool // of *decoders
 	codings  *codings
 	phase    atomic.Int32
-	grace    time.Duration // beyond the publish timeout, for requests in hand when the stage ends
+	grace    time.Duration // see Grace; tests shorten it
 }
 
-// Grace is how long beyond the publish timeout a stage that is to end waits for
-// requests in hand. One that is still being sent then is cut off: it was not
-// acknowledged, and the client sends it elsewhere.
+// Grace is how long, beyond the publish timeout, a stage that stops waits for requests
+// in progress. A request that is still being received then is cut off. It was not
+// acknowledged, so the client sends it to another ingest.
 const Grace = 5 * time.Second
 
-// heapFloor is memory that is never touched, and so is never had from the system,
-// but which the garbage collector counts. What requests leave behind is much and
-// what they keep is little: without it, 10,000 requests a second of a small frame
-// have the heap collected 25 times a second, and one in a hundred waits for that.
+// heapFloor is the size of an allocation that is never used. The system provides no
+// memory for it, but the garbage collector counts it, and so runs less often. Requests
+// allocate much and keep little: without it, 10,000 requests per second with a small
+// frame cause 25 collections per second, and one request in a hundred waits for one.
 const heapFloor = 32 << 20
 
 // The phases of a stage.
@@ -58,8 +58,8 @@ const (
 	phaseStopping
 )
 
-// New returns a stage that publishes to publisher, whose Close stays the
-// caller's. One call carries a request's frames.
+// New returns a stage that publishes to publisher, with one call for the frames of a
+// request. The caller closes the publisher.
 func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	in, err := newIntake(cfg, publisher, registerer, logger)
 	if err != nil {
@@ -90,8 +90,8 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 	return s, nil
 }
 
-// Handler serves POST /v1/frames and PUT /v1/tensors, and a problem everywhere else.
-// It is no http.ServeMux, which redirects by itself and leaves the body unread.
+// Handler serves POST /v1/frames and PUT /v1/tensors, and answers other paths with a
+// problem. It is not an http.ServeMux, because that redirects and does not read the body.
 func (s *Stage) Handler() http.Handler {
 	return watchBody(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -100,18 +100,18 @@ func (s *Stage) Handler() http.Handler {
 		case "/v1/tensors":
 			s.serveTensors(w, r)
 		default:
-			s.answer(w, r, time.Now(), 0, nil, refuse(reasonPath, "%.100q is not served; frames are taken by POST /v1/frames, tensors by PUT /v1/tensors", r.URL.Path))
+			s.answer(w, r, time.Now(), 0, nil, refuse(reasonPath, "%.100q is not served; send frames with POST /v1/frames, tensors with PUT /v1/tensors", r.URL.Path))
 		}
 	}))
 }
 
-// Run serves on listener until ctx ends, and then until the requests in hand
-// are answered, at most for the publish timeout and Grace, and the publisher has
+// Run serves on listener until ctx ends. Then it waits until the requests in progress
+// are answered, at most for the publish timeout and Grace, and until the publisher has
 // returned. It closes the listener.
 func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
-	// A request in hand outlives ctx: it is drained.
+	// Requests in progress are completed after ctx has ended.
 	base := context.WithoutCancel(ctx)
 	server := &http.Server{
 		Handler:           s.Handler(),
@@ -127,9 +127,9 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watchStore(watching) })
 	served := make(chan error, 1)
-	s.phase.Store(phaseServing) // connections queue at the listener already
+	s.phase.Store(phaseServing) // the listener accepts connections already
 	go func() { served <- server.Serve(listener) }()
-	s.logger.Info("ingest takes frames", "address", listener.Addr().String(), "topic", s.cfg.Topic, "instance", s.cfg.Instance)
+	s.logger.Info("ingest accepts frames", "address", listener.Addr().String(), "topic", s.cfg.Topic, "instance", s.cfg.Instance)
 
 	var failed error
 	select {
@@ -150,7 +150,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	return failed
 }
 
-// drain returns once no request is in hand and no Publish is under way.
+// drain returns when no request is in progress and no Publish is running.
 func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.PublishTimeout+s.grace)
 	defer cancel()
@@ -158,11 +158,10 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	err := server.Shutdown(ctx)
 	if err != nil {
 		s.cutOff()
-		err = errors.Join(fmt.Errorf("requests in hand were cut off: %w", err), server.Close())
+		err = errors.Join(fmt.Errorf("requests in progress were cut off: %w", err), server.Close())
 	}
 	for _, slots := range []chan struct{}{s.slots, s.storing} {
-		// Whoever holds all the slots knows that nobody else holds one, nor will:
-		// a request that was cut off finds none.
+		// When all slots are taken here, no request has one, and none gets one.
 		for range cap(slots) {
 			slots <- struct{}{}
 		}
@@ -170,9 +169,9 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	return err
 }
 
-// Ready returns why the stage takes no frames, or nil. A bus that is down does
-// not show here: each request finds out, and without requests nobody would find
-// that it is back.
+// Ready returns nil while the stage accepts frames, otherwise why it does not. It does
+// not depend on the bus: requests tell whether the bus works, and a stage that is not
+// ready gets no requests, so it would not notice when the bus works again.
 func (s *Stage) Ready() error {
 	switch s.phase.Load() {
 	case phaseStarting:

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// keepTensors checks the batch's tensors in, and asks for those that clients
-// have claims of, so that no record refers to what is not there. It waits for
-// the store at most for the store timeout.
+// keepTensors stores the tensors of the batch, and looks up those that clients have
+// claims of, so that no record refers to a tensor that is not in the store. It waits at
+// most for the store timeout.
 func (s *Stage) keepTensors(ctx context.Context, b *batch) *refusal {
 	if len(b.tensors) == 0 {
 		return nil
@@ -16,13 +16,14 @@ func (s *Stage) keepTensors(ctx context.Context, b *batch) *refusal {
 		return s.storingOverloaded()
 	}
 	defer s.endStoring(time.Now())
-	// A client that is gone is noticed when it is answered: that it is slow in
-	// going must not look like a store that fails.
+	// A client that disconnects must not look like a store that fails. It is noticed
+	// when the answer is written.
 	return s.storeTensors(context.WithoutCancel(ctx), b)
 }
 
-// beginStoring takes a place among the requests that wait for the store. There
-// are fewer of them than requests: while the store is down, others flow.
+// beginStoring takes a slot for a request that waits for the store. There are fewer of
+// these slots than slots for requests, so other requests are served while the store is
+// down.
 func (s *Stage) beginStoring() bool {
 	select {
 	case s.storing <- struct{}{}:
@@ -39,5 +40,5 @@ func (s *Stage) endStoring(began time.Time) {
 
 func (s *Stage) storingOverloaded() *refusal {
 	return refuse(reasonOverloaded,
-		"%d requests wait for the tensor store, which is the most; nothing of this one was taken, send it again later", cap(s.storing)).after(time.Second)
+		"%d requests wait for the tensor store, which is the maximum (--max-tensor-requests); nothing of this one was taken; send it again later", cap(s.storing)).after(time.Second)
 }

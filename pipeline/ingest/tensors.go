@@ -14,36 +14,36 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// TensorStore keeps tensors by their content, as [claimcheck.Store] does, whose
-// errors its own wrap.
+// TensorStore stores tensors by their content. Its errors wrap the errors of
+// package claimcheck. It is implemented by [claimcheck.Store].
 type TensorStore interface {
-	// Claim, Check and CheckSize ask nobody.
+	// Claim, Check and CheckSize do no I/O.
 	Claim(content []byte) oona.TensorClaim
 	Check(claim oona.TensorClaim) error
 	CheckSize(size int64) error
-	// Spool reads content to its end, and Keep returns once it is durable.
+	// Spool reads content to its end. Keep returns when it is stored durably.
 	Spool(ctx context.Context, content io.Reader) (*claimcheck.Spooled, error)
 	Keep(ctx context.Context, content *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, err error)
 	Confirm(ctx context.Context, claim oona.TensorClaim) error
-	// Probe finds out whether tensors can be kept. It may write under the name.
+	// Probe checks whether tensors can be stored. It may write under the name.
 	Probe(ctx context.Context, name string) error
 }
 
-// storesAtOnce is how many tensors of one request are on their way at a time.
-const storesAtOnce = 8
+// concurrentStores is how many tensors of a request are stored concurrently.
+const concurrentStores = 8
 
 // keptTensor is a tensor that a frame of a batch refers to by a claim.
 type keptTensor struct {
-	frame, index int // of the batch, and of the frame
+	frame, index int // index of the frame in the batch, and of the tensor in the frame
 	claim        oona.TensorClaim
-	content      []byte // nil: the client has made the claim
+	content      []byte // nil: the client has stored it
 }
 
 func (k *keptTensor) field() string { return fmt.Sprintf("tensors[%d].data", k.index) }
 
-// claimTensors puts claims in place of the frame's large tensors, and checks
-// those that are there. It reports whether the frame has changed. A claim is made of
-// the content alone, so that nothing need be stored before all frames are validated.
+// claimTensors replaces the large tensors of a frame by claims, and checks the claims
+// that the frame has. It reports whether the frame has changed. A claim depends on the
+// content alone, so nothing needs to be stored before all frames are validated.
 func (b *batch) claimTensors(f *oona.Frame) (replaced bool, _ *refusal) {
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
@@ -52,12 +52,12 @@ func (b *batch) claimTensors(f *oona.Frame) (replaced bool, _ *refusal) {
 		case t.Claim == nil && (b.cfg.Tensors == nil || len(t.Data) <= b.cfg.InlineTensorBytes):
 			continue
 		case b.cfg.Tensors == nil:
-			return false, refuseFrame(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, and this ingest has no tensor store (--tensor-store); send the data itself"})
+			return false, refuseFrame(kept.frame, &oona.FieldError{Field: kept.field(), Reason: "is a claim, but this ingest has no tensor store (--tensor-store); send the data itself"})
 		case t.Claim == nil:
 			if refused := b.holdTensor(len(t.Data)); refused != nil {
 				return false, refused
 			}
-			// The decoder's buffer is the next frame's too.
+			// The decoder uses its buffer again for the next frame.
 			kept.content = bytes.Clone(t.Data)
 			kept.claim = b.cfg.Tensors.Claim(t.Data)
 			t.Claim, t.Data = &kept.claim, nil
@@ -73,14 +73,14 @@ func (b *batch) claimTensors(f *oona.Frame) (replaced bool, _ *refusal) {
 	return replaced, nil
 }
 
-// spooledInMemory is what the store keeps of a tensor in memory before it goes into
-// a file, in a buffer of up to twice that.
+// spooledInMemory is the maximum size of a tensor that the store spools in memory, in a
+// buffer of up to twice that. Larger tensors are spooled in a file.
 const spooledInMemory = 1 << 20
 
-// holdTensor uses memory for a tensor of a frame, and for what of it is on its way
-// to the store: of so many at a time as are stored at a time.
+// holdTensor takes memory for a tensor of a frame, and for the copies of the tensors
+// that are being stored concurrently.
 func (b *batch) holdTensor(size int) *refusal {
-	copies := min(b.copies+2*min(size, spooledInMemory), storesAtOnce*2*spooledInMemory)
+	copies := min(b.copies+2*min(size, spooledInMemory), concurrentStores*2*spooledInMemory)
 	if refused := b.hold(size + copies - b.copies); refused != nil {
 		return refused
 	}
@@ -88,7 +88,7 @@ func (b *batch) holdTensor(size int) *refusal {
 	return nil
 }
 
-// claimProblem is about a claim that the store would not make.
+// claimProblem refuses a claim that the store would not make.
 func claimProblem(k *keptTensor, err error) *refusal {
 	why := reasonInvalid
 	if errors.Is(err, claimcheck.ErrTooLarge) {
@@ -104,12 +104,12 @@ func claimProblem(k *keptTensor, err error) *refusal {
 	return refuse(why, "%s: %s", field, reason).of(k.frame, field)
 }
 
-// storeTensors is keepTensors for a request that has its place.
+// storeTensors stores the tensors of the batch, and looks up the claims of clients.
 func (in *intake) storeTensors(ctx context.Context, b *batch) *refusal {
 	ctx, cancel := context.WithTimeout(ctx, in.cfg.StoreTimeout)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(storesAtOnce)
+	group.SetLimit(concurrentStores)
 	for i := range b.tensors {
 		group.Go(func() error {
 			if err := in.keep(ctx, &b.tensors[i]); err != nil {
@@ -125,7 +125,7 @@ func (in *intake) storeTensors(ctx context.Context, b *batch) *refusal {
 	return nil
 }
 
-// keepError says of which tensor err is.
+// keepError says which tensor an error is about.
 type keepError struct {
 	tensor *keptTensor
 	err    error
@@ -134,7 +134,7 @@ type keepError struct {
 func (e *keepError) Error() string { return e.err.Error() }
 func (e *keepError) Unwrap() error { return e.err }
 
-// keep makes sure that the tensor is in the store.
+// keep ensures that the tensor is in the store.
 func (in *intake) keep(ctx context.Context, k *keptTensor) error {
 	if k.content == nil {
 		return in.cfg.Tensors.Confirm(ctx, k.claim)
@@ -146,7 +146,7 @@ func (in *intake) keep(ctx context.Context, k *keptTensor) error {
 	defer spooled.Close()
 	claim, fresh, err := in.cfg.Tensors.Keep(ctx, spooled)
 	if err == nil && claim != k.claim {
-		err = fmt.Errorf("%w: the store made claim %s of it, ingest %s", claimcheck.ErrMismatch, claim.Key, k.claim.Key)
+		err = fmt.Errorf("%w: its key is %s in the store, and %s in the record", claimcheck.ErrMismatch, claim.Key, k.claim.Key)
 	}
 	in.counts.stored(claim.Size, fresh, err)
 	return err
@@ -164,13 +164,13 @@ func (m *frameMetrics) stored(size int64, fresh bool, err error) {
 	}
 }
 
-// What a request is about that needs the store: what was not taken of it.
+// What was not taken of a request because of the store.
 const (
 	ofFrames = "no frame of this request was taken"
 	ofTensor = "the tensor was not taken"
 )
 
-// storeProblem is what the store's error means to a client.
+// storeProblem refuses a request because of an error of the store.
 func (in *intake) storeProblem(err error, lost string) *refusal {
 	switch {
 	case errors.Is(err, claimcheck.ErrTooLarge):
@@ -189,12 +189,12 @@ func (in *intake) storeProblem(err error, lost string) *refusal {
 	in.storeFailed()
 	switch {
 	case errors.Is(err, claimcheck.ErrFull):
-		in.warn("there is no room for tensors", "err", err)
-		return refuse(reasonStoreFull, "there is no room for tensors; %s, send it again when there is", lost).after(time.Minute)
+		in.warn("the tensor store is full", "err", err)
+		return refuse(reasonStoreFull, "the tensor store is full; %s; send it again later", lost).after(time.Minute)
 	case needsOperator(err):
-		in.warn("tensors are refused until somebody acts", "err", err)
-		return refuse(reasonRefused, "tensors cannot be kept and the operator must act, as ingest's log says; %s, keep it until that is done", lost).after(time.Minute)
+		in.warn("the tensor store refuses ingest; tensors are refused until the cause is corrected", "err", err)
+		return refuse(reasonRefused, "tensors cannot be stored until the operator acts: see the log of ingest; %s; keep it until then", lost).after(time.Minute)
 	}
-	in.warn("the tensor store did not take a tensor", "err", err)
-	return refuse(reasonStore, "the tensor store did not answer as it should, or not in time; %s, send it again", lost).after(5 * time.Second)
+	in.warn("the tensor store did not accept a tensor", "err", err)
+	return refuse(reasonStore, "the tensor store failed or did not answer in time; %s; send it again", lost).after(5 * time.Second)
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// throttle lets one event of a kind through in a time, and counts the others of
-// that kind: a flood of one kind hides no other. It keeps each kind that it has
-// seen, so they must be few.
+// throttle lets one event of each kind pass in a period, and counts the others. Frequent
+// events of one kind do not hide another kind. It keeps every kind that it has seen, so
+// there must be few.
 type throttle struct {
 	every time.Duration
 
@@ -20,8 +20,8 @@ type throttled struct {
 	skipped int
 }
 
-// allow reports whether the event may pass, and how many of its kind did not
-// before it.
+// allow reports whether an event may pass, and how many events of its kind did not pass
+// since the last that did.
 func (t *throttle) allow(kind string, now time.Time) (skipped int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,12 +1,15 @@
 package ingest
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
-// traceParent is the name of the W3C header, of a request and of a record.
+// traceParent is the name of the W3C header, in a request and in a record.
 const traceParent = "traceparent"
 
-// traceOf returns the request's trace context, or "" where it has none, more
-// than one, or one that is not valid (W3C Trace Context, section 3.2.2).
+// traceOf returns the trace context of a request, or "" if it does not have exactly
+// one, or it is not valid (W3C Trace Context, section 3.2.2).
 func traceOf(h http.Header) string {
 	values := h.Values(traceParent)
 	if len(values) != 1 || !validTraceParent(values[0]) {
@@ -15,7 +18,7 @@ func traceOf(h http.Header) string {
 	return values[0]
 }
 
-// validTraceParent takes the form of version 00, of later versions too:
+// validTraceParent accepts the form of version 00, for later versions too:
 // version-trace-parent-flags in lower-case hexadecimal.
 func validTraceParent(s string) bool {
 	const length = len("00-00112233445566778899aabbccddeeff-0011223344556677-01")
@@ -27,20 +30,5 @@ func validTraceParent(s string) bool {
 		isHex(trace) && !isZero(trace) && isHex(parent) && !isZero(parent)
 }
 
-func isHex(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
-
-func isZero(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] != '0' {
-			return false
-		}
-	}
-	return true
-}
+func isHex(s string) bool  { return strings.Trim(s, "0123456789abcdef") == "" }
+func isZero(s string) bool { return strings.Trim(s, "0") == "" }

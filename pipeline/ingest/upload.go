@@ -12,8 +12,8 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// serveTensors takes one tensor and answers with its claim, as a frame takes it:
-// 201 where it is new, 200 where the store had it.
+// serveTensors stores one tensor and answers with its claim, in the form that frames
+// have it: 201 if the tensor is new, 200 if the store had it already.
 func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	claim, fresh, refused := s.takeTensor(w, r)
@@ -38,7 +38,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	if refused != nil {
 		return none, false, refused
 	}
-	// In place of the write timeout of frames; a test's recorder has none.
+	// It replaces the write timeout for frames. A recorder of a test has no deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
 	in := readBody(w, r.Body, &s.spools, s.cfg.TensorTimeout)
 	in.spooled = &lease{share: s.tensors}
@@ -47,8 +47,8 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	for _, digest := range declared {
 		content = claimcheck.Verify(content, digest)
 	}
-	// A client that is gone shows when it is read from. One that has sent all may
-	// close its side.
+	// Reading the body shows whether the client is gone. A client that has sent
+	// everything may close its side.
 	ctx := context.WithoutCancel(r.Context())
 	spooled, err := s.cfg.Tensors.Spool(ctx, content)
 	switch {
@@ -61,8 +61,8 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 	return s.storeUpload(ctx, spooled)
 }
 
-// storeUpload stores a tensor that has arrived. It waits for a place, as to send
-// it again would cost more.
+// storeUpload stores a tensor that was received. It waits for a slot, because sending the
+// tensor again would cost more.
 func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *refusal) {
 	timer := time.NewTimer(s.cfg.StoreTimeout)
 	defer timer.Stop()
@@ -83,21 +83,21 @@ func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (c
 	return claim, fresh, nil
 }
 
-// tensorRefusal is what can be said before the body is looked at.
+// tensorRefusal refuses a request if its header is wrong.
 func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request) *refusal {
 	if r.Method != http.MethodPut {
 		w.Header().Set("Allow", http.MethodPut)
-		return refuse(reasonMethod, "tensors are taken by PUT, not %s", r.Method)
+		return refuse(reasonMethod, "tensors are sent with PUT, not %s", r.Method)
 	}
 	if s.cfg.Tensors == nil {
 		return refuse(reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
 	}
 	if part := r.Header.Get("Content-Range"); part != "" { // RFC 9110, section 14.5
-		return refuse(reasonHeader, "Content-Range is %.100q; a tensor is taken whole", part)
+		return refuse(reasonHeader, "Content-Range is %.100q; send the whole tensor", part)
 	}
 	if coding := strings.Join(r.Header.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
-		return refuse(reasonMediaType, "Content-Encoding is %.64q; a tensor is kept, and known, by the bytes that are sent: send them as they are", coding)
+		return refuse(reasonMediaType, "Content-Encoding is %.64q; a tensor is identified by the bytes that are sent; send it without Content-Encoding", coding)
 	}
 	if err := s.cfg.Tensors.CheckSize(r.ContentLength); err != nil {
 		return s.storeProblem(err, ofTensor)
