@@ -12,23 +12,22 @@
 //
 //   - Frame: the readings of a layer's seeds at one instant, in columns. It is one
 //     record of the log.
-//   - Rollup: what one window holds of one layer. There are two, of the metrics of
-//     the group health and of the group performance.
-//   - Append time: when the bus took a record. Event time: when a frame was observed.
-//   - Log clock: the time that has passed by the append times: see package logtime.
+//   - Rollup: the content of one window of one layer. There are two, one with the
+//     metrics of the group health and one with those of the group performance.
+//   - Append time: when the bus received a record. Event time: when a frame was observed.
+//   - Log clock: a clock that advances with the append times: see package logtime.
 //   - Window: a stretch of event time of one timeline. Windows are tumbling: each
 //     begins where the one before ends.
-//   - Timeline: what has one watermark. It is a run, or a rank of a run that owns its
-//     layers.
-//   - Producer and path: who sent a frame, and on which way it came into the bus.
+//   - Timeline: a run, or a rank of a run that owns its layers. It has one watermark.
+//   - Producer and path: who sent a frame, and by which ingest or raw topic it came.
 //   - Frontier: how far a producer has come on a path. It is the latest event time
 //     that was seen within the idle horizon.
 //   - Idle: not seen for the idle horizon, by the log clock.
-//   - Watermark: the event time up to which a timeline is taken to be complete.
+//   - Watermark: the event time up to which no more frames of a timeline are expected.
 //   - Floor: the greatest watermark of any timeline that was forgotten.
 //   - Late: observed in a window that has closed.
 //   - Accumulator: the state of one layer in one open window.
-//   - Sealed: of a window, that it admits no further layer.
+//   - Sealed: a sealed window gets no further layer.
 //   - Configuration epoch: a stretch of event time with one configuration.
 //   - Trigger: the place where a rollup was emitted: the log's incarnation, the offset
 //     of the record that closed the window, and an index.
@@ -78,7 +77,7 @@
 //  5. Duplicate, or Quarantined: a frame of the same producer, epoch and sequence was
 //     folded into the same window, with the same bytes or with others.
 //  6. Overflowed: a layer, metric or seed would be one too many, or the window is
-//     sealed and does not have the layer. Such a frame leaves no trace in the window.
+//     sealed and does not have the layer. Such a frame changes nothing in the window.
 //  7. Folded.
 //
 // Then the watermark advances, and the windows that it closes are emitted. So a record

@@ -17,11 +17,11 @@ type Options struct {
 type Metric struct {
 	Name  string
 	Group oona.Group
+	holes bool // the last block had values that are not finite; it saves time to expect them
 
 	notMeasured int64
 	ofActive    int64 // how many of notMeasured were of seeds in an active state; reducer 2
 	infinite    int64
-	holes       bool // the last block had values that are not finite; it saves time to expect them
 	moments     moments
 	histogram   histogram
 	worst       worst
