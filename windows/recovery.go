@@ -23,10 +23,11 @@ type recovery struct {
 // the commit covers. Fold must be given the log's records from start on.
 //
 // The engine emits no window that may have been emitted before or may lack records.
-// Frames of such a window are Late, with ReasonLost. It emits windows after the log has
-// been read to end, for one MaxDelay and MaxSkew by its append times, and for one idle
-// horizon by its clock. Only windows are emitted that start after any event time that a
-// frame can have reached at that record. Commits include this state.
+// Frames of such a window are Late, with ReasonLost. Windows are emitted again after the
+// log has been read to end, for one MaxDelay and MaxSkew by its append times, and for one
+// idle horizon by its clock. At the record where all of this is true, frames can have
+// reached some event time at most. The first window that starts later is the first that
+// is emitted. Commits include this state.
 //
 // The engine continues with the configurations of the commit, or with cfg if commit is
 // zero. Restart returns the errors of Resume.

@@ -9,31 +9,25 @@ import (
 // length in front. An array is one block with its count in front, and a 0 at the end; an
 // empty array is only the 0.
 
-func appendLong(dst []byte, v int64) []byte { return binary.AppendVarint(dst, v) }
+func appendLong[T ~int | ~int32 | ~int64 | ~uint64](dst []byte, v T) []byte {
+	return binary.AppendVarint(dst, int64(v))
+}
 
 func appendDouble(dst []byte, v float64) []byte {
 	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
 }
 
-func appendText[T ~string](dst []byte, s T) []byte {
-	return append(appendLong(dst, int64(len(s))), s...)
-}
-
-func appendBytes(dst, b []byte) []byte {
-	return append(appendLong(dst, int64(len(b))), b...)
+func appendText[T ~string | ~[]byte](dst []byte, s T) []byte {
+	return append(appendLong(dst, len(s)), s...)
 }
 
 func appendArray[T any](dst []byte, items []T, one func([]byte, T) []byte) []byte {
 	if len(items) == 0 {
 		return append(dst, 0)
 	}
-	dst = appendLong(dst, int64(len(items)))
+	dst = appendLong(dst, len(items))
 	for _, item := range items {
 		dst = one(dst, item)
 	}
 	return append(dst, 0)
-}
-
-func appendInteger[T ~int32 | ~int64 | ~uint64](dst []byte, v T) []byte {
-	return appendLong(dst, int64(v))
 }

@@ -30,9 +30,9 @@ func AppendConfiguration(dst []byte, c oona.WindowConfiguration) []byte {
 	}
 	if third {
 		dst = append(dst, c.Catalogue[:]...)
-		dst = appendLong(dst, int64(c.Kind))
-		dst = appendLong(dst, int64(c.Hop))
-		dst = appendLong(dst, int64(c.Gap))
+		dst = appendLong(dst, c.Kind)
+		dst = appendLong(dst, c.Hop)
+		dst = appendLong(dst, c.Gap)
 	}
 	return dst
 }

@@ -19,12 +19,12 @@ func AppendFrame(dst []byte, f *oona.Frame) []byte {
 	dst = appendText(dst, f.Layer)
 	dst = appendText(dst, f.Timeline)
 	dst = appendText(dst, f.Producer)
-	dst = appendLong(dst, int64(f.Epoch))
+	dst = appendLong(dst, f.Epoch)
 	dst = appendLong(dst, f.Sequence)
-	dst = appendLong(dst, int64(f.ObservedAt))
+	dst = appendLong(dst, f.ObservedAt)
 	dst = appendLong(dst, f.Step)
 	dst = appendSeedIDs(dst, f.Seeds)
-	dst = appendLong(dst, int64(len(f.States)))
+	dst = appendLong(dst, len(f.States))
 	dst = encodeStates(dst, f.States)
 	dst = appendArray(dst, f.Metrics, appendColumn)
 	return appendArray(dst, f.Tensors, appendTensor)
@@ -51,7 +51,7 @@ func appendSeedIDs(dst []byte, ids []oona.SeedID) []byte {
 	if len(ids) == 0 {
 		return append(dst, 0)
 	}
-	dst = appendLong(dst, int64(len(ids)))
+	dst = appendLong(dst, len(ids))
 	for _, id := range ids {
 		switch u := uint32(id)<<1 ^ uint32(id>>31); {
 		case u < 1<<7:
@@ -59,7 +59,7 @@ func appendSeedIDs(dst []byte, ids []oona.SeedID) []byte {
 		case u < 1<<14:
 			dst = append(dst, byte(u)|0x80, byte(u>>7))
 		default:
-			dst = appendLong(dst, int64(id))
+			dst = appendLong(dst, id)
 		}
 	}
 	return append(dst, 0)
@@ -70,7 +70,7 @@ func appendColumn(dst []byte, c oona.Column) []byte {
 	if len(c.Values) == 0 {
 		return append(dst, 0)
 	}
-	dst = appendLong(dst, int64(len(c.Values)))
+	dst = appendLong(dst, len(c.Values))
 	dst = encodeFloats(dst, c.Values)
 	return append(dst, 0)
 }
@@ -83,11 +83,11 @@ const (
 
 func appendTensor(dst []byte, t oona.Tensor) []byte {
 	dst = appendText(dst, t.Name)
-	dst = appendLong(dst, int64(t.Seed))
+	dst = appendLong(dst, t.Seed)
 	dst = appendText(dst, t.DType)
 	dst = appendArray(dst, t.Shape, appendLong)
 	if t.Claim == nil {
-		return appendBytes(appendLong(dst, branchBytes), t.Data)
+		return appendText(appendLong(dst, branchBytes), t.Data)
 	}
 	dst = appendLong(dst, branchClaim)
 	dst = appendText(dst, t.Claim.Bucket)

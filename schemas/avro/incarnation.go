@@ -9,11 +9,11 @@ const incarnationStartV1 = 0x11c0c25b4592102d
 // AppendIncarnation appends s in single-object encoding.
 func AppendIncarnation(dst []byte, s oona.IncarnationStart) []byte {
 	dst = appendFraming(dst, incarnationStartV1)
-	dst = appendLong(dst, int64(s.Number))
+	dst = appendLong(dst, s.Number)
 	dst = appendLong(dst, s.PreviousEnd)
 	dst = appendText(dst, s.Reason)
 	dst = appendText(dst, s.Worker)
-	return appendLong(dst, int64(s.WrittenAt))
+	return appendLong(dst, s.WrittenAt)
 }
 
 // DecodeIncarnation decodes the start of an incarnation, of any published version.

@@ -27,13 +27,13 @@ func AppendRollup(dst []byte, r *oona.Rollup) []byte {
 		dst = appendRollupHead(appendFraming(dst, health), r)
 		dst = appendLong(dst, r.Seeds.Seen)
 		dst = appendLong(dst, r.Seeds.Active)
-		dst = appendArray(dst, r.Seeds.ByState[:], appendInteger)
+		dst = appendArray(dst, r.Seeds.ByState[:], appendLong)
 	} else {
 		dst = appendRollupHead(appendFraming(dst, performance), r)
 		dst = appendDouble(dst, r.Rates.FramesPerSecond)
 		dst = appendDouble(dst, r.Rates.ReadingsPerSecond)
 		dst = appendDouble(dst, r.Rates.StepsPerSecond)
-		dst = appendLong(dst, int64(r.Rates.Delay))
+		dst = appendLong(dst, r.Rates.Delay)
 	}
 	if !second {
 		return appendArray(dst, r.Metrics, appendMetric)
@@ -44,16 +44,16 @@ func AppendRollup(dst []byte, r *oona.Rollup) []byte {
 // appendSecond appends the metrics and the fields after them, as in version 2.
 func appendSecond(dst []byte, r *oona.Rollup) []byte {
 	dst = appendArray(dst, r.Metrics, appendMetricSecond)
-	dst = appendLong(dst, int64(r.Trigger.Incarnation))
-	dst = appendLong(dst, int64(r.Reducer))
+	dst = appendLong(dst, r.Trigger.Incarnation)
+	dst = appendLong(dst, r.Reducer)
 	dst = append(dst, r.Catalogue[:]...)
-	dst = appendLong(dst, int64(r.Kind))
-	dst = appendLong(dst, int64(r.Hop))
+	dst = appendLong(dst, r.Kind)
+	dst = appendLong(dst, r.Hop)
 	if r.Group == oona.Health {
 		return dst
 	}
 	dst = appendLong(dst, r.Rates.Steps)
-	return appendLong(dst, int64(r.Rates.StepTime))
+	return appendLong(dst, r.Rates.StepTime)
 }
 
 func appendRollupHead(dst []byte, r *oona.Rollup) []byte {
@@ -88,16 +88,16 @@ func appendSamples(dst []byte, m *oona.MetricSummary) []byte {
 	for _, v := range [...]float64{m.Sum, m.Min, m.Max, m.Mean, m.M2, m.StdDev()} {
 		dst = appendDouble(dst, v)
 	}
-	dst = appendInteger(dst, m.Histogram.Zero)
+	dst = appendLong(dst, m.Histogram.Zero)
 	dst = appendBuckets(dst, &m.Histogram.Positive)
 	return appendBuckets(dst, &m.Histogram.Negative)
 }
 
 func appendBuckets(dst []byte, b *oona.Buckets) []byte {
-	dst = appendArray(dst, b.Indexes, appendInteger)
-	return appendArray(dst, b.Counts, appendInteger)
+	dst = appendArray(dst, b.Indexes, appendLong)
+	return appendArray(dst, b.Counts, appendLong)
 }
 
 func appendSeedValue(dst []byte, s oona.SeedValue) []byte {
-	return appendDouble(appendLong(dst, int64(s.Seed)), s.Value)
+	return appendDouble(appendLong(dst, s.Seed), s.Value)
 }

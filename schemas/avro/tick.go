@@ -13,7 +13,7 @@ const tickV1 = 0x4a8c660cb6d99642
 func AppendTick(dst []byte, t oona.Tick) []byte {
 	dst = appendFraming(dst, tickV1)
 	dst = appendText(dst, t.Worker)
-	return appendLong(dst, int64(t.WrittenAt))
+	return appendLong(dst, t.WrittenAt)
 }
 
 // DecodeTick decodes a tick of any published version. Nothing may follow it.
