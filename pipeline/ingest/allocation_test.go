@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// What a request allocates does not grow with its readings.
+// The number of allocations of a request does not grow with its readings.
 func TestAllocationsDoNotGrowWithReadings(t *testing.T) {
 	s := newStage(t, &acknowledging{}, nil)
 	allocations := func(mediaType string, seeds int) float64 {
@@ -22,17 +22,18 @@ func TestAllocationsDoNotGrowWithReadings(t *testing.T) {
 		return testing.AllocsPerRun(20, func() { post(s, mediaType, body) })
 	}
 	for _, mediaType := range []string{mediaAvro, mediaJSON} {
-		allocations(mediaType, 4000) // the pooled buffers are as large as they need be
+		allocations(mediaType, 4000) // makes the pooled buffers large enough
 		few, many := allocations(mediaType, 40), allocations(mediaType, 4000)
-		// The pool may be emptied while this is measured: then buffers grow anew.
+		// The garbage collector may empty the pool during the measurement, and buffers
+		// then grow again.
 		if many > few+200 {
 			t.Errorf("%s: %g allocations for 40 readings, %g for 4,000", mediaType, few, many)
 		}
 	}
 }
 
-// Decoders that a large body has made large are not kept, nor does JSON make
-// them large whose counts exceed the limits.
+// Decoders that have grown with a large body are not kept. JSON with more entries than
+// the limit does not make them grow.
 func TestLargeDecodersAreNotKept(t *testing.T) {
 	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMessageBytes = 4 << 20 })
 	f := goodFrame(0)

@@ -14,15 +14,15 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// acknowledging is a bus that takes everything at once.
+// acknowledging is a bus that acknowledges everything and keeps nothing.
 type acknowledging struct{}
 
 func (*acknowledging) Close() error { return nil }
 
 func (*acknowledging) Publish(context.Context, string, ...*message.Message) error { return nil }
 
-// BenchmarkFrames measures the handler from the request's body to the answer,
-// without a network and a bus.
+// BenchmarkFrames measures the handler from the body of a request to the answer,
+// without network and bus.
 func BenchmarkFrames(b *testing.B) {
 	for _, seeds := range []int{32, 1000} {
 		f := goodFrame(0)

@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Bodies as trainers make them, by other means than the stage's.
+// Bodies as trainers make them, made with other libraries than the stage uses.
 
 func gzipped(body []byte) []byte {
 	var out bytes.Buffer
@@ -33,8 +33,8 @@ func zstandarded(t testing.TB, body []byte) []byte {
 	return w.EncodeAll(body, nil)
 }
 
-// containerOf is an object container file of frames in single-object encoding,
-// three a block.
+// containerOf returns an object container file of frames that are given in single-object
+// encoding, with three frames per block.
 func containerOf(t testing.TB, singles ...[]byte) []byte {
 	t.Helper()
 	return containerWith(t, "kasmina.telemetry.SeedMetrics", singles...)
@@ -69,10 +69,10 @@ func containerBy(t testing.TB, record string, codec ocf.Codec, singles ...[]byte
 	return file.Bytes()
 }
 
-// fourSeeds is the array of a good frame's seed ids.
+// fourSeeds is the encoded array of seed ids of a good frame.
 var fourSeeds = []byte{8, 0, 2, 4, 6, 0}
 
-// arrays is the beginning of a good frame, up to its arrays, and then varints.
+// arrays returns the beginning of a good frame, up to its arrays, followed by varints.
 func arrays(good []byte, varints ...int64) []byte {
 	head, _, _ := bytes.Cut(good, fourSeeds)
 	head = bytes.Clone(head)

@@ -21,7 +21,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// A share takes what nobody uses, but not what is another's own.
+// A share can take all free memory except what is reserved for other shares.
 func TestShares(t *testing.T) {
 	b := newBudget(100)
 	one, two := b.share(30), b.share(20)
@@ -69,22 +69,22 @@ func TestWaitingForMemory(t *testing.T) {
 			return fmt.Sprint(all)
 		}
 		if got := order(); got != "[]" {
-			t.Errorf("%v got some that was not free", got)
+			t.Errorf("%v have got memory that was not free", got)
 		}
 		s.free(45)
 		synctest.Wait()
 		if got := order(); got != "[0]" {
-			t.Errorf("%v got some, want the first", got)
+			t.Errorf("%v have got memory, want the first", got)
 		}
 		s.free(35)
 		synctest.Wait()
 		if got := order(); got != "[0]" {
-			t.Errorf("%v got some, want nobody to overtake the second", got)
+			t.Errorf("%v have got memory, want none before the second", got)
 		}
 		s.free(30)
 		synctest.Wait()
 		if got := order(); got != "[0 1 2]" || s.inUse() != 95 {
-			t.Errorf("%v got some, %d are in use", got, s.inUse())
+			t.Errorf("%v have got memory, %d are in use", got, s.inUse())
 		}
 		cancel()
 		waiting.Wait()
@@ -94,7 +94,7 @@ func TestWaitingForMemory(t *testing.T) {
 	})
 }
 
-// bomb is a container of a few kilobytes whose frames have megabytes.
+// bomb returns a container of a few kilobytes whose frames have megabytes.
 func bomb(t testing.TB, megabytes int) []byte {
 	t.Helper()
 	f := goodFrame(0)
@@ -133,7 +133,7 @@ func bomb(t testing.TB, megabytes int) []byte {
 	return file.Bytes()
 }
 
-// liveHeap is what the collector has found to be in use.
+// liveHeap returns the size of the heap that is in use after a collection.
 func liveHeap() int64 {
 	runtime.GC()
 	sample := []heap.Sample{{Name: "/gc/heap/live:bytes"}}
@@ -141,9 +141,9 @@ func liveHeap() int64 {
 	return int64(sample[0].Value.Uint64())
 }
 
-// What is decoded counts, not what has come: containers that are small and become
-// large neither fill the memory of a partition that is stuck, nor hold up the
-// others.
+// The decoded size of a record counts, not its size on the topic. Small containers with
+// large frames do not exceed the memory of a partition that is stuck, and do not block
+// other partitions.
 func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 	value := string(bomb(t, 15))
 	t.Logf("a container has %d bytes", len(value))
@@ -192,8 +192,8 @@ func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
 	}
 }
 
-// keepsNothing is a bus for tests that measure memory: it keeps no record. Its error
-// is that of Publish.
+// keepsNothing is a bus for tests that measure memory. Publish calls it and keeps no
+// record.
 type keepsNothing func(ctx context.Context, messages []*message.Message) error
 
 func (keepsNothing) Close() error { return nil }
@@ -205,8 +205,8 @@ func (b keepsNothing) Publish(ctx context.Context, _ string, messages ...*messag
 	return b(ctx, messages)
 }
 
-// The end of an assignment gives back the memory of what waits, and of what is on
-// its way.
+// The end of an assignment returns the memory of records that wait and of records that
+// are being published.
 func TestEndedAssignmentsGiveMemoryBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -221,12 +221,12 @@ func TestEndedAssignmentsGiveMemoryBack(t *testing.T) {
 		if n := onBus.Waiting(rawTopics.SeedMetrics, 0); n != 2 || p.memory.inUse() < 3*messageBytes {
 			t.Errorf("%d frames wait for the bus, %d bytes are in use", n, p.memory.inUse())
 		}
-		p.end() // looks at the memory
+		p.end() // checks the memory
 	})
 }
 
-// Requests whose frames are not settled use no more memory than they may, whatever
-// their form, and all of it comes back.
+// Requests in progress do not exceed the limit of memory, whatever their encoding, and
+// return all of it.
 func TestMemoryOfRequests(t *testing.T) {
 	plain := frames(make([]func(*oona.Frame), 1000)...)
 	container := bomb(t, 3)
@@ -261,7 +261,7 @@ func TestMemoryOfRequests(t *testing.T) {
 					})
 					synctest.Wait()
 				}
-				// A stage without --raw and a store has all of it.
+				// Without --raw and a store, requests may use all memory.
 				if used, beyond := liveHeap()-idle, int64(4<<20); used > s.cfg.MaxMemoryBytes+beyond {
 					t.Errorf("%d bytes are in use, %d may be, %d are counted", used, s.cfg.MaxMemoryBytes, s.frames.inUse())
 				}
@@ -275,14 +275,14 @@ func TestMemoryOfRequests(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				if used := s.frames.inUse(); used != 0 {
-					t.Errorf("%d bytes are not given back", used)
+					t.Errorf("%d bytes are not returned", used)
 				}
 			})
 		})
 	}
 }
 
-// The largest request there may be has memory, where nobody else uses any.
+// The largest possible request fits into the memory if nothing else uses it.
 func TestLargestRequestFits(t *testing.T) {
 	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
 	if w := post(s, mediaAvro, gzipped(bomb(t, 15)), "Content-Encoding", "gzip"); w.Code != http.StatusOK {
@@ -290,7 +290,7 @@ func TestLargestRequestFits(t *testing.T) {
 	}
 }
 
-// Decoders are kept by what they have become, not by what has come.
+// Decoders are kept or dropped by the size of their buffers, not of the body.
 func TestDecodersOfSmallContainersAreNotKept(t *testing.T) {
 	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMessageBytes = 4 << 20 })
 	var made []*decoders

@@ -17,9 +17,9 @@ import (
 type testBus struct {
 	*memory.Bus
 	publisher bus.Publisher
-	// before is called with the messages of each call before they are published. If
-	// it returns an error, none is. It is for faults that bus/memory does not have,
-	// and must not change while something is published.
+	// before is called at the beginning of each Publish. If it returns an error,
+	// nothing is published. It is for faults that bus/memory does not have. It must not
+	// be changed during a Publish.
 	before func(topic string, messages []*message.Message) error
 
 	mu     sync.Mutex
@@ -27,8 +27,8 @@ type testBus struct {
 	failed map[string]int
 }
 
-// newBus returns a bus whose topics for frames and for dead letters have one
-// partition, and the raw topic five.
+// newBus returns a bus. Its topics of frames and of dead letters have one partition, and
+// its raw topic has five.
 func newBus(tb testing.TB, changes ...func(*oona.TopicSpec)) *testBus {
 	tb.Helper()
 	specs := append(rawTopics.Specs(1), rawTopics.RawSpecs(5)...)
@@ -51,14 +51,15 @@ func newBus(tb testing.TB, changes ...func(*oona.TopicSpec)) *testBus {
 	return &testBus{Bus: b, publisher: publisher, calls: make(map[string]int), failed: make(map[string]int)}
 }
 
-// manyPartitions has the raw topic have so many that none has much memory of its own.
+// manyPartitions gives the raw topic 64 partitions, so that little memory is reserved
+// for each.
 func manyPartitions(spec *oona.TopicSpec) {
 	if spec.Name == rawTopics.SeedRaw {
 		spec.Partitions = 64
 	}
 }
 
-// limited has the topic of frames take records of at most so many bytes.
+// limited sets the limit of the topic of frames for a record.
 func limited(bytes int) func(*oona.TopicSpec) {
 	return func(spec *oona.TopicSpec) {
 		if spec.Name == rawTopics.SeedMetrics {
@@ -115,7 +116,7 @@ func (b *testBus) on(tb testing.TB, topic string) (records []*message.Message) {
 	return records
 }
 
-// published returns how often frames were published, and those on the bus.
+// published returns how often frames were published, and the frames on the bus.
 func (b *testBus) published(tb testing.TB) (calls int, messages []*message.Message) {
 	tb.Helper()
 	calls, _ = b.count(rawTopics.SeedMetrics)

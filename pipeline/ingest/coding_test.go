@@ -18,7 +18,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// However frames are sent, the records are the same.
+// The records are the same for every encoding of the frames.
 func TestCodingsAndContainers(t *testing.T) {
 	singles := [][]byte{frames(nil), frames(func(f *oona.Frame) { f.Layer = "enc.2" }), frames(manySeeds(300)), frames(nil)}
 	for name, plain := range map[string][]byte{"single objects": slices.Concat(singles...), "container": containerOf(t, singles...)} {
@@ -56,8 +56,8 @@ func TestCodingsAndContainers(t *testing.T) {
 	}
 }
 
-// Avro arrays in blocks that state their size, as fastavro writes none and
-// others do, are taken and published as they are.
+// Avro arrays in blocks that state their size are accepted and published unchanged.
+// Some encoders write them; fastavro does not.
 func TestArraysInBlocks(t *testing.T) {
 	good := frames(nil)
 	_, rest, _ := bytes.Cut(good, fourSeeds)
@@ -93,7 +93,7 @@ func TestBadCodings(t *testing.T) {
 		"identity too":          {"identity, gzip", zipped, 415, reasonMediaType},
 		"gzip of nothing":       {"gzip", gzipped(nil), 400, reasonUndecodable},
 		"gzip without bytes":    {"gzip", nil, 400, reasonCoding},
-		"gzip that is none":     {"gzip", good, 400, reasonCoding},
+		"gzip that is not":      {"gzip", good, 400, reasonCoding},
 		"gzip is zstd":          {"gzip", zstd, 400, reasonCoding},
 		"gzip header cut off":   {"gzip", zipped[:5], 400, reasonCoding},
 		"gzip cut off":          {"gzip", zipped[:len(zipped)/2], 400, reasonCoding},
@@ -106,7 +106,7 @@ func TestBadCodings(t *testing.T) {
 		"gzip too large":        {"gzip", gzipped(zeros), 413, reasonTooLarge},
 		"gzip in gzip":          {"gzip", gzipped(zipped), 415, reasonMediaType},
 		"zstd of nothing":       {"zstd", zstandarded(t, nil), 400, reasonUndecodable},
-		"zstd that is none":     {"zstd", good, 400, reasonCoding},
+		"zstd that is not":      {"zstd", good, 400, reasonCoding},
 		"zstd cut off":          {"zstd", zstd[:len(zstd)/2], 400, reasonCoding},
 		"zstd checksum cut off": {"zstd", zstd[:len(zstd)-1], 400, reasonCoding},
 		"zstd wrong checksum":   {"zstd", corrupt(zstd, -1), 400, reasonCoding},
@@ -120,8 +120,7 @@ func TestBadCodings(t *testing.T) {
 	}
 }
 
-// A bomb is stopped at the limit, and no more than in proportion to that is
-// allocated on the way there.
+// Decompression of a bomb stops at the limit, and allocates only in proportion to it.
 func TestBombs(t *testing.T) {
 	const limit, size = 1 << 20, 256 << 20
 	var zipped, zstandard bytes.Buffer
@@ -149,7 +148,7 @@ func TestBombs(t *testing.T) {
 		if p := decodeProblem(t, w); p.Status != http.StatusRequestEntityTooLarge || !strings.Contains(p.Detail, "1048576 bytes decompressed") {
 			t.Errorf("%s: problem is %s", coding, w.Body)
 		}
-		// The buffer doubles as it grows; a window of zstd is 8 MiB at most.
+		// The buffer doubles when it grows. A zstd window has at most 8 MiB.
 		if most := uint64(4*limit + 10<<20); allocated > most {
 			t.Errorf("%s: %d bytes were allocated for a bomb of %d, want at most %d", coding, allocated, size, most)
 		}
@@ -159,7 +158,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// What is sent is limited too, whatever it would decompress to.
+// The compressed size is limited too.
 func TestCompressedSize(t *testing.T) {
 	body := gzipped(frames(nil, nil, nil))
 	s := newStage(t, newBus(t), func(c *Config) { c.MaxBodyBytes = int64(len(body)) })

@@ -17,8 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// talk does as many clients do: it sends the whole request, and only then looks
-// for the answer.
+// talk sends the whole request before it reads the answer, as many clients do.
 func talk(t *testing.T, server *running, header string, body int) (*http.Response, error) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(server.url, "http://"), "/v1/frames"))
@@ -52,8 +51,8 @@ func talk(t *testing.T, server *running, header string, body int) (*http.Respons
 	return answer, err
 }
 
-// Whatever a request is refused for, its client learns of it, also one that
-// sends everything before it looks.
+// Every client of a refused request gets the answer, even if it sends everything before
+// it reads.
 func TestRefusalsReachTheSender(t *testing.T) {
 	const of = " HTTP/1.1\r\nHost: x\r\n"
 	post := "POST /v1/frames" + of
@@ -104,7 +103,7 @@ func TestRefusalsReachTheSender(t *testing.T) {
 	}
 }
 
-// A client that waits for leave to send its body is refused before it does.
+// A client that expects 100 (Continue) is refused before it sends the body.
 func TestRefusedBeforeTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		listener, end := serve(t, newStage(t, newBus(t), nil))
@@ -123,7 +122,7 @@ func TestRefusedBeforeTheBody(t *testing.T) {
 	})
 }
 
-// A request whose body is there keeps its connection when it is refused.
+// The connection stays open if a request is refused after its body was read.
 func TestRefusedConnectionsGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		listener, end := serve(t, newStage(t, newBus(t), nil))
@@ -145,8 +144,7 @@ func TestRefusedConnectionsGoOn(t *testing.T) {
 	})
 }
 
-// refusedClients connects so many clients that have been refused and go on to
-// send for ever, a chunk at a time.
+// refusedClients connects clients that are refused and then send chunks without end.
 func refusedClients(t *testing.T, listener *pipes, clients int, chunk string, pause time.Duration) (sending *sync.WaitGroup, ended *[]time.Duration) {
 	t.Helper()
 	var mu sync.Mutex
@@ -193,8 +191,8 @@ func connectionsServed() int {
 	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "net/http.(*conn).serve(")
 }
 
-// Clients that send on and on, slowly, after they have been refused are gone
-// after ten seconds, those beyond 64 after half a second, and hold up nobody.
+// Refused clients that keep sending slowly are disconnected after ten seconds, and those
+// beyond 64 after half a second. Other clients are not affected.
 func TestSlowRefusedClients(t *testing.T) {
 	for name, c := range map[string]struct {
 		chunk string
@@ -221,12 +219,12 @@ func TestSlowRefusedClients(t *testing.T) {
 					t.Error("refused requests hold a slot, or room for bodies")
 				}
 				if w := post(s, mediaAvro, frames(withTensors(inline(larger)))); w.Code != http.StatusOK {
-					t.Errorf("meanwhile a frame is answered %d %s", w.Code, w.Body)
+					t.Errorf("during that time a frame is answered %d %s", w.Code, w.Body)
 				}
 				if w := put(s, aboveIt); w.Code != http.StatusCreated {
-					t.Errorf("meanwhile a tensor is answered %d %s", w.Code, w.Body)
+					t.Errorf("during that time a tensor is answered %d %s", w.Code, w.Body)
 				}
-				// A client that is refused meanwhile, and sends all there is, learns of it.
+				// A client that is refused during that time, and sends everything, gets the answer.
 				conn := listener.dial()
 				if _, err := io.WriteString(conn, "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"); err != nil {
 					t.Fatal(err)
@@ -243,7 +241,7 @@ func TestSlowRefusedClients(t *testing.T) {
 				sending.Wait()
 				hasty := 0
 				for _, after := range *ended {
-					if after <= hastyTime+time.Second { // they notice when they next send
+					if after <= hastyTime+time.Second { // they notice it when they send again
 						hasty++
 					} else if after > c.last+2*time.Second {
 						t.Errorf("a client was gone only after %s", after)
@@ -264,7 +262,7 @@ func TestSlowRefusedClients(t *testing.T) {
 	}
 }
 
-// What is thrown away is bounded in bytes.
+// The number of discarded bytes is limited.
 func TestEndlessRefusedClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, newBus(t), nil)
@@ -279,7 +277,7 @@ func TestEndlessRefusedClients(t *testing.T) {
 	})
 }
 
-// A stage that is to end does not wait for clients that it has answered.
+// A stage that stops does not wait for clients that were answered.
 func TestRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, newBus(t), func(c *Config) { c.PublishTimeout = time.Millisecond })

@@ -30,9 +30,9 @@ var fuzzedCodings = []struct {
 	{"zstd", zstandarded},
 }
 
-// FuzzRequest: whatever is sent, the answer is one of a few, 200 only where
-// something was published, everything published is a valid frame, and no more is
-// allocated than the limits allow.
+// FuzzRequest checks for any body that the answer is one of a few, that it is 200 only if
+// something was published, that all published records are valid frames, and that no more
+// is allocated than the limits allow.
 func FuzzRequest(f *testing.F) {
 	now := fmt.Sprint(time.Now().UnixMicro())
 	add := func(isAvro bool, bodies ...[]byte) {
@@ -62,7 +62,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		var w *httptest.ResponseRecorder
 		allocated := allocatedBy(func() { w = post(s, mediaType, body, headers...) })
-		// A window of zstd, and sixty-four bytes for each that is decoded.
+		// A zstd window, and 64 bytes for each decoded byte.
 		if most := uint64(10<<20 + 64*(len(body)+1<<16)); allocated > most {
 			t.Fatalf("%d bytes were allocated for a body of %d, want at most %d", allocated, len(body), most)
 		}
@@ -101,7 +101,7 @@ func checkRecords(t *testing.T, messages []*message.Message) {
 	}
 }
 
-// whole is a whole number as math/big reads it.
+// whole is an integer that is parsed by math/big.
 type whole int64
 
 func (w *whole) UnmarshalJSON(text []byte) error {
@@ -113,7 +113,7 @@ func (w *whole) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// plainFrame is a frame as encoding/json reads it.
+// plainFrame is a frame that is decoded by encoding/json.
 type plainFrame struct {
 	Run        string  `json:"run_id"`
 	Layer      string  `json:"layer_id"`
@@ -138,7 +138,8 @@ type plainFrame struct {
 	} `json:"tensors"`
 }
 
-// FuzzJSONFrame: what our reader takes, encoding/json takes too, as the same.
+// FuzzJSONFrame checks that encoding/json also accepts what our reader accepts, with the
+// same values.
 func FuzzJSONFrame(f *testing.F) {
 	f.Add([]byte(goodJSON))
 	f.Add([]byte(`{"run_id":"","layer_id":"\u00e9\\\"","producer_id":"p","producer_epoch":-1,"sequence":1,"observed_at":0,"seed_ids":[ ],"states":[],"metrics":[{"name":"m","values":[null,"NaN",-0,1E+2]}],"tensors":[{"name":"","seed_id":0,"dtype":"","shape":[1,-2],"data":""}]}`))
@@ -193,7 +194,7 @@ func comparePlain(t *testing.T, got *oona.Frame, want *plainFrame) {
 			if v, ok := value.(float64); ok && math.IsInf(float64(got.Metrics[i].Values[j]), 0) && math.Abs(v) >= math.MaxFloat32 {
 				continue
 			}
-			// encoding/json rounds to a float64 before: one step may be between.
+			// encoding/json rounds to a float64 first, so the results may differ by one step.
 			if v, ok := value.(float64); ok && math.Abs(float64(got.Metrics[i].Values[j])-v) > math.Max(math.Abs(v)*0x1p-23, 0x1p-149) {
 				t.Fatalf("value %d of metric %d is %g, encoding/json reads %g", j, i, got.Metrics[i].Values[j], v)
 			}
@@ -212,8 +213,8 @@ func comparePlain(t *testing.T, got *oona.Frame, want *plainFrame) {
 	}
 }
 
-// FuzzRaw: a record of the raw topic is taken where a request with the same body
-// is, for the same frames, and refused for the same reason.
+// FuzzRaw checks that a record of the raw topic is accepted if and only if a request
+// with the same body is, with the same frames.
 func FuzzRaw(f *testing.F) {
 	for _, value := range [][]byte{
 		frames(nil), frames(nil, nil), append(frames(nil), 0xc3), containerOf(f, frames(nil), frames(nil)), []byte(goodJSON), []byte("[" + goodJSON + "]"), []byte(" []"),
@@ -234,7 +235,7 @@ func FuzzRaw(f *testing.F) {
 		w := post(s, mediaType, value)
 		if refused != nil {
 			if refused.reason != reasonUndecodable && refused.reason != reasonInvalid && refused.reason != reasonTooLarge {
-				t.Fatalf("refused for %s, which nobody has heard of", refused.reason)
+				t.Fatalf("refused for %s, which is not a reason for a record", refused.reason)
 			}
 			if w.Code == http.StatusOK || w.Code != statusOf(refused) && w.Code != http.StatusUnsupportedMediaType {
 				t.Fatalf("refused with %d %s, as a request it is answered %d %s", statusOf(refused), refused.detail, w.Code, w.Body)

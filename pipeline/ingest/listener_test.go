@@ -21,7 +21,7 @@ func startStage(t *testing.T, s *Stage) *running {
 	return r
 }
 
-// A client that stalls in its body gives its slot back at the read timeout.
+// A client that stalls while it sends the body is disconnected at the read timeout.
 func TestSlowClient(t *testing.T) {
 	s := newStage(t, newBus(t), func(c *Config) { c.ReadTimeout, c.MaxInFlight = 50*time.Millisecond, 1 })
 	server := startStage(t, s)
@@ -66,7 +66,7 @@ func stall(t *testing.T, server *running) net.Conn {
 	return conn
 }
 
-// A client that is still sending does not hold up the end of the stage.
+// A client that is still sending does not delay the end of the stage.
 func TestDrainCutsOffWhoStalls(t *testing.T) {
 	s := newStage(t, newBus(t), func(c *Config) { c.PublishTimeout = time.Millisecond })
 	s.grace = time.Millisecond

@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
 
-// The rows of docs/metrics.md about ingest name the series that there are.
+// The rows of docs/metrics.md about ingest are the series that ingest has.
 func TestMetricsAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// What the store says at the start: a refusal is the end, an outage is not.
+// Ingest does not start if the store refuses it, but starts during an outage.
 func TestProbeAtTheStart(t *testing.T) {
 	disk := newStore(t)
 	for name, c := range map[string]struct {
@@ -48,7 +48,7 @@ func TestProbeAtTheStart(t *testing.T) {
 	}
 }
 
-// The store's state is a metric where there is a store.
+// The state of the store is a metric if there is a store.
 func TestStoreUpIsAMetric(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Topic = "topic"
@@ -66,8 +66,8 @@ func TestStoreUpIsAMetric(t *testing.T) {
 	}
 }
 
-// A store that is down is probed again until it is back, at the start as later,
-// and frames flow meanwhile.
+// A store that is down is probed until it works again, at the start and later. Frames
+// are accepted during that time.
 func TestStoreIsWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)

@@ -16,8 +16,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// inflating is a container file whose valid frames take many times as much once
-// they are decoded.
+// inflating returns a container file whose valid frames are many times larger once they
+// are decoded.
 func inflating(t *testing.T) string {
 	t.Helper()
 	var singles [][]byte
@@ -30,8 +30,8 @@ func inflating(t *testing.T) string {
 	return string(containerOf(t, singles...))
 }
 
-// What waits is counted as it was decoded: a partition with records that inflate
-// holds a few of them, and the others are forwarded.
+// The decoded size of waiting records counts: a partition holds only a few records that
+// are large once decoded. Other partitions are forwarded.
 func TestRawCountsWhatItHasDecoded(t *testing.T) {
 	file := inflating(t)
 	t.Logf("a record has %d bytes", len(file))
@@ -77,7 +77,7 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 	})
 }
 
-// The end of an assignment gives back all memory of its records.
+// The end of an assignment returns all memory of its records.
 func TestRawMemoryIsGivenBackWithTheAssignment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -96,8 +96,8 @@ func TestRawMemoryIsGivenBackWithTheAssignment(t *testing.T) {
 	})
 }
 
-// Partitions whose records cannot be settled hold memory, and more of them wait
-// for some. Another partition is forwarded, however large their records are.
+// Many partitions whose records cannot be settled hold memory or wait for it. Another
+// partition is still forwarded.
 func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 	file := inflating(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -127,8 +127,8 @@ func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 	})
 }
 
-// streamed compresses as encoders do that do not know the length beforehand, such as
-// Java's: then memory for as much as there may be is asked for, while it is decoded.
+// streamed compresses without the length of the content, as Java's encoder does. Its
+// decoder must reserve memory for the largest possible content.
 type streamed struct{}
 
 func (streamed) Name() string                      { return "zstandard" }
@@ -152,8 +152,8 @@ func (streamed) Compress(block []byte) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// What a record may need while it is decoded is not what it has once it is: small
-// records that cannot be settled leave the memory for large ones to others.
+// A record that needed much memory while it was decoded returns it afterwards: small
+// records that cannot be settled do not hold the memory for large records.
 func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
 	file := string(containerBy(t, "kasmina.telemetry.SeedMetrics", streamed{}, frames(nil)))
 	synctest.Test(t, func(t *testing.T) {

@@ -29,8 +29,8 @@ var rawTopics = func() oona.Topics {
 	return topics
 }()
 
-// rawFixture is a Raw that takes frames from the raw topic of a bus, as the only
-// member of its group.
+// rawFixture is a Raw that reads the raw topic of a bus, as the only member of its
+// group.
 type rawFixture struct {
 	*Raw
 	stage   *Stage
@@ -45,13 +45,13 @@ type rawFixture struct {
 
 const rawGroup = "oona-ingest"
 
-// startRaw runs a Raw until end. It is to be called in a bubble of synctest.
+// startRaw runs a Raw until end. Call it in a bubble of synctest.
 func startRaw(t *testing.T, onBus *testBus, change func(*Config)) *rawFixture {
 	t.Helper()
 	return startRawTo(t, onBus, onBus, change)
 }
 
-// startRawTo has the Raw publish to another bus than it reads from.
+// startRawTo runs a Raw that publishes to another bus than it reads from.
 func startRawTo(t *testing.T, from *testBus, to bus.Publisher, change func(*Config)) *rawFixture {
 	t.Helper()
 	stage := newStage(t, to, change)
@@ -83,7 +83,7 @@ func startRawTo(t *testing.T, from *testBus, to bus.Publisher, change func(*Conf
 	return p
 }
 
-// end ends the Raw, and waits for what is on its way.
+// end stops the Raw, waits until it has ended, and checks that no memory is in use.
 func (p *rawFixture) end() {
 	p.t.Helper()
 	p.stop()
@@ -95,7 +95,7 @@ func (p *rawFixture) end() {
 	}
 }
 
-// send has a trainer publish a record to partition 3 of the raw topic.
+// send publishes a record to partition 3 of the raw topic, as a trainer does.
 func (p *rawFixture) send(value string, headers ...string) {
 	p.t.Helper()
 	p.sendTo(3, value, headers...)
@@ -113,7 +113,7 @@ func (p *rawFixture) sendTo(partition int32, value string, headers ...string) {
 	p.sent[partition]++
 }
 
-// partition is what the Raw has of a partition.
+// partition returns the assignment of a partition.
 func (p *rawFixture) partition(number int32) *rawPartition {
 	p.t.Helper()
 	p.mu.Lock()
@@ -163,8 +163,8 @@ func (p *rawFixture) committed(partition int32, want int64) {
 	}
 }
 
-// down has a bus take no frames until the function that it returns is called,
-// which returns how many calls were refused.
+// down makes the bus refuse frames until up is called. up returns how many calls were
+// refused.
 func (b *testBus) down(t *testing.T) (up func() (refused int)) {
 	t.Helper()
 	b.Refuse(func(topic string, _ int32) error {
@@ -234,7 +234,7 @@ func TestRawFormsAreForwarded(t *testing.T) {
 	}
 }
 
-// A bad record is a dead letter, whole; what is around it goes on.
+// A bad record becomes a dead letter as a whole. The records around it are forwarded.
 func TestRawDeadLetters(t *testing.T) {
 	good := string(frames(nil))
 	body := good[10:]
@@ -295,8 +295,8 @@ func TestRawDeadLetters(t *testing.T) {
 	}
 }
 
-// While the bus is down nothing is committed, and nothing overtakes. The records
-// that come in the meantime are the next batch.
+// While the bus is down nothing is committed and the order is kept. The records that
+// arrive during that time are the next batch.
 func TestRawWaitsForTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -327,7 +327,7 @@ func TestRawWaitsForTheBus(t *testing.T) {
 	})
 }
 
-// A record that is handed out again is taken once.
+// A record that is delivered twice is forwarded once.
 func TestRawTakesARecordOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -347,8 +347,8 @@ func TestRawTakesARecordOnce(t *testing.T) {
 	})
 }
 
-// What waits is bounded. When the assignment ends, a record that waits for memory is
-// let go.
+// The memory of waiting records is limited. A record that waits for memory does not delay
+// the end of the assignment.
 func TestRawIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -369,8 +369,8 @@ func TestRawIsBounded(t *testing.T) {
 	})
 }
 
-// A record that waits for memory is let go when its session ends: the bus waits for
-// the record before another member gets the partition. It is not committed.
+// A record that waits for memory does not delay the end of its session, which the next
+// owner of the partition waits for. The record is not committed.
 func TestRawRecordEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -397,8 +397,8 @@ func TestRawRecordEndsWithItsSession(t *testing.T) {
 	})
 }
 
-// The record waits while the store is down, and is a dead letter where the store
-// will never take it.
+// A record waits while the store is down, and becomes a dead letter if the store will
+// never accept its tensors.
 func TestRawTensors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)
@@ -437,8 +437,8 @@ func TestRawTensors(t *testing.T) {
 	})
 }
 
-// One record that the bus never takes does not hold up the others of its batch. A
-// dead letter that its topic does not take is there without its value.
+// A record that the bus never accepts does not block the others of its batch. A dead
+// letter that is too large for its topic is published without its value.
 func TestRawTooLargeForTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t, func(spec *oona.TopicSpec) {
@@ -468,8 +468,9 @@ func TestRawTooLargeForTheBus(t *testing.T) {
 	})
 }
 
-// What the bus refuses of several frames may be their batch. Of a record of which
-// one frame is too large the dead letter says so, and that the bus has the others.
+// If the bus refuses frames as too large together, they are published one by one. If a
+// single frame of a record is too large, the dead letter says which, and that the bus has
+// the other frames.
 func TestRawFramesTooLargeTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t, limited(50_000))
@@ -501,7 +502,7 @@ func TestRawFramesTooLargeTogether(t *testing.T) {
 	})
 }
 
-// Records that retention has deleted are counted, and the rest is taken.
+// Records that retention has deleted are counted, and the rest is forwarded.
 func TestRawOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -519,7 +520,7 @@ func TestRawOvertaken(t *testing.T) {
 		}
 		p := startRaw(t, onBus, nil)
 		defer p.end()
-		// An assignment that ends before anything is read of it counts nothing.
+		// An assignment that ends before anything was read counts nothing.
 		_, unread, err := p.Assign(t.Context(), bus.Assignment{Partition: 9, LogStart: 10, LogEnd: 11, Committed: bus.Commit{Offset: 4}})
 		if err != nil {
 			t.Fatal(err)
@@ -535,7 +536,7 @@ func TestRawOvertaken(t *testing.T) {
 	})
 }
 
-// A commit that the bus has refused is due again; one that it has taken is not.
+// A commit that failed is due again. One that succeeded is not.
 func TestRawCommitsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t)
@@ -544,7 +545,7 @@ func TestRawCommitsAgain(t *testing.T) {
 		p.settledTo(1)
 		of := p.partition(3)
 		if _, due := of.Commit(); due {
-			t.Error("what is committed is committed again")
+			t.Error("a commit is due again after it has succeeded")
 		}
 		p.send(string(frames(nil)))
 		synctest.Wait() // before the next commit

@@ -19,9 +19,9 @@ import (
 
 const noFrame = -1
 
-// refused posts a bad body and checks that nothing of it was published, that
-// the problem names frame and field, and that the next good request counts. It
-// returns the problem as it was sent.
+// refused posts a bad body. It checks that nothing was published, that the problem has
+// the frame and the field, and that the next good request is accepted. It returns the body
+// of the answer.
 func refused(t *testing.T, mediaType string, body []byte, code int, why reason, frame int, field string, headers ...string) string {
 	t.Helper()
 	onBus := newBus(t)
@@ -131,7 +131,7 @@ func TestBadAvro(t *testing.T) {
 	}
 }
 
-// hugeCount is a frame that announces 2^40 entries of an array.
+// hugeCount returns a frame that declares an array with 2^40 entries.
 func hugeCount(string) []byte {
 	f := goodFrame(0)
 	f.Seeds, f.States, f.Metrics = nil, nil, nil
@@ -295,8 +295,7 @@ func TestBodySize(t *testing.T) {
 	}
 }
 
-// The answers to requests that are wrong as such, byte for byte. Set
-// OONA_UPDATE_GOLDEN=1 to write them anew.
+// The answers to wrong requests, byte for byte. OONA_UPDATE_GOLDEN=1 rewrites them.
 func TestGoldenProblems(t *testing.T) {
 	s := newStage(t, newBus(t), nil)
 	for _, c := range []struct {
@@ -350,8 +349,8 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// goldenLine compares a problem with its line in a file of many, each behind
-// its name and a tab.
+// goldenLine compares a problem with its line in a file. A line has the name, a tab and
+// the problem.
 func goldenLine(t *testing.T, file, name, problem string) {
 	t.Helper()
 	path := filepath.Join("testdata", "problems", file)

@@ -17,8 +17,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// pipes is a listener whose connections are pipes within the process, so that
-// their deadlines follow the clock of a test.
+// pipes is a listener whose connections are pipes in the process, so that their
+// deadlines use the clock of synctest.
 type pipes struct {
 	accepted chan net.Conn
 	closed   chan struct{}
@@ -42,7 +42,7 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// trickle sends text, a byte a second, until the other side has had enough.
+// trickle sends one byte of text per second until the other side closes the connection.
 func trickle(conn net.Conn, text string) {
 	for i := range len(text) {
 		if _, err := conn.Write([]byte{text[i]}); err != nil {
@@ -52,7 +52,7 @@ func trickle(conn net.Conn, text string) {
 	}
 }
 
-// serve runs a stage whose connections are pipes, until the returned function.
+// serve runs a stage whose connections are pipes. The returned function stops it.
 func serve(t *testing.T, s *Stage) (*pipes, func()) {
 	listener := &pipes{make(chan net.Conn), make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,8 +71,8 @@ const (
 	postHeader = "POST /v1/frames HTTP/1.1\r\nHost: x\r\nContent-Type: application/avro\r\n"
 )
 
-// Who sends nothing is sent away after five seconds, and who sends a byte a
-// second little later, whatever the request's coding; neither holds a slot.
+// A client that sends nothing is disconnected after five seconds, and one that sends a
+// byte per second soon after that, whatever the coding. Neither holds a slot.
 func TestTricklingClients(t *testing.T) {
 	body, store := string(frames(nil)), newStore(t)
 	const slow = "HTTP/1.1 408 Request Timeout"
@@ -87,7 +87,7 @@ func TestTricklingClients(t *testing.T) {
 		"gzip":    {postHeader + "Content-Encoding: gzip\r\nContent-Length: 100\r\n\r\n", string(gzipped([]byte(body))), slow, firstByteTimeout},
 		"zstd":    {postHeader + "Content-Encoding: zstd\r\nContent-Length: 100\r\n\r\n", string(zstandarded(t, []byte(body))), slow, firstByteTimeout},
 		"tensor":  {putHeader + "Content-Length: 100\r\n\r\n", body, slow, firstByteTimeout},
-		// net/http takes what has come of a header for all of it.
+		// net/http parses the part of the header that it has received.
 		"header": {"P", postHeader[1:], "HTTP/1.1 400 Bad Request", 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,7 +125,7 @@ func TestTricklingClients(t *testing.T) {
 	}
 }
 
-// A body that keeps the least rate may take the whole of its timeout, no more.
+// A body with the minimum rate may take the whole timeout, but not more.
 func TestSlowLinks(t *testing.T) {
 	for _, c := range []struct {
 		seconds int
@@ -159,9 +159,9 @@ func TestSlowLinks(t *testing.T) {
 	}
 }
 
-// While many clients have declared much and send nothing, others are served, and
-// no memory is held for what was declared.
-func TestSlowClientsHoldUpNobody(t *testing.T) {
+// While many clients have declared large bodies and send nothing, other clients are
+// served, and no memory is used for the declared bodies.
+func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const clients = 200
 		s := newStage(t, newBus(t), func(c *Config) { c.Tensors = newStore(t) })
@@ -188,10 +188,10 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 			t.Errorf("%d slow clients take %d bytes", 2*clients, took)
 		}
 		if w := post(s, mediaAvro, frames(withTensors(inline(larger)))); w.Code != http.StatusOK {
-			t.Errorf("meanwhile a frame is answered %d %s", w.Code, w.Body)
+			t.Errorf("during that time a frame is answered %d %s", w.Code, w.Body)
 		}
 		if w := put(s, aboveIt); w.Code != http.StatusCreated {
-			t.Errorf("meanwhile a tensor is answered %d %s", w.Code, w.Body)
+			t.Errorf("during that time a tensor is answered %d %s", w.Code, w.Body)
 		}
 		for _, conn := range conns {
 			conn.Close()
@@ -200,7 +200,7 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 	})
 }
 
-// What has arrived of tensors is bounded in bytes, whoever they come from.
+// The total size of tensors that are being received is limited, over all clients.
 func TestRoomForTensors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, newBus(t), func(c *Config) {
@@ -230,7 +230,7 @@ func TestRoomForTensors(t *testing.T) {
 	})
 }
 
-// A read timeout that passes while a request is published ends nothing: the
+// A read timeout that expires while a request is being published has no effect: the
 // connection serves the next request.
 func TestSlowBusKeepsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func goodFrame(sequence int64) *oona.Frame {
 	}
 }
 
-// frames encodes good frames, each changed by the function of its place.
+// frames encodes good frames. The function with the index of a frame changes it.
 func frames(changes ...func(*oona.Frame)) []byte {
 	var body []byte
 	for i, change := range changes {
@@ -133,7 +133,7 @@ func TestAcceptedAvro(t *testing.T) {
 	}
 }
 
-// A record of JSON is what the same frame in Avro would be.
+// A frame in JSON becomes the same record as the frame in Avro.
 func TestAcceptedJSON(t *testing.T) {
 	for name, body := range map[string]string{"object": goodJSON, "array": " [ " + goodJSON + " ]\n"} {
 		onBus := newBus(t)
@@ -148,7 +148,7 @@ func TestAcceptedJSON(t *testing.T) {
 	}
 }
 
-// A whole number is one however it is written, and exactly that.
+// Integers are read exactly, in any notation.
 func TestWholeNumbersInJSON(t *testing.T) {
 	for text, want := range map[string]int64{
 		"100000": 1e5, "1e5": 1e5, "1e+05": 1e5, "1E5": 1e5, "100000.0": 1e5, "100000.000e-0": 1e5, "1000000e-1": 1e5, "0.1e6": 1e5, "0.000001e11": 1e5,
@@ -184,7 +184,7 @@ func TestWholeNumbersInJSON(t *testing.T) {
 	}
 }
 
-// What a float32 has no room for is an infinity, as torch would make it.
+// A value beyond the range of float32 becomes an infinity, as in PyTorch.
 func TestGreatValuesInJSON(t *testing.T) {
 	onBus := newBus(t)
 	body := strings.Replace(goodJSON, "[0,2.5e-1,0.5,1]", "[1e39,-1.7976931348623157e308,3.4028235e38,1e-300]", 1)
@@ -234,7 +234,7 @@ func TestJSONSpecials(t *testing.T) {
 	}
 }
 
-// NaN means not measured; infinities are for the reader to count.
+// NaN means not measured. Infinities are accepted, and counted by the aggregator.
 func TestNotMeasuredAndInfiniteAreAccepted(t *testing.T) {
 	onBus := newBus(t)
 	body := frames(func(f *oona.Frame) {
@@ -245,8 +245,8 @@ func TestNotMeasuredAndInfiniteAreAccepted(t *testing.T) {
 	}
 }
 
-// What the bus refuses of several frames may be their batch: they are published one
-// by one, in order. A frame that is too large by itself is named.
+// If the bus refuses frames as too large together, they are published one by one, in
+// order. The answer names a frame that is too large by itself.
 func TestFramesTooLargeTogether(t *testing.T) {
 	large := func(f *oona.Frame) { manySeeds(900)(f); manyMetrics(8)(f) }
 	for name, c := range map[string]struct {
@@ -287,8 +287,8 @@ func TestFramesTooLargeTogether(t *testing.T) {
 	}
 }
 
-// oneByOne has a bus refuse batches of several messages as too large, which
-// bus/memory never does.
+// oneByOne refuses batches of several messages as too large. bus/memory has no limit for
+// batches.
 func oneByOne(_ string, messages []*message.Message) error {
 	if len(messages) > 1 {
 		return bus.ErrTooLarge
@@ -330,7 +330,7 @@ func TestPublisherFails(t *testing.T) {
 	}
 }
 
-// Once the topic has another number of partitions, no frame is taken.
+// When the number of partitions of the topic has changed, no frame is accepted.
 func TestPartitionsAreAdded(t *testing.T) {
 	onBus := newBus(t)
 	s := newStage(t, onBus, nil)
@@ -392,8 +392,8 @@ func TestPublisherHangs(t *testing.T) {
 	})
 }
 
-// Records keep their bytes while a publisher holds them, whatever other requests
-// come in the meantime.
+// The bytes of records do not change while a publisher holds them and other requests are
+// served.
 func TestRecordsThatWaitKeepTheirBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -23,7 +23,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// faultyStore is a real store in a directory, whose answers may be broken.
+// faultyStore is a real store in a directory, with faults.
 type faultyStore struct {
 	*claimcheck.Store
 	fault func(context.Context) error // nil: none
@@ -42,8 +42,8 @@ func newStore(t testing.TB) *faultyStore {
 	return &faultyStore{Store: store}
 }
 
-// again returns the same store without faults. Tests share one, as a new one waits
-// for the disk.
+// again returns the same store without faults. Tests share a store because a new one
+// waits for the disk.
 func (f *faultyStore) again() *faultyStore { return &faultyStore{Store: f.Store} }
 
 func (f *faultyStore) breaks(ctx context.Context) error {
@@ -115,8 +115,8 @@ var (
 	larger      = tensorBytes(3, 100_000)
 )
 
-// What is above the threshold is in the store before the record is on the bus,
-// and in the record is its claim; the rest of it is as it was.
+// Tensors above the threshold are in the store before the record is on the bus, and the
+// record has their claims. The rest of the record is unchanged.
 func TestLargeTensorsBecomeClaims(t *testing.T) {
 	store := newStore(t)
 	body := frames(withTensors(inline(atThreshold), inline(aboveIt)), nil, withTensors(inline(larger)))
@@ -171,7 +171,7 @@ func TestLargeTensorsBecomeClaims(t *testing.T) {
 	}
 }
 
-// jsonWithTensors writes good frames with their tensors.
+// jsonWithTensors encodes good frames with their tensors.
 func jsonWithTensors(t *testing.T, singles [][]byte) string {
 	t.Helper()
 	var all []string
@@ -190,7 +190,7 @@ func jsonWithTensors(t *testing.T, singles [][]byte) string {
 	return "[" + strings.Join(all, ",") + "]"
 }
 
-// Without a store nothing is replaced.
+// Without a store no tensor is replaced.
 func TestTensorsStayWithoutAStore(t *testing.T) {
 	onBus := newBus(t)
 	body := frames(withTensors(inline(larger)))
@@ -252,7 +252,7 @@ func TestClaimsOfClients(t *testing.T) {
 	}
 }
 
-// A request that is not valid stores nothing, however late that shows.
+// An invalid request stores nothing, even if only its last frame is invalid.
 func TestNothingIsStoredOfABadRequest(t *testing.T) {
 	store, onBus := newStore(t), newBus(t)
 	s := newStageWithStore(t, onBus, store)
@@ -265,8 +265,8 @@ func TestNothingIsStoredOfABadRequest(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with the store, a frame whose tensor it does not take is
-// not on the bus, and frames that need no store flow.
+// If the store fails to store a tensor, its frame is not published. Frames that need no
+// store are accepted.
 func TestStoreFails(t *testing.T) {
 	disk, tensors := newStore(t), byte(0)
 	failing := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
@@ -291,7 +291,7 @@ func TestStoreFails(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store, onBus := disk.again(), newBus(t)
 					tensors++
-					data := tensorBytes(tensors, 20_000) // another for each
+					data := tensorBytes(tensors, 20_000) // different for each case
 					content := inline(data)
 					if tensor == "claim" {
 						content = claimed(store.Claim(data))
@@ -332,7 +332,7 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// A store that keeps something else than it was given makes no record.
+// If the store has stored other bytes than it was given, nothing is published.
 func TestStoreKeepsOtherBytes(t *testing.T) {
 	store, onBus := &otherBytes{faultyStore: newStore(t)}, newBus(t)
 	w := post(newStageWithStore(t, onBus, store), mediaAvro, frames(withTensors(inline(larger))))
@@ -348,7 +348,8 @@ func (o *otherBytes) Spool(ctx context.Context, content io.Reader) (*claimcheck.
 	return o.faultyStore.Spool(ctx, io.MultiReader(content, strings.NewReader("x")))
 }
 
-// Requests that wait for the store are fewer than requests: others flow.
+// The number of requests that wait for the store is limited, and other requests are
+// served.
 func TestStoreHoldsUpFewRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, onBus := newStore(t), newBus(t)

@@ -34,7 +34,7 @@ func put(s *Stage, content []byte, headers ...string) *httptest.ResponseRecorder
 	return putBody(s, bytes.NewReader(content), headers...)
 }
 
-// The answer is a claim as a frame takes it.
+// The answer is a claim in the form that frames have it.
 func TestPutTensor(t *testing.T) {
 	store, onBus := newStore(t), newBus(t)
 	s := newStageWithStore(t, onBus, store)
@@ -132,7 +132,7 @@ func TestPutTensorStoreFails(t *testing.T) {
 	}
 }
 
-// send writes a request as it is, and returns the first line of the answer.
+// send writes a raw request and returns the first line of the answer.
 func send(t *testing.T, server *running, request string, hangUp bool) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(server.url, "http://"), "/v1/frames"))
@@ -155,8 +155,8 @@ func send(t *testing.T, server *running, request string, hangUp bool) string {
 	return string(answer)
 }
 
-// A tensor may take longer than the read timeout, but not longer than its own;
-// one that breaks off is not kept.
+// A tensor may take longer than the read timeout for frames, but not longer than the
+// tensor timeout. An incomplete tensor is not stored.
 func TestSlowTensors(t *testing.T) {
 	store := newStore(t)
 	s := newStage(t, newBus(t), func(c *Config) {
@@ -178,7 +178,7 @@ func TestSlowTensors(t *testing.T) {
 	}
 }
 
-// The read timeout of frames does not end a tensor, and a stage that is to end
+// The read timeout for frames does not end the upload of a tensor, and a stage that stops
 // waits for it.
 func TestTensorOutlivesTheReadTimeout(t *testing.T) {
 	store := newStore(t)
@@ -218,7 +218,7 @@ func TestTensorOutlivesTheReadTimeout(t *testing.T) {
 	}
 }
 
-// A client may close its side once it has sent everything.
+// A client may close its side after it has sent everything.
 func TestHalfClosedAfterTheTensor(t *testing.T) {
 	store := newStore(t)
 	gone := make(chan struct{})
@@ -246,7 +246,7 @@ func TestHalfClosedAfterTheTensor(t *testing.T) {
 	}
 }
 
-// The store may take longer for a tensor than a request with frames may last.
+// The store may take longer for a tensor than the write timeout for frames.
 func TestTensorOutlivesTheWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)
@@ -266,7 +266,7 @@ func TestTensorOutlivesTheWriteTimeout(t *testing.T) {
 	})
 }
 
-// A stage that is to end does not wait for the store beyond its grace.
+// A stage that stops does not wait for the store beyond its grace.
 func TestDrainCutsOffTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)
