@@ -1,10 +1,11 @@
 package kafka
 
 import (
-	"log/slog"
+	"errors"
 	"sync"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -47,10 +48,10 @@ func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Respon
 func TestPartitionsAreDescribedTogether(t *testing.T) {
 	const partitions = 60
 	cfg, counted := startCounting(t, nil)
-	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "many", Partitions: partitions}}); err != nil {
+	if _, err := New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "many", Partitions: partitions}}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewMember(cfg, MemberOptions{Group: "g"}, nil, slog.New(slog.DiscardHandler))
+	s, err := New(cfg, nil).Member(bus.MemberOptions{Group: "g"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,7 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 		all = append(all, p)
 	}
 	before := counted(kmsg.ListOffsets.Int16())
-	claims, _, err := s.describe(t.Context(), "many", all...)
+	claims, _, err := s.(*Member).describe(t.Context(), "many", all...)
 	if err != nil || len(claims) != partitions {
 		t.Fatalf("%d claims: %v", len(claims), err)
 	}
@@ -95,17 +96,16 @@ func TestCommitsWaitForTheirCoordinator(t *testing.T) {
 			return response
 		},
 	})
-	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "committed", Partitions: 3}}); err != nil {
+	if _, err := New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "committed", Partitions: 3}}); err != nil {
 		t.Fatal(err)
 	}
-	commits, err := Commits(t.Context(), cfg, "g", "committed")
+	commits, err := New(cfg, nil).Commits(t.Context(), "g", "committed")
 	if err != nil || len(commits) != 3 || commits[2].Offset != bus.NoOffset {
 		t.Errorf("%v, %v", commits, err)
 	}
 }
 
-// Whether a partition is empty is asked again of a leader that does not serve it
-// yet.
+// A leader that does not serve its partition yet is asked again.
 func TestEmptyAsksAgain(t *testing.T) {
 	t.Parallel()
 	refusals := 3
@@ -122,11 +122,19 @@ func TestEmptyAsksAgain(t *testing.T) {
 			return response
 		},
 	})
-	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "looked-into", Partitions: 1}}); err != nil {
+	b := New(cfg, nil)
+	if _, err := b.Apply(t.Context(), []oona.TopicSpec{{Name: "read", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if empty, err := Empty(t.Context(), cfg, "looked-into", 0, 0, 1); err != nil || empty {
-		t.Errorf("%v, %v", empty, err)
+	p, err := b.Publisher(bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.Publish(t.Context(), "read", message.NewMessage("", []byte("x"))), p.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := bus.RecordAt(t.Context(), b, "read", 0, 0); err != nil || msg == nil {
+		t.Errorf("%v, %v", msg, err)
 	}
 	if refusals >= 0 {
 		t.Error("no leader refused")

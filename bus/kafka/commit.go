@@ -141,19 +141,13 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 // topicID returns what tells a topic from another one of the same name, as the
 // group's coordinator has it. It is zero where the bus does not number topics.
 func (o *offsets) topicID(ctx context.Context, topic string) (id sarama.Uuid, err error) {
-	for began := time.Now(); ; {
-		err = o.ask(ctx, func(coordinator *sarama.Broker) (err error) {
+	err = o.cfg.awaitTopic(ctx, topic, func() error {
+		return o.ask(ctx, func(coordinator *sarama.Broker) (err error) {
 			id, err = o.topicIDOf(coordinator, topic)
 			return err
 		})
-		if err == nil {
-			return id, nil
-		}
-		// The coordinator may not have heard yet that the topic was made.
-		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
-			return id, fmt.Errorf("look at %s: %w", topic, err)
-		}
-	}
+	})
+	return id, err
 }
 
 func (o *offsets) topicIDOf(coordinator *sarama.Broker, topic string) (sarama.Uuid, error) {
@@ -274,20 +268,11 @@ func (o *offsets) count(ctx context.Context, topic string) (int32, error) {
 	return int32(len(partitions)), err
 }
 
-// refresh asks again who leads the partitions of a topic. The broker that is
-// asked may not know it yet.
+// refresh asks again who leads the partitions of a topic.
 func (o *offsets) refresh(ctx context.Context, topic string) error {
 	client, err := o.connection()
 	if err != nil {
 		return err
 	}
-	for began := time.Now(); ; {
-		err := client.RefreshMetadata(topic)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || time.Since(began) > o.cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
-			return fmt.Errorf("look at %s: %w", topic, err)
-		}
-	}
+	return o.cfg.awaitTopic(ctx, topic, func() error { return client.RefreshMetadata(topic) })
 }

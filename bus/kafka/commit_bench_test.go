@@ -55,7 +55,7 @@ func BenchmarkCommits(b *testing.B) {
 	}
 	const preloaded, partitions, pairs = 200_000, 4, 9
 	topic := unique("bench")
-	if _, err := kafka.ApplyTopics(b.Context(), cfg, []oona.TopicSpec{{Name: topic, Partitions: partitions}}); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(b.Context(), []oona.TopicSpec{{Name: topic, Partitions: partitions}}); err != nil {
 		b.Fatal(err)
 	}
 	preload(b, cfg, topic, preloaded, partitions)
@@ -99,7 +99,7 @@ func (cost) perMessage(d time.Duration, messages int) float64 {
 
 func deferring(b *testing.B, cfg kafka.Config) message.Subscriber {
 	b.Helper()
-	s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: unique("deferred")}, always{strings.Repeat("x", 2000)}, discard())
+	s, err := kafka.New(cfg, discard()).Member(bus.MemberOptions{Group: unique("deferred")}, always{strings.Repeat("x", 2000)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func (noting) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
 
 func preload(b *testing.B, cfg kafka.Config, topic string, messages, partitions int) {
 	b.Helper()
-	p, err := kafka.NewPublisher(cfg, kafka.PublisherOptions{})
+	p, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -61,10 +61,10 @@ func (c *committing) outcome(t *testing.T) error {
 func TestStaticMembership(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
-		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 10, 0)...)
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 10, 0)...)
 		for i := range int64(2) {
 			o := newCommitting()
-			s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, Instance: "one", CommitEvery: 50 * time.Millisecond}, o, discard())
+			s, err := kafka.New(cfg, discard()).Member(bus.MemberOptions{Group: group, Instance: "one", CommitEvery: 50 * time.Millisecond}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,10 +121,10 @@ func (r *remembered) last() (err error, made bool) {
 func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, 1, false), Partitions: 1}
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		p := newPublisher(t, cfg, bus.PublisherOptions{})
 		publish(t, p, spec.Name, numbered(0, 3, 0)...)
 		o := remembering{newOwner()}
-		s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: unique("group"), CommitEvery: 100 * time.Millisecond}, o, discard())
+		s, err := kafka.New(cfg, discard()).Member(bus.MemberOptions{Group: unique("group"), CommitEvery: 100 * time.Millisecond}, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +145,7 @@ func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 		if err := newAdmin(t, cfg).DeleteTopic(spec.Name); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{spec}); err != nil {
+		if _, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{spec}); err != nil {
 			t.Fatal(err)
 		}
 		const records = 20

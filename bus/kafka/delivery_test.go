@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -37,7 +38,7 @@ func TestPatienceWithoutALeader(t *testing.T) {
 	})
 	cfg := kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"}
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Minute})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Minute})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	down.Store(true)
 	published := make(chan error, 1)

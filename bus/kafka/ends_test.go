@@ -66,7 +66,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 
 	cfg := kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"}
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	o := &follower{committing: newCommitting()}
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
 	defer close(goOn) // or the group would wait for the fetch

@@ -29,7 +29,7 @@ func TestZombieIsFenced(t *testing.T) {
 	}
 	defer broker.Close()
 	cfg := Config{Brokers: broker.Addrs, ClientID: "test"}
-	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "fence", Partitions: 1}}); err != nil {
+	if _, err := New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "fence", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	o := offsets{cfg: cfg, group: "g"}
@@ -57,7 +57,7 @@ func TestReadBack(t *testing.T) {
 	}
 	defer broker.Close()
 	cfg := Config{Brokers: broker.Addrs, ClientID: "test"}
-	if _, err := ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "back", Partitions: 1}}); err != nil {
+	if _, err := New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "back", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	o := offsets{cfg: cfg, group: "g"}

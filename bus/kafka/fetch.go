@@ -16,60 +16,19 @@ import (
 // leader, or a new one.
 const fetchWait = 10 * time.Second
 
-// ReadPartition hands out the records that a partition holds now, in order. It
-// is for what is short: for the rest there is Reader. The error wraps
-// bus.ErrNoTopic, bus.ErrUnreachable, or what take returned.
-func ReadPartition(ctx context.Context, cfg Config, topic string, partition int32, take func(*message.Message) error) error {
-	return withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
-		return f.read(ctx, oldest, end, take)
-	})
-}
-
-// RecordAt returns the record that a partition holds at an offset, nil where
-// there is none: the offset is outside of what the partition holds, or is that
-// of a marker. The error wraps bus.ErrNoTopic or bus.ErrUnreachable.
-func RecordAt(ctx context.Context, cfg Config, topic string, partition int32, offset int64) (found *message.Message, err error) {
-	err = withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
-		if offset < oldest || offset >= end {
-			return nil
-		}
-		return f.read(ctx, offset, offset+1, func(msg *message.Message) error { found = msg; return nil })
-	})
-	return found, err
-}
-
-// LastRecord returns the last record that a partition holds, nil where it holds
-// none. Markers of transactions, which readers do not get, may follow it. The
-// error wraps bus.ErrNoTopic or bus.ErrUnreachable.
-func LastRecord(ctx context.Context, cfg Config, topic string, partition int32) (last *message.Message, err error) {
-	err = withFetcher(ctx, cfg, topic, partition, func(f *fetcher, oldest, end int64) error {
-		to := end
-		for back := int64(1); last == nil && to > oldest; back *= 2 {
-			from := max(oldest, end-back)
-			if err := f.read(ctx, from, to, func(msg *message.Message) error { last = msg; return nil }); err != nil {
-				return err
-			}
-			to = from
-		}
-		return nil
-	})
-	return last, err
-}
-
-// withFetcher calls use with a fetcher of a partition, its oldest offset and the
-// one after its last.
-func withFetcher(ctx context.Context, cfg Config, topic string, partition int32, use func(f *fetcher, oldest, end int64) error) (err error) {
-	client, err := connect(cfg, cfg.client())
+// Read is that of bus.Admin.
+func (b *Bus) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) (err error) {
+	client, err := connect(b.cfg, b.cfg.client())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	f := &fetcher{client, topic, partition}
+	f := &fetcher{client, topic, r.Partition}
 	oldest, end, err := f.bounds(ctx)
 	if err != nil {
 		return err
 	}
-	return use(f, oldest, end)
+	return f.read(ctx, max(r.From, oldest), min(r.End, end), take)
 }
 
 // fetcher reads one partition from its leader.
@@ -104,6 +63,16 @@ func (f *fetcher) read(ctx context.Context, from, to int64, take func(*message.M
 			batches, err = f.batches(from)
 			return err
 		})
+		if errors.Is(err, sarama.ErrOffsetOutOfRange) { // deleted since the range was looked up
+			oldest, _, err := f.bounds(ctx)
+			if err != nil {
+				return err
+			}
+			if oldest > from {
+				from = oldest
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -179,10 +148,7 @@ func (f *fetcher) again(ctx context.Context, request func() error) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
-			err = fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
-		}
-		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, err)
+		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, noTopic(err))
 		if errors.Is(err, bus.ErrNoTopic) || !mayHaveMovedLeader(err) || !bus.Pause(ctx, attemptPause) {
 			return err
 		}

@@ -76,7 +76,7 @@ func unique(what string) string {
 func makeTopic(t *testing.T, cfg kafka.Config, partitions int32, appendTime bool) string {
 	t.Helper()
 	spec := oona.TopicSpec{Name: unique("topic"), Partitions: partitions, AppendTime: appendTime}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{spec}); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{spec}); err != nil {
 		t.Fatal(err)
 	}
 	return spec.Name
@@ -84,12 +84,12 @@ func makeTopic(t *testing.T, cfg kafka.Config, partitions int32, appendTime bool
 
 // newPublisher returns a publisher that waits for a machine under load, unless
 // opts say otherwise.
-func newPublisher(t *testing.T, cfg kafka.Config, opts kafka.PublisherOptions) *kafka.Publisher {
+func newPublisher(t *testing.T, cfg kafka.Config, opts bus.PublisherOptions) *kafka.Publisher {
 	t.Helper()
 	if opts.DeliveryTimeout == 0 {
 		opts.DeliveryTimeout = time.Minute
 	}
-	p, err := kafka.NewPublisher(cfg, opts)
+	p, err := kafka.New(cfg, nil).Publisher(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func newPublisher(t *testing.T, cfg kafka.Config, opts kafka.PublisherOptions) *
 			t.Error(err)
 		}
 	})
-	return p
+	return p.(*kafka.Publisher)
 }
 
 // What newMessage takes besides headers.
@@ -182,7 +182,7 @@ func take(t *testing.T, messages <-chan *message.Message, count int) (payloads [
 // readAll reads count messages of a topic from its beginning, without a group.
 func readAll(t *testing.T, cfg kafka.Config, topic string, count int) (messages []*message.Message) {
 	t.Helper()
-	reader := newReader(t, cfg, kafka.ReaderOptions{})
+	reader := newReader(t, cfg, bus.ReaderOptions{})
 	incoming := subscribe(t, reader, topic)
 	for range count {
 		msg := next(t, incoming)
@@ -192,9 +192,9 @@ func readAll(t *testing.T, cfg kafka.Config, topic string, count int) (messages 
 	return messages
 }
 
-func newReader(t *testing.T, cfg kafka.Config, opts kafka.ReaderOptions) *kafka.Reader {
+func newReader(t *testing.T, cfg kafka.Config, opts bus.ReaderOptions) *kafka.Reader {
 	t.Helper()
-	reader, err := kafka.NewReader(cfg, opts, discard())
+	reader, err := kafka.New(cfg, discard()).Reader(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func newReader(t *testing.T, cfg kafka.Config, opts kafka.ReaderOptions) *kafka.
 			t.Error(err)
 		}
 	})
-	return reader
+	return reader.(*kafka.Reader)
 }
 
 func subscribe(t *testing.T, s message.Subscriber, topic string) <-chan *message.Message {
@@ -311,9 +311,9 @@ func (o *owner) await(t *testing.T, kind string, count int) (all []*assignment) 
 	return all
 }
 
-func newGroup(t *testing.T, cfg kafka.Config, group string, o bus.Owner) *kafka.Member {
+func newGroup(t *testing.T, cfg kafka.Config, group string, o bus.Owner) bus.Member {
 	t.Helper()
-	s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o, discard())
+	s, err := kafka.New(cfg, discard()).Member(bus.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -90,23 +91,23 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 		t.Run(strconv.Itoa(before), func(t *testing.T) {
 			broker, cfg := startRefuser(t)
 			topic := makeTopic(t, cfg, 2, false)
-			p := newPublisher(t, cfg, kafka.PublisherOptions{})
+			p := newPublisher(t, cfg, bus.PublisherOptions{})
 			messages := numbered(0, count, 0)
 			for _, msg := range messages {
 				msg.Payload = append(msg.Payload, make([]byte, 1000)...)
 			}
 			broker.script(append(make([]*kerr.Error, before), kerr.TopicAuthorizationFailed)...)
 			err := p.Publish(context.Background(), topic, append(slices.Clone(messages), numbered(0, 5, 1)...)...)
-			var failed *kafka.PublishError
+			var failed *bus.PublishError
 			if !errors.As(err, &failed) || !errors.Is(err, sarama.ErrTopicAuthorizationFailed) || broker.refused != 1 {
 				t.Fatalf("%v; %d requests were refused", err, broker.refused)
 			}
-			ends, err := kafka.HighWater(t.Context(), cfg, topic)
+			ends, err := kafka.New(cfg, nil).Extents(t.Context(), topic)
 			if err != nil {
 				t.Fatal(err)
 			}
-			written := int(ends[topic][0])
-			if (written > 0) != (before > 0) || ends[topic][1] != 5 || len(failed.Failed) != count-written {
+			written := int(ends[topic][0].End)
+			if (written > 0) != (before > 0) || ends[topic][1].End != 5 || len(failed.Failed) != count-written {
 				t.Fatalf("written are %v, %d have failed", ends[topic], len(failed.Failed))
 			}
 			for i, f := range failed.Failed {
@@ -140,7 +141,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 func TestPublisherTriesAgain(t *testing.T) {
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.RollupOptions())
+	p := newPublisher(t, cfg, bus.RollupOptions())
 	broker.script(kerr.NotEnoughReplicas, kerr.NotLeaderForPartition, kerr.RequestTimedOut)
 	publish(t, p, topic, newMessage("x", withKey, "key", "header", "1"))
 	if broker.refused != 3 {
@@ -158,13 +159,13 @@ func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.RollupOptions())
+	p := newPublisher(t, cfg, bus.RollupOptions())
 	broker.script(slices.Repeat([]*kerr.Error{kerr.NotEnoughReplicas}, 100_000)...)
 	failed := make(chan error, 1)
 	go func() { failed <- p.Publish(context.Background(), topic, newMessage("x")) }()
 	select {
 	case err := <-failed:
-		var refused *kafka.PublishError
+		var refused *bus.PublishError
 		if !errors.As(err, &refused) || !errors.Is(err, sarama.ErrNotEnoughReplicas) {
 			t.Errorf("%v", err)
 		}
@@ -183,7 +184,7 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 5, false)
 		for _, compression := range []string{"none", "lz4"} {
-			p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: 10 * time.Second, Compression: compression})
+			p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: 10 * time.Second, Compression: compression})
 			publish(t, p, topic,
 				newMessage("keyed", withKey, "foobar", "header", "1", "$offset", "from outside"),
 				newMessage("directed", toPartition, "3", withTime, "1700000000123000"),
@@ -269,7 +270,7 @@ func TestCallsShareRequests(t *testing.T) {
 	const count = 50
 	broker, cfg := startGate(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Minute})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Minute})
 	release := broker.holdBack(t, 0)
 	var publishing sync.WaitGroup
 	send := func(n int) {
@@ -297,7 +298,7 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
 		limitMessages(t, cfg, topic, 2000)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		p := newPublisher(t, cfg, bus.PublisherOptions{})
 		var publishing sync.WaitGroup
 		for n := range 40 {
 			publishing.Go(func() {
@@ -322,7 +323,7 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 func TestPinnedDoesNotWait(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic, DeliveryTimeout: time.Minute})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Pin: topic, DeliveryTimeout: time.Minute})
 	publish(t, p, topic, newMessage("x"))
 	broker.down()
 	ctx, cancel := context.WithCancel(t.Context())

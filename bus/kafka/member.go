@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,37 +49,33 @@ func (c Config) member(o bus.MemberOptions) *sarama.Config {
 	return s
 }
 
-// NewMember returns a member-to-be of a group: Subscribe joins it, and
-// fails when no broker answers then.
-func NewMember(cfg Config, options bus.MemberOptions, owner bus.Owner, logger *slog.Logger) (*Member, error) {
-	if err := cfg.Validate(); err != nil {
+// Member returns a *Member.
+func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error) {
+	if err := b.cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if err := options.Validate(); err != nil {
+	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Member{
+	m := &Member{
 		owner:   owner,
-		offsets: &offsets{cfg: cfg, group: options.Group, instance: options.Instance},
-		every:   options.CommitEvery,
-		logger:  logger,
+		offsets: &offsets{cfg: b.cfg, group: opts.Group, instance: opts.Instance},
+		every:   cmp.Or(opts.CommitEvery, defaultCommitEvery),
+		logger:  b.logger,
 		out:     make(chan *message.Message),
 	}
-	if s.every <= 0 {
-		s.every = defaultCommitEvery
-	}
 	var err error
-	s.inner, err = wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
-		Brokers:               cfg.Brokers,
-		ConsumerGroup:         options.Group,
-		Unmarshaler:           wmkafka.DefaultMarshaler{}, // demanded, and not used
-		OverwriteSaramaConfig: cfg.member(options),
-		Tracer:                groupSeam{member: s},
-	}, newWatermillLogger(logger))
+	m.inner, err = wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
+		Brokers:               b.cfg.Brokers,
+		ConsumerGroup:         opts.Group,
+		Unmarshaler:           wmkafka.DefaultMarshaler{}, // required, and not used
+		OverwriteSaramaConfig: b.cfg.member(opts),
+		Tracer:                groupSeam{member: m},
+	}, newWatermillLogger(b.logger))
 	if err != nil {
-		return nil, fmt.Errorf("subscribe as group %s: %w", options.Group, err)
+		return nil, fmt.Errorf("subscribe as group %s: %w", opts.Group, err)
 	}
-	return s, nil
+	return m, nil
 }
 
 // Subscribe joins the group and hands out messages until ctx ends. It can be

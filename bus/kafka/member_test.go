@@ -6,6 +6,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -29,7 +30,7 @@ func TestGroupSurvivesTheBroker(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Hour})
 	publish(t, p, topic, numbered(0, 3, 0)...)
 	o := newOwner()
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)

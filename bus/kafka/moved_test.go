@@ -26,7 +26,7 @@ func (m moving) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer
 func TestCommitOfAnAssignmentThatMoved(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
-		publish(t, newPublisher(t, cfg, kafka.PublisherOptions{}), topic, numbered(0, 5, 0)...)
+		publish(t, newPublisher(t, cfg, bus.PublisherOptions{}), topic, numbered(0, 5, 0)...)
 		o := moving{newCommitting()}
 		o.fail.Store(1)
 		messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)

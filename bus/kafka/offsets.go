@@ -13,53 +13,78 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// HighWater returns, for each topic, the offset after the last record of each
-// partition.
-func HighWater(ctx context.Context, cfg Config, topics ...string) (map[string]map[int32]int64, error) {
-	client, err := connect(cfg, cfg.client())
+// Extents is that of bus.Admin. It asks for the beginnings first, so that no beginning
+// is above the end.
+func (b *Bus) Extents(ctx context.Context, topics ...string) (_ map[string][]bus.Extent, err error) {
+	client, err := connect(b.cfg, b.cfg.client())
 	if err != nil {
 		return nil, err
 	}
-	ends, err := offsetsOf(ctx, cfg, client, sarama.OffsetNewest, topics...)
-	if err = errors.Join(err, client.Close()); err != nil {
+	defer func() { err = errors.Join(err, client.Close()) }()
+	starts, err := offsetsOf(ctx, b.cfg, client, sarama.OffsetOldest, topics...)
+	if err != nil {
 		return nil, err
 	}
-	return ends, nil
+	ends, err := offsetsOf(ctx, b.cfg, client, sarama.OffsetNewest, topics...)
+	if err != nil {
+		return nil, err
+	}
+	extents := make(map[string][]bus.Extent, len(topics))
+	for topic, of := range starts { // without partitions that were added meanwhile
+		extents[topic] = make([]bus.Extent, len(of))
+		for p, start := range of {
+			extents[topic][p] = bus.Extent{Start: start, End: ends[topic][p]}
+		}
+	}
+	return extents, nil
 }
 
-// Commits returns a group's commits of a topic's partitions, of which each has
-// one: where there is none its offset is bus.NoOffset.
-func Commits(ctx context.Context, cfg Config, group, topic string) (_ map[int32]bus.Commit, err error) {
-	of := &offsets{cfg: cfg, group: group}
+// Commits is that of bus.Admin.
+func (b *Bus) Commits(ctx context.Context, group, topic string) (_ []bus.Commit, err error) {
+	of := &offsets{cfg: b.cfg, group: group}
 	defer func() { err = errors.Join(err, of.close()) }()
 	client, err := of.connection()
 	if err != nil {
 		return nil, err
 	}
-	partitions, err := partitionsOf(ctx, cfg, client, topic)
+	partitions, err := partitionsOf(ctx, b.cfg, client, topic)
 	if err != nil {
 		return nil, err
 	}
-	return of.fetch(ctx, topic, partitions...)
+	found, err := of.fetch(ctx, topic, partitions...)
+	if err != nil {
+		return nil, err
+	}
+	commits := make([]bus.Commit, len(partitions))
+	for i, p := range partitions {
+		commits[i] = found[p]
+	}
+	return commits, nil
 }
 
-// partitionsOf returns the partitions of a topic. One that the broker does not
-// know may have been made a moment ago: brokers are asked again for a while.
-func partitionsOf(ctx context.Context, cfg Config, client sarama.Client, topic string) ([]int32, error) {
+// awaitTopic calls ask until the broker that it asks knows the topic: one that was
+// created a moment ago is not known to all brokers. It ends after the time to settle,
+// with an error that wraps bus.ErrNoTopic.
+func (c Config) awaitTopic(ctx context.Context, topic string, ask func() error) error {
 	for began := time.Now(); ; {
-		partitions, err := client.Partitions(topic)
+		err := ask()
 		if err == nil {
-			return partitions, nil
+			return nil
 		}
 		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition)
-		if unknown && time.Since(began) < cfg.SettleTime() && bus.Pause(ctx, lookPause) {
-			continue
+		if !unknown || time.Since(began) > c.SettleTime() || !bus.Pause(ctx, lookPause) {
+			return fmt.Errorf("look at topic %s: %w", topic, noTopic(err))
 		}
-		if unknown {
-			err = fmt.Errorf("%w (%w)", bus.ErrNoTopic, err)
-		}
-		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
 	}
+}
+
+// partitionsOf returns the partitions of a topic.
+func partitionsOf(ctx context.Context, cfg Config, client sarama.Client, topic string) (partitions []int32, err error) {
+	err = cfg.awaitTopic(ctx, topic, func() (err error) {
+		partitions, err = client.Partitions(topic)
+		return err
+	})
+	return partitions, err
 }
 
 // offsetsOf returns an offset of each partition of topics, as offsetsAt does.

@@ -23,7 +23,7 @@ func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
 	}
 	t.Cleanup(cluster.Close)
 	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test", Settle: 500 * time.Millisecond}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "led", Partitions: 1}}); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "led", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	config := sarama.NewConfig()

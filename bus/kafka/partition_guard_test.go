@@ -21,10 +21,10 @@ func TestPinnedPartitions(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		const before, after, keys = 3, 5, 50
 		topic := makeTopic(t, cfg, before, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic})
+		p := newPublisher(t, cfg, bus.PublisherOptions{Pin: topic})
 		published := 0
 		round := func() error {
-			var moved *kafka.PartitionsError
+			var moved *bus.PartitionsError
 			for k := range keys {
 				err := p.Publish(context.Background(), topic, newMessage("x", withKey, fmt.Sprint("key", k)))
 				if errors.As(err, &moved) {
@@ -45,7 +45,7 @@ func TestPinnedPartitions(t *testing.T) {
 		}
 		var refusal error
 		eventually(t, "the publisher refuses", func() bool { refusal = round(); return refusal != nil })
-		var moved *kafka.PartitionsError
+		var moved *bus.PartitionsError
 		if !errors.As(refusal, &moved) || moved.Topic != topic || moved.Had != before || moved.Has != after {
 			t.Errorf("refused with %v", refusal)
 		}
@@ -66,8 +66,8 @@ func TestPinnedPartitions(t *testing.T) {
 				t.Fatalf("%s went to partition %d, want %d (%v)", string(position(t, msg).Key), got, want, err)
 			}
 		}
-		ends, err := kafka.HighWater(t.Context(), cfg, topic)
-		if err != nil || len(ends[topic]) != after || ends[topic][3]+ends[topic][4] != 0 {
+		ends, err := kafka.New(cfg, nil).Extents(t.Context(), topic)
+		if err != nil || len(ends[topic]) != after || ends[topic][3].End+ends[topic][4].End != 0 {
 			t.Errorf("the partitions end at %v (%v), want %d and nothing in the new ones", ends, err, after)
 		}
 	})
@@ -79,9 +79,9 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		const partitions = 3
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, partitions, false), Partitions: partitions}
-		p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: spec.Name, DeliveryTimeout: 300 * time.Millisecond})
+		p := newPublisher(t, cfg, bus.PublisherOptions{Pin: spec.Name, DeliveryTimeout: 300 * time.Millisecond})
 		message := func() error { return p.Publish(t.Context(), spec.Name, newMessage("x", withKey, "k")) }
-		var moved *kafka.PartitionsError
+		var moved *bus.PartitionsError
 		remove := func() {
 			t.Helper()
 			if err := newAdmin(t, cfg).DeleteTopic(spec.Name); err != nil {
@@ -100,7 +100,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 		}
 		remake := func() {
 			t.Helper()
-			if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{spec}); err != nil {
+			if _, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{spec}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -122,21 +122,21 @@ func TestPinHoldsAcrossConnections(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{Pin: topic})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Pin: topic})
 	publish(t, p, topic, newMessage("x"))
 	if err := newAdmin(t, cfg).CreatePartitions(topic, 2, nil, false); err != nil {
 		t.Fatal(err)
 	}
 	broker.down()
 	broker.up()
-	var moved *kafka.PartitionsError
+	var moved *bus.PartitionsError
 	eventually(t, "the publisher refuses", func() bool { return errors.As(p.Publish(context.Background(), topic, newMessage("x")), &moved) })
 }
 
 func TestPinNeedsItsTopic(t *testing.T) {
 	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
-	_, err := kafka.NewPublisher(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, kafka.PublisherOptions{Pin: "no-such"})
+	_, err := kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, nil).Publisher(bus.PublisherOptions{Pin: "no-such"})
 	if !errors.Is(err, bus.ErrNoTopic) {
 		t.Errorf("%v", err)
 	}

@@ -4,12 +4,14 @@ import (
 	"testing"
 
 	"github.com/IBM/sarama"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // What a publisher promises rests on these settings, and no test on a healthy
 // broker would notice their loss.
 func TestProducerSettings(t *testing.T) {
-	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(PublisherOptions{Compression: "lz4", Pin: "t"})
+	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(bus.PublisherOptions{Compression: "lz4", Pin: "t"})
 	if s.Producer.Compression != sarama.CompressionLZ4 || s.Metadata.RefreshFrequency != guardRefresh {
 		t.Errorf("compression is %v, topics are looked at every %s", s.Producer.Compression, s.Metadata.RefreshFrequency)
 	}

@@ -57,21 +57,21 @@ type Publisher struct {
 	closeErr error
 }
 
-// NewPublisher connects to the bus; it fails when no broker answers.
-func NewPublisher(cfg Config, opts bus.PublisherOptions) (*Publisher, error) {
+// Publisher returns a *Publisher.
+func (b *Bus) Publisher(opts bus.PublisherOptions) (bus.PinnedPublisher, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, fmt.Errorf("publisher: %w", err)
 	}
 	opts.MaxMessageBytes = cmp.Or(opts.MaxMessageBytes, defaultMaxMessage)
 	opts.DeliveryTimeout = cmp.Or(opts.DeliveryTimeout, defaultDelivery)
-	client, err := connect(cfg, cfg.producer(opts))
+	client, err := connect(b.cfg, b.cfg.producer(opts))
 	if err != nil {
 		return nil, err
 	}
 	p := &Publisher{opts: opts, client: client}
 	if opts.Pin != "" {
-		if p.guard, err = newPartitionGuard(cfg, client, opts.Pin); err != nil {
-			return nil, errors.Join(fmt.Errorf("prepare a publisher at %v: %w", cfg.Brokers, err), client.Close())
+		if p.guard, err = newPartitionGuard(b.cfg, client, opts.Pin); err != nil {
+			return nil, errors.Join(fmt.Errorf("prepare a publisher at %v: %w", b.cfg.Brokers, err), client.Close())
 		}
 	}
 	var closing context.Context

@@ -28,7 +28,7 @@ func TestAppendTimesAreTheBrokers(t *testing.T) {
 		topic := makeTopic(t, cfg, 1, true)
 		before := time.Now().Truncate(time.Millisecond)
 		for _, compression := range []string{"none", "lz4"} {
-			p := newPublisher(t, cfg, kafka.PublisherOptions{Compression: compression})
+			p := newPublisher(t, cfg, bus.PublisherOptions{Compression: compression})
 			publish(t, p, topic, newMessage("old", withTime, "1000000"))
 			publish(t, p, topic, newMessage("old", withTime, "1000000"), newMessage("old", withTime, "1000000"))
 		}
@@ -45,7 +45,7 @@ func TestAppendTimesAreTheBrokers(t *testing.T) {
 func TestTheLargestMessageFits(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{})
+		p := newPublisher(t, cfg, bus.PublisherOptions{})
 		size := 1<<20 + 1
 		var err error
 		for failed := true; failed; failed = errors.Is(err, bus.ErrTooLarge) {
@@ -71,7 +71,7 @@ func TestBatchesKeepTheLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
 		limitMessages(t, cfg, topic, 2000)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{MaxMessageBytes: 2000})
+		p := newPublisher(t, cfg, bus.PublisherOptions{MaxMessageBytes: 2000})
 		for size := 950; size < 970; size++ { // two of them take about 2000 bytes
 			var many []*message.Message
 			for range 20 {
@@ -88,7 +88,7 @@ func TestBatchesKeepTheLeastLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		less, more := makeTopic(t, cfg, 1, false), makeTopic(t, cfg, 1, false)
 		limitMessages(t, cfg, less, 2000)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{BatchBytes: 2000, MaxMessageBytes: 10_000})
+		p := newPublisher(t, cfg, bus.PublisherOptions{BatchBytes: 2000, MaxMessageBytes: 10_000})
 		var many []*message.Message
 		for range 20 {
 			many = append(many, newMessage(strings.Repeat("x", 500)))
@@ -103,7 +103,7 @@ func TestBatchesKeepTheLeastLimit(t *testing.T) {
 func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
 	t.Helper()
 	configure(t, cfg, topic, "max.message.bytes", strconv.Itoa(limit))
-	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	eventually(t, "the leader refuses what is above the limit", func() bool {
 		return p.Publish(context.Background(), topic, newMessage(strings.Repeat("x", limit+1))) != nil
 	})
@@ -119,11 +119,11 @@ func checkTooLarge(t *testing.T, err error) {
 
 func TestUnreachable(t *testing.T) {
 	cfg := kafka.Config{Brokers: []string{freeAddress(t)}, ClientID: "test"}
-	_, publisher := kafka.NewPublisher(cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
-	_, offsets := kafka.HighWater(t.Context(), cfg, "t")
-	_, apply := kafka.ApplyTopics(t.Context(), cfg, nil)
-	check := kafka.CheckTopics(t.Context(), cfg, nil)
-	_, read := newReader(t, cfg, kafka.ReaderOptions{}).Subscribe(t.Context(), "t")
+	_, publisher := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{DeliveryTimeout: time.Hour})
+	_, offsets := kafka.New(cfg, nil).Extents(t.Context(), "t")
+	_, apply := kafka.New(cfg, nil).Apply(t.Context(), nil)
+	check := kafka.New(cfg, nil).Check(t.Context(), nil)
+	_, read := newReader(t, cfg, bus.ReaderOptions{}).Subscribe(t.Context(), "t")
 	_, join := newGroup(t, cfg, "g", newOwner()).Subscribe(t.Context(), "t")
 	for what, err := range map[string]error{"publisher": publisher, "high water": offsets, "apply": apply, "check": check, "read": read, "join": join} {
 		if !errors.Is(err, bus.ErrUnreachable) || !strings.Contains(err.Error(), cfg.Brokers[0]) {
@@ -184,12 +184,12 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 3, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Second})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Second})
 	publish(t, p, topic, numbered(0, 3, 0)...)
 	broker.down()
 	began := time.Now()
 	err := p.Publish(context.Background(), topic, numbered(3, 6, 0)...)
-	var failed *kafka.PublishError
+	var failed *bus.PublishError
 	if !errors.As(err, &failed) || len(failed.Failed) != 3 {
 		t.Fatalf("%v", err)
 	}
@@ -211,7 +211,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	broker.down()
 	var publishing sync.WaitGroup
@@ -237,7 +237,7 @@ func TestCloseEndsPatience(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: 10 * time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: 10 * time.Hour})
 	publish(t, p, topic, newMessage("connects"))
 	broker.down()
 	failed := make(chan error, 1)
@@ -258,7 +258,7 @@ func TestCloseEndsPatience(t *testing.T) {
 func TestPublishConcurrently(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 3, false)
-		p := newPublisher(t, cfg, kafka.PublisherOptions{Compression: "lz4"})
+		p := newPublisher(t, cfg, bus.PublisherOptions{Compression: "lz4"})
 		var publishing sync.WaitGroup
 		for g := range 8 {
 			publishing.Go(func() {
@@ -296,7 +296,7 @@ func TestConfigNamesTheField(t *testing.T) {
 		if err := c.cfg.Validate(); !errors.As(err, &wrong) || wrong.Field != c.field {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := kafka.HighWater(context.Background(), c.cfg, "t"); !errors.As(err, &wrong) {
+		if _, err := kafka.New(c.cfg, nil).Extents(context.Background(), "t"); !errors.As(err, &wrong) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
@@ -20,7 +21,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
 	const partitions, records, size = 4, 60, 500_000
 	topic := makeTopic(t, cfg, partitions, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{})
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	for partition := range partitions {
 		for range records {
 			msg := numbered(0, 1, partition)
@@ -31,7 +32,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 	}
 	idle := liveHeap()
 	o := newOwner()
-	s, err := kafka.NewMember(cfg, kafka.MemberOptions{Group: unique("group"), ReadAhead: 1 << 20}, o, discard())
+	s, err := kafka.New(cfg, discard()).Member(bus.MemberOptions{Group: unique("group"), ReadAhead: 1 << 20}, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,12 +33,12 @@ type Reader struct {
 	handing     sync.WaitGroup // a goroutine a topic
 }
 
-// NewReader returns a reader; Subscribe connects.
-func NewReader(cfg Config, opts bus.ReaderOptions, logger *slog.Logger) (*Reader, error) {
-	if err := cfg.Validate(); err != nil {
+// Reader returns a *Reader.
+func (b *Bus) Reader(opts bus.ReaderOptions) (bus.Reader, error) {
+	if err := b.cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	return &Reader{cfg: cfg, from: opts.From, logger: logger, ranges: make(map[string][]bus.Range)}, nil
+	return &Reader{cfg: b.cfg, from: opts.From, logger: b.logger, ranges: make(map[string][]bus.Range)}, nil
 }
 
 // Subscribe reads a topic until ctx ends. It fails when no broker answers, and

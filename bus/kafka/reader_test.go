@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -18,9 +19,9 @@ func TestLogReaderResumes(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 2, false)
-	p := newPublisher(t, cfg, kafka.PublisherOptions{DeliveryTimeout: time.Hour})
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Hour})
 	publish(t, p, topic, numbered(0, 10, 0)...)
-	messages := subscribe(t, newReader(t, cfg, kafka.ReaderOptions{}), topic)
+	messages := subscribe(t, newReader(t, cfg, bus.ReaderOptions{}), topic)
 	take(t, messages, 9)
 	inHand := next(t, messages)
 	for round := 1; round <= 2; round++ {

@@ -96,7 +96,7 @@ func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
 		l := startLagging(t, node)
 		l.left.Store(7)
 		specs := []oona.TopicSpec{{Name: "applied", Partitions: 5, AppendTime: true}}
-		changes, err := kafka.ApplyTopics(t.Context(), l.cfg, specs)
+		changes, err := kafka.New(l.cfg, nil).Apply(t.Context(), specs)
 		if err != nil || len(changes) != 1 {
 			t.Fatalf("%v, %v", changes, err)
 		}
@@ -113,7 +113,7 @@ func TestApplyNamesTheBrokerThatDoesNotKnow(t *testing.T) {
 	l.left.Store(1 << 40)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	changes, err := kafka.ApplyTopics(ctx, l.cfg, []oona.TopicSpec{{Name: "applied", Partitions: 5}})
+	changes, err := kafka.New(l.cfg, nil).Apply(ctx, []oona.TopicSpec{{Name: "applied", Partitions: 5}})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "broker 1 at "+l.cfg.Brokers[1]) || len(changes) != 1 {
 		t.Errorf("%v, %v", changes, err)
 	}
@@ -136,11 +136,11 @@ func TestCheckAsksAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := startLagging(t, c.nodes...)
-			if _, err := kafka.ApplyTopics(t.Context(), l.cfg, specs); err != nil {
+			if _, err := kafka.New(l.cfg, nil).Apply(t.Context(), specs); err != nil {
 				t.Fatal(err)
 			}
 			l.left.Store(c.lag)
-			err := kafka.CheckTopics(t.Context(), l.cfg, specs)
+			err := kafka.New(l.cfg, nil).Check(t.Context(), specs)
 			if c.fault {
 				checkFaults(t, err, "checked does not exist")
 			} else if err != nil {
@@ -162,7 +162,7 @@ func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 	}
 	l.cfg.Settle = 300 * time.Millisecond
 	began := time.Now()
-	checkFaults(t, kafka.CheckTopics(t.Context(), l.cfg, specs), "absent does not exist")
+	checkFaults(t, kafka.New(l.cfg, nil).Check(t.Context(), specs), "absent does not exist")
 	if took := time.Since(began); took < l.cfg.Settle {
 		t.Errorf("it refused after %s", took)
 	}
@@ -172,12 +172,15 @@ func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
 	t.Parallel()
 	for name, ask := range map[string]func(cfg kafka.Config) error{
-		"high water": func(cfg kafka.Config) error { _, err := kafka.HighWater(t.Context(), cfg, "asked"); return err },
-		"commits":    func(cfg kafka.Config) error { _, err := kafka.Commits(t.Context(), cfg, "g", "asked"); return err },
+		"high water": func(cfg kafka.Config) error { _, err := kafka.New(cfg, nil).Extents(t.Context(), "asked"); return err },
+		"commits": func(cfg kafka.Config) error {
+			_, err := kafka.New(cfg, nil).Commits(t.Context(), "g", "asked")
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := startLagging(t, 0, 1, 2)
-			if _, err := kafka.ApplyTopics(t.Context(), l.cfg, []oona.TopicSpec{{Name: "asked", Partitions: 2}}); err != nil {
+			if _, err := kafka.New(l.cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "asked", Partitions: 2}}); err != nil {
 				t.Fatal(err)
 			}
 			l.left.Store(4)
@@ -217,14 +220,14 @@ func TestOffsetsOfALeaderThatBegins(t *testing.T) {
 		return response, nil, true
 	})
 	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
-	if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "led", Partitions: 6}}); err != nil {
+	if _, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "led", Partitions: 6}}); err != nil {
 		t.Fatal(err)
 	}
 	if refused.Load() <= 6 {
 		t.Errorf("apply did not wait for the leaders: they were asked %d times", refused.Load())
 	}
 	refused.Store(0)
-	ends, err := kafka.HighWater(t.Context(), cfg, "led")
+	ends, err := kafka.New(cfg, nil).Extents(t.Context(), "led")
 	if err != nil || len(ends["led"]) != 6 {
 		t.Errorf("%v, %v", ends, err)
 	}
@@ -261,7 +264,7 @@ func TestReplicationWhileABrokerIsAway(t *testing.T) {
 				l := startLaggingOn(t, cluster, c.known, 0, 1, 2)
 				l.left.Store(5)
 			}
-			if _, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "made", Partitions: 2}}); err != nil {
+			if _, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "made", Partitions: 2}}); err != nil {
 				t.Fatal(err)
 			}
 			if made.Load() != int64(c.want) {
@@ -288,7 +291,7 @@ func TestApplyLooksForTheController(t *testing.T) {
 		return nil, nil, false
 	})
 	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}
-	changes, err := kafka.ApplyTopics(t.Context(), cfg, []oona.TopicSpec{{Name: "a", Partitions: 2}, {Name: "b", Partitions: 1}})
+	changes, err := kafka.New(cfg, nil).Apply(t.Context(), []oona.TopicSpec{{Name: "a", Partitions: 2}, {Name: "b", Partitions: 1}})
 	if err != nil || len(changes) != 2 {
 		t.Errorf("%v, %v", changes, err)
 	}

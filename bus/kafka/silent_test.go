@@ -20,7 +20,7 @@ func TestSilentBus(t *testing.T) {
 	}
 	defer listener.Close() // it is never accepted from: the system takes the connections
 	began := time.Now()
-	_, err = kafka.NewPublisher(kafka.Config{Brokers: []string{listener.Addr().String()}, ClientID: "test"}, kafka.PublisherOptions{})
+	_, err = kafka.New(kafka.Config{Brokers: []string{listener.Addr().String()}, ClientID: "test"}, nil).Publisher(bus.PublisherOptions{})
 	if !errors.Is(err, bus.ErrUnreachable) {
 		t.Errorf("%v", err)
 	}

@@ -22,23 +22,18 @@ const (
 	lookPause = 100 * time.Millisecond
 )
 
-// ApplyTopics makes the topics that are missing and corrects the configuration
-// of the others: append times where the spec asks for them, the clean-up policy
-// (deletion only, or compaction only), and with three brokers or more a
-// replication of 3 of which 2 must be in sync. It returns when every broker
-// knows all of that, and the leader of each partition answers: whoever starts
-// next can ask any broker.
-//
-// Numbers of partitions and replicas are never changed: they are reported in a
-// *bus.TopicsError, after everything else was done. The changes are returned with
-// every error.
-func ApplyTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) ([]bus.TopicChange, error) {
+// Apply is that of bus.Admin. It also corrects the clean-up policy (deletion only, or
+// compaction only), and in a cluster of three brokers or more it creates topics with
+// three replicas, of which two must be in sync. Like numbers of partitions, it never
+// changes numbers of replicas. It returns when every broker knows the topics and the
+// leader of each partition answers.
+func (b *Bus) Apply(ctx context.Context, specs []oona.TopicSpec) ([]bus.TopicChange, error) {
 	for _, spec := range specs {
 		if spec.Partitions < 1 {
 			return nil, &oona.FieldError{Field: "partitions", Reason: fmt.Sprintf("of %s is %d; give at least 1", spec.Name, spec.Partitions)}
 		}
 	}
-	a, err := openAdmin(cfg)
+	a, err := openAdmin(b.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -46,15 +41,11 @@ func ApplyTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) ([]bus
 	return changes, errors.Join(err, a.Close())
 }
 
-// CheckTopics returns a *bus.TopicsError that lists all that is wrong with the
-// topics, or another error where they cannot be looked at. A spec without a
-// number of partitions takes any.
-//
-// A broker learns of a change some time after it was made. So all brokers are
-// asked, and again for a few seconds while any of them reports a fault. In the
-// end a fault counts if all brokers that answer report it.
-func CheckTopics(ctx context.Context, cfg Config, specs []oona.TopicSpec) error {
-	a, err := openAdmin(cfg)
+// Check is that of bus.Admin. A broker learns of a change some time after it was made,
+// so Check asks all brokers, and asks them again for a few seconds while any of them
+// reports a fault. In the end it reports the faults that all brokers report.
+func (b *Bus) Check(ctx context.Context, specs []oona.TopicSpec) error {
+	a, err := openAdmin(b.cfg)
 	if err != nil {
 		return err
 	}

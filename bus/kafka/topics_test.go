@@ -11,6 +11,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
@@ -48,9 +49,9 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			{Name: unique("output"), Partitions: 4},
 			{Name: unique("side"), Partitions: 1},
 		}
-		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, specs), specs[0].Name+" does not exist", specs[1].Name+" does not exist", specs[2].Name+" does not exist")
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), specs), specs[0].Name+" does not exist", specs[1].Name+" does not exist", specs[2].Name+" does not exist")
 
-		changes, err := kafka.ApplyTopics(t.Context(), cfg, specs)
+		changes, err := kafka.New(cfg, nil).Apply(t.Context(), specs)
 		if err != nil || len(changes) != 3 {
 			t.Fatalf("%v, %v", changes, err)
 		}
@@ -59,10 +60,10 @@ func TestApplyAndCheckTopics(t *testing.T) {
 				t.Errorf("%v", change)
 			}
 		}
-		if err := kafka.CheckTopics(t.Context(), cfg, specs); err != nil { // they are known everywhere
+		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil { // they are known everywhere
 			t.Error(err)
 		}
-		if changes, err := kafka.ApplyTopics(t.Context(), cfg, specs); err != nil || len(changes) > 0 {
+		if changes, err := kafka.New(cfg, nil).Apply(t.Context(), specs); err != nil || len(changes) > 0 {
 			t.Errorf("applied again: %v, %v", changes, err)
 		}
 
@@ -72,7 +73,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 		configure(t, cfg, specs[0].Name, "retention.ms", "7200000")
 		wrong := append(slices.Clone(specs), oona.TopicSpec{Name: unique("missing"), Partitions: 2})
 		wrong[1].Partitions = 5
-		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, wrong),
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), wrong),
 			specs[0].Name+" has cleanup.policy=compact and must have delete",
 			specs[0].Name+" has message.timestamp.type=CreateTime and must have LogAppendTime",
 			specs[1].Name+" has 4 partitions and must have 5",
@@ -80,7 +81,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 		)
 
 		// Apply mends what it may, says so, and names what it may not.
-		changes, err = kafka.ApplyTopics(t.Context(), cfg, wrong)
+		changes, err = kafka.New(cfg, nil).Apply(t.Context(), wrong)
 		checkFaults(t, err, specs[1].Name+" has 4 partitions and must have 5")
 		var said []string
 		for _, change := range changes {
@@ -90,10 +91,10 @@ func TestApplyAndCheckTopics(t *testing.T) {
 		if len(said) != 3 || !slices.Equal(said[:2], want) || !strings.HasPrefix(said[2], "made with 2 partitions") {
 			t.Errorf("%q", said)
 		}
-		if err := kafka.CheckTopics(t.Context(), cfg, specs); err != nil {
+		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil {
 			t.Error(err)
 		}
-		ends, err := kafka.HighWater(t.Context(), cfg, specs[1].Name)
+		ends, err := kafka.New(cfg, nil).Extents(t.Context(), specs[1].Name)
 		if err != nil || len(ends[specs[1].Name]) != 4 {
 			t.Errorf("partitions were changed: %v, %v", ends, err)
 		}
@@ -123,7 +124,7 @@ func setting(t *testing.T, cfg kafka.Config, topic, name string) string {
 // checkFaults: the error lists just these, no others.
 func checkFaults(t *testing.T, err error, want ...string) {
 	t.Helper()
-	var wrong *kafka.TopicsError
+	var wrong *bus.TopicsError
 	if !errors.As(err, &wrong) {
 		t.Fatalf("%v", err)
 	}
@@ -159,7 +160,7 @@ func TestReplication(t *testing.T) {
 			}
 		}
 		// Any number of partitions will do for a worker that shares the topic.
-		if err := kafka.CheckTopics(t.Context(), cfg, []oona.TopicSpec{{Name: topic, AppendTime: true}}); err != nil {
+		if err := kafka.New(cfg, nil).Check(t.Context(), []oona.TopicSpec{{Name: topic, AppendTime: true}}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -176,26 +177,9 @@ func TestTooFewReplicas(t *testing.T) {
 			t.Fatal(err)
 		}
 		spec := []oona.TopicSpec{{Name: name, Partitions: 1}}
-		_, err := kafka.ApplyTopics(t.Context(), cfg, spec)
+		_, err := kafka.New(cfg, nil).Apply(t.Context(), spec)
 		checkFaults(t, err, name+" has 1 replicas and must have 3")
-		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, spec), name+" has 1 replicas and must have 3")
-	})
-}
-
-func TestApplyWantsPartitions(t *testing.T) {
-	_, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "x"}, []oona.TopicSpec{{Name: "t"}})
-	var wrong *oona.FieldError
-	if !errors.As(err, &wrong) || wrong.Field != "partitions" {
-		t.Errorf("%v", err)
-	}
-}
-
-func TestHighWaterOfUnknownTopic(t *testing.T) {
-	brokers(t, func(t *testing.T, cfg kafka.Config) {
-		name := unique("unknown")
-		if ends, err := kafka.HighWater(t.Context(), cfg, name); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%v, %v", ends, err)
-		}
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), spec), name+" has 1 replicas and must have 3")
 	})
 }
 
@@ -208,14 +192,14 @@ func TestRetentionOfATopic(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, fmt.Sprintf("retention.ms=%s is %s", value, want), func() bool { // of whichever broker is asked
-				got, err := kafka.Retention(cfg, topic)
+				got, err := kafka.New(cfg, nil).Retention(t.Context(), topic)
 				if err != nil {
 					t.Fatal(err)
 				}
 				return got == want
 			})
 		}
-		if _, err := kafka.Retention(cfg, unique("no-topic")); err == nil {
+		if _, err := kafka.New(cfg, nil).Retention(t.Context(), unique("no-topic")); err == nil {
 			t.Error("a topic that is not there has a retention")
 		}
 	})
@@ -225,18 +209,18 @@ func TestRetentionOfATopic(t *testing.T) {
 func TestCompactedTopic(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		specs := []oona.TopicSpec{{Name: unique("settings"), Partitions: 1, Compacted: true}}
-		if _, err := kafka.ApplyTopics(t.Context(), cfg, specs); err != nil {
+		if _, err := kafka.New(cfg, nil).Apply(t.Context(), specs); err != nil {
 			t.Fatal(err)
 		}
-		if err := kafka.CheckTopics(t.Context(), cfg, specs); err != nil {
+		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil {
 			t.Error(err)
 		}
 		if got := setting(t, cfg, specs[0].Name, "cleanup.policy"); got != "compact" {
 			t.Errorf("cleanup.policy is %s", got)
 		}
 		configure(t, cfg, specs[0].Name, "cleanup.policy", "delete")
-		checkFaults(t, kafka.CheckTopics(t.Context(), cfg, specs), specs[0].Name+" has cleanup.policy=delete and must have compact")
-		if changes, err := kafka.ApplyTopics(t.Context(), cfg, specs); err != nil || len(changes) != 1 || changes[0].What != "cleanup.policy was delete, is compact now" {
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), specs), specs[0].Name+" has cleanup.policy=delete and must have compact")
+		if changes, err := kafka.New(cfg, nil).Apply(t.Context(), specs); err != nil || len(changes) != 1 || changes[0].What != "cleanup.policy was delete, is compact now" {
 			t.Errorf("%v, %v", changes, err)
 		}
 	})

@@ -111,7 +111,7 @@ func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *
 	request := &sarama.DescribeConfigsRequest{Version: 4} // of Kafka 2.8
 	for _, spec := range specs {
 		if v.topics[spec.Name] != nil {
-			resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: spec.Name}
+			resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: spec.Name, ConfigNames: []string{retentionSetting}}
 			for _, s := range a.settings(spec) {
 				resource.ConfigNames = append(resource.ConfigNames, s.name)
 			}

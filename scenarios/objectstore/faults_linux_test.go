@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	kafkabus "github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/claimcheck"
@@ -89,7 +90,7 @@ func newSite(t *testing.T, store *gateway) *site {
 		t.Fatal(err)
 	}
 	s := &site{T: t, bus: kafkabus.Config{Brokers: broker.Addrs, ClientID: "objectstore"}, topics: topics, store: store, acknowledged: map[int64]bool{}}
-	if _, err := kafkabus.ApplyTopics(t.Context(), s.bus, topics.Specs(1)); err != nil {
+	if _, err := kafkabus.New(s.bus, nil).Apply(t.Context(), topics.Specs(1)); err != nil {
 		t.Fatal(err)
 	}
 	s.config = claimcheck.DefaultConfig()
@@ -265,7 +266,7 @@ func (s *site) checkLog() (claims []oona.TensorClaim) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	log, err := kafkabus.NewReader(s.bus, kafkabus.ReaderOptions{}, slog.New(slog.DiscardHandler))
+	log, err := kafkabus.New(s.bus, slog.New(slog.DiscardHandler)).Reader(bus.ReaderOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
