@@ -1,13 +1,14 @@
-// Package rollups tells a reader of the rollup topics what to do with each
-// rollup. An aggregator that restarts emits again what it emitted before, so
-// every reader has to drop repeats, and all readers must agree on what a repeat
-// is.
+// Package rollups is what all readers of the rollup topics share: a Reader says
+// which rollups to drop, and Layers and Windows keep, within limits, what a reader
+// shows of the last windows of each layer.
 //
-// Triggers of a partition ascend in the order of emission: first by the
-// incarnation of the log, then by the offset, then by the index. A reader keeps
-// the highest trigger that it has seen of each partition of a topic, and drops
-// what is not above it. It also remembers the content of recent windows, so that
-// a second content of a window is noticed.
+// An aggregator that restarts emits rollups again, so every reader has to drop
+// repeats, and all readers must agree on what a repeat is. The triggers of a
+// partition ascend in the order of emission: first by the incarnation of the log,
+// then by the offset, then by the index. A Reader remembers the highest trigger
+// that it has read of each partition of a topic, and rollups whose trigger is not
+// above it are dropped. It also remembers the contents of recent windows, to notice
+// a second content of a window.
 package rollups
 
 import (

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -20,66 +21,71 @@ type board struct {
 
 	rollups rollups.Reader
 
-	mu    sync.Mutex
-	rows  map[layerOf]boardRow
-	drawn int // lines on the screen that the next drawing replaces
+	mu     sync.Mutex
+	layers *rollups.Layers[boardRow]
+	drawn  int // lines on the screen that the next drawing replaces
 }
 
-type layerOf struct {
-	run   oona.RunID
-	layer oona.LayerID
-}
-
-// stays is how long a layer is shown after its last window, e.g. of the run
-// before.
+// stays is how long a layer is shown after its last window, for example of the
+// run before.
 const stays = 20 * time.Second
 
-// boardRow is a layer's last windows: its two rollups come by two topics.
+// boardRow holds the last windows of a layer. Its two rollups come by two topics.
 type boardRow struct {
-	layerOf
-	came   time.Time
-	ends   [2]oona.Micros // by group
-	seeds  oona.SeedCensus
-	health []metricMean
-	rates  oona.Rates
+	health      rollups.Windows[healthWindow]
+	performance rollups.Windows[oona.Rates]
 }
 
-type metricMean struct {
-	name string
-	mean float64
+// healthWindow is what is shown of a layer's health in a window.
+type healthWindow struct {
+	seeds oona.SeedCensus
+	means [len(shownMetrics)]float64 // NaN: not measured
 }
+
+// shownMetrics are few, to keep a row within a terminal's width. The trend is that
+// of the first.
+var shownMetrics = [...]string{"reconstruction_loss", "gradient_norm"}
+
+// trendWindows is the number of windows in a trend.
+const trendWindows = 12
 
 func newBoard(screen Screen) *board {
-	return &board{out: screen.Out, width: screen.Width, rows: make(map[layerOf]boardRow)}
+	return &board{out: screen.Out, width: screen.Width, layers: rollups.NewLayers[boardRow](rollups.Limits{
+		Runs: 16, Layers: 1024, Total: 2048, SilentAfter: stays,
+	}, nil)}
 }
 
-// update takes in a rollup that came now.
+// update shows a rollup that came now.
 func (b *board) update(r *oona.Rollup, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	of := layerOf{r.Run, r.Layer}
-	row := b.rows[of]
-	row.layerOf = of
-	row.came = now
-	row.ends[r.Group] = r.End
+	y, _ := b.layers.Of(r, now)
 	if r.Group == oona.Performance {
-		row.rates = r.Rates
+		y.Value.performance.Add(r.Rates, r.End, 1)
 	} else {
-		row.seeds = r.Seeds
-		row.health = row.health[:0]
-		for i := range r.Metrics {
-			if m := &r.Metrics[i]; m.Count > 0 {
-				row.health = append(row.health, metricMean{m.Name, m.Mean})
+		y.Value.health.Add(healthOf(r), r.End, trendWindows)
+	}
+	health, _, _ := y.Value.health.Last()
+	performance, _, _ := y.Value.performance.Last()
+	if b.width == nil && b.layers.Len() <= fewLayers && health == performance {
+		fmt.Fprintf(b.out, "window closed  %s  %s\n", r.End.Time().Local().Format("15:04:05.0"), rowText(y, false))
+	}
+}
+
+func healthOf(r *oona.Rollup) healthWindow {
+	w := healthWindow{seeds: r.Seeds}
+	for i, name := range shownMetrics {
+		w.means[i] = math.NaN()
+		for m := range r.Metrics {
+			if r.Metrics[m].Name == name && r.Metrics[m].Count > 0 {
+				w.means[i] = r.Metrics[m].Mean
 			}
 		}
 	}
-	if b.width == nil && len(b.rows) <= fewLayers && row.ends[oona.Health] == row.ends[oona.Performance] {
-		fmt.Fprintf(b.out, "window closed  %s  %s\n", r.End.Time().Local().Format("15:04:05.0"), row.text())
-	}
-	b.rows[of] = row
+	return w
 }
 
-// note writes a line where there is no terminal, and none of update's into it.
+// note writes a line if there is no terminal. Lines of update never mix with it.
 func (b *board) note(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,8 +100,8 @@ var legend = []string{
 
 const barWidth = 32
 
-// bar draws a layer's seeds in proportion to their states; a state that has a
-// seed has at least one letter.
+// bar draws a layer's seeds in proportion to their states. A state with a seed has
+// at least one letter.
 func bar(c *oona.SeedCensus) string {
 	if c.Seen == 0 {
 		return strings.Repeat(" ", barWidth)
@@ -123,27 +129,53 @@ func bar(c *oona.SeedCensus) string {
 
 var stateLetters = [oona.StateCount]string{".", "g", "T", "G", "S", "E", "f", "F", "x", "c", "r"}
 
-func (r *boardRow) text() string {
+func rowText(y *rollups.Layer[boardRow], withTrend bool) string {
+	_, health, _ := y.Value.health.Last()
+	_, rates, _ := y.Value.performance.Last()
 	var text strings.Builder
-	fmt.Fprintf(&text, "%6.6s  %-12s [%s] %3d of %3d active", tail(r.run), r.layer, bar(&r.seeds), r.seeds.Active, r.seeds.Seen)
-	for _, m := range r.health {
-		if shown(m.name) {
-			fmt.Fprintf(&text, "  %s %.4g", m.name, m.mean)
+	fmt.Fprintf(&text, "%6.6s  %-12s [%s] %3d of %3d active", tail(y.Run), y.ID, bar(&health.seeds), health.seeds.Active, health.seeds.Seen)
+	for i, mean := range health.means {
+		if math.IsNaN(mean) || health.seeds.Seen == 0 {
+			continue
+		}
+		fmt.Fprintf(&text, "  %s %.4g", shownMetrics[i], mean)
+		if i == 0 && withTrend {
+			text.WriteString(" " + trend(&y.Value.health))
 		}
 	}
-	if r.rates.FramesPerSecond > 0 {
-		fmt.Fprintf(&text, "  %.3g frames/s", r.rates.FramesPerSecond)
+	if rates.FramesPerSecond > 0 {
+		fmt.Fprintf(&text, "  %.3g frames/s", rates.FramesPerSecond)
 	}
 	return text.String()
 }
 
-// tail tells runs apart: ULIDs begin alike.
-func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-6):] }
-
-// shown keeps a row within a terminal's width.
-func shown(metric string) bool {
-	return metric == "reconstruction_loss" || metric == "gradient_norm"
+// trend draws the means of the first metric over the last windows, from the least
+// to the greatest of them.
+func trend(health *rollups.Windows[healthWindow]) string {
+	least, greatest := math.Inf(1), math.Inf(-1)
+	for _, w := range health.All() {
+		if !math.IsNaN(w.means[0]) {
+			least, greatest = min(least, w.means[0]), max(greatest, w.means[0])
+		}
+	}
+	var text strings.Builder
+	for _, w := range health.All() {
+		switch mean := w.means[0]; {
+		case math.IsNaN(mean):
+			text.WriteRune(' ')
+		case greatest == least:
+			text.WriteRune(levels[0])
+		default:
+			text.WriteRune(levels[int((mean-least)/(greatest-least)*float64(len(levels)-1)+0.5)])
+		}
+	}
+	return text.String()
 }
+
+var levels = [...]rune{'\u2581', '\u2582', '\u2583', '\u2584', '\u2585', '\u2586', '\u2587', '\u2588'}
+
+// tail returns the end of a run's name: ULIDs begin alike.
+func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-6):] }
 
 // fewLayers have a line for each window; more would bury the rest.
 const fewLayers = 16
@@ -152,16 +184,8 @@ const fewLayers = 16
 func (b *board) draw(status string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	rows := make([]boardRow, 0, len(b.rows))
-	for of, row := range b.rows {
-		if now.Sub(row.came) > stays {
-			delete(b.rows, of)
-			continue
-		}
-		rows = append(rows, row)
-	}
-	slices.SortFunc(rows, func(x, y boardRow) int {
-		return cmp.Or(cmp.Compare(x.run, y.run), cmp.Compare(x.layer, y.layer))
+	rows := slices.SortedFunc(b.layers.All(now), func(x, y *rollups.Layer[boardRow]) int {
+		return cmp.Or(cmp.Compare(x.Run, y.Run), cmp.Compare(x.ID, y.ID))
 	})
 	const most = 24
 	var text strings.Builder
@@ -171,7 +195,8 @@ func (b *board) draw(status string, now time.Time) {
 	lines, width := 0, b.width()
 	line := func(s string) {
 		// A line that wraps would be two, and the next drawing would miss.
-		text.WriteString("\x1b[2K" + s[:min(len(s), max(width-1, 0))] + "\n")
+		runes := []rune(s)
+		text.WriteString("\x1b[2K" + string(runes[:min(len(runes), max(width-1, 0))]) + "\n")
 		lines++
 	}
 	for _, s := range legend {
@@ -182,7 +207,7 @@ func (b *board) draw(status string, now time.Time) {
 			line(fmt.Sprintf("... and %d layers more", len(rows)-most))
 			break
 		}
-		line(rows[i].text())
+		line(rowText(rows[i], true))
 	}
 	line(status)
 	text.WriteString("\x1b[J")

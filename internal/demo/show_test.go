@@ -2,13 +2,16 @@ package demo
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/rollups"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -34,7 +37,26 @@ func TestTheTableDropsRepeats(t *testing.T) {
 	if n := strings.Count(out.String(), "window closed"); n != 1 { // the last of health meets the last of performance
 		t.Errorf("%d windows have closed:\n%s", n, out.String())
 	}
-	if row := b.rows[layerOf{"r", "enc.0"}]; row.ends != [2]oona.Micros{40e6, 40e6} {
-		t.Errorf("the table ends at %v", row.ends)
+	for y := range b.layers.All(time.Now()) {
+		health, _, _ := y.Value.health.Last()
+		performance, _, _ := y.Value.performance.Last()
+		if health != 40e6 || performance != 40e6 {
+			t.Errorf("the table ends at %d and %d", health, performance)
+		}
+	}
+}
+
+func TestTrend(t *testing.T) {
+	var health rollups.Windows[healthWindow]
+	for n, mean := range []float64{8, 1, math.NaN(), 4.5} {
+		health.Add(healthWindow{means: [len(shownMetrics)]float64{mean}}, oona.Micros(n), trendWindows)
+	}
+	if got := trend(&health); got != "\u2588\u2581 \u2585" {
+		t.Errorf("the trend is %q", got)
+	}
+	var flat rollups.Windows[healthWindow]
+	flat.Add(healthWindow{}, 1, trendWindows)
+	if got := trend(&flat); got != "\u2581" {
+		t.Errorf("the trend of one window is %q", got)
 	}
 }

@@ -4,29 +4,28 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/rollups"
 )
 
-// layer is what is exposed of one layer. Timelines of a run that report the
-// same layer meet here: their rollups add up, and the latest window stands.
+// layer is what is exposed of one layer. The rollups of all timelines of a run
+// that report the layer add up, and the latest window is shown. Of a merged layer
+// only the sums are kept.
 type layer struct {
-	run     oona.RunID
-	id      oona.LayerID
-	merged  bool        // it stands for layers beyond a cap: nothing but sums
-	created time.Time   // when its sums began
-	seen    time.Time   // when its last rollup came
-	end     oona.Micros // of its latest window
-	totals  totals
-	groups  [2]layerGroup // by oona.Group
+	totals totals
+	groups [2]layerGroup // by oona.Group
 }
 
-// totals are taken from the rollups of performance, which every window has.
+// totals are sums over the rollups of performance, which every window has.
 type totals struct {
 	frames, readings, duplicates int64
 }
 
+// shownWindows is how many windows of a layer are kept: only the last is exposed.
+const shownWindows = 1
+
 type layerGroup struct {
-	last   *window            // nil: none yet, or merged
-	series map[string]*series // by metric
+	windows rollups.Windows[*window]
+	series  map[string]*series // by metric
 }
 
 // series accumulates one metric.
@@ -36,8 +35,8 @@ type series struct {
 	infinite    int64
 }
 
-// window is the last closed window of one group. It does not change once made,
-// so that a snapshot may keep it.
+// window is what is exposed of a closed window of one group. It does not change
+// once it is made, so a snapshot may keep it.
 type window struct {
 	end        oona.Micros
 	seeds      oona.SeedCensus
@@ -53,13 +52,13 @@ type windowMetric struct {
 	worst                  []oona.SeedValue
 }
 
-func (y *layer) accumulate(r *oona.Rollup) {
+func (t *totals) accumulate(r *oona.Rollup) {
 	if r.Group != oona.Performance {
 		return // the window's rollup of performance has the same numbers
 	}
-	y.totals.frames += r.Frames
-	y.totals.readings += r.Readings
-	y.totals.duplicates += r.Duplicates
+	t.frames += r.Frames
+	t.readings += r.Readings
+	t.duplicates += r.Duplicates
 }
 
 func (s *series) accumulate(m *oona.MetricSummary) {
@@ -68,8 +67,8 @@ func (s *series) accumulate(m *oona.MetricSummary) {
 	s.infinite += m.Infinite
 }
 
-// window keeps of r what is shown of a last window. Metrics beyond the cap are
-// left out: a mean or a worst seed of unlike metrics would mean nothing.
+// window returns what is shown of r as a last window. It leaves out metrics beyond
+// the limit: a mean or a worst seed of unlike metrics would mean nothing.
 func (l *store) window(r *oona.Rollup, g *layerGroup) *window {
 	w := &window{end: r.End, seeds: r.Seeds, rates: r.Rates, speedKnown: r.SpeedKnown(), metrics: make([]windowMetric, 0, len(r.Metrics))}
 	for i := range r.Metrics {
@@ -86,17 +85,16 @@ func (l *store) window(r *oona.Rollup, g *layerGroup) *window {
 	return w
 }
 
-// layerSnapshot is a layer at one moment, for whoever holds no lock.
+// layerSnapshot is a layer at one moment. It may be read without the lock.
 type layerSnapshot struct {
 	run, id string
-	merged  bool
 	created time.Time
 	totals  totals
 	groups  [2]groupSnapshot
 }
 
 type groupSnapshot struct {
-	last   *window
+	last   *window // nil: none yet, or merged
 	series []seriesSnapshot
 }
 
@@ -105,11 +103,11 @@ type seriesSnapshot struct {
 	series
 }
 
-func (y *layer) snapshot() layerSnapshot {
-	out := layerSnapshot{run: string(y.run), id: string(y.id), merged: y.merged, created: y.created, totals: y.totals}
-	for g := range y.groups {
-		from, to := &y.groups[g], &out.groups[g]
-		to.last = from.last
+func snapshotOf(y *rollups.Layer[layer]) layerSnapshot {
+	out := layerSnapshot{run: string(y.Run), id: string(y.ID), created: y.Created, totals: y.Value.totals}
+	for g := range y.Value.groups {
+		from, to := &y.Value.groups[g], &out.groups[g]
+		_, to.last, _ = from.windows.Last()
 		to.series = make([]seriesSnapshot, 0, len(from.series))
 		for metric, s := range from.series {
 			to.series = append(to.series, seriesSnapshot{metric, series{s.samples.snapshot(), s.notMeasured, s.infinite}})

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/rollups"
 )
 
-// other is the label value under which is merged what is beyond a cap. A run,
-// layer or metric of that very name is merged there too.
-const other = "other"
+// other is the label value of what is beyond a limit. A metric of this very name
+// is merged there, too.
+const other = rollups.Other
 
-// Labels whose values are capped.
+// Labels whose values are limited.
 const (
 	labelRun    = "run"
 	labelLayer  = "layer"
@@ -24,40 +25,37 @@ type store struct {
 	folded func(label string) // is told of each rollup or metric merged under other
 
 	mu      sync.Mutex
-	runs    map[oona.RunID]map[oona.LayerID]*layer
-	layers  int            // of all runs; those that merge others apart
-	metrics map[string]int // series that use a metric's name; other apart
-	sweepAt time.Time
+	layers  *rollups.Layers[layer]
+	metrics map[string]int // series that use a metric's name, except other
 }
 
 func newStore(cfg Config, folded func(label string)) *store {
-	return &store{
-		cfg:     cfg,
-		folded:  folded,
-		runs:    make(map[oona.RunID]map[oona.LayerID]*layer),
-		metrics: make(map[string]int),
-	}
+	l := &store{cfg: cfg, folded: folded, metrics: make(map[string]int)}
+	l.layers = rollups.NewLayers(rollups.Limits{
+		Runs: cfg.MaxRuns, Layers: cfg.MaxLayers, Total: cfg.MaxTotalLayers,
+		SilentAfter: cfg.SilentAfter, EndedAfter: cfg.SilentAfter,
+	}, l.release)
+	return l
 }
 
-// fold takes a rollup in that was not taken in before. Where accumulate is
-// false it only stands for the layer's last window. It returns false where the
+// fold takes a rollup that was not read before. If accumulate is false, the
+// rollup is only shown as the layer's last window. fold returns false if the
 // window ended so long ago that the layer counts as silent.
 func (l *store) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !now.Before(l.sweepAt) {
-		l.sweep(now)
-	}
-	old := l.silent(r.End.Time(), now)
-	if old && l.runs[r.Run][r.Layer] == nil {
+	y, beyond := l.layers.Of(r, now)
+	switch {
+	case y == nil:
 		return false
+	case beyond == rollups.BeyondRuns:
+		l.folded(labelRun)
+	case beyond == rollups.BeyondLayers:
+		l.folded(labelLayer)
 	}
-	y := l.layer(r.Run, r.Layer, now)
-	y.seen = now
-	y.end = max(y.end, r.End)
-	g := &y.groups[r.Group]
+	g := &y.Value.groups[r.Group]
 	if accumulate {
-		y.accumulate(r)
+		y.Value.totals.accumulate(r)
 	}
 	for i := range r.Metrics {
 		s := l.series(g, r.Metrics[i].Name)
@@ -65,44 +63,13 @@ func (l *store) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown bool
 			s.accumulate(&r.Metrics[i])
 		}
 	}
-	if !y.merged && (g.last == nil || r.End >= g.last.end) {
-		g.last = l.window(r, g)
+	if !y.Merged {
+		g.windows.Add(l.window(r, g), r.End, shownWindows)
 	}
 	return true
 }
 
-func (l *store) silent(since, now time.Time) bool { return now.Sub(since) > l.cfg.SilentAfter }
-
-// layer returns the layer that a rollup of run and id belongs to: its own, or
-// one that merges what is beyond a cap.
-func (l *store) layer(run oona.RunID, id oona.LayerID, now time.Time) *layer {
-	layers := l.runs[run]
-	switch {
-	case run == other || layers == nil && full(l.runs, other, l.cfg.MaxRuns):
-		l.folded(labelRun)
-		run, id = other, other
-	case id == other || layers[id] == nil && (l.layers >= l.cfg.MaxTotalLayers || full(layers, other, l.cfg.MaxLayers)):
-		l.folded(labelLayer)
-		id = other
-	}
-	if l.runs[run] == nil {
-		l.runs[run] = make(map[oona.LayerID]*layer)
-	}
-	y := l.runs[run][id]
-	if y == nil {
-		y = &layer{run: run, id: id, merged: id == other, created: now}
-		for g := range y.groups {
-			y.groups[g].series = make(map[string]*series)
-		}
-		l.runs[run][id] = y
-		if !y.merged {
-			l.layers++
-		}
-	}
-	return y
-}
-
-// series returns the accumulation that the samples of a metric belong to.
+// series returns the series that the samples of a metric are added to.
 func (l *store) series(g *layerGroup, metric string) *series {
 	if s := g.series[metric]; s != nil && metric != other {
 		return s
@@ -113,6 +80,9 @@ func (l *store) series(g *layerGroup, metric string) *series {
 	}
 	s := g.series[metric]
 	if s == nil {
+		if g.series == nil {
+			g.series = make(map[string]*series)
+		}
 		s = new(series)
 		g.series[metric] = s
 		if metric != other {
@@ -122,38 +92,10 @@ func (l *store) series(g *layerGroup, metric string) *series {
 	return s
 }
 
-// full reports whether as many values as are allowed have a place of their own.
-func full[K comparable, V any](places map[K]V, merged K, limit int) bool {
-	n := len(places)
-	if _, ok := places[merged]; ok {
-		n--
-	}
-	return n >= limit
-}
-
-// sweep forgets silent layers, and so frees their places. Fold does so only now
-// and then, as the walk is over all layers.
-func (l *store) sweep(now time.Time) {
-	l.sweepAt = now.Add(l.cfg.SilentAfter / 16)
-	for run, layers := range l.runs {
-		for id, y := range layers {
-			if l.silent(y.seen, now) || l.silent(y.end.Time(), now) {
-				delete(layers, id)
-				l.release(y)
-			}
-		}
-		if len(layers) == 0 {
-			delete(l.runs, run)
-		}
-	}
-}
-
-func (l *store) release(y *layer) {
-	if !y.merged {
-		l.layers--
-	}
-	for g := range y.groups {
-		for metric := range y.groups[g].series {
+// release frees the names of a layer's metrics for others.
+func (l *store) release(y *rollups.Layer[layer]) {
+	for g := range y.Value.groups {
+		for metric := range y.Value.groups[g].series {
 			if metric == other {
 				continue
 			}
@@ -169,16 +111,9 @@ func (l *store) release(y *layer) {
 func (l *store) snapshot(now time.Time) []layerSnapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sweep(now)
-	n := 0
-	for _, layers := range l.runs {
-		n += len(layers)
-	}
-	out := make([]layerSnapshot, 0, n)
-	for _, layers := range l.runs {
-		for _, y := range layers {
-			out = append(out, y.snapshot())
-		}
+	out := make([]layerSnapshot, 0, l.layers.Len())
+	for y := range l.layers.All(now) {
+		out = append(out, snapshotOf(y))
 	}
 	return out
 }
