@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -33,7 +34,12 @@ func (b *batch) hold(bytes int) *refusal {
 	if b.held.grow(bytes) {
 		return nil
 	}
-	return refuse(reasonOverloaded, "there is no memory for it")
+	return noMemory(b.cfg)
+}
+
+// noMemory refuses a request for which no memory is free.
+func noMemory(cfg *Config) *refusal {
+	return refuse(reasonOverloaded, "requests that are being processed use all memory for requests (--max-memory-bytes is %d); nothing of this one was taken; send it again later", cfg.MaxMemoryBytes).after(time.Second)
 }
 
 // messageBytes is about how much memory a message takes besides its payload: for

@@ -96,7 +96,7 @@ func (s *Stage) bodyProblem(a *bodyReader) *refusal {
 	case errors.Is(a.err, errBodyBudget):
 		return refuse(reasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-spool-bytes); nothing of this one was taken, send it again later", a.budget.limit).after(time.Second)
 	case errors.Is(a.err, errNoMemory):
-		return s.memoryProblem()
+		return noMemory(&s.cfg)
 	case errors.Is(a.err, os.ErrDeadlineExceeded):
 		refused := refuse(reasonRead, "the body came too slowly: %d bytes in %s; it must begin within %s, then come at %d bytes a second, and be whole within %s",
 			a.bytes, time.Since(a.began).Round(time.Millisecond), firstByteTimeout, minRate, a.timeout)

@@ -94,7 +94,7 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *r
 	body, err := readAll(first[:n], in, held, size, factor, int(most))
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, s.memoryProblem()
+		return nil, noMemory(&s.cfg)
 	case err != nil:
 		return nil, s.bodyProblem(in)
 	}
@@ -153,7 +153,7 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	}
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, s.memoryProblem()
+		return nil, noMemory(&s.cfg)
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, decompressedTooLarge(&s.cfg)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -91,30 +91,30 @@ func (r *jsonReader) array(each func(i int) error) error {
 	return nil
 }
 
-// jsonField is a member that an object may have.
-type jsonField struct {
+// jsonField is a member that an object for a T may have. read must read its value.
+type jsonField[T any] struct {
 	name     string
 	optional bool
+	read     func(d *jsonDecoder, to *T) error
 }
 
-// object calls each for every member, with the index of its name in fields. each must
-// read the value. Unknown and repeated names are errors, and so are missing members
-// that are not optional.
-func (r *jsonReader) object(what string, fields []jsonField, each func(field int) error) error {
-	if r.next() != '{' {
-		return r.mismatch(what)
+// readObject reads an object. Unknown and repeated names are errors, and so are missing
+// members that are not optional.
+func readObject[T any](d *jsonDecoder, what string, fields []jsonField[T], to *T) error {
+	if d.next() != '{' {
+		return d.mismatch(what)
 	}
-	r.at++
+	d.at++
 	var seen uint32
-	for r.next() != '}' {
-		if r.next() == ',' {
-			r.at++
+	for d.next() != '}' {
+		if d.next() == ',' {
+			d.at++
 		}
-		key, err := r.text()
+		key, err := d.text()
 		if err != nil {
 			return err
 		}
-		i := fieldIndex(fields, key)
+		i := slices.IndexFunc(fields, func(f jsonField[T]) bool { return f.name == string(key) })
 		if i < 0 {
 			return &oona.FieldError{Field: unknownName(key), Reason: fmt.Sprintf("is not known; %s has %s", what, fieldNames(fields))}
 		}
@@ -122,13 +122,13 @@ func (r *jsonReader) object(what string, fields []jsonField, each func(field int
 			return &oona.FieldError{Field: fields[i].name, Reason: "is given twice"}
 		}
 		seen |= 1 << i
-		r.next()
-		r.at++ // the colon
-		if err := each(i); err != nil {
+		d.next()
+		d.at++ // the colon
+		if err := fields[i].read(d, to); err != nil {
 			return within(err, fields[i].name)
 		}
 	}
-	r.at++
+	d.at++
 	for i, field := range fields {
 		if !field.optional && seen&(1<<i) == 0 {
 			return &oona.FieldError{Field: field.name, Reason: "is missing"}
@@ -145,16 +145,7 @@ func unknownName(key []byte) string {
 	return strconv.Quote(clip(key))
 }
 
-func fieldIndex(fields []jsonField, key []byte) int {
-	for i := range fields {
-		if fields[i].name == string(key) {
-			return i
-		}
-	}
-	return -1
-}
-
-func fieldNames(fields []jsonField) string {
+func fieldNames[T any](fields []jsonField[T]) string {
 	names := make([]string, len(fields))
 	for i, field := range fields {
 		names[i] = field.name

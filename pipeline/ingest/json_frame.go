@@ -74,53 +74,42 @@ func (d *jsonDecoder) size() int {
 // The members of JSON objects are the fields of seed_metrics.v1.avsc. Fields that have
 // a default there are optional.
 var (
-	frameFields = []jsonField{
-		{name: "run_id"}, {name: "layer_id"}, {name: "timeline", optional: true}, {name: "producer_id"},
-		{name: "producer_epoch"}, {name: "sequence"}, {name: "observed_at"}, {name: "step", optional: true},
-		{name: "seed_ids"}, {name: "states"}, {name: "metrics", optional: true}, {name: "tensors", optional: true},
+	frameFields = []jsonField[oona.Frame]{
+		{name: "run_id", read: func(d *jsonDecoder, f *oona.Frame) error { return readID(d, &f.Run) }},
+		{name: "layer_id", read: func(d *jsonDecoder, f *oona.Frame) error { return readID(d, &f.Layer) }},
+		{name: "timeline", optional: true, read: func(d *jsonDecoder, f *oona.Frame) error { return readID(d, &f.Timeline) }},
+		{name: "producer_id", read: func(d *jsonDecoder, f *oona.Frame) error { return readID(d, &f.Producer) }},
+		{name: "producer_epoch", read: func(d *jsonDecoder, f *oona.Frame) error { return readLong(d, &f.Epoch) }},
+		{name: "sequence", read: func(d *jsonDecoder, f *oona.Frame) error { return readLong(d, &f.Sequence) }},
+		{name: "observed_at", read: func(d *jsonDecoder, f *oona.Frame) error { return readLong(d, &f.ObservedAt) }},
+		{name: "step", optional: true, read: func(d *jsonDecoder, f *oona.Frame) error { return readLong(d, &f.Step) }},
+		{name: "seed_ids", read: (*jsonDecoder).readSeeds},
+		{name: "states", read: (*jsonDecoder).readStates},
+		{name: "metrics", optional: true, read: (*jsonDecoder).readColumns},
+		{name: "tensors", optional: true, read: (*jsonDecoder).readTensors},
 	}
-	columnFields = []jsonField{{name: "name"}, {name: "values"}}
-	tensorFields = []jsonField{{name: "name"}, {name: "seed_id"}, {name: "dtype"}, {name: "shape"}, {name: "data"}}
-	claimFields  = []jsonField{{name: "bucket"}, {name: "key"}, {name: "size"}, {name: "sha256"}}
+	columnFields = []jsonField[oona.Column]{
+		{name: "name", read: func(d *jsonDecoder, c *oona.Column) error { return readID(d, &c.Name) }},
+		{name: "values", read: (*jsonDecoder).readValues},
+	}
+	tensorFields = []jsonField[oona.Tensor]{
+		{name: "name", read: func(d *jsonDecoder, t *oona.Tensor) error { return readID(d, &t.Name) }},
+		{name: "seed_id", read: func(d *jsonDecoder, t *oona.Tensor) error { return d.readSeed(&t.Seed) }},
+		{name: "dtype", read: func(d *jsonDecoder, t *oona.Tensor) error { return readID(d, &t.DType) }},
+		{name: "shape", read: (*jsonDecoder).readShape},
+		{name: "data", read: (*jsonDecoder).readData},
+	}
+	claimFields = []jsonField[oona.TensorClaim]{
+		{name: "bucket", read: func(d *jsonDecoder, c *oona.TensorClaim) error { return readID(d, &c.Bucket) }},
+		{name: "key", read: func(d *jsonDecoder, c *oona.TensorClaim) error { return readID(d, &c.Key) }},
+		{name: "size", read: func(d *jsonDecoder, c *oona.TensorClaim) error { return readLong(d, &c.Size) }},
+		{name: "sha256", read: (*jsonDecoder).readDigest},
+	}
 )
 
 func (d *jsonDecoder) frame(f *oona.Frame) error {
 	*f = oona.Frame{}
-	return d.object("a frame", frameFields, func(field int) error { return d.frameField(f, frameFields[field].name) })
-}
-
-func (d *jsonDecoder) frameField(f *oona.Frame, name string) (err error) {
-	switch name {
-	case "run_id":
-		err = readID(d, &f.Run)
-	case "layer_id":
-		err = readID(d, &f.Layer)
-	case "timeline":
-		err = readID(d, &f.Timeline)
-	case "producer_id":
-		err = readID(d, &f.Producer)
-	case "producer_epoch":
-		err = readLong(d, &f.Epoch)
-	case "sequence":
-		err = readLong(d, &f.Sequence)
-	case "observed_at":
-		err = readLong(d, &f.ObservedAt)
-	case "step":
-		err = readLong(d, &f.Step)
-	case "seed_ids":
-		err = d.readSeeds()
-		f.Seeds = d.seeds
-	case "states":
-		err = d.readStates()
-		f.States = d.states
-	case "metrics":
-		err = d.readColumns()
-		f.Metrics = d.columns
-	case "tensors":
-		err = d.readTensors()
-		f.Tensors = d.tensors
-	}
-	return err
+	return readObject(d, "a frame", frameFields, f)
 }
 
 func readID[T ~string](d *jsonDecoder, id *T) error {
@@ -135,22 +124,31 @@ func readLong[T ~int64](d *jsonDecoder, v *T) error {
 	return err
 }
 
-func (d *jsonDecoder) readSeeds() error {
-	d.seeds = d.seeds[:0]
-	return d.entries("seed_ids", d.limits.Seeds, func() error {
-		id, err := d.integer(32)
-		d.seeds = append(d.seeds, oona.SeedID(id))
-		return err
-	})
+func (d *jsonDecoder) readSeed(id *oona.SeedID) error {
+	n, err := d.integer(32)
+	*id = oona.SeedID(n)
+	return err
 }
 
-func (d *jsonDecoder) readStates() error {
+func (d *jsonDecoder) readSeeds(f *oona.Frame) error {
+	d.seeds = d.seeds[:0]
+	err := d.entries("seed_ids", d.limits.Seeds, func() error {
+		d.seeds = append(d.seeds, 0)
+		return d.readSeed(&d.seeds[len(d.seeds)-1])
+	})
+	f.Seeds = d.seeds
+	return err
+}
+
+func (d *jsonDecoder) readStates(f *oona.Frame) error {
 	d.states = d.states[:0]
-	return d.entries("states", d.limits.Seeds, func() error {
+	err := d.entries("states", d.limits.Seeds, func() error {
 		state, err := d.state()
 		d.states = append(d.states, state)
 		return err
 	})
+	f.States = d.states
+	return err
 }
 
 // statesByName avoids the allocations of oona.ParseState for each reading.
@@ -188,62 +186,50 @@ func (d *jsonDecoder) state() (oona.State, error) {
 	return state, nil
 }
 
-func (d *jsonDecoder) readColumns() error {
+func (d *jsonDecoder) readColumns(f *oona.Frame) error {
 	d.columns, d.values = d.columns[:0], d.values[:0]
-	return d.entries("metrics", d.limits.Metrics, func() error {
-		var column oona.Column
-		first := len(d.values)
-		err := d.object("a metric", columnFields, func(field int) error {
-			if columnFields[field].name == "name" {
-				return readID(d, &column.Name)
-			}
-			return d.entries("values", d.limits.Seeds, func() error {
-				v, err := d.sample()
-				d.values = append(d.values, v)
-				return err
-			})
-		})
-		column.Values = d.values[first:len(d.values):len(d.values)]
-		d.columns = append(d.columns, column)
-		return err
+	err := d.entries("metrics", d.limits.Metrics, func() error {
+		d.columns = append(d.columns, oona.Column{})
+		return readObject(d, "a metric", columnFields, &d.columns[len(d.columns)-1])
 	})
+	f.Metrics = d.columns
+	return err
 }
 
-func (d *jsonDecoder) readTensors() error {
+func (d *jsonDecoder) readValues(c *oona.Column) error {
+	first := len(d.values)
+	err := d.entries("values", d.limits.Seeds, func() error {
+		v, err := d.sample()
+		d.values = append(d.values, v)
+		return err
+	})
+	c.Values = d.values[first:len(d.values):len(d.values)]
+	return err
+}
+
+func (d *jsonDecoder) readTensors(f *oona.Frame) error {
 	d.tensors, d.shapes = d.tensors[:0], d.shapes[:0]
-	return d.entries("tensors", d.limits.Tensors, func() error {
-		var t oona.Tensor
-		err := d.object("a tensor", tensorFields, func(field int) error { return d.tensorField(&t, tensorFields[field].name) })
-		d.tensors = append(d.tensors, t)
+	err := d.entries("tensors", d.limits.Tensors, func() error {
+		d.tensors = append(d.tensors, oona.Tensor{})
+		return readObject(d, "a tensor", tensorFields, &d.tensors[len(d.tensors)-1])
+	})
+	f.Tensors = d.tensors
+	return err
+}
+
+func (d *jsonDecoder) readShape(t *oona.Tensor) error {
+	first := len(d.shapes)
+	err := d.entries("shape", oona.MaxDimensions, func() error {
+		n, err := d.integer(64)
+		d.shapes = append(d.shapes, n)
 		return err
 	})
+	t.Shape = d.shapes[first:len(d.shapes):len(d.shapes)]
+	return err
 }
 
-func (d *jsonDecoder) tensorField(t *oona.Tensor, name string) error {
-	switch name {
-	case "name":
-		return readID(d, &t.Name)
-	case "dtype":
-		return readID(d, &t.DType)
-	case "seed_id":
-		id, err := d.integer(32)
-		t.Seed = oona.SeedID(id)
-		return err
-	case "shape":
-		first := len(d.shapes)
-		err := d.entries("shape", oona.MaxDimensions, func() error {
-			n, err := d.integer(64)
-			d.shapes = append(d.shapes, n)
-			return err
-		})
-		t.Shape = d.shapes[first:len(d.shapes):len(d.shapes)]
-		return err
-	}
-	return d.tensorData(t)
-}
-
-// tensorData reads data in base64, or a claim.
-func (d *jsonDecoder) tensorData(t *oona.Tensor) error {
+// readData reads data in base64, or a claim.
+func (d *jsonDecoder) readData(t *oona.Tensor) error {
 	switch d.next() {
 	case '"':
 		text, err := d.text()
@@ -258,20 +244,12 @@ func (d *jsonDecoder) tensorData(t *oona.Tensor) error {
 		return nil
 	case '{':
 		t.Claim = new(oona.TensorClaim)
-		return d.object("a claim", claimFields, func(field int) error { return d.claimField(t.Claim, claimFields[field].name) })
+		return readObject(d, "a claim", claimFields, t.Claim)
 	}
 	return d.mismatch("base64 or a claim")
 }
 
-func (d *jsonDecoder) claimField(c *oona.TensorClaim, name string) error {
-	switch name {
-	case "bucket":
-		return readID(d, &c.Bucket)
-	case "key":
-		return readID(d, &c.Key)
-	case "size":
-		return readLong(d, &c.Size)
-	}
+func (d *jsonDecoder) readDigest(c *oona.TensorClaim) error {
 	text, err := d.text()
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -41,21 +40,6 @@ func (s *storeState) gauge() prometheus.Collector {
 // needsOperator reports whether an error of the store lasts until an operator acts.
 func needsOperator(err error) bool {
 	return !errors.Is(err, claimcheck.ErrFull) && (errors.Is(err, claimcheck.ErrRefused) || errors.Is(err, claimcheck.ErrSpool))
-}
-
-// ProbeStore is to be called before Run. It probes the tensor store, if there is one,
-// and returns an error if an operator must act before the store can work. It returns no
-// error if the store is down or full: ingest can start, since frames do not need the
-// store, and Run probes it again.
-func (s *Stage) ProbeStore(ctx context.Context) error {
-	if s.cfg.Tensors == nil {
-		return nil
-	}
-	err := s.probeStore(ctx)
-	if needsOperator(err) {
-		return fmt.Errorf("--tensor-store: %w", err)
-	}
-	return nil
 }
 
 func (in *intake) probeStore(ctx context.Context) error {

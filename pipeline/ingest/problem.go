@@ -69,10 +69,3 @@ func writeProblem(w http.ResponseWriter, r *refusal) {
 	w.WriteHeader(statusOf(r))
 	_, _ = w.Write(text.Bytes()) // the client may be gone
 }
-
-func writeJSON(w http.ResponseWriter, status int, mediaType string, v any) {
-	w.Header().Set("Content-Type", mediaType)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client may be gone
-}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -137,9 +136,8 @@ func (p *rawPartition) Revoke() {
 	p.end()
 	delete(r.partitions, p)
 	r.divide()
-	partition := strconv.Itoa(int(p.assignment.Partition))
-	r.metrics.lag.DeleteLabelValues(partition)
-	r.metrics.settled.DeleteLabelValues(partition)
+	r.metrics.lag.DeleteLabelValues(p.label)
+	r.metrics.settled.DeleteLabelValues(p.label)
 	r.logger.Info("partition released", "topic", p.assignment.Topic, "partition", p.assignment.Partition)
 }
 
@@ -168,9 +166,8 @@ func (p *rawPartition) Committed(commit bus.Commit, err error) {
 // End records where the partition's log ends.
 func (p *rawPartition) End(offset int64) {
 	settled, _ := p.progress()
-	partition := strconv.Itoa(int(p.assignment.Partition))
-	p.raw.metrics.lag.WithLabelValues(partition).Set(float64(max(offset-settled, 0)))
-	p.raw.metrics.settled.WithLabelValues(partition).Set(float64(settled))
+	p.raw.metrics.lag.WithLabelValues(p.label).Set(float64(max(offset-settled, 0)))
+	p.raw.metrics.settled.WithLabelValues(p.label).Set(float64(settled))
 }
 
 // divide reserves an equal part of one half of the memory for each partition. The other

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ const rawBatchBytes = 4 << 20
 type rawPartition struct {
 	raw        *Raw
 	assignment bus.Assignment
+	label      string // of its metrics
 	path       string // value of oona.HeaderPath of all its frames
 	decoders   *decoders
 	dead       pipeline.Outbox // used by forward only
@@ -58,6 +60,7 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 	p := &rawPartition{
 		raw:        r,
 		assignment: a,
+		label:      strconv.Itoa(int(a.Partition)),
 		path:       fmt.Sprintf("%s/%d", a.Topic, a.Partition),
 		decoders:   newDecoders(r.intake.cfg),
 		taken:      make(chan struct{}, 1),
@@ -261,19 +264,15 @@ const (
 
 // until calls try until it succeeds. It returns false if the assignment ends before.
 func (p *rawPartition) until(what string, try func() error) bool {
-	for pause := shortestRawPause; p.ctx.Err() == nil; pause = min(2*pause, longestRawPause) {
+	for pause := shortestRawPause; ; pause = min(2*pause, longestRawPause) {
 		err := try()
-		if err == nil {
-			return true
-		}
-		if p.ctx.Err() != nil {
-			return false
+		if err == nil || p.ctx.Err() != nil {
+			return err == nil
 		}
 		p.raw.metrics.retries.WithLabelValues(what).Inc()
 		p.raw.intake.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
 		bus.Pause(p.ctx, pause)
 	}
-	return false
 }
 
 // keepTensors stores the tensors of a record. If the store will never accept them, the

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"encoding/json"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -77,11 +78,6 @@ func (s *Stage) overloaded() *refusal {
 	return refuse(reasonOverloaded, "%d requests are being processed, which is the maximum (--max-in-flight); nothing of this one was taken; send it again later", cap(s.slots)).after(time.Second)
 }
 
-// memoryProblem refuses a request for which no memory is free.
-func (s *Stage) memoryProblem() *refusal {
-	return refuse(reasonOverloaded, "requests that are being processed use all memory for requests (--max-memory-bytes is %d); nothing of this one was taken; send it again later", s.memory.total).after(time.Second)
-}
-
 // decoderOf returns the decoder for the body of a request.
 func decoderOf(h http.Header) (decodeFunc, *refusal) {
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
@@ -107,13 +103,7 @@ func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode de
 	if d.size() <= pooled {
 		s.decoders.Put(d)
 	}
-	if refused == nil {
-		return b, nil
-	}
-	if refused.reason == reasonOverloaded {
-		refused = s.memoryProblem()
-	}
-	return nil, refused
+	return b, refused
 }
 
 // answer counts and logs the outcome of a request and writes the response: the refusal
@@ -133,5 +123,8 @@ func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, 
 		s.refuse(w, r, refused)
 		return
 	}
-	writeJSON(w, status, mediaJSON, body)
+	w.Header().Set("Content-Type", mediaJSON)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
 }

@@ -90,6 +90,21 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 	return s, nil
 }
 
+// ProbeStore is to be called before Run. It probes the tensor store, if there is one,
+// and returns an error if an operator must act before the store can work. It returns no
+// error if the store is down or full: ingest can start, since frames do not need the
+// store, and Run probes it again.
+func (s *Stage) ProbeStore(ctx context.Context) error {
+	if s.cfg.Tensors == nil {
+		return nil
+	}
+	err := s.probeStore(ctx)
+	if needsOperator(err) {
+		return fmt.Errorf("--tensor-store: %w", err)
+	}
+	return nil
+}
+
 // Handler serves POST /v1/frames and PUT /v1/tensors, and answers other paths with a
 // problem. It is not an http.ServeMux, because that redirects and does not read the body.
 func (s *Stage) Handler() http.Handler {
@@ -123,31 +138,25 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
-	watching, endWatching := context.WithCancel(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() { s.watchStore(watching) })
-	served := make(chan error, 1)
+	stopping, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	var failed error
 	s.phase.Store(phaseServing) // the listener accepts connections already
-	go func() { served <- server.Serve(listener) }()
+	running.Go(func() {
+		defer stop()
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed = fmt.Errorf("serve HTTP: %w", err)
+		}
+	})
+	running.Go(func() { s.watchStore(stopping) })
 	s.logger.Info("ingest accepts frames", "address", listener.Addr().String(), "topic", s.cfg.Topic, "instance", s.cfg.Instance)
 
-	var failed error
-	select {
-	case err := <-served:
-		failed = fmt.Errorf("serve HTTP: %w", err)
-		served <- err
-	case <-ctx.Done():
-	}
+	<-stopping.Done()
 	s.phase.Store(phaseStopping)
-	endWatching()
-	if err := s.drain(base, server); err != nil && failed == nil {
-		failed = err
-	}
-	if err := <-served; failed == nil && !errors.Is(err, http.ErrServerClosed) {
-		failed = fmt.Errorf("serve HTTP: %w", err)
-	}
-	watch.Wait()
-	return failed
+	stop()
+	cutOff := s.drain(base, server)
+	running.Wait()
+	return errors.Join(failed, cutOff)
 }
 
 // drain returns when no request is in progress and no Publish is running.

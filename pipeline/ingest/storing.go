@@ -7,30 +7,21 @@ import (
 
 // keepTensors stores the tensors of the batch, and looks up those that clients have
 // claims of, so that no record refers to a tensor that is not in the store. It waits at
-// most for the store timeout.
+// most for the store timeout. There are fewer slots for this than for requests, so other
+// requests are served while the store is down.
 func (s *Stage) keepTensors(ctx context.Context, b *batch) *refusal {
 	if len(b.tensors) == 0 {
 		return nil
 	}
-	if !s.beginStoring() {
+	select {
+	case s.storing <- struct{}{}:
+	default:
 		return s.storingOverloaded()
 	}
 	defer s.endStoring(time.Now())
 	// A client that disconnects must not look like a store that fails. It is noticed
 	// when the answer is written.
 	return s.storeTensors(context.WithoutCancel(ctx), b)
-}
-
-// beginStoring takes a slot for a request that waits for the store. There are fewer of
-// these slots than slots for requests, so other requests are served while the store is
-// down.
-func (s *Stage) beginStoring() bool {
-	select {
-	case s.storing <- struct{}{}:
-		return true
-	default:
-		return false
-	}
 }
 
 func (s *Stage) endStoring(began time.Time) {
