@@ -2,19 +2,18 @@ package scenarios
 
 import "time"
 
-// Row 7. Between the trainers and ingest, answers come late, connections are
-// reset once ingest has taken the frames, and others are half open: the server
-// hears, the client does not. The trainers send again, and each frame is folded
-// once.
+// Row 7. Between the trainers and ingest, answers come late, connections are reset after
+// ingest has accepted the frames, and others are half open: the server receives, but the
+// client does not. The trainers send again, and each frame is folded once.
 func badNetworkOfTrainers(w *world) {
-	w.windows.AllowedLateness = 5 * time.Second // repeats come after a client's timeout
+	w.windows.AllowedLateness = 5 * time.Second // repeats come after the timeout of a client
 	w.startIngest()
 	w.startWorker()
 	bad := startProxy(w.T, "127.0.0.1:0", w.ingest.address("ingest takes frames"), func(n int64) fate {
 		return []fate{sound, lost, deaf, torn}[n%4]
 	})
 	bad.latency.Store(int64(20 * time.Millisecond))
-	// Every request has a connection of its own, so that each fate is met.
+	// Each request has its own connection, so that each fate occurs.
 	var trainers []trainer
 	for _, tr := range w.pair("run-a", 200) {
 		tr.url, tr.timeout, tr.brief = "http://"+bad.address(), time.Second, true
@@ -24,7 +23,7 @@ func badNetworkOfTrainers(w *world) {
 	w.await("resets and half-open connections", func() bool { return bad.resets.Load() >= 16 && bad.halfOpen.Load() >= 8 && bad.held.Load() > 0 })
 	finish()
 	w.stop()
-	w.figure("%d connections, %d reset, %d half open, %d requests without an answer", bad.accepted.Load(), bad.resets.Load(), bad.halfOpen.Load(), w.ledger.answered(0))
+	w.figure("%d connections, %d reset, %d half open, %d requests without an answer", bad.accepted.Load(), bad.resets.Load(), bad.halfOpen.Load(), w.acks.answered(0))
 	r := w.check()
 	w.nothingAside(r)
 	if r.dup == 0 {
@@ -32,10 +31,9 @@ func badNetworkOfTrainers(w *world) {
 	}
 }
 
-// Row 7. Between the workers and the brokers, all is slow for a while;
-// connections are reset in the midst of requests, or of answers; they become
-// half open, so that brokers act and are not heard, and at last so that nothing
-// passes at all.
+// Row 7. Between the workers and the brokers, all is slow for a while; connections are reset
+// during requests or answers; they become half open, so that brokers act but their answers
+// are lost, and finally so that nothing passes.
 func badNetworkOfBrokers(w *world) {
 	w.windows.IdleHorizon = outage
 	net := w.startNetwork()
@@ -54,23 +52,23 @@ func badNetworkOfBrokers(w *world) {
 	w.stop()
 	failed := len(worker.logged("a commit failed; the last one stands"))
 	w.figure("%d connections, %d reset, %d half open, %d bytes held, %d answers of 503, %d commits failed",
-		net.sum(accepted), net.sum(resets), net.sum(halfOpen), net.sum(held), w.ledger.answered(503), failed)
+		net.sum(accepted), net.sum(resets), net.sum(halfOpen), net.sum(held), w.acks.answered(503), failed)
 	r := w.check()
 	w.nothingAside(r)
-	if r.dup == 0 || w.ledger.answered(503) == 0 {
-		w.Errorf("%d frames were in the log again, %d requests were refused: nothing was sent again", r.dup, w.ledger.answered(503))
+	if r.dup == 0 || w.acks.answered(503) == 0 {
+		w.Errorf("%d frames were in the log again, %d requests were refused: nothing was sent again", r.dup, w.acks.answered(503))
 	}
 	if failed == 0 {
 		w.Error("no commit failed: the aggregator did not notice")
 	}
 }
 
-// awaitProgress waits until a second's frames were acknowledged and folded.
+// awaitProgress waits until the frames of a second were acknowledged and folded.
 func (w *world) awaitProgress(worker *process, when string) {
 	w.Helper()
-	acknowledged, folded := w.ledger.acknowledged(), worker.metrics()["oona_aggregate_records_total"]
+	acknowledged, folded := w.acks.acknowledged(), worker.metrics()["oona_aggregate_records_total"]
 	w.await("frames to be acknowledged and folded "+when, func() bool {
-		return w.ledger.acknowledged() > acknowledged+200 && worker.metrics()["oona_aggregate_records_total"] > folded+200
+		return w.acks.acknowledged() > acknowledged+200 && worker.metrics()["oona_aggregate_records_total"] > folded+200
 	})
 }
 
@@ -78,7 +76,7 @@ func (w *world) awaitProgress(worker *process, when string) {
 func (w *world) awaitCommits(worker *process) {
 	w.Helper()
 	w.await("commits to be made again", func() bool {
-		return len(w.claimed(worker)) == partitions && worker.ready() && worker.oldestCommit() < 2
+		return len(w.assigned(worker)) == partitions && worker.ready() && worker.oldestCommit() < 2
 	})
 }
 
@@ -86,7 +84,7 @@ func (w *world) slowNetwork(net *network, worker *process) {
 	w.Helper()
 	const latency = 50 * time.Millisecond
 	net.delay(latency)
-	w.pause(time.Second) // requests that were on their way
+	w.pause(time.Second) // for requests in flight
 	before := w.ingest.metrics()
 	w.awaitProgress(worker, "on a slow network")
 	after := w.ingest.metrics()
@@ -115,7 +113,7 @@ func (w *world) brokenConnections(net *network, worker *process) {
 	}
 }
 
-// brokersUnheard: what is written is in the log, and nobody hears of it.
+// brokersUnheard: the log has what is written, but the answers are lost.
 func (w *world) brokersUnheard(net *network) {
 	w.Helper()
 	unconfirmed := func() float64 { return w.ingest.metrics()["oona_ingest_unconfirmed_frames_total"] }
@@ -123,20 +121,20 @@ func (w *world) brokersUnheard(net *network) {
 	net.sever(deaf, 1, 2, 3)
 	w.await("answers to be held and frames to be unconfirmed", func() bool { return net.sum(held) > heldBefore && unconfirmed() > before })
 	net.heal()
-	acknowledged := w.ledger.acknowledged()
-	w.await("frames to be acknowledged again", func() bool { return w.ledger.acknowledged() > acknowledged+200 })
+	acknowledged := w.acks.acknowledged()
+	w.await("frames to be acknowledged again", func() bool { return w.acks.acknowledged() > acknowledged+200 })
 }
 
-// brokersUnreachable: nothing passes, for nearly as long as a session. That
-// nothing is acknowledged or read shows that there is no other way.
+// brokersUnreachable: nothing passes for nearly the time of a session. Nothing is
+// acknowledged or read, which shows that the workers use only the proxies.
 func (w *world) brokersUnreachable(net *network, worker *process) {
 	w.Helper()
 	heldBefore := net.sum(held)
 	net.sever(dead, 1, 2, 3)
-	w.pause(time.Second) // answers that were on their way to the trainers
-	acknowledged, read := w.ledger.acknowledged(), worker.metrics()["oona_aggregate_records_total"]
+	w.pause(time.Second) // for answers in flight
+	acknowledged, read := w.acks.acknowledged(), worker.metrics()["oona_aggregate_records_total"]
 	w.pause(8 * time.Second)
-	if n := w.ledger.acknowledged() - acknowledged; n > 0 {
+	if n := w.acks.acknowledged() - acknowledged; n > 0 {
 		w.Errorf("%d frames were acknowledged without a way to the brokers", n)
 	}
 	if n := worker.metrics()["oona_aggregate_records_total"] - read; n > 0 {

@@ -7,13 +7,13 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// origin is where a record stands in the log of frames.
+// origin is the position of a record in the log of frames.
 type origin struct {
 	partition int32
 	offset    int64
 }
 
-// rollupKey tells rollups apart.
+// rollupKey identifies a rollup.
 type rollupKey struct {
 	group oona.Group
 	run   oona.RunID
@@ -23,28 +23,28 @@ type rollupKey struct {
 
 func keyOf(r *oona.Rollup) rollupKey { return rollupKey{r.Group, r.Run, r.Layer, r.Start} }
 
-// published is a rollup as it came from its topic.
+// published is a rollup from its topic.
 type published struct {
 	oona.Rollup
 	partition int32
 	value     []byte
 }
 
-// result is what a scenario has left behind, once it was checked.
+// result is the checked outcome of a scenario.
 type result struct {
 	records   int // of the log
 	frames    int // of them
 	rollups   map[rollupKey]*published
 	reemitted int
-	side      map[string]map[origin]string // reasons, by topic and origin
-	repeated  int                          // records on side topics more than once
+	side      map[string]map[origin]string // reasons by topic and origin
+	repeated  int                          // records that are repeats on side topics
 	folded    int64
 	dup       int64
-	byRun     map[oona.RunID]map[string]int // frames by run and side topic ("" for none)
+	byRun     map[oona.RunID]map[string]int // frames by run and side topic ("" for folded ones)
 	log       map[int32][]logRecord
 }
 
-// reasons counts why records of a side topic are there.
+// reasons counts the records of a side topic by reason.
 func (r *result) reasons(topic string) map[string]int {
 	counts := make(map[string]int)
 	for _, reason := range r.side[topic] {
@@ -53,8 +53,8 @@ func (r *result) reasons(topic string) map[string]int {
 	return counts
 }
 
-// check holds what was published in this life of the log against the log. The
-// workers have ended, or have nothing to do.
+// check compares what was published in this life of the log with the log. The workers have
+// ended, or are idle.
 func (w *world) check() *result {
 	w.Helper()
 	read := make(map[string]map[int32][]logRecord)
@@ -65,14 +65,14 @@ func (w *world) check() *result {
 		}
 	}
 	r := w.examine(read)
-	w.figure("%d frames acknowledged of %d, answers %v", w.ledger.acknowledged(), len(w.ledger.frames), w.ledger.answers)
+	w.figure("%d frames acknowledged of %d, answers %v", w.acks.acknowledged(), len(w.acks.frames), w.acks.answers)
 	w.figure("%d records, %d folded, %d duplicate, %d late, %d quarantined, %d overflowed, %d dead, %d rollups, %d re-emitted",
 		r.records, r.folded, r.dup, len(r.side[w.topics.Late]), len(r.side[w.topics.Quarantine]), len(r.side[w.topics.Overflow]), len(r.side[w.topics.SeedMetricsDead]), len(r.rollups), r.reemitted)
 	w.report()
 	return r
 }
 
-// report fails the scenario where faults were found.
+// report fails the scenario if faults were found.
 func (w *world) report() {
 	w.Helper()
 	for _, fault := range w.faults {
@@ -84,10 +84,10 @@ func (w *world) report() {
 	w.faults, w.unsaid = nil, 0
 }
 
-// faults that are kept; there is no end of them where something is wrong.
+// the limit of recorded faults; there may be very many.
 const faultsKept = 20
 
-// fault notes a difference between the log and what was published.
+// fault records a difference between the log and what was published.
 func (w *world) fault(format string, args ...any) {
 	if len(w.faults) == faultsKept {
 		w.unsaid++
@@ -96,7 +96,7 @@ func (w *world) fault(format string, args ...any) {
 	w.faults = append(w.faults, fmt.Sprintf(format, args...))
 }
 
-// examine holds topics against each other.
+// examine compares the topics with each other.
 func (w *world) examine(read map[string]map[int32][]logRecord) *result {
 	w.Helper()
 	log := read[w.topics.SeedMetrics]
@@ -113,13 +113,13 @@ func (w *world) examine(read map[string]map[int32][]logRecord) *result {
 	r := &result{rollups: make(map[rollupKey]*published), side: make(map[string]map[origin]string), byRun: make(map[oona.RunID]map[string]int), log: log}
 	w.readRollups(read, r)
 	w.readSides(read, r)
-	w.checkLedger(log)
+	w.checkAcks(log)
 	w.checkConservation(log, r)
 	w.checkOracle(log, r)
 	return r
 }
 
-// nothingAside asserts that no frame went to a side topic.
+// nothingAside checks that no frame went to a side topic.
 func (w *world) nothingAside(r *result) {
 	w.Helper()
 	for topic, origins := range r.side {

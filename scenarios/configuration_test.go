@@ -8,8 +8,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// oona runs the operator's command, which must succeed, and returns what it
-// says.
+// oona runs the command oona, which must succeed, and returns its output.
 func (w *world) oona(args ...string) string {
 	w.Helper()
 	out, err := exec.CommandContext(w.ctx, binaries["oona"], append(args, "--brokers", kafka.String(), "--prefix", w.prefix)...).CombinedOutput()
@@ -19,18 +18,18 @@ func (w *world) oona(args ...string) string {
 	return string(out)
 }
 
-// Row 16. While trainers send, the windows are made longer, from the midst of a
-// window on. Of two aggregators, one is dead while the record is written, and
-// the other is killed while windows of both lengths are open: no frame is in two
-// windows or in none, and no window is cut.
+// Row 16. While trainers send, the windows become longer, from a time within a window on. Of
+// two aggregators, one is down while the record is written, and the other is killed while
+// windows of both lengths are open. Each frame is in exactly one window, and no window is
+// cut.
 func configurationChanged(w *world) {
-	w.windows.MaxSkew = 2 * time.Second         // the change must be further ahead than that
+	w.windows.MaxSkew = 2 * time.Second         // the change must be further in the future
 	w.windows.AllowedLateness = 2 * time.Second // so that windows of both lengths are open for long
 	w.oona(append([]string{"topics", "apply", "--partitions", fmt.Sprint(partitions)}, w.windowFlags()...)...)
 	w.startIngest()
 	first := w.startWorker("--group-instance", "one")
 	second := w.startWorker("--group-instance", "two")
-	w.await("both workers to have partitions", func() bool { return len(w.claimed(first)) > 0 && len(w.claimed(second)) > 0 })
+	w.await("both workers to have partitions", func() bool { return len(w.assigned(first)) > 0 && len(w.assigned(second)) > 0 })
 	finish := w.train(append(w.pair("run-a", 200),
 		trainer{url: w.url(), run: "shuffled", producer: "one", layers: 3, seeds: 4, rate: 50, disorder: 90 * time.Millisecond})...)
 	w.pause(3 * time.Second)
@@ -41,7 +40,7 @@ func configurationChanged(w *world) {
 		"--from", seam.Add(-w.windows.Length/2).Format(time.RFC3339Nano))
 	first = w.startWorker("--group-instance", "one")
 	w.await("both workers to have partitions again", func() bool {
-		return len(w.claimed(first)) > 0 && len(w.claimed(second)) > 0 && first.ready() && second.ready()
+		return len(w.assigned(first)) > 0 && len(w.assigned(second)) > 0 && first.ready() && second.ready()
 	})
 	w.pause(time.Until(seam.Add(time.Second)))
 	killed := oona.MicrosOf(time.Now())
@@ -61,9 +60,9 @@ func configurationChanged(w *world) {
 	w.checkSeam(r, oona.MicrosOf(seam), killed)
 }
 
-// checkSeam asserts that all partitions go over from the first generation to the
-// second at the seam, that rollups of both meet there without a gap, and that
-// windows of both were open when a worker was killed.
+// checkSeam checks that all partitions change from the first generation to the second at the
+// seam, that the rollups of both meet there without a gap, and that windows of both were
+// open when a worker was killed.
 func (w *world) checkSeam(r *result, seam, killed oona.Micros) {
 	w.Helper()
 	length := oona.Micros(w.windows.Length.Microseconds())

@@ -5,15 +5,15 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// content is what the log holds of a rollup, in plain sums.
+// content is the expected content of a rollup, computed from the log with plain sums.
 type content struct {
 	frames, readings, duplicates int64
 	first, last                  int64
 	sums                         map[string]float64
 }
 
-// checkConservation knows nothing of the engine. A frame of the log that is on
-// no side topic was folded into its window, or is a repeat of one that was.
+// checkConservation checks, without the engine, that each frame of the log that is on no side
+// topic was folded into its window, or is a repeat of a folded frame.
 func (w *world) checkConservation(log map[int32][]logRecord, r *result) {
 	w.Helper()
 	sides := make(map[origin]string)
@@ -65,19 +65,19 @@ func (w *world) checkConservation(log map[int32][]logRecord, r *result) {
 	w.compare(want, r)
 }
 
-// tiling is a stretch of event time, up to the next one, whose windows begin at
-// from and at multiples of length after it.
+// tiling is an interval of event time, up to the next tiling, whose windows begin at from and
+// at multiples of length after it.
 type tiling struct {
 	from, length oona.Micros
 	generation   int32
 }
 
-// tilingsOf returns those that a partition's configuration records make, none of
-// which a scenario lets be void.
+// tilingsOf returns the tilings of a partition's configuration records. In the scenarios, all
+// of these records have an effect.
 func (w *world) tilingsOf(records []logRecord) []tiling {
 	w.Helper()
 	all := []tiling{{length: oona.Micros(w.windows.Length.Microseconds())}}
-	first := true // but for starts of incarnations
+	first := true // starts of incarnations do not count
 	for i := range records {
 		kind, opens := records[i].headers[oona.HeaderRecord], first
 		first = first && kind == oona.IncarnationRecord
@@ -109,7 +109,7 @@ func (w *world) configurationIn(record *logRecord) *oona.WindowConfiguration {
 	return &said
 }
 
-// windowStart is where the window begins that an event time is in.
+// windowStart returns the start of the window that contains an event time.
 func windowStart(tilings []tiling, at oona.Micros) oona.Micros {
 	i := len(tilings) - 1
 	for tilings[i].from > at {
@@ -118,7 +118,7 @@ func windowStart(tilings []tiling, at oona.Micros) oona.Micros {
 	return at - (at-tilings[i].from)%tilings[i].length
 }
 
-// expect adds a frame to what its window's rollups must be.
+// expect adds a frame to the expected rollups of its window.
 func (w *world) expect(want map[rollupKey]*content, folded map[identity]bool, f *oona.Frame, start oona.Micros, offset int64, r *result) {
 	key := rollupKey{oona.Health, f.Run, f.Layer, start}
 	c := want[key]

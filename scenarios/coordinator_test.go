@@ -11,12 +11,11 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Row 8. The aggregator cannot reach the broker that coordinates its group, and
-// all others can. It goes on with the partitions that others lead, and says that
-// it hears nothing of the one that this broker leads; that its commits fail is
-// told by their age, which comes to where it is alarmed on. By
-// then the group has long put the aggregator out, as it finds once the way is
-// there again; nothing is lost.
+// Row 8. Only the aggregator cannot reach the broker that coordinates its group. It continues
+// with the partitions that other brokers lead, and reports that it gets no answer for the
+// partition that this broker leads. Its commits fail, and their age rises to the threshold of
+// the alert. By then the group has removed the aggregator, which it notices when the network
+// works again. Nothing is lost.
 func coordinatorCutOff(w *world) {
 	kafka.lead(w.T, w.ctx, w.topics.SeedMetrics, w.topics.LayerHealth, w.topics.LayerPerformance)
 	w.startIngest()
@@ -33,12 +32,12 @@ func coordinatorCutOff(w *world) {
 	coordinator := kafka.coordinator(w.T, w.ctx, w.prefix)
 	done := worker.metrics()[`oona_aggregate_commits_total{result="done"}`]
 	net.sever(dead, coordinator)
-	w.pause(time.Second) // a commit that was on its way
+	w.pause(time.Second) // for a commit in flight
 	before, cutAt := w.rollupEnds(), time.Now()
 	w.await("the alarm on old commits", func() bool { return worker.oldestCommit() > alarm })
 
 	m, after := worker.metrics(), w.rollupEnds()
-	partition := int32(coordinator - 1) // which it leads; see lead
+	partition := int32(coordinator - 1) // that this broker leads; see lead
 	for p := range int32(partitions) {
 		age := m[fmt.Sprintf(`oona_aggregate_commit_age_seconds{partition="%d"}`, p)]
 		if age < alarm-10 {
@@ -84,7 +83,7 @@ func coordinatorCutOff(w *world) {
 	}
 }
 
-// oldestCommit is the age of the worker's oldest commit, in seconds.
+// oldestCommit returns the age of the worker's oldest commit in seconds.
 func (p *process) oldestCommit() (oldest float64) {
 	for series, v := range p.metrics() {
 		if strings.HasPrefix(series, "oona_aggregate_commit_age_seconds{") {
@@ -94,7 +93,7 @@ func (p *process) oldestCommit() (oldest float64) {
 	return oldest
 }
 
-// alarmThreshold is the value of a series beyond which there is an alarm.
+// alarmThreshold returns the threshold of the alert on a series.
 func (w *world) alarmThreshold(series string) float64 {
 	w.Helper()
 	text, err := os.ReadFile("../deploy/prometheus/oona-alerts.yml")

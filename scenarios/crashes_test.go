@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Row 1. The aggregator is killed when it has published rollups that no commit
-// knows of: the next one publishes them again, the same.
+// Row 1. The aggregator is killed when it has published rollups since its last commit. The
+// next one publishes the same rollups again.
 func killedBeforeCommit(w *world) {
 	w.startIngest()
 	worker := w.startWorker("--group-instance", "one")
@@ -31,11 +31,11 @@ func killedBeforeCommit(w *world) {
 	}
 }
 
-// awaitUncommitted waits until a worker has published rollups since its last
-// commit, the first of which must have been made.
+// awaitUncommitted waits until a worker has committed at least once, and has published
+// rollups since its last commit.
 func (w *world) awaitUncommitted(p *process) {
 	w.Helper()
-	last := p.metrics() // when a commit was last seen to have been made
+	last := p.metrics() // at the last commit that was seen
 	w.await("rollups that are not committed", func() bool {
 		now := p.metrics()
 		if now == nil || now["oona_aggregate_commits_total"] != last["oona_aggregate_commits_total"] {
@@ -47,8 +47,7 @@ func (w *world) awaitUncommitted(p *process) {
 	})
 }
 
-// Row 2. The aggregator is killed while it folds and, again and again, while it
-// replays what the last one had folded.
+// Row 2. The aggregator is killed while it folds and, several times, while it replays.
 func killedDuringFoldAndReplay(w *world) {
 	w.windows.IdleHorizon = 8 * time.Second // so that there is enough to replay
 	w.startIngest()
@@ -64,7 +63,7 @@ func killedDuringFoldAndReplay(w *world) {
 		w.pause(500 * time.Millisecond)
 		w.killWorker(worker)
 		folding++
-		w.pause(time.Second) // new records, behind those that are replayed
+		w.pause(time.Second) // for new records, after those that are replayed
 		worker = w.launchWorker("--group-instance", "one")
 		if w.killWhileReplaying(worker) {
 			replaying++
@@ -80,7 +79,7 @@ func killedDuringFoldAndReplay(w *world) {
 	w.checkReplays(r)
 }
 
-// killWhileReplaying returns false when the worker had finished before.
+// killWhileReplaying returns false if the worker has finished the replay first.
 func (w *world) killWhileReplaying(p *process) bool {
 	w.Helper()
 	for {
@@ -88,8 +87,8 @@ func (w *world) killWhileReplaying(p *process) bool {
 		if err == nil && status == 200 {
 			return false
 		}
-		// Records were replayed, and none is new yet, of which there are many:
-		// it is in the midst of it.
+		// Records were replayed, and no new record was folded, although there are
+		// many: the worker is replaying.
 		m := p.metrics()
 		if m["oona_aggregate_replayed_records_total"] > 0 && m["oona_aggregate_records_total"] == 0 {
 			w.killWorker(p)
@@ -101,14 +100,14 @@ func (w *world) killWhileReplaying(p *process) bool {
 	}
 }
 
-// Row 3. A worker is stopped for longer than its session, the other takes its
-// partitions over, and it wakes up as a zombie that still holds records.
+// Row 3. A worker is suspended for longer than its session, and the other gets its
+// partitions. The worker resumes as a zombie that still has records.
 func stoppedPastSession(w *world) {
 	w.startIngest()
 	zombie := w.startWorker("--group-instance", "one")
 	other := w.startWorker("--group-instance", "two")
 	w.await("both workers to have partitions", func() bool {
-		return len(w.claimed(zombie)) > 0 && len(w.claimed(other)) > 0
+		return len(w.assigned(zombie)) > 0 && len(w.assigned(other)) > 0
 	})
 	finish := w.train(w.pair("run-a", 300)...)
 	w.pause(3 * time.Second)
@@ -120,12 +119,12 @@ func stoppedPastSession(w *world) {
 		held := other.metrics()["oona_aggregate_assignments_total"]
 		zombie.signal(w.T, syscall.SIGSTOP)
 		w.await("the other to have all partitions", func() bool {
-			return len(w.claimed(other)) == partitions && other.metrics()["oona_aggregate_assignments_total"] > held && other.ready()
+			return len(w.assigned(other)) == partitions && other.metrics()["oona_aggregate_assignments_total"] > held && other.ready()
 		})
 		w.pause(2 * time.Second)
 		zombie.signal(w.T, syscall.SIGCONT)
 		w.await("the zombie to join again", func() bool {
-			return len(w.claimed(zombie)) > 0 && zombie.ready() && other.ready() && len(w.claimed(zombie))+len(w.claimed(other)) == partitions
+			return len(w.assigned(zombie)) > 0 && zombie.ready() && other.ready() && len(w.assigned(zombie))+len(w.assigned(other)) == partitions
 		})
 	}
 	w.pause(2 * time.Second)
@@ -137,8 +136,8 @@ func stoppedPastSession(w *world) {
 	w.checkReplays(r)
 }
 
-// claimed returns the partitions that a worker says it has.
-func (w *world) claimed(p *process) (found []string) {
+// assigned returns the partitions of a worker according to its log.
+func (w *world) assigned(p *process) (found []string) {
 	for series := range p.metrics() {
 		if len(series) > len(openSeries) && series[:len(openSeries)] == openSeries {
 			found = append(found, series[len(openSeries):])
@@ -149,7 +148,7 @@ func (w *world) claimed(p *process) (found []string) {
 
 const openSeries = "oona_aggregate_open_windows{"
 
-// Row 4. Every five seconds a worker joins or leaves: cleanly, or killed.
+// Row 4. Every five seconds, a worker joins, or one leaves, cleanly or killed.
 func joinAndLeave(w *world) {
 	w.startIngest()
 	w.startWorker()

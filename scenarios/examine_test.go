@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// What the scenarios assert must be able to fail: topics as an aggregator leaves
-// them are sound, and each of a number of errors in them is noticed.
+// The checks of the scenarios can fail: topics as an aggregator writes them have no fault,
+// and each of several errors in them is noticed.
 func TestExamineNoticesErrors(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -67,17 +67,17 @@ func TestExamineNoticesErrors(t *testing.T) {
 			read[w.topics.Late][0] = append(read[w.topics.Late][0], stray)
 		}, "is folded () to the oracle"},
 		{"an acknowledged frame is missing", func(w *world, _ topicsRead) {
-			w.ledger.frames[identity{"run-a", "lost", 1, 1}] = &sent{acknowledged: true}
+			w.acks.frames[identity{"run-a", "lost", 1, 1}] = &sent{acknowledged: true}
 		}, "the log does not have it"},
 		{"other bytes than were sent", func(w *world, _ topicsRead) {
-			for _, s := range w.ledger.frames {
+			for _, s := range w.acks.frames {
 				s.checksum++
 				break
 			}
 		}, "other bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := &world{T: t, windows: shortWindows(), ledger: newLedger()}
+			w := &world{T: t, windows: shortWindows(), acks: newAcks()}
 			var err error
 			if w.topics, err = oona.NewTopics("examined"); err != nil {
 				t.Fatal(err)
@@ -95,11 +95,11 @@ func TestExamineNoticesErrors(t *testing.T) {
 	}
 }
 
-// topicsRead is what topics hold, by name and partition.
+// topicsRead has the records of topics, by name and partition.
 type topicsRead = map[string]map[int32][]logRecord
 
-// sound makes a log of two configurations, frames, repeats, late ones and ticks,
-// and what an aggregator makes of it.
+// sound makes a log of two configurations, frames, repeats, late frames and ticks, and the
+// topics that an aggregator writes for it.
 func (w *world) sound() topicsRead {
 	w.Helper()
 	read := topicsRead{w.topics.LayerHealth: {}, w.topics.LayerPerformance: {}, w.topics.Late: {}}
@@ -125,8 +125,8 @@ func (w *world) sound() topicsRead {
 			f.ObservedAt -= 3e6 // late
 		}
 		value := avro.AppendFrame(nil, f)
-		w.ledger.note(identityOf(f), value)
-		w.ledger.answer(200, []identity{identityOf(f)})
+		w.acks.note(identityOf(f), value)
+		w.acks.answer(200, []identity{identityOf(f)})
 		add(value, map[string]string{oona.HeaderPath: "p"})
 		if i == 100 {
 			configured.Config.Generation, configured.Config.Length, configured.From = 2, 1500*time.Millisecond, at+1_100_000
@@ -144,7 +144,7 @@ func (w *world) sound() topicsRead {
 	return read
 }
 
-// aggregate writes what a log comes to, as an aggregator does.
+// aggregate writes the topics for a log, like an aggregator.
 func (w *world) aggregate(log []logRecord, read topicsRead) {
 	w.Helper()
 	engine := w.engine(0)
@@ -180,7 +180,7 @@ func change(t *testing.T, w *world, read topicsRead, how func(*oona.Rollup)) {
 	record.value = avro.AppendRollup(nil, &r)
 }
 
-// again writes the second rollup once more, changed and with its own hash.
+// again writes the second rollup again, changed and with the right hash.
 func again(t *testing.T, w *world, read topicsRead, how func(*oona.Rollup)) {
 	t.Helper()
 	health := read[w.topics.LayerHealth]
@@ -190,7 +190,7 @@ func again(t *testing.T, w *world, read topicsRead, how func(*oona.Rollup)) {
 	health[0][1] = first
 }
 
-// What is asserted of readers must be able to fail, too.
+// The checks of readers can fail, too.
 func TestExamineNoticesErrorsOfReaders(t *testing.T) {
 	const start = oona.Micros(1_800_000_000e6)
 	rollup := &published{Rollup: oona.Rollup{Run: "run-a", Layer: "layer.1", Start: start, Frames: 5, Hash: 0xabc, Trigger: oona.Trigger{Offset: 9}}}
@@ -205,7 +205,7 @@ func TestExamineNoticesErrorsOfReaders(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		shown  []string
-		metric string // of the exporter, that is one more
+		metric string // of the exporter, which is too high by one
 		says   string // one of the faults that must be found; empty: none
 	}{
 		{"nothing", []string{taken}, "", ""},

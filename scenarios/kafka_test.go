@@ -19,13 +19,13 @@ import (
 	"github.com/morphogenetic/oona/internal/localkafka"
 )
 
-// cluster is the three brokers, and what is asked of them past the product.
+// cluster is the three brokers, with requests that bypass Oona.
 type cluster struct {
 	*localkafka.Cluster
 	options localkafka.Options
 }
 
-// recover starts what was killed, and waits until all brokers are ready.
+// recover starts the brokers that were killed, and waits until all are ready.
 func (c *cluster) recover(t *testing.T, ctx context.Context) {
 	t.Helper()
 	brokers, err := localkafka.Start(ctx, c.options)
@@ -68,8 +68,7 @@ func (c *cluster) client(t *testing.T, opts ...kgo.Opt) *kgo.Client {
 	return client
 }
 
-// extents returns the first offset of each partition that a topic still holds
-// and the one after its last.
+// extents returns the first offset and the end of each partition of a topic.
 func (c *cluster) extents(t *testing.T, ctx context.Context, topic string) (first, end map[int32]int64) {
 	t.Helper()
 	client := c.client(t)
@@ -123,7 +122,7 @@ func (c *cluster) describe(t *testing.T, ctx context.Context, client *kgo.Client
 	return response.Topics[0]
 }
 
-// logRecord is a record as it lies in its partition.
+// logRecord is a record of a partition.
 type logRecord struct {
 	partition int32
 	offset    int64
@@ -132,7 +131,7 @@ type logRecord struct {
 	value     []byte
 }
 
-// dump reads a topic from its beginning to its end, each partition in order.
+// dump reads a whole topic, each partition in order.
 func (c *cluster) dump(t *testing.T, ctx context.Context, topic string) map[int32][]logRecord {
 	t.Helper()
 	first, end := c.extents(t, ctx, topic)
@@ -167,7 +166,7 @@ func (c *cluster) dump(t *testing.T, ctx context.Context, topic string) map[int3
 	return records
 }
 
-// write appends records to a topic, past ingest.
+// write appends records to a topic without ingest.
 func (c *cluster) write(t *testing.T, ctx context.Context, topic string, values ...[]byte) {
 	t.Helper()
 	client := c.client(t, kgo.RequiredAcks(kgo.AllISRAcks()))
@@ -181,7 +180,7 @@ func (c *cluster) write(t *testing.T, ctx context.Context, topic string, values 
 	}
 }
 
-// committed returns the offsets that a group has committed.
+// committed returns the committed offsets of a group.
 func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]int64 {
 	t.Helper()
 	offsets := make(map[int32]int64)
@@ -191,7 +190,7 @@ func (c *cluster) committed(t *testing.T, ctx context.Context, group, topic stri
 	return offsets
 }
 
-// commits returns what a group has committed.
+// commits returns the commits of a group.
 func (c *cluster) commits(t *testing.T, ctx context.Context, group, topic string, partitions int32) map[int32]bus.Commit {
 	t.Helper()
 	client := c.client(t)
@@ -263,7 +262,7 @@ func (c *cluster) deleteRecords(t *testing.T, ctx context.Context, topic string,
 	}
 }
 
-// deleteTopic deletes a topic, and returns when no broker knows it.
+// deleteTopic deletes a topic, and returns when no broker lists it.
 func (c *cluster) deleteTopic(t *testing.T, ctx context.Context, topic string) {
 	t.Helper()
 	client := c.client(t)
@@ -303,7 +302,7 @@ func (c *cluster) knows(t *testing.T, ctx context.Context, broker *kgo.Broker, t
 	return response.(*kmsg.MetadataResponse).Topics[0].ErrorCode != kerr.UnknownTopicOrPartition.Code
 }
 
-// deleteGroup loses a group's offsets. Its members must have gone.
+// deleteGroup deletes a group with its offsets. Its members must have left.
 func (c *cluster) deleteGroup(t *testing.T, ctx context.Context, group string) {
 	t.Helper()
 	client := c.client(t)
@@ -318,7 +317,7 @@ func (c *cluster) deleteGroup(t *testing.T, ctx context.Context, group string) {
 		if err == nil {
 			return
 		}
-		if err != kerr.NonEmptyGroup { // one that was killed is a member until its session ends
+		if err != kerr.NonEmptyGroup { // a killed member stays until its session ends
 			t.Fatalf("delete the group: %v", err)
 		}
 		if !bus.Pause(ctx, 250*time.Millisecond) {
@@ -327,7 +326,7 @@ func (c *cluster) deleteGroup(t *testing.T, ctx context.Context, group string) {
 	}
 }
 
-// addPartitions makes a topic wider.
+// addPartitions adds partitions to a topic.
 func (c *cluster) addPartitions(t *testing.T, ctx context.Context, topic string, count int32) {
 	t.Helper()
 	client := c.client(t)

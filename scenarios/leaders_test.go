@@ -26,7 +26,7 @@ func (c *cluster) leader(t *testing.T, ctx context.Context, topic string, partit
 	return 0
 }
 
-// leaderOrNone is leader, and 0 while there is none to be found.
+// leaderOrNone is leader, but returns 0 if the partition has no leader.
 func (c *cluster) leaderOrNone(ctx context.Context, topic string, partition int32) int {
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...))
 	if err != nil {
@@ -73,14 +73,14 @@ func (c *cluster) coordinator(t *testing.T, ctx context.Context, group string) i
 	return int(id)
 }
 
-// lead lets broker p+1 lead partition p of topics with one partition a broker.
+// lead makes broker p+1 the leader of partition p, for topics with one partition per broker.
 func (c *cluster) lead(t *testing.T, ctx context.Context, topics ...string) {
 	t.Helper()
 	client := c.client(t)
 	defer client.Close()
 	brokers := int32(len(c.Addrs()))
 	assign := kmsg.NewPtrAlterPartitionAssignmentsRequest()
-	elect := kmsg.NewPtrElectLeadersRequest() // of those that are the first replica
+	elect := kmsg.NewPtrElectLeadersRequest() // prefers the first replica
 	elect.TimeoutMillis = 10_000
 	for _, topic := range topics {
 		assigned := kmsg.NewAlterPartitionAssignmentsRequestTopic()

@@ -7,17 +7,17 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// A log that lost its end, or is of a topic that was made again, has another
-// life. What comes of each life is held against the log as it is then.
+// When a log loses its end, or its topic is made again, a new life of the log begins. What is
+// published in each life is compared with the log of that life.
 
-// beginning is where a partition began anew.
+// beginning is where a partition started over.
 type beginning struct {
-	commit windows.Commit // of the life before; the zero value where it is gone
+	commit windows.Commit // of the previous life; the zero value if it is lost
 	end    int64
 }
 
-// newLife begins a life of the log: what is in the other topics is of those
-// before, and what was acknowledged may be lost.
+// newLife begins a new life of the log. The present records of the other topics belong to
+// earlier lives, and acknowledged frames may be lost.
 func (w *world) newLife() {
 	w.Helper()
 	w.marks, w.anew = make(map[string]map[int32]int64), nil
@@ -26,10 +26,10 @@ func (w *world) newLife() {
 			_, w.marks[topic.Name] = kafka.extents(w.T, w.ctx, topic.Name)
 		}
 	}
-	w.ledger.forget()
+	w.acks.forget()
 }
 
-// incarnations returns the incarnation records of each partition's log.
+// incarnations returns the incarnation records of each partition.
 func (r *result) incarnations(w *world) map[int32][]oona.IncarnationStart {
 	w.Helper()
 	found := make(map[int32][]oona.IncarnationStart)
@@ -43,9 +43,8 @@ func (r *result) incarnations(w *world) map[int32][]oona.IncarnationStart {
 	return found
 }
 
-// begun returns how many incarnations begin to a reader of both topics that has
-// taken the rollups of all lives: one for each partition of a topic in each life
-// but the first.
+// begun returns the number of incarnations that a reader of both topics must notice: one per
+// topic, partition, and life except the first.
 func begun(lives ...*result) (n int) {
 	type place struct {
 		group     oona.Group
@@ -67,7 +66,7 @@ func begun(lives ...*result) (n int) {
 	return n
 }
 
-// configured are the windows that `oona topics apply` has configured.
+// configured returns the windows that `oona topics apply` has configured.
 func (w *world) configured() windows.Config {
 	w.Helper()
 	known, err := catalogue.Default()
@@ -79,7 +78,7 @@ func (w *world) configured() windows.Config {
 	return c
 }
 
-// reached returns how far the group had read each partition when it committed.
+// reached returns for each partition how far the group had read it at its last commit.
 func (w *world) reached() map[int32]windows.Reached {
 	w.Helper()
 	reached := make(map[int32]windows.Reached)
@@ -93,7 +92,7 @@ func (w *world) reached() map[int32]windows.Reached {
 	return reached
 }
 
-// commits returns those of the aggregators' group, of partitions that have one.
+// commits returns the commits of the aggregators' group.
 func (w *world) commits() map[int32]windows.Commit {
 	w.Helper()
 	commits := make(map[int32]windows.Commit)

@@ -10,9 +10,9 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Row 11. Clocks are off by 5 s, which is within the guard, and by two hours,
-// which is not; and producers send out of order, within what is allowed and
-// beyond. Those whose clocks are right lose nothing.
+// Row 11. Some clocks are wrong by 5 s, which is allowed, and others by two hours, which is
+// not. Producers send out of order, within the limit and beyond it. No frame of a producer
+// with a right clock is lost.
 func clocksOff(w *world) {
 	w.windows.MaxDelay = time.Hour
 	w.startIngest()
@@ -20,11 +20,11 @@ func clocksOff(w *world) {
 	with := func(run oona.RunID, producer oona.ProducerID, skew, disorder time.Duration) trainer {
 		return trainer{url: w.url(), run: run, producer: producer, layers: 3, seeds: 4, rate: 50, skew: skew, disorder: disorder}
 	}
-	// Whose clock begins a run matters, as a watermark never goes back.
+	// It matters which clock a run begins with, as a watermark never goes back.
 	finishBegun := w.train(with("five", "behind", -5*time.Second, 0), with("hasty", "ahead", 5*time.Second, 0))
 	w.pause(2 * time.Second)
 	finish := w.train(append(w.pair("good", 100),
-		with("good", "future", 2*time.Hour, 0), // beside the good ones in their run
+		with("good", "future", 2*time.Hour, 0), // in the same run as good producers
 		with("good", "past", -2*time.Hour, 0),
 		with("five", "ahead", 5*time.Second, 0),
 		with("five", "right", 0, 0),
@@ -56,16 +56,15 @@ func clocksOff(w *world) {
 	w.checkHasty(r)
 }
 
-// checkHasty: in a run that a clock began which is ahead, what another sends is
-// late until its clock has come to where that one was when it joined, and
-// nothing is after that.
+// checkHasty checks a run whose first clock is ahead: the frames of another producer are late
+// until its clock reaches the time of the first clock when it joined, and not after that.
 func (w *world) checkHasty(r *result) {
 	w.Helper()
 	var decoder avro.FrameDecoder
 	var f oona.Frame
 	late, folded := 0, 0
 	for p, records := range r.log {
-		ahead, joined := oona.Micros(0), oona.Micros(0) // the clock that is ahead; as it was when the right one joined
+		ahead, joined := oona.Micros(0), oona.Micros(0) // the greatest event time; its value when the right clock joined
 		for i := range records {
 			if records[i].headers[oona.HeaderRecord] != "" {
 				continue
@@ -110,7 +109,7 @@ func total(counts map[string]int) (n int) {
 	return n
 }
 
-// Row 14. Records that are no frames lie among good ones.
+// Row 14. The log has records that are not frames.
 func poison(w *world) {
 	w.foreign = true
 	w.startIngest()
@@ -150,12 +149,13 @@ func poison(w *world) {
 	}
 }
 
-// Row 14. There are 100,000 keys, and room for fewer: what is too much is
-// counted and kept, the rest goes on, and memory stays under its cap.
+// Row 14. There are 100,000 keys, more than the limits allow. Frames beyond the limits are
+// counted and go to the overflow topic, the others are folded, and memory stays within its
+// limit.
 func manyKeys(w *world) {
 	const keys, room, memoryCap = 100_000, 30_000, 512 << 20
 	w.windows.MaxAccumulators, w.windows.MaxTimelineAccumulators, w.windows.MaxLayers = room, room, keys
-	w.windows.Length = 10 * time.Second // so that all of them are open at once
+	w.windows.Length = 10 * time.Second // so that all of them are open at the same time
 	w.startIngest()
 	worker := w.startWorker()
 	w.post(keys)
@@ -175,7 +175,7 @@ func manyKeys(w *world) {
 	}
 }
 
-// post sends one frame for each of many layers, as fast as ingest takes them.
+// post sends one frame for each of many layers, as fast as ingest accepts them.
 func (w *world) post(keys int) {
 	w.Helper()
 	client := &http.Client{Timeout: 15 * time.Second}
@@ -192,15 +192,15 @@ func (w *world) post(keys int) {
 			}
 			mark := len(body)
 			body = avro.AppendFrame(body, f)
-			w.ledger.note(identityOf(f), body[mark:])
+			w.acks.note(identityOf(f), body[mark:])
 			ids = append(ids, identityOf(f))
 		}
-		post(w.ctx, client, w.url(), body, ids, w.ledger)
+		post(w.ctx, client, w.url(), body, ids, w.acks)
 	}
 }
 
-// Row 15. The aggregator is down while the trainers go on: what it finds when it
-// is back is folded as if it had been there.
+// Row 15. The aggregator is down while the trainers send. Afterwards it folds their frames as
+// if it had been running.
 func backlog(w *world) {
 	const memoryCap = 400 << 20
 	w.startIngest()

@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Row 12. All trainers fall silent: ticks close the windows. They resume, and
-// find the next windows open.
+// Row 12. All trainers are silent, and ticks close the windows. When the trainers resume,
+// their next windows are open.
 func idleThenResume(w *world) {
 	w.startIngest()
 	worker := w.startWorker()
@@ -31,8 +31,8 @@ func idleThenResume(w *world) {
 	w.nothingAside(r)
 }
 
-// interrupted is a world whose only worker was killed with windows open, and
-// whose trainers have gone on for a while.
+// interrupted returns a world whose only worker was killed with open windows, and whose
+// trainers have continued for a while.
 func (w *world) interrupted() {
 	w.Helper()
 	w.startIngest()
@@ -45,7 +45,7 @@ func (w *world) interrupted() {
 	finish()
 }
 
-// rollupEnds is how far the rollup topics have come.
+// rollupEnds returns the ends of the rollup topics.
 func (w *world) rollupEnds() map[string]map[int32]int64 {
 	w.Helper()
 	ends := make(map[string]map[int32]int64)
@@ -55,7 +55,7 @@ func (w *world) rollupEnds() map[string]map[int32]int64 {
 	return ends
 }
 
-// endsBecause asserts that a worker ends by itself and says why.
+// endsBecause checks that a worker ends by itself and says why.
 func (w *world) endsBecause(p *process, says ...string) {
 	w.Helper()
 	said := p.refuses(w.T, 60*time.Second)
@@ -67,7 +67,7 @@ func (w *world) endsBecause(p *process, says ...string) {
 	}
 }
 
-// refused asserts that a worker ends and says why, and that nothing is emitted.
+// refused checks that a worker ends and says why, and that nothing is emitted.
 func (w *world) refused(says ...string) {
 	w.Helper()
 	before := w.rollupEnds()
@@ -85,7 +85,7 @@ func (w *world) refused(says ...string) {
 	w.figure("status %d", p.cmd.ProcessState.ExitCode())
 }
 
-// Row 13. Retention deletes what the commit needs: the worker ends and says so.
+// Row 13. Retention deletes records that the commit needs. The worker ends and says so.
 func retentionOvertakes(w *world) {
 	w.interrupted()
 	committed := kafka.committed(w.T, w.ctx, w.prefix, w.topics.SeedMetrics, partitions)
@@ -104,8 +104,8 @@ func retentionOvertakes(w *world) {
 	w.ingest.terminate(w.T)
 }
 
-// Row 16. The topic of frames is made wider, and then those of rollups too: keys
-// have moved while their windows were open, and the worker refuses.
+// Row 16. Partitions are added to the topic of frames, and then to the topics of rollups. Keys
+// have moved while their windows were open, so the worker refuses.
 func partitionsAdded(w *world) {
 	w.interrupted()
 	wider := func(topic string) {
@@ -122,8 +122,8 @@ func partitionsAdded(w *world) {
 	w.ingest.terminate(w.T)
 }
 
-// Row 16. The group's offsets are lost, and the log is whole: all of it is
-// folded again, and emitted again, the same.
+// Row 16. The group's offsets are lost, but the log is complete. It is folded again, and the
+// same rollups are emitted.
 func offsetsLostLogWhole(w *world) {
 	w.interrupted()
 	kafka.deleteGroup(w.T, w.ctx, w.prefix)
@@ -136,8 +136,8 @@ func offsetsLostLogWhole(w *world) {
 	}
 }
 
-// Row 16. The group's offsets are lost, and so is the log's beginning: what was
-// folded before cannot be known, and the worker refuses.
+// Row 16. The group's offsets and the beginning of the log are lost. What was folded before
+// is unknown, so the worker refuses.
 func offsetsLostLogCut(w *world) {
 	w.interrupted()
 	_, ends := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)

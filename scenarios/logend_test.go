@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// stopped stops all brokers, works on their data, and starts them again.
+// stopped stops all brokers, calls a function, and starts them again.
 func (w *world) stopped(work func()) {
 	w.Helper()
 	began := time.Now()
@@ -21,8 +21,8 @@ func (w *world) stopped(work func()) {
 	work()
 }
 
-// copyLog copies what all brokers have of a topic, and returns what puts the
-// copy back. The brokers must be down when it is called, and then.
+// copyLog copies the data of a topic on all brokers, and returns a function that restores the
+// copy. The brokers must be down for both.
 func (c *cluster) copyLog(w *world, topic string) (putBack func()) {
 	w.Helper()
 	dirs, err := filepath.Glob(filepath.Join(c.options.Dir, "node-*", "data", topic+"-*"))
@@ -55,10 +55,9 @@ func (c *cluster) copyLog(w *world, topic string) (putBack func()) {
 	}
 }
 
-// Row 19. All brokers get an older copy of the log, which ends before what was
-// committed. The aggregator that runs ends and says so, and so does one that
-// starts. With --from-here an incarnation of the log begins, and readers take
-// every rollup that comes.
+// Row 19. All brokers get an older copy of the log, which ends before the commit. A running
+// aggregator ends and says so, and so does one that starts. With --from-here, a new
+// incarnation of the log begins, and readers accept all new rollups.
 func logEndLost(w *world) {
 	before := w.startReaders("that were there before the loss")
 	first, worker := w.loseEnd()
@@ -69,8 +68,8 @@ func logEndLost(w *world) {
 	w.takenByAll(before, first, second)
 }
 
-// Row 19. As before, and the log has grown past the commit before the aggregator
-// looks at it: the offsets are there, and the records are others.
+// Row 19. As before, but the log grows past the commit before the aggregator reads it: the
+// offsets exist, but their records differ.
 func logEndLostAndGrown(w *world) {
 	before := w.startReaders("that were there before the loss")
 	first, worker := w.loseEnd()
@@ -92,11 +91,11 @@ func logEndLostAndGrown(w *world) {
 	w.takenByAll(before, first, second)
 }
 
-// loseEnd plays a training, copies the log, plays more, and puts the copy back
-// while all workers run. It returns what came of the log before.
+// loseEnd plays a training, copies the log, plays more, and restores the copy while all
+// workers run. It returns the result of the log before.
 func (w *world) loseEnd() (life *result, worker *process) {
 	w.Helper()
-	w.windows.MaxDelay, w.windows.MaxSkew = 2*time.Second, 500*time.Millisecond // for so long --from-here emits nothing
+	w.windows.MaxDelay, w.windows.MaxSkew = 2*time.Second, 500*time.Millisecond // --from-here emits nothing for this time
 	w.oona(append([]string{"topics", "apply", "--partitions", fmt.Sprint(partitions)}, w.windowFlags()...)...)
 	w.startIngest()
 	worker = w.startWorker()
@@ -124,9 +123,9 @@ func (w *world) loseEnd() (life *result, worker *process) {
 	return life, worker
 }
 
-// goOnFromHere starts an aggregator with --from-here, and one without it in its
-// place later on. Each partition has so many incarnation records before. It returns
-// what came of the log since.
+// goOnFromHere starts an aggregator with --from-here, and later replaces it by one without.
+// Each partition has the given number of incarnation records before. It returns the result
+// of the log since then.
 func (w *world) goOnFromHere(records int) (life *result) {
 	w.Helper()
 	commits, reached := w.commits(), w.reached()
@@ -142,7 +141,7 @@ func (w *world) goOnFromHere(records int) (life *result) {
 	finish := w.train(w.pair("run-c", 200)...)
 	w.await("rollups of the new incarnation", func() bool { return worker.metrics()["oona_aggregate_rollups_total"] >= 20 })
 	w.terminateWorker(worker)
-	w.startWorker() // the commit is of this log
+	w.startWorker() // the commit belongs to this log
 	w.pause(2 * time.Second)
 	finish()
 	w.stop()
@@ -162,8 +161,8 @@ func (w *world) goOnFromHere(records int) (life *result) {
 	return life
 }
 
-// takenByAll asserts that readers of before, and some that start now, have taken
-// the rollups of all lives.
+// takenByAll checks that earlier readers, and some that start now, have accepted the rollups
+// of all lives.
 func (w *world) takenByAll(before *readers, lives ...*result) {
 	w.Helper()
 	n := begun(lives...)

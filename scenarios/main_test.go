@@ -22,7 +22,7 @@ var (
 	port       = flag.Int("port", 29192, "`port` of the first broker; eleven more follow, of controllers, proxies, and brokers behind them. Below the ports that clients are given, or one might take a dead broker's")
 )
 
-// kafka and binaries are what all scenarios share.
+// kafka and binaries are shared by all scenarios.
 var (
 	kafka    *cluster
 	binaries map[string]string // path by name
@@ -63,7 +63,7 @@ func run(m *testing.M) (status int, err error) {
 	if !options.Detach {
 		options.Dir = filepath.Join(dir, "kafka")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the first time, Kafka is fetched
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the first time, Kafka is downloaded
 	defer cancel()
 	brokers, err := localkafka.Start(ctx, options)
 	if err != nil {
@@ -113,8 +113,8 @@ func build(dir, from string, names ...string) (map[string]string, error) {
 	return paths, nil
 }
 
-// TestScenario plays the rows of the fault matrix, one at a time. A row is
-// chosen with -run TestScenario/row03.
+// TestScenario runs the rows of the fault matrix, one at a time. To run only one, use
+// -run TestScenario/row03.
 func TestScenario(t *testing.T) {
 	for _, s := range []struct {
 		name string

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// network is all ways from workers to the brokers, each through a proxy.
+// network has a proxy for each broker, through which the workers reach it.
 type network struct {
 	proxies []*proxy       // of brokers 1, 2, 3
 	greets  []atomic.Int32 // fates of their new connections
 }
 
-// startNetwork puts proxies before the brokers. Workers that begin with its
-// addresses know no other way.
+// startNetwork starts proxies for the brokers. Workers that start with its addresses use only
+// the proxies.
 func (w *world) startNetwork() *network {
 	w.Helper()
 	routes := kafka.Routes()
@@ -32,8 +32,7 @@ func (n *network) addresses() string {
 	return strings.Join(all, ",")
 }
 
-// sever makes the ways to brokers half open: the connections that are, and those
-// that are made until heal.
+// sever makes connections to brokers half open: the present ones, and new ones until heal.
 func (n *network) sever(f fate, brokers ...int) {
 	for _, id := range brokers {
 		n.greets[id-1].Store(int32(f))
@@ -41,7 +40,7 @@ func (n *network) sever(f fate, brokers ...int) {
 	}
 }
 
-// heal lets new connections be sound. What is half open stays so.
+// heal makes new connections work. Connections that are half open stay so.
 func (n *network) heal() {
 	for i := range n.greets {
 		n.greets[i].Store(int32(sound))

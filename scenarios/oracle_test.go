@@ -12,15 +12,14 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// checkOracle folds the log of each partition with a fresh engine and with the model
-// of one, from offset 0 on: the rollups, their triggers, and what became of every
-// record are the same.
+// checkOracle folds the log of each partition with a new engine and with the model, from
+// offset 0 on. The rollups, their triggers, and the outcome of each record must be the same.
 func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	w.Helper()
 	emitted := 0
 	for p, records := range log {
 		engine, expected := w.engine(p), w.model(p)
-		var rollups []oona.Rollup // of the record at hand
+		var rollups []oona.Rollup // of the current record
 		emit := func(want *oona.Rollup) {
 			emitted++
 			if expected != nil {
@@ -57,7 +56,7 @@ func (w *world) checkOracle(log map[int32][]logRecord, r *result) {
 	}
 }
 
-// engine is a fresh one for a partition.
+// engine returns a new engine for a partition.
 func (w *world) engine(p int32) (engine *windows.Engine) {
 	w.Helper()
 	known, err := catalogue.Default()
@@ -76,8 +75,8 @@ func (w *world) engine(p int32) (engine *windows.Engine) {
 	return engine
 }
 
-// model is that of the same engine, nil if it goes on from a commit: a model knows
-// nothing of commits.
+// model returns the model of the same engine, or nil if the engine starts from a commit, which
+// the model does not support.
 func (w *world) model(p int32) *model.Model {
 	w.Helper()
 	known, err := catalogue.Default()
@@ -94,7 +93,7 @@ func (w *world) model(p int32) *model.Model {
 	return nil
 }
 
-// cloneMetrics copies what the engine will reuse.
+// cloneMetrics copies metrics that the engine will reuse.
 func cloneMetrics(metrics []oona.MetricSummary) []oona.MetricSummary {
 	metrics = slices.Clone(metrics)
 	for i := range metrics {
@@ -107,7 +106,7 @@ func cloneMetrics(metrics []oona.MetricSummary) []oona.MetricSummary {
 	return metrics
 }
 
-// asFolded is a record of the log as an engine takes it.
+// asFolded converts a record of the log for the engine.
 func (w *world) asFolded(record *logRecord) windows.Record {
 	w.Helper()
 	in := windows.Record{Offset: record.offset, AppendedAt: record.appended, Path: record.headers[oona.HeaderPath]}
@@ -135,15 +134,14 @@ func (w *world) asFolded(record *logRecord) windows.Record {
 	return in
 }
 
-// foldWhole folds a partition and compares what becomes of each frame with the
-// side topics.
+// foldWhole folds a partition and compares the outcome of each frame with the side topics.
 func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func(*oona.Rollup), check func(windows.Record, windows.Outcome), r *result) {
 	for i := range records {
 		in := w.asFolded(&records[i])
 		outcome := engine.Fold(in, emit)
 		check(in, outcome)
 		if in.Frame == nil {
-			continue // checkConservation has looked at it
+			continue // checkConservation checks it
 		}
 		side := w.sideOf(outcome.Verdict)
 		at := origin{records[i].partition, in.Offset}
@@ -156,7 +154,7 @@ func (w *world) foldWhole(engine *windows.Engine, records []logRecord, emit func
 	}
 }
 
-// sideOf is the topic of records with a verdict, "" for none.
+// sideOf returns the side topic of a verdict, or "".
 func (w *world) sideOf(v windows.Verdict) string {
 	switch v {
 	case windows.Late:

@@ -22,21 +22,21 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// process is a running binary whose log is kept.
+// process is a running binary with its log.
 type process struct {
 	name string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and all of its log was read
+	done chan struct{} // closed when the process has ended and its whole log was read
 	err  error         // how it ended; once done
 
 	mu    sync.Mutex
 	lines []line
 	admin string // where its admin server listens
 
-	replayed int // records, when it was last asked
+	replayed int // records that were replayed, at the last request
 }
 
-// line is one of a process's log, as JSON or, as that is not, in msg.
+// line is a line of a process's log. A line that is not JSON is in msg.
 type line map[string]any
 
 func launch(t *testing.T, name string, args ...string) *process {
@@ -75,7 +75,7 @@ func launchBinary(t *testing.T, path string, out io.Writer, args ...string) *pro
 		if p.ended() {
 			return
 		}
-		_ = p.cmd.Process.Kill() // the scenario has failed before it ended the process
+		_ = p.cmd.Process.Kill() // the scenario failed before it ended the process
 		<-p.done
 	})
 	t.Cleanup(func() {
@@ -95,7 +95,7 @@ func (p *process) ended() bool {
 	}
 }
 
-// said is the end of the log, as text.
+// said returns the end of the log as text.
 func (p *process) said() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,7 +106,7 @@ func (p *process) said() string {
 	return text.String()
 }
 
-// logged returns the lines with a message so far.
+// logged returns the lines with a message.
 func (p *process) logged(msg string) (found []line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,8 +118,8 @@ func (p *process) logged(msg string) (found []line) {
 	return found
 }
 
-// address is where a server listens, as a log line says; "" where it ended
-// before it did.
+// address returns the address of a server from a log line, or "" if the process ended before
+// it logged one.
 func (p *process) address(msg string) string {
 	for {
 		ended := p.ended()
@@ -135,8 +135,8 @@ func (p *process) address(msg string) string {
 
 var errEnded = errors.New("the process has ended")
 
-// get asks the admin server. It returns an error while the process hangs or is
-// gone.
+// get sends a request to the admin server. It returns an error if the process hangs or has
+// ended.
 func (p *process) get(path string) (status int, body []byte, err error) {
 	p.mu.Lock()
 	admin := p.admin
@@ -179,9 +179,8 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 	}
 }
 
-// metrics are the sums of a process's metrics over their labels, and, by
-// name and label as Prometheus writes them, each by itself. Nil where the
-// process does not answer.
+// metrics returns the metrics of a process: by name, summed over labels, and each series by
+// name and labels as Prometheus writes them. It returns nil if the process does not answer.
 func (p *process) metrics() map[string]float64 {
 	_, body, err := p.get("/metrics")
 	if err != nil {
@@ -195,7 +194,7 @@ func (p *process) metrics() map[string]float64 {
 		}
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			continue // a label with a space: none of ours
+			continue // a label with a space is not one of Oona's
 		}
 		name, labels, _ := strings.Cut(series, "{")
 		sums[name] += v
@@ -234,7 +233,7 @@ func (p *process) terminate(t *testing.T) {
 	}
 }
 
-// refuses waits for the process to end by itself, and returns what it said.
+// refuses waits for the process to end by itself, and returns the end of its log.
 func (p *process) refuses(t *testing.T, within time.Duration) string {
 	t.Helper()
 	select {
@@ -248,7 +247,7 @@ func (p *process) refuses(t *testing.T, within time.Duration) string {
 	return p.said()
 }
 
-// peakMemory is the most that the process has had resident, in bytes.
+// peakMemory returns the peak resident memory of the process in bytes.
 func (p *process) peakMemory(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))

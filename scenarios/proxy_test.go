@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// proxy is a network between clients and a server, which goes bad on command.
+// proxy is a network between clients and a server, with faults on demand.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -20,7 +20,7 @@ type proxy struct {
 	latency atomic.Int64 // nanoseconds, each way
 
 	accepted, resets, halfOpen atomic.Int64 // connections
-	held                       atomic.Int64 // bytes that were never carried
+	held                       atomic.Int64 // bytes that were not forwarded
 
 	ctx  context.Context // ends with the proxy
 	wait sync.WaitGroup
@@ -29,16 +29,16 @@ type proxy struct {
 	links map[*link]bool
 }
 
-// fate is what becomes of a connection. Half-open ones stay so: after a gap,
-// what follows is no protocol any more.
+// fate is the fault of a connection. Half-open connections stay so, as the protocol would be
+// broken after a gap.
 type fate int32
 
 const (
 	sound fate = iota
-	torn       // reset in the midst of the next request: half of it arrives
+	torn       // reset during the next request, of which half arrives
 	lost       // reset at the next answer, of which nothing arrives
-	deaf       // half open: the server hears and acts, the client hears nothing
-	dead       // half open: nothing is carried either way
+	deaf       // half open: the server receives and acts, the client receives nothing
+	dead       // half open: nothing is forwarded either way
 )
 
 // link is a connection of a client through the proxy.
@@ -48,7 +48,7 @@ type link struct {
 	fate           atomic.Int32
 }
 
-// startProxy listens at an address, and carries to a target. Greet may be nil.
+// startProxy listens on an address, and forwards to a target. greet may be nil.
 func startProxy(t *testing.T, address, target string, greet func(n int64) fate) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
@@ -88,16 +88,16 @@ func (p *proxy) accept() {
 		p.links[l] = true
 		p.mu.Unlock()
 		if p.greet != nil {
-			l.meet(p.greet(n)) // now that whoever changes the greeting finds it
+			l.meet(p.greet(n)) // after the link is listed, so that a change of greet reaches it
 		}
-		if p.ctx.Err() != nil { // it may have missed the last look at links
+		if p.ctx.Err() != nil { // the link may have been added after Close looked at links
 			l.close()
 		}
 		p.wait.Go(l.carry)
 	}
 }
 
-// open returns the connections that are.
+// open returns the open connections.
 func (p *proxy) open() (links []*link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,7 +107,7 @@ func (p *proxy) open() (links []*link) {
 	return links
 }
 
-// meet gives the connections that are open a fate.
+// meet gives a fate to the open connections.
 func (p *proxy) meet(f fate) {
 	for _, l := range p.open() {
 		l.meet(f)
@@ -136,7 +136,7 @@ func (l *link) close() {
 	_ = l.server.Close()
 }
 
-// reset ends the connection as a crash of the network does.
+// reset resets the connection.
 func (l *link) reset() {
 	l.proxy.resets.Add(1)
 	_ = l.client.SetLinger(0)
@@ -144,8 +144,8 @@ func (l *link) reset() {
 	l.close()
 }
 
-// carry returns when the connection has ended. While it is half open the client
-// does not hear that the server has ended it.
+// carry forwards until the connection ends. If it is half open, the client does not notice
+// when the server closes it.
 func (l *link) carry() {
 	var answers sync.WaitGroup
 	answers.Go(func() {
@@ -162,8 +162,8 @@ func (l *link) carry() {
 	l.proxy.mu.Unlock()
 }
 
-// relay carries bytes one way: until the fate resets, where the connection is
-// reset, or from the fate holds on, where they are read and go nowhere.
+// relay forwards bytes in one direction. If the fate is to reset, it resets the connection. If
+// the fate is to hold, it reads bytes without forwarding them.
 func (l *link) relay(to, from *net.TCPConn, resets, holds fate) {
 	buffer := make([]byte, 32<<10)
 	for {

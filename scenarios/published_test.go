@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// readRollups reads both rollup topics, as a reader does that drops by trigger,
-// and as one that does not. Each rollup has one content.
+// readRollups reads both rollup topics, with and without dropping repeats by trigger. All
+// copies of a rollup have the same content.
 func (w *world) readRollups(read map[string]map[int32][]logRecord, r *result) {
 	w.Helper()
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
@@ -50,8 +50,8 @@ func (w *world) readRollups(read map[string]map[int32][]logRecord, r *result) {
 	}
 }
 
-// readSides reads the side topics. A record is on at most one of them; it may
-// be there again, with the same origin.
+// readSides reads the side topics. A record is on at most one of them. It may be there several
+// times, with the same origin.
 func (w *world) readSides(read map[string]map[int32][]logRecord, r *result) {
 	w.Helper()
 	seen := make(map[origin]string)

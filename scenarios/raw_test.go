@@ -12,20 +12,19 @@ import (
 	kafkabus "github.com/morphogenetic/oona/bus/kafka"
 )
 
-// rawProducer publishes to a partition of the raw topic, as a trainer does that
-// speaks Kafka.
+// rawProducer publishes to a partition of the raw topic, like a trainer with a Kafka client.
 type rawProducer struct {
 	client    *kgo.Client
 	topic     string
 	partition int32
-	bad       *atomic.Int64 // records that are no frames
+	bad       *atomic.Int64 // records that are not frames
 }
 
-// badEvery is how many records of frames come between two that are none.
+// badEvery is the number of records of frames between two that are not frames.
 const badEvery = 25
 
-// publish writes a record with frames, and now and then one without.
-func (p *rawProducer) publish(ctx context.Context, body []byte, ids []identity, l *ledger) {
+// publish writes a record with frames, and sometimes one without.
+func (p *rawProducer) publish(ctx context.Context, body []byte, ids []identity, a *acks) {
 	records := []*kgo.Record{{Topic: p.topic, Partition: p.partition, Value: body}}
 	if ids[0].sequence%badEvery == 0 {
 		p.bad.Add(1)
@@ -33,17 +32,17 @@ func (p *rawProducer) publish(ctx context.Context, body []byte, ids []identity, 
 	}
 	status := 200
 	if p.client.ProduceSync(ctx, records...).FirstErr() != nil {
-		status = 0 // it tries again by itself until ctx ends
+		status = 0 // the client retries until ctx ends
 	}
-	l.answer(status, ids)
+	a.answer(status, ids)
 }
 
-// Row 18. Trainers publish to the raw topic, and ingests are killed that have
-// forwarded what is not committed: each frame is folded once, and each record
-// that is none is a dead letter.
+// Row 18. Trainers publish to the raw topic, and ingests are killed that have forwarded
+// records without committing them. Each frame is folded once, and each record that is not a
+// frame is a dead letter.
 func rawTopic(w *world) {
-	w.windows.IdleHorizon = 15 * time.Second    // longer than the session of an ingest that was killed
-	w.windows.AllowedLateness = 5 * time.Second // what is forwarded again is of windows that are open
+	w.windows.IdleHorizon = 15 * time.Second    // longer than the session of a killed ingest
+	w.windows.AllowedLateness = 5 * time.Second // the windows of records that are forwarded again must be open
 	if _, err := kafkabus.New(kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, nil).Apply(w.ctx, w.topics.RawSpecs(partitions)); err != nil {
 		w.Fatal(err)
 	}
@@ -88,8 +87,8 @@ func rawTopic(w *world) {
 	w.checkDeadLetters(int(bad.Load()))
 }
 
-// rawClaimed returns how many partitions of the raw topic an ingest has.
-func rawClaimed(p *process) (n int) {
+// rawAssigned returns the number of partitions of the raw topic that an ingest has.
+func rawAssigned(p *process) (n int) {
 	const series = "oona_ingest_raw_settled_offset{"
 	for name := range p.metrics() {
 		if len(name) > len(series) && name[:len(series)] == series {
@@ -105,7 +104,7 @@ func (w *world) awaitRaw(ingests ...*process) {
 	w.await("the ingests to share the raw topic", func() bool {
 		n := 0
 		for _, p := range ingests {
-			one := rawClaimed(p)
+			one := rawAssigned(p)
 			if one == 0 {
 				return false
 			}
@@ -115,8 +114,8 @@ func (w *world) awaitRaw(ingests ...*process) {
 	})
 }
 
-// awaitUnsettled waits until records of every partition of the raw topic have
-// come that are not committed.
+// awaitUnsettled waits until each partition of the raw topic has records that are not
+// committed.
 func (w *world) awaitUnsettled() {
 	w.Helper()
 	w.await("records of the raw topic that are not committed", func() bool {
@@ -143,8 +142,8 @@ func (w *world) awaitForwarded() {
 	})
 }
 
-// checkDeadLetters: each record that is no frame is among the dead letters of the
-// raw topic. One may be there again, with the same origin.
+// checkDeadLetters checks that each record that is not a frame is among the dead letters of
+// the raw topic, perhaps several times, with the same origin.
 func (w *world) checkDeadLetters(want int) {
 	w.Helper()
 	origins := make(map[string]bool)

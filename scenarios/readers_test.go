@@ -11,19 +11,17 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// readers are an exporter and `oona watch --json` of both rollup topics, which
-// run beside the aggregators.
+// readers are an exporter and `oona watch --json` of both rollup topics.
 type readers struct {
 	name     string
 	exporter *process
 	watches  [2]*watch // by group
-	sums     bool      // the exporter was there from the beginning, so that its sums are of all rollups
+	sums     bool      // the exporter ran from the beginning, so that its sums include all rollups
 }
 
 var groups = [...]oona.Group{oona.Health, oona.Performance}
 
-// startReaders starts readers that take all that the topics hold. They must be
-// stopped with stop.
+// startReaders starts readers of the whole topics. They must be stopped with stop.
 func (w *world) startReaders(name string) *readers {
 	w.Helper()
 	r := &readers{name: name, sums: true}
@@ -40,14 +38,14 @@ func (w *world) startReaders(name string) *readers {
 	return r
 }
 
-// watch is an `oona watch` and what it has shown.
+// watch is an `oona watch` with its output.
 type watch struct {
 	*process
 	topic string
 	shown lines
 }
 
-// startWatch shows repeats too, so that every record of the topic is shown.
+// startWatch starts `oona watch --all`, so that all records of the topic are shown.
 func (w *world) startWatch(topic string) *watch {
 	w.Helper()
 	v := &watch{topic: topic}
@@ -55,11 +53,11 @@ func (w *world) startWatch(topic string) *watch {
 	return v
 }
 
-// lines keeps lines that a process writes.
+// lines records the lines that a process writes.
 type lines struct {
 	mu   sync.Mutex
-	rest []byte   // of a line that is not whole yet
-	all  [][]byte // whole lines
+	rest []byte   // the last, incomplete line
+	all  [][]byte // complete lines
 }
 
 func (l *lines) Write(p []byte) (int, error) {
@@ -75,7 +73,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 }
 
-// shown is what oona watch prints of a rollup, as far as it is looked at.
+// shown has the fields of a rollup that oona watch prints and the scenarios check.
 type shown struct {
 	Partition int32
 	Offset    int64
@@ -130,9 +128,9 @@ func (r *readers) await(w *world) {
 	})
 }
 
-// stop waits until the readers have read all, ends them, and asserts that they
-// have taken each of the rollups once, and dropped nothing but repeats. Begun is
-// the number of incarnations that must have begun to them, of all partitions.
+// stop waits until the readers have read everything, ends them, and checks that they have
+// accepted each rollup once, and dropped only repeats. begun is the number of incarnations
+// that they must have noticed in all partitions.
 func (r *readers) stop(w *world, begun int, lives ...*result) {
 	w.Helper()
 	r.await(w)
@@ -154,8 +152,8 @@ func (r *readers) stop(w *world, begun int, lives ...*result) {
 	r.exporter.terminate(w.T)
 }
 
-// check holds what the readers have taken, the exporter by its metrics, against
-// the rollups that there are.
+// check compares the rollups that the readers have accepted with the expected ones. For the
+// exporter, it uses the metrics.
 func (r *readers) check(w *world, expected map[rollupKey]*published, begun int, metrics map[string]float64) (repeats int) {
 	w.Helper()
 	repeats, begins := r.checkWatches(w, expected)
@@ -227,9 +225,9 @@ func (r *readers) checkExporter(w *world, m map[string]float64, expected map[rol
 	}
 }
 
-// Row 17. Exporters and `oona watch` read while the aggregator is killed again
-// and again when it has published what no commit knows of: each rollup is taken
-// once, by readers that were there before and by those that come later.
+// Row 17. Exporters and `oona watch` read while the aggregator is killed several times after
+// it has published rollups without a commit. Earlier and later readers accept each rollup
+// once.
 func readersWhileAggregatorsDie(w *world) {
 	first := w.startReaders("from the beginning")
 	w.startIngest()

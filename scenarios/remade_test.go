@@ -12,10 +12,9 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Row 20. The topic of frames is deleted, and made again with `oona topics
-// apply`, while all workers run. They go on by themselves: ingest refuses frames
-// only while there is no topic, a new incarnation of the log begins, and readers
-// take the rollups of both logs.
+// Row 20. The topic of frames is deleted, and made again with `oona topics apply`, while all
+// workers run. They continue by themselves: ingest refuses frames only while there is no
+// topic, a new incarnation of the log begins, and readers accept the rollups of both logs.
 func topicMadeAgain(w *world) {
 	before := w.startReaders("that were there before the deletion")
 	first := w.firstLife()
@@ -25,10 +24,9 @@ func topicMadeAgain(w *world) {
 	w.takenByAll(before, first, second)
 }
 
-// Row 20. The topic of frames is deleted, and made again by others, who write no
-// first records. The aggregator that runs ends and says what to do, and so does
-// one that starts. After `oona topics apply` one starts, and readers take the
-// rollups of both logs.
+// Row 20. The topic of frames is deleted, and made again without Oona's first records. A
+// running aggregator ends and says what to do, and so does one that starts. After `oona
+// topics apply`, an aggregator starts, and readers accept the rollups of both logs.
 func topicMadeAgainByOthers(w *world) {
 	before := w.startReaders("that were there before the deletion")
 	first := w.firstLife()
@@ -43,12 +41,12 @@ func topicMadeAgainByOthers(w *world) {
 	w.takenByAll(before, first, second)
 }
 
-// Row 20. The topic of frames is made again by others, and frames come before
-// anybody runs `oona topics apply`. With --from-here an aggregator goes on with the
-// windows that were configured in the log before, emits nothing that readers would
-// drop, and readers take the rollups of both logs.
+// Row 20. The topic of frames is made again without first records, and frames come before
+// `oona topics apply` is run. With --from-here, an aggregator continues with the windows of
+// the previous log and emits nothing that readers would drop. Readers accept the rollups of
+// both logs.
 func topicMadeAgainAndWrittenTo(w *world) {
-	w.windows.MaxDelay, w.windows.MaxSkew = 2*time.Second, 500*time.Millisecond // for so long --from-here emits nothing
+	w.windows.MaxDelay, w.windows.MaxSkew = 2*time.Second, 500*time.Millisecond // --from-here emits nothing for this time
 	before := w.startReaders("that were there before the deletion")
 	first := w.firstLife()
 	worker := w.workers[0]
@@ -64,9 +62,9 @@ func topicMadeAgainAndWrittenTo(w *world) {
 	w.takenByAll(before, first, second)
 }
 
-// Row 20. The topic of frames is made again by others, and has grown past where the
-// aggregator was before that reads again: its reader goes on in the middle of the
-// new log. The aggregator notices before it commits anything, and refuses.
+// Row 20. The topic of frames is made again, and grows past the position of the aggregator
+// before that reads again. So its reader continues in the middle of the new log. The
+// aggregator notices it before it commits anything, and refuses.
 func topicMadeAgainAndOutgrown(w *world) {
 	w.oona(w.applyTopics()...)
 	w.startIngest()
@@ -90,10 +88,10 @@ func topicMadeAgainAndOutgrown(w *world) {
 	}
 }
 
-// madeAgain is what an aggregator says of a log that others have made.
+// madeAgain is the error of an aggregator for a log without first records.
 const madeAgain = "the log is another than the one that its rollups are of, and has no incarnation above theirs"
 
-// makeFrames makes the topic of frames, without first records.
+// makeFrames creates the topic of frames without first records.
 func (w *world) makeFrames() {
 	w.Helper()
 	if _, err := kafkabus.New(kafkabus.Config{Brokers: kafka.Addrs(), ClientID: "scenarios"}, nil).Apply(w.ctx, w.topics.Specs(partitions)); err != nil {
@@ -105,8 +103,8 @@ func (w *world) applyTopics() []string {
 	return append([]string{"topics", "apply", "--partitions", fmt.Sprint(partitions)}, w.windowFlags()...)
 }
 
-// firstLife starts workers on topics that `oona topics apply` has completed, and
-// plays a training. It returns what came of it.
+// firstLife starts workers on topics of `oona topics apply`, and plays a training. It returns
+// the result.
 func (w *world) firstLife() (life *result) {
 	w.Helper()
 	w.oona(w.applyTopics()...)
@@ -118,8 +116,8 @@ func (w *world) firstLife() (life *result) {
 	return life
 }
 
-// secondLife plays a training on the log that was made again, and ends the
-// workers. It returns what came of it.
+// secondLife plays a training on the log that was made again, and ends the workers. It
+// returns the result.
 func (w *world) secondLife() (life *result) {
 	w.Helper()
 	w.await("ingest to take frames again", func() bool { return w.ingest.ready() })
@@ -135,8 +133,7 @@ func (w *world) secondLife() (life *result) {
 	return life
 }
 
-// playAll plays a training for some windows, and waits until all that comes of it
-// is published.
+// playAll plays a training for some windows, and waits until all results are published.
 func (w *world) playAll(run string) {
 	w.Helper()
 	finish := w.train(w.pair(oona.RunID(run), 200)...)
@@ -145,8 +142,7 @@ func (w *world) playAll(run string) {
 	w.settle()
 }
 
-// deleteFrames deletes the topic of frames. Ingest must then refuse frames as
-// ones that are to be sent again.
+// deleteFrames deletes the topic of frames. Ingest must then answer 503 to frames.
 func (w *world) deleteFrames() {
 	w.Helper()
 	kafka.deleteTopic(w.T, w.ctx, w.topics.SeedMetrics)
@@ -158,7 +154,7 @@ func (w *world) deleteFrames() {
 	w.newLife()
 }
 
-// strayFrame is one that no trainer has sent.
+// strayFrame returns a frame that no trainer has sent.
 func strayFrame() []byte {
 	tr := trainer{run: "run-stray", producer: "one", layers: 1, seeds: 1}
 	return avro.AppendFrame(nil, tr.frame(rand.New(rand.NewPCG(1, 2)), oona.MicrosOf(time.Now()), 0))

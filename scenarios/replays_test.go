@@ -1,12 +1,11 @@
 package scenarios
 
-// checkReplays holds what each worker read again against how much of the log a
-// claim may need: what was open at a commit, and the idle horizon, which is
-// measured in quarters.
+// checkReplays checks that no worker replayed more of the log than assignments may need: the
+// windows that were open at a commit, and the idle horizon, which is measured in quarters.
 func (w *world) checkReplays(r *result) {
 	w.Helper()
 	bound := w.windows.IdleHorizon*5/4 + w.windows.Length + w.windows.AllowedLateness + w.windows.OutOfOrderness + 2*w.windows.TickInterval
-	most := 0 // records of a partition within the bound, wherever they are the densest
+	most := 0 // the greatest number of records of a partition within the bound
 	for _, records := range r.log {
 		first := 0
 		for i := range records {
@@ -18,11 +17,11 @@ func (w *world) checkReplays(r *result) {
 	}
 	sum := 0
 	for _, p := range w.all {
-		claims := len(p.logged("partition assigned"))
+		assignments := len(p.logged("partition assigned"))
 		sum += p.replayed
-		if p.replayed > claims*most {
-			w.Errorf("a worker replayed %d records in %d claims, more than %d each", p.replayed, claims, most)
+		if p.replayed > assignments*most {
+			w.Errorf("a worker replayed %d records in %d assignments, more than %d each", p.replayed, assignments, most)
 		}
 	}
-	w.figure("%d records replayed, a claim may %d", sum, most)
+	w.figure("%d records replayed, at most %d per assignment allowed", sum, most)
 }

@@ -15,31 +15,31 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// trainer sends frames as one producer does: in order, each request again until
-// it is acknowledged.
+// trainer sends frames like a producer: in order, and each request again until it is
+// acknowledged.
 type trainer struct {
 	url      string
 	run      oona.RunID
 	producer oona.ProducerID
-	layers   int           // frames are of each in turn
-	seeds    int           // of a layer
-	rate     float64       // frames a second
+	layers   int           // which have frames in turn
+	seeds    int           // per layer
+	rate     float64       // frames per second
 	skew     time.Duration // of its clock
-	disorder time.Duration // how far frames are out of order
-	timeout  time.Duration // of a request; 0: 15 s
+	disorder time.Duration // how much frames are out of order
+	timeout  time.Duration // of a request; 0 for 15 s
 	brief    bool          // a connection for each request
-	raw      *rawProducer  // sends to the raw topic; nil: over HTTP
+	raw      *rawProducer  // sends to the raw topic; nil to send over HTTP
 }
 
 const (
 	pace    = 50 * time.Millisecond  // between requests
 	retry   = 200 * time.Millisecond // after a request that was not acknowledged
-	perCall = 500                    // frames of a request at most
+	perCall = 500                    // limit of frames in a request
 )
 
-// play sends until stop is closed; what is in hand then is still sent until it
-// is acknowledged or ctx ends.
-func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
+// play sends until stop is closed. It continues to send the current request until it is
+// acknowledged or ctx ends.
+func (tr trainer) play(ctx context.Context, a *acks, stop <-chan struct{}) {
 	if tr.timeout == 0 {
 		tr.timeout = 15 * time.Second
 	}
@@ -58,7 +58,7 @@ func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			owed = min(owed+tr.rate*now.Sub(last).Seconds(), max(1, tr.rate/2), perCall) // a trainer that was held up does not catch up
+			owed = min(owed+tr.rate*now.Sub(last).Seconds(), max(1, tr.rate/2), perCall) // a trainer that was delayed does not catch up
 			last = now
 		}
 		var body []byte
@@ -69,31 +69,31 @@ func (tr trainer) play(ctx context.Context, l *ledger, stop <-chan struct{}) {
 			mark := len(body)
 			body = avro.AppendFrame(body, f)
 			id := identityOf(f)
-			l.note(id, body[mark:])
+			a.note(id, body[mark:])
 			ids = append(ids, id)
 		}
 		switch {
 		case len(ids) == 0:
 		case tr.raw != nil:
-			tr.raw.publish(ctx, body, ids, l)
+			tr.raw.publish(ctx, body, ids, a)
 		default:
-			post(ctx, client, tr.url, body, ids, l)
+			post(ctx, client, tr.url, body, ids, a)
 		}
 	}
 }
 
-// post sends a request again and again until it is acknowledged.
-func post(ctx context.Context, client *http.Client, url string, body []byte, ids []identity, l *ledger) {
+// post sends a request until it is acknowledged.
+func post(ctx context.Context, client *http.Client, url string, body []byte, ids []identity, a *acks) {
 	for {
 		status := postOnce(ctx, client, url, body)
-		l.answer(status, ids)
+		a.answer(status, ids)
 		if status/100 == 2 || !bus.Pause(ctx, retry) {
 			return
 		}
 	}
 }
 
-// postOnce returns the answer's status, 0 where there was none.
+// postOnce returns the status of the answer, or 0 if there was no answer.
 func postOnce(ctx context.Context, client *http.Client, url string, body []byte) int {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/frames", bytes.NewReader(body))
 	if err != nil {
@@ -105,12 +105,11 @@ func postOnce(ctx context.Context, client *http.Client, url string, body []byte)
 		return 0
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, response.Body) // whatever becomes of the body: the status is the answer
+	_, _ = io.Copy(io.Discard, response.Body) // only the status matters
 	return response.StatusCode
 }
 
-// frame makes a frame of small whole numbers, so that sums in any order are
-// exact.
+// frame makes a frame of small integers, so that sums are exact in any order.
 func (tr trainer) frame(random *rand.Rand, epoch oona.Micros, sequence int64) *oona.Frame {
 	at := time.Now().Add(tr.skew)
 	if tr.disorder > 0 {

@@ -10,12 +10,11 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// older is the last commit whose programs know no incarnations, no settings topic
-// and no reducer 2.
+// older is the last commit of Oona without incarnations, settings topic and reducer 2.
 const older = "553527a"
 
-// buildOlder builds the programs of the older commit. It skips the scenario where
-// the repository does not have that commit.
+// buildOlder builds the programs of the older commit. It skips the scenario if the repository
+// does not have that commit.
 func (w *world) buildOlder() map[string]string {
 	w.Helper()
 	if err := exec.Command("git", "cat-file", "-e", older+"^{commit}").Run(); err != nil {
@@ -38,14 +37,13 @@ func (w *world) buildOlder() map[string]string {
 	return built
 }
 
-// Row 21. Older programs begin a log, newer ones go on with it, and older ones
-// again, with windows open and workers of both versions in the group each time.
-// No record that is new is written until then, so all rollups are as the older
-// programs write them. Then one such record is written: the older aggregator ends
-// and says so, and the newer one goes on.
+// Row 21. Older programs begin a log, newer ones continue with it, and then older ones again,
+// each time with open windows and workers of both versions in the group. No new kind of record
+// is written, so all rollups are as the older programs write them. Then a new kind of record
+// is written: the older aggregator ends and says so, and the newer one continues.
 func upgradeAndRollback(w *world) {
 	old := w.buildOlder()
-	w.windows.MaxSkew = 2 * time.Second // the record must be further ahead than that
+	w.windows.MaxSkew = 2 * time.Second // the record must be further in the future
 	reader := w.startReaders("of the newer version")
 	w.startIngestOf(old)
 	oldest := w.launchAggregator(old["aggregate"])
@@ -76,26 +74,26 @@ func upgradeAndRollback(w *world) {
 	}
 }
 
-// startIngestOf starts ingest of other binaries, and waits until it takes frames.
+// startIngestOf starts the ingest of other binaries, and waits until it accepts frames.
 func (w *world) startIngestOf(binaries map[string]string) {
 	w.Helper()
 	w.ingest = launchBinary(w.T, binaries["ingest"], nil, append(w.common(), "--listen", "127.0.0.1:0")...)
 	w.ingest.awaitReady(w.T, w.ctx)
 }
 
-// handOver plays a training in which another aggregator joins one, which is killed
-// when it has published what no commit knows of. The other goes on alone.
+// handOver plays a training in which a second aggregator joins. The first one is killed when
+// it has published rollups without a commit, and the second continues alone.
 func (w *world) handOver(run oona.RunID, from *process, launch func() *process) (to *process) {
 	w.Helper()
 	finish := w.train(w.pair(run, 200)...)
 	w.pause(2 * time.Second)
 	to = launch()
 	w.await("aggregators of both versions to share the partitions", func() bool {
-		return len(w.claimed(from)) > 0 && len(w.claimed(to)) > 0 && from.ready() && to.ready()
+		return len(w.assigned(from)) > 0 && len(w.assigned(to)) > 0 && from.ready() && to.ready()
 	})
 	w.awaitUncommitted(from)
 	w.killWorker(from)
-	w.await("the partitions to have one owner", func() bool { return len(w.claimed(to)) == partitions && to.ready() })
+	w.await("the partitions to have one owner", func() bool { return len(w.assigned(to)) == partitions && to.ready() })
 	w.pause(2 * time.Second)
 	finish()
 	w.settle()
@@ -105,8 +103,8 @@ func (w *world) handOver(run oona.RunID, from *process, launch func() *process) 
 	return to
 }
 
-// checkOlder asserts that nothing in the topics is new to the older programs: no
-// kind of record, no version of rollups, and an older exporter takes all of them.
+// checkOlder checks that the topics have no kinds of records and no versions of rollups that
+// the older programs do not know, and that an older exporter accepts all rollups.
 func (w *world) checkOlder(r *result, old map[string]string) {
 	w.Helper()
 	for p, records := range r.log {
@@ -136,19 +134,19 @@ func (w *world) checkOlder(r *result, old map[string]string) {
 	exporter.terminate(w.T)
 }
 
-// crossOver writes the record that older programs do not know, while aggregators
-// of both versions have partitions: the older one ends, and one that starts does.
+// crossOver writes a record that older programs do not know, while aggregators of both
+// versions have partitions. The older one ends, and so does an older one that starts.
 func (w *world) crossOver(back *process, old map[string]string) {
 	w.Helper()
 	finish := w.train(w.pair("run-c", 200)...)
 	newer := w.launchWorker()
 	w.await("aggregators of both versions to share the partitions", func() bool {
-		return len(w.claimed(back)) > 0 && len(w.claimed(newer)) > 0 && back.ready() && newer.ready()
+		return len(w.assigned(back)) > 0 && len(w.assigned(newer)) > 0 && back.ready() && newer.ready()
 	})
 	from := time.Now().Truncate(w.windows.Length).Add(4 * w.windows.Length)
 	w.oona("windows", "apply", "--yes", "--reducer", "2", "--from", from.Format(time.RFC3339Nano), "--group", w.prefix)
 	w.endsBecause(back, "a configuration in the log is of a later version of Oona")
-	w.await("the newer aggregator to have all partitions", func() bool { return len(w.claimed(newer)) == partitions && newer.ready() })
+	w.await("the newer aggregator to have all partitions", func() bool { return len(w.assigned(newer)) == partitions && newer.ready() })
 	w.terminateWorker(newer)
 	w.endsBecause(w.launchAggregator(old["aggregate"]), "this program reads versions 1 and 2") // of commits
 	w.startWorker()

@@ -14,33 +14,33 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// limit is how long a scenario may take.
+// limit is the time limit of a scenario.
 const limit = 5 * time.Minute
 
 const partitions = 3
 
-// world is what a scenario has to itself: topics, a group, workers and clients.
+// world is the installation of one scenario: topics, a group, workers and clients.
 type world struct {
 	*testing.T
 	ctx     context.Context
-	prefix  string // of topics; the group's name too
+	prefix  string // of topics, and the name of the group
 	topics  oona.Topics
 	windows windows.Config
-	ledger  *ledger
-	brokers string // that workers begin with
-	foreign bool   // records are written past ingest: the ledger does not know all
+	acks    *acks
+	brokers string // that workers are started with
+	foreign bool   // records are also written without ingest, so acks does not have all
 
 	ingest  *process
-	workers []*process // aggregators that run
-	all     []*process // aggregators, ever
+	workers []*process // running aggregators
+	all     []*process // all aggregators so far
 
 	marks map[string]map[int32]int64 // where this life of the log begins in the other topics; see newLife
-	anew  map[int32]beginning        // of partitions whose past is lost
+	anew  map[int32]beginning        // of partitions whose history is lost
 
-	faults []string // differences that were found; see check
-	unsaid int      // further ones
+	faults []string // differences; see check
+	unsaid int      // number of further differences
 
-	// figures are what a scenario says of itself, in one line.
+	// figures are printed in one line at the end.
 	figures []string
 }
 
@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	w := &world{T: t, ctx: ctx, ledger: newLedger(), windows: shortWindows(), brokers: kafka.String(), prefix: fmt.Sprintf("scenario-%d", time.Now().UnixNano())}
+	w := &world{T: t, ctx: ctx, acks: newAcks(), windows: shortWindows(), brokers: kafka.String(), prefix: fmt.Sprintf("scenario-%d", time.Now().UnixNano())}
 	topics, err := oona.NewTopics(w.prefix)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// shortWindows are windows that a scenario need not wait for.
+// shortWindows returns a configuration of short windows, so that scenarios are fast.
 func shortWindows() windows.Config {
 	c := windows.DefaultConfig()
 	c.Length = time.Second
@@ -96,7 +96,7 @@ func (w *world) common() []string {
 	return []string{"--brokers", w.brokers, "--prefix", w.prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
 }
 
-// startIngest starts ingest and waits until it takes frames.
+// startIngest starts ingest and waits until it accepts frames.
 func (w *world) startIngest(more ...string) {
 	w.Helper()
 	w.ingest = launch(w.T, "ingest", append(append(w.common(), "--listen", "127.0.0.1:0"), more...)...)
@@ -105,8 +105,7 @@ func (w *world) startIngest(more ...string) {
 
 func (w *world) url() string { return "http://" + w.ingest.address("ingest takes frames") }
 
-// launchWorker starts an aggregator, which shares the partitions with those that
-// run.
+// launchWorker starts another aggregator.
 func (w *world) launchWorker(more ...string) *process {
 	w.Helper()
 	return w.launchAggregator(binaries["aggregate"], more...)
@@ -122,7 +121,7 @@ func (w *world) launchAggregator(path string, more ...string) *process {
 	return p
 }
 
-// windowFlags are what commands take of the windows' configuration.
+// windowFlags returns the flags for the configuration of the windows.
 func (w *world) windowFlags() []string {
 	c := &w.windows
 	return []string{
@@ -140,7 +139,7 @@ func (w *world) startWorker(more ...string) *process {
 	return p
 }
 
-// gone notes that a worker runs no more.
+// gone records that a worker has ended.
 func (w *world) gone(p *process) {
 	for i := range w.workers {
 		if w.workers[i] == p {
@@ -163,13 +162,13 @@ func (w *world) terminateWorker(p *process) {
 	w.gone(p)
 }
 
-// train lets trainers play; finish stops them and returns when all that they
-// have sent is acknowledged.
+// train starts trainers. finish stops them, and returns when all their frames are
+// acknowledged.
 func (w *world) train(trainers ...trainer) (finish func()) {
 	stop := make(chan struct{})
 	var playing sync.WaitGroup
 	for _, tr := range trainers {
-		playing.Go(func() { tr.play(w.ctx, w.ledger, stop) })
+		playing.Go(func() { tr.play(w.ctx, w.acks, stop) })
 	}
 	return sync.OnceFunc(func() {
 		close(stop)
@@ -177,7 +176,7 @@ func (w *world) train(trainers ...trainer) (finish func()) {
 	})
 }
 
-// pair is a run of two producers.
+// pair returns the trainers of a run with two producers.
 func (w *world) pair(run oona.RunID, rate float64) []trainer {
 	tr := trainer{url: w.url(), run: run, layers: 6, seeds: 8, rate: rate / 2}
 	other := tr
@@ -185,8 +184,8 @@ func (w *world) pair(run oona.RunID, rate float64) []trainer {
 	return []trainer{tr, other}
 }
 
-// settle waits until every partition has an owner, every window is closed and
-// everything that was read is published.
+// settle waits until each partition has an owner, all windows are closed, and all results are
+// published.
 func (w *world) settle() {
 	w.Helper()
 	var before map[int32]int64
@@ -197,7 +196,7 @@ func (w *world) settle() {
 		if busy != "" || !maps.Equal(before, now) {
 			before, still = now, time.Now()
 		}
-		if time.Since(still) > 2500*time.Millisecond { // marks of the log's end are told once a second
+		if time.Since(still) > 2500*time.Millisecond { // the end of the log is asked for once per second
 			return
 		}
 		if !bus.Pause(w.ctx, 250*time.Millisecond) {
@@ -206,8 +205,8 @@ func (w *world) settle() {
 	}
 }
 
-// busy says what the workers have still to do. A worker that has lost its
-// partitions, or was given none, has nothing; the others have them.
+// busy returns what the workers still have to do. A worker without partitions has nothing to
+// do.
 func (w *world) busy() string {
 	owned := 0
 	for _, p := range w.workers {
@@ -215,7 +214,7 @@ func (w *world) busy() string {
 		if m == nil {
 			return "a worker does not answer"
 		}
-		owned += len(w.claimed(p))
+		owned += len(w.assigned(p))
 		open, lag, pending := m["oona_aggregate_open_windows"], m["oona_aggregate_lag_records"], m["oona_aggregate_pending_messages"]
 		if open+lag+pending > 0 {
 			return fmt.Sprintf("%v windows are open, %v records unread, %v messages not published", open, lag, pending)

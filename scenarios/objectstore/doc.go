@@ -1,4 +1,4 @@
-// Package objectstore tests tensor stores on a real S3 server, versitygw, as a
-// process of its own: it weighs too much, and starts too slowly, for the tests
-// beside claimcheck. `make objectstore` at the root runs it; Go is enough.
+// Package objectstore tests tensor stores on a real S3 server, versitygw, which runs as a
+// separate process. The server is too large and starts too slowly for the tests of package
+// claimcheck. `make objectstore` at the root runs these tests; they need only Go.
 package objectstore

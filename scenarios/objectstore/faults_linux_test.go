@@ -32,7 +32,7 @@ const (
 	tensorSize = 100_000
 )
 
-// site is an ingest and the log behind it.
+// site is an ingest and its log.
 type site struct {
 	*testing.T
 	bus    kafkabus.Config
@@ -45,10 +45,10 @@ type site struct {
 	acknowledged map[int64]bool // by sequence: whether the frame had a tensor
 }
 
-// Row 17. The object store is slow, down, full: frames without large tensors
-// flow, the others are refused within bounds, and accepted when they are sent
-// again; what is on the log is what was acknowledged, and every claim there has
-// its tensor. Wrong bytes are noticed by who reads them.
+// Row 17. The object store is slow, down, or full. Frames without large tensors are accepted.
+// The others are refused in time, and accepted when they are sent again. The log has exactly
+// the acknowledged frames, and the store has the tensor of each claim. A reader notices wrong
+// bytes.
 func TestStoreBreaks(t *testing.T) {
 	objects := filepath.Join(t.TempDir(), "objects")
 	small := mountSmall(t, objects)
@@ -98,7 +98,7 @@ func newSite(t *testing.T, store *gateway) *site {
 	return s
 }
 
-// command is the binary with its flags; those given here hold.
+// command returns the command line of the binary. The given flags override its others.
 func (s *site) command(flags ...string) *exec.Cmd {
 	return exec.Command(binaries.ingest, append([]string{"--brokers", s.bus.Brokers[0], "--listen", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--log-format", "json",
 		"--tensor-store", "s3", "--tensor-bucket", bucket, "--store-timeout", "1s", "--tensor-timeout", "2s",
@@ -116,7 +116,7 @@ func TestRefusedAtTheStart(t *testing.T) {
 	defer page.Close()
 	for _, c := range []struct {
 		names  string
-		status int // 2: the check of the configuration finds it, without the store
+		status int // 2 if the check of the configuration finds it without the store
 		flags  []string
 		env    string
 	}{
@@ -136,7 +136,7 @@ func TestRefusedAtTheStart(t *testing.T) {
 	}
 }
 
-// Ingest starts while the store is down, and takes tensors once it is there.
+// Ingest starts while the store is down, and accepts tensors when it is up.
 func TestDownAtTheStart(t *testing.T) {
 	s := newSite(t, startGateway(t, filepath.Join(t.TempDir(), "objects")))
 	s.store.kill(t)
@@ -147,7 +147,7 @@ func TestDownAtTheStart(t *testing.T) {
 	s.flows()
 }
 
-// startIngest starts the binary and waits until it takes frames.
+// startIngest starts the binary and waits until it accepts frames.
 func (s *site) startIngest() {
 	s.Helper()
 	cmd := s.command()
@@ -184,7 +184,7 @@ func (s *site) startIngest() {
 	}
 }
 
-// frame makes a frame of its own sequence, with a large tensor or without.
+// frame makes a frame with the next sequence, with or without a large tensor.
 func (s *site) frame(withTensor bool) *oona.Frame {
 	s.sequence++
 	f := &oona.Frame{
@@ -197,7 +197,7 @@ func (s *site) frame(withTensor bool) *oona.Frame {
 	return f
 }
 
-// send sends a frame, wants a status, and takes note of what is acknowledged.
+// send sends a frame, checks the status, and records whether it was acknowledged.
 func (s *site) send(f *oona.Frame, want int) {
 	s.Helper()
 	s.request(http.MethodPost, "/v1/frames", "application/avro", avro.AppendFrame(nil, f), want)
@@ -206,7 +206,7 @@ func (s *site) send(f *oona.Frame, want int) {
 	}
 }
 
-// request is answered within bounds, with the status that is wanted.
+// request checks that the answer comes in time with the wanted status.
 func (s *site) request(method, path, mediaType string, body []byte, want int) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
@@ -236,7 +236,7 @@ func (s *site) putTensor(want int) {
 	s.request(http.MethodPut, "/v1/tensors", "application/octet-stream", claimchecktest.Content(uint64(s.sequence), tensorSize), want)
 }
 
-// flows sends all there is, while all is well.
+// flows sends frames of all kinds, which must be accepted.
 func (s *site) flows() {
 	s.Helper()
 	s.send(s.frame(false), http.StatusOK)
@@ -244,7 +244,7 @@ func (s *site) flows() {
 	s.putTensor(http.StatusCreated)
 }
 
-// broken plays a fault and its end. That it fired is what the refusals say.
+// broken causes a fault and ends it. The refusals show that the fault occurred.
 func (s *site) broken(name string, begin, end func()) {
 	s.Helper()
 	s.Logf("the store is %s", name)
@@ -259,7 +259,7 @@ func (s *site) broken(name string, begin, end func()) {
 	s.flows()
 }
 
-// checkLog holds the log against what was acknowledged, and returns its claims.
+// checkLog compares the log with the acknowledged frames, and returns its claims.
 func (s *site) checkLog() (claims []oona.TensorClaim) {
 	s.Helper()
 	store, err := claimcheck.Open(s.config)
@@ -315,7 +315,7 @@ func (s *site) checkLog() (claims []oona.TensorClaim) {
 	return claims
 }
 
-// spoil changes a tensor behind the store's back: its reader must notice.
+// spoil changes the bytes of a stored tensor. Its reader must notice.
 func (s *site) spoil(claim oona.TensorClaim) {
 	s.Helper()
 	file, err := os.OpenFile(filepath.Join(s.store.dir, bucket, filepath.FromSlash(claim.Key)), os.O_RDWR, 0)
@@ -339,7 +339,7 @@ func (s *site) spoil(claim oona.TensorClaim) {
 	}
 }
 
-// mountSmall makes the directory a file system of 8 MiB, where that is allowed.
+// mountSmall mounts a file system of 8 MiB on the directory, if that is allowed.
 func mountSmall(t *testing.T, dir string) bool {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -356,7 +356,7 @@ func mountSmall(t *testing.T, dir string) bool {
 	return true
 }
 
-// fill writes until there is no more room.
+// fill writes until the file system is full.
 func fill(t *testing.T, name string) {
 	t.Helper()
 	file, err := os.Create(name)

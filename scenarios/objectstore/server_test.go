@@ -17,7 +17,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
 )
 
-// binaries are paths of what the tests run.
+// binaries are the paths of the programs that the tests run.
 var binaries struct{ versitygw, ingest string }
 
 func TestMain(m *testing.M) {
@@ -45,7 +45,7 @@ func run(m *testing.M) (status int, err error) {
 	return m.Run(), nil
 }
 
-// build compiles a command with the module of a directory.
+// build compiles a command in the module of a directory.
 func build(module, binary, pkg string) error {
 	cmd := exec.Command("go", "build", "-o", binary, pkg)
 	cmd.Dir = module
@@ -55,14 +55,14 @@ func build(module, binary, pkg string) error {
 	return nil
 }
 
-// gateway is a versitygw over a directory, whose buckets are folders there.
+// gateway is a versitygw on a directory. Its buckets are subdirectories.
 type gateway struct {
 	claimchecktest.Server
 	dir     string
 	address string
 	cmd     *exec.Cmd
-	done    chan struct{} // closed when it has ended
-	log     bytes.Buffer  // once it has
+	done    chan struct{} // closed when the process has ended
+	log     bytes.Buffer  // valid after that
 }
 
 func startGateway(t *testing.T, dir string) *gateway {
@@ -84,7 +84,7 @@ func startGateway(t *testing.T, dir string) *gateway {
 	return g
 }
 
-// start starts it, again too, and waits until it answers.
+// start starts the gateway, perhaps again, and waits until it answers.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
 	attributes := filepath.Join(filepath.Dir(g.dir), "attributes") // not every file system has extended ones
@@ -101,7 +101,7 @@ func (g *gateway) start(t *testing.T) {
 	}
 	g.done = make(chan struct{})
 	go func() {
-		_ = g.cmd.Wait() // says that it was killed
+		_ = g.cmd.Wait() // the error is that it was killed
 		close(g.done)
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -133,7 +133,7 @@ func (g *gateway) signal(t *testing.T, s syscall.Signal) {
 	}
 }
 
-// kill ends it without notice. It may have ended before, or not begun.
+// kill kills the gateway, unless it has ended or was not started.
 func (g *gateway) kill(t *testing.T) {
 	t.Helper()
 	if g.done == nil {

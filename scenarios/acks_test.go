@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// identity tells frames apart.
+// identity identifies a frame.
 type identity struct {
 	run      oona.RunID
 	producer oona.ProducerID
@@ -18,56 +18,55 @@ type identity struct {
 
 func identityOf(f *oona.Frame) identity { return identity{f.Run, f.Producer, f.Epoch, f.Sequence} }
 
-// sent is what the ledger knows of a frame.
+// sent is a frame that a trainer has sent.
 type sent struct {
 	checksum     uint32 // of its bytes
 	acknowledged bool
 }
 
-// ledger is the clients' account of what ingest has answered.
-type ledger struct {
+// acks records the frames that were sent, and the answers of ingest.
+type acks struct {
 	mu       sync.Mutex
 	frames   map[identity]*sent
-	answers  map[int]int // requests by status; 0: no answer
+	answers  map[int]int // requests by status; 0 for no answer
 	attempts int
 }
 
-func newLedger() *ledger {
-	return &ledger{frames: make(map[identity]*sent), answers: make(map[int]int)}
+func newAcks() *acks {
+	return &acks{frames: make(map[identity]*sent), answers: make(map[int]int)}
 }
 
-func (l *ledger) note(id identity, payload []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.frames[id] = &sent{checksum: crc32.ChecksumIEEE(payload)}
+func (a *acks) note(id identity, payload []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.frames[id] = &sent{checksum: crc32.ChecksumIEEE(payload)}
 }
 
-func (l *ledger) answer(status int, ids []identity) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.attempts++
-	l.answers[status]++
+func (a *acks) answer(status int, ids []identity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.attempts++
+	a.answers[status]++
 	if status/100 == 2 {
 		for _, id := range ids {
-			l.frames[id].acknowledged = true
+			a.frames[id].acknowledged = true
 		}
 	}
 }
 
-// forget takes back all acknowledgements, as the log may have lost what they
-// were for.
-func (l *ledger) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.frames {
+// forget clears all acknowledgements, as the log may have lost the frames.
+func (a *acks) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.frames {
 		s.acknowledged = false
 	}
 }
 
-func (l *ledger) acknowledged() (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.frames {
+func (a *acks) acknowledged() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.frames {
 		if s.acknowledged {
 			n++
 		}
@@ -75,16 +74,16 @@ func (l *ledger) acknowledged() (n int) {
 	return n
 }
 
-// answered returns how many requests got a status.
-func (l *ledger) answered(status int) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.answers[status]
+// answered returns the number of requests with a status.
+func (a *acks) answered(status int) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.answers[status]
 }
 
-// checkLedger: what ingest has acknowledged is in the log, as it was sent, and
-// nothing else is.
-func (w *world) checkLedger(log map[int32][]logRecord) {
+// checkAcks checks that the log has all frames that ingest acknowledged, unchanged, and no
+// frames that were not sent.
+func (w *world) checkAcks(log map[int32][]logRecord) {
 	w.Helper()
 	found := make(map[identity]bool)
 	var decoder avro.FrameDecoder
@@ -102,10 +101,10 @@ func (w *world) checkLedger(log map[int32][]logRecord) {
 				continue
 			}
 			id := identityOf(&frame)
-			known := w.ledger.frames[id]
+			known := w.acks.frames[id]
 			switch {
 			case known == nil && !w.foreign:
-				w.fault("the log has a frame that nobody sent: %+v", id)
+				w.fault("the log has a frame that was not sent: %+v", id)
 			case known != nil && known.checksum != crc32.ChecksumIEEE(value):
 				w.fault("the log has other bytes of %+v than were sent", id)
 			case known != nil:
@@ -114,7 +113,7 @@ func (w *world) checkLedger(log map[int32][]logRecord) {
 		}
 	}
 	missing := 0
-	for id, s := range w.ledger.frames {
+	for id, s := range w.acks.frames {
 		if s.acknowledged && !found[id] {
 			if missing == 0 {
 				w.fault("ingest acknowledged %+v, and the log does not have it", id)
