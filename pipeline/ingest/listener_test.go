@@ -1,11 +1,14 @@
 package ingest
 
 import (
+	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -23,22 +26,24 @@ func startStage(t *testing.T, s *Stage) *running {
 
 // A client that stalls while it sends the body is disconnected at the read timeout.
 func TestSlowClient(t *testing.T) {
-	s := newStage(t, newBus(t), func(c *Config) { c.ReadTimeout, c.MaxInFlight = 50*time.Millisecond, 1 })
-	server := startStage(t, s)
-	conn := stall(t, server)
-	defer conn.Close()
-	answer := make([]byte, 1024)
-	n, err := conn.Read(answer)
-	if err != nil || !strings.HasPrefix(string(answer[:n]), "HTTP/1.1 408 ") {
-		t.Errorf("answer is %q, %v", answer[:n], err)
-	}
-	if code := server.post(t, mediaAvro, frames(nil)); code != http.StatusOK {
-		t.Errorf("the next request is answered %d", code)
-	}
-	server.cancel()
-	if err := <-server.ended; err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, newBus(t), func(c *Config) { c.ReadTimeout, c.MaxInFlight = 2*time.Second, 1 })
+		listener, end := serve(t, s)
+		conn := listener.dial()
+		began := time.Now()
+		if _, err := io.WriteString(conn, postHeader+"Content-Length: 100\r\n\r\n\xc3"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if took := time.Since(began); err != nil || !strings.HasPrefix(answer, "HTTP/1.1 408 ") || took != s.cfg.ReadTimeout {
+			t.Errorf("answer after %s is %q, %v", took, answer, err)
+		}
+		conn.Close()
+		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
+			t.Errorf("the next request is answered %d", w.Code)
+		}
+		end()
+	})
 }
 
 func TestRunWithAClosedListener(t *testing.T) {

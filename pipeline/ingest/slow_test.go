@@ -54,16 +54,23 @@ func trickle(conn net.Conn, text string) {
 
 // serve runs a stage whose connections are pipes. The returned function stops it.
 func serve(t *testing.T, s *Stage) (*pipes, func()) {
-	listener := &pipes{make(chan net.Conn), make(chan struct{})}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx, listener) }()
+	listener, cancel, ended := serveUntil(t, s)
 	return listener, func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// serveUntil runs a stage whose connections are pipes until cancel is called. The result
+// of Run is sent to ended.
+func serveUntil(t *testing.T, s *Stage) (listener *pipes, cancel func(), ended <-chan error) {
+	listener = &pipes{make(chan net.Conn), make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- s.Run(ctx, listener) }()
+	return listener, cancel, result
 }
 
 const (

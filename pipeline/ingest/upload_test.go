@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -156,18 +157,35 @@ func send(t *testing.T, server *running, request string, hangUp bool) string {
 }
 
 // A tensor may take longer than the read timeout for frames, but not longer than the
-// tensor timeout. An incomplete tensor is not stored.
+// tensor timeout.
 func TestSlowTensors(t *testing.T) {
-	store := newStore(t)
-	s := newStage(t, newBus(t), func(c *Config) {
-		c.Tensors, c.ReadTimeout, c.TensorTimeout = store, time.Hour, 50*time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		s := newStage(t, newBus(t), func(c *Config) { c.Tensors, c.ReadTimeout, c.TensorTimeout = store, time.Second, 3*time.Second })
+		listener, end := serve(t, s)
+		conn := listener.dial()
+		began := time.Now()
+		if _, err := io.WriteString(conn, putHeader+"Content-Length: 10\r\n\r\nhalf"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if took := time.Since(began); err != nil || !strings.HasPrefix(answer, "HTTP/1.1 408 ") || took != s.cfg.TensorTimeout {
+			t.Errorf("answer after %s is %q, %v", took, answer, err)
+		}
+		conn.Close()
+		end()
+		if store.has(t, []byte("half")) {
+			t.Error("half a tensor was kept")
+		}
 	})
-	server := startStage(t, s)
-	if got := send(t, server, "PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", false); got != "HTTP/1.1 408" {
-		t.Errorf("answer to a body that stalls is %q", got)
-	}
+}
+
+// An incomplete tensor is not stored.
+func TestIncompleteTensors(t *testing.T) {
+	store := newStore(t)
+	server := startStage(t, newStageWithStore(t, newBus(t), store))
 	if got := send(t, server, "PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", true); got != "HTTP/1.1 400" {
-		t.Errorf("answer to a body that breaks off is %q", got)
+		t.Errorf("answer to a body that ends early is %q", got)
 	}
 	if store.has(t, []byte("half")) {
 		t.Error("half a tensor was kept")
@@ -181,41 +199,43 @@ func TestSlowTensors(t *testing.T) {
 // The read timeout for frames does not end the upload of a tensor, and a stage that stops
 // waits for it.
 func TestTensorOutlivesTheReadTimeout(t *testing.T) {
-	store := newStore(t)
-	storing, release := make(chan struct{}), make(chan struct{})
-	store.fault = func(ctx context.Context) error {
-		close(storing)
-		select {
-		case <-release:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		release := make(chan struct{})
+		store.fault = func(ctx context.Context) error {
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
-	}
-	s := newStage(t, newBus(t), func(c *Config) { c.Tensors, c.ReadTimeout = store, 50*time.Millisecond })
-	server := startStage(t, s)
-	answered := make(chan string)
-	go func() {
-		answered <- send(t, server, fmt.Sprintf("PUT /v1/tensors HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(larger), larger), false)
-	}()
-	<-storing
-	server.cancel()
-	for s.Ready() == nil { // ends once Run has seen the order
-		time.Sleep(time.Millisecond)
-	}
-	time.Sleep(2 * s.cfg.ReadTimeout) // the fault: frames would have had their time
-	select {
-	case err := <-server.ended:
-		t.Fatalf("Run ended with a tensor in hand: %v", err)
-	default:
-	}
-	close(release)
-	if got := <-answered; got != "HTTP/1.1 201" || !store.has(t, larger) {
-		t.Errorf("answer is %q", got)
-	}
-	if err := <-server.ended; err != nil {
-		t.Error(err)
-	}
+		s := newStage(t, newBus(t), func(c *Config) { c.Tensors, c.ReadTimeout = store, time.Second })
+		listener, cancel, ended := serveUntil(t, s)
+		conn := listener.dial()
+		if _, err := fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n%s", putHeader, len(larger), larger); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		cancel()
+		time.Sleep(2 * s.cfg.ReadTimeout) // the fault: a request with frames would be over
+		select {
+		case err := <-ended:
+			t.Fatalf("Run ended while a tensor was being stored: %v", err)
+		default:
+		}
+		if store.fired.Load() != 1 {
+			t.Error("the fault did not come")
+		}
+		close(release)
+		if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(answer, "HTTP/1.1 201 ") || !store.has(t, larger) {
+			t.Errorf("answer is %q, %v", answer, err)
+		}
+		conn.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A client may close its side after it has sent everything.
@@ -272,10 +292,7 @@ func TestDrainCutsOffTheStore(t *testing.T) {
 		store := newStore(t)
 		store.fault = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		s := newStageWithStore(t, newBus(t), store)
-		listener := &pipes{make(chan net.Conn), make(chan struct{})}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- s.Run(ctx, listener) }()
+		listener, cancel, ended := serveUntil(t, s)
 		conn := listener.dial()
 		if _, err := io.WriteString(conn, putHeader+"Content-Length: 1\r\n\r\nx"); err != nil {
 			t.Fatal(err)
