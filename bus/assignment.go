@@ -6,67 +6,67 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Assignment is one ownership of a partition by a member of a group, from when
-// it is assigned until it is revoked.
+// Assignment is the ownership of a partition by one member of a group. It begins when
+// the group assigns the partition and ends when the group revokes it.
 type Assignment struct {
 	Topic      string
 	Partition  int32
-	Partitions int32 // that the topic has
-	LogStart   int64 // first offset that the partition still holds
+	Partitions int32 // of the topic
+	LogStart   int64 // first offset that the partition still has
 	LogEnd     int64 // offset after its last record, when it was assigned
-	// Settled is false where the leader of the partition was asked for the end
-	// only once: one that was just elected, or is about to be deposed, may name
-	// an end that is too low. See ErrShort.
+	// Settled is false if the leader of the partition was asked only once for the end:
+	// a leader that was just elected, or is about to be replaced, may return an end
+	// that is too low. See ErrShort.
 	Settled bool
-	// Committed is what the group has committed; its Offset is NoOffset where
-	// that is nothing.
+	// Committed is the group's commit. Its Offset is NoOffset without a commit.
 	Committed Commit
 }
 
-// Commit is how far a group has come in a partition: the offset from which the
-// next owner must read, and what it must know besides.
+// Commit is how far a group has come in a partition.
 type Commit struct {
-	Offset   int64
-	Metadata string // at most 4,096 bytes
+	Offset   int64  // from which the next owner must read
+	Metadata string // what it must know besides; at most 4,096 bytes
 }
 
 // NoOffset is the offset of a Commit that was never made.
 const NoOffset = oona.NoOffset
 
-// Owner decides where the partitions are read from that a member was assigned.
+// Owner decides where the partitions are read from that are assigned to a member.
 type Owner interface {
-	// Assign returns the first offset to read, and who is told of what becomes
-	// of the assignment. It is called once for each assignment, before anything
-	// of the partition is read; of several partitions, concurrently. The context
-	// ends with the member's session.
+	// Assign returns the first offset to read, and the Consumer of the assignment. It
+	// is called once for each assignment, before a record of the partition is read,
+	// and concurrently for several partitions. The context ends with the session of
+	// the member.
 	//
-	// If it fails, nothing of the partition is read, and it is called again after
-	// a pause for as long as the partition is assigned. An owner that refuses the
-	// partition for good has to end the member by itself.
+	// If Assign fails, the partition is not read, and Assign is called again after a
+	// pause while the partition is assigned. An owner that refuses a partition for
+	// good must end the member.
 	Assign(ctx context.Context, a Assignment) (from int64, c Consumer, err error)
 }
 
-// Consumer owns an assignment. The messages of the assignment come from the
-// member's subscription, one at a time, with the Consumer in their Position; its
-// methods are called beside, and not concurrently with each other.
+// Consumer receives the events of one assignment. The messages of the assignment come
+// from the member's subscription, one at a time, with the Consumer in their Position.
+// The methods are called concurrently with the handling of messages, but never
+// concurrently with each other.
 type Consumer interface {
-	// Commit is asked from time to time, and a last time before Revoke, what may
-	// be committed; false: nothing that is new.
+	// Commit returns what may be committed now, or false if there is nothing new. It
+	// is called periodically, and one last time before Revoke.
 	Commit() (Commit, bool)
-	// Committed tells what became of a commit.
+	// Committed reports the result of a commit.
 	Committed(c Commit, err error)
-	// End tells the offset after the partition's last record, as the leader of
-	// the partition says from time to time, whether or not records come from
-	// there. It is not called while the leader does not answer.
+	// End reports the offset after the last record of the partition. It is called
+	// periodically with the answer of the partition's leader, also while no records
+	// are read, and not while the leader does not answer.
 	End(offset int64)
-	// Revoke ends the assignment, once: its last message was acked or nacked, or
-	// the handler has kept it for longer than a rebalance may take.
+	// Revoke ends the assignment. It is called once, after the last message was acked
+	// or nacked, or after the handler has kept that message for longer than a rebalance
+	// may take.
 	Revoke()
 }
 
-// Resume returns where reading goes on by the commit alone: at its offset, or at
-// the oldest record where there is no commit. If the log does not hold the offset,
-// held is false, and from is that of the oldest record.
+// Resume returns where to continue reading according to the commit alone: at its offset,
+// or at the oldest record if there is no commit. If the log does not have the offset,
+// held is false and from is the offset of the oldest record.
 func (a Assignment) Resume() (from int64, held bool) {
 	at := a.Committed.Offset
 	switch {

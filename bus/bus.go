@@ -24,8 +24,8 @@ type Bus interface {
 }
 
 // Admin creates topics and looks into them. Its errors wrap ErrUnreachable if no
-// server of the bus answers, and all but those of Apply and Check wrap ErrNoTopic
-// for a topic that does not exist.
+// server of the bus answers. If a topic does not exist, all methods except Apply and
+// Check return an error that wraps ErrNoTopic.
 type Admin interface {
 	// Apply creates the topics that do not exist and corrects the settings of the
 	// others. It returns when every server knows the topics. It never changes the
@@ -59,7 +59,7 @@ type Extent struct {
 	End   int64 // offset after the last record
 }
 
-// RecordAt returns the record at an offset, or nil if there is none.
+// RecordAt returns the record at an offset, or nil if the partition has no such record.
 func RecordAt(ctx context.Context, a Admin, topic string, partition int32, offset int64) (found *message.Message, err error) {
 	err = a.Read(ctx, topic, Range{Partition: partition, From: offset, End: offset + 1}, func(msg *message.Message) error {
 		found = msg

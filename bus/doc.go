@@ -1,16 +1,20 @@
-// Package bus is the port to the message bus. It names no product: the
-// packages below it are buses, and bustest holds what each of them must do.
+// Package bus is the port to the message bus. It names no product. The packages below
+// it implement it, and package bustest tests what every implementation must do.
 //
-// The records of a topic are spread over partitions. A partition is a log: its
-// records are numbered, from 0 on, by their offset.
+// The records of a topic are spread over partitions. A partition is a log: its records
+// have ascending offsets, which start at 0.
 //
-//	Publisher   appends messages to partitions, in order
-//	Owner       decides where the partitions that a member was assigned are read from
-//	Consumer    is told what becomes of one assignment, and says what may be committed
+//	Bus         makes publishers, members and readers
+//	Admin       creates topics and looks into them; part of Bus
+//	Publisher   appends messages to topics, in order within a partition
+//	Member      reads the partitions that its group assigns to it
+//	Reader      reads whole topics, without a group
+//	Owner       decides where assigned partitions are read from
+//	Consumer    receives the events of one assignment, and returns what may be committed
 //
-// Messages are those of Watermill, whose routers hand them from stage to stage.
-// The metadata of a message are the headers of its record, and nothing else:
-// where several headers have one name, the last holds. What the bus knows of a
-// message besides is in the message's context: the Position of one that was
-// read, and the Target of one that is to be published.
+// Messages are Watermill messages; its routers hand them from stage to stage. The
+// metadata of a message are the headers of its record and nothing else; of several
+// headers with the same name, the last one counts. Everything else that the bus knows
+// of a message is in the message's context: the Position of a message that was read,
+// and the Target of one that is to be published.
 package bus

@@ -46,7 +46,7 @@ var (
 )
 
 // PublishError lists the messages of a call that were not acknowledged. They may
-// have been written anyway. All others are on the bus.
+// have been written all the same. All others are on the bus.
 type PublishError struct {
 	Topic    string
 	Messages int // of the call

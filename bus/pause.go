@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Pause waits before another attempt, or another look. It returns false if ctx
-// ended before the time had passed.
+// Pause waits for d. It returns false if ctx ended first.
 func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -9,32 +9,32 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Position is what the bus knows of a message that was read, besides its
-// payload and its headers.
+// Position is what the bus knows of a message that was read, in addition to its payload
+// and its headers.
 type Position struct {
 	Topic     string
 	Partition int32
 	Offset    int64
-	Appended  oona.Micros // when the record was appended, by the topic's clock
+	Appended  oona.Micros // time of the record: of its writer, or in a topic with append times, of the bus
 	Key       []byte      // nil: the record has no key
-	// Incarnation is that of the partition's log. The bus does not know it:
-	// whoever follows the log sets it in a copy.
+	// Incarnation of the partition's log. The bus does not know it: the code that
+	// follows the log sets it in a copy.
 	Incarnation oona.Incarnation
-	// Consumer is that of the assignment under which the message was read; nil
-	// where it was read without one.
+	// Consumer of the assignment for which the message was read; nil without an
+	// assignment.
 	Consumer Consumer
 }
 
-// ErrNoPosition is returned for a message that was not read from a bus, or whose
-// context was replaced.
+// ErrNoPosition is returned for a message that was not read from a bus, or whose context
+// was replaced.
 var ErrNoPosition = errors.New("the message has no position: it was not read from a bus")
 
-// WithPosition returns a context that holds a position.
+// WithPosition returns a context with a position.
 func WithPosition(ctx context.Context, at Position) context.Context {
 	return &positioned{ctx, at}
 }
 
-// PositionOf returns where a message was read. Its error is ErrNoPosition.
+// PositionOf returns the position of a message, or ErrNoPosition.
 func PositionOf(msg *message.Message) (Position, error) {
 	at, ok := msg.Context().Value(positionKey{}).(*Position)
 	if !ok {
@@ -45,8 +45,8 @@ func PositionOf(msg *message.Message) (Position, error) {
 
 type positionKey struct{}
 
-// positioned is a context with a position: one allocation, where
-// context.WithValue takes two.
+// positioned is a context with a position. It takes one allocation;
+// context.WithValue would take two.
 type positioned struct {
 	context.Context
 	at Position
@@ -59,16 +59,15 @@ func (p *positioned) Value(key any) any {
 	return p.Context.Value(key)
 }
 
-// Target is what the bus must know of a message that is to be published, besides
+// Target is what the bus must know of a message that is to be published, in addition to
 // its payload and its headers. The zero Target is a record without a key, in any
 // partition.
 type Target struct {
-	Key []byte // nil: none
-	// Partition is where the message goes if Directed; else its key decides.
+	Key []byte // nil: no key
+	// Partition of the record, if Directed is set. Otherwise the key decides.
 	Partition int32
 	Directed  bool
-	// Time is that of the record, in topics whose times are the writers'; 0: when
-	// it is published.
+	// Time of the record, in topics without append times. 0: the time of publishing.
 	Time oona.Micros
 }
 
@@ -79,12 +78,12 @@ func NewMessage(payload []byte, to Target) *message.Message {
 	return msg
 }
 
-// WithTarget returns a context that holds a target.
+// WithTarget returns a context with a target.
 func WithTarget(ctx context.Context, to Target) context.Context {
 	return &targeted{ctx, to}
 }
 
-// TargetOf returns the target of a message, the zero Target if it has none.
+// TargetOf returns the target of a message. It is zero if the message has none.
 func TargetOf(msg *message.Message) Target {
 	if to, ok := msg.Context().Value(targetKey{}).(*Target); ok {
 		return *to

@@ -2,36 +2,34 @@ package bus
 
 import "github.com/ThreeDotsLabs/watermill/message"
 
-// Member is a member of a group, which shares the partitions of a topic with the
-// others. Of each partition it hands out one message at a time, and the next one
-// once that was acked; one that is nacked comes again, for as long as the
-// assignment lasts. To ack a message commits nothing: the Consumer of the
-// assignment says what is committed.
+// Member is a member of a group. The members of a group share the partitions of a
+// topic. A member hands out one message of a partition at a time, and the next one
+// after that was acked. A message that was nacked is delivered again while the
+// assignment lasts. Acks commit nothing: the Consumer of the assignment returns what is
+// committed.
 //
-// Subscribe joins the group, once, and fails when the bus does not answer then.
+// Subscribe joins the group. It can be called once, and it fails if the bus does not
+// answer.
 type Member interface {
 	message.Subscriber
-	// Joined returns nil while this is a member of its group and its owner has
-	// taken all partitions that it was assigned, of which there may be none; else
-	// why not. Once it is ErrInstance, the messages end.
+	// Joined returns nil while the member is in its group and its owner has taken all
+	// partitions that were assigned to it, if any. Otherwise it returns the reason. After ErrInstance the messages end.
 	Joined() error
 }
 
-// Reader reads all partitions of a topic by itself, without a group. Of each
-// partition it hands out one message at a time. When servers of the bus fail or
-// move it goes on at the next record, and where the log no longer has that, at the
-// oldest.
+// Reader reads all partitions of a topic, without a group. It hands out one message of
+// a partition at a time. If servers of the bus fail or move, it continues with the next
+// record, or with the oldest one if the log no longer has that.
 type Reader interface {
 	message.Subscriber
-	// Ranges says of each partition of a topic where reading began, and where the
-	// log ended then: what has been read up to End is caught up. It is known once
-	// Subscribe has returned, and nil before.
+	// Ranges returns for each partition of a topic where reading began and where the
+	// log ended at that time. It returns nil before Subscribe has returned.
 	Ranges(topic string) []Range
 }
 
-// Range is a part of a partition's log.
+// Range is a part of a partition.
 type Range struct {
 	Partition int32
 	From      int64 // first offset
-	End       int64 // offset after the last
+	End       int64 // offset after the last one
 }

@@ -79,7 +79,7 @@ func topicMadeAgainAndOutgrown(w *world) {
 	w.makeFrames()
 	kafka.write(w.T, w.ctx, w.topics.SeedMetrics, frames...)
 	w.endsBecause(worker, madeAgain, "oona topics apply")
-	if len(worker.logged("the topic is not the one that was read; its partitions are assigned again")) == 0 {
+	if len(worker.logged("the topic was deleted and created again; its partitions are assigned again")) == 0 {
 		w.Error("the reader did not go on in the new log: the fault did not fire")
 	}
 	w.refused(madeAgain, "oona topics apply")

@@ -31,7 +31,7 @@ var adminCases = []testCase{
 	{"PinnedPartitions", pinnedPartitions},
 }
 
-// faults returns the faults that an error lists, as topic and kind.
+// faults returns the topics and kinds of the faults that an error lists.
 func (t *trial) faults(err error) (all []bus.TopicFault) {
 	t.Helper()
 	wrong, ok := errors.AsType[*bus.TopicsError](err)
@@ -47,7 +47,7 @@ func (t *trial) faults(err error) (all []bus.TopicFault) {
 	return all
 }
 
-// Apply creates what does not exist, and does nothing the second time.
+// Apply creates topics that do not exist. The second time it changes nothing.
 func applyTwice(t *trial) {
 	specs := []oona.TopicSpec{
 		{Name: unique("input"), Partitions: 4, AppendTime: true, LeastMessageBytes: 1000},
@@ -98,8 +98,8 @@ func checkNamesEachFault(t *trial) {
 		{Topic: missing, Kind: bus.FaultMissing},
 		{Topic: topic, Kind: bus.FaultPartitions},
 		{Topic: topic, Kind: bus.FaultUnequal},
-		{Topic: topic, Kind: bus.FaultSetting}, // of times
-		{Topic: topic, Kind: bus.FaultSetting}, // of compaction
+		{Topic: topic, Kind: bus.FaultSetting}, // append times
+		{Topic: topic, Kind: bus.FaultSetting}, // compaction
 		{Topic: topic, Kind: bus.FaultSize},
 	} {
 		i := slices.Index(got, want)
@@ -110,11 +110,12 @@ func checkNamesEachFault(t *trial) {
 		got = slices.Delete(got, i, i+1)
 	}
 	if len(got) > 0 {
-		t.Errorf("no faults are %+v", got)
+		t.Errorf("also reported: %+v", got)
 	}
 }
 
-// Apply corrects settings, reports numbers of partitions, and leaves them.
+// Apply corrects settings. It reports wrong numbers of partitions and does not change
+// them.
 func applyCorrects(t *trial) {
 	topic := t.topic(oona.TopicSpec{Partitions: 3, MaxMessageBytes: 5000})
 	spec := oona.TopicSpec{Name: topic, Partitions: 4, AppendTime: true, Compacted: true, LeastMessageBytes: 6000}
@@ -148,7 +149,7 @@ func extents(t *trial) {
 	}
 }
 
-// Every partition has a commit, if only one without an offset.
+// Every partition has a commit; without one its offset is NoOffset.
 func commits(t *trial) {
 	topic, group := t.partitions(2), unique("group")
 	none := bus.Commit{Offset: bus.NoOffset}
@@ -239,7 +240,7 @@ func readRanges(t *trial) {
 	}
 }
 
-// An error of take ends a Read.
+// Read ends with the error of take.
 func readStops(t *trial) {
 	topic := t.partitions(1)
 	t.fill(topic, 0, 5)
@@ -286,7 +287,7 @@ func lastRecord(t *trial) {
 	}
 }
 
-// checkUnknown checks what is said of a topic that does not exist.
+// checkUnknown checks the errors for a topic that does not exist.
 func (t *trial) checkUnknown(topic string) {
 	t.Helper()
 	_, err := t.Bus.Extents(t.Context(), topic)
@@ -311,7 +312,7 @@ func (t *trial) checkUnknown(topic string) {
 
 func unknownTopic(t *trial) { t.checkUnknown(unique("unknown")) }
 
-// A topic that was deleted does not exist. Created again, it is empty.
+// A deleted topic does not exist. After it was created again, it is empty.
 func topicMadeAgain(t *trial) {
 	t.need("DeleteTopic", t.Faults.DeleteTopic)
 	spec := oona.TopicSpec{Name: t.partitions(2), Partitions: 3}
@@ -334,8 +335,8 @@ func topicMadeAgain(t *trial) {
 	}
 }
 
-// What was read of a topic is not committed of another one with its name. The member
-// reads that from its beginning.
+// A commit of records of a deleted topic is not made for a new topic with its name. The
+// member reads the new topic from its beginning.
 func commitOfATopicMadeAgain(t *trial) {
 	t.need("DeleteTopic", t.Faults.DeleteTopic)
 	spec := oona.TopicSpec{Name: t.partitions(1), Partitions: 1}

@@ -39,8 +39,8 @@ func ackCommitsNothing(t *trial) {
 	}
 }
 
-// The next owner gets the commit to the byte, also when its metadata changed at the
-// same offset, or the offset went back.
+// The next owner gets the same commit, byte for byte, also if its metadata changed at the
+// same offset or its offset went back.
 func commitReachesTheNextOwner(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	t.fill(topic, 0, 10)
@@ -68,7 +68,7 @@ func commitReachesTheNextOwner(t *trial) {
 	}
 }
 
-// What is due when a member leaves is committed before its assignment ends.
+// The last commit of a member that leaves is made before its assignment ends.
 func commitAtTheEnd(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	t.fill(topic, 0, 10)
@@ -92,7 +92,7 @@ func commitAtTheEnd(t *trial) {
 	}
 }
 
-// Metadata that a bus cannot keep are an error.
+// Metadata that are too large are an error.
 func tooMuchMetadata(t *trial) {
 	if t.UnboundedMetadata {
 		t.Skip("NOT TESTED: this bus takes metadata of any size")
@@ -107,7 +107,7 @@ func tooMuchMetadata(t *trial) {
 	}
 }
 
-// leave has a member of a group take some messages, commit and leave.
+// leave makes a member of a group take some messages, commit and leave.
 func (t *trial) leave(topic, group string, taken int, c bus.Commit) {
 	t.Helper()
 	o := newOwner()
@@ -121,8 +121,8 @@ func (t *trial) leave(topic, group string, taken int, c bus.Commit) {
 	}
 }
 
-// lost returns the assignment that the next member refuses because its log does not hold
-// the commit's offset. Its owner was asked with Settled last, and not first.
+// lost returns the assignment that the next member refuses because its log does not have
+// the commit's offset. The owner is asked several times, the last time with Settled.
 func (t *trial) lost(topic, group string) *assignment {
 	t.Helper()
 	o := newOwner()
@@ -144,7 +144,7 @@ func (t *trial) lost(topic, group string) *assignment {
 	return c
 }
 
-// When retention overtakes the commit, the owner decides.
+// If the log begins after the commit, the owner decides.
 func retentionBeyondTheCommit(t *trial) {
 	t.need("Trim", t.Faults.Trim)
 	topic, group := t.partitions(1), unique("group")
@@ -160,7 +160,7 @@ func retentionBeyondTheCommit(t *trial) {
 	}
 }
 
-// A log that has lost its end holds less than the group has read: the owner decides.
+// If the log ends before records that the group has read, the owner decides.
 func logThatEndsBeforeTheCommit(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	t.fill(topic, 0, 3)
@@ -174,7 +174,7 @@ func logThatEndsBeforeTheCommit(t *trial) {
 	}
 }
 
-// A log that reaches what was read of it a moment later is sound.
+// A log that reaches its old end a moment later is in order.
 func logThatReachesTheCommitInAMoment(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	t.fill(topic, 0, 3)
@@ -192,8 +192,8 @@ func logThatReachesTheCommitInAMoment(t *trial) {
 	}
 }
 
-// A commit of a member that its group has given up is refused, and the commit of the
-// next owner stands.
+// A commit of a member that was removed from its group is refused, and the commit of the
+// next owner is kept.
 func zombieIsFenced(t *trial) {
 	t.need("Expel", t.Faults.Expel)
 	topic, group := t.partitions(1), unique("group")

@@ -12,11 +12,11 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Harness is a bus, and what the tests must know of it. Each call of the function that
-// Run is given may return another bus, or the same.
+// Harness is a bus with its faults. The function that Run is given may return the same
+// bus or another one each time.
 type Harness struct {
 	Bus bus.Bus
-	// UnboundedMetadata: the bus keeps commits with metadata of any size.
+	// UnboundedMetadata says that the bus keeps commits with metadata of any size.
 	UnboundedMetadata bool
 	Faults            Faults
 }
@@ -50,10 +50,9 @@ func (h Harness) newMember(t *testing.T, opts bus.MemberOptions, owner bus.Owner
 	return m
 }
 
-// Faults are what a bus can be made to do. A test that needs one which is nil is
-// skipped.
+// Faults make a bus fail. Tests that need a fault which is nil are skipped.
 type Faults struct {
-	// DeleteTopic deletes a topic. It may return before every server knows.
+	// DeleteTopic deletes a topic. It may return before every server knows it.
 	DeleteTopic func(t *testing.T, topic string)
 	// AddPartitions gives a topic n partitions.
 	AddPartitions func(t *testing.T, topic string, n int32)
@@ -61,19 +60,19 @@ type Faults struct {
 	Retain func(t *testing.T, topic string, d time.Duration)
 	// Trim deletes the records of a partition below an offset.
 	Trim func(t *testing.T, topic string, partition int32, start int64)
-	// Refuse has the bus refuse once, for good, the next batch of a partition.
+	// Refuse makes the bus refuse the next batch of a partition for good.
 	Refuse func(t *testing.T, topic string, partition int32)
-	// Falter has the bus refuse the next n batches of a partition with a failure that
-	// passes, so that the publisher tries again.
+	// Falter makes the bus refuse the next n batches of a partition with an error after
+	// which the publisher tries again.
 	Falter func(t *testing.T, topic string, partition int32, n int)
-	// Hold keeps a partition from taking messages. waiting returns how many of them
-	// the bus, or its client, has taken from Publish.
+	// Hold stops a partition from taking messages, until release. waiting returns how
+	// many messages from Publish the bus or its client has.
 	Hold func(t *testing.T, topic string, partition int32) (waiting func() int, release func())
-	// Expel removes a member from its group without its knowing, until notice.
+	// Expel removes a member from its group. The member does not know it until notice.
 	Expel func(t *testing.T, m bus.Member) (notice func())
 }
 
-// need skips the test where the bus cannot be made to do what it needs.
+// need skips the test if the bus does not have a fault.
 func (t *trial) need(name string, fault any) {
 	t.Helper()
 	if reflect.ValueOf(fault).IsNil() {
@@ -86,9 +85,9 @@ func Run(t *testing.T, start func(t *testing.T) Harness) {
 	run(t, func(t *testing.T, test func(*trial)) { test(&trial{t, start(t)}) })
 }
 
-// RunInBubbles runs each test of the suite in a bubble of testing/synctest, where time
-// passes by itself and a goroutine that is left behind fails the test. It is for a bus
-// that waits for nothing outside the process.
+// RunInBubbles runs each test of the suite in a bubble of testing/synctest, where no test
+// waits in real time, and goroutines that are left fail the test. It is for a bus that
+// waits for nothing outside the process.
 func RunInBubbles(t *testing.T, start func(t *testing.T) Harness) {
 	run(t, func(t *testing.T, test func(*trial)) {
 		synctest.Test(t, func(t *testing.T) { test(&trial{t, start(t)}) })

@@ -59,7 +59,7 @@ func messagesHaveTheirPosition(t *trial) {
 	}
 }
 
-// An assignment says where the log begins and ends before anything is read of it.
+// An assignment says where the log begins and ends, before a record is read.
 func assignmentDescribesTheLog(t *trial) {
 	t.need("Trim", t.Faults.Trim)
 	topic := t.partitions(3)
@@ -82,7 +82,7 @@ func assignmentDescribesTheLog(t *trial) {
 	}
 }
 
-// A consumer is told where its partition ends while no message of it is taken.
+// A consumer learns where its partition ends although no message is taken.
 func endIsTold(t *trial) {
 	topic := t.partitions(1)
 	o := newOwner()
@@ -121,8 +121,8 @@ func consumersAreCalledInTurn(t *trial) {
 	}
 }
 
-// Of each partition one message is handed out, and the next one once that is acked;
-// partitions do not wait for one another.
+// Of each partition one message is handed out at a time, the next one after an ack.
+// Partitions do not wait for one another.
 func oneMessageAtATime(t *trial) {
 	topic := t.partitions(2)
 	t.fill(topic, 0, 3)
@@ -146,8 +146,8 @@ func oneMessageAtATime(t *trial) {
 	third.Ack()
 }
 
-// A message that is nacked comes again in place, and a handler that always nacks does
-// not keep a partition that another member is to have.
+// A message that is nacked is delivered again, before the next one. A handler that always
+// nacks does not keep a partition that is to move to another member.
 func nackRedelivers(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	t.fill(topic, 0, 3)
@@ -172,7 +172,7 @@ func nackRedelivers(t *trial) {
 	}()
 	other := newOwner()
 	t.consume(t.subscribe(t.member(group, other), topic))
-	o.await(t, "revoked", 1) // one of both has the partition now
+	o.await(t, "revoked", 1) // one of the two has the partition now
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func nackRedelivers(t *trial) {
 	other.await(t, "assigned", 1)
 }
 
-// Partitions move to a member that joins, and back when one leaves.
+// Partitions move to a member that joins, and back when a member leaves.
 func rebalance(t *trial) {
 	const partitions = 4
 	topic, group := t.partitions(partitions), unique("group")
@@ -212,8 +212,8 @@ func rebalance(t *trial) {
 	second.await(t, "assigned", partitions)
 }
 
-// While members come and go, each message is handed out at least once, under an
-// assignment, and in order within it.
+// While members join and leave, each message is handed out at least once, and in order
+// within an assignment.
 func rebalanceLosesNothing(t *trial) {
 	const partitions, count = 3, 100
 	topic, group := t.partitions(partitions), unique("group")
@@ -266,8 +266,8 @@ func rebalanceLosesNothing(t *trial) {
 	}
 }
 
-// A member of a group that is larger than the topic has joined without a partition,
-// and takes over when the other leaves.
+// A member that gets no partition is in its group, too, and takes over when the other
+// member leaves.
 func standby(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	owners := [2]*owner{newOwner(), newOwner()}
@@ -297,8 +297,8 @@ func standby(t *trial) {
 	t.eventually("the other takes over", func() bool { return owners[1-leaves].held.Load() == 1 && members[1-leaves].Joined() == nil })
 }
 
-// Revoke comes once, after the last message was acked, also when the member closes
-// with a message in a handler's hands. The handler is told of it.
+// Revoke is called once, after the last message was acked, also if the member closes
+// while a handler has a message. The context of the message ends.
 func revokeWaitsForTheMessageInHand(t *trial) {
 	topic := t.partitions(1)
 	t.fill(topic, 0, 10)
@@ -310,7 +310,7 @@ func revokeWaitsForTheMessageInHand(t *trial) {
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
 	<-msg.Context().Done()
-	time.Sleep(100 * time.Millisecond) // a bus that did not wait would revoke now
+	time.Sleep(100 * time.Millisecond) // a bus that does not wait would call Revoke now
 	if len(o.events) > 0 || len(closed) > 0 {
 		t.Error("revoked while a handler has a message")
 	}
@@ -331,7 +331,7 @@ func revokeWaitsForTheMessageInHand(t *trial) {
 	}
 }
 
-// An owner that fails is asked again after a pause, and nothing is handed out before.
+// An owner that fails is asked again after a pause. Nothing is handed out before.
 func assignIsAskedAgain(t *trial) {
 	topic := t.partitions(1)
 	t.fill(topic, 0, 3)
@@ -390,8 +390,8 @@ func subscribesOnce(t *trial) {
 	}
 }
 
-// Of two members with one instance the second has the partitions, and the first ends
-// and says why.
+// Of two members with the same instance, the second one gets the partitions, and the
+// first one ends with an error.
 func twoMembersWithOneInstance(t *trial) {
 	topic, group := t.partitions(1), unique("group")
 	var members [2]bus.Member
@@ -430,7 +430,7 @@ func closedMember(t *trial) {
 	}
 }
 
-// A subscription ends when its context does, and its assignments are revoked.
+// A subscription ends with its context, and its assignments are revoked.
 func subscriptionEndsWithItsContext(t *trial) {
 	topic := t.partitions(2)
 	o := newOwner()

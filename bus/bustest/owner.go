@@ -10,18 +10,18 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// owner takes what it is assigned, from the commit on, and notes it. Its consumers
-// commit what it is told, once each.
+// owner takes its assignments, from the commit on, and records them. Its consumers make
+// the commits of due, once each.
 type owner struct {
 	events   chan event
 	due      chan bus.Commit
 	outcomes chan error
-	fail     atomic.Int64 // how many calls of Assign fail
+	fail     atomic.Int64 // number of calls of Assign that fail
 	held     atomic.Int64 // partitions
-	// strict refuses a partition whose log does not hold the commit's offset; else it
-	// is read from its oldest record.
+	// strict: refuse a partition whose log does not have the commit's offset. Otherwise
+	// it is read from its oldest record.
 	strict bool
-	// readTo is the end that the log must reach at least.
+	// readTo is the least end of the log.
 	readTo int64
 	slow   time.Duration // how long each method of a consumer takes
 }
@@ -31,14 +31,14 @@ type event struct {
 	of   *assignment
 }
 
-// assignment is a consumer.
+// assignment is a Consumer.
 type assignment struct {
 	bus.Assignment
 	owner    *owner
 	from     int64
-	end      atomic.Int64 // as the bus last said; -1: it did not
-	calls    atomic.Int64 // of its methods that are under way
-	together atomic.Bool  // two were
+	end      atomic.Int64 // as last reported; -1 before
+	calls    atomic.Int64 // methods that run now
+	together atomic.Bool  // two methods ran at the same time
 }
 
 var errRefused = errors.New("not now")
@@ -68,7 +68,7 @@ func (o *owner) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer
 	return from, c, nil
 }
 
-// call notes that one of the methods is under way until it is ended.
+// call records that a method runs, until end.
 func (c *assignment) call() (end func()) {
 	if c.calls.Add(1) > 1 {
 		c.together.Store(true)
@@ -103,7 +103,8 @@ func (c *assignment) Revoke() {
 	c.owner.events <- event{"revoked", c}
 }
 
-// await returns the next n events, which must be of a kind. Short ones are passed over.
+// await returns the next n events, which must be of a kind. It skips events of kind
+// short.
 func (o *owner) await(t *trial, kind string, n int) (all []*assignment) {
 	t.Helper()
 	timeout := time.After(longest)
@@ -124,7 +125,7 @@ func (o *owner) await(t *trial, kind string, n int) (all []*assignment) {
 	return all
 }
 
-// commit has a consumer commit, and returns what became of it.
+// commit makes a commit and returns its error.
 func (o *owner) commit(t *testing.T, c bus.Commit) error {
 	t.Helper()
 	o.due <- c

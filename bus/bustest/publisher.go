@@ -33,8 +33,9 @@ var publisherCases = []testCase{
 	{"CloseEndsWaiting", closeEndsWaiting},
 }
 
-// One call has messages with a key, for a partition, and with neither. A key goes
-// where Kafka's clients in Java send it, on every bus; the hashes are of their tests.
+// A call has messages with a key, with a partition, and with neither. On every bus, a key
+// goes to the partition that Kafka's Java clients choose. The hashes are from their
+// tests.
 func keysDecideThePartition(t *trial) {
 	const partitions = 12
 	topic := t.partitions(partitions)
@@ -95,7 +96,7 @@ func orderWithinAPartition(t *trial) {
 	}
 }
 
-// What is tried again keeps its order, within a call and from call to call.
+// Batches that are tried again keep their order, within a call and from call to call.
 func orderAcrossRetries(t *trial) {
 	t.need("Falter", t.Faults.Falter)
 	topic := t.partitions(1)
@@ -137,8 +138,8 @@ func headers(t *trial) {
 	}
 }
 
-// Where times are the writers', they are kept to the millisecond, and without one it
-// is that of publishing.
+// In a topic without append times, the times of the writers are kept to the millisecond.
+// The default is the time of publishing.
 func writersTimes(t *trial) {
 	topic := t.partitions(1)
 	before := time.Now().Truncate(time.Millisecond)
@@ -153,7 +154,7 @@ func writersTimes(t *trial) {
 	}
 }
 
-// In a topic with append times the writers' clocks do not count.
+// In a topic with append times, the times of the writers do not count.
 func appendTimes(t *trial) {
 	topic := t.topic(oona.TopicSpec{Partitions: 1, AppendTime: true})
 	before := time.Now().Truncate(time.Millisecond)
@@ -170,8 +171,7 @@ func appendTimes(t *trial) {
 	}
 }
 
-// An error says which message is larger than the limit, and nothing of the call is
-// appended.
+// The error names the message that is too large, and nothing of the call is appended.
 func tooLarge(t *trial) {
 	topic := t.partitions(1)
 	p := t.publisher(bus.PublisherOptions{MaxMessageBytes: 2000})
@@ -187,7 +187,8 @@ func tooLarge(t *trial) {
 	t.publish(p, topic, unkeyed("fits"))
 }
 
-// What a topic takes less than its publisher was told, it refuses.
+// A topic refuses a message that is too large for it, although the publisher has a
+// greater limit.
 func tooLargeForTheTopic(t *trial) {
 	topic := t.topic(oona.TopicSpec{Partitions: 1, MaxMessageBytes: 1000})
 	p := t.publisher(bus.PublisherOptions{})
@@ -198,7 +199,7 @@ func tooLargeForTheTopic(t *trial) {
 	t.publish(p, topic, unkeyed("fits"))
 }
 
-// A message for a partition that does not exist fails, and the others do not.
+// A message for a partition that does not exist fails. The others do not.
 func partOfACallFails(t *trial) {
 	topic := t.partitions(2)
 	err := t.publisher(bus.PublisherOptions{}).Publish(t.Context(), topic, directed("a", 0), directed("b", 7), directed("c", 1))
@@ -222,8 +223,8 @@ func badTarget(t *trial) {
 	}
 }
 
-// Behind a message that has failed no other of the call is appended to its partition.
-// Other partitions go on, and so does the next call.
+// After a message that has failed, no other message of the call is appended to its
+// partition. Other partitions and the next call are not affected.
 func nothingBehindAFailure(t *trial) {
 	t.need("Refuse", t.Faults.Refuse)
 	topic := t.partitions(2)
@@ -268,7 +269,7 @@ func partitionsDoNotWait(t *trial) {
 	}
 }
 
-// When its context ends, what waits fails, and is never appended.
+// When the context ends, messages that wait fail. They are never appended.
 func publishEndsWithItsContext(t *trial) {
 	t.need("Hold", t.Faults.Hold)
 	topic := t.partitions(1)
@@ -311,7 +312,7 @@ func closedPublisher(t *trial) {
 	}
 }
 
-// Close lets what waits fail, however long it might wait.
+// Close makes messages that wait fail, however long they might wait.
 func closeEndsWaiting(t *trial) {
 	t.need("Hold", t.Faults.Hold)
 	topic := t.partitions(1)

@@ -33,7 +33,7 @@ func checkRanges(t *trial, got []bus.Range, want ...[2]int64) {
 	}
 }
 
-// A reader says where it began and where the log ended then, and goes on beyond.
+// A reader says where it began and where the log ended then, and reads beyond that end.
 func readerRanges(t *trial) {
 	topic := t.partitions(3)
 	t.fill(topic, 0, 10)
@@ -63,7 +63,7 @@ func readerRanges(t *trial) {
 	}
 }
 
-// A reader begins at the oldest record that there is.
+// A reader begins with the oldest record that was not deleted.
 func readerAfterTrim(t *trial) {
 	t.need("Trim", t.Faults.Trim)
 	topic := t.partitions(2)
@@ -79,7 +79,7 @@ func readerAfterTrim(t *trial) {
 	}
 }
 
-// Each partition begins at its first record at or after the time, or at its end.
+// Each partition begins with its first record at or after the time, or at its end.
 func readerFromATime(t *trial) {
 	topic := t.partitions(3)
 	p := t.publisher(bus.PublisherOptions{})
@@ -88,7 +88,7 @@ func readerFromATime(t *trial) {
 		when := noon.Add(time.Duration(minute) * time.Minute)
 		return bus.NewMessage([]byte(strconv.Itoa(minute)), bus.Target{Partition: partition, Directed: true, Time: oona.MicrosOf(when)})
 	}
-	for minute := range 10 { // one call each, as a bus may look times up by batch
+	for minute := range 10 { // one call each, as a bus may only know the times of batches
 		t.publish(p, topic, at(0, minute))
 		if minute < 5 {
 			t.publish(p, topic, at(1, minute))
@@ -106,7 +106,7 @@ func readerFromATime(t *trial) {
 	}
 }
 
-// A message that is nacked comes again, and none before it is acked.
+// A message that is nacked is delivered again, before the next one.
 func readerRedelivers(t *trial) {
 	topic := t.partitions(1)
 	t.fill(topic, 0, 3)
@@ -124,13 +124,13 @@ func readerRedelivers(t *trial) {
 	}
 }
 
-// Close does not wait for a message in a handler's hands.
+// Close does not wait for a handler.
 func readerEnds(t *trial) {
 	topic := t.partitions(2)
 	t.fill(topic, 0, 3)
 	reader := t.newReader(time.Time{})
 	messages := t.subscribe(reader, topic)
-	t.next(messages) // and neither acks nor nacks
+	t.next(messages) // without ack or nack
 	if err := errors.Join(reader.Close(), reader.Close()); err != nil {
 		t.Error(err)
 	}

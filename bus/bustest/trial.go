@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// longest bounds what a test waits for. No test waits for it to pass.
+// longest limits every wait. No test waits for it to pass.
 const longest = 40 * time.Second
 
 // trial is one test on one bus.
@@ -26,12 +26,12 @@ type trial struct {
 
 var names atomic.Int64
 
-// unique returns a name that no other test, and no earlier run, has.
+// unique returns a name that no other test and no earlier run has.
 func unique(what string) string {
 	return fmt.Sprintf("bustest.%s.%d-%d", what, time.Now().UnixNano(), names.Add(1))
 }
 
-// topic makes a topic and returns its name.
+// topic creates a topic and returns its name.
 func (t *trial) topic(spec oona.TopicSpec) string {
 	t.Helper()
 	spec.Name = unique("topic")
@@ -59,7 +59,7 @@ func (t *trial) publisher(opts bus.PublisherOptions) bus.PinnedPublisher {
 	return p
 }
 
-// newReader returns a reader that the caller closes.
+// newReader returns a reader, which the caller closes.
 func (t *trial) newReader(from time.Time) bus.Reader {
 	t.Helper()
 	r, err := t.Bus.Reader(bus.ReaderOptions{From: from})
@@ -76,7 +76,7 @@ func (t *trial) reader(from time.Time) bus.Reader {
 	return r
 }
 
-// member returns one that commits often.
+// member returns a member that commits often.
 func (t *trial) member(group string, o bus.Owner) bus.Member {
 	t.Helper()
 	m := t.newMember(t.T, bus.MemberOptions{Group: group, CommitEvery: 50 * time.Millisecond}, o)

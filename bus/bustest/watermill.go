@@ -16,20 +16,21 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// RunWatermill runs Watermill's own suite on publishers and members of a bus, behind an
-// adapter. What is claimed is that groups share a topic, messages are kept, and messages
-// of one key keep their order while one member reads them. What is not claimed, and adapted here for the tests:
+// RunWatermill runs Watermill's own suite with publishers and members of a bus behind an
+// adapter. Members of a group share a topic, messages are kept, and messages with the
+// same key keep their order while one member reads them. The adapter makes up for these
+// differences:
 //
-//   - Publisher has a context, and so is no message.Publisher.
+//   - Publish has a context, so that a Publisher is no message.Publisher.
 //   - The id of a message is not published: the adapter puts it in a header.
-//   - To ack a message commits nothing: the adapter's consumer commits what was acked.
-//   - A member subscribes once: the adapter makes one for each Subscribe.
-//   - Topics are not made by using them.
+//   - Acks commit nothing: the adapter's consumer commits acked messages.
+//   - A member subscribes once: the adapter makes a member for each Subscribe.
+//   - Topics must be created: the adapter creates them when they are used.
 //
-// What is not claimed, and is left out: delivery exactly once; a subscriber that gets
-// again what its group has read (NewSubscriberReceivesOldMessages); the context of the
-// publisher's message (ContextPreserved); and a restart of the bus
-// (RestartServiceCommand), which tests of each bus do.
+// Left out are delivery exactly once; a subscriber that gets again what its group has
+// read (NewSubscriberReceivesOldMessages); the context of the publisher's message
+// (ContextPreserved); and a restart of the bus (RestartServiceCommand), which the tests
+// of each bus have.
 func RunWatermill(t *testing.T, start func(t *testing.T) Harness) {
 	w := &watermill{Harness: start(t), topics: make(map[string]bool)}
 	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, GuaranteedOrderWithSingleSubscriber: true, Persistent: true, ForceShort: true}
@@ -42,7 +43,7 @@ func RunWatermill(t *testing.T, start func(t *testing.T) Harness) {
 	}, group)
 }
 
-// watermill is a bus whose topics are made when they are used.
+// watermill is a bus whose topics are created when they are used.
 type watermill struct {
 	Harness
 	mu     sync.Mutex
@@ -71,7 +72,7 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	p.of.use(p.t, topic)
 	adapted := make([]*message.Message, len(messages))
 	for i, msg := range messages {
-		// Watermill's test of the order compares messages of one payload.
+		// Watermill tests the order of messages with the same payload.
 		adapted[i] = bus.NewMessage(msg.Payload, bus.Target{Key: msg.Payload})
 		for name, value := range msg.Metadata {
 			adapted[i].Metadata.Set(name, value)
@@ -93,7 +94,7 @@ type subscriber struct {
 	handing sync.WaitGroup
 }
 
-// SubscribeInitialize makes a topic.
+// SubscribeInitialize creates a topic.
 func (s *subscriber) SubscribeInitialize(topic string) error {
 	s.of.use(s.t, topic)
 	return nil
@@ -122,7 +123,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return out, nil
 }
 
-// hand hands out a message with its id, and tells its consumer once it is acked.
+// hand hands out a message with its id, and tells its consumer when it is acked.
 func hand(msg *message.Message, out chan<- *message.Message) {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -169,7 +170,7 @@ func (s *subscriber) Close() error {
 	return err
 }
 
-// acking is an owner whose consumers commit what was acked.
+// acking is an owner whose consumers commit acked messages.
 type acking struct{}
 
 func (acking) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
@@ -182,7 +183,7 @@ func (acking) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, 
 
 type acked struct {
 	mu  sync.Mutex
-	due int64 // 0: nothing
+	due int64 // 0: nothing is due
 }
 
 func (a *acked) next(offset int64) {

@@ -12,9 +12,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// describe returns what there is to know of partitions that were assigned, in
-// their order, and which topic of that name it is. It asks for all of them together,
-// as a rebalance waits for it.
+// describe returns assignments of partitions, in their order, and the id of the topic. It
+// asks for all partitions together, as a rebalance waits for it.
 func (m *Member) describe(ctx context.Context, topic string, partitions ...int32) (_ []bus.Assignment, id sarama.Uuid, err error) {
 	commits, err := m.offsets.fetch(ctx, topic, partitions...)
 	if err != nil {
@@ -24,7 +23,7 @@ func (m *Member) describe(ctx context.Context, topic string, partitions ...int32
 	if err != nil {
 		return nil, id, err
 	}
-	if id, err = m.offsets.topicID(ctx, topic); err != nil { // before the offsets: these are of it, or of a later one
+	if id, err = m.offsets.topicID(ctx, topic); err != nil { // before the offsets, which are then of this topic or of a later one
 		return nil, id, err
 	}
 	oldest, err := m.offsets.at(ctx, sarama.OffsetOldest, topic, partitions)
@@ -45,8 +44,8 @@ func (m *Member) describe(ctx context.Context, topic string, partitions ...int32
 	return assignments, id, nil
 }
 
-// offer describes partitions that were assigned, and asks the owner where they are
-// to be read from. It returns the assignments and, in the same order, the answers.
+// offer describes assigned partitions and asks the owner where to read them. It returns
+// the assignments and, in the same order, the answers.
 func (m *Member) offer(ctx context.Context, topic string, partitions ...int32) ([]bus.Assignment, []answer, error) {
 	assignments, id, err := m.describe(ctx, topic, partitions...)
 	if err != nil {
@@ -59,21 +58,21 @@ func (m *Member) offer(ctx context.Context, topic string, partitions ...int32) (
 	return assignments, answers, nil
 }
 
-// answer is what the owner says to an assignment.
+// answer is the owner's answer to an assignment.
 type answer struct {
 	taken
 	err error
 }
 
-// A leader that was just elected, or deposed and does not know it, may say that
-// the log ends before it does: it is asked so often, with a pause in between.
+// A leader that was just elected, or that was replaced and does not know it, may return
+// an end that is too low. It is asked this often, with pauses.
 const (
 	endAttempts = 6
 	endPause    = 500 * time.Millisecond
 )
 
-// assign asks the owner where partitions of one topic are to be read from. It
-// brings the assignments up to date that the owner finds short.
+// assign asks the owner where to read partitions of one topic. It updates assignments
+// that the owner finds short.
 func (m *Member) assign(ctx context.Context, assignments []bus.Assignment) []answer {
 	answers := make([]answer, len(assignments))
 	all := make([]int, len(assignments))
@@ -96,11 +95,11 @@ func (m *Member) assign(ctx context.Context, assignments []bus.Assignment) []ans
 	return answers
 }
 
-// askedTogether is how many partitions the owner looks into at the same time.
+// askedTogether is how many partitions the owner is asked about at the same time.
 const askedTogether = 16
 
-// ask asks the owner about some of the assignments. It returns those whose log
-// seems to be short.
+// ask asks the owner about some of the assignments. It returns those that the owner finds
+// short.
 func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []int, answers []answer) (short []int) {
 	var asking errgroup.Group
 	asking.SetLimit(askedTogether)
@@ -111,7 +110,7 @@ func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []
 			return nil
 		})
 	}
-	_ = asking.Wait() // the answers have the errors
+	_ = asking.Wait() // the errors are in the answers
 	for _, i := range which {
 		if errors.Is(answers[i].err, bus.ErrShort) {
 			short = append(short, i)
@@ -120,7 +119,7 @@ func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []
 	return short
 }
 
-// lookAgain waits, and asks where some of the assignments' logs end.
+// lookAgain waits, and asks again for the ends of some of the logs.
 func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, which []int) error {
 	if !bus.Pause(ctx, endPause) {
 		return ctx.Err()
@@ -135,7 +134,7 @@ func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, wh
 	}
 	ends, err := m.offsets.at(ctx, sarama.OffsetNewest, topic, partitions)
 	if err != nil {
-		return fmt.Errorf("ask again where %s ends: %w", topic, err)
+		return fmt.Errorf("ask again for the end of %s: %w", topic, err)
 	}
 	for _, i := range which {
 		assignments[i].LogEnd = ends[assignments[i].Partition]
@@ -143,8 +142,8 @@ func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, wh
 	return nil
 }
 
-// end asks where a partition ends, until ctx ends. sarama's request cannot be
-// given up: it goes on until its own time is over, and Close waits for it.
+// end asks for the end of a partition, until ctx ends. sarama's request cannot be
+// cancelled: it runs until its own timeout, and Close waits for it.
 func (m *Member) end(ctx context.Context, topic string, partition int32) (int64, error) {
 	type answer struct {
 		end int64

@@ -12,26 +12,25 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// ErrReadBack says that the bus holds another commit than the one that it
+// ErrReadBack is returned if the bus has another commit than the one that it has
 // acknowledged.
-var ErrReadBack = errors.New("a commit was not read back as it was written")
+var ErrReadBack = errors.New("a commit was acknowledged, but the bus has another one")
 
-// offsets reads and writes the commits of a group over a connection of its own:
-// on the members' connection a commit would queue behind fetches that wait for
-// records, would say nothing of a refusal, and would drop metadata that changed
-// at the same offset.
+// offsets reads and writes the commits of a group over a separate connection. On the
+// members' connection, a commit would wait behind fetches, its errors would not be
+// reported, and metadata that changed at the same offset would be dropped.
 type offsets struct {
 	cfg      Config
 	group    string
-	instance string // of static membership; empty: none
+	instance string // of static membership; empty for dynamic membership
 
 	mu     sync.Mutex
-	client sarama.Client // nil until it is needed
+	client sarama.Client // nil until the first request
 	closed bool
 }
 
-// attemptPause is between attempts at a request whose coordinator may have
-// moved, or is being chosen. They end after the time to settle.
+// attemptPause is the time between attempts at a request whose coordinator may have moved
+// or is being chosen. The attempts end after the time to settle.
 const attemptPause = 200 * time.Millisecond
 
 func (o *offsets) connection() (sarama.Client, error) {
@@ -62,8 +61,8 @@ func (o *offsets) close() error {
 	return err
 }
 
-// ask sends a request to the group's coordinator, looking for it again where
-// it has moved.
+// ask sends a request to the group's coordinator. If the coordinator has moved, it looks
+// for it and tries again.
 func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Broker) error) error {
 	client, err := o.connection()
 	if err != nil {
@@ -80,18 +79,19 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		if !bus.Pause(ctx, attemptPause) {
 			return errors.Join(err, ctx.Err())
 		}
-		client.RefreshCoordinator(o.group) //nolint:errcheck // where this fails too, so does the next attempt
+		client.RefreshCoordinator(o.group) //nolint:errcheck // if this fails, the next attempt fails, too
 	}
 }
 
-// mayHaveMoved: everything but the answer of a coordinator that knows better.
+// mayHaveMoved returns false if the coordinator has answered and would answer the same
+// again.
 func mayHaveMoved(err error) bool {
 	if errors.Is(err, bus.ErrAnotherTopic) {
 		return false
 	}
 	var answer sarama.KError
 	if !errors.As(err, &answer) {
-		return true // the connection broke
+		return true // the connection is broken
 	}
 	switch answer {
 	case sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable,
@@ -101,7 +101,7 @@ func mayHaveMoved(err error) bool {
 	return false
 }
 
-// fetch returns the group's commits of partitions; the offset of one without is
+// fetch returns the group's commits of partitions. Without a commit the offset is
 // bus.NoOffset.
 func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) (map[int32]bus.Commit, error) {
 	commits := make(map[int32]bus.Commit, len(partitions))
@@ -126,7 +126,7 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 		}
 		return nil
 	})
-	if errors.Is(err, sarama.ErrGroupIDNotFound) { // Kafka itself says that it has no commit
+	if errors.Is(err, sarama.ErrGroupIDNotFound) { // the group has no commit
 		for _, p := range partitions {
 			commits[p] = bus.Commit{Offset: bus.NoOffset}
 		}
@@ -138,8 +138,9 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 	return commits, nil
 }
 
-// topicID returns what tells a topic from another one of the same name, as the
-// group's coordinator has it. It is zero where the bus does not number topics.
+// topicID returns the id of a topic, which changes if the topic is deleted and created
+// again. The group's coordinator is asked. The id is zero if the brokers have no topic
+// ids.
 func (o *offsets) topicID(ctx context.Context, topic string) (id sarama.Uuid, err error) {
 	err = o.cfg.awaitTopic(ctx, topic, func() error {
 		return o.ask(ctx, func(coordinator *sarama.Broker) (err error) {
@@ -166,7 +167,7 @@ func (o *offsets) topicIDOf(coordinator *sarama.Broker, topic string) (sarama.Uu
 	}
 }
 
-// compare returns bus.ErrAnotherTopic where a topic has another id than it had.
+// compare returns bus.ErrAnotherTopic if a topic has another id than before.
 func (o *offsets) compare(coordinator *sarama.Broker, topic string, had sarama.Uuid) error {
 	if had == (sarama.Uuid{}) {
 		return nil
@@ -178,11 +179,11 @@ func (o *offsets) compare(coordinator *sarama.Broker, topic string, had sarama.U
 	return err
 }
 
-// commit writes a commit in the name of a session's member and reads it back. It
-// is for the topic with an id: of another one of its name nothing was read. The
-// coordinator is asked, as it drops the commits of a topic that it hears was
-// deleted. The errors wrap bus.ErrFenced where the session is over, and
-// bus.ErrAnotherTopic.
+// commit writes a commit for the member of a session and reads it back. If the topic has
+// another id, the records that were read were not of this topic, so it fails. The
+// coordinator is asked for the id, as the coordinator drops the commits of a topic when
+// it learns that the topic was deleted. The errors wrap bus.ErrFenced if the session has
+// ended, and bus.ErrAnotherTopic.
 func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, id sarama.Uuid, partition int32, c bus.Commit) error {
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
 		if err := o.compare(coordinator, topic, id); err != nil {
@@ -217,21 +218,21 @@ func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSessio
 	return o.readBack(ctx, topic, partition, c)
 }
 
-// readBack tells a commit that the bus has dropped from one that it holds. A
-// commit of the next owner, which has come in between, is further on.
+// readBack returns an error if the bus does not have the commit. A commit of the next
+// owner, made in between, has a greater offset.
 func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c bus.Commit) error {
 	held, err := o.fetch(ctx, topic, partition)
 	if err != nil {
 		return err
 	}
 	if is := held[partition]; is != c {
-		return fmt.Errorf("%w: %s/%d has offset %d and %d bytes of metadata, written were %d and %d", ErrReadBack,
+		return fmt.Errorf("%w: %s/%d has offset %d and %d bytes of metadata; offset %d and %d bytes were written", ErrReadBack,
 			topic, partition, is.Offset, len(is.Metadata), c.Offset, len(c.Metadata))
 	}
 	return nil
 }
 
-// end returns the offset after the last record of a partition, as its leader says.
+// end asks a partition's leader for the offset after its last record.
 func (o *offsets) end(topic string, partition int32) (int64, error) {
 	client, err := o.connection()
 	if err != nil {
@@ -254,8 +255,8 @@ func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []i
 	return found[topic], err
 }
 
-// count returns how many partitions a topic has now: what the client knows of it
-// may be minutes old.
+// count returns how many partitions a topic has now. The metadata of the client may be
+// minutes old.
 func (o *offsets) count(ctx context.Context, topic string) (int32, error) {
 	if err := o.refresh(ctx, topic); err != nil {
 		return 0, err
@@ -268,7 +269,7 @@ func (o *offsets) count(ctx context.Context, topic string) (int32, error) {
 	return int32(len(partitions)), err
 }
 
-// refresh asks again who leads the partitions of a topic.
+// refresh refreshes the metadata of a topic.
 func (o *offsets) refresh(ctx context.Context, topic string) error {
 	client, err := o.connection()
 	if err != nil {

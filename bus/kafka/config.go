@@ -10,18 +10,17 @@ import (
 	"github.com/morphogenetic/oona/internal/address"
 )
 
-// Config says where the bus is.
+// Config is how to connect to Kafka.
 type Config struct {
 	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to connect to first. The other brokers are discovered through them."`
 	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Client ID in the brokers' logs and quotas."`
 
-	// Settle is how long brokers are asked again when what they answer may be older
-	// than a change; 0: 3 seconds.
+	// Settle is how long brokers are asked again if their answers may be older than a
+	// change. 0: 3 seconds.
 	Settle time.Duration `kong:"-"`
 }
 
-// SettleTime returns how long brokers are asked again when what they answer may be
-// older than a change.
+// SettleTime returns Settle, or its default.
 func (c Config) SettleTime() time.Duration {
 	if c.Settle > 0 {
 		return c.Settle
@@ -29,8 +28,8 @@ func (c Config) SettleTime() time.Duration {
 	return settleWait
 }
 
-// Validate returns an error that wraps an *oona.FieldError for the first field
-// that is wrong.
+// Validate returns an error that wraps an *oona.FieldError for the first field that is
+// wrong.
 func (c Config) Validate() error {
 	if len(c.Brokers) == 0 {
 		return &oona.FieldError{Field: "--brokers", Reason: "is empty; give at least one HOST:PORT"}
@@ -51,15 +50,16 @@ func (c Config) Validate() error {
 }
 
 const (
-	// settleWait is Config.Settle by default.
+	// settleWait is the default of Config.Settle.
 	settleWait  = 3 * time.Second
 	dialTimeout = 2 * time.Second
-	// fetchBytes is what one fetch asks of a partition: with sarama's own
-	// default of 1 MiB, reading is three times slower.
+	// fetchBytes is the size of a fetch of one partition. With sarama's default of 1 MiB,
+	// reading is three times slower.
 	fetchBytes = 8 << 20
-	// maxDecompressed bounds what a small batch can blow up to. A batch above it
-	// stops its partition, so it is more than what honest ones come to. Those of
-	// all partitions of a fetch are in memory together.
+	// maxDecompressed limits the size of a batch after decompression, since a small batch
+	// can decompress to a very large one. A larger batch stops its partition, so the
+	// limit is above anything that honest producers send. The batches of all partitions
+	// of a fetch are in memory together.
 	maxDecompressed = 96 << 20
 
 	sessionTimeout   = 10 * time.Second
@@ -68,11 +68,11 @@ const (
 )
 
 func init() {
-	sarama.MaxDecompressedBatchSize = maxDecompressed // sarama has it as a variable only
+	sarama.MaxDecompressedBatchSize = maxDecompressed // sarama has only a variable for it
 }
 
-// client returns what producers, consumers and administration share. It speaks
-// the protocol of Kafka 2.8, which every later version understands.
+// client returns the configuration that producers, consumers and administration share. It
+// uses the protocol of Kafka 2.8, which every later version understands.
 func (c Config) client() *sarama.Config {
 	s := sarama.NewConfig()
 	s.ClientID = c.ClientID
@@ -80,19 +80,19 @@ func (c Config) client() *sarama.Config {
 	s.Net.DialTimeout = dialTimeout
 	s.Net.ReadTimeout = 5 * time.Second
 	s.Net.WriteTimeout = 5 * time.Second
-	s.Metadata.Full = true // or a client is made without asking any broker whether it is there
+	s.Metadata.Full = true // otherwise a client is made without asking any broker
 	s.Metadata.AllowAutoTopicCreation = false
-	s.Metadata.Timeout = 5 * time.Second // for a broker that accepts connections and says nothing
+	s.Metadata.Timeout = 5 * time.Second // for a broker that accepts connections and does not answer
 	s.Metadata.Retry.Max = 1
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond
 	s.Admin.Timeout = 5 * time.Second
 	return s
 }
 
-// consumer returns the configuration of readers.
+// consumer returns the configuration of members and readers.
 func (c Config) consumer() *sarama.Config {
 	s := c.client()
-	// A member that joins waits for the others as long as a rebalance may take.
+	// A member that joins waits for the others for up to the rebalance timeout.
 	s.Net.ReadTimeout = rebalanceTimeout + 5*time.Second
 	s.Metadata.Timeout = 0
 	s.Metadata.Retry.Max = 3
@@ -100,9 +100,9 @@ func (c Config) consumer() *sarama.Config {
 	s.Consumer.Return.Errors = true
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond
 	s.Consumer.Fetch.Default = fetchBytes
-	s.Consumer.Offsets.Initial = sarama.OffsetOldest // the newest would skip what came before the group
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest // the newest would skip records from before the group
 	s.Consumer.Offsets.AutoCommit.Enable = false
-	s.Consumer.Group.ResetInvalidOffsets = false // it would skip in silence
+	s.Consumer.Group.ResetInvalidOffsets = false // it would skip records silently
 	s.Consumer.Group.Session.Timeout = sessionTimeout
 	s.Consumer.Group.Heartbeat.Interval = heartbeat
 	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout

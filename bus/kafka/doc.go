@@ -1,14 +1,9 @@
-// Package kafka is the bus on Kafka: sarama and watermill-kafka behind the port
-// that package bus declares.
+// Package kafka implements package bus on Kafka, with sarama and watermill-kafka.
 //
-//	Publisher    bus.Publisher; a call of Publish is one batch for each partition
-//	Member       bus.Member of a consumer group; asks its bus.Owner where partitions are read from
-//	Reader       bus.Reader of a whole topic, without a group, from its beginning or from a time
-//	ApplyTopics  makes topics; CheckTopics says what is wrong with them
+//	Bus        bus.Bus
+//	Publisher  bus.PinnedPublisher; a call of Publish is one batch for each partition
+//	Member     bus.Member of a consumer group
+//	Reader     bus.Reader of whole topics, without a group
 //
-// Headers of a record are the metadata of its message, and nothing else is. Where a
-// record has several headers of one name, the last holds.
-//
-// Subscribers never fail to make a message of a record: what its bytes mean is for
-// the handler to say.
+// Subscriptions never fail because of the content of a record: handlers decode it.
 package kafka

@@ -12,8 +12,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// connect checks cfg and connects with s, which is made of it. Its errors wrap
-// an *oona.FieldError, or bus.ErrUnreachable when no broker answers.
+// connect validates cfg and returns a client with the settings s, which were made from
+// cfg. Errors wrap an *oona.FieldError, or bus.ErrUnreachable if no broker answers.
 func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
@@ -29,7 +29,7 @@ func unreachable(cfg Config, err error) error {
 	return fmt.Errorf("%w at %s: %w", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
 }
 
-// noTopic adds bus.ErrNoTopic to the answer of a broker that does not know a topic.
+// noTopic adds bus.ErrNoTopic to an error of a broker that does not know a topic.
 func noTopic(err error) error {
 	if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
 		return fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
@@ -50,7 +50,7 @@ func publishError(topic string, records []*sarama.ProducerMessage, err error) er
 	e := &bus.PublishError{Topic: topic, Messages: len(records)}
 	for _, f := range failures {
 		err := f.Err
-		if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the broker takes less than the publisher was told
+		if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the limit of the topic is lower than that of the publisher
 			err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
 		}
 		e.Failed = append(e.Failed, bus.FailedMessage{Index: index[f.Msg], Err: err})

@@ -12,11 +12,11 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// fetchWait bounds how long a fetch is tried again while a partition has no
-// leader, or a new one.
+// fetchWait is how long a request is tried again while a partition has no leader or a new
+// one.
 const fetchWait = 10 * time.Second
 
-// Read is that of bus.Admin.
+// Read implements bus.Admin.
 func (b *Bus) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) (err error) {
 	client, err := connect(b.cfg, b.cfg.client())
 	if err != nil {
@@ -38,7 +38,7 @@ type fetcher struct {
 	partition int32
 }
 
-// bounds returns the oldest offset of the partition and the one after its last.
+// bounds returns the oldest offset of the partition and the offset after its last record.
 func (f *fetcher) bounds(ctx context.Context) (oldest, end int64, err error) {
 	err = f.again(ctx, func() error {
 		if end, err = f.client.GetOffset(f.topic, f.partition, sarama.OffsetNewest); err != nil {
@@ -52,7 +52,7 @@ func (f *fetcher) bounds(ctx context.Context) (oldest, end int64, err error) {
 	return oldest, end, err
 }
 
-// read hands out the records of offsets from up to before to.
+// read calls take with the records of offsets from (inclusive) to to (exclusive).
 func (f *fetcher) read(ctx context.Context, from, to int64, take func(*message.Message) error) error {
 	for from < to {
 		if err := ctx.Err(); err != nil {
@@ -86,10 +86,10 @@ func (f *fetcher) read(ctx context.Context, from, to int64, take func(*message.M
 	return nil
 }
 
-// errNothing says that a leader answered without a whole batch of records.
-var errNothing = errors.New("the leader sends nothing, before the end that it has named")
+// errNothing is returned if a leader answers without a complete batch.
+var errNothing = errors.New("the leader sends no records, although its log has them")
 
-// batches fetches one batch or more, from that of an offset on.
+// batches fetches at least one batch, beginning with the batch of an offset.
 func (f *fetcher) batches(from int64) (batches []*sarama.RecordBatch, err error) {
 	leader, err := f.client.Leader(f.topic, f.partition)
 	if err != nil {
@@ -98,7 +98,7 @@ func (f *fetcher) batches(from int64) (batches []*sarama.RecordBatch, err error)
 	block, err := fetchBlock(leader, f.topic, f.partition, from)
 	if err != nil {
 		if _, answered := errors.AsType[sarama.KError](err); !answered {
-			leader.Close() //nolint:errcheck // the connection broke; the next attempt opens another
+			leader.Close() //nolint:errcheck // the connection is broken; the next attempt opens another one
 		}
 		return nil, fmt.Errorf("fetch offset %d: %w", from, err)
 	}
@@ -117,7 +117,7 @@ func (f *fetcher) batches(from int64) (batches []*sarama.RecordBatch, err error)
 	return batches, nil
 }
 
-// handOut gives take the records of a batch that are between two offsets.
+// handOut calls take with the records of a batch that are between two offsets.
 func (f *fetcher) handOut(ctx context.Context, batch *sarama.RecordBatch, from, to int64, take func(*message.Message) error) error {
 	for _, r := range batch.Records {
 		offset := batch.FirstOffset + r.OffsetDelta
@@ -138,8 +138,8 @@ func (f *fetcher) handOut(ctx context.Context, batch *sarama.RecordBatch, from, 
 	return nil
 }
 
-// again tries a request again while the partition has no leader, or has a new
-// one. It asks only once for a topic that does not exist.
+// again repeats a request while the partition has no leader or a new one. It does not
+// repeat it if the topic does not exist.
 func (f *fetcher) again(ctx context.Context, request func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
@@ -158,11 +158,12 @@ func (f *fetcher) again(ctx context.Context, request func() error) error {
 	}
 }
 
-// mayHaveMovedLeader: everything but the answer of a leader that knows better.
+// mayHaveMovedLeader returns false if a leader has answered and would answer the same
+// again.
 func mayHaveMovedLeader(err error) bool {
 	var answer sarama.KError
 	if !errors.As(err, &answer) {
-		return true // the connection broke
+		return true // the connection is broken
 	}
 	switch answer {
 	case sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrOffsetNotAvailable,
@@ -172,7 +173,7 @@ func mayHaveMovedLeader(err error) bool {
 	return false
 }
 
-// fetchBlock asks a partition's leader for its records from an offset on.
+// fetchBlock asks a partition's leader for records, beginning with an offset.
 func fetchBlock(leader *sarama.Broker, topic string, partition int32, from int64) (*sarama.FetchResponseBlock, error) {
 	request := &sarama.FetchRequest{Version: 11, MaxWaitTime: 500, MinBytes: 1, MaxBytes: fetchBytes} // of Kafka 2.8
 	request.AddBlock(topic, partition, from, fetchBytes, -1)

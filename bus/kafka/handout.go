@@ -11,44 +11,44 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// handlerGrace is how long the end of an assignment waits for the message that is in
-// a handler's hands.
+// handlerGrace is how long the end of an assignment waits for a handler that has a
+// message.
 const handlerGrace = rebalanceTimeout
 
-// nackPause is between a message that was nacked and its redelivery.
+// nackPause is the time between a nack and the redelivery.
 const nackPause = 100 * time.Millisecond
 
-// assigned is a partition that this member owns.
+// assigned is a partition that is assigned to this member.
 type assigned struct {
 	sarama.ConsumerGroupClaim
 	consumer bus.Consumer
 	topicID  sarama.Uuid
-	calling  sync.Mutex // of the consumer's methods, which are called one at a time
+	calling  sync.Mutex // Consumer's methods are called one at a time
 }
 
-// commit asks the consumer what may be committed.
+// commit calls Consumer.Commit.
 func (a *assigned) commit() (bus.Commit, bool) {
 	a.calling.Lock()
 	defer a.calling.Unlock()
 	return a.consumer.Commit()
 }
 
-// committed tells the consumer what became of a commit.
+// committed calls Consumer.Committed.
 func (a *assigned) committed(c bus.Commit, err error) {
 	a.calling.Lock()
 	defer a.calling.Unlock()
 	a.consumer.Committed(c, err)
 }
 
-// end tells the consumer where the partition ends.
+// end calls Consumer.End.
 func (a *assigned) end(offset int64) {
 	a.calling.Lock()
 	defer a.calling.Unlock()
 	a.consumer.End(offset)
 }
 
-// handOut hands the partition's messages out, one at a time, until session ends. It
-// returns false when a handler still has the last one after grace.
+// handOut hands out the partition's messages, one at a time, until session ends. It
+// returns false if a handler still has the last one after grace.
 func (a *assigned) handOut(session context.Context, out chan<- *message.Message, grace time.Duration) bool {
 	messages := a.Messages()
 	for {
@@ -60,14 +60,14 @@ func (a *assigned) handOut(session context.Context, out chan<- *message.Message,
 			if !a.handle(session, r, out, grace) {
 				return false
 			}
-		case <-session.Done(): // messages may stay open while the connection is lost
+		case <-session.Done(): // messages may stay open if the connection is lost
 			return true
 		}
 	}
 }
 
-// handle hands a record out until it is acked, or the session has ended: then
-// it is the next owner's.
+// handle hands out a record until it is acked or the session has ended. In the second
+// case, the next owner gets it.
 func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, out chan<- *message.Message, grace time.Duration) bool {
 	msg := newMessage(r)
 	at := positionOf(r)
@@ -86,7 +86,7 @@ func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, ou
 		select {
 		case <-msg.Acked():
 			return true
-		default: // it comes again, in place
+		default: // deliver it again, before the next one
 			msg = msg.Copy()
 			bus.Pause(session, nackPause)
 		}
@@ -94,8 +94,8 @@ func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, ou
 	return true
 }
 
-// settled waits until a handler has acked or nacked a message. It returns false
-// when it has done neither for so long after the end of the session.
+// settled waits until a message is acked or nacked. It returns false if neither has
+// happened for grace after the end of the session.
 func settled(session context.Context, msg *message.Message, grace time.Duration) bool {
 	select {
 	case <-msg.Acked():

@@ -12,16 +12,16 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// lane is what waits to be written to a partition.
+// lane is the queue of a partition.
 type lane struct {
 	producer *producer
 	at       topicPartition
 
 	mu      sync.Mutex
-	queue   []*part // in the order in which they came; the first may be on their way
+	queue   []*part // in order of arrival; the first may be on their way
 	running bool
-	failure error     // of the last attempt; nil after one that succeeded
-	taken   time.Time // when the bus last took a batch
+	failure error     // of the last attempt; nil if it succeeded
+	taken   time.Time // time of the last batch that was acknowledged
 }
 
 // part is the records of a call for one partition, in order.
@@ -29,12 +29,12 @@ type part struct {
 	call    *call
 	lane    *lane
 	records []*sarama.ProducerMessage // not acknowledged yet
-	sent    int                       // how many of them are on their way
+	sent    int                       // number of records on their way
 	queued  time.Time
-	alone   bool // it shares no batch: one that it shared was refused
+	alone   bool // it must not share a batch: a shared one was refused
 }
 
-// push puts a part behind those that wait, and sees that they are sent.
+// push appends a part to the queue, and starts the lane if it is idle.
 func (l *lane) push(p *part) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,7 +46,7 @@ func (l *lane) push(p *part) {
 	}
 }
 
-// run sends batch after batch until nothing waits.
+// run sends batches until the queue is empty.
 func (l *lane) run() {
 	failures := 0
 	for {
@@ -62,14 +62,14 @@ func (l *lane) run() {
 		}
 		failures++
 		if bus.Pause(l.producer.closing, backoff(failures)) {
-			// Where this fails, the next attempt finds out.
+			// If this fails, the next attempt reports it.
 			_ = l.producer.client.RefreshMetadata(l.at.topic)
 		}
 	}
 }
 
-// next returns the records that are to be sent next, which count as on their way.
-// Without any, the lane stands still.
+// next returns the next batch and marks its records as on their way. If the queue is
+// empty, the lane becomes idle.
 func (l *lane) next() []*sarama.ProducerMessage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,7 +92,7 @@ func (l *lane) next() []*sarama.ProducerMessage {
 	return batch
 }
 
-// expire lets parts fail for which there is no time left.
+// expire makes parts fail that have no time left.
 func (l *lane) expire() {
 	l.queue = slices.DeleteFunc(l.queue, func(p *part) bool {
 		err := l.expired(p)
@@ -115,7 +115,7 @@ func (l *lane) expired(p *part) error {
 	return nil
 }
 
-// settle notes what became of the batch that was on its way.
+// settle handles the result of the batch that was on its way.
 func (l *lane) settle(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -142,15 +142,15 @@ func (l *lane) settle(err error) {
 		l.failure = err
 	case len(batch) == 1:
 		batch[0].fail(err)
-	default: // one call must not fail for what is wrong with another's records
+	default: // a call must not fail because of another call's records
 		for _, p := range batch {
 			p.alone = true
 		}
 	}
 }
 
-// withdraw lets a part fail whose context has ended, unless some of it is on its
-// way: then the lane does, once it knows what became of that.
+// withdraw makes a part fail whose context has ended. If some of its records are on their
+// way, the lane does it when it knows their result.
 func (l *lane) withdraw(p *part) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -160,7 +160,7 @@ func (l *lane) withdraw(p *part) {
 	}
 }
 
-// fail settles a part whose records are not acknowledged.
+// fail completes a part whose records are not acknowledged.
 func (p *part) fail(err error) {
 	p.call.fail(p.records, err)
 	p.records = nil

@@ -10,14 +10,14 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// leaders are connections to the brokers that lead partitions. A broker answers
-// the requests of a connection one after the other, so each request that is on its
-// way has a connection of its own; afterwards the next one uses it.
+// leaders are connections to the brokers that lead partitions. A broker answers the
+// requests of a connection one after the other, so each request uses a connection alone.
+// Afterwards the connection is kept for the next request.
 type leaders struct {
 	settings *sarama.Config
 
 	mu   sync.Mutex
-	idle map[string][]idleLeader // by address; the one used last is at the end
+	idle map[string][]idleLeader // by address, in order of their last use
 }
 
 type idleLeader struct {
@@ -25,8 +25,8 @@ type idleLeader struct {
 	since  time.Time
 }
 
-// longestIdle is less than the time after which brokers close a connection on
-// which nothing comes, which is ten minutes (connections.max.idle.ms).
+// longestIdle is shorter than the time after which brokers close idle connections, which
+// is ten minutes (connections.max.idle.ms).
 const longestIdle = 5 * time.Minute
 
 func newLeaders(settings *sarama.Config) *leaders {
@@ -60,13 +60,13 @@ func (l *leaders) produce(ctx context.Context, address string, request *sarama.P
 	return nil, errors.Join(err, disconnect(broker))
 }
 
-// take returns a connection that nobody uses.
+// take returns a connection that is not in use.
 func (l *leaders) take(address string) (*sarama.Broker, error) {
 	if broker := l.reuse(address); broker != nil {
 		return broker, nil
 	}
 	broker := sarama.NewBroker(address)
-	return broker, broker.Open(l.settings) // its error is of the settings; requests wait for the connection
+	return broker, broker.Open(l.settings) // it checks the settings; requests wait for the connection
 }
 
 func (l *leaders) reuse(address string) *sarama.Broker {
@@ -89,24 +89,24 @@ func (l *leaders) give(address string, broker *sarama.Broker) {
 	l.idle[address] = append(l.idle[address], idleLeader{broker, time.Now()})
 }
 
-// expire disconnects what was not used for long.
+// expire disconnects connections that were not used for a long time.
 func (l *leaders) expire(address string) {
 	l.idle[address] = slices.DeleteFunc(l.idle[address], func(idle idleLeader) bool {
 		if time.Since(idle.since) < longestIdle {
 			return false
 		}
-		_ = disconnect(idle.broker) // its broker may have done so already
+		_ = disconnect(idle.broker) // the broker may have closed it already
 		return true
 	})
 }
 
-// close disconnects what nobody uses.
+// close disconnects the connections that are not in use.
 func (l *leaders) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, idle := range l.idle {
 		for _, each := range idle {
-			_ = disconnect(each.broker) // nothing is on its way
+			_ = disconnect(each.broker) // no request is on its way
 		}
 	}
 	l.idle = nil

@@ -11,8 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// watermillLogger is Watermill's logger over slog, one level down, as Watermill tells of
-// each connection and each message. It builds nothing for a level that is off.
+// watermillLogger writes the log lines of Watermill to slog, one level lower, as
+// Watermill logs each connection and each message.
 type watermillLogger struct {
 	logger *slog.Logger
 	errors *throttle
@@ -22,13 +22,13 @@ func newWatermillLogger(logger *slog.Logger) watermillLogger {
 	return watermillLogger{logger, &throttle{now: time.Now, texts: make(map[string]*throttled)}}
 }
 
-// throttle lets a text through once a second: while a coordinator is away,
-// Watermill tells of it a hundred times in that time.
+// throttle lets each text through once a second: while a coordinator is away, Watermill
+// repeats a text a hundred times a second.
 type throttle struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	texts map[string]*throttled // Watermill has a few dozen
+	texts map[string]*throttled // there are a few dozen
 }
 
 type throttled struct {
@@ -38,7 +38,7 @@ type throttled struct {
 
 const throttleInterval = time.Second
 
-// allow returns how often the text was skipped since it was let through last.
+// allow returns how often the text was suppressed since it was let through last.
 func (t *throttle) allow(text string) (skipped int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,8 +66,8 @@ func (q watermillLogger) Error(text string, err error, fields watermill.LogField
 	}
 	level := slog.LevelWarn
 	if errors.Is(err, sarama.ErrDecompressedBatchTooLarge) {
-		// sarama tries it again and again. Where the batch is, it does not say.
-		level, text = slog.LevelError, "a batch of records decompresses to too much: its partition stands still from the group's committed offset on; delete the batch with kafka-delete-records"
+		// sarama fetches the batch again and again, and does not say where it is.
+		level, text = slog.LevelError, "a batch of records is too large after decompression: its partition is not read beyond the group's committed offset; delete the batch with kafka-delete-records"
 	}
 	q.log(level, text, fields)
 }

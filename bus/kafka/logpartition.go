@@ -12,15 +12,14 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// reopenWait is the pause before a partition whose reading stopped is taken up
-// again.
+// reopenWait is the pause before a partition whose reading has stopped is read again.
 const reopenWait = time.Second
 
-// logPartition is a partition consumer that does not stop. sarama's own ends
-// when its offset is out of range, and watermill-kafka then leaves the
-// partition alone, in silence, until all others have ended too.
+// logPartition is a partition consumer that does not stop. sarama's own stops if its
+// offset is out of range. watermill-kafka then ignores the partition, without a log line,
+// until all other partitions have stopped, too.
 type logPartition struct {
-	sarama.PartitionConsumer // the first; what is not overridden here nobody calls
+	sarama.PartitionConsumer // the first one; its methods that are not overridden are not called
 
 	consumer  sarama.Consumer
 	log       *topicLog
@@ -30,10 +29,10 @@ type logPartition struct {
 
 	messages chan *sarama.ConsumerMessage
 	errors   chan *sarama.ConsumerError
-	ctx      context.Context // ends at Close
+	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	reading  sync.WaitGroup
-	troubled bool // errors have come since the last record
+	troubled bool // there were errors since the last record
 }
 
 func openPartition(consumer sarama.Consumer, log *topicLog, topic string, partition int32) (*logPartition, error) {
@@ -63,7 +62,7 @@ func (p *logPartition) Close() error {
 	return nil
 }
 
-// read reads from one consumer after the other until Close.
+// read reads with one consumer after the other until Close.
 func (p *logPartition) read(from sarama.PartitionConsumer) {
 	defer close(p.messages)
 	defer close(p.errors)
@@ -84,19 +83,19 @@ func (p *logPartition) read(from sarama.PartitionConsumer) {
 	}
 }
 
-// open begins at the next record, or at the oldest where the log does not hold
-// that: it was removed before it was read, or the log was made anew.
+// open begins with the next record. If the log does not have that, because it was deleted
+// or the topic was created again, it begins with the oldest one.
 func (p *logPartition) open() (sarama.PartitionConsumer, error) {
 	next := p.log.position(p.partition)
 	from, err := p.consumer.ConsumePartition(p.topic, p.partition, next)
 	if errors.Is(err, sarama.ErrOffsetOutOfRange) {
-		p.logger.Error("the log does not hold the next record: retention has removed it, or the topic was made anew; going on at the oldest", "offset", next)
+		p.logger.Error("the log does not have the next record: retention has deleted it, or the topic was created again; continuing with the oldest record", "offset", next)
 		from, err = p.consumer.ConsumePartition(p.topic, p.partition, sarama.OffsetOldest)
 	}
 	return from, err
 }
 
-// drain hands on the records of a consumer until it stops or Close is called.
+// drain passes on the records of a consumer until it stops or Close is called.
 func (p *logPartition) drain(from sarama.PartitionConsumer) {
 	for {
 		select {

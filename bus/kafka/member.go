@@ -17,24 +17,18 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Member is a bus.Member: a message.Subscriber that shares the partitions of a
-// topic with the other members of its group. Of each partition it hands out one
-// message at a time; one that is nacked comes again, for as long as the
-// assignment lasts.
-//
-// To ack a message commits nothing: what is committed, and when, the consumer of
-// the assignment says.
+// Member is a bus.Member of a consumer group.
 type Member struct {
 	inner   *wmkafka.Subscriber
 	owner   bus.Owner
 	offsets *offsets
-	every   time.Duration // between commits, and between looks at where a partition ends
+	every   time.Duration // time between commits, and between questions for the end of a partition
 	logger  *slog.Logger
 
 	out        chan *message.Message
 	membership membership
 	subscribed atomic.Bool
-	ending     sync.WaitGroup // closes out, and requests that outlive their assignments
+	ending     sync.WaitGroup // goroutines that Close waits for
 }
 
 const defaultCommitEvery = time.Second
@@ -78,8 +72,8 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 	return m, nil
 }
 
-// Subscribe joins the group and hands out messages until ctx ends. It can be
-// called once: two memberships under one instance would fence each other.
+// Subscribe joins the group and hands out messages until ctx ends. It can be called once:
+// two memberships with the same instance would fence each other.
 func (s *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	if !s.subscribed.CompareAndSwap(false, true) {
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, bus.ErrSubscribed)
@@ -89,26 +83,24 @@ func (s *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))
 	}
 	s.ending.Go(func() {
-		<-in // Watermill sends nothing, as its handler is replaced; it closes once all assignments are over
+		<-in // Watermill sends nothing, as its handler is replaced, and closes after the last assignment
 		close(s.out)
 	})
 	return s.out, nil
 }
 
-// Joined returns nil while this member is in a generation of its group and all
-// partitions that it was assigned are read, of which there may be none; else
-// why it is not. With bus.ErrInstance the messages have ended, or end.
+// Joined implements bus.Member.
 func (s *Member) Joined() error { return s.membership.joined() }
 
-// Close leaves the group, once its assignments are over.
+// Close leaves the group after its assignments have ended.
 func (s *Member) Close() error {
 	err := errors.Join(s.inner.Close(), s.offsets.close())
 	s.ending.Wait()
 	return err
 }
 
-// watermillHooks is where watermill-kafka lets a tracer wrap what it uses; by itself it
-// wraps nothing.
+// watermillHooks is the Tracer of watermill-kafka, through which its consumers can be
+// wrapped. By itself it wraps nothing.
 type watermillHooks struct{}
 
 func (watermillHooks) WrapConsumer(c sarama.Consumer) sarama.Consumer { return c }
@@ -125,9 +117,8 @@ func (watermillHooks) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) 
 	return p
 }
 
-// groupSeam replaces Watermill's handler of a group. What remains of Watermill's
-// subscriber joins the group, again whenever a session has ended, and connects
-// again after errors.
+// groupSeam replaces Watermill's handler of a group. Watermill's subscriber still joins
+// the group, joins again after each session, and reconnects after errors.
 type groupSeam struct {
 	watermillHooks
 	member *Member

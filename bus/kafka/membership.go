@@ -11,12 +11,12 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// membership is where a member stands in its group.
+// membership is the state of a member in its group.
 type membership struct {
 	mu       sync.Mutex
-	session  sarama.ConsumerGroupSession // nil: in none
-	assigned int                         // partitions, in this session
-	open     int                         // of them
+	session  sarama.ConsumerGroupSession // nil between sessions
+	assigned int                         // partitions of the session
+	open     int                         // of them, those that are read
 	fenced   bool                        // for good
 }
 
@@ -29,14 +29,15 @@ func (m *membership) begin(session sarama.ConsumerGroupSession) {
 	}
 }
 
-// opened is called for each partition of a session that is read. All end with their session.
+// opened is called for each partition of a session that is read. They all end with their
+// session.
 func (m *membership) opened() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.open++
 }
 
-// end returns true where the session has ended because of bus.ErrInstance.
+// end returns true if the session has ended because of bus.ErrInstance.
 func (m *membership) end() (fenced bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -53,7 +54,7 @@ func (m *membership) joined() error {
 	if m.fenced {
 		return bus.ErrInstance
 	}
-	if m.session == nil || m.session.Context().Err() != nil { // it ends as soon as heartbeats fail
+	if m.session == nil || m.session.Context().Err() != nil { // it ends when heartbeats fail
 		return bus.ErrNotJoined
 	}
 	if m.open < m.assigned {

@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Extents is that of bus.Admin. It asks for the beginnings first, so that no beginning
-// is above the end.
+// Extents implements bus.Admin. It asks for the beginnings first, so that none is above
+// the end.
 func (b *Bus) Extents(ctx context.Context, topics ...string) (_ map[string][]bus.Extent, err error) {
 	client, err := connect(b.cfg, b.cfg.client())
 	if err != nil {
@@ -30,7 +30,7 @@ func (b *Bus) Extents(ctx context.Context, topics ...string) (_ map[string][]bus
 		return nil, err
 	}
 	extents := make(map[string][]bus.Extent, len(topics))
-	for topic, of := range starts { // without partitions that were added meanwhile
+	for topic, of := range starts { // without partitions that were just added
 		extents[topic] = make([]bus.Extent, len(of))
 		for p, start := range of {
 			extents[topic][p] = bus.Extent{Start: start, End: ends[topic][p]}
@@ -39,7 +39,7 @@ func (b *Bus) Extents(ctx context.Context, topics ...string) (_ map[string][]bus
 	return extents, nil
 }
 
-// Commits is that of bus.Admin.
+// Commits implements bus.Admin.
 func (b *Bus) Commits(ctx context.Context, group, topic string) (_ []bus.Commit, err error) {
 	of := &offsets{cfg: b.cfg, group: group}
 	defer func() { err = errors.Join(err, of.close()) }()
@@ -62,9 +62,9 @@ func (b *Bus) Commits(ctx context.Context, group, topic string) (_ []bus.Commit,
 	return commits, nil
 }
 
-// awaitTopic calls ask until the broker that it asks knows the topic: one that was
-// created a moment ago is not known to all brokers. It ends after the time to settle,
-// with an error that wraps bus.ErrNoTopic.
+// awaitTopic calls ask again while it fails because the broker does not know the topic:
+// not all brokers know a topic that was created a moment ago. After the time to settle,
+// it returns an error that wraps bus.ErrNoTopic.
 func (c Config) awaitTopic(ctx context.Context, topic string, ask func() error) error {
 	for began := time.Now(); ; {
 		err := ask()
@@ -99,10 +99,9 @@ func offsetsOf(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 	return offsetsAt(ctx, cfg, client, at, all)
 }
 
-// offsetsAt returns an offset of partitions: sarama.OffsetNewest,
-// sarama.OffsetOldest, or the first at or after a time in milliseconds, -1
-// where there is none. A leader that was just chosen may not answer yet: it is
-// asked again for a while.
+// offsetsAt returns an offset of partitions: sarama.OffsetNewest, sarama.OffsetOldest, or
+// the first offset at or after a time in milliseconds, which is -1 without such a record.
+// A leader that was just elected may not answer yet, so it is asked again for a while.
 func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, missing map[string][]int32) (map[string]map[int32]int64, error) {
 	offsets := make(map[string]map[int32]int64, len(missing))
 	for topic, partitions := range missing {
@@ -116,11 +115,11 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 		if err == nil {
 			return offsets, nil
 		}
-		// Also before it gives up: a leader that accepts requests and does not
+		// Refresh before giving up, too: a leader that accepts requests and does not
 		// answer takes longer than the wait, and the caller may ask again.
 		missing = without(missing, offsets)
 		for topic := range missing {
-			client.RefreshMetadata(topic) //nolint:errcheck // where this fails too, so does the next attempt
+			client.RefreshMetadata(topic) //nolint:errcheck // if this fails, the next attempt fails, too
 		}
 		if time.Since(began) > cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
 			return nil, errors.Join(err, ctx.Err())
@@ -128,7 +127,7 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 	}
 }
 
-// without returns those of the partitions that have no offset.
+// without returns the partitions that have no offset.
 func without(partitions map[string][]int32, offsets map[string]map[int32]int64) map[string][]int32 {
 	left := make(map[string][]int32)
 	for topic, all := range partitions {
@@ -141,8 +140,8 @@ func without(partitions map[string][]int32, offsets map[string]map[int32]int64) 
 	return left
 }
 
-// askOffsets asks once for an offset of partitions, their leaders at the same
-// time. It returns what it has found with every error.
+// askOffsets asks all leaders at the same time, once, for an offset of partitions. It
+// returns the offsets that it has found with every error.
 func askOffsets(ctx context.Context, client sarama.Client, partitions map[string][]int32, at int64) (map[string]map[int32]int64, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("find offsets: %w", err)
@@ -173,7 +172,7 @@ func askOffsets(ctx context.Context, client sarama.Client, partitions map[string
 		asking.Go(func() {
 			response, err := leader.GetAvailableOffsets(request)
 			if err != nil {
-				leader.Close() //nolint:errcheck // so that it is connected to again
+				leader.Close() //nolint:errcheck // so that the next attempt connects again
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -187,8 +186,8 @@ func askOffsets(ctx context.Context, client sarama.Client, partitions map[string
 	return found, nil
 }
 
-// keepOffsets adds what a leader answered, and returns an error for each
-// partition that it was asked for and has no offset of.
+// keepOffsets adds the offsets of a leader's answer to found, and returns an error for
+// each partition without an offset.
 func keepOffsets(found map[string]map[int32]int64, asked map[string][]int32, response *sarama.OffsetResponse, err error) (failed []error) {
 	for topic, partitions := range asked {
 		if found[topic] == nil {

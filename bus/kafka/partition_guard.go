@@ -11,15 +11,15 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// guardRefresh is how often a publisher with a guarded topic looks at the topics
-// of the bus, besides whenever a leader moves.
+// guardRefresh is the time between two refreshes of the metadata of a publisher with a
+// pinned topic. Metadata are also refreshed when a leader moves.
 const guardRefresh = 10 * time.Second
 
-// partitionGuard holds a topic to the number of partitions that it had at first.
+// partitionGuard remembers the number of partitions that a pinned topic had at first.
 type partitionGuard struct {
 	topic      string
 	partitions int32
-	changed    atomic.Pointer[bus.PartitionsError] // once it was seen; for good
+	changed    atomic.Pointer[bus.PartitionsError] // set for good
 }
 
 func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partitionGuard, error) {
@@ -30,8 +30,8 @@ func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partiti
 	return &partitionGuard{topic: topic, partitions: int32(len(partitions))}, nil
 }
 
-// check takes notice of a number of partitions and returns nil, or a
-// *bus.PartitionsError once it was another.
+// check compares a number of partitions with the first one. Once they were different, it
+// returns a *bus.PartitionsError for good.
 func (p *partitionGuard) check(partitions int32) error {
 	if partitions != p.partitions {
 		p.changed.CompareAndSwap(nil, &bus.PartitionsError{Topic: p.topic, Had: p.partitions, Has: partitions})
@@ -42,17 +42,17 @@ func (p *partitionGuard) check(partitions int32) error {
 	return nil
 }
 
-// look checks what a connection knows of the topic, which it keeps up to date
-// by itself.
+// look checks the metadata of a connection, which asks the brokers if it does not know
+// the topic.
 func (p *partitionGuard) look(client sarama.Client) error {
 	partitions, err := client.Partitions(p.topic)
-	if err != nil { // publishing finds out what is the matter
+	if err != nil { // publishing reports it
 		return p.check(p.partitions)
 	}
 	return p.check(int32(len(partitions)))
 }
 
-// known is look without asking the bus.
+// known is like look, but never asks the brokers.
 func (p *partitionGuard) known(client sarama.Client) error {
 	if topics, err := client.Topics(); err != nil || !slices.Contains(topics, p.topic) {
 		return p.check(p.partitions)
@@ -60,7 +60,7 @@ func (p *partitionGuard) known(client sarama.Client) error {
 	return p.look(client)
 }
 
-// partitioner makes the partitioner of a topic.
+// partitioner returns the partitioner of a topic.
 func (p *partitionGuard) partitioner(topic string) sarama.Partitioner {
 	if p == nil || p.topic != topic {
 		return newPartitioner(topic)
@@ -68,8 +68,7 @@ func (p *partitionGuard) partitioner(topic string) sarama.Partitioner {
 	return guardedPartitioner{newPartitioner(topic), p}
 }
 
-// guardedPartitioner learns for each record how many partitions its topic has, and
-// fails a record if the number has changed.
+// guardedPartitioner checks the number of partitions for each record.
 type guardedPartitioner struct {
 	partitioner
 	guard *partitionGuard

@@ -13,24 +13,24 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// producer writes records in order within each partition: a partition has a lane
-// with one request on its way at a time, and what comes meanwhile, of any call, is
-// the next. Lanes do not wait for one another.
+// producer writes records in order within each partition. A partition has a lane, which
+// has one request on its way at a time. Records that arrive during the request, from any
+// call, are the next request. Lanes do not wait for one another.
 //
-// Within a call nothing is sent to a partition behind a batch that has failed.
-// sarama's own producer does send it: then a reader of rollups would drop the
-// first batch for good when it is tried again, and frames of it would be late.
+// Within a call, nothing is sent to a partition after a batch that has failed. sarama's
+// own producer does send it. Then, when the first batch is tried again, readers would
+// drop its rollups for good, and its frames would be late.
 //
-// It is not idempotent: a batch whose acknowledgement was lost is written again,
-// in its place or behind what came later, and readers know repeats.
+// It is not idempotent: a batch whose acknowledgement was lost is written again, after
+// records that were written since. Readers recognise repeats.
 type producer struct {
 	client      sarama.Client
 	leaders     *leaders
 	guard       *partitionGuard
 	compression sarama.CompressionCodec
-	limit       int             // bytes of a batch of more than one record
-	timeout     time.Duration   // of delivery
-	closing     context.Context // waiting ends with it
+	limit       int             // bytes of a batch with more than one record
+	timeout     time.Duration   // for delivery
+	closing     context.Context // ends all waiting
 
 	running sync.WaitGroup // lanes
 	mu      sync.Mutex
@@ -38,9 +38,9 @@ type producer struct {
 }
 
 const (
-	// largestBatch is as many bytes as sarama's producer would send in one.
+	// largestBatch is the largest batch of sarama's own producer.
 	largestBatch = 1 << 20
-	// produceVersion is of the request; Kafka 2.1 and later understand it.
+	// produceVersion is the version of the request, which Kafka 2.1 and later understand.
 	produceVersion = 7
 	// produceTimeout is how long a broker may wait for the in-sync replicas.
 	produceTimeout = 3 * time.Second
@@ -64,7 +64,7 @@ type topicPartition struct {
 	partition int32
 }
 
-// call is the records that were handed over together.
+// call is one call of Publish.
 type call struct {
 	ctx  context.Context
 	open sync.WaitGroup // parts that are not settled
@@ -81,8 +81,8 @@ func (c *call) fail(records []*sarama.ProducerMessage, err error) {
 	}
 }
 
-// produce returns sarama.ProducerErrors of the records that have failed, and of
-// all behind them in their partitions.
+// produce returns sarama.ProducerErrors with the records that have failed, including all
+// that follow them in their partitions.
 func (p *producer) produce(ctx context.Context, topic string, records []*sarama.ProducerMessage) error {
 	c := &call{ctx: ctx}
 	parts, err := p.split(c, topic, records)
@@ -106,7 +106,7 @@ func (p *producer) produce(ctx context.Context, topic string, records []*sarama.
 	return nil
 }
 
-// split sorts the records of a call by partition. Those without a place fail.
+// split sorts the records of a call by partition. Records without a valid partition fail.
 func (p *producer) split(c *call, topic string, records []*sarama.ProducerMessage) ([]*part, error) {
 	known, err := p.client.Partitions(topic)
 	if err != nil {
@@ -147,13 +147,13 @@ func (p *producer) lane(at topicPartition) *lane {
 	return l
 }
 
-// close disconnects, once no call is left.
+// close disconnects after the last call.
 func (p *producer) close() {
 	p.running.Wait()
 	p.leaders.close()
 }
 
-// send makes one attempt to have a batch written.
+// send tries once to have a batch written.
 func (p *producer) send(at topicPartition, records []*sarama.ProducerMessage) error {
 	batch, err := p.batch(records)
 	if err != nil {
@@ -179,20 +179,21 @@ func (p *producer) send(at topicPartition, records []*sarama.ProducerMessage) er
 	return nil
 }
 
-// errEncoding is of records that are no batch; to try again is no use.
+// errEncoding is returned for records that cannot be encoded as a batch. Another attempt
+// would fail, too.
 var errEncoding = errors.New("encode a record")
 
-// worthAnotherTry is false where the bus has said that it will not take a batch.
+// worthAnotherTry returns false if the broker has refused a batch for good.
 func worthAnotherTry(err error) bool {
 	if errors.Is(err, sarama.ErrClosedClient) || errors.Is(err, errEncoding) {
 		return false
 	}
 	var answer sarama.KError
 	if !errors.As(err, &answer) {
-		return true // the connection broke, or there is none
+		return true // the connection is broken
 	}
 	switch answer {
-	case sarama.ErrInvalidMessage, // its checksum is wrong: it was damaged on the way
+	case sarama.ErrInvalidMessage, // the checksum is wrong: the batch was damaged on its way
 		sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable, sarama.ErrNotLeaderForPartition,
 		sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException,
 		sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrKafkaStorageError,
@@ -202,7 +203,7 @@ func worthAnotherTry(err error) bool {
 	return false
 }
 
-// batch makes one record batch.
+// batch encodes a record batch.
 func (p *producer) batch(records []*sarama.ProducerMessage) (*sarama.RecordBatch, error) {
 	now := time.Now()
 	b := &sarama.RecordBatch{

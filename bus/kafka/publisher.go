@@ -39,15 +39,14 @@ func backoff(retries int) time.Duration {
 	return min(50*time.Millisecond<<min(retries, 10), maxBackoff)
 }
 
-// Publisher publishes to Kafka: acknowledged by all in-sync replicas, in order
-// within each partition, with a key hashed as Java's clients do. A record whose
-// acknowledgement was lost may be written twice. It is safe for concurrent use.
+// Publisher is a bus.PinnedPublisher. Records are acknowledged by all in-sync replicas,
+// in order within each partition. Keys are hashed as by the Java clients.
 type Publisher struct {
 	opts     bus.PublisherOptions
-	guard    *partitionGuard // nil: none
+	guard    *partitionGuard // nil: no topic is pinned
 	client   sarama.Client
 	producer *producer
-	abandon  context.CancelFunc // ends what the producer waits for
+	abandon  context.CancelFunc // ends all waiting of the producer
 
 	mu     sync.Mutex
 	closed bool
@@ -80,8 +79,8 @@ func (b *Bus) Publisher(opts bus.PublisherOptions) (bus.PinnedPublisher, error) 
 	return p, nil
 }
 
-// Publish is that of bus.Publisher. When ctx ends, it waits for messages that are on
-// their way, for some seconds at most.
+// Publish implements bus.Publisher. When ctx ends, it waits for messages that are on
+// their way, for a few seconds at most.
 func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -113,7 +112,7 @@ func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*mess
 	return nil
 }
 
-// begin counts a call as on its way, and returns false after Close.
+// begin registers a call of Publish. It returns false after Close.
 func (p *Publisher) begin() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,9 +123,7 @@ func (p *Publisher) begin() bool {
 	return true
 }
 
-// Pinned returns nil while the topic of bus.PublisherOptions.Pin has the number of
-// partitions that it had, as far as is known, and then a *PartitionsError. It
-// never waits for the bus.
+// Pinned implements bus.PinnedPublisher.
 func (p *Publisher) Pinned() error {
 	if p.guard == nil {
 		return nil
@@ -134,8 +131,8 @@ func (p *Publisher) Pinned() error {
 	return p.guard.known(p.client)
 }
 
-// Close waits a few seconds for records on their way, lets the rest fail, and
-// disconnects. Further calls return what the first did.
+// Close waits a few seconds for records on their way, makes the others fail, and
+// disconnects. Further calls return the result of the first.
 func (p *Publisher) Close() error {
 	p.closing.Do(func() {
 		p.mu.Lock()

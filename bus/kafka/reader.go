@@ -16,11 +16,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Reader is a message.Subscriber that reads all partitions of a topic by
-// itself, without a group. Of each partition it hands out one message at a
-// time. When brokers fail or move it goes on at the next record, and where the
-// log no longer has that, at the oldest, with an error logged. Partitions that
-// are added to a topic later are not read.
+// Reader is a bus.Reader. It does not read partitions that are added to a topic later.
 type Reader struct {
 	cfg    Config
 	from   time.Time
@@ -30,7 +26,7 @@ type Reader struct {
 	closed      bool
 	ranges      map[string][]bus.Range
 	subscribers []*wmkafka.Subscriber
-	handing     sync.WaitGroup // a goroutine a topic
+	handing     sync.WaitGroup // one goroutine for each topic
 }
 
 // Reader returns a *Reader.
@@ -41,8 +37,8 @@ func (b *Bus) Reader(opts bus.ReaderOptions) (bus.Reader, error) {
 	return &Reader{cfg: b.cfg, from: opts.From, logger: b.logger, ranges: make(map[string][]bus.Range)}, nil
 }
 
-// Subscribe reads a topic until ctx ends. It fails when no broker answers, and
-// when the reader has read the topic before: take another reader for that.
+// Subscribe reads a topic until ctx ends. It fails if no broker answers, or if the reader
+// has read the topic before.
 func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,7 +46,7 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		return nil, bus.ErrClosed
 	}
 	if _, ok := r.ranges[topic]; ok {
-		return nil, fmt.Errorf("%s is read already; make another reader", topic)
+		return nil, fmt.Errorf("%s is read already; use another reader", topic)
 	}
 	ranges, err := r.locate(ctx, topic)
 	if err != nil {
@@ -77,8 +73,8 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	return out, nil
 }
 
-// handOn gives messages their positions. Watermill's subscriber replaces the
-// context of a message once it is made.
+// handOn adds the positions to messages. They cannot be added earlier, as Watermill
+// replaces the context of each message that it makes.
 func handOn(topic string, in <-chan *message.Message, out chan<- *message.Message) {
 	defer close(out)
 	for msg := range in {
@@ -96,7 +92,7 @@ func handOn(topic string, in <-chan *message.Message, out chan<- *message.Messag
 	}
 }
 
-// Ranges says of each partition where reading began, and where the log ended then.
+// Ranges implements bus.Reader.
 func (r *Reader) Ranges(topic string) []bus.Range {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,14 +113,14 @@ func (r *Reader) Close() error {
 	return err
 }
 
-// locate finds where the partitions of a topic begin and end.
+// locate returns where to begin with each partition of a topic, and where it ends.
 func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err error) {
 	client, err := connect(r.cfg, r.cfg.client())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	newest, err := offsetsOf(ctx, r.cfg, client, sarama.OffsetNewest, topic) // first, so that nothing falls between it and the start
+	newest, err := offsetsOf(ctx, r.cfg, client, sarama.OffsetNewest, topic) // before the beginnings, so that no record is after the end and before the beginning
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +136,7 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 	ranges := make([]bus.Range, 0, len(ends))
 	for p := range int32(len(ends)) {
 		start, ok := starts[p]
-		if !ok || start < 0 { // nothing that young
+		if !ok || start < 0 { // no such record
 			start = ends[p]
 		}
 		ranges = append(ranges, bus.Range{Partition: p, From: start, End: ends[p]})
@@ -148,15 +144,15 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 	return ranges, nil
 }
 
-// topicLog is what a subscription knows of its topic: it makes the messages,
-// and in Watermill's hooks it sets where each partition begins.
+// topicLog is the state of a subscription. It makes the messages, and through the hooks
+// of Watermill it sets where each partition begins.
 type topicLog struct {
 	watermillHooks
 	ranges []bus.Range // by partition
 	logger *slog.Logger
 
 	mu   sync.Mutex
-	next []int64 // offset to go on at, by partition
+	next []int64 // next offset, by partition
 }
 
 func newTopicLog(ranges []bus.Range, logger *slog.Logger) *topicLog {
@@ -187,13 +183,13 @@ func (l *topicLog) advance(partition int32, next int64) {
 	l.next[partition] = next
 }
 
-// positioned is a consumer that begins each partition where its log says.
+// positioned is a consumer that begins with each partition where the topicLog says.
 type positioned struct {
 	sarama.Consumer
 	log *topicLog
 }
 
-// Partitions are those that were there at the start.
+// Partitions returns the partitions of when the topic was subscribed to.
 func (p positioned) Partitions(string) ([]int32, error) {
 	partitions := make([]int32, len(p.log.ranges))
 	for i := range partitions {

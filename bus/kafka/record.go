@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// record makes the Kafka record of a message. Errors wrap an *oona.FieldError.
+// record returns the Kafka record of a message. Errors wrap an *oona.FieldError.
 func record(topic string, msg *message.Message) (*sarama.ProducerMessage, error) {
 	r := &sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(msg.Payload)}
 	for name, value := range msg.Metadata {
@@ -32,8 +32,8 @@ func record(topic string, msg *message.Message) (*sarama.ProducerMessage, error)
 	return r, nil
 }
 
-// newMessage makes the message of a Kafka record. It takes the record's bytes,
-// without a copy.
+// newMessage returns the message of a Kafka record. It uses the record's bytes without a
+// copy.
 func newMessage(r *sarama.ConsumerMessage) *message.Message {
 	msg := message.NewMessage("", r.Value)
 	for _, h := range r.Headers {
@@ -42,7 +42,7 @@ func newMessage(r *sarama.ConsumerMessage) *message.Message {
 	return msg
 }
 
-// positionOf returns where a record is.
+// positionOf returns the position of a record.
 func positionOf(r *sarama.ConsumerMessage) bus.Position {
 	return bus.Position{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Appended: oona.MicrosOf(r.Timestamp), Key: r.Key}
 }

@@ -14,7 +14,7 @@ import (
 
 const retentionSetting = "retention.ms"
 
-// Retention is that of bus.Admin. It does not look at retention.bytes.
+// Retention implements bus.Admin. It does not look at retention.bytes.
 func (b *Bus) Retention(ctx context.Context, topic string) (time.Duration, error) {
 	a, err := openAdmin(b.cfg)
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// sessionHandler handles one session of a member after the other, in the place
-// of Watermill's handler: that one leaves a partition while its last message is
-// still with a handler, and commits what is acked.
+// sessionHandler handles the sessions of a member, one after the other. It replaces
+// Watermill's handler, which leaves a partition while a handler still has its last
+// message, and commits acked messages.
 type sessionHandler struct {
 	member *Member
 	logger *slog.Logger
 
 	mu    sync.Mutex
-	taken map[topicPartition]taken // of this session, until it is read
+	taken map[topicPartition]taken // in this session, until they are read
 }
 
 // taken is an assignment that the owner has taken.
@@ -31,8 +31,8 @@ type taken struct {
 	topicID  sarama.Uuid
 }
 
-// Setup asks the owner where each partition is to be read from, as sarama opens
-// them at their commits.
+// Setup asks the owner where to read each partition, as sarama opens partitions at their
+// commits.
 func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 	for topic, partitions := range session.Claims() {
 		assignments, answers, err := h.member.offer(session.Context(), topic, partitions...)
@@ -45,9 +45,9 @@ func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 				h.keep(a, answers[i].taken)
 			} else {
 				h.refused(a, err)
-				from = min(max(a.Committed.Offset, a.LogStart), a.LogEnd) // it is not read, but sarama opens it
+				from = min(max(a.Committed.Offset, a.LogStart), a.LogEnd) // sarama opens it, although it is not read
 			}
-			// Only this session's consumer is told: nothing is committed.
+			// This changes only the session's consumer: nothing is committed.
 			session.MarkOffset(topic, a.Partition, from, "")
 			session.ResetOffset(topic, a.Partition, from, "")
 		}
@@ -57,7 +57,7 @@ func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 }
 
 func (h *sessionHandler) refused(a bus.Assignment, err error) {
-	h.logger.Error("a partition is not read: its owner has not taken it; it is asked again", "topic", a.Topic, "partition", a.Partition, "err", err)
+	h.logger.Error("a partition is not read: its owner has not taken it; asking again", "topic", a.Topic, "partition", a.Partition, "err", err)
 }
 
 func (h *sessionHandler) keep(a bus.Assignment, t taken) {
@@ -69,8 +69,8 @@ func (h *sessionHandler) keep(a bus.Assignment, t taken) {
 	h.taken[topicPartition{a.Topic, a.Partition}] = t
 }
 
-// ConsumeClaim returns when the assignment is over. It marks nothing as consumed
-// in the session, so nothing is committed but what the consumer says.
+// ConsumeClaim returns when the assignment has ended. It marks no record as consumed in
+// the session, so only the commits of the Consumer are made.
 func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from sarama.ConsumerGroupClaim) error {
 	h.mu.Lock()
 	at := topicPartition{from.Topic(), from.Partition()}
@@ -97,11 +97,11 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	beside.Go(func() { h.commitWhile(open, session, a, leave) })
 	beside.Go(func() { h.followEnd(open, a) })
 	if !a.handOut(reading, h.member.out, handlerGrace) {
-		h.logger.Error("a handler holds a message of a partition that is lost", "topic", from.Topic(), "partition", from.Partition(), "waited", handlerGrace)
+		h.logger.Error("a handler still has a message of a partition that was revoked", "topic", from.Topic(), "partition", from.Partition(), "waited", handlerGrace)
 	}
 	end()
 	beside.Wait()
-	_ = h.commit(session, a) // the consumer was told
+	_ = h.commit(session, a) // the Consumer has the error
 	return nil
 }
 
@@ -110,19 +110,19 @@ const (
 	retryMax = 30 * time.Second
 )
 
-// errMoved ends a session in which a partition would have to be read from another
-// offset than sarama has opened it at.
-var errMoved = errors.New("the partition must be read from another offset than when the session began")
+// errMoved ends a session if a partition must be read from another offset than the one at
+// which sarama has opened it.
+var errMoved = errors.New("the partition must be read from another offset than the session has opened it at")
 
-// takeAgain asks the owner again until it takes the partition, for as long as
-// this member has it: to give it up would bring it straight back, with a rebalance of
-// the whole group. It returns no consumer if the session ended first.
+// takeAgain asks the owner again until it takes the partition, while the member has it:
+// giving the partition up would return it to the member, with a rebalance of the whole
+// group. It returns no consumer if the session ends first.
 func (h *sessionHandler) takeAgain(session sarama.ConsumerGroupSession, from sarama.ConsumerGroupClaim) (taken, error) {
 	ctx := session.Context()
 	for wait := retryMin; bus.Pause(ctx, wait); wait = min(2*wait, retryMax) {
 		assignments, answers, err := h.member.offer(ctx, from.Topic(), from.Partition())
 		if err != nil {
-			h.logger.Error("a partition is not read: the bus does not say where it begins and ends; it is asked again", "topic", from.Topic(), "partition", from.Partition(), "err", err)
+			h.logger.Error("a partition is not read: the brokers do not say where it begins and ends; asking again", "topic", from.Topic(), "partition", from.Partition(), "err", err)
 			continue
 		}
 		answer := answers[0]
@@ -139,22 +139,21 @@ func (h *sessionHandler) takeAgain(session sarama.ConsumerGroupSession, from sar
 	return taken{}, nil
 }
 
-// commitWhile commits what the consumer says, from time to time, while the
-// assignment lasts. Where the topic is another one by now, the assignment must
-// end: the reader asks for offsets, and may have gone on in the new log without its
-// beginning.
+// commitWhile makes the Consumer's commits while the assignment lasts. It ends the
+// assignment if the topic was deleted and created again: sarama reads by offset, and may
+// have continued in the new log without its beginning.
 func (h *sessionHandler) commitWhile(open context.Context, session sarama.ConsumerGroupSession, a *assigned, leave func()) {
 	for bus.Pause(open, h.member.every) {
 		if err := h.commit(session, a); errors.Is(err, bus.ErrAnotherTopic) {
-			h.logger.Error("the topic is not the one that was read; its partitions are assigned again", "topic", a.Topic(), "partition", a.Partition(), "err", err)
+			h.logger.Error("the topic was deleted and created again; its partitions are assigned again", "topic", a.Topic(), "partition", a.Partition(), "err", err)
 			leave()
 			return
 		}
 	}
 }
 
-// followEnd asks the partition's leader, from time to time, where it ends: what
-// the fetcher has heard of it is worth nothing once the fetcher stands still.
+// followEnd periodically asks the partition's leader for the end of the partition. What
+// the fetcher knows of the end is useless when the fetcher is stuck.
 func (h *sessionHandler) followEnd(open context.Context, a *assigned) {
 	for failures := 0; bus.Pause(open, h.member.every); {
 		end, err := h.member.end(open, a.Topic(), a.Partition())
@@ -166,14 +165,14 @@ func (h *sessionHandler) followEnd(open context.Context, a *assigned) {
 			a.end(end)
 		default:
 			if failures++; failures == 1 {
-				h.logger.Warn("cannot ask where a partition ends: how far behind it is, is not known", "topic", a.Topic(), "partition", a.Partition(), "err", err)
+				h.logger.Warn("cannot ask for the end of a partition: the lag is not known", "topic", a.Topic(), "partition", a.Partition(), "err", err)
 			}
 		}
 	}
 }
 
-// commitTimeout bounds a commit: also the last one, at which the session has
-// ended and its generation may still be good.
+// commitTimeout limits a commit, including the last one, which is made after the session
+// has ended, while its generation may still be valid.
 const commitTimeout = 5 * time.Second
 
 func (h *sessionHandler) commit(session sarama.ConsumerGroupSession, a *assigned) error {
@@ -186,8 +185,7 @@ func (h *sessionHandler) commit(session sarama.ConsumerGroupSession, a *assigned
 	return err
 }
 
-// end makes the last commit of an assignment of which nothing was handed out, and
-// revokes it.
+// end makes the last commit of an assignment without messages, and revokes it.
 func (h *sessionHandler) end(session sarama.ConsumerGroupSession, at topicPartition, t taken) {
 	if commit, due := t.consumer.Commit(); due {
 		t.consumer.Committed(commit, h.write(session, at, t.topicID, commit))
@@ -201,12 +199,12 @@ func (h *sessionHandler) write(session sarama.ConsumerGroupSession, at topicPart
 	return h.member.offsets.commit(ctx, session, at.topic, topicID, at.partition, commit)
 }
 
-// Cleanup is called once all partitions of a session are left. Where another
-// member has this one's instance, the subscription ends: to join again would
-// fence that one, and so on.
+// Cleanup is called after all partitions of a session were left. If another member has
+// this one's instance, the subscription ends: joining again would fence that member, and
+// so on.
 func (h *sessionHandler) Cleanup(session sarama.ConsumerGroupSession) error {
 	h.mu.Lock()
-	unread := h.taken // sarama could not open them
+	unread := h.taken // sarama has not opened them
 	h.taken = nil
 	h.mu.Unlock()
 	for at, t := range unread {
@@ -215,7 +213,7 @@ func (h *sessionHandler) Cleanup(session sarama.ConsumerGroupSession) error {
 	m := h.member
 	if m.membership.end() {
 		m.ending.Go(func() {
-			if err := m.inner.Close(); err != nil { // it waits for this session
+			if err := m.inner.Close(); err != nil { // it waits for the end of this session
 				h.logger.Error("cannot leave the consumer group", "err", err)
 			}
 		})

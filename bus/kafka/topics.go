@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// replicas and inSync are of topics in a cluster with enough brokers.
+	// replicas and inSync are the settings of topics in a cluster with enough brokers.
 	replicas = 3
 	inSync   = 2
-	// applyWait bounds the wait until all brokers know what was applied.
+	// applyWait is how long Apply waits until all brokers know the topics.
 	applyWait = time.Minute
 	lookPause = 100 * time.Millisecond
 )
 
-// Apply is that of bus.Admin. It also corrects the clean-up policy (deletion only, or
+// Apply implements bus.Admin. It also corrects the clean-up policy (deletion only, or
 // compaction only), and in a cluster of three brokers or more it creates topics with
 // three replicas, of which two must be in sync. Like numbers of partitions, it never
 // changes numbers of replicas. It returns when every broker knows the topics and the
@@ -41,7 +41,7 @@ func (b *Bus) Apply(ctx context.Context, specs []oona.TopicSpec) ([]bus.TopicCha
 	return changes, errors.Join(err, a.Close())
 }
 
-// Check is that of bus.Admin. A broker learns of a change some time after it was made,
+// Check implements bus.Admin. A broker learns of a change some time after it was made,
 // so Check asks all brokers, and asks them again for a few seconds while any of them
 // reports a fault. In the end it reports the faults that all brokers report.
 func (b *Bus) Check(ctx context.Context, specs []oona.TopicSpec) error {
@@ -60,9 +60,9 @@ func (b *Bus) Check(ctx context.Context, specs []oona.TopicSpec) error {
 type topicAdmin struct {
 	sarama.ClusterAdmin
 	cfg     Config
-	client  sarama.Client    // closed with ClusterAdmin
-	brokers map[int32]string // host and port, by number
-	most    int              // brokers that the cluster is known to have had
+	client  sarama.Client    // is closed by ClusterAdmin
+	brokers map[int32]string // addresses, by broker id
+	most    int              // greatest number of brokers seen
 }
 
 func openAdmin(cfg Config) (*topicAdmin, error) {
@@ -82,7 +82,7 @@ func openAdmin(cfg Config) (*topicAdmin, error) {
 	return a, nil
 }
 
-// replication is the number of replicas that a topic must have.
+// replication returns how many replicas a topic must have.
 func (a *topicAdmin) replication() int16 {
 	if a.most >= replicas {
 		return replicas
@@ -96,8 +96,8 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	}
 	ctx, cancel := context.WithTimeout(ctx, applyWait)
 	defer cancel()
-	corrected := make(map[string]bool) // "topic setting": done, though brokers may not have heard
-	var last error                     // why it is not settled, but for the end of the wait
+	corrected := make(map[string]bool) // "topic setting" that was corrected, although brokers may not know yet
+	var last error                     // error of the last round, but for the timeout
 	for first := true; ; {
 		views, err := a.look(ctx, specs)
 		if err != nil {
@@ -124,8 +124,8 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	}
 }
 
-// refused: the cluster has answered, and a broker that cannot be reached now is
-// not the reason.
+// refused returns true if the cluster has refused a request, for another reason than that
+// a broker cannot be reached now.
 func refused(err error) bool {
 	var answer sarama.KError
 	return errors.As(err, &answer) && answer != sarama.ErrNotController && answer != sarama.ErrRequestTimedOut
@@ -145,9 +145,9 @@ func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected 
 	return changes, nil
 }
 
-// correct makes a topic that some broker does not know, and sets what some
-// broker has another value of. At first each topic is made: only the controller
-// knows which exist, and brokers may not have heard yet that one was deleted.
+// correct creates a topic that a broker does not know, and corrects the settings that are
+// wrong in the view of any broker. The first time it tries to create each topic: only the
+// controller knows which topics exist, and brokers may not know yet that one was deleted.
 func (a *topicAdmin) correct(spec oona.TopicSpec, views []view, corrected map[string]bool, first bool) ([]bus.TopicChange, error) {
 	known := slices.ContainsFunc(views, func(v view) bool { return v.topics[spec.Name] != nil })
 	unknown := slices.ContainsFunc(views, func(v view) bool { return v.err == nil && v.topics[spec.Name] == nil })
@@ -183,9 +183,9 @@ func (a *topicAdmin) shapeError(specs []oona.TopicSpec, v view) error {
 	return &bus.TopicsError{Faults: faults}
 }
 
-// create makes a topic, unless it exists. Who may not make topics can still
-// configure those that are known. Where two brokers are known the third may be
-// away: Kafka then knows whether there is one.
+// create creates a topic unless it exists. Without the permission to create topics,
+// existing topics can still be configured. If two brokers are known, a third one may be
+// unreachable now: then Kafka knows whether it exists.
 func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange, error) {
 	const two = replicas - 1
 	most := a.most
@@ -212,7 +212,7 @@ func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange,
 func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {
 	entries := make(map[string]*string)
 	for _, s := range a.settings(spec) {
-		if !s.least { // the brokers' own value may be more
+		if !s.least { // the brokers' default may be greater
 			entries[s.name] = &s.must
 		}
 	}
@@ -234,9 +234,8 @@ func (a *topicAdmin) configure(topic string, wrong []setting) (changes []bus.Top
 	return changes, nil
 }
 
-// unsettled returns an error that says which broker does not know the topics as
-// they are to be, or which partition has no leader that answers; nil: there is
-// none.
+// unsettled returns an error that names a broker that does not know the topics as they
+// must be, or a partition whose leader does not answer.
 func (a *topicAdmin) unsettled(ctx context.Context, specs []oona.TopicSpec, views []view) error {
 	for _, v := range views {
 		if v.err != nil {
@@ -257,7 +256,8 @@ func (a *topicAdmin) unsettled(ctx context.Context, specs []oona.TopicSpec, view
 	return err
 }
 
-// settled: a broker knows a topic, and of it what another one does.
+// settled returns an error if a broker does not know a topic, or knows it differently
+// than another broker.
 func (a *topicAdmin) settled(spec oona.TopicSpec, v, other view) error {
 	topic := v.topics[spec.Name]
 	if topic == nil {

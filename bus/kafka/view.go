@@ -15,19 +15,20 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// view is what one broker knows of topics. A change is made by the controller,
-// and each broker learns of it by itself, a moment later.
+// view is what one broker knows of topics. The controller makes a change, and each broker
+// learns of it some time later.
 type view struct {
 	broker   string
-	topics   map[string]*sarama.TopicMetadata // those that it knows
-	settings map[string]map[string]string     // of these, by topic and name
-	err      error                            // there was no answer, or a refusal
+	topics   map[string]*sarama.TopicMetadata // known topics
+	settings map[string]map[string]string     // of the known topics, by topic and name
+	err      error                            // no answer, or a refusal
 }
 
 var errNotAsked = errors.New("the broker has just joined the cluster")
 
-// look asks all brokers of the cluster at the same time for their views. Those
-// that do not answer are in it too, unless no other broker counts them any more.
+// look asks all brokers of the cluster at the same time for their views. The views of
+// brokers that do not answer have an error, unless no other broker counts them as part of
+// the cluster any more.
 func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look at topics: %w", err)
@@ -35,7 +36,7 @@ func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, 
 	var (
 		mu     sync.Mutex
 		views  = make(map[int32]view)
-		now    = make(map[int32]string) // the brokers that any of them counts
+		now    = make(map[int32]string) // the brokers of the cluster
 		asking sync.WaitGroup
 	)
 	for id, address := range a.brokers {
@@ -70,7 +71,7 @@ func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, 
 	return all, nil
 }
 
-// ask returns a broker's view, and the brokers that it counts.
+// ask returns a broker's view, and the brokers of the cluster as the broker knows them.
 func (a *topicAdmin) ask(address string, specs []oona.TopicSpec) (v view, counted map[int32]string) {
 	v = view{broker: address, topics: make(map[string]*sarama.TopicMetadata), settings: make(map[string]map[string]string)}
 	broker := sarama.NewBroker(address)
@@ -105,8 +106,8 @@ func (a *topicAdmin) ask(address string, specs []oona.TopicSpec) (v view, counte
 	return v, counted
 }
 
-// describe adds the settings of the topics that the view has. A topic whose
-// settings the broker does not know (yet, or any more) is taken out of it.
+// describe adds the settings of topics to a view. It removes topics whose settings the
+// broker does not know.
 func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *view) error {
 	request := &sarama.DescribeConfigsRequest{Version: 4} // of Kafka 2.8
 	for _, spec := range specs {
@@ -141,8 +142,8 @@ func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *
 	return nil
 }
 
-// faults returns those that all views have which are an answer. It is clean
-// where none of them has any.
+// faults returns the faults that all views without an error have. clean is true if no
+// view has a fault or an error.
 func (a *topicAdmin) faults(specs []oona.TopicSpec, views []view) (common []bus.TopicFault, clean bool, err error) {
 	answers := 0
 	clean = true
@@ -185,7 +186,7 @@ func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []bus.Topi
 	return faults
 }
 
-// shapeFaults are those that only people can correct.
+// shapeFaults returns the faults that Apply does not correct.
 func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadata) (faults []bus.TopicFault) {
 	if has := len(topic.Partitions); spec.Partitions > 0 && has != int(spec.Partitions) {
 		faults = append(faults, bus.TopicFault{
@@ -210,10 +211,10 @@ func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadat
 	return faults
 }
 
-// setting is a configuration of a topic, and what it must be.
+// setting is a setting of a topic, and its required value.
 type setting struct {
 	name, is, must string
-	least          bool // more is right too
+	least          bool // a greater value is right, too
 }
 
 func (s setting) wrong() bool {
@@ -221,7 +222,7 @@ func (s setting) wrong() bool {
 		return s.is != s.must
 	}
 	is, err := strconv.Atoi(s.is)
-	must, _ := strconv.Atoi(s.must) // written by settings
+	must, _ := strconv.Atoi(s.must) // it is a number, see settings
 	return err != nil || is < must
 }
 
@@ -239,8 +240,7 @@ func (s setting) kind() bus.FaultKind {
 	return bus.FaultSetting
 }
 
-// settings are the configurations that Oona depends on; all others are left
-// alone.
+// settings returns the settings that Oona depends on. All others are left alone.
 func (a *topicAdmin) settings(spec oona.TopicSpec) []setting {
 	s := []setting{{name: "cleanup.policy", must: "delete"}}
 	if spec.Compacted {

@@ -17,7 +17,7 @@ import (
 // defaultMaxMessage is the limit of a topic whose spec has none.
 const defaultMaxMessage = 1 << 20
 
-// Apply is that of bus.Admin.
+// Apply implements bus.Admin.
 func (b *Bus) Apply(_ context.Context, specs []oona.TopicSpec) (changes []bus.TopicChange, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -52,7 +52,7 @@ func (b *Bus) Apply(_ context.Context, specs []oona.TopicSpec) (changes []bus.To
 	return changes, nil
 }
 
-// Check is that of bus.Admin.
+// Check implements bus.Admin.
 func (b *Bus) Check(_ context.Context, specs []oona.TopicSpec) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,7 +111,7 @@ func (t *topic) correct(spec oona.TopicSpec) {
 	t.maxBytes = max(t.maxBytes, spec.LeastMessageBytes)
 }
 
-// Extents is that of bus.Admin.
+// Extents implements bus.Admin.
 func (b *Bus) Extents(_ context.Context, topics ...string) (map[string][]bus.Extent, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -128,7 +128,7 @@ func (b *Bus) Extents(_ context.Context, topics ...string) (map[string][]bus.Ext
 	return extents, nil
 }
 
-// Commits is that of bus.Admin.
+// Commits implements bus.Admin.
 func (b *Bus) Commits(_ context.Context, group, topic string) ([]bus.Commit, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,7 +143,7 @@ func (b *Bus) Commits(_ context.Context, group, topic string) ([]bus.Commit, err
 	return commits, nil
 }
 
-// Retention is that of bus.Admin.
+// Retention implements bus.Admin.
 func (b *Bus) Retention(_ context.Context, topic string) (time.Duration, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,7 +154,7 @@ func (b *Bus) Retention(_ context.Context, topic string) (time.Duration, error) 
 	return t.retention, nil
 }
 
-// Read is that of bus.Admin.
+// Read implements bus.Admin.
 func (b *Bus) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error {
 	records, err := b.copy(topic, r)
 	if err != nil {
@@ -187,7 +187,7 @@ func (b *Bus) copy(topic string, r bus.Range) ([]record, error) {
 	return slices.Clone(p.records[from-p.start : end-p.start]), nil
 }
 
-// message returns the record as a message that was read. at says where, without
+// message returns the record as a message that was read. at is its position without
 // offset, time and key.
 func (r record) message(ctx context.Context, at bus.Position) *message.Message {
 	at.Offset, at.Appended, at.Key = r.offset, r.appended, bytes.Clone(r.key)

@@ -42,7 +42,7 @@ type topic struct {
 	maxBytes   int // of a message
 	retention  time.Duration
 	partitions []*log
-	unkeyed    int // messages without a key or a partition, which take turns
+	unkeyed    int // counts messages without a key and a partition
 }
 
 // grow gives the topic n partitions.
@@ -52,13 +52,13 @@ func (t *topic) grow(n int32) {
 	}
 }
 
-// log is that of a partition. All of it is under Bus.mu.
+// log is the log of a partition. It is guarded by Bus.mu.
 type log struct {
 	start   int64
 	records []record
 	frozen  bool
-	waiting []*part       // to be appended once it is not frozen
-	changed chan struct{} // closed, and replaced, when there may be something new to read
+	waiting []*part       // to be appended by Thaw
+	changed chan struct{} // closed and replaced when there may be something new to read
 }
 
 type record struct {
@@ -76,7 +76,7 @@ func (p *log) wake() {
 	p.changed = make(chan struct{})
 }
 
-// topic is called with mu held, as are the other methods in lower case.
+// topic returns a topic. Like all unexported methods of Bus, it is called with mu held.
 func (b *Bus) topic(name string) (*topic, error) {
 	if t := b.topics[name]; t != nil {
 		return t, nil
@@ -95,9 +95,9 @@ func (b *Bus) partition(topic string, number int32) (*log, error) {
 	return t.partitions[number], nil
 }
 
-// read returns the record at an offset, once there is one. If the log does not reach back
-// to the offset, or ends before it, it returns the oldest record. It returns false
-// if ctx ends first.
+// read waits for the record at an offset and returns it. If the log begins after the
+// offset, or ends before it, read returns the oldest record. It returns false if ctx ends
+// first.
 func (b *Bus) read(ctx context.Context, p *log, offset int64) (record, bool) {
 	for {
 		b.mu.Lock()
@@ -119,8 +119,8 @@ func (b *Bus) read(ctx context.Context, p *log, offset int64) (record, bool) {
 	}
 }
 
-// firstAt returns the offset of the first record whose time is at or after t, or
-// the end of the log.
+// firstAt returns the offset of the first record whose time is not before t, or the end
+// of the log.
 func (p *log) firstAt(t time.Time) int64 {
 	at := oona.MicrosOf(t)
 	if i := slices.IndexFunc(p.records, func(r record) bool { return r.appended >= at }); i >= 0 {

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// Refuse has each message that is published pass a check first: one for whose
-// partition it returns an error fails with that. The check must not call the Bus.
-// Nil ends it.
+// Refuse sets a check that is called for each published message with its partition. If
+// the check returns an error, the message fails with it. The check must not call the Bus.
+// nil removes it.
 func (b *Bus) Refuse(check func(topic string, partition int32) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refuse = check
 }
 
-// DeleteTopic deletes a topic with its records and the groups' commits of it.
+// DeleteTopic deletes a topic, with its records and the groups' commits.
 func (b *Bus) DeleteTopic(topic string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -30,8 +30,8 @@ func (b *Bus) DeleteTopic(topic string) error {
 	return nil
 }
 
-// AddPartitions gives a topic n partitions. Members of groups are not assigned those
-// that are new before the next rebalance.
+// AddPartitions gives a topic n partitions. Members get the new ones with the next
+// rebalance.
 func (b *Bus) AddPartitions(topic string, n int32) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -42,7 +42,7 @@ func (b *Bus) AddPartitions(topic string, n int32) error {
 	return err
 }
 
-// Retain sets what Retention returns. Nothing is deleted: see Trim.
+// Retain sets what Retention returns. It deletes nothing; Trim does.
 func (b *Bus) Retain(topic string, d time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -65,9 +65,8 @@ func (b *Bus) Trim(topic string, partition int32, start int64) error {
 	})
 }
 
-// LoseTail deletes the records of a partition from an offset on, as an election of
-// a leader that does not have them does. Their offsets are given to other records
-// later.
+// LoseTail deletes the records of a partition from an offset on, like the election of a
+// leader that does not have them. The offsets are used again.
 func (b *Bus) LoseTail(topic string, partition int32, end int64) error {
 	return b.change(topic, partition, func(p *log) error {
 		if end < p.start || end > p.end() {
@@ -78,8 +77,8 @@ func (b *Bus) LoseTail(topic string, partition int32, end int64) error {
 	})
 }
 
-// Freeze has a partition take no records, hand out none and say nothing of its end,
-// until Thaw.
+// Freeze stops a partition until Thaw: it takes no records, hands out none, and does not
+// say where it ends.
 func (b *Bus) Freeze(topic string, partition int32) error {
 	return b.change(topic, partition, func(p *log) error {
 		p.frozen = true
@@ -87,7 +86,7 @@ func (b *Bus) Freeze(topic string, partition int32) error {
 	})
 }
 
-// Thaw ends Freeze: what waited is appended in the order in which it came.
+// Thaw ends Freeze and appends the messages that have waited, in order of arrival.
 func (b *Bus) Thaw(topic string, partition int32) error {
 	return b.change(topic, partition, func(p *log) error {
 		p.frozen = false
@@ -99,7 +98,7 @@ func (b *Bus) Thaw(topic string, partition int32) error {
 	})
 }
 
-// Waiting returns how many messages wait for Thaw.
+// Waiting returns the number of messages that wait for Thaw.
 func (b *Bus) Waiting(topic string, partition int32) int {
 	n := 0
 	_ = b.change(topic, partition, func(p *log) error {

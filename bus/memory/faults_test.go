@@ -15,8 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus/memory"
 )
 
-// start returns a bus with a topic "t" of one partition that holds records "0" to
-// "n"-1.
+// start returns a bus with a topic "t" of one partition with the records "0" to "n"-1.
 func start(t *testing.T, n int) (*memory.Bus, bus.Publisher) {
 	t.Helper()
 	b := memory.New(memory.Options{})
@@ -54,8 +53,8 @@ func take(t *testing.T, messages <-chan *message.Message, want string, offset in
 	msg.Ack()
 }
 
-// A log that has lost its end gives its offsets to other records. A reader that was
-// beyond goes on at the oldest record.
+// After a log has lost its end, its offsets are used again. A reader that had read beyond
+// continues with the oldest record.
 func TestLoseTail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := start(t, 3)
@@ -76,7 +75,7 @@ func TestLoseTail(t *testing.T) {
 	})
 }
 
-// CaughtUp waits for acks, and for as long as its context lasts.
+// CaughtUp waits for acks while its context lasts.
 func TestCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := start(t, 2)
@@ -95,7 +94,7 @@ func TestCaughtUp(t *testing.T) {
 	})
 }
 
-// Append times are those of the clock that the bus was given.
+// Append times are taken from the clock that the bus was given.
 func TestClock(t *testing.T) {
 	at := time.Date(2026, 11, 1, 12, 0, 0, 123_456_000, time.UTC)
 	b := memory.New(memory.Options{Now: func() time.Time { return at }})

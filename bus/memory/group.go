@@ -8,16 +8,16 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// maxMetadata is what a commit's metadata may have, in bytes.
+// maxMetadata is the limit of a commit's metadata, in bytes.
 const maxMetadata = 4096
 
-// groupKey names the members of a group that read one topic.
+// groupKey identifies the members of a group that read one topic.
 type groupKey struct{ group, topic string }
 
-// group is what the bus knows of a group on a topic. All of it is under Bus.mu.
+// group is a group on a topic. It is guarded by Bus.mu.
 type group struct {
 	commits    map[int32]bus.Commit
-	members    []*Member // in the order in which they joined
+	members    []*Member // in the order of joining
 	waiting    map[*Member]chan *session
 	generation int
 }
@@ -47,8 +47,8 @@ func (g *group) committed(partition int32) bus.Commit {
 	return bus.Commit{Offset: bus.NoOffset}
 }
 
-// join waits for the next generation of the group, which begins when each of its members
-// waits for it. It returns nil if ctx ends first, or the member is fenced.
+// join waits for the next generation of the group, which begins when all its members wait
+// for it. It returns nil if ctx ends first or the member is fenced.
 func (m *Member) join(ctx context.Context) *session {
 	m.bus.mu.Lock()
 	g, next := m.group(), make(chan *session, 1)
@@ -65,14 +65,14 @@ func (m *Member) join(ctx context.Context) *session {
 	g.advance(m.bus)
 	m.bus.mu.Unlock()
 	select {
-	case s := <-next: // nil: fenced
+	case s := <-next: // nil if fenced
 		return s
 	case <-ctx.Done():
 		return nil
 	}
 }
 
-// leave returns once the member is in no generation.
+// leave removes the member from its group.
 func (m *Member) leave() {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
@@ -80,7 +80,7 @@ func (m *Member) leave() {
 	m.group().remove(m, m.bus)
 }
 
-// fence removes the member that has the instance of another.
+// fence removes the member with the instance of another one that joins.
 func (g *group) fence(by *Member) {
 	for _, m := range slices.Clone(g.members) {
 		if m.opts.Instance != "" && m.opts.Instance == by.opts.Instance {
@@ -97,8 +97,7 @@ func (g *group) fence(by *Member) {
 	}
 }
 
-// remove takes a member out of the group, and begins another generation of those that are
-// left.
+// remove removes a member from the group, and begins another generation with the others.
 func (g *group) remove(m *Member, b *Bus) {
 	i := slices.Index(g.members, m)
 	if i < 0 {
@@ -119,8 +118,8 @@ func (g *group) rebalance() {
 	}
 }
 
-// advance begins a generation if all members wait for it. Each gets partitions that
-// follow one another, as many as the others or one more.
+// advance begins a generation if all members wait for it. Each member gets consecutive
+// partitions.
 func (g *group) advance(b *Bus) {
 	if len(g.waiting) < len(g.members) || len(g.members) == 0 {
 		return
@@ -144,7 +143,7 @@ func (g *group) advance(b *Bus) {
 	}
 }
 
-// commit keeps a commit if the session is of the generation that lasts.
+// commit keeps a commit if the session belongs to the present generation.
 func (m *Member) commit(s *session, partition int32, of *log, c bus.Commit) error {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
@@ -164,16 +163,16 @@ func (m *Member) commit(s *session, partition int32, of *log, c bus.Commit) erro
 	return nil
 }
 
-// Expel removes the member from its group as if it had not been heard of for too
-// long. It does not know that: it goes on with its partitions, which the others get
-// besides, until Notice.
+// Expel removes the member from its group, like a member that has not answered for too
+// long. The member does not know it and keeps its partitions, which the others get, too,
+// until Notice.
 func (m *Member) Expel() {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
 	m.group().remove(m, m.bus)
 }
 
-// Notice lets a member know that it was expelled: it joins again.
+// Notice tells a member that it was expelled. It joins again.
 func (m *Member) Notice() {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()

@@ -9,21 +9,21 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// nackPause is between a message that was nacked and its redelivery.
+// nackPause is the time between a nack and the redelivery.
 const nackPause = 100 * time.Millisecond
 
 // handing hands out the messages of a partition, one at a time.
 type handing struct {
 	bus   *Bus
 	log   *log
-	at    bus.Position // of all messages: without offset, time and key
+	at    bus.Position // of all messages, without offset, time and key
 	out   chan<- *message.Message
-	grace time.Duration    // how long the message in hand is waited for when ctx has ended
-	acked func(next int64) // is told of each message that was acked; nil: nobody is
+	grace time.Duration    // how long to wait for the handler after ctx has ended
+	acked func(next int64) // is called after each ack, unless it is nil
 }
 
-// handOut returns when ctx has ended and the last message is settled, or grace is
-// over.
+// handOut returns when ctx has ended and the last message is acked or nacked, or after
+// grace.
 func (h handing) handOut(ctx context.Context, next int64) {
 	for {
 		r, found := h.bus.read(ctx, h.log, next)
@@ -37,7 +37,7 @@ func (h handing) handOut(ctx context.Context, next int64) {
 	}
 }
 
-// handle hands a record out until it is acked. It returns false if ctx has ended.
+// handle hands out a record until it is acked. It returns false if ctx has ended.
 func (h handing) handle(ctx context.Context, r record) bool {
 	for ctx.Err() == nil {
 		msg := r.message(ctx, h.at)
@@ -54,8 +54,8 @@ func (h handing) handle(ctx context.Context, r record) bool {
 	return false
 }
 
-// settled waits until a message is acked, and returns true, or nacked. When ctx
-// has ended it waits no longer than grace.
+// settled waits until a message is acked (true) or nacked (false). After ctx has ended,
+// it waits no longer than grace.
 func (h handing) settled(ctx context.Context, msg *message.Message) bool {
 	select {
 	case <-msg.Acked():

@@ -15,16 +15,16 @@ import (
 
 const (
 	defaultCommitEvery = time.Second
-	// handlerGrace is how long the end of an assignment waits for the message that
-	// is in a handler's hands.
+	// handlerGrace is how long the end of an assignment waits for a handler that has a
+	// message.
 	handlerGrace = time.Minute
 
-	// The end of a log that the owner finds short is asked for so often, with a
-	// pause in between.
+	// How often the end of a log is asked for that the owner finds short, and the pause
+	// between two attempts.
 	endAttempts = 6
 	endPause    = 500 * time.Millisecond
 
-	// Pauses before an owner that has failed is asked again.
+	// Pauses after which an owner that has failed is asked again.
 	retryMin = time.Second
 	retryMax = 30 * time.Second
 )
@@ -36,11 +36,11 @@ type Member struct {
 	opts  bus.MemberOptions
 	out   chan *message.Message
 
-	// The rest is under Bus.mu.
-	topic   string // empty: before Subscribe
+	// The rest is guarded by Bus.mu.
+	topic   string // empty before Subscribe
 	closed  bool
-	fenced  bool     // another has its instance
-	session *session // nil: in none
+	fenced  bool     // another member has its instance
+	session *session // nil between sessions
 	open    int      // partitions of the session that the owner has taken
 	running context.Context
 	stop    context.CancelFunc
@@ -58,7 +58,7 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 
 func (m *Member) group() *group { return m.bus.group(m.opts.Group, m.topic) }
 
-// Subscribe joins the group, once.
+// Subscribe joins the group. It can be called once.
 func (m *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
@@ -76,7 +76,7 @@ func (m *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	return m.out, nil
 }
 
-// run takes part in one generation of the group after the other.
+// run takes part in the generations of the group, one after the other.
 func (m *Member) run() {
 	defer close(m.out)
 	defer m.leave()
@@ -103,7 +103,7 @@ func (m *Member) ended(s *session) {
 	m.session = nil
 }
 
-// own has an assignment from its beginning to its end.
+// own runs an assignment.
 func (m *Member) own(s *session, partition int32) {
 	from, consumer, log := m.take(s, partition)
 	if consumer == nil {
@@ -128,8 +128,8 @@ func (m *Member) own(s *session, partition int32) {
 	m.settle(s, partition, log, consumer)
 }
 
-// settle commits what the consumer says. If the topic was deleted and created again,
-// its partitions are assigned again.
+// settle makes the Consumer's commit. If the topic was deleted and created again, its
+// partitions are assigned again.
 func (m *Member) settle(s *session, partition int32, log *log, consumer bus.Consumer) {
 	c, due := consumer.Commit()
 	if !due {
@@ -144,14 +144,15 @@ func (m *Member) settle(s *session, partition int32, log *log, consumer bus.Cons
 	}
 }
 
-// end returns where a log ends, and false if nobody says it.
+// end returns where a log ends, or false if the log is frozen.
 func (b *Bus) end(p *log) (int64, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return p.end(), !p.frozen
 }
 
-// take asks the owner until it takes a partition. It returns no consumer if ctx ends first.
+// take asks the owner until it takes a partition. It returns no consumer if ctx ends
+// first.
 func (m *Member) take(ctx context.Context, partition int32) (int64, bus.Consumer, *log) {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		from, consumer, log, err := m.assign(ctx, partition)
@@ -164,7 +165,7 @@ func (m *Member) take(ctx context.Context, partition int32) (int64, bus.Consumer
 	}
 }
 
-// assign asks the owner once, and again while it finds the log short.
+// assign asks the owner, and asks again while it finds the log short.
 func (m *Member) assign(ctx context.Context, partition int32) (int64, bus.Consumer, *log, error) {
 	for attempt := 1; ; attempt++ {
 		a, log, err := m.describe(partition)
@@ -203,8 +204,7 @@ func (m *Member) opened(s *session) {
 	}
 }
 
-// Joined returns nil while the member is in a generation of its group and its owner
-// has taken all its partitions.
+// Joined implements bus.Member.
 func (m *Member) Joined() error {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
@@ -219,7 +219,7 @@ func (m *Member) Joined() error {
 	return nil
 }
 
-// Close leaves the group, once its assignments are over.
+// Close leaves the group after its assignments have ended.
 func (m *Member) Close() error {
 	m.bus.mu.Lock()
 	m.closed = true

@@ -2,8 +2,7 @@ package memory
 
 import "encoding/binary"
 
-// partitionOf returns the partition of a key, which is where Kafka's clients in
-// Java send it.
+// partitionOf returns the partition that the Java clients of Kafka choose for a key.
 func partitionOf(key []byte, partitions int) int32 {
 	return int32(murmur2(key)&0x7fffffff) % int32(partitions)
 }

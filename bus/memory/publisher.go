@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// recordOverhead is what a record takes besides its key, payload and headers.
+// recordOverhead is the size of a record without its key, payload and headers.
 const recordOverhead = 70
 
 // Publisher is a bus.PinnedPublisher.
@@ -49,7 +49,7 @@ func (b *Bus) Publisher(opts bus.PublisherOptions) (bus.PinnedPublisher, error) 
 	return p, nil
 }
 
-// Pinned is that of bus.PinnedPublisher.
+// Pinned implements bus.PinnedPublisher.
 func (p *Publisher) Pinned() error {
 	if p.opts.Pin == "" {
 		return nil
@@ -68,7 +68,7 @@ type part struct {
 	at      int32
 	records []indexed
 	settled chan struct{}
-	failed  []bus.FailedMessage // of it
+	failed  []bus.FailedMessage
 }
 
 type indexed struct {
@@ -82,7 +82,7 @@ func (p *part) settle(failed []bus.FailedMessage) {
 	close(p.settled)
 }
 
-// Publish appends messages as bus.Publisher says.
+// Publish implements bus.Publisher.
 func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*message.Message) error {
 	if !p.begin() {
 		return fmt.Errorf("publish to %s: %w", topic, bus.ErrClosed)
@@ -132,7 +132,7 @@ func (p *Publisher) begin() bool {
 	return true
 }
 
-// Close lets messages that wait fail.
+// Close makes messages that wait fail.
 func (p *Publisher) Close() error {
 	p.mu.Lock()
 	p.close(bus.ErrClosed)
@@ -141,8 +141,8 @@ func (p *Publisher) Close() error {
 	return nil
 }
 
-// begin appends the messages of a call to the partitions that take them now, and has
-// the others wait.
+// begin appends the messages of a call to the partitions that are not frozen. The others
+// wait.
 func (b *Bus) begin(topic string, messages []*message.Message, most int) (parts []*part, failed []bus.FailedMessage, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -168,7 +168,7 @@ func (b *Bus) begin(topic string, messages []*message.Message, most int) (parts 
 	return parts, failed, nil
 }
 
-// check returns why nothing of a call may be appended in which a message is.
+// check returns an error if a message makes its whole call fail.
 func (t *topic) check(msg *message.Message, most int) error {
 	to := bus.TargetOf(msg)
 	if to.Directed && to.Partition < 0 {
@@ -188,7 +188,8 @@ func (t *topic) check(msg *message.Message, most int) error {
 	return nil
 }
 
-// split sorts the messages of a call by partition. Those without one fail.
+// split sorts the messages of a call by partition. Messages without a valid partition
+// fail.
 func (t *topic) split(messages []*message.Message) (parts []*part, failed []bus.FailedMessage) {
 	for i, msg := range messages {
 		to := bus.TargetOf(msg)
@@ -223,7 +224,7 @@ func (t *topic) place(to bus.Target) int32 {
 	return int32((t.unkeyed - 1) % len(t.partitions))
 }
 
-// append appends the records of a part up to the first that is refused.
+// append appends the records of a part until one is refused.
 func (b *Bus) append(p *log, part *part) (failed []bus.FailedMessage) {
 	for i, r := range part.records {
 		if b.refuse != nil {
@@ -244,7 +245,7 @@ func (b *Bus) append(p *log, part *part) (failed []bus.FailedMessage) {
 	return nil
 }
 
-// withdraw lets a part fail that still waits.
+// withdraw makes a part fail that still waits.
 func (b *Bus) withdraw(topic string, waiting *part, why error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -22,8 +22,8 @@ type Reader struct {
 	close   context.CancelFunc
 	reading sync.WaitGroup
 
-	progress chan struct{}  // closed, and replaced, when a message was acked; under Bus.mu
-	next     map[*log]int64 // the offset after the last message that was acked; under Bus.mu
+	progress chan struct{}  // closed and replaced after each ack; guarded by Bus.mu
+	next     map[*log]int64 // the offset after the last acked message; guarded by Bus.mu
 }
 
 // Reader returns a *Reader.
@@ -33,7 +33,7 @@ func (b *Bus) Reader(opts bus.ReaderOptions) (bus.Reader, error) {
 	return r, nil
 }
 
-// Subscribe reads a topic until ctx ends. A reader reads a topic once.
+// Subscribe reads a topic until ctx ends. A reader can read a topic once.
 func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +41,7 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		return nil, fmt.Errorf("read %s: %w", topic, bus.ErrClosed)
 	}
 	if _, again := r.ranges[topic]; again {
-		return nil, fmt.Errorf("%s is read already; make another reader", topic)
+		return nil, fmt.Errorf("%s is read already; use another reader", topic)
 	}
 	logs, ranges, err := r.locate(topic)
 	if err != nil {
@@ -83,7 +83,7 @@ func (r *Reader) locate(topic string) ([]*log, []bus.Range, error) {
 	return t.partitions, ranges, nil
 }
 
-// Ranges says of each partition where reading began, and where the log ended then.
+// Ranges implements bus.Reader.
 func (r *Reader) Ranges(topic string) []bus.Range {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +98,7 @@ func (r *Reader) advance(p *log, next int64) {
 	r.progress = make(chan struct{})
 }
 
-// CaughtUp waits until all records are acked that there are in the topics which are read.
+// CaughtUp waits until all records of the subscribed topics are acked.
 func (r *Reader) CaughtUp(ctx context.Context) error {
 	for {
 		r.bus.mu.Lock()
@@ -120,10 +120,10 @@ func (r *Reader) CaughtUp(ctx context.Context) error {
 	}
 }
 
-// Close ends all subscriptions. Messages in a handler's hands are not waited for.
+// Close ends all subscriptions. It does not wait for handlers.
 func (r *Reader) Close() error {
 	r.close()
-	r.mu.Lock() // no Subscribe is under way
+	r.mu.Lock() // wait for Subscribe
 	defer r.mu.Unlock()
 	r.reading.Wait()
 	return nil

@@ -1,11 +1,11 @@
-// Package embedded is a broker in the process that speaks Kafka's protocol, for
-// the demo and for tests.
+// Package embedded is a broker in the process that speaks Kafka's protocol, for the demo
+// and for tests.
 //
-// It is kfake, which calls itself a fake broker for testing. It keeps no
-// replicas, and what Kafka would refuse it may take. Production means Kafka.
+// It is kfake, a fake broker for testing. It has no replicas, and it may accept what
+// Kafka would refuse. In production, use Kafka.
 //
-// Beside what kfake does, topics with message.timestamp.type=LogAppendTime get
-// append times, and a data directory has one owner.
+// In addition to kfake, it has append times in topics with
+// message.timestamp.type=LogAppendTime, and it locks its data directory.
 package embedded
 
 import (
@@ -25,19 +25,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Options say how the broker is made.
+// Options are the options of a broker.
 type Options struct {
-	DataDir string       // keeps topics, records and commits; "": they are in memory, and gone at Close
-	Port    int          // preferred on 127.0.0.1; when it is taken, or 0, any
-	Logger  *slog.Logger // nil: silent
-	// Control sees each request before the broker does, as kfake's Control says, so that
-	// a test can make the broker fail; nil: none.
+	DataDir string       // for topics, records and commits; "": they are in memory, and lost at Close
+	Port    int          // preferred port on 127.0.0.1; another one is used if it is taken or 0
+	Logger  *slog.Logger // nil: no log
+	// Control sees each request before the broker does, like kfake's Control, so that a
+	// test can make the broker fail. nil: no control.
 	Control func(c *kfake.Cluster, request kmsg.Request) (kmsg.Response, error, bool)
 }
 
 // Broker runs until Close.
 type Broker struct {
-	Addrs []string // where it listens, host:port
+	Addrs []string // host:port
 
 	cluster *kfake.Cluster
 	lock    *os.File // nil without a data directory
@@ -45,16 +45,16 @@ type Broker struct {
 	err     error // of Close
 }
 
-// memorySegment is the size of a segment that is kept in memory. kfake copies one
-// to twice the room whenever it is full, during which nobody is served: with its
-// default of 100 MiB that takes tens of milliseconds.
+// memorySegment is the size of a segment that is kept in memory. kfake copies a full
+// segment to one of twice the size, and answers no request meanwhile. With its default of
+// 100 MiB this takes tens of milliseconds.
 const memorySegment = 4 << 20
 
-// closeTimeout bounds Close.
+// closeTimeout limits Close.
 const closeTimeout = 10 * time.Second
 
-// Start returns a broker that listens. The error wraps ErrDirectoryTaken when
-// another process has the data directory.
+// Start returns a running broker. The error wraps ErrDirectoryTaken if another process
+// uses the data directory.
 func Start(ctx context.Context, opts Options) (*Broker, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
@@ -92,14 +92,14 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 	b.cluster.ControlKey(kmsg.Produce.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		b.cluster.KeepControl()
 		b.stampAll(r.(*kmsg.ProduceRequest), time.Now())
-		return nil, nil, false // kfake goes on with it
+		return nil, nil, false // kfake handles it
 	})
 	b.Addrs = b.cluster.ListenAddrs()
 	return b, nil
 }
 
-// Close stops the broker and frees its directory. Further calls return what the
-// first did.
+// Close stops the broker and unlocks its directory. Further calls return the result of
+// the first.
 func (b *Broker) Close() error {
 	b.closing.Do(func() {
 		closed := make(chan struct{})
@@ -109,14 +109,14 @@ func (b *Broker) Close() error {
 		select {
 		case <-closed:
 			b.err = b.unlock()
-		case <-timeout.C: // it may still write: the directory stays locked
+		case <-timeout.C: // the directory stays locked, as the broker may still write
 			b.err = fmt.Errorf("the embedded broker did not stop within %s", closeTimeout)
 		}
 	})
 	return b.err
 }
 
-// listen opens the preferred port on loopback, or any where it is taken.
+// listen opens the preferred port on loopback, or any other port if it is taken.
 func listen(ctx context.Context, port int) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -129,11 +129,11 @@ func listen(ctx context.Context, port int) (net.Listener, error) {
 	return listener, nil
 }
 
-// ErrDirectoryTaken says that another broker uses a data directory.
+// ErrDirectoryTaken is returned if another broker uses the data directory.
 var ErrDirectoryTaken = errors.New("another process uses the data directory")
 
-// lockDirectory makes a directory and takes its lock, which ends with the file
-// or with the process.
+// lockDirectory creates a directory and locks it. The lock ends when the file is closed
+// or the process ends.
 func lockDirectory(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the broker's data directory: %w", err)
@@ -162,7 +162,7 @@ func (b *Broker) unlock() error {
 	return nil
 }
 
-// kfakeLogger passes on what goes wrong in kfake.
+// kfakeLogger passes on the errors of kfake.
 type kfakeLogger struct{ logger *slog.Logger }
 
 func (l kfakeLogger) Logf(level kfake.LogLevel, format string, args ...any) {

@@ -9,12 +9,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// stampAll gives the batches of a request their append time, in topics that
-// have one: kfake takes the setting and does nothing about it.
+// stampAll sets append times in the batches of a request, for topics that have them:
+// kfake accepts the setting and ignores it.
 func (b *Broker) stampAll(request *kmsg.ProduceRequest, now time.Time) {
 	for _, t := range request.Topics {
 		var info *kfake.TopicInfo
-		if request.Version >= 13 { // topics by id
+		if request.Version >= 13 { // with topic ids
 			info = b.cluster.TopicIDInfo(t.TopicID)
 		} else {
 			info = b.cluster.TopicInfo(t.Topic)
@@ -31,12 +31,12 @@ func (b *Broker) stampAll(request *kmsg.ProduceRequest, now time.Time) {
 	}
 }
 
-// Places in a record batch, from Kafka's message format 2.
+// Offsets in a record batch of message format 2.
 const (
 	lengthAt         = 8
-	lengthPrefix     = 12 // bytes before what the length counts
+	lengthPrefix     = 12 // bytes that the length does not count
 	crcAt            = 17
-	attributesAt     = 21 // the checksum covers everything from here
+	attributesAt     = 21 // the checksum covers everything after this
 	firstTimestampAt = 27
 	maxTimestampAt   = 35
 	batchHeader      = 61
@@ -44,11 +44,11 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// stamp sets the time of a batch's first record to now, in milliseconds, and
-// mends the checksum. The others keep their distance from the first, as their
-// times stand, perhaps compressed, in the records: where Kafka gives one time to
-// all, here they differ by what they differed in the producer. The attribute
-// that says LogAppendTime stays clear, as kfake breaks batches that have it.
+// stamp sets the time of a batch's first record to now, in milliseconds, and corrects the
+// checksum. The times of the other records are differences from the first, which may be
+// compressed, and stay as they are. So the records of a batch have different times here,
+// and equal ones in Kafka. The attribute LogAppendTime is not set, as kfake breaks
+// batches that have it.
 func stamp(batch []byte, now int64) {
 	if len(batch) < batchHeader || int64(binary.BigEndian.Uint32(batch[lengthAt:]))+lengthPrefix != int64(len(batch)) {
 		return // kfake refuses it
