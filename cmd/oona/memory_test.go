@@ -72,22 +72,44 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 		t.Skip("it takes half a minute")
 	}
 	t.Parallel()
+	// Windows close when nothing has been published for the idle horizon. On a busy
+	// machine that happens before all frames are published, so it is tried again with a
+	// longer horizon.
+	for horizon := 3 * time.Second; ; horizon *= 4 {
+		late := false
+		t.Run(horizon.String(), func(t *testing.T) { late = checkMemory(t, horizon) })
+		if !late {
+			return
+		}
+		if horizon > 30*time.Second {
+			t.Fatalf("frames are late with an idle horizon of %s", horizon)
+		}
+	}
+}
+
+// checkMemory reports whether frames were late, in which case it has shown nothing.
+func checkMemory(t *testing.T, horizon time.Duration) (late bool) {
 	const keys, runs, partitions, limit = 100_000, 50, 2, 384 * units.MiB
 	const room = 1638 // ((384 - 64) / 2 - 32) MiB / 80 KiB
 	at, cfg := startBroker(t)
 	if status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", strconv.Itoa(partitions), "--memory-limit", "384MiB",
-		"--tick-interval", "500ms", "--idle-horizon", "3s"}, at...)...); status != 0 || !strings.Contains(out, fmt.Sprintf("with %d accumulators each", room)) {
+		"--tick-interval", "500ms", "--idle-horizon", horizon.String()}, at...)...); status != 0 || !strings.Contains(out, fmt.Sprintf("with %d accumulators each", room)) {
 		t.Fatalf("topics apply: status %d, %q, %q", status, out, messages)
 	}
 	w := startAggregate(t, cfg.Brokers[0], limit*9/10)
 	publishLayers(t, cfg, keys, runs, room*partitions)
 
+	records := func(label, value string) int { return int(w.sum("oona_aggregate_records_total", label, value)) }
 	await(t, "all of them to be read", func() bool {
-		return w.sum("oona_aggregate_records_total", "verdict", "folded")+w.sum("oona_aggregate_records_total", "verdict", "overflowed") >= keys
+		return records("verdict", "folded")+records("verdict", "overflowed")+records("verdict", "late") >= keys
 	})
-	folded, sealed := w.sum("oona_aggregate_records_total", "verdict", "folded"), w.sum("oona_aggregate_records_total", "reason", "sealed")
-	if int(folded) != room*partitions || int(folded+sealed) != keys {
-		t.Errorf("%v layers were folded and %v sealed out; want %d, the limit, and the rest", folded, sealed, room*partitions)
+	if n := records("verdict", "late"); n > 0 {
+		t.Logf("%d frames are late", n)
+		return true
+	}
+	folded, sealed := records("verdict", "folded"), records("reason", "sealed")
+	if folded != room*partitions || folded+sealed != keys {
+		t.Errorf("%d layers were folded and %d sealed out; want %d, the limit, and the rest", folded, sealed, room*partitions)
 	}
 	await(t, "the windows to close", func() bool { return w.sum("oona_aggregate_open_windows", "", "") == 0 })
 	await(t, "the rollups to be on the bus", func() bool { return w.sum("oona_aggregate_pending_messages", "", "") == 0 })
@@ -95,10 +117,11 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 		t.Errorf("%v rollups, want two a layer", rollups)
 	}
 	peak := w.peak()
-	t.Logf("%v layers' windows at once, and at most %s of %s", folded, peak, limit)
+	t.Logf("%d layers' windows at once, and at most %s of %s", folded, peak, limit)
 	if peak > limit {
 		t.Errorf("the aggregator had %s of %s", peak, limit)
 	}
+	return false
 }
 
 // publishLayers writes a frame for each of many layers of a run to one partition. The

@@ -39,8 +39,9 @@ const (
 // TestPrometheus has a real Prometheus scrape two exporters, one of which is
 // killed and started again while frames come, and asks it what a user would.
 func TestPrometheus(t *testing.T) {
+	t.Parallel()
 	path := requirePrometheus(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // on a busy machine; else less than one
 	defer cancel()
 	line := newAssembly(t, ctx)
 	kept, killed := line.exporter(t, "127.0.0.1:0"), line.exporter(t, "127.0.0.1:0")
@@ -69,11 +70,15 @@ func TestPrometheus(t *testing.T) {
 	_ = killed.cmd.Wait() // it was killed
 	p.await(t, ctx, "the killed exporter is down", 0, `up{`+b+`}`)
 	line.exporter(t, strings.TrimPrefix(killed.url, "http://")).awaitReady(t, ctx)
-	p.await(t, ctx, "it is scraped again", 10, `sum_over_time(up{`+b+`}[10s])`)
+	ready := time.Now()
+	p.await(t, ctx, "it has counted frames of twelve seconds", 1, `kasmina_layer_frames_total{layer="steady",`+b+`} >= bool 120`)
 	p.await(t, ctx, "the silent layer is gone", 0, `count({layer="leaving"}) or vector(0)`)
 	stop()
-	sent := float64(len(steady.samples)) / sendSeeds
-	p.await(t, ctx, "all frames are stored", sent, `kasmina_layer_frames_total{layer="steady",`+a+`}`)
+	p.await(t, ctx, "all frames are stored", float64(len(steady.observed)), `kasmina_layer_frames_total{layer="steady",`+a+`}`)
+	read := func(instance string) string {
+		return `sum(oona_exporter_next_offset{topic="kasmina.telemetry.layer.health",` + instance + `})`
+	}
+	p.await(t, ctx, "the other exporter has read as far", 1, read(b)+" == bool "+read(a))
 
 	now := time.Now()
 	last := p.last(t, ctx, began, now, `kasmina_layer_performance_window_end_timestamp_seconds{layer="leaving",`+a+`}`)
@@ -88,7 +93,7 @@ func TestPrometheus(t *testing.T) {
 			t.Errorf("the layer was last shown %s after its last window, want up to %s", shown, silentAfter)
 		}
 	})
-	t.Run("rates", func(t *testing.T) { checkRates(t, ctx, p, began, now, a, b, sent-1, steady.rate()) })
+	t.Run("rates", func(t *testing.T) { checkRates(t, ctx, p, began, now, a, b, steady, ready) })
 }
 
 // requirePrometheus returns the path of the server, or skips the test where it
@@ -204,6 +209,15 @@ func (r *trainer) frame() *oona.Frame {
 func (r *trainer) rate() float64 {
 	first, last := r.observed[1], r.observed[len(r.observed)-1]
 	return float64(len(r.observed)-2) / last.Sub(first).Seconds()
+}
+
+// until is how many frames there were until a time.
+func (r *trainer) until(at time.Time) int {
+	later := slices.IndexFunc(r.observed, func(o time.Time) bool { return o.After(at) })
+	if later < 0 {
+		return len(r.observed)
+	}
+	return later
 }
 
 // together are trainers that send at the same time.
@@ -396,68 +410,90 @@ func checkQuantiles(t *testing.T, ctx context.Context, p *server, at time.Time, 
 	}
 }
 
-// checkRates compares rates and increases with the frames that were sent: of an
-// exporter that ran all the time, a, and of one that was killed, b.
-func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Time, a, b string, sent, rate float64) {
+// checkRates compares increases and rates with the frames that were sent: of an
+// exporter that ran all the time, a, and of one that was killed and was ready again at
+// a time, b. It allows for what Prometheus extrapolates, and for nothing else.
+func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Time, a, b string, sent *trainer, ready time.Time) {
 	t.Helper()
 	of := func(instance string) string { return `kasmina_layer_frames_total{layer="steady",` + instance + `}` }
 	span := over(began, now)
-	stored := p.one(t, ctx, now, of(a)+span).Values
-	if first, last := stored[0].value, stored[len(stored)-1].value; first != 1 || last-first != sent {
-		t.Errorf("the counter went from %v to %v, want from 1 by %v", first, last, sent)
+	kept, killed := p.one(t, ctx, now, of(a)+span).Values, p.one(t, ctx, now, of(b)+span).Values
+	total := float64(len(sent.observed))
+	if first, last := kept[0].value, kept[len(kept)-1].value; first != 1 || last != total {
+		t.Errorf("the counter went from %v to %v, want from 1 to %v", first, last, total)
 	}
-	from, to := gap(t, p.one(t, ctx, now, of(b)+span).Values)
-	missed := p.value(t, ctx, to, of(a)) - p.value(t, ctx, from, of(a))
-	increaseA, increaseB := p.value(t, ctx, now, "increase("+of(a)+span+")"), p.value(t, ctx, now, "increase("+of(b)+span+")")
-	t.Logf("%v frames at %.2f a second; increase %.1f, and %.1f where the exporter was killed and missed up to %v in %s", sent, rate, increaseA, increaseB, missed, to.Sub(from))
+	if killed[0].value != 1 {
+		t.Errorf("the other counter began with %v, want 1", killed[0].value)
+	}
+	checkIncrease(t, p.value(t, ctx, now, "increase("+of(a)+span+")"), total-1, len(kept))
 
-	const extrapolated = 1.1 // an increase is that of the whole range, of which samples leave up to a scrape at each end
-	if increaseA < sent || increaseA > extrapolated*sent {
-		t.Errorf("the increase is %v, want %v", increaseA, sent)
+	// What the killed exporter had counted is not counted again when it is back, and
+	// it misses no frame that was sent when it was ready.
+	back := restart(t, killed)
+	before, after := killed[back-1].value, killed[len(killed)-1].value
+	missed := total - after
+	t.Logf("%v frames at %.2f a second; where the exporter was killed it counted %v and then %v", total, sent.rate(), before, after)
+	if resets := p.value(t, ctx, now, "resets("+of(b)+span+")"); resets != 1 {
+		t.Errorf("%v resets, want 1", resets)
 	}
-	if resets := p.value(t, ctx, now, "resets("+of(b)+span+")"); resets != 1 || missed >= sent/2 {
-		t.Errorf("%v resets, and up to %v frames missed: the restart proves little", resets, missed)
+	if sentBefore := float64(sent.until(ready)); missed < before || missed > sentBefore {
+		t.Errorf("after the restart %v of %v frames are not counted, want %v to %v", missed, total, before, sentBefore)
 	}
-	if increaseB < sent-missed || increaseB > extrapolated*sent {
-		t.Errorf("the increase over the restart is %v, want %v less at most %v", increaseB, sent, missed)
-	}
-	samples := p.value(t, ctx, now, `histogram_count(increase(kasmina_layer_health{layer="steady",metric="gradient_norm",`+b+`}`+span+`))`)
-	if want := sendSeeds * increaseB; math.Abs(samples-want) > 0.06*want {
-		t.Errorf("the histogram rose by %v samples over the restart, want %v", samples, want)
-	}
-	checkCourse(t, ctx, p, to, of(b), rate)
+	increase := before - 1 + after
+	checkIncrease(t, p.value(t, ctx, now, "increase("+of(b)+span+")"), increase, len(killed))
+	histogram := `kasmina_layer_health{layer="steady",metric="gradient_norm",` + b + `}`
+	checkIncrease(t, p.value(t, ctx, now, "histogram_count(increase("+histogram+span+"))"), sendSeeds*increase, len(killed))
+
+	checkCourse(t, ctx, p, killed[back].at, of(a), of(b), sent.rate())
 }
 
-// spare is by how much scrapes and windows may be late at either end of a gap.
-const spare = 3 * time.Second
-
-// gap is the time around the restart of a counter, with some to spare.
-func gap(t *testing.T, stored []point) (from, to time.Time) {
+// checkIncrease compares an increase with that between the first of so many stored
+// samples and the last. Prometheus extrapolates it to both ends of the range, each
+// time by at most 1.1 times the mean distance of the samples.
+func checkIncrease(t *testing.T, got, want float64, samples int) {
 	t.Helper()
-	for i := range len(stored) - 1 {
-		if stored[i+1].value < stored[i].value {
-			return stored[i].at.Add(-spare), stored[i+1].at.Add(spare)
+	if most := want * (1 + 2.2/float64(samples-1)); got < want*(1-1e-9) || got > most*(1+1e-9) {
+		t.Errorf("the increase is %v, want %v to %v", got, want, most)
+	}
+}
+
+// restart returns the index of the first sample of a counter that began again.
+func restart(t *testing.T, stored []point) int {
+	t.Helper()
+	for i := 1; i < len(stored); i++ {
+		if stored[i].value < stored[i-1].value {
+			return i
 		}
 	}
 	t.Fatal("the counter never began again")
-	return from, to
+	return 0
 }
 
-// checkCourse expects no burst of the exporter that was back at a time, and that
-// dashboards, which take the greater of both, show frames all the while. Windows
-// and scrapes are of a second, so that rates over eight are rough.
-func checkCourse(t *testing.T, ctx context.Context, p *server, back time.Time, killed string, rate float64) {
+// checkCourse expects that the exporter that was back at a time shows no burst, and
+// that dashboards, which take the greater of both, show frames all the time. Windows and
+// scrapes are of a second, so that rates over eight are rough. On a machine that is so
+// busy that the rates of the exporter that ran all the time are wrong too, they say
+// nothing, and are only compared with that exporter's.
+func checkCourse(t *testing.T, ctx context.Context, p *server, back time.Time, kept, killed string, rate float64) {
 	t.Helper()
-	const around, steps, after = "[11s:1s]", 11, 7 * time.Second
+	const around, steps, after = "[11s:1s]", 11, 10 * time.Second
+	then := func(query string) float64 { return p.value(t, ctx, back.Add(after), query) }
 	rates := func(series string) string { return "rate(" + series + rateOver + ")" }
 	both := `(max without (instance) (` + rates(`kasmina_layer_frames_total{layer="steady"}`) + `))` + around
-	most := p.value(t, ctx, back.Add(after), "max_over_time("+rates(killed)+around+")")
-	least := p.value(t, ctx, back.Add(after), "min_over_time("+both+")")
-	t.Logf("around the restart %.2f frames a second at most, and of both exporters %.2f at least", most, least)
+	keptMost, keptLeast := then("max_over_time("+rates(kept)+around+")"), then("min_over_time("+rates(kept)+around+")")
+	most, least := then("max_over_time("+rates(killed)+around+")"), then("min_over_time("+both+")")
+	t.Logf("around the restart %.2f frames a second at most, and of both exporters %.2f at least; of the one that ran all the time %.2f to %.2f", most, least, keptLeast, keptMost)
+	if keptMost > 1.5*rate || keptLeast < 0.5*rate {
+		t.Logf("NOT COMPARED with the %.2f frames a second that were sent: the machine is too busy", rate)
+		if least < keptLeast {
+			t.Errorf("over both exporters the rate fell to %v, and over one to %v", least, keptLeast)
+		}
+		return
+	}
 	if most > 1.5*rate {
 		t.Errorf("a burst of %v frames a second, at %v sent", most, rate)
 	}
-	if least < 0.5*rate || p.value(t, ctx, back.Add(after), "count_over_time("+both+")") < steps {
+	if least < 0.5*rate || then("count_over_time("+both+")") < steps {
 		t.Errorf("over both exporters the rate has gaps, or fell to %v, at %v sent", least, rate)
 	}
 }
