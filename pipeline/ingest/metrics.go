@@ -44,13 +44,13 @@ func newFrameMetrics() *frameMetrics {
 	}
 	m.framesTotal = of(&m.frames, "frames_total", "Frames accepted: acknowledged by the bus.")
 	m.readingsTotal = of(&m.readings, "readings_total", "Readings (one seed at one instant) of accepted frames.")
-	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames that were published without an acknowledgement in time: the bus may have them.")
+	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames that were published and not acknowledged in time. The bus may have them.")
 	m.bytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "oona_ingest_bytes_total", Help: "Bytes of the bodies of accepted requests, decompressed.",
 	})
-	m.tensorsTotal = counters("tensors_total", "Tensors that the store has taken (kept), had already (known), or did not take (failed).", "result", tensorKept, tensorKnown, tensorFailed)
+	m.tensorsTotal = counters("tensors_total", "Tensors that the store has stored (kept), had already (known), or failed to store (failed).", "result", tensorKept, tensorKnown, tensorFailed)
 	m.tensorBytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "oona_ingest_tensor_bytes_total", Help: "Bytes of the tensors that the store has taken, without those that it had already.",
+		Name: "oona_ingest_tensor_bytes_total", Help: "Bytes of the tensors that the store has stored, without those that it had already.",
 	})
 	return m
 }
@@ -112,12 +112,12 @@ func newRequestMetrics(inFlight func() float64) *requestMetrics {
 	m := &requestMetrics{
 		requestsTotal:  counters("requests_total", "Requests answered, by HTTP status.", "code"),
 		rejectedTotal:  counters("rejected_total", "Requests refused, by reason.", "reason"),
-		refusalsCut:    counters("refusals_cut_total", "Refused requests whose connection was closed while the client was still sending, by the bound that was reached.", "by", cutConnections, cutBytes, cutTime, cutStop),
+		refusalsCut:    counters("refusals_cut_total", "Refused requests whose connection was closed while the client was still sending, by the limit that was reached.", "by", cutConnections, cutBytes, cutTime, cutStop),
 		requestSeconds: seconds("request_seconds", "Time from a request's header to its answer."),
-		publishSeconds: seconds("publish_seconds", "Time that the bus took to acknowledge or refuse a request's frames."),
-		storeSeconds:   seconds("store_seconds", "Time that the tensor store took for the tensors of a request."),
+		publishSeconds: seconds("publish_seconds", "Time until the bus had acknowledged or refused the frames of a request."),
+		storeSeconds:   seconds("store_seconds", "Time until the tensor store had stored the tensors of a request."),
 		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "oona_ingest_in_flight", Help: "Requests that are being read or published.",
+			Name: "oona_ingest_in_flight", Help: "Requests with frames that are being decoded or published.",
 		}, inFlight),
 	}
 	for why := range answers {

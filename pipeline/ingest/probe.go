@@ -28,7 +28,7 @@ type storeState struct {
 
 func (s *storeState) gauge() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "oona_ingest_store_up", Help: "Whether the tensor store takes tensors: 0 from when it fails until a probe succeeds.",
+		Name: "oona_ingest_store_up", Help: "Whether the tensor store works: 0 from a failure until a probe succeeds.",
 	}, func() float64 {
 		if s.up.Load() {
 			return 1

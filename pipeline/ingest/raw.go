@@ -97,7 +97,8 @@ func (r *Raw) handle(msg *message.Message) error {
 	if !ours {
 		return errNotAssigned
 	}
-	return p.take(msg, at)
+	p.take(msg, at)
+	return nil
 }
 
 // Assign begins an assignment. If the log begins after the commit, records were deleted

@@ -24,15 +24,15 @@ type rawMetrics struct {
 
 func newRawMetrics() *rawMetrics {
 	m := &rawMetrics{
-		records: counters("raw_records_total", "Records of the raw topic that are settled: all their frames forwarded, or dead letters.", "outcome", rawForwarded, rawDead),
+		records: counters("raw_records_total", "Records of the raw topic that are settled: their frames were forwarded, or they are dead letters.", "outcome", rawForwarded, rawDead),
 		dead:    counters("raw_dead_total", "Records of the raw topic that are dead letters, by reason.", "reason"),
-		lost:    counters("raw_lost_total", "Records of the raw topic that were deleted before they were taken (retention), and dead letters that the bus does not take (too-large).", "reason", lostRetention, lostTooLarge),
-		retries: counters("raw_retries_total", "Attempts that have failed and are made again: to store tensors, to publish frames, or dead letters.", "of", "tensors", "frames", "dead"),
+		lost:    counters("raw_lost_total", "Records of the raw topic that were deleted before they were read (retention), and dead letters that are too large for their topic (too-large).", "reason", lostRetention, lostTooLarge),
+		retries: counters("raw_retries_total", "Failed attempts that are repeated: to store tensors, to publish frames, or to publish dead letters.", "of", "tensors", "frames", "dead"),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "oona_ingest_raw_lag_records", Help: "Records of a partition of the raw topic that this ingest is assigned, and not settled yet; markers of transactions at its end count.",
+			Name: "oona_ingest_raw_lag_records", Help: "Records of an assigned partition of the raw topic that are not settled yet. Transaction markers at its end count.",
 		}, []string{"partition"}),
 		settled: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which a partition of the raw topic that this ingest is assigned is settled: while it lags, it grows.",
+			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which an assigned partition of the raw topic is settled.",
 		}, []string{"partition"}),
 	}
 	for _, why := range []reason{reasonUndecodable, reasonInvalid, reasonTooLarge, reasonMismatch, reasonDangling} {

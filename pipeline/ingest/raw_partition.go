@@ -79,21 +79,18 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 // It gives up when the context of the message ends, which ends with the bus's session.
 // The next owner of the partition then reads the record. The assignment itself ends
 // only after take has returned.
-func (p *rawPartition) take(msg *message.Message, at bus.Position) error {
+func (p *rawPartition) take(msg *message.Message, at bus.Position) {
 	if at.Offset < p.next {
-		return nil // it was delivered before
+		return // it was delivered before
 	}
 	ctx, cancel := context.WithCancel(msg.Context())
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	record := p.admit(ctx, msg)
-	if record == nil {
-		return nil
+	if record := p.admit(ctx, msg); record != nil {
+		record.at = at
+		p.put(record)
+		p.next = at.Offset + 1
 	}
-	record.at = at
-	p.put(record)
-	p.next = at.Offset + 1
-	return nil
 }
 
 // admit decodes a record when there is memory for it. It returns nil if ctx ends. A
