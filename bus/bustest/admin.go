@@ -203,7 +203,7 @@ func (t *trial) readRange(topic string, r bus.Range) (payloads []string) {
 	return payloads
 }
 
-// Read returns what a partition holds of a range, with keys, headers and times.
+// Read returns the records of a range with their keys, headers and times.
 func readRanges(t *trial) {
 	t.need("Trim", t.Faults.Trim)
 	topic := t.topic(oona.TopicSpec{Partitions: 2, AppendTime: true})

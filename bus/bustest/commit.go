@@ -230,7 +230,7 @@ func takeEither(t *trial, a, b *owner) *assignment {
 	case e := <-b.events:
 		return e.of
 	case <-time.After(longest):
-		t.Fatal("nobody was assigned the partition")
+		t.Fatal("the partition was not assigned")
 		return nil
 	}
 }

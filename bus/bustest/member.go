@@ -320,7 +320,7 @@ func revokeWaitsForTheMessageInHand(t *trial) {
 		t.Error(err)
 	}
 	if took := time.Since(acked); took > 30*time.Second {
-		t.Errorf("it goes on waiting for %s once the message is acked", took)
+		t.Errorf("it waits for another %s after the ack", took)
 	}
 	o.await(t, "revoked", 1)
 	if extra, open := <-messages; open {
@@ -409,7 +409,7 @@ func twoMembersWithOneInstance(t *trial) {
 			t.Fatalf("%s came", msg.Payload)
 		}
 	case <-time.After(longest):
-		t.Fatal("the first goes on")
+		t.Fatal("the first one has not ended")
 	}
 	if err := members[0].Joined(); !errors.Is(err, bus.ErrInstance) {
 		t.Errorf("the first: %v", err)

@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// startCounting starts a cluster that counts what it is asked, by kind. What refuse
-// returns, by kind, is answered instead of the truth, unless it is nil.
+// startCounting starts a cluster that counts requests by their kind. Responses of the
+// functions in refuse, by kind, replace the responses of the cluster, unless they are nil.
 func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Response) (cfg Config, counted func(kind int16) int) {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
@@ -43,8 +43,7 @@ func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Respon
 	}
 }
 
-// A rebalance waits for what is asked of its partitions: they are asked for
-// together.
+// Partitions are asked for together, as a rebalance waits for the answers.
 func TestPartitionsAreDescribedTogether(t *testing.T) {
 	const partitions = 60
 	cfg, counted := startCounting(t, nil)
@@ -74,7 +73,7 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if asked := counted(kmsg.ListOffsets.Int16()) - before; asked > 6 { // two of each broker
+	if asked := counted(kmsg.ListOffsets.Int16()) - before; asked > 6 { // two for each broker
 		t.Errorf("%d requests for the offsets of %d partitions", asked, partitions)
 	}
 	if asked := counted(kmsg.OffsetFetch.Int16()); asked > 2 {
@@ -82,7 +81,7 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 	}
 }
 
-// A coordinator that is being chosen is waited for.
+// A group whose coordinator is being elected is asked again.
 func TestCommitsWaitForTheirCoordinator(t *testing.T) {
 	t.Parallel()
 	refusals := 6

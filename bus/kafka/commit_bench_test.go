@@ -20,7 +20,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// always is an owner whose consumers always commit, with as much metadata as a
+// always is an owner whose consumers always have a commit, with metadata as large as a
 // busy engine's.
 type always struct{ metadata string }
 
@@ -36,13 +36,12 @@ func (alwaysDue) Committed(bus.Commit, error)  {}
 func (alwaysDue) End(int64)                    {}
 func (alwaysDue) Revoke()                      {}
 
-// BenchmarkCommits reads preloaded messages of 1 kB, acking each, in pairs: with
-// deferred commits every second, and with Watermill's subscriber and sarama's
-// automatic commits every second, whose messages carry the same metadata. Which
-// of a pair goes first alternates. It reports the medians over the pairs of what
-// deferring takes in terms of what automatic commits take, of the wall clock and
-// of the process's CPU, and between what they lie. Where OONA_KAFKA is empty the
-// broker's CPU is in it, on both sides.
+// BenchmarkCommits reads preloaded messages of 1 kB and acks each of them, in pairs of
+// runs: with deferred commits every second, and with Watermill's subscriber and sarama's
+// automatic commits every second, with the same metadata. The order within a pair
+// alternates. It reports the medians over the pairs of the ratio of deferred to automatic
+// commits, for the wall clock and for the CPU time of the process, and their ranges. If
+// OONA_KAFKA is empty, the CPU time of the broker is included on both sides.
 func BenchmarkCommits(b *testing.B) {
 	cfg := kafka.Config{Brokers: strings.Split(os.Getenv("OONA_KAFKA"), ","), ClientID: "bench"}
 	if os.Getenv("OONA_KAFKA") == "" {
@@ -62,7 +61,7 @@ func BenchmarkCommits(b *testing.B) {
 	deferred := func() cost { return drain(b, deferring(b, cfg), topic, preloaded) }
 	automatic := func() cost { return drain(b, automatically(b, cfg), topic, preloaded) }
 	deferred()
-	automatic() // both are warm now
+	automatic() // warm up
 
 	for b.Loop() {
 		var wall, cpu []float64
@@ -87,10 +86,10 @@ func BenchmarkCommits(b *testing.B) {
 			b.ReportMetric(ratios[len(ratios)-1], what+":most")
 		}
 	}
-	b.ReportMetric(0, "ns/op") // says nothing
+	b.ReportMetric(0, "ns/op") // has no meaning here
 }
 
-// cost is what reading took, of this process.
+// cost is the cost of reading, of this process.
 type cost struct{ wall, cpu time.Duration }
 
 func (cost) perMessage(d time.Duration, messages int) float64 {
@@ -122,7 +121,7 @@ func automatically(b *testing.B, cfg kafka.Config) message.Subscriber {
 	return s
 }
 
-// noting makes messages that know where they stood, as this package's do.
+// noting makes messages with their positions, like this package's messages.
 type noting struct{}
 
 func (noting) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {
@@ -150,8 +149,8 @@ func preload(b *testing.B, cfg kafka.Config, topic string, messages, partitions 
 	}
 }
 
-// drain reads and acks so many messages, and closes the subscriber. The time
-// until the first one, in which a group forms, does not count.
+// drain reads and acks n messages, and closes the subscriber. The time until the first
+// message, in which the group forms, does not count.
 func drain(b *testing.B, s message.Subscriber, topic string, messages int) cost {
 	b.Helper()
 	in, err := s.Subscribe(b.Context(), topic)
@@ -172,7 +171,7 @@ func drain(b *testing.B, s message.Subscriber, topic string, messages int) cost 
 	return c
 }
 
-// cpuTime returns what this process has used.
+// cpuTime returns the CPU time of this process.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var used syscall.Rusage

@@ -13,7 +13,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// committing is an owner whose consumers commit what it is given, once each.
+// committing is an owner whose consumers make the commits of due, once each.
 type committing struct {
 	*owner
 	due    chan bus.Commit
@@ -56,8 +56,8 @@ func (c *committing) outcome(t *testing.T) error {
 	}
 }
 
-// A member that comes back under its instance's name within the session timeout
-// gets its partitions without a rebalance of the others, and may commit.
+// A member that comes back with the same instance within the session timeout gets its
+// partitions without a rebalance of the others, and can commit.
 func TestStaticMembership(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic, group := makeTopic(t, cfg, 1, false), unique("group")
@@ -80,8 +80,8 @@ func TestStaticMembership(t *testing.T) {
 	})
 }
 
-// remembering is an owner whose consumers commit what they are told was read, and
-// keep what became of the last commit.
+// remembering is an owner whose consumers commit what was read, and keep the result of
+// the last commit.
 type remembering struct{ *owner }
 
 func (r remembering) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
@@ -93,7 +93,7 @@ type remembered struct {
 	consumer
 	mu      sync.Mutex
 	read    int64 // the offset after the last record
-	made    bool  // a commit
+	made    bool  // a commit was made
 	outcome error
 }
 
@@ -115,9 +115,9 @@ func (r *remembered) last() (err error, made bool) {
 	return r.outcome, r.made
 }
 
-// A topic is deleted and made again, and grows past where a member has read,
-// before the member reads again: its reader goes on in the middle of the new log.
-// Nothing is committed of that, and all of the new log is handed out.
+// A topic is deleted and created again, and grows beyond the offset up to which a member
+// has read, before the member reads again: its reader continues in the middle of the new
+// log. Nothing of that is committed, and all of the new log is handed out.
 func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, 1, false), Partitions: 1}

@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// What the port demands of every bus, on each that speaks Kafka's protocol.
+// The conformance suite, on each bus that speaks Kafka's protocol.
 func TestConformance(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
 		f := &produceFaults{refused: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
@@ -38,11 +38,11 @@ type place struct {
 	partition int32
 }
 
-// produceFaults makes an embedded broker refuse what is produced, or not answer.
+// produceFaults makes an embedded broker refuse or not answer produce requests.
 type produceFaults struct {
 	mu        sync.Mutex
 	refused   map[place]bool // once
-	faltering map[place]int  // so often
+	faltering map[place]int  // number of times
 	held      map[place]*hold
 }
 
@@ -113,7 +113,7 @@ func (f *produceFaults) hold(t *testing.T, topic string, partition int32) (waiti
 	}, release
 }
 
-// harness is of a bus whose servers are not made to fail.
+// harness returns a bus whose servers do not fail.
 func harness(cfg kafka.Config) bustest.Harness {
 	return bustest.Harness{
 		Bus: kafka.New(cfg, discard()),

@@ -13,9 +13,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// A batch that is on its way as the bus goes away is tried again for as long as
-// patience lasts, also while nobody says which broker leads its partition, and
-// is written once.
+// A batch that is on its way when the bus fails is tried again until the delivery
+// timeout, also while no broker knows the leader of its partition. It is written once.
 func TestPatienceWithoutALeader(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -24,7 +23,7 @@ func TestPatienceWithoutALeader(t *testing.T) {
 	}
 	t.Cleanup(broker.Close)
 	var down atomic.Bool
-	var produced, asked atomic.Int64 // in vain
+	var produced, asked atomic.Int64 // without success
 	broker.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
 		if !down.Load() {

@@ -13,11 +13,11 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// follower is an owner that hears where its partition ends.
+// follower is an owner that records where its partition ends.
 type follower struct {
 	*committing
 	end   atomic.Int64
-	heard atomic.Int64 // how often
+	heard atomic.Int64 // number of reports
 }
 
 func (f *follower) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
@@ -37,8 +37,8 @@ func (f *following) End(offset int64) {
 
 var errCutOff = errors.New("cut off")
 
-// An owner hears how far its partition reaches although the fetcher stands still,
-// hears nothing while it cannot be asked, and commits meanwhile.
+// An owner learns where its partition ends although the fetcher is stuck. It gets no
+// answer while the leader cannot be asked, and commits are made during that time.
 func TestEndsWithoutTheFetcher(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -69,7 +69,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	o := &follower{committing: newCommitting()}
 	messages := subscribe(t, newGroup(t, cfg, unique("group"), o), topic)
-	defer close(goOn) // or the group would wait for the fetch
+	defer close(goOn) // otherwise the group would wait for the fetch
 	o.await(t, "assigned", 1)
 	publish(t, p, topic, numbered(0, 5, 0)...)
 	eventually(t, "the end is heard", func() bool { return o.end.Load() == 5 })
@@ -86,7 +86,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 	before = refusals.Load()
 	eventually(t, "and again", func() bool { return refusals.Load() >= before+4 })
 	if again := o.heard.Load(); again != heard || o.end.Load() != 5 {
-		t.Errorf("heard of %d although the leader says nothing", o.end.Load())
+		t.Errorf("the end %d was reported although the leader does not answer", o.end.Load())
 	}
 
 	refuse.Store(false)

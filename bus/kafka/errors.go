@@ -50,7 +50,7 @@ func publishError(topic string, records []*sarama.ProducerMessage, err error) er
 	e := &bus.PublishError{Topic: topic, Messages: len(records)}
 	for _, f := range failures {
 		err := f.Err
-		if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the limit of the topic is lower than that of the publisher
+		if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the limit of the topic is lower than the publisher's
 			err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
 		}
 		e.Failed = append(e.Failed, bus.FailedMessage{Index: index[f.Msg], Err: err})

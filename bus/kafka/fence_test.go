@@ -12,15 +12,14 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// stranger is a session that the group does not know (any more).
+// stranger is a session that the group does not know.
 type stranger struct{ sarama.ConsumerGroupSession }
 
 func (stranger) GenerationID() int32      { return 7 }
 func (stranger) MemberID() string         { return "a-zombie" }
 func (stranger) Context() context.Context { return context.Background() }
 
-// A commit in the name of a session that is over is refused, and the commit
-// that there was stands.
+// A commit for a session that has ended is refused, and the last commit is kept.
 func TestZombieIsFenced(t *testing.T) {
 	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{})
@@ -48,7 +47,7 @@ func TestZombieIsFenced(t *testing.T) {
 	}
 }
 
-// The bus may acknowledge a commit and hold another: that is found out.
+// A commit that was acknowledged, although the bus has another one, is detected.
 func TestReadBack(t *testing.T) {
 	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{})

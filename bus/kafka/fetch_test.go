@@ -33,8 +33,8 @@ func TestLastRecordBeforeMarkers(t *testing.T) {
 	})
 }
 
-// A range is read on although a fetch holds a part of it only, and retention deletes
-// records meanwhile.
+// A range is read although a fetch has only a part of it, and retention deletes records
+// at the same time.
 func TestReadOfRecordsThatAreDeleted(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		spec := oona.TopicSpec{Name: unique("large"), Partitions: 1, MaxMessageBytes: oona.MaxRollupBytes}

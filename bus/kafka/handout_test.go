@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// records is a claim of a partition that holds so many records and no more.
+// records is a claim of a partition with a number of records.
 type records struct {
 	sarama.ConsumerGroupClaim
 	messages chan *sarama.ConsumerMessage
@@ -23,10 +23,10 @@ type records struct {
 
 func (r records) Messages() <-chan *sarama.ConsumerMessage { return r.messages }
 
-// theConsumer is that of all records.
+// theConsumer is the consumer of all records.
 var theConsumer = new(struct{ bus.Consumer })
 
-// handingOut hands out a claim of some records, in a bubble of synctest.
+// handingOut hands out some records, in a bubble of synctest.
 type handingOut struct {
 	out    chan *message.Message
 	revoke func()
@@ -46,7 +46,7 @@ func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
 	return h
 }
 
-// idle fails the test when a message is handed out, or the claim is over.
+// idle fails the test if a message is handed out, or the claim has ended.
 func (h *handingOut) idle(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
@@ -59,8 +59,8 @@ func (h *handingOut) idle(t *testing.T) {
 	}
 }
 
-// The end of a session waits for the message in hand, tells its handler, and
-// hands out nothing more, whether the handler acks or nacks.
+// The end of a session waits for the handler of the last message, whose context ends, and
+// no other message is handed out, whether the handler acks or nacks.
 func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
 	for name, finish := range map[string]func(*message.Message) bool{
 		"ack":  (*message.Message).Ack,
@@ -99,7 +99,7 @@ func TestEndOfAClaimDoesNotWaitForEver(t *testing.T) {
 func TestEndOfAClaimThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := handOut(t, 1, time.Hour)
-		synctest.Wait() // it waits for a handler
+		synctest.Wait() // the message waits for a handler
 		h.revoke()
 		began := time.Now()
 		if !<-h.result || time.Since(began) != 0 {
@@ -108,7 +108,7 @@ func TestEndOfAClaimThatNobodyReads(t *testing.T) {
 	})
 }
 
-// A message that was nacked comes again in place, after a pause.
+// A message that was nacked is delivered again after a pause, before the next one.
 func TestOneMessageAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := handOut(t, 3, time.Minute)
@@ -133,8 +133,7 @@ func TestOneMessageAtATime(t *testing.T) {
 	})
 }
 
-// A leader that does not answer does not keep a claim that is over: its end is
-// not waited for then.
+// A leader that does not answer does not delay the end of a claim.
 func TestEndIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))

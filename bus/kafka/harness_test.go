@@ -20,14 +20,13 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// patience bounds every wait of these tests; none waits for it in vain.
+// patience limits every wait. No test waits for it to pass.
 const patience = 40 * time.Second
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// brokers calls test with each bus that there is: the embedded broker, and the
-// Kafka that OONA_KAFKA names (make kafka-up), which OONA_REQUIRE_KAFKA=1
-// demands.
+// brokers calls test with the embedded broker, and with the Kafka that OONA_KAFKA names
+// (make kafka-up). OONA_REQUIRE_KAFKA=1 makes the second one mandatory.
 func brokers(t *testing.T, test func(t *testing.T, cfg kafka.Config)) {
 	t.Parallel()
 	t.Run("embedded", func(t *testing.T) {
@@ -67,7 +66,7 @@ func startEmbedded(t *testing.T, opts embedded.Options) *embedded.Broker {
 
 var topics atomic.Int64
 
-// unique returns a name that no other test, and no earlier run, has.
+// unique returns a name that no other test and no earlier run has.
 func unique(what string) string {
 	return fmt.Sprintf("bus-test.%s.%d-%d", what, time.Now().UnixNano(), topics.Add(1))
 }
@@ -82,8 +81,8 @@ func makeTopic(t *testing.T, cfg kafka.Config, partitions int32, appendTime bool
 	return spec.Name
 }
 
-// newPublisher returns a publisher that waits for a machine under load, unless
-// opts say otherwise.
+// newPublisher returns a publisher that waits for a machine under load, unless opts say
+// otherwise.
 func newPublisher(t *testing.T, cfg kafka.Config, opts bus.PublisherOptions) *kafka.Publisher {
 	t.Helper()
 	if opts.DeliveryTimeout == 0 {
@@ -101,14 +100,14 @@ func newPublisher(t *testing.T, cfg kafka.Config, opts bus.PublisherOptions) *ka
 	return p.(*kafka.Publisher)
 }
 
-// What newMessage takes besides headers.
+// Attributes of newMessage that are not headers.
 const (
 	withKey     = "$key"
 	withTime    = "$time"         // microseconds
 	toPartition = "$to-partition" // a number
 )
 
-// newMessage returns a message with headers, and with what it is told of its target.
+// newMessage returns a message with the attributes.
 func newMessage(payload string, attributes ...string) *message.Message {
 	headers := message.Metadata{}
 	var to bus.Target
@@ -236,14 +235,14 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// assignment is one of an owner.
+// assignment is an assignment of an owner.
 type assignment struct {
 	bus.Assignment
 	owner *owner
 	from  int64
 }
 
-// consumer is that of an assignment. It has nothing to commit.
+// consumer is the consumer of an assignment. It has nothing to commit.
 type consumer struct{ of *assignment }
 
 func (consumer) Commit() (bus.Commit, bool)  { return bus.Commit{}, false }
@@ -255,10 +254,10 @@ func (c consumer) Revoke() {
 	c.of.owner.events <- event{"revoked", c.of}
 }
 
-// owner takes what it is assigned, from the commit on, and notes it.
+// owner takes its assignments, from the commit on, and records them.
 type owner struct {
 	events chan event
-	fail   atomic.Int64 // how many calls of Assign fail
+	fail   atomic.Int64 // number of calls of Assign that fail
 	held   atomic.Int64 // partitions
 }
 

@@ -21,11 +21,11 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// refuser is a broker that refuses some requests to produce to partition 0.
+// refuser is a broker that refuses some produce requests for partition 0.
 type refuser struct {
 	*kfake.Cluster
 	mu      sync.Mutex
-	refuse  []*kerr.Error // of the next requests; nil: takes it
+	refuse  []*kerr.Error // of the next requests; nil accepts one
 	refused int
 }
 
@@ -65,7 +65,7 @@ func (r *refuser) answer(request *kmsg.ProduceRequest) (kmsg.Response, error, bo
 	return refusal(request, next), nil, true
 }
 
-// refusal answers a request with an error for each partition.
+// refusal is a response with an error for each partition.
 func refusal(request *kmsg.ProduceRequest, why *kerr.Error) kmsg.Response {
 	response := request.ResponseKind().(*kmsg.ProduceResponse)
 	for _, t := range request.Topics {
@@ -81,12 +81,12 @@ func refusal(request *kmsg.ProduceRequest, why *kerr.Error) kmsg.Response {
 	return response
 }
 
-// A batch that fails for good keeps everything behind it in its partition off
-// the bus, wherever in the call it is; the other partition goes on, and the call
-// that is tried again brings the rest in order.
+// After a batch that fails for good, nothing of its call is written to its partition,
+// wherever in the call the batch is. The other partition is not affected. When the call
+// is tried again, the rest is written in order.
 func TestNothingOvertakesAFailedBatch(t *testing.T) {
 	t.Parallel()
-	const count = 3000 // with 1 kB each, three batches
+	const count = 3000 // 1 kB each, three batches
 	for _, before := range []int{0, 1, 2} {
 		t.Run(strconv.Itoa(before), func(t *testing.T) {
 			broker, cfg := startRefuser(t)
@@ -116,7 +116,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 				}
 			}
 			publish(t, p, topic, messages...)
-			highest, read := -1, 0 // as a reader of rollups, that drops what is not above the highest
+			highest, read := -1, 0 // like a reader of rollups, which drops what is not above the highest
 			for _, msg := range readAll(t, cfg, topic, written+count+5) {
 				if int64(position(t, msg).Partition) != 0 {
 					continue
@@ -137,7 +137,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 	}
 }
 
-// What passes by itself is waited for.
+// Failures that pass are tried again.
 func TestPublisherTriesAgain(t *testing.T) {
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)
@@ -153,8 +153,8 @@ func TestPublisherTriesAgain(t *testing.T) {
 	}
 }
 
-// Who publishes rollups hears within seconds that the bus refuses them, and not
-// only once its patience of an hour is over.
+// A publisher of rollups returns within seconds that the bus refuses them, and not after
+// a delivery timeout of an hour.
 func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startRefuser(t)
@@ -179,7 +179,7 @@ func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
 	publish(t, p, topic, newMessage("y"))
 }
 
-// Keys, headers, times and partitions are the same, compressed or not.
+// Keys, headers, times and partitions are the same with and without compression.
 func TestCompressionChangesNoRecord(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 5, false)
@@ -197,7 +197,7 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 			name := string(msg.Payload)
 			at := position(t, msg)
 			at.Offset = 0
-			if name == "keyed" || name == "" { // at what time does not matter
+			if name == "keyed" || name == "" { // times do not matter
 				at.Appended = 0
 			}
 			text := fmt.Sprint(msg.Metadata, at)
@@ -212,14 +212,14 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 	})
 }
 
-// gate is a broker that holds back the requests to produce to one partition.
+// gate is a broker that delays the produce requests for one partition.
 type gate struct {
 	*kfake.Cluster
-	held atomic.Int32 // -1: none
+	held atomic.Int32 // -1: no partition
 	open chan struct{}
 
 	mu       sync.Mutex
-	requests map[int32][]int // by partition: how many records each had
+	requests map[int32][]int // by partition: the number of records of each request
 }
 
 func startGate(t *testing.T) (*gate, kafka.Config) {
@@ -250,7 +250,7 @@ func startGate(t *testing.T) (*gate, kafka.Config) {
 	return g, kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}
 }
 
-// holdBack has the requests to a partition held back, and returns what lets them go on.
+// holdBack delays the requests for a partition until the returned function is called.
 func (g *gate) holdBack(t *testing.T, partition int32) (release func()) {
 	g.held.Store(partition)
 	release = sync.OnceFunc(func() { g.held.Store(-1); close(g.open) })
@@ -264,8 +264,8 @@ func (g *gate) requestsTo(partition int32) []int {
 	return slices.Clone(g.requests[partition])
 }
 
-// A partition has one request on its way, and what comes meanwhile, of any call,
-// is the next.
+// A partition has one request on its way. Messages that arrive during it, from any call,
+// are the next request.
 func TestCallsShareRequests(t *testing.T) {
 	const count = 50
 	broker, cfg := startGate(t)
@@ -293,7 +293,7 @@ func TestCallsShareRequests(t *testing.T) {
 	}
 }
 
-// What the bus refuses of several calls fails only the call that it is of.
+// Messages that the bus refuses make only their own call fail.
 func TestARefusalIsOfOneCall(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
@@ -319,7 +319,7 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 	})
 }
 
-// Readiness does not wait for a bus that is away, while calls do.
+// Pinned does not wait for a bus that cannot be reached, while calls of Publish do.
 func TestPinnedDoesNotWait(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)

@@ -12,8 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// An error that repeats itself is told once a second, with how often it came;
-// another one is told at once.
+// An error that is repeated is logged once a second, with the number of suppressed ones.
+// Another error is logged immediately.
 func TestRepeatedErrorsAreThrottled(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
@@ -32,7 +32,7 @@ func TestRepeatedErrorsAreThrottled(t *testing.T) {
 	}
 }
 
-// What stops a partition for good is told as an error, with what to do.
+// An error that stops a partition for good is logged as an error, with what to do.
 func TestUnreadableBatchIsAnError(t *testing.T) {
 	var out bytes.Buffer
 	q := newWatermillLogger(slog.New(slog.NewTextHandler(&out, nil)))

@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// scripted is a consumer whose partition ends after each opening's records.
+// scripted is a consumer whose partition ends after the records of each opening.
 type scripted struct {
 	sarama.Consumer
 	oldest   atomic.Int64
@@ -50,8 +50,8 @@ func (e *ending) Messages() <-chan *sarama.ConsumerMessage { return e.messages }
 func (e *ending) Errors() <-chan *sarama.ConsumerError     { return e.errors }
 func (e *ending) Close() error                             { return nil }
 
-// A partition whose reading ends is taken up again at the next record, and at
-// the oldest, with an error logged, where retention was faster.
+// A partition whose reading has stopped is read again from the next record, or from the
+// oldest one, with an error logged, if retention has deleted the next one.
 func TestPartitionThatEndsIsTakenUpAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
@@ -70,7 +70,7 @@ func TestPartitionThatEndsIsTakenUpAgain(t *testing.T) {
 		for range 2 {
 			got = append(got, (<-p.Messages()).Offset)
 		}
-		if err := p.Close(); err != nil { // and what it has asked for may be looked at
+		if err := p.Close(); err != nil { // afterwards its requests can be examined
 			t.Error(err)
 		}
 		if !slices.Equal(got, []int64{5, 6, 7, 20, 21}) {

@@ -25,7 +25,7 @@ func consume(t *testing.T, messages <-chan *message.Message) {
 	t.Cleanup(func() { <-done })
 }
 
-// The group goes on when the broker comes back, from the oldest record.
+// After the broker is back, the group reads again, from the oldest record.
 func TestGroupSurvivesTheBroker(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// A member whose partition cannot be opened has joined nothing that it can do.
+// A member whose partition cannot be opened has not joined.
 func TestNotJoinedUntilOpen(t *testing.T) {
 	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
@@ -28,8 +28,8 @@ func TestNotJoinedUntilOpen(t *testing.T) {
 	}
 }
 
-// Without a broker a member is told of it by its heartbeats, and joins again
-// when the broker is back.
+// Without a broker, failing heartbeats tell a member that it is not in its group. It
+// joins again when the broker is back.
 func TestNotJoinedWithoutTheBroker(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// moving is an owner that takes its partition from another offset than where the
-// session has opened it, as an aggregator does that starts from here.
+// moving is an owner that reads its partition from another offset than the session has
+// opened it at, like an aggregator with --from-here.
 type moving struct{ *committing }
 
 func (m moving) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
@@ -21,8 +21,8 @@ func (m moving) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer
 	return from, &committer{consumer{of}, m.committing}, err
 }
 
-// An assignment of which nothing was handed out makes its last commit, too: the
-// next one goes on from it, and does not decide again.
+// The last commit of an assignment is made although none of its messages were handed out.
+// The next assignment begins there and need not decide again.
 func TestCommitOfAnAssignmentThatMoved(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)

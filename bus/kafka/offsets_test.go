@@ -12,9 +12,9 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// A leader that takes requests and does not answer, as a process that is stopped
-// does, is given up for the one that the others know by then: at the latest by the
-// next attempt of the same client.
+// A leader that accepts requests and does not answer, like a stopped process, is replaced
+// by the leader that the other brokers know, in the next attempt of the client at the
+// latest.
 func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(2))

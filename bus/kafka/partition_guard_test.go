@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// Partitions are added while a pinned publisher publishes: it notices by itself,
-// and until then, and after, no key has gone to another partition than before.
+// While a pinned publisher publishes, partitions are added. It notices it by itself, and
+// no key has gone to another partition than before.
 func TestPinnedPartitions(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		const before, after, keys = 3, 5, 50
@@ -73,8 +73,9 @@ func TestPinnedPartitions(t *testing.T) {
 	})
 }
 
-// While the topic does not exist, publishing fails as on a bus that is away. Once it
-// has been made again it goes on, if the number of partitions is the same.
+// While the topic does not exist, publishing fails as on a bus that cannot be reached.
+// After the topic was created again with the same number of partitions, publishing works
+// again.
 func TestPinnedTopicMadeAgain(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		const partitions = 3
@@ -106,7 +107,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 		}
 		remove()
 		remake()
-		eventually(t, "publishing goes on", func() bool { return message() == nil })
+		eventually(t, "publishing works again", func() bool { return message() == nil })
 		remove()
 		spec.Partitions++
 		remake()
@@ -117,7 +118,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 	})
 }
 
-// The refusal is for good, also of a connection that is made later.
+// The refusal is for good, also for a connection that is made later.
 func TestPinHoldsAcrossConnections(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

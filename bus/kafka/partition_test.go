@@ -16,8 +16,8 @@ var murmur2OfJava = map[string]int32{
 	"abc": 479470107,
 }
 
-// Java's partitioner takes Utils.toPositive(murmur2(key)) % partitions, which
-// clears the sign and is not the absolute value.
+// Java's partitioner uses Utils.toPositive(murmur2(key)) % partitions, which clears the
+// sign bit. That is not the absolute value.
 func TestKeysGoWhereJavaSendsThem(t *testing.T) {
 	p := newPartitioner("t")
 	for key, hash := range murmur2OfJava {

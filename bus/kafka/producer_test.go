@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// What a publisher promises rests on these settings, and no test on a healthy
-// broker would notice their loss.
+// The guarantees of a publisher depend on these settings, and no test on a healthy broker
+// would notice a wrong one.
 func TestProducerSettings(t *testing.T) {
 	s := Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c"}.producer(bus.PublisherOptions{Compression: "lz4", Pin: "t"})
 	if s.Producer.Compression != sarama.CompressionLZ4 || s.Metadata.RefreshFrequency != guardRefresh {

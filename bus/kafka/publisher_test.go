@@ -21,8 +21,8 @@ import (
 
 var _ bus.Publisher = (*kafka.Publisher)(nil)
 
-// Where the topic has append times, producers' clocks do not count, compressed
-// or not.
+// In topics with append times, the producers' clocks do not count, with and without
+// compression.
 func TestAppendTimesAreTheBrokers(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, true)
@@ -40,8 +40,8 @@ func TestAppendTimesAreTheBrokers(t *testing.T) {
 	})
 }
 
-// What the default limit lets through, Kafka's default limit takes, also when
-// it does not compress.
+// Kafka's default limit accepts messages that the default limit of publishers accepts,
+// also without compression.
 func TestTheLargestMessageFits(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
@@ -56,7 +56,7 @@ func TestTheLargestMessageFits(t *testing.T) {
 			t.Fatalf("a record takes %d bytes besides its value: %v", overhead, err)
 		}
 		publish(t, p, topic, newMessage(strings.Repeat("y", size)))
-		// More small ones than fit into a batch.
+		// More small messages than fit into a batch.
 		var many []*message.Message
 		for range 5000 {
 			many = append(many, newMessage(strings.Repeat("z", 400)))
@@ -65,14 +65,14 @@ func TestTheLargestMessageFits(t *testing.T) {
 	})
 }
 
-// The limit is of a whole batch, with its header: small records are not put
-// together to more than that.
+// The limit counts for a whole batch with its header: small records are not batched
+// beyond it.
 func TestBatchesKeepTheLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
 		limitMessages(t, cfg, topic, 2000)
 		p := newPublisher(t, cfg, bus.PublisherOptions{MaxMessageBytes: 2000})
-		for size := 950; size < 970; size++ { // two of them take about 2000 bytes
+		for size := 950; size < 970; size++ { // two records take about 2000 bytes
 			var many []*message.Message
 			for range 20 {
 				many = append(many, newMessage(strings.Repeat("x", size)))
@@ -82,8 +82,8 @@ func TestBatchesKeepTheLimit(t *testing.T) {
 	})
 }
 
-// A publisher to topics of which one takes less puts no more together than that
-// one takes, and sends a larger record to the other.
+// A publisher to topics with different limits makes no batch above the lower limit, and
+// sends larger single records to the other topic.
 func TestBatchesKeepTheLeastLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		less, more := makeTopic(t, cfg, 1, false), makeTopic(t, cfg, 1, false)
@@ -98,8 +98,8 @@ func TestBatchesKeepTheLeastLimit(t *testing.T) {
 	})
 }
 
-// limitMessages returns once the partition's leader keeps to the limit: brokers
-// hear of a topic's configuration after it is set.
+// limitMessages returns when the partition's leader keeps the limit. Brokers learn of a
+// topic's configuration after it was set.
 func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
 	t.Helper()
 	configure(t, cfg, topic, "max.message.bytes", strconv.Itoa(limit))
@@ -109,7 +109,7 @@ func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
 	})
 }
 
-// checkTooLarge looks at an error as ingest does.
+// checkTooLarge examines an error like ingest.
 func checkTooLarge(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, bus.ErrTooLarge) {
@@ -142,8 +142,7 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// stoppable is an embedded broker that comes back on the same port with what it
-// had.
+// stoppable is an embedded broker that comes back on the same port with its data.
 type stoppable struct {
 	t      *testing.T
 	opts   embedded.Options
@@ -193,7 +192,7 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 	if !errors.As(err, &failed) || len(failed.Failed) != 3 {
 		t.Fatalf("%v", err)
 	}
-	if took := time.Since(began); took > 10*time.Second { // no deadline of its own, and a busy machine
+	if took := time.Since(began); took > 10*time.Second { // the context has no deadline, and the machine may be busy
 		t.Errorf("it took %s", took)
 	}
 	broker.up()
@@ -206,7 +205,7 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 	}
 }
 
-// A publisher with patience waits for the bus, and keeps the order.
+// A publisher with a long delivery timeout waits for the bus, and keeps the order.
 func TestPatiencePublishesInOrder(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
@@ -222,7 +221,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 			}
 		}
 	})
-	time.Sleep(1500 * time.Millisecond) // some attempts fail meanwhile; whether they do changes nothing
+	time.Sleep(1500 * time.Millisecond) // some attempts fail during this time; the result does not depend on it
 	broker.up()
 	publishing.Wait()
 	for i, msg := range readAll(t, cfg, topic, 50) {
@@ -232,7 +231,7 @@ func TestPatiencePublishesInOrder(t *testing.T) {
 	}
 }
 
-// Close does not wait for hours, however patient the publisher is.
+// Close does not wait for hours, however long the delivery timeout is.
 func TestCloseEndsPatience(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
@@ -242,7 +241,7 @@ func TestCloseEndsPatience(t *testing.T) {
 	broker.down()
 	failed := make(chan error, 1)
 	go func() { failed <- p.Publish(context.Background(), topic, newMessage("x")) }()
-	time.Sleep(200 * time.Millisecond) // so that it is most likely on its way
+	time.Sleep(200 * time.Millisecond) // so that it is probably on its way
 	began := time.Now()
 	if err := p.Close(); err != nil {
 		t.Error(err)

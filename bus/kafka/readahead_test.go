@@ -14,10 +14,10 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// While a handler has a record in hand, little of what is behind it in the log is
-// in memory: records are bounded by their bytes, not by their number.
+// While a handler has a record, little of the log behind it is in memory: the limit
+// counts bytes and not records.
 func TestReadAheadIsBounded(t *testing.T) {
-	// Not in parallel: other tests use memory too.
+	// Not in parallel: other tests use memory, too.
 	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
 	const partitions, records, size = 4, 60, 500_000
 	topic := makeTopic(t, cfg, partitions, false)
@@ -50,7 +50,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 	if most > partitions*5<<20 {
 		t.Errorf("%d KiB of %d partitions are in use, of %d that they hold", most>>10, partitions, partitions*records*size>>10)
 	}
-	for n := 0; n < partitions*records; n++ { // and none is lost
+	for n := 0; n < partitions*records; n++ { // no record is lost
 		if n < partitions {
 			held[n].Ack()
 			continue
@@ -62,7 +62,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 	}
 }
 
-// liveHeap is what the collector has found to be in use.
+// liveHeap returns the size of live objects after a collection.
 func liveHeap() int64 {
 	runtime.GC()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}

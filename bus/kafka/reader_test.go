@@ -13,8 +13,8 @@ import (
 
 var _ message.Subscriber = (*kafka.Reader)(nil)
 
-// The reader goes on at the next record when the broker comes back: it skips
-// none and repeats none, also the one that was in a handler's hands.
+// After the broker is back, the reader continues with the next record. It skips and
+// repeats no record, including the one that a handler had.
 func TestLogReaderResumes(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

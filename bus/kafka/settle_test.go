@@ -17,12 +17,12 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// laggingCluster is three brokers of which some do not know any topic until they
-// have been asked so often.
+// laggingCluster is a cluster of three brokers. Some of them do not know any topic until
+// they have been asked a number of times.
 type laggingCluster struct {
 	cfg   kafka.Config
-	left  atomic.Int64 // stale answers that are to come
-	stale atomic.Int64 // and were given
+	left  atomic.Int64 // stale answers to come
+	stale atomic.Int64 // stale answers given
 }
 
 const (
@@ -40,7 +40,7 @@ func startLagging(t *testing.T, nodes ...int32) *laggingCluster {
 	return startLaggingOn(t, cluster, 3, nodes...)
 }
 
-// startLaggingOn has the nodes of a cluster count so many brokers meanwhile.
+// startLaggingOn starts it on a cluster. While nodes lag, they name only counted brokers.
 func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...int32) *laggingCluster {
 	t.Helper()
 	l := &laggingCluster{cfg: kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"}}
@@ -56,7 +56,7 @@ func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...
 	}
 	cluster.ControlKey(kmsg.Metadata.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		request := r.(*kmsg.MetadataRequest)
-		if !lags() { // nor does it know any when it is asked for all
+		if !lags() { // including requests for all topics
 			return nil, nil, false
 		}
 		response := request.ResponseKind().(*kmsg.MetadataResponse)
@@ -89,7 +89,7 @@ func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...
 	return l
 }
 
-// Whoever starts after apply may ask any broker.
+// After Apply, any broker can be asked.
 func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
 	t.Parallel()
 	for _, node := range []int32{0, 1, 2} {
@@ -106,7 +106,7 @@ func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
 	}
 }
 
-// A broker that does not hear of the topics is named.
+// The error names a broker that does not learn of the topics.
 func TestApplyNamesTheBrokerThatDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	l := startLagging(t, 1)
@@ -119,8 +119,8 @@ func TestApplyNamesTheBrokerThatDoesNotKnow(t *testing.T) {
 	}
 }
 
-// A check is told of topics that some brokers, or all, do not know yet. It does
-// not refuse for the sake of one broker.
+// Check reports topics that some or all brokers do not know yet. It does not fail because
+// of one broker.
 func TestCheckAsksAgain(t *testing.T) {
 	specs := []oona.TopicSpec{{Name: "checked", Partitions: 5}}
 	for name, c := range map[string]struct {
@@ -153,7 +153,7 @@ func TestCheckAsksAgain(t *testing.T) {
 	}
 }
 
-// How long a check asks again is the configuration's, and 3 seconds by default.
+// The configuration says how long Check asks again; the default is 3 seconds.
 func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 	specs := []oona.TopicSpec{{Name: "absent", Partitions: 5}}
 	l := startLagging(t)
@@ -168,7 +168,7 @@ func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 	}
 }
 
-// What is asked of a topic after it was made waits for the broker that is asked.
+// Questions about a topic that was just created wait for the broker that is asked.
 func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
 	t.Parallel()
 	for name, ask := range map[string]func(cfg kafka.Config) error{
@@ -191,7 +191,7 @@ func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
 	}
 }
 
-// A broker that is told to lead a partition does not serve it at once.
+// A broker that has become the leader of a partition may not serve it immediately.
 func TestOffsetsOfALeaderThatBegins(t *testing.T) {
 	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
@@ -236,8 +236,8 @@ func TestOffsetsOfALeaderThatBegins(t *testing.T) {
 	}
 }
 
-// A cluster of two keeps one copy. Where a third broker is away for a moment
-// there are three all the same.
+// A cluster of two brokers keeps one copy. If a third broker exists and is down for a
+// moment, there are three copies.
 func TestReplicationWhileABrokerIsAway(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

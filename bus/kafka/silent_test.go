@@ -11,14 +11,14 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// A bus that accepts connections and says nothing is reported in time.
+// A bus that accepts connections and does not answer is reported in time.
 func TestSilentBus(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close() // it is never accepted from: the system takes the connections
+	defer listener.Close() // nothing accepts: the system takes the connections
 	began := time.Now()
 	_, err = kafka.New(kafka.Config{Brokers: []string{listener.Addr().String()}, ClientID: "test"}, nil).Publisher(bus.PublisherOptions{})
 	if !errors.Is(err, bus.ErrUnreachable) {

@@ -24,7 +24,7 @@ const (
 
 // Apply implements bus.Admin. It also corrects the clean-up policy (deletion only, or
 // compaction only), and in a cluster of three brokers or more it creates topics with
-// three replicas, of which two must be in sync. Like numbers of partitions, it never
+// three replicas and requires two in-sync replicas. Like numbers of partitions, it never
 // changes numbers of replicas. It returns when every broker knows the topics and the
 // leader of each partition answers.
 func (b *Bus) Apply(ctx context.Context, specs []oona.TopicSpec) ([]bus.TopicChange, error) {

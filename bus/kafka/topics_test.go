@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// newAdmin is a connection for what this package does not do.
+// newAdmin returns a connection for what this package does not do.
 func newAdmin(t *testing.T, cfg kafka.Config) sarama.ClusterAdmin {
 	t.Helper()
 	s := sarama.NewConfig()
@@ -60,14 +60,14 @@ func TestApplyAndCheckTopics(t *testing.T) {
 				t.Errorf("%v", change)
 			}
 		}
-		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil { // they are known everywhere
+		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil { // all brokers know them
 			t.Error(err)
 		}
 		if changes, err := kafka.New(cfg, nil).Apply(t.Context(), specs); err != nil || len(changes) > 0 {
 			t.Errorf("applied again: %v, %v", changes, err)
 		}
 
-		// Everything is wrong at once.
+		// Everything is wrong.
 		configure(t, cfg, specs[0].Name, "message.timestamp.type", "CreateTime")
 		configure(t, cfg, specs[0].Name, "cleanup.policy", "compact")
 		configure(t, cfg, specs[0].Name, "retention.ms", "7200000")
@@ -80,7 +80,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			wrong[3].Name+" does not exist",
 		)
 
-		// Apply mends what it may, says so, and names what it may not.
+		// Apply corrects what it can, reports the changes, and names the other faults.
 		changes, err = kafka.New(cfg, nil).Apply(t.Context(), wrong)
 		checkFaults(t, err, specs[1].Name+" has 4 partitions and must have 5")
 		var said []string
@@ -99,7 +99,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			t.Errorf("partitions were changed: %v, %v", ends, err)
 		}
 		if got := setting(t, cfg, specs[0].Name, "retention.ms"); got != "7200000" {
-			t.Errorf("retention.ms, which is none of ours, is %s", got)
+			t.Errorf("retention.ms, which is not a setting of Oona, is %s", got)
 		}
 	})
 }
@@ -121,7 +121,7 @@ func setting(t *testing.T, cfg kafka.Config, topic, name string) string {
 	return ""
 }
 
-// checkFaults: the error lists just these, no others.
+// checkFaults checks that the error lists exactly these faults.
 func checkFaults(t *testing.T, err error, want ...string) {
 	t.Helper()
 	var wrong *bus.TopicsError
@@ -139,7 +139,7 @@ func checkFaults(t *testing.T, err error, want ...string) {
 	}
 }
 
-// Three brokers keep three copies; one keeps one.
+// A cluster of three brokers keeps three copies, a cluster of one keeps one.
 func TestReplication(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 2, true)
@@ -159,14 +159,14 @@ func TestReplication(t *testing.T) {
 				t.Errorf("partition %d has %d replicas, want %d", p.ID, len(p.Replicas), want)
 			}
 		}
-		// Any number of partitions will do for a worker that shares the topic.
+		// A spec without a number of partitions accepts any.
 		if err := kafka.New(cfg, nil).Check(t.Context(), []oona.TopicSpec{{Name: topic, AppendTime: true}}); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// A topic with too few copies is not silently taken, nor changed.
+// A topic with too few copies is reported and not changed.
 func TestTooFewReplicas(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		if len(cfg.Brokers) < 3 {
@@ -191,7 +191,7 @@ func TestRetentionOfATopic(t *testing.T) {
 			if err := newAdmin(t, cfg).IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, fmt.Sprintf("retention.ms=%s is %s", value, want), func() bool { // of whichever broker is asked
+			eventually(t, fmt.Sprintf("retention.ms=%s is %s", value, want), func() bool { // of any broker
 				got, err := kafka.New(cfg, nil).Retention(t.Context(), topic)
 				if err != nil {
 					t.Fatal(err)
@@ -205,7 +205,7 @@ func TestRetentionOfATopic(t *testing.T) {
 	})
 }
 
-// A topic that keeps the last record of each key is compacted, and stays so.
+// A compacted topic stays compacted.
 func TestCompactedTopic(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		specs := []oona.TopicSpec{{Name: unique("settings"), Partitions: 1, Compacted: true}}

@@ -87,7 +87,7 @@ func TestCaughtUp(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := r.CaughtUp(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("with a message that nobody takes: %v", err)
+			t.Errorf("with a message that is not taken: %v", err)
 		}
 		take(t, messages, "1", 1)
 		must(t, r.CaughtUp(t.Context()))

@@ -46,7 +46,7 @@ type Broker struct {
 }
 
 // memorySegment is the size of a segment that is kept in memory. kfake copies a full
-// segment to one of twice the size, and answers no request meanwhile. With its default of
+// segment to one of twice the size, and answers no request during that time. With its default of
 // 100 MiB this takes tens of milliseconds.
 const memorySegment = 4 << 20
 
