@@ -27,7 +27,7 @@ func badNetworkOfTrainers(w *world) {
 	r := w.check()
 	w.nothingAside(r)
 	if r.dup == 0 {
-		w.Error("no repeat reached the log: the fault did not fire")
+		w.Error("no repeat reached the log: the fault did not occur")
 	}
 }
 
@@ -141,7 +141,7 @@ func (w *world) brokersUnreachable(net *network, worker *process) {
 		w.Errorf("%v records were read without a way to the brokers", n)
 	}
 	if net.sum(held) == heldBefore {
-		w.Error("nothing was held: the fault did not fire")
+		w.Error("nothing was held: the fault did not occur")
 	}
 	net.heal()
 }

@@ -53,7 +53,7 @@ func configurationChanged(w *world) {
 	w.stop()
 	w.figure("%v records replayed", replayed)
 	if replayed == 0 {
-		w.Error("nothing was replayed: nobody was killed in the midst of it")
+		w.Error("nothing was replayed: no worker was killed during a replay")
 	}
 	r := w.check()
 	w.nothingAside(r)

@@ -41,7 +41,7 @@ func coordinatorCutOff(w *world) {
 	for p := range int32(partitions) {
 		age := m[fmt.Sprintf(`oona_aggregate_commit_age_seconds{partition="%d"}`, p)]
 		if age < alarm-10 {
-			w.Errorf("the commit of partition %d is %.0f s old, and nobody could commit for %.0f s", p, age, time.Since(cutAt).Seconds())
+			w.Errorf("the commit of partition %d is %.0f s old, but no commit was possible for %.0f s", p, age, time.Since(cutAt).Seconds())
 		}
 		unheard := m[fmt.Sprintf(`oona_aggregate_end_offset_age_seconds{partition="%d"}`, p)]
 		if silent := unheard > longestSilence; silent != (p == partition) {

@@ -27,7 +27,7 @@ func killedBeforeCommit(w *world) {
 	w.nothingAside(r)
 	w.checkReplays(r)
 	if r.reemitted == 0 {
-		w.Error("nothing was emitted again: the fault did not fire")
+		w.Error("nothing was emitted again: the fault did not occur")
 	}
 }
 

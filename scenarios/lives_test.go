@@ -20,7 +20,7 @@ type beginning struct {
 // earlier lives, and acknowledged frames may be lost.
 func (w *world) newLife() {
 	w.Helper()
-	w.marks, w.anew = make(map[string]map[int32]int64), nil
+	w.marks, w.restarted = make(map[string]map[int32]int64), nil
 	for _, topic := range w.topics.Specs(0) {
 		if topic.Name != w.topics.SeedMetrics {
 			_, w.marks[topic.Name] = kafka.extents(w.T, w.ctx, topic.Name)

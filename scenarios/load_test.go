@@ -46,7 +46,7 @@ func clocksOff(w *world) {
 		w.Errorf("%d are quarantined of %d", r.byRun["good"][w.topics.Quarantine], n)
 	}
 	if r.byRun["jumbled"][w.topics.Late] == 0 {
-		w.Error("no frame beyond the allowed disorder is late: the fault did not fire")
+		w.Error("no frame beyond the allowed disorder is late: the fault did not occur")
 	}
 	for _, run := range []oona.RunID{"good", "five", "shuffled"} {
 		if late := r.byRun[run][w.topics.Late]; late > 0 {
@@ -168,7 +168,7 @@ func manyKeys(w *world) {
 	r := w.check()
 	w.figure("%v, %d MiB at most", r.reasons(w.topics.Overflow), memory>>20)
 	if len(r.side[w.topics.Overflow]) == 0 {
-		w.Error("nothing overflowed: the fault did not fire")
+		w.Error("nothing overflowed: the fault did not occur")
 	}
 	if memory > memoryCap {
 		w.Errorf("the worker had %d MiB", memory>>20)
@@ -222,7 +222,7 @@ func backlog(w *world) {
 	w.stop()
 	w.figure("%v records behind, caught up in %s, %d MiB at most", behind, caughtUp.Round(100*time.Millisecond), memory>>20)
 	if behind < 1000 {
-		w.Errorf("%v records behind: the fault did not fire", behind)
+		w.Errorf("%v records behind: the fault did not occur", behind)
 	}
 	if memory > memoryCap {
 		w.Errorf("the worker had %d MiB", memory>>20)

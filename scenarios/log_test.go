@@ -132,7 +132,7 @@ func offsetsLostLogWhole(w *world) {
 	r := w.check()
 	w.nothingAside(r)
 	if r.reemitted == 0 {
-		w.Error("nothing was emitted again: the fault did not fire")
+		w.Error("nothing was emitted again: the fault did not occur")
 	}
 }
 

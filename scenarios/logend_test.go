@@ -116,7 +116,7 @@ func (w *world) loseEnd() (life *result, worker *process) {
 	_, ends := kafka.extents(w.T, w.ctx, w.topics.SeedMetrics)
 	for p, r := range reached {
 		if ends[p] >= r.ProcessedTo {
-			w.Fatalf("partition %d ends at %d and had been read to %d: the fault did not fire", p, ends[p], r.ProcessedTo)
+			w.Fatalf("partition %d ends at %d and had been read to %d: the fault did not occur", p, ends[p], r.ProcessedTo)
 		}
 	}
 	w.newLife()
@@ -130,13 +130,13 @@ func (w *world) goOnFromHere(records int) (life *result) {
 	w.Helper()
 	commits, reached := w.commits(), w.reached()
 	worker := w.startWorker("--from-here")
-	w.anew = make(map[int32]beginning)
+	w.restarted = make(map[int32]beginning)
 	for _, l := range worker.logged("the partition starts with what its log holds: its past is lost") {
 		p := int32(l["partition"].(float64))
-		w.anew[p] = beginning{commits[p], int64(l["log_end"].(float64))}
+		w.restarted[p] = beginning{commits[p], int64(l["log_end"].(float64))}
 	}
-	if len(w.anew) != partitions {
-		w.Fatalf("%d of %d partitions begin anew", len(w.anew), partitions)
+	if len(w.restarted) != partitions {
+		w.Fatalf("%d of %d partitions start over", len(w.restarted), partitions)
 	}
 	finish := w.train(w.pair("run-c", 200)...)
 	w.await("rollups of the new incarnation", func() bool { return worker.metrics()["oona_aggregate_rollups_total"] >= 20 })
@@ -167,7 +167,7 @@ func (w *world) takenByAll(before *readers, lives ...*result) {
 	w.Helper()
 	n := begun(lives...)
 	if n == 0 {
-		w.Error("no partition has rollups of two lives of the log: the fault did not fire")
+		w.Error("no partition has rollups of two lives of the log: the fault did not occur")
 	}
 	for _, r := range []*readers{before, w.startReaders("that were started afterwards")} {
 		r.stop(w, n, lives...)

@@ -64,7 +64,7 @@ func (w *world) engine(p int32) (engine *windows.Engine) {
 		w.Fatal(err)
 	}
 	catalogues := windows.Always(known.Metric)
-	if b, anew := w.anew[p]; anew {
+	if b, restarted := w.restarted[p]; restarted {
 		engine, err = windows.Restart(w.configured(), catalogues, b.commit, 0, b.end)
 	} else {
 		engine, err = windows.New(w.windows, catalogues)
@@ -83,9 +83,9 @@ func (w *world) model(p int32) *model.Model {
 	if err != nil {
 		w.Fatal(err)
 	}
-	b, anew := w.anew[p]
+	b, restarted := w.restarted[p]
 	switch {
-	case !anew:
+	case !restarted:
 		return model.New(w.windows, known.Metric)
 	case b.commit == windows.Commit{}:
 		return model.New(w.configured(), known.Metric).Restart(b.end)

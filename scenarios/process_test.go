@@ -239,7 +239,7 @@ func (p *process) refuses(t *testing.T, within time.Duration) string {
 	select {
 	case <-p.done:
 	case <-time.After(within):
-		t.Fatalf("%s goes on:\n%s", p.name, p.said())
+		t.Fatalf("%s still runs:\n%s", p.name, p.said())
 	}
 	if status := p.cmd.ProcessState.ExitCode(); status <= 0 {
 		t.Errorf("%s ended with status %d", p.name, status)

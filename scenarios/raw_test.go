@@ -82,7 +82,7 @@ func rawTopic(w *world) {
 	w.nothingAside(r)
 	w.figure("%d ingests killed, %d records of no frames", kills, bad.Load())
 	if r.dup == 0 {
-		w.Error("no frame was forwarded again: the fault did not fire")
+		w.Error("no frame was forwarded again: the fault did not occur")
 	}
 	w.checkDeadLetters(int(bad.Load()))
 }

@@ -249,7 +249,7 @@ func readersWhileAggregatorsDie(w *world) {
 	r := w.check()
 	w.nothingAside(r)
 	if r.reemitted == 0 {
-		w.Error("nothing was emitted again: the fault did not fire")
+		w.Error("nothing was emitted again: the fault did not occur")
 	}
 	for _, reader := range []*readers{first, second, w.startReaders("that came last")} {
 		reader.stop(w, 0, r)

@@ -80,7 +80,7 @@ func topicMadeAgainAndOutgrown(w *world) {
 	kafka.write(w.T, w.ctx, w.topics.SeedMetrics, frames...)
 	w.endsBecause(worker, madeAgain, "oona topics apply")
 	if len(worker.logged("the topic was deleted and created again; its partitions are assigned again")) == 0 {
-		w.Error("the reader did not go on in the new log: the fault did not fire")
+		w.Error("the reader did not continue in the new log: the fault did not occur")
 	}
 	w.refused(madeAgain, "oona topics apply")
 	if commits := w.commits(); len(commits) > 0 {

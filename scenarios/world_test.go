@@ -34,8 +34,8 @@ type world struct {
 	workers []*process // running aggregators
 	all     []*process // all aggregators so far
 
-	marks map[string]map[int32]int64 // where this life of the log begins in the other topics; see newLife
-	anew  map[int32]beginning        // of partitions whose history is lost
+	marks     map[string]map[int32]int64 // where this life of the log begins in the other topics; see newLife
+	restarted map[int32]beginning        // of partitions whose history is lost
 
 	faults []string // differences; see check
 	unsaid int      // number of further differences

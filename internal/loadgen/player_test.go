@@ -312,7 +312,7 @@ func TestConfigFaults(t *testing.T) {
 		{"no URL", "no URL", func(c *Config) { c.URL = "" }},
 		{"negative speed", "speed is -1", func(c *Config) { c.Speed = -1 }},
 		{"no batch", "and 0 frames; give at least 1", func(c *Config) { c.BatchFrames = 0 }},
-		{"no patience", "must be above 0", func(c *Config) { c.DeliveryTimeout = 0 }},
+		{"no delivery timeout", "must be above 0", func(c *Config) { c.DeliveryTimeout = 0 }},
 		{"bad run", "run: has ' '", func(c *Config) { c.Run = "a b" }},
 		{"no load", "layers is 0", func(c *Config) { c.Synthetic = Synthetic{} }},
 		{"no recording", "recording", func(c *Config) { c.Recording = strings.NewReader("not Avro") }},
