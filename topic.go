@@ -10,7 +10,7 @@ import (
 // DefaultPrefix is the prefix of all topic names unless configured otherwise.
 const DefaultPrefix = "kasmina"
 
-// Topics are the names of Kafka topics under one prefix.
+// Topics are the names of the topics under one prefix.
 type Topics struct {
 	SeedMetrics      string // frames
 	LayerHealth      string // rollups, partition p from partition p of SeedMetrics
@@ -46,11 +46,12 @@ type topicRow struct {
 	name   func(*Topics) *string
 	suffix string // of the name, after the prefix
 	set    topicSet
+	schema Schema
 	// form is the form of the topic's addresses after the prefix, with
 	// {layer} and {seed} as parts. It is empty if the topic has no addresses.
 	form       string
 	partitions partitionRule
-	maxBytes   int // limit of a record; 0 for the broker's default
+	maxBytes   int // limit of a record; 0 for the bus's default
 	appendTime bool
 	compacted  bool
 }
@@ -64,6 +65,27 @@ const (
 	settingsSet                  // for settings that workers share
 )
 
+// Schema says what the records of a topic are.
+type Schema int
+
+const (
+	FrameSchema   Schema = iota // frames, and Oona's own records
+	RollupSchema                // rollups
+	RawSchema                   // frames in each format that ingest accepts
+	DeadSchema                  // dead letters, in any format
+	SettingSchema               // settings, by key
+)
+
+// Schema returns what the records of a topic are.
+func (t Topics) Schema(topic string) (s Schema) {
+	for _, row := range topicTable {
+		if *row.name(&t) == topic {
+			s = row.schema
+		}
+	}
+	return s
+}
+
 // partitionRule says how many partitions a topic has.
 type partitionRule int
 
@@ -76,15 +98,15 @@ const (
 // topicTable lists all topics, in the order in which they are reported.
 var topicTable = []topicRow{
 	{name: func(t *Topics) *string { return &t.SeedMetrics }, suffix: seedMetricsSuffix, form: "telemetry/seed/{layer}/{seed}/metrics", appendTime: true},
-	{name: func(t *Topics) *string { return &t.LayerHealth }, suffix: ".telemetry.layer.health", form: "telemetry/layer/{layer}/health", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
-	{name: func(t *Topics) *string { return &t.LayerPerformance }, suffix: ".telemetry.layer.performance", form: "telemetry/layer/{layer}/performance", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
+	{name: func(t *Topics) *string { return &t.LayerHealth }, suffix: ".telemetry.layer.health", schema: RollupSchema, form: "telemetry/layer/{layer}/health", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
+	{name: func(t *Topics) *string { return &t.LayerPerformance }, suffix: ".telemetry.layer.performance", schema: RollupSchema, form: "telemetry/layer/{layer}/performance", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
 	{name: func(t *Topics) *string { return &t.Late }, suffix: ".telemetry.seed.late", partitions: sideCount, maxBytes: MaxSideBytes},
 	{name: func(t *Topics) *string { return &t.Quarantine }, suffix: ".telemetry.seed.quarantine", partitions: sideCount, maxBytes: MaxSideBytes},
 	{name: func(t *Topics) *string { return &t.Overflow }, suffix: ".telemetry.seed.overflow", partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.SeedMetricsDead }, suffix: seedMetricsSuffix + ".dead", partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet},
-	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, compacted: true},
+	{name: func(t *Topics) *string { return &t.SeedMetricsDead }, suffix: seedMetricsSuffix + ".dead", schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet, schema: RawSchema},
+	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes},
+	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, schema: SettingSchema, compacted: true},
 }
 
 const seedMetricsSuffix = ".telemetry.seed.metrics"
@@ -104,16 +126,15 @@ type TopicSpec struct {
 	// PartitionsOf is another topic that must have the same number of
 	// partitions, or "".
 	PartitionsOf string
-	// MaxMessageBytes is the topic's limit for a record; 0 for the broker's
-	// default.
+	// MaxMessageBytes is the topic's limit for a record; 0 for the bus's default.
 	MaxMessageBytes int
 	// LeastMessageBytes is the least that this limit may be; 0 for any limit.
 	LeastMessageBytes int
-	// AppendTime says that the broker must stamp the records
-	// (message.timestamp.type = LogAppendTime), as time is taken from the log.
+	// AppendTime says that the bus must set the times of the records, as time is
+	// taken from the log.
 	AppendTime bool
-	// Compacted says that the topic keeps the last record of each key
-	// (cleanup.policy = compact). Other topics must not be compacted.
+	// Compacted says that the topic keeps the last record of each key. Other topics
+	// must not be compacted.
 	Compacted bool
 }
 

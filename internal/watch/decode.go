@@ -44,15 +44,15 @@ func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
 		about.run, about.layer = run, layer
 	}
 	var records []*Record
-	switch topic := d.address.Topic; topic {
-	case d.topics.SeedMetricsDead, d.topics.SeedRawDead:
+	switch d.topics.Schema(d.address.Topic) {
+	case oona.DeadSchema:
 		about.Kind, about.Undecoded = kindUndecoded, undecodedValue(msg.Payload, nil)
 		records = []*Record{&about}
-	case d.topics.LayerHealth, d.topics.LayerPerformance:
+	case oona.RollupSchema:
 		records = []*Record{d.rollup(about, msg.Payload)}
-	case d.topics.SeedRaw:
+	case oona.RawSchema:
 		records = d.raw(about, msg.Payload)
-	case d.topics.Settings:
+	case oona.SettingSchema:
 		records = []*Record{settingRecord(about, string(at.Key), msg.Payload)}
 	default:
 		records = d.metrics(about, msg.Metadata.Get(oona.HeaderRecord), msg.Payload)
