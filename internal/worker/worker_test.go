@@ -222,7 +222,7 @@ func TestMisspeltVariableIsNamed(t *testing.T) {
 	for _, args := range [][]string{nil, {"--check"}, {"--nonsense"}} {
 		var stdout, stderr bytes.Buffer
 		execute(t.Context(), "probe", "Probes.", newTestConfig(), run, args, &stdout, &stderr, kong.Vars{"caps": "1"})
-		if !strings.Contains(stderr.String(), "OONA_DRAIN_TIMEOUTS is ignored, as no flag reads it; did you mean OONA_DRAIN_TIMEOUT?") {
+		if said := stderr.String(); !strings.Contains(said, "OONA_DRAIN_TIMEOUTS ") || !strings.Contains(said, "OONA_DRAIN_TIMEOUT?") {
 			t.Errorf("%q: stderr %q", args, stderr.String())
 		}
 	}
@@ -346,7 +346,7 @@ func TestListenWhereThePortIsTaken(t *testing.T) {
 	}
 	defer first.Close()
 	_, err = Listen(t.Context(), "--admin-address", first.Addr().String())
-	if err == nil || !strings.Contains(err.Error(), first.Addr().String()+" is in use by another process; stop it or give --admin-address another port") {
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), first.Addr().String()) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -354,9 +354,9 @@ func TestListenWhereThePortIsTaken(t *testing.T) {
 // Errors that --check cannot find, as it may run on another machine, are found at the
 // start.
 func TestListenWhereTheAddressIsNotThisMachines(t *testing.T) {
-	for address, says := range map[string]string{
-		"192.0.2.1:8080":         "--listen 192.0.2.1:8080 is not an address of this machine; give an address of this machine", // of documentation (RFC 5737)
-		"no-such-host.invalid:0": `--listen no-such-host.invalid:0 has the host "no-such-host.invalid", which cannot be resolved; give`,
+	for _, address := range []string{
+		"192.0.2.1:8080", // of documentation (RFC 5737)
+		"no-such-host.invalid:0",
 	} {
 		if err := CheckAddresses(Listener{"--listen", address}); err != nil {
 			t.Errorf("%s: --check refuses it: %v", address, err)
@@ -365,7 +365,7 @@ func TestListenWhereTheAddressIsNotThisMachines(t *testing.T) {
 		_, err := Listen(ctx, "--listen", address)
 		cancel()
 		var unknown *net.DNSError
-		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.As(err, &unknown) || !strings.Contains(err.Error(), says) {
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.As(err, &unknown) || !strings.Contains(err.Error(), address) {
 			t.Errorf("%s: error is %v", address, err)
 		}
 	}
