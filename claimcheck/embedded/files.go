@@ -30,8 +30,7 @@ type files struct {
 
 	// mu makes the check of a condition and the write one step. gofakes3 checks
 	// If-None-Match too early for concurrent writers.
-	mu      sync.Mutex
-	uploads map[gofakes3.UploadID]upload
+	mu sync.Mutex
 }
 
 func openFiles(dir, bucket string) (*files, error) {
@@ -52,7 +51,7 @@ func openFiles(dir, bucket string) (*files, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &files{root: root, bucket: bucket, uploads: make(map[gofakes3.UploadID]upload)}, nil
+	return &files{root: root, bucket: bucket}, nil
 }
 
 // name returns the file of an object.
