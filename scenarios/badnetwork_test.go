@@ -50,7 +50,7 @@ func badNetworkOfBrokers(w *world) {
 	w.awaitCommits(worker)
 	finish()
 	w.stop()
-	failed := len(worker.logged("a commit failed; the last one stands"))
+	failed := len(worker.logged("a commit failed; the last commit stays valid"))
 	w.figure("%d connections, %d reset, %d half open, %d bytes held, %d answers of 503, %d commits failed",
 		net.sum(accepted), net.sum(resets), net.sum(halfOpen), net.sum(held), w.acks.answered(503), failed)
 	r := w.check()

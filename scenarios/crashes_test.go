@@ -130,7 +130,7 @@ func stoppedPastSession(w *world) {
 	w.pause(2 * time.Second)
 	finish()
 	w.stop()
-	w.figure("%d stops, %d commits of the zombie refused", stops, len(zombie.logged("a commit failed; the last one stands")))
+	w.figure("%d stops, %d commits of the zombie refused", stops, len(zombie.logged("a commit failed; the last commit stays valid")))
 	r := w.check()
 	w.nothingAside(r)
 	w.checkReplays(r)

@@ -16,9 +16,9 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-// assignment is a partition that this worker is assigned, with its machine: a
-// bus.Consumer. The member hands out one message of it at a time, so handle is
-// never entered twice at the same time.
+// assignment is a partition that is assigned to this worker, with its machine. It is
+// a bus.Consumer. The member delivers one message of a partition at a time, so handle
+// is never called concurrently.
 type assignment struct {
 	runtime *Runtime
 	about   bus.Assignment
@@ -26,34 +26,36 @@ type assignment struct {
 	emit    Emit // into the outbox
 	logger  *slog.Logger
 
-	mu          sync.Mutex // between folding, committing and being looked at
-	machine     Machine
-	offered     int64       // processed-to of the commit that was handed out last
-	committedTo int64       // processed-to of the last commit that was made
-	offeredOf   oona.Micros // since when the commit that was handed out last needs the log; 0: not known
+	mu            sync.Mutex // guards the machine and the fields up to the blank line
+	machine       Machine
+	offeredTo     int64       // processed-to of the last commit that was offered to the bus
+	offeredNeeded oona.Micros // NeededSince of that commit; 0: not known
+	committedTo   int64       // processed-to of the last commit that was made
 
 	next          atomic.Int64 // offset after the last record that was folded
-	appended      atomic.Int64 // append time of that record, microseconds; before the first, when the assignment began
-	end           atomic.Int64 // offset after the partition's last record, as last heard
-	heard         atomic.Int64 // when that was, nanoseconds of the worker's clock
-	waiting       atomic.Int64 // since when records have waited without a break, likewise, if they do
+	appended      atomic.Int64 // append time of that record, microseconds; before the first one, the start of the assignment
+	end           atomic.Int64 // end of the log, as the leader last said
 	open          atomic.Int64 // Pace.Open
-	pending       atomic.Int64 // messages in the outbox
-	lastRead      atomic.Int64 // when the last record came, nanoseconds of the worker's clock
-	idleSince     atomic.Int64 // when the last record came, or was appended where it was replayed, likewise
-	committedAt   atomic.Int64 // when the last commit was made, or the assignment began, likewise
-	metadataBytes atomic.Int64 // of the last commit
-	needed        atomic.Int64 // since when a restart needs the log, microseconds; 0: not known
 	tickInterval  atomic.Int64 // Pace.TickInterval, nanoseconds
 	idleTicks     atomic.Int64 // Pace.IdleTicks
-	failures      atomic.Int64 // to empty the outbox, since it was empty last
-	unpublished   atomic.Int64 // since when the outbox has not been empty, nanoseconds of the worker's clock; 0: it is
-	ticking       atomic.Bool  // a tick is on its way
-	failed        atomic.Bool  // Fold has failed or panicked: the machine is not used again
-	revoked       atomic.Bool
+	pending       atomic.Int64 // messages in the outbox
+	failures      atomic.Int64 // failed attempts to fold or to publish, since the last success
+	metadataBytes atomic.Int64 // of the last commit
+	needed        atomic.Int64 // append time of the oldest record that a restart needs, microseconds; 0: not known
+	// Times, in nanoseconds of the worker's clock:
+	heard       atomic.Int64 // when the leader last said where the log ends
+	waiting     atomic.Int64 // since when records have been waiting in the log, if any are
+	lastRead    atomic.Int64 // when the last record came
+	idleSince   atomic.Int64 // when the last record came; for a replayed record, when it was appended
+	committedAt atomic.Int64 // when the last commit was made, or the assignment began
+	unpublished atomic.Int64 // since when the outbox has not been empty; 0: it is empty
+
+	ticking atomic.Bool // a tick is being written
+	failed  atomic.Bool // Fold has failed or panicked: the machine is not used again
+	revoked atomic.Bool
 }
 
-// nothingCommitted is an offset up to which no machine has processed.
+// nothingCommitted differs from every ProcessedTo, so that a commit is due.
 const nothingCommitted = -1
 
 func newAssignment(r *Runtime, a bus.Assignment, opened Opened) *assignment {
@@ -82,8 +84,7 @@ func newAssignment(r *Runtime, a bus.Assignment, opened Opened) *assignment {
 	return p
 }
 
-// neededSince is 0 where the machine does not know: no record is before those
-// that a restart needs.
+// neededSince returns 0 if the machine does not know it.
 func neededSince(m Machine) oona.Micros {
 	since, known := m.NeededSince()
 	if !known {
@@ -99,7 +100,7 @@ func (p *assignment) followPace() {
 	p.idleTicks.Store(pace.IdleTicks)
 }
 
-// handle folds a record that was not folded before and empties the outbox.
+// handle folds a record, unless that is done, and publishes what is in the outbox.
 func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
@@ -121,15 +122,15 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 	if p.outbox.Len() > 0 {
 		p.unpublished.CompareAndSwap(0, time.Now().UnixNano())
 	}
-	// What was folded is published also when the session ends: then it can be
+	// The output is published even if the session ends, so that it can be
 	// committed before the partition is given up.
 	if err := p.outbox.Flush(context.WithoutCancel(msg.Context())); err != nil {
 		p.runtime.metrics.publishFailures.Inc()
 		if n := p.failures.Add(1); n&(n-1) == 0 {
-			p.logger.Warn("cannot publish; retrying until the bus takes it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.refused().Round(time.Millisecond), "err", err)
+			p.logger.Warn("cannot publish; trying again until the bus accepts it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.unpublishedFor().Round(time.Millisecond), "err", err)
 		}
 		p.backOff(msg.Context())
-		msg.Nack() // an error would be logged by Watermill, each time
+		msg.Nack() // Watermill would log an error each time
 		return nil
 	}
 	p.failures.Store(0)
@@ -158,7 +159,7 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 			p.failed.Store(true)
 		}
 	}()
-	// Until the machine knows, what is needed begins with the first record.
+	// Until the machine knows better, a restart needs the first record.
 	first := p.needed.CompareAndSwap(0, int64(at.Appended))
 	before := p.machine.ProcessedTo()
 	replayed, err := p.machine.Fold(msg, at, p.emit)
@@ -178,11 +179,11 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	if p.idleSince.Store(p.lastRead.Load()); replayed {
 		p.idleSince.Store(int64(at.Appended) * int64(time.Microsecond))
 	}
-	p.next.Store(at.Offset + 1) // once the machine has counted the record
+	p.next.Store(at.Offset + 1)
 	return nil
 }
 
-// tryAgain has a record that cannot be folded now delivered again.
+// tryAgain has a record delivered again that cannot be folded now.
 func (p *assignment) tryAgain(msg *message.Message, at bus.Position, err error) {
 	if n := p.failures.Add(1); n&(n-1) == 0 {
 		p.logger.Warn("cannot fold a record; trying again", "offset", at.Offset, "attempts", n, "err", err)
@@ -191,22 +192,22 @@ func (p *assignment) tryAgain(msg *message.Message, at bus.Position, err error) 
 	msg.Nack()
 }
 
-// The pause before a redelivery grows from the one to the other.
+// The pause before a redelivery doubles with each failure.
 const (
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 5 * time.Second
 )
 
-// backOff waits, the longer the more often it has failed.
+// backOff waits before a redelivery.
 func (p *assignment) backOff(ctx context.Context) {
 	pause := shortestPause << min(p.failures.Load()-1, 10)
 	bus.Pause(ctx, min(pause, longestPause))
 }
 
-// drop counts what the bus will never take.
+// drop counts and logs a message that the bus will never accept.
 func (p *assignment) drop(topic string, msg *message.Message, err error) {
 	p.runtime.metrics.unpublishable.WithLabelValues(topic).Inc()
-	p.logger.Error("a record is lost: the bus will never take it", "topic", topic, "bytes", len(msg.Payload), "err", err)
+	p.logger.Error("a record is lost: it is too large for its topic", "topic", topic, "bytes", len(msg.Payload), "err", err)
 }
 
 // Commit returns the commit of the machine. It returns false if nothing has changed
@@ -221,20 +222,20 @@ func (p *assignment) Commit() (bus.Commit, bool) {
 	}
 	c, err := p.machine.Commit()
 	if err != nil {
-		// The last commit stands, and grows old: that is alarmed on.
+		// The last commit stays valid. Its age is alerted on.
 		p.runtime.metrics.commits.WithLabelValues("too_large").Inc()
-		p.logger.Error("the state does not fit a commit; the last one stands", "err", err)
+		p.logger.Error("the state does not fit into a commit; the last commit stays valid", "err", err)
 		return bus.Commit{}, false
 	}
-	p.offered, p.offeredOf = p.machine.ProcessedTo(), neededSince(p.machine)
+	p.offeredTo, p.offeredNeeded = p.machine.ProcessedTo(), neededSince(p.machine)
 	return c, true
 }
 
-// Committed notes what became of the last commit.
+// Committed records the result of the last commit.
 func (p *assignment) Committed(c bus.Commit, err error) {
 	if err != nil {
 		p.runtime.metrics.commits.WithLabelValues("failed").Inc()
-		p.logger.Warn("a commit failed; the last one stands", "offset", c.Offset, "err", err)
+		p.logger.Warn("a commit failed; the last commit stays valid", "offset", c.Offset, "err", err)
 		return
 	}
 	p.runtime.metrics.commits.WithLabelValues("done").Inc()
@@ -242,13 +243,13 @@ func (p *assignment) Committed(c bus.Commit, err error) {
 	p.metadataBytes.Store(int64(len(c.Metadata)))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.committedTo = p.offered
-	if p.offeredOf > 0 {
-		p.needed.Store(int64(p.offeredOf))
+	p.committedTo = p.offeredTo
+	if p.offeredNeeded > 0 {
+		p.needed.Store(int64(p.offeredNeeded))
 	}
 }
 
-// End notes where the partition's log ends.
+// End records where the partition's log ends.
 func (p *assignment) End(offset int64) {
 	now := time.Now().UnixNano()
 	if p.next.Load() >= p.end.Load() {

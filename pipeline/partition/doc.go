@@ -1,14 +1,14 @@
 // Package partition runs machines over the partitions of a topic: one machine for
-// each partition that this worker is assigned.
+// each partition that is assigned to this worker.
 //
-//	assigned --> Open a machine --> record --> Fold --> outbox --> other topics
+//	assigned --> open a machine --> record --> Fold --> outbox --> other topics
 //	                                  ^                   |
-//	                                  |                   +-- every second, once it is empty --> commit
-//	                                  +-- tick <-- no record comes, and time has to go on
+//	                                  |                   +-- when it is empty, every second --> commit
+//	                                  +-- tick <-- no records come, and time must pass
 //
-// A Machine is a pure function of the partition's log: it neither looks at a clock
-// nor talks to the bus. What it needs besides the log is in its commit. What it
-// emits waits in an outbox until the bus has acknowledged it, and only then is
-// anything committed. After a crash the next owner makes a machine of the last
-// commit: it folds again what came after, and emits the same.
+// A Machine is a pure function of the partition's log. It reads no clock and does
+// not use the bus. What it needs besides the log is in its commit. Its output waits
+// in an outbox until the bus has acknowledged it, and nothing is committed before.
+// After a crash the next owner makes a machine from the last commit, folds the later
+// records again, and emits the same output.
 package partition

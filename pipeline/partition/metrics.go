@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// metrics are the runtime's counters, and the collector of what its assignments
-// say of themselves.
+// metrics holds the runtime's counters. As a collector it adds the gauges of the
+// assignments.
 type metrics struct {
 	runtime *Runtime
 
@@ -57,8 +57,8 @@ func newMetrics(r *Runtime) *metrics {
 	return m
 }
 
-// showZeros shows what is alarmed on from the start: the increase of a series
-// that comes up as 1 is 0.
+// showZeros creates the series that alerts look at. A series that appears with the
+// value 1 has no increase.
 func (m *metrics) showZeros() {
 	for _, result := range []string{"done", "failed", "too_large"} {
 		m.commits.WithLabelValues(result)
@@ -68,7 +68,7 @@ func (m *metrics) showZeros() {
 	}
 }
 
-// own are the metrics that are themselves collectors.
+// own returns the metrics that are collectors themselves.
 func (m *metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{m.commits, m.unpublishable, m.assigned, m.ticks, m.publishFailures, m.retention}
 }
@@ -114,7 +114,7 @@ func (m *metrics) collect(p *assignment, ch chan<- prometheus.Metric, now time.T
 	gauge(m.needed, secondsSince(needed > 0, oona.Micros(needed).Time(), now))
 }
 
-// secondsSince is 0 where there is nothing to wait for.
+// secondsSince returns 0 if nothing is waiting.
 func secondsSince(waiting bool, then, now time.Time) float64 {
 	if !waiting {
 		return 0

@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// retentionEvery is between two looks at how long the topic keeps a record.
+	// retentionEvery is the time between two queries of the topic's retention.
 	retentionEvery = 10 * time.Minute
-	// retentionRetry is after a look that has failed.
+	// retentionRetry is the time after a query that has failed.
 	retentionRetry = time.Minute
 )
 
-// followRetention keeps how long the topic keeps a record, which somebody may
-// change.
+// followRetention queries the topic's retention from time to time, since it may be
+// changed.
 func (r *Runtime) followRetention(ctx context.Context) {
 	if r.cfg.Retention == nil {
 		return
@@ -28,7 +28,7 @@ func (r *Runtime) followRetention(ctx context.Context) {
 			return
 		case err != nil:
 			wait = retentionRetry
-			r.logger.Warn("cannot ask for the topic's retention; it is taken to be what it was", "topic", r.cfg.Topic, "err", err)
+			r.logger.Warn("cannot query the topic's retention; the last known value is used", "topic", r.cfg.Topic, "err", err)
 		default:
 			r.retention.Store(int64(retention))
 			r.metrics.retention.Set(retention.Seconds())

@@ -19,7 +19,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-// Runtime owns the machines of the partitions that this worker is assigned. It is
+// Runtime owns the machines of the partitions that are assigned to this worker. It is
 // a bus.Owner.
 type Runtime struct {
 	cfg       Config
@@ -33,10 +33,10 @@ type Runtime struct {
 	held   map[*assignment]struct{}
 	member bus.Member // nil before Run
 
-	fatal chan error // why the worker must end
+	fatal chan error // why the worker ends
 }
 
-// New returns a runtime that publishes to publisher. The caller closes that.
+// New returns a runtime that publishes to publisher. The caller closes the publisher.
 func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Runtime, error) {
 	r := &Runtime{
 		cfg:       cfg,
@@ -52,8 +52,8 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 	return r, nil
 }
 
-// Assign opens a machine for a partition. Nothing is carried over from an earlier
-// assignment of this worker. See bus.Owner.
+// Assign opens a machine for a partition. Nothing of an earlier assignment is reused.
+// See bus.Owner.
 func (r *Runtime) Assign(ctx context.Context, a bus.Assignment) (from int64, _ bus.Consumer, err error) {
 	opened, err := r.cfg.Open(ctx, a)
 	if err != nil {
@@ -71,8 +71,8 @@ func (r *Runtime) Assign(ctx context.Context, a bus.Assignment) (from int64, _ b
 	return opened.From, p, nil
 }
 
-// release forgets an assignment. What its machine has not emitted is lost with it:
-// the partition's next owner folds it from the log.
+// release forgets an assignment and its machine. The partition's next owner folds
+// the log from the commit.
 func (r *Runtime) release(p *assignment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,7 +113,7 @@ func (r *Runtime) Run(ctx context.Context, member bus.Member) error {
 	return running.Wait()
 }
 
-// errEnded is returned where the member has ended its messages by itself.
+// errEnded is returned if the member has closed its subscription.
 var errEnded = errors.New("the subscription has ended")
 
 func ended(member bus.Member) error {
@@ -123,17 +123,16 @@ func ended(member bus.Member) error {
 	return errEnded
 }
 
-// end makes Run return with err, if nothing else has before.
+// end makes Run return err, unless there was an error before.
 func (r *Runtime) end(err error) {
 	select {
 	case r.fatal <- err:
-	default: // one reason is enough
+	default: // the first error is returned
 	}
 }
 
-// errNotAssigned is returned for a message that was not read as one of an
-// assignment of this runtime.
-var errNotAssigned = errors.New("the message is of no assignment of this worker")
+// errNotAssigned is returned for a message whose Consumer is not an assignment.
+var errNotAssigned = errors.New("the message does not belong to an assignment of this worker")
 
 // ErrPanic is wrapped by the error with which Run returns after Machine.Fold has
 // panicked.
@@ -162,19 +161,18 @@ func (r *Runtime) handle(msg *message.Message) (err error) {
 		return errNotAssigned
 	}
 	if p.revoked.Load() {
-		return nil // while the record was on its way: the partition's next owner reads it
+		return nil // the partition's next owner reads the record
 	}
 	return p.handle(msg, at)
 }
 
-// errNotRunning is why a runtime is not ready before Run.
+// errNotRunning is returned by Ready before Run.
 var errNotRunning = errors.New("the topic is not subscribed to yet")
 
-// Ready returns nil while the worker is a member of its group, once every
-// partition that it is assigned has been folded up to where its log ended then,
-// while the partitions' leaders say where they end and what they hold comes, and
-// while the bus takes what comes of it. A member without partitions is ready: it
-// stands by for those of others.
+// Ready returns nil if the worker is a member of its group and every partition that
+// is assigned to it is ready: it is folded up to where its log ended when it was
+// assigned, its leader answers, its records are delivered, and its output is
+// published. A member without partitions is ready; it stands by.
 func (r *Runtime) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,8 +190,8 @@ func (r *Runtime) Ready() error {
 	return nil
 }
 
-// Each calls do with the machine of each partition that is assigned, in no order.
-// Meanwhile that machine folds nothing.
+// Each calls do with the machine of each assigned partition, in no particular order.
+// The machine folds nothing during the call.
 func (r *Runtime) Each(do func(partition int32, m Machine)) {
 	for _, p := range r.assignments() {
 		p.mu.Lock()
@@ -202,14 +200,14 @@ func (r *Runtime) Each(do func(partition int32, m Machine)) {
 	}
 }
 
-// Counts are sums over the partitions that are assigned now.
+// Counts are sums over the partitions that are assigned.
 type Counts struct {
-	Open    int64 // what only time can close
+	Open    int64 // Pace.Open
 	Pending int64 // messages that the bus has not acknowledged
 	Next    int64 // offsets after the last records that were folded
 }
 
-// Counts returns a snapshot.
+// Counts returns the current sums.
 func (r *Runtime) Counts() Counts {
 	var c Counts
 	for _, p := range r.assignments() {
