@@ -6,8 +6,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// What counts of a member is where it was seen within the horizon: its reach goes
-// back when an old bucket is dropped, and it is idle when all are dropped.
+// Only what was seen within the horizon counts: the reach of a member goes back when
+// an old bucket is dropped, and the member is idle when all buckets are dropped.
 func TestActiveSet(t *testing.T) {
 	f := NewActiveSet()
 	wantLeast := func(members int, least oona.Micros) {
@@ -29,7 +29,7 @@ func TestActiveSet(t *testing.T) {
 	}
 	wantLeast(2, 100)
 	f.Roll(1)
-	f.Observe(1, 50) // behind itself
+	f.Observe(1, 50) // before its own latest
 	wantLeast(2, 100)
 	f.Roll(4)
 	wantLeast(2, 100)
@@ -44,7 +44,7 @@ func TestActiveSet(t *testing.T) {
 	f.Observe(4, 6)
 	wantLeast(3, 5)
 	if !f.Observe(3, 9) {
-		t.Error("the slowest went on, and the least did not")
+		t.Error("the slowest member advanced, and the least did not")
 	}
 	wantLeast(3, 6)
 	f.Roll(1004)

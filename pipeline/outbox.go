@@ -10,11 +10,11 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Outbox keeps what must be published until the bus has acknowledged it, in
-// order within each topic. It is for one goroutine at a time.
+// Outbox keeps messages until the bus has acknowledged them, in order within each
+// topic. It is not safe for concurrent use.
 type Outbox struct {
 	Publisher bus.Publisher
-	// Dropped is told of a message that the bus will never take.
+	// Dropped is called for a message that is too large for its topic.
 	Dropped func(topic string, msg *message.Message, err error)
 
 	pending []topicMessages
@@ -25,7 +25,7 @@ type topicMessages struct {
 	messages []*message.Message
 }
 
-// Add puts a message behind those of its topic.
+// Add appends a message for a topic.
 func (o *Outbox) Add(topic string, msg *message.Message) {
 	for i := range o.pending {
 		if o.pending[i].topic == topic {
@@ -45,9 +45,9 @@ func (o *Outbox) Len() int {
 	return n
 }
 
-// Flush publishes what is pending. After an error all of that topic is still
-// pending and is published again: readers know repeats by their trigger or
-// their origin.
+// Flush publishes the pending messages. After an error all messages of that topic are
+// still pending and are published again. Readers recognize repeats by their trigger
+// or their origin.
 func (o *Outbox) Flush(ctx context.Context) error {
 	for i := range o.pending {
 		batch := &o.pending[i]
@@ -67,8 +67,8 @@ func (o *Outbox) Flush(ctx context.Context) error {
 	return nil
 }
 
-// flushSingly publishes a batch one by one, as one of it is too large for the
-// bus: that one must not hold the others up for ever.
+// flushSingly publishes the messages of a batch one by one. It is for a batch that has
+// a message which is too large, so that the others are published all the same.
 func (o *Outbox) flushSingly(ctx context.Context, batch *topicMessages) error {
 	for len(batch.messages) > 0 {
 		msg := batch.messages[0]

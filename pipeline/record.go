@@ -18,11 +18,11 @@ type Rejection struct {
 	Detail string
 }
 
-// SideMessage copies a record and adds why it is in a side topic and where it was:
-// key, value, time and headers are unchanged.
+// SideMessage returns a copy of a record for a side topic. Key, value, time and headers
+// are unchanged; more headers say where the record was and why it was rejected.
 func SideMessage(msg *message.Message, at bus.Position, why Rejection) *message.Message {
 	to := bus.Target{Key: at.Key, Time: at.Appended}
-	if to.Time == 0 { // a Target without a time is given that of its publishing
+	if to.Time == 0 { // in a Target that would be the time of publishing
 		to.Time = 1
 	}
 	out := bus.NewMessage(msg.Payload, to)
@@ -32,7 +32,7 @@ func SideMessage(msg *message.Message, at bus.Position, why Rejection) *message.
 	out.Metadata[oona.HeaderErrorTopic] = at.Topic
 	out.Metadata[oona.HeaderErrorPartition] = strconv.Itoa(int(at.Partition))
 	out.Metadata[oona.HeaderErrorOffset] = strconv.FormatInt(at.Offset, 10)
-	delete(out.Metadata, oona.HeaderErrorIncarnation) // of the record itself, where it was in a side topic before
+	delete(out.Metadata, oona.HeaderErrorIncarnation) // the record may have been in a side topic before
 	if at.Incarnation != 0 {
 		out.Metadata[oona.HeaderErrorIncarnation] = strconv.FormatInt(int64(at.Incarnation), 10)
 	}
@@ -41,13 +41,14 @@ func SideMessage(msg *message.Message, at bus.Position, why Rejection) *message.
 	return out
 }
 
-// WithoutPayload empties a side record and says so in it: the record itself is
-// where the headers say that it was. False where there is nothing to empty.
+// WithoutPayload removes the payload of a side record and says so in its headers, which
+// also say where the whole record is. It returns false if msg is no side record or has
+// no payload.
 func WithoutPayload(msg *message.Message) bool {
 	if msg.Metadata.Get(oona.HeaderErrorOffset) == "" || len(msg.Payload) == 0 {
 		return false
 	}
-	msg.Metadata[oona.HeaderErrorMessage] += fmt.Sprintf(" (its %d bytes are too many for this topic and are left out: see its origin)", len(msg.Payload))
+	msg.Metadata[oona.HeaderErrorMessage] += fmt.Sprintf(" (the payload of %d bytes is too large for this topic and is left out; read the record at its origin)", len(msg.Payload))
 	msg.Payload = nil
 	return true
 }

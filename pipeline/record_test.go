@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// A side message says where the record was, with the incarnation of its log
-// where there is one, and not where the record had been before that.
+// A side message says where the record was, with the incarnation of its log if it
+// is known. It does not say where the record was before.
 func TestSideMessageSaysWhereTheRecordWas(t *testing.T) {
 	for incarnation, want := range map[oona.Incarnation]string{0: "", 1_790_000_000_000_000: "1790000000000000"} {
 		msg := message.NewMessage("", []byte("value"))

@@ -1,6 +1,6 @@
-// Package pipeline holds what the stages share: how a stage's Watermill router
-// is made. The stages themselves are the packages below it; each has a Config
-// and a Run that both its own binary and the demo call.
+// Package pipeline holds what the stages share: their router, the outbox and the
+// messages of side topics. The stages are the packages below it. Each has a Config
+// and a Run, which its own binary and the demo call.
 package pipeline
 
 import (
@@ -15,9 +15,9 @@ import (
 // closeTimeout bounds how long a router waits for its handlers when it stops.
 const closeTimeout = 20 * time.Second
 
-// NewRouter returns a router without middleware: handlers of telemetry settle
-// every record themselves, and a redelivery must reach them to be recognised.
-// What Watermill calls info is debug here: it speaks at every subscription.
+// NewRouter returns a router without middleware: handlers ack and nack every record
+// themselves, and must see redeliveries to recognize them. What Watermill logs as
+// info is logged as debug, since it logs every subscription.
 func NewRouter(logger *slog.Logger) (*message.Router, error) {
 	quiet := watermill.NewSlogLoggerWithLevelMapping(logger, map[slog.Level]slog.Level{
 		slog.LevelInfo: slog.LevelDebug,

@@ -9,32 +9,30 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// DefaultGroup is the group whose members share the partitions, unless they are
-// told another name.
+// DefaultGroup is the default name of the consumer group.
 const DefaultGroup = "oona-aggregate"
 
-// commitVersion begins the text of a commit: version, partitions, and then the
-// engine's own.
+// commitVersion is the first word of a commit's metadata. The number of partitions
+// and the text of the engine follow.
 const commitVersion = "oona1"
 
 func commitText(partitions int32, engine string) string {
 	return commitVersion + " " + strconv.Itoa(int(partitions)) + " " + engine
 }
 
-// ParseCommit returns what a group's commit says: how many partitions the topic
-// had, and what the engine goes on from. The error wraps ErrCommitText.
+// ParseCommit returns what a group's commit says: how many partitions the topic had,
+// and the commit of the engine. The error wraps ErrCommitText.
 func ParseCommit(c bus.Commit) (partitions int32, engine windows.Commit, err error) {
 	version, rest, _ := strings.Cut(c.Metadata, " ")
 	count, text, found := strings.Cut(rest, " ")
 	n, err := strconv.ParseInt(count, 10, 32)
 	if version != commitVersion || !found || err != nil || n < 1 {
-		return 0, windows.Commit{}, fmt.Errorf("%w: its metadata is %.40q; is the group's name another program's, or was it written by a later version?", ErrCommitText, c.Metadata)
+		return 0, windows.Commit{}, fmt.Errorf("%w: its metadata is %.40q; does another program use the group, or was it written by a later version?", ErrCommitText, c.Metadata)
 	}
 	return int32(n), windows.Commit{Offset: c.Offset, Metadata: text}, nil
 }
 
-// Commit returns the engine's commit, with the number of partitions that it holds
-// for.
+// Commit returns the engine's commit, with the number of partitions.
 func (p *machine) Commit() (bus.Commit, error) {
 	c, err := p.engine.Commit()
 	if err != nil {

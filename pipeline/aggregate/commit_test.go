@@ -54,7 +54,7 @@ func (f *fixture) fold(log []logged, from, to int64) {
 	}
 }
 
-// takenOver is a claim of the next owner, which goes on from a commit.
+// takenOver is the assignment of the next owner, which resumes from a commit.
 func takenOver(claim bus.Assignment, commit bus.Commit) bus.Assignment {
 	claim.Committed = commit
 	claim.LogEnd = max(claim.LogEnd, readTo(commit))
@@ -183,7 +183,7 @@ func TestRefusals(t *testing.T) {
 		"the log has lost what was read":       {func(c *bus.Assignment) { c.LogEnd = 0 }, aggregate.ErrAhead, "ends at offset 0, and had been read up to 1"},
 		"partitions were added":                {func(c *bus.Assignment) { c.Partitions = 5 }, aggregate.ErrPartitions, "had 4"},
 		"another program's commit":             {func(c *bus.Assignment) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText, `"something else"`},
-		"no metadata":                          {func(c *bus.Assignment) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "another program's"},
+		"no metadata":                          {func(c *bus.Assignment) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "does another program use the group"},
 		"a damaged commit":                     {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit, "offset 0"},
 	} {
 		t.Run(name, func(t *testing.T) {

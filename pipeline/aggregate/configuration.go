@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// ErrUpgrade says that windows are configured in a way that this version does
-// not know. To go on would be to fold wrongly.
+// ErrUpgrade is returned for windows that are configured in a way which this version
+// does not know. It would fold wrongly.
 var ErrUpgrade = errors.New("a configuration in the log is of a later version of Oona; upgrade this aggregator")
 
 // RecordAt names a record of the seed-metrics topic.
@@ -25,7 +25,7 @@ type RecordAt struct {
 	Offset    int64
 }
 
-// UnmarshalText takes PARTITION:OFFSET.
+// UnmarshalText parses PARTITION:OFFSET.
 func (r *RecordAt) UnmarshalText(text []byte) error {
 	partition, offset, found := strings.Cut(string(text), ":")
 	p, err1 := strconv.ParseUint(partition, 10, 31)
@@ -42,9 +42,8 @@ func (r RecordAt) MarshalText() ([]byte, error) { return []byte(r.String()), nil
 
 func (r RecordAt) String() string { return fmt.Sprintf("%d:%d", r.Partition, r.Offset) }
 
-// configuration decodes a record that changes how the partition is folded. One
-// of a later version is an error, or a dead letter where the stage was told to
-// skip it.
+// configuration decodes a record that changes how the partition is folded. A record
+// of a later version is an error, or a dead letter if the stage was told to skip it.
 func (p *machine) configuration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
 	v, side, err := p.decodeConfiguration(kind, payload, record)
 	if err == nil && record.Configuration != nil {
@@ -63,8 +62,8 @@ func (p *machine) configuration(kind string, payload []byte, record *windows.Rec
 	return 0, rejection{}, fmt.Errorf("%w. If none was ever used here, the record is damaged: skip it with --skip-record=%s at all aggregators", err, at)
 }
 
-// prepare has the engine look for the catalogue of a configuration. The error
-// wraps windows.ErrCatalogue where there is none, and else partition.ErrRetry.
+// prepare has the engine look for the catalogue of a configuration. The error wraps
+// windows.ErrCatalogue if there is no such catalogue, or else partition.ErrRetry.
 func (p *machine) prepare(c *windows.Configuration) error {
 	err := p.engine.Prepare(c)
 	if err == nil || errors.Is(err, windows.ErrCatalogue) {
@@ -73,8 +72,8 @@ func (p *machine) prepare(c *windows.Configuration) error {
 	return fmt.Errorf("%w: %w", partition.ErrRetry, err)
 }
 
-// decodeConfiguration sets record's configuration or incarnation, or returns why
-// it cannot: then only time passes with the record. The error is ErrUpgrade.
+// decodeConfiguration sets the configuration or the incarnation of a record. If it
+// returns a rejection, only time passes with the record. The error wraps ErrUpgrade.
 func (p *machine) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
 	var c windows.Configuration
 	var start oona.IncarnationStart
@@ -102,8 +101,8 @@ func (p *machine) decodeConfiguration(kind string, payload []byte, record *windo
 	return verdictOwn, rejection{}, nil
 }
 
-// DecodeIncarnation returns what an incarnation record says. Its errors are like
-// those of DecodeConfiguration.
+// DecodeIncarnation decodes an incarnation record. Its errors are like the errors of
+// DecodeConfiguration.
 func DecodeIncarnation(payload []byte) (oona.IncarnationStart, error) {
 	start, err := avro.DecodeIncarnation(payload)
 	if err != nil {
@@ -115,8 +114,8 @@ func DecodeIncarnation(payload []byte) (oona.IncarnationStart, error) {
 	return start, nil
 }
 
-// DecodeConfiguration returns what a configuration record of a kind says. Where
-// its error is OfLaterVersion an aggregator ends at the record; else the record
+// DecodeConfiguration decodes a configuration record of a kind. If OfLaterVersion
+// returns true for its error, an aggregator ends at the record; otherwise the record
 // is a dead letter.
 func DecodeConfiguration(kind string, payload []byte) (windows.Configuration, error) {
 	if kind != oona.ConfigurationRecord {
@@ -133,20 +132,20 @@ func DecodeConfiguration(kind string, payload []byte) (windows.Configuration, er
 	return c, nil
 }
 
-// OfLaterVersion reports whether an error of DecodeConfiguration is of a record
-// that a later version of Oona has written.
+// OfLaterVersion reports whether an error of DecodeConfiguration means that a later
+// version of Oona has written the record.
 func OfLaterVersion(err error) bool {
 	return errors.Is(err, errKind) || errors.Is(err, avro.ErrUnpublished) || errors.Is(err, windows.ErrReducer) || errors.Is(err, windows.ErrWindowKind)
 }
 
 var errKind = errors.New("its kind")
 
-// unsoundError is of a configuration that can be decoded, and holds nowhere.
+// unsoundError is the error of a configuration that is decoded and not valid.
 type unsoundError struct{ error }
 
 func (e unsoundError) Unwrap() error { return e.error }
 
-// noteIncarnation logs what became of an incarnation record. It comes seldom.
+// noteIncarnation logs the outcome of an incarnation record. They are rare.
 func (p *machine) noteIncarnation(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonBegun {
 		p.logger.Info("an incarnation of the log begins", "incarnation", int64(p.engine.Incarnation()), "detail", o.Detail, "offset", at.Offset)
@@ -155,18 +154,18 @@ func (p *machine) noteIncarnation(o windows.Outcome, at bus.Position) {
 	p.logger.Warn("an incarnation record in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 }
 
-// noteConfiguration logs what became of a configuration. It comes seldom.
+// noteConfiguration logs the outcome of a configuration. They are rare.
 func (p *machine) noteConfiguration(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonConfigured {
 		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
-		p.compareSettings("the partition goes on with the windows of its log, not with this worker's settings")
+		p.compareSettings("the partition has the windows of its log, which are not this worker's settings")
 		return
 	}
 	p.logger.Warn("a configuration in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 }
 
-// compareSettings warns where the partition's windows are not those of the
-// worker's settings, and says in what.
+// compareSettings logs a warning if the partition's windows differ from the worker's
+// settings.
 func (p *machine) compareSettings(warning string) {
 	held := p.engine.Config()
 	if differ := otherSettings(held, p.stage.cfg.Windows); len(differ) > 0 {
@@ -174,8 +173,8 @@ func (p *machine) compareSettings(warning string) {
 	}
 }
 
-// otherSettings lists what a worker's flags say otherwise than held. Generation,
-// reducer and catalogue have no flags.
+// otherSettings lists the settings that differ, with both values. Generation, reducer
+// and catalogue have no flags and are not compared.
 func otherSettings(held, own windows.Config) (all []string) {
 	a, b := reflect.ValueOf(held), reflect.ValueOf(own)
 	for i := range a.NumField() {
@@ -187,8 +186,8 @@ func otherSettings(held, own windows.Config) (all []string) {
 	return all
 }
 
-// noteUnknown logs the 1st, 2nd, 4th ... of Oona's own records of a kind that a
-// later version writes: it is skipped, and only time passes with it.
+// noteUnknown logs the 1st, 2nd, 4th, 8th ... of Oona's own records of unknown kinds,
+// which a later version writes. They are skipped: only time passes with them.
 func (p *machine) noteUnknown(kind string, at bus.Position) {
 	p.unknown++
 	if n := p.unknown; n&(n-1) == 0 {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
@@ -36,7 +35,7 @@ func length(d time.Duration) func(*windows.Config) {
 	return func(c *windows.Config) { c.Length = d }
 }
 
-// lengths are those of the windows of health rollups, with their generations.
+// lengths returns the lengths of the windows of health rollups, with generations.
 func (f *fixture) lengths(t *testing.T) (all []string) {
 	t.Helper()
 	for _, r := range f.rollups(t, f.topics.LayerHealth) {
@@ -72,14 +71,7 @@ func TestConfigurationsInTheLog(t *testing.T) {
 			if n := f.stage.Counts(); n.Own != 2 || n.Folded != 110 || n.Dead != 0 {
 				t.Errorf("counts are %+v", n)
 			}
-			want := fmt.Sprintf(`
-# HELP oona_aggregate_configuration_generation Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.
-# TYPE oona_aggregate_configuration_generation gauge
-oona_aggregate_configuration_generation{partition="3"} %d
-`, c.generation)
-			if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "oona_aggregate_configuration_generation"); err != nil {
-				t.Error(err)
-			}
+			f.wantGauges(t, map[string]float64{"configuration_generation": float64(c.generation)})
 		})
 	}
 }
@@ -87,7 +79,7 @@ oona_aggregate_configuration_generation{partition="3"} %d
 // The log alone decides by which version of the reducers windows are folded. That
 // it names another than a worker's settings is no difference between the two.
 func TestReducerIsTheLogs(t *testing.T) {
-	const warning = "not with this worker's settings"
+	const warning = "which are not this worker's settings"
 	for reducer := int32(1); reducer <= windows.Reducer; reducer++ {
 		f := start(t, nil)
 		f.feed.append(f.configuration(1, 0, func(c *windows.Config) { c.Reducer = reducer }), f.begin, own(oona.ConfigurationRecord))
@@ -106,9 +98,9 @@ func TestReducerIsTheLogs(t *testing.T) {
 	f.feed.append(f.configuration(1, 0, length(20*time.Second)), f.begin, own(oona.ConfigurationRecord))
 	f.stop()
 	if says := f.log.String(); !strings.Contains(says, warning) || !strings.Contains(says, "window-length: 20s, here 10s") {
-		t.Errorf("of another length nothing is said: %s", &f.log)
+		t.Errorf("another length is not logged: %s", &f.log)
 	} else if strings.Contains(says, "Catalogue") || strings.Contains(says, "max-skew") {
-		t.Errorf("more is said than differs: %s", &f.log)
+		t.Errorf("equal settings are logged: %s", &f.log)
 	}
 }
 
@@ -154,8 +146,8 @@ func TestBadRecordsOfOonasOwn(t *testing.T) {
 	}
 }
 
-// One that is damaged, so that it looks like one of a later version, is a dead
-// letter where the stage is told so; another of the kind ends it still.
+// A damaged configuration, which looks like one of a later version, is a dead letter
+// if the stage is told to skip it. Without that the stage ends.
 func TestDamagedConfigurationIsSkipped(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Skip = []aggregate.RecordAt{{Partition: 3, Offset: 1}} })
 	damaged := f.configuration(1, 0, length(20*time.Second))
@@ -236,8 +228,8 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 	}
 }
 
-// A successor, whatever its own settings, goes on under the configuration that
-// its predecessor found in the log.
+// A successor keeps the configuration that its predecessor found in the log, whatever
+// its own settings are.
 func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	first := start(t, nil)
 	first.feed.append(first.configuration(1, 0, length(20*time.Second)), first.begin, own(oona.ConfigurationRecord))
@@ -277,7 +269,7 @@ func TestTicksAreBounded(t *testing.T) {
 			c.TickInterval, c.IdleHorizon = time.Microsecond, time.Minute
 		}), f.begin, own(oona.ConfigurationRecord))
 		f.send(f.frame(0))
-		time.Sleep(time.Second) // the first wait may still be that of the settings
+		time.Sleep(time.Second) // the first wait may still be by the settings
 		synctest.Wait()
 		before := len(f.out.of(f.topics.SeedMetrics))
 		time.Sleep(time.Second)
@@ -289,14 +281,14 @@ func TestTicksAreBounded(t *testing.T) {
 	})
 }
 
-// Ticks come as often as the log wants them, not as the worker's settings say.
+// The tick interval is taken from the log, not in the worker's settings.
 func TestTicksGoByTheLogsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *aggregate.Config) { c.Windows.TickInterval = 10 * time.Second })
 		f.begin = time.Now()
 		f.feed.append(f.configuration(1, 0, nil), f.begin, own(oona.ConfigurationRecord)) // with ticks of 1 s
 		f.send(f.frame(0))
-		f.feed.pass(20, 2) // the first wait is still that of the settings
+		f.feed.pass(20, 2) // the first wait is still by the settings
 		synctest.Wait()
 		if got := len(f.out.of(f.topics.SeedMetrics)); got < 9 || got > 12 {
 			t.Errorf("%d ticks in 20 s, want one a second after the first ten", got)

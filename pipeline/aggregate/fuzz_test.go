@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// FuzzCommittedMetadata: metadata that the group has, whoever wrote it, is
-// either an aggregator's or refused with a reason, and nothing is begun then.
+// FuzzCommittedMetadata checks that any metadata of the group's commit are either an
+// aggregator's or refused with a reason, and that no incarnation is begun then.
 func FuzzCommittedMetadata(f *testing.F) {
 	for _, text := range []string{"", "oona1", "oona1 4", "oona1 4 ", "oona1 4 AAAA", "oona1 0 AAAA", "oona1 -4 AAAA", "oona1 99999999999 AAAA", "oona2 4 AAAA", "sarama", "\xff\x00"} {
 		f.Add(int64(7), text)

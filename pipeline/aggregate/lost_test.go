@@ -15,13 +15,13 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// fromHere is a worker that may begin anew, and soon emits again.
+// fromHere configures a worker that starts over and soon emits again.
 func fromHere(c *aggregate.Config) {
 	c.FromHere = true
 	c.Windows.MaxDelay, c.Windows.MaxSkew, c.Windows.IdleHorizon = 60*time.Second, 10*time.Second, 20*time.Second
 }
 
-// lostClaim is of a log that begins at 7 and ends at 20, without a commit.
+// lostClaim is an assignment of a log that begins at 7 and ends at 20, without a commit.
 func lostClaim() bus.Assignment {
 	return bus.Assignment{Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4,
 		LogStart: 7, LogEnd: 20, Settled: true, Committed: bus.Commit{Offset: oona.NoOffset}}
@@ -35,9 +35,9 @@ func (f *fixture) seconds(from, to int) {
 	}
 }
 
-// What a partition that begins anew does not fold goes to the late topic. A
-// successor goes on from its commit, the first of which can be made before any
-// record, and needs no leave for it.
+// A partition that starts over sends the frames that it does not fold to the late
+// topic. A successor resumes from any of its commits without --from-here. The first
+// commit can be made before any record.
 func TestFromHere(t *testing.T) {
 	whole := startClaim(t, lostClaim(), fromHere)
 	whole.seconds(0, 140)
@@ -75,7 +75,7 @@ func TestFromHere(t *testing.T) {
 			t.Fatalf("nothing to commit after %d records", at)
 		}
 		claim := takenOver(lostClaim(), commit)
-		second := startClaim(t, claim, nil) // its settings are those of the commit
+		second := startClaim(t, claim, nil) // with the settings of the commit
 		second.seconds(int(commit.Offset)-7, 140)
 		second.stop()
 		got := published(first)
@@ -90,8 +90,7 @@ func TestFromHere(t *testing.T) {
 	}
 }
 
-// Where nothing is lost, or something else is wrong, the leave to begin anew
-// changes nothing.
+// If nothing is lost, or something else is wrong, --from-here changes nothing.
 func TestFromHereElsewhere(t *testing.T) {
 	sound := start(t, nil)
 	log := someLog(sound)
@@ -135,7 +134,7 @@ func TestFromHereElsewhere(t *testing.T) {
 	}
 }
 
-// A log that has overtaken its commit goes on with the commit's configuration.
+// A partition whose log has overtaken the commit keeps the commit's configuration.
 func TestFromHereBeyondTheCommit(t *testing.T) {
 	first := start(t, fromHere)
 	first.feed.append(first.configuration(1, 0, func(c *windows.Config) {
@@ -158,8 +157,8 @@ func TestFromHereBeyondTheCommit(t *testing.T) {
 	}
 }
 
-// A worker that begins anew with settings that cannot be the log's ends when the
-// log says so, with the log's.
+// A worker that starts over with settings that the log cannot have ends when it reads
+// a configuration, and its error names the right settings.
 func TestFromHereWithWrongSettings(t *testing.T) {
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, fromHere)
@@ -176,8 +175,8 @@ func TestFromHereWithWrongSettings(t *testing.T) {
 	}
 }
 
-// A log that has lost records at its end, which were read, begins anew: what
-// comes at their offsets is read, and nothing that was emitted is emitted again.
+// After the log has lost records at its end that were read, the partition starts
+// over: new records at their offsets are read, and nothing is emitted twice.
 func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 	first := start(t, fromHere)
 	first.seconds(0, 60)
@@ -208,5 +207,21 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 		if r.Start >= after[0].Start {
 			t.Errorf("the window at %s was emitted before", r.Start.Time())
 		}
+	}
+}
+
+// A partition that cannot start over yet begins no incarnation: each attempt would
+// begin another one.
+func TestFailedStartBeginsNoIncarnation(t *testing.T) {
+	f, log := &fixture{out: &outputs{}}, &knownLog{fails: errors.New("the broker is away")}
+	stage := newStage(t, f, func(c *aggregate.Config) { fromHere(c); c.Log = log })
+	for range 2 {
+		if _, _, err := stage.Assign(t.Context(), lostClaim()); !errors.Is(err, log.fails) {
+			t.Errorf("Assign: %v", err)
+		}
+	}
+	log.fails = nil
+	if _, _, err := stage.Assign(t.Context(), lostClaim()); err != nil || len(log.begun) != 1 {
+		t.Errorf("Assign: %v; incarnations were begun: %+v", err, log.begun)
 	}
 }

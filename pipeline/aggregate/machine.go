@@ -17,7 +17,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// machine folds the records of one partition with a window engine: it is a
+// machine folds the records of one partition with a window engine. It is a
 // partition.Machine.
 type machine struct {
 	stage   *Stage
@@ -28,12 +28,12 @@ type machine struct {
 	logger  *slog.Logger
 
 	out     partition.Emit // during Fold
-	unknown int64          // Oona's own records of kinds that this worker does not know
-	mute    bool           // windows are not emitted yet, as the partition starts with what its log holds
+	unknown int64          // how many of Oona's own records are of an unknown kind
+	mute    bool           // no windows are emitted yet, since the partition's past is lost
 }
 
-// Fold decodes a record and takes it through the engine. Whatever the record
-// holds, time passes, unless it is an error.
+// Fold decodes a record and folds it with the engine. Unless it returns an error,
+// time passes, whatever the record holds.
 func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (replayed bool, err error) {
 	record := windows.Record{
 		Offset:     at.Offset,
@@ -61,7 +61,7 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 			return false, err
 		}
 	}
-	if outcome.Verdict == windows.Replayed { // decided, and published, before the commit
+	if outcome.Verdict == windows.Replayed { // it was decided, and its output published, before the commit
 		p.stage.metrics.replay()
 		return true, nil
 	}
@@ -91,19 +91,19 @@ func (p *machine) ProcessedTo() int64 { return p.engine.ProcessedTo() }
 func (p *machine) Replaying() bool { return p.engine.Replaying() }
 
 // NeededSince returns the append time of the oldest record that the open windows
-// need.
+// need, if it is known.
 func (p *machine) NeededSince() (oona.Micros, bool) { return p.engine.NeededSince() }
 
-// leastIdleTicks are how many ticks an idle partition gets, at least, within the
-// time that the topic keeps a record.
+// leastIdleTicks is how many ticks an idle partition gets, at least, within the time
+// that the topic keeps a record.
 const leastIdleTicks = 200
 
 // Pace returns how often the engine's configuration wants ticks.
 //
-// What a restart needs is at least the last idle horizon of the log clock, which
-// stands still where nothing comes, and would be deleted in time. A tick carries
-// the clock on by two intervals at most: this many carry it twice as far as the
-// horizon.
+// A restart needs at least the last idle horizon of the log clock. Without records
+// the clock would stop, and retention would delete what a restart needs. A tick
+// advances the clock by two intervals at most, so the number of ticks advances it
+// by up to twice the horizon.
 func (p *machine) Pace() partition.Pace {
 	cfg := p.engine.Config()
 	return partition.Pace{
@@ -113,7 +113,7 @@ func (p *machine) Pace() partition.Pace {
 	}
 }
 
-// Why a record goes to a side topic before the engine has looked at it.
+// Reasons why a record goes to a side topic without being folded.
 const (
 	reasonUndecodable = "undecodable"
 	reasonInvalid     = "invalid"
@@ -130,7 +130,7 @@ type rejection struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// decode sets record's frame and checksum, or returns why it cannot.
+// decode sets the frame and the checksum of a record, or returns why it cannot.
 func (p *machine) decode(payload []byte, record *windows.Record) (verdict, rejection) {
 	rest, err := p.decoder.Decode(payload, &p.frame)
 	if err == nil && len(rest) > 0 {
@@ -155,7 +155,7 @@ func (p *machine) decode(payload []byte, record *windows.Record) (verdict, rejec
 	return verdictFolded, rejection{}
 }
 
-// judge translates the engine's outcome for a frame.
+// judge returns the verdict for the engine's outcome of a frame.
 func (p *machine) judge(o windows.Outcome) (verdict, rejection) {
 	topics := &p.stage.cfg.Topics
 	switch o.Verdict {
@@ -173,15 +173,16 @@ func (p *machine) judge(o windows.Outcome) (verdict, rejection) {
 	panic(fmt.Sprintf("aggregate: the engine returned verdict %d for a frame", o.Verdict))
 }
 
-// emit is called by the engine for each rollup, valid only during the call.
+// emit is called by the engine for each rollup. The rollup is valid only during the
+// call.
 func (p *machine) emit(r *oona.Rollup) {
 	msg := bus.NewMessage(avro.AppendRollup(nil, r), bus.Target{Key: oona.Key(r.Run, r.Layer), Partition: p.about.Partition, Directed: true})
 	p.out(p.stage.cfg.Topics.Rollup(r.Group), msg)
 	p.stage.metrics.rollups[r.Group].Add(1)
 }
 
-// logDrop writes a line for the 1st, 2nd, 4th, 8th ... drop of a verdict: none
-// is silent, and a flood does not flood the log.
+// logDrop logs the 1st, 2nd, 4th, 8th ... record of a verdict, so that many records do
+// not flood the log.
 func (p *machine) logDrop(v verdict, side rejection, at bus.Position) {
 	n := p.stage.metrics.verdicts[v].Load() + 1
 	if n&(n-1) != 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// verdict is what became of a record. Every record has exactly one.
+// verdict is the result of folding a record. Every record has exactly one.
 type verdict uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 	verdictQuarantined
 	verdictOverflowed
 	verdictDead
-	verdictOwn // Oona's own record: a tick, a configuration, or of a kind not known
+	verdictOwn // one of Oona's own records: a tick, a configuration, or of an unknown kind
 	verdictCount
 )
 
@@ -30,8 +30,9 @@ var verdictNames = [verdictCount]string{
 	"folded", "duplicate", "late", "quarantined", "overflowed", "dead", "own",
 }
 
-// Counts are what a stage has done since it began. A record that is read again
-// after the partition moved is counted again, unless it was replayed.
+// Counts are what a stage has done since it started. A record that is read again after
+// its partition was assigned to another worker is counted again, unless it was
+// replayed.
 type Counts struct {
 	Folded, Duplicate, Late, Quarantined, Overflowed, Dead int64
 
@@ -39,14 +40,14 @@ type Counts struct {
 	Replayed int64 // records read again after a commit, to rebuild the open windows
 	Rollups  int64 // emitted, of both groups
 
-	// Of the partitions that are assigned, now:
+	// Of the partitions that are assigned now:
 	OpenWindows int64
 	Pending     int64 // rollups and side records that the bus has not acknowledged
 	Next        int64 // sum of the offsets after the last records that were read
 }
 
-// metrics are the stage's counters, and the collector of what its partitions
-// say of themselves.
+// metrics holds the stage's counters. As a collector it adds the gauges of the
+// partitions.
 type metrics struct {
 	verdicts [verdictCount]atomic.Int64
 	rollups  [2]atomic.Int64 // by group
@@ -66,25 +67,25 @@ func newMetrics(s *Stage) *metrics {
 	}
 	m := &metrics{
 		stage:   s,
-		records: vector("records_total", "Records read from the seed-metrics topic, by what became of them and why.", "verdict", "reason"),
+		records: vector("records_total", "Records read from the seed-metrics topic, by verdict and reason.", "verdict", "reason"),
 	}
 	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
 	m.showZeros()
 	return m
 }
 
-// showZeros shows what is alarmed on from the start: the increase of a series
-// that comes up as 1 is 0.
+// showZeros creates the series that alerts look at. A series that appears with the
+// value 1 has no increase.
 func (m *metrics) showZeros() {
-	for v, reasons := range asideReasons {
+	for v, reasons := range sideReasons {
 		for _, reason := range reasons {
 			m.records.WithLabelValues(verdictNames[v], string(reason))
 		}
 	}
 }
 
-// asideReasons are why records go to side topics.
-var asideReasons = map[verdict][]windows.Reason{
+// sideReasons are the reasons why records go to side topics.
+var sideReasons = map[verdict][]windows.Reason{
 	verdictLate:        {windows.ReasonLate, windows.ReasonLost},
 	verdictQuarantined: {windows.ReasonFuture, windows.ReasonStale, windows.ReasonConflict},
 	verdictOverflowed:  {windows.ReasonTimelines, windows.ReasonLayers, windows.ReasonMetrics, windows.ReasonSeeds, windows.ReasonSealed, reasonSize},
@@ -101,24 +102,24 @@ func (m *metrics) replay() {
 	m.replayed.Inc()
 }
 
-// owned are the metrics that are themselves collectors.
-func (m *metrics) owned() []prometheus.Collector {
+// own returns the metrics that are collectors themselves.
+func (m *metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{m.records, m.replayed}
 }
 
-// Descriptions of what is read from the partitions when Prometheus asks.
+// Descriptions of what is read from the machines for each scrape.
 var (
 	rollupsDesc = prometheus.NewDesc("oona_aggregate_rollups_total", "Rollups emitted, by group.", []string{"group"}, nil)
 
 	openDesc       = partitionDesc("open_windows", "Windows that are open.")
-	layersDesc     = partitionDesc("open_layer_windows", "Layers' windows that are open: what memory goes to.")
-	layersCap      = partitionDesc("max_open_layer_windows", "Layers' windows that may be open.")
-	sealedDesc     = partitionDesc("sealed_windows", "Windows that admit no further layer, as too many were open.")
-	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) that are admitted.")
-	timelineCap    = partitionDesc("max_timelines", "Timelines that the partition admits.")
+	layersDesc     = partitionDesc("open_layer_windows", "Windows of layers that are open. Most memory is used for them.")
+	layersCap      = partitionDesc("max_open_layer_windows", "Limit of open windows of layers.")
+	sealedDesc     = partitionDesc("sealed_windows", "Open windows that accept no more layers, because too many windows were open.")
+	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) in the partition.")
+	timelineCap    = partitionDesc("max_timelines", "Limit of timelines in the partition.")
 	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was assigned.")
-	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition's log made last; 0 where it has none, and the worker's settings hold.")
-	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window, 0 where there is none or it has not ended.")
+	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition has from its log; 0 if it uses the worker's settings.")
+	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window; 0 if no open window has ended.")
 )
 
 func partitionDesc(name, help string) *prometheus.Desc {
@@ -127,7 +128,7 @@ func partitionDesc(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range m.owned() {
+	for _, c := range m.own() {
 		c.Describe(ch)
 	}
 	for _, d := range []*prometheus.Desc{rollupsDesc, openDesc, layersDesc, sealedDesc, timelineDesc, timelineCap, evictedDesc, layersCap, oldestDesc, generationDesc} {
@@ -137,7 +138,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range m.owned() {
+	for _, c := range m.own() {
 		c.Collect(ch)
 	}
 	for group := range m.rollups {
@@ -181,7 +182,7 @@ func (s *machineState) collect(ch chan<- prometheus.Metric, now time.Time) {
 	gauge(oldestDesc, oldest)
 }
 
-// Counts returns a snapshot. All records below Next are in the other counts.
+// Counts returns the current counts. All records below Next are in the other counts.
 func (s *Stage) Counts() Counts {
 	now := s.Runtime.Counts()
 	c := Counts{OpenWindows: now.Open, Pending: now.Pending, Next: now.Next}

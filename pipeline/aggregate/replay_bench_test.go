@@ -30,7 +30,7 @@ const (
 )
 
 // BenchmarkReplay takes 1 GiB of open-window log through decoding and the
-// engine, as a claim does: live, and again as a successor that goes on from the
+// engine, as an assignment does: live, and again as a successor that resumes from the
 // commit at its end. The two take turns chunk by chunk; which is first
 // alternates. It reports the rates over all of the log, and the median over the
 // chunks of how much CPU live folding takes in terms of a replay: above 0.5 is
@@ -124,7 +124,7 @@ type replayRecord struct {
 	at  bus.Position
 }
 
-// replayLog is made anew chunk by chunk, the same each time.
+// replayLog generates the log chunk by chunk, the same each time.
 type replayLog struct {
 	frames  int
 	bytes   int64

@@ -5,12 +5,12 @@
 //	record --> decode --> windows.Engine --> outbox --> layer.health, layer.performance
 //	              |            |                 +----> late, quarantine, overflow
 //	              +------------|----------------------> dead letters
-//	                           +-- no record comes, and windows are open --> tick
+//	                           +-- no records come, and windows are open --> tick
 //
-// What is committed is the engine's state and the offset from which the open
-// windows can be folded again (commit.go): the next owner replays from there, and
-// goes on. A rollup that was emitted after the commit is emitted again, the same,
-// and readers drop it by its trigger.
+// A commit holds the engine's state and the offset from which the open windows can
+// be folded again (commit.go). The next owner replays from there and continues. It
+// emits the rollups after the commit once more, with equal content, and readers drop
+// them by their triggers.
 package aggregate
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Config is what the stage must be told.
+// Config configures the stage.
 type Config struct {
 	Worker  string // an id, written into ticks
 	Topics  oona.Topics
@@ -38,20 +38,20 @@ type Config struct {
 	// FromHere continues a partition whose past is lost with what the log still
 	// holds, instead of refusing it. It does not change other partitions.
 	FromHere bool
-	// Retention asks how long the seed-metrics topic keeps a record; 0: for ever.
-	// Nil: it is not known.
+	// Retention returns how long the seed-metrics topic keeps a record; 0 means for
+	// ever. Nil if that is not known.
 	Retention func(context.Context) (time.Duration, error)
 	// Skip names records that become dead letters: configurations that no version
 	// can read, and frames that make the fold panic. All aggregators must skip the
 	// same records until no replay can reach them.
 	Skip []RecordAt
-	// Log is asked as a partition is assigned. Nil: the assignment and its commit alone say
-	// how it is gone on with, and a loss of the log's end that it has outgrown
-	// since is not noticed.
+	// Log is used when a partition is assigned. If it is nil, only the assignment and
+	// its commit decide how the partition is resumed, and a lost end of the log is not
+	// noticed if the log has grown past the commit since.
 	Log Log
 }
 
-// Validate names the first field that is wrong.
+// Validate returns an error for the first field that is wrong.
 func (c Config) Validate() error {
 	if err := oona.CheckID("worker", c.Worker); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (c Config) Validate() error {
 	return CheckWindows(c.Windows)
 }
 
-// Stage owns the engines of the partitions that this worker is assigned.
+// Stage owns the engines of the partitions that are assigned to this worker.
 type Stage struct {
 	cfg        Config
 	catalogues windows.Catalogues
@@ -69,8 +69,8 @@ type Stage struct {
 	*partition.Runtime
 }
 
-// New returns a stage that publishes to publisher, whose Close stays the
-// caller's. The catalogues give each metric its group and direction.
+// New returns a stage that publishes to publisher. The caller closes the publisher.
+// The catalogues give each metric its group and direction.
 func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("aggregate: %w", err)
@@ -102,22 +102,21 @@ func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, reg
 	return s, nil
 }
 
-// tick is the record with which time goes on in a quiet partition.
+// tick returns the record that lets time pass in a quiet partition.
 func (s *Stage) tick(now time.Time) *message.Message {
 	msg := message.NewMessage("", avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}))
 	msg.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
 	return msg
 }
 
-// CheckWindows says what is wrong with windows that are to be folded here. What a
-// log says is folded all the same, with fewer ticks. It returns a
-// *oona.FieldError.
+// CheckWindows returns a *oona.FieldError if this worker must not be configured with
+// the windows. It is not applied to configurations of a log.
 func CheckWindows(cfg windows.Config) error {
 	if cfg.TickInterval > 0 && cfg.TickInterval < partition.LeastTick {
-		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; it is at least %s, or an idle aggregator is busy with looking at the time", cfg.TickInterval, partition.LeastTick)}
+		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; give at least %s, or an idle aggregator does nothing but look for quiet partitions", cfg.TickInterval, partition.LeastTick)}
 	}
 	if cfg.MaxTimelines > windows.MostTimelines {
-		return &oona.FieldError{Field: "MaxTimelines", Reason: fmt.Sprintf("is %d; it is at most %d, as no commit has room for more, and a restart would have to read ever more of the log", cfg.MaxTimelines, windows.MostTimelines)}
+		return &oona.FieldError{Field: "MaxTimelines", Reason: fmt.Sprintf("is %d; give at most %d, since a commit cannot hold more, and a restart would have to read more and more of the log", cfg.MaxTimelines, windows.MostTimelines)}
 	}
 	return cfg.Validate()
 }

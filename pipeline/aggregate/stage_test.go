@@ -28,7 +28,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// outputs is a publisher that keeps what it is given and fails on demand.
+// outputs is a publisher that keeps the messages and fails on demand.
 type outputs struct {
 	mu       sync.Mutex
 	topics   map[string][]*message.Message
@@ -78,7 +78,7 @@ func (o *outputs) of(topic string) []*message.Message {
 	return o.topics[topic]
 }
 
-// feed is a subscriber of one claim, to which a test appends records.
+// feed is a member with one assignment, to which a test appends records.
 type feed struct {
 	stage    *aggregate.Stage
 	claim    bus.Assignment
@@ -88,7 +88,7 @@ type feed struct {
 	taken    atomic.Pointer[bus.Consumer]
 }
 
-// consumer is that of the assignment; it waits until there is one.
+// consumer returns the Consumer of the assignment, as soon as there is one.
 func (f *feed) consumer() bus.Consumer {
 	for f.taken.Load() == nil {
 		runtime.Gosched() // a pause would be one of the fake clock's
@@ -96,10 +96,10 @@ func (f *feed) consumer() bus.Consumer {
 	return *f.taken.Load()
 }
 
-// commit asks what may be committed.
+// commit asks the consumer for a commit.
 func (f *feed) commit() (bus.Commit, bool) { return f.consumer().Commit() }
 
-// begin is the first offset of an assignment that is sound, or has no commit.
+// begin returns where an assignment begins that has lost nothing.
 func begin(a bus.Assignment) int64 {
 	from, _ := a.Resume()
 	return from
@@ -156,8 +156,8 @@ func (f *feed) append(payload []byte, appended time.Time, headers map[string]str
 	}
 }
 
-// pass lets seconds go by, in each of which the leader says that the log ends at
-// an offset.
+// pass lets seconds pass. In each of them the leader says that the log ends at an
+// offset.
 func (f *feed) pass(seconds int, end int64) {
 	for range seconds {
 		time.Sleep(time.Second)
@@ -417,8 +417,8 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 	}
 }
 
-// Metrics beyond the cap of a layer go aside with their frames, those within it
-// go on.
+// Frames with metrics beyond the limit of a layer go to the overflow topic. The
+// others are folded.
 func TestMetricsBeyondTheCap(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Windows.MaxMetrics = 2 })
 	send := func(name string) {
@@ -437,7 +437,7 @@ func TestMetricsBeyondTheCap(t *testing.T) {
 	}
 	for i, offset := range []string{"2", "4"} {
 		if m := aside[i].Metadata; m[oona.HeaderErrorException] != "metrics" || m[oona.HeaderErrorOffset] != offset {
-			t.Errorf("offset %s went aside because of %q, want offset %s because of metrics", m[oona.HeaderErrorOffset], m[oona.HeaderErrorException], offset)
+			t.Errorf("offset %s is in the overflow topic because of %q, want offset %s because of metrics", m[oona.HeaderErrorOffset], m[oona.HeaderErrorException], offset)
 		}
 	}
 	if h := f.rollups(t, f.topics.LayerHealth); len(h) != 1 || h[0].Frames != 3 || len(h[0].Metrics) != 2 {
@@ -704,8 +704,8 @@ func TestTimePassesWithDeadLetters(t *testing.T) {
 	}
 }
 
-// Before a partition is read to its end its quiet is only the reader's own, and
-// while its leader does not say where that is, nobody knows.
+// A partition gets no tick before it is read to its end, nor while its leader does
+// not say where the end is.
 func TestNoTickBeforeCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := startClaim(t, bus.Assignment{Topic: "t", Partition: 3, Partitions: 4, LogEnd: 2, Committed: bus.Commit{Offset: oona.NoOffset}}, nil)
@@ -775,8 +775,8 @@ func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
 	}
 }
 
-// How long a partition has been idle does not begin anew with each claim: else one
-// whose worker is restarted often would never get a tick.
+// A partition stays idle across assignments. Otherwise it would never get a tick if
+// its worker is restarted often.
 func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, nil)
@@ -799,7 +799,7 @@ func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 		second.feed.pass(2*60, second.feed.next)
 		synctest.Wait()
 		if len(second.out.of(second.topics.SeedMetrics)) == 0 {
-			t.Error("no tick 16 minutes after the last record, as the worker was restarted meanwhile")
+			t.Error("no tick 16 minutes after the last record, with a restart of the worker in between")
 		}
 		second.stop()
 	})
@@ -846,8 +846,8 @@ func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
 	})
 }
 
-// A partition whose rollups wait for the bus is not quiet: nobody knows what
-// comes behind the record in hand.
+// A partition whose rollups wait for the bus is not quiet: more records may follow in
+// the log.
 func TestNoTickWhileRollupsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -934,7 +934,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 	})
 }
 
-// A bug that panics ends the stage: its engine is not to be trusted.
+// A panic ends the stage, since the state of the engine is not to be trusted.
 func TestPanicEndsTheStage(t *testing.T) {
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.catalogue = func(string) oona.Metric { panic("a bug") }

@@ -13,9 +13,9 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Why a partition is not opened. What was folded there before cannot be known,
-// and a guess would give a rollup that differs from one already emitted, so the
-// stage ends and says what to do.
+// Reasons why a partition is not opened. What was folded there before is not known,
+// and a guess could give a rollup that differs from one already emitted. So the
+// stage ends, and the error says what to do.
 var (
 	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
 	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
@@ -23,8 +23,8 @@ var (
 	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
 	// ErrAhead: the log has lost records that were read.
 	ErrAhead = errors.New("the log has lost records that were read when the commit was made")
-	// ErrMadeAgain: the log is another than the one that the rollups are of, and
-	// readers would drop what is emitted of it.
+	// ErrMadeAgain: the rollups were made of another log, and readers would drop the
+	// rollups of this one.
 	ErrMadeAgain = errors.New("the log is another than the one that its rollups are of, and has no incarnation above theirs")
 	// ErrPartitions: keys have moved to other partitions.
 	ErrPartitions = errors.New("the topic's number of partitions has changed")
@@ -35,46 +35,46 @@ var (
 	ErrCommitText = errors.New("the commit cannot be read")
 )
 
-// Log answers what an assignment and its commit leave open, and begins incarnations of
-// the seed-metrics topic.
+// Log looks into the seed-metrics topic and the rollup topics, and begins incarnations
+// of the seed-metrics topic.
 type Log interface {
-	// Record returns the append time of the record that the partition holds at
-	// an offset; false: none.
+	// Record returns the append time of the record at an offset, or false if the
+	// partition holds no record there.
 	Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, found bool, err error)
 	// FirstIncarnation returns the number of the incarnation that the record at
-	// offset 0 begins; 0: there is no such record.
+	// offset 0 begins, or 0 if there is no such record.
 	FirstIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error)
 	// LastIncarnation returns the greatest number that was written for the
-	// partition, wherever in the log its record is; 0: none is known.
+	// partition, wherever in the log its record is, or 0 if none is known.
 	LastIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error)
 	// LastRollups returns the last rollup of the partition in each of the rollup
-	// topics, where it has one.
+	// topics that has one.
 	LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, error)
-	// BeginIncarnation appends an incarnation record, whose number is above
-	// known and above all that the bus knows of the partition. It returns an
-	// offset after that record. PreviousEnd is how far the log had been read.
+	// BeginIncarnation appends an incarnation record. Its number is greater than
+	// known and than every number that was written for the partition. It returns an
+	// offset after the record. PreviousEnd is how far the log had been read.
 	BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (end int64, err error)
-	// LastWindows returns the configuration that was last written to the
-	// partition, also where the log has lost it; false: none is known.
+	// LastWindows returns the configuration that was last written to the partition,
+	// even if the log has lost it, or false if none is known.
 	LastWindows(ctx context.Context, partition int32) (oona.WindowConfiguration, bool, error)
 }
 
-// Past is what the group's commit and the log say together of a partition.
+// Past is what the group's commit and the log say about a partition.
 type Past struct {
 	Committed bool            // whether there is a commit
-	Commit    windows.Commit  // the engine's
-	Reached   windows.Reached // of the commit
-	// Lost is why the partition cannot be folded on from the commit, or from
-	// its beginning where there is none: it wraps ErrNoCommit, ErrOvertaken,
-	// ErrAhead or ErrMadeAgain. Nil: it can.
+	Commit    windows.Commit  // of the engine
+	Reached   windows.Reached // by the commit
+	// Lost is why the partition cannot be folded from the commit, or without a commit
+	// from the beginning of the log. It wraps ErrNoCommit, ErrOvertaken, ErrAhead or
+	// ErrMadeAgain. Nil if it can be.
 	Lost error
 }
 
-// PastOf decides how a partition is to be gone on with. It is the one place that
-// decides it: for an assignment's first offset, for its engine, and for what
-// `oona windows` shows. Log may be nil: then it decides by the assignment alone. If
-// Partitions of an assignment is 0, their number is not compared. The error wraps
-// ErrCommitText, ErrPartitions or windows.ErrCommit, or is the log's.
+// PastOf decides how a partition is resumed. It is the only place that decides this:
+// for the first offset of an assignment, for its engine, and for what `oona windows`
+// shows. If log is nil, it decides by the assignment alone. If a.Partitions is 0, the
+// number of partitions is not compared. The error wraps ErrCommitText, ErrPartitions
+// or windows.ErrCommit, or is that of a method of log.
 func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 	if a.Committed.Offset == bus.NoOffset {
 		lost, err := withoutCommit(ctx, a, log)
@@ -96,7 +96,7 @@ func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 	return past, err
 }
 
-// withoutCommit looks at a partition that the group has no commit of.
+// withoutCommit decides for a partition of which the group has no commit.
 func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if a.LogStart > 0 {
 		return fmt.Errorf("%w: %s/%d begins at offset %d. Was the group renamed, or have its offsets expired? Restore the offsets, or start the aggregator with --from-here to continue with what the log still holds",
@@ -130,9 +130,9 @@ func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err er
 		ErrMadeAgain, a.Topic, a.Partition, trigger.Offset, trigger.Incarnation), nil
 }
 
-// isOf reports whether a rollup was made of this log: whether the log holds its
-// trigger. What comes at that offset in a topic that was made again was appended
-// later, and the rollup tells when its trigger was appended, to within a window.
+// isOf reports whether a rollup was made of this log, that is, whether the log holds
+// its trigger. A rollup says when its trigger was appended, to within a window. If
+// the topic was made again, the record at that offset was appended later.
 func isOf(ctx context.Context, r *oona.Rollup, a bus.Assignment, log Log) (bool, error) {
 	if r.Group != oona.Performance {
 		return false, nil
@@ -142,7 +142,7 @@ func isOf(ctx context.Context, r *oona.Rollup, a bus.Assignment, log Log) (bool,
 	return found && latest >= r.Start && latest < r.End, err
 }
 
-// compare says what of the log that the commit is of is gone.
+// compare returns what the log has lost of what the commit needs.
 func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if p.Reached.ProcessedTo > a.LogEnd {
 		return fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d (an unclean election, a restored backup, a topic that was made again). New records at these offsets would be taken for records that were read. Start the aggregator with --from-here to continue with what the log holds, or use new topics under another --prefix",
@@ -166,7 +166,7 @@ func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, er
 	return nil, nil
 }
 
-// open decides how a partition is gone on with, and makes its machine.
+// open decides how a partition is resumed, and makes its machine.
 func (s *Stage) open(ctx context.Context, a bus.Assignment) (partition.Opened, error) {
 	past, err := PastOf(ctx, a, s.cfg.Log)
 	if err != nil {
@@ -181,32 +181,32 @@ func (s *Stage) open(ctx context.Context, a bus.Assignment) (partition.Opened, e
 	}
 	m := &machine{stage: s, about: a, engine: engine, logger: s.logger.With("partition", a.Partition)}
 	m.noteLoss()
-	m.compareSettings("the partition goes on with the windows of its commit, not with this worker's settings")
+	m.compareSettings("the partition keeps the windows of its commit, which are not this worker's settings")
 	opened := partition.Opened{Machine: m, From: a.LogStart}
 	if past.Lost == nil && past.Committed {
 		opened.From = a.Committed.Offset
 	}
-	// The first commit after a loss keeps where the log ended.
+	// The first commit after a loss records where the log ended.
 	opened.CommitNow = past.Lost != nil
 	return opened, nil
 }
 
-// mayBeShort reports whether a loss may be one of a moment: a leader does not know
-// the log's end yet, or `oona topics apply` has made the topic and is about to
-// write its first record.
+// mayBeShort reports whether a loss may only seem to be one for a moment: a leader may
+// not know the end of the log yet, or `oona topics apply` has made the topic and is
+// about to write its first record.
 func mayBeShort(a bus.Assignment, lost error) bool {
 	return errors.Is(lost, ErrAhead) || errors.Is(lost, ErrMadeAgain) && a.LogEnd == 0
 }
 
-// final are the errors that asking again would give again. What else goes wrong
-// as a partition is assigned is tried again.
+// final are the errors that would come again. After any other error of an assignment
+// it is tried again.
 var final = []error{ErrNoCommit, ErrOvertaken, ErrAhead, ErrMadeAgain, ErrPartitions, ErrSettings, ErrCommitText, windows.ErrCommit, windows.ErrReducer, windows.ErrWindowKind, windows.ErrCatalogue}
 
 func isFinal(err error) bool {
 	return slices.ContainsFunc(final, func(f error) bool { return errors.Is(err, f) })
 }
 
-// engine returns the engine that an assignment goes on with.
+// engine returns the engine of an assignment.
 func (s *Stage) engine(ctx context.Context, a bus.Assignment, past Past) (engine *windows.Engine, err error) {
 	if past.Lost != nil && !s.cfg.FromHere {
 		return nil, past.Lost
@@ -225,10 +225,14 @@ func (s *Stage) engine(ctx context.Context, a bus.Assignment, past Past) (engine
 	return engine, nil
 }
 
-// fromHere returns an engine for what the log still holds. An incarnation of the
-// log begins first, and nothing is emitted before its record was read: so
-// readers take what is emitted, whatever its offsets are.
+// fromHere returns an engine for what the log still holds. It begins an incarnation of
+// the log, and nothing is emitted before the record of the incarnation was read. So
+// readers accept the new rollups, whatever their offsets are.
 func (s *Stage) fromHere(ctx context.Context, a bus.Assignment, past Past) (*windows.Engine, error) {
+	settings, err := s.lastWindows(ctx, a, past)
+	if err != nil {
+		return nil, err
+	}
 	end := a.LogEnd
 	if s.cfg.Log != nil {
 		previous := int64(bus.NoOffset)
@@ -241,10 +245,6 @@ func (s *Stage) fromHere(ctx context.Context, a bus.Assignment, past Past) (*win
 		}
 		end = max(end, after)
 	}
-	settings, err := s.lastWindows(ctx, a, past)
-	if err != nil {
-		return nil, err
-	}
 	engine, err := windows.Restart(settings, s.catalogues, past.Commit, a.LogStart, end)
 	if err != nil {
 		return nil, fmt.Errorf("start from here at offset %d: %w", a.LogStart, err)
@@ -254,7 +254,7 @@ func (s *Stage) fromHere(ctx context.Context, a bus.Assignment, past Past) (*win
 	return engine, nil
 }
 
-// briefly returns why a partition starts from here, without what to do about it.
+// briefly returns why a partition starts over, without what to do about it.
 func briefly(lost error) string {
 	for _, why := range final {
 		if errors.Is(lost, why) {
@@ -264,9 +264,9 @@ func briefly(lost error) string {
 	return lost.Error()
 }
 
-// lastWindows returns what a partition starts with whose commit is lost: the
-// configuration that was last written to it, or else the worker's settings. One
-// that holds from a later time than now was not in force.
+// lastWindows returns the windows of a partition that starts over. Without a commit
+// these are the configuration that was last written to the partition, unless it
+// takes effect only later, or else the worker's settings.
 func (s *Stage) lastWindows(ctx context.Context, a bus.Assignment, past Past) (windows.Config, error) {
 	if past.Committed || s.cfg.Log == nil {
 		return s.cfg.Windows, nil

@@ -192,8 +192,8 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 func TestTopicThatWasMadeAgain(t *testing.T) {
 	claim := wholeClaim()
 	frame := map[int64]knownRecord{0: {}}
-	// A rollup of the window from 0 to 10 s, of which the last frame is of 9 s; the
-	// record that closed it was appended 7 s later.
+	// A rollup of the window from 0 to 10 s, whose last frame was observed at 9 s. The
+	// record that closed the window was appended 7 s later.
 	second := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	rollup := func(offset int64, of oona.Incarnation) []oona.Rollup {
 		r := oona.Rollup{Start: oona.MicrosOf(second(0)), End: oona.MicrosOf(second(10)), Trigger: oona.Trigger{Incarnation: of, Offset: offset}}
@@ -317,18 +317,18 @@ func (f *fixture) run(t *testing.T, claim bus.Assignment) <-chan error {
 	return ended
 }
 
-// A catalogue that the log names and nobody has ends the stage; one that cannot
-// be looked for now is looked for again, and nothing is passed by until then.
+// A catalogue that the log names and that does not exist ends the stage. If it cannot
+// be looked up at the moment, that is tried again, and nothing is skipped.
 func TestCatalogueThatTheLogNames(t *testing.T) {
 	named := oona.CatalogueHash{1, 2, 3}
 	configured := func(f *fixture) []byte {
 		return f.configuration(1, 0, func(c *windows.Config) { c.Catalogue = named })
 	}
-	t.Run("nobody has it", func(t *testing.T) {
+	t.Run("does not exist", func(t *testing.T) {
 		f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 		f.others = func(hash oona.CatalogueHash) (windows.Catalogue, error) {
 			if hash == named {
-				return nil, fmt.Errorf("%w: nobody has it", windows.ErrCatalogue)
+				return nil, fmt.Errorf("%w: does not exist", windows.ErrCatalogue)
 			}
 			return f.catalogue, nil
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona/pipeline/partition"
 )
 
-// After a machine has failed or panicked, nothing that it says is committed, and it
-// folds nothing more. Its successor folds the record again, from the last commit.
+// After a machine has failed or panicked it is neither committed nor used again. Its
+// successor folds the record again, from the last commit.
 func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 	for _, how := range []string{"late error", "late panic"} {
 		t.Run(how, func(t *testing.T) {
@@ -23,7 +23,7 @@ func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 					t.Error("the record was acked")
 				}
 				if c, due := w.consumer.Commit(); due {
-					t.Errorf("%+v is committed, and what was emitted is not on the bus", c)
+					t.Errorf("%+v is committed, and the output is not on the bus", c)
 				}
 				if err := w.runtime.Ready(); !errors.Is(err, partition.ErrFailed) {
 					t.Errorf("Ready: %v", err)
@@ -78,7 +78,7 @@ func TestRetryAfterAnEffect(t *testing.T) {
 						t.Errorf("Run: %v", err)
 					}
 				default:
-					t.Error("the worker goes on")
+					t.Error("the worker does not end")
 				}
 				if c, due := w.consumer.Commit(); due {
 					t.Errorf("%+v is committed", c)

@@ -76,8 +76,7 @@ func (a *adder) Pace() partition.Pace {
 	return partition.Pace{Open: a.open, TickInterval: time.Second, IdleTicks: 200}
 }
 
-// published is a publisher that keeps what it is given, after it has failed as
-// often as it was told.
+// published is a publisher that fails some times, and then keeps the messages.
 type published struct {
 	mu       sync.Mutex
 	failures int
@@ -196,7 +195,7 @@ func (w *world) assign(a bus.Assignment) {
 
 var fresh = bus.Assignment{Committed: bus.Commit{Offset: bus.NoOffset}}
 
-// assigned is an assignment that goes on from a commit.
+// assigned is an assignment with a commit.
 func assigned(c bus.Commit, end int64) bus.Assignment {
 	return bus.Assignment{LogEnd: end, Committed: c}
 }
@@ -229,7 +228,7 @@ func (w *world) fold(payloads ...string) {
 	}
 }
 
-// A successor goes on from the commit, with another machine.
+// A successor resumes from the commit, with another machine.
 func TestCommitAndSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)
@@ -248,7 +247,7 @@ func TestCommitAndSuccessor(t *testing.T) {
 		}
 		w.consumer.Committed(commit, nil)
 		if _, due := w.consumer.Commit(); due {
-			t.Error("what is committed is committed again")
+			t.Error("a commit is made twice")
 		}
 		first := w.machine
 		w.consumer.Revoke()
@@ -314,7 +313,7 @@ func TestErrorsOfTheMachine(t *testing.T) {
 			t.Error("the record was acked")
 		}
 		if err := <-w.ended; err == nil {
-			t.Error("the worker goes on after a panic")
+			t.Error("the worker survives a panic")
 		}
 	})
 }
@@ -337,7 +336,7 @@ func TestAssignmentThatIsRefused(t *testing.T) {
 				}
 			default:
 				if final {
-					t.Error("the worker goes on")
+					t.Error("the worker does not end")
 				}
 			}
 		}

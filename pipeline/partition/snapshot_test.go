@@ -143,7 +143,7 @@ func load(ctx context.Context, b bus.Admin, from int32, ref snapshotRef) (number
 type ledgers struct {
 	t       *testing.T
 	bus     *memory.Bus
-	largest atomic.Int64 // bytes of a snapshot of which a machine was made
+	largest atomic.Int64 // bytes of the largest snapshot that was loaded
 	workers []*ledgerWorker
 }
 
@@ -265,7 +265,7 @@ func (l *ledgers) commits() (all [ledgerPartitions]ledgerCommit) {
 	return all
 }
 
-// payloads are those of a partition.
+// payloads returns the payloads of a partition.
 func (l *ledgers) payloads(topic string, of int32) (all []string) {
 	l.t.Helper()
 	err := l.bus.Read(l.t.Context(), topic, bus.Range{Partition: of, From: 0, End: 1 << 40}, func(msg *message.Message) error {
@@ -305,8 +305,8 @@ func (l *ledgers) check() {
 }
 
 // A machine with a large state keeps it as records, and its commits refer to them.
-// Whoever is killed, fenced, or cut off from a topic, a commit never refers to a
-// snapshot that is not whole, and nothing is lost or differs.
+// Workers are killed, fenced, and cut off from topics. A commit never refers to a
+// snapshot that is not whole, and no output is lost or differs.
 func TestSnapshotsSurviveKills(t *testing.T) {
 	largest := int64(0)
 	for seed := range uint64(20) {
@@ -357,7 +357,7 @@ func (l *ledgers) step(random *rand.Rand, in bus.Publisher) {
 	case 1:
 		l.workers[i].end(l.t, false)
 		l.workers[i] = l.start()
-	case 2: // it goes on without knowing that its partitions are another's
+	case 2: // a zombie: it does not know that it has lost its partitions
 		l.workers[i].member.Expel()
 	case 3:
 		l.workers[i].member.Notice()
@@ -419,7 +419,7 @@ func TestSnapshotThatIsLost(t *testing.T) {
 					}
 				default:
 					if how != "whole" {
-						t.Error("the worker goes on")
+						t.Error("the worker does not end")
 					}
 					next.end(t, false)
 				}
