@@ -1,4 +1,4 @@
-# The tasks of Oona. `make` lists them; a line's "##" is its help.
+# The tasks of Oona. `make` lists them, with the help after "##".
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,12 +24,12 @@ GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lin
 GOVULNCHECK   := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 GO_FILES       = $(shell git ls-files -co --exclude-standard -- '*.go')
 
-# PARALLEL is how many tests of a package run at the same time. It is more than there
-# are cores, as most of those that may run in parallel wait for brokers.
+# PARALLEL is how many tests of a package run at the same time. It exceeds the number
+# of cores, as most parallel tests wait for brokers.
 
-# KAFKA is flags of kafkactl, e.g. "-port 29092 -dir DIR" for a second cluster.
+# KAFKA has flags of kafkactl, for example "-port 29092 -dir DIR" for a second cluster.
 
-# What make python has installed is used where it is there.
+# Use what make python has installed, if it has.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help
@@ -37,13 +37,13 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## all tests, Go and Python; says what it skips (TESTARGS=)
+test: ## all tests, Go and Python; it prints which tests it skips (TESTARGS=)
 	@mkdir -p .cache
 	$(GO) test -parallel $(PARALLEL) $(TESTARGS) ./... | tee .cache/test-output
 	@awk -f .ci/budget.awk .ci/budget .cache/test-output
 	@$(MAKE) --no-print-directory test-python skipped
 
-# go test is silent about a test that skipped itself, so what it lacked is said here.
+# go test prints nothing about tests that are skipped, so this does.
 .PHONY: skipped
 skipped:
 	@[[ -n "$${OONA_KAFKA:-}" ]] || echo "SKIPPED: the tests on real Kafka. \`export OONA_KAFKA=\$$(make -s kafka-up)\` starts three brokers." >&2
@@ -54,8 +54,8 @@ skipped:
 	@command -v promtool >/dev/null || echo "SKIPPED: the checks of the exporter's metrics and of the alerts with promtool, which comes with Prometheus." >&2
 	@command -v prometheus >/dev/null || echo "SKIPPED: the test of the exporter with a real Prometheus. Debian: apt-get install prometheus." >&2
 
-# The tests of the Python example. Go is enough to work on the rest, so that
-# they are skipped where Python lacks something, unless OONA_REQUIRE_PYTHON is set.
+# The tests of the Python example. The rest needs only Go, so they are skipped if Python
+# lacks something, unless OONA_REQUIRE_PYTHON is set.
 .PHONY: test-python
 test-python:
 	@if why=$$($(PYTHON) -c 'import fastavro, numpy, pytest, sklearn' 2>&1); then \
@@ -72,21 +72,21 @@ race: ## the Go tests under the race detector
 	$(GO) test -race -parallel $(PARALLEL) $(TESTARGS) ./...
 
 .PHONY: e2e
-e2e: ## the end-to-end tests by themselves, on Kafka too where OONA_KAFKA names brokers
+e2e: ## only the end-to-end tests; on Kafka, too, if OONA_KAFKA has brokers
 	$(GO) test -count=1 -v $(TESTARGS) ./internal/demo/...
 
 .PHONY: fmt-check
 fmt-check:
 	@unformatted=$$(gofmt -l $(GO_FILES)); \
-	if [[ -n "$$unformatted" ]]; then echo "gofmt -w is due for:" >&2; echo "$$unformatted" >&2; exit 1; fi
+	if [[ -n "$$unformatted" ]]; then echo "run gofmt -w on:" >&2; echo "$$unformatted" >&2; exit 1; fi
 
 .PHONY: vet
-vet: fmt-check ## gofmt and go vet: the quick part of lint
+vet: fmt-check ## gofmt and go vet, the quick part of lint
 	$(GO) vet ./...
 	cd scenarios && $(GO) vet ./...
 
 .PHONY: lint
-lint: vet ## gofmt, go vet and golangci-lint, which is built on first use
+lint: vet ## gofmt, go vet and golangci-lint, which is built the first time
 	$(GOLANGCI_LINT) run ./...
 
 .PHONY: bench
@@ -94,12 +94,12 @@ bench: ## the Go benchmarks (BENCH=regexp BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
 
 .PHONY: peers
-peers: ## the tests of what bench --peers measures beside Oona; fetches and builds it
+peers: ## the tests of the programs that bench --peers compares with Oona; fetches and builds them
 	cd bench/peers && $(GO) vet ./... && $(GO) test ./...
 	OONA_PEERS=1 $(GO) test -count=1 -run '^TestOthers$$' ./bench
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
+fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp)
 	@targets=$$(grep -rnoE --include='*_test.go' --exclude-dir=.cache '^func Fuzz[A-Za-z0-9_]+' . | sort | grep -E '$(FUZZ)') \
 		|| { echo "no fuzz target matches '$(FUZZ)'" >&2; exit 1; }; \
 	while IFS=: read -r file _ declaration; do \
@@ -110,16 +110,16 @@ fuzz: ## each fuzz target for FUZZTIME=20s (FUZZ=regexp chooses)
 			echo "$$said"; \
 			((status == 0)) && break; \
 			if grep -q 'Failing input' <<<"$$said" || ! grep -qx ' *context deadline exceeded' <<<"$$said" || ((attempt == 3)); then exit 1; fi; \
-			echo "no input failed: on a busy machine Go's fuzzer may fail at the end of its time; once more"; \
+			echo "no input failed: on a busy machine Go's fuzzer may fail when its time ends; trying again"; \
 		done; \
 	done <<<"$$targets"
 
 .PHONY: simulate
-simulate: ## SEEDS=100000 schedules of crashes over the window engine, from SEED=0 on, on all cores
+simulate: ## the window engine under SEEDS=100000 schedules of crashes, from SEED=0 on, on all cores
 	$(GO) test -count=1 -timeout 0 -v -run '^TestSchedules$$' ./internal/simulate -schedules=$(SEEDS) -seed=$(SEED)
 
 .PHONY: mutants
-mutants: ## errors put into the window engine, of which the schedules must notice each; minutes (MUTANTS=third)
+mutants: ## put errors into the window engine, and check that the schedules find each; minutes (MUTANTS=third)
 	$(GO) test -count=1 -timeout 0 -v -run '^TestMutantsDie$$' ./internal/simulate -mutants=$(MUTANTS)
 
 .PHONY: scenarios
@@ -127,7 +127,7 @@ scenarios: ## the real binaries on three real brokers, with faults; half an hour
 	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestExamine|TestScenario/$(ROW)' $(TESTARGS) .
 
 .PHONY: objectstore
-objectstore: ## tensor stores, and ingest, on a real S3 server with faults; it is built on first use
+objectstore: ## tensor stores and ingest on a real S3 server, with faults; it is built the first time
 	cd scenarios && $(GO) test -count=1 -timeout 30m -v $(TESTARGS) ./objectstore
 
 .PHONY: demo
@@ -139,11 +139,11 @@ kafka-up: ## three Apache Kafka brokers on loopback; export OONA_KAFKA=$(make -s
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) up
 
 .PHONY: kafka-down
-kafka-down: ## stop them and delete their data
+kafka-down: ## stop the brokers and delete their data
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) down
 
 .PHONY: python
-python: $(VENV)/installed ## a virtual environment with what examples/digits and tests need
+python: $(VENV)/installed ## a virtual environment with the packages of examples/digits and of the tests
 
 $(VENV)/installed: examples/digits/requirements.txt cmd/ingest/testdata/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -151,10 +151,10 @@ $(VENV)/installed: examples/digits/requirements.txt cmd/ingest/testdata/requirem
 	@touch $@
 
 .PHONY: vuln
-vuln: ## known vulnerabilities in what is linked; needs the database at vuln.go.dev
+vuln: ## known vulnerabilities in the linked packages; needs the database at vuln.go.dev
 	@if curl --fail --silent --show-error --output /dev/null --max-time 20 https://vuln.go.dev/index/db.json; then \
 		$(GOVULNCHECK) ./...; \
 	else \
-		echo "SKIPPED: the vulnerability database at vuln.go.dev cannot be reached, so nothing was looked up." >&2; \
+		echo "SKIPPED: the vulnerability database at vuln.go.dev cannot be reached." >&2; \
 		[[ -z "$${OONA_REQUIRE_VULN:-}" ]]; \
 	fi

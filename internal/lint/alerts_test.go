@@ -34,7 +34,7 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// submatches are what the group of a pattern finds, sorted and without repeats.
+// submatches returns the matches of a pattern's last group, sorted and each once.
 func submatches(pattern *regexp.Regexp, text string) (all []string) {
 	for _, m := range pattern.FindAllStringSubmatch(text, -1) {
 		all = append(all, m[len(m)-1])
@@ -43,8 +43,8 @@ func submatches(pattern *regexp.Regexp, text string) (all []string) {
 	return slices.Compact(all)
 }
 
-// Each alert is explained, each explanation is of an alert, each alert is seen
-// to fire by its test, and it goes by series that are documented.
+// Each alert has an explanation and a test in which it fires, there are no other
+// explanations, and the series of the alerts are documented.
 func TestAlertsAreExplainedAndTested(t *testing.T) {
 	rules := page(t, alertFolder+"oona-alerts.yml")
 	alerts := submatches(alertRule, rules)

@@ -14,24 +14,24 @@ import (
 	"testing/fstest"
 )
 
-// privatePaths are places on one machine. What is written for everyone names a
-// relative path, $HOME or a temporary directory that a program made.
+// privatePaths finds paths of one machine. Use a relative path, $HOME or a temporary
+// directory that a program makes.
 var privatePaths = regexp.MustCompile(`(^|[^\w./~-])/(work|root|tmp|home|Users)/[\w.]+`)
 
-// windowsSuffix is what the go command reads as "for Windows only".
+// windowsSuffix finds files that the go command builds only for Windows.
 var windowsSuffix = regexp.MustCompile(`_windows(_test)?\.go$`)
 
-// markdownLink finds what a page links to within the tree.
+// markdownLink finds links of a page to files of the project.
 var markdownLink = regexp.MustCompile(`\]\(([^()\s#:]+)(#[^()\s]*)?\)`)
 
-// sourceFile finds a file of ours that a page names by its path from the root.
-// Decisions are history and may name what has moved since.
+// sourceFile finds paths of source files in a page. Decisions are history and may name
+// files that have moved since.
 var sourceFile = regexp.MustCompile("(?:^|[ `])((?:bus|claimcheck|cmd|internal|pipeline|rollups|schemas|windows)/[a-z0-9_/]+\\.go)\\b")
 
 func fileViolations(fsys fs.FS, names []string) (violations []string, err error) {
 	for _, name := range names {
 		if windowsSuffix.MatchString(name) {
-			violations = append(violations, fmt.Sprintf("%s: the go command leaves it out everywhere but on Windows; name it otherwise", name))
+			violations = append(violations, fmt.Sprintf("%s: the go command builds it only for Windows; give it another name", name))
 		}
 		content, err := fs.ReadFile(fsys, name)
 		if err != nil {
@@ -58,7 +58,7 @@ func lineFaults(fsys fs.FS, name string, line []byte) (faults []string) {
 	}
 	for _, link := range markdownLink.FindAllSubmatch(line, -1) {
 		if _, err := fs.Stat(fsys, path.Join(path.Dir(name), string(link[1]))); err != nil {
-			faults = append(faults, fmt.Sprintf("links to %s, which is not there", link[1]))
+			faults = append(faults, fmt.Sprintf("links to %s, which does not exist", link[1]))
 		}
 	}
 	if strings.HasPrefix(name, "docs/decisions/") {
@@ -66,7 +66,7 @@ func lineFaults(fsys fs.FS, name string, line []byte) (faults []string) {
 	}
 	for _, file := range sourceFile.FindAllSubmatch(line, -1) {
 		if _, err := fs.Stat(fsys, string(file[1])); err != nil {
-			faults = append(faults, fmt.Sprintf("names %s, which is not there", file[1]))
+			faults = append(faults, fmt.Sprintf("names %s, which does not exist", file[1]))
 		}
 	}
 	return faults
@@ -108,8 +108,8 @@ func moduleRoot(t *testing.T) string {
 func TestFileRules(t *testing.T) {
 	private := path.Join("/", "home", "ada", "oona") // in pieces, as this file is looked at too
 	for _, tt := range []struct{ name, file, content, want string }{
-		{"for Windows only", "windows/close_windows.go", "package windows", "leaves it out"},
-		{"test for Windows only", "windows/close_windows_test.go", "package windows", "leaves it out"},
+		{"for Windows only", "windows/close_windows.go", "package windows", "builds it only for Windows"},
+		{"test for Windows only", "windows/close_windows_test.go", "package windows", "builds it only for Windows"},
 		{"about windows", "windows/windows_test.go", "package windows", ""},
 		{"private path", "README.md", "first\ncd " + private + " && make", "README.md:2: names"},
 		{"private path in quotes", "a.go", `const dir = "` + private + `"`, "a.go:1: names"},

@@ -15,7 +15,7 @@ import (
 
 const module = "github.com/morphogenetic/oona"
 
-// pkg is what the rules look at of a package, as `go list -json` tells it.
+// pkg has the fields of `go list -json` that the rules need.
 type pkg struct {
 	ImportPath string
 	Name       string
@@ -24,18 +24,18 @@ type pkg struct {
 	Deps       []string // all that it links
 }
 
-// layer says which packages of ours a package may import, tests apart. A
-// pattern ends in "..." where it means a folder and all below it.
+// layer lists the packages of the module that a package may import, except in tests. A
+// pattern that ends in "..." stands for a folder and all folders in it.
 type layer struct {
 	pkg      string
 	may      []string
 	standard bool // besides those, the standard library and processorFeatures only
 }
 
-// processorFeatures says which instructions the processor has.
+// processorFeatures reports which instructions the processor has.
 const processorFeatures = "golang.org/x/sys/cpu"
 
-// layers has a row for every package: the first that fits it holds.
+// layers has a row for every package. The first row that matches applies.
 var layers = []layer{
 	{pkg: "", standard: true},
 	{pkg: "logtime", may: []string{""}, standard: true},
@@ -81,7 +81,7 @@ func worker(cmd string) []string {
 // workers are the binaries that run in production.
 var workers = []string{"cmd/ingest", "cmd/aggregate", "cmd/exporter"}
 
-// notInWorkers is what production does not link, through whatever chain.
+// notInWorkers are packages that the workers must not link, not even indirectly.
 var notInWorkers = []string{
 	module + "/bus/memory",
 	module + "/bus/bustest",
@@ -99,7 +99,7 @@ var notInWorkers = []string{
 	"testing",
 }
 
-// onlyIn says which packages of others only some of ours may import.
+// onlyIn lists packages of other modules that only some packages may import.
 var onlyIn = []struct {
 	pkg    string
 	within []string
@@ -115,7 +115,7 @@ var onlyIn = []struct {
 	{"github.com/ThreeDotsLabs/watermill-kafka...", []string{"bus/kafka...", "bench"}, "the bus is behind Watermill"},
 }
 
-// vagueNames are names that say nothing of what a package is about.
+// vagueNames are names that do not tell what a package is about.
 var vagueNames = []string{"util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "shared", "base"}
 
 func fits(pattern, path string) bool {
@@ -138,8 +138,8 @@ func ours(importPath string) (string, bool) {
 	return strings.CutPrefix(importPath, module+"/")
 }
 
-// standard reports whether a package is of the standard library, the only one
-// whose paths begin without a domain.
+// standard reports whether a package is of the standard library. All other paths begin
+// with a domain.
 func standard(importPath string) bool {
 	first, _, _ := strings.Cut(importPath, "/")
 	return !strings.Contains(first, ".")
@@ -149,15 +149,15 @@ func importViolations(p pkg) (violations []string) {
 	self, _ := ours(p.ImportPath)
 	row := slices.IndexFunc(layers, func(l layer) bool { return fits(l.pkg, self) })
 	if row < 0 {
-		return []string{fmt.Sprintf("%s: no row of layers says what it may import; add one to internal/lint", p.ImportPath)}
+		return []string{fmt.Sprintf("%s: layers has no row for it; add one to internal/lint", p.ImportPath)}
 	}
 	for _, imported := range p.Imports {
 		other, mine := ours(imported)
 		switch {
 		case mine && !fitsAny(layers[row].may, other):
-			violations = append(violations, fmt.Sprintf("%s imports %s; of ours it may import %q", p.ImportPath, imported, layers[row].may))
+			violations = append(violations, fmt.Sprintf("%s imports %s; of this module it may import %q", p.ImportPath, imported, layers[row].may))
 		case !mine && layers[row].standard && !standard(imported) && imported != processorFeatures:
-			violations = append(violations, fmt.Sprintf("%s imports %s; beside ours it may import the standard library only", p.ImportPath, imported))
+			violations = append(violations, fmt.Sprintf("%s imports %s; of other modules it may import only the standard library", p.ImportPath, imported))
 		}
 		for _, o := range onlyIn {
 			if fits(o.pkg, imported) && !fitsAny(o.within, self) {
@@ -184,7 +184,7 @@ func linkViolations(p pkg) (violations []string) {
 func nameViolations(p pkg) (violations []string) {
 	for _, name := range slices.Compact([]string{path.Base(p.ImportPath), p.Name}) {
 		if slices.Contains(vagueNames, name) {
-			violations = append(violations, fmt.Sprintf("%s: %s is no noun of the domain", p.ImportPath, name))
+			violations = append(violations, fmt.Sprintf("%s: %s is not a noun of the domain", p.ImportPath, name))
 		}
 	}
 	return violations
@@ -203,7 +203,7 @@ func TestPackages(t *testing.T) {
 	}
 	for _, worker := range workers {
 		if !slices.ContainsFunc(packages, func(p pkg) bool { return p.ImportPath == module+"/"+worker && len(p.Deps) > 0 }) {
-			t.Errorf("%s is not in the tree, so that nothing was asked of it", worker)
+			t.Errorf("%s is not a package of the module, so it was not checked", worker)
 		}
 	}
 }
@@ -230,8 +230,8 @@ func list(t *testing.T) (packages []pkg) {
 	}
 }
 
-// TestPackageRules shows each rule a package that breaks it, and one like it
-// that does not.
+// TestPackageRules has, for each rule, a package that breaks it and a similar one that
+// does not.
 func TestPackageRules(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -239,7 +239,7 @@ func TestPackageRules(t *testing.T) {
 		want string // within the one violation; empty: none
 	}{
 		{"root imports ours", pkg{ImportPath: module, Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
-		{"root imports others", pkg{ImportPath: module, Imports: []string{"github.com/google/uuid"}}, "standard library only"},
+		{"root imports others", pkg{ImportPath: module, Imports: []string{"github.com/google/uuid"}}, "only the standard library"},
 		{"root imports the standard library", pkg{ImportPath: module, Imports: []string{"crypto/sha256", "fmt"}}, ""},
 		{"windows imports the root", pkg{ImportPath: module + "/windows", Imports: []string{module, "slices"}}, ""},
 		{"windows imports the log's time", pkg{ImportPath: module + "/windows", Imports: []string{module, module + "/logtime"}}, ""},
@@ -250,7 +250,7 @@ func TestPackageRules(t *testing.T) {
 		{"a worker links the model", pkg{ImportPath: module + "/cmd/aggregate", Deps: []string{module + "/windows/model"}}, "links " + module + "/windows/model"},
 		{"exact numbers import the reducers", pkg{ImportPath: module + "/windows/model/exact", Imports: []string{module + "/windows/reduce"}}, "imports " + module + "/windows/reduce"},
 		{"windows imports schemas", pkg{ImportPath: module + "/windows", Imports: []string{module + "/schemas/avro"}}, "imports " + module + "/schemas/avro"},
-		{"windows imports others", pkg{ImportPath: module + "/windows", Imports: []string{"github.com/prometheus/client_golang/prometheus"}}, "standard library only"},
+		{"windows imports others", pkg{ImportPath: module + "/windows", Imports: []string{"github.com/prometheus/client_golang/prometheus"}}, "only the standard library"},
 		{"spool imports bus", pkg{ImportPath: module + "/internal/spool", Imports: []string{module + "/bus/kafka"}}, "imports " + module + "/bus/kafka"},
 		{"schemas import windows", pkg{ImportPath: module + "/schemas/avro", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
 		{"bus imports windows", pkg{ImportPath: module + "/bus/kafka", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
@@ -267,7 +267,7 @@ func TestPackageRules(t *testing.T) {
 		{"cmd imports what is below it", pkg{ImportPath: module + "/cmd/oona", Imports: []string{module + "/cmd/oona/table", module + "/internal/demo"}}, ""},
 		{"pipeline imports cmd", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{module + "/cmd/ingest/flags"}}, "imports " + module + "/cmd/ingest/flags"},
 		{"worker imports the demo", pkg{ImportPath: module + "/cmd/ingest", Imports: []string{module + "/internal/demo"}}, "imports " + module + "/internal/demo"},
-		{"a package without a row", pkg{ImportPath: module + "/garden"}, "no row of layers"},
+		{"a package without a row", pkg{ImportPath: module + "/garden"}, "has no row"},
 
 		{"worker links kfake", pkg{ImportPath: module + "/cmd/aggregate", Deps: []string{"github.com/twmb/franz-go/pkg/kfake"}}, "links github.com/twmb/franz-go/pkg/kfake"},
 		{"worker links embedded", pkg{ImportPath: module + "/cmd/exporter", Deps: []string{module + "/bus/kafka/embedded"}}, "links " + module + "/bus/kafka/embedded"},
@@ -286,8 +286,8 @@ func TestPackageRules(t *testing.T) {
 		{"sarama outside the bus", pkg{ImportPath: module + "/pipeline/ingest", Imports: []string{"github.com/IBM/sarama"}}, "behind Watermill"},
 		{"sarama in the bus", pkg{ImportPath: module + "/bus/kafka", Imports: []string{"github.com/IBM/sarama"}}, ""},
 
-		{"vague folder", pkg{ImportPath: module + "/internal/demo/util", Name: "text"}, "util is no noun"},
-		{"vague name", pkg{ImportPath: module + "/internal/demo/text", Name: "helpers"}, "helpers is no noun"},
+		{"vague folder", pkg{ImportPath: module + "/internal/demo/util", Name: "text"}, "util is not a noun"},
+		{"vague name", pkg{ImportPath: module + "/internal/demo/text", Name: "helpers"}, "helpers is not a noun"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := packageViolations(tt.pkg)

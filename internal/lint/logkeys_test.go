@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// otherKeys are keys of log lines for which there is another name: whoever
-// searches the logs finds all lines about a thing under one key.
+// otherKeys are keys of log lines that have another name. With one key for each thing,
+// all lines about it are found under that key.
 var otherKeys = map[string]string{
 	"error":           "err",
 	"such_so_far":     "count",

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// sharedCode returns the functions and variables of a package that are used, where
-// only its types and constants may be.
+// sharedCode returns the uses of functions and variables of a package. Types and
+// constants may be used.
 func sharedCode(of string, info *types.Info) (violations []string) {
 	for use, object := range info.Uses {
 		if object.Pkg() == nil || object.Pkg().Path() != of {
@@ -31,8 +31,8 @@ func sharedCode(of string, info *types.Info) (violations []string) {
 }
 
 // TestModelSharesNoCode checks that the model of the engine uses nothing of package
-// windows but types and constants: an error that the two shared would be noticed
-// by no test.
+// windows but types and constants. If they shared code, no test would find an error
+// in it.
 func TestModelSharesNoCode(t *testing.T) {
 	loaded, err := packages.Load(&packages.Config{
 		Context: t.Context(),

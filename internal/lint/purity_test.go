@@ -15,21 +15,21 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// purePackages compute functions of a log.
+// purePackages are packages whose results depend on the log alone.
 var purePackages = []string{module + "/logtime", module + "/windows", module + "/windows/reduce"}
 
-// pureImports is all that they may import: nothing that reads a clock, a file, the
-// network or the environment. (Package time is there for its durations; its clock
-// is forbidden by name. The processor's features choose among loops that tests
-// compare bit by bit.)
+// pureImports are the packages that they may import. None reads a file, the network or
+// the environment. (Package time is needed for durations; reading the clock is forbidden
+// by impure. The processor's features select among loops with equal results, which tests
+// check bit by bit.)
 var pureImports = []string{
 	module, module + "/logtime", module + "/windows/reduce", processorFeatures,
 	"cmp", "container/heap", "container/list", "container/ring", "encoding/base64", "encoding/binary", "errors", "fmt", "hash", "hash/crc32", "hash/fnv",
 	"iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "time", "unsafe",
 }
 
-// impure are functions of pure packages that make a result depend on when or
-// where it is computed.
+// impure are functions of pureImports that make a result depend on when or where it is
+// computed.
 var impure = map[string]string{
 	"time.Now": "reads the clock", "time.Since": "reads the clock", "time.Until": "reads the clock",
 	"time.Sleep": "waits", "time.After": "waits", "time.AfterFunc": "waits", "time.Tick": "waits",
@@ -38,8 +38,8 @@ var impure = map[string]string{
 	"fmt.Print": "writes", "fmt.Println": "writes", "fmt.Printf": "writes", "fmt.Fprint": "writes", "fmt.Fprintf": "writes", "fmt.Fprintln": "writes",
 }
 
-// purityViolations looks for what would make the rollups of a log depend on
-// anything but the log.
+// purityViolations returns the uses of imports, functions and statements because of which
+// rollups would depend on something other than the log.
 func purityViolations(fset *token.FileSet, files []*ast.File, info *types.Info) (violations []string) {
 	report := func(n ast.Node, format string, args ...any) {
 		violations = append(violations, fset.Position(n.Pos()).String()+": "+fmt.Sprintf(format, args...))
@@ -77,8 +77,8 @@ func purityViolations(fset *token.FileSet, files []*ast.File, info *types.Info) 
 	return violations
 }
 
-// isFloatProduct reports whether e is x*y in floating point, not rounded by a
-// conversion and not computed by the compiler.
+// isFloatProduct reports whether e is x*y in floating point, without a conversion that
+// rounds it, and not a constant.
 func isFloatProduct(e ast.Expr, info *types.Info) bool {
 	product, ok := ast.Unparen(e).(*ast.BinaryExpr)
 	if !ok || product.Op != token.MUL {

@@ -13,8 +13,8 @@ var (
 	queryRecipe = regexp.MustCompile("(?s)```promql\n(.*?)```")
 )
 
-// TestRecipes runs the alert and the query of docs/metrics.md against series
-// of which the answer is known (testdata/recipes-test.yml).
+// TestRecipes runs the alert and the query of docs/metrics.md on series whose results
+// are known (testdata/recipes-test.yml).
 func TestRecipes(t *testing.T) {
 	promtool := requirePromtool(t)
 	metrics := page(t, "../../docs/metrics.md")
