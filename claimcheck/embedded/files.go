@@ -186,38 +186,17 @@ func (f *files) appear(ctx context.Context, written, key, name string) (etag str
 	return quoted(tag(info)), nil
 }
 
-func (f *files) CopyObject(ctx context.Context, fromBucket, fromKey, bucket, key string, meta map[string]string) (gofakes3.CopyObjectResult, error) {
-	from, err := f.GetObject(ctx, fromBucket, fromKey, nil)
-	if err != nil {
-		return gofakes3.CopyObjectResult{}, err
-	}
-	defer from.Contents.Close()
-	put, err := f.PutObject(ctx, bucket, key, meta, from.Contents, from.Size)
-	return gofakes3.CopyObjectResult{ETag: put.ETag}, err
+// CopyObject and the deletions are not supported, as no store needs them.
+func (f *files) CopyObject(context.Context, string, string, string, string, map[string]string) (gofakes3.CopyObjectResult, error) {
+	return gofakes3.CopyObjectResult{}, gofakes3.ErrNotImplemented
 }
 
-func (f *files) DeleteObject(_ context.Context, bucket, key string) (gofakes3.ObjectDeleteResult, error) {
-	name, err := f.name(bucket, key)
-	if err != nil {
-		return gofakes3.ObjectDeleteResult{}, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, err := f.stat(key, name); err != nil {
-		return gofakes3.ObjectDeleteResult{}, nil // deleting nothing succeeds
-	}
-	return gofakes3.ObjectDeleteResult{}, f.root.Remove(name)
+func (f *files) DeleteObject(context.Context, string, string) (gofakes3.ObjectDeleteResult, error) {
+	return gofakes3.ObjectDeleteResult{}, gofakes3.ErrNotImplemented
 }
 
-func (f *files) DeleteMulti(ctx context.Context, bucket string, keys ...string) (result gofakes3.MultiDeleteResult, err error) {
-	for _, key := range keys {
-		if _, err := f.DeleteObject(ctx, bucket, key); err != nil {
-			result.Error = append(result.Error, gofakes3.ErrorResultFromError(err))
-			continue
-		}
-		result.Deleted = append(result.Deleted, gofakes3.ObjectID{Key: key})
-	}
-	return result, nil
+func (f *files) DeleteMulti(context.Context, string, ...string) (gofakes3.MultiDeleteResult, error) {
+	return gofakes3.MultiDeleteResult{}, gofakes3.ErrNotImplemented
 }
 
 func (f *files) ListBuckets(context.Context) ([]gofakes3.BucketInfo, error) {
