@@ -139,14 +139,14 @@ func (f *files) PutObject(ctx context.Context, bucket, key string, _ map[string]
 	return gofakes3.PutObjectResult{ETag: etag}, err
 }
 
-// write writes a file. The content must have size bytes unless size is negative.
+// write writes a file. The content must have size bytes.
 func (f *files) write(name string, content io.Reader, size int64) error {
 	file, err := f.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return err
 	}
 	n, err := io.Copy(file, content)
-	if err == nil && size >= 0 && n != size {
+	if err == nil && n != size {
 		err = gofakes3.ErrIncompleteBody
 	}
 	if err == nil {
@@ -224,36 +224,23 @@ func (f *files) ListBucket(_ context.Context, bucket string, prefix *gofakes3.Pr
 	if bucket != f.bucket {
 		return nil, gofakes3.BucketNotFound(bucket)
 	}
-	if prefix == nil {
-		prefix = &gofakes3.Prefix{}
+	if !page.IsEmpty() {
+		return nil, gofakes3.ErrInternalPageNotImplemented // gofakes3 then asks for all objects
 	}
 	all, err := f.contents()
 	if err != nil {
 		return nil, err
 	}
 	list := gofakes3.NewObjectList()
-	n := int64(0)
 	for _, object := range all {
 		var match gofakes3.PrefixMatch
-		if page.HasMarker && object.Key <= page.Marker || !prefix.Match(object.Key, &match) {
-			continue
-		}
-		if page.MaxKeys > 0 && n == page.MaxKeys {
-			list.IsTruncated = true
-			break
-		}
-		if match.CommonPrefix {
-			before := len(list.CommonPrefixes)
+		switch {
+		case prefix != nil && !prefix.Match(object.Key, &match):
+		case match.CommonPrefix:
 			list.AddPrefix(match.MatchedPart)
-			n += int64(len(list.CommonPrefixes) - before)
-		} else {
+		default:
 			list.Add(object)
-			n++
 		}
-		list.NextMarker = object.Key
-	}
-	if !list.IsTruncated {
-		list.NextMarker = ""
 	}
 	return list, nil
 }
