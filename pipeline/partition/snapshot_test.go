@@ -28,6 +28,7 @@ import (
 // like any other output, and its commits refer to the last snapshot. See decision
 // 0022.
 type ledger struct {
+	of        *ledgers
 	partition int32
 	numbers   []int64
 	snapshot  snapshotRef // the last one
@@ -67,6 +68,9 @@ func (l *ledger) Fold(msg *message.Message, at bus.Position, emit partition.Emit
 	}
 	if len(l.numbers)%snapshotEvery == 0 {
 		l.save(replayed, emit)
+	}
+	if l.of.panics.Add(-1) == 0 {
+		panic("after the output, and after the record was counted")
 	}
 	return replayed, nil
 }
@@ -141,10 +145,12 @@ func load(ctx context.Context, b bus.Admin, from int32, ref snapshotRef) (number
 
 // ledgers are workers that run ledgers of one topic on one bus.
 type ledgers struct {
-	t       *testing.T
-	bus     *memory.Bus
-	largest atomic.Int64 // bytes of the largest snapshot that was loaded
-	workers []*ledgerWorker
+	t        *testing.T
+	bus      *memory.Bus
+	largest  atomic.Int64 // bytes of the largest snapshot that was loaded
+	panics   atomic.Int64 // 1: the next Fold panics
+	panicked int
+	workers  []*ledgerWorker
 }
 
 type ledgerWorker struct {
@@ -179,7 +185,7 @@ func (l *ledgers) publisher() bus.PinnedPublisher {
 }
 
 func (l *ledgers) open(ctx context.Context, a bus.Assignment) (partition.Opened, error) {
-	m := &ledger{partition: a.Partition}
+	m := &ledger{of: l, partition: a.Partition}
 	if a.Committed.Offset == bus.NoOffset {
 		return partition.Opened{Machine: m, From: a.LogStart}, nil
 	}
@@ -226,7 +232,7 @@ func (w *ledgerWorker) end(t *testing.T, kill bool) {
 		w.member.Expel()
 	}
 	w.stop()
-	if err := <-w.ended; err != nil {
+	if err := <-w.ended; err != nil && !errors.Is(err, partition.ErrPanic) {
 		t.Errorf("a worker ended: %v", err)
 	}
 }
@@ -305,10 +311,10 @@ func (l *ledgers) check() {
 }
 
 // A machine with a large state keeps it as records, and its commits refer to them.
-// Workers are killed, fenced, and cut off from topics. A commit never refers to a
+// Workers are killed, fenced, cut off from topics, and panic. A commit never refers to a
 // snapshot that is not whole, and no output is lost or differs.
 func TestSnapshotsSurviveKills(t *testing.T) {
-	largest := int64(0)
+	largest, panicked := int64(0), 0
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLedgers(t)
@@ -323,6 +329,8 @@ func TestSnapshotsSurviveKills(t *testing.T) {
 				l.commits()
 			}
 			l.bus.Refuse(nil)
+			l.panics.Store(0)
+			l.replace()
 			for _, w := range l.workers {
 				w.member.Notice()
 			}
@@ -337,7 +345,11 @@ func TestSnapshotsSurviveKills(t *testing.T) {
 				}
 			}
 			largest = max(largest, l.largest.Load())
+			panicked += l.panicked
 		})
+	}
+	if panicked == 0 {
+		t.Error("no worker ended after a panic")
 	}
 	if largest <= 4096 {
 		t.Errorf("the largest snapshot that was loaded has %d bytes, want more than a commit takes", largest)
@@ -346,11 +358,29 @@ func TestSnapshotsSurviveKills(t *testing.T) {
 
 var errCutOff = errors.New("cut off")
 
+// replace starts another worker for each one that has ended after a panic.
+func (l *ledgers) replace() {
+	l.t.Helper()
+	for i, w := range l.workers {
+		select {
+		case err := <-w.ended:
+			if !errors.Is(err, partition.ErrPanic) {
+				l.t.Errorf("a worker ended: %v", err)
+			}
+			l.panicked++
+			w.stop()
+			l.workers[i] = l.start()
+		default:
+		}
+	}
+}
+
 // step lets something happen.
 func (l *ledgers) step(random *rand.Rand, in bus.Publisher) {
 	l.t.Helper()
+	l.replace()
 	i := random.IntN(len(l.workers))
-	switch random.IntN(8) {
+	switch random.IntN(9) {
 	case 0:
 		l.workers[i].end(l.t, true)
 		l.workers[i] = l.start()
@@ -369,6 +399,8 @@ func (l *ledgers) step(random *rand.Rand, in bus.Publisher) {
 			}
 			return nil
 		})
+	case 5:
+		l.panics.Store(1)
 	default:
 		for range random.IntN(60) {
 			l.write(in, random.Int32N(ledgerPartitions), 1e17+random.Int64N(1e17))
