@@ -20,17 +20,17 @@ NAMES = ("auto", "numpy", "torch")
 
 @dataclass(frozen=True)
 class Backend:
-    """Who multiplies: product(a, b) is a @ b, batched over leading axes."""
+    """A library for products: product(a, b) is a @ b, batched over leading axes."""
 
     name: str
     product: Product
 
 
 def choose(name: str = "auto") -> Backend:
-    """Return the backend of that name; "auto" is PyTorch where it can be imported.
+    """Return the backend with the name; "auto" is PyTorch if it can be imported.
 
-    Raises ValueError for an unknown name and ImportError when PyTorch was
-    asked for and is not there.
+    Raises ValueError for an unknown name, and ImportError if PyTorch is requested
+    and cannot be imported.
     """
     if name not in NAMES:
         raise ValueError(f"unknown backend {name!r}; backends are {', '.join(NAMES)}")

@@ -23,10 +23,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Digits:
-    """The images in three parts, none of which shares an image with another.
+    """The images in three disjoint parts.
 
-    Decisions about seeds look at the validation part; the test part is looked
-    at once, when training is over.
+    Decisions about seeds use the validation part. The test part is used only
+    once, after the training.
     """
 
     train: Part
@@ -47,8 +47,8 @@ def load(rng: np.random.Generator) -> Digits:
 def shifted(images: np.ndarray, rng: np.random.Generator, reach: int = 1) -> np.ndarray:
     """Return each image moved by up to reach pixels either way, at random.
 
-    A thousand images are few: moved ones keep the network from learning them
-    by heart, so that what it lacks is capacity, which is what seeds add.
+    A thousand images are few. Moving them keeps the network from memorising
+    them, so that it lacks only capacity, which seeds add.
     """
     n = len(images)
     padded = np.pad(images.reshape(n, SIDE, SIDE), ((0, 0), (reach, reach), (reach, reach)))

@@ -1,7 +1,7 @@
 """When seeds germinate, are grafted, kept or given up: criteria over measurements.
 
-Nothing here is drawn at random or set by a timetable: every transition states
-the criterion that was met and the numbers that met it.
+No transition is random or scheduled: each has the criterion that was met and the
+numbers that met it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lifecycle import Seed, State, Transition
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is asked of seeds. A check is one look at the validation images."""
+    """The criteria for seeds. A check is one measurement on the validation images."""
 
     plateau_checks: int = 16  # checks that are compared with as many before them
     plateau_gain: float = 0.03  # validation loss falls by less than this share: a plateau
@@ -30,7 +30,7 @@ class Criteria:
     tolerance: float = 0.01  # share of the loss by which a seed may harm while it settles
     settle_checks: int = 10  # checks over which the improvement must be steady
     settle_spread: float = 0.01  # its standard deviation, as a share of the loss
-    settle_patience: int = 40  # checks within which it must be
+    settle_timeout: int = 40  # checks within which it must be
 
     evaluation_checks: int = 12  # checks over which the improvement is judged
     improvement: float = 0.01  # share of the loss that a seed must save
@@ -40,7 +40,7 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one check found of one seed. NaN is not measured."""
+    """The measurements of one seed at one check. NaN means not measured."""
 
     loss: float  # of the network, on the validation images
     signal: float = float("nan")  # gradient at the seed's units, relative to the layer's mean
@@ -57,7 +57,7 @@ class Plateau:
         self.quiet = 0
 
     def check(self, loss: float) -> dict[str, float] | None:
-        """Take the loss of one check; return the evidence where there is a plateau."""
+        """Add the loss of one check, and return the evidence if there is a plateau."""
         self.losses.append(loss)
         self.quiet -= 1
         n = self.criteria.plateau_checks
@@ -80,7 +80,7 @@ class Growth:
         self.plateau = Plateau(criteria)
 
     def germinate(self, loss: float, step: int) -> list[Transition]:
-        """Wake the next dormant seeds of every layer where the loss is on a plateau."""
+        """Wake the next dormant seeds of every layer if the loss is on a plateau."""
         evidence = self.plateau.check(loss)
         if evidence is None:
             return []
@@ -91,7 +91,7 @@ class Growth:
         return [s.become(State.GERMINATED, step, "validation loss is on a plateau", evidence) for s in woken]
 
     def judge(self, seed: Seed, found: Measurement, step: int) -> Transition | None:
-        """Take what a check found of the seed, and change its state where a criterion is met."""
+        """Add the measurements of a check, and change the seed's state if a criterion is met."""
         criterion = {
             State.GERMINATED: self._germinated,
             State.TRAINING: self._training,
@@ -148,7 +148,7 @@ class Growth:
         evidence = {"spread": spread, "criterion": self.criteria.settle_spread, "checks": len(seed.measured)}
         if spread < self.criteria.settle_spread:
             return seed.become(State.EVALUATING, step, "its effect on validation loss is steady", evidence)
-        if len(seed.measured) >= self.criteria.settle_patience:
+        if len(seed.measured) >= self.criteria.settle_timeout:
             return seed.become(State.ROLLED_BACK, step, "its effect on validation loss did not settle in time", evidence)
         return None
 
@@ -180,7 +180,7 @@ class Growth:
         return seed.become(State.CULLED, step, "fine tuning did not keep the improvement", evidence)
 
     def _harm(self, seed: Seed, found: Measurement, step: int) -> Transition | None:
-        """Roll the seed back where the loss with it is higher, by more than the tolerance, over five checks."""
+        """Roll the seed back if the loss with it is higher, by more than the tolerance, over five checks."""
         recent = seed.measured[-5:]
         if len(recent) < 5 or fmean(recent) >= -self.criteria.tolerance * found.loss:
             return None

@@ -77,10 +77,10 @@ class Seed:
     kept: float = 0.0  # the improvement that evaluation found, for fine tuning to keep
 
     def become(self, state: State, step: int, reason: str, evidence: dict[str, float]) -> Transition:
-        """Change to that state, which begins with nothing measured.
+        """Change to the state, and clear the measurements.
 
-        Raises IllegalTransition where the lifecycle has none from here to there,
-        and ValueError where nothing was measured: a transition needs evidence.
+        Raises IllegalTransition if the lifecycle does not allow the transition, and
+        ValueError if nothing was measured, as a transition needs evidence.
         """
         if state not in ALLOWED[self.state]:
             raise IllegalTransition(f"{self.layer} seed {self.number}: {self.state.name} to {state.name}")

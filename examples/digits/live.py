@@ -1,4 +1,4 @@
-"""Sends frames to a running ingest while training goes on."""
+"""Sends frames to a running ingest during the training."""
 
 from __future__ import annotations
 

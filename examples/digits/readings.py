@@ -23,8 +23,8 @@ METRICS = (
 TURNS = 8  # a fossilized seed's improvement is measured at every eighth check
 
 SIGNAL_SCALE = 0.3
-"""Root mean square of the signal that seeds imitate: small beside the layer's
-own output, so that a graft is a step and not a leap."""
+"""Root mean square of the signal that seeds imitate. It is small compared with the
+layer's own output, so that a graft changes the network only a little."""
 
 
 def signal(before_relu: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def measure(network: Network, depth: int, passes: list[Pass], before_relu: np.nd
             labels: np.ndarray, loss: float, seeds: list[Seed], check: int) -> dict[str, np.ndarray]:
     """Return a value of every metric for every seed of the layer at depth, NaN where not measured.
 
-    A seed that is dormant, germinated or given up has no module: nothing of it
+    A seed that is dormant, germinated or given up has no module, and nothing of it
     is measured.
     """
     layer, images = network.layers[depth], passes[depth].images
@@ -72,7 +72,7 @@ def measure(network: Network, depth: int, passes: list[Pass], before_relu: np.nd
 
 
 def measure_module(layer: Layer, seed: int, images: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-    """Fill in what can be said of one seed's module by itself."""
+    """Fill in the values that depend only on the seed's module."""
     started = time.perf_counter()
     outputs, hidden = layer.outputs(images, np.array([seed]))
     columns["compute_seconds"][seed] = time.perf_counter() - started

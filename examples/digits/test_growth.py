@@ -107,7 +107,7 @@ def test_harm_is_rolled_back(state: State):
 
 def test_a_steady_seed_is_evaluated_and_an_unsteady_one_rolled_back():
     assert steady(State.STABILIZATION, 0.01, CRITERIA.settle_checks) == State.EVALUATING
-    unsteady = [improvement(0.1 * (i % 2)) for i in range(CRITERIA.settle_patience)]
+    unsteady = [improvement(0.1 * (i % 2)) for i in range(CRITERIA.settle_timeout)]
     assert judged(State.STABILIZATION, unsteady)[1].to_state == State.ROLLED_BACK
 
 

@@ -17,7 +17,7 @@ from training import LAYERS, SEEDS, Frame, Outcome, Plan, Training
 # Checks come in quick succession, so that seeds live through it all in few steps.
 QUICK = Plan(steps=1200, check_every=5, criteria=Criteria(
     plateau_checks=6, plateau_gain=0.1, pause=12, signal_checks=2, reconstruction=0.999, training_checks=40,
-    graft_checks=4, settle_checks=3, settle_spread=0.05, settle_patience=8, evaluation_checks=3, tuning_checks=5))
+    graft_checks=4, settle_checks=3, settle_spread=0.05, settle_timeout=8, evaluation_checks=3, tuning_checks=5))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from training import LAYERS, SEEDS, Outcome, Plan, Training
 
 
 class Quiet:
-    """The sink of a run that nobody listens to."""
+    """A sink that ignores everything."""
 
     def frame(self, frame: object) -> None: ...
 

@@ -43,7 +43,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """What one check found of one layer. states are those in which it was measured."""
+    """The measurements of one layer at one check, with the states at that time."""
 
     layer: str
     step: int
@@ -53,7 +53,7 @@ class Frame:
 
 
 class Sink(Protocol):
-    """Takes what a run tells."""
+    """Receives the frames and events of a run."""
 
     def frame(self, frame: Frame) -> None: ...
 
@@ -62,7 +62,7 @@ class Sink(Protocol):
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """The result of a run."""
 
     validation: Loss
     test: Loss
