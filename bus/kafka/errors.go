@@ -1,10 +1,8 @@
 package kafka
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -35,26 +33,4 @@ func noTopic(err error) error {
 		return fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
 	}
 	return err
-}
-
-// publishError returns the *bus.PublishError of a call in which records have failed.
-func publishError(topic string, records []*sarama.ProducerMessage, err error) error {
-	var failures sarama.ProducerErrors
-	if !errors.As(err, &failures) {
-		return fmt.Errorf("publish %d messages to %s: %w", len(records), topic, err)
-	}
-	index := make(map[*sarama.ProducerMessage]int, len(records))
-	for i, r := range records {
-		index[r] = i
-	}
-	e := &bus.PublishError{Topic: topic, Messages: len(records)}
-	for _, f := range failures {
-		err := f.Err
-		if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the limit of the topic is lower than the publisher's
-			err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
-		}
-		e.Failed = append(e.Failed, bus.FailedMessage{Index: index[f.Msg], Err: err})
-	}
-	slices.SortFunc(e.Failed, func(a, b bus.FailedMessage) int { return cmp.Compare(a.Index, b.Index) })
-	return e
 }

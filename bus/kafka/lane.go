@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/IBM/sarama"
-
 	"github.com/morphogenetic/oona/bus"
 )
 
@@ -28,8 +26,8 @@ type lane struct {
 type part struct {
 	call    *call
 	lane    *lane
-	records []*sarama.ProducerMessage // not acknowledged yet
-	sent    int                       // number of records on their way
+	records []*outgoing // not acknowledged yet
+	sent    int         // number of records on their way
 	queued  time.Time
 	alone   bool // it must not share a batch: a shared one was refused
 }
@@ -70,18 +68,18 @@ func (l *lane) run() {
 
 // next returns the next batch and marks its records as on their way. If the queue is
 // empty, the lane becomes idle.
-func (l *lane) next() []*sarama.ProducerMessage {
+func (l *lane) next() []*outgoing {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
-	var batch []*sarama.ProducerMessage
+	var batch []*outgoing
 	size := batchOverhead
 	for i, p := range l.queue {
 		if i > 0 && (p.alone || l.queue[0].alone) {
 			break
 		}
 		for _, r := range p.records {
-			if size += r.ByteSize(2); len(batch) > 0 && size > l.producer.limit {
+			if size += r.size; len(batch) > 0 && size > l.producer.limit {
 				return batch
 			}
 			batch = append(batch, r)

@@ -30,11 +30,15 @@ func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partiti
 	return &partitionGuard{topic: topic, partitions: int32(len(partitions))}, nil
 }
 
-// check compares a number of partitions with the first one. Once they were different, it
-// returns a *bus.PartitionsError for good.
-func (p *partitionGuard) check(partitions int32) error {
-	if partitions != p.partitions {
-		p.changed.CompareAndSwap(nil, &bus.PartitionsError{Topic: p.topic, Had: p.partitions, Has: partitions})
+// check compares the partitions of a topic with those of the pinned one, if it is that.
+// Once they were different, it returns a *bus.PartitionsError for good. Without
+// partitions, the topic is not known now.
+func (p *partitionGuard) check(topic string, known []int32) error {
+	if p == nil || topic != p.topic {
+		return nil
+	}
+	if has := int32(len(known)); has > 0 && has != p.partitions {
+		p.changed.CompareAndSwap(nil, &bus.PartitionsError{Topic: topic, Had: p.partitions, Has: has})
 	}
 	if err := p.changed.Load(); err != nil {
 		return err
@@ -42,41 +46,14 @@ func (p *partitionGuard) check(partitions int32) error {
 	return nil
 }
 
-// look checks the metadata of a connection, which asks the brokers if it does not know
-// the topic.
-func (p *partitionGuard) look(client sarama.Client) error {
-	partitions, err := client.Partitions(p.topic)
-	if err != nil { // publishing reports it
-		return p.check(p.partitions)
+// pinned is like check with the metadata of a connection. It does not ask the brokers.
+func (p *partitionGuard) pinned(client sarama.Client) error {
+	if p == nil {
+		return nil
 	}
-	return p.check(int32(len(partitions)))
-}
-
-// known is like look, but never asks the brokers.
-func (p *partitionGuard) known(client sarama.Client) error {
-	if topics, err := client.Topics(); err != nil || !slices.Contains(topics, p.topic) {
-		return p.check(p.partitions)
+	var known []int32
+	if topics, err := client.Topics(); err == nil && slices.Contains(topics, p.topic) {
+		known, _ = client.Partitions(p.topic) // none: the topic is not known now
 	}
-	return p.look(client)
-}
-
-// partitioner returns the partitioner of a topic.
-func (p *partitionGuard) partitioner(topic string) sarama.Partitioner {
-	if p == nil || p.topic != topic {
-		return newPartitioner(topic)
-	}
-	return guardedPartitioner{newPartitioner(topic), p}
-}
-
-// guardedPartitioner checks the number of partitions for each record.
-type guardedPartitioner struct {
-	partitioner
-	guard *partitionGuard
-}
-
-func (p guardedPartitioner) Partition(msg *sarama.ProducerMessage, partitions int32) (int32, error) {
-	if err := p.guard.check(partitions); err != nil {
-		return 0, err
-	}
-	return p.partitioner.Partition(msg, partitions)
+	return p.check(p.topic, known)
 }

@@ -70,24 +70,27 @@ type call struct {
 	open sync.WaitGroup // parts that are not settled
 
 	mu     sync.Mutex
-	failed sarama.ProducerErrors
+	failed []bus.FailedMessage
 }
 
-func (c *call) fail(records []*sarama.ProducerMessage, err error) {
+func (c *call) fail(records []*outgoing, err error) {
+	if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the topic's limit is lower than the publisher's
+		err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range records {
-		c.failed = append(c.failed, &sarama.ProducerError{Msg: r, Err: err})
+		c.failed = append(c.failed, bus.FailedMessage{Index: r.index, Err: err})
 	}
 }
 
-// produce returns sarama.ProducerErrors with the records that have failed, including all
-// that follow them in their partitions.
-func (p *producer) produce(ctx context.Context, topic string, records []*sarama.ProducerMessage) error {
+// produce returns the records that have failed, including all that follow them in their
+// partitions. If it returns an error, nothing was sent.
+func (p *producer) produce(ctx context.Context, topic string, records []*outgoing) ([]bus.FailedMessage, error) {
 	c := &call{ctx: ctx}
 	parts, err := p.split(c, topic, records)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, part := range parts {
 		c.open.Add(1)
@@ -100,29 +103,24 @@ func (p *producer) produce(ctx context.Context, topic string, records []*sarama.
 	})
 	defer stop()
 	c.open.Wait()
-	if len(c.failed) > 0 {
-		return c.failed
-	}
-	return nil
+	return c.failed, nil
 }
 
 // split sorts the records of a call by partition. Records without a valid partition fail.
-func (p *producer) split(c *call, topic string, records []*sarama.ProducerMessage) ([]*part, error) {
+func (p *producer) split(c *call, topic string, records []*outgoing) ([]*part, error) {
 	known, err := p.client.Partitions(topic)
+	if moved := p.guard.check(topic, known); moved != nil {
+		return nil, moved
+	}
 	if err != nil {
-		c.fail(records, err)
-		return nil, c.failed
+		return nil, fmt.Errorf("publish %d messages to %s: %w", len(records), topic, noTopic(err))
 	}
 	var parts []*part
 	index := make(map[int32]*part)
-	partitioner := p.guard.partitioner(topic)
 	for _, r := range records {
-		partition, err := partitioner.Partition(r, int32(len(known)))
-		if err == nil && int(partition) >= len(known) {
-			err = sarama.ErrInvalidPartition
-		}
+		partition, err := r.partition(len(known))
 		if err != nil {
-			c.fail([]*sarama.ProducerMessage{r}, err)
+			c.fail([]*outgoing{r}, err)
 			continue
 		}
 		of := index[partition]
@@ -154,17 +152,13 @@ func (p *producer) close() {
 }
 
 // send tries once to have a batch written.
-func (p *producer) send(at topicPartition, records []*sarama.ProducerMessage) error {
-	batch, err := p.batch(records)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errEncoding, err)
-	}
+func (p *producer) send(at topicPartition, records []*outgoing) error {
 	leader, err := p.client.Leader(at.topic, at.partition)
 	if err != nil {
 		return err
 	}
 	request := &sarama.ProduceRequest{Version: produceVersion, RequiredAcks: sarama.WaitForAll, Timeout: int32(produceTimeout.Milliseconds())}
-	request.AddBatch(at.topic, at.partition, batch)
+	request.AddBatch(at.topic, at.partition, p.batch(records))
 	response, err := p.leaders.produce(p.closing, leader.Addr(), request)
 	if err != nil {
 		return err
@@ -179,13 +173,9 @@ func (p *producer) send(at topicPartition, records []*sarama.ProducerMessage) er
 	return nil
 }
 
-// errEncoding is returned for records that cannot be encoded as a batch. Another attempt
-// would fail, too.
-var errEncoding = errors.New("encode a record")
-
 // worthAnotherTry returns false if the broker has refused a batch for good.
 func worthAnotherTry(err error) bool {
-	if errors.Is(err, sarama.ErrClosedClient) || errors.Is(err, errEncoding) {
+	if errors.Is(err, sarama.ErrClosedClient) {
 		return false
 	}
 	var answer sarama.KError
@@ -203,8 +193,8 @@ func worthAnotherTry(err error) bool {
 	return false
 }
 
-// batch encodes a record batch.
-func (p *producer) batch(records []*sarama.ProducerMessage) (*sarama.RecordBatch, error) {
+// batch returns a record batch.
+func (p *producer) batch(records []*outgoing) *sarama.RecordBatch {
 	now := time.Now()
 	b := &sarama.RecordBatch{
 		Version:          2,
@@ -214,25 +204,12 @@ func (p *producer) batch(records []*sarama.ProducerMessage) (*sarama.RecordBatch
 		ProducerID:       -1,
 		ProducerEpoch:    -1,
 		FirstSequence:    -1,
-		Records:          make([]*sarama.Record, 0, len(records)),
+		Records:          make([]*sarama.Record, len(records)),
 	}
 	for i, r := range records {
-		record := &sarama.Record{OffsetDelta: int64(i)}
-		var err error
-		if r.Key != nil {
-			if record.Key, err = r.Key.Encode(); err != nil {
-				return nil, err
-			}
-		}
-		if record.Value, err = r.Value.Encode(); err != nil {
-			return nil, err
-		}
-		for h := range r.Headers {
-			record.Headers = append(record.Headers, &r.Headers[h])
-		}
-		at := r.Timestamp
-		if at.IsZero() {
-			at = now
+		at := now
+		if r.target.Time != 0 {
+			at = r.target.Time.Time()
 		}
 		at = at.Truncate(time.Millisecond)
 		if i == 0 {
@@ -241,8 +218,8 @@ func (p *producer) batch(records []*sarama.ProducerMessage) (*sarama.RecordBatch
 		if at.After(b.MaxTimestamp) {
 			b.MaxTimestamp = at
 		}
-		record.TimestampDelta = at.Sub(b.FirstTimestamp)
-		b.Records = append(b.Records, record)
+		r.OffsetDelta, r.TimestampDelta = int64(i), at.Sub(b.FirstTimestamp)
+		b.Records[i] = &r.Record
 	}
-	return b, nil
+	return b
 }

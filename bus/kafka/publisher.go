@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,13 +86,13 @@ func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*mess
 	if len(messages) == 0 {
 		return nil
 	}
-	records := make([]*sarama.ProducerMessage, len(messages))
+	records := make([]*outgoing, len(messages))
 	for i, msg := range messages {
-		r, err := record(topic, msg)
+		r, err := newOutgoing(i, msg)
 		if err != nil {
 			return fmt.Errorf("message %d of %d for %s: %w", i, len(messages), topic, err)
 		}
-		if size := r.ByteSize(2) + batchOverhead; size > p.opts.MaxMessageBytes {
+		if size := r.size + batchOverhead; size > p.opts.MaxMessageBytes {
 			err := fmt.Errorf("%w: it takes %d bytes as a record, and the limit is %d", bus.ErrTooLarge, size, p.opts.MaxMessageBytes)
 			return &bus.PublishError{Topic: topic, Messages: len(messages), Failed: []bus.FailedMessage{{Index: i, Err: err}}}
 		}
@@ -101,15 +102,12 @@ func (p *Publisher) Publish(ctx context.Context, topic string, messages ...*mess
 		return bus.ErrClosed
 	}
 	defer p.calls.Done()
-	if p.guard != nil && p.guard.topic == topic {
-		if err := p.guard.look(p.client); err != nil {
-			return err
-		}
+	failed, err := p.producer.produce(ctx, topic, records)
+	if err != nil || len(failed) == 0 {
+		return err
 	}
-	if err := p.producer.produce(ctx, topic, records); err != nil {
-		return publishError(topic, records, err)
-	}
-	return nil
+	slices.SortFunc(failed, func(a, b bus.FailedMessage) int { return cmp.Compare(a.Index, b.Index) })
+	return &bus.PublishError{Topic: topic, Messages: len(messages), Failed: failed}
 }
 
 // begin registers a call of Publish. It returns false after Close.
@@ -125,10 +123,7 @@ func (p *Publisher) begin() bool {
 
 // Pinned implements bus.PinnedPublisher.
 func (p *Publisher) Pinned() error {
-	if p.guard == nil {
-		return nil
-	}
-	return p.guard.known(p.client)
+	return p.guard.pinned(p.client)
 }
 
 // Close waits a few seconds for records on their way, makes the others fail, and

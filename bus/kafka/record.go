@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -10,26 +12,47 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// record returns the Kafka record of a message. Errors wrap an *oona.FieldError.
-func record(topic string, msg *message.Message) (*sarama.ProducerMessage, error) {
-	r := &sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(msg.Payload)}
+// outgoing is a record that is to be written.
+type outgoing struct {
+	sarama.Record // without offset and time
+	index         int
+	target        bus.Target
+	size          int // at most, in a batch
+}
+
+const (
+	recordOverhead = 5*binary.MaxVarintLen32 + binary.MaxVarintLen64 + 1
+	headerOverhead = 2 * binary.MaxVarintLen32
+)
+
+// newOutgoing returns the record of a message, which has an index in its call. Errors wrap
+// an *oona.FieldError.
+func newOutgoing(index int, msg *message.Message) (*outgoing, error) {
+	r := &outgoing{index: index, target: bus.TargetOf(msg)}
+	if r.target.Directed && r.target.Partition < 0 {
+		return nil, &oona.FieldError{Field: "partition", Reason: fmt.Sprintf("is %d; partitions are numbered from 0", r.target.Partition)}
+	}
+	r.Key, r.Value = r.target.Key, msg.Payload
+	r.size = recordOverhead + len(r.Key) + len(r.Value)
 	for name, value := range msg.Metadata {
-		r.Headers = append(r.Headers, sarama.RecordHeader{Key: []byte(name), Value: []byte(value)})
-	}
-	to := bus.TargetOf(msg)
-	if to.Key != nil {
-		r.Key = sarama.ByteEncoder(to.Key)
-	}
-	if to.Time != 0 {
-		r.Timestamp = to.Time.Time()
-	}
-	if to.Directed {
-		if to.Partition < 0 {
-			return nil, &oona.FieldError{Field: "partition", Reason: fmt.Sprintf("is %d; partitions are numbered from 0", to.Partition)}
-		}
-		r.Metadata = toPartition(to.Partition)
+		r.Headers = append(r.Headers, &sarama.RecordHeader{Key: []byte(name), Value: []byte(value)})
+		r.size += headerOverhead + len(name) + len(value)
 	}
 	return r, nil
+}
+
+// partition returns where the record goes: to its partition, to that of its key, or
+// without a key to any.
+func (r *outgoing) partition(partitions int) (int32, error) {
+	switch {
+	case r.target.Directed && int(r.target.Partition) >= partitions:
+		return 0, sarama.ErrInvalidPartition
+	case r.target.Directed:
+		return r.target.Partition, nil
+	case r.Key != nil:
+		return bus.PartitionOf(r.Key, partitions), nil
+	}
+	return rand.Int32N(int32(partitions)), nil
 }
 
 // newMessage returns the message of a Kafka record. It uses the record's bytes without a

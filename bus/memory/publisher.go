@@ -218,7 +218,7 @@ func (t *topic) place(to bus.Target) int32 {
 	case to.Directed:
 		return to.Partition
 	case to.Key != nil:
-		return partitionOf(to.Key, len(t.partitions))
+		return bus.PartitionOf(to.Key, len(t.partitions))
 	}
 	t.unkeyed++
 	return int32((t.unkeyed - 1) % len(t.partitions))

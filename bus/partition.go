@@ -1,9 +1,10 @@
-package memory
+package bus
 
 import "encoding/binary"
 
-// partitionOf returns the partition that the Java clients of Kafka choose for a key.
-func partitionOf(key []byte, partitions int) int32 {
+// PartitionOf returns the partition of a key. On every bus it is the one that the Java
+// clients of Kafka choose.
+func PartitionOf(key []byte, partitions int) int32 {
 	return int32(murmur2(key)&0x7fffffff) % int32(partitions)
 }
 

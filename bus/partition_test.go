@@ -1,4 +1,4 @@
-package memory
+package bus
 
 import "testing"
 
@@ -15,6 +15,11 @@ func TestMurmur2OfJava(t *testing.T) {
 	} {
 		if got := int32(murmur2([]byte(key))); got != want {
 			t.Errorf("%q: %d, want %d", key, got, want)
+		}
+		for _, partitions := range []int{1, 2, 3, 12, 97, 1000} { // Utils.toPositive clears the sign bit
+			if got := PartitionOf([]byte(key), partitions); got != (want&0x7fffffff)%int32(partitions) {
+				t.Errorf("%q of %d partitions: %d", key, partitions, got)
+			}
 		}
 	}
 }
