@@ -73,7 +73,8 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		if err == nil {
 			err = request(coordinator)
 		}
-		if err == nil || !mayHaveMoved(err) || time.Since(began) > o.cfg.SettleTime() {
+		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition) // awaitTopic asks again where that is right
+		if err == nil || unknown || !passes(err) || time.Since(began) > o.cfg.SettleTime() {
 			return err
 		}
 		if !bus.Pause(ctx, attemptPause) {
@@ -81,24 +82,6 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		}
 		client.RefreshCoordinator(o.group) //nolint:errcheck // if this fails, the next attempt fails, too
 	}
-}
-
-// mayHaveMoved returns false if the coordinator has answered and would answer the same
-// again.
-func mayHaveMoved(err error) bool {
-	if errors.Is(err, bus.ErrAnotherTopic) {
-		return false
-	}
-	var answer sarama.KError
-	if !errors.As(err, &answer) {
-		return true // the connection is broken
-	}
-	switch answer {
-	case sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable,
-		sarama.ErrOffsetsLoadInProgress, sarama.ErrRequestTimedOut:
-		return true
-	}
-	return false
 }
 
 // fetch returns the group's commits of partitions. Without a commit the offset is

@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -33,4 +34,24 @@ func noTopic(err error) error {
 		return fmt.Errorf("%w: %w", bus.ErrNoTopic, err)
 	}
 	return err
+}
+
+// passing are the answers of brokers after which another attempt may succeed.
+var passing = []sarama.KError{
+	sarama.ErrInvalidMessage, // the checksum is wrong: the batch was damaged on its way
+	sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable, sarama.ErrNotLeaderForPartition,
+	sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException,
+	sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrKafkaStorageError,
+	sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch, sarama.ErrOffsetNotAvailable,
+	sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable, sarama.ErrOffsetsLoadInProgress,
+}
+
+// passes returns true if another attempt may succeed. Errors that are no answer of a
+// broker are broken connections.
+func passes(err error) bool {
+	if errors.Is(err, sarama.ErrClosedClient) || errors.Is(err, bus.ErrAnotherTopic) {
+		return false
+	}
+	answer, answered := errors.AsType[sarama.KError](err)
+	return !answered || slices.Contains(passing, answer)
 }

@@ -149,28 +149,13 @@ func (f *fetcher) again(ctx context.Context, request func() error) error {
 			return nil
 		}
 		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, noTopic(err))
-		if errors.Is(err, bus.ErrNoTopic) || !mayHaveMovedLeader(err) || !bus.Pause(ctx, attemptPause) {
+		if errors.Is(err, bus.ErrNoTopic) || !passes(err) || !bus.Pause(ctx, attemptPause) {
 			return err
 		}
 		if refreshErr := f.client.RefreshMetadata(f.topic); refreshErr != nil && ctx.Err() != nil {
 			return errors.Join(err, refreshErr)
 		}
 	}
-}
-
-// mayHaveMovedLeader returns false if a leader has answered and would answer the same
-// again.
-func mayHaveMovedLeader(err error) bool {
-	var answer sarama.KError
-	if !errors.As(err, &answer) {
-		return true // the connection is broken
-	}
-	switch answer {
-	case sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrOffsetNotAvailable,
-		sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch, sarama.ErrKafkaStorageError, sarama.ErrRequestTimedOut:
-		return true
-	}
-	return false
 }
 
 // fetchBlock asks a partition's leader for records, beginning with an offset.

@@ -54,7 +54,7 @@ func (l *lane) run() {
 		}
 		err := l.producer.send(l.at, batch)
 		l.settle(err)
-		if err == nil || !worthAnotherTry(err) {
+		if err == nil || !passes(err) {
 			failures = 0
 			continue
 		}
@@ -136,7 +136,7 @@ func (l *lane) settle(err error) {
 				p.call.open.Done()
 			}
 		}
-	case worthAnotherTry(err):
+	case passes(err):
 		l.failure = err
 	case len(batch) == 1:
 		batch[0].fail(err)

@@ -173,26 +173,6 @@ func (p *producer) send(at topicPartition, records []*outgoing) error {
 	return nil
 }
 
-// worthAnotherTry returns false if the broker has refused a batch for good.
-func worthAnotherTry(err error) bool {
-	if errors.Is(err, sarama.ErrClosedClient) {
-		return false
-	}
-	var answer sarama.KError
-	if !errors.As(err, &answer) {
-		return true // the connection is broken
-	}
-	switch answer {
-	case sarama.ErrInvalidMessage, // the checksum is wrong: the batch was damaged on its way
-		sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable, sarama.ErrNotLeaderForPartition,
-		sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException,
-		sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrKafkaStorageError,
-		sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch:
-		return true
-	}
-	return false
-}
-
 // batch returns a record batch.
 func (p *producer) batch(records []*outgoing) *sarama.RecordBatch {
 	now := time.Now()
