@@ -23,8 +23,8 @@ type logged struct {
 	appended time.Time
 }
 
-// someLog has two runs, frames out of order, a repeat, a late one and records
-// that are no frames.
+// someLog returns a log with two runs, frames out of order, a repeat, a late frame and
+// records that are no frames.
 func someLog(f *fixture) (log []logged) {
 	add := func(payload []byte, at time.Time) { log = append(log, logged{payload, at}) }
 	for s := range 60 {
@@ -55,13 +55,13 @@ func (f *fixture) fold(log []logged, from, to int64) {
 }
 
 // takenOver is the assignment of the next owner, which resumes from a commit.
-func takenOver(claim bus.Assignment, commit bus.Commit) bus.Assignment {
-	claim.Committed = commit
-	claim.LogEnd = max(claim.LogEnd, readTo(commit))
-	return claim
+func takenOver(assignment bus.Assignment, commit bus.Commit) bus.Assignment {
+	assignment.Committed = commit
+	assignment.LogEnd = max(assignment.LogEnd, readTo(commit))
+	return assignment
 }
 
-// readTo is how far the log had been read when a commit was made.
+// readTo returns how far the log had been read when a commit was made.
 func readTo(c bus.Commit) int64 {
 	_, commit, err := aggregate.ParseCommit(c)
 	if err != nil {
@@ -74,7 +74,7 @@ func readTo(c bus.Commit) int64 {
 	return reached.ProcessedTo
 }
 
-// published is everything on the output topics, as text, by topic.
+// published returns everything on the output topics, as text, by topic.
 func published(f *fixture) map[string][]string {
 	all := make(map[string][]string)
 	for _, topic := range []string{f.topics.LayerHealth, f.topics.LayerPerformance, f.topics.Late, f.topics.Quarantine, f.topics.Overflow, f.topics.SeedMetricsDead} {
@@ -85,10 +85,9 @@ func published(f *fixture) map[string][]string {
 	return all
 }
 
-// Wherever a worker dies after a commit, its successor publishes exactly what
-// comes after what the commit covers: together they publish what one worker
-// would have, and the successor's replay publishes nothing.
-func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
+// After any commit, a worker and its successor together publish exactly what one worker
+// would have published. The successor's replay publishes nothing.
+func TestSuccessorResumesFromTheCommit(t *testing.T) {
 	whole := start(t, nil)
 	log := someLog(whole)
 	whole.fold(log, 0, int64(len(log)))
@@ -103,14 +102,14 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 		first.fold(log, 0, at)
 		commit, due := first.feed.commit()
 		first.stop()
-		claim := first.feed.claim
+		assignment := first.feed.assignment
 		if due {
-			claim = takenOver(claim, commit)
+			assignment = takenOver(assignment, commit)
 		} else if at > 0 {
 			t.Fatalf("nothing to commit after %d records", at)
 		}
-		second := startClaim(t, claim, nil)
-		second.fold(log, begin(claim), int64(len(log)))
+		second := startWith(t, assignment, nil)
+		second.fold(log, begin(assignment), int64(len(log)))
 		second.stop()
 		replayed += second.stage.Counts().Replayed
 		got := published(first)
@@ -128,7 +127,7 @@ func TestSuccessorGoesOnFromTheCommit(t *testing.T) {
 	}
 }
 
-// Nothing is committed that the bus has not taken.
+// Nothing is committed before its output is on the bus.
 func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
@@ -162,13 +161,13 @@ func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	f.stop()
 }
 
-// A partition whose past is unknown is refused, the stage ends, and the error
-// says what is wrong.
+// A partition whose past is unknown is refused. The stage ends, and the error says what
+// is wrong.
 func TestRefusals(t *testing.T) {
 	good := func() bus.Assignment {
 		f := start(t, nil)
 		f.send(f.frame(0))
-		c := f.feed.claim
+		c := f.feed.assignment
 		c.Committed, _ = f.feed.commit()
 		f.stop()
 		return c
@@ -187,10 +186,10 @@ func TestRefusals(t *testing.T) {
 		"a damaged commit":                     {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit, "offset 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			claim := good
-			c.change(&claim)
+			assignment := good
+			c.change(&assignment)
 			stage := newStage(t, &fixture{out: &outputs{}}, nil)
-			if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+			if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("Assign: %v; want %v with %q", err, c.want, c.says)
 			}
 			err := stage.Run(t.Context(), silent{})
@@ -201,7 +200,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// silent is a subscriber to whom nothing comes.
+// silent is a member that gets no messages.
 type silent struct{}
 
 func (silent) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {

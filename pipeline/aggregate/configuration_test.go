@@ -17,8 +17,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// configuration is the payload of a record that holds from a time after the
-// beginning on.
+// configuration returns the payload of a record that takes effect at a time after the
+// beginning.
 func (f *fixture) configuration(generation int32, from time.Duration, change func(*windows.Config)) []byte {
 	c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(f.begin.Add(from))}
 	c.Config.Generation = generation
@@ -28,7 +28,7 @@ func (f *fixture) configuration(generation int32, from time.Duration, change fun
 	return avro.AppendConfiguration(nil, c.Record())
 }
 
-// own are the headers of a record of Oona's own.
+// own returns the headers of one of Oona's own records.
 func own(kind string) map[string]string { return map[string]string{oona.HeaderRecord: kind} }
 
 func length(d time.Duration) func(*windows.Config) {
@@ -44,8 +44,8 @@ func (f *fixture) lengths(t *testing.T) (all []string) {
 	return all
 }
 
-// The first record of a log configures all of it, a later one from a seam on,
-// and one that is void changes nothing.
+// The first record of a log configures all of it, and a later one configures what
+// follows its seam. A void configuration changes nothing.
 func TestConfigurationsInTheLog(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -76,8 +76,8 @@ func TestConfigurationsInTheLog(t *testing.T) {
 	}
 }
 
-// The log alone decides by which version of the reducers windows are folded. That
-// it names another than a worker's settings is no difference between the two.
+// The log alone decides which version of the reducers is used. It is not reported as a
+// difference to the worker's settings.
 func TestReducerIsTheLogs(t *testing.T) {
 	const warning = "which are not this worker's settings"
 	for reducer := int32(1); reducer <= windows.Reducer; reducer++ {
@@ -104,8 +104,8 @@ func TestReducerIsTheLogs(t *testing.T) {
 	}
 }
 
-// What is no configuration is a dead letter and changes nothing; a kind that is
-// not known is only skipped.
+// A record that is no valid configuration is a dead letter and changes nothing. A record
+// of an unknown kind is only skipped.
 func TestBadRecordsOfOonasOwn(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -185,8 +185,7 @@ func TestFrameIsSkipped(t *testing.T) {
 	}
 }
 
-// What a later version configures is not folded wrongly: the record is not taken,
-// and the stage ends and says so.
+// A configuration of a later version ends the stage, since it would be folded wrongly.
 func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 	unpublished := avro.AppendConfiguration(nil, oona.WindowConfiguration{})
 	unpublished[2] ^= 0xff // of the fingerprint
@@ -204,8 +203,8 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 			f.stage = newStage(t, f, nil)
-			claim := bus.Assignment{Committed: bus.Commit{Offset: oona.NoOffset}}
-			f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message)}
+			assignment := bus.Assignment{Committed: bus.Commit{Offset: oona.NoOffset}}
+			f.feed = &feed{stage: f.stage, assignment: assignment, messages: make(chan *message.Message)}
 			ended := make(chan error, 1)
 			go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
 			f.send(f.frame(0))
@@ -242,12 +241,12 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	}
 	first.stop()
 
-	claim := takenOver(first.feed.claim, commit)
-	second := startClaim(t, claim, func(c *aggregate.Config) { c.Windows.Length = 7 * time.Second })
-	if begin(claim) < 1 {
-		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", begin(claim))
+	assignment := takenOver(first.feed.assignment, commit)
+	second := startWith(t, assignment, func(c *aggregate.Config) { c.Windows.Length = 7 * time.Second })
+	if begin(assignment) < 1 {
+		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", begin(assignment))
 	}
-	for offset := begin(claim); offset < first.feed.next+20; offset++ { // frames are at the second of their offset, less one
+	for offset := begin(assignment); offset < first.feed.next+20; offset++ { // frames are at the second of their offset, less one
 		second.sequence = offset - 1
 		second.send(second.frame(time.Duration(offset-1) * time.Second))
 	}
@@ -260,7 +259,7 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	}
 }
 
-// A log that wants a million ticks a second gets a hundred.
+// A log that asks for a million ticks a second gets a hundred.
 func TestTicksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -281,7 +280,7 @@ func TestTicksAreBounded(t *testing.T) {
 	})
 }
 
-// The tick interval is taken from the log, not in the worker's settings.
+// The tick interval is taken from the log, not from the worker's settings.
 func TestTicksGoByTheLogsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *aggregate.Config) { c.Windows.TickInterval = 10 * time.Second })

@@ -21,8 +21,8 @@ func fromHere(c *aggregate.Config) {
 	c.Windows.MaxDelay, c.Windows.MaxSkew, c.Windows.IdleHorizon = 60*time.Second, 10*time.Second, 20*time.Second
 }
 
-// lostClaim is an assignment of a log that begins at 7 and ends at 20, without a commit.
-func lostClaim() bus.Assignment {
+// lostAssignment is an assignment of a log that begins at 7 and ends at 20, without a commit.
+func lostAssignment() bus.Assignment {
 	return bus.Assignment{Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4,
 		LogStart: 7, LogEnd: 20, Settled: true, Committed: bus.Commit{Offset: oona.NoOffset}}
 }
@@ -39,7 +39,7 @@ func (f *fixture) seconds(from, to int) {
 // topic. A successor resumes from any of its commits without --from-here. The first
 // commit can be made before any record.
 func TestFromHere(t *testing.T) {
-	whole := startClaim(t, lostClaim(), fromHere)
+	whole := startWith(t, lostAssignment(), fromHere)
 	whole.seconds(0, 140)
 	whole.stop()
 	late, health := whole.out.of(whole.topics.Late), whole.rollups(t, whole.topics.LayerHealth)
@@ -51,8 +51,8 @@ func TestFromHere(t *testing.T) {
 			t.Fatalf("a frame is late because %q", msg.Metadata[oona.HeaderErrorException])
 		}
 	}
-	// The 71st second is over one maximum delay and skew behind the first, and no
-	// frame of before can be of a window that starts 10 s after it.
+	// The 71st second is more than one maximum delay and skew after the first one, and
+	// no earlier frame can belong to a window that starts 10 s later.
 	if len(health) == 0 || health[0].Start != oona.MicrosOf(whole.begin.Add(90*time.Second)) || health[0].Frames != 10 {
 		t.Fatalf("rollups are %+v", health)
 	}
@@ -61,10 +61,10 @@ func TestFromHere(t *testing.T) {
 		first := &fixture{out: &outputs{}}
 		first.stage, first.stop = newStage(t, first, fromHere), func() {}
 		if at > 0 {
-			first = startClaim(t, lostClaim(), fromHere)
+			first = startWith(t, lostAssignment(), fromHere)
 			first.seconds(0, at)
 		} else {
-			first.feed = &feed{stage: first.stage, claim: lostClaim()}
+			first.feed = &feed{stage: first.stage, assignment: lostAssignment()}
 			if _, err := first.feed.Subscribe(t.Context(), ""); err != nil {
 				t.Fatal(err)
 			}
@@ -74,8 +74,8 @@ func TestFromHere(t *testing.T) {
 		if !due {
 			t.Fatalf("nothing to commit after %d records", at)
 		}
-		claim := takenOver(lostClaim(), commit)
-		second := startClaim(t, claim, nil) // with the settings of the commit
+		assignment := takenOver(lostAssignment(), commit)
+		second := startWith(t, assignment, nil) // with the settings of the commit
 		second.seconds(int(commit.Offset)-7, 140)
 		second.stop()
 		got := published(first)
@@ -95,18 +95,18 @@ func TestFromHereElsewhere(t *testing.T) {
 	sound := start(t, nil)
 	log := someLog(sound)
 	sound.fold(log, 0, 30)
-	claim := sound.feed.claim
+	assignment := sound.feed.assignment
 	commit, _ := sound.feed.commit()
 	sound.fold(log, 30, int64(len(log)))
 	sound.stop()
-	claim = takenOver(claim, commit)
+	assignment = takenOver(assignment, commit)
 
 	leave := func(c *aggregate.Config) { c.FromHere = true }
 	fresh := start(t, leave)
 	fresh.fold(log, 0, int64(len(log)))
 	fresh.stop()
-	next := startClaim(t, claim, leave)
-	next.fold(log, begin(claim), int64(len(log)))
+	next := startWith(t, assignment, leave)
+	next.fold(log, begin(assignment), int64(len(log)))
 	next.stop()
 	for topic, want := range published(sound) {
 		if got := published(fresh)[topic]; !slices.Equal(got, want) {
@@ -117,7 +117,7 @@ func TestFromHereElsewhere(t *testing.T) {
 		}
 	}
 
-	claim.LogStart = claim.Committed.Offset + 1
+	assignment.LogStart = assignment.Committed.Offset + 1
 	for name, c := range map[string]struct {
 		change func(*bus.Assignment)
 		want   error
@@ -126,7 +126,7 @@ func TestFromHereElsewhere(t *testing.T) {
 		"another program's commit": {func(c *bus.Assignment) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText},
 		"a damaged commit":         {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit},
 	} {
-		overtaken := claim
+		overtaken := assignment
 		c.change(&overtaken)
 		if _, _, err := newStage(t, &fixture{out: &outputs{}}, leave).Assign(t.Context(), overtaken); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
@@ -141,12 +141,12 @@ func TestFromHereBeyondTheCommit(t *testing.T) {
 		c.Length, c.MaxDelay, c.MaxSkew, c.IdleHorizon = 20*time.Second, 60*time.Second, 10*time.Second, 20*time.Second
 	}), first.begin, own(oona.ConfigurationRecord))
 	first.seconds(0, 30)
-	claim := first.feed.claim
-	claim.Committed, _ = first.feed.commit()
+	assignment := first.feed.assignment
+	assignment.Committed, _ = first.feed.commit()
 	first.stop()
 
-	claim.LogStart, claim.LogEnd = 50, 60
-	second := startClaim(t, claim, fromHere)
+	assignment.LogStart, assignment.LogEnd = 50, 60
+	second := startWith(t, assignment, fromHere)
 	second.seconds(40, 200)
 	second.stop()
 	if got := strings.Join(second.lengths(t), " "); !strings.HasPrefix(got, "1:20s 1:20s") || strings.Contains(got, "10s") {
@@ -162,7 +162,7 @@ func TestFromHereBeyondTheCommit(t *testing.T) {
 func TestFromHereWithWrongSettings(t *testing.T) {
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, fromHere)
-	f.feed = &feed{stage: f.stage, claim: lostClaim(), messages: make(chan *message.Message), next: 7}
+	f.feed = &feed{stage: f.stage, assignment: lostAssignment(), messages: make(chan *message.Message), next: 7}
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
 	f.seconds(0, 10)
@@ -180,17 +180,17 @@ func TestFromHereWithWrongSettings(t *testing.T) {
 func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 	first := start(t, fromHere)
 	first.seconds(0, 60)
-	claim := first.feed.claim
-	claim.Committed, _ = first.feed.commit()
+	assignment := first.feed.assignment
+	assignment.Committed, _ = first.feed.commit()
 	first.stop()
 	before := first.rollups(t, first.topics.LayerHealth)
-	if len(before) == 0 || readTo(claim.Committed) != 60 {
-		t.Fatalf("%d rollups, committed as of offset %d", len(before), readTo(claim.Committed))
+	if len(before) == 0 || readTo(assignment.Committed) != 60 {
+		t.Fatalf("%d rollups, committed as of offset %d", len(before), readTo(assignment.Committed))
 	}
 
-	claim.LogEnd = 50
-	second := startClaim(t, claim, fromHere)
-	second.feed.next = claim.LogStart
+	assignment.LogEnd = 50
+	second := startWith(t, assignment, fromHere)
+	second.feed.next = assignment.LogStart
 	second.seconds(0, 50)
 	early := second.stage.Counts()
 	second.seconds(61, 140) // the offsets from 50 on
@@ -216,12 +216,12 @@ func TestFailedStartBeginsNoIncarnation(t *testing.T) {
 	f, log := &fixture{out: &outputs{}}, &knownLog{fails: errors.New("the broker is away")}
 	stage := newStage(t, f, func(c *aggregate.Config) { fromHere(c); c.Log = log })
 	for range 2 {
-		if _, _, err := stage.Assign(t.Context(), lostClaim()); !errors.Is(err, log.fails) {
+		if _, _, err := stage.Assign(t.Context(), lostAssignment()); !errors.Is(err, log.fails) {
 			t.Errorf("Assign: %v", err)
 		}
 	}
 	log.fails = nil
-	if _, _, err := stage.Assign(t.Context(), lostClaim()); err != nil || len(log.begun) != 1 {
+	if _, _, err := stage.Assign(t.Context(), lostAssignment()); err != nil || len(log.begun) != 1 {
 		t.Errorf("Assign: %v; incarnations were begun: %+v", err, log.begun)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// counted are the series of a counter that are not 0: their labels and values.
+// counted returns the series of a counter that are not 0, with labels and values.
 func (f *fixture) counted(t *testing.T, name string) (all []string) {
 	t.Helper()
 	families, err := f.registry.Gather()
@@ -48,7 +48,7 @@ func (f *fixture) wantCounted(t *testing.T, name string, want ...string) {
 	}
 }
 
-// wantGauges asserts gauges of the one partition.
+// wantGauges asserts gauges of the only partition.
 func (f *fixture) wantGauges(t *testing.T, want map[string]float64) {
 	t.Helper()
 	families, err := f.registry.Gather()
@@ -72,7 +72,7 @@ func (f *fixture) wantGauges(t *testing.T, want map[string]float64) {
 	}
 }
 
-// What is alarmed on by its increase is there before it happens.
+// Counters that alerts look at exist before they count.
 func TestCountersBeginAtZero(t *testing.T) {
 	f := start(t, nil)
 	for name, want := range map[string]int{
@@ -116,8 +116,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	f.stop()
 }
 
-// What does not fit a commit is not committed; that is counted, and the last
-// commit grows old.
+// A state that does not fit into a commit is counted and not committed, and the last
+// commit gets older.
 func TestCommitTooLarge(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Windows.MaxTimelines = windows.MostTimelines })
 	runs := func(from, to int) {
@@ -165,7 +165,7 @@ func TestRetention(t *testing.T) {
 			time.Sleep(time.Second)
 			f.send(f.frame(time.Duration(s+1) * time.Second))
 		}
-		// Nothing is committed: a restart needs the log from its first record.
+		// Without a commit a restart needs the log from its first record.
 		f.wantGauges(t, map[string]float64{"needed_seconds": 100})
 		c, due := f.feed.commit()
 		if !due || c.Offset < 10 {

@@ -29,12 +29,11 @@ const (
 	replaySpan   = 50 * time.Second
 )
 
-// BenchmarkReplay takes 1 GiB of open-window log through decoding and the
-// engine, as an assignment does: live, and again as a successor that resumes from the
-// commit at its end. The two take turns chunk by chunk; which is first
-// alternates. It reports the rates over all of the log, and the median over the
-// chunks of how much CPU live folding takes in terms of a replay: above 0.5 is
-// what recovery promises.
+// BenchmarkReplay decodes and folds 1 GiB of log with open windows, as an assignment
+// does: live, and again as a successor that resumes from the commit at its end. The
+// two take turns chunk by chunk, and alternate which is first. It reports the rates
+// over the whole log, and the median over the chunks of the CPU time of live folding
+// divided by that of a replay. Recovery promises more than 0.5.
 func BenchmarkReplay(b *testing.B) {
 	topics, err := oona.NewTopics(oona.DefaultPrefix)
 	if err != nil {
@@ -45,18 +44,18 @@ func BenchmarkReplay(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	claim := bus.Assignment{Topic: topics.SeedMetrics, Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}
+	assignment := bus.Assignment{Topic: topics.SeedMetrics, Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}
 	open := func(committed bus.Commit) *machine {
-		claim := claim
-		claim.Committed, claim.LogEnd = committed, math.MaxInt64
-		opened, err := stage.open(b.Context(), claim)
+		assignment := assignment
+		assignment.Committed, assignment.LogEnd = committed, math.MaxInt64
+		opened, err := stage.open(b.Context(), assignment)
 		if err != nil {
 			b.Fatal(err)
 		}
 		return opened.Machine.(*machine)
 	}
 	log := newReplayLog()
-	first := open(claim.Committed)
+	first := open(assignment.Committed)
 	for chunk := range log.chunks() {
 		foldAll(b, first, chunk)
 	}
@@ -66,7 +65,7 @@ func BenchmarkReplay(b *testing.B) {
 	}
 
 	for b.Loop() {
-		live, replay := open(claim.Committed), open(commit)
+		live, replay := open(assignment.Committed), open(commit)
 		var liveTime, replayTime time.Duration
 		var ratios []float64
 		before := stage.Counts()
@@ -156,7 +155,7 @@ func newReplayLog() *replayLog {
 	return l
 }
 
-// record returns the record at an offset. The first is the slow producer's.
+// record returns the record at an offset. The slow producer writes the first one.
 func (l *replayLog) record(offset int) replayRecord {
 	f := &l.frame
 	at := l.begin

@@ -80,12 +80,12 @@ func (o *outputs) of(topic string) []*message.Message {
 
 // feed is a member with one assignment, to which a test appends records.
 type feed struct {
-	stage    *aggregate.Stage
-	claim    bus.Assignment
-	messages chan *message.Message
-	next     int64
-	away     error // why it is not in its group
-	taken    atomic.Pointer[bus.Consumer]
+	stage      *aggregate.Stage
+	assignment bus.Assignment
+	messages   chan *message.Message
+	next       int64
+	away       error // why it is not in its group
+	taken      atomic.Pointer[bus.Consumer]
 }
 
 // consumer returns the Consumer of the assignment, as soon as there is one.
@@ -108,7 +108,7 @@ func begin(a bus.Assignment) int64 {
 func (f *feed) Joined() error { return f.away }
 
 func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	_, consumer, err := f.stage.Assign(ctx, f.claim)
+	_, consumer, err := f.stage.Assign(ctx, f.assignment)
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +118,14 @@ func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message
 
 func (f *feed) Close() error { return nil }
 
-// message is the next record.
+// message returns the next record.
 func (f *feed) message(payload []byte, appended time.Time, headers map[string]string) *message.Message {
 	msg := message.NewMessage("", payload)
 	for name, value := range headers {
 		msg.Metadata[name] = value
 	}
 	msg.SetContext(bus.WithPosition(context.Background(), bus.Position{
-		Topic: f.claim.Topic, Partition: f.claim.Partition, Offset: f.next, Appended: oona.MicrosOf(appended),
+		Topic: f.assignment.Topic, Partition: f.assignment.Partition, Offset: f.next, Appended: oona.MicrosOf(appended),
 		Key: []byte("key"), Consumer: f.consumer(),
 	}))
 	return msg
@@ -190,15 +190,15 @@ func (f *fixture) catalogues() windows.Catalogues {
 // start runs a stage over a log that begins at offset 0.
 func start(t *testing.T, configure func(*aggregate.Config)) *fixture {
 	t.Helper()
-	return startClaim(t, wholeClaim(), configure)
+	return startWith(t, wholeAssignment(), configure)
 }
 
-// wholeClaim is of a log that begins at offset 0, without a commit.
-func wholeClaim() bus.Assignment {
+// wholeAssignment is an assignment of a log that begins at offset 0, without a commit.
+func wholeAssignment() bus.Assignment {
 	return bus.Assignment{Topic: "kasmina.telemetry.seed.metrics", Partition: 3, Partitions: 4, LogEnd: 1, Settled: true, Committed: bus.Commit{Offset: oona.NoOffset}}
 }
 
-// newStage makes f's stage, with nothing claimed.
+// newStage makes a stage without assignments.
 func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggregate.Stage {
 	t.Helper()
 	topics, err := oona.NewTopics(oona.DefaultPrefix)
@@ -223,12 +223,12 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 	return stage
 }
 
-// startClaim runs a stage that is given a claim.
-func startClaim(t *testing.T, claim bus.Assignment, configure func(*aggregate.Config)) *fixture {
+// startWith runs a stage with an assignment.
+func startWith(t *testing.T, assignment bus.Assignment, configure func(*aggregate.Config)) *fixture {
 	t.Helper()
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, configure)
-	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: begin(claim)}
+	f.feed = &feed{stage: f.stage, assignment: assignment, messages: make(chan *message.Message), next: begin(assignment)}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(ctx, f.feed) }()
@@ -253,7 +253,7 @@ func (f *fixture) frame(after time.Duration) *oona.Frame {
 	}
 }
 
-// send appends a frame when it was observed.
+// send appends a frame. Its append time is when it was observed.
 func (f *fixture) send(frame *oona.Frame) int {
 	return f.feed.append(avro.AppendFrame(nil, frame), frame.ObservedAt.Time(), nil)
 }
@@ -390,7 +390,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			f := start(t, nil)
 			at := f.begin.Add(time.Minute)
 			bad := c.payload(f)
-			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1", "": "no name", "$claim": "from outside"})
+			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1", "": "no name", "$assignment": "from outside"})
 			f.send(f.frame(time.Minute))
 			f.stop()
 			side := f.out.of(c.topic(f.topics))
@@ -398,7 +398,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 				t.Fatalf("%d records on %s, want 1", len(side), c.topic(f.topics))
 			}
 			m, to := side[0].Metadata, bus.TargetOf(side[0])
-			if string(side[0].Payload) != string(bad) || string(to.Key) != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$claim"] != "from outside" || m[oona.HeaderPath] != "i1" {
+			if string(side[0].Payload) != string(bad) || string(to.Key) != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$assignment"] != "from outside" || m[oona.HeaderPath] != "i1" {
 				t.Error("the record was changed on its way to the side topic")
 			}
 			if to.Time != oona.MicrosOf(at) {
@@ -495,8 +495,8 @@ func TestDuplicateConflictAndLate(t *testing.T) {
 		`[reason="conflict" verdict="quarantined"] 1`, `[reason="late" verdict="late"] 1`)
 }
 
-// A failed publish makes the bus deliver the record again. The second delivery
-// must publish what is due and must not fold.
+// After a failed publish the bus delivers the record again. The second delivery
+// publishes the output again and does not fold.
 func TestRedeliveryPublishesAndDoesNotFoldAgain(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
@@ -522,7 +522,7 @@ func TestRedeliveryPublishesAndDoesNotFoldAgain(t *testing.T) {
 	}
 }
 
-func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
+func TestRecordsAfterRevokeAreLeftToTheNextOwner(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
 	f.feed.consumer().Revoke()
@@ -533,8 +533,8 @@ func TestRecordsOfAnEndedClaimAreLeftToTheNextOwner(t *testing.T) {
 	}
 }
 
-// A stage that is not in its group is not ready, whatever it holds; in its group
-// it is ready without a partition.
+// A stage that is not in its group is not ready. In its group it is ready without any
+// partition.
 func TestReadyAsAStandby(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
@@ -549,11 +549,11 @@ func TestReadyAsAStandby(t *testing.T) {
 	f.stop()
 }
 
-// A stage whose group ends its messages ends, and says why.
+// A stage whose member closes the subscription ends, and says why.
 func TestEndOfTheSubscription(t *testing.T) {
 	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, nil)
-	f.feed = &feed{stage: f.stage, claim: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
+	f.feed = &feed{stage: f.stage, assignment: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
 	f.feed.away = errors.New("somebody else has this name")
 	close(f.feed.messages)
 	if err := f.stage.Run(t.Context(), f.feed); !errors.Is(err, f.feed.away) {
@@ -573,14 +573,14 @@ func TestReadyOnceCaughtUp(t *testing.T) {
 	}
 	lagging.Revoke()
 	if err := f.stage.Ready(); err != nil {
-		t.Errorf("Ready is %v after the lagging claim ended", err)
+		t.Errorf("Ready is %v after the lagging assignment ended", err)
 	}
 	f.stop()
 }
 
-// A worker is not ready once the leader of a partition has said nothing for half
-// a minute, or records have waited there as long and none has come; the lag is
-// told all the while.
+// A worker is not ready after the leader of a partition has not answered for half a
+// minute, or records have waited in the log for as long without being delivered. The
+// lag is shown all the time.
 func TestReadyWhileTheLogIsHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -627,7 +627,8 @@ func TestReadyWhileTheLogIsHeard(t *testing.T) {
 	})
 }
 
-// What was never read has waited since the claim began, not since 1970.
+// Records of a partition that was never read have waited since the assignment began,
+// not since 1970.
 func TestLagBeforeTheFirstRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -638,8 +639,8 @@ func TestLagBeforeTheFirstRecord(t *testing.T) {
 	})
 }
 
-// In quiet the stage writes ticks, and only while a window is open; read back,
-// they close it.
+// The stage writes ticks into a quiet partition while a window is open. When they are
+// read back, they close the window.
 func TestTicksCloseAnIdleStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *aggregate.Config) { c.Windows.IdleHorizon = 4 * time.Second })
@@ -671,8 +672,8 @@ func TestTicksCloseAnIdleStream(t *testing.T) {
 	})
 }
 
-// A producer's progress is kept for each path: what comes by a second one holds
-// the watermark until it has come as far.
+// A producer's progress is kept for each path. A second path holds the watermark back
+// until it has come as far.
 func TestPathHoldsTheWatermark(t *testing.T) {
 	for path, rollups := range map[string]int{"a": 1, "b": 0} {
 		f := start(t, nil)
@@ -690,8 +691,8 @@ func TestPathHoldsTheWatermark(t *testing.T) {
 	}
 }
 
-// Time is the log's, whatever a record holds: dead letters make an idle
-// producer's windows close.
+// Time passes with every record: dead letters make the windows of an idle producer
+// close.
 func TestTimePassesWithDeadLetters(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Windows.IdleHorizon = 4 * time.Second })
 	f.send(f.frame(0))
@@ -708,7 +709,7 @@ func TestTimePassesWithDeadLetters(t *testing.T) {
 // not say where the end is.
 func TestNoTickBeforeCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := startClaim(t, bus.Assignment{Topic: "t", Partition: 3, Partitions: 4, LogEnd: 2, Committed: bus.Commit{Offset: oona.NoOffset}}, nil)
+		f := startWith(t, bus.Assignment{Topic: "t", Partition: 3, Partitions: 4, LogEnd: 2, Committed: bus.Commit{Offset: oona.NoOffset}}, nil)
 		f.begin = time.Now()
 		f.send(f.frame(0))
 		f.feed.pass(10, 2)
@@ -739,8 +740,8 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 	})
 }
 
-// An idle partition gets a tick now and then, so that retention does not overtake
-// what a restart needs; one that never had a record gets none.
+// An idle partition gets a tick now and then, so that retention does not delete what a
+// restart needs. A partition that never had a record gets no ticks.
 func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
 	for _, tt := range []struct{ retention, horizon, want time.Duration }{
 		{0, time.Minute, 15 * time.Minute},
@@ -789,7 +790,7 @@ func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 		first.feed.pass(10*60, first.feed.next)
 		first.stop()
 
-		second := startClaim(t, takenOver(first.feed.claim, commit), nil)
+		second := startWith(t, takenOver(first.feed.assignment, commit), nil)
 		second.feed.append([]byte("not a frame"), time.Now().Add(-10*time.Minute), nil)
 		second.feed.pass(4*60, second.feed.next)
 		synctest.Wait()
@@ -805,8 +806,7 @@ func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 	})
 }
 
-// A partition whose ticks the bus does not take, or not yet, does not keep the
-// others from theirs.
+// A partition whose ticks cannot be written does not delay the ticks of others.
 func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fixture{out: &outputs{}, begin: time.Now()}
@@ -820,14 +820,14 @@ func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
 			return nil
 		}
 		f.stage = newStage(t, f, nil)
-		f.feed = &feed{stage: f.stage, claim: bus.Assignment{Topic: "t", Partition: 3, Partitions: 5, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
+		f.feed = &feed{stage: f.stage, assignment: bus.Assignment{Topic: "t", Partition: 3, Partitions: 5, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- f.stage.Run(ctx, f.feed) }()
 		f.send(f.frame(0))
-		other := f.feed.claim
+		other := f.feed.assignment
 		other.Partition = 4
-		third := &feed{stage: f.stage, claim: other, messages: f.feed.messages}
+		third := &feed{stage: f.stage, assignment: other, messages: f.feed.messages}
 		if _, err := third.Subscribe(ctx, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -875,7 +875,7 @@ func TestNoTickWhileRollupsWait(t *testing.T) {
 	})
 }
 
-// What the bus will never take because of its size does not hold up the rest.
+// A message that is too large for its topic does not hold up the others.
 func TestTooLargeForTheBus(t *testing.T) {
 	f := start(t, nil)
 	small, wide := f.frame(0), f.frame(0)
@@ -899,7 +899,7 @@ func TestTooLargeForTheBus(t *testing.T) {
 	f.wantCounted(t, "oona_aggregate_unpublishable_records_total", `[topic="kasmina.telemetry.layer.health"] 1`)
 }
 
-// A bus that refuses for long makes the worker unready, and the pauses longer.
+// If the bus refuses for long, the worker is not ready, and the pauses get longer.
 func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -940,7 +940,7 @@ func TestPanicEndsTheStage(t *testing.T) {
 	f.catalogue = func(string) oona.Metric { panic("a bug") }
 	f.stage = newStage(t, f, nil)
 	f.feed = &feed{stage: f.stage, messages: make(chan *message.Message),
-		claim: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}}
+		assignment: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}}
 	ended := make(chan error, 1)
 	go func() { ended <- f.stage.Run(t.Context(), f.feed) }()
 	msg := f.feed.message(avro.AppendFrame(nil, f.frame(0)), f.begin, nil)

@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// The reasons for which a partition is refused are in docs/operations.md in the
-// words of the log, with what to do.
+// docs/operations.md has the reasons for refusing a partition, in the words of the
+// errors, with what to do.
 func TestRefusalsAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// knownLog is an aggregate.Log that says what a test has it say.
+// knownLog is an aggregate.Log with fixed answers.
 type knownLog struct {
 	records map[int64]knownRecord
 	first   oona.Incarnation // that the record at offset 0 begins
@@ -69,12 +69,12 @@ func (l *knownLog) LastWindows(context.Context, int32) (oona.WindowConfiguration
 
 const firstLife = oona.Incarnation(1_770_000_000_000_000)
 
-// incarnation is the record with which an incarnation begins.
+// incarnation returns the record that begins an incarnation.
 func incarnation(number oona.Incarnation) []byte {
 	return avro.AppendIncarnation(nil, oona.IncarnationStart{Number: number, PreviousEnd: oona.NoOffset, Reason: "test"})
 }
 
-// inLog has the stage ask a log.
+// inLog configures the stage with a log.
 func inLog(log aggregate.Log, fromHereToo bool) func(*aggregate.Config) {
 	return func(c *aggregate.Config) {
 		if fromHereToo {
@@ -84,26 +84,26 @@ func inLog(log aggregate.Log, fromHereToo bool) func(*aggregate.Config) {
 	}
 }
 
-// committedClaim is of a partition in an incarnation, whose 30 records were read:
-// it is committed, and claimed by the next owner.
-func committedClaim(t *testing.T) (claim bus.Assignment, last time.Time) {
+// committedAssignment returns the assignment of a partition with an incarnation, whose
+// 30 records were read and committed.
+func committedAssignment(t *testing.T) (assignment bus.Assignment, last time.Time) {
 	t.Helper()
 	first := start(t, fromHere)
 	first.feed.append(incarnation(firstLife), first.begin, own(oona.IncarnationRecord))
 	first.seconds(0, 29)
-	claim = first.feed.claim
+	assignment = first.feed.assignment
 	commit, due := first.feed.commit()
 	first.stop()
 	if !due {
 		t.Fatal("nothing to commit")
 	}
-	return takenOver(claim, commit), first.begin.Add(28 * time.Second)
+	return takenOver(assignment, commit), first.begin.Add(28 * time.Second)
 }
 
-// What the log holds at the last offset that was read must be what was read.
+// The record at the last offset that was read must be the one that was read.
 func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
-	claim, last := committedClaim(t)
-	claim.LogEnd = 1000
+	assignment, last := committedAssignment(t)
+	assignment.LogEnd = 1000
 	for name, c := range map[string]struct {
 		record *knownRecord
 		want   error
@@ -119,8 +119,8 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 				log.records[29] = *c.record
 			}
 			stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
-			from, _, err := stage.Assign(t.Context(), claim)
-			if !errors.Is(err, c.want) || c.want == nil && from != claim.Committed.Offset {
+			from, _, err := stage.Assign(t.Context(), assignment)
+			if !errors.Is(err, c.want) || c.want == nil && from != assignment.Committed.Offset {
 				t.Errorf("from offset %d, %v; want from the commit, or %v", from, err, c.want)
 			}
 			if len(log.begun) > 0 {
@@ -129,34 +129,34 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 		})
 	}
 	t.Run("retention has deleted the record", func(t *testing.T) {
-		claim := claim
-		claim.LogStart = 30
+		assignment := assignment
+		assignment.LogStart = 30
 		stage := newStage(t, &fixture{out: &outputs{}}, inLog(&knownLog{}, false))
-		if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, aggregate.ErrOvertaken) {
+		if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, aggregate.ErrOvertaken) {
 			t.Errorf("Assign: %v, want ErrOvertaken", err)
 		}
 	})
 	t.Run("before the commit's version it is not known", func(t *testing.T) {
 		old := start(t, nil)
 		old.seconds(0, 29)
-		claim := old.feed.claim
+		assignment := old.feed.assignment
 		commit, _ := old.feed.commit()
 		old.stop()
-		claim = takenOver(claim, commit)
+		assignment = takenOver(assignment, commit)
 		log := &knownLog{fails: errors.New("not to be asked")}
-		if _, _, err := newStage(t, &fixture{out: &outputs{}}, inLog(log, false)).Assign(t.Context(), claim); err != nil {
+		if _, _, err := newStage(t, &fixture{out: &outputs{}}, inLog(log, false)).Assign(t.Context(), assignment); err != nil {
 			t.Errorf("Assign: %v", err)
 		}
 	})
 }
 
-// With leave, a partition that lost its end starts from here in an incarnation of
-// its own, and emits nothing in the one before.
+// With --from-here a partition that has lost its end starts over in another
+// incarnation, and emits nothing in the earlier one.
 func TestFromHereBeginsAnIncarnation(t *testing.T) {
-	claim, _ := committedClaim(t)
-	claim.LogEnd = 20
+	assignment, _ := committedAssignment(t)
+	assignment.LogEnd = 20
 	log := &knownLog{end: 21}
-	f := startClaim(t, claim, inLog(log, true))
+	f := startWith(t, assignment, inLog(log, true))
 	f.feed.next = 0
 	f.feed.append(incarnation(firstLife), f.begin, own(oona.IncarnationRecord))
 	f.seconds(0, 19)
@@ -187,10 +187,10 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 	}
 }
 
-// Without a commit, rollups are of another log unless the log holds what they were
-// made of: its triggers would be below theirs, unless it is in a greater incarnation.
+// Without a commit, a log that does not hold the triggers of the last rollups is another
+// log. Its rollups would have lower triggers, unless its incarnation is greater.
 func TestTopicThatWasMadeAgain(t *testing.T) {
-	claim := wholeClaim()
+	assignment := wholeAssignment()
 	frame := map[int64]knownRecord{0: {}}
 	// A rollup of the window from 0 to 10 s, whose last frame was observed at 9 s. The
 	// record that closed the window was appended 7 s later.
@@ -219,36 +219,36 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			stage := newStage(t, &fixture{out: &outputs{}}, inLog(&c.log, false))
-			if from, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, c.want) || from != 0 {
+			if from, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) || from != 0 {
 				t.Errorf("Assign: offset %d, %v; want 0, %v", from, err, c.want)
 			}
 		})
 	}
 }
 
-// A partition that is empty was perhaps made this moment: the bus asks again.
+// An empty partition may have just been created, so the bus asks again.
 func TestTopicThatIsBeingMade(t *testing.T) {
 	for end, short := range map[int64]bool{0: true, 5: false} {
-		claim := wholeClaim()
-		claim.LogEnd = end
+		assignment := wholeAssignment()
+		assignment.LogEnd = end
 		log := &knownLog{rollups: []oona.Rollup{{Trigger: oona.Trigger{Offset: 99}}}, records: map[int64]knownRecord{}}
 		if end > 0 {
 			log.records[0] = knownRecord{}
 		}
 		stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
-		claim.Settled = false
-		if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, aggregate.ErrMadeAgain) || errors.Is(err, bus.ErrShort) != short {
+		assignment.Settled = false
+		if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, aggregate.ErrMadeAgain) || errors.Is(err, bus.ErrShort) != short {
 			t.Errorf("of a log that ends at %d: %v", end, err)
 		}
 		log.first = firstLife
-		if from, _, err := stage.Assign(t.Context(), claim); err != nil || from != 0 {
+		if from, _, err := stage.Assign(t.Context(), assignment); err != nil || from != 0 {
 			t.Errorf("once the first record is there: offset %d, %v", from, err)
 		}
 	}
 }
 
-// A partition whose log and commit are lost starts with the configuration that
-// was last written to it, and not with the worker's settings.
+// A partition that starts over without a commit has the configuration that was last
+// written to it, not the worker's settings.
 func TestFromHereWithTheLastConfiguration(t *testing.T) {
 	written := func(from oona.Micros) *oona.WindowConfiguration {
 		c := windows.DefaultConfig()
@@ -266,7 +266,7 @@ func TestFromHereWithTheLastConfiguration(t *testing.T) {
 		"one that holds later": {written(oona.MicrosOf(time.Now().Add(time.Hour))), oona.Rollup{Reducer: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := startClaim(t, lostClaim(), inLog(&knownLog{end: 21, windows: c.windows}, true))
+			f := startWith(t, lostAssignment(), inLog(&knownLog{end: 21, windows: c.windows}, true))
 			f.seconds(0, 140)
 			f.stop()
 			all := f.rollups(t, f.topics.LayerHealth)
@@ -282,18 +282,18 @@ func TestFromHereWithTheLastConfiguration(t *testing.T) {
 	}
 }
 
-// An answer that the log does not give now is asked for again: it ends no stage.
+// If the log does not answer, the assignment is tried again and the stage does not end.
 func TestLogThatDoesNotAnswer(t *testing.T) {
-	claim, last := committedClaim(t)
+	assignment, last := committedAssignment(t)
 	log := &knownLog{records: map[int64]knownRecord{29: {appended: last}}, fails: errors.New("the broker is away")}
 	f := &fixture{out: &outputs{}}
 	stage := newStage(t, f, inLog(log, false))
-	if _, _, err := stage.Assign(t.Context(), claim); !errors.Is(err, log.fails) {
+	if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, log.fails) {
 		t.Errorf("Assign: %v", err)
 	}
 	log.fails = nil
 	f.stage, f.begin, f.sequence = stage, last.Add(-28*time.Second), 28
-	ended := f.run(t, claim)
+	ended := f.run(t, assignment)
 	f.feed.next = 30
 	f.send(f.frame(29 * time.Second))
 	f.stop()
@@ -302,11 +302,11 @@ func TestLogThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// run runs the fixture's stage over a claim, until stop. The channel has what Run
-// returns.
-func (f *fixture) run(t *testing.T, claim bus.Assignment) <-chan error {
+// run runs the fixture's stage with an assignment until stop. The channel gets the error
+// of Run.
+func (f *fixture) run(t *testing.T, assignment bus.Assignment) <-chan error {
 	t.Helper()
-	f.feed = &feed{stage: f.stage, claim: claim, messages: make(chan *message.Message), next: begin(claim)}
+	f.feed = &feed{stage: f.stage, assignment: assignment, messages: make(chan *message.Message), next: begin(assignment)}
 	ctx, cancel := context.WithCancel(t.Context())
 	f.stop = func() {
 		cancel()
@@ -333,7 +333,7 @@ func TestCatalogueThatTheLogNames(t *testing.T) {
 			return f.catalogue, nil
 		}
 		f.stage = newStage(t, f, nil)
-		ended := f.run(t, wholeClaim())
+		ended := f.run(t, wholeAssignment())
 		msg := f.feed.message(configured(f), f.begin, own(oona.ConfigurationRecord))
 		f.feed.messages <- msg
 		<-msg.Nacked()
@@ -352,7 +352,7 @@ func TestCatalogueThatTheLogNames(t *testing.T) {
 			return func(name string) oona.Metric { return oona.Metric{Name: name, Group: oona.Performance} }, nil
 		}
 		f.stage = newStage(t, f, nil)
-		ended := f.run(t, wholeClaim())
+		ended := f.run(t, wholeAssignment())
 		if deliveries := f.feed.append(configured(f), f.begin, own(oona.ConfigurationRecord)); deliveries != 3 {
 			t.Errorf("the record was taken at the %dth delivery, want the third", deliveries)
 		}

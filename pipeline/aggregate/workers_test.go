@@ -156,9 +156,9 @@ func (w *workers) read(topic string, of int32) (all []*message.Message) {
 // alone folds a partition's log with one stage that nothing disturbs.
 func (w *workers) alone(of int32) *fixture {
 	w.t.Helper()
-	claim := wholeClaim()
-	claim.Partition = of
-	f := startClaim(w.t, claim, nil)
+	assignment := wholeAssignment()
+	assignment.Partition = of
+	f := startWith(w.t, assignment, nil)
 	for _, msg := range w.read(w.topics.SeedMetrics, of) {
 		at, err := bus.PositionOf(msg)
 		if err != nil {

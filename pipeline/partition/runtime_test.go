@@ -20,8 +20,8 @@ import (
 	"github.com/morphogenetic/oona/pipeline/partition"
 )
 
-// adder is a machine that is no window engine: it adds numbers up, and emits the
-// sum at each. It goes on from the sum in its commit.
+// adder is a machine that adds numbers up and emits the sum at each number. It resumes
+// from the sum in its commit.
 type adder struct {
 	sum, processed int64
 	folds          int
@@ -200,14 +200,14 @@ func assigned(c bus.Commit, end int64) bus.Assignment {
 	return bus.Assignment{LogEnd: end, Committed: c}
 }
 
-// message is the next record.
+// message returns the next record.
 func (w *world) message(payload string) *message.Message {
 	msg := message.NewMessage("", []byte(payload))
 	msg.SetContext(bus.WithPosition(w.t.Context(), bus.Position{Topic: "numbers", Partition: 2, Offset: w.next, Appended: oona.MicrosOf(time.Now()), Consumer: w.consumer}))
 	return msg
 }
 
-// deliver hands out the next record once, and reports whether it was acked.
+// deliver delivers the next record once and reports whether it was acked.
 func (w *world) deliver(payload string) bool {
 	msg := w.message(payload)
 	w.messages <- msg
@@ -262,7 +262,7 @@ func TestCommitAndSuccessor(t *testing.T) {
 	})
 }
 
-// While the bus takes nothing, the record in hand comes again, is folded once, and
+// While the bus refuses messages, the record is delivered again, is folded once, and
 // nothing is committed.
 func TestOutboxIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -288,8 +288,8 @@ func TestOutboxIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A machine may ask for a record again; any other error ends the worker, and a
-// panic too.
+// A machine may ask for a record again. Any other error ends the worker, as does a
+// panic.
 func TestErrorsOfTheMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)
@@ -318,7 +318,7 @@ func TestErrorsOfTheMachine(t *testing.T) {
 	})
 }
 
-// Only an error that asking again would not help ends the worker.
+// An error of Open ends the worker only if Refuses says so.
 func TestAssignmentThatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)
@@ -343,8 +343,8 @@ func TestAssignmentThatIsRefused(t *testing.T) {
 	})
 }
 
-// A partition in which something is open gets ticks while nothing comes, once it
-// is read to its end; an idle one gets them seldom.
+// A quiet partition that is read to its end gets ticks if something is open. An idle
+// partition gets them rarely.
 func TestTicks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)
@@ -382,7 +382,7 @@ func TestTicks(t *testing.T) {
 	})
 }
 
-// collector is one metric of a registry.
+// collector collects one metric of a registry.
 type collector struct {
 	registry *prometheus.Registry
 	name     string
@@ -402,7 +402,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// A state that does not fit a commit is counted, and the last commit stands.
+// If the state does not fit into a commit, the last commit stays valid.
 func TestCommitThatDoesNotFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)
