@@ -9,7 +9,7 @@ func badNetworkOfTrainers(w *world) {
 	w.windows.AllowedLateness = 5 * time.Second // repeats come after the timeout of a client
 	w.startIngest()
 	w.startWorker()
-	bad := startProxy(w.T, "127.0.0.1:0", w.ingest.address("ingest takes frames"), func(n int64) fate {
+	bad := startProxy(w.T, "127.0.0.1:0", w.ingest.address("ingest accepts frames"), func(n int64) fate {
 		return []fate{sound, lost, deaf, torn}[n%4]
 	})
 	bad.latency.Store(int64(20 * time.Millisecond))

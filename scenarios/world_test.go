@@ -103,7 +103,7 @@ func (w *world) startIngest(more ...string) {
 	w.ingest.awaitReady(w.T, w.ctx)
 }
 
-func (w *world) url() string { return "http://" + w.ingest.address("ingest takes frames") }
+func (w *world) url() string { return "http://" + w.ingest.address("ingest accepts frames") }
 
 // launchWorker starts another aggregator.
 func (w *world) launchWorker(more ...string) *process {

@@ -57,7 +57,7 @@ func TestBinaries(t *testing.T) {
 		}
 		defer file.Close()
 		playing := loadgen.DefaultConfig()
-		playing.URL = "http://" + ingest.address("ingest takes frames")
+		playing.URL = "http://" + ingest.address("ingest accepts frames")
 		playing.Speed = loadgen.MaxSpeed
 		playing.Recording = file
 		p, err := loadgen.New(playing)

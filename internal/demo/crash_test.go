@@ -55,7 +55,7 @@ func TestAggregatorIsKilled(t *testing.T) {
 		go func() {
 			var err error
 			for err == nil && (plays == 0 || kills.Load() < enough) {
-				err = playRecording(ctx, "http://"+ingest.address("ingest takes frames"), 8, frames)
+				err = playRecording(ctx, "http://"+ingest.address("ingest accepts frames"), 8, frames)
 				plays++
 			}
 			played <- err

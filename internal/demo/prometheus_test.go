@@ -148,7 +148,7 @@ func newAssembly(t *testing.T, ctx context.Context) *assembly {
 		"--allowed-lateness", "250ms", "--tick-interval", "125ms", "--idle-horizon", "2s")...)
 	ingest.awaitReady(t, ctx)
 	aggregate.awaitReady(t, ctx)
-	l.ingestURL = "http://" + ingest.address("ingest takes frames")
+	l.ingestURL = "http://" + ingest.address("ingest accepts frames")
 	return l
 }
 

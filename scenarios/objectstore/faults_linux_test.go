@@ -163,7 +163,7 @@ func (s *site) startIngest() {
 		defer close(ended)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			var line struct{ Msg, Address string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ingest takes frames" {
+			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ingest accepts frames" {
 				address <- line.Address
 			}
 			s.Log("ingest: " + lines.Text())
