@@ -2,9 +2,9 @@ package ingest
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -32,8 +32,7 @@ func TestAllocationsDoNotGrowWithReadings(t *testing.T) {
 	}
 }
 
-// Decoders that have grown with a large body are not kept. JSON with more entries than
-// the limit does not make them grow.
+// Decoders that have grown with a large body are not kept.
 func TestLargeDecodersAreNotKept(t *testing.T) {
 	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMessageBytes = 4 << 20 })
 	f := goodFrame(0)
@@ -43,27 +42,18 @@ func TestLargeDecodersAreNotKept(t *testing.T) {
 	if len(body) <= pooled {
 		t.Fatalf("the frame has only %d bytes", len(body))
 	}
-	var made []*decoders
+	var made []*intake.Decoder
 	s.decoders.New = func() any {
-		made = append(made, newDecoders(s.cfg))
+		made = append(made, intake.NewDecoder(s.intake.Frame))
 		return made[len(made)-1]
 	}
 	if w := post(s, mediaAvro, body); w.Code != http.StatusOK {
 		t.Fatalf("answered %d %s", w.Code, w.Body)
 	}
 	for range 100 {
-		d, _ := s.decoders.Get().(*decoders)
+		d, _ := s.decoders.Get().(*intake.Decoder)
 		if len(made) > 0 && d == made[0] {
 			t.Fatal("the decoders of a large body are in the pool")
 		}
-	}
-
-	d := newDecoders(s.cfg)
-	seeds := strings.Replace(goodJSON, "[0,1,2,3]", "["+strings.Repeat("0,", 1<<20)+"0]", 1)
-	if p := d.jsonFrames([]byte(seeds), &batch{cfg: &s.cfg}); p == nil || p.field != "seed_ids" {
-		t.Fatalf("a million seeds: %+v", p)
-	}
-	if most := 2 * s.cfg.MaxReadings; cap(d.json.seeds) > most {
-		t.Errorf("%d seeds have room, want at most %d", cap(d.json.seeds), most)
 	}
 }

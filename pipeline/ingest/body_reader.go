@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/morphogenetic/oona/intake"
 )
 
 // The first byte of a body must arrive within firstByteTimeout. From then on the
@@ -61,9 +63,9 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 	if a.budget != nil && a.budget.taken.Add(int64(n)) > a.budget.limit {
 		err = errBodyBudget
 	}
-	if more := min(a.bytes, spooledInMemory) - a.charged; a.spooled != nil && more > 0 {
+	if more := min(a.bytes, intake.SpooledInMemory) - a.charged; a.spooled != nil && more > 0 {
 		// The capacity of a growing buffer is up to twice its content.
-		if a.charged += more; !a.spooled.grow(2 * int(more)) {
+		if a.charged += more; !a.spooled.Grow(2 * int(more)) {
 			err = errNoMemory
 		}
 	}
@@ -88,20 +90,18 @@ func (a *bodyReader) free() {
 }
 
 // bodyProblem refuses a request whose body could not be read.
-func (s *Stage) bodyProblem(a *bodyReader) *refusal {
+func (s *Stage) bodyProblem(a *bodyReader) *intake.Refusal {
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(a.err, &over):
 		return s.bodyTooLarge()
 	case errors.Is(a.err, errBodyBudget):
-		return refuse(reasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-spool-bytes); nothing of this one was taken, send it again later", a.budget.limit).after(time.Second)
+		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-spool-bytes); nothing of this one was taken, send it again later", a.budget.limit).After(time.Second)
 	case errors.Is(a.err, errNoMemory):
-		return noMemory(&s.cfg)
+		return s.noMemory()
 	case errors.Is(a.err, os.ErrDeadlineExceeded):
-		refused := refuse(reasonRead, "the body came too slowly: %d bytes in %s; it must begin within %s, then come at %d bytes a second, and be whole within %s",
+		return intake.Refuse(reasonSlow, "the body came too slowly: %d bytes in %s; it must begin within %s, then come at %d bytes a second, and be whole within %s",
 			a.bytes, time.Since(a.began).Round(time.Millisecond), firstByteTimeout, minRate, a.timeout)
-		refused.slow = true
-		return refused
 	}
-	return refuse(reasonRead, "the body ended early: %v", a.err)
+	return intake.Refuse(reasonRead, "the body ended early: %v", a.err)
 }

@@ -41,13 +41,17 @@ func (b *budget) share(least int64) *share {
 func (s *share) most() int64 {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
-	most := s.of.total
+	return s.of.total - s.others(func(other *share) int64 { return other.least })
+}
+
+// others returns the sum over the other shares.
+func (s *share) others(of func(*share) int64) (sum int64) {
 	for _, other := range s.of.shares {
 		if other != s {
-			most -= other.least
+			sum += of(other)
 		}
 	}
-	return most
+	return sum
 }
 
 // try takes n bytes if they are free, and reports whether it has.
@@ -58,13 +62,7 @@ func (s *share) try(n int64) bool {
 }
 
 func (s *share) fits(n int64) bool {
-	all := max(s.used+n, s.least)
-	for _, other := range s.of.shares {
-		if other != s {
-			all += max(other.used, other.least)
-		}
-	}
-	if all > s.of.total {
+	if max(s.used+n, s.least)+s.others(func(other *share) int64 { return max(other.used, other.least) }) > s.of.total {
 		return false
 	}
 	s.used += n
@@ -150,8 +148,8 @@ type lease struct {
 // because leases grow often and by little.
 const leaseStep = 32 << 10
 
-// grow uses n more bytes, and reports whether they were free.
-func (l *lease) grow(n int) bool {
+// Grow uses n more bytes, and reports whether they were free.
+func (l *lease) Grow(n int) bool {
 	if l == nil {
 		return true
 	}
@@ -173,8 +171,8 @@ func (l *lease) grow(n int) bool {
 	return true
 }
 
-// shrink uses n bytes less. The lease keeps them for when it grows again.
-func (l *lease) shrink(n int) {
+// Shrink uses n bytes less. The lease keeps them for when it grows again.
+func (l *lease) Shrink(n int) {
 	if l != nil {
 		l.used -= int64(n)
 	}

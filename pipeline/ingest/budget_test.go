@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/avro/ocf"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -218,7 +219,7 @@ func TestEndedAssignmentsGiveMemoryBack(t *testing.T) {
 			p.send(string(frames(nil, nil)))
 			synctest.Wait()
 		}
-		if n := onBus.Waiting(rawTopics.SeedMetrics, 0); n != 2 || p.memory.inUse() < 3*messageBytes {
+		if n := onBus.Waiting(rawTopics.SeedMetrics, 0); n != 2 || p.memory.inUse() < 3*intake.MessageBytes {
 			t.Errorf("%d frames wait for the bus, %d bytes are in use", n, p.memory.inUse())
 		}
 		p.end() // checks the memory
@@ -293,9 +294,9 @@ func TestLargestRequestFits(t *testing.T) {
 // Decoders are kept or dropped by the size of their buffers, not of the body.
 func TestDecodersOfSmallContainersAreNotKept(t *testing.T) {
 	s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMessageBytes = 4 << 20 })
-	var made []*decoders
+	var made []*intake.Decoder
 	s.decoders.New = func() any {
-		made = append(made, newDecoders(s.cfg))
+		made = append(made, intake.NewDecoder(s.intake.Frame))
 		return made[len(made)-1]
 	}
 	f := goodFrame(0)
@@ -306,8 +307,8 @@ func TestDecodersOfSmallContainersAreNotKept(t *testing.T) {
 		t.Fatalf("a container of %d bytes is answered %d %s", len(body), w.Code, w.Body)
 	}
 	for range 100 {
-		if d, _ := s.decoders.Get().(*decoders); len(made) > 0 && d == made[0] {
-			t.Fatalf("decoders that keep %d bytes are in the pool", d.size())
+		if d, _ := s.decoders.Get().(*intake.Decoder); len(made) > 0 && d == made[0] {
+			t.Fatalf("decoders that keep %d bytes are in the pool", d.Size())
 		}
 	}
 }

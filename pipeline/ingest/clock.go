@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // sentAt is the header with the time at which the client began to send the request,
@@ -15,14 +16,14 @@ const sentAt = "Oona-Sent-At"
 
 // clockProblem refuses a request if the client's clock is wrong, because its frames
 // would go to quarantine. Without the header nothing is known about the clock.
-func (s *Stage) clockProblem(h http.Header, now time.Time) *refusal {
+func (s *Stage) clockProblem(h http.Header, now time.Time) *intake.Refusal {
 	values := h.Values(sentAt)
 	if len(values) == 0 {
 		return nil
 	}
 	micros, err := strconv.ParseInt(values[0], 10, 64)
 	if err != nil || len(values) > 1 {
-		return refuse(reasonHeader, "%s is %.64q; give the time of sending once, in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
+		return intake.Refuse(reasonHeader, "%s is %.64q; give the time of sending once, in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
 	}
 	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // it saturates
 	if behind.Abs() <= s.cfg.ClockTolerance {
@@ -32,6 +33,6 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *refusal {
 	if behind < 0 {
 		way = "ahead of"
 	}
-	return refuse(reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the client's clock; if it is right, send the time of each attempt in microseconds",
+	return intake.Refuse(reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the client's clock; if it is right, send the time of each attempt in microseconds",
 		behind.Abs(), way, s.cfg.ClockTolerance, sentAt, micros, now.UnixMicro())
 }

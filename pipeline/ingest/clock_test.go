@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/morphogenetic/oona/intake"
 )
 
 func TestClock(t *testing.T) {
@@ -17,7 +19,7 @@ func TestClock(t *testing.T) {
 		for name, c := range map[string]struct {
 			sent   string
 			code   int
-			reason reason
+			reason intake.Reason
 		}{
 			"31 s behind":       {strconv.FormatInt(now-31*second, 10), 400, reasonClock},
 			"31 s ahead":        {strconv.FormatInt(now+31*second, 10), 400, reasonClock},
@@ -42,7 +44,7 @@ func TestClock(t *testing.T) {
 			}
 		}
 		twice := http.Header{"Oona-Sent-At": {fmt.Sprint(now), fmt.Sprint(now)}}
-		if p := s.clockProblem(twice, time.Now()); p == nil || p.reason != reasonHeader {
+		if p := s.clockProblem(twice, time.Now()); p == nil || p.Reason != reasonHeader {
 			t.Errorf("two times are answered %+v", p)
 		}
 	})

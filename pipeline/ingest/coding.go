@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // acceptedCodings are the values of Content-Encoding besides "identity".
@@ -24,6 +25,10 @@ type inflater interface {
 // codings has a pool of inflaters for each coding. Their tables and windows are used
 // again for the next request.
 type codings struct{ gzip, zstd sync.Pool }
+
+// pooled is the maximum size in bytes of what a pool keeps. Buffers grow with use.
+// Without the limit each would become as large as the largest body.
+const pooled = 1 << 20
 
 const (
 	// zstdWindow is the window in bytes that every decoder of HTTP content must
@@ -54,7 +59,7 @@ func newZstd(window uint64) *zstd.Decoder {
 }
 
 // of returns the pool for the body of a request, or nil if the body is not compressed.
-func (c *codings) of(h http.Header) (*sync.Pool, *refusal) {
+func (c *codings) of(h http.Header) (*sync.Pool, *intake.Refusal) {
 	coding := strings.Join(h.Values("Content-Encoding"), ", ")
 	switch strings.ToLower(coding) {
 	case "", "identity":
@@ -64,7 +69,7 @@ func (c *codings) of(h http.Header) (*sync.Pool, *refusal) {
 	case "zstd":
 		return &c.zstd, nil
 	}
-	return nil, refuse(reasonMediaType,
+	return nil, intake.Refuse(reasonMediaType,
 		"Content-Encoding is %.64q; send the body uncompressed, or with one of the codings %s", coding, acceptedCodings)
 }
 
@@ -79,7 +84,7 @@ const (
 var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 // receive reads the body without decompressing it. declared is its length if above 0.
-func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *refusal) {
+func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *intake.Refusal) {
 	first, _ := firstBuffers.Get().(*[firstBuffer]byte)
 	defer firstBuffers.Put(first)
 	n, err := in.Read(first[:])
@@ -94,7 +99,7 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *r
 	body, err := readAll(first[:n], in, held, size, factor, int(most))
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, noMemory(&s.cfg)
+		return nil, s.noMemory()
 	case err != nil:
 		return nil, s.bodyProblem(in)
 	}
@@ -111,11 +116,11 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 	all := begun
 	before := 0
 	for size = min(size, most) + bytes.MinRead; ; size = max(min(factor*cap(all), most)+bytes.MinRead, cap(all)+bytes.MinRead) {
-		if !held.grow(size) {
+		if !held.Grow(size) {
 			return nil, errNoMemory
 		}
 		all = append(make([]byte, 0, size), all...)
-		held.shrink(before)
+		held.Shrink(before)
 		before = cap(all)
 		for len(all) < cap(all) {
 			n, err := r.Read(all[len(all):cap(all)])
@@ -132,7 +137,7 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 
 // inflate decompresses the body, unless inflaters is nil. It decompresses at most one
 // byte more than the limit.
-func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *refusal) {
+func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *intake.Refusal) {
 	if inflaters == nil {
 		return body, nil
 	}
@@ -153,17 +158,17 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	}
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, noMemory(&s.cfg)
+		return nil, s.noMemory()
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
-		return nil, decompressedTooLarge(&s.cfg)
+		return nil, intake.DecompressedTooLarge(s.cfg.MaxDecompressedBytes)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, refuse(reasonCoding, "the %s stream of the body is incomplete, or is followed by bytes that do not belong to it (%d bytes were decompressed)", coding, len(plain))
+		return nil, intake.Refuse(reasonCoding, "the %s stream of the body is incomplete, or is followed by bytes that do not belong to it (%d bytes were decompressed)", coding, len(plain))
 	case needsWindow(err):
-		return nil, refuse(reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
+		return nil, intake.Refuse(reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
 	case err != nil:
-		return nil, refuse(reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
+		return nil, intake.Refuse(reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
 	}
-	held.shrink(cap(body)) // it is not used any more
+	held.Shrink(cap(body)) // it is not used any more
 	return plain, nil
 }
 
@@ -176,27 +181,22 @@ func needsWindow(err error) bool {
 
 // inflateBy decompresses with from, which uses cost bytes of memory during that time.
 func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]byte, error) {
-	if !held.grow(cost) {
+	if !held.Grow(cost) {
 		return nil, errNoMemory
 	}
-	defer held.shrink(cost)
+	defer held.Shrink(cost)
 	if err := from.Reset(bytes.NewReader(body)); err != nil {
 		return nil, err
 	}
 	limit := s.cfg.MaxDecompressedBytes + 1
 	plain, err := readAll(nil, io.LimitReader(from, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
 	if err != nil {
-		held.shrink(cap(plain)) // it is not used
+		held.Shrink(cap(plain)) // it is not used
 	}
 	return plain, err
 }
 
-func (s *Stage) bodyTooLarge() *refusal {
-	return refuse(reasonTooLarge,
+func (s *Stage) bodyTooLarge() *intake.Refusal {
+	return intake.Refuse(intake.ReasonTooLarge,
 		"the body has more than %d bytes (--max-body-bytes); send fewer frames a request, or split the frame by seed ids", s.cfg.MaxBodyBytes)
-}
-
-func decompressedTooLarge(cfg *Config) *refusal {
-	return refuse(reasonTooLarge,
-		"the body has more than %d bytes decompressed (--max-decompressed-bytes); send fewer frames a request, or split the frame by seed ids", cfg.MaxDecompressedBytes)
 }

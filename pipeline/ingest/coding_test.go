@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // The records are the same for every encoding of the frames.
@@ -84,14 +85,14 @@ func TestBadCodings(t *testing.T) {
 		coding string
 		body   []byte
 		code   int
-		reason reason
+		reason intake.Reason
 	}{
 		"unknown":               {"br", good, 415, reasonMediaType},
 		"deflate":               {"deflate", good, 415, reasonMediaType},
 		"two":                   {"gzip, zstd", zipped, 415, reasonMediaType},
 		"the same twice":        {"gzip,gzip", gzipped(zipped), 415, reasonMediaType},
 		"identity too":          {"identity, gzip", zipped, 415, reasonMediaType},
-		"gzip of nothing":       {"gzip", gzipped(nil), 400, reasonUndecodable},
+		"gzip of nothing":       {"gzip", gzipped(nil), 400, intake.ReasonUndecodable},
 		"gzip without bytes":    {"gzip", nil, 400, reasonCoding},
 		"gzip that is not":      {"gzip", good, 400, reasonCoding},
 		"gzip is zstd":          {"gzip", zstd, 400, reasonCoding},
@@ -103,15 +104,15 @@ func TestBadCodings(t *testing.T) {
 		"gzip wrong length":     {"gzip", corrupt(zipped, -1), 400, reasonCoding},
 		"gzip with garbage":     {"gzip", append(bytes.Clone(zipped), "garbage garbage"...), 400, reasonCoding},
 		"gzip with zeros":       {"gzip", append(bytes.Clone(zipped), 0, 0), 400, reasonCoding},
-		"gzip too large":        {"gzip", gzipped(zeros), 413, reasonTooLarge},
+		"gzip too large":        {"gzip", gzipped(zeros), 413, intake.ReasonTooLarge},
 		"gzip in gzip":          {"gzip", gzipped(zipped), 415, reasonMediaType},
-		"zstd of nothing":       {"zstd", zstandarded(t, nil), 400, reasonUndecodable},
+		"zstd of nothing":       {"zstd", zstandarded(t, nil), 400, intake.ReasonUndecodable},
 		"zstd that is not":      {"zstd", good, 400, reasonCoding},
 		"zstd cut off":          {"zstd", zstd[:len(zstd)/2], 400, reasonCoding},
 		"zstd checksum cut off": {"zstd", zstd[:len(zstd)-1], 400, reasonCoding},
 		"zstd wrong checksum":   {"zstd", corrupt(zstd, -1), 400, reasonCoding},
 		"zstd with garbage":     {"zstd", append(bytes.Clone(zstd), "garbage garbage"...), 400, reasonCoding},
-		"zstd too large":        {"zstd", zstandarded(t, zeros), 413, reasonTooLarge},
+		"zstd too large":        {"zstd", zstandarded(t, zeros), 413, intake.ReasonTooLarge},
 		"zstd window of 1 GiB":  {"zstd", []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 1, 0, 0}, 400, reasonCoding},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // Config configures the stage.
@@ -154,8 +155,16 @@ func (c Config) ValidateTensors() error {
 	return nil
 }
 
-func (c Config) limits() oona.FrameLimits {
-	return oona.FrameLimits{Seeds: c.MaxReadings, Metrics: c.MaxMetrics, Tensors: c.MaxTensors}
+// intake returns the settings for package intake.
+func (c Config) intake() intake.Config {
+	return intake.Config{
+		Frame:                oona.FrameLimits{Seeds: c.MaxReadings, Metrics: c.MaxMetrics, Tensors: c.MaxTensors},
+		MaxFrames:            c.MaxFrames,
+		MaxDecompressedBytes: c.MaxDecompressedBytes,
+		MaxRecordBytes:       c.MaxMessageBytes - recordOverhead,
+		Claims:               c.Tensors,
+		InlineTensorBytes:    c.InlineTensorBytes,
+	}
 }
 
 // recordOverhead is space for what the bus adds to a frame: a key of at most 260

@@ -39,7 +39,7 @@ func TestConfigIsValidated(t *testing.T) {
 }
 
 func TestThrottle(t *testing.T) {
-	limit := throttle{every: 10 * time.Second}
+	limit := throttle{every: 10 * time.Second, kinds: make(map[string]*throttled)}
 	at := time.Unix(1_000, 0)
 	for i, c := range []struct {
 		after   time.Duration

@@ -5,12 +5,14 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+
+	"github.com/morphogenetic/oona/intake"
 )
 
 // digestsOf returns the SHA-256 digests of the body that the headers declare.
 // Content-Digest and Repr-Digest (RFC 9530) mean the same if there is no content coding.
 // Digests of other algorithms are ignored, which the RFC allows.
-func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *refusal) {
+func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *intake.Refusal) {
 	for _, name := range []string{"Content-Digest", "Repr-Digest"} {
 		for member := range strings.SplitSeq(strings.Join(h.Values(name), ","), ",") {
 			algorithm, value, _ := strings.Cut(strings.TrimSpace(member), "=")
@@ -20,7 +22,7 @@ func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *refusal) {
 			value, _, _ = strings.Cut(value, ";") // no parameters are known
 			digest, ok := byteSequence(strings.TrimRight(value, " "))
 			if !ok {
-				return nil, refuse(reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
+				return nil, intake.Refuse(reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
 			}
 			digests = append(digests, digest)
 		}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/morphogenetic/oona/intake"
 )
 
 // Many clients read the answer only after they have sent the whole body. If the
@@ -57,9 +59,9 @@ func watchBody(next http.Handler) http.Handler {
 }
 
 // refuse answers with the problem, and then reads the rest of what the client sends.
-func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *refusal) {
+func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *intake.Refusal) {
 	body, _ := r.Body.(*requestBody)
-	if body == nil || body.ended || refused.slow {
+	if body == nil || body.ended || refused.Reason == reasonSlow {
 		writeProblem(w, refused) // nothing is left to send, or it would come too slowly
 		return
 	}
@@ -76,7 +78,7 @@ func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *refusal)
 	if by := s.discard(w, body); by != "" {
 		s.metrics.refusalsCut.WithLabelValues(by).Inc()
 		s.warn("a connection was closed while its client was still sending a refused request; the client may not have seen the answer",
-			"by", by, "status", statusOf(refused), "reason", refused.reason, "client", r.RemoteAddr)
+			"by", by, "status", answers[refused.Reason].status, "reason", label(refused.Reason), "client", r.RemoteAddr)
 	}
 }
 

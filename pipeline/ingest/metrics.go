@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/morphogenetic/oona/intake"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -55,15 +56,11 @@ func newFrameMetrics() *frameMetrics {
 	return m
 }
 
-func (m *frameMetrics) register(registerer prometheus.Registerer) error {
-	return register(registerer, m.framesTotal, m.readingsTotal, m.bytesTotal, m.unconfirmedTotal, m.tensorsTotal, m.tensorBytesTotal)
-}
-
-func (m *frameMetrics) accept(b *batch) {
-	m.frames.Add(int64(len(b.messages)))
-	m.readings.Add(int64(b.readings))
-	m.claims.Add(int64(len(b.tensors)))
-	m.bytesTotal.Add(float64(b.bytes))
+func (m *frameMetrics) accept(b *intake.Batch) {
+	m.frames.Add(int64(len(b.Messages)))
+	m.readings.Add(int64(b.Readings))
+	m.claims.Add(int64(len(b.Tensors)))
+	m.bytesTotal.Add(float64(b.Bytes))
 }
 
 // counters returns a counter with one label. The series of the given values exist from
@@ -121,11 +118,7 @@ func newRequestMetrics(inFlight func() float64) *requestMetrics {
 		}, inFlight),
 	}
 	for why := range answers {
-		m.rejectedTotal.WithLabelValues(string(why))
+		m.rejectedTotal.WithLabelValues(label(why))
 	}
 	return m
-}
-
-func (m *requestMetrics) register(registerer prometheus.Registerer) error {
-	return register(registerer, m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.storeSeconds, m.inFlight)
 }

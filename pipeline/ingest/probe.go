@@ -22,19 +22,14 @@ const (
 
 // storeState is what is known about the tensor store.
 type storeState struct {
-	up     atomic.Bool   // the last operation did not fail
+	up     atomic.Int32  // 1: the last operation did not fail; 0: it has
 	failed chan struct{} // signals that the store is to be probed
 }
 
 func (s *storeState) gauge() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "oona_ingest_store_up", Help: "Whether the tensor store works: 0 from a failure until a probe succeeds.",
-	}, func() float64 {
-		if s.up.Load() {
-			return 1
-		}
-		return 0
-	})
+	}, func() float64 { return float64(s.up.Load()) })
 }
 
 // needsOperator reports whether an error of the store lasts until an operator acts.
@@ -42,46 +37,46 @@ func needsOperator(err error) bool {
 	return !errors.Is(err, claimcheck.ErrFull) && (errors.Is(err, claimcheck.ErrRefused) || errors.Is(err, claimcheck.ErrSpool))
 }
 
-func (in *intake) probeStore(ctx context.Context) error {
+func (s *sink) probeStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := in.cfg.Tensors.Probe(ctx, in.cfg.Instance)
+	err := s.cfg.Tensors.Probe(ctx, s.cfg.Instance)
 	switch {
 	case err == nil:
-		if !in.store.up.Swap(true) {
-			in.logger.Info("the tensor store accepts tensors")
+		if s.store.up.Swap(1) == 0 {
+			s.logger.Info("the tensor store accepts tensors")
 		}
 	case errors.Is(err, context.Canceled): // the caller has stopped
 	case needsOperator(err):
-		in.warn("a probe of the tensor store failed; tensors are refused until the cause is corrected", "err", err)
+		s.warn("a probe of the tensor store failed; tensors are refused until the cause is corrected", "err", err)
 	default:
-		in.warn("a probe of the tensor store failed; frames with large tensors are answered 503 until it works, other frames are not affected", "err", err)
+		s.warn("a probe of the tensor store failed; frames with large tensors are answered 503 until it works, other frames are not affected", "err", err)
 	}
 	return err
 }
 
 // storeFailed records that an operation of the store failed.
-func (in *intake) storeFailed() {
-	in.store.up.Store(false)
-	signal(in.store.failed)
+func (s *sink) storeFailed() {
+	s.store.up.Store(0)
+	signal(s.store.failed)
 }
 
 // watchStore probes the store whenever it has failed, until a probe succeeds. It
 // returns when ctx ends.
-func (in *intake) watchStore(ctx context.Context) {
-	if in.cfg.Tensors == nil {
+func (s *sink) watchStore(ctx context.Context) {
+	if s.cfg.Tensors == nil {
 		return
 	}
-	if !in.store.up.Load() {
-		signal(in.store.failed)
+	if s.store.up.Load() == 0 {
+		signal(s.store.failed)
 	}
 	for {
 		select {
-		case <-in.store.failed:
+		case <-s.store.failed:
 		case <-ctx.Done():
 			return
 		}
-		for pause := shortestProbe; in.probeStore(ctx) != nil; pause = min(2*pause, longestProbe) {
+		for pause := shortestProbe; s.probeStore(ctx) != nil; pause = min(2*pause, longestProbe) {
 			if bus.Pause(ctx, pause); ctx.Err() != nil {
 				return
 			}

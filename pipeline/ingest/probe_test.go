@@ -84,8 +84,8 @@ func TestStoreIsWatched(t *testing.T) {
 		is := func(want bool, when string) {
 			t.Helper()
 			synctest.Wait()
-			if s.store.up.Load() != want {
-				t.Errorf("%s the store is up: %v, want %v", when, !want, want)
+			if up := s.store.up.Load() == 1; up != want {
+				t.Errorf("%s the store is up: %v, want %v", when, up, want)
 			}
 		}
 		down.Store(true)

@@ -5,45 +5,66 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/morphogenetic/oona/intake"
+)
+
+// Reasons besides those of package intake. Those up to coding occur with HTTP only.
+const (
+	reasonPath       intake.Reason = "path"
+	reasonMethod     intake.Reason = "method"
+	reasonMediaType  intake.Reason = "media-type"
+	reasonHeader     intake.Reason = "header"
+	reasonClock      intake.Reason = "clock"
+	reasonRead       intake.Reason = "read"
+	reasonCoding     intake.Reason = "coding"
+	reasonMismatch   intake.Reason = "mismatch"
+	reasonDangling   intake.Reason = "dangling"
+	reasonNoStore    intake.Reason = "no-store"
+	reasonStore      intake.Reason = "store"
+	reasonStoreFull  intake.Reason = "store-full"
+	reasonRefused    intake.Reason = "store-refused"
+	reasonPublish    intake.Reason = "publish"
+	reasonTimeout    intake.Reason = "timeout"
+	reasonPartitions intake.Reason = "partitions"
+
+	reasonSlow = reasonRead + "-slow" // answered with a status of its own
 )
 
 // answers has the HTTP status and the title of each reason.
-var answers = map[reason]struct {
+var answers = map[intake.Reason]struct {
 	status int
 	title  string
 }{
-	reasonPath:        {http.StatusNotFound, "There is nothing at this path"},
-	reasonMethod:      {http.StatusMethodNotAllowed, "The method is not allowed"},
-	reasonMediaType:   {http.StatusUnsupportedMediaType, "The body's media type or coding is not supported"},
-	reasonHeader:      {http.StatusBadRequest, "A header is not valid"},
-	reasonClock:       {http.StatusBadRequest, "The client's clock is off"},
-	reasonRead:        {http.StatusBadRequest, "The body could not be read"},
-	reasonCoding:      {http.StatusBadRequest, "The body does not decompress"},
-	reasonUndecodable: {http.StatusBadRequest, "The body is not made of frames"},
-	reasonInvalid:     {http.StatusBadRequest, "A frame is not valid"},
-	reasonTooLarge:    {http.StatusRequestEntityTooLarge, "The request is too large"},
-	reasonMismatch:    {http.StatusBadRequest, "The tensor is not what was declared"},
-	reasonDangling:    {http.StatusBadRequest, "A claim's tensor is not in the store"},
-	reasonNoStore:     {http.StatusNotImplemented, "There is no tensor store"},
-	reasonStore:       {http.StatusServiceUnavailable, "The tensor store did not take a tensor"},
-	reasonStoreFull:   {http.StatusServiceUnavailable, "The tensor store is full"},
-	reasonRefused:     {http.StatusServiceUnavailable, "The tensor store refuses ingest"},
-	reasonOverloaded:  {http.StatusTooManyRequests, "Too many requests are in flight"},
-	reasonPublish:     {http.StatusServiceUnavailable, "The bus did not take the frames"},
-	reasonTimeout:     {http.StatusServiceUnavailable, "The bus did not answer in time"},
-	reasonPartitions:  {http.StatusServiceUnavailable, "The topic's number of partitions has changed"},
+	reasonPath:               {http.StatusNotFound, "There is nothing at this path"},
+	reasonMethod:             {http.StatusMethodNotAllowed, "The method is not allowed"},
+	reasonMediaType:          {http.StatusUnsupportedMediaType, "The body's media type or coding is not supported"},
+	reasonHeader:             {http.StatusBadRequest, "A header is not valid"},
+	reasonClock:              {http.StatusBadRequest, "The client's clock is off"},
+	reasonRead:               {http.StatusBadRequest, "The body could not be read"},
+	reasonSlow:               {http.StatusRequestTimeout, "The body could not be read"},
+	reasonCoding:             {http.StatusBadRequest, "The body does not decompress"},
+	intake.ReasonUndecodable: {http.StatusBadRequest, "The body is not made of frames"},
+	intake.ReasonInvalid:     {http.StatusBadRequest, "A frame is not valid"},
+	intake.ReasonTooLarge:    {http.StatusRequestEntityTooLarge, "The request is too large"},
+	reasonMismatch:           {http.StatusBadRequest, "The tensor is not what was declared"},
+	reasonDangling:           {http.StatusBadRequest, "A claim's tensor is not in the store"},
+	reasonNoStore:            {http.StatusNotImplemented, "There is no tensor store"},
+	reasonStore:              {http.StatusServiceUnavailable, "The tensor store did not take a tensor"},
+	reasonStoreFull:          {http.StatusServiceUnavailable, "The tensor store is full"},
+	reasonRefused:            {http.StatusServiceUnavailable, "The tensor store refuses ingest"},
+	intake.ReasonOverloaded:  {http.StatusTooManyRequests, "Too many requests are in flight"},
+	reasonPublish:            {http.StatusServiceUnavailable, "The bus did not take the frames"},
+	reasonTimeout:            {http.StatusServiceUnavailable, "The bus did not answer in time"},
+	reasonPartitions:         {http.StatusServiceUnavailable, "The topic's number of partitions has changed"},
 }
 
-// statusOf returns the status of the answer to a refused request.
-func statusOf(r *refusal) int {
-	if r.slow {
-		return http.StatusRequestTimeout
-	}
-	return answers[r.reason].status
-}
+// label returns a reason as clients and metrics have it.
+func label(why intake.Reason) string { return strings.TrimSuffix(string(why), "-slow") }
 
-// problem is the body of that answer, after RFC 9457.
+// problem is the body of the answer to a refused request, after RFC 9457.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -55,17 +76,18 @@ type problem struct {
 
 // writeProblem answers a refused request. The answer has its length, so that the
 // client knows where it ends while the connection is still open.
-func writeProblem(w http.ResponseWriter, r *refusal) {
-	if r.retry > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(r.retry/time.Second)))
+func writeProblem(w http.ResponseWriter, r *intake.Refusal) {
+	if r.Retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(r.Retry/time.Second)))
 	}
+	as := answers[r.Reason]
 	var text bytes.Buffer
 	_ = json.NewEncoder(&text).Encode(problem{ // strings and numbers
-		"urn:oona:problem:" + string(r.reason), answers[r.reason].title, statusOf(r), r.detail, r.frame, r.field,
+		"urn:oona:problem:" + label(r.Reason), as.title, as.status, r.Detail, r.Frame, r.Field,
 	})
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Content-Length", strconv.Itoa(text.Len()))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(statusOf(r))
+	w.WriteHeader(as.status)
 	_, _ = w.Write(text.Bytes()) // the client may be gone
 }

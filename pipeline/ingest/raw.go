@@ -32,7 +32,7 @@ import (
 //
 // Raw is the bus.Owner of the partitions.
 type Raw struct {
-	intake  *intake
+	sink    *sink
 	topics  oona.Topics
 	metrics *rawMetrics
 	logger  *slog.Logger
@@ -48,7 +48,7 @@ type Raw struct {
 // NewRaw returns a Raw with the configuration, memory and publisher of a Stage.
 func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
 	r := &Raw{
-		intake:     stage.intake,
+		sink:       stage.sink,
 		topics:     topics,
 		memory:     stage.memory.share(stage.cfg.MaxMemoryBytes / 8),
 		metrics:    newRawMetrics(),
@@ -56,7 +56,8 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 		partitions: make(map[*rawPartition]struct{}),
 	}
 	r.large = semaphore.NewWeighted(r.memory.most() / 2)
-	if err := errors.Join(r.metrics.register(registerer), registerer.Register(r.memory.gauge("raw"))); err != nil {
+	m := r.metrics
+	if err := register(registerer, m.records, m.dead, m.lost, m.retries, m.lag, m.settled, r.memory.gauge("raw")); err != nil {
 		return nil, fmt.Errorf("ingest: register metrics of the raw topic: %w", err)
 	}
 	return r, nil
@@ -152,7 +153,7 @@ func (p *rawPartition) Commit() (bus.Commit, bool) {
 // Committed records the result of a commit.
 func (p *rawPartition) Committed(commit bus.Commit, err error) {
 	if err != nil {
-		p.raw.intake.warn("a commit of the raw topic failed; it is tried again, and after a restart its records are read again", "partition", p.assignment.Partition, "err", err)
+		p.raw.sink.warn("a commit of the raw topic failed; it is tried again, and after a restart its records are read again", "partition", p.assignment.Partition, "err", err)
 		return
 	}
 	p.mu.Lock()

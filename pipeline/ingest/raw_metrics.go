@@ -1,6 +1,9 @@
 package ingest
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/morphogenetic/oona/intake"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Outcomes of a record of the raw topic, and reasons for the loss of one.
 const (
@@ -35,12 +38,8 @@ func newRawMetrics() *rawMetrics {
 			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which an assigned partition of the raw topic is settled.",
 		}, []string{"partition"}),
 	}
-	for _, why := range []reason{reasonUndecodable, reasonInvalid, reasonTooLarge, reasonMismatch, reasonDangling} {
+	for _, why := range []intake.Reason{intake.ReasonUndecodable, intake.ReasonInvalid, intake.ReasonTooLarge, reasonMismatch, reasonDangling} {
 		m.dead.WithLabelValues(string(why))
 	}
 	return m
-}
-
-func (m *rawMetrics) register(registerer prometheus.Registerer) error {
-	return register(registerer, m.records, m.dead, m.lost, m.retries, m.lag, m.settled)
 }

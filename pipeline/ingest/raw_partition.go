@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/pipeline"
 )
 
@@ -27,7 +28,7 @@ type rawPartition struct {
 	assignment bus.Assignment
 	label      string // of its metrics
 	path       string // value of oona.HeaderPath of all its frames
-	decoders   *decoders
+	decoder    *intake.Decoder
 	dead       pipeline.Outbox // used by forward only
 	ctx        context.Context // ends with the assignment
 	end        context.CancelFunc
@@ -50,8 +51,8 @@ type rawPartition struct {
 type rawRecord struct {
 	msg     *message.Message
 	at      bus.Position
-	frames  *batch
-	refused *refusal
+	frames  *intake.Batch
+	refused *intake.Refusal
 	held    *lease // until it is settled
 	large   int64  // how much of held is memory for large records
 }
@@ -62,7 +63,7 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 		assignment: a,
 		label:      strconv.Itoa(int(a.Partition)),
 		path:       fmt.Sprintf("%s/%d", a.Topic, a.Partition),
-		decoders:   newDecoders(r.intake.cfg),
+		decoder:    intake.NewDecoder(r.sink.intake.Frame),
 		taken:      make(chan struct{}, 1),
 		room:       make(chan struct{}, 1),
 		from:       from,
@@ -71,7 +72,7 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 		committed:  a.Committed.Offset,
 	}
 	p.ctx, p.end = context.WithCancel(context.Background())
-	p.dead = pipeline.Outbox{Publisher: r.intake.publisher, Dropped: p.drop}
+	p.dead = pipeline.Outbox{Publisher: r.sink.publisher, Dropped: p.drop}
 	return p
 }
 
@@ -109,8 +110,8 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 		return record
 	}
 	most := 4*int64(len(msg.Payload)) + secondBuffer
-	if isContainer(msg.Payload) {
-		most += 2 * p.raw.intake.cfg.MaxDecompressedBytes // its frames, and their tensors
+	if intake.IsContainer(msg.Payload) {
+		most += 2 * p.raw.sink.cfg.MaxDecompressedBytes // its frames, and their tensors
 	}
 	most = min(most, memory.least)
 	if p.raw.large.Acquire(ctx, most) != nil {
@@ -130,24 +131,25 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 
 // decode decodes a record in memory of held. It returns nil if that is not enough.
 func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
-	own := len(msg.Payload) + messageBytes
+	own := len(msg.Payload) + intake.MessageBytes
 	record := &rawRecord{msg: msg, held: held}
-	fits := held.grow(own)
+	fits := held.Grow(own)
 	if fits {
-		b := &batch{cfg: &p.raw.intake.cfg, path: p.path, held: held}
-		record.frames, record.refused = p.decoders.rawFrames(msg, b)
-		held.shrink(b.decoders)
-		fits = record.refused == nil || record.refused.reason != reasonOverloaded
+		record.frames = p.raw.sink.intake.NewBatch()
+		record.frames.Path, record.frames.Memory = p.path, held
+		record.refused = decodeRaw(p.decoder, msg, record.frames, p.raw.sink.cfg.MaxBodyBytes)
+		fits = record.refused == nil || record.refused.Reason != intake.ReasonOverloaded
 	}
-	if p.decoders.size() > pooled {
-		p.decoders = newDecoders(p.raw.intake.cfg)
+	if p.decoder.Size() > pooled {
+		p.decoder = intake.NewDecoder(p.raw.sink.intake.Frame)
 	}
 	if !fits {
 		held.end()
 		return nil
 	}
 	if record.refused != nil {
-		held.used = int64(own) // its frames are not kept
+		record.frames = nil
+		held.used = int64(own)
 	}
 	held.trim()
 	return record
@@ -238,7 +240,7 @@ func (p *rawPartition) forget() {
 // assignment ends before. No later record is forwarded in the meantime.
 func (p *rawPartition) settle(records []*rawRecord) bool {
 	for _, r := range records {
-		if r.refused == nil && len(r.frames.tensors) > 0 && !p.until("tensors", func() error { return p.keepTensors(r) }) {
+		if r.refused == nil && len(r.frames.Tensors) > 0 && !p.until("tensors", func() error { return p.keepTensors(r) }) {
 			return false
 		}
 	}
@@ -247,7 +249,7 @@ func (p *rawPartition) settle(records []*rawRecord) bool {
 	}
 	for _, r := range records {
 		if r.refused != nil {
-			p.dead.Add(p.raw.topics.SeedRawDead, p.deadLetter(r))
+			p.dead.Add(p.raw.topics.SeedRawDead, pipeline.SideMessage(r.msg, r.at, pipeline.Rejection{Stage: "ingest", Reason: string(r.refused.Reason), Detail: r.refused.Detail}))
 		}
 	}
 	return p.until("dead", func() error { return p.dead.Flush(p.ctx) })
@@ -267,7 +269,7 @@ func (p *rawPartition) until(what string, try func() error) bool {
 			return err == nil
 		}
 		p.raw.metrics.retries.WithLabelValues(what).Inc()
-		p.raw.intake.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
+		p.raw.sink.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
 		bus.Pause(p.ctx, pause)
 	}
 }
@@ -275,12 +277,12 @@ func (p *rawPartition) until(what string, try func() error) bool {
 // keepTensors stores the tensors of a record. If the store will never accept them, the
 // record is refused. The error means that the store may accept them later.
 func (p *rawPartition) keepTensors(r *rawRecord) error {
-	refused := p.raw.intake.storeTensors(p.ctx, r.frames)
+	refused := p.raw.sink.storeTensors(p.ctx, r.frames)
 	if p.ctx.Err() != nil {
 		return p.ctx.Err()
 	}
-	if refused != nil && refused.retry > 0 {
-		return errors.New(refused.detail)
+	if refused != nil && refused.Retry > 0 {
+		return errors.New(refused.Detail)
 	}
 	r.refused = refused
 	return nil
@@ -293,12 +295,12 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 	for _, r := range records {
 		all = append(all, r.messages()...)
 	}
-	err := p.raw.intake.publisher.Publish(p.ctx, p.raw.topics.SeedMetrics, all...)
+	err := p.raw.sink.publisher.Publish(p.ctx, p.raw.topics.SeedMetrics, all...)
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
 	for _, r := range records {
-		err := p.raw.intake.publishFrames(p.ctx, r.messages())
+		err := p.raw.sink.publishFrames(p.ctx, r.messages())
 		if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
 			r.refused = tooLarge.refusal()
 		} else if err != nil {
@@ -312,12 +314,7 @@ func (r *rawRecord) messages() []*message.Message {
 	if r.refused != nil {
 		return nil
 	}
-	return r.frames.messages
-}
-
-// deadLetter returns the record with the reason of its refusal.
-func (p *rawPartition) deadLetter(r *rawRecord) *message.Message {
-	return pipeline.SideMessage(r.msg, r.at, pipeline.Rejection{Stage: "ingest", Reason: string(r.refused.reason), Detail: r.refused.detail})
+	return r.frames.Messages
 }
 
 // drop counts a dead letter that its topic will never accept.
@@ -337,10 +334,10 @@ func (p *rawPartition) progress() (settled int64, due bool) {
 func (r *Raw) count(record *rawRecord) {
 	if why := record.refused; why != nil {
 		r.metrics.records.WithLabelValues(rawDead).Inc()
-		r.metrics.dead.WithLabelValues(string(why.reason)).Inc()
-		r.intake.warn("a record of the raw topic is a dead letter", "reason", why.reason, "detail", why.detail, "partition", record.at.Partition, "offset", record.at.Offset)
+		r.metrics.dead.WithLabelValues(string(why.Reason)).Inc()
+		r.sink.warn("a record of the raw topic is a dead letter", "reason", why.Reason, "detail", why.Detail, "partition", record.at.Partition, "offset", record.at.Offset)
 		return
 	}
 	r.metrics.records.WithLabelValues(rawForwarded).Inc()
-	r.intake.counts.accept(record.frames)
+	r.sink.counts.accept(record.frames)
 }

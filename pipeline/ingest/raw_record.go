@@ -4,48 +4,35 @@ import (
 	"bytes"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // registrySchema is the header in which clients of a schema registry give the schema of
 // a value, if the value itself does not.
 const registrySchema = "__value_schema_id"
 
-// rawFrames decodes a record of the raw topic into b. A record may have the same
+// decodeRaw decodes a record of the raw topic into b. A record may have the same
 // encodings as a request. Its first bytes tell which.
-func (d *decoders) rawFrames(msg *message.Message, b *batch) (*batch, *refusal) {
-	if trace := msg.Metadata.Get(traceParent); validTraceParent(trace) {
-		b.trace = trace
+func decodeRaw(d *intake.Decoder, msg *message.Message, b *intake.Batch, maxBytes int64) *intake.Refusal {
+	if trace := msg.Metadata.Get(intake.TraceParent); validTraceParent(trace) {
+		b.Trace = trace
 	}
 	value := []byte(msg.Payload)
-	b.bytes = len(value)
-	if int64(len(value)) > b.cfg.MaxBodyBytes {
-		return nil, refuse(reasonTooLarge,
-			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames per record, or split the frame by seed ids", len(value), b.cfg.MaxBodyBytes)
-	}
-	decode, refused := rawDecoder(value, msg.Metadata.Get(registrySchema) != "")
-	if refused == nil {
-		refused = decode(d, value, b)
-	}
-	if refused != nil {
-		return nil, refused
-	}
-	return b, nil
-}
-
-func rawDecoder(value []byte, headed bool) (decodeFunc, *refusal) {
-	refuse := func(format string, args ...any) (decodeFunc, *refusal) {
-		return nil, refuse(reasonUndecodable, format, args...)
+	b.Bytes = len(value)
+	if int64(len(value)) > maxBytes {
+		return intake.Refuse(intake.ReasonTooLarge,
+			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames per record, or split the frame by seed ids", len(value), maxBytes)
 	}
 	text := bytes.TrimLeft(value, " \t\r\n")
 	switch {
 	case len(text) == 0:
-		return refuse("the value is empty; send at least one frame")
-	case headed || value[0] == 0:
-		return refuse("the value is Avro with the prefix or header of a schema registry, and ingest has no registry; send single-object encoding, which begins with c3 01, without %s", registrySchema)
-	case bytes.HasPrefix(value, []byte("\xc3\x01")), isContainer(value):
-		return (*decoders).avroFrames, nil
+		return intake.Refuse(intake.ReasonUndecodable, "the value is empty; send at least one frame")
+	case msg.Metadata.Get(registrySchema) != "" || value[0] == 0:
+		return intake.Refuse(intake.ReasonUndecodable, "the value is Avro with the prefix or header of a schema registry, and ingest has no registry; send single-object encoding, which begins with c3 01, without %s", registrySchema)
+	case bytes.HasPrefix(value, []byte("\xc3\x01")), intake.IsContainer(value):
+		return d.Avro(value, b)
 	case text[0] == '{', text[0] == '[':
-		return (*decoders).jsonFrames, nil
+		return d.JSON(value, b)
 	}
-	return refuse("the value begins with % x, which is neither single-object Avro (c3 01), nor an object container file, nor JSON; to compress, use the producer's compression.type", value[:min(len(value), 4)])
+	return intake.Refuse(intake.ReasonUndecodable, "the value begins with % x, which is neither single-object Avro (c3 01), nor an object container file, nor JSON; to compress, use the producer's compression.type", value[:min(len(value), 4)])
 }

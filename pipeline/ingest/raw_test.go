@@ -19,6 +19,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/intake"
 )
 
 var rawTopics = func() oona.Topics {
@@ -241,24 +242,24 @@ func TestRawDeadLetters(t *testing.T) {
 	for name, bad := range map[string]struct {
 		value   string
 		headers []string
-		reason  reason
+		reason  intake.Reason
 		detail  string
 	}{
-		"nothing":            {"", nil, reasonUndecodable, "the value is empty"},
-		"white space":        {" \n", nil, reasonUndecodable, "the value is empty"},
-		"registry framing":   {"\x00\x00\x00\x00\x07" + body, nil, reasonUndecodable, "ingest has no registry; send single-object encoding"},
-		"registry in header": {body, []string{registrySchema, "\x01 0123456789abcdef"}, reasonUndecodable, "ingest has no registry"},
-		"gzip":               {"\x1f\x8b\x08\x00\x00", nil, reasonUndecodable, "begins with 1f 8b 08 00"},
-		"text":               {"hello", nil, reasonUndecodable, "begins with 68 65 6c 6c"},
-		"not JSON":           {`{"run_id":`, nil, reasonUndecodable, "the body is not JSON"},
-		"no frames":          {"[]", nil, reasonUndecodable, "the array is empty"},
-		"cut off":            {good[:len(good)-3], nil, reasonUndecodable, "frame 0"},
-		"unknown schema":     {good[:2] + "12345678" + body, nil, reasonUndecodable, "frame 0"},
-		"a bad second frame": {string(frames(nil, func(f *oona.Frame) { f.Layer = "a b" })), nil, reasonInvalid, "frame 1: layer_id: has ' ' at position 1"},
-		"junk behind":        {good + "x", nil, reasonUndecodable, "frame 1"},
-		"a claim, no store":  {string(frames(withTensors(claimed(oona.TensorClaim{Bucket: "b", Key: "k", Size: 4})))), nil, reasonInvalid, "this ingest has no tensor store"},
-		"many readings":      {strings.Replace(goodJSON, `"seed_ids":[0,1,2,3]`, `"seed_ids":[0,1,2,3,4]`, 1), nil, reasonTooLarge, "has more than 4 entries"},
-		"many bytes":         {goodJSON + strings.Repeat(" ", 64<<10), nil, reasonTooLarge, "more than 65536 (--max-body-bytes)"},
+		"nothing":            {"", nil, intake.ReasonUndecodable, "the value is empty"},
+		"white space":        {" \n", nil, intake.ReasonUndecodable, "the value is empty"},
+		"registry framing":   {"\x00\x00\x00\x00\x07" + body, nil, intake.ReasonUndecodable, "ingest has no registry; send single-object encoding"},
+		"registry in header": {body, []string{registrySchema, "\x01 0123456789abcdef"}, intake.ReasonUndecodable, "ingest has no registry"},
+		"gzip":               {"\x1f\x8b\x08\x00\x00", nil, intake.ReasonUndecodable, "begins with 1f 8b 08 00"},
+		"text":               {"hello", nil, intake.ReasonUndecodable, "begins with 68 65 6c 6c"},
+		"not JSON":           {`{"run_id":`, nil, intake.ReasonUndecodable, "the body is not JSON"},
+		"no frames":          {"[]", nil, intake.ReasonUndecodable, "the array is empty"},
+		"cut off":            {good[:len(good)-3], nil, intake.ReasonUndecodable, "frame 0"},
+		"unknown schema":     {good[:2] + "12345678" + body, nil, intake.ReasonUndecodable, "frame 0"},
+		"a bad second frame": {string(frames(nil, func(f *oona.Frame) { f.Layer = "a b" })), nil, intake.ReasonInvalid, "frame 1: layer_id: has ' ' at position 1"},
+		"junk behind":        {good + "x", nil, intake.ReasonUndecodable, "frame 1"},
+		"a claim, no store":  {string(frames(withTensors(claimed(oona.TensorClaim{Bucket: "b", Key: "k", Size: 4})))), nil, intake.ReasonInvalid, "this ingest has no tensor store"},
+		"many readings":      {strings.Replace(goodJSON, `"seed_ids":[0,1,2,3]`, `"seed_ids":[0,1,2,3,4]`, 1), nil, intake.ReasonTooLarge, "has more than 4 entries"},
+		"many bytes":         {goodJSON + strings.Repeat(" ", 64<<10), nil, intake.ReasonTooLarge, "more than 65536 (--max-body-bytes)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -360,7 +361,7 @@ func TestRawIsBounded(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n, most := p.waiting(), int64(rawBatchBytes+len(large)+2*messageBytes); n < rawBatchBytes || n > most {
+		if n, most := p.waiting(), int64(rawBatchBytes+len(large)+2*intake.MessageBytes); n < rawBatchBytes || n > most {
 			t.Errorf("%d bytes wait, at most %d may", n, most)
 		}
 		p.settledTo(0)

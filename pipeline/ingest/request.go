@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/morphogenetic/oona/intake"
 )
 
 const (
@@ -25,10 +27,10 @@ func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
 
 // take publishes the frames of a request. It returns the number of frames that the bus
 // has acknowledged, or a refusal.
-func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (int, *refusal) {
+func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (int, *intake.Refusal) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return 0, refuse(reasonMethod, "frames are sent with POST, not %s", r.Method)
+		return 0, intake.Refuse(reasonMethod, "frames are sent with POST, not %s", r.Method)
 	}
 	if refused := s.clockProblem(r.Header, began); refused != nil {
 		return 0, refused
@@ -38,7 +40,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 		w.Header().Set("Accept-Encoding", acceptedCodings)
 		return 0, refused
 	}
-	decode, refused := decoderOf(r.Header)
+	mediaType, refused := mediaTypeOf(r.Header)
 	if refused != nil {
 		w.Header().Set("Accept-Post", mediaAvro+", "+mediaJSON)
 		return 0, refused
@@ -63,7 +65,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 		return 0, s.overloaded()
 	}
 	defer func() { <-s.slots }()
-	b, refused := s.read(r.Header, body, inflaters, decode, held)
+	b, refused := s.read(r.Header, body, inflaters, mediaType, held)
 	if refused != nil {
 		return 0, refused
 	}
@@ -71,51 +73,63 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 		return 0, refused
 	}
 	held.trim()
-	return len(b.messages), s.publish(b)
+	return len(b.Messages), s.publish(b)
 }
 
-func (s *Stage) overloaded() *refusal {
-	return refuse(reasonOverloaded, "%d requests are being processed, which is the maximum (--max-in-flight); nothing of this one was taken; send it again later", cap(s.slots)).after(time.Second)
+func (s *Stage) overloaded() *intake.Refusal {
+	return intake.Refuse(intake.ReasonOverloaded, "%d requests are being processed, which is the maximum (--max-in-flight); nothing of this one was taken; send it again later", cap(s.slots)).After(time.Second)
 }
 
-// decoderOf returns the decoder for the body of a request.
-func decoderOf(h http.Header) (decodeFunc, *refusal) {
+// noMemory refuses a request for which no memory is free.
+func (s *Stage) noMemory() *intake.Refusal {
+	return intake.Refuse(intake.ReasonOverloaded, "requests that are being processed use all memory for requests (--max-memory-bytes is %d); nothing of this one was taken; send it again later", s.cfg.MaxMemoryBytes).After(time.Second)
+}
+
+// mediaTypeOf returns the media type of the body of a request.
+func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	switch {
-	case err == nil && mediaType == mediaAvro:
-		return (*decoders).avroFrames, nil
-	case err == nil && mediaType == mediaJSON:
-		return (*decoders).jsonFrames, nil
+	if err == nil && (mediaType == mediaAvro || mediaType == mediaJSON) {
+		return mediaType, nil
 	}
-	return nil, refuse(reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding, or an object container file) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON)
+	return "", intake.Refuse(reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding, or an object container file) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON)
 }
 
 // read decompresses and decodes a body into records, in memory of held.
-func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, decode decodeFunc, held *lease) (*batch, *refusal) {
+func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, mediaType string, held *lease) (*intake.Batch, *intake.Refusal) {
 	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held)
 	if refused != nil {
 		return nil, refused
 	}
-	d, _ := s.decoders.Get().(*decoders)
-	b := &batch{cfg: &s.cfg, path: s.cfg.Instance, trace: traceOf(h), bytes: len(body), held: held}
-	refused = decode(d, body, b)
-	held.shrink(b.decoders)
-	if d.size() <= pooled {
+	if refused := sniff(body, mediaType); refused != nil {
+		return nil, refused
+	}
+	d, _ := s.decoders.Get().(*intake.Decoder)
+	b := s.intake.NewBatch()
+	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(h), len(body), held
+	if mediaType == mediaJSON {
+		refused = d.JSON(body, b)
+	} else {
+		refused = d.Avro(body, b)
+	}
+	if d.Size() <= pooled {
 		s.decoders.Put(d)
+	}
+	if refused != nil && refused.Reason == intake.ReasonOverloaded {
+		refused = s.noMemory()
 	}
 	return b, refused
 }
 
 // answer counts and logs the outcome of a request and writes the response: the refusal
 // if there is one, otherwise the body with the status.
-func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, status int, body any, refused *refusal) {
+func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, status int, body any, refused *intake.Refusal) {
 	s.metrics.requests.Add(1)
 	if refused != nil {
-		status = statusOf(refused)
+		status = answers[refused.Reason].status
 		s.metrics.refused.Add(1)
-		s.metrics.rejectedTotal.WithLabelValues(string(refused.reason)).Inc()
+		s.metrics.rejectedTotal.WithLabelValues(label(refused.Reason)).Inc()
 		s.logger.LogAttrs(r.Context(), slog.LevelDebug, "request refused",
-			slog.Int("status", status), slog.String("reason", string(refused.reason)), slog.String("detail", refused.detail), slog.String("client", r.RemoteAddr))
+			slog.Int("status", status), slog.String("reason", label(refused.Reason)), slog.String("detail", refused.Detail), slog.String("client", r.RemoteAddr))
 	}
 	s.metrics.requestsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
 	s.metrics.requestSeconds.Observe(time.Since(began).Seconds())

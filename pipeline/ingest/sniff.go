@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -27,10 +28,10 @@ var signatures = []struct {
 
 // sniff refuses a body whose first bytes show that it does not have its media type. No
 // valid body of either media type begins with another signature.
-func sniff(body []byte, mediaType string) *refusal {
+func sniff(body []byte, mediaType string) *intake.Refusal {
 	text := bytes.TrimLeft(body, " \t\r\n")
 	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
-		return refuse(reasonUndecodable, "the body is empty; send at least one frame")
+		return intake.Refuse(intake.ReasonUndecodable, "the body is empty; send at least one frame")
 	}
 	for _, s := range signatures {
 		if !strings.HasPrefix(string(text[:min(len(text), 4)]), s.prefix) {
@@ -39,9 +40,7 @@ func sniff(body []byte, mediaType string) *refusal {
 		if s.is == mediaType {
 			return nil
 		}
-		return refuse(reasonMediaType, "the body is sent as %s, but looks like %s; %s", mediaType, s.what, s.advice)
+		return intake.Refuse(reasonMediaType, "the body is sent as %s, but looks like %s; %s", mediaType, s.what, s.advice)
 	}
 	return nil
 }
-
-func isContainer(body []byte) bool { return bytes.HasPrefix(body, []byte(avro.ContainerMagic)) }

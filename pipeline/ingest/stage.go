@@ -15,11 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // Stage accepts frames over HTTP and publishes them.
 type Stage struct {
-	*intake
+	*sink
 	metrics *requestMetrics
 
 	slots    chan struct{} // one for each request from when its body was received until it is published
@@ -34,7 +35,7 @@ type Stage struct {
 	discarding    context.Context
 	endDiscarding context.CancelFunc // called when the stage stops
 
-	decoders sync.Pool // of *decoders
+	decoders sync.Pool // of *intake.Decoder
 	codings  *codings
 	phase    atomic.Int32
 	grace    time.Duration // see Grace; tests shorten it
@@ -61,12 +62,12 @@ const (
 // New returns a stage that publishes to publisher, with one call for the frames of a
 // request. The caller closes the publisher.
 func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
-	in, err := newIntake(cfg, publisher, registerer, logger)
+	common, err := newSink(cfg, publisher, registerer, logger)
 	if err != nil {
 		return nil, err
 	}
 	s := &Stage{
-		intake:   in,
+		sink:     common,
 		slots:    make(chan struct{}, cfg.MaxInFlight),
 		storing:  make(chan struct{}, cfg.MaxTensorRequests),
 		spools:   byteBudget{limit: cfg.MaxSpoolBytes},
@@ -77,9 +78,10 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 	s.cut, s.cutOff = context.WithCancel(context.Background())
 	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
 	s.frames = s.memory.share(cfg.MaxMemoryBytes / 4)
-	s.decoders.New = func() any { return newDecoders(cfg) }
+	s.decoders.New = func() any { return intake.NewDecoder(common.intake.Frame) }
 	s.metrics = newRequestMetrics(func() float64 { return float64(len(s.slots)) })
-	err = errors.Join(s.metrics.register(registerer), registerer.Register(s.frames.gauge("frames")))
+	m := s.metrics
+	err = register(registerer, m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.storeSeconds, m.inFlight, s.frames.gauge("frames"))
 	if cfg.Tensors != nil {
 		s.tensors = s.memory.share(cfg.MaxMemoryBytes / 8)
 		err = errors.Join(err, registerer.Register(s.tensors.gauge("tensors")))
@@ -115,7 +117,7 @@ func (s *Stage) Handler() http.Handler {
 		case "/v1/tensors":
 			s.serveTensors(w, r)
 		default:
-			s.answer(w, r, time.Now(), 0, nil, refuse(reasonPath, "%.100q is not served; send frames with POST /v1/frames, tensors with PUT /v1/tensors", r.URL.Path))
+			s.answer(w, r, time.Now(), 0, nil, intake.Refuse(reasonPath, "%.100q is not served; send frames with POST /v1/frames, tensors with PUT /v1/tensors", r.URL.Path))
 		}
 	}))
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -301,11 +302,11 @@ func TestPublisherFails(t *testing.T) {
 		err        error
 		times      int // the batch, and each frame
 		code       int
-		reason     reason
+		reason     intake.Reason
 		retryAfter string
 	}{
 		"bus down":  {errors.New("no brokers"), 1, http.StatusServiceUnavailable, reasonPublish, "5"},
-		"too large": {errors.Join(errors.New("send"), bus.ErrTooLarge), 3, http.StatusRequestEntityTooLarge, reasonTooLarge, ""},
+		"too large": {errors.Join(errors.New("send"), bus.ErrTooLarge), 3, http.StatusRequestEntityTooLarge, intake.ReasonTooLarge, ""},
 		"not large": {errors.New("record too large"), 1, http.StatusServiceUnavailable, reasonPublish, "5"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,14 +3,16 @@ package ingest
 import (
 	"context"
 	"time"
+
+	"github.com/morphogenetic/oona/intake"
 )
 
 // keepTensors stores the tensors of the batch, and looks up those that clients have
 // claims of, so that no record refers to a tensor that is not in the store. It waits at
 // most for the store timeout. There are fewer slots for this than for requests, so other
 // requests are served while the store is down.
-func (s *Stage) keepTensors(ctx context.Context, b *batch) *refusal {
-	if len(b.tensors) == 0 {
+func (s *Stage) keepTensors(ctx context.Context, b *intake.Batch) *intake.Refusal {
+	if len(b.Tensors) == 0 {
 		return nil
 	}
 	select {
@@ -29,7 +31,7 @@ func (s *Stage) endStoring(began time.Time) {
 	<-s.storing
 }
 
-func (s *Stage) storingOverloaded() *refusal {
-	return refuse(reasonOverloaded,
-		"%d requests wait for the tensor store, which is the maximum (--max-tensor-requests); nothing of this one was taken; send it again later", cap(s.storing)).after(time.Second)
+func (s *Stage) storingOverloaded() *intake.Refusal {
+	return intake.Refuse(intake.ReasonOverloaded,
+		"%d requests wait for the tensor store, which is the maximum (--max-tensor-requests); nothing of this one was taken; send it again later", cap(s.storing)).After(time.Second)
 }

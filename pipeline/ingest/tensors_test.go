@@ -20,6 +20,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -217,17 +218,17 @@ func TestClaimsOfClients(t *testing.T) {
 		claim  oona.TensorClaim
 		store  TensorStore
 		code   int
-		reason reason
+		reason intake.Reason
 		field  string
 	}{
 		"good":         {there, store, 200, "", ""},
 		"dangling":     {store.Claim(aboveIt), store, 400, reasonDangling, "tensors[1].data"},
 		"other size":   {change(func(c *oona.TensorClaim) { c.Size-- }), store, 400, reasonMismatch, "tensors[1].data"},
-		"other bucket": {change(func(c *oona.TensorClaim) { c.Bucket = "elsewhere" }), store, 400, reasonInvalid, "tensors[1].data.bucket"},
-		"other key":    {change(func(c *oona.TensorClaim) { c.Key = "../" + c.Key }), store, 400, reasonInvalid, "tensors[1].data.key"},
-		"other digest": {change(func(c *oona.TensorClaim) { c.SHA256[0]++ }), store, 400, reasonInvalid, "tensors[1].data.key"},
-		"too large":    {change(func(c *oona.TensorClaim) { c.Size = tensorLimit + 1 }), store, 413, reasonTooLarge, "tensors[1].data.size"},
-		"no store":     {there, nil, 400, reasonInvalid, "tensors[1].data"},
+		"other bucket": {change(func(c *oona.TensorClaim) { c.Bucket = "elsewhere" }), store, 400, intake.ReasonInvalid, "tensors[1].data.bucket"},
+		"other key":    {change(func(c *oona.TensorClaim) { c.Key = "../" + c.Key }), store, 400, intake.ReasonInvalid, "tensors[1].data.key"},
+		"other digest": {change(func(c *oona.TensorClaim) { c.SHA256[0]++ }), store, 400, intake.ReasonInvalid, "tensors[1].data.key"},
+		"too large":    {change(func(c *oona.TensorClaim) { c.Size = tensorLimit + 1 }), store, 413, intake.ReasonTooLarge, "tensors[1].data.size"},
+		"no store":     {there, nil, 400, intake.ReasonInvalid, "tensors[1].data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBus := newBus(t)
@@ -272,7 +273,7 @@ func TestStoreFails(t *testing.T) {
 	failing := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
 	for name, c := range map[string]struct {
 		fault      func(context.Context) error
-		reason     reason
+		reason     intake.Reason
 		retryAfter string
 	}{
 		"down":       {failing(fmt.Errorf("dial: %w", claimcheck.ErrUnavailable)), reasonStore, "5"},

@@ -27,9 +27,6 @@ func (t *throttle) allow(kind string, now time.Time) (skipped int, ok bool) {
 	defer t.mu.Unlock()
 	of := t.kinds[kind]
 	if of == nil {
-		if t.kinds == nil {
-			t.kinds = make(map[string]*throttled)
-		}
 		of = new(throttled)
 		t.kinds[kind] = of
 	}

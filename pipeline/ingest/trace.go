@@ -3,15 +3,14 @@ package ingest
 import (
 	"net/http"
 	"strings"
-)
 
-// traceParent is the name of the W3C header, in a request and in a record.
-const traceParent = "traceparent"
+	"github.com/morphogenetic/oona/intake"
+)
 
 // traceOf returns the trace context of a request, or "" if it does not have exactly
 // one, or it is not valid (W3C Trace Context, section 3.2.2).
 func traceOf(h http.Header) string {
-	values := h.Values(traceParent)
+	values := h.Values(intake.TraceParent)
 	if len(values) != 1 || !validTraceParent(values[0]) {
 		return ""
 	}

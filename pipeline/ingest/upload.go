@@ -10,6 +10,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // serveTensors stores one tensor and answers with its claim, in the form that frames
@@ -29,7 +30,7 @@ func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request) {
 	}{claim.Bucket, claim.Key, claim.Size, hex.EncodeToString(claim.SHA256[:])}, refused)
 }
 
-func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.TensorClaim, fresh bool, _ *refusal) {
+func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.TensorClaim, fresh bool, _ *intake.Refusal) {
 	var none oona.TensorClaim
 	if refused := s.tensorRefusal(w, r); refused != nil {
 		return none, false, refused
@@ -63,7 +64,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.Tenso
 
 // storeUpload stores a tensor that was received. It waits for a slot, because sending the
 // tensor again would cost more.
-func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *refusal) {
+func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *intake.Refusal) {
 	timer := time.NewTimer(s.cfg.StoreTimeout)
 	defer timer.Stop()
 	select {
@@ -84,20 +85,20 @@ func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (c
 }
 
 // tensorRefusal refuses a request if its header is wrong.
-func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request) *refusal {
+func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request) *intake.Refusal {
 	if r.Method != http.MethodPut {
 		w.Header().Set("Allow", http.MethodPut)
-		return refuse(reasonMethod, "tensors are sent with PUT, not %s", r.Method)
+		return intake.Refuse(reasonMethod, "tensors are sent with PUT, not %s", r.Method)
 	}
 	if s.cfg.Tensors == nil {
-		return refuse(reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
+		return intake.Refuse(reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
 	}
 	if part := r.Header.Get("Content-Range"); part != "" { // RFC 9110, section 14.5
-		return refuse(reasonHeader, "Content-Range is %.100q; send the whole tensor", part)
+		return intake.Refuse(reasonHeader, "Content-Range is %.100q; send the whole tensor", part)
 	}
 	if coding := strings.Join(r.Header.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
-		return refuse(reasonMediaType, "Content-Encoding is %.64q; a tensor is identified by the bytes that are sent; send it without Content-Encoding", coding)
+		return intake.Refuse(reasonMediaType, "Content-Encoding is %.64q; a tensor is identified by the bytes that are sent; send it without Content-Encoding", coding)
 	}
 	if err := s.cfg.Tensors.CheckSize(r.ContentLength); err != nil {
 		return s.storeProblem(err, ofTensor)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/intake"
 )
 
 func putBody(s *Stage, body io.Reader, headers ...string) *httptest.ResponseRecorder {
@@ -69,15 +70,15 @@ func TestPutTensorRefused(t *testing.T) {
 		body    io.Reader
 		headers []string
 		code    int
-		reason  reason
+		reason  intake.Reason
 		detail  string
 	}{
 		"another digest":     {bytes.NewReader(larger), []string{"Content-Digest", digestHeader(aboveIt)}, 400, reasonMismatch, "its SHA-256 is"},
 		"another of two":     {bytes.NewReader(larger), []string{"Content-Digest", digestHeader(larger), "Repr-Digest", digestHeader(aboveIt)}, 400, reasonMismatch, "its SHA-256 is"},
 		"half a digest":      {bytes.NewReader(larger), []string{"Repr-Digest", "sha-256=:AAAA:"}, 400, reasonHeader, `Repr-Digest is "sha-256=:AAAA:"`},
 		"hexadecimal digest": {bytes.NewReader(larger), []string{"Content-Digest", "sha-256=" + strings.Repeat("0f", 32)}, 400, reasonHeader, "sha-256=:BASE64:"},
-		"too large":          {bytes.NewReader(large), nil, 413, reasonTooLarge, "1048577 bytes"},
-		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, reasonTooLarge, "more than 1048576 bytes"},
+		"too large":          {bytes.NewReader(large), nil, 413, intake.ReasonTooLarge, "1048577 bytes"},
+		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, intake.ReasonTooLarge, "more than 1048576 bytes"},
 		"coding":             {bytes.NewReader(larger), []string{"Content-Encoding", "gzip"}, 415, reasonMediaType, `Content-Encoding is "gzip"`},
 		"two codings":        {bytes.NewReader(larger), []string{"Content-Encoding", "identity", "Content-Encoding", "gzip"}, 415, reasonMediaType, `"identity, gzip"`},
 		"a part":             {bytes.NewReader(larger), []string{"Content-Range", "bytes 0-99999/200000"}, 400, reasonHeader, "Content-Range is"},
@@ -116,7 +117,7 @@ func TestPutTensorStoreFails(t *testing.T) {
 	disk := newStore(t)
 	for _, c := range []struct {
 		err    error
-		reason reason
+		reason intake.Reason
 	}{
 		{claimcheck.ErrUnavailable, reasonStore}, {claimcheck.ErrFull, reasonStoreFull}, {claimcheck.ErrRefused, reasonRefused}, {claimcheck.ErrSpool, reasonRefused},
 		{errors.New("input/output error"), reasonStore}, {context.DeadlineExceeded, reasonStore},

@@ -8,14 +8,13 @@ import (
 	"testing"
 )
 
-// The intake and the raw topic know nothing of HTTP. Frames that come in another way
-// use the same files.
-func TestIntakeKnowsNothingOfHTTP(t *testing.T) {
+// Storing, publishing and the raw topic know nothing of HTTP.
+func TestOnlyRequestsKnowHTTP(t *testing.T) {
 	files, err := filepath.Glob("raw*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, "intake.go", "batch.go", "budget.go", "json.go", "json_frame.go", "probe.go", "refusal.go", "tensors.go", "throttle.go")
+	files = append(files, "sink.go", "budget.go", "probe.go", "tensors.go", "throttle.go")
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue

@@ -1,4 +1,4 @@
-package ingest
+package intake
 
 import (
 	"encoding/base64"
@@ -11,33 +11,26 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// jsonFrames decodes one frame as an object, or an array of frames.
-func (d *decoders) jsonFrames(body []byte, b *batch) *refusal {
-	if p := sniff(body, mediaJSON); p != nil {
-		return p
-	}
+// JSON decodes one frame as an object, or an array of frames.
+func (d *Decoder) JSON(body []byte, b *Batch) *Refusal {
+	defer b.decoded()
 	if fault := syntaxFault(body); fault != "" {
-		return refuse(reasonUndecodable, "%s", fault)
+		return Refuse(ReasonUndecodable, "%s", fault)
 	}
 	d.json.data, d.json.at = body, 0
 	defer func() { d.json.data = nil }() // so that the pool keeps no body
 	if d.json.next() != '[' {
 		return d.jsonFrame(b)
 	}
-	var refused *refusal
-	_ = d.json.array(func(i int) error { // its only error is errRefused
-		if i == b.cfg.MaxFrames {
-			refused = tooManyFrames(b.cfg.MaxFrames)
-		} else {
-			refused = d.jsonFrame(b)
-		}
-		if refused != nil {
+	var refused *Refusal
+	_ = d.json.array(func(int) error { // its only error is errRefused
+		if refused = d.jsonFrame(b); refused != nil {
 			return errRefused
 		}
 		return nil
 	})
-	if refused == nil && len(b.messages) == 0 {
-		return refuse(reasonUndecodable, "the array is empty; send at least one frame")
+	if refused == nil && len(b.Messages) == 0 {
+		return Refuse(ReasonUndecodable, "the array is empty; send at least one frame")
 	}
 	return refused
 }
@@ -45,9 +38,9 @@ func (d *decoders) jsonFrames(body []byte, b *batch) *refusal {
 // errRefused ends the reading of an array. The refusal says why.
 var errRefused = errors.New("refused")
 
-func (d *decoders) jsonFrame(b *batch) *refusal {
+func (d *Decoder) jsonFrame(b *Batch) *Refusal {
 	if err := d.json.frame(&d.frame); err != nil {
-		return refuseFrame(len(b.messages), err)
+		return refuseFrame(len(b.Messages), err)
 	}
 	return d.take(b, nil)
 }

@@ -11,13 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/intake"
 )
 
-// intake is what requests and the raw topic share. Frames are decoded into a batch,
-// their tensors are stored, and they are published, or there is a refusal. It knows
-// nothing of HTTP.
-type intake struct {
+// sink is what requests and the raw topic share: it stores the tensors of a batch,
+// publishes its messages and counts them. It knows nothing of HTTP.
+type sink struct {
 	cfg       Config
+	intake    intake.Config // the part of cfg for frames
 	publisher bus.Publisher
 	logger    *slog.Logger
 	warnings  throttle
@@ -26,30 +27,32 @@ type intake struct {
 	counts    *frameMetrics
 }
 
-func newIntake(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*intake, error) {
+func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*sink, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
 	if cfg.Topic == "" {
 		return nil, errors.New("ingest: no topic to publish to")
 	}
-	in := &intake{
+	s := &sink{
 		cfg:       cfg,
+		intake:    cfg.intake(),
 		publisher: publisher,
 		logger:    logger,
-		warnings:  throttle{every: 10 * time.Second},
+		warnings:  throttle{every: 10 * time.Second, kinds: make(map[string]*throttled)},
 		memory:    newBudget(cfg.MaxMemoryBytes),
 		store:     storeState{failed: make(chan struct{}, 1)},
 		counts:    newFrameMetrics(),
 	}
-	err := in.counts.register(registerer)
+	c := s.counts
+	err := register(registerer, c.framesTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal)
 	if err == nil && cfg.Tensors != nil {
-		err = registerer.Register(in.store.gauge())
+		err = registerer.Register(s.store.gauge())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ingest: register metrics: %w", err)
 	}
-	return in, nil
+	return s, nil
 }
 
 // belowLimit is the warning if the topic's limit is lower than configured here.
@@ -57,15 +60,15 @@ const belowLimit = "the bus refuses a record or a batch that is smaller than --m
 
 // publishFrames publishes frames together, or one by one if they are too large
 // together. It returns a *tooLargeError if single frames are too large.
-func (in *intake) publishFrames(ctx context.Context, messages []*message.Message) error {
-	err := in.publisher.Publish(ctx, in.cfg.Topic, messages...)
+func (s *sink) publishFrames(ctx context.Context, messages []*message.Message) error {
+	err := s.publisher.Publish(ctx, s.cfg.Topic, messages...)
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
-	in.warn(belowLimit, "limit", in.cfg.MaxMessageBytes, "err", err)
+	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "err", err)
 	refused := &tooLargeError{of: len(messages)}
 	for i, m := range messages {
-		err := in.publisher.Publish(ctx, in.cfg.Topic, m)
+		err := s.publisher.Publish(ctx, s.cfg.Topic, m)
 		switch {
 		case errors.Is(err, bus.ErrTooLarge):
 			refused.frames, refused.why = append(refused.frames, i), err
@@ -91,14 +94,14 @@ func (e *tooLargeError) Error() string {
 		len(e.frames), e.of, e.frames[0], e.of-len(e.frames), e.why)
 }
 
-func (e *tooLargeError) refusal() *refusal {
-	return refuse(reasonTooLarge, "%v", e)
+func (e *tooLargeError) refusal() *intake.Refusal {
+	return intake.Refuse(intake.ReasonTooLarge, "%v", e)
 }
 
 // warn logs each text at most once in ten seconds. Texts are constants. What varies is
 // in args.
-func (in *intake) warn(text string, args ...any) {
-	if skipped, ok := in.warnings.allow(text, time.Now()); ok {
-		in.logger.Warn(text, append(args, "suppressed", skipped)...)
+func (s *sink) warn(text string, args ...any) {
+	if skipped, ok := s.warnings.allow(text, time.Now()); ok {
+		s.logger.Warn(text, append(args, "suppressed", skipped)...)
 	}
 }

@@ -1,0 +1,106 @@
+package intake
+
+import (
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// Config has the limits of frames, and what makes claims of tensors.
+type Config struct {
+	Frame                oona.FrameLimits
+	MaxFrames            int   // of a body
+	MaxDecompressedBytes int64 // of all blocks of an object container file
+	MaxRecordBytes       int   // of an encoded frame
+
+	Claims            Claims // nil: all tensors stay in their frames
+	InlineTensorBytes int    // maximum size of a tensor that stays in its frame
+}
+
+// Claims makes claims of tensors from their content, without I/O.
+type Claims interface {
+	Claim(content []byte) oona.TensorClaim
+	Check(claim oona.TensorClaim) error
+}
+
+// Memory is the memory that a batch may use. Grow uses more bytes, or returns false if
+// they are not free.
+type Memory interface {
+	Grow(bytes int) bool
+	Shrink(bytes int)
+}
+
+// Batch holds the records that are made of one body.
+type Batch struct {
+	Path   string // value of oona.HeaderPath
+	Trace  string // value of TraceParent; may be empty
+	Bytes  int    // size of the body
+	Memory Memory // of the batch; nil: there is no limit
+
+	Messages []*message.Message
+	Readings int
+	Tensors  []Tensor // that the messages refer to
+
+	cfg      *Config
+	decoders int // part of the memory: buffers of the decoder, during decoding
+	copies   int // part of the memory: tensors that are being stored
+}
+
+// TraceParent is the name of the W3C header with the trace context of a record.
+const TraceParent = "traceparent"
+
+// MessageBytes is about how much memory a message takes besides its payload: for
+// metadata, key, and the bus's own form of it.
+const MessageBytes = 1 << 10
+
+// NewBatch returns an empty batch.
+func (c *Config) NewBatch() *Batch { return &Batch{cfg: c} }
+
+// hold takes memory for the batch.
+func (b *Batch) hold(bytes int) *Refusal {
+	if b.Memory == nil || b.Memory.Grow(bytes) {
+		return nil
+	}
+	return Refuse(ReasonOverloaded, "there is no memory for it")
+}
+
+// decoded returns the memory that was only needed for decoding.
+func (b *Batch) decoded() {
+	if b.Memory != nil {
+		b.Memory.Shrink(b.decoders)
+	}
+	b.decoders = 0
+}
+
+// add appends the record of a valid frame. value is as for take.
+func (b *Batch) add(f *oona.Frame, value []byte) *Refusal {
+	replaced, refused := b.claimTensors(f)
+	if refused != nil {
+		return refused
+	}
+	if replaced || value == nil {
+		value = avro.AppendFrame(nil, f)
+		if refused := b.hold(cap(value)); refused != nil {
+			return refused
+		}
+	}
+	// Each part of a split frame repeats the ids and names, hence three quarters.
+	if limit := b.cfg.MaxRecordBytes; len(value) > limit {
+		return Refuse(ReasonTooLarge,
+			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames with different sequence numbers and at most %d seeds each",
+			len(value), limit, max(1, len(f.Seeds)*limit/len(value)*3/4)).Of(len(b.Messages), "")
+	}
+	if refused := b.hold(MessageBytes); refused != nil {
+		return refused
+	}
+	m := bus.NewMessage(value, bus.Target{Key: oona.Key(f.Run, f.Layer)})
+	m.Metadata.Set(oona.HeaderPath, b.Path)
+	if b.Trace != "" {
+		m.Metadata.Set(TraceParent, b.Trace)
+	}
+	b.Messages = append(b.Messages, m)
+	b.Readings += len(f.Seeds)
+	return nil
+}
