@@ -46,10 +46,10 @@ type Admin interface {
 	// Retention returns how long a topic keeps a record. 0 means that age does not
 	// limit it.
 	Retention(ctx context.Context, topic string) (time.Duration, error)
-	// Read calls take with the records of a range, in order. The range may exceed
-	// what the partition holds: Read returns when it has read the records that the
-	// partition held when it was called. It is for short ranges; a Reader is for
-	// the rest. If take returns an error, Read returns an error that wraps it.
+	// Read calls take with the records of a range, in order, and returns. The range may
+	// exceed what the partition holds: records that are appended after the call are not
+	// read. If take returns an error, Read stops and returns an error that wraps it. To
+	// follow topics, use a Reader.
 	Read(ctx context.Context, topic string, r Range, take func(*message.Message) error) error
 }
 

@@ -38,7 +38,7 @@ func (m *Member) describe(ctx context.Context, topic string, partitions ...int32
 	for i, p := range partitions {
 		assignments[i] = bus.Assignment{
 			Topic: topic, Partition: p, Partitions: count,
-			LogStart: oldest[p], LogEnd: ends[p], Committed: commits[p],
+			LogStart: oldest[i], LogEnd: ends[i], Committed: commits[i],
 		}
 	}
 	return assignments, id, nil
@@ -136,8 +136,8 @@ func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, wh
 	if err != nil {
 		return fmt.Errorf("ask again for the end of %s: %w", topic, err)
 	}
-	for _, i := range which {
-		assignments[i].LogEnd = ends[assignments[i].Partition]
+	for n, i := range which {
+		assignments[i].LogEnd = ends[n]
 	}
 	return nil
 }

@@ -84,10 +84,10 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 	}
 }
 
-// fetch returns the group's commits of partitions. Without a commit the offset is
-// bus.NoOffset.
-func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) (map[int32]bus.Commit, error) {
-	commits := make(map[int32]bus.Commit, len(partitions))
+// fetch returns the group's commits of partitions, in their order. Without a commit the
+// offset is bus.NoOffset.
+func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) ([]bus.Commit, error) {
+	commits := make([]bus.Commit, len(partitions))
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
 		request := sarama.NewOffsetFetchRequest(o.cfg.client().Version, o.group, map[string][]int32{topic: partitions})
 		response, err := coordinator.FetchOffset(request)
@@ -97,7 +97,7 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 		if response.Err != sarama.ErrNoError {
 			return response.Err
 		}
-		for _, p := range partitions {
+		for i, p := range partitions {
 			block := response.GetBlock(topic, p)
 			if block == nil {
 				return sarama.ErrIncompleteResponse
@@ -105,13 +105,13 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 			if block.Err != sarama.ErrNoError {
 				return block.Err
 			}
-			commits[p] = bus.Commit{Offset: block.Offset, Metadata: block.Metadata}
+			commits[i] = bus.Commit{Offset: block.Offset, Metadata: block.Metadata}
 		}
 		return nil
 	})
 	if errors.Is(err, sarama.ErrGroupIDNotFound) { // the group has no commit
-		for _, p := range partitions {
-			commits[p] = bus.Commit{Offset: bus.NoOffset}
+		for i := range commits {
+			commits[i] = bus.Commit{Offset: bus.NoOffset}
 		}
 		return commits, nil
 	}
@@ -208,7 +208,7 @@ func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c
 	if err != nil {
 		return err
 	}
-	if is := held[partition]; is != c {
+	if is := held[0]; is != c {
 		return fmt.Errorf("%w: %s/%d has offset %d and %d bytes of metadata; offset %d and %d bytes were written", ErrReadBack,
 			topic, partition, is.Offset, len(is.Metadata), c.Offset, len(c.Metadata))
 	}
@@ -228,14 +228,22 @@ func (o *offsets) end(topic string, partition int32) (int64, error) {
 	return end, nil
 }
 
-// at returns an offset of partitions of a topic, as offsetsAt does.
-func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []int32) (map[int32]int64, error) {
+// at returns an offset of partitions of a topic, in their order, as offsetsAt does.
+func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []int32) ([]int64, error) {
 	client, err := o.connection()
 	if err != nil {
 		return nil, err
 	}
-	found, err := offsetsAt(ctx, o.cfg, client, at, map[string][]int32{topic: partitions})
-	return found[topic], err
+	asked := make([]topicPartition, len(partitions))
+	for i, p := range partitions {
+		asked[i] = topicPartition{topic, p}
+	}
+	found, err := offsetsAt(ctx, o.cfg, client, at, asked)
+	offsets := make([]int64, len(partitions))
+	for i, of := range asked {
+		offsets[i] = found[of]
+	}
+	return offsets, err
 }
 
 // count returns how many partitions a topic has now. The metadata of the client may be

@@ -1,5 +1,11 @@
 package kafka
 
+import (
+	"context"
+
+	"github.com/IBM/sarama"
+)
+
 // Waiting returns how many records of a partition are not acknowledged.
 func Waiting(p *Publisher, topic string, partition int32) int {
 	l := p.producer.lane(topicPartition{topic, partition})
@@ -12,5 +18,9 @@ func Waiting(p *Publisher, topic string, partition int32) int {
 	return n
 }
 
-// OffsetsAt is for TestOffsetsOfALeaderThatDoesNotAnswer.
-var OffsetsAt = offsetsAt
+// EndOf is for TestOffsetsOfALeaderThatDoesNotAnswer.
+func EndOf(ctx context.Context, cfg Config, client sarama.Client, topic string, partition int32) (int64, error) {
+	of := topicPartition{topic, partition}
+	ends, err := offsetsAt(ctx, cfg, client, sarama.OffsetNewest, []topicPartition{of})
+	return ends[of], err
+}

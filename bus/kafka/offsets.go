@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -21,20 +20,21 @@ func (b *Bus) Extents(ctx context.Context, topics ...string) (_ map[string][]bus
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	starts, err := offsetsOf(ctx, b.cfg, client, sarama.OffsetOldest, topics...)
+	partitions, err := partitionsIn(ctx, b.cfg, client, topics...)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := offsetsOf(ctx, b.cfg, client, sarama.OffsetNewest, topics...)
+	starts, err := offsetsAt(ctx, b.cfg, client, sarama.OffsetOldest, partitions)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := offsetsAt(ctx, b.cfg, client, sarama.OffsetNewest, partitions)
 	if err != nil {
 		return nil, err
 	}
 	extents := make(map[string][]bus.Extent, len(topics))
-	for topic, of := range starts { // without partitions that were just added
-		extents[topic] = make([]bus.Extent, len(of))
-		for p, start := range of {
-			extents[topic][p] = bus.Extent{Start: start, End: ends[topic][p]}
-		}
+	for _, p := range partitions {
+		extents[p.topic] = append(extents[p.topic], bus.Extent{Start: starts[p], End: ends[p]})
 	}
 	return extents, nil
 }
@@ -51,15 +51,7 @@ func (b *Bus) Commits(ctx context.Context, group, topic string) (_ []bus.Commit,
 	if err != nil {
 		return nil, err
 	}
-	found, err := of.fetch(ctx, topic, partitions...)
-	if err != nil {
-		return nil, err
-	}
-	commits := make([]bus.Commit, len(partitions))
-	for i, p := range partitions {
-		commits[i] = found[p]
-	}
-	return commits, nil
+	return of.fetch(ctx, topic, partitions...)
 }
 
 // awaitTopic calls ask again while it fails because the broker does not know the topic:
@@ -87,38 +79,41 @@ func partitionsOf(ctx context.Context, cfg Config, client sarama.Client, topic s
 	return partitions, err
 }
 
-// offsetsOf returns an offset of each partition of topics, as offsetsAt does.
-func offsetsOf(ctx context.Context, cfg Config, client sarama.Client, at int64, topics ...string) (map[string]map[int32]int64, error) {
-	all := make(map[string][]int32, len(topics))
+// partitionsIn returns the partitions of topics, in the order of their numbers.
+func partitionsIn(ctx context.Context, cfg Config, client sarama.Client, topics ...string) (all []topicPartition, err error) {
 	for _, topic := range topics {
-		var err error
-		if all[topic], err = partitionsOf(ctx, cfg, client, topic); err != nil {
+		partitions, err := partitionsOf(ctx, cfg, client, topic)
+		if err != nil {
 			return nil, err
 		}
+		for _, p := range partitions {
+			all = append(all, topicPartition{topic, p})
+		}
 	}
-	return offsetsAt(ctx, cfg, client, at, all)
+	return all, nil
 }
 
 // offsetsAt returns an offset of partitions: sarama.OffsetNewest, sarama.OffsetOldest, or
 // the first offset at or after a time in milliseconds, which is -1 without such a record.
 // A leader that was just elected may not answer yet, so it is asked again for a while.
-func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, missing map[string][]int32) (map[string]map[int32]int64, error) {
-	offsets := make(map[string]map[int32]int64, len(missing))
-	for topic, partitions := range missing {
-		offsets[topic] = make(map[int32]int64, len(partitions))
-	}
+func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, partitions []topicPartition) (map[topicPartition]int64, error) {
+	found := make(map[topicPartition]int64, len(partitions))
 	for began := time.Now(); ; {
-		found, err := askOffsets(ctx, client, missing, at)
-		for topic := range missing {
-			maps.Copy(offsets[topic], found[topic])
-		}
+		err := askOffsets(ctx, client, at, partitions, found)
 		if err == nil {
-			return offsets, nil
+			return found, nil
 		}
 		// Refresh before giving up, too: a leader that accepts requests and does not
 		// answer takes longer than the wait, and the caller may ask again.
-		missing = without(missing, offsets)
-		for topic := range missing {
+		var missing []topicPartition
+		topics := make(map[string]bool)
+		for _, p := range partitions {
+			if _, known := found[p]; !known {
+				missing, topics[p.topic] = append(missing, p), true
+			}
+		}
+		partitions = missing
+		for topic := range topics {
 			client.RefreshMetadata(topic) //nolint:errcheck // if this fails, the next attempt fails, too
 		}
 		if time.Since(began) > cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
@@ -127,47 +122,29 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 	}
 }
 
-// without returns the partitions that have no offset.
-func without(partitions map[string][]int32, offsets map[string]map[int32]int64) map[string][]int32 {
-	left := make(map[string][]int32)
-	for topic, all := range partitions {
-		for _, p := range all {
-			if _, found := offsets[topic][p]; !found {
-				left[topic] = append(left[topic], p)
-			}
-		}
-	}
-	return left
-}
-
-// askOffsets asks all leaders at the same time, once, for an offset of partitions. It
-// returns the offsets that it has found with every error.
-func askOffsets(ctx context.Context, client sarama.Client, partitions map[string][]int32, at int64) (map[string]map[int32]int64, error) {
+// askOffsets asks all leaders at the same time, once, and adds the offsets to found. It
+// returns an error if an offset is missing.
+func askOffsets(ctx context.Context, client sarama.Client, at int64, partitions []topicPartition, found map[topicPartition]int64) error {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("find offsets: %w", err)
+		return fmt.Errorf("find offsets: %w", err)
 	}
 	var failed []error
 	requests := make(map[*sarama.Broker]*sarama.OffsetRequest)
-	asked := make(map[*sarama.Broker]map[string][]int32)
-	for topic, all := range partitions {
-		for _, p := range all {
-			leader, err := client.Leader(topic, p)
-			if err != nil {
-				failed = append(failed, fmt.Errorf("find the leader of %s/%d: %w", topic, p, err))
-				continue
-			}
-			if requests[leader] == nil {
-				requests[leader], asked[leader] = sarama.NewOffsetRequest(client.Config().Version), make(map[string][]int32)
-			}
-			requests[leader].AddBlock(topic, p, at, 1)
-			asked[leader][topic] = append(asked[leader][topic], p)
+	asked := make(map[*sarama.Broker][]topicPartition)
+	for _, p := range partitions {
+		leader, err := client.Leader(p.topic, p.partition)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("find the leader of %s/%d: %w", p.topic, p.partition, err))
+			continue
 		}
+		if requests[leader] == nil {
+			requests[leader] = sarama.NewOffsetRequest(client.Config().Version)
+		}
+		requests[leader].AddBlock(p.topic, p.partition, at, 1)
+		asked[leader] = append(asked[leader], p)
 	}
-	var (
-		mu     sync.Mutex
-		found  = make(map[string]map[int32]int64)
-		asking sync.WaitGroup
-	)
+	var mu sync.Mutex
+	var asking sync.WaitGroup
 	for leader, request := range requests {
 		asking.Go(func() {
 			response, err := leader.GetAvailableOffsets(request)
@@ -176,40 +153,27 @@ func askOffsets(ctx context.Context, client sarama.Client, partitions map[string
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			failed = append(failed, keepOffsets(found, asked[leader], response, err)...)
+			for _, p := range asked[leader] {
+				if offset, err := offsetIn(response, p, err); err == nil {
+					found[p] = offset
+				} else {
+					failed = append(failed, fmt.Errorf("find an offset of %s/%d: %w", p.topic, p.partition, err))
+				}
+			}
 		})
 	}
 	asking.Wait()
 	if len(failed) > 0 {
-		return found, fmt.Errorf("%w (%d of the partitions' offsets are not known)", failed[0], len(failed))
+		return fmt.Errorf("%w (%d of the partitions' offsets are not known)", failed[0], len(failed))
 	}
-	return found, nil
+	return nil
 }
 
-// keepOffsets adds the offsets of a leader's answer to found, and returns an error for
-// each partition without an offset.
-func keepOffsets(found map[string]map[int32]int64, asked map[string][]int32, response *sarama.OffsetResponse, err error) (failed []error) {
-	for topic, partitions := range asked {
-		if found[topic] == nil {
-			found[topic] = make(map[int32]int64, len(partitions))
-		}
-		for _, p := range partitions {
-			offset, err := offsetIn(response, topic, p, err)
-			if err != nil {
-				failed = append(failed, fmt.Errorf("find an offset of %s/%d: %w", topic, p, err))
-				continue
-			}
-			found[topic][p] = offset
-		}
-	}
-	return failed
-}
-
-func offsetIn(response *sarama.OffsetResponse, topic string, partition int32, err error) (int64, error) {
+func offsetIn(response *sarama.OffsetResponse, of topicPartition, err error) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	block := response.GetBlock(topic, partition)
+	block := response.GetBlock(of.topic, of.partition)
 	if block == nil {
 		return 0, sarama.ErrIncompleteResponse
 	}

@@ -120,7 +120,12 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	newest, err := offsetsOf(ctx, r.cfg, client, sarama.OffsetNewest, topic) // before the beginnings, so that no record is after the end and before the beginning
+	partitions, err := partitionsIn(ctx, r.cfg, client, topic)
+	if err != nil {
+		return nil, err
+	}
+	// First, so that no record is after the end and before the beginning.
+	ends, err := offsetsAt(ctx, r.cfg, client, sarama.OffsetNewest, partitions)
 	if err != nil {
 		return nil, err
 	}
@@ -128,18 +133,16 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 	if !r.from.IsZero() {
 		at = r.from.UnixMilli()
 	}
-	first, err := offsetsOf(ctx, r.cfg, client, at, topic)
+	starts, err := offsetsAt(ctx, r.cfg, client, at, partitions)
 	if err != nil {
 		return nil, err
 	}
-	ends, starts := newest[topic], first[topic]
-	ranges := make([]bus.Range, 0, len(ends))
-	for p := range int32(len(ends)) {
-		start, ok := starts[p]
-		if !ok || start < 0 { // no such record
-			start = ends[p]
+	ranges := make([]bus.Range, len(partitions))
+	for i, p := range partitions {
+		ranges[i] = bus.Range{Partition: p.partition, From: starts[p], End: ends[p]}
+		if starts[p] < 0 { // no such record
+			ranges[i].From = ends[p]
 		}
-		ranges = append(ranges, bus.Range{Partition: p, From: start, End: ends[p]})
 	}
 	return ranges, nil
 }

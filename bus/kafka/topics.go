@@ -252,7 +252,10 @@ func (a *topicAdmin) unsettled(ctx context.Context, specs []oona.TopicSpec, view
 	for i, spec := range specs {
 		names[i] = spec.Name
 	}
-	_, err := offsetsOf(ctx, a.cfg, a.client, sarama.OffsetNewest, names...)
+	partitions, err := partitionsIn(ctx, a.cfg, a.client, names...)
+	if err == nil {
+		_, err = offsetsAt(ctx, a.cfg, a.client, sarama.OffsetNewest, partitions)
+	}
 	return err
 }
 
