@@ -12,7 +12,7 @@ import (
 var faults = map[bus.FaultKind]string{
 	bus.FaultMissing:    "run `oona topics apply`",
 	bus.FaultPartitions: "give the number that it has (--partitions), or begin with new topics (--prefix): a change would send keys to other partitions, and Oona never makes it",
-	bus.FaultUnequal:    "begin with new topics (--prefix), or delete this one if nobody needs it and run `oona topics apply`",
+	bus.FaultUnequal:    "begin with new topics (--prefix), or delete this one if it is not needed, and run `oona topics apply`",
 	bus.FaultSetting:    "run `oona topics apply`",
 	bus.FaultSize:       "run `oona topics apply --max-message-bytes` with that size",
 }
@@ -36,7 +36,7 @@ func Add(err error) error {
 	case errors.Is(err, bus.ErrNoTopic):
 		return fmt.Errorf("%w; run `oona topics apply`, or give the --prefix that its name begins with", err)
 	case errors.Is(err, bus.ErrInstance):
-		return fmt.Errorf("%w; give each worker a --group-instance of its own", err)
+		return fmt.Errorf("%w; give each worker another --group-instance", err)
 	}
 	return err
 }

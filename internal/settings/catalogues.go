@@ -14,15 +14,14 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// ErrUnknownCatalogue says that no catalogue with a hash is built in, and none is
+// ErrUnknownCatalogue is returned for a hash of a catalogue that is neither built in nor
 // in the settings topic.
 var ErrUnknownCatalogue = errors.New("no such catalogue of metrics")
 
-// rereadAfter is the least time from one reading of the topic to the next.
+// rereadAfter is the least time between two reads of the topic.
 const rereadAfter = 2 * time.Second
 
-// Catalogues finds catalogues by their hash, for a worker. It is safe for
-// concurrent use.
+// Catalogues finds catalogues by their hash, for a worker. It is safe for concurrent use.
 type Catalogues struct {
 	bus    bus.Bus
 	topics oona.Topics
@@ -33,15 +32,15 @@ type Catalogues struct {
 	readAt time.Time
 }
 
-// NewCatalogues returns Catalogues that read the topic when it is needed.
+// NewCatalogues returns Catalogues. They read the topic when they need it.
 func NewCatalogues(b bus.Bus, topics oona.Topics, logger *slog.Logger) *Catalogues {
 	return &Catalogues{bus: b, topics: topics, logger: logger, known: make(map[oona.CatalogueHash]*catalogue.Catalogue)}
 }
 
-// Find returns the catalogue of a hash. For one that is not built in it reads the
-// topic, at most every two seconds, and waits for that where it must: a catalogue
-// is written before the record that names it. The error wraps ErrUnknownCatalogue
-// where there is no such catalogue.
+// Find returns the catalogue of a hash. If it is not built in, Find reads the topic, at
+// most every two seconds, and waits until it may: a catalogue is written before the
+// record that refers to it. The error wraps ErrUnknownCatalogue if the catalogue does not
+// exist.
 func (c *Catalogues) Find(ctx context.Context, hash oona.CatalogueHash) (*catalogue.Catalogue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,8 +60,8 @@ func (c *Catalogues) Find(ctx context.Context, hash oona.CatalogueHash) (*catalo
 	return found, nil
 }
 
-// ForWindows returns the catalogues for a window engine. Own is the catalogue of
-// a log that names none.
+// ForWindows returns the catalogues for a window engine. own is the catalogue of a log
+// that does not name one.
 func (c *Catalogues) ForWindows(ctx context.Context, own *catalogue.Catalogue) windows.Catalogues {
 	return func(hash oona.CatalogueHash) (windows.Catalogue, error) {
 		if hash == (oona.CatalogueHash{}) {

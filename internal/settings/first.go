@@ -12,11 +12,11 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// WriteFirst writes the first records into those partitions of seed-metrics that
-// have none: the start of an incarnation and a configuration, which then holds
-// for all of the log. A record that comes between makes the configuration void.
-// It returns the partitions. Before that, the settings topic gets their
-// incarnations, and after it their configurations.
+// WriteFirst writes the first records into the partitions of seed-metrics that have none:
+// the start of an incarnation and a configuration, which is valid for all of the log. The
+// configuration is void if another record gets in between. WriteFirst returns the
+// partitions. It writes their incarnations to the settings topic before, and their
+// configurations after the records.
 func WriteFirst(ctx context.Context, b bus.Bus, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
 	s, err := Read(ctx, b, topics, logger)
 	if err != nil {
@@ -63,9 +63,9 @@ func WriteFirst(ctx context.Context, b bus.Bus, topics oona.Topics, first oona.W
 	return written, Write(ctx, b, topics, after...)
 }
 
-// WriteConfiguration appends a configuration record to partitions of
-// seed-metrics. What it says is not kept in the settings topic: whether it holds
-// is known once it is read back.
+// WriteConfiguration appends a configuration record to partitions of seed-metrics. It
+// does not write to the settings topic, because the record must be read back to know
+// whether it is valid.
 func WriteConfiguration(ctx context.Context, b bus.Bus, topics oona.Topics, partitions []int32, c oona.WindowConfiguration) error {
 	messages := make([]*message.Message, len(partitions))
 	for i, partition := range partitions {
@@ -74,13 +74,13 @@ func WriteConfiguration(ctx context.Context, b bus.Bus, topics oona.Topics, part
 	return publish(ctx, b, topics.SeedMetrics, messages)
 }
 
-// fewStarts is up to how many records a partition is looked into.
+// fewStarts is the number of records up to which a partition is read.
 const fewStarts = 16
 
 var errOtherRecord = errors.New("another record")
 
-// unconfigured reports whether a configuration would be the first record of a
-// partition but for starts of incarnations, as where WriteFirst was interrupted.
+// unconfigured returns true if a partition has no records except starts of incarnations.
+// It has some if WriteFirst was interrupted.
 func unconfigured(ctx context.Context, b bus.Bus, topic string, partition int32, end int64) (bool, error) {
 	if end == 0 || end > fewStarts {
 		return end == 0, nil

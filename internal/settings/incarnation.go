@@ -13,9 +13,9 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// LastRollups returns the last rollup that was written of a partition to each of
-// the two rollup topics, of those that have one. What was emitted before may have
-// greater triggers, where an aggregator was just repeating what it had emitted.
+// LastRollups returns the last rollup of a partition in each of the two rollup topics, if
+// there is one. Earlier rollups may have greater triggers if an aggregator was repeating
+// rollups at the end.
 func LastRollups(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
 	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
 		msg, err := bus.LastRecord(ctx, b, topic, partition)
@@ -34,8 +34,7 @@ func LastRollups(ctx context.Context, b bus.Bus, topics oona.Topics, partition i
 	return last, nil
 }
 
-// LastTrigger returns the greatest trigger of LastRollups. It is false where
-// there are none.
+// LastTrigger returns the greatest trigger of LastRollups, or false without rollups.
 func LastTrigger(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32) (last oona.Trigger, found bool, err error) {
 	all, err := LastRollups(ctx, b, topics, partition)
 	for _, r := range all {
@@ -46,12 +45,11 @@ func LastTrigger(ctx context.Context, b bus.Bus, topics oona.Topics, partition i
 	return last, found, err
 }
 
-// BeginIncarnation begins an incarnation of a partition of seed-metrics: it
-// writes the number into the settings topic, where there is one, and then the
-// record that begins it. The number is above known, which is what the caller
-// knows of the log, and above those of the settings and of the last rollups. It
-// returns where the partition ends after the record, as its leader says; other
-// records may be behind it.
+// BeginIncarnation begins an incarnation of a partition of seed-metrics. If there is a
+// settings topic, it first writes the number there. Then it writes the record that begins
+// the incarnation. The number is above known, which is the caller's incarnation of the
+// log, and above the numbers in the settings and in the last rollups. BeginIncarnation
+// returns the end of the partition after the record, which other records may follow.
 func BeginIncarnation(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
 	s, err := Read(ctx, b, topics, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -77,7 +75,7 @@ func BeginIncarnation(ctx context.Context, b bus.Bus, topics oona.Topics, partit
 	return extents[topics.SeedMetrics][partition].End, nil
 }
 
-// next returns the start of a partition's next incarnation.
+// next returns the start of the next incarnation of a partition.
 func next(ctx context.Context, b bus.Bus, topics oona.Topics, s *Settings, partition int32, known oona.Incarnation) (oona.IncarnationStart, error) {
 	last, _, err := LastTrigger(ctx, b, topics, partition)
 	if err != nil {
@@ -96,7 +94,7 @@ func configurationMessage(partition int32, c oona.WindowConfiguration) *message.
 	return own(partition, oona.ConfigurationRecord, avro.AppendConfiguration(nil, c))
 }
 
-// own is one of Oona's own records.
+// own returns one of Oona's own records.
 func own(partition int32, kind string, value []byte) *message.Message {
 	msg := bus.NewMessage(value, bus.Target{Partition: partition, Directed: true})
 	msg.Metadata.Set(oona.HeaderRecord, kind)

@@ -23,7 +23,7 @@ func rollup(t *testing.T, b bus.Bus, topics oona.Topics, group oona.Group, parti
 	publish(t, b, topics.Rollup(group), directed(partition, avro.AppendRollup(nil, &r)))
 }
 
-// The last trigger is the greater one of both topics, of the partition alone.
+// The last trigger is the greater one of both topics, for one partition.
 func TestLastTrigger(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		makeTopics(t, b, topics, 3)
@@ -54,7 +54,7 @@ func TestLastTrigger(t *testing.T) {
 	})
 }
 
-// A number is above all that is known of the partition, by a minute.
+// The number is at least a minute above all numbers that are known of the partition.
 func TestBeginIncarnation(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		makeTopics(t, b, topics, 2)
@@ -97,7 +97,7 @@ func TestBeginIncarnation(t *testing.T) {
 	})
 }
 
-// A log of before the settings topic can begin an incarnation all the same.
+// Without a settings topic, an incarnation can begin, too.
 func TestBeginIncarnationWithoutSettings(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		apply(t, b, topics.Specs(1)...)
@@ -107,8 +107,8 @@ func TestBeginIncarnationWithoutSettings(t *testing.T) {
 	})
 }
 
-// Empty partitions get the start of an incarnation and a configuration behind it;
-// one that lacks the configuration gets that; others get nothing.
+// Empty partitions get the start of an incarnation and a configuration. A partition with
+// the start alone gets the configuration. Others get nothing.
 func TestWriteFirst(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		makeTopics(t, b, topics, 4)
@@ -117,7 +117,7 @@ func TestWriteFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		emitted := oona.Incarnation(oona.MicrosOf(time.Now().Add(time.Hour)))
-		rollup(t, b, topics, oona.Health, 3, oona.Trigger{Incarnation: emitted, Offset: 9}) // of a log that was deleted
+		rollup(t, b, topics, oona.Health, 3, oona.Trigger{Incarnation: emitted, Offset: 9}) // from a log that was deleted
 		write := func() []int32 {
 			t.Helper()
 			written, err := settings.WriteFirst(t.Context(), b, topics, configuration(1), "w", discard())

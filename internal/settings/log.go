@@ -10,16 +10,15 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Log is the log of seed-metrics for a worker that begins to fold a partition: it
-// is an aggregate.Log.
+// Log implements aggregate.Log: the log of seed-metrics, for a worker that begins to fold
+// a partition.
 type Log struct {
 	Bus    bus.Bus
 	Topics oona.Topics
-	Worker string // who begins incarnations
+	Worker string // name in the records that begin incarnations
 }
 
-// Record returns the append time of the record at an offset; false: there is
-// none.
+// Record returns the append time of the record at an offset, or false without a record.
 func (l Log) Record(ctx context.Context, partition int32, offset int64) (appendedAt oona.Micros, found bool, err error) {
 	msg, err := bus.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, offset)
 	if err != nil || msg == nil {
@@ -32,9 +31,8 @@ func (l Log) Record(ctx context.Context, partition int32, offset int64) (appende
 	return at.Appended, true, nil
 }
 
-// FirstIncarnation returns the number of the incarnation that the record at
-// offset 0 begins; 0: there is no such record. One that cannot be read is none,
-// as a partition's aggregator says what is wrong with it.
+// FirstIncarnation returns the incarnation that the record at offset 0 begins, or 0. It
+// also returns 0 if the record cannot be read: the partition's aggregator reports that.
 func (l Log) FirstIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error) {
 	msg, err := bus.RecordAt(ctx, l.Bus, l.Topics.SeedMetrics, partition, 0)
 	if err != nil || msg == nil || msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
@@ -47,8 +45,8 @@ func (l Log) FirstIncarnation(ctx context.Context, partition int32) (oona.Incarn
 	return start.Number, nil
 }
 
-// LastIncarnation returns the greatest incarnation that was written for a
-// partition, as the settings topic has it; 0: it has none.
+// LastIncarnation returns the greatest incarnation of a partition in the settings topic,
+// or 0.
 func (l Log) LastIncarnation(ctx context.Context, partition int32) (oona.Incarnation, error) {
 	s, err := Read(ctx, l.Bus, l.Topics, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -57,18 +55,18 @@ func (l Log) LastIncarnation(ctx context.Context, partition int32) (oona.Incarna
 	return s.Incarnation(l.Topics.SeedMetrics, partition), nil
 }
 
-// LastRollups is the function of that name.
+// LastRollups calls the function LastRollups.
 func (l Log) LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, error) {
 	return LastRollups(ctx, l.Bus, l.Topics, partition)
 }
 
-// BeginIncarnation is the function of that name.
+// BeginIncarnation calls the function BeginIncarnation.
 func (l Log) BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (int64, error) {
 	return BeginIncarnation(ctx, l.Bus, l.Topics, partition, known, previousEnd, reason, l.Worker)
 }
 
-// LastWindows returns the configuration that was last written to a partition, as
-// the settings topic has it; false: it has none.
+// LastWindows returns the last configuration of a partition in the settings topic, or
+// false.
 func (l Log) LastWindows(ctx context.Context, partition int32) (oona.WindowConfiguration, bool, error) {
 	s, err := Read(ctx, l.Bus, l.Topics, slog.New(slog.DiscardHandler))
 	if err != nil {

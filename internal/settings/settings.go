@@ -1,12 +1,12 @@
-// Package settings reads and writes the settings topic: what workers share
-// besides records. It is compacted, has one partition, and these keys:
+// Package settings reads and writes the settings topic, which has what workers share in
+// addition to records. It is compacted, has one partition, and these keys:
 //
 //	catalogue/HASH               a catalogue of metrics, as YAML
 //	windows/PARTITION            the configuration last written to a partition of seed-metrics
 //	incarnation/TOPIC/PARTITION  the greatest incarnation of a partition's log, in decimal
 //
-// Only the command oona writes it, except for an incarnation, which is also
-// written by a worker that goes on after a partition has lost its end.
+// Only the command oona writes it, with one exception: a worker that continues after a
+// partition has lost its end writes an incarnation.
 package settings
 
 import (
@@ -27,15 +27,15 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Settings are what the topic held when it was read.
+// Settings are the content of the topic when it was read.
 type Settings struct {
-	// Found is false where the topic does not exist; then there are none.
+	// Found is false if the topic does not exist. Then it is empty.
 	Found bool
-	// Windows has the configuration last written, by partition.
+	// Windows has the last configuration of each partition.
 	Windows map[int32]oona.WindowConfiguration
 
 	topic        string
-	catalogues   map[string][]byte // YAML by the hash, as text
+	catalogues   map[string][]byte // YAML, by the hash as text
 	incarnations map[place]oona.Incarnation
 }
 
@@ -45,19 +45,19 @@ type place struct {
 	partition int32
 }
 
-// The beginnings of keys.
+// Prefixes of keys.
 const (
 	catalogueKey   = "catalogue/"
 	windowsKey     = "windows/"
 	incarnationKey = "incarnation/"
 )
 
-// readTimeout bounds the reading of the topic, which is short.
+// readTimeout limits the time for reading the topic, which is short.
 const readTimeout = 30 * time.Second
 
-// Read reads the whole topic. One that does not exist is empty; where no broker
-// answers the error wraps bus.ErrUnreachable. A value that cannot be read is
-// logged and left out, unless it is an incarnation's, which is an error.
+// Read reads the whole topic. A topic that does not exist is empty. If the bus does not
+// answer, the error wraps bus.ErrUnreachable. A value that cannot be decoded is logged
+// and ignored, except for an incarnation, which is an error.
 func Read(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logger) (*Settings, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -75,7 +75,7 @@ func Read(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logge
 	return s, nil
 }
 
-// take notes a record. One without a value deletes its key.
+// take adds a record. A record without a value deletes its key.
 func (s *Settings) take(msg *message.Message, logger *slog.Logger) error {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -142,14 +142,12 @@ func (s *Settings) takeIncarnation(of string, value []byte) error {
 	return nil
 }
 
-// Incarnation returns the incarnation that was last written for a partition's
-// log, 0 where there is none.
+// Incarnation returns the last incarnation of a partition's log, or 0.
 func (s *Settings) Incarnation(topic string, partition int32) oona.Incarnation {
 	return s.incarnations[place{topic, partition}]
 }
 
-// Catalogue returns the catalogue of a hash: a built-in one, or one of the topic.
-// It is false where there is none.
+// Catalogue returns the catalogue of a hash, built in or from the topic, or false.
 func (s *Settings) Catalogue(hash oona.CatalogueHash) (*catalogue.Catalogue, bool, error) {
 	c, found, err := catalogue.BuiltIn(hash)
 	if found || err != nil {
@@ -174,18 +172,18 @@ type Entry struct {
 	value []byte
 }
 
-// CatalogueEntry keeps a catalogue under its hash.
+// CatalogueEntry returns the entry of a catalogue.
 func CatalogueEntry(c *catalogue.Catalogue) (Entry, error) {
 	text, err := c.YAML()
 	return Entry{catalogueKey + c.Hash().String(), text}, err
 }
 
-// WindowsEntry keeps the configuration last written to a partition.
+// WindowsEntry returns the entry of the last configuration of a partition.
 func WindowsEntry(partition int32, c oona.WindowConfiguration) Entry {
 	return Entry{windowsKey + strconv.Itoa(int(partition)), avro.AppendConfiguration(nil, c)}
 }
 
-// IncarnationEntry keeps the greatest incarnation of a partition's log.
+// IncarnationEntry returns the entry of the greatest incarnation of a partition's log.
 func IncarnationEntry(topic string, partition int32, n oona.Incarnation) Entry {
 	return Entry{incarnationKey + topic + "/" + strconv.Itoa(int(partition)), strconv.AppendInt(nil, int64(n), 10)}
 }
@@ -202,8 +200,8 @@ func Write(ctx context.Context, b bus.Bus, topics oona.Topics, entries ...Entry)
 	return publish(ctx, b, topics.Settings, messages)
 }
 
-// publish appends messages to a topic, in their order within each partition:
-// where one fails, none behind it is written.
+// publish appends messages to a topic, in their order within each partition. After a
+// message that fails, no other one is written.
 func publish(ctx context.Context, b bus.Bus, topic string, messages []*message.Message) (err error) {
 	publisher, err := b.Publisher(bus.PublisherOptions{})
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// onBus calls test with a bus in a bubble, where time passes by itself.
+// onBus calls test with a bus in a bubble, where time is simulated.
 func onBus(t *testing.T, test func(t *testing.T, b *memory.Bus, topics oona.Topics)) {
 	synctest.Test(t, func(t *testing.T) {
 		topics, err := oona.NewTopics("settings")
@@ -36,7 +36,7 @@ func onBus(t *testing.T, test func(t *testing.T, b *memory.Bus, topics oona.Topi
 	})
 }
 
-// makeTopics makes all topics, the settings' too.
+// makeTopics creates all topics, including the settings topic.
 func makeTopics(t *testing.T, b bus.Bus, topics oona.Topics, partitions int32) {
 	t.Helper()
 	apply(t, b, append(topics.Specs(partitions), topics.SettingsSpec())...)
@@ -85,7 +85,7 @@ func configuration(generation int32) oona.WindowConfiguration {
 	}
 }
 
-// ownCatalogue is one that is not built in.
+// ownCatalogue returns a catalogue that is not built in.
 func ownCatalogue(t *testing.T, text string) *catalogue.Catalogue {
 	t.Helper()
 	c, err := catalogue.Default()
@@ -98,8 +98,7 @@ func ownCatalogue(t *testing.T, text string) *catalogue.Catalogue {
 	return c
 }
 
-// What was last written of each key is read back, and a topic that does not exist
-// is empty.
+// The last value of each key is read back. A topic that does not exist is empty.
 func TestReadBack(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		if s := read(t, b, topics); s.Found || len(s.Windows) > 0 || s.Incarnation(topics.SeedMetrics, 0) != 0 {
@@ -132,7 +131,7 @@ func TestReadBack(t *testing.T) {
 			t.Errorf("the catalogue is %v, %v, %v", c, found, err)
 		}
 		if _, found, err := s.Catalogue(oona.CatalogueHash{1, 2, 3}); found || err != nil {
-			t.Errorf("a catalogue that nobody wrote: %v, %v", found, err)
+			t.Errorf("a catalogue that was not written: %v, %v", found, err)
 		}
 		publish(t, b, topics.Settings, keyed("windows/0", nil), keyed("catalogue/"+own.Hash().String(), nil))
 		if s := read(t, b, topics); len(s.Windows) != 1 {
@@ -143,7 +142,7 @@ func TestReadBack(t *testing.T) {
 	})
 }
 
-// What cannot be read is left out, except where a wrong answer would do harm.
+// Values that cannot be decoded are ignored, unless that could do harm.
 func TestDamagedValues(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		makeTopics(t, b, topics, 1)
@@ -187,8 +186,8 @@ func TestBusThatIsNotThere(t *testing.T) {
 	})
 }
 
-// A catalogue that is written after the first look is found by the next, which
-// waits rather than saying what may not be true any more.
+// A catalogue that is written after the first read is found by the next one, which waits
+// until it may read again.
 func TestCataloguesAreReadAgain(t *testing.T) {
 	onBus(t, func(t *testing.T, b *memory.Bus, topics oona.Topics) {
 		makeTopics(t, b, topics, 1)
@@ -217,7 +216,7 @@ func TestCataloguesAreReadAgain(t *testing.T) {
 	})
 }
 
-// records are those of a partition of seed-metrics.
+// records returns the records of a partition of seed-metrics.
 func records(t *testing.T, b bus.Bus, topics oona.Topics, partition int32) (all []*message.Message) {
 	t.Helper()
 	err := b.Read(t.Context(), topics.SeedMetrics, bus.Range{Partition: partition, End: math.MaxInt64}, func(msg *message.Message) error { all = append(all, msg); return nil })
