@@ -9,6 +9,7 @@ PYTHON    ?= python3
 VENV      := .cache/venv
 TESTARGS  ?=
 PARALLEL  ?= 8
+TIMEOUT   ?= 30m
 FUZZTIME  ?= 20s
 FUZZ      ?= .
 BENCH     ?= .
@@ -27,6 +28,9 @@ GO_FILES       = $(shell git ls-files -co --exclude-standard -- '*.go')
 # PARALLEL is how many tests of a package run at the same time. It exceeds the number
 # of cores, as most parallel tests wait for brokers.
 
+# TIMEOUT is for the tests of a package on a very busy machine. See .ci/budget for what
+# they take on an idle one.
+
 # KAFKA has flags of kafkactl, for example "-port 29092 -dir DIR" for a second cluster.
 
 # Use what make python has installed, if it has.
@@ -39,7 +43,7 @@ help: ## this list
 .PHONY: test
 test: ## all tests, Go and Python; it prints which tests it skips (TESTARGS=)
 	@mkdir -p .cache
-	$(GO) test -parallel $(PARALLEL) $(TESTARGS) ./... | tee .cache/test-output
+	$(GO) test -timeout $(TIMEOUT) -parallel $(PARALLEL) $(TESTARGS) ./... | tee .cache/test-output
 	@awk -f .ci/budget.awk .ci/budget .cache/test-output
 	@$(MAKE) --no-print-directory test-python skipped
 
@@ -69,7 +73,7 @@ test-python:
 
 .PHONY: race
 race: ## the Go tests under the race detector
-	$(GO) test -race -parallel $(PARALLEL) $(TESTARGS) ./...
+	$(GO) test -race -timeout $(TIMEOUT) -parallel $(PARALLEL) $(TESTARGS) ./...
 
 .PHONY: e2e
 e2e: ## only the end-to-end tests; on Kafka, too, if OONA_KAFKA has brokers
