@@ -147,10 +147,9 @@ func TestNoFirstConfigurationBehindRecords(t *testing.T) {
 	if err := publisher.Publish(context.Background(), seedMetrics, msg); err != nil {
 		t.Fatal(err)
 	}
-	status, out, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
-	if status != 0 || !strings.Contains(out, "first configuration of 1 partitions, with 65536 accumulators") {
-		t.Errorf("topics apply: status %d, %q, %q", status, out, messages)
-	}
+	s := newTranscript(t, at[1], "BROKER")
+	s.run(append([]string{"topics", "apply", "--partitions", "2"}, at...)...)
+	s.golden("windows-behind-records.txt")
 	partitions := shown(t, at)
 	if len(partitions) != 2 || len(partitions[0].Configurations) != 1 || len(partitions[1].Configurations) != 0 || partitions[1].End != 1 {
 		t.Errorf("partitions are %+v", partitions)
@@ -176,25 +175,21 @@ func TestConfigurationOfALaterVersion(t *testing.T) {
 	if err := publisher.Publish(context.Background(), seedMetrics, later); err != nil {
 		t.Fatal(err)
 	}
-	status, out, messages := run(t, append([]string{"windows", "show"}, at...)...)
-	if status != 0 || !strings.Contains(out, "generation 1 holds") || !strings.Contains(out, "it is not known which configuration holds: offset 2: the configuration is of a later version of Oona, so upgrade") {
-		t.Errorf("show: status %d, %q, %q", status, out, messages)
-	}
+	s := newTranscript(t, at[1], "BROKER")
+	s.run(append([]string{"windows", "show"}, at...)...)
 	apply := append([]string{"windows", "apply", "--yes", "--from", time.Now().Add(time.Hour).Format(time.RFC3339)}, at...)
-	if status, out, messages := run(t, apply...); status != exitFailed || out != "" || !strings.Contains(messages, "its kind is configuration/2") {
-		t.Errorf("apply: status %d, %q, %q", status, out, messages)
-	}
+	s.run(apply...)
+	s.golden("windows-later-version.txt")
 }
 
 func TestWindowsOfTopicsThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	at, _ := startBroker(t)
+	s := newTranscript(t, at[1], "BROKER")
 	for _, command := range [][]string{{"show"}, {"show", "--group="}, {"apply", "--from", "2126-12-01T12:00:00Z"}} {
-		status, _, messages := run(t, append(append([]string{"windows"}, command...), append(at, "--prefix", "nosuch")...)...)
-		if status != exitFailed || !strings.Contains(messages, "nosuch.telemetry.seed.metrics") || !strings.Contains(messages, "run `oona topics apply`") {
-			t.Errorf("%v: status %d, %q", command, status, messages)
-		}
+		s.run(append(append([]string{"windows"}, command...), append(at, "--prefix", "nosuch")...)...)
 	}
+	s.golden("windows-without-topics.txt")
 }
 
 func TestOnlyYesIsYes(t *testing.T) {
@@ -214,23 +209,22 @@ func TestBoundsOfAChange(t *testing.T) {
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions", "2"}, at...)...); status != 0 {
 		t.Fatal(messages)
 	}
-	apply := func(from time.Time, more ...string) (int, string, string) {
-		return run(t, append(append([]string{"windows", "apply", "--yes", "--from", from.Format(time.RFC3339)}, at...), more...)...)
+	s := newTranscript(t, at[1], "BROKER")
+	apply := func(from time.Time, more ...string) {
+		t.Helper()
+		s.run(append(append([]string{"windows", "apply", "--yes", "--from", from.Format(time.RFC3339)}, at...), more...)...)
 	}
 	year := time.Now().AddDate(1, 0, 0)
-	if status, out, messages := apply(year, "--far", "--generation", "1001"); status != 0 || strings.Count(out, "generation 1001 holds from") != 2 {
-		t.Errorf("far: status %d, %q, %q", status, out, messages)
-	}
+	apply(year, "--far", "--generation", "1001")
 	last := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(year.AddDate(1, 0, 0))}
 	last.Config.Generation = math.MaxInt32
 	if err := settings.WriteConfiguration(t.Context(), kafka.New(cfg, nil), defaultNames(t), []int32{1}, last.Record()); err != nil {
 		t.Fatal(err)
 	}
 	for _, more := range [][]string{nil, {"--generation", "2147483647"}, {"--generation", "2"}} {
-		if status, out, messages := apply(year, more...); status != exitFailed || out != "" || !strings.Contains(messages, "generation 2147483647 is the greatest possible number") {
-			t.Errorf("%v after the last: status %d, %q, %q", more, status, out, messages)
-		}
+		apply(year, more...)
 	}
+	s.golden("windows-last-generation.txt")
 }
 
 // It is an error if a record is not read back or has no effect.
@@ -263,9 +257,9 @@ func TestDeadConfigurationIsShown(t *testing.T) {
 	if err := settings.WriteConfiguration(t.Context(), kafka.New(cfg, nil), defaultNames(t), []int32{0}, dead.Record()); err != nil {
 		t.Fatal(err)
 	}
-	if status, out, messages := run(t, append([]string{"windows", "show"}, at...)...); status != 0 || !strings.Contains(out, ": a dead letter: from: is 7258118400000000") {
-		t.Errorf("status %d, %q, %q", status, out, messages)
-	}
+	s := newTranscript(t, at[1], "BROKER")
+	s.run(append([]string{"windows", "show"}, at...)...)
+	s.golden("windows-dead-letter.txt")
 }
 
 // After 32 changes within max-delay, apply refuses another, as commits need the space
@@ -285,10 +279,8 @@ func TestManyConfigurationsInReach(t *testing.T) {
 		}
 	}
 	apply := append([]string{"windows", "apply", "--yes", "--from", soon.Add(time.Hour).Format(time.RFC3339)}, at...)
-	if status, out, messages := run(t, apply...); status != exitFailed || out != "" || !strings.Contains(messages, "partition 0 has 32 configurations for which frames may still arrive") || !strings.Contains(messages, "max-delay (24h0m0s)") {
-		t.Errorf("status %d, %q, %q", status, out, messages)
-	}
-	if status, out, messages := run(t, append(apply, "--many")...); status != 0 || !strings.Contains(out, "generation 33 holds from") {
-		t.Errorf("with --many: status %d, %q, %q", status, out, messages)
-	}
+	s := newTranscript(t, at[1], "BROKER")
+	s.run(apply...)
+	s.run(append(apply, "--many")...)
+	s.golden("windows-many.txt")
 }
