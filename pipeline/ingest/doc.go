@@ -17,7 +17,6 @@
 // are not affected. PUT /v1/tensors stores a single tensor and answers with its claim.
 //
 // A [Stage] serves HTTP. [Raw] does the same with the records of the raw topic. Both
-// use one intake, which decodes, validates, stores tensors and publishes, or returns a
-// refusal. The intake knows nothing of HTTP: status codes and headers are in
-// problem.go and in the files that read requests.
+// decode and validate with package intake, and have one sink, which stores tensors and
+// publishes. What a refusal means in HTTP is in problem.go.
 package ingest
