@@ -68,7 +68,7 @@ func TestCheck(t *testing.T) {
 	s.messages(append(offline, "--ingest", file("a.yaml", at+"instance: a\n"), "--ingest", file("b.yaml", at+"instance: a\n"),
 		"--aggregate", file("slow.yaml", at+"window-length: 10m\n"), "--exporter", file("silent.yaml", at))...)
 	s.note("A conflict on one host is a fault if the workers are on one host, and else a note.")
-	pods := append(offline, "--aggregate", file("c.yaml", at+"admin-address: ':9100'\n"), "--exporter", file("d.yaml", at+"admin-address: ':9100'\n"))
+	pods := slices.Concat(offline, []string{"--aggregate", file("c.yaml", at+"admin-address: ':9100'\n"), "--exporter", file("d.yaml", at+"admin-address: ':9100'\n")})
 	s.messages(pods...)
 	s.messages(append(pods, "--one-host")...)
 	s.note("Two ingests of the default name whose ports differ are assumed to be on one host.")
