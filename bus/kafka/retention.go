@@ -25,7 +25,7 @@ func (b *Bus) Retention(ctx context.Context, topic string) (time.Duration, error
 		return 0, err
 	}
 	for _, v := range views {
-		if v.topics[topic] != nil {
+		if v.err == nil && v.topics[topic] != nil {
 			return parseRetention(topic, v.settings[topic][retentionSetting])
 		}
 		err = errors.Join(err, v.err)
