@@ -118,22 +118,22 @@ func (p *process) logged(msg string) (found []line) {
 	return found
 }
 
-// address returns the address of a server from a log line, or "" if the process ended before
-// it logged one.
+// address returns the address of a server from a log line, or "" if the process ended or a
+// long time passed before it logged one.
 func (p *process) address(msg string) string {
-	for {
+	for began := time.Now(); time.Since(began) < 2*time.Minute; time.Sleep(5 * time.Millisecond) {
 		ended := p.ended()
 		if found := p.logged(msg); len(found) > 0 {
 			return fmt.Sprint(found[0]["address"])
 		}
 		if ended {
-			return ""
+			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+	return ""
 }
 
-var errEnded = errors.New("the process has ended")
+var errEnded = errors.New("the process has ended, or has logged no address")
 
 // get sends a request to the admin server. It returns an error if the process hangs or has
 // ended.

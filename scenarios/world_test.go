@@ -103,7 +103,13 @@ func (w *world) startIngest(more ...string) {
 	w.ingest.awaitReady(w.T, w.ctx)
 }
 
-func (w *world) url() string { return "http://" + w.ingest.address("ingest accepts frames") }
+func (w *world) url() string {
+	address := w.ingest.address("ingest accepts frames")
+	if address == "" {
+		w.Error("ingest has logged no address") // not Fatal: trainers call this, too
+	}
+	return "http://" + address
+}
 
 // launchWorker starts another aggregator.
 func (w *world) launchWorker(more ...string) *process {
