@@ -83,7 +83,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 
 	addPartitions(t, brokers, topics.SeedMetrics, 4)
-	deadline := time.Now().Add(40 * time.Second) // ingest looks every ten
+	deadline := time.Now().Add(2 * time.Minute) // ingest looks every ten seconds
 	for publisher.Pinned() == nil {
 		if time.Now().After(deadline) {
 			t.Fatal("ingest does not notice")

@@ -231,7 +231,7 @@ func TestRawKeepsToTheTopicsLimit(t *testing.T) {
 					values[i] = "[" + strings.Join(some, ",") + "]"
 				}
 				publishRaw(t, cfg.Bus, topics.SeedRaw, values...)
-				for deadline := time.Now().Add(time.Minute); settled() < records; time.Sleep(10 * time.Millisecond) {
+				for deadline := time.Now().Add(3 * time.Minute); settled() < records; time.Sleep(10 * time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%v of %d records are settled", settled(), records)
 					}
@@ -285,7 +285,7 @@ func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probe
 	}
 	defer publisher.Close()
 	probe := message.NewMessage("", message.Payload(strings.Repeat("x", limit)))
-	for deadline := time.Now().Add(time.Minute); publisher.Publish(context.Background(), topic, probe) == nil; probes++ {
+	for deadline := time.Now().Add(3 * time.Minute); publisher.Publish(context.Background(), topic, probe) == nil; probes++ {
 		if time.Now().After(deadline) {
 			t.Fatal("the leader takes what is above the limit")
 		}
@@ -321,7 +321,7 @@ func TestRawTakesAbortedTransactions(t *testing.T) {
 		_, stop := startRawOf(t, cfg, topics, w)
 		inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, 1), 1)
 		gauge := func(name string) float64 { return gauged(t, w.Registry, "oona_ingest_raw_"+name) }
-		for deadline := time.Now().Add(time.Minute); gauge("settled_offset") != 1 || gauge("lag_records") != 1; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); gauge("settled_offset") != 1 || gauge("lag_records") != 1; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("settled to %v, lag %v", gauge("settled_offset"), gauge("lag_records"))
 			}
