@@ -25,6 +25,7 @@ func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 				if c, due := w.consumer.Commit(); due {
 					t.Errorf("%+v is committed, and the output is not on the bus", c)
 				}
+				w.runtime.Each(func(int32, partition.Machine) { t.Error("Each still uses the machine") })
 				if err := w.runtime.Ready(); !errors.Is(err, partition.ErrFailed) {
 					t.Errorf("Ready: %v", err)
 				}

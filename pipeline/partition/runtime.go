@@ -190,12 +190,14 @@ func (r *Runtime) Ready() error {
 	return nil
 }
 
-// Each calls do with the machine of each assigned partition, in no particular order.
-// The machine folds nothing during the call.
+// Each calls do with the machine of each assigned partition, in no particular order,
+// except those that have failed. The machine folds nothing during the call.
 func (r *Runtime) Each(do func(partition int32, m Machine)) {
 	for _, p := range r.assignments() {
 		p.mu.Lock()
-		do(p.about.Partition, p.machine)
+		if !p.failed.Load() {
+			do(p.about.Partition, p.machine)
+		}
 		p.mu.Unlock()
 	}
 }

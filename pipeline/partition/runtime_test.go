@@ -26,6 +26,7 @@ type adder struct {
 	sum, processed int64
 	folds          int
 	open           int
+	idleTicks      int64
 	fails          error // of the next Fold
 	tooLarge       error
 }
@@ -73,7 +74,7 @@ func (a *adder) ProcessedTo() int64               { return a.processed }
 func (a *adder) Replaying() bool                  { return false }
 func (a *adder) NeededSince() (oona.Micros, bool) { return 0, false }
 func (a *adder) Pace() partition.Pace {
-	return partition.Pace{Open: a.open, TickInterval: time.Second, IdleTicks: 200}
+	return partition.Pace{Open: a.open, TickInterval: time.Second, IdleTicks: a.idleTicks}
 }
 
 // published is a publisher that fails some times, and then keeps the messages.
@@ -158,7 +159,7 @@ func start(t *testing.T) *world {
 			if w.refuses != nil {
 				return partition.Opened{}, w.refuses
 			}
-			w.machine = new(adder)
+			w.machine = &adder{idleTicks: 200}
 			from, held := a.Resume()
 			if !held {
 				return partition.Opened{}, errRefused
@@ -172,6 +173,7 @@ func start(t *testing.T) *world {
 		Refuses:      func(err error) bool { return errors.Is(err, errRefused) },
 		Tick:         func(time.Time) *message.Message { return message.NewMessage("", []byte("tick")) },
 		TickInterval: time.Second,
+		Retention:    func(context.Context) (time.Duration, error) { return 7 * 24 * time.Hour, nil },
 		Outputs:      []string{"sums"},
 	}, &w.out, w.registry, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -378,6 +380,24 @@ func TestTicks(t *testing.T) {
 		}
 		if n := testutil.ToFloat64(collector{w.registry, "oona_adder_ticks_written_total"}); n < 8 {
 			t.Errorf("%v ticks are counted", n)
+		}
+	})
+}
+
+// An idle partition gets a tick in a quarter of an hour if its machine asks for none.
+func TestTicksOfAMachineThatAsksForNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t)
+		w.assign(fresh)
+		w.machine.idleTicks = 0
+		w.fold("1")
+		for range 31 * 60 {
+			time.Sleep(time.Second)
+			w.consumer.End(w.next)
+		}
+		synctest.Wait()
+		if n := len(w.out.payloads("numbers")); n < 1 {
+			t.Errorf("%d ticks", n)
 		}
 	})
 }

@@ -54,10 +54,11 @@ const mostIdle = 15 * time.Minute
 
 // idleTick returns how long the partition waits for a tick when it is idle.
 func (p *assignment) idleTick(retention time.Duration) time.Duration {
-	if retention == 0 {
+	ticks := p.idleTicks.Load()
+	if retention == 0 || ticks <= 0 {
 		return mostIdle
 	}
-	return min(max(retention/time.Duration(p.idleTicks.Load()), time.Second), mostIdle)
+	return min(max(retention/time.Duration(ticks), time.Second), mostIdle)
 }
 
 // quietPartitions returns the partitions that need a tick. They are read to the end,
