@@ -280,6 +280,10 @@ func publishEndsWithItsContext(t *trial) {
 	go func() { first <- p.Publish(context.Background(), topic, directed("0", 0)) }()
 	t.eventually("one call is held", func() bool { return waiting() == 1 })
 	go func() { second <- p.Publish(ctx, topic, directed("1", 0)) }()
+	time.Sleep(100 * time.Millisecond) // it waits now, and has not only found that its context had ended
+	if len(second) > 0 {
+		t.Fatalf("the second call does not wait: %v", <-second)
+	}
 	cancel()
 	select {
 	case err := <-second:

@@ -15,6 +15,7 @@ import (
 var readerCases = []testCase{
 	{"ReaderRanges", readerRanges},
 	{"ReaderAfterTrim", readerAfterTrim},
+	{"ReaderIsOvertaken", readerIsOvertaken},
 	{"ReaderFromATime", readerFromATime},
 	{"ReaderRedelivers", readerRedelivers},
 	{"ReaderEnds", readerEnds},
@@ -76,6 +77,28 @@ func readerAfterTrim(t *trial) {
 	checkRanges(t, reader.Ranges(topic), [2]int64{4, 10}, [2]int64{10, 10})
 	if got := t.take(messages, 6); got[0] != "4" || got[5] != "9" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A reader that the retention has overtaken continues with the oldest record that is left.
+// It may have fetched some of the others before.
+func readerIsOvertaken(t *trial) {
+	t.need("Trim", t.Faults.Trim)
+	topic := t.partitions(1)
+	t.fill(topic, 0, 3)
+	messages := t.subscribe(t.reader(time.Time{}), topic)
+	first := t.next(messages)
+	t.fill(topic, 0, 7)
+	t.Faults.Trim(t.T, topic, 0, 6)
+	first.Ack()
+	for last := t.position(first).Offset; last < 9; {
+		msg := t.next(messages)
+		offset := t.position(msg).Offset
+		if offset <= last || offset > max(last+1, 6) {
+			t.Errorf("offset %d comes after %d, and the log begins at 6", offset, last)
+		}
+		last = offset
+		msg.Ack()
 	}
 }
 
