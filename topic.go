@@ -68,6 +68,7 @@ const (
 // Schema says what the records of a topic are.
 type Schema int
 
+// The schemas of topics.
 const (
 	FrameSchema   Schema = iota // frames, and Oona's own records
 	RollupSchema                // rollups

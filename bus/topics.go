@@ -36,6 +36,7 @@ func (f TopicFault) String() string {
 // FaultKind is a kind of TopicFault.
 type FaultKind int
 
+// The kinds of faults.
 const (
 	FaultMissing    FaultKind = iota + 1 // the topic does not exist
 	FaultPartitions                      // it has another number of partitions than the spec

@@ -46,7 +46,7 @@ func (o *Outbox) Len() int {
 }
 
 // Flush publishes the pending messages. After an error all messages of that topic are
-// still pending and are published again. Readers recognize repeats by their trigger
+// still pending and are published again. Readers recognise repeats by their trigger
 // or their origin.
 func (o *Outbox) Flush(ctx context.Context) error {
 	for i := range o.pending {

@@ -16,7 +16,7 @@ import (
 const closeTimeout = 20 * time.Second
 
 // NewRouter returns a router without middleware: handlers ack and nack every record
-// themselves, and must see redeliveries to recognize them. What Watermill logs as
+// themselves, and must see redeliveries to recognise them. What Watermill logs as
 // info is logged as debug, since it logs every subscription.
 func NewRouter(logger *slog.Logger) (*message.Router, error) {
 	quiet := watermill.NewSlogLoggerWithLevelMapping(logger, map[slog.Level]slog.Level{

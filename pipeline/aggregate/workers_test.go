@@ -236,7 +236,7 @@ func TestWorkersThatAreDisturbed(t *testing.T) {
 					rollups += len(got)
 				}
 				for _, topic := range []string{w.topics.Late, w.topics.SeedMetricsDead} {
-					got, want := origins(w.sides(topic), string('0'+rune(p))), origins(alone.out.of(topic), string('0'+rune(p)))
+					got, want := origins(w.sides(topic), string('0'+p)), origins(alone.out.of(topic), string('0'+p))
 					if !slices.Equal(got, want) {
 						t.Errorf("seed %d, %s: records %v of partition %d, want %v", seed, topic, got, p, want)
 					}

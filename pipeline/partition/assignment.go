@@ -164,7 +164,7 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	before := p.machine.ProcessedTo()
 	replayed, err := p.machine.Fold(msg, at, p.emit)
 	if errors.Is(err, ErrRetry) && (p.outbox.Len() > 0 || p.machine.ProcessedTo() != before) {
-		err = fmt.Errorf("%w: %v", errNotRetriable, err)
+		err = fmt.Errorf("%w: %s", errNotRetriable, err.Error()) // it must no longer be an ErrRetry
 	}
 	intact = err == nil || errors.Is(err, ErrRetry)
 	if err != nil {
