@@ -108,3 +108,52 @@ func TestClock(t *testing.T) {
 	}
 	must(t, errors.Join(r.Close(), p.Close()))
 }
+
+// begins reads partitions from their beginning and commits nothing.
+type begins struct{}
+
+func (begins) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	return a.LogStart, begins{}, nil
+}
+func (begins) Commit() (bus.Commit, bool)  { return bus.Commit{}, false }
+func (begins) Committed(bus.Commit, error) {}
+func (begins) End(int64)                   {}
+func (begins) Revoke()                     {}
+
+// A member that is expelled while it waits for its group is not left outside.
+func TestExpelWhileJoining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := start(t, 1)
+		join := func() (*memory.Member, <-chan *message.Message) {
+			m, err := b.Member(bus.MemberOptions{Group: "g"}, begins{})
+			must(t, err)
+			messages, err := m.Subscribe(t.Context(), "t")
+			must(t, err)
+			return m.(*memory.Member), messages
+		}
+		first, messages := join()
+		inHand := <-messages
+		second, others := join() // waits for the first, which has a message
+		synctest.Wait()
+		second.Expel()
+		second.Notice()
+		inHand.Ack()
+		time.Sleep(time.Minute)
+		for _, m := range []*memory.Member{first, second} {
+			if err := m.Joined(); err != nil {
+				t.Error(err)
+			}
+		}
+		go func() {
+			for msg := range messages {
+				msg.Ack()
+			}
+		}()
+		go func() {
+			for msg := range others {
+				msg.Ack()
+			}
+		}()
+		must(t, errors.Join(first.Close(), second.Close()))
+	})
+}

@@ -165,11 +165,14 @@ func (m *Member) commit(s *session, partition int32, of *log, c bus.Commit) erro
 
 // Expel removes the member from its group, like a member that has not answered for too
 // long. The member does not know it and keeps its partitions, which the others get, too,
-// until Notice.
+// until Notice. A member that waits for the next generation stays: it would be told so
+// instead of getting partitions, and join again.
 func (m *Member) Expel() {
 	m.bus.mu.Lock()
 	defer m.bus.mu.Unlock()
-	m.group().remove(m, m.bus)
+	if g := m.group(); g.waiting[m] == nil {
+		g.remove(m, m.bus)
+	}
 }
 
 // Notice tells a member that it was expelled. It joins again.
