@@ -6,15 +6,15 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// ActiveSet knows which members have been seen within the idle horizon, and how
-// far each of them has come. A member is a number that the caller chooses. Its
-// reach is the latest event time at which the buckets within the horizon saw it;
-// what was seen before the horizon does not count. So a reader that starts at the
-// beginning of the horizon comes to the same set.
+// ActiveSet holds the members that were seen within the idle horizon, and the
+// reach of each. A member is a number that the caller chooses. Its reach is the
+// latest event time at which it was seen within the horizon. What was seen before
+// the horizon does not count, so a reader that starts at the beginning of the
+// horizon gets the same set.
 type ActiveSet struct {
-	bucket   int64       // of the log clock, up to which the members are rolled
-	position map[int]int // of a member in members, by its number
-	members  []member    // the active ones, in no order
+	bucket   int64       // the bucket of the log clock that s was last rolled to
+	position map[int]int // the index of each member in members, by its number
+	members  []member    // the active members, in no order
 	least    oona.Micros // the least reach, while there is an active member
 }
 
@@ -27,7 +27,7 @@ type member struct {
 // unseen is an event time before all others.
 const unseen oona.Micros = math.MinInt64
 
-// nowhere is the record of a member that no bucket has seen.
+// nowhere holds the event times of a member that was seen in no bucket.
 var nowhere = [remembered]oona.Micros{unseen, unseen, unseen, unseen, unseen}
 
 // NewActiveSet returns an empty set, with the log clock in bucket 0.
@@ -103,7 +103,7 @@ func (s *ActiveSet) Rescale(c Rescaling) {
 }
 
 // dropIdle computes each member's reach from its buckets, and drops the members
-// that no bucket has seen.
+// that were seen in none of them.
 func (s *ActiveSet) dropIdle() {
 	for i := 0; i < len(s.members); {
 		m := &s.members[i]

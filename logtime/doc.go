@@ -3,7 +3,7 @@
 //
 // An engine that folds a log must get the same results whenever it reads it. So it must
 // not use the clock of the machine that it runs on. All it knows about time are the
-// append times of the records. Everything in this package is a function of them. The
+// append times of the records. All results of this package are a function of them. The
 // package has no goroutine, reads no clock and does no I/O. All instants and durations
 // are in microseconds.
 //

@@ -5,8 +5,8 @@ import "github.com/morphogenetic/oona"
 // BucketsPerHorizon is how many buckets of the log clock an idle horizon spans.
 const BucketsPerHorizon = 4
 
-// remembered is how many buckets matter at a time: those of a horizon, and the
-// current one.
+// remembered is how many buckets are kept: the buckets of a horizon, and the current
+// one.
 const remembered = BucketsPerHorizon + 1
 
 // BucketWidth returns the width of a bucket for an idle horizon: a quarter of it,
@@ -15,8 +15,8 @@ func BucketWidth(horizon oona.Micros) oona.Micros {
 	return (horizon + BucketsPerHorizon - 1) / BucketsPerHorizon
 }
 
-// ReplayPoint is where a reader of the log may start: at a record, with the clock
-// as it was before that record.
+// ReplayPoint is where a reader of the log may start: the offset of a record, and
+// the clock before that record.
 type ReplayPoint struct {
 	Offset int64
 	Clock  Clock
@@ -43,8 +43,8 @@ func (h *IdleBuckets) Begin(bucket int64, first ReplayPoint) {
 }
 
 // Earliest returns the earliest first record of the buckets that are within the
-// horizon when the clock is in current, or otherwise if that is before all of
-// them.
+// horizon when the clock is in bucket current. It returns otherwise if that is
+// earlier than all of them.
 func (h *IdleBuckets) Earliest(current int64, otherwise ReplayPoint) ReplayPoint {
 	for i := range h {
 		b := &h[i]

@@ -25,8 +25,8 @@ import (
 	"github.com/morphogenetic/oona/internal/loadgen"
 )
 
-// The three binaries, each a process, do what the demo does in one: a recorded
-// run comes out at the exporter, and all of them end cleanly on SIGTERM.
+// The three binaries, each in its own process, do what the demo does in one: a
+// recorded run arrives at the exporter, and all of them exit cleanly on SIGTERM.
 func TestBinaries(t *testing.T) {
 	t.Parallel()
 	want, frames := oracle(t)
@@ -130,7 +130,7 @@ func launchAny(t *testing.T, path string, args ...string) *process {
 			}
 			select {
 			case p.lines <- line:
-			default: // nobody reads that many
+			default: // the test does not read that many
 			}
 		}
 	}()
@@ -199,8 +199,8 @@ func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, layer str
 	}
 }
 
-// metric is the sum of a counter's or gauge's series, of a layer or, where that
-// is empty, of all.
+// metric returns the sum of the series of a counter or gauge, for one layer, or for
+// all layers if layer is empty.
 func (p *process) metric(t *testing.T, name, layer string) (sum float64) {
 	t.Helper()
 	response, err := http.Get(p.url + "/metrics")
@@ -232,8 +232,8 @@ func (p *process) terminate(t *testing.T) {
 	}
 }
 
-// An aggregator whose topics are not as they must be does not start, and says
-// how to mend them.
+// The aggregator does not start on topics with wrong settings, and says how to
+// correct them.
 func TestAggregatorChecksItsTopics(t *testing.T) {
 	t.Parallel()
 	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: discard()})

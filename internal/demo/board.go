@@ -17,33 +17,33 @@ import (
 // board is the table of layers: the last closed window of each.
 type board struct {
 	out   io.Writer
-	width func() int // of the terminal; nil: no terminal, a line a closed window
+	width func() int // of the terminal; if nil, out is no terminal, and each closed window is a line
 
 	rollups rollups.Reader
 
 	mu     sync.Mutex
 	layers *rollups.Layers[boardRow]
-	drawn  int // lines on the screen that the next drawing replaces
+	drawn  int // lines on the screen, which the next draw replaces
 }
 
-// stays is how long a layer is shown after its last window, for example of the
-// run before.
+// stays is how long a layer is shown after its last window, for example a layer of
+// the previous run.
 const stays = 20 * time.Second
 
-// boardRow holds the last windows of a layer. Its two rollups come by two topics.
+// boardRow holds the last windows of a layer. Its rollups come from two topics.
 type boardRow struct {
 	health      rollups.Windows[healthWindow]
 	performance rollups.Windows[oona.Rates]
 }
 
-// healthWindow is what is shown of a layer's health in a window.
+// healthWindow is the health of a layer in one window, as far as it is shown.
 type healthWindow struct {
 	seeds oona.SeedCensus
 	means [len(shownMetrics)]float64 // NaN: not measured
 }
 
-// shownMetrics are few, to keep a row within a terminal's width. The trend is that
-// of the first.
+// shownMetrics are the metrics of a row. They are few, so that a row fits the width
+// of a terminal. The trend shows the first of them.
 var shownMetrics = [...]string{"reconstruction_loss", "gradient_norm"}
 
 // trendWindows is the number of windows in a trend.
@@ -55,7 +55,7 @@ func newBoard(screen Screen) *board {
 	}, nil)}
 }
 
-// update shows a rollup that came now.
+// update adds a rollup that arrived at now.
 func (b *board) update(r *oona.Rollup, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -85,7 +85,8 @@ func healthOf(r *oona.Rollup) healthWindow {
 	return w
 }
 
-// note writes a line if there is no terminal. Lines of update never mix with it.
+// note writes a line of progress where there is no terminal. It does not mix with
+// the lines of update.
 func (b *board) note(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -174,13 +175,13 @@ func trend(health *rollups.Windows[healthWindow]) string {
 
 var levels = [...]rune{'\u2581', '\u2582', '\u2583', '\u2584', '\u2585', '\u2586', '\u2587', '\u2588'}
 
-// tail returns the end of a run's name: ULIDs begin alike.
+// tail returns the last characters of a run's ID, as ULIDs of one day begin alike.
 func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-6):] }
 
-// fewLayers have a line for each window; more would bury the rest.
+// fewLayers is the number of layers up to which each closed window is printed.
 const fewLayers = 16
 
-// draw writes the table over the one drawn before. status is its last line.
+// draw replaces the table on the screen. The last line is status.
 func (b *board) draw(status string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -194,7 +195,7 @@ func (b *board) draw(status string, now time.Time) {
 	}
 	lines, width := 0, b.width()
 	line := func(s string) {
-		// A line that wraps would be two, and the next drawing would miss.
+		// A line that wraps takes two rows, and the next draw would replace too few.
 		runes := []rune(s)
 		text.WriteString("\x1b[2K" + string(runes[:min(len(runes), max(width-1, 0))]) + "\n")
 		lines++

@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Config is what a demo can be told, as flags of a command.
+// Config configures a demo. Its fields are the flags of oona demo.
 type Config struct {
 	Recording string        `placeholder:"FILE" group:"What to play" help:"Avro object container file to play."`
 	Synthetic string        `placeholder:"layers=64,seeds=1000,rate=100" group:"What to play" help:"Generate load instead: number of layers, seeds per layer, and frames per second in total."`
@@ -32,7 +32,7 @@ type Config struct {
 }
 
 // DefaultConfig returns the defaults of the flags. Windows are shorter than in
-// production, so that a newcomer need not wait for them.
+// production, so that new users see results soon.
 func DefaultConfig() Config {
 	return Config{
 		Recording:   "testdata/digits.avro",
@@ -48,7 +48,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate names the first flag that is wrong.
+// Validate returns an error that names the first invalid flag.
 func (c Config) Validate() error {
 	if _, err := loadgen.ParseSpeed(c.Speed); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (c Config) Validate() error {
 	return w.Validate()
 }
 
-// windows derives the engine's configuration from the window's length.
+// windows returns the engine's configuration, derived from c.Window and c.Idle.
 func (c Config) windows() windows.Config {
 	w := windows.DefaultConfig()
 	w.Length = c.Window

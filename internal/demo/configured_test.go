@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// On topics whose partitions begin with a configuration the sums agree, and the
-// windows are those of the log.
+// If partitions begin with a configuration, the counts agree, and the windows have
+// the length that the log says.
 func TestConfiguredTopics(t *testing.T) {
 	t.Parallel()
 	brokers(t, func(t *testing.T, addresses []string) {

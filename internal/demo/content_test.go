@@ -73,8 +73,8 @@ func TestContent(t *testing.T) {
 	})
 }
 
-// requireNumPy returns the Python that has NumPy and fastavro, or skips the
-// test where it may be skipped.
+// requireNumPy returns a Python with NumPy and fastavro. If there is none, it skips
+// the test, or fails it if OONA_REQUIRE_PYTHON is set.
 func requireNumPy(t *testing.T) string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -91,7 +91,7 @@ func requireNumPy(t *testing.T) string {
 	return ""
 }
 
-// verdict is what the oracle says.
+// verdict is the output of the oracle.
 type verdict struct {
 	Seen        map[string]int64
 	Differences []string
@@ -135,7 +135,7 @@ func writeSettings(t *testing.T, name string, cfg Config) {
 }
 
 // writeLog writes the seed-metrics topic and the side topics as they are.
-func writeLog(t *testing.T, dir string, s *stations) {
+func writeLog(t *testing.T, dir string, s *services) {
 	t.Helper()
 	number := func(text string) int64 {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -254,8 +254,7 @@ var spoils = map[string]func(r *oona.Rollup){
 	"metrics":             func(r *oona.Rollup) { r.Metrics = r.Metrics[1:] },
 }
 
-// spoiled is a rollup with an error, or as it is where it has not what is to be
-// spoiled.
+// spoiled is a rollup with an error, or unchanged if it lacks the field to spoil.
 func spoiled(t *testing.T, payload []byte, spoil func(*oona.Rollup)) []byte {
 	t.Helper()
 	var r oona.Rollup
@@ -368,8 +367,8 @@ func randomValue(random *rand.Rand, kind int) float32 {
 	return float32(random.ExpFloat64())
 }
 
-// postFrames sends frames to ingest, many at a time, and returns how many there
-// were with an identity of their own.
+// postFrames sends frames to ingest, many per request, and returns the number of
+// different identities.
 func postFrames(t *testing.T, url string, frames []oona.Frame) (distinct int64) {
 	t.Helper()
 	const batch = 50

@@ -16,9 +16,9 @@ import (
 )
 
 // An aggregator that is killed again and again in the middle of a run leaves
-// the same rollups as one that is not: each has one content, whoever emitted
-// it, a reader that drops by trigger misses none and counts none twice, and no
-// frame went to a side topic.
+// the same rollups as one that runs to the end. All copies of a rollup have the same
+// content, a reader that drops by trigger reads each rollup once, and no frame goes
+// to a side topic.
 func TestAggregatorIsKilled(t *testing.T) {
 	t.Parallel()
 	want, frames := oracle(t)
@@ -112,7 +112,7 @@ func TestAggregatorIsKilled(t *testing.T) {
 	})
 }
 
-// times is what n plays of a recording come to.
+// times returns the totals of n plays of a recording.
 func times(want map[oona.LayerID]*total, n int64) map[oona.LayerID]*total {
 	all := make(map[oona.LayerID]*total)
 	for layer, w := range want {

@@ -1,8 +1,8 @@
-// Package demo runs the whole of Oona in one process, on the packages that the
-// separate binaries run: a broker (embedded, or a given Kafka), ingest,
+// Package demo runs all of Oona in one process, with the packages that the
+// separate binaries use: a broker (embedded, or a given Kafka), ingest,
 // aggregate and exporter, and a player that sends a recorded run to ingest over
-// HTTP. At the end it reconciles what was sent with what was counted at every
-// station.
+// HTTP. At the end it reconciles what was sent with what every service has
+// counted.
 package demo
 
 import (
@@ -22,17 +22,17 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Screen is where a demo shows itself.
+// Screen is where a demo prints its progress.
 type Screen struct {
 	Out io.Writer
-	// Width is that of the terminal which Out is, where the table is redrawn
-	// in place; nil: Out is none.
+	// Width returns the width of the terminal, where the table is redrawn in
+	// place. It is nil if Out is not a terminal.
 	Width func() int
 }
 
-// Run plays until cfg's end or the end of ctx, settles and returns the
-// reconciliation. An error means that it could not be run; sums that do not
-// agree are not an error but are in the report.
+// Run plays until the end that cfg asks for, or until ctx is done. It then waits
+// for what is on its way and returns the reconciliation. An error means that the
+// demo failed to run. Counts that disagree are not an error; the report has them.
 func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*Report, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -41,26 +41,26 @@ func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	// Stopping the player must not stop the stations: they settle first.
-	stations, err := start(context.WithoutCancel(ctx), cfg, screen.Out, logger)
+	// Stopping the player must not stop the services: they settle first.
+	services, err := start(context.WithoutCancel(ctx), cfg, screen.Out, logger)
 	if err != nil {
 		return nil, err
 	}
-	stations.recording = recording
-	report, err := stations.play(ctx, cfg, screen)
-	return report, errors.Join(err, stations.stop())
+	services.recording = recording
+	report, err := services.play(ctx, cfg, screen)
+	return report, errors.Join(err, services.stop())
 }
 
-// play runs the player once or again and again, and reconciles.
-func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report, error) {
-	// A measure while nothing is on its way: ticks may be closing windows of an
+// play runs the player once or repeatedly, and reconciles the counts.
+func (s *services) play(ctx context.Context, cfg Config, screen Screen) (*Report, error) {
+	// Wait until nothing is on its way: ticks may still be closing windows of an
 	// older run.
 	before, settled, err := s.settle(ctx, false, cfg.Idle)
 	if err != nil {
 		return nil, err
 	}
 	if !settled {
-		return nil, fmt.Errorf("what the topics hold was not read within %s", settleTimeout)
+		return nil, fmt.Errorf("the records on the topics were not read within %s; stop other load on this machine, or use an empty --data directory", settleTimeout)
 	}
 	s.before = before.aggregate
 	s.say(cfg)
@@ -93,14 +93,14 @@ func (s *stations) play(ctx context.Context, cfg Config, screen Screen) (*Report
 	return report, nil
 }
 
-// load reads the recording, if one is to be played.
+// load reads the recording. It returns nil for synthetic load.
 func load(cfg Config) ([]byte, error) {
 	if cfg.Synthetic != "" {
 		return nil, nil
 	}
 	recording, err := os.ReadFile(cfg.Recording)
 	if err != nil {
-		return nil, fmt.Errorf("read the recording (run from the repository, or name one with --recording, or make up load with --synthetic layers=8,seeds=100,rate=50): %w", err)
+		return nil, fmt.Errorf("read the recording (run from the repository, or name one with --recording, or generate load with --synthetic layers=8,seeds=100,rate=50): %w", err)
 	}
 	if _, err := avro.NewRecordingReader(bytes.NewReader(recording)); err != nil {
 		return nil, fmt.Errorf("%s is not a recording: %w", cfg.Recording, err)
@@ -108,9 +108,9 @@ func load(cfg Config) ([]byte, error) {
 	return recording, nil
 }
 
-// repeat plays run after run until ctx ends; one run with --once. A new run
-// begins when the windows of the one before have closed.
-func (s *stations) repeat(ctx context.Context, cfg Config) (loadgen.Counts, error) {
+// repeat plays one run after another until ctx is done, or one run with --once. A
+// run starts when all windows of the previous run have closed.
+func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, error) {
 	var total loadgen.Counts
 	for {
 		result, err := s.playRun(ctx, cfg)
@@ -140,7 +140,7 @@ type run struct {
 	run oona.RunID
 }
 
-func (s *stations) playRun(ctx context.Context, cfg Config) (loadgen.Result, error) {
+func (s *services) playRun(ctx context.Context, cfg Config) (loadgen.Result, error) {
 	playing := loadgen.DefaultConfig()
 	playing.URL = s.ingestURL
 	playing.Run = oona.RunID(ulid.Make().String())

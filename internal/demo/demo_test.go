@@ -30,8 +30,8 @@ import (
 
 const recording = "../../testdata/digits.avro"
 
-// brokers calls test with each broker that there is: the embedded one, and the
-// Kafka that OONA_KAFKA names (make kafka-up), which OONA_REQUIRE_KAFKA=1 demands.
+// brokers calls test with each available broker: the embedded one, and the Kafka
+// that OONA_KAFKA names (make kafka-up), which OONA_REQUIRE_KAFKA=1 demands.
 func brokers(t *testing.T, test func(t *testing.T, addresses []string)) {
 	t.Run("embedded", func(t *testing.T) {
 		broker, err := embedded.Start(t.Context(), embedded.Options{Logger: discard()})
@@ -59,7 +59,7 @@ func brokers(t *testing.T, test func(t *testing.T, addresses []string)) {
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// testConfig plays the recording as fast as it goes, on topics of its own.
+// testConfig plays the recording at maximum speed, on topics with a unique prefix.
 func testConfig(addresses []string) Config {
 	cfg := DefaultConfig()
 	cfg.Recording = recording
@@ -73,8 +73,8 @@ func testConfig(addresses []string) Config {
 	return cfg
 }
 
-// startLoaded starts the stations with the recording at hand.
-func startLoaded(t *testing.T, ctx context.Context, cfg Config, out io.Writer) *stations {
+// startLoaded starts the services and loads the recording.
+func startLoaded(t *testing.T, ctx context.Context, cfg Config, out io.Writer) *services {
 	t.Helper()
 	s, err := start(ctx, cfg, out, discard())
 	if err != nil {
@@ -86,7 +86,7 @@ func startLoaded(t *testing.T, ctx context.Context, cfg Config, out io.Writer) *
 	return s
 }
 
-// total is what a layer's rollups must add up to.
+// total is the expected sum of a layer's rollups.
 type total struct {
 	frames, readings int64
 	metrics          map[string]*metricTotal
@@ -178,7 +178,7 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 		checkReport(t, report, frames)
 		rollups := readRollups(t, s.bus, s.topics)
 		checkRollups(t, rollups, want)
-		for _, r := range rollups { // the logs begin as those of oona topics apply
+		for _, r := range rollups { // the logs begin as oona topics apply writes them
 			if r.Generation != 1 || r.Reducer != windows.Reducer || r.Catalogue == (oona.CatalogueHash{}) || r.Trigger.Incarnation == 0 {
 				t.Fatalf("a rollup is of generation %d, reducer %d, catalogue %s, trigger %+v", r.Generation, r.Reducer, r.Catalogue, r.Trigger)
 			}
@@ -193,8 +193,8 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 	})
 }
 
-// What others write past ingest, and cannot be folded, is counted and kept with
-// its reason, on the way to a run that is folded whole.
+// Records that other clients write without ingest, and that cannot be folded, are
+// counted and kept with a reason. The run is folded completely all the same.
 func TestBadRecordsAreCounted(t *testing.T) {
 	t.Parallel()
 	_, frames := oracle(t)
@@ -235,8 +235,8 @@ func TestBadRecordsAreCounted(t *testing.T) {
 	})
 }
 
-// The widest rollup there can be, of 64 metrics whose samples fill every bucket,
-// is carried like any other, and holds up nobody.
+// The largest possible rollup, of 64 metrics with samples in every bucket, is
+// delivered like any other and delays no other.
 func TestWidestRollup(t *testing.T) {
 	t.Parallel()
 	brokers(t, func(t *testing.T, addresses []string) {
@@ -295,7 +295,7 @@ func TestWidestRollup(t *testing.T) {
 
 // writeBadRecords writes a good frame, a repeat of it, the same identity with
 // other bytes, and frames that no window can take.
-func writeBadRecords(t *testing.T, s *stations) {
+func writeBadRecords(t *testing.T, s *services) {
 	t.Helper()
 	now := oona.MicrosOf(time.Now())
 	good := oona.Frame{

@@ -36,8 +36,8 @@ const (
 	rateOver    = "[8s]"
 )
 
-// TestPrometheus has a real Prometheus scrape two exporters, one of which is
-// killed and started again while frames come, and asks it what a user would.
+// TestPrometheus has a real Prometheus scrape two exporters, and sends it the
+// queries of a user. One exporter is killed and restarted while frames arrive.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	path := requirePrometheus(t)
@@ -205,13 +205,13 @@ func (r *trainer) frame() *oona.Frame {
 	return f
 }
 
-// rate is how many frames a second there were, the first apart.
+// rate returns the frames per second, without the first frame.
 func (r *trainer) rate() float64 {
 	first, last := r.observed[1], r.observed[len(r.observed)-1]
 	return float64(len(r.observed)-2) / last.Sub(first).Seconds()
 }
 
-// until is how many frames there were until a time.
+// until returns how many frames were sent until a time.
 func (r *trainer) until(at time.Time) int {
 	later := slices.IndexFunc(r.observed, func(o time.Time) bool { return o.After(at) })
 	if later < 0 {
@@ -226,7 +226,7 @@ type together struct {
 	trainers []*trainer
 }
 
-// run sends a frame of each trainer every so often until stop is called.
+// run sends a frame of each trainer at an interval until stop is called.
 func (g *together) run(t *testing.T, to *assembly) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -311,7 +311,7 @@ func (p *point) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// result is a series that a query returns: one point of it, or those of a range.
+// result is a series that a query returns: one point, or the points of a range.
 type result struct {
 	Value  point
 	Values []point
@@ -376,7 +376,7 @@ func (s *server) value(t *testing.T, ctx context.Context, at time.Time, query st
 // over is the range of a query that goes back to a time.
 func over(began, now time.Time) string { return fmt.Sprintf("[%ds]", int(now.Sub(began).Seconds())+1) }
 
-// last is what is stored last of a series.
+// last returns the last stored sample of a series.
 func (s *server) last(t *testing.T, ctx context.Context, began, now time.Time, series string) point {
 	t.Helper()
 	stored := s.one(t, ctx, now, series+over(began, now)).Values
@@ -447,8 +447,8 @@ func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Ti
 	checkCourse(t, ctx, p, killed[back].at, of(a), of(b), sent.rate())
 }
 
-// checkIncrease compares an increase with that between the first of so many stored
-// samples and the last. Prometheus extrapolates it to both ends of the range, each
+// checkIncrease compares an increase with the difference between the last and the
+// first stored sample. Prometheus extrapolates it to both ends of the range, each
 // time by at most 1.1 times the mean distance of the samples.
 func checkIncrease(t *testing.T, got, want float64, samples int) {
 	t.Helper()

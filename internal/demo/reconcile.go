@@ -6,21 +6,21 @@ import (
 	"text/tabwriter"
 )
 
-// Report is where every frame and every rollup of a demo went. All numbers
-// count from when the demo was ready, so that a data directory may hold older
-// runs.
+// Report says what became of every frame and every rollup of a demo. All counts
+// start when the demo is ready, so a data directory may hold older runs.
 type Report struct {
-	// Frames that the player sent: answered 200, refused for good, or without
-	// an answer when the player was stopped.
+	// Frames that the player sent. Each was acknowledged with 200, refused for
+	// good, or not yet answered when the player was stopped.
 	Sent         int64 `json:"sent"`
 	Acknowledged int64 `json:"acknowledged"`
 	Refused      int64 `json:"refused"`
 	Unanswered   int64 `json:"unanswered"`
-	// Frames that ingest accepted, the player's and others', resent ones again.
+	// Frames that ingest accepted from the player and from other clients. A frame
+	// that was sent twice counts twice.
 	Accepted int64 `json:"accepted"`
-	// Records on the seed-metrics topic but Oona's own, by whoever wrote them.
+	// Records on the seed-metrics topic from any writer, without Oona's own records.
 	Records int64 `json:"records"`
-	// What the aggregator made of each.
+	// The same records by what the aggregator did with them.
 	Folded      int64 `json:"folded"`
 	Duplicate   int64 `json:"duplicate"`
 	Late        int64 `json:"late"`
@@ -30,17 +30,17 @@ type Report struct {
 	// Records on the side topics.
 	SideRecords SideRecords `json:"side_records"`
 	// Tensors of acknowledged frames, claims that ingest made or confirmed in
-	// accepted ones, and what is on the topic and in the store.
+	// accepted frames, and the tensors on the topic and in the store.
 	TensorsSent    int64        `json:"tensors_sent"`
 	ClaimsAccepted int64        `json:"claims_accepted"`
 	Tensors        TensorCounts `json:"tensors"`
-	// Rollups of both kinds: emitted by the aggregator, on their topics, and
-	// read by the exporter.
+	// Rollups of both groups: emitted by the aggregator, on the rollup topics,
+	// and read by the exporter.
 	RollupsEmitted int64 `json:"rollups_emitted"`
 	RollupsOnBus   int64 `json:"rollups_on_bus"`
 	RollupsRead    int64 `json:"rollups_read"`
-	// Windows that were still open at the end: their frames are folded, their
-	// rollups not emitted.
+	// Windows that were still open at the end. Their frames are folded, but their
+	// rollups are not emitted.
 	OpenWindows int64 `json:"open_windows"`
 
 	Checks []Check `json:"checks"`
@@ -55,8 +55,8 @@ type SideRecords struct {
 	Dead       int64 `json:"dead"`
 }
 
-// Check is one relation between two counts that must hold: they are equal, or
-// the left is at most the right.
+// Check is a relation that must hold between two counts: Left equals Right, or is
+// at most Right if AtMost is set.
 type Check struct {
 	Claim  string `json:"claim"`
 	Left   int64  `json:"left"`
@@ -65,8 +65,8 @@ type Check struct {
 	Agree  bool   `json:"agree"`
 }
 
-// reconcile fills Checks and Agree. windowsClosed says that no window may be
-// open any more.
+// reconcile sets Checks and Agree. If windowsClosed is set, an open window is a
+// disagreement.
 func (r *Report) reconcile(windowsClosed bool) {
 	settled := r.Folded + r.Duplicate + r.Late + r.Quarantined + r.Overflowed + r.Dead
 	r.Checks = []Check{
@@ -101,7 +101,7 @@ func atMost(claim string, left, right int64) Check {
 	return Check{Claim: claim, Left: left, Right: right, AtMost: true, Agree: left <= right}
 }
 
-// Print writes the report for a person.
+// Print writes the report to w as text.
 func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(name string, n int64, note string) { fmt.Fprintf(t, "%s\t%d\t  %s\n", name, n, note) }

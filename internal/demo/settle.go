@@ -13,12 +13,12 @@ import (
 
 const (
 	pollInterval = 50 * time.Millisecond
-	// settleTimeout bounds the wait for what is on its way, beside the time
-	// that the last windows need to become idle.
+	// settleTimeout limits the wait for what is on its way. The time that the last
+	// windows need to become idle is added to it.
 	settleTimeout = 30 * time.Second
 )
 
-// measure is what every station has counted, and how long the topics are.
+// measure holds the counts of every service and the lengths of the topics.
 type measure struct {
 	accepted  int64
 	claims    int64 // in accepted frames
@@ -29,9 +29,9 @@ type measure struct {
 	side      SideRecords
 }
 
-// measure asks the stations first and the topics last, so that a count is
-// never ahead of its topic.
-func (s *stations) measure(ctx context.Context) (measure, error) {
+// measure reads the counts of the services before the lengths of the topics, so
+// that a count is never ahead of its topic.
+func (s *services) measure(ctx context.Context) (measure, error) {
 	taken := s.ingest.Counts()
 	m := measure{
 		accepted:  taken.Frames,
@@ -56,21 +56,22 @@ func (s *stations) measure(ctx context.Context) (measure, error) {
 	return m, nil
 }
 
-// settled reports whether everything on the bus has been read, and everything
-// emitted is on the bus.
+// settled reports whether all records on the bus have been read, and all emitted
+// rollups are on the bus.
 func (m measure) settled() bool {
 	return m.aggregate.Next == m.records && m.aggregate.Pending == 0 && m.readRollups() == m.rollups
 }
 
-// readRollups are the rollup records that the exporter has read, from the
+// readRollups returns how many rollup records the exporter has read since the
 // beginning of their topics.
 func (m measure) readRollups() int64 {
 	return m.export.Rollups + m.export.Repeats + m.export.Conflicts + m.export.Undecodable
 }
 
-// settle waits until all records and rollups have been read, and with close
-// until the last windows have closed by idleness and ticks.
-func (s *stations) settle(ctx context.Context, closing bool, idle time.Duration) (measure, bool, error) {
+// settle waits until all records and rollups have been read. If closing is set, it
+// also waits until idleness and ticks have closed the last windows. It returns false
+// after a timeout.
+func (s *services) settle(ctx context.Context, closing bool, idle time.Duration) (measure, bool, error) {
 	timeout := settleTimeout
 	if closing {
 		timeout += 2 * idle
@@ -94,7 +95,7 @@ func (s *stations) settle(ctx context.Context, closing bool, idle time.Duration)
 	}
 }
 
-// until returns the report of what came between two measures.
+// until returns a report of what was counted between m and end.
 func (m measure) until(end measure, played loadgen.Counts) *Report {
 	from, to := m.aggregate, end.aggregate
 	own := to.Own - from.Own

@@ -16,8 +16,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// say tells where everything is and how to look at it.
-func (s *stations) say(cfg Config) {
+// say prints the addresses of all services, and commands to look at them.
+func (s *services) say(cfg Config) {
 	broker := strings.Join(s.brokers, ",")
 	kind := "Kafka"
 	if s.embedded {
@@ -54,9 +54,9 @@ func what(cfg Config) string {
 	return fmt.Sprintf("%s at speed %s", cfg.Recording, cfg.Speed)
 }
 
-// show reads the rollups of this demo from the bus, as anyone could, and shows
-// them until the returned function is called.
-func (s *stations) show(screen Screen) (stop func(), err error) {
+// show reads the rollups of this demo from the bus with an ordinary reader, and
+// shows them until stop is called.
+func (s *services) show(screen Screen) (stop func(), err error) {
 	log, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (s *stations) show(screen Screen) (stop func(), err error) {
 	return stop, nil
 }
 
-// follow takes in the rollups of a topic.
+// follow updates b with the rollups of a topic until messages is closed.
 func (b *board) follow(messages <-chan *message.Message, logger *slog.Logger) {
 	var r oona.Rollup
 	for msg := range messages {
@@ -102,9 +102,9 @@ func (b *board) follow(messages <-chan *message.Message, logger *slog.Logger) {
 	}
 }
 
-// draw repaints a terminal twice a second; elsewhere it writes a line of
-// progress every five seconds.
-func (s *stations) draw(ctx context.Context, b *board) {
+// draw redraws the table on a terminal twice a second. Without a terminal it writes
+// a line of progress every five seconds.
+func (s *services) draw(ctx context.Context, b *board) {
 	interval := 5 * time.Second
 	if b.width != nil {
 		interval = 500 * time.Millisecond
@@ -121,7 +121,7 @@ func (s *stations) draw(ctx context.Context, b *board) {
 	}
 }
 
-func (s *stations) progress() string {
+func (s *services) progress() string {
 	p := s.playing.Load()
 	if p == nil {
 		return "starting"

@@ -15,8 +15,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// The table is a reader of rollups as others are: what is emitted again does not
-// take it back to an older window.
+// A rollup that is emitted again does not take the table back to an older window.
 func TestTheTableDropsRepeats(t *testing.T) {
 	var out bytes.Buffer
 	b := newBoard(Screen{Out: &out})

@@ -20,10 +20,10 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// openTensors starts an S3 server over the embedded broker's directory, so that
-// tensors survive with the topics. A given Kafka keeps records for longer than
-// the demo would keep their tensors: there they stay in their frames.
-func (s *stations) openTensors(ctx context.Context, data string, port int) error {
+// openTensors starts an S3 server in the embedded broker's directory, so that
+// tensors are kept as long as the topics. With --kafka there is no S3 server: Kafka
+// would keep records for longer than their tensors, so tensors stay in their frames.
+func (s *services) openTensors(ctx context.Context, data string, port int) error {
 	config := claimcheck.DefaultConfig()
 	key, secret := "oona-demo", rand.Text()
 	server, err := embedded.Start(ctx, embedded.Options{
@@ -50,13 +50,13 @@ func (s *stations) openTensors(ctx context.Context, data string, port int) error
 type TensorCounts struct {
 	Inline   int64 `json:"inline"`   // in their frames
 	Claimed  int64 `json:"claimed"`  // in the store
-	Verified int64 `json:"verified"` // of those, read back, with the SHA-256 that was claimed
+	Verified int64 `json:"verified"` // claimed, and read back with the SHA-256 of the claim
 }
 
-// audit reads the seed-metrics topic, as anyone could, and checks each tensor
-// out of the store.
+// audit reads the seed-metrics topic with an ordinary reader, and verifies each
+// tensor that is in the store.
 type audit struct {
-	stations *stations
+	services *services
 	cancel   context.CancelFunc
 	log      bus.Reader
 	read     sync.WaitGroup
@@ -64,12 +64,12 @@ type audit struct {
 	frames, inline, claimed, verified atomic.Int64
 }
 
-func (s *stations) startAudit(ctx context.Context) (*audit, error) {
+func (s *services) startAudit(ctx context.Context) (*audit, error) {
 	log, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
 	if err != nil {
 		return nil, err
 	}
-	a := &audit{stations: s, log: log}
+	a := &audit{services: s, log: log}
 	ctx, a.cancel = context.WithCancel(ctx)
 	messages, err := log.Subscribe(ctx, s.topics.SeedMetrics)
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *stations) startAudit(ctx context.Context) (*audit, error) {
 
 func (a *audit) look(ctx context.Context, msg *message.Message) {
 	if msg.Metadata.Get(oona.HeaderRecord) != "" {
-		return // Oona's own
+		return // a record of Oona itself
 	}
 	defer a.frames.Add(1)
 	var frame oona.Frame
@@ -100,18 +100,19 @@ func (a *audit) look(ctx context.Context, msg *message.Message) {
 			continue
 		}
 		a.claimed.Add(1)
-		if a.stations.tensors == nil {
-			continue // another's claim, on a given Kafka
+		if a.services.tensors == nil {
+			continue // a claim of another client, with --kafka
 		}
-		if _, err := a.stations.tensors.Bytes(ctx, *tensor.Claim); err != nil {
-			a.stations.logger.Error("a tensor cannot be read back", "run", frame.Run, "layer", frame.Layer, "tensor", tensor.Name, "seed", tensor.Seed, "err", err)
+		if _, err := a.services.tensors.Bytes(ctx, *tensor.Claim); err != nil {
+			a.services.logger.Error("a tensor cannot be read back", "run", frame.Run, "layer", frame.Layer, "tensor", tensor.Name, "seed", tensor.Seed, "err", err)
 			continue
 		}
 		a.verified.Add(1)
 	}
 }
 
-// finish waits until so many frames were looked at, for a while, and ends.
+// finish waits until the audit has read that many frames, or for settleTimeout. It
+// then stops the audit and returns its counts.
 func (a *audit) finish(ctx context.Context, frames int64) TensorCounts {
 	deadline := time.Now().Add(settleTimeout)
 	for a.frames.Load() < frames && time.Now().Before(deadline) && bus.Pause(ctx, pollInterval) {
@@ -119,7 +120,7 @@ func (a *audit) finish(ctx context.Context, frames int64) TensorCounts {
 	a.cancel()
 	a.read.Wait()
 	if err := a.log.Close(); err != nil {
-		a.stations.logger.Warn("cannot close the reader of tensors", "err", err)
+		a.services.logger.Warn("cannot close the reader of tensors", "err", err)
 	}
 	return TensorCounts{Inline: a.inline.Load(), Claimed: a.claimed.Load(), Verified: a.verified.Load()}
 }

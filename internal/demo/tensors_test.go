@@ -19,8 +19,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// The recording's large tensors go into the store and come out again. Bytes that
-// have changed since are mended when the same tensor comes again.
+// The large tensors of the recording are stored and read back. Stored bytes that
+// have changed are corrected when the same tensor is sent again.
 func TestTensorsAreReadBack(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(nil)
@@ -43,8 +43,8 @@ func TestTensorsAreReadBack(t *testing.T) {
 	run()
 }
 
-// A tensor whose bytes have changed since its frame was taken is claimed, and
-// not verified: the sums do not agree then.
+// A tensor that has changed in the store since its frame was accepted counts as
+// claimed but not as verified, so the counts disagree.
 func TestAuditNoticesChangedBytes(t *testing.T) {
 	dir := t.TempDir()
 	store, err := claimcheck.OpenDirectory(dir, "tensors", 1<<20)
@@ -60,7 +60,7 @@ func TestAuditNoticesChangedBytes(t *testing.T) {
 		Seeds: []oona.SeedID{1}, States: []oona.State{oona.Training},
 		Tensors: []oona.Tensor{{Name: "weights", Seed: 1, DType: "uint8", Shape: []int64{8}, Claim: &claim}},
 	}
-	a := &audit{stations: &stations{tensors: store, logger: discard()}}
+	a := &audit{services: &services{tensors: store, logger: discard()}}
 	look := func(verified int64) {
 		t.Helper()
 		a.look(t.Context(), message.NewMessage("", avro.AppendFrame(nil, f)))
@@ -100,7 +100,7 @@ func spoilOne(t *testing.T, dir string) {
 	}
 }
 
-// A server that finds its port taken says where it listens instead.
+// If the port of a server is in use, the demo prints where it listens instead.
 func TestTakenPortOfTensorsIsSaid(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,7 +110,7 @@ func TestTakenPortOfTensorsIsSaid(t *testing.T) {
 	port := taken.Addr().(*net.TCPAddr).Port
 	for preferred, want := range map[int]string{port: fmt.Sprintf("Port %d is taken: the S3 server listens on http://127.0.0.1:", port), 0: ""} {
 		var said strings.Builder
-		s := &stations{out: &said, logger: discard()}
+		s := &services{out: &said, logger: discard()}
 		if err := s.openTensors(t.Context(), t.TempDir(), preferred); err != nil {
 			t.Fatal(err)
 		}

@@ -73,7 +73,7 @@ func ParseSpeed(text string) (float64, error) {
 func (c Config) validate() error {
 	switch {
 	case c.URL == "":
-		return errors.New("loadgen: no URL; give that of ingest, such as http://127.0.0.1:8080")
+		return errors.New("loadgen: no URL; give the URL of ingest, such as http://127.0.0.1:8080")
 	case !(c.Speed >= 0) || math.IsInf(c.Speed, 0):
 		return fmt.Errorf("loadgen: speed is %v; give a number above 0, or 0 for as fast as possible", c.Speed)
 	case c.BatchBytes < 1 || c.BatchFrames < 1:

@@ -32,7 +32,7 @@ func TestRetries(t *testing.T) {
 		wait  time.Duration                        // the least time until the second request
 		most  time.Duration
 	}{
-		{"503 at once", func() (*http.Response, error, bool) { return unavailable("X", ""), nil, false }, firstPause / 2, firstPause * 3 / 2},
+		{"503 without a time", func() (*http.Response, error, bool) { return unavailable("X", ""), nil, false }, firstPause / 2, firstPause * 3 / 2},
 		{"503 with seconds", func() (*http.Response, error, bool) { return unavailable("Retry-After", "7"), nil, false }, 7 * time.Second, 7 * time.Second},
 		{"503 with a date", func() (*http.Response, error, bool) {
 			return unavailable("Retry-After", time.Now().Add(9*time.Second).UTC().Format(http.TimeFormat)), nil, false
@@ -163,7 +163,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A repeated request has the time of its own sending.
+// Each attempt of a request has the time at which that attempt was sent.
 func TestEachAttemptSaysItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &ingest{answer: func(request int) (*http.Response, error, bool) {

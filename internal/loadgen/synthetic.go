@@ -17,7 +17,7 @@ type Synthetic struct {
 	Layers    int
 	Seeds     int     // per layer
 	Rate      float64 // frames per second of all layers
-	Producers int     // each sends the frames of its own layers
+	Producers int     // each layer belongs to one producer
 	Frames    int64   // of all layers; 0 for no limit
 	Seed      uint64  // of the random values
 }

@@ -153,7 +153,7 @@ func encoded(s Synthetic) string {
 	return fmt.Sprintf("%x", data)
 }
 
-// The metrics are those of the catalogue, and their values are plausible.
+// The catalogue knows all metrics, and their values are plausible.
 func TestSyntheticValues(t *testing.T) {
 	known, err := catalogue.Default()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package remedy tells users of the commands what to do about errors of the bus. The
-// bus does not know flags and commands; this package does.
+// Package remedy adds to errors of the bus what users can do about them. Package bus
+// does not know flags and commands; this package does.
 package remedy
 
 import (
@@ -11,13 +11,14 @@ import (
 
 var faults = map[bus.FaultKind]string{
 	bus.FaultMissing:    "run `oona topics apply`",
-	bus.FaultPartitions: "give the number that it has (--partitions), or begin with new topics (--prefix): a change would send keys to other partitions, and Oona never makes it",
-	bus.FaultUnequal:    "begin with new topics (--prefix), or delete this one if it is not needed, and run `oona topics apply`",
+	bus.FaultPartitions: "give --partitions the number that the topic has, or use new topics (--prefix); Oona never changes the number, because keys would move to other partitions",
+	bus.FaultUnequal:    "use new topics (--prefix), or delete this topic if it is not needed, and run `oona topics apply`",
 	bus.FaultSetting:    "run `oona topics apply`",
 	bus.FaultSize:       "run `oona topics apply --max-message-bytes` with that size",
 }
 
-// Add returns err with what to do about it.
+// Add returns err with advice on what to do about it. Errors that it does not know are
+// returned unchanged.
 func Add(err error) error {
 	if wrong, ok := errors.AsType[*bus.TopicsError](err); ok {
 		for i, f := range wrong.Faults {
@@ -28,7 +29,7 @@ func Add(err error) error {
 		return err
 	}
 	if moved, ok := errors.AsType[*bus.PartitionsError](err); ok {
-		return fmt.Errorf("%w: layers would move away from their open windows; make topics of that number (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix", err, moved.Has)
+		return fmt.Errorf("%w: layers would move away from their open windows; create topics with that number of partitions (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix", err, moved.Has)
 	}
 	switch {
 	case errors.Is(err, bus.ErrUnreachable):

@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/internal/remedy"
 )
 
-// Every error of the bus that a user can do something about says what.
+// Every error of the bus that users can correct says how.
 func TestAdd(t *testing.T) {
 	if err := remedy.Add(nil); err != nil {
 		t.Error(err)

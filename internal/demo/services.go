@@ -29,8 +29,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// stations are the broker and the three stages, running.
-type stations struct {
+// services are what the demo runs: the broker, ingest, aggregate and exporter.
+type services struct {
 	topics    oona.Topics
 	bus       bus.Bus
 	brokers   []string
@@ -46,19 +46,19 @@ type stations struct {
 	out        io.Writer
 	logger     *slog.Logger
 	playing    atomic.Pointer[run]
-	recording  []byte           // nil where load is made up
-	before     aggregate.Counts // when playing began: a data directory may hold older runs
+	recording  []byte           // nil for synthetic load
+	before     aggregate.Counts // counts when the player started; a data directory may hold older runs
 
-	ended   chan struct{} // closed once the stages have ended, with outcome
+	ended   chan struct{} // closed when all services have ended; outcome is set then
 	outcome error
 	cancel  context.CancelFunc
-	closers []func() error // of what the stages use, in the order of opening
+	closers []func() error // for what the services use, in the order of opening
 }
 
-// start brings the stations up and returns when all are ready.
-func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) (_ *stations, err error) {
+// start starts the services and returns when all of them are ready.
+func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) (_ *services, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &stations{out: out, logger: logger, cancel: cancel, ended: make(chan struct{})}
+	s := &services{out: out, logger: logger, cancel: cancel, ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -76,10 +76,10 @@ func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) 
 	return s, s.awaitReady(ctx)
 }
 
-// build makes everything that runs:
+// build makes the services, and returns those that have a Run method:
 //
 //	player --HTTP--> ingest --> broker --> aggregate --> broker --> exporter --> admin (/metrics)
-func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, error) {
+func (s *services) build(ctx context.Context, cfg Config) ([]worker.Component, error) {
 	if err := s.openBus(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, e
 	}
 	s.adminURL = "http://" + listener.Addr().String()
 	admin := worker.NewAdmin("oona demo", listener, registry, s.logger)
-	admin.ReadyWhen("stations", s.ready)
+	admin.ReadyWhen("services", s.ready)
 	return []worker.Component{
 		{Name: "ingest", Run: runIngest},
 		{Name: "aggregate", Run: runAggregate},
@@ -114,9 +114,9 @@ func (s *stations) build(ctx context.Context, cfg Config) ([]worker.Component, e
 	}, nil
 }
 
-// openBus starts the embedded broker and store of tensors, or takes the given
-// broker, and makes the topics as oona topics apply does.
-func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
+// openBus starts the embedded broker and the embedded tensor store, or uses the
+// brokers of cfg.Kafka. It then creates the topics as oona topics apply does.
+func (s *services) openBus(ctx context.Context, cfg Config) (err error) {
 	if s.topics, err = oona.NewTopics(cfg.Prefix); err != nil {
 		return err
 	}
@@ -148,9 +148,9 @@ func (s *stations) openBus(ctx context.Context, cfg Config) (err error) {
 	return s.writeFirst(ctx, cfg)
 }
 
-// writeFirst writes the first records of empty partitions: how windows are made,
-// by the newest reducers and the newest built-in catalogue.
-func (s *stations) writeFirst(ctx context.Context, cfg Config) error {
+// writeFirst writes the first record of each empty partition: the configuration of
+// windows, with the newest reducer and the newest built-in catalogue.
+func (s *services) writeFirst(ctx context.Context, cfg Config) error {
 	known, err := catalogue.Default()
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (s *stations) writeFirst(ctx context.Context, cfg Config) error {
 	return err
 }
 
-func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *prometheus.Registry) (func(context.Context) error, error) {
+func (s *services) buildIngest(ctx context.Context, cfg Config, registry *prometheus.Registry) (func(context.Context) error, error) {
 	publisher, err := s.bus.Publisher(bus.PublisherOptions{})
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 	stage := ingest.DefaultConfig()
 	stage.Topic = s.topics.SeedMetrics
 	stage.Instance = "demo"
-	if s.tensors != nil { // and not an interface that holds nil
+	if s.tensors != nil { // else Tensors would be an interface that holds a nil pointer
 		stage.Tensors = s.tensors
 	}
 	if s.ingest, err = ingest.New(stage, publisher, registry, s.logger); err != nil {
@@ -184,7 +184,7 @@ func (s *stations) buildIngest(ctx context.Context, cfg Config, registry *promet
 	return func(ctx context.Context) error { return s.ingest.Run(ctx, listener) }, nil
 }
 
-func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
+func (s *services) buildAggregate(ctx context.Context, cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
 	publisher, err := s.bus.Publisher(bus.RollupOptions())
 	if err != nil {
 		return nil, err
@@ -206,7 +206,7 @@ func (s *stations) buildAggregate(ctx context.Context, cfg Config, known *catalo
 	return func(ctx context.Context) error { return s.aggregate.Run(ctx, subscriber) }, nil
 }
 
-func (s *stations) buildExport(known *catalogue.Catalogue, registry *prometheus.Registry) error {
+func (s *services) buildExport(known *catalogue.Catalogue, registry *prometheus.Registry) error {
 	log, err := s.bus.Reader(bus.ReaderOptions{})
 	if err != nil {
 		return err
@@ -218,8 +218,9 @@ func (s *stations) buildExport(known *catalogue.Catalogue, registry *prometheus.
 	return err
 }
 
-// listen opens the preferred port on loopback, or another where it is taken.
-func (s *stations) listen(ctx context.Context, what string, port int) (net.Listener, error) {
+// listen listens on the preferred port on loopback, or on another port if that one
+// is in use.
+func (s *services) listen(ctx context.Context, what string, port int) (net.Listener, error) {
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	listener, err := worker.Listen(ctx, "--"+what+"-port", address)
 	if !errors.Is(err, syscall.EADDRINUSE) {
@@ -232,21 +233,21 @@ func (s *stations) listen(ctx context.Context, what string, port int) (net.Liste
 	return listener, nil
 }
 
-// sayMoved says where a server listens if it is not the preferred port.
-func (s *stations) sayMoved(what string, port int, address string) {
+// sayMoved prints where a server listens if that is not its preferred port.
+func (s *services) sayMoved(what string, port int, address string) {
 	if port != 0 && !strings.HasSuffix(address, fmt.Sprintf(":%d", port)) {
 		fmt.Fprintf(s.out, "Port %d is taken: %s listens on %s instead.\n", port, what, address)
 	}
 }
 
-// ready returns why a station is not ready, or nil.
-func (s *stations) ready() error {
+// ready returns why a service is not ready, or nil.
+func (s *services) ready() error {
 	return errors.Join(s.ingest.Ready(), s.aggregate.Ready(), s.export.Ready())
 }
 
-// awaitReady waits until all stations are ready and have read what older demos
+// awaitReady waits until all services are ready and have read what older demos
 // left in the data directory.
-func (s *stations) awaitReady(ctx context.Context) error {
+func (s *services) awaitReady(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
 		why := s.ready()
@@ -258,10 +259,10 @@ func (s *stations) awaitReady(ctx context.Context) error {
 			if m.settled() {
 				return nil
 			}
-			why = errors.New("reading what the topics hold")
+			why = errors.New("the records on the topics have not all been read")
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the stations did not become ready: %w", why)
+			return fmt.Errorf("the services did not become ready: %w", why)
 		}
 		if err := s.failed(); err != nil {
 			return err
@@ -270,18 +271,18 @@ func (s *stations) awaitReady(ctx context.Context) error {
 	}
 }
 
-// failed returns why the stages have ended, nil while they run.
-func (s *stations) failed() error {
+// failed returns why the services have ended, or nil while they run.
+func (s *services) failed() error {
 	select {
 	case <-s.ended:
-		return errors.Join(errors.New("a station has stopped"), s.outcome)
+		return errors.Join(errors.New("a service has stopped"), s.outcome)
 	default:
 		return nil
 	}
 }
 
-// stop ends the stages, then closes what they used, last opened first.
-func (s *stations) stop() error {
+// stop stops the services, then closes what they used, in reverse order of opening.
+func (s *services) stop() error {
 	s.cancel()
 	<-s.ended
 	err := s.outcome
