@@ -85,7 +85,7 @@ func healthOf(r *oona.Rollup) healthWindow {
 	return w
 }
 
-// note writes a line of progress where there is no terminal. It does not mix with
+// note writes a line of progress. It is used without a terminal. It does not mix with
 // the lines of update.
 func (b *board) note(line string) {
 	b.mu.Lock()
@@ -101,8 +101,8 @@ var legend = []string{
 
 const barWidth = 32
 
-// bar draws a layer's seeds in proportion to their states. A state with a seed has
-// at least one letter.
+// bar returns barWidth letters, divided between the states in proportion to their
+// seeds. A state with a seed has at least one letter.
 func bar(c *oona.SeedCensus) string {
 	if c.Seen == 0 {
 		return strings.Repeat(" ", barWidth)

@@ -25,10 +25,10 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// TestContent plays the recording, then random frames, and compares each field
-// of each rollup on the topics with what NumPy makes of the frames on the topic
-// before (testdata/oracle.py). Rollups with one field spoiled each show that
-// the comparison would notice.
+// TestContent plays the recording, then random frames. It compares each field of
+// each rollup with the result that NumPy computes from the frames on the
+// seed-metrics topic (testdata/oracle.py). Rollups with one spoiled field show that
+// the comparison notices errors.
 func TestContent(t *testing.T) {
 	t.Parallel()
 	python := requireNumPy(t)
@@ -73,8 +73,8 @@ func TestContent(t *testing.T) {
 	})
 }
 
-// requireNumPy returns a Python with NumPy and fastavro. If there is none, it skips
-// the test, or fails it if OONA_REQUIRE_PYTHON is set.
+// requireNumPy returns a Python with NumPy and fastavro. Without one it skips the
+// test, or fails it if OONA_REQUIRE_PYTHON is set.
 func requireNumPy(t *testing.T) string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -210,8 +210,8 @@ func writeLines(t *testing.T, name string, values ...any) {
 	}
 }
 
-// spoils are errors in one field of a rollup, by its name: small ones, which must
-// be noticed all the same.
+// spoils are small errors in one field of a rollup, by the name of the field. The
+// oracle must notice each.
 var spoils = map[string]func(r *oona.Rollup){
 	"run_id":              func(r *oona.Rollup) { r.Run += "x" },
 	"layer_id":            func(r *oona.Rollup) { r.Layer += "x" },
@@ -272,8 +272,8 @@ func spoiled(t *testing.T, payload []byte, spoil func(*oona.Rollup)) []byte {
 	return avro.AppendRollup(nil, &r)
 }
 
-// Random frames: how many, of how many layers, how far apart they were observed,
-// and when the first was.
+// Random frames: their number, the number of layers, the time between frames, and
+// the age of the first.
 const (
 	randomCount  = 1500
 	randomLayers = 24
@@ -281,9 +281,10 @@ const (
 	randomAge    = 20 * time.Second
 )
 
-// randomFrames are of two runs, one of them with two ranks, from three producers
-// each: out of order, some very late, with repeats and identities that are used
-// twice, of some seeds and some metrics each, with all values that there are.
+// randomFrames returns frames of two runs, one of them with two ranks, from three
+// producers each. Frames are out of order, and some are very late, are repeats, or
+// use the identity of another. Each has some seeds and metrics, with values of all
+// kinds.
 func randomFrames(now time.Time) []oona.Frame {
 	random := rand.New(rand.NewPCG(6, 7))
 	begin := oona.MicrosOf(now.Add(-randomAge))
@@ -345,7 +346,7 @@ func fill(f *oona.Frame, random *rand.Rand, layer int) {
 	random.Shuffle(len(f.Metrics), func(i, j int) { f.Metrics[i], f.Metrics[j] = f.Metrics[j], f.Metrics[i] })
 }
 
-// randomValue is of one of several kinds of metric.
+// randomValue returns a value of one of several kinds of metric.
 func randomValue(random *rand.Rand, kind int) float32 {
 	if random.IntN(40) == 0 {
 		return float32(math.NaN())

@@ -157,8 +157,8 @@ func (s *total) add(f *oona.Frame) {
 	}
 }
 
-// The recorded run goes through the broker, the stages and the exporter, and
-// nothing is lost, counted twice or counted wrong on the way.
+// The recorded run passes all services, and no frame is lost, counted twice or
+// counted wrong.
 func TestRecordingReachesPrometheus(t *testing.T) {
 	t.Parallel()
 	want, frames := oracle(t)

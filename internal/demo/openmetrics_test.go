@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// checkOpenMetrics scrapes a worker as Prometheus does by default, and has a strict
-// parser read it, where Python has one.
+// checkOpenMetrics scrapes a worker as Prometheus does by default, and reads the
+// answer with a strict parser if Python has one.
 func checkOpenMetrics(t *testing.T, url string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
@@ -47,8 +47,8 @@ func checkOpenMetrics(t *testing.T, url string) {
 	}
 }
 
-// openMetricsFaults says where an exposition is not one of OpenMetrics: each family
-// is in one piece, its metadata first, and its samples have its name.
+// openMetricsFaults returns what in an exposition violates OpenMetrics. Each family
+// must be contiguous, begin with its metadata, and have samples of its own name.
 func openMetricsFaults(text string) (faults []string) {
 	suffixes := map[string][]string{
 		"counter": {"_total", "_created"}, "gauge": {""}, "info": {"_info"}, "unknown": {""},

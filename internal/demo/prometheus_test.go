@@ -51,8 +51,8 @@ func TestPrometheus(t *testing.T) {
 	a, b := instance(kept), instance(killed)
 	p.await(t, ctx, "both exporters are scraped", 2, `sum(up)`)
 
-	// One frame of each layer first, so that the counters are there before they
-	// are to rise.
+	// Send one frame of each layer first, so that the counters exist before they
+	// increase.
 	steady, leaving := newTrainer("steady"), newTrainer("leaving")
 	began := time.Now()
 	line.send(t, steady.frame(), leaving.frame())
@@ -96,8 +96,8 @@ func TestPrometheus(t *testing.T) {
 	t.Run("rates", func(t *testing.T) { checkRates(t, ctx, p, began, now, a, b, steady, ready) })
 }
 
-// requirePrometheus returns the path of the server, or skips the test where it
-// may be skipped.
+// requirePrometheus returns the path of the server. Without one it skips the test, or
+// fails it if OONA_REQUIRE_PROMETHEUS is set.
 func requirePrometheus(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")
@@ -341,7 +341,7 @@ func (s *server) query(ctx context.Context, at time.Time, query string) ([]resul
 	return answer.Data.Result, nil
 }
 
-// await waits until a query has the one result that is wanted.
+// await waits until a query has a single result, which is the wanted one.
 func (s *server) await(t *testing.T, ctx context.Context, what string, want float64, query string) {
 	t.Helper()
 	var last any
@@ -358,7 +358,7 @@ func (s *server) await(t *testing.T, ctx context.Context, what string, want floa
 	t.Fatalf("%s: %s is %v, want %v", what, query, last, want)
 }
 
-// one is the one result of a query.
+// one returns the single result of a query.
 func (s *server) one(t *testing.T, ctx context.Context, at time.Time, query string) result {
 	t.Helper()
 	results, err := s.query(ctx, at, query)
@@ -373,7 +373,7 @@ func (s *server) value(t *testing.T, ctx context.Context, at time.Time, query st
 	return s.one(t, ctx, at, query).Value.value
 }
 
-// over is the range of a query that goes back to a time.
+// over returns the range of a query that goes back to a time.
 func over(began, now time.Time) string { return fmt.Sprintf("[%ds]", int(now.Sub(began).Seconds())+1) }
 
 // last returns the last stored sample of a series.
@@ -448,7 +448,7 @@ func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Ti
 }
 
 // checkIncrease compares an increase with the difference between the last and the
-// first stored sample. Prometheus extrapolates it to both ends of the range, each
+// first of the stored samples, of which samples is the number. Prometheus extrapolates it to both ends of the range, each
 // time by at most 1.1 times the mean distance of the samples.
 func checkIncrease(t *testing.T, got, want float64, samples int) {
 	t.Helper()
@@ -457,7 +457,7 @@ func checkIncrease(t *testing.T, got, want float64, samples int) {
 	}
 }
 
-// restart returns the index of the first sample of a counter that began again.
+// restart returns the index of the first sample after a counter was reset.
 func restart(t *testing.T, stored []point) int {
 	t.Helper()
 	for i := 1; i < len(stored); i++ {
@@ -465,15 +465,15 @@ func restart(t *testing.T, stored []point) int {
 			return i
 		}
 	}
-	t.Fatal("the counter never began again")
+	t.Fatal("the counter was never reset")
 	return 0
 }
 
-// checkCourse expects that the exporter that was back at a time shows no burst, and
-// that dashboards, which take the greater of both, show frames all the time. Windows and
-// scrapes are of a second, so that rates over eight are rough. On a machine that is so
-// busy that the rates of the exporter that ran all the time are wrong too, they say
-// nothing, and are only compared with that exporter's.
+// checkCourse checks that the restarted exporter shows no burst, and that dashboards,
+// which take the maximum of both exporters, always show frames. Windows and scrapes are
+// one second apart, so rates over eight seconds are rough. On a busy machine the rates
+// of the other exporter may be wrong too. The rates of the restarted exporter are then
+// only compared with those.
 func checkCourse(t *testing.T, ctx context.Context, p *server, back time.Time, kept, killed string, rate float64) {
 	t.Helper()
 	const around, steps, after = "[11s:1s]", 11, 10 * time.Second

@@ -236,7 +236,7 @@ func (s *services) listen(ctx context.Context, what string, port int) (net.Liste
 // sayMoved prints where a server listens if that is not its preferred port.
 func (s *services) sayMoved(what string, port int, address string) {
 	if port != 0 && !strings.HasSuffix(address, fmt.Sprintf(":%d", port)) {
-		fmt.Fprintf(s.out, "Port %d is taken: %s listens on %s instead.\n", port, what, address)
+		fmt.Fprintf(s.out, "Port %d is in use: %s listens on %s instead.\n", port, what, address)
 	}
 }
 

@@ -108,7 +108,7 @@ func TestTakenPortOfTensorsIsSaid(t *testing.T) {
 	}
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
-	for preferred, want := range map[int]string{port: fmt.Sprintf("Port %d is taken: the S3 server listens on http://127.0.0.1:", port), 0: ""} {
+	for preferred, want := range map[int]string{port: fmt.Sprintf("Port %d is in use: the S3 server listens on http://127.0.0.1:", port), 0: ""} {
 		var said strings.Builder
 		s := &services{out: &said, logger: discard()}
 		if err := s.openTensors(t.Context(), t.TempDir(), preferred); err != nil {
