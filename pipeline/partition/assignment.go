@@ -45,8 +45,8 @@ type assignment struct {
 	// Times, in nanoseconds of the worker's clock:
 	heard       atomic.Int64 // when the leader last said where the log ends
 	waiting     atomic.Int64 // since when records have been waiting in the log, if any are
-	lastRead    atomic.Int64 // when the last record came
-	idleSince   atomic.Int64 // when the last record came; for a replayed record, when it was appended
+	lastRead    atomic.Int64 // when the last record was folded
+	idleSince   atomic.Int64 // when the last record was folded; for a replayed record, when it was appended
 	committedAt atomic.Int64 // when the last commit was made, or the assignment began
 	unpublished atomic.Int64 // since when the outbox has not been empty; 0: it is empty
 
@@ -102,7 +102,6 @@ func (p *assignment) followPace() {
 
 // handle folds a record, unless that is done, and publishes what is in the outbox.
 func (p *assignment) handle(msg *message.Message, at bus.Position) error {
-	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
 		err := p.fold(msg, at)
 		switch {
@@ -176,7 +175,9 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	p.followPace()
 	p.appended.Store(int64(at.Appended))
 	p.pending.Store(int64(p.outbox.Len()))
-	if p.idleSince.Store(p.lastRead.Load()); replayed {
+	now := time.Now().UnixNano()
+	p.lastRead.Store(now)
+	if p.idleSince.Store(now); replayed {
 		p.idleSince.Store(int64(at.Appended) * int64(time.Microsecond))
 	}
 	p.next.Store(at.Offset + 1)

@@ -5,3 +5,6 @@ var Handle = (*Runtime).handle
 
 // ErrFailed is why a partition is not ready whose machine has failed.
 var ErrFailed = errFailed
+
+// ErrRetrying is why a partition is not ready whose next record cannot be folded.
+var ErrRetrying = errRetrying

@@ -10,6 +10,7 @@ import (
 var (
 	errCatchingUp = errors.New("reading what the log held when the partition was assigned")
 	errNoEnd      = errors.New("the leader does not answer where the log ends")
+	errRetrying   = errors.New("a record cannot be folded now, and is tried again")
 	errStalled    = errors.New("records wait in the log and are not delivered")
 )
 
@@ -49,6 +50,9 @@ func (p *assignment) ready() error {
 	}
 	waited := time.Duration(now - max(p.waiting.Load(), p.lastRead.Load()))
 	if next, end := p.next.Load(), p.end.Load(); next < end && waited > longSilence {
+		if attempts := p.failures.Load(); attempts > 0 {
+			return fmt.Errorf("%w: partition %d at offset %d, %d attempts; see the log", errRetrying, p.about.Partition, next, attempts)
+		}
 		return fmt.Errorf("%w: partition %d is at offset %d of %d, and no record has come for %s; if the leader can be reached, restart the worker", errStalled, p.about.Partition, next, end, waited.Round(time.Second))
 	}
 	return nil

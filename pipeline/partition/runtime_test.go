@@ -320,6 +320,36 @@ func TestErrorsOfTheMachine(t *testing.T) {
 	})
 }
 
+// A record that is tried again for long makes the worker not ready, although
+// redeliveries come all the time.
+func TestRecordThatIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t)
+		w.assign(fresh)
+		w.fold("1")
+		ready := func() error {
+			w.consumer.End(2) // the record that is tried again, and no more
+			return w.runtime.Ready()
+		}
+		if err := ready(); err != nil {
+			t.Fatalf("Ready: %v", err)
+		}
+		for began := time.Now(); time.Since(began) < time.Minute; {
+			w.machine.fails = fmt.Errorf("%w: what it needs is away", partition.ErrRetry)
+			if w.deliver("2") {
+				t.Fatal("the record was acked")
+			}
+		}
+		if err := ready(); !errors.Is(err, partition.ErrRetrying) {
+			t.Errorf("Ready: %v", err)
+		}
+		w.fold("2")
+		if err := ready(); err != nil {
+			t.Errorf("Ready after the record was folded: %v", err)
+		}
+	})
+}
+
 // An error of Open ends the worker only if Refuses says so.
 func TestAssignmentThatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
