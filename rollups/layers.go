@@ -13,7 +13,7 @@ const Other = "other"
 
 // Limits bound how many layers a reader holds, and how long it holds them.
 type Limits struct {
-	Runs   int // with layers of their own
+	Runs   int // that have layers which are not merged
 	Layers int // of one run
 	Total  int // layers of all runs together
 	// SilentAfter is how long a layer is held after its last rollup came.
@@ -35,8 +35,8 @@ const (
 
 // Layers holds what a reader keeps of each layer that rollups name: a V. Its
 // memory is bounded by its limits: rollups beyond them share the layer Other of
-// their run, or of the run Other. Its time is the caller's. It is not safe for
-// concurrent use.
+// their run, or of the run Other. It reads no clock: the caller passes the time. It is
+// not safe for concurrent use.
 type Layers[V any] struct {
 	limits  Limits
 	dropped func(*Layer[V])
@@ -63,9 +63,9 @@ func NewLayers[V any](limits Limits, dropped func(*Layer[V])) *Layers[V] {
 	return &Layers[V]{limits: limits, dropped: dropped, runs: make(map[oona.RunID]map[oona.LayerID]*Layer[V])}
 }
 
-// Of returns the layer of a rollup that came now, and the limit because of which
-// that is a merged one. It returns nil if the layer is not held, and the window
-// ended too long ago for it to be.
+// Of returns the layer of a rollup that came now. If that is a merged layer, Of also
+// returns the limit that the rollup is beyond. Of returns nil if the layer is not held
+// and the window ended longer ago than EndedAfter.
 func (l *Layers[V]) Of(r *oona.Rollup, now time.Time) (*Layer[V], Limit) {
 	if !now.Before(l.sweepAt) {
 		l.sweep(now)
@@ -104,7 +104,7 @@ func (l *Layers[V]) layer(run oona.RunID, id oona.LayerID, now time.Time) (_ *La
 	return y, beyond
 }
 
-// full reports whether there are limit places beside the merged one.
+// full reports whether there are limit places, not counting the merged one.
 func full[K ~string, V any](places map[K]V, limit int) bool {
 	n := len(places)
 	if _, merged := places[Other]; merged {

@@ -62,8 +62,8 @@ func (o Outcome) String() string {
 // Finding is what a Reader says of a rollup.
 type Finding struct {
 	Outcome Outcome
-	// Highest is the trigger that was the highest of the partition before. It
-	// is that of the rollup itself where there was none.
+	// Highest is the highest trigger of the partition before the rollup. For the
+	// first rollup of a partition, it is the trigger of the rollup itself.
 	Highest oona.Trigger
 	// Begins says that the rollup is the first of a new incarnation of the
 	// partition's log. Highest.Incarnation is the one before.
@@ -91,9 +91,9 @@ type history struct {
 	recent  recent
 }
 
-// Read takes the next rollup of a partition, whose topic is that of its group.
-// Rollups of a partition must come in the order of the topic; one that comes
-// again is a Repeat.
+// Read judges the next rollup of a partition of the topic of its group. The rollups
+// of a partition must be passed in the order of the topic. One that is passed again is
+// a Repeat.
 func (r *Reader) Read(partition int32, rollup *oona.Rollup) Finding {
 	r.mu.Lock()
 	defer r.mu.Unlock()

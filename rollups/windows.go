@@ -17,10 +17,11 @@ type ended[W any] struct {
 	window W
 }
 
-// Add adds a window that ended at end, and drops the earliest if there are more
-// than limit. Of windows with the same end, the one added last comes last:
-// timelines of a run that report the same layer have such windows. Add returns
-// false, and adds nothing, if limit later windows are held.
+// Add adds a window that ended at end, and drops the earliest window if limit
+// windows were held. The limit must be the same in all calls. Of windows with the
+// same end, the one added last comes last: timelines of a run that report the same
+// layer have such windows. Add returns false, and adds nothing, if limit later
+// windows are held.
 func (w *Windows[W]) Add(window W, end oona.Micros, limit int) bool {
 	at := len(w.windows)
 	for at > 0 && w.windows[at-1].end > end {
@@ -40,7 +41,7 @@ func (w *Windows[W]) Add(window W, end oona.Micros, limit int) bool {
 	return true
 }
 
-// Last returns the latest window. If there is none, found is false.
+// Last returns the latest window. If there are no windows, found is false.
 func (w *Windows[W]) Last() (end oona.Micros, window W, found bool) {
 	if len(w.windows) == 0 {
 		return 0, window, false

@@ -22,7 +22,7 @@ type decoder struct {
 	frame   oona.Frame
 }
 
-// limits are above those of ingest: what is on the bus is shown.
+// limits are above the limits of ingest, so that every record on the bus is shown.
 var limits = oona.FrameLimits{Seeds: 1 << 20, Metrics: 1 << 12, Tensors: 1 << 12}
 
 func newDecoder(topics oona.Topics, address oona.Address) *decoder {
@@ -152,9 +152,9 @@ func (d *decoder) single(about Record, value []byte) (records []*Record) {
 	}
 }
 
-// add appends the frame that was decoded from value, unless it has not the seed
-// that is asked for. One that is not valid, as nobody has validated what is in the
-// raw topic, is not shown in parts.
+// add appends the frame that was decoded from value, if it has the seed that was
+// asked for. Of a frame that is not valid, it appends only the error. Frames of the
+// raw topic have not been validated before.
 func (d *decoder) add(records []*Record, about Record, value []byte) []*Record {
 	about.run, about.layer = d.frame.Run, d.frame.Layer
 	if err := d.frame.Validate(limits); err != nil {
@@ -170,8 +170,8 @@ func (d *decoder) add(records []*Record, about Record, value []byte) []*Record {
 // maxInflated bounds the blocks of a container in the raw topic.
 const maxInflated = 64 << 20
 
-// raw decodes a record of the raw topic, which nobody has validated. JSON is
-// shown as it is.
+// raw decodes a record of the raw topic, which has not been validated before. JSON
+// is shown as it is.
 func (d *decoder) raw(about Record, value []byte) (records []*Record) {
 	if bytes.HasPrefix(value, []byte(avro.ContainerMagic)) {
 		err := d.frames.DecodeContainer(value, maxInflated, nil, &d.frame, func(single []byte) error {
@@ -209,7 +209,7 @@ func rawJSON(about Record, value []byte) *Record {
 		Run   oona.RunID   `json:"run_id"`
 		Layer oona.LayerID `json:"layer_id"`
 	}
-	_ = json.Unmarshal(value, &ids) // what has none is shown all the same
+	_ = json.Unmarshal(value, &ids) // a record without identifiers is shown, too
 	about.Kind, about.JSON = kindJSON, value
 	about.run, about.layer = ids.Run, ids.Layer
 	return &about

@@ -27,7 +27,8 @@ type summary struct {
 	FromStore bool   `json:"from_store"` // read by its claim, and verified
 }
 
-// resolve adds a summary to each of the frame's tensors, or why there is none.
+// resolve adds a summary to each of the frame's tensors, or the error if it cannot
+// be read.
 func (f *frame) resolve(ctx context.Context, store Tensors) {
 	for i := range f.Tensors {
 		t := &f.Tensors[i]

@@ -1,10 +1,10 @@
 // Package watch shows the records of an address of the bus as they come,
-// decoded: as JSON, one a line, or as lines for people.
+// decoded: as JSON, one record on a line, or as lines for people.
 //
-//	records of a topic --> decode --> those of run, layer, seed --> repeats of rollups dropped --> claims resolved --> lines
+//	records of a topic --> decode --> select by run, layer, seed --> drop repeats of rollups --> resolve claims --> lines
 //
-// A rollup that is dropped for another reason than that it repeats is shown
-// with the reason: it says that something is wrong with the bus.
+// A rollup that readers drop for a reason other than a repeat is shown with the
+// reason, because it means that something is wrong with the bus.
 package watch
 
 import (
@@ -24,10 +24,10 @@ import (
 type Options struct {
 	Topics  oona.Topics
 	Address oona.Address
-	Run     oona.RunID // empty: of every run
+	Run     oona.RunID // empty: every run
 	JSON    bool
 	All     bool    // rollups that repeat, too
-	Count   int     // end after so many; 0: go on
+	Count   int     // number of records after which Follow returns; 0: no limit
 	Resolve Tensors // nil: claims are shown as they are
 }
 
@@ -110,8 +110,8 @@ func (f *follower) judge(r *Record) {
 	}
 }
 
-// wants is false of records of other runs and layers, and of those that are of
-// none where one is asked for.
+// wants reports whether a record is shown. If a run, a layer or a seed was asked for,
+// records without one are not shown.
 func (f *follower) wants(r *Record) bool {
 	return (f.Run == "" || f.Run == r.run) &&
 		(f.Address.Layer == "" || f.Address.Layer == r.layer) &&

@@ -25,8 +25,8 @@ type Config struct {
 	// SilentAfter is how long a layer's series are shown after its last
 	// rollup came and after its last window ended.
 	SilentAfter time.Duration
-	// Buckets are the bounds of the classic buckets that stand beside the
-	// native histograms, ascending. See newBound for which are exact.
+	// Buckets are the bounds of the classic buckets, ascending. Each histogram
+	// is exposed as a native one, too. newBound says which bounds are exact.
 	Buckets []float64
 }
 

@@ -35,7 +35,7 @@ func (s *Stage) Counts() Counts {
 // byGroup counts something of each group.
 type byGroup [len(groups)]atomic.Int64
 
-// metrics are those of the stage itself.
+// metrics counts what the stage itself does.
 type metrics struct {
 	outcomes                         [rollups.OutcomeCount]byGroup
 	incarnations, undecodable, stale byGroup

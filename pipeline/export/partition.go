@@ -15,11 +15,11 @@ type partition struct {
 	next      atomic.Int64
 }
 
-// errTrailing says that a record holds more than one rollup.
+// errTrailing is returned for a record that holds more than one rollup.
 var errTrailing = errors.New("bytes follow the rollup")
 
-// decode returns the rollup that a record of a group's topic holds, or why the
-// record is none.
+// decode returns the rollup that a record of a group's topic holds. It returns an
+// error if the record is not a rollup of the group.
 func decode(g oona.Group, payload []byte) (*oona.Rollup, error) {
 	r := new(oona.Rollup)
 	rest, err := avro.DecodeRollup(payload, r)

@@ -56,8 +56,8 @@ type place struct {
 	partition int32
 }
 
-// New returns a stage that reads from log, whose Close stays the caller's. The
-// catalogue's help texts go into the help of the histograms.
+// New returns a stage that reads from log. The caller closes log. The help texts of
+// the catalogue become the help of the histograms.
 func New(cfg Config, log bus.Reader, known *catalogue.Catalogue, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
@@ -80,7 +80,7 @@ func New(cfg Config, log bus.Reader, known *catalogue.Catalogue, registerer prom
 	return s, nil
 }
 
-// errLogEnded says that a topic's channel was closed although nobody asked.
+// errLogEnded is returned if a topic's channel was closed before the context ended.
 var errLogEnded = errors.New("the log reader has ended by itself")
 
 // Run reads both rollup topics until ctx ends or one of them cannot be read on:
