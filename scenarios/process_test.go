@@ -118,13 +118,15 @@ func (p *process) logged(msg string) (found []line) {
 	return found
 }
 
-// address returns the address of a server from a log line, or "" if the process ended or a
-// long time passed before it logged one.
-func (p *process) address(msg string) string {
+// address returns the address of a server from a log line with one of the messages, or "" if
+// the process ended or a long time passed before it logged one.
+func (p *process) address(messages ...string) string {
 	for began := time.Now(); time.Since(began) < 2*time.Minute; time.Sleep(5 * time.Millisecond) {
 		ended := p.ended()
-		if found := p.logged(msg); len(found) > 0 {
-			return fmt.Sprint(found[0]["address"])
+		for _, msg := range messages {
+			if found := p.logged(msg); len(found) > 0 {
+				return fmt.Sprint(found[0]["address"])
+			}
 		}
 		if ended {
 			break

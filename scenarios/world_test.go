@@ -104,7 +104,7 @@ func (w *world) startIngest(more ...string) {
 }
 
 func (w *world) url() string {
-	address := w.ingest.address("ingest accepts frames")
+	address := w.ingest.address("ingest accepts frames", "ingest takes frames" /* of the older version */)
 	if address == "" {
 		w.Error("ingest has logged no address") // not Fatal: trainers call this, too
 	}
