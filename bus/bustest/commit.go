@@ -202,7 +202,7 @@ func zombieIsFenced(t *trial) {
 	m := t.member(group, zombie)
 	inHand := t.next(t.subscribe(m, topic))
 	zombie.await(t, "assigned", 1)
-	notice := t.Faults.Expel(t.T, m)
+	notice := t.Faults.Expel(t.T, group, m)
 	t.consume(t.subscribe(t.member(group, heir), topic))
 	heir.await(t, "assigned", 1)
 	want := bus.Commit{Offset: 7, Metadata: "of the heir"}

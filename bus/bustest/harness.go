@@ -68,8 +68,9 @@ type Faults struct {
 	// Hold stops a partition from taking messages, until release. waiting returns how
 	// many messages from Publish the bus or its client has.
 	Hold func(t *testing.T, topic string, partition int32) (waiting func() int, release func())
-	// Expel removes a member from its group. The member does not know it until notice.
-	Expel func(t *testing.T, m bus.Member) (notice func())
+	// Expel removes a member, the only one, from its group. The member may not know it
+	// until notice.
+	Expel func(t *testing.T, group string, m bus.Member) (notice func())
 }
 
 // need skips the test if the bus does not have a fault.

@@ -8,8 +8,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/bustest"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
@@ -140,7 +142,45 @@ func harness(cfg kafka.Config) bustest.Harness {
 					t.Fatal(err)
 				}
 			},
+			Expel: func(t *testing.T, group string, _ bus.Member) func() {
+				t.Helper()
+				expel(t, cfg, group)
+				return func() {} // the next heartbeat tells the member
+			},
 		},
+	}
+}
+
+// expel removes the only member from its group, as the coordinator does with a member that
+// has sent no heartbeat for too long.
+func expel(t *testing.T, cfg kafka.Config, group string) {
+	t.Helper()
+	groups, err := newAdmin(t, cfg).DescribeConsumerGroups([]string{group})
+	if err != nil || len(groups) != 1 || len(groups[0].Members) != 1 {
+		t.Fatalf("want one member of %s: %+v, %v", group, groups, err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	request := kmsg.NewPtrLeaveGroupRequest()
+	request.Group = group
+	for id := range groups[0].Members {
+		request.MemberID = id
+		member := kmsg.NewLeaveGroupRequestMember()
+		member.MemberID = id
+		request.Members = append(request.Members, member)
+	}
+	response, err := request.RequestWith(t.Context(), client)
+	if err == nil {
+		err = kerr.ErrorForCode(response.ErrorCode)
+	}
+	for i := 0; err == nil && i < len(response.Members); i++ {
+		err = kerr.ErrorForCode(response.Members[i].ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -43,7 +43,7 @@ func faults(b *memory.Bus) bustest.Faults {
 			must(t, b.Freeze(topic, partition))
 			return func() int { return b.Waiting(topic, partition) }, func() { must(t, b.Thaw(topic, partition)) }
 		},
-		Expel: func(_ *testing.T, m bus.Member) func() {
+		Expel: func(_ *testing.T, _ string, m bus.Member) func() {
 			expelled := m.(*memory.Member)
 			expelled.Expel()
 			return expelled.Notice
