@@ -20,6 +20,7 @@ func newAdmin(t *testing.T, cfg kafka.Config) sarama.ClusterAdmin {
 	t.Helper()
 	s := sarama.NewConfig()
 	s.Version = sarama.V2_8_0_0
+	s.Admin.Timeout, s.Net.ReadTimeout = time.Minute, 2*time.Minute // a busy machine's brokers take more than 3 s
 	admin, err := sarama.NewClusterAdmin(cfg.Brokers, s)
 	if err != nil {
 		t.Fatal(err)

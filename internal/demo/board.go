@@ -44,7 +44,7 @@ type healthWindow struct {
 
 // shownMetrics are the metrics of a row. They are few, so that a row fits the width
 // of a terminal. The trend shows the first of them.
-var shownMetrics = [...]string{"reconstruction_loss", "gradient_norm"}
+var shownMetrics = [...]string{"gradient_norm", "reconstruction_loss"}
 
 // trendWindows is the number of windows in a trend.
 const trendWindows = 12
@@ -150,24 +150,25 @@ func rowText(y *rollups.Layer[boardRow], withTrend bool) string {
 	return text.String()
 }
 
-// trend draws the means of the first metric over the last windows, from the least
-// to the greatest of them.
+// trend draws the means of the first metric over the last windows, on a scale that
+// has zero: small changes of a large number look small.
 func trend(health *rollups.Windows[healthWindow]) string {
-	least, greatest := math.Inf(1), math.Inf(-1)
+	least, greatest := 0.0, 0.0
 	for _, w := range health.All() {
-		if !math.IsNaN(w.means[0]) {
-			least, greatest = min(least, w.means[0]), max(greatest, w.means[0])
+		if mean := w.means[0]; !math.IsNaN(mean) {
+			least, greatest = min(least, mean), max(greatest, mean)
 		}
+	}
+	scale := 0.0
+	if greatest > least {
+		scale = float64(len(levels)-1) / (greatest - least)
 	}
 	var text strings.Builder
 	for _, w := range health.All() {
-		switch mean := w.means[0]; {
-		case math.IsNaN(mean):
+		if mean := w.means[0]; math.IsNaN(mean) {
 			text.WriteRune(' ')
-		case greatest == least:
-			text.WriteRune(levels[0])
-		default:
-			text.WriteRune(levels[int((mean-least)/(greatest-least)*float64(len(levels)-1)+0.5)])
+		} else {
+			text.WriteRune(levels[int((mean-least)*scale+0.5)])
 		}
 	}
 	return text.String()

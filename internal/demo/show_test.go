@@ -50,7 +50,7 @@ func TestTrend(t *testing.T) {
 	for n, mean := range []float64{8, 1, math.NaN(), 4.5} {
 		health.Add(healthWindow{means: [len(shownMetrics)]float64{mean}}, oona.Micros(n), trendWindows)
 	}
-	if got := trend(&health); got != "\u2588\u2581 \u2585" {
+	if got := trend(&health); got != "\u2588\u2582 \u2585" {
 		t.Errorf("the trend is %q", got)
 	}
 	var flat rollups.Windows[healthWindow]
