@@ -294,11 +294,34 @@ func logKeys(call *ast.CallExpr) (keys []string) {
 		return nil
 	}
 	args := call.Args
-	if selector.Sel.Name != "With" {
-		text := slices.IndexFunc(args, isText)
-		args = args[text+1:]
+	switch {
+	case selector.Sel.Name == "With":
+	case ofLogger(selector.X) && selector.Sel.Name != "Log":
+		args = args[min(1, len(args)):] // the text may be a variable
+	default:
+		args = args[slices.IndexFunc(args, isText)+1:]
 	}
+	return keysOf(args)
+}
+
+// ofLogger reports whether an expression is a logger by its name.
+func ofLogger(e ast.Expr) bool {
+	if selector, ok := e.(*ast.SelectorExpr); ok {
+		e = selector.Sel
+	}
+	name, ok := e.(*ast.Ident)
+	return ok && strings.EqualFold(name.Name, "logger")
+}
+
+// keysOf returns the literals among the keys of a list of keys and values, and of a
+// list that is appended to one.
+func keysOf(args []ast.Expr) (keys []string) {
 	for i := 0; i < len(args); i += 2 {
+		if call, ok := args[i].(*ast.CallExpr); ok {
+			if name, ok := call.Fun.(*ast.Ident); ok && name.Name == "append" && len(call.Args) > 0 {
+				keys = append(keys, keysOf(call.Args[1:])...)
+			}
+		}
 		if literal, ok := args[i].(*ast.BasicLit); ok && literal.Kind == token.STRING {
 			key, err := strconv.Unquote(literal.Value)
 			if err == nil {
@@ -337,6 +360,8 @@ func f() {
 	s.warn("a "+"text", "partition", "value", "err", err)
 	logger.With("run", run).Log(ctx, level, text)
 	logger.Log(ctx, level, "text", "frames", 1)
+	s.logger.Warn(text, "differ", 1)
+	s.logger.Info("text", append(where, "highest", 2)...)
 }`, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -358,8 +383,10 @@ func f() {
 		"flag probe --log-level OONA_LOG_LEVEL",
 		"flag probe --max-frames OONA_MAX_FRAMES",
 		"header bus oona-path",
+		"key log differ",
 		"key log err",
 		"key log frames",
+		"key log highest",
 		"key log partition",
 		"key log run",
 		`metric /metrics oona_lost{reason,version}`,
