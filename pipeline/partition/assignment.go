@@ -45,10 +45,10 @@ type assignment struct {
 	// Times, in nanoseconds of the worker's clock:
 	heard       atomic.Int64 // when the leader last said where the log ends
 	waiting     atomic.Int64 // since when records have been waiting in the log, if any are
-	lastRead    atomic.Int64 // when the last record was folded
-	idleSince   atomic.Int64 // when the last record was folded; for a replayed record, when it was appended
+	lastRead    atomic.Int64 // when the last record came
+	idleSince   atomic.Int64 // when the last record came; for a replayed record, when it was appended
 	committedAt atomic.Int64 // when the last commit was made, or the assignment began
-	unpublished atomic.Int64 // since when the outbox has not been empty; 0: it is empty
+	stuckSince  atomic.Int64 // since when a record could not be folded, or its output not be published; 0: neither
 
 	ticking atomic.Bool // a tick is being written
 	failed  atomic.Bool // Fold has failed or panicked: the machine is not used again
@@ -102,6 +102,7 @@ func (p *assignment) followPace() {
 
 // handle folds a record, unless that is done, and publishes what is in the outbox.
 func (p *assignment) handle(msg *message.Message, at bus.Position) error {
+	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
 		err := p.fold(msg, at)
 		switch {
@@ -119,21 +120,21 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 		}
 	}
 	if p.outbox.Len() > 0 {
-		p.unpublished.CompareAndSwap(0, time.Now().UnixNano())
+		p.stuckSince.CompareAndSwap(0, time.Now().UnixNano())
 	}
 	// The output is published even if the session ends, so that it can be
 	// committed before the partition is given up.
 	if err := p.outbox.Flush(context.WithoutCancel(msg.Context())); err != nil {
 		p.runtime.metrics.publishFailures.Inc()
 		if n := p.failures.Add(1); n&(n-1) == 0 {
-			p.logger.Warn("cannot publish; trying again until the bus accepts it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.unpublishedFor().Round(time.Millisecond), "err", err)
+			p.logger.Warn("cannot publish; trying again until the bus accepts it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.stuckFor().Round(time.Millisecond), "err", err)
 		}
 		p.backOff(msg.Context())
 		msg.Nack() // Watermill would log an error each time
 		return nil
 	}
 	p.failures.Store(0)
-	p.unpublished.Store(0)
+	p.stuckSince.Store(0)
 	p.pending.Store(0)
 	return nil
 }
@@ -175,9 +176,7 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	p.followPace()
 	p.appended.Store(int64(at.Appended))
 	p.pending.Store(int64(p.outbox.Len()))
-	now := time.Now().UnixNano()
-	p.lastRead.Store(now)
-	if p.idleSince.Store(now); replayed {
+	if p.idleSince.Store(p.lastRead.Load()); replayed {
 		p.idleSince.Store(int64(at.Appended) * int64(time.Microsecond))
 	}
 	p.next.Store(at.Offset + 1)
@@ -186,6 +185,7 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 
 // tryAgain has a record delivered again that cannot be folded now.
 func (p *assignment) tryAgain(msg *message.Message, at bus.Position, err error) {
+	p.stuckSince.CompareAndSwap(0, time.Now().UnixNano())
 	if n := p.failures.Add(1); n&(n-1) == 0 {
 		p.logger.Warn("cannot fold a record; trying again", "offset", at.Offset, "attempts", n, "err", err)
 	}

@@ -19,14 +19,15 @@ const (
 	// may wait without being delivered, before the worker is not ready. The election
 	// of a leader takes less.
 	longSilence = 30 * time.Second
-	// longestWait is how long output may wait for the bus before the worker is not
-	// ready.
+	// longestWait is how long a record may wait to be folded, or its output for the
+	// bus, before the worker is not ready.
 	longestWait = 30 * time.Second
 )
 
-// unpublishedFor returns how long the outbox has not been empty.
-func (p *assignment) unpublishedFor() time.Duration {
-	since := p.unpublished.Load()
+// stuckFor returns how long a record could not be folded, or its output not be
+// published.
+func (p *assignment) stuckFor() time.Duration {
+	since := p.stuckSince.Load()
 	if since == 0 {
 		return 0
 	}
@@ -38,7 +39,10 @@ func (p *assignment) ready() error {
 	if p.failed.Load() {
 		return fmt.Errorf("%w: partition %d stopped at offset %d; see the log", errFailed, p.about.Partition, p.next.Load())
 	}
-	if waited := p.unpublishedFor(); waited > longestWait {
+	if waited := p.stuckFor(); waited > longestWait {
+		if p.pending.Load() == 0 {
+			return fmt.Errorf("%w: partition %d at offset %d, %d attempts; see the log", errRetrying, p.about.Partition, p.next.Load(), p.failures.Load())
+		}
 		return fmt.Errorf("output of partition %d has waited %s for the bus, which has refused it %d times: see the log", p.about.Partition, waited.Round(time.Second), p.failures.Load())
 	}
 	if next := p.next.Load(); next < p.about.LogEnd {
@@ -50,9 +54,6 @@ func (p *assignment) ready() error {
 	}
 	waited := time.Duration(now - max(p.waiting.Load(), p.lastRead.Load()))
 	if next, end := p.next.Load(), p.end.Load(); next < end && waited > longSilence {
-		if attempts := p.failures.Load(); attempts > 0 {
-			return fmt.Errorf("%w: partition %d at offset %d, %d attempts; see the log", errRetrying, p.about.Partition, next, attempts)
-		}
 		return fmt.Errorf("%w: partition %d is at offset %d of %d, and no record has come for %s; if the leader can be reached, restart the worker", errStalled, p.about.Partition, next, end, waited.Round(time.Second))
 	}
 	return nil

@@ -92,10 +92,10 @@ func (r *Runtime) quietPartitions(now time.Time) []*assignment {
 // is asked every second.
 const freshEnd = 5 * time.Second
 
-// caughtUp reports whether all records are read and all output is published.
+// caughtUp reports whether all records are folded and all output is published.
 func (p *assignment) caughtUp(now time.Time) bool {
 	heard := now.UnixNano() - p.heard.Load()
-	return p.next.Load() >= p.end.Load() && heard < int64(freshEnd) && p.unpublished.Load() == 0
+	return p.next.Load() >= p.end.Load() && heard < int64(freshEnd) && p.stuckSince.Load() == 0
 }
 
 // writeTick gives up after the publisher's delivery timeout of some seconds, since
