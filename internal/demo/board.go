@@ -131,12 +131,12 @@ func bar(c *oona.SeedCensus) string {
 var stateLetters = [oona.StateCount]string{".", "g", "T", "G", "S", "E", "f", "F", "x", "c", "r"}
 
 func rowText(y *rollups.Layer[boardRow], withTrend bool) string {
-	_, health, _ := y.Value.health.Last()
+	_, health, known := y.Value.health.Last()
 	_, rates, _ := y.Value.performance.Last()
 	var text strings.Builder
 	fmt.Fprintf(&text, "%6.6s  %-12s [%s] %3d of %3d active", tail(y.Run), y.ID, bar(&health.seeds), health.seeds.Active, health.seeds.Seen)
 	for i, mean := range health.means {
-		if math.IsNaN(mean) || health.seeds.Seen == 0 {
+		if !known || math.IsNaN(mean) {
 			continue
 		}
 		fmt.Fprintf(&text, "  %s %.4g", shownMetrics[i], mean)

@@ -62,7 +62,7 @@ func incarnationOf(s *oona.IncarnationStart) *incarnation {
 	return out
 }
 
-// setting is a record of the settings topic, the last of whose key holds.
+// setting is a record of the settings topic. The last record of a key is in force.
 type setting struct {
 	Key     string `json:"key"`
 	Text    string `json:"text,omitempty"` // of a value that is text, such as YAML

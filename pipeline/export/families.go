@@ -74,7 +74,7 @@ func newFamilies(known *catalogue.Catalogue) *families {
 	return f
 }
 
-// Labels whose values are not a client's.
+// Labels whose values do not come from clients.
 const (
 	labelState = "state"
 	labelRank  = "rank" // 1 to Config.WorstSeeds

@@ -176,9 +176,9 @@ func triggerText(t oona.Trigger) string {
 	return fmt.Sprintf("incarnation %d, offset %d, index %d", t.Incarnation, t.Offset, t.Index)
 }
 
-// drop counts a record that is no rollup and logs the 1st, 2nd, 4th, 8th ...:
-// none is silent, and a flood does not flood the log. It writes no dead letter:
-// the record stays where it is, and every replica would write one at each start.
+// drop counts a record that is not a rollup, and logs the 1st, 2nd, 4th, 8th and so
+// on. It writes no dead letter: the record stays where it is, and every replica would
+// write one at each start.
 func (s *Stage) drop(g oona.Group, err error, where ...any) {
 	n := s.metrics.undecodable[g].Add(1)
 	if n&(n-1) == 0 {

@@ -19,7 +19,7 @@ const (
 	labelMetric = "metric"
 )
 
-// store keeps what is exposed of each layer. Its time is the caller's.
+// store keeps what is exposed of each layer. It reads no clock: the caller passes the time.
 type store struct {
 	cfg    Config
 	folded func(label string) // is told of each rollup or metric merged under other
