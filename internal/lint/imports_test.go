@@ -55,11 +55,14 @@ var layers = []layer{
 	{pkg: "bus", may: []string{""}},
 	{pkg: "bus/memory", may: []string{"", "bus"}},
 	{pkg: "bus/bustest", may: []string{"", "bus"}},
-	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address"}},
+	{pkg: "internal/secret", may: []string{""}},
+	{pkg: "internal/tlsfiles", may: []string{"", "internal/secret"}},
+	{pkg: "internal/tlsfiles/tlstest", standard: true},
+	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/remedy", may: []string{"bus"}},
-	{pkg: "internal/worker", may: []string{"", "internal/address"}},
+	{pkg: "internal/worker", may: []string{"", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/configcheck", may: []string{"internal/address"}},
 	{pkg: "internal/watch", may: []string{"", "bus", "rollups", "schemas/avro"}},
@@ -76,7 +79,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/catalogue", "internal/remedy", "internal/settings", "internal/spool", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/spool", "internal/tlsfiles", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.
