@@ -1,4 +1,4 @@
-{{/* Names. A StatefulSet's name is at most 52 characters, as the label of its revision adds 11. */}}
+{{/* Names. A StatefulSet's name has at most 52 characters, as the label of its revision adds 11. */}}
 {{- define "oona.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 37 | trimSuffix "-" -}}
 {{- end -}}
@@ -11,6 +11,10 @@
 {{- else -}}
 {{- printf "%s-%s" .Release.Name (include "oona.name" .) | trunc 37 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "oona.ingestName" -}}
+{{ include "oona.fullname" . }}-ingest{{ if not .Values.ingest.spool.enabled }}-nospool{{ end }}
 {{- end -}}
 
 {{- define "oona.serviceAccountName" -}}
@@ -28,7 +32,7 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Labels of pods: those of selectors, and the user's. The versions are not among them, as they would restart every pod. */}}
+{{/* Labels of pods. Versions are not among them, as they would restart every pod. */}}
 {{- define "oona.podLabels" -}}
 {{ include "oona.selectorLabels" . }}
 {{- with (index . 0).Values.commonLabels }}
@@ -45,7 +49,15 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{/* Image of a worker: (list $ "aggregate" $.Values.aggregate.image). */}}
+{{/* Name, namespace and labels of an object: (list $ "aggregate" "name"). */}}
+{{- define "oona.metadata" -}}
+name: {{ index . 2 }}
+namespace: {{ (index . 0).Release.Namespace }}
+labels:
+  {{- include "oona.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* Image of a program: (list $ "aggregate" $.Values.aggregate.image). */}}
 {{- define "oona.image" -}}
 {{- $root := index . 0 -}}
 {{- $own := index . 2 -}}
@@ -55,4 +67,55 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- else -}}
 {{- printf "%s:%s" $repository (default (default $root.Chart.AppVersion $root.Values.image.tag) $own.tag | toString) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Bytes of a quantity of memory, such as 1.5Gi, 500M, 1e9 or 1073741824. */}}
+{{- define "oona.bytes" -}}
+{{- if kindIs "string" . -}}
+{{- $number := regexFind "^[0-9.]+([eE][0-9]+)?" . -}}
+{{- $unit := trimPrefix $number . -}}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- if or (not $number) (not (hasKey $factors $unit)) -}}
+{{- fail (printf "%q is not a quantity of memory: write, for example, 2Gi" .) -}}
+{{- end -}}
+{{- mulf (float64 $number) (get $factors $unit) | int64 -}}
+{{- else -}}
+{{- int64 . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Value of GOMEMLIMIT of a worker: nine tenths of its limit. The downward API would give all of it, and the memory of the node where there is no limit. */}}
+{{- define "oona.goMemLimit" -}}
+{{- if .goMemLimit -}}
+{{- .goMemLimit -}}
+{{- else -}}
+{{- with dig "limits" "memory" "" (default dict .resources) -}}
+{{- div (mul 9 (include "oona.bytes" .)) 10 -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Matchers of the series of this release. */}}
+{{- define "oona.matchers" -}}
+{{- if .Values.metrics.rules.matchers -}}
+{{- .Values.metrics.rules.matchers -}}
+{{- else -}}
+namespace="{{ .Release.Namespace }}",job=~"{{ include "oona.fullname" . }}-(ingest|aggregate|exporter)"
+{{- end -}}
+{{- end -}}
+
+{{/* An expression whose selectors have more matchers: (list "expression" "matchers"). absent() needs them, too, as no series is left that could be grouped. */}}
+{{- define "oona.scoped" -}}
+{{- $metric := "\\b((?:oona|kasmina)_[a-z0-9_]+|up)" -}}
+{{- $some := regexReplaceAll (printf "%s\\{([^}])" $metric) (index . 0) (printf "${1}{%s,${2}" (index . 1)) -}}
+{{- regexReplaceAll (printf "%s([^a-zA-Z0-9_:{]|$)" $metric) $some (printf "${1}{%s}${2}" (index . 1)) -}}
+{{- end -}}
+
+{{/* Ports of the brokers, as a list in JSON. */}}
+{{- define "oona.kafkaPorts" -}}
+{{- $ports := list -}}
+{{- range .Values.kafka.brokers -}}
+{{- $ports = append $ports (splitList ":" . | last | int) -}}
+{{- end -}}
+{{- uniq $ports | toJson -}}
 {{- end -}}

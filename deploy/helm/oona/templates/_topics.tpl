@@ -1,0 +1,15 @@
+{{- define "oona.topicsArgs" -}}
+- topics
+- apply
+{{- if eq .Values.topics.mode "no-create" }}
+- --no-create
+{{- end }}
+{{ include "oona.busArgs" . }}
+- {{ printf "--group=%s" .Values.aggregate.group | quote }}
+- {{ printf "--partitions=%d" (int .Values.topics.partitions) | quote }}
+- {{ printf "--max-message-bytes=%d" (int .Values.kafka.maxMessageBytes) | quote }}
+{{- include "oona.catalogueArg" . }}
+{{- range $flag, $value := .Values.topics.windows }}
+- {{ printf "--%s=%v" $flag $value | quote }}
+{{- end }}
+{{- end -}}
