@@ -19,7 +19,7 @@ type Topics struct {
 	Quarantine       string // frames whose time or identity cannot be right
 	Overflow         string // frames beyond a limit
 	SeedMetricsDead  string // dead letters of SeedMetrics
-	SeedRaw          string // frames from trainers that publish to Kafka
+	SeedRaw          string // frames from trainers that publish to the bus
 	SeedRawDead      string // dead letters of SeedRaw
 	Settings         string // shared by workers: catalogues, incarnations, configurations
 }
@@ -61,7 +61,7 @@ type topicSet int
 
 const (
 	telemetrySet topicSet = iota // needed always
-	rawSet                       // needed if ingest reads frames from Kafka
+	rawSet                       // needed if ingest reads frames from the bus
 	settingsSet                  // for settings that workers share
 )
 
@@ -156,7 +156,7 @@ const MaxSideBytes = 2 << 20
 // any number is right.
 func (t Topics) Specs(partitions int32) []TopicSpec { return t.specs(telemetrySet, partitions) }
 
-// RawSpecs returns the topics that ingest needs to read frames from Kafka. Any
+// RawSpecs returns the topics that ingest needs to read frames from the bus. Any
 // number of partitions is right, as ingest writes all frames of a layer to the
 // same partition of SeedMetrics.
 func (t Topics) RawSpecs(partitions int32) []TopicSpec { return t.specs(rawSet, partitions) }

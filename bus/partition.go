@@ -2,13 +2,13 @@ package bus
 
 import "encoding/binary"
 
-// PartitionOf returns the partition of a key. On every bus it is the one that the Java
-// clients of Kafka choose.
+// PartitionOf returns the partition of a key. It is the same on every bus, and for every
+// producer that hashes keys with murmur2.
 func PartitionOf(key []byte, partitions int) int32 {
 	return int32(murmur2(key)&0x7fffffff) % int32(partitions)
 }
 
-// murmur2 is the 32-bit hash of Kafka's clients, with their seed.
+// murmur2 is 32-bit murmur2 with the seed that producers of a partitioned log agree on.
 func murmur2(data []byte) uint32 {
 	const (
 		seed = 0x9747b28c

@@ -89,7 +89,7 @@ func TestConflict(t *testing.T) {
 	})
 }
 
-// The offsets of a log that was made again are below those of before.
+// A log that was made again has lower offsets than before.
 func TestNewIncarnation(t *testing.T) {
 	read(t, []step{
 		{window("a", 1, 0, 9_000), New, false},
@@ -123,8 +123,8 @@ func TestLogMadeAgainWithoutAnIncarnation(t *testing.T) {
 		{window("a", 2, 0, 20), Remade, false},
 		{window("a", 3, 0, 30), Behind, false},
 		{window("b", 3, 0, 31), Behind, false},
-		{window("a", 3, 0, 30), Behind, false}, // it is as lost as it was
-		{window("a", 4, 7, 40), New, true},     // and this ends it
+		{window("a", 3, 0, 30), Behind, false}, // it stays lost
+		{window("a", 4, 7, 40), New, true},     // until the next incarnation
 		{window("a", 5, 7, 50), New, false},
 	})
 }

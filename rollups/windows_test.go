@@ -44,7 +44,7 @@ func TestWindowsKeepsTheLast(t *testing.T) {
 	})
 }
 
-// A full Windows allocates nothing more: its memory is that of its limit.
+// A full Windows allocates nothing more: its limit bounds its memory.
 func TestWindowsIsBounded(t *testing.T) {
 	const limit = 64
 	var windows Windows[[3]float64]

@@ -126,13 +126,13 @@ func (w *world) expect(want map[rollupKey]*content, folded map[identity]bool, f 
 		c = &content{first: offset, sums: make(map[string]float64)}
 		want[key] = c
 	}
-	if id := identityOf(f); folded[id] {
+	id := identityOf(f)
+	if folded[id] {
 		c.duplicates++
 		r.dup++
 		return
-	} else {
-		folded[id] = true
 	}
+	folded[id] = true
 	r.folded++
 	c.frames++
 	c.readings += int64(len(f.Seeds))

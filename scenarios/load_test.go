@@ -210,11 +210,10 @@ func backlog(w *world) {
 	w.killWorker(worker)
 	w.pause(60 * time.Second)
 	finish()
-	behind := 0.0
 	began := time.Now()
 	worker = w.launchWorker()
 	w.await("the backlog", func() bool { return worker.metrics()["oona_aggregate_assignments_total"] == partitions })
-	behind = worker.metrics()["oona_aggregate_lag_records"]
+	behind := worker.metrics()["oona_aggregate_lag_records"]
 	worker.awaitReady(w.T, w.ctx)
 	caughtUp := time.Since(began)
 	w.settle()

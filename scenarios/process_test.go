@@ -252,7 +252,7 @@ func (p *process) refuses(t *testing.T, within time.Duration) string {
 // peakMemory returns the peak resident memory of the process in bytes.
 func (p *process) peakMemory(t *testing.T) int64 {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

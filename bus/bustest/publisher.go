@@ -34,8 +34,8 @@ var publisherCases = []testCase{
 }
 
 // A call has messages with a key, with a partition, and with neither. On every bus, a key
-// goes to the partition that Kafka's Java clients choose. The hashes are from their
-// tests.
+// goes to the partition that murmur2 gives. The hashes are from the tests
+// of its Java implementation.
 func keysDecideThePartition(t *trial) {
 	const partitions = 12
 	topic := t.partitions(partitions)

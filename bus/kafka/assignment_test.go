@@ -64,13 +64,13 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 		all = append(all, p)
 	}
 	before := counted(kmsg.ListOffsets.Int16())
-	claims, _, err := s.(*Member).describe(t.Context(), "many", all...)
-	if err != nil || len(claims) != partitions {
-		t.Fatalf("%d claims: %v", len(claims), err)
+	assignments, _, err := s.(*Member).describe(t.Context(), "many", all...)
+	if err != nil || len(assignments) != partitions {
+		t.Fatalf("%d assignments: %v", len(assignments), err)
 	}
-	for p, c := range claims {
-		if c.Partition != int32(p) || c.Partitions != partitions || c.Committed.Offset != bus.NoOffset || c.LogStart != 0 || c.LogEnd != 0 || c.Settled {
-			t.Errorf("%+v", c)
+	for p, a := range assignments {
+		if a.Partition != int32(p) || a.Partitions != partitions || a.Committed.Offset != bus.NoOffset || a.LogStart != 0 || a.LogEnd != 0 || a.Settled {
+			t.Errorf("%+v", a)
 		}
 	}
 	if asked := counted(kmsg.ListOffsets.Int16()) - before; asked > 6 { // two for each broker

@@ -50,7 +50,7 @@ func (c *committing) outcome(t *testing.T) error {
 	select {
 	case err := <-c.result:
 		return err
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("no commit was made")
 		return nil
 	}

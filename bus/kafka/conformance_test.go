@@ -184,7 +184,7 @@ func expel(t *testing.T, cfg kafka.Config, group string) {
 	}
 }
 
-// Watermill's own suite, as far as a member claims its contract.
+// Watermill's own suite, for the parts of its contract that a member keeps.
 func TestWatermill(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		bustest.RunWatermill(t, func(*testing.T) bustest.Harness { return harness(cfg) })

@@ -79,7 +79,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 	before := refusals.Load()
 	eventually(t, "the end is asked for in vain", func() bool { return refusals.Load() >= before+4 })
 	heard := o.heard.Load()
-	o.due <- bus.Commit{Offset: 3, Metadata: "meanwhile"}
+	o.due <- bus.Commit{Offset: 3, Metadata: "committed"}
 	if err := o.outcome(t); err != nil {
 		t.Errorf("the commit failed: %v", err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// records is a claim of a partition with a number of records.
+// records is a partition with a number of records, as sarama assigns it.
 type records struct {
 	sarama.ConsumerGroupClaim
 	messages chan *sarama.ConsumerMessage
@@ -46,7 +46,7 @@ func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
 	return h
 }
 
-// idle fails the test if a message is handed out, or the claim has ended.
+// idle fails the test if a message is handed out, or the assignment has ended.
 func (h *handingOut) idle(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
@@ -54,7 +54,7 @@ func (h *handingOut) idle(t *testing.T) {
 	case msg := <-h.out:
 		t.Fatalf("%s was handed out", msg.Payload)
 	case <-h.result:
-		t.Fatal("the claim is over")
+		t.Fatal("the assignment has ended")
 	default:
 	}
 }
@@ -133,7 +133,7 @@ func TestOneMessageAtATime(t *testing.T) {
 	})
 }
 
-// A leader that does not answer does not delay the end of a claim.
+// A leader that does not answer does not delay the end of an assignment.
 func TestEndIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
@@ -148,7 +148,7 @@ func TestEndIsNotWaitedFor(t *testing.T) {
 	})
 	s := &Member{offsets: &offsets{cfg: Config{Brokers: broker.ListenAddrs(), ClientID: "test"}}}
 	if _, err := s.end(open, "t", 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, although the claim was over", err)
+		t.Errorf("%v, although the assignment had ended", err)
 	}
 	if err := s.offsets.close(); err != nil {
 		t.Error(err)

@@ -20,8 +20,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// patience limits every wait. No test waits for it to pass.
-const patience = 40 * time.Second
+// waitLimit bounds every wait. It passes only in a test that fails.
+const waitLimit = 40 * time.Second
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -161,7 +161,7 @@ func next(t *testing.T, messages <-chan *message.Message) *message.Message {
 			t.Fatal("the subscription has ended")
 		}
 		return msg
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("no message came")
 	}
 	return nil
@@ -226,7 +226,7 @@ func position(t *testing.T, msg *message.Message) bus.Position {
 // eventually waits until ok is true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitLimit)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("did not happen: %s", what)
@@ -303,7 +303,7 @@ func (o *owner) await(t *testing.T, kind string, count int) (all []*assignment) 
 				t.Fatalf("%s: %+v, want %s", e.kind, e.of.Assignment, kind)
 			}
 			all = append(all, e.of)
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			t.Fatalf("%d of %d were %s", len(all), count, kind)
 		}
 	}

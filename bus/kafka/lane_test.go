@@ -169,8 +169,8 @@ func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
 		if !errors.As(err, &refused) || !errors.Is(err, sarama.ErrNotEnoughReplicas) {
 			t.Errorf("%v", err)
 		}
-	case <-time.After(patience):
-		t.Fatalf("nothing was heard in %s", patience)
+	case <-time.After(waitLimit):
+		t.Fatalf("nothing was heard in %s", waitLimit)
 	}
 	if broker.refused < 2 {
 		t.Errorf("%d requests were refused, want it tried again", broker.refused)

@@ -30,9 +30,9 @@ func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partiti
 	return &partitionGuard{topic: topic, partitions: int32(len(partitions))}, nil
 }
 
-// check compares the partitions of a topic with those of the pinned one, if it is that.
-// Once they were different, it returns a *bus.PartitionsError for good. Without
-// partitions, the topic is not known now.
+// check compares the pinned topic's partitions with those that it had first. For other
+// topics it does nothing. Once they differ, check returns a *bus.PartitionsError for
+// good. No partitions mean that the topic is unknown at the moment.
 func (p *partitionGuard) check(topic string, known []int32) error {
 	if p == nil || topic != p.topic {
 		return nil

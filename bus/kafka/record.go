@@ -41,8 +41,7 @@ func newOutgoing(index int, msg *message.Message) (*outgoing, error) {
 	return r, nil
 }
 
-// partition returns where the record goes: to its partition, to that of its key, or
-// without a key to any.
+// partition returns the record's own partition, or its key's, or any if it has neither.
 func (r *outgoing) partition(partitions int) (int32, error) {
 	switch {
 	case r.target.Directed && int(r.target.Partition) >= partitions:

@@ -6,7 +6,7 @@
 // milliseconds. After the Close of a Publisher, a Member or a Reader, none of its
 // goroutines is left.
 //
-// Groups rebalance like Kafka's eager groups: when a member joins or leaves, each member
-// gives up all partitions, and they are assigned again. A member with an instance gets no
-// grace time when it leaves.
+// Groups rebalance eagerly: when a member joins or leaves, each member gives up all
+// partitions, and they are assigned again. A member with an instance gets no grace time
+// when it leaves.
 package memory

@@ -33,7 +33,7 @@ const (
 // does: live, and again as a successor that resumes from the commit at its end. The
 // two take turns chunk by chunk, and alternate which is first. It reports the rates
 // over the whole log, and the median over the chunks of the CPU time of live folding
-// divided by that of a replay. Recovery promises more than 0.5.
+// divided by the CPU time of a replay. Recovery promises more than 0.5.
 func BenchmarkReplay(b *testing.B) {
 	topics, err := oona.NewTopics(oona.DefaultPrefix)
 	if err != nil {

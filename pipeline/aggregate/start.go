@@ -74,7 +74,7 @@ type Past struct {
 // for the first offset of an assignment, for its engine, and for what `oona windows`
 // shows. If log is nil, it decides by the assignment alone. If a.Partitions is 0, the
 // number of partitions is not compared. The error wraps ErrCommitText, ErrPartitions
-// or windows.ErrCommit, or is that of a method of log.
+// or windows.ErrCommit, or the error of a method of log.
 func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 	if a.Committed.Offset == bus.NoOffset {
 		lost, err := withoutCommit(ctx, a, log)
@@ -96,7 +96,7 @@ func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 	return past, err
 }
 
-// withoutCommit decides for a partition of which the group has no commit.
+// withoutCommit decides for a partition without a commit of the group.
 func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if a.LogStart > 0 {
 		return fmt.Errorf("%w: %s/%d begins at offset %d. Was the group renamed, or have its offsets expired? Restore the offsets, or start the aggregator with --from-here to continue with what the log still holds",

@@ -14,8 +14,8 @@ import (
 )
 
 // Rollups of 10,000 layers, of 1,000 runs and of 200 metrics, at the default
-// caps: what is shown is no more than the caps allow and does not grow with what
-// comes beyond them, which is merged and counted. Nothing is lost by it.
+// caps: the exposition is within the caps and does not grow with more layers, runs and
+// metrics. These are merged and counted, so that nothing is lost.
 func TestExpositionIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := export.DefaultConfig()
@@ -49,8 +49,8 @@ func TestExpositionIsBounded(t *testing.T) {
 		if most := cfg.MaxTotalLayers + cfg.MaxRuns + 1; layers > float64(most) || layers < float64(cfg.MaxTotalLayers) {
 			t.Errorf("%v layers are shown, want %d and at most one of each run that merges others", layers, cfg.MaxTotalLayers)
 		}
-		// What is known by now may get the metrics that it had not: an overall
-		// cap of layers times that of metrics.
+		// Layers that are shown may get metrics that they did not have: up to the
+		// cap of layers times the cap of metrics.
 		if now := families["oona_exporter_series"].Metric[0].Gauge.GetValue(); now > 1.5*shown {
 			t.Errorf("%v series are shown, %v before 10,000 more windows", now, shown)
 		}

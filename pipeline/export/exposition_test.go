@@ -23,7 +23,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/export"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // exhibit sends a few rollups that between them show every family.
 func exhibit(f *fixture) {
@@ -90,7 +90,7 @@ func TestTextExposition(t *testing.T) {
 				w = wantLines[i]
 			}
 			if g != w {
-				t.Fatalf("line %d is\n\t%s\nwant\n\t%s\n(go test -update writes %s anew)", i+1, g, w, golden)
+				t.Fatalf("line %d is\n\t%s\nwant\n\t%s\n(go test -update rewrites %s)", i+1, g, w, golden)
 			}
 		}
 	})

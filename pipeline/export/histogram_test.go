@@ -111,8 +111,8 @@ func expand(spans []*dto.BucketSpan, deltas []int64) map[int32]int64 {
 	return counts
 }
 
-// consistent checks what holds of every histogram that is exposed: the parts of
-// the native form add up, and the classic form says the same at its bounds.
+// consistent checks an exposed histogram: the parts of the native form add up, and the
+// classic form agrees with it at its bounds.
 func consistent(h *dto.Histogram) error {
 	for _, span := range append(h.PositiveSpan, h.NegativeSpan...) {
 		if span.GetLength() == 0 {

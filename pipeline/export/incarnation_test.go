@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// sendAt appends a rollup of the window that ends so many seconds after the
-// layer's first, which the record at a trigger has closed.
+// sendAt appends the rollup of a window that ends some seconds after the layer's
+// first. The record at the trigger has closed it.
 func (f *fixture) sendAt(g oona.Group, seconds int64, at oona.Trigger) {
 	f.t.Helper()
 	r := rollup(g, "r", "enc.0", summarize("weight_norm", float64(seconds)))
@@ -21,8 +21,8 @@ func (f *fixture) sendAt(g oona.Group, seconds int64, at oona.Trigger) {
 	f.append(topics.Rollup(g), 0, avro.AppendRollup(nil, r))
 }
 
-// The log has lost its end, or was made again: offsets are below those of before.
-// Its new incarnation says so, and all goes on.
+// A log that lost its end or was made again has lower offsets than before. With its
+// new incarnation, the rollups count.
 func TestRollupsOfANewIncarnation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)

@@ -25,7 +25,7 @@ func TestRunsBeyondTheCapAreOther(t *testing.T) {
 		}
 		f.expect(6, "oona_exporter_folded_series_total", "label=run")
 		f.expect(0, "oona_exporter_folded_series_total", "label=layer")
-		f.absent("kasmina_layer_seeds_seen", "run=other") // nobody's last window
+		f.absent("kasmina_layer_seeds_seen", "run=other") // other has no last window that is of one layer
 		f.absent("kasmina_layer_health_window_mean", "run=other")
 		f.expect(3, "oona_exporter_layers")
 	})
@@ -75,7 +75,7 @@ func TestMetricsBeyondTheCapAreOther(t *testing.T) {
 	})
 }
 
-// A client may choose the very word: its sums then join those of the rest.
+// A client may name a run "other". Its sums are then added to the sums of the merged runs.
 func TestNamedOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *export.Config) { c.MaxRuns, c.MaxLayers, c.MaxMetrics = 1, 1, 1 })
@@ -141,7 +141,7 @@ func TestSilenceIsJudgedByArrivalToo(t *testing.T) {
 	})
 }
 
-// Nobody needs to scrape for places to become free.
+// Places become free without a scrape.
 func TestPlacesBecomeFreeWithoutAScrape(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *export.Config) { c.MaxRuns = 1; c.SilentAfter = time.Minute })
@@ -152,8 +152,8 @@ func TestPlacesBecomeFreeWithoutAScrape(t *testing.T) {
 	})
 }
 
-// The end of a window counts beside the arrival: a restarted exporter reads
-// rollups that are hours old.
+// A window is old if it ended long ago, even if its rollup has just arrived: a
+// restarted exporter reads rollups that are hours old.
 func TestOldWindowsAreNotShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *export.Config) { c.SilentAfter = time.Minute; c.MaxLayers = 1 })

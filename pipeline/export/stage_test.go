@@ -89,8 +89,8 @@ func TestSamplesThatAreNoNumbers(t *testing.T) {
 	})
 }
 
-// An aggregator that starts anew emits all over again: into the same topics,
-// after what it emitted before.
+// An aggregator that starts from the beginning of the log emits everything a second
+// time, into the same topics.
 func TestReemissionIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -157,7 +157,7 @@ func TestTriggersAreOfAPartition(t *testing.T) {
 			{0, oona.Trigger{Offset: 9, Index: 9}, "a", 4},
 		} {
 			r.Trigger, r.Layer = step.trigger, step.layer
-			r.Start = r.End - oona.Micros(1000+10*step.trigger.Offset) - oona.Micros(step.trigger.Index) // a window of its own
+			r.Start = r.End - oona.Micros(1000+10*step.trigger.Offset) - oona.Micros(step.trigger.Index) // another window
 			f.append(topics.LayerHealth, step.partition, avro.AppendRollup(nil, r))
 			f.expect(step.fresh, "kasmina_layer_health", "layer=a")
 		}

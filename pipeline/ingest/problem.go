@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// Reasons besides those of package intake. Those up to coding occur with HTTP only.
+// Reasons besides the ones in package intake. Those up to coding occur with HTTP only.
 const (
 	reasonPath       intake.Reason = "path"
 	reasonMethod     intake.Reason = "method"
@@ -30,7 +30,7 @@ const (
 	reasonTimeout    intake.Reason = "timeout"
 	reasonPartitions intake.Reason = "partitions"
 
-	reasonSlow = reasonRead + "-slow" // answered with a status of its own
+	reasonSlow = reasonRead + "-slow" // answered with another status
 )
 
 // answers has the HTTP status and the title of each reason.
