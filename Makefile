@@ -19,6 +19,7 @@ SEEDS     ?= 100000
 SEED      ?= 0
 ARGS      ?=
 KAFKA     ?=
+VERSION   ?=
 ROW       ?=
 
 GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -137,6 +138,14 @@ objectstore: ## tensor stores and ingest on a real S3 server, with faults; it is
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")
 	$(GO) run ./cmd/oona demo $(ARGS)
+
+.PHONY: image
+image: ## the container images, in dist/images as OCI layouts; without Docker (VERSION=)
+	VERSION="$(VERSION)" deploy/image/build dist/images
+
+.PHONY: image-test
+image-test: image ## check the images: the same digests again, and each starts as user 65532 on a read-only root
+	cd deploy/image && OONA_IMAGES=$(CURDIR)/dist/images $(GO) test -count=1 -v $(TESTARGS) ./...
 
 .PHONY: kafka-up
 kafka-up: ## three Apache Kafka brokers on loopback; export OONA_KAFKA=$(make -s kafka-up)

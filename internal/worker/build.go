@@ -12,15 +12,32 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
+// stampedVersion and stampedRevision are set when images and releases are built:
+//
+//	go build -ldflags "-X github.com/morphogenetic/oona/internal/worker.stampedVersion=0.1.0"
+var stampedVersion, stampedRevision string
+
 // Build describes the source of the binary.
 type Build struct {
-	Version  string // of the module; "(devel)" for a build from a checkout
+	Version  string // of the release; else of the module, "(devel)" for a build from a checkout
 	Revision string // the commit, with "-dirty" if files were changed; may be empty
 	Go       string
 }
 
-// ReadBuild returns the Build that the Go linker wrote into the binary.
+// ReadBuild returns what was stamped into the binary, and for the rest what the Go
+// linker wrote into it.
 func ReadBuild() Build {
+	b := readLinked()
+	if stampedVersion != "" {
+		b.Version = stampedVersion
+	}
+	if stampedRevision != "" {
+		b.Revision = stampedRevision
+	}
+	return b
+}
+
+func readLinked() Build {
 	b := Build{Version: "(unknown)", Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -1,0 +1,2 @@
+// Package image has the tests of Oona's container images; see README.md.
+package image
