@@ -29,7 +29,8 @@ import (
 const nonroot = 65532
 
 const (
-	passwd = "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n"
+	home   = "home/nonroot"
+	passwd = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/" + home + ":/sbin/nologin\n"
 	group  = "root:x:0:\nnonroot:x:65532:\n"
 
 	rootCertificates = "/etc/ssl/certs/ca-certificates.crt"
@@ -138,7 +139,7 @@ func archive() ([]byte, error) {
 		{"etc/ssl/certs/", 0o755, 0, nil},
 		{rootCertificates[1:], 0o644, 0, certificates()},
 		{"home/", 0o755, 0, nil},
-		{"home/nonroot/", 0o700, nonroot, nil},
+		{home + "/", 0o700, nonroot, nil},
 		{"tmp/", 0o1777, 0, nil},
 	}
 	for _, e := range entries {
