@@ -18,7 +18,8 @@ type Bus struct {
 	mu     sync.Mutex
 	topics map[string]*topic
 	groups map[groupKey]*group
-	refuse func(topic string, partition int32) error // nil: nothing is refused
+	// What the test refuses; nil: nothing.
+	refuse, refuseCommit func(topic string, partition int32) error
 }
 
 // Options of a Bus.

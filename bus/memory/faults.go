@@ -14,6 +14,14 @@ func (b *Bus) Refuse(check func(topic string, partition int32) error) {
 	b.refuse = check
 }
 
+// RefuseCommits sets a check that is called for each commit. If the check returns an
+// error, the commit fails with it. The check must not call the Bus. nil removes it.
+func (b *Bus) RefuseCommits(check func(topic string, partition int32) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuseCommit = check
+}
+
 // DeleteTopic deletes a topic, with its records and the groups' commits.
 func (b *Bus) DeleteTopic(topic string) error {
 	b.mu.Lock()

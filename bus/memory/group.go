@@ -159,6 +159,11 @@ func (m *Member) commit(s *session, partition int32, of *log, c bus.Commit) erro
 	case len(c.Metadata) > maxMetadata:
 		return fmt.Errorf("commit offset %d of %s/%d: its metadata have %d bytes, more than %d", c.Offset, m.topic, partition, len(c.Metadata), maxMetadata)
 	}
+	if m.bus.refuseCommit != nil {
+		if err := m.bus.refuseCommit(m.topic, partition); err != nil {
+			return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, m.topic, partition, err)
+		}
+	}
 	g.commits[partition] = c
 	return nil
 }

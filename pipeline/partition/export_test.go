@@ -1,10 +1,16 @@
 package partition
 
+import "github.com/morphogenetic/oona/bus"
+
 // Handle folds a message as the router of Run does.
 var Handle = (*Runtime).handle
 
-// ErrFailed is why a partition is not ready whose machine has failed.
-var ErrFailed = errFailed
+// Reasons why a partition is not ready.
+var (
+	ErrFailed     = errFailed
+	ErrRetrying   = errRetrying
+	ErrCatchingUp = errCatchingUp
+)
 
-// ErrRetrying is why a partition is not ready whose next record cannot be folded.
-var ErrRetrying = errRetrying
+// ReadyOf returns why the partition of a Consumer is not ready, or nil.
+func ReadyOf(c bus.Consumer) error { return c.(*assignment).ready() }

@@ -2,59 +2,78 @@ package partition_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/pipeline/partition"
 )
 
+// handle gives the runtime a record as its router does, and reports whether it is to be
+// acked.
+func (w *world) handle(c bus.Consumer, offset int64, payload string) (bool, error) {
+	msg := message.NewMessage("", []byte(payload))
+	msg.SetContext(bus.WithPosition(w.t.Context(), bus.Position{Topic: "numbers", Partition: owned, Offset: offset, Appended: oona.MicrosOf(time.Now()), Consumer: c}))
+	err := partition.Handle(w.runtime, msg)
+	select {
+	case <-msg.Nacked():
+		return false, err
+	default:
+		return err == nil, err
+	}
+}
+
 // After a machine has failed or panicked it is neither committed nor used again. Its
-// successor folds the record again, from the last commit.
+// successor folds the record again, from the last commit. No member gives the runtime
+// its assignment here: it would revoke it after the failure.
 func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 	for _, how := range []string{"late error", "late panic"} {
 		t.Run(how, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := start(t)
-				w.assign(fresh)
-				w.fold("1")
-				commit, _ := w.consumer.Commit()
-				w.consumer.Committed(commit, nil)
-				if w.deliver(how) {
-					t.Error("the record was acked")
+				w := newWorld(t, newBus(t))
+				a := bus.Assignment{Topic: "numbers", Partition: owned, Partitions: 4, Committed: noCommit}
+				_, c, err := w.Assign(t.Context(), a)
+				if err != nil {
+					t.Fatal(err)
 				}
-				if c, due := w.consumer.Commit(); due {
-					t.Errorf("%+v is committed, and the output is not on the bus", c)
+				if acked, err := w.handle(c, 0, "1"); !acked {
+					t.Fatal(err)
 				}
-				w.runtime.Each(func(int32, partition.Machine) { t.Error("Each still uses the machine") })
-				if err := w.runtime.Ready(); !errors.Is(err, partition.ErrFailed) {
+				commit, _ := c.Commit()
+				c.Committed(commit, nil)
+				acked, err := w.handle(c, 1, how)
+				if acked || errors.Is(err, partition.ErrPanic) != (how == "late panic") {
+					t.Errorf("acked: %t, %v", acked, err)
+				}
+				if err := partition.ReadyOf(c); !errors.Is(err, partition.ErrFailed) {
 					t.Errorf("Ready: %v", err)
 				}
-				err := <-w.ended
-				if err == nil || errors.Is(err, partition.ErrPanic) != (how == "late panic") {
-					t.Errorf("Run: %v", err)
-				}
+				w.change(func(*adder) { t.Error("Each still uses the machine") })
 				// The record is delivered once more while the worker ends.
-				again := w.message("1")
-				err = partition.Handle(w.runtime, again)
-				synctest.Wait()
-				select {
-				case <-again.Nacked():
-				default:
-					t.Error("another record was acked")
+				if acked, err := w.handle(c, 1, "1"); acked || err != nil || w.machine.folds != 2 || !slices.Equal(w.sums(), []string{"1"}) {
+					t.Errorf("another record: acked %t, %v; folded %d, published %v", acked, err, w.machine.folds, w.sums())
 				}
-				if err != nil || w.machine.folds != 2 || len(w.out.payloads("sums")) != 1 {
-					t.Errorf("%v; folded %d records, published %v", err, w.machine.folds, w.out.payloads("sums"))
+				if c, due := c.Commit(); due {
+					t.Errorf("%+v is committed, and the output is not on the bus", c)
 				}
-				if _, due := w.consumer.Commit(); due {
-					t.Error("the machine is committed after all")
+				w.run()
+				if got := <-w.ended; got == nil || errors.Is(got, partition.ErrPanic) != (how == "late panic") {
+					t.Errorf("Run: %v, want %v", got, err)
 				}
-				w.consumer.Revoke()
 
-				next := start(t)
-				next.assign(assigned(commit, 2))
-				next.fold("2")
-				if got := next.out.payloads("sums"); len(got) != 1 || got[0] != "3" {
-					t.Errorf("the successor emits %v", got)
+				next := newWorld(t, w.bus)
+				a.Committed, a.LogEnd = commit, 2
+				from, c, err := next.Assign(t.Context(), a)
+				if err != nil || from != 1 {
+					t.Fatalf("from %d, %v", from, err)
+				}
+				if acked, err := next.handle(c, 1, "2"); !acked || !slices.Equal(w.sums(), []string{"1", "3"}) {
+					t.Errorf("the successor: acked %t, %v, published %v", acked, err, w.sums())
 				}
 			})
 		})
@@ -67,24 +86,15 @@ func TestRetryAfterAnEffect(t *testing.T) {
 	for _, how := range []string{"retry after emit", "retry after count"} {
 		t.Run(how, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := start(t)
-				w.assign(fresh)
-				if w.deliver(how) {
-					t.Error("the record was acked")
+				w := start(t, newBus(t))
+				w.write(how)
+				if err := <-w.ended; err == nil || errors.Is(err, partition.ErrRetry) {
+					t.Errorf("Run: %v", err)
 				}
-				synctest.Wait()
-				select {
-				case err := <-w.ended:
-					if err == nil || errors.Is(err, partition.ErrRetry) {
-						t.Errorf("Run: %v", err)
-					}
-				default:
-					t.Error("the worker does not end")
-				}
-				if c, due := w.consumer.Commit(); due {
+				if c := w.committed(); c != noCommit {
 					t.Errorf("%+v is committed", c)
 				}
-				if got := w.out.payloads("sums"); len(got) > 0 {
+				if got := w.sums(); len(got) > 0 {
 					t.Errorf("published %v", got)
 				}
 			})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"sync"
 	"testing"
@@ -13,10 +14,10 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
 	"github.com/morphogenetic/oona/pipeline/partition"
 )
 
@@ -27,16 +28,14 @@ type adder struct {
 	folds          int
 	open           int
 	idleTicks      int64
-	fails          error // of the next Fold
+	fails          error // of each Fold
 	tooLarge       error
 }
 
 func (a *adder) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (bool, error) {
 	a.folds++
 	if a.fails != nil {
-		err := a.fails
-		a.fails = nil
-		return false, err
+		return false, a.fails
 	}
 	switch text := string(msg.Payload); text {
 	case "late error", "late panic": // once it has emitted, and counted the record
@@ -77,188 +76,250 @@ func (a *adder) Pace() partition.Pace {
 	return partition.Pace{Open: a.open, TickInterval: time.Second, IdleTicks: a.idleTicks}
 }
 
-// published is a publisher that fails some times, and then keeps the messages.
-type published struct {
-	mu       sync.Mutex
-	failures int
-	tried    int
-	on       map[string][]*message.Message
-}
+var (
+	errAway    = errors.New("the bus is away")
+	errRefused = errors.New("refused for good")
+)
 
-var errAway = errors.New("the bus is away")
+const (
+	group       = "adders"
+	owned       = 2 // the partition that the tests use
+	commitEvery = 100 * time.Millisecond
+)
 
-func (p *published) Publish(_ context.Context, topic string, messages ...*message.Message) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tried++
-	if p.failures > 0 {
-		p.failures--
-		return errAway
-	}
-	if p.on == nil {
-		p.on = make(map[string][]*message.Message)
-	}
-	p.on[topic] = append(p.on[topic], messages...)
-	return nil
-}
-
-func (p *published) Close() error { return nil }
-
-func (p *published) payloads(topic string) (all []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, msg := range p.on[topic] {
-		all = append(all, string(msg.Payload))
-	}
-	return all
-}
-
-// world is a runtime of adders over one partition, in a bubble of synctest.
+// world is a bus and a worker of adders, in a bubble of synctest.
 type world struct {
-	t        *testing.T
-	runtime  *partition.Runtime
-	machine  *adder
-	refuses  error // what Open returns
-	out      published
-	registry *prometheus.Registry
+	t         *testing.T
+	bus       *memory.Bus
+	publisher bus.Publisher // the worker's, and the test's
+	runtime   *partition.Runtime
+	member    bus.Member
+	registry  *prometheus.Registry
+	stop      func() // the worker
+	ended     chan error
 
-	messages chan *message.Message
-	consumer bus.Consumer
-	next     int64
-	ended    chan error
+	mu       sync.Mutex
+	refuses  error        // what Open returns
+	machine  *adder       // of the last assignment of the partition
+	consumer bus.Consumer // of that assignment
 }
 
-func (w *world) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	out := make(chan *message.Message)
-	go func() {
-		defer close(out)
-		for {
-			select {
-			case msg := <-w.messages:
-				out <- msg
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
-}
-func (w *world) Close() error  { return nil }
-func (w *world) Joined() error { return nil }
-
-var errRefused = errors.New("refused for good")
-
-func start(t *testing.T) *world {
+func newBus(t *testing.T) *memory.Bus {
 	t.Helper()
-	w := &world{t: t, messages: make(chan *message.Message), ended: make(chan error, 1), registry: prometheus.NewRegistry()}
+	b := memory.New(memory.Options{})
+	if _, err := b.Apply(t.Context(), []oona.TopicSpec{{Name: "numbers", Partitions: 4, AppendTime: true}, {Name: "sums", Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// newWorld makes a worker that does not run.
+func newWorld(t *testing.T, b *memory.Bus) *world {
+	t.Helper()
+	w := &world{t: t, bus: b, registry: prometheus.NewRegistry(), ended: make(chan error, 1)}
 	var err error
+	if w.publisher, err = b.Publisher(bus.PublisherOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	w.runtime, err = partition.New(partition.Config{
-		Name:  "adder",
-		Topic: "numbers",
-		Open: func(_ context.Context, a bus.Assignment) (partition.Opened, error) {
-			if w.refuses != nil {
-				return partition.Opened{}, w.refuses
-			}
-			w.machine = &adder{idleTicks: 200}
-			from, held := a.Resume()
-			if !held {
-				return partition.Opened{}, errRefused
-			}
-			if a.Committed.Offset != bus.NoOffset {
-				w.machine.processed = from
-				w.machine.sum, _ = strconv.ParseInt(a.Committed.Metadata, 10, 64)
-			}
-			return partition.Opened{Machine: w.machine, From: from}, nil
-		},
+		Name:         "adder",
+		Topic:        "numbers",
+		Open:         w.open,
 		Refuses:      func(err error) bool { return errors.Is(err, errRefused) },
 		Tick:         func(time.Time) *message.Message { return message.NewMessage("", []byte("tick")) },
 		TickInterval: time.Second,
 		Retention:    func(context.Context) (time.Duration, error) { return 7 * 24 * time.Hour, nil },
 		Outputs:      []string{"sums"},
-	}, &w.out, w.registry, slog.New(slog.DiscardHandler))
+	}, w.publisher, w.registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { w.ended <- w.runtime.Run(ctx, w) }()
-	t.Cleanup(func() { cancel(); synctest.Wait() })
 	return w
 }
 
-// assign gives the runtime the partition.
-func (w *world) assign(a bus.Assignment) {
+// start starts a worker and waits until it has its partitions.
+func start(t *testing.T, b *memory.Bus) *world {
+	t.Helper()
+	w := newWorld(t, b)
+	w.run()
+	time.Sleep(commitEvery)
+	return w
+}
+
+func (w *world) run() {
 	w.t.Helper()
-	a.Topic, a.Partition, a.Partitions = "numbers", 2, 4
 	var err error
-	if w.next, w.consumer, err = w.runtime.Assign(w.t.Context(), a); err != nil {
+	if w.member, err = w.bus.Member(bus.MemberOptions{Group: group, CommitEvery: commitEvery}, w); err != nil {
 		w.t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.ended <- errors.Join(w.runtime.Run(ctx, w.member), w.member.Close()) })
+	w.stop = func() { cancel(); running.Wait() }
+	w.t.Cleanup(w.stop)
 }
 
-var fresh = bus.Assignment{Committed: bus.Commit{Offset: bus.NoOffset}}
-
-// assigned is an assignment with a commit.
-func assigned(c bus.Commit, end int64) bus.Assignment {
-	return bus.Assignment{LogEnd: end, Committed: c}
-}
-
-// message returns the next record.
-func (w *world) message(payload string) *message.Message {
-	msg := message.NewMessage("", []byte(payload))
-	msg.SetContext(bus.WithPosition(w.t.Context(), bus.Position{Topic: "numbers", Partition: 2, Offset: w.next, Appended: oona.MicrosOf(time.Now()), Consumer: w.consumer}))
-	return msg
-}
-
-// deliver delivers the next record once and reports whether it was acked.
-func (w *world) deliver(payload string) bool {
-	msg := w.message(payload)
-	w.messages <- msg
-	select {
-	case <-msg.Acked():
-		w.next++
-		return true
-	case <-msg.Nacked():
-		return false
+// Assign keeps the Consumer of the partition.
+func (w *world) Assign(ctx context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
+	from, c, err := w.runtime.Assign(ctx, a)
+	if err == nil && a.Partition == owned {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.consumer = c
 	}
+	return from, c, err
 }
 
-// fold delivers records until each is acked.
-func (w *world) fold(payloads ...string) {
+func (w *world) open(_ context.Context, a bus.Assignment) (partition.Opened, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refuses != nil {
+		return partition.Opened{}, w.refuses
+	}
+	m := &adder{idleTicks: 200}
+	from, held := a.Resume()
+	if !held {
+		return partition.Opened{}, errRefused
+	}
+	if a.Committed.Offset != bus.NoOffset {
+		m.processed = from
+		m.sum, _ = strconv.ParseInt(a.Committed.Metadata, 10, 64)
+	}
+	if a.Partition == owned {
+		w.machine = m
+	}
+	return partition.Opened{Machine: m, From: from}, nil
+}
+
+func (w *world) refuse(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuses = err
+}
+
+// change changes the machine while it folds nothing.
+func (w *world) change(do func(*adder)) {
+	w.runtime.Each(func(at int32, m partition.Machine) {
+		if at == owned {
+			do(m.(*adder))
+		}
+	})
+}
+
+// write appends records to the log.
+func (w *world) write(payloads ...string) {
+	w.t.Helper()
 	for _, payload := range payloads {
-		for !w.deliver(payload) {
+		if err := w.publisher.Publish(w.t.Context(), "numbers", bus.NewMessage([]byte(payload), bus.Target{Partition: owned, Directed: true})); err != nil {
+			w.t.Fatal(err)
 		}
 	}
 }
 
-// A successor resumes from the commit, with another machine.
+// fold appends records and waits until they are folded and committed.
+func (w *world) fold(payloads ...string) {
+	w.t.Helper()
+	w.write(payloads...)
+	time.Sleep(3 * commitEvery)
+	synctest.Wait()
+}
+
+// committed returns the commit of the partition.
+func (w *world) committed() bus.Commit {
+	w.t.Helper()
+	all, err := w.bus.Commits(w.t.Context(), group, "numbers")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all[owned]
+}
+
+// payloads returns the payloads of a topic's partition.
+func (w *world) payloads(topic string, of int32) (all []string) {
+	w.t.Helper()
+	err := w.bus.Read(w.t.Context(), topic, bus.Range{Partition: of, End: math.MaxInt64}, func(msg *message.Message) error {
+		all = append(all, string(msg.Payload))
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+func (w *world) sums() []string { return w.payloads("sums", 0) }
+
+func (w *world) ticks() (n int) {
+	for _, payload := range w.payloads("numbers", owned) {
+		if payload == "tick" {
+			n++
+		}
+	}
+	return n
+}
+
+// counted returns a counter. result is its label, if it has one.
+func (w *world) counted(name, result string) (value float64) {
+	w.t.Helper()
+	families, err := w.registry.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == name && (result == "" || m.GetLabel()[0].GetValue() == result) {
+				value += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return value
+}
+
+// runs fails the test if the worker has ended.
+func (w *world) runs() {
+	w.t.Helper()
+	synctest.Wait()
+	select {
+	case err := <-w.ended:
+		w.t.Fatalf("the worker ended: %v", err)
+	default:
+	}
+}
+
+var noCommit = bus.Commit{Offset: bus.NoOffset}
+
+// A successor resumes from the commit, with another machine. A commit that failed is
+// tried again, and none is made twice.
 func TestCommitAndSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
-		if _, due := w.consumer.Commit(); due {
-			t.Error("something is to be committed before anything was folded")
+		w := start(t, newBus(t))
+		time.Sleep(time.Second)
+		if c := w.committed(); c != noCommit {
+			t.Errorf("%+v is committed before anything was folded", c)
 		}
+		w.bus.RefuseCommits(func(string, int32) error { return errAway })
 		w.fold("1", "2", "3")
-		commit, due := w.consumer.Commit()
-		if !due || commit != (bus.Commit{Offset: 3, Metadata: "6"}) {
-			t.Fatalf("the commit is %+v, %v", commit, due)
+		if c, failed := w.committed(), w.counted("oona_adder_commits_total", "failed"); c != noCommit || failed < 2 {
+			t.Errorf("%+v is committed after %v failures", c, failed)
 		}
-		w.consumer.Committed(commit, errAway)
-		if _, due := w.consumer.Commit(); !due {
-			t.Error("a commit that failed is not tried again")
+		w.bus.RefuseCommits(nil)
+		time.Sleep(time.Second)
+		if c := w.committed(); c != (bus.Commit{Offset: 3, Metadata: "6"}) {
+			t.Fatalf("the commit is %+v", c)
 		}
-		w.consumer.Committed(commit, nil)
-		if _, due := w.consumer.Commit(); due {
-			t.Error("a commit is made twice")
+		if done := w.counted("oona_adder_commits_total", "done"); done != 1 {
+			t.Errorf("%v commits were made", done)
 		}
-		first := w.machine
 		w.consumer.Revoke()
-		if !w.deliver("100") || first.sum != 6 { // it was on its way
-			t.Errorf("a record after the end of the assignment was folded: %d", first.sum)
+		w.fold("100") // it was on its way
+		if w.machine.sum != 6 || w.committed().Offset != 3 {
+			t.Errorf("a record after the end of the assignment was folded: %d, %+v", w.machine.sum, w.committed())
 		}
-		w.assign(assigned(commit, 4))
-		w.fold("4")
-		if got := fmt.Sprint(w.out.payloads("sums")); got != "[1 3 6 10]" {
+		w.stop()
+
+		next := start(t, w.bus)
+		next.fold("4")
+		if got := fmt.Sprint(next.sums()); got != "[1 3 6 106 110]" {
 			t.Errorf("emitted %s", got)
 		}
 	})
@@ -268,24 +329,28 @@ func TestCommitAndSuccessor(t *testing.T) {
 // nothing is committed.
 func TestOutboxIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
-		w.out.failures = 3
-		if w.deliver("5") {
-			t.Fatal("the record was acked, and its sum is not on the bus")
-		}
-		if c, due := w.consumer.Commit(); due {
-			t.Errorf("%+v is committed while a sum is not on the bus", c)
-		}
-		if pending := w.runtime.Counts().Pending; pending != 1 {
-			t.Errorf("%d messages are pending", pending)
-		}
+		w := start(t, newBus(t))
+		tried := 0
+		w.bus.Refuse(func(topic string, _ int32) error {
+			if topic != "sums" {
+				return nil
+			}
+			if tried++; tried <= 3 {
+				return errAway
+			}
+			return nil
+		})
 		w.fold("5")
-		if got := fmt.Sprint(w.out.payloads("sums")); got != "[5]" || w.machine.sum != 5 || w.out.tried != 4 {
-			t.Errorf("emitted %s after %d attempts", got, w.out.tried)
+		if c, pending := w.committed(), w.runtime.Counts().Pending; c != noCommit || pending != 1 || len(w.sums()) > 0 {
+			t.Errorf("%+v is committed, %d messages are pending, %v are on the bus", c, pending, w.sums())
 		}
-		if _, due := w.consumer.Commit(); !due {
-			t.Error("nothing is to be committed once the sum is on the bus")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := fmt.Sprint(w.sums()); got != "[5]" || w.machine.folds != 1 || tried != 4 {
+			t.Errorf("emitted %s after %d attempts, and folded %d times", got, tried, w.machine.folds)
+		}
+		if c := w.committed(); c != (bus.Commit{Offset: 1, Metadata: "5"}) {
+			t.Errorf("the commit is %+v once the sum is on the bus", c)
 		}
 	})
 }
@@ -293,58 +358,52 @@ func TestOutboxIsTriedAgain(t *testing.T) {
 // A machine may ask for a record again. Any other error ends the worker, as does a
 // panic.
 func TestErrorsOfTheMachine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
-		w.machine.fails = fmt.Errorf("%w: what it needs is away", partition.ErrRetry)
-		if w.deliver("1") {
-			t.Error("the record was acked")
-		}
-		w.fold("1")
-		if w.deliver("no number") {
-			t.Error("the record was acked")
-		}
-		if err := <-w.ended; !errors.Is(err, strconv.ErrSyntax) {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
-		if w.deliver("bug") {
-			t.Error("the record was acked")
-		}
-		if err := <-w.ended; err == nil {
-			t.Error("the worker survives a panic")
-		}
-	})
+	for payload, want := range map[string]error{"no number": strconv.ErrSyntax, "bug": partition.ErrPanic} {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, newBus(t))
+			w.change(func(m *adder) { m.fails = fmt.Errorf("%w: what it needs is away", partition.ErrRetry) })
+			w.fold("1")
+			if w.runs(); w.committed() != noCommit || w.machine.folds == 0 {
+				t.Errorf("%+v is committed", w.committed())
+			}
+			w.change(func(m *adder) { m.fails = nil })
+			time.Sleep(10 * time.Second)
+			if w.runs(); w.committed().Offset != 1 {
+				t.Errorf("%+v is committed", w.committed())
+			}
+			w.write(payload)
+			if err := <-w.ended; !errors.Is(err, want) {
+				t.Errorf("Run: %v, want %v", err, want)
+			}
+			if c := w.committed(); c.Offset != 1 {
+				t.Errorf("%+v is committed after %s", c, payload)
+			}
+		})
+	}
 }
 
 // A record that is tried again for long makes the worker not ready, although
 // redeliveries come all the time.
 func TestRecordThatIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
+		w := start(t, newBus(t))
 		w.fold("1")
-		ready := func() error {
-			w.consumer.End(2) // the record that is tried again, and no more
-			return w.runtime.Ready()
-		}
-		if err := ready(); err != nil {
+		if err := w.runtime.Ready(); err != nil {
 			t.Fatalf("Ready: %v", err)
 		}
-		for began := time.Now(); time.Since(began) < time.Minute; {
-			w.machine.fails = fmt.Errorf("%w: what it needs is away", partition.ErrRetry)
-			if w.deliver("2") {
-				t.Fatal("the record was acked")
-			}
+		w.change(func(m *adder) { m.fails = fmt.Errorf("%w: what it needs is away", partition.ErrRetry) })
+		w.write("2")
+		time.Sleep(29 * time.Second)
+		if err := w.runtime.Ready(); err != nil {
+			t.Errorf("Ready before half a minute: %v", err)
 		}
-		if err := ready(); !errors.Is(err, partition.ErrRetrying) {
+		time.Sleep(31 * time.Second)
+		if err := w.runtime.Ready(); !errors.Is(err, partition.ErrRetrying) {
 			t.Errorf("Ready: %v", err)
 		}
-		w.fold("2")
-		if err := ready(); err != nil {
+		w.change(func(m *adder) { m.fails = nil })
+		time.Sleep(10 * time.Second)
+		if err := w.runtime.Ready(); err != nil {
 			t.Errorf("Ready after the record was folded: %v", err)
 		}
 	})
@@ -353,24 +412,27 @@ func TestRecordThatIsTriedAgain(t *testing.T) {
 // An error of Open ends the worker only if Refuses says so.
 func TestAssignmentThatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		for i, refuses := range []error{errAway, fmt.Errorf("%w: %w", bus.ErrShort, errRefused), errRefused} {
-			final := i == 2
-			w.refuses = refuses
-			if _, _, err := w.runtime.Assign(t.Context(), fresh); !errors.Is(err, w.refuses) {
-				t.Errorf("Assign: %v, want %v", err, w.refuses)
+		w := newWorld(t, newBus(t))
+		w.refuse(errAway)
+		w.run()
+		for _, passing := range []error{errAway, fmt.Errorf("%w: %w", bus.ErrShort, errRefused)} {
+			w.refuse(passing)
+			time.Sleep(time.Minute)
+			w.runs()
+			if err := w.runtime.Ready(); !errors.Is(err, bus.ErrNotAssigned) {
+				t.Errorf("Ready is %v after %v", err, passing)
 			}
-			synctest.Wait()
-			select {
-			case err := <-w.ended:
-				if !final || !errors.Is(err, errRefused) {
-					t.Errorf("after %v it ends with %v", w.refuses, err)
-				}
-			default:
-				if final {
-					t.Error("the worker does not end")
-				}
+		}
+		w.refuse(errRefused)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		select {
+		case err := <-w.ended:
+			if !errors.Is(err, errRefused) {
+				t.Errorf("it ends with %v", err)
 			}
+		default:
+			t.Error("the worker does not end")
 		}
 	})
 }
@@ -379,92 +441,72 @@ func TestAssignmentThatIsRefused(t *testing.T) {
 // partition gets them rarely.
 func TestTicks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(bus.Assignment{LogEnd: 1, Committed: fresh.Committed})
-		if err := w.runtime.Ready(); err == nil {
-			t.Error("ready before it has caught up")
+		w := newWorld(t, newBus(t))
+		w.write("1")
+		if err := w.bus.Freeze("numbers", owned); err != nil {
+			t.Fatal(err)
+		}
+		w.run()
+		time.Sleep(time.Second)
+		if err := w.runtime.Ready(); !errors.Is(err, partition.ErrCatchingUp) {
+			t.Errorf("Ready is %v before it has caught up", err)
+		}
+		if err := w.bus.Thaw("numbers", owned); err != nil {
+			t.Fatal(err)
 		}
 		passes := func(seconds int) int {
-			before := len(w.out.payloads("numbers"))
-			for range seconds {
-				time.Sleep(time.Second)
-				w.consumer.End(w.next)
-			}
+			before := w.ticks()
+			time.Sleep(time.Duration(seconds) * time.Second)
 			synctest.Wait()
-			return len(w.out.payloads("numbers")) - before
+			return w.ticks() - before
 		}
-		w.fold("1")
 		if n := passes(60); n != 0 {
 			t.Errorf("%d ticks into an idle partition within a minute", n)
 		}
 		if err := w.runtime.Ready(); err != nil {
 			t.Errorf("Ready: %v", err)
 		}
-		w.machine.open = 1
+		w.change(func(m *adder) { m.open = 1 })
 		w.fold("2")
 		if n := passes(10); n < 8 || n > 11 {
 			t.Errorf("%d ticks within ten seconds", n)
 		}
-		if to := bus.TargetOf(w.out.on["numbers"][0]); !to.Directed || to.Partition != 2 {
-			t.Errorf("a tick goes to %+v", to)
-		}
-		if n := testutil.ToFloat64(collector{w.registry, "oona_adder_ticks_written_total"}); n < 8 {
+		if n := w.counted("oona_adder_ticks_written_total", ""); n < 8 {
 			t.Errorf("%v ticks are counted", n)
 		}
 	})
 }
 
-// An idle partition gets a tick in a quarter of an hour if its machine asks for none.
+// An idle partition gets a tick in a quarter of an hour if its machine asks for none. A
+// partition that never had a record gets none.
 func TestTicksOfAMachineThatAsksForNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
-		w.machine.idleTicks = 0
+		w := start(t, newBus(t))
+		w.change(func(m *adder) { m.idleTicks = 0 })
 		w.fold("1")
-		for range 31 * 60 {
-			time.Sleep(time.Second)
-			w.consumer.End(w.next)
-		}
+		time.Sleep(31 * time.Minute)
 		synctest.Wait()
-		if n := len(w.out.payloads("numbers")); n < 1 {
-			t.Errorf("%d ticks", n)
+		if n, others := w.ticks(), len(w.payloads("numbers", owned+1)); n < 1 || n > 2 || others != 0 {
+			t.Errorf("%d ticks, and %d in a partition without records", n, others)
 		}
 	})
-}
-
-// collector collects one metric of a registry.
-type collector struct {
-	registry *prometheus.Registry
-	name     string
-}
-
-func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
-
-func (c collector) Collect(ch chan<- prometheus.Metric) {
-	families, err := c.registry.Gather()
-	if err != nil {
-		panic(err)
-	}
-	for _, family := range families {
-		if family.GetName() == c.name {
-			ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(c.name, "", nil, nil), prometheus.CounterValue, family.GetMetric()[0].GetCounter().GetValue())
-		}
-	}
 }
 
 // If the state does not fit into a commit, the last commit stays valid.
 func TestCommitThatDoesNotFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t)
-		w.assign(fresh)
+		w := start(t, newBus(t))
 		w.fold("1")
-		w.machine.tooLarge = errors.New("too large")
-		if c, due := w.consumer.Commit(); due {
-			t.Errorf("%+v is committed", c)
+		w.change(func(m *adder) { m.tooLarge = errors.New("too large") })
+		w.fold("2")
+		if c, n := w.committed(), w.counted("oona_adder_commits_total", "too_large"); c.Offset != 1 || n < 1 {
+			t.Errorf("%+v is committed, after %v that are too large", c, n)
 		}
-		w.machine.tooLarge = nil
-		if _, due := w.consumer.Commit(); !due {
-			t.Error("nothing is committed once it fits")
+		w.change(func(m *adder) { m.tooLarge = nil })
+		time.Sleep(2 * commitEvery)
+		synctest.Wait()
+		if c := w.committed(); c.Offset != 2 {
+			t.Errorf("%+v is committed once it fits", c)
 		}
 	})
 }
