@@ -147,6 +147,11 @@ image: ## the container images, in dist/images as OCI layouts; without Docker (V
 image-test: image ## check the images: the same digests again, and each starts as user 65532 on a read-only root
 	cd deploy/image && OONA_IMAGES=$(CURDIR)/dist/images $(GO) test -count=1 -v $(TESTARGS) ./...
 
+.PHONY: arm64
+arm64: image ## go vet and the golden tests for arm64, in an emulator, which also starts the arm64 images' binaries
+	emulator=$$(deploy/image/arm64) && cd deploy/image && \
+		OONA_IMAGES=$(CURDIR)/dist/images OONA_QEMU=$$emulator $(GO) test -count=1 -v -run '^TestARM64$$' .
+
 .PHONY: kafka-up
 kafka-up: ## three Apache Kafka brokers on loopback; export OONA_KAFKA=$(make -s kafka-up)
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) up

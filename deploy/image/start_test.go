@@ -50,12 +50,12 @@ func needNamespaces(t *testing.T) {
 	t.Skipf("user namespaces are not allowed here, so no image is started: %v: %s", err, out)
 }
 
-// unpack writes the files of a binary's image for this machine into a directory.
-func unpack(t *testing.T, binary string) string {
+// unpack writes the files of a binary's image into a directory.
+func unpack(t *testing.T, binary, architecture string) string {
 	t.Helper()
-	image := byArchitecture(t, open(t, images(t), binary))["linux/"+runtime.GOARCH]
+	image := byArchitecture(t, open(t, images(t), binary))["linux/"+architecture]
 	if image == nil {
-		t.Skipf("there is no image for %s", runtime.GOARCH)
+		t.Skipf("there is no image for %s", architecture)
 	}
 	root := t.TempDir()
 	walk(t, image, func(header *tar.Header, content io.Reader) {
@@ -87,10 +87,37 @@ func TestVersion(t *testing.T) {
 	needNamespaces(t)
 	for _, binary := range binaries {
 		t.Run(binary, func(t *testing.T) {
-			labels := configOf(t, byArchitecture(t, open(t, images(t), binary))["linux/"+runtime.GOARCH]).Config.Labels
-			want := fmt.Sprintf("%s %s %s go", binary, labels["org.opencontainers.image.version"], labels["org.opencontainers.image.revision"])
-			out, err := container(t.Context(), unpack(t, binary), "/ko-app/"+binary, "--version").CombinedOutput()
+			want := stamped(t, binary, runtime.GOARCH)
+			out, err := container(t.Context(), unpack(t, binary, runtime.GOARCH), "/ko-app/"+binary, "--version").CombinedOutput()
 			if err != nil || !strings.HasPrefix(string(out), want) {
+				t.Errorf("--version says %q, want %q and the rest (%v)", out, want, err)
+			}
+		})
+	}
+}
+
+// stamped returns how the output of --version must begin.
+func stamped(t *testing.T, binary, architecture string) string {
+	t.Helper()
+	labels := configOf(t, byArchitecture(t, open(t, images(t), binary))["linux/"+architecture]).Config.Labels
+	return fmt.Sprintf("%s %s %s go", binary, labels["org.opencontainers.image.version"], labels["org.opencontainers.image.revision"])
+}
+
+// TestARM64 starts the binaries of the arm64 images in the emulator that OONA_QEMU names;
+// `make arm64` sets it.
+func TestARM64(t *testing.T) {
+	emulator := os.Getenv("OONA_QEMU")
+	if emulator == "" && runtime.GOARCH != "arm64" {
+		t.Skip("OONA_QEMU is not set; `make arm64` sets it")
+	}
+	for _, binary := range binaries {
+		t.Run(binary, func(t *testing.T) {
+			args := []string{filepath.Join(unpack(t, binary, "arm64"), "ko-app", binary), "--version"}
+			if emulator != "" {
+				args = append([]string{emulator}, args...)
+			}
+			out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+			if want := stamped(t, binary, "arm64"); err != nil || !strings.HasPrefix(string(out), want) {
 				t.Errorf("--version says %q, want %q and the rest (%v)", out, want, err)
 			}
 		})
@@ -109,7 +136,7 @@ func TestWorkersStart(t *testing.T) {
 				args = append(args, "--listen", freePort(t))
 			}
 			var output bytes.Buffer
-			cmd := container(t.Context(), unpack(t, binary), args...)
+			cmd := container(t.Context(), unpack(t, binary, runtime.GOARCH), args...)
 			cmd.Stdout, cmd.Stderr = &output, &output
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
