@@ -75,10 +75,10 @@ func readTo(c bus.Commit) int64 {
 }
 
 // published returns everything on the output topics, as text, by topic.
-func published(f *fixture) map[string][]string {
+func published(t *testing.T, f *fixture) map[string][]string {
 	all := make(map[string][]string)
 	for _, topic := range []string{f.topics.LayerHealth, f.topics.LayerPerformance, f.topics.Late, f.topics.Quarantine, f.topics.Overflow, f.topics.SeedMetricsDead} {
-		for _, msg := range f.out.of(topic) {
+		for _, msg := range f.out.of(t, topic) {
 			all[topic] = append(all[topic], fmt.Sprintf("%q %q", msg.Payload, msg.Metadata[oona.HeaderErrorOffset]))
 		}
 	}
@@ -92,7 +92,7 @@ func TestSuccessorResumesFromTheCommit(t *testing.T) {
 	log := someLog(whole)
 	whole.fold(log, 0, int64(len(log)))
 	whole.stop()
-	want := published(whole)
+	want := published(t, whole)
 	if len(want[whole.topics.LayerHealth]) < 5 || len(want[whole.topics.Late]) != 1 || len(want[whole.topics.SeedMetricsDead]) == 0 {
 		t.Fatalf("the log tests little: %d health rollups, %d late, %d dead", len(want[whole.topics.LayerHealth]), len(want[whole.topics.Late]), len(want[whole.topics.SeedMetricsDead]))
 	}
@@ -112,8 +112,8 @@ func TestSuccessorResumesFromTheCommit(t *testing.T) {
 		second.fold(log, begin(assignment), int64(len(log)))
 		second.stop()
 		replayed += second.stage.Counts().Replayed
-		got := published(first)
-		for topic, more := range published(second) {
+		got := published(t, first)
+		for topic, more := range published(t, second) {
 			got[topic] = append(got[topic], more...)
 		}
 		for topic := range want {
@@ -134,17 +134,15 @@ func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	if _, due := f.feed.commit(); !due {
 		t.Fatal("nothing to commit after a frame")
 	}
-	f.out.mu.Lock()
-	f.out.failures = 1
-	f.out.mu.Unlock()
 	f.out.onFailure = func() {
 		if c, due := f.feed.commit(); due {
 			t.Errorf("committed %+v while a rollup is not on the bus", c)
 		}
 	}
+	f.out.failures.Store(1)
 	f.send(f.frame(20 * time.Second))
-	if f.out.failed != 1 {
-		t.Fatalf("%d publishes failed, want 1", f.out.failed)
+	if failed := f.out.failed.Load(); failed != 1 {
+		t.Fatalf("%d publishes failed, want 1", failed)
 	}
 	commit, due := f.feed.commit()
 	if !due {
@@ -188,7 +186,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			assignment := good
 			c.change(&assignment)
-			stage := newStage(t, &fixture{out: &outputs{}}, nil)
+			stage := newStage(t, &fixture{out: newOutputs(t)}, nil)
 			if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("Assign: %v; want %v with %q", err, c.want, c.says)
 			}
@@ -200,7 +198,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// silent is a member that gets no messages.
+// silent is a member that gets no messages. See decision 0023.
 type silent struct{}
 
 func (silent) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {

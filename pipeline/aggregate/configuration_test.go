@@ -130,7 +130,7 @@ func TestBadRecordsOfOonasOwn(t *testing.T) {
 			}
 			f.stop()
 			n := f.stage.Counts()
-			dead := f.out.of(f.topics.SeedMetricsDead)
+			dead := f.out.of(t, f.topics.SeedMetricsDead)
 			if c.reason == "" {
 				if n.Own != 1 || n.Dead != 0 || len(dead) != 0 {
 					t.Errorf("counts are %+v, %d dead letters; want it skipped", n, len(dead))
@@ -158,7 +158,7 @@ func TestDamagedConfigurationIsSkipped(t *testing.T) {
 		f.send(f.frame(time.Duration(s) * time.Second))
 	}
 	f.stop()
-	n, dead := f.stage.Counts(), f.out.of(f.topics.SeedMetricsDead)
+	n, dead := f.stage.Counts(), f.out.of(t, f.topics.SeedMetricsDead)
 	if n.Folded != 20 || n.Dead != 1 || len(dead) != 1 || string(dead[0].Payload) != string(damaged) || dead[0].Metadata[oona.HeaderErrorException] != "undecodable" || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], "not a published schema") {
 		t.Errorf("counts are %+v, dead letters %v", n, dead)
 	}
@@ -176,7 +176,7 @@ func TestFrameIsSkipped(t *testing.T) {
 		f.send(f.frame(time.Duration(s) * time.Second))
 	}
 	f.stop()
-	n, dead := f.stage.Counts(), f.out.of(f.topics.SeedMetricsDead)
+	n, dead := f.stage.Counts(), f.out.of(t, f.topics.SeedMetricsDead)
 	if n.Folded != 2 || n.Dead != 1 || len(dead) != 1 {
 		t.Fatalf("counts are %+v, dead letters %v", n, dead)
 	}
@@ -201,7 +201,7 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 		"kind":   {"configuration/2", func(*fixture) []byte { return nil }, "its kind is configuration/2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+			f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 			f.stage = newStage(t, f, nil)
 			assignment := bus.Assignment{Committed: bus.Commit{Offset: oona.NoOffset}}
 			f.feed = &feed{stage: f.stage, assignment: assignment, messages: make(chan *message.Message)}
@@ -270,10 +270,10 @@ func TestTicksAreBounded(t *testing.T) {
 		f.send(f.frame(0))
 		time.Sleep(time.Second) // the first wait may still be by the settings
 		synctest.Wait()
-		before := len(f.out.of(f.topics.SeedMetrics))
+		before := len(f.out.of(t, f.topics.SeedMetrics))
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if got := len(f.out.of(f.topics.SeedMetrics)) - before; got < 90 || got > 101 {
+		if got := len(f.out.of(t, f.topics.SeedMetrics)) - before; got < 90 || got > 101 {
 			t.Errorf("%d ticks in a second, want 100", got)
 		}
 		f.stop()
@@ -285,11 +285,12 @@ func TestTicksGoByTheLogsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, func(c *aggregate.Config) { c.Windows.TickInterval = 10 * time.Second })
 		f.begin = time.Now()
+		synctest.Wait()                                                                   // the first wait for a tick begins, by the settings
 		f.feed.append(f.configuration(1, 0, nil), f.begin, own(oona.ConfigurationRecord)) // with ticks of 1 s
 		f.send(f.frame(0))
-		f.feed.pass(20, 2) // the first wait is still by the settings
+		f.feed.pass(20, 2)
 		synctest.Wait()
-		if got := len(f.out.of(f.topics.SeedMetrics)); got < 9 || got > 12 {
+		if got := len(f.out.of(t, f.topics.SeedMetrics)); got < 9 || got > 12 {
 			t.Errorf("%d ticks in 20 s, want one a second after the first ten", got)
 		}
 		f.stop()

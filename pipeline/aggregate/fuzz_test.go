@@ -15,7 +15,7 @@ func FuzzCommittedMetadata(f *testing.F) {
 	for _, text := range []string{"", "oona1", "oona1 4", "oona1 4 ", "oona1 4 AAAA", "oona1 0 AAAA", "oona1 -4 AAAA", "oona1 99999999999 AAAA", "oona2 4 AAAA", "sarama", "\xff\x00"} {
 		f.Add(int64(7), text)
 	}
-	fixture := &fixture{out: &outputs{}}
+	fixture := &fixture{out: newOutputs(f)}
 	f.Fuzz(func(t *testing.T, offset int64, text string) {
 		if offset < 0 {
 			return // a group has none, and then no text

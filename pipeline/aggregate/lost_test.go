@@ -42,7 +42,7 @@ func TestFromHere(t *testing.T) {
 	whole := startWith(t, lostAssignment(), fromHere)
 	whole.seconds(0, 140)
 	whole.stop()
-	late, health := whole.out.of(whole.topics.Late), whole.rollups(t, whole.topics.LayerHealth)
+	late, health := whole.out.of(t, whole.topics.Late), whole.rollups(t, whole.topics.LayerHealth)
 	if n := whole.stage.Counts(); n.Late != int64(len(late)) || n.Late+n.Folded != 140 || len(late) == 0 {
 		t.Fatalf("counts are %+v, with %d frames in the late topic", n, len(late))
 	}
@@ -56,9 +56,9 @@ func TestFromHere(t *testing.T) {
 	if len(health) == 0 || health[0].Start != oona.MicrosOf(whole.begin.Add(90*time.Second)) || health[0].Frames != 10 {
 		t.Fatalf("rollups are %+v", health)
 	}
-	want := published(whole)
+	want := published(t, whole)
 	for _, at := range []int{0, 1, 40, 71, 85, 100, 139} {
-		first := &fixture{out: &outputs{}}
+		first := &fixture{out: newOutputs(t)}
 		first.stage, first.stop = newStage(t, first, fromHere), func() {}
 		if at > 0 {
 			first = startWith(t, lostAssignment(), fromHere)
@@ -78,8 +78,8 @@ func TestFromHere(t *testing.T) {
 		second := startWith(t, assignment, nil) // with the settings of the commit
 		second.seconds(int(commit.Offset)-7, 140)
 		second.stop()
-		got := published(first)
-		for topic, more := range published(second) {
+		got := published(t, first)
+		for topic, more := range published(t, second) {
 			got[topic] = append(got[topic], more...)
 		}
 		for topic := range want {
@@ -108,11 +108,11 @@ func TestFromHereElsewhere(t *testing.T) {
 	next := startWith(t, assignment, leave)
 	next.fold(log, begin(assignment), int64(len(log)))
 	next.stop()
-	for topic, want := range published(sound) {
-		if got := published(fresh)[topic]; !slices.Equal(got, want) {
+	for topic, want := range published(t, sound) {
+		if got := published(t, fresh)[topic]; !slices.Equal(got, want) {
 			t.Errorf("from the beginning: %s has %d records, want %d, or others", topic, len(got), len(want))
 		}
-		if got := published(next)[topic]; !slices.Equal(got, want[len(want)-len(got):]) || topic == next.topics.LayerHealth && len(got) == 0 {
+		if got := published(t, next)[topic]; !slices.Equal(got, want[len(want)-len(got):]) || topic == next.topics.LayerHealth && len(got) == 0 {
 			t.Errorf("from a commit: %s has %d records, which are not the last ones", topic, len(got))
 		}
 	}
@@ -128,7 +128,7 @@ func TestFromHereElsewhere(t *testing.T) {
 	} {
 		overtaken := assignment
 		c.change(&overtaken)
-		if _, _, err := newStage(t, &fixture{out: &outputs{}}, leave).Assign(t.Context(), overtaken); !errors.Is(err, c.want) {
+		if _, _, err := newStage(t, &fixture{out: newOutputs(t)}, leave).Assign(t.Context(), overtaken); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -160,7 +160,7 @@ func TestFromHereBeyondTheCommit(t *testing.T) {
 // A worker that starts over with settings that the log cannot have ends when it reads
 // a configuration, and its error names the right settings.
 func TestFromHereWithWrongSettings(t *testing.T) {
-	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, fromHere)
 	f.feed = &feed{stage: f.stage, assignment: lostAssignment(), messages: make(chan *message.Message), next: 7}
 	ended := make(chan error, 1)
@@ -213,7 +213,7 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 // A partition that cannot start over yet begins no incarnation: each attempt would
 // begin another one.
 func TestFailedStartBeginsNoIncarnation(t *testing.T) {
-	f, log := &fixture{out: &outputs{}}, &knownLog{fails: errors.New("the broker is away")}
+	f, log := &fixture{out: newOutputs(t)}, &knownLog{fails: errors.New("the broker is away")}
 	stage := newStage(t, f, func(c *aggregate.Config) { fromHere(c); c.Log = log })
 	for range 2 {
 		if _, _, err := stage.Assign(t.Context(), lostAssignment()); !errors.Is(err, log.fails) {

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,63 +21,79 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/partition"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
 
-// outputs is a publisher that keeps the messages and fails on demand.
-type outputs struct {
-	mu       sync.Mutex
-	topics   map[string][]*message.Message
-	limit    int // bytes of a payload; 0: none
-	failures int // how many calls are still to fail
-	failed   int // how many did
-
-	onFailure func()                                                // called as one fails
-	first     func(topic string, messages []*message.Message) error // called before all else; nil: nothing
-}
-
 var errBusDown = errors.New("the bus is down")
 
-func (o *outputs) Publish(_ context.Context, topic string, messages ...*message.Message) error {
-	if o.first != nil {
-		if err := o.first(topic, messages); err != nil {
-			return err
-		}
+// outputs is a bus that keeps what a stage publishes, and refuses it on demand. Ticks
+// do not come back to the stage, unless a test appends them.
+type outputs struct {
+	bus.Publisher
+	bus       *memory.Bus
+	failures  atomic.Int64 // how many messages are still to be refused
+	failed    atomic.Int64 // how many were
+	onFailure func()       // is called when one is refused
+}
+
+func newOutputs(t testing.TB) *outputs {
+	t.Helper()
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.failures > 0 {
-		o.failures--
-		o.failed++
+	o := &outputs{bus: memory.New(memory.Options{})}
+	if _, err = o.bus.Apply(t.Context(), topics.Specs(5)); err == nil {
+		o.Publisher, err = o.bus.Publisher(bus.PublisherOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.bus.Refuse(func(string, int32) error {
+		if o.failures.Add(-1) < 0 {
+			return nil
+		}
+		o.failed.Add(1)
 		if o.onFailure != nil {
 			o.onFailure()
 		}
 		return errBusDown
-	}
-	for _, msg := range messages {
-		if o.limit > 0 && len(msg.Payload) > o.limit {
-			return fmt.Errorf("publish: %w", bus.ErrTooLarge)
-		}
-	}
-	if o.topics == nil {
-		o.topics = make(map[string][]*message.Message)
-	}
-	o.topics[topic] = append(o.topics[topic], messages...)
-	return nil
+	})
+	return o
 }
 
-func (o *outputs) Close() error { return nil }
-
-func (o *outputs) of(topic string) []*message.Message {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.topics[topic]
+// of returns the messages of a topic.
+func (o *outputs) of(t testing.TB, topic string) (all []*message.Message) {
+	t.Helper()
+	extents, err := o.bus.Extents(t.Context(), topic)
+	for partition, held := range extents[topic] {
+		err = errors.Join(err, o.bus.Read(t.Context(), topic, bus.Range{Partition: int32(partition), End: held.End}, func(msg *message.Message) error {
+			all = append(all, msg)
+			return nil
+		}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
-// feed is a member with one assignment, to which a test appends records.
+// positionOf returns where a message is in outputs.
+func positionOf(t *testing.T, msg *message.Message) bus.Position {
+	t.Helper()
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// feed is a member with one assignment, to which a test appends records. Decision 0023
+// says why it is not one of bus/memory.
 type feed struct {
 	stage      *aggregate.Stage
 	assignment bus.Assignment
@@ -226,7 +241,7 @@ func newStage(t *testing.T, f *fixture, configure func(*aggregate.Config)) *aggr
 // startWith runs a stage with an assignment.
 func startWith(t *testing.T, assignment bus.Assignment, configure func(*aggregate.Config)) *fixture {
 	t.Helper()
-	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, configure)
 	f.feed = &feed{stage: f.stage, assignment: assignment, messages: make(chan *message.Message), next: begin(assignment)}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -261,7 +276,7 @@ func (f *fixture) send(frame *oona.Frame) int {
 func (f *fixture) rollups(t *testing.T, topic string) []oona.Rollup {
 	t.Helper()
 	var rollups []oona.Rollup
-	for _, msg := range f.out.of(topic) {
+	for _, msg := range f.out.of(t, topic) {
 		var r oona.Rollup
 		if rest, err := avro.DecodeRollup(msg.Payload, &r); err != nil || len(rest) > 0 {
 			t.Fatalf("rollup on %s: %v, %d bytes left", topic, err, len(rest))
@@ -291,9 +306,9 @@ func TestFramesBecomeRollups(t *testing.T) {
 	if h.Hash != h.ContentHash() {
 		t.Error("the decoded rollup's content differs from its hash")
 	}
-	msg := f.out.of(f.topics.LayerHealth)[0]
-	if to := bus.TargetOf(msg); !to.Directed || to.Partition != 3 || string(to.Key) != string(oona.Key("r", "enc.0")) {
-		t.Errorf("the rollup goes to partition %d with key %q", to.Partition, to.Key)
+	msg := f.out.of(t, f.topics.LayerHealth)[0]
+	if at := positionOf(t, msg); at.Partition != 3 || string(at.Key) != string(oona.Key("r", "enc.0")) {
+		t.Errorf("the rollup is in partition %d with key %q", at.Partition, at.Key)
 	}
 }
 
@@ -393,16 +408,16 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			f.feed.append(bad, at, map[string]string{"traceparent": "x", oona.HeaderPath: "i1", "": "no name", "$assignment": "from outside"})
 			f.send(f.frame(time.Minute))
 			f.stop()
-			side := f.out.of(c.topic(f.topics))
+			side := f.out.of(t, c.topic(f.topics))
 			if len(side) != 1 {
 				t.Fatalf("%d records on %s, want 1", len(side), c.topic(f.topics))
 			}
-			m, to := side[0].Metadata, bus.TargetOf(side[0])
+			m, to := side[0].Metadata, positionOf(t, side[0])
 			if string(side[0].Payload) != string(bad) || string(to.Key) != "key" || m["traceparent"] != "x" || m[""] != "no name" || m["$assignment"] != "from outside" || m[oona.HeaderPath] != "i1" {
 				t.Error("the record was changed on its way to the side topic")
 			}
-			if to.Time != oona.MicrosOf(at) {
-				t.Errorf("the record's time is %d on the side topic, was %d", to.Time, at.UnixMicro())
+			if to.Appended != oona.MicrosOf(at) {
+				t.Errorf("the record's time is %d on the side topic, was %d", to.Appended, at.UnixMicro())
 			}
 			if m[oona.HeaderErrorException] != c.reason || !strings.Contains(m[oona.HeaderErrorMessage], c.says) {
 				t.Errorf("reason %q, message %q; want %q, ...%s...", m[oona.HeaderErrorException], m[oona.HeaderErrorMessage], c.reason, c.says)
@@ -431,7 +446,7 @@ func TestMetricsBeyondTheCap(t *testing.T) {
 	}
 	f.send(f.frame(20 * time.Second))
 	f.stop()
-	aside := f.out.of(f.topics.Overflow)
+	aside := f.out.of(t, f.topics.Overflow)
 	if len(aside) != 2 {
 		t.Fatalf("%d records on the overflow topic, want 2", len(aside))
 	}
@@ -482,10 +497,10 @@ func TestDuplicateConflictAndLate(t *testing.T) {
 	if n.Folded != 2 || n.Duplicate != 1 || n.Quarantined != 1 || n.Late != 1 {
 		t.Errorf("counts are %+v", n)
 	}
-	if got := f.out.of(f.topics.Late); len(got) != 1 || got[0].Metadata[oona.HeaderErrorException] != "late" {
+	if got := f.out.of(t, f.topics.Late); len(got) != 1 || got[0].Metadata[oona.HeaderErrorException] != "late" {
 		t.Errorf("late topic holds %v", got)
 	}
-	if got := f.out.of(f.topics.Quarantine); len(got) != 1 || got[0].Metadata[oona.HeaderErrorException] != "conflict" {
+	if got := f.out.of(t, f.topics.Quarantine); len(got) != 1 || got[0].Metadata[oona.HeaderErrorException] != "conflict" {
 		t.Errorf("quarantine holds %v", got)
 	}
 	if h := f.rollups(t, f.topics.LayerHealth); len(h) != 1 || h[0].Frames != 1 || h[0].Duplicates != 1 {
@@ -500,15 +515,13 @@ func TestDuplicateConflictAndLate(t *testing.T) {
 func TestRedeliveryPublishesAndDoesNotFoldAgain(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
-	f.out.mu.Lock()
-	f.out.failures = 3
-	f.out.mu.Unlock()
+	f.out.failures.Store(3)
 	if deliveries := f.send(f.frame(20 * time.Second)); deliveries != 4 {
 		t.Errorf("the record took %d deliveries, want 4", deliveries)
 	}
 	f.stop()
-	if f.out.failed != 3 {
-		t.Fatalf("%d publishes failed, want 3: the fault did not fire", f.out.failed)
+	if failed := f.out.failed.Load(); failed != 3 {
+		t.Fatalf("%d publishes failed, want 3: the fault did not fire", failed)
 	}
 	if n := f.stage.Counts(); n.Folded != 2 || n.Duplicate != 0 {
 		t.Errorf("counts are %+v", n)
@@ -551,7 +564,7 @@ func TestReadyAsAStandby(t *testing.T) {
 
 // A stage whose member closes the subscription ends, and says why.
 func TestEndOfTheSubscription(t *testing.T) {
-	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.stage = newStage(t, f, nil)
 	f.feed = &feed{stage: f.stage, assignment: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
 	f.feed.away = errors.New("somebody else has this name")
@@ -650,9 +663,9 @@ func TestTicksCloseAnIdleStream(t *testing.T) {
 		for range 30 {
 			f.feed.pass(1, f.feed.next)
 			synctest.Wait()
-			written := f.out.of(f.topics.SeedMetrics)
+			written := f.out.of(t, f.topics.SeedMetrics)
 			for _, tick := range written[ticks:] {
-				if to := bus.TargetOf(tick); !to.Directed || to.Partition != 3 || to.Key != nil {
+				if at := positionOf(t, tick); at.Partition != 3 || at.Key != nil {
 					t.Fatalf("tick with metadata %v", tick.Metadata)
 				}
 				if _, err := avro.DecodeTick(tick.Payload); err != nil {
@@ -714,26 +727,26 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 		f.send(f.frame(0))
 		f.feed.pass(10, 2)
 		synctest.Wait()
-		if got := len(f.out.of(f.topics.SeedMetrics)); got != 0 {
+		if got := len(f.out.of(t, f.topics.SeedMetrics)); got != 0 {
 			t.Errorf("%d ticks at offset 1 of 2", got)
 		}
 		f.send(f.frame(10 * time.Second))
 		f.feed.consumer().End(3) // a record has come since
 		f.feed.pass(5, 3)
 		synctest.Wait()
-		if got := len(f.out.of(f.topics.SeedMetrics)); got != 0 {
+		if got := len(f.out.of(t, f.topics.SeedMetrics)); got != 0 {
 			t.Errorf("%d ticks at offset 2 of 3", got)
 		}
 		f.send(f.frame(11 * time.Second))
 		f.feed.pass(3, 3)
 		synctest.Wait()
-		before := len(f.out.of(f.topics.SeedMetrics))
+		before := len(f.out.of(t, f.topics.SeedMetrics))
 		if before == 0 {
 			t.Error("no tick once caught up")
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := len(f.out.of(f.topics.SeedMetrics)) - before; got > 6 {
+		if got := len(f.out.of(t, f.topics.SeedMetrics)) - before; got > 6 {
 			t.Errorf("%d ticks in a minute in which the leader said nothing", got)
 		}
 		f.stop()
@@ -759,7 +772,7 @@ func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
 			wait := func(d time.Duration) int {
 				f.feed.pass(int(d/time.Second), f.feed.next)
 				synctest.Wait()
-				return len(f.out.of(f.topics.SeedMetrics))
+				return len(f.out.of(t, f.topics.SeedMetrics))
 			}
 			if ticks := wait(20 * time.Minute); ticks != 0 {
 				t.Errorf("%d ticks in a partition without records", ticks)
@@ -794,12 +807,12 @@ func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 		second.feed.append([]byte("not a frame"), time.Now().Add(-10*time.Minute), nil)
 		second.feed.pass(4*60, second.feed.next)
 		synctest.Wait()
-		if n := second.stage.Counts(); n.Replayed != 1 || len(second.out.of(second.topics.SeedMetrics)) != 0 {
+		if n := second.stage.Counts(); n.Replayed != 1 || len(second.out.of(t, second.topics.SeedMetrics)) != 0 {
 			t.Errorf("after 14 minutes there are ticks, or %+v", n)
 		}
 		second.feed.pass(2*60, second.feed.next)
 		synctest.Wait()
-		if len(second.out.of(second.topics.SeedMetrics)) == 0 {
+		if len(second.out.of(t, second.topics.SeedMetrics)) == 0 {
 			t.Error("no tick 16 minutes after the last record, with a restart of the worker in between")
 		}
 		second.stop()
@@ -809,17 +822,11 @@ func TestIdlePartitionsGetATickAfterARestart(t *testing.T) {
 // A partition whose ticks cannot be written does not delay the ticks of others.
 func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fixture{out: &outputs{}, begin: time.Now()}
-		hang := make(chan struct{})
-		hung := 0
-		f.out.first = func(_ string, messages []*message.Message) error {
-			if bus.TargetOf(messages[0]).Partition == 3 {
-				hung++
-				<-hang
-			}
-			return nil
-		}
+		f := &fixture{out: newOutputs(t), begin: time.Now()}
 		f.stage = newStage(t, f, nil)
+		if err := f.out.bus.Freeze(f.topics.SeedMetrics, 3); err != nil {
+			t.Fatal(err)
+		}
 		f.feed = &feed{stage: f.stage, assignment: bus.Assignment{Topic: "t", Partition: 3, Partitions: 5, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -834,11 +841,14 @@ func TestTicksOfOnePartitionDoNotWaitForAnother(t *testing.T) {
 		third.append(avro.AppendFrame(nil, f.frame(0)), f.begin, nil)
 		third.pass(10, third.next)
 		synctest.Wait()
-		if ticks := len(f.out.of(f.topics.SeedMetrics)); hung != 1 || ticks < 4 {
+		hung := f.out.bus.Waiting(f.topics.SeedMetrics, 3)
+		if err := f.out.bus.Thaw(f.topics.SeedMetrics, 3); err != nil {
+			t.Fatal(err)
+		}
+		if ticks := len(f.out.of(t, f.topics.SeedMetrics)) - hung; hung != 1 || ticks < 4 {
 			t.Errorf("%d ticks of partition 4 in 10 s, while %d of partition 3 hangs", ticks, hung)
 		}
 		cancel()
-		close(hang)
 		close(f.feed.messages)
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -852,23 +862,23 @@ func TestNoTickWhileRollupsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
 		refused := 0
-		f.out.first = func(topic string, _ []*message.Message) error {
+		f.out.bus.Refuse(func(topic string, _ int32) error {
 			if topic == f.topics.LayerHealth && refused < 20 {
 				refused++
 				return errBusDown
 			}
 			return nil
-		}
+		})
 		f.begin = time.Now()
 		f.send(f.frame(0))
 		f.send(f.frame(20 * time.Second)) // closes the first window, and opens one
 		synctest.Wait()
-		if ticks := len(f.out.of(f.topics.SeedMetrics)); ticks != 0 || refused != 20 {
+		if ticks := len(f.out.of(t, f.topics.SeedMetrics)); ticks != 0 || refused != 20 {
 			t.Errorf("%d ticks while rollups were refused %d times", ticks, refused)
 		}
 		f.feed.pass(5, f.feed.next)
 		synctest.Wait()
-		if len(f.out.of(f.topics.SeedMetrics)) == 0 {
+		if len(f.out.of(t, f.topics.SeedMetrics)) == 0 {
 			t.Error("no tick once the rollups were taken")
 		}
 		f.stop()
@@ -883,7 +893,13 @@ func TestTooLargeForTheBus(t *testing.T) {
 	for i := range 60 {
 		wide.Metrics = append(wide.Metrics, oona.Column{Name: "m" + strconv.Itoa(i), Values: []float32{1, 2, 3}})
 	}
-	f.out.limit = 2000
+	specs := f.topics.Specs(5)
+	for i := range specs {
+		specs[i].MaxMessageBytes = 2000
+	}
+	if _, err := f.out.bus.Apply(t.Context(), specs); err != nil {
+		t.Fatal(err)
+	}
 	f.send(small)
 	f.send(wide)
 	f.feed.append(make([]byte, 3000), f.begin, nil) // a dead letter
@@ -892,7 +908,7 @@ func TestTooLargeForTheBus(t *testing.T) {
 	if h, p := f.rollups(t, f.topics.LayerHealth), f.rollups(t, f.topics.LayerPerformance); len(h) != 1 || h[0].Layer != "enc.0" || len(p) != 2 {
 		t.Errorf("%d health rollups and %d of performance, want 1 and 2: the wide layer's health is too large", len(h), len(p))
 	}
-	dead := f.out.of(f.topics.SeedMetricsDead)
+	dead := f.out.of(t, f.topics.SeedMetricsDead)
 	if len(dead) != 1 || len(dead[0].Payload) != 0 || dead[0].Metadata[oona.HeaderErrorOffset] != "2" || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], "3000 bytes") {
 		t.Errorf("dead letters: %v", dead)
 	}
@@ -904,12 +920,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
 		f.send(f.frame(0))
-		fail := func(n int) {
-			f.out.mu.Lock()
-			defer f.out.mu.Unlock()
-			f.out.failures = n
-		}
-		fail(1_000_000)
+		f.out.failures.Store(1_000_000)
 		settled := make(chan int)
 		go func() { settled <- f.send(f.frame(20 * time.Second)) }()
 		time.Sleep(29 * time.Second)
@@ -920,8 +931,8 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 		if err := f.stage.Ready(); err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("ready is %v while the bus refuses", err)
 		}
-		f.wantCounted(t, "oona_aggregate_publish_failures_total", fmt.Sprintf("[] %d", f.out.failed))
-		fail(0)
+		f.wantCounted(t, "oona_aggregate_publish_failures_total", fmt.Sprintf("[] %d", f.out.failed.Load()))
+		f.out.failures.Store(0)
 		// 0.1 s, 0.2 s, ... 3.2 s, and then 5 s each.
 		if deliveries := <-settled; deliveries < 10 || deliveries > 14 {
 			t.Errorf("%d deliveries in 35 s, want pauses that grow to 5 s", deliveries)
@@ -936,7 +947,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 
 // A panic ends the stage, since the state of the engine is not to be trusted.
 func TestPanicEndsTheStage(t *testing.T) {
-	f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.catalogue = func(string) oona.Metric { panic("a bug") }
 	f.stage = newStage(t, f, nil)
 	f.feed = &feed{stage: f.stage, messages: make(chan *message.Message),

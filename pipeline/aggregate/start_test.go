@@ -118,7 +118,7 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 			if c.record != nil {
 				log.records[29] = *c.record
 			}
-			stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
+			stage := newStage(t, &fixture{out: newOutputs(t)}, inLog(log, false))
 			from, _, err := stage.Assign(t.Context(), assignment)
 			if !errors.Is(err, c.want) || c.want == nil && from != assignment.Committed.Offset {
 				t.Errorf("from offset %d, %v; want from the commit, or %v", from, err, c.want)
@@ -131,7 +131,7 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 	t.Run("retention has deleted the record", func(t *testing.T) {
 		assignment := assignment
 		assignment.LogStart = 30
-		stage := newStage(t, &fixture{out: &outputs{}}, inLog(&knownLog{}, false))
+		stage := newStage(t, &fixture{out: newOutputs(t)}, inLog(&knownLog{}, false))
 		if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, aggregate.ErrOvertaken) {
 			t.Errorf("Assign: %v, want ErrOvertaken", err)
 		}
@@ -144,7 +144,7 @@ func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 		old.stop()
 		assignment = takenOver(assignment, commit)
 		log := &knownLog{fails: errors.New("not to be asked")}
-		if _, _, err := newStage(t, &fixture{out: &outputs{}}, inLog(log, false)).Assign(t.Context(), assignment); err != nil {
+		if _, _, err := newStage(t, &fixture{out: newOutputs(t)}, inLog(log, false)).Assign(t.Context(), assignment); err != nil {
 			t.Errorf("Assign: %v", err)
 		}
 	})
@@ -176,7 +176,7 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 			t.Fatalf("%+v was emitted in another incarnation", r.Trigger)
 		}
 	}
-	late := f.out.of(f.topics.Late)
+	late := f.out.of(t, f.topics.Late)
 	if len(late) == 0 {
 		t.Error("no frame is late")
 	}
@@ -218,7 +218,7 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 		"rollups whose offsets are low":     {knownLog{records: map[int64]knownRecord{0: {}, 3: {second(86)}}, rollups: rollup(3, 0)}, aggregate.ErrMadeAgain},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stage := newStage(t, &fixture{out: &outputs{}}, inLog(&c.log, false))
+			stage := newStage(t, &fixture{out: newOutputs(t)}, inLog(&c.log, false))
 			if from, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) || from != 0 {
 				t.Errorf("Assign: offset %d, %v; want 0, %v", from, err, c.want)
 			}
@@ -235,7 +235,7 @@ func TestTopicThatIsBeingMade(t *testing.T) {
 		if end > 0 {
 			log.records[0] = knownRecord{}
 		}
-		stage := newStage(t, &fixture{out: &outputs{}}, inLog(log, false))
+		stage := newStage(t, &fixture{out: newOutputs(t)}, inLog(log, false))
 		assignment.Settled = false
 		if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, aggregate.ErrMadeAgain) || errors.Is(err, bus.ErrShort) != short {
 			t.Errorf("of a log that ends at %d: %v", end, err)
@@ -286,7 +286,7 @@ func TestFromHereWithTheLastConfiguration(t *testing.T) {
 func TestLogThatDoesNotAnswer(t *testing.T) {
 	assignment, last := committedAssignment(t)
 	log := &knownLog{records: map[int64]knownRecord{29: {appended: last}}, fails: errors.New("the broker is away")}
-	f := &fixture{out: &outputs{}}
+	f := &fixture{out: newOutputs(t)}
 	stage := newStage(t, f, inLog(log, false))
 	if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, log.fails) {
 		t.Errorf("Assign: %v", err)
@@ -325,7 +325,7 @@ func TestCatalogueThatTheLogNames(t *testing.T) {
 		return f.configuration(1, 0, func(c *windows.Config) { c.Catalogue = named })
 	}
 	t.Run("does not exist", func(t *testing.T) {
-		f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+		f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 		f.others = func(hash oona.CatalogueHash) (windows.Catalogue, error) {
 			if hash == named {
 				return nil, fmt.Errorf("%w: does not exist", windows.ErrCatalogue)
@@ -344,7 +344,7 @@ func TestCatalogueThatTheLogNames(t *testing.T) {
 	})
 	t.Run("it comes later", func(t *testing.T) {
 		var asked atomic.Int64
-		f := &fixture{out: &outputs{}, begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+		f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 		f.others = func(hash oona.CatalogueHash) (windows.Catalogue, error) {
 			if hash == named && asked.Add(1) < 3 {
 				return nil, errors.New("the settings cannot be read now")

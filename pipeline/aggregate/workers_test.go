@@ -229,14 +229,14 @@ func TestWorkersThatAreDisturbed(t *testing.T) {
 			for p := range int32(workerPartitions) {
 				alone := w.alone(p)
 				for _, topic := range []string{w.topics.LayerHealth, w.topics.LayerPerformance} {
-					got, want := fresh(t, w.read(topic, p)), fresh(t, alone.out.of(topic))
+					got, want := fresh(t, w.read(topic, p)), fresh(t, alone.out.of(t, topic))
 					if !slices.Equal(got, want) {
 						t.Errorf("seed %d, %s/%d: %d rollups, want %d, or others", seed, topic, p, len(got), len(want))
 					}
 					rollups += len(got)
 				}
 				for _, topic := range []string{w.topics.Late, w.topics.SeedMetricsDead} {
-					got, want := origins(w.sides(topic), string('0'+p)), origins(alone.out.of(topic), string('0'+p))
+					got, want := origins(w.sides(topic), string('0'+p)), origins(alone.out.of(t, topic), string('0'+p))
 					if !slices.Equal(got, want) {
 						t.Errorf("seed %d, %s: records %v of partition %d, want %v", seed, topic, got, p, want)
 					}
