@@ -19,6 +19,7 @@ type Config struct {
 	Version      VersionFlag   `env:"-" help:"Print the version and exit."`
 	File         ConfigFile    `name:"config" placeholder:"FILE" help:"YAML file whose keys are the names of these flags. Flags and environment variables override it."`
 	Check        CheckFlag     `env:"-" help:"Validate the configuration, print the effective one as YAML and exit. It can run on another machine: it resolves no host names, opens no port and does not connect to the bus (oona check does). Files and directories that the configuration names must exist."`
+	CheckReady   ReadyFlag     `env:"-" help:"Ask the running worker with these settings whether it is ready, at its --admin-address. Print its answer and exit with 0 or 1. This is for container runtimes whose health checks are commands."`
 	DrainTimeout time.Duration `default:"20s" help:"Maximum time from SIGINT, SIGTERM or SIGHUP to the end of the process, in which work in progress must finish and connections close. Whatever has not finished is logged, and the exit status is 1."`
 
 	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Address on which to serve /livez, /readyz, /metrics and /debug/pprof; port 0 picks a free port."`

@@ -80,7 +80,7 @@ func settable(program *kong.Node) map[string]bool {
 // commandLineOnly reports whether a flag is not a setting and so not allowed in files.
 func commandLineOnly(flag *kong.Flag) bool {
 	switch flag.Target.Interface().(type) {
-	case VersionFlag, ConfigFile, CheckFlag:
+	case VersionFlag, ConfigFile, CheckFlag, ReadyFlag:
 		return true
 	}
 	return flag.Name == "help"

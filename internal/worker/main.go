@@ -109,6 +109,13 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	if done {
 		return exitOK
 	}
+	if cfg.common().CheckReady {
+		if err := askReady(ctx, cfg.common().AdminAddress, stdout); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", name, err)
+			return exitFailed
+		}
+		return exitOK
+	}
 	queue := newLogQueue(stderr)
 	defer queue.close()
 	logger := queue.logger(cfg.common().Log)
