@@ -135,6 +135,14 @@ scenarios: ## the real binaries on three real brokers, with faults; half an hour
 objectstore: ## tensor stores and ingest on a real S3 server, with faults; it is built the first time
 	cd scenarios && $(GO) test -count=1 -timeout 30m -v $(TESTARGS) ./objectstore
 
+.PHONY: helm
+helm: ## the Helm chart: what it renders, by Kubernetes' types and by each worker's --check
+	cd deploy/helm/proof && $(GO) vet ./... && $(GO) test -count=1 $(TESTARGS) ./...
+
+.PHONY: helm-golden
+helm-golden: ## write what the Helm chart renders now, and the table in its README
+	cd deploy/helm/proof && $(GO) test -count=1 . -update
+
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")
 	$(GO) run ./cmd/oona demo $(ARGS)
