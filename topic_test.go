@@ -28,16 +28,10 @@ func TestNewTopics(t *testing.T) {
 }
 
 func TestNewTopicsRefuses(t *testing.T) {
-	for _, tt := range []struct{ prefix, want string }{
-		{"", "topic prefix: is empty; give 1 to 128 of A-Z a-z 0-9 . _ : -"},
-		{"my_team", `topic prefix: "my_team" has '_' or ':'; use letters, digits, '.' and '-'`},
-		{"team:a", `topic prefix: "team:a" has '_' or ':'; use letters, digits, '.' and '-'`},
-		{"a/b", "topic prefix: has '/' at position 1; allowed are A-Z a-z 0-9 . _ : -"},
-	} {
-		topics, err := NewTopics(tt.prefix)
-		var field *FieldError
-		if !errors.As(err, &field) || err.Error() != tt.want || topics != (Topics{}) {
-			t.Errorf("NewTopics(%q) = %+v, %v\nwant %s", tt.prefix, topics, err, tt.want)
+	for _, prefix := range []string{"", "my_team", "team:a", "a/b"} {
+		topics, err := NewTopics(prefix)
+		if wrong, ok := errors.AsType[*FieldError](err); !ok || wrong.Field != "topic prefix" || topics != (Topics{}) {
+			t.Errorf("NewTopics(%q) = %+v, %v", prefix, topics, err)
 		}
 	}
 }
@@ -128,21 +122,20 @@ func TestAddressesRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for text, want := range map[string]string{
-		"":                                                "is neither an address under kasmina/ nor one of the topics kasmina.telemetry.seed.metrics, ",
-		"other/telemetry/layer/enc.3/health":              "is neither an address under kasmina/",
-		"kasmina.telemetry.seed.other":                    "is neither an address under kasmina/",
-		"kasmina/telemetry/layer/enc.3/state":             "those are kasmina/telemetry/seed/{layer}/{seed}/metrics, kasmina/telemetry/layer/{layer}/health, ",
-		"kasmina/telemetry/layer/enc.3":                   "is not an address of the bus",
-		"kasmina/telemetry/layer/e 3/health":              "layer: has ' ' at position 1",
-		"kasmina/telemetry/layer//health":                 "layer: is empty",
-		"kasmina/telemetry/seed/enc.3/-1/metrics":         `seed: is "-1", not the number of a seed`,
-		"kasmina/telemetry/seed/enc.3/9999999999/metrics": `seed: is "9999999999"`,
+	for _, text := range []string{
+		"",
+		"other/telemetry/layer/enc.3/health",
+		"kasmina.telemetry.seed.other",
+		"kasmina/telemetry/layer/enc.3/state",
+		"kasmina/telemetry/layer/enc.3",
+		"kasmina/telemetry/layer/e 3/health",
+		"kasmina/telemetry/layer//health",
+		"kasmina/telemetry/seed/enc.3/-1/metrics",
+		"kasmina/telemetry/seed/enc.3/9999999999/metrics",
 	} {
 		got, err := topics.ParseAddress(text)
-		var field *FieldError
-		if !errors.As(err, &field) || !strings.Contains(err.Error(), want) || got != (Address{}) {
-			t.Errorf("ParseAddress(%q) = %+v, %v; want an error with %q", text, got, err, want)
+		if wrong, ok := errors.AsType[*FieldError](err); !ok || wrong.Field != "address" || got != (Address{}) {
+			t.Errorf("ParseAddress(%q) = %+v, %v", text, got, err)
 		}
 	}
 }

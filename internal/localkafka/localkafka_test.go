@@ -23,7 +23,7 @@ func TestMissingTools(t *testing.T) {
 		t.Errorf("without java: %v", err)
 	}
 	_, err := Jars(t.Context(), t.TempDir(), kafka)
-	if !errors.Is(err, ErrNoMaven) || !strings.Contains(err.Error(), "apt-get install maven") {
+	if !errors.Is(err, ErrNoMaven) {
 		t.Errorf("without mvn: %v", err)
 	}
 }

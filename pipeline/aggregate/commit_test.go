@@ -159,8 +159,7 @@ func TestNothingUnpublishedIsCommitted(t *testing.T) {
 	f.stop()
 }
 
-// A partition whose past is unknown is refused. The stage ends, and the error says what
-// is wrong.
+// A partition whose past is unknown is refused. The stage ends with the reason.
 func TestRefusals(t *testing.T) {
 	good := func() bus.Assignment {
 		f := start(t, nil)
@@ -173,22 +172,21 @@ func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*bus.Assignment)
 		want   error
-		says   string
 	}{
-		"no commit, and the beginning is gone": {func(c *bus.Assignment) { c.Committed, c.LogStart = bus.Commit{Offset: oona.NoOffset}, 7 }, aggregate.ErrNoCommit, "begins at offset 7"},
-		"retention has overtaken the commit":   {func(c *bus.Assignment) { c.LogStart = 9 }, aggregate.ErrOvertaken, "Lengthen the retention"},
-		"the log has lost what was read":       {func(c *bus.Assignment) { c.LogEnd = 0 }, aggregate.ErrAhead, "ends at offset 0, and had been read up to 1"},
-		"partitions were added":                {func(c *bus.Assignment) { c.Partitions = 5 }, aggregate.ErrPartitions, "had 4"},
-		"another program's commit":             {func(c *bus.Assignment) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText, `"something else"`},
-		"no metadata":                          {func(c *bus.Assignment) { c.Committed.Metadata = "" }, aggregate.ErrCommitText, "does another program use the group"},
-		"a damaged commit":                     {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit, "offset 0"},
+		"no commit, and the beginning is gone": {func(c *bus.Assignment) { c.Committed, c.LogStart = bus.Commit{Offset: oona.NoOffset}, 7 }, aggregate.ErrNoCommit},
+		"retention has overtaken the commit":   {func(c *bus.Assignment) { c.LogStart = 9 }, aggregate.ErrOvertaken},
+		"the log has lost what was read":       {func(c *bus.Assignment) { c.LogEnd = 0 }, aggregate.ErrAhead},
+		"partitions were added":                {func(c *bus.Assignment) { c.Partitions = 5 }, aggregate.ErrPartitions},
+		"another program's commit":             {func(c *bus.Assignment) { c.Committed.Metadata = "something else" }, aggregate.ErrCommitText},
+		"no metadata":                          {func(c *bus.Assignment) { c.Committed.Metadata = "" }, aggregate.ErrCommitText},
+		"a damaged commit":                     {func(c *bus.Assignment) { c.Committed.Metadata = c.Committed.Metadata[:len(c.Committed.Metadata)-2] }, windows.ErrCommit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assignment := good
 			c.change(&assignment)
 			stage := newStage(t, &fixture{out: newOutputs(t)}, nil)
-			if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("Assign: %v; want %v with %q", err, c.want, c.says)
+			if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) {
+				t.Errorf("Assign: %v; want %v", err, c.want)
 			}
 			err := stage.Run(t.Context(), silent{})
 			if !errors.Is(err, c.want) {

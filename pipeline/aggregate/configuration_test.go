@@ -192,13 +192,12 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind    string
 		payload func(*fixture) []byte
-		says    string
 	}{
 		"reducer": {oona.ConfigurationRecord, func(f *fixture) []byte {
 			return f.configuration(1, 0, func(c *windows.Config) { c.Reducer = windows.Reducer + 1 })
-		}, fmt.Sprintf("version %d is needed", windows.Reducer+1)},
-		"schema": {oona.ConfigurationRecord, func(*fixture) []byte { return unpublished }, "not a published schema"},
-		"kind":   {"configuration/2", func(*fixture) []byte { return nil }, "its kind is configuration/2"},
+		}},
+		"schema": {oona.ConfigurationRecord, func(*fixture) []byte { return unpublished }},
+		"kind":   {"configuration/2", func(*fixture) []byte { return nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
@@ -216,8 +215,7 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 				t.Error("the record was taken")
 			}
 			close(f.feed.messages)
-			if err := <-ended; !errors.Is(err, aggregate.ErrUpgrade) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "upgrade") || !strings.Contains(err.Error(), "offset 1") ||
-				!strings.Contains(err.Error(), "--skip-record=0:1") {
+			if err := <-ended; !errors.Is(err, aggregate.ErrUpgrade) || !strings.Contains(err.Error(), "--skip-record=0:1") {
 				t.Errorf("Run: %v", err)
 			}
 			if n := f.stage.Counts(); n.Folded != 1 || n.Own != 0 || n.Dead != 0 {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -11,23 +12,26 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
 )
 
 func TestConfigIsValidated(t *testing.T) {
 	for name, change := range map[string]func(*Config){
-		"instance":          func(c *Config) { c.Instance = "a b" },
-		"max-body-bytes":    func(c *Config) { c.MaxBodyBytes = 0 },
-		"max-frames":        func(c *Config) { c.MaxFrames = -1 },
-		"max-message-bytes": func(c *Config) { c.MaxMessageBytes = recordOverhead },
-		"max-in-flight":     func(c *Config) { c.MaxInFlight = 0 },
-		"max-spool-bytes":   func(c *Config) { c.MaxSpoolBytes = 0 },
-		"publish-timeout":   func(c *Config) { c.PublishTimeout = 0 },
-		"topic":             func(c *Config) { c.Topic = "" },
+		"--instance":          func(c *Config) { c.Instance = "a b" },
+		"--max-body-bytes":    func(c *Config) { c.MaxBodyBytes = 0 },
+		"--max-frames":        func(c *Config) { c.MaxFrames = -1 },
+		"--max-message-bytes": func(c *Config) { c.MaxMessageBytes = recordOverhead },
+		"--max-in-flight":     func(c *Config) { c.MaxInFlight = 0 },
+		"--max-spool-bytes":   func(c *Config) { c.MaxSpoolBytes = 0 },
+		"--publish-timeout":   func(c *Config) { c.PublishTimeout = 0 },
+		"topic":               func(c *Config) { c.Topic = "" },
 	} {
 		cfg := DefaultConfig()
 		cfg.Topic = "t"
 		change(&cfg)
-		if _, err := New(cfg, newBus(t), prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), name) {
+		_, err := New(cfg, newBus(t), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != name {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}

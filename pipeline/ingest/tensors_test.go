@@ -386,7 +386,8 @@ func TestStoreHoldsUpFewRequests(t *testing.T) {
 func TestMaxTensorRequestsLeavesRoom(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Tensors, cfg.MaxTensorRequests = new(faultyStore), cfg.MaxInFlight
-	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "max-tensor-requests: is 64; give less than --max-in-flight") {
+	err := cfg.Validate()
+	if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != "--max-tensor-requests" {
 		t.Errorf("error is %v", err)
 	}
 }

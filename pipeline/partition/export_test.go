@@ -5,12 +5,8 @@ import "github.com/morphogenetic/oona/bus"
 // Handle folds a message as the router of Run does.
 var Handle = (*Runtime).handle
 
-// Reasons why a partition is not ready.
-var (
-	ErrFailed     = errFailed
-	ErrRetrying   = errRetrying
-	ErrCatchingUp = errCatchingUp
-)
+// ErrFailed is why a partition is not ready whose machine has failed.
+var ErrFailed = errFailed
 
 // ReadyOf returns why the partition of a Consumer is not ready, or nil.
 func ReadyOf(c bus.Consumer) error { return c.(*assignment).ready() }

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// Reasons why a partition is not ready.
+// Reasons why a partition is not ready. Ready wraps them.
 var (
-	errCatchingUp = errors.New("reading what the log held when the partition was assigned")
-	errNoEnd      = errors.New("the leader does not answer where the log ends")
-	errRetrying   = errors.New("a record cannot be folded now, and is tried again")
-	errStalled    = errors.New("records wait in the log and are not delivered")
+	ErrCatchingUp  = errors.New("reading what the log held when the partition was assigned")
+	ErrNoEnd       = errors.New("the leader does not answer where the log ends")
+	ErrRetrying    = errors.New("a record cannot be folded now, and is tried again")
+	ErrStalled     = errors.New("records wait in the log and are not delivered")
+	ErrUnpublished = errors.New("output waits for the bus")
 )
 
 const (
@@ -41,20 +42,20 @@ func (p *assignment) ready() error {
 	}
 	if waited := p.stuckFor(); waited > longestWait {
 		if p.pending.Load() == 0 {
-			return fmt.Errorf("%w: partition %d at offset %d, %d attempts; see the log", errRetrying, p.about.Partition, p.next.Load(), p.failures.Load())
+			return fmt.Errorf("%w: partition %d at offset %d, %d attempts; see the log", ErrRetrying, p.about.Partition, p.next.Load(), p.failures.Load())
 		}
-		return fmt.Errorf("output of partition %d has waited %s for the bus, which has refused it %d times: see the log", p.about.Partition, waited.Round(time.Second), p.failures.Load())
+		return fmt.Errorf("%w: partition %d, for %s, refused %d times; see the log", ErrUnpublished, p.about.Partition, waited.Round(time.Second), p.failures.Load())
 	}
 	if next := p.next.Load(); next < p.about.LogEnd {
-		return fmt.Errorf("%w: partition %d is at offset %d of %d", errCatchingUp, p.about.Partition, next, p.about.LogEnd)
+		return fmt.Errorf("%w: partition %d is at offset %d of %d", ErrCatchingUp, p.about.Partition, next, p.about.LogEnd)
 	}
 	now := time.Now().UnixNano()
 	if silent := time.Duration(now - p.heard.Load()); silent > longSilence {
-		return fmt.Errorf("%w: partition %d, last answer %s ago", errNoEnd, p.about.Partition, silent.Round(time.Second))
+		return fmt.Errorf("%w: partition %d, last answer %s ago", ErrNoEnd, p.about.Partition, silent.Round(time.Second))
 	}
 	waited := time.Duration(now - max(p.waiting.Load(), p.lastRead.Load()))
 	if next, end := p.next.Load(), p.end.Load(); next < end && waited > longSilence {
-		return fmt.Errorf("%w: partition %d is at offset %d of %d, and no record has come for %s; if the leader can be reached, restart the worker", errStalled, p.about.Partition, next, end, waited.Round(time.Second))
+		return fmt.Errorf("%w: partition %d is at offset %d of %d, and no record has come for %s; if the leader can be reached, restart the worker", ErrStalled, p.about.Partition, next, end, waited.Round(time.Second))
 	}
 	return nil
 }

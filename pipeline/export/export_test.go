@@ -1,0 +1,7 @@
+package export
+
+// Reasons for which the stage is not ready, or ends.
+var (
+	ErrCatchingUp = errCatchingUp
+	ErrLogEnded   = errLogEnded
+)
