@@ -15,6 +15,7 @@ import (
 // close.
 type Bus interface {
 	Admin
+	Groups
 	// Publisher returns a publisher, which is connected.
 	Publisher(opts PublisherOptions) (PinnedPublisher, error)
 	// Member returns a member of a group. Its Subscribe joins the group.

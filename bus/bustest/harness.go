@@ -96,7 +96,7 @@ func RunInBubbles(t *testing.T, start func(t *testing.T) Harness) {
 }
 
 func run(t *testing.T, on func(t *testing.T, test func(*trial))) {
-	for _, c := range slices.Concat(publisherCases, readerCases, memberCases, commitCases, adminCases) {
+	for _, c := range slices.Concat(publisherCases, readerCases, memberCases, commitCases, adminCases, groupCases) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			on(t, c.test)
