@@ -162,7 +162,7 @@ func parseSnapshot(c Commit) (*snapshot, error) {
 		return nil, fmt.Errorf("the metadata has version %d; this program reads versions %d to %d", version, metadataVersion, metadataVersionLog)
 	}
 	if checksum(c.Offset, content) != sum {
-		return nil, errors.New("the metadata's checksum is wrong for this offset: the offset or the metadata was changed or reset by hand, or is damaged. Restore both as they were committed, or delete the group's offset of the partition. Then the aggregator reads the log from its beginning; if the beginning is lost, start it with --from-here")
+		return nil, errors.New("the metadata's checksum is wrong for this offset: the offset or the metadata was changed or reset by hand, or is damaged. Restore both as they were committed (oona group import), or delete the group's offset of the partition. Then the aggregator reads the log from its beginning; if the beginning is lost, start it with --from-here")
 	}
 	r := metadataReader{rest: content[1:]}
 	s, err := r.snapshot(c.Offset, content[0])

@@ -8,6 +8,10 @@
 //	oona check           check the workers' configurations, by themselves and together
 //	oona windows show    print the configurations of the windows in the log
 //	oona windows apply   write a configuration into the log
+//	oona group show      print the members and the commits of a consumer group
+//	oona group export    print the commits, for import
+//	oona group import    restore the commits of a file
+//	oona group remove    remove a member with static membership
 //	oona version         print the version
 package main
 
@@ -37,6 +41,8 @@ type grammar struct {
 
 	Windows windowsCommand `cmd:"" help:"Show and change how windows are made."`
 
+	Group groupCommand `cmd:"" help:"Show, save and restore the commits of a consumer group, and remove a member that has gone."`
+
 	Check checkCommand `cmd:"" help:"Check that the configurations of the workers are valid, agree with each other and fit the topics, and print the effective ones. The exit status is 1 if something is wrong. OONA_... environment variables apply, as they do for a worker that is started here."`
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
 
@@ -60,7 +66,7 @@ type streams struct {
 
 // newGrammar returns the command line with its defaults.
 func newGrammar() *grammar {
-	g := &grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Watch: defaultWatch()}
+	g := &grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Group: defaultGroup(), Watch: defaultWatch()}
 	g.Log.Level = "warn"
 	return g
 }

@@ -45,7 +45,7 @@ func TestHelpIsOnStdout(t *testing.T) {
 // Set OONA_UPDATE_GOLDEN=1 to rewrite the files.
 func TestHelpOfCommands(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"watch", "check"} {
+	for _, command := range []string{"watch", "check", "group"} {
 		_, out, _ := run(t, command, "--help")
 		golden(t, command+".txt", out)
 	}

@@ -61,6 +61,7 @@ var layers = []layer{
 	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "internal/catalogue", "schemas/avro"}},
+	{pkg: "internal/commits", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
 	{pkg: "internal/remedy", may: []string{"bus"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "internal/worker/workertest"},

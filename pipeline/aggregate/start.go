@@ -99,7 +99,7 @@ func PastOf(ctx context.Context, a bus.Assignment, log Log) (Past, error) {
 // withoutCommit decides for a partition without a commit of the group.
 func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if a.LogStart > 0 {
-		return fmt.Errorf("%w: %s/%d begins at offset %d. Was the group renamed, or have its offsets expired? Restore the offsets, or start the aggregator with --from-here to continue with what the log still holds",
+		return fmt.Errorf("%w: %s/%d begins at offset %d. Was the group renamed, or have its offsets expired? Restore its commits (oona group import), or start the aggregator with --from-here to continue with what the log still holds",
 			ErrNoCommit, a.Topic, a.Partition, a.LogStart), nil
 	}
 	if log == nil {

@@ -1,0 +1,98 @@
+// Package commits keeps the commits of a consumer group in a file and restores them.
+//
+// Oona's aggregators commit late on purpose, and the metadata of a commit holds what a
+// replay cannot rebuild. So a group that is renamed, deleted or expired is restored from
+// such a file, and not by setting offsets.
+package commits
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+)
+
+// File is what a file of commits says, in JSON.
+type File struct {
+	Format     string      `json:"format"` // Format
+	Group      string      `json:"group"`
+	Topic      string      `json:"topic"`
+	SavedAt    time.Time   `json:"saved_at"`
+	Partitions []Partition `json:"partitions"` // those that have a commit, by number
+}
+
+// Partition is the commit of one partition.
+type Partition struct {
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+	Metadata  string `json:"metadata"`
+}
+
+// Format is the first field of each file.
+const Format = "oona-group-1"
+
+// Save returns the commits of a group. There may be none.
+func Save(ctx context.Context, b bus.Bus, group, topic string) (File, error) {
+	held, err := b.Commits(ctx, group, topic)
+	if err != nil {
+		return File{}, err
+	}
+	f := File{Format: Format, Group: group, Topic: topic, SavedAt: time.Now().UTC().Truncate(time.Second), Partitions: []Partition{}}
+	for i, c := range held {
+		if c.Offset != bus.NoOffset {
+			f.Partitions = append(f.Partitions, Partition{int32(i), c.Offset, c.Metadata})
+		}
+	}
+	return f, nil
+}
+
+// Write writes the file.
+func (f File) Write(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(f)
+}
+
+// Read reads a file. Its error wraps an *oona.FieldError for a field that is wrong.
+func Read(r io.Reader) (File, error) {
+	decoder := json.NewDecoder(r)
+	decoder.DisallowUnknownFields()
+	var f File
+	if err := decoder.Decode(&f); err != nil {
+		return File{}, fmt.Errorf("the file is not one of oona group export: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return File{}, &oona.FieldError{Field: "file", Reason: "has more than one JSON value; give a file of oona group export"}
+	}
+	return f, f.validate()
+}
+
+func (f File) validate() error {
+	wrong := func(field, format string, args ...any) error {
+		return &oona.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case f.Format != Format:
+		return wrong("format", "is %q; this version reads %q", f.Format, Format)
+	case f.Group == "":
+		return wrong("group", "is empty")
+	case f.Topic == "":
+		return wrong("topic", "is empty")
+	}
+	for i, p := range f.Partitions {
+		at := fmt.Sprintf("partitions[%d]", i)
+		switch {
+		case p.Partition < 0 || i > 0 && p.Partition <= f.Partitions[i-1].Partition:
+			return wrong(at+".partition", "is %d; each number must be greater than the one before it", p.Partition)
+		case p.Offset < 0:
+			return wrong(at+".offset", "is %d; give 0 or more", p.Offset)
+		}
+	}
+	return nil
+}
