@@ -1,8 +1,8 @@
-// Package localkafka runs three real Apache Kafka brokers on loopback for tests, as the
-// embedded broker may behave differently.
+// Package localkafka runs real Apache Kafka brokers for tests, as the embedded broker may
+// behave differently: three on loopback, unless Options ask for others.
 //
-// Kafka is downloaded from Maven Central into a cache once (43 MiB). Each of the three
-// Java processes takes 350 MB, and 730 MB under load. The command kafkactl starts a
+// Kafka is downloaded from Maven Central into a cache once (43 MiB). Each of the Java
+// processes takes 350 MB, and 730 MB under load. The command kafkactl starts a
 // cluster that continues to run, and stops it.
 package localkafka
 
@@ -23,8 +23,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// size is the number of nodes: the fewest that tolerate the loss of one.
-const size = 3
+// defaultNodes is the number of nodes unless options say otherwise: the fewest that
+// tolerate the loss of one.
+const defaultNodes = 3
 
 // Options configure a cluster.
 type Options struct {
@@ -33,18 +34,23 @@ type Options struct {
 	Dir string
 	// Cache is the directory of Kafka's jars. The default is DefaultCache.
 	Cache string
+	// Nodes is the number of nodes. The default is 3.
+	Nodes int
+	// Host is the IP address on which the brokers listen for clients. The default is
+	// 127.0.0.1. The controllers always use 127.0.0.1.
+	Host string
 	// Port is the port of the first broker. The next ports are for the other
 	// brokers and then for the controllers. If it is 0, free ports are chosen.
 	Port int
-	// ProxyPort is the port of the first of three proxies of the caller between
-	// clients and brokers, or 0. With it, each broker has another listener, and
-	// names its proxy to the clients of this listener. See Routes.
+	// ProxyPort is the port of the first of the caller's proxies between clients and
+	// brokers, or 0. With it, each broker has another listener, and names its proxy
+	// to the clients of this listener. See Routes.
 	ProxyPort int
 	// Detach lets the processes run on after this process and its terminal.
 	Detach bool
 }
 
-// Cluster has three nodes, numbered 1 to 3. It is not safe for concurrent use.
+// Cluster has nodes that are numbered from 1 on. It is not safe for concurrent use.
 type Cluster struct {
 	opts      Options
 	java, lib string
@@ -131,15 +137,18 @@ func create(opts Options) (*Cluster, error) {
 		return nil, fmt.Errorf("localkafka: Options.Dir is %q; give a directory for the cluster", opts.Dir)
 	}
 	opts.Dir = dir
-	ports, err := choosePorts(opts.Port)
+	if opts.Nodes == 0 {
+		opts.Nodes = defaultNodes
+	}
+	ports, err := choosePorts(opts.Port, 2*opts.Nodes)
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{opts: opts, id: newClusterID()}
-	for i := range size {
-		n := &node{ID: i + 1, Port: ports[i], ControllerPort: ports[size+i], dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
+	for i := range opts.Nodes {
+		n := &node{ID: i + 1, Host: opts.Host, Port: ports[i], ControllerPort: ports[opts.Nodes+i], dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
 		if opts.ProxyPort != 0 {
-			n.ProxyPort, n.ProxiedPort = opts.ProxyPort+i, opts.ProxyPort+size+i
+			n.ProxyPort, n.ProxiedPort = opts.ProxyPort+i, opts.ProxyPort+opts.Nodes+i
 		}
 		c.nodes = append(c.nodes, n)
 	}
@@ -156,9 +165,9 @@ func newClusterID() string {
 }
 
 // choosePorts returns the ports of the brokers, and then those of the controllers.
-func choosePorts(first int) (ports [2 * size]int, err error) {
-	for i := range ports {
-		ports[i] = first + i
+func choosePorts(first, count int) (ports []int, err error) {
+	for i := range count {
+		ports = append(ports, first+i)
 		if first != 0 {
 			continue
 		}
@@ -179,13 +188,13 @@ func (c *Cluster) checkPorts(ctx context.Context) error {
 		if n.running() {
 			continue
 		}
-		for _, port := range n.ports() {
-			listener, err := config.Listen(ctx, "tcp", loopback(port))
+		for _, address := range n.listens() {
+			listener, err := config.Listen(ctx, "tcp", address)
 			if err != nil {
-				return fmt.Errorf("port %d of Kafka's node %d is in use; choose another with Options.Port (-port): %w", port, n.ID, err)
+				return fmt.Errorf("node %d of Kafka cannot listen on %s; choose another port with Options.Port (-port): %w", n.ID, address, err)
 			}
 			if err := listener.Close(); err != nil {
-				return fmt.Errorf("close the listener on port %d: %w", port, err)
+				return fmt.Errorf("close the listener on %s: %w", address, err)
 			}
 		}
 	}
@@ -333,8 +342,8 @@ func Open(dir string) (*Cluster, error) {
 		return nil, fmt.Errorf("read the cluster's state: %w", err)
 	}
 	var s state
-	if err := json.Unmarshal(text, &s); err != nil || len(s.Nodes) != size {
-		return nil, fmt.Errorf("%s does not describe a cluster of %d nodes; stop its java processes and delete %s: %w", stateFile(dir), size, dir, err)
+	if err := json.Unmarshal(text, &s); err != nil || len(s.Nodes) == 0 {
+		return nil, fmt.Errorf("%s does not describe a cluster; stop its java processes and delete %s: %w", stateFile(dir), dir, err)
 	}
 	c := &Cluster{opts: Options{Dir: dir}, id: s.ID, nodes: s.Nodes}
 	for _, n := range c.nodes {

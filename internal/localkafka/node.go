@@ -17,25 +17,31 @@ import (
 
 // node is a Kafka process that is both broker and controller.
 type node struct {
-	ID             int `json:"id"`
-	Port           int `json:"port"`
-	ControllerPort int `json:"controller_port"`
-	ProxyPort      int `json:"proxy_port,omitempty"` // named to clients of ProxiedPort; may be 0
-	ProxiedPort    int `json:"proxied_port,omitempty"`
-	PID            int `json:"pid"` // 0 if not started, or stopped by us
+	ID             int    `json:"id"`
+	Host           string `json:"host,omitempty"` // of Port; empty for 127.0.0.1
+	Port           int    `json:"port"`
+	ControllerPort int    `json:"controller_port"`
+	ProxyPort      int    `json:"proxy_port,omitempty"` // named to clients of ProxiedPort; may be 0
+	ProxiedPort    int    `json:"proxied_port,omitempty"`
+	PID            int    `json:"pid"` // 0 if not started, or stopped by us
 
 	dir string
 }
 
-func (n *node) address() string { return loopback(n.Port) }
-
-// ports returns the ports that the node listens on.
-func (n *node) ports() []int {
-	ports := []int{n.Port, n.ControllerPort}
-	if n.ProxyPort != 0 {
-		ports = append(ports, n.ProxiedPort)
+func (n *node) address() string {
+	if n.Host == "" {
+		return loopback(n.Port)
 	}
-	return ports
+	return net.JoinHostPort(n.Host, strconv.Itoa(n.Port))
+}
+
+// listens returns the addresses that the node listens on.
+func (n *node) listens() []string {
+	addresses := []string{n.address(), loopback(n.ControllerPort)}
+	if n.ProxyPort != 0 {
+		addresses = append(addresses, loopback(n.ProxiedPort))
+	}
+	return addresses
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

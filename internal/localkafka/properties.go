@@ -28,6 +28,8 @@ func (c *Cluster) properties(n *node) string {
 		listeners = ",PROXIED://" + loopback(n.ProxiedPort)
 		advertised = ",PROXIED://" + loopback(n.ProxyPort)
 	}
+	replicas := len(c.nodes)
+	inSync := max(1, replicas-1)
 	lines := []string{
 		"process.roles=broker,controller",
 		fmt.Sprintf("node.id=%d", n.ID),
@@ -41,15 +43,15 @@ func (c *Cluster) properties(n *node) string {
 		"num.network.threads=1",
 		"num.io.threads=2",
 		"auto.create.topics.enable=false",
-		"default.replication.factor=3",
-		"min.insync.replicas=2",
-		"offsets.topic.replication.factor=3",
+		fmt.Sprintf("default.replication.factor=%d", replicas),
+		fmt.Sprintf("min.insync.replicas=%d", inSync),
+		fmt.Sprintf("offsets.topic.replication.factor=%d", replicas),
 		"offsets.topic.num.partitions=3",
-		"transaction.state.log.replication.factor=3",
-		"transaction.state.log.min.isr=2",
+		fmt.Sprintf("transaction.state.log.replication.factor=%d", replicas),
+		fmt.Sprintf("transaction.state.log.min.isr=%d", inSync),
 		"transaction.state.log.num.partitions=3",
-		"share.coordinator.state.topic.replication.factor=3",
-		"share.coordinator.state.topic.min.isr=2",
+		fmt.Sprintf("share.coordinator.state.topic.replication.factor=%d", replicas),
+		fmt.Sprintf("share.coordinator.state.topic.min.isr=%d", inSync),
 		"share.coordinator.state.topic.num.partitions=3",
 		"group.initial.rebalance.delay.ms=0",
 		"broker.heartbeat.interval.ms=500",

@@ -25,7 +25,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for _, n := range c.nodes {
-		if err := c.await(ctx, fmt.Sprintf("node %d to listen", n.ID), n.listens); err != nil {
+		if err := c.await(ctx, fmt.Sprintf("node %d to listen", n.ID), n.answers); err != nil {
 			return err
 		}
 	}
@@ -35,7 +35,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}
 	defer client.Close()
-	probe := probe{client: client, topic: fmt.Sprintf("oona-ready-%d", time.Now().UnixNano())}
+	probe := probe{client: client, nodes: len(c.nodes), topic: fmt.Sprintf("oona-ready-%d", time.Now().UnixNano())}
 	if err := c.await(ctx, "a topic to be created", probe.create); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (c *Cluster) await(ctx context.Context, what string, ask func(context.Conte
 	}
 }
 
-func (n *node) listens(ctx context.Context) error {
+func (n *node) answers(ctx context.Context) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", n.address())
 	if err != nil {
@@ -81,12 +81,13 @@ func (n *node) listens(ctx context.Context) error {
 // probe is a topic for testing the cluster.
 type probe struct {
 	client *kgo.Client
+	nodes  int
 	topic  string
 }
 
 func (p probe) create(ctx context.Context) error {
 	topic := kmsg.NewCreateTopicsRequestTopic()
-	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = p.topic, size, size
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = p.topic, int32(p.nodes), int16(p.nodes)
 	request := kmsg.NewPtrCreateTopicsRequest()
 	request.Topics = append(request.Topics, topic)
 	request.TimeoutMillis = int32(attempt.Milliseconds())
@@ -125,16 +126,16 @@ func (p probe) knows(ctx context.Context, broker *kgo.Broker) error {
 	if err := kerr.ErrorForCode(response.Topics[0].ErrorCode); err != nil {
 		return err
 	}
-	if len(response.Brokers) != size {
-		return fmt.Errorf("a broker knows %d of %d brokers", len(response.Brokers), size)
+	if len(response.Brokers) != p.nodes {
+		return fmt.Errorf("a broker knows %d of %d brokers", len(response.Brokers), p.nodes)
 	}
 	partitions := response.Topics[0].Partitions
-	if len(partitions) != size {
-		return fmt.Errorf("a broker knows %d of %d partitions", len(partitions), size)
+	if len(partitions) != p.nodes {
+		return fmt.Errorf("a broker knows %d of %d partitions", len(partitions), p.nodes)
 	}
 	for _, partition := range partitions {
-		if len(partition.ISR) != size {
-			return fmt.Errorf("partition %d is in sync on %d of %d brokers", partition.Partition, len(partition.ISR), size)
+		if len(partition.ISR) != p.nodes {
+			return fmt.Errorf("partition %d is in sync on %d of %d brokers", partition.Partition, len(partition.ISR), p.nodes)
 		}
 	}
 	return nil
@@ -142,7 +143,7 @@ func (p probe) knows(ctx context.Context, broker *kgo.Broker) error {
 
 func (p probe) produce(ctx context.Context) error {
 	var records []*kgo.Record
-	for partition := range int32(size) {
+	for partition := range int32(p.nodes) {
 		records = append(records, &kgo.Record{Topic: p.topic, Partition: partition, Value: []byte("ready?")})
 	}
 	return p.client.ProduceSync(ctx, records...).FirstErr()
