@@ -15,7 +15,7 @@ import (
 
 // A batch that is on its way when the bus fails is tried again until the delivery
 // timeout, also while no broker knows the leader of its partition. It is written once.
-func TestPatienceWithoutALeader(t *testing.T) {
+func TestDeliveryTimeoutWithoutALeader(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {

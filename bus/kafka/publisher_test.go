@@ -206,7 +206,7 @@ func TestPublishWithoutTheBusFailsInTime(t *testing.T) {
 }
 
 // A publisher with a long delivery timeout waits for the bus, and keeps the order.
-func TestPatiencePublishesInOrder(t *testing.T) {
+func TestDeliveryTimeoutKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)

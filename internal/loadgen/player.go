@@ -4,7 +4,6 @@ package loadgen
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -73,13 +72,13 @@ func ParseSpeed(text string) (float64, error) {
 func (c Config) validate() error {
 	switch {
 	case c.URL == "":
-		return errors.New("loadgen: no URL; give the URL of ingest, such as http://127.0.0.1:8080")
+		return &oona.FieldError{Field: "URL", Reason: "is empty; give the URL of ingest, such as http://127.0.0.1:8080"}
 	case !(c.Speed >= 0) || math.IsInf(c.Speed, 0):
-		return fmt.Errorf("loadgen: speed is %v; give a number above 0, or 0 for as fast as possible", c.Speed)
+		return &oona.FieldError{Field: "speed", Reason: fmt.Sprintf("is %v; give a number above 0, or 0 for as fast as possible", c.Speed)}
 	case c.BatchBytes < 1 || c.BatchFrames < 1:
-		return fmt.Errorf("loadgen: a request has at most %d bytes and %d frames; give at least 1 of both", c.BatchBytes, c.BatchFrames)
+		return &oona.FieldError{Field: "batch", Reason: fmt.Sprintf("is at most %d bytes and %d frames; give at least 1 of both", c.BatchBytes, c.BatchFrames)}
 	case c.RequestTimeout <= 0 || c.DeliveryTimeout <= 0:
-		return fmt.Errorf("loadgen: request timeout %v and delivery timeout %v must be above 0", c.RequestTimeout, c.DeliveryTimeout)
+		return &oona.FieldError{Field: "timeout", Reason: fmt.Sprintf("of a request is %v, and of its delivery %v; give times above 0", c.RequestTimeout, c.DeliveryTimeout)}
 	}
 	return nil
 }
@@ -130,7 +129,7 @@ type source interface {
 // New checks the configuration, and reads the recording or prepares the load.
 func New(cfg Config) (*Player, error) {
 	if err := cfg.validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("loadgen: %w", err)
 	}
 	if cfg.Run == "" {
 		cfg.Run = oona.RunID(ulid.Make().String())
@@ -152,7 +151,7 @@ func New(cfg Config) (*Player, error) {
 		return p, nil
 	}
 	if err := cfg.Synthetic.validate(); err != nil {
-		return nil, fmt.Errorf("loadgen: %w", err)
+		return nil, fmt.Errorf("loadgen: synthetic load: %w", err)
 	}
 	p.sources = cfg.Synthetic.sources()
 	return p, nil

@@ -35,16 +35,19 @@ func ParseSynthetic(text string) (Synthetic, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		if !ok {
-			return Synthetic{}, fmt.Errorf("synthetic load: %q is not key=value; write e.g. layers=64,seeds=1000,rate=100", part)
+			return Synthetic{}, fmt.Errorf("synthetic load: %w", &oona.FieldError{Field: strconv.Quote(part), Reason: "is not key=value; write e.g. layers=64,seeds=1000,rate=100"})
 		}
 		if err := s.set(key, value); err != nil {
-			return Synthetic{}, fmt.Errorf("synthetic load: %s=%s: %w", key, value, err)
+			return Synthetic{}, fmt.Errorf("synthetic load: %w", err)
 		}
 	}
 	if s.Producers == 0 {
 		s.Producers = min(DefaultSynthetic.Producers, s.Layers)
 	}
-	return s, s.validate()
+	if err := s.validate(); err != nil {
+		return Synthetic{}, fmt.Errorf("synthetic load: %w", err)
+	}
+	return s, nil
 }
 
 func (s *Synthetic) set(key, value string) (err error) {
@@ -62,13 +65,13 @@ func (s *Synthetic) set(key, value string) (err error) {
 	case "seed":
 		s.Seed, err = strconv.ParseUint(value, 10, 64)
 	default:
-		return errors.New("unknown key; keys are layers, seeds, rate, producers, frames, seed")
+		return &oona.FieldError{Field: key, Reason: "is not a key; keys are layers, seeds, rate, producers, frames, seed"}
 	}
 	if errors.Is(err, strconv.ErrRange) {
-		return errors.New("the number is too large")
+		return &oona.FieldError{Field: key, Reason: fmt.Sprintf("is %s, which is too large", value)}
 	}
 	if err != nil {
-		return errors.New("the value is not a valid number")
+		return &oona.FieldError{Field: key, Reason: fmt.Sprintf("is %q, which is not a valid number", value)}
 	}
 	return nil
 }
@@ -76,15 +79,15 @@ func (s *Synthetic) set(key, value string) (err error) {
 func (s Synthetic) validate() error {
 	switch seeds := oona.DefaultFrameLimits.Seeds; {
 	case s.Layers < 1 || s.Layers > maxLayers:
-		return fmt.Errorf("synthetic load: layers is %d; give 1 to %d", s.Layers, maxLayers)
+		return &oona.FieldError{Field: "layers", Reason: fmt.Sprintf("is %d; give 1 to %d", s.Layers, maxLayers)}
 	case s.Seeds < 1 || s.Seeds > seeds:
-		return fmt.Errorf("synthetic load: seeds is %d; give 1 to %d", s.Seeds, seeds)
+		return &oona.FieldError{Field: "seeds", Reason: fmt.Sprintf("is %d; give 1 to %d", s.Seeds, seeds)}
 	case !(s.Rate > 0) || math.IsInf(s.Rate, 0):
-		return fmt.Errorf("synthetic load: rate is %v; give a number of frames per second above 0", s.Rate)
+		return &oona.FieldError{Field: "rate", Reason: fmt.Sprintf("is %v; give a number of frames per second above 0", s.Rate)}
 	case s.Producers < 1 || s.Producers > s.Layers: // a producer has at least one layer
-		return fmt.Errorf("synthetic load: producers is %d; give 1 to the number of layers, %d", s.Producers, s.Layers)
+		return &oona.FieldError{Field: "producers", Reason: fmt.Sprintf("is %d; give 1 to the number of layers, %d", s.Producers, s.Layers)}
 	case s.Frames < 0:
-		return fmt.Errorf("synthetic load: frames is %d; give 0 (no limit) or more", s.Frames)
+		return &oona.FieldError{Field: "frames", Reason: fmt.Sprintf("is %d; give 0 (no limit) or more", s.Frames)}
 	}
 	return nil
 }

@@ -1,10 +1,10 @@
 package loadgen
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,24 +24,25 @@ func TestParseSynthetic(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 	for text, want := range map[string]string{
-		"":                            "is not key=value",
-		"layers":                      `"layers" is not key=value`,
-		"layers=":                     "not a valid number",
-		"layers=x":                    "layers=x: the value is not a valid number",
-		"layers=0":                    "layers is 0; give 1 to 100000",
-		"layers=1000000":              "give 1 to 100000",
-		"seeds=65537":                 "seeds is 65537; give 1 to 65536",
-		"rate=0":                      "rate is 0; give a number of frames per second above 0",
-		"rate=NaN":                    "rate is NaN",
-		"rate=inf":                    "rate is +Inf",
-		"layers=2,producers=3":        "producers is 3; give 1 to the number of layers, 2",
-		"frames=-1":                   "frames is -1",
-		"seed=-1":                     "the value is not a valid number",
-		"layers=1,colour=red":         "unknown key; keys are",
-		"frames=99999999999999999999": "too large",
+		"":                            "\"\"",
+		"layers":                      "\"layers\"",
+		"layers=":                     "layers",
+		"layers=x":                    "layers",
+		"layers=0":                    "layers",
+		"layers=1000000":              "layers",
+		"seeds=65537":                 "seeds",
+		"rate=0":                      "rate",
+		"rate=NaN":                    "rate",
+		"rate=inf":                    "rate",
+		"layers=2,producers=3":        "producers",
+		"frames=-1":                   "frames",
+		"seed=-1":                     "seed",
+		"layers=1,colour=red":         "colour",
+		"frames=99999999999999999999": "frames",
 	} {
-		if got, err := ParseSynthetic(text); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %+v, %v, want an error with %q", text, got, err, want)
+		got, err := ParseSynthetic(text)
+		if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != want {
+			t.Errorf("%q: %+v, %v, want an error of %s", text, got, err, want)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/intake"
 )
@@ -32,7 +33,7 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
 	if cfg.Topic == "" {
-		return nil, errors.New("ingest: no topic to publish to")
+		return nil, fmt.Errorf("ingest: %w", &oona.FieldError{Field: "topic", Reason: "is empty; give the topic of frames"})
 	}
 	s := &sink{
 		cfg:       cfg,
