@@ -160,6 +160,10 @@ arm64: image ## go vet and the golden tests for arm64, in an emulator, which als
 	emulator=$$(deploy/image/arm64) && cd deploy/image && \
 		OONA_IMAGES=$(CURDIR)/dist/images OONA_QEMU=$$emulator $(GO) test -count=1 -v -run '^TestARM64$$' .
 
+.PHONY: compose-test
+compose-test: ## check deploy/compose by the specification, and run its commands without containers
+	cd deploy/compose && $(GO) test -count=1 $(TESTARGS) .
+
 .PHONY: kafka-up
 kafka-up: ## three Apache Kafka brokers on loopback; export OONA_KAFKA=$(make -s kafka-up)
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) up

@@ -1,0 +1,2 @@
+// Package compose tests compose.yaml: see README.md.
+package compose
