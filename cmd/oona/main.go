@@ -6,6 +6,7 @@
 //	oona topics check    report what is wrong with the topics
 //	oona watch ADDRESS   follow an address of the bus, decoded
 //	oona check           check the workers' configurations, by themselves and together
+//	oona smoke           send frames through an installation, and wait for their rollup
 //	oona windows show    print the configurations of the windows in the log
 //	oona windows apply   write a configuration into the log
 //	oona group show      print the members and the commits of a consumer group
@@ -45,6 +46,7 @@ type grammar struct {
 
 	Check checkCommand `cmd:"" help:"Check that the configurations of the workers are valid, agree with each other and fit the topics, and print the effective ones. The exit status is 1 if something is wrong. OONA_... environment variables apply, as they do for a worker that is started here."`
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
+	Smoke smokeCommand `cmd:"" help:"Send two frames to ingest, and wait until the exporter shows their rollup. The exit status is 1 if it does not come. The frames belong to a run of their own, oona-smoke-TIME."`
 
 	PrintVersion versionCommand `cmd:"" name:"version" help:"Print the version."`
 }
@@ -66,7 +68,7 @@ type streams struct {
 
 // newGrammar returns the command line with its defaults.
 func newGrammar() *grammar {
-	g := &grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Group: defaultGroup(), Watch: defaultWatch()}
+	g := &grammar{Demo: demoCommand{Config: demo.DefaultConfig()}, Topics: defaultTopics(), Windows: defaultWindows(), Group: defaultGroup(), Watch: defaultWatch(), Smoke: defaultSmoke()}
 	g.Log.Level = "warn"
 	return g
 }

@@ -86,7 +86,9 @@ func TestUpgradeKeepsImmutableFields(t *testing.T) {
 			}
 			templates := func(objects []object) (all []core.PodTemplateSpec) {
 				for _, w := range workloads(t, objects) {
-					all = append(all, w.Pod)
+					if w.Selector != nil {
+						all = append(all, w.Pod)
+					}
 				}
 				return all
 			}

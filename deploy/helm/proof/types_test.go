@@ -23,6 +23,7 @@ var decoders = map[string]func(*testing.T, object){
 	"Ingress":                 strictly[networking.Ingress],
 	"Job":                     strictly[batch.Job],
 	"NetworkPolicy":           strictly[networking.NetworkPolicy],
+	"Pod":                     strictly[core.Pod],
 	"PodDisruptionBudget":     strictly[policy.PodDisruptionBudget],
 	"PodMonitor":              strictly[monitoring.PodMonitor],
 	"PrometheusRule":          strictly[monitoring.PrometheusRule],
