@@ -68,6 +68,9 @@ type Faults struct {
 	// Hold stops a partition from taking messages, until release. waiting returns how
 	// many messages from Publish the bus or its client has.
 	Hold func(t *testing.T, topic string, partition int32) (waiting func() int, release func())
+	// Silence makes the leader of a partition not say where its log ends, until release.
+	// The partition may take no messages either.
+	Silence func(t *testing.T, topic string, partition int32) (release func())
 	// Expel removes a member, the only one, from its group. The member may not know it
 	// until notice.
 	Expel func(t *testing.T, group string, m bus.Member) (notice func())

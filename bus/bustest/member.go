@@ -17,6 +17,8 @@ var memberCases = []testCase{
 	{"MessagesHaveTheirPosition", messagesHaveTheirPosition},
 	{"AssignmentDescribesTheLog", assignmentDescribesTheLog},
 	{"EndIsTold", endIsTold},
+	{"EndIsNotToldWithoutTheLeader", endIsNotToldWithoutTheLeader},
+	{"NothingAfterRevoke", nothingAfterRevoke},
 	{"ConsumersAreCalledInTurn", consumersAreCalledInTurn},
 	{"OneMessageAtATime", oneMessageAtATime},
 	{"NackRedelivers", nackRedelivers},
@@ -98,6 +100,67 @@ func endIsTold(t *trial) {
 	}
 }
 
+// While the leader of a partition does not answer, no end is told. Commits are made
+// during that time.
+func endIsNotToldWithoutTheLeader(t *trial) {
+	t.need("Silence", t.Faults.Silence)
+	topic := t.partitions(1)
+	o := newOwner()
+	t.subscribe(t.member(unique("group"), o), topic)
+	c := o.await(t, "assigned", 1)[0]
+	t.eventually("the end is told", func() bool { return c.end.Load() == 0 })
+	release := t.Faults.Silence(t.T, topic, 0)
+	commit := func(from, to int64) {
+		for i := from; i < to; i++ {
+			if err := o.commit(t.T, bus.Commit{Offset: i}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	commit(0, 3) // answers that were on their way come by then
+	told := c.ends.Load()
+	commit(3, 10)
+	if again := c.ends.Load(); again != told {
+		t.Errorf("the end %d was told %d times, and the leader does not answer", c.end.Load(), again-told)
+	}
+	release()
+	t.publish(t.publisher(bus.PublisherOptions{}), topic, directed("x", 0))
+	t.eventually("the end is told again", func() bool { return c.end.Load() == 1 })
+}
+
+// After Revoke no method of the consumer is called: neither after a rebalance nor after
+// the end of the member.
+func nothingAfterRevoke(t *trial) {
+	topic, group := t.partitions(1), unique("group")
+	t.fill(topic, 0, 1)
+	first, second := newOwner(), newOwner()
+	m := t.member(group, first)
+	t.consume(t.subscribe(m, topic))
+	all := first.await(t, "assigned", 1)
+	other := t.member(group, second)
+	t.consume(t.subscribe(other, topic))
+	first.await(t, "revoked", 1)
+	t.eventually("both have joined", func() bool { return m.Joined() == nil && other.Joined() == nil })
+	time.Sleep(300 * time.Millisecond) // several times what lies between two commits
+	if err := errors.Join(m.Close(), other.Close()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	for _, o := range []*owner{first, second} {
+		close(o.events)
+		for e := range o.events {
+			if e.kind == "assigned" {
+				all = append(all, e.of)
+			}
+		}
+	}
+	for _, c := range all {
+		if !c.revoked.Load() || c.late.Load() {
+			t.Errorf("%+v: revoked %t, called after that %t", c.Assignment, c.revoked.Load(), c.late.Load())
+		}
+	}
+}
+
 // The methods of a consumer are not called concurrently with each other.
 func consumersAreCalledInTurn(t *trial) {
 	topic := t.partitions(1)
@@ -155,7 +218,7 @@ func nackRedelivers(t *trial) {
 	m := t.member(group, o)
 	messages := t.subscribe(m, topic)
 	t.take(messages, 1)
-	for range 3 {
+	for range 12 { // a bus must not give up after a few
 		msg := t.next(messages)
 		if at := t.position(msg); string(msg.Payload) != "1" || at.Offset != 1 {
 			t.Fatalf("%q came at %+v", msg.Payload, at)

@@ -37,6 +37,9 @@ type assignment struct {
 	owner    *owner
 	from     int64
 	end      atomic.Int64 // as last reported; -1 before
+	ends     atomic.Int64 // number of reports
+	revoked  atomic.Bool
+	late     atomic.Bool  // a method was called after Revoke
 	calls    atomic.Int64 // methods that run now
 	together atomic.Bool  // two methods ran at the same time
 }
@@ -73,6 +76,9 @@ func (c *assignment) call() (end func()) {
 	if c.calls.Add(1) > 1 {
 		c.together.Store(true)
 	}
+	if c.revoked.Load() {
+		c.late.Store(true)
+	}
 	time.Sleep(c.owner.slow)
 	return func() { c.calls.Add(-1) }
 }
@@ -95,10 +101,12 @@ func (c *assignment) Committed(_ bus.Commit, err error) {
 func (c *assignment) End(offset int64) {
 	defer c.call()()
 	c.end.Store(offset)
+	c.ends.Add(1)
 }
 
 func (c *assignment) Revoke() {
 	defer c.call()()
+	c.revoked.Store(true)
 	c.owner.held.Add(-1)
 	c.owner.events <- event{"revoked", c}
 }

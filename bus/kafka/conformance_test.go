@@ -20,12 +20,12 @@ import (
 // The conformance suite, on each bus that speaks Kafka's protocol.
 func TestConformance(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
-		f := &produceFaults{refused: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
+		f := &brokerFaults{refused: make(map[place]bool), silent: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
 		broker := startEmbedded(t, embedded.Options{Control: f.control})
 		bustest.Run(t, func(*testing.T) bustest.Harness {
 			h := harness(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test", Settle: 200 * time.Millisecond})
 			h.UnboundedMetadata = true
-			h.Faults.Refuse, h.Faults.Falter, h.Faults.Hold = f.refuse, f.falter, f.hold
+			h.Faults.Refuse, h.Faults.Falter, h.Faults.Hold, h.Faults.Silence = f.refuse, f.falter, f.hold, f.silence
 			return h
 		})
 	})
@@ -40,12 +40,13 @@ type place struct {
 	partition int32
 }
 
-// produceFaults makes an embedded broker refuse or not answer produce requests.
-type produceFaults struct {
+// brokerFaults makes an embedded broker refuse or not answer requests.
+type brokerFaults struct {
 	mu        sync.Mutex
 	refused   map[place]bool // once
 	faltering map[place]int  // number of times
 	held      map[place]*hold
+	silent    map[place]bool // where the log ends
 }
 
 type hold struct {
@@ -53,11 +54,30 @@ type hold struct {
 	open     chan struct{}
 }
 
-func (f *produceFaults) control(c *kfake.Cluster, r kmsg.Request) (kmsg.Response, error, bool) {
-	request, isProduce := r.(*kmsg.ProduceRequest)
-	if !isProduce {
-		return nil, nil, false
+func (f *brokerFaults) control(c *kfake.Cluster, r kmsg.Request) (kmsg.Response, error, bool) {
+	switch request := r.(type) {
+	case *kmsg.ProduceRequest:
+		return f.produce(c, request)
+	case *kmsg.ListOffsetsRequest:
+		return f.listOffsets(request)
 	}
+	return nil, nil, false
+}
+
+func (f *brokerFaults) listOffsets(request *kmsg.ListOffsetsRequest) (kmsg.Response, error, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, topic := range request.Topics {
+		for _, partition := range topic.Partitions {
+			if f.silent[place{topic.Topic, partition.Partition}] {
+				return nil, errCutOff, true
+			}
+		}
+	}
+	return nil, nil, false
+}
+
+func (f *brokerFaults) produce(c *kfake.Cluster, request *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
 	for _, topic := range request.Topics {
 		for _, partition := range topic.Partitions {
 			at := place{topic.Topic, partition.Partition}
@@ -84,19 +104,30 @@ func (f *produceFaults) control(c *kfake.Cluster, r kmsg.Request) (kmsg.Response
 	return nil, nil, false
 }
 
-func (f *produceFaults) refuse(_ *testing.T, topic string, partition int32) {
+func (f *brokerFaults) silence(_ *testing.T, topic string, partition int32) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.silent[place{topic, partition}] = true
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.silent, place{topic, partition})
+	}
+}
+
+func (f *brokerFaults) refuse(_ *testing.T, topic string, partition int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refused[place{topic, partition}] = true
 }
 
-func (f *produceFaults) falter(_ *testing.T, topic string, partition int32, n int) {
+func (f *brokerFaults) falter(_ *testing.T, topic string, partition int32, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.faltering[place{topic, partition}] = n
 }
 
-func (f *produceFaults) hold(t *testing.T, topic string, partition int32) (waiting func() int, release func()) {
+func (f *brokerFaults) hold(t *testing.T, topic string, partition int32) (waiting func() int, release func()) {
 	at, held := place{topic, partition}, &hold{open: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()

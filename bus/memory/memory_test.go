@@ -43,6 +43,10 @@ func faults(b *memory.Bus) bustest.Faults {
 			must(t, b.Freeze(topic, partition))
 			return func() int { return b.Waiting(topic, partition) }, func() { must(t, b.Thaw(topic, partition)) }
 		},
+		Silence: func(t *testing.T, topic string, partition int32) func() {
+			must(t, b.Freeze(topic, partition))
+			return func() { must(t, b.Thaw(topic, partition)) }
+		},
 		Expel: func(_ *testing.T, _ string, m bus.Member) func() {
 			expelled := m.(*memory.Member)
 			expelled.Expel()
