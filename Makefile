@@ -57,6 +57,7 @@ skipped:
 	@$(PYTHON) -c 'import confluent_kafka, fastavro' 2>/dev/null || echo "SKIPPED: the raw topic with a trainer in Python. \`make python\` installs what it needs." >&2
 	@$(PYTHON) -c 'import prometheus_client' 2>/dev/null || echo "SKIPPED: the check of OpenMetrics output with a strict parser. \`make python\` installs it." >&2
 	@command -v promtool >/dev/null || echo "SKIPPED: the checks of the exporter's metrics and of the alerts with promtool, which comes with Prometheus." >&2
+	@command -v systemd-analyze >/dev/null || echo "SKIPPED: the check of the units in deploy/systemd with systemd-analyze." >&2
 	@command -v prometheus >/dev/null || echo "SKIPPED: the test of the exporter with a real Prometheus. Debian: apt-get install prometheus." >&2
 
 # The tests of the Python example. The rest needs only Go, so they are skipped if Python

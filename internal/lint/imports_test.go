@@ -46,6 +46,7 @@ var layers = []layer{
 	{pkg: "rollups", may: []string{""}, standard: true},
 	{pkg: "internal/spool", may: []string{""}, standard: true},
 	{pkg: "internal/lint", standard: true},
+	{pkg: "deploy/systemd", standard: true},
 	{pkg: "schemas/avro", may: []string{""}},
 	{pkg: "claimcheck", may: []string{""}},
 	{pkg: "intake", may: []string{"", "bus", "claimcheck", "schemas/avro"}},
