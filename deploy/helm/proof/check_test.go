@@ -92,9 +92,12 @@ func start(t *testing.T, w workload, c core.Container, more ...string) *exec.Cmd
 	return command
 }
 
+// podIP is the address of every pod.
+const podIP = "10.1.2.3"
+
 func environment(t *testing.T, w workload, c core.Container) map[string]string {
 	t.Helper()
-	fields := map[string]string{"metadata.name": w.Name + "-0", "metadata.namespace": "ns", "status.podIP": "10.1.2.3"}
+	fields := map[string]string{"metadata.name": w.Name + "-0", "metadata.namespace": "ns", "status.podIP": podIP}
 	env := map[string]string{}
 	for _, e := range c.Env {
 		switch {
@@ -186,7 +189,7 @@ func stderr(err error) string {
 // What decides between pods and releases reaches the worker.
 func TestWorkersAreTold(t *testing.T) {
 	want := map[string]map[string]any{
-		"r-oona-ingest":    {"instance": "r-oona-ingest-0", "max-message-bytes": 4000000.0, "prefix": "team-a", "listen": "10.1.2.3:8080", "admin-address": "10.1.2.3:9101"},
+		"r-oona-ingest":    {"instance": "r-oona-ingest-0", "max-message-bytes": 4000000.0, "prefix": "team-a", "listen": podIP + ":8080", "admin-address": podIP + ":9101"},
 		"r-oona-aggregate": {"group-instance": "r-oona-aggregate-0", "worker": "r-oona-aggregate-0", "prefix": "team-a", "window-length": "30s"},
 		"r-oona-exporter":  {"lookback": "2h0m0s", "prefix": "team-a"},
 	}
