@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/morphogenetic/oona/internal/demo"
+	"github.com/morphogenetic/oona/internal/watch"
 )
 
 type demoCommand struct {
@@ -26,7 +27,7 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 	if c.JSON {
 		out = to.messages
 	}
-	report, err := demo.Run(ctx, c.Config, demo.Screen{Out: out, Width: terminalWidth(out)}, logger)
+	report, err := demo.Run(ctx, c.Config, watch.Screen{Out: out, Size: terminalSize(out)}, logger)
 	if err != nil {
 		return err
 	}
@@ -46,18 +47,18 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 	return nil
 }
 
-// terminalWidth returns a function that returns the width of the terminal w, or nil if
-// w is not a terminal.
-func terminalWidth(w io.Writer) func() int {
+// terminalSize returns a function that returns the columns and rows of the terminal w,
+// or nil if w is not a terminal.
+func terminalSize(w io.Writer) func() (columns, rows int) {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
-	return func() int {
-		width, _, err := term.GetSize(int(f.Fd()))
+	return func() (columns, rows int) {
+		columns, rows, err := term.GetSize(int(f.Fd()))
 		if err != nil {
-			return 80
+			return 80, 24
 		}
-		return width
+		return columns, rows
 	}
 }

@@ -4,6 +4,7 @@
 //	oona demo            run broker, ingest, aggregate, exporter and a recorded run in one process
 //	oona topics apply    create the missing topics, correct the configuration of the others
 //	oona topics check    report what is wrong with the topics
+//	oona watch           show the last windows of the layers
 //	oona watch ADDRESS   follow an address of the bus, decoded
 //	oona check           check the workers' configurations, by themselves and together
 //	oona smoke           send frames through an installation, and wait for their rollup
@@ -45,8 +46,8 @@ type grammar struct {
 	Group groupCommand `cmd:"" help:"Show, save and restore the commits of a consumer group, and remove a member that has gone."`
 
 	Check checkCommand `cmd:"" help:"Check that the configurations of the workers are valid, agree with each other and fit the topics, and print the effective ones. The exit status is 1 if something is wrong. OONA_... environment variables apply, as they do for a worker that is started here."`
-	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, until Ctrl-C."`
 	Smoke smokeCommand `cmd:"" help:"Send two frames to ingest, and wait until the exporter shows their rollup. The exit status is 1 if it does not come. The frames belong to a run of their own, oona-smoke-TIME."`
+	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, or the last windows of the layers, until Ctrl-C."`
 
 	PrintVersion versionCommand `cmd:"" name:"version" help:"Print the version."`
 }

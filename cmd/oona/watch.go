@@ -15,24 +15,25 @@ import (
 )
 
 type watchCommand struct {
-	Address string       `arg:"" help:"Address, for example kasmina/telemetry/layer/enc.3/health or kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic."`
+	Address string       `arg:"" optional:"" help:"Address, for example kasmina/telemetry/layer/enc.3/health or kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic. Without an address, the last window of each layer is shown: a table on a terminal, else a line per window."`
 	Bus     kafka.Config `embed:"" group:"Bus"`
 	Prefix  string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names and addresses."`
 
-	From  from         `env:"-" default:"now" placeholder:"now|beginning|TIME" help:"Where to start: now, beginning (the oldest record of the topic), or a duration ago, for example 10m."`
-	Count int          `env:"-" placeholder:"N" help:"Stop after this many records; 0: run until Ctrl-C."`
-	OfRun oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Show only records of this run."`
-	Layer oona.LayerID `env:"-" placeholder:"ID" help:"Show only records of this layer, if the address is for all layers."`
-	JSON  bool         `name:"json" env:"-" help:"Print one JSON object per record; this is the default if the output is not a terminal. A frame has the form that POST /v1/frames accepts."`
-	Table bool         `env:"-" help:"Print a table, even if the output is not a terminal."`
-	All   bool         `env:"-" help:"Also show repeated rollups, which readers drop."`
+	From   from         `env:"-" default:"now" placeholder:"now|beginning|TIME" help:"Where to start: now, beginning (the oldest record of the topic), or a duration ago, for example 10m."`
+	Count  int          `env:"-" placeholder:"N" help:"Stop after this many records, or windows; 0: run until Ctrl-C."`
+	OfRun  oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Show only records of this run."`
+	Layer  oona.LayerID `env:"-" placeholder:"ID" help:"Show only records of this layer, if the address is for all layers."`
+	Metric []string     `env:"-" placeholder:"NAME" help:"Metrics whose means are shown for each layer, if there is no address."`
+	JSON   bool         `name:"json" env:"-" help:"Print one JSON object per record; this is the default if the output is not a terminal. A frame has the form that POST /v1/frames accepts."`
+	Table  bool         `env:"-" help:"Print a table, even if the output is not a terminal."`
+	All    bool         `env:"-" help:"Also show repeated rollups, which readers drop."`
 
 	Resolve bool              `env:"-" group:"Tensors" help:"Fetch and verify the tensors that claims refer to, and show a summary of each."`
 	Tensors claimcheck.Config `embed:"" group:"Tensors"`
 }
 
 func defaultWatch() watchCommand {
-	return watchCommand{Prefix: oona.DefaultPrefix, Tensors: claimcheck.DefaultConfig()}
+	return watchCommand{Prefix: oona.DefaultPrefix, Metric: watch.DefaultMetrics(), Tensors: claimcheck.DefaultConfig()}
 }
 
 // from is the flag for where to start reading.
@@ -76,8 +77,30 @@ func (w *watchCommand) Validate() error {
 		return fmt.Errorf("--count is %d; give 0 or more", w.Count)
 	case w.Resolve && w.Tensors.Kind == claimcheck.KindNone:
 		return errors.New("--resolve needs --tensor-store and its flags, with the same values as for ingest")
+	case w.Address == "" && (w.JSON || w.Table || w.All || w.Resolve):
+		return fmt.Errorf("--json, --table, --all and --resolve need an address, for example %s/telemetry/layer/+/health; without one, the last window of each layer is shown", w.Prefix)
 	}
-	return nil
+	topics, err := oona.NewTopics(w.Prefix)
+	if err != nil {
+		return err
+	}
+	_, err = w.address(topics)
+	return err
+}
+
+// address returns the parsed address, or the zero address if there is none.
+func (w *watchCommand) address(topics oona.Topics) (address oona.Address, err error) {
+	if w.Address == "" {
+		return address, nil
+	}
+	if address, err = topics.ParseAddress(w.Address); err != nil || w.Layer == "" {
+		return address, err
+	}
+	if address.Layer != "" && address.Layer != w.Layer {
+		return address, &oona.FieldError{Field: "--layer", Reason: fmt.Sprintf("is %s, but the address is for layer %s", w.Layer, address.Layer)}
+	}
+	address.Layer = w.Layer
+	return address, nil
 }
 
 // options returns the options for package watch.
@@ -85,17 +108,11 @@ func (w *watchCommand) options(to streams) (o watch.Options, err error) {
 	if o.Topics, err = oona.NewTopics(w.Prefix); err != nil {
 		return o, err
 	}
-	if o.Address, err = o.Topics.ParseAddress(w.Address); err != nil {
+	if o.Address, err = w.address(o.Topics); err != nil {
 		return o, err
 	}
-	if w.Layer != "" {
-		if o.Address.Layer != "" && o.Address.Layer != w.Layer {
-			return o, &oona.FieldError{Field: "--layer", Reason: fmt.Sprintf("is %s, but the address is for layer %s", w.Layer, o.Address.Layer)}
-		}
-		o.Address.Layer = w.Layer
-	}
 	o.Run, o.All, o.Count = w.OfRun, w.All, w.Count
-	o.JSON = w.JSON || !w.Table && terminalWidth(to.out) == nil
+	o.JSON = w.JSON || !w.Table && terminalSize(to.out) == nil
 	if !w.Resolve {
 		return o, nil
 	}
@@ -114,6 +131,10 @@ func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
-	err = watch.Follow(ctx, reader, options, to.out)
-	return err
+	if w.Address == "" {
+		return watch.FollowLayers(ctx, reader, watch.LayersOptions{
+			Topics: options.Topics, Run: w.OfRun, Layer: w.Layer, Metrics: w.Metric, Count: w.Count, Stay: 5 * time.Minute, Logger: logger,
+		}, watch.Screen{Out: to.out, Size: terminalSize(to.out)})
+	}
+	return watch.Follow(ctx, reader, options, to.out)
 }

@@ -156,6 +156,22 @@ func TestWatchRollups(t *testing.T) {
 		[]string{"0/1", "5 frames  2 of 3 seeds active: 2 TRAINING  loss 2 [1, 3]"}, []string{"0/3", "REPEAT"}, []string{"0/5"})
 }
 
+// Without an address, watch shows the windows of the layers, here as lines.
+func TestWatchLayers(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	for n := range int64(3) {
+		r := &oona.Rollup{Run: "one", Layer: "a", End: oona.Micros(n+1) * 10e6, Trigger: oona.Trigger{Offset: n}}
+		r.Metrics = []oona.MetricSummary{{Name: "loss", Count: 1, Mean: 2}}
+		r.Hash = r.ContentHash()
+		w.publish(w.topics.LayerHealth, avro.AppendRollup(nil, r))
+	}
+	status, out, messages := run(t, "watch", "--brokers", w.brokers, "--from=beginning", "--count=2", "--metric=loss", "--layer=a", "--run=one")
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); status != 0 || messages != "" || len(lines) != 2 || !strings.Contains(lines[1], "loss 2") {
+		t.Errorf("status %d, %q, %q", status, messages, out)
+	}
+}
+
 // Watch shows the fields that reducer 2 added, a speed only if it is known, and rollups
 // that readers drop although they are not repeats.
 func TestWatchRollupsOfANewIncarnation(t *testing.T) {
@@ -350,6 +366,8 @@ func TestWatchRefuses(t *testing.T) {
 	s := newTranscript(t, cfg.Brokers[0], "BROKER")
 	for _, args := range [][]string{
 		{"kasmina.other"},
+		{"--json"},
+		{"--brokers", cfg.Brokers[0]},
 		{"kasmina.telemetry.seed.raw", "--json", "--table"},
 		{"kasmina.telemetry.seed.raw", "--from=yesterday"},
 		{"kasmina.telemetry.seed.raw", "--count=-1"},

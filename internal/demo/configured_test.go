@@ -11,6 +11,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/watch"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -47,7 +48,7 @@ func TestConfiguredTopics(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		report, err := Run(ctx, cfg, Screen{Out: io.Discard}, discard())
+		report, err := Run(ctx, cfg, watch.Screen{Out: io.Discard}, discard())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/watch"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -37,7 +38,7 @@ func TestContent(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		s := startLoaded(t, ctx, cfg, io.Discard)
-		if _, err := s.play(ctx, cfg, Screen{Out: io.Discard}); err != nil {
+		if _, err := s.play(ctx, cfg, watch.Screen{Out: io.Discard}); err != nil {
 			t.Fatal(err)
 		}
 		posted := postFrames(t, s.ingestURL, randomFrames(time.Now()))

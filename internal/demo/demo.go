@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 
@@ -19,21 +18,14 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/loadgen"
+	"github.com/morphogenetic/oona/internal/watch"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
-
-// Screen is where a demo prints its progress.
-type Screen struct {
-	Out io.Writer
-	// Width returns the width of the terminal, where the table is redrawn in
-	// place. It is nil if Out is not a terminal.
-	Width func() int
-}
 
 // Run plays until the end that cfg asks for, or until ctx is done. It then waits
 // for what is on its way and returns the reconciliation. An error means that the
 // demo failed to run. Counts that disagree are not an error; the report has them.
-func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*Report, error) {
+func Run(ctx context.Context, cfg Config, screen watch.Screen, logger *slog.Logger) (*Report, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -52,7 +44,7 @@ func Run(ctx context.Context, cfg Config, screen Screen, logger *slog.Logger) (*
 }
 
 // play runs the player once or repeatedly, and reconciles the counts.
-func (s *services) play(ctx context.Context, cfg Config, screen Screen) (*Report, error) {
+func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*Report, error) {
 	// Wait until nothing is on its way: ticks may still be closing windows of an
 	// older run.
 	before, settled, err := s.settle(ctx, false, cfg.Idle)

@@ -24,6 +24,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/watch"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -171,7 +172,7 @@ func TestRecordingReachesPrometheus(t *testing.T) {
 		defer cancel()
 		var screen bytes.Buffer
 		s := startLoaded(t, ctx, cfg, &screen)
-		report, err := s.play(ctx, cfg, Screen{Out: &screen})
+		report, err := s.play(ctx, cfg, watch.Screen{Out: &screen})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -535,49 +536,5 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 				t.Errorf("Print says %q, %v", text.String(), err)
 			}
 		})
-	}
-}
-
-func TestBarShowsEveryState(t *testing.T) {
-	c := oona.SeedCensus{Seen: 1000}
-	c.ByState[oona.Dormant] = 990
-	c.ByState[oona.Culled] = 1
-	c.ByState[oona.Training] = 9
-	got := bar(&c)
-	if len(got) != barWidth || strings.Count(got, "x") != 1 || strings.Count(got, "T") != 1 {
-		t.Errorf("bar is %q", got)
-	}
-	if empty := bar(&oona.SeedCensus{}); len(empty) != barWidth {
-		t.Errorf("bar of nothing is %q", empty)
-	}
-}
-
-// A terminal's table is drawn over itself, and no line is wider than the
-// terminal: it would wrap and shift all the others.
-func TestBoardRedrawsInPlace(t *testing.T) {
-	var out bytes.Buffer
-	b := newBoard(Screen{Out: &out, Width: func() int { return 40 }})
-	now := time.Now()
-	b.update(&oona.Rollup{Run: "r", Layer: "enc.0", Seeds: oona.SeedCensus{Seen: 2, ByState: [oona.StateCount]int64{oona.Dormant: 2}}}, now)
-	b.draw("first", now)
-	out.Reset()
-	b.update(&oona.Rollup{Run: "r", Layer: "enc.1"}, now.Add(stays))
-	b.draw("second", now.Add(stays))
-	lines := strings.Split(out.String(), "\n")
-	if !strings.HasPrefix(lines[0], "\x1b[4A") { // 2 of the legend, a layer, the status
-		t.Errorf("the second drawing begins with %q, want it to go up 4 lines", lines[0])
-	}
-	if len(lines) != 6 || !strings.HasSuffix(lines[4], "second") {
-		t.Errorf("the second drawing is %q", lines)
-	}
-	for _, line := range lines {
-		if text := line[strings.LastIndex(line, "\x1b[2K")+1:]; len(text) > 3+39 {
-			t.Errorf("%q is wider than the terminal", text)
-		}
-	}
-	out.Reset()
-	b.draw("third", now.Add(stays+time.Second))
-	if text := out.String(); strings.Contains(text, "enc.0") || !strings.Contains(text, "enc.1") {
-		t.Errorf("want the layer that fell silent gone and the other shown: %q", text)
 	}
 }

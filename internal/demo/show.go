@@ -3,17 +3,12 @@ package demo
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
-	"github.com/morphogenetic/oona/rollups"
-	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/internal/watch"
 )
 
 // say prints the addresses of all services, and commands to look at them.
@@ -56,70 +51,33 @@ func what(cfg Config) string {
 
 // show reads the rollups of this demo from the bus with an ordinary reader, and
 // shows them until stop is called.
-func (s *services) show(screen Screen) (stop func(), err error) {
-	log, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
+func (s *services) show(screen watch.Screen) (stop func(), err error) {
+	reader, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b := newBoard(screen)
 	var shown sync.WaitGroup
-	stop = func() {
+	shown.Go(func() {
+		options := watch.LayersOptions{
+			Topics: s.topics, Metrics: watch.DefaultMetrics(), MostLines: fewLayers,
+			Status: s.progress, Stay: 20 * time.Second, Logger: s.logger,
+		}
+		if err := watch.FollowLayers(ctx, reader, options, screen); err != nil {
+			s.logger.Warn("cannot show the layers", "err", err)
+		}
+	})
+	return func() {
 		cancel()
 		shown.Wait()
-		if err := log.Close(); err != nil {
+		if err := reader.Close(); err != nil {
 			s.logger.Warn("cannot close the table's reader", "err", err)
 		}
-	}
-	for _, topic := range []string{s.topics.LayerHealth, s.topics.LayerPerformance} {
-		messages, err := log.Subscribe(ctx, topic)
-		if err != nil {
-			stop()
-			return nil, err
-		}
-		shown.Go(func() { b.follow(messages, s.logger) })
-	}
-	shown.Go(func() { s.draw(ctx, b) })
-	return stop, nil
+	}, nil
 }
 
-// follow updates b with the rollups of a topic until messages is closed.
-func (b *board) follow(messages <-chan *message.Message, logger *slog.Logger) {
-	var r oona.Rollup
-	for msg := range messages {
-		at, err := bus.PositionOf(msg)
-		if err == nil {
-			_, err = avro.DecodeRollup(msg.Payload, &r)
-		}
-		if err != nil {
-			logger.Warn("cannot read a rollup", "err", err)
-		} else if found := b.rollups.Read(at.Partition, &r); found.Outcome == rollups.New {
-			b.update(&r, time.Now())
-		} else if found.Outcome != rollups.Repeat {
-			logger.Warn("the table leaves out a rollup", "outcome", found.Outcome.String(), "run", r.Run, "layer", r.Layer, "trigger", r.Trigger)
-		}
-		msg.Ack()
-	}
-}
-
-// draw redraws the table on a terminal twice a second. Without a terminal it writes
-// a line of progress every five seconds.
-func (s *services) draw(ctx context.Context, b *board) {
-	interval := 5 * time.Second
-	if b.width != nil {
-		interval = 500 * time.Millisecond
-	}
-	for bus.Pause(ctx, interval) {
-		if b.width != nil {
-			b.draw(s.progress(), time.Now())
-		} else {
-			b.note(s.progress())
-		}
-	}
-	if b.width != nil {
-		b.draw(s.progress(), time.Now())
-	}
-}
+// fewLayers is the number of layers up to which each closed window is printed.
+const fewLayers = 16
 
 func (s *services) progress() string {
 	p := s.playing.Load()
@@ -127,6 +85,7 @@ func (s *services) progress() string {
 		return "starting"
 	}
 	sent, now := p.Counts(), s.aggregate.Counts()
+	run := string(p.run)
 	return fmt.Sprintf("run %s: %d frames sent, %d acknowledged, %d folded, %d late; %d windows open, %d rollups",
-		tail(p.run), sent.Sent, sent.Acknowledged, now.Folded-s.before.Folded, now.Late-s.before.Late, now.OpenWindows, now.Rollups-s.before.Rollups)
+		run[max(0, len(run)-6):], sent.Sent, sent.Acknowledged, now.Folded-s.before.Folded, now.Late-s.before.Late, now.OpenWindows, now.Rollups-s.before.Rollups)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/watch"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -30,7 +31,7 @@ func TestTensorsAreReadBack(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		r, err := Run(ctx, cfg, Screen{Out: io.Discard}, discard())
+		r, err := Run(ctx, cfg, watch.Screen{Out: io.Discard}, discard())
 		if err != nil {
 			t.Fatal(err)
 		}
