@@ -81,9 +81,7 @@ func TestUnknownState(t *testing.T) {
 	if got, want := State(11).String(), "State(11)"; got != want {
 		t.Errorf("String() = %s, want %s", got, want)
 	}
-	_, err := ParseState("ASLEEP")
-	const want = `unknown state "ASLEEP"; states are DORMANT, GERMINATED, TRAINING, GRAFTING, STABILIZATION, EVALUATING, FINE_TUNING, FOSSILIZED, CULLED, CANCELLED, ROLLED_BACK`
-	if err == nil || err.Error() != want {
-		t.Errorf("ParseState: %v\nwant %s", err, want)
+	if s, err := ParseState("ASLEEP"); err == nil {
+		t.Errorf("ASLEEP is %s", s)
 	}
 }

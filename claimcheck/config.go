@@ -136,7 +136,7 @@ func (c S3) httpClient() (*http.Client, error) {
 		}
 		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--s3-ca-file: %s holds no certificate in PEM; give a PEM file with the authorities of the endpoint", c.CAFile)
+			return nil, &oona.FieldError{Field: "--s3-ca-file", Reason: c.CAFile + " holds no certificate in PEM; give a PEM file with the authorities of the endpoint"}
 		}
 	}
 	// Redirects are not followed, as requests are signed for the host that they

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
 )
@@ -290,7 +291,8 @@ func TestCertificates(t *testing.T) {
 	if err := os.WriteFile(config.CAFile, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = claimcheck.OpenS3(config, bucket, limit); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+	_, err = claimcheck.OpenS3(config, bucket, limit)
+	if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != "--s3-ca-file" {
 		t.Errorf("with rubbish for an authority: %v", err)
 	}
 }

@@ -168,7 +168,7 @@ func TestBrinkOfConfigurations(t *testing.T) {
 		at += 30
 		_, err = p.engine.Commit()
 	}
-	if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), "0 timelines take 0 of them, 0 seals 0 and ") || !strings.Contains(err.Error(), "change the windows less often") || !strings.Contains(err.Error(), "max-delay (24h0m0s)") {
+	if !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), "max-delay") {
 		t.Fatalf("the error is %v", err)
 	}
 	if strings.Contains(err.Error(), "max-timelines") {

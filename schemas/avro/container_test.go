@@ -140,45 +140,44 @@ func TestBadContainers(t *testing.T) {
 		frames int
 		field  string
 		want   error
-		says   string
 	}{
-		"no magic":              {wire("Obj\x02"), 0, "magic", ErrMalformed, "begins with 4f 62 6a 01"},
-		"magic only":            {wire(ContainerMagic), 0, "metadata", ErrTruncated, "middle of a number"},
-		"2^40 metadata":         {wire(ContainerMagic).long(1 << 40), 0, "metadata", ErrTruncated, "1099511627776 entries"},
-		"metadata in a block":   {wire(ContainerMagic).long(-1, 99).text("a").text("b"), 0, "metadata", errBlockCut, "99 bytes are announced"},
-		"no schema":             {wire(ContainerMagic).long(0).raw(zeroSync...), 0, "avro.schema", ErrMalformed, ""},
-		"not a schema":          {of("{"), 0, "avro.schema", ErrMalformed, ""},
-		"schema without end":    {of(strings.Repeat(`{"type":"array","items":`, 2000)), 0, "avro.schema", ErrMalformed, ""},
-		"large schema":          {of(`"` + strings.Repeat("x", 1<<17) + `"`), 0, "avro.schema", ErrFingerprint, "more than any published"},
-		"of ticks":              {of(published.latest[tick].Text), 0, "avro.schema", ErrFingerprint, "the file holds kasmina.telemetry.Tick"},
-		"of numbers":            {of(`"long"`), 0, "avro.schema", ErrFingerprint, "the file holds long"},
-		"of a union":            {of(unionOf(seedMetrics, seedEvent)), 0, "avro.schema", ErrFingerprint, "the file holds union"},
-		"unpublished version":   {of(strings.Replace(published.latest[seedMetrics].Text, `"step"`, `"steps"`, 1)), 0, "avro.schema", ErrFingerprint, "not a published one"},
-		"no sync marker":        {containerHead("null")[:len(containerHead("null"))-1], 0, "sync", ErrTruncated, "16 bytes are announced, 15"},
-		"unknown codec":         {containerHead("bzip2").block(1, frame), 0, "block", ErrMalformed, `codec is "bzip2"`},
-		"wrong sync marker":     {good[:len(good)-1].raw(1), 0, "block", ErrMalformed, "sync marker"},
-		"cut in a block":        {good[:len(good)-20], 0, "block", ErrTruncated, ""},
-		"cut behind a block":    {good.block(1, frame)[:len(good)+1], 1, "block", ErrTruncated, "middle of a number"},
-		"negative count":        {containerHead("null").block(-1, frame), 0, "block", ErrMalformed, "a count of -1"},
-		"negative size":         {containerHead("null").long(1, -5), 0, "block", ErrMalformed, "a length of -5"},
-		"2^40 bytes":            {containerHead("null").long(1, 1<<40), 0, "block", ErrTruncated, "1099511627776 bytes are announced"},
-		"2^62 frames":           {containerHead("null").block(1<<62, frame), 1, "run_id", ErrTruncated, "middle of a number"},
-		"fewer frames":          {good.block(1, append(slices.Clip(frame), frame...)), 2, "block", ErrMalformed, "bytes follow the last of its 1 frames"},
-		"frames in an empty":    {good.block(0, frame), 1, "block", ErrMalformed, "bytes follow the last of its 0 frames"},
-		"bad second":            {good.block(2, append(slices.Clip(frame), 9)), 2, "run_id", ErrMalformed, "a length of -5"},
-		"not deflate":           {containerHead("deflate").block(1, frame), 0, "block", ErrMalformed, "flate"},
-		"deflate cut off":       {containerHead("deflate").block(1, deflated(frame)[:9]), 0, "block", ErrMalformed, "EOF"},
-		"deflate bomb":          {containerHead("deflate").block(1, deflated(zeros)), 0, "block", ErrInflated, "more than"},
-		"not snappy":            {containerHead("snappy").block(1, frame), 0, "block", ErrMalformed, "corrupt input"},
-		"snappy without a sum":  {containerHead("snappy").block(1, []byte{1}), 0, "block", ErrMalformed, "checksum"},
-		"snappy's other sum":    {containerHead("snappy").block(1, badSum), 0, "block", ErrMalformed, "checksum is wrong"},
-		"snappy bomb":           {containerHead("snappy").block(1, snapped(zeros)), 0, "block", ErrInflated, "has 8388608"},
-		"snappy announces much": {containerHead("snappy").block(1, append(binary.AppendUvarint(nil, math.MaxUint32), 0, 0, 0, 0)), 0, "block", ErrInflated, "has 4294967295"},
-		"not zstandard":         {containerHead("zstandard").block(1, frame), 0, "block", ErrMalformed, "magic"},
-		"zstandard cut off":     {containerHead("zstandard").block(1, zstandarded(t, frame)[:9]), 0, "block", ErrMalformed, "EOF"},
-		"zstandard window":      {containerHead("zstandard").block(1, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 1, 0, 0}), 0, "block", ErrMalformed, "its zstandard window is larger than the 65536 bytes"},
-		"zstandard bomb":        {containerHead("zstandard").block(1, zstandarded(t, zeros)), 0, "block", ErrInflated, "more than"},
-		"too much in all":       {good.block(1, frame).block(700, bytes.Repeat(frame, 700)), 2, "block", ErrInflated, "more than"},
+		"no magic":              {wire("Obj\x02"), 0, "magic", ErrMalformed},
+		"magic only":            {wire(ContainerMagic), 0, "metadata", ErrTruncated},
+		"2^40 metadata":         {wire(ContainerMagic).long(1 << 40), 0, "metadata", ErrTruncated},
+		"metadata in a block":   {wire(ContainerMagic).long(-1, 99).text("a").text("b"), 0, "metadata", errBlockCut},
+		"no schema":             {wire(ContainerMagic).long(0).raw(zeroSync...), 0, "avro.schema", ErrMalformed},
+		"not a schema":          {of("{"), 0, "avro.schema", ErrMalformed},
+		"schema without end":    {of(strings.Repeat(`{"type":"array","items":`, 2000)), 0, "avro.schema", ErrMalformed},
+		"large schema":          {of(`"` + strings.Repeat("x", 1<<17) + `"`), 0, "avro.schema", ErrFingerprint},
+		"of ticks":              {of(published.latest[tick].Text), 0, "avro.schema", ErrFingerprint},
+		"of numbers":            {of(`"long"`), 0, "avro.schema", ErrFingerprint},
+		"of a union":            {of(unionOf(seedMetrics, seedEvent)), 0, "avro.schema", ErrFingerprint},
+		"unpublished version":   {of(strings.Replace(published.latest[seedMetrics].Text, `"step"`, `"steps"`, 1)), 0, "avro.schema", ErrFingerprint},
+		"no sync marker":        {containerHead("null")[:len(containerHead("null"))-1], 0, "sync", ErrTruncated},
+		"unknown codec":         {containerHead("bzip2").block(1, frame), 0, "block", ErrMalformed},
+		"wrong sync marker":     {good[:len(good)-1].raw(1), 0, "block", ErrMalformed},
+		"cut in a block":        {good[:len(good)-20], 0, "block", ErrTruncated},
+		"cut behind a block":    {good.block(1, frame)[:len(good)+1], 1, "block", ErrTruncated},
+		"negative count":        {containerHead("null").block(-1, frame), 0, "block", ErrMalformed},
+		"negative size":         {containerHead("null").long(1, -5), 0, "block", ErrMalformed},
+		"2^40 bytes":            {containerHead("null").long(1, 1<<40), 0, "block", ErrTruncated},
+		"2^62 frames":           {containerHead("null").block(1<<62, frame), 1, "run_id", ErrTruncated},
+		"fewer frames":          {good.block(1, append(slices.Clip(frame), frame...)), 2, "block", ErrMalformed},
+		"frames in an empty":    {good.block(0, frame), 1, "block", ErrMalformed},
+		"bad second":            {good.block(2, append(slices.Clip(frame), 9)), 2, "run_id", ErrMalformed},
+		"not deflate":           {containerHead("deflate").block(1, frame), 0, "block", ErrMalformed},
+		"deflate cut off":       {containerHead("deflate").block(1, deflated(frame)[:9]), 0, "block", ErrMalformed},
+		"deflate bomb":          {containerHead("deflate").block(1, deflated(zeros)), 0, "block", ErrInflated},
+		"not snappy":            {containerHead("snappy").block(1, frame), 0, "block", ErrMalformed},
+		"snappy without a sum":  {containerHead("snappy").block(1, []byte{1}), 0, "block", ErrMalformed},
+		"snappy's other sum":    {containerHead("snappy").block(1, badSum), 0, "block", ErrMalformed},
+		"snappy bomb":           {containerHead("snappy").block(1, snapped(zeros)), 0, "block", ErrInflated},
+		"snappy announces much": {containerHead("snappy").block(1, append(binary.AppendUvarint(nil, math.MaxUint32), 0, 0, 0, 0)), 0, "block", ErrInflated},
+		"not zstandard":         {containerHead("zstandard").block(1, frame), 0, "block", ErrMalformed},
+		"zstandard cut off":     {containerHead("zstandard").block(1, zstandarded(t, frame)[:9]), 0, "block", ErrMalformed},
+		"zstandard window":      {containerHead("zstandard").block(1, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 1, 0, 0}), 0, "block", ErrMalformed},
+		"zstandard bomb":        {containerHead("zstandard").block(1, zstandarded(t, zeros)), 0, "block", ErrInflated},
+		"too much in all":       {good.block(1, frame).block(700, bytes.Repeat(frame, 700)), 2, "block", ErrInflated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const limit = 1 << 16
@@ -190,8 +189,8 @@ func TestBadContainers(t *testing.T) {
 				err = d.DecodeContainer(c.file, limit, nil, &f, func([]byte) error { frames++; return nil })
 			})
 			var where *DecodeError
-			if !errors.As(err, &where) || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) || where.Field != c.field {
-				t.Errorf("error is %v of %+v, want %v of %s with %q", err, where, c.want, c.field, c.says)
+			if !errors.As(err, &where) || !errors.Is(err, c.want) || where.Field != c.field {
+				t.Errorf("error is %v of %+v, want %v of %s", err, where, c.want, c.field)
 			}
 			if frames != c.frames {
 				t.Errorf("%d frames before it, want %d", frames, c.frames)
@@ -298,7 +297,7 @@ func TestManyBlocks(t *testing.T) {
 	}
 	_, err := decodeContainer(t, new(FrameDecoder), many.block(0, nothing), roomy)
 	var where *DecodeError
-	if !errors.As(err, &where) || where.Field != "block" || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "1025 blocks have no frames") {
+	if !errors.As(err, &where) || where.Field != "block" || !errors.Is(err, ErrMalformed) {
 		t.Errorf("one block too many: %v", err)
 	}
 }

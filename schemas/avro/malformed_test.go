@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/morphogenetic/oona"
@@ -86,19 +85,18 @@ func TestWrongFraming(t *testing.T) {
 		for name, c := range map[string]struct {
 			data []byte
 			want error
-			says string
 		}{
-			"nothing":        {nil, ErrTruncated, "no data"},
-			"JSON":           {[]byte(`{"run_id": "r"}`), ErrFraming, "7b 22"},
-			"Confluent":      {append([]byte{0, 0, 0, 0, 7}, s.data[10:]...), ErrFraming, "c3 01"},
-			"container file": {[]byte("Obj\x01....."), ErrFraming, "4f 62"},
-			"marker only":    {s.data[:2], ErrTruncated, "framing"},
-			"version 2":      {append([]byte{0xc3, 2}, s.data[2:]...), ErrFraming, "c3 02"},
-			"unknown":        {unknown, ErrFingerprint, "not a published schema"},
-			"other record":   {other, ErrFingerprint, "the record is a kasmina.telemetry."},
+			"nothing":        {nil, ErrTruncated},
+			"JSON":           {[]byte(`{"run_id": "r"}`), ErrFraming},
+			"Confluent":      {append([]byte{0, 0, 0, 0, 7}, s.data[10:]...), ErrFraming},
+			"container file": {[]byte("Obj\x01....."), ErrFraming},
+			"marker only":    {s.data[:2], ErrTruncated},
+			"version 2":      {append([]byte{0xc3, 2}, s.data[2:]...), ErrFraming},
+			"unknown":        {unknown, ErrFingerprint},
+			"other record":   {other, ErrFingerprint},
 		} {
 			_, err := decoders[s.record](c.data)
-			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+			if !errors.Is(err, c.want) {
 				t.Errorf("%s, %s: %v", s.record, name, err)
 			}
 		}
@@ -132,35 +130,34 @@ func TestMalformedFrames(t *testing.T) {
 		data  wire
 		field string
 		want  error
-		says  string
 	}{
-		"no run":                    {appendFraming(nil, seedMetricsV1), "run_id", ErrTruncated, "middle of a number"},
-		"negative length":           {wire(appendFraming(nil, seedMetricsV1)).long(-1), "run_id", ErrMalformed, "length of -1"},
-		"2^40 bytes of run":         {wire(appendFraming(nil, seedMetricsV1)).long(huge), "run_id", ErrTruncated, "1099511627776 bytes are announced, 0 are left"},
-		"65-bit length":             {wire(appendFraming(nil, seedMetricsV1)).raw(overlong...), "run_id", ErrMalformed, "64 bits"},
-		"2^40 seeds":                {frameHead().long(huge, 0), "seed_ids", ErrTruncated, "1099511627776 entries are announced, 1 bytes are left"},
-		"-2^40 seeds":               {frameHead().long(-huge, 1, 0), "seed_ids", ErrTruncated, "1099511627776 entries"},
-		"-2^63 seeds":               {frameHead().long(math.MinInt64, 1, 0), "seed_ids", ErrTruncated, "9223372036854775808 entries"},
-		"block of negative size":    {frameHead().long(-1, -1, 0), "seed_ids", errBlockSize, "it is -1"},
-		"block of 2^40 bytes":       {frameHead().long(-1, huge, 0), "seed_ids", errBlockCut, "1099511627776 bytes are"},
-		"block says too much":       {frameHead().long(-1, 2, 5, 0, 0), "seed_ids", errBlockSize, "should end"},
-		"block says too little":     {frameHead().long(-1, 1, 70, 0), "seed_ids", errBlockSize, "should end"},
-		"33-bit seed":               {frameHead().long(1, 1<<31, 0), "seed_ids", ErrMalformed, "32 bits"},
-		"six-byte seed":             {frameHead().long(1).raw(0x80, 0x80, 0x80, 0x80, 0x80, 0, 0), "seed_ids", ErrMalformed, "32 bits"},
-		"33-bit seed among others":  {frameHead().long(6, 1, 2, 1<<31, 3, 4, 5, 0), "seed_ids", ErrMalformed, "32 bits"},
-		"negative states":           {frameHead().long(0, -3), "states", ErrMalformed, "length of -3"},
-		"2^40 columns":              {seeds.long(huge, 0), "metrics", ErrTruncated, "1099511627776 entries"},
-		"2^40 values":               {column.long(huge, 0), "metrics[0].values", ErrTruncated, "1099511627776 entries"},
-		"2^62 values":               {column.long(1<<62, 0), "metrics[0].values", ErrTruncated, "4611686018427387904 entries"},
-		"values cut off":            {column.long(2).raw(0, 0, 0, 0, 0, 0, 0), "metrics[0].values", ErrTruncated, "2 entries are announced, 7 bytes"},
-		"values say too little":     {column.long(-2, 4).raw(make([]byte, 9)...), "metrics[0].values", errBlockCut, "2 entries are announced, 4 bytes"},
-		"second column":             {seeds.long(2).text("m").long(0).long(-7), "metrics[1].name", ErrMalformed, "length of -7"},
-		"2^40 tensors":              {seeds.long(0, huge, 0), "tensors", ErrTruncated, "1099511627776 entries"},
-		"2^40 dimensions":           {seeds.long(0, 1).text("t").long(5).text("int8").long(huge, 0), "tensors[0].shape", ErrTruncated, "1099511627776 entries"},
-		"union index 2":             {tensor.long(2, 0, 0), "tensors[0].data", ErrMalformed, "union index of 2"},
-		"union index -1":            {tensor.long(-1, 0, 0), "tensors[0].data", ErrMalformed, "union index of -1"},
-		"2^40 bytes of data":        {tensor.long(0, huge, 0), "tensors[0].data", ErrTruncated, "1099511627776 bytes"},
-		"claim without all its sum": {tensor.long(1).text("b").text("k").long(9).raw(make([]byte, 31)...), "tensors[0].data.sha256", ErrTruncated, "32 bytes are announced, 31"},
+		"no run":                    {appendFraming(nil, seedMetricsV1), "run_id", ErrTruncated},
+		"negative length":           {wire(appendFraming(nil, seedMetricsV1)).long(-1), "run_id", ErrMalformed},
+		"2^40 bytes of run":         {wire(appendFraming(nil, seedMetricsV1)).long(huge), "run_id", ErrTruncated},
+		"65-bit length":             {wire(appendFraming(nil, seedMetricsV1)).raw(overlong...), "run_id", ErrMalformed},
+		"2^40 seeds":                {frameHead().long(huge, 0), "seed_ids", ErrTruncated},
+		"-2^40 seeds":               {frameHead().long(-huge, 1, 0), "seed_ids", ErrTruncated},
+		"-2^63 seeds":               {frameHead().long(math.MinInt64, 1, 0), "seed_ids", ErrTruncated},
+		"block of negative size":    {frameHead().long(-1, -1, 0), "seed_ids", errBlockSize},
+		"block of 2^40 bytes":       {frameHead().long(-1, huge, 0), "seed_ids", errBlockCut},
+		"block says too much":       {frameHead().long(-1, 2, 5, 0, 0), "seed_ids", errBlockSize},
+		"block says too little":     {frameHead().long(-1, 1, 70, 0), "seed_ids", errBlockSize},
+		"33-bit seed":               {frameHead().long(1, 1<<31, 0), "seed_ids", ErrMalformed},
+		"six-byte seed":             {frameHead().long(1).raw(0x80, 0x80, 0x80, 0x80, 0x80, 0, 0), "seed_ids", ErrMalformed},
+		"33-bit seed among others":  {frameHead().long(6, 1, 2, 1<<31, 3, 4, 5, 0), "seed_ids", ErrMalformed},
+		"negative states":           {frameHead().long(0, -3), "states", ErrMalformed},
+		"2^40 columns":              {seeds.long(huge, 0), "metrics", ErrTruncated},
+		"2^40 values":               {column.long(huge, 0), "metrics[0].values", ErrTruncated},
+		"2^62 values":               {column.long(1<<62, 0), "metrics[0].values", ErrTruncated},
+		"values cut off":            {column.long(2).raw(0, 0, 0, 0, 0, 0, 0), "metrics[0].values", ErrTruncated},
+		"values say too little":     {column.long(-2, 4).raw(make([]byte, 9)...), "metrics[0].values", errBlockCut},
+		"second column":             {seeds.long(2).text("m").long(0).long(-7), "metrics[1].name", ErrMalformed},
+		"2^40 tensors":              {seeds.long(0, huge, 0), "tensors", ErrTruncated},
+		"2^40 dimensions":           {seeds.long(0, 1).text("t").long(5).text("int8").long(huge, 0), "tensors[0].shape", ErrTruncated},
+		"union index 2":             {tensor.long(2, 0, 0), "tensors[0].data", ErrMalformed},
+		"union index -1":            {tensor.long(-1, 0, 0), "tensors[0].data", ErrMalformed},
+		"2^40 bytes of data":        {tensor.long(0, huge, 0), "tensors[0].data", ErrTruncated},
+		"claim without all its sum": {tensor.long(1).text("b").text("k").long(9).raw(make([]byte, 31)...), "tensors[0].data.sha256", ErrTruncated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := *sampleFrame()
@@ -168,8 +165,8 @@ func TestMalformedFrames(t *testing.T) {
 			allocated := bytesAllocated(func() {
 				_, err := d.Decode(c.data, &f)
 				var where *DecodeError
-				if !errors.As(err, &where) || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
-					t.Fatalf("error is %v, want %v with %q", err, c.want, c.says)
+				if !errors.As(err, &where) || !errors.Is(err, c.want) {
+					t.Fatalf("error is %v, want %v", err, c.want)
 				}
 				if where.Field != c.field {
 					t.Errorf("field is %s, want %s", where.Field, c.field)
@@ -287,7 +284,7 @@ func TestMalformedRollups(t *testing.T) {
 	data := AppendRollup(nil, r)
 	states := append(wire(nil).long(int64(oona.StateCount)), make([]byte, oona.StateCount)...)
 	more := bytes.Replace(data, states, append(wire(nil).long(int64(oona.StateCount+1)), make([]byte, oona.StateCount+1)...), 1)
-	if _, err := DecodeRollup(more, r); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "12 states") {
+	if _, err := DecodeRollup(more, r); !statesFault(err) {
 		t.Errorf("a state more: %v", err)
 	}
 }
@@ -339,7 +336,7 @@ func TestRollupInManyBlocks(t *testing.T) {
 	data = append(data, bytes.Repeat([]byte{1, 2, 0}, 20_000)...)
 	allocated := bytesAllocated(func() {
 		_, err := DecodeRollup(append(data, 0, 0), new(oona.Rollup))
-		if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "20000 states") {
+		if !statesFault(err) {
 			t.Errorf("error is %v", err)
 		}
 	})
@@ -382,4 +379,10 @@ func TestEvidenceWithANameTwice(t *testing.T) {
 	if err != nil || len(rest) > 0 || len(got.Evidence) != 1 || got.Evidence["loss"] != 2 {
 		t.Errorf("evidence is %v, %d bytes are left, %v", got.Evidence, len(rest), err)
 	}
+}
+
+// statesFault reports whether an error is of the states of a rollup.
+func statesFault(err error) bool {
+	where, ok := errors.AsType[*DecodeError](err)
+	return ok && where.Field == "seeds_by_state" && errors.Is(err, ErrMalformed)
 }
