@@ -13,8 +13,6 @@ import (
 
 // Bus is a bus.Bus. It is safe for concurrent use.
 type Bus struct {
-	now func() time.Time
-
 	mu     sync.Mutex
 	topics map[string]*topic
 	groups map[groupKey]*group
@@ -22,18 +20,9 @@ type Bus struct {
 	refuse, refuseCommit func(topic string, partition int32) error
 }
 
-// Options of a Bus.
-type Options struct {
-	Now func() time.Time // nil: time.Now
-}
-
 // New returns a bus without topics.
-func New(opts Options) *Bus {
-	b := &Bus{now: opts.Now, topics: make(map[string]*topic), groups: make(map[groupKey]*group)}
-	if b.now == nil {
-		b.now = time.Now
-	}
-	return b
+func New() *Bus {
+	return &Bus{topics: make(map[string]*topic), groups: make(map[groupKey]*group)}
 }
 
 type topic struct {

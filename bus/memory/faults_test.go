@@ -18,7 +18,7 @@ import (
 // start returns a bus with a topic "t" of one partition with the records "0" to "n"-1.
 func start(t *testing.T, n int) (*memory.Bus, bus.Publisher) {
 	t.Helper()
-	b := memory.New(memory.Options{})
+	b := memory.New()
 	p := publisher(t, b, oona.TopicSpec{Name: "t", Partitions: 1, AppendTime: true})
 	for i := range n {
 		must(t, p.Publish(t.Context(), "t", message.NewMessage("", []byte(strconv.Itoa(i)))))
@@ -92,21 +92,6 @@ func TestCaughtUp(t *testing.T) {
 		take(t, messages, "1", 1)
 		must(t, r.CaughtUp(t.Context()))
 	})
-}
-
-// Append times are taken from the clock that the bus was given.
-func TestClock(t *testing.T) {
-	at := time.Date(2026, 11, 1, 12, 0, 0, 123_456_000, time.UTC)
-	b := memory.New(memory.Options{Now: func() time.Time { return at }})
-	p, r := publisher(t, b, oona.TopicSpec{Name: "t", Partitions: 1}), reader(t, b)
-	must(t, p.Publish(t.Context(), "t", message.NewMessage("", nil)))
-	messages, err := r.Subscribe(t.Context(), "t")
-	must(t, err)
-	msg := <-messages
-	if got, err := bus.PositionOf(msg); err != nil || got.Appended != oona.MicrosOf(at.Truncate(time.Millisecond)) {
-		t.Errorf("%+v, %v", got, err)
-	}
-	must(t, errors.Join(r.Close(), p.Close()))
 }
 
 // begins reads partitions from their beginning and commits nothing.

@@ -17,7 +17,7 @@ func TestConformance(t *testing.T) { bustest.RunInBubbles(t, harness) }
 func TestWatermill(t *testing.T) { bustest.RunWatermill(t, harness) }
 
 func harness(*testing.T) bustest.Harness {
-	b := memory.New(memory.Options{})
+	b := memory.New()
 	return bustest.Harness{Bus: b, Faults: faults(b)}
 }
 

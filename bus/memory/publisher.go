@@ -236,7 +236,7 @@ func (b *Bus) append(p *log, part *part) (failed []bus.FailedMessage) {
 			}
 		}
 		if r.topic.appendTime || r.appended == 0 {
-			r.appended = oona.MicrosOf(b.now())
+			r.appended = oona.MicrosOf(time.Now())
 		}
 		r.appended = oona.MicrosOf(r.appended.Time().Truncate(time.Millisecond))
 		r.offset = p.end()

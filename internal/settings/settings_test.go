@@ -32,7 +32,7 @@ func onBus(t *testing.T, test func(t *testing.T, b *memory.Bus, topics oona.Topi
 		if err != nil {
 			t.Fatal(err)
 		}
-		test(t, memory.New(memory.Options{}), topics)
+		test(t, memory.New(), topics)
 	})
 }
 

@@ -35,7 +35,7 @@ func newLayersBus(t *testing.T) *layersBus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &layersBus{t: t, topics: topics, bus: memory.New(memory.Options{})}
+	b := &layersBus{t: t, topics: topics, bus: memory.New()}
 	if _, err := b.bus.Apply(t.Context(), topics.Specs(1)); err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func newOutputs(t testing.TB) *outputs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &outputs{bus: memory.New(memory.Options{})}
+	o := &outputs{bus: memory.New()}
 	if _, err = o.bus.Apply(t.Context(), topics.Specs(5)); err == nil {
 		o.Publisher, err = o.bus.Publisher(bus.PublisherOptions{})
 	}

@@ -45,7 +45,7 @@ func newWorkers(t *testing.T) *workers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &workers{t: t, bus: memory.New(memory.Options{}), topics: topics, begin: time.Now()}
+	w := &workers{t: t, bus: memory.New(), topics: topics, begin: time.Now()}
 	if _, err := w.bus.Apply(t.Context(), topics.Specs(workerPartitions)); err != nil {
 		t.Fatal(err)
 	}

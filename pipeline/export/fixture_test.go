@@ -32,7 +32,7 @@ type tape struct {
 
 func newTape(t testing.TB, partitions int32) *tape {
 	t.Helper()
-	b := memory.New(memory.Options{})
+	b := memory.New()
 	_, err := b.Apply(t.Context(), []oona.TopicSpec{{Name: topics.LayerHealth, Partitions: partitions}, {Name: topics.LayerPerformance, Partitions: partitions}})
 	if err != nil {
 		t.Fatal(err)

@@ -370,7 +370,7 @@ func TestRunEndsWhereTheLogEnds(t *testing.T) {
 	if err := run(ended); !errors.Is(err, export.ErrLogEnded) {
 		t.Errorf("the reader has ended: got %v", err)
 	}
-	empty, err := memory.New(memory.Options{}).Reader(bus.ReaderOptions{})
+	empty, err := memory.New().Reader(bus.ReaderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func newBus(tb testing.TB, changes ...func(*oona.TopicSpec)) *testBus {
 			change(&specs[i])
 		}
 	}
-	b := memory.New(memory.Options{})
+	b := memory.New()
 	if _, err := b.Apply(tb.Context(), specs); err != nil {
 		tb.Fatal(err)
 	}

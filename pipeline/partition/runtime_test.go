@@ -106,7 +106,7 @@ type world struct {
 
 func newBus(t *testing.T) *memory.Bus {
 	t.Helper()
-	b := memory.New(memory.Options{})
+	b := memory.New()
 	if _, err := b.Apply(t.Context(), []oona.TopicSpec{{Name: "numbers", Partitions: 4, AppendTime: true}, {Name: "sums", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}

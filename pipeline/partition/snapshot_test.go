@@ -164,7 +164,7 @@ const ledgerPartitions = 2
 
 func newLedgers(t *testing.T) *ledgers {
 	t.Helper()
-	l := &ledgers{t: t, bus: memory.New(memory.Options{})}
+	l := &ledgers{t: t, bus: memory.New()}
 	var specs []oona.TopicSpec
 	for _, name := range []string{"numbers", "sums", "snapshots"} {
 		specs = append(specs, oona.TopicSpec{Name: name, Partitions: ledgerPartitions, AppendTime: true})
