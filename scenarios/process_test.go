@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -181,8 +182,12 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 	}
 }
 
+// commonLabel is the label prefix, with the comma that goes with it.
+var commonLabel = regexp.MustCompile(`(?:([{,])prefix="[^"]*",|,?prefix="[^"]*")`)
+
 // metrics returns the metrics of a process: by name, summed over labels, and each series by
-// name and labels as Prometheus writes them. It returns nil if the process does not answer.
+// name and labels as Prometheus writes them, without the label prefix, which all series
+// of a world have in common. It returns nil if the process does not answer.
 func (p *process) metrics() map[string]float64 {
 	_, body, err := p.get("/metrics")
 	if err != nil {
@@ -198,6 +203,7 @@ func (p *process) metrics() map[string]float64 {
 		if err != nil {
 			continue // a label with a space is not one of Oona's
 		}
+		series = strings.TrimSuffix(commonLabel.ReplaceAllString(series, "$1"), "{}")
 		name, labels, _ := strings.Cut(series, "{")
 		sums[name] += v
 		if labels != "" {

@@ -17,7 +17,6 @@ type config struct {
 	worker.Config
 
 	Bus       kafka.Config         `embed:"" group:"Bus"`
-	Prefix    string               `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
 	Group     string               `name:"group" group:"Bus" placeholder:"NAME" help:"Consumer group. Its members share the partitions."`
 	Instance  string               `name:"group-instance" group:"Bus" placeholder:"ID" help:"Group instance ID for static membership: a worker that restarts with the same ID within the session timeout keeps its partitions. It must be unique in the group: if two workers use one ID, the first exits with an error. Default: dynamic membership."`
 	FromHere  bool                 `name:"from-here" group:"Bus" help:"Recover partitions whose history is incomplete, because the beginning or the end of the log is lost: start from the oldest record left. Nothing is emitted before the first window after one max-delay of the log; earlier frames go to the late topic (lost-history). Other partitions are not affected."`
@@ -30,7 +29,6 @@ type config struct {
 func defaults() *config {
 	return &config{
 		Config:  worker.Config{AdminAddress: "127.0.0.1:9102"},
-		Prefix:  oona.DefaultPrefix,
 		Group:   aggregate.DefaultGroup,
 		Windows: windows.DefaultConfig(),
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -66,9 +67,14 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	}
 	w.OnClose("consumer group", member.Close)
 
+	watch, err := buswatch.New(b, []string{topics.SeedMetrics}, nil, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
 	w.Admin.ReadyWhen("aggregate", stage.Ready)
-	return w.Run(ctx, worker.Component{
-		Name: "aggregate",
-		Run:  func(ctx context.Context) error { return stage.Run(ctx, member) },
-	})
+	w.Admin.Note("bus", watch.Note)
+	return w.Run(ctx,
+		worker.Component{Name: "aggregate", Run: func(ctx context.Context) error { return stage.Run(ctx, member) }},
+		worker.Component{Name: "bus watch", Run: watch.Run},
+	)
 }

@@ -16,7 +16,6 @@ type config struct {
 	worker.Config
 
 	Bus       kafka.Config  `embed:"" group:"Bus"`
-	Prefix    string        `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
 	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 reads everything in the topics. Must be at least --series-silent-after."`
 	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts. Default: the built-in catalogue."`
 	Series    seriesFlags   `embed:"" group:"Series"`
@@ -38,7 +37,6 @@ func defaults() *config {
 	d := export.DefaultConfig()
 	return &config{
 		Config:   worker.Config{AdminAddress: "127.0.0.1:9103"},
-		Prefix:   oona.DefaultPrefix,
 		Lookback: time.Hour,
 		Series:   seriesFlags{d.MaxRuns, d.MaxLayers, d.MaxTotalLayers, d.MaxMetrics, d.WorstSeeds, d.SilentAfter, d.Buckets},
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -50,6 +51,11 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
+	watch, err := buswatch.New(b, []string{stage.Topics.LayerHealth, stage.Topics.LayerPerformance}, exporter.SetEnds, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
 	w.Admin.ReadyWhen("rollups", exporter.Ready)
-	return w.Run(ctx, worker.Component{Name: "exporter", Run: exporter.Run})
+	w.Admin.Note("bus", watch.Note)
+	return w.Run(ctx, worker.Component{Name: "exporter", Run: exporter.Run}, worker.Component{Name: "bus watch", Run: watch.Run})
 }

@@ -25,7 +25,6 @@ type config struct {
 	RawGroup string `name:"raw-group" group:"Raw topic" placeholder:"NAME" help:"Consumer group of the raw topic. Its members share the partitions."`
 
 	Bus         kafka.Config `embed:"" group:"Bus"`
-	Prefix      string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
 	Compression string       `group:"Bus" default:"lz4" enum:"lz4,none" help:"Compression of records: lz4 or none."`
 }
 
@@ -36,7 +35,6 @@ func defaults() *config {
 		Ingest:   ingest.DefaultConfig(),
 		Tensors:  claimcheck.DefaultConfig(),
 		RawGroup: "oona-ingest",
-		Prefix:   oona.DefaultPrefix,
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
@@ -60,13 +61,18 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err := stage.ProbeStore(ctx); err != nil {
 		return err
 	}
+	watch, err := buswatch.New(b, []string{topics.SeedMetrics}, nil, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
 	listener, err := worker.Listen(ctx, "--listen", c.Listen)
 	if err != nil {
 		return err
 	}
 	w.Admin.ReadyWhen("frames", stage.Ready)
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
-	components := []worker.Component{component(stage, listener)}
+	w.Admin.Note("bus", watch.Note)
+	components := []worker.Component{component(stage, listener), {Name: "bus watch", Run: watch.Run}}
 	if c.Raw {
 		raw, err := c.openRaw(b, topics, stage, w)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -104,12 +105,18 @@ func (s *services) build(ctx context.Context, cfg Config) ([]worker.Component, e
 		return nil, err
 	}
 	s.adminURL = "http://" + listener.Addr().String()
-	admin := worker.NewAdmin("oona demo", listener, registry, s.logger)
+	admin := worker.NewAdmin("oona demo", listener, worker.WithPrefix(registry, cfg.Prefix), s.logger)
 	admin.ReadyWhen("services", s.ready)
+	watch, err := buswatch.New(s.bus, []string{s.topics.LayerHealth, s.topics.LayerPerformance}, s.export.SetEnds, registry, s.logger)
+	if err != nil {
+		return nil, err
+	}
+	admin.Note("bus", watch.Note)
 	return []worker.Component{
 		{Name: "ingest", Run: runIngest},
 		{Name: "aggregate", Run: runAggregate},
 		{Name: "exporter", Run: s.export.Run},
+		{Name: "bus watch", Run: watch.Run},
 		{Name: "admin server", Run: admin.Run},
 	}, nil
 }

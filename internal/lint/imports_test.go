@@ -63,6 +63,7 @@ var layers = []layer{
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/commits", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
+	{pkg: "internal/buswatch", may: []string{"bus"}},
 	{pkg: "internal/remedy", may: []string{"bus"}},
 	{pkg: "internal/worker", may: []string{"", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "internal/worker/workertest"},
@@ -81,7 +82,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/spool", "internal/tlsfiles", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/spool", "internal/tlsfiles", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.

@@ -24,6 +24,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	process "github.com/morphogenetic/oona/internal/worker" // worker is a function here
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -132,7 +133,8 @@ func writeMetrics(_ context.Context, w *process.Worker) error {
 	_, raw := ingest.NewRaw(stage, topics, w.Registry, w.Logger)
 	_, agg := aggregate.New(folds, windows.Always(known.Metric), nowhere, w.Registry, w.Logger)
 	_, exp := export.New(export.DefaultConfig(), nil, known, w.Registry, slog.New(slog.DiscardHandler))
-	if err := errors.Join(raw, agg, exp); err != nil {
+	_, watch := buswatch.New(nil, nil, nil, w.Registry, w.Logger)
+	if err := errors.Join(raw, agg, exp, watch); err != nil {
 		return err
 	}
 	names, err := metricsOf(w.Registry)

@@ -53,6 +53,13 @@ type Admin struct {
 
 	mu         sync.Mutex
 	conditions []condition
+	notes      []note
+}
+
+// note is a line of /readyz that does not decide whether the worker is ready.
+type note struct {
+	name string
+	text func() string
 }
 
 type condition struct {
@@ -101,6 +108,29 @@ func (a *Admin) ReadyWhen(name string, check func() error) {
 	a.conditions = append(a.conditions, condition{name, check})
 }
 
+// Note adds a line to the answer of /readyz: what text returns, unless it is empty. It is
+// for conditions that all replicas share, such as a bus that is away: another replica
+// could do no better, so they must not make the worker unready. text must be safe for
+// concurrent use.
+func (a *Admin) Note(name string, text func() string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.notes = append(a.notes, note{name, text})
+}
+
+// noted returns the lines of the notes, each with a line end before it.
+func (a *Admin) noted() (lines string) {
+	a.mu.Lock()
+	notes := a.notes
+	a.mu.Unlock()
+	for _, n := range notes {
+		if text := n.text(); text != "" {
+			lines += "\n" + n.name + ": " + text
+		}
+	}
+	return lines
+}
+
 // Ready returns nil if the worker is ready, and the reason otherwise.
 func (a *Admin) Ready() error {
 	a.mu.Lock()
@@ -139,10 +169,10 @@ func (a *Admin) Run(ctx context.Context) error {
 
 func (a *Admin) readyz(w http.ResponseWriter, _ *http.Request) {
 	if err := a.Ready(); err != nil {
-		reply(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+		reply(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+a.noted())
 		return
 	}
-	reply(w, http.StatusOK, "ready")
+	reply(w, http.StatusOK, "ready"+a.noted())
 }
 
 func reply(w http.ResponseWriter, status int, text string) {
@@ -158,7 +188,7 @@ func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 		state = "not ready: " + err.Error()
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state))
+	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state+a.noted()))
 }
 
 const indexPage = `<!doctype html>

@@ -25,12 +25,17 @@ type Config struct {
 	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Address on which to serve /livez, /readyz, /metrics and /debug/pprof; port 0 picks a free port."`
 
 	Log LogConfig `embed:"" prefix:"log-" group:"Logs"`
+
+	Prefix string `group:"Bus" default:"kasmina" placeholder:"PREFIX" help:"Prefix of topic names. All series of the worker have it as the label prefix."`
 }
 
 // Validate returns an *oona.FieldError for the first setting that is wrong.
 func (c Config) Validate() error {
 	if c.DrainTimeout <= 0 {
 		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s; give a time above 0", c.DrainTimeout)}
+	}
+	if _, err := oona.NewTopics(c.Prefix); err != nil {
+		return AsFlag("--prefix", err)
 	}
 	return CheckAddresses(Listener{"--admin-address", c.AdminAddress})
 }

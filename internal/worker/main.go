@@ -142,7 +142,7 @@ func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logge
 	if err != nil {
 		return err
 	}
-	admin := NewAdmin("oona "+name, listener, registry, logger)
+	admin := NewAdmin("oona "+name, listener, WithPrefix(registry, cfg.Prefix), logger)
 	logger.Info(name+" starts", "build", ReadBuild().String())
 
 	ctx, stop := context.WithCancel(ctx)

@@ -117,7 +117,7 @@ func TestReaderOfTheLogIsGone(t *testing.T) {
 	if err := p.log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p.awaitMetric(t, `oona_log_lines_dropped_total{reason="write"}`)
+	p.awaitMetric(t, `oona_log_lines_dropped_total{prefix="kasmina",reason="write"}`)
 	if status := p.end(t, syscall.SIGTERM); status != exitOK {
 		t.Errorf("status %d, %s", status, p.ProcessState)
 	}
@@ -126,7 +126,7 @@ func TestReaderOfTheLogIsGone(t *testing.T) {
 // A worker continues, and ends, when its log is not read.
 func TestReaderOfTheLogStalls(t *testing.T) {
 	p := startProbe(t, "plain")
-	p.awaitMetric(t, `oona_log_lines_dropped_total{reason="full"}`)
+	p.awaitMetric(t, `oona_log_lines_dropped_total{prefix="kasmina",reason="full"}`)
 	if status := p.end(t, syscall.SIGTERM); status != exitOK {
 		t.Errorf("status %d, %s", status, p.ProcessState)
 	}

@@ -159,6 +159,8 @@ admin-address: 127.0.0.1:0
 # Logs:
 log-level: info
 log-format: auto
+# Bus:
+prefix: kasmina
 brokers:
   - a:1
   - b:2

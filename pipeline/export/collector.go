@@ -17,7 +17,7 @@ type collector struct {
 	families *families
 	bounds   []bound
 	metrics  *metrics
-	places   func(func(topic string, partition int32, next int64))
+	stage    *Stage
 }
 
 // Describe implements prometheus.Collector.
@@ -28,7 +28,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	layers := c.store.snapshot(time.Now())
+	now := time.Now()
+	layers := c.store.snapshot(now)
 	series := 0
 	for i := range layers {
 		y := &layers[i]
@@ -42,7 +43,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		s.all(y)
 	}
-	c.metrics.collect(ch, len(layers), series, c.places)
+	c.metrics.collect(ch, len(layers), series)
+	c.metrics.collectPartitions(ch, c.stage, now)
 }
 
 // scrape sends the series of one layer. Its label pairs are shared by all of

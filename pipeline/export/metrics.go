@@ -3,6 +3,7 @@ package export
 import (
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -45,6 +46,7 @@ type metrics struct {
 	incarnationsDesc                      *prometheus.Desc
 	undecodableDesc, staleDesc            *prometheus.Desc
 	layersDesc, seriesDesc, positionsDesc *prometheus.Desc
+	lagRecordsDesc, lagSecondsDesc        *prometheus.Desc
 }
 
 func newMetrics() *metrics {
@@ -69,6 +71,8 @@ func newMetrics() *metrics {
 		layersDesc:       desc("layers", "Layers shown, each that stands for others beyond a cap among them."),
 		seriesDesc:       desc("series", "Series shown of layers; a histogram is one."),
 		positionsDesc:    desc("next_offset", "Offset after the last record read of a rollup topic's partition.", "topic", "partition"),
+		lagRecordsDesc:   desc("lag_records", "Records of a rollup topic's partition that are not read yet, by where its log ended when it was last asked for.", "topic", "partition"),
+		lagSecondsDesc:   desc("lag_seconds", "Time since everything in a rollup topic's partition had been read; 0 if it has been.", "topic", "partition"),
 	}
 	for _, label := range []string{labelRun, labelLayer, labelMetric} {
 		m.foldedTotal.WithLabelValues(label) // shown from the start, as 0
@@ -81,7 +85,7 @@ func (m *metrics) fold(label string) { m.foldedTotal.WithLabelValues(label).Inc(
 func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 	m.foldedTotal.Describe(ch)
 	for _, d := range []*prometheus.Desc{
-		m.incarnationsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc,
+		m.incarnationsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc, m.lagRecordsDesc, m.lagSecondsDesc,
 	} {
 		ch <- d
 	}
@@ -90,7 +94,7 @@ func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int, positions func(func(string, int32, int64))) {
+func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int) {
 	m.foldedTotal.Collect(ch)
 	for _, g := range groups {
 		counter := func(desc *prometheus.Desc, counts *byGroup) {
@@ -105,7 +109,18 @@ func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int, posit
 	}
 	ch <- prometheus.MustNewConstMetric(m.layersDesc, prometheus.GaugeValue, float64(layers))
 	ch <- prometheus.MustNewConstMetric(m.seriesDesc, prometheus.GaugeValue, float64(series))
-	positions(func(topic string, partition int32, next int64) {
-		ch <- prometheus.MustNewConstMetric(m.positionsDesc, prometheus.GaugeValue, float64(next), topic, strconv.Itoa(int(partition)))
+}
+
+// collectPartitions writes how far the partitions are read.
+func (m *metrics) collectPartitions(ch chan<- prometheus.Metric, s *Stage, now time.Time) {
+	gauge := func(desc *prometheus.Desc, value float64, topic string, partition int32) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, topic, strconv.Itoa(int(partition)))
+	}
+	s.positions(func(topic string, partition int32, next int64) {
+		gauge(m.positionsDesc, float64(next), topic, partition)
+	})
+	s.lags(now, func(topic string, partition int32, records int64, since time.Duration) {
+		gauge(m.lagRecordsDesc, float64(records), topic, partition)
+		gauge(m.lagSecondsDesc, since.Seconds(), topic, partition)
 	})
 }

@@ -48,6 +48,7 @@ type Stage struct {
 
 	mu         sync.Mutex
 	partitions map[place]*partition
+	ends       map[place]*end
 }
 
 // place is a partition of one group's topic.
@@ -62,14 +63,14 @@ func New(cfg Config, log bus.Reader, known *catalogue.Catalogue, registerer prom
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	s := &Stage{cfg: cfg, log: log, metrics: newMetrics(), logger: logger, partitions: make(map[place]*partition)}
+	s := &Stage{cfg: cfg, log: log, metrics: newMetrics(), logger: logger, partitions: make(map[place]*partition), ends: make(map[place]*end)}
 	s.store = newStore(cfg, s.metrics.fold)
 	collector := &collector{
 		store:    s.store,
 		families: newFamilies(known),
 		bounds:   make([]bound, len(cfg.Buckets)),
 		metrics:  s.metrics,
-		places:   s.positions,
+		stage:    s,
 	}
 	for i, le := range cfg.Buckets {
 		collector.bounds[i] = newBound(le)

@@ -122,3 +122,14 @@ func newRequestMetrics(inFlight func() float64) *requestMetrics {
 	}
 	return m
 }
+
+// infoGauge returns the gauge by which Prometheus sees two ingests with one name.
+func infoGauge(name string) prometheus.Gauge {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "oona_ingest_info",
+		Help:        "1, labelled with the name of this ingest (--instance), which no other may have.",
+		ConstLabels: prometheus.Labels{"name": name},
+	})
+	info.Set(1)
+	return info
+}

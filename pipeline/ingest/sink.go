@@ -46,7 +46,7 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 		counts:    newFrameMetrics(),
 	}
 	c := s.counts
-	err := register(registerer, c.framesTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal)
+	err := register(registerer, infoGauge(cfg.Instance), c.framesTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal)
 	if err == nil && cfg.Tensors != nil {
 		err = registerer.Register(s.store.gauge())
 	}
