@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"slices"
 
@@ -8,6 +9,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/secret"
+	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -16,8 +19,9 @@ import (
 type config struct {
 	worker.Config
 
-	Listen string        `group:"Frames" placeholder:"ADDRESS" help:"Address on which to accept frames over HTTP; port 0 picks a free port."`
-	Ingest ingest.Config `embed:"" group:"Frames"`
+	Listen    string               `group:"Frames" placeholder:"ADDRESS" help:"Address on which to accept frames over HTTP; port 0 picks a free port."`
+	ListenTLS tlsfiles.ServerFlags `embed:"" prefix:"listen-" group:"Frames"`
+	Ingest    ingest.Config        `embed:"" group:"Frames"`
 
 	Tensors claimcheck.Config `embed:"" group:"Tensors"`
 
@@ -46,6 +50,9 @@ func (c *config) Validate() error {
 	if err := worker.CheckAddresses(worker.Listener{Flag: "--listen", Address: c.Listen}, worker.Listener{Flag: "--admin-address", Address: c.AdminAddress}); err != nil {
 		return err
 	}
+	if _, err := c.openListenTLS(nil); err != nil {
+		return err
+	}
 	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
 		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s, too short for requests in progress; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)}
 	}
@@ -60,6 +67,12 @@ func (c *config) Validate() error {
 		return err
 	}
 	return worker.AsFlag("--raw-group", c.rawGroup().Validate())
+}
+
+// openListenTLS returns the TLS configuration of the listener for frames, or nil if it
+// has none. If it has authorities of clients, each client must have a certificate.
+func (c *config) openListenTLS(files *secret.Files) (*tls.Config, error) {
+	return tlsfiles.OpenServer(files, "listen-", c.ListenTLS, tls.RequireAndVerifyClientCert)
 }
 
 // validateTensors validates the settings of the tensor store, if there is one.

@@ -65,10 +65,15 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	listener, err := worker.Listen(ctx, "--listen", c.Listen)
+	secure, err := c.openListenTLS(w.Secrets)
 	if err != nil {
 		return err
 	}
+	plain, err := worker.Listen(ctx, "--listen", c.Listen)
+	if err != nil {
+		return err
+	}
+	listener := worker.Secure(plain, secure)
 	w.Admin.ReadyWhen("frames", stage.Ready)
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
 	w.Admin.Note("bus", watch.Note)

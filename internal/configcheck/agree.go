@@ -16,6 +16,9 @@ var own = []string{
 	"prefix",    // compared between all workers
 	"brokers",   // one common broker is enough
 	"catalogue", // compared by content
+	// Certificates, and what they are of, may be other files on each host.
+	"admin-tls-cert-file", "admin-tls-key-file", "admin-client-ca-file", "admin-pprof",
+	"listen-tls-cert-file", "listen-tls-key-file", "listen-client-ca-file",
 	"listen", "instance", "raw", "s3-access-key-id", "s3-secret-access-key-file", "s3-ca-file",
 	"worker", "group-instance", "from-here",
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"html"
@@ -43,12 +44,23 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
+// Secure returns a listener that speaks TLS with a configuration, or the listener itself
+// if that is nil. net/http answers a plain HTTP request to it with 400.
+func Secure(listener net.Listener, config *tls.Config) net.Listener {
+	if config == nil {
+		return listener
+	}
+	return tls.NewListener(listener, config)
+}
+
 // Admin is the HTTP server for operators, Prometheus and Kubernetes. It reports that
 // the worker is ready when all conditions hold.
 type Admin struct {
 	title    string
 	listener net.Listener
 	server   *http.Server
+	mux      *http.ServeMux
+	profiles bool
 	logger   *slog.Logger
 
 	mu         sync.Mutex
@@ -70,17 +82,12 @@ type condition struct {
 // NewAdmin returns the admin server of the worker called title. Its Run serves on
 // listener.
 func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, logger *slog.Logger) *Admin {
-	a := &Admin{title: title, listener: listener, logger: logger}
 	mux := http.NewServeMux()
+	a := &Admin{title: title, listener: listener, logger: logger, mux: mux}
 	mux.HandleFunc("GET /{$}", a.index)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "alive") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", MetricsHandler(metrics, logger))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	a.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -88,6 +95,16 @@ func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, 
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	return a
+}
+
+// ServeProfiles adds /debug/pprof. It is called before Run.
+func (a *Admin) ServeProfiles() {
+	a.profiles = true
+	a.mux.HandleFunc("/debug/pprof/", pprof.Index)
+	a.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	a.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	a.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	a.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 }
 
 // MetricsHandler returns a handler that serves metrics in the requested format. Only
@@ -187,8 +204,12 @@ func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 	if err := a.Ready(); err != nil {
 		state = "not ready: " + err.Error()
 	}
+	profiles := ""
+	if a.profiles {
+		profiles = profilesLink
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state+a.noted()))
+	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state+a.noted()), profiles)
 }
 
 const indexPage = `<!doctype html>
@@ -200,7 +221,9 @@ const indexPage = `<!doctype html>
 <li><a href="/livez">/livez</a>: the process answers</li>
 <li><a href="/readyz">/readyz</a>: whether it is ready for work; ingest and exporter are ready even if the bus is down</li>
 <li><a href="/metrics">/metrics</a>: for Prometheus</li>
-<li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li>
-</ul>
+%[4]s</ul>
 </html>
+`
+
+const profilesLink = `<li><a href="/debug/pprof/">/debug/pprof/</a>: profiles</li>
 `

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"crypto/tls"
 	"encoding"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/secret"
+	"github.com/morphogenetic/oona/internal/tlsfiles"
 )
 
 // Config is the part of the configuration that all workers have. A worker's own
@@ -22,7 +25,9 @@ type Config struct {
 	CheckReady   ReadyFlag     `env:"-" help:"Ask the running worker with these settings whether it is ready, at its --admin-address. Print its answer and exit with 0 or 1. This is for container runtimes whose health checks are commands."`
 	DrainTimeout time.Duration `default:"20s" help:"Maximum time from SIGINT, SIGTERM or SIGHUP to the end of the process, in which work in progress must finish and connections close. Whatever has not finished is logged, and the exit status is 1."`
 
-	AdminAddress string `group:"Admin" placeholder:"ADDRESS" help:"Address on which to serve /livez, /readyz, /metrics and /debug/pprof; port 0 picks a free port."`
+	AdminAddress string               `group:"Admin" placeholder:"ADDRESS" help:"Address on which to serve /livez, /readyz and /metrics; port 0 picks a free port."`
+	AdminTLS     tlsfiles.ServerFlags `embed:"" prefix:"admin-" group:"Admin"`
+	AdminPprof   bool                 `group:"Admin" help:"Also serve profiles of the process at /debug/pprof. They show its command line and parts of its memory."`
 
 	Log LogConfig `embed:"" prefix:"log-" group:"Logs"`
 
@@ -37,7 +42,17 @@ func (c Config) Validate() error {
 	if _, err := oona.NewTopics(c.Prefix); err != nil {
 		return AsFlag("--prefix", err)
 	}
-	return CheckAddresses(Listener{"--admin-address", c.AdminAddress})
+	if err := CheckAddresses(Listener{"--admin-address", c.AdminAddress}); err != nil {
+		return err
+	}
+	_, err := c.openAdminTLS(nil)
+	return err
+}
+
+// openAdminTLS returns the TLS configuration of the admin server, or nil if it has none.
+// A client need not show a certificate, as a kubelet has none.
+func (c Config) openAdminTLS(files *secret.Files) (*tls.Config, error) {
+	return tlsfiles.OpenServer(files, "admin-", c.AdminTLS, tls.VerifyClientCertIfGiven)
 }
 
 func (c *Config) common() *Config { return c }

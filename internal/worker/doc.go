@@ -3,7 +3,7 @@
 //
 //	flags > OONA_... > YAML file > defaults
 //	                |
-//	             Main ──▶ admin server: /livez /readyz /metrics /debug/pprof
+//	             Main ──▶ admin server: /livez /readyz /metrics
 //	                └───▶ run ──▶ components, until a signal, or until one of them ends
 //
 // A worker's main calls [Main]. A program with subcommands makes its own parser

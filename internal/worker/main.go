@@ -15,6 +15,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona/internal/secret"
 )
 
 // Exit statuses of a worker.
@@ -29,6 +31,7 @@ type Worker struct {
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 	Admin    *Admin
+	Secrets  *secret.Files // their metrics are registered
 
 	stop       context.CancelFunc // ends the context of run
 	unfinished unfinished
@@ -110,7 +113,7 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 		return exitOK
 	}
 	if cfg.common().CheckReady {
-		if err := askReady(ctx, cfg.common().AdminAddress, stdout); err != nil {
+		if err := askReady(ctx, cfg.common(), stdout); err != nil {
 			fmt.Fprintf(stderr, "%s: %v\n", name, err)
 			return exitFailed
 		}
@@ -138,16 +141,17 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 // or startGrace if the worker has not called Run. Goroutines that have not ended by
 // then are abandoned.
 func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logger, registry *prometheus.Registry, run func(context.Context, *Worker) error) error {
-	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
+	secrets := secret.NewFiles(logger)
+	registry.MustRegister(secrets.Collectors()...)
+	admin, err := openAdmin(ctx, name, cfg, secrets, registry, logger)
 	if err != nil {
 		return err
 	}
-	admin := NewAdmin("oona "+name, listener, WithPrefix(registry, cfg.Prefix), logger)
 	logger.Info(name+" starts", "build", ReadBuild().String())
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	w := &Worker{Logger: logger, Registry: registry, Admin: admin, stop: stop}
+	w := &Worker{Logger: logger, Registry: registry, Admin: admin, Secrets: secrets, stop: stop}
 	w.unfinished.begin(starting)
 	admin.ReadyWhen(name, func() error {
 		if ctx.Err() != nil {
@@ -180,4 +184,21 @@ func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logge
 	})
 	stopAdmin()
 	return errors.Join(err, <-adminEnded)
+}
+
+// openAdmin listens on the admin address.
+func openAdmin(ctx context.Context, name string, cfg *Config, secrets *secret.Files, registry *prometheus.Registry, logger *slog.Logger) (*Admin, error) {
+	secure, err := cfg.openAdminTLS(secrets)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
+	if err != nil {
+		return nil, err
+	}
+	admin := NewAdmin("oona "+name, Secure(listener, secure), WithPrefix(registry, cfg.Prefix), logger)
+	if cfg.AdminPprof {
+		admin.ServeProfiles()
+	}
+	return admin, nil
 }

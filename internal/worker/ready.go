@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,22 +26,32 @@ const readyTimeout = 5 * time.Second
 // errNotReady is wrapped if the worker answers that it is not ready.
 var errNotReady = errors.New("the worker is not ready")
 
-// askReady asks the worker that serves on the admin address whether it is ready, and
-// writes its answer to out.
-func askReady(ctx context.Context, admin string, out io.Writer) error {
-	address, err := reachable(admin)
+// askReady asks the worker with the settings of cfg whether it is ready, and writes its
+// answer to out.
+func askReady(ctx context.Context, cfg *Config, out io.Writer) error {
+	address, err := reachable(cfg.AdminAddress)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/readyz", address), nil)
+	scheme := "http"
+	if cfg.AdminTLS.CertFile != "" {
+		scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s://%s/readyz", scheme, address), nil)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", address, err)
 	}
-	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request) // without a proxy
+	transport := &http.Transport{ // without a proxy
+		DisableKeepAlives: true,
+		// The question has no secrets, and goes to an address of this machine, which the
+		// certificate need not have.
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, //nolint:gosec // see above
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		return fmt.Errorf("no worker answers on --admin-address %s; give the running worker's settings: %w", admin, err)
+		return fmt.Errorf("no worker answers on --admin-address %s; give the running worker's settings: %w", cfg.AdminAddress, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))

@@ -37,20 +37,20 @@ func TestCheckReady(t *testing.T) {
 	var out bytes.Buffer
 	for _, address := range []string{ready, ":" + port, "0.0.0.0:" + port, "localhost:" + port} {
 		out.Reset()
-		if err := askReady(t.Context(), address, &out); err != nil || out.String() != "ready\n" {
+		if err := askReady(t.Context(), &Config{AdminAddress: address}, &out); err != nil || out.String() != "ready\n" {
 			t.Errorf("%s: %q, error %v", address, out.String(), err)
 		}
 	}
 	out.Reset()
-	if err := askReady(t.Context(), behind, &out); !errors.Is(err, errNotReady) || out.String() != "not ready: catching up\n" {
+	if err := askReady(t.Context(), &Config{AdminAddress: behind}, &out); !errors.Is(err, errNotReady) || out.String() != "not ready: catching up\n" {
 		t.Errorf("a worker that catches up: %q, error %v", out.String(), err)
 	}
 	var refused *net.OpError
-	if err := askReady(t.Context(), "127.0.0.1:1", io.Discard); !errors.As(err, &refused) {
+	if err := askReady(t.Context(), &Config{AdminAddress: "127.0.0.1:1"}, io.Discard); !errors.As(err, &refused) {
 		t.Errorf("without a worker: %v", err)
 	}
 	var field *oona.FieldError
-	if err := askReady(t.Context(), "127.0.0.1:0", io.Discard); !errors.As(err, &field) || field.Field != "--admin-address" {
+	if err := askReady(t.Context(), &Config{AdminAddress: "127.0.0.1:0"}, io.Discard); !errors.As(err, &field) || field.Field != "--admin-address" {
 		t.Errorf("without a port: %v", err)
 	}
 }
