@@ -144,6 +144,10 @@ helm: ## the Helm chart: what it renders, by Kubernetes' types and by each worke
 helm-golden: ## write what the Helm chart renders now, and the table in its README
 	cd deploy/helm/proof && $(GO) test -count=1 . -update
 
+.PHONY: helm-e2e
+helm-e2e: ## the chart on a real Kubernetes API server, with the real binaries as pods; needs root, 10 minutes, and more the first time
+	cd deploy/helm/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 60m -v $(TESTARGS) .
+
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")
 	$(GO) run ./cmd/oona demo $(ARGS)

@@ -1,0 +1,219 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/morphogenetic/oona/deploy/helm/e2e/controlplane"
+	"github.com/morphogenetic/oona/deploy/helm/e2e/kubelet"
+	"github.com/morphogenetic/oona/internal/localkafka"
+)
+
+const (
+	release   = "oona"
+	namespace = "training"
+	// The first image and its successor are of the same source, and say another version.
+	firstTag, nextTag = "v1", "v2"
+)
+
+var nodes = []string{"node-a", "node-b"}
+
+// world is a cluster with a chart and a broker.
+type world struct {
+	dir     string
+	helm    string // path of the program
+	plane   *controlplane.ControlPlane
+	client  kubernetes.Interface // may do everything
+	kafka   *localkafka.Cluster
+	values  string // path of the values file
+	figures []string
+}
+
+// timeout is for everything, with a warm cache.
+const timeout = 15 * time.Minute
+
+// newWorld starts all that lasts until the end of the test.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{dir: t.TempDir()}
+	if keep := os.Getenv("OONA_E2E_DIR"); keep != "" { // to look at logs afterwards
+		w.dir = keep
+	}
+	step(t, "binaries of Oona", func() error { return w.buildImages(t.Context()) })
+	var programs controlplane.Programs
+	step(t, "etcd, API server, controller manager and Helm (the first time, they are built)", func() (err error) {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return err
+		}
+		programs, err = controlplane.Build(t.Context(), filepath.Join(cache, "oona"), "tools")
+		w.helm = programs.Helm
+		return err
+	})
+	var network *kubelet.Network
+	step(t, "network of the pods", func() (err error) {
+		network, err = kubelet.NewNetwork(t.Context(), "oona-e2e", netip.MustParsePrefix("10.203.7.0/24"))
+		return err
+	})
+	t.Cleanup(func() { fail(t, network.Close(context.Background())) })
+	step(t, "Kafka", func() (err error) {
+		w.kafka, err = localkafka.Start(t.Context(), localkafka.Options{Dir: filepath.Join(w.dir, "kafka"), Nodes: 1, Host: network.Host().String()})
+		return err
+	})
+	t.Cleanup(func() { fail(t, w.kafka.Stop()) })
+	step(t, "control plane", func() error { return w.startControlPlane(t, programs) })
+	step(t, "namespace and rights", func() error { return w.prepareNamespace(t.Context()) })
+	w.startKubelet(t, network)
+	return w
+}
+
+// step does something, and prints how long it took.
+func step(t *testing.T, name string, do func() error) {
+	t.Helper()
+	began := time.Now()
+	if err := do(); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	t.Logf("%6.1f s  %s", time.Since(began).Seconds(), name)
+}
+
+func fail(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// buildImages builds the files of two images that differ by the version that they say.
+func (w *world) buildImages(ctx context.Context) error {
+	for _, tag := range []string{firstTag, nextTag} {
+		root := w.image(tag)
+		for _, dir := range []string{"ko-app", "etc", "tmp"} {
+			if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"), 0o644); err != nil {
+			return err
+		}
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+			"-ldflags", "-s -w -X github.com/morphogenetic/oona/internal/worker.stampedVersion="+tag+".0.0",
+			"-o", filepath.Join(root, "ko-app")+"/", "./cmd/ingest", "./cmd/aggregate", "./cmd/exporter", "./cmd/oona")
+		build.Dir = "../../.."
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if output, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w\n%s", err, output)
+		}
+	}
+	return nil
+}
+
+func (w *world) image(tag string) string { return filepath.Join(w.dir, "images", tag) }
+
+func (w *world) startControlPlane(t *testing.T, programs controlplane.Programs) (err error) {
+	dir := filepath.Join(w.dir, "controlplane")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if w.plane, err = controlplane.Start(ctx, dir, programs); err != nil {
+		return err
+	}
+	t.Cleanup(func() { fail(t, w.plane.Stop()) })
+	w.client, err = kubernetes.NewForConfig(w.plane.Config(controlplane.Admin))
+	return err
+}
+
+// prepareNamespace makes a namespace that enforces the restricted Pod Security Standard.
+// The user of Helm has only the role admin in it.
+func (w *world) prepareNamespace(ctx context.Context) error {
+	_, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	_, err = w.client.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "installer"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: controlplane.Installer}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	if err := w.plane.WriteKubeconfig(filepath.Join(w.dir, "kubeconfig"), controlplane.Installer); err != nil {
+		return err
+	}
+	return await(ctx, "the controllers to make the default service account and the role", func(ctx context.Context) error {
+		role, err := w.client.RbacV1().ClusterRoles().Get(ctx, "admin", metav1.GetOptions{})
+		if err == nil && len(role.Rules) == 0 {
+			err = errors.New("the role admin is empty")
+		}
+		_, missing := w.client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		return errors.Join(err, missing)
+	})
+}
+
+func (w *world) startKubelet(t *testing.T, network *kubelet.Network) {
+	log, err := os.Create(filepath.Join(w.dir, "kubelet.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(w.plane.Config(controlplane.Admin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kubelet.New(kubelet.Options{
+		Client: client, Nodes: nodes, Network: network, Dir: filepath.Join(w.dir, "kubelet"),
+		Images: map[string]string{firstTag: w.image(firstTag), nextTag: w.image(nextTag)},
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- k.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		fail(t, errors.Join(<-ended, log.Close()))
+	})
+}
+
+// runHelm runs a command of Helm as the installer.
+func (w *world) runHelm(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, w.helm, append(args, "--namespace", namespace)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"), "HELM_CACHE_HOME="+w.dir, "HELM_CONFIG_HOME="+w.dir, "HELM_DATA_HOME="+w.dir)
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("helm %s: %w\n%s", strings.Join(args, " "), err, output)
+	}
+	return string(output), nil
+}
+
+// await calls ask until it returns no error or ctx ends.
+func await(ctx context.Context, what string, ask func(context.Context) error) error {
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w (%w)", what, ctx.Err(), err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
