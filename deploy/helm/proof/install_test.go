@@ -96,7 +96,7 @@ func (r *release) command(w workload) (command *exec.Cmd, output *bytes.Buffer) 
 	return command, output
 }
 
-var serviceURL = regexp.MustCompile(`(https?)://([a-z0-9-]+):([0-9]+)$`)
+var serviceURL = regexp.MustCompile(`(https?)://([a-z0-9-]+)\.ns\.svc:([0-9]+)$`)
 
 // resolve replaces the name and the port of a Service by those of the pod that it selects.
 func (r *release) resolve(arg string) string {

@@ -49,6 +49,10 @@ func TestRefused(t *testing.T) {
 		{"metrics.interval=30", "/metrics/interval"},
 		{"metrics.rules.matchers=namespace", "/metrics/rules/matchers"},
 		{"networkPolicy.kafka.ports={70000}", "/networkPolicy/kafka/ports/0"},
+		{"kafka.tls.minVersion=1.1", "/kafka/tls/minVersion"},
+		{"kafka.sasl.mechanism=gssapi", "/kafka/sasl/mechanism"},
+		{"kafka.sasl.password=secret", "'/kafka/sasl': additional properties 'password'"},
+		{"admin.access.existingSecret=Not a name", "/admin/access/existingSecret"},
 		// by the templates, with a sentence that says what to do
 		{"kafka.brokers=null", "kafka.brokers is empty"},
 		{"aggregate.replicas=13", "Set aggregate.replicas to at most 12."},
@@ -65,6 +69,11 @@ func TestRefused(t *testing.T) {
 		{"aggregate.extraArgs={--drain-timeout=1s}", "aggregate.extraArgs has --drain-timeout"},
 		{"topics.extraArgs={--prefix=x}", "topics.extraArgs has --prefix"},
 		{"aggregate.resources.limits.memory=2GB", "2GB"},
+		{"kafka.sasl.mechanism=plain,kafka.sasl.username=u", "needs kafka.sasl.username and kafka.sasl.existingSecret"},
+		{"kafka.sasl.username=u", "kafka.sasl.mechanism is none"},
+		{"kafka.tls.caSecret=ca", "kafka.tls.enabled is false"},
+		{"ingest.tls.clientCASecret=ca", "ingest.tls.clientCASecret needs ingest.tls.existingSecret"},
+		{"admin.tls.existingSecret=tls,metrics.podMonitor.enabled=true", "metrics.tlsConfig is empty"},
 	} {
 		values := readValues(t, "minimal")
 		if err := strvals.ParseInto(c.set, values); err != nil {

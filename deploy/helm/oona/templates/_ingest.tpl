@@ -6,6 +6,7 @@
 {{- if .Values.ingest.raw }}
 - --raw
 {{- end }}
+{{- include "oona.serverArgs" (dict "flags" "listen" "dir" "listen" "values" .Values.ingest) }}
 {{- include "oona.tensorArgs" .Values.ingest.tensors }}
 {{- end -}}
 
@@ -46,14 +47,10 @@
 {{- end }}
 {{- if eq .store "s3" }}
 {{- if .s3.existingSecret }}
-- name: s3
-  mountPath: /etc/oona/s3
-  readOnly: true
+{{ include "oona.secretMount" "s3" }}
 {{- end }}
 {{- if .s3.caSecret }}
-- name: s3-ca
-  mountPath: /etc/oona/s3-ca
-  readOnly: true
+{{ include "oona.secretMount" "s3-ca" }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -74,17 +71,4 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- end -}}
-
-{{/* Volume with keys of a Secret: (list "name" "secret" "key" ...). A pod does not start if a key is missing. */}}
-{{- define "oona.secretVolume" -}}
-- name: {{ index . 0 }}
-  secret:
-    secretName: {{ index . 1 }}
-    defaultMode: 0440
-    items:
-    {{- range slice . 2 }}
-      - key: {{ . }}
-        path: {{ . }}
-    {{- end }}
 {{- end -}}

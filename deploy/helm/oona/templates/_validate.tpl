@@ -34,6 +34,25 @@
 {{- fail "ingest.httpRoute is enabled, but ingest.httpRoute.parentRefs is empty: name a Gateway" -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.kafka -}}
+{{- if and (has .sasl.mechanism (list "plain" "scram-sha-256" "scram-sha-512")) (or (not .sasl.username) (not .sasl.existingSecret)) -}}
+{{- fail (printf "kafka.sasl.mechanism is %s, which needs kafka.sasl.username and kafka.sasl.existingSecret (a Secret with the password)" .sasl.mechanism) -}}
+{{- end -}}
+{{- if and (eq .sasl.mechanism "none") (or .sasl.username .sasl.existingSecret) -}}
+{{- fail "kafka.sasl has credentials, but kafka.sasl.mechanism is none: give the mechanism, for example scram-sha-512" -}}
+{{- end -}}
+{{- if and (not .tls.enabled) (or .tls.caSecret .tls.existingSecret .tls.serverName) -}}
+{{- fail "kafka.tls has settings, but kafka.tls.enabled is false: the connections would be plain text. Set it to true, or remove the settings." -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $tls := dict "ingest.tls" .Values.ingest.tls "admin.tls" .Values.admin.tls -}}
+{{- if and $tls.clientCASecret (not $tls.existingSecret) -}}
+{{- fail (printf "%s.clientCASecret needs %s.existingSecret: without a certificate of its own, the server asks for none" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.admin.tls.existingSecret (not .Values.metrics.tlsConfig) (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) -}}
+{{- fail "admin.tls is set, but metrics.tlsConfig is empty: say how Prometheus verifies the workers, for example {ca: {secret: {name: oona-admin, key: ca.crt}}, serverName: oona}" -}}
+{{- end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor are both enabled: every series would be there twice. Enable one of them." -}}
 {{- end -}}
