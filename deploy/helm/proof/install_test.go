@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -19,14 +20,20 @@ import (
 )
 
 // The release works when its processes are started in Helm's order beside a broker: the
-// Job makes the topics, the workers become ready, and the test of the release passes.
+// Job makes the topics, the workers become ready, and the test of the release passes. With
+// TLS on all ports, probes need no certificate, and the rest does.
 func TestReleaseWorks(t *testing.T) {
+	for _, name := range []string{"minimal", "tls"} {
+		t.Run(name, func(t *testing.T) { releaseWorks(t, readValues(t, name)) })
+	}
+}
+
+func releaseWorks(t *testing.T, values map[string]any) {
 	broker, err := embedded.Start(t.Context(), embedded.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	values := readValues(t, "minimal")
 	values["kafka"] = map[string]any{"brokers": []any{broker.Addrs[0]}}
 	values["topics"] = map[string]any{"partitions": 3, "windows": map[string]any{"window-length": "5s"}}
 	objects, err := render(loadChart(t), values)
@@ -84,7 +91,7 @@ func (r *release) command(w workload) (command *exec.Cmd, output *bytes.Buffer) 
 	r.t.Helper()
 	name := w.Pod.Labels[component]
 	if r.addresses[name] == "" {
-		r.addresses[name] = fmt.Sprintf("127.27.%d.%d", syscall.Getpid()%250+1, len(r.addresses)+1)
+		r.addresses[name] = podAddresses[len(r.addresses)].String()
 	}
 	c := w.Pod.Spec.Containers[0]
 	command = start(r.t, w, c)
@@ -175,14 +182,17 @@ func (r *release) stop() {
 	}
 }
 
+// kubelet is a client that trusts every certificate and has none, as a kubelet does.
+var kubelet = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+
 // awaitReady asks a worker by its own probe.
 func (r *release) awaitReady(w workload) {
 	r.t.Helper()
 	c := w.Pod.Spec.Containers[0]
 	get := c.ReadinessProbe.HTTPGet
-	url := fmt.Sprintf("http://%s:%d%s", r.addresses[w.Pod.Labels[component]], port(r.t, w, get.Port.StrVal), get.Path)
+	url := fmt.Sprintf("%s://%s:%d%s", strings.ToLower(string(get.Scheme)), r.addresses[w.Pod.Labels[component]], port(r.t, w, get.Port.StrVal), get.Path)
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		response, err := http.Get(url)
+		response, err := kubelet.Get(url)
 		if err == nil {
 			_ = response.Body.Close()
 			if response.StatusCode == http.StatusOK {
