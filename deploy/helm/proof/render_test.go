@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -181,5 +182,41 @@ func TestLint(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The chart has the version of the project.
+func TestVersion(t *testing.T) {
+	out, err := exec.Command(filepath.Join(repository, "deploy/image/version")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _, _ := strings.Cut(strings.TrimSpace(string(out)), "-dev.")
+	c, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Metadata.Version != want || c.Metadata.AppVersion != want {
+		t.Errorf("Chart.yaml has version %s and appVersion %s; CHANGELOG.md has %s", c.Metadata.Version, c.Metadata.AppVersion, want)
+	}
+}
+
+// A package of the chart renders what the directory does: the alerts are a symbolic link in
+// the directory, and a file in the package.
+func TestPackage(t *testing.T) {
+	file, err := chartutil.Save(loadChart(t), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := loader.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := render(packed, readValues(t, "production"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(renderFile(t, "production"), got); diff != "" {
+		t.Errorf("the package renders something else (-directory +package):\n%s", diff)
 	}
 }
