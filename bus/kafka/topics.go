@@ -206,7 +206,7 @@ func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange,
 	if err != nil {
 		return nil, fmt.Errorf("make topic %s: %w", spec.Name, err)
 	}
-	return []bus.TopicChange{{Topic: spec.Name, What: fmt.Sprintf("made with %d partitions, replication %d", spec.Partitions, a.replication())}}, nil
+	return []bus.TopicChange{{Topic: spec.Name, What: fmt.Sprintf("created, partitions: %d, replication: %d", spec.Partitions, a.replication())}}, nil
 }
 
 func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {

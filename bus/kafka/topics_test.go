@@ -89,7 +89,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			said = append(said, change.What)
 		}
 		want := []string{"cleanup.policy was compact, is delete now", "message.timestamp.type was CreateTime, is LogAppendTime now"}
-		if len(said) != 3 || !slices.Equal(said[:2], want) || !strings.HasPrefix(said[2], "made with 2 partitions") {
+		if len(said) != 3 || !slices.Equal(said[:2], want) || !strings.HasPrefix(said[2], "created, partitions: 2,") {
 			t.Errorf("%q", said)
 		}
 		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil {

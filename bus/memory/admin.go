@@ -33,7 +33,7 @@ func (b *Bus) Apply(_ context.Context, specs []oona.TopicSpec) (changes []bus.To
 			t.grow(spec.Partitions)
 			t.correct(spec)
 			b.topics[spec.Name] = t
-			changes = append(changes, bus.TopicChange{Topic: spec.Name, What: fmt.Sprintf("made with %d partitions", spec.Partitions)})
+			changes = append(changes, bus.TopicChange{Topic: spec.Name, What: fmt.Sprintf("created, partitions: %d", spec.Partitions)})
 			continue
 		}
 		for _, f := range b.faults(spec) {

@@ -19,6 +19,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -88,7 +89,7 @@ const (
 
 func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 	exited := false
-	parser, err := kong.New(g, append(append(worker.Options(), values()...),
+	parser, err := kong.New(g, append(worker.Options(),
 		kong.Name("oona"),
 		kong.Description("Oona, the telemetry bus of morphogenetic neural networks."),
 		kong.Writers(to.out, to.messages),
@@ -107,7 +108,7 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		fmt.Fprintf(to.messages, "oona: warning: %s\n", warning)
 	}
 	if err != nil {
-		fmt.Fprintf(to.messages, "oona: %v\nRun oona --help for help.\n", err)
+		fmt.Fprintf(to.messages, "oona: %v\nRun %s --help for help.\n", err, commandOf(err))
 		return exitUsage
 	}
 	if err := remedy.Add(command.Run(worker.NewLogger(g.Log, to.messages), to)); err != nil {
@@ -115,4 +116,12 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		return exitFailed
 	}
 	return 0
+}
+
+// commandOf returns the command that a parse error is about.
+func commandOf(err error) string {
+	if wrong, ok := errors.AsType[*kong.ParseError](err); ok && wrong.Context.Selected() != nil {
+		return wrong.Context.Selected().FullPath()
+	}
+	return "oona"
 }

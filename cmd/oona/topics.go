@@ -159,7 +159,7 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 		return err
 	}
 	if len(written) > 0 {
-		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first configuration of %d partitions, with %d accumulators each, reducer %d and catalogue %s\n",
+		fmt.Fprintf(to.out, "%s: generation 1 of the windows is the first configuration (partitions: %d), with %d accumulators each, reducer %d and catalogue %s\n",
 			topics.SeedMetrics, len(written), a.Windows.MaxAccumulators, a.Windows.Reducer, a.Windows.Catalogue)
 	}
 	log := &windowsCommand{Bus: c.Bus, Prefix: c.Prefix, Group: c.Group}
@@ -286,7 +286,7 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 		fmt.Fprintln(to.messages, says)
 	}
 	if len(misfits) > 0 {
-		return fmt.Errorf("%w: %d faults", errMisfits, len(misfits))
+		return fmt.Errorf("%w: faults: %d", errMisfits, len(misfits))
 	}
 	fmt.Fprintf(to.out, "%d topics are as they must be.\n", len(specs))
 	return nil

@@ -72,7 +72,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 		return err
 	}
 	a.describe(to.messages, h, newest, next.Config)
-	if err := a.confirm(to, fmt.Sprintf("Write generation %d to the %d partitions of %s?", next.Config.Generation, len(h.partitions), h.topic)); err != nil {
+	if err := a.confirm(to, fmt.Sprintf("Write generation %d to %s (partitions: %d)?", next.Config.Generation, h.topic, len(h.partitions))); err != nil {
 		return err
 	}
 	if err := a.refuse(h, next, time.Now()); err != nil { // again, as the answer may have taken long

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -118,7 +119,9 @@ func Ask(ctx context.Context, bin, kind, file string) (Worker, error) {
 	err := cmd.Run()
 	if _, refused := errors.AsType[*exec.ExitError](err); refused && messages.Len() > 0 {
 		said, _, _ := strings.Cut(messages.String(), "\nRun "+kind)
-		return w, fmt.Errorf("%s: %s", w, strings.TrimPrefix(strings.TrimSpace(said), kind+": "))
+		// The error names the worker's file already.
+		said = regexp.MustCompile(regexp.QuoteMeta(file)+`:(\d+)`).ReplaceAllString(said, "line $1")
+		return w, fmt.Errorf("%s: %s", w, strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(said), kind+": "), file+": "))
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return w, fmt.Errorf("%s: the binary %s does not exist; give the directory that has it (--bin)", w, cmd.Path)

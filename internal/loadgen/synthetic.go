@@ -71,7 +71,7 @@ func (s *Synthetic) set(key, value string) (err error) {
 		return &oona.FieldError{Field: key, Reason: fmt.Sprintf("is %s, which is too large", value)}
 	}
 	if err != nil {
-		return &oona.FieldError{Field: key, Reason: fmt.Sprintf("is %q, which is not a valid number", value)}
+		return &oona.FieldError{Field: key, Reason: fmt.Sprintf("is %q, which is not a valid number; give one, as in layers=8,seeds=100,rate=50", value)}
 	}
 	return nil
 }

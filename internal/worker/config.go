@@ -91,7 +91,7 @@ func Parse(cfg Configuration, name, description string, args []string, stdout io
 // interpolated ("${name}") from a kong.Vars option. An enum needs its default in the
 // tag, as kong checks the tag before it looks at values.
 func Options() []kong.Option {
-	return []kong.Option{
+	return append(values(),
 		kong.DefaultEnvars("OONA"),
 		kong.PostBuild(withoutServiceLinks),
 		kong.KindMapper(reflect.Slice, trimmedLists()),
@@ -99,7 +99,7 @@ func Options() []kong.Option {
 		kong.PostBuild(readableHelp),
 		kong.ValueFormatter(describe),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110, FlagsLast: true}),
-	}
+	)
 }
 
 // trimmedLists returns a mapper for lists that removes the spaces around entries, for
@@ -188,11 +188,18 @@ func readableHelp(k *kong.Kong) error {
 	return nil
 }
 
+// longList is the length from which the default of a list is broken into lines.
+const longList = 72
+
 // describe returns a flag's help with its default and its environment variable.
 func describe(value *kong.Value) string {
 	var notes []string
 	if value.HasDefault && value.Default != "" && !value.IsBool() {
-		notes = append(notes, "default "+value.Default)
+		text := value.Default
+		if value.IsSlice() && len(text) > longList {
+			text = strings.ReplaceAll(text, ",", ", ") // help breaks lines at spaces
+		}
+		notes = append(notes, "default "+text)
 	}
 	for _, env := range value.Tag.Envs {
 		notes = append(notes, "$"+env)

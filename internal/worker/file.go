@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -43,7 +44,10 @@ type file struct {
 func readFile(path string, program *kong.Node) (*file, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration file: %w", err)
+		if wrong, ok := errors.AsType[*fs.PathError](err); ok {
+			err = wrong.Err // the path is there already
+		}
+		return nil, fmt.Errorf("%s: cannot be read: %w; give --config (or $OONA_CONFIG) the path of a file, or leave it out", path, err)
 	}
 	f := &file{path: path, values: map[string]*yaml.Node{}}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
@@ -51,7 +55,7 @@ func readFile(path string, program *kong.Node) (*file, error) {
 	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
 		return f, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: is not valid YAML: %s; write settings as \"log-level: debug\", each on a line of its own", path, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: has more than one YAML document; put all settings into one", path)
@@ -127,7 +131,8 @@ func (f *file) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, err
 	value, err := flagValue(node, flag)
 	if err == nil && value != nil {
 		scratch := reflect.New(flag.Target.Type()).Elem()
-		err = flag.Parse(kong.Scan().PushTyped(value, kong.FlagValueToken), scratch)
+		// flag.Parse would name the flag, and kong does that, too.
+		err = flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: kong.Scan().PushTyped(value, kong.FlagValueToken)}, scratch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s:%d: %w", f.path, node.Line, err)

@@ -1,4 +1,4 @@
-package main
+package worker
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 // values returns mappers for types of flags whose errors have an example.
 func values() []kong.Option {
 	return []kong.Option{
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), withExample("a duration", "10s", time.ParseDuration)),
 		kong.TypeMapper(reflect.TypeFor[time.Time](), withExample("a time", "2026-12-01T12:00:00Z", func(text string) (time.Time, error) { return time.Parse(time.RFC3339, text) })),
 		kong.TypeMapper(reflect.TypeFor[units.Base2Bytes](), withExample("a size", "2GiB", units.ParseBase2Bytes)),
 	}
