@@ -68,6 +68,38 @@ func TestWorkersAccept(t *testing.T) {
 // unbuilt matches what a worker says about a flag that the chart has and the worker not yet.
 var unbuilt = regexp.MustCompile(`unknown flag --(bus-tls|bus-sasl|[a-z]+-access-file)`)
 
+// The configurations of a release's workers agree with each other: `oona check` finds
+// nothing wrong between them.
+func TestWorkersAgree(t *testing.T) {
+	agreed := 0
+	for _, name := range valueFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"check", "--offline", "--bin", binaries}
+			for _, w := range workloads(t, renderFile(t, name)) {
+				c := w.Pod.Spec.Containers[0]
+				program := filepath.Base(c.Command[0])
+				if program == "oona" {
+					continue
+				}
+				text, err := yaml.Marshal(check(t, w, c))
+				if err != nil {
+					t.Fatal(err)
+				}
+				file := filepath.Join(t.TempDir(), program+".yaml")
+				write(t, file, text)
+				args = append(args, "--"+program, file)
+			}
+			if out, err := exec.Command(filepath.Join(binaries, "oona"), args...).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			agreed++
+		})
+	}
+	if agreed == 0 {
+		t.Error("nothing was checked")
+	}
+}
+
 // check runs the container's program with --check and returns the effective configuration.
 func check(t *testing.T, w workload, c core.Container) map[string]any {
 	t.Helper()

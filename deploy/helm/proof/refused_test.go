@@ -60,6 +60,7 @@ func TestRefused(t *testing.T) {
 		{"aggregate.autoscaling.mode=keda", "aggregate.autoscaling.prometheusAddress is empty"},
 		{"aggregate.autoscaling.mode=keda,aggregate.autoscaling.maxReplicas=13", "Set it to at most 12."},
 		{"aggregate.autoscaling.mode=keda,aggregate.autoscaling.minReplicas=9,aggregate.autoscaling.maxReplicas=8", "minReplicas 9"},
+		{"aggregate.autoscaling.mode=keda,aggregate.autoscaling.fallbackReplicas=13", "fallbackReplicas 13"},
 		{"ingest.autoscaling.enabled=true,ingest.autoscaling.minReplicas=9", "minReplicas 9"},
 		{"ingest.tensors.store=directory", "ingest.tensors.directory.existingClaim is empty"},
 		{"ingest.ingress.enabled=true", "ingest.ingress.hosts is empty"},

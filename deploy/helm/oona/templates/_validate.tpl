@@ -15,6 +15,9 @@
 {{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) -}}
 {{- fail (printf "aggregate.autoscaling.minReplicas %d is more than maxReplicas %d" (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
 {{- end -}}
+{{- if gt (int .autoscaling.fallbackReplicas) (int .autoscaling.maxReplicas) -}}
+{{- fail (printf "aggregate.autoscaling.fallbackReplicas %d is more than maxReplicas %d" (int .autoscaling.fallbackReplicas) (int .autoscaling.maxReplicas)) -}}
+{{- end -}}
 {{- if not .autoscaling.prometheusAddress -}}
 {{- fail "aggregate.autoscaling.mode is keda, but aggregate.autoscaling.prometheusAddress is empty: give the URL of the Prometheus that scrapes the aggregators" -}}
 {{- end -}}
