@@ -61,7 +61,7 @@ func (h *handingOut) idle(t *testing.T) {
 
 // The end of a session waits for the handler of the last message, whose context ends, and
 // no other message is handed out, whether the handler acks or nacks.
-func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
+func TestEndOfAnAssignmentWaitsForTheHandler(t *testing.T) {
 	for name, finish := range map[string]func(*message.Message) bool{
 		"ack":  (*message.Message).Ack,
 		"nack": (*message.Message).Nack,
@@ -83,7 +83,7 @@ func TestEndOfAClaimWaitsForTheHandler(t *testing.T) {
 	}
 }
 
-func TestEndOfAClaimDoesNotWaitForEver(t *testing.T) {
+func TestEndOfAnAssignmentDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := handOut(t, 1, time.Minute)
 		<-h.out
@@ -96,7 +96,7 @@ func TestEndOfAClaimDoesNotWaitForEver(t *testing.T) {
 }
 
 // A message that no handler takes does not keep a partition.
-func TestEndOfAClaimThatNobodyReads(t *testing.T) {
+func TestEndOfAnAssignmentThatIsNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := handOut(t, 1, time.Hour)
 		synctest.Wait() // the message waits for a handler

@@ -155,7 +155,7 @@ func TestPublisherTriesAgain(t *testing.T) {
 
 // A publisher of rollups returns within seconds that the bus refuses them, and not after
 // a delivery timeout of an hour.
-func TestRefusedRollupsAreHeardOfSoon(t *testing.T) {
+func TestRefusedRollupsFailSoon(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)

@@ -232,7 +232,7 @@ func TestDeliveryTimeoutKeepsTheOrder(t *testing.T) {
 }
 
 // Close does not wait for hours, however long the delivery timeout is.
-func TestCloseEndsPatience(t *testing.T) {
+func TestCloseEndsTheDeliveryTimeout(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)

@@ -1,14 +1,11 @@
 package aggregate_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
@@ -184,26 +181,15 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			assignment := good
 			c.change(&assignment)
-			stage := newStage(t, &fixture{out: newOutputs(t)}, nil)
+			f := &fixture{out: newOutputs(t)}
+			stage := newStage(t, f, nil)
 			if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, c.want) {
 				t.Errorf("Assign: %v; want %v", err, c.want)
 			}
-			err := stage.Run(t.Context(), silent{})
+			err := stage.Run(t.Context(), f.out.member(t, bus.MemberOptions{Group: "g"}, stage))
 			if !errors.Is(err, c.want) {
 				t.Errorf("Run: %v; want %v", err, c.want)
 			}
 		})
 	}
 }
-
-// silent is a member that gets no messages. See decision 0023.
-type silent struct{}
-
-func (silent) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	messages := make(chan *message.Message)
-	context.AfterFunc(ctx, func() { close(messages) })
-	return messages, nil
-}
-
-func (silent) Close() error  { return nil }
-func (silent) Joined() error { return nil }

@@ -82,6 +82,21 @@ func (o *outputs) of(t testing.TB, topic string) (all []*message.Message) {
 	return all
 }
 
+// member returns a member that is closed at the end of the test.
+func (o *outputs) member(t *testing.T, opts bus.MemberOptions, owner bus.Owner) bus.Member {
+	t.Helper()
+	m, err := o.bus.Member(opts, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
 // positionOf returns where a message is in outputs.
 func positionOf(t *testing.T, msg *message.Message) bus.Position {
 	t.Helper()
@@ -99,7 +114,6 @@ type feed struct {
 	assignment bus.Assignment
 	messages   chan *message.Message
 	next       int64
-	away       error // why it is not in its group
 	taken      atomic.Pointer[bus.Consumer]
 }
 
@@ -120,7 +134,7 @@ func begin(a bus.Assignment) int64 {
 	return from
 }
 
-func (f *feed) Joined() error { return f.away }
+func (f *feed) Joined() error { return nil }
 
 func (f *feed) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
 	_, consumer, err := f.stage.Assign(ctx, f.assignment)
@@ -549,29 +563,50 @@ func TestRecordsAfterRevokeAreLeftToTheNextOwner(t *testing.T) {
 // A stage that is not in its group is not ready. In its group it is ready without any
 // partition.
 func TestReadyAsAStandby(t *testing.T) {
-	f := start(t, nil)
-	f.send(f.frame(0))
-	f.feed.consumer().Revoke()
-	if err := f.stage.Ready(); err != nil {
-		t.Errorf("Ready is %v in the group, without a partition", err)
-	}
-	f.feed.away = errors.New("no coordinator")
-	if err := f.stage.Ready(); !errors.Is(err, f.feed.away) {
-		t.Errorf("Ready is %v out of the group", err)
-	}
-	f.stop()
+	synctest.Test(t, func(t *testing.T) {
+		out := newOutputs(t)
+		var stages [6]*aggregate.Stage // of a topic with five partitions
+		var members [len(stages)]bus.Member
+		for i := range stages {
+			stages[i] = newStage(t, &fixture{out: out}, nil)
+			members[i] = out.member(t, bus.MemberOptions{Group: "g"}, stages[i])
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- stages[i].Run(ctx, members[i]) }()
+			defer func() { cancel(); <-ended }()
+		}
+		time.Sleep(time.Minute)
+		for i, stage := range stages {
+			if err := stage.Ready(); err != nil {
+				t.Errorf("Ready of stage %d is %v in the group", i, err)
+			}
+		}
+		if err := members[5].Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := stages[5].Ready(); !errors.Is(err, bus.ErrNotJoined) {
+			t.Errorf("Ready is %v out of the group", err)
+		}
+	})
 }
 
 // A stage whose member closes the subscription ends, and says why.
 func TestEndOfTheSubscription(t *testing.T) {
-	f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
-	f.stage = newStage(t, f, nil)
-	f.feed = &feed{stage: f.stage, assignment: bus.Assignment{Topic: "t", Partitions: 1, Committed: bus.Commit{Offset: oona.NoOffset}}, messages: make(chan *message.Message)}
-	f.feed.away = errors.New("somebody else has this name")
-	close(f.feed.messages)
-	if err := f.stage.Run(t.Context(), f.feed); !errors.Is(err, f.feed.away) {
-		t.Errorf("Run: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixture{out: newOutputs(t)}
+		stage := newStage(t, f, nil)
+		opts := bus.MemberOptions{Group: "g", Instance: "one"}
+		member := f.out.member(t, opts, stage)
+		ended := make(chan error, 1)
+		go func() { ended <- stage.Run(t.Context(), member) }()
+		time.Sleep(time.Second)
+		if _, err := f.out.member(t, opts, newStage(t, f, nil)).Subscribe(t.Context(), f.topics.SeedMetrics); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; !errors.Is(err, bus.ErrInstance) {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }
 
 func TestReadyOnceCaughtUp(t *testing.T) {
