@@ -600,7 +600,7 @@ func TestEndOfTheSubscription(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- stage.Run(t.Context(), member) }()
 		time.Sleep(time.Second)
-		if _, err := f.out.member(t, opts, newStage(t, f, nil)).Subscribe(t.Context(), f.topics.SeedMetrics); err != nil {
+		if _, err := f.out.member(t, opts, newStage(t, &fixture{out: f.out}, nil)).Subscribe(t.Context(), f.topics.SeedMetrics); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-ended; !errors.Is(err, bus.ErrInstance) {
