@@ -39,6 +39,9 @@ type Batch struct {
 	Bytes  int    // size of the body
 	Memory Memory // of the batch; nil: there is no limit
 
+	// Permit refuses valid frames that the client may not send; nil: it may send all.
+	Permit func(*oona.Frame) *Refusal
+
 	Messages []*message.Message
 	Readings int
 	Tensors  []Tensor // that the messages refer to

@@ -100,6 +100,11 @@ func (d *Decoder) take(b *Batch, value []byte) *Refusal {
 	if err := d.frame.Validate(d.limits); err != nil {
 		return refuseFrame(len(b.Messages), err)
 	}
+	if b.Permit != nil {
+		if refused := b.Permit(&d.frame); refused != nil {
+			return refused.Of(len(b.Messages), refused.Field)
+		}
+	}
 	return b.add(&d.frame, value)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/access"
 	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/worker"
@@ -21,6 +22,7 @@ type config struct {
 
 	Listen    string               `group:"Frames" placeholder:"ADDRESS" help:"Address on which to accept frames over HTTP; port 0 picks a free port."`
 	ListenTLS tlsfiles.ServerFlags `embed:"" prefix:"listen-" group:"Frames"`
+	Access    string               `name:"listen-access-file" group:"Frames" placeholder:"FILE" help:"YAML file of the identities that may send frames and tensors, with their tokens or certificates, runs, producers and roles. Changes are read without a restart. Default: everyone, or with --listen-client-ca-file each client with a certificate."`
 	Ingest    ingest.Config        `embed:"" group:"Frames"`
 
 	Tensors claimcheck.Config `embed:"" group:"Tensors"`
@@ -53,6 +55,9 @@ func (c *config) Validate() error {
 	if _, err := c.openListenTLS(nil); err != nil {
 		return err
 	}
+	if _, err := c.openListenAccess(nil); err != nil {
+		return err
+	}
 	if least := c.Ingest.PublishTimeout + ingest.Grace; c.DrainTimeout < least {
 		return &oona.FieldError{Field: "--drain-timeout", Reason: fmt.Sprintf("is %s, too short for requests in progress; give at least %s, or a shorter --publish-timeout", c.DrainTimeout, least)}
 	}
@@ -70,9 +75,22 @@ func (c *config) Validate() error {
 }
 
 // openListenTLS returns the TLS configuration of the listener for frames, or nil if it
-// has none. If it has authorities of clients, each client must have a certificate.
+// has none. If it has authorities of clients, each client must have a certificate, or a
+// token if there is an access file.
 func (c *config) openListenTLS(files *secret.Files) (*tls.Config, error) {
-	return tlsfiles.OpenServer(files, "listen-", c.ListenTLS, tls.RequireAndVerifyClientCert)
+	clients := tls.RequireAndVerifyClientCert
+	if c.Access != "" {
+		clients = tls.VerifyClientCertIfGiven
+	}
+	return tlsfiles.OpenServer(files, "listen-", c.ListenTLS, clients)
+}
+
+// openListenAccess returns who may send what, or nil if everyone may send everything.
+func (c *config) openListenAccess(files *secret.Files) (*access.Gate, error) {
+	if c.Access == "" {
+		return nil, nil
+	}
+	return access.Open(files, "--listen-access-file", c.Access)
 }
 
 // validateTensors validates the settings of the tensor store, if there is one.

@@ -54,6 +54,9 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if settings.Tensors, err = c.tensorStore(); err != nil {
 		return err
 	}
+	if settings.Access, err = c.openListenAccess(w.Secrets); err != nil {
+		return err
+	}
 	stage, err := ingest.New(settings, publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
@@ -69,6 +72,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
+	worker.WarnOfClearText(w.Logger, "--listen-access-file", settings.Access != nil && secure == nil)
 	plain, err := worker.Listen(ctx, "--listen", c.Listen)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@
 //	oona group export    print the commits, for import
 //	oona group import    restore the commits of a file
 //	oona group remove    remove a member with static membership
+//	oona keys token      make a token for a client of ingest or of an admin port
 //	oona version         print the version
 package main
 
@@ -45,6 +46,8 @@ type grammar struct {
 	Windows windowsCommand `cmd:"" help:"Show and change how windows are made."`
 
 	Group groupCommand `cmd:"" help:"Show, save and restore the commits of a consumer group, and remove a member that has gone."`
+
+	Keys keysCommand `cmd:"" help:"Make tokens for clients."`
 
 	Check checkCommand `cmd:"" help:"Check that the configurations of the workers are valid, agree with each other and fit the topics, and print the effective ones. The exit status is 1 if something is wrong. OONA_... environment variables apply, as they do for a worker that is started here."`
 	Smoke smokeCommand `cmd:"" help:"Send two frames to ingest, and wait until the exporter shows their rollup. The exit status is 1 if it does not come. The frames belong to a run of their own, oona-smoke-TIME."`

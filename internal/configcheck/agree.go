@@ -17,8 +17,8 @@ var own = []string{
 	"brokers",   // one common broker is enough
 	"catalogue", // compared by content
 	// Certificates, and what they are of, may be other files on each host.
-	"admin-tls-cert-file", "admin-tls-key-file", "admin-client-ca-file", "admin-pprof",
-	"listen-tls-cert-file", "listen-tls-key-file", "listen-client-ca-file",
+	"admin-tls-cert-file", "admin-tls-key-file", "admin-client-ca-file", "admin-access-file", "admin-pprof",
+	"listen-tls-cert-file", "listen-tls-key-file", "listen-client-ca-file", "listen-access-file",
 	"listen", "instance", "raw", "s3-access-key-id", "s3-secret-access-key-file", "s3-ca-file",
 	"worker", "group-instance", "from-here",
 }

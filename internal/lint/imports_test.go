@@ -59,13 +59,14 @@ var layers = []layer{
 	{pkg: "internal/secret", may: []string{""}},
 	{pkg: "internal/tlsfiles", may: []string{"", "internal/secret"}},
 	{pkg: "internal/tlsfiles/tlstest", standard: true},
+	{pkg: "internal/access", may: []string{"", "internal/secret"}},
 	{pkg: "bus/kafka", may: []string{"", "bus", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/commits", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
 	{pkg: "internal/buswatch", may: []string{"bus"}},
 	{pkg: "internal/remedy", may: []string{"bus"}},
-	{pkg: "internal/worker", may: []string{"", "internal/address", "internal/secret", "internal/tlsfiles"}},
+	{pkg: "internal/worker", may: []string{"", "internal/access", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "internal/worker/workertest"},
 	{pkg: "internal/configcheck", may: []string{"internal/address"}},
 	{pkg: "internal/watch", may: []string{"", "bus", "rollups", "schemas/avro"}},
@@ -73,7 +74,7 @@ var layers = []layer{
 	{pkg: "internal/localkafka...", may: []string{"internal/localkafka..."}},
 	{pkg: "internal/simulate...", may: []string{"", "windows", "windows/model", "internal/simulate..."}, standard: true},
 	{pkg: "internal/demo...", may: []string{"", "bus...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
-	{pkg: "pipeline...", may: []string{"", "bus", "intake", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck", "internal/catalogue"}},
+	{pkg: "pipeline...", may: []string{"", "bus", "intake", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck", "internal/access", "internal/catalogue"}},
 	{pkg: "bench", may: []string{"", "bus...", "pipeline...", "windows", "schemas/avro", "internal/..."}},
 	{pkg: "cmd/oona...", may: []string{"", "bus...", "cmd/oona...", "pipeline...", "rollups", "windows", "schemas/avro", "claimcheck...", "internal/..."}},
 	{pkg: "cmd/ingest...", may: worker("cmd/ingest")},
@@ -82,7 +83,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/spool", "internal/tlsfiles", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/access", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/spool", "internal/tlsfiles", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/morphogenetic/oona/internal/access"
 )
 
 // Listen listens on a TCP address. Its error names the flag and says what to do. It
@@ -61,6 +63,7 @@ type Admin struct {
 	server   *http.Server
 	mux      *http.ServeMux
 	profiles bool
+	gate     *access.Gate // nil: everyone may read everything
 	logger   *slog.Logger
 
 	mu         sync.Mutex
@@ -84,10 +87,10 @@ type condition struct {
 func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, logger *slog.Logger) *Admin {
 	mux := http.NewServeMux()
 	a := &Admin{title: title, listener: listener, logger: logger, mux: mux}
-	mux.HandleFunc("GET /{$}", a.index)
+	mux.Handle("GET /{$}", a.needs(access.Metrics, http.HandlerFunc(a.index)))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "alive") })
 	mux.HandleFunc("GET /readyz", a.readyz)
-	mux.Handle("GET /metrics", MetricsHandler(metrics, logger))
+	mux.Handle("GET /metrics", a.needs(access.Metrics, MetricsHandler(metrics, logger)))
 	a.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -100,11 +103,42 @@ func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, 
 // ServeProfiles adds /debug/pprof. It is called before Run.
 func (a *Admin) ServeProfiles() {
 	a.profiles = true
-	a.mux.HandleFunc("/debug/pprof/", pprof.Index)
-	a.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	a.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	a.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	a.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for path, handler := range map[string]http.HandlerFunc{
+		"/debug/pprof/":        pprof.Index,
+		"/debug/pprof/cmdline": pprof.Cmdline,
+		"/debug/pprof/profile": pprof.Profile,
+		"/debug/pprof/symbol":  pprof.Symbol,
+		"/debug/pprof/trace":   pprof.Trace,
+	} {
+		a.mux.Handle(path, a.needs(access.Profile, handler))
+	}
+}
+
+// Restrict lets only the clients that the gate knows read metrics, the index page and
+// profiles, according to their roles. It is called before Run. Without it, or with nil,
+// everyone may read everything. /livez and /readyz are not restricted.
+func (a *Admin) Restrict(gate *access.Gate) { a.gate = gate }
+
+// needs returns a handler that serves clients with a role, and refuses others.
+func (a *Admin) needs(role access.Role, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.gate == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		who, err := a.gate.Identify(r)
+		switch {
+		case err != nil:
+			a.logger.Debug("admin request refused", "status", http.StatusUnauthorized, "path", r.URL.Path, "client", r.RemoteAddr, "err", err)
+			w.Header().Set("WWW-Authenticate", access.Challenge(err))
+			reply(w, http.StatusUnauthorized, err.Error())
+		case !who.Has(role):
+			a.logger.Debug("admin request refused", "status", http.StatusForbidden, "path", r.URL.Path, "client", r.RemoteAddr, "identity", who.Name)
+			reply(w, http.StatusForbidden, fmt.Sprintf("the identity %s does not have the role %s, which this needs (--admin-access-file)", who.Name, role))
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
 // MetricsHandler returns a handler that serves metrics in the requested format. Only

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -11,12 +13,15 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/access"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 )
 
-// withWorker runs a worker with the flags args, and calls do while it is ready.
-func withWorker(t *testing.T, args []string, do func(address string)) {
+// withWorker runs a worker with the flags args, calls do while it is ready, and returns
+// its log.
+func withWorker(t *testing.T, args []string, do func(address string)) string {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	run := func(ctx context.Context, w *Worker) error {
@@ -30,13 +35,23 @@ func withWorker(t *testing.T, args []string, do func(address string)) {
 	if code := execute(ctx, "probe", "Probes.", newTestConfig(), run, args, io.Discard, &log, kong.Vars{"caps": "1"}); code != exitOK {
 		t.Errorf("exit status %d, log\n%s", code, log.String())
 	}
+	return log.String()
 }
 
-// get returns the status and the body of an answer.
-func get(t *testing.T, url string, config *tls.Config) (int, string) {
+// get returns the status and the body of the answer to a request with a token, if there
+// is one.
+func get(t *testing.T, url string, config *tls.Config, token ...string) (int, string) {
 	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	for _, text := range token {
+		request.Header.Set("Authorization", "Bearer "+text)
+	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
-	response, err := client.Get(url)
+	response, err := client.Do(request)
 	if err != nil {
 		t.Error(err)
 		return 0, ""
@@ -81,4 +96,97 @@ func TestProfilesAreServedWhenAskedFor(t *testing.T) {
 			t.Errorf("the index page is %s", page)
 		}
 	})
+}
+
+// Metrics, the index page and profiles need a role; the probes need nothing. Tokens are
+// neither logged nor printed.
+func TestAdminAccess(t *testing.T) {
+	scrape, debug := access.NewToken(), access.NewToken()
+	file := writeFile(t, fmt.Sprintf("identities:\n- {name: prometheus, tokens: [%s], roles: [metrics]}\n- {name: debugger, tokens: [%s], roles: [profile]}\n", access.HashOf(scrape), access.HashOf(debug)))
+	args := []string{"--admin-access-file", file, "--admin-pprof", "--log-level=debug"}
+	log := withWorker(t, args, func(address string) {
+		for _, test := range []struct {
+			path, token string
+			want        int
+		}{
+			{"/livez", "", 200},
+			{"/readyz", "", 200},
+			{"/readyz", "wrong", 200},
+			{"/metrics", "", 401},
+			{"/metrics", "wrong", 401},
+			{"/metrics", debug, 403},
+			{"/metrics", scrape, 200},
+			{"/", "", 401},
+			{"/", scrape, 200},
+			{"/debug/pprof/", "", 401},
+			{"/debug/pprof/cmdline", scrape, 403},
+			{"/debug/pprof/cmdline", debug, 200},
+			{"/debug/pprof/heap", scrape, 403},
+		} {
+			var token []string
+			if test.token != "" {
+				token = []string{test.token}
+			}
+			if status, body := get(t, "http://"+address+test.path, nil, token...); status != test.want {
+				t.Errorf("%s with the token %q: %d %.100s", test.path, test.token, status, body)
+			}
+		}
+	})
+	if !strings.Contains(log, "clear text") || !strings.Contains(log, "admin request refused") {
+		t.Errorf("the log lacks the warning, or refusals:\n%s", log)
+	}
+	_, effective, err := parse(t, append(args, "--check")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{scrape, debug, access.HashOf(scrape).String()} {
+		if strings.Contains(log+effective, secret) {
+			t.Error("the log or --check prints a token or its hash")
+		}
+	}
+}
+
+// With authorities of clients and no access file, each client needs a certificate, except
+// for the probes.
+func TestAdminNeedsACertificate(t *testing.T) {
+	ca := tlstest.NewAuthority(t, "ca")
+	server, client := ca.Issue(time.Hour, "127.0.0.1"), ca.Issue(time.Hour, "prometheus")
+	args := []string{"--admin-tls-cert-file", server.CertFile, "--admin-tls-key-file", server.KeyFile, "--admin-client-ca-file", ca.File}
+	withWorker(t, args, func(address string) {
+		for _, test := range []struct {
+			path   string
+			client tlstest.Certificate
+			want   int
+		}{
+			{"/readyz", tlstest.Certificate{}, 200},
+			{"/metrics", tlstest.Certificate{}, 401},
+			{"/metrics", client, 200},
+		} {
+			config, err := tlsfiles.OpenClient(nil, "", tlsfiles.ClientFlags{CAFile: ca.File, CertFile: test.client.CertFile, KeyFile: test.client.KeyFile})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if status, _ := get(t, "https://"+address+test.path, config.Config("127.0.0.1")); status != test.want {
+				t.Errorf("%s with the certificate %q: %d", test.path, test.client.CertFile, status)
+			}
+		}
+	})
+}
+
+// --check reads the files, and its errors name the flag.
+func TestFilesOfTheAdminPortAreChecked(t *testing.T) {
+	token := access.NewToken()
+	bad := writeFile(t, "identities:\n- {name: a, tokens: ["+token+"], roles: [metrics]}\n")
+	own := tlstest.NewAuthority(t, "ca").Issue(time.Hour, "a")
+	for flag, args := range map[string][]string{
+		"--admin-access-file":    {"--admin-access-file", bad},
+		"--admin-tls-cert-file":  {"--admin-tls-cert-file", bad, "--admin-tls-key-file", bad},
+		"--admin-client-ca-file": {"--admin-tls-cert-file", own.CertFile, "--admin-tls-key-file", own.KeyFile, "--admin-client-ca-file", bad},
+	} {
+		_, _, err := parse(t, append(args, "--check")...)
+		if field, ok := errors.AsType[*oona.FieldError](err); !ok || field.Field != flag || strings.Contains(err.Error(), token) {
+			t.Errorf("%q: the error is %v", args, err)
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/access"
 	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 )
@@ -27,6 +28,7 @@ type Config struct {
 
 	AdminAddress string               `group:"Admin" placeholder:"ADDRESS" help:"Address on which to serve /livez, /readyz and /metrics; port 0 picks a free port."`
 	AdminTLS     tlsfiles.ServerFlags `embed:"" prefix:"admin-" group:"Admin"`
+	AdminAccess  string               `name:"admin-access-file" group:"Admin" placeholder:"FILE" help:"YAML file of the identities that may read /metrics and / (role metrics) and /debug/pprof (role profile), with their tokens or certificates. Changes are read without a restart. /livez and /readyz need no credentials. Default: everyone, or with --admin-client-ca-file each client with a certificate."`
 	AdminPprof   bool                 `group:"Admin" help:"Also serve profiles of the process at /debug/pprof. They show its command line and parts of its memory."`
 
 	Log LogConfig `embed:"" prefix:"log-" group:"Logs"`
@@ -45,12 +47,27 @@ func (c Config) Validate() error {
 	if err := CheckAddresses(Listener{"--admin-address", c.AdminAddress}); err != nil {
 		return err
 	}
-	_, err := c.openAdminTLS(nil)
+	if _, err := c.openAdminTLS(nil); err != nil {
+		return err
+	}
+	_, err := c.openAdminAccess(nil)
 	return err
 }
 
+// openAdminAccess returns who may read what on the admin port, or nil if everyone may
+// read everything.
+func (c Config) openAdminAccess(files *secret.Files) (*access.Gate, error) {
+	switch {
+	case c.AdminAccess != "":
+		return access.Open(files, "--admin-access-file", c.AdminAccess)
+	case c.AdminTLS.ClientCAFile != "":
+		return access.AnyCertificate(), nil
+	}
+	return nil, nil
+}
+
 // openAdminTLS returns the TLS configuration of the admin server, or nil if it has none.
-// A client need not show a certificate, as a kubelet has none.
+// A client need not show a certificate for /livez and /readyz, as a kubelet has none.
 func (c Config) openAdminTLS(files *secret.Files) (*tls.Config, error) {
 	return tlsfiles.OpenServer(files, "admin-", c.AdminTLS, tls.VerifyClientCertIfGiven)
 }

@@ -192,13 +192,27 @@ func openAdmin(ctx context.Context, name string, cfg *Config, secrets *secret.Fi
 	if err != nil {
 		return nil, err
 	}
+	gate, err := cfg.openAdminAccess(secrets)
+	if err != nil {
+		return nil, err
+	}
+	WarnOfClearText(logger, "--admin-access-file", gate != nil && secure == nil)
 	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
 	if err != nil {
 		return nil, err
 	}
 	admin := NewAdmin("oona "+name, Secure(listener, secure), WithPrefix(registry, cfg.Prefix), logger)
+	admin.Restrict(gate)
 	if cfg.AdminPprof {
 		admin.ServeProfiles()
 	}
 	return admin, nil
+}
+
+// WarnOfClearText logs that the tokens of an access file are sent without encryption, if
+// they are.
+func WarnOfClearText(logger *slog.Logger, setting string, clear bool) {
+	if clear {
+		logger.Warn("clients send their tokens in clear text, as the address has no TLS; give it a certificate, unless something in front of it has one", "setting", setting)
+	}
 }

@@ -159,6 +159,7 @@ admin-address: 127.0.0.1:0
 admin-tls-cert-file: ""
 admin-tls-key-file: ""
 admin-client-ca-file: ""
+admin-access-file: ""
 admin-pprof: false
 # Logs:
 log-level: info

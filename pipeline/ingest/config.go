@@ -10,12 +10,15 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/access"
 )
 
 // Config configures the stage.
 type Config struct {
 	Topic    string `kong:"-"` // topic of frames
 	Instance string `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because the watermark of every producer is kept under it."`
+
+	Access *access.Gate `kong:"-"` // who may send what; nil: everyone may send everything
 
 	MaxBodyBytes         int64 `help:"Maximum size of a request body as sent, in bytes."`
 	MaxDecompressedBytes int64 `help:"Maximum size of a request body after decompression, and of all blocks of an object container file, in bytes."`

@@ -21,6 +21,13 @@ const (
 	discardTime        = 10 * time.Second // per connection
 )
 
+// The limits for a client that is not known. It does not count among
+// discardConnections, so that such clients take nothing from the others.
+const (
+	strangerBytes = 64 << 10
+	strangerTime  = time.Second
+)
+
 // The limits for connections beyond discardConnections. They are about those that
 // net/http has by itself.
 const (
@@ -75,22 +82,27 @@ func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *intake.R
 	if err := connection.Flush(); err != nil {
 		return // the client is gone
 	}
-	if by := s.discard(w, body); by != "" {
+	if by := s.discard(w, body, refused.Reason); by != "" {
+		_ = connection.SetReadDeadline(time.Now()) // or net/http would read another 256 KiB
 		s.metrics.refusalsCut.WithLabelValues(by).Inc()
 		s.warn("a connection was closed while its client was still sending a refused request; the client may not have seen the answer",
 			"by", by, "status", answers[refused.Reason].status, "reason", label(refused.Reason), "client", r.RemoteAddr)
 	}
 }
 
-// discard reads a body to its end. If it reaches a limit before that, it returns
-// which, otherwise "".
-func (s *Stage) discard(w http.ResponseWriter, body io.Reader) (by string) {
+// discard reads the body of a refused request to its end. If it reaches a limit before
+// that, it returns which, otherwise "".
+func (s *Stage) discard(w http.ResponseWriter, body io.Reader, refused intake.Reason) (by string) {
 	most, within := max(discardBytes, s.cfg.MaxBodyBytes), discardTime
-	select {
-	case s.discards <- struct{}{}:
-		defer func() { <-s.discards }()
-	default:
-		most, within, by = hastyBytes, hastyTime, cutConnections
+	if refused == reasonUnknown {
+		most, within = strangerBytes, strangerTime
+	} else {
+		select {
+		case s.discards <- struct{}{}:
+			defer func() { <-s.discards }()
+		default:
+			most, within, by = hastyBytes, hastyTime, cutConnections
+		}
 	}
 	in := readBody(w, body, &byteBudget{limit: most}, within)
 	// A stage that stops does not wait for clients that were answered.

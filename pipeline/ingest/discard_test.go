@@ -144,19 +144,23 @@ func TestRefusedConnectionsGoOn(t *testing.T) {
 	})
 }
 
-// refusedClients connects clients that are refused and then send chunks without end.
-func refusedClients(t *testing.T, listener *pipes, clients int, chunk string, pause time.Duration) (sending *sync.WaitGroup, ended *[]time.Duration) {
+// notFound is the path of a request that is answered 404.
+const notFound = "/nowhere"
+
+// refusedClients connects clients whose requests of a path are refused with status, and
+// which then send chunks without end.
+func refusedClients(t *testing.T, listener *pipes, path string, status, clients int, chunk string, pause time.Duration) (sending *sync.WaitGroup, ended *[]time.Duration) {
 	t.Helper()
 	var mu sync.Mutex
 	sending, ended = new(sync.WaitGroup), new([]time.Duration)
 	began := time.Now()
 	for range clients {
 		conn := listener.dial()
-		if _, err := io.WriteString(conn, "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil || answer.StatusCode != http.StatusNotFound {
+		if err != nil || answer.StatusCode != status {
 			t.Fatalf("answer is %v, error %v", answer, err)
 		}
 		answer.Body.Close()
@@ -207,7 +211,7 @@ func TestSlowRefusedClients(t *testing.T) {
 				s := newStage(t, newBus(t), func(c *Config) { c.Tensors = newStore(t) })
 				listener, end := serve(t, s)
 				synctest.Wait()
-				sending, ended := refusedClients(t, listener, clients, c.chunk, time.Second)
+				sending, ended := refusedClients(t, listener, notFound, http.StatusNotFound, clients, c.chunk, time.Second)
 				synctest.Wait()
 				if n := len(s.discards); n != discardConnections {
 					t.Errorf("%d bodies are being thrown away, want %d", n, discardConnections)
@@ -267,7 +271,7 @@ func TestEndlessRefusedClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, newBus(t), nil)
 		listener, end := serve(t, s)
-		sending, ended := refusedClients(t, listener, 1, strings.Repeat("x", 1<<20), 0)
+		sending, ended := refusedClients(t, listener, notFound, http.StatusNotFound, 1, strings.Repeat("x", 1<<20), 0)
 		sending.Wait()
 		if (*ended)[0] > time.Second {
 			t.Errorf("the client was gone after %s", (*ended)[0])
@@ -283,7 +287,7 @@ func TestRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
 		s := newStage(t, newBus(t), func(c *Config) { c.PublishTimeout = time.Millisecond })
 		s.grace = time.Second
 		listener, end := serve(t, s)
-		sending, _ := refusedClients(t, listener, 1, strings.Repeat("x", 2*minRate), time.Second)
+		sending, _ := refusedClients(t, listener, notFound, http.StatusNotFound, 1, strings.Repeat("x", 2*minRate), time.Second)
 		synctest.Wait()
 		end() // fails the test where requests in hand are cut off
 		sending.Wait()

@@ -13,6 +13,8 @@ import (
 
 // Reasons besides the ones in package intake. Those up to coding occur with HTTP only.
 const (
+	reasonUnknown    intake.Reason = "unauthorized"
+	reasonForbidden  intake.Reason = "forbidden"
 	reasonPath       intake.Reason = "path"
 	reasonMethod     intake.Reason = "method"
 	reasonMediaType  intake.Reason = "media-type"
@@ -38,6 +40,8 @@ var answers = map[intake.Reason]struct {
 	status int
 	title  string
 }{
+	reasonUnknown:            {http.StatusUnauthorized, "The client is not known"},
+	reasonForbidden:          {http.StatusForbidden, "The client may not do this"},
 	reasonPath:               {http.StatusNotFound, "There is nothing at this path"},
 	reasonMethod:             {http.StatusMethodNotAllowed, "The method is not allowed"},
 	reasonMediaType:          {http.StatusUnsupportedMediaType, "The body's media type or coding is not supported"},

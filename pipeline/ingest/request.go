@@ -9,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/access"
 )
 
 const (
@@ -17,9 +19,9 @@ const (
 	mediaJSON = "application/json"
 )
 
-func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
+func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request, who *access.Identity) {
 	began := time.Now()
-	accepted, refused := s.take(w, r, began)
+	accepted, refused := s.take(w, r, who, began)
 	s.answer(w, r, began, http.StatusOK, struct {
 		Accepted int `json:"accepted"`
 	}{accepted}, refused)
@@ -27,10 +29,13 @@ func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request) {
 
 // take publishes the frames of a request. It returns the number of frames that the bus
 // has acknowledged, or a refusal.
-func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (int, *intake.Refusal) {
+func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time) (int, *intake.Refusal) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return 0, intake.Refuse(reasonMethod, "frames are sent with POST, not %s", r.Method)
+	}
+	if refused := lacks(who, access.Frames); refused != nil {
+		return 0, refused
 	}
 	if refused := s.clockProblem(r.Header, began); refused != nil {
 		return 0, refused
@@ -65,7 +70,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, began time.Time) (i
 		return 0, s.overloaded()
 	}
 	defer func() { <-s.slots }()
-	b, refused := s.read(r.Header, body, inflaters, mediaType, held)
+	b, refused := s.read(r.Header, body, inflaters, mediaType, held, permit(who))
 	if refused != nil {
 		return 0, refused
 	}
@@ -95,7 +100,7 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 }
 
 // read decompresses and decodes a body into records, in memory of held.
-func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, mediaType string, held *lease) (*intake.Batch, *intake.Refusal) {
+func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, mediaType string, held *lease, permit func(*oona.Frame) *intake.Refusal) (*intake.Batch, *intake.Refusal) {
 	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held)
 	if refused != nil {
 		return nil, refused
@@ -105,7 +110,7 @@ func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, mediaType
 	}
 	d, _ := s.decoders.Get().(*intake.Decoder)
 	b := s.intake.NewBatch()
-	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(h), len(body), held
+	b.Path, b.Trace, b.Bytes, b.Memory, b.Permit = s.cfg.Instance, traceOf(h), len(body), held, permit
 	if mediaType == mediaJSON {
 		refused = d.JSON(body, b)
 	} else {

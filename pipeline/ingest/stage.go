@@ -109,13 +109,19 @@ func (s *Stage) ProbeStore(ctx context.Context) error {
 
 // Handler serves POST /v1/frames and PUT /v1/tensors, and answers other paths with a
 // problem. It is not an http.ServeMux, because that redirects and does not read the body.
+// If only some clients have access, it answers others with nothing but 401.
 func (s *Stage) Handler() http.Handler {
 	return watchBody(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, refused := s.identify(w, r)
+		if refused != nil {
+			s.answer(w, r, time.Now(), 0, nil, refused)
+			return
+		}
 		switch r.URL.Path {
 		case "/v1/frames":
-			s.serveFrames(w, r)
+			s.serveFrames(w, r, who)
 		case "/v1/tensors":
-			s.serveTensors(w, r)
+			s.serveTensors(w, r, who)
 		default:
 			s.answer(w, r, time.Now(), 0, nil, intake.Refuse(reasonPath, "%.100q is not served; send frames with POST /v1/frames, tensors with PUT /v1/tensors", r.URL.Path))
 		}

@@ -11,13 +11,14 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/access"
 )
 
 // serveTensors stores one tensor and answers with its claim, in the form that frames
 // have it: 201 if the tensor is new, 200 if the store had it already.
-func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request) {
+func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request, who *access.Identity) {
 	began := time.Now()
-	claim, fresh, refused := s.takeTensor(w, r)
+	claim, fresh, refused := s.takeTensor(w, r, who)
 	status := http.StatusOK
 	if fresh {
 		status = http.StatusCreated
@@ -30,9 +31,9 @@ func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request) {
 	}{claim.Bucket, claim.Key, claim.Size, hex.EncodeToString(claim.SHA256[:])}, refused)
 }
 
-func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request) (_ oona.TensorClaim, fresh bool, _ *intake.Refusal) {
+func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.Identity) (_ oona.TensorClaim, fresh bool, _ *intake.Refusal) {
 	var none oona.TensorClaim
-	if refused := s.tensorRefusal(w, r); refused != nil {
+	if refused := s.tensorRefusal(w, r, who); refused != nil {
 		return none, false, refused
 	}
 	declared, refused := digestsOf(r.Header)
@@ -85,10 +86,13 @@ func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (c
 }
 
 // tensorRefusal refuses a request if its header is wrong.
-func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request) *intake.Refusal {
+func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request, who *access.Identity) *intake.Refusal {
 	if r.Method != http.MethodPut {
 		w.Header().Set("Allow", http.MethodPut)
 		return intake.Refuse(reasonMethod, "tensors are sent with PUT, not %s", r.Method)
+	}
+	if refused := lacks(who, access.Tensors); refused != nil {
+		return refused
 	}
 	if s.cfg.Tensors == nil {
 		return intake.Refuse(reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")

@@ -1,0 +1,49 @@
+package ingest
+
+import (
+	"net/http"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/access"
+)
+
+// identify returns who sends a request, or nil if everyone may send everything.
+func (s *Stage) identify(w http.ResponseWriter, r *http.Request) (*access.Identity, *intake.Refusal) {
+	if s.cfg.Access == nil {
+		return nil, nil
+	}
+	who, err := s.cfg.Access.Identify(r)
+	if err != nil {
+		w.Header().Set("WWW-Authenticate", access.Challenge(err))
+		return nil, intake.Refuse(reasonUnknown, "%v", err)
+	}
+	return who, nil
+}
+
+// lacks refuses a client without a role.
+func lacks(who *access.Identity, role access.Role) *intake.Refusal {
+	if who == nil || who.Has(role) {
+		return nil
+	}
+	return intake.Refuse(reasonForbidden, "the identity %s does not have the role %s, which this needs (--listen-access-file)", who.Name, role)
+}
+
+// permit returns what refuses frames of runs and producers that are not the client's.
+func permit(who *access.Identity) func(*oona.Frame) *intake.Refusal {
+	if who == nil {
+		return nil
+	}
+	return func(f *oona.Frame) *intake.Refusal {
+		field, value := "run_id", string(f.Run)
+		if who.Run(value) {
+			field, value = "producer_id", string(f.Producer)
+			if who.Producer(value) {
+				return nil
+			}
+		}
+		refused := intake.Refuse(reasonForbidden, "%s is %s, which the identity %s may not send (--listen-access-file); nothing of this request was taken", field, value, who.Name)
+		refused.Field = field
+		return refused
+	}
+}
