@@ -141,7 +141,7 @@ helm: ## the Helm chart: what it renders, by Kubernetes' types and by each worke
 	cd deploy/helm/proof && $(GO) vet ./... && $(GO) test -count=1 $(TESTARGS) ./...
 
 .PHONY: helm-golden
-helm-golden: ## write what the Helm chart renders now, and the table in its README
+helm-golden: ## write what the Helm chart renders now, the table in its README, and the descriptions in its schema
 	cd deploy/helm/proof && $(GO) test -count=1 . -update
 
 .PHONY: helm-e2e
