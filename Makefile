@@ -145,7 +145,7 @@ helm-golden: ## write what the Helm chart renders now, the table in its README, 
 	cd deploy/helm/proof && $(GO) test -count=1 . -update
 
 .PHONY: helm-e2e
-helm-e2e: ## the chart on a real Kubernetes API server, with the real binaries as pods; needs root, 10 minutes, and more the first time
+helm-e2e: ## the chart on a real Kubernetes API server, with the real binaries; needs root, and 20 minutes the first time
 	cd deploy/helm/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 60m -v $(TESTARGS) .
 
 .PHONY: demo

@@ -39,16 +39,18 @@ type world struct {
 	plane   *controlplane.ControlPlane
 	client  kubernetes.Interface // may do everything
 	kafka   *localkafka.Cluster
-	values  string // path of the values file
+	values  string  // path of the values file
+	load    *load   // nil until it is started
+	oldest  *oldest // the same
 	figures []string
 }
-
-// timeout is for everything, with a warm cache.
-const timeout = 15 * time.Minute
 
 // newWorld starts all that lasts until the end of the test.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	if err := kubelet.Check(); err != nil {
+		t.Fatal(err)
+	}
 	w := &world{dir: t.TempDir()}
 	if keep := os.Getenv("OONA_E2E_DIR"); keep != "" { // to look at logs afterwards
 		w.dir = keep
@@ -214,6 +216,36 @@ func await(ctx context.Context, what string, ask func(context.Context) error) er
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w (%w)", what, ctx.Err(), err)
 		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// diagnose prints the pods, and where the logs are.
+func (w *world) diagnose(t *testing.T) {
+	t.Helper()
+	list, err := w.client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		for _, c := range pod.Status.ContainerStatuses {
+			t.Logf("%s on %s: %s, ready %t, restarts %d, image %s, state %s", pod.Name, pod.Spec.NodeName, pod.Status.Phase, c.Ready, c.RestartCount, c.Image, c.State.String())
+		}
+	}
+	for _, pattern := range []string{"kubelet/logs/*", "kubelet.log", "load.log"} {
+		logs, err := filepath.Glob(filepath.Join(w.dir, pattern))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, log := range logs {
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Error(err)
+			}
+			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+			t.Logf("%s:\n%s", log, strings.Join(lines[max(0, len(lines)-5):], "\n"))
 		}
 	}
 }

@@ -26,16 +26,24 @@ type Network struct {
 // ErrNoNamespaces means that this process may not make network namespaces.
 var ErrNoNamespaces = errors.New("pods need network and mount namespaces, and so root: run this as root; in a container, with --privileged")
 
-// NewNetwork makes the bridge. A bridge of this name without a pod was left by a process
-// that was killed, and is used again.
-func NewNetwork(ctx context.Context, bridge string, prefix netip.Prefix) (*Network, error) {
+// Check returns an error if this process cannot run pods.
+func Check() error {
 	for program, from := range map[string]string{"ip": "iproute2", "nsenter": "util-linux"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("there is no %s on the PATH (Debian: apt-get install %s): %w", program, from, err)
+			return fmt.Errorf("there is no %s on the PATH (Debian: apt-get install %s): %w", program, from, err)
 		}
 	}
 	if os.Geteuid() != 0 {
-		return nil, ErrNoNamespaces
+		return ErrNoNamespaces
+	}
+	return nil
+}
+
+// NewNetwork makes the bridge. A bridge of this name without a pod was left by a process
+// that was killed, and is used again.
+func NewNetwork(ctx context.Context, bridge string, prefix netip.Prefix) (*Network, error) {
+	if err := Check(); err != nil {
+		return nil, err
 	}
 	n := &Network{bridge: bridge, prefix: prefix.Masked(), used: make(map[netip.Addr]bool)}
 	n.last = n.Host()
