@@ -165,6 +165,14 @@ arm64: image ## go vet and the golden tests for arm64, in an emulator, which als
 	emulator=$$(deploy/image/arm64) && cd deploy/image && \
 		OONA_IMAGES=$(CURDIR)/dist/images OONA_QEMU=$$emulator $(GO) test -count=1 -v -run '^TestARM64$$' .
 
+.PHONY: release
+release: ## all files of a release in dist/release: binaries, images, chart, bills of materials, checksums (VERSION=)
+	VERSION="$(VERSION)" deploy/release dist/release
+
+.PHONY: release-test
+release-test: release ## check the files of the release, and build them again: they must be the same
+	cd deploy/image && OONA_RELEASE=$(CURDIR)/dist/release $(GO) test -count=1 -v -timeout 30m -run '^TestRelease' $(TESTARGS) .
+
 .PHONY: compose-test
 compose-test: ## check deploy/compose by the specification, and run its commands without containers
 	cd deploy/compose && $(GO) test -count=1 $(TESTARGS) .
