@@ -161,7 +161,7 @@ func TestWatchLayers(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	for n := range int64(3) {
-		r := &oona.Rollup{Run: "one", Layer: "a", End: oona.Micros(n+1) * 10e6, Trigger: oona.Trigger{Offset: n}}
+		r := &oona.Rollup{Run: "one", Layer: "a", Start: oona.Micros(n) * 10e6, End: oona.Micros(n+1) * 10e6, Trigger: oona.Trigger{Offset: n}}
 		r.Metrics = []oona.MetricSummary{{Name: "loss", Count: 1, Mean: 2}}
 		r.Hash = r.ContentHash()
 		w.publish(w.topics.LayerHealth, avro.AppendRollup(nil, r))
