@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
@@ -110,6 +112,12 @@ func TestConformance(t *testing.T) {
 
 // Each error names the flag to change.
 func TestBadConfiguration(t *testing.T) {
+	rubbish := filepath.Join(t.TempDir(), "rubbish")
+	if err := os.WriteFile(rubbish, []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own := tlstest.NewAuthority(t, "ca").Issue(time.Hour, "ingest")
+	withTLS := []string{"--listen-tls-cert-file", own.CertFile, "--listen-tls-key-file", own.KeyFile}
 	directory := []string{"--tensor-store=directory", "--tensor-directory=" + t.TempDir()}
 	for _, c := range []struct {
 		field string
@@ -121,6 +129,13 @@ func TestBadConfiguration(t *testing.T) {
 		{"--admin-address", []string{"--listen=:9101"}},
 		{"--admin-address", []string{"--listen=[::ffff:127.0.0.1]:9101"}}, // the same address, written differently
 		{"--max-in-flight", []string{"--max-in-flight=0"}},
+		{"--listen-tls-key-file", withTLS[:2]},
+		{"--listen-tls-cert-file", []string{"--listen-tls-cert-file", rubbish, "--listen-tls-key-file", rubbish}},
+		{"--listen-tls-cert-file", []string{"--listen-tls-cert-file=missing", "--listen-tls-key-file=missing"}},
+		{"--listen-client-ca-file", []string{"--listen-client-ca-file", own.CertFile}}, // without TLS
+		{"--listen-client-ca-file", append(withTLS, "--listen-client-ca-file", rubbish)},
+		{"--listen-access-file", []string{"--listen-access-file", rubbish}},
+		{"--admin-access-file", []string{"--admin-access-file=missing"}},
 		{"--drain-timeout", []string{"--publish-timeout=30s"}},
 		{"--max-message-bytes", []string{"--max-message-bytes=10"}},
 		{"--max-message-bytes", []string{"--max-message-bytes=100000000"}},

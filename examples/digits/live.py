@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from contract import SingleObject
@@ -16,6 +19,16 @@ BATCH = 64  # frames a request
 ATTEMPTS = 5
 PAUSE = 0.2  # seconds after a first failure; doubled after each
 TIMEOUT = 10.0  # seconds for a request
+TOKEN_FILE = "OONA_TOKEN_FILE"  # variable: the file of the token, for an ingest that asks for one
+CA_FILE = "OONA_CA_FILE"  # variable: PEM file of the authorities of ingest's certificate; default: the system's
+
+
+def headers() -> dict[str, str]:
+    """Return the headers of a request. The token is read each time, as it may be changed."""
+    fields = {"Content-Type": "application/avro"}
+    if file := os.environ.get(TOKEN_FILE):
+        fields["Authorization"] = "Bearer " + Path(file).read_text().strip()
+    return fields
 
 
 class Live:
@@ -29,6 +42,7 @@ class Live:
         self.endpoint = url.rstrip("/") + "/v1/frames"
         self.sent = self.dropped = 0
         self.trouble = ""  # the last refusal or failure
+        self._tls = ssl.create_default_context(cafile=os.environ.get(CA_FILE) or None)
         self._encoder = SingleObject()
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE)
         self._thread = threading.Thread(target=self._run, name="live")
@@ -75,9 +89,9 @@ class Live:
     def _post(self, body: bytes) -> bool:
         """Post the frames, again where that can help: the same frames twice are folded once."""
         for attempt in range(ATTEMPTS):
-            request = urllib.request.Request(self.endpoint, body, {"Content-Type": "application/avro"})
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT):
+                request = urllib.request.Request(self.endpoint, body, headers())
+                with urllib.request.urlopen(request, timeout=TIMEOUT, context=self._tls):
                     return True
             except urllib.error.HTTPError as refusal:
                 self.trouble = f"{refusal.code} {refusal.read(1000).decode(errors='replace')}"

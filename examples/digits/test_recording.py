@@ -1,5 +1,8 @@
 """Recordings, and frames sent live."""
 
+import shutil
+import ssl
+import subprocess
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +34,7 @@ class Ingest(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = list(answers)
         self.bodies: list[bytes] = []
+        self.authorizations: list[str | None] = []
         self.gate = threading.Event()
         self.gate.set()
         self.thread = threading.Thread(target=self.serve_forever)
@@ -66,6 +70,7 @@ class Handler(BaseHTTPRequestHandler):
         assert (self.path, self.headers["Content-Type"]) == ("/v1/frames", "application/avro")
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.gate.wait()
+        self.server.authorizations.append(self.headers["Authorization"])
         status = self.server.answers.pop(0) if self.server.answers else 200
         if status == 200:
             self.server.bodies.append(body)
@@ -170,6 +175,39 @@ def test_what_is_refused_is_dropped_with_its_reason():
         sender.close()
         assert (sender.sent, sender.dropped) == (0, 1)
         assert sender.trouble == "400 states[1]: is ordinal 11"
+
+
+def test_the_token_is_read_for_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    token = tmp_path / "token"
+    monkeypatch.setenv(live.TOKEN_FILE, str(token))
+    with Ingest() as ingest:
+        for text in ("first\n", "second\n"):
+            token.write_text(text)
+            sender = live.Live(ingest.url)
+            recorder.Recorder("run", recorder.Clock(), [sender]).frame(frame())
+            sender.close()
+        assert ingest.authorizations == ["Bearer first", "Bearer second"]
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_only_a_trusted_ingest_gets_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, impatient: None):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, *files], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with Ingest() as ingest:
+        ingest.socket = tls.wrap_socket(ingest.socket, server_side=True)
+        url = ingest.url.replace("http:", "https:")
+        for trusted in ("", str(certificate)):
+            monkeypatch.setenv(live.CA_FILE, trusted)
+            sender = live.Live(url)
+            recorder.Recorder("run", recorder.Clock(), [sender]).frame(frame())
+            sender.close()
+            assert sender.sent == (1 if trusted else 0)
+            if not trusted:
+                assert "CERTIFICATE_VERIFY_FAILED" in sender.trouble
 
 
 def test_training_does_not_wait_for_a_slow_ingest(monkeypatch: pytest.MonkeyPatch):

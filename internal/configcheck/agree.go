@@ -16,11 +16,16 @@ var own = []string{
 	"prefix",    // compared between all workers
 	"brokers",   // one common broker is enough
 	"catalogue", // compared by content
-	// Certificates, and what they are of, may be other files on each host.
-	"admin-tls-cert-file", "admin-tls-key-file", "admin-client-ca-file", "admin-access-file", "admin-pprof",
-	"listen-tls-cert-file", "listen-tls-key-file", "listen-client-ca-file", "listen-access-file",
+	"admin-pprof",
 	"listen", "instance", "raw", "s3-access-key-id", "s3-secret-access-key-file", "s3-ca-file",
 	"worker", "group-instance", "from-here",
+}
+
+// protections are files that may differ between workers of one kind. But all of them
+// must have one, or none: otherwise the port of one is open, and that of another is not.
+var protections = []string{
+	"admin-tls-cert-file", "admin-tls-key-file", "admin-client-ca-file", "admin-access-file",
+	"listen-tls-cert-file", "listen-tls-key-file", "listen-client-ca-file", "listen-access-file",
 }
 
 // Disagreements returns the settings that do not agree between the workers,
@@ -102,7 +107,11 @@ func checkPublishTimeout(ingest, aggregate Worker) []string {
 // differences returns the differing settings of two workers of one kind.
 func differences(w, like Worker) (faults []string) {
 	for _, name := range slices.Sorted(maps.Keys(w.settings)) {
-		if a, b := w.settings[name], like.settings[name]; !slices.Contains(own, name) && !reflect.DeepEqual(a, b) {
+		a, b := w.settings[name], like.settings[name]
+		switch {
+		case slices.Contains(protections, name):
+			faults = append(faults, unprotected(name, w, like)...)
+		case !slices.Contains(own, name) && !reflect.DeepEqual(a, b):
 			faults = append(faults, fmt.Sprintf("%s: %s is %v, but %s has %v", w, name, a, like, b))
 		}
 	}
@@ -114,6 +123,18 @@ func differences(w, like Worker) (faults []string) {
 		faults = append(faults, fmt.Sprintf("%s: catalogue is %q, and its content differs from %q, which %s has", w, a, b, like))
 	}
 	return faults
+}
+
+// unprotected returns a fault if only one of two workers has a protection.
+func unprotected(name string, w, like Worker) []string {
+	with, without := w, like
+	if w.Text(name) == "" {
+		with, without = like, w
+	}
+	if (w.Text(name) == "") == (like.Text(name) == "") {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: %s is given, but %s has none; give it to both or to neither", with, name, without)}
 }
 
 // sameContent reports whether two files are equal. The empty name is the built-in

@@ -42,6 +42,13 @@ func TestDisagreements(t *testing.T) {
 		"what may differ": {[][2]string{
 			{Ingest, "instance: a, raw: true, listen: a, group-instance: x}"}, {Ingest, "instance: b, raw: false, listen: b, log-level: debug}"},
 		}, nil},
+		"files of certificates and access": {[][2]string{
+			{Ingest, `listen-tls-cert-file: a.pem, listen-access-file: a.yaml, admin-access-file: ""}`},
+			{Ingest, `listen-tls-cert-file: b.pem, listen-access-file: "", admin-access-file: b.yaml, admin-pprof: true}`},
+		}, []string{
+			"ingest 1.yaml: admin-access-file is given, but ingest 0.yaml has none; give it to both or to neither",
+			"ingest 0.yaml: listen-access-file is given, but ingest 1.yaml has none; give it to both or to neither",
+		}},
 		"tensor stores": {[][2]string{
 			{Ingest, "tensor-store: s3, s3-endpoint: a, inline-tensor-bytes: 1}"}, {Ingest, "tensor-store: directory, s3-endpoint: b, inline-tensor-bytes: 2}"},
 		}, []string{

@@ -26,6 +26,9 @@ func Variables() []string { return strings.Fields(variablesFile) }
 // testVariables matches the variables of the project's tests and of make.
 var testVariables = regexp.MustCompile(`^OONA_((BENCH_)?KAFKA|REQUIRE_\w+|TEST_\w+|UPDATE_GOLDEN|PEERS|EMBEDDED_LOCK|LOCALKAFKA)$`)
 
+// clientVariables are read by trainers, for example examples/digits.
+var clientVariables = []string{"OONA_TOKEN_FILE", "OONA_CA_FILE"}
+
 // MistakenVariables returns a warning for each OONA_... variable that has no effect and
 // was probably meant to have one. environ has the form of os.Environ.
 func MistakenVariables(environ []string) (warnings []string) {
@@ -33,7 +36,7 @@ func MistakenVariables(environ []string) (warnings []string) {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		switch {
-		case !strings.HasPrefix(name, "OONA_") || testVariables.MatchString(name):
+		case !strings.HasPrefix(name, "OONA_") || testVariables.MatchString(name), slices.Contains(clientVariables, name):
 		case slices.Contains(known, name):
 			if isServiceURL(name, value) {
 				warnings = append(warnings, fmt.Sprintf("%s is ignored, as Kubernetes has set it for a service; set enableServiceLinks: false for the pod", name))

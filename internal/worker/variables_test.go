@@ -12,6 +12,7 @@ func TestMistakenVariables(t *testing.T) {
 		"OONA_BROKERS=a:9092":     "",
 		"OONA_WINDOW_LENGTH=10s":  "", // of another program, perhaps
 		"OONA_REQUIRE_PYTHON=1":   "",
+		"OONA_TOKEN_FILE=x":       "",
 		"HOME=x":                  "",
 		"OONA=x":                  "",
 		"OONA_BROKRES=a:9092":     "OONA_BROKERS",
