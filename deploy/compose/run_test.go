@@ -21,7 +21,8 @@ import (
 
 // TestRuns runs the services of Oona as processes, with the commands of compose.yaml,
 // against a broker and an S3 server in this process. Only addresses are replaced. Each
-// health check must succeed, as `docker compose up --wait` asks.
+// health check must succeed, as `docker compose up --wait` asks, and frames must come
+// through.
 func TestRuns(t *testing.T) {
 	project, bin := load(t), build(t)
 	here := replaceAddresses(t, project)
@@ -45,9 +46,15 @@ func TestRuns(t *testing.T) {
 			}
 		}
 		if err != nil {
-			t.Errorf("%s does not become healthy: %v\n%s", name, err, out)
+			t.Fatalf("%s does not become healthy: %v\n%s", name, err, out)
 		}
 	}
+	at := here([]string{"=:8080", "=:9103"})
+	out, err := command(t.Context(), bin, topics, "smoke", "--ingest=http://"+at[0][1:], "--exporter=http://"+at[1][1:], "--timeout=60s").CombinedOutput()
+	if err != nil {
+		t.Errorf("oona smoke: %v\n%s", err, out)
+	}
+	t.Logf("%s", out)
 }
 
 // start runs a process until the end of the test, when it must stop on SIGTERM.
