@@ -11,6 +11,13 @@ var (
 	ErrClosed = errors.New("the connection to the bus is closed")
 	// ErrUnreachable is returned if no server of the bus answers.
 	ErrUnreachable = errors.New("the bus cannot be reached")
+	// ErrUntrusted is returned if the certificate of a server of the bus is not
+	// accepted, or no secure connection can be agreed on.
+	ErrUntrusted = errors.New("the connection to the bus cannot be trusted")
+	// ErrCredentials is returned if the bus does not accept who the client says it is.
+	ErrCredentials = errors.New("the bus does not accept the credentials")
+	// ErrDenied is returned for what the bus does not allow this client to do.
+	ErrDenied = errors.New("the bus denies access")
 	// ErrNoTopic is returned for a topic that the bus does not know.
 	ErrNoTopic = errors.New("the topic does not exist")
 	// ErrTooLarge is returned for a message that is larger than the topic accepts.

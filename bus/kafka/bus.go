@@ -15,5 +15,6 @@ func New(cfg Config, logger *slog.Logger) *Bus {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.login = new(login)
 	return &Bus{cfg, logger}
 }

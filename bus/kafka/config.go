@@ -8,6 +8,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/address"
+	"github.com/morphogenetic/oona/internal/secret"
 )
 
 // Config is how to connect to Kafka.
@@ -15,9 +16,16 @@ type Config struct {
 	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to connect to first. The other brokers are discovered through them."`
 	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Client ID in the brokers' logs and quotas."`
 
+	Security Security `embed:""`
+
+	// Secrets counts and logs changes of the files of Security. It may be nil.
+	Secrets *secret.Files `kong:"-"`
+
 	// Settle is how long brokers are asked again if their answers may be older than a
 	// change. 0: 3 seconds.
 	Settle time.Duration `kong:"-"`
+
+	login *login // of the Bus that has this configuration
 }
 
 // SettleTime returns Settle, or its default.
@@ -46,7 +54,7 @@ func (c Config) Validate() error {
 	if c.ClientID == "" {
 		return &oona.FieldError{Field: "--client-id", Reason: "is empty; give a name that tells this client from others"}
 	}
-	return nil
+	return c.Security.Validate()
 }
 
 const (
@@ -86,6 +94,7 @@ func (c Config) client() *sarama.Config {
 	s.Metadata.Retry.Max = 1
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond
 	s.Admin.Timeout = 5 * time.Second
+	c.secure(s)
 	return s
 }
 

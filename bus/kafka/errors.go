@@ -17,6 +17,11 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
+	if cfg.Security.secured() {
+		if _, err := cfg.login.open(cfg); err != nil {
+			return nil, fmt.Errorf("bus: %w", err)
+		}
+	}
 	client, err := sarama.NewClient(cfg.Brokers, s)
 	if err != nil {
 		return nil, unreachable(cfg, err)
@@ -24,7 +29,12 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 	return client, nil
 }
 
+// unreachable returns the error of a client that could not be made. A broker that refuses
+// the connection is not unreachable.
 func unreachable(cfg Config, err error) error {
+	if err = refusedAccess(err); errors.Is(err, bus.ErrUntrusted) || errors.Is(err, bus.ErrCredentials) || errors.Is(err, bus.ErrDenied) {
+		return err
+	}
 	return fmt.Errorf("%w at %s: %w", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)
 }
 

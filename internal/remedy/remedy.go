@@ -34,6 +34,10 @@ func Add(err error) error {
 	switch {
 	case errors.Is(err, bus.ErrUnreachable):
 		return fmt.Errorf("%w; is it running, and are --brokers right?", err)
+	case errors.Is(err, bus.ErrCredentials):
+		return fmt.Errorf("%w; see that --bus-sasl is a mechanism of the listener, and that --bus-sasl-username and the file of --bus-sasl-password-file (or --bus-sasl-token-file) are right", err)
+	case errors.Is(err, bus.ErrDenied):
+		return fmt.Errorf("%w; give the user of this program the ACLs that docs/security.md lists", err)
 	case errors.Is(err, bus.ErrNoTopic):
 		return fmt.Errorf("%w; run `oona topics apply`, or give the --prefix that its name begins with", err)
 	case errors.Is(err, bus.ErrInstance):

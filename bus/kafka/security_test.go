@@ -1,0 +1,151 @@
+package kafka_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/tlsfiles"
+	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
+)
+
+// secretFile returns a file with a content.
+func secretFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// secureBroker returns the address of a fake broker with a certificate and users.
+func secureBroker(t *testing.T, certificate tlstest.Certificate, options ...kfake.Opt) string {
+	t.Helper()
+	config, err := tlsfiles.OpenServer(nil, "", tlsfiles.ServerFlags{CertFile: certificate.CertFile, KeyFile: certificate.KeyFile}, tls.NoClientCert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options = append(options, kfake.NumBrokers(1), kfake.SeedTopics(2, "t"), kfake.TLS(config))
+	cluster, err := kfake.NewCluster(options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()[0]
+}
+
+// use publishes and reads with a configuration.
+func use(t *testing.T, cfg kafka.Config) error {
+	t.Helper()
+	b := kafka.New(cfg, nil)
+	p, err := b.Publisher(bus.PublisherOptions{DeliveryTimeout: 3 * time.Second})
+	if err != nil {
+		return err
+	}
+	err = p.Publish(t.Context(), "t", bus.NewMessage([]byte("m"), bus.Target{Directed: true, Partition: 1}))
+	_, looked := b.Extents(t.Context(), "t")
+	return errors.Join(err, looked, p.Close())
+}
+
+func TestSecureConnections(t *testing.T) {
+	t.Parallel()
+	ca, other := tlstest.NewAuthority(t, "ca"), tlstest.NewAuthority(t, "other")
+	users := []kfake.Opt{kfake.EnableSASL(), kfake.Superuser("PLAIN", "p", "secret-p"), kfake.Superuser("SCRAM-SHA-256", "s", "secret-256"), kfake.Superuser("SCRAM-SHA-512", "s", "secret-512")}
+	broker := secureBroker(t, ca.Issue(time.Hour, "127.0.0.1"), users...)
+	expired := secureBroker(t, ca.Issue(-time.Minute, "expired", "127.0.0.1"), users...)
+	named := secureBroker(t, ca.Issue(time.Hour, "kafka.test"), users...)
+	plain := plainBroker(t)
+	with := func(sasl, user, password string) kafka.Security {
+		return kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: ca.File}, SASL: sasl, Username: user, PasswordFile: secretFile(t, password+"\n")}
+	}
+	noTLS := with("plain", "p", "secret-p")
+	noTLS.TLS, noTLS.TLSFiles = false, tlsfiles.ClientFlags{}
+	wrongCA := with("plain", "p", "secret-p")
+	wrongCA.TLSFiles.CAFile = other.File
+	name := with("plain", "p", "secret-p")
+	name.TLSFiles.ServerName = "kafka.test"
+	wrongName := with("plain", "p", "secret-p")
+	wrongName.TLSFiles.ServerName = "other.test"
+	isA := func(is func(error) bool) func(error) bool {
+		return func(err error) bool { return errors.Is(err, bus.ErrUntrusted) && is(err) }
+	}
+	as := func(err error, target any) bool { return errors.As(err, target) }
+	// The fake broker closes the connection. What Kafka does is tested in security_kafka_test.go.
+	refused := func(err error) bool { return err != nil }
+	for title, test := range map[string]struct {
+		broker   string
+		security kafka.Security
+		want     func(error) bool // nil: it works
+	}{
+		"plain":                  {broker, with("plain", "p", "secret-p"), nil},
+		"SCRAM-SHA-256":          {broker, with("scram-sha-256", "s", "secret-256"), nil},
+		"SCRAM-SHA-512":          {broker, with("scram-sha-512", "s", "secret-512"), nil},
+		"a given name":           {named, name, nil},
+		"wrong password, plain":  {broker, with("plain", "p", "wrong"), refused},
+		"wrong password, SCRAM":  {broker, with("scram-sha-512", "s", "wrong"), refused},
+		"unknown user":           {broker, with("scram-sha-512", "nobody", "secret-512"), refused},
+		"a mechanism it has not": {broker, kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: ca.File}, SASL: "oauthbearer", TokenFile: secretFile(t, "token")}, refused},
+		"wrong authority":        {broker, wrongCA, isA(func(err error) bool { return as(err, new(x509.UnknownAuthorityError)) })},
+		"wrong name":             {broker, wrongName, isA(func(err error) bool { return as(err, new(x509.HostnameError)) })},
+		"address not in it":      {named, with("plain", "p", "secret-p"), isA(func(err error) bool { return as(err, new(x509.HostnameError)) })},
+		"expired":                {expired, with("plain", "p", "secret-p"), isA(func(err error) bool { return as(err, new(x509.CertificateInvalidError)) })},
+		"TLS to a plain port":    {plain, with("none", "", ""), refused},
+		"no TLS to a TLS port":   {broker, noTLS, refused},
+		"no user":                {broker, kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: ca.File}}, refused},
+		"no file": {broker, kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: "missing"}}, func(err error) bool {
+			field, ok := errors.AsType[*oona.FieldError](err)
+			return ok && field.Field == "--bus-tls-ca-file" && errors.Is(err, os.ErrNotExist)
+		}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			if test.security.SASL == "none" {
+				test.security.PasswordFile = ""
+			}
+			err := use(t, kafka.Config{Brokers: []string{test.broker}, ClientID: "test", Security: test.security, Settle: 100 * time.Millisecond})
+			if test.want == nil && err != nil || test.want != nil && (err == nil || !test.want(err)) {
+				t.Errorf("the error is %v", err)
+			}
+		})
+	}
+}
+
+func plainBroker(t *testing.T) string {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()[0]
+}
+
+// No setting of security is ignored.
+func TestSecurityIsValidated(t *testing.T) {
+	t.Parallel()
+	for field, security := range map[string][]kafka.Security{
+		"--bus-tls":                {{TLSFiles: tlsfiles.ClientFlags{CAFile: "f"}}, {TLSFiles: tlsfiles.ClientFlags{MinVersion: "1.3"}}},
+		"--bus-tls-key-file":       {{TLS: true, TLSFiles: tlsfiles.ClientFlags{CertFile: "f"}}},
+		"--bus-sasl":               {{Username: "u"}, {PasswordFile: "f"}, {TokenFile: "f"}, {SASL: "gssapi"}, {SASL: "oauthbearer", TokenFile: "f", Username: "u"}},
+		"--bus-sasl-username":      {{SASL: "plain", PasswordFile: "f"}},
+		"--bus-sasl-password-file": {{SASL: "scram-sha-256", Username: "u"}},
+		"--bus-sasl-token-file":    {{SASL: "oauthbearer"}, {SASL: "plain", Username: "u", PasswordFile: "f", TokenFile: "f"}},
+	} {
+		for _, s := range security {
+			err := kafka.Config{Brokers: []string{"h:1"}, ClientID: "c", Security: s}.Validate()
+			if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != field {
+				t.Errorf("%+v: the error is %v, want one of %s", s, err, field)
+			}
+		}
+	}
+}
