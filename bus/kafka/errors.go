@@ -18,7 +18,7 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	if cfg.Security.secured() {
-		if _, err := cfg.login.open(cfg); err != nil {
+		if _, err := cfg.identity(); err != nil {
 			return nil, fmt.Errorf("bus: %w", err)
 		}
 	}

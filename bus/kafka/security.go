@@ -134,7 +134,12 @@ type login struct {
 	err  error
 }
 
-func (l *login) open(c Config) (*identity, error) {
+// identity returns what connections are secured with.
+func (c Config) identity() (*identity, error) {
+	l := c.login
+	if l == nil { // not of a Bus
+		return c.Security.open(c.Secrets)
+	}
 	l.once.Do(func() { l.id, l.err = c.Security.open(c.Secrets) })
 	return l.id, l.err
 }
@@ -145,7 +150,7 @@ func (c Config) secure(s *sarama.Config) {
 	if !c.Security.secured() {
 		return
 	}
-	id, err := c.login.open(c)
+	id, err := c.identity()
 	if err != nil {
 		id = &identity{}
 	}

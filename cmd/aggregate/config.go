@@ -36,6 +36,9 @@ func defaults() *config {
 
 // Validate is called by kong when flags, environment and file have been read.
 func (c *config) Validate() error {
+	if err := c.Bus.Security.Check(); err != nil {
+		return err
+	}
 	if c.WorkerID == "" {
 		host, err := os.Hostname()
 		if err != nil {

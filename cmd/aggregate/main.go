@@ -31,6 +31,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
+	cfg.Bus.Secrets = w.Secrets
 	b := kafka.New(cfg.Bus, w.Logger)
 	if err := b.Check(ctx, topics.Specs(0)); err != nil {
 		return err

@@ -38,6 +38,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	rollups := []oona.TopicSpec{{Name: stage.Topics.LayerHealth}, {Name: stage.Topics.LayerPerformance}}
+	c.Bus.Secrets = w.Secrets
 	b := kafka.New(c.Bus, w.Logger)
 	if err := b.Check(ctx, rollups); err != nil {
 		return err

@@ -46,6 +46,9 @@ func defaults() *config {
 
 // Validate is called by kong when flags, environment and file have been read.
 func (c *config) Validate() error {
+	if err := c.Bus.Security.Check(); err != nil {
+		return err
+	}
 	if err := c.Ingest.Validate(); err != nil {
 		return err
 	}

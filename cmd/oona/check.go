@@ -16,6 +16,7 @@ import (
 	"github.com/morphogenetic/oona/internal/configcheck"
 	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -112,10 +113,23 @@ func (c *checkCommand) ask(ctx context.Context) (workers []configcheck.Worker, f
 	return workers, faults, ctx.Err()
 }
 
+// securityOf returns how a worker secures its connections to the bus.
+func securityOf(w configcheck.Worker) kafka.Security {
+	return kafka.Security{
+		TLS: w.On("bus-tls"),
+		TLSFiles: tlsfiles.ClientFlags{
+			CAFile: w.Text("bus-tls-ca-file"), ServerName: w.Text("bus-tls-server-name"), MinVersion: w.Text("bus-tls-min-version"),
+			CertFile: w.Text("bus-tls-cert-file"), KeyFile: w.Text("bus-tls-key-file"),
+		},
+		SASL: w.Text("bus-sasl"), Username: w.Text("bus-sasl-username"),
+		PasswordFile: w.Text("bus-sasl-password-file"), TokenFile: w.Text("bus-sasl-token-file"),
+	}
+}
+
 // cluster checks the topics that the workers need. If the bus cannot be reached, it
 // prints a note, as that is not a fault of the configuration.
 func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker, to streams, logger *slog.Logger) (faults []string, err error) {
-	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check", Settle: c.Settle}
+	at := kafka.Config{Brokers: workers[0].Strings("brokers"), ClientID: "oona-check", Security: securityOf(workers[0]), Settle: c.Settle}
 	prefix := workers[0].Text("prefix")
 	topics, err := oona.NewTopics(prefix)
 	if err != nil {

@@ -17,6 +17,9 @@ var own = []string{
 	"brokers",   // one common broker is enough
 	"catalogue", // compared by content
 	"admin-pprof",
+	// Each worker may have a user of its own, and another listener of the brokers.
+	"bus-tls", "bus-tls-ca-file", "bus-tls-server-name", "bus-tls-min-version", "bus-tls-cert-file", "bus-tls-key-file",
+	"bus-sasl", "bus-sasl-username", "bus-sasl-password-file", "bus-sasl-token-file",
 	"listen", "instance", "raw", "s3-access-key-id", "s3-secret-access-key-file", "s3-ca-file",
 	"worker", "group-instance", "from-here",
 }

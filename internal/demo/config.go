@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -26,6 +27,8 @@ type Config struct {
 	AdminPort   int      `group:"Where" help:"Preferred port of /metrics."`
 	TensorsPort int      `group:"Where" help:"Preferred port of the embedded S3 server."`
 	BrokerPort  int      `group:"Where" help:"Preferred port of the embedded broker."`
+
+	Security kafka.Security `embed:"" group:"With --kafka"`
 
 	Window time.Duration `group:"Windows" help:"Length of a window. The other times are derived from it. The default in production is 10s."`
 	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it. The default in production is 60s."`

@@ -148,7 +148,11 @@ func (s *services) openBus(ctx context.Context, cfg Config) (err error) {
 		s.brokers = broker.Addrs
 		s.sayMoved("the broker", cfg.BrokerPort, broker.Addrs[0])
 	}
-	s.bus = kafka.New(kafka.Config{Brokers: s.brokers, ClientID: "oona-demo"}, s.logger)
+	connect := kafka.Config{Brokers: s.brokers, ClientID: "oona-demo"}
+	if len(cfg.Kafka) > 0 {
+		connect.Security = cfg.Security
+	}
+	s.bus = kafka.New(connect, s.logger)
 	if _, err = s.bus.Apply(ctx, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
 		return err
 	}

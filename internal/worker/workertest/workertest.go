@@ -40,7 +40,7 @@ func errorsNameTheFlag(t *testing.T, parse Parse) {
 	for name, value := range settings(t, parse) {
 		wrong := "-1"
 		if text, ok := value.(string); ok {
-			if strings.Trim(text, "0123456789.hmsu") != "" || text == "" {
+			if strings.Trim(text, "0123456789.hmsu") != "" || !strings.ContainsAny(text, "hms") {
 				continue // not a duration
 			}
 			wrong = "-5s"
