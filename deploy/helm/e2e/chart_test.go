@@ -23,6 +23,9 @@ kafka: {brokers: ["%s"]}
 topics:
   partitions: %d
   windows: {window-length: 5s, allowed-lateness: 2s, idle-horizon: %s}
+ingest: {tls: {existingSecret: ` + certificateSecret + `}}
+admin: {tls: {existingSecret: ` + certificateSecret + `}}
+test: {caSecret: ` + authoritySecret + `}
 `
 
 // TestChart takes a release through its life while two training runs send frames. In the
@@ -33,6 +36,7 @@ func TestChart(t *testing.T) {
 	if err := os.WriteFile(w.values, fmt.Appendf(nil, values, firstTag, w.kafka, partitions, idleHorizon), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	step(t, "certificates as Secrets", func() error { return w.makeCertificates(t) })
 	w.step(t, "helm install --wait", w.install)
 	step(t, "frames flow into rollups", func() error {
 		if err := w.startLoad(t); err != nil {
@@ -42,6 +46,7 @@ func TestChart(t *testing.T) {
 		return w.flows(t.Context())
 	})
 	w.step(t, "nothing happens, for comparison", func(ctx context.Context) error { return sleep(ctx, 20*time.Second) })
+	w.step(t, "another certificate in the Secret, without a restart", w.rotate)
 	w.step(t, "helm upgrade --wait of ingest", w.rolloutOfIngest)
 	w.step(t, "helm upgrade --wait of everything", w.upgrade)
 	w.step(t, "helm upgrade --atomic to an image that does not exist", w.badImage)

@@ -55,13 +55,13 @@ func (w *world) startLoad(t *testing.T) error {
 
 func (w *world) player(run oona.RunID, first int, log io.Writer) (*loadgen.Player, error) {
 	config := loadgen.DefaultConfig()
-	config.URL = "http://" + release + "-ingest"
+	config.URL = "https://" + ingestHost
 	config.Run = run
 	config.Synthetic = loadgen.Synthetic{Layers: 6, Seeds: 100, Rate: 30, Producers: 2, Seed: uint64(first) + 1}
 	config.RequestTimeout = 5 * time.Second
 	config.Logger = slog.New(slog.NewTextHandler(log, nil)).With("run", run)
 	follow := &service{client: w.client, name: release + "-ingest", first: first}
-	config.Client = &http.Client{Transport: &http.Transport{DialContext: follow.dial}}
+	config.Client = &http.Client{Transport: &http.Transport{DialContext: follow.dial, TLSClientConfig: w.tls}}
 	return loadgen.New(config)
 }
 

@@ -45,7 +45,7 @@ func (w *world) scrapeOldest(ctx context.Context) {
 		return
 	}
 	for i := range pods {
-		m, err := scrape(ctx, &pods[i])
+		m, err := w.scrape(ctx, &pods[i])
 		if err != nil {
 			continue
 		}

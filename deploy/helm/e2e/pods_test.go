@@ -47,14 +47,13 @@ func ready(pod *corev1.Pod) bool {
 // metrics are the families of a worker's metrics.
 type metrics map[string]*dto.MetricFamily
 
-var scraper = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-
-func scrape(ctx context.Context, pod *corev1.Pod) (metrics, error) {
-	url := "http://" + net.JoinHostPort(pod.Status.PodIP, adminPorts[pod.Labels["app.kubernetes.io/component"]]) + "/metrics"
+func (w *world) scrape(ctx context.Context, pod *corev1.Pod) (metrics, error) {
+	url := "https://" + net.JoinHostPort(pod.Status.PodIP, adminPorts[pod.Labels["app.kubernetes.io/component"]]) + "/metrics"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
+	scraper := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: w.tls}}
 	response, err := scraper.Do(request)
 	if err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func (w *world) sum(ctx context.Context, component, family string) (sum float64,
 		return 0, 0, err
 	}
 	for i := range pods {
-		m, err := scrape(ctx, &pods[i])
+		m, err := w.scrape(ctx, &pods[i])
 		if err != nil {
 			return 0, 0, err
 		}
@@ -126,7 +125,7 @@ func (w *world) serve(ctx context.Context, component string, replicas int, tag s
 		if restarts := pod.Status.ContainerStatuses[0].RestartCount; restarts > 0 {
 			errs = append(errs, fmt.Errorf("%s was started again %d times", pod.Name, restarts))
 		}
-		m, err := scrape(ctx, pod)
+		m, err := w.scrape(ctx, pod)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/morphogenetic/oona/deploy/helm/e2e/controlplane"
 	"github.com/morphogenetic/oona/deploy/helm/e2e/kubelet"
 	"github.com/morphogenetic/oona/internal/localkafka"
+	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 )
 
 const (
@@ -34,12 +36,17 @@ var nodes = []string{"node-a", "node-b"}
 
 // world is a cluster with a chart and a broker.
 type world struct {
-	dir     string
-	helm    string // path of the program
-	plane   *controlplane.ControlPlane
-	client  kubernetes.Interface // may do everything
-	kafka   *localkafka.Cluster
-	values  string  // path of the values file
+	dir    string
+	helm   string // path of the program
+	plane  *controlplane.ControlPlane
+	client kubernetes.Interface // may do everything
+	kafka  *localkafka.Cluster
+	values string // path of the values file
+
+	authority *tlstest.Authority
+	tls       *tls.Config // of clients of ingest and of the admin ports
+	serial    string      // of the certificate in the Secret
+
 	load    *load   // nil until it is started
 	oldest  *oldest // the same
 	figures []string
