@@ -57,7 +57,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			t.Fatalf("%v, %v", changes, err)
 		}
 		for i, change := range changes {
-			if change.Topic != specs[i].Name || !strings.Contains(change.String(), "made") {
+			if change.Topic != specs[i].Name || !strings.Contains(change.String(), "created") {
 				t.Errorf("%v", change)
 			}
 		}
