@@ -23,7 +23,7 @@ import (
 // Job makes the topics, the workers become ready, and the test of the release passes. With
 // TLS on all ports, probes need no certificate, and the rest does.
 func TestReleaseWorks(t *testing.T) {
-	for _, name := range []string{"minimal", "tls"} {
+	for _, name := range []string{"minimal", "tls", "mtls"} {
 		t.Run(name, func(t *testing.T) { releaseWorks(t, readValues(t, name)) })
 	}
 }
