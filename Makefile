@@ -32,7 +32,8 @@ GO_FILES       = $(shell git ls-files -co --exclude-standard -- '*.go')
 # TIMEOUT is for the tests of a package on a very busy machine. See .ci/budget for what
 # they take on an idle one.
 
-# KAFKA has flags of kafkactl, for example "-port 29092 -dir DIR" for a second cluster.
+# KAFKA has flags of kafkactl, for example "-port 29092 -dir DIR" for a second cluster, or
+# "-nodes 1 -secure" for listeners with TLS, SASL and client certificates.
 
 # Use what make python has installed, if it has.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

@@ -46,6 +46,9 @@ type Options struct {
 	// brokers, or 0. With it, each broker has another listener, and names its proxy
 	// to the clients of this listener. See Routes.
 	ProxyPort int
+	// Secure adds secure listeners, or is nil. It cannot be combined with ProxyPort.
+	// The ports after those of the controllers are for them.
+	Secure *Secure
 	// Detach lets the processes run on after this process and its terminal.
 	Detach bool
 }
@@ -98,6 +101,9 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if err := c.Ready(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.setUsers(ctx); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -123,6 +129,9 @@ func prepare(ctx context.Context, opts Options) (*Cluster, error) {
 	if c.nodes[0].ProxyPort != opts.ProxyPort {
 		return nil, fmt.Errorf("the cluster in %s has the proxy port %d, not %d; stop it and delete the directory", opts.Dir, c.nodes[0].ProxyPort, opts.ProxyPort)
 	}
+	if err := c.checkSecure(opts); err != nil {
+		return nil, err
+	}
 	c.opts, c.java = opts, java
 	if c.lib, err = Jars(ctx, opts.Cache, kafka); err != nil {
 		return nil, err
@@ -140,7 +149,11 @@ func create(opts Options) (*Cluster, error) {
 	if opts.Nodes == 0 {
 		opts.Nodes = defaultNodes
 	}
-	ports, err := choosePorts(opts.Port, 2*opts.Nodes)
+	listeners := 0
+	if opts.Secure != nil {
+		listeners = len(opts.Secure.Listeners)
+	}
+	ports, err := choosePorts(opts.Port, (2+listeners)*opts.Nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +162,9 @@ func create(opts Options) (*Cluster, error) {
 		n := &node{ID: i + 1, Host: opts.Host, Port: ports[i], ControllerPort: ports[opts.Nodes+i], dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
 		if opts.ProxyPort != 0 {
 			n.ProxyPort, n.ProxiedPort = opts.ProxyPort+i, opts.ProxyPort+opts.Nodes+i
+		}
+		for l := range listeners {
+			n.SecurePorts = append(n.SecurePorts, ports[(2+l)*opts.Nodes+i])
 		}
 		c.nodes = append(c.nodes, n)
 	}
@@ -164,7 +180,8 @@ func newClusterID() string {
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
-// choosePorts returns the ports of the brokers, and then those of the controllers.
+// choosePorts returns the ports of the brokers, then those of the controllers, and then
+// those of each secure listener.
 func choosePorts(first, count int) (ports []int, err error) {
 	for i := range count {
 		ports = append(ports, first+i)
@@ -273,6 +290,9 @@ func (c *Cluster) Restart(ctx context.Context, id int) error {
 		if err := c.Kill(id); err != nil {
 			return err
 		}
+	}
+	if err := c.write(n); err != nil { // Secure may have changed
+		return err
 	}
 	if err := n.start(c.java, c.lib, c.opts.Detach); err != nil {
 		return err

@@ -293,3 +293,38 @@ func TestCluster(t *testing.T) {
 		t.Error("deleted the data of nodes that run")
 	}
 }
+
+// Secure listeners have ports after all others, and their own certificates and users.
+func TestSecureListeners(t *testing.T) {
+	secure := &Secure{
+		Listeners:  []Listener{{Name: "sasl", SASL: true}, {Name: "mtls", ClientCA: []byte("ca")}},
+		Users:      map[string]string{"u": "p", "a": "b"},
+		SuperUsers: []string{"CN=admin"},
+	}
+	c, err := create(Options{Dir: t.TempDir(), Port: 30000, Nodes: 1, Host: "10.1.0.1", Secure: secure})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.SecureAddrs("mtls"); !slices.Equal(got, []string{"10.1.0.1:30003"}) {
+		t.Errorf("addresses %v", got)
+	}
+	lines := strings.Split(c.properties(c.nodes[0]), "\n")
+	for _, want := range []string{
+		"listeners=PLAINTEXT://10.1.0.1:30000,CONTROLLER://127.0.0.1:30001,SASL://10.1.0.1:30002,MTLS://10.1.0.1:30003",
+		"advertised.listeners=PLAINTEXT://10.1.0.1:30000,SASL://10.1.0.1:30002,MTLS://10.1.0.1:30003",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SASL:SASL_SSL,MTLS:SSL",
+		"listener.name.sasl.plain.sasl.jaas.config=" + securePlain + ` user_a="b" user_u="p";`,
+		"listener.name.mtls.ssl.client.auth=required",
+		"super.users=User:ANONYMOUS;User:CN=admin",
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("missing: %s", want)
+		}
+	}
+	if slices.Contains(lines, "listener.name.sasl.ssl.client.auth=required") {
+		t.Error("the listener of SASL wants client certificates, too")
+	}
+	if err := c.checkSecure(Options{}); err == nil {
+		t.Error("the listeners of an earlier start are not the ones that are asked for")
+	}
+}

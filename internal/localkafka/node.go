@@ -23,7 +23,8 @@ type node struct {
 	ControllerPort int    `json:"controller_port"`
 	ProxyPort      int    `json:"proxy_port,omitempty"` // named to clients of ProxiedPort; may be 0
 	ProxiedPort    int    `json:"proxied_port,omitempty"`
-	PID            int    `json:"pid"` // 0 if not started, or stopped by us
+	SecurePorts    []int  `json:"secure_ports,omitempty"` // in the order of Secure.Listeners
+	PID            int    `json:"pid"`                    // 0 if not started, or stopped by us
 
 	dir string
 }
@@ -40,6 +41,9 @@ func (n *node) listens() []string {
 	addresses := []string{n.address(), loopback(n.ControllerPort)}
 	if n.ProxyPort != 0 {
 		addresses = append(addresses, loopback(n.ProxiedPort))
+	}
+	for i := range n.SecurePorts {
+		addresses = append(addresses, n.secureAddress(i))
 	}
 	return addresses
 }

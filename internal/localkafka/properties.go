@@ -28,6 +28,8 @@ func (c *Cluster) properties(n *node) string {
 		listeners = ",PROXIED://" + loopback(n.ProxiedPort)
 		advertised = ",PROXIED://" + loopback(n.ProxyPort)
 	}
+	secure, protocols, more := c.secureProperties(n)
+	listeners, advertised = listeners+secure, advertised+secure
 	replicas := len(c.nodes)
 	inSync := max(1, replicas-1)
 	lines := []string{
@@ -38,7 +40,7 @@ func (c *Cluster) properties(n *node) string {
 		"advertised.listeners=PLAINTEXT://" + n.address() + advertised,
 		"inter.broker.listener.name=PLAINTEXT",
 		"controller.listener.names=CONTROLLER",
-		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT" + protocols,
 		"log.dirs=" + filepath.ToSlash(filepath.Join(n.dir, "data")),
 		"num.network.threads=1",
 		"num.io.threads=2",
@@ -57,7 +59,7 @@ func (c *Cluster) properties(n *node) string {
 		"broker.heartbeat.interval.ms=500",
 		"broker.session.timeout.ms=3000",
 	}
-	return strings.Join(lines, "\n") + "\n"
+	return strings.Join(append(lines, more...), "\n") + "\n"
 }
 
 // write creates a node's directory and its configuration.
@@ -65,12 +67,12 @@ func (c *Cluster) write(n *node) error {
 	if err := os.MkdirAll(n.dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of node %d: %w", n.ID, err)
 	}
-	for name, text := range map[string]string{n.propertiesFile(): c.properties(n), n.log4jFile(): log4j2} {
+	for name, text := range map[string]string{n.propertiesFile(): c.properties(n), n.log4jFile(): c.log4j()} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			return fmt.Errorf("configure node %d: %w", n.ID, err)
 		}
 	}
-	return nil
+	return c.writeSecure(n)
 }
 
 func (n *node) propertiesFile() string { return filepath.Join(n.dir, "server.properties") }

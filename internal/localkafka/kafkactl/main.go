@@ -1,5 +1,5 @@
-// Command kafkactl starts and stops three real Kafka brokers on loopback, for
-// tests.
+// Command kafkactl starts and stops real Kafka brokers on loopback, for tests: three,
+// unless -nodes says otherwise.
 //
 //	kafkactl up      start the brokers that do not run, wait until they are ready, print the addresses
 //	kafkactl down    stop the brokers and delete their data
@@ -8,6 +8,9 @@
 // On standard output, up prints only the addresses:
 //
 //	export OONA_KAFKA=$(go run ./internal/localkafka/kafkactl up)
+//
+// With -secure, the brokers also have listeners with TLS, SASL and client certificates,
+// and up prints the flags that connect to them on standard error.
 package main
 
 import (
@@ -49,7 +52,9 @@ func run(ctx context.Context, args []string, out, messages io.Writer) error {
 	flags := flag.NewFlagSet("kafkactl", flag.ContinueOnError)
 	flags.SetOutput(messages)
 	dir := flags.String("dir", filepath.Join(cache, "cluster"), "`directory` of configuration, logs and data; down deletes it")
-	port := flags.Int("port", defaultPort, "`port` of the first broker; five more follow, two of brokers and three of controllers")
+	port := flags.Int("port", defaultPort, "`port` of the first broker; those of the other brokers, of the controllers and of the secure listeners follow")
+	nodes := flags.Int("nodes", 3, "`number` of brokers")
+	secure := flags.Bool("secure", false, "add listeners with TLS and SASL (PLAIN, SCRAM, OAUTHBEARER), with client certificates, and with TLS only")
 	flags.Usage = func() {
 		fmt.Fprintln(messages, "usage: kafkactl [flags] up|down|status")
 		flags.PrintDefaults()
@@ -59,7 +64,7 @@ func run(ctx context.Context, args []string, out, messages io.Writer) error {
 	}
 	switch flags.Arg(0) {
 	case "up":
-		return up(ctx, localkafka.Options{Dir: *dir, Cache: cache, Port: *port, Detach: true}, out, messages)
+		return up(ctx, localkafka.Options{Dir: *dir, Cache: cache, Nodes: *nodes, Port: *port, Detach: true}, *secure, out, messages)
 	case "down":
 		return down(*dir, messages)
 	case "status":
@@ -69,14 +74,23 @@ func run(ctx context.Context, args []string, out, messages io.Writer) error {
 	return errUsage
 }
 
-func up(ctx context.Context, opts localkafka.Options, out, messages io.Writer) error {
+func up(ctx context.Context, opts localkafka.Options, secure bool, out, messages io.Writer) (err error) {
 	began := time.Now()
-	fmt.Fprintln(messages, "starting three Kafka brokers; the first time, Maven downloads Kafka")
+	secrets := files{opts.Dir}
+	if secure {
+		if opts.Secure, err = secrets.secure(); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(messages, "starting Kafka brokers; the first time, Maven downloads Kafka")
 	cluster, err := localkafka.Start(ctx, opts)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(messages, "ready after %s; data and logs are in %s\n", time.Since(began).Round(100*time.Millisecond), opts.Dir)
+	if secure {
+		secrets.explain(cluster, messages)
+	}
 	fmt.Fprintln(out, cluster)
 	return nil
 }
