@@ -135,6 +135,11 @@ func TestSecuredInstallation(t *testing.T) {
 			}
 		}
 	}
+	for token, want := range map[string]int{"": 401, stranger: 401, smoke: 405} { // it is no POST
+		if got := statusOf(t, client.Config("127.0.0.1"), "https://"+ingest[acceptFrames]+"/v1/frames", token); got != want {
+			t.Errorf("frames with the token %q: %d, want %d", token, got, want)
+		}
+	}
 	send := []string{"smoke", "--ingest=https://" + ingest[acceptFrames], "--exporter=https://" + exporter[adminListens], "--tls-ca-file", ca.File, "--window-length=1s", "--timeout=60s"}
 	if status, _, messages := run(t, append(send, "--token-file", write("stranger", stranger))...); status != 1 || !strings.Contains(messages, "401") {
 		t.Errorf("a stranger: status %d, %q", status, messages)
