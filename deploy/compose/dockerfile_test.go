@@ -80,7 +80,7 @@ func TestDockerfileBuilds(t *testing.T) {
 	if link, err := os.Readlink(filepath.Join(out, "entrypoint")); link != "/ko-app/exporter" {
 		t.Errorf("the entry point is %q (%v)", link, err)
 	}
-	said, err := exec.CommandContext(t.Context(), filepath.Join(out, "ko-app/exporter"), "--version").CombinedOutput()
+	said, err := exec.CommandContext(t.Context(), filepath.Join(out, "ko-app", "exporter"), "--version").CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(said), "exporter 1.2.3 0123abcd go") {
 		t.Errorf("--version says %q (%v)", said, err)
 	}

@@ -149,7 +149,7 @@ func TestSameDigests(t *testing.T) {
 	first := configOf(t, byArchitecture(t, open(t, dir, "aggregate"))["linux/amd64"])
 	again, tree := t.TempDir(), copyTree(t)
 
-	build := exec.Command(filepath.Join(tree, "deploy/image/build"), again)
+	build := exec.Command(filepath.Join(tree, "deploy", "image", "build"), again)
 	build.Env = append(os.Environ(), "IMAGE_CACHE="+t.TempDir(),
 		"VERSION="+first.Config.Labels["org.opencontainers.image.version"],
 		"REVISION="+first.Config.Labels["org.opencontainers.image.revision"],

@@ -179,7 +179,7 @@ func TestReleaseAgain(t *testing.T) {
 	unpackLayout(t, filepath.Join(dir, "oona-image-ingest-"+version+".oci.tar"), filepath.Join(layouts, "ingest"))
 	config := configOf(t, byArchitecture(t, open(t, layouts, "ingest"))["linux/amd64"])
 
-	build := exec.CommandContext(t.Context(), filepath.Join(tree, "deploy/release"), again)
+	build := exec.CommandContext(t.Context(), filepath.Join(tree, "deploy", "release"), again)
 	build.Env = append(os.Environ(), "VERSION="+version, "IMAGE_CACHE="+t.TempDir(),
 		"REVISION="+config.Config.Labels["org.opencontainers.image.revision"],
 		fmt.Sprintf("SOURCE_DATE_EPOCH=%d", config.Created.Unix()))

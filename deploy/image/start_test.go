@@ -151,7 +151,8 @@ func TestWorkersStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			select {
-			case <-ended:
+			case err := <-ended:
+				t.Logf("it ended: %v", err)
 			case <-time.After(30 * time.Second):
 				t.Error("it does not end on SIGTERM")
 			}

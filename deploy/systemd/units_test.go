@@ -57,7 +57,7 @@ func install(t *testing.T) string {
 	return dir
 }
 
-// systemd-analyze exits with 0 for unknown keys, but says so.
+// For unknown keys, the program exits with 0, but names the unit.
 func TestVerify(t *testing.T) {
 	needSystemd(t)
 	dir := install(t)
@@ -75,7 +75,7 @@ func TestVerify(t *testing.T) {
 func TestHardened(t *testing.T) {
 	needSystemd(t)
 	root := t.TempDir()
-	place := filepath.Join(root, "etc/systemd/system")
+	place := filepath.Join(root, "etc", "systemd", "system")
 	if err := os.MkdirAll(place, 0o700); err != nil {
 		t.Fatal(err)
 	}

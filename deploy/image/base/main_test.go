@@ -4,11 +4,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"testing"
-	"time"
 )
 
-// The file has all roots but the few that Mozilla trusts only in part, and each is valid
-// today.
+// The file has all roots but the few that Mozilla trusts only in part.
 func TestCertificates(t *testing.T) {
 	count := 0
 	for rest := certificates(); ; count++ {
@@ -20,8 +18,8 @@ func TestCertificates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !root.IsCA || time.Now().After(root.NotAfter) {
-			t.Errorf("%s is no authority, or has expired on %s; update golang.org/x/crypto/x509roots/fallback", root.Subject, root.NotAfter)
+		if !root.IsCA {
+			t.Errorf("%s is no authority", root.Subject)
 		}
 	}
 	if count < 100 {
