@@ -92,7 +92,7 @@ type PartitionsError struct {
 }
 
 func (e *PartitionsError) Error() string {
-	return fmt.Sprintf("%s had %d partitions and has %d: keys would move to other partitions", e.Topic, e.Had, e.Has)
+	return fmt.Sprintf("%s had %s and has %d: keys would move to other partitions", e.Topic, partitions(int(e.Had)), e.Has)
 }
 
 // Is reports whether target is ErrPartitions.

@@ -33,6 +33,25 @@ func (f TopicFault) String() string {
 	return f.Topic + " " + f.Fault + "; " + f.Remedy
 }
 
+// WrongPartitions returns the fault of a topic with another number of partitions than
+// its spec.
+func WrongPartitions(topic string, has, must int) TopicFault {
+	return TopicFault{Topic: topic, Kind: FaultPartitions, Fault: fmt.Sprintf("has %s and must have %d", partitions(has), must)}
+}
+
+// UnequalPartitions returns the fault of a topic with another number of partitions than
+// the topic that its spec names.
+func UnequalPartitions(topic string, has int, like string, likeHas int) TopicFault {
+	return TopicFault{Topic: topic, Kind: FaultUnequal, Fault: fmt.Sprintf("has %s and %s has %d, and the two must have the same number", partitions(has), like, likeHas)}
+}
+
+func partitions(n int) string {
+	if n == 1 {
+		return "1 partition"
+	}
+	return fmt.Sprintf("%d partitions", n)
+}
+
 // FaultKind is a kind of TopicFault.
 type FaultKind int
 

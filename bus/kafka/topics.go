@@ -272,7 +272,7 @@ func (a *topicAdmin) settled(spec oona.TopicSpec, v, other view) error {
 		}
 	}
 	if known := other.topics[spec.Name]; len(topic.Partitions) != len(known.Partitions) {
-		return fmt.Errorf("%s knows %d partitions of %s, and %s %d", v.broker, len(topic.Partitions), spec.Name, other.broker, len(known.Partitions))
+		return fmt.Errorf("the number of partitions of %s is %d on %s, and %d on %s", spec.Name, len(topic.Partitions), v.broker, len(known.Partitions), other.broker)
 	}
 	for _, s := range a.wrongSettings(spec, v) {
 		return fmt.Errorf("%s: topic %s %s", v.broker, spec.Name, s.fault())

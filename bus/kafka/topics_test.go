@@ -179,8 +179,8 @@ func TestTooFewReplicas(t *testing.T) {
 		}
 		spec := []oona.TopicSpec{{Name: name, Partitions: 1}}
 		_, err := kafka.New(cfg, nil).Apply(t.Context(), spec)
-		checkFaults(t, err, name+" has 1 replicas and must have 3")
-		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), spec), name+" has 1 replicas and must have 3")
+		checkFaults(t, err, name+" has 1 of the 3 replicas that it must have")
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), spec), name+" has 1 of the 3 replicas that it must have")
 	})
 }
 

@@ -174,10 +174,7 @@ func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []bus.Topi
 		}
 		faults = append(faults, a.shapeFaults(spec, topic)...)
 		if like := v.topics[spec.PartitionsOf]; like != nil && len(like.Partitions) != len(topic.Partitions) {
-			faults = append(faults, bus.TopicFault{
-				Topic: spec.Name, Kind: bus.FaultUnequal,
-				Fault: fmt.Sprintf("has %d partitions and %s has %d, and the two must have the same number", len(topic.Partitions), spec.PartitionsOf, len(like.Partitions)),
-			})
+			faults = append(faults, bus.UnequalPartitions(spec.Name, len(topic.Partitions), spec.PartitionsOf, len(like.Partitions)))
 		}
 		for _, s := range a.wrongSettings(spec, v) {
 			faults = append(faults, bus.TopicFault{Topic: spec.Name, Kind: s.kind(), Fault: s.fault()})
@@ -189,10 +186,7 @@ func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []bus.Topi
 // shapeFaults returns the faults that Apply does not correct.
 func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadata) (faults []bus.TopicFault) {
 	if has := len(topic.Partitions); spec.Partitions > 0 && has != int(spec.Partitions) {
-		faults = append(faults, bus.TopicFault{
-			Topic: spec.Name, Kind: bus.FaultPartitions,
-			Fault: fmt.Sprintf("has %d partitions and must have %d", has, spec.Partitions),
-		})
+		faults = append(faults, bus.WrongPartitions(spec.Name, has, int(spec.Partitions)))
 	}
 	if len(topic.Partitions) == 0 {
 		return faults
@@ -204,7 +198,7 @@ func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadat
 	if fewest < int(a.replication()) {
 		faults = append(faults, bus.TopicFault{
 			Topic: spec.Name, Kind: bus.FaultCopies,
-			Fault:  fmt.Sprintf("has %d replicas and must have %d", fewest, a.replication()),
+			Fault:  fmt.Sprintf("has %d of the %d replicas that it must have", fewest, a.replication()),
 			Remedy: "add replicas with kafka-reassign-partitions.sh",
 		})
 	}

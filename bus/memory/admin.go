@@ -78,10 +78,10 @@ func (b *Bus) faults(spec oona.TopicSpec) (all []bus.TopicFault) {
 	}
 	has := len(t.partitions)
 	if spec.Partitions > 0 && has != int(spec.Partitions) {
-		fault(bus.FaultPartitions, "has %d partitions and must have %d", has, spec.Partitions)
+		all = append(all, bus.WrongPartitions(spec.Name, has, int(spec.Partitions)))
 	}
 	if like := b.topics[spec.PartitionsOf]; like != nil && len(like.partitions) != has {
-		fault(bus.FaultUnequal, "has %d partitions and %s has %d", has, spec.PartitionsOf, len(like.partitions))
+		all = append(all, bus.UnequalPartitions(spec.Name, has, spec.PartitionsOf, len(like.partitions)))
 	}
 	if t.compacted != spec.Compacted {
 		fault(bus.FaultSetting, "must be compacted: %t", spec.Compacted)

@@ -52,7 +52,7 @@ func (f File) Plan(ctx context.Context, b bus.Bus, topics oona.Topics, group, to
 	for _, p := range f.Partitions {
 		c := Change{Partition: p.Partition, Was: bus.Commit{Offset: bus.NoOffset}, Is: bus.Commit{Offset: p.Offset, Metadata: p.Metadata}}
 		if int(p.Partition) >= len(held) {
-			c.Refused = fmt.Errorf("%w: %s has %d partitions", ErrPartition, topic, len(held))
+			c.Refused = fmt.Errorf("%w: the number of partitions of %s is %d", ErrPartition, topic, len(held))
 			changes = append(changes, c)
 			continue
 		}

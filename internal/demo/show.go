@@ -11,34 +11,39 @@ import (
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
-// say prints the addresses of all services, and commands to look at them.
+// say prints the addresses of all services, and commands to look at them. Its lines fit
+// a terminal of 80 columns, as one that wraps in a word is hard to read and to copy.
 func (s *services) say(cfg Config) {
 	broker := strings.Join(s.brokers, ",")
-	kind := "Kafka"
 	if s.embedded {
-		kind = "embedded broker, for testing; production means Kafka"
+		broker += " (embedded, for testing; production means Kafka)"
 	}
 	tensors := "in their frames; keep those for others with ingest's --tensor-store"
 	if s.tensors != nil {
-		tensors = s.tensorsURL + " (above 16 KiB; embedded S3 server, for testing)"
+		tensors = s.tensorsURL + "\n           (above 16 KiB; embedded S3 server, for testing)"
 	}
 	fmt.Fprintf(s.out, `Oona is running: %s
   windows  of %s, idle after %s (production: 10s and 60s)
   ingest   %s/v1/frames
   metrics  %s/metrics
-  broker   %s (%s)
+  broker   %s
   tensors  %s
 Look at it from another terminal:
   curl -s %s/metrics | grep ^kasmina_layer_seeds
-  kcat -b %s -C -t %s -o beginning -e -f '%%p/%%o %%T %%S bytes\n'
-  prometheus: scrape_configs: [{job_name: oona, static_configs: [{targets: ["%s"]}]}]
-    Quantiles need native histograms: start Prometheus 2.40 to 3.7 with --enable-feature=native-histograms,
-    or, from 3.8 on, add scrape_native_histograms: true to the job. Prometheus then stores no classic
-    buckets, unless the job has always_scrape_classic_histograms: true (in 2.45 to 2.55
-    scrape_classic_histograms: true). See docs/metrics.md.
+  kcat -b %s -C -t %s \
+    -o beginning -e -f '%%p/%%o %%T %%S bytes\n'
+Or with Prometheus, in its configuration:
+  scrape_configs:
+    - job_name: oona
+      static_configs: [{targets: ["%s"]}]
+  Quantiles need native histograms: start Prometheus 2.40 to 3.7 with
+  --enable-feature=native-histograms, or, from 3.8 on, add
+  scrape_native_histograms: true to the job. Prometheus then stores no classic
+  buckets, unless the job has always_scrape_classic_histograms: true (in 2.45
+  to 2.55 scrape_classic_histograms: true). See docs/metrics.md.
 
 `,
-		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, kind, tensors,
+		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, tensors,
 		s.adminURL, s.brokers[0], s.topics.LayerHealth, strings.TrimPrefix(s.adminURL, "http://"))
 }
 

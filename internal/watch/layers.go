@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -225,9 +226,10 @@ func (t *table) draw(now time.Time) {
 		return cmp.Or(cmp.Compare(x.Run, y.Run), cmp.Compare(x.ID, y.ID))
 	})
 	columns, height := t.screen.Size()
+	status := wrap(t.status(), columns-1)
 	// Above and below the layers are the legend, the number of layers that are left
 	// out, the status and the cursor.
-	most := max(1, min(mostRows, height-len(legend)-3))
+	most := max(1, min(mostRows, height-len(legend)-len(status)-2))
 	var text strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&text, "\x1b[%dA", t.drawn)
@@ -250,7 +252,25 @@ func (t *table) draw(now time.Time) {
 	if n := len(rows) - len(shown); n > 0 {
 		line(fmt.Sprintf("... and %d more", n))
 	}
-	line(t.status())
+	for _, s := range status {
+		line(s)
+	}
 	text.WriteString("\x1b[J")
 	t.write(text.String())
+}
+
+// wrap divides text between words into lines of at most width columns. A word that is
+// longer has a line of its own.
+func wrap(text string, width int) (lines []string) {
+	words := strings.Fields(text)
+	for len(words) > 0 {
+		n, columns := 1, utf8.RuneCountInString(words[0])
+		for n < len(words) && columns+1+utf8.RuneCountInString(words[n]) <= width {
+			columns += 1 + utf8.RuneCountInString(words[n])
+			n++
+		}
+		lines = append(lines, strings.Join(words[:n], " "))
+		words = words[n:]
+	}
+	return lines
 }

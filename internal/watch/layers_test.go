@@ -243,6 +243,26 @@ func TestBarShowsEveryState(t *testing.T) {
 	}
 }
 
+// A status that is wider than the terminal takes several lines, and the next drawing
+// replaces all of them.
+func TestStatusWrapsBetweenWords(t *testing.T) {
+	var out bytes.Buffer
+	status := "run 7EJX24: 1203 frames sent, 1203 acknowledged, 1203 folded, 0 late; 2 windows open, 160 rollups"
+	b := newTable(LayersOptions{Status: func() string { return status }, Stay: time.Minute}, Screen{Out: &out, Size: func() (int, int) { return 40, 24 }})
+	b.draw(time.Now())
+	b.draw(time.Now())
+	_, second, found := strings.Cut(out.String(), "\x1b[5A") // 2 of the legend, 3 of the status
+	lines := strings.Split(strings.ReplaceAll(second, "\x1b[2K", ""), "\n")
+	if !found || len(lines) != 6 || strings.Join(lines[2:5], " ") != status {
+		t.Errorf("the drawings are %q", out.String())
+	}
+	for _, width := range []int{-1, 0, 5} {
+		if got := wrap("of 12345 words", width); len(got) != 3 {
+			t.Errorf("at %d columns: %q", width, got)
+		}
+	}
+}
+
 // A terminal's table is drawn over itself, and no line is wider than the
 // terminal: it would wrap and shift all the others. Nor is it higher.
 func TestTableRedrawsInPlace(t *testing.T) {
