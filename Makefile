@@ -147,7 +147,7 @@ helm-golden: ## write what the Helm chart renders now, the table in its README, 
 
 .PHONY: helm-e2e
 helm-e2e: ## the chart on a real Kubernetes API server, with the real binaries; needs root, and 20 minutes the first time
-	cd deploy/helm/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 60m -v $(TESTARGS) .
+	cd deploy/helm/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 60m -v $(TESTARGS) ./...
 
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")

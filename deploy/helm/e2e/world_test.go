@@ -36,12 +36,13 @@ var nodes = []string{"node-a", "node-b"}
 
 // world is a cluster with a chart and a broker.
 type world struct {
-	dir    string
-	helm   string // path of the program
-	plane  *controlplane.ControlPlane
-	client kubernetes.Interface // may do everything
-	kafka  *localkafka.Cluster
-	values string // path of the values file
+	dir     string
+	helm    string // path of the program
+	network *kubelet.Network
+	plane   *controlplane.ControlPlane
+	client  kubernetes.Interface // may do everything
+	kafka   *localkafka.Cluster
+	values  string // path of the values file
 
 	authority *tlstest.Authority
 	tls       *tls.Config // of clients of ingest and of the admin ports
@@ -49,20 +50,35 @@ type world struct {
 
 	load    *load   // nil until it is started
 	oldest  *oldest // the same
+	usual   float64 // greatest age of a window while nothing happens
 	figures []string
 }
 
-// newWorld starts all that lasts until the end of the test.
+// newWorld starts a cluster and a broker, which last until the end of the test.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := newCluster(t, firstTag, nextTag)
+	step(t, "binaries of Oona", func() error {
+		return errors.Join(w.buildImage(t.Context(), firstTag), w.buildImage(t.Context(), nextTag))
+	})
+	step(t, "Kafka", func() (err error) {
+		w.kafka, err = localkafka.Start(t.Context(), localkafka.Options{Dir: filepath.Join(w.dir, "kafka"), Nodes: 1, Host: w.network.Host().String()})
+		return err
+	})
+	t.Cleanup(func() { fail(t, w.kafka.Stop()) })
+	return w
+}
+
+// newCluster starts a control plane and a kubelet that has images with these tags.
+func newCluster(t *testing.T, tags ...string) *world {
 	t.Helper()
 	if err := kubelet.Check(); err != nil {
 		t.Fatal(err)
 	}
 	w := &world{dir: t.TempDir()}
 	if keep := os.Getenv("OONA_E2E_DIR"); keep != "" { // to look at logs afterwards
-		w.dir = keep
+		w.dir = filepath.Join(keep, t.Name())
 	}
-	step(t, "binaries of Oona", func() error { return w.buildImages(t.Context()) })
 	var programs controlplane.Programs
 	step(t, "etcd, API server, controller manager and Helm (the first time, they are built)", func() (err error) {
 		cache, err := os.UserCacheDir()
@@ -73,20 +89,14 @@ func newWorld(t *testing.T) *world {
 		w.helm = programs.Helm
 		return err
 	})
-	var network *kubelet.Network
-	step(t, "network of the pods", func() (err error) {
-		network, err = kubelet.NewNetwork(t.Context(), "oona-e2e", netip.MustParsePrefix("10.203.7.0/24"))
-		return err
-	})
-	t.Cleanup(func() { fail(t, network.Close(context.Background())) })
-	step(t, "Kafka", func() (err error) {
-		w.kafka, err = localkafka.Start(t.Context(), localkafka.Options{Dir: filepath.Join(w.dir, "kafka"), Nodes: 1, Host: network.Host().String()})
-		return err
-	})
-	t.Cleanup(func() { fail(t, w.kafka.Stop()) })
+	var err error
+	if w.network, err = kubelet.NewNetwork(t.Context(), "oona-e2e", netip.MustParsePrefix("10.203.7.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fail(t, w.network.Close(context.Background())) })
 	step(t, "control plane", func() error { return w.startControlPlane(t, programs) })
 	step(t, "namespace and rights", func() error { return w.prepareNamespace(t.Context()) })
-	w.startKubelet(t, network)
+	w.startKubelet(t, tags)
 	return w
 }
 
@@ -107,26 +117,27 @@ func fail(t *testing.T, err error) {
 	}
 }
 
-// buildImages builds the files of two images that differ by the version that they say.
-func (w *world) buildImages(ctx context.Context) error {
-	for _, tag := range []string{firstTag, nextTag} {
-		root := w.image(tag)
-		for _, dir := range []string{"ko-app", "etc", "tmp"} {
-			if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-				return err
-			}
-		}
-		if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"), 0o644); err != nil {
-			return err
-		}
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-			"-ldflags", "-s -w -X github.com/morphogenetic/oona/internal/worker.stampedVersion="+tag+".0.0",
-			"-o", filepath.Join(root, "ko-app")+"/", "./cmd/ingest", "./cmd/aggregate", "./cmd/exporter", "./cmd/oona")
-		build.Dir = "../../.."
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if output, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w\n%s", err, output)
-		}
+// buildImage builds the files of an image of Oona, whose programs say that they have the
+// version of the tag.
+func (w *world) buildImage(ctx context.Context, tag string) error {
+	root := w.image(tag)
+	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"), 0o644); err != nil {
+		return err
+	}
+	return build(ctx, "../../..", filepath.Join(root, "ko-app"), "-s -w -X github.com/morphogenetic/oona/internal/worker.stampedVersion="+tag+".0.0",
+		"./cmd/ingest", "./cmd/aggregate", "./cmd/exporter", "./cmd/oona")
+}
+
+// build builds commands of a module into a directory, as ko does.
+func build(ctx context.Context, module, into, linkerFlags string, commands ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", linkerFlags, "-o", into + "/"}, commands...)...)
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, output)
 	}
 	return nil
 }
@@ -178,7 +189,11 @@ func (w *world) prepareNamespace(ctx context.Context) error {
 	})
 }
 
-func (w *world) startKubelet(t *testing.T, network *kubelet.Network) {
+func (w *world) startKubelet(t *testing.T, tags []string) {
+	images := make(map[string]string)
+	for _, tag := range tags {
+		images[tag] = w.image(tag)
+	}
 	log, err := os.Create(filepath.Join(w.dir, "kubelet.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -188,8 +203,7 @@ func (w *world) startKubelet(t *testing.T, network *kubelet.Network) {
 		t.Fatal(err)
 	}
 	k := kubelet.New(kubelet.Options{
-		Client: client, Nodes: nodes, Network: network, Dir: filepath.Join(w.dir, "kubelet"),
-		Images: map[string]string{firstTag: w.image(firstTag), nextTag: w.image(nextTag)},
+		Client: client, Nodes: nodes, Network: w.network, Dir: filepath.Join(w.dir, "kubelet"), Images: images,
 		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	ctx, stop := context.WithCancel(context.Background())
@@ -227,7 +241,7 @@ func await(ctx context.Context, what string, ask func(context.Context) error) er
 	}
 }
 
-// diagnose prints the pods, and where the logs are.
+// diagnose prints the pods, and the ends of the logs of those that are not ready.
 func (w *world) diagnose(t *testing.T) {
 	t.Helper()
 	list, err := w.client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
@@ -235,24 +249,25 @@ func (w *world) diagnose(t *testing.T) {
 		t.Error(err)
 		return
 	}
+	logs := []string{"kubelet.log", "load.log"}
 	for i := range list.Items {
 		pod := &list.Items[i]
 		for _, c := range pod.Status.ContainerStatuses {
 			t.Logf("%s on %s: %s, ready %t, restarts %d, image %s, state %s", pod.Name, pod.Spec.NodeName, pod.Status.Phase, c.Ready, c.RestartCount, c.Image, c.State.String())
-		}
-	}
-	for _, pattern := range []string{"kubelet/logs/*", "kubelet.log", "load.log"} {
-		logs, err := filepath.Glob(filepath.Join(w.dir, pattern))
-		if err != nil {
-			t.Error(err)
-		}
-		for _, log := range logs {
-			text, err := os.ReadFile(log)
-			if err != nil {
-				t.Error(err)
+			if !c.Ready {
+				logs = append(logs, logOf(pod, c.Name))
 			}
-			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-			t.Logf("%s:\n%s", log, strings.Join(lines[max(0, len(lines)-5):], "\n"))
 		}
 	}
+	for _, log := range logs {
+		text, err := os.ReadFile(filepath.Join(w.dir, log))
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		t.Logf("%s (%v):\n%s", log, err, strings.Join(lines[max(0, len(lines)-10):], "\n"))
+	}
+	t.Log("OONA_E2E_DIR=DIRECTORY keeps all logs in an empty directory")
+}
+
+// logOf returns the file of what a container prints, in the directory of the world.
+func logOf(pod *corev1.Pod, container string) string {
+	return filepath.Join("kubelet", "logs", fmt.Sprintf("%s_%s_%s_%s.log", pod.Namespace, pod.Name, pod.UID[:8], container))
 }
