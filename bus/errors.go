@@ -53,7 +53,10 @@ var (
 )
 
 // PublishError lists the messages of a call that were not acknowledged. They may
-// have been written all the same. All others are on the bus.
+// have been written all the same. All others are on the bus, except after ErrTooLarge
+// because of PublisherOptions.MaxMessageBytes: that is noticed before anything is sent,
+// so no message of the call is on the bus, and only the first one that is too large is
+// listed.
 type PublishError struct {
 	Topic    string
 	Messages int // of the call

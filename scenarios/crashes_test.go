@@ -177,13 +177,13 @@ func joinAndLeave(w *world) {
 	finish()
 	w.stop()
 	w.figure("%d joined, %d left, %d were killed", joined, left, killed)
-	claims := 0
+	assignments := 0
 	for _, p := range w.all {
-		claims += len(p.logged("partition assigned"))
+		assignments += len(p.logged("partition assigned"))
 	}
-	w.figure("%d claims", claims)
-	if claims < 3*partitions {
-		w.Errorf("%d claims: the group was not rebalanced", claims)
+	w.figure("%d assignments", assignments)
+	if assignments < 3*partitions {
+		w.Errorf("%d assignments: the group was not rebalanced", assignments)
 	}
 	r := w.check()
 	w.nothingAside(r)
