@@ -63,7 +63,7 @@ func repository(service types.ServiceConfig) string {
 }
 
 func TestImagesHaveOneVersion(t *testing.T) {
-	project := load(t, "OONA_IMAGES=registry.example/oona", "OONA_VERSION=1.2.3")
+	project := load(t, "IMAGE_REPOSITORY=registry.example/oona", "IMAGE_TAG=1.2.3")
 	for _, name := range append([]string{"topics"}, workers...) {
 		service, binary := project.Services[name], name
 		if name == "topics" {

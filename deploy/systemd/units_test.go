@@ -134,9 +134,39 @@ func TestSettings(t *testing.T) {
 		t.Errorf("oona check: %v\n%s", err, out)
 	}
 
+	checkCredentials(t, bin)
+
 	// Exit status 2 would mean that a setting is wrong; 1, that there is no broker.
 	out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "oona"), "topics", "apply", "--config=etc/topics.yaml", "--brokers=127.0.0.1:1").CombinedOutput()
 	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 1 {
 		t.Errorf("oona topics apply: %v\n%s", err, out)
+	}
+}
+
+// checkCredentials checks that each credential of the workers' unit has the name of a
+// flag for a file.
+func checkCredentials(t *testing.T, bin string) {
+	t.Helper()
+	var flags strings.Builder
+	for _, worker := range workers {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, worker), "-h").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags.Write(out)
+	}
+	unit, err := os.ReadFile("oona@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, first, found := strings.Cut(string(unit), "LoadCredential=oona.")
+	if !found {
+		t.Fatal("the unit has no credentials")
+	}
+	for _, name := range strings.Split(first, "LoadCredential=oona.") {
+		name, _, _ = strings.Cut(name, "\n")
+		if !strings.Contains(flags.String(), " --"+name+"-file=") {
+			t.Errorf("no worker has a flag --%s-file", name)
+		}
 	}
 }
