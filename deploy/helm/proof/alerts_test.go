@@ -59,6 +59,15 @@ func TestAlertsAreTheSame(t *testing.T) {
 	}
 }
 
+// A copy of the chart in which the link leads nowhere says so, and has no rule without alerts.
+func TestAlertsAreMissed(t *testing.T) {
+	c := loadChart(t)
+	c.Files = slices.DeleteFunc(c.Files, func(f *chart.File) bool { return f.Name == "files/oona-alerts.yml" })
+	if _, err := render(c, readValues(t, "production")); err == nil || !strings.Contains(err.Error(), "files/oona-alerts.yml") {
+		t.Errorf("a chart without its alerts renders: error %v", err)
+	}
+}
+
 var (
 	series   = regexp.MustCompile(`\b((oona|kasmina)_[a-z0-9_]+|up)\b`)
 	matchers = `{namespace="ns",job=~"r-oona-(ingest|aggregate|exporter)"`
