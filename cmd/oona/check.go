@@ -14,6 +14,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/configcheck"
+	"github.com/morphogenetic/oona/internal/history"
 	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
@@ -162,7 +163,11 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 		return nil, err
 	}
 	log := windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}
-	if faults, err = log.misfits(ctx, c.ReadLog, logger); err != nil {
+	place, err := log.place(logger)
+	if err != nil {
+		return nil, err
+	}
+	if faults, err = history.Misfits(ctx, place, c.ReadLog); err != nil {
 		return faults, err
 	}
 	var newest windows.Config
@@ -211,7 +216,7 @@ func (c *windowsCommand) newestOfLog(ctx context.Context, logger *slog.Logger) (
 	if err != nil {
 		return windows.Config{}, err
 	}
-	return h.newest(), nil
+	return h.Newest(), nil
 }
 
 // newestOfSettings returns the newest configuration of any partition in the settings

@@ -202,45 +202,6 @@ func TestWindowsAfterRetention(t *testing.T) {
 	})
 }
 
-// If the log ends before the offset that was read, it is not known which configuration
-// holds. Aggregators refuse the partition, too.
-func TestWindowsOfALogThatHasLostItsEnd(t *testing.T) {
-	t.Parallel()
-	_, cfg := startBroker(t)
-	topics, err := oona.NewTopics("lost-end")
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &installation{t: t, cfg: cfg, topics: topics, group: "lost-end"}
-	if status, _, messages := i.oona("topics", "apply", "--partitions", "1"); status != 0 {
-		t.Fatalf("topics apply: %q", messages)
-	}
-	i.aggregateBeyond(-1, 1, windows.DefaultConfig())
-	commits, err := kafka.New(cfg, nil).Commits(t.Context(), i.group, topics.SeedMetrics)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, commit, err := aggregate.ParseCommit(commits[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	reached, err := commit.Reached()
-	if err != nil {
-		t.Fatal(err)
-	}
-	readTo := reached.ProcessedTo
-	if readTo <= commits[0].Offset {
-		t.Fatalf("the commit of offset %d was read up to %d: give it more records", commits[0].Offset, readTo)
-	}
-	h := &history{group: i.group}
-	for end, want := range map[int64]string{readTo: "", readTo - 1: fmt.Sprintf("had read up to offset %d, but the log ends at %d", readTo, readTo-1)} {
-		p, err := h.begin(t.Context(), bus.Assignment{Partitions: 1, Committed: commits[0], LogEnd: end})
-		if err != nil || (want == "") != (p.unknown == "") || !strings.Contains(p.unknown, want) {
-			t.Errorf("of a log that ends at %d: %+v, %v; want %q", end, p, err, want)
-		}
-	}
-}
-
 // If the log has no configuration, the aggregators' own settings are in their commits.
 func TestWindowsOfAggregatorsThemselves(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {

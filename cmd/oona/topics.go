@@ -13,6 +13,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/history"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -181,30 +182,34 @@ func (a *applyTopics) configure(ctx context.Context, c *topicsCommand, given map
 // --new-incarnation, begin does so in all partitions except those that have just got
 // their first records.
 func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []int32, to streams, logger *slog.Logger) error {
-	reason := func(e *examination, p *partitionHistory) string {
+	reason := func(e *history.Examination, p *history.Partition) string {
 		switch {
-		case e.needsIncarnation(p):
+		case e.NeedsIncarnation(p):
 			return "its rollups belong to another log, or have a greater incarnation or offset"
-		case a.NewIncarnation && !slices.Contains(first, p.partition):
+		case a.NewIncarnation && !slices.Contains(first, p.Number):
 			return "--new-incarnation was given"
 		}
 		return ""
 	}
-	e, err := log.examine(ctx, func(e *examination, p *partitionHistory) bool { return reason(e, p) != "" }, logger)
+	at, err := log.place(logger)
 	if err != nil {
 		return err
 	}
-	for _, p := range e.history.partitions {
+	e, err := history.Examine(ctx, at, func(e *history.Examination, p *history.Partition) bool { return reason(e, p) != "" })
+	if err != nil {
+		return err
+	}
+	for _, p := range e.History.Partitions {
 		why := reason(e, p)
 		if why == "" {
 			continue
 		}
-		if _, err := e.log.BeginIncarnation(ctx, p.partition, p.engine.Incarnation(), p.next, why); err != nil {
+		if _, err := e.Log.BeginIncarnation(ctx, p.Number, p.Engine.Incarnation(), p.Next, why); err != nil {
 			return err
 		}
-		fmt.Fprintf(to.out, "%s: a new incarnation begins in partition %d: %s\n", e.topics.SeedMetrics, p.partition, why)
-		if p.engine.Config().Generation == 0 {
-			fmt.Fprintf(to.messages, "partition %d: its log has no configuration, so the aggregators' own settings hold. Write one with: oona windows apply --from TIME\n", p.partition)
+		fmt.Fprintf(to.out, "%s: a new incarnation begins in partition %d: %s\n", e.Topics.SeedMetrics, p.Number, why)
+		if p.Engine.Config().Generation == 0 {
+			fmt.Fprintf(to.messages, "partition %d: its log has no configuration, so the aggregators' own settings hold. Write one with: oona windows apply --from TIME\n", p.Number)
 		}
 	}
 	return nil
@@ -241,21 +246,21 @@ func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given ma
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(h.partitions, func(p *partitionHistory) bool { return p.committed.Offset == oona.NoOffset }) {
-		if err := h.readOn(ctx); err != nil {
+	if slices.ContainsFunc(h.Partitions, func(p *history.Partition) bool { return p.Committed.Offset == oona.NoOffset }) {
+		if err := h.ReadOn(ctx); err != nil {
 			return err
 		}
 	}
 	differ := false
-	for _, p := range h.partitions {
-		held := p.engine.Config()
+	for _, p := range h.Partitions {
+		held := p.Engine.Config()
 		changes := differences(held, merge(held, a.Windows, given))
 		switch {
-		case p.unknown != "":
-			fmt.Fprintf(to.messages, "partition %d: it is not known which configuration holds: %s\n", p.partition, p.unknown)
+		case p.Unknown != "":
+			fmt.Fprintf(to.messages, "partition %d: it is not known which configuration holds: %s\n", p.Number, p.Unknown)
 			differ = true
 		case len(changes) > 0:
-			fmt.Fprintf(to.messages, "partition %d keeps generation %d. The flags ask for %s\n", p.partition, held.Generation, strings.Join(changes, ", "))
+			fmt.Fprintf(to.messages, "partition %d keeps generation %d. The flags ask for %s\n", p.Number, held.Generation, strings.Join(changes, ", "))
 			differ = true
 		}
 	}
@@ -278,7 +283,11 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 		return err
 	}
 	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}
-	misfits, err := log.misfits(ctx, true, logger)
+	at, err := log.place(logger)
+	if err != nil {
+		return err
+	}
+	misfits, err := history.Misfits(ctx, at, true)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/history"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -28,21 +29,40 @@ func defaultWindows() windowsCommand {
 }
 
 // history returns the history of the seed-metrics topic, up to the ends of its logs.
-func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (*history, error) {
+func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (*history.History, error) {
 	h, err := c.open(ctx, logger)
 	if err != nil {
 		return nil, err
 	}
-	return h, h.readOn(ctx)
+	return h, h.ReadOn(ctx)
+}
+
+// place returns what an examination is about.
+func (c *windowsCommand) place(logger *slog.Logger) (history.Place, error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	return history.Place{Bus: kafka.New(c.Bus, logger), Topics: topics, Group: c.Group, Settle: c.Bus.SettleTime(), Logger: logger}, err
+}
+
+// restore corrects the settings topic from a history.
+func (c *windowsCommand) restore(ctx context.Context, h *history.History, w io.Writer, logger *slog.Logger) error {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return err
+	}
+	kept, err := openShelf(ctx, h.Bus, topics, logger)
+	if err != nil {
+		return err
+	}
+	return h.Restore(ctx, topics, kept.held, w)
 }
 
 // open returns the history before the logs are read.
-func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (*history, error) {
+func (c *windowsCommand) open(ctx context.Context, logger *slog.Logger) (*history.History, error) {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return nil, err
 	}
-	return openHistory(ctx, kafka.New(c.Bus, logger), topics.SeedMetrics, c.Group)
+	return history.Open(ctx, kafka.New(c.Bus, logger), topics.SeedMetrics, c.Group)
 }
 
 type showWindows struct {
@@ -63,21 +83,21 @@ func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *s
 	if s.JSON {
 		encoder := json.NewEncoder(to.out)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(h.shown())
+		return encoder.Encode(shownOf(h))
 	}
-	for _, p := range h.partitions {
-		p.print(to.out, h.group)
+	for _, p := range h.Partitions {
+		printPartition(to.out, p, h.Group)
 	}
 	return nil
 }
 
-func (p *partitionHistory) print(w io.Writer, group string) {
-	fmt.Fprintf(w, "partition %d, offsets %d to %d\n", p.partition, p.start, p.next)
-	if n := p.engine.Incarnation(); n != 0 {
-		fmt.Fprintf(w, "  incarnation %d%s\n", n, p.begun(time.Now()))
+func printPartition(w io.Writer, p *history.Partition, group string) {
+	fmt.Fprintf(w, "partition %d, offsets %d to %d\n", p.Number, p.Start, p.Next)
+	if n := p.Engine.Incarnation(); n != 0 {
+		fmt.Fprintf(w, "  incarnation %d%s\n", n, begun(p, time.Now()))
 	}
-	if p.unknown != "" {
-		fmt.Fprintf(w, "  it is not known which configuration holds: %s\n", p.unknown)
+	if p.Unknown != "" {
+		fmt.Fprintf(w, "  it is not known which configuration holds: %s\n", p.Unknown)
 	}
 	list := func(c windows.Configuration) {
 		fmt.Fprint(w, "   ")
@@ -86,12 +106,12 @@ func (p *partitionHistory) print(w io.Writer, group string) {
 		}
 		fmt.Fprintln(w)
 	}
-	for _, c := range p.inReach {
-		fmt.Fprintf(w, "  commit of %s: %s\n", group, standing(c))
+	for _, c := range p.InReach {
+		fmt.Fprintf(w, "  commit of %s: %s\n", group, history.Standing(c))
 		list(c)
 	}
-	for _, f := range p.found {
-		fmt.Fprintf(w, "  offset %d, appended %s: %s\n", f.offset, f.appendedAt.Time().Format(time.RFC3339), f.says)
+	for _, f := range p.Found {
+		fmt.Fprintf(w, "  offset %d, appended %s: %s\n", f.Offset, f.AppendedAt.Time().Format(time.RFC3339), f.Says)
 		if f.Config.Generation > 0 {
 			list(f.Configuration)
 		}
@@ -100,13 +120,13 @@ func (p *partitionHistory) print(w io.Writer, group string) {
 
 // begun returns in words when the incarnation of the log began. It takes the time from
 // the record, or else from the number, which usually is this time.
-func (p *partitionHistory) begun(now time.Time) string {
-	for _, f := range p.found {
-		if f.incarnation != nil && f.incarnation.Number == p.engine.Incarnation() {
-			return ", begun at " + f.incarnation.WrittenAt.Time().Format(time.RFC3339)
+func begun(p *history.Partition, now time.Time) string {
+	for _, f := range p.Found {
+		if f.Incarnation != nil && f.Incarnation.Number == p.Engine.Incarnation() {
+			return ", begun at " + f.Incarnation.WrittenAt.Time().Format(time.RFC3339)
 		}
 	}
-	if at := oona.Micros(p.engine.Incarnation()).Time(); !at.After(now) {
+	if at := oona.Micros(p.Engine.Incarnation()).Time(); !at.After(now) {
 		return ", begun at about " + at.Format(time.RFC3339)
 	}
 	return ""
@@ -155,23 +175,23 @@ type shownConfiguration struct {
 	Windows    map[string]any `json:"windows"`
 }
 
-func (h *history) shown() []shownPartition {
-	all := make([]shownPartition, 0, len(h.partitions))
-	for _, p := range h.partitions {
-		shown := shownPartition{p.partition, p.start, p.engine.Incarnation(), p.next, p.unknown, []shownInReach{}, []shownConfiguration{}, []shownIncarnation{}}
-		for _, c := range p.inReach {
+func shownOf(h *history.History) []shownPartition {
+	all := make([]shownPartition, 0, len(h.Partitions))
+	for _, p := range h.Partitions {
+		shown := shownPartition{p.Number, p.Start, p.Engine.Incarnation(), p.Next, p.Unknown, []shownInReach{}, []shownConfiguration{}, []shownIncarnation{}}
+		for _, c := range p.InReach {
 			held := shownInReach{Generation: c.Config.Generation, Windows: settingsByName(c.Config)}
 			if c.From != 0 {
 				held.From = c.From.Time()
 			}
 			shown.Committed = append(shown.Committed, held)
 		}
-		for _, f := range p.found {
-			if s := f.incarnation; s != nil {
-				shown.Incarnations = append(shown.Incarnations, shownIncarnation{f.offset, f.appendedAt.Time(), s.Number, s.PreviousEnd, s.Reason, s.Worker, f.holds, f.says})
+		for _, f := range p.Found {
+			if s := f.Incarnation; s != nil {
+				shown.Incarnations = append(shown.Incarnations, shownIncarnation{f.Offset, f.AppendedAt.Time(), s.Number, s.PreviousEnd, s.Reason, s.Worker, f.Holds, f.Says})
 				continue
 			}
-			c := shownConfiguration{f.offset, f.appendedAt.Time(), f.Config.Generation, f.From.Time(), f.holds, f.says, nil}
+			c := shownConfiguration{f.Offset, f.AppendedAt.Time(), f.Config.Generation, f.From.Time(), f.Holds, f.Says, nil}
 			if c.Generation > 0 {
 				c.Windows = settingsByName(f.Config)
 			}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"os"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/history"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
@@ -52,17 +52,17 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 	if err != nil {
 		return err
 	}
-	newest := h.newest()
+	newest := h.Newest()
 	set := given(command)
 	kept, err := a.resolve(ctx, c.Windows, set, logger)
 	if err != nil {
 		return err
 	}
-	next := windows.Configuration{Config: nameCatalogue(merge(newest, windows.Config(a.Windows), set)), From: oona.MicrosOf(a.From)}
+	next := windows.Configuration{Config: history.NameCatalogue(merge(newest, windows.Config(a.Windows), set)), From: oona.MicrosOf(a.From)}
 	if next.Config.Generation, err = a.generation(newest.Generation, set); err != nil {
 		return err
 	}
-	if next.Config, err = a.Memory.cap(next.Config, len(h.partitions), set); err != nil {
+	if next.Config, err = a.Memory.cap(next.Config, len(h.Partitions), set); err != nil {
 		return err
 	}
 	if err := errors.Join(a.refuseUnknown(h, set), a.refuseMany(h)); err != nil {
@@ -72,34 +72,28 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 		return err
 	}
 	a.describe(to.messages, h, newest, next.Config)
-	if err := a.confirm(to, fmt.Sprintf("Write generation %d to %s (partitions: %d)?", next.Config.Generation, h.topic, len(h.partitions))); err != nil {
+	if err := a.confirm(to, fmt.Sprintf("Write generation %d to %s (partitions: %d)?", next.Config.Generation, h.Topic, len(h.Partitions))); err != nil {
 		return err
 	}
 	if err := a.refuse(h, next, time.Now()); err != nil { // again, as the answer may have taken long
 		return err
 	}
-	partitions := make([]int32, len(h.partitions))
-	before := make([]int, len(h.partitions))
-	for i, p := range h.partitions {
-		partitions[i], before[i] = p.partition, len(p.found)
+	partitions := make([]int32, len(h.Partitions))
+	before := make([]int, len(h.Partitions))
+	for i, p := range h.Partitions {
+		partitions[i], before[i] = p.Number, len(p.Found)
 	}
 	if err := a.write(ctx, kept, partitions, next); err != nil {
 		return err
 	}
-	if err := h.readOn(ctx); err != nil {
+	if err := h.ReadOn(ctx); err != nil {
 		return err
 	}
-	return errors.Join(h.report(to.out, next, before), a.note(ctx, kept, h, next))
-}
-
-// nameCatalogue sets the first built-in catalogue if a configuration names none, as
-// that is what no catalogue means. It does not do so for reducer 1, whose records have
-// no field for it and can be read by older aggregators.
-func nameCatalogue(c windows.Config) windows.Config {
-	if c.Reducer > 1 && c.Catalogue == (oona.CatalogueHash{}) {
-		c.Catalogue = oona.FirstCatalogue
+	err = h.Note(ctx, kept.topics, next)
+	if err != nil {
+		err = fmt.Errorf("the configuration is in the log, but could not be written to the settings topic; run oona windows show --restore: %w", err)
 	}
-	return c
+	return errors.Join(reportWritten(to.out, h, next, before), err)
 }
 
 // resolve sets the reducer and the catalogue from the flags, and returns the shelf.
@@ -136,63 +130,29 @@ func (a *applyWindows) write(ctx context.Context, kept *shelf, partitions []int3
 	return nil
 }
 
-// note writes the configuration to the settings topic, for the partitions in which it
-// has an effect.
-func (a *applyWindows) note(ctx context.Context, kept *shelf, h *history, next windows.Configuration) error {
-	var entries []settings.Entry
-	for _, p := range h.partitions {
-		if p.unknown != "" || p.engine.Config().Generation == next.Config.Generation {
-			entries = append(entries, settings.WindowsEntry(p.partition, next.Record()))
-		}
-	}
-	if err := settings.Write(ctx, kept.bus, kept.topics, entries...); err != nil {
-		return fmt.Errorf("the configuration is in the log, but could not be written to the settings topic; run oona windows show --restore: %w", err)
-	}
-	return nil
-}
-
-// newest returns the configuration of the highest generation that holds in any
-// partition, or the defaults if that is not known for any.
-func (h *history) newest() windows.Config {
-	newest, found := windows.DefaultConfig(), false
-	for _, p := range h.partitions {
-		c := p.engine.Config()
-		if c.Generation == 0 && (p.unknown != "" || p.empty()) {
-			continue
-		}
-		if !found || c.Generation > newest.Generation {
-			newest, found = c, true
-		}
-	}
-	return newest
-}
-
-// furthestGeneration limits how far the next generation may be above the newest, and
-// furthestFrom how far in the future it may begin. As no configuration can begin before
-// the last one, a typing error would prevent all further changes.
-const (
-	furthestGeneration = 1000
-	furthestFrom       = 30 * 24 * time.Hour
-)
+// furthestFrom limits how far in the future a configuration may begin. As no
+// configuration can begin before the last one, a typing error would prevent all further
+// changes.
+const furthestFrom = 30 * 24 * time.Hour
 
 // generation returns the number of the next configuration.
 func (a *applyWindows) generation(newest int32, set map[string]bool) (int32, error) {
-	if newest == math.MaxInt32 {
-		return 0, fmt.Errorf("generation %d is the greatest possible number; to change the windows, create new topics (--prefix)", newest)
+	least, greatest, err := history.NextGenerations(newest)
+	if err != nil {
+		return 0, err
 	}
 	if !set["generation"] {
-		return newest + 1, nil
+		return least, nil
 	}
-	last := int32(min(int64(newest)+furthestGeneration, math.MaxInt32))
-	if a.Generation <= newest || a.Generation > last {
-		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, but the newest is %d; give %d to %d, or omit the flag for the next number", a.Generation, newest, newest+1, last)}
+	if a.Generation < least || a.Generation > greatest {
+		return 0, &oona.FieldError{Field: "--generation", Reason: fmt.Sprintf("is %d, but the newest is %d; give %d to %d, or omit the flag for the next number", a.Generation, newest, least, greatest)}
 	}
 	return a.Generation, nil
 }
 
 // refuseUnknown returns an error if it is not known which configuration holds in a
 // partition and not all settings are given.
-func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
+func (a *applyWindows) refuseUnknown(h *history.History, set map[string]bool) error {
 	if a.AssumeNewest {
 		return nil
 	}
@@ -203,30 +163,25 @@ func (a *applyWindows) refuseUnknown(h *history, set map[string]bool) error {
 			missing = append(missing, "--"+s.name)
 		}
 	}
-	for _, p := range h.partitions {
-		if p.unknown != "" && len(missing) > 0 {
+	for _, p := range h.Partitions {
+		if p.Unknown != "" && len(missing) > 0 {
 			return fmt.Errorf("partition %d: %s, so settings that are not given would be reset. Give the aggregators' --group if it is another one, or all settings (%s are missing), or --assume-newest: it starts from generation %d, with the settings that oona windows show prints, or with the defaults",
-				p.partition, p.unknown, strings.Join(missing, ", "), h.newest().Generation)
+				p.Number, p.Unknown, strings.Join(missing, ", "), h.Newest().Generation)
 		}
 	}
 	return nil
 }
 
-// manyInReach is the number of configurations that may still have frames, above which
-// another is refused. Up to it, a commit can hold the default number of timelines.
-const manyInReach = 32
-
-func (a *applyWindows) refuseMany(h *history) error {
-	for _, p := range h.partitions {
-		if n := len(p.engine.Configurations()); n >= manyInReach && !a.Many {
-			return fmt.Errorf("partition %d has %d configurations for which frames may still arrive, and each takes space in its commits. A configuration gets no more frames max-delay (%s) after the next one began: wait, or give --many", p.partition, n, p.engine.Config().MaxDelay)
-		}
+func (a *applyWindows) refuseMany(h *history.History) error {
+	p := h.Crowded()
+	if p == nil || a.Many {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("partition %d has %d configurations for which frames may still arrive, and each takes space in its commits. A configuration gets no more frames max-delay (%s) after the next one began: wait, or give --many", p.Number, len(p.Engine.Configurations()), p.Engine.Config().MaxDelay)
 }
 
 // refuse returns an error if a configuration would have no effect in a partition.
-func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time) error {
+func (a *applyWindows) refuse(h *history.History, c windows.Configuration, now time.Time) error {
 	if err := aggregate.CheckWindows(c.Config); err != nil {
 		return worker.NameFlag(c.Config, err)
 	}
@@ -238,28 +193,19 @@ func (a *applyWindows) refuse(h *history, c windows.Configuration, now time.Time
 		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, more than 30 days from now, and the windows could not be changed again before that time; give at most %s, or --far",
 			c.From.Time().Format(time.RFC3339), furthest.UTC().Format(time.RFC3339))}
 	}
-	earliest := oona.Micros(0)
-	for _, p := range h.partitions {
-		stamp := max(oona.MicrosOf(now), p.appendedAt)
-		earliest = max(earliest, stamp+oona.Micros(p.engine.Config().MaxSkew.Microseconds()))
-	}
-	if c.From <= earliest {
+	if earliest := h.Earliest(now); c.From <= earliest {
 		return &oona.FieldError{Field: "--from", Reason: fmt.Sprintf("is %s, but frames of that time may arrive before the record; give a time after %s, and add some seconds for writing the record",
 			c.From.Time().Format(time.RFC3339), earliest.Time().Format(time.RFC3339Nano))}
 	}
-	for _, p := range h.partitions {
-		if p.unknown != "" {
-			continue
-		}
-		if err := p.engine.Refuses(c, oona.MicrosOf(now)); err != nil {
-			return fmt.Errorf("it would be void in partition %d: %w", p.partition, worker.NameFlag(c.Config, err))
-		}
+	err := h.Refuses(c, now)
+	if void, ok := errors.AsType[*history.VoidError](err); ok {
+		return &history.VoidError{Partition: void.Partition, Err: worker.NameFlag(c.Config, void.Err)}
 	}
-	return nil
+	return err
 }
 
 // describe prints what would change.
-func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Config) {
+func (a *applyWindows) describe(w io.Writer, h *history.History, newest, next windows.Config) {
 	fmt.Fprintf(w, "Generation %d after %d, for windows from %s on, rounded up to the end of a window:\n", next.Generation, newest.Generation, a.From.Format(time.RFC3339))
 	for _, change := range differences(newest, next) {
 		fmt.Fprintf(w, "  %s\n", change)
@@ -267,16 +213,16 @@ func (a *applyWindows) describe(w io.Writer, h *history, newest, next windows.Co
 	if newest.Catalogue == (oona.CatalogueHash{}) && next.Catalogue == oona.FirstCatalogue && a.catalogue == nil {
 		fmt.Fprintln(w, "  The log named no catalogue of metrics, so the first built-in one is named. If the aggregators are started with --catalogue FILE, give that file here too.")
 	}
-	for _, p := range h.partitions {
-		if p.empty() {
+	for _, p := range h.Partitions {
+		if p.Empty() {
 			continue
 		}
-		if p.unknown != "" {
-			fmt.Fprintf(w, "  partition %d: %s. So it is not known what changes there, or whether the configuration holds\n", p.partition, p.unknown)
+		if p.Unknown != "" {
+			fmt.Fprintf(w, "  partition %d: %s. So it is not known what changes there, or whether the configuration holds\n", p.Number, p.Unknown)
 			continue
 		}
-		if held := p.engine.Config(); held != newest {
-			fmt.Fprintf(w, "  partition %d has generation %d, and there: %s\n", p.partition, held.Generation, strings.Join(differences(held, next), ", "))
+		if held := p.Engine.Config(); held != newest {
+			fmt.Fprintf(w, "  partition %d has generation %d, and there: %s\n", p.Number, held.Generation, strings.Join(differences(held, next), ", "))
 		}
 	}
 }
@@ -318,31 +264,31 @@ func ask(in io.Reader, out io.Writer, question string) error {
 	return errNotConfirmed
 }
 
-// report prints the outcome of the record in each partition, after it was read back. It
+// reportWritten prints the outcome of the record in each partition, after it was read back. It
 // returns an error if it has no effect somewhere, or if that is not known.
-func (h *history) report(w io.Writer, written windows.Configuration, before []int) error {
+func reportWritten(w io.Writer, h *history.History, written windows.Configuration, before []int) error {
 	var void, unseen []string
-	for i, p := range h.partitions {
-		name := fmt.Sprint(p.partition)
+	for i, p := range h.Partitions {
+		name := fmt.Sprint(p.Number)
 		seen := false
-		for _, f := range p.found[before[i]:] {
+		for _, f := range p.Found[before[i]:] {
 			if f.Configuration != written {
 				continue
 			}
 			seen = true
-			says := f.says
+			says := f.Says
 			switch {
-			case p.unknown != "":
-				says = "written, but it is not known whether it holds: " + p.unknown
+			case p.Unknown != "":
+				says = "written, but it is not known whether it holds: " + p.Unknown
 				unseen = append(unseen, name)
-			case !f.holds:
+			case !f.Holds:
 				void = append(void, name)
 			}
-			fmt.Fprintf(w, "partition %s, offset %d: %s\n", name, f.offset, says)
+			fmt.Fprintf(w, "partition %s, offset %d: %s\n", name, f.Offset, says)
 		}
 		if !seen {
 			unseen = append(unseen, name)
-			fmt.Fprintf(w, "partition %s: the record is not in the log up to offset %d\n", name, p.next)
+			fmt.Fprintf(w, "partition %s: the record is not in the log up to offset %d\n", name, p.Next)
 		}
 	}
 	var err error

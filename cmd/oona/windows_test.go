@@ -17,6 +17,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/history"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -232,13 +233,13 @@ func TestReportOfWhatWasWritten(t *testing.T) {
 	written := windows.Configuration{Config: windows.DefaultConfig(), From: 5}
 	other := written
 	other.From = 6
-	h := &history{partitions: []*partitionHistory{
-		{partition: 0, next: 9, found: []foundConfiguration{{Configuration: written, offset: 3, holds: true, says: "of before"}, {Configuration: other, offset: 8, holds: true, says: "another's"}}},
-		{partition: 1, found: []foundConfiguration{{Configuration: written, offset: 4, says: "it is void"}}},
-		{partition: 2, found: []foundConfiguration{{Configuration: written, offset: 5, holds: true, says: "it holds"}}},
+	h := &history.History{Partitions: []*history.Partition{
+		{Number: 0, Next: 9, Found: []history.Found{{Configuration: written, Offset: 3, Holds: true, Says: "of before"}, {Configuration: other, Offset: 8, Holds: true, Says: "another's"}}},
+		{Number: 1, Found: []history.Found{{Configuration: written, Offset: 4, Says: "it is void"}}},
+		{Number: 2, Found: []history.Found{{Configuration: written, Offset: 5, Holds: true, Says: "it holds"}}},
 	}}
 	var out strings.Builder
-	err := h.report(&out, written, []int{1, 0, 0})
+	err := reportWritten(&out, h, written, []int{1, 0, 0})
 	want := "partition 0: the record is not in the log up to offset 9\npartition 1, offset 4: it is void\npartition 2, offset 5: it holds\n"
 	if out.String() != want || err == nil || !strings.Contains(err.Error(), "no effect in partitions 1, ") || !strings.Contains(err.Error(), "not known whether the configuration holds in partitions 0.") {
 		t.Errorf("it says %q, %v", out.String(), err)
@@ -271,7 +272,7 @@ func TestManyConfigurationsInReach(t *testing.T) {
 		t.Fatal(messages)
 	}
 	soon := time.Now().Add(5 * time.Minute)
-	for n := range manyInReach - 1 {
+	for n := range history.ManyInReach - 1 {
 		c := windows.Configuration{Config: windows.DefaultConfig(), From: oona.MicrosOf(soon.Add(time.Duration(n) * time.Minute))}
 		c.Config.Generation = int32(n + 2)
 		if err := settings.WriteConfiguration(t.Context(), kafka.New(cfg, nil), defaultNames(t), []int32{0}, c.Record()); err != nil {

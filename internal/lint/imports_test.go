@@ -65,6 +65,7 @@ var layers = []layer{
 	{pkg: "bus/kafka/embedded", may: []string{""}},
 	{pkg: "internal/settings", may: []string{"", "pipeline", "windows", "bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/commits", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
+	{pkg: "internal/history", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
 	{pkg: "internal/buswatch", may: []string{"bus"}},
 	{pkg: "internal/remedy", may: []string{"bus"}},
 	{pkg: "internal/worker", may: []string{"", "internal/access", "internal/address", "internal/secret", "internal/tlsfiles"}},

@@ -1,4 +1,7 @@
-package main
+// Package history finds out which configurations and incarnations the log of a topic
+// has, whether the topics of an installation fit together, and what a new configuration
+// would do.
+package history
 
 import (
 	"context"
@@ -15,55 +18,56 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// history is the history of the configurations and incarnations of a topic's
+// History is the history of the configurations and incarnations of a topic's
 // partitions, from the logs and from the commits of the group that folds them.
-type history struct {
-	bus        bus.Bus
-	topic      string
-	group      string              // of the commits; empty if they are not read
-	partitions []*partitionHistory // by number
+type History struct {
+	Bus        bus.Bus
+	Topic      string
+	Group      string       // of the commits; empty if they are not read
+	Partitions []*Partition // by number
 }
 
-// partitionHistory is the history of one partition up to offset next. Its engine
+// Partition is the history of one partition up to offset Next. Its engine
 // starts from the group's commit, or else from the beginning of the log, and folds all
 // records as if they had no frames. So it accepts and rejects the same configurations
 // as an aggregator.
-type partitionHistory struct {
-	partition   int32
-	start, next int64
-	assignment  bus.Assignment // when the history was opened
-	appendedAt  oona.Micros    // the greatest append time
-	engine      *windows.Engine
-	incarnation oona.Incarnation        // of the commit
-	timelines   int                     // number of timelines in the commit
-	folded      bool                    // a record other than the start of an incarnation was read
-	firstFrame  int64                   // offset of the first record that may be a frame, or oona.NoOffset
-	committed   bus.Commit              // its offset is oona.NoOffset if there is no commit
-	inReach     []windows.Configuration // of the commit
-	unknown     string                  // why it is not known which configuration holds, or empty
-	found       []foundConfiguration    // in the order of the log
+type Partition struct {
+	Number      int32
+	Start, Next int64
+	Engine      *windows.Engine
+	Committed   bus.Commit              // its offset is oona.NoOffset if there is no commit
+	InReach     []windows.Configuration // of the commit
+	Unknown     string                  // why it is not known which configuration holds, or empty
+	Found       []Found                 // in the order of the log
+
+	assignment  bus.Assignment   // when the history was opened
+	appendedAt  oona.Micros      // the greatest append time
+	incarnation oona.Incarnation // of the commit
+	timelines   int              // number of timelines in the commit
+	folded      bool             // a record other than the start of an incarnation was read
+	firstFrame  int64            // offset of the first record that may be a frame, or oona.NoOffset
 }
 
-// foundConfiguration is a record of the log that changes how the partition is folded:
+// Found is a record of the log that changes how the partition is folded:
 // a configuration, or the start of an incarnation.
-type foundConfiguration struct {
+type Found struct {
 	windows.Configuration
-	incarnation *oona.IncarnationStart
-	offset      int64
-	appendedAt  oona.Micros
-	holds       bool
-	says        string // whether and since when it holds, or why not
+	Incarnation *oona.IncarnationStart // nil for a configuration
+	Offset      int64
+	AppendedAt  oona.Micros
+	Holds       bool
+	Says        string // whether and since when it holds, or why not
 }
 
-// empty reports whether the partition never had a record other than starts of
+// Empty reports whether the partition never had a record other than starts of
 // incarnations, which precede the first configuration.
-func (p *partitionHistory) empty() bool {
-	return p.start == 0 && !p.folded && p.committed.Offset == oona.NoOffset
+func (p *Partition) Empty() bool {
+	return p.Start == 0 && !p.folded && p.Committed.Offset == oona.NoOffset
 }
 
-// openHistory returns the history of a topic. The log is not read yet.
-func openHistory(ctx context.Context, b bus.Bus, topic, group string) (_ *history, err error) {
-	h := &history{bus: b, topic: topic, group: group}
+// Open returns the history of a topic. The log is not read yet.
+func Open(ctx context.Context, b bus.Bus, topic, group string) (_ *History, err error) {
+	h := &History{Bus: b, Topic: topic, Group: group}
 	var commits []bus.Commit
 	if group != "" { // read before the log, so that no commit is beyond its end
 		if commits, err = b.Commits(ctx, group, topic); err != nil {
@@ -83,73 +87,73 @@ func openHistory(ctx context.Context, b bus.Bus, topic, group string) (_ *histor
 		if err != nil {
 			return nil, fmt.Errorf("partition %d: %w", i, err)
 		}
-		h.partitions = append(h.partitions, p)
+		h.Partitions = append(h.Partitions, p)
 	}
 	return h, nil
 }
 
 // begin returns the history of a partition before its log is read.
-func (h *history) begin(ctx context.Context, a bus.Assignment) (*partitionHistory, error) {
-	p := &partitionHistory{partition: a.Partition, start: a.LogStart, next: a.LogStart, committed: a.Committed, firstFrame: oona.NoOffset}
+func (h *History) begin(ctx context.Context, a bus.Assignment) (*Partition, error) {
+	p := &Partition{Number: a.Partition, Start: a.LogStart, Next: a.LogStart, Committed: a.Committed, firstFrame: oona.NoOffset}
 	catalogues := windows.Always(func(name string) oona.Metric { return oona.Metric{Name: name} }) // no frames are folded
 	defaults := windows.DefaultConfig()
 	past, err := aggregate.PastOf(ctx, a, nil)
 	if err == nil {
 		switch {
 		case past.Lost != nil:
-			p.unknown = h.lost(a, past)
-			p.engine, err = windows.Restart(defaults, catalogues, past.Commit, p.start, a.LogEnd)
+			p.Unknown = h.lost(a, past)
+			p.Engine, err = windows.Restart(defaults, catalogues, past.Commit, p.Start, a.LogEnd)
 		case past.Committed:
-			p.engine, err = windows.Resume(defaults, catalogues, past.Commit)
+			p.Engine, err = windows.Resume(defaults, catalogues, past.Commit)
 		default:
-			p.engine, err = windows.New(defaults, catalogues)
+			p.Engine, err = windows.New(defaults, catalogues)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the commit of group %s: %w; give the aggregators' --group, or --group= to use only the log", h.group, err)
+		return nil, fmt.Errorf("the commit of group %s: %w; give the aggregators' --group, or --group= to use only the log", h.Group, err)
 	}
-	p.assignment, p.incarnation, p.timelines = a, p.engine.Incarnation(), p.engine.Stats().Timelines
+	p.assignment, p.incarnation, p.timelines = a, p.Engine.Incarnation(), p.Engine.Stats().Timelines
 	if past.Committed {
-		p.inReach = p.engine.Configurations()
+		p.InReach = p.Engine.Configurations()
 	}
 	return p, nil
 }
 
 // lost returns which part of a partition's history is lost, in words for an operator.
-func (h *history) lost(a bus.Assignment, past aggregate.Past) string {
+func (h *History) lost(a bus.Assignment, past aggregate.Past) string {
 	switch {
 	case errors.Is(past.Lost, aggregate.ErrAhead):
-		return fmt.Sprintf("group %s had read up to offset %d, but the log ends at %d: it has lost records, or the topic was made again", h.group, past.Reached.ProcessedTo, a.LogEnd)
+		return fmt.Sprintf("group %s had read up to offset %d, but the log ends at %d: it has lost records, or the topic was made again", h.Group, past.Reached.ProcessedTo, a.LogEnd)
 	case errors.Is(past.Lost, aggregate.ErrOvertaken):
-		return fmt.Sprintf("group %s has committed offset %d, but the log begins at %d: configurations in between are lost", h.group, a.Committed.Offset, a.LogStart)
+		return fmt.Sprintf("group %s has committed offset %d, but the log begins at %d: configurations in between are lost", h.Group, a.Committed.Offset, a.LogStart)
 	}
 	return "the beginning of the log has been deleted, and " + h.noCommit()
 }
 
 // noCommit returns why the partition has no commit.
-func (h *history) noCommit() string {
-	if h.group == "" {
+func (h *History) noCommit() string {
+	if h.Group == "" {
 		return "no --group was given"
 	}
-	return fmt.Sprintf("group %s has no commit", h.group)
+	return fmt.Sprintf("group %s has no commit", h.Group)
 }
 
 // readTogether is how many partitions are read at the same time.
 const readTogether = 4
 
-// readOn reads up to where the logs end now.
-func (h *history) readOn(ctx context.Context) error {
-	extents, err := h.bus.Extents(ctx, h.topic)
+// ReadOn reads up to where the logs end now.
+func (h *History) ReadOn(ctx context.Context) error {
+	extents, err := h.Bus.Extents(ctx, h.Topic)
 	if err != nil {
 		return err
 	}
 	reading, ctx := errgroup.WithContext(ctx)
 	reading.SetLimit(readTogether)
-	for _, p := range h.partitions {
-		end := extents[h.topic][p.partition].End
+	for _, p := range h.Partitions {
+		end := extents[h.Topic][p.Number].End
 		reading.Go(func() error {
-			err := h.bus.Read(ctx, h.topic, bus.Range{Partition: p.partition, From: p.next, End: end}, func(msg *message.Message) error { return h.fold(p, msg) })
-			p.next = max(p.next, end) // the last offsets may have no records
+			err := h.Bus.Read(ctx, h.Topic, bus.Range{Partition: p.Number, From: p.Next, End: end}, func(msg *message.Message) error { return h.fold(p, msg) })
+			p.Next = max(p.Next, end) // the last offsets may have no records
 			return err
 		})
 	}
@@ -160,71 +164,71 @@ func (h *history) readOn(ctx context.Context) error {
 }
 
 // fold folds a record into the history of its partition.
-func (h *history) fold(p *partitionHistory, msg *message.Message) error {
+func (h *History) fold(p *Partition, msg *message.Message) error {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
 		return err
 	}
-	first := p.empty()
+	first := p.Empty()
 	p.fold(at, msg)
-	if first && p.folded && p.unknown == "" && !p.configuredAt(at.Offset) {
-		p.unknown = "the log begins without a configuration, so the aggregators' own settings hold, but " + h.noCommit() + " that has them"
+	if first && p.folded && p.Unknown == "" && !p.configuredAt(at.Offset) {
+		p.Unknown = "the log begins without a configuration, so the aggregators' own settings hold, but " + h.noCommit() + " that has them"
 	}
 	return nil
 }
 
 // configuredAt reports whether the last record found is a configuration at offset that
 // holds.
-func (p *partitionHistory) configuredAt(offset int64) bool {
-	if len(p.found) == 0 {
+func (p *Partition) configuredAt(offset int64) bool {
+	if len(p.Found) == 0 {
 		return false
 	}
-	last := p.found[len(p.found)-1]
-	return last.offset == offset && last.incarnation == nil && last.holds
+	last := p.Found[len(p.Found)-1]
+	return last.Offset == offset && last.Incarnation == nil && last.Holds
 }
 
 var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it with --skip-record")
 
-func (p *partitionHistory) fold(at bus.Position, msg *message.Message) {
+func (p *Partition) fold(at bus.Position, msg *message.Message) {
 	record := windows.Record{Offset: at.Offset, AppendedAt: at.Appended}
-	found := foundConfiguration{offset: at.Offset, appendedAt: at.Appended}
+	found := Found{Offset: at.Offset, AppendedAt: at.Appended}
 	kind := msg.Metadata.Get(oona.HeaderRecord)
 	var err error
 	switch {
 	case kind == oona.IncarnationRecord:
-		found.incarnation, err = decodeIncarnation(msg.Payload)
-		record.Incarnation = found.incarnation
+		found.Incarnation, err = decodeIncarnation(msg.Payload)
+		record.Incarnation = found.Incarnation
 	case oona.IsConfiguration(kind):
 		if found.Configuration, err = decodeConfiguration(kind, msg.Payload); err == nil {
 			record.Configuration = &found.Configuration
 		}
 	}
-	outcome := p.engine.Fold(record, nil)
+	outcome := p.Engine.Fold(record, nil)
 	past := outcome.Verdict == windows.Replayed || outcome.Reason == windows.ReasonProcessed // the commit includes the record
 	if oona.IsConfiguration(kind) {
-		found.holds = outcome.Reason == windows.ReasonConfigured || outcome.Reason == windows.ReasonBegun
-		found.says = outcome.Detail
+		found.Holds = outcome.Reason == windows.ReasonConfigured || outcome.Reason == windows.ReasonBegun
+		found.Says = outcome.Detail
 		switch {
 		case errors.Is(err, errLater):
-			found.says = err.Error()
+			found.Says = err.Error()
 			if !past {
-				p.unknown = fmt.Sprintf("offset %d: %v", at.Offset, err)
+				p.Unknown = fmt.Sprintf("offset %d: %v", at.Offset, err)
 			}
 		case err != nil:
-			found.says = "a dead letter: " + err.Error()
-		case past && found.incarnation != nil:
-			found.holds, found.says = p.settledIncarnation(found.incarnation.Number)
+			found.Says = "a dead letter: " + err.Error()
+		case past && found.Incarnation != nil:
+			found.Holds, found.Says = p.settledIncarnation(found.Incarnation.Number)
 		case past:
-			found.holds, found.says = p.settled(found.Configuration)
+			found.Holds, found.Says = p.settled(found.Configuration)
 		}
-		p.found = append(p.found, found)
+		p.Found = append(p.Found, found)
 	}
 	p.folded = p.folded || record.Incarnation == nil
 	if kind == "" && p.firstFrame == oona.NoOffset {
 		p.firstFrame = at.Offset
 	}
 	p.appendedAt = max(p.appendedAt, at.Appended)
-	p.next = at.Offset + 1
+	p.Next = at.Offset + 1
 }
 
 // decodeConfiguration decodes a configuration record. The error wraps errLater if
@@ -252,7 +256,7 @@ func decodeIncarnation(payload []byte) (*oona.IncarnationStart, error) {
 }
 
 // settledIncarnation reports whether an incarnation that began before the commit holds.
-func (p *partitionHistory) settledIncarnation(number oona.Incarnation) (holds bool, says string) {
+func (p *Partition) settledIncarnation(number oona.Incarnation) (holds bool, says string) {
 	switch {
 	case number == p.incarnation:
 		return true, fmt.Sprintf("incarnation %d of the log begins", number)
@@ -263,20 +267,20 @@ func (p *partitionHistory) settledIncarnation(number oona.Incarnation) (holds bo
 }
 
 // settled reports whether a configuration that was written before the commit holds.
-func (p *partitionHistory) settled(c windows.Configuration) (holds bool, says string) {
-	for _, r := range p.inReach {
+func (p *Partition) settled(c windows.Configuration) (holds bool, says string) {
+	for _, r := range p.InReach {
 		if r.Config == c.Config {
-			return true, standing(r)
+			return true, Standing(r)
 		}
 	}
-	if c.Config.Generation < p.inReach[0].Config.Generation {
+	if c.Config.Generation < p.InReach[0].Config.Generation {
 		return false, fmt.Sprintf("generation %d is over, or had no effect", c.Config.Generation)
 	}
 	return false, fmt.Sprintf("generation %d has no effect: the group's later commit does not have it", c.Config.Generation)
 }
 
-// standing returns in words since when a configuration of a commit holds.
-func standing(c windows.Configuration) string {
+// Standing returns in words since when a configuration of a commit holds.
+func Standing(c windows.Configuration) string {
 	from := "the beginning of the log"
 	if c.From != 0 {
 		from = c.From.Time().Format(time.RFC3339Nano)

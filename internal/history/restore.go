@@ -1,40 +1,32 @@
-package main
+package history
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/settings"
 )
 
-// restore corrects the settings topic from a history.
-func (c *windowsCommand) restore(ctx context.Context, h *history, w io.Writer, logger *slog.Logger) error {
-	topics, err := oona.NewTopics(c.Prefix)
-	if err != nil {
-		return err
-	}
-	kept, err := openShelf(ctx, h.bus, topics, logger)
-	if err != nil {
-		return err
-	}
+// Restore corrects the settings topic, which has held, from the history. It writes to w
+// what it corrects, and what it cannot.
+func (h *History) Restore(ctx context.Context, topics oona.Topics, held *settings.Settings, w io.Writer) error {
 	var entries []settings.Entry
-	for _, p := range h.partitions {
-		for _, d := range p.differences(topics.SeedMetrics, kept.held) {
-			fmt.Fprintf(w, "partition %d: the log has %s, but the settings topic had %s; the settings topic is corrected\n", p.partition, d.log, d.settings)
+	for _, p := range h.Partitions {
+		for _, d := range p.differences(topics.SeedMetrics, held) {
+			fmt.Fprintf(w, "partition %d: the log has %s, but the settings topic had %s; the settings topic is corrected\n", p.Number, d.log, d.settings)
 			entries = append(entries, d.entry)
 		}
-		if p.unknown != "" {
-			fmt.Fprintf(w, "partition %d: its configuration is not restored, as it is not known which one holds: %s\n", p.partition, p.unknown)
+		if p.Unknown != "" {
+			fmt.Fprintf(w, "partition %d: its configuration is not restored, as it is not known which one holds: %s\n", p.Number, p.Unknown)
 		}
 	}
-	for _, lost := range h.lostCatalogues(kept.held) {
+	for _, lost := range h.lostCatalogues(held) {
 		fmt.Fprintln(w, lost)
 	}
-	return settings.Write(ctx, h.bus, topics, entries...)
+	return settings.Write(ctx, h.Bus, topics, entries...)
 }
 
 // settingsDifference is a difference between the settings topic and the log of a
@@ -53,36 +45,36 @@ func numbered(what string, n int64) string {
 
 // lostWindows returns a fault if the log has lost the configuration that the settings
 // topic has, and "" otherwise, or if that is not known.
-func (p *partitionHistory) lostWindows(held *settings.Settings) string {
-	has, reach := held.Windows[p.partition].Generation, p.engine.Configurations()
-	if p.unknown != "" || p.empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
+func (p *Partition) lostWindows(held *settings.Settings) string {
+	has, reach := held.Windows[p.Number].Generation, p.Engine.Configurations()
+	if p.Unknown != "" || p.Empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
 		return ""
 	}
-	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, but the log has no configuration, so the aggregators' own settings hold. Write the next generation with: oona windows apply --from TIME", p.partition, has)
+	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, but the log has no configuration, so the aggregators' own settings hold. Write the next generation with: oona windows apply --from TIME", p.Number, has)
 }
 
 // differences returns what is missing or wrong for a partition in the settings topic.
 // A greater incarnation than the log's is right: it was reserved, and its record was
 // not written.
-func (p *partitionHistory) differences(topic string, held *settings.Settings) (all []settingsDifference) {
-	if has, must := held.Incarnation(topic, p.partition), p.engine.Incarnation(); has < must {
+func (p *Partition) differences(topic string, held *settings.Settings) (all []settingsDifference) {
+	if has, must := held.Incarnation(topic, p.Number), p.Engine.Incarnation(); has < must {
 		all = append(all, settingsDifference{
 			numbered("incarnation", int64(has)), numbered("incarnation", int64(must)),
-			settings.IncarnationEntry(topic, p.partition, must),
+			settings.IncarnationEntry(topic, p.Number, must),
 		})
 	}
-	reach := p.engine.Configurations()
+	reach := p.Engine.Configurations()
 	newest := reach[len(reach)-1].Record()
-	if p.unknown != "" || newest.Generation == 0 {
+	if p.Unknown != "" || newest.Generation == 0 {
 		return all
 	}
-	has := held.Windows[p.partition]
+	has := held.Windows[p.Number]
 	same := has
 	same.From = newest.From // the settings topic has the time before rounding
 	if same != newest {
 		all = append(all, settingsDifference{
 			numbered("generation", int64(has.Generation)), numbered("generation", int64(newest.Generation)),
-			settings.WindowsEntry(p.partition, newest),
+			settings.WindowsEntry(p.Number, newest),
 		})
 	}
 	return all
@@ -90,9 +82,9 @@ func (p *partitionHistory) differences(topic string, held *settings.Settings) (a
 
 // lostCatalogues returns a fault for each catalogue that the log names and that workers
 // cannot get.
-func (h *history) lostCatalogues(held *settings.Settings) (all []string) {
-	for _, p := range h.partitions {
-		for _, c := range p.engine.Configurations() {
+func (h *History) lostCatalogues(held *settings.Settings) (all []string) {
+	for _, p := range h.Partitions {
+		for _, c := range p.Engine.Configurations() {
 			hash := c.Config.Catalogue
 			_, found, err := held.Catalogue(hash)
 			if found && err == nil {
