@@ -75,7 +75,7 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		}
 		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition) // awaitTopic asks again where that is right
 		if err == nil || unknown || !passes(err) || time.Since(began) > o.cfg.SettleTime() {
-			return err
+			return refusedAccess(err)
 		}
 		if !bus.Pause(ctx, attemptPause) {
 			return errors.Join(err, ctx.Err())
@@ -223,7 +223,7 @@ func (o *offsets) end(topic string, partition int32) (int64, error) {
 	}
 	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
 	if err != nil {
-		return 0, fmt.Errorf("find the end of %s/%d: %w", topic, partition, err)
+		return 0, fmt.Errorf("find the end of %s/%d: %w", topic, partition, refusedAccess(err))
 	}
 	return end, nil
 }

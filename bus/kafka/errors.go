@@ -17,14 +17,12 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if cfg.Security.secured() {
-		if _, err := cfg.identity(); err != nil {
-			return nil, fmt.Errorf("bus: %w", err)
-		}
+	if _, err := cfg.identity(); err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
 	}
 	client, err := sarama.NewClient(cfg.Brokers, s)
 	if err != nil {
-		return nil, unreachable(cfg, err)
+		return nil, unreachable(cfg, errors.Join(cfg.refusal(err), err))
 	}
 	return client, nil
 }
@@ -53,6 +51,7 @@ var passing = []sarama.KError{
 	sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException,
 	sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrKafkaStorageError,
 	sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch, sarama.ErrOffsetNotAvailable,
+	sarama.ErrSASLAuthenticationFailed, // the file of the password may change a moment later
 	sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable, sarama.ErrOffsetsLoadInProgress,
 }
 

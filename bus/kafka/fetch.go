@@ -148,7 +148,7 @@ func (f *fetcher) again(ctx context.Context, request func() error) error {
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, noTopic(err))
+		err = fmt.Errorf("read %s/%d: %w", f.topic, f.partition, refusedAccess(noTopic(err)))
 		if errors.Is(err, bus.ErrNoTopic) || !passes(err) || !bus.Pause(ctx, attemptPause) {
 			return err
 		}

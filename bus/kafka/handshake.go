@@ -6,7 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/morphogenetic/oona/bus"
@@ -31,7 +34,8 @@ func untrusted(address string, err error) error {
 	name, misnamed := errors.AsType[x509.HostnameError](err)
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
-	alert, alerted := errors.AsType[tls.AlertError](err)
+	ended, alerted := errors.AsType[*net.OpError](err)
+	alerted = alerted && ended.Op == "remote error" // Go's name for an alert
 	what := ""
 	switch {
 	case unknown:
@@ -45,9 +49,56 @@ func untrusted(address string, err error) error {
 	case plain:
 		what = "it does not speak TLS; give the address of a listener with TLS, or do not set --bus-tls"
 	case alerted:
-		what = fmt.Sprintf("it ended the TLS handshake (%v); does it want a certificate, --bus-tls-cert-file, or another --bus-tls-min-version?", alert)
+		what = "it refuses the TLS connection; does it want a client certificate (--bus-tls-cert-file) of an authority that it has, or another --bus-tls-min-version?"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		what = "it closes the connection instead of answering in TLS; give the address of a listener with TLS, or do not set --bus-tls"
 	default:
 		return fmt.Errorf("TLS handshake with %s: %w", address, err)
 	}
 	return fmt.Errorf("%w: %s: %s: %w", bus.ErrUntrusted, address, what, err)
+}
+
+// watched is a connection that explains what a broker says about TLS after the handshake,
+// or without one. With TLS 1.3, a broker refuses a client's certificate that late.
+type watched struct {
+	net.Conn
+	address string
+	secured bool
+	begun   bool                  // something was read
+	failure atomic.Pointer[error] // for good, as sarama goes on after some errors
+}
+
+// alertRecord is the first byte of an alert in TLS. It cannot be that of an answer, which
+// would have 350 MB.
+const alertRecord = 0x15
+
+var errTLS = errors.New("it speaks TLS; set --bus-tls, or give the address of a listener without TLS")
+
+func (w *watched) Read(b []byte) (int, error) {
+	if failure := w.failure.Load(); failure != nil {
+		return 0, *failure
+	}
+	n, err := w.Conn.Read(b)
+	if !w.begun && n > 0 {
+		w.begun = true
+		if !w.secured && b[0] == alertRecord {
+			return 0, w.fail(fmt.Errorf("%w: %s: %w", bus.ErrUntrusted, w.address, errTLS))
+		}
+	}
+	if ended, ok := errors.AsType[*net.OpError](err); ok && ended.Op == "remote error" {
+		return n, w.fail(untrusted(w.address, err))
+	}
+	return n, err
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	if failure := w.failure.Load(); failure != nil {
+		return 0, *failure
+	}
+	return w.Conn.Write(b)
+}
+
+func (w *watched) fail(err error) error {
+	w.failure.Store(&err)
+	return err
 }

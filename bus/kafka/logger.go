@@ -16,10 +16,11 @@ import (
 type watermillLogger struct {
 	logger *slog.Logger
 	errors *throttle
+	failed func(error) // is called with each error; may be nil
 }
 
 func newWatermillLogger(logger *slog.Logger) watermillLogger {
-	return watermillLogger{logger, &throttle{now: time.Now, texts: make(map[string]*throttled)}}
+	return watermillLogger{logger: logger, errors: &throttle{now: time.Now, texts: make(map[string]*throttled)}}
 }
 
 // throttle lets each text through once a second: while a coordinator is away, Watermill
@@ -56,6 +57,10 @@ func (t *throttle) allow(text string) (skipped int, ok bool) {
 }
 
 func (q watermillLogger) Error(text string, err error, fields watermill.LogFields) {
+	err = refusedAccess(err)
+	if q.failed != nil && err != nil {
+		q.failed(err)
+	}
 	skipped, ok := q.errors.allow(text)
 	if !ok {
 		return
@@ -85,7 +90,7 @@ func (q watermillLogger) Trace(text string, fields watermill.LogFields) {
 }
 
 func (q watermillLogger) With(fields watermill.LogFields) watermill.LoggerAdapter {
-	return watermillLogger{q.logger.With(attributes(fields)...), q.errors}
+	return watermillLogger{q.logger.With(attributes(fields)...), q.errors, q.failed}
 }
 
 func (q watermillLogger) log(level slog.Level, text string, fields watermill.LogFields) {

@@ -128,5 +128,5 @@ func (p *logPartition) note(err error) {
 		level = slog.LevelDebug
 	}
 	p.troubled = true
-	p.logger.Log(p.ctx, level, "cannot read from a partition; trying again", "err", err)
+	p.logger.Log(p.ctx, level, "cannot read from a partition; trying again", "err", refusedAccess(err))
 }

@@ -58,6 +58,8 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 		logger:  b.logger,
 		out:     make(chan *message.Message),
 	}
+	logger := newWatermillLogger(b.logger)
+	logger.failed = m.membership.fail
 	var err error
 	m.inner, err = wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 		Brokers:               b.cfg.Brokers,
@@ -65,7 +67,7 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 		Unmarshaler:           wmkafka.DefaultMarshaler{}, // required, and not used
 		OverwriteSaramaConfig: b.cfg.member(opts),
 		Tracer:                groupSeam{member: m},
-	}, newWatermillLogger(b.logger))
+	}, logger)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe as group %s: %w", opts.Group, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -18,12 +19,25 @@ type membership struct {
 	assigned int                         // partitions of the session
 	open     int                         // of them, those that are read
 	fenced   bool                        // for good
+	failure  error                       // the last one of joining or reading; may be nil
+	failed   time.Time
+}
+
+// failureKept is how long an access that was denied makes a member not ready. Requests that
+// are denied are repeated more often.
+const failureKept = 10 * time.Second
+
+// fail is called with errors of joining the group and of reading.
+func (m *membership) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failure, m.failed = err, time.Now()
 }
 
 func (m *membership) begin(session sarama.ConsumerGroupSession) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.session, m.assigned, m.open = session, 0, 0
+	m.session, m.assigned, m.open, m.failure = session, 0, 0, nil
 	for _, partitions := range session.Claims() {
 		m.assigned += len(partitions)
 	}
@@ -55,7 +69,13 @@ func (m *membership) joined() error {
 		return bus.ErrInstance
 	}
 	if m.session == nil || m.session.Context().Err() != nil { // it ends when heartbeats fail
+		if m.failure != nil {
+			return fmt.Errorf("%w: %w", bus.ErrNotJoined, m.failure)
+		}
 		return bus.ErrNotJoined
+	}
+	if errors.Is(m.failure, bus.ErrDenied) && time.Since(m.failed) < failureKept {
+		return m.failure
 	}
 	if m.open < m.assigned {
 		return fmt.Errorf("%w: %d of %d", bus.ErrNotAssigned, m.assigned-m.open, m.assigned)

@@ -65,7 +65,7 @@ func (c Config) awaitTopic(ctx context.Context, topic string, ask func() error) 
 		}
 		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition)
 		if !unknown || time.Since(began) > c.SettleTime() || !bus.Pause(ctx, lookPause) {
-			return fmt.Errorf("look at topic %s: %w", topic, noTopic(err))
+			return fmt.Errorf("look at topic %s: %w", topic, refusedAccess(noTopic(err)))
 		}
 	}
 }
@@ -102,6 +102,9 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 		err := askOffsets(ctx, client, at, partitions, found)
 		if err == nil {
 			return found, nil
+		}
+		if err = refusedAccess(err); errors.Is(err, bus.ErrDenied) {
+			return nil, err
 		}
 		// Refresh before giving up, too: a leader that accepts requests and does not
 		// answer takes longer than the wait, and the caller may ask again.

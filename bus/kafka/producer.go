@@ -77,6 +77,7 @@ func (c *call) fail(records []*outgoing, err error) {
 	if errors.Is(err, sarama.ErrMessageSizeTooLarge) { // the topic's limit is lower than the publisher's
 		err = fmt.Errorf("%w: %w", bus.ErrTooLarge, err)
 	}
+	err = refusedAccess(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range records {
@@ -113,7 +114,7 @@ func (p *producer) split(c *call, topic string, records []*outgoing) ([]*part, e
 		return nil, moved
 	}
 	if err != nil {
-		return nil, fmt.Errorf("publish %d messages to %s: %w", len(records), topic, noTopic(err))
+		return nil, fmt.Errorf("publish %d messages to %s: %w", len(records), topic, refusedAccess(noTopic(err)))
 	}
 	var parts []*part
 	index := make(map[int32]*part)

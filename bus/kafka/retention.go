@@ -31,7 +31,7 @@ func (b *Bus) Retention(ctx context.Context, topic string) (time.Duration, error
 		err = errors.Join(err, v.err)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find the retention of %s: %w", topic, err)
+		return 0, fmt.Errorf("find the retention of %s: %w", topic, refusedAccess(err))
 	}
 	return 0, fmt.Errorf("find the retention of %s: %w", topic, bus.ErrNoTopic)
 }

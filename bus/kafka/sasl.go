@@ -2,12 +2,14 @@ package kafka
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -134,18 +136,81 @@ func exchange(conn net.Conn, key, version uint16, correlation uint32, clientID s
 	return nil
 }
 
+// mechanisms are the names of the mechanisms in Kafka's requests.
+var mechanisms = map[string]string{
+	saslPlain: sarama.SASLTypePlaintext, scram256: sarama.SASLTypeSCRAMSHA256, scram512: sarama.SASLTypeSCRAMSHA512, saslBearer: sarama.SASLTypeOAuth,
+}
+
+// refusal returns why brokers do not let this client authenticate, or why they want it to
+// authenticate, or nil. sarama's error says neither.
+func (c Config) refusal(err error) error {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+	lost := errors.Unwrap(err) == nil // sarama drops most answers of brokers
+	if !errors.Is(err, sarama.ErrOutOfBrokers) || errors.Is(err, bus.ErrUntrusted) || !closed && !lost {
+		return nil
+	}
+	d := c.dialer(c.client())
+	for _, address := range c.Brokers {
+		conn, err := d.Dial("tcp", address)
+		if answer, answered := errors.AsType[sarama.KError](err); answered {
+			return c.explain(address, answer)
+		}
+		if err != nil {
+			continue // sarama has it, too
+		}
+		err = errors.Join(d.offer(conn, cmp.Or(mechanisms[c.Security.SASL], sarama.SASLTypePlaintext)), conn.Close())
+		answer, answered := errors.AsType[sarama.KError](err)
+		if answered || err == nil && !c.Security.authenticates() {
+			return c.explain(address, answer)
+		}
+	}
+	return nil
+}
+
+// offer offers a mechanism to a broker.
+func (d *dialer) offer(conn net.Conn, mechanism string) error {
+	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return err
+	}
+	return exchange(conn, saslHandshakeKey, saslHandshakeV1, 1, d.clientID, appendString(nil, mechanism))
+}
+
+// explain says what an answer to the offer of a mechanism means for the settings.
+func (c Config) explain(address string, answer sarama.KError) error {
+	has := answer != sarama.ErrIllegalSASLState // the listener has SASL
+	switch wants := c.Security.authenticates(); {
+	case wants && !has:
+		return fmt.Errorf("%w: the listener at %s does not authenticate clients; do not set --bus-sasl, or give another address: %w", bus.ErrCredentials, address, answer)
+	case wants && answer == sarama.ErrUnsupportedSASLMechanism:
+		return fmt.Errorf("%w: the listener at %s does not have --bus-sasl %s: %w", bus.ErrCredentials, address, c.Security.SASL, answer)
+	case wants:
+		return refusedAccess(answer)
+	case has:
+		return fmt.Errorf("%w: the listener at %s wants clients to authenticate, and --bus-sasl is none", bus.ErrCredentials, address)
+	}
+	return nil
+}
+
+// refusals are answers of brokers that refuse access.
+var refusals = map[sarama.KError]error{
+	sarama.ErrSASLAuthenticationFailed:   bus.ErrCredentials,
+	sarama.ErrUnsupportedSASLMechanism:   bus.ErrCredentials,
+	sarama.ErrIllegalSASLState:           bus.ErrCredentials,
+	sarama.ErrTopicAuthorizationFailed:   bus.ErrDenied,
+	sarama.ErrGroupAuthorizationFailed:   bus.ErrDenied,
+	sarama.ErrClusterAuthorizationFailed: bus.ErrDenied,
+}
+
 // refusedAccess adds bus.ErrCredentials or bus.ErrDenied to an answer of a broker that
 // says so.
 func refusedAccess(err error) error {
-	answer, answered := errors.AsType[sarama.KError](err)
-	if !answered || errors.Is(err, bus.ErrCredentials) || errors.Is(err, bus.ErrDenied) {
+	if err == nil || errors.Is(err, bus.ErrCredentials) || errors.Is(err, bus.ErrDenied) {
 		return err
 	}
-	switch answer {
-	case sarama.ErrSASLAuthenticationFailed, sarama.ErrUnsupportedSASLMechanism, sarama.ErrIllegalSASLState:
-		return fmt.Errorf("%w: %w", bus.ErrCredentials, err)
-	case sarama.ErrTopicAuthorizationFailed, sarama.ErrGroupAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
-		return fmt.Errorf("%w: %w", bus.ErrDenied, err)
+	for answer, refusal := range refusals {
+		if errors.Is(err, answer) {
+			return fmt.Errorf("%w: %w", refusal, err)
+		}
 	}
 	return err
 }

@@ -93,8 +93,8 @@ func (s Security) Check() error {
 	return err
 }
 
-// secured reports whether connections are not plain ones without a user.
-func (s Security) secured() bool { return s.TLS || !slices.Contains([]string{"", saslNone}, s.SASL) }
+// authenticates reports whether a mechanism of SASL is set.
+func (s Security) authenticates() bool { return !slices.Contains([]string{"", saslNone}, s.SASL) }
 
 // identity is what connections are secured with.
 type identity struct {
@@ -147,16 +147,18 @@ func (c Config) identity() (*identity, error) {
 // secure adds the security to the settings of a client. If the files cannot be read, each
 // connection fails with the reason.
 func (c Config) secure(s *sarama.Config) {
-	if !c.Security.secured() {
-		return
-	}
+	d := c.dialer(s)
+	s.Net.Proxy.Enable = true
+	s.Net.Proxy.Dialer = d
+	d.id.authenticate(s)
+}
+
+func (c Config) dialer(s *sarama.Config) *dialer {
 	id, err := c.identity()
 	if err != nil {
 		id = &identity{}
 	}
-	s.Net.Proxy.Enable = true
-	s.Net.Proxy.Dialer = &dialer{id: id, err: err, plain: net.Dialer{Timeout: s.Net.DialTimeout, KeepAlive: s.Net.KeepAlive}, clientID: c.ClientID}
-	id.authenticate(s)
+	return &dialer{id: id, err: err, plain: net.Dialer{Timeout: s.Net.DialTimeout, KeepAlive: s.Net.KeepAlive}, clientID: c.ClientID}
 }
 
 // dialer connects to brokers. sarama would take one TLS configuration and one password
@@ -199,6 +201,7 @@ func (d *dialer) secure(conn net.Conn, address string) (net.Conn, error) {
 		}
 		conn = secured
 	}
+	conn = &watched{Conn: conn, address: address, secured: d.id.tls != nil}
 	if d.id.sasl == saslPlain {
 		if err := authenticatePlain(ctx, conn, d.clientID, d.id.username, d.id.password.Get()); err != nil {
 			return nil, fmt.Errorf("authenticate to %s: %w", address, err)

@@ -1,9 +1,11 @@
 package kafka_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -145,6 +147,56 @@ func TestSecurityIsValidated(t *testing.T) {
 			err := kafka.Config{Brokers: []string{"h:1"}, ClientID: "c", Security: s}.Validate()
 			if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != field {
 				t.Errorf("%+v: the error is %v, want one of %s", s, err, field)
+			}
+		}
+	}
+}
+
+// With TLS, whatever the other side says, nothing is sent in plain text.
+func TestNothingIsSentWithoutTLS(t *testing.T) {
+	t.Parallel()
+	ca := tlstest.NewAuthority(t, "ca")
+	for _, sasl := range []string{"none", "plain", "scram-sha-512", "oauthbearer"} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent [][]byte
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				first := make([]byte, 4096)
+				n, _ := conn.Read(first)
+				sent = append(sent, first[:n])
+				conn.Close()
+			}
+		}()
+		s := kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: ca.File}, SASL: sasl}
+		switch sasl {
+		case "none":
+		case "oauthbearer":
+			s.TokenFile = secretFile(t, "token")
+		default:
+			s.Username, s.PasswordFile = "user", secretFile(t, "password")
+		}
+		if err := use(t, kafka.Config{Brokers: []string{listener.Addr().String()}, ClientID: "test", Security: s}); !errors.Is(err, bus.ErrUntrusted) {
+			t.Errorf("%s: the error is %v, want ErrUntrusted", sasl, err)
+		}
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		if len(sent) == 0 {
+			t.Errorf("%s: nobody connected", sasl)
+		}
+		for _, first := range sent {
+			if !bytes.HasPrefix(first, []byte{0x16}) { // a handshake of TLS
+				t.Errorf("%s: sent %q", sasl, first)
 			}
 		}
 	}

@@ -72,7 +72,7 @@ func openAdmin(cfg Config) (*topicAdmin, error) {
 	}
 	admin, err := sarama.NewClusterAdminFromClient(client)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("administer topics: %w", err), client.Close())
+		return nil, errors.Join(fmt.Errorf("administer topics: %w", refusedAccess(err)), client.Close())
 	}
 	a := &topicAdmin{ClusterAdmin: admin, cfg: cfg, client: client, brokers: make(map[int32]string)}
 	for _, b := range client.Brokers() {
@@ -106,11 +106,14 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 		done, unsettled := a.correctAll(specs, views, corrected, first)
 		changes = append(changes, done...)
 		if refused(unsettled) {
-			return changes, unsettled
+			return changes, refusedAccess(unsettled)
 		}
 		if unsettled == nil {
 			first = false
 			unsettled = a.unsettled(ctx, specs, views)
+		}
+		if unsettled = refusedAccess(unsettled); errors.Is(unsettled, bus.ErrDenied) {
+			return changes, unsettled
 		}
 		if unsettled == nil {
 			return changes, a.shapeError(specs, views[0])
@@ -292,6 +295,9 @@ func (a *topicAdmin) check(ctx context.Context, specs []oona.TopicSpec) ([]bus.T
 		faults, clean, err := a.faults(specs, views)
 		if clean {
 			return nil, nil
+		}
+		if err = refusedAccess(err); errors.Is(err, bus.ErrDenied) {
+			return nil, err
 		}
 		if time.Since(began) > a.cfg.SettleTime() {
 			return faults, err
