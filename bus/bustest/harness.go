@@ -60,6 +60,9 @@ type Faults struct {
 	Retain func(t *testing.T, topic string, d time.Duration)
 	// Trim deletes the records of a partition below an offset.
 	Trim func(t *testing.T, topic string, partition int32, start int64)
+	// LoseTail deletes the records of a partition from an offset on, like the election of
+	// a server that did not have them.
+	LoseTail func(t *testing.T, topic string, partition int32, end int64)
 	// Refuse makes the bus refuse the next batch of a partition for good.
 	Refuse func(t *testing.T, topic string, partition int32)
 	// Falter makes the bus refuse the next n batches of a partition with an error after

@@ -15,6 +15,7 @@ import (
 var readerCases = []testCase{
 	{"ReaderRanges", readerRanges},
 	{"ReaderAfterTrim", readerAfterTrim},
+	{"ReaderBehindTheEnd", readerBehindTheEnd},
 	{"ReaderIsOvertaken", readerIsOvertaken},
 	{"ReaderFromATime", readerFromATime},
 	{"ReaderRedelivers", readerRedelivers},
@@ -208,5 +209,19 @@ func readerOfAnUnknownTopic(t *trial) {
 	}
 	if ranges := reader.Ranges(topic); ranges != nil {
 		t.Errorf("%+v", ranges)
+	}
+}
+
+// A reader whose next record is beyond the end of a log that has lost its tail continues
+// with the oldest record, as the log does not have what it would read next.
+func readerBehindTheEnd(t *trial) {
+	t.need("LoseTail", t.Faults.LoseTail)
+	topic := t.partitions(1)
+	t.fill(topic, 0, 10)
+	messages := t.subscribe(t.reader(time.Time{}), topic)
+	t.take(messages, 10)
+	t.Faults.LoseTail(t.T, topic, 0, 3)
+	if again := t.take(messages, 3); !slices.Equal(again, []string{"0", "1", "2"}) {
+		t.Errorf("it continues with %q", again)
 	}
 }

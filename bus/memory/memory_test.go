@@ -29,6 +29,9 @@ func faults(b *memory.Bus) bustest.Faults {
 		Trim: func(t *testing.T, topic string, partition int32, start int64) {
 			must(t, b.Trim(topic, partition, start))
 		},
+		LoseTail: func(t *testing.T, topic string, partition int32, end int64) {
+			must(t, b.LoseTail(topic, partition, end))
+		},
 		Refuse: func(_ *testing.T, topic string, partition int32) {
 			refused := false
 			b.Refuse(func(of string, at int32) error {
