@@ -163,11 +163,11 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 		return nil, err
 	}
 	log := windowsCommand{Bus: at, Prefix: prefix, Group: groupOf(workers)}
-	place, err := log.place(logger)
+	installation, err := log.installation(logger)
 	if err != nil {
 		return nil, err
 	}
-	if faults, err = history.Misfits(ctx, place, c.ReadLog); err != nil {
+	if faults, err = history.Misfits(ctx, installation, c.ReadLog); err != nil {
 		return faults, err
 	}
 	var newest windows.Config

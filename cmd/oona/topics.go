@@ -191,7 +191,7 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []in
 		}
 		return ""
 	}
-	at, err := log.place(logger)
+	at, err := log.installation(logger)
 	if err != nil {
 		return err
 	}
@@ -204,10 +204,10 @@ func (a *applyTopics) begin(ctx context.Context, log *windowsCommand, first []in
 		if why == "" {
 			continue
 		}
-		if _, err := e.Log.BeginIncarnation(ctx, p.Number, p.Engine.Incarnation(), p.Next, why); err != nil {
+		if err := e.BeginIncarnation(ctx, p, why); err != nil {
 			return err
 		}
-		fmt.Fprintf(to.out, "%s: a new incarnation begins in partition %d: %s\n", e.Topics.SeedMetrics, p.Number, why)
+		fmt.Fprintf(to.out, "%s: a new incarnation begins in partition %d: %s\n", e.History.Topic, p.Number, why)
 		if p.Engine.Config().Generation == 0 {
 			fmt.Fprintf(to.messages, "partition %d: its log has no configuration, so the aggregators' own settings hold. Write one with: oona windows apply --from TIME\n", p.Number)
 		}
@@ -246,17 +246,15 @@ func (a *applyTopics) compare(ctx context.Context, log *windowsCommand, given ma
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(h.Partitions, func(p *history.Partition) bool { return p.Committed.Offset == oona.NoOffset }) {
-		if err := h.ReadOn(ctx); err != nil {
-			return err
-		}
+	if err := h.ReadUncommitted(ctx); err != nil {
+		return err
 	}
 	differ := false
 	for _, p := range h.Partitions {
 		held := p.Engine.Config()
 		changes := differences(held, merge(held, a.Windows, given))
 		switch {
-		case p.Unknown != "":
+		case p.Unknown != nil:
 			fmt.Fprintf(to.messages, "partition %d: it is not known which configuration holds: %s\n", p.Number, p.Unknown)
 			differ = true
 		case len(changes) > 0:
@@ -283,7 +281,7 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 		return err
 	}
 	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}
-	at, err := log.place(logger)
+	at, err := log.installation(logger)
 	if err != nil {
 		return err
 	}

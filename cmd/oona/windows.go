@@ -37,10 +37,10 @@ func (c *windowsCommand) history(ctx context.Context, logger *slog.Logger) (*his
 	return h, h.ReadOn(ctx)
 }
 
-// place returns what an examination is about.
-func (c *windowsCommand) place(logger *slog.Logger) (history.Place, error) {
+// installation returns what an examination is about.
+func (c *windowsCommand) installation(logger *slog.Logger) (history.Installation, error) {
 	topics, err := oona.NewTopics(c.Prefix)
-	return history.Place{Bus: kafka.New(c.Bus, logger), Topics: topics, Group: c.Group, Settle: c.Bus.SettleTime(), Logger: logger}, err
+	return history.Installation{Bus: kafka.New(c.Bus, logger), Topics: topics, Group: c.Group, Settle: c.Bus.SettleTime(), Logger: logger}, err
 }
 
 // restore corrects the settings topic from a history.
@@ -53,7 +53,21 @@ func (c *windowsCommand) restore(ctx context.Context, h *history.History, w io.W
 	if err != nil {
 		return err
 	}
-	return h.Restore(ctx, topics, kept.held, w)
+	corrections := h.Corrections(kept.held)
+	for _, p := range h.Partitions {
+		for _, c := range corrections {
+			if c.Partition == p.Number {
+				fmt.Fprintf(w, "partition %d: the log has %s, but the settings topic had %s; the settings topic is corrected\n", c.Partition, c.Has, c.Had)
+			}
+		}
+		if p.Unknown != nil {
+			fmt.Fprintf(w, "partition %d: its configuration is not restored, as it is not known which one holds: %s\n", p.Number, p.Unknown)
+		}
+	}
+	for _, lost := range h.LostCatalogues(kept.held) {
+		fmt.Fprintln(w, lost)
+	}
+	return h.Correct(ctx, topics, corrections)
 }
 
 // open returns the history before the logs are read.
@@ -96,7 +110,7 @@ func printPartition(w io.Writer, p *history.Partition, group string) {
 	if n := p.Engine.Incarnation(); n != 0 {
 		fmt.Fprintf(w, "  incarnation %d%s\n", n, begun(p, time.Now()))
 	}
-	if p.Unknown != "" {
+	if p.Unknown != nil {
 		fmt.Fprintf(w, "  it is not known which configuration holds: %s\n", p.Unknown)
 	}
 	list := func(c windows.Configuration) {
@@ -178,7 +192,10 @@ type shownConfiguration struct {
 func shownOf(h *history.History) []shownPartition {
 	all := make([]shownPartition, 0, len(h.Partitions))
 	for _, p := range h.Partitions {
-		shown := shownPartition{p.Number, p.Start, p.Engine.Incarnation(), p.Next, p.Unknown, []shownInReach{}, []shownConfiguration{}, []shownIncarnation{}}
+		shown := shownPartition{p.Number, p.Start, p.Engine.Incarnation(), p.Next, "", []shownInReach{}, []shownConfiguration{}, []shownIncarnation{}}
+		if p.Unknown != nil {
+			shown.Unknown = p.Unknown.Error()
+		}
 		for _, c := range p.InReach {
 			held := shownInReach{Generation: c.Config.Generation, Windows: settingsByName(c.Config)}
 			if c.From != 0 {

@@ -164,7 +164,7 @@ func (a *applyWindows) refuseUnknown(h *history.History, set map[string]bool) er
 		}
 	}
 	for _, p := range h.Partitions {
-		if p.Unknown != "" && len(missing) > 0 {
+		if p.Unknown != nil && len(missing) > 0 {
 			return fmt.Errorf("partition %d: %s, so settings that are not given would be reset. Give the aggregators' --group if it is another one, or all settings (%s are missing), or --assume-newest: it starts from generation %d, with the settings that oona windows show prints, or with the defaults",
 				p.Number, p.Unknown, strings.Join(missing, ", "), h.Newest().Generation)
 		}
@@ -217,7 +217,7 @@ func (a *applyWindows) describe(w io.Writer, h *history.History, newest, next wi
 		if p.Empty() {
 			continue
 		}
-		if p.Unknown != "" {
+		if p.Unknown != nil {
 			fmt.Fprintf(w, "  partition %d: %s. So it is not known what changes there, or whether the configuration holds\n", p.Number, p.Unknown)
 			continue
 		}
@@ -278,8 +278,8 @@ func reportWritten(w io.Writer, h *history.History, written windows.Configuratio
 			seen = true
 			says := f.Says
 			switch {
-			case p.Unknown != "":
-				says = "written, but it is not known whether it holds: " + p.Unknown
+			case p.Unknown != nil:
+				says = "written, but it is not known whether it holds: " + p.Unknown.Error()
 				unseen = append(unseen, name)
 			case !f.Holds:
 				void = append(void, name)

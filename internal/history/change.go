@@ -28,7 +28,7 @@ func (h *History) Newest() windows.Config {
 	newest, found := windows.DefaultConfig(), false
 	for _, p := range h.Partitions {
 		c := p.Engine.Config()
-		if c.Generation == 0 && (p.Unknown != "" || p.Empty()) {
+		if c.Generation == 0 && (p.Unknown != nil || p.Empty()) {
 			continue
 		}
 		if !found || c.Generation > newest.Generation {
@@ -97,7 +97,7 @@ func (e *VoidError) Unwrap() error { return e.Err }
 // effect in a partition of which it is known which configuration holds.
 func (h *History) Refuses(c windows.Configuration, now time.Time) error {
 	for _, p := range h.Partitions {
-		if p.Unknown != "" {
+		if p.Unknown != nil {
 			continue
 		}
 		if err := p.Engine.Refuses(c, oona.MicrosOf(now)); err != nil {
@@ -112,7 +112,7 @@ func (h *History) Refuses(c windows.Configuration, now time.Time) error {
 func (h *History) Note(ctx context.Context, topics oona.Topics, c windows.Configuration) error {
 	var entries []settings.Entry
 	for _, p := range h.Partitions {
-		if p.Unknown != "" || p.Engine.Config().Generation == c.Config.Generation {
+		if p.Unknown != nil || p.Engine.Config().Generation == c.Config.Generation {
 			entries = append(entries, settings.WindowsEntry(p.Number, c.Record()))
 		}
 	}

@@ -17,9 +17,9 @@ import (
 // Examination compares the logs, the group's commits, the rollup topics and the
 // settings topic for each partition.
 type Examination struct {
-	Topics  oona.Topics
 	History *History
-	Log     settings.Log
+	topics  oona.Topics
+	log     settings.Log
 	held    *settings.Settings
 	last    []emitted // by partition
 	refused []error   // by partition: why aggregators of the group refuse it, or nil
@@ -32,8 +32,8 @@ type emitted struct {
 	never   []string     // topics that never had a rollup of the partition
 }
 
-// Place is what an examination is about.
-type Place struct {
+// Installation is what an examination is about.
+type Installation struct {
 	Bus    bus.Bus
 	Topics oona.Topics
 	Group  string        // of the commits; empty if they are not read
@@ -43,8 +43,8 @@ type Place struct {
 
 // Examine reads everything but the logs. It reads the logs, too, if readOn returns true
 // for a partition.
-func Examine(ctx context.Context, at Place, readOn func(*Examination, *Partition) bool) (_ *Examination, err error) {
-	e := &Examination{Topics: at.Topics, Log: settings.Log{Bus: at.Bus, Topics: at.Topics, Worker: "oona"}}
+func Examine(ctx context.Context, at Installation, readOn func(*Examination, *Partition) bool) (_ *Examination, err error) {
+	e := &Examination{topics: at.Topics, log: settings.Log{Bus: at.Bus, Topics: at.Topics, Worker: "oona"}}
 	if e.held, err = settings.Read(ctx, at.Bus, at.Topics, at.Logger); err != nil {
 		return nil, err
 	}
@@ -63,9 +63,9 @@ func Examine(ctx context.Context, at Place, readOn func(*Examination, *Partition
 	return e, nil
 }
 
-// Misfits returns what does not agree between the topics, and what to do about it. If
-// readLogs is set, it reads the logs if they are needed to be certain.
-func Misfits(ctx context.Context, at Place, readLogs bool) (all []string, err error) {
+// Misfits returns in words what does not agree between the topics, and what to do about
+// it. If readLogs is set, it reads the logs if they are needed to be certain.
+func Misfits(ctx context.Context, at Installation, readLogs bool) (all []string, err error) {
 	e, err := Examine(ctx, at, func(e *Examination, p *Partition) bool { return readLogs && e.uncertain(p) })
 	if err != nil {
 		return nil, err
@@ -77,12 +77,12 @@ func Misfits(ctx context.Context, at Place, readLogs bool) (all []string, err er
 			all = append(all, e.partition(p)...)
 		}
 	}
-	return append(all, e.History.lostCatalogues(e.held)...), nil
+	return append(all, e.History.LostCatalogues(e.held)...), nil
 }
 
 // findRollups reads the ends of the rollup topics.
 func (e *Examination) findRollups(ctx context.Context, settle time.Duration) error {
-	both := []string{e.Topics.LayerHealth, e.Topics.LayerPerformance}
+	both := []string{e.topics.LayerHealth, e.topics.LayerPerformance}
 	extents, err := e.History.Bus.Extents(ctx, both...)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (e *Examination) findRollups(ctx context.Context, settle time.Duration) err
 	for _, p := range e.History.Partitions {
 		var r emitted
 		var found bool
-		if r.trigger, found, err = settings.LastTrigger(ctx, e.History.Bus, e.Topics, p.Number); err != nil {
+		if r.trigger, found, err = settings.LastTrigger(ctx, e.History.Bus, e.topics, p.Number); err != nil {
 			return err
 		}
 		r.beyond = found // findBeyond corrects it
@@ -109,14 +109,14 @@ func (e *Examination) findRollups(ctx context.Context, settle time.Duration) err
 // for some seconds, as a newly elected leader may not know the end yet.
 func (e *Examination) findBeyond(ctx context.Context, settle time.Duration) error {
 	for began := time.Now(); ; {
-		extents, err := e.History.Bus.Extents(ctx, e.Topics.SeedMetrics)
+		extents, err := e.History.Bus.Extents(ctx, e.topics.SeedMetrics)
 		if err != nil {
 			return err
 		}
 		short := false
 		for i, p := range e.History.Partitions {
 			r := &e.last[i]
-			r.beyond = r.beyond && r.trigger.Offset >= extents[e.Topics.SeedMetrics][p.Number].End
+			r.beyond = r.beyond && r.trigger.Offset >= extents[e.topics.SeedMetrics][p.Number].End
 			short = short || r.beyond
 		}
 		if !short || time.Since(began) > settle {
@@ -130,7 +130,7 @@ func (e *Examination) findBeyond(ctx context.Context, settle time.Duration) erro
 // with a partition.
 func (e *Examination) uncertain(p *Partition) bool {
 	return p.Committed.Offset == oona.NoOffset || e.behind(p) ||
-		len(e.last[p.Number].never) > 0 && p.timelines > 0 || len(p.differences(e.Topics.SeedMetrics, e.held)) > 0 ||
+		len(e.last[p.Number].never) > 0 && p.timelines > 0 || len(p.corrections(e.topics.SeedMetrics, e.held)) > 0 ||
 		p.lostWindows(e.held) != ""
 }
 
@@ -149,7 +149,7 @@ func (e *Examination) findRefused(ctx context.Context) error {
 		return nil
 	}
 	for i, p := range e.History.Partitions {
-		past, err := aggregate.PastOf(ctx, p.assignment, e.Log)
+		past, err := aggregate.PastOf(ctx, p.assignment, e.log)
 		if err != nil {
 			return fmt.Errorf("partition %d: %w", p.Number, err)
 		}
@@ -167,6 +167,13 @@ func (e *Examination) NeedsIncarnation(p *Partition) bool {
 	return refused == nil && e.behind(p) || errors.Is(refused, aggregate.ErrMadeAgain)
 }
 
+// BeginIncarnation begins a new incarnation of the log in a partition. The reason is
+// written into the log.
+func (e *Examination) BeginIncarnation(ctx context.Context, p *Partition, reason string) error {
+	_, err := e.log.BeginIncarnation(ctx, p.Number, p.Engine.Incarnation(), p.Next, reason)
+	return err
+}
+
 // partition returns what is wrong with a partition that aggregators do not refuse.
 func (e *Examination) partition(p *Partition) (all []string) {
 	r := e.last[p.Number]
@@ -180,8 +187,8 @@ func (e *Examination) partition(p *Partition) (all []string) {
 				p.Number, topic))
 		}
 	}
-	for _, d := range p.differences(e.Topics.SeedMetrics, e.held) {
-		all = append(all, fmt.Sprintf("partition %d: the log has %s, but the settings topic has %s. Correct the settings topic with: oona windows show --restore", p.Number, d.log, d.settings))
+	for _, d := range p.corrections(e.topics.SeedMetrics, e.held) {
+		all = append(all, fmt.Sprintf("partition %d: the log has %s, but the settings topic has %s. Correct the settings topic with: oona windows show --restore", p.Number, d.Has, d.Had))
 	}
 	if lost := p.lostWindows(e.held); lost != "" {
 		all = append(all, lost)

@@ -27,18 +27,21 @@ type History struct {
 	Partitions []*Partition // by number
 }
 
-// Partition is the history of one partition up to offset Next. Its engine
-// starts from the group's commit, or else from the beginning of the log, and folds all
-// records as if they had no frames. So it accepts and rejects the same configurations
-// as an aggregator.
+// Partition is the history of one partition, as far as its log was read.
 type Partition struct {
 	Number      int32
-	Start, Next int64
-	Engine      *windows.Engine
-	Committed   bus.Commit              // its offset is oona.NoOffset if there is no commit
-	InReach     []windows.Configuration // of the commit
-	Unknown     string                  // why it is not known which configuration holds, or empty
-	Found       []Found                 // in the order of the log
+	Start, Next int64 // the first offset of the log, and the next one to read
+	// Engine starts from the group's commit, or else from the beginning of the log. It
+	// folds all records up to Next as if they had no frames. So it accepts and rejects
+	// the same configurations as an aggregator.
+	Engine    *windows.Engine
+	Committed bus.Commit              // its offset is oona.NoOffset if there is no commit
+	InReach   []windows.Configuration // of the commit: frames may still come for them
+	// Unknown is why it is not known which configuration holds. Nil if it is known. It
+	// wraps ErrNoConfiguration, ErrLaterVersion, or the reason why an aggregator refuses
+	// the partition, such as aggregate.ErrAhead.
+	Unknown error
+	Found   []Found // in the order of the log
 
 	assignment  bus.Assignment   // when the history was opened
 	appendedAt  oona.Micros      // the greatest append time
@@ -56,8 +59,27 @@ type Found struct {
 	Offset      int64
 	AppendedAt  oona.Micros
 	Holds       bool
-	Says        string // whether and since when it holds, or why not
+	Says        string // in words: whether and since when it holds, or why not
 }
+
+// Reasons why it is not known which configuration holds in a partition. They are wrapped.
+var (
+	// ErrNoConfiguration means that the log begins without a configuration, and no commit
+	// says what the aggregators' own settings are.
+	ErrNoConfiguration = errors.New("the log begins without a configuration, so the aggregators' own settings hold")
+	// ErrLaterVersion means that this program cannot read a configuration.
+	ErrLaterVersion = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it with --skip-record")
+)
+
+// lostError says which part of a partition's history is lost.
+type lostError struct {
+	says  string
+	cause error // why an aggregator refuses the partition
+}
+
+func (e *lostError) Error() string { return e.says }
+
+func (e *lostError) Unwrap() error { return e.cause }
 
 // Empty reports whether the partition never had a record other than starts of
 // incarnations, which precede the first configuration.
@@ -65,7 +87,8 @@ func (p *Partition) Empty() bool {
 	return p.Start == 0 && !p.folded && p.Committed.Offset == oona.NoOffset
 }
 
-// Open returns the history of a topic. The log is not read yet.
+// Open returns the history of a topic, from the commits of a group unless it is empty.
+// The log is not read yet: see ReadOn.
 func Open(ctx context.Context, b bus.Bus, topic, group string) (_ *History, err error) {
 	h := &History{Bus: b, Topic: topic, Group: group}
 	var commits []bus.Commit
@@ -101,7 +124,7 @@ func (h *History) begin(ctx context.Context, a bus.Assignment) (*Partition, erro
 	if err == nil {
 		switch {
 		case past.Lost != nil:
-			p.Unknown = h.lost(a, past)
+			p.Unknown = &lostError{h.lost(a, past), past.Lost}
 			p.Engine, err = windows.Restart(defaults, catalogues, past.Commit, p.Start, a.LogEnd)
 		case past.Committed:
 			p.Engine, err = windows.Resume(defaults, catalogues, past.Commit)
@@ -141,7 +164,19 @@ func (h *History) noCommit() string {
 // readTogether is how many partitions are read at the same time.
 const readTogether = 4
 
-// ReadOn reads up to where the logs end now.
+// ReadUncommitted reads the logs if a partition has no commit. Otherwise, the commits
+// say what held when they were made.
+func (h *History) ReadUncommitted(ctx context.Context) error {
+	for _, p := range h.Partitions {
+		if p.Committed.Offset == oona.NoOffset {
+			return h.ReadOn(ctx)
+		}
+	}
+	return nil
+}
+
+// ReadOn reads up to where the logs end now. It may be called again, for what was
+// written since.
 func (h *History) ReadOn(ctx context.Context) error {
 	extents, err := h.Bus.Extents(ctx, h.Topic)
 	if err != nil {
@@ -171,8 +206,8 @@ func (h *History) fold(p *Partition, msg *message.Message) error {
 	}
 	first := p.Empty()
 	p.fold(at, msg)
-	if first && p.folded && p.Unknown == "" && !p.configuredAt(at.Offset) {
-		p.Unknown = "the log begins without a configuration, so the aggregators' own settings hold, but " + h.noCommit() + " that has them"
+	if first && p.folded && p.Unknown == nil && !p.configuredAt(at.Offset) {
+		p.Unknown = fmt.Errorf("%w, but %s that has them", ErrNoConfiguration, h.noCommit())
 	}
 	return nil
 }
@@ -186,8 +221,6 @@ func (p *Partition) configuredAt(offset int64) bool {
 	last := p.Found[len(p.Found)-1]
 	return last.Offset == offset && last.Incarnation == nil && last.Holds
 }
-
-var errLater = errors.New("the configuration is of a later version of Oona, so upgrade this program; or it is damaged, and aggregators skip it with --skip-record")
 
 func (p *Partition) fold(at bus.Position, msg *message.Message) {
 	record := windows.Record{Offset: at.Offset, AppendedAt: at.Appended}
@@ -209,10 +242,10 @@ func (p *Partition) fold(at bus.Position, msg *message.Message) {
 		found.Holds = outcome.Reason == windows.ReasonConfigured || outcome.Reason == windows.ReasonBegun
 		found.Says = outcome.Detail
 		switch {
-		case errors.Is(err, errLater):
+		case errors.Is(err, ErrLaterVersion):
 			found.Says = err.Error()
 			if !past {
-				p.Unknown = fmt.Sprintf("offset %d: %v", at.Offset, err)
+				p.Unknown = fmt.Errorf("offset %d: %w", at.Offset, err)
 			}
 		case err != nil:
 			found.Says = "a dead letter: " + err.Error()
@@ -231,13 +264,13 @@ func (p *Partition) fold(at bus.Position, msg *message.Message) {
 	p.Next = at.Offset + 1
 }
 
-// decodeConfiguration decodes a configuration record. The error wraps errLater if
+// decodeConfiguration decodes a configuration record. The error wraps ErrLaterVersion if
 // aggregators of this version stop at the record. Otherwise, an error means that they
 // make it a dead letter.
 func decodeConfiguration(kind string, payload []byte) (windows.Configuration, error) {
 	c, err := aggregate.DecodeConfiguration(kind, payload)
 	if aggregate.OfLaterVersion(err) {
-		err = fmt.Errorf("%w: %w", errLater, err)
+		err = fmt.Errorf("%w: %w", ErrLaterVersion, err)
 	}
 	return c, err
 }
@@ -247,7 +280,7 @@ func decodeConfiguration(kind string, payload []byte) (windows.Configuration, er
 func decodeIncarnation(payload []byte) (*oona.IncarnationStart, error) {
 	start, err := aggregate.DecodeIncarnation(payload)
 	if aggregate.OfLaterVersion(err) {
-		err = fmt.Errorf("%w: %w", errLater, err)
+		err = fmt.Errorf("%w: %w", ErrLaterVersion, err)
 	}
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"errors"
 	"log/slog"
 	"strconv"
 	"testing"
@@ -123,26 +124,26 @@ func TestLogThatHasLostItsEnd(t *testing.T) {
 			i.tick(0)
 		}
 		i.commit()
-		commits, err := i.bus.Commits(t.Context(), group, i.topics.SeedMetrics)
+		commits, err := i.bus.Commits(i.Context(), group, i.topics.SeedMetrics)
 		if err != nil {
-			t.Fatal(err)
+			i.Fatal(err)
 		}
 		_, commit, err := aggregate.ParseCommit(commits[0])
 		if err != nil {
-			t.Fatal(err)
+			i.Fatal(err)
 		}
 		reached, err := commit.Reached()
 		if err != nil || reached.ProcessedTo != 7 {
-			t.Fatalf("the commit is of %+v, %v", reached, err)
+			i.Fatalf("the commit is of %+v, %v", reached, err)
 		}
-		if p := i.history(group).Partitions[0]; p.Unknown != "" || len(p.InReach) != 1 || p.InReach[0].Config.Generation != 1 {
-			t.Errorf("the partition is %+v", p)
+		if p := i.history(group).Partitions[0]; p.Unknown != nil || len(p.InReach) != 1 || p.InReach[0].Config.Generation != 1 {
+			i.Errorf("the partition is %+v", p)
 		}
 		if err := i.bus.LoseTail(i.topics.SeedMetrics, 0, reached.ProcessedTo-1); err != nil {
-			t.Fatal(err)
+			i.Fatal(err)
 		}
-		if p := i.history(group).Partitions[0]; p.Unknown == "" || p.Engine.Incarnation() == 0 {
-			t.Errorf("the partition without its end is %+v", p)
+		if p := i.history(group).Partitions[0]; !errors.Is(p.Unknown, aggregate.ErrAhead) || p.Engine.Incarnation() == 0 {
+			i.Errorf("the partition without its end is %+v", p)
 		}
 	})
 }

@@ -3,37 +3,37 @@ package history
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/settings"
 )
 
-// Restore corrects the settings topic, which has held, from the history. It writes to w
-// what it corrects, and what it cannot.
-func (h *History) Restore(ctx context.Context, topics oona.Topics, held *settings.Settings, w io.Writer) error {
-	var entries []settings.Entry
-	for _, p := range h.Partitions {
-		for _, d := range p.differences(topics.SeedMetrics, held) {
-			fmt.Fprintf(w, "partition %d: the log has %s, but the settings topic had %s; the settings topic is corrected\n", p.Number, d.log, d.settings)
-			entries = append(entries, d.entry)
-		}
-		if p.Unknown != "" {
-			fmt.Fprintf(w, "partition %d: its configuration is not restored, as it is not known which one holds: %s\n", p.Number, p.Unknown)
-		}
-	}
-	for _, lost := range h.lostCatalogues(held) {
-		fmt.Fprintln(w, lost)
-	}
-	return settings.Write(ctx, h.Bus, topics, entries...)
+// Correction corrects a difference between the settings topic and the log of a
+// partition.
+type Correction struct {
+	Partition int32
+	Had, Has  string // in words: what the settings topic had, and what the log has
+	entry     settings.Entry
 }
 
-// settingsDifference is a difference between the settings topic and the log of a
-// partition.
-type settingsDifference struct {
-	settings, log string         // in words
-	entry         settings.Entry // the right one, from the log
+// Corrections returns what is missing or wrong in the settings topic, which has held. A
+// partition of which it is not known which configuration holds may have a correction of
+// its incarnation only. Catalogues cannot be corrected: see LostCatalogues.
+func (h *History) Corrections(held *settings.Settings) (all []Correction) {
+	for _, p := range h.Partitions {
+		all = append(all, p.corrections(h.Topic, held)...)
+	}
+	return all
+}
+
+// Correct writes corrections to the settings topic.
+func (h *History) Correct(ctx context.Context, topics oona.Topics, corrections []Correction) error {
+	var entries []settings.Entry
+	for _, c := range corrections {
+		entries = append(entries, c.entry)
+	}
+	return settings.Write(ctx, h.Bus, topics, entries...)
 }
 
 func numbered(what string, n int64) string {
@@ -47,42 +47,42 @@ func numbered(what string, n int64) string {
 // topic has, and "" otherwise, or if that is not known.
 func (p *Partition) lostWindows(held *settings.Settings) string {
 	has, reach := held.Windows[p.Number].Generation, p.Engine.Configurations()
-	if p.Unknown != "" || p.Empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
+	if p.Unknown != nil || p.Empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
 		return ""
 	}
 	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, but the log has no configuration, so the aggregators' own settings hold. Write the next generation with: oona windows apply --from TIME", p.Number, has)
 }
 
-// differences returns what is missing or wrong for a partition in the settings topic.
+// corrections returns what is missing or wrong for a partition in the settings topic.
 // A greater incarnation than the log's is right: it was reserved, and its record was
 // not written.
-func (p *Partition) differences(topic string, held *settings.Settings) (all []settingsDifference) {
+func (p *Partition) corrections(topic string, held *settings.Settings) (all []Correction) {
 	if has, must := held.Incarnation(topic, p.Number), p.Engine.Incarnation(); has < must {
-		all = append(all, settingsDifference{
-			numbered("incarnation", int64(has)), numbered("incarnation", int64(must)),
+		all = append(all, Correction{
+			p.Number, numbered("incarnation", int64(has)), numbered("incarnation", int64(must)),
 			settings.IncarnationEntry(topic, p.Number, must),
 		})
 	}
 	reach := p.Engine.Configurations()
 	newest := reach[len(reach)-1].Record()
-	if p.Unknown != "" || newest.Generation == 0 {
+	if p.Unknown != nil || newest.Generation == 0 {
 		return all
 	}
 	has := held.Windows[p.Number]
 	same := has
 	same.From = newest.From // the settings topic has the time before rounding
 	if same != newest {
-		all = append(all, settingsDifference{
-			numbered("generation", int64(has.Generation)), numbered("generation", int64(newest.Generation)),
+		all = append(all, Correction{
+			p.Number, numbered("generation", int64(has.Generation)), numbered("generation", int64(newest.Generation)),
 			settings.WindowsEntry(p.Number, newest),
 		})
 	}
 	return all
 }
 
-// lostCatalogues returns a fault for each catalogue that the log names and that workers
+// LostCatalogues returns a fault, in words, for each catalogue that the log names and that workers
 // cannot get.
-func (h *History) lostCatalogues(held *settings.Settings) (all []string) {
+func (h *History) LostCatalogues(held *settings.Settings) (all []string) {
 	for _, p := range h.Partitions {
 		for _, c := range p.Engine.Configurations() {
 			hash := c.Config.Catalogue
