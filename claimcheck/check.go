@@ -15,8 +15,9 @@ import (
 )
 
 // CheckHere checks what the store needs on this machine: $TMPDIR, the files and
-// credentials of S3, or the directory. It sends no request to the store and leaves
-// no file behind. Its errors are those that Open and Probe would return.
+// credentials of S3, or the directory. It sends no request, so it does not
+// notice that STS or another server gives no credentials, and leaves no file behind. Its
+// errors are those that Open and Probe would return.
 func (c Config) CheckHere() error {
 	if c.Kind == KindNone {
 		return nil
@@ -33,7 +34,13 @@ func (c Config) CheckHere() error {
 		if _, err := c.S3.httpClient(); err != nil {
 			return err
 		}
-		_, err := c.S3.credentials(context.Background())
+		provider, err := c.S3.credentials()
+		if err != nil {
+			return err
+		}
+		if chain, ok := provider.(*chain); ok {
+			_, err = chain.source(context.Background())
+		}
 		return err
 	}
 	return nil

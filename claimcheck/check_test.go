@@ -18,7 +18,8 @@ func TestCheckHere(t *testing.T) {
 	if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(dir, "absent"))
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(dir, "absent"))
 	for name, c := range map[string]struct {
 		change func(*Config)
 		want   string // empty: nothing is wrong
@@ -29,7 +30,7 @@ func TestCheckHere(t *testing.T) {
 		"a file":               {func(c *Config) { c.Kind, c.Directory = KindDirectory, file }, "--tensor-directory"},
 		"below a file":         {func(c *Config) { c.Kind, c.Directory = KindDirectory, filepath.Join(file, "a") }, "--tensor-directory"},
 		"keys":                 {func(c *Config) { c.Kind, c.S3.AccessKeyID, c.S3.SecretFile = KindS3, "id", file }, ""},
-		"no keys":              {func(c *Config) { c.Kind = KindS3 }, "--s3-access-key-id"},
+		"no keys":              {func(c *Config) { c.Kind = KindS3 }, ""}, // the metadata of EC2 may have some
 		"no secret":            {func(c *Config) { c.Kind, c.S3.AccessKeyID, c.S3.SecretFile = KindS3, "id", file+".absent" }, "--s3-secret-access-key-file"},
 		"no authorities": {func(c *Config) {
 			c.Kind, c.S3.AccessKeyID, c.S3.SecretFile, c.S3.CAFile = KindS3, "id", file, file+".absent"
@@ -45,6 +46,10 @@ func TestCheckHere(t *testing.T) {
 		if wrong, ok := errors.AsType[*oona.FieldError](err); ok && wrong.Field != c.want {
 			t.Errorf("%s: the field is %s, want %s", name, wrong.Field, c.want)
 		}
+	}
+	t.Setenv("AWS_PROFILE", "absent")
+	if wrong, ok := errors.AsType[*oona.FieldError](Config{Kind: KindS3, S3: S3{Region: "us-east-1"}}.CheckHere()); !ok || wrong.Field != "--s3-access-key-id" {
+		t.Errorf("with a profile that does not exist: %v", wrong)
 	}
 	t.Setenv("TMPDIR", file)
 	for kind, want := range map[string]error{KindNone: nil, KindS3: ErrSpool, KindDirectory: ErrSpool} {

@@ -1,14 +1,12 @@
 package claimcheck
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/secret"
 )
 
 // The kinds of store of a Config.
@@ -40,9 +39,12 @@ type S3 struct {
 	Endpoint    string `env:"OONA_S3_ENDPOINT" placeholder:"URL" help:"Endpoint, for example https://minio:9000. Default: AWS in the given region."`
 	Region      string `env:"OONA_S3_REGION" placeholder:"REGION" help:"Region of the bucket."`
 	PathStyle   bool   `env:"OONA_S3_PATH_STYLE" help:"Put the bucket in the path of URLs instead of the host name."`
-	AccessKeyID string `env:"OONA_S3_ACCESS_KEY_ID" name:"access-key-id" placeholder:"ID" help:"Access key ID. Default: $AWS_ACCESS_KEY_ID with $AWS_SECRET_ACCESS_KEY and, if set, $AWS_SESSION_TOKEN."`
-	SecretFile  string `env:"OONA_S3_SECRET_ACCESS_KEY_FILE" name:"secret-access-key-file" placeholder:"FILE" help:"File that contains the secret access key. It is read again every five minutes."`
-	CAFile      string `env:"OONA_S3_CA_FILE" name:"ca-file" placeholder:"FILE" help:"PEM file with the certificate authorities of the endpoint. Default: the system's."`
+	AccessKeyID string `env:"OONA_S3_ACCESS_KEY_ID" name:"access-key-id" placeholder:"ID" help:"Access key ID. Default: the credentials that the AWS SDK finds: variables AWS_..., shared files, web identity (IRSA), container endpoint (EKS Pod Identity, ECS), EC2 role."`
+	SecretFile  string `env:"OONA_S3_SECRET_ACCESS_KEY_FILE" name:"secret-access-key-file" placeholder:"FILE" help:"File that contains the secret access key. It is read again when it changes."`
+	CAFile      string `env:"OONA_S3_CA_FILE" name:"ca-file" placeholder:"FILE" help:"PEM file with the certificate authorities of the endpoint. Default: the system's. It is read again when it changes."`
+
+	// Secrets counts and logs changes of the files. It may be nil.
+	Secrets *secret.Files `kong:"-"`
 }
 
 // DefaultConfig returns the defaults of the flags: no store.
@@ -99,11 +101,18 @@ func OpenS3(c S3, name string, limit int64) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	credentials, err := c.credentials()
+	if err != nil {
+		return nil, err
+	}
+	// Not from the SDK's configuration, so that variables such as AWS_ENDPOINT_URL or
+	// AWS_REQUEST_CHECKSUM_CALCULATION have no effect on the store.
 	options := s3.Options{
 		Region:       c.Region,
 		UsePathStyle: c.PathStyle,
 		HTTPClient:   client,
-		Credentials:  aws.NewCredentialsCache(aws.CredentialsProviderFunc(c.credentials)),
+		Credentials:  aws.NewCredentialsCache(credentials),
+		HTTPSignerV4: freshSigner{},
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts, o.MaxBackoff = attempts, longestPause
 		}),
@@ -125,49 +134,58 @@ const (
 	longestPause = time.Second
 )
 
+// httpClient returns a client that trusts the authorities of the CA file. If they
+// change, new connections are made with the new ones.
 func (c S3) httpClient() (*http.Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 32
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("--s3-ca-file: %w", err)
-		}
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &oona.FieldError{Field: "--s3-ca-file", Reason: c.CAFile + " holds no certificate in PEM; give a PEM file with the authorities of the endpoint"}
-		}
-	}
 	// Redirects are not followed, as requests are signed for the host that they
 	// are sent to. A redirect is reported as a refusal.
-	follow := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &http.Client{Transport: transport, CheckRedirect: follow}, nil
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if c.CAFile == "" {
+		client.Transport = transport(nil)
+		return client, nil
+	}
+	current, err := secret.Open(c.Secrets, "--s3-ca-file", []string{c.CAFile}, func(contents [][]byte) (*http.Transport, error) {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(contents[0]) {
+			return nil, errNoAuthority
+		}
+		return transport(roots), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	client.Transport = renewed{current}
+	return client, nil
 }
 
-// secretLifetime is how long a secret from a file is used before the file is read
-// again, so that the secret can be changed while the process runs.
-const secretLifetime = 5 * time.Minute
+var errNoAuthority = errors.New("the file has no certificate in PEM form; give the authorities of the endpoint")
 
-func (c S3) credentials(context.Context) (aws.Credentials, error) {
+func transport(roots *x509.CertPool) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 32
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	return t
+}
+
+// renewed sends requests with the transport of a file's content. Idle connections of
+// an earlier transport are closed after its idle timeout.
+type renewed struct {
+	current *secret.Value[*http.Transport]
+}
+
+func (r renewed) RoundTrip(request *http.Request) (*http.Response, error) {
+	return r.current.Get().RoundTrip(request)
+}
+
+// credentials returns the credentials of the flags, or those of the SDK's chain. It
+// sends no request.
+func (c S3) credentials() (aws.CredentialsProvider, error) {
 	if c.AccessKeyID == "" {
-		found := aws.Credentials{
-			AccessKeyID:     os.Getenv("AWS_ACCESS_KEY_ID"),
-			SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"),
-			SessionToken:    os.Getenv("AWS_SESSION_TOKEN"),
-			Source:          "environment",
-		}
-		if !found.HasKeys() {
-			return found, fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "is empty, and so are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; give it and --s3-secret-access-key-file, or set the two variables"})
-		}
-		return found, nil
+		return &chain{region: c.Region, files: c.Secrets}, nil
 	}
-	secret, err := os.ReadFile(c.SecretFile)
+	key, err := secret.Open(c.Secrets, "--s3-secret-access-key-file", []string{c.SecretFile}, secret.Text)
 	if err != nil {
-		return aws.Credentials{}, fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-secret-access-key-file", Reason: "cannot be read"}, err)
+		return nil, err
 	}
-	return aws.Credentials{
-		AccessKeyID: c.AccessKeyID, SecretAccessKey: strings.TrimSpace(string(secret)), Source: c.SecretFile,
-		CanExpire: true, Expires: time.Now().Add(secretLifetime),
-	}, nil
+	return fileCredentials{id: c.AccessKeyID, secret: key}, nil
 }

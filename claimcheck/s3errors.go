@@ -37,7 +37,7 @@ func classify(ctx context.Context, err error) error {
 	}
 	var noKey *types.NoSuchKey
 	switch code := status(err); {
-	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrRefused), code == http.StatusConflict, code == http.StatusPreconditionFailed:
+	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrRefused), errors.Is(err, ErrUnavailable), code == http.StatusConflict, code == http.StatusPreconditionFailed:
 		return err
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("%w: %w", context.Canceled, err) // not the store's fault

@@ -38,7 +38,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	c.Bus.Secrets = w.Secrets
+	c.Bus.Secrets, c.Tensors.S3.Secrets = w.Secrets, w.Secrets
 	b := kafka.New(c.Bus, w.Logger)
 	connected, err := b.Publisher(c.publisher(topics))
 	if err != nil {

@@ -55,6 +55,15 @@ func (f *Files) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{f.failures, f.loaded}
 }
 
+// Failed counts and logs that a secret cannot be renewed. It is for secrets that are not
+// only files. setting is the flag that stands for them.
+func (f *Files) Failed(setting, message string, err error) {
+	if f != nil {
+		f.failures.WithLabelValues(setting).Inc()
+		f.logger.Error(message, "err", err, "setting", setting)
+	}
+}
+
 // Value is what one or several files contain, parsed. It is safe for concurrent use.
 type Value[T any] struct {
 	files   *Files
