@@ -124,7 +124,7 @@ func (w *world) buildImage(ctx context.Context, tag string) error {
 	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "etc", "passwd"), []byte("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"), 0o644); err != nil {
 		return err
 	}
 	return build(ctx, "../../..", filepath.Join(root, "ko-app"), "-s -w -X github.com/morphogenetic/oona/internal/worker.stampedVersion="+tag+".0.0",

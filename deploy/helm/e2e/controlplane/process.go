@@ -18,7 +18,8 @@ type process struct {
 }
 
 func (c *ControlPlane) start(name, program string, args ...string) error {
-	p := &process{name: name, log: c.path(name + ".log"), cmd: exec.Command(program, args...), done: make(chan struct{})}
+	cmd := exec.Command(program, args...) //nolint:noctx // Stop ends it
+	p := &process{name: name, log: c.path(name + ".log"), cmd: cmd, done: make(chan struct{})}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return fmt.Errorf("make the log of %s: %w", name, err)

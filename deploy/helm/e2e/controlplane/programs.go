@@ -72,14 +72,12 @@ func build(ctx context.Context, cache, tool, module string, commands ...string) 
 	return dir, nil
 }
 
-// linkerFlags stamp a version of Kubernetes. Helm compares it with a chart's kubeVersion.
+// linkerFlags stamp the version of Kubernetes, which Helm compares with a chart's
+// kubeVersion. Other programs do not have these variables.
 func linkerFlags(version string) string {
-	flags := "-s -w"
 	parts := strings.Split(strings.TrimPrefix(version, "v"), ".")
-	for name, value := range map[string]string{"gitVersion": version, "gitMajor": parts[0], "gitMinor": parts[1]} {
-		flags += " -X k8s.io/component-base/version." + name + "=" + value
-	}
-	return flags
+	const stamp = " -X k8s.io/component-base/version."
+	return "-s -w" + stamp + "gitVersion=" + version + stamp + "gitMajor=" + parts[0] + stamp + "gitMinor=" + parts[1]
 }
 
 func goCommand(ctx context.Context, dir string, args ...string) (string, error) {

@@ -41,7 +41,7 @@ func TestWriteFilesReplacesAllAtOnce(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, first)); !os.IsNotExist(err) {
 		t.Errorf("the first content is still there: %v", err)
 	}
-	info, err := os.Stat(filepath.Join(dir, "sub/b"))
+	info, err := os.Stat(filepath.Join(dir, "sub", "b"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
