@@ -20,16 +20,20 @@ const (
 	slack = 5 * time.Second
 )
 
-// values of the chart: windows are short, so that the test is.
+// values of the chart: every connection is secured, and windows are short, so that the
+// test is.
 const values = `
 image: {tag: %s}
-kafka: {brokers: ["%s"]}
+kafka:
+  brokers: ["%s"]
+  tls: {enabled: true, caSecret: ` + authoritySecret + `}
+  sasl: {mechanism: scram-sha-512, username: ` + kafkaUser + `, existingSecret: ` + kafkaSecret + `}
 topics:
   partitions: %d
   windows: {window-length: 5s, allowed-lateness: 2s, idle-horizon: %s}
-ingest: {tls: {existingSecret: ` + certificateSecret + `}}
-admin: {tls: {existingSecret: ` + certificateSecret + `}}
-test: {caSecret: ` + authoritySecret + `}
+ingest: {tls: {existingSecret: ` + certificateSecret + `}, access: {existingSecret: ` + accessSecret + `}}
+admin: {tls: {existingSecret: ` + certificateSecret + `}, access: {existingSecret: ` + accessSecret + `}}
+test: {caSecret: ` + authoritySecret + `, tokenSecret: ` + accessSecret + `}
 `
 
 // TestChart takes a release through its life while two training runs send frames. In the
@@ -37,10 +41,10 @@ test: {caSecret: ` + authoritySecret + `}
 func TestChart(t *testing.T) {
 	w := newWorld(t)
 	w.values = filepath.Join(w.dir, "values.yaml")
-	if err := os.WriteFile(w.values, fmt.Appendf(nil, values, firstTag, w.kafka, partitions, idleHorizon), 0o644); err != nil {
+	if err := os.WriteFile(w.values, fmt.Appendf(nil, values, firstTag, w.kafka.SecureAddrs("scram")[0], partitions, idleHorizon), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	step(t, "certificates as Secrets", func() error { return w.makeCertificates(t) })
+	step(t, "Secrets", func() error { return w.makeSecrets(t.Context()) })
 	w.step(t, "helm install --wait", w.install)
 	step(t, "frames flow into rollups", func() error {
 		if err := w.startLoad(t); err != nil {

@@ -61,7 +61,7 @@ func (w *world) player(run oona.RunID, first int, log io.Writer) (*loadgen.Playe
 	config.RequestTimeout = 5 * time.Second
 	config.Logger = slog.New(slog.NewTextHandler(log, nil)).With("run", run)
 	follow := &service{client: w.client, name: release + "-ingest", first: first}
-	config.Client = &http.Client{Transport: &http.Transport{DialContext: follow.dial, TLSClientConfig: w.tls}}
+	config.Client = &http.Client{Transport: authorized{&http.Transport{DialContext: follow.dial, TLSClientConfig: w.tls}}}
 	return loadgen.New(config)
 }
 

@@ -53,7 +53,7 @@ func (w *world) scrape(ctx context.Context, pod *corev1.Pod) (metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	scraper := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: w.tls}}
+	scraper := &http.Client{Timeout: 2 * time.Second, Transport: authorized{&http.Transport{DisableKeepAlives: true, TLSClientConfig: w.tls}}}
 	response, err := scraper.Do(request)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ import (
 	"github.com/morphogenetic/oona/deploy/helm/e2e/controlplane"
 	"github.com/morphogenetic/oona/deploy/helm/e2e/kubelet"
 	"github.com/morphogenetic/oona/internal/localkafka"
-	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
+	"github.com/morphogenetic/oona/internal/tlsfiles/authority"
 )
 
 const (
@@ -44,7 +44,7 @@ type world struct {
 	kafka   *localkafka.Cluster
 	values  string // path of the values file
 
-	authority *tlstest.Authority
+	authority *authority.Authority
 	tls       *tls.Config // of clients of ingest and of the admin ports
 	serial    string      // of the certificate in the Secret
 
@@ -61,11 +61,7 @@ func newWorld(t *testing.T) *world {
 	step(t, "binaries of Oona", func() error {
 		return errors.Join(w.buildImage(t.Context(), firstTag), w.buildImage(t.Context(), nextTag))
 	})
-	step(t, "Kafka", func() (err error) {
-		w.kafka, err = localkafka.Start(t.Context(), localkafka.Options{Dir: filepath.Join(w.dir, "kafka"), Nodes: 1, Host: w.network.Host().String()})
-		return err
-	})
-	t.Cleanup(func() { fail(t, w.kafka.Stop()) })
+	step(t, "Kafka", func() error { return w.startKafka(t) })
 	return w
 }
 
