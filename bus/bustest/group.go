@@ -11,6 +11,7 @@ var groupCases = []testCase{
 	{"Members", members},
 	{"SetCommits", setCommits},
 	{"RemoveMember", removeMember},
+	{"TwoTopics", twoTopics},
 }
 
 // static returns a member with an instance.
@@ -115,5 +116,31 @@ func removeMember(t *trial) {
 	t.eventually("the member joins again", func() bool {
 		instances, partitions := t.owned(group, topic)
 		return slices.Equal(instances, []string{"stays"}) && partitions == 2 && stays.held.Load() == 2
+	})
+}
+
+// The members of a group may read different topics. They are members of one group all the
+// same: instances are unique in it, and commits of all topics are theirs.
+func twoTopics(t *trial) {
+	one, other, group := t.partitions(2), t.partitions(2), unique("group")
+	a, b := newOwner(), newOwner()
+	t.consume(t.subscribe(t.static(group, "a", a), one))
+	a.await(t, "assigned", 2)
+	if err := t.Bus.SetCommits(t.Context(), group, other, map[int32]bus.Commit{0: {Offset: 0}}); !errors.Is(err, bus.ErrHasMembers) {
+		t.Errorf("%v, want ErrHasMembers", err)
+	}
+	t.consume(t.subscribe(t.static(group, "b", b), other))
+	t.eventually("both have the partitions of their topics", func() bool {
+		_, ofOne := t.owned(group, one)
+		instances, ofOther := t.owned(group, other)
+		return slices.Equal(instances, []string{"a", "b"}) && ofOne == 2 && ofOther == 2 && a.held.Load() == 2 && b.held.Load() == 2
+	})
+	again := t.newMember(t.T, bus.MemberOptions{Group: group, Instance: "b"}, newOwner())
+	t.closeAtEnd(again)
+	t.consume(t.subscribe(again, one))
+	t.eventually("another member with the instance takes its place", func() bool {
+		instances, _ := t.owned(group, one)
+		_, left := t.owned(group, other)
+		return slices.Equal(instances, []string{"a", "b"}) && left == 0 && b.held.Load() == 0
 	})
 }

@@ -138,7 +138,7 @@ func (b *Bus) Commits(_ context.Context, group, topic string) ([]bus.Commit, err
 	}
 	commits := make([]bus.Commit, len(t.partitions))
 	for i := range commits {
-		commits[i] = b.group(group, topic).committed(int32(i))
+		commits[i] = b.group(group).committed(place{topic, int32(i)})
 	}
 	return commits, nil
 }

@@ -15,14 +15,14 @@ import (
 type Bus struct {
 	mu     sync.Mutex
 	topics map[string]*topic
-	groups map[groupKey]*group
+	groups map[string]*group
 	// What the test refuses; nil: nothing.
 	refuse, refuseCommit func(topic string, partition int32) error
 }
 
 // New returns a bus without topics.
 func New() *Bus {
-	return &Bus{topics: make(map[string]*topic), groups: make(map[groupKey]*group)}
+	return &Bus{topics: make(map[string]*topic), groups: make(map[string]*group)}
 }
 
 type topic struct {

@@ -2,7 +2,10 @@ package memory
 
 import (
 	"fmt"
+	"maps"
 	"time"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // Refuse sets a check that is called for each published message with its partition. If
@@ -30,10 +33,8 @@ func (b *Bus) DeleteTopic(topic string) error {
 		return err
 	}
 	delete(b.topics, topic)
-	for key, g := range b.groups {
-		if key.topic == topic {
-			clear(g.commits)
-		}
+	for _, g := range b.groups {
+		maps.DeleteFunc(g.commits, func(of place, _ bus.Commit) bool { return of.topic == topic })
 	}
 	return nil
 }

@@ -11,12 +11,15 @@ import (
 // maxMetadata is the limit of a commit's metadata, in bytes.
 const maxMetadata = 4096
 
-// groupKey identifies the members of a group that read one topic.
-type groupKey struct{ group, topic string }
+// place is a partition of a topic.
+type place struct {
+	topic     string
+	partition int32
+}
 
-// group is a group on a topic. It is guarded by Bus.mu.
+// group is a group, whose members may read several topics. It is guarded by Bus.mu.
 type group struct {
-	commits    map[int32]bus.Commit
+	commits    map[place]bus.Commit
 	members    []*Member // in the order of joining
 	waiting    map[*Member]chan *session
 	generation int
@@ -30,18 +33,17 @@ type session struct {
 	partitions []int32
 }
 
-func (b *Bus) group(name, topic string) *group {
-	key := groupKey{name, topic}
-	g := b.groups[key]
+func (b *Bus) group(name string) *group {
+	g := b.groups[name]
 	if g == nil {
-		g = &group{commits: make(map[int32]bus.Commit), waiting: make(map[*Member]chan *session)}
-		b.groups[key] = g
+		g = &group{commits: make(map[place]bus.Commit), waiting: make(map[*Member]chan *session)}
+		b.groups[name] = g
 	}
 	return g
 }
 
-func (g *group) committed(partition int32) bus.Commit {
-	if c, found := g.commits[partition]; found {
+func (g *group) committed(of place) bus.Commit {
+	if c, found := g.commits[of]; found {
 		return c
 	}
 	return bus.Commit{Offset: bus.NoOffset}
@@ -118,29 +120,41 @@ func (g *group) rebalance() {
 	}
 }
 
-// advance begins a generation if all members wait for it. Each member gets consecutive
-// partitions.
+// advance begins a generation if all members wait for it. The members that read a topic
+// get consecutive partitions of it.
 func (g *group) advance(b *Bus) {
 	if len(g.waiting) < len(g.members) || len(g.members) == 0 {
 		return
 	}
 	g.generation++
-	partitions := 0
-	if t := b.topics[g.members[0].topic]; t != nil {
-		partitions = len(t.partitions)
+	readers := make(map[string][]*Member)
+	for _, m := range g.members {
+		readers[m.topic] = append(readers[m.topic], m)
 	}
-	next := 0
-	for i, m := range g.members {
-		s := &session{generation: g.generation}
-		s.Context, s.end = context.WithCancel(m.running)
-		for range (partitions + len(g.members) - 1 - i) / len(g.members) {
-			s.partitions = append(s.partitions, int32(next))
-			next++
+	for topic, members := range readers {
+		partitions := 0
+		if t := b.topics[topic]; t != nil {
+			partitions = len(t.partitions)
 		}
-		m.session, m.open = s, 0
-		g.waiting[m] <- s
-		delete(g.waiting, m)
+		next := 0
+		for i, m := range members {
+			share := (partitions + len(members) - 1 - i) / len(members)
+			m.begin(g, next, share)
+			next += share
+		}
 	}
+}
+
+// begin gives a member its part of a generation: n partitions from first on.
+func (m *Member) begin(g *group, first, n int) {
+	s := &session{generation: g.generation}
+	s.Context, s.end = context.WithCancel(m.running)
+	for p := range n {
+		s.partitions = append(s.partitions, int32(first+p))
+	}
+	m.session, m.open = s, 0
+	g.waiting[m] <- s
+	delete(g.waiting, m)
 }
 
 // commit keeps a commit if the session belongs to the present generation.
@@ -164,7 +178,7 @@ func (m *Member) commit(s *session, partition int32, of *log, c bus.Commit) erro
 			return fmt.Errorf("commit offset %d of %s/%d: %w", c.Offset, m.topic, partition, err)
 		}
 	}
-	g.commits[partition] = c
+	g.commits[place{m.topic, partition}] = c
 	return nil
 }
 

@@ -13,17 +13,12 @@ import (
 func (b *Bus) Members(_ context.Context, name string) (all []bus.GroupMember, _ error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for key, g := range b.groups {
-		if key.group != name {
-			continue
+	for _, m := range b.group(name).members {
+		shown := bus.GroupMember{Instance: m.opts.Instance}
+		if m.session != nil && len(m.session.partitions) > 0 {
+			shown.Partitions = map[string][]int32{m.topic: slices.Clone(m.session.partitions)}
 		}
-		for _, m := range g.members {
-			shown := bus.GroupMember{Instance: m.opts.Instance}
-			if m.session != nil && len(m.session.partitions) > 0 {
-				shown.Partitions = map[string][]int32{key.topic: slices.Clone(m.session.partitions)}
-			}
-			all = append(all, shown)
-		}
+		all = append(all, shown)
 	}
 	slices.SortFunc(all, func(a, b bus.GroupMember) int { return cmp.Compare(a.Instance, b.Instance) })
 	return all, nil
@@ -33,7 +28,7 @@ func (b *Bus) Members(_ context.Context, name string) (all []bus.GroupMember, _ 
 func (b *Bus) SetCommits(_ context.Context, name, topic string, commits map[int32]bus.Commit) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	g := b.group(name, topic)
+	g := b.group(name)
 	if len(g.members) > 0 {
 		return fmt.Errorf("set the commits of group %s: %w", name, bus.ErrHasMembers)
 	}
@@ -46,7 +41,7 @@ func (b *Bus) SetCommits(_ context.Context, name, topic string, commits map[int3
 		}
 	}
 	for partition, c := range commits {
-		g.commits[partition] = c
+		g.commits[place{topic, partition}] = c
 	}
 	return nil
 }
@@ -55,18 +50,16 @@ func (b *Bus) SetCommits(_ context.Context, name, topic string, commits map[int3
 func (b *Bus) RemoveMember(_ context.Context, name, instance string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for key, g := range b.groups {
-		i := slices.IndexFunc(g.members, func(m *Member) bool { return m.opts.Instance == instance })
-		if key.group != name || i < 0 || instance == "" {
-			continue
-		}
-		if m := g.members[i]; g.waiting[m] == nil { // otherwise it is joining
-			if m.session != nil {
-				m.session.end()
-			}
-			g.remove(m, b)
-		}
-		return nil
+	g := b.group(name)
+	i := slices.IndexFunc(g.members, func(m *Member) bool { return m.opts.Instance == instance })
+	if i < 0 || instance == "" {
+		return fmt.Errorf("remove member %s of group %s: %w", instance, name, bus.ErrNoMember)
 	}
-	return fmt.Errorf("remove member %s of group %s: %w", instance, name, bus.ErrNoMember)
+	if m := g.members[i]; g.waiting[m] == nil { // otherwise it is joining
+		if m.session != nil {
+			m.session.end()
+		}
+		g.remove(m, b)
+	}
+	return nil
 }

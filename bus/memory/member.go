@@ -56,7 +56,7 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 	return &Member{bus: b, owner: owner, opts: opts, out: make(chan *message.Message)}, nil
 }
 
-func (m *Member) group() *group { return m.bus.group(m.opts.Group, m.topic) }
+func (m *Member) group() *group { return m.bus.group(m.opts.Group) }
 
 // Subscribe joins the group. It can be called once.
 func (m *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
@@ -192,7 +192,7 @@ func (m *Member) describe(partition int32) (bus.Assignment, *log, error) {
 	}
 	return bus.Assignment{
 		Topic: m.topic, Partition: partition, Partitions: int32(len(m.bus.topics[m.topic].partitions)),
-		LogStart: p.start, LogEnd: p.end(), Committed: m.group().committed(partition),
+		LogStart: p.start, LogEnd: p.end(), Committed: m.group().committed(place{m.topic, partition}),
 	}, p, nil
 }
 

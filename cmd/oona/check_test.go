@@ -135,12 +135,16 @@ func variablesAreListed(t *testing.T, help string) {
 	}
 }
 
-// foreignFlags are flags of other programs that the pages mention: of Prometheus
-// and Kafka, and of go run ./bench.
+// foreignFlags are flags of other programs that the pages mention by themselves: of
+// Prometheus, Kafka, Helm and curl, and of go run ./bench.
 var foreignFlags = []string{
 	"enable-feature", "print-data-log", "files", "topic", "partition", "offset", "property", "delete-offsets",
-	"peers", "rounds", "layers", "steps", "only",
+	"wait", "cacert", "timeout", "peers", "rounds", "layers", "steps", "only",
 }
+
+// foreignCommand matches commands of other programs, as lines and in the text, with the
+// lines that continue them.
+var foreignCommand = regexp.MustCompile(`(?m)(?:^[ $]*|\x60)(?:helm|kubectl|curl|docker|systemctl|openssl|keytool|(?:bin/)?kafka-[a-z-]+[.]sh) (?:[^\x60\n\\]|\\\n|\\.)*`)
 
 // documentedFlagsExist checks that the flags in the documentation exist.
 func documentedFlagsExist(t *testing.T, help string) {
@@ -159,7 +163,7 @@ func documentedFlagsExist(t *testing.T, help string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, found := range flag.FindAllStringSubmatch(string(text), -1) {
+		for _, found := range flag.FindAllStringSubmatch(foreignCommand.ReplaceAllString(string(text), ""), -1) {
 			if !slices.Contains(known, found[1]) {
 				t.Errorf("%s mentions --%s, which no program has", page, found[1])
 			}
