@@ -13,7 +13,8 @@ import "github.com/ThreeDotsLabs/watermill/message"
 type Member interface {
 	message.Subscriber
 	// Joined returns nil while the member is in its group and its owner has taken all
-	// partitions that were assigned to it, if any. Otherwise it returns the reason. After ErrInstance the messages end.
+	// partitions that were assigned to it, if any. Otherwise it returns the reason.
+	// After ErrInstance the messages end.
 	Joined() error
 }
 

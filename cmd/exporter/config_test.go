@@ -71,6 +71,7 @@ func TestFlagsReachTheStage(t *testing.T) {
 func TestBadConfiguration(t *testing.T) {
 	for arg, field := range map[string]string{
 		"--lookback=1m":         "--lookback",
+		"--lookback=-1h":        "--lookback",
 		"--series-buckets=2, 1": "--series-buckets[1]",
 		"--series-max-runs=0":   "--series-max-runs",
 	} {

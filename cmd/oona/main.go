@@ -25,6 +25,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -103,7 +104,7 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		fmt.Fprintf(to.messages, "oona: define the commands: %v\n", err)
 		return exitFailed
 	}
-	command, err := parser.Parse(args)
+	command, err := parser.Parse(worker.Arguments(args))
 	if exited { // help was printed
 		return 0
 	}
@@ -111,7 +112,7 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		fmt.Fprintf(to.messages, "oona: warning: %s\n", warning)
 	}
 	if err != nil {
-		fmt.Fprintf(to.messages, "oona: %v\nRun %s --help for help.\n", err, commandOf(err))
+		fmt.Fprintf(to.messages, "oona: %v\nRun %s --help for help.\n", withCommands(err), commandOf(err))
 		return exitUsage
 	}
 	if err := remedy.Add(command.Run(worker.NewLogger(g.Log, to.messages), to)); err != nil {
@@ -119,6 +120,20 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		return exitFailed
 	}
 	return 0
+}
+
+// withCommands returns the error with all commands if one is missing. Kong names only the
+// first five.
+func withCommands(err error) error {
+	wrong, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || wrong.Context.Selected() != nil || !strings.HasPrefix(err.Error(), "expected one of ") {
+		return err
+	}
+	var commands []string
+	for _, command := range wrong.Context.Model.Children {
+		commands = append(commands, command.Name)
+	}
+	return fmt.Errorf("give a command: %s", strings.Join(commands, ", "))
 }
 
 // commandOf returns the command that a parse error is about.

@@ -83,6 +83,9 @@ func TestErrors(t *testing.T) {
 		{},
 		{"demo", "--nope"},
 		{"demo", "--speed", "fast"},
+		{"demo", "--speed", "-3"},
+		{"topics"},
+		{"topics", "apply", "--catalogue", "testdata/catalogue-text.yaml"},
 		{"demo", "--once", "--synthetic", "layers=1,seeds=1,rate=1"},
 		{"demo", "--data", "d", "--kafka", "h:1"},
 		{"demo", "--for=-1s"},
@@ -106,6 +109,10 @@ func TestErrors(t *testing.T) {
 	s.note("With OONA_INGEST_PORT=tcp://10.96.0.8:8080 and OONA_SERVICE_HOST=10.96.0.7.")
 	t.Setenv("OONA_INGEST_PORT", "tcp://10.96.0.8:8080")
 	t.Setenv("OONA_SERVICE_HOST", "10.96.0.7")
+	s.run("demo", "--for=-1s")
+	s.note("With OONA_NOPE=1 and OONA_BROKRES=h:1, too.")
+	t.Setenv("OONA_NOPE", "1")
+	t.Setenv("OONA_BROKRES", "h:1")
 	s.run("demo", "--for=-1s")
 	s.golden("errors.txt")
 }

@@ -177,7 +177,7 @@ func (l *list) add(e entry) error {
 // repeated.
 func eachKey(mapping *yaml.Node, known []string, do func(key string, value *yaml.Node) error) error {
 	if mapping.Kind != yaml.MappingNode {
-		return wrong(mapping, "this is not a mapping with the keys %s", strings.Join(known, ", "))
+		return wrong(mapping, "this is not a mapping; give one with %s", strings.Join(known, ", "))
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(mapping.Content); i += 2 {

@@ -170,7 +170,7 @@ func read(r io.Reader) (map[string]oona.Metric, error) {
 	decoder := yaml.NewDecoder(r)
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, formError(err)
 	}
 	if err := decoder.Decode(new(yaml.Node)); err == nil {
 		return nil, errors.New("a second YAML document follows the first; put all metrics into one")
@@ -188,6 +188,23 @@ func read(r io.Reader) (map[string]oona.Metric, error) {
 	}
 	return metrics, nil
 }
+
+// formError replaces an error of the YAML package that shows the types of this package.
+func formError(err error) error {
+	form, ok := errors.AsType[*yaml.TypeError](err)
+	if !ok || len(form.Errors) == 0 {
+		return err
+	}
+	line, fault, _ := strings.Cut(form.Errors[0], ": ")
+	fault, _, _ = strings.Cut(fault, " in type ")
+	if strings.HasPrefix(fault, "cannot unmarshal") {
+		fault = "the form is wrong"
+	}
+	return fmt.Errorf("%s: %s; %w", line, fault, errForm)
+}
+
+// errForm is wrapped if the file is YAML, but not a catalogue.
+var errForm = errors.New("a catalogue is, for example, metrics: {loss: {group: performance, unit: nats}}")
 
 var groups = map[string]oona.Group{
 	oona.Health.String():      oona.Health,

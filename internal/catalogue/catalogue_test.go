@@ -118,6 +118,15 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// An error of the form shows no Go types.
+func TestLoadOfAnotherForm(t *testing.T) {
+	for _, text := range []string{"hi", "[a]", "metrics: 3", "metrics: {loss: health}", "metric: {}"} {
+		if _, err := load(t, text); !errors.Is(err, errForm) || strings.Contains(err.Error(), "map[") || strings.Contains(err.Error(), "struct") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 // Published catalogues never change, as logs name them by their hash. A new one gets a
 // row here.
 func TestBuiltInCataloguesStayAsTheyAre(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package demo runs all of Oona in one process, with the packages that the
 // separate binaries use: a broker (embedded, or a given Kafka), ingest,
-// aggregate and exporter, and a player that sends a recorded run to ingest over
+// aggregate and exporter, and a load generator that sends a recorded run to ingest over
 // HTTP. At the end it reconciles what was sent with what every service has
 // counted.
 package demo
@@ -33,7 +33,7 @@ func Run(ctx context.Context, cfg Config, screen watch.Screen, logger *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	// Stopping the player must not stop the services: they settle first.
+	// Stopping loadgen must not stop the services: they settle first.
 	services, err := start(context.WithoutCancel(ctx), cfg, screen.Out, logger)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func Run(ctx context.Context, cfg Config, screen watch.Screen, logger *slog.Logg
 	return report, errors.Join(err, services.stop())
 }
 
-// play runs the player once or repeatedly, and reconciles the counts.
+// play runs loadgen once or repeatedly, and reconciles the counts.
 func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*Report, error) {
 	// Wait until nothing is on its way: ticks may still be closing windows of an
 	// older run.
@@ -126,7 +126,7 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 	}
 }
 
-// run is a player and the run that it plays.
+// run is a loadgen.Player and the run that it plays.
 type run struct {
 	*loadgen.Player
 	run oona.RunID

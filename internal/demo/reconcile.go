@@ -9,13 +9,13 @@ import (
 // Report says what became of every frame and every rollup of a demo. All counts
 // start when the demo is ready, so a data directory may hold older runs.
 type Report struct {
-	// Frames that the player sent. Each was acknowledged with 200, refused for
-	// good, or not yet answered when the player was stopped.
+	// Frames that loadgen sent. Each was acknowledged with 200, refused for
+	// good, or not yet answered when loadgen was stopped.
 	Sent         int64 `json:"sent"`
 	Acknowledged int64 `json:"acknowledged"`
 	Refused      int64 `json:"refused"`
 	Unanswered   int64 `json:"unanswered"`
-	// Frames that ingest accepted from the player and from other clients. A frame
+	// Frames that ingest accepted from loadgen and from other clients. A frame
 	// that was sent twice counts twice.
 	Accepted int64 `json:"accepted"`
 	// Records on the seed-metrics topic from any writer, without Oona's own records.

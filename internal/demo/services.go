@@ -48,7 +48,7 @@ type services struct {
 	logger     *slog.Logger
 	playing    atomic.Pointer[run]
 	recording  []byte           // nil for synthetic load
-	before     aggregate.Counts // counts when the player started; a data directory may hold older runs
+	before     aggregate.Counts // counts when loadgen started; a data directory may hold older runs
 
 	ended   chan struct{} // closed when all services have ended; outcome is set then
 	outcome error
@@ -79,7 +79,7 @@ func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) 
 
 // build makes the services, and returns those that have a Run method:
 //
-//	player --HTTP--> ingest --> broker --> aggregate --> broker --> exporter --> admin (/metrics)
+//	loadgen --HTTP--> ingest --> broker --> aggregate --> broker --> exporter --> admin (/metrics)
 func (s *services) build(ctx context.Context, cfg Config) ([]worker.Component, error) {
 	if err := s.openBus(ctx, cfg); err != nil {
 		return nil, err

@@ -44,7 +44,6 @@ var layers = []layer{
 	{pkg: "windows/model", may: []string{"", "windows", "windows/model/exact"}, standard: true}, // and no function of windows: see TestModelSharesNoCode
 	{pkg: "windows/model/exact", may: []string{""}, standard: true},
 	{pkg: "rollups", may: []string{""}, standard: true},
-	{pkg: "internal/spool", may: []string{""}, standard: true},
 	{pkg: "internal/lint", standard: true},
 	{pkg: "deploy/systemd", standard: true},
 	{pkg: "schemas/avro", may: []string{""}},
@@ -85,7 +84,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/access", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/spool", "internal/tlsfiles", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "claimcheck", "internal/access", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/tlsfiles", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.
@@ -216,6 +215,25 @@ func TestPackages(t *testing.T) {
 			t.Errorf("%s is not a package of the module, so it was not checked", worker)
 		}
 	}
+	for _, pattern := range rowsWithoutPackage(packages) {
+		t.Errorf("layers names %s, which fits no package of the module; remove it", pattern)
+	}
+}
+
+// rowsWithoutPackage returns the patterns of layers that fit none of the packages.
+func rowsWithoutPackage(packages []pkg) (dead []string) {
+	for _, l := range layers {
+		for _, pattern := range append([]string{l.pkg}, l.may...) {
+			exists := slices.ContainsFunc(packages, func(p pkg) bool {
+				self, _ := ours(p.ImportPath)
+				return fits(pattern, self)
+			})
+			if !exists && !slices.Contains(dead, pattern) {
+				dead = append(dead, pattern)
+			}
+		}
+	}
+	return dead
 }
 
 // list returns the packages of the module.
@@ -261,7 +279,6 @@ func TestPackageRules(t *testing.T) {
 		{"exact numbers import the reducers", pkg{ImportPath: module + "/windows/model/exact", Imports: []string{module + "/windows/reduce"}}, "imports " + module + "/windows/reduce"},
 		{"windows imports schemas", pkg{ImportPath: module + "/windows", Imports: []string{module + "/schemas/avro"}}, "imports " + module + "/schemas/avro"},
 		{"windows imports others", pkg{ImportPath: module + "/windows", Imports: []string{"github.com/prometheus/client_golang/prometheus"}}, "only the standard library"},
-		{"spool imports bus", pkg{ImportPath: module + "/internal/spool", Imports: []string{module + "/bus/kafka"}}, "imports " + module + "/bus/kafka"},
 		{"schemas import windows", pkg{ImportPath: module + "/schemas/avro", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
 		{"bus imports windows", pkg{ImportPath: module + "/bus/kafka", Imports: []string{module + "/windows"}}, "imports " + module + "/windows"},
 		{"bus imports embedded", pkg{ImportPath: module + "/bus/kafka", Imports: []string{module + "/bus/kafka/embedded"}}, "imports " + module + "/bus/kafka/embedded"},

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -147,7 +148,7 @@ func (v *Value[T]) read() (contents [][]byte, err error) {
 var errEmpty = errors.New("the file is empty")
 
 func (v *Value[T]) wrong(err error) error {
-	return fmt.Errorf("%w: %w", &oona.FieldError{Field: v.setting, Reason: "names a file that cannot be used"}, err)
+	return fmt.Errorf("%w: %w", &oona.FieldError{Field: v.setting, Reason: "cannot use " + strings.Join(v.paths, " and ")}, err)
 }
 
 func (v *Value[T]) now() time.Time {

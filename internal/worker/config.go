@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ func Parse(cfg Configuration, name, description string, args []string, stdout io
 	if err != nil {
 		return false, fmt.Errorf("define the flags of %s: %w", name, err)
 	}
-	if _, err = parser.Parse(args); printed {
+	if _, err = parser.Parse(Arguments(args)); printed {
 		return true, nil
 	}
 	if err != nil {
@@ -117,6 +118,21 @@ func Options() []kong.Option {
 		kong.ValueFormatter(describe),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110, FlagsLast: true}),
 	)
+}
+
+// negative matches values, which no flag looks like.
+var negative = regexp.MustCompile(`^-[0-9.]`)
+
+// Arguments returns args with "--flag -1" as "--flag=-1". Kong takes -1 for another flag.
+func Arguments(args []string) (joined []string) {
+	for i, arg := range args {
+		if last := len(joined) - 1; i > 0 && negative.MatchString(arg) && strings.HasPrefix(args[i-1], "--") && !strings.Contains(args[i-1], "=") && args[i-1] != "--" {
+			joined[last] += "=" + arg
+			continue
+		}
+		joined = append(joined, arg)
+	}
+	return joined
 }
 
 // trimmedLists returns a mapper for lists that removes the spaces around entries, for

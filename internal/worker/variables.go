@@ -98,8 +98,9 @@ func withoutServiceLinks(k *kong.Kong) error {
 // suggestion returns a question with the known variable that is most similar to name,
 // or "".
 func suggestion(name string, known []string) string {
-	const most = 4 // edits; it allows to replace a short word
-	best, edits := "", most+1
+	// At most a third of the characters may be wrong, or short names suggest anything.
+	const most = 4
+	best, edits := "", 1+min(most, len(strings.TrimPrefix(name, "OONA_"))/3)
 	for _, k := range known {
 		if n := distance(name, k); n < edits {
 			best, edits = k, n

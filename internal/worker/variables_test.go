@@ -50,6 +50,22 @@ func TestMistakenVariables(t *testing.T) {
 	}
 }
 
+func TestOnlyNearVariablesAreSuggested(t *testing.T) {
+	known := Variables()
+	for name, want := range map[string]string{
+		"OONA_BROKRES":        "OONA_BROKERS",
+		"OONA_LOG_LEVLE":      "OONA_LOG_LEVEL",
+		"OONA_WINDOWS_LENGTH": "OONA_WINDOW_LENGTH",
+		"OONA_NOPE":           "",
+		"OONA_X":              "",
+		"OONA_SOMETHING_ELSE": "",
+	} {
+		if got := suggestion(name, known); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestVariablesAreSortedAndOnce(t *testing.T) {
 	if all := Variables(); !slices.IsSorted(all) || len(slices.Compact(slices.Clone(all))) != len(all) {
 		t.Errorf("%q", all)

@@ -121,6 +121,13 @@ func TestBadConfiguration(t *testing.T) {
 		_, _, err := parse(t, flag)
 		fmt.Fprintf(&got, "%s\n\t%v\n", flag, err)
 	}
+	_, _, err := parse(t, "--length", "-1s")
+	fmt.Fprintf(&got, "--length -1s\n\t%v\n", err)
+	for _, file := range []string{"hi\n", "identities: []\n"} {
+		path := writeFile(t, file)
+		_, _, err := parse(t, "--admin-access-file", path)
+		fmt.Fprintf(&got, "--admin-access-file with %q\n\t%s\n", file, strings.ReplaceAll(fmt.Sprint(err), filepath.Dir(path), "DIR"))
+	}
 	const golden = "testdata/errors.txt"
 	if os.Getenv("OONA_UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {

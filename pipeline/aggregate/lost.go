@@ -9,18 +9,18 @@ import (
 // noteLoss logs that the engine emits no windows yet, if records or commits were lost.
 func (p *machine) noteLoss() {
 	_, emits := p.engine.EmitsFrom()
-	p.mute = !emits
-	if p.mute {
+	p.withheld = !emits
+	if p.withheld {
 		p.logger.Warn("records or commits were lost: no windows are emitted until the log has been read on for max-delay; frames go to the late topic", "reason", windows.ReasonLost)
 	}
 }
 
-// noteMute logs from where on windows are emitted, once that is known. Before that, it
+// noteLossEnd logs from where on windows are emitted, once that is known. Before that, it
 // returns an error, which ends the stage, if the log has a configuration that would be void
 // because of the worker's settings. Nothing has been emitted then.
-func (p *machine) noteMute(r *windows.Record) error {
+func (p *machine) noteLossEnd(r *windows.Record) error {
 	if from, emits := p.engine.EmitsFrom(); emits {
-		p.mute = false
+		p.withheld = false
 		p.logger.Info("windows are emitted again", "from", from.Time())
 		return nil
 	}

@@ -27,9 +27,9 @@ type machine struct {
 	frame   oona.Frame
 	logger  *slog.Logger
 
-	out     partition.Emit // during Fold
-	unknown int64          // how many of Oona's own records are of an unknown kind
-	mute    bool           // no windows are emitted yet, since the partition's past is lost
+	out      partition.Emit // during Fold
+	unknown  int64          // how many of Oona's own records are of an unknown kind
+	withheld bool           // no windows are emitted yet, since the partition's past is lost
 }
 
 // Fold decodes a record and folds it with the engine. Unless it returns an error,
@@ -56,8 +56,8 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 	p.out = emit
 	outcome := p.engine.Fold(record, p.emit)
 	p.out = nil
-	if p.mute {
-		if err := p.noteMute(&record); err != nil {
+	if p.withheld {
+		if err := p.noteLossEnd(&record); err != nil {
 			return false, err
 		}
 	}
