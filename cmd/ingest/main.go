@@ -82,6 +82,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	w.Admin.ReadyWhen("frames", stage.Ready)
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
 	w.Admin.Note("bus", watch.Note)
+	w.Admin.Note("tensor store", stage.StoreNote)
 	components := []worker.Component{component(stage, listener), {Name: "bus watch", Run: watch.Run}}
 	if c.Raw {
 		raw, err := c.openRaw(b, topics, stage, w)

@@ -3,6 +3,8 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +26,40 @@ const (
 type storeState struct {
 	up     atomic.Int32  // 1: the last operation did not fail; 0: it has
 	failed chan struct{} // signals that the store is to be probed
+
+	mu    sync.Mutex
+	since time.Time // of the first of the failures; zero while it is up
+	err   error     // of the last one
+}
+
+// works records an operation that did not fail, and reports whether the store was not
+// known to be up.
+func (s *storeState) works() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since, s.err = time.Time{}, nil
+	return s.up.Swap(1) == 0
+}
+
+// fails records that an operation has failed.
+func (s *storeState) fails(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up.Store(0); s.since.IsZero() {
+		s.since = time.Now()
+	}
+	s.err = err
+}
+
+// StoreNote says since when the tensor store fails, and why. It is empty while the store
+// works, or if there is none.
+func (s *Stage) StoreNote() string {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if s.store.since.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("away since %s: %v", s.store.since.UTC().Format(time.RFC3339), s.store.err)
 }
 
 func (s *storeState) gauge() prometheus.Collector {
@@ -41,9 +77,12 @@ func (s *sink) probeStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	err := s.cfg.Tensors.Probe(ctx, s.cfg.Instance)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.store.fails(err)
+	}
 	switch {
 	case err == nil:
-		if s.store.up.Swap(1) == 0 {
+		if s.store.works() {
 			s.logger.Info("the tensor store accepts tensors")
 		}
 	case errors.Is(err, context.Canceled): // the caller has stopped
@@ -56,8 +95,8 @@ func (s *sink) probeStore(ctx context.Context) error {
 }
 
 // storeFailed records that an operation of the store failed.
-func (s *sink) storeFailed() {
-	s.store.up.Store(0)
+func (s *sink) storeFailed(err error) {
+	s.store.fails(err)
 	signal(s.store.failed)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -87,11 +88,15 @@ func TestStoreIsWatched(t *testing.T) {
 			if up := s.store.up.Load() == 1; up != want {
 				t.Errorf("%s the store is up: %v, want %v", when, up, want)
 			}
+			if note := s.StoreNote(); (note == "") != want || s.Ready() != nil || !want && !strings.Contains(note, claimcheck.ErrUnavailable.Error()) {
+				t.Errorf("%s the note is %q, and ready %v", when, note, s.Ready())
+			}
 		}
 		down.Store(true)
 		if err := s.ProbeStore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		first := s.StoreNote()
 		_, end := serve(t, s)
 		is(false, "while it is down")
 		if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusOK {
@@ -99,6 +104,9 @@ func TestStoreIsWatched(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		is(false, "while it is still down")
+		if note := s.StoreNote(); note != first {
+			t.Errorf("the note was %q and is %q", first, note)
+		}
 		if n := probes.Load(); n < 20 || n > 30 {
 			t.Errorf("it was probed %d times in ten minutes", n)
 		}

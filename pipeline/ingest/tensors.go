@@ -112,7 +112,7 @@ func (s *sink) storeProblem(err error, lost string) *intake.Refusal {
 	case errors.Is(err, context.Canceled):
 		return intake.Refuse(reasonRead, "the request was cut off before the tensor was stored")
 	}
-	s.storeFailed()
+	s.storeFailed(err)
 	switch {
 	case errors.Is(err, claimcheck.ErrFull):
 		s.warn("the tensor store is full", "err", err)
