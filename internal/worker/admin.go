@@ -159,10 +159,12 @@ func (a *Admin) ReadyWhen(name string, check func() error) {
 	a.conditions = append(a.conditions, condition{name, check})
 }
 
-// Note adds a line to the answer of /readyz: what text returns, unless it is empty. It is
-// for conditions that all replicas share, such as a bus that is away: another replica
-// could do no better, so they must not make the worker unready. text must be safe for
-// concurrent use.
+// Note adds a line to the answer of /readyz: what text returns, unless it is empty. The
+// line does not decide whether the worker is ready. It is for conditions that all
+// replicas share, such as a bus that is away. Ingest and exporter only note that, as
+// another replica could do no better. An aggregator notes it, too, but a condition of
+// its own makes it unready: it cannot show that it has read its partitions. text must be
+// safe for concurrent use.
 func (a *Admin) Note(name string, text func() string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
