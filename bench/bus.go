@@ -19,6 +19,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -39,11 +40,32 @@ type wire struct {
 
 // reach returns an error if no broker answers.
 func (w *wire) reach() error {
-	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
+	admin, err := w.admin()
 	if err != nil {
 		return fmt.Errorf("reach the brokers at %v: %w", w.bus.Brokers, err)
 	}
 	return admin.Close()
+}
+
+// settings returns how to connect with sarama itself.
+func (w *wire) settings() (*sarama.Config, error) {
+	settings := sarama.NewConfig()
+	if security := w.bus.Security; security.TLS {
+		client, err := tlsfiles.OpenClient(nil, "bus-tls-", security.TLSFiles)
+		if err != nil {
+			return nil, err
+		}
+		settings.Net.TLS.Enable, settings.Net.TLS.Config = true, client.Config("") // sarama adds the host
+	}
+	return settings, nil
+}
+
+func (w *wire) admin() (sarama.ClusterAdmin, error) {
+	settings, err := w.settings()
+	if err != nil {
+		return nil, err
+	}
+	return sarama.NewClusterAdmin(w.bus.Brokers, settings)
 }
 
 // group returns the name of a new consumer group.
@@ -70,7 +92,7 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 // forget deletes the topics of a measurement, which hold a gigabyte, and the consumer
 // groups.
 func (w *wire) forget(topics oona.Topics) error {
-	admin, err := sarama.NewClusterAdmin(w.bus.Brokers, nil)
+	admin, err := w.admin()
 	if err != nil {
 		return fmt.Errorf("delete the topics of a measurement: %w", err)
 	}
@@ -187,7 +209,10 @@ func (w *wire) measureDrain(ctx context.Context, topics oona.Topics, c *corpus, 
 // commits automatically every second. It returns the time from the first message to the
 // last.
 func (w *wire) read(ctx context.Context, topic string, messages int) (time.Duration, error) {
-	settings := sarama.NewConfig()
+	settings, err := w.settings()
+	if err != nil {
+		return 0, err
+	}
 	settings.Consumer.Return.Errors = true
 	settings.Consumer.Offsets.Initial = sarama.OffsetOldest
 	settings.Consumer.Offsets.AutoCommit.Interval = time.Second

@@ -30,13 +30,14 @@ import (
 )
 
 type config struct {
-	JSON   bool     `name:"json" help:"Print one JSON object instead of the table."`
-	Rounds int      `default:"5" help:"Number of rounds. Each figure is taken once per round."`
-	Kafka  []string `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers, too. The bench creates its own topics there, and deletes them."`
-	Peers  bool     `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples, too. The bench downloads and builds them."`
-	Only   []string `placeholder:"NAME" help:"Take only these figures: fold, replay, memory, layers, drain, sustained, commits, latency, peers."`
-	Layers int      `default:"1024" help:"Number of layers. Each sends frames of 1,000 seeds by 8 metrics."`
-	Steps  int      `default:"25" help:"Number of frames per layer, one second of event time apart."`
+	JSON     bool           `name:"json" help:"Print one JSON object instead of the table."`
+	Rounds   int            `default:"5" help:"Number of rounds. Each figure is taken once per round."`
+	Kafka    []string       `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers, too. The bench creates its own topics there, and deletes them."`
+	Security kafka.Security `embed:""`
+	Peers    bool           `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples, too. The bench downloads and builds them."`
+	Only     []string       `placeholder:"NAME" help:"Take only these figures: fold, replay, memory, layers, drain, sustained, commits, latency, peers."`
+	Layers   int            `default:"1024" help:"Number of layers. Each sends frames of 1,000 seeds by 8 metrics."`
+	Steps    int            `default:"25" help:"Number of frames per layer, one second of event time apart."`
 
 	Unmeasured float64 `hidden:"" help:"Share of the seeds without a measurement."`
 	PublishTo  string  `hidden:"" help:"Publish the frames to this topic when a byte arrives on stdin, and exit."`
@@ -53,6 +54,10 @@ func (c *config) Validate() error {
 		return errors.New("--only peers needs --peers")
 	case c.Layers < 1 || c.Layers > 4096:
 		return fmt.Errorf("--layers is %d; give 1 to 4096", c.Layers)
+	case c.Security.SASL != "" && c.Security.SASL != "none":
+		return errors.New("--bus-sasl is given; the bench can only use TLS")
+	case c.Security.TLS && c.Peers:
+		return errors.New("--peers and --bus-tls are given; the peers cannot use TLS")
 	case c.Steps < 12:
 		return fmt.Errorf("--steps is %d, too few for a window to close; give at least 12", c.Steps)
 	}
@@ -73,7 +78,7 @@ func main() {
 
 func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelError}))
-	w := wire{bus: kafka.Config{Brokers: cfg.Kafka, ClientID: "oona-bench"}, logger: logger}
+	w := wire{bus: kafka.Config{Brokers: cfg.Kafka, ClientID: "oona-bench", Security: cfg.Security}, logger: logger}
 	switch {
 	case cfg.IngestTo != "":
 		return w.ingestUntilTold(ctx, cfg.IngestTo)
@@ -149,7 +154,7 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	if len(b.cfg.Kafka) > 0 {
-		if err := b.wire(ctx, &wire{suffix: kafkaSuffix, bus: kafka.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench"}, logger: b.logger}); err != nil {
+		if err := b.wire(ctx, &wire{suffix: kafkaSuffix, bus: kafka.Config{Brokers: b.cfg.Kafka, ClientID: "oona-bench", Security: b.cfg.Security}, logger: b.logger}); err != nil {
 			return err
 		}
 	}

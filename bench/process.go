@@ -24,7 +24,11 @@ func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	p := &process{command: exec.CommandContext(ctx, self, append([]string{flag, topic, "--kafka", strings.Join(w.bus.Brokers, ",")}, more...)...)}
+	args := append([]string{flag, topic, "--kafka", strings.Join(w.bus.Brokers, ",")}, more...)
+	if security := w.bus.Security; security.TLS {
+		args = append(args, "--bus-tls", "--bus-tls-ca-file="+security.TLSFiles.CAFile, "--bus-tls-server-name="+security.TLSFiles.ServerName)
+	}
+	p := &process{command: exec.CommandContext(ctx, self, args...)}
 	p.command.Stderr = os.Stderr
 	if p.stdin, err = p.command.StdinPipe(); err != nil {
 		return nil, err

@@ -176,6 +176,37 @@ func testAccessComesAndGoes(t *testing.T, k *secureKafka) {
 	take(t, messages, 1)
 }
 
+// testBriefSessions publishes and reads for longer than a session lasts. Clients with a
+// token or SCRAM authenticate again; connections with PLAIN are ended and made again.
+func testBriefSessions(t *testing.T, k *secureKafka) {
+	for name, security := range map[string]kafka.Security{
+		"plain":         k.with(t, "plain", "admin", "secret-admin"),
+		"scram-sha-256": k.with(t, "scram-sha-256", "admin", "secret-admin"),
+		"oauthbearer":   k.token(t, localkafka.UnsecuredToken("admin", time.Now().Add(time.Hour))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			topic := k.makeTopic(t, 1)
+			cfg := k.config("brief", security)
+			o := newOwner()
+			m := newGroup(t, cfg, "brief-"+name, o)
+			messages := subscribe(t, m, topic)
+			p := newPublisher(t, cfg, bus.PublisherOptions{})
+			for began := time.Now(); time.Since(began) < 3*briefSession; time.Sleep(200 * time.Millisecond) {
+				publish(t, p, topic, newMessage("m", toPartition, "0"))
+				take(t, messages, 1)
+			}
+			if err := m.Joined(); err != nil {
+				t.Errorf("the member is not in its group: %v", err)
+			}
+			o.await(t, "assigned", 1)
+			if len(o.events) > 0 {
+				t.Errorf("the partition was assigned again: %+v", <-o.events)
+			}
+		})
+	}
+}
+
 // testRotation changes all passwords, certificates and authorities on both sides while
 // clients run. They go on without a restart, and the old ones are refused.
 func testRotation(t *testing.T, k *secureKafka) {

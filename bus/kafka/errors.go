@@ -22,7 +22,10 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 	}
 	client, err := sarama.NewClient(cfg.Brokers, s)
 	if err != nil {
-		return nil, unreachable(cfg, errors.Join(cfg.refusal(err), err))
+		if refusal := cfg.refusal(err); refusal != nil {
+			return nil, refusal
+		}
+		return nil, unreachable(cfg, err)
 	}
 	return client, nil
 }
@@ -31,6 +34,9 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 // the connection is not unreachable.
 func unreachable(cfg Config, err error) error {
 	if err = refusedAccess(err); errors.Is(err, bus.ErrUntrusted) || errors.Is(err, bus.ErrCredentials) || errors.Is(err, bus.ErrDenied) {
+		if cause := errors.Unwrap(err); cause != nil && errors.Is(err, sarama.ErrOutOfBrokers) && errors.Is(cause, bus.ErrUntrusted) {
+			return cause // without the text that there are no more brokers
+		}
 		return err
 	}
 	return fmt.Errorf("%w at %s: %w", bus.ErrUnreachable, strings.Join(cfg.Brokers, ","), err)

@@ -21,6 +21,10 @@ import (
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 )
 
+// briefSession is how long clients of the listener "brief" may go without authenticating
+// again.
+const briefSession = 3 * time.Second
+
 // secureKafka is a real broker with secure listeners, of this test alone.
 type secureKafka struct {
 	*localkafka.Cluster
@@ -49,6 +53,7 @@ func startSecureKafka(t *testing.T) *secureKafka {
 			{Name: "sasl", Certificate: server, SASL: true},
 			{Name: "mtls", Certificate: server, ClientCA: k.ca.PEM},
 			{Name: "tls", Certificate: server},
+			{Name: "brief", Certificate: server, SASL: true, Session: briefSession},
 			{Name: "expired", Certificate: issue(-time.Minute, "127.0.0.1"), SASL: true},
 			{Name: "named", Certificate: issue(time.Hour, "kafka.test"), SASL: true},
 		},
@@ -110,7 +115,7 @@ func TestSecurityOnKafka(t *testing.T) {
 	t.Parallel()
 	k := startSecureKafka(t)
 	t.Run("steady", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T, *secureKafka){"connections": testConnections, "denied": testDenied, "access": testAccessComesAndGoes} {
+		for name, test := range map[string]func(*testing.T, *secureKafka){"connections": testConnections, "denied": testDenied, "access": testAccessComesAndGoes, "sessions": testBriefSessions} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				test(t, k)

@@ -16,6 +16,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/remedy"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 )
@@ -199,5 +200,18 @@ func TestNothingIsSentWithoutTLS(t *testing.T) {
 				t.Errorf("%s: sent %q", sasl, first)
 			}
 		}
+	}
+}
+
+// What a user reads. The other tests look for the settings only.
+func TestRefusalText(t *testing.T) {
+	t.Parallel()
+	ca, other := tlstest.NewAuthority(t, "ca"), tlstest.NewAuthority(t, "other")
+	broker := secureBroker(t, ca.Issue(time.Hour, "127.0.0.1"))
+	err := remedy.Add(use(t, kafka.Config{Brokers: []string{broker}, ClientID: "test", Security: kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: other.File}}}))
+	want := "the connection to the bus cannot be trusted: " + broker + ": its certificate is of an authority that --bus-tls-ca-file (or the system, without it) does not have: " +
+		"tls: failed to verify certificate: x509: certificate signed by unknown authority"
+	if err == nil || err.Error() != want {
+		t.Errorf("the error is\n%v\nwant\n%s", err, want)
 	}
 }

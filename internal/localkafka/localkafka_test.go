@@ -297,7 +297,7 @@ func TestCluster(t *testing.T) {
 // Secure listeners have ports after all others, and their own certificates and users.
 func TestSecureListeners(t *testing.T) {
 	secure := &Secure{
-		Listeners:  []Listener{{Name: "sasl", SASL: true}, {Name: "mtls", ClientCA: []byte("ca")}},
+		Listeners:  []Listener{{Name: "sasl", SASL: true, Session: time.Minute}, {Name: "mtls", ClientCA: []byte("ca")}},
 		Users:      map[string]string{"u": "p", "a": "b"},
 		SuperUsers: []string{"CN=admin"},
 	}
@@ -314,6 +314,7 @@ func TestSecureListeners(t *testing.T) {
 		"advertised.listeners=PLAINTEXT://10.1.0.1:30000,SASL://10.1.0.1:30002,MTLS://10.1.0.1:30003",
 		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SASL:SASL_SSL,MTLS:SSL",
 		"listener.name.sasl.plain.sasl.jaas.config=" + securePlain + ` user_a="b" user_u="p";`,
+		"listener.name.sasl.scram-sha-512.connections.max.reauth.ms=60000",
 		"listener.name.mtls.ssl.client.auth=required",
 		"super.users=User:ANONYMOUS;User:CN=admin",
 	} {

@@ -47,6 +47,9 @@ type Listener struct {
 	// SASL makes clients authenticate with PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or
 	// OAUTHBEARER with unsecured tokens.
 	SASL bool
+	// Session is how long an authenticated client may stay connected without
+	// authenticating again. 0: no limit.
+	Session time.Duration
 	// ClientCA has the authorities in PEM form of the certificates that clients must
 	// have, if any. The user of a certificate is CN=... without further names.
 	ClientCA []byte
@@ -134,6 +137,11 @@ func (c *Cluster) secureProperties(n *node) (listeners, protocols string, lines 
 				prefix+"scram-sha-512.sasl.jaas.config="+secureScram,
 				prefix+"oauthbearer.sasl.jaas.config="+secureBearer,
 			)
+			for _, mechanism := range []string{"plain", "scram-sha-256", "scram-sha-512", "oauthbearer"} {
+				if l.Session > 0 {
+					lines = append(lines, fmt.Sprintf("%s%s.connections.max.reauth.ms=%d", prefix, mechanism, l.Session.Milliseconds()))
+				}
+			}
 		}
 		listeners += "," + name + "://" + n.secureAddress(i)
 		protocols += "," + name + ":" + protocol
