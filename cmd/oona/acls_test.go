@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -191,8 +192,12 @@ func TestACLs(t *testing.T) {
 		t.Errorf("smoke: status %d, %s\n%s", status, messages, s.log.String())
 	}
 	i.trouble()
-	// The second one reads the rollups of the first, and ends it.
-	second := s.start("aggregate", slices.Concat(admin, []string{"--group-instance=one"}, i.as("oona-aggregate", "scram-sha-512")), adminListens)
+	// One whose group has no commit looks at the rollups.
+	another := localkafka.ACL{User: "oona-aggregate", Operation: "read", Resource: "group", Name: "another"}
+	if err := i.Allow(t.Context(), another); err != nil {
+		t.Fatal(err)
+	}
+	second := s.start("aggregate", slices.Concat(admin, []string{"--group=another"}, i.as("oona-aggregate", "scram-sha-512")), adminListens)
 	for deadline := time.Now().Add(40 * time.Second); statusOf(t, nil, "http://"+second[adminListens]+"/readyz", "") != http.StatusOK; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the second aggregator is not ready")
@@ -211,6 +216,8 @@ func TestACLs(t *testing.T) {
 		i.must("oona-watch", append([]string{"watch", "--from=beginning", "--count=1"}, args...)...)
 	}
 	i.audit(acls)
+	i.lose("http://"+ingest[adminListens], http.StatusOK, localkafka.ACL{User: "oona-ingest", Operation: "write", Resource: "topic", Name: "kasmina.telemetry.seed.metrics"})
+	i.lose("http://"+second[adminListens], http.StatusServiceUnavailable, another)
 	i.refuse(s.bin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,6 +226,38 @@ func TestACLs(t *testing.T) {
 			t.Errorf("a log has the password of %s", user)
 		}
 	}
+}
+
+// lose takes a permission from a running worker. It says so at /readyz, with a status, and
+// goes on when it has the permission again.
+func (i *guarded) lose(worker string, status int, a localkafka.ACL) {
+	i.t.Helper()
+	until := func(what string, done func(status int, says string) bool) {
+		i.t.Helper()
+		var says string
+		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+			response, err := http.Get(worker + "/readyz") //nolint:noctx // it is a test
+			if err != nil {
+				i.t.Fatal(err)
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if says = string(body); err == nil && done(response.StatusCode, says) {
+				return
+			}
+		}
+		i.t.Errorf("%s %+v, the worker does not say so: %s", what, a, says)
+	}
+	if err := i.Forbid(i.t.Context(), a); err != nil {
+		i.t.Fatal(err)
+	}
+	until("without", func(got int, says string) bool { return got == status && strings.Contains(says, bus.ErrDenied.Error()) })
+	if err := i.Allow(i.t.Context(), a); err != nil {
+		i.t.Fatal(err)
+	}
+	until("with", func(got int, says string) bool {
+		return got == http.StatusOK && !strings.Contains(says, bus.ErrDenied.Error())
+	})
 }
 
 // refuse starts each program with a wrong password and with a wrong token.
