@@ -47,6 +47,7 @@ type topicRow struct {
 	suffix string // of the name, after the prefix
 	set    topicSet
 	schema Schema
+	key    keyRule
 	// form is the form of the topic's addresses after the prefix, with
 	// {layer} and {seed} as parts. It is empty if the topic has no addresses.
 	form       string
@@ -87,6 +88,16 @@ func (t Topics) Schema(topic string) (s Schema) {
 	return s
 }
 
+// keyRule says what the keys of a topic's records are.
+type keyRule int
+
+const (
+	runLayerKey  keyRule = iota // Key: the run and the layer
+	unchangedKey                // the key that the diverted record had
+	clientKey                   // what the trainer chooses
+	settingKey                  // the name of a setting
+)
+
 // partitionRule says how many partitions a topic has.
 type partitionRule int
 
@@ -101,13 +112,13 @@ var topicTable = []topicRow{
 	{name: func(t *Topics) *string { return &t.SeedMetrics }, suffix: seedMetricsSuffix, form: "telemetry/seed/{layer}/{seed}/metrics", appendTime: true},
 	{name: func(t *Topics) *string { return &t.LayerHealth }, suffix: ".telemetry.layer.health", schema: RollupSchema, form: "telemetry/layer/{layer}/health", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
 	{name: func(t *Topics) *string { return &t.LayerPerformance }, suffix: ".telemetry.layer.performance", schema: RollupSchema, form: "telemetry/layer/{layer}/performance", partitions: likeSeedMetrics, maxBytes: MaxRollupBytes},
-	{name: func(t *Topics) *string { return &t.Late }, suffix: ".telemetry.seed.late", partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.Quarantine }, suffix: ".telemetry.seed.quarantine", partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.Overflow }, suffix: ".telemetry.seed.overflow", partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.SeedMetricsDead }, suffix: seedMetricsSuffix + ".dead", schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet, schema: RawSchema},
-	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes},
-	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, schema: SettingSchema, compacted: true},
+	{name: func(t *Topics) *string { return &t.Late }, suffix: ".telemetry.seed.late", partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
+	{name: func(t *Topics) *string { return &t.Quarantine }, suffix: ".telemetry.seed.quarantine", partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
+	{name: func(t *Topics) *string { return &t.Overflow }, suffix: ".telemetry.seed.overflow", partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
+	{name: func(t *Topics) *string { return &t.SeedMetricsDead }, suffix: seedMetricsSuffix + ".dead", schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
+	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet, schema: RawSchema, key: clientKey},
+	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
+	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, schema: SettingSchema, compacted: true, key: settingKey},
 }
 
 const seedMetricsSuffix = ".telemetry.seed.metrics"

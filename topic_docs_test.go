@@ -28,6 +28,7 @@ func TestDocumentedTopics(t *testing.T) {
 	}
 	partitions := map[partitionRule]string{anyCount: "as you choose", likeSeedMetrics: "the same", sideCount: "1"}
 	holds := map[Schema]string{FrameSchema: "frames", RollupSchema: "Layer", RawSchema: "frames of trainers", DeadSchema: "records", SettingSchema: "share"}
+	keys := map[keyRule]string{runLayerKey: "run, layer", unchangedKey: "unchanged", clientKey: "the trainer's", settingKey: "see below"}
 	for _, row := range topicTable {
 		name := *row.name(&topics)
 		cells := documented[name]
@@ -40,7 +41,7 @@ func TestDocumentedTopics(t *testing.T) {
 		if row.set == settingsSet {
 			want = "1"
 		}
-		if !strings.HasPrefix(strings.TrimSpace(last), want) || strings.Contains(last, "compacted") != row.compacted || strings.Contains(last, "LogAppendTime") != row.appendTime || !strings.Contains(cells[2], holds[row.schema]) {
+		if !strings.HasPrefix(strings.TrimSpace(last), want) || strings.Contains(last, "compacted") != row.compacted || strings.Contains(last, "LogAppendTime") != row.appendTime || !strings.Contains(cells[2], holds[row.schema]) || strings.TrimSpace(cells[3]) != keys[row.key] {
 			t.Errorf("%s is documented as %q", name, cells)
 		}
 	}
