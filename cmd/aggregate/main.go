@@ -36,6 +36,10 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	if err := b.Check(ctx, topics.Specs(0)); err != nil {
 		return err
 	}
+	group := buswatch.Group{Bus: b, Flag: "--group", Name: cfg.Group, Topic: topics.SeedMetrics, Logger: w.Logger}
+	if err := group.Start(ctx); err != nil {
+		return err
+	}
 	own, err := ownCatalogue(cfg.Catalogue)
 	if err != nil {
 		return err
@@ -77,5 +81,6 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	return w.Run(ctx,
 		worker.Component{Name: "aggregate", Run: func(ctx context.Context) error { return stage.Run(ctx, member) }},
 		worker.Component{Name: "bus watch", Run: watch.Run},
+		worker.Component{Name: "group watch", Run: group.Run},
 	)
 }

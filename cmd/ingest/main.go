@@ -85,11 +85,11 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	w.Admin.Note("tensor store", stage.StoreNote)
 	components := []worker.Component{component(stage, listener), {Name: "bus watch", Run: watch.Run}}
 	if c.Raw {
-		raw, err := c.openRaw(b, topics, stage, w)
+		raw, err := c.openRaw(ctx, b, topics, stage, w)
 		if err != nil {
 			return errors.Join(err, listener.Close())
 		}
-		components = append(components, raw)
+		components = append(components, raw...)
 	}
 	return w.Run(ctx, components...)
 }

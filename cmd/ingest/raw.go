@@ -5,6 +5,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -18,16 +19,23 @@ func (c *config) rawGroup() bus.MemberOptions {
 	return bus.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead}
 }
 
-// openRaw returns the component that reads frames from the raw topic.
-func (c *config) openRaw(b bus.Bus, topics oona.Topics, stage *ingest.Stage, w *worker.Worker) (worker.Component, error) {
+// openRaw returns the components that read frames from the raw topic.
+func (c *config) openRaw(ctx context.Context, b bus.Bus, topics oona.Topics, stage *ingest.Stage, w *worker.Worker) ([]worker.Component, error) {
+	others := buswatch.Group{Bus: b, Flag: "--raw-group", Name: c.RawGroup, Topic: topics.SeedRaw, Logger: w.Logger}
+	if err := others.Start(ctx); err != nil {
+		return nil, err
+	}
 	raw, err := ingest.NewRaw(stage, topics, w.Registry, w.Logger)
 	if err != nil {
-		return worker.Component{}, err
+		return nil, err
 	}
 	group, err := b.Member(c.rawGroup(), raw)
 	if err != nil {
-		return worker.Component{}, err
+		return nil, err
 	}
 	w.OnClose("raw topic's consumer group", group.Close)
-	return worker.Component{Name: "raw", Run: func(ctx context.Context) error { return raw.Run(ctx, group) }}, nil
+	return []worker.Component{
+		{Name: "raw", Run: func(ctx context.Context) error { return raw.Run(ctx, group) }},
+		{Name: "raw group watch", Run: others.Run},
+	}, nil
 }

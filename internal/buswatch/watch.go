@@ -1,5 +1,6 @@
-// Package buswatch asks the bus regularly whether it answers, and where topics end. Many
-// workers go on while the bus is away, so their readiness does not show it; this does.
+// Package buswatch asks the bus regularly whether it answers, where topics end, and whether
+// a consumer group has members of another installation. Many workers go on while the bus is
+// away, so their readiness does not show it; this does.
 package buswatch
 
 import (
