@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -50,14 +51,14 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			{Name: unique("output"), Partitions: 4},
 			{Name: unique("side"), Partitions: 1},
 		}
-		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), specs), specs[0].Name+" does not exist", specs[1].Name+" does not exist", specs[2].Name+" does not exist")
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), specs), fault(specs[0].Name, bus.FaultMissing), fault(specs[1].Name, bus.FaultMissing), fault(specs[2].Name, bus.FaultMissing))
 
 		changes, err := kafka.New(cfg, nil).Apply(t.Context(), specs)
 		if err != nil || len(changes) != 3 {
 			t.Fatalf("%v, %v", changes, err)
 		}
 		for i, change := range changes {
-			if change.Topic != specs[i].Name || !strings.Contains(change.String(), "created") {
+			if change.Topic != specs[i].Name || change.What == "" {
 				t.Errorf("%v", change)
 			}
 		}
@@ -75,22 +76,26 @@ func TestApplyAndCheckTopics(t *testing.T) {
 		wrong := append(slices.Clone(specs), oona.TopicSpec{Name: unique("missing"), Partitions: 2})
 		wrong[1].Partitions = 5
 		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), wrong),
-			specs[0].Name+" has cleanup.policy=compact and must have delete",
-			specs[0].Name+" has message.timestamp.type=CreateTime and must have LogAppendTime",
-			specs[1].Name+" has 4 partitions and must have 5",
-			wrong[3].Name+" does not exist",
+			fault(specs[0].Name, bus.FaultSetting), // cleanup.policy
+			fault(specs[0].Name, bus.FaultSetting), // message.timestamp.type
+			fault(specs[1].Name, bus.FaultPartitions),
+			fault(wrong[3].Name, bus.FaultMissing),
 		)
 
 		// Apply corrects what it can, reports the changes, and names the other faults.
 		changes, err = kafka.New(cfg, nil).Apply(t.Context(), wrong)
-		checkFaults(t, err, specs[1].Name+" has 4 partitions and must have 5")
-		var said []string
+		checkFaults(t, err, fault(specs[1].Name, bus.FaultPartitions))
+		var of []string
 		for _, change := range changes {
-			said = append(said, change.What)
+			of = append(of, change.Topic)
 		}
-		want := []string{"cleanup.policy was compact, is delete now", "message.timestamp.type was CreateTime, is LogAppendTime now"}
-		if len(said) != 3 || !slices.Equal(said[:2], want) || !strings.HasPrefix(said[2], "created, partitions: 2,") {
-			t.Errorf("%q", said)
+		if !slices.Equal(of, []string{specs[0].Name, specs[0].Name, wrong[3].Name}) {
+			t.Errorf("changes %v", changes)
+		}
+		for name, want := range map[string]string{"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"} {
+			if got := setting(t, cfg, specs[0].Name, name); got != want {
+				t.Errorf("%s is %s, want %s", name, got, want)
+			}
 		}
 		if err := kafka.New(cfg, nil).Check(t.Context(), specs); err != nil {
 			t.Error(err)
@@ -122,21 +127,28 @@ func setting(t *testing.T, cfg kafka.Config, topic, name string) string {
 	return ""
 }
 
-// checkFaults checks that the error lists exactly these faults.
-func checkFaults(t *testing.T, err error, want ...string) {
+func fault(topic string, kind bus.FaultKind) bus.TopicFault {
+	return bus.TopicFault{Topic: topic, Kind: kind}
+}
+
+// checkFaults checks that the error lists faults of exactly these topics and kinds.
+func checkFaults(t *testing.T, err error, want ...bus.TopicFault) {
 	t.Helper()
-	var wrong *bus.TopicsError
-	if !errors.As(err, &wrong) {
+	wrong, ok := errors.AsType[*bus.TopicsError](err)
+	if !ok {
 		t.Fatalf("%v", err)
 	}
-	var got []string
+	var got []bus.TopicFault
 	for _, f := range wrong.Faults {
-		got = append(got, f.Topic+" "+f.Fault)
+		got = append(got, fault(f.Topic, f.Kind))
 	}
-	slices.Sort(got)
-	slices.Sort(want)
+	order := func(a, b bus.TopicFault) int {
+		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Kind, b.Kind))
+	}
+	slices.SortFunc(got, order)
+	slices.SortFunc(want, order)
 	if !slices.Equal(got, want) {
-		t.Errorf("faults:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("%v\nhas the faults %+v, want %+v", err, got, want)
 	}
 }
 
@@ -179,8 +191,8 @@ func TestTooFewReplicas(t *testing.T) {
 		}
 		spec := []oona.TopicSpec{{Name: name, Partitions: 1}}
 		_, err := kafka.New(cfg, nil).Apply(t.Context(), spec)
-		checkFaults(t, err, name+" has 1 of the 3 replicas that it must have")
-		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), spec), name+" has 1 of the 3 replicas that it must have")
+		checkFaults(t, err, fault(name, bus.FaultCopies))
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), spec), fault(name, bus.FaultCopies))
 	})
 }
 
@@ -220,7 +232,7 @@ func TestCompactedTopic(t *testing.T) {
 			t.Errorf("cleanup.policy is %s", got)
 		}
 		configure(t, cfg, specs[0].Name, "cleanup.policy", "delete")
-		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), specs), specs[0].Name+" has cleanup.policy=delete and must have compact")
+		checkFaults(t, kafka.New(cfg, nil).Check(t.Context(), specs), fault(specs[0].Name, bus.FaultSetting))
 		if changes, err := kafka.New(cfg, nil).Apply(t.Context(), specs); err != nil || len(changes) != 1 || changes[0].What != "cleanup.policy was delete, is compact now" {
 			t.Errorf("%v, %v", changes, err)
 		}

@@ -38,7 +38,7 @@ type Group struct {
 func (g Group) Start(ctx context.Context) error {
 	err := g.look(ctx)
 	if err != nil && !errors.Is(err, ErrSharedGroup) {
-		g.Logger.Warn("not known whether the consumer group has members that read another topic", "group", g.Name, "err", err)
+		g.Logger.Warn("not known whether the consumer group has members that read another topic", "err", err)
 		return nil
 	}
 	return err
