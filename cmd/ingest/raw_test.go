@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -411,6 +413,29 @@ func rawConfig(t *testing.T, brokers []string) (*config, oona.Topics) {
 	return cfg, topics
 }
 
+// Ingest does not join the group of an installation with another prefix.
+func TestRawGroupOfAnotherPrefix(t *testing.T) {
+	onBrokers(t, func(t *testing.T, brokers []string) {
+		first, topics := rawConfig(t, brokers)
+		second, others := rawConfig(t, brokers)
+		second.RawGroup = first.RawGroup
+		if _, err := kafka.New(first.Bus, nil).Apply(t.Context(), slices.Concat(topics.Specs(1), topics.RawSpecs(1), others.Specs(1), others.RawSpecs(1))); err != nil {
+			t.Fatal(err)
+		}
+		settled, stop := startRaw(t, first, topics)
+		defer stop()
+		publishRaw(t, first.Bus, topics.SeedRaw, fmt.Sprintf(frame, 0))
+		for settled() < 1 && t.Context().Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		w := &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+		_, err := second.openRaw(t.Context(), kafka.New(second.Bus, nil), others, nil, w)
+		if field, ok := errors.AsType[*oona.FieldError](err); !errors.Is(err, buswatch.ErrSharedGroup) || !ok || field.Field != "--raw-group" {
+			t.Errorf("%v, want ErrSharedGroup", err)
+		}
+	})
+}
+
 // requireTrainer returns a Python with the packages of the trainer, or skips the test
 // unless they are required.
 func requireTrainer(t *testing.T) string {
@@ -447,13 +472,13 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := cfg.openRaw(b, topics, stage, w)
+	raw, err := cfg.openRaw(t.Context(), b, topics, stage, w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- raw.Run(ctx) }()
+	go func() { ended <- worker.RunAll(ctx, time.Minute, raw...) }()
 	settled = func() float64 {
 		return counted(t, w.Registry, "oona_ingest_raw_records_total", "forwarded") + counted(t, w.Registry, "oona_ingest_raw_records_total", "dead")
 	}
