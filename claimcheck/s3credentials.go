@@ -140,7 +140,7 @@ func (c *chain) HandleFailToRefresh(_ context.Context, last aws.Credentials, err
 // wrong returns an error of the chain. It does not wrap the cause: errors of other
 // servers would be taken for answers of the store.
 func (c *chain) wrong(kind error, reason string, cause error) error {
-	return fmt.Errorf("%w: %w: %s", kind, &oona.FieldError{Field: accessKeyFlag, Reason: reason}, cause)
+	return fmt.Errorf("%w: %w: %s", kind, &oona.FieldError{Field: accessKeyFlag, Reason: reason}, cause.Error())
 }
 
 // refusesCredentials reports whether another attempt to get credentials would fail with

@@ -36,7 +36,7 @@ func untrusted(address string, err error) error {
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
 	ended, alerted := errors.AsType[*net.OpError](err)
 	alerted = alerted && ended.Op == "remote error" // Go's name for an alert
-	what := ""
+	var what string
 	switch {
 	case unknown:
 		what = "its certificate is of an authority that --bus-tls-ca-file (or the system, without it) does not have"

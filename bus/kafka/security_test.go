@@ -82,7 +82,6 @@ func TestSecureConnections(t *testing.T) {
 	isA := func(is func(error) bool) func(error) bool {
 		return func(err error) bool { return errors.Is(err, bus.ErrUntrusted) && is(err) }
 	}
-	as := func(err error, target any) bool { return errors.As(err, target) }
 	// The fake broker closes the connection. What Kafka does is tested in security_kafka_test.go.
 	refused := func(err error) bool { return err != nil }
 	for title, test := range map[string]struct {
@@ -98,10 +97,10 @@ func TestSecureConnections(t *testing.T) {
 		"wrong password, SCRAM":  {broker, with("scram-sha-512", "s", "wrong"), refused},
 		"unknown user":           {broker, with("scram-sha-512", "nobody", "secret-512"), refused},
 		"a mechanism it has not": {broker, kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: ca.File}, SASL: "oauthbearer", TokenFile: secretFile(t, "token")}, refused},
-		"wrong authority":        {broker, wrongCA, isA(func(err error) bool { return as(err, new(x509.UnknownAuthorityError)) })},
-		"wrong name":             {broker, wrongName, isA(func(err error) bool { return as(err, new(x509.HostnameError)) })},
-		"address not in it":      {named, with("plain", "p", "secret-p"), isA(func(err error) bool { return as(err, new(x509.HostnameError)) })},
-		"expired":                {expired, with("plain", "p", "secret-p"), isA(func(err error) bool { return as(err, new(x509.CertificateInvalidError)) })},
+		"wrong authority":        {broker, wrongCA, isA(func(err error) bool { return errors.As(err, new(x509.UnknownAuthorityError)) })},
+		"wrong name":             {broker, wrongName, isA(func(err error) bool { return errors.As(err, new(x509.HostnameError)) })},
+		"address not in it":      {named, with("plain", "p", "secret-p"), isA(func(err error) bool { return errors.As(err, new(x509.HostnameError)) })},
+		"expired":                {expired, with("plain", "p", "secret-p"), isA(func(err error) bool { return errors.As(err, new(x509.CertificateInvalidError)) })},
 		"TLS to a plain port":    {plain, with("none", "", ""), refused},
 		"no TLS to a TLS port":   {broker, noTLS, refused},
 		"no user":                {broker, kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: ca.File}}, refused},

@@ -4,7 +4,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -86,7 +86,7 @@ func TestSmoke(t *testing.T) {
 func TestSmokeWithTLSAndToken(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(&playedInstallation{mean: smokeMean, token: "secret"})
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // that a client trusts nobody is part of the test
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // that a client trusts nobody is part of the test
 	server.StartTLS()
 	defer server.Close()
 	dir := t.TempDir()

@@ -165,7 +165,7 @@ func (a *applyWindows) refuseUnknown(h *history.History, set map[string]bool) er
 	}
 	for _, p := range h.Partitions {
 		if p.Unknown != nil && len(missing) > 0 {
-			return fmt.Errorf("partition %d: %s, so settings that are not given would be reset. Give the aggregators' --group if it is another one, or all settings (%s are missing), or --assume-newest: it starts from generation %d, with the settings that oona windows show prints, or with the defaults",
+			return fmt.Errorf("partition %d: %w, so settings that are not given would be reset. Give the aggregators' --group if it is another one, or all settings (%s are missing), or --assume-newest: it starts from generation %d, with the settings that oona windows show prints, or with the defaults",
 				p.Number, p.Unknown, strings.Join(missing, ", "), h.Newest().Generation)
 		}
 	}

@@ -76,7 +76,7 @@ func FollowLayers(ctx context.Context, subscriber message.Subscriber, o LayersOp
 	t.tick(time.Now())
 	for t.err == nil && (o.Count == 0 || t.windows < o.Count) {
 		var msg *message.Message
-		open := true
+		var open bool
 		select {
 		case <-ctx.Done():
 			t.tick(time.Now())

@@ -573,7 +573,12 @@ func TestReadyAsAStandby(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- stages[i].Run(ctx, members[i]) }()
-			defer func() { cancel(); <-ended }()
+			defer func() {
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}()
 		}
 		time.Sleep(time.Minute)
 		for i, stage := range stages {
