@@ -45,6 +45,7 @@ func TestChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	step(t, "Secrets", func() error { return w.makeSecrets(t.Context()) })
+	w.step(t, "an object with an unknown field is refused", w.strict)
 	w.step(t, "helm install --wait", w.install)
 	step(t, "frames flow into rollups", func() error {
 		if err := w.startLoad(t); err != nil {
@@ -107,6 +108,16 @@ func (w *world) step(t *testing.T, name string, do func(context.Context) error) 
 
 func (w *world) figure(format string, args ...any) {
 	w.figures = append(w.figures, fmt.Sprintf(format, args...))
+}
+
+// strict checks that the API server would notice a misspelt field of the chart.
+func (w *world) strict(ctx context.Context) error {
+	object := `extraObjects=[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"misspelt"},"dta":{"a":"b"}}]`
+	_, err := w.runHelm(ctx, "install", release, "../oona", "--values", w.values, "--set-json", object)
+	if err == nil || !strings.Contains(err.Error(), `unknown field "dta"`) {
+		return fmt.Errorf("want an error about the field dta; got: %w", err)
+	}
+	return nil
 }
 
 func (w *world) install(ctx context.Context) error {

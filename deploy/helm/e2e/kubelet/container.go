@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -194,7 +195,6 @@ func (c *container) supervise(ctx context.Context, process *process) int {
 		c.pod.kubelet.Logger.Warn("a container failed its liveness or startup probe and is ended", "pod", c.pod.is.Name, "container", c.spec.Name)
 		err = process.end(c.pod.grace())
 	case <-c.pod.ending:
-		c.change(func() { c.ready = false })
 		err = c.finish(ctx, process)
 	}
 	if err != nil {
@@ -241,7 +241,7 @@ func (c *container) preStop(ctx context.Context, process *process, hook *corev1.
 // runProbes starts the probes. stop ends them and waits for them.
 func (c *container) runProbes(ctx context.Context, die func()) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var probes group
+	var probes sync.WaitGroup
 	others := func() {
 		c.change(func() { c.started, c.ready = true, c.spec.ReadinessProbe == nil })
 		if spec := c.spec.ReadinessProbe; spec != nil {

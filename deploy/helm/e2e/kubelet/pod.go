@@ -15,9 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// group is a number of goroutines that one waits for.
-type group = sync.WaitGroup
-
 // pod is a pod of a node. Its own goroutine runs it.
 type pod struct {
 	kubelet *Kubelet
@@ -71,7 +68,7 @@ func newPod(k *Kubelet, is *corev1.Pod) *pod {
 
 // run runs the pod until it is deleted, or until ctx ends.
 func (p *pod) run(ctx context.Context) {
-	var reporting group
+	var reporting sync.WaitGroup
 	reports, stop := context.WithCancel(ctx)
 	reporting.Go(func() { p.report(reports) })
 	if err := p.work(ctx); err != nil && ctx.Err() == nil {
@@ -125,7 +122,7 @@ func (p *pod) work(ctx context.Context) error {
 	p.mu.Lock()
 	p.begun = true
 	p.mu.Unlock()
-	var running, refreshing group
+	var running, refreshing sync.WaitGroup
 	refresh, stop := context.WithCancel(ctx)
 	refreshing.Go(func() { p.refresh(refresh) })
 	for _, c := range p.containers {
