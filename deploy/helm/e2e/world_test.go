@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -211,6 +212,10 @@ func (w *world) startKubelet(t *testing.T, tags []string) {
 	})
 }
 
+// errUnknownField means that Helm has installed an object with a field that the API does
+// not have. Helm does not ask for strict validation, so the API server only warns.
+var errUnknownField = errors.New("an object has a field that the API server does not know")
+
 // runHelm runs a command of Helm as the installer.
 func (w *world) runHelm(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, w.helm, append(args, "--namespace", namespace)...)
@@ -218,6 +223,9 @@ func (w *world) runHelm(ctx context.Context, args ...string) (string, error) {
 	output, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("helm %s: %w\n%s", strings.Join(args, " "), err, output)
+	}
+	if bytes.Contains(output, []byte("unknown field")) {
+		return "", fmt.Errorf("helm %s: %w\n%s", strings.Join(args, " "), errUnknownField, output)
 	}
 	return string(output), nil
 }
