@@ -78,7 +78,9 @@ type Config struct {
 	Name  string
 	Topic string // whose partitions are folded
 	// Open makes the machine of an assignment. After an error it is called again
-	// later, unless Refuses returns true for the error: then the worker ends.
+	// later, unless Refuses returns true for the error: then the worker ends. While the
+	// assignment is not Settled, records that seem to be missing may be there: then the
+	// error must wrap bus.ErrShort, for which the worker never ends.
 	Open    func(ctx context.Context, a bus.Assignment) (Opened, error)
 	Refuses func(error) bool
 	// Tick makes the record that lets time pass in a partition.

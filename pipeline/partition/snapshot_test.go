@@ -192,7 +192,9 @@ func (l *ledgers) open(ctx context.Context, a bus.Assignment) (partition.Opened,
 	var c ledgerCommit
 	err := json.Unmarshal([]byte(a.Committed.Metadata), &c)
 	if err == nil && c.Snapshot.Chunks > 0 {
-		m.numbers, err = load(ctx, l.bus, a.Partition, c.Snapshot)
+		if m.numbers, err = load(ctx, l.bus, a.Partition, c.Snapshot); err != nil && !a.Settled {
+			err = fmt.Errorf("%w: %w", bus.ErrShort, err)
+		}
 		state, _ := json.Marshal(m.numbers)
 		l.largest.Store(max(l.largest.Load(), int64(len(state)))) // roughly: two may store
 	}
