@@ -176,6 +176,29 @@ func testAccessComesAndGoes(t *testing.T, k *secureKafka) {
 	take(t, messages, 1)
 }
 
+// testReaderWaitsForAccess reads a topic whose records it may not read at first.
+func testReaderWaitsForAccess(t *testing.T, k *secureKafka) {
+	topic := k.makeTopic(t, 2)
+	if err := publishOne(t, kafka.New(k.config("", kafka.Security{}), nil), topic); err != nil {
+		t.Fatal(err)
+	}
+	cfg, acl := k.user(t, "reader")
+	k.allow(t, acl("describe", "topic", topic))
+	log := new(logged)
+	r, err := kafka.New(cfg, slog.New(log)).Reader(bus.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var messages <-chan *message.Message
+	eventually(t, "the topic is seen", func() bool { messages, err = r.Subscribe(t.Context(), topic); return err == nil })
+	eventually(t, "denied access is logged", func() bool { return log.has("cannot read from a partition") })
+	k.allow(t, acl("read", "topic", topic))
+	take(t, messages, 1)
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // testBriefSessions publishes and reads for longer than a session lasts. Clients with a
 // token or SCRAM authenticate again; connections with PLAIN are ended and made again.
 func testBriefSessions(t *testing.T, k *secureKafka) {

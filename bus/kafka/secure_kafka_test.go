@@ -115,7 +115,7 @@ func TestSecurityOnKafka(t *testing.T) {
 	t.Parallel()
 	k := startSecureKafka(t)
 	t.Run("steady", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T, *secureKafka){"connections": testConnections, "denied": testDenied, "access": testAccessComesAndGoes, "sessions": testBriefSessions} {
+		for name, test := range map[string]func(*testing.T, *secureKafka){"connections": testConnections, "denied": testDenied, "access": testAccessComesAndGoes, "sessions": testBriefSessions, "reader": testReaderWaitsForAccess} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				test(t, k)
