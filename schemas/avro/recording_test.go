@@ -120,9 +120,9 @@ func TestBadRecordings(t *testing.T) {
 	}{
 		"nothing":        {nil, "recording"},
 		"not a file":     {AppendFrame(nil, sampleFrame()), "recording"},
-		"of ticks":       {container(t, avro.MustParse(published.latest[tick].Text)), "the file holds kasmina.telemetry.Tick"},
-		"ticks too":      {container(t, avro.MustParse(unionOf(seedMetrics, tick))), "the file holds kasmina.telemetry.Tick"},
-		"of numbers":     {container(t, avro.MustParse(`"long"`)), "the file holds long"},
+		"of ticks":       {container(t, avro.MustParse(published.latest[tick].Text)), "kasmina.telemetry.Tick"},
+		"ticks too":      {container(t, avro.MustParse(unionOf(seedMetrics, tick))), "kasmina.telemetry.Tick"},
+		"of numbers":     {container(t, avro.MustParse(`"long"`)), "long"},
 		"cut in a block": {good[:len(good)-20], "recording, entry 1"},
 	} {
 		r, err := NewRecordingReader(bytes.NewReader(c.file))
