@@ -36,6 +36,10 @@ var (
 	// ErrNotJoined is returned while a member is not in a generation of its group.
 	// Then it has no partitions.
 	ErrNotJoined = errors.New("not a member of the consumer group now: joining, a rebalance is under way, or the group's coordinator cannot be reached")
+	// ErrForeignAssignment is returned for good after the group has assigned partitions
+	// of a topic that the member does not read. A member with the same instance read it:
+	// one of another installation, or this one before its topic was changed.
+	ErrForeignAssignment = errors.New("the consumer group has assigned partitions of a topic that this member does not read")
 	// ErrNotAssigned is returned while the owner has not taken all partitions that
 	// the group has assigned.
 	ErrNotAssigned = errors.New("partitions that the consumer group has assigned are not read yet")

@@ -14,7 +14,7 @@ type Member interface {
 	message.Subscriber
 	// Joined returns nil while the member is in its group and its owner has taken all
 	// partitions that were assigned to it, if any. Otherwise it returns the reason.
-	// After ErrInstance the messages end.
+	// After ErrInstance and ErrForeignAssignment the messages end.
 	Joined() error
 }
 

@@ -12,6 +12,7 @@ var groupCases = []testCase{
 	{"SetCommits", setCommits},
 	{"RemoveMember", removeMember},
 	{"TwoTopics", twoTopics},
+	{"InstanceThatReadAnotherTopic", instanceThatReadAnotherTopic},
 }
 
 // static returns a member with an instance.
@@ -143,4 +144,29 @@ func twoTopics(t *trial) {
 		_, left := t.owned(group, other)
 		return slices.Equal(instances, []string{"a", "b"}) && left == 0 && b.held.Load() == 0
 	})
+}
+
+// A member takes the instance of one that reads another topic. It may get the partitions of
+// its own topic, or end, but it never gets those of the other topic.
+func instanceThatReadAnotherTopic(t *trial) {
+	one, other, group := t.partitions(2), t.partitions(2), unique("group")
+	t.fill(one, 0, 3)
+	t.fill(one, 1, 3)
+	before := newOwner()
+	t.consume(t.subscribe(t.static(group, "i", before), one))
+	before.await(t, "assigned", 2)
+	o := newOwner()
+	m := t.static(group, "i", o)
+	t.consume(t.subscribe(m, other))
+	t.eventually("it has its own partitions, or has ended", func() bool {
+		return o.held.Load() == 2 || errors.Is(m.Joined(), bus.ErrForeignAssignment)
+	})
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	for len(o.events) > 0 {
+		if e := <-o.events; e.of.Topic != other {
+			t.Errorf("%s: %s, and it reads %s", e.kind, e.of.Topic, other)
+		}
+	}
 }

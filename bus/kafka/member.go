@@ -28,6 +28,7 @@ type Member struct {
 	out        chan *message.Message
 	membership membership
 	subscribed atomic.Bool
+	topic      string         // since Subscribe
 	ending     sync.WaitGroup // goroutines that Close waits for
 }
 
@@ -80,6 +81,7 @@ func (s *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	if !s.subscribed.CompareAndSwap(false, true) {
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, bus.ErrSubscribed)
 	}
+	s.topic = topic
 	in, err := s.inner.Subscribe(ctx, topic)
 	if err != nil {
 		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))

@@ -18,7 +18,7 @@ type membership struct {
 	session  sarama.ConsumerGroupSession // nil between sessions
 	assigned int                         // partitions of the session
 	open     int                         // of them, those that are read
-	fenced   bool                        // for good
+	final    error                       // why the member has ended for good
 	failure  error                       // the last one of joining or reading; may be nil
 	failed   time.Time
 }
@@ -51,22 +51,29 @@ func (m *membership) opened() {
 	m.open++
 }
 
-// end returns true if the session has ended because of bus.ErrInstance.
-func (m *membership) end() (fenced bool) {
+// refuse ends the member for good, after its session.
+func (m *membership) refuse(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.final = err
+}
+
+// end returns true if the member has ended for good.
+func (m *membership) end() (final bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.session != nil && errors.Is(context.Cause(m.session.Context()), sarama.ErrFencedInstancedId) {
-		m.fenced = true
+		m.final = bus.ErrInstance
 	}
 	m.session = nil
-	return m.fenced
+	return m.final != nil
 }
 
 func (m *membership) joined() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fenced {
-		return bus.ErrInstance
+	if m.final != nil {
+		return m.final
 	}
 	if m.session == nil || m.session.Context().Err() != nil { // it ends when heartbeats fail
 		if m.failure != nil {

@@ -35,6 +35,14 @@ type taken struct {
 // commits.
 func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 	for topic, partitions := range session.Claims() {
+		// A member that joins with the instance of another one gets its assignment,
+		// whatever it subscribes to.
+		if topic != h.member.topic && len(partitions) > 0 {
+			err := fmt.Errorf("%w: %s, and it reads %s", bus.ErrForeignAssignment, topic, h.member.topic)
+			h.logger.Error("a member of the consumer group ends", "err", err)
+			h.member.membership.refuse(err)
+			return err
+		}
 		assignments, answers, err := h.member.offer(session.Context(), topic, partitions...)
 		if err != nil {
 			return err

@@ -40,6 +40,8 @@ func Add(err error) error {
 		return fmt.Errorf("%w; give the user of this program the ACLs that docs/security.md lists", err)
 	case errors.Is(err, bus.ErrNoTopic):
 		return fmt.Errorf("%w; run `oona topics apply`, or give the --prefix that its name begins with", err)
+	case errors.Is(err, bus.ErrForeignAssignment):
+		return fmt.Errorf("%w; if another installation uses the consumer group, give each its own --group; if --prefix was changed, start again when the old session has timed out (10 s), or run oona group remove INSTANCE before", err)
 	case errors.Is(err, bus.ErrInstance):
 		return fmt.Errorf("%w; give each worker another --group-instance", err)
 	}

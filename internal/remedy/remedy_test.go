@@ -23,6 +23,7 @@ func TestAdd(t *testing.T) {
 		{bus.ErrUnreachable, "--brokers"},
 		{bus.ErrNoTopic, "oona topics apply"},
 		{bus.ErrInstance, "--group-instance"},
+		{bus.ErrForeignAssignment, "--group"},
 		{&bus.PartitionsError{Topic: "t", Had: 3, Has: 4}, "oona topics apply --prefix NEW --partitions 4"},
 	} {
 		wrapped := fmt.Errorf("start: %w", tt.err)
