@@ -11,7 +11,7 @@ func (p *machine) noteLoss() {
 	_, emits := p.engine.EmitsFrom()
 	p.withheld = !emits
 	if p.withheld {
-		p.logger.Warn("records or commits were lost: no windows are emitted until the log has been read on for max-delay; frames go to the late topic", "reason", windows.ReasonLost)
+		p.logger.Warn("records or commits were lost: no windows are emitted until the log has been read on for max-delay and max-skew; frames go to the late topic", "reason", windows.ReasonLost)
 	}
 }
 
