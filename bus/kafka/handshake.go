@@ -47,11 +47,11 @@ func untrusted(address string, err error) error {
 	case isInvalid:
 		what = "its certificate cannot be used"
 	case plain:
-		what = "it does not speak TLS; give the address of a listener with TLS, or do not set --bus-tls"
+		what = "it does not speak TLS, and --bus-tls is set; give the address of a listener with TLS in --brokers"
 	case alerted:
 		what = "it refuses the TLS connection; does it want a client certificate (--bus-tls-cert-file) of an authority that it has, or another --bus-tls-min-version?"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		what = "it closes the connection instead of answering in TLS; give the address of a listener with TLS, or do not set --bus-tls"
+		what = "it closes the connection during the TLS handshake; --bus-tls needs the address of a listener with TLS in --brokers, and a broker behind it that is up"
 	default:
 		return fmt.Errorf("TLS handshake with %s: %w", address, err)
 	}

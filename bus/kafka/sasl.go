@@ -9,13 +9,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/IBM/sarama"
 	"github.com/xdg-go/scram"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/secret"
 )
 
 // authenticate makes sarama authenticate each new connection with the password or the
@@ -47,6 +51,31 @@ func (b bearer) Token() (*sarama.AccessToken, error) {
 	return &sarama.AccessToken{Token: b.id.token.Get()}, nil
 }
 
+var (
+	errNotPrepared = fmt.Errorf("%w: %s or the file of %s has characters that SCRAM does not allow (RFC 4013)", bus.ErrCredentials, usernameFlag, passwordFlag)
+	errNotOneLine  = errors.New("it has several lines, or control characters; it must be one line of text")
+)
+
+// oneLine parses a file that has one line of text. Its error does not quote the file.
+func oneLine(contents [][]byte) (string, error) {
+	text, err := secret.Text(contents)
+	if err == nil && (!utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl)) {
+		err = errNotOneLine
+	}
+	return text, err
+}
+
+// parsePassword parses the file of the password. Its error does not quote the file.
+func (s Security) parsePassword(contents [][]byte) (string, error) {
+	text, err := oneLine(contents)
+	if err == nil && (s.SASL == scram256 || s.SASL == scram512) {
+		if _, unprepared := scram.SHA256.NewClient(s.Username, text, ""); unprepared != nil {
+			err = errNotPrepared // unprepared has the password
+		}
+	}
+	return text, err
+}
+
 // scramClient is a sarama.SCRAMClient for one conversation.
 type scramClient struct {
 	hash         scram.HashGeneratorFcn
@@ -58,7 +87,7 @@ type scramClient struct {
 func (c *scramClient) Begin(username, _, authorization string) error {
 	client, err := c.hash.NewClient(username, c.id.password.Get(), authorization)
 	if err != nil {
-		return fmt.Errorf("%s or %s has characters that SCRAM does not allow: %w", usernameFlag, passwordFlag, err)
+		return errNotPrepared // err has the password
 	}
 	c.conversation = client.NewConversation()
 	return nil
@@ -158,6 +187,10 @@ func (c Config) refusal(err error) error {
 		if err != nil {
 			continue // sarama has it, too
 		}
+		if c.Security.SASL == saslPlain { // Dial has authenticated
+			_ = conn.Close()
+			return nil
+		}
 		err = errors.Join(d.offer(conn, cmp.Or(mechanisms[c.Security.SASL], sarama.SASLTypePlaintext)), conn.Close())
 		answer, answered := errors.AsType[sarama.KError](err)
 		if answered || err == nil && !c.Security.authenticates() {
@@ -180,7 +213,7 @@ func (c Config) explain(address string, answer sarama.KError) error {
 	has := answer != sarama.ErrIllegalSASLState // the listener has SASL
 	switch wants := c.Security.authenticates(); {
 	case wants && !has:
-		return fmt.Errorf("%w: the listener at %s does not authenticate clients; do not set --bus-sasl, or give another address: %w", bus.ErrCredentials, address, answer)
+		return fmt.Errorf("%w: the listener at %s does not authenticate clients, and --bus-sasl is set; give the address of a listener with SASL in --brokers: %w", bus.ErrCredentials, address, answer)
 	case wants && answer == sarama.ErrUnsupportedSASLMechanism:
 		return fmt.Errorf("%w: the listener at %s does not have --bus-sasl %s: %w", bus.ErrCredentials, address, c.Security.SASL, answer)
 	case wants:

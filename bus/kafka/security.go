@@ -115,12 +115,12 @@ func (s Security) open(files *secret.Files) (*identity, error) {
 		}
 	}
 	if s.PasswordFile != "" {
-		if id.password, err = secret.Open(files, passwordFlag, []string{s.PasswordFile}, secret.Text); err != nil {
+		if id.password, err = secret.Open(files, passwordFlag, []string{s.PasswordFile}, s.parsePassword); err != nil {
 			return nil, err
 		}
 	}
 	if s.TokenFile != "" {
-		if id.token, err = secret.Open(files, tokenFlag, []string{s.TokenFile}, secret.Text); err != nil {
+		if id.token, err = secret.Open(files, tokenFlag, []string{s.TokenFile}, oneLine); err != nil {
 			return nil, err
 		}
 	}

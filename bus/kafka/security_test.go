@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,5 +213,31 @@ func TestRefusalText(t *testing.T) {
 		"tls: failed to verify certificate: x509: certificate signed by unknown authority"
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is\n%v\nwant\n%s", err, want)
+	}
+}
+
+// A password or token of another form is refused when its file is read, so that --check
+// finds it and a running worker keeps the last good one. The error does not show it.
+func TestSecretsOfAnotherForm(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{
+		"two lines": "good\nhunter2", "a tab": "hunter2\tx", "not UTF-8": "hunter2\xff", "a control character": "hunter2\x00", "not for SCRAM": "hunter2\ue000",
+	} {
+		for sasl, field := range map[string]string{"scram-sha-256": "--bus-sasl-password-file", "scram-sha-512": "--bus-sasl-password-file", "plain": "--bus-sasl-password-file", "oauthbearer": "--bus-sasl-token-file"} {
+			if name == "not for SCRAM" && (sasl == "plain" || sasl == "oauthbearer") {
+				continue
+			}
+			s := kafka.Security{TLS: true, SASL: sasl, Username: "u", PasswordFile: secretFile(t, content)}
+			if sasl == "oauthbearer" {
+				s = kafka.Security{TLS: true, SASL: sasl, TokenFile: secretFile(t, content)}
+			}
+			err := s.Check()
+			if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != field || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s, %s: the error is %v", name, sasl, err)
+			}
+			if _, err = kafka.New(kafka.Config{Brokers: []string{"127.0.0.1:1"}, ClientID: "c", Security: s}, nil).Extents(t.Context(), "t"); err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s, %s: the error is %v", name, sasl, err)
+			}
+		}
 	}
 }
