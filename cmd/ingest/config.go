@@ -89,11 +89,16 @@ func (c *config) openListenTLS(files *secret.Files) (*tls.Config, error) {
 }
 
 // openListenAccess returns who may send what, or nil if everyone may send everything.
+// With authorities of clients and no access file, each client with a certificate may. The
+// handshake has verified it, but it may expire while the connection is open.
 func (c *config) openListenAccess(files *secret.Files) (*access.Gate, error) {
-	if c.Access == "" {
-		return nil, nil
+	switch {
+	case c.Access != "":
+		return access.Open(files, "--listen-access-file", c.Access)
+	case c.ListenTLS.ClientCAFile != "":
+		return access.AnyCertificate(), nil
 	}
-	return access.Open(files, "--listen-access-file", c.Access)
+	return nil, nil
 }
 
 // validateTensors validates the settings of the tensor store, if there is one.

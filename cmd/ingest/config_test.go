@@ -2,13 +2,18 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/access"
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
@@ -155,5 +160,37 @@ func TestBadConfiguration(t *testing.T) {
 	}
 	if _, _, err := parse(t, "--compression=gzip"); err == nil {
 		t.Error("--compression=gzip is accepted")
+	}
+}
+
+// Without an access file, each request needs a certificate that is still valid, also over
+// a connection that was opened before it expired.
+func TestAnExpiredCertificateIsRefused(t *testing.T) {
+	ca := tlstest.NewAuthority(t, "ca")
+	own := ca.Issue(time.Hour, "ingest")
+	cfg, _, err := parse(t, "--listen-tls-cert-file", own.CertFile, "--listen-tls-key-file", own.KeyFile, "--listen-client-ca-file", ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, err := cfg.openListenAccess(nil)
+	if err != nil || gate == nil {
+		t.Fatalf("the gate is %v, error %v", gate, err)
+	}
+	for valid, want := range map[time.Duration]error{time.Hour: nil, -time.Second: access.ErrNoCredentials} {
+		r := httptest.NewRequest(http.MethodPost, "/v1/frames", nil)
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{NotAfter: time.Now().Add(valid)}}}}
+		who, err := gate.Identify(r)
+		if !errors.Is(err, want) {
+			t.Errorf("valid for %s: the error is %v, want %v", valid, err, want)
+		}
+		if want == nil && !(who.Has(access.Frames) && who.Has(access.Tensors) && who.Run("r") && who.Producer("p")) {
+			t.Errorf("valid for %s: not everything is allowed", valid)
+		}
+	}
+	if cfg, _, err = parse(t); err != nil {
+		t.Fatal(err)
+	}
+	if gate, err := cfg.openListenAccess(nil); gate != nil || err != nil {
+		t.Errorf("by default, the gate is %v, error %v", gate, err)
 	}
 }

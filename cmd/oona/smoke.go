@@ -120,15 +120,21 @@ func (s *smokeCommand) client(logger *slog.Logger) (*http.Client, error) {
 	}
 	// Without a host, the transport fills in that of each URL.
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: certificates.Config(""), DisableKeepAlives: true}
+	client := &http.Client{Transport: transport, CheckRedirect: noRedirect}
 	if s.TokenFile == "" {
-		return &http.Client{Transport: transport}, nil
+		return client, nil
 	}
 	token, err := os.ReadFile(s.TokenFile)
 	if err != nil {
 		return nil, &oona.FieldError{Field: "--token-file", Reason: err.Error()}
 	}
-	return &http.Client{Transport: bearer{transport, strings.TrimSpace(string(token))}}, nil
+	client.Transport = bearer{transport, strings.TrimSpace(string(token))}
+	return client, nil
 }
+
+// noRedirect makes a redirect an answer like any other, so that the token and the frames
+// go to no host that the flags do not name.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // bearer adds a token to each request.
 type bearer struct {

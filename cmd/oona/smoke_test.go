@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,6 +104,26 @@ func TestSmokeWithTLSAndToken(t *testing.T) {
 	}
 	if status, _, messages := run(t, at...); status != 1 || !strings.Contains(messages, "certificate") {
 		t.Errorf("without the authority: status %d, %q", status, messages)
+	}
+}
+
+// The token goes to no host that the flags do not name.
+func TestSmokeDoesNotFollowRedirects(t *testing.T) {
+	t.Parallel()
+	var reached atomic.Bool
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Store(true) }))
+	defer other.Close()
+	server := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	defer server.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, more := range [][]string{nil, {"--token-file", token}} {
+		status, _, messages := run(t, append([]string{"smoke", "--ingest", server.URL, "--exporter", server.URL, "--timeout=1s"}, more...)...)
+		if status != 1 || !strings.Contains(messages, "307") || reached.Load() {
+			t.Errorf("%v: status %d, %q; the other host was reached: %v", more, status, messages, reached.Load())
+		}
 	}
 }
 

@@ -6,7 +6,7 @@
 //
 //	identities:
 //	  - name: trainers
-//	    tokens: [9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08]
+//	    tokens: [f5a232f555fe26cb926d5a7b0b3fd81fc3bd627d5f23ee865b65dc6b1b1d2780]
 //	    certificates: [trainer.example.com]
 //	    runs: ["exp-*"]
 //	    producers: ["*"]

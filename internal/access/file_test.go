@@ -147,3 +147,18 @@ func FuzzAccessFile(f *testing.F) {
 		}
 	})
 }
+
+// Whoever copies an example must not give access to everyone who guesses its token.
+func TestExamplesHaveTheHashOfNoTokenThatIsKnown(t *testing.T) {
+	for _, file := range []string{"doc.go", "../../docs/security.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range []string{"", "test", "token", "secret", "password", "TOKEN", "oona", "a", "x", "foo", "hello", "trainer", "trainers"} {
+			if hash := HashOf(token).String(); strings.Contains(string(text), hash) {
+				t.Errorf("%s has %s, the hash of %q", file, hash, token)
+			}
+		}
+	}
+}

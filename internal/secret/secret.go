@@ -77,6 +77,7 @@ type Value[T any] struct {
 	contents [][]byte // of the last look that could read the files
 	value    T        // the last good one
 	failing  bool
+	reason   string // of the last failure that was logged since the value was good
 }
 
 // Open reads the files and returns their value. parse gets the contents in the order of
@@ -124,7 +125,7 @@ func (v *Value[T]) look() {
 		return
 	}
 	changed := !slices.EqualFunc(contents, v.contents, bytes.Equal)
-	v.value, v.contents, v.failing = value, contents, false
+	v.value, v.contents, v.failing, v.reason = value, contents, false, ""
 	v.noteLoaded()
 	if changed && v.files != nil {
 		v.files.logger.Info("a secret file has changed, and its new content is used", "setting", v.setting, "file", v.paths[0])
@@ -165,15 +166,16 @@ func (v *Value[T]) noteLoaded() {
 	}
 }
 
-// noteFailure counts each failed look, and logs the first of a series.
+// noteFailure counts each failed look. It logs the first of a series, and each with
+// another reason than the one before.
 func (v *Value[T]) noteFailure(err error) {
-	first := !v.failing
 	v.failing = true
 	if v.files == nil {
 		return
 	}
 	v.files.failures.WithLabelValues(v.setting).Inc()
-	if first {
+	if reason := err.Error(); reason != v.reason {
+		v.reason = reason
 		v.files.logger.Error("a changed secret file cannot be used; its last good content stays in use, and it is read again until it is good", "err", v.wrong(err), "setting", v.setting)
 	}
 }

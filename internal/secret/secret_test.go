@@ -1,11 +1,13 @@
 package secret
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,5 +113,37 @@ func TestOpenNamesTheSetting(t *testing.T) {
 				t.Errorf("the error is %v", err)
 			}
 		})
+	}
+}
+
+// The log has each new reason of a series of failures once, and the same reason again
+// after the file was good.
+func TestEachReasonIsLogged(t *testing.T) {
+	m := newMount(t, "good")
+	now := time.Unix(1_000, 0)
+	var log bytes.Buffer
+	files := NewFiles(slog.New(slog.NewTextHandler(&log, nil)))
+	files.now = func() time.Time { return now }
+	v, err := Open(files, "--password-file", []string{m.path}, func(contents [][]byte) (string, error) {
+		text, _ := Text(contents)
+		if text != "good" {
+			return "", errors.New("refused " + text)
+		}
+		return text, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		content string
+		lines   int
+	}{{"a", 1}, {"a", 0}, {" ", 1}, {"b", 1}, {"b", 0}, {"a", 1}, {"good", 0}, {"a", 1}} {
+		m.change(step.content)
+		log.Reset()
+		now = now.Add(Interval)
+		v.Get()
+		if got := strings.Count(log.String(), "level=ERROR"); got != step.lines {
+			t.Errorf("with the content %q, the log has %d errors, want %d:\n%s", step.content, got, step.lines, log.String())
+		}
 	}
 }
