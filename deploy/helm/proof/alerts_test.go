@@ -38,12 +38,21 @@ func readRules(t *testing.T, file string) rules {
 
 func renderedRules(t *testing.T, name string) rules {
 	t.Helper()
-	for _, o := range renderFile(t, name) {
+	return rulesOf(t, readValues(t, name))
+}
+
+func rulesOf(t *testing.T, values map[string]any) rules {
+	t.Helper()
+	objects, err := render(loadChart(t), values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
 		if o.Kind == "PrometheusRule" {
 			return rules{decode[monitoring.PrometheusRule](t, o).Spec.Groups}
 		}
 	}
-	t.Fatalf("%s renders no PrometheusRule", name)
+	t.Fatal("there is no PrometheusRule")
 	return rules{}
 }
 
@@ -112,6 +121,27 @@ func TestAlerts(t *testing.T) {
 	}
 	for name := range source {
 		t.Errorf("%s is not rendered", name)
+	}
+}
+
+// A worker that is not installed has no alerts: one of them says that there is none, and
+// would fire for as long as the release exists.
+func TestAlertsOfInstalledWorkers(t *testing.T) {
+	all := []string{"ingest", "aggregate", "exporter"}
+	for _, left := range all {
+		values := readValues(t, "production")
+		values[left].(map[string]any)["enabled"] = false
+		rendered := rulesOf(t, values)
+		for _, worker := range all {
+			asked := slices.ContainsFunc(rendered.Groups, func(g monitoring.RuleGroup) bool {
+				return slices.ContainsFunc(g.Rules, func(r monitoring.Rule) bool {
+					return strings.Contains(r.Expr.StrVal, "absent(oona_"+worker+"_")
+				})
+			})
+			if asked != (worker != left) {
+				t.Errorf("without %s: an alert for the absence of %s is %v", left, worker, asked)
+			}
+		}
 	}
 }
 

@@ -57,8 +57,8 @@ func decode[T any](t *testing.T, o object) T {
 	return into
 }
 
-// render renders the chart as release "r" in namespace "ns".
-func render(c *chart.Chart, values map[string]any) ([]object, error) {
+// renderTexts renders the chart's templates as release "r" in namespace "ns".
+func renderTexts(c *chart.Chart, values map[string]any) (map[string]string, error) {
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = kubeVersion
 	options := chartutil.ReleaseOptions{Name: "r", Namespace: "ns", Revision: 1, IsInstall: true}
@@ -66,7 +66,12 @@ func render(c *chart.Chart, values map[string]any) ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Render(c, all)
+	return engine.Render(c, all)
+}
+
+// render returns the objects of the release.
+func render(c *chart.Chart, values map[string]any) ([]object, error) {
+	files, err := renderTexts(c, values)
 	if err != nil {
 		return nil, err
 	}

@@ -95,6 +95,25 @@ labels:
 {{- end -}}
 {{- end -}}
 
+{{/* Consumer group of a worker: (list $ "aggregate" $.Values.aggregate.group). Its default depends on the prefix, as the names of pods do not differ between two installations whose releases have one name. */}}
+{{- define "oona.group" -}}
+{{- $prefix := (index . 0).Values.kafka.prefix -}}
+{{- $group := printf "oona-%s" (index . 1) -}}
+{{- if ne $prefix "kasmina" -}}
+{{- $group = printf "%s-%s" $prefix $group -}}
+{{- end -}}
+{{- default $group (index . 2) -}}
+{{- end -}}
+
+{{/* A value of a flag. Helm reads numbers as float64, which would be printed as 1e+06. */}}
+{{- define "oona.plain" -}}
+{{- if kindIs "float64" . -}}
+{{- int64 . -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Matchers of the series of this release. */}}
 {{- define "oona.matchers" -}}
 {{- if .Values.metrics.rules.matchers -}}

@@ -5,6 +5,7 @@
 - {{ printf "--max-message-bytes=%d" (int .Values.kafka.maxMessageBytes) | quote }}
 {{- if .Values.ingest.raw }}
 - --raw
+- {{ printf "--raw-group=%s" (include "oona.group" (list . "ingest" .Values.ingest.rawGroup)) | quote }}
 {{- end }}
 {{- include "oona.serverArgs" (dict "flags" "listen" "dir" "listen" "values" .Values.ingest) }}
 {{- include "oona.tensorArgs" .Values.ingest.tensors }}

@@ -5,11 +5,11 @@
 - --no-create
 {{- end }}
 {{ include "oona.busArgs" . }}
-- {{ printf "--group=%s" .Values.aggregate.group | quote }}
+- {{ printf "--group=%s" (include "oona.group" (list . "aggregate" .Values.aggregate.group)) | quote }}
 - {{ printf "--partitions=%d" (int .Values.topics.partitions) | quote }}
 - {{ printf "--max-message-bytes=%d" (int .Values.kafka.maxMessageBytes) | quote }}
 {{- include "oona.catalogueArg" . }}
 {{- range $flag, $value := .Values.topics.windows }}
-- {{ printf "--%s=%v" $flag $value | quote }}
+- {{ printf "--%s=%s" $flag (include "oona.plain" $value) | quote }}
 {{- end }}
 {{- end -}}
