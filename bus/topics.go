@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -63,7 +64,33 @@ const (
 	FaultSetting                         // it has a setting that Apply corrects
 	FaultSize                            // it takes less than TopicSpec.LeastMessageBytes
 	FaultCopies                          // it has too few copies
+	FaultLimit                           // its limit is not TopicSpec.MaxMessageBytes
 )
+
+// WithoutLimits returns the faults of kind FaultLimit in an error of Check, and the error
+// without them. Where the limit of a topic is lower than its spec says, as on a bus that allows no
+// more, everything works but for messages that are too large for it.
+func WithoutLimits(err error) (limits []TopicFault, rest error) {
+	wrong, ok := errors.AsType[*TopicsError](err)
+	if !ok {
+		return nil, err
+	}
+	var others []TopicFault
+	for _, f := range wrong.Faults {
+		if f.Kind == FaultLimit {
+			limits = append(limits, f)
+		} else {
+			others = append(others, f)
+		}
+	}
+	if len(limits) == 0 {
+		return nil, err
+	}
+	if len(others) == 0 {
+		return limits, nil
+	}
+	return limits, &TopicsError{Faults: others}
+}
 
 func (e *TopicsError) Error() string {
 	var b strings.Builder

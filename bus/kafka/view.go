@@ -205,6 +205,8 @@ func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadat
 	return faults
 }
 
+const limitSetting = "max.message.bytes"
+
 // setting is a setting of a topic, and its required value.
 type setting struct {
 	name, is, must string
@@ -228,8 +230,11 @@ func (s setting) fault() string {
 }
 
 func (s setting) kind() bus.FaultKind {
-	if s.least {
+	switch {
+	case s.least:
 		return bus.FaultSize
+	case s.name == limitSetting:
+		return bus.FaultLimit
 	}
 	return bus.FaultSetting
 }
@@ -244,10 +249,10 @@ func (a *topicAdmin) settings(spec oona.TopicSpec) []setting {
 		s = append(s, setting{name: "message.timestamp.type", must: "LogAppendTime"})
 	}
 	if spec.MaxMessageBytes > 0 {
-		s = append(s, setting{name: "max.message.bytes", must: strconv.Itoa(spec.MaxMessageBytes)})
+		s = append(s, setting{name: limitSetting, must: strconv.Itoa(spec.MaxMessageBytes)})
 	}
 	if spec.LeastMessageBytes > 0 {
-		s = append(s, setting{name: "max.message.bytes", must: strconv.Itoa(spec.LeastMessageBytes), least: true})
+		s = append(s, setting{name: limitSetting, must: strconv.Itoa(spec.LeastMessageBytes), least: true})
 	}
 	if a.replication() >= replicas {
 		s = append(s, setting{name: "min.insync.replicas", must: strconv.Itoa(inSync)})

@@ -38,7 +38,7 @@ func (b *Bus) Apply(_ context.Context, specs []oona.TopicSpec) (changes []bus.To
 		}
 		for _, f := range b.faults(spec) {
 			switch f.Kind {
-			case bus.FaultSetting, bus.FaultSize:
+			case bus.FaultSetting, bus.FaultSize, bus.FaultLimit:
 				changes = append(changes, bus.TopicChange{Topic: spec.Name, What: "corrected: it " + f.Fault})
 			case bus.FaultPartitions:
 				wrong = append(wrong, f)
@@ -90,7 +90,7 @@ func (b *Bus) faults(spec oona.TopicSpec) (all []bus.TopicFault) {
 		fault(bus.FaultSetting, "has the writers' times")
 	}
 	if spec.MaxMessageBytes > 0 && t.maxBytes != spec.MaxMessageBytes {
-		fault(bus.FaultSetting, "takes %d bytes and must take %d", t.maxBytes, spec.MaxMessageBytes)
+		fault(bus.FaultLimit, "takes %d bytes and must take %d", t.maxBytes, spec.MaxMessageBytes)
 	}
 	if t.maxBytes < spec.LeastMessageBytes {
 		fault(bus.FaultSize, "takes %d bytes and must take at least %d", t.maxBytes, spec.LeastMessageBytes)

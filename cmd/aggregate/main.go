@@ -33,8 +33,12 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	}
 	cfg.Bus.Secrets = w.Secrets
 	b := kafka.New(cfg.Bus, w.Logger)
-	if err := b.Check(ctx, topics.Specs(0)); err != nil {
+	limits, err := bus.WithoutLimits(b.Check(ctx, topics.Specs(0)))
+	if err != nil {
 		return err
+	}
+	for _, f := range limits {
+		w.Logger.Warn("larger records of a topic will be lost, as its limit is another than oona topics apply sets", "topic", f.Topic, "fault", f.Fault)
 	}
 	group := buswatch.Group{Bus: b, Flag: "--group", Name: cfg.Group, Topic: topics.SeedMetrics, Logger: w.Logger}
 	if err := group.Start(ctx); err != nil {

@@ -19,6 +19,7 @@ import (
 	"net"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/remedy"
@@ -48,7 +49,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	w.OnClose("publisher", publisher.Close)
 	// After the publisher was made, as it records the number of partitions: a change
 	// between the two must be noticed.
-	if err := b.Check(ctx, c.checkedTopics(topics)); err != nil {
+	if _, err := bus.WithoutLimits(b.Check(ctx, c.checkedTopics(topics))); err != nil { // aggregate warns of them
 		return err
 	}
 	settings := c.stage(topics)

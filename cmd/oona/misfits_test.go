@@ -470,3 +470,30 @@ func TestRollupTopicsThatWereLost(t *testing.T) {
 		}
 	})
 }
+
+// Where the brokers do not allow the limit that rollup topics should have, the first records
+// are written all the same, with a warning.
+func TestFirstRecordsBelowTheLimit(t *testing.T) {
+	onInstallations(t, func(t *testing.T, i *installation) {
+		specs := append(append(i.topics.Specs(2), i.topics.RawSpecs(2)...), i.topics.SettingsSpec())
+		for k := range specs {
+			if specs[k].Name == i.topics.LayerHealth {
+				specs[k].MaxMessageBytes = 1 << 20
+			}
+		}
+		if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), specs); err != nil {
+			t.Fatal(err)
+		}
+		if status, out, messages := i.oona("topics", "apply", "--no-create", "--group", i.group); status != 0 || !strings.Contains(messages, i.topics.LayerHealth) {
+			t.Errorf("status %d, %q, %q", status, out, messages)
+		}
+		for _, p := range i.shown() {
+			if p.End != 2 || len(p.Configurations) != 1 {
+				t.Errorf("partition %+v", p)
+			}
+		}
+		if status, messages := i.check(); status != exitFailed || !strings.Contains(messages, i.topics.LayerHealth) {
+			t.Errorf("check: status %d, %q", status, messages)
+		}
+	})
+}

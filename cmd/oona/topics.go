@@ -130,7 +130,11 @@ func (a *applyTopics) cap(ctx context.Context, c *topicsCommand, partitions int3
 // make creates and corrects the topics. With --no-create, it only checks them.
 func (a *applyTopics) make(ctx context.Context, b bus.Bus, specs []oona.TopicSpec, to streams) error {
 	if a.NoCreate {
-		return b.Check(ctx, specs)
+		limits, err := bus.WithoutLimits(b.Check(ctx, specs))
+		for _, f := range limits {
+			fmt.Fprintf(to.messages, "warning: %s %s; larger records of the topic will be lost, and counted\n", f.Topic, f.Fault)
+		}
+		return err
 	}
 	changes, err := b.Apply(ctx, specs)
 	for _, change := range changes {

@@ -14,6 +14,7 @@ var faults = map[bus.FaultKind]string{
 	bus.FaultPartitions: "give --partitions the number that the topic has, or use new topics (--prefix); Oona never changes the number, because keys would move to other partitions",
 	bus.FaultUnequal:    "use new topics (--prefix), or delete this topic if it is not needed, and run `oona topics apply`",
 	bus.FaultSetting:    "run `oona topics apply`",
+	bus.FaultLimit:      "run `oona topics apply`; if the brokers do not allow this size, larger messages of the topic are lost, and counted",
 	bus.FaultSize:       "run `oona topics apply --max-message-bytes` with that size",
 }
 
