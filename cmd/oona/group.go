@@ -56,10 +56,12 @@ func (c *groupCommand) Validate() error {
 	return nil
 }
 
-type exportGroup struct{}
+type exportGroup struct {
+	To string `env:"-" placeholder:"FILE" help:"Write the commits to this file instead of the standard output. The file is replaced when all is written, so an interrupted export leaves the last one."`
+}
 
-// Run prints the commits.
-func (exportGroup) Run(ctx context.Context, c *grammar, to streams, logger *slog.Logger) error {
+// Run prints the commits, or writes them to a file.
+func (e exportGroup) Run(ctx context.Context, c *grammar, to streams, logger *slog.Logger) error {
 	b, _, err := c.Group.open(logger)
 	if err != nil {
 		return err
@@ -71,7 +73,14 @@ func (exportGroup) Run(ctx context.Context, c *grammar, to streams, logger *slog
 	if len(saved.Partitions) == 0 {
 		return fmt.Errorf("group %s has no commit on %s; give the --group of the aggregators and their --prefix", c.Group.Group, c.Group.Topic)
 	}
-	return saved.Write(to.out)
+	if e.To == "" {
+		return saved.Write(to.out)
+	}
+	if err := saved.Replace(e.To); err != nil {
+		return err
+	}
+	fmt.Fprintf(to.out, "Commits of group %s on %s are in %s.\n", c.Group.Group, c.Group.Topic, e.To)
+	return nil
 }
 
 type importGroup struct {

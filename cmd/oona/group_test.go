@@ -33,8 +33,8 @@ func (i *installation) exported(group string) (commits.File, string) {
 		i.t.Fatal(err)
 	}
 	path := filepath.Join(i.t.TempDir(), "commits.json")
-	if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
-		i.t.Fatal(err)
+	if status, _, messages := i.groupCommand("export", "--group", group, "--to", path); status != 0 {
+		i.t.Fatalf("export to a file: status %d, %q", status, messages)
 	}
 	return file, path
 }

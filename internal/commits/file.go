@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/morphogenetic/oona"
@@ -57,6 +59,26 @@ func (f File) Write(w io.Writer) error {
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(f)
+}
+
+// Replace writes the file under a name. If there is such a file, it is replaced when all is
+// written.
+func (f File) Replace(name string) (err error) {
+	temporary, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.new")
+	if err != nil {
+		return fmt.Errorf("write the commits: %w", err)
+	}
+	err = f.Write(temporary)
+	if err == nil {
+		err = temporary.Sync()
+	}
+	if err = errors.Join(err, temporary.Close()); err == nil {
+		err = os.Rename(temporary.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("write the commits: %w", errors.Join(err, os.Remove(temporary.Name())))
+	}
+	return nil
 }
 
 // Read reads a file. Its error wraps an *oona.FieldError for a field that is wrong.

@@ -3,6 +3,9 @@ package commits
 import (
 	"bytes"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -19,6 +22,32 @@ func TestFileIsReadAsItWasWritten(t *testing.T) {
 	}
 	if got, err := Read(&text); err != nil || !reflect.DeepEqual(got, file) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestReplace(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "commits.json")
+	for offset := range int64(2) {
+		want := File{Format: Format, Group: "g", Topic: "t", Partitions: []Partition{{0, offset, ""}}}
+		if err := want.Replace(name); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Read(f); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := (File{}).Replace(filepath.Join(filepath.Dir(name), "missing", "commits.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the error is %v", err)
+	}
+	if all, err := os.ReadDir(filepath.Dir(name)); err != nil || len(all) != 1 {
+		t.Errorf("left are %v, %v", all, err)
 	}
 }
 
