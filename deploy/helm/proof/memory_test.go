@@ -10,13 +10,13 @@ func TestMemoryLimit(t *testing.T) {
 		limits any
 		want   string // "" for none
 	}{
-		{map[string]any{"memory": "1Ki"}, "921"},
+		{map[string]any{"memory": "20480Ki"}, "18874368"},
 		{map[string]any{"memory": "512Mi"}, "483183820"},
 		{map[string]any{"memory": "2Gi"}, "1932735283"},
 		{map[string]any{"memory": "1.5Gi"}, "1449551462"},
 		{map[string]any{"memory": "1Ti"}, "989560464998"},
 		{map[string]any{"memory": "1Pi"}, "1013309916158361"},
-		{map[string]any{"memory": "1000k"}, "900000"},
+		{map[string]any{"memory": "20000k"}, "18000000"},
 		{map[string]any{"memory": "500M"}, "450000000"},
 		{map[string]any{"memory": "4G"}, "3600000000"},
 		{map[string]any{"memory": "1T"}, "900000000000"},

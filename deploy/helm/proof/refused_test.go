@@ -45,6 +45,11 @@ func TestRefused(t *testing.T) {
 		{"aggregate.autoscaling.mode=hpa", "/aggregate/autoscaling/mode"},
 		{"aggregate.autoscaling.minReplicas=0", "/aggregate/autoscaling/minReplicas"},
 		{"commonLabels.app\\.kubernetes\\.io/name=x", "/commonLabels"},
+		{"aggregate.autoscaling.triggerMetadata.query=x", "/aggregate/autoscaling/triggerMetadata"},
+		{"aggregate.autoscaling.triggerMetadata.threshold=x", "/aggregate/autoscaling/triggerMetadata"},
+		{"fullnameOverride=9a", "/fullnameOverride"},
+		{"fullnameOverride=a.b", "/fullnameOverride"},
+		{"nameOverride=a.b", "/nameOverride"},
 		{"commonLabels.a=not a label", "/commonLabels/a"},
 		{"metrics.interval=30", "/metrics/interval"},
 		{"metrics.rules.matchers=namespace", "/metrics/rules/matchers"},
@@ -68,6 +73,21 @@ func TestRefused(t *testing.T) {
 		{"metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true", "Enable one of them."},
 		{"ingest.extraArgs={--instance=x}", "ingest.extraArgs has --instance"},
 		{"aggregate.extraArgs={--drain-timeout=1s}", "aggregate.extraArgs has --drain-timeout"},
+		{"aggregate.extraArgs={--admin-tls-cert-file=/x}", "aggregate.extraArgs has --admin-tls-cert-file"},
+		{"aggregate.extraArgs={--bus-tls}", "aggregate.extraArgs has --bus-tls"},
+		{"exporter.extraArgs={--catalogue=/x}", "exporter.extraArgs has --catalogue"},
+		{"ingest.extraArgs={--listen-access-file=/x}", "ingest.extraArgs has --listen-access-file"},
+		{"ingest.extraArgs={--raw}", "ingest.extraArgs has --raw"},
+		{"ingest.extraArgs={--raw-group=x}", "ingest.extraArgs has --raw-group"},
+		{"ingest.extraEnv[0].name=POD_IP", "ingest.extraEnv has POD_IP"},
+		{"exporter.extraEnv[0].name=GOMEMLIMIT", "exporter.goMemLimit"},
+		{"ingest.extraVolumes[0].name=tmp", "ingest.extraVolumes has tmp"},
+		{"topics.extraVolumes[0].name=kafka-ca", "topics.extraVolumes has kafka-ca"},
+		{"ingest.autoscaling.enabled=true,ingest.resources.requests.cpu=null", "ingest.resources.requests.cpu is empty"},
+		{"aggregate.resources.limits.memory=512m", "resources.limits.memory is 512m"},
+		{"admin.access.existingSecret=a,metrics.serviceMonitor.enabled=true", "metrics.authorization is empty"},
+		{"metrics.rules.enabled=true", "metrics.rules.matchers"},
+		{"aggregate.autoscaling.mode=keda,aggregate.autoscaling.prometheusAddress=http://p", "metrics.rules.matchers"},
 		{"topics.extraArgs={--prefix=x}", "topics.extraArgs has --prefix"},
 		{"aggregate.resources.limits.memory=2GB", "2GB"},
 		{"kafka.sasl.mechanism=plain,kafka.sasl.username=u", "needs kafka.sasl.username and kafka.sasl.existingSecret"},
@@ -85,6 +105,34 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s is not refused", c.set)
 		} else if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: the error does not have %q: %v", c.set, c.want, err)
+		}
+	}
+}
+
+// Helm allows names of releases that no Service may have.
+func TestReleaseNamesAreRefused(t *testing.T) {
+	for release, ok := range map[string]bool{"prod": true, "prod-1": true, "prod.eu": false, "1a": false} {
+		_, err := renderTexts(loadChart(t), release, readValues(t, "minimal"))
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "fullnameOverride") {
+			t.Errorf("the release %s: error %v", release, err)
+		}
+	}
+}
+
+// What is refused without it is accepted: a client certificate of Prometheus, and matchers.
+func TestAlternativesAreAccepted(t *testing.T) {
+	for _, set := range []string{
+		"admin.tls.existingSecret=a,admin.access.existingSecret=a,metrics.serviceMonitor.enabled=true,metrics.tlsConfig.cert.secret.name=p",
+		"metrics.rules.enabled=true,metrics.rules.matchers=a=\"b\"",
+		"ingest.autoscaling.enabled=true,ingest.resources.requests.cpu=null,ingest.resources.limits.cpu=2",
+		"topics.extraEnv[0].name=GOMEMLIMIT,topics.extraEnv[0].value=1GiB",
+	} {
+		values := readValues(t, "minimal")
+		if err := strvals.ParseInto(set, values); err != nil {
+			t.Fatalf("%s: %v", set, err)
+		}
+		if _, err := render(loadChart(t), values); err != nil {
+			t.Errorf("%s: %v", set, err)
 		}
 	}
 }

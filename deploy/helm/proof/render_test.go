@@ -57,11 +57,11 @@ func decode[T any](t *testing.T, o object) T {
 	return into
 }
 
-// renderTexts renders the chart's templates as release "r" in namespace "ns".
-func renderTexts(c *chart.Chart, values map[string]any) (map[string]string, error) {
+// renderTexts renders the chart's templates in namespace "ns".
+func renderTexts(c *chart.Chart, release string, values map[string]any) (map[string]string, error) {
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = kubeVersion
-	options := chartutil.ReleaseOptions{Name: "r", Namespace: "ns", Revision: 1, IsInstall: true}
+	options := chartutil.ReleaseOptions{Name: release, Namespace: "ns", Revision: 1, IsInstall: true}
 	all, err := chartutil.ToRenderValues(c, values, options, capabilities)
 	if err != nil {
 		return nil, err
@@ -69,9 +69,9 @@ func renderTexts(c *chart.Chart, values map[string]any) (map[string]string, erro
 	return engine.Render(c, all)
 }
 
-// render returns the objects of the release.
+// render returns the objects of the release "r".
 func render(c *chart.Chart, values map[string]any) ([]object, error) {
-	files, err := renderTexts(c, values)
+	files, err := renderTexts(c, "r", values)
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,11 @@ labels:
 {{- .goMemLimit -}}
 {{- else -}}
 {{- with dig "limits" "memory" "" (default dict .resources) -}}
-{{- div (mul 9 (include "oona.bytes" .)) 10 -}}
+{{- $bytes := include "oona.bytes" . | int64 -}}
+{{- if lt $bytes 16777216 -}}
+{{- fail (printf "resources.limits.memory is %v, which is %d bytes: give at least 16Mi. (m means thousandths; a megabyte is M.)" . $bytes) -}}
+{{- end -}}
+{{- div (mul 9 $bytes) 10 -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -204,14 +204,15 @@ readinessProbe:
 {{ if .Values.admin.tls.existingSecret }}https{{ else }}http{{ end }}
 {{- end -}}
 
-{{/* The user's arguments: (list $.Values.aggregate.extraArgs "aggregate" "arguments of the chart"). One that the chart gives is an error, as the chart relies on its value. */}}
+{{/* The user's arguments: (list $.Values.aggregate.extraArgs "aggregate" "arguments of the chart"). One that the chart gives, or would give for some value, is an error, as the chart relies on it. */}}
 {{- define "oona.extraArgs" -}}
 {{- $where := index . 1 -}}
 {{- $given := index . 2 -}}
+{{- $owned := "^--((admin|bus|s3)-.*|listen(-.*)?|raw(-group)?|tensor-(store|bucket|directory)|catalogue|no-create)$" -}}
 {{- range index . 0 }}
 {{- $flag := first (splitList "=" .) -}}
-{{- if regexMatch (printf "(?m)^- \"?%s(=|\"?$)" (regexQuoteMeta $flag)) $given }}
-{{- fail (printf "%s.extraArgs has %s, which the chart gives already: use the chart's value for it, as the chart relies on it" $where $flag) }}
+{{- if or (regexMatch $owned $flag) (regexMatch (printf "(?m)^- \"?%s(=|\"?$)" (regexQuoteMeta $flag)) $given) }}
+{{- fail (printf "%s.extraArgs has %s, which is the chart's: use the chart's value for it, as the chart relies on it" $where $flag) }}
 {{- end }}
 - {{ . | quote }}
 {{- end }}

@@ -59,4 +59,33 @@
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor are both enabled: every series would be there twice. Enable one of them." -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "oona.fullname" .)) -}}
+{{- fail (printf "the names of the objects would begin with %q, and a Service's name has only lower case letters, digits and -, and begins with a letter: set fullnameOverride, or choose another name for the release" (include "oona.fullname" .)) -}}
+{{- end -}}
+{{- $scraped := or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
+{{- if and .Values.admin.access.existingSecret $scraped (not .Values.metrics.authorization) (not .Values.metrics.tlsConfig.cert) (not .Values.metrics.tlsConfig.certFile) -}}
+{{- fail "admin.access is set, but metrics.authorization is empty, so Prometheus would get 401: give its credentials, for example {credentials: {name: prometheus-token, key: token}}, or a certificate in metrics.tlsConfig" -}}
+{{- end -}}
+{{- $keda := and .Values.aggregate.enabled (eq .Values.aggregate.autoscaling.mode "keda") -}}
+{{- if and (or .Values.metrics.rules.enabled $keda) (not $scraped) (not .Values.metrics.rules.matchers) -}}
+{{- fail "metrics.rules or the ScaledObject select series by the jobs of a ServiceMonitor or PodMonitor, but neither is enabled: enable metrics.serviceMonitor or metrics.podMonitor, or say in metrics.rules.matchers which series are this release's" -}}
+{{- end -}}
+{{- with .Values.ingest -}}
+{{- if and .enabled .autoscaling.enabled (not (dig "requests" "cpu" "" (default dict .resources))) (not (dig "limits" "cpu" "" (default dict .resources))) -}}
+{{- fail "ingest.autoscaling is enabled, but ingest.resources.requests.cpu is empty: the autoscaler compares the use of CPU with it" -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "ingest" "aggregate" "exporter" "topics" -}}
+{{- $values := get $.Values $name -}}
+{{- range $values.extraEnv -}}
+{{- if and (ne $name "topics") (has .name (list "POD_NAME" "POD_IP" "GOMEMLIMIT")) -}}
+{{- fail (printf "%s.extraEnv has %s, which the chart sets itself (GOMEMLIMIT: use %s.goMemLimit)" $name .name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $values.extraVolumes -}}
+{{- if regexMatch "^(tmp|spool|tensors|catalogue|s3|s3-ca|kafka-(ca|tls|sasl)|(admin|listen)-(tls|client-ca|access))$" .name -}}
+{{- fail (printf "%s.extraVolumes has %s, which is the name of a volume of the chart: choose another name" $name .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
