@@ -32,6 +32,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 		return err
 	}
 	cfg.Bus.Secrets = w.Secrets
+	worker.WarnOfClearCredentials(w.Logger, cfg.Bus.Security.SASL, cfg.Bus.Security.TLS)
 	b := kafka.New(cfg.Bus, w.Logger)
 	limits, err := bus.WithoutLimits(b.Check(ctx, topics.Specs(0)))
 	if err != nil {

@@ -39,6 +39,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	}
 	rollups := []oona.TopicSpec{{Name: stage.Topics.LayerHealth}, {Name: stage.Topics.LayerPerformance}}
 	c.Bus.Secrets = w.Secrets
+	worker.WarnOfClearCredentials(w.Logger, c.Bus.Security.SASL, c.Bus.Security.TLS)
 	b := kafka.New(c.Bus, w.Logger)
 	if err := b.Check(ctx, rollups); err != nil {
 		return err

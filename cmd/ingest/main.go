@@ -40,6 +40,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	c.Bus.Secrets, c.Tensors.S3.Secrets = w.Secrets, w.Secrets
+	worker.WarnOfClearCredentials(w.Logger, c.Bus.Security.SASL, c.Bus.Security.TLS)
 	b := kafka.New(c.Bus, w.Logger)
 	connected, err := b.Publisher(c.publisher(topics))
 	if err != nil {

@@ -21,6 +21,16 @@ import (
 	"github.com/morphogenetic/oona/internal/access"
 )
 
+// Limits of the admin server. A client that does not send its request or does not read
+// the answer must not hold a connection for longer. A profile may take longer: net/http/pprof
+// adds the time that was asked for to the time to write.
+const (
+	adminReadTimeout  = 10 * time.Second
+	adminWriteTimeout = time.Minute
+	adminHeaderBytes  = 32 << 10
+	adminConnections  = 256
+)
+
 // Listen listens on a TCP address. Its error names the flag and says what to do. It
 // wraps syscall.EADDRINUSE if the port is in use, syscall.EADDRNOTAVAIL if the
 // address belongs to another machine, and *net.DNSError if the host is unknown.
@@ -94,7 +104,10 @@ func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, 
 	a.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       adminReadTimeout,
+		WriteTimeout:      adminWriteTimeout,
 		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    adminHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	return a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -96,6 +97,54 @@ func TestProfilesAreServedWhenAskedFor(t *testing.T) {
 			t.Errorf("the index page is %s", page)
 		}
 	})
+}
+
+// A worker warns if everyone who can reach its admin port may read profiles.
+func TestOpenProfilesAreWarnedOf(t *testing.T) {
+	ca := tlstest.NewAuthority(t, "ca")
+	own := ca.Issue(time.Hour, "127.0.0.1")
+	file := writeFile(t, fmt.Sprintf("identities:\n- {name: a, tokens: [%s], roles: [profile]}\n", access.HashOf(access.NewToken())))
+	everywhere := []string{"--admin-address=0.0.0.0:0"}
+	for name, test := range map[string]struct {
+		args []string
+		want bool
+	}{
+		"open":                 {append(everywhere, "--admin-pprof"), true},
+		"no profiles":          {everywhere, false},
+		"loopback":             {[]string{"--admin-pprof", "--admin-address=localhost:0"}, false},
+		"with an access file":  {append(everywhere, "--admin-pprof", "--admin-access-file", file), false},
+		"with certificates":    {append(everywhere, "--admin-pprof", "--admin-tls-cert-file", own.CertFile, "--admin-tls-key-file", own.KeyFile, "--admin-client-ca-file", ca.File), false},
+		"with TLS for secrecy": {append(everywhere, "--admin-pprof", "--admin-tls-cert-file", own.CertFile, "--admin-tls-key-file", own.KeyFile), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := withWorker(t, test.args, func(string) {})
+			if warned := strings.Contains(log, `"setting":"--admin-pprof"`); warned != test.want {
+				t.Errorf("warned: %v, want %v; the log is\n%s", warned, test.want, log)
+			}
+		})
+	}
+}
+
+func TestClearCredentialsAreWarnedOf(t *testing.T) {
+	for _, test := range []struct {
+		mechanism string
+		tls, want bool
+	}{
+		{"", false, false},
+		{"none", false, false},
+		{"plain", false, true},
+		{"plain", true, false},
+		{"oauthbearer", false, true},
+		{"oauthbearer", true, false},
+		{"scram-sha-256", false, false},
+		{"scram-sha-512", false, false},
+	} {
+		var log strings.Builder
+		WarnOfClearCredentials(slog.New(slog.NewTextHandler(&log, nil)), test.mechanism, test.tls)
+		if warned := strings.Contains(log.String(), "level=WARN"); warned != test.want {
+			t.Errorf("%q with TLS %v: warned %v", test.mechanism, test.tls, warned)
+		}
+	}
 }
 
 // Metrics, the index page and profiles need a role; the probes need nothing. Tokens are

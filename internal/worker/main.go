@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -201,6 +202,8 @@ func openAdmin(ctx context.Context, name string, cfg *Config, secrets *secret.Fi
 	if err != nil {
 		return nil, err
 	}
+	warnOfOpenProfiles(logger, cfg.AdminPprof && gate == nil, listener.Addr())
+	listener = &limited{Listener: listener, most: adminConnections, logger: logger}
 	admin := NewAdmin("oona "+name, Secure(listener, secure), WithPrefix(registry, cfg.Prefix), logger)
 	admin.Restrict(gate)
 	if cfg.AdminPprof {
@@ -214,5 +217,22 @@ func openAdmin(ctx context.Context, name string, cfg *Config, secrets *secret.Fi
 func WarnOfClearText(logger *slog.Logger, setting string, clear bool) {
 	if clear {
 		logger.Warn("clients send their tokens in clear text, as the address has no TLS; give it a certificate, unless something in front of it has one", "setting", setting)
+	}
+}
+
+// WarnOfClearCredentials logs that a password or a token is sent to the brokers without
+// encryption, if it is. mechanism is the one of SASL. SCRAM does not send the password.
+func WarnOfClearCredentials(logger *slog.Logger, mechanism string, tls bool) {
+	if !tls && (mechanism == "plain" || mechanism == "oauthbearer") {
+		logger.Warn("the password or token for the bus is sent in clear text, as the connections have no TLS; set --bus-tls, or use a mechanism of SCRAM", "setting", "--bus-sasl")
+	}
+}
+
+// warnOfOpenProfiles logs that everyone who reaches the admin address may read profiles,
+// if they are open and the address is not only for this machine.
+func warnOfOpenProfiles(logger *slog.Logger, open bool, address net.Addr) {
+	tcp, ok := address.(*net.TCPAddr)
+	if open && !(ok && tcp.IP.IsLoopback()) {
+		logger.Warn("everyone who can reach the admin address may read profiles; set --admin-access-file, or let --admin-address be a loopback address", "setting", "--admin-pprof", "address", address.String())
 	}
 }
