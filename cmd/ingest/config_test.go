@@ -183,7 +183,7 @@ func TestAnExpiredCertificateIsRefused(t *testing.T) {
 		if !errors.Is(err, want) {
 			t.Errorf("valid for %s: the error is %v, want %v", valid, err, want)
 		}
-		if want == nil && !(who.Has(access.Frames) && who.Has(access.Tensors) && who.Run("r") && who.Producer("p")) {
+		if want == nil && (!who.Has(access.Frames) || !who.Has(access.Tensors) || !who.Run("r") || !who.Producer("p")) {
 			t.Errorf("valid for %s: not everything is allowed", valid)
 		}
 	}

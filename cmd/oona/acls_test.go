@@ -236,7 +236,7 @@ func (i *guarded) lose(worker string, status int, a localkafka.ACL) {
 		i.t.Helper()
 		var says string
 		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-			response, err := http.Get(worker + "/readyz") //nolint:noctx // it is a test
+			response, err := http.Get(worker + "/readyz")
 			if err != nil {
 				i.t.Fatal(err)
 			}

@@ -100,7 +100,7 @@ func layoutViolations(rows []layoutRow, exists func(file string) bool) (violatio
 // The table of DESIGN.md has the packages of layers and what they may import.
 func TestLayout(t *testing.T) {
 	exists := func(file string) bool {
-		_, err := os.Stat(filepath.Join("../..", file))
+		_, err := os.Stat(filepath.Join("..", "..", file))
 		return err == nil
 	}
 	for _, v := range layoutViolations(layout(page(t, "../../DESIGN.md")), exists) {

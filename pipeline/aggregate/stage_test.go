@@ -567,18 +567,22 @@ func TestReadyAsAStandby(t *testing.T) {
 		out := newOutputs(t)
 		var stages [6]*aggregate.Stage // of a topic with five partitions
 		var members [len(stages)]bus.Member
-		for i := range stages {
-			stages[i] = newStage(t, &fixture{out: out}, nil)
-			members[i] = out.member(t, bus.MemberOptions{Group: "g"}, stages[i])
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- stages[i].Run(ctx, members[i]) }()
-			defer func() {
-				cancel()
+		var endings []chan error
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() {
+			cancel()
+			for _, ended := range endings {
 				if err := <-ended; err != nil {
 					t.Error(err)
 				}
-			}()
+			}
+		}()
+		for i := range stages {
+			stages[i] = newStage(t, &fixture{out: out}, nil)
+			members[i] = out.member(t, bus.MemberOptions{Group: "g"}, stages[i])
+			ended := make(chan error, 1)
+			go func() { ended <- stages[i].Run(ctx, members[i]) }()
+			endings = append(endings, ended)
 		}
 		time.Sleep(time.Minute)
 		for i, stage := range stages {
