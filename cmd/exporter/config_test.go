@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -130,5 +133,25 @@ func TestCatalogueFile(t *testing.T) {
 	_, err = write("metrics: {energy: {group: wealth}}")
 	if err == nil || !strings.Contains(err.Error(), "metrics.yaml") || !strings.Contains(err.Error(), "metric energy") {
 		t.Errorf("got %v, want an error that names the file and the metric", err)
+	}
+}
+
+// A password that goes to the brokers without TLS is warned of before the first connection.
+func TestAPasswordInClearTextIsWarnedOf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := parse(t, "--brokers=127.0.0.1:1", "--bus-sasl=plain", "--bus-sasl-username=oona", "--bus-sasl-password-file", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	err = cfg.run(ctx, &worker.Worker{Logger: logger, Registry: worker.NewRegistry(), Secrets: secret.NewFiles(logger)})
+	if err == nil || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "setting=--bus-sasl") {
+		t.Errorf("the error is %v, the log\n%s", err, log.String())
 	}
 }

@@ -2,18 +2,22 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
@@ -192,5 +196,25 @@ func TestAnExpiredCertificateIsRefused(t *testing.T) {
 	}
 	if gate, err := cfg.openListenAccess(nil); gate != nil || err != nil {
 		t.Errorf("by default, the gate is %v, error %v", gate, err)
+	}
+}
+
+// A password that goes to the brokers without TLS is warned of before the first connection.
+func TestAPasswordInClearTextIsWarnedOf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, err := parse(t, "--brokers=127.0.0.1:1", "--bus-sasl=plain", "--bus-sasl-username=oona", "--bus-sasl-password-file", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	err = cfg.run(ctx, &worker.Worker{Logger: logger, Registry: worker.NewRegistry(), Secrets: secret.NewFiles(logger)})
+	if err == nil || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "setting=--bus-sasl") {
+		t.Errorf("the error is %v, the log\n%s", err, log.String())
 	}
 }
