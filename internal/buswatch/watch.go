@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/remedy"
 )
 
 // Interval is the time between two questions.
@@ -63,6 +64,7 @@ func (w *Watch) Run(ctx context.Context) error {
 func (w *Watch) ask(ctx context.Context) {
 	at := time.Now()
 	extents, err := w.ends.Extents(ctx, w.topics...)
+	err = remedy.Add(err)
 	if ctx.Err() != nil {
 		return
 	}

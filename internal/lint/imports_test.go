@@ -66,7 +66,7 @@ var layers = []layer{
 	{pkg: "internal/settings", may: []string{"", "windows", "bus", "internal/catalogue", "schemas/avro"}},
 	{pkg: "internal/commits", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
 	{pkg: "internal/history", may: []string{"", "bus", "pipeline/aggregate", "windows", "internal/settings"}},
-	{pkg: "internal/buswatch", may: []string{"", "bus"}},
+	{pkg: "internal/buswatch", may: []string{"", "bus", "internal/remedy"}},
 	{pkg: "internal/remedy", may: []string{"bus"}},
 	{pkg: "internal/worker", may: []string{"", "internal/access", "internal/address", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "internal/worker/workertest"},
