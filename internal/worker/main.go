@@ -232,7 +232,7 @@ func WarnOfClearCredentials(logger *slog.Logger, mechanism string, tls bool) {
 // if they are open and the address is not only for this machine.
 func warnOfOpenProfiles(logger *slog.Logger, open bool, address net.Addr) {
 	tcp, ok := address.(*net.TCPAddr)
-	if open && !(ok && tcp.IP.IsLoopback()) {
+	if open && (!ok || !tcp.IP.IsLoopback()) {
 		logger.Warn("everyone who can reach the admin address may read profiles; set --admin-access-file, or let --admin-address be a loopback address", "setting", "--admin-pprof", "address", address.String())
 	}
 }
