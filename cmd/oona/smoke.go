@@ -171,12 +171,17 @@ func (s *smokeCommand) frames(run oona.RunID, now time.Time) ([]byte, error) {
 }
 
 // again calls try until it succeeds, fails for good, or ctx is done. Then it returns the
-// last error.
+// error of the last attempt that was not cut off by ctx, if there is one: it says more.
 func again(ctx context.Context, try func(context.Context) error) error {
+	var last error
 	for {
 		attempt, cancel := context.WithTimeout(ctx, smokeRequest)
 		err := try(attempt)
 		cancel()
+		if err != nil && ctx.Err() != nil && last != nil {
+			return last
+		}
+		last = err
 		if status, ok := errors.AsType[statusError](err); err == nil || ok && !status.passing() {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,11 +89,21 @@ func TestGroupOfAnotherInstallation(t *testing.T) {
 // membership answers with what it has.
 type membership struct {
 	bus.Groups
+
+	mu      sync.Mutex
 	members []bus.GroupMember
 	err     error
 }
 
+func (m *membership) set(members []bus.GroupMember, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.members, m.err = members, err
+}
+
 func (m *membership) Members(context.Context, string) ([]bus.GroupMember, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.members, m.err
 }
 
@@ -122,7 +133,7 @@ func TestGroupBecomesShared(t *testing.T) {
 			{[]bus.GroupMember{one}, nil, 1},
 			{[]bus.GroupMember{one, other}, nil, 2},
 		} {
-			of.members, of.err = step.members, step.err
+			of.set(step.members, step.err)
 			time.Sleep(buswatch.GroupInterval)
 			synctest.Wait()
 			if got := strings.Count(log.String(), "level=ERROR"); got != step.errors {
