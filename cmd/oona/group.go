@@ -13,8 +13,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"golang.org/x/term"
-
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
@@ -120,7 +118,10 @@ func (i *importGroup) Run(ctx context.Context, c *grammar, to streams, logger *s
 		fmt.Fprintf(to.out, "Group %s has these commits already.\n", group)
 		return nil
 	}
-	if err := i.confirm(to, fmt.Sprintf("Write %d commits of group %s on %s?", write, group, c.Group.Topic)); err != nil {
+	if i.File == "-" {
+		to.in = nil // it was the file
+	}
+	if err := confirm(to, i.Yes, fmt.Sprintf("Write %d commits of group %s on %s?", write, group, c.Group.Topic)); err != nil {
 		return err
 	}
 	if err := commits.Restore(ctx, b, group, c.Group.Topic, changes); err != nil {
@@ -140,16 +141,6 @@ func (i *importGroup) read(in io.Reader) (commits.File, error) {
 	}
 	defer f.Close()
 	return commits.Read(f)
-}
-
-func (i *importGroup) confirm(to streams, question string) error {
-	if i.Yes {
-		return nil
-	}
-	if f, ok := to.in.(*os.File); i.File == "-" || !ok || !term.IsTerminal(int(f.Fd())) {
-		return fmt.Errorf("%w: the input is not a terminal; give --yes", errNotConfirmed)
-	}
-	return ask(to.in, to.messages, question)
 }
 
 // report prints what would change. It returns how many commits would be written, and how

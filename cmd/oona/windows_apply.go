@@ -72,7 +72,7 @@ func (a *applyWindows) Run(ctx context.Context, c *grammar, command *kong.Contex
 		return err
 	}
 	a.describe(to.messages, h, newest, next.Config)
-	if err := a.confirm(to, fmt.Sprintf("Write generation %d to %s (partitions: %d)?", next.Config.Generation, h.Topic, len(h.Partitions))); err != nil {
+	if err := confirm(to, a.Yes, fmt.Sprintf("Write generation %d to %s (partitions: %d)?", next.Config.Generation, h.Topic, len(h.Partitions))); err != nil {
 		return err
 	}
 	if err := a.refuse(h, next, time.Now()); err != nil { // again, as the answer may have taken long
@@ -240,8 +240,9 @@ func differences(old, next windows.Config) (all []string) {
 
 var errNotConfirmed = errors.New("not confirmed; nothing was written")
 
-func (a *applyWindows) confirm(to streams, question string) error {
-	if a.Yes {
+// confirm asks a question on a terminal, unless the answer is yes already.
+func confirm(to streams, yes bool, question string) error {
+	if yes {
 		return nil
 	}
 	if f, ok := to.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
