@@ -56,23 +56,51 @@ skipped:
 	@$(PYTHON) -c 'import fastavro' 2>/dev/null || echo "SKIPPED: the cross-check of the schemas with fastavro. \`make python\` installs it." >&2
 	@$(PYTHON) -c 'import fastavro, numpy' 2>/dev/null || echo "SKIPPED: the comparison of rollups with what NumPy makes of the frames. \`make python\` installs it." >&2
 	@$(PYTHON) -c 'import confluent_kafka, fastavro' 2>/dev/null || echo "SKIPPED: the raw topic with a trainer in Python. \`make python\` installs what it needs." >&2
+	@$(PYTHON) -c 'import duckdb, pandas, polars, pyarrow' 2>/dev/null || echo "SKIPPED: Parquet files as DuckDB, pandas, Polars and pyarrow read them. \`make python\` installs these." >&2
 	@$(PYTHON) -c 'import prometheus_client' 2>/dev/null || echo "SKIPPED: the check of OpenMetrics output with a strict parser. \`make python\` installs it." >&2
 	@command -v promtool >/dev/null || echo "SKIPPED: the checks of the exporter's metrics and of the alerts with promtool, which comes with Prometheus." >&2
 	@command -v systemd-analyze >/dev/null || echo "SKIPPED: the check of the units in deploy/systemd with systemd-analyze." >&2
 	@command -v prometheus >/dev/null || echo "SKIPPED: the test of the exporter with a real Prometheus. Debian: apt-get install prometheus." >&2
 
-# The tests of the Python example. The rest needs only Go, so they are skipped if Python
+# The tests of the Python examples. The rest needs only Go, so they are skipped if Python
 # lacks something, unless OONA_REQUIRE_PYTHON is set.
 .PHONY: test-python
-test-python:
-	@if why=$$($(PYTHON) -c 'import fastavro, numpy, pytest, sklearn' 2>&1); then \
-		echo "$(PYTHON) -m pytest -q examples/digits"; \
-		$(PYTHON) -m pytest -q -p no:cacheprovider examples/digits; \
+test-python: test-digits test-analysis test-client
+
+.PHONY: test-digits test-analysis
+test-digits: NEEDS := fastavro, numpy, pytest, sklearn
+test-analysis: NEEDS := confluent_kafka, duckdb, fastavro, matplotlib, numpy, pandas, pyarrow, pytest
+test-digits test-analysis: test-%:
+	@if why=$$($(PYTHON) -c 'import $(NEEDS)' 2>&1); then \
+		$(GO) build -o .cache/test-client/ ./cmd/oona ./cmd/ingest && \
+		echo "$(PYTHON) -m pytest -q examples/$*" && \
+		OONA_BINARY=$(CURDIR)/.cache/test-client/oona OONA_INGEST_BINARY=$(CURDIR)/.cache/test-client/ingest \
+			$(PYTHON) -m pytest -q -p no:cacheprovider examples/$*; \
 	elif [[ -n "$${OONA_REQUIRE_PYTHON:-}" ]]; then \
-		echo "FAILED: OONA_REQUIRE_PYTHON is set and $(PYTHON) cannot run the tests of examples/digits: $${why##*$$'\n'}" >&2; exit 1; \
+		echo "FAILED: OONA_REQUIRE_PYTHON is set and $(PYTHON) cannot run the tests of examples/$*: $${why##*$$'\n'}" >&2; exit 1; \
 	else \
-		echo "SKIPPED: the Python tests of examples/digits ($${why##*$$'\n'}). \`make python\` installs what they need." >&2; \
+		echo "SKIPPED: the Python tests of examples/$* ($${why##*$$'\n'}). \`make python\` installs what they need." >&2; \
 	fi
+
+.PHONY: test-client
+test-client: ## the tests of the Python client, some of them with a real ingest
+	@if why=$$($(PYTHON) -c 'import fastavro, numpy, pytest' 2>&1); then \
+		$(GO) build -o .cache/test-client/ ./cmd/oona ./cmd/ingest && \
+		echo "$(PYTHON) -m pytest -q clients/python" && \
+		OONA_BINARY=$(CURDIR)/.cache/test-client/oona OONA_INGEST_BINARY=$(CURDIR)/.cache/test-client/ingest \
+			$(PYTHON) -m pytest -q -rs -p no:cacheprovider -c clients/python/pyproject.toml clients/python; \
+	elif [[ -n "$${OONA_REQUIRE_PYTHON:-}" ]]; then \
+		echo "FAILED: OONA_REQUIRE_PYTHON is set and $(PYTHON) cannot run the tests of clients/python: $${why##*$$'\n'}" >&2; exit 1; \
+	else \
+		echo "SKIPPED: the tests of clients/python ($${why##*$$'\n'}). \`make python\` installs what they need." >&2; \
+	fi
+
+.PHONY: pictures
+pictures: ## docs/images/run-*.svg again, from the recorded run, by examples/analysis (make python)
+	rm -rf .cache/pictures
+	$(PYTHON) examples/analysis/recorded.py .cache/pictures
+	$(PYTHON) examples/analysis/with_duckdb.py .cache/pictures/parquet -o .cache/pictures/out
+	for name in states gradients survival; do cp .cache/pictures/out/$$name.svg docs/images/run-$$name.svg; done
 
 .PHONY: race
 race: ## the Go tests under the race detector
@@ -129,13 +157,25 @@ simulate: ## the window engine under SEEDS=100000 schedules of crashes, from SEE
 mutants: ## put errors into the window engine, and check that the schedules find each; minutes (MUTANTS=third)
 	$(GO) test -count=1 -timeout 0 -v -run '^TestMutantsDie$$' ./internal/simulate -mutants=$(MUTANTS)
 
+.PHONY: verdict-trial
+verdict-trial: ## how well verdicts find faults, compared with other detectors and with the table of docs/verdict.md; a minute or two (UPDATE=1)
+	$(GO) test -count=1 -timeout 20m -v -run '^TestTrial$$' ./verdict/trial -args -faulty 60 -clean 60 $(if $(UPDATE),-update)
+
 .PHONY: scenarios
 scenarios: ## the real binaries on three real brokers, with faults; half an hour (ROW=row03)
-	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestExamine|TestScenario/$(ROW)' $(TESTARGS) .
+	cd scenarios && $(GO) test -count=1 -timeout 40m -v -run 'TestExamine|TestScenario/$(ROW)' . $(TESTARGS)
+
+.PHONY: tracing
+tracing: ## traces in a real Jaeger, from an exemplar to a request; it is built the first time
+	cd scenarios && $(GO) test -count=1 -timeout 30m -v ./tracing $(TESTARGS)
 
 .PHONY: objectstore
 objectstore: ## tensor stores and ingest on a real S3 server, with faults; it is built the first time
 	cd scenarios && $(GO) test -count=1 -timeout 30m -v $(TESTARGS) ./objectstore
+
+.PHONY: registry-trial
+registry-trial: ## frames and copies with a real schema registry (Apicurio) and Confluent's serializers; needs Java 17, Maven, make python
+	cd scenarios && $(GO) test -count=1 -timeout 10m -v $(TESTARGS) ./registry
 
 .PHONY: helm
 helm: ## the Helm chart: what it renders, by Kubernetes' types and by each worker's --check
@@ -148,6 +188,15 @@ helm-golden: ## write what the Helm chart renders now, the table in its README, 
 .PHONY: helm-e2e
 helm-e2e: ## the chart on a real Kubernetes API server, with the real binaries; needs root, and 20 minutes the first time
 	cd deploy/helm/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 60m -v $(TESTARGS) ./...
+
+.PHONY: dashboards
+dashboards: ## write the Grafana dashboards into the Helm chart, and check them
+	cd deploy/grafana && $(GO) run . && $(GO) vet ./... && $(GO) test -count=1 $(TESTARGS) ./...
+
+.PHONY: dashboard-pictures
+dashboard-pictures: ## draw the dashboards for docs/dashboards.md; needs prometheus, and five minutes
+	mkdir -p docs/images
+	cd deploy/grafana && DASHBOARD_PICTURES=$(CURDIR)/docs/images $(GO) test -count=1 -timeout 15m ./e2e
 
 .PHONY: demo
 demo: ## the whole path in one process, on a recorded training run (ARGS="--once --speed max")
@@ -166,8 +215,12 @@ arm64: image ## go vet and the golden tests for arm64, in an emulator, which als
 	emulator=$$(deploy/image/arm64) && cd deploy/image && \
 		OONA_IMAGES=$(CURDIR)/dist/images OONA_QEMU=$$emulator $(GO) test -count=1 -v -run '^TestARM64$$' .
 
+.PHONY: wheel
+wheel: ## the wheel of the Python client, in dist (VERSION=)
+	VERSION="$(VERSION)" PYTHON="$(PYTHON)" clients/python/build dist
+
 .PHONY: release
-release: ## all files of a release in dist/release: binaries, images, chart, bills of materials, checksums (VERSION=)
+release: ## all files of a release in dist/release: binaries, images, chart, Python wheel, bills of materials, checksums (VERSION=)
 	VERSION="$(VERSION)" deploy/release dist/release
 
 .PHONY: release-test
@@ -179,7 +232,7 @@ compose-test: ## check deploy/compose by the specification, and run its commands
 	cd deploy/compose && $(GO) test -count=1 $(TESTARGS) .
 
 .PHONY: kafka-up
-kafka-up: ## three Apache Kafka brokers on loopback; export OONA_KAFKA=$(make -s kafka-up)
+kafka-up: ## three Apache Kafka brokers on loopback, or one with KAFKA="-nodes 1"; export OONA_KAFKA=$(make -s kafka-up)
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) up
 
 .PHONY: kafka-down
@@ -187,9 +240,9 @@ kafka-down: ## stop the brokers and delete their data
 	$(GO) run ./internal/localkafka/kafkactl $(KAFKA) down
 
 .PHONY: python
-python: $(VENV)/installed ## a virtual environment with the packages of examples/digits and of the tests
+python: $(VENV)/installed ## a virtual environment with the packages of the examples and of the tests
 
-$(VENV)/installed: examples/digits/requirements.txt cmd/ingest/testdata/requirements.txt
+$(VENV)/installed: examples/digits/requirements.txt examples/analysis/requirements.txt cmd/ingest/testdata/requirements.txt replay/parquet/testdata/requirements.txt replay/archive/testdata/readers/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(addprefix --requirement=,$^)
 	@touch $@

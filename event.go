@@ -1,5 +1,12 @@
 package oona
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"unicode/utf8"
+)
+
 // SeedEvent records one lifecycle transition of a seed. Its identity is (Run,
 // Layer, Seed, Sequence). The fields from Command on are empty in events of
 // version 1 and in events that did not come from the control plane.
@@ -45,3 +52,147 @@ const (
 
 // EventMarkCount is the number of marks; ordinals are below it.
 const EventMarkCount = int(EventRewound) + 1
+
+var markNames = [EventMarkCount]string{"NORMAL", "ADOPTED", "REWOUND"}
+
+func (m EventMark) String() string {
+	if int(m) >= EventMarkCount {
+		return fmt.Sprintf("EventMark(%d)", uint8(m))
+	}
+	return markNames[m]
+}
+
+// ParseEventMark returns the mark with the name.
+func ParseEventMark(name string) (EventMark, error) {
+	if i := slices.Index(markNames[:], name); i >= 0 {
+		return EventMark(i), nil
+	}
+	return 0, fmt.Errorf("unknown mark %q; marks are NORMAL, ADOPTED and REWOUND", name)
+}
+
+// Limits of events.
+const (
+	MaxReason   = 1 << 10 // bytes
+	MaxEvidence = 64      // entries
+)
+
+// Validate returns a *FieldError for the first field that is wrong. Transitions that the
+// lifecycle does not allow are valid: an event says what has happened, and only who has
+// all events of a seed can tell which of them is wrong.
+func (e *SeedEvent) Validate() error {
+	if err := e.validateIDs(); err != nil {
+		return err
+	}
+	if err := e.validateNumbers(); err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		field string
+		state State
+	}{{"from_state", e.From}, {"to_state", e.To}} {
+		if !s.state.Valid() {
+			return &FieldError{s.field, fmt.Sprintf("is ordinal %d; states are 0 (DORMANT) to %d (%s)", uint8(s.state), uint8(lastState), lastState)}
+		}
+	}
+	if int(e.Mark) >= EventMarkCount {
+		return &FieldError{"mark", fmt.Sprintf("is ordinal %d; marks are 0 (NORMAL) to %d (%s)", uint8(e.Mark), EventMarkCount-1, EventRewound)}
+	}
+	return e.validateEvidence()
+}
+
+func (e *SeedEvent) validateIDs() error {
+	for _, id := range []struct {
+		field, value string
+		optional     bool
+	}{
+		{"run_id", string(e.Run), false},
+		{"layer_id", string(e.Layer), false},
+		{"timeline", string(e.Timeline), true},
+		{"producer_id", string(e.Producer), true},
+		{"command_id", e.Command, true},
+		{"actor", e.Actor, true},
+		{"node", e.Node, true},
+		{"blueprint_id", e.Blueprint, true},
+	} {
+		if id.value == "" && id.optional {
+			continue
+		}
+		if err := CheckID(id.field, id.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *SeedEvent) validateNumbers() error {
+	if e.At < earliestObservation || e.At >= latestObservation {
+		return &FieldError{"at", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199; is it in another unit?", e.At)}
+	}
+	for _, n := range []struct {
+		field string
+		value int64
+	}{
+		{"seed_id", int64(e.Seed)},
+		{"sequence", e.Sequence},
+		{"step", e.Step},
+		{"session", e.Session},
+		{"epoch", e.Epoch},
+		{"journal_index", e.JournalIndex},
+		{"trigger_position", e.TriggerPosition},
+		{"trigger_index", int64(e.TriggerIndex)},
+		{"incarnation", int64(e.Incarnation)},
+		{"producer_epoch", e.ProducerEpoch},
+	} {
+		if n.value < 0 {
+			return &FieldError{n.field, fmt.Sprintf("is %d; it is 0 or greater", n.value)}
+		}
+	}
+	return nil
+}
+
+func (e *SeedEvent) validateEvidence() error {
+	switch {
+	case len(e.Reason) > MaxReason:
+		return &FieldError{"reason", fmt.Sprintf("has %d bytes; at most %d are allowed", len(e.Reason), MaxReason)}
+	case !utf8.ValidString(e.Reason):
+		return &FieldError{"reason", "is not UTF-8"}
+	case len(e.Evidence) > MaxEvidence:
+		return &FieldError{"evidence", fmt.Sprintf("has %d entries; at most %d are allowed", len(e.Evidence), MaxEvidence)}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Evidence)) {
+		if fault := idFault(name); fault != "" {
+			return &FieldError{"evidence", fmt.Sprintf("the name %.64q %s", name, fault)}
+		}
+	}
+	return nil
+}
+
+// Type returns the type of the event in the sense of CloudEvents. It does not depend on the
+// prefix of topics.
+func (e *SeedEvent) Type() string { return DefaultPrefix + "." + e.kind() }
+
+// kind returns what kind of event it is: the name of its topic, after the prefix. The four
+// states that have a kind of their own have it for seeds that enter the state now.
+func (e *SeedEvent) kind() string {
+	if e.From != e.To && e.Mark == EventNormal {
+		switch e.To {
+		case Germinated:
+			return kindGerminated
+		case Grafting:
+			return kindGrafted
+		case Fossilized:
+			return kindFossilized
+		case Culled:
+			return kindCulled
+		}
+	}
+	return kindTransitioned
+}
+
+const (
+	kindGerminated   = "events.seed.germinated"
+	kindGrafted      = "events.seed.grafted"
+	kindFossilized   = "events.seed.fossilized"
+	kindCulled       = "events.seed.culled"
+	kindTransitioned = "events.seed.transitioned"
+)

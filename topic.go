@@ -22,6 +22,12 @@ type Topics struct {
 	SeedRaw          string // frames from trainers that publish to the bus
 	SeedRawDead      string // dead letters of SeedRaw
 	Settings         string // shared by workers: catalogues, incarnations, configurations
+	Redrives         string // what was done about records of side topics
+	Germinated       string // events of seeds that have germinated
+	Grafted          string // the same, grafted
+	Fossilized       string // the same, fossilized
+	Culled           string // the same, culled
+	Transitioned     string // all other events of seeds
 }
 
 // NewTopics returns the names under prefix. The prefix must be an id without ':',
@@ -55,6 +61,7 @@ type topicRow struct {
 	maxBytes   int // limit of a record; 0 for the bus's default
 	appendTime bool
 	compacted  bool
+	forever    bool
 }
 
 // topicSet is a set of topics that are needed together.
@@ -64,6 +71,8 @@ const (
 	telemetrySet topicSet = iota // needed always
 	rawSet                       // needed if ingest reads frames from the bus
 	settingsSet                  // for settings that workers share
+	redriveSet                   // for the command that sends records of side topics again
+	eventSet                     // for events of seeds
 )
 
 // Schema says what the records of a topic are.
@@ -76,6 +85,8 @@ const (
 	RawSchema                   // frames in each format that ingest accepts
 	DeadSchema                  // dead letters, in any format
 	SettingSchema               // settings, by key
+	RedriveSchema               // what was done about a record of a side topic
+	EventSchema                 // events of seeds
 )
 
 // Schema returns what the records of a topic are.
@@ -96,6 +107,8 @@ const (
 	unchangedKey                // the key that the diverted record had
 	clientKey                   // what the trainer chooses
 	settingKey                  // the name of a setting
+	placeKey                    // where the diverted record was
+	seedKey                     // SeedKey: the run, the layer and the seed
 )
 
 // partitionRule says how many partitions a topic has.
@@ -119,6 +132,12 @@ var topicTable = []topicRow{
 	{name: func(t *Topics) *string { return &t.SeedRaw }, suffix: ".telemetry.seed.raw", set: rawSet, schema: RawSchema, key: clientKey},
 	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
 	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, schema: SettingSchema, compacted: true, key: settingKey},
+	{name: func(t *Topics) *string { return &t.Redrives }, suffix: ".oona.redrives", set: redriveSet, schema: RedriveSchema, maxBytes: MaxSideBytes, compacted: true, key: placeKey},
+	{name: func(t *Topics) *string { return &t.Germinated }, suffix: "." + kindGerminated, set: eventSet, schema: EventSchema, form: "events/seed/germinated", partitions: likeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Grafted }, suffix: "." + kindGrafted, set: eventSet, schema: EventSchema, form: "events/seed/grafted", partitions: likeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Fossilized }, suffix: "." + kindFossilized, set: eventSet, schema: EventSchema, form: "events/seed/fossilized", partitions: likeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Culled }, suffix: "." + kindCulled, set: eventSet, schema: EventSchema, form: "events/seed/culled", partitions: likeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Transitioned }, suffix: "." + kindTransitioned, set: eventSet, schema: EventSchema, form: "events/seed/transitioned", partitions: likeSeedMetrics, forever: true, key: seedKey},
 }
 
 const seedMetricsSuffix = ".telemetry.seed.metrics"
@@ -129,6 +148,14 @@ func (t Topics) Rollup(g Group) string {
 		return t.LayerHealth
 	}
 	return t.LayerPerformance
+}
+
+// Event returns the topic of an event.
+func (t Topics) Event(e *SeedEvent) string { return t.prefix() + "." + e.kind() }
+
+// Events returns the topics of events.
+func (t Topics) Events() []string {
+	return []string{t.Germinated, t.Grafted, t.Fossilized, t.Culled, t.Transitioned}
 }
 
 // TopicSpec is the required configuration of a topic.
@@ -148,6 +175,9 @@ type TopicSpec struct {
 	// Compacted says that the topic keeps the last record of each key. Other topics
 	// must not be compacted.
 	Compacted bool
+	// Forever says that a topic is created without a limit of age and of size. Operators
+	// may set limits later.
+	Forever bool
 }
 
 // MaxRollupBytes is the limit of rollup topics for a record. It is more than the
@@ -176,6 +206,24 @@ func (t Topics) RawSpecs(partitions int32) []TopicSpec { return t.specs(rawSet, 
 // topic only if a log names settings that are not built in.
 func (t Topics) SettingsSpec() TopicSpec { return t.specs(settingsSet, 1)[0] }
 
+// RedrivesSpec returns the specification of the topic of redrives. No worker needs it.
+func (t Topics) RedrivesSpec() TopicSpec { return t.specs(redriveSet, 1)[0] }
+
+// EventSpecs returns the topics of events, with the number of partitions of SeedMetrics.
+// Ingest refuses events if they do not exist.
+func (t Topics) EventSpecs(partitions int32) []TopicSpec { return t.specs(eventSet, partitions) }
+
+// Sides returns the topics that have records which were not folded, in the order in
+// which they are reported. Those of the raw topic need not exist.
+func (t Topics) Sides() (names []string) {
+	for _, row := range topicTable {
+		if row.key == unchangedKey {
+			names = append(names, *row.name(&t))
+		}
+	}
+	return names
+}
+
 func (t Topics) specs(set topicSet, partitions int32) (specs []TopicSpec) {
 	for _, row := range topicTable {
 		if row.set == set {
@@ -186,7 +234,7 @@ func (t Topics) specs(set topicSet, partitions int32) (specs []TopicSpec) {
 }
 
 func (r topicRow) spec(t Topics, partitions int32) TopicSpec {
-	spec := TopicSpec{Name: *r.name(&t), Partitions: partitions, MaxMessageBytes: r.maxBytes, AppendTime: r.appendTime, Compacted: r.compacted}
+	spec := TopicSpec{Name: *r.name(&t), Partitions: partitions, MaxMessageBytes: r.maxBytes, AppendTime: r.appendTime, Compacted: r.compacted, Forever: r.forever}
 	switch r.partitions {
 	case likeSeedMetrics:
 		spec.PartitionsOf = t.SeedMetrics
@@ -212,6 +260,21 @@ func (t Topics) names() (names []string) {
 		names = append(names, *row.name(&t))
 	}
 	return names
+}
+
+// Around returns the topics of the prefix that the name of a topic begins with, which may
+// be another one than that of t. It returns t if the name is not that of a topic of Oona.
+func (t Topics) Around(topic string) Topics {
+	for _, row := range topicTable {
+		prefix, found := strings.CutSuffix(topic, row.suffix)
+		if !found {
+			continue
+		}
+		if other, err := NewTopics(prefix); err == nil {
+			return other
+		}
+	}
+	return t
 }
 
 func (t Topics) prefix() string { return strings.TrimSuffix(t.SeedMetrics, seedMetricsSuffix) }

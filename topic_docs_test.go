@@ -27,8 +27,8 @@ func TestDocumentedTopics(t *testing.T) {
 		t.Errorf("%d topics are documented, and there are %d", len(documented), len(topicTable))
 	}
 	partitions := map[partitionRule]string{anyCount: "as you choose", likeSeedMetrics: "the same", sideCount: "1"}
-	holds := map[Schema]string{FrameSchema: "frames", RollupSchema: "Layer", RawSchema: "frames of trainers", DeadSchema: "records", SettingSchema: "share"}
-	keys := map[keyRule]string{runLayerKey: "run, layer", unchangedKey: "unchanged", clientKey: "the trainer's", settingKey: "see below"}
+	holds := map[Schema]string{FrameSchema: "frames", RollupSchema: "Layer", RawSchema: "frames of trainers", DeadSchema: "records", SettingSchema: "share", RedriveSchema: "done about", EventSchema: "events"}
+	keys := map[keyRule]string{runLayerKey: "run, layer", unchangedKey: "unchanged", clientKey: "the trainer's", settingKey: "see below", placeKey: "place of origin", seedKey: "run, layer, seed"}
 	for _, row := range topicTable {
 		name := *row.name(&topics)
 		cells := documented[name]
@@ -38,10 +38,10 @@ func TestDocumentedTopics(t *testing.T) {
 		}
 		last := cells[4]
 		want := partitions[row.partitions]
-		if row.set == settingsSet {
+		if row.set == settingsSet || row.set == redriveSet {
 			want = "1"
 		}
-		if !strings.HasPrefix(strings.TrimSpace(last), want) || strings.Contains(last, "compacted") != row.compacted || strings.Contains(last, "LogAppendTime") != row.appendTime || !strings.Contains(cells[2], holds[row.schema]) || strings.TrimSpace(cells[3]) != keys[row.key] {
+		if !strings.HasPrefix(strings.TrimSpace(last), want) || strings.Contains(last, "compacted") != row.compacted || strings.Contains(last, "LogAppendTime") != row.appendTime || strings.Contains(last, "for ever") != row.forever || !strings.Contains(cells[2], holds[row.schema]) || strings.TrimSpace(cells[3]) != keys[row.key] {
 			t.Errorf("%s is documented as %q", name, cells)
 		}
 	}

@@ -21,6 +21,12 @@ func TestNewTopics(t *testing.T) {
 		SeedRaw:          "kasmina.telemetry.seed.raw",
 		SeedRawDead:      "kasmina.telemetry.seed.raw.dead",
 		Settings:         "kasmina.oona.settings",
+		Redrives:         "kasmina.oona.redrives",
+		Germinated:       "kasmina.events.seed.germinated",
+		Grafted:          "kasmina.events.seed.grafted",
+		Fossilized:       "kasmina.events.seed.fossilized",
+		Culled:           "kasmina.events.seed.culled",
+		Transitioned:     "kasmina.events.seed.transitioned",
 	}
 	if got != want || err != nil {
 		t.Errorf("NewTopics(%q) = %+v, %v\nwant %+v", DefaultPrefix, got, err, want)
@@ -45,7 +51,7 @@ func TestTopicSpecs(t *testing.T) {
 	}
 	legal := regexp.MustCompile(`^[A-Za-z0-9.-]{1,249}$`)
 	specs := map[string]TopicSpec{}
-	for _, s := range append(append(topics.Specs(12), topics.RawSpecs(12)...), topics.SettingsSpec()) {
+	for _, s := range append(slices.Concat(topics.Specs(12), topics.RawSpecs(12), topics.EventSpecs(12)), topics.SettingsSpec(), topics.RedrivesSpec()) {
 		if !legal.MatchString(s.Name) {
 			t.Errorf("%s is no legal name of a Kafka topic", s.Name)
 		}
@@ -65,6 +71,12 @@ func TestTopicSpecs(t *testing.T) {
 		{Name: topics.SeedRaw, Partitions: 12},
 		{Name: topics.SeedRawDead, Partitions: 1, MaxMessageBytes: 2 << 20},
 		{Name: topics.Settings, Partitions: 1, Compacted: true},
+		{Name: topics.Redrives, Partitions: 1, MaxMessageBytes: 2 << 20, Compacted: true},
+		{Name: topics.Germinated, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
+		{Name: topics.Grafted, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
+		{Name: topics.Fossilized, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
+		{Name: topics.Culled, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
+		{Name: topics.Transitioned, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
 	} {
 		if got := specs[want.Name]; got != want {
 			t.Errorf("spec %+v, want %+v", got, want)
@@ -100,6 +112,11 @@ func TestAddresses(t *testing.T) {
 		"my.net/telemetry/seed/enc.3/17/metrics":  {topics.SeedMetrics, "enc.3", 17},
 		"my.net/telemetry/seed/+/0/metrics":       {topics.SeedMetrics, "", 0},
 		"my.net/telemetry/seed/health/+/metrics":  {topics.SeedMetrics, "health", AnySeed},
+		"my.net/events/seed/germinated":           {topics.Germinated, "", AnySeed},
+		"my.net/events/seed/grafted":              {topics.Grafted, "", AnySeed},
+		"my.net/events/seed/fossilized":           {topics.Fossilized, "", AnySeed},
+		"my.net/events/seed/culled":               {topics.Culled, "", AnySeed},
+		"my.net/events/seed/transitioned":         {topics.Transitioned, "", AnySeed},
 		"my.net.telemetry.seed.raw.dead":          {topics.SeedRawDead, "", AnySeed},
 		"my.net.telemetry.seed.late":              {topics.Late, "", AnySeed},
 		"my.net/telemetry/layer/telemetry/health": {topics.LayerHealth, "telemetry", AnySeed},
@@ -157,6 +174,7 @@ func TestTopicSets(t *testing.T) {
 			topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead,
 		}},
 		{"RawSpecs", topics.RawSpecs, []string{topics.SeedRaw, topics.SeedRawDead}},
+		{"EventSpecs", topics.EventSpecs, topics.Events()},
 	} {
 		var names []string
 		for _, s := range tt.specs(0) {
@@ -167,6 +185,37 @@ func TestTopicSets(t *testing.T) {
 		}
 		if !slices.Equal(names, tt.want) {
 			t.Errorf("%s(0) = %v, want %v", tt.name, names, tt.want)
+		}
+	}
+}
+
+func TestSides(t *testing.T) {
+	topics, err := NewTopics(DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead, topics.SeedRawDead}
+	if got := topics.Sides(); !slices.Equal(got, want) {
+		t.Errorf("side topics %q, want %q", got, want)
+	}
+}
+
+func TestTopicsAround(t *testing.T) {
+	mine, err := NewTopics("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for topic, want := range map[string]string{
+		"other.telemetry.layer.health":      "other",
+		"a.b.telemetry.seed.metrics.dead":   "a.b",
+		"mine.telemetry.seed.raw":           "mine",
+		"experiments":                       "mine",
+		".telemetry.seed.metrics":           "mine",
+		"not_valid.telemetry.layer.health":  "mine",
+		"other.telemetry.layer.health.copy": "mine",
+	} {
+		if got := mine.Around(topic).prefix(); got != want {
+			t.Errorf("%s: prefix %s, want %s", topic, got, want)
 		}
 	}
 }

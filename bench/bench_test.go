@@ -21,7 +21,7 @@ import (
 
 // TestMain runs main if a measurement started this program as another process.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == publishFlag || os.Args[1] == ingestFlag) {
+	if len(os.Args) > 1 && (os.Args[1] == publishFlag || os.Args[1] == ingestFlag || os.Args[1] == floorFlag) {
 		main()
 		return
 	}
@@ -103,10 +103,20 @@ func TestBusFigures(t *testing.T) {
 	if err := w.measureLatency(t.Context(), volley{500, 5, 100, 10, latencyMiddle, latencyTail, latencyLate}, &all); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.measureFloor(t.Context(), volley{10_000, 5, 1000, 10, floorMiddle, floorTail, latencyLate}, floorMiddle, floorTail, &all); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.measureSustained(t.Context(), c, sustainedSpeed, &all); err != nil {
 		t.Fatal(err)
 	}
-	wantFigures(t, &all, 1, w.named(readSpeed), w.named(drainSpeed), w.named(drainRatio), w.named(commitsRatio), w.named(latencyMiddle), w.named(latencyTail), w.named(latencyLate), w.named(sustainedSpeed))
+	if err := w.measureSpoolDrain(t.Context(), volley{500, 5, 100, 10, latencyMiddle, latencyTail, latencyLate}, 2000, &all); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&bench{all: &all, logger: w.logger}).measureSpool(t.Context(), 200); err != nil {
+		t.Fatal(err)
+	}
+	wantFigures(t, &all, 1, w.named(readSpeed), w.named(drainSpeed), w.named(drainRatio), w.named(commitsRatio), w.named(latencyMiddle), w.named(latencyTail), w.named(latencyLate), w.named(floorMiddle), w.named(floorTail), w.named(sustainedSpeed),
+		w.named(spoolDrainSpeed), w.named(spoolLiveTail), w.named(spoolLiveRatio), spoolAppend, spoolBatch, syncedSpeed, spoolOverDisk)
 	for _, forgotten := range []func() error{func() error { return w.forget(topics) }, func() error { return w.forget(small) }} {
 		if err := forgotten(); err != nil {
 			t.Error(err)

@@ -75,6 +75,19 @@ func (s *figures) takeRatio(f, above, below figure) {
 	}
 }
 
+// takeOverMedian adds to a figure the ratio of the median of one, all rounds of which were
+// taken before, and of the last value of another, if they have values.
+func (s *figures) takeOverMedian(f, above, below figure) {
+	for _, known := range s.list {
+		if known.name == above.name {
+			if ratio := known.median() / s.latest(below); !math.IsNaN(ratio) {
+				s.take(f, ratio)
+			}
+			return
+		}
+	}
+}
+
 // latest returns the last value of a figure, or NaN if it has none yet.
 func (s *figures) latest(f figure) float64 {
 	for _, known := range s.list {

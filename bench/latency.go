@@ -20,6 +20,8 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -100,14 +102,25 @@ func percentile(of []time.Duration, percent int) float64 {
 }
 
 // ingestUntilTold runs the ingest in the other process.
-func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
+func (w *wire) ingestUntilTold(ctx context.Context, topic, spoolDirectory, accessFile string) (err error) {
 	publisher, err := kafka.New(w.bus, w.logger).Publisher(bus.PublisherOptions{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	cfg := ingest.DefaultConfig()
-	cfg.Topic, cfg.Instance, cfg.MaxInFlight = topic, "bench", 2*latencyClients
+	cfg.Topic, cfg.Instance = topic, "bench"
+	if accessFile == "" {
+		cfg.MaxInFlight = 2 * latencyClients
+	} else if cfg.Access, err = access.Open(secret.NewFiles(w.logger), "--ingest-access", accessFile); err != nil {
+		return err
+	}
+	if cfg.Spool.Directory = spoolDirectory; spoolDirectory != "" {
+		if cfg.Spool.Open, err = cfg.OpenSpool(w.logger); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cfg.Spool.Open.Close()) }()
+	}
 	stage, err := ingest.New(cfg, publisher, prometheus.NewRegistry(), w.logger)
 	if err != nil {
 		return err
@@ -131,6 +144,7 @@ func (w *wire) ingestUntilTold(ctx context.Context, topic string) (err error) {
 type times struct {
 	begun   []time.Duration // by request
 	arrived []time.Duration // by frame
+	others  int             // frames of a spool that arrived meanwhile, after the warm-up
 }
 
 // fly posts frames at their times, and records when the reader of the topic gets them.
@@ -146,7 +160,7 @@ func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times
 	began := time.Now().Add(50 * time.Millisecond)
 	t := &times{begun: make([]time.Duration, v.frames/v.request), arrived: make([]time.Duration, v.frames)}
 	read := make(chan error, 1)
-	go func() { read <- note(messages, began, t.arrived) }()
+	go func() { read <- t.note(messages, began, v.warmUp) }()
 	err = v.post(ctx, address, began, t.begun)
 	if err != nil {
 		return nil, errors.Join(err, reader.Close(), <-read) // closing ends the messages
@@ -155,10 +169,11 @@ func (w *wire) fly(ctx context.Context, v volley, topic, address string) (*times
 }
 
 // note reads the frames and records when each arrived.
-func note(messages <-chan *message.Message, began time.Time, arrived []time.Duration) error {
+func (t *times) note(messages <-chan *message.Message, began time.Time, warmUp int) error {
 	var decoder avro.FrameDecoder
 	var f oona.Frame
-	for n := range arrived {
+	arrived := t.arrived
+	for n := 0; n < len(arrived); {
 		msg, ok := <-messages
 		if !ok {
 			return fmt.Errorf("the reader got %d of %d frames", n, len(arrived))
@@ -167,10 +182,18 @@ func note(messages <-chan *message.Message, began time.Time, arrived []time.Dura
 		if _, err := decoder.Decode(msg.Payload, &f); err != nil {
 			return err
 		}
+		if f.Run == spooledRun {
+			if n >= warmUp {
+				t.others++
+			}
+			msg.Ack()
+			continue
+		}
 		if arrived[f.Sequence] != 0 {
 			return fmt.Errorf("the reader got frame %d twice", f.Sequence)
 		}
 		arrived[f.Sequence] = now
+		n++
 		msg.Ack()
 	}
 	return nil
@@ -221,8 +244,28 @@ func (v volley) post(ctx context.Context, address string, began time.Time, begun
 type client struct {
 	net.Conn
 	answers *bufio.Reader
+	token   string // "": it has none
+	index   int    // among the clients of its kind
 	body    []byte
 	request []byte
+}
+
+// answerError is an answer other than 200.
+type answerError struct {
+	status string
+	text   []byte
+	closes bool // the connection takes no further request
+}
+
+func (e *answerError) Error() string { return fmt.Sprintf("ingest answered %s: %s", e.status, e.text) }
+
+// header begins a request with frames. more is the end of its header.
+func (c *client) header(into []byte, more string, args ...any) []byte {
+	into = append(into, "POST /v1/frames HTTP/1.1\r\nHost: bench\r\nContent-Type: application/avro\r\n"...)
+	if c.token != "" {
+		into = fmt.Appendf(into, "Authorization: Bearer %s\r\n", c.token)
+	}
+	return fmt.Appendf(into, more, args...)
 }
 
 func dial(ctx context.Context, address string) (*client, error) {
@@ -240,7 +283,7 @@ func dial(ctx context.Context, address string) (*client, error) {
 
 // post sends the body and waits for the answer.
 func (c *client) post() error {
-	c.request = fmt.Appendf(c.request[:0], "POST /v1/frames HTTP/1.1\r\nHost: bench\r\nContent-Type: application/avro\r\nContent-Length: %d\r\n\r\n", len(c.body))
+	c.request = c.header(c.request[:0], "Content-Length: %d\r\n\r\n", len(c.body))
 	c.request = append(c.request, c.body...)
 	if _, err := c.Write(c.request); err != nil {
 		return err
@@ -254,7 +297,7 @@ func (c *client) post() error {
 		return err
 	}
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("ingest answered %s: %s", answer.Status, text)
+		return &answerError{answer.Status, text, answer.Close}
 	}
 	return nil
 }

@@ -35,13 +35,24 @@ type config struct {
 	Kafka    []string       `env:"OONA_BENCH_KAFKA" placeholder:"HOST:PORT" help:"Measure on these brokers, too. The bench creates its own topics there, and deletes them."`
 	Security kafka.Security `embed:""`
 	Peers    bool           `help:"Measure VictoriaMetrics, Telegraf and Kafka Streams on the same samples, too. The bench downloads and builds them."`
-	Only     []string       `placeholder:"NAME" help:"Take only these figures: fold, replay, memory, layers, drain, sustained, commits, latency, peers."`
+	Only     []string       `placeholder:"NAME" help:"Take only these figures: verdict, scrape, remote-write, fold, replay, memory, layers, archive, spool, drain, parquet, sustained, commits, latency, spool-drain, hostile, peers. hostile is taken only if it is named."`
 	Layers   int            `default:"1024" help:"Number of layers. Each sends frames of 1,000 seeds by 8 metrics."`
 	Steps    int            `default:"25" help:"Number of frames per layer, one second of event time apart."`
 
-	Unmeasured float64 `hidden:"" help:"Share of the seeds without a measurement."`
-	PublishTo  string  `hidden:"" help:"Publish the frames to this topic when a byte arrives on stdin, and exit."`
-	IngestTo   string  `hidden:"" help:"Accept frames over HTTP for this topic until stdin is closed."`
+	Unmeasured float64  `hidden:"" help:"Share of the seeds without a measurement."`
+	PublishTo  string   `hidden:"" help:"Publish the frames to this topic when a byte arrives on stdin, and exit."`
+	FoldOf     string   `name:"fold-archive" hidden:"" help:"Fold this archive, print what it took, and exit."`
+	IngestTo   string   `hidden:"" help:"Accept frames over HTTP for this topic until stdin is closed."`
+	SpoolOf    string   `name:"ingest-spool" hidden:"" help:"Directory of a spool for --ingest-to."`
+	IngestFor  string   `name:"ingest-access" hidden:"" help:"Access file of the clients of --ingest-to."`
+	Hostile    []string `placeholder:"NAME" help:"With --only hostile: only these hostile clients."`
+	Attack     string   `hidden:"" help:"Be this kind of hostile client until stdin is closed, and print how much was done."`
+	AttackAt   string   `hidden:"" help:"Address of the ingest."`
+	Token      string   `name:"attack-token" hidden:"" help:"Token of the hostile client."`
+	ProduceTo  string   `hidden:"" help:"Produce records to this topic from the time on that stdin says, and exit."`
+
+	ProduceRequest int `hidden:"" help:"Records that are due at one time, for --produce-to."`
+	ProduceFrames  int `hidden:"" help:"Records in all, for --produce-to."`
 }
 
 func (c *config) Validate() error {
@@ -80,8 +91,14 @@ func run(ctx context.Context, cfg *config, out, progress io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelError}))
 	w := wire{bus: kafka.Config{Brokers: cfg.Kafka, ClientID: "oona-bench", Security: cfg.Security}, logger: logger}
 	switch {
+	case cfg.FoldOf != "":
+		return foldArchive(ctx, cfg.FoldOf, cfg.Layers)
 	case cfg.IngestTo != "":
-		return w.ingestUntilTold(ctx, cfg.IngestTo)
+		return w.ingestUntilTold(ctx, cfg.IngestTo, cfg.SpoolOf, cfg.IngestFor)
+	case cfg.ProduceTo != "":
+		return w.produceWhenTold(ctx, cfg.ProduceTo, volley{rate: tenThousand.rate, request: cfg.ProduceRequest, frames: cfg.ProduceFrames})
+	case cfg.Attack != "":
+		return attackUntilTold(ctx, cfg.Attack, cfg.AttackAt, cfg.Token)
 	case cfg.PublishTo != "":
 		return w.publishWhenTold(ctx, cfg.PublishTo, newCorpus(cfg.Layers, cfg.Steps, cfg.Unmeasured))
 	}
@@ -142,8 +159,20 @@ func (b *bench) measure(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := b.rollups(ctx); err != nil {
+		return err
+	}
 	if err := b.engine(ctx); err != nil {
 		return err
+	}
+	if err := b.archives(ctx); err != nil {
+		return err
+	}
+	if err := b.spools(ctx); err != nil {
+		return err
+	}
+	if !b.chosen("drain", "parquet", "sustained", "commits", "latency", "spool-drain", "hostile", "peers") {
+		return nil
 	}
 	broker, err := embedded.Start(ctx, embedded.Options{Logger: b.logger})
 	if err != nil {
@@ -172,12 +201,12 @@ type measure struct {
 	take func() error
 }
 
-var measures = []string{"fold", "replay", "memory", "layers", "drain", "sustained", "commits", "latency", "peers"}
+var measures = []string{"verdict", "scrape", "remote-write", "fold", "replay", "memory", "layers", "archive", "spool", "drain", "parquet", "sustained", "commits", "latency", "spool-drain", "hostile", "peers"}
 
 // take runs the measures that --only selects.
 func (b *bench) take(list []measure) error {
 	for _, m := range list {
-		if len(b.cfg.Only) > 0 && !slices.Contains(b.cfg.Only, m.name) {
+		if !b.chosen(m.name) {
 			continue
 		}
 		if err := m.take(); err != nil {
@@ -187,8 +216,45 @@ func (b *bench) take(list []measure) error {
 	return nil
 }
 
-// engine takes the figures that need no bus.
+// chosen reports whether any of these measures is to be taken.
+func (b *bench) chosen(names ...string) bool {
+	return len(b.cfg.Only) == 0 || slices.ContainsFunc(names, func(name string) bool { return slices.Contains(b.cfg.Only, name) })
+}
+
+// rollups takes the figures of what is done with rollups. They come first, while the heap
+// is as small as that of an exporter, so that the garbage collector runs as often.
+func (b *bench) rollups(ctx context.Context) error {
+	if !b.chosen("verdict", "scrape", "remote-write") {
+		return nil
+	}
+	health, err := healthyLayer()
+	if err != nil {
+		return err
+	}
+	both, err := layerWindows(shownWindows)
+	if err != nil {
+		return err
+	}
+	for n := range b.cfg.Rounds {
+		if err := b.round(ctx, "rollups", n); err != nil {
+			return err
+		}
+		if err := b.take([]measure{
+			{"verdict", func() error { return measureVerdict(health, judgedLayers, judgedRuns, b.all) }},
+			{"scrape", func() error { return b.measureScrape(ctx, both, scrapedLayers) }},
+			{"remote-write", func() error { return b.measureRemoteWrite(ctx, both, scrapedLayers) }},
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// engine takes the figures of the window engine.
 func (b *bench) engine(ctx context.Context) error {
+	if !b.chosen("fold", "replay", "memory", "layers", "peers") {
+		return nil
+	}
 	engine, err := newEngineRounds(b.corpus)
 	if err != nil {
 		return err
@@ -220,6 +286,42 @@ func (b *bench) engine(ctx context.Context) error {
 	return nil
 }
 
+// archives takes the figures of archives.
+func (b *bench) archives(ctx context.Context) error {
+	if !b.chosen("archive") {
+		return nil
+	}
+	a, err := newArchiving(b.corpus, b.cfg.Layers)
+	if err != nil {
+		return err
+	}
+	for n := range b.cfg.Rounds {
+		if err := b.round(ctx, "archives", n); err != nil {
+			return err
+		}
+		if err := a.measure(ctx, b.all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spools takes the figures of the spool that need no broker.
+func (b *bench) spools(ctx context.Context) error {
+	if !b.chosen("spool") {
+		return nil
+	}
+	for n := range b.cfg.Rounds {
+		if err := b.round(ctx, "spool", n); err != nil {
+			return err
+		}
+		if err := b.measureSpool(ctx, spoolAppends); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // commitMessages is the number of messages that the comparison of commits reads.
 const commitMessages = 200_000
 
@@ -245,12 +347,26 @@ func (b *bench) wire(ctx context.Context, w *wire) (err error) {
 		}
 		if err := b.take([]measure{
 			{"drain", func() error { return w.measureDrain(ctx, topics, b.corpus, b.all) }},
+			{"drain", func() error { b.all.takeOverMedian(archiveFoldOverDrain, archiveFold, w.named(drainSpeed)); return nil }},
+			{"parquet", func() error { return w.measureParquet(ctx, topics, b.all) }},
 			{"peers", func() error { return b.others.drain(ctx, w, topics, b.corpus, b.all) }},
 			{"sustained", func() error { return w.measureSustained(ctx, b.corpus, sustainedSpeed, b.all) }},
 			{"sustained", func() error { return w.measureSustained(ctx, b.sparse, sparseSustainedSpeed, b.all) }},
 			{"commits", func() error { return w.measureCommits(ctx, small.SeedMetrics, commitMessages, b.all) }},
 			{"latency", func() error { return w.measureLatency(ctx, tenThousand, b.all) }},
+			{"latency", func() error { return w.measureFloor(ctx, tenThousand, floorMiddle, floorTail, b.all) }},
+			{"latency", func() error {
+				b.all.takeRatio(w.named(latencyOverFloor), w.named(latencyTail), w.named(floorTail))
+				return nil
+			}},
 			{"latency", func() error { return w.measureLatency(ctx, tenThousandSingly, b.all) }},
+			{"hostile", func() error { return b.hostile(ctx, w) }},
+			{"latency", func() error { return w.measureFloor(ctx, tenThousandSingly, floorSinglyMid, floorSinglyTail, b.all) }},
+			{"latency", func() error {
+				b.all.takeRatio(w.named(singlyOverFloor), w.named(singlyTail), w.named(floorSinglyTail))
+				return nil
+			}},
+			{"spool-drain", func() error { return w.measureSpoolDrain(ctx, tenThousand, spoolAppends, b.all) }},
 		}); err != nil {
 			return err
 		}

@@ -15,7 +15,8 @@ import (
 type process struct {
 	command *exec.Cmd
 	stdin   io.WriteCloser // a byte makes it continue; closing it makes it end
-	said    string         // its output when it was ready
+	stdout  *bufio.Reader
+	said    string // its output when it was ready
 }
 
 // begin starts a process with a flag for a topic of this bus, and waits until it is ready.
@@ -28,7 +29,22 @@ func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*
 	if security := w.bus.Security; security.TLS {
 		args = append(args, "--bus-tls", "--bus-tls-ca-file="+security.TLSFiles.CAFile, "--bus-tls-server-name="+security.TLSFiles.ServerName)
 	}
-	p := &process{command: exec.CommandContext(ctx, self, args...)}
+	return start(exec.CommandContext(ctx, self, args...))
+}
+
+// beginNice starts a process that gets processor time only if nothing else wants it, and
+// waits until it is ready.
+func beginNice(ctx context.Context, args ...string) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	return start(exec.CommandContext(ctx, "nice", append([]string{"-n", "39", self}, args...)...))
+}
+
+// start starts a process, and waits until it is ready.
+func start(command *exec.Cmd) (p *process, err error) {
+	p = &process{command: command}
 	p.command.Stderr = os.Stderr
 	if p.stdin, err = p.command.StdinPipe(); err != nil {
 		return nil, err
@@ -40,9 +56,10 @@ func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*
 	if err := p.command.Start(); err != nil {
 		return nil, fmt.Errorf("start another process: %w", err)
 	}
-	said, err := bufio.NewReader(out).ReadString('\n')
+	p.stdout = bufio.NewReader(out)
+	said, err := p.stdout.ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("another process, %s, did not become ready: %w", flag, err), p.end())
+		return nil, errors.Join(fmt.Errorf("another process, %s, did not become ready: %w", command, err), p.end())
 	}
 	p.said = strings.TrimSpace(said)
 	return p, nil
@@ -58,6 +75,13 @@ func (p *process) proceed() error {
 func (p *process) end() error {
 	_ = p.stdin.Close() // it is closed already if the process has ended
 	return p.command.Wait()
+}
+
+// endWith makes the process end, waits for it, and returns what it has said last.
+func (p *process) endWith() (said string, err error) {
+	_ = p.stdin.Close() // it is closed already if the process has ended
+	text, err := io.ReadAll(p.stdout)
+	return strings.TrimSpace(string(text)), errors.Join(err, p.command.Wait())
 }
 
 // await is the other side: it prints that this process is ready, and waits until it may

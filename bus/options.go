@@ -67,7 +67,7 @@ type MemberOptions struct {
 	CommitEvery time.Duration
 }
 
-// MaxReadAhead is the largest MemberOptions.ReadAhead.
+// MaxReadAhead is the largest ReadAhead.
 const MaxReadAhead = 8 << 20
 
 var instanceForm = regexp.MustCompile(`^[0-9A-Za-z._-]{1,249}$`)
@@ -91,4 +91,7 @@ type ReaderOptions struct {
 	// From is where each partition begins: at its first record whose time is not
 	// before From, or at its end. Zero: at its oldest record.
 	From time.Time
+	// ReadAhead is about how many bytes of a partition are fetched before they are
+	// needed. 0: some megabytes. Small records take several times as much memory.
+	ReadAhead int
 }

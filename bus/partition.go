@@ -5,8 +5,12 @@ import "encoding/binary"
 // PartitionOf returns the partition of a key. It is the same on every bus, and for every
 // producer that hashes keys with murmur2.
 func PartitionOf(key []byte, partitions int) int32 {
-	return int32(murmur2(key)&0x7fffffff) % int32(partitions)
+	return Hash(key) % int32(partitions)
 }
+
+// Hash returns the hash of a key, which is not negative. Its partition is the remainder
+// of the hash and the number of partitions.
+func Hash(key []byte) int32 { return int32(murmur2(key) & 0x7fffffff) }
 
 // murmur2 is 32-bit murmur2 with the seed that producers of a partitioned log agree on.
 func murmur2(data []byte) uint32 {

@@ -67,6 +67,8 @@ type Target struct {
 	// Partition of the record, if Directed is set. Otherwise the key decides.
 	Partition int32
 	Directed  bool
+	// Hashed says that Partition is a hash, as of Hash, that decides instead of the key's.
+	Hashed bool
 	// Time of the record, in topics without append times. 0: the time of publishing.
 	Time oona.Micros
 }

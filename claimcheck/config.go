@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,6 +58,8 @@ func (c Config) Validate() error {
 	wrong := func(flag, reason string) error { return &oona.FieldError{Field: "--" + flag, Reason: reason} }
 	endpoint, err := url.Parse(c.S3.Endpoint)
 	switch {
+	case strings.ContainsAny(c.S3.Endpoint, "@?#"): // not quoted, as it may have a password or a token; --check prints it even if it is not used
+		return wrong("s3-endpoint", "has an @, a ? or a #; give only scheme, host and port, and the credentials with --s3-access-key-id and --s3-secret-access-key-file")
 	case c.MaxTensorBytes <= 0:
 		return wrong("max-tensor-bytes", fmt.Sprintf("is %d; give a value above 0", c.MaxTensorBytes))
 	case c.Kind == KindNone:
@@ -71,6 +74,8 @@ func (c Config) Validate() error {
 		return wrong("s3-endpoint", err.Error())
 	case c.S3.Endpoint != "" && (endpoint.Scheme != "http" && endpoint.Scheme != "https" || endpoint.Host == ""):
 		return wrong("s3-endpoint", fmt.Sprintf("is %q; give a URL such as https://minio:9000", c.S3.Endpoint))
+	case c.S3.CAFile != "" && endpoint.Scheme == "http":
+		return wrong("s3-ca-file", "has no effect, as --s3-endpoint is http://; give https://, or remove it")
 	case c.S3.Region == "":
 		return wrong("s3-region", "is empty; give the region of the bucket, or us-east-1 if the server has no regions")
 	case (c.S3.AccessKeyID == "") != (c.S3.SecretFile == ""):

@@ -15,6 +15,9 @@ func TestConfig(t *testing.T) {
 		"--max-tensor-bytes": func(c *claimcheck.Config) { c.Kind, c.MaxTensorBytes = claimcheck.KindS3, 0 },
 		"--tensor-directory": func(c *claimcheck.Config) { c.Kind = claimcheck.KindDirectory },
 		"--s3-endpoint":      func(c *claimcheck.Config) { c.Kind, c.S3.Endpoint = claimcheck.KindS3, "minio:9000" },
+		"--s3-ca-file": func(c *claimcheck.Config) {
+			c.Kind, c.S3.Endpoint, c.S3.CAFile = claimcheck.KindS3, "http://minio:9000", "ca.pem"
+		},
 		"--s3-region":        func(c *claimcheck.Config) { c.Kind, c.S3.Region = claimcheck.KindS3, "" },
 		"--s3-access-key-id": func(c *claimcheck.Config) { c.Kind, c.S3.AccessKeyID = claimcheck.KindS3, "id" },
 	} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/claimcheck/claimchecktest"
@@ -39,6 +40,7 @@ func TestDirectory(t *testing.T) {
 				t.Helper()
 				return filesBelow(t, filepath.Join(dir, "tensors"), "tensors/"), filesBelow(t, filepath.Join(dir, "incoming"), "")
 			},
+			Age: ageIn(dir),
 		}
 	})
 }
@@ -69,14 +71,32 @@ func filesBelow(t *testing.T, dir, prefix string) (names []string) {
 func TestEmbeddedS3(t *testing.T) {
 	t.Parallel()
 	claimchecktest.Run(t, func(t *testing.T) claimchecktest.Place {
-		return claimchecktest.S3(t, startEmbedded(t, nil), bucket)
+		dir := t.TempDir()
+		place := claimchecktest.S3(t, startEmbeddedIn(t, dir, nil), bucket)
+		place.Age = ageIn(filepath.Join(dir, bucket))
+		return place
 	})
+}
+
+// ageIn returns the Age of a Place whose objects are files below dir.
+func ageIn(dir string) func(*testing.T, string, time.Time) {
+	return func(t *testing.T, key string, modified time.Time) {
+		t.Helper()
+		if err := os.Chtimes(filepath.Join(dir, filepath.FromSlash(key)), modified, modified); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // startEmbedded starts a server. Its requests go through fault, unless that is nil.
 func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimchecktest.Server {
 	t.Helper()
-	server, handler := embeddedServer(t, fault)
+	return startEmbeddedIn(t, t.TempDir(), fault)
+}
+
+func startEmbeddedIn(t *testing.T, dir string, fault func(http.Handler) http.Handler) claimchecktest.Server {
+	t.Helper()
+	server, handler := embeddedServer(t, dir, fault)
 	listening := httptest.NewServer(handler)
 	t.Cleanup(listening.Close)
 	server.URL = listening.URL
@@ -87,7 +107,7 @@ func startEmbedded(t *testing.T, fault func(http.Handler) http.Handler) claimche
 // authority in PEM.
 func startSecure(t *testing.T, fault func(http.Handler) http.Handler) (claimchecktest.Server, []byte) {
 	t.Helper()
-	server, handler := embeddedServer(t, fault)
+	server, handler := embeddedServer(t, t.TempDir(), fault)
 	listening := httptest.NewUnstartedServer(handler)
 	listening.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // of clients that refuse it
 	listening.StartTLS()
@@ -96,11 +116,11 @@ func startSecure(t *testing.T, fault func(http.Handler) http.Handler) (claimchec
 	return server, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: listening.Certificate().Raw})
 }
 
-func embeddedServer(t *testing.T, fault func(http.Handler) http.Handler) (claimchecktest.Server, http.Handler) {
+func embeddedServer(t *testing.T, dir string, fault func(http.Handler) http.Handler) (claimchecktest.Server, http.Handler) {
 	t.Helper()
 	server := claimchecktest.Server{AccessKeyID: "oona", SecretAccessKey: "secret-of-a-test"}
 	handler, err := embedded.Handler(embedded.Options{
-		Directory: t.TempDir(), Bucket: bucket, AccessKeyID: server.AccessKeyID, SecretAccessKey: server.SecretAccessKey,
+		Directory: dir, Bucket: bucket, AccessKeyID: server.AccessKeyID, SecretAccessKey: server.SecretAccessKey,
 	})
 	if err != nil {
 		t.Fatal(err)

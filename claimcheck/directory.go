@@ -72,54 +72,79 @@ func (d *directory) current() (*folder, error) {
 }
 
 func (d *directory) put(ctx context.Context, key string, content *Spooled) (fresh bool, err error) {
-	there, err := holds(ctx, d, key, content)
+	there, old, err := holds(ctx, d, key, content)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	damaged := err == nil && !there
+	replace := err == nil && !there
 	f, err := d.current()
 	if err != nil {
 		return false, err
 	}
+	if there && old {
+		err := f.renew(key)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it has been removed in the meantime
+			there = false
+		case errors.Is(err, fs.ErrPermission): // the file belongs to another user
+			there, replace = false, true
+		case err != nil:
+			return false, meaning(err)
+		}
+	}
 	if there {
 		return false, meaning(f.sync(path.Dir(key))) // the writer of the file may not have synced it yet
 	}
-	fresh, err = f.add(ctx, key, content, damaged)
+	fresh, err = f.add(ctx, key, content, replace)
 	if errors.Is(err, fs.ErrNotExist) { // a folder was removed
 		if err := f.prepare(); err != nil {
 			return false, meaning(err)
 		}
-		fresh, err = f.add(ctx, key, content, damaged)
+		fresh, err = f.add(ctx, key, content, replace)
 	}
 	return fresh, meaning(err)
 }
 
-func (d *directory) open(_ context.Context, key string) (io.ReadCloser, int64, error) {
+func (d *directory) open(_ context.Context, key string) (io.ReadCloser, info, error) {
 	current, err := d.current()
 	if err != nil {
-		return nil, 0, err
+		return nil, info{}, err
 	}
 	f, err := current.root.Open(key)
 	if err != nil {
-		return nil, 0, absent(err)
+		return nil, info{}, absent(err)
 	}
-	info, err := f.Stat()
+	stat, err := f.Stat()
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, info{}, errors.Join(err, f.Close())
 	}
-	return f, info.Size(), nil
+	return f, info{stat.Size(), stat.ModTime()}, nil
 }
 
-func (d *directory) size(_ context.Context, key string) (int64, error) {
+func (d *directory) stat(_ context.Context, key string) (info, error) {
 	current, err := d.current()
 	if err != nil {
-		return 0, err
+		return info{}, err
 	}
-	info, err := current.root.Stat(key)
+	stat, err := current.root.Stat(key)
 	if err != nil {
-		return 0, absent(err)
+		return info{}, absent(err)
 	}
-	return info.Size(), nil
+	return info{stat.Size(), stat.ModTime()}, nil
+}
+
+func (d *directory) renew(ctx context.Context, key string, limit int64) error {
+	f, err := d.current()
+	if err != nil {
+		return err
+	}
+	if err = f.renew(key); !errors.Is(err, fs.ErrPermission) {
+		return absent(err)
+	}
+	return rewrite(ctx, d, key, limit, func(content *Spooled) error { // the file belongs to another user
+		_, err := f.add(ctx, key, content, true)
+		return meaning(err)
+	})
 }
 
 // probe writes and links a file as put does, and removes it.
@@ -181,15 +206,20 @@ func (f *folder) sweep() error {
 	return nil
 }
 
-// add writes the content under its key. It replaces the file there if that is
-// damaged. It returns false if another writer was first.
-func (f *folder) add(ctx context.Context, key string, content *Spooled, damaged bool) (fresh bool, err error) {
+func (f *folder) renew(key string) error {
+	now := time.Now()
+	return f.root.Chtimes(key, now, now)
+}
+
+// add writes the content under its key. With replace, it replaces the file there.
+// It returns false if another writer was first.
+func (f *folder) add(ctx context.Context, key string, content *Spooled, replace bool) (fresh bool, err error) {
 	name := path.Join(incoming, rand.Text())
 	if err := f.write(ctx, name, content); err != nil {
 		return false, errors.Join(err, f.remove(name))
 	}
 	defer func() { err = errors.Join(err, f.remove(name)) }()
-	if damaged {
+	if replace {
 		err = f.root.Rename(name, key)
 	} else {
 		// Of concurrent links, one succeeds; renames would all succeed.

@@ -57,52 +57,53 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 			b.trust(key)
 		}
 	}()
-	replace := false
+	replace, old := false, false
 	if content.size > askFirst || b.plain.Load() {
-		there, damaged, err := b.has(ctx, key, content)
-		if err != nil || there {
+		there, renew, err := b.has(ctx, key, content)
+		if err != nil || there && !renew {
 			return false, err
 		}
-		replace = damaged
+		replace, old = renew, there
 	}
 	for range conflicts {
 		err = b.write(ctx, key, content, !replace)
 		switch status(err) {
 		case http.StatusPreconditionFailed: // another writer was first
-			there, damaged, err := b.has(ctx, key, content)
-			if err != nil || there {
+			there, renew, err := b.has(ctx, key, content)
+			if err != nil || there && !renew {
 				return false, err
 			}
-			replace = replace || damaged
+			replace, old = replace || renew, old || there
 		case http.StatusConflict: // another request is writing it: ConditionalRequestConflict
 		default:
 			if errors.Is(err, ErrUnavailable) {
 				// The store may have answered 412 or 200, and the answer was lost.
-				if there, _, lost := b.has(ctx, key, content); lost == nil && there {
+				if there, renew, lost := b.has(ctx, key, content); lost == nil && there && !renew {
 					return false, nil
 				}
 			}
-			return err == nil, err
+			return err == nil && !old, err
 		}
 	}
 	return false, fmt.Errorf("%w: after %d attempts: %w", ErrUnavailable, conflicts, err)
 }
 
-// has reports whether the object under the key is the content, and whether it is
-// damaged, which means that it is something else. An object of at most one part is
+// has reports whether the object under the key is the content, and whether it must be
+// written again: it is something else, or it is old. An object of at most one part is
 // read, once per process. Of a larger one, the size is compared.
-func (b *bucket) has(ctx context.Context, key string, content *Spooled) (there, damaged bool, err error) {
+func (b *bucket) has(ctx context.Context, key string, content *Spooled) (there, replace bool, err error) {
+	var old bool
 	if content.size <= partSize && !b.trusts(key) {
-		there, err = holds(ctx, b, key, content)
+		there, old, err = holds(ctx, b, key, content)
 	} else {
-		var size int64
-		size, err = b.size(ctx, key)
-		there = err == nil && size == content.size
+		var object info
+		object, err = b.stat(ctx, key)
+		there, old = err == nil && object.size == content.size, object.old()
 	}
 	if errors.Is(err, ErrNotFound) {
 		return false, false, nil
 	}
-	return there, err == nil && !there, err
+	return there, err == nil && (!there || old), err
 }
 
 func (b *bucket) trusts(key string) bool {
@@ -219,27 +220,44 @@ func (b *bucket) abort(ctx context.Context, key string, upload *string) error {
 	return nil
 }
 
-func (b *bucket) open(ctx context.Context, key string) (io.ReadCloser, int64, error) {
+func (b *bucket) open(ctx context.Context, key string) (io.ReadCloser, info, error) {
 	object, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key})
 	if err != nil {
-		return nil, 0, classify(ctx, err)
+		return nil, info{}, classify(ctx, err)
 	}
-	return &objectBody{ctx: ctx, ReadCloser: object.Body}, aws.ToInt64(object.ContentLength), nil
+	return &objectBody{ctx: ctx, ReadCloser: object.Body}, info{aws.ToInt64(object.ContentLength), aws.ToTime(object.LastModified)}, nil
 }
 
-func (b *bucket) size(ctx context.Context, key string) (int64, error) {
+func (b *bucket) stat(ctx context.Context, key string) (info, error) {
 	object, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.name, Key: &key})
 	if err == nil {
-		return aws.ToInt64(object.ContentLength), nil
+		return info{aws.ToInt64(object.ContentLength), aws.ToTime(object.LastModified)}, nil
 	}
 	if err = classify(ctx, err); errors.Is(err, ErrNotFound) {
 		// The answer to HEAD has no body that says whether the object or the bucket
 		// is missing.
 		if _, missing := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name}); status(missing) == http.StatusNotFound {
-			return 0, fmt.Errorf("%w: %w: %w", ErrRefused, noBucket(), missing)
+			return info{}, fmt.Errorf("%w: %w: %w", ErrRefused, noBucket(), missing)
 		}
 	}
-	return 0, err
+	return info{}, err
+}
+
+// renew copies the object to itself. Servers may refuse that, or leave its time alone;
+// then it is read and written.
+func (b *bucket) renew(ctx context.Context, key string, limit int64) error {
+	_, err := b.client.CopyObject(ctx, &s3.CopyObjectInput{
+		Bucket: &b.name, Key: &key, CopySource: aws.String(b.name + "/" + key), MetadataDirective: types.MetadataDirectiveReplace,
+	})
+	if err == nil {
+		object, err := b.stat(ctx, key)
+		if err != nil || !object.old() {
+			return err
+		}
+	} else if err = classify(ctx, err); !errors.Is(err, ErrRefused) {
+		return err
+	}
+	return rewrite(ctx, b, key, limit, func(content *Spooled) error { return b.write(ctx, key, content, false) })
 }
 
 // probe makes the requests of a check-in and a check-out. It begins with those whose
@@ -252,7 +270,7 @@ func (b *bucket) probe(ctx context.Context, key string, content *Spooled) error 
 	if err != nil && status(err) != http.StatusConflict { // 409: another process probes, too
 		return fmt.Errorf("write %s: %w", key, err)
 	}
-	there, err := holds(ctx, b, key, content)
+	there, _, err := holds(ctx, b, key, content)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return fmt.Errorf("%w: %s does not exist after it was written", ErrUnavailable, key)
@@ -262,7 +280,7 @@ func (b *bucket) probe(ctx context.Context, key string, content *Spooled) error 
 		return fmt.Errorf("%w: %w", ErrRefused, &oona.FieldError{Field: "--s3-endpoint", Reason: fmt.Sprintf("returns other bytes than were written to %s; is it an S3 server?", key)})
 	}
 	absent := Key([sha256.Size]byte{}) // no content has this hash
-	if _, err = b.size(ctx, absent); status(err) == http.StatusForbidden {
+	if _, err = b.stat(ctx, absent); status(err) == http.StatusForbidden {
 		return fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "gets 403 for objects that do not exist; allow s3:ListBucket on the bucket, and s3:GetObject on " + Prefix + "*"}, err)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {

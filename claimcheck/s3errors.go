@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -43,7 +44,7 @@ func classify(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", context.Canceled, err) // not the store's fault
 	case code == http.StatusInsufficientStorage, codeIn(err, fullCodes):
 		return fmt.Errorf("%w: %w", ErrFull, err)
-	case errors.As(err, &noKey):
+	case errors.As(err, &noKey), codeIn(err, []string{"NoSuchKey"}): // the client knows it as a type of GetObject only
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case refuses(err):
 		return refusal(err)
@@ -131,4 +132,14 @@ func status(err error) int {
 		return answer.HTTPStatusCode()
 	}
 	return 0
+}
+
+// remaining is why an object of a batch was not deleted. The status of the answer says
+// nothing about it.
+func remaining(why types.Error) error {
+	text := fmt.Errorf("%s: %s", aws.ToString(why.Code), aws.ToString(why.Message))
+	if aws.ToString(why.Code) == "AccessDenied" {
+		return fmt.Errorf("%w: %w: %w", ErrRefused, &oona.FieldError{Field: "--s3-access-key-id", Reason: "may not delete objects; docs/security.md lists the permissions that oona tensors gc needs"}, text)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, text)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/morphogenetic/oona"
 )
@@ -33,14 +34,37 @@ type Store struct {
 // objects stores content under keys.
 type objects interface {
 	// put stores the content durably under the key, and replaces a damaged object.
-	// It returns false if the content is there already.
+	// It returns false if the content is there already; if that is older than
+	// RenewAfter, put renews it first.
 	put(ctx context.Context, key string, content *Spooled) (fresh bool, err error)
-	// open returns the content and its size.
-	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
-	size(ctx context.Context, key string) (int64, error)
+	open(ctx context.Context, key string) (io.ReadCloser, info, error)
+	stat(ctx context.Context, key string) (info, error)
+	// renew gives an object the time of now.
+	renew(ctx context.Context, key string, limit int64) error
+	// each calls take with all objects whose keys begin with the prefix.
+	each(ctx context.Context, prefix string, take func(key string, i info) error) error
+	// move moves objects. An object that is missing, or was renewed after the time, is
+	// left alone. The moved object has the time of the move. An object that has the new
+	// key already is replaced only with replace; otherwise the one to be moved is deleted.
+	// move returns the objects that were moved, also with an error.
+	move(ctx context.Context, moves []relocation, before time.Time, replace bool) (moved []relocation, err error)
+	// remove deletes objects. They may be missing.
+	remove(ctx context.Context, keys []string) error
 	// probe writes and reads the content under the key. It may leave the object.
 	probe(ctx context.Context, key string, content *Spooled) error
 }
+
+// info is what a store knows of an object without reading it.
+type info struct {
+	size     int64
+	modified time.Time // when it was written or renewed; zero if the store does not say
+}
+
+// old reports whether the object has to be renewed.
+func (i info) old() bool { return !i.modified.IsZero() && time.Since(i.modified) > RenewAfter }
+
+// relocation is a move of an object from one key to another.
+type relocation struct{ from, to string }
 
 // Claim returns the claim of content. It does not ask whether the store has it.
 func (s *Store) Claim(content []byte) oona.TensorClaim {
@@ -112,17 +136,24 @@ func (s *Store) Keep(ctx context.Context, content *Spooled) (claim oona.TensorCl
 }
 
 // Confirm asks the store whether it has the tensor of the claim, with the right
-// size. If not, the error wraps ErrNotFound or ErrMismatch. Confirm also returns
-// the errors of [Store.Check].
+// size. If not, the error wraps ErrNotFound or ErrMismatch. If the tensor is older
+// than RenewAfter, Confirm renews it, as if it had been sent again. Confirm also
+// returns the errors of [Store.Check].
 func (s *Store) Confirm(ctx context.Context, claim oona.TensorClaim) error {
 	if err := s.Check(claim); err != nil {
 		return err
 	}
-	size, err := s.objects.size(ctx, claim.Key)
+	object, err := s.objects.stat(ctx, claim.Key)
 	if err != nil {
 		return fmt.Errorf("look for %s: %w", claim.Key, err)
 	}
-	return sameSize(claim, size)
+	if err := sameSize(claim, object.size); err != nil || !object.old() {
+		return err
+	}
+	if err := s.objects.renew(ctx, claim.Key, s.limit); err != nil {
+		return fmt.Errorf("renew %s: %w", claim.Key, err)
+	}
+	return nil
 }
 
 // CheckOut returns a reader of the claim's content. If the content is not what
@@ -132,11 +163,11 @@ func (s *Store) CheckOut(ctx context.Context, claim oona.TensorClaim) (io.ReadCl
 	if err := s.Check(claim); err != nil {
 		return nil, err
 	}
-	content, size, err := s.objects.open(ctx, claim.Key)
+	content, object, err := s.objects.open(ctx, claim.Key)
 	if err != nil {
 		return nil, fmt.Errorf("check %s out: %w", claim.Key, err)
 	}
-	if err := sameSize(claim, size); err != nil {
+	if err := sameSize(claim, object.size); err != nil {
 		return nil, errors.Join(err, content.Close())
 	}
 	// One byte more than claimed changes the digest, so it is enough to read one.
@@ -190,22 +221,22 @@ func (s *Store) Probe(ctx context.Context, name string) (err error) {
 	return nil
 }
 
-// holds reports whether the object under the key is the content. It reads all of
-// the object.
-func holds(ctx context.Context, in objects, key string, content *Spooled) (there bool, err error) {
-	stored, size, err := in.open(ctx, key)
+// holds reports whether the object under the key is the content, and whether it has to be
+// renewed. It reads all of the object.
+func holds(ctx context.Context, in objects, key string, content *Spooled) (there, old bool, err error) {
+	stored, object, err := in.open(ctx, key)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer func() { err = errors.Join(err, stored.Close()) }()
-	if size != content.size {
-		return false, nil
+	if object.size != content.size {
+		return false, false, nil
 	}
-	_, err = io.Copy(io.Discard, Verify(&bounded{ctx: ctx, content: stored, limit: size}, content.digest))
+	_, err = io.Copy(io.Discard, Verify(&bounded{ctx: ctx, content: stored, limit: object.size}, content.digest))
 	if errors.Is(err, ErrMismatch) {
-		return false, nil
+		return false, false, nil
 	}
-	return err == nil, err
+	return err == nil, object.old(), err
 }
 
 func sameSize(claim oona.TensorClaim, size int64) error {
@@ -213,4 +244,22 @@ func sameSize(claim oona.TensorClaim, size int64) error {
 		return fmt.Errorf("%w: %s has %d bytes in the store, %d in the claim", ErrMismatch, claim.Key, size, claim.Size)
 	}
 	return nil
+}
+
+// rewrite reads the object under the key, and writes its content by means of write. It
+// does not write content that does not have the hash in the key.
+func rewrite(ctx context.Context, in objects, key string, limit int64, write func(*Spooled) error) (err error) {
+	stored, _, err := in.open(ctx, key)
+	if err != nil {
+		return err
+	}
+	content, err := spool(ctx, stored, limit)
+	if err = errors.Join(err, stored.Close()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, content.Close()) }()
+	if Key(content.digest) != key {
+		return fmt.Errorf("%w: its SHA-256 is %x", ErrMismatch, content.digest)
+	}
+	return write(content)
 }

@@ -15,6 +15,8 @@ type Config struct {
 	MaxDecompressedBytes int64 // of all blocks of an object container file
 	MaxRecordBytes       int   // of an encoded frame
 
+	Events oona.Topics // for events
+
 	Claims            Claims // nil: all tensors stay in their frames
 	InlineTensorBytes int    // maximum size of a tensor that stays in its frame
 }
@@ -35,24 +37,35 @@ type Memory interface {
 // Batch holds the records that are made of one body.
 type Batch struct {
 	Path   string // value of oona.HeaderPath
-	Trace  string // value of TraceParent; may be empty
+	Trace  string // value of oona.HeaderTraceparent; may be empty
 	Bytes  int    // size of the body
 	Memory Memory // of the batch; nil: there is no limit
 
 	// Permit refuses valid frames that the client may not send; nil: it may send all.
 	Permit func(*oona.Frame) *Refusal
 
+	// Judge says which frames the log will put aside; nil: nothing is known.
+	Judge Judge
+	// Strict refuses the batch if a frame will be put aside.
+	Strict bool
+
+	// Schema finds schemas of a schema registry; nil: there is no registry, and bodies
+	// that need one are refused.
+	Schema func(avro.SchemaID) (*avro.FrameSchema, *Refusal)
+
+	// PermitEvent is like Permit, for events.
+	PermitEvent func(*oona.SeedEvent) *Refusal
+
 	Messages []*message.Message
+	Topics   []string // of the messages, if they are events; nil: they are frames
 	Readings int
 	Tensors  []Tensor // that the messages refer to
+	Aside    []Aside  // which of the messages the log will put aside, by reason
 
 	cfg      *Config
 	decoders int // part of the memory: buffers of the decoder, during decoding
 	copies   int // part of the memory: tensors that are being stored
 }
-
-// TraceParent is the name of the W3C header with the trace context of a record.
-const TraceParent = "traceparent"
 
 // MessageBytes is about how much memory a message takes besides its payload: for
 // metadata, key, and the bus's own form of it.
@@ -101,7 +114,7 @@ func (b *Batch) add(f *oona.Frame, value []byte) *Refusal {
 	m := bus.NewMessage(value, bus.Target{Key: oona.Key(f.Run, f.Layer)})
 	m.Metadata.Set(oona.HeaderPath, b.Path)
 	if b.Trace != "" {
-		m.Metadata.Set(TraceParent, b.Trace)
+		m.Metadata.Set(oona.HeaderTraceparent, b.Trace)
 	}
 	b.Messages = append(b.Messages, m)
 	b.Readings += len(f.Seeds)

@@ -105,6 +105,9 @@ func (d *Decoder) take(b *Batch, value []byte) *Refusal {
 			return refused.Of(len(b.Messages), refused.Field)
 		}
 	}
+	if refused := b.judge(&d.frame); refused != nil {
+		return refused
+	}
 	return b.add(&d.frame, value)
 }
 

@@ -32,7 +32,7 @@ func TestBodiesBecomeMessages(t *testing.T) {
 		t.Fatal(refused)
 	}
 	if m := b.Messages[1]; !bytes.Equal(m.Payload, again.Messages[1].Payload) || string(bus.TargetOf(m).Key) != string(oona.Key("digits", "enc.1")) ||
-		m.Metadata[oona.HeaderPath] != "here" || m.Metadata[TraceParent] != "a trace" || len(m.Metadata) != 2 {
+		m.Metadata[oona.HeaderPath] != "here" || m.Metadata[oona.HeaderTraceparent] != "a trace" || len(m.Metadata) != 2 {
 		t.Errorf("message %q has key %q, headers %v", m.Payload, bus.TargetOf(m).Key, m.Metadata)
 	}
 

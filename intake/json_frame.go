@@ -14,23 +14,28 @@ import (
 // JSON decodes one frame as an object, or an array of frames.
 func (d *Decoder) JSON(body []byte, b *Batch) *Refusal {
 	defer b.decoded()
+	return d.jsonBody(body, b, "frame", d.jsonFrame)
+}
+
+// jsonBody decodes one object, or an array of objects, with a function that decodes one.
+func (d *Decoder) jsonBody(body []byte, b *Batch, what string, one func(*Batch) *Refusal) *Refusal {
 	if fault := syntaxFault(body); fault != "" {
 		return Refuse(ReasonUndecodable, "%s", fault)
 	}
 	d.json.data, d.json.at = body, 0
 	defer func() { d.json.data = nil }() // so that the pool keeps no body
 	if d.json.next() != '[' {
-		return d.jsonFrame(b)
+		return one(b)
 	}
 	var refused *Refusal
 	_ = d.json.array(func(int) error { // its only error is errRefused
-		if refused = d.jsonFrame(b); refused != nil {
+		if refused = one(b); refused != nil {
 			return errRefused
 		}
 		return nil
 	})
 	if refused == nil && len(b.Messages) == 0 {
-		return Refuse(ReasonUndecodable, "the array is empty; send at least one frame")
+		return Refuse(ReasonUndecodable, "the array is empty; send at least one %s", what)
 	}
 	return refused
 }

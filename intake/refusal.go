@@ -26,7 +26,8 @@ type Refusal struct {
 	Reason Reason
 	Detail string
 	Frame  *int          // index of the first bad frame; nil: it is not about a frame
-	Field  string        // of that frame
+	Event  *int          // the same of events
+	Field  string        // of that frame or event
 	Retry  time.Duration // the same may be accepted after this time; 0: it never will be
 }
 
@@ -48,8 +49,21 @@ func (r *Refusal) Of(frame int, field string) *Refusal {
 	return r
 }
 
+// OfEvent is like Of, for an event.
+func (r *Refusal) OfEvent(event int, field string) *Refusal {
+	r.Event, r.Field = &event, field
+	r.Detail = fmt.Sprintf("event %d: %s", event, r.Detail)
+	return r
+}
+
 // refuseFrame refuses a frame for an error of a decoder or of Validate.
 func refuseFrame(index int, err error) *Refusal {
+	refused := refuseValue(err)
+	return refused.Of(index, refused.Field)
+}
+
+// refuseValue refuses a frame or an event for an error of a decoder or of Validate.
+func refuseValue(err error) *Refusal {
 	undecodable, isUndecodable := errors.AsType[*avro.DecodeError](err)
 	why := ReasonInvalid
 	switch {
@@ -61,11 +75,13 @@ func refuseFrame(index int, err error) *Refusal {
 	detail, field := err.Error(), ""
 	if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
 		detail, field = wrong.Error(), wrong.Field
-		if field == "" { // the frame itself
+		if field == "" { // the value itself
 			detail = wrong.Reason
 		}
 	} else if isUndecodable {
 		field = undecodable.Field
 	}
-	return Refuse(why, "%s", detail).Of(index, field)
+	refused := Refuse(why, "%s", detail)
+	refused.Field = field
+	return refused
 }

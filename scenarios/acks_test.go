@@ -63,6 +63,15 @@ func (a *acks) forget() {
 	}
 }
 
+// unacknowledge clears the acknowledgement of a frame, as it was lost on a disk.
+func (a *acks) unacknowledge(id identity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.frames[id]; s != nil {
+		s.acknowledged = false
+	}
+}
+
 func (a *acks) acknowledged() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -21,6 +21,7 @@ type Engine struct {
 
 	processedTo    int64
 	replaying      bool                // the current record was processed before the commit
+	replayedOpen   bool                // see ReplayedOpen
 	resumed        Commit              // where the engine was resumed from; zero for a new one
 	resumedTo      int64               // what had been processed there: records below are replayed
 	here           logtime.ReplayPoint // the current record
@@ -83,6 +84,10 @@ func newEngine(cfg Config, catalogues Catalogues) (*Engine, error) {
 // OpenWindows returns the number of windows that are open, over all timelines.
 func (e *Engine) OpenWindows() int { return e.open }
 
+// ReplayedOpen reports whether the frame of the last record, which was Replayed, is in an
+// open window: it was Folded or a Duplicate before.
+func (e *Engine) ReplayedOpen() bool { return e.replayedOpen }
+
 // ProcessedTo returns the offset after the last record that Fold was given, also
 // during a replay. Before the first record, it is where the log is expected to begin.
 func (e *Engine) ProcessedTo() int64 { return e.processedTo }
@@ -104,7 +109,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	}
 	tick := e.advanceClock(r.AppendedAt)
 	if e.replaying {
-		e.replay(&r)
+		e.replayedOpen = e.replay(&r)
 		return Outcome{Verdict: Replayed}
 	}
 	passed := Outcome{Verdict: Passed}
@@ -194,10 +199,10 @@ func (e *Engine) checkEventTime(r *Record) (*configEpoch, Outcome) {
 	if c == nil {
 		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, in the time of a configuration that has expired", timestamp(at))}
 	}
-	if at > later(r.AppendedAt, c.spans.maxSkew) {
+	switch c.spans.misplaced(at, r.AppendedAt) {
+	case ReasonFuture:
 		return nil, Outcome{Quarantined, ReasonFuture, fmt.Sprintf("observed at %s, %.6f s after its append; at most %s are allowed: check the trainer's clock", timestamp(at), apart(at, r.AppendedAt), c.cfg.MaxSkew)}
-	}
-	if at < earlier(r.AppendedAt, c.spans.maxDelay) {
+	case ReasonStale:
 		return nil, Outcome{Quarantined, ReasonStale, fmt.Sprintf("observed at %s, %.6f s before its append; at most %s are allowed", timestamp(at), apart(r.AppendedAt, at), c.cfg.MaxDelay)}
 	}
 	return c, Outcome{}

@@ -10,26 +10,30 @@ package windows
 // on its seal. And a frontier depends only on the records within the idle horizon,
 // which are all replayed, and on where among them a configuration changed the
 // horizon.
-func (e *Engine) replay(r *Record) {
+//
+// It reports whether the frame is in an open window, folded or as a repeat.
+func (e *Engine) replay(r *Record) (open bool) {
 	for _, c := range e.configEpochs {
 		if c.record == r.Offset {
 			e.applyConfig(c)
 		}
 	}
 	if r.Frame == nil {
-		return
+		return false
 	}
 	c, refusal := e.checkEventTime(r)
 	if refusal.Verdict != Folded {
-		return
+		return false
 	}
 	t := e.timelines.find(r.Frame, e.bucket())
 	if t == nil || r.Offset < t.admitted {
-		return
+		return false
 	}
 	// A configuration epoch that expired before the commit has no open window there.
 	if _, end := c.window(r.Frame.ObservedAt); t.watermark < c.closesAt(end) && c.expired == never {
-		e.foldFrame(t, c, r)
+		o := e.foldFrame(t, c, r)
+		open = o.Verdict == Folded || o.Verdict == Duplicate
 	}
 	t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt)
+	return open
 }

@@ -49,6 +49,7 @@ func keysDecideThePartition(t *trial) {
 	}
 	messages := []*message.Message{
 		bus.NewMessage([]byte("directed"), bus.Target{Key: []byte("foobar"), Partition: 5, Directed: true}),
+		bus.NewMessage([]byte("hashed"), bus.Target{Key: []byte("foobar"), Partition: bus.Hash([]byte("21")), Hashed: true}),
 		unkeyed("neither"),
 		keyed("empty key", ""),
 	}
@@ -62,6 +63,10 @@ func keysDecideThePartition(t *trial) {
 		case "directed":
 			if string(at.Key) != "foobar" || at.Partition != 5 {
 				t.Errorf("directed: key %q, partition %d", at.Key, at.Partition)
+			}
+		case "hashed":
+			if want := (hashes["21"] & 0x7fffffff) % partitions; string(at.Key) != "foobar" || at.Partition != want {
+				t.Errorf("hashed: key %q, partition %d, want %d", at.Key, at.Partition, want)
 			}
 		case "keyed":
 			if want := (hashes[string(at.Key)] & 0x7fffffff) % partitions; at.Partition != want {

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -43,6 +44,9 @@ func (c Config) Validate() error {
 		return &oona.FieldError{Field: "--brokers", Reason: "is empty; give at least one HOST:PORT"}
 	}
 	for i, text := range c.Brokers {
+		if strings.Contains(text, "@") { // not quoted, as it may have a password
+			return &oona.FieldError{Field: "--brokers", Reason: fmt.Sprintf("entry %d has an @; give only HOST:PORT, and the user and the password with --bus-sasl-username and --bus-sasl-password-file", i+1)}
+		}
 		broker, err := address.Parse(text)
 		if err == nil && (broker.Host == "" || broker.Port == 0) {
 			err = fmt.Errorf("is %q; a broker needs a host and a port above 0", text)
@@ -95,6 +99,17 @@ func (c Config) client() *sarama.Config {
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond
 	s.Admin.Timeout = 5 * time.Second
 	c.secure(s)
+	return s
+}
+
+// readingAhead returns the configuration of members and readers that fetch about so many
+// bytes of a partition before they are needed. 0: fetchBytes.
+func (c Config) readingAhead(bytes int) *sarama.Config {
+	s := c.consumer()
+	if bytes > 0 {
+		s.Consumer.Fetch.Default = int32(bytes)
+		s.ChannelBufferSize = 1
+	}
 	return s
 }
 

@@ -35,12 +35,8 @@ type Member struct {
 const defaultCommitEvery = time.Second
 
 func (c Config) member(o bus.MemberOptions) *sarama.Config {
-	s := c.consumer()
+	s := c.readingAhead(o.ReadAhead)
 	s.Consumer.Group.InstanceId = o.Instance
-	if o.ReadAhead > 0 {
-		s.Consumer.Fetch.Default = int32(o.ReadAhead)
-		s.ChannelBufferSize = 1
-	}
 	return s
 }
 

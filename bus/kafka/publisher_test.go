@@ -289,6 +289,7 @@ func TestConfigNamesTheField(t *testing.T) {
 		"no brokers": {kafka.Config{ClientID: "x"}, "--brokers"},
 		"no port":    {kafka.Config{Brokers: []string{"kafka-1:9092", "kafka-2"}, ClientID: "x"}, "--brokers"},
 		"no host":    {kafka.Config{Brokers: []string{":9092"}, ClientID: "x"}, "--brokers"},
+		"a user":     {kafka.Config{Brokers: []string{"u:secret@kafka:9092"}, ClientID: "x"}, "--brokers"},
 		"no client":  {kafka.Config{Brokers: []string{"kafka:9092"}}, "--client-id"},
 	} {
 		var wrong *oona.FieldError

@@ -62,6 +62,38 @@ func TestReadAheadIsBounded(t *testing.T) {
 	}
 }
 
+// TestReaderReadsAheadAsToldTo: the limit holds for readers, too.
+func TestReaderReadsAheadAsToldTo(t *testing.T) {
+	// Not in parallel: other tests use memory, too.
+	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	const partitions, records, size = 2, 40, 500_000
+	topic := makeTopic(t, cfg, partitions, false)
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
+	for partition := range partitions {
+		for range records {
+			msg := numbered(0, 1, partition)
+			msg[0].Payload = make(message.Payload, size)
+			_, _ = rand.Read(msg[0].Payload) // it never fails
+			publish(t, p, topic, msg...)
+		}
+	}
+	idle := liveHeap()
+	messages := subscribe(t, newReader(t, cfg, bus.ReaderOptions{ReadAhead: 1 << 20}), topic)
+	first := next(t, messages)
+	most := int64(0)
+	for range 10 {
+		time.Sleep(100 * time.Millisecond)
+		most = max(most, liveHeap()-idle)
+	}
+	if most > partitions*5<<20 {
+		t.Errorf("%d KiB of %d partitions are in use, of %d that they hold", most>>10, partitions, partitions*records*size>>10)
+	}
+	first.Ack()
+	for range partitions*records - 1 { // no record is lost
+		next(t, messages).Ack()
+	}
+}
+
 // liveHeap returns the size of live objects after a collection.
 func liveHeap() int64 {
 	runtime.GC()

@@ -18,9 +18,10 @@ import (
 
 // Reader is a bus.Reader. It does not read partitions that are added to a topic later.
 type Reader struct {
-	cfg    Config
-	from   time.Time
-	logger *slog.Logger
+	cfg       Config
+	from      time.Time
+	readAhead int
+	logger    *slog.Logger
 
 	mu          sync.Mutex
 	closed      bool
@@ -34,7 +35,7 @@ func (b *Bus) Reader(opts bus.ReaderOptions) (bus.Reader, error) {
 	if err := b.cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	return &Reader{cfg: b.cfg, from: opts.From, logger: b.logger, ranges: make(map[string][]bus.Range)}, nil
+	return &Reader{cfg: b.cfg, from: opts.From, readAhead: opts.ReadAhead, logger: b.logger, ranges: make(map[string][]bus.Range)}, nil
 }
 
 // Subscribe reads a topic until ctx ends. It fails if no broker answers, or if the reader
@@ -56,7 +57,7 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	subscriber, err := wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 		Brokers:               r.cfg.Brokers,
 		Unmarshaler:           log,
-		OverwriteSaramaConfig: r.cfg.consumer(),
+		OverwriteSaramaConfig: r.cfg.readingAhead(r.readAhead),
 		Tracer:                log,
 	}, newWatermillLogger(r.logger))
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 // an *oona.FieldError.
 func newOutgoing(index int, msg *message.Message) (*outgoing, error) {
 	r := &outgoing{index: index, target: bus.TargetOf(msg)}
-	if r.target.Directed && r.target.Partition < 0 {
+	if (r.target.Directed || r.target.Hashed) && r.target.Partition < 0 {
 		return nil, &oona.FieldError{Field: "partition", Reason: fmt.Sprintf("is %d; partitions are numbered from 0", r.target.Partition)}
 	}
 	r.Key, r.Value = r.target.Key, msg.Payload
@@ -41,13 +41,16 @@ func newOutgoing(index int, msg *message.Message) (*outgoing, error) {
 	return r, nil
 }
 
-// partition returns the record's own partition, or its key's, or any if it has neither.
+// partition returns the record's own partition, or that of its hash or its key, or any if
+// it has none of them.
 func (r *outgoing) partition(partitions int) (int32, error) {
 	switch {
 	case r.target.Directed && int(r.target.Partition) >= partitions:
 		return 0, sarama.ErrInvalidPartition
 	case r.target.Directed:
 		return r.target.Partition, nil
+	case r.target.Hashed:
+		return r.target.Partition % int32(partitions), nil
 	case r.Key != nil:
 		return bus.PartitionOf(r.Key, partitions), nil
 	}

@@ -9,11 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/IBM/sarama"
 	"github.com/xdg-go/scram"
@@ -51,23 +48,11 @@ func (b bearer) Token() (*sarama.AccessToken, error) {
 	return &sarama.AccessToken{Token: b.id.token.Get()}, nil
 }
 
-var (
-	errNotPrepared = fmt.Errorf("%w: %s or the file of %s has characters that SCRAM does not allow (RFC 4013)", bus.ErrCredentials, usernameFlag, passwordFlag)
-	errNotOneLine  = errors.New("it has several lines, or control characters; it must be one line of text")
-)
-
-// oneLine parses a file that has one line of text. Its error does not quote the file.
-func oneLine(contents [][]byte) (string, error) {
-	text, err := secret.Text(contents)
-	if err == nil && (!utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl)) {
-		err = errNotOneLine
-	}
-	return text, err
-}
+var errNotPrepared = fmt.Errorf("%w: %s or the file of %s has characters that SCRAM does not allow (RFC 4013)", bus.ErrCredentials, usernameFlag, passwordFlag)
 
 // parsePassword parses the file of the password. Its error does not quote the file.
 func (s Security) parsePassword(contents [][]byte) (string, error) {
-	text, err := oneLine(contents)
+	text, err := secret.Text(contents)
 	if err == nil && (s.SASL == scram256 || s.SASL == scram512) {
 		if _, unprepared := scram.SHA256.NewClient(s.Username, text, ""); unprepared != nil {
 			err = errNotPrepared // unprepared has the password

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -84,6 +83,17 @@ func (s Security) Validate() error {
 	return nil
 }
 
+// Warnings returns what is probably not meant: that a password or a token is sent without
+// encryption, and that the client's certificate expires. SCRAM does not send the password.
+func (s Security) Warnings() []*oona.FieldError {
+	warnings := s.TLSFiles.Warnings(tlsPrefix)
+	if !s.TLS && (s.SASL == saslPlain || s.SASL == saslBearer) {
+		what := map[string]string{saslPlain: "the password", saslBearer: "the token"}[s.SASL]
+		warnings = append(warnings, &oona.FieldError{Field: saslFlag, Reason: "is " + s.SASL + ", and " + what + " for the bus is sent in clear text, as the connections have no TLS; set --bus-tls, or use a mechanism of SCRAM"})
+	}
+	return warnings
+}
+
 // Check validates the settings and reads the files, as a connection would.
 func (s Security) Check() error {
 	if err := s.Validate(); err != nil {
@@ -120,7 +130,7 @@ func (s Security) open(files *secret.Files) (*identity, error) {
 		}
 	}
 	if s.TokenFile != "" {
-		if id.token, err = secret.Open(files, tokenFlag, []string{s.TokenFile}, oneLine); err != nil {
+		if id.token, err = secret.Open(files, tokenFlag, []string{s.TokenFile}, secret.Text); err != nil {
 			return nil, err
 		}
 	}
@@ -182,7 +192,8 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	secured, err := d.secure(conn, address)
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		_ = conn.Close() // the handshake may have closed it
+		return nil, err
 	}
 	return secured, nil
 }

@@ -153,6 +153,19 @@ func TestSecurityIsValidated(t *testing.T) {
 	}
 }
 
+// What is sent in clear text is warned of. SCRAM sends no password.
+func TestClearCredentialsAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	for sasl, want := range map[string]bool{"": false, "none": false, "plain": true, "oauthbearer": true, "scram-sha-256": false, "scram-sha-512": false} {
+		for _, tls := range []bool{false, true} {
+			warnings := kafka.Security{SASL: sasl, TLS: tls}.Warnings()
+			if warned := len(warnings) == 1 && warnings[0].Field == "--bus-sasl"; warned != (want && !tls) || len(warnings) > 1 {
+				t.Errorf("%q with TLS %v: the warnings are %v", sasl, tls, warnings)
+			}
+		}
+	}
+}
+
 // With TLS, whatever the other side says, nothing is sent in plain text.
 func TestNothingIsSentWithoutTLS(t *testing.T) {
 	t.Parallel()

@@ -219,6 +219,10 @@ func (a *topicAdmin) createOnce(spec oona.TopicSpec) error {
 			entries[s.name] = &s.must
 		}
 	}
+	if spec.Forever {
+		unlimited := "-1"
+		entries["retention.ms"], entries["retention.bytes"] = &unlimited, &unlimited
+	}
 	return a.CreateTopic(spec.Name, &sarama.TopicDetail{NumPartitions: spec.Partitions, ReplicationFactor: a.replication(), ConfigEntries: entries}, false)
 }
 

@@ -171,7 +171,7 @@ func (b *Bus) begin(topic string, messages []*message.Message, most int) (parts 
 // check returns an error if a message makes its whole call fail.
 func (t *topic) check(msg *message.Message, most int) error {
 	to := bus.TargetOf(msg)
-	if to.Directed && to.Partition < 0 {
+	if (to.Directed || to.Hashed) && to.Partition < 0 {
 		return &oona.FieldError{Field: "partition", Reason: fmt.Sprintf("is %d; partitions are numbered from 0", to.Partition)}
 	}
 	size := recordOverhead + len(msg.Payload) + len(to.Key)
@@ -217,6 +217,8 @@ func (t *topic) place(to bus.Target) int32 {
 	switch {
 	case to.Directed:
 		return to.Partition
+	case to.Hashed:
+		return to.Partition % int32(len(t.partitions))
 	case to.Key != nil:
 		return bus.PartitionOf(to.Key, len(t.partitions))
 	}

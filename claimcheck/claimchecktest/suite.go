@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/claimcheck"
@@ -26,6 +27,15 @@ type Store interface {
 	CheckOut(ctx context.Context, claim oona.TensorClaim) (io.ReadCloser, error)
 	Bytes(ctx context.Context, claim oona.TensorClaim) ([]byte, error)
 	Probe(ctx context.Context, name string) error
+
+	Of(o claimcheck.Object) oona.TensorClaim
+	Each(ctx context.Context, take func(claimcheck.Object) error) error
+	Stat(ctx context.Context, digest [sha256.Size]byte) (claimcheck.Object, error)
+	Verify(ctx context.Context, o claimcheck.Object) error
+	SetAside(ctx context.Context, all []claimcheck.Object, before time.Time) ([]claimcheck.Object, error)
+	PutBack(ctx context.Context, all []claimcheck.Object) error
+	Aside(ctx context.Context, take func(claimcheck.Object) error) error
+	Discard(ctx context.Context, all []claimcheck.Object) error
 }
 
 // Place is an empty place for the tensors of a test.
@@ -36,6 +46,8 @@ type Place struct {
 	// List returns the keys of all objects except those of probes, and the remains
 	// of check-ins that were not completed.
 	List func(t *testing.T) (keys, unfinished []string)
+	// Age gives an object a time of modification, without the store.
+	Age func(t *testing.T, key string, modified time.Time)
 }
 
 const (
@@ -60,6 +72,10 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 		{"WrongBytes", testWrongBytes},
 		{"WrongSize", testWrongSize},
 		{"Damaged", testDamaged},
+		{"Contents", testContents},
+		{"Aside", testAside},
+		{"Renewed", testRenewed},
+		{"Confirmed", testConfirmed},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, place(t)) })
 	}
@@ -202,7 +218,7 @@ func testContentThatFails(t *testing.T, place Place) {
 		if err != nil || !fresh {
 			t.Errorf("the content as declared: fresh is %v, error %v", fresh, err)
 		}
-		place = Place{Open: place.Open, Overwrite: place.Overwrite, List: without(place.List, claimcheck.Key(sha256.Sum256(content)))}
+		place = Place{Open: place.Open, Overwrite: place.Overwrite, List: without(place.List, claimcheck.Key(sha256.Sum256(content))), Age: place.Age}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rclone/gofakes3"
 )
@@ -186,17 +187,41 @@ func (f *files) appear(ctx context.Context, written, key, name string) (etag str
 	return quoted(tag(info)), nil
 }
 
-// CopyObject and the deletions are not supported, as no store needs them.
-func (f *files) CopyObject(context.Context, string, string, string, string, map[string]string) (gofakes3.CopyObjectResult, error) {
-	return gofakes3.CopyObjectResult{}, gofakes3.ErrNotImplemented
+func (f *files) CopyObject(ctx context.Context, fromBucket, fromKey, bucket, key string, meta map[string]string) (gofakes3.CopyObjectResult, error) {
+	object, err := f.GetObject(ctx, fromBucket, fromKey, nil)
+	if err != nil {
+		return gofakes3.CopyObjectResult{}, err
+	}
+	put, err := f.PutObject(ctx, bucket, key, meta, object.Contents, object.Size)
+	if closed := object.Contents.Close(); err == nil {
+		err = closed
+	}
+	return gofakes3.CopyObjectResult{ETag: put.ETag, LastModified: gofakes3.NewContentTime(time.Now())}, err
 }
 
-func (f *files) DeleteObject(context.Context, string, string) (gofakes3.ObjectDeleteResult, error) {
-	return gofakes3.ObjectDeleteResult{}, gofakes3.ErrNotImplemented
+// DeleteObject deletes an object. As in S3, it may be missing.
+func (f *files) DeleteObject(_ context.Context, bucket, key string) (gofakes3.ObjectDeleteResult, error) {
+	name, err := f.name(bucket, key)
+	if err != nil {
+		return gofakes3.ObjectDeleteResult{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return gofakes3.ObjectDeleteResult{}, err
+	}
+	return gofakes3.ObjectDeleteResult{}, nil
 }
 
-func (f *files) DeleteMulti(context.Context, string, ...string) (gofakes3.MultiDeleteResult, error) {
-	return gofakes3.MultiDeleteResult{}, gofakes3.ErrNotImplemented
+func (f *files) DeleteMulti(ctx context.Context, bucket string, keys ...string) (result gofakes3.MultiDeleteResult, err error) {
+	for _, key := range keys {
+		if _, err := f.DeleteObject(ctx, bucket, key); err != nil {
+			result.Error = append(result.Error, gofakes3.ErrorResultFromError(err))
+			continue
+		}
+		result.Deleted = append(result.Deleted, gofakes3.ObjectID{Key: key})
+	}
+	return result, nil
 }
 
 func (f *files) ListBuckets(context.Context) ([]gofakes3.BucketInfo, error) {

@@ -1,7 +1,7 @@
 // Package embedded is an S3 server in the process, for the demo and for tests.
 //
 // It is gofakes3, a fake for tests, with files for objects. It has one bucket, and no
-// versions, metadata, deletions or replicas. The parts of an upload are in memory until
+// versions, metadata or replicas. The parts of an upload are in memory until
 // it is complete. In production, use S3 or a compatible server.
 package embedded
 

@@ -61,6 +61,11 @@ func (c *config) Validate() error {
 	return worker.NameFlag(c.Windows, aggregate.CheckWindows(c.Windows))
 }
 
+// Warnings adds to those of all workers what is said of the connections to the bus.
+func (c *config) Warnings() []*oona.FieldError {
+	return append(c.Config.Warnings(), c.Bus.Security.Warnings()...)
+}
+
 // group returns how the aggregator joins its group.
 func (c *config) group() bus.MemberOptions {
 	return bus.MemberOptions{Group: c.Group, Instance: c.Instance}

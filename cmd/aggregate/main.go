@@ -32,7 +32,6 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 		return err
 	}
 	cfg.Bus.Secrets = w.Secrets
-	worker.WarnOfClearCredentials(w.Logger, cfg.Bus.Security.SASL, cfg.Bus.Security.TLS)
 	b := kafka.New(cfg.Bus, w.Logger)
 	limits, err := bus.WithoutLimits(b.Check(ctx, topics.Specs(0)))
 	if err != nil {
@@ -41,7 +40,7 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 	for _, f := range limits {
 		w.Logger.Warn("larger records of a topic will be lost, as its limit is another than oona topics apply sets", "topic", f.Topic, "fault", f.Fault)
 	}
-	group := buswatch.Group{Bus: b, Flag: "--group", Name: cfg.Group, Topic: topics.SeedMetrics, Logger: w.Logger}
+	group := buswatch.Group{Bus: b, Flag: "--group", Name: cfg.Group, Topics: []string{topics.SeedMetrics}, Logger: w.Logger}
 	if err := group.Start(ctx); err != nil {
 		return err
 	}
@@ -65,8 +64,9 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 		Retention: func(ctx context.Context) (time.Duration, error) {
 			return b.Retention(ctx, topics.SeedMetrics)
 		},
-		Skip: cfg.Skip,
-		Log:  settings.Log{Bus: b, Topics: topics, Worker: cfg.WorkerID},
+		Skip:   cfg.Skip,
+		Tracer: w.Tracer,
+		Log:    settings.Log{Bus: b, Topics: topics, Worker: cfg.WorkerID},
 	}, shared.ForWindows(ctx, own), publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err

@@ -17,20 +17,24 @@ type config struct {
 
 	Bus       kafka.Config  `embed:"" group:"Bus"`
 	Lookback  time.Duration `group:"Bus" help:"How far back to read at the start; 0 reads everything in the topics. Must be at least --series-silent-after."`
-	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics, for their help texts. Default: the built-in catalogue."`
+	Catalogue string        `group:"Series" placeholder:"FILE" help:"YAML file of metrics: what is judged of each, and help texts. Default: the built-in catalogue. Give the file that the aggregators have."`
 	Series    seriesFlags   `embed:"" group:"Series"`
+
+	RemoteWrite remoteWriteFlags `embed:"" group:"Remote write"`
 }
 
-// seriesFlags are the flags for export.Config without its topics. Their names begin
+// seriesFlags are the flags for export.Config without its topics. The names of limits begin
 // with series-, so that their variables differ from those of the aggregator's limits.
 type seriesFlags struct {
 	MaxRuns        int           `name:"series-max-runs" help:"Maximum number of runs with separate series. Further runs are merged under \"other\"."`
 	MaxLayers      int           `name:"series-max-layers" help:"Maximum number of layers of a run with separate series."`
 	MaxTotalLayers int           `name:"series-max-total-layers" help:"Maximum number of layers of all runs with separate series. It bounds the size of a scrape."`
 	MaxMetrics     int           `name:"series-max-metrics" help:"Maximum number of metrics of all layers with separate series."`
+	Expected       []string      `name:"series-expected" placeholder:"METRICS" help:"Metrics whose expected range is shown, or all, or none. Each costs up to 4 series per layer. While a layer is unhealthy because of a metric, the range of that metric is shown anyway."`
 	WorstSeeds     int           `name:"series-worst-seeds" help:"Number of worst seeds to show for each metric."`
 	SilentAfter    time.Duration `name:"series-silent-after" help:"How long to show a layer after its last window."`
-	Buckets        []float64     `name:"series-buckets" help:"Upper bounds of the classic histogram buckets, ascending. Counts are exact at 0 and at powers of two."`
+	RunKept        time.Duration `name:"run-kept" help:"How long to show that a run is silent, after its last rollup. After a restart, runs are known that were heard of within --lookback."`
+	Buckets        buckets       `name:"series-buckets" placeholder:"BUCKETS" help:"Classic histogram buckets: default (bounds a factor of 4 apart), fine (a factor of 2, and 20 more series per layer and metric), or a list of upper bounds, ascending, such as 0,0.5,1. Counts are exact at 0 and at powers of two."`
 }
 
 func defaults() *config {
@@ -38,7 +42,9 @@ func defaults() *config {
 	return &config{
 		Config:   worker.Config{AdminAddress: "127.0.0.1:9103"},
 		Lookback: time.Hour,
-		Series:   seriesFlags{d.MaxRuns, d.MaxLayers, d.MaxTotalLayers, d.MaxMetrics, d.WorstSeeds, d.SilentAfter, d.Buckets},
+		Series:   seriesFlags{d.MaxRuns, d.MaxLayers, d.MaxTotalLayers, d.MaxMetrics, d.Expected, d.WorstSeeds, d.SilentAfter, d.RunKept, d.Buckets},
+
+		RemoteWrite: remoteWriteFlags{Group: "oona-remote-write"},
 	}
 }
 
@@ -53,11 +59,19 @@ func (c *config) Validate() error {
 	if c.Lookback != 0 && c.Lookback < c.Series.SilentAfter {
 		return &oona.FieldError{Field: "--lookback", Reason: fmt.Sprintf("is %s; give at least --series-silent-after (%s), or layers are missing after a restart", c.Lookback, c.Series.SilentAfter)}
 	}
+	if err := c.RemoteWrite.validate(); err != nil {
+		return err
+	}
 	stage, err := c.stage()
 	if err != nil {
 		return worker.AsFlag("--prefix", err)
 	}
 	return worker.NameFlag(c.Series, stage.Validate())
+}
+
+// Warnings adds to those of all workers what is said of the connections to the bus.
+func (c *config) Warnings() []*oona.FieldError {
+	return append(c.Config.Warnings(), c.Bus.Security.Warnings()...)
 }
 
 // stage returns the configuration of the stage.
@@ -70,8 +84,10 @@ func (c *config) stage() (export.Config, error) {
 		MaxLayers:      s.MaxLayers,
 		MaxTotalLayers: s.MaxTotalLayers,
 		MaxMetrics:     s.MaxMetrics,
+		Expected:       s.Expected,
 		WorstSeeds:     s.WorstSeeds,
 		SilentAfter:    s.SilentAfter,
+		RunKept:        s.RunKept,
 		Buckets:        s.Buckets,
 	}, err
 }

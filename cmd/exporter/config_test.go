@@ -2,20 +2,18 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
-	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
 	"github.com/morphogenetic/oona/pipeline/export"
@@ -52,7 +50,7 @@ func TestDefaultsAreTheStages(t *testing.T) {
 
 func TestFlagsReachTheStage(t *testing.T) {
 	cfg, err := parse(t, "--prefix=lab", "--series-max-runs=1", "--series-max-layers=2", "--series-max-total-layers=7", "--series-max-metrics=3",
-		"--series-worst-seeds=4", "--series-silent-after=5s", "--series-buckets=-1,0,6")
+		"--series-expected=blend,all", "--series-worst-seeds=4", "--series-silent-after=5s", "--run-kept=6s", "--series-buckets=-1,0,6")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,9 +62,47 @@ func TestFlagsReachTheStage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := export.Config{Topics: topics, MaxRuns: 1, MaxLayers: 2, MaxTotalLayers: 7, MaxMetrics: 3, WorstSeeds: 4, SilentAfter: 5 * time.Second, Buckets: []float64{-1, 0, 6}}
+	want := export.Config{Topics: topics, MaxRuns: 1, MaxLayers: 2, MaxTotalLayers: 7, MaxMetrics: 3, Expected: []string{"blend", "all"}, WorstSeeds: 4, SilentAfter: 5 * time.Second, RunKept: 6 * time.Second, Buckets: []float64{-1, 0, 6}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("stage %+v, want %+v", got, want)
+	}
+}
+
+// Each form of the buckets is also what --check prints of them.
+func TestBuckets(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "exporter.yaml")
+	for _, test := range []struct {
+		value string // on the command line, and in a file
+		want  []float64
+		shown string
+	}{
+		{"default", export.DefaultBuckets(), "default"},
+		{"fine", export.FineBuckets(), "fine"},
+		{"[-1, 0, 0.5]", []float64{-1, 0, 0.5}, "-1,0,0.5"},
+		{`"-1, 0, 0.5"`, []float64{-1, 0, 0.5}, "-1,0,0.5"},
+		{`""`, nil, `""`},
+	} {
+		if err := os.WriteFile(file, []byte("series-buckets: "+test.value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, arg := range []string{"--config=" + file, "--series-buckets=" + strings.Trim(test.value, `[]"`)} {
+			cfg, err := parse(t, arg)
+			if err != nil {
+				t.Errorf("%s: %v", arg, err)
+				continue
+			}
+			var effective bytes.Buffer
+			_, err = worker.Parse(defaults(), "exporter", "", []string{arg, "--check"}, &effective)
+			if got := []float64(cfg.Series.Buckets); !slices.Equal(got, test.want) || err != nil {
+				t.Errorf("%s: %s gives %v (%v), want %v", test.value, arg, got, err, test.want)
+			}
+			if !strings.Contains(effective.String(), "series-buckets: "+test.shown+"\n") {
+				t.Errorf("%s: --check prints\n%s\nwant series-buckets: %s", test.value, effective.String(), test.shown)
+			}
+		}
+	}
+	if n := len(export.FineBuckets()); n != 42 {
+		t.Errorf("%d fine buckets; docs/metrics.md says 42", n)
 	}
 }
 
@@ -77,6 +113,7 @@ func TestBadConfiguration(t *testing.T) {
 		"--lookback=-1h":        "--lookback",
 		"--series-buckets=2, 1": "--series-buckets[1]",
 		"--series-max-runs=0":   "--series-max-runs",
+		"--run-kept=1m":         "--run-kept",
 	} {
 		_, err := parse(t, arg)
 		if wrong, ok := errors.AsType[*oona.FieldError](err); !ok || wrong.Field != field {
@@ -136,22 +173,17 @@ func TestCatalogueFile(t *testing.T) {
 	}
 }
 
-// A password that goes to the brokers without TLS is warned of before the first connection.
+// A password that goes to the brokers without TLS is warned of.
 func TestAPasswordInClearTextIsWarnedOf(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte("password"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := parse(t, "--brokers=127.0.0.1:1", "--bus-sasl=plain", "--bus-sasl-username=oona", "--bus-sasl-password-file", file)
+	cfg, err := parse(t, "--bus-sasl=plain", "--bus-sasl-username=oona", "--bus-sasl-password-file", file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&log, nil))
-	err = cfg.run(ctx, &worker.Worker{Logger: logger, Registry: worker.NewRegistry(), Secrets: secret.NewFiles(logger)})
-	if err == nil || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "setting=--bus-sasl") {
-		t.Errorf("the error is %v, the log\n%s", err, log.String())
+	if warnings := cfg.Warnings(); len(warnings) != 1 || warnings[0].Field != "--bus-sasl" {
+		t.Errorf("the warnings are %v", warnings)
 	}
 }

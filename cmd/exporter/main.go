@@ -2,10 +2,12 @@
 // and the last closed window.
 //
 //	layer.health ------> export.Stage --> /metrics of the admin server
-//	layer.performance --^    (of any number of partitions)
+//	layer.performance --^    (of any number of partitions)      ^
+//	events.seed.* -----> export.Transitions --------------------+
 //
 // It reads the topics without a consumer group, so any number of exporters may run at
-// the same time, and each shows everything.
+// the same time, and each shows everything. With --remote-write-url, they also share the
+// partitions in a consumer group (remotewrite.Stage), and send each rollup once.
 package main
 
 import (
@@ -33,13 +35,13 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
+	stage.Tracer = w.Tracer
 	known, err := catalogue.Open(c.Catalogue)
 	if err != nil {
 		return err
 	}
 	rollups := []oona.TopicSpec{{Name: stage.Topics.LayerHealth}, {Name: stage.Topics.LayerPerformance}}
 	c.Bus.Secrets = w.Secrets
-	worker.WarnOfClearCredentials(w.Logger, c.Bus.Security.SASL, c.Bus.Security.TLS)
 	b := kafka.New(c.Bus, w.Logger)
 	if err := b.Check(ctx, rollups); err != nil {
 		return err
@@ -49,7 +51,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	w.OnClose("reader of the log", log.Close)
-	exporter, err := export.New(stage, log, known, w.Registry, w.Logger)
+	exporter, err := export.New(stage, log, known, w.Admin.Apart(), w.Logger)
 	if err != nil {
 		return err
 	}
@@ -57,7 +59,26 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
+	events, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now()), ReadAhead: eventsAhead})
+	if err != nil {
+		return err
+	}
+	w.OnClose("reader of events", events.Close)
+	transitions, err := export.NewTransitions(stage, w.Registry, w.Logger)
+	if err != nil {
+		return err
+	}
+	sending, err := c.remoteWrite(ctx, b, stage, w)
+	if err != nil {
+		return err
+	}
+	w.Admin.Serve(export.StatusPath, export.StatusSays, exporter.Status(b))
 	w.Admin.ReadyWhen("rollups", exporter.Ready)
 	w.Admin.Note("bus", watch.Note)
-	return w.Run(ctx, worker.Component{Name: "exporter", Run: exporter.Run}, worker.Component{Name: "bus watch", Run: watch.Run})
+	return w.Run(ctx, append(sending, worker.Component{Name: "exporter", Run: exporter.Run},
+		worker.Component{Name: "events", Run: func(ctx context.Context) error { return transitions.Run(ctx, events) }}, worker.Component{Name: "bus watch", Run: watch.Run})...)
 }
+
+// eventsAhead is how many bytes of each partition of events are read ahead. Events are small,
+// and with the default, those of a long topic take more memory than the exporter has.
+const eventsAhead = 256 << 10

@@ -4,16 +4,19 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/address"
 	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
+	"github.com/morphogenetic/oona/schemas/registry"
 )
 
 // config is the configuration of ingest.
@@ -29,6 +32,8 @@ type config struct {
 
 	Raw      bool   `group:"Raw topic" help:"Also read frames from the raw topic, to which trainers publish with a Kafka client. The topic must exist (oona topics apply)."`
 	RawGroup string `name:"raw-group" group:"Raw topic" placeholder:"NAME" help:"Consumer group of the raw topic. Its members share the partitions."`
+
+	Registry registry.Config `embed:"" group:"Schema registry"`
 
 	Bus         kafka.Config `embed:"" group:"Bus"`
 	Compression string       `group:"Bus" default:"lz4" enum:"lz4,none" help:"Compression of records: lz4 or none."`
@@ -67,6 +72,9 @@ func (c *config) Validate() error {
 	if err := c.validateTensors(); err != nil {
 		return err
 	}
+	if err := c.Registry.Validate(); err != nil {
+		return err
+	}
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return worker.AsFlag("--prefix", err)
@@ -75,6 +83,19 @@ func (c *config) Validate() error {
 		return err
 	}
 	return worker.AsFlag("--raw-group", c.rawGroup().Validate())
+}
+
+// Warnings adds to those of all workers what is said of the connections to the bus and of
+// the address for frames.
+func (c *config) Warnings() []*oona.FieldError {
+	warnings := slices.Concat(c.Config.Warnings(), c.Bus.Security.Warnings(), c.ListenTLS.Warnings("listen-"), c.Registry.Warnings())
+	switch {
+	case c.Access != "" && c.ListenTLS.CertFile == "":
+		warnings = append(warnings, worker.ClearText("--listen-access-file"))
+	case c.Access == "" && c.ListenTLS.ClientCAFile == "" && !address.OnlyHere(c.Listen):
+		warnings = append(warnings, &oona.FieldError{Field: "--listen", Reason: fmt.Sprintf("is %s, and everyone who can reach it may send frames of any run; give clients tokens (--listen-access-file) or certificates (--listen-client-ca-file), unless a firewall lets only trainers through", c.Listen)})
+	}
+	return warnings
 }
 
 // openListenTLS returns the TLS configuration of the listener for frames, or nil if it
@@ -106,8 +127,8 @@ func (c *config) validateTensors() error {
 	if err := c.Tensors.Validate(); err != nil || c.Tensors.Kind == claimcheck.KindNone {
 		return err
 	}
-	if c.Ingest.MaxSpoolBytes < c.Tensors.MaxTensorBytes {
-		return &oona.FieldError{Field: "--max-spool-bytes", Reason: fmt.Sprintf("is %d, less than a tensor of --max-tensor-bytes, %d, needs; give at least as much", c.Ingest.MaxSpoolBytes, c.Tensors.MaxTensorBytes)}
+	if c.Ingest.MaxUploadBytes < c.Tensors.MaxTensorBytes {
+		return &oona.FieldError{Field: "--max-upload-bytes", Reason: fmt.Sprintf("is %d, less than a tensor of --max-tensor-bytes, %d, needs; give at least as much", c.Ingest.MaxUploadBytes, c.Tensors.MaxTensorBytes)}
 	}
 	if err := c.Ingest.ValidateTensors(); err != nil {
 		return err
@@ -115,10 +136,14 @@ func (c *config) validateTensors() error {
 	return c.Tensors.CheckHere()
 }
 
+// closing is the part of the drain timeout in which connections and files are closed.
+const closing = 2 * time.Second
+
 // stage returns the configuration of the stage.
 func (c *config) stage(topics oona.Topics) ingest.Config {
 	stage := c.Ingest
-	stage.Topic = topics.SeedMetrics
+	stage.Topic, stage.Events = topics.SeedMetrics, topics
+	stage.Spool.Drain = c.DrainTimeout - closing
 	return stage
 }
 

@@ -2,22 +2,18 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/access"
-	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
@@ -88,6 +84,7 @@ func TestDefaultsReachTheStage(t *testing.T) {
 	}
 	want := defaults().Ingest
 	want.Instance, want.Topic = "host", "kasmina.telemetry.seed.metrics"
+	want.Events, want.Spool.Drain = topics, cfg.DrainTimeout-closing
 	if got := cfg.stage(topics); got != want {
 		t.Errorf("stage is %+v, want %+v", got, want)
 	}
@@ -153,7 +150,7 @@ func TestBadConfiguration(t *testing.T) {
 		{"--max-memory-bytes", []string{"--max-decompressed-bytes=3458764513820540927"}},
 		{"--publish-timeout", []string{"--publish-timeout=2562047h"}},
 		{"--clock-tolerance", []string{"--clock-tolerance=0s"}},
-		{"--max-spool-bytes", append(directory, "--max-spool-bytes=1000")},                                // less than a tensor
+		{"--max-upload-bytes", append(directory, "--max-upload-bytes=1000")},                              // less than a tensor
 		{"--max-tensor-requests", append(directory, "--max-tensor-requests=64")},                          // none are left for requests without tensors
 		{"--tensor-directory", []string{"--tensor-store=directory", "--tensor-directory=config_test.go"}}, // a file
 	} {
@@ -199,22 +196,54 @@ func TestAnExpiredCertificateIsRefused(t *testing.T) {
 	}
 }
 
-// A password that goes to the brokers without TLS is warned of before the first connection.
+// A password that goes to the brokers without TLS is warned of.
 func TestAPasswordInClearTextIsWarnedOf(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte("password"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := parse(t, "--brokers=127.0.0.1:1", "--bus-sasl=plain", "--bus-sasl-username=oona", "--bus-sasl-password-file", file)
+	cfg, _, err := parse(t, "--bus-sasl=plain", "--bus-sasl-username=oona", "--bus-sasl-password-file", file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&log, nil))
-	err = cfg.run(ctx, &worker.Worker{Logger: logger, Registry: worker.NewRegistry(), Secrets: secret.NewFiles(logger)})
-	if err == nil || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "setting=--bus-sasl") {
-		t.Errorf("the error is %v, the log\n%s", err, log.String())
+	if warnings := cfg.Warnings(); len(warnings) != 1 || warnings[0].Field != "--bus-sasl" {
+		t.Errorf("the warnings are %v", warnings)
+	}
+}
+
+// An address for frames that everyone may use, and tokens without TLS, are warned of.
+func TestAnOpenAddressIsWarnedOf(t *testing.T) {
+	ca := tlstest.NewAuthority(t, "ca")
+	own := ca.Issue(365*24*time.Hour, "ingest")
+	tls := []string{"--listen-tls-cert-file", own.CertFile, "--listen-tls-key-file", own.KeyFile}
+	expired := ca.Issue(-time.Minute, "expired")
+	file := filepath.Join(t.TempDir(), "access.yaml")
+	if err := os.WriteFile(file, []byte("identities:\n- {name: a, tokens: ["+access.HashOf("a").String()+"], roles: [tensors]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		want string // "": nothing
+		args []string
+	}{
+		{"", nil},
+		{"--listen", []string{"--listen=:8080"}},
+		{"--listen", append(tls, "--listen=10.0.0.1:8080")},
+		{"", append(tls, "--listen=:8080", "--listen-client-ca-file", ca.File)},
+		{"", append(tls, "--listen=:8080", "--listen-access-file", file)},
+		{"--listen-access-file", []string{"--listen-access-file", file}},
+		{"--listen-tls-cert-file", []string{"--listen-tls-cert-file", expired.CertFile, "--listen-tls-key-file", expired.KeyFile}},
+		{"--bus-tls-cert-file", []string{"--bus-tls", "--bus-tls-cert-file", expired.CertFile, "--bus-tls-key-file", expired.KeyFile}},
+	} {
+		cfg, _, err := parse(t, test.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, warning := range cfg.Warnings() {
+			got += warning.Field
+		}
+		if got != test.want {
+			t.Errorf("%q: warned of %q, want %q", test.args, got, test.want)
+		}
 	}
 }

@@ -16,6 +16,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 
 	"github.com/morphogenetic/oona"
@@ -23,6 +24,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/buswatch"
 	"github.com/morphogenetic/oona/internal/remedy"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
@@ -39,28 +41,35 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	c.Bus.Secrets, c.Tensors.S3.Secrets = w.Secrets, w.Secrets
-	worker.WarnOfClearCredentials(w.Logger, c.Bus.Security.SASL, c.Bus.Security.TLS)
+	c.Bus.Secrets, c.Tensors.S3.Secrets, c.Registry.Secrets = w.Secrets, w.Secrets, w.Secrets
 	b := kafka.New(c.Bus, w.Logger)
-	connected, err := b.Publisher(c.publisher(topics))
-	if err != nil {
+	connected := &connecting{logger: w.Logger, connect: func(ctx context.Context) (bus.PinnedPublisher, error) { return c.connect(ctx, b, topics) }}
+	if err := connected.start(ctx); err != nil {
+		return err
+	}
+	if err := connected.cause; err != nil && (c.Ingest.Spool.Directory == "" || c.Raw) {
 		return err
 	}
 	publisher := advised{connected}
 	w.OnClose("publisher", publisher.Close)
-	// After the publisher was made, as it records the number of partitions: a change
-	// between the two must be noticed.
-	if _, err := bus.WithoutLimits(b.Check(ctx, c.checkedTopics(topics))); err != nil { // aggregate warns of them
+	cfg := c.stage(topics)
+	if cfg.Tensors, err = c.tensorStore(); err != nil {
 		return err
 	}
-	settings := c.stage(topics)
-	if settings.Tensors, err = c.tensorStore(); err != nil {
+	if cfg.Access, err = c.openListenAccess(w.Secrets); err != nil {
 		return err
 	}
-	if settings.Access, err = c.openListenAccess(w.Secrets); err != nil {
+	if cfg.Registry, err = c.schemaRegistry(ctx, w); err != nil {
 		return err
 	}
-	stage, err := ingest.New(settings, publisher, w.Registry, w.Logger)
+	if cfg.Spool.Open, err = c.Ingest.OpenSpool(w.Logger); err != nil {
+		return err
+	}
+	if cfg.Spool.Open != nil {
+		w.OnClose("spool", cfg.Spool.Open.Close)
+	}
+	cfg.Tracer = w.Tracer
+	stage, err := ingest.New(cfg, publisher, w.Registry, w.Logger)
 	if err != nil {
 		return err
 	}
@@ -75,7 +84,6 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	worker.WarnOfClearText(w.Logger, "--listen-access-file", settings.Access != nil && secure == nil)
 	plain, err := worker.Listen(ctx, "--listen", c.Listen)
 	if err != nil {
 		return err
@@ -85,7 +93,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	w.Admin.ReadyWhen("partitions", publisher.Pinned)
 	w.Admin.Note("bus", watch.Note)
 	w.Admin.Note("tensor store", stage.StoreNote)
-	components := []worker.Component{component(stage, listener), {Name: "bus watch", Run: watch.Run}}
+	components := []worker.Component{component(stage, listener), {Name: "bus watch", Run: watch.Run}, {Name: "publisher", Run: connected.Run}, limits(b, topics, stage, w.Logger)}
 	if c.Raw {
 		raw, err := c.openRaw(ctx, b, topics, stage, w)
 		if err != nil {
@@ -94,6 +102,29 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		components = append(components, raw...)
 	}
 	return w.Run(ctx, components...)
+}
+
+// connect returns a publisher to topics that are as they must be.
+func (c *config) connect(ctx context.Context, b bus.Bus, topics oona.Topics) (bus.PinnedPublisher, error) {
+	publisher, err := b.Publisher(c.publisher(topics))
+	if err != nil {
+		return nil, err
+	}
+	// After the publisher was made, as it records the number of partitions: a change
+	// between the two must be noticed.
+	if _, err := bus.WithoutLimits(b.Check(ctx, c.checkedTopics(topics))); err != nil { // aggregate warns of them
+		return nil, errors.Join(err, publisher.Close())
+	}
+	return publisher, nil
+}
+
+// limits returns the component that tells the stage with which limits to compare frames.
+// Ingest does not depend on it: without limits, no frame is judged.
+func limits(b bus.Bus, topics oona.Topics, stage *ingest.Stage, logger *slog.Logger) worker.Component {
+	return worker.Component{Name: "limits", Run: func(ctx context.Context) error {
+		settings.FollowLimits(ctx, b, topics, logger, stage.SetLimits)
+		return nil
+	}}
 }
 
 func component(stage *ingest.Stage, listener net.Listener) worker.Component {

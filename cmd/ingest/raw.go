@@ -21,7 +21,7 @@ func (c *config) rawGroup() bus.MemberOptions {
 
 // openRaw returns the components that read frames from the raw topic.
 func (c *config) openRaw(ctx context.Context, b bus.Bus, topics oona.Topics, stage *ingest.Stage, w *worker.Worker) ([]worker.Component, error) {
-	others := buswatch.Group{Bus: b, Flag: "--raw-group", Name: c.RawGroup, Topic: topics.SeedRaw, Logger: w.Logger}
+	others := buswatch.Group{Bus: b, Flag: "--raw-group", Name: c.RawGroup, Topics: []string{topics.SeedRaw}, Logger: w.Logger}
 	if err := others.Start(ctx); err != nil {
 		return nil, err
 	}

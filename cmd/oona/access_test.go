@@ -88,6 +88,7 @@ const (
 // With TLS and access files on all ports, a client with a token sends frames through the
 // real workers and reads their rollup, others do nothing, and no token is logged.
 func TestSecuredInstallation(t *testing.T) {
+	onlyWithoutRaceDetector(t)
 	s := &secured{t: t, bin: t.TempDir()}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin, "../ingest", "../aggregate", "../exporter").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

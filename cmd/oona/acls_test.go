@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/IBM/sarama"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
@@ -169,9 +173,29 @@ func same(documented, operation string) bool {
 	return strings.EqualFold(documented, strings.ReplaceAll(operation, "_", ""))
 }
 
+// postEvent sends an event to an ingest.
+func postEvent(t *testing.T, url string) {
+	t.Helper()
+	body := avro.AppendEvent(nil, &oona.SeedEvent{Run: "acls", Layer: "enc.0", Seed: 1, At: oona.MicrosOf(time.Now()), To: oona.Germinated})
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/events", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/avro")
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
+		t.Errorf("an event is answered %d %s (%v)", answer.StatusCode, text, err)
+	}
+}
+
 // Each program does all that it must do with the ACLs of docs/security.md, on real Kafka,
 // and needs each of them. No program prints a password.
 func TestACLs(t *testing.T) {
+	onlyWithoutRaceDetector(t)
 	acls := documentedACLs(t)
 	i := startWithACLs(t, acls)
 	s := &secured{t: t, bin: t.TempDir()}
@@ -183,15 +207,23 @@ func TestACLs(t *testing.T) {
 
 	admin := []string{"--admin-address=127.0.0.1:0"}
 	ingest := s.start("ingest", slices.Concat(admin, []string{"--listen=127.0.0.1:0"}, i.as("oona-ingest", "scram-sha-256")), adminListens, acceptFrames)
-	s.start("ingest", slices.Concat(admin, []string{"--listen=127.0.0.1:0", "--raw", "--instance=raw"}, i.as("oona-ingest-raw", "plain")), adminListens, acceptFrames)
+	raw := s.start("ingest", slices.Concat(admin, []string{"--listen=127.0.0.1:0", "--raw", "--instance=raw"}, i.as("oona-ingest-raw", "plain")), adminListens, acceptFrames)
+	for _, address := range []string{ingest[acceptFrames], raw[acceptFrames]} {
+		postEvent(t, "http://"+address)
+	}
 	s.start("aggregate", slices.Concat(admin, []string{"--group-instance=one"}, i.as("oona-aggregate", "scram-sha-512")), adminListens)
-	exporter := s.start("exporter", slices.Concat(admin, i.as("oona-exporter", "scram-sha-512")), adminListens)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	defer receiver.Close()
+	exporter := s.start("exporter", slices.Concat(admin, []string{"--remote-write-url=" + receiver.URL + "/api/v1/write"}, i.as("oona-exporter", "scram-sha-512")), adminListens)
 
 	status, _, messages := run(t, "smoke", "--ingest=http://"+ingest[acceptFrames], "--exporter=http://"+exporter[adminListens], "--window-length=1s", "--timeout=60s")
 	if status != 0 {
 		t.Errorf("smoke: status %d, %s\n%s", status, messages, s.log.String())
 	}
 	i.trouble()
+	if got := statusOf(t, nil, "http://"+exporter[adminListens]+"/v1/status?run=nobody", ""); got != http.StatusNotFound { // 503: a side topic cannot be read
+		t.Errorf("the status of an unknown run is answered %d", got)
+	}
 	// One whose group has no commit looks at the rollups.
 	another := localkafka.ACL{User: "oona-aggregate", Operation: "read", Resource: "group", Name: "another"}
 	if err := i.Allow(t.Context(), another); err != nil {
@@ -207,23 +239,73 @@ func TestACLs(t *testing.T) {
 	i.must("oona-operator", "windows", "show")
 	i.must("oona-operator", "windows", "apply", "--from", time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "--window-length=2s", "--yes",
 		"--catalogue", catalogueFile(t, "metrics: {energy: {group: health}}"))
+	time.Sleep(3 * time.Second) // the aggregator reads the catalogue, and commits the configuration
 	i.must("oona-operator", "topics", "apply", "--partitions=1", "--window-length=2s", "--max-message-bytes=2000000")
-	time.Sleep(2 * time.Second) // the aggregator reads the catalogue
+	i.must("oona-operator", "dead-letters", "list")
+	i.must("oona-operator", "dead-letters", "discard", "--topic=metrics.dead", "--yes")
 	i.must("oona-operator", "group", "show")
 	exported := i.secretFile(i.must("oona-operator", "group", "export"))
 	i.must("oona-operator", "group", "import", exported, "--group", "oona-restored", "--yes")
 	for _, args := range [][]string{{"kasmina.telemetry.seed.metrics"}, {"kasmina.oona.settings"}, {"kasmina/telemetry/layer/+/health"}, {}} {
 		i.must("oona-watch", append([]string{"watch", "--from=beginning", "--count=1"}, args...)...)
 	}
+	if out := i.must("oona-watch", "top", "--once"); strings.Contains(out, "\nfault: ") {
+		t.Errorf("oona top: %s", out)
+	}
+	i.must("oona-watch", "replay", "--archive", filepath.Join(t.TempDir(), "archive"))
+	i.must("oona-watch", "tensors", "gc", "--tensor-store=directory", "--tensor-directory="+t.TempDir())
+	startedOver, itsGroup := i.startOver(s)
 	i.audit(acls)
 	i.lose("http://"+ingest[adminListens], http.StatusOK, localkafka.ACL{User: "oona-ingest", Operation: "write", Resource: "topic", Name: "kasmina.telemetry.seed.metrics"})
-	i.lose("http://"+second[adminListens], http.StatusServiceUnavailable, another)
+	i.lose("http://"+startedOver, http.StatusServiceUnavailable, itsGroup) // the others' commits need records that are deleted
 	i.refuse(s.bin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for user, password := range i.passwords {
 		if strings.Contains(s.log.String(), password) {
 			t.Errorf("a log has the password of %s", user)
+		}
+	}
+}
+
+// startOver deletes the records of the log, and starts an aggregator with --from-here in a
+// group without commits. It writes the incarnation to the log and to the settings topic.
+// startOver returns its admin address and the permission for its group.
+func (i *guarded) startOver(s *secured) (address string, group localkafka.ACL) {
+	i.t.Helper()
+	topics, err := oona.NewTopics("kasmina")
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	watched := kafka.New(kafka.Config{Brokers: i.Addrs(), ClientID: "anybody"}, nil)
+	ends := func() (metrics, settings int64) {
+		extents, err := watched.Extents(i.t.Context(), topics.SeedMetrics, topics.Settings)
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		return extents[topics.SeedMetrics][0].End, extents[topics.Settings][0].End
+	}
+	end, before := ends()
+	settings := sarama.NewConfig()
+	settings.Version = sarama.V2_8_0_0
+	admin, err := sarama.NewClusterAdmin(i.Addrs(), settings)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	if err := errors.Join(admin.DeleteRecords(topics.SeedMetrics, map[int32]int64{0: end}), admin.Close()); err != nil {
+		i.t.Fatal(err)
+	}
+	group = localkafka.ACL{User: "oona-aggregate", Operation: "read", Resource: "group", Name: "from-here"}
+	if err := i.Allow(i.t.Context(), group); err != nil {
+		i.t.Fatal(err)
+	}
+	third := s.start("aggregate", slices.Concat([]string{"--admin-address=127.0.0.1:0", "--group=from-here", "--from-here"}, i.as("oona-aggregate", "scram-sha-512")), adminListens)
+	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if _, after := ends(); after > before {
+			return third[adminListens], group
+		}
+		if time.Now().After(deadline) {
+			i.t.Fatalf("no incarnation came to the settings topic\n%s", s.log.String())
 		}
 	}
 }

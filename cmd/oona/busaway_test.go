@@ -18,6 +18,7 @@ import (
 // A broker that goes away and comes back at its address does not make the real ingest and
 // exporter unready. A line of /readyz and a gauge show that it is away.
 func TestBusGoesAwayUnderWorkers(t *testing.T) {
+	onlyWithoutRaceDetector(t)
 	t.Parallel()
 	s := &secured{t: t, bin: t.TempDir()}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin, "../ingest", "../exporter").CombinedOutput(); err != nil {

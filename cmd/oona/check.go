@@ -55,6 +55,9 @@ func (c *checkCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	}
 	for _, w := range workers {
 		fmt.Fprintf(to.out, "---\n# %s\n%s", w, w.Effective)
+		for _, warning := range w.Warnings {
+			fmt.Fprintf(to.messages, "warning: %s: %s\n", w, warning)
+		}
 	}
 	faults = append(faults, configcheck.Disagreements(workers)...)
 	faults = append(faults, c.onOneHost(workers, to)...)

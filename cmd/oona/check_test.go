@@ -18,6 +18,7 @@ import (
 
 // Check runs the binaries of the workers, and checks the topics.
 func TestCheck(t *testing.T) {
+	onlyWithoutRaceDetector(t)
 	bin := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../ingest", "../aggregate", "../exporter")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -113,7 +114,7 @@ func helpOfAll(t *testing.T, bin string) string {
 		help.Write(out)
 	}
 	_, commands, _ := run(t, "--help")
-	for _, command := range regexp.MustCompile(`(?m)^  (\w+( \w+)?) [^\n]*\[flags\]$`).FindAllStringSubmatch(commands, -1) {
+	for _, command := range regexp.MustCompile(`(?m)^  ([\w-]+( [\w-]+)?) [^\n]*\[flags\]$`).FindAllStringSubmatch(commands, -1) {
 		_, out, _ := run(t, append(strings.Fields(command[1]), "--help")...)
 		help.WriteString(out)
 	}
@@ -136,10 +137,10 @@ func variablesAreListed(t *testing.T, help string) {
 }
 
 // foreignFlags are flags of other programs that the pages mention by themselves: of
-// Prometheus, Kafka, Helm and curl, and of go run ./bench.
+// Prometheus, Kafka, Helm, curl and Docker Compose, and of go run ./bench.
 var foreignFlags = []string{
-	"enable-feature", "print-data-log", "files", "topic", "partition", "offset", "property", "delete-offsets",
-	"wait", "reuse-values", "cacert", "timeout", "peers", "rounds", "layers", "steps", "only",
+	"enable-feature", "query", "web", "profile", "print-data-log", "files", "topic", "partition", "offset", "property", "delete-offsets",
+	"wait", "reuse-values", "cacert", "timeout", "peers", "rounds", "layers", "steps", "only", "hostile",
 }
 
 // foreignCommand matches commands of other programs, as lines and in the text, with the
@@ -155,7 +156,7 @@ func documentedFlagsExist(t *testing.T, help string) {
 	}
 	flag := regexp.MustCompile(`(?:^|[^\w-])--([a-z][a-z0-9-]+)`)
 	known := foreignFlags
-	for _, found := range flag.FindAllStringSubmatch(help, -1) {
+	for _, found := range flag.FindAllStringSubmatch(strings.ReplaceAll(help, "--[no-]", "--"), -1) {
 		known = append(known, found[1])
 	}
 	for _, page := range append(pages, "../../README.md", "../../DESIGN.md") {
@@ -164,7 +165,7 @@ func documentedFlagsExist(t *testing.T, help string) {
 			t.Fatal(err)
 		}
 		for _, found := range flag.FindAllStringSubmatch(foreignCommand.ReplaceAllString(string(text), ""), -1) {
-			if !slices.Contains(known, found[1]) {
+			if !slices.Contains(known, found[1]) && !slices.Contains(known, strings.TrimPrefix(found[1], "no-")) {
 				t.Errorf("%s mentions --%s, which no program has", page, found[1])
 			}
 		}

@@ -2,17 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-
-	"golang.org/x/term"
 
 	"github.com/morphogenetic/oona/internal/demo"
-	"github.com/morphogenetic/oona/internal/watch"
 )
 
 type demoCommand struct {
@@ -27,7 +21,9 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 	if c.JSON {
 		out = to.messages
 	}
-	report, err := demo.Run(ctx, c.Config, watch.Screen{Out: out, Size: terminalSize(out)}, logger)
+	screen, closeScreen := openScreen(out)
+	defer closeScreen()
+	report, err := demo.Run(ctx, c.Config, screen, aboveTable(screen, logger))
 	if err != nil {
 		return err
 	}
@@ -35,9 +31,7 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 		return err
 	}
 	if c.JSON {
-		encoder := json.NewEncoder(to.out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(report); err != nil {
+		if err := writeJSON(to.out, report); err != nil {
 			return fmt.Errorf("print the reconciliation: %w", err)
 		}
 	}
@@ -45,20 +39,4 @@ func (c *demoCommand) Run(ctx context.Context, logger *slog.Logger, to streams) 
 		return errDisagree
 	}
 	return nil
-}
-
-// terminalSize returns a function that returns the columns and rows of the terminal w,
-// or nil if w is not a terminal.
-func terminalSize(w io.Writer) func() (columns, rows int) {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil
-	}
-	return func() (columns, rows int) {
-		columns, rows, err := term.GetSize(int(f.Fd()))
-		if err != nil {
-			return 80, 24
-		}
-		return columns, rows
-	}
 }

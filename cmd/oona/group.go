@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -244,9 +243,7 @@ func (s *showGroup) Run(ctx context.Context, c *grammar, to streams, logger *slo
 		return err
 	}
 	if s.JSON {
-		encoder := json.NewEncoder(to.out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(shown)
+		return writeJSON(to.out, shown)
 	}
 	return shown.print(to.out)
 }

@@ -12,13 +12,60 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/demo"
+	"github.com/morphogenetic/oona/internal/worker"
 )
 
 // shortSettle is the settle time for the embedded broker, which is a single one and
 // knows a change when it has answered the request.
 const shortSettle = 50 * time.Millisecond
+
+// Each command that connects to the bus warns of a password in clear text, and smoke of a
+// token.
+func TestClearCredentialsAreWarnedOf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sasl := []string{"--bus-sasl=plain", "--bus-sasl-username=u", "--bus-sasl-password-file=" + file}
+	const nobody = "--brokers=127.0.0.1:1"
+	commands := map[string][]string{
+		"demo": {"--kafka=127.0.0.1:1"}, "topics": {"check", nobody}, "windows": {"show", nobody}, "group": {"show", nobody}, "watch": {nobody},
+		"top": {"--once", nobody}, "audit": {nobody}, "tensors": {"ls", nobody, "--tensor-store=directory", "--tensor-directory=" + t.TempDir()}, "replay": {"verify", "nowhere", nobody}, "dead-letters": {"list", nobody},
+	}
+	parser, err := kong.New(newGrammar(), worker.Options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range parser.Model.Children {
+		if !slices.ContainsFunc(command.Flags, func(f *kong.Flag) bool { return f.Name == "bus-sasl" }) {
+			continue
+		}
+		more, known := commands[command.Name]
+		if !known {
+			t.Errorf("oona %s is not tested", command.Name)
+		}
+		_, _, messages := run(t, slices.Concat([]string{command.Name}, more, sasl)...)
+		if !strings.Contains(messages, "warning: --bus-sasl: ") {
+			t.Errorf("oona %s: %s", command.Name, messages)
+		}
+	}
+	_, _, messages := run(t, "smoke", "--ingest=http://127.0.0.1:1", "--exporter=https://127.0.0.1:1", "--timeout=1ms", "--token-file="+file)
+	if strings.Count(messages, "warning: --ingest: ") != 1 || strings.Contains(messages, "warning: --exporter") {
+		t.Errorf("oona smoke: %s", messages)
+	}
+	_, _, messages = run(t, "dead-letters", "redrive", nobody, "--registry-url=http://127.0.0.1:1", "--registry-token-file="+file)
+	if strings.Count(messages, "warning: --registry-url: ") != 1 {
+		t.Errorf("oona dead-letters: %s", messages)
+	}
+	_, _, messages = run(t, "top", "--once", nobody, "--worker=http://127.0.0.1:1", "--worker=https://127.0.0.1:1", "--token-file="+file)
+	if strings.Count(messages, "warning: --worker: ") != 1 {
+		t.Errorf("oona top: %s", messages)
+	}
+}
 
 // run runs a command line and returns its exit status and its output. For real
 // brokers, the settle time is the default.
@@ -26,11 +73,20 @@ func run(t *testing.T, args ...string) (status int, out, messages string) {
 	t.Helper()
 	cli := newGrammar()
 	if real := os.Getenv("OONA_KAFKA"); real == "" || !slices.Contains(args, real) {
-		cli.Topics.Bus.Settle, cli.Windows.Bus.Settle, cli.Watch.Bus.Settle, cli.Check.Settle = shortSettle, shortSettle, shortSettle, shortSettle
+		cli.Topics.Bus.Settle, cli.Windows.Bus.Settle, cli.Watch.Bus.Settle, cli.Check.Settle, cli.DeadLetters.Bus.Settle = shortSettle, shortSettle, shortSettle, shortSettle, shortSettle
 	}
 	var o, m bytes.Buffer
 	status = cli.execute(t.Context(), args, streams{strings.NewReader(""), &o, &m})
 	return status, o.String(), m.String()
+}
+
+// onlyWithoutRaceDetector skips a test of programs that it builds and starts. The race
+// detector sees nothing of what they do, and the test runs without it, too.
+func onlyWithoutRaceDetector(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("it tests processes that are built without the race detector")
+	}
 }
 
 func TestHelpIsOnStdout(t *testing.T) {
@@ -45,7 +101,7 @@ func TestHelpIsOnStdout(t *testing.T) {
 // Set OONA_UPDATE_GOLDEN=1 to rewrite the files.
 func TestHelpOfCommands(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"watch", "check", "group"} {
+	for _, command := range []string{"watch", "top", "check", "group", "audit"} {
 		_, out, _ := run(t, command, "--help")
 		golden(t, command+".txt", out)
 	}

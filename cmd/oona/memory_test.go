@@ -66,6 +66,7 @@ func TestCapOfAMemoryLimit(t *testing.T) {
 // As many of them as its accumulators allow have 1,000 seeds, and all windows close at
 // the same time.
 func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
+	onlyWithoutRaceDetector(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("a process's peak memory is read from /proc")
 	}

@@ -144,6 +144,37 @@ func TestFirstRecords(t *testing.T) {
 	})
 }
 
+// TestApplyKeepsPartitions: without --partitions, topics that exist keep their number of
+// partitions, and new ones fit to the topic of frames.
+func TestApplyKeepsPartitions(t *testing.T) {
+	_, cfg := startBroker(t)
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := kafka.New(cfg, nil)
+	if _, err := b.Apply(t.Context(), append(topics.Specs(3), topics.RawSpecs(5)...)); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"topics", "apply"}, {"topics", "check"}, {"topics", "apply"}} {
+		if status, out, messages := run(t, append(args, "--brokers", cfg.Brokers[0])...); status != 0 {
+			t.Fatalf("%q: status %d, %s%s", args, status, out, messages)
+		}
+	}
+	if status, _, _ := run(t, "topics", "apply", "--brokers", cfg.Brokers[0], "--partitions=4"); status != exitFailed {
+		t.Errorf("with another number: status %d", status)
+	}
+	extents, err := b.Extents(t.Context(), topics.Events()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for topic, partitions := range extents {
+		if len(partitions) != 3 {
+			t.Errorf("%s has %d partitions", topic, len(partitions))
+		}
+	}
+}
+
 // With --no-create, apply only writes records into existing topics.
 func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
@@ -151,7 +182,7 @@ func TestFirstRecordsWithoutMakingTopics(t *testing.T) {
 		if status != exitFailed {
 			t.Errorf("without topics: status %d, %q", status, messages)
 		}
-		specs := append(append(i.topics.Specs(3), i.topics.RawSpecs(1)...), i.topics.SettingsSpec())
+		specs := append(slices.Concat(i.topics.Specs(3), i.topics.RawSpecs(1), i.topics.EventSpecs(3)), i.topics.SettingsSpec(), i.topics.RedrivesSpec())
 		if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), specs); err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +220,7 @@ func TestLogThatWasMadeAgainWhileFramesCame(t *testing.T) {
 	for name, old := range map[string]oona.Incarnation{"in an incarnation": 1_770_000_000e6, "from before incarnations": 0} {
 		t.Run(name, func(t *testing.T) {
 			onInstallations(t, func(t *testing.T, i *installation) {
-				if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+				if _, err := kafka.New(i.cfg, nil).Apply(t.Context(), append(slices.Concat(i.topics.Specs(1), i.topics.EventSpecs(1)), i.topics.SettingsSpec(), i.topics.RedrivesSpec())); err != nil {
 					t.Fatal(err)
 				}
 				i.rollup(oona.Trigger{Incarnation: old, Offset: 1000})
@@ -401,7 +432,7 @@ func TestWhenAnIncarnationBegan(t *testing.T) {
 // is some hours ahead of now, and has apply begin a greater one.
 func (i *installation) rolledUpAhead(hours oona.Incarnation) {
 	i.t.Helper()
-	if _, err := kafka.New(i.cfg, nil).Apply(i.t.Context(), append(i.topics.Specs(1), i.topics.SettingsSpec())); err != nil {
+	if _, err := kafka.New(i.cfg, nil).Apply(i.t.Context(), append(slices.Concat(i.topics.Specs(1), i.topics.EventSpecs(1)), i.topics.SettingsSpec(), i.topics.RedrivesSpec())); err != nil {
 		i.t.Fatal(err)
 	}
 	i.rollup(oona.Trigger{Incarnation: oona.Incarnation(oona.MicrosOf(time.Now())) + hours*3600e6, Offset: 1})
@@ -475,7 +506,7 @@ func TestRollupTopicsThatWereLost(t *testing.T) {
 // are written all the same, with a warning.
 func TestFirstRecordsBelowTheLimit(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
-		specs := append(append(i.topics.Specs(2), i.topics.RawSpecs(2)...), i.topics.SettingsSpec())
+		specs := append(slices.Concat(i.topics.Specs(2), i.topics.RawSpecs(2), i.topics.EventSpecs(2)), i.topics.SettingsSpec(), i.topics.RedrivesSpec())
 		for k := range specs {
 			if specs[k].Name == i.topics.LayerHealth {
 				specs[k].MaxMessageBytes = 1 << 20

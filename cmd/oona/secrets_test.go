@@ -14,6 +14,7 @@ import (
 // No program prints a password or a token: not when it checks its settings, and not in an
 // error of a connection.
 func TestNoSecretIsPrinted(t *testing.T) {
+	onlyWithoutRaceDetector(t)
 	t.Parallel()
 	bin := t.TempDir()
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../ingest", "../aggregate", "../exporter", ".").CombinedOutput(); err != nil {
@@ -35,6 +36,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		"both":   {"--bus-sasl=plain", "--bus-sasl-username=u", "--bus-sasl-password-file", passwordFile, "--bus-sasl-token-file", tokenFile},
 		"as PEM": {"--bus-tls", "--bus-tls-ca-file", passwordFile, "--bus-sasl=oauthbearer", "--bus-sasl-token-file", tokenFile},
 	}
+	passwordInAddress(t, bin, password)
 	nobody, babbler := "127.0.0.1:1", babble(t)
 	for _, name := range []string{"ingest", "aggregate", "exporter", "oona"} {
 		for title, identity := range identities {
@@ -57,6 +59,39 @@ func TestNoSecretIsPrinted(t *testing.T) {
 				noSecret(t, fmt.Sprint(name, args), string(out), password, token)
 			}
 		}
+	}
+}
+
+// A password in an address, where it does not belong, is refused and not printed.
+func passwordInAddress(t *testing.T, bin, password string) {
+	t.Helper()
+	s3 := []string{"ingest", "--check", "--tensor-store=s3", "--s3-access-key-id=id", "--s3-secret-access-key-file=f"}
+	for _, args := range [][]string{
+		append(slices.Clone(s3), "--s3-endpoint=https://u:"+password+"@h"),
+		append(slices.Clone(s3), "--s3-endpoint=u:"+password+"@h:9000"),
+		append(slices.Clone(s3), "--s3-endpoint=https://u:"+password+"@h:no-port"),
+		{"ingest", "--check", "--s3-endpoint=https://u:" + password + "@h"}, // it is not used
+		{"ingest", "--check", "--s3-endpoint=https://h/?token=" + password},
+		{"ingest", "--check", "--brokers=u:" + password + "@h:9092"},
+		{"aggregate", "--check", "--brokers=h:9092,u:" + password + "@h:9092"},
+		{"exporter", "--check", "--brokers=kafka://u:" + password + "@h:9092"},
+		{"exporter", "--check", "--remote-write-url=https://u:" + password + "@h/api/v1/write"},
+		{"exporter", "--check", "--remote-write-url=u:" + password + "@h/api/v1/write"},
+		{"exporter", "--check", "--remote-write-url=https://u:" + password + "@h:no-port/api/v1/write"},
+		{"aggregate", "--check", "--trace-exporter=otlp-http", "--trace-endpoint=https://u:" + password + "@h:4318"},
+		{"aggregate", "--check", "--trace-exporter=otlp-grpc", "--trace-endpoint=u:" + password + "@h:4317"},
+		{"aggregate", "--check", "--trace-exporter=otlp-http", "--trace-endpoint=https://u:" + password + "@h:no-port"},
+		{"ingest", "--check", "--trace-endpoint=https://u:" + password + "@h:4318"}, // it is not used
+		{"exporter", "--check", "--trace-endpoint=https://h:4318/?token=" + password},
+		{"oona", "topics", "check", "--brokers=u:" + password + "@h:9092"},
+		{"oona", "smoke", "--ingest=http://u:" + password + "@h:8080", "--exporter=http://h:9103"},
+		{"oona", "smoke", "--ingest=http://h:8080", "--exporter=u:" + password + "@h:9103"},
+	} {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, args[0]), args[1:]...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "has an @") {
+			t.Errorf("%v: error %v\n%s", args, err, out)
+		}
+		noSecret(t, fmt.Sprint(args), string(out), password)
 	}
 }
 

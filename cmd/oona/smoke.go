@@ -64,8 +64,8 @@ func defaultSmoke() smokeCommand {
 // Validate is called by kong when flags, environment and file have been read.
 func (s *smokeCommand) Validate() error {
 	for flag, text := range map[string]string{"--ingest": s.Ingest, "--exporter": s.Exporter} {
-		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return &oona.FieldError{Field: flag, Reason: fmt.Sprintf("is %q; give a URL such as http://host:8080", text)}
+		if err := checkURL(flag, text); err != nil {
+			return err
 		}
 	}
 	cfg := windows.DefaultConfig()
@@ -76,8 +76,36 @@ func (s *smokeCommand) Validate() error {
 	return s.TLS.Validate(smokeTLSFlags)
 }
 
+// checkURL checks the URL of a worker.
+func checkURL(flag, text string) error {
+	if strings.Contains(text, "@") { // not quoted, as it may have a password
+		return &oona.FieldError{Field: flag, Reason: "has an @; give a URL without a user and a password, such as http://host:8080, and a token with --token-file"}
+	}
+	if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return &oona.FieldError{Field: flag, Reason: fmt.Sprintf("is %q; give a URL such as http://host:8080", text)}
+	}
+	return nil
+}
+
+// warnings returns what is probably not meant in the settings.
+func (s *smokeCommand) warnings() []*oona.FieldError {
+	warnings := s.TLS.Warnings(smokeTLSFlags)
+	for flag, text := range map[string]string{"--ingest": s.Ingest, "--exporter": s.Exporter} {
+		warnings = append(warnings, clearToken(flag, text, s.TokenFile)...)
+	}
+	return warnings
+}
+
+// clearToken warns of a token that is sent to a URL in clear text.
+func clearToken(flag, text, tokenFile string) []*oona.FieldError {
+	if u, err := url.Parse(text); err != nil || u.Scheme != "http" || tokenFile == "" {
+		return nil
+	}
+	return []*oona.FieldError{{Field: flag, Reason: "is http://, so the token is sent in clear text; give https:// if the port has TLS"}}
+}
+
 func (s *smokeCommand) Run(ctx context.Context, to streams, logger *slog.Logger) error {
-	client, err := s.client(logger)
+	client, err := newClient(s.TLS, s.TokenFile, logger)
 	if err != nil {
 		return err
 	}
@@ -112,19 +140,19 @@ func (s *smokeCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
 
-// client returns a client with the TLS configuration and the token of the flags.
-func (s *smokeCommand) client(logger *slog.Logger) (*http.Client, error) {
-	certificates, err := tlsfiles.OpenClient(secret.NewFiles(logger), smokeTLSFlags, s.TLS)
+// newClient returns a client with the TLS configuration and the token of the flags.
+func newClient(flags tlsfiles.ClientFlags, tokenFile string, logger *slog.Logger) (*http.Client, error) {
+	certificates, err := tlsfiles.OpenClient(secret.NewFiles(logger), smokeTLSFlags, flags)
 	if err != nil {
 		return nil, err
 	}
 	// Without a host, the transport fills in that of each URL.
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: certificates.Config(""), DisableKeepAlives: true}
 	client := &http.Client{Transport: transport, CheckRedirect: noRedirect}
-	if s.TokenFile == "" {
+	if tokenFile == "" {
 		return client, nil
 	}
-	token, err := os.ReadFile(s.TokenFile)
+	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return nil, &oona.FieldError{Field: "--token-file", Reason: err.Error()}
 	}

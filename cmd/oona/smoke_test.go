@@ -76,7 +76,11 @@ func TestSmoke(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(c.server)
 			defer server.Close()
-			status, out, messages := run(t, "smoke", "--ingest", server.URL+"/", "--exporter", server.URL, "--timeout=1s")
+			timeout := "--timeout=1m"
+			if c.says == errNoRollup.Error() {
+				timeout = "--timeout=1s"
+			}
+			status, out, messages := run(t, "smoke", "--ingest", server.URL+"/", "--exporter", server.URL, timeout)
 			if status != c.status || !strings.Contains(messages, c.says) || (status == 0) != strings.Contains(out, "rollup") {
 				t.Errorf("status %d, %q, %q", status, out, messages)
 			}
@@ -98,11 +102,11 @@ func TestSmokeWithTLSAndToken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	at := []string{"smoke", "--ingest", server.URL, "--exporter", server.URL, "--timeout=1s", "--token-file", token}
-	if status, _, messages := run(t, append(at, "--tls-ca-file", authority)...); status != 0 {
+	at := []string{"smoke", "--ingest", server.URL, "--exporter", server.URL, "--token-file", token}
+	if status, _, messages := run(t, append(at, "--timeout=1m", "--tls-ca-file", authority)...); status != 0 {
 		t.Errorf("status %d, %q", status, messages)
 	}
-	if status, _, messages := run(t, at...); status != 1 || !strings.Contains(messages, "certificate") {
+	if status, _, messages := run(t, append(at, "--timeout=3s")...); status != 1 || !strings.Contains(messages, "certificate") {
 		t.Errorf("without the authority: status %d, %q", status, messages)
 	}
 }

@@ -24,7 +24,7 @@ type topicsCommand struct {
 	Bus        kafka.Config `embed:"" group:"Bus"`
 	Prefix     string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
 	Group      string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits say how far the logs were read and with which windows."`
-	Partitions int32        `group:"Bus" help:"Number of partitions of the partitioned topics. Without this flag, check accepts any number that is the same for all of them."`
+	Partitions int32        `group:"Bus" help:"Number of partitions of the partitioned topics. Without this flag, apply keeps the number that the topic of frames has, and check accepts any number that is the same for all of them."`
 
 	MaxMessageBytes int `group:"Bus" help:"Largest --max-message-bytes of any ingest. The topic of frames must accept records of that size."`
 
@@ -70,7 +70,7 @@ func (c *topicsCommand) specs(partitions int32) ([]oona.TopicSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	specs := append(append(topics.Specs(partitions), topics.RawSpecs(partitions)...), topics.SettingsSpec())
+	specs := slices.Concat(topics.Specs(partitions), topics.RawSpecs(partitions), []oona.TopicSpec{topics.SettingsSpec(), topics.RedrivesSpec()}, topics.EventSpecs(partitions))
 	for i := range specs {
 		if specs[i].Name == topics.SeedMetrics {
 			specs[i].LeastMessageBytes = c.MaxMessageBytes
@@ -85,17 +85,22 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if a.NoCreate && !set["partitions"] {
 		partitions = 0
 	}
-	specs, err := c.Topics.specs(partitions)
-	if err != nil {
-		return err
-	}
-	if err := a.cap(ctx, &c.Topics, partitions, set, logger); err != nil {
-		return err
-	}
 	if err := checkCatalogueFile(a.Catalogue); err != nil {
 		return err
 	}
 	b := kafka.New(c.Topics.Bus, logger)
+	specs, err := c.Topics.specs(partitions)
+	if err != nil {
+		return err
+	}
+	if !a.NoCreate {
+		if partitions, err = c.Topics.fit(ctx, b, specs, set["partitions"]); err != nil {
+			return err
+		}
+	}
+	if err := a.cap(ctx, &c.Topics, partitions, set, logger); err != nil {
+		return err
+	}
 	if err := a.make(ctx, b, specs, to); err != nil {
 		return err
 	}
@@ -107,6 +112,44 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	}
 	fmt.Fprintf(to.out, "%d topics are as they must be.\n", len(specs))
 	return nil
+}
+
+// fit gives the topics that must have as many partitions as the topic of frames its number,
+// if it exists, so that those which are new fit. If no number is asked for, topics that
+// exist keep theirs. It returns the number that the topic of frames has, or will have.
+func (c *topicsCommand) fit(ctx context.Context, b bus.Bus, specs []oona.TopicSpec, asked bool) (int32, error) {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return 0, err
+	}
+	has, err := partitionsOf(ctx, b, topics.SeedMetrics, c.Partitions)
+	if err != nil {
+		return 0, err
+	}
+	raw := c.Partitions
+	if !asked {
+		if raw, err = partitionsOf(ctx, b, topics.SeedRaw, has); err != nil {
+			return 0, err
+		}
+	}
+	for i := range specs {
+		switch s := &specs[i]; {
+		case s.PartitionsOf == topics.SeedMetrics, !asked && s.Name == topics.SeedMetrics:
+			s.Partitions = has
+		case s.Name == topics.SeedRaw:
+			s.Partitions = raw
+		}
+	}
+	return has, nil
+}
+
+// partitionsOf returns how many partitions a topic has, or a number if it does not exist.
+func partitionsOf(ctx context.Context, b bus.Bus, topic string, without int32) (int32, error) {
+	extents, err := b.Extents(ctx, topic)
+	if errors.Is(err, bus.ErrNoTopic) {
+		return without, nil
+	}
+	return int32(len(extents[topic])), err
 }
 
 // cap sets the limits of accumulators that the memory limit allows. If partitions is 0,
@@ -134,11 +177,29 @@ func (a *applyTopics) make(ctx context.Context, b bus.Bus, specs []oona.TopicSpe
 		for _, f := range limits {
 			fmt.Fprintf(to.messages, "warning: %s %s; larger records of the topic will be lost, and counted\n", f.Topic, f.Fault)
 		}
-		return err
+		return madeElsewhere(err)
 	}
 	changes, err := b.Apply(ctx, specs)
 	for _, change := range changes {
 		fmt.Fprintln(to.out, change)
+	}
+	return err
+}
+
+// madeElsewhere returns the error of Check with what to do where something else makes the
+// topics: to run this command would not help.
+func madeElsewhere(err error) error {
+	wrong, ok := errors.AsType[*bus.TopicsError](err)
+	if !ok {
+		return err
+	}
+	for i := range wrong.Faults {
+		switch f := &wrong.Faults[i]; f.Kind {
+		case bus.FaultMissing:
+			f.Remedy = "create it where your topics are made, or leave out --no-create"
+		case bus.FaultSetting, bus.FaultSize, bus.FaultLimit, bus.FaultCopies:
+			f.Remedy = "change it where your topics are made, or leave out --no-create"
+		}
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -95,9 +94,7 @@ func (s *showWindows) Run(ctx context.Context, c *grammar, to streams, logger *s
 		}
 	}
 	if s.JSON {
-		encoder := json.NewEncoder(to.out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(shownOf(h))
+		return writeJSON(to.out, shownOf(h))
 	}
 	for _, p := range h.Partitions {
 		printPartition(to.out, p, h.Group)

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -140,10 +141,86 @@ func TestReleaseBinaries(t *testing.T) {
 			t.Errorf("--version says %q (%v)", out, err)
 		}
 	}
-	for _, file := range []string{"LICENSE", "deploy/systemd/oona@.service", "deploy/systemd/etc/ingest.yaml", "deploy/prometheus/oona-alerts.yml"} {
+	for _, file := range []string{"LICENSE", "deploy/systemd/oona@.service", "deploy/systemd/etc/ingest.yaml", "deploy/prometheus/oona-alerts.yml", "deploy/prometheus/network-alerts.yml"} {
 		if len(files[name+"/"+file]) == 0 {
 			t.Errorf("the archive lacks %s", file)
 		}
+	}
+}
+
+// The pages of the archives and of the chart have no links to files that are not there.
+func TestReleaseLinks(t *testing.T) {
+	dir, version := release(t)
+	name := "oona-" + version + "-linux-" + runtime.GOARCH
+	for archive, folder := range map[string]string{name + ".tar.gz": name, "oona-" + version + ".tgz": "oona"} {
+		files := archived(t, filepath.Join(dir, archive))
+		links := 0
+		for page, content := range files {
+			if !strings.HasPrefix(page, folder) || !strings.HasSuffix(page, ".md") {
+				continue
+			}
+			for _, match := range markdownLink.FindAllStringSubmatch(string(content), -1) {
+				target, _, _ := strings.Cut(match[1], "#")
+				links++
+				if target == "" || strings.HasPrefix(target, "https://") {
+					continue
+				}
+				if _, there := files[path.Join(path.Dir(page), target)]; !there {
+					t.Errorf("%s of %s has a link to %s, which the archive does not have", page, archive, match[1])
+				}
+			}
+		}
+		if links == 0 {
+			t.Errorf("%s has no page with links", archive)
+		}
+	}
+}
+
+var markdownLink = regexp.MustCompile(`\]\(([^() ]+)\)`)
+
+// A directory with other files is left alone.
+func TestReleaseKeepsForeignFiles(t *testing.T) {
+	for _, name := range []string{"thesis.tex", "oona-checkout/go.mod"} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("x"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		build := exec.CommandContext(t.Context(), "../release", dir)
+		build.Env = append(os.Environ(), "VERSION=0.0.0-test", "REVISION=none", "SOURCE_DATE_EPOCH=0")
+		if out, err := build.CombinedOutput(); err == nil || !strings.Contains(string(out), "not of a release") {
+			t.Errorf("%s: error %v\n%s", name, err, out)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A version is one that charts and tags of images can have.
+func TestVersionIsChecked(t *testing.T) {
+	for version, want := range map[string]bool{"0.1.0": true, "0.1.0-rc.1": true, "v0.1.0": false, "0.1": false, "0.1.0+build": false, "0.1.0 ": false, "main": false} {
+		print := exec.CommandContext(t.Context(), "./version")
+		print.Env = append(os.Environ(), "VERSION="+version)
+		out, err := print.CombinedOutput()
+		if (err == nil) != want || want && string(out) != version+"\n" {
+			t.Errorf("%q: %q, error %v", version, out, err)
+		}
+	}
+}
+
+// A directory that is no image is not replaced by one.
+func TestImageReplacesOnlyAnImage(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "ingest", "main.go")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "./build", dir, "ingest").CombinedOutput(); err == nil || !strings.Contains(string(out), "no image") {
+		t.Errorf("error %v\n%s", err, out)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,103 +1,72 @@
-"""Sends frames to a running ingest during the training."""
+"""Sends frames and events to a running ingest during the training, with Oona's client."""
 
 from __future__ import annotations
 
 import os
-import queue
-import ssl
-import threading
-import time
-import urllib.error
-import urllib.request
+import sys
 from pathlib import Path
-from typing import Any
 
-from contract import SingleObject
+import numpy as np
 
-QUEUE = 256  # frames that may wait
-BATCH = 64  # frames a request
-ATTEMPTS = 5
-PAUSE = 0.2  # seconds after a first failure; doubled after each
-TIMEOUT = 10.0  # seconds for a request
+try:
+    from oona_client import Client, Stats
+except ImportError:  # it is not installed; this is the one of the tree
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "clients" / "python" / "src"))
+    from oona_client import Client, Stats
+
+from lifecycle import Transition
+from recorder import Clock
+from training import Frame
+
 TOKEN_FILE = "OONA_TOKEN_FILE"  # variable: the file of the token, for an ingest that asks for one
 CA_FILE = "OONA_CA_FILE"  # variable: PEM file of the authorities of ingest's certificate; default: the system's
-
-
-def headers() -> dict[str, str]:
-    """Return the headers of a request. The token is read each time, as it may be changed."""
-    fields = {"Content-Type": "application/avro"}
-    if file := os.environ.get(TOKEN_FILE):
-        fields["Authorization"] = "Bearer " + Path(file).read_text().strip()
-    return fields
+PATIENCE = 120.0  # seconds after the training in which the client still tries to send what waits
 
 
 class Live:
-    """Posts frames from a queue of its own thread. Training never waits for it.
+    """A sink that hands everything to the client, which returns at once."""
 
-    A frame that finds the queue full, or that ingest did not take after some
-    attempts, is dropped and counted. Events have no endpoint yet.
-    """
+    def __init__(self, url: str, run: str, clock: Clock, spool: Path | None = None) -> None:
+        self._clock = clock
+        self._client = Client(
+            url, run,
+            token_file=os.environ.get(TOKEN_FILE, ""),
+            ca_file=os.environ.get(CA_FILE, ""),
+            spool=spool or "",
+            close_timeout=PATIENCE,
+        )
 
-    def __init__(self, url: str) -> None:
-        self.endpoint = url.rstrip("/") + "/v1/frames"
-        self.sent = self.dropped = 0
-        self.trouble = ""  # the last refusal or failure
-        self._tls = ssl.create_default_context(cafile=os.environ.get(CA_FILE) or None)
-        self._encoder = SingleObject()
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE)
-        self._thread = threading.Thread(target=self._run, name="live")
-        self._thread.start()
+    def frame(self, frame: Frame) -> None:
+        self._client.frame(
+            frame.layer, frame.step, np.arange(len(frame.states)), frame.states, frame.columns,
+            {(tensor.name, tensor.seed): tensor.values for tensor in frame.tensors},
+            observed_at=self._clock.now(),
+        )
 
-    def frame(self, record: dict[str, Any]) -> None:
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
-            self.trouble = f"{QUEUE} frames were waiting"
+    def transition(self, transition: Transition) -> None:
+        self._client.event(
+            transition.layer, transition.seed, transition.from_state, transition.to_state,
+            sequence=transition.sequence, step=transition.step, at=self._clock.now(),
+            reason=transition.reason, evidence=transition.evidence,
+        )
 
-    def event(self, record: dict[str, Any]) -> None:
-        """Events stay in the recording."""
+    def close(self) -> Stats:
+        """Send what waits, and end."""
+        return self._client.close()
 
-    def close(self) -> None:
-        """Send what is queued, and end."""
-        self._queue.put(None)
-        self._thread.join()
 
-    def _run(self) -> None:
-        more = True
-        while more:
-            batch, more = self._take()
-            if batch and not self._post(b"".join(map(self._encoder.encode, batch))):
-                self.dropped += len(batch)
-            else:
-                self.sent += len(batch)
-
-    def _take(self) -> tuple[list[dict[str, Any]], bool]:
-        """Return the frames that wait, at least one, and whether more may come."""
-        batch: list[dict[str, Any]] = []
-        record = self._queue.get()
-        while record is not None:
-            batch.append(record)
-            if len(batch) == BATCH:
-                return batch, True
-            try:
-                record = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
-
-    def _post(self, body: bytes) -> bool:
-        """Post the frames, again where that can help: the same frames twice are folded once."""
-        for attempt in range(ATTEMPTS):
-            try:
-                request = urllib.request.Request(self.endpoint, body, headers())
-                with urllib.request.urlopen(request, timeout=TIMEOUT, context=self._tls):
-                    return True
-            except urllib.error.HTTPError as refusal:
-                self.trouble = f"{refusal.code} {refusal.read(1000).decode(errors='replace')}"
-                if refusal.code not in (429, 503):
-                    return False
-            except OSError as failure:
-                self.trouble = str(failure)
-            time.sleep(PAUSE * 2**attempt)
-        return False
+def report(stats: Stats) -> tuple[str, bool]:
+    """Return what became of what was sent as text, and whether ingest will have all of it."""
+    lines, complete = [], True
+    for name, counts in (("frames", stats.frames), ("events", stats.events)):
+        kept = counts.accepted + counts.spooled
+        line = f"{counts.accepted} {name} sent"
+        if counts.spooled:
+            line += f", {counts.spooled} in the spool, which the next run with it sends"
+        if missing := counts.handed + counts.invalid - kept:
+            line += f", {missing} not: {counts.rejected} refused, {counts.dropped} dropped, {counts.lost} lost, {counts.invalid} not valid"
+            complete = False
+        if counts.aside:
+            line += f"; {counts.aside} of them will be put aside"
+        lines.append(line)
+    return "\n".join(lines), complete

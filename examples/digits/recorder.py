@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from fastavro.write import Writer
@@ -37,21 +37,13 @@ class Clock:
         return self.started + int(elapsed * self.stretch)
 
 
-class Output(Protocol):
-    """Takes records."""
-
-    def frame(self, record: dict[str, Any]) -> None: ...
-
-    def event(self, record: dict[str, Any]) -> None: ...
-
-
 class Recorder:
-    """The sink of a run: gives records their identity and time, and passes them on."""
+    """A sink that gives records their identity and time, and writes them to a recording."""
 
-    def __init__(self, run: str, clock: Clock, outputs: list[Output]) -> None:
+    def __init__(self, run: str, clock: Clock, recording: Recording) -> None:
         self.run = run
         self.clock = clock
-        self.outputs = outputs
+        self.recording = recording
         self.sequences: Counter[str] = Counter()
 
     def frame(self, frame: Frame) -> None:
@@ -71,8 +63,7 @@ class Recorder:
             "tensors": [tensor_record(t) for t in frame.tensors],
         }
         self.sequences[producer] += 1
-        for output in self.outputs:
-            output.frame(record)
+        self.recording.frame(record)
 
     def transition(self, transition: Transition) -> None:
         record = {
@@ -87,8 +78,7 @@ class Recorder:
             "reason": transition.reason,
             "evidence": transition.evidence,
         }
-        for output in self.outputs:
-            output.event(record)
+        self.recording.event(record)
 
 
 def tensor_record(tensor: Tensor) -> dict[str, Any]:

@@ -10,18 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import backend
-from live import Live
-from lifecycle import State
-from recorder import Clock, Output, Recorder, Recording
-from training import LAYERS, SEEDS, Outcome, Plan, Training
+import live
+from lifecycle import State, Transition
+from recorder import Clock, Recorder, Recording
+from training import LAYERS, SEEDS, Frame, Outcome, Plan, Sink, Training
 
 
-class Quiet:
-    """A sink that ignores everything."""
+class Sinks:
+    """Passes everything on to some sinks, or to none."""
 
-    def frame(self, frame: object) -> None: ...
+    def __init__(self, *sinks: Sink) -> None:
+        self.sinks = sinks
 
-    def transition(self, transition: object) -> None: ...
+    def frame(self, frame: Frame) -> None:
+        for sink in self.sinks:
+            sink.frame(frame)
+
+    def transition(self, transition: Transition) -> None:
+        for sink in self.sinks:
+            sink.transition(transition)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,33 +43,37 @@ def main(arguments: list[str] | None = None) -> int:
         "oona.backend": chosen.name,
     }
     started = time.perf_counter()
-    live: Live | None = None
+    clock = Clock(options.stretch)
+    run = options.run or f"digits-{clock.started}"
+    sender: live.Live | None = None
     with contextlib.ExitStack() as stack:
-        outputs: list[Output] = []
+        sinks: list[Sink] = []
         if options.out:
-            outputs.append(stack.enter_context(Recording(options.out, notes)))
+            sinks.append(Recorder(run, clock, stack.enter_context(Recording(options.out, notes))))
         if options.post:
-            live = Live(options.post)
-            stack.callback(live.close)
-            outputs.append(live)
-        clock = Clock(options.stretch)
-        run = options.run or f"digits-{clock.started}"
-        outcome = Training(plan, chosen).run(Recorder(run, clock, outputs))
-    took = time.perf_counter() - started
+            sender = live.Live(options.post, run, clock, options.spool)
+            stack.callback(sender.close)
+            sinks.append(sender)
+        outcome = Training(plan, chosen).run(Sinks(*sinks))
+        took = time.perf_counter() - started
     alone: Outcome | None = None
     if options.compare:
-        alone = Training(replace(plan, grow=False), chosen).run(Quiet())
+        alone = Training(replace(plan, grow=False), chosen).run(Sinks())
     print(report(outcome, alone, f"{plan.steps} steps in {took:.1f} s with {chosen.name}"))
-    if live:
-        print(f"\n{live.sent} frames sent, {live.dropped} dropped{': ' + live.trouble if live.dropped else ''}")
-    return 1 if live and live.dropped else 0
+    if not sender:
+        return 0
+    text, complete = live.report(sender.close())
+    print(f"\n{text}")
+    return 0 if complete else 1
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="record frames, tensors and events as an Avro object container file")
-    parser.add_argument("--post", metavar="URL", help="send the frames to a running ingest, e.g. http://127.0.0.1:8080")
+    parser.add_argument("--post", metavar="URL", help="send frames and events to a running ingest, e.g. http://127.0.0.1:8080")
+    parser.add_argument("--spool", type=Path, metavar="DIR",
+                        help="keep on disk what ingest does not take, also after the training; the next run with the directory sends it")
     parser.add_argument("--run", metavar="ID", help="the run's id (default: digits- and the time)")
     parser.add_argument("--seed", type=int, default=1, help="of all that is random (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="batches to learn from (default: %(default)s)")
@@ -76,6 +87,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--steps is {options.steps}; give at least 1")
     if not options.stretch > 0:
         parser.error(f"--stretch is {options.stretch}; give a number above 0")
+    if options.spool and not options.post:
+        parser.error("--spool is for what --post sends; give both")
     if options.post and options.stretch > 1:
         parser.error("--stretch above 1 would send frames from the future; leave it out with --post")
     return options

@@ -166,7 +166,7 @@ func (l *list) add(e entry) error {
 	}
 	for _, name := range e.certificates {
 		if other := l.byName[name]; other != nil {
-			return wrong(e.at, "the certificate %s is given twice (the other identity is %s)", name, other.Name)
+			return wrong(e.at, "the name of one of its certificates is given twice (the other identity is %s)", other.Name)
 		}
 		l.byName[name] = &e.Identity
 	}
@@ -227,7 +227,16 @@ func scalars[T any](node *yaml.Node, parse func(string) (T, error)) (all []T, er
 
 const longestName = 128
 
+// errToken is what is wrong with a name that is a token. It does not quote it.
+var errToken = errors.New("a name looks like a token of oona keys token; put its hash under tokens, and keep the token out of this file")
+
+// isToken reports whether a text looks like a token of NewToken, whole or nearly so.
+func isToken(text string) bool { return strings.HasPrefix(text, tokenPrefix) && len(text) > 32 }
+
 func checkName(text string) (string, error) {
+	if isToken(text) {
+		return "", errToken
+	}
 	for _, r := range text {
 		if r <= ' ' || r > '~' {
 			return "", errors.New("a name has only visible ASCII characters")
@@ -252,12 +261,15 @@ func checkCertificate(text string) (string, error) {
 	if text == "" {
 		return "", errors.New("a name is empty; give the common name or a DNS name of a certificate")
 	}
+	if isToken(text) {
+		return "", errToken
+	}
 	return text, nil
 }
 
 func checkPattern(text string) (string, error) {
 	if _, err := path.Match(text, ""); err != nil || text == "" {
-		return "", fmt.Errorf("%.100q is not a pattern; write for example exp-*", text)
+		return "", errors.New("a value is not a pattern; write for example exp-*")
 	}
 	return text, nil
 }

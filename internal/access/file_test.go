@@ -12,6 +12,9 @@ import (
 
 const secretToken = "oona_this-is-the-token-itself-and-never-printed"
 
+// secretWord is a token that does not look like one of Oona's.
+const secretWord = "SECRETWORD"
+
 // good is an access file with two identities.
 var good = `identities:
   - name: trainers
@@ -79,6 +82,10 @@ func TestParseRefuses(t *testing.T) {
 		"a name with a line end":   {"identities:\n- name: \"a\\nb\"\n", 2, ""},
 		"a token itself":           {entry("tokens: [" + secretToken + "]\n  roles: [metrics]"), 3, "a"},
 		"a token as a key":         {entry(secretToken + ": " + hash), 3, "a"},
+		"a token as a name":        {"identities:\n- name: " + secretToken + "\n  roles: [metrics]\n", 2, ""},
+		"a token as a certificate": {entry("certificates: [" + secretToken + "]\n  roles: [metrics]"), 3, "a"},
+		"a token as a pattern":     {entry("runs: [\"[" + secretToken + "\"]"), 3, "a"},
+		"a certificate twice":      {entry("certificates: [" + secretWord + ", " + secretWord + "]\n  roles: [metrics]"), 2, "a"},
 		"a token below a key":      {entry("tokens:\n    " + secretToken + ": x"), 4, "a"},
 		"a hash that is too short": {entry("tokens: [" + hash[2:] + "]\n  roles: [metrics]"), 3, "a"},
 		"a hash that is null":      {entry("tokens: [null]\n  roles: [metrics]"), 3, "a"},
@@ -101,7 +108,7 @@ func TestParseRefuses(t *testing.T) {
 			if !ok || fault.Line != test.line || fault.Identity != test.identity {
 				t.Errorf("the error is %v; want line %d, identity %q", err, test.line, test.identity)
 			}
-			if strings.Contains(err.Error(), secretToken) || strings.Contains(err.Error(), hash) {
+			if strings.Contains(err.Error(), secretToken) || strings.Contains(err.Error(), hash) || strings.Contains(err.Error(), secretWord) {
 				t.Errorf("the error quotes a token or a hash: %v", err)
 			}
 		})

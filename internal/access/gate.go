@@ -3,6 +3,7 @@ package access
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -10,10 +11,17 @@ import (
 	"github.com/morphogenetic/oona/internal/secret"
 )
 
-// The reasons why the client of a request is not known.
+// The reasons why the client of a request is not known. An error that wraps
+// ErrNoCredentials says which credentials there are.
 var (
-	ErrNoCredentials = errors.New("the request has no credentials; send a token (Authorization: Bearer TOKEN), or use a client certificate")
+	ErrNoCredentials = errors.New("the request has no credentials")
 	ErrUnknown       = errors.New("the credentials belong to no identity: the token or the certificate is wrong, or no longer valid")
+)
+
+var (
+	errNoToken       = fmt.Errorf("%w; send a token (Authorization: Bearer TOKEN)", ErrNoCredentials)
+	errNoCertificate = fmt.Errorf("%w; use a client certificate", ErrNoCredentials)
+	errNeither       = fmt.Errorf("%w; send a token (Authorization: Bearer TOKEN), or use a client certificate", ErrNoCredentials)
 )
 
 // Challenge returns the header WWW-Authenticate of an answer to a request with an error
@@ -44,8 +52,8 @@ func Open(files *secret.Files, setting, file string) (*Gate, error) {
 // It has all roles.
 func AnyCertificate() *Gate { return &Gate{} }
 
-// Identify returns who sends a request. The error is ErrNoCredentials or ErrUnknown. A
-// token goes before a certificate.
+// Identify returns who sends a request. The error wraps ErrNoCredentials or is ErrUnknown.
+// A token goes before a certificate.
 //
 // The token is looked up by its hash in a map. How long that takes tells an attacker at
 // most something about hashes that are in the file. To use that he would need a token
@@ -65,15 +73,26 @@ func (g *Gate) Identify(r *http.Request) (*Identity, error) {
 	}
 	certificate := verified(r)
 	if certificate == nil {
-		return nil, ErrNoCredentials
+		return nil, known.missing()
 	}
 	return orUnknown(known.certified(certificate))
+}
+
+// missing returns the error for a request without credentials.
+func (l *list) missing() error {
+	switch {
+	case len(l.byName) == 0:
+		return errNoToken
+	case len(l.byHash) == 0:
+		return errNoCertificate
+	}
+	return errNeither
 }
 
 // anyOf returns an identity that may do everything, if there is a certificate.
 func anyOf(certificate *x509.Certificate) (*Identity, error) {
 	if certificate == nil {
-		return nil, ErrNoCredentials
+		return nil, errNoCertificate
 	}
 	all := []string{everything}
 	return &Identity{Name: certificate.Subject.CommonName, roles: roles, runs: all, producers: all}, nil

@@ -75,11 +75,31 @@ func TestIdentify(t *testing.T) {
 			}
 		})
 	}
+	if _, err := gate.Identify(request(nil)); !errors.Is(err, errNeither) {
+		t.Errorf("tokens and certificates: error %v", err)
+	}
 	if who, err := AnyCertificate().Identify(request(leaf(time.Hour, "kubelet"))); err != nil || who.Name != "kubelet" || !who.Has(Profile) || !who.Run("r") || !who.Producer("p") {
 		t.Errorf("any certificate: %+v, error %v", who, err)
 	}
-	if _, err := AnyCertificate().Identify(request(nil, "Bearer old")); !errors.Is(err, ErrNoCredentials) {
+	if _, err := AnyCertificate().Identify(request(nil, "Bearer old")); !errors.Is(err, errNoCertificate) {
 		t.Errorf("no certificate: error %v", err)
+	}
+}
+
+// A client without credentials is told which ones there are.
+func TestMissingCredentialsAreNamed(t *testing.T) {
+	for credentials, want := range map[string]error{
+		"tokens: [" + HashOf("a").String() + "]":                         errNoToken,
+		"certificates: [a.test]":                                         errNoCertificate,
+		"certificates: [a.test], tokens: [" + HashOf("a").String() + "]": errNeither,
+	} {
+		l, err := parse([]byte("identities:\n- {name: a, roles: [metrics], " + credentials + "}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.missing(); !errors.Is(err, want) {
+			t.Errorf("%s: the error is %v", credentials, err)
+		}
 	}
 }
 

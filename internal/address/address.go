@@ -40,6 +40,12 @@ func Parse(text string) (Address, error) {
 	return Address{host, number}, nil
 }
 
+// OnlyHere reports whether text is an address to which only this machine can connect.
+func OnlyHere(text string) bool {
+	a, err := Parse(text)
+	return err == nil && a.isLoopback()
+}
+
 // isHost reports whether text can be an IP address or the name of a host.
 func isHost(text string) bool {
 	if _, err := netip.ParseAddr(text); err == nil {

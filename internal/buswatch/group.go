@@ -29,7 +29,7 @@ type Group struct {
 	Bus    bus.Groups
 	Flag   string // that names the group
 	Name   string
-	Topic  string
+	Topics []string // that its workers read
 	Logger *slog.Logger
 }
 
@@ -71,7 +71,7 @@ func (g Group) look(ctx context.Context) error {
 	others := make(map[string]bool)
 	for _, m := range members {
 		for topic := range m.Partitions {
-			if topic != g.Topic {
+			if !slices.Contains(g.Topics, topic) {
 				others[topic] = true
 			}
 		}
@@ -81,5 +81,5 @@ func (g Group) look(ctx context.Context) error {
 	}
 	return fmt.Errorf("%w: %w", ErrSharedGroup, &oona.FieldError{Field: g.Flag, Reason: fmt.Sprintf(
 		"members of %s read %s, and this worker reads %s; give the workers of each --prefix another %s, or stop the others first",
-		g.Name, strings.Join(slices.Sorted(maps.Keys(others)), ", "), g.Topic, g.Flag)})
+		g.Name, strings.Join(slices.Sorted(maps.Keys(others)), ", "), strings.Join(g.Topics, " and "), g.Flag)})
 }

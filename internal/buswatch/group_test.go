@@ -46,7 +46,7 @@ func TestGroupOfAnotherInstallation(t *testing.T) {
 		t.Fatal(err)
 	}
 	group := func(topic string) buswatch.Group {
-		return buswatch.Group{Bus: b, Flag: "--group", Name: "g", Topic: topic, Logger: slog.New(slog.DiscardHandler)}
+		return buswatch.Group{Bus: b, Flag: "--group", Name: "g", Topics: []string{topic}, Logger: slog.New(slog.DiscardHandler)}
 	}
 	if err := group("a.metrics").Start(t.Context()); err != nil {
 		t.Errorf("the first member: %v", err)
@@ -113,7 +113,7 @@ func TestGroupBecomesShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		of := &membership{err: bus.ErrDenied}
-		g := buswatch.Group{Bus: of, Flag: "--group", Name: "g", Topic: "a", Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		g := buswatch.Group{Bus: of, Flag: "--group", Name: "g", Topics: []string{"a"}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		if err := g.Start(t.Context()); err != nil || strings.Count(log.String(), "level=WARN") != 1 {
 			t.Errorf("if it is not known: %v, %s", err, log.String())
 		}

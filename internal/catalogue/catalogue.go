@@ -20,6 +20,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/verdict"
 )
 
 //go:embed default.v*.yaml
@@ -31,6 +32,7 @@ var versions = []string{"default.v1.yaml"}
 // Catalogue has the metrics by name. It is immutable and safe for concurrent use.
 type Catalogue struct {
 	metrics map[string]oona.Metric
+	rules   map[string]verdict.Rule // of metrics that are judged, or have verdict: none
 }
 
 // Default returns the newest built-in catalogue.
@@ -66,11 +68,11 @@ func builtIn(file string) (*Catalogue, error) {
 // Parse parses a whole catalogue in the form of [Catalogue.YAML]. Unlike Open, it adds
 // no entries of a built-in catalogue.
 func Parse(text []byte) (*Catalogue, error) {
-	metrics, err := read(bytes.NewReader(text))
+	c, err := read(text)
 	if err != nil {
 		return nil, err
 	}
-	return &Catalogue{metrics}, nil
+	return c, c.complete()
 }
 
 // Open returns the newest built-in catalogue with the entries of the file at path. If
@@ -103,13 +105,21 @@ func (c *Catalogue) Overlay(path string) (*Catalogue, error) {
 // With returns c with the entries of r. An entry of r replaces the whole entry of c with
 // the same name. Errors name the metric.
 func (c *Catalogue) With(r io.Reader) (*Catalogue, error) {
-	own, err := read(r)
+	text, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fmt.Errorf("metric catalogue: %w", err)
 	}
-	metrics := maps.Clone(c.metrics)
-	maps.Copy(metrics, own)
-	return &Catalogue{metrics}, nil
+	own, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("metric catalogue: %w", err)
+	}
+	over := &Catalogue{maps.Clone(c.metrics), maps.Clone(c.rules)}
+	for name := range own.metrics {
+		delete(over.rules, name)
+	}
+	maps.Copy(over.metrics, own.metrics)
+	maps.Copy(over.rules, own.rules)
+	return over, nil
 }
 
 // Hash returns the hash of the catalogue's groups and directions.
@@ -117,11 +127,20 @@ func (c *Catalogue) Hash() oona.CatalogueHash {
 	return oona.HashCatalogue(slices.Collect(maps.Values(c.metrics)))
 }
 
-// YAML returns the whole catalogue in the form that Parse reads.
+// YAML returns the whole catalogue in the form that Parse reads. It has a rule only
+// where that differs from the built-in one, as programs of before there were rules
+// refuse the key.
 func (c *Catalogue) YAML() ([]byte, error) {
-	entries := make(map[string]map[string]string, len(c.metrics))
+	known, err := builtInRules()
+	if err != nil {
+		return nil, err
+	}
+	entries := make(map[string]map[string]any, len(c.metrics))
 	for name, m := range c.metrics {
-		entry := map[string]string{"group": m.Group.String()}
+		entry := map[string]any{"group": m.Group.String()}
+		if r := c.rules[name]; r != known[name] {
+			entry["verdict"] = ruleYAML(r)
+		}
 		for word, d := range directions {
 			if d == m.Direction {
 				entry["direction"] = word
@@ -163,11 +182,11 @@ func (c *Catalogue) Group(g oona.Group) []oona.Metric {
 }
 
 // read parses one YAML document. A document without content has no metrics.
-func read(r io.Reader) (map[string]oona.Metric, error) {
+func read(text []byte) (*Catalogue, error) {
 	var document struct {
-		Metrics map[string]map[string]string `yaml:"metrics"`
+		Metrics map[string]map[string]yaml.Node `yaml:"metrics"`
 	}
-	decoder := yaml.NewDecoder(r)
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
 		return nil, formError(err)
@@ -177,16 +196,37 @@ func read(r io.Reader) (map[string]oona.Metric, error) {
 	} else if !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	metrics := make(map[string]oona.Metric, len(document.Metrics))
+	c := &Catalogue{make(map[string]oona.Metric, len(document.Metrics)), make(map[string]verdict.Rule)}
 	// Sorted, so that the same file always gives the same error.
 	for _, name := range slices.Sorted(maps.Keys(document.Metrics)) {
-		m, err := metric(name, document.Metrics[name])
-		if err != nil {
+		if err := c.add(name, document.Metrics[name]); err != nil {
 			return nil, err
 		}
-		metrics[name] = m
 	}
-	return metrics, nil
+	return c, nil
+}
+
+// add converts an entry and adds it. Its key verdict may be missing.
+func (c *Catalogue) add(name string, entry map[string]yaml.Node) error {
+	if node, ok := entry["verdict"]; ok {
+		rule, err := parseRule(&node)
+		if err != nil {
+			return fmt.Errorf("metric %s: verdict: %w; %w", name, formError(err), errRule)
+		}
+		c.rules[name] = rule
+		delete(entry, "verdict")
+	}
+	values := make(map[string]string, len(entry))
+	for key, node := range entry {
+		var value string
+		if err := node.Decode(&value); err != nil {
+			return formError(err)
+		}
+		values[key] = value
+	}
+	m, err := metric(name, values)
+	c.metrics[name] = m
+	return err
 }
 
 // formError replaces an error of the YAML package that shows the types of this package.
@@ -245,7 +285,7 @@ func metric(name string, entry map[string]string) (oona.Metric, error) {
 		case "help":
 			m.Help = strings.TrimSpace(value)
 		default:
-			return m, fmt.Errorf("metric %s: unknown key %q; keys are group, unit, direction and help", name, key)
+			return m, fmt.Errorf("metric %s: unknown key %q; keys are group, unit, direction, help and verdict", name, key)
 		}
 	}
 	return m, nil

@@ -9,6 +9,25 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
+// The catalogue in docs/protocol.md can be parsed, and has every key.
+func TestDocumentedCatalogue(t *testing.T) {
+	page, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "### Catalogues\n")
+	_, text, _ := strings.Cut(section, "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	c, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := oona.Metric{Name: "energy_joules", Group: oona.Performance, Unit: "joules", Direction: oona.LowerIsBetter, Help: "Energy of one batch."}
+	if got := c.Metric(want.Name); got != want || !c.Rule(want.Name).Judged {
+		t.Errorf("the example is %+v, judged: %v; want %+v", got, c.Rule(want.Name).Judged, want)
+	}
+}
+
 // The table of metrics in docs/metrics.md agrees with the newest built-in catalogue.
 func TestDocumentedMetrics(t *testing.T) {
 	page, err := os.ReadFile("../../docs/metrics.md")

@@ -35,6 +35,7 @@ type Worker struct {
 	Kind      string
 	File      string
 	Effective string         // YAML, as the worker's --check prints it
+	Warnings  []string       // that the worker's --check prints
 	settings  map[string]any // of Effective, by the names of flags
 	given     map[string]any // of File, by the names of flags
 }
@@ -130,6 +131,11 @@ func Ask(ctx context.Context, bin, kind, file string) (Worker, error) {
 		return w, fmt.Errorf("%s: run %s --check: %w", w, cmd.Path, err)
 	}
 	w.Effective = out.String()
+	for line := range strings.Lines(messages.String()) {
+		if warning, ok := strings.CutPrefix(strings.TrimSpace(line), kind+": warning: "); ok {
+			w.Warnings = append(w.Warnings, warning)
+		}
+	}
 	if err := yaml.Unmarshal(out.Bytes(), &w.settings); err != nil {
 		return w, fmt.Errorf("%s: read the output of %s --check: %w", w, cmd.Path, err)
 	}

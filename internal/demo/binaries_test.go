@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
@@ -203,6 +204,17 @@ func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, layer str
 // all layers if layer is empty.
 func (p *process) metric(t *testing.T, name, layer string) (sum float64) {
 	t.Helper()
+	for _, m := range p.series(t, name) {
+		if layer == "" || label(m, "layer") == layer {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+// series returns the series of a metric that the process shows now.
+func (p *process) series(t *testing.T, name string) []*dto.Metric {
+	t.Helper()
 	response, err := http.Get(p.url + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -213,12 +225,7 @@ func (p *process) metric(t *testing.T, name, layer string) (sum float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range families[name].GetMetric() {
-		if layer == "" || label(m, "layer") == layer {
-			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return sum
+	return families[name].GetMetric()
 }
 
 func (p *process) terminate(t *testing.T) {

@@ -83,6 +83,9 @@ func (c Config) Validate() error {
 	return w.Validate()
 }
 
+// group returns the consumer group of the aggregator.
+func (c Config) group() string { return c.Prefix + "-demo" }
+
 // windows returns the engine's configuration, derived from c.Window and c.Idle.
 func (c Config) windows() windows.Config {
 	w := windows.DefaultConfig()

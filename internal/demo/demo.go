@@ -17,6 +17,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	lives "github.com/morphogenetic/oona/internal/audit"
 	"github.com/morphogenetic/oona/internal/loadgen"
 	"github.com/morphogenetic/oona/internal/watch"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -55,13 +56,13 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 		return nil, fmt.Errorf("the records on the topics were not read within %s; stop other load on this machine, or use an empty --data directory", settleTimeout)
 	}
 	s.before = before.aggregate
-	s.say(cfg)
+	fmt.Fprint(s.out, s.banner(cfg))
 	if cfg.For > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, cfg.For)
 		defer cancel()
 	}
-	show, err := s.show(screen)
+	show, err := s.show(cfg, screen)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +75,9 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 	after, settled, err := s.settle(context.WithoutCancel(ctx), cfg.Once, cfg.Idle)
 	show()
 	report := before.until(after, played)
+	if err == nil {
+		report.EventFaults, err = s.eventFaults(context.WithoutCancel(ctx))
+	}
 	report.Tensors = audit.finish(context.WithoutCancel(ctx), report.Records)
 	if err := errors.Join(playErr, err); err != nil {
 		return nil, err
@@ -110,6 +114,8 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 		total.Acknowledged += result.Acknowledged
 		total.Refused += result.Refused
 		total.Tensors += result.Tensors
+		total.EventsSent += result.EventsSent
+		total.EventsAcknowledged += result.EventsAcknowledged
 		switch {
 		case ctx.Err() != nil:
 			return total, nil
@@ -126,6 +132,21 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 	}
 }
 
+// eventFaults audits the events of the runs that were played, and returns how much is wrong
+// with them.
+func (s *services) eventFaults(ctx context.Context) (faults int64, err error) {
+	for _, run := range s.runs {
+		found, err := lives.Run(ctx, s.bus, lives.Options{Topics: s.topics, Run: run, Seed: oona.AnySeed}, func(*lives.Life) error { return nil })
+		if err != nil {
+			return 0, err
+		}
+		for _, n := range found.Faults {
+			faults += int64(n)
+		}
+	}
+	return faults, nil
+}
+
 // run is a loadgen.Player and the run that it plays.
 type run struct {
 	*loadgen.Player
@@ -135,7 +156,7 @@ type run struct {
 func (s *services) playRun(ctx context.Context, cfg Config) (loadgen.Result, error) {
 	playing := loadgen.DefaultConfig()
 	playing.URL = s.ingestURL
-	playing.Run = oona.RunID(ulid.Make().String())
+	playing.Run, playing.Events = oona.RunID(ulid.Make().String()), true
 	playing.Logger = s.logger
 	var err error
 	if playing.Speed, err = loadgen.ParseSpeed(cfg.Speed); err != nil {
@@ -153,5 +174,6 @@ func (s *services) playRun(ctx context.Context, cfg Config) (loadgen.Result, err
 		return loadgen.Result{}, err
 	}
 	s.playing.Store(&run{p, playing.Run})
+	s.runs = append(s.runs, playing.Run)
 	return p.Run(ctx)
 }

@@ -493,7 +493,8 @@ func label(m *dto.Metric, name string) string {
 func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 	whole := Report{Sent: 10, Acknowledged: 9, Refused: 1, Accepted: 9, Records: 9, Folded: 6, Duplicate: 1, Late: 1, Dead: 1,
 		SideRecords: SideRecords{Late: 1, Dead: 1}, RollupsEmitted: 4, RollupsOnBus: 4, RollupsRead: 4,
-		TensorsSent: 5, ClaimsAccepted: 2, Tensors: TensorCounts{Inline: 3, Claimed: 2, Verified: 2}}
+		TensorsSent: 5, ClaimsAccepted: 2, Tensors: TensorCounts{Inline: 3, Claimed: 2, Verified: 2},
+		EventsSent: 4, EventsAcknowledged: 3, EventsAccepted: 3, EventsOnBus: 3}
 	whole.reconcile(true)
 	if !whole.Agree {
 		t.Fatalf("a whole report does not agree: %+v", whole.Checks)
@@ -507,8 +508,8 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 			t.Errorf("%q is a bound: %t", c.Claim, c.AtMost)
 		}
 	}
-	if len(whole.Checks) != 14 || bounds != 4 {
-		t.Errorf("%d checks with %d bounds; README.md says 10 sums and 4 bounds", len(whole.Checks), bounds)
+	if len(whole.Checks) != 18 || bounds != 7 {
+		t.Errorf("%d checks with %d bounds; README.md says 11 sums and 7 bounds", len(whole.Checks), bounds)
 	}
 	for name, spoil := range map[string]func(*Report){
 		"an answer is missing":           func(r *Report) { r.Acknowledged-- },
@@ -522,6 +523,10 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 		"a tensor is not on the topic":   func(r *Report) { r.Tensors.Inline = 2 },
 		"a claim is not on the topic":    func(r *Report) { r.Tensors.Claimed, r.Tensors.Verified, r.Tensors.Inline = 1, 1, 4 },
 		"a tensor was not read back":     func(r *Report) { r.Tensors.Verified = 1 },
+		"an event was not sent":          func(r *Report) { r.EventsSent = 2 },
+		"an event was not accepted":      func(r *Report) { r.EventsAccepted = 2 },
+		"an event is not on its topic":   func(r *Report) { r.EventsOnBus = 2 },
+		"an event is wrong":              func(r *Report) { r.EventFaults = 1 },
 		"a window is open":               func(r *Report) { r.OpenWindows = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,7 +47,8 @@ func TestPrometheus(t *testing.T) {
 	kept, killed := line.exporter(t, "127.0.0.1:0"), line.exporter(t, "127.0.0.1:0")
 	kept.awaitReady(t, ctx)
 	killed.awaitReady(t, ctx)
-	p := startPrometheus(t, path, kept, killed)
+	p := startPrometheus(t, path, []string{"--enable-feature", "native-histograms"}, kept, killed)
+	defaults := startPrometheus(t, path, nil, kept, killed)
 	a, b := instance(kept), instance(killed)
 	p.await(t, ctx, "both exporters are scraped", 2, `sum(up)`)
 
@@ -74,7 +75,14 @@ func TestPrometheus(t *testing.T) {
 	p.await(t, ctx, "it has counted frames of twelve seconds", 1, `kasmina_layer_frames_total{layer="steady",`+b+`} >= bool 120`)
 	p.await(t, ctx, "the silent layer is gone", 0, `count({layer="leaving"}) or vector(0)`)
 	stop()
-	p.await(t, ctx, "all frames are stored", float64(len(steady.observed)), `kasmina_layer_frames_total{layer="steady",`+a+`}`)
+	// The layer is shown for some seconds more only, in which a busy machine may not ask, or in
+	// which its last windows may not be there yet. One more frame then shows it again.
+	stored := `max_over_time(kasmina_layer_frames_total{layer="steady",` + a + `}[5m])`
+	for ctx.Err() == nil && !p.within(ctx, 20*time.Second, float64(len(steady.observed)), stored) {
+		t.Log("not all frames are stored; one more is sent")
+		line.send(t, steady.frame())
+	}
+	p.await(t, ctx, "all frames are stored", float64(len(steady.observed)), stored)
 	read := func(instance string) string {
 		return `sum(oona_exporter_next_offset{topic="kasmina.telemetry.layer.health",` + instance + `})`
 	}
@@ -86,6 +94,7 @@ func TestPrometheus(t *testing.T) {
 		checkQuantiles(t, ctx, p, now, `kasmina_layer_health{layer="steady",metric="gradient_norm",`+a+`}`, steady.samples)
 		checkQuantiles(t, ctx, p, last.at, `kasmina_layer_health{layer="leaving",metric="gradient_norm",`+a+`}`, leaving.samples)
 	})
+	t.Run("documented queries", func(t *testing.T) { checkDocumentedQueries(t, ctx, p, defaults, now) })
 	t.Run("silence", func(t *testing.T) { // to a scrape or two
 		shown := last.at.Sub(time.UnixMilli(int64(1000 * last.value)))
 		t.Logf("last shown %s after the last window's end", shown)
@@ -193,12 +202,13 @@ func (r *trainer) frame() *oona.Frame {
 	now := time.Now()
 	f := &oona.Frame{
 		Run: "run", Layer: r.layer, Producer: oona.ProducerID(r.layer), Epoch: r.epoch, Sequence: int64(len(r.observed)),
-		ObservedAt: oona.MicrosOf(now), Step: int64(len(r.observed)), Metrics: []oona.Column{{Name: "gradient_norm"}},
+		ObservedAt: oona.MicrosOf(now), Step: int64(len(r.observed)), Metrics: []oona.Column{{Name: "gradient_norm"}, {Name: "dead_fraction"}},
 	}
 	for id := range oona.SeedID(sendSeeds) {
 		value := float32(math.Exp(1.5 * r.random.NormFloat64()))
 		f.Seeds, f.States = append(f.Seeds, id), append(f.States, oona.Training)
 		f.Metrics[0].Values = append(f.Metrics[0].Values, value)
+		f.Metrics[1].Values = append(f.Metrics[1].Values, 0.1+float32(id)/1000)
 		r.samples = append(r.samples, float64(value))
 	}
 	r.observed = append(r.observed, now)
@@ -269,7 +279,7 @@ func (g *together) drop(one *trainer) {
 // server is a running Prometheus.
 type server struct{ url string }
 
-func startPrometheus(t *testing.T, path string, targets ...*process) *server {
+func startPrometheus(t *testing.T, path string, flags []string, targets ...*process) *server {
 	t.Helper()
 	dir := t.TempDir()
 	var addresses []string
@@ -281,8 +291,8 @@ func startPrometheus(t *testing.T, path string, targets ...*process) *server {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := launchAny(t, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", "127.0.0.1:0",
-		"--enable-feature", "native-histograms", "--log.format", "json")
+	p := launchAny(t, path, append(flags, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", "127.0.0.1:0",
+		"--log.format", "json")...)
 	t.Cleanup(func() { p.terminate(t) })
 	return &server{"http://" + p.address("Listening on")}
 }
@@ -313,6 +323,7 @@ func (p *point) UnmarshalJSON(data []byte) error {
 
 // result is a series that a query returns: one point, or the points of a range.
 type result struct {
+	Metric map[string]string // its labels
 	Value  point
 	Values []point
 }
@@ -356,6 +367,19 @@ func (s *server) await(t *testing.T, ctx context.Context, what string, want floa
 		bus.Pause(ctx, pollInterval)
 	}
 	t.Fatalf("%s: %s is %v, want %v", what, query, last, want)
+}
+
+// within reports whether a query has a result within some time.
+func (s *server) within(ctx context.Context, most time.Duration, want float64, query string) bool {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for ctx.Err() == nil {
+		if results, _ := s.query(ctx, time.Now(), query); len(results) == 1 && results[0].Value.value == want {
+			return true
+		}
+		bus.Pause(ctx, pollInterval)
+	}
+	return false
 }
 
 // one returns the single result of a query.
@@ -419,13 +443,15 @@ func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Ti
 	span := over(began, now)
 	kept, killed := p.one(t, ctx, now, of(a)+span).Values, p.one(t, ctx, now, of(b)+span).Values
 	total := float64(len(sent.observed))
-	if first, last := kept[0].value, kept[len(kept)-1].value; first != 1 || last != total {
-		t.Errorf("the counter went from %v to %v, want from 1 to %v", first, last, total)
+	// A counter begins with 0 if a scrape comes between the rollups of the two groups.
+	first, other := kept[0].value, killed[0].value
+	if last := kept[len(kept)-1].value; first > 1 || last != total {
+		t.Errorf("the counter went from %v to %v, want from 0 or 1 to %v", first, last, total)
 	}
-	if killed[0].value != 1 {
-		t.Errorf("the other counter began with %v, want 1", killed[0].value)
+	if other > 1 {
+		t.Errorf("the other counter began with %v, want 0 or 1", other)
 	}
-	checkIncrease(t, p.value(t, ctx, now, "increase("+of(a)+span+")"), total-1, len(kept))
+	checkIncrease(t, p.value(t, ctx, now, "increase("+of(a)+span+")"), total-first, len(kept))
 
 	// What the killed exporter had counted is not counted again when it is back, and
 	// it misses no frame that was sent when it was ready.
@@ -439,8 +465,8 @@ func checkRates(t *testing.T, ctx context.Context, p *server, began, now time.Ti
 	if sentBefore := float64(sent.until(ready)); missed < before || missed > sentBefore {
 		t.Errorf("after the restart %v of %v frames are not counted, want %v to %v", missed, total, before, sentBefore)
 	}
+	checkIncrease(t, p.value(t, ctx, now, "increase("+of(b)+span+")"), before-other+after, len(killed))
 	increase := before - 1 + after
-	checkIncrease(t, p.value(t, ctx, now, "increase("+of(b)+span+")"), increase, len(killed))
 	histogram := `kasmina_layer_health{layer="steady",metric="gradient_norm",` + b + `}`
 	checkIncrease(t, p.value(t, ctx, now, "histogram_count(increase("+histogram+span+"))"), sendSeeds*increase, len(killed))
 

@@ -39,6 +39,14 @@ type Report struct {
 	RollupsEmitted int64 `json:"rollups_emitted"`
 	RollupsOnBus   int64 `json:"rollups_on_bus"`
 	RollupsRead    int64 `json:"rollups_read"`
+	// Events that loadgen sent, those that were acknowledged with 200, those that
+	// ingest accepted from anyone, and those on the topics of events. EventFaults is how
+	// much is wrong with the events of the runs that were played, as oona audit says it.
+	EventsSent         int64 `json:"events_sent"`
+	EventsAcknowledged int64 `json:"events_acknowledged"`
+	EventsAccepted     int64 `json:"events_accepted"`
+	EventsOnBus        int64 `json:"events_on_bus"`
+	EventFaults        int64 `json:"event_faults"`
 	// Windows that were still open at the end. Their frames are folded, but their
 	// rollups are not emitted.
 	OpenWindows int64 `json:"open_windows"`
@@ -81,6 +89,10 @@ func (r *Report) reconcile(windowsClosed bool) {
 		atMost("tensors acknowledged <= tensors on the topic, in frames and claimed", r.TensorsSent, r.Tensors.Inline+r.Tensors.Claimed),
 		atMost("claims accepted by ingest <= claims on the topic", r.ClaimsAccepted, r.Tensors.Claimed),
 		equal("claims on the topic = tensors read back and verified", r.Tensors.Claimed, r.Tensors.Verified),
+		atMost("events acknowledged <= events sent", r.EventsAcknowledged, r.EventsSent),
+		atMost("events acknowledged <= events accepted by ingest (others may send too)", r.EventsAcknowledged, r.EventsAccepted),
+		atMost("events accepted <= events on their topics (others may write too)", r.EventsAccepted, r.EventsOnBus),
+		equal("nothing is wrong with the events (oona audit)", r.EventFaults, 0),
 		equal("rollups emitted = rollups on the bus", r.RollupsEmitted, r.RollupsOnBus),
 		equal("rollups emitted = rollups read by the exporter", r.RollupsEmitted, r.RollupsRead),
 	}
@@ -117,6 +129,7 @@ func (r *Report) Print(w io.Writer) error {
 	row("dead", r.Dead, "")
 	row("tensors sent", r.TensorsSent, fmt.Sprintf("on the topic: %d in frames, %d claimed", r.Tensors.Inline, r.Tensors.Claimed))
 	row("read back", r.Tensors.Verified, "from the tensor store, and verified")
+	row("events sent", r.EventsSent, fmt.Sprintf("acknowledged %d, accepted by ingest %d, on their topics %d", r.EventsAcknowledged, r.EventsAccepted, r.EventsOnBus))
 	row("rollups emitted", r.RollupsEmitted, fmt.Sprintf("windows still open: %d", r.OpenWindows))
 	row("read by the exporter", r.RollupsRead, "")
 	if err := t.Flush(); err != nil {

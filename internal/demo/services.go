@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -38,7 +39,10 @@ type services struct {
 	ingest    *ingest.Stage
 	aggregate *aggregate.Stage
 	export    *export.Stage
-	tensors   *claimcheck.Store // nil with a given Kafka
+	events    bus.Reader // of transitions
+
+	transitions *export.Transitions
+	tensors     *claimcheck.Store // nil with a given Kafka
 
 	ingestURL  string
 	adminURL   string
@@ -48,6 +52,7 @@ type services struct {
 	logger     *slog.Logger
 	playing    atomic.Pointer[run]
 	recording  []byte           // nil for synthetic load
+	runs       []oona.RunID     // that were played
 	before     aggregate.Counts // counts when loadgen started; a data directory may hold older runs
 
 	ended   chan struct{} // closed when all services have ended; outcome is set then
@@ -112,10 +117,12 @@ func (s *services) build(ctx context.Context, cfg Config) ([]worker.Component, e
 		return nil, err
 	}
 	admin.Note("bus", watch.Note)
+	admin.Serve(export.StatusPath, export.StatusSays, s.export.Status(s.bus))
 	return []worker.Component{
 		{Name: "ingest", Run: runIngest},
 		{Name: "aggregate", Run: runAggregate},
 		{Name: "exporter", Run: s.export.Run},
+		{Name: "events", Run: func(ctx context.Context) error { return s.transitions.Run(ctx, s.events) }},
 		{Name: "bus watch", Run: watch.Run},
 		{Name: "admin server", Run: admin.Run},
 	}, nil
@@ -153,7 +160,7 @@ func (s *services) openBus(ctx context.Context, cfg Config) (err error) {
 		connect.Security = cfg.Security
 	}
 	s.bus = kafka.New(connect, s.logger)
-	if _, err = s.bus.Apply(ctx, append(s.topics.Specs(cfg.Partitions), s.topics.SettingsSpec())); err != nil {
+	if _, err = s.bus.Apply(ctx, append(append(s.topics.Specs(cfg.Partitions), s.topics.EventSpecs(cfg.Partitions)...), s.topics.SettingsSpec(), s.topics.RedrivesSpec())); err != nil {
 		return err
 	}
 	return s.writeFirst(ctx, cfg)
@@ -179,7 +186,7 @@ func (s *services) buildIngest(ctx context.Context, cfg Config, registry *promet
 	}
 	s.closers = append(s.closers, publisher.Close)
 	stage := ingest.DefaultConfig()
-	stage.Topic = s.topics.SeedMetrics
+	stage.Topic, stage.Events = s.topics.SeedMetrics, s.topics
 	stage.Instance = "demo"
 	if s.tensors != nil { // else Tensors would be an interface that holds a nil pointer
 		stage.Tensors = s.tensors
@@ -192,7 +199,14 @@ func (s *services) buildIngest(ctx context.Context, cfg Config, registry *promet
 		return nil, err
 	}
 	s.ingestURL = "http://" + listener.Addr().String()
-	return func(ctx context.Context) error { return s.ingest.Run(ctx, listener) }, nil
+	return func(ctx context.Context) error {
+		ctx, stop := context.WithCancel(ctx)
+		var following sync.WaitGroup
+		following.Go(func() { settings.FollowLimits(ctx, s.bus, s.topics, s.logger, s.ingest.SetLimits) })
+		defer following.Wait()
+		defer stop()
+		return s.ingest.Run(ctx, listener)
+	}, nil
 }
 
 func (s *services) buildAggregate(ctx context.Context, cfg Config, known *catalogue.Catalogue, registry *prometheus.Registry) (func(context.Context) error, error) {
@@ -209,7 +223,7 @@ func (s *services) buildAggregate(ctx context.Context, cfg Config, known *catalo
 	if s.aggregate, err = aggregate.New(stage, catalogues, publisher, registry, s.logger); err != nil {
 		return nil, err
 	}
-	subscriber, err := s.bus.Member(bus.MemberOptions{Group: cfg.Prefix + "-demo"}, s.aggregate)
+	subscriber, err := s.bus.Member(bus.MemberOptions{Group: cfg.group()}, s.aggregate)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +239,14 @@ func (s *services) buildExport(known *catalogue.Catalogue, registry *prometheus.
 	s.closers = append(s.closers, log.Close)
 	stage := export.DefaultConfig()
 	stage.Topics = s.topics
-	s.export, err = export.New(stage, log, known, registry, s.logger)
+	if s.export, err = export.New(stage, log, known, registry, s.logger); err != nil {
+		return err
+	}
+	if s.events, err = s.bus.Reader(bus.ReaderOptions{}); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.events.Close)
+	s.transitions, err = export.NewTransitions(stage, registry, s.logger)
 	return err
 }
 

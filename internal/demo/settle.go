@@ -22,10 +22,12 @@ const (
 type measure struct {
 	accepted  int64
 	claims    int64 // in accepted frames
+	events    int64 // accepted
 	aggregate aggregate.Counts
 	export    export.Counts
 	records   int64 // on the seed-metrics topic, Oona's own included
 	rollups   int64 // on both rollup topics
+	told      int64 // events on their topics
 	side      SideRecords
 }
 
@@ -36,11 +38,12 @@ func (s *services) measure(ctx context.Context) (measure, error) {
 	m := measure{
 		accepted:  taken.Frames,
 		claims:    taken.Claims,
+		events:    taken.Events,
 		aggregate: s.aggregate.Counts(),
 		export:    s.export.Counts(),
 	}
 	t := s.topics
-	extents, err := s.bus.Extents(ctx, t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)
+	extents, err := s.bus.Extents(ctx, append(t.Events(), t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)...)
 	if err != nil {
 		return measure{}, fmt.Errorf("measure the topics: %w", err)
 	}
@@ -52,6 +55,9 @@ func (s *services) measure(ctx context.Context) (measure, error) {
 	}
 	m.records = length(t.SeedMetrics)
 	m.rollups = length(t.LayerHealth) + length(t.LayerPerformance)
+	for _, topic := range t.Events() {
+		m.told += length(topic)
+	}
 	m.side = SideRecords{Late: length(t.Late), Quarantine: length(t.Quarantine), Overflow: length(t.Overflow), Dead: length(t.SeedMetricsDead)}
 	return m, nil
 }
@@ -124,5 +130,10 @@ func (m measure) until(end measure, played loadgen.Counts) *Report {
 		RollupsOnBus:   end.rollups - m.rollups,
 		RollupsRead:    end.export.Rollups + end.export.Repeats - m.export.Rollups - m.export.Repeats,
 		OpenWindows:    to.OpenWindows,
+
+		EventsSent:         played.EventsSent,
+		EventsAcknowledged: played.EventsAcknowledged,
+		EventsAccepted:     end.events - m.events,
+		EventsOnBus:        end.told - m.told,
 	}
 }

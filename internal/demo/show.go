@@ -7,44 +7,50 @@ import (
 	"sync"
 	"time"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
-// say prints the addresses of all services, and commands to look at them. Its lines fit
-// a terminal of 80 columns, as one that wraps in a word is hard to read and to copy.
-func (s *services) say(cfg Config) {
+// banner returns the addresses of all services, and commands to look at them. Its lines fit
+// a terminal of 80 columns, as one that wraps in a word is hard to read and to copy. With
+// three layers below it, it fits 24 rows.
+func (s *services) banner(cfg Config) string {
 	broker := strings.Join(s.brokers, ",")
 	if s.embedded {
 		broker += " (embedded, for testing; production means Kafka)"
 	}
 	tensors := "in their frames; keep those for others with ingest's --tensor-store"
 	if s.tensors != nil {
-		tensors = s.tensorsURL + "\n           (above 16 KiB; embedded S3 server, for testing)"
+		tensors = s.tensorsURL + " (above 16 KiB; embedded S3)"
 	}
-	fmt.Fprintf(s.out, `Oona is running: %s
+	return fmt.Sprintf(`Oona is running: %s
   windows  of %s, idle after %s (production: 10s and 60s)
   ingest   %s/v1/frames
   metrics  %s/metrics
   broker   %s
   tensors  %s
-Look at it from another terminal:
-  curl -s %s/metrics | grep ^kasmina_layer_seeds
-  kcat -b %s -C -t %s \
-    -o beginning -e -f '%%p/%%o %%T %%S bytes\n'
-Or with Prometheus, in its configuration:
+  more     go run ./cmd/oona top %s
+Prometheus can scrape it:
   scrape_configs:
     - job_name: oona
       static_configs: [{targets: ["%s"]}]
-  Quantiles need native histograms: start Prometheus 2.40 to 3.7 with
-  --enable-feature=native-histograms, or, from 3.8 on, add
-  scrape_native_histograms: true to the job. Prometheus then stores no classic
-  buckets, unless the job has always_scrape_classic_histograms: true (in 2.45
-  to 2.55 scrape_classic_histograms: true). See docs/metrics.md.
+      scrape_native_histograms: true  # for quantiles; from 3.8 on
+  Prometheus 2.40 to 3.7: leave out the last line, and start it with
+  --enable-feature=native-histograms. See docs/metrics.md#quantiles.
 
 `,
-		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, tensors,
-		s.adminURL, s.brokers[0], s.topics.LayerHealth, strings.TrimPrefix(s.adminURL, "http://"))
+		what(cfg), cfg.Window, cfg.Idle, s.ingestURL, s.adminURL, broker, tensors, s.topFlags(cfg), strings.TrimPrefix(s.adminURL, "http://"))
+}
+
+// topFlags returns the flags with which oona top shows this demo.
+func (s *services) topFlags(cfg Config) string {
+	flags := "--brokers " + s.brokers[0]
+	if cfg.Prefix != oona.DefaultPrefix {
+		flags += " --prefix " + cfg.Prefix
+	}
+	return flags + " --group " + cfg.group()
 }
 
 func what(cfg Config) string {
@@ -56,7 +62,11 @@ func what(cfg Config) string {
 
 // show reads the rollups of this demo from the bus with an ordinary reader, and
 // shows them until stop is called.
-func (s *services) show(screen watch.Screen) (stop func(), err error) {
+func (s *services) show(cfg Config, screen watch.Screen) (stop func(), err error) {
+	known, err := catalogue.Default()
+	if err != nil {
+		return nil, err
+	}
 	reader, err := s.bus.Reader(bus.ReaderOptions{From: time.Now()})
 	if err != nil {
 		return nil, err
@@ -65,8 +75,8 @@ func (s *services) show(screen watch.Screen) (stop func(), err error) {
 	var shown sync.WaitGroup
 	shown.Go(func() {
 		options := watch.LayersOptions{
-			Topics: s.topics, Metrics: watch.DefaultMetrics(), MostLines: fewLayers,
-			Status: s.progress, Stay: 20 * time.Second, Logger: s.logger,
+			BoardOptions: watch.BoardOptions{Metrics: watch.DefaultMetrics(), Rule: known.Rule, Stay: 20 * time.Second, Logger: s.logger},
+			Topics:       s.topics, MostLines: fewLayers, Status: s.progress, Head: s.banner(cfg),
 		}
 		if err := watch.FollowLayers(ctx, reader, options, screen); err != nil {
 			s.logger.Warn("cannot show the layers", "err", err)

@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -17,13 +16,15 @@ func TestHeaderFitsATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tensors := range []*claimcheck.Store{nil, {}} {
-		var out bytes.Buffer
 		s := &services{
-			topics: topics, brokers: []string{"127.0.0.1:49092"}, embedded: true, tensors: tensors, out: &out,
+			topics: topics, brokers: []string{"127.0.0.1:49092"}, embedded: true, tensors: tensors,
 			ingestURL: "http://127.0.0.1:48080", adminURL: "http://127.0.0.1:49103", tensorsURL: "http://127.0.0.1:49000/kasmina-tensors",
 		}
-		s.say(DefaultConfig())
-		for line := range strings.Lines(out.String()) {
+		text := s.banner(DefaultConfig())
+		if n := strings.Count(text, "\n"); n > 15 {
+			t.Errorf("%d lines", n)
+		}
+		for line := range strings.Lines(text) {
 			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
 				t.Errorf("%d columns: %s", n, line)
 			}

@@ -35,6 +35,9 @@ func TestTensorsAreReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if r.EventsSent != 832 || r.EventsAcknowledged != 832 || r.EventsAccepted != 832 || r.EventsOnBus != 832 || r.EventFaults != 0 {
+			t.Errorf("events: %+v", r)
+		}
 		if r.Tensors != want || r.TensorsSent != 152 || r.ClaimsAccepted != 28 || !r.Agree {
 			t.Errorf("tensors are %+v, want %+v; sent %d, claims accepted %d; %+v", r.Tensors, want, r.TensorsSent, r.ClaimsAccepted, r.Checks)
 		}

@@ -11,11 +11,15 @@ import (
 
 const alertFolder = "../../deploy/prometheus/"
 
+// alertFiles are the files of alerts. Each has a file of tests beside it.
+var alertFiles = []string{"oona-alerts", "network-alerts"}
+
 var (
 	alertRule    = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
 	alertFiring  = regexp.MustCompile(`alertname: (\w+)\n +exp_alerts:`)
 	alertHeading = regexp.MustCompile(`\bOona[A-Z]\w+`)
 	oonaSeries   = regexp.MustCompile(`\boona_[a-z]+_\w+`)
+	layerSeries  = regexp.MustCompile(`\bkasmina_(?:layer|run)_\w+`)
 )
 
 func page(t *testing.T, file string) string {
@@ -46,12 +50,16 @@ func submatches(pattern *regexp.Regexp, text string) (all []string) {
 // Each alert has an explanation and a test in which it fires, there are no other
 // explanations, and the series of the alerts are documented.
 func TestAlertsAreExplainedAndTested(t *testing.T) {
-	rules := page(t, alertFolder+"oona-alerts.yml")
+	rules, tests := "", ""
+	for _, name := range alertFiles {
+		rules += page(t, alertFolder+name+".yml")
+		tests += page(t, alertFolder+name+"-test.yml")
+	}
 	alerts := submatches(alertRule, rules)
 	if len(alerts) < 15 {
 		t.Fatalf("there are only the alerts %v", alerts)
 	}
-	if fired := submatches(alertFiring, page(t, alertFolder+"oona-alerts-test.yml")); !slices.Equal(fired, alerts) {
+	if fired := submatches(alertFiring, tests); !slices.Equal(fired, alerts) {
 		t.Errorf("the alerts are %v\nand those that are tested to fire %v", alerts, fired)
 	}
 	var headings []string
@@ -71,6 +79,12 @@ func TestAlertsAreExplainedAndTested(t *testing.T) {
 			t.Errorf("docs/metrics.md says nothing of %s", series)
 		}
 	}
+	for _, series := range layerSeries.FindAllString(rules, -1) {
+		general := strings.NewReplacer("_health_", "_GROUP_", "_performance_", "_GROUP_").Replace(series)
+		if !strings.Contains(metrics, "`"+general) {
+			t.Errorf("docs/metrics.md says nothing of %s", general)
+		}
+	}
 }
 
 func requirePromtool(t *testing.T) string {
@@ -88,11 +102,18 @@ func requirePromtool(t *testing.T) string {
 
 func TestAlertRules(t *testing.T) {
 	promtool := requirePromtool(t)
-	for _, args := range [][]string{{"check", "rules", "oona-alerts.yml"}, {"test", "rules", "oona-alerts-test.yml"}} {
-		check := exec.CommandContext(t.Context(), promtool, args...)
-		check.Dir = alertFolder
-		if out, err := check.CombinedOutput(); err != nil {
-			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	for _, name := range alertFiles {
+		for _, args := range [][]string{{"check", "rules", name + ".yml"}, {"test", "rules", name + "-test.yml"}} {
+			runPromtool(t, promtool, args)
 		}
+	}
+}
+
+func runPromtool(t *testing.T, promtool string, args []string) {
+	t.Helper()
+	check := exec.CommandContext(t.Context(), promtool, args...)
+	check.Dir = alertFolder
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }

@@ -30,6 +30,8 @@ import (
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/pipeline/export"
 	"github.com/morphogenetic/oona/pipeline/ingest"
+	"github.com/morphogenetic/oona/pipeline/remotewrite"
+	"github.com/morphogenetic/oona/schemas/registry"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -37,7 +39,7 @@ import (
 var (
 	helpFlag     = regexp.MustCompile(`^  (?:-\w, |    )?--([a-z0-9-]+)`)
 	helpVariable = regexp.MustCompile(`\$(OONA_\w+)`)
-	helpCommand  = regexp.MustCompile(`(?m)^  (\w+( \w+)?) [^\n]*\[flags\]$`)
+	helpCommand  = regexp.MustCompile(`(?m)^  ([\w-]+( [\w-]+)?) [^\n]*\[flags\]$`)
 )
 
 func flagsOfPrograms(t *testing.T) (names []string) {
@@ -124,6 +126,11 @@ func writeMetrics(_ context.Context, w *process.Worker) error {
 	}
 	frames := ingest.DefaultConfig()
 	frames.Topic, frames.Instance, frames.Tensors = topics.SeedMetrics, "i", tensors
+	frames.Spool.Directory = filepath.Join(os.TempDir(), "spool")
+	if frames.Spool.Open, err = frames.OpenSpool(w.Logger); err != nil {
+		return err
+	}
+	w.OnClose("spool", frames.Spool.Open.Close)
 	folds := aggregate.Config{Worker: "w", Topics: topics, Windows: windows.DefaultConfig(), Limits: oona.DefaultFrameLimits}
 	var nowhere bus.Publisher
 	stage, err := ingest.New(frames, nowhere, w.Registry, w.Logger)
@@ -133,8 +140,12 @@ func writeMetrics(_ context.Context, w *process.Worker) error {
 	_, raw := ingest.NewRaw(stage, topics, w.Registry, w.Logger)
 	_, agg := aggregate.New(folds, windows.Always(known.Metric), nowhere, w.Registry, w.Logger)
 	_, exp := export.New(export.DefaultConfig(), nil, known, w.Registry, slog.New(slog.DiscardHandler))
+	_, transitions := export.NewTransitions(export.DefaultConfig(), w.Registry, w.Logger)
+	sent := remotewrite.Config{Topics: topics, URL: "http://receiver/api/v1/write", MaxRuns: 1, MaxLayers: 1, MaxTotalLayers: 1, MaxMetrics: 1, SilentAfter: 1}
+	_, remote := remotewrite.New(sent, w.Registry, w.Logger)
 	_, watch := buswatch.New(nil, nil, nil, w.Registry, w.Logger)
-	if err := errors.Join(raw, agg, exp, watch); err != nil {
+	_, schemas := registry.Open(registry.Config{URLs: []string{"http://registry"}}, w.Registry, w.Logger)
+	if err := errors.Join(raw, agg, exp, transitions, remote, watch, schemas); err != nil {
 		return err
 	}
 	names, err := metricsOf(w.Registry)
@@ -188,7 +199,7 @@ func topicNames(t *testing.T) (names []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, spec := range append(slices.Concat(topics.Specs(0), topics.RawSpecs(0)), topics.SettingsSpec()) {
+	for _, spec := range append(slices.Concat(topics.Specs(0), topics.RawSpecs(0), topics.EventSpecs(0)), topics.SettingsSpec(), topics.RedrivesSpec()) {
 		names = append(names, "topic bus "+spec.Name)
 		if address := topics.Address(oona.Address{Topic: spec.Name, Layer: "LAYER", Seed: 1}); address != spec.Name {
 			names = append(names, "address bus "+address)
@@ -228,7 +239,7 @@ func namesInSource(t *testing.T) (names []string) {
 }
 
 // notReleased are folders of programs and packages that are for tests.
-var notReleased = []string{"bench", "scenarios", "deploy/helm/e2e", "internal/localkafka", "internal/simulate", "bus/bustest", "bus/memory", "claimcheck/claimchecktest"}
+var notReleased = []string{"bench", "scenarios", "deploy/grafana", "deploy/helm/e2e", "internal/localkafka", "internal/simulate", "bus/bustest", "bus/memory", "claimcheck/claimchecktest"}
 
 var (
 	nameConstant = regexp.MustCompile(`^(?:(exit)([A-Z]\w*)|(Header)[A-Z]\w*|(sentAt)|([rR]eason)[A-Z]\w*|[A-Z]\w*(Record))$`)

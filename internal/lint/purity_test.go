@@ -15,8 +15,8 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// purePackages are packages whose results depend on the log alone.
-var purePackages = []string{module + "/logtime", module + "/windows", module + "/windows/reduce"}
+// purePackages are packages whose results depend on the log alone, or on the rollups.
+var purePackages = []string{module + "/logtime", module + "/windows", module + "/windows/reduce", module + "/verdict"}
 
 // pureImports are the packages that they may import. None reads a file, the network or
 // the environment. (Package time is needed for durations; reading the clock is forbidden

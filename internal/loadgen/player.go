@@ -30,7 +30,10 @@ type Config struct {
 	Recording io.Reader
 	// Synthetic is the load to generate if Recording is nil.
 	Synthetic Synthetic
-	// Run is the ID that all frames get. If it is empty, they get a new ULID.
+	// Events says that the events of the recording are sent, too. Ingest must have their
+	// topics.
+	Events bool
+	// Run is the ID that all frames and events get. If it is empty, they get a new ULID.
 	Run oona.RunID
 	// BatchBytes and BatchFrames limit a request. A frame is never divided.
 	BatchBytes, BatchFrames int
@@ -92,8 +95,11 @@ type Counts struct {
 	Readings     int64         // in the acknowledged frames
 	Tensors      int64         // in the acknowledged frames
 	Bytes        int64         // of requests, including retries
-	Events       int64         // in the recording; they are not sent
 	Behind       time.Duration // the greatest delay of a frame after it was due
+
+	Events             int64 // in the recording
+	EventsSent         int64 // each once
+	EventsAcknowledged int64 // that ingest accepted
 }
 
 // Unanswered returns the number of frames whose last request failed without an answer.
@@ -111,11 +117,13 @@ type Result struct {
 type Player struct {
 	cfg     Config
 	sources []source
+	events  []*oona.SeedEvent // of the recording
+	first   oona.Micros       // time of its start
 	counts  counters
 }
 
 type counters struct {
-	sent, acknowledged, refused, retries, readings, tensors, bytes, events, behind atomic.Int64
+	sent, acknowledged, refused, retries, readings, tensors, bytes, events, eventsSent, eventsAcknowledged, behind atomic.Int64
 }
 
 // source has the frames of one producer.
@@ -147,7 +155,8 @@ func New(cfg Config) (*Player, error) {
 			return nil, fmt.Errorf("loadgen: %w", err)
 		}
 		p.sources = recording.sources()
-		p.counts.events.Store(recording.events)
+		p.events, p.first = recording.events, recording.first
+		p.counts.events.Store(int64(len(recording.events)))
 		return p, nil
 	}
 	if err := cfg.Synthetic.validate(); err != nil {
@@ -157,7 +166,7 @@ func New(cfg Config) (*Player, error) {
 	return p, nil
 }
 
-// Run sends all frames. When ctx is done, it waits for the answers to the requests in
+// Run sends all frames, and the events if it is told to. When ctx is done, it waits for the answers to the requests in
 // flight, and returns the cause of ctx. It must be called once.
 func (p *Player) Run(ctx context.Context) (Result, error) {
 	client := p.cfg.Client
@@ -177,6 +186,10 @@ func (p *Player) Run(ctx context.Context) (Result, error) {
 		}
 		group.Go(func() error { return one.play(groupCtx) })
 	}
+	if p.cfg.Events {
+		teller := &storyteller{sender: sender{cfg: &p.cfg, client: client, counts: &p.counts}, events: p.events, first: p.first, clock: newClock(start, p.cfg.Speed)}
+		group.Go(func() error { return teller.play(groupCtx) })
+	}
 	err := group.Wait()
 	return Result{Counts: p.Counts(), Run: p.cfg.Run, Elapsed: time.Since(start)}, err
 }
@@ -184,7 +197,7 @@ func (p *Player) Run(ctx context.Context) (Result, error) {
 // Counts returns the counts so far.
 func (p *Player) Counts() Counts {
 	c := &p.counts
-	// Sent is loaded last, so that Unanswered is never negative.
+	// Those that were sent are loaded last, so that no difference is negative.
 	counts := Counts{
 		Acknowledged: c.acknowledged.Load(),
 		Refused:      c.refused.Load(),
@@ -192,9 +205,11 @@ func (p *Player) Counts() Counts {
 		Readings:     c.readings.Load(),
 		Tensors:      c.tensors.Load(),
 		Bytes:        c.bytes.Load(),
-		Events:       c.events.Load(),
 		Behind:       time.Duration(c.behind.Load()),
+
+		Events:             c.events.Load(),
+		EventsAcknowledged: c.eventsAcknowledged.Load(),
 	}
-	counts.Sent = c.sent.Load()
+	counts.Sent, counts.EventsSent = c.sent.Load(), c.eventsSent.Load()
 	return counts
 }

@@ -34,11 +34,18 @@ type arrival struct {
 	at    time.Time
 }
 
+// told is an event that the ingest of a test has received.
+type told struct {
+	oona.SeedEvent
+	at time.Time
+}
+
 // ingest is a fake ingest. It decodes each request, and keeps the frames if it answers
 // with 200.
 type ingest struct {
 	mu       sync.Mutex
 	arrivals []arrival
+	events   []told
 	requests int
 	largest  int // bytes of a request
 	most     int // frames of a request
@@ -66,7 +73,11 @@ func (in *ingest) RoundTrip(request *http.Request) (*http.Response, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if taken {
-		if fault := in.take(body); fault != nil {
+		take := in.take
+		if request.URL.Path == eventsPath {
+			take = in.hear
+		}
+		if fault := take(body); fault != nil {
 			return nil, fault
 		}
 	}
@@ -95,6 +106,13 @@ func (in *ingest) take(body []byte) error {
 	}
 	in.most = max(in.most, frames)
 	return nil
+}
+
+func (in *ingest) hear(body []byte) error {
+	return avro.DecodeEvents(body, func(e *oona.SeedEvent) error {
+		in.events = append(in.events, told{*e, time.Now()})
+		return e.Validate()
+	})
 }
 
 func answered(status int, body string) *http.Response {
@@ -191,6 +209,32 @@ func TestRecordingAtSpeeds(t *testing.T) {
 				}
 			}
 			inOrder(t, in.arrivals)
+		})
+	}
+}
+
+// TestEvents: the events of a recording are sent at their times, those of a seed in order,
+// with the run of the frames; without being told to, none is sent.
+func TestEvents(t *testing.T) {
+	data := digits(t)
+	_, recorded := recordedFrames(t, data)
+	for _, speed := range []float64{1, 10, MaxSpeed} {
+		synctest.Test(t, func(t *testing.T) {
+			in := &ingest{}
+			cfg := testConfig(in)
+			cfg.Speed, cfg.Recording, cfg.Events = speed, bytes.NewReader(data), true
+			result := run(t, cfg)
+			if n := int64(len(in.events)); n != recorded || result.Events != n || result.EventsSent != n || result.EventsAcknowledged != n {
+				t.Errorf("speed %v: %d events recorded, %d arrived, %+v", speed, recorded, n, result.Counts)
+			}
+			next := make(map[string]int64)
+			for _, e := range in.events {
+				key := string(oona.SeedKey(e.Run, e.Layer, e.Seed))
+				if e.Run != result.Run || e.Sequence != next[key] || e.At > oona.MicrosOf(e.at) || oona.MicrosOf(e.at)-e.At > 1_000_000 {
+					t.Fatalf("speed %v: %+v came at %v, when %d was next", speed, e.SeedEvent, e.at, next[key])
+				}
+				next[key]++
+			}
 		})
 	}
 }

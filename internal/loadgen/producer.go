@@ -25,8 +25,10 @@ type producer struct {
 
 // batch is the content of a request.
 type batch struct {
+	path     string // to which it is sent; "": framesPath
 	body     []byte
 	frames   int
+	events   int
 	readings int
 	tensors  int
 	due      time.Time // of the first frame

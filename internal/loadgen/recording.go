@@ -9,12 +9,12 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// recording has the frames of one run.
+// recording has the frames and the events of one run.
 type recording struct {
 	producers []oona.ProducerID // in the order of their first frames
 	frames    map[oona.ProducerID][]*oona.Frame
 	first     oona.Micros // the least event time
-	events    int64
+	events    []*oona.SeedEvent
 }
 
 // read reads a recording to its end.
@@ -34,8 +34,11 @@ func read(r io.Reader) (*recording, error) {
 		if err != nil {
 			return nil, err
 		}
-		if entry.Frame == nil {
-			rec.events++
+		if e := entry.Event; e != nil {
+			if err := e.Validate(); err != nil {
+				return nil, fmt.Errorf("recording, entry %d: %w", n, err)
+			}
+			rec.events = append(rec.events, e)
 			continue
 		}
 		f := entry.Frame

@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,8 @@ const (
 	longestWait = time.Minute
 	// problemBytes limits how much of an answer is read.
 	problemBytes = 64 << 10
+
+	framesPath = "/v1/frames"
 )
 
 // sender sends batches to ingest. It retries with the same bytes, so that a frame that
@@ -56,19 +59,21 @@ func (s *sender) send(ctx context.Context, b *batch) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = firstPause, longPause
 	s.counts.sent.Add(int64(b.frames))
+	s.counts.eventsSent.Add(int64(b.events))
 	attempt := func() (struct{}, error) {
 		s.counts.bytes.Add(int64(len(b.body)))
-		return struct{}{}, retriable(s.post(ctx, b.body))
+		return struct{}{}, retriable(s.post(ctx, cmp.Or(b.path, framesPath), b.body))
 	}
 	_, err := backoff.Retry(ctx, attempt,
 		backoff.WithBackOff(pauses),
 		backoff.WithMaxElapsedTime(s.cfg.DeliveryTimeout),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			s.counts.retries.Add(1)
-			s.cfg.Logger.Warn("sending again", "frames", b.frames, "wait", wait, "err", err)
+			s.cfg.Logger.Warn("sending again", "frames", b.frames, "events", b.events, "wait", wait, "err", err)
 		}))
 	if err == nil {
 		s.counts.acknowledged.Add(int64(b.frames))
+		s.counts.eventsAcknowledged.Add(int64(b.events))
 		s.counts.readings.Add(int64(b.readings))
 		s.counts.tensors.Add(int64(b.tensors))
 		return nil
@@ -76,7 +81,7 @@ func (s *sender) send(ctx context.Context, b *batch) error {
 	if refusal, ok := errors.AsType[*Refusal](err); ok && !refusal.passing() {
 		s.counts.refused.Add(int64(b.frames))
 	}
-	return fmt.Errorf("sending %d frames to %s: %w", b.frames, s.cfg.URL, err)
+	return fmt.Errorf("sending %d frames and %d events to %s: %w", b.frames, b.events, s.cfg.URL, err)
 }
 
 // retriable converts an error for package backoff, which retries all errors except a
@@ -96,10 +101,10 @@ func retriable(err error) error {
 
 // post makes one attempt. It continues when ctx is done, so that the outcome is known,
 // but not beyond the request timeout.
-func (s *sender) post(ctx context.Context, body []byte) error {
+func (s *sender) post(ctx context.Context, path string, body []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.RequestTimeout)
 	defer cancel()
-	endpoint := strings.TrimSuffix(s.cfg.URL, "/") + "/v1/frames"
+	endpoint := strings.TrimSuffix(s.cfg.URL, "/") + path
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
 	if err != nil {
 		return backoff.Permanent(err)

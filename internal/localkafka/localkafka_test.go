@@ -92,6 +92,37 @@ func TestSingleNode(t *testing.T) {
 	}
 }
 
+// Java finds a name for each address that a node listens on without asking the DNS.
+func TestNamesOfListeners(t *testing.T) {
+	java := filepath.Join(t.TempDir(), "java")
+	script := "#!/bin/sh\nfor argument; do case $argument in -Djdk.net.hosts.file=*) cat ${argument#*=};; esac; done; echo end\n"
+	if err := os.WriteFile(java, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"", "127.0.0.1", "10.1.0.1"} {
+		c, err := create(Options{Dir: t.TempDir(), Port: 30000, Nodes: 1, Host: host, Secure: &Secure{Listeners: []Listener{{Name: "scram", SASL: true}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := c.nodes[0]
+		if err := errors.Join(c.write(n), n.start(java, "lib", false)); err != nil {
+			t.Fatal(err)
+		}
+		hosts := n.lastLog()
+		for deadline := time.Now().Add(10 * time.Second); !strings.HasSuffix(hosts, "end"); hosts = n.lastLog() {
+			if !sleep(t.Context(), 10*time.Millisecond) || time.Now().After(deadline) {
+				t.Fatalf("the script does not end: %s", hosts)
+			}
+		}
+		for _, address := range n.listens() {
+			ip, _, err := net.SplitHostPort(address)
+			if err != nil || strings.Count("\n"+hosts, "\n"+ip+" ") != 1 {
+				t.Errorf("Options.Host %q: %s (%v) does not have one name in:\n%s", host, ip, err, hosts)
+			}
+		}
+	}
+}
+
 // A broker behind a proxy names the proxy's port to its clients, and listens on another.
 func TestRoutes(t *testing.T) {
 	c, err := create(Options{Dir: t.TempDir(), Port: 30000, ProxyPort: 30006})

@@ -86,7 +86,7 @@ func (n *node) start(java, lib string, detach bool) error {
 	defer log.Close() // the process has its own file descriptor
 	//nolint:noctx // the process may outlive this one
 	cmd := exec.Command(java, "-Xms512m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
-		"-Dlog4j2.configurationFile="+n.log4jFile(), "-cp", filepath.Join(lib, "*"), "kafka.Kafka", n.propertiesFile())
+		"-Dlog4j2.configurationFile="+n.log4jFile(), "-Djdk.net.hosts.file="+n.hostsFile(), "-cp", filepath.Join(lib, "*"), "kafka.Kafka", n.propertiesFile())
 	cmd.Dir = n.dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: detach}

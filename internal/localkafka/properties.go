@@ -67,7 +67,7 @@ func (c *Cluster) write(n *node) error {
 	if err := os.MkdirAll(n.dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of node %d: %w", n.ID, err)
 	}
-	for name, text := range map[string]string{n.propertiesFile(): c.properties(n), n.log4jFile(): c.log4j()} {
+	for name, text := range map[string]string{n.propertiesFile(): c.properties(n), n.log4jFile(): c.log4j(), n.hostsFile(): n.hosts()} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			return fmt.Errorf("configure node %d: %w", n.ID, err)
 		}
@@ -75,6 +75,19 @@ func (c *Cluster) write(n *node) error {
 	return c.writeSecure(n)
 }
 
+// hosts returns a name for each address that the node listens on, in the form of
+// /etc/hosts. Whenever a client authenticates with SASL, Kafka looks up the name of its
+// own address, and meanwhile a network thread serves nobody. If it asked the DNS, a server
+// that does not answer would stop the broker for many seconds.
+func (n *node) hosts() string {
+	text := "127.0.0.1 localhost\n"
+	if n.Host != "" && n.Host != "127.0.0.1" {
+		text += n.Host + " broker\n"
+	}
+	return text
+}
+
 func (n *node) propertiesFile() string { return filepath.Join(n.dir, "server.properties") }
 func (n *node) log4jFile() string      { return filepath.Join(n.dir, "log4j2.xml") }
+func (n *node) hostsFile() string      { return filepath.Join(n.dir, "hosts") }
 func (n *node) logFile() string        { return filepath.Join(n.dir, "kafka.log") }

@@ -214,7 +214,7 @@ func (c *Cluster) SetPassword(ctx context.Context, user, password string) error 
 			if err != nil {
 				return err
 			}
-			return kerr.ErrorForCode(response.Results[0].ErrorCode)
+			return firstError(response.Results, func(r kmsg.AlterUserSCRAMCredentialsResponseResult) int16 { return r.ErrorCode })
 		})
 		if err != nil {
 			return err
@@ -234,6 +234,16 @@ func (c *Cluster) administer(ctx context.Context, what string, do func(*kgo.Clie
 	defer cancel()
 	if err := do(client); err != nil {
 		return fmt.Errorf("%s: %w", what, errors.Join(err, ctx.Err()))
+	}
+	return nil
+}
+
+// firstError returns the first error of the results in a response.
+func firstError[Result any](results []Result, code func(Result) int16) error {
+	for _, result := range results {
+		if err := kerr.ErrorForCode(code(result)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -266,12 +276,7 @@ func (c *Cluster) Allow(ctx context.Context, acls ...ACL) error {
 		if err != nil {
 			return err
 		}
-		for _, result := range response.Results {
-			if err := kerr.ErrorForCode(result.ErrorCode); err != nil {
-				return err
-			}
-		}
-		return nil
+		return firstError(response.Results, func(r kmsg.CreateACLsResponseResult) int16 { return r.ErrorCode })
 	})
 }
 
@@ -298,12 +303,7 @@ func (c *Cluster) Forbid(ctx context.Context, acls ...ACL) error {
 		if err != nil {
 			return err
 		}
-		for _, result := range response.Results {
-			if err := kerr.ErrorForCode(result.ErrorCode); err != nil {
-				return err
-			}
-		}
-		return nil
+		return firstError(response.Results, func(r kmsg.DeleteACLsResponseResult) int16 { return r.ErrorCode })
 	})
 }
 

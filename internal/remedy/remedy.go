@@ -30,7 +30,7 @@ func Add(err error) error {
 		return err
 	}
 	if moved, ok := errors.AsType[*bus.PartitionsError](err); ok {
-		return fmt.Errorf("%w: layers would move away from their open windows; create topics with that number of partitions (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix", err, moved.Has)
+		return fmt.Errorf("%w: layers would move away from their open windows; create topics with that number of partitions (oona topics apply --prefix NEW --partitions %d) and restart ingest, aggregate and exporter with that --prefix, and aggregate with another --group if aggregators of the old topics still run", err, moved.Has)
 	}
 	switch {
 	case errors.Is(err, bus.ErrUnreachable):

@@ -1,14 +1,16 @@
 // Package secret reads files that may change while the process runs: passwords,
 // tokens, certificates, and lists of who may do what.
 //
-// A file is looked at again when its content is needed and the last look is older than
-// [Interval], so a change takes effect without a restart. Only the content counts:
-// Kubernetes replaces mounted files by renaming a symbolic link. Content that cannot be
-// read or parsed is logged and counted, and the last good content stays in use.
+// A file is looked at again every [Interval] while [Files.Run] runs, and otherwise when its
+// content is needed and the last look is older than that. So a change takes effect without
+// a restart. Only the content counts: Kubernetes replaces mounted files by renaming a
+// symbolic link. Content that cannot be read or parsed is logged and counted, and the last
+// good content stays in use.
 package secret
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,13 +19,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
 )
 
-// Interval is the least time between two looks at a file.
+// Interval is the time between two looks at a file.
 const Interval = 10 * time.Second
 
 // Files are the secret files of a process. Its zero value is not usable; a nil *Files
@@ -32,7 +36,13 @@ type Files struct {
 	logger   *slog.Logger
 	failures *prometheus.CounterVec
 	loaded   *prometheus.GaugeVec
+	expiry   *prometheus.GaugeVec
+	start    *prometheus.GaugeVec
 	now      func() time.Time
+
+	mu           sync.Mutex
+	looks        []func() // one for each value
+	certificates map[string]*lifetime
 }
 
 // NewFiles returns Files that log to logger.
@@ -47,13 +57,51 @@ func NewFiles(logger *slog.Logger) *Files {
 			Name: "oona_secret_file_loaded_timestamp_seconds",
 			Help: "When the content of a secret file that is in use was read, by the setting that names it, in Unix time.",
 		}, []string{"setting"}),
-		now: time.Now,
+		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "oona_certificate_expiry_timestamp_seconds",
+			Help: "When the worker's own certificate expires, by the setting that names its file, in Unix time.",
+		}, []string{"setting"}),
+		start: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "oona_certificate_start_timestamp_seconds",
+			Help: "From when on the worker's own certificate is valid, by the setting that names its file, in Unix time.",
+		}, []string{"setting"}),
+		now:          time.Now,
+		certificates: make(map[string]*lifetime),
 	}
 }
 
 // Collectors returns the metrics of the files.
 func (f *Files) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{f.failures, f.loaded}
+	return []prometheus.Collector{f.failures, f.loaded, f.expiry, f.start}
+}
+
+// Run looks at all files every Interval, and warns of certificates that expire, until ctx
+// ends. So an idle process notices changes and faults, too.
+func (f *Files) Run(ctx context.Context) error {
+	if f == nil {
+		<-ctx.Done()
+		return nil
+	}
+	ticker := time.NewTicker(Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			f.lookAtAll()
+		}
+	}
+}
+
+func (f *Files) lookAtAll() {
+	f.mu.Lock()
+	looks := slices.Clone(f.looks)
+	f.mu.Unlock()
+	for _, look := range looks {
+		look()
+	}
+	f.warnOfExpiry()
 }
 
 // Failed counts and logs that a secret cannot be renewed. It is for secrets that are not
@@ -82,6 +130,7 @@ type Value[T any] struct {
 
 // Open reads the files and returns their value. parse gets the contents in the order of
 // paths; files that belong together, such as a certificate and its key, are one value.
+// Run keeps looking at it, so open a file only once in a process.
 // setting is the flag that names the first file, with its dashes. The error wraps an
 // *oona.FieldError for it.
 func Open[T any](files *Files, setting string, paths []string, parse func(contents [][]byte) (T, error)) (*Value[T], error) {
@@ -95,15 +144,24 @@ func Open[T any](files *Files, setting string, paths []string, parse func(conten
 	}
 	v.contents, v.looked = contents, v.now()
 	v.noteLoaded()
+	if files != nil {
+		files.mu.Lock()
+		defer files.mu.Unlock()
+		files.looks = append(files.looks, func() { v.lookIfOlder(0) })
+	}
 	return v, nil
 }
 
 // Get returns the value. It reads the files again if the last look is older than
 // Interval.
-func (v *Value[T]) Get() T {
+func (v *Value[T]) Get() T { return v.lookIfOlder(Interval) }
+
+// lookIfOlder reads the files again if the last look is at least as old as age, and
+// returns the value.
+func (v *Value[T]) lookIfOlder(age time.Duration) T {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if now := v.now(); now.Sub(v.looked) >= Interval {
+	if now := v.now(); now.Sub(v.looked) >= age {
 		v.looked = now
 		v.look()
 	}
@@ -180,8 +238,15 @@ func (v *Value[T]) noteFailure(err error) {
 	}
 }
 
-// Text returns the content of one file as text without the spaces and line ends around
-// it. It is a parse function for Open.
+var errNotOneLine = errors.New("it has several lines, or control characters; it must be one line of text")
+
+// Text returns the content of one file, which must be one line of text, without the spaces
+// and line ends around it. It is a parse function for Open. Its error does not quote the
+// file.
 func Text(contents [][]byte) (string, error) {
-	return string(bytes.TrimSpace(contents[0])), nil
+	text := string(bytes.TrimSpace(contents[0]))
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+		return "", errNotOneLine
+	}
+	return text, nil
 }

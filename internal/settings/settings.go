@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,8 @@ type Settings struct {
 	Windows map[int32]oona.WindowConfiguration
 
 	topic        string
-	catalogues   map[string][]byte // YAML, by the hash as text
+	written      map[int32][]oona.WindowConfiguration // of each partition, those of Windows and earlier ones that compaction has left
+	catalogues   map[string][]byte                    // YAML, by the hash as text
 	incarnations map[place]oona.Incarnation
 }
 
@@ -63,7 +65,7 @@ func Read(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logge
 	defer cancel()
 	s := &Settings{
 		Found: true, Windows: make(map[int32]oona.WindowConfiguration),
-		topic: topics.Settings, catalogues: make(map[string][]byte), incarnations: make(map[place]oona.Incarnation),
+		topic: topics.Settings, written: make(map[int32][]oona.WindowConfiguration), catalogues: make(map[string][]byte), incarnations: make(map[place]oona.Incarnation),
 	}
 	err := b.Read(ctx, topics.Settings, bus.Range{End: math.MaxInt64}, func(msg *message.Message) error { return s.take(msg, logger) })
 	if errors.Is(err, bus.ErrNoTopic) {
@@ -112,6 +114,8 @@ func (s *Settings) takeWindows(partition string, value []byte) error {
 		return err
 	}
 	delete(s.Windows, int32(p))
+	earlier := s.written[int32(p)]
+	delete(s.written, int32(p))
 	if len(value) == 0 {
 		return nil
 	}
@@ -120,6 +124,9 @@ func (s *Settings) takeWindows(partition string, value []byte) error {
 		return err
 	}
 	s.Windows[int32(p)] = c
+	// A correction replaces what was wrong, and a log that was made again begins anew.
+	earlier = slices.DeleteFunc(earlier, func(e oona.WindowConfiguration) bool { return e.Generation >= c.Generation })
+	s.written[int32(p)] = append(earlier, c)
 	return nil
 }
 

@@ -66,7 +66,7 @@ func OpenClient(files *secret.Files, prefix string, flags ClientFlags) (*Client,
 		}
 	}
 	if flags.CertFile != "" {
-		if c.own, err = secret.Open(files, "--"+prefix+"cert-file", []string{flags.CertFile, flags.KeyFile}, certificate); err != nil {
+		if c.own, err = openCertificate(files, "--"+prefix+"cert-file", flags.CertFile, flags.KeyFile); err != nil {
 			return nil, err
 		}
 	}
@@ -107,11 +107,15 @@ func authorities(contents [][]byte) (*x509.CertPool, error) {
 
 var errNoCertificate = errors.New("the file has no certificate in PEM form")
 
-// certificate parses the PEM files of a certificate and its key.
-func certificate(contents [][]byte) (*tls.Certificate, error) {
-	pair, err := tls.X509KeyPair(contents[0], contents[1])
-	if err != nil {
-		return nil, fmt.Errorf("the certificate and its key do not go together: %w", err)
-	}
-	return &pair, nil
+// openCertificate reads a certificate and its key. setting is the flag that names the
+// certificate. files gets to know when it expires.
+func openCertificate(files *secret.Files, setting, certFile, keyFile string) (*secret.Value[*tls.Certificate], error) {
+	return secret.Open(files, setting, []string{certFile, keyFile}, func(contents [][]byte) (*tls.Certificate, error) {
+		pair, err := tls.X509KeyPair(contents[0], contents[1])
+		if err != nil {
+			return nil, fmt.Errorf("the certificate and its key do not go together: %w", err)
+		}
+		files.Valid(setting, pair.Leaf.NotBefore, pair.Leaf.NotAfter)
+		return &pair, nil
+	})
 }

@@ -35,7 +35,7 @@ func OpenServer(files *secret.Files, prefix string, flags ServerFlags, clients t
 	if err := flags.Validate(prefix); err != nil || flags.CertFile == "" {
 		return nil, err
 	}
-	own, err := secret.Open(files, "--"+prefix+"tls-cert-file", []string{flags.CertFile, flags.KeyFile}, certificate)
+	own, err := openCertificate(files, "--"+prefix+"tls-cert-file", flags.CertFile, flags.KeyFile)
 	if err != nil {
 		return nil, err
 	}

@@ -5,11 +5,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 )
 
@@ -123,5 +127,40 @@ func TestSettingsThatGoTogether(t *testing.T) {
 		if field, ok := errors.AsType[*oona.FieldError](test.err); !ok || field.Field != test.field {
 			t.Errorf("the error is %v, want one of %s", test.err, test.field)
 		}
+	}
+}
+
+// The metrics have when the own certificates of servers and clients expire.
+func TestExpiryIsMeasured(t *testing.T) {
+	ca := tlstest.NewAuthority(t, "ca")
+	own := ca.Issue(time.Hour, "oona")
+	files := secret.NewFiles(slog.New(slog.DiscardHandler))
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(files.Collectors()...)
+	if _, err := OpenServer(files, "listen-", ServerFlags{CertFile: own.CertFile, KeyFile: own.KeyFile}, tls.NoClientCert); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenClient(files, "bus-tls-", ClientFlags{CAFile: ca.File, CertFile: own.CertFile, KeyFile: own.KeyFile}); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expiry := make(map[string]time.Time)
+	for _, family := range families {
+		if family.GetName() == "oona_certificate_expiry_timestamp_seconds" {
+			for _, m := range family.Metric {
+				expiry[m.Label[0].GetValue()] = time.Unix(int64(m.Gauge.GetValue()), 0)
+			}
+		}
+	}
+	for _, setting := range []string{"--listen-tls-cert-file", "--bus-tls-cert-file"} {
+		if left := time.Until(expiry[setting]); left < 59*time.Minute || left > time.Hour {
+			t.Errorf("%s expires in %s", setting, left)
+		}
+	}
+	if len(expiry) != 2 {
+		t.Errorf("the series are %v", expiry)
 	}
 }

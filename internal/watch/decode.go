@@ -52,7 +52,7 @@ func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
 		records = []*Record{d.rollup(about, msg.Payload)}
 	case oona.RawSchema:
 		records = d.raw(about, msg.Payload)
-	case oona.SettingSchema:
+	case oona.SettingSchema, oona.RedriveSchema:
 		records = []*Record{settingRecord(about, string(at.Key), msg.Payload)}
 	default:
 		records = d.metrics(about, msg.Metadata.Get(oona.HeaderRecord), msg.Payload)
@@ -78,11 +78,17 @@ func (r Record) withError(value []byte, err error) *Record {
 	return &r
 }
 
-// metrics decodes a record of seed-metrics or of its side topics: frames, and
-// Oona's own records.
+// metrics decodes a record of seed-metrics, of its side topics or of a topic that is not
+// Oona's: frames, events, rollups, and Oona's own records.
 func (d *decoder) metrics(about Record, own string, value []byte) []*Record {
 	switch own {
 	case "":
+		switch avro.RecordName(value) {
+		case avro.EventName:
+			return []*Record{eventRecord(about, value)}
+		case avro.HealthName, avro.PerformanceName:
+			return []*Record{d.rollup(about, value)}
+		}
 		return d.single(about, value)
 	case oona.TickRecord:
 		t, err := avro.DecodeTick(value)
@@ -135,6 +141,20 @@ func (d *decoder) rollup(about Record, value []byte) *Record {
 	}
 	about.Kind, about.Rollup, about.rollup = kindRollup, rollupOf(&r), &r
 	about.run, about.layer = r.Run, r.Layer
+	return &about
+}
+
+func eventRecord(about Record, value []byte) *Record {
+	var e oona.SeedEvent
+	rest, err := avro.DecodeEvent(value, &e)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the event", len(rest))
+	}
+	if err != nil {
+		return about.withError(value, err)
+	}
+	about.Kind, about.Event = kindEvent, eventOf(&e)
+	about.run, about.layer = e.Run, e.Layer
 	return &about
 }
 

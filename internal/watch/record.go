@@ -28,6 +28,7 @@ type Record struct {
 	Frame         *frame          `json:"frame,omitempty"`
 	JSON          json.RawMessage `json:"json,omitempty"` // a record of the raw topic
 	Rollup        *rollup         `json:"rollup,omitempty"`
+	Event         *event          `json:"event,omitempty"`
 	Tick          *tick           `json:"tick,omitempty"`
 	Configuration *configuration  `json:"configuration,omitempty"`
 	Incarnation   *incarnation    `json:"incarnation,omitempty"`
@@ -44,6 +45,7 @@ const (
 	kindFrame         = "frame"
 	kindJSON          = "json"
 	kindRollup        = "rollup"
+	kindEvent         = "event"
 	kindTick          = "tick"
 	kindConfiguration = "configuration"
 	kindIncarnation   = "incarnation"
@@ -147,7 +149,7 @@ type claim struct {
 func frameOf(f *oona.Frame, seed oona.SeedID) *frame {
 	out := &frame{
 		Run: f.Run, Layer: f.Layer, Timeline: f.Timeline, Producer: f.Producer, Epoch: f.Epoch,
-		Sequence: f.Sequence, ObservedAt: f.ObservedAt, Step: f.Step,
+		Sequence: f.Sequence, ObservedAt: f.ObservedAt, Step: f.Step, Metrics: []column{},
 	}
 	shown := func(i int) bool { return seed == oona.AnySeed || f.Seeds[i] == seed }
 	for i, id := range f.Seeds {

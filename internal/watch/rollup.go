@@ -81,6 +81,9 @@ type worst struct {
 	Offset *int64      `json:"offset,omitempty"` // of the frame with the value; nil below reducer 2
 }
 
+// RollupJSON returns a rollup in the form in which oona watch --json shows it.
+func RollupJSON(r *oona.Rollup) any { return rollupOf(r) }
+
 func rollupOf(r *oona.Rollup) *rollup {
 	out := &rollup{
 		Group: r.Group.String(), Run: r.Run, Layer: r.Layer, Timeline: r.Timeline,

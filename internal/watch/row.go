@@ -1,169 +1,243 @@
 package watch
 
 import (
-	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/rollups"
+	"github.com/morphogenetic/oona/verdict"
 )
 
-// legend explains the letters of a bar.
-var legend = []string{
-	". dormant  g germinated  T training  G grafting  S stabilization  E evaluating",
-	"f fine-tuning  F fossilized  x culled  c cancelled  r rolled back",
+// legend explains the letters of the states that some row has.
+func legend(rows []Row, width int) []string {
+	var seen [oona.StateCount]bool
+	for _, r := range rows {
+		for s, n := range r.Seeds.ByState {
+			seen[s] = seen[s] || n > 0
+		}
+	}
+	var items []string
+	for s, shown := range seen {
+		if shown {
+			name := strings.ToLower(strings.ReplaceAll(oona.State(s).String(), "_", " "))
+			items = append(items, StateLetters[s]+" "+name)
+		}
+	}
+	return join(items, "  ", width)
 }
 
-var stateLetters = [oona.StateCount]string{".", "g", "T", "G", "S", "E", "f", "F", "x", "c", "r"}
+// Row is what a table shows of a layer.
+type Row struct {
+	Run             oona.RunID
+	Layer           oona.LayerID
+	End             oona.Micros // of the window that is shown
+	Judged          bool        // there is a Verdict
+	Verdict         verdict.Verdict
+	Age             time.Duration // of the verdict's level
+	Seeds           oona.SeedCensus
+	FramesPerSecond float64
+	Main            Cell // the metric that matters most
 
-// layout says which columns the rows of a table have. A column that does not fit is
-// left out as a whole, so that no number lacks digits.
-type layout struct {
-	name    int // columns for the layer's ID
-	bar     int // letters of the bar; 0: there is none
-	trend   bool
-	metrics int // the first of them are shown
-	frames  bool
-	aligned bool // values of the same kind stand below each other
+	trend  string   // of Main
+	others []string // less important, each with its name
 }
 
-// everything is the layout of lines that are not on a terminal.
-var everything = layout{name: 12, bar: widestBar, metrics: math.MaxInt, frames: true}
+// Cell is a metric and its value.
+type Cell struct{ Name, Value string }
 
 const (
-	widestBar    = 32
-	narrowestBar = 8 // is still of use
-	leastName    = 6
-	mostName     = 24
-	numberWidth  = 10 // such as -1.234e-05
-	trendWidth   = 1 + trendWindows
-	framesWidth  = len("  1.23e+03 frames/s")
+	mostName    = 24
+	leastName   = 5
+	leastTrend  = 6
+	leastMetric = len("gradient_norm -1.234e-05")
+	gap         = "  "
 )
 
-// layoutFor returns the layout for rows of at most width columns. The first metric is
-// shown before all else, then its trend, a bar of full width, and the rest.
-func layoutFor(width int, metrics []string, rows []*rollups.Layer[layerWindows]) layout {
-	l := layout{name: leastName, aligned: true}
-	for _, y := range rows {
-		l.name = max(l.name, min(mostName, len([]rune(y.ID))))
-	}
-	left := width - len("NW95VE  ") - l.name - len("  100 of  100 active")
-	take := func(columns int) bool {
-		fits := columns <= left
-		if fits {
-			left -= columns
+// layout says how wide the columns of rows are. Numbers of the same kind stand below each
+// other.
+type layout struct {
+	width  int
+	run    bool // rows are of several runs
+	color  bool
+	name   int
+	level  int
+	census int
+	metric int // the name of main
+	value  int
+	trend  int // 0: there is no room for one
+	bar    bool
+	others []int // 0: none of the rows has it, or there is no room
+}
+
+// layoutFor returns the layout of rows of at most width columns. A column that does not
+// fit is left out as a whole, so that no number lacks digits.
+func layoutFor(width int, rows []Row) layout {
+	l := layout{width: width}
+	for _, r := range rows {
+		l.run = l.run || r.Run != rows[0].Run
+		l.name = max(l.name, ansi.StringWidth(Plain(string(r.Layer))))
+		l.level = max(l.level, ansi.StringWidth(r.Level()))
+		l.census = max(l.census, ansi.StringWidth(Census(&r.Seeds, math.MaxInt)))
+		l.metric = max(l.metric, ansi.StringWidth(Plain(r.Main.Name)))
+		l.value = max(l.value, len(r.Main.Value))
+		for i, other := range r.others {
+			if i == len(l.others) {
+				l.others = append(l.others, 0)
+			}
+			l.others[i] = max(l.others[i], ansi.StringWidth(other))
 		}
-		return fits
 	}
-	const brackets = len(" []")
-	if len(metrics) > 0 && take(metricWidth(metrics[0])) {
-		l.metrics = 1
-		if left >= trendWidth+brackets+narrowestBar {
-			l.trend = take(trendWidth)
+	l.name = min(l.name, max(leastName, min(mostName, width/5)))
+	left := width - l.name - len(gap) - l.level
+	if l.run {
+		left -= runWidth + len(gap)
+	}
+	main := l.metric + len(" ") + l.value
+	l.census = max(0, min(l.census, left-2*len(gap)-min(main, leastMetric)))
+	left -= len(gap) + l.census + len(gap)
+	l.metric = max(0, min(l.metric, left-len(" ")-l.value))
+	left -= l.metric + len(" ") + l.value
+	if left >= len(gap)+leastTrend {
+		l.trend = min(trendWindows, left-len(gap))
+		left -= len(gap) + l.trend
+	}
+	for i, n := range l.others {
+		if n == 0 {
+			continue
 		}
+		if left < len(gap)+n {
+			l.others = l.others[:i]
+			break
+		}
+		left -= len(gap) + n
 	}
-	if bar := min(widestBar, left-brackets); bar >= narrowestBar {
-		l.bar = bar
-		left -= brackets + bar
-	}
-	for l.metrics > 0 && l.metrics < len(metrics) && take(metricWidth(metrics[l.metrics])) {
-		l.metrics++
-	}
-	l.frames = l.metrics == len(metrics) && take(framesWidth)
+	l.bar = left >= len(gap)+barWidth
 	return l
 }
 
-func metricWidth(name string) int { return len("  ") + len([]rune(name)) + len(" ") + numberWidth }
-
-// row returns the text of a layer.
-func (l layout) row(metrics []string, y *rollups.Layer[layerWindows]) string {
-	end, health, known := y.Value.health.Last()
-	var text strings.Builder
-	id := []rune(y.ID)
-	if l.aligned && len(id) > l.name { // layers often begin alike
-		id = append([]rune{'\u2026'}, id[len(id)-l.name+1:]...)
+// line returns the text of a row.
+func (l layout) line(r Row) string {
+	var columns []string
+	if l.run {
+		columns = append(columns, pad(Plain(string(tail(r.Run))), runWidth))
 	}
-	fmt.Fprintf(&text, "%6.6s  %-*s", tail(y.Run), l.name, string(id))
-	if l.bar > 0 {
-		fmt.Fprintf(&text, " [%s]", bar(&health.seeds, l.bar))
+	level := pad(r.Level(), l.level)
+	if l.color {
+		level = r.Paint(level)
 	}
-	fmt.Fprintf(&text, " %4d of %4d active", health.seeds.Active, health.seeds.Seen)
-	for i := range y.Value.means[:min(l.metrics, len(y.Value.means))] {
-		windows := &y.Value.means[i]
-		measured, mean, found := windows.Last()
-		switch {
-		case found && measured >= end && !math.IsNaN(mean) && l.aligned:
-			fmt.Fprintf(&text, "  %s %-*.4g", metrics[i], numberWidth, mean)
-		case found && measured >= end && !math.IsNaN(mean):
-			fmt.Fprintf(&text, "  %s %.4g", metrics[i], mean)
-		case l.aligned:
-			text.WriteString(strings.Repeat(" ", metricWidth(metrics[i])))
-		}
-		if i == 0 && l.trend {
-			fmt.Fprintf(&text, " %-*s", trendWindows, trend(windows))
+	columns = append(columns, pad(CutLeft(Plain(string(r.Layer)), l.name), l.name), level, pad(Census(&r.Seeds, l.census), l.census))
+	if len(r.Verdict.Reasons) > 0 {
+		line := strings.Join(columns, gap) + gap
+		return line + r.Reason(l.width-ansi.StringWidth(line))
+	}
+	columns = append(columns, pad(cutMiddle(Plain(r.Main.Name), l.metric), l.metric)+" "+pad(r.Main.Value, l.value))
+	if l.trend > 0 {
+		last := []rune(r.trend)
+		columns = append(columns, pad(string(last[max(0, len(last)-l.trend):]), l.trend))
+	}
+	for i, n := range l.others {
+		if n > 0 && i < len(r.others) {
+			columns = append(columns, pad(r.others[i], n))
 		}
 	}
-	if l.frames && known {
-		fmt.Fprintf(&text, "  %.3g frames/s", health.framesPerSecond)
+	if l.bar {
+		columns = append(columns, "["+bar(&r.Seeds, barWidth-len("[]"))+"]")
 	}
-	return strings.TrimRight(plain(text.String()), " ")
+	return strings.TrimRight(strings.Join(columns, gap), " ")
 }
+
+// plainLine returns the row as a line that is not on a terminal: nothing is left out.
+func (r Row) plainLine() string {
+	columns := []string{pad(string(tail(r.Run)), runWidth), pad(string(r.Layer), 12), pad(r.Level(), 8), Census(&r.Seeds, math.MaxInt)}
+	if r.Main.Name != "" {
+		columns = append(columns, r.Main.Name+" "+r.Main.Value)
+	}
+	for _, other := range r.others {
+		if other != "" {
+			columns = append(columns, other)
+		}
+	}
+	for _, reason := range r.Verdict.Reasons {
+		columns = append(columns, reason.String())
+	}
+	return Plain(strings.Join(columns, gap))
+}
+
+// Level returns the level of the verdict and, if the layer is unhealthy, for how long.
+func (r Row) Level() string {
+	switch {
+	case !r.Judged:
+		return "-"
+	case r.Verdict.Learning:
+		return "learning"
+	case r.Verdict.Level == verdict.OK:
+		return r.Verdict.Level.String()
+	}
+	return r.Verdict.Level.String() + " " + Short(r.Age)
+}
+
+// Paint colours the text of the level.
+func (r Row) Paint(text string) string {
+	switch {
+	case !r.Judged:
+		return text
+	case r.Verdict.Level == verdict.Critical:
+		return "\x1b[1;31m" + text + "\x1b[m"
+	case r.Verdict.Level == verdict.Warning:
+		return "\x1b[33m" + text + "\x1b[m"
+	case r.Verdict.Learning:
+		return "\x1b[2m" + text + "\x1b[m"
+	}
+	return "\x1b[32m" + text + "\x1b[m"
+}
+
+// Reason returns the reasons of the verdict, which there must be, in at most width columns: the worst in full and
+// how many more there are, or less. No number lacks digits.
+func (r Row) Reason(width int) string {
+	worst := r.Verdict.Reasons[0]
+	full, metric, fault := Plain(worst.String()), Plain(worst.Metric), brief(worst)
+	more := ""
+	if n := len(r.Verdict.Reasons) - 1; n > 0 {
+		more = fmt.Sprintf("; %d more", n)
+	}
+	short := strings.TrimSpace(metric + " " + fault)
+	room := width - len(" ") - ansi.StringWidth(fault)
+	switch {
+	case ansi.StringWidth(full+more) <= width:
+		return full + more
+	case ansi.StringWidth(full) <= width:
+		return full
+	case ansi.StringWidth(short) <= width:
+		return short
+	case metric != "" && room >= leastName:
+		return cutMiddle(metric, room) + " " + fault
+	case room >= -1:
+		return fault
+	}
+	return cutMiddle(worst.Kind.String(), width)
+}
+
+// brief returns what is wrong with the metric of a reason, and the one number that matters.
+func brief(r verdict.Reason) string {
+	switch r.Kind {
+	case verdict.High, verdict.Low, verdict.Regressed, verdict.Drift:
+		return fmt.Sprintf("%s: %.3g", r.Kind, r.Median)
+	case verdict.Outlier:
+		return fmt.Sprintf("%s: %.3g", r.Kind, r.Value)
+	case verdict.Stuck, verdict.Stalled:
+		return r.Kind.String()
+	}
+	return fmt.Sprintf("%s: %d of %d", r.Kind, r.Part, r.Of)
+}
+
+const (
+	runWidth = 6
+	barWidth = 34
+)
 
 // tail returns the last characters of a run's ID, as ULIDs of one day begin alike.
-func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-6):] }
-
-// bar returns width letters, divided between the states in proportion to their
-// seeds. A state with a seed has at least one letter, if there are enough.
-func bar(c *oona.SeedCensus, width int) string {
-	if c.Seen == 0 {
-		return strings.Repeat(" ", width)
-	}
-	var widths [oona.StateCount]int
-	total := 0
-	for s, n := range c.ByState {
-		if n > 0 {
-			widths[s] = max(1, int(n*int64(width)/c.Seen))
-			total += widths[s]
-		}
-	}
-	for total != width {
-		widest := slices.Index(widths[:], slices.Max(widths[:]))
-		step := cmp.Compare(width, total)
-		widths[widest] += step
-		total += step
-	}
-	var text strings.Builder
-	for s, n := range widths {
-		text.WriteString(strings.Repeat(stateLetters[s], n))
-	}
-	return text.String()
-}
-
-var levels = [...]rune{'\u2581', '\u2582', '\u2583', '\u2584', '\u2585', '\u2586', '\u2587', '\u2588'}
-
-// trend draws the last values, on a scale that has zero: small changes of a large
-// number look small.
-func trend(values *rollups.Windows[float64]) string {
-	least, greatest := 0.0, 0.0
-	for _, v := range values.All() {
-		if !math.IsNaN(v) {
-			least, greatest = min(least, v), max(greatest, v)
-		}
-	}
-	scale := 0.0
-	if greatest > least {
-		scale = float64(len(levels)-1) / (greatest - least)
-	}
-	var text strings.Builder
-	for _, v := range values.All() {
-		if math.IsNaN(v) {
-			text.WriteRune(' ')
-		} else {
-			text.WriteRune(levels[int((v-least)*scale+0.5)])
-		}
-	}
-	return text.String()
-}
+func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-runWidth):] }

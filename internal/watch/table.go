@@ -29,6 +29,8 @@ func (r *Record) Line() string {
 		r.Frame.line(&b)
 	case kindRollup:
 		r.Rollup.line(&b)
+	case kindEvent:
+		r.Event.line(&b)
 	case kindJSON:
 		b.Write(r.JSON)
 	case kindTick:
@@ -42,11 +44,11 @@ func (r *Record) Line() string {
 	default:
 		r.Undecoded.line(&b)
 	}
-	return plain(b.String())
+	return Plain(b.String())
 }
 
-// plain takes out what would speak to the terminal.
-func plain(text string) string {
+// Plain takes out what would speak to the terminal.
+func Plain(text string) string {
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
 			return ' '
@@ -63,7 +65,7 @@ func (r *Record) Text() string {
 	var b strings.Builder
 	b.WriteString(r.Line())
 	for line := range strings.Lines(r.Setting.Text) {
-		b.WriteString("\n    " + plain(strings.TrimRight(line, "\r\n")))
+		b.WriteString("\n    " + Plain(strings.TrimRight(line, "\r\n")))
 	}
 	return b.String()
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/morphogenetic/oona/internal/access"
 )
@@ -72,7 +71,10 @@ type Admin struct {
 	listener net.Listener
 	server   *http.Server
 	mux      *http.ServeMux
+	metrics  *exposition
+	prefix   string // of topics: the label prefix of metrics that are apart
 	profiles bool
+	pages    string       // of Serve, on the index page
 	gate     *access.Gate // nil: everyone may read everything
 	logger   *slog.Logger
 
@@ -96,11 +98,11 @@ type condition struct {
 // listener.
 func NewAdmin(title string, listener net.Listener, metrics prometheus.Gatherer, logger *slog.Logger) *Admin {
 	mux := http.NewServeMux()
-	a := &Admin{title: title, listener: listener, logger: logger, mux: mux}
+	a := &Admin{title: title, listener: listener, logger: logger, mux: mux, metrics: &exposition{logger: logger, parts: []prometheus.Gatherer{metrics}}}
 	mux.Handle("GET /{$}", a.needs(access.Metrics, http.HandlerFunc(a.index)))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "alive") })
 	mux.HandleFunc("GET /readyz", a.readyz)
-	mux.Handle("GET /metrics", a.needs(access.Metrics, MetricsHandler(metrics, logger)))
+	mux.Handle("GET /metrics", a.needs(access.Metrics, a.metrics))
 	a.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -127,6 +129,13 @@ func (a *Admin) ServeProfiles() {
 	}
 }
 
+// Serve adds a page, which clients with the role metrics may read. says is what the index
+// page says of it, in HTML. It is called before Run.
+func (a *Admin) Serve(path, says string, page http.Handler) {
+	a.mux.Handle("GET "+path, a.needs(access.Metrics, page))
+	a.pages += fmt.Sprintf("<li><a href=%q>%s</a>: %s</li>\n", path, path, says)
+}
+
 // Restrict lets only the clients that the gate knows read metrics, the index page and
 // profiles, according to their roles. It is called before Run. Without it, or with nil,
 // everyone may read everything. /livez and /readyz are not restricted.
@@ -151,16 +160,6 @@ func (a *Admin) needs(role access.Role, next http.Handler) http.Handler {
 		default:
 			next.ServeHTTP(w, r)
 		}
-	})
-}
-
-// MetricsHandler returns a handler that serves metrics in the requested format. Only
-// the protobuf format has native histograms.
-func MetricsHandler(metrics prometheus.Gatherer, logger *slog.Logger) http.Handler {
-	return promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
-		ErrorHandling:     promhttp.HTTPErrorOnError,
-		EnableOpenMetrics: true,
 	})
 }
 
@@ -258,7 +257,7 @@ func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 		profiles = profilesLink
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state+a.noted()), profiles)
+	_, _ = fmt.Fprintf(w, indexPage, html.EscapeString(a.title), html.EscapeString(ReadBuild().String()), html.EscapeString(state+a.noted()), a.pages+profiles)
 }
 
 const indexPage = `<!doctype html>

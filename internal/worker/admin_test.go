@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -26,6 +25,7 @@ func withWorker(t *testing.T, args []string, do func(address string)) string {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	run := func(ctx context.Context, w *Worker) error {
+		w.Admin.Serve("/a/page", "says something", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { reply(w, http.StatusOK, r.URL.RawQuery) }))
 		return w.Run(ctx, Component{"client", func(context.Context) error {
 			defer stop()
 			do(w.Admin.Addr().String())
@@ -125,25 +125,37 @@ func TestOpenProfilesAreWarnedOf(t *testing.T) {
 	}
 }
 
-func TestClearCredentialsAreWarnedOf(t *testing.T) {
+// --check prints what is allowed and probably not meant, and a worker logs it. A
+// certificate that expires soon is part of it.
+func TestWarnings(t *testing.T) {
+	expired := tlstest.NewAuthority(t, "ca").Issue(-time.Minute, "127.0.0.1")
+	token := writeFile(t, fmt.Sprintf("identities:\n- {name: a, tokens: [%s], roles: [metrics]}\n", access.HashOf(access.NewToken())))
 	for _, test := range []struct {
-		mechanism string
-		tls, want bool
+		setting string
+		args    []string
 	}{
-		{"", false, false},
-		{"none", false, false},
-		{"plain", false, true},
-		{"plain", true, false},
-		{"oauthbearer", false, true},
-		{"oauthbearer", true, false},
-		{"scram-sha-256", false, false},
-		{"scram-sha-512", false, false},
+		{"--admin-access-file", []string{"--admin-access-file", token}},
+		{"--admin-tls-cert-file", []string{"--admin-tls-cert-file", expired.CertFile, "--admin-tls-key-file", expired.KeyFile}},
+		{"--admin-pprof", []string{"--admin-pprof", "--admin-address=:0"}},
+		{"--trace-endpoint", []string{"--trace-exporter=otlp-grpc", "--trace-endpoint=http://127.0.0.1:1", "--trace-headers-file", writeFile(t, "authorization: Bearer secret\n")}},
 	} {
-		var log strings.Builder
-		WarnOfClearCredentials(slog.New(slog.NewTextHandler(&log, nil)), test.mechanism, test.tls)
-		if warned := strings.Contains(log.String(), "level=WARN"); warned != test.want {
-			t.Errorf("%q with TLS %v: warned %v", test.mechanism, test.tls, warned)
+		cfg, _, err := parse(t, test.args...)
+		if err != nil {
+			t.Fatal(err)
 		}
+		if warnings := cfg.Warnings(); len(warnings) != 1 || warnings[0].Field != test.setting {
+			t.Errorf("%q: warnings %v", test.args, warnings)
+		}
+		var stderr strings.Builder
+		if code := execute(t.Context(), "probe", "Probes.", newTestConfig(), nil, append(test.args, "--check"), io.Discard, &stderr, kong.Vars{"caps": "1"}); code != exitOK || !strings.Contains(stderr.String(), "warning: "+test.setting) {
+			t.Errorf("%q: status %d, stderr %q", test.args, code, stderr.String())
+		}
+		if log := withWorker(t, test.args, func(string) {}); strings.Count(log, `"setting":"`+test.setting+`"`) != 1 {
+			t.Errorf("%q: the log is\n%s", test.args, log)
+		}
+	}
+	if cfg, _, err := parse(t); err != nil || len(cfg.Warnings()) != 0 {
+		t.Errorf("by default: warnings %v, error %v", cfg.Warnings(), err)
 	}
 }
 
@@ -167,6 +179,9 @@ func TestAdminAccess(t *testing.T) {
 			{"/metrics", scrape, 200},
 			{"/", "", 401},
 			{"/", scrape, 200},
+			{"/a/page?x=y", "", 401},
+			{"/a/page?x=y", debug, 403},
+			{"/a/page?x=y", scrape, 200},
 			{"/debug/pprof/", "", 401},
 			{"/debug/pprof/cmdline", scrape, 403},
 			{"/debug/pprof/cmdline", debug, 200},

@@ -14,8 +14,10 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/address"
 	"github.com/morphogenetic/oona/internal/secret"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
+	"github.com/morphogenetic/oona/internal/tracing"
 )
 
 // Config is the part of the configuration that all workers have. A worker's own
@@ -34,6 +36,8 @@ type Config struct {
 
 	Log LogConfig `embed:"" prefix:"log-" group:"Logs"`
 
+	Trace tracing.Flags `embed:"" prefix:"trace-" group:"Traces"`
+
 	Prefix string `group:"Bus" default:"kasmina" placeholder:"PREFIX" help:"Prefix of topic names. All series of the worker have it as the label prefix."`
 }
 
@@ -51,8 +55,10 @@ func (c Config) Validate() error {
 	if _, err := c.openAdminTLS(nil); err != nil {
 		return err
 	}
-	_, err := c.openAdminAccess(nil)
-	return err
+	if _, err := c.openAdminAccess(nil); err != nil {
+		return err
+	}
+	return c.Trace.Validate()
 }
 
 // openAdminAccess returns who may read what on the admin port, or nil if everyone may
@@ -75,9 +81,31 @@ func (c Config) openAdminTLS(files *secret.Files) (*tls.Config, error) {
 
 func (c *Config) common() *Config { return c }
 
+// Warnings returns what is allowed and probably not meant. A worker logs it at its start,
+// and --check prints it. A worker's own configuration adds its own.
+func (c Config) Warnings() []*oona.FieldError {
+	warnings := c.AdminTLS.Warnings("admin-")
+	if c.AdminAccess != "" && c.AdminTLS.CertFile == "" {
+		warnings = append(warnings, ClearText("--admin-access-file"))
+	}
+	if c.AdminPprof && c.AdminAccess == "" && c.AdminTLS.ClientCAFile == "" && !address.OnlyHere(c.AdminAddress) {
+		warnings = append(warnings, &oona.FieldError{Field: "--admin-pprof", Reason: fmt.Sprintf("lets everyone who can reach the admin address, %s, read profiles; set --admin-access-file, or let --admin-address be a loopback address", c.AdminAddress)})
+	}
+	return append(warnings, c.Trace.Warnings()...)
+}
+
+// ClearText returns the warning that the tokens of an access file are sent without
+// encryption. setting names the file.
+func ClearText(setting string) *oona.FieldError {
+	return &oona.FieldError{Field: setting, Reason: "has tokens that clients send in clear text, as the address has no TLS; give it a certificate, unless something in front of it has one"}
+}
+
 // Configuration is a pointer to a struct that embeds [Config]. The values of its
 // fields before Parse are the defaults of the flags.
-type Configuration interface{ common() *Config }
+type Configuration interface {
+	common() *Config
+	Warnings() []*oona.FieldError
+}
 
 // CheckFlag is a flag that prints the effective configuration and exits.
 type CheckFlag bool
@@ -176,7 +204,8 @@ func defaultsFromValues(k *kong.Kong) error {
 
 // formatValue returns a flag's value in the form of the command line.
 func formatValue(value *kong.Value) string {
-	if value.Target.Kind() == reflect.Slice && value.Tag.Sep != -1 {
+	_, marshals := value.Target.Interface().(encoding.TextMarshaler)
+	if value.Target.Kind() == reflect.Slice && value.Tag.Sep != -1 && !marshals {
 		parts := make([]string, value.Target.Len())
 		for i := range parts {
 			parts[i] = formatScalar(value.Target.Index(i))

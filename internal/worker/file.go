@@ -155,7 +155,7 @@ func flagValue(node *yaml.Node, flag *kong.Flag) (any, error) {
 		}
 		return node.Value, nil
 	case yaml.SequenceNode:
-		if !flag.IsSlice() {
+		if flag.Target.Kind() != reflect.Slice {
 			return nil, errors.New("is a list; give one value")
 		}
 		var parts []string

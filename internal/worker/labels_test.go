@@ -20,7 +20,7 @@ func TestPrefixIsALabelOfAllSeries(t *testing.T) {
 	registry := NewRegistry()
 	desc := prometheus.NewDesc("oona_test", "", []string{"zone", "layer"}, nil)
 	registry.MustRegister(shared{prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, 1, "z", "l")})
-	handler := MetricsHandler(WithPrefix(registry, "my.net"), slog.New(slog.DiscardHandler))
+	handler := MetricsHandler(slog.New(slog.DiscardHandler), WithPrefix(registry, "my.net"))
 	for range 2 {
 		for _, accept := range []string{"text/plain", "application/openmetrics-text; version=1.0.0"} {
 			request := httptest.NewRequest("GET", "/metrics", nil)

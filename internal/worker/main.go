@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona/internal/secret"
+	"github.com/morphogenetic/oona/internal/tracing"
 )
 
 // Exit statuses of a worker.
@@ -32,7 +32,8 @@ type Worker struct {
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 	Admin    *Admin
-	Secrets  *secret.Files // their metrics are registered
+	Secrets  *secret.Files   // their metrics are registered
+	Tracer   *tracing.Tracer // nil: there are no traces
 
 	stop       context.CancelFunc // ends the context of run
 	unfinished unfinished
@@ -54,10 +55,11 @@ const (
 )
 
 // Run runs the worker's components until ctx ends or one of them does, and waits
-// for the others. It returns the first error.
+// for the others. It returns the first error. Meanwhile secret files are looked at.
 func (w *Worker) Run(ctx context.Context, components ...Component) error {
 	w.started.Store(true)
 	w.unfinished.end(starting, nil)
+	components = append(components, Component{Name: "secret files", Run: w.Secrets.Run})
 	return runAll(ctx, w.stop, &w.unfinished, components...)
 }
 
@@ -106,6 +108,11 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 			fmt.Fprintf(stderr, "%s: warning: %s\n", name, warning)
 		}
 	}
+	if err == nil && bool(cfg.common().Check) {
+		for _, warning := range cfg.Warnings() {
+			fmt.Fprintf(stderr, "%s: warning: %v\n", name, warning)
+		}
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\nRun %s -h for help.\n", name, err, name)
 		return exitUsage
@@ -127,6 +134,9 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 	for _, warning := range mistaken {
 		logger.Warn(warning)
 	}
+	for _, warning := range cfg.Warnings() {
+		logger.Warn(warning.Error(), "setting", warning.Field)
+	}
 	registry := NewRegistry()
 	registry.MustRegister(queue.collectors()...)
 	if err := supervise(ctx, name, cfg.common(), logger, registry, run); err != nil {
@@ -144,15 +154,20 @@ func execute(ctx context.Context, name, description string, cfg Configuration, r
 func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logger, registry *prometheus.Registry, run func(context.Context, *Worker) error) error {
 	secrets := secret.NewFiles(logger)
 	registry.MustRegister(secrets.Collectors()...)
-	admin, err := openAdmin(ctx, name, cfg, secrets, registry, logger)
+	tracer, err := tracing.Open(cfg.Trace, cfg.process(name), secrets, registry, logger)
 	if err != nil {
 		return err
+	}
+	admin, err := openAdmin(ctx, name, cfg, secrets, registry, logger)
+	if err != nil {
+		return errors.Join(err, tracer.Close(0))
 	}
 	logger.Info(name+" starts", "build", ReadBuild().String())
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	w := &Worker{Logger: logger, Registry: registry, Admin: admin, Secrets: secrets, stop: stop}
+	w := &Worker{Logger: logger, Registry: registry, Admin: admin, Secrets: secrets, Tracer: tracer, stop: stop}
+	w.OnClose("traces", func() error { return tracer.Close(cfg.DrainTimeout / 4) }) // last, after all spans
 	w.unfinished.begin(starting)
 	admin.ReadyWhen(name, func() error {
 		if ctx.Err() != nil {
@@ -187,6 +202,12 @@ func supervise(ctx context.Context, name string, cfg *Config, logger *slog.Logge
 	return errors.Join(err, <-adminEnded)
 }
 
+// process returns what traces say of this process.
+func (c *Config) process(name string) tracing.Process {
+	host, _ := os.Hostname() // traces without it are of use, too
+	return tracing.Process{Name: name, Instance: host, Version: ReadBuild().Version, Prefix: c.Prefix}
+}
+
 // openAdmin listens on the admin address.
 func openAdmin(ctx context.Context, name string, cfg *Config, secrets *secret.Files, registry *prometheus.Registry, logger *slog.Logger) (*Admin, error) {
 	secure, err := cfg.openAdminTLS(secrets)
@@ -197,42 +218,16 @@ func openAdmin(ctx context.Context, name string, cfg *Config, secrets *secret.Fi
 	if err != nil {
 		return nil, err
 	}
-	WarnOfClearText(logger, "--admin-access-file", gate != nil && secure == nil)
 	listener, err := Listen(ctx, "--admin-address", cfg.AdminAddress)
 	if err != nil {
 		return nil, err
 	}
-	warnOfOpenProfiles(logger, cfg.AdminPprof && gate == nil, listener.Addr())
 	listener = &limited{Listener: listener, most: adminConnections, logger: logger}
 	admin := NewAdmin("oona "+name, Secure(listener, secure), WithPrefix(registry, cfg.Prefix), logger)
+	admin.prefix = cfg.Prefix
 	admin.Restrict(gate)
 	if cfg.AdminPprof {
 		admin.ServeProfiles()
 	}
 	return admin, nil
-}
-
-// WarnOfClearText logs that the tokens of an access file are sent without encryption, if
-// they are.
-func WarnOfClearText(logger *slog.Logger, setting string, clear bool) {
-	if clear {
-		logger.Warn("clients send their tokens in clear text, as the address has no TLS; give it a certificate, unless something in front of it has one", "setting", setting)
-	}
-}
-
-// WarnOfClearCredentials logs that a password or a token is sent to the brokers without
-// encryption, if it is. mechanism is the one of SASL. SCRAM does not send the password.
-func WarnOfClearCredentials(logger *slog.Logger, mechanism string, tls bool) {
-	if !tls && (mechanism == "plain" || mechanism == "oauthbearer") {
-		logger.Warn("the password or token for the bus is sent in clear text, as the connections have no TLS; set --bus-tls, or use a mechanism of SCRAM", "setting", "--bus-sasl")
-	}
-}
-
-// warnOfOpenProfiles logs that everyone who reaches the admin address may read profiles,
-// if they are open and the address is not only for this machine.
-func warnOfOpenProfiles(logger *slog.Logger, open bool, address net.Addr) {
-	tcp, ok := address.(*net.TCPAddr)
-	if open && (!ok || !tcp.IP.IsLoopback()) {
-		logger.Warn("everyone who can reach the admin address may read profiles; set --admin-access-file, or let --admin-address be a loopback address", "setting", "--admin-pprof", "address", address.String())
-	}
 }

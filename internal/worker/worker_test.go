@@ -171,6 +171,12 @@ admin-pprof: false
 # Logs:
 log-level: info
 log-format: auto
+# Traces:
+trace-exporter: none
+trace-endpoint: ""
+trace-sample-ratio: 1
+trace-headers-file: ""
+trace-ca-file: ""
 # Bus:
 prefix: kasmina
 brokers:

@@ -56,8 +56,8 @@ func (p *machine) configuration(kind string, payload []byte, record *windows.Rec
 	switch {
 	case err == nil:
 		return v, side, nil
-	case slices.Contains(p.stage.cfg.Skip, at):
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}, nil
+	case slices.Contains(p.folder.cfg.Skip, at):
+		return verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}, nil
 	}
 	return 0, rejection{}, fmt.Errorf("%w. If none was ever used here, the record is damaged: skip it with --skip-record=%s at all aggregators", err, at)
 }
@@ -83,7 +83,7 @@ func (p *machine) decodeConfiguration(kind string, payload []byte, record *windo
 	} else {
 		c, err = DecodeConfiguration(kind, payload)
 	}
-	dead := p.stage.cfg.Topics.SeedMetricsDead
+	dead := p.folder.cfg.Topics.SeedMetricsDead
 	_, unsound := errors.AsType[unsoundError](err)
 	switch {
 	case OfLaterVersion(err):
@@ -167,8 +167,11 @@ func (p *machine) noteConfiguration(o windows.Outcome, at bus.Position) {
 // compareSettings logs a warning if the partition's windows differ from the worker's
 // settings.
 func (p *machine) compareSettings(warning string) {
+	if !p.folder.compares {
+		return
+	}
 	held := p.engine.Config()
-	if differ := otherSettings(held, p.stage.cfg.Windows); len(differ) > 0 {
+	if differ := otherSettings(held, p.folder.cfg.Windows); len(differ) > 0 {
 		p.logger.Warn(warning, "generation", held.Generation, "differ", strings.Join(differ, ", "))
 	}
 }

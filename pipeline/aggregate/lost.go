@@ -3,6 +3,7 @@ package aggregate
 import (
 	"fmt"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/windows"
 )
 
@@ -14,6 +15,10 @@ func (p *machine) noteLoss() {
 		p.logger.Warn("records or commits were lost: no windows are emitted until the log has been read on for max-delay and max-skew; frames go to the late topic", "reason", windows.ReasonLost)
 	}
 }
+
+// EmitsFrom returns the earliest start of a window that is emitted, or false if none is
+// emitted yet.
+func (p *machine) EmitsFrom() (oona.Micros, bool) { return p.engine.EmitsFrom() }
 
 // noteLossEnd logs from where on windows are emitted, once that is known. Before that, it
 // returns an error, which ends the stage, if the log has a configuration that would be void

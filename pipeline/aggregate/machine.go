@@ -11,6 +11,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/tracing"
 	"github.com/morphogenetic/oona/pipeline"
 	"github.com/morphogenetic/oona/pipeline/partition"
 	"github.com/morphogenetic/oona/schemas/avro"
@@ -20,12 +21,13 @@ import (
 // machine folds the records of one partition with a window engine. It is a
 // partition.Machine.
 type machine struct {
-	stage   *Stage
+	folder  *Folder
 	about   bus.Assignment
 	engine  *windows.Engine
 	decoder avro.FrameDecoder
 	frame   oona.Frame
 	logger  *slog.Logger
+	traces  *traces // nil: there are none
 
 	out      partition.Emit // during Fold
 	unknown  int64          // how many of Oona's own records are of an unknown kind
@@ -44,8 +46,8 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 	var side rejection
 	kind := msg.Metadata.Get(oona.HeaderRecord)
 	switch {
-	case kind == "" && slices.Contains(p.stage.cfg.Skip, RecordAt{p.about.Partition, at.Offset}):
-		verdict, side = verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonSkipped, "the aggregator was told to skip it (--skip-record)"}
+	case kind == "" && slices.Contains(p.folder.cfg.Skip, RecordAt{p.about.Partition, at.Offset}):
+		verdict, side = verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonSkipped, "the aggregator was told to skip it (--skip-record)"}
 	case kind == "":
 		verdict, side = p.decode(msg.Payload, &record)
 	case oona.IsConfiguration(kind):
@@ -54,15 +56,20 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 		}
 	}
 	p.out = emit
+	p.traces.begin(at.Appended)
 	outcome := p.engine.Fold(record, p.emit)
 	p.out = nil
+	if p.traces != nil {
+		in := outcome.Verdict == windows.Folded || outcome.Verdict == windows.Duplicate || outcome.Verdict == windows.Replayed && p.engine.ReplayedOpen()
+		p.traces.keep(record.Frame, at.Offset, msg.Metadata.Get(oona.HeaderTraceparent), in, p.engine.OpenWindows())
+	}
 	if p.withheld {
 		if err := p.noteLossEnd(&record); err != nil {
 			return false, err
 		}
 	}
 	if outcome.Verdict == windows.Replayed { // it was decided, and its output published, before the commit
-		p.stage.metrics.replay()
+		p.folder.metrics.replay()
 		return true, nil
 	}
 	switch {
@@ -78,9 +85,9 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 	if side.topic != "" {
 		at.Incarnation = p.engine.Incarnation()
 		emit(side.topic, pipeline.SideMessage(msg, at, pipeline.Rejection{Stage: "aggregate", Reason: side.reason, Detail: side.detail}))
-		p.logDrop(verdict, side, at)
+		p.logDrop(verdict, side, at, msg.Metadata.Get(oona.HeaderTraceparent))
 	}
-	p.stage.metrics.count(verdict, side.reason)
+	p.folder.metrics.count(verdict, side.reason)
 	return false, nil
 }
 
@@ -137,18 +144,18 @@ func (p *machine) decode(payload []byte, record *windows.Record) (verdict, rejec
 		err = fmt.Errorf("%d bytes follow the frame; a record holds one", len(rest))
 	}
 	if err != nil {
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
+		return verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
 	}
-	err = p.frame.Validate(p.stage.cfg.Limits)
+	err = p.frame.Validate(p.folder.cfg.Limits)
 	if errors.Is(err, oona.ErrTooLarge) {
-		return verdictOverflowed, rejection{p.stage.cfg.Topics.Overflow, reasonSize, err.Error()}
+		return verdictOverflowed, rejection{p.folder.cfg.Topics.Overflow, reasonSize, err.Error()}
 	}
 	if err != nil {
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonInvalid, err.Error()}
+		return verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonInvalid, err.Error()}
 	}
 	body, err := avro.Body(payload)
 	if err != nil {
-		return verdictDead, rejection{p.stage.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
+		return verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
 	}
 	record.Frame = &p.frame
 	record.Checksum = uint64(crc32.Checksum(body, castagnoli))<<32 | uint64(uint32(len(body)))
@@ -157,7 +164,7 @@ func (p *machine) decode(payload []byte, record *windows.Record) (verdict, rejec
 
 // judge returns the verdict for the engine's outcome of a frame.
 func (p *machine) judge(o windows.Outcome) (verdict, rejection) {
-	topics := &p.stage.cfg.Topics
+	topics := &p.folder.cfg.Topics
 	switch o.Verdict {
 	case windows.Folded:
 		return verdictFolded, rejection{}
@@ -177,17 +184,24 @@ func (p *machine) judge(o windows.Outcome) (verdict, rejection) {
 // call.
 func (p *machine) emit(r *oona.Rollup) {
 	msg := bus.NewMessage(avro.AppendRollup(nil, r), bus.Target{Key: oona.Key(r.Run, r.Layer), Partition: p.about.Partition, Directed: true})
-	p.out(p.stage.cfg.Topics.Rollup(r.Group), msg)
-	p.stage.metrics.rollups[r.Group].Add(1)
+	if p.traces != nil {
+		msg.Metadata.Set(oona.HeaderTraceparent, p.traces.rollup(r))
+	}
+	p.out(p.folder.cfg.Topics.Rollup(r.Group), msg)
+	p.folder.metrics.rollups[r.Group].Add(1)
 }
 
 // logDrop logs the 1st, 2nd, 4th, 8th ... record of a verdict, so that many records do
 // not flood the log.
-func (p *machine) logDrop(v verdict, side rejection, at bus.Position) {
-	n := p.stage.metrics.verdicts[v].Load() + 1
+func (p *machine) logDrop(v verdict, side rejection, at bus.Position, traceparent string) {
+	n := p.folder.metrics.verdicts[v].Load() + 1
 	if n&(n-1) != 0 {
 		return
 	}
-	p.logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
+	logger := p.logger
+	if c, ok := tracing.Parse(traceparent); ok {
+		logger = logger.With("trace_id", c.Trace.String())
+	}
+	logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
 		"detail", side.detail, "offset", at.Offset, "count", n)
 }

@@ -53,12 +53,14 @@ type metrics struct {
 	rollups  [2]atomic.Int64 // by group
 	replays  atomic.Int64
 
-	stage    *Stage
+	running  *partition.Runtime // nil: no stage runs the machines
 	records  *prometheus.CounterVec
 	replayed prometheus.Counter
+
+	contextsDropped prometheus.Counter
 }
 
-func newMetrics(s *Stage) *metrics {
+func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_aggregate_" + name, Help: help})
 	}
@@ -66,10 +68,10 @@ func newMetrics(s *Stage) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_aggregate_" + name, Help: help}, labels)
 	}
 	m := &metrics{
-		stage:   s,
 		records: vector("records_total", "Records read from the seed-metrics topic, by verdict and reason.", "verdict", "reason"),
 	}
 	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
+	m.contextsDropped = counter("trace_contexts_dropped_total", "Sampled frames that the span of their window will not link, because too many were in open windows.")
 	m.showZeros()
 	return m
 }
@@ -104,7 +106,7 @@ func (m *metrics) replay() {
 
 // own returns the metrics that are collectors themselves.
 func (m *metrics) own() []prometheus.Collector {
-	return []prometheus.Collector{m.records, m.replayed}
+	return []prometheus.Collector{m.records, m.replayed, m.contextsDropped}
 }
 
 // Descriptions of what is read from the machines for each scrape.
@@ -146,7 +148,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			float64(m.rollups[group].Load()), oona.Group(group).String())
 	}
 	var states []machineState
-	m.stage.Each(func(p int32, of partition.Machine) {
+	m.running.Each(func(p int32, of partition.Machine) {
 		engine := of.(*machine).engine
 		states = append(states, machineState{strconv.Itoa(int(p)), engine.Stats(), engine.Config()})
 	})
@@ -184,17 +186,24 @@ func (s *machineState) collect(ch chan<- prometheus.Metric, now time.Time) {
 
 // Counts returns the current counts. All records below Next are in the other counts.
 func (s *Stage) Counts() Counts {
+	c := s.Folder.Counts()
 	now := s.Runtime.Counts()
-	c := Counts{OpenWindows: now.Open, Pending: now.Pending, Next: now.Next}
-	v := &s.metrics.verdicts
-	c.Folded = v[verdictFolded].Load()
-	c.Duplicate = v[verdictDuplicate].Load()
-	c.Late = v[verdictLate].Load()
-	c.Quarantined = v[verdictQuarantined].Load()
-	c.Overflowed = v[verdictOverflowed].Load()
-	c.Dead = v[verdictDead].Load()
-	c.Own = v[verdictOwn].Load()
-	c.Replayed = s.metrics.replays.Load()
-	c.Rollups = s.metrics.rollups[oona.Health].Load() + s.metrics.rollups[oona.Performance].Load()
+	c.OpenWindows, c.Pending, c.Next = now.Open, now.Pending, now.Next
 	return c
+}
+
+// Counts returns what the machines of f have done.
+func (f *Folder) Counts() Counts {
+	v := &f.metrics.verdicts
+	return Counts{
+		Folded:      v[verdictFolded].Load(),
+		Duplicate:   v[verdictDuplicate].Load(),
+		Late:        v[verdictLate].Load(),
+		Quarantined: v[verdictQuarantined].Load(),
+		Overflowed:  v[verdictOverflowed].Load(),
+		Dead:        v[verdictDead].Load(),
+		Own:         v[verdictOwn].Load(),
+		Replayed:    f.metrics.replays.Load(),
+		Rollups:     f.metrics.rollups[oona.Health].Load() + f.metrics.rollups[oona.Performance].Load(),
+	}
 }

@@ -48,7 +48,7 @@ func BenchmarkReplay(b *testing.B) {
 	open := func(committed bus.Commit) *machine {
 		assignment := assignment
 		assignment.Committed, assignment.LogEnd = committed, math.MaxInt64
-		opened, err := stage.open(b.Context(), assignment)
+		opened, err := stage.Open(b.Context(), assignment)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/tracing"
 	"github.com/morphogenetic/oona/pipeline/partition"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -49,6 +50,8 @@ type Config struct {
 	// its commit decide how the partition is resumed, and a lost end of the log is not
 	// noticed if the log has grown past the commit since.
 	Log Log
+	// Tracer gets a span of each window that has a sampled frame. Nil: there are no traces.
+	Tracer *tracing.Tracer
 }
 
 // Validate returns an error for the first field that is wrong.
@@ -61,30 +64,44 @@ func (c Config) Validate() error {
 
 // Stage owns the engines of the partitions that are assigned to this worker.
 type Stage struct {
+	*Folder
+	*partition.Runtime
+}
+
+// Folder makes the machines that fold partitions. A Stage runs them for the partitions
+// that are assigned to a worker. Whoever reads a log by itself runs them without a Stage,
+// and gets the same output.
+type Folder struct {
 	cfg        Config
 	catalogues windows.Catalogues
 	metrics    *metrics
 	logger     *slog.Logger
+	// compares: a log whose windows are not cfg.Windows gets a warning, as these are
+	// the settings that somebody wants to have.
+	compares bool
+}
 
-	*partition.Runtime
+// NewFolder returns a Folder. The catalogues give each metric its group and direction.
+func NewFolder(cfg Config, catalogues windows.Catalogues, logger *slog.Logger) (*Folder, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("aggregate: %w", err)
+	}
+	return &Folder{cfg: cfg, catalogues: catalogues, metrics: newMetrics(), logger: logger}, nil
 }
 
 // New returns a stage that publishes to publisher. The caller closes the publisher.
 // The catalogues give each metric its group and direction.
 func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("aggregate: %w", err)
+	folder, err := NewFolder(cfg, catalogues, logger)
+	if err != nil {
+		return nil, err
 	}
-	s := &Stage{
-		cfg:        cfg,
-		catalogues: catalogues,
-		logger:     logger,
-	}
-	var err error
+	folder.compares = true
+	s := &Stage{Folder: folder}
 	s.Runtime, err = partition.New(partition.Config{
 		Name:         "aggregate",
 		Topic:        cfg.Topics.SeedMetrics,
-		Open:         s.open,
+		Open:         s.Open,
 		Refuses:      isFinal,
 		Tick:         s.tick,
 		TickInterval: cfg.Windows.TickInterval,
@@ -95,7 +112,7 @@ func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, reg
 	if err != nil {
 		return nil, err
 	}
-	s.metrics = newMetrics(s)
+	s.metrics.running = s.Runtime
 	if err := registerer.Register(s.metrics); err != nil {
 		return nil, fmt.Errorf("aggregate: register metrics: %w", err)
 	}

@@ -596,6 +596,10 @@ func TestReadyAsAStandby(t *testing.T) {
 		if err := stages[5].Ready(); !errors.Is(err, bus.ErrNotJoined) {
 			t.Errorf("Ready is %v out of the group", err)
 		}
+		if err := <-endings[5]; !errors.Is(err, bus.ErrNotJoined) {
+			t.Errorf("Run returned %v after its member left the group", err)
+		}
+		endings = endings[:5]
 	})
 }
 

@@ -166,20 +166,21 @@ func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, er
 	return nil, nil
 }
 
-// open decides how a partition is resumed, and makes its machine.
-func (s *Stage) open(ctx context.Context, a bus.Assignment) (partition.Opened, error) {
-	past, err := PastOf(ctx, a, s.cfg.Log)
+// Open decides how a partition is resumed, and makes its machine.
+func (f *Folder) Open(ctx context.Context, a bus.Assignment) (partition.Opened, error) {
+	past, err := PastOf(ctx, a, f.cfg.Log)
 	if err != nil {
 		return partition.Opened{}, err
 	}
 	if !a.Settled && mayBeShort(a, past.Lost) {
 		return partition.Opened{}, fmt.Errorf("%w: %w", bus.ErrShort, past.Lost)
 	}
-	engine, err := s.engine(ctx, a, past)
+	engine, err := f.engine(ctx, a, past)
 	if err != nil {
 		return partition.Opened{}, err
 	}
-	m := &machine{stage: s, about: a, engine: engine, logger: s.logger.With("partition", a.Partition)}
+	m := &machine{folder: f, about: a, engine: engine, logger: f.logger.With("partition", a.Partition)}
+	m.traces = f.newTraces(a.Partition, m.logger)
 	m.noteLoss()
 	m.compareSettings("the partition keeps the windows of its commit, which are not this worker's settings")
 	opened := partition.Opened{Machine: m, From: a.LogStart}
@@ -189,6 +190,17 @@ func (s *Stage) open(ctx context.Context, a bus.Assignment) (partition.Opened, e
 	// The first commit after a loss records where the log ended.
 	opened.CommitNow = past.Lost != nil
 	return opened, nil
+}
+
+// Restart returns a machine for a log that begins at an offset and whose past is not
+// known. Like a partition with FromHere, it emits the windows that need nothing of the past,
+// but it writes nothing to the log: it is for readers.
+func (f *Folder) Restart(a bus.Assignment, settings windows.Config, begin int64) (partition.Machine, error) {
+	engine, err := windows.Restart(settings, f.catalogues, windows.Commit{}, begin, begin)
+	if err != nil {
+		return nil, fmt.Errorf("%s/%d: start from offset %d: %w", a.Topic, a.Partition, begin, err)
+	}
+	return &machine{folder: f, about: a, engine: engine, logger: f.logger.With("partition", a.Partition), withheld: true}, nil
 }
 
 // mayBeShort reports whether a loss may only seem to be one for a moment: a leader may
@@ -207,17 +219,17 @@ func isFinal(err error) bool {
 }
 
 // engine returns the engine of an assignment.
-func (s *Stage) engine(ctx context.Context, a bus.Assignment, past Past) (engine *windows.Engine, err error) {
-	if past.Lost != nil && !s.cfg.FromHere {
+func (f *Folder) engine(ctx context.Context, a bus.Assignment, past Past) (engine *windows.Engine, err error) {
+	if past.Lost != nil && !f.cfg.FromHere {
 		return nil, past.Lost
 	}
 	switch {
 	case past.Lost != nil:
-		engine, err = s.fromHere(ctx, a, past)
+		engine, err = f.fromHere(ctx, a, past)
 	case past.Committed:
-		engine, err = windows.Resume(s.cfg.Windows, s.catalogues, past.Commit)
+		engine, err = windows.Resume(f.cfg.Windows, f.catalogues, past.Commit)
 	default:
-		engine, err = windows.New(s.cfg.Windows, s.catalogues)
+		engine, err = windows.New(f.cfg.Windows, f.catalogues)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s/%d, committed at offset %d: %w", a.Topic, a.Partition, a.Committed.Offset, err)
@@ -228,28 +240,28 @@ func (s *Stage) engine(ctx context.Context, a bus.Assignment, past Past) (engine
 // fromHere returns an engine for what the log still holds. It begins an incarnation of
 // the log, and nothing is emitted before the record of the incarnation was read. So
 // readers accept the new rollups, whatever their offsets are.
-func (s *Stage) fromHere(ctx context.Context, a bus.Assignment, past Past) (*windows.Engine, error) {
-	settings, err := s.lastWindows(ctx, a, past)
+func (f *Folder) fromHere(ctx context.Context, a bus.Assignment, past Past) (*windows.Engine, error) {
+	settings, err := f.lastWindows(ctx, a, past)
 	if err != nil {
 		return nil, err
 	}
 	end := a.LogEnd
-	if s.cfg.Log != nil {
+	if f.cfg.Log != nil {
 		previous := int64(bus.NoOffset)
 		if past.Committed {
 			previous = past.Reached.ProcessedTo
 		}
-		after, err := s.cfg.Log.BeginIncarnation(ctx, a.Partition, past.Reached.Incarnation, previous, briefly(past.Lost))
+		after, err := f.cfg.Log.BeginIncarnation(ctx, a.Partition, past.Reached.Incarnation, previous, briefly(past.Lost))
 		if err != nil {
 			return nil, fmt.Errorf("begin an incarnation: %w", err)
 		}
 		end = max(end, after)
 	}
-	engine, err := windows.Restart(settings, s.catalogues, past.Commit, a.LogStart, end)
+	engine, err := windows.Restart(settings, f.catalogues, past.Commit, a.LogStart, end)
 	if err != nil {
 		return nil, fmt.Errorf("start from here at offset %d: %w", a.LogStart, err)
 	}
-	s.logger.Warn("the partition starts with what its log holds: its past is lost", "partition", a.Partition, "log_start", a.LogStart, "log_end", end,
+	f.logger.Warn("the partition starts with what its log holds: its past is lost", "partition", a.Partition, "log_start", a.LogStart, "log_end", end,
 		"committed", a.Committed.Offset, "windows", fmt.Sprintf("%+v", engine.Config()), "err", past.Lost)
 	return engine, nil
 }
@@ -267,16 +279,16 @@ func briefly(lost error) string {
 // lastWindows returns the windows of a partition that starts over. Without a commit
 // these are the configuration that was last written to the partition, unless it
 // takes effect only later, or else the worker's settings.
-func (s *Stage) lastWindows(ctx context.Context, a bus.Assignment, past Past) (windows.Config, error) {
-	if past.Committed || s.cfg.Log == nil {
-		return s.cfg.Windows, nil
+func (f *Folder) lastWindows(ctx context.Context, a bus.Assignment, past Past) (windows.Config, error) {
+	if past.Committed || f.cfg.Log == nil {
+		return f.cfg.Windows, nil
 	}
-	last, found, err := s.cfg.Log.LastWindows(ctx, a.Partition)
+	last, found, err := f.cfg.Log.LastWindows(ctx, a.Partition)
 	if err != nil {
 		return windows.Config{}, fmt.Errorf("find the configuration that was last written: %w", err)
 	}
 	if !found || last.From > oona.MicrosOf(time.Now()) {
-		return s.cfg.Windows, nil
+		return f.cfg.Windows, nil
 	}
 	configuration, err := windows.ConfigurationOf(&last)
 	if err != nil {

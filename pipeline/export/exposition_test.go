@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // exhibit sends a few rollups that between them show every family.
 func exhibit(f *fixture) {
+	f.windows(9, 1, "digits:7", "enc.0")
 	loss := summarize("reconstruction_loss", 0.5, 0.25, 3, 4)
 	loss.Worst = []oona.SeedValue{{Seed: 11, Value: 4}, {Seed: 2, Value: 3}}
 	norm := summarize("weight_norm", 1, 2)
@@ -110,7 +111,8 @@ func TestLint(t *testing.T) {
 	})
 }
 
-func TestPromtool(t *testing.T) {
+func requirePromtool(t *testing.T) string {
+	t.Helper()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		const missing = "promtool is not on the PATH (Debian: apt-get install prometheus)"
@@ -119,6 +121,11 @@ func TestPromtool(t *testing.T) {
 		}
 		t.Skip("SKIPPED: " + missing)
 	}
+	return promtool
+}
+
+func TestPromtool(t *testing.T) {
+	promtool := requirePromtool(t)
 	var body []byte
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, capTwoLayers)
@@ -140,6 +147,7 @@ func TestPromtool(t *testing.T) {
 func TestClassicBucketsStandBesideNativeOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, capTwoLayers)
+		first := time.Now().Add(windowLength)
 		exhibit(f)
 		forms := map[string]map[string]*dto.MetricFamily{
 			"protobuf": parse(t, f, acceptProtobuf),
@@ -163,13 +171,17 @@ func TestClassicBucketsStandBesideNativeOnes(t *testing.T) {
 					t.Errorf("%s%v: %v", name, m.Label, err)
 				}
 				sameClassic(t, name, m.Histogram, text.Metric[i].Histogram)
-				if created := m.Histogram.CreatedTimestamp.AsTime(); !created.Equal(time.Now()) {
-					t.Errorf("%s%v created %v, want now: %v", name, m.Label, created, time.Now())
+				want := time.Now()
+				if m.Label[0].GetValue() == "enc.0" {
+					want = first
+				}
+				if created := m.Histogram.CreatedTimestamp.AsTime(); !created.Equal(want) {
+					t.Errorf("%s%v created %v, want %v", name, m.Label, created, want)
 				}
 			}
 		}
-		if histograms != 3*4 { // two layers and other, two metrics of each group
-			t.Errorf("%d histograms, want 12", histograms)
+		if histograms != 3*4+2 { // two layers and other, two metrics of each group; two more of enc.0
+			t.Errorf("%d histograms, want 14", histograms)
 		}
 		if body, _ := scrape(t, f, acceptOpen); !bytes.HasSuffix(body, []byte("# EOF\n")) {
 			t.Errorf("the OpenMetrics form has no end")

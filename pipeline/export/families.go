@@ -8,16 +8,21 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/pipeline/layerseries"
 )
 
-// families are the metric families of layers. Every group has its own of those
+// families are the metric families of runs and layers. Every group has its own of those
 // that are by metric, so that a metric which an aggregator with another
 // catalogue puts into the other group cannot clash with itself.
 type families struct {
+	runState, runHeard *prometheus.Desc
+
 	frames, readings, duplicates *prometheus.Desc
 
 	seeds, seedsSeen, seedsActive           *prometheus.Desc
 	frameRate, readingRate, stepRate, delay *prometheus.Desc
+
+	verdict, verdictReason, verdictSince, verdictChanges *prometheus.Desc
 
 	groups [len(groups)]groupFamilies
 }
@@ -28,30 +33,40 @@ type groupFamilies struct {
 	end                    *prometheus.Desc
 	mean, min, max, stddev *prometheus.Desc
 	worstSeed, worstValue  *prometheus.Desc
+
+	median, expectedLow, expectedHigh, bestAge *prometheus.Desc
 }
 
-const (
-	prefix    = "kasmina_layer_"
-	sinceNote = " Accumulated since the exporter began or the layer came back."
-)
+const sinceNote = " Accumulated since the exporter began or the layer came back."
 
 func newFamilies(known *catalogue.Catalogue) *families {
 	desc := func(name, help string, more ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prefix+name, help, append([]string{labelRun, labelLayer}, more...), nil)
+		return prometheus.NewDesc(layerseries.Prefix+name, help, append([]string{labelRun, labelLayer}, more...), nil)
+	}
+	run := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("kasmina_run_"+name, help, []string{labelRun}, nil)
 	}
 	f := &families{
+		runState: run("state", "1: the run is live. 0: no rollup of it has come for some time."),
+		runHeard: run("last_rollup_timestamp_seconds", "Time at which the last rollup of the run was appended to its topic, since the Unix epoch."),
+
 		frames:     desc("frames_total", "Frames folded into closed windows."+sinceNote),
 		readings:   desc("readings_total", "Readings (a seed at one instant) in the frames folded into closed windows."+sinceNote),
 		duplicates: desc("duplicate_frames_total", "Repeated frames dropped while their window was open."+sinceNote),
 
-		seeds:       desc("seeds", "Seeds of the last closed window by lifecycle state, each in the last state seen.", labelState),
-		seedsSeen:   desc("seeds_seen", "Seeds that the last closed window had a reading of."),
-		seedsActive: desc("seeds_active", "Seeds of the last closed window that compute: in TRAINING, GRAFTING or FINE_TUNING."),
+		seeds:       desc(layerseries.Seeds, "Seeds of the last closed window by lifecycle state, each in the last state seen.", labelState),
+		seedsSeen:   desc(layerseries.SeedsSeen, "Seeds that the last closed window had a reading of."),
+		seedsActive: desc(layerseries.SeedsActive, "Seeds of the last closed window that compute: in TRAINING, GRAFTING or FINE_TUNING."),
 
-		frameRate:   desc("window_frames_per_second", "Frames a second over the last closed window."),
-		readingRate: desc("window_readings_per_second", "Readings a second over the last closed window."),
-		stepRate:    desc("window_steps_per_second", "Training steps a second of the last closed window. Not shown where the window does not tell."),
-		delay:       desc("window_delay_seconds", "Time from the last observation of the last closed window to the append of the record that closed it."),
+		frameRate:   desc(layerseries.FramesPerSecond, "Frames a second over the last closed window."),
+		readingRate: desc(layerseries.ReadingsPerSecond, "Readings a second over the last closed window."),
+		stepRate:    desc(layerseries.StepsPerSecond, "Training steps a second of the last closed window. Not shown where the window does not tell."),
+		delay:       desc(layerseries.Delay, "Time from the last observation of the last closed window to the append of the record that closed it."),
+
+		verdict:        desc("verdict", "What is thought of the layer: 0 ok, 1 warning, 2 critical. Not shown until it can be told."),
+		verdictReason:  desc("verdict_reason", "Reasons of the verdict, while they stand: 1 warning, 2 critical. The worst five of a layer.", labelMetric, labelKind),
+		verdictSince:   desc("verdict_since_timestamp_seconds", "Event time at which the layer came to its verdict, since the Unix epoch."),
+		verdictChanges: desc("verdict_changes_total", "How often windows of the layer have changed its verdict to this one."+sinceNote, labelVerdict),
 	}
 	for _, g := range groups {
 		of := func(name, help string, more ...string) *prometheus.Desc {
@@ -62,13 +77,18 @@ func newFamilies(known *catalogue.Catalogue) *families {
 			notMeasured: of("_not_measured_total", "Samples that were NaN: not measured. They are in no other series."+sinceNote),
 			infinite:    of("_infinite_total", "Samples that were infinite. They are in no other series."+sinceNote),
 
-			end:        desc(g.String()+"_window_end_timestamp_seconds", fmt.Sprintf("Event time at which the last closed window of %s ended, since the Unix epoch.", g)),
-			mean:       of("_window_mean", "Mean of the last closed window's samples."),
-			min:        of("_window_min", "Least of the last closed window's samples."),
-			max:        of("_window_max", "Greatest of the last closed window's samples."),
-			stddev:     of("_window_stddev", "Population standard deviation of the last closed window's samples."),
-			worstSeed:  of("_window_worst_seed", "Id of the last closed window's worst seed by rank; 1 is the worst.", labelRank),
-			worstValue: of("_window_worst_value", "Worst value that the last closed window saw of its worst seed by rank; 1 is the worst.", labelRank),
+			end:        desc(g.String()+layerseries.End, fmt.Sprintf("Event time at which the last closed window of %s ended, since the Unix epoch.", g)),
+			mean:       of(layerseries.Mean, "Mean of the last closed window's samples."),
+			min:        of(layerseries.Min, "Least of the last closed window's samples."),
+			max:        of(layerseries.Max, "Greatest of the last closed window's samples."),
+			stddev:     of(layerseries.StdDev, "Population standard deviation of the last closed window's samples."),
+			worstSeed:  of(layerseries.WorstSeed, "Id of the last closed window's worst seed by rank; 1 is the worst.", labelRank),
+			worstValue: of(layerseries.WorstValue, "Worst value that the last closed window saw of its worst seed by rank; 1 is the worst.", labelRank),
+
+			median:       of("_window_median", "Median of the last closed window that had samples, as it is judged."),
+			expectedLow:  of("_expected_low", "Least median that was expected of that window."),
+			expectedHigh: of("_expected_high", "Greatest median that was expected of that window."),
+			bestAge:      of("_best_age_windows", "Windows since the usual median was last 7% below all before. Of metrics that should fall."),
 		}
 	}
 	return f
@@ -76,8 +96,11 @@ func newFamilies(known *catalogue.Catalogue) *families {
 
 // Labels whose values do not come from clients.
 const (
-	labelState = "state"
-	labelRank  = "rank" // 1 to Config.WorstSeeds
+	labelState = layerseries.State
+	labelRank  = layerseries.Rank // 1 to Config.WorstSeeds
+
+	labelKind    = "kind"    // of a reason
+	labelVerdict = "verdict" // ok, warning, critical
 )
 
 // knownMetrics is the part of a help text that says what the metrics are.
@@ -95,20 +118,30 @@ func knownMetrics(of []oona.Metric) string {
 	return text.String()
 }
 
-// all calls do with each family.
-func (f *families) all(do func(*prometheus.Desc)) {
+// own calls do with each family that is not made by a groupCollector.
+func (f *families) own(do func(*prometheus.Desc)) {
 	for _, d := range []*prometheus.Desc{
+		f.runState, f.runHeard,
 		f.frames, f.readings, f.duplicates, f.seeds, f.seedsSeen, f.seedsActive,
 		f.frameRate, f.readingRate, f.stepRate, f.delay,
+		f.verdict, f.verdictReason, f.verdictSince, f.verdictChanges,
 	} {
 		do(d)
 	}
 	for i := range f.groups {
 		g := &f.groups[i]
-		for _, d := range []*prometheus.Desc{
-			g.samples, g.notMeasured, g.infinite, g.end, g.mean, g.min, g.max, g.stddev, g.worstSeed, g.worstValue,
-		} {
+		for _, d := range []*prometheus.Desc{g.end, g.median, g.expectedLow, g.expectedHigh, g.bestAge} {
 			do(d)
 		}
 	}
+}
+
+// accumulated returns the families of sums.
+func (g *groupFamilies) accumulated() []*prometheus.Desc {
+	return []*prometheus.Desc{g.samples, g.notMeasured, g.infinite}
+}
+
+// window returns the families of the last window's samples.
+func (g *groupFamilies) window() []*prometheus.Desc {
+	return []*prometheus.Desc{g.mean, g.min, g.max, g.stddev, g.worstSeed, g.worstValue}
 }

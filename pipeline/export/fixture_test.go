@@ -102,7 +102,19 @@ func start(t testing.TB, configure func(*export.Config)) *fixture {
 
 func startOn(t testing.TB, log *tape, configure func(*export.Config)) *fixture {
 	t.Helper()
-	f := startOnReader(t, log.reader, configure)
+	registry := prometheus.NewPedanticRegistry() // checks every series against its description
+	if _, measured := t.(*testing.B); measured {
+		registry = prometheus.NewRegistry()
+	}
+	f := startRegistered(t, log, registry, configure)
+	f.registry = registry
+	return f
+}
+
+// startRegistered is startOn, with a registerer that the fixture does not gather.
+func startRegistered(t testing.TB, log *tape, registerer prometheus.Registerer, configure func(*export.Config)) *fixture {
+	t.Helper()
+	f := startOnReader(t, log.reader, registerer, configure)
 	f.tape = log
 	for log.reader.Ranges(topics.LayerHealth) == nil || log.reader.Ranges(topics.LayerPerformance) == nil {
 		runtime.Gosched() // what is appended now would be history
@@ -110,7 +122,7 @@ func startOn(t testing.TB, log *tape, configure func(*export.Config)) *fixture {
 	return f
 }
 
-func startOnReader(t testing.TB, log bus.Reader, configure func(*export.Config)) *fixture {
+func startOnReader(t testing.TB, log bus.Reader, registerer prometheus.Registerer, configure func(*export.Config)) *fixture {
 	t.Helper()
 	cfg := export.DefaultConfig()
 	if configure != nil {
@@ -120,12 +132,8 @@ func startOnReader(t testing.TB, log bus.Reader, configure func(*export.Config))
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry := prometheus.NewPedanticRegistry() // checks every series against its description
-	if _, measured := t.(*testing.B); measured {
-		registry = prometheus.NewRegistry()
-	}
-	f := &fixture{t: t, registry: registry, trigger: map[oona.Group]oona.Trigger{}}
-	f.stage, err = export.New(cfg, notOurs{log}, known, f.registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	f := &fixture{t: t, trigger: map[oona.Group]oona.Trigger{}}
+	f.stage, err = export.New(cfg, notOurs{log}, known, registerer, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,9 +152,15 @@ func startOnReader(t testing.TB, log bus.Reader, configure func(*export.Config))
 // send appends a rollup with the next trigger of its group to partition 0.
 func (f *fixture) send(r *oona.Rollup) {
 	f.t.Helper()
+	r.Start -= oona.Micros(f.trigger[r.Group].Offset) // no window closes twice
+	f.sendWindow(r)
+}
+
+// sendWindow is send, for windows that follow one another.
+func (f *fixture) sendWindow(r *oona.Rollup) {
+	f.t.Helper()
 	last := f.trigger[r.Group]
 	r.Trigger = oona.Trigger{Offset: last.Offset + 1}
-	r.Start -= oona.Micros(r.Trigger.Offset) // no window closes twice
 	f.trigger[r.Group] = r.Trigger
 	r.Hash = r.ContentHash()
 	payload := avro.AppendRollup(nil, r)

@@ -193,6 +193,8 @@ type histogramMetric struct {
 	value   histogram // a snapshot
 	created *timestamppb.Timestamp
 	bounds  []bound
+
+	exemplars []exemplar
 }
 
 // Desc implements prometheus.Metric.
@@ -212,6 +214,7 @@ func (m *histogramMetric) Write(out *dto.Metric) error {
 	}
 	h.PositiveSpan, h.PositiveDelta = spans(m.value.positive)
 	h.NegativeSpan, h.NegativeDelta = spans(m.value.negative)
+	exemplify(h, m.exemplars)
 	out.Label = m.labels
 	out.Histogram = h
 	return nil

@@ -5,14 +5,33 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/rollups"
+	"github.com/morphogenetic/oona/verdict"
 )
 
 // layer is what is exposed of one layer. The rollups of all timelines of a run
 // that report the layer add up, and the latest window is shown. Of a merged layer
 // only the sums are kept.
 type layer struct {
-	totals totals
-	groups [2]layerGroup // by oona.Group
+	totals   totals
+	verdicts verdicts
+	groups   [2]layerGroup // by oona.Group
+	recent   rollups.Windows[windowCounts]
+}
+
+// verdicts counts how often a layer has come to a level.
+type verdicts struct {
+	level   verdict.Level
+	changes [verdictLevels]int64
+}
+
+const verdictLevels = int(verdict.Critical) + 1
+
+// set takes the level after a window. If count is false, a change is not counted.
+func (v *verdicts) set(level verdict.Level, count bool) {
+	if count && level != v.level {
+		v.changes[level]++
+	}
+	v.level = level
 }
 
 // totals are sums over the rollups of performance, which every window has.
@@ -33,6 +52,7 @@ type series struct {
 	samples     histogram
 	notMeasured int64
 	infinite    int64
+	exemplars   []exemplar // ascending by time; a list does not change once it is here
 }
 
 // window is what is exposed of a closed window of one group. It does not change
@@ -90,7 +110,25 @@ type layerSnapshot struct {
 	run, id string
 	created time.Time
 	totals  totals
+	changes [verdictLevels]int64
 	groups  [2]groupSnapshot
+
+	judgement *judgement // nil: none
+}
+
+// seriesOfGroups is how many series groupCollectors make of the layer.
+func (y *layerSnapshot) seriesOfGroups() (n int) {
+	for i := range y.groups {
+		g := &y.groups[i]
+		n += 3 * len(g.series)
+		if g.last == nil {
+			continue
+		}
+		for k := range g.last.metrics {
+			n += 4 + 2*len(g.last.metrics[k].worst)
+		}
+	}
+	return n
 }
 
 type groupSnapshot struct {
@@ -104,13 +142,13 @@ type seriesSnapshot struct {
 }
 
 func snapshotOf(y *rollups.Layer[layer]) layerSnapshot {
-	out := layerSnapshot{run: string(y.Run), id: string(y.ID), created: y.Created, totals: y.Value.totals}
+	out := layerSnapshot{run: string(y.Run), id: string(y.ID), created: y.Created, totals: y.Value.totals, changes: y.Value.verdicts.changes}
 	for g := range y.Value.groups {
 		from, to := &y.Value.groups[g], &out.groups[g]
 		_, to.last, _ = from.windows.Last()
 		to.series = make([]seriesSnapshot, 0, len(from.series))
 		for metric, s := range from.series {
-			to.series = append(to.series, seriesSnapshot{metric, series{s.samples.snapshot(), s.notMeasured, s.infinite}})
+			to.series = append(to.series, seriesSnapshot{metric, series{s.samples.snapshot(), s.notMeasured, s.infinite, s.exemplars}})
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package export_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,7 +110,7 @@ func TestSilentLayersDisappearAndFreeTheirPlaces(t *testing.T) {
 		f.expect(3, "kasmina_layer_health", "layer=enc.0")
 		time.Sleep(time.Second)
 		for name := range f.gather() {
-			if len(name) > 8 && name[:8] == "kasmina_" {
+			if strings.HasPrefix(name, "kasmina_layer_") {
 				t.Errorf("%s is still shown", name)
 			}
 		}

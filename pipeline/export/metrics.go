@@ -1,6 +1,7 @@
 package export
 
 import (
+	"net/http"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,7 @@ type metrics struct {
 	outcomes                         [rollups.OutcomeCount]byGroup
 	incarnations, undecodable, stale byGroup
 
-	foldedTotal                           *prometheus.CounterVec
+	foldedTotal, statusTotal              *prometheus.CounterVec
 	outcomeDescs                          [rollups.OutcomeCount]*prometheus.Desc
 	incarnationsDesc                      *prometheus.Desc
 	undecodableDesc, staleDesc            *prometheus.Desc
@@ -58,6 +59,10 @@ func newMetrics() *metrics {
 			Name: "oona_exporter_folded_series_total",
 			Help: "Rollups (label run or layer) and metrics of rollups (label metric) whose label value was beyond its cap, so that they were merged under \"other\".",
 		}, []string{"label"}),
+		statusTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oona_exporter_status_requests_total",
+			Help: "Requests for the status of a run (GET /v1/status), by HTTP status.",
+		}, []string{"code"}),
 		outcomeDescs: [rollups.OutcomeCount]*prometheus.Desc{
 			rollups.New:      desc("rollups_total", "Rollups read that were not read before, by group.", "group"),
 			rollups.Repeat:   desc("repeats_total", "Rollups dropped because they were read before, or their trigger was not above the highest seen of their partition, by group.", "group"),
@@ -77,6 +82,9 @@ func newMetrics() *metrics {
 	for _, label := range []string{labelRun, labelLayer, labelMetric} {
 		m.foldedTotal.WithLabelValues(label) // shown from the start, as 0
 	}
+	for _, code := range []int{http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		m.statusTotal.WithLabelValues(strconv.Itoa(code))
+	}
 	return m
 }
 
@@ -84,6 +92,7 @@ func (m *metrics) fold(label string) { m.foldedTotal.WithLabelValues(label).Inc(
 
 func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 	m.foldedTotal.Describe(ch)
+	m.statusTotal.Describe(ch)
 	for _, d := range []*prometheus.Desc{
 		m.incarnationsDesc, m.undecodableDesc, m.staleDesc, m.layersDesc, m.seriesDesc, m.positionsDesc, m.lagRecordsDesc, m.lagSecondsDesc,
 	} {
@@ -96,6 +105,7 @@ func (m *metrics) describe(ch chan<- *prometheus.Desc) {
 
 func (m *metrics) collect(ch chan<- prometheus.Metric, layers, series int) {
 	m.foldedTotal.Collect(ch)
+	m.statusTotal.Collect(ch)
 	for _, g := range groups {
 		counter := func(desc *prometheus.Desc, counts *byGroup) {
 			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(counts[g].Load()), g.String())

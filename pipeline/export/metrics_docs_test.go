@@ -1,6 +1,7 @@
 package export_test
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -12,17 +13,20 @@ import (
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/worker/workertest"
 	"github.com/morphogenetic/oona/pipeline/export"
+	"github.com/morphogenetic/oona/verdict"
 )
 
 // documentedSeries are the names in the first column of docs/metrics.md, of the
 // layers and of the exporter, written out.
 func documentedSeries(page string) (all []string) {
-	cells := regexp.MustCompile("(?m)^\\| `((?:oona_exporter|kasmina_layer)[^|]*)")
+	cells := regexp.MustCompile("(?m)^\\| `((?:oona_exporter|kasmina_layer|kasmina_run)[^|]*)")
 	series := regexp.MustCompile("`(\\w+)(?:{([a-z,]+)}(\\w*))?")
 	for _, cell := range cells.FindAllString(page, -1) {
 		prefix := "oona_exporter"
-		if strings.Contains(cell, "kasmina_layer") {
-			prefix = "kasmina_layer"
+		for _, of := range []string{"kasmina_layer", "kasmina_run"} {
+			if strings.Contains(cell, of) {
+				prefix = of
+			}
 		}
 		if strings.Contains(cell, "GROUP") {
 			prefix += "_GROUP"
@@ -48,6 +52,29 @@ func documentedSeries(page string) (all []string) {
 	return slices.Compact(all)
 }
 
+// The levels of a verdict, and the kinds of its reasons, are explained.
+func TestVerdictsAreDocumented(t *testing.T) {
+	pages := map[string]string{}
+	for _, name := range []string{"metrics.md", "operations.md"} {
+		page, err := os.ReadFile("../../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages[name] = string(page)
+	}
+	for level := verdict.OK; level <= verdict.Critical; level++ {
+		if text := fmt.Sprintf("%d: %s", level, level); !strings.Contains(pages["metrics.md"], text) {
+			t.Errorf("docs/metrics.md does not say %s", text)
+		}
+	}
+	_, network, _ := strings.Cut(pages["operations.md"], "## The network\n")
+	for _, kind := range verdict.Kinds() {
+		if !strings.Contains(network, "`"+kind.String()+"`") {
+			t.Errorf("docs/operations.md says nothing of the kind %s", kind)
+		}
+	}
+}
+
 // The rows of docs/metrics.md about layers and the exporter name the series that
 // there are.
 func TestMetricsAreDocumented(t *testing.T) {
@@ -61,6 +88,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	d := workertest.NewSeries()
 	if _, err := export.New(export.DefaultConfig(), newTape(t, 1).reader, known, d, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := export.NewTransitions(export.DefaultConfig(), d, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	names := d.Names()

@@ -1,7 +1,6 @@
 package export_test
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -10,43 +9,33 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/pipeline/export"
 )
 
-// BenchmarkScrape is a whole scrape of 2,048 layers with eight metrics each, in the
+// BenchmarkScrape is a whole scrape of 1,024 layers with eight metrics each, in the
 // protobuf format without compression: as a worker serves it, with the label prefix on
 // each series, and without that label.
 func BenchmarkScrape(b *testing.B) {
-	f := start(b, nil)
-	window := layerRollups("")
-	for i := range 2048 {
-		for _, r := range window {
-			r.Layer = oona.LayerID(fmt.Sprintf("layer.%d", i))
-			f.send(r)
-		}
+	parts := new(export.Registries)
+	f := startRegistered(b, newTape(b, 1), parts, nil)
+	f.judged(1024)
+	prefixed := make([]prometheus.Gatherer, len(parts.All))
+	for i, part := range parts.All {
+		prefixed[i] = worker.WithPrefix(part, "kasmina")
 	}
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-	request.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	request.Header.Set("Accept", acceptProtobuf)
 	for _, way := range []struct {
 		name    string
-		metrics prometheus.Gatherer
-	}{{"plain", f.registry}, {"prefix", worker.WithPrefix(f.registry, "kasmina")}} {
+		metrics []prometheus.Gatherer
+	}{{"plain", parts.All}, {"prefix", prefixed}} {
 		b.Run(way.name, func(b *testing.B) {
-			handler := worker.MetricsHandler(way.metrics, slog.New(slog.DiscardHandler))
+			handler := worker.MetricsHandler(slog.New(slog.DiscardHandler), way.metrics...)
 			b.ReportAllocs()
 			for b.Loop() {
-				handler.ServeHTTP(discarded{io.Discard, http.Header{}}, request)
+				handler.ServeHTTP(export.Unread{io.Discard, http.Header{}}, request)
 			}
 		})
 	}
 }
-
-// discarded is an answer that nobody reads.
-type discarded struct {
-	io.Writer
-	header http.Header
-}
-
-func (d discarded) Header() http.Header { return d.header }
-func (d discarded) WriteHeader(int)     {}

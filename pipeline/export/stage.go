@@ -23,7 +23,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -33,7 +35,9 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/catalogue"
+	"github.com/morphogenetic/oona/internal/tracing"
 	"github.com/morphogenetic/oona/pipeline"
+	"github.com/morphogenetic/oona/pipeline/layerseries"
 	"github.com/morphogenetic/oona/rollups"
 )
 
@@ -45,6 +49,7 @@ type Stage struct {
 	store   *store
 	metrics *metrics
 	logger  *slog.Logger
+	begun   atomic.Bool // Run was called
 
 	mu         sync.Mutex
 	partitions map[place]*partition
@@ -57,28 +62,47 @@ type place struct {
 	partition int32
 }
 
-// New returns a stage that reads from log. The caller closes log. The help texts of
-// the catalogue become the help of the histograms.
+// New returns a stage that reads from log. The caller closes log. The catalogue says what
+// is judged of each metric. Its help texts become the help of the histograms. Several
+// collectors are registered, so that a registerer may gather them one by one.
 func New(cfg Config, log bus.Reader, known *catalogue.Catalogue, registerer prometheus.Registerer, logger *slog.Logger) (*Stage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	s := &Stage{cfg: cfg, log: log, metrics: newMetrics(), logger: logger, partitions: make(map[place]*partition), ends: make(map[place]*end)}
-	s.store = newStore(cfg, s.metrics.fold)
-	collector := &collector{
-		store:    s.store,
-		families: newFamilies(known),
-		bounds:   make([]bound, len(cfg.Buckets)),
-		metrics:  s.metrics,
-		stage:    s,
-	}
-	for i, le := range cfg.Buckets {
-		collector.bounds[i] = newBound(le)
-	}
-	if err := registerer.Register(collector); err != nil {
+	s.store = newStore(cfg, known.Rule, s.metrics.fold)
+	if err := s.register(known, registerer); err != nil {
 		return nil, fmt.Errorf("export: register metrics: %w", err)
 	}
 	return s, nil
+}
+
+// register registers the collectors.
+func (s *Stage) register(known *catalogue.Catalogue, registerer prometheus.Registerer) error {
+	own := &collector{
+		store:    s.store,
+		families: newFamilies(known),
+		bounds:   make([]bound, len(s.cfg.Buckets)),
+		metrics:  s.metrics,
+		stage:    s,
+		ranks:    make(pairs, s.cfg.WorstSeeds),
+	}
+	for i, le := range s.cfg.Buckets {
+		own.bounds[i] = newBound(le)
+	}
+	for i := range own.ranks {
+		own.ranks[i] = pair(labelRank, strconv.Itoa(i+1))
+	}
+	collectors := []prometheus.Collector{own}
+	for _, g := range groups {
+		collectors = append(collectors, &groupCollector{own, g, true}, &groupCollector{own, g, false})
+	}
+	for _, c := range collectors {
+		if err := registerer.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // errLogEnded is returned if a topic's channel was closed before the context ended.
@@ -87,6 +111,7 @@ var errLogEnded = errors.New("the log reader has ended by itself")
 // Run reads both rollup topics until ctx ends or one of them cannot be read on:
 // half of what is shown would stand still.
 func (s *Stage) Run(ctx context.Context) error {
+	s.begun.Store(true)
 	router, err := pipeline.NewRouter(s.logger)
 	if err != nil {
 		return err
@@ -137,19 +162,24 @@ func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 		}
 		partition, offset := at.Partition, at.Offset
 		p := s.partition(place{g, partition})
-		if r, err := decode(g, msg.Payload); err != nil {
-			s.drop(g, err, "partition", partition, "offset", offset)
-		} else if s.take(r, partition, offset) && !s.store.fold(r, offset >= p.highWater, time.Now()) {
+		a := s.arrive(g, msg, at)
+		fresh := offset >= p.highWater
+		if a.rollup, a.err = layerseries.Decode(g, msg.Payload); a.err != nil {
+			s.drop(g, a.err, "partition", partition, "offset", offset)
+		} else if a.outcome = s.take(a.rollup, partition, offset, msg.Metadata.Get(oona.HeaderTraceparent)); a.outcome == rollups.New && !s.store.fold(a.rollup, at.Appended.Time(), fresh, time.Now()) {
 			s.metrics.stale[g].Add(1)
+		}
+		if fresh {
+			s.traced(&a)
 		}
 		p.next.Store(offset + 1)
 		return nil
 	}
 }
 
-// take reports whether a rollup was not read before. It counts what is dropped,
-// and logs what is not a mere repeat.
-func (s *Stage) take(r *oona.Rollup, partition int32, offset int64) bool {
+// take returns whether a rollup was read before. It counts what is dropped, and logs
+// what is not a mere repeat.
+func (s *Stage) take(r *oona.Rollup, partition int32, offset int64, traceparent string) rollups.Outcome {
 	found := s.rollups.Read(partition, r)
 	n := s.metrics.outcomes[found.Outcome][r.Group].Add(1)
 	where := []any{"topic", s.cfg.Topics.Rollup(r.Group), "partition", partition, "offset", offset}
@@ -158,19 +188,23 @@ func (s *Stage) take(r *oona.Rollup, partition int32, offset int64) bool {
 		s.logger.Info("a new incarnation of the log begins", append(where, "trigger", triggerText(r.Trigger), "highest_before", triggerText(found.Highest))...)
 	}
 	if found.Outcome == rollups.New || found.Outcome == rollups.Repeat || n&(n-1) != 0 {
-		return found.Outcome == rollups.New
+		return found.Outcome
 	}
 	where = append(where, "run", r.Run, "layer", r.Layer, "start", r.Start.Time(), "end", r.End.Time(),
 		"hash", fmt.Sprintf("%016x", r.Hash), "trigger", triggerText(r.Trigger), "highest", triggerText(found.Highest), "count", n)
+	logger := s.logger
+	if c, ok := tracing.Parse(traceparent); ok {
+		logger = logger.With("trace_id", c.Trace.String())
+	}
 	switch found.Outcome {
 	case rollups.Conflict:
-		s.logger.Error("dropped a rollup: its window was read with another content before; are all aggregators alike?", where...)
+		logger.Error("dropped a rollup: its window was read with another content before; are all aggregators alike?", where...)
 	case rollups.Remade:
-		s.logger.Warn("dropped a rollup: its window was read before, of other records; the log was made again or has lost its end", where...)
+		logger.Warn("dropped a rollup: its window was read before, of other records; the log was made again or has lost its end", where...)
 	case rollups.Behind:
-		s.logger.Error("dropped a rollup that is not a repeat: the log was made again or has lost its end; `oona topics check` and `oona topics apply` help", where...)
+		logger.Error("dropped a rollup that is not a repeat: the log was made again or has lost its end; `oona topics check` and `oona topics apply` help", where...)
 	}
-	return false
+	return found.Outcome
 }
 
 func triggerText(t oona.Trigger) string {
@@ -212,6 +246,9 @@ func (s *Stage) positions(do func(topic string, partition int32, next int64)) {
 		do(s.cfg.Topics.Rollup(at.group), at.partition, p.next.Load())
 	}
 }
+
+// caughtUp reports whether a stage that runs is ready.
+func (s *Stage) caughtUp() bool { return s.begun.Load() && s.Ready() == nil }
 
 // errCatchingUp is why a stage is not ready.
 var errCatchingUp = errors.New("catching up")

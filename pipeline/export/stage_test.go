@@ -254,7 +254,7 @@ func (s strange) Subscribe(ctx context.Context, _ string) (<-chan *message.Messa
 func TestMessageWithoutPositionIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := strange{newTape(t, 1).reader, make(chan *message.Message)}
-		f := startOnReader(t, log, nil)
+		f := startOnReader(t, log, prometheus.NewRegistry(), nil)
 		msg := message.NewMessage("", avro.AppendRollup(nil, rollup(oona.Health, "r", "enc.0")))
 		log.messages <- msg
 		<-msg.Acked()

@@ -1,11 +1,14 @@
 package export
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/pipeline/layerseries"
 	"github.com/morphogenetic/oona/rollups"
+	"github.com/morphogenetic/oona/verdict"
 )
 
 // other is the label value of what is beyond a limit. A metric of this very name
@@ -14,9 +17,9 @@ const other = rollups.Other
 
 // Labels whose values are limited.
 const (
-	labelRun    = "run"
-	labelLayer  = "layer"
-	labelMetric = "metric"
+	labelRun    = layerseries.Run
+	labelLayer  = layerseries.Layer
+	labelMetric = layerseries.Metric
 )
 
 // store keeps what is exposed of each layer. It reads no clock: the caller passes the time.
@@ -26,11 +29,15 @@ type store struct {
 
 	mu      sync.Mutex
 	layers  *rollups.Layers[layer]
+	runs    runs
+	judges  *judges
 	metrics map[string]int // series that use a metric's name, except other
 }
 
-func newStore(cfg Config, folded func(label string)) *store {
+func newStore(cfg Config, rule func(metric string) verdict.Rule, folded func(label string)) *store {
 	l := &store{cfg: cfg, folded: folded, metrics: make(map[string]int)}
+	l.judges = newJudges(rule, cfg.MaxTotalLayers)
+	l.runs = runs{limit: cfg.MaxRuns, silentAfter: cfg.SilentAfter, kept: cfg.RunKept, dropped: l.judges.forgetRun, of: make(map[oona.RunID]*run)}
 	l.layers = rollups.NewLayers(rollups.Limits{
 		Runs: cfg.MaxRuns, Layers: cfg.MaxLayers, Total: cfg.MaxTotalLayers,
 		SilentAfter: cfg.SilentAfter, EndedAfter: cfg.SilentAfter,
@@ -38,13 +45,20 @@ func newStore(cfg Config, folded func(label string)) *store {
 	return l
 }
 
-// fold takes a rollup that was not read before. If accumulate is false, the
-// rollup is only shown as the layer's last window. fold returns false if the
-// window ended so long ago that the layer counts as silent.
-func (l *store) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown bool) {
+// fold takes a rollup that was not read before, and the time at which it was appended.
+// If accumulate is false, the rollup is only shown as the layer's last window. fold
+// returns false if the window ended so long ago that the layer counts as silent.
+func (l *store) fold(r *oona.Rollup, appended time.Time, accumulate bool, now time.Time) (shown bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.runs.observe(r.Run, appended, now)
 	y, beyond := l.layers.Of(r, now)
+	if y == nil || !y.Merged {
+		level := l.judges.observe(r, y != nil)
+		if y != nil {
+			y.Value.verdicts.set(level, accumulate)
+		}
+	}
 	switch {
 	case y == nil:
 		return false
@@ -65,6 +79,9 @@ func (l *store) fold(r *oona.Rollup, accumulate bool, now time.Time) (shown bool
 	}
 	if !y.Merged {
 		g.windows.Add(l.window(r, g), r.End, shownWindows)
+		if r.Group == oona.Performance { // the window's rollup of health has the same numbers
+			y.Value.recent.Add(countsOf(r, appended), r.End, recentWindows)
+		}
 	}
 	return true
 }
@@ -92,8 +109,9 @@ func (l *store) series(g *layerGroup, metric string) *series {
 	return s
 }
 
-// release frees the names of a layer's metrics for others.
+// release frees the names of a layer's metrics for others. The layer is not shown any more.
 func (l *store) release(y *rollups.Layer[layer]) {
+	l.judges.hide(y.Run, y.ID)
 	for g := range y.Value.groups {
 		for metric := range y.Value.groups[g].series {
 			if metric == other {
@@ -107,13 +125,37 @@ func (l *store) release(y *rollups.Layer[layer]) {
 	}
 }
 
-// snapshot returns what is to be exposed at now, all of one moment.
-func (l *store) snapshot(now time.Time) []layerSnapshot {
+// snapshotLayers is of how many layers a snapshot is taken at a time. Between them, fold
+// may go on.
+const snapshotLayers = 64
+
+// snapshot returns what is to be exposed at now: of each layer all of one moment. The
+// verdicts are left out if judge is false.
+func (l *store) snapshot(now time.Time, judge bool) ([]layerSnapshot, []runSnapshot) {
+	layers, runs := l.shown(now)
+	out := make([]layerSnapshot, 0, len(layers))
+	for part := range slices.Chunk(layers, snapshotLayers) {
+		out = l.appendSnapshots(out, part, judge)
+	}
+	return out, runs
+}
+
+func (l *store) shown(now time.Time) ([]*rollups.Layer[layer], []runSnapshot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := make([]layerSnapshot, 0, l.layers.Len())
-	for y := range l.layers.All(now) {
-		out = append(out, snapshotOf(y))
+	layers := slices.AppendSeq(make([]*rollups.Layer[layer], 0, l.layers.Len()), l.layers.All(now))
+	return layers, l.runs.snapshot(now)
+}
+
+func (l *store) appendSnapshots(out []layerSnapshot, of []*rollups.Layer[layer], judge bool) []layerSnapshot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, y := range of {
+		s := snapshotOf(y)
+		if judge && !y.Merged {
+			s.judgement = l.judges.snapshot(y.Run, y.ID, l.cfg.expected)
+		}
+		out = append(out, s)
 	}
 	return out
 }

@@ -11,12 +11,15 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// The first byte of a body must arrive within firstByteTimeout. From then on the
-// client must sustain minRate, in bytes per second: one that sends nothing is
-// disconnected soon, one with a slow link is not.
+// The first byte of a body must arrive within firstByteTimeout, and no pause may be
+// longer. From then on the client must sustain minRate, in bytes per second: one that
+// sends nothing is disconnected soon, one with a slow link is not. When half of what
+// bodies may take is in use, the rate is scarceRate, so that bodies that come slowly do
+// not keep others out.
 const (
 	firstByteTimeout = 5 * time.Second
 	minRate          = 16 << 10
+	scarceRate       = 1 << 20
 )
 
 // byteBudget limits the total size of bodies, in memory and on disk, from when their
@@ -29,13 +32,18 @@ type byteBudget struct {
 // errBodyBudget is returned when the byte budget for bodies is used up.
 var errBodyBudget = errors.New("the byte budget for bodies is used up")
 
+// errShare is returned when a client has its share of that budget, or of the processors.
+var errShare = errors.New("the client has its share")
+
 // bodyReader reads the body of a request. The bytes that it has read count against
 // the budget until the body is freed. The declared length does not count. It keeps the
 // error that ended the body early, because a decompressor may hide that.
 type bodyReader struct {
 	content    io.Reader
 	budget     *byteBudget // nil: the caller accounts for what it reads
-	spooled    *lease      // memory of a tensor; nil: no tensor
+	by         *client
+	memory     *share // of what it is read into, for frames; nil: no frames
+	spooled    *lease // memory of a tensor; nil: no tensor
 	connection *http.ResponseController
 	began      time.Time
 	timeout    time.Duration // for the whole body
@@ -45,23 +53,56 @@ type bodyReader struct {
 }
 
 // readBody returns a reader of the body of a request. The caller frees it.
-func readBody(w http.ResponseWriter, content io.Reader, in *byteBudget, timeout time.Duration) *bodyReader {
-	a := &bodyReader{content: content, budget: in, connection: http.NewResponseController(w), began: time.Now(), timeout: timeout}
-	a.expect()
+func readBody(w http.ResponseWriter, content io.Reader, by *client, timeout time.Duration) *bodyReader {
+	a := &bodyReader{content: content, by: by, connection: http.NewResponseController(w), began: time.Now(), timeout: timeout}
+	a.expect(a.began)
 	return a
 }
 
 // expect sets the deadline of the next read.
-func (a *bodyReader) expect() {
-	within := firstByteTimeout + time.Duration(a.bytes)*time.Second/minRate
-	_ = a.connection.SetReadDeadline(a.began.Add(min(within, a.timeout))) // a recorder of a test has no deadline
+func (a *bodyReader) expect(now time.Time) {
+	rate := time.Duration(minRate)
+	if now.Sub(a.began) > firstByteTimeout/2 && a.scarce() {
+		rate = scarceRate
+	}
+	within := min(firstByteTimeout+time.Duration(a.bytes)*time.Second/rate, a.timeout, now.Sub(a.began)+firstByteTimeout)
+	_ = a.connection.SetReadDeadline(a.began.Add(within)) // a recorder of a test has no deadline
+}
+
+// scarce reports whether half of what such bodies may use is used.
+func (a *bodyReader) scarce() bool {
+	if a.memory != nil {
+		return a.memory.scarce()
+	}
+	return a.spooled != nil && a.budget.taken.Load() > a.budget.limit/2
+}
+
+// pay makes the client wait if it sends large bodies faster than its share of the
+// processors allows, but not longer than it may send. The client cannot send meanwhile, so
+// its time is longer.
+func (a *bodyReader) pay(n int) error {
+	if a.bytes <= largeBody {
+		return nil
+	}
+	waited, ok := a.by.pay(a.by.of.cut, time.Duration(n)*byteCost, a.timeout)
+	if a.began = a.began.Add(waited); !ok {
+		return errShare
+	}
+	return nil
 }
 
 func (a *bodyReader) Read(p []byte) (int, error) {
-	n, err := a.content.Read(p)
+	n, err := a.content.Read(p[:min(len(p), pacePiece)])
 	a.bytes += int64(n)
+	a.by.received(n)
 	if a.budget != nil && a.budget.taken.Add(int64(n)) > a.budget.limit {
 		err = errBodyBudget
+	}
+	if a.spooled != nil {
+		has := a.by.spooled.Add(int64(n))
+		if err == nil && !a.by.alone() && !a.by.of.allows(has, a.budget.limit-a.budget.taken.Load()) {
+			err = errShare
+		}
 	}
 	if more := min(a.bytes, intake.SpooledInMemory) - a.charged; a.spooled != nil && more > 0 {
 		// The capacity of a growing buffer is up to twice its content.
@@ -69,10 +110,13 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 			err = errNoMemory
 		}
 	}
+	if err == nil {
+		err = a.pay(n)
+	}
 	switch {
 	case err == nil:
-		a.expect()
-	case err != io.EOF:
+		a.expect(time.Now())
+	case !errors.Is(err, io.EOF):
 		a.err = err
 	}
 	return n, err
@@ -83,10 +127,11 @@ func (a *bodyReader) free() {
 	if a.budget != nil {
 		a.budget.taken.Add(-a.bytes)
 	}
-	a.bytes = 0
 	if a.spooled != nil {
+		a.by.spooled.Add(-a.bytes)
 		a.spooled.end()
 	}
+	a.bytes = 0
 }
 
 // bodyProblem refuses a request whose body could not be read.
@@ -96,12 +141,14 @@ func (s *Stage) bodyProblem(a *bodyReader) *intake.Refusal {
 	case errors.As(a.err, &over):
 		return s.bodyTooLarge()
 	case errors.Is(a.err, errBodyBudget):
-		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-spool-bytes); nothing of this one was taken, send it again later", a.budget.limit).After(time.Second)
+		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-upload-bytes); nothing of this one was taken, send it again later", a.budget.limit).After(time.Second)
+	case errors.Is(a.err, errShare):
+		return s.shareTaken()
 	case errors.Is(a.err, errNoMemory):
-		return s.noMemory()
+		return s.noMemory(a.spooled)
 	case errors.Is(a.err, os.ErrDeadlineExceeded):
-		return intake.Refuse(reasonSlow, "the body came too slowly: %d bytes in %s; it must begin within %s, then come at %d bytes a second, and be whole within %s",
-			a.bytes, time.Since(a.began).Round(time.Millisecond), firstByteTimeout, minRate, a.timeout)
+		return intake.Refuse(reasonSlow, "the body came too slowly: %d bytes in %s; it must begin within %s and not pause for longer, come at %d bytes a second, or %d while half of the memory is used, and be whole within %s",
+			a.bytes, time.Since(a.began).Round(time.Millisecond), firstByteTimeout, minRate, scarceRate, a.timeout)
 	}
 	return intake.Refuse(reasonRead, "the body ended early: %v", a.err)
 }

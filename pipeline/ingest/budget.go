@@ -54,11 +54,24 @@ func (s *share) others(of func(*share) int64) (sum int64) {
 	return sum
 }
 
-// try takes n bytes if they are free, and reports whether it has.
-func (s *share) try(n int64) bool {
+// try takes n bytes for a client if they are free and its share of the memory allows it,
+// and reports whether it has. A nil client has no share.
+func (s *share) try(n int64, by *client) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
-	return s.fits(n)
+	if by == nil {
+		return s.fits(n)
+	}
+	if by.refused = !by.alone() && !by.of.allows(by.memory+n, s.room()-n); by.refused || !s.fits(n) {
+		return false
+	}
+	by.memory += n
+	return true
+}
+
+// room returns how much is free.
+func (s *share) room() int64 {
+	return s.of.total - s.used - s.others(func(other *share) int64 { return max(other.used, other.least) })
 }
 
 func (s *share) fits(n int64) bool {
@@ -97,6 +110,13 @@ func (s *share) wait(ctx context.Context, n int64) bool {
 	}
 }
 
+// scarce reports whether the half of what the share can get is used.
+func (s *share) scarce() bool {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	return s.used > s.room()
+}
+
 // force takes n bytes even if that exceeds the budget.
 func (s *share) force(n int64) {
 	s.of.mu.Lock()
@@ -104,14 +124,17 @@ func (s *share) force(n int64) {
 	s.used += n
 }
 
-// free returns n bytes.
-func (s *share) free(n int64) {
+// free returns n bytes of a client.
+func (s *share) free(n int64, by *client) {
 	if n == 0 {
 		return
 	}
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	s.used -= n
+	if by != nil {
+		by.memory -= n
+	}
 	if s.of.freed != nil {
 		close(s.of.freed)
 		s.of.freed = nil
@@ -136,12 +159,29 @@ func (s *share) gauge(by string) prometheus.Collector {
 // uses. It is for one goroutine at a time. A nil lease has no limit.
 type lease struct {
 	share *share
-	taken int64 // from the share
+	by    *client // whose memory it is; nil: of the raw topic
+	taken int64   // from the share
 	used  int64
 	limit int64 // of used; 0: no limit
 	// soft: the lease grows even if no memory is free. It is for a record that has
 	// waited until as much was free as it should need.
 	soft bool
+}
+
+// lease returns a lease for a request of a client.
+func (s *share) lease(by *client) *lease {
+	by.keep()
+	return &lease{share: s, by: by}
+}
+
+// overShare reports whether the client's share was the reason when it last asked for memory.
+func (l *lease) overShare() bool {
+	if l.by == nil {
+		return false
+	}
+	l.share.of.mu.Lock()
+	defer l.share.of.mu.Unlock()
+	return l.by.refused
 }
 
 // leaseStep is how much a lease takes from its share at a time if that is free,
@@ -160,9 +200,9 @@ func (l *lease) Grow(n int) bool {
 		switch step := max(more, leaseStep); {
 		case l.soft:
 			l.share.force(more)
-		case l.share.try(step):
+		case l.share.try(step, l.by):
 			more = step
-		case !l.share.try(more):
+		case !l.share.try(more, l.by):
 			return false
 		}
 		l.taken += more
@@ -180,12 +220,16 @@ func (l *lease) Shrink(n int) {
 
 // trim returns what is not used to the share.
 func (l *lease) trim() {
-	l.share.free(l.taken - l.used)
+	l.share.free(l.taken-l.used, l.by)
 	l.taken = l.used
 }
 
-// end returns everything to the share.
+// end returns everything to the share. The lease is not used afterwards.
 func (l *lease) end() {
-	l.share.free(l.taken)
+	l.share.free(l.taken, l.by)
 	l.taken, l.used = 0, 0
+	if l.by != nil {
+		l.by.release()
+		l.by = nil
+	}
 }

@@ -34,12 +34,12 @@ func TestShares(t *testing.T) {
 		n    int64
 		fits bool
 	}{{one, 81, false}, {one, 80, true}, {one, 1, false}, {two, 21, false}, {two, 20, true}, {two, 1, false}} {
-		if got := step.of.try(step.n); got != step.fits {
+		if got := step.of.try(step.n, nil); got != step.fits {
 			t.Errorf("%d more fit: %v, with %d and %d in use", step.n, got, one.inUse(), two.inUse())
 		}
 	}
-	one.free(60)
-	if !two.try(50) || two.try(1) {
+	one.free(60, nil)
+	if !two.try(50, nil) || two.try(1, nil) {
 		t.Errorf("of what is free again a share has %d", two.inUse())
 	}
 }
@@ -72,17 +72,17 @@ func TestWaitingForMemory(t *testing.T) {
 		if got := order(); got != "[]" {
 			t.Errorf("%v have got memory that was not free", got)
 		}
-		s.free(45)
+		s.free(45, nil)
 		synctest.Wait()
 		if got := order(); got != "[0]" {
 			t.Errorf("%v have got memory, want the first", got)
 		}
-		s.free(35)
+		s.free(35, nil)
 		synctest.Wait()
 		if got := order(); got != "[0]" {
 			t.Errorf("%v have got memory, want none before the second", got)
 		}
-		s.free(30)
+		s.free(30, nil)
 		synctest.Wait()
 		if got := order(); got != "[0 1 2]" || s.inUse() != 95 {
 			t.Errorf("%v have got memory, %d are in use", got, s.inUse())
@@ -247,7 +247,7 @@ func TestMemoryOfRequests(t *testing.T) {
 				release := make(chan struct{})
 				s := newStage(t, keepsNothing(func(context.Context, []*message.Message) error { <-release; return nil }), func(c *Config) {
 					c.MaxBodyBytes, c.MaxDecompressedBytes, c.MaxInFlight = 1<<20, 4<<20, 1000
-					c.MaxMemoryBytes = c.leastMemory()
+					c.MaxMemoryBytes, c.ClientShare = c.leastMemory(), 1
 				})
 				idle := liveHeap()
 				var served sync.WaitGroup

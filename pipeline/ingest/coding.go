@@ -99,7 +99,7 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *i
 	body, err := readAll(first[:n], in, held, size, factor, int(most))
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, s.noMemory()
+		return nil, s.noMemory(held)
 	case err != nil:
 		return nil, s.bodyProblem(in)
 	}
@@ -158,7 +158,7 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	}
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, s.noMemory()
+		return nil, s.noMemory(held)
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, intake.DecompressedTooLarge(s.cfg.MaxDecompressedBytes)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
@@ -189,7 +189,7 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]
 		return nil, err
 	}
 	limit := s.cfg.MaxDecompressedBytes + 1
-	plain, err := readAll(nil, io.LimitReader(from, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
+	plain, err := readAll(nil, io.LimitReader(&paced{Reader: from, by: held.by}, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
 	if err != nil {
 		held.Shrink(cap(plain)) // it is not used
 	}

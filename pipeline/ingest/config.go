@@ -8,17 +8,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/units"
+
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/tracing"
+	"github.com/morphogenetic/oona/schemas/registry"
 )
 
 // Config configures the stage.
 type Config struct {
-	Topic    string `kong:"-"` // topic of frames
-	Instance string `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because the watermark of every producer is kept under it."`
+	Topic    string      `kong:"-"` // topic of frames
+	Events   oona.Topics `kong:"-"` // for events
+	Instance string      `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because the watermark of every producer is kept under it."`
 
-	Access *access.Gate `kong:"-"` // who may send what; nil: everyone may send everything
+	Access *access.Gate    `kong:"-"` // who may send what; nil: everyone may send everything
+	Tracer *tracing.Tracer `kong:"-"` // nil: there are no traces
+
+	Registry *registry.Registry `kong:"-"` // nil: there is none, and frames that need one are refused
 
 	MaxBodyBytes         int64 `help:"Maximum size of a request body as sent, in bytes."`
 	MaxDecompressedBytes int64 `help:"Maximum size of a request body after decompression, and of all blocks of an object container file, in bytes."`
@@ -28,16 +36,24 @@ type Config struct {
 	MaxTensors           int   `help:"Maximum number of tensors in a frame."`
 	MaxMessageBytes      int   `help:"Maximum size of a record on the bus (max.message.bytes of the topic), in bytes. The limit of a frame is 1 KiB lower."`
 
-	MaxInFlight    int           `help:"Maximum number of requests processed concurrently after their bodies were received. Further requests get 429."`
-	MaxMemoryBytes int64         `help:"Maximum memory for requests and records in progress, decompressed and decoded, in bytes. Beyond it, requests get 429 and records of the raw topic wait. Default: a quarter of GOMEMLIMIT if that is set, otherwise 512 MiB."`
+	MaxInFlight    int     `help:"Maximum number of requests processed concurrently after their bodies were received. Further requests get 429."`
+	MaxMemoryBytes int64   `help:"Maximum memory for requests and records in progress, decompressed and decoded, in bytes. Beyond it, requests get 429 and records of the raw topic wait. Default: a quarter of GOMEMLIMIT if that is set, otherwise 512 MiB."`
+	MaxConnections int     `help:"Maximum number of open connections of clients. Further ones are closed at once."`
+	ClientShare    float64 `help:"How much of everything that requests need (max-connections, max-in-flight, max-memory-bytes, processors) one client may use while no other uses any, above 0 and at most 1. The more is in use, the less each can get. A client is a token, a certificate, or else an address. With 1, there are no shares."`
+
+	ClientRequests int              `help:"Maximum number of requests of one client per second. Further ones get 429. Default: no limit."`
+	ClientBytes    units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the bodies of one client in a second, as they are sent. Further requests get 429. Default: no limit."`
+
 	ReadTimeout    time.Duration `help:"Maximum time for a client to send a request. A client that stalls is disconnected earlier."`
 	PublishTimeout time.Duration `help:"Maximum time to wait for the bus. After it, a request gets 503."`
+	Spool          Spool         `embed:"" prefix:"spool-" group:"Spool"`
+	Strict         bool          `help:"Refuse requests with frames that the aggregator will put aside (400), whether or not the client sends Prefer: handling=strict."`
 	ClockTolerance time.Duration `help:"Maximum difference between a client's clock (Oona-Sent-At) and ingest's."`
 
 	Tensors           TensorStore   `kong:"-"` // nil: there is no store, and all tensors stay in their frames
 	InlineTensorBytes int           `group:"Tensors" help:"Maximum size of a tensor that stays in its frame, in bytes. Larger tensors go to the tensor store if one is configured."`
 	MaxTensorRequests int           `group:"Tensors" help:"Maximum number of requests that wait for the tensor store. Further requests with tensors get 429; requests without tensors are not affected."`
-	MaxSpoolBytes     int64         `group:"Tensors" help:"Maximum total size of the tensors being uploaded (PUT /v1/tensors), in bytes. They are in $TMPDIR, and up to 1 MiB of each in memory (max-memory-bytes). Further uploads get 429."`
+	MaxUploadBytes    int64         `group:"Tensors" help:"Maximum total size of the tensors being uploaded (PUT /v1/tensors), in bytes. They are in $TMPDIR, and up to 1 MiB of each in memory (max-memory-bytes). Further uploads get 429."`
 	StoreTimeout      time.Duration `group:"Tensors" help:"Maximum time to wait for the tensor store. After it, a request with frames gets 503."`
 	TensorTimeout     time.Duration `group:"Tensors" help:"Maximum time to receive a tensor (PUT /v1/tensors) and to write it to the store."`
 }
@@ -62,12 +78,15 @@ func DefaultConfig() Config {
 		MaxMessageBytes:      oona.DefaultRecordBytes, // also the default limit of Kafka's clients
 		InlineTensorBytes:    16 << 10,
 		MaxTensorRequests:    32,
-		MaxSpoolBytes:        2 << 30,
+		MaxUploadBytes:       2 << 30,
 		StoreTimeout:         5 * time.Second,
 		TensorTimeout:        2 * time.Minute,
 		MaxInFlight:          64,
+		MaxConnections:       4096,
+		ClientShare:          0.5,
 		ReadTimeout:          30 * time.Second,
 		PublishTimeout:       10 * time.Second,
+		Spool:                defaultSpool(),
 		ClockTolerance:       30 * time.Second,
 	}
 	c.MaxMemoryBytes = max(defaultMemory(), c.leastMemory())
@@ -112,12 +131,22 @@ func (c Config) Validate() error {
 		{"max-tensors", int64(c.MaxTensors)},
 		{"inline-tensor-bytes", int64(c.InlineTensorBytes)},
 		{"max-tensor-requests", int64(c.MaxTensorRequests)},
-		{"max-spool-bytes", c.MaxSpoolBytes},
+		{"max-upload-bytes", c.MaxUploadBytes},
 		{"max-in-flight", int64(c.MaxInFlight)},
+		{"max-connections", int64(c.MaxConnections)},
 	} {
 		if limit.value <= 0 {
 			return &oona.FieldError{Field: "--" + limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}
 		}
+	}
+	if c.ClientRequests < 0 {
+		return &oona.FieldError{Field: "--client-requests", Reason: fmt.Sprintf("is %d; give a value above 0, or 0 for no limit", c.ClientRequests)}
+	}
+	if c.ClientBytes < 0 {
+		return &oona.FieldError{Field: "--client-bytes", Reason: fmt.Sprintf("is %s; give a size above 0, or 0 for no limit", c.ClientBytes)}
+	}
+	if !(c.ClientShare > 0 && c.ClientShare <= 1) {
+		return &oona.FieldError{Field: "--client-share", Reason: fmt.Sprintf("is %g; give a value above 0 and at most 1", c.ClientShare)}
 	}
 	for _, limit := range []struct {
 		name  string
@@ -134,6 +163,9 @@ func (c Config) Validate() error {
 	}
 	if c.ClockTolerance <= 0 {
 		return &oona.FieldError{Field: "--clock-tolerance", Reason: fmt.Sprintf("is %s; give a time above 0", c.ClockTolerance)}
+	}
+	if err := c.Spool.validate(); err != nil {
+		return err
 	}
 	if c.Tensors != nil {
 		if err := c.ValidateTensors(); err != nil {
@@ -164,6 +196,7 @@ func (c Config) intake() intake.Config {
 		Frame:                oona.FrameLimits{Seeds: c.MaxReadings, Metrics: c.MaxMetrics, Tensors: c.MaxTensors},
 		MaxFrames:            c.MaxFrames,
 		MaxDecompressedBytes: c.MaxDecompressedBytes,
+		Events:               c.Events,
 		MaxRecordBytes:       c.MaxMessageBytes - recordOverhead,
 		Claims:               c.Tensors,
 		InlineTensorBytes:    c.InlineTensorBytes,

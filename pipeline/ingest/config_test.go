@@ -23,7 +23,7 @@ func TestConfigIsValidated(t *testing.T) {
 		"--max-frames":        func(c *Config) { c.MaxFrames = -1 },
 		"--max-message-bytes": func(c *Config) { c.MaxMessageBytes = recordOverhead },
 		"--max-in-flight":     func(c *Config) { c.MaxInFlight = 0 },
-		"--max-spool-bytes":   func(c *Config) { c.MaxSpoolBytes = 0 },
+		"--max-upload-bytes":  func(c *Config) { c.MaxUploadBytes = 0 },
 		"--publish-timeout":   func(c *Config) { c.PublishTimeout = 0 },
 		"topic":               func(c *Config) { c.Topic = "" },
 	} {

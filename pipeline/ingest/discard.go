@@ -43,10 +43,18 @@ const (
 	cutStop        = "stop"
 )
 
-// requestBody is the body of a request. It records whether it was read to its end.
+// requestBody is the body of a request. It records whether it was read to its end, and
+// whose it is.
 type requestBody struct {
 	io.ReadCloser
 	ended bool
+	by    *client
+}
+
+// clientOf returns the client of a request.
+func clientOf(r *http.Request) *client {
+	body, _ := r.Body.(*requestBody) // see Handler
+	return body.by
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -85,26 +93,35 @@ func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *intake.R
 	if by := s.discard(w, body, refused.Reason); by != "" {
 		_ = connection.SetReadDeadline(time.Now()) // or net/http would read another 256 KiB
 		s.metrics.refusalsCut.WithLabelValues(by).Inc()
-		s.warn("a connection was closed while its client was still sending a refused request; the client may not have seen the answer",
-			"by", by, "status", answers[refused.Reason].status, "reason", label(refused.Reason), "client", r.RemoteAddr)
+		s.noteCut(r, refused, by)
 	}
+}
+
+// noteCut logs that a connection was closed while its client was still sending. Clients
+// that are not known must not be able to fill the log.
+func (s *Stage) noteCut(r *http.Request, refused *intake.Refusal, by string) {
+	const text = "a connection was closed while its client was still sending a refused request; the client may not have seen the answer"
+	if refused.Reason == reasonUnknown {
+		s.logger.Debug(text, "by", by, "client", r.RemoteAddr)
+		return
+	}
+	s.warn(text, "by", by, "status", answers[refused.Reason].status, "reason", label(refused.Reason), "client", r.RemoteAddr)
 }
 
 // discard reads the body of a refused request to its end. If it reaches a limit before
 // that, it returns which, otherwise "".
-func (s *Stage) discard(w http.ResponseWriter, body io.Reader, refused intake.Reason) (by string) {
+func (s *Stage) discard(w http.ResponseWriter, body *requestBody, refused intake.Reason) (by string) {
 	most, within := max(discardBytes, s.cfg.MaxBodyBytes), discardTime
-	if refused == reasonUnknown {
+	switch {
+	case refused == reasonUnknown:
 		most, within = strangerBytes, strangerTime
-	} else {
-		select {
-		case s.discards <- struct{}{}:
-			defer func() { <-s.discards }()
-		default:
-			most, within, by = hastyBytes, hastyTime, cutConnections
-		}
+	case body.by.try(forDiscard) == entered:
+		defer body.by.exit(forDiscard)
+	default:
+		most, within, by = hastyBytes, hastyTime, cutConnections
 	}
-	in := readBody(w, body, &byteBudget{limit: most}, within)
+	in := readBody(w, body, body.by, within)
+	in.budget = &byteBudget{limit: most}
 	// A stage that stops does not wait for clients that were answered.
 	defer context.AfterFunc(s.discarding, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })()
 	_, err := io.Copy(io.Discard, stoppable{s.discarding, in})
@@ -115,9 +132,9 @@ func (s *Stage) discard(w http.ResponseWriter, body io.Reader, refused intake.Re
 		return cutStop
 	case by == "" && errors.Is(err, errBodyBudget):
 		by = cutBytes
-	case by == "" && errors.Is(err, os.ErrDeadlineExceeded):
+	case by == "" && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errShare)):
 		by = cutTime
-	case !errors.Is(err, errBodyBudget) && !errors.Is(err, os.ErrDeadlineExceeded):
+	case !errors.Is(err, errBodyBudget) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errShare):
 		return "" // the client has closed the connection
 	}
 	return by

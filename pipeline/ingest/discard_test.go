@@ -208,7 +208,7 @@ func TestSlowRefusedClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const clients = 200
-				s := newStage(t, newBus(t), func(c *Config) { c.Tensors = newStore(t) })
+				s := newStage(t, newBus(t), func(c *Config) { c.Tensors, c.ClientShare = newStore(t), 1 })
 				listener, end := serve(t, s)
 				synctest.Wait()
 				sending, ended := refusedClients(t, listener, notFound, http.StatusNotFound, clients, c.chunk, time.Second)

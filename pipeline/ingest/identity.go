@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"log/slog"
 	"net/http"
 
 	"github.com/morphogenetic/oona"
@@ -21,6 +22,14 @@ func (s *Stage) identify(w http.ResponseWriter, r *http.Request) (*access.Identi
 	return who, nil
 }
 
+// identityOf returns what the log has of a client: its name, or nothing if it is not known.
+func identityOf(who *access.Identity) slog.Attr {
+	if who == nil {
+		return slog.Attr{}
+	}
+	return slog.String("identity", who.Name)
+}
+
 // lacks refuses a client without a role.
 func lacks(who *access.Identity, role access.Role) *intake.Refusal {
 	if who == nil || who.Has(role) {
@@ -34,16 +43,27 @@ func permit(who *access.Identity) func(*oona.Frame) *intake.Refusal {
 	if who == nil {
 		return nil
 	}
-	return func(f *oona.Frame) *intake.Refusal {
-		field, value := "run_id", string(f.Run)
-		if who.Run(value) {
-			field, value = "producer_id", string(f.Producer)
-			if who.Producer(value) {
-				return nil
-			}
-		}
-		refused := intake.Refuse(reasonForbidden, "%s is %s, which the identity %s may not send (--listen-access-file); nothing of this request was taken", field, value, who.Name)
-		refused.Field = field
-		return refused
+	return func(f *oona.Frame) *intake.Refusal { return foreign(who, f.Run, f.Producer) }
+}
+
+// permitEvent is like permit, for events. They need not name a producer.
+func permitEvent(who *access.Identity) func(*oona.SeedEvent) *intake.Refusal {
+	if who == nil {
+		return nil
 	}
+	return func(e *oona.SeedEvent) *intake.Refusal { return foreign(who, e.Run, e.Producer) }
+}
+
+// foreign refuses a run or a producer that is not the client's.
+func foreign(who *access.Identity, run oona.RunID, producer oona.ProducerID) *intake.Refusal {
+	field, value := "run_id", string(run)
+	if who.Run(value) {
+		field, value = "producer_id", string(producer)
+		if value == "" || who.Producer(value) {
+			return nil
+		}
+	}
+	refused := intake.Refuse(reasonForbidden, "%s is %s, which the identity %s may not send (--listen-access-file); nothing of this request was taken", field, value, who.Name)
+	refused.Field = field
+	return refused
 }

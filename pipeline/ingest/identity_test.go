@@ -129,6 +129,9 @@ func TestAccess(t *testing.T) {
 			if text := log.String(); !strings.Contains(text, "reason="+string(c.reason)) || c.who != "" && strings.Contains(text, "Bearer "+c.who) {
 				t.Errorf("the log is %s", text)
 			}
+			if known := c.reason != reasonUnknown; strings.Contains(log.String(), "identity="+c.who+"\n") != known {
+				t.Errorf("the log is to have the identity: %v; it is %s", known, log.String())
+			}
 		})
 	}
 }
@@ -196,11 +199,15 @@ func TestUnknownClientsDoNotHurtOthers(t *testing.T) {
 	}
 }
 
-// Hardly more than 64 kB of an unknown client's body are read.
+// Hardly more than 64 kB of an unknown client's body are read. Such clients cannot fill the
+// log with warnings.
 func TestBodyOfAnUnknownClientIsNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := newGate(t)
-		listener, end := serve(t, newStage(t, newBus(t), func(c *Config) { c.Access = gate }))
+		s := newStage(t, newBus(t), func(c *Config) { c.Access = gate })
+		var log bytes.Buffer
+		s.logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		listener, end := serve(t, s)
 		conn := listener.dial() // without buffers
 		if _, err := io.WriteString(conn, postHeader+"Transfer-Encoding: chunked\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -223,6 +230,10 @@ func TestBodyOfAnUnknownClientIsNotRead(t *testing.T) {
 		}
 		conn.Close()
 		end()
+		s.cutBy(t, map[string]float64{cutBytes: 1})
+		if log.Len() > 0 {
+			t.Errorf("the log is\n%s", log.String())
+		}
 	})
 }
 

@@ -14,9 +14,10 @@ type Counts struct {
 	Requests    int64 // answered, with any status
 	Refused     int64 // answered with a status other than 200 or 201
 	Frames      int64 // accepted: acknowledged by the bus, and answered 200
+	Events      int64 // of seeds, accepted in the same way
 	Readings    int64 // of accepted frames
 	Claims      int64 // tensors of accepted frames that are in the tensor store
-	Unconfirmed int64 // frames that were published and answered 503 or 413: the bus may have them
+	Unconfirmed int64 // frames and events that were published and answered 503 or 413: the bus may have them
 }
 
 // Results of storing a tensor.
@@ -28,14 +29,16 @@ const (
 
 // frameMetrics counts frames and tensors, from HTTP and from the raw topic.
 type frameMetrics struct {
-	frames, readings, claims, unconfirmed atomic.Int64
+	frames, events, readings, claims, unconfirmed atomic.Int64
 
 	framesTotal      prometheus.CounterFunc
+	eventsTotal      prometheus.CounterFunc
 	readingsTotal    prometheus.CounterFunc
 	bytesTotal       prometheus.Counter
 	unconfirmedTotal prometheus.CounterFunc
 	tensorsTotal     *prometheus.CounterVec
 	tensorBytesTotal prometheus.Counter
+	aside            *prometheus.CounterVec
 }
 
 func newFrameMetrics() *frameMetrics {
@@ -44,8 +47,9 @@ func newFrameMetrics() *frameMetrics {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, func() float64 { return float64(n.Load()) })
 	}
 	m.framesTotal = of(&m.frames, "frames_total", "Frames accepted: acknowledged by the bus.")
+	m.eventsTotal = of(&m.events, "events_total", "Events of seeds accepted: acknowledged by the bus, or in the spool.")
 	m.readingsTotal = of(&m.readings, "readings_total", "Readings (one seed at one instant) of accepted frames.")
-	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames that were published and not acknowledged in time. The bus may have them.")
+	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames and events that were published and not acknowledged in time. The bus may have them.")
 	m.bytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "oona_ingest_bytes_total", Help: "Bytes of the bodies of accepted requests, decompressed.",
 	})
@@ -53,11 +57,17 @@ func newFrameMetrics() *frameMetrics {
 	m.tensorBytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "oona_ingest_tensor_bytes_total", Help: "Bytes of the tensors that the store has stored, without those that it had already.",
 	})
+	m.aside = counters("frames_aside_total", "Accepted frames of which it was certain that the aggregator puts them aside, by reason.", "reason",
+		string(asideStale), string(asideFuture), string(asideMetrics), string(asideSeeds), string(asideSize))
 	return m
 }
 
 func (m *frameMetrics) accept(b *intake.Batch) {
-	m.frames.Add(int64(len(b.Messages)))
+	if b.Topics != nil {
+		m.events.Add(int64(len(b.Messages)))
+	} else {
+		m.frames.Add(int64(len(b.Messages)))
+	}
 	m.readings.Add(int64(b.Readings))
 	m.claims.Add(int64(len(b.Tensors)))
 	m.bytesTotal.Add(float64(b.Bytes))

@@ -27,6 +27,11 @@ func TestMetricsAreDocumented(t *testing.T) {
 	logger, topics := slog.New(slog.DiscardHandler), rawTopics
 	cfg := DefaultConfig()
 	cfg.Topic, cfg.Instance, cfg.Tensors = topics.SeedMetrics, "i", new(faultyStore)
+	cfg.Spool.Directory = t.TempDir()
+	if cfg.Spool.Open, err = cfg.OpenSpool(logger); err != nil {
+		t.Fatal(err)
+	}
+	defer cfg.Spool.Open.Close()
 	stage, err := New(cfg, newBus(t), d, logger)
 	if err != nil {
 		t.Fatal(err)

@@ -29,8 +29,13 @@ const (
 	reasonStoreFull  intake.Reason = "store-full"
 	reasonRefused    intake.Reason = "store-refused"
 	reasonPublish    intake.Reason = "publish"
+	reasonSpoolFull  intake.Reason = "spool-full"
 	reasonTimeout    intake.Reason = "timeout"
 	reasonPartitions intake.Reason = "partitions"
+	reasonNoTopic    intake.Reason = "no-topic"
+	reasonSchema     intake.Reason = "schema"
+	reasonRegistry   intake.Reason = "registry"
+	reasonShare      intake.Reason = "share"
 
 	reasonSlow = reasonRead + "-slow" // answered with another status
 )
@@ -50,8 +55,8 @@ var answers = map[intake.Reason]struct {
 	reasonRead:               {http.StatusBadRequest, "The body could not be read"},
 	reasonSlow:               {http.StatusRequestTimeout, "The body could not be read"},
 	reasonCoding:             {http.StatusBadRequest, "The body does not decompress"},
-	intake.ReasonUndecodable: {http.StatusBadRequest, "The body is not made of frames"},
-	intake.ReasonInvalid:     {http.StatusBadRequest, "A frame is not valid"},
+	intake.ReasonUndecodable: {http.StatusBadRequest, "The body cannot be decoded"},
+	intake.ReasonInvalid:     {http.StatusBadRequest, "A frame or an event is not valid"},
 	intake.ReasonTooLarge:    {http.StatusRequestEntityTooLarge, "The request is too large"},
 	reasonMismatch:           {http.StatusBadRequest, "The tensor is not what was declared"},
 	reasonDangling:           {http.StatusBadRequest, "A claim's tensor is not in the store"},
@@ -59,10 +64,20 @@ var answers = map[intake.Reason]struct {
 	reasonStore:              {http.StatusServiceUnavailable, "The tensor store did not take a tensor"},
 	reasonStoreFull:          {http.StatusServiceUnavailable, "The tensor store is full"},
 	reasonRefused:            {http.StatusServiceUnavailable, "The tensor store refuses ingest"},
+	reasonShare:              {http.StatusTooManyRequests, "The client uses its share"},
 	intake.ReasonOverloaded:  {http.StatusTooManyRequests, "Too many requests are in flight"},
-	reasonPublish:            {http.StatusServiceUnavailable, "The bus did not take the frames"},
+	reasonPublish:            {http.StatusServiceUnavailable, "The bus did not take the request"},
+	reasonSpoolFull:          {http.StatusServiceUnavailable, "The spool is full"},
 	reasonTimeout:            {http.StatusServiceUnavailable, "The bus did not answer in time"},
+	reasonSchema:             {http.StatusBadRequest, "The schema is not known, or not one of frames"},
+	reasonRegistry:           {http.StatusServiceUnavailable, "The schema registry gives no answer"},
+	asideStale:               {http.StatusBadRequest, "A frame is too old"},
+	asideFuture:              {http.StatusBadRequest, "A frame is of the future"},
+	asideMetrics:             {http.StatusBadRequest, "A frame has too many metrics"},
+	asideSeeds:               {http.StatusBadRequest, "A frame has too many seeds"},
+	asideSize:                {http.StatusBadRequest, "A frame is larger than aggregators take"},
 	reasonPartitions:         {http.StatusServiceUnavailable, "The topic's number of partitions has changed"},
+	reasonNoTopic:            {http.StatusServiceUnavailable, "The topics of events cannot be used"},
 }
 
 // label returns a reason as clients and metrics have it.
@@ -75,7 +90,8 @@ type problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Frame  *int   `json:"frame,omitempty"` // index of the first bad frame
-	Field  string `json:"field,omitempty"` // of that frame
+	Event  *int   `json:"event,omitempty"` // the same of events
+	Field  string `json:"field,omitempty"` // of that frame or event
 }
 
 // writeProblem answers a refused request. The answer has its length, so that the
@@ -87,7 +103,7 @@ func writeProblem(w http.ResponseWriter, r *intake.Refusal) {
 	as := answers[r.Reason]
 	var text bytes.Buffer
 	_ = json.NewEncoder(&text).Encode(problem{ // strings and numbers
-		"urn:oona:problem:" + label(r.Reason), as.title, as.status, r.Detail, r.Frame, r.Field,
+		"urn:oona:problem:" + label(r.Reason), as.title, as.status, r.Detail, r.Frame, r.Event, r.Field,
 	})
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Content-Length", strconv.Itoa(text.Len()))

@@ -3,44 +3,125 @@ package ingest
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/spool"
 )
 
-// publish publishes the batch and returns when the bus has acknowledged it, or after
-// the publish timeout. Messages that are on their way then are waited for: see
-// bus.Publisher.
-func (s *Stage) publish(b *intake.Batch) *intake.Refusal {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.PublishTimeout)
-	defer cancel()
-	err := s.publishFrames(ctx, b.Messages)
-	s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
-	if err != nil {
-		return s.publishFailed(b, err)
+// publish publishes the batch and returns when the bus has acknowledged it, or when it is in
+// the spool. Without a spool it returns after the publish timeout at the latest; messages
+// that are on their way then are waited for: see bus.Publisher. held is the batch's memory,
+// which ends when it is no longer used.
+// When the batch was judged decides whether that still holds.
+func (s *Stage) publish(b *intake.Batch, judged time.Time, trace *requestTrace, held *lease) (spooled bool, refused *intake.Refusal) {
+	var err error
+	if b.Topics == nil {
+		spooled, err = s.send(s.cfg.Topic, b.Messages, trace, held.end)
+	} else {
+		spooled, err = s.sendEvents(b, trace, held.end)
 	}
-	s.counts.accept(b)
+	if err != nil {
+		return false, s.publishFailed(b, err)
+	}
+	lapse(b, judged, spooled)
+	s.accepted(b)
+	return spooled, nil
+}
+
+func (s *Stage) send(topic string, messages []*message.Message, trace *requestTrace, release func()) (spooled bool, err error) {
+	began := time.Now()
+	if s.forward != nil {
+		spooled, err = s.forward.Send(topic, messages, release)
+	} else {
+		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.PublishTimeout)
+		defer cancel()
+		defer release()
+		err = s.publishTo(ctx, topic, messages)
+	}
+	s.metrics.publishSeconds.Observe(time.Since(began).Seconds())
+	trace.published(topic, began, err)
+	return spooled, err
+}
+
+// sendEvents sends the events of a batch, one topic after the other. It stops at the first
+// that fails. release is called when the last message is no longer used.
+func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func()) (spooled bool, err error) {
+	var used atomic.Int64
+	used.Store(1)
+	released := func() {
+		if used.Add(-1) == 0 {
+			release()
+		}
+	}
+	defer released()
+	for _, topic := range s.cfg.Events.Events() {
+		var of []*message.Message
+		for i, m := range b.Messages {
+			if b.Topics[i] == topic {
+				of = append(of, m)
+			}
+		}
+		if len(of) == 0 {
+			continue
+		}
+		used.Add(1)
+		inSpool, err := s.send(topic, of, trace, released)
+		if err != nil {
+			return false, err
+		}
+		spooled = spooled || inSpool
+	}
+	return spooled, nil
+}
+
+// neverTaken returns the frames that the bus does not take if they are sent again
+// unchanged. It has the others.
+func neverTaken(err error) []int {
+	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
+		return tooLarge.frames
+	}
 	return nil
 }
 
+// permanent reports whether an error of the bus is not an outage, so that the client must
+// know of it.
+func permanent(err error) bool {
+	return ofEventTopic(err) || len(neverTaken(err)) > 0 || errors.Is(err, bus.ErrPartitions)
+}
+
 func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
+	what, repeats := "frames", "repeats are folded once"
+	if b.Topics != nil {
+		what, repeats = "events", "readers recognise repeats"
+	}
 	s.counts.unconfirmed.Add(int64(len(b.Messages)))
+	if errors.Is(err, spool.ErrFull) {
+		s.warn("the spool is full, and the bus is away; "+what+" are refused", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
+		return intake.Refuse(reasonSpoolFull,
+			"the bus is away, and the spool has no room; keep the %s, and send the same request again later; %s", what, repeats).After(30 * time.Second)
+	}
+	if unusable, ok := errors.AsType[*eventTopicError](err); ok { // publishTo has logged it
+		return intake.Refuse(reasonNoTopic, "%v; keep the events, and send them again then", unusable).After(time.Minute)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, "frames", len(b.Messages), "err", err)
+		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonTimeout,
-			"the bus has not acknowledged the frames within %s and may still accept them; send the same request again; repeats are folded once", s.cfg.PublishTimeout).After(5 * time.Second)
+			"the bus has not acknowledged the %s within %s and may still accept them; send the same request again; %s", what, s.cfg.PublishTimeout, repeats).After(5 * time.Second)
 	}
 	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
 		return tooLarge.refusal().Of(tooLarge.frames[0], "")
 	}
 	if errors.Is(err, bus.ErrPartitions) {
-		s.warn("frames are refused until the topics are corrected", "frames", len(b.Messages), "err", err)
+		s.warn(what+" are refused until the topics are corrected", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonPartitions,
-			"frames are not accepted: %v; keep the frames, and send them again when that is corrected", err).After(time.Minute)
+			"%s are not accepted: %v; keep them, and send them again when that is corrected", what, err).After(time.Minute)
 	}
-	s.warn("the bus did not accept frames", "frames", len(b.Messages), "err", err)
+	s.warn("the bus did not accept "+what, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 	return intake.Refuse(reasonPublish,
-		"the bus did not acknowledge the frames; send the same request again; repeats are folded once").After(5 * time.Second)
+		"the bus did not acknowledge the %s; send the same request again; %s", what, repeats).After(5 * time.Second)
 }

@@ -120,7 +120,7 @@ func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Con
 			"partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
 	}
 	p := newRawPartition(r, a, from)
-	p.lost = lost
+	p.lost, p.moved = lost, !held // else a later owner could begin at the old commit once the log has grown past it
 	r.mu.Lock()
 	r.partitions[p] = struct{}{}
 	r.divide()
@@ -162,7 +162,7 @@ func (p *rawPartition) Committed(commit bus.Commit, err error) {
 	// An assignment may end before anything is read, and then the next one finds the
 	// same loss. The first assignment that commits beyond it counts it.
 	p.raw.metrics.lost.WithLabelValues(lostRetention).Add(float64(p.lost))
-	p.lost = 0
+	p.lost, p.moved = 0, false
 }
 
 // End records where the partition's log ends.

@@ -30,7 +30,7 @@ func newRawMetrics() *rawMetrics {
 		records: counters("raw_records_total", "Records of the raw topic that are settled: their frames were forwarded, or they are dead letters.", "outcome", rawForwarded, rawDead),
 		dead:    counters("raw_dead_total", "Records of the raw topic that are dead letters, by reason.", "reason"),
 		lost:    counters("raw_lost_total", "Records of the raw topic that were deleted before they were read (retention), and dead letters that are too large for their topic (too-large).", "reason", lostRetention, lostTooLarge),
-		retries: counters("raw_retries_total", "Failed attempts that are repeated: to store tensors, to publish frames, or to publish dead letters.", "of", "tensors", "frames", "dead"),
+		retries: counters("raw_retries_total", "Failed attempts that are repeated: to look up schemas, to store tensors, to publish frames, or to publish dead letters.", "of", "tensors", "frames", "dead", "schemas"),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "oona_ingest_raw_lag_records", Help: "Records of an assigned partition of the raw topic that are not settled yet. Transaction markers at its end count.",
 		}, []string{"partition"}),
@@ -38,7 +38,7 @@ func newRawMetrics() *rawMetrics {
 			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which an assigned partition of the raw topic is settled.",
 		}, []string{"partition"}),
 	}
-	for _, why := range []intake.Reason{intake.ReasonUndecodable, intake.ReasonInvalid, intake.ReasonTooLarge, reasonMismatch, reasonDangling} {
+	for _, why := range []intake.Reason{intake.ReasonUndecodable, intake.ReasonInvalid, intake.ReasonTooLarge, reasonMismatch, reasonDangling, reasonSchema} {
 		m.dead.WithLabelValues(string(why))
 	}
 	return m

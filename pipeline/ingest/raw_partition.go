@@ -13,6 +13,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/tracing"
 	"github.com/morphogenetic/oona/pipeline"
 )
 
@@ -45,6 +46,7 @@ type rawPartition struct {
 	settled   int64 // offset after the last record that was forwarded or is a dead letter
 	committed int64
 	lost      int64 // records that retention deleted before from, until they are counted
+	moved     bool  // the log does not have the offset of the commit, until that is replaced
 }
 
 // rawRecord is a record that was taken. It has frames or a refusal.
@@ -55,6 +57,8 @@ type rawRecord struct {
 	refused *intake.Refusal
 	held    *lease // until it is settled
 	large   int64  // how much of held is memory for large records
+	notes   rawNotes
+	judged  time.Time
 }
 
 func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
@@ -94,10 +98,26 @@ func (p *rawPartition) take(msg *message.Message, at bus.Position) {
 	}
 }
 
-// admit decodes a record when there is memory for it. It returns nil if ctx ends. A
+// admit decodes a record when there is memory for it and its schema is known. It returns
+// nil if ctx ends.
+func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawRecord {
+	for pause := shortestRawPause; ; pause = min(2*pause, longestRawPause) {
+		record := p.fit(ctx, msg)
+		if record == nil || record.refused == nil || record.refused.Retry == 0 {
+			return record
+		}
+		p.raw.free(record)
+		p.waits("schemas", errors.New(record.refused.Detail))
+		if bus.Pause(ctx, pause); ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// fit decodes a record when there is memory for it. It returns nil if ctx ends. A
 // record that fits into the memory reserved for the partition does not wait for other
 // partitions. A larger one waits for memory for large records.
-func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawRecord {
+func (p *rawPartition) fit(ctx context.Context, msg *message.Message) *rawRecord {
 	for !p.hasRoom() {
 		select {
 		case <-p.room:
@@ -106,7 +126,7 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 		}
 	}
 	memory := p.raw.memory
-	if record := p.decode(msg, &lease{share: memory, limit: max(p.left(), 1)}); record != nil {
+	if record := p.decode(ctx, msg, &lease{share: memory, limit: max(p.left(), 1)}); record != nil {
 		return record
 	}
 	most := 4*int64(len(msg.Payload)) + secondBuffer
@@ -121,7 +141,7 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 		p.raw.large.Release(most)
 		return nil
 	}
-	record := p.decode(msg, &lease{share: memory, taken: most, soft: true})
+	record := p.decode(ctx, msg, &lease{share: memory, taken: most, soft: true})
 	if record.held.used > p.left() { // otherwise it fits into the reserved part now that it is decoded
 		record.large = min(most, record.held.used)
 	}
@@ -130,14 +150,20 @@ func (p *rawPartition) admit(ctx context.Context, msg *message.Message) *rawReco
 }
 
 // decode decodes a record in memory of held. It returns nil if that is not enough.
-func (p *rawPartition) decode(msg *message.Message, held *lease) *rawRecord {
+func (p *rawPartition) decode(ctx context.Context, msg *message.Message, held *lease) *rawRecord {
 	own := len(msg.Payload) + intake.MessageBytes
 	record := &rawRecord{msg: msg, held: held}
 	fits := held.Grow(own)
 	if fits {
 		record.frames = p.raw.sink.intake.NewBatch()
 		record.frames.Path, record.frames.Memory = p.path, held
+		record.frames.Permit = record.notes.observe(p.raw.sink.cfg.Tracer)
+		record.frames.Judge, record.judged = p.raw.sink.judge, time.Now()
+		record.frames.Schema = p.raw.sink.schemas(ctx, nil)
 		record.refused = decodeRaw(p.decoder, msg, record.frames, p.raw.sink.cfg.MaxBodyBytes)
+		if p.raw.sink.cfg.Tracer != nil {
+			record.notes.client, _ = tracing.Parse(record.frames.Trace)
+		}
 		fits = record.refused == nil || record.refused.Reason != intake.ReasonOverloaded
 	}
 	if p.decoder.Size() > pooled {
@@ -244,7 +270,14 @@ func (p *rawPartition) settle(records []*rawRecord) bool {
 			return false
 		}
 	}
-	if !p.until("frames", func() error { return p.publish(records) }) {
+	trace := p.raw.sink.traceBatch(records)
+	var failed error // of the last attempt
+	published := p.until("frames", func() error {
+		failed = p.publish(records)
+		return failed
+	})
+	trace.published(p.raw.topics.SeedMetrics, failed)
+	if !published {
 		return false
 	}
 	for _, r := range records {
@@ -268,10 +301,15 @@ func (p *rawPartition) until(what string, try func() error) bool {
 		if err == nil || p.ctx.Err() != nil {
 			return err == nil
 		}
-		p.raw.metrics.retries.WithLabelValues(what).Inc()
-		p.raw.sink.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
+		p.waits(what, err)
 		bus.Pause(p.ctx, pause)
 	}
+}
+
+// waits counts and logs an attempt that is repeated.
+func (p *rawPartition) waits(what string, err error) {
+	p.raw.metrics.retries.WithLabelValues(what).Inc()
+	p.raw.sink.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
 }
 
 // keepTensors stores the tensors of a record. If the store will never accept them, the
@@ -300,7 +338,7 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 		return err
 	}
 	for _, r := range records {
-		err := p.raw.sink.publishFrames(p.ctx, r.messages())
+		err := p.raw.sink.publishTo(p.ctx, p.raw.sink.cfg.Topic, r.messages())
 		if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
 			r.refused = tooLarge.refusal()
 		} else if err != nil {
@@ -327,7 +365,7 @@ func (p *rawPartition) drop(topic string, msg *message.Message, err error) {
 func (p *rawPartition) progress() (settled int64, due bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.settled, p.settled > max(p.committed, p.from) || p.lost > 0
+	return p.settled, p.settled > max(p.committed, p.from) || p.moved
 }
 
 // count counts a record that is settled.
@@ -339,5 +377,6 @@ func (r *Raw) count(record *rawRecord) {
 		return
 	}
 	r.metrics.records.WithLabelValues(rawForwarded).Inc()
-	r.sink.counts.accept(record.frames)
+	lapse(record.frames, record.judged, false)
+	r.sink.accepted(record.frames)
 }

@@ -247,8 +247,8 @@ func TestRawDeadLetters(t *testing.T) {
 	}{
 		"nothing":            {"", nil, intake.ReasonUndecodable, "the value is empty"},
 		"white space":        {" \n", nil, intake.ReasonUndecodable, "the value is empty"},
-		"registry framing":   {"\x00\x00\x00\x00\x07" + body, nil, intake.ReasonUndecodable, "ingest has no registry; send single-object encoding"},
-		"registry in header": {body, []string{registrySchema, "\x01 0123456789abcdef"}, intake.ReasonUndecodable, "ingest has no registry"},
+		"registry framing":   {"\x00\x00\x00\x00\x07" + body, nil, intake.ReasonUndecodable, "ingest has no registry"},
+		"registry in header": {body, []string{intake.RegistrySchemaHeader, "\x010123456789abcdef"}, intake.ReasonUndecodable, "ingest has no registry"},
 		"gzip":               {"\x1f\x8b\x08\x00\x00", nil, intake.ReasonUndecodable, "begins with 1f 8b 08 00"},
 		"text":               {"hello", nil, intake.ReasonUndecodable, "begins with 68 65 6c 6c"},
 		"not JSON":           {`{"run_id":`, nil, intake.ReasonUndecodable, "the body is not JSON"},
@@ -556,5 +556,27 @@ func TestRawCommitsAgain(t *testing.T) {
 		}
 		p.settledTo(2)
 		p.end()
+	})
+}
+
+// The raw topic has lost its end, and the commit lies beyond it. The commit is replaced at
+// once: if the log grew past it, the next owner would begin there.
+func TestRawCommitBeyondTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := startRaw(t, newBus(t), nil)
+		defer p.end()
+		_, c, err := p.Assign(t.Context(), bus.Assignment{Partition: 9, LogEnd: 2, Committed: bus.Commit{Offset: 5}, Settled: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Revoke()
+		commit, due := c.Commit()
+		if !due || commit.Offset != 0 {
+			t.Errorf("commit %v, due %t; want offset 0", commit, due)
+		}
+		c.Committed(commit, nil)
+		if _, due := c.Commit(); due {
+			t.Error("it is due again")
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"mime"
@@ -9,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/schemas/avro"
 )
 
 const (
@@ -19,66 +20,124 @@ const (
 	mediaJSON = "application/json"
 )
 
-func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request, who *access.Identity) {
-	began := time.Now()
-	accepted, refused := s.take(w, r, who, began)
-	s.answer(w, r, began, http.StatusOK, struct {
-		Accepted int `json:"accepted"`
-	}{accepted}, refused)
+func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) {
+	taken, refused := s.take(w, r, who, began, trace)
+	status := http.StatusOK
+	if taken.spooled {
+		status = http.StatusAccepted
+	}
+	s.answer(w, r, who, began, trace, status, taken.body(), refused)
 }
 
-// take publishes the frames of a request. It returns the number of frames that the bus
-// has acknowledged, or a refusal.
-func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time) (int, *intake.Refusal) {
+// taken is what was accepted of a request.
+type taken struct {
+	accepted int // frames that the bus has acknowledged or that are in the spool
+	aside    []asideAnswer
+	spooled  bool
+}
+
+// body returns the body of the answer. As a rule, that takes no allocation.
+func (t *taken) body() any {
+	type accepted struct {
+		Accepted int `json:"accepted"`
+	}
+	if len(t.aside) == 0 {
+		return accepted{t.accepted}
+	}
+	return struct {
+		accepted
+		Aside []asideAnswer `json:"aside"`
+	}{accepted{t.accepted}, t.aside}
+}
+
+// take publishes the frames or events of a request, or returns a refusal.
+func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) (of taken, refused *intake.Refusal) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return 0, intake.Refuse(reasonMethod, "frames are sent with POST, not %s", r.Method)
+		return taken{}, intake.Refuse(reasonMethod, "frames and events are sent with POST, not %s", r.Method)
 	}
 	if refused := lacks(who, access.Frames); refused != nil {
-		return 0, refused
+		return taken{}, refused
 	}
 	if refused := s.clockProblem(r.Header, began); refused != nil {
-		return 0, refused
+		return taken{}, refused
 	}
 	inflaters, refused := s.codings.of(r.Header)
 	if refused != nil {
 		w.Header().Set("Accept-Encoding", acceptedCodings)
-		return 0, refused
+		return taken{}, refused
 	}
 	mediaType, refused := mediaTypeOf(r.Header)
 	if refused != nil {
 		w.Header().Set("Accept-Post", mediaAvro+", "+mediaJSON)
-		return 0, refused
+		return taken{}, refused
 	}
 	if r.ContentLength > s.cfg.MaxBodyBytes {
-		return 0, s.bodyTooLarge()
+		return taken{}, s.bodyTooLarge()
 	}
-	if len(s.slots) == cap(s.slots) {
-		return 0, s.overloaded() // before the body is read
-	}
-	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), nil, s.cfg.ReadTimeout)
-	held := &lease{share: s.frames}
-	defer held.end()
+	by := clientOf(r)
+	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), by, s.cfg.ReadTimeout)
+	in.memory = s.frames
+	held := s.frames.lease(by)
+	published := false
+	defer func() {
+		if !published {
+			held.end()
+		}
+	}()
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
-		return 0, refused
+		return taken{}, refused
 	}
 	// A slow client takes no slot while it sends.
-	select {
-	case s.slots <- struct{}{}:
-	default:
-		return 0, s.overloaded()
+	if refused := s.enter(r.Context(), by); refused != nil {
+		return taken{}, refused
 	}
-	defer func() { <-s.slots }()
-	b, refused := s.read(r.Header, body, inflaters, mediaType, held, permit(who))
+	defer by.exit(forFrames)
+	strict := r.URL.Path == framesPath && s.strict(w, r.Header)
+	b, refused := s.read(r, body, inflaters, mediaType, held, strict, who, trace)
 	if refused != nil {
-		return 0, refused
+		return taken{}, refused
 	}
-	if refused := s.keepTensors(r.Context(), b); refused != nil {
-		return 0, refused
+	judged := time.Now()
+	if refused := s.keepTensors(r.Context(), by, b); refused != nil {
+		return taken{}, refused
 	}
 	held.trim()
-	return len(b.Messages), s.publish(b)
+	trace.publishes(b)
+	published = true
+	spooled, refused := s.publish(b, judged, trace, held)
+	if refused != nil {
+		return taken{}, refused
+	}
+	return taken{len(b.Messages), asideAnswers(b), spooled}, nil
+}
+
+// enter takes a slot for a request whose body was received. If there is none for it, it
+// waits for a second: requests that come together, or while the bus does not answer for a
+// moment, need not be sent again. A client that does not heed 429 cannot send more often.
+func (s *Stage) enter(ctx context.Context, by *client) *intake.Refusal {
+	switch by.enter(ctx, forFrames, shareWait) {
+	case allTaken:
+		return s.overloaded()
+	case shareTaken:
+		return s.shareTaken()
+	}
+	return nil
+}
+
+// shareTaken refuses a request whose client uses its share.
+func (s *Stage) shareTaken() *intake.Refusal {
+	return intake.Refuse(reasonShare, "the requests of this client that are in progress use its share of ingest (--client-share is %g); nothing of this one was taken; send fewer at a time, and this one again later", s.cfg.ClientShare).After(time.Second)
+}
+
+// overRate refuses a request of a client that sends more than the configured rates.
+func (s *Stage) overRate(by *client) *intake.Refusal {
+	retry := by.overRate()
+	if retry == 0 {
+		return nil
+	}
+	return intake.Refuse(reasonShare, "this client has sent more requests or bytes than it may send in a second (--client-requests is %d, --client-bytes %s); nothing of this one was taken; send fewer, larger requests, and this one again later", s.cfg.ClientRequests, s.cfg.ClientBytes).After(retry.Truncate(time.Second) + time.Second)
 }
 
 func (s *Stage) overloaded() *intake.Refusal {
@@ -86,7 +145,10 @@ func (s *Stage) overloaded() *intake.Refusal {
 }
 
 // noMemory refuses a request for which no memory is free.
-func (s *Stage) noMemory() *intake.Refusal {
+func (s *Stage) noMemory(held *lease) *intake.Refusal {
+	if held.overShare() {
+		return s.shareTaken()
+	}
 	return intake.Refuse(intake.ReasonOverloaded, "requests that are being processed use all memory for requests (--max-memory-bytes is %d); nothing of this one was taken; send it again later", s.cfg.MaxMemoryBytes).After(time.Second)
 }
 
@@ -100,44 +162,73 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 }
 
 // read decompresses and decodes a body into records, in memory of held.
-func (s *Stage) read(h http.Header, body []byte, inflaters *sync.Pool, mediaType string, held *lease, permit func(*oona.Frame) *intake.Refusal) (*intake.Batch, *intake.Refusal) {
+func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaType string, held *lease, strict bool, who *access.Identity, trace *requestTrace) (*intake.Batch, *intake.Refusal) {
+	if !held.by.turn(r.Context()) {
+		return nil, s.shareTaken()
+	}
+	defer held.by.endTurn()
+	h := r.Header
 	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held)
 	if refused != nil {
 		return nil, refused
 	}
-	if refused := sniff(body, mediaType); refused != nil {
-		return nil, refused
+	events := r.URL.Path == eventsPath
+	registered := !events && s.cfg.Registry != nil && mediaType == mediaAvro && avro.IsRegistered(body)
+	if !registered {
+		if refused := sniff(body, mediaType); refused != nil {
+			return nil, refused
+		}
 	}
+	began := time.Now()
 	d, _ := s.decoders.Get().(*intake.Decoder)
 	b := s.intake.NewBatch()
-	b.Path, b.Trace, b.Bytes, b.Memory, b.Permit = s.cfg.Instance, traceOf(h), len(body), held, permit
-	if mediaType == mediaJSON {
+	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(h), len(body), held
+	b.Permit, b.PermitEvent = trace.observe(permit(who)), permitEvent(who)
+	b.Judge, b.Strict = s.judge, strict
+	switch {
+	case events && mediaType == mediaJSON:
+		refused = d.JSONEvents(body, b)
+	case events:
+		refused = intake.AvroEvents(body, b)
+	case mediaType == mediaJSON:
 		refused = d.JSON(body, b)
-	} else {
+	case registered:
+		find := s.schemas(r.Context(), s.lookups)
+		b.Schema = func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) { // may wait for the registry
+			held.by.endTurn()
+			defer held.by.resume()
+			return find(id)
+		}
+		refused = d.Registered(body, b)
+	default:
 		refused = d.Avro(body, b)
 	}
 	if d.Size() <= pooled {
 		s.decoders.Put(d)
 	}
+	if !registered { // what waits for a registry needs no processor
+		held.by.charge(time.Since(began))
+	}
 	if refused != nil && refused.Reason == intake.ReasonOverloaded {
-		refused = s.noMemory()
+		refused = s.noMemory(held)
 	}
 	return b, refused
 }
 
 // answer counts and logs the outcome of a request and writes the response: the refusal
-// if there is one, otherwise the body with the status.
-func (s *Stage) answer(w http.ResponseWriter, r *http.Request, began time.Time, status int, body any, refused *intake.Refusal) {
+// if there is one, otherwise the body with the status. who is nil if it is not known.
+func (s *Stage) answer(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace, status int, body any, refused *intake.Refusal) {
 	s.metrics.requests.Add(1)
 	if refused != nil {
 		status = answers[refused.Reason].status
 		s.metrics.refused.Add(1)
 		s.metrics.rejectedTotal.WithLabelValues(label(refused.Reason)).Inc()
 		s.logger.LogAttrs(r.Context(), slog.LevelDebug, "request refused",
-			slog.Int("status", status), slog.String("reason", label(refused.Reason)), slog.String("detail", refused.Detail), slog.String("client", r.RemoteAddr))
+			slog.Int("status", status), slog.String("reason", label(refused.Reason)), slog.String("detail", refused.Detail), slog.String("client", r.RemoteAddr), trace.ofLog(r.Header), identityOf(who))
 	}
 	s.metrics.requestsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
 	s.metrics.requestSeconds.Observe(time.Since(began).Seconds())
+	defer trace.end(r, status, refused)
 	if refused != nil {
 		s.refuse(w, r, refused)
 		return

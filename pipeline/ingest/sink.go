@@ -26,6 +26,7 @@ type sink struct {
 	memory    *budget
 	store     storeState
 	counts    *frameMetrics
+	judge     *judge
 }
 
 func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*sink, error) {
@@ -44,9 +45,10 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 		memory:    newBudget(cfg.MaxMemoryBytes),
 		store:     storeState{failed: make(chan struct{}, 1)},
 		counts:    newFrameMetrics(),
+		judge:     new(judge),
 	}
 	c := s.counts
-	err := register(registerer, infoGauge(cfg.Instance), c.framesTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal)
+	err := register(registerer, infoGauge(cfg.Instance), c.framesTotal, c.eventsTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal, c.aside, s.judge.limitsGauge())
 	if err == nil && cfg.Tensors != nil {
 		err = registerer.Register(s.store.gauge())
 	}
@@ -59,17 +61,22 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 // belowLimit is the warning if the topic's limit is lower than configured here.
 const belowLimit = "the bus refuses a record or a batch that is smaller than --max-message-bytes; set that to the max.message.bytes of the topic"
 
-// publishFrames publishes frames together, or one by one if they are too large
-// together. It returns a *tooLargeError if single frames are too large.
-func (s *sink) publishFrames(ctx context.Context, messages []*message.Message) error {
-	err := s.publisher.Publish(ctx, s.cfg.Topic, messages...)
+// publishTo publishes messages together, or one by one if they are too large together. It
+// returns a *tooLargeError if single messages are too large, and an *eventTopicError if
+// nothing can be published to a topic of events.
+func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.Message) error {
+	err := s.publisher.Publish(ctx, topic, messages...)
+	if topic != s.cfg.Topic && (errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied)) {
+		s.warn(noEventTopic, "topic", topic, "err", err)
+		return &eventTopicError{topic, err}
+	}
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
 	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "err", err)
 	refused := &tooLargeError{of: len(messages)}
 	for i, m := range messages {
-		err := s.publisher.Publish(ctx, s.cfg.Topic, m)
+		err := s.publisher.Publish(ctx, topic, m)
 		switch {
 		case errors.Is(err, bus.ErrTooLarge):
 			refused.frames, refused.why = append(refused.frames, i), err
@@ -81,6 +88,31 @@ func (s *sink) publishFrames(ctx context.Context, messages []*message.Message) e
 		return refused
 	}
 	return nil
+}
+
+// noEventTopic is the warning if nothing can be published to a topic of events.
+const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not taken; run oona topics apply, or grant the access"
+
+// eventTopicError says that a topic of events does not exist, or that ingest may not write
+// to it. Frames do not need it, so ingest runs without it.
+type eventTopicError struct {
+	topic string
+	why   error
+}
+
+func (e *eventTopicError) Error() string {
+	if errors.Is(e.why, bus.ErrDenied) {
+		return fmt.Sprintf("ingest may not write to the topic %s, so events are not accepted; the operator must allow it on the bus", e.topic)
+	}
+	return fmt.Sprintf("the topic %s does not exist, so events are not accepted; the operator must create it with: oona topics apply", e.topic)
+}
+
+func (e *eventTopicError) Unwrap() error { return e.why }
+
+// ofEventTopic reports whether an error concerns a topic of events only.
+func ofEventTopic(err error) bool {
+	_, is := errors.AsType[*eventTopicError](err)
+	return is
 }
 
 // tooLargeError says which frames the bus never accepts. It has the others.

@@ -211,7 +211,7 @@ func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 func TestRoomForTensors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, newBus(t), func(c *Config) {
-			c.MaxInFlight, c.MaxTensorRequests, c.MaxBodyBytes, c.MaxSpoolBytes, c.Tensors = 2, 1, 1000, 2000, newStore(t)
+			c.MaxInFlight, c.MaxTensorRequests, c.MaxBodyBytes, c.MaxUploadBytes, c.Tensors = 2, 1, 1000, 2000, newStore(t)
 		})
 		listener, end := serve(t, s)
 		var conns []net.Conn

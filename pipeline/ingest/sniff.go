@@ -20,7 +20,7 @@ var signatures = []struct {
 	{avro.ContainerMagic, "an Avro object container file", mediaAvro, "send it with Content-Type: " + mediaAvro},
 	{"\x1f\x8b", "gzip", "", "send it with Content-Encoding: gzip"},
 	{"\x28\xb5\x2f\xfd", "zstd", "", "send it with Content-Encoding: zstd"},
-	{"\x00", "Avro with the prefix of a schema registry", "", "send frames in single-object encoding, which begins with c3 01"},
+	{"\x00", "Avro with the prefix of a schema registry", "", "send it as " + mediaAvro + " to an ingest that has the registry (--registry-url), or in single-object encoding, which begins with c3 01"},
 	{"<", "HTML or XML", "", "send frames as " + mediaAvro + " or " + mediaJSON},
 	{"{", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 	{"[", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},

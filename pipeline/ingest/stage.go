@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/forward"
 	"github.com/morphogenetic/oona/intake"
 )
 
@@ -25,15 +26,21 @@ type Stage struct {
 
 	slots    chan struct{} // one for each request from when its body was received until it is published
 	storing  chan struct{} // one for each request that waits for the tensor store
+	lookups  chan struct{} // one for each request that waits for the schema registry
 	frames   *share        // of memory, for requests with frames until they are published
 	tensors  *share        // of memory, for uploaded tensors until they are stored
 	spools   byteBudget    // for the same tensors, in memory and in $TMPDIR
 	cut      context.Context
 	cutOff   context.CancelFunc // cancels what has not ended when the grace is over
 	discards chan struct{}      // one for each refused request whose body is discarded
+	sharing  *sharing           // divides these among clients
+
+	connections *connections
 
 	discarding    context.Context
 	endDiscarding context.CancelFunc // called when the stage stops
+
+	forward *forward.Forwarder // nil: there is no spool
 
 	decoders sync.Pool // of *intake.Decoder
 	codings  *codings
@@ -70,24 +77,34 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 		sink:     common,
 		slots:    make(chan struct{}, cfg.MaxInFlight),
 		storing:  make(chan struct{}, cfg.MaxTensorRequests),
-		spools:   byteBudget{limit: cfg.MaxSpoolBytes},
+		lookups:  make(chan struct{}, max(1, cfg.MaxInFlight/4)),
+		spools:   byteBudget{limit: cfg.MaxUploadBytes},
 		discards: make(chan struct{}, discardConnections),
 		codings:  newCodings(),
 		grace:    Grace,
 	}
+	s.sharing = newSharing(cfg.ClientShare, s.slots, s.storing, s.discards)
+	s.sharing.rates = rates{float64(cfg.ClientRequests), float64(cfg.ClientBytes)}
+	s.connections = newConnections(cfg.MaxConnections, s.sharing)
 	s.cut, s.cutOff = context.WithCancel(context.Background())
+	s.sharing.cut = s.cut
 	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
 	s.frames = s.memory.share(cfg.MaxMemoryBytes / 4)
 	s.decoders.New = func() any { return intake.NewDecoder(common.intake.Frame) }
 	s.metrics = newRequestMetrics(func() float64 { return float64(len(s.slots)) })
 	m := s.metrics
-	err = register(registerer, m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.storeSeconds, m.inFlight, s.frames.gauge("frames"))
+	err = register(registerer, m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.storeSeconds, m.inFlight, s.frames.gauge("frames"), s.sharing.waits, s.sharing.gauge(), s.connections.refused, s.connections.gauge())
 	if cfg.Tensors != nil {
 		s.tensors = s.memory.share(cfg.MaxMemoryBytes / 8)
 		err = errors.Join(err, registerer.Register(s.tensors.gauge("tensors")))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ingest: register metrics: %w", err)
+	}
+	if cfg.Spool.Open != nil {
+		if s.forward, err = forward.New(cfg.forward(s.publishTo, logger), cfg.Spool.Open, registerer); err != nil {
+			return nil, fmt.Errorf("ingest: %w", err)
+		}
 	}
 	return s, nil
 }
@@ -107,30 +124,54 @@ func (s *Stage) ProbeStore(ctx context.Context) error {
 	return nil
 }
 
-// Handler serves POST /v1/frames and PUT /v1/tensors, and answers other paths with a
-// problem. It is not an http.ServeMux, because that redirects and does not read the body.
-// If only some clients have access, it answers others with nothing but 401.
+const (
+	framesPath  = "/v1/frames"
+	eventsPath  = "/v1/events"
+	tensorsPath = "/v1/tensors"
+)
+
+// Handler serves POST /v1/frames, POST /v1/events and PUT /v1/tensors, and answers other
+// paths but /readyz with a problem. It is not an http.ServeMux, because that redirects and does
+// not read the body. If only some clients have access, it answers others with nothing but 401,
+// and with whether it is ready.
 func (s *Stage) Handler() http.Handler {
 	return watchBody(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, refused := s.identify(w, r)
-		if refused != nil {
-			s.answer(w, r, time.Now(), 0, nil, refused)
+		if r.URL.Path == readyPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			s.serveReady(w)
 			return
 		}
+		began := time.Now()
+		who, refused := s.identify(w, r)
+		by := s.sharing.join(clientKeyOf(who, r, refused != nil), began)
+		defer by.leave()
+		if body, ok := r.Body.(*requestBody); ok {
+			body.by = by
+		}
+		if _, ok := by.pay(r.Context(), requestCost, shareWait); !ok && refused == nil {
+			refused = s.shareTaken()
+		}
+		if refused == nil {
+			refused = s.overRate(by)
+		}
+		if refused != nil { // no trace: strangers must not fill the queue of spans
+			s.answer(w, r, who, began, nil, 0, nil, refused)
+			return
+		}
+		trace := s.trace(r, began)
 		switch r.URL.Path {
-		case "/v1/frames":
-			s.serveFrames(w, r, who)
-		case "/v1/tensors":
-			s.serveTensors(w, r, who)
+		case framesPath, eventsPath:
+			s.serveFrames(w, r, who, began, trace)
+		case tensorsPath:
+			s.serveTensors(w, r, who, began, trace)
 		default:
-			s.answer(w, r, time.Now(), 0, nil, intake.Refuse(reasonPath, "%.100q is not served; send frames with POST /v1/frames, tensors with PUT /v1/tensors", r.URL.Path))
+			s.answer(w, r, who, began, trace, 0, nil, intake.Refuse(reasonPath, "%.100q is not served; send frames with POST /v1/frames, events with POST /v1/events, tensors with PUT /v1/tensors", r.URL.Path))
 		}
 	}))
 }
 
 // Run serves on listener until ctx ends. Then it waits until the requests in progress
 // are answered, at most for the publish timeout and Grace, and until the publisher has
-// returned. It closes the listener.
+// returned. If the bus is there, it sends what is in the spool. It closes the listener.
 func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
@@ -141,9 +182,10 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: min(s.cfg.ReadTimeout, 10*time.Second),
 		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      s.cfg.ReadTimeout + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
+		WriteTimeout:      s.cfg.ReadTimeout + shareWait + turnWait + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         s.changed,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	stopping, stop := context.WithCancel(ctx)
@@ -157,13 +199,22 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		}
 	})
 	running.Go(func() { s.watchStore(stopping) })
+	running.Go(func() { s.sharing.watchProcessors(stopping) })
+	if s.forward != nil {
+		running.Go(func() { failed = errors.Join(failed, s.forward.Run(stopping)) })
+	}
+	if s.forward != nil && !s.cfg.Spool.Open.Empty() {
+		s.logger.Info("the spool has frames that were kept before this start; they are sent now", "directory", s.cfg.Spool.Directory, "requests", s.cfg.Spool.Open.Stats().Records)
+	}
 	s.logger.Info("ingest accepts frames", "address", listener.Addr().String(), "topic", s.cfg.Topic, "instance", s.cfg.Instance)
 
 	<-stopping.Done()
+	until := time.Now().Add(s.cfg.Spool.Drain)
 	s.phase.Store(phaseStopping)
 	stop()
 	cutOff := s.drain(base, server)
 	running.Wait()
+	s.drainSpool(base, until)
 	return errors.Join(failed, cutOff)
 }
 
@@ -183,20 +234,23 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 			slots <- struct{}{}
 		}
 	}
+	if s.forward != nil {
+		s.forward.Wait()
+	}
 	return err
 }
 
-// Ready returns nil while the stage accepts frames, otherwise why it does not. It does
-// not depend on the bus: requests tell whether the bus works, and a stage that is not
-// ready gets no requests, so it would not notice when the bus works again.
-func (s *Stage) Ready() error {
-	switch s.phase.Load() {
-	case phaseStarting:
-		return errors.New("not listening yet")
-	case phaseStopping:
-		return errors.New("stopping")
+// drainSpool sends what is in the spool before the stage ends, as long as the bus takes it.
+func (s *Stage) drainSpool(ctx context.Context, until time.Time) {
+	if s.forward == nil || s.cfg.Spool.Open.Empty() {
+		return
 	}
-	return nil
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	if left := s.forward.Drain(ctx); left > 0 {
+		s.logger.Warn("frames are left in the spool; the next ingest with this directory sends them, and oona spool drain does, too",
+			"directory", s.cfg.Spool.Directory, "requests", left)
+	}
 }
 
 // Counts returns what the stage has done so far.
@@ -205,6 +259,7 @@ func (s *Stage) Counts() Counts {
 		Requests:    s.metrics.requests.Load(),
 		Refused:     s.metrics.refused.Load(),
 		Frames:      s.counts.frames.Load(),
+		Events:      s.counts.events.Load(),
 		Readings:    s.counts.readings.Load(),
 		Claims:      s.counts.claims.Load(),
 		Unconfirmed: s.counts.unconfirmed.Load(),

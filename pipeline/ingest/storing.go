@@ -11,24 +11,25 @@ import (
 // claims of, so that no record refers to a tensor that is not in the store. It waits at
 // most for the store timeout. There are fewer slots for this than for requests, so other
 // requests are served while the store is down.
-func (s *Stage) keepTensors(ctx context.Context, b *intake.Batch) *intake.Refusal {
+func (s *Stage) keepTensors(ctx context.Context, by *client, b *intake.Batch) *intake.Refusal {
 	if len(b.Tensors) == 0 {
 		return nil
 	}
-	select {
-	case s.storing <- struct{}{}:
-	default:
+	switch by.try(forStore) {
+	case allTaken:
 		return s.storingOverloaded()
+	case shareTaken:
+		return s.shareTaken()
 	}
-	defer s.endStoring(time.Now())
+	defer s.endStoring(by, time.Now())
 	// A client that disconnects must not look like a store that fails. It is noticed
 	// when the answer is written.
 	return s.storeTensors(context.WithoutCancel(ctx), b)
 }
 
-func (s *Stage) endStoring(began time.Time) {
+func (s *Stage) endStoring(by *client, began time.Time) {
 	s.metrics.storeSeconds.Observe(time.Since(began).Seconds())
-	<-s.storing
+	by.exit(forStore)
 }
 
 func (s *Stage) storingOverloaded() *intake.Refusal {

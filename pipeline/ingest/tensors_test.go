@@ -356,9 +356,10 @@ func TestStoreHoldsUpFewRequests(t *testing.T) {
 		store, onBus := newStore(t), newBus(t)
 		store.fault = func(ctx context.Context) error {
 			<-ctx.Done()
+			time.Sleep(time.Millisecond) // the third ones have given up before
 			return ctx.Err()
 		}
-		s := newStage(t, onBus, func(c *Config) { c.Tensors, c.MaxInFlight, c.MaxTensorRequests = store, 3, 2 })
+		s := newStage(t, onBus, func(c *Config) { c.Tensors, c.MaxInFlight, c.MaxTensorRequests, c.ClientShare = store, 3, 2, 1 })
 		waiting := make(chan int)
 		for range 2 {
 			go func() { waiting <- post(s, mediaAvro, frames(withTensors(inline(larger)))).Code }()

@@ -16,14 +16,13 @@ import (
 
 // serveTensors stores one tensor and answers with its claim, in the form that frames
 // have it: 201 if the tensor is new, 200 if the store had it already.
-func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request, who *access.Identity) {
-	began := time.Now()
+func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) {
 	claim, fresh, refused := s.takeTensor(w, r, who)
 	status := http.StatusOK
 	if fresh {
 		status = http.StatusCreated
 	}
-	s.answer(w, r, began, status, struct {
+	s.answer(w, r, who, began, trace, status, struct {
 		Bucket string `json:"bucket"`
 		Key    string `json:"key"`
 		Size   int64  `json:"size"`
@@ -42,8 +41,9 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	}
 	// It replaces the write timeout for frames. A recorder of a test has no deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
-	in := readBody(w, r.Body, &s.spools, s.cfg.TensorTimeout)
-	in.spooled = &lease{share: s.tensors}
+	in := readBody(w, r.Body, clientOf(r), s.cfg.TensorTimeout)
+	in.budget = &s.spools
+	in.spooled = s.tensors.lease(in.by)
 	defer in.free()
 	var content io.Reader = in
 	for _, digest := range declared {
@@ -60,20 +60,16 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 		return none, false, s.storeProblem(err, ofTensor)
 	}
 	defer spooled.Close()
-	return s.storeUpload(ctx, spooled)
+	return s.storeUpload(ctx, in.by, spooled)
 }
 
 // storeUpload stores a tensor that was received. It waits for a slot, because sending the
 // tensor again would cost more.
-func (s *Stage) storeUpload(ctx context.Context, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *intake.Refusal) {
-	timer := time.NewTimer(s.cfg.StoreTimeout)
-	defer timer.Stop()
-	select {
-	case s.storing <- struct{}{}:
-	case <-timer.C:
+func (s *Stage) storeUpload(ctx context.Context, by *client, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *intake.Refusal) {
+	if by.enter(ctx, forStore, s.cfg.StoreTimeout) != entered {
 		return claim, false, s.storingOverloaded()
 	}
-	defer s.endStoring(time.Now())
+	defer s.endStoring(by, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.TensorTimeout)
 	defer cancel()
 	defer context.AfterFunc(s.cut, cancel)()

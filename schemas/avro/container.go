@@ -41,32 +41,50 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, reserve func(byte
 	if reserve == nil {
 		reserve = func(int) error { return nil }
 	}
-	c := cursor{data: file}
-	header, err := readContainerHeader(&c)
+	blocks := blocks{cursor: cursor{data: file}, inflater: d, of: "frames", limit: limit, reserve: reserve}
+	header, err := readContainerHeader(&blocks.cursor, seedMetrics)
 	if err != nil {
 		return err
 	}
+	return blocks.each(header, framedInPlace+1, func(b *inflation, count uint64) error {
+		return d.decodeBlock(header.fingerprint, b, count, f, each)
+	})
+}
+
+// blocks are the blocks of a container, behind its header.
+type blocks struct {
+	cursor
+	inflater *FrameDecoder
+	of       string // what they have: frames or events
+	limit    int    // the most bytes that all of them may have when decompressed
+	reserve  func(bytes int) error
+}
+
+// each decompresses one block after the other, with room in front of it for the framings of
+// its values, at most of the first framed of them, and calls decode with the block and the number of its
+// values.
+func (s *blocks) each(header containerHeader, framed uint64, decode func(b *inflation, count uint64) error) error {
 	empty := 0
-	for c.at < len(c.data) {
-		at := c.at
-		count, stored := header.readBlock(&c)
-		if c.err != nil {
-			return c.err
+	for s.at < len(s.data) {
+		at := s.at
+		count, stored := header.readBlock(&s.cursor)
+		if s.err != nil {
+			return s.err
 		}
 		if count == 0 {
 			if empty++; empty > mostEmpty {
-				return &DecodeError{"block", at, fmt.Errorf("%w: %d blocks have no frames; write blocks with frames", ErrMalformed, empty)}
+				return &DecodeError{"block", at, fmt.Errorf("%w: %d blocks have no %s; write blocks with %s", ErrMalformed, empty, s.of, s.of)}
 			}
 		}
-		b := inflation{limit: limit, reserve: reserve, room: framingSize * int(min(count, framedInPlace+1))}
-		if err := b.inflate(d, header.codec, stored); err != nil {
+		b := inflation{limit: s.limit, reserve: s.reserve, room: framingSize * int(min(count, framed))}
+		if err := b.inflate(s.inflater, header.codec, stored); err != nil {
 			if b.denied != nil {
 				return b.denied
 			}
-			return &DecodeError{"block", c.at - len(stored) - len(header.sync), err}
+			return &DecodeError{"block", s.at - len(stored) - len(header.sync), err}
 		}
-		limit -= len(b.bytes) - b.room
-		if err := d.decodeBlock(header.fingerprint, &b, count, f, each); err != nil {
+		s.limit -= len(b.bytes) - b.room
+		if err := decode(&b, count); err != nil {
 			return err
 		}
 	}
@@ -126,7 +144,9 @@ type containerHeader struct {
 
 const syncSize = 16
 
-func readContainerHeader(c *cursor) (containerHeader, error) {
+// readContainerHeader reads the header of a file that was written with a published version
+// of the schema with the name.
+func readContainerHeader(c *cursor, name string) (containerHeader, error) {
 	if magic := c.take("magic", int64(len(ContainerMagic))); c.err == nil && string(magic) != ContainerMagic {
 		c.fail("magic", ErrMalformed, "an object container file begins with % x, not % x", ContainerMagic, magic)
 	}
@@ -153,13 +173,13 @@ func readContainerHeader(c *cursor) (containerHeader, error) {
 		return h, c.err
 	}
 	var err error
-	h.fingerprint, err = frameSchema(schema)
+	h.fingerprint, err = publishedSchema(schema, name)
 	return h, err
 }
 
-// frameSchema returns the fingerprint of a schema. It returns an error unless the schema
-// is a published version of SeedMetrics.
-func frameSchema(text []byte) (uint64, error) {
+// publishedSchema returns the fingerprint of a schema. It returns an error unless the schema
+// is a published version of the one with the name.
+func publishedSchema(text []byte, name string) (uint64, error) {
 	const longest = 64 << 10 // bytes; the published ones have at most a tenth of it
 	if len(text) > longest {
 		return 0, &DecodeError{"avro.schema", -1, fmt.Errorf("%w: it has %d bytes, more than any published schema", ErrFingerprint, len(text))}
@@ -169,8 +189,8 @@ func frameSchema(text []byte) (uint64, error) {
 		return 0, &DecodeError{"avro.schema", -1, fmt.Errorf("%w: %w", ErrMalformed, err)}
 	}
 	fp := fingerprint(parsed)
-	if v, ok := published.byFingerprint[fp]; !ok || v.Name != seedMetrics {
-		return 0, &DecodeError{"avro.schema", -1, fmt.Errorf("%w: the file holds %.100s, and that schema is not a published one of %s", ErrFingerprint, fullName(parsed.Root()), seedMetrics)}
+	if v, ok := published.byFingerprint[fp]; !ok || v.Name != name {
+		return 0, &DecodeError{"avro.schema", -1, fmt.Errorf("%w: the file holds %.100s, and that schema is not a published one of %s", ErrFingerprint, fullName(parsed.Root()), name)}
 	}
 	return fp, nil
 }

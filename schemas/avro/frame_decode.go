@@ -50,7 +50,7 @@ func (d *FrameDecoder) Decode(data []byte, f *oona.Frame) (rest []byte, err erro
 		return nil, err
 	}
 	if fp == seedMetricsV1 {
-		return d.decodeV1(data, f)
+		return d.decodeV1(data, framingSize, f)
 	}
 	schemas := d.schemas
 	if schemas == nil {
@@ -60,12 +60,12 @@ func (d *FrameDecoder) Decode(data []byte, f *oona.Frame) (rest []byte, err erro
 	if err != nil {
 		return nil, err
 	}
-	return d.decodeResolved(v, data, f)
+	return d.decodeResolved(v, data[framingSize:], f)
 }
 
-func (d *FrameDecoder) decodeResolved(v *version, data []byte, f *oona.Frame) ([]byte, error) {
+func (d *FrameDecoder) decodeResolved(v *version, body []byte, f *oona.Frame) ([]byte, error) {
 	var w wireFrame
-	rest, err := v.decode(data, &w)
+	rest, err := v.decodeBody(body, &w)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +103,9 @@ func tooLarge(array string, limit int) error {
 	return fmt.Errorf("%w: it %s", oona.ErrTooLarge, oona.TooMany(array, limit))
 }
 
-// decodeV1 reads the fields of seed_metrics.v1.avsc in their order.
-func (d *FrameDecoder) decodeV1(data []byte, f *oona.Frame) ([]byte, error) {
-	c := cursor{data: data, at: framingSize}
+// decodeV1 reads the fields of seed_metrics.v1.avsc in their order, from data[at:].
+func (d *FrameDecoder) decodeV1(data []byte, at int, f *oona.Frame) ([]byte, error) {
+	c := cursor{data: data, at: at}
 	head := oona.Frame{
 		Run:        oona.RunID(d.names.text(c.bytes("run_id"))),
 		Layer:      oona.LayerID(d.names.text(c.bytes("layer_id"))),

@@ -18,8 +18,11 @@ const (
 // LayerPerformance depending on r.Group. Equal rollups give equal bytes. It writes
 // version 2 only if r needs it, so older readers work until a log has such rollups.
 func AppendRollup(dst []byte, r *oona.Rollup) []byte {
+	return appendRollup(dst, r, r.Trigger.Incarnation != 0 || r.Reducer >= 2 || r.Catalogue != oona.CatalogueHash{})
+}
+
+func appendRollup(dst []byte, r *oona.Rollup, second bool) []byte {
 	health, performance := uint64(layerHealthV1), uint64(layerPerformanceV1)
-	second := r.Trigger.Incarnation != 0 || r.Reducer >= 2 || r.Catalogue != oona.CatalogueHash{}
 	if second {
 		health, performance = layerHealthV2, layerPerformanceV2
 	}

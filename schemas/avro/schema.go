@@ -163,7 +163,12 @@ func fingerprint(s *avro.Schema) uint64 {
 // decode decodes the record of version v after the framing in data into w, which has the
 // fields of the latest version. It returns the rest of data.
 func (v *version) decode(data []byte, w any) (rest []byte, err error) {
-	rest, err = v.resolved.Decode(data[framingSize:], w)
+	return v.decodeBody(data[framingSize:], w)
+}
+
+// decodeBody is like decode, for a record without framing.
+func (v *version) decodeBody(body []byte, w any) (rest []byte, err error) {
+	rest, err = v.resolved.Decode(body, w)
 	if err != nil {
 		return nil, foreign(v.Name, err)
 	}
@@ -214,8 +219,6 @@ func readFraming(data []byte) (fingerprint uint64, err error) {
 
 // Body returns the rest of data after the framing, whatever the schema is.
 func Body(data []byte) ([]byte, error) {
-	if _, err := readFraming(data); err != nil {
-		return nil, err
-	}
-	return data[framingSize:], nil
+	_, body, err := Cut(data)
+	return body, err
 }

@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	partitions  = 6
 	idleHorizon = 15 * time.Second
 	// slack is what a window may be held open beyond the idle horizon on a busy machine.
 	slack = 5 * time.Second
@@ -28,6 +27,7 @@ kafka:
   brokers: ["%s"]
   tls: {enabled: true, caSecret: ` + authoritySecret + `}
   sasl: {mechanism: scram-sha-512, username: ` + kafkaUser + `, existingSecret: ` + kafkaSecret + `}
+  prefix: %s
 topics:
   partitions: %d
   windows: {window-length: 5s, allowed-lateness: 2s, idle-horizon: %s}
@@ -40,11 +40,7 @@ test: {caSecret: ` + authoritySecret + `, tokenSecret: ` + accessSecret + `}
 // end, every frame is accounted for.
 func TestChart(t *testing.T) {
 	w := newWorld(t)
-	w.values = filepath.Join(w.dir, "values.yaml")
-	if err := os.WriteFile(w.values, fmt.Appendf(nil, values, firstTag, w.kafka.SecureAddrs("scram")[0], partitions, idleHorizon), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	step(t, "Secrets", func() error { return w.makeSecrets(t.Context()) })
+	w.prepare(t)
 	w.step(t, "an object with an unknown field is noticed", w.strict)
 	w.step(t, "helm install --wait", w.install)
 	step(t, "frames flow into rollups", func() error {
@@ -69,6 +65,7 @@ func TestChart(t *testing.T) {
 		return errors.Join(w.drainNode(ctx), w.settled(ctx, firstTag, 2, 3))
 	})
 	w.step(t, "scale up to 3 ingests and 5 aggregators", func(ctx context.Context) error { return w.scaleTo(ctx, 3, 5) })
+	w.step(t, "Kafka is away, and then an ingest less", w.outage)
 	w.step(t, "scale down to 2 ingests and 2 aggregators", func(ctx context.Context) error { return w.scaleTo(ctx, 2, 2) })
 	w.step(t, "helm test", func(ctx context.Context) error {
 		output, err := w.runHelm(ctx, "test", release, "--timeout", "2m")
@@ -81,6 +78,17 @@ func TestChart(t *testing.T) {
 	for _, figure := range w.figures {
 		t.Log(figure)
 	}
+}
+
+// prepare makes what a user has before the chart is installed: Secrets, and a values file.
+func (w *world) prepare(t *testing.T) {
+	t.Helper()
+	w.values = filepath.Join(w.dir, "values-"+w.namespace+".yaml")
+	text := fmt.Appendf(nil, values, firstTag, w.kafka.SecureAddrs("scram")[0], w.prefix, w.partitions, idleHorizon)
+	if err := os.WriteFile(w.values, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	step(t, "Secrets of "+w.namespace, func() error { return w.makeSecrets(t.Context()) })
 }
 
 // step does something while frames flow, and prints how long it took and the greatest age
@@ -272,7 +280,7 @@ func (w *world) account(ctx context.Context) error {
 		var errs []error
 		for _, family := range []string{"oona_aggregate_lag_records", "oona_aggregate_open_windows", "oona_aggregate_pending_messages"} {
 			sum, series, err := w.sum(ctx, "aggregate", family)
-			if err == nil && (sum > 0 || series < partitions) {
+			if err == nil && (sum > 0 || series < w.partitions) {
 				err = fmt.Errorf("%s is %v in %d partitions", family, sum, series)
 			}
 			errs = append(errs, err)

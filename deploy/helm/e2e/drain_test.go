@@ -32,7 +32,7 @@ func (w *world) drain(ctx context.Context, node string) (d drained, err error) {
 	if err := w.cordon(ctx, node, true); err != nil {
 		return d, err
 	}
-	list, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	list, err := w.client.CoreV1().Pods(w.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return d, err
 	}
@@ -55,7 +55,7 @@ func (w *world) drain(ctx context.Context, node string) (d drained, err error) {
 					return d, fmt.Errorf("evict %s: %w", pod.Name, err)
 				}
 			}
-			is, err := w.client.CoreV1().Pods(namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+			is, err := w.client.CoreV1().Pods(w.namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) || err == nil && is.UID != uid {
 				delete(left, uid)
 			}
@@ -75,8 +75,8 @@ func (w *world) drain(ctx context.Context, node string) (d drained, err error) {
 }
 
 func (w *world) evict(ctx context.Context, pod *corev1.Pod) error {
-	return w.client.CoreV1().Pods(namespace).EvictV1(ctx, &policyv1.Eviction{
-		ObjectMeta:    metav1.ObjectMeta{Name: pod.Name, Namespace: namespace},
+	return w.client.CoreV1().Pods(w.namespace).EvictV1(ctx, &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Name: pod.Name, Namespace: w.namespace},
 		DeleteOptions: &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))},
 	})
 }
@@ -126,7 +126,7 @@ func (w *world) drainNode(ctx context.Context) error {
 // scale sets the number of pods of a StatefulSet through its scale subresource, like an
 // autoscaler.
 func (w *world) scale(ctx context.Context, set string, replicas int32) error {
-	sets := w.client.AppsV1().StatefulSets(namespace)
+	sets := w.client.AppsV1().StatefulSets(w.namespace)
 	scale, err := sets.GetScale(ctx, set, metav1.GetOptions{})
 	if err != nil {
 		return err

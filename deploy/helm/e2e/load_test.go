@@ -28,7 +28,7 @@ type load struct {
 }
 
 func (w *world) startLoad(t *testing.T) error {
-	log, err := os.Create(filepath.Join(w.dir, "load.log"))
+	log, err := os.Create(filepath.Join(w.dir, w.loadLog()))
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (w *world) player(run oona.RunID, first int, log io.Writer) (*loadgen.Playe
 	config.Synthetic = loadgen.Synthetic{Layers: 6, Seeds: 100, Rate: 30, Producers: 2, Seed: uint64(first) + 1}
 	config.RequestTimeout = 5 * time.Second
 	config.Logger = slog.New(slog.NewTextHandler(log, nil)).With("run", run)
-	follow := &service{client: w.client, name: release + "-ingest", first: first}
+	follow := &service{client: w.client, namespace: w.namespace, name: release + "-ingest", first: first}
 	config.Client = &http.Client{Transport: authorized{&http.Transport{DialContext: follow.dial, TLSClientConfig: w.tls}}}
 	return loadgen.New(config)
 }

@@ -23,7 +23,7 @@ var adminPorts = map[string]string{"ingest": "9101", "aggregate": "9102", "expor
 
 // pods returns the pods of a component that are not about to end.
 func (w *world) pods(ctx context.Context, component string) (pods []corev1.Pod, err error) {
-	list, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + component})
+	list, err := w.client.CoreV1().Pods(w.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + component})
 	if err != nil {
 		return nil, err
 	}
@@ -150,8 +150,8 @@ func (w *world) works(ctx context.Context, ingest, aggregate, exporter string) e
 // owned checks that each partition is read by one aggregator.
 func (w *world) owned(ctx context.Context) error {
 	_, series, err := w.sum(ctx, "aggregate", "oona_aggregate_lag_records")
-	if err == nil && series != partitions {
-		err = fmt.Errorf("%d partitions are read, want %d", series, partitions)
+	if err == nil && series != w.partitions {
+		err = fmt.Errorf("%d partitions are read, want %d", series, w.partitions)
 	}
 	return err
 }

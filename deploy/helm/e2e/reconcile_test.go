@@ -42,7 +42,7 @@ type origin struct {
 // reconcile compares the frames that were sent with the log, with the rollups, and with the
 // side topics: each frame is accounted for exactly once.
 func (w *world) reconcile(ctx context.Context, sent map[oona.RunID]int64) error {
-	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	topics, err := oona.NewTopics(w.prefix)
 	if err != nil {
 		return err
 	}
@@ -62,6 +62,7 @@ func (w *world) reconcile(ctx context.Context, sent map[oona.RunID]int64) error 
 	for run, frames := range sent {
 		a := accounts[run]
 		w.figure("run %s: %d frames sent and acknowledged, %d in the log (%d records), %d folded into %d windows, aside %v", run, frames, len(a.frames), a.records, len(a.folded), a.windows, a.aside)
+		w.windows += a.windows
 		errs = append(errs, a.check(run, frames))
 	}
 	return errors.Join(errs...)

@@ -97,7 +97,7 @@ func (w *world) makeSecrets(ctx context.Context) error {
 }
 
 func (w *world) makeSecret(ctx context.Context, secret *corev1.Secret) error {
-	_, err := w.client.CoreV1().Secrets(namespace).Create(ctx, secret, metav1.CreateOptions{})
+	_, err := w.client.CoreV1().Secrets(w.namespace).Create(ctx, secret, metav1.CreateOptions{})
 	return err
 }
 
@@ -138,7 +138,7 @@ func (w *world) rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.client.CoreV1().Secrets(namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
+	if _, err := w.client.CoreV1().Secrets(w.namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
 	if err := await(ctx, "the new certificate on all ports", w.showsCertificate); err != nil {
@@ -161,7 +161,7 @@ func (w *world) showsCertificate(ctx context.Context) error {
 			errs = append(errs, w.shows(ctx, net.JoinHostPort(pods[i].Status.PodIP, port)))
 		}
 	}
-	addresses, err := endpoints(ctx, w.client, release+"-ingest")
+	addresses, err := endpoints(ctx, w.client, w.namespace, release+"-ingest")
 	errs = append(errs, err)
 	for _, address := range addresses {
 		errs = append(errs, w.shows(ctx, address))

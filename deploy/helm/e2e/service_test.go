@@ -16,9 +16,10 @@ import (
 // service connects to the ready pods of a Service, as its EndpointSlices say. Like a client
 // of a Service with sessionAffinity, it stays with one pod for as long as that is ready.
 type service struct {
-	client kubernetes.Interface
-	name   string
-	first  int // which of the pods is taken first
+	client    kubernetes.Interface
+	namespace string
+	name      string
+	first     int // which of the pods is taken first
 
 	mu      sync.Mutex
 	current string
@@ -34,7 +35,7 @@ func (s *service) dial(ctx context.Context, network, _ string) (net.Conn, error)
 }
 
 func (s *service) choose(ctx context.Context) (string, error) {
-	ready, err := endpoints(ctx, s.client, s.name)
+	ready, err := endpoints(ctx, s.client, s.namespace, s.name)
 	if err != nil {
 		return "", err
 	}
@@ -49,7 +50,7 @@ func (s *service) choose(ctx context.Context) (string, error) {
 var errNoEndpoint = errors.New("the Service has no pod that is ready")
 
 // endpoints returns the addresses of the ready pods of a Service, each with its first port.
-func endpoints(ctx context.Context, client kubernetes.Interface, service string) (addresses []string, err error) {
+func endpoints(ctx context.Context, client kubernetes.Interface, namespace, service string) (addresses []string, err error) {
 	list, err := client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/deploy/helm/e2e/controlplane"
 	"github.com/morphogenetic/oona/deploy/helm/e2e/kubelet"
 	"github.com/morphogenetic/oona/internal/localkafka"
@@ -35,7 +36,7 @@ const (
 
 var nodes = []string{"node-a", "node-b"}
 
-// world is a cluster with a chart and a broker.
+// world is a cluster and a broker, and a namespace with a release of the chart.
 type world struct {
 	dir     string
 	helm    string // path of the program
@@ -43,7 +44,11 @@ type world struct {
 	plane   *controlplane.ControlPlane
 	client  kubernetes.Interface // may do everything
 	kafka   *localkafka.Cluster
-	values  string // path of the values file
+
+	namespace  string
+	prefix     string // of topics
+	partitions int
+	values     string // path of the values file
 
 	authority *authority.Authority
 	tls       *tls.Config // of clients of ingest and of the admin ports
@@ -52,6 +57,7 @@ type world struct {
 	load    *load   // nil until it is started
 	oldest  *oldest // the same
 	usual   float64 // greatest age of a window while nothing happens
+	windows int     // that were reconciled
 	figures []string
 }
 
@@ -72,7 +78,7 @@ func newCluster(t *testing.T, tags ...string) *world {
 	if err := kubelet.Check(); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{dir: t.TempDir()}
+	w := &world{dir: t.TempDir(), namespace: namespace, prefix: oona.DefaultPrefix, partitions: 6}
 	if keep := os.Getenv("OONA_E2E_DIR"); keep != "" { // to look at logs afterwards
 		w.dir = filepath.Join(keep, t.Name())
 	}
@@ -139,6 +145,9 @@ func build(ctx context.Context, module, into, linkerFlags string, commands ...st
 	return nil
 }
 
+// loadLog is the file of what the load logs, in the directory of the world.
+func (w *world) loadLog() string { return "load-" + w.namespace + ".log" }
+
 func (w *world) image(tag string) string { return filepath.Join(w.dir, "images", tag) }
 
 func (w *world) startControlPlane(t *testing.T, programs controlplane.Programs) (err error) {
@@ -160,12 +169,12 @@ func (w *world) startControlPlane(t *testing.T, programs controlplane.Programs) 
 // The user of Helm has only the role admin in it.
 func (w *world) prepareNamespace(ctx context.Context) error {
 	_, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+		Name: w.namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}}, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
-	_, err = w.client.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+	_, err = w.client.RbacV1().RoleBindings(w.namespace).Create(ctx, &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "installer"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: controlplane.Installer}},
@@ -181,7 +190,7 @@ func (w *world) prepareNamespace(ctx context.Context) error {
 		if err == nil && len(role.Rules) == 0 {
 			err = errors.New("the role admin is empty")
 		}
-		_, missing := w.client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		_, missing := w.client.CoreV1().ServiceAccounts(w.namespace).Get(ctx, "default", metav1.GetOptions{})
 		return errors.Join(err, missing)
 	})
 }
@@ -218,7 +227,7 @@ var errUnknownField = errors.New("an object has a field that the API server does
 
 // runHelm runs a command of Helm as the installer.
 func (w *world) runHelm(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, w.helm, append(args, "--namespace", namespace)...)
+	cmd := exec.CommandContext(ctx, w.helm, append(args, "--namespace", w.namespace)...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"), "HELM_CACHE_HOME="+w.dir, "HELM_CONFIG_HOME="+w.dir, "HELM_DATA_HOME="+w.dir)
 	output, err := cmd.CombinedOutput()
 	if err != nil {
@@ -248,12 +257,12 @@ func await(ctx context.Context, what string, ask func(context.Context) error) er
 // diagnose prints the pods, and the ends of the logs of those that are not ready.
 func (w *world) diagnose(t *testing.T) {
 	t.Helper()
-	list, err := w.client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
+	list, err := w.client.CoreV1().Pods(w.namespace).List(context.Background(), metav1.ListOptions{})
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	logs := []string{"kubelet.log", "load.log"}
+	logs := []string{"kubelet.log", w.loadLog()}
 	for i := range list.Items {
 		pod := &list.Items[i]
 		for _, c := range pod.Status.ContainerStatuses {

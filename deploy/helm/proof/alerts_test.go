@@ -16,7 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const alertsFile = repository + "/deploy/prometheus/oona-alerts.yml"
+const alertsFolder = repository + "/deploy/prometheus/"
+
+// alertsFiles are the files of alerts, in the chart and in alertsFolder.
+var alertsFiles = []string{"oona-alerts.yml", "network-alerts.yml"}
 
 // rules are the groups of a file of rules, and of a PrometheusRule.
 type rules struct {
@@ -58,22 +61,26 @@ func rulesOf(t *testing.T, values map[string]any) rules {
 
 // The chart has the alerts of deploy/prometheus.
 func TestAlertsAreTheSame(t *testing.T) {
-	want, err := os.ReadFile(alertsFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := slices.IndexFunc(loadChart(t).Files, func(f *chart.File) bool { return f.Name == "files/oona-alerts.yml" })
-	if i < 0 || !bytes.Equal(loadChart(t).Files[i].Data, want) {
-		t.Errorf("files/oona-alerts.yml of the chart is not a symbolic link to %s", alertsFile)
+	for _, name := range alertsFiles {
+		want, err := os.ReadFile(alertsFolder + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(loadChart(t).Files, func(f *chart.File) bool { return f.Name == "files/"+name })
+		if i < 0 || !bytes.Equal(loadChart(t).Files[i].Data, want) {
+			t.Errorf("files/%s of the chart is not a symbolic link to %s%s", name, alertsFolder, name)
+		}
 	}
 }
 
 // A copy of the chart in which the link leads nowhere says so, and has no rule without alerts.
 func TestAlertsAreMissed(t *testing.T) {
-	c := loadChart(t)
-	c.Files = slices.DeleteFunc(c.Files, func(f *chart.File) bool { return f.Name == "files/oona-alerts.yml" })
-	if _, err := render(c, readValues(t, "production")); err == nil || !strings.Contains(err.Error(), "files/oona-alerts.yml") {
-		t.Errorf("a chart without its alerts renders: error %v", err)
+	for _, name := range alertsFiles {
+		c := loadChart(t)
+		c.Files = slices.DeleteFunc(c.Files, func(f *chart.File) bool { return f.Name == "files/"+name })
+		if _, err := render(c, readValues(t, "production")); err == nil || !strings.Contains(err.Error(), "files/"+name) {
+			t.Errorf("a chart without %s renders: error %v", name, err)
+		}
 	}
 }
 
@@ -86,9 +93,11 @@ var (
 // another one that is dead.
 func TestAlerts(t *testing.T) {
 	source := map[string]monitoring.Rule{}
-	for _, g := range readRules(t, alertsFile).Groups {
-		for _, r := range g.Rules {
-			source[r.Alert] = r
+	for _, name := range alertsFiles {
+		for _, g := range readRules(t, alertsFolder+name).Groups {
+			for _, r := range g.Rules {
+				source[r.Alert] = r
+			}
 		}
 	}
 	if _, ok := source["OonaWindowHeldOpen"]; !ok {
@@ -141,6 +150,10 @@ func TestAlertsOfInstalledWorkers(t *testing.T) {
 			if asked != (worker != left) {
 				t.Errorf("without %s: an alert for the absence of %s is %v", left, worker, asked)
 			}
+		}
+		network := slices.ContainsFunc(rendered.Groups, func(g monitoring.RuleGroup) bool { return g.Name == "r-oona.oona-network" })
+		if network != (left != "exporter") {
+			t.Errorf("without %s: that there are alerts on the network is %v", left, network)
 		}
 	}
 }

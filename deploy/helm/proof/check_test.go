@@ -20,6 +20,7 @@ var cluster = map[string]map[string]string{
 	"Secret/s3-credentials":  {"secret-access-key": "secret"},
 	"Secret/s3-ca":           {"ca.crt": certificate},
 	"Secret/cluster-ca-cert": {"ca.crt": certificate},
+	"Secret/trace-user":      {"headers": "authorization: Bearer secret\n"},
 	"Secret/oona-user":       {"password": "secret", "token": "a.b.c", "user.crt": certificate, "user.key": privateKey},
 	"Secret/ingest-tls":      {"tls.crt": certificate, "tls.key": privateKey},
 	"Secret/admin-tls":       {"tls.crt": certificate, "tls.key": privateKey, "ca.crt": certificate},
@@ -266,7 +267,7 @@ func stderr(err error) string {
 // What decides between pods and releases reaches the worker.
 func TestWorkersAreTold(t *testing.T) {
 	want := map[string]map[string]any{
-		"r-oona-ingest":    {"instance": "r-oona-ingest-0", "max-message-bytes": 4000000.0, "prefix": "team-a", "listen": podIP + ":8080", "admin-address": podIP + ":9101"},
+		"r-oona-ingest":    {"instance": "ns.r-oona-ingest-0", "max-message-bytes": 4000000.0, "prefix": "team-a", "listen": podIP + ":8080", "admin-address": podIP + ":9101"},
 		"r-oona-aggregate": {"group-instance": "r-oona-aggregate-0", "worker": "r-oona-aggregate-0", "prefix": "team-a", "window-length": "30s"},
 		"r-oona-exporter":  {"lookback": "2h0m0s", "prefix": "team-a"},
 	}

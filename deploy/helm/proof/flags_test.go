@@ -27,20 +27,24 @@ func flags(t *testing.T, values map[string]any, flag string) map[string]string {
 // Two installations with different prefixes have different consumer groups, without a
 // setting. In one group, pods of the same name would take over each other's partitions.
 func TestGroupsDependOnThePrefix(t *testing.T) {
-	for _, c := range []struct{ prefix, given, aggregate, ingest string }{
-		{"kasmina", "", "oona-aggregate", "oona-ingest"},
-		{"team-a", "", "team-a-oona-aggregate", "team-a-oona-ingest"},
-		{"team-a", "mine", "mine", "mine"},
+	for _, c := range []struct{ prefix, given, aggregate, ingest, exporter string }{
+		{"kasmina", "", "oona-aggregate", "oona-ingest", "oona-remote-write"},
+		{"team-a", "", "team-a-oona-aggregate", "team-a-oona-ingest", "team-a-oona-remote-write"},
+		{"team-a", "mine", "mine", "mine", "mine"},
 	} {
 		values := readValues(t, "minimal")
 		values["kafka"].(map[string]any)["prefix"] = c.prefix
 		values["aggregate"] = map[string]any{"group": c.given}
 		values["ingest"] = map[string]any{"raw": true, "rawGroup": c.given}
+		values["exporter"] = map[string]any{"remoteWrite": map[string]any{"url": "https://prometheus/api/v1/write", "group": c.given}}
 		if got := flags(t, values, "--group"); !maps.Equal(got, map[string]string{"aggregate": c.aggregate, "topics": c.aggregate}) {
 			t.Errorf("prefix %s, group %q: --group is %v", c.prefix, c.given, got)
 		}
 		if got := flags(t, values, "--raw-group"); !maps.Equal(got, map[string]string{"ingest": c.ingest}) {
 			t.Errorf("prefix %s, group %q: --raw-group is %v", c.prefix, c.given, got)
+		}
+		if got := flags(t, values, "--remote-write-group"); !maps.Equal(got, map[string]string{"exporter": c.exporter}) {
+			t.Errorf("prefix %s, group %q: --remote-write-group is %v", c.prefix, c.given, got)
 		}
 	}
 }

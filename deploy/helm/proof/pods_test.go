@@ -120,6 +120,26 @@ func TestSpoolIsInTheName(t *testing.T) {
 	if s, ok := without["StatefulSet/r-oona-ingest-nospool"]; !ok || len(s.Claims) != 0 {
 		t.Error("ingest without a spool has claim templates")
 	}
+	const flag = "--spool-directory"
+	if got := flags(t, readValues(t, "minimal"), flag)["ingest"]; !slices.Contains(mounts(t, renderFile(t, "minimal"), "ingest"), got) {
+		t.Errorf("ingest has its spool in %q, where nothing is mounted", got)
+	}
+	if got, ok := flags(t, readValues(t, "nospool"), flag)["ingest"]; ok {
+		t.Errorf("ingest without a claim has a spool in %q", got)
+	}
+}
+
+// mounts returns the paths of what is mounted in the first container of a component's pod.
+func mounts(t *testing.T, objects []object, of string) (paths []string) {
+	t.Helper()
+	for _, w := range workloads(t, objects) {
+		if w.Pod.Labels[component] == of {
+			for _, m := range w.Pod.Spec.Containers[0].VolumeMounts {
+				paths = append(paths, m.MountPath)
+			}
+		}
+	}
+	return paths
 }
 
 // Each pod runs as a user without rights, on a read-only root, without a token.

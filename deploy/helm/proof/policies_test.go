@@ -1,9 +1,12 @@
 package proof
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 
+	"helm.sh/helm/v3/pkg/chartutil"
 	networking "k8s.io/api/networking/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -32,6 +35,56 @@ func TestPolicyOfTheJobIsFirst(t *testing.T) {
 		if err != nil || err2 != nil || before >= after {
 			t.Errorf("%s is %q for the policy and %q for the Job", key, policy[key], job[key])
 		}
+	}
+}
+
+// Ingest reaches its S3 server, and STS if it has no access key; no other worker does.
+func TestPoliciesAllowTheTensorStore(t *testing.T) {
+	const values = "kafka: {brokers: [\"kafka:9092\"]}\ningest: {tensors: {store: s3, s3: {%s}}}\nnetworkPolicy: {enabled: true, s3: {%s}}\n"
+	const key = ", accessKeyId: id, existingSecret: s"
+	for name, test := range map[string]struct {
+		s3, policy string
+		want       []string
+	}{
+		"AWS":               {"region: a", "", []string{"443"}},
+		"AWS with a key":    {"region: a" + key, "", []string{"443"}},
+		"a port":            {"endpoint: \"https://minio:9000\"" + key, "", []string{"9000"}},
+		"a port and STS":    {"endpoint: \"https://minio:9000\"", "", []string{"9000", "443"}},
+		"http":              {"endpoint: \"http://minio\"" + key, "", []string{"80"}},
+		"IPv6":              {"endpoint: \"http://[fd00::1]:9000\"" + key, "", []string{"9000"}},
+		"IPv6 without port": {"endpoint: \"https://[fd00::1]\"" + key, "", []string{"443"}},
+		"other ports":       {"region: a", "ports: [8443]", []string{"8443"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			given, err := chartutil.ReadValues(fmt.Appendf(nil, values, test.s3, test.policy))
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects, err := render(loadChart(t), given)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range objects {
+				if o.Kind != "NetworkPolicy" {
+					continue
+				}
+				var got []string
+				for _, rule := range decode[networking.NetworkPolicy](t, o).Spec.Egress {
+					for _, p := range rule.Ports {
+						if p.Protocol == nil && p.Port.String() != "9092" {
+							got = append(got, p.Port.String())
+						}
+					}
+				}
+				want := test.want
+				if o.Name != "r-oona-ingest" {
+					want = nil
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%s allows %q besides Kafka and DNS, want %q", o, got, want)
+				}
+			}
+		})
 	}
 }
 

@@ -69,12 +69,12 @@ labels:
 {{- end -}}
 {{- end -}}
 
-{{/* Bytes of a quantity of memory, such as 1.5Gi, 500M, 1e9 or 1073741824. */}}
+{{/* Bytes of a quantity of memory or storage, such as 1.5Gi, 500M, 1e9 or 1073741824. */}}
 {{- define "oona.bytes" -}}
 {{- if kindIs "string" . -}}
 {{- $number := regexFind "^[0-9.]+([eE][0-9]+)?" . -}}
 {{- $unit := trimPrefix $number . -}}
-{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
 {{- if or (not $number) (not (hasKey $factors $unit)) -}}
 {{- fail (printf "%q is not a quantity of memory: write, for example, 2Gi" .) -}}
 {{- end -}}
@@ -141,4 +141,22 @@ namespace="{{ .Release.Namespace }}",job=~"{{ include "oona.fullname" . }}-(inge
 {{- $ports = append $ports (splitList ":" . | last | int) -}}
 {{- end -}}
 {{- uniq $ports | toJson -}}
+{{- end -}}
+
+{{/* Ports of the S3 server, and of STS if there is no access key, as a list in JSON. */}}
+{{- define "oona.storePorts" -}}
+{{- $s3 := .Values.ingest.tensors.s3 -}}
+{{- $url := urlParse (default "https://aws" $s3.endpoint) -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "http" | ternary "80" "443") | int -}}
+{{- $ports := list $port -}}
+{{- if not $s3.accessKeyId -}}
+{{- $ports = append $ports 443 -}}
+{{- end -}}
+{{- uniq $ports | toJson -}}
+{{- end -}}
+
+{{/* Port of the remote-write receiver. */}}
+{{- define "oona.remoteWritePort" -}}
+{{- $url := urlParse .Values.exporter.remoteWrite.url -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "http" | ternary "80" "443") | int -}}
 {{- end -}}

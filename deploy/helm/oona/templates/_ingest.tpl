@@ -1,8 +1,14 @@
 {{- define "oona.ingestArgs" -}}
 {{ include "oona.workerArgs" (dict "root" . "values" .Values.ingest "port" 9101) }}
 - {{ printf "--listen=%s:8080" .Values.listenHost | quote }}
-- --instance=$(POD_NAME)
+- --instance=$(POD_NAMESPACE).$(POD_NAME)
 - {{ printf "--max-message-bytes=%d" (int .Values.kafka.maxMessageBytes) | quote }}
+{{- with .Values.ingest.spool }}
+{{- if .enabled }}
+- --spool-directory=/var/lib/oona/spool
+- {{ printf "--spool-bytes=%dB" (div (mul 9 (include "oona.bytes" .size | int64)) 10) | quote }}
+{{- end }}
+{{- end }}
 {{- if .Values.ingest.raw }}
 - --raw
 - {{ printf "--raw-group=%s" (include "oona.group" (list . "ingest" .Values.ingest.rawGroup)) | quote }}

@@ -59,6 +59,10 @@ command: ["/ko-app/{{ index . 1 }}"]
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
 - name: POD_IP
   valueFrom:
     fieldRef:
@@ -141,6 +145,7 @@ readinessProbe:
 - --admin-pprof
 {{- end }}
 {{- end }}
+{{- include "oona.tracingArgs" .root }}
 {{- end -}}
 
 {{/* Arguments of a server with TLS and access: dict "flags" "listen" "dir" "listen" "values" .Values.ingest. */}}
@@ -208,7 +213,7 @@ readinessProbe:
 {{- define "oona.extraArgs" -}}
 {{- $where := index . 1 -}}
 {{- $given := index . 2 -}}
-{{- $owned := "^--((admin|bus|s3)-.*|listen(-.*)?|raw(-group)?|tensor-(store|bucket|directory)|catalogue|no-create)$" -}}
+{{- $owned := "^--((admin|bus|s3)-.*|listen(-.*)?|raw(-group)?|tensor-(store|bucket|directory)|catalogue|no-create|remote-write-(url|username|password-file|token-file|ca-file|group)|trace-.*)$" -}}
 {{- range index . 0 }}
 {{- $flag := first (splitList "=" .) -}}
 {{- if or (regexMatch $owned $flag) (regexMatch (printf "(?m)^- \"?%s(=|\"?$)" (regexQuoteMeta $flag)) $given) }}
@@ -235,6 +240,7 @@ readinessProbe:
 {{- end }}
 {{- if .worker }}
 {{- include "oona.serverVolumes" (dict "dir" "admin" "values" .root.Values.admin) }}
+{{- include "oona.tracingVolumes" .root }}
 {{- end }}
 {{- with .root.Values.catalogue.existingConfigMap }}
 - name: catalogue
@@ -263,6 +269,7 @@ readinessProbe:
 {{- end }}
 {{- if .worker }}
 {{- include "oona.serverMounts" (dict "dir" "admin" "values" .root.Values.admin) }}
+{{- include "oona.tracingMounts" .root }}
 {{- end }}
 {{- if .root.Values.catalogue.existingConfigMap }}
 - name: catalogue

@@ -24,6 +24,9 @@
 {{- end -}}
 {{- end -}}
 {{- with .Values.ingest -}}
+{{- if and .spool.enabled (lt (include "oona.bytes" .spool.size | int64) 134217728) -}}
+{{- fail (printf "ingest.spool.size is %s: give at least 128Mi, or turn the spool off with ingest.spool.enabled=false" .spool.size) -}}
+{{- end -}}
 {{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
 {{- fail (printf "ingest.autoscaling.minReplicas %d is more than maxReplicas %d" (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
 {{- end -}}
@@ -35,6 +38,28 @@
 {{- end -}}
 {{- if and .httpRoute.enabled (not .httpRoute.parentRefs) -}}
 {{- fail "ingest.httpRoute is enabled, but ingest.httpRoute.parentRefs is empty: name a Gateway" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.exporter.remoteWrite -}}
+{{- if and (not .url) (or .username .existingSecret .caSecret) -}}
+{{- fail "exporter.remoteWrite has settings, but exporter.remoteWrite.url is empty: give the URL of the receiver, or remove the settings" -}}
+{{- end -}}
+{{- if and .username (not .existingSecret) -}}
+{{- fail "exporter.remoteWrite.username needs exporter.remoteWrite.existingSecret (a Secret with the password)" -}}
+{{- end -}}
+{{- if and .caSecret (hasPrefix "http:" .url) -}}
+{{- fail "exporter.remoteWrite.caSecret is set, but exporter.remoteWrite.url begins with http: give a URL that begins with https" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.tracing -}}
+{{- if and (eq .exporter "none") (or .endpoint .headersSecret .caSecret) -}}
+{{- fail "tracing has settings, but tracing.exporter is none: set it to otlp-grpc or otlp-http, or remove the settings" -}}
+{{- end -}}
+{{- if and (ne .exporter "none") (not .endpoint) -}}
+{{- fail "tracing.exporter is set, but tracing.endpoint is empty: give the URL of the collector" -}}
+{{- end -}}
+{{- if and .caSecret (hasPrefix "http:" .endpoint) -}}
+{{- fail "tracing.caSecret is set, but tracing.endpoint begins with http: give a URL that begins with https" -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.kafka -}}
@@ -71,6 +96,9 @@
 {{- fail "metrics.rules or the ScaledObject select series by the jobs of a ServiceMonitor or PodMonitor, but neither is enabled: enable metrics.serviceMonitor or metrics.podMonitor, or say in metrics.rules.matchers which series are this release's" -}}
 {{- end -}}
 {{- with .Values.ingest -}}
+{{- if and .spool.enabled (lt (include "oona.bytes" .spool.size | int64) 134217728) -}}
+{{- fail (printf "ingest.spool.size is %s: give at least 128Mi, or turn the spool off with ingest.spool.enabled=false" .spool.size) -}}
+{{- end -}}
 {{- if and .enabled .autoscaling.enabled (not (dig "requests" "cpu" "" (default dict .resources))) (not (dig "limits" "cpu" "" (default dict .resources))) -}}
 {{- fail "ingest.autoscaling is enabled, but ingest.resources.requests.cpu is empty: the autoscaler compares the use of CPU with it" -}}
 {{- end -}}
@@ -78,7 +106,7 @@
 {{- range $name := list "ingest" "aggregate" "exporter" "topics" -}}
 {{- $values := get $.Values $name -}}
 {{- range $values.extraEnv -}}
-{{- if and (ne $name "topics") (has .name (list "POD_NAME" "POD_IP" "GOMEMLIMIT")) -}}
+{{- if and (ne $name "topics") (has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP" "GOMEMLIMIT")) -}}
 {{- fail (printf "%s.extraEnv has %s, which the chart sets itself (GOMEMLIMIT: use %s.goMemLimit)" $name .name $name) -}}
 {{- end -}}
 {{- end -}}

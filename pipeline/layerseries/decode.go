@@ -1,11 +1,32 @@
-package export
+package layerseries
 
 import (
 	"errors"
 	"fmt"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/schemas/avro"
 )
+
+// errTrailing is returned for a record that holds more than one rollup.
+var errTrailing = errors.New("bytes follow the rollup")
+
+// Decode returns the rollup that a record of a group's topic holds. It returns an
+// error if the record is not a rollup of the group.
+func Decode(g oona.Group, payload []byte) (*oona.Rollup, error) {
+	r := new(oona.Rollup)
+	rest, err := avro.DecodeRollup(payload, r)
+	if err != nil {
+		return nil, fmt.Errorf("decode the rollup: %w", err)
+	}
+	if len(rest) > 0 {
+		return nil, fmt.Errorf("%w: %d of %d", errTrailing, len(rest), len(payload))
+	}
+	if err := checkRollup(r, g); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
 
 // errImplausible says that a rollup can be decoded, but was not made by an
 // aggregator: what is computed from it would be wrong, or could not be exposed.

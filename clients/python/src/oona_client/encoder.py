@@ -1,0 +1,130 @@
+"""Encodes the frames of one client, and remembers what repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from oona_client import wire
+from oona_client.split import STRIDE
+
+MAX_BYTES = 998_000  # of a frame without its tensors: the bus takes a little more
+REMEMBERED = 4_096  # layers, and names of metrics: a run has fewer, unless its names change from step to step
+
+
+_FLOAT = np.dtype("<f4")
+
+
+class _Plan:
+    """What the next frame of a layer most likely is made of: all but what changes from frame to frame."""
+
+    def __init__(self, metrics: Mapping[str, Any], ids: Any, encoded_ids: bytes, head: bytes, names: list[bytes]) -> None:
+        count = len(ids)
+        size = wire.long(count)
+        self.names = tuple(metrics)
+        self.dtype, self.shape = ids.dtype, ids.shape
+        self.ids = ids.tobytes()
+        # numbers, states and values come between these
+        self.parts: list[Any] = [wire.FRAME_HEADER + head, None, encoded_ids + size, None]
+        end = b""
+        for i, name in enumerate(names):
+            first = wire.long(len(names)) if i == 0 else b""
+            self.parts += (end + first + name + size, None)
+            end = b"\0"
+        self.parts.append(b"\0\0\0" if names else b"\0\0")  # of the values, the metrics and the tensors
+
+
+class Encoder:
+    """Has the identity of a producer, and counts its frames."""
+
+    def __init__(self, run: str, timeline: str, producer: str, epoch: int) -> None:
+        self.run = run
+        self._tail = wire.text(timeline) + wire.text(producer) + wire.long(epoch)
+        self._sequence = 0
+        self._layers: dict[str, bytes] = {}
+        self._names: dict[str, bytes] = {}
+        self._ids: dict[str, tuple[Any, bytes, Any]] = {}
+        self._plans: dict[str, _Plan] = {}
+
+    def again(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any, metrics: Mapping[str, Any]) -> bytes | None:
+        """Encode a frame that is like the layer's last one, with arrays that need no conversion. None: it is not."""
+        plan = self._plans.get(layer)
+        if plan is None or type(seed_ids) is not np.ndarray or type(states) is not np.ndarray or tuple(metrics) != plan.names:
+            return None
+        shape = plan.shape
+        if seed_ids.dtype != plan.dtype or states.dtype != np.uint8 or states.shape != shape or seed_ids.tobytes() != plan.ids:
+            return None
+        ordinals = states.tobytes()
+        if ordinals.translate(None, wire.ORDINALS):
+            return None
+        parts = plan.parts.copy()
+        at = 5
+        for values in metrics.values():
+            if type(values) is not np.ndarray or values.dtype != _FLOAT or values.shape != shape:
+                return None
+            parts[at] = values
+            at += 2
+        parts[1] = wire.long(self._sequence * STRIDE) + wire.long(observed_at) + wire.long(step)
+        parts[3] = ordinals
+        try:
+            record = b"".join(parts)
+        except (TypeError, BufferError, ValueError):  # an array that is not contiguous
+            return None
+        self._sequence += 1
+        return record
+
+    def frames(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
+               metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> Iterator[bytes]:
+        """Encode a frame: as several, by seed ids, if it is too large for the bus."""
+        if len(self._ids) >= REMEMBERED and layer not in self._ids:
+            for layers in (self._ids, self._layers, self._plans):
+                layers.clear()
+        if len(self._names) >= REMEMBERED:
+            self._names.clear()
+        encoded_ids, ids = self._seed_ids(layer, seed_ids)
+        count = len(ids)
+        columns = []
+        for name, values in metrics.items():
+            encoded = self._names.get(name)
+            if encoded is None:
+                encoded = self._names[name] = wire.metric_name(name)
+            columns.append((encoded, wire.column(name, values, count)))
+        ordinals = wire.states_of(states, count)
+        head = self._layers.get(layer)
+        if head is None:
+            head = self._layers[layer] = wire.text(self.run) + wire.text(wire.identifier("layer", layer)) + self._tail
+        size = len(head) + len(encoded_ids) + count + sum(len(name) + 16 + 4 * count for name, _ in columns)
+        if size <= MAX_BYTES:
+            extra = [wire.tensor_of(name, seed, a) for (name, seed), a in tensors.items()] if tensors else ()
+            yield wire.frame_of(head, self._next(), observed_at, step, encoded_ids, ordinals, columns, extra)
+            if count and isinstance(seed_ids, np.ndarray):
+                self._plans[layer] = _Plan(metrics, np.array(seed_ids), encoded_ids, head, [name for name, _ in columns])
+            return
+        parts = -(-size // (MAX_BYTES - 64 * 200))  # the names are in each part
+        for rows in np.array_split(np.arange(count), parts):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            here = set(ids[part].tolist())
+            extra = [wire.tensor_of(name, seed, a) for (name, seed), a in tensors.items() if seed in here] if tensors else ()
+            yield wire.frame_of(head, self._next(), observed_at, step, wire.ints(ids[part]), ordinals[part],
+                                [(name, values[part]) for name, values in columns], extra)
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return (self._sequence - 1) * STRIDE
+
+    def _seed_ids(self, layer: str, seed_ids: Any) -> tuple[bytes, Any]:
+        """Return the ids encoded. They are the same in most frames of a layer, and are encoded once."""
+        key: Any = seed_ids
+        if isinstance(seed_ids, np.ndarray):
+            key = (seed_ids.dtype.char, seed_ids.shape, seed_ids.tobytes())
+        elif isinstance(seed_ids, list):
+            key = list(seed_ids)  # the caller may change it
+        known = self._ids.get(layer)
+        if known is not None and type(known[0]) is type(key) and known[0] == key:
+            return known[1], known[2]
+        ids = wire.seeds(seed_ids)
+        encoded = wire.ints(ids)
+        self._ids[layer] = (key, encoded, ids)
+        return encoded, ids

@@ -1,0 +1,373 @@
+"""Lanes: what waits for one endpoint, and what becomes of it.
+
+Frames and events have a lane each. A lane has one request in flight, so that
+nothing overtakes what came before it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from oona_client.post import Answer
+
+MAX_FRAMES = 512  # of a request
+BATCH_BYTES = 2 << 20  # of a request, before it is compressed
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # between attempts, in seconds
+INCOMPRESSIBLE = 0.9  # a body that stays above this share is not worth it
+SKIP_COMPRESSION = 64  # requests, after one of those
+
+
+class Log(Protocol):
+    """Says something once per kind, and then at most once a minute."""
+
+    def __call__(self, level: str, kind: str, message: str) -> None: ...
+
+
+@dataclass
+class Flight:
+    """Records that are being sent. parts[0] is the next request's."""
+
+    parts: deque[list[bytes]]
+    spool_end: int | None = None  # position behind these records, if they are in the spool
+    attempts: int = 0
+    body: tuple[bytes, str] | None = None  # of parts[0], with its coding
+    started: float = field(default_factory=time.monotonic)
+
+    def replace(self, *parts: list[bytes]) -> None:
+        """Put other parts in the place of the first."""
+        self.parts.popleft()
+        self.parts.extendleft(part for part in reversed(parts) if part)
+        self.body = None
+
+    @property
+    def records(self) -> list[bytes]:
+        return [record for part in self.parts for record in part]
+
+
+def _coder() -> tuple[Callable[[bytes], bytes], str]:
+    """Return zstd if Python has it, which is faster, else gzip."""
+    try:
+        from compression import zstd  # from Python 3.14 on
+    except ImportError:
+        return lambda body: gzip.compress(body, compresslevel=1, mtime=0), "gzip"
+    return lambda body: bytes(zstd.compress(body, level=1)), "zstd"
+
+
+class Compressor:
+    """Compresses bodies, as long as that makes them smaller."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self._pack, self._name = _coder()
+        self._skip = 0
+
+    def __call__(self, body: bytes) -> tuple[bytes, str]:
+        if not self.enabled or len(body) < 512:
+            return body, ""
+        if self._skip:
+            self._skip -= 1
+            return body, ""
+        packed = self._pack(body)
+        if len(packed) > INCOMPRESSIBLE * len(body):
+            self._skip = SKIP_COMPRESSION
+            return body, ""
+        return packed, self._name
+
+
+def pause(attempts: int) -> float:
+    """Return how long to wait after so many failures: with full jitter, so that clients do not return together."""
+    longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts, 10))
+    return random.uniform(0.5, 1.0) * longest
+
+
+# What an answer means for the request.
+ACCEPTED, REJECTED, SPLIT, HOLD, RETRY, PLAIN = "accepted", "rejected", "split", "hold", "retry", "plain"
+
+
+def meaning(answer: Answer) -> str:
+    """Return what to do about an answer.
+
+    REJECTED: it is the frames' fault. HOLD: it is the fault of something that the
+    operator must correct, so the frames are kept. PLAIN: send it uncompressed.
+    """
+    status, reason = answer.status, answer.reason
+    if status in (200, 202):
+        return ACCEPTED if "accepted" in answer.body else HOLD  # HOLD: it is not ingest that answers
+    if status == 413:
+        return SPLIT
+    if status == 415 or (status == 400 and reason == "coding"):
+        return PLAIN
+    if status in (401, 403, 404, 405) or 300 <= status < 400 or reason in ("clock", "header"):
+        return HOLD
+    if status in (408, 425, 429) or status >= 500 or reason == "read":
+        return RETRY
+    return REJECTED if reason else HOLD  # HOLD: each refusal of ingest has a reason, so it is a proxy or another server
+
+
+class Counters(Protocol):
+    """Where the sender counts."""
+
+    def add(self, name: str, n: int = 1) -> None: ...
+
+
+class Store(Protocol):
+    """Keeps records on disk, in order."""
+
+    @property
+    def empty(self) -> bool: ...
+
+    def append(self, records: list[bytes]) -> list[int]:
+        """Write records so that they survive a crash, and return the positions behind those that were written."""
+
+    def read(self, size: int, count: int) -> tuple[list[bytes], int]:
+        """Return the next records and the position behind them."""
+
+    def skip(self, end: int) -> None:
+        """Go on reading at the position."""
+
+    def commit(self, end: int) -> None:
+        """Forget what is before the position."""
+
+    def lost(self) -> int:
+        """Return how many records were given up since the last call, to make room."""
+
+
+Split = Callable[[bytes], list[bytes]]
+
+
+class Lane:
+    """What waits for one endpoint. Its methods need the sender's lock, but for tend."""
+
+    def __init__(self, index: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
+                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False) -> None:
+        self.index = index
+        self.path = path
+        self.flight: Flight | None = None
+        self.not_before = 0.0
+        self.forced = False
+        self.failing = False
+        self.spool = spool
+        self.spooling = spool is not None and not spool.empty
+        self._counters = counters
+        self._log = log
+        self._queue: deque[bytes] = deque()
+        self._queue_bytes = 0
+        self._first = 0.0  # when the oldest record of the queue came
+        self._limits = (queue_bytes, queue_frames)
+        self._oldest = oldest
+        self._split = split
+        self._recovering = recovering
+        self._batch_bytes = BATCH_BYTES
+        self._batch_frames = MAX_FRAMES
+        self._what = ("frames", "events")[index]
+
+    # What comes in.
+
+    def put(self, record: bytes) -> None:
+        """Add a record that the ring had."""
+        while self._full(record):
+            if not self._oldest or not self._queue:
+                self._drop(1, "newest")
+                return
+            self._queue_bytes -= len(self._queue.popleft())
+            self._drop(1, "oldest")
+        if not self._queue:
+            self._first = time.monotonic()
+        self._queue.append(record)
+        self._queue_bytes += len(record)
+
+    def _full(self, record: bytes) -> bool:
+        return self._queue_bytes + len(record) > self._limits[0] or len(self._queue) >= self._limits[1]
+
+    def _drop(self, n: int, which: str) -> None:
+        self._count("dropped", n)
+        self._log("warning", f"dropped-{self._what}", f"the queue is full, so the {which} {self._what} are dropped; "
+                  "stats() counts them. Give a spool or a larger queue to keep them.")
+
+    @property
+    def waiting(self) -> int:
+        """Records in memory that are not settled and not in the spool."""
+        flying = 0
+        if self.flight is not None and self.flight.spool_end is None:
+            flying = sum(map(len, self.flight.parts))
+        return len(self._queue) + flying
+
+    @property
+    def idle(self) -> bool:
+        return self.waiting == 0 and self.flight is None and (self.spool is None or self.spool.empty)
+
+    # The spool.
+
+    def store(self, after: float, *, now: bool = False) -> None:
+        """Write what waits to the spool, if ingest does not take it, or if it must be now."""
+        if self.spool is None:
+            return
+        if lost := self.spool.lost():
+            self._drop(lost, "oldest")
+        if self.waiting == 0:
+            return
+        if not self.spooling:
+            slow = self.flight is not None and time.monotonic() - self.flight.started > after
+            if not (now or self.failing or slow or self._queue_bytes > self._limits[0] // 2):
+                return
+        if self.flight is not None and self.flight.spool_end is None:
+            # It is older than what is in the queue, so it comes first.
+            flying = self.flight.records
+            ends = self.spool.append(flying)
+            if len(ends) < len(flying):  # there is no room, or the disk fails
+                if ends:
+                    self.spool.commit(ends[-1])
+                return
+            self.flight.spool_end = ends[-1]
+            self.spool.skip(ends[-1])
+        self.spooling = True
+        written = len(self.spool.append(list(self._queue)))
+        for _ in range(written):
+            self._queue_bytes -= len(self._queue.popleft())
+
+    # What goes out.
+
+    def ready_at(self, linger: float) -> float | None:
+        """Return when the next request can be sent, or None if there is nothing to send."""
+        if self.flight is not None:
+            return self.not_before
+        if self.spool is not None and not self.spool.empty:
+            return self.not_before
+        if not self._queue:
+            return None
+        full = self._queue_bytes >= self._batch_bytes or len(self._queue) >= self._batch_frames
+        return self.not_before if full or self.forced else max(self.not_before, self._first + linger)
+
+    def take(self) -> Flight | None:
+        """Return what is to be sent next, which is in flight from then on."""
+        if self.flight is not None:
+            return self.flight
+        batch: list[bytes] = []
+        end: int | None = None
+        if self.spool is not None and not self.spool.empty:
+            batch, end = self.spool.read(self._batch_bytes, self._batch_frames)
+        else:
+            size = 0
+            while self._queue and len(batch) < self._batch_frames and size + len(self._queue[0]) <= self._batch_bytes or not batch and self._queue:
+                record = self._queue.popleft()
+                size += len(record)
+                batch.append(record)
+            self._queue_bytes -= size
+            self._first = time.monotonic()
+        self.flight = Flight(deque([batch]), end) if batch else None
+        return self.flight
+
+    # What became of it.
+
+    def settle(self, answer: Answer) -> str:
+        """Take an answer to the request of parts[0] in, and return what it meant."""
+        flight = self.flight
+        assert flight is not None
+        records = flight.parts[0]
+        what = meaning(answer)
+        if what == ACCEPTED:
+            self._accepted(len(records), answer)
+            flight.replace()
+        elif what in (REJECTED, SPLIT):
+            self._refused(flight, answer, what)
+        elif what == PLAIN and flight.body is not None and flight.body[1]:
+            flight.body = None
+        elif what == PLAIN:  # it was not compressed
+            what = HOLD
+        if what in (HOLD, RETRY):
+            self._later(answer)
+        else:
+            self._recovered()
+        if not flight.parts:
+            self._landed(flight)
+        return what
+
+    def failed(self, reason: str) -> None:
+        """Take in that there was no answer."""
+        self._counters.add("failures")
+        if not self.failing:
+            self._log("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and sent again.")
+        self._retry(None)
+
+    def _accepted(self, n: int, answer: Answer) -> None:
+        self._count("accepted", n)
+        for entry in answer.body.get("aside") or ():
+            if isinstance(entry, dict):
+                frames = entry.get("frames", 0)
+                self._count("aside", frames if isinstance(frames, int) and frames > 0 else 0)
+                self._log("warning", f"aside-{entry.get('reason')}",
+                          f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
+
+    def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
+        """Find out which record is at fault, drop or split it, and send the others again."""
+        records = flight.parts[0]
+        index = answer.body.get("frame", answer.body.get("event"))
+        if len(records) == 1:
+            index = 0
+        if isinstance(index, int) and 0 <= index < len(records):
+            pieces = self._split(records[index]) if what == SPLIT and self.index == 0 else []
+            if pieces:
+                self._count("split", len(pieces) - 1)
+                self._log("info", "split", f"a frame is too large for ingest and was split by seed ids: {answer.detail}")
+            else:
+                self._count("rejected")
+                kind = answer.reason or str(answer.status)
+                self._log("error", f"rejected-{kind}", f"ingest refuses {self._what}, which are dropped: {kind}: {answer.detail}")
+            flight.replace(records[:index], pieces, records[index + 1:])
+            return
+        half = len(records) // 2
+        if what == SPLIT:
+            self._batch_frames = max(1, half)
+            self._batch_bytes = max(64 << 10, sum(map(len, records)) // 2)
+        flight.replace(records[:half], records[half:])
+
+    def _later(self, answer: Answer) -> None:
+        why = f"{answer.status} {answer.reason}".strip()
+        if not answer.reason and (answer.status < 300 or answer.status == 400):
+            why += ", which is not an answer of ingest; check the address"
+        if answer.status in (401, 403):
+            self._log("error", f"held-{answer.status}", f"ingest does not let this client send {self._what} ({why}): {answer.detail}. "
+                      "Check the token, its runs and producers. The frames are kept and sent again.")
+        elif meaning(answer) in (HOLD, PLAIN):
+            self._log("error", f"held-{why}", f"ingest takes no {self._what} ({why}): {answer.detail}. They are kept and sent again; correct the cause.")
+        else:
+            self._log("warning", f"retry-{why}", f"ingest cannot take the {self._what} now ({why}): {answer.detail}. They are kept and sent again.")
+        self._retry(answer.retry_after)
+
+    def _retry(self, after: float | None) -> None:
+        assert self.flight is not None
+        self.failing = True
+        self.flight.attempts += 1
+        wait = pause(self.flight.attempts)
+        if after is not None:
+            wait = min(after, 300.0) + random.uniform(0, 0.1) * min(after, 10.0)
+        self.not_before = time.monotonic() + wait
+        self.flight.started = time.monotonic()
+
+    def _recovered(self) -> None:
+        if self.failing:
+            self._log("info", "again", f"ingest takes {self._what} again")
+        self.failing = False
+        self.not_before = 0.0
+
+    def _landed(self, flight: Flight) -> None:
+        """All records of the flight are settled."""
+        self.flight = None
+        if self.spool is not None and flight.spool_end is not None:
+            self.spool.commit(flight.spool_end)
+            if self.spool.empty:
+                self.spooling = False
+        if self.waiting == 0:
+            self.forced = False
+
+    def _count(self, name: str, n: int = 1) -> None:
+        if not self._recovering:
+            self._counters.add(f"{name}{self.index}", n)
+        elif name == "accepted":
+            self._counters.add("recovered", n)

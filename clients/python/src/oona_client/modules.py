@@ -1,0 +1,146 @@
+"""Measures the seeds of a PyTorch model, and sends what it measures.
+
+Nothing here waits for a GPU: the values stay on the device, and the client
+copies them without synchronising its stream.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from oona_client.client import Client
+
+
+class Watch:
+    """Watches the modules of a layer's seeds.
+
+    It measures, for each seed,
+
+    - gradient_norm and weight_norm: lengths over all its parameters,
+    - activation_variance: of what the module returned last,
+    - dead_fraction: the share of the values of its last batch that are not above 0,
+      if count_dead says that the module ends in an activation like ReLU,
+    - compute_seconds: of its last forward pass, on the CPU only, as a GPU would
+      have to be waited for.
+
+    Call frame() after backward() and before the gradients are set to zero:
+
+        watch = Watch(oona, "enc.0", model.seeds, states=lambda: lifecycle.states)
+        for step, batch in enumerate(batches):
+            loss(model(batch)).backward()
+            watch.frame(step, metrics={"improvement": improvements})
+            optimiser.step()
+    """
+
+    def __init__(self, client: Client, layer: str, seeds: Mapping[int, torch.nn.Module] | Sequence[torch.nn.Module],
+                 states: Any | Callable[[], Any], *, every: int = 1, count_dead: bool = False) -> None:
+        if every < 1:
+            raise ValueError(f"every is {every}; it is 1 or more: of how many steps one is sent")
+        modules = dict(seeds) if isinstance(seeds, Mapping) else dict(enumerate(seeds))
+        self.client = client
+        self.layer = layer
+        self.every = every
+        self.seed_ids = np.array(list(modules), dtype=np.int32)
+        self._states = states if callable(states) else lambda: states
+        self._modules = list(modules.values())
+        self._count_dead = count_dead
+        self._began: dict[int, float] = {}
+        self._seconds: dict[int, float] = {}
+        self._outputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._indexes: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._due = True
+        self._handles = []
+        for i, module in enumerate(self._modules):
+            self._handles.append(module.register_forward_pre_hook(self._before(i)))
+            self._handles.append(module.register_forward_hook(self._after(i)))
+
+    def frame(self, step: int, metrics: Mapping[str, Any] | None = None,
+              tensors: Mapping[tuple[str, int], Any] | None = None) -> bool:
+        """Send a frame, if the step is one of those that are sent, with more metrics if given."""
+        if step % self.every:
+            self._due = (step + 1) % self.every == 0
+            return False
+        columns: dict[str, Any] = {
+            "gradient_norm": self._norms(lambda p: p.grad),
+            "weight_norm": self._norms(lambda p: p),
+        }
+        if self._outputs:
+            columns["activation_variance"] = self._column({i: variance for i, (variance, _) in self._outputs.items()})
+            if self._count_dead:
+                columns["dead_fraction"] = self._column({i: dead for i, (_, dead) in self._outputs.items()})
+        if self._seconds:
+            seconds = np.full(len(self._modules), np.nan, np.float32)
+            for i, took in self._seconds.items():
+                seconds[i] = took
+            columns["compute_seconds"] = seconds
+        columns.update(metrics or {})
+        self._outputs.clear()
+        self._seconds.clear()
+        self._due = (step + 1) % self.every == 0
+        return self.client.frame(self.layer, step, self.seed_ids, self._states(), columns, tensors)
+
+    def close(self) -> None:
+        """Take the hooks off the modules."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _before(self, i: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, inputs: Any) -> None:
+            if self._due:
+                self._began[i] = time.perf_counter()
+        return hook
+
+    def _after(self, i: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            began = self._began.pop(i, None)
+            if began is None or not isinstance(output, torch.Tensor):
+                return
+            if output.device.type == "cpu":
+                self._seconds[i] = time.perf_counter() - began
+            with torch.no_grad():
+                values = output.detach().float()
+                self._outputs[i] = values.var(unbiased=False), (values <= 0).float().mean()
+        return hook
+
+    def _column(self, values: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Return one value a seed, NaN where there is none."""
+        first = next(iter(values.values()))
+        missing = torch.full_like(first, float("nan"))
+        return torch.stack([values.get(i, missing).to(first.device) for i in range(len(self._modules))])
+
+    def _norms(self, of: Callable[[torch.nn.Parameter], torch.Tensor | None]) -> torch.Tensor | Any:
+        """Return the length of each seed's tensors, NaN for a seed that has none."""
+        tensors, owners = [], []
+        for i, module in enumerate(self._modules):
+            for parameter in module.parameters():
+                tensor = of(parameter)
+                if tensor is not None:
+                    tensors.append(tensor.detach())
+                    owners.append(i)
+        if not tensors:
+            return np.full(len(self._modules), np.nan, np.float32)
+        device = tensors[0].device
+        norms = torch.stack([norm.to(device).float() for norm in _lengths(tensors)])
+        key = (device, tuple(owners))
+        if key not in self._indexes:  # made once, as it is copied to the device
+            none = torch.ones(len(self._modules), dtype=torch.bool)
+            none[owners] = False
+            self._indexes = {**self._indexes, key: (torch.tensor(owners).to(device), none.to(device))}
+        index, none = self._indexes[key]
+        squares = torch.zeros(len(self._modules), device=device).index_add_(0, index, norms * norms)
+        return squares.sqrt().masked_fill(none, float("nan"))
+
+
+def _lengths(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return the norms of tensors: in few kernels if all are on one device."""
+    together = getattr(torch, "_foreach_norm", None)  # what clip_grad_norm_ uses
+    if together is not None and len({t.device for t in tensors}) == 1:
+        norms: Sequence[torch.Tensor] = together(tensors)
+        return norms
+    return [t.norm() for t in tensors]

@@ -1,0 +1,136 @@
+"""A ring in shared memory: the training process writes to it, the sender reads.
+
+The first page has 64-bit counters. Each is written by one side only. Records
+follow one another behind it, each with its length and kind, on multiples of 8.
+Positions count bytes since the ring was made; the place is the position modulo
+the capacity. A record never wraps around: what is left at the end is skipped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+import threading
+
+PAGE = 4096
+FRAME, EVENT = 0, 1
+_SKIP = 0xFFFFFFFF
+_RECORD = struct.Struct("<II")
+
+# Counters of the training process.
+_WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0", "handed1", "full0", "full1", "lost0", "lost1")
+# Counters of the sender. Those with a digit are of frames (0) and of events (1).
+_READER = (
+    "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes", "recovered",
+    "in_spool0", "in_spool1", "accepted0", "accepted1", "aside0", "aside1", "rejected0", "rejected1",
+    "dropped0", "dropped1", "waiting0", "waiting1", "split0", "split1", "corrupt",
+)
+SLOTS = {name: i for i, name in enumerate(_WRITER)} | {name: 64 + i for i, name in enumerate(_READER)}
+_HEAD, _TAIL = SLOTS["head"], SLOTS["tail"]
+HANDED = SLOTS["handed0"], SLOTS["handed1"]
+_MAGIC = 0x316E6C63616E6F6F
+
+
+class Ring:
+    """One writer process, whose threads take turns, and one reader."""
+
+    def __init__(self, memory: mmap.mmap, fd: int) -> None:
+        self.fd = fd
+        self._memory = memory
+        self._view = memoryview(memory)
+        self.counters = self._view[:PAGE].cast("Q")
+        self._data = self._view[PAGE:]
+        self.capacity = len(self._data)
+        self._fence = threading.Lock()
+
+    @classmethod
+    def create(cls, capacity: int) -> Ring:
+        """Make a ring. Its descriptor can be inherited by the sender."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("oona-client")
+        else:
+            fd, name = tempfile.mkstemp(prefix="oona-client-")
+            os.unlink(name)
+        capacity = -(-capacity // PAGE) * PAGE
+        os.ftruncate(fd, PAGE + capacity)
+        # All pages are there from the start, so that no frame waits for one.
+        populate = getattr(mmap, "MAP_POPULATE", 0)
+        ring = cls(mmap.mmap(fd, PAGE + capacity, mmap.MAP_SHARED | populate), fd)
+        ring.set("magic", _MAGIC)
+        ring.set("capacity", capacity)
+        return ring
+
+    @classmethod
+    def open(cls, fd: int) -> Ring:
+        """Open the ring of another process by its descriptor."""
+        ring = cls(mmap.mmap(fd, os.fstat(fd).st_size), fd)
+        if ring.get("magic") != _MAGIC or ring.get("capacity") != ring.capacity:
+            raise ValueError("the descriptor is not one of a ring")
+        return ring
+
+    def get(self, name: str) -> int:
+        return self.counters[SLOTS[name]]
+
+    def set(self, name: str, value: int) -> None:
+        self.counters[SLOTS[name]] = value
+
+    def add(self, name: str, n: int = 1) -> None:
+        self.counters[SLOTS[name]] += n
+
+    @property
+    def used(self) -> int:
+        return self.get("head") - self.get("tail")
+
+    def push(self, kind: int, payload: bytes) -> int:
+        """Append a record, and return how many bytes are used then. 0: there is no room. The caller holds a lock."""
+        n = len(payload)
+        size = 8 + (n + 7 & ~7)
+        counters = self.counters
+        head = counters[_HEAD]
+        place = head % self.capacity
+        capacity = self.capacity
+        skip = capacity - place if place + size > capacity else 0
+        used = head + skip + size - counters[_TAIL]
+        if used > capacity:
+            return 0
+        # On processors that reorder stores, releasing and taking the lock between
+        # the record and the head keeps the reader from seeing the head first.
+        with self._fence:
+            if skip:
+                _RECORD.pack_into(self._data, place, _SKIP, 0)
+                place = 0
+            _RECORD.pack_into(self._data, place, n, kind)
+            self._data[place + 8:place + 8 + n] = payload
+        with self._fence:
+            counters[_HEAD] = head + skip + size
+        return used
+
+    def read(self) -> tuple[list[tuple[int, bytes]], int]:
+        """Return the records that are there, and the position behind them. They stay until it is released."""
+        head, tail = self.get("head"), self.get("tail")
+        records = []
+        while tail < head:
+            place = tail % self.capacity
+            n, kind = _RECORD.unpack_from(self._data, place)
+            if n == _SKIP:
+                tail += self.capacity - place
+            else:
+                records.append((kind, bytes(self._data[place + 8:place + 8 + n])))
+                tail += 8 + (n + 7 & ~7)
+        return records, tail
+
+    def release(self, position: int) -> None:
+        """Give the room before the position back to the writer."""
+        self.set("tail", position)
+
+    def close(self) -> None:
+        """Give the memory back. The ring must not be used again."""
+        self.counters.release()
+        self._data.release()
+        self._view.release()
+        self._memory.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,314 @@
+"""The sender: takes frames from the ring and gets them to ingest.
+
+It runs in a process of its own, so that the training loop does not share an
+interpreter's lock with it, or else in a thread. One thread, the keeper, empties
+the ring, bounds the queues and writes the spool. Another one posts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oona_client.lane import HOLD, PLAIN, Compressor, Lane, Log, Store
+from oona_client.post import Answer, Poster, Unreachable
+from oona_client.ring import EVENT, FRAME, Ring
+from oona_client.split import halves
+
+if TYPE_CHECKING:
+    from oona_client.kafka import KafkaPoster
+    from oona_client.spool import Home
+
+PATHS = ("/v1/frames", "/v1/events")
+POLL, IDLE_POLL = 0.05, 0.1  # seconds between two looks at the ring
+SPOOL_AFTER = 1.0  # seconds without an answer, after which frames are written to the spool
+ADOPT_EVERY = 30.0  # seconds between two looks for directories whose sender is gone
+NICE = 5  # so that the sender does not take the training's place on a processor
+QUIET = 60.0  # seconds in which a message of a kind is not repeated
+
+
+@dataclass
+class Config:
+    """What the sender needs to know. It travels to the process as JSON."""
+
+    urls: list[str]
+    token: str = ""
+    token_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    compress: bool = True
+    linger: float = 0.1
+    timeout: float = 15.0
+    queue_bytes: int = 64 << 20
+    queue_frames: int = 100_000
+    oldest: bool = True  # which records a full queue drops
+    orphan_timeout: float = 10.0  # how long to send on after the training process is gone
+    spool: str = ""
+    spool_bytes: int = 1 << 30
+    name: str = ""  # of this client, among those that share a spool
+    parent: int = 0
+    kafka: dict[str, Any] = field(default_factory=dict)  # settings of confluent-kafka
+    packages: str = ""  # directory of confluent-kafka; empty: frames are posted
+    key: str = ""  # of records on the raw topic
+
+
+class Reporter:
+    """Passes messages on, each kind at most once a minute."""
+
+    def __init__(self, write: Callable[[str, str], None]) -> None:
+        self._write = write
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, level: str, kind: str, message: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now - self._said.get(kind, -QUIET) < QUIET:
+                return
+            self._said[kind] = now
+        self._write(level, message)
+
+
+def _poster(config: Config) -> Poster | KafkaPoster:
+    if config.packages:
+        from oona_client.kafka import KafkaPoster
+
+        return KafkaPoster(config.urls[0], config.kafka, config.packages, key=config.key, timeout=config.timeout)
+    return Poster(config.urls, token=config.token, token_file=config.token_file, ca_file=config.ca_file,
+                  cert_file=config.cert_file, key_file=config.key_file, timeout=config.timeout)
+
+
+class Sender:
+    """Serves one ring until it is closed."""
+
+    def __init__(self, ring: Ring, config: Config, log: Log, wake: int, orphaned: Callable[[], bool]) -> None:
+        self.ring = ring
+        self.config = config
+        self._log = log
+        self._wake = wake  # becomes readable if something is urgent
+        self._orphaned = orphaned
+        self._changed = threading.Condition()
+        self.network = threading.Thread(target=self._network, name="oona-network", daemon=True)
+        self._stopping = False
+        self._flush = 0
+        self._refusals = 0
+        self._poster = _poster(config)
+        self._compress = Compressor(config.compress and not config.packages)  # Kafka compresses batches of records
+        self._home: Home | None = None
+        self._adopted: list[tuple[Home, list[Lane]]] = []
+        self._adopt_at = 0.0
+        if config.spool:
+            self._open_spool()
+        home = self._home
+        self.own = [self._lane(FRAME, home and home.frames), self._lane(EVENT, home and home.events)]
+
+    @property
+    def lanes(self) -> list[Lane]:
+        return self.own + [lane for _, lanes in self._adopted for lane in lanes]
+
+    def abandon(self) -> None:
+        """Let go of files after a fork, in a child that does not have this sender's threads."""
+        for home in [*([self._home] if self._home else []), *(home for home, _ in self._adopted)]:
+            home.abandon()
+
+    def _lane(self, kind: int, spool: Store | None, *, recovering: bool = False) -> Lane:
+        config = self.config
+        return Lane(kind, PATHS[kind], self.ring, self._log, queue_bytes=config.queue_bytes, queue_frames=config.queue_frames,
+                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering)
+
+    def _open_spool(self) -> None:
+        from oona_client.spool import Home
+
+        config = self.config
+        try:
+            self._home = Home.own(Path(config.spool), config.name, self._log, limit=config.spool_bytes, oldest=config.oldest)
+        except OSError as failure:
+            self._log("error", "spool-open", f"the spool {config.spool} cannot be used: {failure}. Frames wait in memory only.")
+
+    def _adopt(self) -> None:
+        """Take over what senders that are gone have left, and leave what is empty."""
+        from oona_client.spool import Home
+
+        for home, lanes in list(self._adopted):
+            if all(lane.idle for lane in lanes):
+                self._adopted.remove((home, lanes))
+                home.leave()
+        if time.monotonic() < self._adopt_at or self._stopping:
+            return
+        self._adopt_at = time.monotonic() + ADOPT_EVERY
+        names = {self.config.name} | {home.path.name for home, _ in self._adopted}
+        try:
+            homes = Home.adopt(Path(self.config.spool), names, self._log)
+        except OSError as failure:
+            self._log("error", "spool-adopt", f"the spool of earlier clients cannot be read: {failure}")
+            return
+        for home in homes:
+            spools = ((FRAME, home.frames), (EVENT, home.events))
+            self._adopted.append((home, [self._lane(kind, spool, recovering=True) for kind, spool in spools]))
+            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.pending} frames and {home.events.pending} events "
+                      f"in the spool ({home.path.name}); they are sent")
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        """Send until the client closes the ring or is gone, and what then waits until the deadline."""
+        self.network.start()
+        deadline = float("inf")
+        while True:
+            moved = self._keep()
+            if deadline == float("inf"):
+                if self.ring.get("closing"):
+                    deadline = self.ring.get("close_by") / 1e3
+                elif self._orphaned():
+                    deadline = time.monotonic() + self.config.orphan_timeout
+                if deadline != float("inf"):
+                    self._force()
+                    continue
+            elif time.monotonic() >= deadline or (not moved and self._idle()):
+                break
+            self._pause(POLL if moved or deadline != float("inf") else IDLE_POLL)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._finish()
+        self.ring.set("done", 1)
+
+    def _keep(self) -> bool:
+        """Empty the ring into the lanes, and report whether there was anything."""
+        with self._changed:
+            records, position = self.ring.read()
+            for kind, record in records:
+                self.own[kind].put(record)
+            # If this process dies, what is counted as waiting is lost with it. So it is
+            # counted before the ring forgets it.
+            self._gauge()
+            self.ring.release(position)
+            for lane in self.own:
+                lane.store(SPOOL_AFTER)
+            if self._home is not None:
+                self._adopt()
+            self._gauge()
+            if records:
+                self._changed.notify_all()
+        if (flush := self.ring.get("flush")) != self._flush:
+            self._flush = flush
+            self._force()
+        return bool(records)
+
+    def _gauge(self) -> None:
+        for kind, lane in enumerate(self.own):
+            self.ring.set(f"waiting{kind}", lane.waiting)
+        if self._home is not None:
+            for kind, spool in enumerate((self._home.frames, self._home.events)):
+                self.ring.set(f"in_spool{kind}", spool.pending)
+            self.ring.set("spool_bytes", self._home.used)
+            self.ring.set("corrupt", self._home.corrupt.count + sum(home.corrupt.count for home, _ in self._adopted))
+
+    def _force(self) -> None:
+        with self._changed:
+            for lane in self.lanes:
+                lane.forced = True
+            self._changed.notify_all()
+
+    def _idle(self) -> bool:
+        with self._changed:
+            return self.ring.used == 0 and all(lane.idle for lane in self.lanes)
+
+    def _pause(self, seconds: float) -> None:
+        if self._wake < 0:
+            time.sleep(seconds)
+        elif select.select([self._wake], [], [], seconds)[0] and not os.read(self._wake, 4096):
+            self._wake = -1  # the client's end is closed
+
+    def _finish(self) -> None:
+        with self._changed:
+            for lane in self.own:
+                lane.store(0.0, now=True)
+            self._gauge()
+            for home in [*([self._home] if self._home else []), *(home for home, _ in self._adopted)]:
+                home.leave()
+
+    def _network(self) -> None:
+        while True:
+            with self._changed:
+                lane = self._next()
+                if lane is None:
+                    self._poster.close()
+                    return
+                flight = lane.take()
+                if flight is None:
+                    continue
+                flight.started = time.monotonic()
+            if flight.body is None:
+                flight.body = self._compress(b"".join(flight.parts[0]))
+            body, coding = flight.body
+            try:
+                answer = self._poster.post(lane.path, body, coding)
+            except Unreachable as failure:
+                with self._changed:
+                    lane.failed(str(failure))
+                    for other in self.lanes:
+                        other.not_before = max(other.not_before, lane.not_before)
+                self._poster.move_on()
+                continue
+            self._settle(lane, answer, len(body))
+
+    def _next(self) -> Lane | None:
+        """Wait for a lane that has something to send, and return it. The caller has the lock."""
+        while not self._stopping:
+            times = [(at, lane) for lane in self.lanes if (at := lane.ready_at(self.config.linger)) is not None]
+            at, lane = min(times, key=lambda pair: pair[0], default=(None, None))
+            now = time.monotonic()
+            if at is not None and at <= now:
+                return lane
+            self._changed.wait(None if at is None else at - now)
+        return None
+
+    def _settle(self, lane: Lane, answer: Answer, sent: int) -> None:
+        with self._changed:
+            self.ring.add("requests")
+            self.ring.add("bytes_sent", sent)
+            what = lane.settle(answer)
+            self._gauge()
+        if what == PLAIN:
+            self._compress.enabled = False
+        self._refusals = self._refusals + 1 if answer.status == 503 else 0
+        elsewhere = what == HOLD and answer.status == 404 or answer.status >= 500 and answer.status != 503
+        if elsewhere or self._refusals >= 3:
+            self._refusals = 0
+            self._poster.move_on()
+
+
+def main() -> None:
+    """Be the process of a client: descriptors and configuration come on standard input."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the training process decides when to end
+    os.nice(NICE)
+    start = json.loads(sys.stdin.buffer.readline())
+    config = Config(**start["config"])
+
+    def write(level: str, message: str) -> None:
+        try:
+            sys.stdout.write(json.dumps([level, message]) + "\n")
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            pass  # the training process is gone
+
+    ring = Ring.open(start["ring"])
+    log = Reporter(write)
+    try:
+        Sender(ring, config, log, sys.stdin.fileno(), lambda: os.getppid() != config.parent).run()
+        os._exit(0)
+    except BaseException as failure:
+        write("error", f"the sender fails: {type(failure).__name__}: {failure}")
+    finally:
+        os._exit(1)

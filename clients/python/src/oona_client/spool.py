@@ -1,0 +1,425 @@
+"""The spool: records on disk, for the time in which ingest does not take them.
+
+	DIR/NAME/lock                  held by the sender whose directory it is
+	DIR/NAME/frames-00000001.log   segments; events have their own
+	DIR/NAME/frames.done           the position up to which records are settled
+
+A segment begins with a magic number and a random salt. A record has its length,
+a checksum over salt, length and content, and its content. A directory whose
+sender is gone is emptied by the next client that has DIR as its spool.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import struct
+import threading
+import zlib
+from array import array
+from collections import deque
+from pathlib import Path
+
+from oona_client.lane import Log
+
+MAGIC = b"oonaspl1"
+HEAD = 16
+LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 64 << 10
+HEADROOM = 64 << 20  # bytes of the disk that stay free
+MARKER = b"\xc3\x01"  # with which each record begins: Avro in single-object encoding
+_RECORD = struct.Struct("<II")
+_DONE = struct.Struct("<QQ")
+_OFFSET = 40  # bits of a position that are the offset in its segment
+_NAME = re.compile(r"(frames|events)-(\d{8})\.log")
+
+
+class Full(Exception):
+    """The spool has no room."""
+
+
+class Segment:
+    """One file. starts and ends are where its records are, for those that are valid."""
+
+    def __init__(self, path: Path, number: int, fd: int, salt: bytes) -> None:
+        self.path, self.number, self.fd = path, number, fd
+        self.seed = zlib.crc32(salt)
+        self.size = HEAD
+        self.starts, self.ends = array("Q"), array("Q")
+        self.next = 0  # index of the record that is read next
+        self.settled = 0  # records that are settled
+
+    @classmethod
+    def create(cls, path: Path, number: int) -> Segment:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        salt = os.urandom(8)
+        segment = cls(path, number, fd, salt)
+        try:
+            _write(fd, MAGIC + salt, 0)
+        except OSError:
+            segment.remove()
+            raise
+        return segment
+
+    @classmethod
+    def load(cls, path: Path, number: int, corrupt: Corrupt) -> Segment | None:
+        """Read a segment that another process has left. What is damaged is set aside."""
+        data = path.read_bytes()
+        fd = os.open(path, os.O_RDWR)
+        if len(data) < HEAD or data[:8] != MAGIC:
+            os.close(fd)
+            if len(data) > HEAD:
+                corrupt(path, 0, data)
+            path.unlink()
+            return None
+        segment = cls(path, number, fd, data[8:HEAD])
+        segment.size = len(data)
+        at = HEAD
+        while at < len(data):
+            end = segment.valid(data, at)
+            if end:
+                segment.starts.append(at)
+                segment.ends.append(end)
+                at = end
+                continue
+            following = segment.resume(data, at)
+            if following == len(data) and not any(data[at:]):
+                break  # a tail of zeros, as a file system may leave
+            corrupt(path, at, data[at:following])
+            at = following
+        return segment
+
+    def valid(self, data: bytes, at: int) -> int:
+        """Return the end of a valid record at the offset, or 0."""
+        if at + 8 > len(data):
+            return 0
+        n, checksum = _RECORD.unpack_from(data, at)
+        end = at + 8 + int(n)
+        if n == 0 or end > len(data) or self.checksum(data[at + 8:end]) != checksum:
+            return 0
+        return end
+
+    def resume(self, data: bytes, at: int) -> int:
+        """Return the offset of the next valid record after a damaged one, or the end."""
+        found = data.find(MARKER, at + 9)
+        while found >= 0:
+            if self.valid(data, found - 8):
+                return found - 8
+            found = data.find(MARKER, found + 1)
+        return len(data)
+
+    def checksum(self, content: bytes) -> int:
+        return zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), self.seed))
+
+    def append(self, records: list[bytes]) -> None:
+        """Write the records and sync. If that fails, none is in the segment, which must not be used again."""
+        parts: list[bytes] = []
+        for record in records:
+            parts += (_RECORD.pack(len(record), self.checksum(record)), record)
+        _write(self.fd, b"".join(parts), self.size)
+        _sync(self.fd)
+        for record in records:
+            self.starts.append(self.size)
+            self.size += 8 + len(record)
+            self.ends.append(self.size)
+
+    def read(self) -> bytes | None:
+        """Return the next record, or None if it is damaged."""
+        start, end = self.starts[self.next], self.ends[self.next]
+        self.next += 1
+        data = os.pread(self.fd, end - start, start)
+        return data[8:] if self.valid(data, 0) == end - start else None
+
+    def remove(self) -> None:
+        os.close(self.fd)
+        self.path.unlink(missing_ok=True)
+
+
+class Corrupt:
+    """Sets damaged bytes aside, and counts them."""
+
+    def __init__(self, log: Log) -> None:
+        self.count = 0
+        self._log = log
+
+    def __call__(self, path: Path, at: int, data: bytes) -> None:
+        self.count += 1
+        aside = path.with_name(f"{path.name}.corrupt-{at}")
+        try:
+            aside.write_bytes(data)
+        except OSError:
+            pass  # it is counted and logged
+        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; they are in {aside.name}")
+
+
+class Spool:
+    """The records of one kind, in order. Two threads use it: one appends, the other reads and commits."""
+
+    def __init__(self, home: Home, kind: str) -> None:
+        self._home = home
+        self._kind = kind
+        self._lock = threading.RLock()
+        self._segments: deque[Segment] = deque()
+        self._broken = False  # the last segment must not be appended to
+        self.dropped = 0  # records in segments that were given up to make room
+        self._load()
+        self._done_fd = os.open(home.path / f"{kind}.done", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _load(self) -> None:
+        numbers = sorted((int(m[2]), p) for p in self._home.path.iterdir() if (m := _NAME.fullmatch(p.name)) and m[1] == self._kind)
+        done = self._done()
+        for number, path in numbers:
+            segment = Segment.load(path, number, self._home.corrupt)
+            if segment is None:
+                continue
+            while segment.next < len(segment.ends) and (number << _OFFSET | segment.ends[segment.next]) <= done:
+                segment.next += 1
+            segment.settled = segment.next
+            self._home.used += segment.size
+            self._segments.append(segment)
+            self._broken = True  # what another process wrote is not appended to
+        self._number = max([number for number, _ in numbers] + [done >> _OFFSET])
+        self._trim()
+
+    def _done(self) -> int:
+        try:
+            position, check = _unpack_done((self._home.path / f"{self._kind}.done").read_bytes())
+        except (OSError, struct.error):
+            return 0
+        return position if position == check ^ (2**64 - 1) else 0
+
+    @property
+    def pending(self) -> int:
+        """Records that are not settled."""
+        with self._lock:
+            return sum(len(s.ends) - s.settled for s in self._segments)
+
+    @property
+    def empty(self) -> bool:
+        with self._lock:
+            return not self._segments
+
+    def append(self, records: list[bytes]) -> list[int]:
+        """Write records so that they survive a crash, and return the positions behind those that were written."""
+        ends: list[int] = []
+        with self._lock:
+            try:
+                while len(ends) < len(records):
+                    ends += self._append(records[len(ends):])
+            except Full as full:
+                self._home.log("warning", "spool-full", str(full))
+            except OSError as failure:
+                # A segment whose sync has failed is not synced again: the kernel may
+                # have dropped what it could not write.
+                self._broken = True
+                self._home.log("error", "spool-failed", f"the spool cannot be written: {failure}. What waits stays in memory.")
+        return ends
+
+    def _append(self, records: list[bytes]) -> list[int]:
+        self._home.room(self, len(records[0]))
+        segment = self._segments[-1] if self._segments and not self._broken else None
+        if segment is None or segment.size >= self._home.segment:
+            segment = self._begin()
+        fitting, size = 0, 0
+        for record in records:
+            if fitting and (segment.size + size + 8 + len(record) > self._home.segment or self._home.used + size + 8 + len(record) > self._home.limit):
+                break
+            fitting += 1
+            size += 8 + len(record)
+        before = len(segment.ends)
+        segment.append(records[:fitting])
+        self._home.used += size
+        return [segment.number << _OFFSET | end for end in segment.ends[before:]]
+
+    def _begin(self) -> Segment:
+        self._number += 1
+        segment = Segment.create(self._home.path / f"{self._kind}-{self._number:08}.log", self._number)
+        self._home.used += HEAD
+        self._segments.append(segment)
+        self._broken = False
+        _sync_directory(self._home.path)
+        return segment
+
+    def give_up(self) -> bool:
+        """Delete the oldest segment of which nothing is being sent, and count its records as dropped."""
+        with self._lock:
+            segment = next((s for s in self._segments if s.next == s.settled), None)
+            if segment is None or segment is self._segments[-1]:
+                return False
+            self._segments.remove(segment)
+            self.dropped += len(segment.ends) - segment.settled
+            self._home.used -= segment.size
+            segment.remove()
+        return True
+
+    def read(self, size: int, count: int) -> tuple[list[bytes], int]:
+        """Return the next records and the position behind them."""
+        records: list[bytes] = []
+        total, end = 0, 0
+        with self._lock:
+            for segment in self._segments:
+                while segment.next < len(segment.ends):
+                    length = segment.ends[segment.next] - segment.starts[segment.next] - 8
+                    if records and (len(records) == count or total + length > size):
+                        return records, end
+                    record = segment.read()
+                    end = segment.number << _OFFSET | segment.ends[segment.next - 1]
+                    if record is None:
+                        self._home.corrupt(segment.path, segment.starts[segment.next - 1], b"")
+                        continue
+                    records.append(record)
+                    total += length
+            if not records and end:
+                self.commit(end)
+        return records, end
+
+    def skip(self, end: int) -> None:
+        """Go on reading at the position: what is before it is being sent."""
+        with self._lock:
+            for segment in self._segments:
+                while segment.next < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.next]) <= end:
+                    segment.next += 1
+
+    def lost(self) -> int:
+        """Return how many records were given up since the last call, to make room."""
+        with self._lock:
+            lost, self.dropped = self.dropped, 0
+        return lost
+
+    def commit(self, end: int) -> None:
+        """Forget what is before the position."""
+        with self._lock:
+            for segment in self._segments:
+                while segment.settled < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.settled]) <= end:
+                    segment.settled += 1
+                segment.next = max(segment.next, segment.settled)
+            self._trim()
+            try:
+                os.pwrite(self._done_fd, _DONE.pack(end, end ^ (2**64 - 1)), 0)
+            except OSError:
+                pass  # then more is sent again after a crash, and folded once
+
+    def _trim(self) -> None:
+        while self._segments and self._segments[0].settled == len(self._segments[0].ends):
+            segment = self._segments.popleft()
+            self._home.used -= segment.size
+            segment.remove()
+
+    def close(self) -> None:
+        with self._lock:
+            os.close(self._done_fd)
+            for segment in self._segments:
+                os.close(segment.fd)
+            self._segments.clear()
+
+
+class Home:
+    """The directory of one sender in the spool, locked."""
+
+    def __init__(self, path: Path, lock: int, log: Log, *, limit: int, oldest: bool) -> None:
+        self.path = path
+        self.log = log
+        self.limit = limit
+        # The oldest are given up by segments, so there are several.
+        self.segment = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, limit // 8))
+        self.used = 0
+        self.corrupt = Corrupt(log)
+        self._lock = lock
+        self._oldest = oldest
+        self.frames, self.events = Spool(self, "frames"), Spool(self, "events")
+
+    @classmethod
+    def own(cls, root: Path, name: str, log: Log, *, limit: int, oldest: bool) -> Home:
+        """Make the directory of a new sender, or take that of a sender that died."""
+        root.mkdir(parents=True, exist_ok=True)
+        path = root / name
+        while True:
+            path.mkdir(mode=0o700, exist_ok=True)
+            lock = _lock(path, wait=True)
+            if lock is not None:
+                break
+        _sync_directory(root)
+        return cls(path, lock, log, limit=limit, oldest=oldest)
+
+    @classmethod
+    def adopt(cls, root: Path, except_for: set[str], log: Log) -> list[Home]:
+        """Take the directories of senders that are gone."""
+        homes = []
+        for path in sorted(root.iterdir()):
+            if path.name in except_for or not path.is_dir():
+                continue
+            lock = _lock(path, wait=False)
+            if lock is None:
+                continue
+            home = cls(path, lock, log, limit=0, oldest=False)
+            if home.frames.empty and home.events.empty:
+                home.leave()
+            else:
+                homes.append(home)
+        return homes
+
+    def room(self, spool: Spool, size: int) -> None:
+        """Raise Full if a record of the size has no room. By policy the oldest are given up."""
+        while self.used + HEAD + 8 + size > self.limit:
+            if not (self._oldest and (spool.give_up() or self.frames.give_up())):
+                raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
+        disk = os.statvfs(self.path)
+        if disk.f_bavail * disk.f_frsize < HEADROOM + size:
+            raise Full(f"the disk of the spool has less than {HEADROOM >> 20} MiB left; frames wait in memory")
+
+    def abandon(self) -> None:
+        """Let go of the lock after a fork: it is the parent's, and must end with it."""
+        os.close(self._lock)
+
+    def leave(self) -> None:
+        """Unlock the directory, and remove it if nothing is in it any more."""
+        empty = self.frames.empty and self.events.empty
+        self.frames.close()
+        self.events.close()
+        if empty and not any(p.suffix.startswith(".corrupt") for p in self.path.iterdir()):
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """Lock a directory. None: another process has it, or it is gone."""
+    try:
+        fd = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if os.fstat(fd).st_nlink:  # else somebody has removed it meanwhile
+            return fd
+    except BlockingIOError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _unpack_done(data: bytes) -> tuple[int, int]:
+    position, check = _DONE.unpack(data)
+    return int(position), int(check)
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        n = os.pwrite(fd, view, at)
+        if n == 0:
+            raise OSError(errno.EIO, "nothing was written")
+        view, at = view[n:], at + n
+
+
+def _sync(fd: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

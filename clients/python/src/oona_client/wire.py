@@ -1,0 +1,299 @@
+"""Frames and events as Oona takes them: Avro in single-object encoding.
+
+A column of metric values is in Avro what it is in memory, little-endian
+floats, so a frame is mostly copied. What repeats from frame to frame, such as
+the seed ids, is encoded once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from oona_client.split import zigzag
+
+FRAME_HEADER = bytes.fromhex("c301938f0ada0e672950")
+"""Of a SeedMetrics version 1: the marker, and the schema's CRC-64-AVRO fingerprint in little-endian order."""
+
+EVENT_HEADER = bytes.fromhex("c30130200c0808e9cbc4")
+"""Of a SeedEvent version 2."""
+
+MAX_SEEDS = 65_536
+MAX_METRICS = 64
+
+Column = np.ndarray[Any, np.dtype[np.float32]]
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MARKS = ("NORMAL", "ADOPTED", "REWOUND")
+_END = b"\0"
+ORDINALS = bytes(range(11))
+
+
+class State(IntEnum):
+    """A seed's place in its lifecycle. The ordinals are on the wire."""
+
+    DORMANT = 0
+    GERMINATED = 1
+    TRAINING = 2
+    GRAFTING = 3
+    STABILIZATION = 4
+    EVALUATING = 5
+    FINE_TUNING = 6
+    FOSSILIZED = 7
+    CULLED = 8
+    CANCELLED = 9
+    ROLLED_BACK = 10
+
+
+class InvalidFrame(ValueError):
+    """A frame or an event that Oona would refuse. field says where it is wrong."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+def long(n: int) -> bytes:
+    """Encode an int or a long, of any type of integers."""
+    try:
+        n = index(n)  # an integer of NumPy would wrap around in what follows
+    except TypeError:
+        raise InvalidFrame("", f"{n!r} is not an integer") from None
+    if not -(2**63) <= n < 2**63:
+        raise InvalidFrame("", f"{n} is not an integer of 64 bits")
+    return zigzag(n)
+
+
+def text(s: str) -> bytes:
+    """Encode a string."""
+    b = s.encode()
+    return long(len(b)) + b
+
+
+def ints(values: np.ndarray) -> bytes:
+    """Encode an array of ints of 32 bits."""
+    if len(values) == 0:
+        return _END
+    n = values.astype(np.int64)
+    n = (n << 1) ^ (n >> 63)
+    shifts = np.arange(0, 35, 7)
+    groups = (n[:, None] >> shifts) & 0x7F
+    # A byte is needed if it is the first, or if it or a later one is not 0.
+    needed = (n[:, None] >> shifts) != 0
+    needed[:, 0] = True
+    groups[:, :-1] |= np.where(needed[:, 1:], 0x80, 0)
+    packed: bytes = groups[needed].astype(np.uint8).tobytes()
+    return long(len(values)) + packed + _END
+
+
+def identifier(field: str, s: str, *, empty: bool = False) -> str:
+    """Return s if it is a valid id."""
+    if empty and s == "":
+        return s
+    if not isinstance(s, str) or not _ID.fullmatch(s):
+        raise InvalidFrame(field, f"{s!r} is not an id: 1 to 128 letters, digits and . _ : -")
+    return s
+
+
+def seeds(seed_ids: Any) -> np.ndarray:
+    """Return the ids as an array of 32-bit integers, if they are valid."""
+    ids = np.asarray(seed_ids)
+    if ids.ndim != 1:
+        raise InvalidFrame("seed_ids", f"has {ids.ndim} dimensions, not 1")
+    if len(ids) == 0:
+        return np.empty(0, np.int32)
+    if ids.dtype.kind not in "iu":
+        raise InvalidFrame("seed_ids", f"is of {ids.dtype}, not of integers")
+    if len(ids) > MAX_SEEDS:
+        raise InvalidFrame("seed_ids", f"has {len(ids)} seeds; a frame has at most {MAX_SEEDS}")
+    if ids.min() < 0 or ids.max() > 2**31 - 1:
+        raise InvalidFrame("seed_ids", "has an id that is negative or above 2147483647")
+    if len(np.unique(ids)) != len(ids):
+        raise InvalidFrame("seed_ids", "has an id twice")
+    return ids.astype(np.int32)
+
+
+def states_of(states: Any, count: int) -> bytes:
+    """Return one ordinal a seed."""
+    if isinstance(states, (bytes, bytearray)):
+        ordinals = np.frombuffer(states, np.uint8)
+    else:
+        ordinals = np.asarray(states)
+        if not ordinals.ndim:
+            ordinals = np.full(count, ordinals)
+        if ordinals.dtype.kind not in "iu" and ordinals.size:
+            raise InvalidFrame("states", f"is of {ordinals.dtype}, not of ordinals")
+    if ordinals.shape != (count,):
+        raise InvalidFrame("states", f"has the shape {ordinals.shape}, and there are {count} seeds")
+    if ordinals.dtype != np.uint8:
+        if count and not 0 <= int(ordinals.min()) <= int(ordinals.max()) <= 10:
+            raise InvalidFrame("states", "has an ordinal that is not from 0 to 10")
+        ordinals = ordinals.astype(np.uint8)
+    encoded: bytes = ordinals.tobytes()
+    if encoded.translate(None, ORDINALS):
+        raise InvalidFrame("states", "has an ordinal that is not from 0 to 10")
+    return encoded
+
+
+def column(name: str, values: Any, count: int) -> Column:
+    """Return the values of a metric as contiguous little-endian floats, one a seed."""
+    if not (type(values) is np.ndarray and values.dtype == np.float32):
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub":
+            raise InvalidFrame(f"metrics.{name}", f"is of {values.dtype}, not of numbers")
+    if values.shape != (count,):
+        raise InvalidFrame(f"metrics.{name}", f"has the shape {values.shape}, and there are {count} seeds")
+    if values.dtype == "<f4" and values.flags.c_contiguous:
+        same: Column = values
+        return same
+    with np.errstate(over="ignore"):  # what is too large for a float becomes an infinity, which Oona counts
+        return np.ascontiguousarray(values, "<f4")
+
+
+def metric_name(name: str) -> bytes:
+    """Encode the name of a metric."""
+    return text(identifier("metrics.name", name))
+
+
+def tensor(name: str, seed_id: int, dtype: str, shape: Iterable[int], data: Any) -> list[bytes]:
+    """Encode a tensor of a seed. data is bytes, or a claim as a mapping."""
+    parts = [text(identifier("tensors.name", name)), long(int(seed_id)), text(str(dtype))]
+    lengths = [int(n) for n in shape]
+    if lengths:
+        parts += [long(len(lengths)), *map(long, lengths)]
+    parts.append(_END)
+    if isinstance(data, Mapping):
+        sha256 = data["sha256"]
+        if isinstance(sha256, str):
+            sha256 = bytes.fromhex(sha256)
+        if len(sha256) != 32:
+            raise InvalidFrame("tensors.data", f"has a sha256 of {len(sha256)} bytes, not 32")
+        parts += [long(1), text(data["bucket"]), text(data["key"]), long(int(data["size"])), bytes(sha256)]
+    else:
+        parts += [long(0), long(len(data)), data]
+    return parts
+
+
+def tensor_of(name: str, seed_id: int, array: Any) -> list[bytes]:
+    """Encode an array as a tensor of a seed."""
+    a = np.ascontiguousarray(array)
+    shape = np.shape(array)
+    if a.dtype.kind not in "fiub":
+        raise InvalidFrame("tensors", f"{name} is of {a.dtype}, not of numbers")
+    if a.dtype.byteorder == ">":
+        a = a.astype(a.dtype.newbyteorder("<"))
+    return tensor(name, seed_id, a.dtype.name, shape, a.tobytes())
+
+
+def tensors_of(encoded: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """Return the array of the tensors that were encoded one by one."""
+    if not encoded:
+        return [_END]
+    return [long(len(encoded)), *(part for one in encoded for part in one), _END]
+
+
+def encode_frame(
+    *,
+    run_id: str,
+    layer_id: str,
+    producer_id: str,
+    producer_epoch: int,
+    sequence: int,
+    observed_at: int,
+    seed_ids: Any,
+    states: Any,
+    metrics: Any,
+    step: int = 0,
+    timeline: str = "",
+    tensors: Iterable[Mapping[str, Any]] = (),
+) -> bytes:
+    """Encode a frame. The names are those of the schema, seed_metrics.v1.avsc.
+
+    metrics is a mapping of names to values, or an iterable of {"name", "values"}.
+    tensors has mappings with the schema's fields; data is bytes, or a claim as a
+    mapping. Raises InvalidFrame for what ingest would refuse.
+    """
+    columns = metrics.items() if isinstance(metrics, Mapping) else [(m["name"], m["values"]) for m in metrics]
+    ids = seeds(seed_ids)
+    encoded = [tensor(t["name"], t["seed_id"], t["dtype"], t["shape"], t["data"]) for t in tensors]
+    head = (
+        text(identifier("run_id", run_id)) + text(identifier("layer_id", layer_id))
+        + text(identifier("timeline", timeline, empty=True)) + text(identifier("producer_id", producer_id))
+        + long(producer_epoch)
+    )
+    return frame_of(head, sequence, observed_at, step, ints(ids), states_of(states, len(ids)),
+                    [(metric_name(name), column(name, values, len(ids))) for name, values in columns], encoded)
+
+
+def frame_of(head: bytes, sequence: int, observed_at: int, step: int, seed_ids: bytes, states: bytes,
+             columns: Sequence[tuple[bytes, Column]], tensors: Sequence[Sequence[bytes]]) -> bytes:
+    """Join what is encoded already: head is from run_id to producer_epoch."""
+    count = len(states)
+    size = long(count)
+    parts: list[Any] = [FRAME_HEADER, head, long(sequence), long(observed_at), long(step), seed_ids, size, states]
+    if len(columns) > MAX_METRICS:
+        raise InvalidFrame("metrics", f"has {len(columns)} metrics; a frame has at most {MAX_METRICS}")
+    if columns:
+        parts.append(long(len(columns)))
+        for name, values in columns:
+            parts += (name, size, values, _END) if count else (name, _END)
+    parts.append(_END)
+    parts += tensors_of(tensors)
+    return b"".join(parts)
+
+
+def encode_event(
+    *,
+    run_id: str,
+    layer_id: str,
+    seed_id: int,
+    sequence: int,
+    at: int,
+    from_state: int,
+    to_state: int,
+    step: int = 0,
+    reason: str = "",
+    evidence: Mapping[str, float] | None = None,
+    command_id: str = "",
+    actor: str = "",
+    node: str = "",
+    session: int = 0,
+    epoch: int = 0,
+    journal_index: int = 0,
+    blueprint_id: str = "",
+    mark: str = "NORMAL",
+    trigger_position: int = 0,
+    trigger_index: int = 0,
+    incarnation: int = 0,
+    timeline: str = "",
+    producer_id: str = "",
+    producer_epoch: int = 0,
+) -> bytes:
+    """Encode an event. The names are those of the schema, seed_event.v2.avsc."""
+    if not 0 <= seed_id < 2**31:
+        raise InvalidFrame("seed_id", f"{seed_id} is negative or above 2147483647")
+    for field, state in (("from_state", from_state), ("to_state", to_state)):
+        if not 0 <= state <= 10:
+            raise InvalidFrame(field, f"{state} is not an ordinal from 0 to 10")
+    if mark not in _MARKS:
+        raise InvalidFrame("mark", f"{mark!r} is none of {', '.join(_MARKS)}")
+    parts = [
+        EVENT_HEADER, text(identifier("run_id", run_id)), text(identifier("layer_id", layer_id)),
+        long(seed_id), long(sequence), long(at), long(step), long(from_state), long(to_state), text(reason),
+    ]
+    if evidence:
+        parts.append(long(len(evidence)))
+        for name, value in evidence.items():
+            parts += (text(name), np.float64(value).astype("<f8").tobytes())
+    parts += [
+        _END, text(command_id), text(actor), text(node), long(session), long(epoch), long(journal_index),
+        text(blueprint_id), long(_MARKS.index(mark)), long(trigger_position), long(trigger_index),
+        long(incarnation), text(timeline), text(producer_id), long(producer_epoch),
+    ]
+    return b"".join(parts)

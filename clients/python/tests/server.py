@@ -1,0 +1,166 @@
+"""An ingest for tests: real sockets, and answers by a script."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fastavro
+
+SCHEMAS = Path(__file__).resolve().parents[3] / "schemas" / "avro"
+FRAME = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))
+EVENT = fastavro.schema.load_schema(str(SCHEMAS / "seed_event.v2.avsc"))
+HEADERS = {
+    b"\xc3\x01" + bytes.fromhex(fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(s), "CRC-64-AVRO")): s
+    for s in (FRAME, EVENT)
+}
+
+
+def decode(body: bytes) -> list[dict[str, Any]]:
+    """Return the frames or events of a body."""
+    file, found = io.BytesIO(body), []
+    while header := file.read(10):
+        found.append(fastavro.schemaless_reader(file, HEADERS[header], None))
+    return found
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+@dataclass
+class Request:
+    """A request as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at: float = field(default_factory=time.monotonic)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        body = gzip.decompress(self.body) if self.headers.get("content-encoding") == "gzip" else self.body
+        return decode(body)
+
+
+Reply = tuple[int, dict[str, Any], dict[str, str]]
+Script = Callable[[int, Request], Any]
+
+
+def ok(_: int, request: Request) -> Reply:
+    return 200, {"accepted": len(request.records)}, {}
+
+
+def problem(status: int, reason: str, *, retry: int | None = None, **more: Any) -> Reply:
+    body = {"type": f"urn:oona:problem:{reason}", "title": reason, "status": status, "detail": f"because of {reason}", **more}
+    return status, body, {} if retry is None else {"Retry-After": str(retry)}
+
+
+RESET, SILENT = "reset", "silent"  # instead of a reply
+
+
+class Server:
+    """Answers with what the script returns. accepted has the records of requests that were answered with 2xx."""
+
+    def __init__(self, script: Script = ok, port: int = 0) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+        self.accepted: list[dict[str, Any]] = []
+        self.connections = 0
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def forget(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            for connection in self._open:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with self._lock:
+                self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as file:
+            try:
+                while self._one(connection, file):
+                    pass
+            except (OSError, ValueError):
+                pass
+        with self._lock:
+            self._open.discard(connection)
+
+    def _one(self, connection: socket.socket, file: Any) -> bool:
+        line = file.readline()
+        if not line:
+            return False
+        headers = {}
+        while (header := file.readline().decode().strip()):
+            name, _, value = header.partition(":")
+            headers[name.lower()] = value.strip()
+        body = file.read(int(headers.get("content-length", 0)))
+        request = Request(line.split()[1].decode(), headers, body)
+        with self._lock:
+            n = len(self.requests)
+            self.requests.append(request)
+        reply = self.script(n, request)
+        if reply == RESET:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        if reply == SILENT:
+            time.sleep(30)
+            return False
+        status, answer, more = reply
+        raw = json.dumps(answer).encode()
+        if status in (200, 202):
+            with self._lock:
+                self.accepted += request.records
+        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(raw)}", *(f"{k}: {v}" for k, v in more.items()), "", ""]
+        connection.sendall("\r\n".join(lines).encode() + raw)
+        return more.get("Connection") != "close"

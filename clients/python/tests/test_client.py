@@ -1,0 +1,346 @@
+"""The client against scripted servers, with the sender as a process and as a thread."""
+
+import logging
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from server import RESET, SILENT, Server, ok, problem, until
+
+from oona_client import Client, InvalidFrame, State, lane, post
+
+IDS = np.arange(10)
+
+
+@pytest.fixture(params=["process", "thread"])
+def sender(request):
+    return request.param
+
+
+def client(server, sender="process", **more):
+    urls = server if isinstance(server, (str, list)) else server.url
+    return Client(urls, "run", **{"sender": sender, "strict": True, "linger": 0.01, "timeout": 2.0, **more})
+
+
+def send(to, steps, **more):
+    for step in steps:
+        assert to.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.full(10, step, np.float32)}, **more)
+
+
+def steps_of(server):
+    return [record["step"] for record in server.accepted]
+
+
+def test_frames_and_events_arrive_in_order(sender):
+    with Server() as server, client(server, sender) as oona:
+        send(oona, range(200))
+        oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=1, reason="why", evidence={"loss": 0.5})
+        oona.event("enc.0", 3, State.GERMINATED, State.TRAINING, step=2)
+        assert oona.flush()
+        stats = oona.stats()
+        frames = [r for r in server.accepted if "step" in r and "metrics" in r]
+        assert [f["step"] for f in frames] == list(range(200))
+        assert [f["sequence"] for f in frames] == sorted({f["sequence"] for f in frames})
+        assert {(f["run_id"], f["producer_id"], f["producer_epoch"]) for f in frames} == {("run", oona.producer, oona.epoch)}
+        events = [r for r in server.accepted if "evidence" in r]
+        assert [(e["sequence"], e["to_state"]) for e in events] == [(0, 1), (1, 2)]
+    assert (stats.frames.handed, stats.frames.accepted, stats.frames.waiting) == (200, 200, 0)
+    assert stats.events.accepted == 2
+
+
+def test_close_sends_what_waits(sender):
+    with Server() as server:
+        oona = client(server, sender, linger=60.0)
+        send(oona, range(5))
+        assert oona.close().frames.accepted == 5
+        assert steps_of(server) == list(range(5))
+        assert oona.close().frames.lost == 0
+        with pytest.raises(RuntimeError):
+            send(oona, [5])
+
+
+def test_arrays_may_change_after_the_call(sender):
+    with Server() as server, client(server, sender) as oona:
+        values, states = np.ones(10, np.float32), np.full(10, 2, np.uint8)
+        ids = np.arange(10)
+        oona.frame("enc.0", 0, ids, states, {"loss": values})
+        values[:], states[:], ids[:] = 7, 3, ids + 5
+        oona.frame("enc.0", 1, ids, states, {"loss": values})
+        oona.flush()
+        first, second = server.accepted
+    assert first["metrics"][0]["values"] == [1.0] * 10 and first["states"] == bytes([2] * 10) and first["seed_ids"] == list(range(10))
+    assert second["metrics"][0]["values"] == [7.0] * 10 and second["seed_ids"] == list(range(5, 15))
+
+
+def test_what_is_wrong_raises_only_if_strict(sender, caplog):
+    with Server() as server, client(server, sender) as oona, client(server, sender, strict=False) as lenient:
+        with pytest.raises(InvalidFrame):
+            oona.frame("enc.0", 0, IDS, State.TRAINING, {"loss": np.ones(9)})
+        with caplog.at_level(logging.ERROR, "oona_client"):
+            for _ in range(3):
+                assert not lenient.frame("enc.0", 0, IDS, State.TRAINING, {"loss": np.ones(9)})
+                assert not lenient.frame(None, 0, IDS, object(), {"loss": np.ones(10)})
+        assert lenient.stats().frames.invalid == 6
+        assert len(caplog.records) == 2  # once per kind
+
+
+def test_a_server_that_is_away_comes_back(sender):
+    with Server() as probe:
+        port = probe.port
+    oona = client(f"http://127.0.0.1:{port}", sender)
+    send(oona, range(20))
+    until(lambda: oona.stats().failures > 0)
+    with Server(port=port) as server:
+        assert oona.flush(10)
+        assert steps_of(server) == list(range(20))
+        assert oona.close().frames.accepted == 20
+
+
+def test_retry_after_is_honoured_and_the_bytes_are_the_same(sender):
+    def script(n, request):
+        return problem(503, "timeout", retry=1) if n == 0 else ok(n, request)
+
+    with Server(script) as server, client(server, sender) as oona:
+        send(oona, [1])
+        assert oona.flush()
+        first, second = server.requests
+    assert first.body == second.body
+    assert 1.0 <= second.at - first.at < 2.0
+
+
+def test_a_reset_connection_and_a_half_open_one(sender):
+    def script(n, request):
+        return {0: RESET, 2: SILENT}.get(n) or ok(n, request)
+
+    with Server(script) as server, client(server, sender, timeout=0.5) as oona:
+        send(oona, [1])
+        assert oona.flush()
+        send(oona, [2])
+        assert oona.flush()
+        assert steps_of(server) == [1, 2]
+        assert oona.stats().frames.accepted == 2
+
+
+def test_it_stays_with_one_address_and_moves_on_when_that_fails(sender):
+    with Server() as a, Server() as b, client([a.url, b.url], sender) as oona:
+        for step in range(3):
+            send(oona, [step])
+            assert oona.flush()
+        assert (steps_of(a), steps_of(b), a.connections) == ([0, 1, 2], [], 1)
+        a.close()
+        send(oona, [3])
+        assert oona.flush()
+        assert steps_of(b) == [3]
+
+
+def test_a_bad_frame_is_dropped_and_the_others_are_sent_again(sender, caplog):
+    def script(n, request):
+        for i, record in enumerate(request.records):
+            if record["step"] == 3:
+                return problem(400, "invalid", frame=i, field="step")
+        return ok(n, request)
+
+    with caplog.at_level(logging.INFO, "oona_client"), Server(script) as server, client(server, sender, linger=0.2) as oona:
+        send(oona, range(6))
+        assert oona.flush()
+        assert sorted(steps_of(server)) == [0, 1, 2, 4, 5]
+        counts = oona.stats().frames
+        until(lambda: any("refuses frames" in r.message for r in caplog.records))
+    assert (counts.accepted, counts.rejected) == (5, 1)
+    assert sum("refuses frames" in r.message for r in caplog.records) == 1
+
+
+def test_a_request_that_is_too_large_is_split(sender):
+    def script(n, request):
+        return problem(413, "too-large") if len(request.records) > 2 else ok(n, request)
+
+    with Server(script) as server, client(server, sender, linger=0.2) as oona:
+        send(oona, range(9))
+        assert oona.flush()
+        assert steps_of(server) == list(range(9))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_holds_the_frames(sender, status, caplog):
+    allowed = threading.Event()
+
+    def script(n, request):
+        return ok(n, request) if allowed.is_set() else problem(status, "unauthorized")
+
+    with caplog.at_level(logging.ERROR, "oona_client"), Server(script) as server, client(server, sender, token="secret") as oona:
+        send(oona, range(3))
+        assert not oona.flush(0.5)
+        allowed.set()
+        assert oona.flush(5)
+        assert server.requests[0].headers["authorization"] == "Bearer secret"
+        until(lambda: any("token" in r.message for r in caplog.records))
+    assert not any("secret" in r.message for r in caplog.records)
+
+
+def test_frames_put_aside_are_counted(sender, caplog):
+    def script(_, request):
+        return 200, {"accepted": len(request.records), "aside": [{"reason": "stale", "frames": 2, "first": 0, "detail": "old"}]}, {}
+
+    with caplog.at_level(logging.WARNING, "oona_client"), Server(script) as server, client(server, sender, linger=0.2) as oona:
+        send(oona, range(3))
+        assert oona.flush()
+        counts = oona.stats().frames
+        until(lambda: any("stale" in r.message for r in caplog.records))
+    assert (counts.accepted, counts.aside) == (3, 2)
+
+
+@pytest.mark.parametrize("overflow", ["oldest", "newest"])
+def test_a_full_queue_drops_by_policy(sender, overflow):
+    hold = threading.Event()
+
+    def script(n, request):
+        hold.wait(10)
+        return ok(n, request)
+
+    with Server(script) as server:
+        oona = client(server, sender, queue_frames=10, overflow=overflow, timeout=20.0)
+        send(oona, [0])
+        until(lambda: server.requests)  # it is in flight
+        send(oona, range(1, 31))
+        until(lambda: oona.stats().frames.dropped == 20)
+        hold.set()
+        counts = oona.close().frames
+        assert (counts.handed, counts.accepted, counts.dropped, counts.lost) == (31, 11, 20, 0)
+        assert steps_of(server) == [0, *(range(21, 31) if overflow == "oldest" else range(1, 11))]
+
+
+def test_close_says_what_was_lost(sender, caplog):
+    with Server() as probe:
+        url = probe.url
+    oona = client(url, sender)
+    send(oona, range(7))
+    with caplog.at_level(logging.ERROR, "oona_client"):
+        began = time.monotonic()
+        counts = oona.close(timeout=0.5).frames
+    assert time.monotonic() - began < 3
+    assert (counts.handed, counts.lost, counts.waiting) == (7, 7, 0)
+    assert any("7 frames" in r.message for r in caplog.records)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"urls": []}, {"urls": "ftp://x"}, {"urls": "127.0.0.1:8080"}, {"urls": "http://u:p@x"}, {"run": "a b"},
+    {"overflow": "all"}, {"sender": "x"}, {"producer": "ü"},
+])
+def test_wrong_settings_are_refused_at_once(wrong):
+    with pytest.raises(ValueError):
+        Client(**{"urls": "http://127.0.0.1:1", "run": "run", **wrong})
+
+
+def test_another_server_is_not_taken_for_ingest(sender, caplog):
+    with Server(lambda n, request: (200, {"hello": "world"}, {})) as server:
+        oona = client(server, sender)
+        send(oona, range(3))
+        until(lambda: any("not an answer of ingest" in r.message for r in caplog.records))
+        counts = oona.close(timeout=0).frames
+    assert (counts.accepted, counts.lost) == (0, 3)
+
+
+def test_pauses_grow_up_to_a_limit_and_differ():
+    pauses = [[lane.pause(attempts) for _ in range(50)] for attempts in range(12)]
+    for attempts, some in enumerate(pauses):
+        longest = min(lane.LONGEST_PAUSE, lane.FIRST_PAUSE * 2**attempts)
+        assert longest / 2 <= min(some) < max(some) <= longest
+
+
+def test_each_failure_makes_the_next_pause_longer():
+    class Counters:
+        def add(self, name, n=1): ...
+
+    one = lane.Lane(0, "/v1/frames", Counters(), lambda *_: None, queue_bytes=100, queue_frames=10, oldest=True, split=lambda _: [])
+    one.put(b"x")
+    assert one.take() is not None
+    for attempt in range(1, 8):
+        one.failed("it is away")
+        assert one.flight.attempts == attempt and one.not_before > time.monotonic()
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_not_a_failure(sender):
+    with Server() as server, client(server, sender) as oona:
+        for step in range(3):
+            send(oona, [step])
+            assert oona.flush()
+            server.forget()
+        stats = oona.stats()
+        assert (stats.failures, stats.requests, server.connections) == (0, 3, 3)
+
+
+def test_a_refusal_that_comes_before_the_body_was_read_is_seen():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def refuse():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+                time.sleep(0.3)  # the rest of the body is in the buffers, unread: closing resets the connection
+
+        server = threading.Thread(target=refuse)
+        server.start()
+        poster = post.Poster([f"http://127.0.0.1:{listener.getsockname()[1]}"])
+        assert poster.post("/v1/frames", bytes(32 << 20)).status == 401
+        server.join()
+
+
+def test_a_client_can_be_asked_while_another_thread_closes_it(sender):
+    oona = client("http://127.0.0.1:1", sender)
+    send(oona, range(3))
+    closing = threading.Thread(target=oona.close, args=(1.5,))
+    flushed = []
+    flushing = threading.Thread(target=lambda: flushed.append(oona.flush(10)))
+    flushing.start()
+    until(lambda: oona.stats().failures > 0)
+    closing.start()
+    while closing.is_alive():
+        counts = oona.stats().frames
+        assert (counts.handed, counts.waiting + counts.lost) == (3, 3)
+        assert oona.close().frames.handed == 3
+        time.sleep(0.01)
+    flushing.join()
+    assert flushed == [False]
+    assert oona.stats().frames.lost == 3
+
+
+@pytest.mark.parametrize("settings", [
+    {"queue_bytes": "64MB"}, {"queue_bytes": 0}, {"queue_frames": 1.5}, {"spool_bytes": -1}, {"linger": "0"}, {"linger": float("nan")},
+    {"timeout": None}, {"timeout": 0}, {"timeout": float("inf")}, {"close_timeout": ""}, {"token": "a b"}, {"token": b"a"}, {"token": "\u00e9"},
+    {"ca_file": __file__}, {"cert_file": __file__}, {"token_file": "."},
+])
+def test_settings_that_cannot_be_right_are_refused(settings):
+    with pytest.raises((TypeError, ValueError, OSError)):
+        Client("https://localhost:1", "run", **settings)
+
+
+def test_a_token_is_not_logged(sender, tmp_path, caplog):
+    with Server() as server, Client(server.url, "run", token=" secret\n", sender=sender) as oona:
+        send(oona, [1])
+        assert oona.flush()
+        assert server.requests[0].headers["authorization"] == "Bearer secret"
+    file = tmp_path / "token"
+    file.write_text("secret\nother")
+    with Server() as server, client(server, sender, token_file=file) as oona:
+        send(oona, [1])
+        until(lambda: oona.stats().failures > 0)
+        file.write_text("right")
+        assert oona.flush()
+        assert server.requests[0].headers["authorization"] == "Bearer right"
+    assert "does not answer" in caplog.text and "secret" not in caplog.text
+
+
+def test_frames_are_kept_if_it_is_not_ingest_that_refuses_them(sender):
+    refusals = iter([(400, {}, {}), (415, {}, {}), (451, {}, {}), problem(400, "coding")])
+
+    def answer(n, request):
+        return next(refusals, None) or ok(n, request)
+
+    with Server(answer) as server, client(server, sender, compress=False) as oona:
+        send(oona, range(3))
+        assert oona.flush(30)
+        assert steps_of(server) == [0, 1, 2]
+        assert len(server.requests) == 5
+        assert oona.stats().frames.rejected == 0

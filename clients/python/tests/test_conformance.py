@@ -1,0 +1,397 @@
+"""The client against the conformance files, schemas/avro/conformance.
+
+Needs NumPy and the standard library. With fastavro, another implementation reads
+and writes the golden frames and events, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import sys
+import threading
+import time
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+SCHEMAS = HERE.parents[3] / "schemas" / "avro"
+FILES = SCHEMAS / "conformance"
+try:
+    import oona_client
+except ImportError:  # without an installation, as `python3 -m unittest` runs it
+    sys.path.insert(0, str(HERE.parents[1] / "src"))
+    import oona_client
+from oona_client import wire
+
+try:
+    import fastavro
+except ImportError:
+    fastavro = None
+    print(f"SKIPPED: {HERE.name} does not compare with fastavro, which is not installed", file=sys.stderr)
+
+
+def read(name: str) -> dict[str, Any]:
+    content = json.loads((FILES / name).read_text(encoding="utf-8"))
+    if content["version"] != 1:
+        raise ValueError(f"{name} has version {content['version']}, and this test reads version 1")
+    return content
+
+
+def number(value: Any) -> float:
+    """Return a value that JSON may not have."""
+    return float(value)  # it knows "NaN", "Infinity" and "-0"
+
+
+def frame_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a frame with their types."""
+    frame = dict(fields)
+    for name in ("producer_epoch", "sequence", "observed_at", "step"):
+        frame[name] = int(frame[name])
+    frame["states"] = bytes(frame["states"])
+    with np.errstate(over="ignore"):
+        frame["metrics"] = [
+            {"name": m["name"], "values": np.array([number(v) for v in m["values"]]).astype(np.float32)} for m in frame["metrics"]
+        ]
+    frame["tensors"] = [
+        {**t, "shape": [int(n) for n in t["shape"]], "data": data_of(t["data"])} for t in frame["tensors"]
+    ]
+    return frame
+
+
+def data_of(data: Any) -> Any:
+    if isinstance(data, str):
+        return base64.b64decode(data)
+    return {**data, "size": int(data["size"]), "sha256": bytes.fromhex(data["sha256"])}
+
+
+INTEGERS = ("seed_id", "sequence", "at", "step", "from_state", "to_state", "session", "epoch", "journal_index",
+            "trigger_position", "trigger_index", "incarnation", "producer_epoch")
+
+
+def event_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an event with their types."""
+    event = {name: int(value) if name in INTEGERS else value for name, value in fields.items()}
+    event["evidence"] = {name: number(value) for name, value in event["evidence"].items()}
+    return event
+
+
+class Frames(unittest.TestCase):
+    """Fields become the bytes of the file."""
+
+    def test_frames(self) -> None:
+        for case in read("frames.json")["frames"]:
+            with self.subTest(case["name"]):
+                self.assertEqual(wire.encode_frame(**frame_of(case["frame"])).hex(), case["avro"])
+
+    def test_frames_that_are_refused(self) -> None:
+        """The client finds the fault itself, or leaves it to ingest. It never sends something else."""
+        found = 0
+        for case in read("frames.json")["refused"]:
+            if "frame" not in case:
+                continue
+            with self.subTest(case["name"]):
+                try:
+                    sent = wire.encode_frame(**frame_of(case["frame"]))
+                except wire.InvalidFrame:
+                    found += 1
+                else:
+                    self.assertEqual(sent.hex(), case["avro"])
+        self.assertGreater(found, 20)
+
+    def test_events(self) -> None:
+        for case in read("events.json")["events"]:
+            if case["schema"] != "seed_event.v2":
+                continue
+            with self.subTest(case["name"]):
+                self.assertEqual(wire.encode_event(**event_of(case["event"])).hex(), case["avro"])
+
+    def test_events_that_are_refused(self) -> None:
+        """As for frames."""
+        found = 0
+        for case in read("events.json")["refused"]:
+            if "event" not in case:
+                continue
+            with self.subTest(case["name"]):
+                try:
+                    sent = wire.encode_event(**event_of(case["event"]))
+                except wire.InvalidFrame:
+                    found += 1
+                else:
+                    self.assertEqual(sent.hex(), case["avro"])
+        self.assertGreater(found, 2)
+
+    def test_every_state(self) -> None:
+        ordinals = {state for case in read("frames.json")["frames"] for state in case["frame"]["states"]}
+        self.assertEqual(ordinals, {int(state) for state in oona_client.State})
+
+
+@unittest.skipIf(fastavro is None, "fastavro is not installed")
+class Fastavro(unittest.TestCase):
+    """An implementation that shares no code with the client writes the same bytes, and reads the same values."""
+
+    def check(self, schema: Any, case: dict[str, Any], native: dict[str, Any]) -> None:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, schema, native)
+        expected = bytes.fromhex(case["avro"])
+        self.assertEqual(out.getvalue().hex(), expected[10:].hex())
+        canonical = fastavro.schema.to_parsing_canonical_form(schema)
+        self.assertEqual(expected[2:10].hex(), fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
+        rest = io.BytesIO(expected[10:])
+        self.assertEqual(repr(fastavro.schemaless_reader(rest, schema, None)), repr(native))
+        self.assertEqual(rest.read(), b"")
+
+    def test_frames(self) -> None:
+        schema = load("seed_metrics.v1")
+        for case in read("frames.json")["frames"]:
+            with self.subTest(case["name"]):
+                frame = frame_of(case["frame"])
+                for metric in frame["metrics"]:
+                    metric["values"] = [float(v) for v in metric["values"]]
+                self.check(schema, case, frame)
+
+    def test_events(self) -> None:
+        for case in read("events.json")["events"]:
+            with self.subTest(case["name"]):
+                self.check(load(case["schema"]), case, event_of(case["event"]))
+
+    def test_containers(self) -> None:
+        golden = {case["name"]: bytes.fromhex(case["avro"]) for case in read("frames.json")["frames"]}
+        schema = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))  # its times are read as dates
+        for case in read("bodies.json")["bodies"]:
+            codec = case["as"].partition("/")[2]
+            if codec not in ("null", "deflate"):  # the others need more packages
+                continue
+            with self.subTest(case["name"]):
+                found = []
+                for frame in fastavro.reader(io.BytesIO(bytes.fromhex(case["bytes"]))):
+                    out = io.BytesIO()
+                    fastavro.schemaless_writer(out, schema, frame)
+                    found.append(out.getvalue())
+                self.assertEqual(found, [golden[part["frame"]][10:] for part in case["made_of"]])
+
+
+def load(name: str) -> Any:
+    """Return a schema without logical types, whose values are integers then."""
+    schema = json.loads((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8"))
+    for field in schema["fields"]:
+        if isinstance(field["type"], dict) and "logicalType" in field["type"]:
+            field["type"] = field["type"]["type"]
+    return fastavro.parse_schema(schema)
+
+
+class Reader:
+    """Reads what of a record identifies it."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.at = body, 0
+
+    def long(self) -> int:
+        n = shift = 0
+        while True:
+            byte = self.body[self.at]
+            self.at += 1
+            n |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return (n >> 1) ^ -(n & 1)
+
+    def text(self) -> None:
+        n = self.long()
+        self.at += n
+
+
+class Record(NamedTuple):
+    """A record as it was sent."""
+
+    step: int  # the number that the test gave it
+    sequence: int
+    seeds: int
+    body: bytes
+
+
+def records_of(body: bytes) -> list[Record]:
+    """Return the records of a body."""
+    header = body[:10]
+    if header not in (wire.FRAME_HEADER, wire.EVENT_HEADER):
+        raise ValueError(f"the body begins with {header.hex()}")
+    found = []
+    for record in body.split(header)[1:]:
+        reader = Reader(record)
+        reader.text()
+        reader.text()
+        if header == wire.FRAME_HEADER:
+            reader.text()
+            reader.text()
+        _, sequence, _, step = (reader.long() for _ in range(4))  # producer_epoch or seed_id, sequence, time, step
+        found.append(Record(step, sequence, reader.long() if header == wire.FRAME_HEADER else 1, record))
+    return found
+
+
+class Request(NamedTuple):
+    """A request, and how it was answered."""
+
+    at: float
+    status: int
+    records: list[Record]
+
+
+class Scripted:
+    """A server that answers by the rules of a behaviour."""
+
+    def __init__(self, rules: list[dict[str, Any]]) -> None:
+        self.rules = rules
+        self.lock = threading.Lock()
+        self.requests: list[Request] = []
+        self.faults: list[str] = []
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = script.answer(self.path, self.headers, body)
+                if answer is None:
+                    self.close_connection = True
+                    return
+                status, headers, text = answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
+        coding = headers.get("Content-Encoding", "")
+        if coding == "gzip":
+            body = gzip.decompress(body)
+        records = records_of(body)
+        with self.lock:
+            if path != ("/v1/frames" if body.startswith(wire.FRAME_HEADER) else "/v1/events"):
+                self.faults.append(f"records are sent to {path}")
+            sent = headers.get("Oona-Sent-At")
+            if sent is not None and abs(int(sent) / 1e6 - time.time()) > 5:
+                self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of sending")
+            rule = self.rule(len(self.requests), records, coding)
+            self.requests.append(Request(time.monotonic(), 0 if "text" in rule else rule.get("status", 0), records))
+        if rule.get("close"):
+            return None
+        return reply(rule, len(records))
+
+    def rule(self, n: int, records: list[Record], coding: str) -> dict[str, Any]:
+        """Return the answer of the first rule that applies, with the index of the record that it is about."""
+        steps, seeds = [record.step for record in records], max(record.seeds for record in records)
+        for rule in self.rules:
+            when = rule.get("when", {})
+            if "before" in when and n >= when["before"] or "has" in when and when["has"] not in steps:
+                continue
+            if "more" in when and len(steps) <= when["more"] or "coded" in when and not coding:
+                continue
+            if "seeds" in when and seeds <= when["seeds"]:
+                continue
+            text = json.dumps(rule["answer"])
+            if "has" in when:
+                text = text.replace('"index"', str(steps.index(when["has"])))
+            return json.loads(text)
+        return {"status": 200}
+
+
+def reply(answer: dict[str, Any], count: int) -> tuple[int, dict[str, str], bytes]:
+    headers = dict(answer.get("headers", {}))
+    status = answer["status"]
+    if "text" in answer:
+        return status, {**headers, "Content-Type": "text/html"}, answer["text"].encode()
+    if problem := answer.get("problem"):
+        text = {**problem, "type": "urn:oona:problem:" + problem["type"], "title": "T", "status": status, "detail": "D"}
+        return status, {**headers, "Content-Type": "application/problem+json"}, json.dumps(text).encode()
+    text = {"accepted": count, **answer.get("json", {})}
+    return status, {**headers, "Content-Type": "application/json"}, json.dumps(text).encode()
+
+
+class Behaviour(unittest.TestCase):
+    """The client does upon each answer what the file says."""
+
+    def test_behaviour(self) -> None:
+        cases = read("behaviour.json")["behaviours"]
+        with ThreadPoolExecutor(8) as pool:
+            for case, faults in zip(cases, pool.map(self.run_case, cases)):
+                with self.subTest(case["name"]):
+                    self.assertEqual(faults, [])
+
+    def run_case(self, case: dict[str, Any]) -> list[str]:
+        """Return what the client did wrong."""
+        server = Scripted(case["server"])
+        kind, count, seeds = case.get("kind", "frames"), case["records"], case.get("seeds", 4)
+        client = oona_client.Client(server.url, "digits", producer="trainer-0", linger=0.2, strict=True, sender="thread")
+        try:
+            for i in range(count):
+                if kind == "frames":
+                    client.frame("enc.1", i, np.arange(seeds), oona_client.State.TRAINING, {"loss": np.zeros(seeds, np.float32)})
+                else:
+                    client.event("enc.1", 3, oona_client.State.TRAINING, oona_client.State.TRAINING, step=i)
+            flushed = client.flush(20)
+            time.sleep(0.1)  # nothing may come after that
+            counts = getattr(client.stats(), kind)
+        finally:
+            client.close(0.1)
+            server.close()
+        faults = server.faults + wrong(case["client"], server.requests)
+        if not flushed:
+            faults.append("the records have not been settled within 20 s")
+        expected = case["client"]
+        for name, n in (("accepted", len(expected["accepted"])), ("rejected", expected.get("rejected", 0)), ("aside", expected.get("aside", 0))):
+            if getattr(counts, name) != n and "readings" not in expected:  # whose parts count
+                faults.append(f"the client says that {getattr(counts, name)} were {name}, and not {n}")
+        return faults
+
+
+def wrong(expected: dict[str, Any], requests: list[Request]) -> list[str]:
+    """Return what is wrong with the requests."""
+    faults = []
+    accepted = [record for request in requests if request.status in (200, 202) for record in request.records]
+    steps = sorted(record.step for record in accepted)
+    if readings := expected.get("readings"):
+        steps = sorted(set(steps))
+        if (n := sum(record.seeds for record in accepted)) != readings:
+            faults.append(f"the server has accepted {n} readings, and not {readings}")
+    if steps != expected["accepted"]:
+        faults.append(f"the server has accepted {steps}, and not {expected['accepted']}, each once")
+    bodies: dict[tuple[int, int], bytes] = {}
+    for request in requests:
+        for record in request.records:
+            if bodies.setdefault((record.step, record.sequence), record.body) != record.body:
+                faults.append(f"record {record.step} was sent again with other bytes")
+    if pause := expected.get("pause"):
+        last = max(i for i, request in enumerate(requests) if request.status not in (200, 202))
+        if (took := requests[last + 1].at - requests[last].at) < pause:
+            faults.append(f"the client has sent again after {took:.3f} s, and not {pause} s")
+    return faults
+
+
+if __name__ == "__main__":
+    unittest.main()

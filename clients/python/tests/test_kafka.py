@@ -1,0 +1,133 @@
+"""The raw topic: on the brokers of OONA_KAFKA, else on the one of `oona demo`."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+import uuid
+
+import numpy as np
+import pytest
+
+from oona_client import Client, InvalidFrame, State
+from oona_client.kafka import TOPIC, address
+
+OONA, INGEST, KAFKA = (os.environ.get(name, "") for name in ("OONA_BINARY", "OONA_INGEST_BINARY", "OONA_KAFKA"))
+PACKAGE = importlib.util.find_spec("confluent_kafka") is not None
+IDS = np.arange(200, dtype=np.int32)
+
+real = pytest.mark.skipif(not (OONA and INGEST and PACKAGE),
+                          reason="SKIPPED: confluent-kafka, OONA_BINARY or OONA_INGEST_BINARY is missing; `make test-client` sets the latter two")
+
+
+@pytest.mark.parametrize(("url", "brokers", "topic"), [
+    ("kafka://a:9092", "a:9092", TOPIC),
+    ("kafka://a:9092,b:9093/", "a:9092,b:9093", TOPIC),
+    ("kafka://a:9092,b:9093/x.telemetry.seed.raw", "a:9092,b:9093", "x.telemetry.seed.raw"),
+])
+def test_an_address_names_brokers_and_a_topic(url, brokers, topic):
+    assert address(url) == (brokers, topic)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"urls": "kafka:"}, {"urls": "kafka://user:secret@a:9092"}, {"urls": ["kafka://a:9092", "http://b"]},
+    {"urls": "http://a", "kafka": {"security.protocol": "SSL"}},
+])
+def test_wrong_settings_are_refused_at_once(wrong):
+    with pytest.raises(ValueError) as failure:
+        Client(**{"run": "run", **wrong})
+    assert "secret" not in str(failure.value)
+
+
+def reads(process, pattern):
+    """Return what a process says, once it says that."""
+    text = ""
+    while not (found := re.search(pattern, text)):
+        line = process.stdout.readline()
+        assert line, text
+        text += line
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+    return found
+
+
+@pytest.fixture(scope="module")
+def installation():
+    """Brokers and the prefix of topics, with an ingest that reads the raw topic."""
+    running = []
+
+    def start(*command):
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return running[-1]
+
+    try:
+        brokers, prefix = KAFKA, f"client-{uuid.uuid4().hex[:8]}"
+        if not KAFKA:
+            ports = [f"--{name}-port=0" for name in ("ingest", "admin", "tensors", "broker")]
+            brokers = reads(start(OONA, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=120s", *ports), r"broker +(\S+)")[1]
+        subprocess.run([OONA, "topics", "apply", f"--brokers={brokers}", f"--prefix={prefix}", "--partitions=4"],
+                       check=True, capture_output=True, text=True, timeout=60)
+        reads(start(INGEST, "--raw", f"--brokers={brokers}", f"--prefix={prefix}", "--listen=127.0.0.1:0", "--admin-address=127.0.0.1:0",
+                    "--instance=trial"), "ingest accepts frames")
+        yield brokers, prefix
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(60)
+
+
+def on_bus(brokers, prefix, run, count):
+    """Return the frames of a run, once there are so many."""
+    end = time.monotonic() + 30
+    while True:
+        done = subprocess.run([OONA, "watch", f"{prefix}.telemetry.seed.metrics", f"--brokers={brokers}", f"--prefix={prefix}",
+                               "--until=now", f"--run={run}", "--json"], check=True, capture_output=True, text=True, timeout=60)
+        frames = [json.loads(line)["frame"] for line in done.stdout.splitlines()]
+        if len(frames) >= count or time.monotonic() > end:
+            return frames
+        time.sleep(0.2)
+
+
+@real
+@pytest.mark.parametrize("sender", ["process", "thread"])
+def test_frames_go_through_the_raw_topic(installation, sender):
+    brokers, prefix = installation
+    run = f"raw-{sender}"
+    with Client(f"kafka://{brokers}/{prefix}.telemetry.seed.raw", run, sender=sender, strict=True) as oona:
+        for step in range(300):
+            oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.full(200, step, np.float32)})
+        assert oona.flush(30)
+        with pytest.raises(InvalidFrame):
+            oona.event("enc.0", 1, State.DORMANT, State.GERMINATED)
+        counts = oona.close().frames
+    assert (counts.handed, counts.accepted) == (300, 300)
+    frames = on_bus(brokers, prefix, run, 300)
+    assert [f["step"] for f in frames] == list(range(300))
+    assert frames[7]["metrics"][0]["values"] == [7] * 200
+
+
+@real
+def test_a_request_above_kafkas_limit_is_split(installation):
+    brokers, prefix = installation
+    with Client(f"kafka://{brokers}/{prefix}.telemetry.seed.raw", "raw-large", strict=True, linger=0.5) as oona:
+        values = np.random.default_rng(1).random((20, 20_000), np.float32)
+        for step in range(20):
+            oona.frame("enc.0", step, np.arange(20_000), State.TRAINING, {"loss": values[step]})
+        assert oona.flush(30)
+    assert sorted(f["step"] for f in on_bus(brokers, prefix, "raw-large", 20)) == list(range(20))
+
+
+@real
+def test_frames_wait_in_the_spool_while_no_broker_answers(installation, tmp_path):
+    brokers, prefix = installation
+    with Client("kafka://127.0.0.1:1", "raw-spool", strict=True, spool=tmp_path, timeout=1.0, close_timeout=3.0) as oona:
+        for step in range(5):
+            oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.zeros(200, np.float32)})
+        counts = oona.close().frames
+    assert (counts.accepted, counts.spooled) == (0, 5)
+    with Client(f"kafka://{brokers}/{prefix}.telemetry.seed.raw", "raw-later", strict=True, spool=tmp_path) as oona:
+        assert sorted(f["step"] for f in on_bus(brokers, prefix, "raw-spool", 5)) == list(range(5))
+        assert oona.stats().recovered == 5

@@ -1,0 +1,72 @@
+"""The hook for PyTorch's modules. Debian has python3-torch; .ci/run does not install it."""
+
+import numpy as np
+import pytest
+from server import Server
+
+from oona_client import Client, State
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+
+def seeds(n=3):
+    torch.manual_seed(1)
+    return torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()) for _ in range(n))
+
+
+def columns(record):
+    return {m["name"]: np.float32(m["values"]) for m in record["metrics"]}
+
+
+def test_what_is_measured():
+    from oona_client.modules import Watch
+
+    modules, batch = seeds(), torch.ones(5, 4)
+    with Server() as server, Client(server.url, "run", strict=True) as oona:
+        watch = Watch(oona, "enc.0", {7: modules[0], 8: modules[1], 9: modules[2]}, lambda: bytes([2, 3, 0]), count_dead=True)
+        outputs = [modules[i](batch) for i in range(2)]  # the third seed is dormant
+        sum(out.pow(2).sum() for out in outputs).backward()
+        assert watch.frame(0, {"improvement": np.ones(3)})
+        assert oona.flush()
+        [record] = server.accepted
+    assert record["seed_ids"] == [7, 8, 9] and record["states"] == bytes([2, 3, 0])
+    found = columns(record)
+    for i in range(2):
+        length = np.sqrt(sum(float(p.grad.pow(2).sum()) for p in modules[i].parameters()))
+        assert found["gradient_norm"][i] == pytest.approx(length, rel=1e-5)
+        assert found["activation_variance"][i] == pytest.approx(float(outputs[i].var(unbiased=False)), rel=1e-5)
+        assert found["dead_fraction"][i] == pytest.approx(float((outputs[i] <= 0).float().mean()))
+        assert found["compute_seconds"][i] > 0
+    for name in ("gradient_norm", "activation_variance", "dead_fraction", "compute_seconds"):
+        assert np.isnan(found[name][2])
+    for i in range(3):
+        length = np.sqrt(sum(float(p.detach().pow(2).sum()) for p in modules[i].parameters()))
+        assert found["weight_norm"][i] == pytest.approx(length, rel=1e-5)
+    np.testing.assert_array_equal(found["improvement"], np.ones(3))
+
+
+def test_only_every_nth_step_is_measured_and_sent():
+    from oona_client.modules import Watch
+
+    modules = seeds()
+    with Server() as server, Client(server.url, "run", strict=True) as oona:
+        watch = Watch(oona, "enc.0", modules, State.TRAINING, every=3)
+        for step in range(7):
+            for module in modules:
+                module(torch.ones(1, 4)).sum().backward()
+            watch.frame(step)
+        assert oona.flush()
+        assert [r["step"] for r in server.accepted] == [0, 3, 6]
+        assert all("activation_variance" in columns(r) for r in server.accepted)
+        watch.close()
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def test_a_step_without_gradients():
+    from oona_client.modules import Watch
+
+    with Server() as server, Client(server.url, "run", strict=True) as oona:
+        Watch(oona, "enc.0", seeds(), State.DORMANT).frame(0)
+        assert oona.flush()
+        found = columns(server.accepted[0])
+    assert np.isnan(found["gradient_norm"]).all() and (found["weight_norm"] > 0).all()

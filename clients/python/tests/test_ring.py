@@ -1,0 +1,47 @@
+"""The ring, against a queue."""
+
+import random
+from collections import deque
+
+import pytest
+
+from oona_client.ring import PAGE, Ring
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_a_queue_with_a_bound(seed):
+    rng = random.Random(seed)
+    writer = Ring.create(2 * PAGE)
+    reader = Ring.open(writer.fd)
+    expected: deque[tuple[int, bytes]] = deque()
+    refused = 0
+    for _ in range(2000):
+        if rng.random() < 0.6:
+            record = (rng.randrange(2), rng.randbytes(rng.choice([0, 1, 7, 8, 9, 100, 1000, 3000])))
+            used = writer.push(*record)
+            assert 0 <= used <= 2 * PAGE
+            if used:
+                expected.append(record)
+            else:
+                refused += 1
+        else:
+            records, position = reader.read()
+            assert records == list(expected)
+            reader.release(position)
+            expected.clear()
+            assert writer.used == 0
+    assert refused > 0
+    reader.fd = -1  # it is the writer's
+    reader.close()
+    writer.close()
+
+
+def test_what_is_read_stays_until_it_is_released():
+    ring = Ring.create(PAGE)
+    assert ring.push(0, b"a" * 3000)
+    assert ring.read()[0] == ring.read()[0] == [(0, b"a" * 3000)]
+    assert not ring.push(0, b"b" * 2000)
+    ring.release(ring.read()[1])
+    assert ring.push(0, b"b" * 500)
+    assert not ring.push(0, b"c" * PAGE)
+    ring.close()

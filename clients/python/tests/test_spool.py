@@ -1,0 +1,340 @@
+"""The spool: what survives, and what is said about what does not."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from server import Server, ok, until
+
+import oona_client.spool as spool_module
+from oona_client import Client, State
+from oona_client.spool import Home
+from oona_client.wire import encode_frame
+
+IDS = np.arange(10)
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+
+
+@pytest.fixture(params=["process", "thread"])
+def sender(request):
+    return request.param
+
+
+def client(url, directory, sender="process", **more):
+    return Client(url, "run", **{"sender": sender, "strict": True, "linger": 0.01, "timeout": 2.0, "spool": directory, **more})
+
+
+def send(to, steps):
+    for step in steps:
+        assert to.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.full(10, step, np.float32)})
+
+
+def steps_of(server):
+    return [record["step"] for record in server.accepted]
+
+
+def nowhere():
+    with Server() as server:
+        return server.url, server.port
+
+
+def test_nothing_is_written_while_ingest_answers(tmp_path, sender):
+    with Server() as server, client(server.url, tmp_path, sender) as oona:
+        send(oona, range(50))
+        assert oona.flush()
+        assert not list(tmp_path.glob("*/*.log"))
+    assert steps_of(server) == list(range(50))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_order_is_kept_through_an_outage(tmp_path, sender):
+    url, port = nowhere()
+    oona = client(url, tmp_path, sender)
+    send(oona, range(20))
+    until(lambda: oona.stats().frames.spooled == 20)
+    send(oona, range(20, 40))
+    until(lambda: oona.stats().frames.spooled == 40)
+    assert oona.stats().spool_bytes > 0
+    with Server(port=port) as server:
+        send(oona, range(40, 60))
+        assert oona.flush()
+        send(oona, range(60, 70))
+        counts = oona.close().frames
+    assert steps_of(server) == list(range(70))
+    assert (counts.accepted, counts.spooled, counts.lost) == (70, 0, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_client_sends_what_was_left(tmp_path, sender):
+    url, port = nowhere()
+    oona = client(url, tmp_path, sender)
+    send(oona, range(30))
+    oona.event("enc.0", 1, State.DORMANT, State.GERMINATED)
+    stats = oona.close(timeout=0.5)
+    assert (stats.frames.spooled, stats.frames.lost, stats.events.spooled) == (30, 0, 1)
+    with Server(port=port) as server, client(url, tmp_path, sender) as following:
+        until(lambda: following.stats().recovered == 31)
+        assert following.stats().frames.handed == 0
+        assert sorted(steps_of(server)) == [0, *range(30)]
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[3])
+import numpy as np
+from oona_client import Client
+oona = Client(sys.argv[1], "run", spool=sys.argv[2], linger=0.01, strict=True)
+for step in range(40):
+    oona.frame("enc.0", step, np.arange(10), 2, {"loss": np.zeros(10)})
+while oona.stats().frames.spooled < 40:
+    time.sleep(0.01)
+print(oona.stats().sender_pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_kill_9_of_the_training_and_of_the_sender(tmp_path):
+    url, port = nowhere()
+    with subprocess.Popen([sys.executable, "-c", KILLED, url, str(tmp_path), str(SOURCE)], stdout=subprocess.PIPE, text=True) as training:
+        pid = int(training.stdout.readline())
+        os.kill(pid, signal.SIGKILL)
+        training.kill()
+    with Server(port=port) as server, client(url, tmp_path) as oona:
+        until(lambda: oona.stats().recovered == 40)
+        assert steps_of(server) == list(range(40))
+
+
+def test_a_sender_that_is_killed_is_replaced(tmp_path, caplog):
+    url, port = nowhere()
+    oona = client(url, tmp_path)
+    send(oona, range(20))
+    until(lambda: oona.stats().frames.spooled == 20)
+    os.kill(oona.stats().sender_pid, signal.SIGKILL)
+    send(oona, range(20, 40))
+    with Server(port=port) as server:
+        until(lambda: len(server.accepted) >= 40)
+        counts = oona.close().frames
+    assert steps_of(server) == list(range(40))
+    assert (counts.accepted, counts.lost) == (40, 0)
+    assert any("died" in r.message for r in caplog.records)
+
+
+def test_a_directory_in_use_is_left_alone(tmp_path):
+    url, port = nowhere()
+    first = client(url, tmp_path, producer="first")
+    send(first, range(10))
+    until(lambda: first.stats().frames.spooled == 10)
+    second = client(url, tmp_path, producer="second")
+    send(second, range(10, 20))
+    until(lambda: second.stats().frames.spooled == 10)
+    with Server(port=port) as server:
+        assert first.flush() and second.flush()
+        assert sorted(steps_of(server)) == list(range(20))
+        assert second.close().recovered == first.close().recovered == 0
+
+
+def test_an_answer_that_comes_after_the_spill_counts_once(tmp_path, sender, monkeypatch):
+    go = threading.Event()
+
+    def script(n, request):
+        go.wait(10)
+        return ok(n, request)
+
+    with Server(script) as server:
+        oona = client(server.url, tmp_path, sender, timeout=20.0)
+        send(oona, range(5))
+        until(lambda: oona.stats().frames.spooled == 5)  # it has waited for a second
+        go.set()
+        send(oona, range(5, 10))
+        counts = oona.close().frames
+    assert steps_of(server) == list(range(10))
+    assert (counts.handed, counts.accepted, counts.spooled, counts.lost) == (10, 10, 0, 0)
+
+
+# The files themselves.
+
+
+class Said(list):
+    def __call__(self, level, kind, message):
+        self.append(kind)
+
+
+def record(step):
+    return encode_frame(run_id="r", layer_id="l", producer_id="p", producer_epoch=1, sequence=step, observed_at=1, step=step,
+                        seed_ids=IDS, states=bytes(10), metrics={"loss": np.full(10, step, np.float32)})
+
+
+RECORDS = [record(step) for step in range(6)]
+
+
+def home(root, name="me", **more):
+    said = Said()
+    return Home.own(root, name, said, **{"limit": 1 << 20, "oldest": True, **more}), said
+
+
+def filled(root, records=RECORDS):
+    h, _ = home(root)
+    assert len(h.frames.append(records)) == len(records)
+    h.leave()
+    [path] = root.glob("me/frames-*.log")
+    return path
+
+
+def contents(root):
+    h, _ = home(root)
+    records = []
+    while not h.frames.empty:
+        some, end = h.frames.read(1 << 20, 100)
+        records += some
+        h.frames.commit(end)
+    corrupt = h.corrupt.count
+    h.leave()
+    return records, corrupt
+
+
+def test_it_can_be_cut_at_every_byte(tmp_path):
+    path = filled(tmp_path, RECORDS[:3])
+    data = path.read_bytes()
+    size = (len(data) - 16) // 3
+    for cut in range(len(data)):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+        path.write_bytes(data[:cut])
+        records, _ = contents(tmp_path)
+        assert records == RECORDS[:max(0, cut - 16) // size]
+
+
+def test_every_byte_can_be_wrong(tmp_path):
+    path = filled(tmp_path)
+    data = path.read_bytes()
+    size = (len(data) - 16) // len(RECORDS)
+    for at in range(16, len(data)):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1:])
+        records, corrupt = contents(tmp_path)
+        broken = (at - 16) // size
+        assert records == RECORDS[:broken] + RECORDS[broken + 1:]
+        assert corrupt == 1
+        assert len(list(path.parent.glob("*.corrupt-*"))) == 1
+
+
+def test_a_tail_of_zeros_is_cut(tmp_path):
+    path = filled(tmp_path)
+    path.write_bytes(path.read_bytes() + bytes(5000))
+    assert contents(tmp_path) == (RECORDS, 0)
+
+
+def test_what_is_committed_is_not_read_again(tmp_path):
+    h, _ = home(tmp_path)
+    h.frames.append(RECORDS)
+    records, end = h.frames.read(1 << 20, 4)
+    h.frames.commit(end)
+    h.leave()
+    assert (records, contents(tmp_path)[0]) == (RECORDS[:4], RECORDS[4:])
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "fsync", "open"])
+@pytest.mark.parametrize("at", range(4))
+def test_every_call_may_fail(tmp_path, monkeypatch, call, at):
+    """What append has confirmed is read, whatever fails; what it has not may be tried again."""
+    h, said = home(tmp_path)
+    calls, real = [], getattr(os, call)
+
+    def fails(*args, **more):
+        calls.append(1)
+        if len(calls) == at + 1:
+            raise OSError(errno.EIO, "I/O error")
+        return real(*args, **more)
+
+    monkeypatch.setattr(spool_module.os, call, fails)
+    confirmed = []
+    for one in RECORDS:
+        if h.frames.append([one]):
+            confirmed.append(one)
+    monkeypatch.setattr(spool_module.os, call, real)
+    assert len(confirmed) >= len(RECORDS) - 1
+    if len(confirmed) < len(RECORDS):
+        assert said == ["spool-failed"]
+    h.frames.close()
+    os.close(h._lock)
+    read, _ = contents(tmp_path)
+    assert [r for r in read if r in confirmed] == confirmed
+
+
+def test_a_full_spool_drops_the_oldest_or_takes_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
+    h, _ = home(tmp_path, "oldest", limit=10 * len(RECORDS[0]))
+    many = [record(step) for step in range(100)]
+    assert len(h.frames.append(many)) == 100
+    kept, _ = h.frames.read(1 << 20, 1000)
+    assert kept == many[-len(kept):] and 4 < len(kept) < 10
+    assert h.frames.lost() == 100 - len(kept) and h.used <= h.limit
+    h, said = home(tmp_path, "newest", limit=10 * len(RECORDS[0]), oldest=False)
+    written = len(h.frames.append(many))
+    assert h.frames.read(1 << 20, 1000)[0] == many[:written] and 4 < written < 10
+    assert said == ["spool-full"]
+
+
+def test_a_segment_whose_sync_failed_is_not_appended_to(tmp_path, monkeypatch):
+    h, _ = home(tmp_path)
+    h.frames.append(RECORDS[:1])
+    monkeypatch.setattr(spool_module, "_sync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    assert h.frames.append(RECORDS[1:2]) == []
+    monkeypatch.undo()
+    assert len(h.frames.append(RECORDS[1:3])) == 2
+    assert len(list(tmp_path.glob("me/*.log"))) == 2
+    assert h.frames.read(1 << 20, 10)[0] == RECORDS[:3]
+
+
+def test_a_small_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "HEADROOM", 1 << 60)
+    h, said = home(tmp_path)
+    assert h.frames.append(RECORDS) == [] and said == ["spool-full"]
+
+
+def test_append_returns_once_the_disk_has_the_records(tmp_path, monkeypatch):
+    h, _ = home(tmp_path)
+    calls = []
+    for name in ("pwrite", "fdatasync", "fsync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(spool_module.os, name, lambda *args, name=name, real=real: calls.append(name) or real(*args))
+    h.frames.append(RECORDS[:2])
+    assert calls == ["pwrite", "fsync", "pwrite", "fdatasync"]  # head, directory, records
+    calls.clear()
+    h.frames.append(RECORDS[2:])
+    assert calls == ["pwrite", "fdatasync"]  # one for all
+
+
+def test_what_is_being_sent_is_not_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
+    h, _ = home(tmp_path, limit=24 * len(RECORDS[0]))
+    ends = h.frames.append([record(step) for step in range(12)])
+    h.frames.skip(ends[0])
+    assert h.frames.give_up()
+    kept, _ = h.frames.read(1 << 20, 100)
+    assert [RECORDS[1]] == kept[:1] and RECORDS[0] not in kept and h.frames.lost() == 12 - 1 - len(kept)
+
+
+def test_a_full_spool_gives_up_the_oldest_and_counts_them(tmp_path, sender):
+    url, port = nowhere()
+    oona = client(url, tmp_path, sender, spool_bytes=1 << 20)
+    ids, values = np.arange(10_000), np.random.default_rng(1).random(10_000, np.float32)
+    for step in range(100):  # 6 MB
+        oona.frame("enc.0", step, ids, State.TRAINING, {"loss": values})
+        until(lambda: (c := oona.stats().frames).waiting == 0 or c.dropped > 0)
+    until(lambda: oona.stats().frames.dropped > 50)
+    assert oona.stats().spool_bytes <= 1 << 20
+    with Server(port=port) as server:
+        counts = oona.close().frames
+    assert (counts.handed, counts.accepted, counts.lost) == (100, 100 - counts.dropped, 0)
+    assert steps_of(server)[-1] == 99
+    assert sorted(set(steps_of(server))) == steps_of(server)

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/schemas/registry"
+)
+
+// schemaRegistry opens the schema registry, or returns nil if none is configured. If the
+// registry refuses the credentials, or something else answers at its URL, an operator must
+// act. If it is away, ingest starts: frames that need it wait.
+func (c *config) schemaRegistry(ctx context.Context, w *worker.Worker) (*registry.Registry, error) {
+	if !c.Registry.Given() {
+		return nil, nil
+	}
+	r, err := registry.Open(c.Registry, w.Registry, w.Logger)
+	if err != nil {
+		return nil, err
+	}
+	err = r.Probe(ctx)
+	switch {
+	case errors.Is(err, registry.ErrCredentials), errors.Is(err, registry.ErrNoRegistry):
+		return nil, fmt.Errorf("--registry-url: %w", err)
+	case err != nil:
+		w.Logger.Warn("the schema registry gives no answer; frames with its framing wait until it does, unless the cache file has their schemas", "err", err)
+	}
+	return r, nil
+}

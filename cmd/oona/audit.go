@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/audit"
+)
+
+type auditCommand struct {
+	Bus    kafka.Config `embed:"" group:"Bus"`
+	Prefix string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
+
+	OfRun   oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Only seeds of this run."`
+	Layer   oona.LayerID `env:"-" placeholder:"ID" help:"Only seeds of this layer."`
+	Seed    *oona.SeedID `env:"-" placeholder:"N" help:"Only the seed with this number."`
+	From    bound        `env:"-" placeholder:"TIME" help:"Only events from this time on: a time such as 2026-11-27T18:00:00Z, or a duration ago such as 2h. What happened before is then not missed."`
+	Until   bound        `env:"-" placeholder:"TIME" help:"Only events before this time."`
+	Flagged bool         `env:"-" help:"Print only seeds of which something is flagged."`
+	JSON    bool         `name:"json" env:"-" help:"Print one JSON object per seed, and at last one with the sums."`
+}
+
+func defaultAudit() auditCommand { return auditCommand{Prefix: oona.DefaultPrefix} }
+
+// Validate is called by kong when flags, environment and file have been read.
+func (c *auditCommand) Validate() error {
+	for _, b := range []struct {
+		flag  string
+		bound bound
+	}{{"--from", c.From}, {"--until", c.Until}} {
+		if _, timed := b.bound.time(time.Now()); !timed && b.bound.text != "" {
+			return &oona.FieldError{Field: b.flag, Reason: fmt.Sprintf("is %s; give a time such as 2026-11-27T18:00:00Z, or a duration ago such as 2h, as it is compared with the times of events", b.bound.text)}
+		}
+	}
+	if c.Seed != nil && *c.Seed < 0 {
+		return &oona.FieldError{Field: "--seed", Reason: fmt.Sprintf("is %d; seeds are numbered from 0", *c.Seed)}
+	}
+	return nil
+}
+
+// errFlagged sets the exit status if something is wrong with the events.
+var errFlagged = errors.New("something is wrong with the events")
+
+func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger) error {
+	topics, err := oona.NewTopics(c.Prefix)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	o := audit.Options{Topics: topics, Run: c.OfRun, Layer: c.Layer, Seed: oona.AnySeed}
+	if c.Seed != nil {
+		o.Seed = *c.Seed
+	}
+	o.From, _ = c.From.time(now)
+	o.Until, _ = c.Until.time(now)
+	show := printLife
+	if c.JSON {
+		show = encodeLife
+	}
+	found, err := audit.Run(ctx, kafka.New(c.Bus, logger), o, func(l *audit.Life) error {
+		if c.Flagged && !l.Flagged() {
+			return nil
+		}
+		return show(to.out, l)
+	})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = json.NewEncoder(to.out).Encode(found)
+	} else {
+		err = printSummary(to.out, found)
+	}
+	if err == nil && found.Flagged() {
+		err = errFlagged
+	}
+	return err
+}
+
+// printLife writes a life as lines for people.
+func printLife(w io.Writer, l *audit.Life) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "run %s, layer %s, seed %d\n", l.Run, l.Layer, l.Seed)
+	for _, e := range l.Events {
+		for _, f := range e.Faults {
+			fmt.Fprintf(&b, "       ! %s: %s\n", f.Kind, f.Detail)
+		}
+		fmt.Fprintf(&b, "  %4d  %s  step %d  %s -> %s", e.Sequence, e.At.Time().Format("2006-01-02T15:04:05.000Z"), e.Step, e.From, e.To)
+		if e.Mark != oona.EventNormal {
+			fmt.Fprintf(&b, "  %s", e.Mark)
+		}
+		if e.Reason != "" {
+			fmt.Fprintf(&b, "  %s", printable(e.Reason))
+		}
+		if e.Repeats > 0 {
+			fmt.Fprintf(&b, "  (repeats: %d)", e.Repeats)
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// printable returns a text of a client, in quotes if it has something that terminals interpret.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+func printSummary(w io.Writer, s *audit.Summary) error {
+	var b strings.Builder
+	for _, f := range s.Other {
+		fmt.Fprintf(&b, "! %s: %s\n", f.Kind, printable(f.Detail))
+	}
+	if s.Deleted {
+		b.WriteString("The topics no longer have their first records, so gaps may be what was deleted.\n")
+	}
+	fmt.Fprintf(&b, "%d events of %d seeds, repeats: %d, flagged:", s.Events, s.Seeds, s.Repeats)
+	if !s.Flagged() {
+		b.WriteString(" none")
+	}
+	for i, kind := range slices.Sorted(maps.Keys(s.Faults)) {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, " %s %d", kind, s.Faults[kind])
+	}
+	b.WriteByte('\n')
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// encodedLife and encodedEvent are the JSON form of a life. Names of events are those of
+// seed_event.v2.avsc.
+type (
+	encodedLife struct {
+		Run    oona.RunID     `json:"run_id"`
+		Layer  oona.LayerID   `json:"layer_id"`
+		Seed   oona.SeedID    `json:"seed_id"`
+		Events []encodedEvent `json:"events"`
+	}
+	encodedEvent struct {
+		Sequence  int64         `json:"sequence"`
+		At        time.Time     `json:"at"`
+		Step      int64         `json:"step"`
+		From      string        `json:"from_state"`
+		To        string        `json:"to_state"`
+		Reason    string        `json:"reason,omitempty"`
+		Mark      string        `json:"mark,omitempty"` // unless it is NORMAL
+		Blueprint string        `json:"blueprint_id,omitempty"`
+		Command   string        `json:"command_id,omitempty"`
+		Actor     string        `json:"actor,omitempty"`
+		Trigger   int64         `json:"trigger_position,omitempty"`
+		Topic     string        `json:"topic"`
+		Partition int32         `json:"partition"`
+		Offset    int64         `json:"offset"`
+		Repeats   int           `json:"repeats,omitempty"`
+		Faults    []audit.Fault `json:"faults,omitempty"`
+	}
+)
+
+func encodeLife(w io.Writer, l *audit.Life) error {
+	out := encodedLife{Run: l.Run, Layer: l.Layer, Seed: l.Seed}
+	for _, e := range l.Events {
+		one := encodedEvent{
+			Sequence: e.Sequence, At: e.At.Time(), Step: e.Step, From: e.From.String(), To: e.To.String(), Reason: e.Reason,
+			Blueprint: e.Blueprint, Command: e.Command, Actor: e.Actor, Trigger: e.TriggerPosition,
+			Topic: e.Record.Topic, Partition: e.Record.Partition, Offset: e.Record.Offset, Repeats: e.Repeats, Faults: e.Faults,
+		}
+		if e.Mark != oona.EventNormal {
+			one.Mark = e.Mark.String()
+		}
+		out.Events = append(out.Events, one)
+	}
+	return json.NewEncoder(w).Encode(out)
+}

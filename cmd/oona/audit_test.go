@@ -1,0 +1,140 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// TestAudit: lives are printed in order, what is wrong is flagged, and the exit status says
+// whether anything is.
+func TestAudit(t *testing.T) {
+	w := newWatched(t)
+	audited := func(args ...string) (int, string, string) {
+		return run(t, append([]string{"audit", "--brokers", w.brokers}, args...)...)
+	}
+	if status, _, messages := audited(); status != exitFailed || !strings.Contains(messages, "oona topics apply") {
+		t.Errorf("without topics: status %d, %s", status, messages)
+	}
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	write := func(seed oona.SeedID, sequence int64, from, to oona.State, reason string) {
+		t.Helper()
+		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: seed, Sequence: sequence, At: 1_790_000_000_000_000 + oona.Micros(sequence)*1_000_000, Step: 10 * sequence, From: from, To: to, Reason: reason}
+		msg := bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Partition: bus.Hash([]byte(e.Run)), Hashed: true})
+		if err := w.publisher.Publish(t.Context(), w.topics.Event(&e), msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1, 1, oona.Germinated, oona.Training, "gradients reach it")
+	write(1, 0, oona.Dormant, oona.Germinated, "a plateau")
+	write(1, 0, oona.Dormant, oona.Germinated, "a plateau")
+	if status, out, messages := audited(); status != 0 || messages != "" || !strings.Contains(out, "flagged: none") {
+		t.Errorf("a good life: status %d, %s%s", status, out, messages)
+	}
+	write(2, 0, oona.Dormant, oona.Germinated, "a plateau")
+	write(2, 2, oona.Training, oona.Culled, "\x1b[2Jno\ngain")
+	write(2, 3, oona.Culled, oona.Training, "")
+	status, out, messages := audited()
+	if status != exitFailed || messages == "" {
+		t.Errorf("status %d, %s", status, messages)
+	}
+	golden(t, "audit-lives.txt", out)
+	if _, out, _ := audited("--flagged"); strings.Contains(out, "seed 1\n") || !strings.Contains(out, "seed 2\n") {
+		t.Errorf("of those that are flagged: %s", out)
+	}
+	if status, out, _ := audited("--run=digits", "--layer=enc.0", "--seed=1", "--from=2026-09-21T14:13:21Z"); status != 0 || strings.Count(out, " -> ") != 1 {
+		t.Errorf("of a seed and a time: status %d, %s", status, out)
+	}
+
+	status, out, _ = audited("--json")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if status != exitFailed || len(lines) != 3 {
+		t.Fatalf("status %d, %s", status, out)
+	}
+	var life struct {
+		Seed   oona.SeedID `json:"seed_id"`
+		Events []struct {
+			Sequence int64
+			To       string `json:"to_state"`
+			Topic    string
+			Faults   []struct{ Kind string }
+		}
+	}
+	var sums struct {
+		Seeds, Events, Repeats int
+		Faults                 map[string]int
+	}
+	if err := json.Unmarshal([]byte(lines[1]), &life); err != nil || life.Seed != 2 || len(life.Events) != 3 || life.Events[1].To != "CULLED" || life.Events[1].Topic != w.topics.Culled || life.Events[1].Faults[0].Kind != "gap" {
+		t.Errorf("%+v (%v)", life, err)
+	}
+	if err := json.Unmarshal([]byte(lines[2]), &sums); err != nil || sums.Seeds != 2 || sums.Events != 5 || sums.Repeats != 1 || len(sums.Faults) != 2 {
+		t.Errorf("%+v (%v)", sums, err)
+	}
+	for _, args := range [][]string{{"--from=offset:3"}, {"--until=beginning"}, {"--seed=-1"}} {
+		if status, _, _ := audited(args...); status != exitUsage {
+			t.Errorf("%q: status %d", args, status)
+		}
+	}
+}
+
+// TestWatchEvents: the addresses of events can be followed.
+func TestWatchEvents(t *testing.T) {
+	w := newWatched(t)
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range oona.SeedID(3) {
+		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: seed, At: 1_790_000_000_000_000, From: oona.Training, To: oona.Culled}
+		w.publish(w.topics.Culled, avro.AppendEvent(nil, &e), withKey, string(oona.SeedKey(e.Run, e.Layer, e.Seed)))
+	}
+	lines := w.watch("kasmina/events/seed/culled", "3")
+	var shown struct {
+		Address string
+		Event   struct {
+			Seed oona.SeedID `json:"seed_id"`
+			To   string      `json:"to_state"`
+		}
+	}
+	if err := json.Unmarshal([]byte(lines[2]), &shown); err != nil || shown.Address != "kasmina/events/seed/culled" || shown.Event.Seed != 2 || shown.Event.To != "CULLED" {
+		t.Errorf("%s (%v)", lines[2], err)
+	}
+	if lines := w.watch("kasmina/events/seed/culled", "1", "--run=digits", "--layer=enc.0"); len(lines) != 1 {
+		t.Errorf("%q", lines)
+	}
+}
+
+// TestReplayEventTopics: events can be replayed by their addresses.
+func TestReplayEventTopics(t *testing.T) {
+	w := newWatched(t)
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range oona.SeedID(3) {
+		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: seed, At: 1_790_000_000_000_000, From: oona.Training, To: oona.Culled}
+		w.publish(w.topics.Culled, avro.AppendEvent(nil, &e), withKey, string(oona.SeedKey(e.Run, e.Layer, e.Seed)))
+	}
+	for _, form := range []string{"--parquet", "--avro"} {
+		dir := filepath.Join(t.TempDir(), "out")
+		if status, out, messages := run(t, "replay", "--brokers", w.brokers, form, dir, "--seed=1", "--seed=2", "kasmina/events/seed/culled"); status != 0 {
+			t.Fatalf("%s: status %d, %s%s", form, status, out, messages)
+		}
+		if status, out, messages := run(t, "replay", "verify", "--brokers", w.brokers, dir); status != 0 {
+			t.Errorf("%s: status %d, %s%s", form, status, out, messages)
+		}
+	}
+	status, out, messages := run(t, "replay", "--brokers", w.brokers, "--lines", "kasmina/events/seed/culled", "kasmina.events.seed.grafted")
+	if status != 0 || strings.Count(out, `"to_state":"CULLED"`) != 3 {
+		t.Errorf("lines: status %d, %s%s", status, out, messages)
+	}
+	if status, _, _ := run(t, "replay", "--brokers", w.brokers, "--to-topic", "kasmina.events.seed.culled", "kasmina.events.seed.grafted"); status != exitFailed {
+		t.Errorf("to one of Oona's topics: status %d", status)
+	}
+}

@@ -1,0 +1,49 @@
+package forward
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona/spool"
+)
+
+func (f *Forwarder) register(registerer prometheus.Registerer) error {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_ingest_spool_" + name, Help: help})
+	}
+	f.spooledFrames = counter("frames_total", "Frames and events that were put into the spool, as the bus did not take them or earlier ones of their run were waiting.")
+	f.sentFrames = counter("sent_frames_total", "Frames and events of the spool that the bus has acknowledged.")
+	f.setAside = counter("set_aside_total", "Records of the spool that can never be sent. They are kept in files quarantine-record-... of its directory.")
+	of := func(name, help string, value func(spool.Stats) int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "oona_ingest_spool_" + name, Help: help},
+			func() float64 { return float64(value(f.spool.Stats())) })
+	}
+	since := func(name, help string, value func(spool.Stats) int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "oona_ingest_spool_" + name, Help: help},
+			func() float64 { return float64(value(f.spool.Stats())) })
+	}
+	var errs error
+	for _, c := range []prometheus.Collector{
+		f.spooledFrames, f.sentFrames, f.setAside,
+		of("records", "Requests in the spool that wait to be sent.", func(s spool.Stats) int64 { return s.Records }),
+		of("bytes", "Size of the spool's files.", func(s spool.Stats) int64 { return s.Bytes }),
+		of("max_bytes", "Greatest size of the spool's files (--spool-bytes). Above it, requests get 503 while the bus is away.", func(s spool.Stats) int64 { return s.MaxBytes }),
+		since("refused_total", "Requests for which the spool had no room.", func(s spool.Stats) int64 { return s.Refused }),
+		since("write_failures_total", "Requests that could not be written to the spool.", func(s spool.Stats) int64 { return s.Failed }),
+		since("lost_records_total", "Requests in damaged parts of the spool's files. The bytes are kept in files quarantine-... of its directory.", func(s spool.Stats) int64 { return s.Lost }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "oona_ingest_spool_oldest_seconds", Help: "How long the oldest frames or events of the spool have been waiting; 0 if it is empty."}, f.age),
+	} {
+		errs = errors.Join(errs, registerer.Register(c))
+	}
+	return errs
+}
+
+// age returns how long the record that is being sent has been in the spool, in seconds.
+func (f *Forwarder) age() float64 {
+	if at := f.oldest.Load(); at != 0 {
+		return max(0, time.Since(time.UnixMicro(at)).Seconds())
+	}
+	return 0
+}

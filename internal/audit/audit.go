@@ -1,0 +1,275 @@
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// Log reads topics. A bus.Bus is one.
+type Log interface {
+	Extents(ctx context.Context, topics ...string) (map[string][]bus.Extent, error)
+	Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error
+}
+
+// Options say which events are audited.
+type Options struct {
+	Topics      oona.Topics
+	Run         oona.RunID   // empty: all
+	Layer       oona.LayerID // empty: all
+	Seed        oona.SeedID  // AnySeed: all
+	From, Until oona.Micros  // of the times of events; 0: no bound. Until is not included
+	Memory      int          // bytes of events that are kept at a time; 0: DefaultMemory
+}
+
+// DefaultMemory keeps about a million events.
+const DefaultMemory = 256 << 20
+
+// Summary is what was found.
+type Summary struct {
+	Seeds   int          `json:"seeds"`
+	Events  int          `json:"events"`  // with different contents
+	Repeats int          `json:"repeats"` // further records with the same contents
+	Faults  map[Kind]int `json:"faults"`
+	Other   []Fault      `json:"other,omitempty"` // those that are not in a life, at most mostOther
+	Deleted bool         `json:"deleted"`         // a topic no longer has its first records
+	writers map[oona.RunID]writer
+}
+
+// mostOther bounds Summary.Other. Faults beyond it are counted.
+const mostOther = 1000
+
+// writer says who has written the events of a run.
+type writer struct{ control, trainer bool }
+
+// Flagged reports whether anything is wrong.
+func (s *Summary) Flagged() bool { return len(s.Faults) > 0 }
+
+func (s *Summary) other(f Fault) {
+	s.Faults[f.Kind]++
+	if len(s.Other) < mostOther {
+		s.Other = append(s.Other, f)
+	}
+}
+
+// Run audits what the topics hold now. It calls each with the life of each seed. Lives that
+// are read together are sorted by run, layer and seed.
+func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summary, error) {
+	if o.Memory == 0 {
+		o.Memory = DefaultMemory
+	}
+	a := &audit{Options: o, log: log, each: each, summary: Summary{Faults: make(map[Kind]int), writers: make(map[oona.RunID]writer)}}
+	var err error
+	if a.extents, err = log.Extents(ctx, o.Topics.Events()...); err != nil {
+		return nil, fmt.Errorf("read the topics of events: %w", err)
+	}
+	for _, partitions := range a.extents {
+		for _, e := range partitions {
+			a.summary.Deleted = a.summary.Deleted || e.Start > 0
+		}
+	}
+	parts := a.estimate()
+	for remainder := range parts {
+		if err := a.seeds(ctx, parts, remainder); err != nil {
+			return nil, err
+		}
+	}
+	for _, run := range slices.Sorted(maps.Keys(a.summary.writers)) {
+		if w := a.summary.writers[run]; w.control && w.trainer {
+			a.summary.other(Fault{Writers, fmt.Sprintf("run %s has events of the control plane and of a trainer; a run has one writer", run)})
+		}
+	}
+	return &a.summary, nil
+}
+
+type audit struct {
+	Options
+	log     Log
+	each    func(*Life) error
+	extents map[string][]bus.Extent
+	summary Summary
+}
+
+// typicalPayload is about the size of an encoded event.
+const typicalPayload = 128
+
+// estimate returns into how many parts the seeds are probably to be divided.
+func (a *audit) estimate() int32 {
+	if a.Run != "" || a.Layer != "" || a.Seed != oona.AnySeed || a.From != 0 || a.Until != 0 {
+		return 1
+	}
+	var records int64
+	for _, partitions := range a.extents {
+		for _, e := range partitions {
+			records += e.End - e.Start
+		}
+	}
+	parts := int32(1)
+	for parts < mostParts && records*(recordOverhead+typicalPayload) > int64(parts)*int64(a.Memory) {
+		parts *= 2
+	}
+	return parts
+}
+
+// mostParts bounds into how many parts the seeds are divided.
+const mostParts = 1 << 20
+
+// errMemory means that a part of the seeds has too many events to be kept.
+var errMemory = errors.New("the events of a seed take too much memory")
+
+// seeds audits those seeds whose hash has a remainder. If they are too many for the memory,
+// it divides them.
+func (a *audit) seeds(ctx context.Context, parts, remainder int32) error {
+	p := &part{audit: a, parts: parts, remainder: remainder, lives: make(map[string][]stored), writers: make(map[oona.RunID]writer)}
+	err := p.read(ctx)
+	switch {
+	case errors.Is(err, errMemory) && parts < mostParts:
+		if err := a.seeds(ctx, 2*parts, remainder); err != nil {
+			return err
+		}
+		return a.seeds(ctx, 2*parts, remainder+parts)
+	case err != nil:
+		return err
+	}
+	return p.end()
+}
+
+// part has the records of a part of the seeds.
+type part struct {
+	*audit
+	parts, remainder int32
+
+	lives      map[string][]stored // by the key of the seed
+	bytes      int
+	writers    map[oona.RunID]writer
+	unreadable []Fault
+}
+
+func (p *part) read(ctx context.Context) error {
+	for _, topic := range p.Topics.Events() {
+		for partition, held := range p.extents[topic] {
+			r := bus.Range{Partition: int32(partition), From: held.Start, End: held.End}
+			if err := p.log.Read(ctx, topic, r, p.take); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recordOverhead is about how much memory a record takes besides its payload.
+const recordOverhead = 160
+
+func (p *part) take(msg *message.Message) error {
+	at, err := bus.PositionOf(msg)
+	if err != nil {
+		return err
+	}
+	if p.parts > 1 && bus.Hash(at.Key)%p.parts != p.remainder {
+		return nil
+	}
+	// Most records need not be decoded to know that they are not asked for.
+	run, layer, seed, err := oona.ParseSeedKey(at.Key)
+	if err == nil && !p.asked(run, layer, seed) {
+		return nil
+	}
+	var e oona.SeedEvent
+	rest, err := avro.DecodeEvent(msg.Payload, &e)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the event", len(rest))
+	}
+	if err == nil {
+		err = e.Validate()
+	}
+	if err != nil {
+		if p.bytes += recordOverhead; p.bytes > p.Memory {
+			return errMemory
+		}
+		p.unreadable = append(p.unreadable, Fault{Unreadable, fmt.Sprintf("offset %d of %s/%d is not an event: %v", at.Offset, at.Topic, at.Partition, err)})
+		return nil
+	}
+	if !p.asked(e.Run, e.Layer, e.Seed) || p.From > 0 && e.At < p.From || p.Until > 0 && e.At >= p.Until {
+		return nil
+	}
+	return p.keep(&e, at, msg.Payload)
+}
+
+func (p *part) asked(run oona.RunID, layer oona.LayerID, seed oona.SeedID) bool {
+	return (p.Run == "" || run == p.Run) && (p.Layer == "" || layer == p.Layer) && (p.Seed == oona.AnySeed || seed == p.Seed)
+}
+
+func (p *part) keep(e *oona.SeedEvent, at bus.Position, payload []byte) error {
+	if p.bytes += len(payload) + recordOverhead; p.bytes > p.Memory {
+		return fmt.Errorf("%w: run %s, layer %s, seed %d; audit a shorter time (--from, --until)", errMemory, e.Run, e.Layer, e.Seed)
+	}
+	w := p.writers[e.Run]
+	w.control, w.trainer = w.control || e.TriggerPosition != 0, w.trainer || e.TriggerPosition == 0
+	p.writers[e.Run] = w
+	key := oona.SeedKey(e.Run, e.Layer, e.Seed)
+	r := stored{payload: bytes.Clone(payload), at: at, sequence: e.Sequence, fault: p.misplaced(e, at, key)}
+	r.at.Key, r.at.Consumer = nil, nil
+	p.lives[string(key)] = append(p.lives[string(key)], r)
+	return nil
+}
+
+// misplaced says why a record is not where its event belongs, or "".
+func (p *part) misplaced(e *oona.SeedEvent, at bus.Position, key []byte) string {
+	topic := p.Topics.Event(e)
+	partition := bus.PartitionOf([]byte(e.Run), len(p.extents[at.Topic]))
+	switch {
+	case at.Topic != topic:
+		return "the event belongs to " + topic
+	case at.Partition != partition:
+		return fmt.Sprintf("the events of the run belong to partition %d", partition)
+	case !bytes.Equal(at.Key, key):
+		return fmt.Sprintf("its key is %q", at.Key)
+	}
+	return ""
+}
+
+// end hands on the lives, when all records of the part were read.
+func (p *part) end() error {
+	keys := slices.SortedFunc(maps.Keys(p.lives), compareKeys)
+	s := &p.summary
+	for _, key := range keys {
+		l, err := lifeOf(p.lives[key], p.From == 0)
+		if err != nil {
+			return err
+		}
+		s.Seeds++
+		for _, e := range l.Events {
+			s.Events, s.Repeats = s.Events+1, s.Repeats+e.Repeats
+			for _, f := range e.Faults {
+				s.Faults[f.Kind]++
+			}
+		}
+		if err := p.each(l); err != nil {
+			return err
+		}
+	}
+	for _, f := range p.unreadable {
+		s.other(f)
+	}
+	for run, w := range p.writers {
+		all := s.writers[run]
+		s.writers[run] = writer{all.control || w.control, all.trainer || w.trainer}
+	}
+	return nil
+}
+
+// compareKeys orders keys of SeedKey by run, layer and seed.
+func compareKeys(a, b string) int {
+	run, layer, seed, _ := oona.ParseSeedKey([]byte(a)) // package audit made them
+	otherRun, otherLayer, otherSeed, _ := oona.ParseSeedKey([]byte(b))
+	return cmp.Or(cmp.Compare(run, otherRun), cmp.Compare(layer, otherLayer), cmp.Compare(seed, otherSeed))
+}

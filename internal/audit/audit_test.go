@@ -1,0 +1,276 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
+	"github.com/morphogenetic/oona/internal/audit"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+const partitions = 3
+
+type trail struct {
+	*memory.Bus
+	t      *testing.T
+	topics oona.Topics
+	to     bus.Publisher
+}
+
+func newTrail(t *testing.T) *trail {
+	t.Helper()
+	topics, err := oona.NewTopics("audit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := memory.New()
+	if _, err := b.Apply(t.Context(), append(topics.Specs(partitions), topics.EventSpecs(partitions)...)); err != nil {
+		t.Fatal(err)
+	}
+	to, err := b.Publisher(bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &trail{b, t, topics, to}
+}
+
+func (r *trail) publish(topic string, m *message.Message) {
+	r.t.Helper()
+	if err := r.to.Publish(r.t.Context(), topic, m); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func target(e *oona.SeedEvent) bus.Target {
+	return bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Partition: bus.Hash([]byte(e.Run)), Hashed: true}
+}
+
+// write writes events as ingest does.
+func (r *trail) write(events ...oona.SeedEvent) {
+	r.t.Helper()
+	for _, e := range events {
+		r.publish(r.topics.Event(&e), bus.NewMessage(avro.AppendEvent(nil, &e), target(&e)))
+	}
+}
+
+func (r *trail) run(o audit.Options) (*audit.Summary, []*audit.Life) {
+	r.t.Helper()
+	o.Topics = r.topics
+	var lives []*audit.Life
+	s, err := audit.Run(r.t.Context(), r, o, func(l *audit.Life) error {
+		lives = append(lives, l)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s, lives
+}
+
+func event(sequence int64, from, to oona.State) oona.SeedEvent {
+	return oona.SeedEvent{Run: "r", Layer: "l", Seed: 7, Sequence: sequence, At: 1_790_000_000_000_000 + oona.Micros(sequence), From: from, To: to, Reason: "because"}
+}
+
+// way is the life of a seed as it should be.
+func way() []oona.SeedEvent {
+	var all []oona.SeedEvent
+	states := []oona.State{oona.Dormant, oona.Germinated, oona.Training, oona.Grafting, oona.Stabilization, oona.Evaluating, oona.FineTuning, oona.Fossilized}
+	for i, from := range states[:len(states)-1] {
+		all = append(all, event(int64(i), from, states[i+1]))
+	}
+	return all
+}
+
+func sequences(l *audit.Life) (all []int64) {
+	for _, e := range l.Events {
+		all = append(all, e.Sequence)
+	}
+	return all
+}
+
+// faults lists the faults of a life, as "sequence kind".
+func faults(l *audit.Life) (all []string) {
+	for _, e := range l.Events {
+		for _, f := range e.Faults {
+			all = append(all, fmt.Sprint(e.Sequence, " ", f.Kind))
+		}
+	}
+	return all
+}
+
+// TestLife: the events of all topics are in the order of the sequence, whatever the order of
+// writing was, and repeats are counted.
+func TestLife(t *testing.T) {
+	r := newTrail(t)
+	all := way()
+	slices.Reverse(all)
+	r.write(all...)
+	r.write(all[2], all[2], all[5])
+	s, lives := r.run(audit.Options{Seed: oona.AnySeed})
+	if len(lives) != 1 || s.Flagged() || lives[0].Flagged() || s.Seeds != 1 || s.Events != 7 || s.Repeats != 3 || s.Deleted {
+		t.Fatalf("%+v, lives %+v", s, lives)
+	}
+	if got := sequences(lives[0]); !slices.IsSorted(got) || len(got) != 7 || lives[0].Events[4].Repeats != 2 || lives[0].Events[1].Repeats != 1 {
+		t.Errorf("sequences %d, events %+v", got, lives[0].Events)
+	}
+}
+
+// TestFaults: each kind of fault is found at its event, and nothing else is.
+func TestFaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		write func(r *trail)
+		want  []string // of the life
+		other map[audit.Kind]int
+	}{
+		"gaps":                 {func(r *trail) { all := way(); r.write(all[1], all[2], all[5]) }, []string{"1 gap", "5 gap"}, nil},
+		"a conflict":           {func(r *trail) { all := way(); r.write(all...); all[2].Reason = "other"; r.write(all[2]) }, []string{"2 conflict", "2 conflict"}, nil},
+		"another state before": {func(r *trail) { r.write(event(0, 0, 1), event(1, oona.Training, oona.Grafting)) }, []string{"1 transition"}, nil},
+		"no such transition":   {func(r *trail) { r.write(event(0, 0, 1), event(1, oona.Germinated, oona.Fossilized)) }, []string{"1 transition"}, nil},
+		"a wrong beginning":    {func(r *trail) { r.write(event(0, oona.Training, oona.Grafting)) }, []string{"0 transition"}, nil},
+		"an end that is none":  {func(r *trail) { r.write(append(way(), event(7, oona.Fossilized, oona.Dormant))...) }, []string{"7 transition"}, nil},
+		"a new blueprint":      {func(r *trail) { r.write(append(way()[:2], event(2, oona.Training, oona.Training))...) }, nil, nil},
+		"marks": {func(r *trail) {
+			adopted, rewound := event(0, oona.Evaluating, oona.Evaluating), event(1, oona.Evaluating, oona.Training)
+			adopted.Mark, rewound.Mark = oona.EventAdopted, oona.EventRewound
+			r.write(adopted, rewound, event(2, oona.Training, oona.Grafting))
+		}, nil, nil},
+		"another topic": {func(r *trail) {
+			e := event(0, 0, 1)
+			r.publish(r.topics.Culled, bus.NewMessage(avro.AppendEvent(nil, &e), target(&e)))
+		}, []string{"0 place"}, nil},
+		"another key": {func(r *trail) {
+			e := event(0, 0, 1)
+			to := target(&e)
+			to.Key = []byte("x")
+			r.publish(r.topics.Germinated, bus.NewMessage(avro.AppendEvent(nil, &e), to))
+		}, []string{"0 place"}, nil},
+		"another partition": {func(r *trail) {
+			e := event(0, 0, 1)
+			to := target(&e)
+			to.Partition++
+			r.publish(r.topics.Germinated, bus.NewMessage(avro.AppendEvent(nil, &e), to))
+		}, []string{"0 place"}, nil},
+		"two writers": {func(r *trail) {
+			all := way()
+			all[3].TriggerPosition = 9
+			r.write(all...)
+		}, nil, map[audit.Kind]int{audit.Writers: 1}},
+		"no events": {func(r *trail) {
+			r.write(way()...)
+			r.publish(r.topics.Culled, bus.NewMessage([]byte("rubbish"), bus.Target{Key: []byte("x")}))
+			invalid := event(0, 0, 1)
+			invalid.Layer = "a b"
+			r.write(invalid)
+		}, nil, map[audit.Kind]int{audit.Unreadable: 2}},
+	} {
+		r := newTrail(t)
+		c.write(r)
+		s, lives := r.run(audit.Options{Seed: oona.AnySeed})
+		if len(lives) != 1 || !slices.Equal(faults(lives[0]), c.want) {
+			t.Errorf("%s: lives %+v, want the faults %q", name, lives, c.want)
+			continue
+		}
+		want := make(map[audit.Kind]int)
+		for kind, n := range c.other {
+			want[kind] += n
+		}
+		for _, e := range lives[0].Events {
+			for _, f := range e.Faults {
+				want[f.Kind]++
+			}
+		}
+		if fmt.Sprint(s.Faults) != fmt.Sprint(want) || s.Flagged() != (len(want) > 0) {
+			t.Errorf("%s: %+v, want the faults %v", name, s, want)
+		}
+	}
+}
+
+// TestSelection: a run, a layer, a seed and a time select, and a time makes no gap at the
+// beginning.
+func TestSelection(t *testing.T) {
+	r := newTrail(t)
+	for _, run := range []oona.RunID{"r", "s"} {
+		for _, layer := range []oona.LayerID{"l", "m"} {
+			for seed := range oona.SeedID(3) {
+				for _, e := range way() {
+					e.Run, e.Layer, e.Seed = run, layer, seed
+					r.write(e)
+				}
+			}
+		}
+	}
+	for want, o := range map[int]audit.Options{
+		12: {Seed: oona.AnySeed}, 6: {Run: "s", Seed: oona.AnySeed}, 3: {Run: "r", Layer: "m", Seed: oona.AnySeed}, 1: {Run: "r", Layer: "m", Seed: 2},
+		4: {Seed: 0}, 0: {Run: "t", Seed: oona.AnySeed},
+	} {
+		if s, lives := r.run(o); len(lives) != want || s.Events != 7*want || s.Flagged() {
+			t.Errorf("%+v: %d lives, %+v", o, len(lives), s)
+		}
+	}
+	s, lives := r.run(audit.Options{Run: "r", Layer: "l", Seed: 1, From: 1_790_000_000_000_002, Until: 1_790_000_000_000_005})
+	if s.Flagged() || len(lives) != 1 || !slices.Equal(sequences(lives[0]), []int64{2, 3, 4}) {
+		t.Errorf("of a time: %+v, %+v", s, lives)
+	}
+}
+
+// counting counts the reads of a log.
+type counting struct {
+	audit.Log
+	reads int
+}
+
+func (c *counting) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error {
+	c.reads++
+	return c.Log.Read(ctx, topic, r, take)
+}
+
+// TestMemory: with little memory the same comes out, by reading more often; a seed that
+// does not fit is an error.
+func TestMemory(t *testing.T) {
+	r := newTrail(t)
+	const seeds = 200
+	for seed := range oona.SeedID(seeds) {
+		all := way()
+		for i := range all {
+			all[i].Seed, all[i].TriggerPosition = seed, int64(i%2)
+		}
+		all[3].Sequence = 2 // a conflict and a gap
+		r.write(all...)
+	}
+	whole, _ := r.run(audit.Options{Seed: oona.AnySeed})
+	log := &counting{Log: r}
+	o := audit.Options{Topics: r.topics, Seed: oona.AnySeed, Memory: 20_000}
+	seen := make(map[oona.SeedID]int)
+	s, err := audit.Run(t.Context(), log, o, func(l *audit.Life) error {
+		seen[l.Seed] += len(l.Events)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.reads < 10*len(r.topics.Events())*partitions {
+		t.Errorf("the topics were read in %d reads", log.reads)
+	}
+	if s.Seeds != seeds || len(seen) != seeds || seen[7] != 7 || fmt.Sprint(s.Faults) != fmt.Sprint(whole.Faults) || s.Events != whole.Events || s.Faults[audit.Writers] != 1 {
+		t.Errorf("found %+v, want %+v", s, whole)
+	}
+	o.Memory, o.Seed = 500, 3
+	if _, err := audit.Run(t.Context(), r, o, func(*audit.Life) error { return nil }); err == nil {
+		t.Error("a seed that does not fit is audited")
+	}
+	o.Topics, err = oona.NewTopics("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := audit.Run(t.Context(), r, o, nil); !errors.Is(err, bus.ErrNoTopic) {
+		t.Errorf("without topics: %v", err)
+	}
+}

@@ -1,0 +1,149 @@
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// Kind is a kind of fault.
+type Kind string
+
+// The kinds of faults.
+const (
+	Gap        Kind = "gap"        // sequence numbers before the event are missing
+	Conflict   Kind = "conflict"   // another event has its identity
+	Transition Kind = "transition" // the lifecycle does not allow it, or the seed was in another state
+	Place      Kind = "place"      // it is not where it belongs: topic, partition or key
+	Writers    Kind = "writers"    // the run has events of the control plane, and others
+	Unreadable Kind = "unreadable" // a record is not an event
+)
+
+// Fault is something that is wrong.
+type Fault struct {
+	Kind   Kind   `json:"kind"`
+	Detail string `json:"detail"`
+}
+
+// Event is an event of a life, with what is wrong with it.
+type Event struct {
+	oona.SeedEvent
+	Record  bus.Position // of the first record that has it
+	Repeats int          // further records with the same bytes
+	Faults  []Fault
+}
+
+// Life is what is known of a seed, in the order of the sequence.
+type Life struct {
+	Run    oona.RunID
+	Layer  oona.LayerID
+	Seed   oona.SeedID
+	Events []Event
+}
+
+// Flagged reports whether anything is wrong.
+func (l *Life) Flagged() bool {
+	return slices.ContainsFunc(l.Events, func(e Event) bool { return len(e.Faults) > 0 })
+}
+
+// stored is a record of a seed.
+type stored struct {
+	payload  []byte
+	at       bus.Position // without key
+	sequence int64
+	fault    string // of its place
+}
+
+// lifeOf returns the life of a seed from its records. whole says that its first events are
+// among them.
+func lifeOf(records []stored, whole bool) (*Life, error) {
+	slices.SortStableFunc(records, func(a, b stored) int {
+		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.at.Appended, b.at.Appended))
+	})
+	l := new(Life)
+	for i := 0; i < len(records); {
+		same := records[i:]
+		for n, r := range same {
+			if r.sequence != same[0].sequence {
+				same = same[:n]
+				break
+			}
+		}
+		i += len(same)
+		if err := l.add(same, whole); err != nil {
+			return nil, err
+		}
+	}
+	first := l.Events[0]
+	l.Run, l.Layer, l.Seed = first.Run, first.Layer, first.Seed
+	return l, nil
+}
+
+// add adds the records of one identity.
+func (l *Life) add(same []stored, whole bool) error {
+	var before *Event
+	if n := len(l.Events); n > 0 {
+		before = &l.Events[n-1]
+	}
+	first := len(l.Events)
+	for len(same) > 0 {
+		r := same[0]
+		e := Event{Record: r.at}
+		if _, err := avro.DecodeEvent(r.payload, &e.SeedEvent); err != nil {
+			return fmt.Errorf("offset %d of %s/%d: %w", r.at.Offset, r.at.Topic, r.at.Partition, err)
+		}
+		var others []stored
+		for _, other := range same {
+			if !bytes.Equal(other.payload, r.payload) {
+				others = append(others, other)
+				continue
+			}
+			e.Repeats++
+			if other.fault != "" {
+				e.Faults = append(e.Faults, Fault{Place, fmt.Sprintf("offset %d of %s/%d: %s", other.at.Offset, other.at.Topic, other.at.Partition, other.fault)})
+			}
+		}
+		e.Repeats--
+		if len(l.Events) > first || len(others) > 0 {
+			e.Faults = append(e.Faults, Fault{Conflict, fmt.Sprintf("sequence %d has several contents; this one is at offset %d of %s/%d", r.sequence, r.at.Offset, r.at.Topic, r.at.Partition)})
+		}
+		e.compare(before, whole)
+		l.Events = append(l.Events, e)
+		same = others
+	}
+	return nil
+}
+
+// compare finds what is wrong with an event after the one before, which is nil for the first.
+func (e *Event) compare(before *Event, whole bool) {
+	next, state := int64(0), oona.Dormant
+	if before != nil {
+		next, state = before.Sequence+1, before.To
+	}
+	known := before != nil || whole
+	if known && e.Sequence > next {
+		e.Faults = append(e.Faults, Fault{Gap, missing(next, e.Sequence-1)})
+		known = false
+	}
+	if e.Mark != oona.EventNormal {
+		return // the seed may come from any state
+	}
+	switch {
+	case known && e.From != state:
+		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("from_state is %s, but the seed was %s", e.From, state)})
+	case e.From != e.To && !e.From.CanBecome(e.To):
+		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("the lifecycle has no transition from %s to %s", e.From, e.To)})
+	}
+}
+
+func missing(first, last int64) string {
+	if first == last {
+		return fmt.Sprintf("sequence %d is missing", first)
+	}
+	return fmt.Sprintf("sequences %d to %d are missing", first, last)
+}

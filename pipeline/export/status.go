@@ -1,0 +1,205 @@
+package export
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/munnerz/goautoneg"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/rollups"
+)
+
+// StatusPath is the path of Stage.Status.
+const StatusPath = "/v1/status"
+
+// StatusSays says what is at StatusPath.
+const StatusSays = "with ?run=RUN, what became of the frames of a run recently"
+
+// statusRequests is how many requests may read the side topics at the same time.
+const statusRequests = 2
+
+// recentWindows is how many closed windows of a layer a status shows.
+const recentWindows = 5
+
+// windowCounts is what a status shows of a closed window.
+type windowCounts struct {
+	Timeline   oona.TimelineID `json:"timeline,omitempty"`
+	Start      time.Time       `json:"start"`
+	End        time.Time       `json:"end"`
+	Frames     int64           `json:"frames"`
+	Readings   int64           `json:"readings"`
+	Duplicates int64           `json:"duplicates"`
+	EmittedAt  time.Time       `json:"emitted_at"`
+	Delay      float64         `json:"delay_seconds"` // from the end of the window until its rollup was on the bus
+}
+
+func countsOf(r *oona.Rollup, appended time.Time) windowCounts {
+	return windowCounts{
+		Timeline: r.Timeline, Start: r.Start.Time(), End: r.End.Time(),
+		Frames: r.Frames, Readings: r.Readings, Duplicates: r.Duplicates,
+		EmittedAt: appended.UTC(), Delay: appended.Sub(r.End.Time()).Seconds(),
+	}
+}
+
+// runStatus says what became of the frames of a run recently.
+type runStatus struct {
+	Run        oona.RunID    `json:"run"`
+	State      string        `json:"state"` // live, silent, or none: no window of it was read
+	LastRollup *time.Time    `json:"last_rollup,omitempty"`
+	Layers     []layerStatus `json:"layers"`
+	Aside      []asideGroup  `json:"aside"`
+	// Since is how far back the side topics were read. If Complete is false, not all
+	// records since then were read: there may be more.
+	Since    time.Time `json:"since"`
+	Complete bool      `json:"complete"`
+	// UnknownRun is how many records were put aside since then whose run is not known,
+	// as they cannot be decoded.
+	UnknownRun int      `json:"unknown_run,omitempty"`
+	Problems   []string `json:"problems,omitempty"`
+}
+
+type layerStatus struct {
+	Layer   oona.LayerID   `json:"layer"`
+	Windows []windowCounts `json:"windows"` // earliest first
+}
+
+// statusProblem is the answer to a request that cannot be answered (RFC 9457).
+type statusProblem struct {
+	Type   string       `json:"type"`
+	Title  string       `json:"title"`
+	Status int          `json:"status"`
+	Detail string       `json:"detail"`
+	Runs   []oona.RunID `json:"runs,omitempty"` // that are known
+}
+
+// Status serves GET /v1/status?run=RUN. It reads the side topics only while it answers.
+func (s *Stage) Status(from Sides) http.Handler {
+	slots := make(chan struct{}, statusRequests)
+	reader := &sideReader{from: from, topics: s.cfg.Topics}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.URL.Query().Get("run")
+		if err := oona.CheckID("run", id); err != nil {
+			known := s.store.knownRuns(time.Now())
+			s.refuseStatus(w, http.StatusBadRequest, "run", "The run is not valid", err.Error()+"; ask for "+StatusPath+"?run=RUN", known)
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			s.refuseStatus(w, http.StatusTooManyRequests, "overloaded", "Too many requests", "others are asking for the status of runs; ask again later", nil)
+			return
+		}
+		now := time.Now()
+		status := s.store.status(oona.RunID(id), now)
+		aside := reader.read(r.Context(), status.Run, now)
+		status.Aside = append(status.Aside, aside.groups...) // an empty list in JSON, not null, if there are none
+		status.Complete, status.UnknownRun, status.Problems = aside.complete, aside.unknown, aside.problems
+		if err := s.Ready(); err != nil {
+			status.Problems = append(status.Problems, "not all rollups are read yet: "+err.Error())
+		}
+		if status.State == stateNone && len(status.Aside) == 0 {
+			s.refuseUnknown(w, status, aside.runs, now)
+			return
+		}
+		s.metrics.statusTotal.WithLabelValues(strconv.Itoa(http.StatusOK)).Inc()
+		writeStatus(w, r, status)
+	})
+}
+
+// refuseUnknown answers a request for a run of which nothing was found.
+func (s *Stage) refuseUnknown(w http.ResponseWriter, of runStatus, aside []oona.RunID, now time.Time) {
+	known := append(s.store.knownRuns(now), aside...)
+	slices.Sort(known)
+	known = slices.Compact(known)
+	if len(of.Problems) > 0 {
+		w.Header().Set("Retry-After", "5")
+		s.refuseStatus(w, http.StatusServiceUnavailable, "unavailable", "Whether there is such a run is not known",
+			"nothing is known of the run "+string(of.Run)+", but "+strings.Join(of.Problems, "; "), known)
+		return
+	}
+	detail := "no window of the run " + string(of.Run) + " was read, and none of its records was put aside within the last hour. Check its name, and that its frames are sent to this installation. A window closes only some seconds after its end"
+	if len(known) >= s.cfg.MaxRuns {
+		detail += ". The exporter keeps at most " + strconv.Itoa(s.cfg.MaxRuns) + " runs (--series-max-runs), so it may not have kept this one"
+	}
+	s.refuseStatus(w, http.StatusNotFound, "unknown-run", "The run is not known", detail, known)
+}
+
+func (s *Stage) refuseStatus(w http.ResponseWriter, status int, kind, title, detail string, known []oona.RunID) {
+	s.metrics.statusTotal.WithLabelValues(strconv.Itoa(status)).Inc()
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(statusProblem{"urn:oona:problem:" + kind, title, status, detail, known}) // the client may be gone
+}
+
+// writeStatus writes JSON, unless the client prefers text.
+func writeStatus(w http.ResponseWriter, r *http.Request, status runStatus) {
+	const asJSON, asText = "application/json", "text/plain"
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Vary", "Accept")
+	if accept := r.Header.Get("Accept"); accept != "" && goautoneg.Negotiate(accept, []string{asJSON, asText}) == asText {
+		w.Header().Set("Content-Type", asText+"; charset=utf-8")
+		writeStatusText(w, &status)
+		return
+	}
+	w.Header().Set("Content-Type", asJSON)
+	_ = json.NewEncoder(w).Encode(status) // the client may be gone
+}
+
+// States of a run.
+const (
+	stateLive   = "live"
+	stateSilent = "silent"
+	stateNone   = "none"
+)
+
+// status returns what the rollups say of a run.
+func (l *store) status(id oona.RunID, now time.Time) runStatus {
+	out := runStatus{Run: id, State: stateNone, Layers: []layerStatus{}, Aside: []asideGroup{}, Since: now.Add(-sidesSince).UTC()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.runs.snapshot(now) {
+		if r.id != id {
+			continue
+		}
+		heard := r.heard.UTC()
+		out.State, out.LastRollup = stateSilent, &heard
+		if r.live {
+			out.State = stateLive
+		}
+	}
+	for y := range l.layers.All(now) {
+		if y.Run == id && !y.Merged {
+			out.Layers = append(out.Layers, layerStatus{y.ID, countsIn(y)})
+		}
+	}
+	slices.SortFunc(out.Layers, func(a, b layerStatus) int { return strings.Compare(string(a.Layer), string(b.Layer)) })
+	return out
+}
+
+func countsIn(y *rollups.Layer[layer]) []windowCounts {
+	all := []windowCounts{}
+	for _, w := range y.Value.recent.All() {
+		all = append(all, w)
+	}
+	return all
+}
+
+// knownRuns returns the runs that are kept, in order.
+func (l *store) knownRuns(now time.Time) (all []oona.RunID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.runs.snapshot(now) {
+		all = append(all, r.id)
+	}
+	slices.Sort(all)
+	return all
+}

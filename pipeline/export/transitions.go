@@ -1,0 +1,232 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// Transitions shows the transitions of seeds to Prometheus, of each layer: how often seeds
+// germinated, began to be grafted, fossilized and were culled, and when that was last. The
+// other transitions, which are most, are not shown.
+//
+// It reads the topics of events. An exporter runs without them, so it looks for them again
+// and again, and shows nothing until they are there.
+type Transitions struct {
+	cfg    Config
+	topics []string
+	logger *slog.Logger
+	began  time.Time // events before are not counted, as an earlier exporter has counted them
+
+	mu     sync.Mutex
+	runs   map[oona.RunID]map[oona.LayerID]*transitions
+	size   int // layers of all runs
+	recent recent
+
+	total, last         *prometheus.Desc
+	undecodable, beyond prometheus.Counter
+}
+
+// transitions are those of a layer.
+type transitions struct {
+	counts [oona.StateCount]int64
+	last   [oona.StateCount]oona.Micros // by the times of events; 0: there was none
+	heard  time.Time                    // when the last event came
+}
+
+// identity is the identity of an event.
+type identity struct {
+	run      oona.RunID
+	layer    oona.LayerID
+	seed     oona.SeedID
+	sequence int64
+}
+
+// recent has the hashes of the last events, so that repeats are not counted: what was not
+// acknowledged is repeated soon after, in requests of many events.
+type recent struct {
+	seed maphash.Seed
+	held map[uint64]struct{}
+	ring []uint64
+	next int // the oldest, when the ring is full
+}
+
+// mostRecent is how many events are remembered.
+const mostRecent = 1 << 16
+
+// repeats reports whether an event was seen before, and remembers it.
+func (r *recent) repeats(e identity) bool {
+	hash := maphash.Comparable(r.seed, e)
+	if _, held := r.held[hash]; held {
+		return true
+	}
+	r.held[hash] = struct{}{}
+	if len(r.ring) < mostRecent {
+		r.ring = append(r.ring, hash)
+		return false
+	}
+	delete(r.held, r.ring[r.next])
+	r.ring[r.next] = hash
+	r.next = (r.next + 1) % mostRecent
+	return false
+}
+
+// NewTransitions returns Transitions within the limits of cfg, and registers them.
+func NewTransitions(cfg Config, registerer prometheus.Registerer, logger *slog.Logger) (*Transitions, error) {
+	t := cfg.Topics
+	x := &Transitions{
+		cfg: cfg, topics: []string{t.Germinated, t.Grafted, t.Fossilized, t.Culled}, logger: logger, began: time.Now(),
+		runs:        make(map[oona.RunID]map[oona.LayerID]*transitions),
+		recent:      recent{seed: maphash.MakeSeed(), held: make(map[uint64]struct{})},
+		total:       prometheus.NewDesc("kasmina_layer_transitions_total", "Events of seeds that entered the state since the exporter started.", []string{labelRun, labelLayer, labelState}, nil),
+		last:        prometheus.NewDesc("kasmina_layer_transition_timestamp_seconds", "When a seed of the layer last entered the state, as its event says.", []string{labelRun, labelLayer, labelState}, nil),
+		undecodable: prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_undecodable_events_total", Help: "Records of the topics of events that are not events."}),
+		beyond:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_hidden_events_total", Help: "Events of layers that are not shown, as the limits of runs or layers are reached."}),
+	}
+	for _, c := range []prometheus.Collector{x, x.undecodable, x.beyond} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("export: register metrics: %w", err)
+		}
+	}
+	return x, nil
+}
+
+// retryTopic is how often a topic that cannot be read is tried again.
+const retryTopic = 30 * time.Second
+
+// Run reads the topics until ctx ends or one of them cannot be read on.
+func (x *Transitions) Run(ctx context.Context, log bus.Reader) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, topic := range x.topics {
+		group.Go(func() error { return x.read(ctx, log, topic) })
+	}
+	return group.Wait()
+}
+
+func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string) error {
+	messages, err := log.Subscribe(ctx, topic)
+	for first := true; err != nil; first = false {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, bus.ErrClosed) {
+			return fmt.Errorf("export: %w", err)
+		}
+		if first {
+			x.logger.Warn("transitions of seeds are not shown, as their topic cannot be read; it is tried again", "topic", topic, "err", err)
+		}
+		if !bus.Pause(ctx, retryTopic) {
+			return nil
+		}
+		messages, err = log.Subscribe(ctx, topic)
+	}
+	for msg := range messages {
+		x.take(msg, time.Now())
+		msg.Ack()
+	}
+	if ctx.Err() == nil {
+		return fmt.Errorf("export: %s: %w", topic, errLogEnded)
+	}
+	return nil
+}
+
+func (x *Transitions) take(msg *message.Message, now time.Time) {
+	at, err := bus.PositionOf(msg)
+	var e oona.SeedEvent
+	if err == nil {
+		_, err = avro.DecodeEvent(msg.Payload, &e)
+	}
+	if err == nil {
+		err = e.Validate()
+	}
+	if err != nil {
+		x.undecodable.Inc()
+		x.logger.Debug("a record of a topic of events is not an event", "topic", at.Topic, "partition", at.Partition, "offset", at.Offset, "err", err)
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	y := x.layer(e.Run, e.Layer, now)
+	if y == nil {
+		x.beyond.Inc()
+		return
+	}
+	y.heard = now
+	if x.recent.repeats(identity{e.Run, e.Layer, e.Seed, e.Sequence}) {
+		return
+	}
+	y.last[e.To] = max(y.last[e.To], e.At)
+	if !at.Appended.Time().Before(x.began.Truncate(time.Millisecond)) {
+		y.counts[e.To]++
+	}
+}
+
+// layer returns a layer, or nil if there are too many.
+func (x *Transitions) layer(run oona.RunID, layer oona.LayerID, now time.Time) *transitions {
+	if y := x.runs[run][layer]; y != nil {
+		return y
+	}
+	x.forget(now)
+	if x.runs[run] == nil && len(x.runs) >= x.cfg.MaxRuns || len(x.runs[run]) >= x.cfg.MaxLayers || x.size >= x.cfg.MaxTotalLayers {
+		return nil
+	}
+	if x.runs[run] == nil {
+		x.runs[run] = make(map[oona.LayerID]*transitions)
+	}
+	y := new(transitions)
+	x.runs[run][layer] = y
+	x.size++
+	return y
+}
+
+// forget removes layers without an event for as long as runs are kept.
+func (x *Transitions) forget(now time.Time) {
+	for run, layers := range x.runs {
+		for id, y := range layers {
+			if now.Sub(y.heard) > x.cfg.RunKept {
+				delete(layers, id)
+				x.size--
+			}
+		}
+		if len(layers) == 0 {
+			delete(x.runs, run)
+		}
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (x *Transitions) Describe(ch chan<- *prometheus.Desc) {
+	ch <- x.total
+	ch <- x.last
+}
+
+// Collect implements prometheus.Collector.
+func (x *Transitions) Collect(ch chan<- prometheus.Metric) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.forget(time.Now())
+	for run, layers := range x.runs {
+		for layer, y := range layers {
+			for state, at := range y.last {
+				if at == 0 {
+					continue
+				}
+				labels := []string{string(run), string(layer), oona.State(state).String()}
+				ch <- prometheus.MustNewConstMetric(x.total, prometheus.CounterValue, float64(y.counts[state]), labels...)
+				ch <- prometheus.MustNewConstMetric(x.last, prometheus.GaugeValue, seconds(at), labels...)
+			}
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package export_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline/export"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+const notShown = `# HELP oona_exporter_hidden_events_total Events of layers that are not shown, as the limits of runs or layers are reached.
+# TYPE oona_exporter_hidden_events_total counter
+oona_exporter_hidden_events_total 1
+# HELP oona_exporter_undecodable_events_total Records of the topics of events that are not events.
+# TYPE oona_exporter_undecodable_events_total counter
+oona_exporter_undecodable_events_total 1
+`
+
+// TestTransitions: transitions are counted once, from the start of the exporter on, and the
+// time of the last is known from before, too. What is beyond the limits is counted.
+func TestTransitions(t *testing.T) {
+	l := newTape(t, 1)
+	event := func(layer oona.LayerID, seed oona.SeedID, sequence int64, from, to oona.State, ago time.Duration) {
+		t.Helper()
+		e := oona.SeedEvent{Run: "r", Layer: layer, Seed: seed, Sequence: sequence, At: oona.Micros(1_790_000_000+sequence) * 1_000_000, From: from, To: to}
+		msg := bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Time: oona.MicrosOf(time.Now().Add(-ago))})
+		if err := l.publisher.Publish(t.Context(), topics.Event(&e), msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.bus.Apply(t.Context(), []oona.TopicSpec{{Name: topics.Germinated, Partitions: 1}, {Name: topics.Grafted, Partitions: 1}, {Name: topics.Fossilized, Partitions: 1}, {Name: topics.Culled, Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := export.DefaultConfig()
+	cfg.Topics, cfg.MaxLayers = topics, 2
+	event("a", 1, 0, oona.Dormant, oona.Germinated, time.Hour)
+	registry := prometheus.NewRegistry()
+	x, err := export.NewTransitions(cfg, registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	event("a", 2, 0, oona.Dormant, oona.Germinated, 0)
+	event("a", 2, 0, oona.Dormant, oona.Germinated, 0) // again
+	event("a", 3, 1, oona.Dormant, oona.Germinated, 0)
+	event("b", 1, 7, oona.Evaluating, oona.Culled, 0)
+	event("b", 2, 8, oona.FineTuning, oona.Fossilized, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx, l.reader) }()
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not come", what)
+			}
+		}
+	}
+	until("the last event", func() bool { return testutil.CollectAndCount(x) == 6 })
+	l.read(t)
+	event("c", 1, 0, oona.Dormant, oona.Germinated, 0)
+	if err := l.publisher.Publish(t.Context(), topics.Culled, bus.NewMessage([]byte("rubbish"), bus.Target{})); err != nil {
+		t.Fatal(err)
+	}
+	until("what is not shown", func() bool {
+		return testutil.GatherAndCompare(registry, strings.NewReader(notShown), "oona_exporter_hidden_events_total", "oona_exporter_undecodable_events_total") == nil
+	})
+	const want = `
+# HELP kasmina_layer_transition_timestamp_seconds When a seed of the layer last entered the state, as its event says.
+# TYPE kasmina_layer_transition_timestamp_seconds gauge
+kasmina_layer_transition_timestamp_seconds{layer="a",run="r",state="GERMINATED"} 1.790000001e+09
+kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="CULLED"} 1.790000007e+09
+kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="FOSSILIZED"} 1.790000008e+09
+# HELP kasmina_layer_transitions_total Events of seeds that entered the state since the exporter started.
+# TYPE kasmina_layer_transitions_total counter
+kasmina_layer_transitions_total{layer="a",run="r",state="GERMINATED"} 2
+kasmina_layer_transitions_total{layer="b",run="r",state="CULLED"} 1
+kasmina_layer_transitions_total{layer="b",run="r",state="FOSSILIZED"} 1
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want+notShown)); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRepeatedRequests: requests of many events that are sent again count once.
+func TestRepeatedRequests(t *testing.T) {
+	l := newTape(t, 1)
+	if _, err := l.bus.Apply(t.Context(), []oona.TopicSpec{{Name: topics.Germinated, Partitions: 1}, {Name: topics.Grafted, Partitions: 1}, {Name: topics.Fossilized, Partitions: 1}, {Name: topics.Culled, Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := export.DefaultConfig()
+	cfg.Topics = topics
+	x, err := export.NewTransitions(cfg, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const seeds = 1024
+	for range 3 {
+		for seed := range oona.SeedID(seeds) {
+			e := oona.SeedEvent{Run: "r", Layer: "a", Seed: seed, At: 1_790_000_000_000_000, From: oona.Dormant, To: oona.Germinated}
+			msg := bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed)})
+			if err := l.publisher.Publish(t.Context(), topics.Germinated, msg); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	last := oona.SeedEvent{Run: "s", Layer: "a", At: 1_790_000_000_000_000, From: oona.Dormant, To: oona.Germinated}
+	if err := l.publisher.Publish(t.Context(), topics.Germinated, bus.NewMessage(avro.AppendEvent(nil, &last), bus.Target{Key: oona.SeedKey(last.Run, last.Layer, last.Seed)})); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx, l.reader) }()
+	for deadline := time.Now().Add(time.Minute); testutil.CollectAndCount(x, "kasmina_layer_transitions_total") < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the last event does not come")
+		}
+	}
+	const want = `
+# HELP kasmina_layer_transitions_total Events of seeds that entered the state since the exporter started.
+# TYPE kasmina_layer_transitions_total counter
+kasmina_layer_transitions_total{layer="a",run="r",state="GERMINATED"} 1024
+kasmina_layer_transitions_total{layer="a",run="s",state="GERMINATED"} 1
+`
+	if err := testutil.CollectAndCompare(x, strings.NewReader(want), "kasmina_layer_transitions_total"); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,171 @@
+package ingest
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/windows"
+)
+
+// Reasons why the aggregator puts a valid frame aside, as far as ingest can know. They are
+// those of the aggregator. A strict request is refused for them.
+const (
+	asideStale   = intake.Reason(windows.ReasonStale)
+	asideFuture  = intake.Reason(windows.ReasonFuture)
+	asideMetrics = intake.Reason(windows.ReasonMetrics)
+	asideSeeds   = intake.Reason(windows.ReasonSeeds)
+	asideSize    = intake.Reason("size")
+)
+
+const (
+	// clockSlack is how far the broker's clock, which decides, may be from ingest's. What is
+	// that near to a limit is not judged.
+	clockSlack = 2 * time.Second
+	// mostWait is the part of clockSlack for the time from judging a frame to its append.
+	mostWait = time.Second
+)
+
+// judge is the intake.Judge of a stage.
+type judge struct {
+	limits atomic.Pointer[windows.Limits] // nil: not known
+}
+
+// SetLimits sets the limits with which frames are compared, or nil if they are not known.
+func (s *Stage) SetLimits(l *windows.Limits) { s.judge.limits.Store(l) }
+
+func (j *judge) Judge(f *oona.Frame) intake.Reason {
+	if most := &oona.DefaultFrameLimits; len(f.Seeds) > most.Seeds || len(f.Metrics) > most.Metrics || len(f.Tensors) > most.Tensors {
+		return asideSize // whatever the windows are
+	}
+	limits := j.limits.Load()
+	if limits == nil {
+		return ""
+	}
+	why, _ := j.among(limits, f)
+	return intake.Reason(why)
+}
+
+func (j *judge) among(limits *windows.Limits, f *oona.Frame) (windows.Reason, *windows.Config) {
+	now := time.Now()
+	return limits.Judge(f, oona.MicrosOf(now.Add(-clockSlack)), oona.MicrosOf(now.Add(clockSlack)))
+}
+
+func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string) {
+	if why == asideSize {
+		return oversized(f)
+	}
+	_, by := j.among(j.limits.Load(), f)
+	if by == nil { // the limits have changed since
+		by = new(windows.Config)
+	}
+	at, away := f.ObservedAt.Time().Format("2006-01-02T15:04:05.000Z"), time.Since(f.ObservedAt.Time()).Truncate(time.Millisecond)
+	switch why {
+	case asideStale:
+		return "observed_at", fmt.Sprintf("observed at %s, %s ago; at most %s are allowed (max-delay): check the unit and the clock; frames that are really that old can be folded apart from the others: see docs/backfill.md", at, away, by.MaxDelay)
+	case asideFuture:
+		return "observed_at", fmt.Sprintf("observed at %s, %s ahead of ingest's clock; at most %s are allowed (max-skew): set the trainer's clock, or correct the unit", at, -away, by.MaxSkew)
+	case asideMetrics:
+		return "metrics", fmt.Sprintf("has %d metrics; a layer's window admits %d (max-metrics): send fewer, or ask the operator for more (oona windows apply)", len(f.Metrics), by.MaxMetrics)
+	default:
+		return "seed_ids", fmt.Sprintf("has %d seeds; a layer's window admits %d (max-seeds): spread the seeds over several layers, or ask the operator for more (oona windows apply)", len(f.Seeds), by.MaxSeeds)
+	}
+}
+
+// oversized explains a frame that is larger than any aggregator takes.
+func oversized(f *oona.Frame) (field, detail string) {
+	most := oona.DefaultFrameLimits
+	field, has, limit := "tensors", len(f.Tensors), most.Tensors
+	switch {
+	case len(f.Seeds) > most.Seeds:
+		field, has, limit = "seed_ids", len(f.Seeds), most.Seeds
+	case len(f.Metrics) > most.Metrics:
+		field, has, limit = "metrics", len(f.Metrics), most.Metrics
+	}
+	return field, fmt.Sprintf("has %d entries; aggregators take %d, whatever ingest permits: send less in a frame", has, limit)
+}
+
+// lapse forgets what is not certain any more if a batch came to the bus long after it was
+// judged, or is in the spool: a frame from the future may have become one of the present.
+func lapse(b *intake.Batch, judged time.Time, spooled bool) {
+	if len(b.Aside) > 0 && (spooled || time.Since(judged) > mostWait) {
+		b.Aside = slices.DeleteFunc(b.Aside, func(a intake.Aside) bool { return a.Reason == asideFuture })
+	}
+}
+
+// accepted counts the frames of a batch, and logs which of them will be put aside.
+func (s *sink) accepted(b *intake.Batch) {
+	s.counts.accept(b)
+	for i := range b.Aside {
+		a := &b.Aside[i]
+		s.counts.aside.WithLabelValues(string(a.Reason)).Add(float64(a.Frames))
+		s.warn("frames were accepted that the aggregator will put aside", "reason", a.Reason, "frames", a.Frames, "run", a.Run, "detail", a.Detail, traceOfLog(b.Trace))
+	}
+}
+
+// The header of preferences (RFC 7240), and the one that is understood.
+const (
+	preferHeader  = "Prefer"
+	appliedHeader = "Preference-Applied"
+	strictly      = "handling=strict"
+)
+
+// strict reports whether a request with a frame that will be put aside is refused. The
+// client is told if it asked for that, unless the limits are not known.
+func (s *Stage) strict(w http.ResponseWriter, h http.Header) bool {
+	asked := wantsStrict(h)
+	if asked && s.judge.limits.Load().Known() {
+		w.Header().Set(appliedHeader, strictly)
+	}
+	return asked || s.cfg.Strict
+}
+
+// wantsStrict reports whether the client prefers a refusal to frames that are put aside.
+func wantsStrict(h http.Header) bool {
+	for _, line := range h.Values(preferHeader) {
+		for preference := range strings.SplitSeq(line, ",") {
+			preference, _, _ = strings.Cut(preference, ";")
+			name, value, _ := strings.Cut(preference, "=")
+			if strings.EqualFold(strings.TrimSpace(name), "handling") {
+				return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "strict") // the first one holds
+			}
+		}
+	}
+	return false
+}
+
+// asideAnswer is what a client is told of frames that will be put aside.
+type asideAnswer struct {
+	Reason string `json:"reason"`
+	Frames int    `json:"frames"`
+	First  int    `json:"first"`
+	Detail string `json:"detail"`
+}
+
+func asideAnswers(b *intake.Batch) (all []asideAnswer) {
+	for i := range b.Aside {
+		a := &b.Aside[i]
+		all = append(all, asideAnswer{string(a.Reason), a.Frames, a.First, a.Detail})
+	}
+	return all
+}
+
+// limitsGauge shows whether the limits of the windows are known.
+func (j *judge) limitsGauge() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "oona_ingest_limits_known",
+		Help: "1 if frames are compared with the limits of the windows, so that clients are told which ones will be put aside; 0 if the limits are not known.",
+	}, func() float64 {
+		if j.limits.Load().Known() {
+			return 1
+		}
+		return 0
+	})
+}

@@ -1,0 +1,162 @@
+package ingest
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/morphogenetic/oona/internal/access"
+)
+
+// clientKey says who sends a request: the name of its token or certificate, or its
+// address if it has none.
+type clientKey struct {
+	name     string
+	address  netip.Addr
+	stranger bool // the client should have a token or certificate, and has none
+}
+
+// clientKeyOf returns whose request it is.
+func clientKeyOf(who *access.Identity, r *http.Request, stranger bool) clientKey {
+	if who != nil {
+		return clientKey{name: who.Name}
+	}
+	return clientKey{address: networkOf(r.RemoteAddr), stranger: stranger}
+}
+
+// networkOf returns the address of a peer. For IPv6 it is that of the peer's /64 network,
+// because a host may use any address of its network.
+func networkOf(peer string) netip.Addr {
+	parsed, _ := netip.ParseAddrPort(peer) // all peers without an address are one client
+	address := parsed.Addr().Unmap().WithZone("")
+	if !address.Is6() {
+		return address
+	}
+	prefix, _ := address.Prefix(64)
+	return prefix.Addr()
+}
+
+// client is what one client uses now. The mutex of sharing guards all but the atomic
+// fields, and memory and refused, which the mutex of the budget guards.
+type client struct {
+	of       *sharing
+	key      clientKey
+	refs     int          // requests and leases that use it
+	requests atomic.Int32 // in progress
+	held     [kinds]int
+	waiting  [kinds][]chan struct{} // one for each request that waits; closed when it gets its slot
+	turns    int                    // requests that are being decoded
+	turning  []chan struct{}
+	memory   int64        // of all shares of the budget
+	refused  bool         // the last request for memory, because of the client's share
+	spooled  atomic.Int64 // bytes of tensors
+	debtor   bool         // it is in the list of these
+	paid     time.Time    // until when the processor time that it has used is paid for
+	due      struct {     // until when the rates are used up
+		requests, bytes time.Time
+	}
+}
+
+// join begins a request of a client. The request ends with leave.
+func (s *sharing) join(key clientKey, now time.Time) *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(key, now)
+	s.forgetDebtors(now)
+	c := s.clients[key]
+	if c == nil {
+		if last := len(s.unused) - 1; last >= 0 {
+			c, s.unused = s.unused[last], s.unused[:last]
+		} else {
+			c = &client{of: s}
+		}
+		c.key = key
+		s.clients[key] = c
+	}
+	c.refs++
+	c.requests.Add(1)
+	return c
+}
+
+func (c *client) leave() {
+	c.requests.Add(-1)
+	c.release()
+}
+
+// keep keeps the client known until release is called.
+func (c *client) keep() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.refs++
+}
+
+func (c *client) release() {
+	s := c.of
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.refs--; c.refs > 0 {
+		return
+	}
+	switch {
+	case c.debtor: // forgetDebtors forgets it
+	case c.owes(time.Now()):
+		c.debtor = true
+		s.debtors = append(s.debtors, c)
+	default:
+		s.forget(c)
+	}
+}
+
+// owes reports whether the client has used so much that it would make a difference to
+// forget that.
+func (c *client) owes(now time.Time) bool {
+	return c.paid.Sub(now) > paceBurst || c.due.requests.After(now) || c.due.bytes.After(now)
+}
+
+// forget forgets a client that uses nothing.
+func (s *sharing) forget(c *client) {
+	delete(s.clients, c.key)
+	c.paid, c.due.requests, c.due.bytes = time.Time{}, time.Time{}, time.Time{}
+	if len(s.unused) < mostUnused {
+		s.unused = append(s.unused, c)
+	}
+}
+
+// forgetDebtors forgets clients that use nothing and owe nothing by now, ten times a
+// second. There are few: each has used processor time beyond paceBurst shortly before, or
+// has sent something within the last seconds if there are rates.
+func (s *sharing) forgetDebtors(now time.Time) {
+	if len(s.debtors) == 0 || now.Sub(s.looked) < 100*time.Millisecond {
+		return
+	}
+	s.looked = now
+	s.debtors = slices.DeleteFunc(s.debtors, func(c *client) bool {
+		if c.refs == 0 && c.owes(now) {
+			return false
+		}
+		c.debtor = false
+		if c.refs == 0 {
+			s.forget(c)
+		}
+		return true
+	})
+}
+
+// alone reports whether the client has only one request. That is not limited by the
+// client's share, so that every request that fits into ingest can be sent.
+func (c *client) alone() bool { return c.requests.Load() == 1 }
+
+// shift removes the first element of a list.
+func shift[T any](list []T) (T, []T) {
+	first := list[0]
+	return first, slices.Delete(list, 0, 1)
+}
+
+func without[T comparable](list []T, one T) []T {
+	if i := slices.Index(list, one); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
+}

@@ -1,0 +1,105 @@
+package ingest
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// The processor time of a client is estimated, and limited while other clients send: see
+// charge. What is not decoding is counted by these.
+const (
+	requestCost = 60 * time.Microsecond  // a request, without what depends on its size
+	byteCost    = 8 * time.Nanosecond    // a byte of a body that is large: reading, memory, compression for the bus
+	largeBody   = 64 << 10               // bytes of a body that are part of requestCost
+	paceBurst   = 20 * time.Millisecond  // processor time that is used at once without a wait
+	pacePiece   = 256 << 10              // bytes that are read or decompressed without a wait
+	othersFor   = time.Second            // for which a client counts as one that sends
+	leastPause  = 500 * time.Microsecond // a shorter one is not worth a timer
+)
+
+// sender is a client that has sent something.
+type sender struct {
+	key clientKey
+	at  time.Time
+}
+
+// note records that a client has sent a request. A client that is not known does not
+// count, so that it cannot slow down others.
+func (s *sharing) note(key clientKey, now time.Time) {
+	if key.stranger {
+		return
+	}
+	if s.recent[0].key != key {
+		s.recent[1] = s.recent[0]
+	}
+	s.recent[0] = sender{key, now}
+}
+
+// others reports whether another client than this one sends, too.
+func (s *sharing) others(key clientKey, now time.Time) bool {
+	other := s.recent[0]
+	if other.key == key {
+		other = s.recent[1]
+	}
+	return now.Sub(other.at) < othersFor
+}
+
+// charge adds processor time to what the client has used. It returns how long the client
+// must wait now, so that it does not use more than its share: a leaky bucket. It need not
+// wait if no other client sends.
+func (c *client) charge(cost time.Duration) (wait time.Duration) {
+	s := c.of
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.share == 1 || !s.others(c.key, now) {
+		c.paid = now
+		return 0
+	}
+	if c.paid.Before(now) {
+		c.paid = now
+	}
+	c.paid = c.paid.Add(time.Duration(float64(cost) / s.processors))
+	if wait = c.paid.Sub(now) - paceBurst; wait > 0 {
+		signal(s.owing)
+	}
+	return wait
+}
+
+// pay charges processor time and waits as long as the client must. It returns how long
+// that was. If it would be longer than most, it waits for shareWait and returns false, as
+// it does when ctx ends.
+func (c *client) pay(ctx context.Context, cost, most time.Duration) (waited time.Duration, ok bool) {
+	wait := c.charge(cost)
+	if wait < leastPause {
+		return 0, true
+	}
+	c.of.waitedTime.Inc()
+	if wait > most {
+		bus.Pause(ctx, shareWait)
+		return shareWait, false
+	}
+	return wait, bus.Pause(ctx, wait)
+}
+
+// paced is a reader that takes processor time for what it reads, such as a decompressor.
+type paced struct {
+	io.Reader
+	by   *client
+	read int // since it was charged
+	took time.Duration
+}
+
+func (p *paced) Read(to []byte) (int, error) {
+	began := time.Now()
+	n, err := p.Reader.Read(to)
+	p.took += time.Since(began)
+	if p.read += n; p.read >= pacePiece {
+		p.by.pay(p.by.of.cut, p.took+time.Duration(p.read)*byteCost, time.Hour)
+		p.read, p.took = 0, 0
+	}
+	return n, err
+}

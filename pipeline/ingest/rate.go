@@ -1,0 +1,51 @@
+package ingest
+
+import "time"
+
+// rates limits what one client sends in a second. The zero value has no limits.
+type rates struct {
+	requests float64
+	bytes    float64 // of bodies, as they are sent
+}
+
+// rateBurst is how much of a second's requests and bytes a client may send at once.
+const rateBurst = time.Second
+
+// overRate charges a request, unless the client is above a rate. Then it returns after
+// what time it will be below.
+func (c *client) overRate() (retry time.Duration) {
+	s := c.of
+	if s.rates == (rates{}) {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if over := max(c.due.requests.Sub(now), c.due.bytes.Sub(now)); over >= rateBurst {
+		return over - rateBurst + time.Millisecond
+	}
+	owe(&c.due.requests, now, 1, s.rates.requests)
+	return 0
+}
+
+// received charges bytes of a body. They delay the next request.
+func (c *client) received(bytes int) {
+	s := c.of
+	if s.rates.bytes == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owe(&c.due.bytes, time.Now(), float64(bytes), s.rates.bytes)
+}
+
+// owe adds what was used to the time until which a rate is used up.
+func owe(due *time.Time, now time.Time, used, rate float64) {
+	if rate == 0 {
+		return
+	}
+	if due.Before(now) {
+		*due = now
+	}
+	*due = due.Add(time.Duration(used / rate * float64(time.Second)))
+}

@@ -1,0 +1,45 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/schemas/avro"
+	"github.com/morphogenetic/oona/schemas/registry"
+)
+
+// registryRetry is when a client should send a request again whose schema the registry
+// could not be asked for.
+const registryRetry = 5 * time.Second
+
+// schemas returns what finds the schemas of a body, or nil if there is no registry. It
+// waits for the registry as long as ctx and the limits of package registry allow. If room
+// is not nil, only so many wait at a time, so that other requests are served meanwhile.
+func (s *sink) schemas(ctx context.Context, room chan struct{}) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+	if s.cfg.Registry == nil {
+		return nil
+	}
+	return func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+		schema, known, err := s.cfg.Registry.Known(id)
+		if !known && room != nil {
+			select {
+			case room <- struct{}{}:
+				defer func() { <-room }()
+			default:
+				return nil, intake.Refuse(reasonRegistry, "%d requests wait for the schema registry, which is the maximum; nothing of this one was taken; send it again later", cap(room)).After(time.Second)
+			}
+		}
+		if !known {
+			schema, err = s.cfg.Registry.Frame(ctx, id)
+		}
+		switch {
+		case err == nil:
+			return schema, nil
+		case errors.Is(err, registry.ErrUnknownID), errors.Is(err, avro.ErrUnreadable):
+			return nil, intake.Refuse(reasonSchema, "%v", err)
+		}
+		return nil, intake.Refuse(reasonRegistry, "%v", err).After(registryRetry)
+	}
+}

@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/alecthomas/units"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/forward"
+	"github.com/morphogenetic/oona/spool"
+)
+
+// Spool configures the spool, which keeps frames on the local disk while the bus is away.
+type Spool struct {
+	Directory string           `placeholder:"DIR" help:"Directory of the spool, which keeps frames on the local disk while the bus is away. It must be on a disk that survives the process, and belongs to one ingest. Default: there is no spool, and requests get 503 while the bus is away."`
+	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files. Requests beyond it get 503 while the bus is away."`
+	Headroom  units.Base2Bytes `placeholder:"SIZE" help:"Free space that the spool leaves on its file system."`
+	After     time.Duration    `help:"How long a request waits for the bus before its frames go to the spool."`
+	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate at which the frames of the spool are sent when the bus is back, in bytes per second, so that other frames are not delayed."`
+
+	Open  *spool.Spool  `kong:"-"` // nil: there is none
+	Drain time.Duration `kong:"-"` // how long after the signal to stop the spool is sent, if the bus takes it
+}
+
+func defaultSpool() Spool {
+	return Spool{Bytes: units.Base2Bytes(1 << 30), Headroom: units.Base2Bytes(64 << 20), After: 2 * time.Second, Rate: units.Base2Bytes(32 << 20)}
+}
+
+// segmentBytes is the size of a file of the spool.
+const segmentBytes = 64 << 20
+
+func (s Spool) validate() error {
+	for _, limit := range []struct {
+		name  string
+		value int64
+		least int64
+	}{
+		{"bytes", int64(s.Bytes), segmentBytes},
+		{"headroom", int64(s.Headroom), 0},
+		{"rate", int64(s.Rate), 1 << 10},
+	} {
+		if limit.value < limit.least {
+			return &oona.FieldError{Field: "--spool-" + limit.name, Reason: fmt.Sprintf("is %s; give at least %s", units.Base2Bytes(limit.value), units.Base2Bytes(limit.least))}
+		}
+	}
+	if s.After <= 0 || s.After > mostTime {
+		return &oona.FieldError{Field: "--spool-after", Reason: fmt.Sprintf("is %s; give a time above 0 and at most %s", s.After, mostTime)}
+	}
+	return nil
+}
+
+// OpenSpool opens the spool, or returns nil if there is none. The error wraps
+// spool.ErrLocked if another process has it.
+func (c Config) OpenSpool(logger *slog.Logger) (*spool.Spool, error) {
+	if c.Spool.Directory == "" {
+		return nil, nil
+	}
+	fs, err := spool.OpenDirectory(c.Spool.Directory)
+	if err != nil {
+		return nil, fmt.Errorf("--spool-directory: %w", err)
+	}
+	s, err := spool.Open(fs, c.SpoolOptions(logger))
+	if err != nil {
+		return nil, fmt.Errorf("--spool-directory: %w", err)
+	}
+	return s, nil
+}
+
+// SpoolOptions returns the options of the spool. A record has the frames of a request.
+func (c Config) SpoolOptions(logger *slog.Logger) spool.Options {
+	return spool.Options{
+		MaxBytes: int64(c.Spool.Bytes), SegmentBytes: segmentBytes, Headroom: int64(c.Spool.Headroom),
+		RecordBytes: int(2*c.MaxDecompressedBytes) + c.MaxFrames*recordOverhead,
+		Keys:        forward.Keys, Logger: logger,
+	}
+}
+
+func (c Config) forward(publish func(context.Context, string, []*message.Message) error, logger *slog.Logger) forward.Config {
+	return forward.Config{
+		Publish: publish, Permanent: permanent, Refused: neverTaken, OfTopic: ofEventTopic,
+		After: c.Spool.After, Timeout: c.PublishTimeout, BytesPerSecond: int64(c.Spool.Rate), Logger: logger,
+	}
+}

@@ -1,0 +1,352 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/schemas/avro"
+)
+
+// spooling is a stage with a spool, before a bus that can be away.
+type spooling struct {
+	*Stage
+	t      *testing.T
+	dir    string
+	bus    *testBus
+	away   atomic.Pointer[error] // what Publish returns; nil: the bus works
+	failed atomic.Int64          // attempts that Publish has refused since
+	// hang: Publish answers only when its context has ended.
+	hang atomic.Bool
+
+	running *running
+}
+
+func newSpooling(t *testing.T) *spooling {
+	t.Helper()
+	s := &spooling{t: t, dir: t.TempDir(), bus: newBus(t)}
+	s.bus.before = func(string, []*message.Message) error {
+		if err := s.away.Load(); err != nil {
+			s.failed.Add(1)
+			return *err
+		}
+		return nil
+	}
+	return s
+}
+
+// Publish implements bus.Publisher.
+func (s *spooling) Publish(ctx context.Context, topic string, messages ...*message.Message) error {
+	if s.hang.Load() {
+		<-ctx.Done()
+		time.Sleep(20 * time.Millisecond) // the answer comes later than it must
+		return context.Cause(ctx)
+	}
+	return s.bus.Publish(ctx, topic, messages...)
+}
+
+func (s *spooling) Close() error { return s.bus.Close() }
+
+func (s *spooling) leave(err error) { s.away.Store(&err) }
+
+func (s *spooling) begin(change func(*Config)) {
+	s.t.Helper()
+	s.configure(change)
+	s.running = startStage(s.t, s.Stage)
+}
+
+// configure makes a stage that does not run yet.
+func (s *spooling) configure(change func(*Config)) {
+	s.t.Helper()
+	cfg := DefaultConfig()
+	cfg.Topic, cfg.Instance = rawTopics.SeedMetrics, "ingest-1"
+	cfg.PublishTimeout = 200 * time.Millisecond
+	cfg.Spool.Directory, cfg.Spool.After, cfg.Spool.Headroom = s.dir, time.Second, 0
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if cfg.Spool.Open, err = cfg.OpenSpool(slog.New(slog.DiscardHandler)); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.Stage, err = New(cfg, s, prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// end ends the stage, as when the process ends.
+func (s *spooling) end() {
+	s.t.Helper()
+	s.running.cancel()
+	if err := errors.Join(<-s.running.ended, s.cfg.Spool.Open.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// send sends a frame, and returns the status of the answer.
+func (s *spooling) send(run oona.RunID, sequence int) int {
+	f := goodFrame(int64(sequence))
+	f.Run = run
+	return post(s.Stage, mediaAvro, avro.AppendFrame(nil, f)).Code
+}
+
+func (s *spooling) want(status int, run oona.RunID, from, end int) {
+	s.t.Helper()
+	for i := from; i < end; i++ {
+		if got := s.send(run, i); got != status {
+			s.t.Fatalf("frame %d of %s is answered %d, want %d", i, run, got, status)
+		}
+	}
+}
+
+// drained waits until the spool is empty.
+func (s *spooling) drained() {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !s.cfg.Spool.Open.Empty(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the spool is not drained: %+v", s.cfg.Spool.Open.Stats())
+		}
+	}
+}
+
+// sequences returns the sequence numbers of a run's frames on the bus, in order.
+func (s *spooling) sequences(run oona.RunID) (all []int64) {
+	s.t.Helper()
+	for _, m := range s.bus.on(s.t, rawTopics.SeedMetrics) {
+		var d avro.FrameDecoder
+		var f oona.Frame
+		if _, err := d.Decode(m.Payload, &f); err != nil {
+			s.t.Fatal(err)
+		}
+		if f.Run == run {
+			all = append(all, f.Sequence)
+		}
+	}
+	return all
+}
+
+func (s *spooling) inOrder(run oona.RunID, n int) {
+	s.t.Helper()
+	got := s.sequences(run)
+	if len(got) != n {
+		s.t.Fatalf("the bus has the frames %v of %s, want %d", got, run, n)
+	}
+	for i, sequence := range got {
+		if sequence != int64(i) {
+			s.t.Fatalf("the bus has the frames %v of %s", got, run)
+		}
+	}
+}
+
+// While the bus is away, frames are accepted with 202. They are on the bus, in order,
+// when it is back, also after ingest was restarted in the meantime.
+func TestSpool(t *testing.T) {
+	for name, leave := range map[string]func(*spooling){
+		"an error": func(s *spooling) { s.leave(fmt.Errorf("publish: %w", bus.ErrUnreachable)) },
+		"silence":  func(s *spooling) { s.hang.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpooling(t)
+			s.begin(nil)
+			s.want(http.StatusOK, "a", 0, 5)
+			if n := s.cfg.Spool.Open.Stats(); n.Appended != 0 || n.Bytes != 0 {
+				t.Errorf("the spool was used while the bus was there: %+v", n)
+			}
+			leave(s)
+			s.want(http.StatusAccepted, "a", 5, 15)
+			s.want(http.StatusAccepted, "b", 0, 10)
+			s.end()
+			s.begin(nil)
+			s.want(http.StatusAccepted, "a", 15, 20)
+			s.away.Store(nil)
+			s.hang.Store(false)
+			s.drained()
+			s.want(http.StatusOK, "a", 20, 25)
+			s.inOrder("a", 25)
+			s.inOrder("b", 10)
+			s.end()
+		})
+	}
+}
+
+// While the spool is sent, frames of its runs go behind what waits, and frames of other
+// runs go to the bus.
+func TestOrderAcrossTheSpool(t *testing.T) {
+	s := newSpooling(t)
+	s.begin(func(c *Config) { c.Spool.Rate = 1 << 10 }) // about a second for the records below
+	s.leave(bus.ErrUnreachable)
+	s.want(http.StatusAccepted, "a", 0, 1)
+	for s.failed.Load() < 2 { // that of the request, and that of the spool, whose batch is this record alone
+		time.Sleep(time.Millisecond)
+	}
+	s.want(http.StatusAccepted, "a", 1, 8)
+	s.away.Store(nil)
+	for s.cfg.Spool.Open.Stats().Records == 8 {
+		time.Sleep(time.Millisecond)
+	}
+	behind, aside := 0, 0
+	for i := 8; !s.cfg.Spool.Open.Empty(); i++ {
+		switch s.send("a", i) {
+		case http.StatusAccepted:
+			behind++
+		case http.StatusOK:
+		default:
+			t.Fatal("a frame was refused")
+		}
+		if got := s.send("b", aside); got != http.StatusOK {
+			t.Fatalf("frame %d of another run is answered %d; %+v", aside, got, s.cfg.Spool.Open.Stats())
+		}
+		aside++
+		if i == 40 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if behind == 0 || aside == 0 {
+		t.Errorf("%d frames went behind the spool, %d beside it", behind, aside)
+	}
+	s.end()
+	s.begin(nil)
+	s.drained()
+	s.inOrder("b", aside)
+	got := s.sequences("a")
+	seen := int64(-1)
+	for _, sequence := range got { // a frame may come twice, after the restart
+		if sequence > seen+1 {
+			t.Fatalf("the bus has the frames %v", got)
+		}
+		seen = max(seen, sequence)
+	}
+	s.end()
+}
+
+// A stage that stops sends what is in the spool before it ends, in order, if the bus
+// takes it, and otherwise ends at once.
+func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		drain time.Duration
+		back  bool
+		left  bool
+	}{
+		"the bus is back":       {drain: time.Minute, back: true},
+		"the bus is away":       {drain: time.Minute, left: true},
+		"there is no time left": {back: true, left: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpooling(t)
+			s.begin(func(c *Config) { c.Spool.Drain = test.drain })
+			s.leave(bus.ErrUnreachable)
+			s.want(http.StatusAccepted, "a", 0, 20)
+			for s.failed.Load() < 4 { // so that the pause before the next attempt is longer than what follows
+				time.Sleep(time.Millisecond)
+			}
+			if test.back {
+				s.away.Store(nil)
+			}
+			s.running.cancel()
+			if err := <-s.running.ended; err != nil {
+				t.Fatal(err)
+			}
+			if left := !s.cfg.Spool.Open.Empty(); left != test.left {
+				t.Errorf("frames are left: %t", left)
+			}
+			if !test.left {
+				s.inOrder("a", 20)
+			}
+			if err := s.cfg.Spool.Open.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s.away.Store(nil)
+			s.begin(nil)
+			s.drained()
+			s.inOrder("a", 20)
+			s.end()
+		})
+	}
+}
+
+// A full spool refuses frames with 503 and its own reason, and takes them again when it
+// has room.
+func TestFullSpool(t *testing.T) {
+	s := newSpooling(t)
+	s.begin(func(c *Config) { c.Spool.Headroom = 1 << 60 })
+	s.leave(bus.ErrUnreachable)
+	w := post(s.Stage, mediaAvro, frames(nil))
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || decodeProblem(t, w).Type != "urn:oona:problem:spool-full" {
+		t.Errorf("answer is %d %s", w.Code, w.Body)
+	}
+	s.away.Store(nil)
+	s.want(http.StatusOK, "digits", 1, 2)
+	s.end()
+}
+
+// A number of partitions that has changed is not an outage: the client must know of it.
+func TestPartitionsAreNotSpooled(t *testing.T) {
+	s := newSpooling(t)
+	s.begin(nil)
+	s.leave(bus.ErrPartitions)
+	s.want(http.StatusServiceUnavailable, "a", 0, 3)
+	if n := s.cfg.Spool.Open.Stats(); n.Appended != 0 {
+		t.Errorf("%+v", n)
+	}
+	s.end()
+}
+
+// A record that the bus never takes is put aside, and does not block those behind it.
+func TestHopelessRecord(t *testing.T) {
+	s := newSpooling(t)
+	s.begin(nil)
+	s.leave(bus.ErrUnreachable)
+	s.want(http.StatusAccepted, "a", 0, 1)
+	s.want(http.StatusAccepted, "large", 1, 2)
+	s.want(http.StatusAccepted, "a", 1, 2)
+	s.end()
+	s.bus.before = func(_ string, messages []*message.Message) error {
+		for _, m := range messages {
+			if string(bus.TargetOf(m).Key) == string(oona.Key("large", "enc.1")) {
+				return bus.ErrTooLarge
+			}
+		}
+		return nil
+	}
+	s.begin(nil)
+	s.drained()
+	s.inOrder("a", 2)
+	if got := s.sequences("large"); len(got) != 0 {
+		t.Errorf("the bus has %v", got)
+	}
+	s.end()
+}
+
+// TestSpoolIsReadAtTheEnd: a record that was read from the spool when the process was told to
+// end is sent by the drain, in order, and not marked as done without having been sent.
+func TestSpoolIsReadAtTheEnd(t *testing.T) {
+	s := newSpooling(t)
+	s.configure(nil)
+	s.leave(errors.New("the bus is away"))
+	s.want(http.StatusAccepted, "digits", 0, 5)
+	s.away.Store(nil)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.forward.Run(ended); err != nil {
+		t.Fatal(err)
+	}
+	s.want(http.StatusAccepted, "digits", 5, 6)
+	if left := s.forward.Drain(t.Context()); left != 0 {
+		t.Errorf("%d records are left", left)
+	}
+	s.inOrder("digits", 6)
+	if err := s.cfg.Spool.Open.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

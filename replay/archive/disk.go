@@ -1,0 +1,115 @@
+package archive
+
+import (
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// The pieces in which a file is written, and how many of them there are: one is filled while
+// others are written and hashed.
+const (
+	pieceBytes = 1 << 20
+	pieces     = 4
+)
+
+// disk writes a file and its SHA-256, while the caller makes the next bytes. finish or end
+// waits for its goroutines.
+type disk struct {
+	file   *os.File
+	digest hash.Hash
+	size   int64 // of what was given to Write
+
+	filling *piece
+	free    chan *piece
+	toWrite chan *piece
+	toHash  chan *piece
+	working sync.WaitGroup
+	failed  atomic.Pointer[error] // the first error of writing
+}
+
+// piece is a part of the file.
+type piece struct {
+	bytes []byte
+	users atomic.Int32 // that have not done with it
+}
+
+func newDisk(file *os.File) *disk {
+	d := &disk{file: file, digest: sha256.New(), free: make(chan *piece, pieces), toWrite: make(chan *piece, pieces), toHash: make(chan *piece, pieces)}
+	for range pieces {
+		d.free <- &piece{bytes: make([]byte, 0, pieceBytes)}
+	}
+	d.filling = <-d.free
+	d.working.Go(func() { d.each(d.toWrite, d.write) })
+	d.working.Go(func() { d.each(d.toHash, func(p []byte) { d.digest.Write(p) }) }) // it returns no error
+	return d
+}
+
+// each uses pieces until there are no more.
+func (d *disk) each(all chan *piece, use func([]byte)) {
+	for p := range all {
+		use(p.bytes)
+		if p.users.Add(-1) == 0 {
+			p.bytes = p.bytes[:0]
+			d.free <- p
+		}
+	}
+}
+
+// write writes a piece, unless an earlier one has failed.
+func (d *disk) write(p []byte) {
+	if d.failed.Load() != nil {
+		return
+	}
+	if _, err := d.file.Write(p); err != nil {
+		d.failed.Store(&err)
+	}
+}
+
+func (d *disk) err() error {
+	if failed := d.failed.Load(); failed != nil {
+		return *failed
+	}
+	return nil
+}
+
+// Write writes bytes. Its error may be that of an earlier call.
+func (d *disk) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		room := min(pieceBytes-len(d.filling.bytes), len(p)-n)
+		d.filling.bytes = append(d.filling.bytes, p[n:n+room]...)
+		n += room
+		if len(d.filling.bytes) == pieceBytes {
+			d.hand()
+			d.filling = <-d.free
+		}
+	}
+	d.size += int64(n)
+	return n, d.err()
+}
+
+// hand hands the piece that is filled to those that use it.
+func (d *disk) hand() {
+	d.filling.users.Store(2)
+	d.toWrite <- d.filling
+	d.toHash <- d.filling
+	d.filling = nil
+}
+
+// end waits until nothing is written any more. The file is still open.
+func (d *disk) end() {
+	close(d.toWrite)
+	close(d.toHash)
+	d.working.Wait()
+}
+
+// finish writes what is left, and closes the file when it is on disk. It returns the SHA-256.
+func (d *disk) finish() ([]byte, error) {
+	d.hand()
+	d.end()
+	err := errors.Join(d.err(), d.file.Sync(), d.file.Close())
+	return d.digest.Sum(nil), err
+}

@@ -1,0 +1,16 @@
+// Package parquet writes what a replay reads as Parquet files, for pandas, DuckDB, Polars
+// and other tools of analysis:
+//
+//	DIR/seed_metrics/run=R/layer=L/part-PARTITION-FIRST-LAST.parquet   a row for a seed and an instant
+//	DIR/layer_health/...                                               a row for a rollup and a metric
+//	DIR/layer_health_windows/...                                       a row for a rollup
+//	DIR/layer_performance/..., DIR/layer_performance_windows/...       the same
+//	DIR/events_seed_culled/...                                         a row for an event
+//	DIR/states.parquet                                                 the names of the states
+//	DIR/producers.parquet                                              the producers of the frames
+//	DIR/_oona.json                                                     the manifest
+//
+// FIRST and LAST are the offsets of the first and the last record in a file. Which records
+// a file has depends on the records and the Options alone, so that a replay which was
+// killed and called again writes the same files, byte for byte.
+package parquet

@@ -1,0 +1,283 @@
+package conformance
+
+import (
+	"bytes"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+//go:embed *.json
+var files embed.FS
+
+// Version is the version of the files that this package reads.
+const Version = 1
+
+// Set is the content of the files.
+type Set struct {
+	Frames        []GoldenFrame
+	RefusedFrames []Refused
+	Events        []GoldenEvent
+	RefusedEvents []Refused
+	Bodies        []Body
+	Requests      []Exchange
+	Behaviours    []Behaviour
+}
+
+// GoldenFrame is a valid frame and its encoding.
+type GoldenFrame struct {
+	Name  string
+	Why   string
+	Frame Frame
+	Avro  Hex
+}
+
+// GoldenEvent is a valid event and its encoding.
+type GoldenEvent struct {
+	Name   string
+	Why    string
+	Schema string // the schema's file, without .avsc
+	Event  Event
+	Avro   Hex
+}
+
+// Refused is a payload that is refused. It is the encoding of Frame or of Event, or is made
+// of parts.
+type Refused struct {
+	Name   string
+	Reason string
+	Field  string
+	Frame  *Frame
+	Event  *Event
+	MadeOf []Part `json:"made_of"`
+	Avro   Hex
+}
+
+// Body is a body that needs a library: it is compressed, or an object container file.
+type Body struct {
+	Name   string
+	MadeOf []Part `json:"made_of"`
+	As     string // gzip, zstd, or container/CODEC
+	Bytes  Hex
+}
+
+// Part is a part of a body or of a payload. One of the fields up to JSON is given: the
+// encoding of a golden frame, of a golden event or of a frame or an event that is refused,
+// a body of bodies.json, or the bytes.
+type Part struct {
+	Frame        string
+	Event        string
+	Refused      string
+	RefusedEvent string `json:"refused_event"`
+	Body         string
+	Text         string
+	Hex          Hex
+	JSON         json.RawMessage
+	From         int  // first byte of it
+	To           *int // byte after the last one, from the end if it is negative; nil: to the end
+	Times        int  // how often it is repeated; 0: once
+}
+
+// Exchange is a request and its answer.
+type Exchange struct {
+	Name    string
+	Needs   []string  // what the server must be or have
+	Before  []Request // that are sent first, and succeed
+	Request Request
+	Answer  Answer
+}
+
+// Request is a request to ingest.
+type Request struct {
+	Method, Path string
+	Headers      map[string]string
+	Body         []Part
+	Send         *Send // nil: the whole body is sent
+}
+
+// Send says that only the first bytes of a body are sent, and what the client does then:
+// it waits, or closes its side of the connection.
+type Send struct {
+	Bytes int
+	Then  string
+}
+
+// Answer is the answer to a request: a status, and JSON or a problem.
+type Answer struct {
+	Status  int
+	Headers map[string]string // "*": any value
+	JSON    map[string]any    // members that the answer must have
+	Problem *Problem
+	Records []string // golden frames that are on the bus then; nil: not said
+}
+
+// Problem is the body of the answer to a refused request.
+type Problem struct {
+	Type  string // after urn:oona:problem:
+	Frame *int
+	Event *int
+	Field string
+}
+
+// Behaviour is what a client must do upon the answers of a server.
+type Behaviour struct {
+	Name    string
+	Kind    string // of the records: frames, which is the default, or events
+	Records int    // that the client is given
+	Seeds   int    // of a frame; 0: any number
+	Server  []Rule // of which the first that applies says the answer; none: 200
+	Client  Outcome
+}
+
+// Rule is an answer of a server, and when it gives this answer.
+type Rule struct {
+	When struct {
+		Before int  // it is one of the first requests, this many
+		Has    *int // it has this record
+		More   int  // it has more records than this
+		Seeds  int  // it has a frame with more seeds than this
+		Coded  bool // it has a Content-Encoding
+	}
+	Answer struct {
+		Status  int
+		Headers map[string]string
+		JSON    map[string]any
+		Problem *struct {
+			Type  string
+			Frame any // an index, or "index": that of the record that the rule is about
+			Event any // the same of events
+			Field string
+		}
+		Text  string // a body that is not JSON
+		Close bool   // there is no answer: the connection is closed
+	}
+}
+
+// Outcome is what must have become of the records in the end.
+type Outcome struct {
+	Accepted []int   // the records that a server has accepted, each once
+	Readings int     // that these records have together; not 0: records may be split
+	Rejected int     // how many the client says that the server has refused for good
+	Aside    int     // how many the client says that will be put aside
+	Pause    float64 // seconds that the client waits after the last refusal, at least
+}
+
+// Join returns the bytes of the parts, one after the other.
+func (s *Set) Join(parts []Part) ([]byte, error) {
+	var all []byte
+	for _, p := range parts {
+		content, err := s.content(p)
+		if err != nil {
+			return nil, err
+		}
+		end := len(content)
+		if p.To != nil {
+			if end = *p.To; end < 0 {
+				end += len(content)
+			}
+		}
+		if p.From < 0 || p.From > end || end > len(content) {
+			return nil, fmt.Errorf("conformance: a part from byte %d to %d, of %d bytes", p.From, end, len(content))
+		}
+		all = append(all, bytes.Repeat(content[p.From:end], max(1, p.Times))...)
+	}
+	return all, nil
+}
+
+func (s *Set) content(p Part) ([]byte, error) {
+	for _, f := range s.Frames {
+		if p.Frame == f.Name {
+			return f.Avro, nil
+		}
+	}
+	for _, e := range s.Events {
+		if p.Event == e.Name {
+			return e.Avro, nil
+		}
+	}
+	for _, b := range s.Bodies {
+		if p.Body == b.Name {
+			return b.Bytes, nil
+		}
+	}
+	for _, r := range s.RefusedFrames {
+		if p.Refused == r.Name {
+			return r.Avro, nil
+		}
+	}
+	for _, r := range s.RefusedEvents {
+		if p.RefusedEvent == r.Name {
+			return r.Avro, nil
+		}
+	}
+	if name := p.Frame + p.Event + p.Refused + p.RefusedEvent + p.Body; name != "" {
+		return nil, fmt.Errorf("conformance: there is no %q", name)
+	}
+	return slices.Concat([]byte(p.Text), []byte(p.Hex), []byte(p.JSON)), nil
+}
+
+// Hex is bytes in hexadecimal.
+type Hex []byte
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (h *Hex) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
+}
+
+// Read returns the content of the files.
+func Read() (*Set, error) {
+	s := new(Set)
+	var version [5]int
+	for i, file := range []struct {
+		name    string
+		content any
+	}{
+		{"frames.json", &struct {
+			Version *int
+			Frames  *[]GoldenFrame
+			Refused *[]Refused
+		}{&version[0], &s.Frames, &s.RefusedFrames}},
+		{"events.json", &struct {
+			Version *int
+			Events  *[]GoldenEvent
+			Refused *[]Refused
+		}{&version[1], &s.Events, &s.RefusedEvents}},
+		{"bodies.json", &struct {
+			Version *int
+			Bodies  *[]Body
+		}{&version[2], &s.Bodies}},
+		{"requests.json", &struct {
+			Version  *int
+			Requests *[]Exchange
+		}{&version[3], &s.Requests}},
+		{"behaviour.json", &struct {
+			Version    *int
+			Behaviours *[]Behaviour
+		}{&version[4], &s.Behaviours}},
+	} {
+		if err := read(file.name, file.content); err != nil {
+			return nil, err
+		}
+		if version[i] != Version {
+			return nil, fmt.Errorf("conformance: %s has version %d, this package reads version %d", file.name, version[i], Version)
+		}
+	}
+	return s, nil
+}
+
+// read decodes a file, which must have no fields that content does not have.
+func read(name string, content any) error {
+	text, err := files.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("conformance: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(content); err != nil {
+		return fmt.Errorf("conformance: %s: %w", name, err)
+	}
+	return nil
+}

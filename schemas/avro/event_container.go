@@ -1,0 +1,81 @@
+package avro
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/morphogenetic/oona"
+)
+
+// MaxEventBytes is the greatest size of an encoded event that is read from a client. It is
+// more than a valid event can have, and bounds the memory that an event takes.
+const MaxEventBytes = 64 << 10
+
+// DecodeEvents decodes events in single-object encoding that follow one another, and calls
+// each with every one. It stops at the first error of each, and returns it unchanged.
+func DecodeEvents(body []byte, each func(*oona.SeedEvent) error) error {
+	for rest := body; len(rest) > 0; {
+		v, err := published.find(rest, seedEvent)
+		if err != nil {
+			return err
+		}
+		n, err := v.oneEvent(rest[framingSize:], each)
+		if err != nil {
+			return err
+		}
+		rest = rest[framingSize+n:]
+	}
+	return nil
+}
+
+// DecodeEventContainer is like DecodeEvents, for an object container file that was written
+// with a published version of SeedEvent. limit and reserve are as for
+// FrameDecoder.DecodeContainer.
+func DecodeEventContainer(file []byte, limit int, reserve func(bytes int) error, each func(*oona.SeedEvent) error) error {
+	blocks := blocks{cursor: cursor{data: file}, inflater: new(FrameDecoder), of: "events", limit: limit, reserve: reserve}
+	header, err := readContainerHeader(&blocks.cursor, seedEvent)
+	if err != nil {
+		return err
+	}
+	v := published.byFingerprint[header.fingerprint]
+	return blocks.each(header, 0, func(b *inflation, count uint64) error {
+		if err := v.events(b.bytes, count, each); err != nil {
+			return err
+		}
+		return reserve(-cap(b.bytes))
+	})
+}
+
+// events decodes the events of a block.
+func (v *version) events(block []byte, count uint64, each func(*oona.SeedEvent) error) error {
+	for range count {
+		n, err := v.oneEvent(block, each)
+		if err != nil {
+			return err
+		}
+		block = block[n:]
+	}
+	if len(block) > 0 {
+		return &DecodeError{"block", -1, fmt.Errorf("%w: %d bytes follow the last of its %d events", ErrMalformed, len(block), count)}
+	}
+	return nil
+}
+
+// oneEvent decodes the event at the start of body, which has no framing, and returns its
+// size.
+func (v *version) oneEvent(body []byte, each func(*oona.SeedEvent) error) (size int, err error) {
+	body = body[:min(len(body), MaxEventBytes)]
+	var w wireEvent
+	rest, err := v.decodeBody(body, &w)
+	if err != nil {
+		if len(body) == MaxEventBytes {
+			err = errors.Join(fmt.Errorf("it may have more than %d bytes, which is the maximum", MaxEventBytes), err)
+		}
+		return 0, err
+	}
+	var e oona.SeedEvent
+	if err := w.event(&e); err != nil {
+		return 0, err
+	}
+	return len(body) - len(rest), each(&e)
+}

@@ -1,0 +1,111 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk is a directory of the real file system.
+type disk struct{ dir string }
+
+const lockName = "LOCK"
+
+// OpenDirectory returns a directory of the file system. It makes the directory if it does
+// not exist.
+func OpenDirectory(dir string) (FileSystem, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	return disk{dir}, nil
+}
+
+func (d disk) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d disk) List() ([]string, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && e.Name() != lockName {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+func (d disk) Create(name string) (File, error) {
+	file, err := os.OpenFile(d.path(name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{file}, nil
+}
+
+func (d disk) Open(name string) (File, error) {
+	file, err := os.Open(d.path(name))
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{file}, nil
+}
+
+func (d disk) Rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }
+
+func (d disk) Remove(name string) error { return os.Remove(d.path(name)) }
+
+func (d disk) Sync() error {
+	dir, err := os.Open(d.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func (d disk) Free() (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(d.dir, &s); err != nil {
+		return 0, os.NewSyscallError("statfs", err)
+	}
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ between systems
+}
+
+func (d disk) Lock() (io.Closer, error) {
+	file, err := os.OpenFile(d.path(lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrLocked
+		}
+		return nil, errors.Join(fmt.Errorf("%s: %w", d.dir, err), file.Close())
+	}
+	return file, nil
+}
+
+// diskFile is a file whose Sync leaves out what reading does not need, such as times.
+type diskFile struct{ *os.File }
+
+func (f diskFile) Sync() error {
+	for {
+		err := datasync(f.File)
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("fdatasync", err)
+		}
+	}
+}
+
+func (f diskFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}

@@ -1,0 +1,160 @@
+// Package entry is the form of the records of ingest's spool: the messages of one request,
+// which are accepted together.
+//
+//	version u8 · spooled at (varint, microseconds since 1970) · topic · count · messages
+//	message  key · headers: count, then names and values, by name · payload
+//	         in version 2, after the key: the hash that decides about the partition
+//
+// Version 1 is for messages whose key decides about the partition.
+//
+// Counts and lengths are unsigned varints; a text or bytes follow their length.
+package entry
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+)
+
+// Entry is what is spooled of a request.
+type Entry struct {
+	Spooled  oona.Micros // when, by ingest's clock
+	Topic    string
+	Messages []*message.Message
+}
+
+const (
+	keyed  = 1 // version
+	hashed = 2
+)
+
+// Append appends the form of an entry. If one message has a hashed target, all have.
+func Append(dst []byte, e *Entry) []byte {
+	version := byte(keyed)
+	if len(e.Messages) > 0 && bus.TargetOf(e.Messages[0]).Hashed {
+		version = hashed
+	}
+	dst = append(dst, version)
+	dst = binary.AppendVarint(dst, int64(e.Spooled))
+	dst = appendText(dst, e.Topic)
+	dst = binary.AppendUvarint(dst, uint64(len(e.Messages)))
+	for _, m := range e.Messages {
+		to := bus.TargetOf(m)
+		dst = appendText(dst, to.Key)
+		if version == hashed {
+			dst = binary.AppendUvarint(dst, uint64(to.Partition))
+		}
+		dst = binary.AppendUvarint(dst, uint64(len(m.Metadata)))
+		for _, name := range slices.Sorted(maps.Keys(m.Metadata)) {
+			dst = appendText(appendText(dst, name), m.Metadata[name])
+		}
+		dst = appendText(dst, m.Payload)
+	}
+	return dst
+}
+
+func appendText[T ~string | ~[]byte](dst []byte, text T) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(text))), text...)
+}
+
+// ErrForm is returned for a record that is not an entry.
+var ErrForm = errors.New("not an entry of a spool")
+
+// Decode decodes an entry. Its payloads and keys are parts of body.
+func Decode(body []byte) (*Entry, error) {
+	d := decoder{rest: body}
+	if len(body) == 0 || body[0] != keyed && body[0] != hashed {
+		return nil, fmt.Errorf("%w: its version is not %d or %d", ErrForm, keyed, hashed)
+	}
+	d.rest = body[1:]
+	e := &Entry{Spooled: oona.Micros(d.number()), Topic: string(d.bytes())}
+	for range d.count() {
+		to := bus.Target{Key: d.bytes(), Hashed: body[0] == hashed}
+		if to.Hashed {
+			to.Partition = d.hash()
+		}
+		headers := make(message.Metadata)
+		for range d.count() {
+			name := string(d.bytes())
+			headers[name] = string(d.bytes())
+		}
+		if len(to.Key) == 0 {
+			to.Key = nil
+		}
+		m := bus.NewMessage(d.bytes(), to)
+		m.Metadata = headers
+		e.Messages = append(e.Messages, m)
+	}
+	if d.bad || len(d.rest) > 0 {
+		return nil, fmt.Errorf("%w: it is cut, or followed by other bytes", ErrForm)
+	}
+	return e, nil
+}
+
+// decoder reads from the front of rest. After an error, everything is empty.
+type decoder struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *decoder) fail() {
+	d.rest, d.bad = nil, true
+}
+
+func (d *decoder) number() int64 {
+	n, size := binary.Varint(d.rest)
+	if size <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+func (d *decoder) hash() int32 {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 || n > math.MaxInt32 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return int32(n)
+}
+
+// count returns a number of parts that follow. Each has at least one byte.
+func (d *decoder) count() int {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 || n > uint64(len(d.rest)-size) {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return int(n)
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.count()
+	out := d.rest[:n:n]
+	d.rest = d.rest[n:]
+	return out
+}
+
+// Runs returns the runs of an entry's messages, each once. They are the keys by which messages
+// wait for one another: what has one watermark stays in order.
+func Runs(messages []*message.Message) (runs []string) {
+	for _, m := range messages {
+		run, err := oona.KeyRun(bus.TargetOf(m).Key)
+		if err == nil && !slices.Contains(runs, string(run)) {
+			runs = append(runs, string(run))
+		}
+	}
+	return runs
+}

@@ -1,0 +1,48 @@
+package spool
+
+import (
+	"errors"
+	"io"
+)
+
+// FileSystem is one directory of a file system. The tests have one that loses and reorders
+// what is not synced.
+type FileSystem interface {
+	// List returns the names of the files in the directory.
+	List() ([]string, error)
+	// Create creates a file. It returns an error if the name exists.
+	Create(name string) (File, error)
+	// Open opens a file for reading.
+	Open(name string) (File, error)
+	// Rename replaces a file by another one.
+	Rename(from, to string) error
+	Remove(name string) error
+	// Sync makes the names that were created, renamed and removed durable.
+	Sync() error
+	// Free returns how many bytes can still be written.
+	Free() (int64, error)
+	// Lock locks the directory for this process. The error wraps ErrLocked if another
+	// process has it.
+	Lock() (io.Closer, error)
+}
+
+// File is a file of a FileSystem.
+type File interface {
+	io.Writer
+	io.ReaderAt
+	// Sync returns when all that was written is on disk.
+	Sync() error
+	Size() (int64, error)
+	Close() error
+}
+
+var (
+	// ErrLocked is returned if another process has the directory.
+	ErrLocked = errors.New("another process uses the directory")
+	// ErrFull is wrapped by the errors of Append if the record does not fit.
+	ErrFull = errors.New("the spool is full")
+	// ErrTooLarge is returned by Append for a record above the limit of a record.
+	ErrTooLarge = errors.New("the record is larger than the limit of a record")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("the spool is closed")
+)

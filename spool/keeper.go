@@ -1,0 +1,90 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"time"
+)
+
+const (
+	doneName  = "done"
+	temporary = ".tmp"
+	doneBytes = 8 + 4
+)
+
+// keeper keeps the number up to which Done was called.
+type keeper struct {
+	fs    FileSystem
+	saved uint64
+	when  time.Time
+}
+
+// saveEvery is how often the number is written while records are taken. If it is old, some
+// records are returned again after a crash.
+const saveEvery = time.Second
+
+func (k *keeper) due(done uint64, now time.Time) bool {
+	return done != k.saved && now.Sub(k.when) >= saveEvery
+}
+
+func (k *keeper) save(done uint64) error {
+	if done == k.saved {
+		return nil
+	}
+	k.when = time.Now()
+	if err := ignoreMissing(k.fs.Remove(doneName + temporary)); err != nil {
+		return fmt.Errorf("spool: save the place: %w", err)
+	}
+	text := binary.LittleEndian.AppendUint64(nil, done)
+	text = binary.LittleEndian.AppendUint32(text, crc32.Checksum(text, castagnoli))
+	file, err := k.fs.Create(doneName + temporary)
+	if err == nil {
+		_, err = file.Write(text)
+		err = errors.Join(err, file.Sync(), file.Close())
+	}
+	if err == nil {
+		err = k.fs.Rename(doneName+temporary, doneName)
+	}
+	if err == nil {
+		err = k.fs.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("spool: save the place: %w", err)
+	}
+	k.saved = done
+	return nil
+}
+
+// errDone is returned for a damaged file.
+var errDone = errors.New("the file is damaged")
+
+// load returns the number that was saved, 0 if there is none.
+func (k *keeper) load() (uint64, error) {
+	file, err := k.fs.Open(doneName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	text := make([]byte, doneBytes)
+	_, err = file.ReadAt(text, 0)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return 0, fmt.Errorf("%w: %w", errDone, err)
+	}
+	if binary.LittleEndian.Uint32(text[8:]) != crc32.Checksum(text[:8], castagnoli) {
+		return 0, errDone
+	}
+	k.saved = binary.LittleEndian.Uint64(text)
+	return k.saved, nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

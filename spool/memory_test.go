@@ -1,0 +1,270 @@
+package spool_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/morphogenetic/oona/spool"
+)
+
+// memory is a directory in memory that knows what is durable. A crash keeps what was
+// synced, and any part of the rest.
+type memory struct {
+	mu     sync.Mutex
+	names  map[string]*content // as the process sees them
+	stable map[string]*content // after a crash, at least
+	locked bool
+	free   int64
+	fail   func(call, name string) error // nil: nothing fails
+	calls  map[string]int
+	// unsynced makes Sync of files do nothing, and say that it did: the mutant that the
+	// tests must find.
+	unsynced bool
+	// unnamed makes Sync of the directory do nothing, and say that it did: another mutant.
+	unnamed bool
+}
+
+// content is what a file holds: synced bytes, and writes since.
+type content struct {
+	data   []byte // with all writes
+	synced []byte
+	writes []span // not synced
+	// dropped are writes that were not synced when a sync failed.
+	dropped []span
+}
+
+type span struct{ from, to int }
+
+// overwrite copies a span of data. What is before it may be missing, and is zero then.
+func overwrite(dst, data []byte, w span) []byte {
+	if need := w.to - len(dst); need > 0 {
+		dst = append(dst, make([]byte, need)...)
+	}
+	copy(dst[w.from:w.to], data[w.from:w.to])
+	return dst
+}
+
+func newMemory() *memory {
+	return &memory{names: map[string]*content{}, stable: map[string]*content{}, free: 1 << 30, calls: map[string]int{}}
+}
+
+// called counts a call, and returns the error that it is to fail with.
+func (m *memory) called(call, name string) error {
+	m.calls[call]++
+	if m.fail != nil {
+		return m.fail(call, name)
+	}
+	return nil
+}
+
+// crash returns the directory as it is after a crash. Of what is not durable, any subset
+// remains, in any order, and the last write may be torn.
+func (m *memory) crash(random *rand.Rand) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	after := newMemory()
+	keep := func(name string, c *content) {
+		data := bytes.Clone(c.synced)
+		for _, w := range append(slices.Clone(c.dropped), c.writes...) {
+			switch random.IntN(4) {
+			case 0:
+				continue
+			case 1:
+				w.to = w.from + random.IntN(w.to-w.from+1)
+			}
+			data = overwrite(data, c.data, w)
+		}
+		after.names[name] = &content{data: data, synced: bytes.Clone(data)}
+	}
+	for name, c := range m.stable {
+		if m.names[name] != c && random.IntN(2) == 0 {
+			continue // its removal has happened
+		}
+		keep(name, c)
+	}
+	for name, c := range m.names {
+		if m.stable[name] != c && random.IntN(2) == 0 {
+			keep(name, c)
+		}
+	}
+	after.sync()
+	return after
+}
+
+func (m *memory) sync() {
+	m.stable = make(map[string]*content, len(m.names))
+	for name, c := range m.names {
+		m.stable[name] = c
+	}
+}
+
+func (m *memory) List() ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for name := range m.names {
+		names = append(names, name)
+	}
+	return names, m.called("list", "")
+}
+
+func (m *memory) Create(name string) (spool.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.called("create", name); err != nil {
+		return nil, err
+	}
+	if m.names[name] != nil {
+		return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
+	}
+	c := new(content)
+	m.names[name] = c
+	return &memoryFile{m, name, c}, nil
+}
+
+func (m *memory) Open(name string) (spool.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.called("open", name); err != nil {
+		return nil, err
+	}
+	c := m.names[name]
+	if c == nil {
+		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	return &memoryFile{m, name, c}, nil
+}
+
+func (m *memory) Rename(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.called("rename", from); err != nil {
+		return err
+	}
+	c := m.names[from]
+	if c == nil {
+		return fmt.Errorf("%s: %w", from, fs.ErrNotExist)
+	}
+	m.names[to] = c
+	delete(m.names, from)
+	return nil
+}
+
+func (m *memory) Remove(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.called("remove", name); err != nil {
+		return err
+	}
+	if m.names[name] == nil {
+		return fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	delete(m.names, name)
+	return nil
+}
+
+func (m *memory) Sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.called("syncdir", ""); err != nil || m.unnamed {
+		return err
+	}
+	m.sync()
+	return nil
+}
+
+func (m *memory) Free() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free, m.called("free", "")
+}
+
+func (m *memory) Lock() (io.Closer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.locked {
+		return nil, spool.ErrLocked
+	}
+	m.locked = true
+	return unlock{m}, nil
+}
+
+type unlock struct{ *memory }
+
+func (u unlock) Close() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.locked = false
+	return nil
+}
+
+type memoryFile struct {
+	m    *memory
+	name string
+	c    *content
+}
+
+var errShort = errors.New("a part was written")
+
+func (f *memoryFile) Write(p []byte) (int, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	err := f.m.called("write", f.name)
+	n := len(p)
+	if errors.Is(err, errShort) {
+		n /= 2
+	} else if err != nil {
+		return 0, err
+	}
+	f.c.writes = append(f.c.writes, span{len(f.c.data), len(f.c.data) + n})
+	f.c.data = append(f.c.data, p[:n]...)
+	return n, err
+}
+
+func (f *memoryFile) ReadAt(p []byte, at int64) (int, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if err := f.m.called("read", f.name); err != nil {
+		return 0, err
+	}
+	if at >= int64(len(f.c.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, f.c.data[at:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *memoryFile) Sync() error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if err := f.m.called("sync", f.name); err != nil {
+		// The kernel marks what it could not write as clean: a later sync does not write it.
+		f.c.dropped, f.c.writes = append(f.c.dropped, f.c.writes...), nil
+		return err
+	}
+	if f.m.unsynced {
+		return nil
+	}
+	for _, w := range f.c.writes {
+		f.c.synced = overwrite(f.c.synced, f.c.data, w)
+	}
+	f.c.writes = nil
+	return nil
+}
+
+func (f *memoryFile) Size() (int64, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	return int64(len(f.c.data)), f.m.called("size", f.name)
+}
+
+func (f *memoryFile) Close() error { return nil }

@@ -1,0 +1,212 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Next waits for the next record, and returns it. Its body is valid until the next call. Next
+// returns each record once, also if Done was not called for the one before. The error
+// wraps ErrClosed after Close.
+func (s *Spool) Next(ctx context.Context) (Record, error) {
+	for {
+		seg, limit, wait, err := s.current()
+		if err != nil {
+			return Record{}, err
+		}
+		if seg == nil {
+			select {
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return Record{}, fmt.Errorf("spool: %w", context.Cause(ctx))
+			}
+		}
+		r, found, err := s.readFrom(seg, limit)
+		if err != nil || found {
+			return r, err
+		}
+	}
+}
+
+// current returns the segment to read from, and the sequence number up to which its records
+// count. If there is nothing to read it returns a channel that is closed later.
+func (s *Spool) current() (seg *segment, limit uint64, wait <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, 0, nil, fmt.Errorf("spool: %w", ErrClosed)
+	}
+	for _, seg := range s.segments {
+		if s.position < seg.end {
+			return seg, seg.end, nil, nil
+		}
+	}
+	return nil, 0, s.arrived, nil
+}
+
+// readFrom returns the next record of a segment. Without one it has noted what is missing.
+func (s *Spool) readFrom(seg *segment, limit uint64) (Record, bool, error) {
+	if s.reading != seg {
+		if err := s.leave(); err != nil {
+			s.opts.Logger.Warn("the spool could not close a file that it has read", "err", err)
+		}
+		file, err := s.fs.Open(seg.name)
+		if err != nil {
+			return Record{}, false, s.unreadable(seg, err)
+		}
+		s.reading, s.scan = seg, newScanner(file, seg.header, s.opts.RecordBytes)
+	}
+	r, bad, err := s.scan.read(limit)
+	switch {
+	case errors.Is(err, io.EOF):
+		end, err := s.scan.file.Size()
+		if err != nil {
+			return Record{}, false, s.unreadable(seg, err)
+		}
+		s.skip(seg, damage{from: s.scan.at, to: end, first: s.scan.next, next: limit})
+		s.scan.next, s.scan.at = limit, end
+		s.position = max(s.position, limit)
+	case err != nil:
+		return Record{}, false, s.unreadable(seg, err)
+	case bad != nil:
+		s.skip(seg, *bad)
+		s.position = max(s.position, bad.next)
+	case r.Sequence >= s.position:
+		s.failures, s.position = 0, r.Sequence+1
+		return r, true, nil
+	}
+	s.failures = 0
+	return Record{}, false, nil
+}
+
+// leave ends the reading of a segment.
+func (s *Spool) leave() error {
+	if s.scan == nil {
+		return nil
+	}
+	file := s.scan.file
+	s.reading, s.scan = nil, nil
+	return file.Close()
+}
+
+// readAttempts is how often a file is tried before it is set aside.
+const readAttempts = 5
+
+// unreadable returns an error for the caller, which tries again. After some attempts the
+// segment is set aside, so that it does not block those behind it.
+func (s *Spool) unreadable(seg *segment, err error) error {
+	err = errors.Join(err, s.leave())
+	s.failures++
+	if s.failures < readAttempts {
+		return fmt.Errorf("spool: read %s: %w", seg.name, err)
+	}
+	s.failures = 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Damaged++
+	s.stats.Lost += int64(seg.end - s.position)
+	s.position = seg.end
+	s.opts.Logger.Error("a file of the spool cannot be read; its records are skipped, and it is left for you to look at", "file", quarantined(seg.name), "err", err)
+	if err := s.fs.Rename(seg.name, quarantined(seg.name)); err != nil {
+		return fmt.Errorf("spool: set %s aside: %w", seg.name, err)
+	}
+	return nil
+}
+
+func quarantined(name string) string { return "quarantine-" + name }
+
+// recordPrefix begins the names of the records that SetAside keeps.
+const recordPrefix = "record-"
+
+// skip notes damage, and keeps a copy of it.
+func (s *Spool) skip(seg *segment, bad damage) {
+	first := max(bad.first, s.position)
+	if first >= bad.next {
+		return // the tail of a write that failed, or records that are done
+	}
+	name := quarantined(fmt.Sprintf("%020d-%d.bytes", seg.number, bad.from))
+	copied, err := s.copyOut(name, bad)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Damaged++
+	s.stats.Lost += int64(bad.next - first)
+	s.stats.Quarantined += copied
+	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and their bytes are kept for you to look at",
+		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, "err", err)
+}
+
+func (s *Spool) copyOut(name string, bad damage) (int64, error) {
+	to, err := s.fs.Create(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(to, io.NewSectionReader(s.scan.file, bad.from, bad.to-bad.from))
+	return n, errors.Join(err, to.Sync(), to.Close(), s.fs.Sync())
+}
+
+// Done says that all records up to a sequence number, included, need not be returned again.
+// Files that are not needed any more are removed.
+func (s *Spool) Done(sequence uint64) error {
+	s.mu.Lock()
+	s.done = max(s.done, min(sequence+1, s.next))
+	done := s.done
+	if s.empty() {
+		clear(s.last)
+		if err := s.seal(); err != nil {
+			s.opts.Logger.Warn("the spool could not close a file that is on disk", "err", err)
+		}
+	}
+	finished := s.finished()
+	s.mu.Unlock()
+	if len(finished) == 0 && !s.kept.due(done, time.Now()) {
+		return nil
+	}
+	err := s.kept.save(done)
+	return errors.Join(err, s.remove(finished))
+}
+
+// finished takes the segments out of the list whose records are all done.
+func (s *Spool) finished() (out []*segment) {
+	for len(s.segments) > 0 && s.segments[0] != s.active && s.segments[0].end <= s.done {
+		out = append(out, s.segments[0])
+		s.segments = s.segments[1:]
+	}
+	return out
+}
+
+// remove removes the files of segments.
+func (s *Spool) remove(finished []*segment) error {
+	for _, seg := range finished {
+		if s.reading == seg {
+			if err := s.leave(); err != nil {
+				s.opts.Logger.Warn("the spool could not close a file that it has read", "err", err)
+			}
+		}
+		if err := ignoreMissing(s.fs.Remove(seg.name)); err != nil {
+			return fmt.Errorf("spool: remove %s: %w", seg.name, err)
+		}
+	}
+	return nil
+}
+
+// SetAside keeps a copy of a record that cannot be handed on, for people to look at. Its
+// file is the record's body.
+func (s *Spool) SetAside(r Record) error {
+	name := quarantined(fmt.Sprintf("%s%020d", recordPrefix, r.Sequence))
+	if err := ignoreMissing(s.fs.Remove(name)); err != nil {
+		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
+	}
+	file, err := s.fs.Create(name)
+	if err == nil {
+		_, err = file.Write(r.Body)
+		err = errors.Join(err, file.Sync(), file.Close(), s.fs.Sync())
+	}
+	if err != nil {
+		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
+	}
+	return nil
+}

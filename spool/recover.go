@@ -1,0 +1,113 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// recover finds out what the directory holds. The caller has it locked.
+func (s *Spool) recover() error {
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, temporary) {
+			if err := s.fs.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
+		if h, ok := parseName(name); ok {
+			s.segments = append(s.segments, &segment{header: h, name: name})
+		}
+	}
+	slices.SortFunc(s.segments, func(a, b *segment) int {
+		if a.number < b.number {
+			return -1
+		}
+		return 1
+	})
+	if s.done, err = s.kept.load(); err != nil {
+		s.opts.Logger.Warn("the spool does not know how far it was read; records may be sent once more", "file", doneName, "err", err)
+		s.done = 0
+	}
+	if len(s.segments) > 0 {
+		s.done = max(s.done, s.segments[0].first)
+	}
+	if n := len(s.segments); n > 0 {
+		s.number = s.segments[n-1].number
+	}
+	s.next = s.done
+	for i, seg := range s.segments {
+		limit := lastSegment
+		if i+1 < len(s.segments) {
+			limit = s.segments[i+1].first
+		}
+		if err := s.examine(seg, limit); err != nil {
+			return err
+		}
+		s.next = max(s.next, seg.end)
+	}
+	s.position = s.done
+	return s.remove(s.finished())
+}
+
+// examine finds out where a segment ends, and which keys its records have. limit is the
+// first sequence number of the next segment. The error says that the last segment cannot be
+// read: where it ends is not known then, and records that are appended now would take the
+// place of those in it.
+func (s *Spool) examine(seg *segment, limit uint64) (err error) {
+	for range readAttempts {
+		if err = s.examineOnce(seg, limit); err == nil {
+			return nil
+		}
+	}
+	if limit == lastSegment {
+		return fmt.Errorf("the newest file of records cannot be read; if that does not pass, move it to another place and keep it: %w", err)
+	}
+	// The reader tries again, and sets the segment aside if it cannot be read.
+	s.opts.Logger.Error("the spool cannot read a file of records now", "file", seg.name, "err", err)
+	return nil
+}
+
+// lastSegment is the limit of the last segment's sequence numbers.
+const lastSegment = ^uint64(0)
+
+func (s *Spool) examineOnce(seg *segment, limit uint64) error {
+	seg.end = seg.first
+	if limit != lastSegment {
+		seg.end = max(limit, seg.first)
+	}
+	file, err := s.fs.Open(seg.name)
+	if err != nil {
+		return err
+	}
+	seg.size, err = file.Size()
+	scan := newScanner(file, seg.header, s.opts.RecordBytes)
+	for err == nil {
+		var r Record
+		var bad *damage
+		if r, bad, err = scan.read(limit); err == nil && bad == nil {
+			seg.end = max(seg.end, r.Sequence+1)
+			s.noteKeys(r)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return errors.Join(err, file.Close())
+}
+
+// noteKeys notes that a record is the newest of its keys.
+func (s *Spool) noteKeys(r Record) {
+	if r.Sequence < s.done {
+		return
+	}
+	for _, key := range s.opts.Keys(r.Body) {
+		s.last[key] = max(s.last[key], r.Sequence)
+	}
+}

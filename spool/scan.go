@@ -1,0 +1,132 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Record is a record of a spool.
+type Record struct {
+	Sequence uint64
+	Body     []byte
+}
+
+// damage is a span of a segment that has no valid record.
+type damage struct {
+	from, to    int64
+	first, next uint64 // sequence numbers that are missing, next not included
+}
+
+// scanner reads the records of a segment, in order. It needs the memory of one record.
+type scanner struct {
+	file   File
+	header header
+	at     int64  // where the next record begins
+	next   uint64 // sequence number that is expected there
+	most   int    // greatest length of a body
+
+	window []byte // read ahead
+	begin  int64  // where the window begins in the file
+}
+
+// readAhead is the size of the scanner's reads, in bytes.
+const readAhead = 256 << 10
+
+func newScanner(file File, h header, most int) *scanner {
+	return &scanner{file: file, header: h, at: int64(headerBytes), next: h.first, most: most}
+}
+
+// bytes returns n bytes of the file from an offset. It returns fewer at the end of the file.
+func (s *scanner) bytes(from int64, n int) ([]byte, error) {
+	if from >= s.begin && from+int64(n) <= s.begin+int64(len(s.window)) {
+		return s.window[from-s.begin:][:n], nil
+	}
+	size := max(n, readAhead)
+	if n > readAhead { // a damaged length must not take memory that the file does not fill
+		whole, err := s.file.Size()
+		if err != nil {
+			return nil, fmt.Errorf("spool: size of segment %d: %w", s.header.number, err)
+		}
+		if from+int64(n) > whole {
+			return nil, nil
+		}
+	}
+	if cap(s.window) < size {
+		s.window = make([]byte, size)
+	}
+	s.window = s.window[:size]
+	read, err := s.file.ReadAt(s.window, from)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	s.begin, s.window = from, s.window[:max(read, 0)]
+	if err != nil {
+		s.window = s.window[:0]
+		return nil, fmt.Errorf("spool: read segment %d at %d: %w", s.header.number, from, err)
+	}
+	return s.window[:min(n, len(s.window))], nil
+}
+
+// record returns the record at an offset, and whether it is valid. least and limit bound
+// its sequence number. The body is valid until the next call.
+func (s *scanner) record(at int64, least, limit uint64) (r Record, ok bool, err error) {
+	frame, err := s.bytes(at, frameBytes)
+	if err != nil || len(frame) < frameBytes {
+		return r, false, err
+	}
+	length := binary.LittleEndian.Uint32(frame)
+	r.Sequence = binary.LittleEndian.Uint64(frame[8:])
+	if uint64(length) > uint64(s.most) || r.Sequence < least || r.Sequence >= limit {
+		return r, false, nil
+	}
+	whole, err := s.bytes(at, frameBytes+int(length))
+	if err != nil || len(whole) < frameBytes+int(length) {
+		return r, false, err
+	}
+	r.Body = whole[frameBytes:]
+	return r, binary.LittleEndian.Uint32(whole[4:]) == s.header.checksum(whole[:frameBytes], r.Body), nil
+}
+
+// read returns the next valid record below limit. If there is damage before it, read
+// returns that first. After the last valid record it returns io.EOF; what follows is
+// torn, or damage that the caller recognises by the number that is missing.
+func (s *scanner) read(limit uint64) (Record, *damage, error) {
+	if s.next >= limit {
+		return Record{}, nil, io.EOF
+	}
+	r, ok, err := s.record(s.at, s.next, s.next+1)
+	if err != nil {
+		return Record{}, nil, err
+	}
+	if ok {
+		s.at, s.next = s.at+int64(frameBytes+len(r.Body)), s.next+1
+		return r, nil, nil
+	}
+	return s.resume(limit)
+}
+
+// resume looks for the next valid record behind damage.
+func (s *scanner) resume(limit uint64) (Record, *damage, error) {
+	for at := s.at + 1; ; at++ {
+		frame, err := s.bytes(at, frameBytes)
+		if err != nil {
+			return Record{}, nil, err
+		}
+		if len(frame) < frameBytes {
+			return Record{}, nil, io.EOF
+		}
+		// Between two places in a file there are not more records than bytes allow.
+		most := min(limit, s.next+1+uint64(at-s.at)/uint64(frameBytes))
+		r, ok, err := s.record(at, s.next, most)
+		if err != nil {
+			return Record{}, nil, err
+		}
+		if ok {
+			bad := &damage{from: s.at, to: at, first: s.next, next: r.Sequence}
+			s.at, s.next = at, r.Sequence
+			return Record{}, bad, nil
+		}
+	}
+}

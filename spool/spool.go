@@ -1,0 +1,226 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+)
+
+// Options configure a Spool. All sizes are in bytes.
+type Options struct {
+	MaxBytes     int64 // of all segments; above it, Append returns ErrFull
+	SegmentBytes int64 // size from which a segment is ended and the next one begun
+	RecordBytes  int   // greatest record
+	Headroom     int64 // space of the file system that is left free
+	// Keys returns the keys of a record, for Holds. It is called for each record when a
+	// spool is opened.
+	Keys   func(body []byte) []string
+	Logger *slog.Logger
+}
+
+// Spool is a queue of records on disk. It is safe for concurrent use, but for Next and Done,
+// which are for one reader.
+type Spool struct {
+	fs   FileSystem
+	opts Options
+	lock io.Closer
+
+	mu       sync.Mutex
+	segments []*segment // by number
+	active   *segment   // the last segment, if it may be written to
+	flight   int        // records that the writer is writing
+	number   uint64     // of the newest segment; only the writer uses it
+	queue    []*appending
+	waiting  int64             // bytes of the queue and of the batch
+	next     uint64            // sequence number of the next record; all below are on disk
+	done     uint64            // Done was called for all records below
+	last     map[string]uint64 // newest record of each key
+	stats    Stats
+	closed   bool
+	wake     chan struct{} // closed and replaced when there is something for the writer
+	arrived  chan struct{} // closed and replaced when there is something for the reader
+	written  chan struct{} // closed when the writer has ended
+
+	// Of the reader.
+	reading  *segment
+	scan     *scanner
+	position uint64 // sequence number after what Next has returned
+	failures int    // of reading at one place
+	kept     keeper
+}
+
+// segment is a file of records.
+type segment struct {
+	header
+	name string
+	file File   // nil unless it is active
+	size int64  // of the file
+	end  uint64 // sequence number after its last record that counts
+}
+
+// Stats say what a spool holds and what became of it.
+type Stats struct {
+	Records     int64 // that Append has accepted and Done was not called for
+	Bytes       int64 // of all segments
+	MaxBytes    int64
+	Segments    int
+	Appended    int64 // records, since the spool was opened
+	Syncs       int64
+	Refused     int64 // because the spool was full
+	Failed      int64 // records that could not be written
+	Damaged     int64 // spans without valid records that were skipped
+	Lost        int64 // records that the skipped spans and missing files had
+	Quarantined int64 // bytes that were copied to quarantine
+}
+
+// Open opens a spool, and reads all that it holds once. The error wraps ErrLocked if
+// another process uses the directory.
+func Open(fs FileSystem, opts Options) (*Spool, error) {
+	lock, err := fs.Lock()
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	s := &Spool{
+		fs: fs, opts: opts, lock: lock, last: make(map[string]uint64),
+		wake: make(chan struct{}), arrived: make(chan struct{}), written: make(chan struct{}),
+	}
+	s.kept = keeper{fs: fs}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool: open: %w", err), lock.Close())
+	}
+	go s.write()
+	return s, nil
+}
+
+// Holds reports whether the spool holds a record with one of the keys. A record that is
+// appended now is after all of them.
+func (s *Spool) Holds(keys ...string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.empty() {
+		return false
+	}
+	for _, key := range keys {
+		if at, ok := s.last[key]; ok && at >= s.done {
+			return true
+		}
+	}
+	return false
+}
+
+// Empty reports whether the spool holds no record.
+func (s *Spool) Empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.empty()
+}
+
+func (s *Spool) empty() bool { return s.done == s.next && s.flight == 0 && len(s.queue) == 0 }
+
+// Stats returns what the spool holds and what became of it.
+func (s *Spool) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.stats
+	out.Records, out.Segments, out.MaxBytes = int64(s.next-s.done), len(s.segments), s.opts.MaxBytes
+	for _, seg := range s.segments {
+		out.Bytes += seg.size
+	}
+	return out
+}
+
+// appending is a record that waits for the writer.
+type appending struct {
+	body   []byte
+	result chan error
+}
+
+// Append returns when a record is on disk. The error wraps ErrFull or ErrTooLarge, or says
+// why it could not be written; then it is not in the spool. If ctx ends, a record that
+// the writer has not begun to write is taken back.
+func (s *Spool) Append(ctx context.Context, keys []string, body []byte) error {
+	a := &appending{body: body, result: make(chan error, 1)}
+	if err := s.enqueue(a, keys); err != nil {
+		return err
+	}
+	select {
+	case err := <-a.result:
+		return err
+	case <-ctx.Done():
+	}
+	if s.withdraw(a) {
+		return fmt.Errorf("spool: %w", context.Cause(ctx))
+	}
+	return <-a.result
+}
+
+func (s *Spool) enqueue(a *appending, keys []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return fmt.Errorf("spool: %w", ErrClosed)
+	case len(a.body) > s.opts.RecordBytes:
+		return fmt.Errorf("spool: %w: it has %d bytes, and the limit is %d", ErrTooLarge, len(a.body), s.opts.RecordBytes)
+	}
+	need := int64(frameBytes + len(a.body))
+	used := s.waiting
+	for _, seg := range s.segments {
+		used += seg.size
+	}
+	if used+need > s.opts.MaxBytes {
+		s.stats.Refused++
+		return fmt.Errorf("spool: %w: it has %d of %d bytes", ErrFull, used, s.opts.MaxBytes)
+	}
+	s.waiting += need
+	s.queue = append(s.queue, a)
+	// If an earlier record cannot be written, this one gets a smaller number.
+	for _, key := range keys {
+		s.last[key] = s.next + uint64(s.flight+len(s.queue)-1)
+	}
+	close(s.wake)
+	s.wake = make(chan struct{})
+	return nil
+}
+
+// withdraw removes a record that waits from the queue.
+func (s *Spool) withdraw(a *appending) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, other := range s.queue {
+		if other == a {
+			s.queue = append(s.queue[:i], s.queue[i+1:]...)
+			s.waiting -= int64(frameBytes + len(a.body))
+			return true
+		}
+	}
+	return false
+}
+
+// Close refuses further records, waits until those that wait are on disk, and unlocks the
+// directory.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.wake)
+	s.wake = make(chan struct{})
+	s.mu.Unlock()
+	<-s.written
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.kept.save(s.done)
+	if s.scan != nil {
+		err = errors.Join(err, s.scan.file.Close())
+		s.scan = nil
+	}
+	close(s.arrived)
+	s.arrived = make(chan struct{})
+	return errors.Join(err, s.lock.Close())
+}

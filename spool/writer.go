@@ -1,0 +1,207 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+)
+
+// batchBytes is the most that is written and synced together. What comes during a sync is
+// the next batch: there is no timer.
+const batchBytes = 8 << 20
+
+// write writes what waits, batch by batch, until the spool is closed.
+func (s *Spool) write() {
+	defer close(s.written)
+	var buffer []byte
+	for {
+		batch, first, ok := s.take()
+		if !ok {
+			break
+		}
+		buffer = s.commit(batch, first, buffer[:0])
+		if cap(buffer) > 2*batchBytes {
+			buffer = nil
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.seal(); err != nil {
+		s.opts.Logger.Warn("the spool could not close a file that is on disk", "err", err)
+	}
+}
+
+// take waits for records, and returns as many as fit in a batch, and the sequence number
+// of the first. It returns false when the spool is closed and none waits.
+func (s *Spool) take() (batch []*appending, first uint64, ok bool) {
+	for {
+		s.mu.Lock()
+		if len(s.queue) > 0 {
+			n, size := 0, 0
+			for n < len(s.queue) && (n == 0 || size+len(s.queue[n].body) <= batchBytes) {
+				size += frameBytes + len(s.queue[n].body)
+				n++
+			}
+			batch = append(batch, s.queue[:n]...)
+			s.queue = append(s.queue[:0], s.queue[n:]...)
+			s.flight = n
+			first = s.next
+			s.mu.Unlock()
+			return batch, first, true
+		}
+		closed, wake := s.closed, s.wake
+		s.mu.Unlock()
+		if closed {
+			return nil, 0, false
+		}
+		<-wake
+	}
+}
+
+// commit writes a batch, and answers its records.
+func (s *Spool) commit(batch []*appending, first uint64, buffer []byte) []byte {
+	seg, err := s.segmentFor(first)
+	var size int64
+	if err == nil {
+		for i, a := range batch {
+			buffer = seg.appendRecord(buffer, first+uint64(i), a.body)
+			size += int64(frameBytes + len(a.body))
+		}
+		err = s.room(size)
+	} else {
+		for _, a := range batch {
+			size += int64(frameBytes + len(a.body))
+		}
+	}
+	poisoned := false
+	if err == nil {
+		if _, err = seg.file.Write(buffer); err == nil {
+			err = seg.file.Sync()
+		}
+		poisoned = err != nil
+	}
+	err = withFull(err)
+	s.settle(batch, seg, size, err, poisoned)
+	for _, a := range batch {
+		if err != nil {
+			a.result <- fmt.Errorf("spool: write: %w", err)
+		} else {
+			a.result <- nil
+		}
+	}
+	return buffer
+}
+
+// withFull returns an error that also wraps ErrFull if the file system has no room. Room looks
+// before, but a file system may need more than the bytes, and others write to it, too.
+func withFull(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// settle notes what became of a batch.
+func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, poisoned bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flight = 0
+	s.waiting -= size
+	if err == nil {
+		s.next += uint64(len(batch))
+		seg.end, seg.size = s.next, seg.size+size
+		s.stats.Appended += int64(len(batch))
+		s.stats.Syncs++
+		close(s.arrived)
+		s.arrived = make(chan struct{})
+		return
+	}
+	if errors.Is(err, ErrFull) {
+		s.stats.Refused += int64(len(batch))
+	} else {
+		s.stats.Failed += int64(len(batch))
+		s.opts.Logger.Error("the spool could not write records; they are refused. The file is not written to again", "records", len(batch), "err", err)
+	}
+	if poisoned {
+		if size, err := seg.file.Size(); err == nil {
+			seg.size = size
+		}
+		if err := s.seal(); err != nil {
+			s.opts.Logger.Warn("the spool could not close a file that it does not write to again", "err", err)
+		}
+	}
+}
+
+// room returns an error if too little of the file system would be left.
+func (s *Spool) room(size int64) error {
+	free, err := s.fs.Free()
+	if err != nil {
+		return err
+	}
+	if free-size < s.opts.Headroom {
+		return fmt.Errorf("%w: the file system has %d bytes left, of which %d stay free", ErrFull, free, s.opts.Headroom)
+	}
+	return nil
+}
+
+// segmentFor returns the segment to write to: the active one, or a new one.
+func (s *Spool) segmentFor(first uint64) (*segment, error) {
+	s.mu.Lock()
+	if s.active != nil && s.active.size >= s.opts.SegmentBytes {
+		if err := s.seal(); err != nil {
+			s.opts.Logger.Warn("the spool could not close a file that is on disk", "err", err)
+		}
+	}
+	seg := s.active
+	s.mu.Unlock()
+	if seg != nil {
+		return seg, nil
+	}
+	if err := s.room(int64(headerBytes)); err != nil {
+		return nil, err
+	}
+	// The number of an attempt that fails is not used again: its file may be on disk.
+	s.number++
+	seg, err := create(s.fs, newHeader(s.number, first))
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active = seg
+	s.segments = append(s.segments, seg)
+	return seg, nil
+}
+
+// seal ends the active segment. The caller holds mu.
+func (s *Spool) seal() error {
+	if s.active == nil {
+		return nil
+	}
+	file := s.active.file
+	s.active.file, s.active = nil, nil
+	return file.Close()
+}
+
+// create creates a segment that is durable, without a record.
+func create(fs FileSystem, h header) (*segment, error) {
+	name := h.name()
+	file, err := fs.Create(name + temporary)
+	if err != nil {
+		return nil, err
+	}
+	_, err = file.Write(h.append(nil))
+	if err == nil {
+		err = file.Sync()
+	}
+	if err == nil {
+		err = fs.Rename(name+temporary, name)
+	}
+	if err == nil {
+		err = fs.Sync()
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close(), ignoreMissing(fs.Remove(name+temporary)), ignoreMissing(fs.Remove(name)))
+	}
+	return &segment{header: h, name: name, file: file, size: int64(headerBytes), end: h.first}, nil
+}
