@@ -75,7 +75,7 @@ func (d *Decoder) containerFrames(body []byte, b *Batch) *Refusal {
 	case refused != nil:
 		return refused
 	case errors.Is(err, avro.ErrInflated):
-		return DecompressedTooLarge(b.cfg.MaxDecompressedBytes)
+		return DecompressedTooLarge(b.cfg.MaxDecompressedBytes, false)
 	case err != nil:
 		return refuseFrame(len(b.Messages), err)
 	case len(b.Messages) == 0:
@@ -112,8 +112,15 @@ func (d *Decoder) take(b *Batch, value []byte) *Refusal {
 }
 
 // DecompressedTooLarge refuses a body that has more bytes once it is decompressed than
-// the limit.
-func DecompressedTooLarge(limit int64) *Refusal {
-	return Refuse(ReasonTooLarge,
-		"the body has more than %d bytes decompressed (--max-decompressed-bytes); send fewer frames a request, or split the frame by seed ids", limit)
+// the limit. It is a body of frames, or of events.
+func DecompressedTooLarge(limit int64, events bool) *Refusal {
+	return Refuse(ReasonTooLarge, "the body has more than %d bytes decompressed (--max-decompressed-bytes); %s", limit, SendLess(events))
+}
+
+// SendLess says what the sender of a body that is too large can do.
+func SendLess(events bool) string {
+	if events {
+		return "send fewer events a request"
+	}
+	return "send fewer frames a request, or split the frame by seed ids"
 }

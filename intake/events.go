@@ -36,7 +36,7 @@ func AvroEvents(body []byte, b *Batch) *Refusal {
 	case refused != nil:
 		return refused
 	case errors.Is(err, avro.ErrInflated):
-		return DecompressedTooLarge(b.cfg.MaxDecompressedBytes)
+		return DecompressedTooLarge(b.cfg.MaxDecompressedBytes, true)
 	case err != nil:
 		return refuseEvent(len(b.Messages), err)
 	case len(b.Messages) == 0:

@@ -44,6 +44,7 @@ type bodyReader struct {
 	by         *client
 	memory     *share // of what it is read into, for frames; nil: no frames
 	spooled    *lease // memory of a tensor; nil: no tensor
+	events     bool   // it is a body of events, and not of frames
 	connection *http.ResponseController
 	began      time.Time
 	timeout    time.Duration // for the whole body
@@ -139,7 +140,7 @@ func (s *Stage) bodyProblem(a *bodyReader) *intake.Refusal {
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(a.err, &over):
-		return s.bodyTooLarge()
+		return s.bodyTooLarge(a.events)
 	case errors.Is(a.err, errBodyBudget):
 		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-upload-bytes); nothing of this one was taken, send it again later", a.budget.limit).After(time.Second)
 	case errors.Is(a.err, errShare):

@@ -137,7 +137,7 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 
 // inflate decompresses the body, unless inflaters is nil. It decompresses at most one
 // byte more than the limit.
-func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease) ([]byte, *intake.Refusal) {
+func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease, events bool) ([]byte, *intake.Refusal) {
 	if inflaters == nil {
 		return body, nil
 	}
@@ -160,7 +160,7 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	case errors.Is(err, errNoMemory):
 		return nil, s.noMemory(held)
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
-		return nil, intake.DecompressedTooLarge(s.cfg.MaxDecompressedBytes)
+		return nil, intake.DecompressedTooLarge(s.cfg.MaxDecompressedBytes, events)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, intake.Refuse(reasonCoding, "the %s stream of the body is incomplete, or is followed by bytes that do not belong to it (%d bytes were decompressed)", coding, len(plain))
 	case needsWindow(err):
@@ -196,7 +196,6 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]
 	return plain, err
 }
 
-func (s *Stage) bodyTooLarge() *intake.Refusal {
-	return intake.Refuse(intake.ReasonTooLarge,
-		"the body has more than %d bytes (--max-body-bytes); send fewer frames a request, or split the frame by seed ids", s.cfg.MaxBodyBytes)
+func (s *Stage) bodyTooLarge(events bool) *intake.Refusal {
+	return intake.Refuse(intake.ReasonTooLarge, "the body has more than %d bytes (--max-body-bytes); %s", s.cfg.MaxBodyBytes, intake.SendLess(events))
 }

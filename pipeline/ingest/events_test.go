@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -249,7 +250,90 @@ func TestEventsRefused(t *testing.T) {
 		if len(onBus.events(t)) > 0 {
 			t.Errorf("%s: something was published", name)
 		}
+		goldenLine(t, "events.txt", name, w.Body.String())
+		speaksOfEvents(t, name, got)
 	}
+}
+
+// speaksOfEvents checks that a refusal of events does not speak of frames.
+func speaksOfEvents(t *testing.T, name string, of problem) {
+	t.Helper()
+	if strings.Contains(of.Detail, "frame") || of.Frame != nil {
+		t.Errorf("%s: the answer to a sender of events speaks of frames: %s", name, of.Detail)
+	}
+}
+
+// TestEventsRefusedByLimits: the refusals that frames and events share speak of events to
+// senders of events.
+func TestEventsRefusedByLimits(t *testing.T) {
+	large := goodEvent(1, oona.Germinated, oona.Training)
+	large.Reason = strings.Repeat("a", 1000)
+	many := bytes.Repeat(events(large), 20)
+	for name, c := range map[string]struct {
+		body    []byte
+		headers []string
+		status  int
+	}{
+		"a body that is too large":           {many, nil, http.StatusRequestEntityTooLarge},
+		"a body that is too large in chunks": {many, []string{"Transfer-Encoding", "chunked"}, http.StatusRequestEntityTooLarge},
+		"a body that inflates":               {gzipped(bytes.Repeat(events(large), 200)), []string{"Content-Encoding", "gzip"}, http.StatusRequestEntityTooLarge},
+		"gzip of nothing":                    {gzipped(nil), []string{"Content-Encoding", "gzip"}, http.StatusBadRequest},
+		"gzip without saying so":             {gzipped(events(large)), nil, http.StatusUnsupportedMediaType},
+		"a page":                             {[]byte("<html>"), nil, http.StatusUnsupportedMediaType},
+		"a clock that is off":                {events(large), []string{"Oona-Sent-At", "1"}, http.StatusBadRequest},
+		"a coding that nobody knows":         {events(large), []string{"Content-Encoding", "br"}, http.StatusUnsupportedMediaType},
+	} {
+		s := newStage(t, withEvents(t, newBus(t)), func(cfg *Config) {
+			takesEvents(cfg)
+			cfg.MaxBodyBytes, cfg.MaxDecompressedBytes = 15_000, 100_000
+		})
+		r := httptest.NewRequest(http.MethodPost, eventsPath, bytes.NewReader(c.body))
+		r.Header.Set("Content-Type", mediaAvro)
+		for i := 0; i+1 < len(c.headers); i += 2 {
+			r.Header.Set(c.headers[i], c.headers[i+1])
+		}
+		if r.Header.Get("Transfer-Encoding") != "" {
+			r.ContentLength = -1
+		}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		got := decodeProblem(t, w)
+		if got.Status != c.status {
+			t.Errorf("%s: answer is %d %s", name, w.Code, w.Body)
+		}
+		speaksOfEvents(t, name, got)
+	}
+	s := newStage(t, withEvents(t, newBus(t)), takesEvents)
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, eventsPath, nil))
+	if got := decodeProblem(t, w); got.Status != http.StatusMethodNotAllowed {
+		t.Errorf("GET is answered %s", w.Body)
+	} else {
+		speaksOfEvents(t, "GET", got)
+	}
+}
+
+// TestEventsTooLargeForTheBus: an event that the bus never takes is named by its place in the
+// request, although each topic has only some of its events.
+func TestEventsTooLargeForTheBus(t *testing.T) {
+	onBus := withEvents(t, newBus(t))
+	s := newStage(t, onBus, takesEvents)
+	onBus.before = func(topic string, messages []*message.Message) error {
+		for _, m := range messages {
+			var e oona.SeedEvent
+			if _, err := avro.DecodeEvent(m.Payload, &e); err != nil || e.Sequence == 6 {
+				return errors.Join(err, bus.ErrTooLarge)
+			}
+		}
+		return nil
+	}
+	all := append(life(), goodEvent(5, oona.Evaluating, oona.Culled), goodEvent(6, oona.Evaluating, oona.Culled))
+	w := postEvents(s, mediaAvro, events(all...))
+	got := decodeProblem(t, w)
+	if got.Status != http.StatusRequestEntityTooLarge || got.Event == nil || *got.Event != 6 {
+		t.Errorf("answer is %d %s", w.Code, w.Body)
+	}
+	speaksOfEvents(t, "too large for the bus", got)
 }
 
 // TestEventsTooMany: a request has as many events as it may have frames.

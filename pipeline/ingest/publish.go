@@ -79,11 +79,11 @@ func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func())
 	return spooled, nil
 }
 
-// neverTaken returns the frames that the bus does not take if they are sent again
+// neverTaken returns the messages that the bus does not take if they are sent again
 // unchanged. It has the others.
 func neverTaken(err error) []int {
 	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
-		return tooLarge.frames
+		return tooLarge.which
 	}
 	return nil
 }
@@ -114,7 +114,7 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 			"the bus has not acknowledged the %s within %s and may still accept them; send the same request again; %s", what, s.cfg.PublishTimeout, repeats).After(5 * time.Second)
 	}
 	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
-		return tooLarge.refusal().Of(tooLarge.frames[0], "")
+		return tooLarge.refusal(b)
 	}
 	if errors.Is(err, bus.ErrPartitions) {
 		s.warn(what+" are refused until the topics are corrected", what, len(b.Messages), traceOfLog(b.Trace), "err", err)

@@ -340,7 +340,7 @@ func (p *rawPartition) publish(records []*rawRecord) error {
 	for _, r := range records {
 		err := p.raw.sink.publishTo(p.ctx, p.raw.sink.cfg.Topic, r.messages())
 		if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
-			r.refused = tooLarge.refusal()
+			r.refused = intake.Refuse(intake.ReasonTooLarge, "%v", tooLarge)
 		} else if err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ func (t *taken) body() any {
 func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) (of taken, refused *intake.Refusal) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return taken{}, intake.Refuse(reasonMethod, "frames and events are sent with POST, not %s", r.Method)
+		return taken{}, intake.Refuse(reasonMethod, "%ss are sent with POST, not %s", one(ofEvents(r)), r.Method)
 	}
 	if refused := lacks(who, access.Frames); refused != nil {
 		return taken{}, refused
@@ -73,7 +73,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 		return taken{}, refused
 	}
 	if r.ContentLength > s.cfg.MaxBodyBytes {
-		return taken{}, s.bodyTooLarge()
+		return taken{}, s.bodyTooLarge(ofEvents(r))
 	}
 	by := clientOf(r)
 	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), by, s.cfg.ReadTimeout)
@@ -85,6 +85,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 			held.end()
 		}
 	}()
+	in.events = ofEvents(r)
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
 		return taken{}, refused
@@ -94,7 +95,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 		return taken{}, refused
 	}
 	defer by.exit(forFrames)
-	strict := r.URL.Path == framesPath && s.strict(w, r.Header)
+	strict := !ofEvents(r) && s.strict(w, r.Header)
 	b, refused := s.read(r, body, inflaters, mediaType, held, strict, who, trace)
 	if refused != nil {
 		return taken{}, refused
@@ -112,6 +113,9 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	}
 	return taken{len(b.Messages), asideAnswers(b), spooled}, nil
 }
+
+// ofEvents reports whether a request is one with events, and not with frames.
+func ofEvents(r *http.Request) bool { return r.URL.Path == eventsPath }
 
 // enter takes a slot for a request whose body was received. If there is none for it, it
 // waits for a second: requests that come together, or while the bus does not answer for a
@@ -168,14 +172,14 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 	}
 	defer held.by.endTurn()
 	h := r.Header
-	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held)
+	events := ofEvents(r)
+	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held, events)
 	if refused != nil {
 		return nil, refused
 	}
-	events := r.URL.Path == eventsPath
 	registered := !events && s.cfg.Registry != nil && mediaType == mediaAvro && avro.IsRegistered(body)
 	if !registered {
-		if refused := sniff(body, mediaType); refused != nil {
+		if refused := sniff(body, mediaType, events); refused != nil {
 			return nil, refused
 		}
 	}

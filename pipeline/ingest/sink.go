@@ -75,16 +75,19 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 	}
 	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "err", err)
 	refused := &tooLargeError{of: len(messages)}
+	if topic != s.cfg.Topic {
+		refused.topic = topic
+	}
 	for i, m := range messages {
 		err := s.publisher.Publish(ctx, topic, m)
 		switch {
 		case errors.Is(err, bus.ErrTooLarge):
-			refused.frames, refused.why = append(refused.frames, i), err
+			refused.which, refused.why = append(refused.which, i), err
 		case err != nil:
 			return err
 		}
 	}
-	if len(refused.frames) > 0 {
+	if len(refused.which) > 0 {
 		return refused
 	}
 	return nil
@@ -115,20 +118,39 @@ func ofEventTopic(err error) bool {
 	return is
 }
 
-// tooLargeError says which frames the bus never accepts. It has the others.
+// tooLargeError says which messages of a topic the bus never accepts. It has the others.
 type tooLargeError struct {
-	frames []int
-	of     int
-	why    error
+	topic string // of events; empty: they are frames
+	which []int  // of the messages to this topic
+	of    int
+	why   error
 }
 
 func (e *tooLargeError) Error() string {
+	if e.topic != "" {
+		return fmt.Sprintf("the bus refused %d of the %d events for %s as too large, and has the other %d; send a shorter reason and less evidence, or ask the operator to raise the topic's max.message.bytes (%v)",
+			len(e.which), e.of, e.topic, e.of-len(e.which), e.why)
+	}
 	return fmt.Sprintf("the bus refused %d of the %d frames as too large, the first of them frame %d, and has the other %d; split its frames by seed ids (%v)",
-		len(e.frames), e.of, e.frames[0], e.of-len(e.frames), e.why)
+		len(e.which), e.of, e.which[0], e.of-len(e.which), e.why)
 }
 
-func (e *tooLargeError) refusal() *intake.Refusal {
-	return intake.Refuse(intake.ReasonTooLarge, "%v", e)
+// refusal refuses the batch that the messages are of.
+func (e *tooLargeError) refusal(b *intake.Batch) *intake.Refusal {
+	refused := intake.Refuse(intake.ReasonTooLarge, "%v", e)
+	if e.topic == "" {
+		return refused.Of(e.which[0], "")
+	}
+	before := e.which[0] // of the events for this topic
+	for i, topic := range b.Topics {
+		if topic == e.topic {
+			if before == 0 {
+				return refused.OfEvent(i, "")
+			}
+			before--
+		}
+	}
+	return refused
 }
 
 // warn logs each text at most once in ten seconds. Texts are constants. What varies is

@@ -20,18 +20,24 @@ var signatures = []struct {
 	{avro.ContainerMagic, "an Avro object container file", mediaAvro, "send it with Content-Type: " + mediaAvro},
 	{"\x1f\x8b", "gzip", "", "send it with Content-Encoding: gzip"},
 	{"\x28\xb5\x2f\xfd", "zstd", "", "send it with Content-Encoding: zstd"},
-	{"\x00", "Avro with the prefix of a schema registry", "", "send it as " + mediaAvro + " to an ingest that has the registry (--registry-url), or in single-object encoding, which begins with c3 01"},
-	{"<", "HTML or XML", "", "send frames as " + mediaAvro + " or " + mediaJSON},
+	{registryPrefix, "Avro with the prefix of a schema registry", "", "send it as " + mediaAvro + " to an ingest that has the registry (--registry-url), or in single-object encoding, which begins with c3 01"},
+	{"<", "HTML or XML", "", "send " + mediaAvro + " or " + mediaJSON},
 	{"{", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 	{"[", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 }
 
-// sniff refuses a body whose first bytes show that it does not have its media type. No
-// valid body of either media type begins with another signature.
-func sniff(body []byte, mediaType string) *intake.Refusal {
+// registryPrefix begins the bodies of serializers of a schema registry.
+const registryPrefix = "\x00"
+
+// withoutRegistry is the advice for events, of which ingest takes no such body.
+const withoutRegistry = "send it in single-object encoding, which begins with c3 01"
+
+// sniff refuses a body of frames or of events whose first bytes show that it does not have
+// its media type. No valid body of either media type begins with another signature.
+func sniff(body []byte, mediaType string, events bool) *intake.Refusal {
 	text := bytes.TrimLeft(body, " \t\r\n")
 	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
-		return intake.Refuse(intake.ReasonUndecodable, "the body is empty; send at least one frame")
+		return intake.Refuse(intake.ReasonUndecodable, "the body is empty; send at least one %s", one(events))
 	}
 	for _, s := range signatures {
 		if !strings.HasPrefix(string(text[:min(len(text), 4)]), s.prefix) {
@@ -40,7 +46,19 @@ func sniff(body []byte, mediaType string) *intake.Refusal {
 		if s.is == mediaType {
 			return nil
 		}
-		return intake.Refuse(reasonMediaType, "the body is sent as %s, but looks like %s; %s", mediaType, s.what, s.advice)
+		advice := s.advice
+		if events && s.prefix == registryPrefix {
+			advice = withoutRegistry
+		}
+		return intake.Refuse(reasonMediaType, "the body is sent as %s, but looks like %s; %s", mediaType, s.what, advice)
 	}
 	return nil
+}
+
+// one is what a body of frames or of events has at least one of.
+func one(events bool) string {
+	if events {
+		return "event"
+	}
+	return "frame"
 }
