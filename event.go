@@ -76,6 +76,14 @@ const (
 	MaxEvidence = 64      // entries
 )
 
+// MaxEventSkew is how far the time of an event may be ahead of its append to the log. It is
+// what frames may have unless configured otherwise.
+const MaxEventSkew Micros = 60_000_000
+
+// Future reports whether the time of an event that was appended then cannot be right. The
+// transition has happened nevertheless.
+func (e *SeedEvent) Future(appended Micros) bool { return e.At-appended > MaxEventSkew }
+
 // Validate returns a *FieldError for the first field that is wrong. Transitions that the
 // lifecycle does not allow are valid: an event says what has happened, and only who has
 // all events of a seed can tell which of them is wrong.

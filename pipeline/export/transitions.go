@@ -35,15 +35,17 @@ type Transitions struct {
 	size   int // layers of all runs
 	recent recent
 
-	total, last         *prometheus.Desc
-	undecodable, beyond prometheus.Counter
+	total, last                 *prometheus.Desc
+	undecodable, beyond, future prometheus.Counter
 }
 
 // transitions are those of a layer.
 type transitions struct {
+	seen   [oona.StateCount]bool
 	counts [oona.StateCount]int64
-	last   [oona.StateCount]oona.Micros // by the times of events; 0: there was none
+	last   [oona.StateCount]oona.Micros // by the times of events; 0: no time is known
 	heard  time.Time                    // when the last event came
+	future bool                         // there was an event of the future
 }
 
 // identity is the identity of an event.
@@ -94,8 +96,9 @@ func NewTransitions(cfg Config, registerer prometheus.Registerer, logger *slog.L
 		last:        prometheus.NewDesc("kasmina_layer_transition_timestamp_seconds", "When a seed of the layer last entered the state, as its event says.", []string{labelRun, labelLayer, labelState}, nil),
 		undecodable: prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_undecodable_events_total", Help: "Records of the topics of events that are not events."}),
 		beyond:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_hidden_events_total", Help: "Events of layers that are not shown, as the limits of runs or layers are reached."}),
+		future:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_future_events_total", Help: "Events whose time is more than a minute ahead of their append. They are counted as transitions, but their time is not shown."}),
 	}
-	for _, c := range []prometheus.Collector{x, x.undecodable, x.beyond} {
+	for _, c := range []prometheus.Collector{x, x.undecodable, x.beyond, x.future} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("export: register metrics: %w", err)
 		}
@@ -167,7 +170,16 @@ func (x *Transitions) take(msg *message.Message, now time.Time) {
 	if x.recent.repeats(identity{e.Run, e.Layer, e.Seed, e.Sequence}) {
 		return
 	}
-	y.last[e.To] = max(y.last[e.To], e.At)
+	y.seen[e.To] = true
+	if e.Future(at.Appended) { // a frame like that is not folded
+		x.future.Inc()
+		if !y.future {
+			x.logger.Warn("the time of an event is ahead of its append, so it is not shown; set the trainer's clock, or correct the unit", "run", e.Run, "layer", e.Layer, "seed", e.Seed, "at", e.At.Time(), "appended", at.Appended.Time())
+		}
+		y.future = true
+	} else {
+		y.last[e.To] = max(y.last[e.To], e.At)
+	}
 	if !at.Appended.Time().Before(x.began.Truncate(time.Millisecond)) {
 		y.counts[e.To]++
 	}
@@ -220,12 +232,13 @@ func (x *Transitions) Collect(ch chan<- prometheus.Metric) {
 	for run, layers := range x.runs {
 		for layer, y := range layers {
 			for state, at := range y.last {
-				if at == 0 {
-					continue
-				}
 				labels := []string{string(run), string(layer), oona.State(state).String()}
-				ch <- prometheus.MustNewConstMetric(x.total, prometheus.CounterValue, float64(y.counts[state]), labels...)
-				ch <- prometheus.MustNewConstMetric(x.last, prometheus.GaugeValue, seconds(at), labels...)
+				if y.seen[state] {
+					ch <- prometheus.MustNewConstMetric(x.total, prometheus.CounterValue, float64(y.counts[state]), labels...)
+				}
+				if at != 0 {
+					ch <- prometheus.MustNewConstMetric(x.last, prometheus.GaugeValue, seconds(at), labels...)
+				}
 			}
 		}
 	}

@@ -17,7 +17,10 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-const notShown = `# HELP oona_exporter_hidden_events_total Events of layers that are not shown, as the limits of runs or layers are reached.
+const notShown = `# HELP oona_exporter_future_events_total Events whose time is more than a minute ahead of their append. They are counted as transitions, but their time is not shown.
+# TYPE oona_exporter_future_events_total counter
+oona_exporter_future_events_total 2
+# HELP oona_exporter_hidden_events_total Events of layers that are not shown, as the limits of runs or layers are reached.
 # TYPE oona_exporter_hidden_events_total counter
 oona_exporter_hidden_events_total 1
 # HELP oona_exporter_undecodable_events_total Records of the topics of events that are not events.
@@ -26,12 +29,17 @@ oona_exporter_undecodable_events_total 1
 `
 
 // TestTransitions: transitions are counted once, from the start of the exporter on, and the
-// time of the last is known from before, too. What is beyond the limits is counted.
+// time of the last is known from before, too. A time of the future is not shown. What is
+// beyond the limits is counted.
 func TestTransitions(t *testing.T) {
 	l := newTape(t, 1)
+	const future = 1000 // from this sequence on, times are of the future
 	event := func(layer oona.LayerID, seed oona.SeedID, sequence int64, from, to oona.State, ago time.Duration) {
 		t.Helper()
 		e := oona.SeedEvent{Run: "r", Layer: layer, Seed: seed, Sequence: sequence, At: oona.Micros(1_790_000_000+sequence) * 1_000_000, From: from, To: to}
+		if sequence >= future {
+			e.At = oona.MicrosOf(time.Now().Add(-ago + 2*time.Minute))
+		}
 		msg := bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Time: oona.MicrosOf(time.Now().Add(-ago))})
 		if err := l.publisher.Publish(t.Context(), topics.Event(&e), msg); err != nil {
 			t.Fatal(err)
@@ -53,6 +61,8 @@ func TestTransitions(t *testing.T) {
 	event("a", 3, 1, oona.Dormant, oona.Germinated, 0)
 	event("b", 1, 7, oona.Evaluating, oona.Culled, 0)
 	event("b", 2, 8, oona.FineTuning, oona.Fossilized, 0)
+	event("a", 4, future, oona.Dormant, oona.Germinated, 0)
+	event("b", 3, future, oona.Training, oona.Grafting, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- x.Run(ctx, l.reader) }()
@@ -64,14 +74,14 @@ func TestTransitions(t *testing.T) {
 			}
 		}
 	}
-	until("the last event", func() bool { return testutil.CollectAndCount(x) == 6 })
+	until("the last event", func() bool { return testutil.CollectAndCount(x) == 7 })
 	l.read(t)
 	event("c", 1, 0, oona.Dormant, oona.Germinated, 0)
 	if err := l.publisher.Publish(t.Context(), topics.Culled, bus.NewMessage([]byte("rubbish"), bus.Target{})); err != nil {
 		t.Fatal(err)
 	}
 	until("what is not shown", func() bool {
-		return testutil.GatherAndCompare(registry, strings.NewReader(notShown), "oona_exporter_hidden_events_total", "oona_exporter_undecodable_events_total") == nil
+		return testutil.GatherAndCompare(registry, strings.NewReader(notShown), "oona_exporter_future_events_total", "oona_exporter_hidden_events_total", "oona_exporter_undecodable_events_total") == nil
 	})
 	const want = `
 # HELP kasmina_layer_transition_timestamp_seconds When a seed of the layer last entered the state, as its event says.
@@ -81,9 +91,10 @@ kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="CULLED"} 1.7
 kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="FOSSILIZED"} 1.790000008e+09
 # HELP kasmina_layer_transitions_total Events of seeds that entered the state since the exporter started.
 # TYPE kasmina_layer_transitions_total counter
-kasmina_layer_transitions_total{layer="a",run="r",state="GERMINATED"} 2
+kasmina_layer_transitions_total{layer="a",run="r",state="GERMINATED"} 3
 kasmina_layer_transitions_total{layer="b",run="r",state="CULLED"} 1
 kasmina_layer_transitions_total{layer="b",run="r",state="FOSSILIZED"} 1
+kasmina_layer_transitions_total{layer="b",run="r",state="GRAFTING"} 1
 `
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want+notShown)); err != nil {
 		t.Error(err)
