@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -139,7 +140,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 	if err != nil {
 		return nil, err
 	}
-	specs := append(topics.Specs(0), topics.SettingsSpec())
+	specs := slices.Concat(topics.Specs(0), []oona.TopicSpec{topics.SettingsSpec()}, topics.EventSpecs(0))
 	for _, w := range workers {
 		if w.On("raw") {
 			specs = append(specs, topics.RawSpecs(0)...)
@@ -151,7 +152,12 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 			specs[i].LeastMessageBytes = greatestRecord(workers)
 		}
 	}
-	err = remedy.Add(kafka.New(at, logger).Check(ctx, specs))
+	b := kafka.New(at, logger)
+	notes, err := eventNotes(ctx, b, topics, b.Check(ctx, specs))
+	for _, says := range notes {
+		fmt.Fprintf(to.messages, "note: %s\n", says)
+	}
+	err = remedy.Add(err)
 	if errors.Is(err, bus.ErrUnreachable) {
 		fmt.Fprintf(to.messages, "note: only the files are checked: %v\n", err)
 		return nil, nil
@@ -179,7 +185,7 @@ func (c *checkCommand) cluster(ctx context.Context, workers []configcheck.Worker
 		source = "log"
 		newest, err = log.newestOfLog(ctx, logger)
 	} else {
-		newest, err = newestOfSettings(ctx, kafka.New(at, logger), topics, logger)
+		newest, err = newestOfSettings(ctx, b, topics, logger)
 	}
 	switch {
 	case ctx.Err() != nil:

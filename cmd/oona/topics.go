@@ -101,7 +101,7 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if err := a.cap(ctx, &c.Topics, partitions, set, logger); err != nil {
 		return err
 	}
-	if err := a.make(ctx, b, specs, to); err != nil {
+	if err := keepEvents(a.make(ctx, b, specs, to)); err != nil {
 		return err
 	}
 	if set["memory-limit"] {
@@ -342,7 +342,7 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 	if err != nil {
 		return err
 	}
-	if err := kafka.New(c.Topics.Bus, logger).Check(ctx, specs); err != nil {
+	if err := keepEvents(kafka.New(c.Topics.Bus, logger).Check(ctx, specs)); err != nil {
 		return err
 	}
 	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}
