@@ -17,6 +17,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/audit"
+	"github.com/morphogenetic/oona/internal/watch"
 )
 
 type auditCommand struct {
@@ -89,7 +90,7 @@ func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	return err
 }
 
-// printLife writes a life as lines for people.
+// printLife writes a life as lines for people. They have all that encodeLife writes.
 func printLife(w io.Writer, l *audit.Life) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "run %s, layer %s, seed %d\n", l.Run, l.Layer, l.Seed)
@@ -97,20 +98,50 @@ func printLife(w io.Writer, l *audit.Life) error {
 		for _, f := range e.Faults {
 			fmt.Fprintf(&b, "       ! %s: %s\n", f.Kind, f.Detail)
 		}
-		fmt.Fprintf(&b, "  %4d  %s  step %d  %s -> %s", e.Sequence, e.At.Time().Format("2006-01-02T15:04:05.000Z"), e.Step, e.From, e.To)
+		fmt.Fprintf(&b, "  %4d  %s  step %d  %s -> %s", e.Sequence, e.At.Time().Format("2006-01-02T15:04:05.000000Z"), e.Step, e.From, e.To)
 		if e.Mark != oona.EventNormal {
 			fmt.Fprintf(&b, "  %s", e.Mark)
 		}
 		if e.Reason != "" {
 			fmt.Fprintf(&b, "  %s", printable(e.Reason))
 		}
-		if e.Repeats > 0 {
-			fmt.Fprintf(&b, "  (repeats: %d)", e.Repeats)
+		for _, name := range slices.Sorted(maps.Keys(e.Evidence)) {
+			fmt.Fprintf(&b, "  %s=%v", name, e.Evidence[name])
 		}
-		b.WriteByte('\n')
+		for _, more := range moreOf(&e.SeedEvent) {
+			fmt.Fprintf(&b, "  %s", more)
+		}
+		fmt.Fprintf(&b, "  (%s/%d, offset %d", e.Record.Topic, e.Record.Partition, e.Record.Offset)
+		if e.Repeats > 0 {
+			fmt.Fprintf(&b, ", repeats: %d", e.Repeats)
+		}
+		b.WriteString(")\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// moreOf returns those fields of an event that most events do not have.
+func moreOf(e *oona.SeedEvent) (all []string) {
+	for _, text := range []struct{ what, value string }{
+		{"blueprint", e.Blueprint}, {"command", e.Command}, {"actor", e.Actor}, {"node", e.Node}, {"timeline", string(e.Timeline)}, {"producer", string(e.Producer)},
+	} {
+		if text.value != "" {
+			all = append(all, text.what+" "+text.value)
+		}
+	}
+	for _, number := range []struct {
+		what  string
+		value int64
+	}{
+		{"producer epoch", e.ProducerEpoch}, {"session", e.Session}, {"epoch", e.Epoch}, {"journal index", e.JournalIndex},
+		{"trigger", e.TriggerPosition}, {"trigger index", int64(e.TriggerIndex)}, {"incarnation", int64(e.Incarnation)},
+	} {
+		if number.value != 0 {
+			all = append(all, fmt.Sprintf("%s %d", number.what, number.value))
+		}
+	}
+	return all
 }
 
 // printable returns a text of a client, in quotes if it has something that terminals interpret.
@@ -129,6 +160,9 @@ func printSummary(w io.Writer, s *audit.Summary) error {
 	if s.Deleted {
 		b.WriteString("The topics no longer have their first records, so gaps may be what was deleted.\n")
 	}
+	if s.Fewer > 0 {
+		fmt.Fprintf(&b, "%d records are where fewer partitions put them than the topics have now: partitions were added.\n", s.Fewer)
+	}
 	fmt.Fprintf(&b, "%d events of %d seeds, repeats: %d, flagged:", s.Events, s.Seeds, s.Repeats)
 	if !s.Flagged() {
 		b.WriteString(" none")
@@ -144,8 +178,7 @@ func printSummary(w io.Writer, s *audit.Summary) error {
 	return err
 }
 
-// encodedLife and encodedEvent are the JSON form of a life. Names of events are those of
-// seed_event.v2.avsc.
+// encodedLife and encodedEvent are the JSON form of a life.
 type (
 	encodedLife struct {
 		Run    oona.RunID     `json:"run_id"`
@@ -154,17 +187,7 @@ type (
 		Events []encodedEvent `json:"events"`
 	}
 	encodedEvent struct {
-		Sequence  int64         `json:"sequence"`
-		At        time.Time     `json:"at"`
-		Step      int64         `json:"step"`
-		From      string        `json:"from_state"`
-		To        string        `json:"to_state"`
-		Reason    string        `json:"reason,omitempty"`
-		Mark      string        `json:"mark,omitempty"` // unless it is NORMAL
-		Blueprint string        `json:"blueprint_id,omitempty"`
-		Command   string        `json:"command_id,omitempty"`
-		Actor     string        `json:"actor,omitempty"`
-		Trigger   int64         `json:"trigger_position,omitempty"`
+		*watch.Event
 		Topic     string        `json:"topic"`
 		Partition int32         `json:"partition"`
 		Offset    int64         `json:"offset"`
@@ -176,15 +199,7 @@ type (
 func encodeLife(w io.Writer, l *audit.Life) error {
 	out := encodedLife{Run: l.Run, Layer: l.Layer, Seed: l.Seed}
 	for _, e := range l.Events {
-		one := encodedEvent{
-			Sequence: e.Sequence, At: e.At.Time(), Step: e.Step, From: e.From.String(), To: e.To.String(), Reason: e.Reason,
-			Blueprint: e.Blueprint, Command: e.Command, Actor: e.Actor, Trigger: e.TriggerPosition,
-			Topic: e.Record.Topic, Partition: e.Record.Partition, Offset: e.Record.Offset, Repeats: e.Repeats, Faults: e.Faults,
-		}
-		if e.Mark != oona.EventNormal {
-			one.Mark = e.Mark.String()
-		}
-		out.Events = append(out.Events, one)
+		out.Events = append(out.Events, encodedEvent{watch.EventOf(&e.SeedEvent), e.Record.Topic, e.Record.Partition, e.Record.Offset, e.Repeats, e.Faults})
 	}
 	return json.NewEncoder(w).Encode(out)
 }

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/audit"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -27,7 +32,7 @@ func TestAudit(t *testing.T) {
 	}
 	write := func(seed oona.SeedID, sequence int64, from, to oona.State, reason string) {
 		t.Helper()
-		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: seed, Sequence: sequence, At: 1_790_000_000_000_000 + oona.Micros(sequence)*1_000_000, Step: 10 * sequence, From: from, To: to, Reason: reason}
+		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: seed, Sequence: sequence, At: 1_790_000_000_000_000 + oona.Micros(sequence)*1_000_000, Step: 10 * sequence, From: from, To: to, Reason: reason, Evidence: map[string]float64{"gain": 0.028, "patience": float64(sequence)}}
 		msg := bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Partition: bus.Hash([]byte(e.Run)), Hashed: true})
 		if err := w.publisher.Publish(t.Context(), w.topics.Event(&e), msg); err != nil {
 			t.Fatal(err)
@@ -47,6 +52,8 @@ func TestAudit(t *testing.T) {
 		t.Errorf("status %d, %s", status, messages)
 	}
 	golden(t, "audit-lives.txt", out)
+	_, out, _ = audited("--json")
+	golden(t, "audit-lives.jsonl", out)
 	if _, out, _ := audited("--flagged"); strings.Contains(out, "seed 1\n") || !strings.Contains(out, "seed 2\n") {
 		t.Errorf("of those that are flagged: %s", out)
 	}
@@ -54,34 +61,67 @@ func TestAudit(t *testing.T) {
 		t.Errorf("of a seed and a time: status %d, %s", status, out)
 	}
 
-	status, out, _ = audited("--json")
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if status != exitFailed || len(lines) != 3 {
-		t.Fatalf("status %d, %s", status, out)
-	}
-	var life struct {
-		Seed   oona.SeedID `json:"seed_id"`
-		Events []struct {
-			Sequence int64
-			To       string `json:"to_state"`
-			Topic    string
-			Faults   []struct{ Kind string }
-		}
-	}
-	var sums struct {
-		Seeds, Events, Repeats int
-		Faults                 map[string]int
-	}
-	if err := json.Unmarshal([]byte(lines[1]), &life); err != nil || life.Seed != 2 || len(life.Events) != 3 || life.Events[1].To != "CULLED" || life.Events[1].Topic != w.topics.Culled || life.Events[1].Faults[0].Kind != "gap" {
-		t.Errorf("%+v (%v)", life, err)
-	}
-	if err := json.Unmarshal([]byte(lines[2]), &sums); err != nil || sums.Seeds != 2 || sums.Events != 5 || sums.Repeats != 1 || len(sums.Faults) != 2 {
-		t.Errorf("%+v (%v)", sums, err)
+	if status, _, _ := audited("--json"); status != exitFailed {
+		t.Errorf("with --json: status %d", status)
 	}
 	for _, args := range [][]string{{"--from=offset:3"}, {"--until=beginning"}, {"--seed=-1"}} {
 		if status, _, _ := audited(args...); status != exitUsage {
 			t.Errorf("%q: status %d", args, status)
 		}
+	}
+}
+
+// TestAuditShowsTheSame: the text and the JSON of a life have the same facts: each value of
+// the one is in the other, also in fields that few events have.
+func TestAuditShowsTheSame(t *testing.T) {
+	e := audit.Event{
+		SeedEvent: oona.SeedEvent{
+			Run: "run", Layer: "layer", Seed: 101, Sequence: 102, At: 1_790_000_000_123_456, Step: 103, From: oona.Training, To: oona.Grafting,
+			Reason: "because", Evidence: map[string]float64{"gain": 0.25, "loss": 1e-9}, Command: "asked", Actor: "somebody", Node: "somewhere",
+			Session: 104, Epoch: 105, JournalIndex: 106, Blueprint: "module", Mark: oona.EventRewound, TriggerPosition: 107, TriggerIndex: 108, Incarnation: 109,
+			Timeline: "line", Producer: "trainer", ProducerEpoch: 110,
+		},
+		Record: bus.Position{Topic: "topic", Partition: 111, Offset: 112}, Repeats: 113, Faults: []audit.Fault{{Kind: audit.Gap, Detail: "missing"}},
+	}
+	for of, fields := reflect.ValueOf(e.SeedEvent), 0; fields < of.NumField(); fields++ {
+		if of.Field(fields).IsZero() {
+			t.Errorf("%s of the event is not set", of.Type().Field(fields).Name)
+		}
+	}
+	l := &audit.Life{Run: e.Run, Layer: e.Layer, Seed: e.Seed, Events: []audit.Event{e}}
+	var text, encoded bytes.Buffer
+	if err := errors.Join(printLife(&text, l), encodeLife(&encoded, l)); err != nil {
+		t.Fatal(err)
+	}
+	var whole map[string]any
+	if err := json.Unmarshal(encoded.Bytes(), &whole); err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]bool)
+	valuesIn(whole, values)
+	if len(values) < 28 {
+		t.Errorf("the JSON has %d values: %s", len(values), &encoded)
+	}
+	for value := range values {
+		if !strings.Contains(text.String(), value) {
+			t.Errorf("the text lacks %s, which the JSON has:\n%s", value, &text)
+		}
+	}
+}
+
+// valuesIn collects the texts of the values in decoded JSON.
+func valuesIn(v any, to map[string]bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, of := range v {
+			valuesIn(of, to)
+		}
+	case []any:
+		for _, of := range v {
+			valuesIn(of, to)
+		}
+	default:
+		to[fmt.Sprint(v)] = true
 	}
 }
 

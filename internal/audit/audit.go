@@ -41,8 +41,9 @@ type Summary struct {
 	Events  int          `json:"events"`  // with different contents
 	Repeats int          `json:"repeats"` // further records with the same contents
 	Faults  map[Kind]int `json:"faults"`
-	Other   []Fault      `json:"other,omitempty"` // those that are not in a life, at most mostOther
-	Deleted bool         `json:"deleted"`         // a topic no longer has its first records
+	Other   []Fault      `json:"other,omitempty"`  // those that are not in a life, at most mostOther
+	Deleted bool         `json:"deleted"`          // a topic no longer has its first records
+	Fewer   int          `json:"fewer_partitions"` // records where fewer partitions than the topic has put them
 	writers map[oona.RunID]writer
 }
 
@@ -78,6 +79,7 @@ func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summ
 			a.summary.Deleted = a.summary.Deleted || e.Start > 0
 		}
 	}
+	a.places = newPlaces(a.extents)
 	parts := a.estimate()
 	for remainder := range parts {
 		if err := a.seeds(ctx, parts, remainder); err != nil {
@@ -97,6 +99,7 @@ type audit struct {
 	log     Log
 	each    func(*Life) error
 	extents map[string][]bus.Extent
+	places  places
 	summary Summary
 }
 
@@ -175,12 +178,17 @@ func (p *part) take(msg *message.Message) error {
 	if err != nil {
 		return err
 	}
-	if p.parts > 1 && bus.Hash(at.Key)%p.parts != p.remainder {
-		return nil
+	// The event says whose it is, and not the key of the record, which may be wrong. Most
+	// events need not be decoded further to know that they are not asked for.
+	run, layer, seed, err := avro.EventSeed(msg.Payload)
+	key := at.Key
+	if err == nil {
+		key = oona.SeedKey(run, layer, seed)
+	} else if run, layer, seed, err = oona.ParseSeedKey(at.Key); err != nil {
+		run = ""
 	}
-	// Most records need not be decoded to know that they are not asked for.
-	run, layer, seed, err := oona.ParseSeedKey(at.Key)
-	if err == nil && !p.asked(run, layer, seed) {
+	p.places.note(&at, run)
+	if p.parts > 1 && bus.Hash(key)%p.parts != p.remainder || err == nil && !p.asked(run, layer, seed) {
 		return nil
 	}
 	var e oona.SeedEvent
@@ -198,39 +206,36 @@ func (p *part) take(msg *message.Message) error {
 		p.unreadable = append(p.unreadable, Fault{Unreadable, fmt.Sprintf("offset %d of %s/%d is not an event: %v", at.Offset, at.Topic, at.Partition, err)})
 		return nil
 	}
-	if !p.asked(e.Run, e.Layer, e.Seed) || p.From > 0 && e.At < p.From || p.Until > 0 && e.At >= p.Until {
+	if p.From > 0 && e.At < p.From || p.Until > 0 && e.At >= p.Until {
 		return nil
 	}
-	return p.keep(&e, at, msg.Payload)
+	return p.keep(&e, at, key, msg.Payload)
 }
 
 func (p *part) asked(run oona.RunID, layer oona.LayerID, seed oona.SeedID) bool {
 	return (p.Run == "" || run == p.Run) && (p.Layer == "" || layer == p.Layer) && (p.Seed == oona.AnySeed || seed == p.Seed)
 }
 
-func (p *part) keep(e *oona.SeedEvent, at bus.Position, payload []byte) error {
+func (p *part) keep(e *oona.SeedEvent, at bus.Position, key, payload []byte) error {
 	if p.bytes += len(payload) + recordOverhead; p.bytes > p.Memory {
 		return fmt.Errorf("%w: run %s, layer %s, seed %d; audit a shorter time (--from, --until)", errMemory, e.Run, e.Layer, e.Seed)
 	}
 	w := p.writers[e.Run]
 	w.control, w.trainer = w.control || e.TriggerPosition != 0, w.trainer || e.TriggerPosition == 0
 	p.writers[e.Run] = w
-	key := oona.SeedKey(e.Run, e.Layer, e.Seed)
 	r := stored{payload: bytes.Clone(payload), at: at, sequence: e.Sequence, fault: p.misplaced(e, at, key)}
 	r.at.Key, r.at.Consumer = nil, nil
 	p.lives[string(key)] = append(p.lives[string(key)], r)
 	return nil
 }
 
-// misplaced says why a record is not where its event belongs, or "".
+// misplaced says why a record is not where its event belongs, or "". The partition is looked
+// at later, when all records are known: see places.
 func (p *part) misplaced(e *oona.SeedEvent, at bus.Position, key []byte) string {
 	topic := p.Topics.Event(e)
-	partition := bus.PartitionOf([]byte(e.Run), len(p.extents[at.Topic]))
 	switch {
 	case at.Topic != topic:
 		return "the event belongs to " + topic
-	case at.Partition != partition:
-		return fmt.Sprintf("the events of the run belong to partition %d", partition)
 	case !bytes.Equal(at.Key, key):
 		return fmt.Sprintf("its key is %q", at.Key)
 	}
@@ -242,6 +247,7 @@ func (p *part) end() error {
 	keys := slices.SortedFunc(maps.Keys(p.lives), compareKeys)
 	s := &p.summary
 	for _, key := range keys {
+		p.judge(p.lives[key], key)
 		l, err := lifeOf(p.lives[key], p.From == 0)
 		if err != nil {
 			return err
@@ -265,6 +271,21 @@ func (p *part) end() error {
 		s.writers[run] = writer{all.control || w.control, all.trainer || w.trainer}
 	}
 	return nil
+}
+
+// judge looks whether the records of a seed are in the partitions that they belong to.
+func (p *part) judge(records []stored, key string) {
+	run, _, _, _ := oona.ParseSeedKey([]byte(key)) // package audit made it
+	for i := range records {
+		r := &records[i]
+		if r.fault != "" {
+			continue
+		}
+		var fewer bool
+		if r.fault, fewer = p.places.judge(&r.at, run); fewer {
+			p.summary.Fewer++
+		}
+	}
 }
 
 // compareKeys orders keys of SeedKey by run, layer and seed.

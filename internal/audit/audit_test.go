@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -59,6 +60,13 @@ func (r *trail) write(events ...oona.SeedEvent) {
 	for _, e := range events {
 		r.publish(r.topics.Event(&e), bus.NewMessage(avro.AppendEvent(nil, &e), target(&e)))
 	}
+}
+
+// put writes an event to a partition of its topic, some time ago.
+func (r *trail) put(e *oona.SeedEvent, partition int32, ago time.Duration) {
+	r.t.Helper()
+	to := bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Partition: partition, Directed: true, Time: oona.MicrosOf(time.Now().Add(-ago))}
+	r.publish(r.topics.Event(e), bus.NewMessage(avro.AppendEvent(nil, e), to))
 }
 
 func (r *trail) run(o audit.Options) (*audit.Summary, []*audit.Life) {
@@ -154,10 +162,14 @@ func TestFaults(t *testing.T) {
 		}, []string{"0 place"}, nil},
 		"another partition": {func(r *trail) {
 			e := event(0, 0, 1)
-			to := target(&e)
-			to.Partition++
-			r.publish(r.topics.Germinated, bus.NewMessage(avro.AppendEvent(nil, &e), to))
+			r.put(&e, bus.PartitionOf([]byte(e.Run), partitions), 2*time.Minute)
+			r.put(&e, (bus.PartitionOf([]byte(e.Run), partitions)+1)%partitions, 0)
 		}, []string{"0 place"}, nil},
+		"a time of the future": {func(r *trail) {
+			e, next := event(0, 0, 1), event(1, oona.Germinated, oona.Training)
+			e.At, next.At = oona.MicrosOf(time.Now().Add(30*time.Second)), oona.MicrosOf(time.Now().Add(2*time.Minute))
+			r.write(e, next)
+		}, []string{"1 future"}, nil},
 		"two writers": {func(r *trail) {
 			all := way()
 			all[3].TriggerPosition = 9
@@ -218,6 +230,87 @@ func TestSelection(t *testing.T) {
 	s, lives := r.run(audit.Options{Run: "r", Layer: "l", Seed: 1, From: 1_790_000_000_000_002, Until: 1_790_000_000_000_005})
 	if s.Flagged() || len(lives) != 1 || !slices.Equal(sequences(lives[0]), []int64{2, 3, 4}) {
 		t.Errorf("of a time: %+v, %+v", s, lives)
+	}
+}
+
+// TestPartitionsAdded: when partitions are added to a topic, the events that it has remain
+// where they are. They are in the right place if some number of partitions puts them there,
+// unless it is known that the topic had more by then.
+func TestPartitionsAdded(t *testing.T) {
+	const before = 2
+	run, other := oona.RunID("r"), oona.RunID("")
+	was, is := bus.PartitionOf([]byte(run), before), bus.PartitionOf([]byte(run), partitions)
+	if was != 1 || is != 0 {
+		t.Fatalf("the run moves from %d to %d", was, is)
+	}
+	for i := 0; other == "" || bus.PartitionOf([]byte(other), partitions) != partitions-1; i++ {
+		other = oona.RunID(fmt.Sprint("o", i))
+	}
+	seeds := func(r *trail, partition int32, ago time.Duration, seeds ...oona.SeedID) {
+		for _, seed := range seeds {
+			e := event(0, oona.Dormant, oona.Germinated)
+			e.Seed = seed
+			r.put(&e, partition, ago)
+		}
+	}
+	for name, c := range map[string]struct {
+		write   func(r *trail)
+		flagged []oona.SeedID
+		fewer   int
+	}{
+		"added":             {func(r *trail) { seeds(r, was, time.Hour, 1, 2); seeds(r, is, time.Minute/2, 3) }, nil, 2},
+		"about to move":     {func(r *trail) { seeds(r, is, 30*time.Second, 1); seeds(r, was, 0, 2) }, nil, 1},
+		"moved, and back":   {func(r *trail) { seeds(r, was, time.Hour, 1); seeds(r, is, time.Minute*30, 2); seeds(r, was, 0, 3) }, []oona.SeedID{3}, 1},
+		"only where it was": {func(r *trail) { seeds(r, was, 0, 1) }, nil, 1},
+		"of no number":      {func(r *trail) { seeds(r, 2, 0, 1) }, []oona.SeedID{1}, 0},
+		"another run has moved": {func(r *trail) {
+			e := event(0, oona.Dormant, oona.Germinated)
+			e.Run = other
+			r.put(&e, partitions-1, time.Hour)
+			seeds(r, was, 2*time.Hour, 1)
+			seeds(r, was, 0, 2)
+		}, []oona.SeedID{2}, 1},
+	} {
+		r := newTrail(t)
+		c.write(r)
+		s, lives := r.run(audit.Options{Run: run, Seed: oona.AnySeed})
+		var flagged []oona.SeedID
+		for _, l := range lives {
+			if got := faults(l); len(got) > 0 {
+				flagged = append(flagged, l.Seed)
+				if !slices.Equal(got, []string{"0 place"}) {
+					t.Errorf("%s: seed %d has the faults %q", name, l.Seed, got)
+				}
+			}
+		}
+		if !slices.Equal(flagged, c.flagged) || s.Fewer != c.fewer || s.Faults[audit.Place] != len(c.flagged) {
+			t.Errorf("%s: seeds %d are flagged, want %d; %+v", name, flagged, c.flagged, s)
+		}
+	}
+}
+
+// TestWrongKeys: the event says whose it is, and not the key of its record, also if the topics
+// are read in several passes or for one run.
+func TestWrongKeys(t *testing.T) {
+	r := newTrail(t)
+	const seeds = 60
+	for seed := range oona.SeedID(seeds) {
+		for _, e := range way() {
+			e.Seed = seed
+			to := target(&e)
+			to.Key = oona.SeedKey("another", "l", oona.SeedID(e.Sequence)) // of each event another, so that parts differ
+			r.publish(r.topics.Event(&e), bus.NewMessage(avro.AppendEvent(nil, &e), to))
+		}
+	}
+	for _, o := range []audit.Options{{Seed: oona.AnySeed, Memory: 20_000}, {Run: "r", Seed: oona.AnySeed}, {Run: "another", Seed: oona.AnySeed}} {
+		s, lives := r.run(o)
+		want := seeds
+		if o.Run == "another" {
+			want = 0
+		}
+		if len(lives) != want || s.Seeds != want || s.Events != 7*want || s.Faults[audit.Place] != 7*want || s.Faults[audit.Gap] > 0 {
+			t.Errorf("%+v: %d lives, %+v", o, len(lives), s)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ const (
 	Conflict   Kind = "conflict"   // another event has its identity
 	Transition Kind = "transition" // the lifecycle does not allow it, or the seed was in another state
 	Place      Kind = "place"      // it is not where it belongs: topic, partition or key
+	Future     Kind = "future"     // its time is ahead of its append
 	Writers    Kind = "writers"    // the run has events of the control plane, and others
 	Unreadable Kind = "unreadable" // a record is not an event
 )
@@ -50,6 +51,9 @@ type Life struct {
 func (l *Life) Flagged() bool {
 	return slices.ContainsFunc(l.Events, func(e Event) bool { return len(e.Faults) > 0 })
 }
+
+// stamp is the form of times in faults.
+const stamp = "2006-01-02T15:04:05.000Z"
 
 // stored is a record of a seed.
 type stored struct {
@@ -111,6 +115,10 @@ func (l *Life) add(same []stored, whole bool) error {
 		e.Repeats--
 		if len(l.Events) > first || len(others) > 0 {
 			e.Faults = append(e.Faults, Fault{Conflict, fmt.Sprintf("sequence %d has several contents; this one is at offset %d of %s/%d", r.sequence, r.at.Offset, r.at.Topic, r.at.Partition)})
+		}
+		if e.Future(r.at.Appended) {
+			e.Faults = append(e.Faults, Fault{Future, fmt.Sprintf("at is %s, but offset %d of %s/%d was appended at %s: the trainer's clock, or the unit, is wrong",
+				e.At.Time().Format(stamp), r.at.Offset, r.at.Topic, r.at.Partition, r.at.Appended.Time().Format(stamp))})
 		}
 		e.compare(before, whole)
 		l.Events = append(l.Events, e)

@@ -153,7 +153,7 @@ func eventRecord(about Record, value []byte) *Record {
 	if err != nil {
 		return about.withError(value, err)
 	}
-	about.Kind, about.Event = kindEvent, eventOf(&e)
+	about.Kind, about.Event = kindEvent, EventOf(&e)
 	about.run, about.layer = e.Run, e.Layer
 	return &about
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// event is a transition of a seed. Its names are those of seed_event.v2.avsc.
-type event struct {
+// Event is the JSON form of an event. Its names are those of seed_event.v2.avsc.
+type Event struct {
 	Run             oona.RunID        `json:"run_id"`
 	Layer           oona.LayerID      `json:"layer_id"`
 	Seed            oona.SeedID       `json:"seed_id"`
@@ -36,8 +36,9 @@ type event struct {
 	ProducerEpoch   int64             `json:"producer_epoch,omitempty"`
 }
 
-func eventOf(e *oona.SeedEvent) *event {
-	out := &event{
+// EventOf returns the JSON form of an event.
+func EventOf(e *oona.SeedEvent) *Event {
+	out := &Event{
 		Run: e.Run, Layer: e.Layer, Seed: e.Seed, Sequence: e.Sequence, At: e.At.Time(), Step: e.Step,
 		From: e.From.String(), To: e.To.String(), Reason: e.Reason,
 		Command: e.Command, Actor: e.Actor, Node: e.Node, Session: e.Session, Epoch: e.Epoch, JournalIndex: e.JournalIndex, Blueprint: e.Blueprint,
@@ -59,6 +60,6 @@ func eventOf(e *oona.SeedEvent) *event {
 	return out
 }
 
-func (e *event) line(b *strings.Builder) {
+func (e *Event) line(b *strings.Builder) {
 	fmt.Fprintf(b, "event %d of seed %d  %s %s  step %d  %s -> %s  %s", e.Sequence, e.Seed, e.Run, e.Layer, e.Step, e.From, e.To, e.Reason)
 }

@@ -28,7 +28,7 @@ type Record struct {
 	Frame         *frame          `json:"frame,omitempty"`
 	JSON          json.RawMessage `json:"json,omitempty"` // a record of the raw topic
 	Rollup        *rollup         `json:"rollup,omitempty"`
-	Event         *event          `json:"event,omitempty"`
+	Event         *Event          `json:"event,omitempty"`
 	Tick          *tick           `json:"tick,omitempty"`
 	Configuration *configuration  `json:"configuration,omitempty"`
 	Incarnation   *incarnation    `json:"incarnation,omitempty"`

@@ -192,3 +192,33 @@ func TestGoldenIsNotOverwritten(t *testing.T) {
 		t.Errorf("it holds %q, %v", data, err)
 	}
 }
+
+// An event of any version begins with whose it is, so that this can be read without the rest.
+func TestEventSeed(t *testing.T) {
+	files, err := filepath.Glob("testdata/golden/SeedEvent.v*.bin")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e oona.SeedEvent
+		if _, err := DecodeEvent(data, &e); err != nil {
+			t.Fatal(err)
+		}
+		run, layer, seed, err := EventSeed(data)
+		if err != nil || run != e.Run || layer != e.Layer || seed != e.Seed {
+			t.Errorf("%s: %s, %s, %d (%v); the event is %+v", file, run, layer, seed, err, e)
+		}
+		for cut := range framingSize + 2 {
+			if _, _, _, err := EventSeed(data[:cut]); err == nil {
+				t.Errorf("%s: %d bytes are an event", file, cut)
+			}
+		}
+	}
+	if _, _, _, err := EventSeed(AppendTick(nil, oona.Tick{Worker: "w"})); !errors.Is(err, ErrFingerprint) {
+		t.Errorf("a tick: %v", err)
+	}
+}
