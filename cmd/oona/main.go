@@ -7,6 +7,7 @@
 //	oona watch           show the last windows of the layers
 //	oona watch ADDRESS   follow an address of the bus, decoded
 //	oona audit           print the lives of seeds from their events, and what is wrong with them
+//	oona status RUN      print what became of a run's frames recently
 //	oona replay          archive ranges of topics, and compute rollups again
 //	oona replay verify   compare an archive with its manifest and with the log
 //	oona tensors         list, fetch, verify and remove tensors of the store
@@ -70,6 +71,8 @@ type grammar struct {
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, or the last windows of the layers, until Ctrl-C."`
 
 	Audit auditCommand `cmd:"" help:"Print the life of each seed from its events, over all topics of events, in the order of their sequence numbers, and flag what is wrong: missing sequence numbers, two events with one identity, transitions that the lifecycle does not have, events in the wrong place, runs whose events have two writers. The exit status is 1 if anything is flagged."`
+
+	Status statusCommand `cmd:"" help:"Ask the exporter what became of the frames of a run recently: the last windows of its layers, and what was put aside, with what to do. The exit status is 1 if the exporter does not know the run."`
 
 	Tensors     tensorsCommand     `cmd:"" help:"List, fetch and verify the tensors of the store, and remove those that no record refers to."`
 	Replay      replayCommand      `cmd:"" help:"Read ranges of topics again, for archives and for recomputed rollups."`
@@ -175,6 +178,8 @@ func (g *grammar) warnings(command *kong.Context) []*oona.FieldError {
 	switch name {
 	case "smoke":
 		return g.Smoke.warnings()
+	case "status":
+		return g.Status.warnings()
 	case "top":
 		return g.Top.warnings()
 	case "dead-letters":

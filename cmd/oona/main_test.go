@@ -57,6 +57,10 @@ func TestClearCredentialsAreWarnedOf(t *testing.T) {
 	if strings.Count(messages, "warning: --ingest: ") != 1 || strings.Contains(messages, "warning: --exporter") {
 		t.Errorf("oona smoke: %s", messages)
 	}
+	_, _, messages = run(t, "status", "mine", "--exporter=http://127.0.0.1:1", "--timeout=1ms", "--token-file="+file)
+	if strings.Count(messages, "warning: --exporter: ") != 1 {
+		t.Errorf("oona status: %s", messages)
+	}
 	_, _, messages = run(t, "dead-letters", "redrive", nobody, "--registry-url=http://127.0.0.1:1", "--registry-token-file="+file)
 	if strings.Count(messages, "warning: --registry-url: ") != 1 {
 		t.Errorf("oona dead-letters: %s", messages)
@@ -101,7 +105,7 @@ func TestHelpIsOnStdout(t *testing.T) {
 // Set OONA_UPDATE_GOLDEN=1 to rewrite the files.
 func TestHelpOfCommands(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"watch", "top", "check", "group", "audit"} {
+	for _, command := range []string{"watch", "top", "check", "group", "audit", "status"} {
 		_, out, _ := run(t, command, "--help")
 		golden(t, command+".txt", out)
 	}
