@@ -151,6 +151,7 @@ func TestScenario(t *testing.T) {
 		{"row20_topic_made_again_and_written_to", topicMadeAgainAndWrittenTo},
 		{"row20_topic_made_again_and_outgrown", topicMadeAgainAndOutgrown},
 		{"row21_upgrade_and_rollback", upgradeAndRollback},
+		{"row22_events_through_an_outage", eventsThroughOutage},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

@@ -95,7 +95,12 @@ func post(ctx context.Context, client *http.Client, url string, body []byte, ids
 
 // postOnce returns the status of the answer, or 0 if there was no answer.
 func postOnce(ctx context.Context, client *http.Client, url string, body []byte) int {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/frames", bytes.NewReader(body))
+	return postTo(ctx, client, url+"/v1/frames", body)
+}
+
+// postTo is postOnce for a whole URL.
+func postTo(ctx context.Context, client *http.Client, url string, body []byte) int {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", url, err))
 	}
