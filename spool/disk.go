@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,13 +17,31 @@ type disk struct{ dir string }
 
 const lockName = "LOCK"
 
-// OpenDirectory returns a directory of the file system. It makes the directory if it does
-// not exist.
+// OpenDirectory returns a directory of the file system. It makes the directory, and those above
+// it, if they do not exist.
 func OpenDirectory(dir string) (FileSystem, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirectory(filepath.Clean(dir)); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
 	return disk{dir}, nil
+}
+
+// makeDirectory makes a directory that is there after a crash of the system, too: its files
+// are synced into it, but that does not sync its own name.
+func makeDirectory(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeDirectory(filepath.Dir(dir)); err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
+	}
+	if err == nil {
+		return disk{filepath.Dir(dir)}.Sync()
+	}
+	if info, errStat := os.Stat(dir); errStat == nil && info.IsDir() {
+		return nil // it was there
+	}
+	return err
 }
 
 func (d disk) path(name string) string { return filepath.Join(d.dir, name) }
@@ -76,12 +96,23 @@ func (d disk) Free() (int64, error) {
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
+// InUse of another process has the lock for an instant.
+const (
+	lockAttempts = 50
+	lockPause    = 10 * time.Millisecond
+)
+
 func (d disk) Lock() (io.Closer, error) {
 	file, err := os.OpenFile(d.path(lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for n := 0; n < lockAttempts && errors.Is(err, unix.EWOULDBLOCK); n++ {
+		time.Sleep(lockPause)
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrLocked
 		}

@@ -13,6 +13,8 @@
 //
 // A directory belongs to one process at a time; it is locked.
 //
+// Queues are several spools in one directory, with one bound.
+//
 // # Files
 //
 // A segment is a file with a header and records. The numbers of segments ascend. All

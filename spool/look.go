@@ -16,7 +16,7 @@ import (
 
 // View is what a directory holds.
 type View struct {
-	Done     uint64 // the records below are done
+	Done     uint64 // the records below are done; 0 in a view of several queues
 	Unsaved  error  // why Done is not known; records that are done count as left
 	Segments []Segment
 	Kept     []Kept
@@ -185,7 +185,7 @@ func (seg *Segment) miss(position *uint64, next uint64) {
 func ReadAside(from FileSystem, kept Kept) (Record, error) {
 	var r Record
 	var err error
-	if r.Sequence, err = strconv.ParseUint(strings.TrimPrefix(kept.Name, quarantined(recordPrefix)), 10, 64); err != nil {
+	if r.Sequence, err = strconv.ParseUint(strings.TrimPrefix(filepath.Base(kept.Name), quarantined(recordPrefix)), 10, 64); err != nil {
 		return r, fmt.Errorf("spool: the name of %s has no sequence number: %w", kept.Name, err)
 	}
 	file, err := from.Open(kept.Name)

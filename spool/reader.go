@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 )
 
@@ -58,7 +59,7 @@ func (s *Spool) readFrom(seg *segment, limit uint64) (Record, bool, error) {
 		if err != nil {
 			return Record{}, false, s.unreadable(seg, err)
 		}
-		s.reading, s.scan = seg, newScanner(file, seg.header, s.opts.RecordBytes)
+		s.reading, s.scan = seg, newScanner(file, seg.header, mostRecord)
 	}
 	r, bad, err := s.scan.read(limit)
 	switch {
@@ -161,12 +162,22 @@ func (s *Spool) Done(sequence uint64) error {
 		}
 	}
 	finished := s.finished()
+	if len(finished) > 0 {
+		s.forget()
+		s.account()
+	}
 	s.mu.Unlock()
 	if len(finished) == 0 && !s.kept.due(done, time.Now()) {
 		return nil
 	}
 	err := s.kept.save(done)
 	return errors.Join(err, s.remove(finished))
+}
+
+// forget forgets the keys of which no record is left. A spool that is never empty would
+// have all keys of its life otherwise.
+func (s *Spool) forget() {
+	maps.DeleteFunc(s.last, func(_ string, at uint64) bool { return at < s.done })
 }
 
 // finished takes the segments out of the list whose records are all done.

@@ -53,7 +53,9 @@ func (s *Spool) recover() error {
 		s.next = max(s.next, seg.end)
 	}
 	s.position = s.done
-	return s.remove(s.finished())
+	finished := s.finished()
+	s.account()
+	return s.remove(finished)
 }
 
 // examine finds out where a segment ends, and which keys its records have. limit is the
@@ -87,7 +89,7 @@ func (s *Spool) examineOnce(seg *segment, limit uint64) error {
 		return err
 	}
 	seg.size, err = file.Size()
-	scan := newScanner(file, seg.header, s.opts.RecordBytes)
+	scan := newScanner(file, seg.header, mostRecord)
 	for err == nil {
 		var r Record
 		var bad *damage

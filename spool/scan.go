@@ -25,11 +25,15 @@ type scanner struct {
 	header header
 	at     int64  // where the next record begins
 	next   uint64 // sequence number that is expected there
-	most   int    // greatest length of a body
+	most   int    // greatest length of a body; memory is not taken for more than the file has
 
 	window []byte // read ahead
 	begin  int64  // where the window begins in the file
 }
+
+// mostRecord is above every limit for records that a spool has had: one that was accepted under
+// a higher limit than that of now is no damage.
+const mostRecord = 1 << 30
 
 // readAhead is the size of the scanner's reads, in bytes.
 const readAhead = 256 << 10
@@ -97,6 +101,11 @@ func (s *scanner) read(limit uint64) (Record, *damage, error) {
 		return Record{}, nil, io.EOF
 	}
 	r, ok, err := s.record(s.at, s.next, s.next+1)
+	if err == nil && !ok {
+		// What was read ahead may have been written since.
+		s.window = s.window[:0]
+		r, ok, err = s.record(s.at, s.next, s.next+1)
+	}
 	if err != nil {
 		return Record{}, nil, err
 	}

@@ -11,9 +11,11 @@ import (
 
 // Options configure a Spool. All sizes are in bytes.
 type Options struct {
-	MaxBytes     int64 // of all segments; above it, Append returns ErrFull
-	SegmentBytes int64 // size from which a segment is ended and the next one begun
-	RecordBytes  int   // greatest record
+	MaxBytes int64 // of all segments; above it, Append returns ErrFull
+	// SegmentBytes is the size from which a segment is ended and the next one begun. The space
+	// of a segment is free when all its records are done, so it must be a small part of MaxBytes.
+	SegmentBytes int64
+	RecordBytes  int   // greatest record that Append takes
 	Headroom     int64 // space of the file system that is left free
 	// Keys returns the keys of a record, for Holds. It is called for each record when a
 	// spool is opened.
@@ -35,6 +37,8 @@ type Spool struct {
 	number   uint64     // of the newest segment; only the writer uses it
 	queue    []*appending
 	waiting  int64             // bytes of the queue and of the batch
+	bound    *bound            // of this spool, or of several
+	held     int64             // what the bound has of this spool
 	next     uint64            // sequence number of the next record; all below are on disk
 	done     uint64            // Done was called for all records below
 	last     map[string]uint64 // newest record of each key
@@ -79,12 +83,17 @@ type Stats struct {
 // Open opens a spool, and reads all that it holds once. The error wraps ErrLocked if
 // another process uses the directory.
 func Open(fs FileSystem, opts Options) (*Spool, error) {
+	return openWithin(fs, opts, &bound{most: opts.MaxBytes})
+}
+
+// openWithin opens a spool that has its bound in common with others.
+func openWithin(fs FileSystem, opts Options, of *bound) (*Spool, error) {
 	lock, err := fs.Lock()
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
 	s := &Spool{
-		fs: fs, opts: opts, lock: lock, last: make(map[string]uint64),
+		fs: fs, opts: opts, lock: lock, last: make(map[string]uint64), bound: of,
 		wake: make(chan struct{}), arrived: make(chan struct{}), written: make(chan struct{}),
 	}
 	s.kept = keeper{fs: fs}
@@ -167,15 +176,11 @@ func (s *Spool) enqueue(a *appending, keys []string) error {
 		return fmt.Errorf("spool: %w: it has %d bytes, and the limit is %d", ErrTooLarge, len(a.body), s.opts.RecordBytes)
 	}
 	need := int64(frameBytes + len(a.body))
-	used := s.waiting
-	for _, seg := range s.segments {
-		used += seg.size
-	}
-	if used+need > s.opts.MaxBytes {
+	if used, ok := s.bound.take(need); !ok {
 		s.stats.Refused++
 		return fmt.Errorf("spool: %w: it has %d of %d bytes", ErrFull, used, s.opts.MaxBytes)
 	}
-	s.waiting += need
+	s.waiting, s.held = s.waiting+need, s.held+need
 	s.queue = append(s.queue, a)
 	// If an earlier record cannot be written, this one gets a smaller number.
 	for _, key := range keys {
@@ -194,6 +199,7 @@ func (s *Spool) withdraw(a *appending) bool {
 		if other == a {
 			s.queue = append(s.queue[:i], s.queue[i+1:]...)
 			s.waiting -= int64(frameBytes + len(a.body))
+			s.account()
 			return true
 		}
 	}
@@ -222,5 +228,7 @@ func (s *Spool) Close() error {
 	}
 	close(s.arrived)
 	s.arrived = make(chan struct{})
+	s.bound.add(-s.held)
+	s.held = 0
 	return errors.Join(err, s.lock.Close())
 }

@@ -8,12 +8,16 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/morphogenetic/oona/spool"
 )
@@ -159,6 +163,59 @@ func TestSecondProcess(t *testing.T) {
 	}
 	if err := open(t, again).Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A process that looks whether a spool is in use, and so has the lock for a moment, does not
+// keep another one from opening it.
+func TestLookingDoesNotLock(t *testing.T) {
+	dir := t.TempDir()
+	fs, err := spool.OpenDirectory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, fs).Close(); err != nil {
+		t.Fatal(err)
+	}
+	look, err := os.Open(filepath.Join(dir, "LOCK"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(look.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { _ = look.Close() })
+	if err := open(t, fs).Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A record that was accepted stays, also if the limit for records is lower at the next start.
+func TestLowerLimitForRecords(t *testing.T) {
+	fs := newMemory()
+	s := open(t, fs)
+	large := bytes.Repeat([]byte("x"), 3000)
+	for _, b := range [][]byte{body(0), large, body(2), large} {
+		if err := s.Append(t.Context(), nil, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	opts := options()
+	opts.RecordBytes = 1000
+	s, err := spool.Open(fs, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Append(t.Context(), nil, large); !errors.Is(err, spool.ErrTooLarge) {
+		t.Errorf("the lower limit does not hold: %v", err)
+	}
+	got := drain(t, s, true)
+	if n := s.Stats(); len(got) != 4 || !bytes.Equal(got[1], large) || !bytes.Equal(got[3], large) || n.Lost+n.Damaged != 0 {
+		t.Errorf("%d records, %+v", len(got), n)
 	}
 }
 

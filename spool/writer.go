@@ -105,6 +105,7 @@ func withFull(err error) error {
 func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, poisoned bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.account()
 	s.flight = 0
 	s.waiting -= size
 	if err == nil {
@@ -170,6 +171,7 @@ func (s *Spool) segmentFor(first uint64) (*segment, error) {
 	defer s.mu.Unlock()
 	s.active = seg
 	s.segments = append(s.segments, seg)
+	s.account()
 	return seg, nil
 }
 
