@@ -50,8 +50,9 @@ func (i *installation) payloadsOf(topic string) (all [][]string) {
 	return all
 }
 
-// Rollups that are published to other topics: once, from the bus and from an archive, those
-// of the log's own windows byte for byte, and never to the log's own topics.
+// Replay publishes rollups to other topics, from the bus and from an archive. A second replay
+// adds nothing. With the windows of the log, the rollups are byte for byte those that the
+// aggregator has published. Replay refuses to publish to the topics of the log itself.
 func TestReplayPublish(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applyTopics()
@@ -63,24 +64,24 @@ func TestReplayPublish(t *testing.T) {
 		}
 		status, _, messages := i.publishes(i.group+"-again", "--yes")
 		if status != exitFailed || !strings.Contains(messages, "--create") {
-			t.Errorf("without topics: status %d, %q", status, messages)
+			t.Errorf("publishing to topics that do not exist ends with status %d and says %q", status, messages)
 		}
 		if status, _, messages = i.publishes(i.group+"-again", "--create"); status != exitFailed || !strings.Contains(messages, "--yes") {
-			t.Errorf("without confirmation: status %d, %q", status, messages)
+			t.Errorf("publishing without a confirmation ends with status %d and says %q", status, messages)
 		}
 		if status, _, messages = i.publishes(i.group+"-again", "--create", "--dry-run"); status != 0 || !strings.Contains(messages, "would be created") || strings.Contains(messages, " 0 rollups would") {
-			t.Errorf("dry run: status %d, %q", status, messages)
+			t.Errorf("a dry run ends with status %d and says %q", status, messages)
 		}
 		if status, _, messages = i.publishes(i.group, "--yes"); status != exitFailed || !strings.Contains(messages, errOwnTopics.Error()) {
-			t.Errorf("to the log's own topics: status %d, %q", status, messages)
+			t.Errorf("publishing to the topics of the log itself ends with status %d and says %q", status, messages)
 		}
 		for _, more := range [][]string{{"--create"}, {}, {"--until", "offset:1000000"}} {
 			if status, _, messages := i.publishes(i.group+"-again", append(more, "--yes")...); status != 0 {
-				t.Fatalf("%v: status %d, %q", more, status, messages)
+				t.Fatalf("publishing with %v ends with status %d and says %q", more, status, messages)
 			}
 			for own, other := range map[string]string{i.topics.LayerHealth: again.LayerHealth, i.topics.LayerPerformance: again.LayerPerformance} {
 				if got, want := i.payloadsOf(other), i.payloadsOf(own); len(want[0]) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
-					t.Errorf("%s has %d and %d rollups, want those of %s: %d and %d", other, len(got[0]), len(got[1]), own, len(want[0]), len(want[1]))
+					t.Errorf("the partitions of %s have %d and %d rollups, want the same as those of %s, which have %d and %d", other, len(got[0]), len(got[1]), own, len(want[0]), len(want[1]))
 				}
 			}
 		}
@@ -90,14 +91,14 @@ func TestReplayPublish(t *testing.T) {
 	})
 }
 
-// linesOf prints rollups that were published to a prefix without a topic of frames, with and
-// without this prefix.
+// linesOf replays rollups as lines. Their prefix has no topic of frames. It does so with the
+// prefix of the log, and with that of the rollups.
 func (i *installation) linesOf(again oona.Topics) {
 	i.t.Helper()
 	for _, prefix := range []string{i.group, strings.TrimSuffix(again.LayerHealth, ".telemetry.layer.health")} {
 		status, out, messages := run(i.t, "replay", again.LayerHealth, "--lines", "--prefix", prefix, "--brokers", strings.Join(i.cfg.Brokers, ","))
 		if status != 0 || !strings.Contains(out, `"kind":"rollup"`) || strings.Contains(out, `"kind":"undecoded"`) {
-			i.t.Errorf("with prefix %s: status %d, %.300s, %s", prefix, status, out, messages)
+			i.t.Errorf("replay with --prefix %s ends with status %d, prints %.300s and says %s", prefix, status, out, messages)
 		}
 	}
 }
@@ -107,7 +108,7 @@ func (i *installation) publishOthers() {
 	i.t.Helper()
 	status, _, messages := i.publishes(i.group+"-again", "--yes", "--window", "20s")
 	if status != exitFailed || !strings.Contains(messages, whatif.ErrOtherRollups.Error()) {
-		i.t.Errorf("other windows: status %d, %q", status, messages)
+		i.t.Errorf("publishing rollups of other windows ends with status %d and says %q", status, messages)
 	}
 	few := i.group + "-few"
 	topics, err := oona.NewTopics(few)
@@ -118,34 +119,34 @@ func (i *installation) publishOthers() {
 		i.t.Fatal(err)
 	}
 	if status, _, messages := i.publishes(few, "--yes"); status != exitFailed || !strings.Contains(messages, "partition of the same number") {
-		i.t.Errorf("fewer partitions: status %d, %q", status, messages)
+		i.t.Errorf("publishing to topics with fewer partitions ends with status %d and says %q", status, messages)
 	}
 }
 
-// publishLonger publishes a range in two parts, of which the second contains the first, and
-// the same range at once from an archive, offline but for the target.
+// publishLonger publishes a range twice: in two parts, of which the second contains the first,
+// and at once from an archive. For the archive, only the target of the rollups is on the bus.
 func (i *installation) publishLonger() {
 	i.t.Helper()
 	parts, once := i.group+"-parts", i.group+"-once"
 	for _, until := range []string{"offset:60", "now"} {
 		if status, _, messages := i.publishes(parts, "--create", "--yes", "--window", "30s/10s", "--until", until); status != 0 {
-			i.t.Fatalf("until %s: status %d, %q", until, status, messages)
+			i.t.Fatalf("publishing until %s ends with status %d and says %q", until, status, messages)
 		}
 	}
 	dir := filepath.Join(i.t.TempDir(), "archive")
 	i.must("--archive", dir)
 	status, _, messages := run(i.t, "replay", dir, "--aggregate", "--publish", "--prefix", once, "--create", "--yes", "--window", "30s/10s", "--brokers", strings.Join(i.cfg.Brokers, ","))
 	if status != 0 {
-		i.t.Fatalf("of the archive: status %d, %q", status, messages)
+		i.t.Fatalf("publishing from the archive ends with status %d and says %q", status, messages)
 	}
 	for _, suffix := range []string{".telemetry.layer.health", ".telemetry.layer.performance"} {
 		if got, want := i.payloadsOf(parts+suffix), i.payloadsOf(once+suffix); len(want[0]) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
-			i.t.Errorf("%s in parts: %d and %d rollups; at once %d and %d", suffix, len(got[0]), len(got[1]), len(want[0]), len(want[1]))
+			i.t.Errorf("the partitions of %s have %d and %d rollups if they are published in parts, and %d and %d if they are published at once", suffix, len(got[0]), len(got[1]), len(want[0]), len(want[1]))
 		}
 	}
 }
 
-// A frame that came too late for its window is in it after a replay with more lateness.
+// A frame that came too late for its window is in the window after a replay with more lateness.
 func TestReplayLateFrames(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applyTopics()
@@ -154,7 +155,7 @@ func TestReplayLateFrames(t *testing.T) {
 		frames := func(args ...string) (all int64) {
 			status, out, messages := i.replays(append(args, "--aggregate", "--window", "1m", "--partial", "--lines")...)
 			if status != 0 {
-				t.Fatalf("status %d, %q", status, messages)
+				t.Fatalf("replay ends with status %d and says %q", status, messages)
 			}
 			for _, r := range imaginedLines(t, out) {
 				all += r.Rollup.Frames
@@ -163,21 +164,21 @@ func TestReplayLateFrames(t *testing.T) {
 		}
 		in, late := frames("--lateness", "0s"), frames("--lateness", "1h")
 		if in != 2*3*12*4 || late != 2*4*12*4 { // of both groups
-			t.Errorf("%d frames without lateness, %d with an hour", in, late)
+			t.Errorf("the windows have %d frames without lateness, and %d with an hour of lateness", in, late)
 		}
 		begin := time.Now().Add(-72 * time.Hour)
 		i.record(func(step int) (time.Time, bool) { return begin.Add(time.Duration(step) * time.Second), step < 10 })
 		if old := frames("--lateness", "100h", "--max-delay", "100h", "--idle-horizon", "1h"); old != late+2*10*4 {
-			t.Errorf("%d frames with those of three days ago, %d without", old, late)
+			t.Errorf("the windows have %d frames with those of three days ago, and %d without them", old, late)
 		}
 		if still := frames("--lateness", "1h"); still != late {
-			t.Errorf("%d frames with the log's max-delay, which is a day", still)
+			t.Errorf("the windows have %d frames with the max-delay of the log, which is a day", still)
 		}
 	})
 }
 
-// Rollups in files are those that are printed; a second run adds none, and other
-// windows are refused.
+// The files have the rollups that the replay has made. A second replay adds none, and one with
+// other windows is refused.
 func TestReplayRollupTables(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applyTopics()
@@ -195,7 +196,7 @@ func (i *installation) rollupFiles(form, dir string) {
 	count := func() (rollups int64) {
 		for _, topic := range parse[*manifest.Manifest](t, readFile(t, filepath.Join(dir, manifest.Name))).Topics {
 			if !strings.HasPrefix(topic.Name, i.group+replayedSuffix+".") {
-				t.Errorf("a topic is %s", topic.Name)
+				t.Errorf("a topic of the files has the name %s", topic.Name)
 			}
 			for _, p := range topic.Partitions {
 				rollups += p.Counts.Records
@@ -204,11 +205,11 @@ func (i *installation) rollupFiles(form, dir string) {
 		return rollups
 	}
 	if n := count(); n != out.Rollups || n == 0 {
-		t.Errorf("the files have %d rollups, and %d were made", n, out.Rollups)
+		t.Errorf("the files have %d rollups, and the replay made %d", n, out.Rollups)
 	}
 	i.must("--aggregate", "--window", "30s/10s", form, dir)
 	if n := count(); n != out.Rollups {
-		t.Errorf("after another run the files have %d rollups, and %d were made", n, out.Rollups)
+		t.Errorf("after the second replay the files have %d rollups, and each replay made %d", n, out.Rollups)
 	}
 	i.refused(exitFailed, errOtherFiles.Error(), "--aggregate", "--window", "2m", form, dir)
 }
@@ -226,7 +227,7 @@ func needPrometheus(t *testing.T) string {
 	return promtool
 }
 
-// Rollups of two hours ago in a real Prometheus, from OpenMetrics text.
+// A real Prometheus takes rollups of two hours ago from OpenMetrics text.
 func TestReplayOpenMetrics(t *testing.T) {
 	promtool := needPrometheus(t)
 	onInstallations(t, func(t *testing.T, i *installation) {
@@ -236,7 +237,7 @@ func TestReplayOpenMetrics(t *testing.T) {
 		text, data := filepath.Join(dir, "rollups.txt"), filepath.Join(dir, "data")
 		i.must("--aggregate", "--window", "1m", "--openmetrics", text)
 		if out, err := exec.CommandContext(t.Context(), promtool, "tsdb", "create-blocks-from", "openmetrics", text, data).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
+			t.Fatalf("promtool cannot make blocks of the rollups: %v: %s", err, out)
 		}
 		address := startBackfilled(t, dir, data, "0s")
 		begin := time.Now().Truncate(time.Minute).Add(-2 * time.Hour)
@@ -249,21 +250,21 @@ func TestReplayOpenMetrics(t *testing.T) {
 			`timestamp(kasmina_layer_health_window_end_timestamp_seconds{layer="enc.1"} @ ` + fmt.Sprint(begin.Add(time.Minute).Unix()) + `)`: fmt.Sprint(begin.Add(time.Minute).Unix()),
 		} {
 			if got := askPrometheus(t, address, query, begin.Add(30*time.Minute)); got != want {
-				t.Errorf("%s is %q, want %q", query, got, want)
+				t.Errorf("Prometheus answers the query %s with %q, want %q", query, got, want)
 			}
 		}
 	})
 }
 
-// Rollups of two hours ago in a real Prometheus, by remote write of an exporter's stage over
-// the topics that they were published to. The window for samples out of order reaches so far.
+// A real Prometheus takes rollups of two hours ago by remote write: they are published to topics
+// that the stage of an exporter reads. Its window for samples out of order is a day.
 func TestReplayRemoteWrite(t *testing.T) {
 	needPrometheus(t)
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applyTopics()
 		i.recordMinutes(0, 8)
 		if status, _, messages := i.publishes(i.group+"-old", "--window", "1m", "--create", "--yes"); status != 0 {
-			t.Fatalf("status %d, %q", status, messages)
+			t.Fatalf("publishing old rollups ends with status %d and says %q", status, messages)
 		}
 		begin := time.Now().Truncate(time.Minute).Add(-2 * time.Hour)
 		dir := t.TempDir()
@@ -274,7 +275,7 @@ func TestReplayRemoteWrite(t *testing.T) {
 			return askPrometheus(t, address, `sum(count_over_time(kasmina_layer_window_frames{prefix="`+i.group+`-old"}[1h]))`, begin.Add(30*time.Minute)) == "28"
 		})
 		if got := askPrometheus(t, address, `max(max_over_time(kasmina_layer_window_frames[1h]))`, begin.Add(30*time.Minute)); got != "12" {
-			t.Errorf("a window has %s frames", got)
+			t.Errorf("the largest window has %s frames in Prometheus, want 12", got)
 		}
 	})
 }
@@ -366,7 +367,7 @@ func askPrometheus(t *testing.T, address, query string, at time.Time) string {
 		Data          struct{ Result []struct{ Value []any } }
 	}
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || answer.Status != "success" {
-		t.Fatalf("%s: %v, %s", query, err, answer.Error)
+		t.Fatalf("Prometheus cannot answer the query %s: %v, %s", query, err, answer.Error)
 	}
 	if len(answer.Data.Result) != 1 {
 		return ""
