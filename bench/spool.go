@@ -65,7 +65,7 @@ func spoolBody(topic string, first int) []byte {
 }
 
 // openSpool opens a spool as ingest does.
-func openSpool(dir string, logger *slog.Logger) (*spool.Spool, error) {
+func openSpool(dir string, logger *slog.Logger) (*spool.Queues, error) {
 	cfg := ingest.DefaultConfig()
 	cfg.Spool.Directory = dir
 	return cfg.OpenSpool(logger)
@@ -73,7 +73,11 @@ func openSpool(dir string, logger *slog.Logger) (*spool.Spool, error) {
 
 // fillSpool appends requests from several clients at the same time. It returns how many bytes
 // were written together, in the mean.
-func fillSpool(ctx context.Context, s *spool.Spool, topic string, requests int) (total, batch int64, err error) {
+func fillSpool(ctx context.Context, s *spool.Queues, topic string, requests int) (total, batch int64, err error) {
+	queue, err := s.Queue(topic)
+	if err != nil {
+		return 0, 0, err
+	}
 	body := spoolBody(topic, 0)
 	keys := forward.Keys(body)
 	var next atomic.Int64
@@ -81,7 +85,7 @@ func fillSpool(ctx context.Context, s *spool.Spool, topic string, requests int) 
 	for range spoolClients {
 		clients.Go(func() error {
 			for next.Add(1) <= int64(requests) {
-				if err := s.Append(ctx, keys, body); err != nil {
+				if err := queue.Append(ctx, keys, body); err != nil {
 					return err
 				}
 			}
@@ -123,8 +127,8 @@ func (b *bench) measureSpool(ctx context.Context, requests int) (err error) {
 	return nil
 }
 
-// plainFile is the size of a file of writeBatches, as of the spool.
-const plainFile = 64 << 20
+// plainFile is the size of a file of writeBatches, as of a spool of the default size.
+const plainFile = 16 << 20
 
 // writeBatches writes batches, each with one write and one fdatasync, and returns how long that
 // takes.

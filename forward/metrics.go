@@ -13,9 +13,10 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_ingest_spool_" + name, Help: help})
 	}
-	f.spooledFrames = counter("frames_total", "Frames and events that were put into the spool, as the bus did not take them or earlier ones of their run were waiting.")
+	f.spooledFrames = counter("frames_total", "Frames and events that were put into the spool, as the bus did not take them or earlier ones of their run and topic were waiting.")
 	f.sentFrames = counter("sent_frames_total", "Frames and events of the spool that the bus has acknowledged.")
 	f.setAside = counter("set_aside_total", "Records of the spool that can never be sent. They are kept in files quarantine-record-... of its directory.")
+	f.lapsed = counter("stale_frames_total", "Frames of the spool that were in time when they were accepted, and too old when they were sent: the aggregator puts them aside.")
 	of := func(name, help string, value func(spool.Stats) int64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "oona_ingest_spool_" + name, Help: help},
 			func() float64 { return float64(value(f.spool.Stats())) })
@@ -26,7 +27,7 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	}
 	var errs error
 	for _, c := range []prometheus.Collector{
-		f.spooledFrames, f.sentFrames, f.setAside,
+		f.spooledFrames, f.sentFrames, f.setAside, f.lapsed,
 		of("records", "Requests in the spool that wait to be sent.", func(s spool.Stats) int64 { return s.Records }),
 		of("bytes", "Size of the spool's files.", func(s spool.Stats) int64 { return s.Bytes }),
 		of("max_bytes", "Greatest size of the spool's files (--spool-bytes). Above it, requests get 503 while the bus is away.", func(s spool.Stats) int64 { return s.MaxBytes }),
@@ -40,10 +41,14 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	return errs
 }
 
-// age returns how long the record that is being sent has been in the spool, in seconds.
-func (f *Forwarder) age() float64 {
-	if at := f.oldest.Load(); at != 0 {
-		return max(0, time.Since(time.UnixMicro(at)).Seconds())
+// age returns how long the oldest record that is being sent has been in the spool, in seconds.
+func (f *Forwarder) age() (oldest float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.lanes {
+		if at := l.oldest.Load(); at != 0 {
+			oldest = max(oldest, time.Since(time.UnixMicro(at)).Seconds())
+		}
 	}
-	return 0
+	return oldest
 }

@@ -28,14 +28,13 @@ const spoolRecordBytes = 1 << 30
 
 // lookAt reads a spool without changing it.
 func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spool.View, used bool, err error) {
-	fs, err := spool.OpenExisting(dir)
-	if err != nil {
+	if _, err = spool.OpenExisting(dir); err != nil {
 		return nil, false, err
 	}
 	if used, err = spool.InUse(dir); err != nil {
 		return nil, false, err
 	}
-	v, err = spool.Look(fs, spoolRecordBytes, take)
+	v, err = spool.LookQueues(dir, spoolRecordBytes, take)
 	return v, used, err
 }
 

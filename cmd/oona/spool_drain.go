@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/units"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/drain"
+	"github.com/morphogenetic/oona/windows"
 )
 
 type spoolDrain struct {
@@ -25,7 +29,7 @@ type spoolDrain struct {
 	Directory       string           `arg:"" name:"directory" type:"path" help:"Directory of the spool. Its file system must be writable, as what was sent is removed."`
 	Rate            units.Base2Bytes `env:"-" placeholder:"SIZE" help:"Send at most this many bytes per second, so that frames of running ingests are not delayed; 0: no limit."`
 	MaxMessageBytes int              `env:"-" placeholder:"BYTES" help:"Maximum size of a batch of records. Give the value of ingest."`
-	DryRun          bool             `env:"-" help:"Only say what would be sent, and check that the topics exist. Nothing is written, and the spool may be in use."`
+	DryRun          bool             `env:"-" help:"Only say what would be sent, and which topics cannot be used. Nothing is written, and the spool may be in use."`
 	Yes             bool             `env:"-" help:"Do not ask for confirmation."`
 	JSON            bool             `name:"json" env:"-" help:"Print the report as JSON."`
 }
@@ -50,6 +54,8 @@ func (d *spoolDrain) Validate() error {
 type drainReport struct {
 	DryRun bool `json:"dry_run"`
 	drain.Report
+	// Stale are the frames that were too old when the drain began, by run, as far as that is known.
+	Stale map[oona.RunID]int64 `json:"stale,omitempty"`
 }
 
 // Run drains.
@@ -57,7 +63,8 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	if d.DryRun {
 		return d.dryRun(ctx, to, logger)
 	}
-	if err := d.look(ctx); err != nil {
+	before, err := d.look(ctx)
+	if err != nil {
 		return err
 	}
 	s, err := d.open(logger)
@@ -65,7 +72,8 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	listing, err := listSpool(ctx, d.Directory)
+	b := kafka.New(d.Bus, logger)
+	listing, err := listSpool(ctx, d.Directory, d.limits(ctx, b, before, to))
 	if err != nil {
 		return err
 	}
@@ -73,12 +81,15 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 		fmt.Fprintf(to.messages, "%s has nothing to send\n", d.Directory)
 		return nil
 	}
-	topics := slices.Sorted(maps.Keys(listing.topics()))
-	b := kafka.New(d.Bus, logger)
-	if err := d.announce(ctx, b, listing, to); err != nil {
+	unusable, err := d.announce(ctx, b, listing, to)
+	if err != nil {
 		return err
 	}
-	if err := confirm(to, d.Yes, fmt.Sprintf("Send %s to %s?", amounts(listing.Frames, listing.Events), strings.Join(topics, ", "))); err != nil {
+	topics := usable(listing, unusable)
+	if len(topics) == 0 && len(unusable) > 0 {
+		return d.print(to, &drainReport{Stale: listing.stale, Report: drain.Report{Left: listing.Requests, Lost: listing.Lost, Unusable: listing.topics}})
+	}
+	if err := confirm(to, d.Yes, fmt.Sprintf("Send %s to %s?", listing.amountsOf(topics), strings.Join(topics, ", "))); err != nil {
 		return err
 	}
 	publisher, err := b.Publisher(d.publisher(topics))
@@ -88,13 +99,19 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	shown := newProgress(to.messages)
 	shown.begin("sending records", listing.Frames+listing.Events)
-	work := &drain.Drain{Spool: s, Publisher: publisher, Rate: int64(d.Rate), Sent: shown.add, Aside: func(sequence uint64, why error) {
+	work := &drain.Drain{Spool: s, Publisher: publisher, Rate: int64(d.Rate), Unusable: maps.Clone(unusable), Sent: shown.add, Aside: func(sequence uint64, why error) {
 		shown.end()
 		fmt.Fprintf(to.messages, "oona: request %d is set aside, as it cannot be sent, or not in whole: %v\n", sequence, why)
 	}}
-	var report drainReport
+	report := drainReport{Stale: listing.stale}
 	report.Report, err = work.Run(ctx)
 	shown.end()
+	for _, topic := range slices.Sorted(maps.Keys(report.Unusable)) {
+		if unusable[topic] != nil {
+			continue // that was said before
+		}
+		noteUnusable(to, topic, report.Unusable[topic], work.Unusable[topic])
+	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("interrupted; the same command goes on where this one has ended: %w", err)
 	}
@@ -106,44 +123,79 @@ var errNoSpool = errors.New("the directory is no spool: it has no files of recor
 
 // look returns an error if the directory is no spool. Otherwise a wrong directory would look
 // like a spool of which everything was sent. It does not write.
-func (d *spoolDrain) look(ctx context.Context) error {
-	listing, err := listSpool(ctx, d.Directory)
+func (d *spoolDrain) look(ctx context.Context) (*spoolListing, error) {
+	listing, err := listSpool(ctx, d.Directory, nil)
 	if err != nil || len(listing.Files)+len(listing.SetAside) > 0 {
-		return err
+		return listing, err
 	}
 	is, err := spool.IsSpool(d.Directory)
 	if err == nil && !is {
 		err = fmt.Errorf("%s: %w", d.Directory, errNoSpool)
 	}
-	return err
+	return listing, err
+}
+
+// limits returns what says whether a frame is too old for the windows, as it would be put aside
+// now. If the limits of a topic cannot be read, it says so and knows of none that is too old.
+func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to streams) func(topic string, f *oona.Frame) bool {
+	const slack = oona.Micros(2_000_000) // the clock of the bus, which decides, may be another one
+	of := make(map[string]*windows.Limits)
+	for topic := range l.topics {
+		topics, err := topicsOf(topic)
+		if err != nil || topic != topics.SeedMetrics {
+			continue
+		}
+		limits, err := settings.ReadLimits(ctx, b, topics)
+		if err != nil && !errors.Is(err, bus.ErrNoTopic) { // without a topic there is more to say
+			fmt.Fprintf(to.messages, "oona: it is not known which frames are too old for %s: %v\n", topic, err)
+		}
+		of[topic] = limits
+	}
+	return func(topic string, f *oona.Frame) bool {
+		now := oona.MicrosOf(time.Now())
+		why, _ := of[topic].Judge(f, now-slack, now+slack)
+		return why == windows.ReasonStale
+	}
 }
 
 // dryRun says what would be sent.
 func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger) error {
-	if err := d.look(ctx); err != nil {
+	before, err := d.look(ctx)
+	if err != nil {
 		return err
 	}
-	listing, err := listSpool(ctx, d.Directory)
+	b := kafka.New(d.Bus, logger)
+	listing, err := listSpool(ctx, d.Directory, d.limits(ctx, b, before, to))
 	if err != nil {
 		return err
 	}
 	noteUse(to.messages, d.Directory, len(listing.Files)+len(listing.SetAside), listing.InUse)
-	if err := d.announce(ctx, kafka.New(d.Bus, logger), listing, to); err != nil {
+	unusable, err := d.announce(ctx, b, listing, to)
+	if err != nil {
 		return err
 	}
-	if !d.JSON {
-		return nil
+	report := drainReport{DryRun: true, Stale: listing.stale, Report: drain.Report{
+		Requests: listing.Requests, Topics: listing.messages(), Bytes: listing.all.bytes, Lost: listing.Lost, Unusable: make(map[string]int64),
+	}}
+	for topic := range unusable {
+		report.Unusable[topic] = listing.topics[topic]
+		report.Requests, report.Left = report.Requests-listing.topics[topic], report.Left+listing.topics[topic]
+		delete(report.Topics, topic)
 	}
-	return writeJSON(to.out, drainReport{DryRun: true, Report: drain.Report{Requests: listing.Requests, Topics: listing.topics(), Bytes: listing.all.bytes, Lost: listing.Lost}})
+	if d.JSON {
+		err = writeJSON(to.out, report)
+	}
+	if err == nil && len(unusable) > 0 {
+		err = errIncompleteSpool
+	}
+	return err
 }
 
 // open opens the spool for this process.
-func (d *spoolDrain) open(logger *slog.Logger) (*spool.Spool, error) {
-	fs, err := spool.OpenExisting(d.Directory)
-	if err != nil {
-		return nil, err
-	}
-	s, err := spool.Open(fs, spool.Options{RecordBytes: spoolRecordBytes, Keys: func([]byte) []string { return nil }, Logger: logger})
+func (d *spoolDrain) open(logger *slog.Logger) (*spool.Queues, error) {
+	of := ingest.DefaultConfig().SpoolOptions(logger)
+	of.MaxBytes, of.Headroom, of.RecordBytes = math.MaxInt64/2, 0, spoolRecordBytes // it sends, and takes nothing
+	s, err := spool.OpenQueues(d.Directory, of)
 	if errors.Is(err, spool.ErrLocked) {
 		return nil, fmt.Errorf("%w: an ingest that runs sends it itself when the bus is there; stop the ingest before you drain its spool", err)
 	}
@@ -160,8 +212,8 @@ func (d *spoolDrain) publisher(topics []string) bus.PublisherOptions {
 	return opts
 }
 
-// topics returns how many frames and events are left of each topic.
-func (l *spoolListing) topics() map[string]int64 {
+// messages returns how many frames and events are left of each topic.
+func (l *spoolListing) messages() map[string]int64 {
 	of := make(map[string]int64)
 	for _, layer := range l.Layers {
 		of[layer.Topic] += layer.Frames + layer.Events
@@ -169,14 +221,58 @@ func (l *spoolListing) topics() map[string]int64 {
 	return of
 }
 
-// announce says what is sent. It returns an error if a topic does not exist.
-func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, to streams) error {
-	fmt.Fprintf(to.messages, "%s: %s\n", l.Directory, &l.all)
-	if topics := slices.Sorted(maps.Keys(l.topics())); len(topics) > 0 {
-		if _, err := b.Extents(ctx, topics...); err != nil {
-			return err
+// amountsOf returns how many frames and events are left of some topics, for people.
+func (l *spoolListing) amountsOf(topics []string) string {
+	var frames, events int64
+	for _, layer := range l.Layers {
+		if slices.Contains(topics, layer.Topic) {
+			frames, events = frames+layer.Frames, events+layer.Events
 		}
+	}
+	return amounts(frames, events)
+}
+
+// usable returns the topics of a listing to which something can be sent.
+func usable(l *spoolListing, unusable map[string]error) (topics []string) {
+	for topic := range l.topics {
+		if unusable[topic] == nil {
+			topics = append(topics, topic)
+		}
+	}
+	slices.Sort(topics)
+	return topics
+}
+
+// noteUnusable says that requests stay in the spool, and what to do.
+func noteUnusable(to streams, topic string, requests int64, why error) {
+	remedy := "create it with oona topics apply"
+	if errors.Is(why, bus.ErrDenied) {
+		remedy = "allow this user to write to it (docs/security.md#acls)"
+	}
+	fmt.Fprintf(to.messages, "oona: %s for %s cannot be sent and stay in the spool: %v; %s, and run the same command again\n", plural(requests, "request"), visible(topic), why, remedy)
+}
+
+// announce says what is sent. It returns the topics to which nothing can be sent.
+func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, to streams) (unusable map[string]error, err error) {
+	unusable = make(map[string]error)
+	for topic := range l.topics {
+		_, err := b.Extents(ctx, topic)
+		switch {
+		case errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied):
+			unusable[topic] = err
+		case err != nil:
+			return nil, err
+		}
+	}
+	fmt.Fprintf(to.messages, "%s: %s\n", l.Directory, &l.all)
+	if topics := usable(l, unusable); len(topics) > 0 {
 		fmt.Fprintf(to.messages, "  to %s, in order, over paths that begin with %s\n", strings.Join(topics, ", "), drain.PathPrefix)
+	}
+	for _, topic := range slices.Sorted(maps.Keys(unusable)) {
+		noteUnusable(to, topic, l.topics[topic], unusable[topic])
+	}
+	for _, run := range slices.Sorted(maps.Keys(l.stale)) {
+		fmt.Fprintf(to.messages, "  too old for the windows (max-delay), so they go to the quarantine topic: %s of run %s\n", plural(l.stale[run], "frame"), visible(string(run)))
 	}
 	if l.Lost > 0 {
 		fmt.Fprintf(to.messages, "  lost by damage: %s\n", plural(l.Lost, "request"))
@@ -188,7 +284,7 @@ func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, t
 		fmt.Fprintf(to.messages, "  %s\n", l.Problem)
 	}
 	fmt.Fprintln(to.messages, "Frames whose windows have closed by now go to the late topic; docs/operations.md says what to do then.")
-	return nil
+	return unusable, nil
 }
 
 // print prints the report, and returns an error if something was not sent.
@@ -205,6 +301,9 @@ func (d *spoolDrain) print(to streams, r *drainReport) error {
 		if r.Left > 0 {
 			fmt.Fprintf(to.out, "  %s left\n", plural(r.Left, "request"))
 		}
+		for _, topic := range slices.Sorted(maps.Keys(r.Unusable)) {
+			fmt.Fprintf(to.out, "  %s of them for %s, which cannot be used\n", plural(r.Unusable[topic], "request"), visible(topic))
+		}
 		if r.Aside > 0 {
 			fmt.Fprintf(to.out, "  %s set aside; oona spool cat --set-aside %s shows them\n", plural(r.Aside, "request"), d.Directory)
 		}
@@ -212,7 +311,7 @@ func (d *spoolDrain) print(to streams, r *drainReport) error {
 			fmt.Fprintf(to.out, "  %s lost by damage\n", plural(r.Lost, "request"))
 		}
 	}
-	if r.Aside+r.Lost > 0 {
+	if r.Aside+r.Lost > 0 || len(r.Unusable) > 0 {
 		return errIncompleteSpool
 	}
 	return nil

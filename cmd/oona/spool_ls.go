@@ -38,7 +38,10 @@ type spoolListing struct {
 	SetAside  []spoolAside  `json:"set_aside"`
 
 	all     spooled
-	files   map[string]*spooled // by name
+	topics  map[string]int64               // how many requests are left of a topic
+	stale   map[oona.RunID]int64           // frames that are too old, if old is not nil
+	old     func(string, *oona.Frame) bool // whether a frame for a topic is too old
+	files   map[string]*spooled            // by name
 	layers  map[spoolLayer]*spoolLayer
 	decoder avro.FrameDecoder
 	frame   oona.Frame
@@ -82,7 +85,7 @@ type spoolAside struct {
 
 // Run lists.
 func (l *spoolLs) Run(ctx context.Context, to streams) error {
-	listing, err := listSpool(ctx, l.Directory)
+	listing, err := listSpool(ctx, l.Directory, nil)
 	if err != nil {
 		return err
 	}
@@ -93,8 +96,10 @@ func (l *spoolLs) Run(ctx context.Context, to streams) error {
 	return listing.print(to.out)
 }
 
-func listSpool(ctx context.Context, dir string) (*spoolListing, error) {
+// listSpool lists a spool. old says whether a frame for a topic is too old; nil: that is not known.
+func listSpool(ctx context.Context, dir string, old func(topic string, f *oona.Frame) bool) (*spoolListing, error) {
 	l := &spoolListing{Directory: dir, Files: []spoolFile{}, Layers: []*spoolLayer{}, SetAside: []spoolAside{},
+		topics: make(map[string]int64), stale: make(map[oona.RunID]int64), old: old,
 		files: make(map[string]*spooled), layers: make(map[spoolLayer]*spoolLayer)}
 	v, used, err := lookAt(dir, func(file string, r spool.Record) error {
 		l.add(file, r.Body)
@@ -137,6 +142,7 @@ func (l *spoolListing) add(file string, body []byte) {
 	}
 	l.all.add(e, len(body))
 	l.files[file].add(e, len(body))
+	l.topics[e.Topic]++
 	for _, m := range e.Messages {
 		run, layer := placeOf(bus.TargetOf(m).Key)
 		of := spoolLayer{Topic: e.Topic, Run: run, Layer: layer}
@@ -155,6 +161,9 @@ func (l *spoolListing) add(file string, body []byte) {
 			found.until = max(found.until, l.frame.ObservedAt)
 			if found.from == 0 || l.frame.ObservedAt < found.from {
 				found.from = l.frame.ObservedAt
+			}
+			if l.old != nil && l.old(e.Topic, &l.frame) {
+				l.stale[l.frame.Run]++
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,15 +20,17 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/forward"
+	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/entry"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // spoolOfIngest returns a directory with a spool, open as ingest has it, with requests of
 // some frames each.
-func spoolOfIngest(t *testing.T, topic string, requests, frames int) (dir string, s *spool.Spool) {
+func spoolOfIngest(t *testing.T, topic string, requests, frames int) (dir string, s *spool.Queues) {
 	t.Helper()
 	cfg := ingest.DefaultConfig()
 	dir = t.TempDir()
@@ -50,34 +53,52 @@ func spoolOfIngest(t *testing.T, topic string, requests, frames int) (dir string
 	return dir, s
 }
 
-func appendEntry(t *testing.T, s *spool.Spool, e *entry.Entry) {
+// queueOf returns the queue of a topic.
+func queueOf(t *testing.T, s *spool.Queues, topic string) *spool.Spool {
+	t.Helper()
+	queue, err := s.Queue(topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return queue
+}
+
+func appendEntry(t *testing.T, s *spool.Queues, e *entry.Entry) {
 	t.Helper()
 	body := entry.Append(nil, e)
-	if err := s.Append(t.Context(), forward.Keys(body), body); err != nil {
+	if err := queueOf(t, s, e.Topic).Append(t.Context(), forward.Keys(body), body); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // appendEvent appends a request with an event, as of POST /v1/events.
-func appendEvent(t *testing.T, s *spool.Spool, topics oona.Topics) {
+func appendEvent(t *testing.T, s *spool.Queues, topics oona.Topics) {
 	t.Helper()
 	e := &oona.SeedEvent{Run: "run-0", Layer: "enc.0", Seed: 3, Sequence: 1, At: oona.MicrosOf(time.Now()), From: oona.Dormant, To: oona.Germinated}
 	m := bus.NewMessage(avro.AppendEvent(nil, e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Partition: bus.Hash([]byte(e.Run)), Hashed: true})
 	appendEntry(t, s, &entry.Entry{Spooled: oona.MicrosOf(time.Now()), Topic: topics.Event(e), Messages: []*message.Message{m}})
 }
 
-// contents returns the files of a directory with their bytes and times.
+// contents returns the files of a directory, and of those below it, with their bytes and times.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		text, errRead := os.ReadFile(filepath.Join(dir, e.Name()))
-		info, errInfo := e.Info()
-		if err = errors.Join(err, errRead, errInfo); err == nil {
-			all[e.Name()] = fmt.Sprint(info.ModTime(), string(text))
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-	}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(dir, name)
+		all[below] = fmt.Sprint(info.ModTime(), string(text))
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +114,7 @@ func TestSpoolLsAndCat(t *testing.T) {
 		t.Helper()
 		status, out, messages := run(t, "spool", "ls", "--json", dir)
 		if err := json.Unmarshal([]byte(out), &l); status != 0 || err != nil {
-			t.Fatalf("status %d, %v: %s%s", status, err, out, messages)
+			t.Fatalf("ls ends with status %d, want 0 and a listing (%v): %s%s", status, err, out, messages)
 		}
 		return l
 	}
@@ -101,33 +122,34 @@ func TestSpoolLsAndCat(t *testing.T) {
 		t.Helper()
 		status, out, messages := run(t, append([]string{"spool", "cat", dir}, args...)...)
 		if status != 0 {
-			t.Fatalf("status %d: %s%s", status, out, messages)
+			t.Fatalf("cat ends with status %d: %s%s", status, out, messages)
 		}
 		for text := range strings.Lines(out) {
 			var line map[string]any
 			if err := json.Unmarshal([]byte(text), &line); err != nil {
-				t.Fatalf("%v: %s", err, text)
+				t.Fatalf("a line of cat is not JSON: %v: %s", err, text)
 			}
 			lines = append(lines, line)
 		}
 		return lines
 	}
 	l := ls()
+	metrics := l.Files[0].Name // of the topic of frames
 	if !l.InUse || l.Requests != 12 || l.Frames != 24 || len(l.Files) != 1 || l.Files[0].Requests != 12 || l.Files[0].Frames != 24 || len(l.Layers) != 3 || l.Layers[0].Frames != 8 || l.Layers[0].Run != "run-0" || l.Layers[0].From == nil {
-		t.Errorf("%+v", l)
+		t.Errorf("ls prints %+v, want twelve requests of two frames in one file", l)
 	}
 	lines := cat()
 	if len(lines) != 24 || lines[0]["kind"] != "frame" || lines[0]["path"] != "ingest-7" || lines[23]["offset"] != 11.0 {
-		t.Errorf("%d lines, the first is %v", len(lines), lines[0])
+		t.Errorf("cat prints %d lines, want 24, and the first one is %v", len(lines), lines[0])
 	}
 	if n := len(cat("--run=run-1")); n != 8 {
-		t.Errorf("%d frames of a run", n)
+		t.Errorf("cat prints %d frames of run-1, want 8", n)
 	}
 	if n := len(cat("--limit=5")); n != 5 {
-		t.Errorf("%d frames with a limit of 5", n)
+		t.Errorf("cat prints %d frames with --limit=5", n)
 	}
 	if _, out, _ := run(t, "spool", "ls", dir); !strings.Contains(out, "run-2/enc.0") || !strings.Contains(out, "8 frames") {
-		t.Errorf("%s", out)
+		t.Errorf("ls prints no line of the 8 frames of run-2:\n%s", out)
 	}
 	topics, err := oona.NewTopics(oona.DefaultPrefix)
 	if err != nil {
@@ -135,21 +157,21 @@ func TestSpoolLsAndCat(t *testing.T) {
 	}
 	appendEvent(t, s, topics)
 	if l := ls(); l.Requests != 13 || l.Frames != 24 || l.Events != 1 || len(l.Layers) != 4 {
-		t.Errorf("with an event: %+v", l)
+		t.Errorf("after an event was appended, ls prints %+v", l)
 	}
-	if lines := cat("--run=run-0"); len(lines) != 9 || lines[8]["kind"] != "event" {
-		t.Errorf("%v", lines)
+	if lines := cat("--run=run-0"); len(lines) != 9 || !slices.ContainsFunc(lines, func(line map[string]any) bool { return line["kind"] == "event" }) {
+		t.Errorf("cat prints these lines of a run with eight frames and an event: %v", lines)
 	}
 	before := contents(t, dir)
 	ls()
 	cat()
-	if after := contents(t, dir); len(after) != len(before) || after[l.Files[0].Name] != before[l.Files[0].Name] {
-		t.Error("the directory has changed")
+	if after := contents(t, dir); len(after) != len(before) || after[metrics] != before[metrics] {
+		t.Error("ls or cat has changed the directory of a spool that is in use")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(dir, l.Files[0].Name)
+	name := filepath.Join(dir, metrics)
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -161,14 +183,15 @@ func TestSpoolLsAndCat(t *testing.T) {
 		t.Fatal(err)
 	}
 	before = contents(t, dir)
-	if l := ls(); l.InUse || l.Frames != 24 || l.Events != 1 || l.Files[0].Torn != 4 || l.Lost != 0 {
-		t.Errorf("%+v", l)
+	torn := func(f spoolFile) bool { return f.Name == metrics && f.Torn == 4 }
+	if l := ls(); l.InUse || l.Frames != 24 || l.Events != 1 || !slices.ContainsFunc(l.Files, torn) || l.Lost != 0 {
+		t.Errorf("with a torn record at the end of a file, ls prints %+v", l)
 	}
 	if n := len(cat()); n != 25 {
-		t.Errorf("%d lines of a spool with a torn end", n)
+		t.Errorf("cat prints %d lines of a spool with a torn record at the end, want 25", n)
 	}
 	if after := contents(t, dir); !mapsEqual(before, after) {
-		t.Error("the directory has changed")
+		t.Error("ls or cat has changed a directory that cannot be written")
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -189,10 +212,10 @@ func TestSpoolElsewhere(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "nowhere")
 	for _, command := range []string{"ls", "cat", "drain"} {
 		if status, _, _ := run(t, "spool", command, missing); status != exitFailed {
-			t.Errorf("%s: status %d", command, status)
+			t.Errorf("oona spool %s of a directory that does not exist ends with status %d, want %d", command, status, exitFailed)
 		}
 		if _, err := os.Stat(missing); err == nil {
-			t.Fatalf("%s has made the directory", command)
+			t.Fatalf("oona spool %s has made the directory", command)
 		}
 	}
 }
@@ -208,11 +231,11 @@ func TestSpoolDrainOfAnotherDirectory(t *testing.T) {
 	for _, option := range []string{"--yes", "--dry-run"} {
 		status, out, messages := run(t, "spool", "drain", option, dir)
 		if status != exitFailed || !strings.Contains(messages, errNoSpool.Error()) {
-			t.Errorf("%s: status %d: %s%s", option, status, out, messages)
+			t.Errorf("a drain with %s ends with status %d, want %d and an error that says why: %s%s", option, status, exitFailed, out, messages)
 		}
 	}
 	if after := contents(t, dir); !mapsEqual(before, after) {
-		t.Errorf("the directory has %v", after)
+		t.Errorf("the drain has changed the directory: it has %v", after)
 	}
 }
 
@@ -257,26 +280,27 @@ func TestSpoolDrain(t *testing.T) {
 		t.Helper()
 		got, out, messages := run(t, slices.Concat([]string{"spool", "drain", dir}, args, at)...)
 		if got != status {
-			t.Fatalf("%v: status %d, want %d: %s%s", args, got, status, out, messages)
+			t.Fatalf("a drain with %v ends with status %d, want %d: %s%s", args, got, status, out, messages)
 		}
 		return out + messages
 	}
 	if text := drain(exitFailed, "--yes"); !strings.Contains(text, spool.ErrLocked.Error()) {
-		t.Error(text)
+		t.Errorf("a drain of a spool that a process uses does not say so: %s", text)
 	}
 	drain(exitFailed, "--dry-run") // there is no topic
 	if _, err := b.Apply(t.Context(), append(topics.Specs(2), topics.EventSpecs(2)...)); err != nil {
 		t.Fatal(err)
 	}
 	drain(0, "--dry-run") // the spool is in use
-	r, err := s.Next(t.Context())
-	if err := errors.Join(err, s.Done(r.Sequence)); err != nil { // ingest has sent the first request
+	frames := queueOf(t, s, topics.SeedMetrics)
+	r, err := frames.Next(t.Context())
+	if err := errors.Join(err, frames.Done(r.Sequence)); err != nil { // ingest has sent the first request
 		t.Fatal(err)
 	}
 	large := bus.NewMessage(make([]byte, oona.MaxSideBytes), bus.Target{Key: oona.Key("run-0", "enc.0")})
 	appendEntry(t, s, &entry.Entry{Topic: topics.SeedMetrics, Messages: []*message.Message{large}})
 	appendEvent(t, s, topics)
-	if err := s.Append(t.Context(), nil, []byte("no request")); err != nil {
+	if err := frames.Append(t.Context(), nil, []byte("no request")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -286,39 +310,39 @@ func TestSpoolDrain(t *testing.T) {
 	drain(0, "--dry-run")
 	drain(exitFailed) // nobody confirms
 	if after := contents(t, dir); !mapsEqual(before, after) {
-		t.Error("the directory has changed")
+		t.Error("a drain that sends nothing has changed the directory")
 	}
 	if got, _ := drained(t, b, topics.SeedMetrics); len(got) != 0 {
-		t.Fatalf("the bus has %v", got)
+		t.Fatalf("a drain that was not confirmed has sent %v", got)
 	}
 	var report drainReport
 	text := drain(exitFailed, "--yes", "--json") // two records are set aside
 	if err := json.NewDecoder(strings.NewReader(text)).Decode(&report); err != nil {
-		t.Fatalf("%v: %s", err, text)
+		t.Fatalf("the report of the drain is not JSON: %v: %s", err, text)
 	}
 	if report.Requests != 30 || report.Topics[topics.SeedMetrics] != 58 || report.Topics[topics.Germinated] != 1 || report.Aside != 2 || report.Left != 0 || report.Lost != 0 {
-		t.Errorf("%+v", report)
+		t.Errorf("the report is %+v, want 30 requests that were sent and 2 that were set aside", report)
 	}
 	got, paths := drained(t, b, topics.SeedMetrics)
 	for run, first := range map[oona.RunID]int64{"run-0": 2, "run-1": 0, "run-2": 0} {
 		if n := len(got[run]); int64(n) != 20-first || got[run][0] != first || !slices.IsSorted(got[run]) {
-			t.Errorf("%s: %v", run, got[run])
+			t.Errorf("the bus has the frames %v of %s, want those from %d to 19 in order", got[run], run, first)
 		}
 	}
 	if len(paths) != 1 || paths[0] != "spool/ingest-7" {
-		t.Errorf("the paths are %v", paths)
+		t.Errorf("the drained frames have the paths %v, want spool/ingest-7", paths)
 	}
 	if text := drain(0, "--yes"); !strings.Contains(text, "nothing to send") {
-		t.Error(text)
+		t.Errorf("the second drain does not say that it has nothing to send: %s", text)
 	}
 	if again, _ := drained(t, b, topics.SeedMetrics); len(again["run-1"]) != 20 {
-		t.Errorf("the bus has %v", again)
+		t.Errorf("after the second drain the bus has %v", again)
 	}
 	if status, out, messages := run(t, "spool", "cat", "--set-aside", dir); status != 0 || strings.Count(out, "\n") != 1 || !strings.Contains(messages, "1 record ") {
-		t.Errorf("status %d: %.200s%s", status, out, messages)
+		t.Errorf("cat --set-aside ends with status %d and prints %.200s%s, want one frame and a note of one record that is no request", status, out, messages)
 	}
 	if status, out, _ := run(t, "spool", "ls", dir); status != 0 || strings.Count(out, "set aside") != 2 {
-		t.Errorf("status %d: %s", status, out)
+		t.Errorf("ls ends with status %d and does not list two requests that were set aside: %s", status, out)
 	}
 }
 
@@ -350,7 +374,7 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	var out, messages strings.Builder
 	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=2MiB"}, at)
 	if status := newGrammar().execute(ctx, args, streams{strings.NewReader(""), &out, &messages}); status != exitInterrupted {
-		t.Fatalf("status %d: %s%s", status, &out, &messages)
+		t.Fatalf("the interrupted drain ends with status %d, want %d: %s%s", status, exitInterrupted, &out, &messages)
 	}
 	var first, second drainReport
 	if err := json.Unmarshal([]byte(out.String()), &first); err != nil {
@@ -358,20 +382,120 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	}
 	status, text, more := run(t, slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=0"}, at)...)
 	if err := json.Unmarshal([]byte(text), &second); status != 0 || err != nil {
-		t.Fatalf("status %d, %v: %s%s", status, err, text, more)
+		t.Fatalf("the drain after it ends with status %d, want 0 and a report (%v): %s%s", status, err, text, more)
 	}
 	if first.Requests == 0 || first.Left == 0 || first.Requests+second.Requests != 60 {
-		t.Errorf("%+v, then %+v", first, second)
+		t.Errorf("the interrupted drain reports %+v and the one after it %+v, want 60 requests together", first, second)
 	}
 	got, _ := drained(t, b, topics.SeedMetrics)
 	next := int64(0)
 	for _, sequence := range got["run-0"] {
 		if sequence > next {
-			t.Fatalf("frame %d comes before frame %d", sequence, next)
+			t.Fatalf("the bus has frame %d before frame %d", sequence, next)
 		}
 		next = max(next, sequence+1)
 	}
 	if next != 10_000 {
-		t.Errorf("%d frames of a run are on the bus", next)
+		t.Errorf("the bus has the first %d frames of run-0, want 10000", next)
+	}
+}
+
+// A drain sends everything but what goes to a topic that does not exist. That stays, and the
+// drain says which topic it is, how many requests stay and what to do, and fails.
+func TestSpoolDrainWithoutATopic(t *testing.T) {
+	t.Parallel()
+	at, cfg := startBroker(t)
+	topics, err := oona.NewTopics("without")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := kafka.New(cfg, nil)
+	dir, s := spoolOfIngest(t, topics.SeedMetrics, 6, 2)
+	for range 3 {
+		appendEvent(t, s, topics)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	drain := func(status int, args ...string) (report drainReport, messages string) {
+		t.Helper()
+		got, out, messages := run(t, slices.Concat([]string{"spool", "drain", dir, "--json"}, args, at)...)
+		if got != status {
+			t.Fatalf("a drain with %v ends with status %d, want %d: %s%s", args, got, status, out, messages)
+		}
+		if out != "" {
+			if err := json.Unmarshal([]byte(out), &report); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return report, messages
+	}
+	if report, messages := drain(exitFailed, "--yes"); report.Left != 9 || !strings.Contains(messages, topics.SeedMetrics) || !strings.Contains(messages, topics.Germinated) {
+		t.Errorf("without any topic the drain reports %+v and prints %s", report, messages)
+	}
+	if _, err := b.Apply(t.Context(), topics.Specs(2)); err != nil {
+		t.Fatal(err)
+	}
+	for i, mode := range []string{"--dry-run", "--yes", "--yes"} {
+		report, messages := drain(exitFailed, mode)
+		requests := int64(6)
+		if i == 2 { // they are sent, and only what stays is left
+			requests = 0
+		}
+		if report.Unusable[topics.Germinated] != 3 || report.Left != 3 || report.Requests != requests || report.Topics[topics.Germinated] != 0 {
+			t.Errorf("a drain with %s reports %+v", mode, report)
+		}
+		if !strings.Contains(messages, "3 requests for "+topics.Germinated) || !strings.Contains(messages, "oona topics apply") {
+			t.Errorf("a drain with %s does not say what stays and what to do: %s", mode, messages)
+		}
+	}
+	if got, _ := drained(t, b, topics.SeedMetrics); len(got["run-0"]) != 4 || len(got["run-2"]) != 4 {
+		t.Errorf("the bus has %v", got)
+	}
+	if _, err := b.Apply(t.Context(), topics.EventSpecs(2)); err != nil {
+		t.Fatal(err)
+	}
+	if report, _ := drain(0, "--yes"); report.Requests != 3 || report.Topics[topics.Germinated] != 3 || report.Left != 0 {
+		t.Errorf("when the topic exists, a drain reports %+v", report)
+	}
+}
+
+// A drain says which frames are too old for the windows, if the limits of the windows are known.
+func TestSpoolDrainOfOldFrames(t *testing.T) {
+	t.Parallel()
+	at, cfg := startBroker(t)
+	topics, err := oona.NewTopics("old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := kafka.New(cfg, nil)
+	if _, err := b.Apply(t.Context(), append(topics.Specs(1), topics.SettingsSpec())); err != nil {
+		t.Fatal(err)
+	}
+	limits := windows.DefaultConfig()
+	limits.Generation = 1
+	written := settings.WindowsEntry(0, windows.Configuration{Config: limits}.Record())
+	if err := settings.Write(t.Context(), b, topics, written); err != nil {
+		t.Fatal(err)
+	}
+	dir, s := spoolOfIngest(t, topics.SeedMetrics, 0, 0)
+	for i, age := range []time.Duration{time.Minute, limits.MaxDelay + time.Hour, limits.MaxDelay + 2*time.Hour} {
+		f := watchedFrame("aged", "enc.0", int64(i))
+		f.ObservedAt = oona.MicrosOf(time.Now().Add(-age))
+		m := bus.NewMessage(avro.AppendFrame(nil, f), bus.Target{Key: oona.Key(f.Run, f.Layer)})
+		appendEntry(t, s, &entry.Entry{Spooled: oona.MicrosOf(time.Now()), Topic: topics.SeedMetrics, Messages: []*message.Message{m}})
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"--dry-run", "--yes"} {
+		status, out, messages := run(t, slices.Concat([]string{"spool", "drain", dir, "--json", mode}, at)...)
+		var report drainReport
+		if err := json.Unmarshal([]byte(out), &report); status != 0 || err != nil || report.Stale["aged"] != 2 {
+			t.Errorf("a drain with %s ends with status %d and reports %+v (%v)", mode, status, report, err)
+		}
+		if !strings.Contains(messages, "2 frames of run aged") {
+			t.Errorf("a drain with %s does not say how many frames are too old: %s", mode, messages)
+		}
 	}
 }

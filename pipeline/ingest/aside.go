@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +36,8 @@ const (
 
 // judge is the intake.Judge of a stage.
 type judge struct {
-	limits atomic.Pointer[windows.Limits] // nil: not known
+	limits   atomic.Pointer[windows.Limits] // nil: not known
+	decoders sync.Pool                      // of *avro.FrameDecoder, for frames of the spool
 }
 
 // SetLimits sets the limits with which frames are compared, or nil if they are not known.
@@ -49,20 +51,20 @@ func (j *judge) Judge(f *oona.Frame) intake.Reason {
 	if limits == nil {
 		return ""
 	}
-	why, _ := j.among(limits, f)
+	why, _ := j.among(limits, f, oona.MicrosOf(time.Now()))
 	return intake.Reason(why)
 }
 
-func (j *judge) among(limits *windows.Limits, f *oona.Frame) (windows.Reason, *windows.Config) {
-	now := time.Now()
-	return limits.Judge(f, oona.MicrosOf(now.Add(-clockSlack)), oona.MicrosOf(now.Add(clockSlack)))
+func (j *judge) among(limits *windows.Limits, f *oona.Frame, now oona.Micros) (windows.Reason, *windows.Config) {
+	const slack = oona.Micros(clockSlack / time.Microsecond)
+	return limits.Judge(f, now-slack, now+slack)
 }
 
 func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string) {
 	if why == asideSize {
 		return oversized(f)
 	}
-	_, by := j.among(j.limits.Load(), f)
+	_, by := j.among(j.limits.Load(), f, oona.MicrosOf(time.Now()))
 	if by == nil { // the limits have changed since
 		by = new(windows.Config)
 	}

@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -11,7 +10,9 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/forward"
+	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/spool"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // Spool configures the spool, which keeps frames on the local disk while the bus is away.
@@ -22,7 +23,7 @@ type Spool struct {
 	After     time.Duration    `help:"How long a request waits for the bus before its frames go to the spool."`
 	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate at which the frames of the spool are sent when the bus is back, in bytes per second, so that other frames are not delayed."`
 
-	Open  *spool.Spool  `kong:"-"` // nil: there is none
+	Open  *spool.Queues `kong:"-"` // nil: there is none
 	Drain time.Duration `kong:"-"` // how long after the signal to stop the spool is sent, if the bus takes it
 }
 
@@ -30,8 +31,19 @@ func defaultSpool() Spool {
 	return Spool{Bytes: units.Base2Bytes(1 << 30), Headroom: units.Base2Bytes(64 << 20), After: 2 * time.Second, Rate: units.Base2Bytes(32 << 20)}
 }
 
-// segmentBytes is the size of a file of the spool.
-const segmentBytes = 64 << 20
+// The size of the spool's files. The space of a file is free again when all of it was sent, so a
+// file is a small part of the spool: then a full spool soon takes requests again while it is
+// sent. A new file costs three syncs.
+const (
+	segmentsOfSpool = 64
+	leastSegment    = 1 << 20
+	mostSegment     = 64 << 20
+	leastSpool      = 16 * leastSegment
+)
+
+func (s Spool) segmentBytes() int64 {
+	return min(max(int64(s.Bytes)/segmentsOfSpool, leastSegment), mostSegment)
+}
 
 func (s Spool) validate() error {
 	for _, limit := range []struct {
@@ -39,7 +51,7 @@ func (s Spool) validate() error {
 		value int64
 		least int64
 	}{
-		{"bytes", int64(s.Bytes), segmentBytes},
+		{"bytes", int64(s.Bytes), leastSpool},
 		{"headroom", int64(s.Headroom), 0},
 		{"rate", int64(s.Rate), 1 << 10},
 	} {
@@ -55,15 +67,11 @@ func (s Spool) validate() error {
 
 // OpenSpool opens the spool, or returns nil if there is none. The error wraps
 // spool.ErrLocked if another process has it.
-func (c Config) OpenSpool(logger *slog.Logger) (*spool.Spool, error) {
+func (c Config) OpenSpool(logger *slog.Logger) (*spool.Queues, error) {
 	if c.Spool.Directory == "" {
 		return nil, nil
 	}
-	fs, err := spool.OpenDirectory(c.Spool.Directory)
-	if err != nil {
-		return nil, fmt.Errorf("--spool-directory: %w", err)
-	}
-	s, err := spool.Open(fs, c.SpoolOptions(logger))
+	s, err := spool.OpenQueues(c.Spool.Directory, c.SpoolOptions(logger))
 	if err != nil {
 		return nil, fmt.Errorf("--spool-directory: %w", err)
 	}
@@ -73,15 +81,48 @@ func (c Config) OpenSpool(logger *slog.Logger) (*spool.Spool, error) {
 // SpoolOptions returns the options of the spool. A record has the frames of a request.
 func (c Config) SpoolOptions(logger *slog.Logger) spool.Options {
 	return spool.Options{
-		MaxBytes: int64(c.Spool.Bytes), SegmentBytes: segmentBytes, Headroom: int64(c.Spool.Headroom),
+		MaxBytes: int64(c.Spool.Bytes), SegmentBytes: c.Spool.segmentBytes(), Headroom: int64(c.Spool.Headroom),
 		RecordBytes: int(2*c.MaxDecompressedBytes) + c.MaxFrames*recordOverhead,
 		Keys:        forward.Keys, Logger: logger,
 	}
 }
 
-func (c Config) forward(publish func(context.Context, string, []*message.Message) error, logger *slog.Logger) forward.Config {
+func (s *Stage) forwarding(logger *slog.Logger) forward.Config {
 	return forward.Config{
-		Publish: publish, Permanent: permanent, Refused: neverTaken, OfTopic: ofEventTopic,
-		After: c.Spool.After, Timeout: c.PublishTimeout, BytesPerSecond: int64(c.Spool.Rate), Logger: logger,
+		Publish: s.publishTo, Permanent: permanent, Refused: neverTaken, OfTopic: ofEventTopic, Lapsed: s.judge.lapsed,
+		After: s.cfg.Spool.After, Timeout: s.cfg.PublishTimeout, BytesPerSecond: int64(s.cfg.Spool.Rate), Logger: logger,
 	}
+}
+
+// lapsed returns how many frames of the spool will be put aside as they are too old now, by run,
+// and were not when they were spooled: their senders were not told.
+func (j *judge) lapsed(spooled oona.Micros, messages []*message.Message) (by map[oona.RunID]int) {
+	limits := j.limits.Load()
+	if !limits.Known() {
+		return nil
+	}
+	decoder, ok := j.decoders.Get().(*avro.FrameDecoder)
+	if !ok {
+		decoder = new(avro.FrameDecoder)
+	}
+	defer j.decoders.Put(decoder)
+	var f oona.Frame
+	for _, m := range messages {
+		if avro.RecordName(m.Payload) == avro.EventName {
+			continue
+		}
+		if _, err := decoder.Decode(m.Payload, &f); err != nil {
+			continue // the aggregator makes a dead letter of it
+		}
+		if why, _ := j.among(limits, &f, oona.MicrosOf(time.Now())); why != windows.ReasonStale {
+			continue
+		}
+		if why, _ := j.among(limits, &f, spooled); why != windows.ReasonStale {
+			if by == nil {
+				by = make(map[oona.RunID]int)
+			}
+			by[f.Run]++
+		}
+	}
+	return by
 }

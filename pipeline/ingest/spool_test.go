@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/alecthomas/units"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/forward"
 	"github.com/morphogenetic/oona/schemas/avro"
+	spoolentry "github.com/morphogenetic/oona/spool/entry"
+	"github.com/morphogenetic/oona/windows"
 )
 
 // spooling is a stage with a spool, before a bus that can be away.
@@ -29,7 +33,8 @@ type spooling struct {
 	// hang: Publish answers only when its context has ended.
 	hang atomic.Bool
 
-	running *running
+	running  *running
+	registry *prometheus.Registry
 }
 
 func newSpooling(t *testing.T) *spooling {
@@ -79,7 +84,8 @@ func (s *spooling) configure(change func(*Config)) {
 	if cfg.Spool.Open, err = cfg.OpenSpool(slog.New(slog.DiscardHandler)); err != nil {
 		s.t.Fatal(err)
 	}
-	if s.Stage, err = New(cfg, s, prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err != nil {
+	s.registry = prometheus.NewRegistry()
+	if s.Stage, err = New(cfg, s, s.registry, slog.New(slog.DiscardHandler)); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -348,5 +354,87 @@ func TestSpoolIsReadAtTheEnd(t *testing.T) {
 	s.inOrder("digits", 6)
 	if err := s.cfg.Spool.Open.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A frame of the spool has lapsed if it was in time when it was accepted and is too old now.
+func TestLapsed(t *testing.T) {
+	cfg := windows.DefaultConfig()
+	limits := windows.NewLimits([][]windows.Configuration{{{Config: cfg}}})
+	now, hour := oona.MicrosOf(time.Now()), oona.Micros(time.Hour/time.Microsecond)
+	delay := oona.Micros(cfg.MaxDelay / time.Microsecond)
+	var messages []*message.Message
+	for run, at := range map[oona.RunID]oona.Micros{"fresh": now - hour, "lapsed": now - delay - hour, "stale": now - delay - 3*hour} {
+		for i := range 2 {
+			f := goodFrame(int64(i))
+			f.Run, f.ObservedAt = run, at
+			messages = append(messages, bus.NewMessage(avro.AppendFrame(nil, f), bus.Target{Key: oona.Key(run, f.Layer)}))
+		}
+	}
+	messages = append(messages, bus.NewMessage([]byte("no frame"), bus.Target{}), bus.NewMessage(avro.AppendEvent(nil, goodEvent(0, oona.Training, oona.Culled)), bus.Target{}))
+	j := new(judge)
+	if got := j.lapsed(now-2*hour, messages); got != nil {
+		t.Errorf("without limits, %v have lapsed", got)
+	}
+	j.limits.Store(limits)
+	if got := j.lapsed(now-2*hour, messages); len(got) != 1 || got["lapsed"] != 2 {
+		t.Errorf("%v have lapsed", got)
+	}
+}
+
+// Frames that become too old in the spool are counted when it is sent.
+func TestFramesLapseInTheSpool(t *testing.T) {
+	s := newSpooling(t)
+	s.configure(nil)
+	s.leave(bus.ErrUnreachable)
+	s.want(http.StatusAccepted, "a", 0, 3) // observed a moment ago, for the limits below
+	cfg := windows.DefaultConfig()
+	s.SetLimits(windows.NewLimits([][]windows.Configuration{{{Config: cfg}}}))
+	f := goodFrame(3)
+	f.Run, f.ObservedAt = "old", oona.MicrosOf(time.Now().Add(-cfg.MaxDelay-time.Hour))
+	m := bus.NewMessage(avro.AppendFrame(nil, f), bus.Target{Key: oona.Key(f.Run, f.Layer)})
+	queue, err := s.cfg.Spool.Open.Queue(rawTopics.SeedMetrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := spoolentry.Append(nil, &spoolentry.Entry{Spooled: oona.MicrosOf(time.Now().Add(-2 * time.Hour)), Topic: rawTopics.SeedMetrics, Messages: []*message.Message{m}})
+	if err := queue.Append(t.Context(), forward.Keys(body), body); err != nil {
+		t.Fatal(err)
+	}
+	s.away.Store(nil)
+	if left := s.forward.Drain(t.Context()); left != 0 {
+		t.Fatalf("%d records are left", left)
+	}
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, family := range families {
+		if family.GetName() == "oona_ingest_spool_stale_frames_total" {
+			found = family.GetMetric()[0].GetCounter().GetValue() == 1
+		}
+	}
+	if !found || len(s.sequences("old")) != 1 {
+		t.Errorf("counted %t; the bus has %v", found, s.sequences("old"))
+	}
+	if err := s.cfg.Spool.Open.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The files of a spool are a small part of it, so that its space is free again while it is sent.
+func TestSegmentsOfASpool(t *testing.T) {
+	for _, bytes := range []units.Base2Bytes{leastSpool, 64 << 20, 1 << 30, 1 << 40} {
+		s := defaultSpool()
+		s.Bytes = bytes
+		if err := s.validate(); err != nil || s.segmentBytes() > int64(bytes)/16 || s.segmentBytes() < 1<<20 {
+			t.Errorf("a spool of %s has files of %d bytes (%v)", bytes, s.segmentBytes(), err)
+		}
+	}
+	s := defaultSpool()
+	s.Bytes = leastSpool - 1
+	if _, is := errors.AsType[*oona.FieldError](s.validate()); !is {
+		t.Error("a spool may be smaller than its files allow")
 	}
 }

@@ -102,7 +102,7 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 		return nil, fmt.Errorf("ingest: register metrics: %w", err)
 	}
 	if cfg.Spool.Open != nil {
-		if s.forward, err = forward.New(cfg.forward(s.publishTo, logger), cfg.Spool.Open, registerer); err != nil {
+		if s.forward, err = forward.New(s.forwarding(logger), cfg.Spool.Open, registerer); err != nil {
 			return nil, fmt.Errorf("ingest: %w", err)
 		}
 	}

@@ -25,7 +25,7 @@ const PathPrefix = "spool/"
 
 // Drain sends the records of a spool.
 type Drain struct {
-	Spool     *spool.Spool
+	Spool     *spool.Queues
 	Publisher bus.Publisher
 	Rate      int64 // most bytes per second; 0: no limit
 	// Sent is called with the number of frames and events of each batch that the bus has; may
@@ -33,9 +33,13 @@ type Drain struct {
 	Sent func(messages int)
 	// Aside is called for each record that is set aside; may be nil.
 	Aside func(sequence uint64, why error)
+	// Unusable are topics to which nothing can be sent, with the reasons. Run adds those that it
+	// finds. What goes to them stays in the spool.
+	Unusable map[string]error
 
 	report Report
 	began  time.Time
+	queue  *spool.Spool // that is being sent
 }
 
 // Report is what a drain has done.
@@ -46,10 +50,12 @@ type Report struct {
 	Aside    int64            `json:"set_aside"` // requests that were not sent, or not in whole
 	Lost     int64            `json:"lost"`      // requests, by damage
 	Left     int64            `json:"left"`      // requests
+	Unusable map[string]int64 `json:"unusable"`  // requests of them, by topic that does not exist or may not be written to
 }
 
 // batch is what is sent together: whole records of one topic.
 type batch struct {
+	queue    string // the name of its queue
 	topic    string
 	records  []spool.Record
 	entries  []*entry.Entry
@@ -63,19 +69,55 @@ const (
 	batchMessages = 1 << 12
 )
 
-// Run sends all records of the spool in order, and marks them as done. After an error,
-// another Run continues with the first record that the bus has not acknowledged. It
-// returns a report with every error, too.
+// Run sends all records of the spool, those of a topic in order, and marks them as done. What
+// goes to a topic that cannot be used stays; it does not hold up the rest. After an error, a Run
+// with the spool opened again continues with the first record that the bus has not acknowledged.
+// It returns a report with every error, too.
 func (d *Drain) Run(ctx context.Context) (Report, error) {
-	d.report, d.began = Report{Topics: make(map[string]int64)}, time.Now()
-	err := d.run(ctx)
+	d.report, d.began = Report{Topics: make(map[string]int64), Unusable: make(map[string]int64)}, time.Now()
+	if d.Unusable == nil {
+		d.Unusable = make(map[string]error)
+	}
+	err := d.queues(ctx)
 	stats := d.Spool.Stats()
 	d.report.Lost, d.report.Left = stats.Lost, stats.Records
+	for topic := range d.Unusable {
+		if queue := d.Spool.Find(topic); queue != nil && !queue.Empty() {
+			d.report.Unusable[topic] = queue.Stats().Records
+		}
+	}
 	return d.report, err
 }
 
-func (d *Drain) run(ctx context.Context) error {
-	var b batch
+// queues sends one queue after the other. The first has no name, and may move records to others.
+func (d *Drain) queues(ctx context.Context) error {
+	if err := d.one(ctx, ""); err != nil {
+		return err
+	}
+	for _, topic := range d.Spool.Names() {
+		if topic == "" || d.Unusable[topic] != nil {
+			continue
+		}
+		if err := d.one(ctx, topic); err != nil && (d.Unusable[topic] == nil || ctx.Err() != nil) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Drain) one(ctx context.Context, topic string) (err error) {
+	if d.queue, err = d.Spool.Queue(topic); err != nil {
+		return err
+	}
+	return d.run(ctx, topic)
+}
+
+// ofTopic reports whether an error concerns one topic, while others can be used.
+func ofTopic(err error) bool { return errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied) }
+
+// run sends the records of a queue.
+func (d *Drain) run(ctx context.Context, of string) error {
+	b := batch{queue: of}
 	for {
 		r, err := d.next(ctx)
 		if err != nil {
@@ -97,7 +139,7 @@ func (d *Drain) run(ctx context.Context) error {
 			if err := d.setAside(*r, err); err != nil {
 				return err
 			}
-			if err := d.Spool.Done(r.Sequence); err != nil {
+			if err := d.queue.Done(r.Sequence); err != nil {
 				return err
 			}
 			continue
@@ -118,7 +160,7 @@ func (d *Drain) next(ctx context.Context) (*spool.Record, error) {
 	now, cancel := context.WithCancelCause(ctx)
 	cancel(errEmpty)
 	for {
-		r, err := d.Spool.Next(now)
+		r, err := d.queue.Next(now)
 		switch {
 		case err == nil:
 			r.Body = bytes.Clone(r.Body)
@@ -157,10 +199,23 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 	for _, e := range b.entries {
 		all = append(all, e.Messages...)
 	}
-	err := d.Publisher.Publish(ctx, b.topic, all...)
-	aside := int64(0)
+	last := b.records[len(b.records)-1].Sequence
+	aside, err := int64(0), d.Unusable[b.topic]
+	if err == nil {
+		err = d.Publisher.Publish(ctx, b.topic, all...)
+	}
 	if errors.Is(err, bus.ErrTooLarge) {
 		aside, err = d.sendSingly(ctx, b)
+	}
+	if err != nil && ofTopic(err) {
+		d.Unusable[b.topic] = err
+		if b.queue != b.topic {
+			if err := d.move(ctx, b); err != nil {
+				return err
+			}
+			b.empty()
+			return d.queue.Done(last)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("send what is in the spool; a repeat continues there: %w", err)
@@ -171,9 +226,26 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 	if d.Sent != nil {
 		d.Sent(b.messages)
 	}
-	last := b.records[len(b.records)-1].Sequence
-	*b = batch{records: b.records[:0], entries: b.entries[:0]}
-	return d.Spool.Done(last)
+	b.empty()
+	return d.queue.Done(last)
+}
+
+func (b *batch) empty() {
+	*b = batch{queue: b.queue, records: b.records[:0], entries: b.entries[:0]}
+}
+
+// move moves a batch of the queue without a name to the queue of its topic, which cannot be used.
+func (d *Drain) move(ctx context.Context, b *batch) error {
+	to, err := d.Spool.Queue(b.topic)
+	if err != nil {
+		return fmt.Errorf("make room for what stays in the spool: %w", err)
+	}
+	for i, r := range b.records {
+		if err := to.Append(ctx, entry.Runs(b.entries[i].Messages), r.Body); err != nil {
+			return fmt.Errorf("make room for what stays in the spool: %w", err)
+		}
+	}
+	return nil
 }
 
 // pace waits until the rate allows to send more.
@@ -215,5 +287,5 @@ func (d *Drain) setAside(r spool.Record, why error) error {
 	if d.Aside != nil {
 		d.Aside(r.Sequence, why)
 	}
-	return d.Spool.SetAside(r)
+	return d.queue.SetAside(r)
 }

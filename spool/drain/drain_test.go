@@ -37,13 +37,9 @@ func (p *publisher) Publish(ctx context.Context, topic string, messages ...*mess
 
 func (p *publisher) Close() error { return nil }
 
-func openSpool(t *testing.T, dir string) *spool.Spool {
+func openSpool(t *testing.T, dir string) *spool.Queues {
 	t.Helper()
-	fs, err := spool.OpenDirectory(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := spool.Open(fs, spool.Options{
+	s, err := spool.OpenQueues(dir, spool.Options{
 		MaxBytes: 1 << 30, SegmentBytes: 1 << 20, RecordBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
 		Keys: func([]byte) []string { return nil },
 	})
@@ -54,8 +50,9 @@ func openSpool(t *testing.T, dir string) *spool.Spool {
 	return s
 }
 
-// fill appends requests of three messages, which go to two topics in turn.
-func fill(t *testing.T, s *spool.Spool, requests int) {
+// fill appends requests of three messages, which go to two topics in turn. They are in the queue
+// of their topic, or in that without a name.
+func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 	t.Helper()
 	for i := range requests {
 		e := &entry.Entry{Topic: fmt.Sprintf("topic-%d", i/7%2)}
@@ -64,7 +61,15 @@ func fill(t *testing.T, s *spool.Spool, requests int) {
 			m.Metadata.Set(oona.HeaderPath, "ingest-1")
 			e.Messages = append(e.Messages, m)
 		}
-		if err := s.Append(t.Context(), nil, entry.Append(nil, e)); err != nil {
+		name := ""
+		if named {
+			name = e.Topic
+		}
+		queue, err := s.Queue(name)
+		if err == nil {
+			err = queue.Append(t.Context(), nil, entry.Append(nil, e))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,11 +78,18 @@ func fill(t *testing.T, s *spool.Spool, requests int) {
 // At whichever call the bus fails: a repeat, also in another process, sends the rest, and
 // nothing is missing, is out of order or has another path.
 func TestRepeat(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		repeats(t, named)
+	}
+}
+
+func repeats(t *testing.T, named bool) {
+	t.Helper()
 	away := errors.New("the bus is away")
 	for failing := 1; ; failing++ {
 		dir := t.TempDir()
 		s := openSpool(t, dir)
-		fill(t, s, 30)
+		fill(t, s, 30, named)
 		p := &publisher{topics: make(map[string][]string), fail: func(call int, _ []*message.Message) error {
 			if call == failing {
 				return away
@@ -85,7 +97,7 @@ func TestRepeat(t *testing.T) {
 			return nil
 		}}
 		first, err := (&drain.Drain{Spool: s, Publisher: p}).Run(t.Context())
-		if err == nil && failing > 3 {
+		if err == nil && failing > 2 {
 			return // there are not so many calls
 		}
 		if !errors.Is(err, away) || first.Requests+first.Left != 30 {
@@ -117,7 +129,7 @@ func TestRepeat(t *testing.T) {
 // itself is set aside when the others of it are sent.
 func TestTooLarge(t *testing.T) {
 	s := openSpool(t, t.TempDir())
-	fill(t, s, 7)
+	fill(t, s, 7, true)
 	p := &publisher{topics: make(map[string][]string), fail: func(_ int, messages []*message.Message) error {
 		if len(messages) > 1 || string(messages[0].Payload) == "0004-1" {
 			return fmt.Errorf("publish: %w", bus.ErrTooLarge)
@@ -138,11 +150,67 @@ func TestTooLarge(t *testing.T) {
 // Without time nothing is sent.
 func TestEnded(t *testing.T) {
 	s := openSpool(t, t.TempDir())
-	fill(t, s, 7)
+	fill(t, s, 7, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	p := &publisher{topics: make(map[string][]string), fail: func(int, []*message.Message) error { return nil }}
 	if report, err := (&drain.Drain{Spool: s, Publisher: p}).Run(ctx); !errors.Is(err, context.Canceled) || report.Left != 7 || len(p.topics) > 0 {
 		t.Errorf("%v, %+v", err, report)
+	}
+}
+
+// Requests for a topic that cannot be used stay, in order and with the path that they had, and
+// all others are sent. They are sent when the topic can be used.
+func TestUnusableTopic(t *testing.T) {
+	for name, test := range map[string]struct {
+		err   error
+		named bool // the requests are in queues with names
+		known bool // it was known before
+	}{
+		"missing":         {fmt.Errorf("publish: %w", bus.ErrNoTopic), true, false},
+		"denied":          {fmt.Errorf("publish: %w", bus.ErrDenied), true, false},
+		"known":           {bus.ErrNoTopic, true, true},
+		"earlier version": {bus.ErrNoTopic, false, false},
+	} {
+		dir := t.TempDir()
+		s := openSpool(t, dir)
+		fill(t, s, 30, test.named)
+		unusable, asked := true, 0
+		p := &publisher{topics: make(map[string][]string), fail: func(_ int, messages []*message.Message) error {
+			if first := string(messages[0].Payload); unusable && first >= "0000" && first < "0007" || unusable && first >= "0014" && first < "0021" || unusable && first >= "0028" {
+				asked++
+				return test.err
+			}
+			return nil
+		}}
+		d := &drain.Drain{Spool: s, Publisher: p}
+		if test.known {
+			d.Unusable = map[string]error{"topic-0": test.err}
+		}
+		report, err := d.Run(t.Context())
+		if err != nil || report.Requests != 14 || report.Left != 16 || len(report.Unusable) != 1 || report.Unusable["topic-0"] != 16 || !errors.Is(d.Unusable["topic-0"], test.err) {
+			t.Errorf("%s: %v, %+v, %v", name, err, report, d.Unusable)
+		}
+		if want := map[bool]int{true: 0, false: 1}[test.known]; asked != want {
+			t.Errorf("%s: the topic was tried %d times", name, asked)
+		}
+		if len(p.topics["topic-0"]) > 0 || len(p.topics["topic-1"]) != 42 {
+			t.Errorf("%s: the bus has %v", name, p.topics)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		unusable = false
+		s = openSpool(t, dir)
+		report, err = (&drain.Drain{Spool: s, Publisher: p}).Run(t.Context())
+		if err != nil || report.Requests != 16 || report.Left != 0 || len(report.Unusable) != 0 {
+			t.Errorf("%s: then %v, %+v", name, err, report)
+		}
+		if sent := p.topics["topic-0"]; len(sent) != 48 || !slices.IsSorted(sent) || sent[0] != "spool/ingest-1 0000-0" {
+			t.Errorf("%s: then the bus has %v", name, sent)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -1,0 +1,294 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/spool"
+	"github.com/morphogenetic/oona/spool/entry"
+)
+
+// lane sends what the spool has for a topic, in order. Lanes do not wait for one another.
+type lane struct {
+	*Forwarder
+	topic string // name of the queue; empty: that of an earlier version, with messages of any topic
+	queue *spool.Spool
+
+	unsent batch     // what run had when its context ended, for drain
+	ahead  *received // was read from the spool, and is the start of the next batch; nil: none
+
+	unusable atomic.Pointer[error] // why nothing can be published to the topic while others can be used; nil: it can
+	oldest   atomic.Int64          // when the record was spooled that run has, in microseconds; 0: none
+
+	lapses map[oona.RunID]int // frames that have become too old, and are not logged yet
+	logged time.Time          // when that was logged
+}
+
+// run sends what is in the queue, until ctx ends.
+func (l *lane) run(ctx context.Context) {
+	defer l.logLapses(0)
+	for {
+		b, err := l.next(ctx)
+		switch {
+		case ctx.Err() != nil || errors.Is(err, spool.ErrClosed):
+			l.unsent = b // it may have records nevertheless, which the spool does not return again
+			return
+		case err != nil:
+			l.cfg.Logger.Error("the spool cannot be read; the next attempt follows in a second", "err", err)
+			bus.Pause(ctx, time.Second)
+			continue
+		}
+		if len(b.messages) == 0 { // none of them is an entry
+			l.done(b)
+		} else if !l.send(ctx, b) {
+			l.unsent = b
+			return
+		}
+	}
+}
+
+// drain sends what is in the queue, until it is empty, the bus does not take a batch, or ctx ends.
+func (l *lane) drain(ctx context.Context) error {
+	defer l.logLapses(0)
+	for !l.queue.Empty() {
+		b, err := l.unsent, error(nil)
+		if len(b.records) == 0 {
+			b, err = l.next(ctx)
+		}
+		l.unsent = b
+		if err == nil && len(b.messages) > 0 {
+			err = l.attempt(ctx, b)
+		}
+		if l.astray(b, err) {
+			l.move(b)
+			err = nil
+		} else if err == nil {
+			l.sent(b)
+		}
+		if err != nil {
+			return err
+		}
+		l.unsent = batch{}
+		if !bus.Pause(ctx, time.Until(l.pace.take(b.bytes))) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// batch is what is sent together: whole records, of one topic.
+type batch struct {
+	topic    string
+	records  []*received
+	messages []*message.Message
+	bytes    int
+	oldest   oona.Micros
+}
+
+// mostBatch bounds the size of a batch, in bytes, unless a record is larger.
+const mostBatch = 1 << 20
+
+// received is a record of the spool, decoded.
+type received struct {
+	spool.Record
+	*entry.Entry
+}
+
+// receive waits for a record. One that is no entry is put aside, and has no messages.
+func (l *lane) receive(ctx context.Context) (*received, error) {
+	if r := l.ahead; r != nil {
+		l.ahead = nil
+		return r, nil
+	}
+	r, err := l.queue.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = bytes.Clone(r.Body)
+	e, err := entry.Decode(r.Body)
+	if err != nil {
+		l.putAside(r, err)
+		e = new(entry.Entry)
+	}
+	return &received{r, e}, nil
+}
+
+// next waits for a record, and returns it with those of its topic that follow it already.
+func (l *lane) next(ctx context.Context) (b batch, err error) {
+	atOnce, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for wait := ctx; b.bytes < mostBatch; wait = atOnce {
+		r, err := l.receive(wait)
+		if err != nil {
+			if len(b.records) > 0 {
+				err = nil // it comes again, if it is more than that there is no record now
+			}
+			return b, err
+		}
+		cancel()
+		if len(b.messages) > 0 && len(r.Messages) > 0 && r.Topic != b.topic {
+			l.ahead = r
+			break
+		}
+		b.add(r)
+	}
+	return b, nil
+}
+
+func (b *batch) add(r *received) {
+	if len(r.Messages) > 0 {
+		b.topic = r.Topic
+	}
+	if b.oldest == 0 {
+		b.oldest = r.Spooled
+	}
+	b.records, b.bytes = append(b.records, r), b.bytes+len(r.Body)
+	b.messages = append(b.messages, r.Messages...)
+}
+
+// Pauses after which records are sent again.
+const (
+	retryMin = 100 * time.Millisecond
+	retryMax = 5 * time.Second
+)
+
+// send sends a batch until the bus has it. It returns false if ctx ends before that.
+func (l *lane) send(ctx context.Context, b batch) bool {
+	l.oldest.Store(int64(b.oldest))
+	defer l.oldest.Store(0)
+	due := l.pace.take(b.bytes)
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
+		err := l.attempt(ctx, b)
+		switch {
+		case err == nil:
+			l.sent(b)
+			bus.Pause(ctx, time.Until(due))
+			return true
+		case ctx.Err() != nil:
+			return false
+		case l.astray(b, err):
+			l.away.Store(false)
+			l.move(b)
+			return true
+		}
+		l.away.Store(!l.cfg.OfTopic(err))
+		if !bus.Pause(ctx, wait) {
+			return false
+		}
+	}
+}
+
+// attempt tries once to send a batch. It puts records aside that the bus never takes.
+func (l *lane) attempt(ctx context.Context, b batch) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	err := l.cfg.Publish(ctx, b.topic, b.messages)
+	if refused := l.cfg.Refused(err); len(refused) > 0 {
+		l.putRefusedAside(b, refused, err)
+		err = nil
+	}
+	if err != nil && l.cfg.OfTopic(err) && b.topic == l.topic {
+		l.unusable.Store(&err)
+	} else {
+		l.unusable.Store(nil)
+	}
+	return err
+}
+
+// astray reports whether a batch cannot be sent because of its topic, which is not the one of the
+// lane.
+func (l *lane) astray(b batch, err error) bool {
+	return err != nil && l.cfg.OfTopic(err) && b.topic != l.topic
+}
+
+// move moves a batch to the lane of its topic, so that it does not block those behind it.
+func (l *lane) move(b batch) {
+	for _, r := range b.records {
+		if len(r.Messages) == 0 {
+			continue // it was put aside
+		}
+		to, err := l.lane(r.Topic)
+		if err == nil {
+			err = to.queue.Append(context.Background(), entry.Runs(r.Messages), r.Body)
+		}
+		if err != nil {
+			l.putAside(r.Record, err)
+		}
+	}
+	l.done(b)
+}
+
+// putRefusedAside puts the records aside that have refused messages.
+func (l *lane) putRefusedAside(b batch, refused []int, why error) {
+	first := 0
+	for _, r := range b.records {
+		end := first + len(r.Messages)
+		if slices.ContainsFunc(refused, func(m int) bool { return m >= first && m < end }) {
+			l.putAside(r.Record, why)
+		}
+		first = end
+	}
+}
+
+func (l *lane) sent(b batch) {
+	if len(b.messages) > 0 && l.away.Swap(false) {
+		l.cfg.Logger.Info("the bus is back; what is in the spool is sent now", "records", l.spool.Stats().Records)
+	}
+	l.sentFrames.Add(float64(len(b.messages)))
+	l.countLapses(b)
+	l.done(b)
+}
+
+func (l *lane) done(b batch) {
+	if err := l.queue.Done(b.records[len(b.records)-1].Sequence); err != nil {
+		l.cfg.Logger.Warn("the spool could not save how far it was sent; after a crash, it is sent once more", "err", err)
+	}
+}
+
+// putAside keeps a record that cannot be sent, or not in whole, in a file, so that it does
+// not block those behind it.
+func (l *lane) putAside(r spool.Record, why error) {
+	l.setAside.Inc()
+	l.cfg.Logger.Error("a record of the spool cannot be sent, or not in whole; the record is kept in a file, quarantine-record-..., and the next one is sent",
+		"topic", l.topic, "record", r.Sequence, "err", errors.Join(why, l.queue.SetAside(r)))
+}
+
+// How often lapses are logged, and for how many runs at once.
+const (
+	lapsesEvery = 10 * time.Second
+	mostLapses  = 100
+)
+
+// countLapses counts the frames of a batch that have become too old in the spool.
+func (l *lane) countLapses(b batch) {
+	for _, r := range b.records {
+		for run, frames := range l.cfg.Lapsed(r.Spooled, r.Messages) {
+			l.lapsed.Add(float64(frames))
+			l.lapses[run] += frames
+		}
+		if len(l.lapses) >= mostLapses {
+			l.logLapses(0)
+		}
+	}
+	l.logLapses(lapsesEvery)
+}
+
+// logLapses logs what was not logged for some time.
+func (l *lane) logLapses(every time.Duration) {
+	if len(l.lapses) == 0 || time.Since(l.logged) < every {
+		return
+	}
+	for run, frames := range l.lapses {
+		l.cfg.Logger.Warn("frames were in the spool for so long that they are too old now (max-delay); the bus has them, and the aggregator puts them aside", "run", run, "frames", frames)
+	}
+	clear(l.lapses)
+	l.logged = time.Now()
+}
