@@ -94,7 +94,7 @@ type batch struct {
 }
 
 // mostBatch bounds the size of a batch, in bytes, unless a record is larger.
-const mostBatch = 1 << 20
+const mostBatch = 128 << 10
 
 // received is a record of the spool, decoded.
 type received struct {

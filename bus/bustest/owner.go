@@ -11,7 +11,7 @@ import (
 )
 
 // owner takes its assignments, from the commit on, and records them. Its consumers make
-// the commits of due, once each.
+// the commits of due, once each. A consumer makes that of its own field due before.
 type owner struct {
 	events   chan event
 	due      chan bus.Commit
@@ -36,8 +36,9 @@ type assignment struct {
 	bus.Assignment
 	owner    *owner
 	from     int64
-	end      atomic.Int64 // as last reported; -1 before
-	ends     atomic.Int64 // number of reports
+	due      chan bus.Commit // of this consumer and no other
+	end      atomic.Int64    // as last reported; -1 before
+	ends     atomic.Int64    // number of reports
 	revoked  atomic.Bool
 	late     atomic.Bool  // a method was called after Revoke
 	calls    atomic.Int64 // methods that run now
@@ -52,7 +53,7 @@ func newOwner() *owner {
 
 func (o *owner) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
 	from, held := a.Resume()
-	c := &assignment{Assignment: a, owner: o, from: from}
+	c := &assignment{Assignment: a, owner: o, from: from, due: make(chan bus.Commit, 1)}
 	c.end.Store(-1)
 	short := !held || a.LogEnd < o.readTo
 	switch {
@@ -85,6 +86,11 @@ func (c *assignment) call() (end func()) {
 
 func (c *assignment) Commit() (bus.Commit, bool) {
 	defer c.call()()
+	select {
+	case commit := <-c.due:
+		return commit, true
+	default:
+	}
 	select {
 	case commit := <-c.owner.due:
 		return commit, true

@@ -11,9 +11,10 @@ import (
 // The processor time of a client is estimated, and limited while other clients send: see
 // charge. What is not decoding is counted by these.
 const (
-	requestCost = 60 * time.Microsecond  // a request, without what depends on its size
+	requestCost = 120 * time.Microsecond // a request, without what depends on its size
 	byteCost    = 8 * time.Nanosecond    // a byte of a body that is large: reading, memory, compression for the bus
 	largeBody   = 64 << 10               // bytes of a body that are part of requestCost
+	refusedMore = 3                      // times what a request with bad content took, that its client is charged besides: nothing is lost if it waits
 	paceBurst   = 20 * time.Millisecond  // processor time that is used at once without a wait
 	pacePiece   = 256 << 10              // bytes that are read or decompressed without a wait
 	othersFor   = time.Second            // for which a client counts as one that sends

@@ -9,8 +9,8 @@ import (
 // processors have time: then it is its share of them. When work waits for a processor, it
 // is less, down to leastPart of that.
 const (
-	pressureTick = 20 * time.Millisecond
-	lateTick     = 2 * time.Millisecond // a tick that is later shows that work waits
+	pressureTick = 10 * time.Millisecond
+	lateTick     = time.Millisecond // a tick that is later shows that work waits
 	leastPart    = 1. / 8
 	lessOften    = .7  // what is left of it after such a tick
 	moreAgain    = 1.1 // times what it was after another

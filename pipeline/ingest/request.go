@@ -211,7 +211,11 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 		s.decoders.Put(d)
 	}
 	if !registered { // what waits for a registry needs no processor
-		held.by.charge(time.Since(began))
+		cost := time.Since(began)
+		if refused != nil && refused.Reason != intake.ReasonOverloaded {
+			cost += (requestCost + cost) * refusedMore
+		}
+		held.by.charge(cost)
 	}
 	if refused != nil && refused.Reason == intake.ReasonOverloaded {
 		refused = s.noMemory(held)

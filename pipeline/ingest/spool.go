@@ -28,7 +28,7 @@ type Spool struct {
 }
 
 func defaultSpool() Spool {
-	return Spool{Bytes: units.Base2Bytes(1 << 30), Headroom: units.Base2Bytes(64 << 20), After: 2 * time.Second, Rate: units.Base2Bytes(32 << 20)}
+	return Spool{Bytes: units.Base2Bytes(1 << 30), Headroom: units.Base2Bytes(64 << 20), After: 2 * time.Second, Rate: units.Base2Bytes(16 << 20)}
 }
 
 // The size of the spool's files. The space of a file is free again when all of it was sent, so a
