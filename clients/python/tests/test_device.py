@@ -11,6 +11,7 @@ import pytest
 from server import Server, until
 
 from oona_client import Client, State
+from oona_client.device import Pool
 
 
 class Fake(types.ModuleType):
@@ -138,6 +139,18 @@ def test_pinned_memory_is_used_again(torch):
             assert oona.flush()
         assert torch.pinned < 20
         assert [r["metrics"][0]["values"] for r in server.accepted] == [[step] * 4 for step in range(20)]
+
+
+def test_pinned_memory_of_many_shapes_is_bounded(torch, monkeypatch):
+    monkeypatch.setattr("oona_client.device.PINNED_BYTES", 100)
+    pool = Pool()
+    for length in [4, 5, 4, 6, 4, 7]:
+        pool.give([pool.take(torch, (length,), np.float32)])
+    assert pool.bytes <= 100 and torch.pinned == 4  # that of length 4 was kept, as it was used in between
+    pool.give([pool.take(torch, (20,), np.float32)])
+    assert 0 < pool.bytes <= 100
+    pool.give([pool.take(torch, (30,), np.float32)])
+    assert pool.bytes == 0
 
 
 def test_too_much_under_way_is_dropped_and_counted(torch, monkeypatch):

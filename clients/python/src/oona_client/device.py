@@ -12,13 +12,14 @@ import queue
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-PINNED_BYTES = 64 << 20  # at most, for frames whose copies are under way
+PINNED_BYTES = 64 << 20  # at most, for frames whose copies are under way, and as much to use again
 
 log = logging.getLogger("oona_client")
 
@@ -54,24 +55,39 @@ class Copy:
 
 
 class Pool:
-    """Pinned tensors that are used again, as making one waits for the device."""
+    """Pinned tensors that are used again, as making one waits for the device.
+
+    It keeps PINNED_BYTES, of the shapes that were used last.
+    """
 
     def __init__(self) -> None:
-        self._free: dict[Any, list[Any]] = {}
+        self._free: OrderedDict[Any, list[Any]] = OrderedDict()  # by kind, the one that was used last at the end
         self._lock = threading.Lock()
+        self.bytes = 0
 
     def take(self, torch: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
         kind = (shape, dtype)
         with self._lock:
-            free = self._free.get(kind)
-            if free:
-                return kind, free.pop()
+            if kind in self._free:
+                return kind, self._pop(kind)
         return kind, torch.empty(shape, dtype=dtype, pin_memory=True)
 
     def give(self, buffers: list[tuple[Any, Any]]) -> None:
         with self._lock:
             for kind, buffer in buffers:
                 self._free.setdefault(kind, []).append(buffer)
+                self._free.move_to_end(kind)
+                self.bytes += buffer.numel() * buffer.element_size()
+            while self.bytes > PINNED_BYTES:
+                self._pop(next(iter(self._free)))
+
+    def _pop(self, kind: Any) -> Any:
+        free = self._free[kind]
+        buffer = free.pop()
+        self.bytes -= buffer.numel() * buffer.element_size()
+        if not free:
+            del self._free[kind]
+        return buffer
 
 
 class Copier:
