@@ -64,6 +64,18 @@ func (s *sharing) join(key clientKey, now time.Time) *client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.note(key, now)
+	return s.enrol(key, now)
+}
+
+// visit is join for a request that can send nothing, as that of a load balancer which looks
+// whether ingest answers. It must not make the processors seem to be wanted by others.
+func (s *sharing) visit(key clientKey, now time.Time) *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enrol(key, now)
+}
+
+func (s *sharing) enrol(key clientKey, now time.Time) *client {
 	s.forgetDebtors(now)
 	c := s.clients[key]
 	if c == nil {

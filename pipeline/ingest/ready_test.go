@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 )
 
 // A load balancer asks the port for frames. It needs no token, and is neither a request with
@@ -30,5 +31,28 @@ func TestReadyOnThePortForFrames(t *testing.T) {
 	s.phase.Store(phaseStopping)
 	if got := ask(http.MethodGet); got != http.StatusServiceUnavailable {
 		t.Errorf("while it stops, the answer is %d", got)
+	}
+}
+
+// A load balancer may look at any path. That does not make it a client that wants a part of
+// the processors, which others would have to leave to it.
+func TestLooksTakeNoProcessors(t *testing.T) {
+	s := newStage(t, newBus(t), nil)
+	trainer := clientKey{address: networkOf("10.0.0.1:1")}
+	from := func(method string) bool {
+		r := httptest.NewRequest(method, "/", nil)
+		r.RemoteAddr = "10.0.0.2:1"
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if w.Code != http.StatusNotFound {
+			t.Errorf("%s is answered %d", method, w.Code)
+		}
+		return s.sharing.others(trainer, time.Now())
+	}
+	if from(http.MethodGet) || from(http.MethodHead) {
+		t.Error("a look counts as a client that sends")
+	}
+	if !from(http.MethodPost) {
+		t.Error("a client that sends does not count")
 	}
 }

@@ -146,7 +146,11 @@ func (s *Stage) Handler() http.Handler {
 		}
 		began := time.Now()
 		who, refused := s.identify(w, r)
-		by := s.sharing.join(clientKeyOf(who, r, refused != nil), began)
+		join := s.sharing.join
+		if r.Method != http.MethodPost && r.Method != http.MethodPut {
+			join = s.sharing.visit
+		}
+		by := join(clientKeyOf(who, r, refused != nil), began)
 		defer by.leave()
 		if body, ok := r.Body.(*requestBody); ok {
 			body.by = by
