@@ -62,6 +62,11 @@ type MemberOptions struct {
 	// ReadAhead is about how many bytes of a partition are fetched before the
 	// owner needs them. 0: some megabytes, for topics with small records.
 	ReadAhead int
+	// ReadAheadAll is about how many bytes of all partitions together are fetched before
+	// the owner needs them, however many there are. Each partition gets an equal part of
+	// it, at most ReadAhead. If more is held, because records are larger than that, no
+	// partition is fetched until the owner has taken some of it. 0: no such limit.
+	ReadAheadAll int
 	// CommitEvery is the time between two commits of a partition, and between two
 	// questions where the partition ends. 0: a second.
 	CommitEvery time.Duration
@@ -82,6 +87,8 @@ func (o MemberOptions) Validate() error {
 		return &oona.FieldError{Field: "Instance", Reason: fmt.Sprintf("is %q; give at most 249 letters, digits, '.', '_' and '-'", o.Instance)}
 	case o.ReadAhead < 0 || o.ReadAhead > MaxReadAhead:
 		return &oona.FieldError{Field: "ReadAhead", Reason: fmt.Sprintf("is %d; give 0 to %d", o.ReadAhead, MaxReadAhead)}
+	case o.ReadAheadAll < 0:
+		return &oona.FieldError{Field: "ReadAheadAll", Reason: fmt.Sprintf("is %d; give 0 or more", o.ReadAheadAll)}
 	}
 	return nil
 }
@@ -94,4 +101,8 @@ type ReaderOptions struct {
 	// ReadAhead is about how many bytes of a partition are fetched before they are
 	// needed. 0: some megabytes. Small records take several times as much memory.
 	ReadAhead int
+	// ReadAheadAll is about how many bytes of all partitions of a topic together are
+	// fetched before they are needed. Each partition gets an equal part of it, at most
+	// ReadAhead, but at least one batch. 0: no such limit.
+	ReadAheadAll int
 }

@@ -23,6 +23,7 @@ func TestOptions(t *testing.T) {
 		{bus.MemberOptions{}, "Group"},
 		{bus.MemberOptions{Group: "g"}, ""},
 		{bus.MemberOptions{Group: "g", ReadAhead: bus.MaxReadAhead + 1}, "ReadAhead"},
+		{bus.MemberOptions{Group: "g", ReadAheadAll: -1}, "ReadAheadAll"},
 		{bus.MemberOptions{Group: "g", Instance: "aggregate-0"}, ""},
 		{bus.MemberOptions{Group: "g", Instance: "a b"}, "Instance"},
 		{bus.MemberOptions{Group: "g", Instance: ".."}, "Instance"},

@@ -24,6 +24,8 @@ type assigned struct {
 	consumer bus.Consumer
 	topicID  sarama.Uuid
 	calling  sync.Mutex // Consumer's methods are called one at a time
+	ahead    *ahead     // nil: what is fetched has no limit
+	held     int64      // counted in ahead
 }
 
 // commit calls Consumer.Commit.
@@ -57,8 +59,12 @@ func (a *assigned) handOut(session context.Context, out chan<- *message.Message,
 			if !open {
 				return true
 			}
+			a.ahead.took(a, r)
 			if !a.handle(session, r, out, grace) {
 				return false
+			}
+			if len(messages) == 0 {
+				a.ahead.hold(a, 0)
 			}
 		case <-session.Done(): // messages may stay open if the connection is lost
 			return true

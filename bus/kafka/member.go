@@ -22,7 +22,9 @@ type Member struct {
 	inner   *wmkafka.Subscriber
 	owner   bus.Owner
 	offsets *offsets
-	every   time.Duration // time between commits, and between questions for the end of a partition
+	every   time.Duration  // time between commits, and between questions for the end of a partition
+	reading *sarama.Config // of inner, which uses it from Subscribe on
+	ahead   *ahead
 	logger  *slog.Logger
 
 	out        chan *message.Message
@@ -52,6 +54,8 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 		owner:   owner,
 		offsets: &offsets{cfg: b.cfg, group: opts.Group, instance: opts.Instance},
 		every:   cmp.Or(opts.CommitEvery, defaultCommitEvery),
+		reading: b.cfg.member(opts),
+		ahead:   newAhead(opts),
 		logger:  b.logger,
 		out:     make(chan *message.Message),
 	}
@@ -62,7 +66,7 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 		Brokers:               b.cfg.Brokers,
 		ConsumerGroup:         opts.Group,
 		Unmarshaler:           wmkafka.DefaultMarshaler{}, // required, and not used
-		OverwriteSaramaConfig: b.cfg.member(opts),
+		OverwriteSaramaConfig: m.reading,
 		Tracer:                groupSeam{member: m},
 	}, logger)
 	if err != nil {
@@ -78,6 +82,9 @@ func (s *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, bus.ErrSubscribed)
 	}
 	s.topic = topic
+	if err := s.divideAhead(ctx); err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
+	}
 	in, err := s.inner.Subscribe(ctx, topic)
 	if err != nil {
 		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))

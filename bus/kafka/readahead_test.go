@@ -94,6 +94,104 @@ func TestReaderReadsAheadAsToldTo(t *testing.T) {
 	}
 }
 
+// filled returns a topic with some records of 200 kB in each partition.
+func filled(t *testing.T, cfg kafka.Config, partitions, records int) (topic string) {
+	t.Helper()
+	topic = makeTopic(t, cfg, int32(partitions), false)
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
+	for range records {
+		var all []*message.Message
+		for partition := range partitions {
+			msg := numbered(0, 1, partition)
+			msg[0].Payload = make(message.Payload, filledSize)
+			_, _ = rand.Read(msg[0].Payload) // it never fails
+			all = append(all, msg...)
+		}
+		publish(t, p, topic, all...)
+	}
+	return topic
+}
+
+const filledSize = 200_000
+
+// What all partitions together have fetched is bounded, too, if their records are larger
+// than their part of it. When handlers go on, each record is handed out.
+func TestReadAheadOfAllPartitionsIsBounded(t *testing.T) {
+	// Not in parallel: other tests use memory, too.
+	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	const partitions, records, limit = 64, 4, 4 << 20
+	topic := filled(t, cfg, partitions, records)
+	idle := liveHeap()
+	s, err := kafka.New(cfg, discard()).Member(bus.MemberOptions{Group: unique("group"), ReadAhead: 1 << 20, ReadAheadAll: limit}, newOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := subscribe(t, s, topic)
+	held := make([]*message.Message, limit/filledSize/4) // so many partitions can hold something, at least
+	for i := range held {
+		held[i] = next(t, messages)
+	}
+	most := int64(0)
+	for range 5 {
+		time.Sleep(100 * time.Millisecond)
+		for more := true; more; {
+			select {
+			case msg := <-messages:
+				held = append(held, msg)
+			default:
+				more = false
+			}
+		}
+		most = max(most, liveHeap()-idle)
+	}
+	t.Logf("%d KiB are in use, %d of %d partitions have handed out a record", most>>10, len(held), partitions)
+	if most > 2*limit || len(held) == partitions {
+		t.Errorf("%d KiB are in use by %d of %d partitions, want at most %d", most>>10, len(held), partitions, 2*limit>>10)
+	}
+	nexts := make(map[int32]int64)
+	for n := range partitions * records {
+		var msg *message.Message
+		if n < len(held) {
+			msg = held[n]
+		} else {
+			msg = next(t, messages)
+		}
+		at := position(t, msg)
+		if at.Offset != nexts[at.Partition] {
+			t.Fatalf("offset %d of partition %d comes, want %d", at.Offset, at.Partition, nexts[at.Partition])
+		}
+		nexts[at.Partition]++
+		msg.Ack()
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A reader fetches less of each partition if a topic has many.
+func TestReaderDividesWhatItReadsAhead(t *testing.T) {
+	// Not in parallel: other tests use memory, too.
+	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	const partitions, records, limit = 16, 16, 8 << 20
+	topic := filled(t, cfg, partitions, records)
+	idle := liveHeap()
+	messages := subscribe(t, newReader(t, cfg, bus.ReaderOptions{ReadAheadAll: limit}), topic)
+	first := next(t, messages)
+	most := int64(0)
+	for range 5 {
+		time.Sleep(100 * time.Millisecond)
+		most = max(most, liveHeap()-idle)
+	}
+	t.Logf("%d KiB are in use", most>>10)
+	if most > 2*limit {
+		t.Errorf("%d KiB are in use, of %d on the topic", most>>10, partitions*records*filledSize>>10)
+	}
+	first.Ack()
+	for range partitions*records - 1 { // no record is lost
+		next(t, messages).Ack()
+	}
+}
+
 // liveHeap returns the size of live objects after a collection.
 func liveHeap() int64 {
 	runtime.GC()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/IBM/sarama"
 	wmkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
@@ -18,10 +17,9 @@ import (
 
 // Reader is a bus.Reader. It does not read partitions that are added to a topic later.
 type Reader struct {
-	cfg       Config
-	from      time.Time
-	readAhead int
-	logger    *slog.Logger
+	cfg    Config
+	opts   bus.ReaderOptions
+	logger *slog.Logger
 
 	mu          sync.Mutex
 	closed      bool
@@ -35,7 +33,7 @@ func (b *Bus) Reader(opts bus.ReaderOptions) (bus.Reader, error) {
 	if err := b.cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	return &Reader{cfg: b.cfg, from: opts.From, readAhead: opts.ReadAhead, logger: b.logger, ranges: make(map[string][]bus.Range)}, nil
+	return &Reader{cfg: b.cfg, opts: opts, logger: b.logger, ranges: make(map[string][]bus.Range)}, nil
 }
 
 // Subscribe reads a topic until ctx ends. It fails if no broker answers, or if the reader
@@ -54,10 +52,12 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		return nil, err
 	}
 	log := newTopicLog(ranges, r.logger)
+	reading := r.cfg.readingAhead(r.opts.ReadAhead)
+	divideFetches(reading, r.opts.ReadAheadAll, len(ranges))
 	subscriber, err := wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 		Brokers:               r.cfg.Brokers,
 		Unmarshaler:           log,
-		OverwriteSaramaConfig: r.cfg.readingAhead(r.readAhead),
+		OverwriteSaramaConfig: reading,
 		Tracer:                log,
 	}, newWatermillLogger(r.logger))
 	if err != nil {
@@ -131,8 +131,8 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 		return nil, err
 	}
 	at := sarama.OffsetOldest
-	if !r.from.IsZero() {
-		at = r.from.UnixMilli()
+	if !r.opts.From.IsZero() {
+		at = r.opts.From.UnixMilli()
 	}
 	starts, err := offsetsAt(ctx, r.cfg, client, at, partitions)
 	if err != nil {

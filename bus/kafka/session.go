@@ -96,7 +96,9 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	}
 	defer t.consumer.Revoke()
 	h.member.membership.opened()
-	a := &assigned{ConsumerGroupClaim: from, consumer: t.consumer, topicID: t.topicID}
+	a := &assigned{ConsumerGroupClaim: from, consumer: t.consumer, topicID: t.topicID, ahead: h.member.ahead}
+	a.ahead.open(a)
+	defer a.ahead.close(a)
 	var beside sync.WaitGroup
 	open, end := context.WithCancel(context.WithoutCancel(session.Context()))
 	defer end()

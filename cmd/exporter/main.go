@@ -46,7 +46,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err := b.Check(ctx, rollups); err != nil {
 		return err
 	}
-	log, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now())})
+	log, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now()), ReadAheadAll: rollupsAhead})
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	if err != nil {
 		return err
 	}
-	events, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now()), ReadAhead: eventsAhead})
+	events, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now()), ReadAheadAll: eventsAhead})
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,8 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		worker.Component{Name: "events", Run: func(ctx context.Context) error { return transitions.Run(ctx, events) }}, worker.Component{Name: "bus watch", Run: watch.Run})...)
 }
 
-// eventsAhead is how many bytes of each partition of events are read ahead. Events are small,
-// and with the default, those of a long topic take more memory than the exporter has.
-const eventsAhead = 256 << 10
+// How many bytes of a topic, on the bus, are read ahead when the exporter starts.
+const (
+	rollupsAhead = 32 << 20
+	eventsAhead  = 2 << 20 // of each topic of events, which are small and take several times as much
+)

@@ -77,14 +77,17 @@ func (f *remoteWriteFlags) secure() bool {
 	return err == nil && u.Scheme == "https"
 }
 
-// remoteWriteReadAhead is how much of a partition is fetched before it is needed, as
+// How much of a partition, and of all partitions of a topic, is fetched before it is needed:
 // rollups are large and sent in small batches.
-const remoteWriteReadAhead = 1 << 20
+const (
+	remoteWriteReadAhead    = 1 << 20
+	remoteWriteReadAheadAll = 32 << 20
+)
 
 // member returns how the member for a group of rollups joins the consumer group. A member
 // reads one topic, and each has its own instance.
 func (f *remoteWriteFlags) member(g oona.Group) bus.MemberOptions {
-	o := bus.MemberOptions{Group: f.Group, Instance: f.Instance, ReadAhead: remoteWriteReadAhead}
+	o := bus.MemberOptions{Group: f.Group, Instance: f.Instance, ReadAhead: remoteWriteReadAhead, ReadAheadAll: remoteWriteReadAheadAll}
 	if o.Instance != "" {
 		o.Instance += "-" + g.String()
 	}

@@ -10,13 +10,13 @@ import (
 	"github.com/morphogenetic/oona/pipeline/ingest"
 )
 
-// rawReadAhead is about the size of the largest batch of a topic. A larger value would
-// use more memory per partition, which no budget counts.
+// rawReadAhead is about the size of the largest batch of a topic. A larger value would not
+// be faster.
 const rawReadAhead = 1 << 20
 
 // rawGroup returns how ingest joins the group of the raw topic.
 func (c *config) rawGroup() bus.MemberOptions {
-	return bus.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead}
+	return bus.MemberOptions{Group: c.RawGroup, ReadAhead: rawReadAhead, ReadAheadAll: c.Ingest.RawReadAhead()}
 }
 
 // openRaw returns the components that read frames from the raw topic.

@@ -49,7 +49,7 @@ func (m *mirrorToRegistry) Run(ctx context.Context, c *grammar, to streams, logg
 	stage := mirror.New(pairs, b, publisher, logger)
 	members := make(map[string]bus.Member)
 	for _, pair := range pairs {
-		members[pair.From], err = b.Member(bus.MemberOptions{Group: m.Group, ReadAhead: 1 << 20}, stage)
+		members[pair.From], err = b.Member(bus.MemberOptions{Group: m.Group, ReadAhead: 1 << 20, ReadAheadAll: 32 << 20}, stage)
 		if err != nil {
 			delete(members, pair.From)
 			break

@@ -37,13 +37,24 @@ type Raw struct {
 	metrics *rawMetrics
 	logger  *slog.Logger
 	memory  *share              // for all partitions
-	each    atomic.Int64        // part of memory that is reserved for each partition
-	large   *semaphore.Weighted // part of memory for records that are larger than that
+	beside  int64               // part of memory for what no record counts, while there are partitions
+	each    atomic.Int64        // part of memory that is reserved for the records of each partition
+	kept    atomic.Int64        // how much of beside the decoder of each partition may keep
+	large   *semaphore.Weighted // part of memory for records that are larger than each
+	largest int64               // size of large
 
 	forwarding sync.WaitGroup // one goroutine per partition
 	mu         sync.Mutex
 	partitions map[*rawPartition]struct{}
+	charged    bool // beside is taken from memory
 }
+
+// RawReadAhead returns about how many bytes of all partitions of the raw topic may be
+// fetched and wait for the Raw. They are part of MaxMemoryBytes.
+func (c Config) RawReadAhead() int { return int(3 * c.keptDecoders()) }
+
+// keptDecoders is how many bytes the idle decoders of all partitions may keep.
+func (c Config) keptDecoders() int64 { return c.MaxMemoryBytes / 64 }
 
 // NewRaw returns a Raw with the configuration, memory and publisher of a Stage.
 func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, logger *slog.Logger) (*Raw, error) {
@@ -55,7 +66,9 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 		logger:     logger,
 		partitions: make(map[*rawPartition]struct{}),
 	}
-	r.large = semaphore.NewWeighted(r.memory.most() / 2)
+	r.beside = int64(stage.cfg.RawReadAhead()) + stage.cfg.keptDecoders()
+	r.largest = (r.memory.most() - r.beside) / 2
+	r.large = semaphore.NewWeighted(r.largest)
 	m := r.metrics
 	if err := register(registerer, m.records, m.dead, m.lost, m.retries, m.lag, m.settled, r.memory.gauge("raw")); err != nil {
 		return nil, fmt.Errorf("ingest: register metrics of the raw topic: %w", err)
@@ -172,12 +185,21 @@ func (p *rawPartition) End(offset int64) {
 	p.raw.metrics.settled.WithLabelValues(p.label).Set(float64(settled))
 }
 
-// divide reserves an equal part of one half of the memory for each partition. The other
-// half is for records that do not fit into their partition's part. So partitions whose
-// records cannot be settled, for example because the tensor store is down, do not block
-// other partitions.
+// divide reserves an equal part of one half of the memory for the records of each
+// partition. The other half is for records that do not fit into their partition's part.
+// So partitions whose records cannot be settled, for example because the tensor store is
+// down, do not block other partitions.
 func (r *Raw) divide() {
-	r.each.Store(r.memory.most() / 2 / int64(max(len(r.partitions), 1)))
+	partitions := int64(max(len(r.partitions), 1))
+	r.each.Store((r.memory.most() - r.beside) / 2 / partitions)
+	r.kept.Store(min(r.sink.cfg.keptDecoders()/partitions, pooled))
+	switch has := len(r.partitions) > 0; {
+	case has && !r.charged:
+		r.memory.force(r.beside) // what is reserved for the raw topic is more than this
+	case !has && r.charged:
+		r.memory.free(r.beside, nil)
+	}
+	r.charged = len(r.partitions) > 0
 }
 
 // free returns the memory of a record.

@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -88,11 +89,73 @@ func TestRawMemoryIsGivenBackWithTheAssignment(t *testing.T) {
 			p.send(big)
 		}
 		synctest.Wait()
-		if p.memory.inUse() == 0 {
+		if p.memory.inUse() <= p.beside {
 			t.Error("records that wait use no memory")
 		}
 		p.end() // looks at the memory
 		up()
+	})
+}
+
+// A record that waits does not keep what it was fetched with: the bus hands out parts of
+// large buffers.
+func TestRawKeepsNoBuffersOfTheBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		onBus := newBus(t)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, nil)
+		of := p.partition(3)
+		idle := liveHeap()
+		const records, fetched = 64, 1 << 20
+		value := frames(nil)
+		for i := range int64(records) {
+			buffer := make([]byte, fetched)
+			n := copy(buffer, value)
+			of.take(message.NewMessage("", buffer[:n]), bus.Position{Topic: rawTopics.SeedRaw, Partition: 3, Offset: i, Key: buffer[n : n+1]})
+		}
+		synctest.Wait()
+		if waits := p.waiting(); waits == 0 {
+			t.Error("no record waits, and the test tests nothing")
+		}
+		if used := liveHeap() - idle; used > records*fetched/4 {
+			t.Errorf("%d small records keep %d KiB", records, used>>10)
+		}
+		p.end()
+		up()
+	})
+}
+
+// With many partitions whose records cannot be settled, and are larger than the parts of
+// their partitions, what is used stays within the memory of the raw topic. All records are
+// forwarded later.
+func TestRawMemoryOfManyPartitions(t *testing.T) {
+	value := strings.Repeat(" ", 600<<10) + string(jsonOf(goodFrame(0)))
+	synctest.Test(t, func(t *testing.T) {
+		onBus := newBus(t, manyPartitions)
+		up := onBus.down(t)
+		p := startRaw(t, onBus, func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
+		const partitions, records = 64, 2
+		for range records {
+			for i := range int32(partitions) {
+				p.sendTo(i, value)
+			}
+		}
+		synctest.Wait()
+		used, most := p.memory.inUse(), p.memory.most()
+		t.Logf("%d MiB of %d are in use, by records of %d MiB", used>>20, most>>20, partitions*records*len(value)>>20)
+		if used > most || used <= p.beside {
+			t.Errorf("%d bytes are in use, %d may be", used, most)
+		}
+		if kept := p.kept.Load(); partitions*kept > p.beside {
+			t.Errorf("decoders may keep %d bytes each", kept)
+		}
+		up()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(onBus.on(t, rawTopics.SeedMetrics)); n != partitions*records {
+			t.Errorf("%d frames were forwarded, want %d", n, partitions*records)
+		}
+		p.end()
 	})
 }
 
@@ -162,10 +225,10 @@ func TestRawSmallContainersDoNotStayLarge(t *testing.T) {
 		p := startRaw(t, onBus, nil)
 		p.send(file)
 		synctest.Wait()
-		if p.memory.inUse() == 0 {
+		if p.memory.inUse() <= p.beside {
 			t.Fatal("the record is settled, and the test tests nothing")
 		}
-		if all := p.memory.most() / 2; !p.large.TryAcquire(all) {
+		if all := p.largest; !p.large.TryAcquire(all) {
 			t.Error("a small record keeps memory that is for large ones")
 		} else {
 			p.large.Release(all)

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,6 +94,7 @@ func (p *rawPartition) take(msg *message.Message, at bus.Position) {
 	defer context.AfterFunc(p.ctx, cancel)()
 	if record := p.admit(ctx, msg); record != nil {
 		record.at = at
+		record.at.Key = bytes.Clone(at.Key)
 		p.put(record)
 		p.next = at.Offset + 1
 	}
@@ -133,28 +135,33 @@ func (p *rawPartition) fit(ctx context.Context, msg *message.Message) *rawRecord
 	if intake.IsContainer(msg.Payload) {
 		most += 2 * p.raw.sink.cfg.MaxDecompressedBytes // its frames, and their tensors
 	}
-	most = min(most, memory.least)
-	if p.raw.large.Acquire(ctx, most) != nil {
+	large := min(most, p.raw.largest)
+	if p.raw.large.Acquire(ctx, large) != nil {
 		return nil
 	}
+	most = min(most, memory.least-p.raw.beside)
 	if !memory.wait(ctx, most) {
-		p.raw.large.Release(most)
+		p.raw.large.Release(large)
 		return nil
 	}
 	record := p.decode(ctx, msg, &lease{share: memory, taken: most, soft: true})
 	if record.held.used > p.left() { // otherwise it fits into the reserved part now that it is decoded
-		record.large = min(most, record.held.used)
+		record.large = min(large, record.held.used)
 	}
-	p.raw.large.Release(most - record.large)
+	p.raw.large.Release(large - record.large)
 	return record
 }
 
 // decode decodes a record in memory of held. It returns nil if that is not enough.
 func (p *rawPartition) decode(ctx context.Context, msg *message.Message, held *lease) *rawRecord {
 	own := len(msg.Payload) + intake.MessageBytes
-	record := &rawRecord{msg: msg, held: held}
+	record := &rawRecord{held: held}
 	fits := held.Grow(own)
 	if fits {
+		// A copy, as the bus may have fetched the record together with many others, whose
+		// memory would not be freed before it.
+		msg = &message.Message{UUID: msg.UUID, Payload: bytes.Clone(msg.Payload), Metadata: msg.Metadata}
+		record.msg = msg
 		record.frames = p.raw.sink.intake.NewBatch()
 		record.frames.Path, record.frames.Memory = p.path, held
 		record.frames.Permit = record.notes.observe(p.raw.sink.cfg.Tracer)
@@ -166,7 +173,7 @@ func (p *rawPartition) decode(ctx context.Context, msg *message.Message, held *l
 		}
 		fits = record.refused == nil || record.refused.Reason != intake.ReasonOverloaded
 	}
-	if p.decoder.Size() > pooled {
+	if int64(p.decoder.Size()) > p.raw.kept.Load() {
 		p.decoder = intake.NewDecoder(p.raw.sink.intake.Frame)
 	}
 	if !fits {
