@@ -68,8 +68,8 @@ func (l *lane) drain(ctx context.Context) error {
 			err = l.attempt(ctx, b)
 		}
 		if l.astray(b, err) {
-			l.move(b)
-			err = nil
+			err = l.move(&b)
+			l.unsent = b
 		} else if err == nil {
 			l.sent(b)
 		}
@@ -175,11 +175,13 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 		case ctx.Err() != nil:
 			return false
 		case l.astray(b, err):
-			l.away.Store(false)
-			l.move(b)
-			return true
+			if err = l.move(&b); err == nil {
+				return true
+			}
+			l.cfg.Logger.Warn("the spool has no room to move what goes to a topic that cannot be used; the next attempt follows", "topic", b.topic, "err", err)
+		default:
+			l.away.Store(!l.cfg.OfTopic(err))
 		}
-		l.away.Store(!l.cfg.OfTopic(err))
 		if !bus.Pause(ctx, wait) {
 			return false
 		}
@@ -188,6 +190,9 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 
 // attempt tries once to send a batch. It puts records aside that the bus never takes.
 func (l *lane) attempt(ctx context.Context, b batch) error {
+	if l.behind(b) {
+		return errBehind
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	err := l.cfg.Publish(ctx, b.topic, b.messages)
@@ -203,27 +208,41 @@ func (l *lane) attempt(ctx context.Context, b batch) error {
 	return err
 }
 
-// astray reports whether a batch cannot be sent because of its topic, which is not the one of the
-// lane.
-func (l *lane) astray(b batch, err error) bool {
-	return err != nil && l.cfg.OfTopic(err) && b.topic != l.topic
+// errBehind is the error of a batch of the queue without a name if earlier messages of its runs
+// were moved to the queue of their topic.
+var errBehind = errors.New("earlier messages of the run wait in another queue")
+
+func (l *lane) behind(b batch) bool {
+	if b.topic == l.topic {
+		return false
+	}
+	queue := l.spool.Find(b.topic)
+	return queue != nil && queue.Holds(entry.Runs(b.messages)...)
 }
 
-// move moves a batch to the lane of its topic, so that it does not block those behind it.
-func (l *lane) move(b batch) {
-	for _, r := range b.records {
-		if len(r.Messages) == 0 {
-			continue // it was put aside
-		}
-		to, err := l.lane(r.Topic)
-		if err == nil {
-			err = to.queue.Append(context.Background(), entry.Runs(r.Messages), r.Body)
-		}
-		if err != nil {
-			l.putAside(r.Record, err)
-		}
+// astray reports whether a batch cannot be sent from its queue, as that is not the one of its topic.
+func (l *lane) astray(b batch, err error) bool {
+	return err != nil && b.topic != l.topic && (errors.Is(err, errBehind) || l.cfg.OfTopic(err))
+}
+
+// move moves a batch to the lane of its topic, so that it does not block those behind it. After an
+// error, the batch has what was not moved.
+func (l *lane) move(b *batch) error {
+	to, err := l.lane(b.topic)
+	if err != nil {
+		return err
 	}
-	l.done(b)
+	for len(b.records) > 0 {
+		r := b.records[0]
+		if len(r.Messages) > 0 { // otherwise it was put aside
+			if err := to.queue.Append(context.Background(), entry.Runs(r.Messages), r.Body); err != nil {
+				return err
+			}
+		}
+		l.done(batch{records: b.records[:1]})
+		b.records, b.messages = b.records[1:], b.messages[len(r.Messages):]
+	}
+	return nil
 }
 
 // putRefusedAside puts the records aside that have refused messages.

@@ -201,7 +201,10 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 	}
 	last := b.records[len(b.records)-1].Sequence
 	aside, err := int64(0), d.Unusable[b.topic]
-	if err == nil {
+	switch {
+	case d.behind(b, all):
+		err = errBehind
+	case err == nil:
 		err = d.Publisher.Publish(ctx, b.topic, all...)
 	}
 	if errors.Is(err, bus.ErrTooLarge) {
@@ -209,13 +212,13 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 	}
 	if err != nil && ofTopic(err) {
 		d.Unusable[b.topic] = err
-		if b.queue != b.topic {
-			if err := d.move(ctx, b); err != nil {
-				return err
-			}
-			b.empty()
-			return d.queue.Done(last)
+	}
+	if err != nil && b.queue != b.topic && (ofTopic(err) || errors.Is(err, errBehind)) {
+		if err := d.move(ctx, b); err != nil {
+			return err
 		}
+		b.empty()
+		return d.queue.Done(last)
 	}
 	if err != nil {
 		return fmt.Errorf("send what is in the spool; a repeat continues there: %w", err)
@@ -234,7 +237,19 @@ func (b *batch) empty() {
 	*b = batch{queue: b.queue, records: b.records[:0], entries: b.entries[:0]}
 }
 
-// move moves a batch of the queue without a name to the queue of its topic, which cannot be used.
+// errBehind is the error of a batch of the queue without a name if earlier messages of its runs
+// were moved to the queue of their topic.
+var errBehind = errors.New("earlier messages of the run wait in another queue")
+
+func (d *Drain) behind(b *batch, messages []*message.Message) bool {
+	if b.queue == b.topic {
+		return false
+	}
+	queue := d.Spool.Find(b.topic)
+	return queue != nil && queue.Holds(entry.Runs(messages)...)
+}
+
+// move moves a batch of the queue without a name to the queue of its topic.
 func (d *Drain) move(ctx context.Context, b *batch) error {
 	to, err := d.Spool.Queue(b.topic)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"testing"
 
@@ -37,12 +38,22 @@ func (p *publisher) Publish(ctx context.Context, topic string, messages ...*mess
 
 func (p *publisher) Close() error { return nil }
 
+func options() spool.Options {
+	return spool.Options{
+		MaxBytes: 1 << 30, SegmentBytes: 1 << 20, RecordBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
+		Keys: func(body []byte) []string {
+			e, err := entry.Decode(body)
+			if err != nil {
+				return nil
+			}
+			return entry.Runs(e.Messages)
+		},
+	}
+}
+
 func openSpool(t *testing.T, dir string) *spool.Queues {
 	t.Helper()
-	s, err := spool.OpenQueues(dir, spool.Options{
-		MaxBytes: 1 << 30, SegmentBytes: 1 << 20, RecordBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
-		Keys: func([]byte) []string { return nil },
-	})
+	s, err := spool.OpenQueues(dir, options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +68,7 @@ func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 	for i := range requests {
 		e := &entry.Entry{Topic: fmt.Sprintf("topic-%d", i/7%2)}
 		for n := range 3 {
-			m := bus.NewMessage(fmt.Appendf(nil, "%04d-%d", i, n), bus.Target{Key: []byte("key")})
+			m := bus.NewMessage(fmt.Appendf(nil, "%04d-%d", i, n), bus.Target{Key: oona.Key("run", "layer")})
 			m.Metadata.Set(oona.HeaderPath, "ingest-1")
 			e.Messages = append(e.Messages, m)
 		}
@@ -67,7 +78,7 @@ func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 		}
 		queue, err := s.Queue(name)
 		if err == nil {
-			err = queue.Append(t.Context(), nil, entry.Append(nil, e))
+			err = queue.Append(t.Context(), entry.Runs(e.Messages), entry.Append(nil, e))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +89,7 @@ func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 // At whichever call the bus fails: a repeat, also in another process, sends the rest, and
 // nothing is missing, is out of order or has another path.
 func TestRepeat(t *testing.T) {
+	t.Parallel()
 	for _, named := range []bool{false, true} {
 		repeats(t, named)
 	}
@@ -162,6 +174,7 @@ func TestEnded(t *testing.T) {
 // Requests for a topic that cannot be used stay, in order and with the path that they had, and
 // all others are sent. They are sent when the topic can be used.
 func TestUnusableTopic(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		err   error
 		named bool // the requests are in queues with names
@@ -211,6 +224,92 @@ func TestUnusableTopic(t *testing.T) {
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A process that is killed before or after any batch has lost nothing: the next drain sends all
+// that was not sent, of each topic in order, and may repeat what was sent just before.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ named, missing bool }{
+		"queues":                             {named: true},
+		"an earlier version":                 {},
+		"an earlier version without a topic": {missing: true},
+	} {
+		dir := t.TempDir()
+		opts := options()
+		opts.SegmentBytes = 256 // so that files are removed while it is sent
+		s, err := spool.OpenQueues(dir, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, s, 28, test.named)
+		type state struct {
+			dir  string
+			sent map[string]int // messages that the bus has then, by topic
+		}
+		var states []state
+		p := &publisher{topics: make(map[string][]string)}
+		snapshot := func() {
+			at := state{dir: t.TempDir(), sent: make(map[string]int)}
+			if err := os.CopyFS(at.dir, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			for topic, sent := range p.topics {
+				at.sent[topic] = len(sent)
+			}
+			states = append(states, at)
+		}
+		p.fail = func(_ int, messages []*message.Message) error {
+			snapshot()
+			if test.missing && string(messages[0].Payload) < "0007" {
+				return bus.ErrNoTopic
+			}
+			return nil
+		}
+		d := &drain.Drain{Spool: s, Publisher: p, Sent: func(int) { snapshot() }}
+		if _, err := d.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		snapshot()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		removed := false
+		for n, at := range states {
+			again, err := spool.OpenQueues(at.dir, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := &publisher{topics: make(map[string][]string), fail: func(int, []*message.Message) error { return nil }}
+			report, err := (&drain.Drain{Spool: again, Publisher: after}).Run(t.Context())
+			if err != nil || report.Left+report.Lost+report.Aside > 0 {
+				t.Fatalf("%s: after a kill in state %d: %v, %+v", name, n, err, report)
+			}
+			for topic := range 2 {
+				var all []string
+				for i := range 28 {
+					for part := range 3 {
+						if i/7%2 == topic {
+							all = append(all, fmt.Sprintf("spool/ingest-1 %04d-%d", i, part))
+						}
+					}
+				}
+				of := fmt.Sprintf("topic-%d", topic)
+				got := after.topics[of]
+				repeats := len(got) - (len(all) - at.sent[of])
+				if repeats < 0 || len(got) > len(all) || !slices.Equal(got, all[len(all)-len(got):]) {
+					t.Errorf("%s: after a kill in state %d, when the bus had %d of %s, the next drain sends %v", name, n, at.sent[of], of, got)
+				}
+				removed = removed || len(got) < len(all)
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(states) < 4 || !removed {
+			t.Errorf("%s: %d states, and something was done in one of them: %t", name, len(states), removed)
 		}
 	}
 }
