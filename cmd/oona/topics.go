@@ -342,8 +342,20 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 	if err != nil {
 		return err
 	}
-	if err := keepEvents(kafka.New(c.Topics.Bus, logger).Check(ctx, specs)); err != nil {
+	topics, err := oona.NewTopics(c.Topics.Prefix)
+	if err != nil {
 		return err
+	}
+	b := kafka.New(c.Topics.Bus, logger)
+	if err := keepEvents(b.Check(ctx, specs)); err != nil {
+		return err
+	}
+	notes, err := eventNotes(ctx, b, topics, nil) // there are no faults, but events may be deleted
+	if err != nil {
+		return err
+	}
+	for _, says := range notes {
+		fmt.Fprintf(to.messages, "note: %s\n", says)
 	}
 	log := &windowsCommand{Bus: c.Topics.Bus, Prefix: c.Topics.Prefix, Group: c.Topics.Group}
 	at, err := log.installation(logger)
