@@ -89,6 +89,19 @@ func (w *wire) topics(ctx context.Context) (oona.Topics, error) {
 	return topics, err
 }
 
+// onTopics takes a measurement with topics of its own, within measureTimeout, and deletes the
+// topics.
+func (w *wire) onTopics(ctx context.Context, measure func(context.Context, oona.Topics) error) error {
+	topics, err := w.topics(ctx)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	err = measure(limited, topics)
+	return errors.Join(err, w.forget(topics))
+}
+
 // forget deletes the topics of a measurement, which hold a gigabyte, and the consumer
 // groups.
 func (w *wire) forget(topics oona.Topics) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -34,33 +35,28 @@ var (
 const floorFlag = "--produce-to"
 
 // measureFloor takes the figures middle and tail for the times of a volley.
-func (w *wire) measureFloor(ctx context.Context, v volley, middle, tail figure, into *figures) (err error) {
-	topics, err := w.topics(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
-	defer cancel()
-	producer, err := w.begin(ctx, floorFlag, topics.SeedMetrics, "--produce-request="+strconv.Itoa(v.request), "--produce-frames="+strconv.Itoa(v.frames))
-	if err != nil {
-		return err
-	}
-	runtime.GC()
-	arrived, err := w.fetchFloor(ctx, topics.SeedMetrics, v.frames, func(began time.Time) error {
-		_, err := producer.stdin.Write(binary.BigEndian.AppendUint64(nil, uint64(began.UnixNano())))
-		return err
+func (w *wire) measureFloor(ctx context.Context, v volley, middle, tail figure, into *figures) error {
+	return w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) error {
+		producer, err := w.begin(ctx, floorFlag, topics.SeedMetrics, "--produce-request="+strconv.Itoa(v.request), "--produce-frames="+strconv.Itoa(v.frames))
+		if err != nil {
+			return err
+		}
+		runtime.GC()
+		arrived, err := w.fetchFloor(ctx, topics.SeedMetrics, v.frames, func(began time.Time) error {
+			_, err := producer.stdin.Write(binary.BigEndian.AppendUint64(nil, uint64(began.UnixNano())))
+			return err
+		})
+		if err = errors.Join(err, producer.end()); err != nil {
+			return err
+		}
+		var delays []time.Duration
+		for n := v.warmUp; n < v.frames; n++ {
+			delays = append(delays, arrived[n]-v.due(n))
+		}
+		into.take(w.named(middle), percentile(delays, 50))
+		into.take(w.named(tail), percentile(delays, 99))
+		return nil
 	})
-	if err = errors.Join(err, producer.end()); err != nil {
-		return err
-	}
-	var delays []time.Duration
-	for n := v.warmUp; n < v.frames; n++ {
-		delays = append(delays, arrived[n]-v.due(n))
-	}
-	into.take(w.named(middle), percentile(delays, 50))
-	into.take(w.named(tail), percentile(delays, 99))
-	return nil
 }
 
 // fetchFloor returns when each record was read, from when the producer was told to begin.

@@ -65,34 +65,29 @@ const (
 // topic until its stdin is closed.
 const ingestFlag = "--ingest-to"
 
-func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) (err error) {
-	topics, err := w.topics(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
-	defer cancel()
-	server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics)
-	if err != nil {
-		return err
-	}
-	// The frames of other measurements make the heap large, and marking it would
-	// affect this measurement.
-	runtime.GC()
-	times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
-	if err = errors.Join(err, server.end()); err != nil {
-		return err
-	}
-	var delays, lates []time.Duration
-	for n := v.warmUp; n < v.frames; n++ {
-		delays = append(delays, times.arrived[n]-v.due(n))
-		lates = append(lates, times.begun[n/v.request]-v.due(n))
-	}
-	into.take(w.named(v.middle), percentile(delays, 50))
-	into.take(w.named(v.tail), percentile(delays, 99))
-	into.take(w.named(v.late), percentile(lates, 99))
-	return nil
+func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) error {
+	return w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) error {
+		server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics)
+		if err != nil {
+			return err
+		}
+		// The frames of other measurements make the heap large, and marking it would
+		// affect this measurement.
+		runtime.GC()
+		times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
+		if err = errors.Join(err, server.end()); err != nil {
+			return err
+		}
+		var delays, lates []time.Duration
+		for n := v.warmUp; n < v.frames; n++ {
+			delays = append(delays, times.arrived[n]-v.due(n))
+			lates = append(lates, times.begun[n/v.request]-v.due(n))
+		}
+		into.take(w.named(v.middle), percentile(delays, 50))
+		into.take(w.named(v.tail), percentile(delays, 99))
+		into.take(w.named(v.late), percentile(lates, 99))
+		return nil
+	})
 }
 
 // percentile returns a percentile in milliseconds.

@@ -176,44 +176,41 @@ func (w *wire) measureSpoolDrain(ctx context.Context, v volley, requests int, in
 // volleyBeside returns the 99th percentile of a volley's latency, in milliseconds, and how many
 // readings per second come from a spool with some requests meanwhile.
 func (w *wire) volleyBeside(ctx context.Context, v volley, requests int) (tail, drained float64, err error) {
-	topics, err := w.topics(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	dir, err := os.MkdirTemp("", "oona-bench-spool-")
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := openSpool(dir, w.logger)
-	if err != nil {
-		return 0, 0, err
-	}
-	if requests > 0 {
-		_, _, err = fillSpool(ctx, s, topics.SeedMetrics, requests)
-	}
-	if err = errors.Join(err, s.Close()); err != nil {
-		return 0, 0, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
-	defer cancel()
-	server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics, "--ingest-spool", dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	runtime.GC()
-	times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
-	if err = errors.Join(err, server.end()); err != nil {
-		return 0, 0, err
-	}
-	var delays []time.Duration
-	for n := v.warmUp; n < v.frames; n++ {
-		delays = append(delays, times.arrived[n]-v.due(n))
-	}
-	if requests > 0 && times.others == requests*spoolRequest {
-		return 0, 0, fmt.Errorf("the spool was empty before the volley of %d frames ended: it is too small to measure beside", v.frames)
-	}
-	last := times.arrived[v.frames-1] - v.due(v.warmUp)
-	return percentile(delays, 99), float64(times.others*latencySeeds) / last.Seconds(), nil
+	err = w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) (err error) {
+		dir, err := os.MkdirTemp("", "oona-bench-spool-")
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		s, err := openSpool(dir, w.logger)
+		if err != nil {
+			return err
+		}
+		if requests > 0 {
+			_, _, err = fillSpool(ctx, s, topics.SeedMetrics, requests)
+		}
+		if err = errors.Join(err, s.Close()); err != nil {
+			return err
+		}
+		server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics, "--ingest-spool", dir)
+		if err != nil {
+			return err
+		}
+		runtime.GC()
+		times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
+		if err = errors.Join(err, server.end()); err != nil {
+			return err
+		}
+		var delays []time.Duration
+		for n := v.warmUp; n < v.frames; n++ {
+			delays = append(delays, times.arrived[n]-v.due(n))
+		}
+		if requests > 0 && times.others == requests*spoolRequest {
+			return fmt.Errorf("the spool was empty before the volley of %d frames ended: it is too small to measure beside", v.frames)
+		}
+		last := times.arrived[v.frames-1] - v.due(v.warmUp)
+		tail, drained = percentile(delays, 99), float64(times.others*latencySeeds)/last.Seconds()
+		return nil
+	})
+	return tail, drained, err
 }

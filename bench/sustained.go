@@ -22,23 +22,20 @@ var (
 const publishFlag = "--publish-to"
 
 // measureSustained drains a topic while another process fills it.
-func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *figures) (err error) {
-	topics, err := w.topics(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	publisher, err := w.begin(ctx, publishFlag, topics.SeedMetrics,
-		"--layers", strconv.Itoa(len(c.layers)), "--steps", strconv.Itoa(c.steps), "--unmeasured", fmt.Sprint(c.unmeasured))
-	if err != nil {
-		return err
-	}
-	drained, err := w.drain(ctx, topics, c, publisher.proceed)
-	if err = errors.Join(err, publisher.end()); err != nil {
-		return err
-	}
-	into.take(w.named(f), float64(c.records())*samplesPerFrame/drained.Seconds()/1e6)
-	return nil
+func (w *wire) measureSustained(ctx context.Context, c *corpus, f figure, into *figures) error {
+	return w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) error {
+		publisher, err := w.begin(ctx, publishFlag, topics.SeedMetrics,
+			"--layers", strconv.Itoa(len(c.layers)), "--steps", strconv.Itoa(c.steps), "--unmeasured", fmt.Sprint(c.unmeasured))
+		if err != nil {
+			return err
+		}
+		drained, err := w.drain(ctx, topics, c, publisher.proceed)
+		if err = errors.Join(err, publisher.end()); err != nil {
+			return err
+		}
+		into.take(w.named(f), float64(c.records())*samplesPerFrame/drained.Seconds()/1e6)
+		return nil
+	})
 }
 
 // publishWhenTold publishes the corpus in the other process.
