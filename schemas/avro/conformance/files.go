@@ -187,36 +187,37 @@ func (s *Set) Join(parts []Part) ([]byte, error) {
 }
 
 func (s *Set) content(p Part) ([]byte, error) {
-	for _, f := range s.Frames {
-		if p.Frame == f.Name {
-			return f.Avro, nil
-		}
-	}
-	for _, e := range s.Events {
-		if p.Event == e.Name {
-			return e.Avro, nil
-		}
-	}
-	for _, b := range s.Bodies {
-		if p.Body == b.Name {
-			return b.Bytes, nil
-		}
-	}
-	for _, r := range s.RefusedFrames {
-		if p.Refused == r.Name {
-			return r.Avro, nil
-		}
-	}
-	for _, r := range s.RefusedEvents {
-		if p.RefusedEvent == r.Name {
-			return r.Avro, nil
-		}
-	}
-	if name := p.Frame + p.Event + p.Refused + p.RefusedEvent + p.Body; name != "" {
-		return nil, fmt.Errorf("conformance: there is no %q", name)
+	switch {
+	case p.Frame != "":
+		return bytesOf(s.Frames, p.Frame)
+	case p.Event != "":
+		return bytesOf(s.Events, p.Event)
+	case p.Body != "":
+		return bytesOf(s.Bodies, p.Body)
+	case p.Refused != "":
+		return bytesOf(s.RefusedFrames, p.Refused)
+	case p.RefusedEvent != "":
+		return bytesOf(s.RefusedEvents, p.RefusedEvent)
 	}
 	return slices.Concat([]byte(p.Text), []byte(p.Hex), []byte(p.JSON)), nil
 }
+
+// bytesOf returns the bytes of the entry with a name.
+func bytesOf[T interface {
+	entry() (name string, content Hex)
+}](all []T, name string) ([]byte, error) {
+	for _, e := range all {
+		if own, content := e.entry(); own == name {
+			return content, nil
+		}
+	}
+	return nil, fmt.Errorf("conformance: there is no %q", name)
+}
+
+func (f GoldenFrame) entry() (name string, content Hex) { return f.Name, f.Avro }
+func (e GoldenEvent) entry() (name string, content Hex) { return e.Name, e.Avro }
+func (b Body) entry() (name string, content Hex)        { return b.Name, b.Bytes }
+func (r Refused) entry() (name string, content Hex)     { return r.Name, r.Avro }
 
 // Hex is bytes in hexadecimal.
 type Hex []byte
