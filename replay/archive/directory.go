@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -156,7 +155,9 @@ func (d *Directory) absent(f manifest.File, err error) error {
 var errEnough = errors.New("enough")
 
 // Read calls take with the records of a range, in order, as bus.Admin does. The error
-// wraps ErrMissing if a file of the range is missing or shorter than the manifest says.
+// wraps ErrMissing if a file of the range is missing or shorter than the manifest says, and
+// ErrForm if a file is damaged. A file is read to its end, and its checksum is compared, unless
+// take returns an error. So damage may be found after take was called with it.
 func (d *Directory) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error {
 	p := d.partition(topic, r.Partition)
 	if p == nil {
@@ -184,7 +185,7 @@ func (d *Directory) Read(ctx context.Context, topic string, r bus.Range, take fu
 
 func (d *Directory) readFile(ctx context.Context, topic string, f manifest.File, from, end int64, take func(*message.Message) error) error {
 	name := d.file(f)
-	reader, err := Open(name)
+	reader, err := open(name, quickest(f))
 	if err != nil {
 		return d.absent(f, err)
 	}
@@ -201,39 +202,40 @@ func (d *Directory) readFile(ctx context.Context, topic string, f manifest.File,
 		}
 		return take(msg)
 	})
-	if errors.Is(err, errEnough) {
-		return reader.Close()
+	enough := errors.Is(err, errEnough)
+	if err == nil || enough {
+		err = reader.check(f)
 	}
-	if err == nil && read != f.Records {
+	if err == nil && !enough && read != f.Records {
 		err = fmt.Errorf("%w: %s holds %d records, and its manifest says %d", ErrMissing, name, read, f.Records)
 	}
 	return errors.Join(err, reader.Close())
 }
 
 // CheckDigest returns an error if a file does not have the size and the SHA-256 that the
-// manifest says. Reading the records does not find all damage.
-func (d *Directory) CheckDigest(f manifest.File) error {
+// manifest says.
+func (d *Directory) CheckDigest(f manifest.File) (err error) {
 	name := d.file(f)
-	sum, size, err := digestOf(name)
+	file, err := os.Open(name)
 	if err != nil {
 		return d.absent(f, fmt.Errorf("archive: %w", err))
 	}
-	if sum != f.SHA256 || size != f.Bytes {
-		return fmt.Errorf("%w: %s has %d bytes with the SHA-256 %s, and the manifest says %d and %s", ErrForm, name, size, sum, f.Bytes, f.SHA256)
+	defer func() { err = errors.Join(err, file.Close()) }()
+	digest := sha256.New()
+	size, err := io.Copy(digest, file)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
 	}
-	return nil
+	return compare(name, size, digest, f)
 }
 
 // VerifyFile reads a file, and returns an error if it is not as the manifest says. It calls
 // take with each record.
 func (d *Directory) VerifyFile(ctx context.Context, f manifest.File, take func(*message.Message, bus.Position) error) error {
-	if err := d.CheckDigest(f); err != nil {
-		return err
-	}
 	name := d.file(f)
-	reader, err := Open(name)
+	reader, err := open(name, sha256.New())
 	if err != nil {
-		return err
+		return d.absent(f, err)
 	}
 	var read, last int64 = 0, f.First - 1
 	err = reader.Each(func(msg *message.Message, at bus.Position) error {
@@ -243,18 +245,11 @@ func (d *Directory) VerifyFile(ctx context.Context, f manifest.File, take func(*
 		read, last = read+1, at.Offset
 		return errors.Join(ctx.Err(), take(msg, at))
 	})
+	if err == nil {
+		err = reader.check(f)
+	}
 	if err == nil && read != f.Records {
 		err = fmt.Errorf("%w: %s holds %d records, and the manifest says %d", ErrForm, name, read, f.Records)
 	}
 	return errors.Join(err, reader.Close())
-}
-
-func digestOf(name string) (sum string, size int64, err error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return "", 0, err
-	}
-	digest := sha256.New()
-	size, err = io.Copy(digest, file)
-	return hex.EncodeToString(digest.Sum(nil)), size, errors.Join(err, file.Close())
 }

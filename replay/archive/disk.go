@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"hash"
+	"hash/crc32"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,8 @@ const (
 type disk struct {
 	file   *os.File
 	digest hash.Hash
-	size   int64 // of what was given to Write
+	check  hash.Hash // CRC-32C
+	size   int64     // of what was given to Write
 
 	filling *piece
 	free    chan *piece
@@ -38,13 +40,13 @@ type piece struct {
 }
 
 func newDisk(file *os.File) *disk {
-	d := &disk{file: file, digest: sha256.New(), free: make(chan *piece, pieces), toWrite: make(chan *piece, pieces), toHash: make(chan *piece, pieces)}
+	d := &disk{file: file, digest: sha256.New(), check: crc32.New(castagnoli), free: make(chan *piece, pieces), toWrite: make(chan *piece, pieces), toHash: make(chan *piece, pieces)}
 	for range pieces {
 		d.free <- &piece{bytes: make([]byte, 0, pieceBytes)}
 	}
 	d.filling = <-d.free
 	d.working.Go(func() { d.each(d.toWrite, d.write) })
-	d.working.Go(func() { d.each(d.toHash, func(p []byte) { d.digest.Write(p) }) }) // it returns no error
+	d.working.Go(func() { d.each(d.toHash, d.hash) })
 	return d
 }
 
@@ -67,6 +69,12 @@ func (d *disk) write(p []byte) {
 	if _, err := d.file.Write(p); err != nil {
 		d.failed.Store(&err)
 	}
+}
+
+// hash hashes a piece. Hashes return no error.
+func (d *disk) hash(p []byte) {
+	d.digest.Write(p)
+	d.check.Write(p)
 }
 
 func (d *disk) err() error {

@@ -81,7 +81,7 @@ type Writer struct {
 	dir     string
 	disk    *disk
 	out     *goavro.OCFWriter // nil: blocks are not compressed
-	marker  [16]byte          // after each block
+	marker  [markerBytes]byte // after each block
 	head    []byte            // of Append
 	records int64
 	latest  int64
@@ -146,8 +146,7 @@ func Create(dir string, h Header, codecName string) (*Writer, error) {
 // begin writes the header of the Avro object container file. goavro would write its
 // metadata in a random order, and the marker of blocks would be random.
 func (w *Writer) begin(meta []byte, c *goavro.Codec, codecName string) (err error) {
-	sum := sha256.Sum256(meta)
-	w.marker = [16]byte(sum[:16])
+	w.marker = markerOf(meta)
 	if codecName != goavro.CompressionNullLabel {
 		to := &switched{to: io.Discard}
 		w.out, err = goavro.NewOCFWriter(goavro.OCFConfig{W: to, Codec: c, CompressionName: codecName, SyncMarker: w.marker})
@@ -166,6 +165,15 @@ func (w *Writer) begin(meta []byte, c *goavro.Codec, codecName string) (err erro
 	head = append(append(head, 0), w.marker[:]...)
 	_, err = w.disk.Write(head)
 	return err
+}
+
+// markerBytes is the size of the marker after the header and each block.
+const markerBytes = 16
+
+// markerOf returns the marker of a file with a header. So a reader can check the header.
+func markerOf(header []byte) [markerBytes]byte {
+	sum := sha256.Sum256(header)
+	return [markerBytes]byte(sum[:markerBytes])
 }
 
 // switched is a writer whose target can be changed.
@@ -243,7 +251,7 @@ func (w *Writer) Finish(end int64) (manifest.File, error) {
 	}
 	return manifest.File{
 		Name: filepath.ToSlash(name), First: w.header.First, End: end, Records: w.records, Bytes: w.disk.size,
-		SHA256: hex.EncodeToString(sum), Latest: w.latest, Last: w.last,
+		SHA256: hex.EncodeToString(sum), CRC32C: hex.EncodeToString(w.disk.check.Sum(nil)), Latest: w.latest, Last: w.last,
 	}, nil
 }
 

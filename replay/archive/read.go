@@ -3,9 +3,14 @@ package archive
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
 	"os"
 	"time"
 
@@ -14,27 +19,48 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/replay/manifest"
 )
 
 // ErrForm is returned for a file that is not an archive file, or is damaged.
-var ErrForm = errors.New("not a whole archive file")
+var ErrForm = errors.New("not a whole archive file, or it is damaged")
 
 // Reader reads one file.
 type Reader struct {
 	Header Header
 
 	name string
-	file *os.File
+	file *hashed
 	in   *goavro.OCFReader
 }
 
+// hashed is a file of which all that is read is hashed.
+type hashed struct {
+	*os.File
+	digest hash.Hash
+	size   int64 // of what was read
+}
+
+// Read reads the next bytes.
+func (h *hashed) Read(p []byte) (int, error) {
+	n, err := h.File.Read(p)
+	h.digest.Write(p[:n]) // it returns no error
+	h.size += int64(n)
+	return n, err
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // Open opens a file. The caller closes the Reader.
-func Open(name string) (*Reader, error) {
+func Open(name string) (*Reader, error) { return open(name, crc32.New(castagnoli)) }
+
+// open opens a file, and hashes what is read of it.
+func open(name string, digest hash.Hash) (*Reader, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	r := &Reader{name: name, file: file}
+	r := &Reader{name: name, file: &hashed{File: file, digest: digest}}
 	if err := r.begin(); err != nil {
 		return nil, errors.Join(fmt.Errorf("archive: %s: %w", name, err), file.Close())
 	}
@@ -51,6 +77,54 @@ func (r *Reader) begin() (err error) {
 	}
 	if err := json.Unmarshal(text, &r.Header); err != nil {
 		return fmt.Errorf("%w: its %q: %w", ErrForm, headerKey, err)
+	}
+	return r.checkHeader(text)
+}
+
+// checkHeader returns an error if the header is not what was written. The marker of blocks,
+// which ends the file, is its hash. Headers are also read of files whose records are not.
+func (r *Reader) checkHeader(text []byte) error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
+	}
+	var marker [markerBytes]byte
+	if _, err := r.file.ReadAt(marker[:], info.Size()-markerBytes); err != nil {
+		return err
+	}
+	if marker != markerOf(text) {
+		return fmt.Errorf("%w: its header or its end was changed", ErrForm)
+	}
+	return nil
+}
+
+// quickest returns the hash by which a file is checked while it is replayed. SHA-256 takes a
+// quarter of the time of folding the records, and CRC-32C much less. Archives of earlier
+// versions only have the former.
+func quickest(f manifest.File) hash.Hash {
+	if f.CRC32C == "" {
+		return sha256.New()
+	}
+	return crc32.New(castagnoli)
+}
+
+// check reads what is left of the file, and returns an error if the file does not have the
+// size and the hash that the manifest says.
+func (r *Reader) check(f manifest.File) error {
+	if _, err := io.Copy(io.Discard, r.file); err != nil {
+		return fmt.Errorf("archive: %s: %w", r.name, err)
+	}
+	return compare(r.name, r.file.size, r.file.digest, f)
+}
+
+// compare returns an error if a file is not as the manifest says.
+func compare(name string, size int64, digest hash.Hash, f manifest.File) error {
+	kind, want := "SHA-256", f.SHA256
+	if digest.Size() == crc32.Size {
+		kind, want = "CRC-32C", f.CRC32C
+	}
+	if sum := hex.EncodeToString(digest.Sum(nil)); sum != want || size != f.Bytes {
+		return fmt.Errorf("archive: %w: %s has %d bytes with the %s %s, and the manifest says %d and %s", ErrForm, name, size, kind, sum, f.Bytes, want)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/replay/archive"
+	"github.com/morphogenetic/oona/replay/manifest"
 )
 
 func BenchmarkAppend(b *testing.B) {
@@ -32,5 +33,33 @@ func BenchmarkAppend(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+	}
+}
+
+// BenchmarkRead reads a file of frames of 33 kB, which are checked.
+func BenchmarkRead(b *testing.B) {
+	dir := b.TempDir()
+	w, err := archive.Create(dir, archive.Header{Topic: "t", Partitions: 1}, "null")
+	if err != nil {
+		b.Fatal(err)
+	}
+	const records = 2000
+	msg := message.NewMessage("", make([]byte, 33_000))
+	for n := range int64(records) {
+		if err := w.Append(msg, bus.Position{Topic: "t", Offset: n, Appended: 1_790_000_000_000_000, Key: []byte("key")}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	f, err := w.Finish(records)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := &manifest.Manifest{Topics: []manifest.Topic{{Name: "t", Partitions: []manifest.Partition{{End: records, Files: []manifest.File{f}}}}}}
+	d := &archive.Directory{Manifest: m, Path: dir}
+	b.SetBytes(f.Bytes)
+	for b.Loop() {
+		if err := d.Read(b.Context(), "t", bus.Range{End: records}, func(*message.Message) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -169,6 +169,9 @@ type File struct {
 	Rows    int64  `json:"rows,omitempty"` // of a table
 	Bytes   int64  `json:"bytes"`
 	SHA256  string `json:"sha256"`
+	// CRC32C is of archives only: a replay checks what it reads by it, as SHA-256 takes too
+	// long for that.
+	CRC32C string `json:"crc32c,omitempty"`
 	// Latest is the greatest append time of the records, in microseconds since 1970. Last
 	// is the last record. Both are of archives only.
 	Latest int64 `json:"latest_append_time,omitempty"`
