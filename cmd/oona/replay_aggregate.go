@@ -9,6 +9,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/replay"
 )
 
@@ -26,6 +27,9 @@ func (r *replayRun) aggregate(ctx context.Context, job *replaying, to streams) e
 	}
 	plan, err := r.plan(ctx, job)
 	if err != nil {
+		return err
+	}
+	if err := r.fits(ctx, job, plan); err != nil {
 		return err
 	}
 	extents, err := job.log.Extents(ctx, job.topics.SeedMetrics)
@@ -54,7 +58,7 @@ func (r *replayRun) aggregate(ctx context.Context, job *replaying, to streams) e
 	if err != nil {
 		return abort(out, foldEnded(ctx, err))
 	}
-	all := aggregated{compared: a.Compare != nil, frames: folder.Counts().Folded}
+	all := aggregated{compared: a.Compare != nil, counts: folder.Counts()}
 	for _, r := range rollups {
 		all.add(r)
 	}
@@ -83,10 +87,11 @@ func (r *replayRun) compares(ctx context.Context, job *replaying) bool {
 
 // aggregated is what an aggregation of all partitions has found.
 type aggregated struct {
-	frames, rollups int64
-	compared        bool
-	comparison      replay.Comparison
-	since           []*replay.Since
+	counts     aggregate.Counts // also of records from before the range
+	rollups    int64
+	compared   bool
+	comparison replay.Comparison
+	since      []*replay.Since
 }
 
 func (a *aggregated) add(r *replay.Rollups) {
@@ -126,7 +131,8 @@ func (a *aggregated) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return a.printJSON(w)
 	}
-	fmt.Fprintf(w, "%d frames folded, %d rollups\n", a.frames, a.rollups)
+	fmt.Fprintf(w, "%d frames folded, %d rollups\n", a.counts.Folded, a.rollups)
+	printAside(w, a.counts)
 	for _, s := range a.since {
 		fmt.Fprintln(w, s)
 	}
@@ -156,13 +162,36 @@ func (a *aggregated) print(w io.Writer, asJSON bool) error {
 	return nil
 }
 
+// printAside says which records are in no rollup. Nothing is sent to side topics.
+func printAside(w io.Writer, c aggregate.Counts) {
+	for _, aside := range []struct {
+		n    int64
+		what string
+	}{
+		{c.Duplicate, "frames are repeats, and count once"},
+		{c.Late, "frames are late: they are in no rollup"},
+		{c.Quarantined, "frames have a time or an identity that cannot be right: they are in no rollup"},
+		{c.Overflowed, "frames are beyond a limit: they are in no rollup, or not all of them is"},
+		{c.Dead, "records have no valid frame"},
+	} {
+		if aside.n > 0 {
+			fmt.Fprintf(w, "%d %s\n", aside.n, aside.what)
+		}
+	}
+}
+
 func (a *aggregated) printJSON(w io.Writer) error {
 	result := struct {
-		Frames     int64              `json:"frames"`
-		Rollups    int64              `json:"rollups"`
-		Comparison *replay.Comparison `json:"comparison,omitempty"`
-		Since      []printedSince     `json:"since,omitempty"`
-	}{Frames: a.frames, Rollups: a.rollups}
+		Frames      int64              `json:"frames"`
+		Duplicates  int64              `json:"duplicates"`
+		Late        int64              `json:"late"`
+		Quarantined int64              `json:"quarantined"`
+		Overflowed  int64              `json:"overflowed"`
+		Undecoded   int64              `json:"undecoded"`
+		Rollups     int64              `json:"rollups"`
+		Comparison  *replay.Comparison `json:"comparison,omitempty"`
+		Since       []printedSince     `json:"since,omitempty"`
+	}{a.counts.Folded, a.counts.Duplicate, a.counts.Late, a.counts.Quarantined, a.counts.Overflowed, a.counts.Dead, a.rollups, nil, nil}
 	if a.compared {
 		result.Comparison = &a.comparison
 	}

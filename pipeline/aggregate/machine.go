@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -202,6 +203,10 @@ func (p *machine) logDrop(v verdict, side rejection, at bus.Position, traceparen
 	if c, ok := tracing.Parse(traceparent); ok {
 		logger = logger.With("trace_id", c.Trace.String())
 	}
-	logger.Warn("record went to a side topic", "topic", side.topic, "reason", side.reason,
+	level, what := slog.LevelWarn, "record went to a side topic"
+	if p.folder.metrics.running == nil { // whoever folds without a Stage sends nothing there
+		level, what = slog.LevelInfo, "record is in no rollup, as the aggregator sends it to a side topic"
+	}
+	logger.Log(context.Background(), level, what, "topic", side.topic, "reason", side.reason,
 		"detail", side.detail, "offset", at.Offset, "count", n)
 }
