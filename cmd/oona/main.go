@@ -124,6 +124,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitIncomplete  = 3   // of oona replay: see errIncomplete
+	exitNothing     = 4   // of oona replay: see errNothing
 	exitInterrupted = 130 // as a shell says it of SIGINT
 )
 
@@ -134,6 +135,8 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.Is(err, errIncomplete):
 		return exitIncomplete
+	case errors.Is(err, errNothing):
+		return exitNothing
 	}
 	return exitFailed
 }

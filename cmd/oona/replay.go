@@ -308,10 +308,16 @@ func (r *replayRun) run(ctx context.Context, job *replaying, chosen action, comm
 	if r.Out.DryRun && !r.Out.Publish {
 		return r.dryRun(ctx, job, to)
 	}
-	if r.What.asked() {
-		return r.whatIf(ctx, job, command, to)
+	before, err := r.finished()
+	if err != nil {
+		return err
 	}
-	return chosen.run(ctx, job, to)
+	if r.What.asked() {
+		err = r.whatIf(ctx, job, command, to)
+	} else {
+		err = chosen.run(ctx, job, to)
+	}
+	return r.ended(err, before)
 }
 
 // ranges returns the range of each partition of a topic.

@@ -29,10 +29,10 @@ func (r *replayRun) avro(ctx context.Context, job *replaying, to streams) (err e
 	if err != nil {
 		return err
 	}
-	_, err = r.extract(ctx, job, resolved)
+	read, err := r.extract(ctx, job, resolved)
 	resolved.report(to.messages)
 	if err != nil {
 		return err
 	}
-	return printTables(to.out, output.Manifest(), r.JSON)
+	return errors.Join(printTables(to.out, output.Manifest(), r.JSON), read.nothing)
 }

@@ -20,6 +20,8 @@ const shownUndecodable = 10
 type tally struct {
 	manifest.Counts
 	byTopic map[string]*manifest.Counts
+	// nothing is errNothing if something was asked for, and there is none of it.
+	nothing error
 }
 
 // extract gives what is selected of all sources to an output.
@@ -38,7 +40,7 @@ func (r *replayRun) extract(ctx context.Context, job *replaying, output replay.O
 	defer watching.end()
 	read := &tally{byTopic: map[string]*manifest.Counts{}}
 	extraction := &replay.Extraction{Log: log, Selection: r.Select.selection(), Output: output}
-	there := r.Select.seen()
+	there, selected := r.Select.seen(), false
 	if there != nil {
 		extraction.Decoded = there.add
 	}
@@ -50,6 +52,7 @@ func (r *replayRun) extract(ctx context.Context, job *replaying, output replay.O
 		}
 		extraction.Read = func(record *records.Record) {
 			counts.Add(record.Counts())
+			selected = selected || record.Selected
 			if record.Err != nil && counts.Unread <= shownUndecodable {
 				job.logger.Warn("a record cannot be decoded, and is left out", "err", record.Err)
 			}
@@ -70,11 +73,31 @@ func (r *replayRun) extract(ctx context.Context, job *replaying, output replay.O
 			fmt.Fprintf(job.messages, "oona: %s: records that cannot be decoded, and are left out: %d; an archive (--archive) has them\n", topic, counts.Unread)
 		}
 	}
-	continued := slices.ContainsFunc(plan, func(p planned) bool { return p.Finished > p.From })
-	if there != nil && read.Rows == 0 && !continued { // what an earlier call has read may have been selected
-		there.explain(job.messages)
+	if there != nil && !selected {
+		read.nothing, err = r.nothing(there, plan)
 	}
-	return read, nil
+	return read, err
+}
+
+// errNothing is returned if something was asked for, and there is none of it.
+var errNothing = errors.New("nothing was selected")
+
+// nothing returns errNothing, with the reason, unless the directory has what an earlier call
+// has selected.
+func (r *replayRun) nothing(there *seen, plan []planned) (nothing, failed error) {
+	if !slices.ContainsFunc(plan, func(p planned) bool { return p.Finished > p.From }) {
+		return fmt.Errorf("%w: %s", errNothing, there.why()), nil
+	}
+	m, err := manifest.Read(r.directory())
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plan {
+		if len(m.Partition(p.Topic, p.Partition).Files) > 0 {
+			return nil, nil
+		}
+	}
+	return fmt.Errorf("%w, neither now nor when the directory was begun", errNothing), nil
 }
 
 // errInterrupted is returned if a signal has ended a replay.

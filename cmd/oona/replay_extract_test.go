@@ -101,8 +101,8 @@ func TestReplayEvents(t *testing.T) {
 	if len(lines) != 1 || !strings.Contains(lines[0], `"to_state":"GERMINATED"`) || !strings.Contains(lines[0], `"evidence":{"loss":2}`) {
 		t.Errorf("%s", lines)
 	}
-	if lines := w.lines(w.topics.Quarantine, "--seed=4"); len(lines) != 0 {
-		t.Errorf("of another seed: %s", lines)
+	if status, out, messages := w.replayOf("--lines", w.topics.Quarantine, "--seed=4"); status != exitNothing || out != "" {
+		t.Errorf("of another seed: status %d, %q, %q", status, out, messages)
 	}
 }
 

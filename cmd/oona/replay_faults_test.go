@@ -98,6 +98,9 @@ func TestReplayVerify(t *testing.T) {
 		}
 		write(whole[:len(whole)/2] + "x" + whole[len(whole)/2+1:])
 		faulty("a byte was changed", middle)
+		for _, args := range [][]string{{"--aggregate"}, {"--aggregate", "--window=1m"}, {"--lines"}, {"--avro", t.TempDir()}, {"--parquet", t.TempDir()}, {"--archive", filepath.Join(t.TempDir(), "part")}} {
+			i.refused(exitFailed, middle, append([]string{dir}, args...)...)
+		}
 		write(whole[:len(whole)-10])
 		faulty("the file was cut", middle)
 		if err := os.Remove(name); err != nil {

@@ -230,7 +230,11 @@ func writeAnyway(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return r.write(ctx, job, to, m, plan)
+	before, err := r.finished()
+	if err != nil {
+		return err
+	}
+	return r.ended(r.write(ctx, job, to, m, plan), before)
 }
 
 // onSmallDisk runs an archive and its verification on a disk that is too small, and then on
@@ -260,7 +264,8 @@ func onSmallDisk(ctx context.Context, at string, commands [][]string) int {
 			if !maps.Equal(before, after) {
 				return fail(fmt.Errorf("with %s: something was written, though the files do not fit", size))
 			}
-			if err := writeAnyway(ctx, commands[0]); !errors.Is(err, errSpace) && !errors.Is(err, syscall.ENOSPC) {
+			err := writeAnyway(ctx, commands[0])
+			if full, ok := errors.AsType[*diskFullError](err); !ok || full.Kept.Count < full.Written.Count {
 				return fail(fmt.Errorf("with %s, without asking whether the files fit: %w", size, err))
 			}
 		} else if status := execute(commands[0]); status != 0 {

@@ -16,11 +16,14 @@ import (
 
 // lines prints the records as JSON.
 func (r *replayRun) lines(ctx context.Context, job *replaying, to streams) error {
-	_, err := r.extract(ctx, job, &linesOutput{job.topics, to.out})
+	read, err := r.extract(ctx, job, &linesOutput{job.topics, to.out})
 	if errors.Is(err, errInterrupted) {
 		return errors.New("interrupted; the last line that was printed says its partition and offset")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return read.nothing
 }
 
 // linesOutput is a replay.Output that prints records.

@@ -49,12 +49,12 @@ func (r *replayRun) parquet(ctx context.Context, job *replaying, to streams) (er
 	if err != nil {
 		return err
 	}
-	_, err = r.extract(ctx, job, resolved)
+	read, err := r.extract(ctx, job, resolved)
 	resolved.report(to.messages)
 	if err != nil {
 		return err
 	}
-	return printTables(to.out, output.Manifest(), r.JSON)
+	return errors.Join(printTables(to.out, output.Manifest(), r.JSON), read.nothing)
 }
 
 // knownMetrics returns the catalogue that describes the metrics: that of the log, or the

@@ -23,6 +23,9 @@ type planned struct {
 	Records   int64  `json:"records_at_most"` // the number of offsets, some of which may have no record
 	Bytes     int64  `json:"bytes_estimated"` // of the records on the log, by a sample
 	Needed    int64  `json:"bytes_needed"`    // of the files, at least, by a sample; 0: not known
+	// AtMost is about the size of all records of the range, if only some get into the files,
+	// or rollups of them, which are usually much smaller. 0: see Needed.
+	AtMost int64 `json:"bytes_at_most,omitempty"`
 }
 
 // read returns the range that will be read.
@@ -98,9 +101,9 @@ func (r *replayRun) dryRun(ctx context.Context, job *replaying, to streams) erro
 	if err := r.estimated(ctx, job.log, all); err != nil {
 		return err
 	}
-	var records, bytes, needed int64
+	var records, bytes, needed, atMost int64
 	for _, p := range all {
-		records, bytes, needed = records+p.Records, bytes+p.Bytes, needed+p.Needed
+		records, bytes, needed, atMost = records+p.Records, bytes+p.Bytes, needed+p.Needed, atMost+p.AtMost
 	}
 	free := int64(-1)
 	if dir := r.directory(); dir != "" {
@@ -116,10 +119,18 @@ func (r *replayRun) dryRun(ctx context.Context, job *replaying, to streams) erro
 			Records    int64     `json:"records_at_most"`
 			Bytes      int64     `json:"bytes_estimated"`
 			Needed     int64     `json:"bytes_needed"`
+			AtMost     int64     `json:"bytes_at_most,omitempty"`
 			Free       *int64    `json:"bytes_free,omitempty"`
-		}{all, records, bytes, needed, atLeastZero(free)})
+		}{all, records, bytes, needed, atMost, atLeastZero(free)})
 	}
-	return printPlan(to.out, all, records, bytes, needed, free)
+	files := ""
+	switch {
+	case atMost > 0:
+		files = r.bound(atMost)
+	case needed > 0:
+		files = fmt.Sprintf("the files need about %s or more", size(needed))
+	}
+	return printPlan(to.out, all, records, bytes, files, free)
 }
 
 func atLeastZero(n int64) *int64 {
@@ -129,7 +140,8 @@ func atLeastZero(n int64) *int64 {
 	return &n
 }
 
-func printPlan(w io.Writer, all []planned, records, bytes, needed, free int64) error {
+// printPlan prints a plan. files says how much the files need, or nothing.
+func printPlan(w io.Writer, all []planned, records, bytes int64, files string, free int64) error {
 	for _, p := range all {
 		fmt.Fprintf(w, "%s/%d: offsets %d to %d", p.Topic, p.Partition, p.From, p.End)
 		if p.Finished > p.From {
@@ -138,8 +150,8 @@ func printPlan(w io.Writer, all []planned, records, bytes, needed, free int64) e
 		fmt.Fprintf(w, ": at most %d records, about %s\n", p.Records, size(p.Bytes))
 	}
 	_, err := fmt.Fprintf(w, "at most %d records to read, about %s on the log, by a sample of each partition; nothing was written\n", records, size(bytes))
-	if needed > 0 && err == nil {
-		_, err = fmt.Fprintf(w, "the files need about %s or more\n", size(needed))
+	if files != "" && err == nil {
+		_, err = fmt.Fprintln(w, files)
 	}
 	if free >= 0 && err == nil {
 		_, err = fmt.Fprintf(w, "%s are free on the disk\n", size(free))

@@ -93,8 +93,8 @@ func (r *replayRun) needed(encoder *zstd.Encoder, s *sample, records int64) int6
 	return s.of(records, parquetShare*packed)
 }
 
-// estimated sets the estimates of a plan, by samples. Of what is selected it knows nothing:
-// then Needed stays 0.
+// estimated sets the estimates of a plan, by samples: Needed if all records get into files as
+// they are, and otherwise AtMost.
 func (r *replayRun) estimated(ctx context.Context, log replay.Log, all []planned) error {
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
@@ -108,7 +108,11 @@ func (r *replayRun) estimated(ctx context.Context, log replay.Log, all []planned
 			return err
 		}
 		p.Bytes = s.of(p.Records, float64(s.bytes))
-		if r.directory() != "" && !r.Aggregate && r.Select.isEmpty() {
+		switch {
+		case r.directory() == "":
+		case r.Aggregate || !r.Select.isEmpty():
+			p.AtMost = s.of(p.Records, float64(s.bytes)+archiveOverhead*float64(s.records))
+		default:
 			p.Needed = r.needed(encoder, &s, p.Records)
 		}
 	}
@@ -119,10 +123,10 @@ func (r *replayRun) estimated(ctx context.Context, log replay.Log, all []planned
 var errNoSpace = errors.New("the disk has too little space")
 
 // fits returns an error that wraps errNoSpace if the files of a plan would not fit on the
-// disk. It reads samples, and writes nothing.
+// disk, and says so if they may not. It reads samples, and writes nothing.
 func (r *replayRun) fits(ctx context.Context, job *replaying, all []planned) error {
 	dir := r.directory()
-	if dir == "" || r.Aggregate || !r.Select.isEmpty() {
+	if dir == "" {
 		return nil
 	}
 	space, err := spaceOf(dir)
@@ -132,12 +136,24 @@ func (r *replayRun) fits(ctx context.Context, job *replaying, all []planned) err
 	if err := r.estimated(ctx, job.log, all); err != nil {
 		return err
 	}
-	var needed int64
+	var needed, atMost int64
 	for i := range all {
-		needed += all[i].Needed
+		needed, atMost = needed+all[i].Needed, atMost+all[i].AtMost
 	}
-	if available := max(0, space.free-space.reserve); needed > available {
+	available := max(0, space.free-space.reserve)
+	if atMost > available {
+		fmt.Fprintf(job.messages, "oona: the disk may have too little space: %s, and %s has %s for them; the replay ends before the disk is full\n", r.bound(atMost), space.dir, size(available))
+	}
+	if needed > available {
 		return fmt.Errorf("%w: the files need about %s or more, and %s has %s for them (%s free, of which %s are left free); nothing was written: give a directory on another disk, make room, or replay a part of the range (--from, --until, --partition, topics)", errNoSpace, size(needed), space.dir, size(available), size(space.free), size(space.reserve))
 	}
 	return nil
+}
+
+// bound says how much the files need at most, if that depends on the records.
+func (r *replayRun) bound(atMost int64) string {
+	if r.Aggregate {
+		return fmt.Sprintf("the files of rollups usually need much less than the frames of the range, about %s", size(atMost))
+	}
+	return fmt.Sprintf("the files need at most about %s, if everything is selected", size(atMost))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -93,11 +92,10 @@ func (s *seen) reading(seed oona.SeedID, state oona.State) {
 	s.state.add(state.String())
 }
 
-// explain says why nothing was selected: which of what was asked for is not there.
-func (s *seen) explain(to io.Writer) {
+// why says which of what was asked for is not there.
+func (s *seen) why() string {
 	if !s.any {
-		fmt.Fprintln(to, "oona: nothing was selected: the range has no frames, rollups or events that can be decoded")
-		return
+		return "the range has no frames, rollups or events that can be decoded"
 	}
 	var why []string
 	note := func(flag string, asked []string, have someNames) {
@@ -121,7 +119,7 @@ func (s *seen) explain(to io.Writer) {
 	if len(why) == 0 {
 		why = []string{"what is asked for is not there together, in one record"}
 	}
-	fmt.Fprintf(to, "oona: nothing was selected: %s\n", strings.Join(why, "; "))
+	return strings.Join(why, "; ")
 }
 
 // String lists some names.

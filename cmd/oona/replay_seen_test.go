@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +29,11 @@ func TestReplaySaysWhatIsThere(t *testing.T) {
 	} {
 		args := append([]string{"--lines", w.topics.SeedMetrics}, c.asked...)
 		status, out, messages := w.replayOf(args...)
-		if status != 0 || (out == "") != (c.says != nil) || strings.Contains(messages, "nothing was selected") != (c.says != nil) {
+		want := 0
+		if c.says != nil {
+			want = exitNothing
+		}
+		if status != want || (out == "") != (c.says != nil) || strings.Contains(messages, "nothing was selected") != (c.says != nil) {
 			t.Errorf("%v: status %d, %q, %q", c.asked, status, out, messages)
 		}
 		for _, s := range c.says {
@@ -45,6 +50,36 @@ func TestReplaySaysWhatIsThere(t *testing.T) {
 	for _, until := range []string{"--until=offset:1", "--until=offset:1", "--until=now"} {
 		if status, _, messages := w.replayOf("--avro", dir, "--run=a", "--layer=enc.0", until, w.topics.SeedMetrics); status != 0 || strings.Contains(messages, "nothing was selected") {
 			t.Errorf("a directory that is continued to %s: status %d, %q", until, status, messages)
+		}
+	}
+}
+
+// Whatever a selection is for, the exit status says that it selects nothing: also when the
+// command is run again, and not if an earlier call has selected something.
+func TestReplayThatSelectsNothing(t *testing.T) {
+	w := newWatched(t)
+	w.fill()
+	for _, action := range [][]string{{"--lines"}, {"--to-topic", w.topics.Quarantine, "--yes"}, {"--avro", t.TempDir()}, {"--parquet", t.TempDir()}} {
+		for _, until := range []string{"offset:2", "now", "now"} {
+			status, _, messages := w.replayOf(slices.Concat(action, []string{"--run=b", "--until", until, w.topics.SeedMetrics})...)
+			if status != exitNothing || !strings.Contains(messages, errNothing.Error()) {
+				t.Errorf("%v until %s of another run: status %d, %q", action, until, status, messages)
+			}
+		}
+		directory := action[0] == "--avro" || action[0] == "--parquet"
+		if directory {
+			action = []string{action[0], t.TempDir()} // a directory is for one selection
+		}
+		for range 2 {
+			if status, _, messages := w.replayOf(slices.Concat(action, []string{"--run=a", w.topics.SeedMetrics})...); status != 0 {
+				t.Errorf("%v of what is there: status %d, %q", action, status, messages)
+			}
+		}
+		if directory {
+			action = []string{action[0], t.TempDir()}
+		}
+		if status, _, messages := w.replayOf(slices.Concat(action, []string{"--until=offset:0", w.topics.SeedMetrics})...); status != 0 {
+			t.Errorf("%v of all of an empty range: status %d, %q", action, status, messages)
 		}
 	}
 }

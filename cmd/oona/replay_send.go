@@ -61,12 +61,12 @@ func (r *replayRun) send(ctx context.Context, job *replaying, to streams) (err e
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	output := &sendOutput{replaySend: &r.Send, publisher: publisher, partitions: int32(len(extents[r.Send.ToTopic])), sent: map[string]int64{}, next: map[string]int64{}}
-	_, err = r.extract(ctx, job, output)
+	read, err := r.extract(ctx, job, output)
 	if err != nil {
 		output.resume(job.messages)
 		return err
 	}
-	return r.printSent(to.out, output)
+	return errors.Join(r.printSent(to.out, output), read.nothing)
 }
 
 // check returns an error for a topic that cannot be meant.

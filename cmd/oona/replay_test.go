@@ -174,10 +174,12 @@ func (i *installation) applyTopics(more ...string) {
 
 // foldedAgain is the output of oona replay --aggregate --json.
 type foldedAgain struct {
-	Frames     int64
-	Rollups    int64
-	Comparison *replay.Comparison
-	Since      []struct {
+	Frames      int64
+	Quarantined int64
+	Undecoded   int64
+	Rollups     int64
+	Comparison  *replay.Comparison
+	Since       []struct {
 		Partition int32
 		Window    time.Time
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -95,7 +96,11 @@ func (r *replayRun) watched(job *replaying, plan []planned) (replay.Log, *watchi
 		total += p.Records
 	}
 	w.progress.begin("records", total)
-	if dir := r.directory(); dir != "" {
+	dir := r.directory()
+	if r.Out.OpenMetrics != "" {
+		dir = filepath.Dir(r.Out.OpenMetrics)
+	}
+	if dir != "" {
 		space, err := spaceOf(dir)
 		if err == nil {
 			err = space.now()

@@ -134,6 +134,9 @@ func (r *replayRun) whatIf(ctx context.Context, job *replaying, command *kong.Co
 	if err != nil {
 		return err
 	}
+	if err := r.fits(ctx, job, plan); err != nil {
+		return err
+	}
 	held, err := job.log.Extents(ctx, job.topics.SeedMetrics)
 	if err != nil {
 		return err

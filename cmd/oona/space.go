@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// errSpace is returned before a disk is full.
+// errSpace is returned before a disk is full. See diskFullError for what users are told.
 var errSpace = errors.New("the disk is almost full")
 
 const (
@@ -70,7 +70,7 @@ func (s *space) now() error {
 		return err
 	}
 	if s.free < s.reserve {
-		return fmt.Errorf("%w: %s has %s free, and %s are left free; what is finished stays: make room, and run the same command again", errSpace, s.dir, size(s.free), size(s.reserve))
+		return fmt.Errorf("%w: %s has %s free, and %s are left free", errSpace, s.dir, size(s.free), size(s.reserve))
 	}
 	return nil
 }
