@@ -308,7 +308,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.set(func() { w.away, w.permitted = false, 1 }) // one batch of the spool, and no more
+	w.set(func() { w.away, w.permitted = false, 8 }) // so many batches of the spool, and no more
 	w.run()
 	w.until("a part is sent", func() bool { return w.permitted == 0 && w.spool.Stats().Records < int64(n) })
 	more := 0
@@ -320,7 +320,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 		}
 	}
 	if left := w.spool.Stats(); more < 10 || left.Records < int64(n/2) {
-		t.Errorf("%d messages were in the full spool, and %d more fit when a batch was sent: %+v", n, more, left)
+		t.Errorf("%d messages were in the full spool, and %d more fit when eight batches were sent: %+v", n, more, left)
 	}
 	w.set(func() { w.permitted = -1 })
 	w.until("all is sent", w.spool.Empty)
