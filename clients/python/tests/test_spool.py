@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from server import Server, ok, until
+from server import SILENT, Server, ok, until
 
 import oona_client.spool as spool_module
 from oona_client import Client, State
@@ -70,6 +70,52 @@ def test_order_is_kept_through_an_outage(tmp_path, sender):
     assert steps_of(server) == list(range(70))
     assert (counts.accepted, counts.spooled, counts.lost) == (70, 0, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def event(to, n):
+    return to.event("enc.0", n, State.DORMANT, State.GERMINATED)
+
+
+def test_frames_that_fail_do_not_keep_events_from_the_spool(tmp_path, sender):
+    url, _ = nowhere()
+    with client(url, tmp_path, sender, close_timeout=0.1) as oona:
+        send(oona, range(5))
+        assert event(oona, 1)
+        until(lambda: oona.stats().events.spooled == 1 and oona.stats().frames.spooled == 5)
+
+
+def test_what_waits_behind_a_request_without_an_answer_goes_to_the_spool(tmp_path, sender):
+    def script(n, request):
+        return SILENT if request.path == "/v1/frames" else ok(n, request)
+
+    with Server(script) as server, client(server.url, tmp_path, sender, timeout=60.0, close_timeout=0.1) as oona:
+        send(oona, range(5))
+        until(lambda: server.requests)
+        assert event(oona, 1)
+        until(lambda: oona.stats().events.spooled == 1)
+        assert {request.path for request in server.requests} == {"/v1/frames"}
+
+
+def test_what_comes_now_does_not_wait_for_what_an_earlier_client_has_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("oona_client.lane.MAX_FRAMES", 1)
+    url, port = nowhere()
+    with client(url, tmp_path, "thread", close_timeout=0.1) as oona:
+        send(oona, range(20))
+    gate = threading.Event()
+
+    def script(n, request):
+        assert gate.wait(20)
+        return ok(n, request)
+
+    with Server(script, port) as server, client(url, tmp_path, "thread", linger=0.0) as oona:
+        until(lambda: server.requests)  # the first of those 20
+        send(oona, [100])
+        assert event(oona, 1)
+        until(lambda: all(lane.waiting == 1 for lane in oona._link._inner.own))  # they have left the ring
+        gate.set()
+        until(lambda: oona.stats().recovered == 20)
+    kinds = [record.get("step") if "metrics" in record else "event" for record in server.accepted]
+    assert sorted(kinds[1:4], key=str) == [1, 100, "event"]
 
 
 def test_the_next_client_sends_what_was_left(tmp_path, sender):

@@ -150,6 +150,7 @@ class Lane:
         self.path = path
         self.flight: Flight | None = None
         self.not_before = 0.0
+        self.turn = 0  # of its last request, counted over all lanes
         self.forced = False
         self.failing = False
         self.spool = spool
@@ -204,7 +205,7 @@ class Lane:
 
     # The spool.
 
-    def store(self, after: float, *, now: bool = False) -> None:
+    def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> None:
         """Write what waits to the spool, if ingest does not take it, or if it must be now."""
         if self.spool is None:
             return
@@ -213,8 +214,11 @@ class Lane:
         if self.waiting == 0:
             return
         if not self.spooling:
-            slow = self.flight is not None and time.monotonic() - self.flight.started > after
-            if not (now or self.failing or slow or self._queue_bytes > self._limits[0] // 2):
+            at = time.monotonic()
+            slow = self.flight is not None and at - self.flight.started > after
+            # Other lanes are posted by the same thread, and one of them may have no answer.
+            kept = bool(self._queue) and at - self._first > linger + after
+            if not (now or self.failing or slow or kept or self._queue_bytes > self._limits[0] // 2):
                 return
         if self.flight is not None and self.flight.spool_end is None:
             # It is older than what is in the queue, so it comes first.

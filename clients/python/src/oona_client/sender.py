@@ -193,7 +193,7 @@ class Sender:
             self._gauge()
             self.ring.release(position)
             for lane in self.own:
-                lane.store(SPOOL_AFTER)
+                lane.store(SPOOL_AFTER, linger=self.config.linger)
             if self._home is not None:
                 self._adopt()
             self._gauge()
@@ -263,14 +263,18 @@ class Sender:
             self._settle(lane, answer, len(body))
 
     def _next(self) -> Lane | None:
-        """Wait for a lane that has something to send, and return it. The caller has the lock."""
+        """Wait for a lane that has something to send, and return it. The caller has the lock.
+
+        Those that are ready take turns, so that none waits for all that another one has.
+        """
         while not self._stopping:
             times = [(at, lane) for lane in self.lanes if (at := lane.ready_at(self.config.linger)) is not None]
-            at, lane = min(times, key=lambda pair: pair[0], default=(None, None))
             now = time.monotonic()
-            if at is not None and at <= now:
+            if ready := [lane for at, lane in times if at <= now]:
+                lane = min(ready, key=lambda lane: lane.turn)
+                lane.turn = max(lane.turn for lane in self.lanes) + 1
                 return lane
-            self._changed.wait(None if at is None else at - now)
+            self._changed.wait(min(at for at, _ in times) - now if times else None)
         return None
 
     def _settle(self, lane: Lane, answer: Answer, sent: int) -> None:
