@@ -384,3 +384,39 @@ def test_a_full_spool_gives_up_the_oldest_and_counts_them(tmp_path, sender):
     assert (counts.handed, counts.accepted, counts.lost) == (100, 100 - counts.dropped, 0)
     assert steps_of(server)[-1] == 99
     assert sorted(set(steps_of(server))) == steps_of(server)
+
+
+@pytest.mark.parametrize("call", ["_write", "_sync", "_sync_directory"])
+def test_a_disk_that_fails_does_not_keep_frames_from_an_ingest_that_answers(tmp_path, monkeypatch, call):
+    failed = threading.Event()
+
+    def fail(*arguments):
+        if call == "_write" and arguments[1].startswith(spool_module.MAGIC):
+            return intact(*arguments)
+        failed.set()
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    url, port = nowhere()
+    intact = getattr(spool_module, call)
+    oona = client(url, tmp_path, "thread")
+    monkeypatch.setattr(spool_module, call, fail)
+    send(oona, range(5))
+    assert failed.wait(20)
+    with Server(port=port) as server:
+        send(oona, range(5, 10))
+        until(lambda: oona.stats().frames.accepted == 10)
+        send(oona, range(10, 15))
+        files = list(tmp_path.glob("*/*.log"))
+        counts = oona.close().frames
+    assert files == []
+    assert steps_of(server) == list(range(15))
+    assert (counts.accepted, counts.lost, counts.spooled) == (15, 0, 0)
+
+
+def test_a_spool_of_32_kib_gives_up_the_oldest(tmp_path):
+    h, said = home(tmp_path, limit=32 << 10)
+    many = [record(step) for step in range(1000)]
+    assert len(h.frames.append(many)) == 1000
+    kept, _ = h.frames.read(1 << 20, 1000)
+    assert said == [] and kept == many[-len(kept):]
+    assert h.frames.lost() == 1000 - len(kept) and 20 << 10 < h.used <= h.limit

@@ -27,7 +27,7 @@ from oona_client.lane import Log
 
 MAGIC = b"oonaspl1"
 HEAD = 16
-LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 64 << 10
+LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 4 << 10
 HEADROOM = 64 << 20  # bytes of the disk that stay free
 MARKER = b"\xc3\x01"  # with which each record begins: Avro in single-object encoding
 _RECORD = struct.Struct("<II")
@@ -214,6 +214,7 @@ class Spool:
                 # A segment whose sync has failed is not synced again: the kernel may
                 # have dropped what it could not write.
                 self._broken = True
+                self._discard()
                 self._home.log("error", "spool-failed", f"the spool cannot be written: {failure}. What waits stays in memory.")
         return ends
 
@@ -232,6 +233,17 @@ class Spool:
         segment.append(records[:fitting])
         self._home.used += size
         return [segment.number << _OFFSET | end for end in segment.ends[before:]]
+
+    def _discard(self) -> None:
+        """Remove the last segment if nothing was written to it. Else each attempt would leave one, and the spool would not be empty."""
+        if not self._segments or self._segments[-1].ends:
+            return
+        segment = self._segments.pop()
+        self._home.used -= segment.size
+        try:
+            segment.remove()
+        except OSError:
+            pass  # what it may have is in memory, too, and is folded once
 
     def _begin(self) -> Segment:
         self._number += 1
