@@ -38,12 +38,14 @@ func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spo
 	return v, used, err
 }
 
-// noteUse says that a spool is in use, or that the directory is no spool.
+// noteUse says that a spool is in use, or that the directory is no spool. One of which everything
+// was sent has no files of records, and is a spool.
 func noteUse(w io.Writer, dir string, files int, used bool) {
-	switch {
-	case used:
+	if used {
 		fmt.Fprintf(w, "oona: a process uses %s, so what is shown may change\n", dir)
-	case files == 0:
+		return
+	}
+	if is, err := spool.IsSpool(dir); files == 0 && (err != nil || !is) {
 		fmt.Fprintf(w, "oona: %s has no files of a spool; is it the --spool-directory of an ingest?\n", dir)
 	}
 }

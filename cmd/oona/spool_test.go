@@ -220,6 +220,27 @@ func TestSpoolElsewhere(t *testing.T) {
 	}
 }
 
+// A spool of which everything was sent is a spool, and ls and cat do not doubt it. Of another
+// directory they do.
+func TestSpoolThatIsEmpty(t *testing.T) {
+	empty, other := t.TempDir(), t.TempDir()
+	s, err := spool.OpenQueues(empty, spool.Options{MaxBytes: 1 << 20, SegmentBytes: 1 << 16, RecordBytes: 1 << 10, Logger: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"ls", "cat"} {
+		if status, _, messages := run(t, "spool", command, empty); status != 0 || messages != "" {
+			t.Errorf("%s of an empty spool ends with status %d and says %s", command, status, messages)
+		}
+		if status, _, messages := run(t, "spool", command, other); status != 0 || !strings.Contains(messages, other) {
+			t.Errorf("%s of a directory that is no spool ends with status %d and says %q", command, status, messages)
+		}
+	}
+}
+
 // A drain of a directory that is no spool fails and leaves it as it is. Otherwise a wrong
 // directory would look like a spool that was sent.
 func TestSpoolDrainOfAnotherDirectory(t *testing.T) {
