@@ -188,7 +188,7 @@ func (s *side) partition(ctx context.Context, number int32, e bus.Extent, record
 		if s.records >= records || s.bytes >= bytes {
 			return errEnough
 		}
-		block := bus.Range{Partition: number, From: max(e.Start, end-size), End: end}
+		block := bus.Range{Partition: number, From: max(e.Start, end-min(size, int64(records-s.records))), End: end}
 		recent, records0, bytes0 := false, s.records, s.bytes
 		err := s.from.Read(ctx, s.topic, block, func(msg *message.Message) error {
 			s.records, s.bytes = s.records+1, s.bytes+len(msg.Payload)

@@ -3,6 +3,7 @@ package export
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -53,7 +54,7 @@ func writeAside(text *strings.Builder, s *runStatus) {
 		fmt.Fprintf(text, "No record of it was put aside since %s.\n", stamp(s.Since))
 	}
 	for _, g := range s.Aside {
-		fmt.Fprintf(text, "put aside, %s: %d records in %s, appended from %s to %s\n  %s\n", oneLine(g.Reason), g.Records, g.Topic, stamp(g.First), stamp(g.Last), g.Do)
+		fmt.Fprintf(text, "put aside, %s: %s in %s, appended from %s to %s\n  %s\n", oneLine(g.Reason), recordsOf(g.Records), g.Topic, stamp(g.First), stamp(g.Last), g.Do)
 		for _, e := range g.Examples {
 			fmt.Fprintf(text, "  offset %d:", e.Offset)
 			if e.Layer != "" {
@@ -72,8 +73,15 @@ func writeAside(text *strings.Builder, s *runStatus) {
 		fmt.Fprintf(text, "Not everything since %s was read: there may be more.\n", stamp(s.Since))
 	}
 	if s.UnknownRun > 0 {
-		fmt.Fprintf(text, "%d more records, whose run is not known, were put aside.\n", s.UnknownRun)
+		fmt.Fprintf(text, "%s whose run is not known: also put aside.\n", recordsOf(s.UnknownRun))
 	}
+}
+
+func recordsOf(n int) string {
+	if n == 1 {
+		return "1 record"
+	}
+	return strconv.Itoa(n) + " records"
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
