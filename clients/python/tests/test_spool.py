@@ -420,3 +420,15 @@ def test_a_spool_of_32_kib_gives_up_the_oldest(tmp_path):
     kept, _ = h.frames.read(1 << 20, 1000)
     assert said == [] and kept == many[-len(kept):]
     assert h.frames.lost() == 1000 - len(kept) and 20 << 10 < h.used <= h.limit
+
+
+def test_frames_are_given_up_before_events(tmp_path):
+    h, _ = home(tmp_path, limit=32 << 10)
+    events = [record(step) for step in range(1000)]  # what they are does not matter to the spool
+    while len(h.events._segments) < 3:
+        h.events.append([events[0]])
+    h.frames.append(events)
+    lost = h.frames.lost()
+    for _ in range(8192 // len(events[0])):
+        assert h.events.append([events[0]])
+    assert lost > 0 and h.frames.lost() > 0 and h.events.lost() == 0

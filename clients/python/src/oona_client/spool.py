@@ -375,7 +375,8 @@ class Home:
     def room(self, spool: Spool, size: int) -> None:
         """Raise Full if a record of the size has no room. By policy the oldest are given up."""
         while self.used + HEAD + 8 + size > self.limit:
-            if not (self._oldest and (spool.give_up() or self.frames.give_up())):
+            # Events are fewer and smaller, and a gap in them stays in the life of a seed.
+            if not (self._oldest and (self.frames.give_up() or spool.give_up())):
                 raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
         disk = os.statvfs(self.path)
         if disk.f_bavail * disk.f_frsize < HEADROOM + size:
