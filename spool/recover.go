@@ -101,6 +101,10 @@ func (s *Spool) examineOnce(seg *segment, limit uint64) error {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+	if torn := seg.size - scan.at; err == nil && limit == lastSegment && torn > 0 {
+		// Damage to the newest record would look the same, so somebody should be able to know.
+		s.opts.Logger.Warn("the newest file of the spool ends with a write that was not finished; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
+	}
 	return errors.Join(err, file.Close())
 }
 

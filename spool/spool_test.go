@@ -289,6 +289,29 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
+// Bytes behind the last record are logged, as damage to that record would look the same.
+func TestCutIsLogged(t *testing.T) {
+	whole := files(t, 20)
+	names := whole.segments()
+	last := names[len(names)-1]
+	data := whole.names[last].data
+	for cut, lines := range map[int]int{0: 0, 1: 1} {
+		var log bytes.Buffer
+		opts := options()
+		opts.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		s, err := spool.Open(whole.replace(last, data[:len(data)-cut]), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "file="+last+" bytes="); n != lines {
+			t.Errorf("cut by %d bytes: %d lines are logged, want %d: %s", cut, n, lines, &log)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A flipped bit costs at most the record that it is in. What is lost is counted, and kept
 // for people to look at.
 func TestFlipEveryByte(t *testing.T) {
