@@ -37,13 +37,18 @@ func defaultAudit() auditCommand { return auditCommand{Prefix: oona.DefaultPrefi
 
 // Validate is called by kong when flags, environment and file have been read.
 func (c *auditCommand) Validate() error {
+	now := time.Now()
 	for _, b := range []struct {
 		flag  string
 		bound bound
 	}{{"--from", c.From}, {"--until", c.Until}} {
-		if _, timed := b.bound.time(time.Now()); !timed && b.bound.text != "" {
+		if _, timed := b.bound.time(now); !timed && b.bound.text != "" {
 			return &oona.FieldError{Field: b.flag, Reason: fmt.Sprintf("is %s; give a time such as 2026-11-27T18:00:00Z, or a duration ago such as 2h, as it is compared with the times of events", b.bound.text)}
 		}
+	}
+	from, begins := c.From.time(now)
+	if until, ends := c.Until.time(now); begins && ends && from >= until {
+		return &oona.FieldError{Field: "--until", Reason: fmt.Sprintf("is %s, which is not after --from, %s", c.Until.text, c.From.text)}
 	}
 	if c.Seed != nil && *c.Seed < 0 {
 		return &oona.FieldError{Field: "--seed", Reason: fmt.Sprintf("is %d; seeds are numbered from 0", *c.Seed)}
@@ -84,11 +89,19 @@ func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	} else {
 		err = printSummary(to.out, found)
 	}
-	if err == nil && found.Flagged() {
-		err = errFlagged
+	switch {
+	case err != nil:
+		return err
+	case found.Flagged():
+		return errFlagged
+	case found.Events == 0 && c.selects():
+		return fmt.Errorf("%w: the topics of events have none of these; names are case-sensitive, and oona audit without flags prints all there are", errNothing)
 	}
-	return err
+	return nil
 }
+
+// selects reports whether only some seeds are asked for.
+func (c *auditCommand) selects() bool { return c.OfRun != "" || c.Layer != "" || c.Seed != nil }
 
 // printLife writes a life as lines for people. They have all that encodeLife writes.
 func printLife(w io.Writer, l *audit.Life) error {

@@ -64,9 +64,14 @@ func TestAudit(t *testing.T) {
 	if status, _, _ := audited("--json"); status != exitFailed {
 		t.Errorf("with --json: status %d", status)
 	}
-	for _, args := range [][]string{{"--from=offset:3"}, {"--until=beginning"}, {"--seed=-1"}} {
+	for _, args := range [][]string{{"--from=offset:3"}, {"--until=beginning"}, {"--seed=-1"}, {"--from=1h", "--until=2h"}} {
 		if status, _, _ := audited(args...); status != exitUsage {
 			t.Errorf("%q: status %d", args, status)
+		}
+	}
+	for _, args := range [][]string{{"--run=Digits"}, {"--layer=enc.1"}, {"--seed=3"}, {"--run=Digits", "--json"}} {
+		if status, _, messages := audited(args...); status != exitNothing || messages == "" {
+			t.Errorf("%q, of which there are no events: status %d, %s", args, status, messages)
 		}
 	}
 }

@@ -124,7 +124,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitIncomplete  = 3   // of oona replay: see errIncomplete
-	exitNothing     = 4   // of oona replay: see errNothing
+	exitNothing     = 4   // of oona replay and oona audit: see errNothing
 	exitInterrupted = 130 // as a shell says it of SIGINT
 )
 
