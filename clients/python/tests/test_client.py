@@ -50,6 +50,20 @@ def test_frames_and_events_arrive_in_order(sender):
     assert stats.events.accepted == 2
 
 
+@pytest.mark.parametrize("wrong", [
+    {"step": -1}, {"step": 1.5}, {"at": 1_790_000_001}, {"reason": "x" * 1025}, {"reason": "\ud800"}, {"evidence": {"a b": 1.0}},
+    {"evidence": {"loss": "low"}}, {"evidence": {f"e{i}": 1.0 for i in range(65)}}, {"blueprint_id": "a/b"}, {"actor": "a b"},
+])
+def test_an_event_that_ingest_would_refuse_takes_no_number(sender, wrong):
+    with Server() as server, client(server, sender, strict=False) as oona:
+        assert oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=1)
+        assert not oona.event("enc.0", 3, State.GERMINATED, State.TRAINING, **{"step": 2, **wrong})
+        assert oona.event("enc.0", 3, State.GERMINATED, State.TRAINING, step=2)
+        assert oona.flush()
+        assert [e["sequence"] for e in server.accepted] == [0, 1]
+        assert oona.stats().events.invalid == 1
+
+
 def test_close_sends_what_waits(sender):
     with Server() as server:
         oona = client(server, sender, linger=60.0)

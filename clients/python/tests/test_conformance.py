@@ -114,19 +114,17 @@ class Frames(unittest.TestCase):
                 self.assertEqual(wire.encode_event(**event_of(case["event"])).hex(), case["avro"])
 
     def test_events_that_are_refused(self) -> None:
-        """As for frames."""
+        """The client finds each fault itself. Ingest would refuse the event, and its number would be missing."""
         found = 0
         for case in read("events.json")["refused"]:
             if "event" not in case:
                 continue
             with self.subTest(case["name"]):
-                try:
-                    sent = wire.encode_event(**event_of(case["event"]))
-                except wire.InvalidFrame:
-                    found += 1
-                else:
-                    self.assertEqual(sent.hex(), case["avro"])
-        self.assertGreater(found, 2)
+                with self.assertRaises(wire.InvalidFrame) as raised:
+                    wire.encode_event(**event_of(case["event"]))
+                self.assertEqual(raised.exception.field, case["field"])
+                found += 1
+        self.assertGreater(found, 10)
 
     def test_every_state(self) -> None:
         ordinals = {state for case in read("frames.json")["frames"] for state in case["frame"]["states"]}

@@ -79,7 +79,7 @@ def test_an_event_is_what_fastavro_reads():
     event = {
         "run_id": "run", "layer_id": "enc.0", "seed_id": 3, "sequence": 2, "at": 1_700_000_000_000_001, "step": 9,
         "from_state": State.TRAINING, "to_state": State.GRAFTING, "reason": "it is good: ü", "evidence": {"loss": 0.25, "n": 3},
-        "mark": "ADOPTED", "producer_id": "me", "producer_epoch": 5, "trigger_position": -1,
+        "mark": "ADOPTED", "producer_id": "me", "producer_epoch": 5, "trigger_position": 7,
     }
     [read] = decode(encode_event(**event))
     assert read["at"].timestamp() * 1e6 == pytest.approx(event["at"], abs=1)

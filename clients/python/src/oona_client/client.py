@@ -212,8 +212,9 @@ class Client:
     ) -> bool:
         """Hand over a transition of a seed, and report whether it was taken.
 
-        The events of a seed are counted from 0 in the order of the calls; give a
-        sequence to go on with a run that another client began.
+        An event that ingest would refuse is not taken, and gets no number. The events of
+        a seed are counted from 0 in the order of the calls; give a sequence to go on
+        with a run that another client began.
         """
         try:
             if at is None:
@@ -229,11 +230,11 @@ class Client:
                         raise InvalidFrame("", "events are sent over HTTP only; give a client of its own the address of ingest")
                     if self._forked and sequence is None:
                         raise InvalidFrame("sequence", "is needed after a fork, as the parent counts the events, too")
-                    key = (layer, int(seed_id))
-                    number = self._sequences.get(key, 0) if sequence is None else sequence
+                    key = (layer, wire.whole("seed_id", seed_id))
+                    number = self._sequences.get(key, 0) if sequence is None else wire.whole("sequence", sequence)
                     record = wire.encode_event(
-                        run_id=self.run, layer_id=layer, seed_id=key[1], sequence=number, at=at, step=int(step),
-                        from_state=int(from_state), to_state=int(to_state), reason=reason, evidence=evidence,
+                        run_id=self.run, layer_id=layer, seed_id=key[1], sequence=number, at=at, step=step,
+                        from_state=from_state, to_state=to_state, reason=reason, evidence=evidence,
                         blueprint_id=blueprint_id, actor=actor, timeline=self.timeline,
                         producer_id=self.producer, producer_epoch=self.epoch,
                     )

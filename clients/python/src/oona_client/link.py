@@ -52,10 +52,12 @@ class Link:
             self._start_thread()
 
     def _spawn(self) -> None:
+        # What it writes to standard error goes to the log with the rest. If it had that of this
+        # process, whoever reads it from a pipe would wait for the sender's end, too.
         config = dataclasses.replace(self.config, parent=os.getpid())
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parent)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(self.ring.fd,), bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(self.ring.fd,), bufsize=0,
         )
         assert child.stdin is not None and child.stdout is not None
         self._child, self.pid = child, child.pid

@@ -8,6 +8,7 @@ the seed ids, is encoded once.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from operator import index
@@ -25,12 +26,15 @@ EVENT_HEADER = bytes.fromhex("c30130200c0808e9cbc4")
 
 MAX_SEEDS = 65_536
 MAX_METRICS = 64
+MAX_REASON = 1024  # bytes
+MAX_EVIDENCE = 64
 
 Column = np.ndarray[Any, np.dtype[np.float32]]
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MARKS = ("NORMAL", "ADOPTED", "REWOUND")
 _END = b"\0"
+_EARLIEST, _LATEST = 946_684_800_000_000, 7_258_118_400_000_000  # the beginnings of 2000 and of 2200, in microseconds
 ORDINALS = bytes(range(11))
 
 
@@ -275,25 +279,71 @@ def encode_event(
     producer_id: str = "",
     producer_epoch: int = 0,
 ) -> bytes:
-    """Encode an event. The names are those of the schema, seed_event.v2.avsc."""
-    if not 0 <= seed_id < 2**31:
-        raise InvalidFrame("seed_id", f"{seed_id} is negative or above 2147483647")
-    for field, state in (("from_state", from_state), ("to_state", to_state)):
-        if not 0 <= state <= 10:
-            raise InvalidFrame(field, f"{state} is not an ordinal from 0 to 10")
+    """Encode an event. The names are those of the schema, seed_event.v2.avsc.
+
+    Raises InvalidFrame for what ingest would refuse. The rules are those of
+    SeedEvent.Validate in event.go; the conformance files have a case for each.
+    """
     if mark not in _MARKS:
         raise InvalidFrame("mark", f"{mark!r} is none of {', '.join(_MARKS)}")
     parts = [
         EVENT_HEADER, text(identifier("run_id", run_id)), text(identifier("layer_id", layer_id)),
-        long(seed_id), long(sequence), long(at), long(step), long(from_state), long(to_state), text(reason),
-    ]
-    if evidence:
-        parts.append(long(len(evidence)))
-        for name, value in evidence.items():
-            parts += (text(name), np.float64(value).astype("<f8").tobytes())
-    parts += [
-        _END, text(command_id), text(actor), text(node), long(session), long(epoch), long(journal_index),
-        text(blueprint_id), long(_MARKS.index(mark)), long(trigger_position), long(trigger_index),
-        long(incarnation), text(timeline), text(producer_id), long(producer_epoch),
+        _number("seed_id", seed_id, below=2**31), _number("sequence", sequence), _time("at", at), _number("step", step),
+        _number("from_state", from_state, below=len(State)), _number("to_state", to_state, below=len(State)), _reason(reason),
+        *_evidence(evidence or {}),
+        *(text(identifier(field, s, empty=True)) for field, s in (("command_id", command_id), ("actor", actor), ("node", node))),
+        _number("session", session), _number("epoch", epoch), _number("journal_index", journal_index),
+        text(identifier("blueprint_id", blueprint_id, empty=True)), long(_MARKS.index(mark)),
+        _number("trigger_position", trigger_position), _number("trigger_index", trigger_index, below=2**31),
+        _number("incarnation", incarnation), text(identifier("timeline", timeline, empty=True)),
+        text(identifier("producer_id", producer_id, empty=True)), _number("producer_epoch", producer_epoch),
     ]
     return b"".join(parts)
+
+
+def whole(field: str, n: Any) -> int:
+    """Return n as an int, if it is an integer of any type."""
+    try:
+        return index(n)
+    except TypeError:
+        raise InvalidFrame(field, f"{n!r} is not an integer") from None
+
+
+def _number(field: str, n: Any, *, below: int = 2**63) -> bytes:
+    n = whole(field, n)
+    if not 0 <= n < below:
+        raise InvalidFrame(field, f"{n} is not from 0 to {below - 1}")
+    return zigzag(n)
+
+
+def _time(field: str, n: Any) -> bytes:
+    n = whole(field, n)
+    if not _EARLIEST <= n < _LATEST:
+        raise InvalidFrame(field, f"{n} is not a time from 2000 to 2199 in microseconds since the Unix epoch")
+    return zigzag(n)
+
+
+def _reason(reason: Any) -> bytes:
+    if not isinstance(reason, str):
+        raise InvalidFrame("reason", f"{reason!r} is not a string")
+    try:
+        encoded = text(reason)
+    except UnicodeEncodeError as failure:
+        raise InvalidFrame("reason", f"is not Unicode text: {failure.reason}") from None
+    if (size := len(reason.encode())) > MAX_REASON:
+        raise InvalidFrame("reason", f"has {size} bytes in UTF-8; at most {MAX_REASON} are allowed")
+    return encoded
+
+
+def _evidence(evidence: Mapping[str, Any]) -> list[bytes]:
+    if not isinstance(evidence, Mapping):
+        raise InvalidFrame("evidence", f"{type(evidence).__name__} is not a mapping of names to numbers")
+    if len(evidence) > MAX_EVIDENCE:
+        raise InvalidFrame("evidence", f"has {len(evidence)} entries; at most {MAX_EVIDENCE} are allowed")
+    parts = [long(len(evidence))] if evidence else []
+    for name, value in evidence.items():
+        try:
+            parts += (text(identifier("evidence", name)), struct.pack("<d", value))
+        except (struct.error, TypeError, OverflowError, RuntimeError):  # an array of several values, for example
+            raise InvalidFrame("evidence", f"the value of {name} is not a number that a float holds") from None
+    return [*parts, _END]
