@@ -95,6 +95,16 @@ test-client: ## the tests of the Python client, some of them with a real ingest
 		echo "SKIPPED: the tests of clients/python ($${why##*$$'\n'}). \`make python\` installs what they need." >&2; \
 	fi
 
+# Debian's PyTorch, as the wheel is many times as large.
+.PHONY: test-torch
+test-torch: ## the Python client's tests that need a real PyTorch or Lightning; installs both, on Debian, as root
+	/usr/bin/python3 -c 'import torch, venv, ensurepip' || { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-torch python3-venv; }
+	/usr/bin/python3 -m venv --system-site-packages .cache/torch
+	.cache/torch/bin/python -m pip install --quiet --requirement=clients/python/tests/torch.txt
+	.cache/torch/bin/python -m pytest -q -rs -p no:cacheprovider -c clients/python/pyproject.toml \
+		clients/python/tests/test_{modules,device,lightning}.py | tee .cache/test-torch
+	@! grep SKIPPED .cache/test-torch
+
 .PHONY: pictures
 pictures: ## docs/images/run-*.svg again, from the recorded run, by examples/analysis (make python)
 	rm -rf .cache/pictures
