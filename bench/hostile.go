@@ -52,18 +52,13 @@ func (b *bench) hostile(ctx context.Context, w *wire) error {
 	if !slices.Contains(b.cfg.Only, "hostile") {
 		return nil
 	}
-	return w.measureHostile(ctx, b.cfg.Hostile, b.all)
+	return w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) error {
+		return w.measureHostile(ctx, topics, b.cfg.Hostile, b.all)
+	})
 }
 
 // measureHostile measures the producers with and without each hostile client.
-func (w *wire) measureHostile(ctx context.Context, only []string, into *figures) (err error) {
-	topics, err := w.topics(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.forget(topics)) }()
-	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
-	defer cancel()
+func (w *wire) measureHostile(ctx context.Context, topics oona.Topics, only []string, into *figures) (err error) {
 	dir, err := os.MkdirTemp("", "oona-bench-")
 	if err != nil {
 		return fmt.Errorf("make a directory for the access file: %w", err)

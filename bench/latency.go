@@ -67,15 +67,8 @@ const ingestFlag = "--ingest-to"
 
 func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) error {
 	return w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) error {
-		server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics)
+		times, err := w.flyThroughIngest(ctx, v, topics.SeedMetrics)
 		if err != nil {
-			return err
-		}
-		// The frames of other measurements make the heap large, and marking it would
-		// affect this measurement.
-		runtime.GC()
-		times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
-		if err = errors.Join(err, server.end()); err != nil {
 			return err
 		}
 		var delays, lates []time.Duration
@@ -88,6 +81,19 @@ func (w *wire) measureLatency(ctx context.Context, v volley, into *figures) erro
 		into.take(w.named(v.late), percentile(lates, 99))
 		return nil
 	})
+}
+
+// flyThroughIngest sends a volley to an ingest in another process, which gets more flags.
+func (w *wire) flyThroughIngest(ctx context.Context, v volley, topic string, flags ...string) (*times, error) {
+	server, err := w.begin(ctx, ingestFlag, topic, flags...)
+	if err != nil {
+		return nil, err
+	}
+	// The frames of other measurements make the heap large, and marking it would
+	// affect this measurement.
+	runtime.GC()
+	times, err := w.fly(ctx, v, topic, server.said)
+	return times, errors.Join(err, server.end())
 }
 
 // percentile returns a percentile in milliseconds.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -192,13 +191,8 @@ func (w *wire) volleyBeside(ctx context.Context, v volley, requests int) (tail, 
 		if err = errors.Join(err, s.Close()); err != nil {
 			return err
 		}
-		server, err := w.begin(ctx, ingestFlag, topics.SeedMetrics, "--ingest-spool", dir)
+		times, err := w.flyThroughIngest(ctx, v, topics.SeedMetrics, "--ingest-spool", dir)
 		if err != nil {
-			return err
-		}
-		runtime.GC()
-		times, err := w.fly(ctx, v, topics.SeedMetrics, server.said)
-		if err = errors.Join(err, server.end()); err != nil {
 			return err
 		}
 		var delays []time.Duration
