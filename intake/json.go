@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/morphogenetic/oona"
@@ -187,7 +188,42 @@ func (r *jsonReader) text() ([]byte, error) {
 	if err := json.Unmarshal(r.data[start:r.at], &s); err != nil {
 		return nil, &oona.FieldError{Reason: fmt.Sprintf("is not a JSON string: %v", err)}
 	}
+	if half := halfSurrogate(r.data[start:r.at]); half != "" {
+		return nil, &oona.FieldError{Reason: fmt.Sprintf("has %s without its other half, so it is not text; send UTF-8 as it is, or escape such a character by both halves", half)}
+	}
 	return []byte(s), nil
+}
+
+// halfSurrogate returns the first escape in a JSON string that is half of a surrogate pair
+// without the other half, or "". JSON allows it, but UTF-8 has no such character, and Go's
+// decoder replaces it without saying so.
+func halfSurrogate(quoted []byte) string {
+	for at := 0; at < len(quoted); at++ {
+		if quoted[at] != '\\' {
+			continue
+		}
+		if quoted[at+1] != 'u' {
+			at++
+			continue
+		}
+		escape := quoted[at : at+6]
+		first := codeUnit(escape)
+		at += 5
+		if !utf16.IsSurrogate(first) {
+			continue
+		}
+		if rest := quoted[at+1:]; len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' || utf16.DecodeRune(first, codeUnit(rest[:6])) == utf8.RuneError {
+			return string(escape)
+		}
+		at += 6
+	}
+	return ""
+}
+
+// codeUnit returns the UTF-16 code unit of an escape such as \u00e9.
+func codeUnit(escape []byte) rune {
+	n, _ := strconv.ParseUint(string(escape[2:]), 16, 16) // json.Valid has looked at the digits
+	return rune(n)
 }
 
 // number reads the characters of a number.

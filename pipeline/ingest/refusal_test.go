@@ -187,6 +187,7 @@ func TestBadJSON(t *testing.T) {
 		"a form":                  {"run_id=digits", 400, intake.ReasonUndecodable, noFrame, ""},
 		"NUL":                     {replace("digits", `dig\u0000its`), 400, intake.ReasonInvalid, 0, "run_id"},
 		"half a surrogate":        {replace("digits", `dig\ud800its`), 400, intake.ReasonInvalid, 0, "run_id"},
+		"half in a claim":         {tensors(`{"name":"w","seed_id":1,"dtype":"uint8","shape":[1],"data":{"bucket":"b","key":"k\udc00","size":1,"sha256":"` + strings.Repeat("0", 64) + `"}}`), 400, intake.ReasonInvalid, 0, "tensors[0].data.key"},
 		"a million arrays":        {strings.Repeat("[", 1_000_000), 400, intake.ReasonUndecodable, noFrame, ""},
 		"deep in a field":         {replace("[0,1,2,3]", strings.Repeat("[", 5000)+strings.Repeat("]", 5000)), 400, intake.ReasonInvalid, 0, "seed_ids[0]"},
 		"deep in what is unknown": {replace(`"step":7`, `"x":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000)), 400, intake.ReasonInvalid, 0, "x"},
