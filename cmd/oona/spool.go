@@ -126,5 +126,9 @@ func amounts(frames, events int64) string {
 	return plural(frames, "frame") + ", " + plural(events, "event")
 }
 
-// errIncompleteSpool is returned if something of a spool was not sent.
-var errIncompleteSpool = errors.New("a part of the spool was not sent")
+var (
+	// errIncompleteSpool is returned if something of a spool was not sent.
+	errIncompleteSpool = errors.New("a part of the spool was not sent")
+	// errIncompleteDryRun is returned if a drain could not send something of a spool.
+	errIncompleteDryRun = errors.New("a drain would not send a part of the spool; this was a dry run, and nothing was sent")
+)

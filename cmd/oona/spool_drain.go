@@ -29,7 +29,7 @@ type spoolDrain struct {
 	Directory       string           `arg:"" name:"directory" type:"path" help:"Directory of the spool. Its file system must be writable, as what was sent is removed."`
 	Rate            units.Base2Bytes `env:"-" placeholder:"SIZE" help:"Send at most this many bytes per second, so that frames of running ingests are not delayed; 0: no limit."`
 	MaxMessageBytes int              `env:"-" placeholder:"BYTES" help:"Maximum size of a batch of records. Give the value of ingest."`
-	DryRun          bool             `env:"-" help:"Only say what would be sent, and which topics cannot be used. Nothing is written, and the spool may be in use."`
+	DryRun          bool             `env:"-" help:"Only say what would be sent, and which topics cannot be used. Nothing is written, and the spool may be in use. The exit status is that of the drain, as far as it can be known."`
 	Yes             bool             `env:"-" help:"Do not ask for confirmation."`
 	JSON            bool             `name:"json" env:"-" help:"Print the report as JSON."`
 }
@@ -158,7 +158,7 @@ func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to 
 	}
 }
 
-// dryRun says what would be sent.
+// dryRun says what would be sent. It returns an error if a drain would, as far as that is known.
 func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger) error {
 	before, err := d.look(ctx)
 	if err != nil {
@@ -175,7 +175,7 @@ func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger
 		return err
 	}
 	report := drainReport{DryRun: true, Stale: listing.stale, Report: drain.Report{
-		Requests: listing.Requests, Topics: listing.messages(), Bytes: listing.all.bytes, Lost: listing.Lost, Unusable: make(map[string]int64),
+		Requests: listing.Requests, Topics: listing.messages(), Bytes: listing.all.bytes, Aside: listing.Unknown, Lost: listing.Lost, Unusable: make(map[string]int64),
 	}}
 	for topic := range unusable {
 		report.Unusable[topic] = listing.topics[topic]
@@ -185,8 +185,8 @@ func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger
 	if d.JSON {
 		err = writeJSON(to.out, report)
 	}
-	if err == nil && len(unusable) > 0 {
-		err = errIncompleteSpool
+	if err == nil && report.incomplete() {
+		err = errIncompleteDryRun
 	}
 	return err
 }
@@ -311,8 +311,11 @@ func (d *spoolDrain) print(to streams, r *drainReport) error {
 			fmt.Fprintf(to.out, "  %s lost by damage\n", plural(r.Lost, "request"))
 		}
 	}
-	if r.Aside+r.Lost > 0 || len(r.Unusable) > 0 {
+	if r.incomplete() {
 		return errIncompleteSpool
 	}
 	return nil
 }
+
+// incomplete reports whether something of the spool is not on the bus after the drain.
+func (r *drainReport) incomplete() bool { return r.Aside+r.Lost > 0 || len(r.Unusable) > 0 }

@@ -308,7 +308,10 @@ func TestSpoolDrain(t *testing.T) {
 	if text := drain(exitFailed, "--yes"); !strings.Contains(text, spool.ErrLocked.Error()) {
 		t.Errorf("a drain of a spool that a process uses does not say so: %s", text)
 	}
-	drain(exitFailed, "--dry-run") // there is no topic
+	// There is no topic. Nothing was sent, nor could be, and that is what it says.
+	if text := drain(exitFailed, "--dry-run"); !strings.Contains(text, errIncompleteDryRun.Error()) || strings.Contains(text, errIncompleteSpool.Error()) {
+		t.Errorf("a dry run without a topic says: %s", text)
+	}
 	if _, err := b.Apply(t.Context(), append(topics.Specs(2), topics.EventSpecs(2)...)); err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +331,9 @@ func TestSpoolDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := contents(t, dir)
-	drain(0, "--dry-run")
+	if text := drain(exitFailed, "--dry-run", "--json"); !strings.Contains(text, `"set_aside": 1,`) { // what is no request; the drain ends with the same status
+		t.Errorf("a dry run does not say that a record would be set aside: %s", text)
+	}
 	drain(exitFailed) // nobody confirms
 	if after := contents(t, dir); !mapsEqual(before, after) {
 		t.Error("a drain that sends nothing has changed the directory")
