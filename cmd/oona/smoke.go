@@ -225,10 +225,17 @@ func again(ctx context.Context, try func(context.Context) error) error {
 type statusError struct {
 	status int
 	answer string
+	remedy string // what to do; empty: the answer says it
 }
 
 func (e statusError) Error() string {
-	return strings.TrimSpace(fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.answer))
+	text := fmt.Sprintf("%d %s", e.status, http.StatusText(e.status))
+	for _, more := range []string{e.answer, e.remedy} {
+		if more != "" {
+			text += ": " + more
+		}
+	}
+	return text
 }
 
 // passing reports whether the same request may succeed later.
@@ -257,7 +264,27 @@ func (s *smokeCommand) post(ctx context.Context, client *http.Client, body []byt
 
 func refused(response *http.Response) error {
 	answer, _ := io.ReadAll(io.LimitReader(response.Body, refusalBytes)) // what is there says enough
-	return statusError{response.StatusCode, strings.TrimSpace(string(answer))}
+	return statusError{response.StatusCode, printable(strings.TrimSpace(string(answer))), remedyOf(response)}
+}
+
+// What to do if a worker does not know who asks, or does not allow it.
+const (
+	giveToken  = "the port answers only those whom it knows; give a token in a file with --token-file, or a certificate with --tls-cert-file"
+	otherToken = "the token of --token-file is not one that the port knows; ask the operator for another"
+	mayNot     = "what a client may do is in the access file of the worker; give the --token-file of one that may do this"
+)
+
+// remedyOf returns what to do about an answer that is about who asks, or "".
+func remedyOf(response *http.Response) string {
+	switch {
+	case response.StatusCode == http.StatusForbidden:
+		return mayNot
+	case response.StatusCode != http.StatusUnauthorized:
+		return ""
+	case response.Request.Header.Get("Authorization") != "":
+		return otherToken
+	}
+	return giveToken
 }
 
 // read returns the mean of the run's first window from the exporter's metrics.

@@ -70,7 +70,7 @@ func TestSmoke(t *testing.T) {
 		{"ingest refuses", &playedInstallation{mean: smokeMean, refuse: http.StatusBadRequest}, 1, "400"},
 		{"no rollup comes", &playedInstallation{}, 1, errNoRollup.Error()},
 		{"another mean", &playedInstallation{mean: 3}, 1, "mean of 3"},
-		{"no token", &playedInstallation{mean: smokeMean, token: "secret"}, 1, "401"},
+		{"no token", &playedInstallation{mean: smokeMean, token: "secret"}, 1, giveToken},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -105,6 +105,12 @@ func TestSmokeWithTLSAndToken(t *testing.T) {
 	at := []string{"smoke", "--ingest", server.URL, "--exporter", server.URL, "--token-file", token}
 	if status, _, messages := run(t, append(at, "--timeout=1m", "--tls-ca-file", authority)...); status != 0 {
 		t.Errorf("status %d, %q", status, messages)
+	}
+	if err := os.WriteFile(token, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, messages := run(t, append(at, "--timeout=1m", "--tls-ca-file", authority)...); status != 1 || !strings.Contains(messages, otherToken) {
+		t.Errorf("with another token: status %d, %q", status, messages)
 	}
 	if status, _, messages := run(t, append(at, "--timeout=3s")...); status != 1 || !strings.Contains(messages, "certificate") {
 		t.Errorf("without the authority: status %d, %q", status, messages)

@@ -116,13 +116,13 @@ func statusRefused(response *http.Response) error {
 		Runs   []oona.RunID
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, mostStatus)).Decode(&why); err != nil {
-		return statusError{response.StatusCode, ""}
+		return statusError{status: response.StatusCode, remedy: remedyOf(response)}
 	}
 	says := printable(why.Detail)
 	if len(why.Runs) > 0 {
 		says += "; it knows " + listed(why.Runs)
 	}
-	err := error(statusError{response.StatusCode, says})
+	err := error(statusError{response.StatusCode, says, remedyOf(response)})
 	if response.StatusCode == http.StatusNotFound {
 		err = fmt.Errorf("%w: %w", errUnknownRun, err)
 	}

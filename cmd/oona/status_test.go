@@ -30,6 +30,9 @@ func answering(t *testing.T, busy *atomic.Int32) *httptest.Server {
 			w.WriteHeader(http.StatusUnauthorized)
 		case busy.Add(-1) >= 0:
 			refuse(http.StatusTooManyRequests, "")
+		case r.URL.Query().Get("run") == "forbidden":
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, "the identity x does not have the role\x1b[2J")
 		case r.URL.Query().Get("run") == "page":
 			w.Header().Set("Content-Type", "text/html")
 			fmt.Fprintln(w, "<html>")
@@ -53,9 +56,11 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	var busy atomic.Int32
 	server := answering(t, &busy)
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
-		t.Fatal(err)
+	token, other := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "other")
+	for file, text := range map[string]string{token: "secret\n", other: "old\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ask := func(args ...string) (int, string, string) {
 		return run(t, append([]string{"status", "--exporter", server.URL + "/", "--timeout=1m"}, args...)...)
@@ -75,7 +80,9 @@ func TestStatus(t *testing.T) {
 		says string
 	}{
 		"an unknown run":  {append(known, "other"), errUnknownRun.Error()},
-		"no token":        {[]string{"mine"}, "401"},
+		"no token":        {[]string{"mine"}, giveToken},
+		"another token":   {[]string{"mine", "--token-file", other}, otherToken},
+		"not permitted":   {append(known, "forbidden"), mayNot},
 		"another program": {append(known, "page"), errNoStatus.Error()},
 	} {
 		status, out, messages := ask(c.args...)

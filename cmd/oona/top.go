@@ -100,7 +100,7 @@ func (c *topCommand) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	source := &top.Source{
 		Rollups: reader,
-		Poller:  &top.Poller{Bus: b, Topics: topics, Group: c.Group, Workers: &top.Workers{Client: client, URLs: c.Worker}},
+		Poller:  &top.Poller{Bus: b, Topics: topics, Group: c.Group, Workers: &top.Workers{Client: client, URLs: c.Worker, Refused: refused}},
 		Board: watch.BoardOptions{
 			Run: c.OfRun, Metrics: watch.DefaultMetrics(), Rule: known.Rule, Stay: max(c.Lookback, layersStay), Ended: layersStay, Logger: logger,
 		},

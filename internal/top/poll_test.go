@@ -231,7 +231,8 @@ func TestWorkers(t *testing.T) {
 	defer ingest.Close()
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("oona_bus_up 1\n")) }))
 	defer other.Close()
-	w := &Workers{Client: ingest.Client(), URLs: []string{ingest.URL + "/", other.URL}}
+	refused := func(r *http.Response) error { return fmt.Errorf("%s: what to do", r.Status) }
+	w := &Workers{Client: ingest.Client(), URLs: []string{ingest.URL + "/", other.URL}, Refused: refused}
 	now := time.Now()
 	seen := []Ingest{{Name: "ingest-a", Seen: now, PerSecond: to(7.0)}, {Name: "ingest-b", Seen: now}}
 	got := w.add(t.Context(), append([]Ingest{}, seen...), now)
@@ -245,7 +246,7 @@ func TestWorkers(t *testing.T) {
 	}
 	status = http.StatusUnauthorized
 	got = w.add(t.Context(), append([]Ingest{}, seen...), now.Add(4*time.Second))
-	if got[0].Name != "ingest-a" || !strings.Contains(got[0].Fault, "401") {
+	if got[0].Name != "ingest-a" || !strings.Contains(got[0].Fault, "401 Unauthorized: what to do") {
 		t.Errorf("with a status of 401: %+v", got[0])
 	}
 }

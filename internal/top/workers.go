@@ -19,6 +19,8 @@ import (
 type Workers struct {
 	Client *http.Client
 	URLs   []string // of their admin ports
+	// Refused returns the error for an answer other than 200.
+	Refused func(*http.Response) error
 
 	last map[string]counters // by URL
 }
@@ -93,7 +95,7 @@ func (w *Workers) ask(ctx context.Context, url string, now time.Time) (c counter
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return c, fmt.Errorf("%s answers %s", url, response.Status)
+		return c, fmt.Errorf("%s answers %w", url, w.Refused(response))
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(io.LimitReader(response.Body, askBytes))
