@@ -114,7 +114,7 @@ func (w *wire) withAndWithout(ctx context.Context, a attack, others *crowd, addr
 	}
 	into.take(w.named(quietMiddle), quiet.usual(50))
 	into.take(w.named(quietTail), quiet.usual(99))
-	attacker, err := beginNice(ctx, attackFlag, a.name, "--attack-at", address, "--attack-token", token)
+	attacker, err := beginIdle(ctx, attackFlag, a.name, "--attack-at", address, "--attack-token", token)
 	if err != nil {
 		return err
 	}

@@ -32,14 +32,14 @@ func (w *wire) begin(ctx context.Context, flag, topic string, more ...string) (*
 	return start(exec.CommandContext(ctx, self, args...))
 }
 
-// beginNice starts a process that gets processor time only if nothing else wants it, and
+// beginIdle starts a process that gets processor time only if nothing else wants it, and
 // waits until it is ready.
-func beginNice(ctx context.Context, args ...string) (*process, error) {
+func beginIdle(ctx context.Context, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	return start(exec.CommandContext(ctx, "nice", append([]string{"-n", "39", self}, args...)...))
+	return start(exec.CommandContext(ctx, "chrt", append([]string{"--idle", "0", self}, args...)...))
 }
 
 // start starts a process, and waits until it is ready.

@@ -254,7 +254,7 @@ func TestConflictsNeedAnIdentity(t *testing.T) {
 		sent   int
 	}{
 		"as it is":          {deadletters.Repair{}, 0},
-		"with other values": {deadletters.Repair{Filter: "sed s/3.25/3.5/"}, 0},
+		"with other values": {deadletters.Repair{Filter: `sed 's/3\.25/3.5/'`}, 0},
 		"another epoch":     {deadletters.Repair{Epoch: 42}, 1},
 		"another sequence":  {deadletters.Repair{Filter: `sed 's/"sequence":0/"sequence":9/'`}, 1},
 		"another time":      {deadletters.Repair{Shift: time.Hour}, 1},

@@ -426,8 +426,8 @@ func TestRepairs(t *testing.T) {
 	}{
 		"epoch":            {deadletters.Repair{Epoch: 42}, func(f *oona.Frame) { f.Epoch = 42 }},
 		"time":             {deadletters.Repair{Shift: -time.Hour}, func(f *oona.Frame) { f.ObservedAt -= 3_600_000_000 }},
-		"filter":           {deadletters.Repair{Filter: `sed s/enc.0/enc.9/`}, func(f *oona.Frame) { f.Layer = "enc.9" }},
-		"all of them":      {deadletters.Repair{Epoch: 42, Shift: time.Second, Filter: `sed s/enc.0/enc.9/`}, func(f *oona.Frame) { f.Epoch, f.Layer = 42, "enc.9"; f.ObservedAt += 1_000_000 }},
+		"filter":           {deadletters.Repair{Filter: `sed 's/enc\.0/enc.9/'`}, func(f *oona.Frame) { f.Layer = "enc.9" }},
+		"all of them":      {deadletters.Repair{Epoch: 42, Shift: time.Second, Filter: `sed 's/enc\.0/enc.9/'`}, func(f *oona.Frame) { f.Epoch, f.Layer = 42, "enc.9"; f.ObservedAt += 1_000_000 }},
 		"an idle filter":   {deadletters.Repair{Filter: "cat"}, func(*oona.Frame) {}},
 		"a filter to skip": {deadletters.Repair{Filter: "grep nothing || true"}, nil},
 	} {

@@ -120,7 +120,10 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 			client.RefreshMetadata(topic) //nolint:errcheck // if this fails, the next attempt fails, too
 		}
 		if time.Since(began) > cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
-			return nil, errors.Join(err, ctx.Err())
+			if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
+				err = errors.Join(err, ended)
+			}
+			return nil, err
 		}
 	}
 }

@@ -35,7 +35,7 @@ func TestContent(t *testing.T) {
 	python := requireNumPy(t)
 	brokers(t, func(t *testing.T, addresses []string) {
 		cfg := testConfig(addresses)
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 		defer cancel()
 		s := startLoaded(t, ctx, cfg, io.Discard)
 		if _, err := s.play(ctx, cfg, watch.Screen{Out: io.Discard}); err != nil {

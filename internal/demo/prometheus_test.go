@@ -32,7 +32,7 @@ import (
 const (
 	sendEvery   = 100 * time.Millisecond
 	sendSeeds   = 50
-	silentAfter = 5 * time.Second
+	silentAfter = 10 * time.Second
 	rateOver    = "[8s]"
 )
 
@@ -95,10 +95,10 @@ func TestPrometheus(t *testing.T) {
 		checkQuantiles(t, ctx, p, last.at, `kasmina_layer_health{layer="leaving",metric="gradient_norm",`+a+`}`, leaving.samples)
 	})
 	t.Run("documented queries", func(t *testing.T) { checkDocumentedQueries(t, ctx, p, defaults, now) })
-	t.Run("silence", func(t *testing.T) { // to a scrape or two
+	t.Run("silence", func(t *testing.T) { // a busy machine misses some of the last scrapes
 		shown := last.at.Sub(time.UnixMilli(int64(1000 * last.value)))
 		t.Logf("last shown %s after the last window's end", shown)
-		if shown > silentAfter || shown < silentAfter-3*time.Second {
+		if shown > silentAfter || shown < silentAfter/2 {
 			t.Errorf("the layer was last shown %s after its last window, want up to %s", shown, silentAfter)
 		}
 	})

@@ -29,21 +29,22 @@ var errRollups = errors.New("the reader of rollups has stopped")
 // returns. If take returns ErrEnough, Follow returns nil.
 func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
+	var polling sync.WaitGroup
+	defer polling.Wait()
+	defer cancel()
 	health, err := s.Rollups.Subscribe(ctx, s.Poller.Topics.LayerHealth)
-	if err != nil {
-		cancel()
-		return err
+	var performance <-chan *message.Message
+	if err == nil {
+		performance, err = s.Rollups.Subscribe(ctx, s.Poller.Topics.LayerPerformance)
 	}
-	performance, err := s.Rollups.Subscribe(ctx, s.Poller.Topics.LayerPerformance)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
-		cancel()
 		return err
 	}
 	polls := make(chan Snapshot)
-	var polling sync.WaitGroup
 	polling.Go(func() { s.poll(ctx, polls) })
-	defer polling.Wait()
-	defer cancel()
 	board := watch.NewBoard(s.Board, time.Now())
 	for taken := 0; ; {
 		var msg *message.Message

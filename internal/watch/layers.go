@@ -52,10 +52,13 @@ const (
 // window of a layer's health is a line.
 func FollowLayers(ctx context.Context, subscriber message.Subscriber, o LayersOptions, screen Screen) error {
 	health, err := subscriber.Subscribe(ctx, o.Topics.LayerHealth)
-	if err != nil {
-		return err
+	var performance <-chan *message.Message
+	if err == nil {
+		performance, err = subscriber.Subscribe(ctx, o.Topics.LayerPerformance)
 	}
-	performance, err := subscriber.Subscribe(ctx, o.Topics.LayerPerformance)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,9 @@ type Options struct {
 // returns nil.
 func Follow(ctx context.Context, subscriber message.Subscriber, o Options, out io.Writer) error {
 	messages, err := subscriber.Subscribe(ctx, o.Address.Topic)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
