@@ -10,6 +10,7 @@ import pytest
 from server import RESET, SILENT, Server, ok, problem, until
 
 from oona_client import Client, InvalidFrame, State, lane, post
+from oona_client.client import Closed
 
 IDS = np.arange(10)
 
@@ -73,6 +74,38 @@ def test_close_sends_what_waits(sender):
         assert oona.close().frames.lost == 0
         with pytest.raises(RuntimeError):
             send(oona, [5])
+
+
+def test_what_comes_after_close_is_counted_and_logged_once(sender, caplog):
+    with Server() as server:
+        oona = client(server, sender, strict=False)
+        send(oona, range(3))
+        oona.event("enc.0", 1, State.DORMANT, State.GERMINATED)
+        assert oona.close().frames.invalid == 0
+        with caplog.at_level(logging.ERROR, "oona_client"):
+            for step in range(4):
+                assert not oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.ones(10)})
+            assert not oona.event("enc.0", 1, State.GERMINATED, State.TRAINING)
+        for stats in (oona.stats(), oona.close()):
+            assert (stats.frames.handed, stats.frames.accepted, stats.frames.invalid) == (3, 3, 4)
+            assert (stats.events.handed, stats.events.accepted, stats.events.invalid) == (1, 1, 1)
+        assert len(caplog.records) == 1
+        assert len(server.accepted) == 4
+        oona.strict = True
+        with pytest.raises(Closed):
+            send(oona, [5])
+
+
+def test_flush_after_close_says_whether_anything_was_lost(sender):
+    with Server() as server:
+        oona = client(server, sender)
+        send(oona, range(3))
+        oona.close()
+        assert oona.flush()
+    oona = client(server, sender)
+    send(oona, range(3))
+    assert oona.close(timeout=0).frames.lost == 3
+    assert not oona.flush()
 
 
 def test_arrays_may_change_after_the_call(sender):

@@ -184,6 +184,18 @@ def test_what_is_wrong_with_a_device_frame_is_counted(torch):
     assert (counts.handed, counts.invalid) == (0, 2)
 
 
+def test_a_copy_that_ends_after_close_is_counted_once(torch):
+    with Server() as server:
+        oona = Client(server.url, "run", linger=0.01)
+        assert oona.frame("enc.0", 0, np.arange(4), State.TRAINING, {"loss": torch.on_device([1] * 4)})
+        assert oona.frame("enc.0", 1, np.arange(4), State.TRAINING, {"loss": torch.on_device([1] * 5)})  # has a fault
+        counts = oona.close(timeout=0.1).frames
+        assert (counts.handed, counts.lost, counts.invalid) == (2, 2, 0)
+        torch.run()
+        until(lambda: not oona._copier.busy)
+        assert oona.stats().frames == counts
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_tensors_on_the_cpu():
     import torch

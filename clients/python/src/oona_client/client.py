@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Counts:
     dropped: int = 0  # by the policy for a full queue
     lost: int = 0  # with a sender that died, or not sent by the deadline of close()
     aside: int = 0  # of those accepted: they will not be folded
-    invalid: int = 0  # not handed on, as frame() or event() found a fault
+    invalid: int = 0  # not taken: there is a fault in it, or the client is closed
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Stats:
 
 _REENTERED = "the call is from a signal handler that has interrupted frame() or event(); let the handler set a flag instead"
 _NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0)
+
+
+class Closed(RuntimeError):
+    """The client is closed, and takes nothing more."""
 
 
 class Client:
@@ -135,6 +139,8 @@ class Client:
         self._last: Stats | None = None  # once it is closed
         self._forked = False
         self._ready = False
+        self._invalid = [0, 0]
+        self._said: dict[str, float] = {}
         self._start()
         _clients.add(self)
 
@@ -143,8 +149,6 @@ class Client:
         self._lock = threading.RLock()  # a signal handler may call close() in the midst of frame()
         self._busy = False  # in frame() or event(); the lock does not tell, as it lets the same thread in again
         self._closed = False
-        self._said: dict[str, float] = {}
-        self._invalid = [0, 0]
         self._sequences: dict[tuple[str, int], int] = {}
         self.epoch = time.time_ns() // 1000
         self._encoder = Encoder(self.run, self.timeline, self.producer, self.epoch)
@@ -249,12 +253,12 @@ class Client:
         """Wait until ingest has answered for all that was handed over, and report whether it has."""
         end = time.monotonic() + timeout
         if not self._ready:
-            return True
+            return self._answered()
         if not self._copier.drain(end):
             return False
         with self._lock:
             if not self._ready:
-                return True
+                return self._answered()
             goal = [self._ring.get(f"handed{kind}") for kind in (FRAME, EVENT)]
             self._ring.add("flush")
         self._link.poke()
@@ -264,8 +268,13 @@ class Client:
                     return False
                 time.sleep(0.005)
         except ValueError:  # the client was closed meanwhile
-            return not any(counts.lost or counts.spooled for counts in (self.stats().frames, self.stats().events))
+            return self._answered()
         return True
+
+    def _answered(self) -> bool:
+        """Report whether ingest has answered for everything, if the client is closed."""
+        stats = self.stats()
+        return not any(counts.lost or counts.spooled or counts.waiting for counts in (stats.frames, stats.events))
 
     def close(self, timeout: float | None = None) -> Stats:
         """Send what waits, for at most the timeout, and end. Return what became of everything.
@@ -279,7 +288,7 @@ class Client:
             self._closed = True
             if not self._ready:  # forked, and not used since
                 self._last = _NOTHING
-                return self._last
+                return self.stats()
             self._ready = False
         wait = self.close_timeout if timeout is None else timeout
         _clients.discard(self)
@@ -310,14 +319,14 @@ class Client:
 
     def stats(self) -> Stats:
         """Return what became of what was handed over."""
-        if self._last is not None:
-            return self._last
-        if not self._ready and not self._closed:
-            return _NOTHING
-        try:
-            return _stats(self._ring, self._invalid, self._link.pid)
-        except ValueError:  # another thread has just closed the client
-            return self._last or _NOTHING
+        if self._last is None and (self._ready or self._closed):
+            try:
+                return _stats(self._ring, self._invalid, self._link.pid)
+            except ValueError:
+                pass  # another thread has just closed the client
+        last = self._last or _NOTHING
+        # frame() and event() find faults also when there is no sender.
+        return replace(last, frames=replace(last.frames, invalid=self._invalid[FRAME]), events=replace(last.events, invalid=self._invalid[EVENT]))
 
     def __enter__(self) -> Client:
         return self
@@ -383,6 +392,8 @@ class Client:
     def _hand_on(self, frame: Callable[[], None]) -> None:
         """Encode a frame whose copy is done, in the copier's thread."""
         with self._lock:
+            if self._last is not None:
+                return  # close() has counted it as lost
             try:
                 frame()
             except InvalidFrame as failure:
@@ -414,7 +425,7 @@ class Client:
     def _renew(self) -> None:
         """Start again in a child after a fork."""
         if self._closed:
-            raise RuntimeError("the client is closed")
+            raise Closed("the client is closed")
         self._start()
 
     def _abandon(self) -> None:
@@ -423,6 +434,8 @@ class Client:
             return
         self._forked = True
         self._ready = False
+        self._invalid = [0, 0]
+        self._said = {}
         self._lock = threading.RLock()
         self._busy = False
         self.producer = f"{self.producer[:110]}-{os.getpid()}"
