@@ -1,14 +1,25 @@
 """What the client costs a training loop.
 
-A step is some Python and some NumPy, 5 ms of it, and then a frame of 1,000 seeds
-with 8 metrics: 200 frames a second. Steps with the client and steps without take
-turns in blocks; in the blocks without it the sender has nothing to do. The sender
-encodes, compresses and sends meanwhile.
+A step is 4 ms of work, half Python and half NumPy, and then a frame of 1,000 seeds
+with 8 metrics: 200 frames a second. With --torch the work is the training of a small
+network of PyTorch on the CPU, which holds the interpreter as training does.
+
+Blocks of three kinds take turns: with the client, whose sender encodes, compresses and
+sends meanwhile; without it, while the sender has nothing to do; and with the floor. The
+floor is the least that any client must do: it joins the columns of the frame and copies
+them to shared memory. Nobody reads them there.
 
 	loop.py --steps 20000 --bus up --sender process
 
-Prints a line of JSON a run: quantiles of a step's wall time with and without, their
-differences, what the call itself took, and the memory of both processes.
+Prints a line of JSON, with times in microseconds:
+
+	step_us, call_us, floor_call_us  quantiles of the wall time of a step, of the call, and of the floor's
+	difference_us                    quantiles of the steps with the client, less those of the steps without
+	block_p99_difference_us          p99 of a block with the client, less p99 of the next one, without it
+	floor_..., null_...              the same for the floor, and for two blocks without: what the machine adds
+
+A difference of blocks has quantiles over all pairs of blocks. One that is within those
+of null_... says nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +28,17 @@ import argparse
 import ctypes
 import json
 import logging
+import mmap
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the sender has the other core
+for library in ("OPENBLAS", "OMP", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")  # the sender has the other core
 
 import numpy as np
 
@@ -34,19 +48,22 @@ from oona_client import Client, State
 
 SEEDS, METRICS, STEP = 1000, 8, 0.005
 BLOCK = 250  # steps
+# Each pair of neighbours is compared. The second block without is for the null comparison.
+ROUND = ("with", "without", "without again", "floor")
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
+RING = 8 << 20  # bytes, as the client has
 
 
 class Work:
-    """A step of training: half of it Python, half NumPy, and optionally a library that holds the interpreter."""
+    """A step of training, and optionally a library that holds the interpreter."""
 
-    def __init__(self, hold: bool) -> None:
-        self.a = np.random.default_rng(1).random((192, 192), np.float32)
+    def __init__(self, part: Callable[[], float], hold: bool) -> None:
+        self.part = part
         self.library = ctypes.PyDLL(None) if hold else None  # PyDLL keeps the lock during calls
-        self.rounds = 0
+        self.parts = 0
         least, held = self._least(), 0.002 if hold else 0.0
-        self.rounds = 1
-        self.rounds = max(1, round((0.8 * STEP - held) / (self._least() - least)))
+        self.parts = 1
+        self.parts = max(1, round((0.8 * STEP - held) / (self._least() - least)))
 
     def _least(self) -> float:
         took = []
@@ -58,63 +75,120 @@ class Work:
 
     def __call__(self) -> float:
         total = 0.0
-        for _ in range(self.rounds):
-            for i in range(1000):
-                total += i * 0.5
-            b = self.a @ self.a
-            total += float(np.tanh(b).sum())
+        for _ in range(self.parts):
+            total += self.part()
         if self.library is not None:
             self.library.usleep(2000)
         return total
 
 
+def numpy_part() -> Callable[[], float]:
+    """Return a part of a step: some Python and some NumPy."""
+    a = np.random.default_rng(1).random((192, 192), np.float32)
+
+    def part() -> float:
+        total = 0.0
+        for i in range(1000):
+            total += i * 0.5
+        return total + float(np.tanh(a @ a).sum())
+
+    return part
+
+
+def torch_part() -> Callable[[], float]:
+    """Return a part of a step: a small network learns from a small batch."""
+    try:
+        import torch
+    except ImportError as missing:
+        raise SystemExit(f"loop.py: --torch needs PyTorch ({missing}); `make test-torch` installs it in .cache/torch") from None
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
+    network = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 64))
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    batch, wanted = torch.randn(64, 64), torch.randn(64, 64)
+
+    def part() -> float:
+        optimiser.zero_grad()
+        loss = (network(batch) - wanted).square().mean()
+        loss.backward()
+        optimiser.step()
+        return float(loss)
+
+    return part
+
+
+class Floor:
+    """The least that any client must do with a frame."""
+
+    def __init__(self) -> None:
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
+        self.memory = memoryview(mmap.mmap(-1, RING, flags))
+        self.place = 0
+
+    def __call__(self, step: int, columns: dict[str, np.ndarray]) -> None:
+        frame = b"".join(columns.values())
+        end = self.place + len(frame)
+        if end > RING:
+            self.place, end = 0, len(frame)
+        self.memory[self.place:end] = frame
+        self.place = end
+
+
 def main() -> None:
     options = parse()
     logging.basicConfig(level=logging.ERROR)
-    work = Work(options.hold)
+    work = Work(torch_part() if options.torch else numpy_part(), options.hold)
     rng = np.random.default_rng(2)
     ids = np.arange(SEEDS, dtype=np.int32)
     states = np.full(SEEDS, State.TRAINING, np.uint8)
     columns = [{f"metric_{m}": rng.random(SEEDS, np.float32) for m in range(METRICS)} for _ in range(16)]
     log = LOGGERS[options.peer](options, ids, states)
-    times: dict[str, list[float]] = {"with": [], "without": []}
-    calls: list[float] = []
+    clients = {"with": log, "floor": Floor()}
+    steps: dict[str, list[list[float]]] = {kind: [] for kind in ROUND}
+    calls: dict[str, list[float]] = {kind: [] for kind in clients}
     length = min(BLOCK, options.steps)
-    for block in range(2 * options.steps // length):
-        kind = ("with", "without")[block % 2]
+    for block in range(options.steps // length * len(ROUND)):
+        kind = ROUND[block % len(ROUND)]
+        client, times = clients.get(kind), []
         due = time.perf_counter()
         for step in range(length):
             began = time.perf_counter()
             work()
-            if kind == "with":
+            if client is not None:
                 called = time.perf_counter()
-                log(step, columns[step % 16])
+                client(step, columns[step % 16])
                 ended = time.perf_counter()
-                calls.append(ended - called)
+                calls[kind].append(ended - called)
             else:
                 ended = time.perf_counter()
-            times[kind].append(ended - began)
+            times.append(ended - began)
             due += STEP
             if (left := due - time.perf_counter()) > 0:
                 time.sleep(left)
+        steps[kind].append(times)
         if kind == "with":
             log.settle()
-    print(json.dumps(report(options, times, calls, log.end())))
+    print(json.dumps(report(options, steps, calls, log.end())))
 
 
-def report(options: argparse.Namespace, times: dict[str, list[float]], calls: list[float], more: dict) -> dict:
-    us = {kind: dict(zip(map(str, QUANTILES), (np.quantile(t, QUANTILES) * 1e6).round(1).tolist())) for kind, t in times.items()}
+def report(options: argparse.Namespace, steps: dict[str, list[list[float]]], calls: dict[str, list[float]], more: dict) -> dict:
+    step_us = {kind: quantiles(times, QUANTILES) for kind, times in steps.items()}
+    p99 = {kind: np.quantile(times, 0.99, axis=1) for kind, times in steps.items()}
     # Blocks next to each other are compared, so that a busy machine changes both alike.
-    pairs = [np.quantile(a, 0.99) - np.quantile(b, 0.99)
-             for a, b in zip(np.reshape(times["with"], (-1, min(BLOCK, options.steps))),
-                         np.reshape(times["without"], (-1, min(BLOCK, options.steps))))]
+    differences = {"": p99["with"] - p99["without"], "floor_": p99["floor"] - p99["without again"],
+                   "null_": p99["without"] - p99["without again"]}
     return {
         "peer": options.peer, "bus": options.bus, "sender": options.sender, "spool": options.spool, "hold": options.hold,
-        "steps": len(times["with"]), "step_us": us,
-        "difference_us": {q: round(us["with"][q] - us["without"][q], 1) for q in us["with"]},
-        "median_of_blocks_p99_difference_us": round(float(np.median(pairs)) * 1e6, 1),
-        "call_us": dict(zip(map(str, QUANTILES), (np.quantile(calls, QUANTILES) * 1e6).round(1).tolist())), **more,
+        "torch": options.torch, "steps": sum(map(len, steps["with"])), "step_us": step_us,
+        "difference_us": {q: round(step_us["with"][q] - step_us["without"][q], 1) for q in step_us["with"]},
+        **{f"{name}block_p99_difference_us": quantiles(d, (0.1, 0.5, 0.9)) for name, d in differences.items()},
+        "call_us": quantiles(calls["with"], QUANTILES), "floor_call_us": quantiles(calls["floor"], QUANTILES), **more,
     }
+
+
+def quantiles(seconds: list[list[float]] | list[float] | np.ndarray, of: tuple[float, ...]) -> dict[str, float]:
+    """Return quantiles in microseconds."""
+    return dict(zip(map(str, of), (np.quantile(seconds, of) * 1e6).round(1).tolist()))
 
 
 class Oona:
@@ -215,11 +289,12 @@ def rss(pid: int) -> float:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20000, help="with the client, and as many without")
+    parser.add_argument("--steps", type=int, default=20000, help="of each kind of block")
     parser.add_argument("--bus", choices=("up", "slow", "down"), default="up", help="slow: each answer takes 1.5 s")
     parser.add_argument("--sender", choices=("process", "thread"), default="process")
     parser.add_argument("--spool", action="store_true")
     parser.add_argument("--hold", action="store_true", help="2 ms of each step hold the interpreter's lock")
+    parser.add_argument("--torch", action="store_true", help="the work of a step is PyTorch's")
     parser.add_argument("--linger", type=float, default=0.1)
     parser.add_argument("--peer", choices=LOGGERS, default="oona")
     parser.add_argument("--url", default="", help="of a real ingest, instead of one that accepts everything")
