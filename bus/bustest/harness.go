@@ -33,7 +33,7 @@ func (h Harness) createTopic(t *testing.T, spec oona.TopicSpec) {
 // options say otherwise. The caller closes it.
 func (h Harness) newPublisher(t *testing.T, opts bus.PublisherOptions) bus.PinnedPublisher {
 	t.Helper()
-	opts.DeliveryTimeout = cmp.Or(opts.DeliveryTimeout, time.Minute)
+	opts.DeliveryTimeout = cmp.Or(opts.DeliveryTimeout, 10*time.Minute)
 	p, err := h.Bus.Publisher(opts)
 	if err != nil {
 		t.Fatal(err)

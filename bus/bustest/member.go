@@ -110,17 +110,11 @@ func endIsNotToldWithoutTheLeader(t *trial) {
 	c := o.await(t, "assigned", 1)[0]
 	t.eventually("the end is told", func() bool { return c.end.Load() == 0 })
 	release := t.Faults.Silence(t.T, topic, 0)
-	commit := func(from, to int64) {
-		for i := from; i < to; i++ {
-			if err := o.commit(t.T, bus.Commit{Offset: i}); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	commit(0, 3) // answers that were on their way come by then
 	told := c.ends.Load()
-	commit(3, 10)
-	if again := c.ends.Load(); again != told {
+	for i := range int64(10) { // the leader may have cut off the connection of a commit
+		t.eventually("a commit is made", func() bool { return o.commit(t.T, bus.Commit{Offset: i}) == nil })
+	}
+	if again := c.ends.Load(); again > told+1 { // an answer may have been on its way
 		t.Errorf("the end %d was told %d times, and the leader does not answer", c.end.Load(), again-told)
 	}
 	release()
@@ -377,13 +371,14 @@ func revokeWaitsForTheMessageInHand(t *trial) {
 	if len(o.events) > 0 || len(closed) > 0 {
 		t.Error("revoked while a handler has a message")
 	}
-	acked := time.Now()
 	msg.Ack()
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
-	if took := time.Since(acked); took > 30*time.Second {
-		t.Errorf("it waits for another %s after the ack", took)
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(longest):
+		t.Fatal("it waits after the ack, too")
 	}
 	o.await(t, "revoked", 1)
 	if extra, open := <-messages; open {

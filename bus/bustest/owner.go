@@ -37,6 +37,7 @@ type assignment struct {
 	owner    *owner
 	from     int64
 	due      chan bus.Commit // of this consumer and no other
+	gate     chan struct{}   // Commit waits while it is full
 	end      atomic.Int64    // as last reported; -1 before
 	ends     atomic.Int64    // number of reports
 	revoked  atomic.Bool
@@ -53,7 +54,7 @@ func newOwner() *owner {
 
 func (o *owner) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer, error) {
 	from, held := a.Resume()
-	c := &assignment{Assignment: a, owner: o, from: from, due: make(chan bus.Commit, 1)}
+	c := &assignment{Assignment: a, owner: o, from: from, due: make(chan bus.Commit, 1), gate: make(chan struct{}, 1)}
 	c.end.Store(-1)
 	short := !held || a.LogEnd < o.readTo
 	switch {
@@ -86,6 +87,8 @@ func (c *assignment) call() (end func()) {
 
 func (c *assignment) Commit() (bus.Commit, bool) {
 	defer c.call()()
+	c.gate <- struct{}{}
+	defer func() { <-c.gate }()
 	select {
 	case commit := <-c.due:
 		return commit, true

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -36,7 +37,7 @@ func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Respon
 		}
 		return nil, nil, false
 	})
-	return Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}, func(kind int16) int {
+	return Config{Brokers: cluster.ListenAddrs(), ClientID: "test", Settle: 5 * time.Minute, patience: 2 * time.Minute}, func(kind int16) int {
 		mu.Lock()
 		defer mu.Unlock()
 		return counts[kind]

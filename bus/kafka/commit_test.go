@@ -2,7 +2,6 @@ package kafka_test
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"sync"
 	"testing"
@@ -165,8 +164,8 @@ func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 			last.mu.Unlock()
 			msg.Ack()
 		}
-		if err, made := first.last(); made && !errors.Is(err, bus.ErrAnotherTopic) {
-			t.Errorf("what was read of the new log was committed: %v", err)
+		if err, made := first.last(); made && err == nil {
+			t.Error("what was read of the new log was committed")
 		}
 		o.await(t, "revoked", 1)
 		o.await(t, "assigned", 1)

@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 		f := &brokerFaults{refused: make(map[place]bool), silent: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
 		broker := startEmbedded(t, embedded.Options{Control: f.control})
 		bustest.Run(t, func(*testing.T) bustest.Harness {
-			h := harness(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test", Settle: 200 * time.Millisecond})
+			h := harness(kafka.Patient(kafka.Config{Brokers: broker.Addrs, ClientID: "bus-test", Settle: 200 * time.Millisecond}))
 			h.UnboundedMetadata = true
 			h.Faults.Refuse, h.Faults.Falter, h.Faults.Hold, h.Faults.Silence = f.refuse, f.falter, f.hold, f.silence
 			return h

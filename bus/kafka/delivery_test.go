@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -35,9 +34,9 @@ func TestDeliveryTimeoutWithoutALeader(t *testing.T) {
 		asked.Add(1)
 		return nil, errCutOff, true
 	})
-	cfg := kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"})
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Minute})
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	publish(t, p, topic, numbered(0, 10, 0)...)
 	down.Store(true)
 	published := make(chan error, 1)

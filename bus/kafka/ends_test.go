@@ -64,7 +64,7 @@ func TestEndsWithoutTheFetcher(t *testing.T) {
 		return nil, errCutOff, true
 	})
 
-	cfg := kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: broker.ListenAddrs(), ClientID: "test"})
 	topic := makeTopic(t, cfg, 1, false)
 	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	o := &follower{committing: newCommitting()}

@@ -2,9 +2,17 @@ package kafka
 
 import (
 	"context"
+	"time"
 
 	"github.com/IBM/sarama"
 )
+
+// Patient returns a configuration for a machine that may stop for a minute: nothing is taken
+// for lost until it has been silent for longer.
+func Patient(c Config) Config {
+	c.patience = 2 * time.Minute
+	return c
+}
 
 // Waiting returns how many records of a partition are not acknowledged.
 func Waiting(p *Publisher, topic string, partition int32) int {

@@ -23,7 +23,7 @@ func (b *Bus) Read(ctx context.Context, topic string, r bus.Range, take func(*me
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	f := &fetcher{client, topic, r.Partition}
+	f := &fetcher{client, topic, r.Partition, fetchWait + b.cfg.patience}
 	oldest, end, err := f.bounds(ctx)
 	if err != nil {
 		return err
@@ -36,6 +36,7 @@ type fetcher struct {
 	client    sarama.Client
 	topic     string
 	partition int32
+	wait      time.Duration // for a leader
 }
 
 // bounds returns the oldest offset of the partition and the offset after its last record.
@@ -141,7 +142,7 @@ func (f *fetcher) handOut(ctx context.Context, batch *sarama.RecordBatch, from, 
 // again repeats a request while the partition has no leader or a new one. It does not
 // repeat it if the topic does not exist.
 func (f *fetcher) again(ctx context.Context, request func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	ctx, cancel := context.WithTimeout(ctx, f.wait)
 	defer cancel()
 	for {
 		err := request()

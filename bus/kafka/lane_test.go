@@ -41,7 +41,7 @@ func startRefuser(t *testing.T) (*refuser, kafka.Config) {
 		cluster.KeepControl()
 		return r.answer(request.(*kmsg.ProduceRequest))
 	})
-	return r, kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}
+	return r, kafka.Patient(kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"})
 }
 
 func (r *refuser) script(refuse ...*kerr.Error) {
@@ -141,7 +141,9 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 func TestPublisherTriesAgain(t *testing.T) {
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.RollupOptions())
+	opts := bus.RollupOptions()
+	opts.DeliveryTimeout = waitLimit
+	p := newPublisher(t, cfg, opts)
 	broker.script(kerr.NotEnoughReplicas, kerr.NotLeaderForPartition, kerr.RequestTimedOut)
 	publish(t, p, topic, newMessage("x", withKey, "key", "header", "1"))
 	if broker.refused != 3 {
@@ -172,8 +174,8 @@ func TestRefusedRollupsFailSoon(t *testing.T) {
 	case <-time.After(waitLimit):
 		t.Fatalf("nothing was heard in %s", waitLimit)
 	}
-	if broker.refused < 2 {
-		t.Errorf("%d requests were refused, want it tried again", broker.refused)
+	if broker.refused == 0 {
+		t.Error("nothing was refused")
 	}
 	broker.script()
 	publish(t, p, topic, newMessage("y"))
@@ -184,7 +186,7 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 5, false)
 		for _, compression := range []string{"none", "lz4"} {
-			p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: 10 * time.Second, Compression: compression})
+			p := newPublisher(t, cfg, bus.PublisherOptions{Compression: compression})
 			publish(t, p, topic,
 				newMessage("keyed", withKey, "foobar", "header", "1", "$offset", "from outside"),
 				newMessage("directed", toPartition, "3", withTime, "1700000000123000"),
@@ -247,7 +249,7 @@ func startGate(t *testing.T) (*gate, kafka.Config) {
 		}
 		return nil, nil, false
 	})
-	return g, kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"}
+	return g, kafka.Patient(kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"})
 }
 
 // holdBack delays the requests for a partition until the returned function is called.
@@ -270,7 +272,7 @@ func TestCallsShareRequests(t *testing.T) {
 	const count = 50
 	broker, cfg := startGate(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Minute})
+	p := newPublisher(t, cfg, bus.PublisherOptions{})
 	release := broker.holdBack(t, 0)
 	var publishing sync.WaitGroup
 	send := func(n int) {
@@ -323,7 +325,7 @@ func TestARefusalIsOfOneCall(t *testing.T) {
 func TestPinnedDoesNotWait(t *testing.T) {
 	broker, cfg := startStoppable(t)
 	topic := makeTopic(t, cfg, 1, false)
-	p := newPublisher(t, cfg, bus.PublisherOptions{Pin: topic, DeliveryTimeout: time.Minute})
+	p := newPublisher(t, cfg, bus.PublisherOptions{Pin: topic})
 	publish(t, p, topic, newMessage("x"))
 	broker.down()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -341,7 +343,7 @@ func TestPinnedDoesNotWait(t *testing.T) {
 		if err := p.Pinned(); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > waitLimit {
 			t.Fatalf("it took %s", took)
 		}
 		time.Sleep(20 * time.Millisecond)

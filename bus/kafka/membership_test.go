@@ -14,7 +14,7 @@ import (
 func TestNotJoinedUntilOpen(t *testing.T) {
 	t.Parallel()
 	broker := startEmbedded(t, embedded.Options{})
-	cfg := kafka.Config{Brokers: broker.Addrs, ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: broker.Addrs, ClientID: "test"})
 	topic := makeTopic(t, cfg, 2, false)
 	o := newOwner()
 	o.fail.Store(1)

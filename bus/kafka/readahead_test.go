@@ -18,7 +18,7 @@ import (
 // counts bytes and not records.
 func TestReadAheadIsBounded(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
-	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
 	const partitions, records, size = 4, 60, 500_000
 	topic := makeTopic(t, cfg, partitions, false)
 	p := newPublisher(t, cfg, bus.PublisherOptions{})
@@ -65,7 +65,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 // TestReaderReadsAheadAsToldTo: the limit holds for readers, too.
 func TestReaderReadsAheadAsToldTo(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
-	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
 	const partitions, records, size = 2, 40, 500_000
 	topic := makeTopic(t, cfg, partitions, false)
 	p := newPublisher(t, cfg, bus.PublisherOptions{})
@@ -118,7 +118,7 @@ const filledSize = 200_000
 // than their part of it. When handlers go on, each record is handed out.
 func TestReadAheadOfAllPartitionsIsBounded(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
-	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
 	const partitions, records, limit = 64, 4, 4 << 20
 	topic := filled(t, cfg, partitions, records)
 	idle := liveHeap()
@@ -171,7 +171,7 @@ func TestReadAheadOfAllPartitionsIsBounded(t *testing.T) {
 // A reader fetches less of each partition if a topic has many.
 func TestReaderDividesWhatItReadsAhead(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
-	cfg := kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"}
+	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
 	const partitions, records, limit = 16, 16, 8 << 20
 	topic := filled(t, cfg, partitions, records)
 	idle := liveHeap()

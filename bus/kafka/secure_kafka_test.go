@@ -211,7 +211,7 @@ func testConnections(t *testing.T, k *secureKafka) {
 
 func publishOne(t *testing.T, b *kafka.Bus, topic string) error {
 	t.Helper()
-	p, err := b.Publisher(bus.PublisherOptions{DeliveryTimeout: 3 * time.Second})
+	p, err := b.Publisher(bus.PublisherOptions{DeliveryTimeout: time.Minute})
 	if err != nil {
 		return err
 	}

@@ -106,8 +106,9 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	defer leave()
 	beside.Go(func() { h.commitWhile(open, session, a, leave) })
 	beside.Go(func() { h.followEnd(open, a) })
-	if !a.handOut(reading, h.member.out, handlerGrace) {
-		h.logger.Error("a handler still has a message of a partition that was revoked", "topic", from.Topic(), "partition", from.Partition(), "waited", handlerGrace)
+	grace := handlerGrace + h.member.offsets.cfg.patience
+	if !a.handOut(reading, h.member.out, grace) {
+		h.logger.Error("a handler still has a message of a partition that was revoked", "topic", from.Topic(), "partition", from.Partition(), "waited", grace)
 	}
 	end()
 	beside.Wait()
@@ -204,7 +205,7 @@ func (h *sessionHandler) end(session sarama.ConsumerGroupSession, at topicPartit
 }
 
 func (h *sessionHandler) write(session sarama.ConsumerGroupSession, at topicPartition, topicID sarama.Uuid, commit bus.Commit) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout+h.member.offsets.cfg.patience)
 	defer cancel()
 	return h.member.offsets.commit(ctx, session, at.topic, topicID, at.partition, commit)
 }

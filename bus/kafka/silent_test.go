@@ -24,7 +24,7 @@ func TestSilentBus(t *testing.T) {
 	if !errors.Is(err, bus.ErrUnreachable) {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(began); took > 30*time.Second {
+	if took := time.Since(began); took > 90*time.Second { // it takes 5 to 10, and the machine may stop
 		t.Errorf("it took %s", took)
 	}
 }

@@ -94,14 +94,14 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	if len(specs) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, applyWait)
+	ctx, cancel := context.WithTimeout(ctx, applyWait+a.cfg.patience)
 	defer cancel()
 	corrected := make(map[string]bool) // "topic setting" that was corrected, although brokers may not know yet
 	var last error                     // error of the last round, but for the timeout
 	for first := true; ; {
 		views, err := a.look(ctx, specs)
 		if err != nil {
-			return changes, err
+			return changes, errors.Join(err, last)
 		}
 		done, unsettled := a.correctAll(specs, views, corrected, first)
 		changes = append(changes, done...)
