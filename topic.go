@@ -115,9 +115,10 @@ const (
 type partitionRule int
 
 const (
-	anyCount        partitionRule = iota // the requested number
-	likeSeedMetrics                      // the number of SeedMetrics
-	sideCount                            // one, if a number is requested
+	anyCount            partitionRule = iota // the requested number
+	likeSeedMetrics                          // the number of SeedMetrics
+	sideCount                                // one, if a number is requested
+	madeLikeSeedMetrics                      // the number of SeedMetrics when it is created; any number is right
 )
 
 // topicTable lists all topics, in the order in which they are reported.
@@ -133,11 +134,11 @@ var topicTable = []topicRow{
 	{name: func(t *Topics) *string { return &t.SeedRawDead }, suffix: ".telemetry.seed.raw.dead", set: rawSet, schema: DeadSchema, partitions: sideCount, maxBytes: MaxSideBytes, key: unchangedKey},
 	{name: func(t *Topics) *string { return &t.Settings }, suffix: ".oona.settings", set: settingsSet, schema: SettingSchema, compacted: true, key: settingKey},
 	{name: func(t *Topics) *string { return &t.Redrives }, suffix: ".oona.redrives", set: redriveSet, schema: RedriveSchema, maxBytes: MaxSideBytes, compacted: true, key: placeKey},
-	{name: func(t *Topics) *string { return &t.Germinated }, suffix: "." + kindGerminated, set: eventSet, schema: EventSchema, form: "events/seed/germinated", partitions: likeSeedMetrics, forever: true, key: seedKey},
-	{name: func(t *Topics) *string { return &t.Grafted }, suffix: "." + kindGrafted, set: eventSet, schema: EventSchema, form: "events/seed/grafted", partitions: likeSeedMetrics, forever: true, key: seedKey},
-	{name: func(t *Topics) *string { return &t.Fossilized }, suffix: "." + kindFossilized, set: eventSet, schema: EventSchema, form: "events/seed/fossilized", partitions: likeSeedMetrics, forever: true, key: seedKey},
-	{name: func(t *Topics) *string { return &t.Culled }, suffix: "." + kindCulled, set: eventSet, schema: EventSchema, form: "events/seed/culled", partitions: likeSeedMetrics, forever: true, key: seedKey},
-	{name: func(t *Topics) *string { return &t.Transitioned }, suffix: "." + kindTransitioned, set: eventSet, schema: EventSchema, form: "events/seed/transitioned", partitions: likeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Germinated }, suffix: "." + kindGerminated, set: eventSet, schema: EventSchema, form: "events/seed/germinated", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Grafted }, suffix: "." + kindGrafted, set: eventSet, schema: EventSchema, form: "events/seed/grafted", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Fossilized }, suffix: "." + kindFossilized, set: eventSet, schema: EventSchema, form: "events/seed/fossilized", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Culled }, suffix: "." + kindCulled, set: eventSet, schema: EventSchema, form: "events/seed/culled", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.Transitioned }, suffix: "." + kindTransitioned, set: eventSet, schema: EventSchema, form: "events/seed/transitioned", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
 }
 
 const seedMetricsSuffix = ".telemetry.seed.metrics"
@@ -162,6 +163,9 @@ func (t Topics) Events() []string {
 type TopicSpec struct {
 	Name       string
 	Partitions int32 // 0 for any number
+	// AnyPartitions says that Partitions is for creating the topic only: if it exists, any
+	// number is right.
+	AnyPartitions bool
 	// PartitionsOf is another topic that must have the same number of
 	// partitions, or "".
 	PartitionsOf string
@@ -209,8 +213,9 @@ func (t Topics) SettingsSpec() TopicSpec { return t.specs(settingsSet, 1)[0] }
 // RedrivesSpec returns the specification of the topic of redrives. No worker needs it.
 func (t Topics) RedrivesSpec() TopicSpec { return t.specs(redriveSet, 1)[0] }
 
-// EventSpecs returns the topics of events, with the number of partitions of SeedMetrics.
-// Ingest refuses events if they do not exist.
+// EventSpecs returns the topics of events. They are created with the number of partitions of
+// SeedMetrics, and nothing depends on that: the run decides about the partition, and the
+// sequence about the order. Ingest refuses events if the topics do not exist.
 func (t Topics) EventSpecs(partitions int32) []TopicSpec { return t.specs(eventSet, partitions) }
 
 // Sides returns the topics that have records which were not folded, in the order in
@@ -240,6 +245,8 @@ func (r topicRow) spec(t Topics, partitions int32) TopicSpec {
 		spec.PartitionsOf = t.SeedMetrics
 	case sideCount:
 		spec.Partitions = min(1, partitions)
+	case madeLikeSeedMetrics:
+		spec.AnyPartitions = true
 	}
 	return spec
 }

@@ -72,11 +72,11 @@ func TestTopicSpecs(t *testing.T) {
 		{Name: topics.SeedRawDead, Partitions: 1, MaxMessageBytes: 2 << 20},
 		{Name: topics.Settings, Partitions: 1, Compacted: true},
 		{Name: topics.Redrives, Partitions: 1, MaxMessageBytes: 2 << 20, Compacted: true},
-		{Name: topics.Germinated, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
-		{Name: topics.Grafted, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
-		{Name: topics.Fossilized, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
-		{Name: topics.Culled, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
-		{Name: topics.Transitioned, Partitions: 12, PartitionsOf: topics.SeedMetrics, Forever: true},
+		{Name: topics.Germinated, Partitions: 12, AnyPartitions: true, Forever: true},
+		{Name: topics.Grafted, Partitions: 12, AnyPartitions: true, Forever: true},
+		{Name: topics.Fossilized, Partitions: 12, AnyPartitions: true, Forever: true},
+		{Name: topics.Culled, Partitions: 12, AnyPartitions: true, Forever: true},
+		{Name: topics.Transitioned, Partitions: 12, AnyPartitions: true, Forever: true},
 	} {
 		if got := specs[want.Name]; got != want {
 			t.Errorf("spec %+v, want %+v", got, want)

@@ -44,9 +44,8 @@ type Admin interface {
 	// Commits returns a group's commit of every partition of a topic. The index is
 	// the number of the partition; without a commit the offset is NoOffset.
 	Commits(ctx context.Context, group, topic string) ([]Commit, error)
-	// Retention returns how long a topic keeps a record. 0 means that age does not
-	// limit it.
-	Retention(ctx context.Context, topic string) (time.Duration, error)
+	// Retention returns what a topic keeps.
+	Retention(ctx context.Context, topic string) (Retention, error)
 	// Read calls take with the records of a range, in order, and returns. The range may
 	// exceed what the partition holds: records that are appended after the call are not
 	// read. If take returns an error, Read stops and returns an error that wraps it. To
@@ -92,4 +91,11 @@ func LastRecord(ctx context.Context, a Admin, topic string, partition int32) (la
 		end = from
 	}
 	return last, nil
+}
+
+// Retention is what a topic keeps. The bus deletes records that exceed one of the limits. A
+// limit of 0 is none.
+type Retention struct {
+	Age   time.Duration
+	Bytes int64 // of each partition
 }

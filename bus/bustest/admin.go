@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -69,7 +70,11 @@ func applyTwice(t *trial) {
 	if changes, err := t.Bus.Apply(t.Context(), specs); err != nil || len(changes) > 0 {
 		t.Errorf("the second time: %v, %v", changes, err)
 	}
-	specs[0].Partitions, specs[1].Partitions = 0, 0
+	specs[0].Partitions, specs[0].AnyPartitions = specs[0].Partitions+1, true
+	if changes, err := t.Bus.Apply(t.Context(), specs); err != nil || len(changes) > 0 || t.Bus.Check(t.Context(), specs) != nil {
+		t.Errorf("if any number is right in a topic that exists: %v, %v", changes, err)
+	}
+	specs[0].AnyPartitions, specs[0].Partitions, specs[1].Partitions = false, 0, 0
 	if err := t.Bus.Check(t.Context(), specs); err != nil {
 		t.Errorf("with any number of partitions: %v", err)
 	}
@@ -176,14 +181,16 @@ func commits(t *trial) {
 func retention(t *trial) {
 	t.need("Retain", t.Faults.Retain)
 	topic := t.partitions(1)
-	t.Faults.Retain(t.T, topic, 24*time.Hour)
-	t.eventually("records are kept for a day", func() bool {
-		kept, err := t.Bus.Retention(t.Context(), topic)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return kept == 24*time.Hour
-	})
+	for _, want := range []bus.Retention{{Age: 24 * time.Hour}, {Bytes: 1 << 40}, {Age: time.Hour, Bytes: 1 << 20}, {}} {
+		t.Faults.Retain(t.T, topic, want)
+		t.eventually(fmt.Sprintf("the topic keeps %+v", want), func() bool {
+			kept, err := t.Bus.Retention(t.Context(), topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kept == want
+		})
+	}
 }
 
 // readRange returns the payloads of a range.

@@ -56,8 +56,8 @@ type Faults struct {
 	DeleteTopic func(t *testing.T, topic string)
 	// AddPartitions gives a topic n partitions.
 	AddPartitions func(t *testing.T, topic string, n int32)
-	// Retain sets how long a topic keeps a record.
-	Retain func(t *testing.T, topic string, d time.Duration)
+	// Retain sets what a topic keeps.
+	Retain func(t *testing.T, topic string, r bus.Retention)
 	// Trim deletes the records of a partition below an offset.
 	Trim func(t *testing.T, topic string, partition int32, start int64)
 	// LoseTail deletes the records of a partition from an offset on, like the election of

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"cmp"
 	"strconv"
 	"sync"
 	"testing"
@@ -163,9 +164,10 @@ func harness(cfg kafka.Config) bustest.Harness {
 					t.Fatal(err)
 				}
 			},
-			Retain: func(t *testing.T, topic string, d time.Duration) {
+			Retain: func(t *testing.T, topic string, r bus.Retention) {
 				t.Helper()
-				configure(t, cfg, topic, "retention.ms", strconv.FormatInt(d.Milliseconds(), 10))
+				configure(t, cfg, topic, "retention.ms", strconv.FormatInt(cmp.Or(r.Age.Milliseconds(), -1), 10))
+				configure(t, cfg, topic, "retention.bytes", strconv.FormatInt(cmp.Or(r.Bytes, -1), 10))
 			},
 			Trim: func(t *testing.T, topic string, partition int32, start int64) {
 				t.Helper()

@@ -209,7 +209,7 @@ func TestRetentionOfATopic(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return got == want
+				return got.Age == want
 			})
 		}
 		if _, err := kafka.New(cfg, nil).Retention(t.Context(), unique("no-topic")); err == nil {

@@ -112,7 +112,7 @@ func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *
 	request := &sarama.DescribeConfigsRequest{Version: 4} // of Kafka 2.8
 	for _, spec := range specs {
 		if v.topics[spec.Name] != nil {
-			resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: spec.Name, ConfigNames: []string{retentionSetting}}
+			resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: spec.Name, ConfigNames: []string{ageSetting, bytesSetting}}
 			for _, s := range a.settings(spec) {
 				resource.ConfigNames = append(resource.ConfigNames, s.name)
 			}
@@ -185,7 +185,7 @@ func (a *topicAdmin) faultsOf(specs []oona.TopicSpec, v view) (faults []bus.Topi
 
 // shapeFaults returns the faults that Apply does not correct.
 func (a *topicAdmin) shapeFaults(spec oona.TopicSpec, topic *sarama.TopicMetadata) (faults []bus.TopicFault) {
-	if has := len(topic.Partitions); spec.Partitions > 0 && has != int(spec.Partitions) {
+	if has := len(topic.Partitions); spec.Partitions > 0 && !spec.AnyPartitions && has != int(spec.Partitions) {
 		faults = append(faults, bus.WrongPartitions(spec.Name, has, int(spec.Partitions)))
 	}
 	if len(topic.Partitions) == 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -77,7 +76,7 @@ func (b *Bus) faults(spec oona.TopicSpec) (all []bus.TopicFault) {
 		return all
 	}
 	has := len(t.partitions)
-	if spec.Partitions > 0 && has != int(spec.Partitions) {
+	if spec.Partitions > 0 && !spec.AnyPartitions && has != int(spec.Partitions) {
 		all = append(all, bus.WrongPartitions(spec.Name, has, int(spec.Partitions)))
 	}
 	if like := b.topics[spec.PartitionsOf]; like != nil && len(like.partitions) != has {
@@ -144,12 +143,12 @@ func (b *Bus) Commits(_ context.Context, group, topic string) ([]bus.Commit, err
 }
 
 // Retention implements bus.Admin.
-func (b *Bus) Retention(_ context.Context, topic string) (time.Duration, error) {
+func (b *Bus) Retention(_ context.Context, topic string) (bus.Retention, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, err := b.topic(topic)
 	if err != nil {
-		return 0, err
+		return bus.Retention{}, err
 	}
 	return t.retention, nil
 }

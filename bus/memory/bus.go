@@ -30,7 +30,7 @@ type topic struct {
 	compacted  bool
 	appendTime bool
 	maxBytes   int // of a message
-	retention  time.Duration
+	retention  bus.Retention
 	partitions []*log
 	unkeyed    int // counts messages without a key and a partition
 }

@@ -3,7 +3,6 @@ package memory
 import (
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/morphogenetic/oona/bus"
 )
@@ -52,12 +51,12 @@ func (b *Bus) AddPartitions(topic string, n int32) error {
 }
 
 // Retain sets what Retention returns. It deletes nothing; Trim does.
-func (b *Bus) Retain(topic string, d time.Duration) error {
+func (b *Bus) Retain(topic string, r bus.Retention) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, err := b.topic(topic)
 	if err == nil {
-		t.retention = d
+		t.retention = r
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package memory_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/bustest"
@@ -25,7 +24,7 @@ func faults(b *memory.Bus) bustest.Faults {
 	return bustest.Faults{
 		DeleteTopic:   func(t *testing.T, topic string) { must(t, b.DeleteTopic(topic)) },
 		AddPartitions: func(t *testing.T, topic string, n int32) { must(t, b.AddPartitions(topic, n)) },
-		Retain:        func(t *testing.T, topic string, d time.Duration) { must(t, b.Retain(topic, d)) },
+		Retain:        func(t *testing.T, topic string, r bus.Retention) { must(t, b.Retain(topic, r)) },
 		Trim: func(t *testing.T, topic string, partition int32, start int64) {
 			must(t, b.Trim(topic, partition, start))
 		},

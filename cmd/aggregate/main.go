@@ -62,7 +62,8 @@ func run(ctx context.Context, cfg *config, w *worker.Worker) error {
 		Limits:   oona.DefaultFrameLimits,
 		FromHere: cfg.FromHere,
 		Retention: func(ctx context.Context) (time.Duration, error) {
-			return b.Retention(ctx, topics.SeedMetrics)
+			kept, err := b.Retention(ctx, topics.SeedMetrics)
+			return kept.Age, err
 		},
 		Skip:   cfg.Skip,
 		Tracer: w.Tracer,

@@ -11,37 +11,11 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// otherCount is the remedy for a topic of events with another number of partitions than the
-// topic of frames. The general one would lose its events.
-const otherCount = "do not delete it, as it has the events of all runs. If it has fewer, add partitions (kafka-topics.sh --alter --partitions); if it has more, leave it. The order of a seed's events is in their sequence numbers, wherever they are"
-
-// keepEvents gives its remedy to the fault of a topic of events that has another number of
-// partitions than the topic of frames. If both have another number than was asked for, the
-// general remedy is right.
-func keepEvents(err error) error {
-	wrong, ok := errors.AsType[*bus.TopicsError](err)
-	if !ok {
-		return err
-	}
-	both := slices.ContainsFunc(wrong.Faults, func(f bus.TopicFault) bool {
-		return f.Kind == bus.FaultPartitions && f.Topic == oona.Topics{}.Around(f.Topic).SeedMetrics
-	})
-	for i := range wrong.Faults {
-		f := &wrong.Faults[i]
-		differs := f.Kind == bus.FaultUnequal || f.Kind == bus.FaultPartitions && !both
-		if differs && (oona.Topics{}).Around(f.Topic).Schema(f.Topic) == oona.EventSchema {
-			f.Remedy = otherCount
-		}
-	}
-	return err
-}
-
 // eventNotes returns what operators should know of the topics of events, and the error of
-// Check without that: everything else works without these topics, and with any number of
-// partitions. An operator may limit how long they keep events, but an audit then lacks those
-// that are deleted.
+// Check without that: everything else works without these topics. An operator may limit what
+// they keep, but an audit then lacks the events that are deleted.
 func eventNotes(ctx context.Context, b bus.Admin, topics oona.Topics, checked error) (notes []string, rest error) {
-	wrong, ok := errors.AsType[*bus.TopicsError](keepEvents(checked))
+	wrong, ok := errors.AsType[*bus.TopicsError](checked)
 	if checked != nil && !ok {
 		return nil, checked
 	}
@@ -49,14 +23,9 @@ func eventNotes(ctx context.Context, b bus.Admin, topics oona.Topics, checked er
 	var others []bus.TopicFault
 	if ok {
 		for _, f := range wrong.Faults {
-			switch {
-			case topics.Schema(f.Topic) != oona.EventSchema:
-				others = append(others, f)
-			case f.Kind == bus.FaultMissing:
+			if f.Kind == bus.FaultMissing && topics.Schema(f.Topic) == oona.EventSchema {
 				missing = append(missing, f.Topic)
-			case f.Kind == bus.FaultUnequal:
-				notes = append(notes, "topic "+f.String())
-			default:
+			} else {
 				others = append(others, f)
 			}
 		}
@@ -75,9 +44,25 @@ func eventNotes(ctx context.Context, b bus.Admin, topics oona.Topics, checked er
 		if err != nil {
 			return notes, errors.Join(rest, err)
 		}
-		if kept > 0 {
-			notes = append(notes, fmt.Sprintf("topic %s keeps events for %s only, and oona audit takes what is deleted for gaps; to keep all of them, set its retention.ms to -1 (kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config retention.ms=-1)", topic, kept, topic))
+		if says := forgets(topic, kept); says != "" {
+			notes = append(notes, says)
 		}
 	}
 	return notes, rest
+}
+
+// forgets says that a topic deletes events, or returns "".
+func forgets(topic string, kept bus.Retention) string {
+	var limits, settings []string
+	if kept.Age > 0 {
+		limits, settings = append(limits, "for "+kept.Age.String()), append(settings, "retention.ms=-1")
+	}
+	if kept.Bytes > 0 {
+		limits, settings = append(limits, fmt.Sprintf("up to %s of a partition", byteSize(kept.Bytes))), append(settings, "retention.bytes=-1")
+	}
+	if len(limits) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("topic %s keeps events %s only, and oona audit takes what is deleted for gaps; to keep all of them, run kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config %s",
+		topic, strings.Join(limits, " and "), topic, strings.Join(settings, ","))
 }

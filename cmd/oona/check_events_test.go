@@ -11,8 +11,8 @@ import (
 	"github.com/morphogenetic/oona/bus/memory"
 )
 
-// TestEventNotes: topics of events that are missing, have another number of partitions or
-// forget events are notes. Faults of other topics, and settings that lose events, remain.
+// TestEventNotes: topics of events that are missing, or forget events by age or size, are notes.
+// Faults of other topics, and settings that lose events, remain.
 func TestEventNotes(t *testing.T) {
 	topics, err := oona.NewTopics("noted")
 	if err != nil {
@@ -42,28 +42,22 @@ func TestEventNotes(t *testing.T) {
 	if about, rest := look(specs); len(about) > 0 || rest != nil {
 		t.Errorf("with topics: notes of %v, and %v", about, rest)
 	}
-	if err := errors.Join(b.AddPartitions(topics.Culled, 5), b.Retain(topics.Grafted, 7*24*time.Hour)); err != nil {
+	if err := errors.Join(b.AddPartitions(topics.Culled, 5), b.Retain(topics.Grafted, bus.Retention{Age: 7 * 24 * time.Hour}), b.Retain(topics.Fossilized, bus.Retention{Bytes: 1 << 30})); err != nil {
 		t.Fatal(err)
 	}
 	loose := append(topics.Specs(0), topics.EventSpecs(0)...)
-	if about, rest := look(loose); len(about) != 2 || about[topics.Culled] != 1 || about[topics.Grafted] != 1 || rest != nil {
-		t.Errorf("with two that differ: notes of %v, and %v", about, rest)
-	}
-	for _, f := range faultsOf(keepEvents(b.Check(t.Context(), loose))) {
-		if f.Remedy != otherCount {
-			t.Errorf("%s: the remedy is %q", f, f.Remedy)
+	for _, specs := range [][]oona.TopicSpec{specs, loose} { // another number of partitions is right, also if one is asked for
+		if about, rest := look(specs); len(about) != 2 || about[topics.Fossilized] != 1 || about[topics.Grafted] != 1 || rest != nil {
+			t.Errorf("with two that forget events: notes of %v, and %v", about, rest)
 		}
 	}
-	if _, err := b.Apply(t.Context(), []oona.TopicSpec{{Name: topics.Culled, Partitions: 3}}); faultsOf(keepEvents(err))[0].Remedy != otherCount {
+	if _, err := b.Apply(t.Context(), topics.EventSpecs(3)); err != nil {
 		t.Errorf("applied: %v", err)
 	}
-	asked := append(topics.Specs(4), topics.EventSpecs(4)...)
-	for i := range asked {
-		asked[i].PartitionsOf = ""
-	}
-	for _, f := range faultsOf(keepEvents(b.Check(t.Context(), asked))) {
-		if f.Remedy != "" {
-			t.Errorf("another number was asked for: the remedy of %s is %q", f, f.Remedy)
+	both := forgets(topics.Culled, bus.Retention{Age: time.Hour, Bytes: 3 << 20})
+	for _, want := range []string{"1h0m0s", "3MiB", "retention.ms=-1,retention.bytes=-1"} {
+		if !strings.Contains(both, want) {
+			t.Errorf("%q lacks %q", both, want)
 		}
 	}
 	for i := range loose {

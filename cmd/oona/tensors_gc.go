@@ -161,7 +161,7 @@ func (c *tensorsCommand) longest(ctx context.Context, b bus.Bus, from *sources, 
 		if err != nil {
 			return 0, err
 		}
-		retention = max(retention, kept)
+		retention = max(retention, kept.Age)
 	}
 	delay := windows.DefaultConfig().MaxDelay
 	for _, prefix := range append([]string{c.Prefix}, c.OtherPrefixes...) {

@@ -101,7 +101,7 @@ func (a *applyTopics) Run(ctx context.Context, c *grammar, command *kong.Context
 	if err := a.cap(ctx, &c.Topics, partitions, set, logger); err != nil {
 		return err
 	}
-	if err := keepEvents(a.make(ctx, b, specs, to)); err != nil {
+	if err := a.make(ctx, b, specs, to); err != nil {
 		return err
 	}
 	if set["memory-limit"] {
@@ -134,7 +134,7 @@ func (c *topicsCommand) fit(ctx context.Context, b bus.Bus, specs []oona.TopicSp
 	}
 	for i := range specs {
 		switch s := &specs[i]; {
-		case s.PartitionsOf == topics.SeedMetrics, !asked && s.Name == topics.SeedMetrics:
+		case s.PartitionsOf == topics.SeedMetrics, s.AnyPartitions, !asked && s.Name == topics.SeedMetrics:
 			s.Partitions = has
 		case s.Name == topics.SeedRaw:
 			s.Partitions = raw
@@ -347,7 +347,7 @@ func (checkTopics) Run(ctx context.Context, c *grammar, command *kong.Context, t
 		return err
 	}
 	b := kafka.New(c.Topics.Bus, logger)
-	if err := keepEvents(b.Check(ctx, specs)); err != nil {
+	if err := b.Check(ctx, specs); err != nil {
 		return err
 	}
 	notes, err := eventNotes(ctx, b, topics, nil) // there are no faults, but events may be deleted
