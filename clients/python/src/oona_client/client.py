@@ -23,7 +23,7 @@ from oona_client.encoder import Encoder
 from oona_client.kafka import address, is_kafka, packages
 from oona_client.link import Link
 from oona_client.post import check_token, check_urls, context, readable
-from oona_client.ring import EVENT, FRAME, HANDED, Ring
+from oona_client.ring import EVENT, FRAME, FULL, HANDED, HEAD, Ring
 from oona_client.sender import Config
 from oona_client.wire import InvalidFrame
 
@@ -63,6 +63,7 @@ class Stats:
 
 
 _REENTERED = "the call is from a signal handler that has interrupted frame() or event(); let the handler set a flag instead"
+_CLOSED = "the client is closed"
 _NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0)
 
 
@@ -228,22 +229,8 @@ class Client:
                     raise RuntimeError(_REENTERED)
                 try:
                     self._busy = True
-                    if not self._ready:
-                        self._renew()
-                    if self._config.packages:
-                        raise InvalidFrame("", "events are sent over HTTP only; give a client of its own the address of ingest")
-                    if self._forked and sequence is None:
-                        raise InvalidFrame("sequence", "is needed after a fork, as the parent counts the events, too")
-                    key = (layer, wire.whole("seed_id", seed_id))
-                    number = self._sequences.get(key, 0) if sequence is None else wire.whole("sequence", sequence)
-                    record = wire.encode_event(
-                        run_id=self.run, layer_id=layer, seed_id=key[1], sequence=number, at=at, step=step,
-                        from_state=from_state, to_state=to_state, reason=reason, evidence=evidence,
-                        blueprint_id=blueprint_id, actor=actor, timeline=self.timeline,
-                        producer_id=self.producer, producer_epoch=self.epoch,
-                    )
-                    self._sequences[key] = number + 1
-                    return self._push(EVENT, record)
+                    return self._event(sequence, layer_id=layer, seed_id=seed_id, at=at, step=step, from_state=from_state, to_state=to_state,
+                                       reason=reason, evidence=evidence, blueprint_id=blueprint_id, actor=actor)
                 finally:
                     self._busy = False
         except Exception as failure:
@@ -354,11 +341,34 @@ class Client:
             tensors = {key: on_host(values) for key, values in tensors.items()}
         return self._encode(layer, step, observed_at, on_host(seed_ids), on_host(states), metrics, tensors)
 
+    def _event(self, sequence: int | None, **fields: Any) -> bool:
+        """Number an event, and put it on the ring. The caller has the lock."""
+        if not self._ready:
+            self._renew()
+        if self._config.packages:
+            raise InvalidFrame("", "events are sent over HTTP only; give a client of its own the address of ingest")
+        if self._forked and sequence is None:
+            raise InvalidFrame("sequence", "is needed after a fork, as the parent counts the events, too")
+        key = (fields["layer_id"], wire.whole("seed_id", fields["seed_id"]))
+        following = self._sequences.get(key, 0)
+        number = following if sequence is None else wire.whole("sequence", sequence)
+        record = wire.encode_event(run_id=self.run, sequence=number, timeline=self.timeline, producer_id=self.producer,
+                                   producer_epoch=self.epoch, **fields)
+        handed = self._ring.get("handed1")
+        try:
+            self._sequences[key] = number + 1
+            return self._push(EVENT, record)
+        except BaseException:
+            if self._last is None and self._ring.get("handed1") == handed:
+                self._sequences[key] = following  # Ctrl-C came before the event was on the ring
+            raise
+
     def _encode(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
                 metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None, *, counted: bool = False) -> bool:
         """Encode a frame and put it on the ring. The caller has the lock."""
         taken = True
-        for record in self._encoder.frames(layer, step, observed_at, seed_ids, states, metrics, tensors):
+        # All parts are made before the first is sent, as there may be a fault in one.
+        for record in list(self._encoder.frames(layer, step, observed_at, seed_ids, states, metrics, tensors)):
             taken = self._push(FRAME, record, 0 if counted else 1) and taken
             counted = False
         return taken
@@ -375,7 +385,6 @@ class Client:
             values["states", ""] = states
         copy = self._copier.begin(values)
         ids = np.array(on_host(seed_ids))
-        self._ring.add("handed0")
 
         def frame() -> None:
             arrays = copy.arrays
@@ -383,11 +392,21 @@ class Client:
                          {key: a for (kind, key), a in arrays.items() if kind == "metric"},
                          {key: a for (kind, key), a in arrays.items() if kind == "tensor"}, counted=True)
 
-        if self._copier.put(copy, frame):
-            return True
-        self._ring.add("full0")
-        self._complain("full", "too many copies from the device are under way; frames are dropped. stats() counts them")
-        return False
+        if self._last is not None:  # a signal handler has closed the client
+            raise Closed(_CLOSED)
+        counters = self._ring.counters
+        handed, full = counters[HANDED[FRAME]], counters[FULL[FRAME]]
+        try:
+            counters[HANDED[FRAME]] = handed + 1
+            if self._copier.put(copy, frame):
+                return True
+            counters[FULL[FRAME]] = full + 1
+            self._complain("full", "too many copies from the device are under way; frames are dropped. stats() counts them")
+            return False
+        except BaseException:
+            if self._last is None and not self._copier.has(copy) and counters[FULL[FRAME]] == full:
+                counters[HANDED[FRAME]] = handed
+            raise
 
     def _hand_on(self, frame: Callable[[], None]) -> None:
         """Encode a frame whose copy is done, in the copier's thread."""
@@ -403,29 +422,42 @@ class Client:
 
     def _lost(self) -> None:
         with self._lock:
-            self._ring.add("lost0")
+            if self._last is None:
+                self._ring.add("lost0")
 
     def _push(self, kind: int, record: bytes, handed: int = 1) -> bool:
         """Count the record as handed over, and put it on the ring. The caller has the lock."""
+        if self._last is not None:  # a signal handler has closed the client
+            raise Closed(_CLOSED)
         ring = self._ring
-        ring.counters[HANDED[kind]] += handed
-        used = ring.push(kind, record)
-        if used:
-            if used > RING_BYTES // 4:
-                self._link.poke()
-            return True
-        ring.add(f"full{kind}")
-        self._link.poke()
-        if len(record) + 8 > RING_BYTES:
-            self._complain("large", f"a frame of {len(record)} bytes is dropped; its tensors are too large, at most {RING_BYTES} bytes can be sent")
-        else:
-            self._complain("full", "the sender is behind, and its ring is full; frames are dropped. stats() counts them")
-        return False
+        counters = ring.counters
+        before, head, full = counters[HANDED[kind]], counters[HEAD], counters[FULL[kind]]
+        try:
+            counters[HANDED[kind]] = before + handed
+            used = ring.push(kind, record)
+            if used:
+                if used > RING_BYTES // 4:
+                    self._link.poke()
+                return True
+            counters[FULL[kind]] = full + 1
+            self._link.poke()
+            if len(record) + 8 > RING_BYTES:
+                self._complain("large", f"a frame of {len(record)} bytes is dropped; its tensors are too large, at most {RING_BYTES} bytes can be sent")
+            else:
+                self._complain("full", "the sender is behind, and its ring is full; frames are dropped. stats() counts them")
+            return False
+        except BaseException as failure:
+            if self._last is None:  # Ctrl-C: the record was handed over if it is on the ring, or was counted as dropped
+                if counters[HEAD] == head and counters[FULL[kind]] == full:
+                    counters[HANDED[kind]] = before
+            elif isinstance(failure, Exception):
+                return False  # a signal handler has closed the client, and close() has counted the record as lost
+            raise
 
     def _renew(self) -> None:
         """Start again in a child after a fork."""
         if self._closed:
-            raise Closed("the client is closed")
+            raise Closed(_CLOSED)
         self._start()
 
     def _abandon(self) -> None:

@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +48,8 @@ class Copy:
     buffers: list[tuple[Any, Any]] = field(default_factory=list)  # kind of the pool, pinned tensor
     events: list[Any] = field(default_factory=list)
     bytes: int = 0
+    begun: int = 0  # bytes of this copy and of those before it
+    frame: Any = None  # what is handed on then
 
     def wait(self) -> None:
         for event in self.events:
@@ -91,22 +93,29 @@ class Pool:
 
 
 class Copier:
-    """Begins copies, and hands frames on in the order of the calls once theirs are done."""
+    """Begins copies, and hands frames on in the order of the calls once theirs are done.
+
+    A frame is taken when its copy is in the deque. Nothing else has to be changed
+    with it, so Ctrl-C in the midst of put() leaves no count that is wrong.
+    """
 
     def __init__(self, hand_on: Callable[[Any], None], lost: Callable[[], None]) -> None:
         self._hand_on = hand_on
         self._lost = lost
         self._pool = Pool()
-        self._queue: queue.SimpleQueue[tuple[Copy, Any] | None] = queue.SimpleQueue()
-        self._changed = threading.Condition()
-        self._under_way = 0
-        self._bytes = 0
+        self._under_way: deque[Copy] = deque()
+        self._lock = threading.Lock()
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: end
         self._thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
         """Report whether copies are under way, so that other frames must wait behind them."""
-        return self._under_way > 0
+        return bool(self._under_way)
+
+    def has(self, copy: Copy) -> bool:
+        """Report whether the copy was taken last. The caller keeps frames from being handed on meanwhile."""
+        return self.busy and self._under_way[-1] is copy
 
     def begin(self, values: Mapping[Any, Any]) -> Copy:
         """Begin to copy tensors of devices; arrays of the host are copied at once."""
@@ -152,43 +161,56 @@ class Copier:
 
     def put(self, copy: Copy, frame: Any) -> bool:
         """Hand the frame on once the copy is done. False: too much is under way."""
-        with self._changed:
-            if self._bytes + copy.bytes > PINNED_BYTES:
-                # The buffers are not used again, as the device may still write to them.
+        copy.frame = frame
+        with self._lock:
+            copy.begun = copy.bytes
+            if self._under_way:
+                first, last = self._under_way[0], self._under_way[-1]
+                copy.begun += last.begun
+                if copy.begun - first.begun + first.bytes > PINNED_BYTES:
+                    # The buffers are not used again, as the device may still write to them.
+                    return False
+            elif copy.bytes > PINNED_BYTES:
                 return False
-            self._bytes += copy.bytes
-            self._under_way += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="oona-copies", daemon=True)
-                self._thread.start()
-        self._queue.put((copy, frame))
+                threading.Thread(target=self._run, name="oona-copies", daemon=True).start()
+            # The thread looks when it has the lock. In the other order, Ctrl-C could leave it asleep.
+            self._wake.put(True)
+            self._under_way.append(copy)
         return True
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            copy, frame = item
-            try:
-                copy.wait()
-                self._hand_on(frame)
-            except Exception as failure:  # of the device, for example
-                self._lost()
-                log.error("a frame is lost, as its copy from the device failed: %s", failure)
-            else:
-                self._pool.give(copy.buffers)
-            with self._changed:
-                self._under_way -= 1
-                self._bytes -= copy.bytes
-                self._changed.notify_all()
+        with self._lock:
+            if self._thread is not None:
+                return  # Ctrl-C has interrupted a call that had started another one
+            self._thread = threading.current_thread()
+        while self._wake.get():
+            while (copy := self._first()) is not None:
+                self._finish(copy)
+                with self._lock:
+                    self._under_way.popleft()
+
+    def _first(self) -> Copy | None:
+        with self._lock:
+            return self._under_way[0] if self._under_way else None
+
+    def _finish(self, copy: Copy) -> None:
+        try:
+            copy.wait()
+            self._hand_on(copy.frame)
+        except Exception as failure:  # of the device, for example
+            self._lost()
+            log.error("a frame is lost, as its copy from the device failed: %s", failure)
+        else:
+            self._pool.give(copy.buffers)
 
     def drain(self, until: float) -> bool:
         """Wait until all frames are handed on."""
-        with self._changed:
-            while self._under_way:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
+        while self._under_way:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.002)
         return True
 
     def close(self) -> None:
-        self._queue.put(None)
+        self._wake.put(False)

@@ -28,8 +28,9 @@ _READER = (
     "dropped0", "dropped1", "waiting0", "waiting1", "split0", "split1", "corrupt",
 )
 SLOTS = {name: i for i, name in enumerate(_WRITER)} | {name: 64 + i for i, name in enumerate(_READER)}
-_HEAD, _TAIL = SLOTS["head"], SLOTS["tail"]
+HEAD, _TAIL = SLOTS["head"], SLOTS["tail"]
 HANDED = SLOTS["handed0"], SLOTS["handed1"]
+FULL = SLOTS["full0"], SLOTS["full1"]
 _MAGIC = 0x316E6C63616E6F6F
 
 
@@ -88,7 +89,7 @@ class Ring:
         n = len(payload)
         size = 8 + (n + 7 & ~7)
         counters = self.counters
-        head = counters[_HEAD]
+        head = counters[HEAD]
         place = head % self.capacity
         capacity = self.capacity
         skip = capacity - place if place + size > capacity else 0
@@ -104,7 +105,7 @@ class Ring:
             _RECORD.pack_into(self._data, place, n, kind)
             self._data[place + 8:place + 8 + n] = payload
         with self._fence:
-            counters[_HEAD] = head + skip + size
+            counters[HEAD] = head + skip + size
         return used
 
     def read(self) -> tuple[list[tuple[int, bytes]], int]:

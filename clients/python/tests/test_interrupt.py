@@ -1,0 +1,178 @@
+"""Ctrl-C in the midst of frame(), event() and close()."""
+
+import linecache
+import sys
+
+import numpy as np
+import pytest
+from server import Server
+from test_device import torch  # noqa: F401  a fixture
+
+from oona_client import Client, State
+from oona_client import client as module
+from oona_client.device import Copier
+from oona_client.encoder import Encoder
+from oona_client.link import Link
+from oona_client.ring import Ring
+
+IDS = np.arange(10)
+RING_PUSH = Ring.push
+
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+
+class Interrupt:
+    """Calls a handler before the nth line of the functions, as a signal does."""
+
+    def __init__(self, n, functions, handler=ctrl_c):
+        self.handler = handler
+        self.left = n
+        self.codes = {function.__code__ for function in functions}
+        self.at = None
+
+    def __call__(self, frame, what, _):
+        if frame.f_code not in self.codes:
+            return None
+        # No signal is handled between the end of a with block and the exit of its manager.
+        if what == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+            self.left -= 1
+            if self.left == 0:
+                self.at = frame.f_code.co_name
+                self.handler()
+        return self
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self)
+
+    def __exit__(self, *_):
+        sys.settrace(self.before)
+
+
+def interrupted_everywhere(functions, call, check):
+    """Call with an interrupt before each line in turn, and check after each. Each function must have been interrupted."""
+    at, n = set(), 0
+    while True:
+        n += 1
+        interrupt = Interrupt(n, functions)
+        try:
+            with interrupt:
+                call(n)
+        except KeyboardInterrupt:
+            at.add(interrupt.at)
+            check()
+            continue
+        assert interrupt.at is None
+        check()
+        assert at == {function.__name__ for function in functions}
+        return
+
+
+def add_up(oona, server, kind):
+    """Check that everything is answered, and in one counter."""
+    assert oona.flush(5), "more is counted as handed than is on its way"
+    counts = getattr(oona.stats(), kind)
+    assert (counts.waiting, counts.invalid) == (0, 0)
+    assert counts.handed == counts.accepted + counts.dropped
+    assert counts.accepted == len(server.accepted)
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def oona(server):
+    with Client(server.url, "run", strict=True, linger=0.0, compress=False) as oona:
+        yield oona
+
+
+@pytest.fixture(params=["room", "poke", "full", "large"])
+def way(request, oona, monkeypatch):
+    """The ways through _push()."""
+    if request.param in ("full", "large"):
+        monkeypatch.setattr(Ring, "push", no_room)
+    if request.param in ("poke", "large"):
+        monkeypatch.setattr(module, "RING_BYTES", 0)
+    return request.param
+
+
+def no_room(ring, kind, record):
+    """Stand for the push() of a full ring."""
+    used = 0
+    return used
+
+
+def push_of(way):
+    return (Client._push, no_room if way in ("full", "large") else RING_PUSH)
+
+
+def test_a_frame_that_is_interrupted_is_in_one_counter_or_in_none(server, oona, way):
+    interrupted_everywhere(
+        (Client._take, *push_of(way), Encoder.again) if way == "room" else push_of(way),
+        lambda step: oona.frame("enc.0", step, IDS, np.full(10, 2, np.uint8), {"loss": np.zeros(10, np.float32)}),
+        lambda: add_up(oona, server, "frames"),
+    )
+    sequences = [frame["sequence"] for frame in server.accepted]
+    assert len(set(sequences)) == len(sequences)
+    assert (oona.stats().frames.dropped > 0) == (way in ("full", "large"))
+
+
+def test_an_event_that_is_interrupted_leaves_no_gap(server, oona, way):
+    dropped = []
+
+    def check():
+        add_up(oona, server, "events")
+        dropped.append(oona.stats().events.dropped)
+        # The next number is behind those of all events that were handed over, and of no other.
+        assert oona._sequences.get(("enc.0", 3), 0) == oona.stats().events.handed
+
+    interrupted_everywhere((Client._event, *push_of(way)), lambda step: oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=step), check)
+    if way in ("room", "poke"):
+        assert [event["sequence"] for event in server.accepted] == list(range(len(server.accepted)))
+    assert (dropped[-1] > 0) == (way in ("full", "large"))
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_copy_that_is_interrupted_is_in_one_counter_or_in_none(server, oona, torch, monkeypatch, room):  # noqa: F811
+    if not room:
+        monkeypatch.setattr("oona_client.device.PINNED_BYTES", 0)
+
+    def check():
+        torch.run()
+        add_up(oona, server, "frames")
+
+    def frame(step):
+        oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": torch.on_device(IDS), "norm": np.zeros(10)})
+
+    interrupted_everywhere((Client._copy, Copier.begin, Copier._stacked, Copier._pinned, Copier.put), frame, check)
+    assert [frame["metrics"][1]["values"] for frame in server.accepted] == [list(IDS)] * len(server.accepted)
+    assert (oona.stats().frames.dropped > 0) == (not room)
+    assert (oona.stats().frames.accepted > 0) == room
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(server, monkeypatch, full):
+    monkeypatch.setattr(module, "RING_BYTES", 4)  # it pokes the sender each time
+    if full:
+        monkeypatch.setattr(Ring, "push", no_room)
+    # Signals are handled where functions begin and end, so not between the first lines of _push().
+    functions = (Client._complain, Link.poke, no_room if full else RING_PUSH)
+    found = set()
+    for n in range(1, 100):
+        oona = Client(server.url, "run", sender="thread", linger=0.0)
+        interrupt = Interrupt(n, functions, oona.close)
+        with interrupt:
+            taken = oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": np.zeros(10)})
+        counts = oona.close().frames
+        assert counts.handed + counts.invalid == 1
+        assert counts.handed == counts.accepted + counts.dropped + counts.lost
+        if interrupt.at is None:
+            break
+        assert taken or not counts.accepted
+        found |= {name for name in ("accepted", "dropped", "lost", "invalid") if getattr(counts, name)}
+    assert interrupt.at is None and found == {"lost", "dropped" if full else "accepted"}
