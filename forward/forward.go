@@ -1,16 +1,18 @@
-// Package forward hands the frames and events of ingest on to the bus, and keeps them in a
-// spool while the bus is away.
+// Package forward sends the frames and events of ingest to the bus, and keeps them in a spool
+// while the bus is away.
 //
 //	Send ──▶ the bus acknowledges ────────────────────────────────▶ on the bus
 //	    └──▶ it does not, or the spool has others of the run and topic ──▶ in the spool ──▶ Run: in order ──▶ on the bus
 //
-// What a run sends to a topic stays in order: as long as the spool has some of it, more of it
-// goes behind that. Other runs do not wait, and what goes to one topic does not wait for what
-// goes to another: the spool has a queue for each topic. A run has one watermark, and frames
-// have one topic, so that is as much order as the windows need.
+// The messages that a run sends to a topic stay in order: as long as the spool has some of
+// them, later ones are appended to the spool. Other runs do not wait. The spool has a queue
+// for each topic, so the messages of one topic do not wait for those of another. The windows
+// need no more order than this, because a run has one watermark, and all frames have one
+// topic.
 //
-// What the bus has not acknowledged may be on it nevertheless, and is then sent twice.
-// Such frames are folded once, as they have the same identity, and such events are repeats.
+// A message that the bus has not acknowledged may be on the bus nevertheless, and is then sent
+// twice. The two frames have the same identity, so the frame is folded once. Readers of events
+// recognise the second event as a repeat.
 package forward
 
 import (
@@ -35,39 +37,40 @@ type Config struct {
 	// Publish publishes messages, and returns when the bus has acknowledged them. It may
 	// return later than its context ends.
 	Publish func(ctx context.Context, topic string, messages []*message.Message) error
-	// Permanent recognises an error that is no outage, so that the sender must know of it.
+	// Permanent reports whether an error is not an outage, so that the sender must be told.
 	Permanent func(error) bool
-	// Refused returns the messages that the bus never takes, by index, if an error means
-	// that it has all others. It returns none for other errors.
+	// Refused returns the indexes of the messages that the bus will never take, if the
+	// error means that the bus has all the others. For other errors it returns none.
 	Refused func(error) []int
-	// OfTopic recognises an error that lasts and concerns one topic, while others can be used.
-	// Senders get it as long as the spool has some of theirs for this topic: it takes no more.
+	// OfTopic reports whether an error is about one topic and lasts, while other topics can
+	// be used. While it lasts, Send adds nothing to the queue of the topic, and returns it.
 	OfTopic func(error) bool
-	// Lapsed returns how many frames have become too old in the spool, by run, of those that were
-	// put into it at a time. It is called when the bus has them.
+	// Lapsed returns how many frames of each run have become too old in the spool. The
+	// messages were put into the spool at the given time. Lapsed is called when the bus has
+	// them.
 	Lapsed func(spooled oona.Micros, messages []*message.Message) map[oona.RunID]int
-	// After is how long Send waits for the bus before it takes the spool.
+	// After is how long Send waits for the bus before it uses the spool.
 	After time.Duration
-	// Timeout bounds one attempt of Run.
+	// Timeout limits one attempt of Run.
 	Timeout time.Duration
-	// BytesPerSecond bounds how fast Run sends what is in the spool, so that requests that
-	// do not wait are not delayed.
+	// BytesPerSecond limits how fast Run sends the spool, so that it does not delay
+	// requests that go directly to the bus.
 	BytesPerSecond int64
 	Logger         *slog.Logger
 }
 
-// Forwarder hands messages on. It is safe for concurrent use.
+// Forwarder sends messages to the bus or to the spool. It is safe for concurrent use.
 type Forwarder struct {
 	cfg   Config
 	spool *spool.Queues
 	pace  pace
 
-	away   atomic.Bool    // the bus did not answer, and has not answered since
-	beside sync.WaitGroup // attempts that Send does not wait for any more
+	away   atomic.Bool    // the bus has not answered since an attempt failed
+	beside sync.WaitGroup // attempts that still run, even if Send has returned
 
 	mu    sync.Mutex
 	lanes []*lane       // one for each queue of the spool
-	added chan struct{} // closed and replaced when there is one more
+	added chan struct{} // closed and replaced when a lane is added
 
 	spooledFrames, sentFrames, setAside, lapsed prometheus.Counter
 }
@@ -114,8 +117,8 @@ func (f *Forwarder) find(topic string) *lane {
 	return nil
 }
 
-// holding returns the lane that has messages of the runs for a topic, or nil. An earlier version
-// had the messages of all topics in the queue without a name.
+// holding returns the lane whose queue has messages of the runs for a topic, or nil. It looks
+// at the queue without a name, too, where an earlier version kept the messages of all topics.
 func (f *Forwarder) holding(topic string, runs []string) *lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,10 +130,10 @@ func (f *Forwarder) holding(topic string, runs []string) *lane {
 	return nil
 }
 
-// Send hands messages on, and returns when the bus has acknowledged them, or when they are
-// in the spool. The error is that of the bus if it is permanent, and otherwise says why the
-// spool could not take them; it wraps spool.ErrFull if the spool is full. release is called
-// when no attempt holds the messages any more; that may be after Send has returned.
+// Send sends messages, and returns when the bus has acknowledged them or when they are in the
+// spool. If the bus returns a permanent error, Send returns it. Otherwise the error says why
+// the spool could not take the messages; it wraps spool.ErrFull if the spool is full. release
+// is called when no attempt uses the messages any more. That may be after Send has returned.
 func (f *Forwarder) Send(topic string, messages []*message.Message, release func()) (spooled bool, err error) {
 	runs := entry.Runs(messages)
 	if l := f.holding(topic, runs); l != nil {
@@ -168,7 +171,7 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 	return true, nil
 }
 
-// keep puts messages into the spool: into a lane, or into that of the topic.
+// keep puts messages into the queue of a lane. If l is nil, it is the lane of the topic.
 func (f *Forwarder) keep(l *lane, topic string, runs []string, messages []*message.Message) (err error) {
 	if l == nil {
 		if l, err = f.lane(topic); err != nil {
@@ -183,19 +186,19 @@ func (f *Forwarder) keep(l *lane, topic string, runs []string, messages []*messa
 	return nil
 }
 
-// Wait waits until no attempt of Send is running.
+// Wait waits until all attempts of Send have ended.
 func (f *Forwarder) Wait() { f.beside.Wait() }
 
 // Keys returns the keys of a record of the spool, for spool.Options.
 func Keys(body []byte) []string {
 	e, err := entry.Decode(body)
 	if err != nil {
-		return nil // Run sets it aside
+		return nil // Run puts it aside
 	}
 	return entry.Runs(e.Messages)
 }
 
-// Run sends what is in the spool, each topic in order, until ctx ends.
+// Run sends the messages in the spool until ctx ends, those of each topic in order.
 func (f *Forwarder) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -215,19 +218,20 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 }
 
-// Drain is to be called when Run and all calls of Send have returned. It sends what is in
-// the spool, until the spool is empty, the bus does not take a batch, or ctx ends. What goes to
-// a topic that cannot be used stays. It returns the number of records that are left.
+// Drain sends the messages in the spool until the spool is empty, the bus does not take a
+// batch, or ctx ends. Messages for a topic that cannot be used stay in the spool. Drain must
+// not be called before Run and all calls of Send have returned. It returns the number of
+// records that are left.
 func (f *Forwarder) Drain(ctx context.Context) int64 {
 	for i := 0; ; i++ {
 		f.mu.Lock()
-		lanes := f.lanes // the first may add some, if an earlier version has filled it
+		lanes := f.lanes // the lane without a name, which is the first, may add others
 		f.mu.Unlock()
 		if i == len(lanes) {
 			break
 		}
 		if err := lanes[i].drain(ctx); err != nil {
-			f.cfg.Logger.Info("sending what is in the spool has ended", "err", err)
+			f.cfg.Logger.Info("could not send everything in the spool", "err", err)
 			if !f.cfg.OfTopic(err) {
 				break
 			}
@@ -236,7 +240,7 @@ func (f *Forwarder) Drain(ctx context.Context) int64 {
 	return f.spool.Stats().Records
 }
 
-// pace bounds the rate at which all lanes send together.
+// pace limits the rate at which all lanes together send.
 type pace struct {
 	bytesPerSecond int64
 
@@ -244,7 +248,7 @@ type pace struct {
 	free time.Time
 }
 
-// take takes some bytes, and returns when the next ones may be sent.
+// take counts bytes that are sent now, and returns when the next ones may be sent.
 func (p *pace) take(bytes int) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -27,7 +27,7 @@ var (
 	errMissing = errors.New("the topic is missing")
 )
 
-// world is a forwarder with a spool, before a bus that can be away or lack topics.
+// world is a forwarder with a spool, and a bus that can be away or lack topics.
 type world struct {
 	*forward.Forwarder
 	t          *testing.T
@@ -42,11 +42,11 @@ type world struct {
 	mu         sync.Mutex
 	away       bool
 	missing    map[string]bool
-	once       bool           // a topic is missing once only
+	once       bool           // a missing topic is there from the second attempt on
 	refused    map[string]int // attempts for a missing topic
 	topics     map[string][]string
 	permitted  int           // batches that the bus still takes; negative: all
-	progressed chan struct{} // closed and replaced when the bus was asked
+	progressed chan struct{} // closed and replaced at each attempt
 }
 
 func newWorld(t *testing.T) *world {
@@ -89,7 +89,7 @@ func (w *world) set(change func()) {
 	change()
 }
 
-// until waits until something is so, which it looks at whenever the bus was asked.
+// until waits until a condition holds. It checks the condition after each attempt to publish.
 func (w *world) until(what string, so func() bool) {
 	w.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
@@ -104,7 +104,7 @@ func (w *world) until(what string, so func() bool) {
 		}
 		select {
 		case <-progressed:
-		case <-time.After(10 * time.Millisecond): // what follows the answer of the bus
+		case <-time.After(10 * time.Millisecond): // the condition may need what is done after the bus has answered
 		}
 	}
 }
@@ -155,7 +155,7 @@ func (w *world) send(topic, run string, n int) (spooled bool, err error) {
 	return spooled, err
 }
 
-// fill sends messages of a run to two topics in turn, until the spool is full. It returns how
+// fill sends messages of a run to two topics in turn until the spool is full. It returns how
 // many of each are in the spool.
 func (w *world) fill(run string) (frames, events int) {
 	w.t.Helper()
@@ -177,7 +177,7 @@ func (w *world) fill(run string) (frames, events int) {
 	}
 }
 
-// has reports whether the bus has n messages of a run in a topic. They must be in order, and once.
+// has fails unless the bus has n messages of a run in a topic, in order, each once.
 func (w *world) has(topic, run string, n int) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -192,9 +192,9 @@ func (w *world) has(topic, run string, n int) {
 	}
 }
 
-// A topic that is missing holds up nothing but what goes to it, also if the spool is full: the
-// others are sent, the disk has room again, nothing is written again and again, and no more is
-// taken for the topic. When it is there, what waited is sent in order. Nothing is put aside.
+// A missing topic delays only its own messages, even if the spool is full: the others are sent,
+// the disk has room again, nothing is written repeatedly, and no more messages are taken for
+// the topic. When the topic exists again, its messages are sent in order. Nothing is put aside.
 func TestMissingTopic(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -213,7 +213,7 @@ func TestMissingTopic(t *testing.T) {
 	})
 	w.until("only the events are left", func() bool { return w.spool.Stats().Records == int64(events) })
 	w.has("frames", "a", frames)
-	for n := range 3 { // beside the spool, although it has events of the run
+	for n := range 3 { // not through the spool, although that has events of the run
 		if spooled, err := w.send("frames", "a", frames+n); err != nil || spooled {
 			t.Fatalf("a frame: %t, %v", spooled, err)
 		}
@@ -261,7 +261,8 @@ func collected(t *testing.T, r *prometheus.Registry, name string) prometheus.Col
 	return nil
 }
 
-// At the end of a process, what goes to a missing topic stays, and the rest is sent.
+// At the end of a process, the messages for a missing topic stay in the spool, and the others
+// are sent.
 func TestDrainWithoutATopic(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -283,7 +284,7 @@ func TestDrainWithoutATopic(t *testing.T) {
 	}
 }
 
-// A full spool takes messages again while it is sent, long before it is empty.
+// A full spool takes messages again long before it is empty.
 func TestFullSpoolIsSent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -308,7 +309,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.set(func() { w.away, w.permitted = false, 8 }) // so many batches of the spool, and no more
+	w.set(func() { w.away, w.permitted = false, 8 })
 	w.run()
 	w.until("a part is sent", func() bool { return w.permitted == 0 && w.spool.Stats().Records < int64(n) })
 	more := 0
@@ -338,7 +339,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 }
 
 // A spool of an earlier version has one queue for all topics. It is sent in order, new messages
-// of its runs go behind it, and what goes to a missing topic is moved out of the way.
+// of its runs are appended to it, and messages for a missing topic are moved to another queue.
 func TestSpoolOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -374,8 +375,8 @@ func TestSpoolOfAnEarlierVersion(t *testing.T) {
 	w.end()
 }
 
-// What was moved from a spool of an earlier version stays before what comes behind it, if the
-// topic is there again a moment later.
+// Messages that were moved from the queue of an earlier version are sent before those that were
+// behind them, even if the topic exists again a moment later.
 func TestMovedStaysInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -403,8 +404,8 @@ func TestMovedStaysInOrder(t *testing.T) {
 	}
 }
 
-// A full spool of an earlier version has no room to move what goes to a missing topic. It
-// waits, and nothing is put aside.
+// A full spool of an earlier version has no room to move messages for a missing topic. They
+// wait, and nothing is put aside.
 func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

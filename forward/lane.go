@@ -16,37 +16,38 @@ import (
 	"github.com/morphogenetic/oona/spool/entry"
 )
 
-// lane sends what the spool has for a topic, in order. Lanes do not wait for one another.
+// lane sends the messages that the spool has for a topic, in order. Lanes do not wait for one
+// another.
 type lane struct {
 	*Forwarder
-	topic string // name of the queue; empty: that of an earlier version, with messages of any topic
+	topic string // name of the queue; empty for the queue of an earlier version, which has messages of any topic
 	queue *spool.Spool
 
-	unsent batch     // what run had when its context ended, for drain
-	ahead  *received // was read from the spool, and is the start of the next batch; nil: none
+	unsent batch     // the batch that run had when its context ended, for drain
+	ahead  *received // the record that begins the next batch, already read from the spool; or nil
 
-	unusable atomic.Pointer[error] // why nothing can be published to the topic while others can be used; nil: it can
-	oldest   atomic.Int64          // when the record was spooled that run has, in microseconds; 0: none
+	unusable atomic.Pointer[error] // why nothing can be published to the topic while others can be used, or nil
+	oldest   atomic.Int64          // when the first record that is being sent was spooled, in microseconds; 0 if there is none
 
-	lapses map[oona.RunID]int // frames that have become too old, and are not logged yet
-	logged time.Time          // when that was logged
+	lapses map[oona.RunID]int // frames that have become too old and are not yet logged
+	logged time.Time          // when such frames were last logged
 }
 
-// run sends what is in the queue, until ctx ends.
+// run sends the records of the queue until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	defer l.logLapses(0)
 	for {
 		b, err := l.next(ctx)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, spool.ErrClosed):
-			l.unsent = b // it may have records nevertheless, which the spool does not return again
+			l.unsent = b // it may have records, which the spool would not return again
 			return
 		case err != nil:
 			l.cfg.Logger.Error("the spool cannot be read; the next attempt follows in a second", "err", err)
 			bus.Pause(ctx, time.Second)
 			continue
 		}
-		if len(b.messages) == 0 { // none of them is an entry
+		if len(b.messages) == 0 { // no record could be decoded
 			l.done(b)
 		} else if !l.send(ctx, b) {
 			l.unsent = b
@@ -55,7 +56,8 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// drain sends what is in the queue, until it is empty, the bus does not take a batch, or ctx ends.
+// drain sends the records of the queue until it is empty, the bus does not take a batch, or
+// ctx ends.
 func (l *lane) drain(ctx context.Context) error {
 	defer l.logLapses(0)
 	for !l.queue.Empty() {
@@ -84,7 +86,7 @@ func (l *lane) drain(ctx context.Context) error {
 	return nil
 }
 
-// batch is what is sent together: whole records, of one topic.
+// batch is the records that are sent together. They are whole, and of one topic.
 type batch struct {
 	topic    string
 	records  []*received
@@ -93,16 +95,17 @@ type batch struct {
 	oldest   oona.Micros
 }
 
-// mostBatch bounds the size of a batch, in bytes, unless a record is larger.
+// mostBatch is the size in bytes from which a batch takes no more records.
 const mostBatch = 128 << 10
 
-// received is a record of the spool, decoded.
+// received is a decoded record of the spool.
 type received struct {
 	spool.Record
 	*entry.Entry
 }
 
-// receive waits for a record. One that is no entry is put aside, and has no messages.
+// receive waits for a record. If it cannot be decoded, receive puts it aside, and the result
+// has no messages.
 func (l *lane) receive(ctx context.Context) (*received, error) {
 	if r := l.ahead; r != nil {
 		l.ahead = nil
@@ -121,7 +124,8 @@ func (l *lane) receive(ctx context.Context) (*received, error) {
 	return &received{r, e}, nil
 }
 
-// next waits for a record, and returns it with those of its topic that follow it already.
+// next waits for a record, and returns it together with the records of its topic that follow
+// it and need no wait.
 func (l *lane) next(ctx context.Context) (b batch, err error) {
 	atOnce, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -129,7 +133,7 @@ func (l *lane) next(ctx context.Context) (b batch, err error) {
 		r, err := l.receive(wait)
 		if err != nil {
 			if len(b.records) > 0 {
-				err = nil // it comes again, if it is more than that there is no record now
+				err = nil // no record is left; if it is another error, the next call returns it
 			}
 			return b, err
 		}
@@ -154,7 +158,7 @@ func (b *batch) add(r *received) {
 	b.messages = append(b.messages, r.Messages...)
 }
 
-// Pauses after which records are sent again.
+// Pauses between attempts to send a batch.
 const (
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
@@ -178,7 +182,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 			if err = l.move(&b); err == nil {
 				return true
 			}
-			l.cfg.Logger.Warn("the spool has no room to move what goes to a topic that cannot be used; the next attempt follows", "topic", b.topic, "err", err)
+			l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the next attempt follows", "topic", b.topic, "err", err)
 		default:
 			l.away.Store(!l.cfg.OfTopic(err))
 		}
@@ -188,7 +192,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 	}
 }
 
-// attempt tries once to send a batch. It puts records aside that the bus never takes.
+// attempt tries once to send a batch. It puts aside records that the bus will never take.
 func (l *lane) attempt(ctx context.Context, b batch) error {
 	if l.behind(b) {
 		return errBehind
@@ -208,8 +212,8 @@ func (l *lane) attempt(ctx context.Context, b batch) error {
 	return err
 }
 
-// errBehind is the error of a batch of the queue without a name if earlier messages of its runs
-// were moved to the queue of their topic.
+// errBehind is returned for a batch of the queue without a name if earlier messages of its
+// runs were moved to the queue of their topic. The batch must follow them there.
 var errBehind = errors.New("earlier messages of the run wait in another queue")
 
 func (l *lane) behind(b batch) bool {
@@ -220,13 +224,14 @@ func (l *lane) behind(b batch) bool {
 	return queue != nil && queue.Holds(entry.Runs(b.messages)...)
 }
 
-// astray reports whether a batch cannot be sent from its queue, as that is not the one of its topic.
+// astray reports whether a batch has to be moved to the queue of its topic: it is in the queue
+// without a name, and cannot be sent from there.
 func (l *lane) astray(b batch, err error) bool {
 	return err != nil && b.topic != l.topic && (errors.Is(err, errBehind) || l.cfg.OfTopic(err))
 }
 
-// move moves a batch to the lane of its topic, so that it does not block those behind it. After an
-// error, the batch has what was not moved.
+// move moves a batch to the lane of its topic, so that it does not block the batches behind
+// it. After an error, b has what was not moved.
 func (l *lane) move(b *batch) error {
 	to, err := l.lane(b.topic)
 	if err != nil {
@@ -234,7 +239,7 @@ func (l *lane) move(b *batch) error {
 	}
 	for len(b.records) > 0 {
 		r := b.records[0]
-		if len(r.Messages) > 0 { // otherwise it was put aside
+		if len(r.Messages) > 0 { // the others are put aside already
 			if err := to.queue.Append(context.Background(), entry.Runs(r.Messages), r.Body); err != nil {
 				return err
 			}
@@ -245,7 +250,7 @@ func (l *lane) move(b *batch) error {
 	return nil
 }
 
-// putRefusedAside puts the records aside that have refused messages.
+// putRefusedAside puts aside the records that have refused messages.
 func (l *lane) putRefusedAside(b batch, refused []int, why error) {
 	first := 0
 	for _, r := range b.records {
@@ -259,7 +264,7 @@ func (l *lane) putRefusedAside(b batch, refused []int, why error) {
 
 func (l *lane) sent(b batch) {
 	if len(b.messages) > 0 && l.away.Swap(false) {
-		l.cfg.Logger.Info("the bus is back; what is in the spool is sent now", "records", l.spool.Stats().Records)
+		l.cfg.Logger.Info("the bus is back; the spool is sent now", "records", l.spool.Stats().Records)
 	}
 	l.sentFrames.Add(float64(len(b.messages)))
 	l.countLapses(b)
@@ -268,19 +273,19 @@ func (l *lane) sent(b batch) {
 
 func (l *lane) done(b batch) {
 	if err := l.queue.Done(b.records[len(b.records)-1].Sequence); err != nil {
-		l.cfg.Logger.Warn("the spool could not save how far it was sent; after a crash, it is sent once more", "err", err)
+		l.cfg.Logger.Warn("the spool could not save how far it was sent; after a crash, some records are sent again", "err", err)
 	}
 }
 
-// putAside keeps a record that cannot be sent, or not in whole, in a file, so that it does
-// not block those behind it.
+// putAside moves a record that cannot be sent, or of which only a part can be sent, to a file,
+// so that it does not block the records behind it.
 func (l *lane) putAside(r spool.Record, why error) {
 	l.setAside.Inc()
-	l.cfg.Logger.Error("a record of the spool cannot be sent, or not in whole; the record is kept in a file, quarantine-record-..., and the next one is sent",
+	l.cfg.Logger.Error("a record of the spool cannot be sent, or only a part of it; it is kept in a file quarantine-record-..., and the next record is sent",
 		"topic", l.topic, "record", r.Sequence, "err", errors.Join(why, l.queue.SetAside(r)))
 }
 
-// How often lapses are logged, and for how many runs at once.
+// Lapses are logged at most every lapsesEvery, or when there are some of mostLapses runs.
 const (
 	lapsesEvery = 10 * time.Second
 	mostLapses  = 100
@@ -300,13 +305,13 @@ func (l *lane) countLapses(b batch) {
 	l.logLapses(lapsesEvery)
 }
 
-// logLapses logs what was not logged for some time.
+// logLapses logs the lapses, unless it has logged some within the given time.
 func (l *lane) logLapses(every time.Duration) {
 	if len(l.lapses) == 0 || time.Since(l.logged) < every {
 		return
 	}
 	for run, frames := range l.lapses {
-		l.cfg.Logger.Warn("frames were in the spool for so long that they are too old now (max-delay); the bus has them, and the aggregator puts them aside", "run", run, "frames", frames)
+		l.cfg.Logger.Warn("frames have become too old in the spool (max-delay); the bus has them, and the aggregator puts them aside", "run", run, "frames", frames)
 	}
 	clear(l.lapses)
 	l.logged = time.Now()

@@ -13,10 +13,10 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_ingest_spool_" + name, Help: help})
 	}
-	f.spooledFrames = counter("frames_total", "Frames and events that were put into the spool, as the bus did not take them or earlier ones of their run and topic were waiting.")
+	f.spooledFrames = counter("frames_total", "Frames and events that were put into the spool, because the bus did not take them or earlier ones of their run and topic were waiting.")
 	f.sentFrames = counter("sent_frames_total", "Frames and events of the spool that the bus has acknowledged.")
 	f.setAside = counter("set_aside_total", "Records of the spool that can never be sent. They are kept in files quarantine-record-... of its directory.")
-	f.lapsed = counter("stale_frames_total", "Frames of the spool that were in time when they were accepted, and too old when they were sent: the aggregator puts them aside.")
+	f.lapsed = counter("stale_frames_total", "Frames of the spool that were in time when they were accepted, but too old when they were sent. The aggregator puts them aside.")
 	of := func(name, help string, value func(spool.Stats) int64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "oona_ingest_spool_" + name, Help: help},
 			func() float64 { return float64(value(f.spool.Stats())) })
@@ -28,9 +28,9 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	var errs error
 	for _, c := range []prometheus.Collector{
 		f.spooledFrames, f.sentFrames, f.setAside, f.lapsed,
-		of("records", "Requests in the spool that wait to be sent.", func(s spool.Stats) int64 { return s.Records }),
+		of("records", "Requests that wait in the spool.", func(s spool.Stats) int64 { return s.Records }),
 		of("bytes", "Size of the spool's files.", func(s spool.Stats) int64 { return s.Bytes }),
-		of("max_bytes", "Greatest size of the spool's files (--spool-bytes). Above it, requests get 503 while the bus is away.", func(s spool.Stats) int64 { return s.MaxBytes }),
+		of("max_bytes", "Limit of the size of the spool's files (--spool-bytes). When it is reached, requests get 503 while the bus is away.", func(s spool.Stats) int64 { return s.MaxBytes }),
 		since("refused_total", "Requests for which the spool had no room.", func(s spool.Stats) int64 { return s.Refused }),
 		since("write_failures_total", "Requests that could not be written to the spool.", func(s spool.Stats) int64 { return s.Failed }),
 		since("lost_records_total", "Requests in damaged parts of the spool's files. The bytes are kept in files quarantine-... of its directory.", func(s spool.Stats) int64 { return s.Lost }),
@@ -41,7 +41,7 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	return errs
 }
 
-// age returns how long the oldest record that is being sent has been in the spool, in seconds.
+// age returns in seconds how long the oldest record that is being sent has been in the spool.
 func (f *Forwarder) age() (oldest float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
