@@ -99,6 +99,9 @@ func TestWhatIsNotSentIsAnError(t *testing.T) {
 
 // Of the chosen figures, only what they need is prepared.
 func TestOnlyVerdict(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures with 1,024 layers")
+	}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), &config{Rounds: 2, Layers: 1024, Steps: 25, Only: []string{"verdict"}, JSON: true}, &out, &progress); err != nil {
 		t.Fatal(err)

@@ -33,6 +33,9 @@ const (
 // which nothing is known to be wrong, is played again and again as `oona demo` does, at
 // any speed. (Below a twentieth, windows have no frames of some layers.)
 func TestNoAlertFiresInAHealthyDemo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it plays a recording at five speeds")
+	}
 	promtool := requirePromtool(t)
 	frames := recordedFrames(t)
 	for _, speed := range []float64{0.05, 0.25, 1, 10, maxSpeed} {

@@ -146,6 +146,9 @@ func liveHeap() int64 {
 // large frames do not exceed the memory of a partition that is stuck, and do not block
 // other partitions.
 func TestRawMemoryCountsWhatIsDecoded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures memory for long")
+	}
 	value := string(bomb(t, 15))
 	t.Logf("a container has %d bytes", len(value))
 	for name, stuck := range map[string]bool{"stuck": true, "flowing": false} {
@@ -229,6 +232,9 @@ func TestEndedAssignmentsGiveMemoryBack(t *testing.T) {
 // Requests in progress do not exceed the limit of memory, whatever their encoding, and
 // return all of it.
 func TestMemoryOfRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures memory for long")
+	}
 	plain := frames(make([]func(*oona.Frame), 1000)...)
 	container := bomb(t, 3)
 	spaces := append([]byte(goodJSON), bytes.Repeat([]byte(" "), 3<<20)...)

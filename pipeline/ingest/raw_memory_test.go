@@ -34,6 +34,9 @@ func inflating(t *testing.T) string {
 // The decoded size of waiting records counts: a partition holds only a few records that
 // are large once decoded. Other partitions are forwarded.
 func TestRawCountsWhatItHasDecoded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures memory for long")
+	}
 	file := inflating(t)
 	t.Logf("a record has %d bytes", len(file))
 	synctest.Test(t, func(t *testing.T) {
@@ -129,6 +132,9 @@ func TestRawKeepsNoBuffersOfTheBus(t *testing.T) {
 // their partitions, what is used stays within the memory of the raw topic. All records are
 // forwarded later.
 func TestRawMemoryOfManyPartitions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures memory for long")
+	}
 	value := strings.Repeat(" ", 600<<10) + string(jsonOf(goodFrame(0)))
 	synctest.Test(t, func(t *testing.T) {
 		onBus := newBus(t, manyPartitions)

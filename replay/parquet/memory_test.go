@@ -91,6 +91,9 @@ func TestWideChild(t *testing.T) {
 // A thousand layers of a thousand seeds take less than 512 MB, though they do not fit
 // into what is held.
 func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it writes a wide table to see what memory that takes")
+	}
 	if runtime.GOOS != "linux" {
 		t.Skip("SKIPPED: the most memory of a process is read from /proc")
 	}
