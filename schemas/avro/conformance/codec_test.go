@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -152,6 +153,34 @@ func TestEveryState(t *testing.T) {
 	})
 	if !refused {
 		t.Error("no refused frame has the ordinal after the last state")
+	}
+}
+
+// Each field of an event has a payload that is refused because of it, so that a client can
+// check all of its rules.
+func TestEveryFieldOfAnEventIsRefused(t *testing.T) {
+	s := readSet(t)
+	refused := map[string]bool{}
+	for _, c := range s.RefusedEvents {
+		refused[c.Field] = true
+	}
+	latest := ""
+	for _, schema := range avro.Schemas() { // a later version follows an earlier one
+		if schema.Name == "kasmina.events.SeedEvent" {
+			latest = schema.Text
+		}
+	}
+	var schema struct{ Fields []struct{ Name string } }
+	if err := json.Unmarshal([]byte(latest), &schema); err != nil {
+		t.Fatal(err)
+	}
+	if len(schema.Fields) < 24 {
+		t.Errorf("the schema has %d fields", len(schema.Fields))
+	}
+	for _, field := range schema.Fields {
+		if !refused[field.Name] {
+			t.Errorf("no event is refused because of %s", field.Name)
+		}
 	}
 }
 
