@@ -92,7 +92,7 @@ func (w *world) set(change func()) {
 // until waits until a condition holds. It checks the condition after each attempt to publish.
 func (w *world) until(what string, so func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(5 * time.Minute); ; {
 		w.mu.Lock()
 		progressed, is := w.progressed, so()
 		w.mu.Unlock()
@@ -122,7 +122,7 @@ func (w *world) begin() {
 		Refused:   func(error) []int { return nil },
 		OfTopic:   func(err error) bool { return errors.Is(err, errMissing) },
 		Lapsed:    func(_ oona.Micros, all []*message.Message) map[oona.RunID]int { return w.lapsed(all) },
-		After:     time.Second, Timeout: time.Second, BytesPerSecond: 1 << 30,
+		After:     time.Minute, Timeout: time.Minute, BytesPerSecond: 1 << 30,
 		Logger: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}, w.spool, w.registry)
 	if err != nil {

@@ -154,6 +154,7 @@ func conforming(t *testing.T, needs []string, start func(*Stage) (dial, func()))
 			s.leave(fmt.Errorf("publish: %w", bus.ErrUnreachable))
 		case "bus-silent":
 			s.hang.Store(true)
+			changes = append(changes, hasty)
 		case "partitions-changed":
 			s.leave(bus.ErrPartitions)
 		case "busy":
