@@ -21,9 +21,9 @@ func TestFilterLeavesNothingRunning(t *testing.T) {
 		filter string
 		cancel bool
 	}{
-		"in the background": {`sleep 60 >FIFO 2>&1 & cat`, false},
-		"with the output":   {`sleep 60 3>FIFO & cat`, false},
-		"interrupted":       {`sleep 60 >FIFO; cat`, true},
+		"in the background": {`sleep 600 >FIFO 2>&1 & cat`, false},
+		"with the output":   {`sleep 600 3>FIFO & cat`, false},
+		"interrupted":       {`sleep 600 >FIFO; cat`, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +58,7 @@ func TestFilterLeavesNothingRunning(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(5 * time.Minute):
 				t.Error("a program that the filter has started runs on")
 			}
 		})

@@ -189,7 +189,7 @@ func (w *world) aggregate() func(n int64) aggregate.Counts {
 	})
 	return func(n int64) aggregate.Counts {
 		w.t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			c := stage.Counts()
 			if frames := c.Folded + c.Duplicate + c.Late + c.Quarantined + c.Overflowed + c.Dead; frames >= n && c.Pending == 0 {
 				return c

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -447,7 +448,9 @@ func TestFull(t *testing.T) {
 }
 
 // What waits during a sync is written together.
-func TestGroupCommit(t *testing.T) {
+func TestGroupCommit(t *testing.T) { synctest.Test(t, testGroupCommit) }
+
+func testGroupCommit(t *testing.T) {
 	fs := newMemory()
 	s := open(t, fs)
 	defer s.Close()
@@ -469,10 +472,10 @@ func TestGroupCommit(t *testing.T) {
 			}
 		})
 		if i == 0 {
-			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
 		}
 	}
-	time.Sleep(50 * time.Millisecond)
+	synctest.Wait()
 	close(held)
 	writers.Wait()
 	if n := s.Stats(); n.Appended != 100 || n.Syncs > 20 {

@@ -70,7 +70,7 @@ func (l *tape) append(t testing.TB, topic string, partition int32, payload []byt
 // read waits until the stage has read the log to its end.
 func (l *tape) read(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	if err := l.reader.CaughtUp(ctx); err != nil {
 		t.Fatalf("a record is refused, and would come again for ever: %v", err)

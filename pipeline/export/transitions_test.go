@@ -68,7 +68,7 @@ func TestTransitions(t *testing.T) {
 	go func() { ended <- x.Run(ctx, l.reader) }()
 	until := func(what string, done func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Minute); !done(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s does not come", what)
 			}
@@ -134,7 +134,7 @@ func TestRepeatedRequests(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- x.Run(ctx, l.reader) }()
-	for deadline := time.Now().Add(time.Minute); testutil.CollectAndCount(x, "kasmina_layer_transitions_total") < 2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); testutil.CollectAndCount(x, "kasmina_layer_transitions_total") < 2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the last event does not come")
 		}

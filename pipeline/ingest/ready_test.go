@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -36,7 +37,9 @@ func TestReadyOnThePortForFrames(t *testing.T) {
 
 // A load balancer may look at any path. That does not make it a client that wants a part of
 // the processors, which others would have to leave to it.
-func TestLooksTakeNoProcessors(t *testing.T) {
+func TestLooksTakeNoProcessors(t *testing.T) { synctest.Test(t, testLooks) }
+
+func testLooks(t *testing.T) {
 	s := newStage(t, newBus(t), nil)
 	trainer := clientKey{address: networkOf("10.0.0.1:1")}
 	from := func(method string) bool {

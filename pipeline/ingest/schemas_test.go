@@ -194,7 +194,7 @@ func TestTheRegistryIsAway(t *testing.T) {
 		t.Errorf("%d bytes are not given back", used)
 	}
 	fake.AnswerBy(nil)
-	for deadline := time.Now().Add(time.Minute); post(s, mediaAvro, body).Code != http.StatusOK; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); post(s, mediaAvro, body).Code != http.StatusOK; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it is not accepted when the registry is back")
 		}

@@ -428,7 +428,7 @@ func TestRecordsThatWaitKeepTheirBytes(t *testing.T) {
 
 func TestRunServesAndDrains(t *testing.T) {
 	onBus := newBus(t)
-	s := newStage(t, onBus, nil)
+	s := newStage(t, onBus, func(c *Config) { c.PublishTimeout = 5 * time.Minute })
 	if s.Ready() == nil {
 		t.Error("ready before it runs")
 	}

@@ -222,7 +222,7 @@ func TestAnOutageEnds(t *testing.T) {
 		t.Errorf("the registry got %d requests", n)
 	}
 	f.AnswerBy(nil)
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := r.Frame(t.Context(), id); err == nil {
 			return
 		} else if time.Now().After(deadline) {

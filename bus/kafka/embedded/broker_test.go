@@ -59,7 +59,7 @@ func makeTopic(t *testing.T, client *kgo.Client, name, timestampType string) {
 func read(t *testing.T, b *Broker, topic string, count int) (records []*kgo.Record) {
 	t.Helper()
 	client := connect(t, b, kgo.ConsumeTopics(topic))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for len(records) < count {
 		fetches := client.PollFetches(ctx)
