@@ -33,8 +33,8 @@ def decode(body: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait for a condition."""
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> None:
+    """Wait for a condition. The limit is for a machine that stops for a minute."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come true"

@@ -293,7 +293,7 @@ class Scripted:
             if path != ("/v1/frames" if body.startswith(wire.FRAME_HEADER) else "/v1/events"):
                 self.faults.append(f"records are sent to {path}")
             sent = headers.get("Oona-Sent-At")
-            if sent is not None and abs(int(sent) / 1e6 - time.time()) > 5:
+            if sent is not None and abs(int(sent) / 1e6 - time.time()) > 60:
                 self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of sending")
             rule = self.rule(len(self.requests), records, coding)
             self.requests.append(Request(time.monotonic(), 0 if "text" in rule else rule.get("status", 0), records))
@@ -345,14 +345,14 @@ class Behaviour(unittest.TestCase):
         """Return what the client did wrong."""
         server = Scripted(case["server"])
         kind, count, seeds = case.get("kind", "frames"), case["records"], case.get("seeds", 4)
-        client = oona_client.Client(server.url, "digits", producer="trainer-0", linger=0.2, strict=True, sender="thread")
+        client = oona_client.Client(server.url, "digits", producer="trainer-0", linger=60.0, timeout=100.0, strict=True, sender="thread")
         try:
             for i in range(count):
                 if kind == "frames":
                     client.frame("enc.1", i, np.arange(seeds), oona_client.State.TRAINING, {"loss": np.zeros(seeds, np.float32)})
                 else:
                     client.event("enc.1", 3, oona_client.State.TRAINING, oona_client.State.TRAINING, step=i)
-            flushed = client.flush(20)
+            flushed = client.flush(300)
             time.sleep(0.1)  # nothing may come after that
             counts = getattr(client.stats(), kind)
         finally:
@@ -360,7 +360,7 @@ class Behaviour(unittest.TestCase):
             server.close()
         faults = server.faults + wrong(case["client"], server.requests)
         if not flushed:
-            faults.append("the records have not been settled within 20 s")
+            faults.append("the records have not been settled within five minutes")
         expected = case["client"]
         for name, n in (("accepted", len(expected["accepted"])), ("rejected", expected.get("rejected", 0)), ("aside", expected.get("aside", 0))):
             if getattr(counts, name) != n and "readings" not in expected:  # whose parts count

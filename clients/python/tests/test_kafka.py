@@ -11,9 +11,11 @@ import uuid
 
 import numpy as np
 import pytest
+from server import until
 
 from oona_client import Client, InvalidFrame, State
 from oona_client.kafka import TOPIC, address
+
 
 OONA, INGEST, KAFKA = (os.environ.get(name, "") for name in ("OONA_BINARY", "OONA_INGEST_BINARY", "OONA_KAFKA"))
 PACKAGE = importlib.util.find_spec("confluent_kafka") is not None
@@ -66,9 +68,9 @@ def installation():
         brokers, prefix = KAFKA, f"client-{uuid.uuid4().hex[:8]}"
         if not KAFKA:
             ports = [f"--{name}-port=0" for name in ("ingest", "admin", "tensors", "broker")]
-            brokers = reads(start(OONA, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=120s", *ports), r"broker +(\S+)")[1]
+            brokers = reads(start(OONA, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=1h", *ports), r"broker +(\S+)")[1]
         subprocess.run([OONA, "topics", "apply", f"--brokers={brokers}", f"--prefix={prefix}", "--partitions=4"],
-                       check=True, capture_output=True, text=True, timeout=60)
+                       check=True, capture_output=True, text=True, timeout=300)
         reads(start(INGEST, "--raw", f"--brokers={brokers}", f"--prefix={prefix}", "--listen=127.0.0.1:0", "--admin-address=127.0.0.1:0",
                     "--instance=trial"), "ingest accepts frames")
         yield brokers, prefix
@@ -76,15 +78,15 @@ def installation():
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(60)
+            process.wait(300)
 
 
 def on_bus(brokers, prefix, run, count):
     """Return the frames of a run, once there are so many."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while True:
         done = subprocess.run([OONA, "watch", f"{prefix}.telemetry.seed.metrics", f"--brokers={brokers}", f"--prefix={prefix}",
-                               "--until=now", f"--run={run}", "--json"], check=True, capture_output=True, text=True, timeout=60)
+                               "--until=now", f"--run={run}", "--json"], check=True, capture_output=True, text=True, timeout=300)
         frames = [json.loads(line)["frame"] for line in done.stdout.splitlines()]
         if len(frames) >= count or time.monotonic() > end:
             return frames
@@ -96,10 +98,10 @@ def on_bus(brokers, prefix, run, count):
 def test_frames_go_through_the_raw_topic(installation, sender):
     brokers, prefix = installation
     run = f"raw-{sender}"
-    with Client(f"kafka://{brokers}/{prefix}.telemetry.seed.raw", run, sender=sender, strict=True) as oona:
+    with Client(f"kafka://{brokers}/{prefix}.telemetry.seed.raw", run, sender=sender, strict=True, close_timeout=300) as oona:
         for step in range(300):
             oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.full(200, step, np.float32)})
-        assert oona.flush(30)
+        assert oona.flush(300)
         with pytest.raises(InvalidFrame):
             oona.event("enc.0", 1, State.DORMANT, State.GERMINATED)
         counts = oona.close().frames
@@ -116,7 +118,7 @@ def test_a_request_above_kafkas_limit_is_split(installation):
         values = np.random.default_rng(1).random((20, 20_000), np.float32)
         for step in range(20):
             oona.frame("enc.0", step, np.arange(20_000), State.TRAINING, {"loss": values[step]})
-        assert oona.flush(30)
+        assert oona.flush(300)
     assert sorted(f["step"] for f in on_bus(brokers, prefix, "raw-large", 20)) == list(range(20))
 
 
@@ -126,6 +128,7 @@ def test_frames_wait_in_the_spool_while_no_broker_answers(installation, tmp_path
     with Client("kafka://127.0.0.1:1", "raw-spool", strict=True, spool=tmp_path, timeout=1.0, close_timeout=3.0) as oona:
         for step in range(5):
             oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.zeros(200, np.float32)})
+        until(lambda: oona.stats().frames.spooled == 5)
         counts = oona.close().frames
     assert (counts.accepted, counts.spooled) == (0, 5)
     with Client(f"kafka://{brokers}/{prefix}.telemetry.seed.raw", "raw-later", strict=True, spool=tmp_path) as oona:

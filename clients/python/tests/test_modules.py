@@ -27,7 +27,7 @@ def test_what_is_measured():
         outputs = [modules[i](batch) for i in range(2)]  # the third seed is dormant
         sum(out.pow(2).sum() for out in outputs).backward()
         assert watch.frame(0, {"improvement": np.ones(3)})
-        assert oona.flush()
+        assert oona.flush(300)
         [record] = server.accepted
     assert record["seed_ids"] == [7, 8, 9] and record["states"] == bytes([2, 3, 0])
     found = columns(record)
@@ -55,7 +55,7 @@ def test_only_every_nth_step_is_measured_and_sent():
             for module in modules:
                 module(torch.ones(1, 4)).sum().backward()
             watch.frame(step)
-        assert oona.flush()
+        assert oona.flush(300)
         assert [r["step"] for r in server.accepted] == [0, 3, 6]
         assert all("activation_variance" in columns(r) for r in server.accepted)
         watch.close()
@@ -67,6 +67,6 @@ def test_a_step_without_gradients():
 
     with Server() as server, Client(server.url, "run", strict=True) as oona:
         Watch(oona, "enc.0", seeds(), State.DORMANT).frame(0)
-        assert oona.flush()
+        assert oona.flush(300)
         found = columns(server.accepted[0])
     assert np.isnan(found["gradient_norm"]).all() and (found["weight_norm"] > 0).all()

@@ -23,9 +23,9 @@ def demo(tmp_path_factory):
     ports = [f"--{name}-port=0" for name in ("ingest", "admin", "tensors", "broker")]
     with out.open("wb") as file:
         process = subprocess.Popen(
-            [OONA, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=120s", *ports], stdout=file, stderr=subprocess.STDOUT)
+            [OONA, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=1h", *ports], stdout=file, stderr=subprocess.STDOUT)
     try:
-        for _ in range(300):
+        for _ in range(3000):
             text = out.read_text()
             found = re.search(r"ingest +(http://\S+)/v1/frames.*broker +(\S+)", text, re.DOTALL)
             if found:
@@ -37,14 +37,14 @@ def demo(tmp_path_factory):
         yield found[1], found[2]
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
 
 
 def watch(broker, topic, run, count):
     """Return the records of a run."""
     done = subprocess.run(
         [OONA, "watch", topic, "--brokers", broker, "--from", "beginning", "--run", run, "--count", str(count)],
-        capture_output=True, text=True, timeout=20, check=True)
+        capture_output=True, text=True, timeout=300, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -54,7 +54,7 @@ def test_frames_are_on_the_bus(demo, sender):
     run = f"real-{sender}"
     ids, values = np.arange(1000, dtype=np.int32), np.linspace(0, 1, 1000, dtype=np.float32)
     values[7] = np.nan
-    with Client(url, run, sender=sender, strict=True) as oona:
+    with Client(url, run, sender=sender, strict=True, close_timeout=300) as oona:
         for step in range(50):
             tensors = {("w", 3): np.ones((2, 2), np.float32)} if step == 49 else None
             assert oona.frame("enc.0", step, ids, State.TRAINING, {"gradient_norm": values, "loss": values * step}, tensors)
@@ -74,13 +74,13 @@ def test_events_are_a_life_without_gaps(demo):
     url, broker = demo
     path = [State.DORMANT, State.GERMINATED, State.TRAINING, State.GRAFTING, State.STABILIZATION, State.EVALUATING,
             State.FINE_TUNING, State.FOSSILIZED]
-    with Client(url, "real-events", strict=True) as oona:
+    with Client(url, "real-events", strict=True, close_timeout=300) as oona:
         for seed in (3, 4):
             for step, (before, after) in enumerate(zip(path, path[1:])):
                 assert oona.event("enc.0", seed, before, after, step=step, reason="it is time", evidence={"loss": 1 / (step + 1)})
         counts = oona.close().events
     assert (counts.handed, counts.accepted) == (14, 14)
-    done = subprocess.run([OONA, "audit", "--run", "real-events", "--json", "--brokers", broker], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([OONA, "audit", "--run", "real-events", "--json", "--brokers", broker], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     *lives, sums = map(json.loads, done.stdout.splitlines())
     assert [life["seed_id"] for life in lives] == [3, 4]

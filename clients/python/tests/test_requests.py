@@ -131,7 +131,7 @@ class Requests(unittest.TestCase):
             return
         HAS.add("limits")
         ports = [f"--{name}-port=0" for name in ("ingest", "admin", "tensors", "broker")]
-        cls.demo = subprocess.Popen([BINARY, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=120s", *ports],
+        cls.demo = subprocess.Popen([BINARY, "demo", "--synthetic=layers=1,seeds=1,rate=1", "--for=1h", *ports],
                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         cls.addClassCleanup(cls.end)
         text = ""
@@ -146,7 +146,7 @@ class Requests(unittest.TestCase):
     @classmethod
     def end(cls) -> None:
         cls.demo.terminate()
-        cls.demo.communicate(timeout=30)
+        cls.demo.communicate(timeout=300)
 
     def test_requests(self) -> None:
         parts, cases = Parts(), read("requests.json")["requests"]

@@ -57,7 +57,7 @@ def test_ingest_with_a_lower_limit(sender):
     with Server(script) as server, Client(server.url, "run", sender=sender, strict=True) as oona:
         for step in range(3):
             oona.frame("enc.0", step, np.arange(100), State.TRAINING, {"loss": np.arange(100, dtype=np.float32)})
-        assert oona.flush()
+        assert oona.flush(300)
         for step in range(3):
             parts = [r for r in server.accepted if r["step"] == step]
             assert sum((p["seed_ids"] for p in parts), []) == list(range(100))
@@ -72,7 +72,7 @@ def test_a_frame_above_the_limit_of_the_bus_is_split_at_once():
     with Server() as server, Client(server.url, "run", strict=True) as oona:
         oona.frame("enc.0", 0, np.arange(n), np.full(n, 2, np.uint8), {f"m{i}": np.arange(n, dtype=np.float32) for i in range(8)},
                    {("w", 60_000): np.ones(3, np.float32)})
-        assert oona.flush()
+        assert oona.flush(300)
         assert len(server.accepted) > 1
         assert sum((r["seed_ids"] for r in server.accepted), []) == list(range(n))
         assert sum((r["metrics"][7]["values"] for r in server.accepted), []) == list(range(n))
