@@ -14,10 +14,10 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// CheckHere checks what the store needs on this machine: $TMPDIR, the files and
-// credentials of S3, or the directory. It sends no request, so it does not
-// notice that STS or another server gives no credentials, and leaves no file behind. Its
-// errors are those that Open and Probe would return.
+// CheckHere checks what the store needs on this machine: $TMPDIR, the files and credentials
+// of S3, or the directory. It leaves no file behind. It sends no request, so it does not
+// notice if STS or another server gives no credentials. Its errors are those that Open and
+// Probe would return.
 func (c Config) CheckHere() error {
 	if c.Kind == KindNone {
 		return nil
@@ -46,7 +46,7 @@ func (c Config) CheckHere() error {
 	return nil
 }
 
-// usable returns why a directory cannot be written to or made.
+// usable returns an error if a directory cannot be written to or made.
 func usable(dir string) error {
 	info, err := os.Stat(dir)
 	switch {

@@ -11,26 +11,25 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// RenewAfter is the age from which a tensor is renewed when it is sent again, or its claim
-// is: then it is as if it had been stored at that time. So the age of an object says when
-// it was last needed, give or take RenewAfter, and each tensor is written at most once in
-// that time.
+// RenewAfter is the age from which an object is renewed when its tensor or its claim is sent
+// again: the object gets the current time. So the age of an object shows, to within
+// RenewAfter, when it was last needed, and each object is renewed at most once in that time.
 const RenewAfter = time.Hour
 
 // Object is a tensor in the store.
 type Object struct {
 	SHA256   [sha256.Size]byte
 	Size     int64
-	Modified time.Time // when it was stored, or sent again
+	Modified time.Time // when it was stored or last renewed
 }
 
 // Key returns the key of the object.
 func (o Object) Key() string { return Key(o.SHA256) }
 
-// Of returns the claim of an object of this store.
+// Of returns the claim of an object.
 func (s *Store) Of(o Object) oona.TensorClaim { return s.claim(o.Size, o.SHA256) }
 
-// ParseKey returns the SHA-256 of a key that [Key] has made.
+// ParseKey returns the SHA-256 in a key. It returns false if [Key] does not make such a key.
 func ParseKey(key string) (digest [sha256.Size]byte, ok bool) {
 	const fan = len("ab/")
 	if len(key) != len(Prefix)+fan+hex.EncodedLen(len(digest)) {
@@ -42,8 +41,8 @@ func ParseKey(key string) (digest [sha256.Size]byte, ok bool) {
 	return digest, Key(digest) == key
 }
 
-// Each calls take with the objects of the store. Objects whose keys are not those of
-// tensors are left out. It ends with the error of take.
+// Each calls take with each tensor in the store. It skips objects whose keys are not those of
+// tensors. If take returns an error, Each stops and returns it.
 func (s *Store) Each(ctx context.Context, take func(Object) error) error {
 	return s.objects.each(ctx, Prefix, func(key string, i info) error {
 		digest, ok := ParseKey(key)
@@ -63,8 +62,8 @@ func (s *Store) Stat(ctx context.Context, digest [sha256.Size]byte) (Object, err
 	return Object{digest, i.size, i.modified}, nil
 }
 
-// Verify reads an object, and returns an error that wraps ErrMismatch if its content does
-// not have its SHA-256.
+// Verify reads an object. If the SHA-256 of its content is not the one in its key, the error
+// wraps ErrMismatch.
 func (s *Store) Verify(ctx context.Context, o Object) error {
 	content, err := s.CheckOut(ctx, s.Of(o))
 	if err != nil {
@@ -80,23 +79,23 @@ func (s *Store) Verify(ctx context.Context, o Object) error {
 	return nil
 }
 
-// AsidePrefix is the prefix of the keys of tensors that were set aside, before their
-// SHA-256.
+// AsidePrefix is the prefix of the keys of tensors that were set aside. The SHA-256 follows
+// it.
 const AsidePrefix = "oona-gc/"
 
 func asideKey(digest [sha256.Size]byte) string { return AsidePrefix + hex.EncodeToString(digest[:]) }
 
-// SetAside moves objects to where nothing looks for them, and from where PutBack takes
-// them. It leaves alone those that were stored or sent again after the time. It returns
-// those that were moved, also with an error: the others are where they were.
+// SetAside moves objects to keys where no reader looks for them. PutBack moves them back.
+// SetAside does not move objects that were stored or renewed after the given time. It returns
+// the objects that it has moved, even if it also returns an error.
 func (s *Store) SetAside(ctx context.Context, all []Object, before time.Time) ([]Object, error) {
 	return s.relocate(ctx, all, before, true, func(digest [sha256.Size]byte) relocation {
 		return relocation{Key(digest), asideKey(digest)}
 	})
 }
 
-// PutBack moves objects to where they were before SetAside. What was stored there in the
-// meantime stays.
+// PutBack moves objects back to where they were before SetAside. An object that was stored
+// there in the meantime is kept.
 func (s *Store) PutBack(ctx context.Context, all []Object) error {
 	_, err := s.relocate(ctx, all, time.Time{}, false, func(digest [sha256.Size]byte) relocation {
 		return relocation{asideKey(digest), Key(digest)}
@@ -121,8 +120,8 @@ func (s *Store) relocate(ctx context.Context, all []Object, before time.Time, re
 	return done, nil
 }
 
-// Aside calls take with the objects that were set aside. Their Modified is the time of
-// that.
+// Aside calls take with each object that was set aside. Its Modified is the time when that
+// was done.
 func (s *Store) Aside(ctx context.Context, take func(Object) error) error {
 	return s.objects.each(ctx, AsidePrefix, func(key string, i info) error {
 		var digest [sha256.Size]byte

@@ -44,8 +44,8 @@ type directory struct {
 	root *os.Root // never closed here: operations that still run may use it
 }
 
-// current returns the directory that has the path now. It differs from the
-// previous one if that was removed or replaced.
+// current returns the directory that has the path now. If it is not the one that was opened
+// before, current opens it.
 func (d *directory) current() (*folder, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -263,8 +263,7 @@ func (f *folder) sync(name string) error {
 	return errors.Join(f.fsync(file), file.Close())
 }
 
-// meaning wraps an error of the file system in the error of the store that it
-// means.
+// meaning wraps an error of the file system in the corresponding error of the store.
 func meaning(err error) error {
 	switch {
 	case err == nil:

@@ -59,9 +59,9 @@ func (d *directory) move(ctx context.Context, moves []relocation, before time.Ti
 	return moved, meaning(err)
 }
 
-// move renames a file, and then looks at its time. So a file that a writer renews before
-// the rename is put back, and one that it would renew after it is missing for the writer,
-// who writes it again.
+// move renames a file, and looks at its time afterwards. If a writer has renewed the file
+// before the rename, move puts it back. If a writer tries to renew it after the rename, it
+// finds the file missing, and writes it again.
 func (f *folder) move(m relocation, before time.Time, replace bool) (done bool, err error) {
 	if stale, err := f.stale(m.from, before); err != nil || !stale {
 		return false, err
@@ -92,8 +92,8 @@ func (f *folder) move(m relocation, before time.Time, replace bool) (done bool, 
 	return true, err
 }
 
-// stale reports whether a file exists, and was not changed after the time, if that is
-// given.
+// stale reports whether a file exists and was not changed after the given time. If the time
+// is zero, it reports whether the file exists.
 func (f *folder) stale(name string, before time.Time) (bool, error) {
 	stat, err := f.root.Stat(name)
 	if err != nil {

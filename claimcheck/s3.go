@@ -26,11 +26,11 @@ const (
 	// is sent in one request. S3 allows 10,000 parts, which is 78 GiB.
 	partSize  = 8 << 20
 	mostParts = 10_000
-	// askFirst is the size above which the store is asked whether it has the
-	// content. A server that has it refuses a conditional write without reading
-	// the body, and the connection may break before the answer is read.
+	// askFirst is the size above which the store is first asked whether it has the
+	// content. Otherwise a server that has it would refuse the conditional write without
+	// reading the body, and the connection might break before the answer is read.
 	askFirst = 128 << 10
-	// abortTimeout limits the time to delete the parts of a failed upload.
+	// abortTimeout is the longest time to delete the parts of a failed upload.
 	abortTimeout = 5 * time.Second
 	// conflicts is the number of attempts to write a key that others write too.
 	conflicts = 5
@@ -89,8 +89,8 @@ func (b *bucket) put(ctx context.Context, key string, content *Spooled) (fresh b
 }
 
 // has reports whether the object under the key is the content, and whether it must be
-// written again: it is something else, or it is old. An object of at most one part is
-// read, once per process. Of a larger one, the size is compared.
+// written again, because it is different or old. If the object is not larger than one part,
+// has reads it, but only once per process. Of a larger one, it compares the size.
 func (b *bucket) has(ctx context.Context, key string, content *Spooled) (there, replace bool, err error) {
 	var old bool
 	if content.size <= partSize && !b.trusts(key) {
@@ -243,8 +243,8 @@ func (b *bucket) stat(ctx context.Context, key string) (info, error) {
 	return info{}, err
 }
 
-// renew copies the object to itself. Servers may refuse that, or leave its time alone;
-// then it is read and written.
+// renew copies the object to itself. Some servers refuse that, or do not change the time. Then
+// renew reads the object and writes it again.
 func (b *bucket) renew(ctx context.Context, key string, limit int64) error {
 	_, err := b.client.CopyObject(ctx, &s3.CopyObjectInput{
 		Bucket: &b.name, Key: &key, CopySource: aws.String(b.name + "/" + key), MetadataDirective: types.MetadataDirectiveReplace,

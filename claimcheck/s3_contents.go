@@ -38,8 +38,8 @@ func (b *bucket) each(ctx context.Context, prefix string, take func(key string, 
 	return nil
 }
 
-// move copies the objects, and then deletes those that were copied. S3 has no other way.
-// An object whose deletion fails has two keys.
+// move copies the objects, and then deletes those that were copied, as S3 cannot rename
+// objects. An object whose deletion fails exists under both keys.
 func (b *bucket) move(ctx context.Context, moves []relocation, before time.Time, replace bool) (moved []relocation, err error) {
 	for batch := range slices.Chunk(moves, deleteBatch) {
 		copied, err := b.copyAll(ctx, batch, before, replace)
@@ -48,7 +48,7 @@ func (b *bucket) move(ctx context.Context, moves []relocation, before time.Time,
 			keys[i] = m.from
 		}
 		if len(keys) > 0 {
-			// Also after an error, or the end of ctx: the copies must not remain alone.
+			// Even after an error or the end of ctx, so that no object exists under both keys.
 			deleting, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 			err = errors.Join(err, b.remove(deleting, keys))
 			cancel()

@@ -86,7 +86,8 @@ func (c *chain) source(ctx context.Context) (aws.CredentialsProvider, error) {
 	return found.Credentials, nil
 }
 
-// Retrieve returns credentials that are to be renewed before they expire.
+// Retrieve returns credentials whose expiry is set to when they should be renewed, which is
+// before they expire.
 func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, chainTimeout)
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 // Error codes of S3 servers, for errors that have the same HTTP status.
 var (
 	fullCodes = []string{"XMinioStorageFull", "QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "EntityTooLargeForQuota"}
-	// passingCodes come with a status of 400 or 404, but another attempt may
+	// passingCodes come with a status of 400 or 404, although another attempt may
 	// succeed: the body was changed or cut off on its way, or an upload in parts
 	// has expired.
 	passingCodes    = []string{"RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "OperationAborted", "NoSuchUpload", "InvalidPart", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
@@ -28,7 +28,7 @@ var (
 	bucketCodes     = []string{"NoSuchBucket", "InvalidBucketName"}
 )
 
-// classify wraps an error of the S3 client in the error of the store that it means.
+// classify wraps an error of the S3 client in the corresponding error of the store.
 // It returns the statuses 409 and 412 unchanged, for put. A missing answer and a
 // server error are outages. All other answers are refusals unless another attempt is
 // known to help.
@@ -134,8 +134,8 @@ func status(err error) int {
 	return 0
 }
 
-// remaining is why an object of a batch was not deleted. The status of the answer says
-// nothing about it.
+// remaining returns the error for an object of a batch that was not deleted. The status of the
+// answer does not show it.
 func remaining(why types.Error) error {
 	text := fmt.Errorf("%s: %s", aws.ToString(why.Code), aws.ToString(why.Message))
 	if aws.ToString(why.Code) == "AccessDenied" {

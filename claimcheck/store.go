@@ -33,20 +33,21 @@ type Store struct {
 
 // objects stores content under keys.
 type objects interface {
-	// put stores the content durably under the key, and replaces a damaged object.
-	// It returns false if the content is there already; if that is older than
-	// RenewAfter, put renews it first.
+	// put stores the content durably under the key, and replaces a damaged object. If
+	// the store has the content already, put returns false, and renews the object if it
+	// is older than RenewAfter.
 	put(ctx context.Context, key string, content *Spooled) (fresh bool, err error)
 	open(ctx context.Context, key string) (io.ReadCloser, info, error)
 	stat(ctx context.Context, key string) (info, error)
-	// renew gives an object the time of now.
+	// renew gives an object the current time.
 	renew(ctx context.Context, key string, limit int64) error
-	// each calls take with all objects whose keys begin with the prefix.
+	// each calls take with each object whose key begins with the prefix.
 	each(ctx context.Context, prefix string, take func(key string, i info) error) error
-	// move moves objects. An object that is missing, or was renewed after the time, is
-	// left alone. The moved object has the time of the move. An object that has the new
-	// key already is replaced only with replace; otherwise the one to be moved is deleted.
-	// move returns the objects that were moved, also with an error.
+	// move moves objects. It skips an object that is missing or was renewed after the
+	// given time. The time of a moved object is that of the move. If an object with the
+	// new key exists, it is replaced if replace is set; otherwise it is kept, and the
+	// object with the old key is deleted. move returns the moves that were made, even if
+	// it also returns an error.
 	move(ctx context.Context, moves []relocation, before time.Time, replace bool) (moved []relocation, err error)
 	// remove deletes objects. They may be missing.
 	remove(ctx context.Context, keys []string) error
@@ -54,7 +55,7 @@ type objects interface {
 	probe(ctx context.Context, key string, content *Spooled) error
 }
 
-// info is what a store knows of an object without reading it.
+// info is what a store knows about an object without reading it.
 type info struct {
 	size     int64
 	modified time.Time // when it was written or renewed; zero if the store does not say

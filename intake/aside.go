@@ -2,27 +2,27 @@ package intake
 
 import "github.com/morphogenetic/oona"
 
-// Judge knows which frames the log will put aside instead of folding them.
+// Judge knows which frames the aggregator will put aside instead of folding them.
 type Judge interface {
-	// Judge returns why a valid frame will be put aside. It returns "" if it will not be, or
-	// if that is not certain.
+	// Judge returns the reason why a valid frame will certainly be put aside, or "" if that
+	// is not certain.
 	Judge(f *oona.Frame) Reason
-	// Explain returns the field of the frame that is the reason, and what the sender can do.
+	// Explain returns the field of the frame that is the cause, and what the sender can do.
 	Explain(f *oona.Frame, why Reason) (field, detail string)
 }
 
-// Aside is how many frames of a batch will be put aside for a reason.
+// Aside says how many frames of a batch will be put aside for the same reason.
 type Aside struct {
 	Reason Reason
 	Frames int
-	First  int // index of the first one in the batch; what follows is of that
+	First  int // index of the first of them in the batch; the fields below are about that one
 	Field  string
 	Detail string
 	Run    oona.RunID
 }
 
-// judge notes it if the log will put the next frame of the batch aside. A strict batch is
-// refused then.
+// judge records in b.Aside that the next frame of the batch will be put aside, if it will. A
+// strict batch is refused instead.
 func (b *Batch) judge(f *oona.Frame) *Refusal {
 	if b.Judge == nil {
 		return nil

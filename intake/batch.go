@@ -8,14 +8,14 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Config has the limits of frames, and what makes claims of tensors.
+// Config has the limits of frames, and makes claims of tensors.
 type Config struct {
 	Frame                oona.FrameLimits
 	MaxFrames            int   // of a body
 	MaxDecompressedBytes int64 // of all blocks of an object container file
 	MaxRecordBytes       int   // of an encoded frame
 
-	Events oona.Topics // for events
+	Events oona.Topics // the topics of events
 
 	Claims            Claims // nil: all tensors stay in their frames
 	InlineTensorBytes int    // maximum size of a tensor that stays in its frame
@@ -27,30 +27,31 @@ type Claims interface {
 	Check(claim oona.TensorClaim) error
 }
 
-// Memory is the memory that a batch may use. Grow uses more bytes, or returns false if
-// they are not free.
+// Memory is the memory that a batch may use. Grow takes bytes, or returns false if they are
+// not free. Shrink gives bytes back.
 type Memory interface {
 	Grow(bytes int) bool
 	Shrink(bytes int)
 }
 
-// Batch holds the records that are made of one body.
+// Batch holds the records that are made from one body.
 type Batch struct {
 	Path   string // value of oona.HeaderPath
 	Trace  string // value of oona.HeaderTraceparent; may be empty
 	Bytes  int    // size of the body
-	Memory Memory // of the batch; nil: there is no limit
+	Memory Memory // nil: there is no limit
 
-	// Permit refuses valid frames that the client may not send; nil: it may send all.
+	// Permit refuses valid frames that the client may not send. If it is nil, the client
+	// may send all.
 	Permit func(*oona.Frame) *Refusal
 
-	// Judge says which frames the log will put aside; nil: nothing is known.
+	// Judge says which frames will be put aside. If it is nil, nothing is known about that.
 	Judge Judge
 	// Strict refuses the batch if a frame will be put aside.
 	Strict bool
 
-	// Schema finds schemas of a schema registry; nil: there is no registry, and bodies
-	// that need one are refused.
+	// Schema finds schemas in a schema registry. If it is nil, there is no registry, and
+	// bodies that need one are refused.
 	Schema func(avro.SchemaID) (*avro.FrameSchema, *Refusal)
 
 	// PermitEvent is like Permit, for events.
@@ -60,15 +61,15 @@ type Batch struct {
 	Topics   []string // of the messages, if they are events; nil: they are frames
 	Readings int
 	Tensors  []Tensor // that the messages refer to
-	Aside    []Aside  // which of the messages the log will put aside, by reason
+	Aside    []Aside  // how many of the messages will be put aside, for each reason
 
 	cfg      *Config
-	decoders int // part of the memory: buffers of the decoder, during decoding
-	copies   int // part of the memory: tensors that are being stored
+	decoders int // bytes of the memory that are for the decoder's buffers, during decoding
+	copies   int // bytes of the memory that are for tensors that are being stored
 }
 
-// MessageBytes is about how much memory a message takes besides its payload: for
-// metadata, key, and the bus's own form of it.
+// MessageBytes is roughly the memory that a message takes besides its payload: its metadata,
+// its key, and the copy in the form of the bus.
 const MessageBytes = 1 << 10
 
 // NewBatch returns an empty batch.
@@ -82,7 +83,7 @@ func (b *Batch) hold(bytes int) *Refusal {
 	return Refuse(ReasonOverloaded, "there is no memory for it")
 }
 
-// decoded returns the memory that was only needed for decoding.
+// decoded gives back the memory that was only needed for decoding.
 func (b *Batch) decoded() {
 	if b.Memory != nil {
 		b.Memory.Shrink(b.decoders)

@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Decoder decodes frames, one body at a time. Its buffers are used again for the next
-// body, so no reading costs an allocation.
+// Decoder decodes frames, one body at a time. It reuses its buffers for the next body, so a
+// reading needs no allocation.
 type Decoder struct {
 	limits oona.FrameLimits
 	frame  oona.Frame
@@ -23,15 +23,15 @@ func NewDecoder(limits oona.FrameLimits) *Decoder {
 	return &Decoder{limits: limits, avro: avro.FrameDecoder{Limits: limits}, json: jsonDecoder{limits: limits}}
 }
 
-// Size returns how many bytes the buffers have. They grow with use.
+// Size returns the size of the buffers in bytes. They grow with use.
 func (d *Decoder) Size() int { return d.avro.Size() + d.json.size() }
 
 // IsContainer reports whether a body is an object container file.
 func IsContainer(body []byte) bool { return bytes.HasPrefix(body, []byte(avro.ContainerMagic)) }
 
-// Avro decodes an object container file, or single objects that follow one
-// another. The value of a record is the object that was received, since every reader
-// knows every published schema.
+// Avro decodes an object container file, or single objects that follow one another. The value
+// of a record is the object as it was received, because every reader knows every published
+// schema.
 func (d *Decoder) Avro(body []byte, b *Batch) *Refusal {
 	defer b.decoded()
 	if IsContainer(body) {
@@ -84,8 +84,8 @@ func (d *Decoder) containerFrames(body []byte, b *Batch) *Refusal {
 	return nil
 }
 
-// take validates the frame that was decoded and adds it to the batch. value is its
-// encoding, or nil if it was not received in the encoding of records.
+// take validates the decoded frame and adds it to the batch. value is the frame as it was
+// received, or nil if that is not the encoding of records.
 func (d *Decoder) take(b *Batch, value []byte) *Refusal {
 	if grown := d.Size() - b.decoders; grown > 0 {
 		b.decoders += grown
@@ -111,8 +111,8 @@ func (d *Decoder) take(b *Batch, value []byte) *Refusal {
 	return b.add(&d.frame, value)
 }
 
-// DecompressedTooLarge refuses a body that has more bytes once it is decompressed than
-// the limit. It is a body of frames, or of events.
+// DecompressedTooLarge refuses a body of frames or of events that has more bytes than the
+// limit once it is decompressed.
 func DecompressedTooLarge(limit int64, events bool) *Refusal {
 	return Refuse(ReasonTooLarge, "the body has more than %d bytes decompressed (--max-decompressed-bytes); %s", limit, SendLess(events))
 }

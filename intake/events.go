@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// AvroEvents decodes events of seeds: an object container file, or single objects that
-// follow one another.
+// AvroEvents decodes events: an object container file, or single objects that follow one
+// another.
 func AvroEvents(body []byte, b *Batch) *Refusal {
 	var refused *Refusal
 	each := func(e *oona.SeedEvent) error {
@@ -84,8 +84,8 @@ func (b *Batch) takeEvent(e *oona.SeedEvent) *Refusal {
 }
 
 // notOfControl returns an error for an event that claims to come from a control log. The
-// control plane publishes its own events, and readers drop those that its log has already
-// caused, so a trainer's must not look like them.
+// control plane publishes its own events, and readers drop those that repeat. If an event of
+// a trainer looked like one of them, readers might drop it.
 func notOfControl(e *oona.SeedEvent) error {
 	for _, n := range []struct {
 		field string
@@ -98,8 +98,8 @@ func notOfControl(e *oona.SeedEvent) error {
 	return nil
 }
 
-// addEvent appends the record of a valid event. It is of the latest version, whatever
-// version was received, so the same event has the same bytes however it was sent.
+// addEvent appends the record of a valid event. The record has the latest version of the
+// schema whatever was received, so the same event has the same bytes however it was sent.
 func (b *Batch) addEvent(e *oona.SeedEvent) *Refusal {
 	value := avro.AppendEvent(nil, e)
 	if refused := b.hold(cap(value) + MessageBytes); refused != nil {

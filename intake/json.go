@@ -15,9 +15,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// jsonReader reads JSON that json.Valid has accepted. So it does not check the syntax
-// again. It reads each byte once, and allocates only for errors and escaped strings. Its
-// errors are *oona.FieldError, with fields relative to the value that is read.
+// jsonReader reads JSON that json.Valid has accepted, so it does not check the syntax again.
+// It reads each byte once, and allocates only for errors and escaped strings. Its errors are
+// *oona.FieldError, with fields relative to the value that is read.
 type jsonReader struct {
 	data []byte
 	at   int
@@ -36,7 +36,7 @@ func (r *jsonReader) next() byte {
 	return 0
 }
 
-// kind returns what the next value is, for errors.
+// kind returns the kind of the next value, for errors.
 func (r *jsonReader) kind() string {
 	switch r.next() {
 	case '{':
@@ -57,9 +57,9 @@ func (r *jsonReader) mismatch(want string) error {
 	return &oona.FieldError{Reason: fmt.Sprintf("is %s, not %s", r.kind(), want)}
 }
 
-// entries reads an array of a frame as array does. name is its name in the schema. If
-// it has more elements than limit, reading stops with an error that also wraps
-// oona.ErrTooLarge, because a client needs only two bytes for each element.
+// entries reads an array as array does. name is its name in the schema. If the array has more
+// elements than limit, entries stops there, because a client needs only two bytes for each
+// element. The error also wraps oona.ErrTooLarge.
 func (r *jsonReader) entries(name string, limit int, each func() error) error {
 	full := false
 	err := r.array(func(i int) error {
@@ -92,7 +92,7 @@ func (r *jsonReader) array(each func(i int) error) error {
 	return nil
 }
 
-// jsonField is a member that an object for a T may have. read must read its value.
+// jsonField is a member of the JSON object that describes a T. read must read its value.
 type jsonField[T any] struct {
 	name     string
 	optional bool
@@ -154,7 +154,7 @@ func fieldNames[T any](fields []jsonField[T]) string {
 	return strings.Join(names, ", ")
 }
 
-// within prefixes the field of an error with the place of the value that has it.
+// within puts the name of the enclosing value before the field of an error.
 func within(err error, place string) error {
 	var wrong *oona.FieldError
 	if !errors.As(err, &wrong) {
@@ -222,7 +222,7 @@ func halfSurrogate(quoted []byte) string {
 
 // codeUnit returns the UTF-16 code unit of an escape such as \u00e9.
 func codeUnit(escape []byte) rune {
-	n, _ := strconv.ParseUint(string(escape[2:]), 16, 16) // json.Valid has looked at the digits
+	n, _ := strconv.ParseUint(string(escape[2:]), 16, 16) // json.Valid has checked the digits
 	return rune(n)
 }
 
@@ -265,20 +265,20 @@ func (r *jsonReader) integer(bits int) (int64, error) {
 	return v, nil
 }
 
-// wholeDigits returns an integer without fraction and exponent. It is exact, unlike a
-// conversion to float64. It returns false if the number is not an integer, or has more
-// digits than an int64 can have.
+// wholeDigits returns a number without fraction and exponent. It is exact, unlike a conversion
+// to float64. It returns false if the number is not an integer, or has more digits than an
+// int64 can have.
 func wholeDigits(text []byte) (string, bool) {
 	const most = 19
 	exponent := 0
 	mantissa, negative := bytes.CutPrefix(text, []byte{'-'})
 	if at := bytes.IndexAny(mantissa, "eE"); at >= 0 {
-		exponent, _ = strconv.Atoi(string(mantissa[at+1:])) // out of range it is the greatest or the least int
+		exponent, _ = strconv.Atoi(string(mantissa[at+1:])) // if it is out of range, this is the largest or smallest int
 		mantissa = mantissa[:at]
 	}
 	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
 	digits := bytes.TrimRight(slices.Concat(whole, fraction), "0")
-	zeros := exponent + len(whole) - len(digits) // that follow them
+	zeros := exponent + len(whole) - len(digits) // that follow the digits
 	if digits = bytes.TrimLeft(digits, "0"); len(digits) == 0 {
 		return "0", true
 	}
@@ -293,9 +293,9 @@ func wholeDigits(text []byte) (string, bool) {
 }
 
 // sample reads a float32. null and "NaN" are NaN. "Infinity" and "-Infinity" are the
-// infinities, for which JSON has no number. A number beyond a float32 but within a
-// float64 becomes an infinity, as in every such conversion: the trainer's value has
-// diverged, and is counted as such.
+// infinities, which JSON cannot write as numbers. A number that fits a float64 but not a
+// float32 becomes an infinity, as in other conversions: such a value has diverged, and is
+// counted as diverged.
 func (r *jsonReader) sample() (float32, error) {
 	switch {
 	case r.isNumber():

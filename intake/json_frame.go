@@ -23,7 +23,7 @@ func (d *Decoder) jsonBody(body []byte, b *Batch, what string, one func(*Batch) 
 		return Refuse(ReasonUndecodable, "%s", fault)
 	}
 	d.json.data, d.json.at = body, 0
-	defer func() { d.json.data = nil }() // so that the pool keeps no body
+	defer func() { d.json.data = nil }() // a decoder in a pool must not keep the body in memory
 	if d.json.next() != '[' {
 		return one(b)
 	}
@@ -50,8 +50,8 @@ func (d *Decoder) jsonFrame(b *Batch) *Refusal {
 	return d.take(b, nil)
 }
 
-// jsonDecoder decodes frames from JSON into buffers that it uses again. The slices of
-// a frame are valid until the next frame.
+// jsonDecoder decodes frames from JSON into buffers that it reuses. The slices of a frame are
+// valid until the next frame is decoded.
 type jsonDecoder struct {
 	jsonReader
 	limits  oona.FrameLimits
@@ -63,7 +63,7 @@ type jsonDecoder struct {
 	shapes  []int64 // of all tensors, one after the other
 }
 
-// size returns how many bytes the buffers have.
+// size returns the size of the buffers in bytes.
 func (d *jsonDecoder) size() int {
 	return 4*cap(d.seeds) + cap(d.states) + 4*cap(d.values) + 8*cap(d.shapes) +
 		int(unsafe.Sizeof(oona.Column{}))*cap(d.columns) + int(unsafe.Sizeof(oona.Tensor{}))*cap(d.tensors)

@@ -8,12 +8,12 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// RegistrySchemaHeader is the header in which serializers of a schema registry give the schema
-// of a value, if the value itself does not.
+// RegistrySchemaHeader is the header in which the serializers of a schema registry name the
+// schema of a value, if they do not put it into the value.
 const RegistrySchemaHeader = "__value_schema_id"
 
-// Record decodes a record of the raw topic. A record may have the same encodings as a
-// request. Its first bytes tell which.
+// Record decodes a record of the raw topic. The record may have any encoding that a request
+// may have; its first bytes show which.
 func (d *Decoder) Record(msg *message.Message, b *Batch, maxBytes int64) *Refusal {
 	value := []byte(msg.Payload)
 	b.Bytes = len(value)

@@ -9,26 +9,26 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Reason is why frames are refused, in one word. Callers have more reasons than those
-// of this package.
+// Reason is a word that says why frames are refused. Callers add reasons to those of this
+// package.
 type Reason string
 
 // The reasons of this package.
 const (
-	ReasonUndecodable Reason = "undecodable" // the body is not made of frames
+	ReasonUndecodable Reason = "undecodable" // the body cannot be decoded
 	ReasonInvalid     Reason = "invalid"     // a frame is not valid
 	ReasonTooLarge    Reason = "too-large"   // a limit is exceeded
-	ReasonOverloaded  Reason = "overloaded"  // there is no memory now
+	ReasonOverloaded  Reason = "overloaded"  // no memory is free at the moment
 )
 
-// Refusal says why something is not accepted.
+// Refusal says why a body is not accepted.
 type Refusal struct {
 	Reason Reason
 	Detail string
-	Frame  *int          // index of the first bad frame; nil: it is not about a frame
-	Event  *int          // the same of events
+	Frame  *int          // index of the first bad frame, or nil
+	Event  *int          // index of the first bad event, or nil
 	Field  string        // of that frame or event
-	Retry  time.Duration // the same may be accepted after this time; 0: it never will be
+	Retry  time.Duration // after this time the same body may be accepted; 0: it never will be
 }
 
 // Refuse returns a refusal.
@@ -56,13 +56,13 @@ func (r *Refusal) OfEvent(event int, field string) *Refusal {
 	return r
 }
 
-// refuseFrame refuses a frame for an error of a decoder or of Validate.
+// refuseFrame refuses a frame because of an error of a decoder or of Validate.
 func refuseFrame(index int, err error) *Refusal {
 	refused := refuseValue(err)
 	return refused.Of(index, refused.Field)
 }
 
-// refuseValue refuses a frame or an event for an error of a decoder or of Validate.
+// refuseValue refuses a frame or an event because of an error of a decoder or of Validate.
 func refuseValue(err error) *Refusal {
 	undecodable, isUndecodable := errors.AsType[*avro.DecodeError](err)
 	why := ReasonInvalid

@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Registered decodes frames that serializers of a schema registry have written. They
-// follow one another, each after the number of its schema.
+// Registered decodes frames that the serializers of a schema registry have written. They
+// follow one another, and before each is the id of its schema.
 func (d *Decoder) Registered(body []byte, b *Batch) *Refusal {
 	defer b.decoded()
 	for rest := body; len(rest) > 0; {
@@ -29,7 +29,7 @@ func (d *Decoder) Registered(body []byte, b *Batch) *Refusal {
 	return nil
 }
 
-// RegisteredBody decodes a frame that was written with the schema and has no framing.
+// RegisteredBody decodes a frame without framing that was written with the given schema.
 func (d *Decoder) RegisteredBody(id avro.SchemaID, body []byte, b *Batch) *Refusal {
 	defer b.decoded()
 	rest, refused := d.registered(id, body, b)
@@ -62,15 +62,14 @@ func (d *Decoder) registered(id avro.SchemaID, body []byte, b *Batch) (rest []by
 	return rest, d.take(b, schema.Single(value))
 }
 
-// foreignMemory is how many bytes the values of a frame take for each byte of the body,
-// at most: an empty tensor is 6 bytes, and 100 once it is decoded.
+// foreignMemory is the maximum number of bytes that the values of a frame take for each byte of
+// the body: an empty tensor has 6 bytes, and 100 once it is decoded.
 const foreignMemory = 16
 
-// foreignFrame decodes a frame whose schema is not a published one. Its record is encoded
-// again, since not every reader of the log knows that schema.
+// foreignFrame decodes a frame whose schema is not a published one. It encodes the frame again
+// for the record, because readers of the log do not know that schema.
 func (d *Decoder) foreignFrame(schema *avro.FrameSchema, body []byte, b *Batch) (rest []byte, _ *Refusal) {
-	// A frame is larger in no schema than twice its record, except for fields that are
-	// not a frame's.
+	// In no schema is a frame larger than twice its record, unless the schema has other fields.
 	window := body[:min(len(body), 2*b.cfg.MaxRecordBytes)]
 	if refused := b.hold(foreignMemory * len(window)); refused != nil {
 		return nil, refused

@@ -9,7 +9,8 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 )
 
-// ConcurrentStores is how many tensors of a request are stored concurrently.
+// ConcurrentStores is the maximum number of tensors of a request that are stored at the same
+// time.
 const ConcurrentStores = 8
 
 // Tensor is a tensor that a frame of a batch refers to by a claim.
@@ -22,9 +23,9 @@ type Tensor struct {
 // Field returns the field of the frame.
 func (k *Tensor) Field() string { return fmt.Sprintf("tensors[%d].data", k.Index) }
 
-// claimTensors replaces the large tensors of a frame by claims, and checks the claims
-// that the frame has. It reports whether the frame has changed. A claim depends on the
-// content alone, so nothing needs to be stored before all frames are validated.
+// claimTensors replaces the large tensors of a frame by claims, and checks the claims that the
+// frame has already. It reports whether it has changed the frame. A claim depends only on the
+// content, so nothing needs to be stored before all frames are validated.
 func (b *Batch) claimTensors(f *oona.Frame) (replaced bool, _ *Refusal) {
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
@@ -58,8 +59,8 @@ func (b *Batch) claimTensors(f *oona.Frame) (replaced bool, _ *Refusal) {
 // buffer of up to twice that. Larger tensors are spooled in a file.
 const SpooledInMemory = 1 << 20
 
-// holdTensor takes memory for a tensor of a frame, and for the copies of the tensors
-// that are being stored concurrently.
+// holdTensor takes memory for a tensor of a frame, and for the copies that the store makes of
+// the tensors that are stored at the same time.
 func (b *Batch) holdTensor(size int) *Refusal {
 	copies := min(b.copies+2*min(size, SpooledInMemory), ConcurrentStores*2*SpooledInMemory)
 	if refused := b.hold(size + copies - b.copies); refused != nil {

@@ -2,7 +2,7 @@ package spool
 
 import "sync"
 
-// bound is the most that the files of one spool or of several may have together, in bytes.
+// bound limits the total size of the files of one or several spools, in bytes.
 type bound struct {
 	most int64
 
@@ -10,7 +10,7 @@ type bound struct {
 	used int64
 }
 
-// take takes some bytes, if there are so many. It returns how many were used before.
+// take takes bytes if they are free. It returns how many bytes were used before.
 func (b *bound) take(bytes int64) (used int64, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -22,15 +22,15 @@ func (b *bound) take(bytes int64) (used int64, ok bool) {
 	return used, true
 }
 
-// add adds some bytes, even if there are not so many.
+// add adds to the bytes that are used, even beyond the limit.
 func (b *bound) add(bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used += bytes
 }
 
-// account tells the bound how much the spool has: its segments, and what waits to be written.
-// The caller holds mu.
+// account tells the bound how many bytes the spool uses: its segments, and the records that
+// wait to be written. The caller holds mu.
 func (s *Spool) account() {
 	now := s.waiting
 	for _, seg := range s.segments {

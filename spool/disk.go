@@ -17,8 +17,8 @@ type disk struct{ dir string }
 
 const lockName = "LOCK"
 
-// OpenDirectory returns a directory of the file system. It makes the directory, and those above
-// it, if they do not exist.
+// OpenDirectory returns a directory of the file system. It makes the directory and its parents
+// if they do not exist.
 func OpenDirectory(dir string) (FileSystem, error) {
 	if err := makeDirectory(filepath.Clean(dir)); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
@@ -26,8 +26,8 @@ func OpenDirectory(dir string) (FileSystem, error) {
 	return disk{dir}, nil
 }
 
-// makeDirectory makes a directory that is there after a crash of the system, too: its files
-// are synced into it, but that does not sync its own name.
+// makeDirectory makes a directory, and syncs its parent. Otherwise the directory might be gone
+// after a crash of the system, although its files were synced.
 func makeDirectory(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -39,7 +39,7 @@ func makeDirectory(dir string) error {
 		return disk{filepath.Dir(dir)}.Sync()
 	}
 	if info, errStat := os.Stat(dir); errStat == nil && info.IsDir() {
-		return nil // it was there
+		return nil // it existed
 	}
 	return err
 }
@@ -96,7 +96,8 @@ func (d disk) Free() (int64, error) {
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
-// InUse of another process has the lock for an instant.
+// Lock tries again for a short time, because InUse of another process holds the lock for an
+// instant.
 const (
 	lockAttempts = 50
 	lockPause    = 10 * time.Millisecond
@@ -121,7 +122,7 @@ func (d disk) Lock() (io.Closer, error) {
 	return file, nil
 }
 
-// diskFile is a file whose Sync leaves out what reading does not need, such as times.
+// diskFile is a file whose Sync does not write what reading does not need, such as times.
 type diskFile struct{ *os.File }
 
 func (f diskFile) Sync() error {

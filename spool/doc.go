@@ -1,19 +1,19 @@
-// Package spool keeps records on a local disk until another system takes them: a queue of
-// one process that survives the process and a crash of the operating system.
+// Package spool keeps records on a local disk until another system takes them. A spool is a
+// queue within one process. It survives the end of the process, and a crash of the operating
+// system.
 //
-//	Append ──▶ one writer: all that waits, one write, one fdatasync ──▶ segment files ──▶ Next, Done
+//	Append ──▶ one writer: all waiting records, one write, one fdatasync ──▶ segment files ──▶ Next, Done
 //
 // # Promise
 //
-// When Append returns nil, the record is on disk. It is returned by Next, again after each
-// start, until Done was called for it. Records are returned in the order of their
-// sequence numbers, which have no gaps. A record of which Append has returned an error may
-// still be returned by Next if the process crashes before the next start; otherwise it is
-// not.
+// When Append returns nil, the record is on disk. Next returns it, and after each start
+// returns it again, until Done has been called for it. Next returns records in the order of
+// their sequence numbers, which have no gaps. If Append has returned an error, Next does not
+// return the record, unless the process crashes: then it may do so after the next start.
 //
-// A directory belongs to one process at a time; it is locked.
+// A directory belongs to one process at a time, which locks it.
 //
-// Queues are several spools in one directory, with one bound.
+// Queues are several spools in one directory. They share one limit of their size.
 //
 // # Files
 //
@@ -21,23 +21,24 @@
 // numbers in a file are little-endian.
 //
 //	name     number-first sequence-salt.seg
-//	header   "oonaspl1" · number u64 · first sequence u64 · salt [16]byte · CRC-32C of what is before u32
+//	header   "oonaspl1" · number u64 · first sequence u64 · salt [16]byte · CRC-32C u32 of what precedes it
 //	record   length u32 · CRC-32C u32 of (salt, sequence, length, body) · sequence u64 · body
 //
-// The salt is random. It tells a record of this file from bytes that an older file has left on
-// the disk. The first sequence of a segment says which records of the segment before
-// count: those below it. So a segment whose last write failed is left as it is, and its
-// sequence numbers are used again in the next one.
+// The salt is random. It distinguishes a record of this file from bytes that an older file has
+// left on the disk. Of the previous segment, only the records below the first sequence of this
+// segment are valid. So a segment whose last write failed is left as it is, and the next
+// segment uses its sequence numbers again.
 //
-// The file "done" has the sequence number up to which Done was called. It is written seldom, so after
-// a crash Next may return some records once more.
+// The file "done" has the sequence number up to which Done was called. It is written rarely,
+// so Next may return some records again after a crash.
 //
 // # Damage
 //
-// A torn record at the end of the last segment was never acknowledged, and is ignored. For damage
-// anywhere else, the reader looks for the next valid record, copies what it skips to a
-// file quarantine-..., counts the sequence numbers that are missing, and continues. After a
-// write or an fdatasync that failed, the segment is not written to again: the kernel may
-// have dropped the data, and a second fdatasync would not tell (fsyncgate; see Rebello et
-// al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+// An incomplete record at the end of the last segment was never acknowledged, and is ignored.
+// Where any other part is damaged, the reader looks for the next valid record, copies the
+// bytes that it skips to a file quarantine-..., counts the missing sequence numbers, and
+// continues. After a write or an fdatasync has failed, the segment is not written to again:
+// the kernel may have dropped the data, and a second fdatasync would not report that
+// (fsyncgate; see Rebello et al., "Can Applications Recover from fsync Failures?", USENIX
+// ATC 2020).
 package spool

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// FileSystem is one directory of a file system. The tests have one that loses and reorders
-// what is not synced.
+// FileSystem is one directory of a file system. The tests have an implementation that loses
+// and reorders writes that are not synced.
 type FileSystem interface {
 	// List returns the names of the files in the directory.
 	List() ([]string, error)
@@ -14,10 +14,10 @@ type FileSystem interface {
 	Create(name string) (File, error)
 	// Open opens a file for reading.
 	Open(name string) (File, error)
-	// Rename replaces a file by another one.
+	// Rename renames a file, and replaces the one that has the name.
 	Rename(from, to string) error
 	Remove(name string) error
-	// Sync makes the names that were created, renamed and removed durable.
+	// Sync makes the creation, renaming and removal of files durable.
 	Sync() error
 	// Free returns how many bytes can still be written.
 	Free() (int64, error)
@@ -30,19 +30,19 @@ type FileSystem interface {
 type File interface {
 	io.Writer
 	io.ReaderAt
-	// Sync returns when all that was written is on disk.
+	// Sync returns when everything that was written is on disk.
 	Sync() error
 	Size() (int64, error)
 	Close() error
 }
 
 var (
-	// ErrLocked is returned if another process has the directory.
+	// ErrLocked is returned if another process has locked the directory.
 	ErrLocked = errors.New("another process uses the directory")
 	// ErrFull is wrapped by the errors of Append if the record does not fit.
 	ErrFull = errors.New("the spool is full")
-	// ErrTooLarge is returned by Append for a record above the limit of a record.
-	ErrTooLarge = errors.New("the record is larger than the limit of a record")
+	// ErrTooLarge is wrapped by the errors of Append if the record is larger than RecordBytes.
+	ErrTooLarge = errors.New("the record is too large")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the spool is closed")
 )

@@ -14,7 +14,7 @@ import (
 const (
 	magic       = "oonaspl1"
 	headerBytes = len(magic) + 8 + 8 + 16 + 4
-	frameBytes  = 4 + 4 + 8 // of a record, before its body
+	frameBytes  = 4 + 4 + 8 // length of what precedes the body of a record
 	suffix      = ".seg"
 )
 
@@ -42,13 +42,13 @@ func (h header) append(dst []byte) []byte {
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[begin:], castagnoli))
 }
 
-// name returns the name of the segment's file. It has all that the header has, so that
-// damage to the first bytes of a file costs nothing.
+// name returns the name of the segment's file. It contains the whole header, so that nothing is
+// lost if the first bytes of a file are damaged.
 func (h header) name() string {
 	return fmt.Sprintf("%020d-%020d-%x%s", h.number, h.first, h.salt, suffix)
 }
 
-// parseName returns the header that the name of a segment's file says.
+// parseName returns the header in the name of a segment's file.
 func parseName(name string) (h header, ok bool) {
 	parts := strings.Split(strings.TrimSuffix(name, suffix), "-")
 	if len(parts) != 3 || !strings.HasSuffix(name, suffix) {
@@ -74,7 +74,7 @@ func (h header) appendRecord(dst []byte, sequence uint64, body []byte) []byte {
 	return append(append(dst, frame[:]...), body...)
 }
 
-// checksum returns the checksum of a record whose frame has its length and its sequence.
+// checksum returns the checksum of a record. The frame must have the length and the sequence.
 func (h header) checksum(frame, body []byte) uint32 {
 	sum := crc32.Update(0, castagnoli, h.salt[:])
 	sum = crc32.Update(sum, castagnoli, frame[8:frameBytes])

@@ -15,15 +15,15 @@ const (
 	doneBytes = 8 + 4
 )
 
-// keeper keeps the number up to which Done was called.
+// keeper keeps on disk the number up to which Done was called.
 type keeper struct {
 	fs    FileSystem
 	saved uint64
 	when  time.Time
 }
 
-// saveEvery is how often the number is written while records are taken. If it is old, some
-// records are returned again after a crash.
+// saveEvery is how often the number is written while records are taken. After a crash, Next
+// returns the records since then again.
 const saveEvery = time.Second
 
 func (k *keeper) due(done uint64, now time.Time) bool {
@@ -36,7 +36,7 @@ func (k *keeper) save(done uint64) error {
 	}
 	k.when = time.Now()
 	if err := ignoreMissing(k.fs.Remove(doneName + temporary)); err != nil {
-		return fmt.Errorf("spool: save the place: %w", err)
+		return fmt.Errorf("spool: save how far it was read: %w", err)
 	}
 	text := binary.LittleEndian.AppendUint64(nil, done)
 	text = binary.LittleEndian.AppendUint32(text, crc32.Checksum(text, castagnoli))
@@ -52,7 +52,7 @@ func (k *keeper) save(done uint64) error {
 		err = k.fs.Sync()
 	}
 	if err != nil {
-		return fmt.Errorf("spool: save the place: %w", err)
+		return fmt.Errorf("spool: save how far it was read: %w", err)
 	}
 	k.saved = done
 	return nil
@@ -61,7 +61,7 @@ func (k *keeper) save(done uint64) error {
 // errDone is returned for a damaged file.
 var errDone = errors.New("the file is damaged")
 
-// load returns the number that was saved, 0 if there is none.
+// load returns the number that was saved, or 0 if there is none.
 func (k *keeper) load() (uint64, error) {
 	file, err := k.fs.Open(doneName)
 	if errors.Is(err, fs.ErrNotExist) {

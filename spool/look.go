@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// View is what a directory holds.
+// View says what is in a directory.
 type View struct {
 	Done     uint64 // the records below are done; 0 in a view of several queues
-	Unsaved  error  // why Done is not known; records that are done count as left
+	Unsaved  error  // why Done is not known; records that are done then count as not done
 	Segments []Segment
 	Kept     []Kept
 }
@@ -28,13 +28,12 @@ type Segment struct {
 	Bytes   int64
 	Records int64 // valid, and not done
 	Damaged int64 // spans without valid records among those that are not done
-	Lost    int64 // records that these spans had
-	Torn    int64 // bytes behind the last record: of a write that was not finished, or is being written
+	Lost    int64 // records in these spans
+	Torn    int64 // bytes after the last record, of a write that is in progress or was not finished
 	Err     error // why the rest of the file cannot be read
 }
 
-// Kept is a file that was set aside, with damaged bytes or a record that could not be
-// handed on.
+// Kept is a file that was set aside. It has damaged bytes, or a record that could not be sent.
 type Kept struct {
 	Name   string
 	Bytes  int64
@@ -65,7 +64,7 @@ func IsSpool(dir string) (bool, error) {
 	return true, nil
 }
 
-// InUse reports whether a process has the directory. It does not write.
+// InUse reports whether a process has locked the directory. It does not write.
 func InUse(dir string) (bool, error) {
 	file, err := os.Open(filepath.Join(dir, lockName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -85,10 +84,11 @@ func InUse(dir string) (bool, error) {
 	return used, nil
 }
 
-// Look reads a directory, and calls take for each record that is not done, in order, with
-// the name of its segment. The record's body is valid until take returns. Look does not lock the directory and writes
-// nothing, so a process may use it at the same time: then files that it begins or removes
-// meanwhile may be missing. An error of take ends it.
+// Look reads a directory, and calls take for each record that is not done, in order, with the
+// name of its segment. The record's body is valid until take returns. If take returns an
+// error, Look stops and returns it. Look does not lock the directory and does not write, so
+// another process may use the directory at the same time. Files that the process creates or
+// removes in that time may then be missing in the view.
 func Look(from FileSystem, recordBytes int, take func(segment string, r Record) error) (*View, error) {
 	names, err := from.List()
 	if err != nil {
@@ -118,7 +118,7 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 		if err := seg.look(from, h, &position, limit, recordBytes, take); err != nil {
 			return v, fmt.Errorf("spool: look at %s: %w", seg.Name, err)
 		}
-		if !errors.Is(seg.Err, fs.ErrNotExist) { // it was removed meanwhile
+		if !errors.Is(seg.Err, fs.ErrNotExist) { // otherwise it was removed in the meantime
 			v.Segments = append(v.Segments, seg)
 		}
 	}
@@ -136,7 +136,7 @@ func (v *View) keep(from FileSystem, name string) {
 	v.Kept = append(v.Kept, kept)
 }
 
-// look reads the records of a segment from a position on. The error is that of take.
+// look reads the records of a segment from a position on. It returns only errors of take.
 func (seg *Segment) look(from FileSystem, h header, position *uint64, limit uint64, recordBytes int, take func(segment string, r Record) error) error {
 	file, err := from.Open(seg.Name)
 	if err != nil {
@@ -172,7 +172,7 @@ func (seg *Segment) look(from FileSystem, h header, position *uint64, limit uint
 	}
 }
 
-// miss notes that the records below next are missing.
+// miss counts the records from the position to next as missing.
 func (seg *Segment) miss(position *uint64, next uint64) {
 	if *position < next {
 		seg.Damaged++

@@ -16,12 +16,12 @@ import (
 // queuePrefix begins the names of the directories of queues.
 const queuePrefix = "queue-"
 
-// Queues are spools with names in one directory, each in a directory below it, with one bound
-// for all. Records of one queue do not wait for those of another. They are safe for concurrent
-// use, but each queue has one reader, as every Spool.
+// Queues are several spools in one directory. Each has a name and a subdirectory. They share
+// one limit of their size, and records of one queue do not wait for those of another. Queues
+// are safe for concurrent use, but each queue has one reader, as every Spool.
 //
-// The directory belongs to one process at a time. It is a spool itself, whose name is empty:
-// earlier versions had their records there.
+// The directory belongs to one process at a time. It is itself a spool with an empty name, in
+// which earlier versions kept their records.
 type Queues struct {
 	dir   string
 	opts  Options
@@ -32,8 +32,8 @@ type Queues struct {
 	closed bool
 }
 
-// OpenQueues opens the queues that a directory has. It makes the directory if it does not exist.
-// The error wraps ErrLocked if another process uses the directory.
+// OpenQueues opens the queues in a directory. It makes the directory if it does not exist. The
+// error wraps ErrLocked if another process uses the directory.
 func OpenQueues(dir string, opts Options) (*Queues, error) {
 	q := &Queues{dir: dir, opts: opts, bound: &bound{most: opts.MaxBytes}, open: make(map[string]*Spool)}
 	if _, err := q.Queue(""); err != nil { // it locks the directory
@@ -51,8 +51,8 @@ func OpenQueues(dir string, opts Options) (*Queues, error) {
 	return q, nil
 }
 
-// QueueNames returns the names of the queues that a directory has, in order. That of the
-// directory itself is not among them.
+// QueueNames returns the names of the queues in a directory, in order. The queue with the empty
+// name is not among them.
 func QueueNames(dir string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -67,7 +67,7 @@ func QueueNames(dir string) (names []string, err error) {
 	return names, nil
 }
 
-// queueDirectory returns where a queue is.
+// queueDirectory returns the directory of a queue.
 func queueDirectory(dir, name string) (string, error) {
 	if name == "" {
 		return dir, nil
@@ -78,8 +78,8 @@ func queueDirectory(dir, name string) (string, error) {
 	return filepath.Join(dir, queuePrefix+name), nil
 }
 
-// Queue returns the queue of a name, and makes it if there is none. The error wraps ErrFull if
-// the file system has no room for it. The queue is closed by Close of the queues.
+// Queue returns the queue with the name, and makes it if there is none. The error wraps ErrFull
+// if the file system has no room for it. Close of the Queues closes it.
 func (q *Queues) Queue(name string) (*Spool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -105,7 +105,7 @@ func (q *Queues) Queue(name string) (*Spool, error) {
 	return s, nil
 }
 
-// Find returns the queue of a name, or nil if there is none.
+// Find returns the queue with the name, or nil if there is none.
 func (q *Queues) Find(name string) *Spool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -123,7 +123,7 @@ func (q *Queues) Names() (names []string) {
 	return names
 }
 
-// Empty reports whether no queue holds a record.
+// Empty reports whether no queue has a record.
 func (q *Queues) Empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -135,7 +135,7 @@ func (q *Queues) Empty() bool {
 	return true
 }
 
-// Stats returns what all queues hold together, and what became of it.
+// Stats returns the sums of the Stats of all queues.
 func (q *Queues) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -161,14 +161,14 @@ func (q *Queues) Close() error {
 			err = errors.Join(err, s.Close())
 		}
 	}
-	if s := q.open[""]; s != nil { // at last, as it has the lock
+	if s := q.open[""]; s != nil { // it has the lock, so it is closed last
 		err = errors.Join(err, s.Close())
 	}
 	return err
 }
 
-// LookQueues is Look for all queues of a directory, one after the other. The names of files are
-// relative to the directory.
+// LookQueues calls Look for all queues of a directory, one after the other. The names of files
+// are relative to the directory.
 func LookQueues(dir string, recordBytes int, take func(segment string, r Record) error) (*View, error) {
 	all := new(View)
 	names, err := QueueNames(dir)
@@ -182,7 +182,7 @@ func LookQueues(dir string, recordBytes int, take func(segment string, r Record)
 		}
 		from, err := OpenExisting(at)
 		if errors.Is(err, fs.ErrNotExist) && name != "" {
-			continue // it was removed meanwhile
+			continue // it was removed in the meantime
 		}
 		if err != nil {
 			return all, err

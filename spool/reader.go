@@ -10,8 +10,8 @@ import (
 )
 
 // Next waits for the next record, and returns it. Its body is valid until the next call. Next
-// returns each record once, also if Done was not called for the one before. The error
-// wraps ErrClosed after Close.
+// returns each record once, even if Done was not called for the previous one. The error wraps
+// ErrClosed after Close.
 func (s *Spool) Next(ctx context.Context) (Record, error) {
 	for {
 		seg, limit, wait, err := s.current()
@@ -33,8 +33,8 @@ func (s *Spool) Next(ctx context.Context) (Record, error) {
 	}
 }
 
-// current returns the segment to read from, and the sequence number up to which its records
-// count. If there is nothing to read it returns a channel that is closed later.
+// current returns the segment to read from, and the sequence number after its last valid
+// record. If there is nothing to read, it returns a channel that is closed when there may be.
 func (s *Spool) current() (seg *segment, limit uint64, wait <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,7 +49,8 @@ func (s *Spool) current() (seg *segment, limit uint64, wait <-chan struct{}, err
 	return nil, 0, s.arrived, nil
 }
 
-// readFrom returns the next record of a segment. Without one it has noted what is missing.
+// readFrom returns the next record of a segment. If it returns false, it has skipped damage or
+// records that are done.
 func (s *Spool) readFrom(seg *segment, limit uint64) (Record, bool, error) {
 	if s.reading != seg {
 		if err := s.leave(); err != nil {
@@ -84,7 +85,7 @@ func (s *Spool) readFrom(seg *segment, limit uint64) (Record, bool, error) {
 	return Record{}, false, nil
 }
 
-// leave ends the reading of a segment.
+// leave closes the segment that is being read.
 func (s *Spool) leave() error {
 	if s.scan == nil {
 		return nil
@@ -94,11 +95,11 @@ func (s *Spool) leave() error {
 	return file.Close()
 }
 
-// readAttempts is how often a file is tried before it is set aside.
+// readAttempts is the number of attempts to read a file before it is set aside.
 const readAttempts = 5
 
-// unreadable returns an error for the caller, which tries again. After some attempts the
-// segment is set aside, so that it does not block those behind it.
+// unreadable returns an error for the caller, which calls Next again. After some attempts it
+// sets the segment aside, so that it does not block those behind it.
 func (s *Spool) unreadable(seg *segment, err error) error {
 	err = errors.Join(err, s.leave())
 	s.failures++
@@ -111,7 +112,7 @@ func (s *Spool) unreadable(seg *segment, err error) error {
 	s.stats.Damaged++
 	s.stats.Lost += int64(seg.end - s.position)
 	s.position = seg.end
-	s.opts.Logger.Error("a file of the spool cannot be read; its records are skipped, and it is left for you to look at", "file", quarantined(seg.name), "err", err)
+	s.opts.Logger.Error("a file of the spool cannot be read; its records are skipped, and the file is renamed and kept", "file", quarantined(seg.name), "err", err)
 	if err := s.fs.Rename(seg.name, quarantined(seg.name)); err != nil {
 		return fmt.Errorf("spool: set %s aside: %w", seg.name, err)
 	}
@@ -123,11 +124,11 @@ func quarantined(name string) string { return "quarantine-" + name }
 // recordPrefix begins the names of the records that SetAside keeps.
 const recordPrefix = "record-"
 
-// skip notes damage, and keeps a copy of it.
+// skip counts and logs damage, and keeps a copy of the damaged bytes.
 func (s *Spool) skip(seg *segment, bad damage) {
 	first := max(bad.first, s.position)
 	if first >= bad.next {
-		return // the tail of a write that failed, or records that are done
+		return // the end of a write that failed, or records that are done
 	}
 	name := quarantined(fmt.Sprintf("%020d-%d.bytes", seg.number, bad.from))
 	copied, err := s.copyOut(name, bad)
@@ -136,7 +137,7 @@ func (s *Spool) skip(seg *segment, bad damage) {
 	s.stats.Damaged++
 	s.stats.Lost += int64(bad.next - first)
 	s.stats.Quarantined += copied
-	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and their bytes are kept for you to look at",
+	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and a copy of the damaged bytes is kept",
 		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, "err", err)
 }
 
@@ -149,8 +150,8 @@ func (s *Spool) copyOut(name string, bad damage) (int64, error) {
 	return n, errors.Join(err, to.Sync(), to.Close(), s.fs.Sync())
 }
 
-// Done says that all records up to a sequence number, included, need not be returned again.
-// Files that are not needed any more are removed.
+// Done says that all records up to and including a sequence number need not be returned again.
+// It removes files that are no longer needed.
 func (s *Spool) Done(sequence uint64) error {
 	s.mu.Lock()
 	s.done = max(s.done, min(sequence+1, s.next))
@@ -174,13 +175,13 @@ func (s *Spool) Done(sequence uint64) error {
 	return errors.Join(err, s.remove(finished))
 }
 
-// forget forgets the keys of which no record is left. A spool that is never empty would
-// have all keys of its life otherwise.
+// forget removes the keys that have no record left. Otherwise a spool that is never empty would
+// keep every key that it has ever seen.
 func (s *Spool) forget() {
 	maps.DeleteFunc(s.last, func(_ string, at uint64) bool { return at < s.done })
 }
 
-// finished takes the segments out of the list whose records are all done.
+// finished removes from the list the segments whose records are all done, and returns them.
 func (s *Spool) finished() (out []*segment) {
 	for len(s.segments) > 0 && s.segments[0] != s.active && s.segments[0].end <= s.done {
 		out = append(out, s.segments[0])
@@ -204,8 +205,7 @@ func (s *Spool) remove(finished []*segment) error {
 	return nil
 }
 
-// SetAside keeps a copy of a record that cannot be handed on, for people to look at. Its
-// file is the record's body.
+// SetAside writes the body of a record that cannot be sent to a file, for people to look at.
 func (s *Spool) SetAside(r Record) error {
 	name := quarantined(fmt.Sprintf("%s%020d", recordPrefix, r.Sequence))
 	if err := ignoreMissing(s.fs.Remove(name)); err != nil {

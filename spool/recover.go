@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// recover finds out what the directory holds. The caller has it locked.
+// recover finds out what is in the directory. The caller has locked it.
 func (s *Spool) recover() error {
 	names, err := s.fs.List()
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *Spool) recover() error {
 		return 1
 	})
 	if s.done, err = s.kept.load(); err != nil {
-		s.opts.Logger.Warn("the spool does not know how far it was read; records may be sent once more", "file", doneName, "err", err)
+		s.opts.Logger.Warn("the spool does not know how far it was read; some records may be sent again", "file", doneName, "err", err)
 		s.done = 0
 	}
 	if len(s.segments) > 0 {
@@ -58,10 +58,10 @@ func (s *Spool) recover() error {
 	return s.remove(finished)
 }
 
-// examine finds out where a segment ends, and which keys its records have. limit is the
-// first sequence number of the next segment. The error says that the last segment cannot be
-// read: where it ends is not known then, and records that are appended now would take the
-// place of those in it.
+// examine finds out where a segment ends, and which keys its records have. limit is the first
+// sequence number of the next segment. examine returns an error if it cannot read the last
+// segment. Then it is not known where that ends, and new records would get the sequence
+// numbers of records in it.
 func (s *Spool) examine(seg *segment, limit uint64) (err error) {
 	for range readAttempts {
 		if err = s.examineOnce(seg, limit); err == nil {
@@ -69,7 +69,7 @@ func (s *Spool) examine(seg *segment, limit uint64) (err error) {
 		}
 	}
 	if limit == lastSegment {
-		return fmt.Errorf("the newest file of records cannot be read; if that does not pass, move it to another place and keep it: %w", err)
+		return fmt.Errorf("the newest file of records cannot be read; if this happens again, move the file to another place and keep it: %w", err)
 	}
 	// The reader tries again, and sets the segment aside if it cannot be read.
 	s.opts.Logger.Error("the spool cannot read a file of records now", "file", seg.name, "err", err)
@@ -102,13 +102,13 @@ func (s *Spool) examineOnce(seg *segment, limit uint64) error {
 		err = nil
 	}
 	if torn := seg.size - scan.at; err == nil && limit == lastSegment && torn > 0 {
-		// Damage to the newest record would look the same, so somebody should be able to know.
-		s.opts.Logger.Warn("the newest file of the spool ends with a write that was not finished; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
+		// It is logged because damage to the newest record would look the same.
+		s.opts.Logger.Warn("the newest file of the spool ends with an unfinished write; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
 	}
 	return errors.Join(err, file.Close())
 }
 
-// noteKeys notes that a record is the newest of its keys.
+// noteKeys records that a record is the newest of its keys.
 func (s *Spool) noteKeys(r Record) {
 	if r.Sequence < s.done {
 		return

@@ -13,10 +13,10 @@ type Record struct {
 	Body     []byte
 }
 
-// damage is a span of a segment that has no valid record.
+// damage is a span of a segment without a valid record.
 type damage struct {
 	from, to    int64
-	first, next uint64 // sequence numbers that are missing, next not included
+	first, next uint64 // the sequence numbers from first to next-1 are missing
 }
 
 // scanner reads the records of a segment, in order. It needs the memory of one record.
@@ -25,14 +25,14 @@ type scanner struct {
 	header header
 	at     int64  // where the next record begins
 	next   uint64 // sequence number that is expected there
-	most   int    // greatest length of a body; memory is not taken for more than the file has
+	most   int    // maximum length of a body
 
-	window []byte // read ahead
+	window []byte // bytes that were read ahead
 	begin  int64  // where the window begins in the file
 }
 
-// mostRecord is above every limit for records that a spool has had: one that was accepted under
-// a higher limit than that of now is no damage.
+// mostRecord is larger than every limit that a spool may have had. A record that was accepted
+// under a higher limit than the current one is not damaged.
 const mostRecord = 1 << 30
 
 // readAhead is the size of the scanner's reads, in bytes.
@@ -48,7 +48,7 @@ func (s *scanner) bytes(from int64, n int) ([]byte, error) {
 		return s.window[from-s.begin:][:n], nil
 	}
 	size := max(n, readAhead)
-	if n > readAhead { // a damaged length must not take memory that the file does not fill
+	if n > readAhead { // a damaged length must not make it allocate more than the file has
 		whole, err := s.file.Size()
 		if err != nil {
 			return nil, fmt.Errorf("spool: size of segment %d: %w", s.header.number, err)
@@ -73,8 +73,8 @@ func (s *scanner) bytes(from int64, n int) ([]byte, error) {
 	return s.window[:min(n, len(s.window))], nil
 }
 
-// record returns the record at an offset, and whether it is valid. least and limit bound
-// its sequence number. The body is valid until the next call.
+// record returns the record at an offset, and whether it is valid. Its sequence number must be
+// at least least and below limit. The body is valid until the next call.
 func (s *scanner) record(at int64, least, limit uint64) (r Record, ok bool, err error) {
 	frame, err := s.bytes(at, frameBytes)
 	if err != nil || len(frame) < frameBytes {
@@ -93,16 +93,16 @@ func (s *scanner) record(at int64, least, limit uint64) (r Record, ok bool, err 
 	return r, binary.LittleEndian.Uint32(whole[4:]) == s.header.checksum(whole[:frameBytes], r.Body), nil
 }
 
-// read returns the next valid record below limit. If there is damage before it, read
-// returns that first. After the last valid record it returns io.EOF; what follows is
-// torn, or damage that the caller recognises by the number that is missing.
+// read returns the next valid record below limit. If there is damage before it, read returns
+// the damage first. After the last valid record it returns io.EOF. What follows that record is
+// an unfinished write, or damage, which the caller recognises by missing sequence numbers.
 func (s *scanner) read(limit uint64) (Record, *damage, error) {
 	if s.next >= limit {
 		return Record{}, nil, io.EOF
 	}
 	r, ok, err := s.record(s.at, s.next, s.next+1)
 	if err == nil && !ok {
-		// What was read ahead may have been written since.
+		// The record may have been written after the window was read.
 		s.window = s.window[:0]
 		r, ok, err = s.record(s.at, s.next, s.next+1)
 	}
@@ -116,7 +116,7 @@ func (s *scanner) read(limit uint64) (Record, *damage, error) {
 	return s.resume(limit)
 }
 
-// resume looks for the next valid record behind damage.
+// resume looks for the next valid record after damage.
 func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 	for at := s.at + 1; ; at++ {
 		frame, err := s.bytes(at, frameBytes)
@@ -126,7 +126,7 @@ func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 		if len(frame) < frameBytes {
 			return Record{}, nil, io.EOF
 		}
-		// Between two places in a file there are not more records than bytes allow.
+		// The skipped bytes cannot have more records than this.
 		most := min(limit, s.next+1+uint64(at-s.at)/uint64(frameBytes))
 		r, ok, err := s.record(at, s.next, most)
 		if err != nil {

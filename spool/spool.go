@@ -11,20 +11,21 @@ import (
 
 // Options configure a Spool. All sizes are in bytes.
 type Options struct {
-	MaxBytes int64 // of all segments; above it, Append returns ErrFull
-	// SegmentBytes is the size from which a segment is ended and the next one begun. The space
-	// of a segment is free when all its records are done, so it must be a small part of MaxBytes.
+	MaxBytes int64 // maximum size of all segments; beyond it, Append returns ErrFull
+	// SegmentBytes is the size at which a segment ends and the next one begins. The space
+	// of a segment becomes free when all its records are done, so SegmentBytes should be a
+	// small part of MaxBytes.
 	SegmentBytes int64
-	RecordBytes  int   // greatest record that Append takes
-	Headroom     int64 // space of the file system that is left free
+	RecordBytes  int   // maximum size of a record
+	Headroom     int64 // space of the file system that stays free
 	// Keys returns the keys of a record, for Holds. It is called for each record when a
 	// spool is opened.
 	Keys   func(body []byte) []string
 	Logger *slog.Logger
 }
 
-// Spool is a queue of records on disk. It is safe for concurrent use, but for Next and Done,
-// which are for one reader.
+// Spool is a queue of records on disk. It is safe for concurrent use, except that only one
+// goroutine may call Next and Done.
 type Spool struct {
 	fs   FileSystem
 	opts Options
@@ -33,12 +34,12 @@ type Spool struct {
 	mu       sync.Mutex
 	segments []*segment // by number
 	active   *segment   // the last segment, if it may be written to
-	flight   int        // records that the writer is writing
+	flight   int        // number of records that are being written
 	number   uint64     // of the newest segment; only the writer uses it
 	queue    []*appending
-	waiting  int64             // bytes of the queue and of the batch
-	bound    *bound            // of this spool, or of several
-	held     int64             // what the bound has of this spool
+	waiting  int64             // bytes of the queue and of the batch that is being written
+	bound    *bound            // may be shared with other spools
+	held     int64             // bytes that the bound counts for this spool
 	next     uint64            // sequence number of the next record; all below are on disk
 	done     uint64            // Done was called for all records below
 	last     map[string]uint64 // newest record of each key
@@ -51,8 +52,8 @@ type Spool struct {
 	// Of the reader.
 	reading  *segment
 	scan     *scanner
-	position uint64 // sequence number after what Next has returned
-	failures int    // of reading at one place
+	position uint64 // sequence number after the last record that Next has returned
+	failures int    // number of failed reads since the last successful one
 	kept     keeper
 }
 
@@ -60,33 +61,33 @@ type Spool struct {
 type segment struct {
 	header
 	name string
-	file File   // nil unless it is active
+	file File   // nil unless the segment is active
 	size int64  // of the file
-	end  uint64 // sequence number after its last record that counts
+	end  uint64 // sequence number after its last valid record
 }
 
-// Stats say what a spool holds and what became of it.
+// Stats says what is in a spool, and what has happened since it was opened.
 type Stats struct {
-	Records     int64 // that Append has accepted and Done was not called for
+	Records     int64 // in the spool: Append has accepted them, and Done was not called for them
 	Bytes       int64 // of all segments
 	MaxBytes    int64
 	Segments    int
-	Appended    int64 // records, since the spool was opened
+	Appended    int64 // records that were written
 	Syncs       int64
-	Refused     int64 // because the spool was full
+	Refused     int64 // records that were refused because the spool was full
 	Failed      int64 // records that could not be written
 	Damaged     int64 // spans without valid records that were skipped
-	Lost        int64 // records that the skipped spans and missing files had
+	Lost        int64 // records in the skipped spans and in missing files
 	Quarantined int64 // bytes that were copied to quarantine
 }
 
-// Open opens a spool, and reads all that it holds once. The error wraps ErrLocked if
-// another process uses the directory.
+// Open opens a spool. It reads all of its files once. The error wraps ErrLocked if another
+// process uses the directory.
 func Open(fs FileSystem, opts Options) (*Spool, error) {
 	return openWithin(fs, opts, &bound{most: opts.MaxBytes})
 }
 
-// openWithin opens a spool that has its bound in common with others.
+// openWithin opens a spool that shares a bound with others.
 func openWithin(fs FileSystem, opts Options, of *bound) (*Spool, error) {
 	lock, err := fs.Lock()
 	if err != nil {
@@ -104,8 +105,8 @@ func openWithin(fs FileSystem, opts Options, of *bound) (*Spool, error) {
 	return s, nil
 }
 
-// Holds reports whether the spool holds a record with one of the keys. A record that is
-// appended now is after all of them.
+// Holds reports whether the spool has a record with one of the keys. A record that is appended
+// afterwards follows it.
 func (s *Spool) Holds(keys ...string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +121,7 @@ func (s *Spool) Holds(keys ...string) bool {
 	return false
 }
 
-// Empty reports whether the spool holds no record.
+// Empty reports whether the spool has no record.
 func (s *Spool) Empty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,7 +130,7 @@ func (s *Spool) Empty() bool {
 
 func (s *Spool) empty() bool { return s.done == s.next && s.flight == 0 && len(s.queue) == 0 }
 
-// Stats returns what the spool holds and what became of it.
+// Stats returns what is in the spool and what has happened.
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,9 +148,10 @@ type appending struct {
 	result chan error
 }
 
-// Append returns when a record is on disk. The error wraps ErrFull or ErrTooLarge, or says
-// why it could not be written; then it is not in the spool. If ctx ends, a record that
-// the writer has not begun to write is taken back.
+// Append appends a record, and returns when it is on disk. If it returns an error, the record
+// is not in the spool. The error wraps ErrFull or ErrTooLarge, or says why the record could
+// not be written. If ctx ends before the record is being written, Append removes it from the
+// queue.
 func (s *Spool) Append(ctx context.Context, keys []string, body []byte) error {
 	a := &appending{body: body, result: make(chan error, 1)}
 	if err := s.enqueue(a, keys); err != nil {
@@ -182,7 +184,8 @@ func (s *Spool) enqueue(a *appending, keys []string) error {
 	}
 	s.waiting, s.held = s.waiting+need, s.held+need
 	s.queue = append(s.queue, a)
-	// If an earlier record cannot be written, this one gets a smaller number.
+	// If an earlier record cannot be written, this one gets a smaller number, and Holds
+	// reports its keys for longer than needed.
 	for _, key := range keys {
 		s.last[key] = s.next + uint64(s.flight+len(s.queue)-1)
 	}
@@ -191,7 +194,8 @@ func (s *Spool) enqueue(a *appending, keys []string) error {
 	return nil
 }
 
-// withdraw removes a record that waits from the queue.
+// withdraw removes a waiting record from the queue. It returns false if the record is being
+// written already.
 func (s *Spool) withdraw(a *appending) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,7 +210,7 @@ func (s *Spool) withdraw(a *appending) bool {
 	return false
 }
 
-// Close refuses further records, waits until those that wait are on disk, and unlocks the
+// Close refuses further records, waits until the waiting ones are on disk, and unlocks the
 // directory.
 func (s *Spool) Close() error {
 	s.mu.Lock()

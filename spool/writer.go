@@ -6,11 +6,11 @@ import (
 	"syscall"
 )
 
-// batchBytes is the most that is written and synced together. What comes during a sync is
-// the next batch: there is no timer.
+// batchBytes is the maximum size of a batch, which is written and synced together. Records that
+// come during a sync form the next batch, so no timer is needed.
 const batchBytes = 8 << 20
 
-// write writes what waits, batch by batch, until the spool is closed.
+// write writes the waiting records, batch by batch, until the spool is closed.
 func (s *Spool) write() {
 	defer close(s.written)
 	var buffer []byte
@@ -31,8 +31,8 @@ func (s *Spool) write() {
 	}
 }
 
-// take waits for records, and returns as many as fit in a batch, and the sequence number
-// of the first. It returns false when the spool is closed and none waits.
+// take waits for records. It returns as many as fit into a batch, and the sequence number of the
+// first. It returns false when the spool is closed and no record waits.
 func (s *Spool) take() (batch []*appending, first uint64, ok bool) {
 	for {
 		s.mu.Lock()
@@ -58,7 +58,7 @@ func (s *Spool) take() (batch []*appending, first uint64, ok bool) {
 	}
 }
 
-// commit writes a batch, and answers its records.
+// commit writes a batch, and sends the result to each waiting Append.
 func (s *Spool) commit(batch []*appending, first uint64, buffer []byte) []byte {
 	seg, err := s.segmentFor(first)
 	var size int64
@@ -92,8 +92,9 @@ func (s *Spool) commit(batch []*appending, first uint64, buffer []byte) []byte {
 	return buffer
 }
 
-// withFull returns an error that also wraps ErrFull if the file system has no room. Room looks
-// before, but a file system may need more than the bytes, and others write to it, too.
+// withFull makes the error wrap ErrFull, too, if the file system has no space left. room checks
+// the free space before a write, but a file system needs more than the bytes of a file, and
+// other programs write to it, too.
 func withFull(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
@@ -101,7 +102,7 @@ func withFull(err error) error {
 	return err
 }
 
-// settle notes what became of a batch.
+// settle records the result of writing a batch.
 func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, poisoned bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,26 +122,26 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 		s.stats.Refused += int64(len(batch))
 	} else {
 		s.stats.Failed += int64(len(batch))
-		s.opts.Logger.Error("the spool could not write records; they are refused. The file is not written to again", "records", len(batch), "err", err)
+		s.opts.Logger.Error("the spool could not write records, which are refused", "records", len(batch), "err", err)
 	}
 	if poisoned {
 		if size, err := seg.file.Size(); err == nil {
 			seg.size = size
 		}
 		if err := s.seal(); err != nil {
-			s.opts.Logger.Warn("the spool could not close a file that it does not write to again", "err", err)
+			s.opts.Logger.Warn("the spool could not close a file after a failed write", "err", err)
 		}
 	}
 }
 
-// room returns an error if too little of the file system would be left.
+// room returns an error if a write would leave less than Headroom in the file system.
 func (s *Spool) room(size int64) error {
 	free, err := s.fs.Free()
 	if err != nil {
 		return err
 	}
 	if free-size < s.opts.Headroom {
-		return fmt.Errorf("%w: the file system has %d bytes left, of which %d stay free", ErrFull, free, s.opts.Headroom)
+		return fmt.Errorf("%w: the file system has %d bytes left, and %d must stay free", ErrFull, free, s.opts.Headroom)
 	}
 	return nil
 }
@@ -161,7 +162,7 @@ func (s *Spool) segmentFor(first uint64) (*segment, error) {
 	if err := s.room(int64(headerBytes)); err != nil {
 		return nil, err
 	}
-	// The number of an attempt that fails is not used again: its file may be on disk.
+	// The number of a failed attempt is not used again, because its file may be on disk.
 	s.number++
 	seg, err := create(s.fs, newHeader(s.number, first))
 	if err != nil {
@@ -185,7 +186,7 @@ func (s *Spool) seal() error {
 	return file.Close()
 }
 
-// create creates a segment that is durable, without a record.
+// create creates a segment without records, and makes it durable.
 func create(fs FileSystem, h header) (*segment, error) {
 	name := h.name()
 	file, err := fs.Create(name + temporary)

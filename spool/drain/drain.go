@@ -1,5 +1,4 @@
-// Package drain sends what a spool holds to the bus, for a spool whose ingest does not come
-// back.
+// Package drain sends the records of a spool to the bus, if its ingest does not come back.
 package drain
 
 import (
@@ -18,42 +17,42 @@ import (
 	"github.com/morphogenetic/oona/spool/entry"
 )
 
-// PathPrefix begins the paths of drained frames; the path over which their ingest accepted
-// them follows. An ingest's path has no slash, so no ingest has such a path: a frontier of
-// its own holds the watermark for the drained frames.
+// PathPrefix is put before the path of a drained frame. The path of an ingest has no slash, so
+// no ingest has such a path. The drained frames then have a frontier of their own, which holds
+// back the watermark until they are sent.
 const PathPrefix = "spool/"
 
 // Drain sends the records of a spool.
 type Drain struct {
 	Spool     *spool.Queues
 	Publisher bus.Publisher
-	Rate      int64 // most bytes per second; 0: no limit
-	// Sent is called with the number of frames and events of each batch that the bus has; may
-	// be nil.
+	Rate      int64 // maximum bytes per second; 0: no limit
+	// Sent is called with the number of frames and events of each batch that the bus has
+	// acknowledged. It may be nil.
 	Sent func(messages int)
-	// Aside is called for each record that is set aside; may be nil.
+	// Aside is called for each record that is set aside. It may be nil.
 	Aside func(sequence uint64, why error)
-	// Unusable are topics to which nothing can be sent, with the reasons. Run adds those that it
-	// finds. What goes to them stays in the spool.
+	// Unusable has the topics to which nothing can be sent, with the reasons. Run adds those
+	// that it finds. Records for these topics stay in the spool.
 	Unusable map[string]error
 
 	report Report
 	began  time.Time
-	queue  *spool.Spool // that is being sent
+	queue  *spool.Spool // the one that is being sent
 }
 
-// Report is what a drain has done.
+// Report says what a drain has done. A record of a spool is a request.
 type Report struct {
-	Requests int64            `json:"requests"`  // that the bus has
-	Topics   map[string]int64 `json:"topics"`    // frames and events of them, by topic
-	Bytes    int64            `json:"bytes"`     // of them
-	Aside    int64            `json:"set_aside"` // requests that were not sent, or not in whole
-	Lost     int64            `json:"lost"`      // requests, by damage
-	Left     int64            `json:"left"`      // requests
-	Unusable map[string]int64 `json:"unusable"`  // requests of them, by topic that does not exist or may not be written to
+	Requests int64            `json:"requests"`  // sent, and acknowledged by the bus
+	Topics   map[string]int64 `json:"topics"`    // frames and events in these, by topic
+	Bytes    int64            `json:"bytes"`     // of these
+	Aside    int64            `json:"set_aside"` // requests that could not be sent, or only in part
+	Lost     int64            `json:"lost"`      // requests that were lost through damage
+	Left     int64            `json:"left"`      // requests that are still in the spool
+	Unusable map[string]int64 `json:"unusable"`  // of those that are left, the ones for topics that do not exist or may not be written to
 }
 
-// batch is what is sent together: whole records of one topic.
+// batch is the records that are sent together. They are whole, and of one topic.
 type batch struct {
 	queue    string // the name of its queue
 	topic    string
@@ -69,10 +68,10 @@ const (
 	batchMessages = 1 << 12
 )
 
-// Run sends all records of the spool, those of a topic in order, and marks them as done. What
-// goes to a topic that cannot be used stays; it does not hold up the rest. After an error, a Run
-// with the spool opened again continues with the first record that the bus has not acknowledged.
-// It returns a report with every error, too.
+// Run sends all records of the spool, those of a topic in order, and marks them as done. Records
+// for a topic that cannot be used stay in the spool, and do not delay the others. After an
+// error, the spool can be opened again, and another Run continues with the first record that
+// the bus has not acknowledged. Run returns a report even if it returns an error.
 func (d *Drain) Run(ctx context.Context) (Report, error) {
 	d.report, d.began = Report{Topics: make(map[string]int64), Unusable: make(map[string]int64)}, time.Now()
 	if d.Unusable == nil {
@@ -89,7 +88,8 @@ func (d *Drain) Run(ctx context.Context) (Report, error) {
 	return d.report, err
 }
 
-// queues sends one queue after the other. The first has no name, and may move records to others.
+// queues sends one queue after the other, beginning with the queue without a name, which may
+// move records to others.
 func (d *Drain) queues(ctx context.Context) error {
 	if err := d.one(ctx, ""); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (d *Drain) one(ctx context.Context, topic string) (err error) {
 	return d.run(ctx, topic)
 }
 
-// ofTopic reports whether an error concerns one topic, while others can be used.
+// ofTopic reports whether an error is about one topic, while others can be used.
 func ofTopic(err error) bool { return errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied) }
 
 // run sends the records of a queue.
@@ -151,8 +151,8 @@ func (d *Drain) run(ctx context.Context, of string) error {
 	}
 }
 
-// retryRead is the pause after a read that failed. The spool sets a file aside that cannot be
-// read after some attempts.
+// retryRead is the pause after a failed read. After some attempts, the spool sets aside a file
+// that cannot be read.
 const retryRead = 100 * time.Millisecond
 
 // next returns a copy of the next record, or nil if there is none.
@@ -178,7 +178,7 @@ func (d *Drain) next(ctx context.Context) (*spool.Record, error) {
 
 var errEmpty = errors.New("the spool has no further record")
 
-// setPath gives frames the path of drained ones. Other messages have no path.
+// setPath gives messages the path of drained ones. A message without a path gets none.
 func setPath(e *entry.Entry) {
 	for _, m := range e.Messages {
 		if path := m.Metadata.Get(oona.HeaderPath); path != "" && !strings.HasPrefix(path, PathPrefix) {
@@ -187,7 +187,7 @@ func setPath(e *entry.Entry) {
 	}
 }
 
-// flush sends a batch, notes that it is done, and empties it.
+// flush sends a batch, marks it as done, and empties it.
 func (d *Drain) flush(ctx context.Context, b *batch) error {
 	if len(b.records) == 0 {
 		return ctx.Err()
@@ -221,7 +221,7 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 		return d.queue.Done(last)
 	}
 	if err != nil {
-		return fmt.Errorf("send what is in the spool; a repeat continues there: %w", err)
+		return fmt.Errorf("send the records of the spool; a repeated drain continues with these: %w", err)
 	}
 	d.report.Requests += int64(len(b.records)) - aside
 	d.report.Topics[b.topic] += int64(b.messages)
@@ -237,8 +237,8 @@ func (b *batch) empty() {
 	*b = batch{queue: b.queue, records: b.records[:0], entries: b.entries[:0]}
 }
 
-// errBehind is the error of a batch of the queue without a name if earlier messages of its runs
-// were moved to the queue of their topic.
+// errBehind is returned for a batch of the queue without a name if earlier messages of its
+// runs were moved to the queue of their topic. The batch must follow them there.
 var errBehind = errors.New("earlier messages of the run wait in another queue")
 
 func (d *Drain) behind(b *batch, messages []*message.Message) bool {
@@ -253,17 +253,17 @@ func (d *Drain) behind(b *batch, messages []*message.Message) bool {
 func (d *Drain) move(ctx context.Context, b *batch) error {
 	to, err := d.Spool.Queue(b.topic)
 	if err != nil {
-		return fmt.Errorf("make room for what stays in the spool: %w", err)
+		return fmt.Errorf("move records for topic %s to their own queue: %w", b.topic, err)
 	}
 	for i, r := range b.records {
 		if err := to.Append(ctx, entry.Runs(b.entries[i].Messages), r.Body); err != nil {
-			return fmt.Errorf("make room for what stays in the spool: %w", err)
+			return fmt.Errorf("move records for topic %s to their own queue: %w", b.topic, err)
 		}
 	}
 	return nil
 }
 
-// pace waits until the rate allows to send more.
+// pace waits until more may be sent at the given rate.
 func (d *Drain) pace(ctx context.Context) error {
 	if d.Rate > 0 {
 		due := d.began.Add(time.Duration(float64(d.report.Bytes) / float64(d.Rate) * float64(time.Second)))
@@ -272,8 +272,8 @@ func (d *Drain) pace(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// sendSingly sends each message by itself, and sets the records aside that have one which is
-// too large for the bus. It returns how many these are.
+// sendSingly sends each message by itself. It sets aside records that have a message which is
+// too large for the bus, and returns their number.
 func (d *Drain) sendSingly(ctx context.Context, b *batch) (aside int64, err error) {
 	for i, e := range b.entries {
 		var tooLarge error

@@ -1,13 +1,13 @@
-// Package entry is the form of the records of ingest's spool: the messages of one request,
-// which are accepted together.
+// Package entry encodes the records of ingest's spool. A record has the messages of one request
+// for one topic.
 //
 //	version u8 · spooled at (varint, microseconds since 1970) · topic · count · messages
 //	message  key · headers: count, then names and values, by name · payload
-//	         in version 2, after the key: the hash that decides about the partition
+//	         in version 2, after the key: the hash that selects the partition
 //
-// Version 1 is for messages whose key decides about the partition.
+// In version 1, the key of a message selects the partition.
 //
-// Counts and lengths are unsigned varints; a text or bytes follow their length.
+// Counts and lengths are unsigned varints. A text or bytes follow their length.
 package entry
 
 import (
@@ -24,9 +24,9 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Entry is what is spooled of a request.
+// Entry has the messages of a request for a topic.
 type Entry struct {
-	Spooled  oona.Micros // when, by ingest's clock
+	Spooled  oona.Micros // when it was put into the spool, by ingest's clock
 	Topic    string
 	Messages []*message.Message
 }
@@ -36,7 +36,8 @@ const (
 	hashed = 2
 )
 
-// Append appends the form of an entry. If one message has a hashed target, all have.
+// Append appends the encoding of an entry. Either all of its messages have a hashed target, or
+// none.
 func Append(dst []byte, e *Entry) []byte {
 	version := byte(keyed)
 	if len(e.Messages) > 0 && bus.TargetOf(e.Messages[0]).Hashed {
@@ -94,12 +95,12 @@ func Decode(body []byte) (*Entry, error) {
 		e.Messages = append(e.Messages, m)
 	}
 	if d.bad || len(d.rest) > 0 {
-		return nil, fmt.Errorf("%w: it is cut, or followed by other bytes", ErrForm)
+		return nil, fmt.Errorf("%w: it is cut off, or other bytes follow it", ErrForm)
 	}
 	return e, nil
 }
 
-// decoder reads from the front of rest. After an error, everything is empty.
+// decoder reads from the front of rest. After an error, it returns only zero values.
 type decoder struct {
 	rest []byte
 	bad  bool
@@ -129,7 +130,7 @@ func (d *decoder) hash() int32 {
 	return int32(n)
 }
 
-// count returns a number of parts that follow. Each has at least one byte.
+// count returns the number of parts that follow, each of at least one byte.
 func (d *decoder) count() int {
 	n, size := binary.Uvarint(d.rest)
 	if size <= 0 || n > uint64(len(d.rest)-size) {
@@ -147,8 +148,8 @@ func (d *decoder) bytes() []byte {
 	return out
 }
 
-// Runs returns the runs of an entry's messages, each once. They are the keys by which messages
-// wait for one another: what has one watermark stays in order.
+// Runs returns the runs of an entry's messages, each once. They are the keys of the record in
+// the spool. A run has one watermark, so its messages must stay in order.
 func Runs(messages []*message.Message) (runs []string) {
 	for _, m := range messages {
 		run, err := oona.KeyRun(bus.TargetOf(m).Key)
