@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from server import Server
+from server import Server, until
 from test_device import torch  # noqa: F401  a fixture
 
 from oona_client import Client, State
@@ -176,3 +176,54 @@ def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(s
         assert taken or not counts.accepted
         found |= {name for name in ("accepted", "dropped", "lost", "invalid") if getattr(counts, name)}
     assert interrupt.at is None and found == {"lost", "dropped" if full else "accepted"}
+
+
+@pytest.fixture(params=["process", "thread"])
+def sender(request):
+    return request.param
+
+
+def test_a_close_that_is_interrupted_ends_the_sender_all_the_same(server):
+    at = 0
+    for n in range(1, 100):
+        oona = Client(server.url, "run", sender="thread", linger=60.0)
+        assert oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": np.zeros(10)})
+        interrupt = Interrupt(n, (Client.close,))
+        try:
+            with interrupt:
+                oona.close(timeout=30)
+        except KeyboardInterrupt:
+            at += oona._closed
+        if not oona._closed:
+            oona.close()  # it was interrupted before it did anything
+        until(lambda: not oona._link._thread.is_alive())
+        counts = oona.stats().frames
+        assert (counts.handed, counts.accepted) == (1, 1)
+        if interrupt.at is None:
+            break
+    assert interrupt.at is None and at > 10
+
+
+def test_a_close_that_is_interrupted_while_a_copy_is_under_way(server, sender, torch, caplog, monkeypatch):  # noqa: F811
+    oona = Client(server.url, "run", sender=sender, linger=0.0)
+    assert oona.frame("enc.0", 1, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
+    monkeypatch.setattr(oona._copier, "drain", lambda _: ctrl_c())
+    with pytest.raises(KeyboardInterrupt):
+        oona.close(timeout=300)
+    assert oona.stats().frames.waiting == 1
+    assert ("thread" in caplog.text) == (sender == "thread")
+    torch.run()
+    until(lambda: oona.stats().frames.accepted == 1)  # the sender has waited for the copy
+    until(lambda: oona._ring.get("done"))
+    assert oona.stats().frames.waiting == oona.stats().frames.lost == 0
+
+
+def test_a_copy_that_never_ends_does_not_keep_the_sender(server, sender, torch, monkeypatch):  # noqa: F811
+    oona = Client(server.url, "run", sender=sender, linger=0.0)
+    assert oona.frame("enc.0", 1, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
+    monkeypatch.setattr(oona._copier, "drain", lambda _: ctrl_c())
+    with pytest.raises(KeyboardInterrupt):
+        oona.close(timeout=0.1)
+    until(lambda: oona._ring.get("done"))
+    assert oona.stats().frames.lost == 1
+    torch.run()  # so that the thread of the copies ends

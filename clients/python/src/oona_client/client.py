@@ -269,28 +269,27 @@ class Client:
         What could not be sent by then is in the spool, if there is one, else lost: it
         is counted and logged.
         """
-        with self._lock:
-            if self._closed:  # or another call of close() is under way
-                return self.stats()
-            self._closed = True
-            if not self._ready:  # forked, and not used since
-                self._last = _NOTHING
-                return self.stats()
-            self._ready = False
-        wait = self.close_timeout if timeout is None else timeout
-        _clients.discard(self)
+        end = time.monotonic() + (self.close_timeout if timeout is None else timeout)
+        ours = False
         try:
-            self._copier.drain(time.monotonic() + wait)
+            with self._lock:
+                if self._closed:  # or another call of close() is under way
+                    return self.stats()
+                ours = self._closed = True
+                if not self._ready:  # forked, and not used since
+                    self._last = _NOTHING
+                    return self.stats()
+                self._ready = False
+            _clients.discard(self)
+            self._ring.set("close_by", int(end * 1000))
+            self._copier.drain(end)
             self._copier.close()
-            self._link.closing = True
-            self._ring.set("close_by", int((time.monotonic() + wait) * 1000))
-            self._ring.set("closing", 1)
-            self._link.poke()
-            self._link.wait(wait + 2.0)
+            self._end()
+            self._link.wait(max(0.0, end - time.monotonic()) + 2.0)
             ended = self._link.reap(1.0)
-        except BaseException:  # a second Ctrl-C: the sender is left alone, and sends on until the same deadline
-            self._last = _stats(self._ring, self._invalid, self._link.pid)
-            log.error("close was interrupted; %d frames and %d events are not answered", self._last.frames.waiting, self._last.events.waiting)
+        except BaseException:
+            if ours and self._last is None:
+                self._leave(end)
             raise
         self._last = last = _stats(self._ring, self._invalid, self._link.pid, ended=True)
         if ended and not self._copier.busy:
@@ -304,11 +303,31 @@ class Client:
                 log.warning("of %d %s, %d were dropped and %d rejected", counts.handed, what, counts.dropped, counts.rejected)
         return last
 
+    def _end(self) -> None:
+        """Tell the sender that nothing more comes."""
+        self._link.closing = True
+        self._ring.set("closing", 1)
+        self._link.poke()
+
+    def _leave(self, end: float) -> None:
+        """Let the sender go on alone, as a second Ctrl-C has interrupted close()."""
+        self._ready = False
+        _clients.discard(self)
+        self._ring.set("close_by", int(end * 1000))
+        if self._copier.busy:
+            self._copier.close(self._end)
+        else:
+            self._end()
+        stats = self.stats()
+        log.error("close was interrupted; %d frames and %d events are not answered. The sender goes on until the deadline%s",
+                  stats.frames.waiting, stats.events.waiting, "" if self._link.pid else ", or until the interpreter ends, as it is a thread")
+
     def stats(self) -> Stats:
         """Return what became of what was handed over."""
         if self._last is None and (self._ready or self._closed):
             try:
-                return _stats(self._ring, self._invalid, self._link.pid)
+                # A sender that was left alone may have ended meanwhile.
+                return _stats(self._ring, self._invalid, self._link.pid, ended=bool(self._ring.get("done")))
             except ValueError:
                 pass  # another thread has just closed the client
         last = self._last or _NOTHING

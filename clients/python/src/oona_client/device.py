@@ -107,6 +107,7 @@ class Copier:
         self._lock = threading.Lock()
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: end
         self._thread: threading.Thread | None = None
+        self._then: Callable[[], None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -189,6 +190,8 @@ class Copier:
                 self._finish(copy)
                 with self._lock:
                     self._under_way.popleft()
+        if self._then is not None:
+            self._then()
 
     def _first(self) -> Copy | None:
         with self._lock:
@@ -212,5 +215,7 @@ class Copier:
             time.sleep(0.002)
         return True
 
-    def close(self) -> None:
+    def close(self, then: Callable[[], None] | None = None) -> None:
+        """End the thread once all frames are handed on, and let it call then."""
+        self._then = then
         self._wake.put(False)

@@ -68,6 +68,7 @@ class Link:
         self._thread.start()
 
     def _start_thread(self) -> None:
+        self.pid = 0
         self._read, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         write = Reporter(lambda level, message: log.log(LEVELS[level], "%s", message))

@@ -162,18 +162,19 @@ class Sender:
     def run(self) -> None:
         """Send until the client closes the ring or is gone, and what then waits until the deadline."""
         self.network.start()
-        deadline = float("inf")
+        deadline, ending = float("inf"), False
         while True:
             moved = self._keep()
-            if deadline == float("inf"):
-                if self.ring.get("closing"):
-                    deadline = self.ring.get("close_by") / 1e3
-                elif self._orphaned():
+            if deadline == float("inf") and (close_by := self.ring.get("close_by")):
+                deadline = close_by / 1e3  # until then, copies from a device may still come
+                self._force()
+            if not ending and (self.ring.get("closing") or self._orphaned()):
+                ending = True
+                if deadline == float("inf"):
                     deadline = time.monotonic() + self.config.orphan_timeout
-                if deadline != float("inf"):
-                    self._force()
-                    continue
-            elif time.monotonic() >= deadline or (not moved and self._idle()):
+                self._force()
+                continue
+            if time.monotonic() >= deadline or ending and not moved and self._idle():
                 break
             self._pause(POLL if moved or deadline != float("inf") else IDLE_POLL)
         with self._changed:
