@@ -58,7 +58,7 @@ func (w *world) rollupEnds() map[string]map[int32]int64 {
 // endsBecause checks that a worker ends by itself and says why.
 func (w *world) endsBecause(p *process, says ...string) {
 	w.Helper()
-	said := p.refuses(w.T, 60*time.Second)
+	said := p.refuses(w.T, 5*time.Minute)
 	w.gone(p)
 	for _, text := range says {
 		if !strings.Contains(said, text) {

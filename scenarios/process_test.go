@@ -153,7 +153,7 @@ func (p *process) get(path string) (status int, body []byte, err error) {
 		p.admin = admin
 		p.mu.Unlock()
 	}
-	client := http.Client{Timeout: 2 * time.Second}
+	client := http.Client{Timeout: time.Minute}
 	response, err := client.Get("http://" + admin + path)
 	if err != nil {
 		return 0, nil, err
@@ -233,7 +233,7 @@ func (p *process) terminate(t *testing.T) {
 	p.signal(t, syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(60 * time.Second):
+	case <-time.After(5 * time.Minute):
 		t.Fatalf("%s does not end", p.name)
 	}
 	if p.err != nil {

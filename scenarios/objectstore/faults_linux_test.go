@@ -209,7 +209,7 @@ func (s *site) send(f *oona.Frame, want int) {
 // request checks that the answer comes in time with the wanted status.
 func (s *site) request(method, path, mediaType string, body []byte, want int) {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, s.url+path, bytes.NewReader(body))
 	if err != nil {

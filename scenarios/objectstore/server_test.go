@@ -104,7 +104,7 @@ func (g *gateway) start(t *testing.T) {
 		_ = g.cmd.Wait() // the error is that it was killed
 		close(g.done)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.URL, nil)

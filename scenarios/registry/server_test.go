@@ -172,7 +172,7 @@ func (s *server) start(t *testing.T) {
 		_ = s.cmd.Wait() // the error is that it was killed
 		close(s.done)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/subjects", nil)

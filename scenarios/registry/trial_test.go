@@ -213,7 +213,7 @@ func (s *site) start(binary, text, key string, args ...string) (line map[string]
 	case line = <-found:
 	case <-done:
 		s.Fatalf("%s has ended", name)
-	case <-time.After(time.Minute):
+	case <-time.After(5 * time.Minute):
 		s.Fatalf("%s does not log %q", name, text)
 	}
 	return line, end
@@ -262,7 +262,7 @@ func (s *site) logHas(sent []string) {
 		left[frame]++
 	}
 	frames := 0
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		var found []string
 		for _, m := range s.all(s.topics.SeedMetrics) {
 			if m.Metadata.Get(oona.HeaderRecord) == "" {
@@ -305,7 +305,7 @@ func (s *site) all(topic string) (found []*message.Message) {
 // read waits until a topic has at least so many records.
 func (s *site) read(topic string, least int) []*message.Message {
 	s.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if found := s.all(topic); len(found) >= least {
 			return found
 		}
@@ -321,7 +321,7 @@ func (s *site) mirrored(topic, mirror string, least int) {
 	s.Helper()
 	s.read(topic, least)
 	var result struct{ Compared int }
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Second) {
 		err := s.runConfluent(&result, "compare", topic, mirror)
 		if err == nil {
 			break
