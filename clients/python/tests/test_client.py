@@ -271,6 +271,24 @@ def test_close_says_what_was_lost(sender, caplog):
     assert any("7 frames" in r.message for r in caplog.records)
 
 
+def test_lost_includes_what_ingest_answers_too_late(sender, caplog):
+    hold = threading.Event()
+
+    def script(n, request):
+        hold.wait(20)
+        return ok(n, request)
+
+    with caplog.at_level(logging.ERROR, "oona_client"), Server(script) as server:
+        oona = client(server, sender, timeout=30.0)
+        send(oona, range(2))
+        until(lambda: server.requests)
+        counts = oona.close(timeout=0).frames
+        assert (counts.handed, counts.accepted, counts.lost) == (2, 0, 2)
+        assert len(caplog.records) == 1
+        hold.set()
+        until(lambda: server.accepted)  # and the client does not know
+
+
 @pytest.mark.parametrize("wrong", [
     {"urls": []}, {"urls": "ftp://x"}, {"urls": "127.0.0.1:8080"}, {"urls": "http://u:p@x"}, {"run": "a b"},
     {"overflow": "all"}, {"sender": "x"}, {"producer": "ü"},

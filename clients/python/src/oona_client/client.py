@@ -43,7 +43,7 @@ class Counts:
     accepted: int = 0  # ingest has them: on the bus, or in its spool
     rejected: int = 0  # ingest has refused them for good
     dropped: int = 0  # by the policy for a full queue
-    lost: int = 0  # with a sender that died, or not sent by the deadline of close()
+    lost: int = 0  # with a sender that died, or without an answer when close() ended; ingest may have some of the latter
     aside: int = 0  # of those accepted: they will not be folded
     invalid: int = 0  # not taken: there is a fault in it, or the client is closed
 
@@ -296,7 +296,8 @@ class Client:
             self._ring.close()
         for what, counts in (("frames", last.frames), ("events", last.events)):
             if counts.lost:
-                log.error("%d %s were not sent before the client was closed, and are lost", counts.lost, what)
+                log.error("%d %s are counted as lost: with a sender that died, or not answered when close() ended. "
+                          "Ingest may have those that were on their way", counts.lost, what)
             if counts.spooled:
                 log.warning("%d %s are in the spool; the next client with this directory sends them", counts.spooled, what)
             if counts.dropped or counts.rejected:

@@ -89,8 +89,8 @@ class Link:
         if self.ring.get("done") or self.closing and not self._unsettled():
             return
         self._died += 1
-        log.error("the sender has died with the status %s; %s", child.returncode,
-                  "another one is started" if self._died <= RESTARTS else "a thread takes over")
+        log.error("the sender has died with the status %s; %d frames and %d events that it had are counted as lost; %s", child.returncode,
+                  self.ring.get("waiting0"), self.ring.get("waiting1"), "another one is started" if self._died <= RESTARTS else "a thread takes over")
         for kind in (0, 1):
             self.ring.add(f"lost{kind}", self.ring.get(f"waiting{kind}"))
             self.ring.set(f"waiting{kind}", 0)
