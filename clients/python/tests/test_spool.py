@@ -174,6 +174,21 @@ def test_a_sender_that_is_killed_is_replaced(tmp_path, caplog):
     assert any("died" in r.message for r in caplog.records)
 
 
+def test_spool_bytes_is_a_limit_for_each_client_not_for_the_directory(tmp_path):
+    url, _ = nowhere()
+    limit = 256 << 10
+    clients = [client(url, tmp_path, "thread", producer=f"rank{rank}", spool_bytes=limit, close_timeout=0.1) for rank in range(2)]
+    rng = np.random.default_rng(1)
+    for oona in clients:
+        for step in range(20):
+            oona.frame("enc.0", step, np.arange(10_000), State.TRAINING, {"loss": rng.random(10_000, np.float32)})
+    until(lambda: all(oona.stats().frames.dropped for oona in clients))
+    used = [oona.stats().spool_bytes for oona in clients]
+    for oona in clients:
+        oona.close()
+    assert max(used) <= limit < sum(used)
+
+
 def test_a_directory_in_use_is_left_alone(tmp_path):
     url, port = nowhere()
     first = client(url, tmp_path, producer="first")

@@ -187,9 +187,11 @@ class Lane:
         return self._queue_bytes + len(record) > self._limits[0] or len(self._queue) >= self._limits[1]
 
     def _drop(self, n: int, which: str) -> None:
+        """Count and log records that the queue has no room for."""
         self._count("dropped", n)
+        more = "a spool" if self.spool is None else "the spool more room if it is full (spool_bytes, or on its disk)"
         self._log("warning", f"dropped-{self._what}", f"the queue is full, so the {which} {self._what} are dropped; "
-                  "stats() counts them. Give a spool or a larger queue to keep them.")
+                  f"stats() counts them. To keep them, give a larger queue, or {more}.")
 
     @property
     def waiting(self) -> int:
@@ -210,7 +212,9 @@ class Lane:
         if self.spool is None:
             return
         if lost := self.spool.lost():
-            self._drop(lost, "oldest")
+            self._count("dropped", lost)
+            self._log("warning", f"spool-dropped-{self._what}", f"the spool is full, so its oldest {self._what} are dropped; "
+                      "stats() counts them. To keep them, give the spool more room (spool_bytes).")
         if self.waiting == 0:
             return
         if not self.spooling:
