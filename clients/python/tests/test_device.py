@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from server import Server, until
 
-from oona_client import Client, State
+from oona_client import Client, InvalidFrame, State
 from oona_client.device import Pool
 
 
@@ -182,6 +182,31 @@ def test_what_is_wrong_with_a_device_frame_is_counted(torch):
         assert oona.flush(300)
         counts = oona.stats().frames
     assert (counts.handed, counts.invalid) == (0, 2)
+
+
+@pytest.mark.parametrize("field", ["seed_id", "from_state", "to_state", "step", "at", "sequence", "evidence.loss"])
+def test_an_event_does_not_wait_for_a_tensor_of_a_device(torch, field):
+    with Server() as server, Client(server.url, "run", strict=True, linger=0.01) as oona:
+        arguments = {"seed_id": 1, "from_state": 2, "to_state": 3, "evidence": {"gain": 1.0}}
+        value = torch.on_device(1)  # its methods that wait for the device raise
+        wrong = {"evidence": {"gain": 1.0, "loss": value}} if field == "evidence.loss" else {field: value}
+        with pytest.raises(InvalidFrame) as raised:
+            oona.event("enc.0", **{**arguments, **wrong})
+        assert raised.value.field == field
+        assert oona.event("enc.0", **arguments)
+        assert oona.flush()
+        assert [event["sequence"] for event in server.accepted] == [0]
+        assert oona.stats().events.invalid == 1
+
+
+@pytest.mark.parametrize("field", ["step", "seed_ids"])
+def test_a_frame_does_not_wait_for_a_tensor_that_is_not_copied(torch, field):
+    with Server() as server, Client(server.url, "run", strict=True, linger=0.01) as oona:
+        arguments = {"step": 1, "seed_ids": np.arange(4), "states": State.TRAINING, "metrics": {"loss": torch.on_device([1] * 4)}}
+        with pytest.raises(InvalidFrame) as raised:
+            oona.frame("enc.0", **{**arguments, field: torch.on_device(arguments[field])})
+        assert raised.value.field == field
+        assert oona.stats().frames.invalid == 1
 
 
 def test_a_copy_that_ends_after_close_is_counted_once(torch):

@@ -63,6 +63,7 @@ class Stats:
 
 
 _REENTERED = "the call is from a signal handler that has interrupted frame() or event(); let the handler set a flag instead"
+_ON_DEVICE = "is a tensor on a device, for which the call would wait; give a value that is in the memory of the host"
 _CLOSED = "the client is closed"
 _NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0)
 
@@ -348,6 +349,8 @@ class Client:
         """Take a frame in the quickest way there is for it. The caller has the lock."""
         if not self._ready:
             self._renew()
+        if type(step) is not int and on_device(step):
+            raise InvalidFrame("step", _ON_DEVICE)
         copier = self._copier
         if tensors is None and not copier.busy:
             record = self._encoder.again(layer, step, observed_at, seed_ids, states, metrics)
@@ -369,6 +372,13 @@ class Client:
             raise InvalidFrame("", "events are sent over HTTP only; give a client of its own the address of ingest")
         if self._forked and sequence is None:
             raise InvalidFrame("sequence", "is needed after a fork, as the parent counts the events, too")
+        evidence = fields["evidence"]
+        numbers = {"sequence": sequence, **fields}
+        if isinstance(evidence, Mapping):
+            numbers |= {f"evidence.{name}": value for name, value in evidence.items()}
+        for field, value in numbers.items():
+            if on_device(value):
+                raise InvalidFrame(field, _ON_DEVICE)
         key = (fields["layer_id"], wire.whole("seed_id", fields["seed_id"]))
         following = self._sequences.get(key, 0)
         number = following if sequence is None else wire.whole("sequence", sequence)
@@ -397,7 +407,7 @@ class Client:
               metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> bool:
         """Begin to copy what is on a device, and hand the frame on when that is done."""
         if on_device(seed_ids):
-            raise InvalidFrame("seed_ids", "is on a device; keep the ids of seeds on the host")
+            raise InvalidFrame("seed_ids", _ON_DEVICE)
         values: dict[Any, Any] = {("metric", name): v for name, v in metrics.items()}
         values.update({("tensor", key): v for key, v in (tensors or {}).items()})
         fixed = states if isinstance(states, (int, bytes)) else None
