@@ -97,12 +97,12 @@ test-client: ## the tests of the Python client, some of them with a real ingest
 
 # Debian's PyTorch, as the wheel is many times as large.
 .PHONY: test-torch
-test-torch: ## the Python client's tests that need a real PyTorch or Lightning; installs both, on Debian, as root
+test-torch: ## the Python tests that need a real PyTorch or Lightning; installs both, on Debian, as root
 	/usr/bin/python3 -c 'import torch, venv, ensurepip' || { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-torch python3-venv; }
 	/usr/bin/python3 -m venv --system-site-packages .cache/torch
-	.cache/torch/bin/python -m pip install --quiet --requirement=clients/python/tests/torch.txt
+	.cache/torch/bin/python -m pip install --quiet --no-deps --requirement=clients/python/tests/torch.txt
 	.cache/torch/bin/python -m pytest -q -rs -p no:cacheprovider -c clients/python/pyproject.toml \
-		clients/python/tests/test_{modules,device,lightning}.py | tee .cache/test-torch
+		clients/python/tests/test_{modules,device,lightning,examples}.py examples/digits/test_backend.py | tee .cache/test-torch
 	@! grep SKIPPED .cache/test-torch
 
 .PHONY: pictures
