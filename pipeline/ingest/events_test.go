@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -26,11 +28,7 @@ const eventPartitions = 7
 // withEvents adds the topics of events to a bus.
 func withEvents(t *testing.T, b *testBus) *testBus {
 	t.Helper()
-	specs := rawTopics.EventSpecs(eventPartitions)
-	for i := range specs {
-		specs[i].PartitionsOf = ""
-	}
-	if _, err := b.Apply(t.Context(), specs); err != nil {
+	if _, err := b.Apply(t.Context(), rawTopics.EventSpecs(eventPartitions)); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -397,6 +395,46 @@ func TestEventsWithoutTopics(t *testing.T) {
 	if !spooled.cfg.Spool.Open.Empty() {
 		t.Error("something is in the spool")
 	}
+}
+
+// TestEventTopicIsLoggedOnce: that a topic of events cannot be used is logged once, with its
+// name, and again when the reason changes, after some minutes, and when it works. Before, it was
+// logged every ten seconds as long as the topic was missing, and a second topic was not.
+func TestEventTopicIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		onBus := withEvents(t, newBus(t))
+		fault := error(bus.ErrNoTopic)
+		onBus.before = func(string, []*message.Message) error { return fault }
+		var log bytes.Buffer
+		s := newStage(t, onBus, takesEvents)
+		s.logger = slog.New(slog.NewTextHandler(&log, nil))
+		attempts := func(want int, topics ...string) {
+			t.Helper()
+			log.Reset()
+			for range 3 {
+				for _, topic := range topics {
+					if err := s.publishTo(t.Context(), topic, []*message.Message{bus.NewMessage([]byte("an event"), bus.Target{Key: []byte("k")})}); !errors.Is(err, fault) || ofEventTopic(err) != (fault != nil) {
+						t.Fatalf("%s: %v", topic, err)
+					}
+				}
+				time.Sleep(20 * time.Second)
+			}
+			if n := strings.Count(log.String(), "topic="); n != want {
+				t.Errorf("%d lines, want %d: %s", n, want, &log)
+			}
+		}
+		attempts(1, rawTopics.Culled)
+		attempts(1, rawTopics.Culled, rawTopics.Grafted) // of grafted
+		time.Sleep(remindAfter)
+		attempts(2, rawTopics.Culled, rawTopics.Grafted)
+		fault = bus.ErrDenied
+		attempts(1, rawTopics.Culled)
+		fault = nil
+		attempts(1, rawTopics.Culled)
+		attempts(0, rawTopics.Culled)
+		fault = bus.ErrNoTopic
+		attempts(1, rawTopics.Culled)
+	})
 }
 
 // TestEventsSpooled: events go through the spool while the bus is away, in order with the

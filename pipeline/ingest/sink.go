@@ -27,6 +27,8 @@ type sink struct {
 	store     storeState
 	counts    *frameMetrics
 	judge     *judge
+
+	eventTopics eventTopics
 }
 
 func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, logger *slog.Logger) (*sink, error) {
@@ -46,6 +48,8 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 		store:     storeState{failed: make(chan struct{}, 1)},
 		counts:    newFrameMetrics(),
 		judge:     new(judge),
+
+		eventTopics: eventTopics{unusable: make(map[string]*unusableTopic)},
 	}
 	c := s.counts
 	err := register(registerer, infoGauge(cfg.Instance), c.framesTotal, c.eventsTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal, c.aside, s.judge.limitsGauge())
@@ -67,8 +71,13 @@ const belowLimit = "the bus refuses a record or a batch that is smaller than --m
 func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.Message) error {
 	err := s.publisher.Publish(ctx, topic, messages...)
 	if topic != s.cfg.Topic && (errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied)) {
-		s.warn(noEventTopic, "topic", topic, "err", err)
+		if skipped, say := s.eventTopics.fails(topic, err, time.Now()); say {
+			s.logger.Warn(noEventTopic, "topic", topic, "err", err, "suppressed", skipped)
+		}
 		return &eventTopicError{topic, err}
+	}
+	if err == nil && topic != s.cfg.Topic && s.eventTopics.works(topic) {
+		s.logger.Info("events can be published to the topic now", "topic", topic)
 	}
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
@@ -91,31 +100,6 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 		return refused
 	}
 	return nil
-}
-
-// noEventTopic is the warning if nothing can be published to a topic of events.
-const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not taken; run oona topics apply, or grant the access"
-
-// eventTopicError says that a topic of events does not exist, or that ingest may not write
-// to it. Frames do not need it, so ingest runs without it.
-type eventTopicError struct {
-	topic string
-	why   error
-}
-
-func (e *eventTopicError) Error() string {
-	if errors.Is(e.why, bus.ErrDenied) {
-		return fmt.Sprintf("ingest may not write to the topic %s, so events are not accepted; the operator must allow it on the bus", e.topic)
-	}
-	return fmt.Sprintf("the topic %s does not exist, so events are not accepted; the operator must create it with: oona topics apply", e.topic)
-}
-
-func (e *eventTopicError) Unwrap() error { return e.why }
-
-// ofEventTopic reports whether an error concerns a topic of events only.
-func ofEventTopic(err error) bool {
-	_, is := errors.AsType[*eventTopicError](err)
-	return is
 }
 
 // tooLargeError says which messages of a topic the bus never accepts. It has the others.

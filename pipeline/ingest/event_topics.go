@@ -1,0 +1,79 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/morphogenetic/oona/bus"
+)
+
+// eventTopics knows which topics of events cannot be used. That lasts until an operator acts,
+// and meanwhile the spool and the senders of events try again and again. So it is logged when
+// it begins, when the reason changes and when it ends, and seldom in between.
+type eventTopics struct {
+	mu       sync.Mutex
+	unusable map[string]*unusableTopic
+}
+
+type unusableTopic struct {
+	denied  bool // otherwise it does not exist
+	next    time.Time
+	skipped int // attempts that were not logged since the last that was
+}
+
+// remindAfter is how long it takes until it is logged again that a topic cannot be used.
+const remindAfter = 10 * time.Minute
+
+// noEventTopic is the warning if nothing can be published to a topic of events.
+const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not taken; run oona topics apply, or grant the access"
+
+// fails reports whether a failure is to be logged, and how many were not since the last.
+func (t *eventTopics) fails(topic string, err error, now time.Time) (skipped int, say bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	denied := errors.Is(err, bus.ErrDenied)
+	of := t.unusable[topic]
+	if of == nil || of.denied != denied {
+		of = &unusableTopic{denied: denied}
+		t.unusable[topic] = of
+	} else if now.Before(of.next) {
+		of.skipped++
+		return 0, false
+	}
+	skipped, of.skipped = of.skipped, 0
+	of.next = now.Add(remindAfter)
+	return skipped, true
+}
+
+// works reports whether a topic that has taken events could not be used before.
+func (t *eventTopics) works(topic string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, was := t.unusable[topic]
+	delete(t.unusable, topic)
+	return was
+}
+
+// eventTopicError says that a topic of events does not exist, or that ingest may not write
+// to it. Frames do not need it, so ingest runs without it.
+type eventTopicError struct {
+	topic string
+	why   error
+}
+
+func (e *eventTopicError) Error() string {
+	if errors.Is(e.why, bus.ErrDenied) {
+		return fmt.Sprintf("ingest may not write to the topic %s, so events are not accepted; the operator must allow it on the bus", e.topic)
+	}
+	return fmt.Sprintf("the topic %s does not exist, so events are not accepted; the operator must create it with: oona topics apply", e.topic)
+}
+
+func (e *eventTopicError) Unwrap() error { return e.why }
+
+// ofEventTopic reports whether an error concerns a topic of events only.
+func ofEventTopic(err error) bool {
+	_, is := errors.AsType[*eventTopicError](err)
+	return is
+}
