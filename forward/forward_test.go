@@ -404,8 +404,9 @@ func TestMovedStaysInOrder(t *testing.T) {
 	}
 }
 
-// A full spool of an earlier version has no room to move messages for a missing topic. They
-// wait, and nothing is put aside.
+// A full spool of an earlier version whose next records are for a missing topic goes on: they are
+// moved although there is no room, what is behind them is sent, and the disk has room again. What was moved
+// takes no more than a file beyond the bound meanwhile. Nothing is put aside.
 func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -415,24 +416,39 @@ func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for ; err == nil; n++ {
-		m := messagesOf("a", n)
-		err = old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "events", Messages: m}))
-		if n%7 == 6 && err == nil { // so that batches are small
-			m := messagesOf("b", n/7)
-			err = old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "frames", Messages: m}))
+	events, frames := 0, 0
+	for err == nil {
+		m := messagesOf("a", events)
+		if err = old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "events", Messages: m})); err == nil {
+			events++
+		}
+		if events%7 == 0 && err == nil { // so that batches are small
+			m := messagesOf("b", frames)
+			if err = old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "frames", Messages: m})); err == nil {
+				frames++
+			}
 		}
 	}
-	if n--; !errors.Is(err, spool.ErrFull) || n < 100 {
-		t.Fatalf("%d events, %v", n, err)
+	if full := w.spool.Stats(); !errors.Is(err, spool.ErrFull) || events < 100 || frames < 10 {
+		t.Fatalf("%d events, %d frames, %v: %+v", events, frames, err, full)
 	}
+	var most int64
+	w.mu.Lock()
 	w.away, w.missing["events"] = false, true
+	w.mu.Unlock()
 	w.run()
-	w.until("the full spool cannot move its first records", func() bool { return w.refused["events"] >= 2 })
+	w.until("the frames are sent and the events wait in their own queue", func() bool {
+		most = max(most, w.spool.Stats().Bytes)
+		return len(w.topics["frames"]) == frames && old.Empty() && w.refused["events"] >= 3
+	})
+	w.has("frames", "b", frames)
+	// A file may be longer than SegmentBytes by a record, and there are at most two in part.
+	if left := w.spool.Stats(); left.Records != int64(events) || most > w.opts.MaxBytes+3*w.opts.SegmentBytes || left.Bytes > w.opts.MaxBytes {
+		t.Errorf("%d bytes at most, and then %+v", most, left)
+	}
 	w.set(func() { w.missing["events"] = false })
 	w.until("all is sent", w.spool.Empty)
-	w.has("events", "a", n)
+	w.has("events", "a", events)
 	if n := testutil.ToFloat64(collected(t, w.registry, "oona_ingest_spool_set_aside_total")); n != 0 {
 		t.Errorf("%v records are put aside", n)
 	}
@@ -469,5 +485,34 @@ func TestLapsedFrames(t *testing.T) {
 	}
 	if err := w.spool.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// If the file system has no room to move what goes to a missing topic, that is logged once and not
+// with each attempt, and nothing is put aside.
+func TestNoRoomToMove(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.away = true
+	w.begin()
+	old, err := w.spool.Queue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := messagesOf("a", 0)
+	if err := old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "events", Messages: m})); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.spool.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.opts.Headroom = 1 << 62
+	w.begin()
+	w.away, w.missing["events"] = false, true
+	w.run()
+	w.until("it was tried some times", func() bool { return w.refused["events"] >= 3 })
+	w.end()
+	if n := bytes.Count(w.log.Bytes(), []byte("topic=events")); n != 1 || w.refused["events"] < 3 {
+		t.Errorf("%d attempts, and %d lines:\n%s", w.refused["events"], n, &w.log)
 	}
 }

@@ -36,6 +36,7 @@ type lane struct {
 // run sends the records of the queue until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	defer l.logLapses(0)
+	var unreadable reminder
 	for {
 		b, err := l.next(ctx)
 		switch {
@@ -43,10 +44,13 @@ func (l *lane) run(ctx context.Context) {
 			l.unsent = b // it may have records, which the spool would not return again
 			return
 		case err != nil:
-			l.cfg.Logger.Error("the spool cannot be read; the next attempt follows in a second", "err", err)
+			if unreadable.due() {
+				l.cfg.Logger.Error("the spool cannot be read; it is tried again each second", "topic", l.topic, "err", err)
+			}
 			bus.Pause(ctx, time.Second)
 			continue
 		}
+		unreadable = reminder{}
 		if len(b.messages) == 0 { // no record could be decoded
 			l.done(b)
 		} else if !l.send(ctx, b) {
@@ -158,6 +162,21 @@ func (b *batch) add(r *received) {
 	b.messages = append(b.messages, r.Messages...)
 }
 
+// reminder says when to log what lasts: when it begins, and seldom after that.
+type reminder struct{ next time.Time }
+
+// remindAfter is how long it takes until it is logged again.
+const remindAfter = 10 * time.Minute
+
+func (r *reminder) due() bool {
+	now := time.Now()
+	if now.Before(r.next) {
+		return false
+	}
+	r.next = now.Add(remindAfter)
+	return true
+}
+
 // Pauses between attempts to send a batch.
 const (
 	retryMin = 100 * time.Millisecond
@@ -169,6 +188,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 	l.oldest.Store(int64(b.oldest))
 	defer l.oldest.Store(0)
 	due := l.pace.take(b.bytes)
+	var noRoom reminder
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := l.attempt(ctx, b)
 		switch {
@@ -182,7 +202,9 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 			if err = l.move(&b); err == nil {
 				return true
 			}
-			l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the next attempt follows", "topic", b.topic, "err", err)
+			if noRoom.due() {
+				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; it is tried again", "topic", b.topic, "err", err)
+			}
 		default:
 			l.away.Store(!l.cfg.OfTopic(err))
 		}
@@ -240,7 +262,7 @@ func (l *lane) move(b *batch) error {
 	for len(b.records) > 0 {
 		r := b.records[0]
 		if len(r.Messages) > 0 { // the others are put aside already
-			if err := to.queue.Append(context.Background(), entry.Runs(r.Messages), r.Body); err != nil {
+			if err := to.queue.AppendMoved(context.Background(), entry.Runs(r.Messages), r.Body); err != nil {
 				return err
 			}
 		}

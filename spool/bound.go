@@ -1,41 +1,86 @@
 package spool
 
-import "sync"
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
 
 // bound limits the total size of the files of one or several spools, in bytes.
 type bound struct {
 	most int64
 
-	mu   sync.Mutex
-	used int64
+	mu      sync.Mutex
+	used    int64
+	kept    int64 // of these, in files that were set aside
+	spools  []*Spool
+	counted time.Time // when the files that were set aside were counted
 }
 
-// take takes bytes if they are free. It returns how many bytes were used before.
-func (b *bound) take(bytes int64) (used int64, ok bool) {
+// take takes bytes if they are free. Otherwise the error wraps ErrFull, and says what is used.
+func (b *bound) take(bytes int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	used = b.used
-	if used+bytes > b.most {
-		return used, false
+	if b.used+bytes <= b.most {
+		b.used += bytes
+		return nil
 	}
-	b.used += bytes
-	return used, true
+	if b.kept > 0 {
+		return fmt.Errorf("%w: it has %d of %d bytes, of which %d are files quarantine-...; look at these and delete them, or move them away", ErrFull, b.used, b.most, b.kept)
+	}
+	return fmt.Errorf("%w: it has %d of %d bytes", ErrFull, b.used, b.most)
 }
 
-// add adds to the bytes that are used, even beyond the limit.
-func (b *bound) add(bytes int64) {
+// add adds some bytes, even if there are not so many, and those of them that were set aside.
+func (b *bound) add(bytes, kept int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.used += bytes
+	b.used, b.kept = b.used+bytes, b.kept+kept
 }
 
-// account tells the bound how many bytes the spool uses: its segments, and the records that
-// wait to be written. The caller holds mu.
+// join makes a spool one of those that have the bound.
+func (b *bound) join(s *Spool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spools = append(b.spools, s)
+}
+
+// leave gives back what a spool has that is closed. The caller holds the spool's mu.
+func (b *bound) leave(s *Spool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used, b.kept = b.used-s.held, b.kept-s.heldKept
+	s.held, s.heldKept = 0, 0
+	b.spools = slices.DeleteFunc(slices.Clone(b.spools), func(other *Spool) bool { return other == s })
+}
+
+// account tells the bound how much the spool has: its segments, the files that were set aside,
+// and what waits to be written. The caller holds mu.
 func (s *Spool) account() {
-	now := s.waiting
+	now := s.waiting + s.kept
 	for _, seg := range s.segments {
 		now += seg.size
 	}
-	s.bound.add(now - s.held)
-	s.held = now
+	s.bound.add(now-s.held, s.kept-s.heldKept)
+	s.held, s.heldKept = now, s.kept
+}
+
+// recount counts the files that were set aside again, as people delete them, unless that was
+// done within a period. It reports whether it did.
+func (b *bound) recount(every time.Duration) bool {
+	b.mu.Lock()
+	if b.kept == 0 || time.Since(b.counted) < every {
+		b.mu.Unlock()
+		return false
+	}
+	b.counted = time.Now()
+	spools := b.spools
+	b.mu.Unlock()
+	for _, s := range spools {
+		if err := s.countKept(); err != nil {
+			s.opts.Logger.Warn("the spool could not count its files quarantine-...", "err", err)
+		}
+	}
+	return true
 }

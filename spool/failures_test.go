@@ -80,15 +80,16 @@ func numberOf(t *testing.T, b []byte) (i int) {
 	return i
 }
 
-// wantLeft checks that a spool returns all that was acknowledged and is not done, in order.
-func wantLeft(t *testing.T, fs *memory, acknowledged, done []int) {
+// wantLeft checks that a spool returns all that was acknowledged and is not done, in order. At
+// most so many records may be counted as lost.
+func wantLeft(t *testing.T, fs *memory, acknowledged, done []int, lost int) {
 	t.Helper()
 	s := open(t, fs)
 	var got []int
 	for _, b := range drain(t, s, false) {
 		got = append(got, numberOf(t, b))
 	}
-	if n := s.Stats(); n.Lost != 0 || n.Damaged != 0 {
+	if n := s.Stats(); n.Lost > int64(lost) || n.Damaged > int64(lost) {
 		t.Errorf("%+v", n)
 	}
 	if err := s.Close(); err != nil {
@@ -138,7 +139,9 @@ func TestEveryFailure(t *testing.T) {
 			fs.fail = nil
 			for name, after := range map[string]*memory{"restarted": fs, "crashed": fs.crash(rand.New(rand.NewPCG(uint64(n), 3)))} {
 				after.locked = false
-				wantLeft(t, after, acknowledged, done)
+				// A refused record that was written and not synced may be there for a second process
+				// and not after a crash. It is counted then, although nobody was told that it is kept.
+				wantLeft(t, after, acknowledged, done, 20-len(acknowledged))
 				if t.Failed() {
 					t.Fatalf("%s after call %d, %s, has failed with %v", name, n, failed, failure)
 				}
@@ -165,7 +168,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 				return nil
 			}
 			acknowledged, done := play(t, fs)
-			wantLeft(t, fs.crash(rand.New(rand.NewPCG(uint64(n), seed))), acknowledged, done)
+			wantLeft(t, fs.crash(rand.New(rand.NewPCG(uint64(n), seed))), acknowledged, done, 0)
 			if t.Failed() {
 				t.Fatalf("after a crash at call %d, seed %d", n, seed)
 			}
@@ -181,7 +184,7 @@ func TestZerosBehindTheLastRecord(t *testing.T) {
 	for _, zeros := range []int{1, 15, 16, 17, 4096, 1 << 19} {
 		s := open(t, whole.replace(last, append(bytes.Clone(whole.names[last].data), make([]byte, zeros)...)))
 		wantBodies(t, drain(t, s, false), 0, 20)
-		if n := s.Stats(); n.Lost != 0 || n.Damaged != 0 {
+		if n := s.Stats(); n.Lost != 0 || n.Damaged != 0 || n.DamagedEnds != 0 || n.Torn != int64(zeros) {
 			t.Errorf("%d zeros: %+v", zeros, n)
 		}
 		put(t, s, 20, 22)

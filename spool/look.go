@@ -30,7 +30,9 @@ type Segment struct {
 	Damaged int64 // spans without valid records among those that are not done
 	Lost    int64 // records in these spans
 	Torn    int64 // bytes after the last record, of a write that is in progress or was not finished
-	Err     error // why the rest of the file cannot be read
+	// DamagedEnd says that these bytes may also have been an acknowledged record.
+	DamagedEnd bool
+	Err        error // why the rest of the file cannot be read
 }
 
 // Kept is a file that was set aside. It has damaged bytes, or a record that could not be sent.
@@ -101,7 +103,7 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 	for _, name := range names {
 		if h, ok := parseName(name); ok {
 			headers = append(headers, h)
-		} else if strings.HasPrefix(name, quarantined("")) {
+		} else if strings.HasPrefix(name, quarantinePrefix) {
 			v.keep(from, name)
 		}
 	}
@@ -156,6 +158,10 @@ func (seg *Segment) look(from FileSystem, h header, position *uint64, limit uint
 				seg.miss(position, limit)
 			}
 			seg.Torn = max(0, seg.Bytes-scan.at)
+			if limit == lastSegment && seg.Torn > 0 {
+				unfinished, err := scan.unfinished(seg.Bytes)
+				seg.DamagedEnd, seg.Err = err == nil && !unfinished, err
+			}
 			return nil
 		case err != nil:
 			seg.Err = err

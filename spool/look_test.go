@@ -69,12 +69,15 @@ func TestLook(t *testing.T) {
 				v, got := look(t, after)
 				opened := open(t, after)
 				want := drain(t, opened, true)
-				var lost int64
+				var lost, ends int64
 				for _, seg := range v.Segments {
 					lost += seg.Lost
+					if seg.DamagedEnd {
+						ends++
+					}
 				}
-				if n := opened.Stats(); len(got) != len(want) || lost != n.Lost {
-					t.Fatalf("%s at %d of %s: Look finds %d records and %d lost ones, Next %d and %d", what, at, name, len(got), lost, len(want), n.Lost)
+				if n := opened.Stats(); len(got) != len(want) || lost != n.Lost || ends != n.DamagedEnds {
+					t.Fatalf("%s at %d of %s: Look finds %d records, %d lost ones and %d damaged ends, Next %d: %+v", what, at, name, len(got), lost, ends, len(want), n)
 				}
 				if err := opened.Close(); err != nil {
 					t.Fatal(err)

@@ -145,6 +145,7 @@ func (q *Queues) Stats() Stats {
 		out.Records, out.Bytes, out.Segments = out.Records+of.Records, out.Bytes+of.Bytes, out.Segments+of.Segments
 		out.Appended, out.Syncs = out.Appended+of.Appended, out.Syncs+of.Syncs
 		out.Refused, out.Failed = out.Refused+of.Refused, out.Failed+of.Failed
+		out.Kept, out.Torn, out.DamagedEnds = out.Kept+of.Kept, out.Torn+of.Torn, out.DamagedEnds+of.DamagedEnds
 		out.Damaged, out.Lost, out.Quarantined = out.Damaged+of.Damaged, out.Lost+of.Lost, out.Quarantined+of.Quarantined
 	}
 	return out

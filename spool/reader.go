@@ -116,13 +116,10 @@ func (s *Spool) unreadable(seg *segment, err error) error {
 	if err := s.fs.Rename(seg.name, quarantined(seg.name)); err != nil {
 		return fmt.Errorf("spool: set %s aside: %w", seg.name, err)
 	}
+	s.kept, seg.size = s.kept+seg.size, 0
+	s.account()
 	return nil
 }
-
-func quarantined(name string) string { return "quarantine-" + name }
-
-// recordPrefix begins the names of the records that SetAside keeps.
-const recordPrefix = "record-"
 
 // skip counts and logs damage, and keeps a copy of the damaged bytes.
 func (s *Spool) skip(seg *segment, bad damage) {
@@ -130,24 +127,17 @@ func (s *Spool) skip(seg *segment, bad damage) {
 	if first >= bad.next {
 		return // the end of a write that failed, or records that are done
 	}
-	name := quarantined(fmt.Sprintf("%020d-%d.bytes", seg.number, bad.from))
-	copied, err := s.copyOut(name, bad)
+	name := nameOfDamage(seg.header, bad.from)
+	copied, err := s.copyOut(s.scan.file, name, bad)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.kept += copied
+	s.account()
 	s.stats.Damaged++
 	s.stats.Lost += int64(bad.next - first)
 	s.stats.Quarantined += copied
 	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and a copy of the damaged bytes is kept",
 		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, "err", err)
-}
-
-func (s *Spool) copyOut(name string, bad damage) (int64, error) {
-	to, err := s.fs.Create(name)
-	if err != nil {
-		return 0, err
-	}
-	n, err := io.Copy(to, io.NewSectionReader(s.scan.file, bad.from, bad.to-bad.from))
-	return n, errors.Join(err, to.Sync(), to.Close(), s.fs.Sync())
 }
 
 // Done says that all records up to and including a sequence number need not be returned again.
@@ -168,10 +158,10 @@ func (s *Spool) Done(sequence uint64) error {
 		s.account()
 	}
 	s.mu.Unlock()
-	if len(finished) == 0 && !s.kept.due(done, time.Now()) {
+	if len(finished) == 0 && !s.keeper.due(done, time.Now()) {
 		return nil
 	}
-	err := s.kept.save(done)
+	err := s.keeper.save(done)
 	return errors.Join(err, s.remove(finished))
 }
 
@@ -201,23 +191,6 @@ func (s *Spool) remove(finished []*segment) error {
 		if err := ignoreMissing(s.fs.Remove(seg.name)); err != nil {
 			return fmt.Errorf("spool: remove %s: %w", seg.name, err)
 		}
-	}
-	return nil
-}
-
-// SetAside writes the body of a record that cannot be sent to a file, for people to look at.
-func (s *Spool) SetAside(r Record) error {
-	name := quarantined(fmt.Sprintf("%s%020d", recordPrefix, r.Sequence))
-	if err := ignoreMissing(s.fs.Remove(name)); err != nil {
-		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
-	}
-	file, err := s.fs.Create(name)
-	if err == nil {
-		_, err = file.Write(r.Body)
-		err = errors.Join(err, file.Sync(), file.Close(), s.fs.Sync())
-	}
-	if err != nil {
-		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
 	}
 	return nil
 }

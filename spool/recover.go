@@ -31,7 +31,7 @@ func (s *Spool) recover() error {
 		}
 		return 1
 	})
-	if s.done, err = s.kept.load(); err != nil {
+	if s.done, err = s.keeper.load(); err != nil {
 		s.opts.Logger.Warn("the spool does not know how far it was read; some records may be sent again", "file", doneName, "err", err)
 		s.done = 0
 	}
@@ -54,7 +54,15 @@ func (s *Spool) recover() error {
 	}
 	s.position = s.done
 	finished := s.finished()
+	if err := s.countKept(); err != nil {
+		s.opts.Logger.Warn("the spool could not count its files quarantine-...", "err", err)
+	}
+	if s.kept > 0 {
+		s.opts.Logger.Warn("the spool has files quarantine-..., with damaged bytes or records that could not be sent; they count as its own, so look at them and delete them", "bytes", s.kept)
+	}
+	s.mu.Lock()
 	s.account()
+	s.mu.Unlock()
 	return s.remove(finished)
 }
 
@@ -101,11 +109,33 @@ func (s *Spool) examineOnce(seg *segment, limit uint64) error {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	if torn := seg.size - scan.at; err == nil && limit == lastSegment && torn > 0 {
-		// It is logged because damage to the newest record would look the same.
-		s.opts.Logger.Warn("the newest file of the spool ends with an unfinished write; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
+	if err == nil && limit == lastSegment && seg.size > scan.at {
+		s.cutEnd(seg, scan)
 	}
 	return errors.Join(err, file.Close())
+}
+
+// cutEnd notes what is behind the last record of the last segment, and keeps a copy if a record
+// that was acknowledged may have been there.
+func (s *Spool) cutEnd(seg *segment, scan *scanner) {
+	torn := seg.size - scan.at
+	s.stats.Torn += torn
+	unfinished, err := scan.unfinished(seg.size)
+	if unfinished {
+		s.opts.Logger.Warn("the newest file of the spool ends with a write that was not finished; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
+		return
+	}
+	name := nameOfDamage(seg.header, scan.at)
+	if there, errOf := s.fs.Open(name); errOf == nil {
+		// An earlier start has counted it.
+		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, "err", there.Close())
+		return
+	}
+	copied, errOf := s.copyOut(scan.file, name, damage{from: scan.at, to: seg.size})
+	s.stats.DamagedEnds++
+	s.stats.Quarantined += copied
+	s.opts.Logger.Error("the newest file of the spool ends with bytes that may have been a record that was acknowledged; it is lost, and its bytes are kept for you to look at",
+		"file", seg.name, "from", scan.at, "bytes", torn, "copy", name, "err", errors.Join(err, errOf))
 }
 
 // noteKeys records that a record is the newest of its keys.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Record is a record of a spool.
@@ -138,4 +139,52 @@ func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 			return Record{}, bad, nil
 		}
 	}
+}
+
+// unfinished reports whether what follows the last valid record can only be a part of a write
+// that was not finished: fewer bytes than a record has, nothing but zeros, or the beginning of
+// the next record, of which the end is missing. Of a record that was acknowledged, all bytes were
+// in the file. Damage to it leaves a record of which everything is there but one thing is wrong:
+// its checksum, its number, or its length. A crash of the system may leave the same of a write that was not
+// finished, so it is not certain then.
+func (s *scanner) unfinished(size int64) (bool, error) {
+	rest := size - s.at
+	if rest < int64(frameBytes) {
+		return true, nil
+	}
+	if zeros, err := s.zeros(size); zeros || err != nil {
+		return zeros, err
+	}
+	frame, err := s.bytes(s.at, frameBytes)
+	if err != nil || len(frame) < frameBytes {
+		return false, err
+	}
+	length, body := int64(binary.LittleEndian.Uint32(frame)), rest-int64(frameBytes)
+	if binary.LittleEndian.Uint64(frame[8:]) != s.next || length <= body || body > int64(s.most) {
+		return false, nil
+	}
+	// With another length it may be a record.
+	whole, err := s.bytes(s.at, int(rest))
+	if err != nil || int64(len(whole)) < rest {
+		return false, err
+	}
+	var other [frameBytes]byte
+	copy(other[:], whole)
+	binary.LittleEndian.PutUint32(other[:], uint32(body)) //nolint:gosec // at most mostRecord
+	return binary.LittleEndian.Uint32(other[4:]) != s.header.checksum(other[:], whole[frameBytes:]), nil
+}
+
+// zeros reports whether all bytes behind the last valid record are zeros.
+func (s *scanner) zeros(size int64) (bool, error) {
+	for at := s.at; at < size; {
+		chunk, err := s.bytes(at, int(min(readAhead, size-at)))
+		if err != nil || len(chunk) == 0 {
+			return false, err
+		}
+		if slices.ContainsFunc(chunk, func(b byte) bool { return b != 0 }) {
+			return false, nil
+		}
+		at += int64(len(chunk))
+	}
+	return true, nil
 }

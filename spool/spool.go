@@ -7,11 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // Options configure a Spool. All sizes are in bytes.
 type Options struct {
-	MaxBytes int64 // maximum size of all segments; beyond it, Append returns ErrFull
+	MaxBytes int64 // maximum size of all files; beyond it, Append returns ErrFull
 	// SegmentBytes is the size at which a segment ends and the next one begins. The space
 	// of a segment becomes free when all its records are done, so SegmentBytes should be a
 	// small part of MaxBytes.
@@ -39,7 +40,9 @@ type Spool struct {
 	queue    []*appending
 	waiting  int64             // bytes of the queue and of the batch that is being written
 	bound    *bound            // may be shared with other spools
+	kept     int64             // bytes of the files that were set aside
 	held     int64             // bytes that the bound counts for this spool
+	heldKept int64             // of these, bytes that were set aside
 	next     uint64            // sequence number of the next record; all below are on disk
 	done     uint64            // Done was called for all records below
 	last     map[string]uint64 // newest record of each key
@@ -54,7 +57,7 @@ type Spool struct {
 	scan     *scanner
 	position uint64 // sequence number after the last record that Next has returned
 	failures int    // number of failed reads since the last successful one
-	kept     keeper
+	keeper   keeper
 }
 
 // segment is a file of records.
@@ -69,7 +72,8 @@ type segment struct {
 // Stats says what is in a spool, and what has happened since it was opened.
 type Stats struct {
 	Records     int64 // in the spool: Append has accepted them, and Done was not called for them
-	Bytes       int64 // of all segments
+	Bytes       int64 // of all segments and all files that were set aside
+	Kept        int64 // of the files that were set aside
 	MaxBytes    int64
 	Segments    int
 	Appended    int64 // records that were written
@@ -79,6 +83,11 @@ type Stats struct {
 	Damaged     int64 // spans without valid records that were skipped
 	Lost        int64 // records in the skipped spans and in missing files
 	Quarantined int64 // bytes that were copied to quarantine
+	// Torn are the bytes behind the last record that were found when the spool was opened.
+	Torn int64
+	// DamagedEnds are the ends of files among these that may have had an acknowledged record, and
+	// were copied to quarantine.
+	DamagedEnds int64
 }
 
 // Open opens a spool. It reads all of its files once. The error wraps ErrLocked if another
@@ -97,10 +106,11 @@ func openWithin(fs FileSystem, opts Options, of *bound) (*Spool, error) {
 		fs: fs, opts: opts, lock: lock, last: make(map[string]uint64), bound: of,
 		wake: make(chan struct{}), arrived: make(chan struct{}), written: make(chan struct{}),
 	}
-	s.kept = keeper{fs: fs}
+	s.keeper = keeper{fs: fs}
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool: open: %w", err), lock.Close())
 	}
+	of.join(s)
 	go s.write()
 	return s, nil
 }
@@ -132,10 +142,12 @@ func (s *Spool) empty() bool { return s.done == s.next && s.flight == 0 && len(s
 
 // Stats returns what is in the spool and what has happened.
 func (s *Spool) Stats() Stats {
+	s.bound.recount(statsRecount)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.stats
 	out.Records, out.Segments, out.MaxBytes = int64(s.next-s.done), len(s.segments), s.opts.MaxBytes
+	out.Bytes, out.Kept = s.kept, s.kept
 	for _, seg := range s.segments {
 		out.Bytes += seg.size
 	}
@@ -154,9 +166,45 @@ type appending struct {
 // queue.
 func (s *Spool) Append(ctx context.Context, keys []string, body []byte) error {
 	a := &appending{body: body, result: make(chan error, 1)}
-	if err := s.enqueue(a, keys); err != nil {
+	err := s.enqueue(a, keys, false)
+	if errors.Is(err, ErrFull) && s.bound.recount(fullRecount) {
+		err = s.enqueue(a, keys, false)
+	}
+	if err != nil {
+		s.countRefused(err)
 		return err
 	}
+	return s.wait(ctx, a)
+}
+
+// AppendMoved is like Append for a record that is moved from another queue with the same bound,
+// where it is done then. So there are not more records, and the bound does not hold: until the
+// file is removed that the record was in, both queues together may exceed it by that file.
+func (s *Spool) AppendMoved(ctx context.Context, keys []string, body []byte) error {
+	a := &appending{body: body, result: make(chan error, 1)}
+	if err := s.enqueue(a, keys, true); err != nil {
+		return err
+	}
+	return s.wait(ctx, a)
+}
+
+// How often the files that were set aside are counted, if there are any: if the spool is full,
+// and for Stats.
+const (
+	fullRecount  = time.Second
+	statsRecount = 10 * time.Second
+)
+
+func (s *Spool) countRefused(err error) {
+	if errors.Is(err, ErrFull) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stats.Refused++
+	}
+}
+
+// wait waits until a record is on disk.
+func (s *Spool) wait(ctx context.Context, a *appending) error {
 	select {
 	case err := <-a.result:
 		return err
@@ -168,7 +216,8 @@ func (s *Spool) Append(ctx context.Context, keys []string, body []byte) error {
 	return <-a.result
 }
 
-func (s *Spool) enqueue(a *appending, keys []string) error {
+// enqueue gives a record to the writer, even above the bound if it is moved.
+func (s *Spool) enqueue(a *appending, keys []string, moved bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -178,9 +227,10 @@ func (s *Spool) enqueue(a *appending, keys []string) error {
 		return fmt.Errorf("spool: %w: it has %d bytes, and the limit is %d", ErrTooLarge, len(a.body), s.opts.RecordBytes)
 	}
 	need := int64(frameBytes + len(a.body))
-	if used, ok := s.bound.take(need); !ok {
-		s.stats.Refused++
-		return fmt.Errorf("spool: %w: it has %d of %d bytes", ErrFull, used, s.opts.MaxBytes)
+	if moved {
+		s.bound.add(need, 0)
+	} else if err := s.bound.take(need); err != nil {
+		return fmt.Errorf("spool: %w", err)
 	}
 	s.waiting, s.held = s.waiting+need, s.held+need
 	s.queue = append(s.queue, a)
@@ -225,14 +275,13 @@ func (s *Spool) Close() error {
 	<-s.written
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.kept.save(s.done)
+	err := s.keeper.save(s.done)
 	if s.scan != nil {
 		err = errors.Join(err, s.scan.file.Close())
 		s.scan = nil
 	}
 	close(s.arrived)
 	s.arrived = make(chan struct{})
-	s.bound.add(-s.held)
-	s.held = 0
+	s.bound.leave(s)
 	return errors.Join(err, s.lock.Close())
 }

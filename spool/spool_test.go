@@ -252,7 +252,7 @@ func (m *memory) replace(name string, data []byte) *memory {
 }
 
 // The last segment may be cut anywhere: all records before the cut are returned, and no
-// damage is reported, as a record that is torn was never acknowledged.
+// damage is reported, as a record that is torn was never acknowledged. The bytes are counted.
 func TestCutAtEveryByte(t *testing.T) {
 	const records = 20
 	whole := files(t, records)
@@ -262,6 +262,11 @@ func TestCutAtEveryByte(t *testing.T) {
 	first := len(names) - 1
 	if first < 1 {
 		t.Fatal("one segment only")
+	}
+	const header, frame = 44, 16
+	before := 0 // records of the other segments
+	for before < records && !bytes.Contains(data, body(before)) {
+		before++
 	}
 	returned := make(map[int]bool)
 	for cut := range data {
@@ -274,8 +279,12 @@ func TestCutAtEveryByte(t *testing.T) {
 			}
 		}
 		returned[len(got)] = true
-		if n := s.Stats(); n.Lost != 0 || n.Damaged != 0 {
-			t.Fatalf("cut at %d: %+v", cut, n)
+		torn := int64(cut - header)
+		for _, b := range got[before:] {
+			torn -= int64(frame + len(b))
+		}
+		if n := s.Stats(); n.Lost != 0 || n.Damaged != 0 || n.DamagedEnds != 0 || n.Kept != 0 || n.Torn != max(0, torn) {
+			t.Fatalf("cut at %d, %d bytes behind the last record: %+v", cut, torn, n)
 		}
 		put(t, s, 50, 52) // it can be written to again
 		if again := drain(t, s, true); len(again) != 2 || !s.Empty() {
@@ -328,13 +337,19 @@ func TestFlipEveryByte(t *testing.T) {
 			got := drain(t, s, true)
 			stats := s.Stats()
 			last := n == len(whole.segments())-1
-			// The last record of the last segment may have been torn.
+			// The last record of the last segment may have been torn. It was not, as it has its length.
 			torn := last && len(got) == records-1 && stats.Lost == 0
+			if torn && (stats.DamagedEnds != 1 || stats.Torn == 0 || stats.Torn != stats.Quarantined) {
+				t.Fatalf("byte %d of %s: the end is not kept: %+v", at, name, stats)
+			}
 			if !torn && int64(len(got))+stats.Lost != records || stats.Lost > 1 || len(got) < records-1 {
 				t.Fatalf("byte %d of %s: %d records, %+v", at, name, len(got), stats)
 			}
 			if stats.Lost == 1 && stats.Quarantined == 0 {
 				t.Fatalf("byte %d of %s: nothing was kept of what is lost", at, name)
+			}
+			if stats.Kept != stats.Quarantined || stats.Bytes != stats.Kept { // all else is done
+				t.Fatalf("byte %d of %s: what was set aside is not counted: %+v", at, name, stats)
 			}
 			for _, b := range got {
 				var i int

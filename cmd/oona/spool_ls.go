@@ -56,9 +56,10 @@ type spoolFile struct {
 	Events   int64      `json:"events"`
 	From     *time.Time `json:"spooled_from,omitempty"`
 	Until    *time.Time `json:"spooled_until,omitempty"`
-	Damaged  int64      `json:"damaged"` // spans of bytes
-	Lost     int64      `json:"lost"`    // requests that were in them
-	Torn     int64      `json:"torn"`    // bytes of a write that was not finished
+	Damaged  int64      `json:"damaged"`     // spans of bytes
+	Lost     int64      `json:"lost"`        // requests that were in them
+	Torn     int64      `json:"torn"`        // bytes behind the last request: of a write that was not finished, or of damage
+	Doubtful bool       `json:"damaged_end"` // these bytes may also have been an acknowledged request
 	Problem  string     `json:"problem,omitempty"`
 }
 
@@ -170,7 +171,7 @@ func (l *spoolListing) add(file string, body []byte) {
 }
 
 func fileOf(seg spool.Segment, of *spooled) spoolFile {
-	out := spoolFile{Name: seg.Name, Bytes: seg.Bytes, Damaged: seg.Damaged, Lost: seg.Lost, Torn: seg.Torn}
+	out := spoolFile{Name: seg.Name, Bytes: seg.Bytes, Damaged: seg.Damaged, Lost: seg.Lost, Torn: seg.Torn, Doubtful: seg.DamagedEnd}
 	if seg.Err != nil {
 		out.Problem = seg.Err.Error()
 	}
@@ -231,7 +232,10 @@ func (f *spoolFile) line() string {
 	if f.Damaged > 0 {
 		parts = append(parts, fmt.Sprintf("damaged in %s: %s lost", plural(f.Damaged, "place"), plural(f.Lost, "request")))
 	}
-	if f.Torn > 0 {
+	switch {
+	case f.Doubtful:
+		parts = append(parts, fmt.Sprintf("ends with %s that may have been an acknowledged request and are damaged", byteSize(f.Torn)))
+	case f.Torn > 0:
 		parts = append(parts, fmt.Sprintf("ends with %s of a write that was not finished", byteSize(f.Torn)))
 	}
 	if f.Problem != "" {

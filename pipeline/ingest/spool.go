@@ -18,7 +18,7 @@ import (
 // Spool configures the spool, which keeps frames on the local disk while the bus is away.
 type Spool struct {
 	Directory string           `placeholder:"DIR" help:"Directory of the spool, which keeps frames on the local disk while the bus is away. It must be on a disk that survives the process, and belongs to one ingest. Default: there is no spool, and requests get 503 while the bus is away."`
-	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files. Requests beyond it get 503 while the bus is away."`
+	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files, those in quarantine included. Requests beyond it get 503 while the bus is away."`
 	Headroom  units.Base2Bytes `placeholder:"SIZE" help:"Free space that the spool leaves on its file system."`
 	After     time.Duration    `help:"How long a request waits for the bus before its frames go to the spool."`
 	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate at which the frames of the spool are sent when the bus is back, in bytes per second, so that other frames are not delayed."`

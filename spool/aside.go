@@ -1,0 +1,95 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// quarantined returns the name of a file that is set aside.
+func quarantined(name string) string { return quarantinePrefix + name }
+
+const quarantinePrefix = "quarantine-"
+
+// recordPrefix begins the names of the records that SetAside keeps.
+const recordPrefix = "record-"
+
+// nameOfDamage returns the name of the file with a damaged span of a segment.
+func nameOfDamage(h header, from int64) string {
+	return quarantined(fmt.Sprintf("%020d-%d.bytes", h.number, from))
+}
+
+// SetAside keeps a copy of a record that cannot be handed on, for people to look at. Its
+// file is the record's body.
+func (s *Spool) SetAside(r Record) error {
+	name := quarantined(fmt.Sprintf("%s%020d", recordPrefix, r.Sequence))
+	if err := ignoreMissing(s.fs.Remove(name)); err != nil {
+		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
+	}
+	file, err := s.fs.Create(name)
+	if err == nil {
+		_, err = file.Write(r.Body)
+		err = errors.Join(err, file.Sync(), file.Close(), s.fs.Sync())
+	}
+	if err != nil {
+		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept += int64(len(r.Body))
+	s.account()
+	return nil
+}
+
+// copyOut copies a span of a segment into a file of its own, which is there in whole or not at
+// all. The caller adds its size to kept.
+func (s *Spool) copyOut(from File, name string, bad damage) (int64, error) {
+	if err := ignoreMissing(s.fs.Remove(name + temporary)); err != nil {
+		return 0, err
+	}
+	to, err := s.fs.Create(name + temporary)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(to, io.NewSectionReader(from, bad.from, bad.to-bad.from))
+	if err = errors.Join(err, to.Sync(), to.Close()); err == nil {
+		err = s.fs.Rename(name+temporary, name)
+	}
+	if err == nil {
+		err = s.fs.Sync()
+	}
+	if err != nil {
+		return 0, errors.Join(err, ignoreMissing(s.fs.Remove(name+temporary)))
+	}
+	return n, nil
+}
+
+// countKept counts the bytes of the files that were set aside.
+func (s *Spool) countKept() error {
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	for _, name := range names {
+		if !strings.HasPrefix(name, quarantinePrefix) {
+			continue
+		}
+		file, errOf := s.fs.Open(name)
+		if errOf == nil {
+			var size int64
+			size, errOf = file.Size()
+			bytes, errOf = bytes+size, errors.Join(errOf, file.Close())
+		}
+		err = errors.Join(err, ignoreMissing(errOf)) // it may just have been deleted
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = bytes
+	s.account()
+	return nil
+}
