@@ -78,15 +78,12 @@ func TestLimitsOfTheSettingsTopic(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	var answer string
+	await(t, func() bool {
 		status, applied, body := sendOld(t, p)
-		if status == http.StatusBadRequest && applied == "handling=strict" && strings.Contains(body, "urn:oona:problem:stale") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("with limits the answer is %d %s, %q", status, body, applied)
-		}
-	}
+		answer = fmt.Sprintf("%d %s, %q", status, body, applied)
+		return status == http.StatusBadRequest && applied == "handling=strict" && strings.Contains(body, "urn:oona:problem:stale")
+	}, func() string { return "with limits the answer is " + answer })
 	p.kill()
 	if n := strings.Count(p.output.String(), "the limits of the windows cannot be read"); n != 1 && n != 2 { // 2: between the two writes
 		t.Errorf("it was said %d times that they are not known\n%s", n, p.output.String())

@@ -83,13 +83,7 @@ func partitionsAdded(t *testing.T, brokers []string) {
 	}
 
 	addPartitions(t, brokers, topics.SeedMetrics, 4)
-	deadline := time.Now().Add(2 * time.Minute) // ingest looks every ten seconds
-	for publisher.Pinned() == nil {
-		if time.Now().After(deadline) {
-			t.Fatal("ingest does not notice")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	await(t, func() bool { return publisher.Pinned() != nil }, func() string { return "ingest does not notice" }) // it looks every ten seconds
 	for sequence := range 3 {
 		status, body := send(t, server.URL, 1+sequence)
 		if status != http.StatusServiceUnavailable || !strings.Contains(body, "urn:oona:problem:partitions") {

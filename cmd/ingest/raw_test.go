@@ -61,9 +61,7 @@ func TestRawFromPython(t *testing.T) {
 		}
 		forwarded := readAll(t, cfg.Bus, topics.SeedMetrics, want.Frames)
 		dead := readAll(t, cfg.Bus, topics.SeedRawDead, want.Dead)
-		for settled() < float64(want.Records) {
-			time.Sleep(10 * time.Millisecond)
-		}
+		awaitSettled(t, settled, want.Records)
 		stop()
 
 		once(t, forwarded, topics)
@@ -133,40 +131,51 @@ func TestRawAfterAKill(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	onBrokers(t, func(t *testing.T, brokers []string) {
-		cfg, topics := rawConfig(t, brokers)
-		if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
-			t.Fatal(err)
-		}
-		killed := make(chan struct{})
-		fed := make(chan int64, 1)
-		go func() { fed <- feedRaw(t, cfg.Bus, topics.SeedRaw, killed) }()
-		launch := func() *exec.Cmd {
-			cmd := exec.CommandContext(t.Context(), binary, "--raw", "--raw-group="+cfg.RawGroup, "--prefix="+cfg.Prefix, "--brokers="+strings.Join(brokers, ","), "--listen=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--log-level=error")
-			cmd.Stderr = os.Stderr
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
+		for range 10 {
+			if killRaw(t, brokers, binary) > 0 {
+				return
 			}
-			return cmd
+			t.Log("nothing was forwarded again: the first had committed everything when it was killed")
 		}
-		first := launch()
-		readAll(t, cfg.Bus, topics.SeedMetrics, 1)
-		err := first.Process.Kill() // while records come, so that the last commit is behind what was forwarded
-		close(killed)
-		records := <-fed
-		if err != nil {
+		t.Error("no ingest was killed before it had committed")
+	})
+}
+
+// killRaw kills an ingest while records come. It returns how many frames the next one has
+// forwarded again.
+func killRaw(t *testing.T, brokers []string, binary string) (repeats int) {
+	t.Helper()
+	cfg, topics := rawConfig(t, brokers)
+	if _, err := kafka.New(cfg.Bus, nil).Apply(t.Context(), append(topics.Specs(1), topics.RawSpecs(1)...)); err != nil {
+		t.Fatal(err)
+	}
+	killed := make(chan struct{})
+	fed := make(chan int64, 1)
+	go func() { fed <- feedRaw(t, cfg.Bus, topics.SeedRaw, killed) }()
+	launch := func() *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), binary, "--raw", "--raw-group="+cfg.RawGroup, "--prefix="+cfg.Prefix, "--brokers="+strings.Join(brokers, ","), "--listen=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--log-level=error")
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		_ = first.Wait() // it was killed
-		second := launch()
-		publishRaw(t, cfg.Bus, topics.SeedRaw, "the last")
-		readAll(t, cfg.Bus, topics.SeedRawDead, 1)
-		if err := errors.Join(second.Process.Signal(syscall.SIGTERM), second.Wait()); err != nil {
-			t.Errorf("the second ends with %v", err)
-		}
-		if repeats := inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, records), records); repeats == 0 {
-			t.Error("nothing was forwarded again: the first was not killed in time")
-		}
-	})
+		return cmd
+	}
+	first := launch()
+	readAll(t, cfg.Bus, topics.SeedMetrics, 1)
+	err := first.Process.Kill() // while records come, so that the last commit is behind what was forwarded
+	close(killed)
+	records := <-fed
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait() // it was killed
+	second := launch()
+	publishRaw(t, cfg.Bus, topics.SeedRaw, "the last")
+	readAll(t, cfg.Bus, topics.SeedRawDead, 1)
+	if err := errors.Join(second.Process.Signal(syscall.SIGTERM), second.Wait()); err != nil {
+		t.Errorf("the second ends with %v", err)
+	}
+	return inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, records), records)
 }
 
 // A compressed record may be larger than it seems. If it exceeds the limit of a request,
@@ -233,11 +242,7 @@ func TestRawKeepsToTheTopicsLimit(t *testing.T) {
 					values[i] = "[" + strings.Join(some, ",") + "]"
 				}
 				publishRaw(t, cfg.Bus, topics.SeedRaw, values...)
-				for deadline := time.Now().Add(3 * time.Minute); settled() < records; time.Sleep(10 * time.Millisecond) {
-					if time.Now().After(deadline) {
-						t.Fatalf("%v of %d records are settled", settled(), records)
-					}
-				}
+				awaitSettled(t, settled, records)
 				stop()
 				if n := counted(t, w.Registry, "oona_ingest_raw_records_total", "dead"); n != 0 {
 					t.Fatalf("%v good records are dead letters", n)
@@ -287,12 +292,13 @@ func limitFrames(t *testing.T, cfg kafka.Config, topic string, limit int) (probe
 	}
 	defer publisher.Close()
 	probe := message.NewMessage("", message.Payload(strings.Repeat("x", limit)))
-	for deadline := time.Now().Add(3 * time.Minute); publisher.Publish(context.Background(), topic, probe) == nil; probes++ {
-		if time.Now().After(deadline) {
-			t.Fatal("the leader takes what is above the limit")
+	await(t, func() bool {
+		if publisher.Publish(context.Background(), topic, probe) != nil {
+			return true
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		probes++
+		return false
+	}, func() string { return "the leader takes what is above the limit" })
 	return probes
 }
 
@@ -323,11 +329,9 @@ func TestRawTakesAbortedTransactions(t *testing.T) {
 		_, stop := startRawOf(t, cfg, topics, w)
 		inOrder(t, readAll(t, cfg.Bus, topics.SeedMetrics, 1), 1)
 		gauge := func(name string) float64 { return gauged(t, w.Registry, "oona_ingest_raw_"+name) }
-		for deadline := time.Now().Add(3 * time.Minute); gauge("settled_offset") != 1 || gauge("lag_records") != 1; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("settled to %v, lag %v", gauge("settled_offset"), gauge("lag_records"))
-			}
-		}
+		await(t, func() bool { return gauge("settled_offset") == 1 && gauge("lag_records") == 1 }, func() string {
+			return fmt.Sprintf("settled to %v, lag %v", gauge("settled_offset"), gauge("lag_records"))
+		})
 		stop()
 	})
 }
@@ -386,10 +390,12 @@ func TestRawWaitsWhilePartitionsDiffer(t *testing.T) {
 		addPartitions(t, brokers, topics.SeedMetrics, 2)
 		tried := func() float64 { return counted(t, w.Registry, "oona_ingest_raw_retries_total", "frames") }
 		published := 1
-		for ; tried() < 3; published++ { // it looks every ten seconds
+		await(t, func() bool { // it looks every ten seconds
 			publishRaw(t, cfg.Bus, topics.SeedRaw, fmt.Sprintf(frame, published))
-			time.Sleep(50 * time.Millisecond)
-		}
+			published++
+			bus.Pause(t.Context(), 40*time.Millisecond) // some hundred are enough
+			return tried() >= 3
+		}, func() string { return fmt.Sprintf("%v attempts to forward records have failed, want 3", tried()) })
 		stop()
 		forwarded := len(readAll(t, cfg.Bus, topics.SeedMetrics, 1))
 		if n := settled(); n != float64(forwarded) || forwarded >= published {
@@ -425,9 +431,7 @@ func TestRawGroupOfAnotherPrefix(t *testing.T) {
 		settled, stop := startRaw(t, first, topics)
 		defer stop()
 		publishRaw(t, first.Bus, topics.SeedRaw, fmt.Sprintf(frame, 0))
-		for settled() < 1 && t.Context().Err() == nil {
-			time.Sleep(10 * time.Millisecond)
-		}
+		awaitSettled(t, settled, 1)
 		w := &worker.Worker{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
 		_, err := second.openRaw(t.Context(), kafka.New(second.Bus, nil), others, nil, w)
 		if field, ok := errors.AsType[*oona.FieldError](err); !errors.Is(err, buswatch.ErrSharedGroup) || !ok || field.Field != "--raw-group" {
@@ -490,6 +494,14 @@ func startRawOf(t testing.TB, cfg *config, topics oona.Topics, w *worker.Worker)
 	}
 }
 
+// awaitSettled waits until that many records are settled.
+func awaitSettled(t *testing.T, settled func() float64, records int64) {
+	t.Helper()
+	await(t, func() bool { return settled() >= float64(records) }, func() string {
+		return fmt.Sprintf("%v of %d records are settled", settled(), records)
+	})
+}
+
 func publishRaw(t testing.TB, cfg kafka.Config, topic string, values ...string) {
 	t.Helper()
 	publisher, err := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{})
@@ -534,7 +546,7 @@ func feedRaw(t *testing.T, cfg kafka.Config, topic string, end <-chan struct{}) 
 // readAll reads a topic to its end, and at least the given number of records.
 func readAll(t *testing.T, cfg kafka.Config, topic string, least int64) (all []*message.Message) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hopeless)
 	defer cancel()
 	b := kafka.New(cfg, nil)
 	var extents map[string][]bus.Extent

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -39,7 +37,7 @@ func onSmallDisk(dir string, command ...string) []string {
 func (c *client) fill(t *testing.T, url string) (status int, reason string) {
 	t.Helper()
 	for range 1000 {
-		f := &oona.Frame{Run: c.run, Layer: "l", Producer: "p", Epoch: 1_790_000_000_000_000, Sequence: int64(c.accepted), ObservedAt: oona.MicrosOf(time.Now())}
+		f := &oona.Frame{Run: c.run, Layer: "l", Producer: "p", Epoch: 1_790_000_000_000_000, Sequence: c.accepted.Load(), ObservedAt: oona.MicrosOf(time.Now())}
 		values := make([]float32, 20_000)
 		for i := range values {
 			f.Seeds, f.States = append(f.Seeds, oona.SeedID(i)), append(f.States, oona.Training)
@@ -61,7 +59,7 @@ func (c *client) fill(t *testing.T, url string) (status int, reason string) {
 			_ = json.Unmarshal(text, &problem) // an answer of another form has no type
 			return answer.StatusCode, problem.Type
 		}
-		c.accepted++
+		c.accepted.Add(1)
 	}
 	t.Fatal("the disk does not fill")
 	return 0, ""
@@ -107,13 +105,15 @@ func smallDiskFills(t *testing.T, more string) {
 	}
 	p.start()
 	defer func() { p.kill() }()
-	c := &client{run: "run-0"}
+	clients := make([]client, 1)
+	c := &clients[0]
+	c.run = "run-0"
 	for range 3 {
 		if status, reason := c.fill(t, p.url); status != http.StatusServiceUnavailable || reason != "urn:oona:problem:spool-full" {
 			t.Fatalf("the answer of a full disk is %d, %s\n%s", status, reason, p.output.Bytes())
 		}
 	}
-	full := c.accepted
+	full := c.accepted.Load()
 	if full < 20 {
 		t.Errorf("%d frames fit", full)
 	}
@@ -121,19 +121,20 @@ func smallDiskFills(t *testing.T, more string) {
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
-	if status, _ := c.fill(t, p.url); status != http.StatusServiceUnavailable || c.accepted < full+20 {
-		t.Errorf("%d frames fit when there is room again, the answer of a full disk is %d", c.accepted-full, status)
+	if status, _ := c.fill(t, p.url); status != http.StatusServiceUnavailable || c.accepted.Load() < full+20 {
+		t.Errorf("%d frames fit when there is room again, the answer of a full disk is %d", c.accepted.Load()-full, status)
 	}
 	broker = startBroker(t, data, brokerPort)
 	defer broker.Close()
 	b = kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	for missing := "all"; missing != ""; missing = missingFrames(t, b, topics, []client{*c}) {
-		if !bus.Pause(ctx, 100*time.Millisecond) {
-			t.Fatalf("%s\n%s", missing, p.output.Bytes())
-		}
-	}
+	var missing string
+	await(t, func() bool {
+		missing = missingFrames(t, b, topics, clients)
+		return missing == ""
+	}, func() string {
+		p.kill()
+		return missing + "\n" + p.output.String()
+	})
 	p.kill()
 	if text := p.output.String(); strings.Contains(text, "could not write records") {
 		t.Errorf("a full disk is taken for a broken one:\n%s", text)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +27,19 @@ import (
 	"github.com/morphogenetic/oona/internal/audit"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
+
+// hopeless is how long a test waits before it fails. It is for a machine that is very busy.
+const hopeless = 8 * time.Minute
+
+// await polls for a condition. If it waits in vain, says tells what there is instead.
+func await(t *testing.T, holds func() bool, says func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(hopeless); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(says())
+		}
+	}
+}
 
 // processArguments has the command line for a process of TestIngestProcess.
 const processArguments = "OONATEST_INGEST_ARGUMENTS"
@@ -39,15 +54,19 @@ func TestIngestProcess(t *testing.T) {
 	main()
 }
 
-// freePort returns a port that nothing listens on.
+// freePort returns a port that nothing listens on. It is below those that the system gives to
+// connections, so that it stays free while its server is away.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // TCP
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // TCP
+	t.Fatal("no port is free")
+	return 0
 }
 
 // ingestProcess is an ingest with a spool that is killed and started again.
@@ -74,18 +93,13 @@ func (p *ingestProcess) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if answer, err := http.Get(p.admin + "/readyz"); err == nil {
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			p.kill()
-			p.t.Fatalf("ingest is not ready: %s", p.output.Bytes())
-		}
-	}
+	await(p.t, func() bool {
+		answer, err := http.Get(p.admin + "/readyz")
+		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+	}, func() string {
+		p.kill()
+		return "ingest is not ready: " + p.output.String()
+	})
 }
 
 func (p *ingestProcess) kill() {
@@ -94,17 +108,17 @@ func (p *ingestProcess) kill() {
 }
 
 // client sends the frames of a run one after the other, and each again until it is
-// accepted. accepted is how many were.
+// accepted. accepted is how many were, and spooled how many of these went to the spool.
 type client struct {
 	run      oona.RunID
-	accepted int
-	spooled  int
+	accepted atomic.Int64
+	spooled  atomic.Int64
 }
 
 func (c *client) send(ctx context.Context, url string) {
 	for ctx.Err() == nil {
 		f := &oona.Frame{
-			Run: c.run, Layer: "l", Producer: "p", Epoch: 1_790_000_000_000_000, Sequence: int64(c.accepted),
+			Run: c.run, Layer: "l", Producer: "p", Epoch: 1_790_000_000_000_000, Sequence: c.accepted.Load(),
 			ObservedAt: oona.MicrosOf(time.Now()), Seeds: []oona.SeedID{0}, States: []oona.State{oona.Training},
 		}
 		answer, err := http.Post(url, "application/avro", bytes.NewReader(avro.AppendFrame(nil, f)))
@@ -116,10 +130,10 @@ func (c *client) send(ctx context.Context, url string) {
 		answer.Body.Close()
 		switch {
 		case answer.StatusCode == http.StatusAccepted:
-			c.spooled++
-			c.accepted++
+			c.spooled.Add(1)
+			c.accepted.Add(1)
 		case answer.StatusCode == http.StatusOK:
-			c.accepted++
+			c.accepted.Add(1)
 		case err == nil:
 			bus.Pause(ctx, time.Millisecond)
 		}
@@ -130,16 +144,17 @@ func (c *client) send(ctx context.Context, url string) {
 // accepted is how many were.
 type lives struct {
 	run      oona.RunID
-	accepted int
+	accepted atomic.Int64
 }
 
 func (l *lives) send(ctx context.Context, url string) {
 	states := []oona.State{oona.Dormant, oona.Germinated, oona.Training, oona.Culled}
 	for ctx.Err() == nil {
-		sequence := l.accepted % 3
+		accepted := l.accepted.Load()
+		sequence := accepted % 3
 		e := &oona.SeedEvent{
-			Run: l.run, Layer: "l", Seed: oona.SeedID(l.accepted / 3), Sequence: int64(sequence),
-			At: oona.Micros(1_790_000_000_000_000 + l.accepted), From: states[sequence], To: states[sequence+1],
+			Run: l.run, Layer: "l", Seed: oona.SeedID(accepted / 3), Sequence: sequence,
+			At: oona.Micros(1_790_000_000_000_000 + accepted), From: states[sequence], To: states[sequence+1],
 		}
 		answer, err := http.Post(url, "application/avro", bytes.NewReader(avro.AppendEvent(nil, e)))
 		if err != nil {
@@ -150,7 +165,7 @@ func (l *lives) send(ctx context.Context, url string) {
 		answer.Body.Close()
 		switch {
 		case answer.StatusCode == http.StatusAccepted, answer.StatusCode == http.StatusOK:
-			l.accepted++
+			l.accepted.Add(1)
 		case err == nil:
 			bus.Pause(ctx, time.Millisecond)
 		}
@@ -161,13 +176,14 @@ func (l *lives) send(ctx context.Context, url string) {
 // those that are.
 func missingEvents(t *testing.T, b *kafka.Bus, topics oona.Topics, of []lives) string {
 	t.Helper()
-	for _, l := range of {
+	for i := range of {
+		l := &of[i]
 		found, err := audit.Run(t.Context(), b, audit.Options{Topics: topics, Run: l.run, Seed: oona.AnySeed}, func(*audit.Life) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found.Events < l.accepted || found.Flagged() {
-			return fmt.Sprintf("the bus has %+v of %s, and %d were acknowledged", found, l.run, l.accepted)
+		if accepted := int(l.accepted.Load()); found.Events < accepted || found.Flagged() {
+			return fmt.Sprintf("the bus has %+v of %s, and %d were acknowledged", found, l.run, accepted)
 		}
 	}
 	return ""
@@ -215,41 +231,48 @@ func TestSpoolAfterKills(t *testing.T) {
 		tellers[i].run = oona.RunID(fmt.Sprintf("run-%d", i))
 		sending.Go(func() { tellers[i].send(ctx, strings.TrimSuffix(p.url, "frames")+"events") })
 	}
-	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	more := func(what string, frames, events int64, count func(*client) *atomic.Int64) {
+		t.Helper()
+		progress := func() (sent, least int64) {
+			for i := range clients {
+				sent += count(&clients[i]).Load()
+			}
+			least = math.MaxInt64
+			for i := range tellers {
+				least = min(least, tellers[i].accepted.Load())
+			}
+			return sent, least
+		}
+		sent, least := progress()
+		var now, then int64
+		await(t, func() bool {
+			now, then = progress()
+			return now >= sent+frames && then >= least+events
+		}, func() string {
+			p.kill()
+			return fmt.Sprintf("%d more frames %s, and %d more events of each run: %s", now-sent, what, then-least, p.output.String())
+		})
+	}
 	for range 5 {
-		time.Sleep(time.Duration(50+random.IntN(300)) * time.Millisecond)
+		more("went to the spool", 20, 2, func(c *client) *atomic.Int64 { return &c.spooled })
+		time.Sleep(rand.N(300 * time.Millisecond)) // to be killed anywhere
 		p.kill()
 		p.start()
 	}
 	broker = startBroker(t, data, brokerPort)
 	defer broker.Close()
 	b = kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, slog.New(slog.DiscardHandler))
-	time.Sleep(500 * time.Millisecond) // some frames go to the bus, or behind the spool
+	more("were accepted", 20, 0, func(c *client) *atomic.Int64 { return &c.accepted }) // to the bus, or behind the spool
 	stop()
 	sending.Wait()
-	spooled := 0
-	for _, c := range clients {
-		spooled += c.spooled
-	}
-	if spooled < 100 {
-		t.Fatalf("%d frames went to the spool", spooled)
-	}
-	for _, l := range tellers {
-		if l.accepted < 10 {
-			t.Fatalf("%d events of %s were accepted", l.accepted, l.run)
-		}
-	}
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		missing := missingFrames(t, b, topics, clients[:]) + missingEvents(t, b, topics, tellers[:])
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s\n%s", missing, p.output.Bytes())
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	var missing string
+	await(t, func() bool {
+		missing = missingFrames(t, b, topics, clients[:]) + missingEvents(t, b, topics, tellers[:])
+		return missing == ""
+	}, func() string {
+		p.kill()
+		return missing + "\n" + p.output.String()
+	})
 }
 
 func startBroker(t *testing.T, data string, port int) *embedded.Broker {
@@ -287,9 +310,10 @@ func missingFrames(t *testing.T, b *kafka.Bus, topics oona.Topics, clients []cli
 			t.Fatal(err)
 		}
 	}
-	for _, c := range clients {
-		if next[c.run] < int64(c.accepted) {
-			return fmt.Sprintf("the bus has %d frames of %s, and %d were acknowledged", next[c.run], c.run, c.accepted)
+	for i := range clients {
+		c := &clients[i]
+		if accepted := c.accepted.Load(); next[c.run] < accepted {
+			return fmt.Sprintf("the bus has %d frames of %s, and %d were acknowledged", next[c.run], c.run, accepted)
 		}
 	}
 	return ""

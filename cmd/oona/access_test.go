@@ -73,7 +73,7 @@ func (s *secured) start(name string, args []string, messages ...string) map[stri
 			}
 		case <-ended:
 			s.t.Fatalf("%s has ended; the log:\n%s", name, s.log.String())
-		case <-time.After(time.Minute):
+		case <-time.After(hopeless):
 			s.t.Fatalf("%s does not log %q", name, messages)
 		}
 	}
@@ -141,7 +141,7 @@ func TestSecuredInstallation(t *testing.T) {
 			t.Errorf("frames with the token %q: %d, want %d", token, got, want)
 		}
 	}
-	send := []string{"smoke", "--ingest=https://" + ingest[acceptFrames], "--exporter=https://" + exporter[adminListens], "--tls-ca-file", ca.File, "--window-length=1s", "--timeout=60s"}
+	send := []string{"smoke", "--ingest=https://" + ingest[acceptFrames], "--exporter=https://" + exporter[adminListens], "--tls-ca-file", ca.File, "--window-length=1s", "--timeout=5m"}
 	if status, _, messages := run(t, append(send, "--token-file", write("stranger", stranger))...); status != 1 || !strings.Contains(messages, "401") {
 		t.Errorf("a stranger: status %d, %q", status, messages)
 	}

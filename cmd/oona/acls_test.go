@@ -216,7 +216,7 @@ func TestACLs(t *testing.T) {
 	defer receiver.Close()
 	exporter := s.start("exporter", slices.Concat(admin, []string{"--remote-write-url=" + receiver.URL + "/api/v1/write"}, i.as("oona-exporter", "scram-sha-512")), adminListens)
 
-	status, _, messages := run(t, "smoke", "--ingest=http://"+ingest[acceptFrames], "--exporter=http://"+exporter[adminListens], "--window-length=1s", "--timeout=60s")
+	status, _, messages := run(t, "smoke", "--ingest=http://"+ingest[acceptFrames], "--exporter=http://"+exporter[adminListens], "--window-length=1s", "--timeout=5m")
 	if status != 0 {
 		t.Errorf("smoke: status %d, %s\n%s", status, messages, s.log.String())
 	}
@@ -230,7 +230,7 @@ func TestACLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := s.start("aggregate", slices.Concat(admin, []string{"--group=another"}, i.as("oona-aggregate", "scram-sha-512")), adminListens)
-	for deadline := time.Now().Add(40 * time.Second); statusOf(t, nil, "http://"+second[adminListens]+"/readyz", "") != http.StatusOK; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(hopeless); statusOf(t, nil, "http://"+second[adminListens]+"/readyz", "") != http.StatusOK; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the second aggregator is not ready")
 		}
@@ -239,7 +239,7 @@ func TestACLs(t *testing.T) {
 	i.must("oona-operator", "windows", "show")
 	i.must("oona-operator", "windows", "apply", "--from", time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "--window-length=2s", "--yes",
 		"--catalogue", catalogueFile(t, "metrics: {energy: {group: health}}"))
-	time.Sleep(3 * time.Second) // the aggregator reads the catalogue, and commits the configuration
+	i.committed()
 	i.must("oona-operator", "topics", "apply", "--partitions=1", "--window-length=2s", "--max-message-bytes=2000000")
 	i.must("oona-operator", "dead-letters", "list")
 	i.must("oona-operator", "dead-letters", "discard", "--topic=metrics.dead", "--yes")
@@ -266,6 +266,19 @@ func TestACLs(t *testing.T) {
 			t.Errorf("a log has the password of %s", user)
 		}
 	}
+}
+
+// committed waits until the aggregator has committed what the log has now: it has read the
+// catalogue of the last configuration.
+func (i *guarded) committed() {
+	i.t.Helper()
+	anybody := kafka.New(kafka.Config{Brokers: i.Addrs(), ClientID: "anybody"}, nil)
+	topic := defaultNames(i.t).SeedMetrics
+	extents, err := anybody.Extents(i.t.Context(), topic)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	await(i.t, "the commit of the aggregator", func() bool { return committedTo(i.t, anybody, "oona-aggregate", topic, extents[topic]) })
 }
 
 // startOver deletes the records of the log, and starts an aggregator with --from-here in a
@@ -300,7 +313,7 @@ func (i *guarded) startOver(s *secured) (address string, group localkafka.ACL) {
 		i.t.Fatal(err)
 	}
 	third := s.start("aggregate", slices.Concat([]string{"--admin-address=127.0.0.1:0", "--group=from-here", "--from-here"}, i.as("oona-aggregate", "scram-sha-512")), adminListens)
-	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(hopeless); ; time.Sleep(200 * time.Millisecond) {
 		if _, after := ends(); after > before {
 			return third[adminListens], group
 		}
@@ -317,7 +330,7 @@ func (i *guarded) lose(worker string, status int, a localkafka.ACL) {
 	until := func(what string, done func(status int, says string) bool) {
 		i.t.Helper()
 		var says string
-		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		for deadline := time.Now().Add(hopeless); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 			response, err := http.Get(worker + "/readyz")
 			if err != nil {
 				i.t.Fatal(err)
@@ -393,7 +406,7 @@ func (i *guarded) trouble() {
 	i.publish(trainer, topics.SeedRaw, []byte("no frame"), at(0))
 	i.publish(anybody, topics.SeedMetrics, []byte("no frame"), at(0), at(-time.Minute), at(24*time.Hour))
 	admin := kafka.New(anybody, nil)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(hopeless); ; time.Sleep(200 * time.Millisecond) {
 		extents, err := admin.Extents(i.t.Context(), topics.Late, topics.Quarantine, topics.SeedMetricsDead, topics.SeedRawDead)
 		if err != nil {
 			i.t.Fatal(err)

@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestBusGoesAwayUnderWorkers(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin, "../ingest", "../exporter").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	options := embedded.Options{DataDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
+	options := embedded.Options{DataDir: t.TempDir(), Port: freePort(t), Logger: slog.New(slog.DiscardHandler)}
 	start := func() *embedded.Broker {
 		broker, err := embedded.Start(t.Context(), options)
 		if err != nil {
@@ -34,13 +35,6 @@ func TestBusGoesAwayUnderWorkers(t *testing.T) {
 		return broker
 	}
 	broker := start()
-	_, port, err := net.SplitHostPort(broker.Addrs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if options.Port, err = strconv.Atoi(port); err != nil {
-		t.Fatal(err)
-	}
 	brokers := []string{"--brokers=" + broker.Addrs[0]}
 	if status, _, messages := run(t, append([]string{"topics", "apply", "--partitions=1"}, brokers...)...); status != 0 {
 		t.Fatal(messages)
@@ -67,13 +61,28 @@ func TestBusGoesAwayUnderWorkers(t *testing.T) {
 	}
 }
 
+// freePort returns a port that nothing listens on. It is below those that the system gives to
+// connections, so that it stays free while its server is away.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // TCP
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
 // shows waits until a worker shows that the bus is up, or that it is away. A worker that
 // is ready must stay so.
 func (s *secured) shows(name, address string, up, ready bool) {
 	s.t.Helper()
 	gauge := map[bool]string{true: "} 1\n", false: "} 0\n"}[up]
 	var body string
-	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(hopeless); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		status, text := page(s.t, "http://"+address+"/readyz")
 		if ready = ready || status == http.StatusOK; ready && status != http.StatusOK {
 			s.t.Fatalf("%s: /readyz is %d: %s", name, status, text)
@@ -95,7 +104,7 @@ func firstLine(text string) string {
 
 func page(t *testing.T, url string) (status int, body string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hopeless)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

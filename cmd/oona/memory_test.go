@@ -83,7 +83,7 @@ func TestWorkerStaysUnderItsMemoryLimit(t *testing.T) {
 		if !late {
 			return
 		}
-		if horizon > 30*time.Second {
+		if horizon > time.Minute {
 			t.Fatalf("frames are late with an idle horizon of %s", horizon)
 		}
 	}
@@ -108,8 +108,8 @@ func checkMemory(t *testing.T, horizon time.Duration) (late bool) {
 		if n > last {
 			last, since = n, time.Now()
 		}
-		if time.Since(since) > time.Minute {
-			t.Fatalf("%d of %d frames were read, and none of the others in a minute", n, keys)
+		if time.Since(since) > 5*time.Minute {
+			t.Fatalf("%d of %d frames were read, and none of the others in five minutes", n, keys)
 		}
 		return n >= keys
 	})
@@ -269,10 +269,13 @@ func (a *aggregator) peak() units.Base2Bytes {
 	return 0
 }
 
-// await polls for a condition. Its deadline is for a busy machine.
+// hopeless is how long a test waits before it fails. It is for a machine that is very busy.
+const hopeless = 8 * time.Minute
+
+// await polls for a condition.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(8 * time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(hopeless); !holds(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

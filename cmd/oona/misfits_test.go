@@ -245,7 +245,7 @@ func TestApplyReducerAndCatalogue(t *testing.T) {
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applied(1)
 		from := func(minutes int) string {
-			return time.Now().Add(time.Duration(minutes) * time.Minute).Format(time.RFC3339)
+			return time.Now().Add(time.Hour + time.Duration(minutes)*time.Minute).Format(time.RFC3339)
 		}
 		last := func(what string, args ...string) windows.Config {
 			t.Helper()

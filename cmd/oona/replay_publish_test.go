@@ -232,7 +232,7 @@ func TestReplayOpenMetrics(t *testing.T) {
 	promtool := needPrometheus(t)
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applyTopics()
-		i.recordMinutes(0, 8)
+		begin := i.recordMinutes(0, 8)
 		dir := t.TempDir()
 		text, data := filepath.Join(dir, "rollups.txt"), filepath.Join(dir, "data")
 		i.must("--aggregate", "--window", "1m", "--openmetrics", text)
@@ -240,7 +240,6 @@ func TestReplayOpenMetrics(t *testing.T) {
 			t.Fatalf("promtool cannot make blocks of the rollups: %v: %s", err, out)
 		}
 		address := startBackfilled(t, dir, data, "0s")
-		begin := time.Now().Truncate(time.Minute).Add(-2 * time.Hour)
 		for query, want := range map[string]string{
 			`count(count_over_time(kasmina_layer_window_frames{run="replayed",prefix="` + i.group + `",source="oona"}[1h]))`:                  "4",
 			`sum(count_over_time(kasmina_layer_window_frames[1h]))`:                                                                           "28",
@@ -262,11 +261,10 @@ func TestReplayRemoteWrite(t *testing.T) {
 	needPrometheus(t)
 	onInstallations(t, func(t *testing.T, i *installation) {
 		i.applyTopics()
-		i.recordMinutes(0, 8)
+		begin := i.recordMinutes(0, 8)
 		if status, _, messages := i.publishes(i.group+"-old", "--window", "1m", "--create", "--yes"); status != 0 {
 			t.Fatalf("publishing old rollups ends with status %d and says %q", status, messages)
 		}
-		begin := time.Now().Truncate(time.Minute).Add(-2 * time.Hour)
 		dir := t.TempDir()
 		address := startBackfilled(t, dir, filepath.Join(dir, "data"), "1d")
 		await(t, "a sample of now", func() bool { return askPrometheus(t, address, "now", time.Now()) != "" })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,13 +42,9 @@ func TestReplayAvroIsInterrupted(t *testing.T) {
 	took, want := time.Since(begin), contentsOf(t, one)
 	for hits := 0; hits < 2; {
 		dir := t.TempDir()
-		for {
-			status := interrupted(t, rand.N(took), os.Interrupt, command(dir)...)
-			if status == 0 {
-				break
-			}
-			if status == -1 { // it came before the process waited for it
-				continue
+		took = untilItEnds(t, took, os.Interrupt, func(status int) {
+			if status == -1 {
+				return // it came before the process waited for it
 			}
 			if status != exitInterrupted {
 				t.Fatalf("status %d, want %d", status, exitInterrupted)
@@ -58,7 +53,7 @@ func TestReplayAvroIsInterrupted(t *testing.T) {
 			if _, err := manifest.Read(dir); err == nil {
 				i.must("verify", dir)
 			}
-		}
+		}, command(dir)...)
 		sameContents(t, contentsOf(t, dir), want)
 	}
 }

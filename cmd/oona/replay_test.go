@@ -94,14 +94,18 @@ func (i *installation) record(more func(step int) (at time.Time, goOn bool)) {
 	}
 }
 
-// recordMinutes writes frames of some minutes that have passed already, all at once.
-func (i *installation) recordMinutes(from, to int) {
+// recordMinutes writes frames of some minutes that have passed already, all at once. They
+// count from the same time in each call of a test, and it returns that time.
+func (i *installation) recordMinutes(from, to int) (begin time.Time) {
 	i.t.Helper()
-	begin := time.Now().Truncate(time.Minute).Add(-2 * time.Hour)
+	if i.begin.IsZero() {
+		i.begin = time.Now().Truncate(time.Minute).Add(-2 * time.Hour)
+	}
 	i.record(func(step int) (time.Time, bool) {
 		at := time.Duration(from)*time.Minute + time.Duration(step)*5*time.Second
-		return begin.Add(at), at < time.Duration(to)*time.Minute
+		return i.begin.Add(at), at < time.Duration(to)*time.Minute
 	})
+	return i.begin
 }
 
 // aggregateAll runs an aggregator until it has committed that it has read everything.
@@ -130,29 +134,34 @@ func (i *installation) aggregateAll() {
 	ended := make(chan error, 1)
 	go func() { ended <- stage.Run(ctx, member) }()
 	until := i.heldOf(i.topics.SeedMetrics)
-	await(i.t, "commits", func() bool {
-		commits, err := at.Commits(i.t.Context(), i.group, i.topics.SeedMetrics)
-		if err != nil {
-			i.t.Fatal(err)
-		}
-		for p, c := range commits {
-			if c.Offset == bus.NoOffset {
-				return false
-			}
-			_, commit, err := aggregate.ParseCommit(c)
-			if err != nil {
-				i.t.Fatal(err)
-			}
-			if reached, err := commit.Reached(); err != nil || reached.ProcessedTo < until[p].End {
-				return false
-			}
-		}
-		return true
-	})
+	await(i.t, "commits", func() bool { return committedTo(i.t, at, i.group, i.topics.SeedMetrics, until) })
 	cancel()
 	if err := errors.Join(<-ended, member.Close(), publisher.Close()); err != nil && !errors.Is(err, context.Canceled) {
 		i.t.Fatal(err)
 	}
+}
+
+// committedTo reports whether an aggregator has committed that it has read all partitions to
+// their ends.
+func committedTo(t *testing.T, b bus.Bus, group, topic string, until []bus.Extent) bool {
+	t.Helper()
+	commits, err := b.Commits(t.Context(), group, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, c := range commits {
+		if c.Offset == bus.NoOffset {
+			return false
+		}
+		_, commit, err := aggregate.ParseCommit(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reached, err := commit.Reached(); err != nil || reached.ProcessedTo < until[p].End {
+			return false
+		}
+	}
+	return true
 }
 
 func (i *installation) heldOf(topic string) []bus.Extent {

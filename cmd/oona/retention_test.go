@@ -32,6 +32,7 @@ type installation struct {
 	topics oona.Topics
 	group  string
 	says   *transcript // of the commands, or nil
+	begin  time.Time   // of what recordMinutes has written; zero: nothing
 }
 
 // onInstallations runs a test on the embedded broker, and on the Kafka that
@@ -86,10 +87,11 @@ func (i *installation) oona(args ...string) (status int, out, messages string) {
 	return status, out, messages
 }
 
-// apply runs windows apply, from soon on.
+// apply runs windows apply, from soon on. It is refused if frames of that time may have come
+// before the command looks.
 func (i *installation) apply(more ...string) (status int, out, messages string) {
 	i.t.Helper()
-	soon := time.Now().Add(2 * time.Minute).Format(time.RFC3339)
+	soon := time.Now().Add(time.Hour).Format(time.RFC3339)
 	return i.oona(append([]string{"windows", "apply", "--yes", "--from", soon}, more...)...)
 }
 

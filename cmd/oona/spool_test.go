@@ -398,7 +398,7 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 		}
 	}()
 	var out, messages strings.Builder
-	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=2MiB"}, at)
+	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=64KiB"}, at) // the rest takes minutes
 	if status := newGrammar().execute(ctx, args, streams{strings.NewReader(""), &out, &messages}); status != exitInterrupted {
 		t.Fatalf("the interrupted drain ends with status %d, want %d: %s%s", status, exitInterrupted, &out, &messages)
 	}

@@ -63,7 +63,7 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	ask := func(args ...string) (int, string, string) {
-		return run(t, append([]string{"status", "--exporter", server.URL + "/", "--timeout=1m"}, args...)...)
+		return run(t, append([]string{"status", "--exporter", server.URL + "/", "--timeout=5m"}, args...)...)
 	}
 	known := []string{"--token-file", token}
 	if status, out, _ := ask(append(known, "mine")...); status != 0 || out != "run mine: live\n" {

@@ -95,17 +95,20 @@ func (term *terminal) written() string {
 	return term.text.String()
 }
 
-// wait waits until the terminal shows a text, and returns what it shows.
-func (term *terminal) wait(pattern string) string {
+// wait waits until the terminal shows a text.
+func (term *terminal) wait(pattern string) {
 	term.t.Helper()
-	want := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if text := term.shown(); want.MatchString(text) {
-			return text
+	term.waitFor(pattern, regexp.MustCompile(pattern).MatchString)
+}
+
+// waitFor waits until what the terminal shows is right. It may see a part of a drawing.
+func (term *terminal) waitFor(what string, right func(text string) bool) {
+	term.t.Helper()
+	for deadline := time.Now().Add(hopeless); !right(term.shown()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			term.t.Fatalf("%s is not shown:\n%s\nwritten: %q", what, term.shown(), term.written())
 		}
 	}
-	term.t.Fatalf("%s is not shown:\n%s\nwritten: %q", pattern, term.shown(), term.written())
-	return ""
 }
 
 func (term *terminal) press(keys string) {
@@ -123,7 +126,7 @@ func (term *terminal) start(ctx context.Context, args ...string) (wait func() in
 		select {
 		case s := <-status:
 			return s
-		case <-time.After(30 * time.Second):
+		case <-time.After(hopeless):
 			term.t.Fatalf("the command does not end: %q", term.written())
 			return 0
 		}
@@ -154,8 +157,8 @@ func TestTopOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait := term.start(t.Context(), "top", "--brokers", w.brokers, "--interval", "200ms")
-	text := term.wait(`\[1 Layers \(30\)\]`)
-	if strings.Contains(text, "$ oona top") {
+	term.wait(`\[1 Layers \(30\)\]`)
+	if text := term.shown(); strings.Contains(text, "$ oona top") {
 		t.Errorf("it is not on a screen of its own:\n%s", text)
 	}
 	term.wait(`rows 1 to 17 of 30`) // below it is a fault: no aggregator
@@ -165,10 +168,11 @@ func TestTopOnATerminal(t *testing.T) {
 	term.press("1/enc.29\r")
 	term.wait(`filter "enc.29": 1 of 30`)
 	term.resize(120, 10)
-	text = term.wait(`give the --group of *\n`)
-	if lines := strings.Split(text, "\n"); len(lines) != 10 || !strings.HasPrefix(lines[9], "1-4: tabs") || !strings.HasPrefix(lines[3], "01RUN  enc.29") {
-		t.Errorf("after a resize:\n%s", text)
-	}
+	wrapped := regexp.MustCompile(`give the --group of *\n`)
+	term.waitFor("the whole after a resize", func(text string) bool {
+		lines := strings.Split(text, "\n")
+		return wrapped.MatchString(text) && len(lines) == 10 && strings.HasPrefix(lines[9], "1-4: tabs") && strings.HasPrefix(lines[3], "01RUN  enc.29")
+	})
 	term.press("?")
 	term.wait(`Shift\+Tab`)
 	term.press("q")
@@ -206,13 +210,13 @@ func TestWatchOnATerminal(t *testing.T) {
 		term.resize(size.columns, size.rows)
 		more := fmt.Sprintf("%d more layers", size.more)
 		if size.more == 0 {
-			more = `enc\.29`
+			more = "enc.29"
 		}
-		text := term.wait(more)
-		lines := strings.Split(strings.TrimRight(text, " \n"), "\n")
-		if !strings.HasPrefix(lines[0], ". dormant  T training") || strings.Count(text, "learning") != 30-size.more+min(1, size.more) || len(lines) != min(size.rows-1, 32) {
-			t.Errorf("at %v:\n%s", size, text)
-		}
+		term.waitFor(fmt.Sprintf("the whole at %v", size), func(text string) bool {
+			lines := strings.Split(strings.TrimRight(text, " \n"), "\n")
+			return strings.HasPrefix(lines[0], ". dormant  T training") && strings.Contains(text, more) &&
+				strings.Count(text, "learning") == 30-size.more+min(1, size.more) && len(lines) == min(size.rows-1, 32)
+		})
 	}
 	term.mu.Lock()
 	if n := term.screen.ScrollbackLen(); n > 0 {

@@ -72,7 +72,7 @@ func sendOne(t *testing.T, f Flags) {
 	}
 	now := time.Now()
 	tracer.Record(Span{Name: "a span", Kind: Server, Context: NewTrace(true), Begin: now, End: now})
-	if err := tracer.Close(10 * time.Second); err != nil {
+	if err := tracer.Close(5 * time.Minute); err != nil {
 		t.Error(err)
 	}
 }

@@ -35,7 +35,7 @@ func TestTextsAreUTF8(t *testing.T) {
 		s.Context, s.Begin, s.End = NewTrace(true), time.Now(), time.Now()
 		tracer.Record(s)
 	}
-	if err := tracer.Close(10 * time.Second); err != nil {
+	if err := tracer.Close(5 * time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if sent := testutil.ToFloat64(tracer.counts.sent); sent != 6 {

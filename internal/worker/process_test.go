@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 			w.OnClose("stuck connection", func() error { select {} })
 		}
 		return w.Run(ctx, Component{"chatter", func(ctx context.Context) error {
+			if kind != "chatty" {
+				<-ctx.Done()
+			}
 			for ctx.Err() == nil {
 				w.Logger.Info("chatter", "text", strings.Repeat("x", 20_000))
 				time.Sleep(time.Millisecond)
@@ -38,6 +41,12 @@ func TestMain(m *testing.M) {
 		}})
 	}, kong.Vars{"caps": "1"})
 }
+
+// hopeless is how long a test waits before it fails. It is for a machine that is very busy.
+const hopeless = 5 * time.Minute
+
+// patient lets a worker drain for as long as it needs.
+const patient = "--drain-timeout=1h"
 
 // probe is a worker in its own process.
 type probe struct {
@@ -83,7 +92,7 @@ func startProbe(t *testing.T, kind string, args ...string) *probe {
 // metric waits until a metric is above 0.
 func (p *probe) awaitMetric(t *testing.T, series string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(hopeless); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		response, err := http.Get(p.url + "/metrics")
 		if err != nil {
 			t.Fatalf("the worker does not answer: %v", err)
@@ -105,7 +114,7 @@ func (p *probe) end(t *testing.T, by os.Signal) (status int) {
 	if err := p.Process.Signal(by); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(20*time.Second, func() { _ = p.Process.Kill() })
+	timer := time.AfterFunc(hopeless, func() { _ = p.Process.Kill() })
 	defer timer.Stop()
 	_ = p.Wait() // its error is the status
 	return p.ProcessState.ExitCode()
@@ -113,7 +122,7 @@ func (p *probe) end(t *testing.T, by os.Signal) (status int) {
 
 // A worker continues when the reader of its log has ended.
 func TestReaderOfTheLogIsGone(t *testing.T) {
-	p := startProbe(t, "plain")
+	p := startProbe(t, "chatty", patient)
 	if err := p.log.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +134,7 @@ func TestReaderOfTheLogIsGone(t *testing.T) {
 
 // A worker continues, and ends, when its log is not read.
 func TestReaderOfTheLogStalls(t *testing.T) {
-	p := startProbe(t, "plain")
+	p := startProbe(t, "chatty", patient)
 	p.awaitMetric(t, `oona_log_lines_dropped_total{prefix="kasmina",reason="full"}`)
 	if status := p.end(t, syscall.SIGTERM); status != exitOK {
 		t.Errorf("status %d, %s", status, p.ProcessState)
@@ -139,7 +148,7 @@ func TestSignalsDrain(t *testing.T) {
 	signal.Notify(taken, syscall.SIGHUP)
 	defer signal.Stop(taken)
 	for _, order := range []os.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT} {
-		p := startProbe(t, "plain")
+		p := startProbe(t, "quiet", patient)
 		said := make(chan bool, 1)
 		go func() {
 			for p.read.Scan() {
@@ -168,12 +177,8 @@ func TestDrainTimeoutBoundsCloseToo(t *testing.T) {
 		}
 		close(lines)
 	}()
-	begin := time.Now()
 	if status := p.end(t, syscall.SIGTERM); status != exitFailed {
 		t.Errorf("status %d, %s", status, p.ProcessState)
-	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("it took %s", took)
 	}
 	if line := <-lines; !strings.Contains(line, "300ms after the signal to stop: stuck connection") {
 		t.Errorf("it says %q", line)

@@ -318,10 +318,9 @@ func TestStopDuringTheStart(t *testing.T) {
 		return nil
 	}
 	var stderr bytes.Buffer
-	began := time.Now()
-	code := execute(ctx, "probe", "Probes.", newTestConfig(), run, []string{"--drain-timeout=1m"}, io.Discard, &stderr, kong.Vars{"caps": "1"})
-	if took := time.Since(began); code != exitFailed || took > 20*time.Second || !strings.Contains(stderr.String(), starting) {
-		t.Errorf("status %d after %s, stderr %s", code, took, stderr.String())
+	code := execute(ctx, "probe", "Probes.", newTestConfig(), run, []string{"--drain-timeout=24h"}, io.Discard, &stderr, kong.Vars{"caps": "1"})
+	if code != exitFailed || !strings.Contains(stderr.String(), starting) {
+		t.Errorf("status %d, stderr %s", code, stderr.String())
 	}
 }
 
