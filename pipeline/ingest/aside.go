@@ -16,8 +16,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Reasons why the aggregator puts a valid frame aside, as far as ingest can know. They are
-// those of the aggregator. A strict request is refused for them.
+// Reasons for which the aggregator puts valid frames aside, as far as ingest can know them.
+// They have the names that the aggregator uses. A strict request is refused for them.
 const (
 	asideStale   = intake.Reason(windows.ReasonStale)
 	asideFuture  = intake.Reason(windows.ReasonFuture)
@@ -27,10 +27,11 @@ const (
 )
 
 const (
-	// clockSlack is how far the broker's clock, which decides, may be from ingest's. What is
-	// that near to a limit is not judged.
+	// clockSlack allows for the difference between ingest's clock and the broker's, which
+	// decides. Ingest says nothing about a frame that is so close to a limit.
 	clockSlack = 2 * time.Second
-	// mostWait is the part of clockSlack for the time from judging a frame to its append.
+	// mostWait is the part of clockSlack that is for the time between judging a frame and
+	// appending it.
 	mostWait = time.Second
 )
 
@@ -45,7 +46,7 @@ func (s *Stage) SetLimits(l *windows.Limits) { s.judge.limits.Store(l) }
 
 func (j *judge) Judge(f *oona.Frame) intake.Reason {
 	if most := &oona.DefaultFrameLimits; len(f.Seeds) > most.Seeds || len(f.Metrics) > most.Metrics || len(f.Tensors) > most.Tensors {
-		return asideSize // whatever the windows are
+		return asideSize // under any configuration of windows
 	}
 	limits := j.limits.Load()
 	if limits == nil {
@@ -65,7 +66,7 @@ func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string)
 		return oversized(f)
 	}
 	_, by := j.among(j.limits.Load(), f, oona.MicrosOf(time.Now()))
-	if by == nil { // the limits have changed since
+	if by == nil { // the limits have changed since Judge
 		by = new(windows.Config)
 	}
 	at, away := f.ObservedAt.Time().Format("2006-01-02T15:04:05.000Z"), time.Since(f.ObservedAt.Time()).Truncate(time.Millisecond)
@@ -81,7 +82,7 @@ func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string)
 	}
 }
 
-// oversized explains a frame that is larger than any aggregator takes.
+// oversized explains why a frame is larger than any aggregator takes.
 func oversized(f *oona.Frame) (field, detail string) {
 	most := oona.DefaultFrameLimits
 	field, has, limit := "tensors", len(f.Tensors), most.Tensors
@@ -94,8 +95,8 @@ func oversized(f *oona.Frame) (field, detail string) {
 	return field, fmt.Sprintf("has %d entries; aggregators take %d, whatever ingest permits: send less in a frame", has, limit)
 }
 
-// lapse forgets what is not certain any more if a batch came to the bus long after it was
-// judged, or is in the spool: a frame from the future may have become one of the present.
+// lapse removes the reason asideFuture if a batch came to the bus long after it was judged, or
+// is in the spool: when the frames are appended, they may no longer be ahead of time.
 func lapse(b *intake.Batch, judged time.Time, spooled bool) {
 	if len(b.Aside) > 0 && (spooled || time.Since(judged) > mostWait) {
 		b.Aside = slices.DeleteFunc(b.Aside, func(a intake.Aside) bool { return a.Reason == asideFuture })
@@ -112,15 +113,15 @@ func (s *sink) accepted(b *intake.Batch) {
 	}
 }
 
-// The header of preferences (RFC 7240), and the one that is understood.
+// The headers of preferences (RFC 7240), and the only preference that is understood.
 const (
 	preferHeader  = "Prefer"
 	appliedHeader = "Preference-Applied"
 	strictly      = "handling=strict"
 )
 
-// strict reports whether a request with a frame that will be put aside is refused. The
-// client is told if it asked for that, unless the limits are not known.
+// strict reports whether a request is refused if one of its frames will be put aside. If the
+// client asked for that and the limits are known, strict confirms it in the answer.
 func (s *Stage) strict(w http.ResponseWriter, h http.Header) bool {
 	asked := wantsStrict(h)
 	if asked && s.judge.limits.Load().Known() {

@@ -11,11 +11,10 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// The first byte of a body must arrive within firstByteTimeout, and no pause may be
-// longer. From then on the client must sustain minRate, in bytes per second: one that
-// sends nothing is disconnected soon, one with a slow link is not. When half of what
-// bodies may take is in use, the rate is scarceRate, so that bodies that come slowly do
-// not keep others out.
+// The first byte of a body must arrive within firstByteTimeout, and no pause may be longer.
+// From then on the client must send at least minRate bytes per second. So a client that sends
+// nothing is disconnected soon, but one with a slow link is not. When half of the budget for
+// bodies is in use, the rate is scarceRate, so that slow bodies do not keep others out.
 const (
 	firstByteTimeout = 5 * time.Second
 	minRate          = 16 << 10
@@ -35,21 +34,21 @@ var errBodyBudget = errors.New("the byte budget for bodies is used up")
 // errShare is returned when a client has its share of that budget, or of the processors.
 var errShare = errors.New("the client has its share")
 
-// bodyReader reads the body of a request. The bytes that it has read count against
-// the budget until the body is freed. The declared length does not count. It keeps the
-// error that ended the body early, because a decompressor may hide that.
+// bodyReader reads the body of a request. The bytes that it has read count against the budget
+// until the body is freed; the declared length does not count. It keeps the error that ended
+// the body early, because a decompressor may hide it.
 type bodyReader struct {
 	content    io.Reader
 	budget     *byteBudget // nil: the caller accounts for what it reads
 	by         *client
-	memory     *share // of what it is read into, for frames; nil: no frames
-	spooled    *lease // memory of a tensor; nil: no tensor
+	memory     *share // of the buffer that it is read into, for frames and events; nil otherwise
+	spooled    *lease // memory of a tensor; nil: it is no tensor
 	events     bool   // it is a body of events, and not of frames
 	connection *http.ResponseController
 	began      time.Time
 	timeout    time.Duration // for the whole body
-	bytes      int64         // that were read
-	charged    int64         // of these, how many spooled was charged for
+	bytes      int64         // number of bytes read
+	charged    int64         // number of these for which spooled was charged
 	err        error
 }
 
@@ -70,7 +69,7 @@ func (a *bodyReader) expect(now time.Time) {
 	_ = a.connection.SetReadDeadline(a.began.Add(within)) // a recorder of a test has no deadline
 }
 
-// scarce reports whether half of what such bodies may use is used.
+// scarce reports whether half of the budget for such bodies is in use.
 func (a *bodyReader) scarce() bool {
 	if a.memory != nil {
 		return a.memory.scarce()
@@ -78,9 +77,9 @@ func (a *bodyReader) scarce() bool {
 	return a.spooled != nil && a.budget.taken.Load() > a.budget.limit/2
 }
 
-// pay makes the client wait if it sends large bodies faster than its share of the
-// processors allows, but not longer than it may send. The client cannot send meanwhile, so
-// its time is longer.
+// pay makes the client wait if it sends large bodies faster than its share of the processors
+// allows. It waits at most for the timeout of the body. The client cannot send while it waits,
+// so its deadline moves by that time.
 func (a *bodyReader) pay(n int) error {
 	if a.bytes <= largeBody {
 		return nil
@@ -123,7 +122,7 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// free returns the body's bytes to the budgets. Nothing may use the body afterwards.
+// free gives the body's bytes back to the budgets. The body must not be used afterwards.
 func (a *bodyReader) free() {
 	if a.budget != nil {
 		a.budget.taken.Add(-a.bytes)

@@ -7,22 +7,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// budget limits the memory of requests and records that were received and are not
-// settled, in bytes of capacity. It is divided into shares. A part of the budget is
-// reserved for each share. The rest goes to the share that asks first.
+// budget limits the memory of requests and records that were received and are not settled, in
+// bytes of capacity. It is divided into shares. A part of it is reserved for each share, and
+// the rest goes to the share that asks first.
 type budget struct {
 	total int64
 
 	mu     sync.Mutex
 	shares []*share
-	freed  chan struct{} // closed when memory is freed; nil: nothing waits for it
+	freed  chan struct{} // closed when memory is freed; nil: nobody waits for that
 }
 
 // share is the part of the budget that one input of ingest uses.
 type share struct {
 	of    *budget
-	least int64         // is reserved
-	turn  chan struct{} // is held by the first that waits for memory
+	least int64         // bytes that are reserved for it
+	turn  chan struct{} // held by the first call that waits for memory
 	used  int64
 }
 
@@ -37,7 +37,7 @@ func (b *budget) share(least int64) *share {
 	return s
 }
 
-// most returns how much a share can get while no other share uses any.
+// most returns how much a share can get while the other shares use nothing.
 func (s *share) most() int64 {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -54,8 +54,8 @@ func (s *share) others(of func(*share) int64) (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a client if they are free and its share of the memory allows it,
-// and reports whether it has. A nil client has no share.
+// try takes n bytes for a client, and reports whether it has. They must be free, and within the
+// client's share of the memory. If the client is nil, only the former counts.
 func (s *share) try(n int64, by *client) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -82,8 +82,8 @@ func (s *share) fits(n int64) bool {
 	return true
 }
 
-// wait takes n bytes, at most least, once they are free and all earlier calls have
-// returned. It returns false if ctx ends first.
+// wait takes n bytes when they are free and all earlier calls have returned. n must not be above
+// least. wait returns false if ctx ends first.
 func (s *share) wait(ctx context.Context, n int64) bool {
 	select {
 	case s.turn <- struct{}{}:
@@ -110,7 +110,7 @@ func (s *share) wait(ctx context.Context, n int64) bool {
 	}
 }
 
-// scarce reports whether the half of what the share can get is used.
+// scarce reports whether more than half of what the share can get is used.
 func (s *share) scarce() bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -159,12 +159,12 @@ func (s *share) gauge(by string) prometheus.Collector {
 // uses. It is for one goroutine at a time. A nil lease has no limit.
 type lease struct {
 	share *share
-	by    *client // whose memory it is; nil: of the raw topic
+	by    *client // whose memory it is; nil: the raw topic's
 	taken int64   // from the share
 	used  int64
 	limit int64 // of used; 0: no limit
-	// soft: the lease grows even if no memory is free. It is for a record that has
-	// waited until as much was free as it should need.
+	// soft makes the lease grow even if no memory is free. It is for a record that has
+	// waited until enough memory was free for it, by an estimate.
 	soft bool
 }
 
@@ -174,7 +174,8 @@ func (s *share) lease(by *client) *lease {
 	return &lease{share: s, by: by}
 }
 
-// overShare reports whether the client's share was the reason when it last asked for memory.
+// overShare reports whether the last request for memory was refused because of the client's
+// share.
 func (l *lease) overShare() bool {
 	if l.by == nil {
 		return false
@@ -184,8 +185,8 @@ func (l *lease) overShare() bool {
 	return l.by.refused
 }
 
-// leaseStep is how much a lease takes from its share at a time if that is free,
-// because leases grow often and by little.
+// leaseStep is how much a lease takes from its share at a time if that is free, because leases
+// grow often and by small amounts.
 const leaseStep = 32 << 10
 
 // Grow uses n more bytes, and reports whether they were free.
@@ -211,20 +212,20 @@ func (l *lease) Grow(n int) bool {
 	return true
 }
 
-// Shrink uses n bytes less. The lease keeps them for when it grows again.
+// Shrink uses n bytes less. The lease keeps them until it grows again or is trimmed.
 func (l *lease) Shrink(n int) {
 	if l != nil {
 		l.used -= int64(n)
 	}
 }
 
-// trim returns what is not used to the share.
+// trim gives the unused bytes back to the share.
 func (l *lease) trim() {
 	l.share.free(l.taken-l.used, l.by)
 	l.taken = l.used
 }
 
-// end returns everything to the share. The lease is not used afterwards.
+// end gives everything back to the share. The lease must not be used afterwards.
 func (l *lease) end() {
 	l.share.free(l.taken, l.by)
 	l.taken, l.used = 0, 0

@@ -18,7 +18,7 @@ type clientKey struct {
 	stranger bool // the client should have a token or certificate, and has none
 }
 
-// clientKeyOf returns whose request it is.
+// clientKeyOf returns the key of the client of a request.
 func clientKeyOf(who *access.Identity, r *http.Request, stranger bool) clientKey {
 	if who != nil {
 		return clientKey{name: who.Name}
@@ -38,8 +38,8 @@ func networkOf(peer string) netip.Addr {
 	return prefix.Addr()
 }
 
-// client is what one client uses now. The mutex of sharing guards all but the atomic
-// fields, and memory and refused, which the mutex of the budget guards.
+// client is what one client uses at present. The mutex of the budget guards memory and refused,
+// and the mutex of sharing guards the other fields that are not atomic.
 type client struct {
 	of       *sharing
 	key      clientKey
@@ -50,11 +50,11 @@ type client struct {
 	turns    int                    // requests that are being decoded
 	turning  []chan struct{}
 	memory   int64        // of all shares of the budget
-	refused  bool         // the last request for memory, because of the client's share
+	refused  bool         // the last request for memory was refused because of the client's share
 	spooled  atomic.Int64 // bytes of tensors
-	debtor   bool         // it is in the list of these
-	paid     time.Time    // until when the processor time that it has used is paid for
-	due      struct {     // until when the rates are used up
+	debtor   bool         // the client is in sharing.debtors
+	paid     time.Time    // when the processor time that it has used will be paid for
+	due      struct {     // when the rates will no longer be used up
 		requests, bytes time.Time
 	}
 }
@@ -67,8 +67,9 @@ func (s *sharing) join(key clientKey, now time.Time) *client {
 	return s.enrol(key, now)
 }
 
-// visit is join for a request that can send nothing, as that of a load balancer which looks
-// whether ingest answers. It must not make the processors seem to be wanted by others.
+// visit is join for a request that sends nothing, such as that of a load balancer that checks
+// whether ingest answers. Such a request must not limit the processor time of a client that is
+// otherwise alone.
 func (s *sharing) visit(key clientKey, now time.Time) *client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +122,8 @@ func (c *client) release() {
 	}
 }
 
-// owes reports whether the client has used so much that it would make a difference to
-// forget that.
+// owes reports whether the client has used so much that forgetting it would give it more than
+// its share.
 func (c *client) owes(now time.Time) bool {
 	return c.paid.Sub(now) > paceBurst || c.due.requests.After(now) || c.due.bytes.After(now)
 }
@@ -136,9 +137,9 @@ func (s *sharing) forget(c *client) {
 	}
 }
 
-// forgetDebtors forgets clients that use nothing and owe nothing by now, ten times a
-// second. There are few: each has used processor time beyond paceBurst shortly before, or
-// has sent something within the last seconds if there are rates.
+// forgetDebtors forgets, at most ten times a second, debtors that use nothing and owe nothing
+// any more. There are few debtors: each has used processor time beyond paceBurst shortly before,
+// or, if there are rates, has sent something within the last seconds.
 func (s *sharing) forgetDebtors(now time.Time) {
 	if len(s.debtors) == 0 || now.Sub(s.looked) < 100*time.Millisecond {
 		return
@@ -156,7 +157,7 @@ func (s *sharing) forgetDebtors(now time.Time) {
 	})
 }
 
-// alone reports whether the client has only one request. That is not limited by the
+// alone reports whether the client has only one request. Such a request is not limited by the
 // client's share, so that every request that fits into ingest can be sent.
 func (c *client) alone() bool { return c.requests.Load() == 1 }
 

@@ -22,12 +22,11 @@ type inflater interface {
 	Reset(r io.Reader) error
 }
 
-// codings has a pool of inflaters for each coding. Their tables and windows are used
-// again for the next request.
+// codings has a pool of inflaters for each coding, so that their tables and windows are reused.
 type codings struct{ gzip, zstd sync.Pool }
 
-// pooled is the maximum size in bytes of what a pool keeps. Buffers grow with use.
-// Without the limit each would become as large as the largest body.
+// pooled is the maximum size in bytes of an element that a pool keeps. Buffers grow with use,
+// so without the limit each would become as large as the largest body.
 const pooled = 1 << 20
 
 const (
@@ -50,7 +49,7 @@ func newCodings() *codings {
 }
 
 func newZstd(window uint64) *zstd.Decoder {
-	// Without concurrency it has no goroutine, so the pool may drop it.
+	// Without concurrency it has no goroutine, so the pool may drop it without closing it.
 	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 	if err != nil {
 		panic(err) // the options are constants
@@ -109,9 +108,9 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *i
 // errNoMemory is returned if there is no memory for a body.
 var errNoMemory = errors.New("no memory for a body")
 
-// readAll returns begun and everything that r has, like [io.ReadAll], in memory of
-// held. Its buffer has size bytes at first and then grows by factor, up to most. Beyond
-// most it grows only if there is more to read.
+// readAll returns begun followed by everything in r, like [io.ReadAll], in memory of held. Its
+// buffer has size bytes at first, and grows by factor up to most. Beyond most it grows only if
+// there is more to read.
 func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]byte, error) {
 	all := begun
 	before := 0
@@ -143,7 +142,7 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	}
 	from, _ := inflaters.Get().(inflater)
 	defer func() {
-		_ = from.Reset(http.NoBody) // so that the pool keeps no body
+		_ = from.Reset(http.NoBody) // an inflater in the pool must not keep the body in memory
 		inflaters.Put(from)
 	}()
 	cost := gzipBytes
@@ -168,7 +167,7 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	case err != nil:
 		return nil, intake.Refuse(reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
 	}
-	held.Shrink(cap(body)) // it is not used any more
+	held.Shrink(cap(body)) // the compressed body is not used any more
 	return plain, nil
 }
 

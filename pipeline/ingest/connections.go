@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// connections limits the number of open connections, and divides them among addresses by
-// the rule of sharing. A connection takes some 15 kB of memory, with TLS 43 kB, and a
-// client may hold it without sending a request.
+// connections limits the number of open connections, and divides them among addresses by the
+// rule of sharing. A connection takes about 15 kB of memory, or 43 kB with TLS, and a client
+// may hold it without sending a request.
 type connections struct {
 	most    int
 	sharing *sharing
@@ -52,7 +52,7 @@ func (s *Stage) changed(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		if by := s.connections.add(conn); by != "" {
 			s.connections.refused.WithLabelValues(by).Inc()
-			s.warn("connections are closed at once, as there are too many (--max-connections, --client-share)", "by", by, "client", conn.RemoteAddr())
+			s.warn("new connections are closed, because there are too many (--max-connections, --client-share)", "by", by, "client", conn.RemoteAddr())
 			_ = conn.Close() // the server notices
 		}
 	case http.StateClosed, http.StateHijacked:
@@ -60,7 +60,7 @@ func (s *Stage) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// add adds a connection. If it is one too many, it returns by which limit.
+// add adds a connection. If there are too many, it returns the limit that was reached.
 func (c *connections) add(conn net.Conn) (by string) {
 	address := networkOf(conn.RemoteAddr().String())
 	c.mu.Lock()

@@ -9,9 +9,9 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// digestsOf returns the SHA-256 digests of the body that the headers declare.
-// Content-Digest and Repr-Digest (RFC 9530) mean the same if there is no content coding.
-// Digests of other algorithms are ignored, which the RFC allows.
+// digestsOf returns the SHA-256 digests of the body that the headers declare. Content-Digest and
+// Repr-Digest (RFC 9530) mean the same if there is no content coding. Digests of other
+// algorithms are ignored, as the RFC allows.
 func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *intake.Refusal) {
 	for _, name := range []string{"Content-Digest", "Repr-Digest"} {
 		for member := range strings.SplitSeq(strings.Join(h.Values(name), ","), ",") {

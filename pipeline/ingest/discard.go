@@ -21,15 +21,14 @@ const (
 	discardTime        = 10 * time.Second // per connection
 )
 
-// The limits for a client that is not known. It does not count among
-// discardConnections, so that such clients take nothing from the others.
+// The limits for an unknown client. It does not count towards discardConnections, so that such
+// clients take nothing from the others.
 const (
 	strangerBytes = 64 << 10
 	strangerTime  = time.Second
 )
 
-// The limits for connections beyond discardConnections. They are about those that
-// net/http has by itself.
+// The limits for connections beyond discardConnections. They are similar to those of net/http.
 const (
 	hastyBytes = 256 << 10
 	hastyTime  = 500 * time.Millisecond
@@ -43,8 +42,8 @@ const (
 	cutStop        = "stop"
 )
 
-// requestBody is the body of a request. It records whether it was read to its end, and
-// whose it is.
+// requestBody is the body of a request. It records whether it was read to its end, and which
+// client sends it.
 type requestBody struct {
 	io.ReadCloser
 	ended bool
@@ -53,7 +52,7 @@ type requestBody struct {
 
 // clientOf returns the client of a request.
 func clientOf(r *http.Request) *client {
-	body, _ := r.Body.(*requestBody) // see Handler
+	body, _ := r.Body.(*requestBody) // Handler has set it
 	return body.by
 }
 
@@ -97,8 +96,8 @@ func (s *Stage) refuse(w http.ResponseWriter, r *http.Request, refused *intake.R
 	}
 }
 
-// noteCut logs that a connection was closed while its client was still sending. Clients
-// that are not known must not be able to fill the log.
+// noteCut logs that a connection was closed while its client was still sending. Unknown clients
+// must not be able to fill the log.
 func (s *Stage) noteCut(r *http.Request, refused *intake.Refusal, by string) {
 	const text = "a connection was closed while its client was still sending a refused request; the client may not have seen the answer"
 	if refused.Reason == reasonUnknown {
@@ -108,8 +107,8 @@ func (s *Stage) noteCut(r *http.Request, refused *intake.Refusal, by string) {
 	s.warn(text, "by", by, "status", answers[refused.Reason].status, "reason", label(refused.Reason), "client", r.RemoteAddr)
 }
 
-// discard reads the body of a refused request to its end. If it reaches a limit before
-// that, it returns which, otherwise "".
+// discard reads the body of a refused request to its end. If it reaches a limit before that, it
+// returns the limit, otherwise "".
 func (s *Stage) discard(w http.ResponseWriter, body *requestBody, refused intake.Reason) (by string) {
 	most, within := max(discardBytes, s.cfg.MaxBodyBytes), discardTime
 	switch {

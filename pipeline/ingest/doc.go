@@ -1,14 +1,15 @@
-// Package ingest is the stage that accepts frames from trainers, over HTTP and from the
-// raw topic, and publishes each as one record of the seed-metrics topic.
+// Package ingest is the stage that accepts frames and events from trainers, and publishes each
+// as one record. Frames come over HTTP and from the raw topic, and go to the seed-metrics
+// topic. Events come over HTTP (POST /v1/events), and go to the topics of events.
 //
 //	POST /v1/frames --> header --> a slot --> read, inflate --> decode --> validate --> publish --> 200
 //	                      |          |             |              |           |            |
 //	                   400, 415     429      400, 408, 413    400, 415     400, 413       503
 //
-// A request is accepted as a whole or not at all. All its frames are validated before
-// the first is published, and the answer is 200 only after the bus has acknowledged
-// all of them. After 503 it is not known which frames the bus has. The client then
-// sends the same frames again, and repeats are folded once.
+// A request is accepted as a whole or not at all. All its frames are validated before the first
+// is published. The answer is 200 only after the bus has acknowledged all of them, or 202 if
+// they are in the spool (package forward). After 503 it is not known which frames the bus has.
+// The client then sends the same frames again, and repeats are folded once.
 //
 // After validation and before publishing, tensors above a threshold are stored in the
 // tensor store, and tensors that frames have claims of are looked up there. So no

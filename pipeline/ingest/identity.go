@@ -22,7 +22,7 @@ func (s *Stage) identify(w http.ResponseWriter, r *http.Request) (*access.Identi
 	return who, nil
 }
 
-// identityOf returns what the log has of a client: its name, or nothing if it is not known.
+// identityOf returns the name of a client for the log, or nothing if the client is not known.
 func identityOf(who *access.Identity) slog.Attr {
 	if who == nil {
 		return slog.Attr{}
@@ -38,7 +38,7 @@ func lacks(who *access.Identity, role access.Role) *intake.Refusal {
 	return intake.Refuse(reasonForbidden, "the identity %s does not have the role %s, which this needs (--listen-access-file)", who.Name, role)
 }
 
-// permit returns what refuses frames of runs and producers that are not the client's.
+// permit returns a function that refuses frames of runs and producers that are not the client's.
 func permit(who *access.Identity) func(*oona.Frame) *intake.Refusal {
 	if who == nil {
 		return nil

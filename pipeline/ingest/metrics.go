@@ -73,8 +73,8 @@ func (m *frameMetrics) accept(b *intake.Batch) {
 	m.bytesTotal.Add(float64(b.Bytes))
 }
 
-// counters returns a counter with one label. The series of the given values exist from
-// the start, so that the first event shows as an increase.
+// counters returns a counter with one label. The series of the given values exist from the
+// start, so that Prometheus sees the first event as an increase.
 func counters(name, help, label string, values ...string) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, []string{label})
 	for _, value := range values {

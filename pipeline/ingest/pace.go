@@ -8,17 +8,17 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// The processor time of a client is estimated, and limited while other clients send: see
-// charge. What is not decoding is counted by these.
+// The processor time of a client is estimated, and limited while other clients send: see charge.
+// Decoding is measured, and the rest is estimated by these constants.
 const (
 	requestCost = 120 * time.Microsecond // a request, without what depends on its size
 	byteCost    = 8 * time.Nanosecond    // a byte of a body that is large: reading, memory, compression for the bus
 	largeBody   = 64 << 10               // bytes of a body that are part of requestCost
-	refusedMore = 3                      // times what a request with bad content took, that its client is charged besides: nothing is lost if it waits
-	paceBurst   = 20 * time.Millisecond  // processor time that is used at once without a wait
-	pacePiece   = 256 << 10              // bytes that are read or decompressed without a wait
-	othersFor   = time.Second            // for which a client counts as one that sends
-	leastPause  = 500 * time.Microsecond // a shorter one is not worth a timer
+	refusedMore = 3                      // a request with bad content is charged this many times again, as nothing is lost if its client waits
+	paceBurst   = 20 * time.Millisecond  // processor time that a client may use at once without a wait
+	pacePiece   = 256 << 10              // bytes that are read or decompressed between waits
+	othersFor   = time.Second            // how long after a request a client counts as sending
+	leastPause  = 500 * time.Microsecond // a shorter wait is not worth a timer
 )
 
 // sender is a client that has sent something.
@@ -27,8 +27,8 @@ type sender struct {
 	at  time.Time
 }
 
-// note records that a client has sent a request. A client that is not known does not
-// count, so that it cannot slow down others.
+// note records that a client has sent a request. An unknown client does not count, so that it
+// cannot slow down others.
 func (s *sharing) note(key clientKey, now time.Time) {
 	if key.stranger {
 		return
@@ -39,7 +39,7 @@ func (s *sharing) note(key clientKey, now time.Time) {
 	s.recent[0] = sender{key, now}
 }
 
-// others reports whether another client than this one sends, too.
+// others reports whether a client other than this one has sent something recently.
 func (s *sharing) others(key clientKey, now time.Time) bool {
 	other := s.recent[0]
 	if other.key == key {
@@ -48,9 +48,9 @@ func (s *sharing) others(key clientKey, now time.Time) bool {
 	return now.Sub(other.at) < othersFor
 }
 
-// charge adds processor time to what the client has used. It returns how long the client
-// must wait now, so that it does not use more than its share: a leaky bucket. It need not
-// wait if no other client sends.
+// charge adds processor time to what the client has used, and returns how long the client must
+// wait so that it does not use more than its share (a leaky bucket). It need not wait if no other
+// client sends.
 func (c *client) charge(cost time.Duration) (wait time.Duration) {
 	s := c.of
 	s.mu.Lock()
@@ -70,9 +70,9 @@ func (c *client) charge(cost time.Duration) (wait time.Duration) {
 	return wait
 }
 
-// pay charges processor time and waits as long as the client must. It returns how long
-// that was. If it would be longer than most, it waits for shareWait and returns false, as
-// it does when ctx ends.
+// pay charges processor time, waits as long as the client must, and returns how long that was. If
+// the client would have to wait longer than most, pay waits for shareWait and returns false. It
+// also returns false when ctx ends.
 func (c *client) pay(ctx context.Context, cost, most time.Duration) (waited time.Duration, ok bool) {
 	wait := c.charge(cost)
 	if wait < leastPause {
@@ -86,12 +86,12 @@ func (c *client) pay(ctx context.Context, cost, most time.Duration) (waited time
 	return wait, bus.Pause(ctx, wait)
 }
 
-// paced is a reader that takes processor time for what it reads, such as a decompressor.
+// paced is a reader, such as a decompressor, whose processor time is charged to a client.
 type paced struct {
 	io.Reader
 	by   *client
-	read int // since it was charged
-	took time.Duration
+	read int           // bytes that are not yet charged
+	took time.Duration // time that is not yet charged
 }
 
 func (p *paced) Read(to []byte) (int, error) {

@@ -5,19 +5,18 @@ import (
 	"time"
 )
 
-// What a client may use of the processors while others send depends on whether the
-// processors have time: then it is its share of them. When work waits for a processor, it
-// is less, down to leastPart of that.
+// While others send, a client may use its share of the processors as long as these are not all
+// busy. When work waits for a processor, it may use less, down to leastPart of its share.
 const (
 	pressureTick = 10 * time.Millisecond
-	lateTick     = time.Millisecond // a tick that is later shows that work waits
+	lateTick     = time.Millisecond // a tick that is later than this shows that work waits
 	leastPart    = 1. / 8
-	lessOften    = .7  // what is left of it after such a tick
-	moreAgain    = 1.1 // times what it was after another
+	lessOften    = .7  // factor after such a tick
+	moreAgain    = 1.1 // factor after any other tick
 )
 
-// watchProcessors adapts what a client may use while one wants more than that. It returns
-// when ctx ends.
+// watchProcessors adapts what a client may use, as long as some client wants more than that. It
+// returns when ctx ends.
 func (s *sharing) watchProcessors(ctx context.Context) {
 	ticker := time.NewTicker(pressureTick)
 	defer ticker.Stop()
@@ -46,7 +45,7 @@ func (s *sharing) watchProcessors(ctx context.Context) {
 	}
 }
 
-// adapt changes what a client may use after a tick that was late by some time.
+// adapt changes what a client may use, after a tick that was late by the given time.
 func (s *sharing) adapt(late time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

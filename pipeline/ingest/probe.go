@@ -24,16 +24,16 @@ const (
 
 // storeState is what is known about the tensor store.
 type storeState struct {
-	up     atomic.Int32  // 1: the last operation did not fail; 0: it has
+	up     atomic.Int32  // 1: the last operation did not fail; 0: it did
 	failed chan struct{} // signals that the store is to be probed
 
 	mu    sync.Mutex
-	since time.Time // of the first of the failures; zero while it is up
-	err   error     // of the last one
+	since time.Time // when it first failed; zero while it is up
+	err   error     // of the last failure
 }
 
-// works records an operation that did not fail, and reports whether the store was not
-// known to be up.
+// works records an operation that did not fail, and reports whether it is the first one after a
+// failure or after the start.
 func (s *storeState) works() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +68,7 @@ func (s *storeState) gauge() prometheus.Collector {
 	}, func() float64 { return float64(s.up.Load()) })
 }
 
-// needsOperator reports whether an error of the store lasts until an operator acts.
+// needsOperator reports whether an error of the store will last until an operator acts.
 func needsOperator(err error) bool {
 	return !errors.Is(err, claimcheck.ErrFull) && (errors.Is(err, claimcheck.ErrRefused) || errors.Is(err, claimcheck.ErrSpool))
 }

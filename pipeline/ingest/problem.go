@@ -80,7 +80,7 @@ var answers = map[intake.Reason]struct {
 	reasonNoTopic:            {http.StatusServiceUnavailable, "The topics of events cannot be used"},
 }
 
-// label returns a reason as clients and metrics have it.
+// label returns a reason in the form that clients and metrics get.
 func label(why intake.Reason) string { return strings.TrimSuffix(string(why), "-slow") }
 
 // problem is the body of the answer to a refused request, after RFC 9457.
@@ -90,12 +90,12 @@ type problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Frame  *int   `json:"frame,omitempty"` // index of the first bad frame
-	Event  *int   `json:"event,omitempty"` // the same of events
+	Event  *int   `json:"event,omitempty"` // index of the first bad event
 	Field  string `json:"field,omitempty"` // of that frame or event
 }
 
-// writeProblem answers a refused request. The answer has its length, so that the
-// client knows where it ends while the connection is still open.
+// writeProblem answers a refused request. The answer has a Content-Length, so that the client
+// knows where it ends while the connection is still open.
 func writeProblem(w http.ResponseWriter, r *intake.Refusal) {
 	if r.Retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(r.Retry/time.Second)))

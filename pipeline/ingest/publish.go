@@ -13,11 +13,10 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// publish publishes the batch and returns when the bus has acknowledged it, or when it is in
-// the spool. Without a spool it returns after the publish timeout at the latest; messages
-// that are on their way then are waited for: see bus.Publisher. held is the batch's memory,
-// which ends when it is no longer used.
-// When the batch was judged decides whether that still holds.
+// publish publishes the batch. It returns when the bus has acknowledged it, or when it is in the
+// spool. Without a spool, it waits for the bus for the publish timeout, and then for messages that
+// are already on their way: see bus.Publisher. held is the batch's memory, which ends when it is no
+// longer used. judged is when the batch was judged: after a long time, b.Aside may no longer hold.
 func (s *Stage) publish(b *intake.Batch, judged time.Time, trace *requestTrace, held *lease) (spooled bool, refused *intake.Refusal) {
 	var err error
 	if b.Topics == nil {
@@ -48,8 +47,8 @@ func (s *Stage) send(topic string, messages []*message.Message, trace *requestTr
 	return spooled, err
 }
 
-// sendEvents sends the events of a batch, one topic after the other. It stops at the first
-// that fails. release is called when the last message is no longer used.
+// sendEvents sends the events of a batch, one topic after the other. It stops at the first topic
+// that fails. release is called when no message is used any more.
 func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func()) (spooled bool, err error) {
 	var used atomic.Int64
 	used.Store(1)
@@ -79,8 +78,8 @@ func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func())
 	return spooled, nil
 }
 
-// neverTaken returns the messages that the bus does not take if they are sent again
-// unchanged. It has the others.
+// neverTaken returns the indexes of the messages that the bus will never take. It returns some
+// only if the bus has the others.
 func neverTaken(err error) []int {
 	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
 		return tooLarge.which
@@ -88,8 +87,8 @@ func neverTaken(err error) []int {
 	return nil
 }
 
-// permanent reports whether an error of the bus is not an outage, so that the client must
-// know of it.
+// permanent reports whether an error of the bus is not an outage, so that the client must be
+// told.
 func permanent(err error) bool {
 	return ofEventTopic(err) || len(neverTaken(err)) > 0 || errors.Is(err, bus.ErrPartitions)
 }

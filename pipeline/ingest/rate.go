@@ -5,14 +5,14 @@ import "time"
 // rates limits what one client sends in a second. The zero value has no limits.
 type rates struct {
 	requests float64
-	bytes    float64 // of bodies, as they are sent
+	bytes    float64 // of bodies, before they are decompressed
 }
 
-// rateBurst is how much of a second's requests and bytes a client may send at once.
+// rateBurst is the time for which a client may use its rates in advance.
 const rateBurst = time.Second
 
-// overRate charges a request, unless the client is above a rate. Then it returns after
-// what time it will be below.
+// overRate charges a request and returns 0. If the client is above a rate, it charges nothing and
+// returns the time after which the client will be below.
 func (c *client) overRate() (retry time.Duration) {
 	s := c.of
 	if s.rates == (rates{}) {
@@ -39,7 +39,7 @@ func (c *client) received(bytes int) {
 	owe(&c.due.bytes, time.Now(), float64(bytes), s.rates.bytes)
 }
 
-// owe adds what was used to the time until which a rate is used up.
+// owe moves the time at which a rate is no longer used up.
 func owe(due *time.Time, now time.Time, used, rate float64) {
 	if rate == 0 {
 		return

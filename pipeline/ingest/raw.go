@@ -25,10 +25,10 @@ import (
 //	                      |          |                        |           |
 //	                      +----------+--- dead letters <------+           +-- down: tried again, in order
 //
-// The bus hands out one record of each partition at a time. A record is acked when it
-// is decoded, and committed when its frames are acknowledged. The records that arrive
-// while a batch is being published are the next batch. A record that is forwarded twice
-// is folded once, because its frames keep the sequence numbers of their producer.
+// The bus hands out one record of each partition at a time. A record is acked when it is decoded,
+// and committed when its frames are acknowledged. The records that arrive while a batch is being
+// published form the next batch. If a record is forwarded twice, its frames are folded once,
+// because they keep the sequence numbers of their producer.
 //
 // Raw is the bus.Owner of the partitions.
 type Raw struct {
@@ -37,9 +37,9 @@ type Raw struct {
 	metrics *rawMetrics
 	logger  *slog.Logger
 	memory  *share              // for all partitions
-	beside  int64               // part of memory for what no record counts, while there are partitions
+	beside  int64               // part of memory for fetched records and decoders, while there are partitions
 	each    atomic.Int64        // part of memory that is reserved for the records of each partition
-	kept    atomic.Int64        // how much of beside the decoder of each partition may keep
+	kept    atomic.Int64        // the part of beside that the decoder of each partition may keep
 	large   *semaphore.Weighted // part of memory for records that are larger than each
 	largest int64               // size of large
 
@@ -49,8 +49,8 @@ type Raw struct {
 	charged    bool // beside is taken from memory
 }
 
-// RawReadAhead returns about how many bytes of all partitions of the raw topic may be
-// fetched and wait for the Raw. They are part of MaxMemoryBytes.
+// RawReadAhead returns roughly how many bytes of all partitions of the raw topic may be fetched
+// and wait for the Raw. They are part of MaxMemoryBytes.
 func (c Config) RawReadAhead() int { return int(3 * c.keptDecoders()) }
 
 // keptDecoders is how many bytes the idle decoders of all partitions may keep.
@@ -76,8 +76,8 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 	return r, nil
 }
 
-// Run reads records from group until ctx ends. It returns when no record is being
-// forwarded any more.
+// Run reads records from group until ctx ends. It returns when no more records are being
+// forwarded.
 func (r *Raw) Run(ctx context.Context, group message.Subscriber) error {
 	router, err := pipeline.NewRouter(r.logger)
 	if err != nil {
@@ -133,7 +133,7 @@ func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Con
 			"partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
 	}
 	p := newRawPartition(r, a, from)
-	p.lost, p.moved = lost, !held // else a later owner could begin at the old commit once the log has grown past it
+	p.lost, p.moved = lost, !held // otherwise a later owner could begin at the old commit, once the log has grown past it
 	r.mu.Lock()
 	r.partitions[p] = struct{}{}
 	r.divide()

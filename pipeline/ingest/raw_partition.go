@@ -18,8 +18,8 @@ import (
 	"github.com/morphogenetic/oona/pipeline"
 )
 
-// rawBatchBytes limits the memory of the decoded records of a partition that wait. The
-// records that are being forwarded may use as much besides. A single record may use more.
+// rawBatchBytes limits the memory of the decoded records of a partition that wait. The records
+// that are being forwarded may use the same amount in addition. A single record may use more.
 const rawBatchBytes = 4 << 20
 
 // rawPartition is the bus.Consumer of an assigned partition of the raw topic. The bus
@@ -81,10 +81,10 @@ func newRawPartition(r *Raw, a bus.Assignment, from int64) *rawPartition {
 	return p
 }
 
-// take decodes a record when there is memory for it, and adds it to those that wait.
-// It gives up when the context of the message ends, which ends with the bus's session.
-// The next owner of the partition then reads the record. The assignment itself ends
-// only after take has returned.
+// take decodes a record when there is memory for it, and adds it to those that wait. It gives up
+// when the context of the message ends, which is when the session with the bus ends. The next
+// owner of the partition then reads the record. The assignment itself ends only after take has
+// returned.
 func (p *rawPartition) take(msg *message.Message, at bus.Position) {
 	if at.Offset < p.next {
 		return // it was delivered before
@@ -158,8 +158,8 @@ func (p *rawPartition) decode(ctx context.Context, msg *message.Message, held *l
 	record := &rawRecord{held: held}
 	fits := held.Grow(own)
 	if fits {
-		// A copy, as the bus may have fetched the record together with many others, whose
-		// memory would not be freed before it.
+		// The record is copied, because the bus may have fetched it together with many
+		// others, whose memory would not be freed before that of this record.
 		msg = &message.Message{UUID: msg.UUID, Payload: bytes.Clone(msg.Payload), Metadata: msg.Metadata}
 		record.msg = msg
 		record.frames = p.raw.sink.intake.NewBatch()
@@ -196,7 +196,7 @@ func (p *rawPartition) hasRoom() bool {
 	return p.bytes < rawBatchBytes && (p.bytes+p.flying == 0 || p.bytes+p.flying < p.raw.each.Load())
 }
 
-// left returns how much of its reserved memory the partition does not use.
+// left returns how much of the reserved memory the partition does not use.
 func (p *rawPartition) left() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,8 +269,8 @@ func (p *rawPartition) forget() {
 	p.waiting, p.bytes = nil, 0
 }
 
-// settle returns true when each record is forwarded or a dead letter, and false if the
-// assignment ends before. No later record is forwarded in the meantime.
+// settle forwards the records or makes dead letters of them. It returns true when all are
+// settled, and false if the assignment ends first. No later record is forwarded in the meantime.
 func (p *rawPartition) settle(records []*rawRecord) bool {
 	for _, r := range records {
 		if r.refused == nil && len(r.frames.Tensors) > 0 && !p.until("tensors", func() error { return p.keepTensors(r) }) {
@@ -301,7 +301,7 @@ const (
 	longestRawPause  = 5 * time.Second
 )
 
-// until calls try until it succeeds. It returns false if the assignment ends before.
+// until calls try until it succeeds. It returns false if the assignment ends first.
 func (p *rawPartition) until(what string, try func() error) bool {
 	for pause := shortestRawPause; ; pause = min(2*pause, longestRawPause) {
 		err := try()

@@ -7,12 +7,12 @@ import (
 )
 
 // readyPath is for load balancers that can only ask the port to which they send requests. It
-// needs no credentials, and the asker does not count as a client.
+// needs no credentials, and the load balancer does not count as a client.
 const readyPath = "/readyz"
 
-// Ready returns nil while the stage accepts frames, otherwise why it does not. It does
-// not depend on the bus: requests tell whether the bus works, and a stage that is not
-// ready gets no requests, so it would not notice when the bus works again.
+// Ready returns nil while the stage accepts frames, and otherwise the reason why it does not. It
+// does not depend on the bus. Only requests show whether the bus works, and a stage that is not
+// ready gets none, so it would not notice when the bus works again.
 func (s *Stage) Ready() error {
 	switch s.phase.Load() {
 	case phaseStarting:

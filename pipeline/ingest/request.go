@@ -29,14 +29,14 @@ func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request, who *access.
 	s.answer(w, r, who, began, trace, status, taken.body(), refused)
 }
 
-// taken is what was accepted of a request.
+// taken says what was accepted of a request.
 type taken struct {
 	accepted int // frames that the bus has acknowledged or that are in the spool
 	aside    []asideAnswer
 	spooled  bool
 }
 
-// body returns the body of the answer. As a rule, that takes no allocation.
+// body returns the body of the answer.
 func (t *taken) body() any {
 	type accepted struct {
 		Accepted int `json:"accepted"`
@@ -114,12 +114,12 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	return taken{len(b.Messages), asideAnswers(b), spooled}, nil
 }
 
-// ofEvents reports whether a request is one with events, and not with frames.
+// ofEvents reports whether a request sends events, and not frames.
 func ofEvents(r *http.Request) bool { return r.URL.Path == eventsPath }
 
-// enter takes a slot for a request whose body was received. If there is none for it, it
-// waits for a second: requests that come together, or while the bus does not answer for a
-// moment, need not be sent again. A client that does not heed 429 cannot send more often.
+// enter takes a slot for a request whose body was received. If there is none, the request waits
+// for up to a second. So requests that come together, or while the bus is slow for a moment, need
+// not be sent again, and a client that ignores 429 cannot send more often.
 func (s *Stage) enter(ctx context.Context, by *client) *intake.Refusal {
 	switch by.enter(ctx, forFrames, shareWait) {
 	case allTaken:
@@ -135,7 +135,7 @@ func (s *Stage) shareTaken() *intake.Refusal {
 	return intake.Refuse(reasonShare, "the requests of this client that are in progress use its share of ingest (--client-share is %g); nothing of this one was taken; send fewer at a time, and this one again later", s.cfg.ClientShare).After(time.Second)
 }
 
-// overRate refuses a request of a client that sends more than the configured rates.
+// overRate refuses a request of a client that sends more than the configured rates allow.
 func (s *Stage) overRate(by *client) *intake.Refusal {
 	retry := by.overRate()
 	if retry == 0 {
@@ -210,7 +210,7 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 	if d.Size() <= pooled {
 		s.decoders.Put(d)
 	}
-	if !registered { // what waits for a registry needs no processor
+	if !registered { // the time may include a wait for the registry, which needs no processor
 		cost := time.Since(began)
 		if refused != nil && refused.Reason != intake.ReasonOverloaded {
 			cost += (requestCost + cost) * refusedMore

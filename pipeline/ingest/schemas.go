@@ -10,13 +10,14 @@ import (
 	"github.com/morphogenetic/oona/schemas/registry"
 )
 
-// registryRetry is when a client should send a request again whose schema the registry
-// could not be asked for.
+// registryRetry is how long a client should wait before it sends a request again, if the registry
+// could not be asked for its schema.
 const registryRetry = 5 * time.Second
 
-// schemas returns what finds the schemas of a body, or nil if there is no registry. It
-// waits for the registry as long as ctx and the limits of package registry allow. If room
-// is not nil, only so many wait at a time, so that other requests are served meanwhile.
+// schemas returns a function that finds the schemas of a body, or nil if there is no registry.
+// The function waits for the registry as long as ctx and the limits of package registry allow.
+// If room is not nil, its capacity limits how many calls wait at the same time, so that other
+// requests are served in the meantime.
 func (s *sink) schemas(ctx context.Context, room chan struct{}) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
 	if s.cfg.Registry == nil {
 		return nil

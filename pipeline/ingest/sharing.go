@@ -9,25 +9,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// sharing divides what requests need among the clients that send them. A client gets
-// more as long as what it has is below share/(1-share) times what is free. So with a
-// share of a half it has at most as much as is free: alone a half, one of two that want
-// everything a third, and a client that comes always finds something. A client that uses
-// nothing is not known. See decision 0033.
+// sharing divides what requests need among the clients that send them. A client gets more as
+// long as it has less than share/(1-share) times what is free. So with a share of a half, it has
+// at most as much as is free. If it is alone, that is a half. If two clients want everything,
+// each gets a third, and a new client always finds something free. Nothing is kept about a client
+// that uses nothing and owes nothing. See decision 0033.
 type sharing struct {
-	share float64 // of everything, for a client that is alone; above 0, at most 1
+	share float64 // the part of everything that a client gets if it is alone; above 0, at most 1
 	rates rates
 	cut   context.Context // ends waits for processor time when the stage gives up
-	most  float64         // processors that one client may use
+	most  float64         // the number of processors that one client may use
 	owing chan struct{}   // signals that a client wants more than it may use
-	turns int             // how many requests of a client are decoded at the same time
+	turns int             // the maximum number of requests of a client that are decoded at the same time
 
 	mu         sync.Mutex
-	processors float64 // that one client may use now
+	processors float64 // the number of processors that one client may use at present
 	clients    map[clientKey]*client
-	unused     []*client // for clients that come
-	debtors    []*client // that use nothing, and are not forgotten yet
-	looked     time.Time // when it was looked which debtors can be forgotten
+	unused     []*client // are reused for new clients
+	debtors    []*client // use nothing, but are not forgotten yet
+	looked     time.Time // when forgetDebtors last looked at the debtors
 	recent     [2]sender // the last two clients that have sent
 	pools      [kinds]pool
 
@@ -35,10 +35,10 @@ type sharing struct {
 	waitedSlot, waitedTurn, waitedTime prometheus.Counter
 }
 
-// pool has slots of one kind. A request that has one has put an element into slots.
+// pool has the slots of one kind. A request takes a slot by putting an element into slots.
 type pool struct {
 	slots chan struct{}
-	queue []*client // that have requests in waiting, the next one first
+	queue []*client // clients with requests that wait, the next one first
 }
 
 // kind is a kind of slots.
@@ -54,8 +54,7 @@ const (
 // mostUnused limits how many clients are kept for reuse.
 const mostUnused = 256
 
-// shareWait is how long a request waits until another one of its client has ended, if
-// the client has its share. It also slows down clients that do not wait after a 429.
+// shareWait is how long a request waits for a slot. It also slows down clients that ignore 429.
 const shareWait = time.Second
 
 // turnWait is how long a request waits until others of its client are decoded.
@@ -94,7 +93,7 @@ func (s *sharing) gauge() prometheus.Collector {
 	}, s.active)
 }
 
-// give gives a client a slot, if it may have one more, and reports whether it has.
+// give gives a client a slot if it may have one more, and reports whether it did.
 func (s *sharing) give(to *client, k kind) bool {
 	slots := s.pools[k].slots
 	if !s.allows(int64(to.held[k]), int64(cap(slots)-len(slots))) {
@@ -104,7 +103,7 @@ func (s *sharing) give(to *client, k kind) bool {
 	case slots <- struct{}{}:
 		to.held[k]++
 		return true
-	default: // the stage that stops has taken the last one
+	default: // a stage that stops has taken the last one
 		return false
 	}
 }
@@ -118,7 +117,7 @@ const (
 	shareTaken       // the client has its share
 )
 
-// try takes a slot, if there is one for the client.
+// try takes a slot if there is one for the client.
 func (c *client) try(k kind) entry {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
@@ -136,8 +135,8 @@ func (c *client) tryLocked(k kind) entry {
 	return entered
 }
 
-// enter takes a slot. If there is none for the client, it waits for one. If it gets none,
-// the result is that of its first attempt.
+// enter takes a slot, and waits if there is none for the client. If it gets none within the given
+// time, it returns the result of its first attempt.
 func (c *client) enter(ctx context.Context, k kind, within time.Duration) entry {
 	s := c.of
 	s.mu.Lock()
@@ -155,7 +154,7 @@ func (c *client) enter(ctx context.Context, k kind, within time.Duration) entry 
 	return result
 }
 
-// line adds a request to those that wait for a slot.
+// line adds a request to those that wait for a slot. given is closed when it gets one.
 func (c *client) line(k kind) (given chan struct{}) {
 	given = make(chan struct{})
 	if c.waiting[k] = append(c.waiting[k], given); len(c.waiting[k]) == 1 {
@@ -171,8 +170,8 @@ func (c *client) withdraw(k kind, given chan struct{}) {
 	}
 }
 
-// await waits until given is closed. If that takes too long it calls withdraw, with the
-// mutex held.
+// await waits until given is closed, and reports whether it was. If that takes too long, it calls
+// withdraw with the mutex held.
 func (s *sharing) await(ctx context.Context, given chan struct{}, within time.Duration, withdraw func()) bool {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
@@ -193,8 +192,7 @@ func (s *sharing) await(ctx context.Context, given chan struct{}, within time.Du
 	}
 }
 
-// exit gives a slot back. What is free then goes to requests that wait, one of each
-// client in turn.
+// exit gives a slot back. Free slots then go to waiting requests, one of each client in turn.
 func (c *client) exit(k kind) {
 	s := c.of
 	s.mu.Lock()
@@ -216,9 +214,8 @@ func (c *client) exit(k kind) {
 	}
 }
 
-// turn waits until few enough requests of the client are being decoded, and reports
-// whether that did not take too long. Decoding needs a processor all the time, so this
-// leaves some to other clients.
+// turn waits until few enough requests of the client are being decoded. It returns false if that
+// takes too long. Decoding keeps a processor busy, so this leaves processors to other clients.
 func (c *client) turn(ctx context.Context) bool {
 	s := c.of
 	s.mu.Lock()

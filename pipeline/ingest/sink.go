@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// sink is what requests and the raw topic share: it stores the tensors of a batch,
-// publishes its messages and counts them. It knows nothing of HTTP.
+// sink stores the tensors of a batch, publishes its messages and counts them. Requests and the raw
+// topic share it. It knows nothing about HTTP.
 type sink struct {
 	cfg       Config
 	intake    intake.Config // the part of cfg for frames
@@ -62,12 +62,12 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 	return s, nil
 }
 
-// belowLimit is the warning if the topic's limit is lower than configured here.
+// belowLimit is the warning if the limit of the topic is lower than that of ingest.
 const belowLimit = "the bus refuses a record or a batch that is smaller than --max-message-bytes; set that to the max.message.bytes of the topic"
 
-// publishTo publishes messages together, or one by one if they are too large together. It
-// returns a *tooLargeError if single messages are too large, and an *eventTopicError if
-// nothing can be published to a topic of events.
+// publishTo publishes messages together, or one by one if the batch is too large. It returns a
+// *tooLargeError if single messages are too large, and an *eventTopicError if nothing can be
+// published to a topic of events.
 func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.Message) error {
 	err := s.publisher.Publish(ctx, topic, messages...)
 	if topic != s.cfg.Topic && (errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied)) {
@@ -102,7 +102,7 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 	return nil
 }
 
-// tooLargeError says which messages of a topic the bus never accepts. It has the others.
+// tooLargeError says which messages to a topic the bus will never accept. The bus has the others.
 type tooLargeError struct {
 	topic string // of events; empty: they are frames
 	which []int  // of the messages to this topic
@@ -119,13 +119,13 @@ func (e *tooLargeError) Error() string {
 		len(e.which), e.of, e.which[0], e.of-len(e.which), e.why)
 }
 
-// refusal refuses the batch that the messages are of.
+// refusal refuses the batch of the messages.
 func (e *tooLargeError) refusal(b *intake.Batch) *intake.Refusal {
 	refused := intake.Refuse(intake.ReasonTooLarge, "%v", e)
 	if e.topic == "" {
 		return refused.Of(e.which[0], "")
 	}
-	before := e.which[0] // of the events for this topic
+	before := e.which[0] // the number of earlier events for this topic
 	for i, topic := range b.Topics {
 		if topic == e.topic {
 			if before == 0 {
@@ -137,8 +137,8 @@ func (e *tooLargeError) refusal(b *intake.Batch) *intake.Refusal {
 	return refused
 }
 
-// warn logs each text at most once in ten seconds. Texts are constants. What varies is
-// in args.
+// warn logs each text at most once in ten seconds. The text must be a constant; args has what
+// varies.
 func (s *sink) warn(text string, args ...any) {
 	if skipped, ok := s.warnings.allow(text, time.Now()); ok {
 		s.logger.Warn(text, append(args, "suppressed", skipped)...)

@@ -26,14 +26,14 @@ var signatures = []struct {
 	{"[", "JSON", mediaJSON, "send it with Content-Type: " + mediaJSON},
 }
 
-// registryPrefix begins the bodies of serializers of a schema registry.
+// registryPrefix is the first byte of a body from a serializer of a schema registry.
 const registryPrefix = "\x00"
 
-// withoutRegistry is the advice for events, of which ingest takes no such body.
+// withoutRegistry is the advice for events, for which ingest does not use the registry.
 const withoutRegistry = "send it in single-object encoding, which begins with c3 01"
 
-// sniff refuses a body of frames or of events whose first bytes show that it does not have
-// its media type. No valid body of either media type begins with another signature.
+// sniff refuses a body of frames or of events whose first bytes show that it has another media
+// type than declared. A valid body never begins with a signature of another type.
 func sniff(body []byte, mediaType string, events bool) *intake.Refusal {
 	text := bytes.TrimLeft(body, " \t\r\n")
 	if len(body) == 0 || mediaType == mediaJSON && len(text) == 0 {
@@ -55,7 +55,7 @@ func sniff(body []byte, mediaType string, events bool) *intake.Refusal {
 	return nil
 }
 
-// one is what a body of frames or of events has at least one of.
+// one returns the word for an element of a body of frames or of events.
 func one(events bool) string {
 	if events {
 		return "event"

@@ -23,17 +23,17 @@ type Spool struct {
 	After     time.Duration    `help:"How long a request waits for the bus before its frames go to the spool."`
 	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate at which the frames of the spool are sent when the bus is back, in bytes per second, so that other frames are not delayed."`
 
-	Open  *spool.Queues `kong:"-"` // nil: there is none
-	Drain time.Duration `kong:"-"` // how long after the signal to stop the spool is sent, if the bus takes it
+	Open  *spool.Queues `kong:"-"` // nil: there is no spool
+	Drain time.Duration `kong:"-"` // the spool is sent until this long after the signal to stop, if the bus takes it
 }
 
 func defaultSpool() Spool {
 	return Spool{Bytes: units.Base2Bytes(1 << 30), Headroom: units.Base2Bytes(64 << 20), After: 2 * time.Second, Rate: units.Base2Bytes(16 << 20)}
 }
 
-// The size of the spool's files. The space of a file is free again when all of it was sent, so a
-// file is a small part of the spool: then a full spool soon takes requests again while it is
-// sent. A new file costs three syncs.
+// Limits of the size of the spool's files. The space of a file becomes free when all of it has
+// been sent. So a file is a small part of the spool, and a full spool takes requests again soon
+// after the bus is back. Files are not smaller because a new file costs three syncs.
 const (
 	segmentsOfSpool = 64
 	leastSegment    = 1 << 20
@@ -78,7 +78,8 @@ func (c Config) OpenSpool(logger *slog.Logger) (*spool.Queues, error) {
 	return s, nil
 }
 
-// SpoolOptions returns the options of the spool. A record has the frames of a request.
+// SpoolOptions returns the options of the spool. A record has the messages of a request for one
+// topic.
 func (c Config) SpoolOptions(logger *slog.Logger) spool.Options {
 	return spool.Options{
 		MaxBytes: int64(c.Spool.Bytes), SegmentBytes: c.Spool.segmentBytes(), Headroom: int64(c.Spool.Headroom),
@@ -94,8 +95,8 @@ func (s *Stage) forwarding(logger *slog.Logger) forward.Config {
 	}
 }
 
-// lapsed returns how many frames of the spool will be put aside as they are too old now, by run,
-// and were not when they were spooled: their senders were not told.
+// lapsed returns how many frames of each run will be put aside because they are too old now, but
+// were not when they were spooled, so that their senders were not told.
 func (j *judge) lapsed(spooled oona.Micros, messages []*message.Message) (by map[oona.RunID]int) {
 	limits := j.limits.Load()
 	if !limits.Known() {

@@ -20,21 +20,22 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// Stage accepts frames over HTTP and publishes them.
+// Stage accepts frames, events and tensors over HTTP. It publishes frames and events, and stores
+// tensors.
 type Stage struct {
 	*sink
 	metrics *requestMetrics
 
-	slots    chan struct{} // one for each request from when its body was received until it is published
+	slots    chan struct{} // one for each request, from when its body was received until it is published
 	storing  chan struct{} // one for each request that waits for the tensor store
 	lookups  chan struct{} // one for each request that waits for the schema registry
-	frames   *share        // of memory, for requests with frames until they are published
+	frames   *share        // of memory, for requests with frames or events until they are published
 	tensors  *share        // of memory, for uploaded tensors until they are stored
 	spools   byteBudget    // for the same tensors, in memory and in $TMPDIR
 	cut      context.Context
-	cutOff   context.CancelFunc // cancels what has not ended when the grace is over
+	cutOff   context.CancelFunc // cancels cut, when requests have not ended after the grace
 	discards chan struct{}      // one for each refused request whose body is discarded
-	sharing  *sharing           // divides these among clients
+	sharing  *sharing           // divides all of these among clients
 
 	connections *connections
 
@@ -54,13 +55,12 @@ type Stage struct {
 // acknowledged, so the client sends it to another ingest.
 const Grace = 5 * time.Second
 
-// heapFloor returns the size of an allocation that is never used. The system provides no
-// memory for it, but the garbage collector counts it, and so runs less often. Requests
-// allocate much and keep little: without it, 10,000 requests per second with a small
-// frame cause 25 collections per second, and one request in a hundred waits for one. With
-// 32 MiB, there still was about one collection per second beside a client that floods
-// ingest, which decided the 99th percentile of the others. A small memory limit is not
-// spent on it.
+// heapFloor returns the size of an allocation that is never used. The system provides no memory
+// for it, but the garbage collector counts it, and so runs less often. Requests allocate much and
+// keep little: without it, 10,000 requests per second with a small frame cause 25 collections per
+// second, and one request in a hundred waits for one. With 32 MiB, a client that floods ingest
+// still caused about one collection per second, which determined the 99th percentile of the
+// others. Under a memory limit it is at most a sixteenth of that.
 func heapFloor() int64 { return min(96<<20, debug.SetMemoryLimit(-1)/16) }
 
 // The phases of a stage.
@@ -113,10 +113,10 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 	return s, nil
 }
 
-// ProbeStore is to be called before Run. It probes the tensor store, if there is one,
-// and returns an error if an operator must act before the store can work. It returns no
-// error if the store is down or full: ingest can start, since frames do not need the
-// store, and Run probes it again.
+// ProbeStore must be called before Run. It probes the tensor store, if there is one, and returns
+// an error if an operator must act before the store can work. It returns no error if the store is
+// down or full. Ingest can start then, since most frames do not need the store, and Run probes it
+// again.
 func (s *Stage) ProbeStore(ctx context.Context) error {
 	if s.cfg.Tensors == nil {
 		return nil
@@ -134,10 +134,9 @@ const (
 	tensorsPath = "/v1/tensors"
 )
 
-// Handler serves POST /v1/frames, POST /v1/events and PUT /v1/tensors, and answers other
-// paths but /readyz with a problem. It is not an http.ServeMux, because that redirects and does
-// not read the body. If only some clients have access, it answers others with nothing but 401,
-// and with whether it is ready.
+// Handler serves POST /v1/frames, POST /v1/events, PUT /v1/tensors and /readyz, and answers other
+// paths with a problem. It is not an http.ServeMux, because that redirects and does not read the
+// body. If only some clients have access, the others get 401 for everything but /readyz.
 func (s *Stage) Handler() http.Handler {
 	return watchBody(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == readyPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -161,7 +160,7 @@ func (s *Stage) Handler() http.Handler {
 		if refused == nil {
 			refused = s.overRate(by)
 		}
-		if refused != nil { // no trace: strangers must not fill the queue of spans
+		if refused != nil { // it is not traced, so that unknown clients cannot fill the queue of spans
 			s.answer(w, r, who, began, nil, 0, nil, refused)
 			return
 		}
@@ -177,9 +176,9 @@ func (s *Stage) Handler() http.Handler {
 	}))
 }
 
-// Run serves on listener until ctx ends. Then it waits until the requests in progress
-// are answered, at most for the publish timeout and Grace, and until the publisher has
-// returned. If the bus is there, it sends what is in the spool. It closes the listener.
+// Run serves on listener until ctx ends. Then it waits until the requests in progress are
+// answered, at most for the publish timeout and Grace, and until the publisher has returned. As
+// long as the bus takes it, it sends the spool. It closes the listener.
 func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 	floor := make([]byte, heapFloor())
 	defer runtime.KeepAlive(floor)
@@ -212,7 +211,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		running.Go(func() { failed = errors.Join(failed, s.forward.Run(stopping)) })
 	}
 	if s.forward != nil && !s.cfg.Spool.Open.Empty() {
-		s.logger.Info("the spool has frames that were kept before this start; they are sent now", "directory", s.cfg.Spool.Directory, "requests", s.cfg.Spool.Open.Stats().Records)
+		s.logger.Info("the spool has requests from before this start, which are sent now", "directory", s.cfg.Spool.Directory, "requests", s.cfg.Spool.Open.Stats().Records)
 	}
 	s.logger.Info("ingest accepts frames", "address", listener.Addr().String(), "topic", s.cfg.Topic, "instance", s.cfg.Instance)
 
@@ -248,7 +247,7 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	return err
 }
 
-// drainSpool sends what is in the spool before the stage ends, as long as the bus takes it.
+// drainSpool sends the spool before the stage ends, as long as the bus takes it.
 func (s *Stage) drainSpool(ctx context.Context, until time.Time) {
 	if s.forward == nil || s.cfg.Spool.Open.Empty() {
 		return
@@ -256,7 +255,7 @@ func (s *Stage) drainSpool(ctx context.Context, until time.Time) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	if left := s.forward.Drain(ctx); left > 0 {
-		s.logger.Warn("frames are left in the spool; the next ingest with this directory sends them, and oona spool drain does, too",
+		s.logger.Warn("requests are left in the spool; start an ingest with this directory to send them, or use oona spool drain",
 			"directory", s.cfg.Spool.Directory, "requests", left)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// keepTensors stores the tensors of the batch, and looks up those that clients have
-// claims of, so that no record refers to a tensor that is not in the store. It waits at
-// most for the store timeout. There are fewer slots for this than for requests, so other
-// requests are served while the store is down.
+// keepTensors stores the tensors of the batch, and looks up the claims of the client, so that no
+// record refers to a tensor that is not in the store. It waits at most for the store timeout.
+// There are fewer slots for this than for requests, so other requests are served while the store
+// is down.
 func (s *Stage) keepTensors(ctx context.Context, by *client, b *intake.Batch) *intake.Refusal {
 	if len(b.Tensors) == 0 {
 		return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// TensorStore stores tensors by their content. Its errors wrap the errors of
-// package claimcheck. It is implemented by [claimcheck.Store].
+// TensorStore stores tensors by their content. Its errors wrap the errors of package claimcheck.
+// [claimcheck.Store] implements it.
 type TensorStore interface {
 	// Claim, Check and CheckSize do no I/O.
 	Claim(content []byte) oona.TensorClaim
@@ -26,7 +26,7 @@ type TensorStore interface {
 	Spool(ctx context.Context, content io.Reader) (*claimcheck.Spooled, error)
 	Keep(ctx context.Context, content *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, err error)
 	Confirm(ctx context.Context, claim oona.TensorClaim) error
-	// Probe checks whether tensors can be stored. It may write under the name.
+	// Probe checks whether tensors can be stored. It may write an object with the name.
 	Probe(ctx context.Context, name string) error
 }
 
@@ -90,7 +90,7 @@ func (m *frameMetrics) stored(size int64, fresh bool, err error) {
 	}
 }
 
-// What was not taken of a request because of the store.
+// What was not accepted because of an error of the store, for the answer.
 const (
 	ofFrames = "no frame of this request was taken"
 	ofTensor = "the tensor was not taken"

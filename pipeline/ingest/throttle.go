@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// throttle lets one event of each kind pass in a period, and counts the others. Frequent
-// events of one kind do not hide another kind. It keeps every kind that it has seen, so
-// there must be few.
+// throttle lets one log line of each kind pass in a period, and counts the others. Frequent lines
+// of one kind do not suppress another kind. It keeps every kind that it has seen, so there must be
+// few.
 type throttle struct {
 	every time.Duration
 
@@ -20,8 +20,8 @@ type throttled struct {
 	skipped int
 }
 
-// allow reports whether an event may pass, and how many events of its kind did not pass
-// since the last that did.
+// allow reports whether a line may pass, and how many lines of its kind were suppressed since the
+// last one.
 func (t *throttle) allow(kind string, now time.Time) (skipped int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

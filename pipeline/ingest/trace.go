@@ -27,9 +27,8 @@ func validTraceParent(s string) bool {
 	return ok
 }
 
-// requestTrace makes the span of a request and, if it publishes frames, the span of that.
-// Both exist only when the request has ended. A nil *requestTrace does nothing; the stage
-// has no tracer then.
+// requestTrace makes the span of a request and, if frames or events are published, the span of
+// publishing. A nil *requestTrace does nothing; the stage then has no tracer.
 type requestTrace struct {
 	tracer *tracing.Tracer
 	began  time.Time
@@ -48,8 +47,7 @@ func (s *Stage) trace(r *http.Request, began time.Time) *requestTrace {
 	return t
 }
 
-// observe returns a function that takes notice of each valid frame, and then asks permit,
-// which may be nil.
+// observe returns a function that notes each valid frame, and then calls permit, which may be nil.
 func (t *requestTrace) observe(permit func(*oona.Frame) *intake.Refusal) func(*oona.Frame) *intake.Refusal {
 	if t == nil {
 		return permit
@@ -63,8 +61,8 @@ func (t *requestTrace) observe(permit func(*oona.Frame) *intake.Refusal) func(*o
 	}
 }
 
-// decide decides whether the request is sampled: as its client did, or by the identity of
-// its first frame.
+// decide decides whether the request is sampled. If the client has a trace context, that decides,
+// and otherwise the identity of the first frame.
 func (t *requestTrace) decide() {
 	switch first := &t.send.frames; {
 	case t.client.Valid():
@@ -77,8 +75,7 @@ func (t *requestTrace) decide() {
 	}
 }
 
-// publishes gives the messages of the batch the context of the span that will tell of
-// their publishing.
+// publishes gives the messages of the batch the context of the span of publishing.
 func (t *requestTrace) publishes(b *intake.Batch) {
 	if t == nil {
 		return
@@ -133,12 +130,12 @@ func (t *requestTrace) end(r *http.Request, status int, refused *intake.Refusal)
 	})
 }
 
-// mostPath is how many bytes of a path the span of a request has. Many spans may wait.
+// mostPath limits the bytes of a path in the span of a request, because many spans may wait.
 const mostPath = 256
 
-// methodOf returns the name and the method that the span of a request has, as the semantic
-// conventions say. Methods that HTTP does not have are chosen by clients, and backends keep
-// lists of the names of spans.
+// methodOf returns the name and the method for the span of a request, by the semantic conventions.
+// Unknown methods are replaced, because backends keep lists of the names of spans, and clients
+// could invent any number of them.
 func methodOf(r *http.Request) (name, method string) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
@@ -176,13 +173,13 @@ func (t *sendTrace) record(tracer *tracing.Tracer, topic string, began time.Time
 	})
 }
 
-// mostNames is how many runs and layers the attributes of a span have at most.
+// mostNames limits the runs and the layers in the attributes of a span.
 const mostNames = 32
 
-// frameNotes is what spans say of the frames of a batch.
+// frameNotes is what spans say about the frames of a batch.
 type frameNotes struct {
 	count           int
-	producer        oona.ProducerID // of the first frame, and its other two
+	producer        oona.ProducerID // with epoch and sequence, the identity of the first frame
 	epoch, sequence int64
 	runs, layers    []string // different ones, up to mostNames
 	earliest        oona.Micros
@@ -207,8 +204,8 @@ func with(names []string, name string) []string {
 	return append(names, name)
 }
 
-// attributes returns attributes for the frames. The windows of the frames are not decided
-// yet, so the event times stand for them.
+// attributes returns the attributes of the frames. Their windows are not known yet, so the
+// attributes have the event times.
 func (n *frameNotes) attributes() []tracing.Attribute {
 	if n.count == 0 {
 		return nil
@@ -222,7 +219,7 @@ func (n *frameNotes) attributes() []tracing.Attribute {
 	}
 }
 
-// traceOfLog returns what a log line has of a trace: nothing if there is none.
+// traceOfLog returns the trace ID for a log line, or nothing if there is no trace.
 func traceOfLog(traceparent string) slog.Attr {
 	c, ok := tracing.Parse(traceparent)
 	if !ok {
@@ -231,8 +228,8 @@ func traceOfLog(traceparent string) slog.Attr {
 	return slog.String("trace_id", c.Trace.String())
 }
 
-// ofLog returns what a log line has of the trace of a request, which may have one without a
-// tracer.
+// ofLog returns the trace ID of a request for a log line. A request may have one even if the stage
+// has no tracer.
 func (t *requestTrace) ofLog(h http.Header) slog.Attr {
 	if t != nil && t.server.Valid() {
 		return slog.String("trace_id", t.server.Trace.String())
@@ -240,26 +237,25 @@ func (t *requestTrace) ofLog(h http.Header) slog.Attr {
 	return traceOfLog(traceOf(h))
 }
 
-// mostLinks is how many spans of clients the span of a batch of the raw topic links.
+// mostLinks limits the links from the span of a batch of the raw topic to spans of clients.
 const mostLinks = 32
 
-// rawTrace makes the span of publishing a batch of records of the raw topic. What a record
-// brought stays the context of its frames, and is linked; the other frames get the context of
-// this span. A nil *rawTrace does nothing.
+// rawTrace makes the span of publishing a batch of records of the raw topic. If a record has a
+// trace context, its frames keep it, and the span has a link to it. The other frames get the
+// context of this span. A nil *rawTrace does nothing.
 type rawTrace struct {
 	tracer *tracing.Tracer
 	began  time.Time
 	send   sendTrace
 }
 
-// rawNotes is what the span of a batch says of a record.
+// rawNotes is what the span of a batch says about a record.
 type rawNotes struct {
-	client tracing.Context // that the record brought; zero: none
+	client tracing.Context // the trace context of the record; zero: it has none
 	frames frameNotes
 }
 
-// observe returns a function that takes notice of the frames of a record, or nil if there
-// are no traces.
+// observe returns a function that notes the frames of a record, or nil if there is no tracer.
 func (n *rawNotes) observe(tracer *tracing.Tracer) func(*oona.Frame) *intake.Refusal {
 	if tracer == nil {
 		return nil
@@ -294,7 +290,7 @@ func (s *sink) traceBatch(records []*rawRecord) *rawTrace {
 			}
 		}
 	}
-	// A client that wants its frames to be traced does not decide about those of others.
+	// A client that wants its own frames to be traced does not decide about those of others.
 	own := untraced != nil && t.tracer.Sampler.Frame(string(untraced.producer), untraced.epoch, untraced.sequence)
 	t.send.context = tracing.NewTrace(own)
 	header := t.send.context.String()

@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/internal/access"
 )
 
-// serveTensors stores one tensor and answers with its claim, in the form that frames
-// have it: 201 if the tensor is new, 200 if the store had it already.
+// serveTensors stores one tensor and answers with its claim in the form in which frames have it.
+// The status is 201 if the tensor is new, and 200 if the store had it already.
 func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) {
 	claim, fresh, refused := s.takeTensor(w, r, who)
 	status := http.StatusOK
@@ -81,7 +81,7 @@ func (s *Stage) storeUpload(ctx context.Context, by *client, spooled *claimcheck
 	return claim, fresh, nil
 }
 
-// tensorRefusal refuses a request if its header is wrong.
+// tensorRefusal refuses an upload because of its method, its headers or its client.
 func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request, who *access.Identity) *intake.Refusal {
 	if r.Method != http.MethodPut {
 		w.Header().Set("Allow", http.MethodPut)
