@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from oona_client import wire
+from oona_client.counts import NOTHING, Stats, read
 from oona_client.device import Copier, on_device, on_host
 from oona_client.encoder import Encoder
 from oona_client.kafka import address, is_kafka, packages
@@ -30,42 +31,12 @@ from oona_client.wire import InvalidFrame
 log = logging.getLogger("oona_client")
 
 RING_BYTES = 8 << 20
-QUIET = 60.0  # seconds in which a complaint of a kind is not repeated
+QUIET = 60.0  # a message of one kind is logged at most once in so many seconds
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What became of frames, or of events. handed is the sum of the six that follow it."""
-
-    handed: int = 0  # that frame() or event() has taken; a frame that had to be split counts as its parts
-    waiting: int = 0  # in memory, not yet answered
-    spooled: int = 0  # on disk, not yet answered
-    accepted: int = 0  # ingest has them: on the bus, or in its spool
-    rejected: int = 0  # ingest has refused them for good
-    dropped: int = 0  # by the policy for a full queue
-    lost: int = 0  # with a sender that died, or without an answer when close() ended; ingest may have some of the latter
-    aside: int = 0  # of those accepted: they will not be folded
-    invalid: int = 0  # not taken: there is a fault in it, or the client is closed
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a client has done so far."""
-
-    frames: Counts
-    events: Counts
-    requests: int  # that ingest has answered
-    failures: int  # without an answer
-    bytes_sent: int
-    spool_bytes: int
-    recovered: int  # records of earlier clients that were in the spool, and were accepted
-    sender_pid: int  # 0: the sender is a thread
-
-
-_REENTERED = "the call is from a signal handler that has interrupted frame() or event(); let the handler set a flag instead"
-_ON_DEVICE = "is a tensor on a device, for which the call would wait; give a value that is in the memory of the host"
+_REENTERED = "frame() and event() cannot be called by a signal handler that has interrupted one of them; let the handler set a flag instead"
+_ON_DEVICE = "is a tensor on a device, and the call would wait for the device; pass a value in host memory"
 _CLOSED = "the client is closed"
-_NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0)
 
 
 class Closed(RuntimeError):
@@ -73,10 +44,10 @@ class Closed(RuntimeError):
 
 
 class Client:
-    """Sends the frames and events of a run to Oona. Nothing that it does makes the training wait.
+    """Sends the frames and events of a run to Oona, without making the training loop wait.
 
-    frame() and event() copy what they are given, and return. They raise nothing,
-    unless strict is set: what is wrong is logged once per kind, and counted.
+    frame() and event() copy their arguments and return. Unless strict is set, they
+    do not raise: errors are counted, and logged at most once a minute for each kind.
     """
 
     def __init__(
@@ -110,17 +81,17 @@ class Client:
             readable(os.fspath(path))
         token = check_token(token.strip() if isinstance(token, str) else token, "token")
         if any(url.startswith("https:") for url in addresses):
-            context(os.fspath(ca_file), os.fspath(cert_file), os.fspath(key_file))  # raises if a file is of another kind
+            context(os.fspath(ca_file), os.fspath(cert_file), os.fspath(key_file))  # raises if a file is not of the right kind
         _check_numbers(queue_bytes=queue_bytes, queue_frames=queue_frames, spool_bytes=spool_bytes, linger=linger, timeout=timeout,
                        close_timeout=close_timeout)
         if spool:
             Path(spool).mkdir(parents=True, exist_ok=True)
             if not os.access(spool, os.W_OK | os.X_OK):
-                raise PermissionError(f"the spool {os.fspath(spool)} cannot be written; give another directory, or correct its owner or mode")
+                raise PermissionError(f"the spool {os.fspath(spool)} is not writable; use another directory, or correct its owner or mode")
         if overflow not in ("oldest", "newest"):
-            raise ValueError(f"overflow is {overflow!r}; it is oldest or newest: which frames a full queue drops")
+            raise ValueError(f"overflow is {overflow!r}; it must be oldest or newest, the frames that a full queue drops")
         if sender not in ("auto", "process", "thread"):
-            raise ValueError(f"sender is {sender!r}; it is auto, process or thread")
+            raise ValueError(f"sender is {sender!r}; it must be auto, process or thread")
         self.run = wire.identifier("run", run)
         self.timeline = wire.identifier("timeline", timeline, empty=True)
         self.producer = wire.identifier("producer", producer or _default_producer())
@@ -134,11 +105,11 @@ class Client:
             spool=os.fspath(spool) and str(Path(spool).absolute()), spool_bytes=spool_bytes,
         )
         if is_kafka(addresses[0]):
-            address(addresses[0])  # raises if it is none
+            address(addresses[0])  # raises if it is not valid
             self._config.kafka, self._config.packages, self._config.key = dict(kafka or {}), packages(), self.producer
         elif kafka:
-            raise ValueError("kafka is for an address kafka://BROKERS")
-        self._last: Stats | None = None  # once it is closed
+            raise ValueError("kafka can only be set with an address kafka://BROKERS")
+        self._last: Stats | None = None  # set when the client is closed
         self._forked = False
         self._ready = False
         self._invalid = [0, 0]
@@ -147,9 +118,9 @@ class Client:
         _clients.add(self)
 
     def _start(self) -> None:
-        """Take a new identity, and start a sender."""
-        self._lock = threading.RLock()  # a signal handler may call close() in the midst of frame()
-        self._busy = False  # in frame() or event(); the lock does not tell, as it lets the same thread in again
+        """Start a sender, with a new epoch."""
+        self._lock = threading.RLock()  # reentrant, as a signal handler may call close() during frame()
+        self._busy = False  # in frame() or event(); the lock cannot tell, as it is reentrant
         self._closed = False
         self._sequences: dict[tuple[str, int], int] = {}
         self.epoch = time.time_ns() // 1000
@@ -163,7 +134,7 @@ class Client:
         except OSError as failure:
             if self._sender == "process":
                 raise
-            log.warning("a process for the sender cannot be started (%s); it is a thread", failure)
+            log.warning("cannot start a process for the sender (%s); it runs as a thread", failure)
             self._link = Link(self._ring, self._config, process=False)
         self._ready = True
 
@@ -180,12 +151,13 @@ class Client:
         *,
         observed_at: int | None = None,
     ) -> bool:
-        """Hand over the readings of a layer's seeds, and report whether they were taken.
+        """Send the measurements of a layer's seeds. Return whether the frame was taken.
 
-        seed_ids are integers, states one State a seed (or one for all), and metrics
-        one value a seed each, NaN where nothing was measured. tensors has arrays by
-        (name, seed id). observed_at is the time in microseconds since the Unix epoch;
-        by default it is now. Everything is copied: the arrays may be changed after.
+        seed_ids are integers. states has a State for each seed, or is one State for
+        all of them. metrics maps names to values, one for each seed; NaN means that
+        nothing was measured. tensors maps (name, seed id) to an array. observed_at is
+        in microseconds since the Unix epoch, by default the present time. All
+        arguments are copied, so the caller may change the arrays afterwards.
         """
         try:
             if observed_at is None:
@@ -216,11 +188,11 @@ class Client:
         actor: str = "",
         sequence: int | None = None,
     ) -> bool:
-        """Hand over a transition of a seed, and report whether it was taken.
+        """Send a transition of a seed. Return whether the event was taken.
 
-        An event that ingest would refuse is not taken, and gets no number. The events of
-        a seed are counted from 0 in the order of the calls; give a sequence to go on
-        with a run that another client began.
+        The events of a seed are numbered from 0, in the order of the calls. An event
+        that ingest would refuse is not taken and uses no number. To continue a run
+        that another client began, pass sequence.
         """
         try:
             if at is None:
@@ -238,7 +210,7 @@ class Client:
             return self._failed(EVENT, failure)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until ingest has answered for all that was handed over, and report whether it has."""
+        """Wait until ingest has answered for everything so far. Return False if it has not within the timeout, in seconds."""
         end = time.monotonic() + timeout
         if not self._ready:
             return self._answered()
@@ -260,25 +232,25 @@ class Client:
         return True
 
     def _answered(self) -> bool:
-        """Report whether ingest has answered for everything, if the client is closed."""
+        """Report whether ingest had answered for everything when the client was closed."""
         stats = self.stats()
         return not any(counts.lost or counts.spooled or counts.waiting for counts in (stats.frames, stats.events))
 
     def close(self, timeout: float | None = None) -> Stats:
-        """Send what waits, for at most the timeout, and end. Return what became of everything.
+        """Send what is waiting, stop the sender, and return the final counters.
 
-        What could not be sent by then is in the spool, if there is one, else lost: it
-        is counted and logged.
+        It takes at most about timeout seconds. What ingest has not answered by then
+        stays in the spool, if there is one. Otherwise it is counted as lost and logged.
         """
         end = time.monotonic() + (self.close_timeout if timeout is None else timeout)
         ours = False
         try:
             with self._lock:
-                if self._closed:  # or another call of close() is under way
+                if self._closed:  # or is being closed by another call
                     return self.stats()
                 ours = self._closed = True
-                if not self._ready:  # forked, and not used since
-                    self._last = _NOTHING
+                if not self._ready:  # not used since a fork
+                    self._last = NOTHING
                     return self.stats()
                 self._ready = False
             _clients.discard(self)
@@ -292,27 +264,27 @@ class Client:
             if ours and self._last is None:
                 self._leave(end)
             raise
-        self._last = last = _stats(self._ring, self._invalid, self._link.pid, ended=True)
+        self._last = last = read(self._ring, self._invalid, self._link.pid, ended=True)
         if ended and not self._copier.busy:
             self._ring.close()
         for what, counts in (("frames", last.frames), ("events", last.events)):
             if counts.lost:
-                log.error("%d %s are counted as lost: with a sender that died, or not answered when close() ended. "
-                          "Ingest may have those that were on their way", counts.lost, what)
+                log.error("%d %s are counted as lost: their sender died, or they were not answered before close() ended. "
+                          "Ingest may have received some of them", counts.lost, what)
             if counts.spooled:
-                log.warning("%d %s are in the spool; the next client with this directory sends them", counts.spooled, what)
+                log.warning("%d %s are in the spool; the next client that uses it will send them", counts.spooled, what)
             if counts.dropped or counts.rejected:
                 log.warning("of %d %s, %d were dropped and %d rejected", counts.handed, what, counts.dropped, counts.rejected)
         return last
 
     def _end(self) -> None:
-        """Tell the sender that nothing more comes."""
+        """Tell the sender that nothing more will come."""
         self._link.closing = True
         self._ring.set("closing", 1)
         self._link.poke()
 
     def _leave(self, end: float) -> None:
-        """Let the sender go on alone, as a second Ctrl-C has interrupted close()."""
+        """Let the sender continue alone until the deadline, after an interrupted close()."""
         self._ready = False
         _clients.discard(self)
         self._ring.set("close_by", int(end * 1000))
@@ -321,19 +293,19 @@ class Client:
         else:
             self._end()
         stats = self.stats()
-        log.error("close was interrupted; %d frames and %d events are not answered. The sender goes on until the deadline%s",
-                  stats.frames.waiting, stats.events.waiting, "" if self._link.pid else ", or until the interpreter ends, as it is a thread")
+        log.error("close() was interrupted; %d frames and %d events are not answered yet. The sender continues until the deadline%s",
+                  stats.frames.waiting, stats.events.waiting, "" if self._link.pid else ", or until the interpreter exits, as it is a thread")
 
     def stats(self) -> Stats:
-        """Return what became of what was handed over."""
+        """Return the counters."""
         if self._last is None and (self._ready or self._closed):
             try:
-                # A sender that was left alone may have ended meanwhile.
-                return _stats(self._ring, self._invalid, self._link.pid, ended=bool(self._ring.get("done")))
+                # After an interrupted close(), the sender may have ended by now.
+                return read(self._ring, self._invalid, self._link.pid, ended=bool(self._ring.get("done")))
             except ValueError:
-                pass  # another thread has just closed the client
-        last = self._last or _NOTHING
-        # frame() and event() find faults also when there is no sender.
+                pass  # closed by another thread just now
+        last = self._last or NOTHING
+        # invalid is counted here, also while there is no sender.
         return replace(last, frames=replace(last.frames, invalid=self._invalid[FRAME]), events=replace(last.events, invalid=self._invalid[EVENT]))
 
     def __enter__(self) -> Client:
@@ -342,11 +314,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # How it is done.
+    # Implementation.
 
     def _take(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
               metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> bool:
-        """Take a frame in the quickest way there is for it. The caller has the lock."""
+        """Encode or copy a frame, on the fastest path that fits it. The caller holds the lock."""
         if not self._ready:
             self._renew()
         if type(step) is not int and on_device(step):
@@ -365,13 +337,13 @@ class Client:
         return self._encode(layer, step, observed_at, on_host(seed_ids), on_host(states), metrics, tensors)
 
     def _event(self, sequence: int | None, **fields: Any) -> bool:
-        """Number an event, and put it on the ring. The caller has the lock."""
+        """Number an event and put it on the ring. The caller holds the lock."""
         if not self._ready:
             self._renew()
         if self._config.packages:
-            raise InvalidFrame("", "events are sent over HTTP only; give a client of its own the address of ingest")
+            raise InvalidFrame("", "events can only be sent over HTTP; use a second client with the address of ingest")
         if self._forked and sequence is None:
-            raise InvalidFrame("sequence", "is needed after a fork, as the parent counts the events, too")
+            raise InvalidFrame("sequence", "is required after a fork, as the parent process numbers events too")
         evidence = fields["evidence"]
         numbers = {"sequence": sequence, **fields}
         if isinstance(evidence, Mapping):
@@ -395,9 +367,9 @@ class Client:
 
     def _encode(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
                 metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None, *, counted: bool = False) -> bool:
-        """Encode a frame and put it on the ring. The caller has the lock."""
+        """Encode a frame and put it on the ring. The caller holds the lock."""
         taken = True
-        # All parts are made before the first is sent, as there may be a fault in one.
+        # All parts are encoded before the first is sent, as one may be invalid.
         for record in list(self._encoder.frames(layer, step, observed_at, seed_ids, states, metrics, tensors)):
             taken = self._push(FRAME, record, 0 if counted else 1) and taken
             counted = False
@@ -405,7 +377,7 @@ class Client:
 
     def _copy(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
               metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> bool:
-        """Begin to copy what is on a device, and hand the frame on when that is done."""
+        """Start to copy a frame from a device. It is sent when the copy is done."""
         if on_device(seed_ids):
             raise InvalidFrame("seed_ids", _ON_DEVICE)
         values: dict[Any, Any] = {("metric", name): v for name, v in metrics.items()}
@@ -422,7 +394,7 @@ class Client:
                          {key: a for (kind, key), a in arrays.items() if kind == "metric"},
                          {key: a for (kind, key), a in arrays.items() if kind == "tensor"}, counted=True)
 
-        if self._last is not None:  # a signal handler has closed the client
+        if self._last is not None:  # closed by a signal handler
             raise Closed(_CLOSED)
         counters = self._ring.counters
         handed, full = counters[HANDED[FRAME]], counters[FULL[FRAME]]
@@ -431,7 +403,7 @@ class Client:
             if self._copier.put(copy, frame):
                 return True
             counters[FULL[FRAME]] = full + 1
-            self._complain("full", "too many copies from the device are under way; frames are dropped. stats() counts them")
+            self._complain("full", "too many copies from the device are in progress, so frames are dropped; see stats()")
             return False
         except BaseException:
             if self._last is None and not self._copier.has(copy) and counters[FULL[FRAME]] == full:
@@ -439,7 +411,7 @@ class Client:
             raise
 
     def _hand_on(self, frame: Callable[[], None]) -> None:
-        """Encode a frame whose copy is done, in the copier's thread."""
+        """Encode a frame whose copy is done. Runs in the copier's thread."""
         with self._lock:
             if self._last is not None:
                 return  # close() has counted it as lost
@@ -456,8 +428,8 @@ class Client:
                 self._ring.add("lost0")
 
     def _push(self, kind: int, record: bytes, handed: int = 1) -> bool:
-        """Count the record as handed over, and put it on the ring. The caller has the lock."""
-        if self._last is not None:  # a signal handler has closed the client
+        """Count a record as handed and put it on the ring. The caller holds the lock."""
+        if self._last is not None:  # closed by a signal handler
             raise Closed(_CLOSED)
         ring = self._ring
         counters = ring.counters
@@ -472,26 +444,26 @@ class Client:
             counters[FULL[kind]] = full + 1
             self._link.poke()
             if len(record) + 8 > RING_BYTES:
-                self._complain("large", f"a frame of {len(record)} bytes is dropped; its tensors are too large, at most {RING_BYTES} bytes can be sent")
+                self._complain("large", f"a frame of {len(record)} bytes is dropped: with its tensors it may have at most {RING_BYTES} bytes")
             else:
-                self._complain("full", "the sender is behind, and its ring is full; frames are dropped. stats() counts them")
+                self._complain("full", "the sender does not keep up and its ring is full, so frames are dropped; see stats()")
             return False
         except BaseException as failure:
-            if self._last is None:  # Ctrl-C: the record was handed over if it is on the ring, or was counted as dropped
+            if self._last is None:  # Ctrl-C: it counts only if it is on the ring or was dropped
                 if counters[HEAD] == head and counters[FULL[kind]] == full:
                     counters[HANDED[kind]] = before
             elif isinstance(failure, Exception):
-                return False  # a signal handler has closed the client, and close() has counted the record as lost
+                return False  # closed by a signal handler: close() has counted it as lost
             raise
 
     def _renew(self) -> None:
-        """Start again in a child after a fork."""
+        """Start a sender in a child process, after a fork."""
         if self._closed:
             raise Closed(_CLOSED)
         self._start()
 
     def _abandon(self) -> None:
-        """Be of a child after a fork: with an identity of its own, and a sender once it is used."""
+        """Become the client of a child process, after a fork. Its sender starts with its first frame or event."""
         if self._closed:
             return
         self._forked = True
@@ -523,51 +495,30 @@ class Client:
         return sum(ring.get(f"{name}{kind}") for name in ("accepted", "rejected", "dropped", "full", "lost")) - ring.get(f"split{kind}")
 
 
-def _stats(ring: Ring, invalid: list[int], pid: int, *, ended: bool = False) -> Stats:
-    def counts(kind: int) -> Counts:
-        def get(name: str) -> int:
-            return ring.get(f"{name}{kind}")
-
-        # What is handed comes last, so that what waits is never below 0.
-        accepted, rejected, lost = get("accepted"), get("rejected"), get("lost")
-        dropped, spooled = get("dropped") + get("full"), get("in_spool")
-        handed = get("handed") + get("split")
-        waiting = max(0, handed - accepted - rejected - dropped - lost - spooled)
-        return Counts(
-            handed=handed, accepted=accepted, rejected=rejected, dropped=dropped, spooled=spooled,
-            waiting=0 if ended else waiting, lost=lost + (waiting if ended else 0), aside=get("aside"), invalid=invalid[kind],
-        )
-
-    return Stats(
-        frames=counts(FRAME), events=counts(EVENT), requests=ring.get("requests"), failures=ring.get("failures"),
-        bytes_sent=ring.get("bytes_sent"), spool_bytes=ring.get("spool_bytes"), recovered=ring.get("recovered"), sender_pid=pid,
-    )
-
-
 def _check_numbers(**settings: float) -> None:
-    """Raise for settings that are no numbers, or too small or large ones. The sender would fail with them, unseen."""
+    """Raise for settings that are not numbers or out of range. The sender would fail with them, unnoticed."""
     for name, value in settings.items():
         whole = name.startswith(("queue", "spool"))
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise TypeError(f"{name} is {value!r}; it is {'a whole number' if whole else 'a number of seconds'}")
+            raise TypeError(f"{name} is {value!r}; it must be {'a whole number' if whole else 'a number of seconds'}")
         lowest = 1 if whole else 0.001 if name == "timeout" else 0
         if not lowest <= value <= (1 << 62 if whole else 86400 * 365):
-            raise ValueError(f"{name} is {value!r}; it is at least {lowest}{'' if whole else ', and at most a year'}")
+            raise ValueError(f"{name} is {value!r}; it must be at least {lowest}{'' if whole else ', and at most a year'}")
 
 
 def _default_producer() -> str:
-    """Return a name for this process: the host, and its rank if it has one."""
+    """Return a name for this process: the host, and the rank or the process id."""
     rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or ""
     name = socket.gethostname() + (f".{rank}" if rank else f".{os.getpid()}")
     return re.sub(r"[^A-Za-z0-9._:-]", "-", name)[:128]
 
 
 def _can_spawn() -> bool:
-    """Report whether the sender can be a process: that needs descriptors that are inherited."""
+    """Report whether the sender can be a process, which needs to inherit descriptors."""
     return os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
-_clients: set[Client] = set()  # those that are open, so that they are closed at the end
+_clients: set[Client] = set()  # open ones, closed when the interpreter exits
 
 
 def _close_all() -> None:

@@ -1,7 +1,7 @@
-"""Lanes: what waits for one endpoint, and what becomes of it.
+"""Lanes: the records that wait for one endpoint.
 
-Frames and events have a lane each. A lane has one request in flight, so that
-nothing overtakes what came before it.
+There is one lane for frames and one for events. A lane has at most one request
+in flight, so records stay in order.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Protocol
 from oona_client.post import Answer
 
 MAX_FRAMES = 512  # of a request
-BATCH_BYTES = 2 << 20  # of a request, before it is compressed
+BATCH_BYTES = 2 << 20  # of a request, before compression
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # between attempts, in seconds
-INCOMPRESSIBLE = 0.9  # a body that stays above this share is not worth it
-SKIP_COMPRESSION = 64  # requests, after one of those
+INCOMPRESSIBLE = 0.9  # compression must make a body smaller than this share
+SKIP_COMPRESSION = 64  # requests that are not compressed after one that was not smaller
 
 
 class Log(Protocol):
-    """Says something once per kind, and then at most once a minute."""
+    """Logs a message, but at most one of a kind in a minute."""
 
     def __call__(self, level: str, kind: str, message: str) -> None: ...
 
 
 @dataclass
 class Flight:
-    """Records that are being sent. parts[0] is the next request's."""
+    """Records that are being sent. parts[0] are those of the next request."""
 
     parts: deque[list[bytes]]
-    spool_end: int | None = None  # position behind these records, if they are in the spool
+    spool_end: int | None = None  # end of these records in the spool, if they are there
     attempts: int = 0
-    body: tuple[bytes, str] | None = None  # of parts[0], with its coding
+    body: tuple[bytes, str] | None = None  # parts[0] encoded, with its content coding
     started: float = field(default_factory=time.monotonic)
 
     def replace(self, *parts: list[bytes]) -> None:
-        """Put other parts in the place of the first."""
+        """Replace the first part by others."""
         self.parts.popleft()
         self.parts.extendleft(part for part in reversed(parts) if part)
         self.body = None
@@ -51,7 +51,7 @@ class Flight:
 
 
 def _coder() -> tuple[Callable[[bytes], bytes], str]:
-    """Return zstd if Python has it, which is faster, else gzip."""
+    """Return zstd, which is faster, if Python has it; otherwise gzip."""
     try:
         from compression import zstd  # from Python 3.14 on
     except ImportError:
@@ -60,7 +60,7 @@ def _coder() -> tuple[Callable[[bytes], bytes], str]:
 
 
 class Compressor:
-    """Compresses bodies, as long as that makes them smaller."""
+    """Compresses bodies, if that makes them smaller."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
@@ -81,24 +81,24 @@ class Compressor:
 
 
 def pause(attempts: int) -> float:
-    """Return how long to wait after so many failures: with full jitter, so that clients do not return together."""
+    """Return how long to wait after a number of failures. It is random, so that clients do not all come back at once."""
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts, 10))
     return random.uniform(0.5, 1.0) * longest
 
 
-# What an answer means for the request.
+# What to do with a request after its answer.
 ACCEPTED, REJECTED, SPLIT, HOLD, RETRY, PLAIN = "accepted", "rejected", "split", "hold", "retry", "plain"
 
 
 def meaning(answer: Answer) -> str:
-    """Return what to do about an answer.
+    """Return what to do with a request after its answer.
 
-    REJECTED: it is the frames' fault. HOLD: it is the fault of something that the
-    operator must correct, so the frames are kept. PLAIN: send it uncompressed.
+    REJECTED: the records are invalid. HOLD: keep the records, as an operator has to
+    correct something. PLAIN: send it uncompressed.
     """
     status, reason = answer.status, answer.reason
     if status in (200, 202):
-        return ACCEPTED if "accepted" in answer.body else HOLD  # HOLD: it is not ingest that answers
+        return ACCEPTED if "accepted" in answer.body else HOLD  # HOLD: the answer is not from ingest
     if status == 413:
         return SPLIT
     if status == 415 or (status == 400 and reason == "coding"):
@@ -107,11 +107,11 @@ def meaning(answer: Answer) -> str:
         return HOLD
     if status in (408, 425, 429) or status >= 500 or reason == "read":
         return RETRY
-    return REJECTED if reason else HOLD  # HOLD: each refusal of ingest has a reason, so it is a proxy or another server
+    return REJECTED if reason else HOLD  # HOLD: ingest always gives a reason, so it is a proxy or another server
 
 
 class Counters(Protocol):
-    """Where the sender counts."""
+    """The counters of the sender."""
 
     def add(self, name: str, n: int = 1) -> None: ...
 
@@ -123,26 +123,26 @@ class Store(Protocol):
     def empty(self) -> bool: ...
 
     def append(self, records: list[bytes]) -> list[int]:
-        """Write records so that they survive a crash, and return the positions behind those that were written."""
+        """Write records durably. Return the end positions of those that were written."""
 
     def read(self, size: int, count: int) -> tuple[list[bytes], int]:
-        """Return the next records and the position behind them."""
+        """Return the next records, and the position where they end."""
 
     def skip(self, end: int) -> None:
-        """Go on reading at the position."""
+        """Continue to read at the position."""
 
     def commit(self, end: int) -> None:
-        """Forget what is before the position."""
+        """Remove the records before the position."""
 
     def lost(self) -> int:
-        """Return how many records were given up since the last call, to make room."""
+        """Return how many records were deleted to make room since the last call."""
 
 
 Split = Callable[[bytes], list[bytes]]
 
 
 class Lane:
-    """What waits for one endpoint. Its methods need the sender's lock, but for tend."""
+    """The records that wait for one endpoint. The caller of its methods holds the sender's lock."""
 
     def __init__(self, index: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
                  oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False) -> None:
@@ -150,7 +150,7 @@ class Lane:
         self.path = path
         self.flight: Flight | None = None
         self.not_before = 0.0
-        self.turn = 0  # of its last request, counted over all lanes
+        self.turn = 0  # number of its last request, of all lanes
         self.forced = False
         self.failing = False
         self.spool = spool
@@ -159,7 +159,7 @@ class Lane:
         self._log = log
         self._queue: deque[bytes] = deque()
         self._queue_bytes = 0
-        self._first = 0.0  # when the oldest record of the queue came
+        self._first = 0.0  # when the oldest record in the queue arrived
         self._limits = (queue_bytes, queue_frames)
         self._oldest = oldest
         self._split = split
@@ -168,10 +168,10 @@ class Lane:
         self._batch_frames = MAX_FRAMES
         self._what = ("frames", "events")[index]
 
-    # What comes in.
+    # Input.
 
     def put(self, record: bytes) -> None:
-        """Add a record that the ring had."""
+        """Add a record from the ring to the queue."""
         while self._full(record):
             if not self._oldest or not self._queue:
                 self._drop(1, "newest")
@@ -187,15 +187,15 @@ class Lane:
         return self._queue_bytes + len(record) > self._limits[0] or len(self._queue) >= self._limits[1]
 
     def _drop(self, n: int, which: str) -> None:
-        """Count and log records that the queue has no room for."""
+        """Count and log records that were dropped from the queue."""
         self._count("dropped", n)
         more = "a spool" if self.spool is None else "the spool more room if it is full (spool_bytes, or on its disk)"
         self._log("warning", f"dropped-{self._what}", f"the queue is full, so the {which} {self._what} are dropped; "
-                  f"stats() counts them. To keep them, give a larger queue, or {more}.")
+                  f"see stats(). To keep them, give a larger queue, or {more}.")
 
     @property
     def waiting(self) -> int:
-        """Records in memory that are not settled and not in the spool."""
+        """Records that are only in memory, and not answered."""
         flying = 0
         if self.flight is not None and self.flight.spool_end is None:
             flying = sum(map(len, self.flight.parts))
@@ -208,27 +208,27 @@ class Lane:
     # The spool.
 
     def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> None:
-        """Write what waits to the spool, if ingest does not take it, or if it must be now."""
+        """Write what is waiting to the spool, if ingest has not answered for after seconds, or now."""
         if self.spool is None:
             return
         if lost := self.spool.lost():
             self._count("dropped", lost)
             self._log("warning", f"spool-dropped-{self._what}", f"the spool is full, so its oldest {self._what} are dropped; "
-                      "stats() counts them. To keep them, give the spool more room (spool_bytes).")
+                      "see stats(). To keep them, give the spool more room (spool_bytes).")
         if self.waiting == 0:
             return
         if not self.spooling:
             at = time.monotonic()
             slow = self.flight is not None and at - self.flight.started > after
-            # Other lanes are posted by the same thread, and one of them may have no answer.
+            # One thread sends for all lanes, and may be waiting for an answer to another one.
             kept = bool(self._queue) and at - self._first > linger + after
             if not (now or self.failing or slow or kept or self._queue_bytes > self._limits[0] // 2):
                 return
         if self.flight is not None and self.flight.spool_end is None:
-            # It is older than what is in the queue, so it comes first.
+            # These records are older than those in the queue.
             flying = self.flight.records
             ends = self.spool.append(flying)
-            if len(ends) < len(flying):  # there is no room, or the disk fails
+            if len(ends) < len(flying):  # no room, or the disk has failed
                 if ends:
                     self.spool.commit(ends[-1])
                 return
@@ -239,10 +239,10 @@ class Lane:
         for _ in range(written):
             self._queue_bytes -= len(self._queue.popleft())
 
-    # What goes out.
+    # Output.
 
     def ready_at(self, linger: float) -> float | None:
-        """Return when the next request can be sent, or None if there is nothing to send."""
+        """Return the time at which the next request can be sent, or None if there is nothing to send."""
         if self.flight is not None:
             return self.not_before
         if self.spool is not None and not self.spool.empty:
@@ -253,7 +253,7 @@ class Lane:
         return self.not_before if full or self.forced else max(self.not_before, self._first + linger)
 
     def take(self) -> Flight | None:
-        """Return what is to be sent next, which is in flight from then on."""
+        """Return what is sent next. It is in flight from now on."""
         if self.flight is not None:
             return self.flight
         batch: list[bytes] = []
@@ -271,10 +271,10 @@ class Lane:
         self.flight = Flight(deque([batch]), end) if batch else None
         return self.flight
 
-    # What became of it.
+    # Answers.
 
     def settle(self, answer: Answer) -> str:
-        """Take an answer to the request of parts[0] in, and return what it meant."""
+        """Handle the answer to the request with parts[0]. Return its meaning."""
         flight = self.flight
         assert flight is not None
         records = flight.parts[0]
@@ -286,7 +286,7 @@ class Lane:
             self._refused(flight, answer, what)
         elif what == PLAIN and flight.body is not None and flight.body[1]:
             flight.body = None
-        elif what == PLAIN:  # it was not compressed
+        elif what == PLAIN:  # it was not compressed anyway
             what = HOLD
         if what in (HOLD, RETRY):
             self._later(answer)
@@ -297,10 +297,10 @@ class Lane:
         return what
 
     def failed(self, reason: str) -> None:
-        """Take in that there was no answer."""
+        """Handle a request that got no answer."""
         self._counters.add("failures")
         if not self.failing:
-            self._log("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and sent again.")
+            self._log("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and will be sent again.")
         self._retry(None)
 
     def _accepted(self, n: int, answer: Answer) -> None:
@@ -313,7 +313,7 @@ class Lane:
                           f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
 
     def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
-        """Find out which record is at fault, drop or split it, and send the others again."""
+        """Drop or split the record that was refused, and send the others again. If the answer does not name it, try halves."""
         records = flight.parts[0]
         index = answer.body.get("frame", answer.body.get("event"))
         if len(records) == 1:
@@ -326,7 +326,7 @@ class Lane:
             else:
                 self._count("rejected")
                 kind = answer.reason or str(answer.status)
-                self._log("error", f"rejected-{kind}", f"ingest refuses {self._what}, which are dropped: {kind}: {answer.detail}")
+                self._log("error", f"rejected-{kind}", f"ingest refuses {self._what}, so they are dropped: {kind}: {answer.detail}")
             flight.replace(records[:index], pieces, records[index + 1:])
             return
         half = len(records) // 2
@@ -341,11 +341,11 @@ class Lane:
             why += ", which is not an answer of ingest; check the address"
         if answer.status in (401, 403):
             self._log("error", f"held-{answer.status}", f"ingest does not let this client send {self._what} ({why}): {answer.detail}. "
-                      "Check the token, its runs and producers. The frames are kept and sent again.")
+                      f"Check the token, its runs and its producers. The {self._what} are kept and will be sent again.")
         elif meaning(answer) in (HOLD, PLAIN):
-            self._log("error", f"held-{why}", f"ingest takes no {self._what} ({why}): {answer.detail}. They are kept and sent again; correct the cause.")
+            self._log("error", f"held-{why}", f"ingest does not accept {self._what} ({why}): {answer.detail}. Correct the cause. They are kept and will be sent again.")
         else:
-            self._log("warning", f"retry-{why}", f"ingest cannot take the {self._what} now ({why}): {answer.detail}. They are kept and sent again.")
+            self._log("warning", f"retry-{why}", f"ingest cannot accept {self._what} now ({why}): {answer.detail}. They are kept and will be sent again.")
         self._retry(answer.retry_after)
 
     def _retry(self, after: float | None) -> None:
@@ -360,12 +360,12 @@ class Lane:
 
     def _recovered(self) -> None:
         if self.failing:
-            self._log("info", "again", f"ingest takes {self._what} again")
+            self._log("info", "again", f"ingest accepts {self._what} again")
         self.failing = False
         self.not_before = 0.0
 
     def _landed(self, flight: Flight) -> None:
-        """All records of the flight are settled."""
+        """Finish a flight of which all records are settled."""
         self.flight = None
         if self.spool is not None and flight.spool_end is not None:
             self.spool.commit(flight.spool_end)

@@ -1,0 +1,63 @@
+"""Counters: what became of frames and events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oona_client.ring import EVENT, FRAME, Ring
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counters of frames or of events. handed is the sum of the next six."""
+
+    handed: int = 0  # taken by frame() or event(); the parts of a frame that was split count one by one
+    waiting: int = 0  # in memory, not answered yet
+    spooled: int = 0  # on disk, not answered yet
+    accepted: int = 0  # by ingest: on the bus, or in its spool
+    rejected: int = 0  # by ingest, for good
+    dropped: int = 0  # by a full queue, ring or spool
+    lost: int = 0  # the sender died, or there was no answer before close() ended; ingest may have received some
+    aside: int = 0  # of those accepted: will not be folded
+    invalid: int = 0  # not taken: invalid, or after close()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The counters of a client."""
+
+    frames: Counts
+    events: Counts
+    requests: int  # with an answer
+    failures: int  # requests without an answer
+    bytes_sent: int
+    spool_bytes: int
+    recovered: int  # records that earlier clients left in the spool, and that ingest has accepted
+    sender_pid: int  # 0 if the sender is a thread
+
+
+NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0)
+
+
+def read(ring: Ring, invalid: list[int], pid: int, *, ended: bool = False) -> Stats:
+    """Read the counters from a ring. If the sender has ended, what is still waiting is lost."""
+    return Stats(
+        frames=_counts(ring, FRAME, invalid[FRAME], ended), events=_counts(ring, EVENT, invalid[EVENT], ended),
+        requests=ring.get("requests"), failures=ring.get("failures"), bytes_sent=ring.get("bytes_sent"),
+        spool_bytes=ring.get("spool_bytes"), recovered=ring.get("recovered"), sender_pid=pid,
+    )
+
+
+def _counts(ring: Ring, kind: int, invalid: int, ended: bool) -> Counts:
+    def get(name: str) -> int:
+        return ring.get(f"{name}{kind}")
+
+    # handed is read last, so that waiting is never negative.
+    accepted, rejected, lost = get("accepted"), get("rejected"), get("lost")
+    dropped, spooled = get("dropped") + get("full"), get("in_spool")
+    handed = get("handed") + get("split")
+    waiting = max(0, handed - accepted - rejected - dropped - lost - spooled)
+    return Counts(
+        handed=handed, accepted=accepted, rejected=rejected, dropped=dropped, spooled=spooled,
+        waiting=0 if ended else waiting, lost=lost + (waiting if ended else 0), aside=get("aside"), invalid=invalid,
+    )
