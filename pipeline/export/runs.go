@@ -17,7 +17,8 @@ type runs struct {
 }
 
 type run struct {
-	heard time.Time // when its latest rollup was appended
+	heard time.Time   // when its latest rollup was appended
+	end   oona.Micros // of its latest window
 }
 
 // runSnapshot is a run at one moment.
@@ -25,10 +26,11 @@ type runSnapshot struct {
 	id    oona.RunID
 	live  bool
 	heard time.Time
+	end   oona.Micros
 }
 
-// observe takes the time at which a rollup of a run was appended.
-func (l *runs) observe(id oona.RunID, appended, now time.Time) {
+// observe takes the time at which a rollup of a run was appended, and the end of its window.
+func (l *runs) observe(id oona.RunID, end oona.Micros, appended, now time.Time) {
 	if id == other || now.Sub(appended) > l.kept {
 		return
 	}
@@ -43,6 +45,7 @@ func (l *runs) observe(id oona.RunID, appended, now time.Time) {
 	if appended.After(r.heard) {
 		r.heard = appended
 	}
+	r.end = max(r.end, end)
 }
 
 // displace removes the run that has been silent for the longest time, if it was last
@@ -78,7 +81,7 @@ func (l *runs) snapshot(now time.Time) []runSnapshot {
 			l.drop(id)
 			continue
 		}
-		out = append(out, runSnapshot{id, silent <= l.silentAfter, r.heard})
+		out = append(out, runSnapshot{id, silent <= l.silentAfter, r.heard, r.end})
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package export
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -49,8 +50,10 @@ func countsOf(r *oona.Rollup, appended time.Time) windowCounts {
 // runStatus says what became of the frames of a run recently.
 type runStatus struct {
 	Run        oona.RunID    `json:"run"`
-	State      string        `json:"state"` // live, silent, or none: no window of it was read
+	State      string        `json:"state"`
 	LastRollup *time.Time    `json:"last_rollup,omitempty"`
+	LastWindow *time.Time    `json:"last_window,omitempty"` // end of the latest window of which a rollup was read
+	Notes      []string      `json:"notes,omitempty"`       // what the author of the trainer should know first
 	Layers     []layerStatus `json:"layers"`
 	Aside      []asideGroup  `json:"aside"`
 	// Since is how far back the side topics were read. If Complete is false, not all
@@ -104,6 +107,7 @@ func (s *Stage) Status(from Sides) http.Handler {
 		if err := s.Ready(); err != nil {
 			status.Problems = append(status.Problems, "not all rollups are read yet: "+err.Error())
 		}
+		status.note(s.cfg.SilentAfter, now)
 		if status.State == stateNone && len(status.Aside) == 0 {
 			s.refuseUnknown(w, status, aside.runs, now)
 			return
@@ -157,8 +161,9 @@ func writeStatus(w http.ResponseWriter, r *http.Request, status runStatus) {
 // States of a run.
 const (
 	stateLive   = "live"
+	stateBehind = "behind" // rollups come, but of windows that ended so long ago that no layer is shown
 	stateSilent = "silent"
-	stateNone   = "none"
+	stateNone   = "none" // no window of it was read
 )
 
 // status returns what the rollups say of a run.
@@ -170,9 +175,12 @@ func (l *store) status(id oona.RunID, now time.Time) runStatus {
 		if r.id != id {
 			continue
 		}
-		heard := r.heard.UTC()
-		out.State, out.LastRollup = stateSilent, &heard
-		if r.live {
+		heard, end := r.heard.UTC(), r.end.Time().UTC()
+		out.State, out.LastRollup, out.LastWindow = stateSilent, &heard, &end
+		switch {
+		case r.live && now.Sub(end) > l.cfg.SilentAfter:
+			out.State = stateBehind
+		case r.live:
 			out.State = stateLive
 		}
 	}
@@ -183,6 +191,30 @@ func (l *store) status(id oona.RunID, now time.Time) runStatus {
 	}
 	slices.SortFunc(out.Layers, func(a, b layerStatus) int { return strings.Compare(string(a.Layer), string(b.Layer)) })
 	return out
+}
+
+// note says what is easily overlooked: that rollups are not of now, and that the greater part of
+// the frames is in none.
+func (s *runStatus) note(silentAfter time.Duration, now time.Time) {
+	switch {
+	case s.State == stateBehind:
+		s.Notes = append(s.Notes, fmt.Sprintf("rollups of this run come, but the latest window of them ended %s ago. A layer is shown for %s after its latest window has ended (--series-silent-after), so none is. Check the trainer's clock and the unit of observed_at; if the frames are really that old, their rollups are on the bus all the same (oona watch)",
+			now.Sub(*s.LastWindow).Round(time.Second), silentAfter))
+	case s.State == stateLive && len(s.Layers) == 0:
+		s.Notes = append(s.Notes, "rollups of this run come, but none of its layers is shown by itself, as there are too many (--series-max-layers, --series-max-total-layers)")
+	}
+	var frames, aside int64
+	for _, y := range s.Layers {
+		for _, w := range y.Windows {
+			frames += w.Frames
+		}
+	}
+	for _, g := range s.Aside {
+		aside += int64(g.Records)
+	}
+	if aside > frames {
+		s.Notes = append(s.Notes, fmt.Sprintf("more of its records were put aside since %s than there are frames in the windows shown: %d, and %d. What was put aside is in no rollup; the reasons are below", stamp(s.Since), aside, frames))
+	}
 }
 
 func countsIn(y *rollups.Layer[layer]) []windowCounts {

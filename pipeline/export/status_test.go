@@ -45,6 +45,8 @@ type statusAnswer struct {
 			Offset                          int64
 		}
 	}
+	LastWindow *time.Time `json:"last_window"`
+	Notes      []string
 	Complete   bool
 	UnknownRun int `json:"unknown_run"`
 	Problems   []string
@@ -166,11 +168,47 @@ func TestStatusOfARunWithNothingAside(t *testing.T) {
 	}
 }
 
+// A run of which only old windows come is not called live, as no layer of it is shown: before,
+// it was live without a layer.
+func TestStatusOfOldWindows(t *testing.T) {
+	a := ask(t)
+	old := ended(time.Hour, oona.Performance, "r", "enc.1")
+	a.send(old)
+	said := a.want(http.StatusOK, "?run=r")
+	if said.State != "behind" || len(said.Layers) != 0 || len(said.Notes) != 1 || said.LastWindow == nil || said.LastWindow.UnixMicro() != int64(old.End) {
+		t.Errorf("the status is %+v", said)
+	}
+	for _, want := range []string{"behind", said.Notes[0], stampOf(old.End)} {
+		if text := a.get("?run=r", "Accept", "text/plain").Body.String(); !strings.Contains(text, want) {
+			t.Errorf("the text lacks %q:\n%s", want, text)
+		}
+	}
+	a.send(rollup(oona.Performance, "r", "enc.1"))
+	if said := a.want(http.StatusOK, "?run=r"); said.State != "live" || len(said.Layers) != 1 || len(said.Notes) != 0 {
+		t.Errorf("with a window of now, the status is %+v", said)
+	}
+}
+
+func stampOf(at oona.Micros) string { return at.Time().UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// If more was put aside than is in the windows, a note says so, whatever the state is.
+func TestStatusOfARunThatIsLate(t *testing.T) {
+	a := ask(t)
+	a.send(ended(time.Minute, oona.Performance, "r", "enc.1")) // five frames
+	for n := range 6 {
+		a.put(topics.Late, a.aside("r", "late", time.Second))
+		said := a.want(http.StatusOK, "?run=r")
+		if want := max(0, n-4); said.State != "live" || len(said.Notes) != want {
+			t.Errorf("with %d late frames, the status is %+v", n+1, said)
+		}
+	}
+}
+
 // A run all of whose frames were put aside is known, too.
 func TestStatusOfARunWithoutWindows(t *testing.T) {
 	a := ask(t)
 	a.put(topics.Quarantine, a.aside("r", "future", 0))
-	if said := a.want(http.StatusOK, "?run=r"); said.State != "none" || len(said.Aside) != 1 || said.Layers == nil {
+	if said := a.want(http.StatusOK, "?run=r"); said.State != "none" || len(said.Aside) != 1 || len(said.Notes) != 1 || said.Layers == nil || said.LastWindow != nil {
 		t.Errorf("the status is %+v", said)
 	}
 }

@@ -15,11 +15,15 @@ func writeStatusText(to io.Writer, s *runStatus) {
 	fmt.Fprintf(&text, "run %s: %s", s.Run, s.State)
 	switch {
 	case s.LastRollup != nil:
-		fmt.Fprintf(&text, ", last rollup at %s", stamp(*s.LastRollup))
+		fmt.Fprintf(&text, ", last rollup at %s, latest window until %s", stamp(*s.LastRollup), stamp(*s.LastWindow))
 	case s.State == stateNone:
 		text.WriteString(" (no window of it was read)")
 	}
-	text.WriteString("\n\n")
+	text.WriteString("\n")
+	for _, note := range s.Notes {
+		fmt.Fprintf(&text, "note: %s\n", note)
+	}
+	text.WriteString("\n")
 	writeLayers(&text, s)
 	writeAside(&text, s)
 	for _, p := range s.Problems {

@@ -51,7 +51,7 @@ func newStore(cfg Config, rule func(metric string) verdict.Rule, folded func(lab
 func (l *store) fold(r *oona.Rollup, appended time.Time, accumulate bool, now time.Time) (shown bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.runs.observe(r.Run, appended, now)
+	l.runs.observe(r.Run, r.End, appended, now)
 	y, beyond := l.layers.Of(r, now)
 	if y == nil || !y.Merged {
 		level := l.judges.observe(r, y != nil)
