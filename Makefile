@@ -255,7 +255,7 @@ kafka-down: ## stop the brokers and delete their data
 .PHONY: python
 python: $(VENV)/installed ## a virtual environment with the packages of the examples and of the tests
 
-$(VENV)/installed: examples/digits/requirements.txt examples/analysis/requirements.txt cmd/ingest/testdata/requirements.txt replay/parquet/testdata/requirements.txt replay/archive/testdata/readers/requirements.txt
+$(VENV)/installed: clients/python/tests/requirements.txt examples/digits/requirements.txt examples/analysis/requirements.txt cmd/ingest/testdata/requirements.txt replay/parquet/testdata/requirements.txt replay/archive/testdata/readers/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(addprefix --requirement=,$^)
 	@touch $@

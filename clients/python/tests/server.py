@@ -16,6 +16,14 @@ from typing import Any
 
 import fastavro
 
+try:
+    from compression import zstd  # from Python 3.14 on
+except ImportError:
+    try:
+        from backports import zstd  # the same module for older ones
+    except ImportError:
+        zstd = None
+
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas" / "avro"
 FRAME = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))
 EVENT = fastavro.schema.load_schema(str(SCHEMAS / "seed_event.v2.avsc"))
@@ -52,8 +60,10 @@ class Request:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        body = gzip.decompress(self.body) if self.headers.get("content-encoding") == "gzip" else self.body
-        return decode(body)
+        coding = self.headers.get("content-encoding")
+        if coding == "gzip":
+            return decode(gzip.decompress(self.body))
+        return decode(zstd.decompress(self.body) if coding == "zstd" else self.body)
 
 
 Reply = tuple[int, dict[str, Any], dict[str, str]]

@@ -288,6 +288,10 @@ class Scripted:
         coding = headers.get("Content-Encoding", "")
         if coding == "gzip":
             body = gzip.decompress(body)
+        elif coding == "zstd":
+            from compression import zstd  # the client, too, has it from Python 3.14 on
+
+            body = zstd.decompress(body)
         records = records_of(body)
         with self.lock:
             if path != ("/v1/frames" if body.startswith(wire.FRAME_HEADER) else "/v1/events"):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from oona_client import Client, State
+from oona_client import Client, State, lane
 
 OONA = os.environ.get("OONA_BINARY", "")
 
@@ -68,6 +68,20 @@ def test_frames_are_on_the_bus(demo, sender):
     assert last["metrics"][0]["values"][7] is None
     assert np.allclose(last["metrics"][1]["values"][8:], values[8:] * 49)
     assert last["tensors"][0]["name"] == "w" and last["tensors"][0]["shape"] == [2, 2]
+
+
+@pytest.mark.usefixtures("zstd_of_python")
+def test_requests_in_zstd_are_on_the_bus(demo):
+    url, broker = demo
+    assert lane._coder()[1] == "zstd"
+    with Client(url, "real-zstd", sender="thread", strict=True, linger=1.0) as oona:
+        for step in range(50):
+            oona.frame("enc.0", step, np.arange(1000), State.TRAINING, {"loss": np.full(1000, step, np.float32)})
+        stats = oona.close()
+    assert (stats.frames.accepted, stats.frames.rejected) == (50, 0)
+    assert 0 < stats.bytes_sent < 50 * 1000  # it was compressed
+    records = watch(broker, "kasmina.telemetry.seed.metrics", "real-zstd", 50)
+    assert [record.get("frame", record)["metrics"][0]["values"][999] for record in records] == list(range(50))
 
 
 def test_events_are_a_life_without_gaps(demo):
