@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -33,50 +32,61 @@ func TestBinaries(t *testing.T) {
 	want, frames := oracle(t)
 	binaries := build(t, "ingest", "aggregate", "exporter")
 	brokers(t, func(t *testing.T, addresses []string) {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
-		cfg := testConfig(addresses)
-		topics, err := oona.NewTopics(cfg.Prefix)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := kafka.New(kafka.Config{Brokers: addresses, ClientID: "test"}, nil).Apply(ctx, topics.Specs(3)); err != nil {
-			t.Fatal(err)
-		}
-		common := []string{"--brokers", strings.Join(addresses, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
-		ingest := launch(t, binaries["ingest"], append(common, "--listen", "127.0.0.1:0")...)
-		aggregate := launch(t, binaries["aggregate"], append(common, "--group", cfg.Prefix, "--window-length", "1s", "--out-of-orderness", "100ms",
-			"--allowed-lateness", "250ms", "--tick-interval", "125ms", "--idle-horizon", "2s")...)
-		exporter := launch(t, binaries["exporter"], common...)
-		for _, p := range []*process{ingest, aggregate, exporter} {
-			p.awaitReady(t, ctx)
-		}
-
-		file, err := os.Open(recording)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		playing := loadgen.DefaultConfig()
-		playing.URL = "http://" + ingest.address("ingest accepts frames")
-		playing.Speed = loadgen.MaxSpeed
-		playing.Recording = file
-		p, err := loadgen.New(playing)
-		if err != nil {
-			t.Fatal(err)
-		}
-		result, err := p.Run(ctx)
-		if err != nil || result.Acknowledged != frames {
-			t.Fatalf("%d of %d frames were acknowledged: %v", result.Acknowledged, frames, err)
-		}
-		for layer, total := range want {
-			exporter.awaitMetric(t, ctx, "kasmina_layer_frames_total", string(layer), float64(total.frames))
-		}
-		for _, p := range []*process{ingest, aggregate, exporter} {
-			checkOpenMetrics(t, p.url)
-			p.terminate(t)
-		}
+		inTime(t, addresses, func(t *testing.T, ctx context.Context, cfg Config) (late bool) {
+			return runBinaries(t, ctx, cfg, binaries, want, frames)
+		})
 	})
+}
+
+func runBinaries(t *testing.T, ctx context.Context, cfg Config, binaries map[string]string, want map[oona.LayerID]*total, frames int64) (late bool) {
+	t.Helper()
+	topics, err := oona.NewTopics(cfg.Prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kafka.New(kafka.Config{Brokers: cfg.Kafka, ClientID: "test"}, nil).Apply(ctx, topics.Specs(3)); err != nil {
+		t.Fatal(err)
+	}
+	common := []string{"--brokers", strings.Join(cfg.Kafka, ","), "--prefix", cfg.Prefix, "--admin-address", "127.0.0.1:0", "--log-format", "json"}
+	ingest := launch(t, binaries["ingest"], append(common, "--listen", "127.0.0.1:0")...)
+	aggregate := launch(t, binaries["aggregate"], append(common, "--group", cfg.Prefix, "--window-length", "1s", "--out-of-orderness", "100ms",
+		"--allowed-lateness", "250ms", "--tick-interval", "125ms", "--idle-horizon", cfg.Idle.String())...)
+	exporter := launch(t, binaries["exporter"], common...)
+	for _, p := range []*process{ingest, aggregate, exporter} {
+		p.awaitReady(t, ctx)
+	}
+
+	file, err := os.Open(recording)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	playing := loadgen.DefaultConfig()
+	playing.URL = "http://" + ingest.address("ingest accepts frames")
+	playing.Speed = loadgen.MaxSpeed
+	playing.Recording = file
+	p, err := loadgen.New(playing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := p.Run(ctx)
+	if err != nil || result.Acknowledged != frames {
+		t.Fatalf("%d of %d frames were acknowledged: %v", result.Acknowledged, frames, err)
+	}
+	for layer, total := range want {
+		const name = "kasmina_layer_frames_total"
+		for exporter.metric(t, name, string(layer)) != float64(total.frames) && !late && bus.Pause(ctx, pollInterval) {
+			late = aggregate.labelled(t, "oona_aggregate_records_total", "verdict", "late") > 0
+		}
+		if got := exporter.metric(t, name, string(layer)); got != float64(total.frames) && !late {
+			t.Errorf("%s of layer %s is %v, want %d", name, layer, got, total.frames)
+		}
+	}
+	for _, p := range []*process{ingest, aggregate, exporter} {
+		checkOpenMetrics(t, p.url)
+		p.terminate(t)
+	}
+	return late
 }
 
 // build compiles commands once for the test.
@@ -187,17 +197,6 @@ func (p *process) awaitReady(t *testing.T, ctx context.Context) {
 		bus.Pause(ctx, pollInterval)
 	}
 	t.Fatalf("%s did not become ready: %s", p.name, answer)
-}
-
-// awaitMetric waits until the sum of a metric's series of a layer is want.
-func (p *process) awaitMetric(t *testing.T, ctx context.Context, name, layer string, want float64) {
-	t.Helper()
-	got := p.metric(t, name, layer)
-	for ; got != want && bus.Pause(ctx, pollInterval); got = p.metric(t, name, layer) {
-	}
-	if got != want {
-		t.Errorf("%s of layer %s is %v, want %v", name, layer, got, want)
-	}
 }
 
 // metric returns the sum of the series of a counter or gauge, for one layer, or for

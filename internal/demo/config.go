@@ -32,6 +32,8 @@ type Config struct {
 
 	Window time.Duration `group:"Windows" help:"Length of a window. The other times are derived from it. The default in production is 10s."`
 	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it. The default in production is 60s."`
+
+	Patience time.Duration `kong:"-"` // most time to wait for what is on its way; for tests
 }
 
 // DefaultConfig returns the defaults of the flags. Windows are shorter than in
@@ -48,6 +50,7 @@ func DefaultConfig() Config {
 		BrokerPort:  9092,
 		Window:      2 * time.Second,
 		Idle:        5 * time.Second,
+		Patience:    30 * time.Second,
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 		return nil, err
 	}
 	if !settled {
-		return nil, fmt.Errorf("the records on the topics were not read within %s; stop other load on this machine, or use an empty --data directory", settleTimeout)
+		return nil, fmt.Errorf("the records on the topics were not read within %s; stop other load on this machine, or use an empty --data directory", cfg.Patience)
 	}
 	s.before = before.aggregate
 	fmt.Fprint(s.out, s.banner(cfg))
@@ -84,7 +84,7 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 	}
 	report.reconcile(cfg.Once)
 	if !settled {
-		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", settleTimeout)
+		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", cfg.Patience)
 	}
 	return report, nil
 }

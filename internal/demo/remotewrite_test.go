@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -32,7 +33,7 @@ func TestRemoteWrite(t *testing.T) {
 }
 
 func testRemoteWrite(t *testing.T, path string, addresses []string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // on a busy machine; else less than one
+	ctx, cancel := context.WithTimeout(t.Context(), hopeless)
 	defer cancel()
 	w := newWriting(t, ctx, path, addresses, "--enable-feature=native-histograms")
 	w.emit(ctx, 10)
@@ -68,7 +69,7 @@ func testRemoteWrite(t *testing.T, path string, addresses []string) {
 func TestRemoteWriteRefused(t *testing.T) {
 	t.Parallel()
 	path := requirePrometheus(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hopeless)
 	defer cancel()
 	broker, err := embedded.Start(ctx, embedded.Options{Logger: discard()})
 	if err != nil {
@@ -160,15 +161,19 @@ func newWriting(t *testing.T, ctx context.Context, path string, addresses []stri
 	return w
 }
 
-// freeAddress returns an address of this machine that nothing listens on now.
+// freeAddress returns an address of this machine that nothing listens on. Its port is below
+// those that the system gives to connections, so that it stays free while its server is away.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // startPrometheus starts a server on the same data as the one before.

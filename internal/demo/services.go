@@ -53,6 +53,7 @@ type services struct {
 	playing    atomic.Pointer[run]
 	recording  []byte           // nil for synthetic load
 	runs       []oona.RunID     // that were played
+	patience   time.Duration    // see Config
 	before     aggregate.Counts // counts when loadgen started; a data directory may hold older runs
 
 	ended   chan struct{} // closed when all services have ended; outcome is set then
@@ -64,7 +65,7 @@ type services struct {
 // start starts the services and returns when all of them are ready.
 func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) (_ *services, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &services{out: out, logger: logger, cancel: cancel, ended: make(chan struct{})}
+	s := &services{out: out, logger: logger, patience: cfg.Patience, cancel: cancel, ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -77,7 +78,7 @@ func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) 
 	}
 	go func() {
 		defer close(s.ended)
-		s.outcome = worker.RunAll(ctx, settleTimeout, components...)
+		s.outcome = worker.RunAll(ctx, s.patience, components...)
 	}()
 	return s, s.awaitReady(ctx)
 }
@@ -280,7 +281,7 @@ func (s *services) ready() error {
 // awaitReady waits until all services are ready and have read what older demos
 // left in the data directory.
 func (s *services) awaitReady(ctx context.Context) error {
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(2 * s.patience)
 	for {
 		why := s.ready()
 		if why == nil {

@@ -11,12 +11,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/export"
 )
 
-const (
-	pollInterval = 50 * time.Millisecond
-	// settleTimeout limits the wait for what is on its way. The time that the last
-	// windows need to become idle is added to it.
-	settleTimeout = 30 * time.Second
-)
+const pollInterval = 50 * time.Millisecond
 
 // measure holds the counts of every service and the lengths of the topics.
 type measure struct {
@@ -76,9 +71,10 @@ func (m measure) readRollups() int64 {
 
 // settle waits until all records and rollups have been read. If closing is set, it
 // also waits until idleness and ticks have closed the last windows. It returns false
-// after a timeout.
+// after the patience of the demo, to which the time is added that these windows need to
+// become idle.
 func (s *services) settle(ctx context.Context, closing bool, idle time.Duration) (measure, bool, error) {
-	timeout := settleTimeout
+	timeout := s.patience
 	if closing {
 		timeout += 2 * idle
 	}

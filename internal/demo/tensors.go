@@ -111,10 +111,10 @@ func (a *audit) look(ctx context.Context, msg *message.Message) {
 	}
 }
 
-// finish waits until the audit has read that many frames, or for settleTimeout. It
+// finish waits until the audit has read that many frames, at most for the patience of the demo. It
 // then stops the audit and returns its counts.
 func (a *audit) finish(ctx context.Context, frames int64) TensorCounts {
-	deadline := time.Now().Add(settleTimeout)
+	deadline := time.Now().Add(a.services.patience)
 	for a.frames.Load() < frames && time.Now().Before(deadline) && bus.Pause(ctx, pollInterval) {
 	}
 	a.cancel()

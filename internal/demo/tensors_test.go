@@ -29,7 +29,7 @@ func TestTensorsAreReadBack(t *testing.T) {
 	want := TensorCounts{Inline: 124, Claimed: 28, Verified: 28}
 	run := func() {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), hopeless)
 		defer cancel()
 		r, err := Run(ctx, cfg, watch.Screen{Out: io.Discard}, discard())
 		if err != nil {
