@@ -45,7 +45,7 @@ func (l *lane) run(ctx context.Context) {
 			return
 		case err != nil:
 			if unreadable.due() {
-				l.cfg.Logger.Error("the spool cannot be read; it is tried again each second", "topic", l.topic, "err", err)
+				l.cfg.Logger.Error("the spool cannot be read; the forwarder tries again every second", "topic", l.topic, "err", err)
 			}
 			bus.Pause(ctx, time.Second)
 			continue
@@ -162,10 +162,10 @@ func (b *batch) add(r *received) {
 	b.messages = append(b.messages, r.Messages...)
 }
 
-// reminder says when to log what lasts: when it begins, and seldom after that.
+// reminder says when to log a condition that lasts: when it begins, and rarely after that.
 type reminder struct{ next time.Time }
 
-// remindAfter is how long it takes until it is logged again.
+// remindAfter is the time between two log lines about the same condition.
 const remindAfter = 10 * time.Minute
 
 func (r *reminder) due() bool {
@@ -203,7 +203,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 				return true
 			}
 			if noRoom.due() {
-				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; it is tried again", "topic", b.topic, "err", err)
+				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the forwarder tries again", "topic", b.topic, "err", err)
 			}
 		default:
 			l.away.Store(!l.cfg.OfTopic(err))

@@ -29,13 +29,13 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		f.spooledFrames, f.sentFrames, f.setAside, f.lapsed,
 		of("records", "Requests that wait in the spool.", func(s spool.Stats) int64 { return s.Records }),
-		of("bytes", "Size of the spool's files, those in quarantine included.", func(s spool.Stats) int64 { return s.Bytes }),
+		of("bytes", "Size of the spool's files, including files quarantine-...", func(s spool.Stats) int64 { return s.Bytes }),
 		of("max_bytes", "Limit of the size of the spool's files (--spool-bytes). When it is reached, requests get 503 while the bus is away.", func(s spool.Stats) int64 { return s.MaxBytes }),
-		of("quarantine_bytes", "Size of the spool's files quarantine-..., with damaged bytes or requests that could not be sent. They count as its own until somebody deletes them.", func(s spool.Stats) int64 { return s.Kept }),
+		of("quarantine_bytes", "Size of the spool's files quarantine-..., with damaged bytes or requests that could not be sent. They count towards --spool-bytes until somebody deletes them.", func(s spool.Stats) int64 { return s.Kept }),
 		since("refused_total", "Requests for which the spool had no room.", func(s spool.Stats) int64 { return s.Refused }),
 		since("write_failures_total", "Requests that could not be written to the spool.", func(s spool.Stats) int64 { return s.Failed }),
 		since("lost_records_total", "Requests in damaged parts of the spool's files. The bytes are kept in files quarantine-... of its directory.", func(s spool.Stats) int64 { return s.Lost }),
-		since("torn_bytes_total", "Bytes behind the last request of the spool's newest file that were found at the start and are not used: a write that was not finished, or damage.", func(s spool.Stats) int64 { return s.Torn }),
+		since("torn_bytes_total", "Bytes after the last request of the spool's newest file that were found at the start and are not used: an unfinished write, or damage.", func(s spool.Stats) int64 { return s.Torn }),
 		since("damaged_ends_total", "Ends of the spool's newest file that may have had an acknowledged request. The bytes are kept in files quarantine-... of its directory.", func(s spool.Stats) int64 { return s.DamagedEnds }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "oona_ingest_spool_oldest_seconds", Help: "How long the oldest frames or events of the spool have been waiting; 0 if it is empty."}, f.age),
 	} {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// quarantined returns the name of a file that is set aside.
+// quarantined returns the name under which a file is set aside.
 func quarantined(name string) string { return quarantinePrefix + name }
 
 const quarantinePrefix = "quarantine-"
@@ -15,13 +15,12 @@ const quarantinePrefix = "quarantine-"
 // recordPrefix begins the names of the records that SetAside keeps.
 const recordPrefix = "record-"
 
-// nameOfDamage returns the name of the file with a damaged span of a segment.
+// nameOfDamage returns the name of the file for a damaged span of a segment.
 func nameOfDamage(h header, from int64) string {
 	return quarantined(fmt.Sprintf("%020d-%d.bytes", h.number, from))
 }
 
-// SetAside keeps a copy of a record that cannot be handed on, for people to look at. Its
-// file is the record's body.
+// SetAside writes the body of a record that cannot be sent to a file, for people to look at.
 func (s *Spool) SetAside(r Record) error {
 	name := quarantined(fmt.Sprintf("%s%020d", recordPrefix, r.Sequence))
 	if err := ignoreMissing(s.fs.Remove(name)); err != nil {
@@ -42,8 +41,8 @@ func (s *Spool) SetAside(r Record) error {
 	return nil
 }
 
-// copyOut copies a span of a segment into a file of its own, which is there in whole or not at
-// all. The caller adds its size to kept.
+// copyOut copies a span of a segment into a file of its own. After an error or a crash there is no
+// file with only a part of the span. The caller adds the size to kept.
 func (s *Spool) copyOut(from File, name string, bad damage) (int64, error) {
 	if err := ignoreMissing(s.fs.Remove(name + temporary)); err != nil {
 		return 0, err
@@ -82,7 +81,7 @@ func (s *Spool) countKept() error {
 			size, errOf = file.Size()
 			bytes, errOf = bytes+size, errors.Join(errOf, file.Close())
 		}
-		err = errors.Join(err, ignoreMissing(errOf)) // it may just have been deleted
+		err = errors.Join(err, ignoreMissing(errOf)) // somebody may have deleted it just now
 	}
 	if err != nil {
 		return err

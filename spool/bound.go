@@ -13,12 +13,12 @@ type bound struct {
 
 	mu      sync.Mutex
 	used    int64
-	kept    int64 // of these, in files that were set aside
+	kept    int64 // the part of used in files that were set aside
 	spools  []*Spool
 	counted time.Time // when the files that were set aside were counted
 }
 
-// take takes bytes if they are free. Otherwise the error wraps ErrFull, and says what is used.
+// take takes bytes if they are free. Otherwise the error wraps ErrFull, and says how many are used.
 func (b *bound) take(bytes int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -32,21 +32,22 @@ func (b *bound) take(bytes int64) error {
 	return fmt.Errorf("%w: it has %d of %d bytes", ErrFull, b.used, b.most)
 }
 
-// add adds some bytes, even if there are not so many, and those of them that were set aside.
+// add adds to the bytes that are used, even beyond the limit. kept is the part of them in files
+// that were set aside.
 func (b *bound) add(bytes, kept int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used, b.kept = b.used+bytes, b.kept+kept
 }
 
-// join makes a spool one of those that have the bound.
+// join adds a spool to those that share the bound.
 func (b *bound) join(s *Spool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.spools = append(b.spools, s)
 }
 
-// leave gives back what a spool has that is closed. The caller holds the spool's mu.
+// leave gives back the bytes of a spool that is closed. The caller holds the spool's mu.
 func (b *bound) leave(s *Spool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,8 +56,8 @@ func (b *bound) leave(s *Spool) {
 	b.spools = slices.DeleteFunc(slices.Clone(b.spools), func(other *Spool) bool { return other == s })
 }
 
-// account tells the bound how much the spool has: its segments, the files that were set aside,
-// and what waits to be written. The caller holds mu.
+// account tells the bound how many bytes the spool uses: its segments, the files that were set
+// aside, and the records that wait to be written. The caller holds mu.
 func (s *Spool) account() {
 	now := s.waiting + s.kept
 	for _, seg := range s.segments {
@@ -66,8 +67,8 @@ func (s *Spool) account() {
 	s.held, s.heldKept = now, s.kept
 }
 
-// recount counts the files that were set aside again, as people delete them, unless that was
-// done within a period. It reports whether it did.
+// recount counts the files that were set aside again, because people delete them. It does nothing
+// and returns false if it has counted them within the given time, or if there are none.
 func (b *bound) recount(every time.Duration) bool {
 	b.mu.Lock()
 	if b.kept == 0 || time.Since(b.counted) < every {

@@ -35,12 +35,12 @@
 // # Damage
 //
 // An incomplete record at the end of the last segment was never acknowledged, and is ignored.
-// It is incomplete if its end is missing, or if there are only zeros. Other bytes there may
+// It is incomplete if its end is missing, or if it has only zeros. Any other bytes there may
 // have been an acknowledged record, so they are copied to a file quarantine-... when the
 // spool is opened. Where any other part is damaged, the reader looks for the next valid
 // record, copies the bytes that it skips to a file quarantine-..., counts the missing
-// sequence numbers, and continues. These files count in the bound, so that they cannot fill
-// the disk, and only people delete them. After a write or an fdatasync has failed, the segment
+// sequence numbers, and continues. These files count towards the limit, so that they cannot
+// fill the disk. Only people delete them. After a write or an fdatasync has failed, the segment
 // is not written to again: the kernel may have dropped the data, and a second fdatasync would
 // not report that (fsyncgate; see Rebello et al., "Can Applications Recover from fsync
 // Failures?", USENIX ATC 2020).

@@ -58,7 +58,7 @@ func (s *Spool) recover() error {
 		s.opts.Logger.Warn("the spool could not count its files quarantine-...", "err", err)
 	}
 	if s.kept > 0 {
-		s.opts.Logger.Warn("the spool has files quarantine-..., with damaged bytes or records that could not be sent; they count as its own, so look at them and delete them", "bytes", s.kept)
+		s.opts.Logger.Warn("the spool has files quarantine-..., with damaged bytes or records that could not be sent; they count towards its size, so look at them and delete them", "bytes", s.kept)
 	}
 	s.mu.Lock()
 	s.account()
@@ -115,26 +115,26 @@ func (s *Spool) examineOnce(seg *segment, limit uint64) error {
 	return errors.Join(err, file.Close())
 }
 
-// cutEnd notes what is behind the last record of the last segment, and keeps a copy if a record
-// that was acknowledged may have been there.
+// cutEnd counts and logs the bytes after the last record of the last segment. If they may have been
+// an acknowledged record, it keeps a copy.
 func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	torn := seg.size - scan.at
 	s.stats.Torn += torn
 	unfinished, err := scan.unfinished(seg.size)
 	if unfinished {
-		s.opts.Logger.Warn("the newest file of the spool ends with a write that was not finished; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
+		s.opts.Logger.Warn("the newest file of the spool ends with an unfinished write; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
 		return
 	}
 	name := nameOfDamage(seg.header, scan.at)
 	if there, errOf := s.fs.Open(name); errOf == nil {
-		// An earlier start has counted it.
+		// It was counted at an earlier start.
 		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, "err", there.Close())
 		return
 	}
 	copied, errOf := s.copyOut(scan.file, name, damage{from: scan.at, to: seg.size})
 	s.stats.DamagedEnds++
 	s.stats.Quarantined += copied
-	s.opts.Logger.Error("the newest file of the spool ends with bytes that may have been a record that was acknowledged; it is lost, and its bytes are kept for you to look at",
+	s.opts.Logger.Error("the newest file of the spool ends with bytes that may have been an acknowledged record; it is lost, and a copy of the bytes is kept",
 		"file", seg.name, "from", scan.at, "bytes", torn, "copy", name, "err", errors.Join(err, errOf))
 }
 

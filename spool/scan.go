@@ -141,12 +141,11 @@ func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 	}
 }
 
-// unfinished reports whether what follows the last valid record can only be a part of a write
-// that was not finished: fewer bytes than a record has, nothing but zeros, or the beginning of
-// the next record, of which the end is missing. Of a record that was acknowledged, all bytes were
-// in the file. Damage to it leaves a record of which everything is there but one thing is wrong:
-// its checksum, its number, or its length. A crash of the system may leave the same of a write that was not
-// finished, so it is not certain then.
+// unfinished reports whether the bytes after the last valid record can only be an unfinished write:
+// fewer bytes than a record has, only zeros, or the beginning of the next record without its end.
+// An acknowledged record was in the file with all its bytes, so damage leaves a record that is
+// complete, but whose checksum, number or length is wrong. A crash of the system may leave the same
+// of an unfinished write. Then unfinished returns false, because it is not certain.
 func (s *scanner) unfinished(size int64) (bool, error) {
 	rest := size - s.at
 	if rest < int64(frameBytes) {
@@ -163,7 +162,7 @@ func (s *scanner) unfinished(size int64) (bool, error) {
 	if binary.LittleEndian.Uint64(frame[8:]) != s.next || length <= body || body > int64(s.most) {
 		return false, nil
 	}
-	// With another length it may be a record.
+	// Only the length may be wrong: with the length of the rest, it may be a valid record.
 	whole, err := s.bytes(s.at, int(rest))
 	if err != nil || int64(len(whole)) < rest {
 		return false, err
@@ -174,7 +173,7 @@ func (s *scanner) unfinished(size int64) (bool, error) {
 	return binary.LittleEndian.Uint32(other[4:]) != s.header.checksum(other[:], whole[frameBytes:]), nil
 }
 
-// zeros reports whether all bytes behind the last valid record are zeros.
+// zeros reports whether all bytes after the last valid record are zeros.
 func (s *scanner) zeros(size int64) (bool, error) {
 	for at := s.at; at < size; {
 		chunk, err := s.bytes(at, int(min(readAhead, size-at)))

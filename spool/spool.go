@@ -42,7 +42,7 @@ type Spool struct {
 	bound    *bound            // may be shared with other spools
 	kept     int64             // bytes of the files that were set aside
 	held     int64             // bytes that the bound counts for this spool
-	heldKept int64             // of these, bytes that were set aside
+	heldKept int64             // the part of held in files that were set aside
 	next     uint64            // sequence number of the next record; all below are on disk
 	done     uint64            // Done was called for all records below
 	last     map[string]uint64 // newest record of each key
@@ -83,10 +83,10 @@ type Stats struct {
 	Damaged     int64 // spans without valid records that were skipped
 	Lost        int64 // records in the skipped spans and in missing files
 	Quarantined int64 // bytes that were copied to quarantine
-	// Torn are the bytes behind the last record that were found when the spool was opened.
+	// Torn is the number of bytes after the last record that were found when the spool was opened.
 	Torn int64
-	// DamagedEnds are the ends of files among these that may have had an acknowledged record, and
-	// were copied to quarantine.
+	// DamagedEnds is the number of files whose end may have had an acknowledged record, and was
+	// copied to quarantine.
 	DamagedEnds int64
 }
 
@@ -177,9 +177,10 @@ func (s *Spool) Append(ctx context.Context, keys []string, body []byte) error {
 	return s.wait(ctx, a)
 }
 
-// AppendMoved is like Append for a record that is moved from another queue with the same bound,
-// where it is done then. So there are not more records, and the bound does not hold: until the
-// file is removed that the record was in, both queues together may exceed it by that file.
+// AppendMoved is like Append, for a record that is moved from another queue with the same bound. The
+// caller marks it as done there. The bound does not apply, because there are not more records than
+// before. Until the old file of the record is removed, both queues together may exceed the bound by
+// that file.
 func (s *Spool) AppendMoved(ctx context.Context, keys []string, body []byte) error {
 	a := &appending{body: body, result: make(chan error, 1)}
 	if err := s.enqueue(a, keys, true); err != nil {
@@ -188,8 +189,7 @@ func (s *Spool) AppendMoved(ctx context.Context, keys []string, body []byte) err
 	return s.wait(ctx, a)
 }
 
-// How often the files that were set aside are counted, if there are any: if the spool is full,
-// and for Stats.
+// How often the files that were set aside are counted again when the spool is full, and for Stats.
 const (
 	fullRecount  = time.Second
 	statsRecount = 10 * time.Second
@@ -216,7 +216,7 @@ func (s *Spool) wait(ctx context.Context, a *appending) error {
 	return <-a.result
 }
 
-// enqueue gives a record to the writer, even above the bound if it is moved.
+// enqueue gives a record to the writer. A record that is moved may exceed the bound.
 func (s *Spool) enqueue(a *appending, keys []string, moved bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,8 +22,8 @@ type spoolCommand struct {
 
 func defaultSpool() spoolCommand { return spoolCommand{Drain: defaultSpoolDrain()} }
 
-// spoolRecordBytes is above every limit that an ingest has for a record. Memory is not taken
-// for more than a file holds.
+// spoolRecordBytes is larger than the limit of any ingest for a record. Reading never takes more
+// memory than a file has bytes.
 const spoolRecordBytes = 1 << 30
 
 // lookAt reads a spool without changing it.
@@ -38,8 +38,8 @@ func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spo
 	return v, used, err
 }
 
-// noteUse says that a spool is in use, or that the directory is no spool. One of which everything
-// was sent has no files of records, and is a spool.
+// noteUse prints a note if the spool is in use, or if the directory is not a spool. A spool from
+// which everything was sent has no files of records, but is still a spool.
 func noteUse(w io.Writer, dir string, files int, used bool) {
 	if used {
 		fmt.Fprintf(w, "oona: a process uses %s, so what is shown may change\n", dir)
@@ -50,7 +50,7 @@ func noteUse(w io.Writer, dir string, files int, used bool) {
 	}
 }
 
-// topicsOf returns the names of the topics of an installation of which one is known.
+// topicsOf returns the names of the topics of an installation, given the name of one of them.
 func topicsOf(topic string) (oona.Topics, error) {
 	known, err := oona.NewTopics(oona.DefaultPrefix)
 	if err != nil {
@@ -64,8 +64,8 @@ func topicsOf(topic string) (oona.Topics, error) {
 	return known, nil
 }
 
-// placeOf returns the run and the layer of the key of a frame or an event. Both are empty for
-// another key.
+// placeOf returns the run and the layer in the key of a frame or an event. Both are empty for any
+// other key.
 func placeOf(key []byte) (oona.RunID, oona.LayerID) {
 	run, layer, err := oona.ParseKey(key)
 	if err != nil {
@@ -82,7 +82,7 @@ type spooled struct {
 	bytes    int64
 	from     oona.Micros // when they were spooled; 0: none
 	until    oona.Micros
-	unknown  int64 // records that are no requests
+	unknown  int64 // records that are not requests
 }
 
 func (s *spooled) add(e *entry.Entry, bytes int) {
@@ -101,7 +101,7 @@ func (s *spooled) add(e *entry.Entry, bytes int) {
 	}
 }
 
-// String says how much it is, for people.
+// String returns the counts as text for people.
 func (s *spooled) String() string {
 	text := fmt.Sprintf("%s, %s, %s", plural(s.requests, "request"), amounts(s.frames, s.events), byteSize(s.bytes))
 	if s.requests > 0 {

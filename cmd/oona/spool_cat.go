@@ -30,13 +30,13 @@ type spoolPrinter struct {
 	out     *bufio.Writer
 	lines   map[string]*watch.Lines // by topic
 	printed int64
-	unknown int64 // records that are no requests
+	unknown int64 // records that are not requests
 }
 
 // errLimit ends the reading of a spool.
 var errLimit = errors.New("as much as --limit was printed")
 
-// Run prints.
+// Run runs the command.
 func (c *spoolCat) Run(ctx context.Context, to streams) error {
 	p := &spoolPrinter{spoolCat: c, out: bufio.NewWriterSize(to.out, 1<<16), lines: make(map[string]*watch.Lines)}
 	v, used, err := lookAt(c.Directory, func(_ string, r spool.Record) error {

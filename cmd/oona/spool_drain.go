@@ -58,7 +58,7 @@ type drainReport struct {
 	Stale map[oona.RunID]int64 `json:"stale,omitempty"`
 }
 
-// Run drains.
+// Run runs the command.
 func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (err error) {
 	if d.DryRun {
 		return d.dryRun(ctx, to, logger)
@@ -108,7 +108,7 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	shown.end()
 	for _, topic := range slices.Sorted(maps.Keys(report.Unusable)) {
 		if unusable[topic] != nil {
-			continue // that was said before
+			continue // it was reported before
 		}
 		noteUnusable(to, topic, report.Unusable[topic], work.Unusable[topic])
 	}
@@ -121,8 +121,8 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 // errNoSpool is returned for a directory that no ingest has used.
 var errNoSpool = errors.New("the directory is no spool: it has no files of records, and no ingest has used it; give the --spool-directory of an ingest")
 
-// look returns an error if the directory is no spool. Otherwise a wrong directory would look
-// like a spool of which everything was sent. It does not write.
+// look returns an error if the directory is not a spool. Otherwise a wrong directory would look
+// like a spool from which everything was sent. It does not write.
 func (d *spoolDrain) look(ctx context.Context) (*spoolListing, error) {
 	listing, err := listSpool(ctx, d.Directory, nil)
 	if err != nil || len(listing.Files)+len(listing.SetAside) > 0 {
@@ -135,10 +135,11 @@ func (d *spoolDrain) look(ctx context.Context) (*spoolListing, error) {
 	return listing, err
 }
 
-// limits returns what says whether a frame is too old for the windows, as it would be put aside
-// now. If the limits of a topic cannot be read, it says so and knows of none that is too old.
+// limits returns a function that reports whether a frame would be put aside now because it is too
+// old for the windows. If the limits of a topic cannot be read, it prints a note, and the function
+// returns false for frames to that topic.
 func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to streams) func(topic string, f *oona.Frame) bool {
-	const slack = oona.Micros(2_000_000) // the clock of the bus, which decides, may be another one
+	const slack = oona.Micros(2_000_000) // the clock of the bus, which decides, may differ from ours
 	of := make(map[string]*windows.Limits)
 	for topic := range l.topics {
 		topics, err := topicsOf(topic)
@@ -158,7 +159,7 @@ func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to 
 	}
 }
 
-// dryRun says what would be sent. It returns an error if a drain would, as far as that is known.
+// dryRun prints what would be sent. It returns an error if it is known that a drain would.
 func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger) error {
 	before, err := d.look(ctx)
 	if err != nil {
@@ -194,7 +195,7 @@ func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger
 // open opens the spool for this process.
 func (d *spoolDrain) open(logger *slog.Logger) (*spool.Queues, error) {
 	of := ingest.DefaultConfig().SpoolOptions(logger)
-	of.MaxBytes, of.Headroom, of.RecordBytes = math.MaxInt64/2, 0, spoolRecordBytes // it sends, and takes nothing
+	of.MaxBytes, of.Headroom, of.RecordBytes = math.MaxInt64/2, 0, spoolRecordBytes // a drain adds no records, so it needs no limits
 	s, err := spool.OpenQueues(d.Directory, of)
 	if errors.Is(err, spool.ErrLocked) {
 		return nil, fmt.Errorf("%w: an ingest that runs sends it itself when the bus is there; stop the ingest before you drain its spool", err)
@@ -202,8 +203,7 @@ func (d *spoolDrain) open(logger *slog.Logger) (*spool.Queues, error) {
 	return s, err
 }
 
-// publisher returns the options of the publisher. A record has a longer path than in
-// ingest.
+// publisher returns the options of the publisher. The path in a record is longer than in ingest.
 func (d *spoolDrain) publisher(topics []string) bus.PublisherOptions {
 	opts := bus.PublisherOptions{MaxMessageBytes: max(d.MaxMessageBytes+recordOverhead, oona.MaxSideBytes), BatchBytes: d.MaxMessageBytes, Compression: "lz4"}
 	if len(topics) == 1 {
@@ -243,7 +243,7 @@ func usable(l *spoolListing, unusable map[string]error) (topics []string) {
 	return topics
 }
 
-// noteUnusable says that requests stay in the spool, and what to do.
+// noteUnusable prints that requests stay in the spool, and what to do about it.
 func noteUnusable(to streams, topic string, requests int64, why error) {
 	remedy := "create it with oona topics apply"
 	if errors.Is(why, bus.ErrDenied) {
@@ -252,7 +252,7 @@ func noteUnusable(to streams, topic string, requests int64, why error) {
 	fmt.Fprintf(to.messages, "oona: %s for %s cannot be sent and stay in the spool: %v; %s, and run the same command again\n", plural(requests, "request"), visible(topic), why, remedy)
 }
 
-// announce says what is sent. It returns the topics to which nothing can be sent.
+// announce prints what will be sent. It returns the topics to which nothing can be sent.
 func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, to streams) (unusable map[string]error, err error) {
 	unusable = make(map[string]error)
 	for topic := range l.topics {

@@ -23,15 +23,15 @@ type spoolLs struct {
 	JSON      bool   `name:"json" env:"-" help:"Print one JSON object."`
 }
 
-// spoolListing is what a spool holds and has not sent.
+// spoolListing is the content of a spool that was not sent.
 type spoolListing struct {
 	Directory string        `json:"directory"`
 	InUse     bool          `json:"in_use"`
 	Requests  int64         `json:"requests"`
 	Frames    int64         `json:"frames"`
 	Events    int64         `json:"events"`
-	Unknown   int64         `json:"no_requests"` // records that are no requests
-	Lost      int64         `json:"lost"`        // requests, by damage
+	Unknown   int64         `json:"no_requests"` // records that are not requests
+	Lost      int64         `json:"lost"`        // requests that were lost through damage
 	Problem   string        `json:"problem,omitempty"`
 	Files     []spoolFile   `json:"files"`
 	Layers    []*spoolLayer `json:"layers"`
@@ -84,7 +84,7 @@ type spoolAside struct {
 	Record bool   `json:"record"` // it is a request that could not be sent; otherwise damaged bytes
 }
 
-// Run lists.
+// Run runs the command.
 func (l *spoolLs) Run(ctx context.Context, to streams) error {
 	listing, err := listSpool(ctx, l.Directory, nil)
 	if err != nil {

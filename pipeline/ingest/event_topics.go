@@ -9,9 +9,9 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// eventTopics knows which topics of events cannot be used. That lasts until an operator acts,
-// and meanwhile the spool and the senders of events try again and again. So it is logged when
-// it begins, when the reason changes and when it ends, and seldom in between.
+// eventTopics knows which topics of events cannot be used. That lasts until an operator acts, and
+// in the meantime the spool and the senders of events try again and again. So it is logged when
+// it begins, when the reason changes and when it ends, and rarely in between.
 type eventTopics struct {
 	mu       sync.Mutex
 	unusable map[string]*unusableTopic
@@ -20,16 +20,17 @@ type eventTopics struct {
 type unusableTopic struct {
 	denied  bool // otherwise it does not exist
 	next    time.Time
-	skipped int // attempts that were not logged since the last that was
+	skipped int // attempts that were not logged since the last one that was
 }
 
-// remindAfter is how long it takes until it is logged again that a topic cannot be used.
+// remindAfter is the time between two log lines that say that a topic cannot be used.
 const remindAfter = 10 * time.Minute
 
 // noEventTopic is the warning if nothing can be published to a topic of events.
-const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not taken; run oona topics apply, or grant the access"
+const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not accepted; run oona topics apply, or grant the access"
 
-// fails reports whether a failure is to be logged, and how many were not since the last.
+// fails reports whether a failure must be logged, and how many were not logged since the last
+// line.
 func (t *eventTopics) fails(topic string, err error, now time.Time) (skipped int, say bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -47,7 +48,7 @@ func (t *eventTopics) fails(topic string, err error, now time.Time) (skipped int
 	return skipped, true
 }
 
-// works reports whether a topic that has taken events could not be used before.
+// works records that a topic has taken events, and reports whether it could not be used before.
 func (t *eventTopics) works(topic string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,7 +73,7 @@ func (e *eventTopicError) Error() string {
 
 func (e *eventTopicError) Unwrap() error { return e.why }
 
-// ofEventTopic reports whether an error concerns a topic of events only.
+// ofEventTopic reports whether an error is about a single topic of events.
 func ofEventTopic(err error) bool {
 	_, is := errors.AsType[*eventTopicError](err)
 	return is
