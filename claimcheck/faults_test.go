@@ -24,12 +24,15 @@ type faulty struct {
 	match func(*http.Request) bool
 	serve func(w http.ResponseWriter, r *http.Request, next http.Handler)
 	fired atomic.Int64
+	came  chan struct{} // closed when it fires first; nil if nobody waits for that
 }
 
 func (f *faulty) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.match(r) {
-			f.fired.Add(1)
+			if f.fired.Add(1) == 1 && f.came != nil {
+				close(f.came)
+			}
 			f.serve(w, r, next)
 			return
 		}
@@ -66,25 +69,34 @@ func complete(r *http.Request) bool {
 	return r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
 }
 
-// untilItComes calls try until the fault has happened and the error is want. The
-// timeout of a store that hangs is one second, and doubles each time, as on a busy
-// machine the fault may not happen within a second. In all it waits a minute.
-func (f *faulty) untilItComes(t *testing.T, hangs bool, want error, try func(context.Context) error) {
-	t.Helper()
-	timeout := time.Minute
-	if hangs {
-		timeout = time.Second
+// expiring is a context whose deadline comes when the fault happens.
+type expiring struct {
+	context.Context
+	fault *faulty
+}
+
+func (e *expiring) Done() <-chan struct{} { return e.fault.came }
+
+func (e *expiring) Err() error {
+	select {
+	case <-e.fault.came:
+		return context.DeadlineExceeded
+	default:
+		return e.Context.Err()
 	}
-	for ; ; timeout *= 2 {
-		ctx, cancel := context.WithTimeout(t.Context(), timeout)
-		err := try(ctx)
-		cancel()
-		if errors.Is(err, want) && f.fired.Load() > 0 {
-			return
-		}
-		if timeout >= time.Minute {
-			t.Fatalf("the fault happened %d times; the error is %v, want one that is %v", f.fired.Load(), err, want)
-		}
+}
+
+// meet calls try, and checks that the fault has happened and that the error is want. If the
+// store hangs, the deadline of try comes when the request has reached it.
+func (f *faulty) meet(t *testing.T, hangs bool, want error, try func(context.Context) error) {
+	t.Helper()
+	ctx := t.Context()
+	if hangs {
+		f.came = make(chan struct{})
+		ctx = &expiring{ctx, f}
+	}
+	if err := try(ctx); !errors.Is(err, want) || f.fired.Load() == 0 {
+		t.Fatalf("the fault happened %d times; the error is %v, want one that is %v", f.fired.Load(), err, want)
 	}
 }
 
@@ -122,7 +134,7 @@ func TestStoreFailsOnTheWayIn(t *testing.T) {
 			fault := &faulty{match: c.match, serve: c.serve}
 			place := claimchecktest.S3(t, startEmbedded(t, fault.wrap), bucket)
 			store := place.Open(t, limit)
-			fault.untilItComes(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
+			fault.meet(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
 				_, _, err := store.CheckIn(ctx, bytes.NewReader(claimchecktest.Content(1, c.size)))
 				return err
 			})
@@ -193,7 +205,7 @@ func TestStoreFailsOnTheWayOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fault.untilItComes(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
+			fault.meet(t, strings.HasPrefix(name, "slow"), c.want, func(ctx context.Context) error {
 				data, err := store.Bytes(ctx, claim)
 				if data != nil {
 					t.Errorf("%d bytes with the error %v", len(data), err)
