@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
@@ -245,6 +246,59 @@ func TestReleaseChart(t *testing.T) {
 	var schema any
 	if err := json.Unmarshal(chart["oona/values.schema.json"], &schema); err != nil {
 		t.Errorf("values.schema.json: %v", err)
+	}
+}
+
+// The wheel has the version, the code and nothing else, and its page has no links to files
+// that it does not have.
+func TestReleaseWheel(t *testing.T) {
+	dir, version := release(t)
+	wheels, err := filepath.Glob(filepath.Join(dir, "oona_client-*.whl"))
+	if err != nil || len(wheels) != 1 {
+		t.Fatalf("the wheels are %q (%v), want one", wheels, err)
+	}
+	wheel, err := zip.OpenReader(wheels[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wheel.Close()
+	name := strings.TrimSuffix(filepath.Base(wheels[0]), "-py3-none-any.whl") // oona_client-0.1.0.dev0+g0123
+	wanted, _, _ := strings.Cut(version, "-")
+	if got := strings.TrimPrefix(name, "oona_client-"); got != wanted && !strings.HasPrefix(got, wanted+".") && !strings.HasPrefix(got, wanted+"rc") {
+		t.Errorf("the wheel of %s has the version %s", version, got)
+	}
+	files := map[string]string{}
+	for _, file := range wheel.File {
+		content, err := wheel.Open(file.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(content)
+		content.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[file.Name] = string(text)
+		if !strings.HasPrefix(file.Name, "oona_client/") && !strings.HasPrefix(file.Name, name+".dist-info/") {
+			t.Errorf("the wheel has %s", file.Name)
+		}
+	}
+	if got := files["oona_client/version.py"]; !strings.Contains(got, `VERSION = "`+strings.TrimPrefix(name, "oona_client-")+`"`) {
+		t.Errorf("version.py of %s is %s", name, got)
+	}
+	for _, file := range []string{"oona_client/py.typed", "oona_client/client.py", name + ".dist-info/licenses/LICENSE"} {
+		if _, there := files[file]; !there {
+			t.Errorf("the wheel lacks %s", file)
+		}
+	}
+	links := markdownLink.FindAllStringSubmatch(files[name+".dist-info/METADATA"], -1)
+	if len(links) == 0 {
+		t.Error("the page of the wheel has no links")
+	}
+	for _, match := range links {
+		if !strings.HasPrefix(match[1], "https://") {
+			t.Errorf("the page of the wheel has a link to %s", match[1])
+		}
 	}
 }
 
