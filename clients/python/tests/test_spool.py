@@ -54,6 +54,19 @@ def test_nothing_is_written_while_ingest_answers(tmp_path, sender):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_directories_of_other_programs_are_left_alone(tmp_path, sender):
+    """A file named lock does not make a directory one of the spool's."""
+    theirs = tmp_path / "theirs"
+    (theirs / "more").mkdir(parents=True)
+    for path in (theirs / "lock", theirs / "more" / "precious"):
+        path.write_text("data")
+    with Server() as server, client(server.url, tmp_path, sender) as oona:
+        send(oona, range(3))
+        assert oona.flush(300)
+    assert steps_of(server) == [0, 1, 2]
+    assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")} == {"theirs", "theirs/lock", "theirs/more", "theirs/more/precious"}
+
+
 def test_order_is_kept_through_an_outage(tmp_path, sender):
     url, port = nowhere()
     oona = client(url, tmp_path, sender)

@@ -15,7 +15,6 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import struct
 import threading
 import zlib
@@ -34,6 +33,7 @@ _RECORD = struct.Struct("<II")
 _DONE = struct.Struct("<QQ")
 _OFFSET = 40  # bits of a position that are the offset in its segment
 _NAME = re.compile(r"(frames|events)-(\d{8})\.log")
+_FILE = re.compile(r"lock|(frames|events)(\.done|-\d{8}\.log(\.corrupt-\d+)?)")
 
 
 class Full(Exception):
@@ -360,7 +360,7 @@ class Home:
         """Take the directories of senders that are gone."""
         homes = []
         for path in sorted(root.iterdir()):
-            if path.name in except_for or not path.is_dir():
+            if path.name in except_for or not path.is_dir() or not _ours(path):
                 continue
             lock = _lock(path, wait=False)
             if lock is None:
@@ -392,8 +392,25 @@ class Home:
         self.frames.close()
         self.events.close()
         if empty and not any(p.suffix.startswith(".corrupt") for p in self.path.iterdir()):
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._remove()
         os.close(self._lock)
+
+    def _remove(self) -> None:
+        """Remove the directory, by the names of its files: what others have put there stays."""
+        for name in ("frames.done", "events.done", "lock"):
+            (self.path / name).unlink(missing_ok=True)
+        try:
+            self.path.rmdir()
+        except OSError:
+            pass  # it has files that are not the spool's
+
+
+def _ours(path: Path) -> bool:
+    """Report whether a directory has only files of a spool. Another program may have a file named lock, too."""
+    try:
+        return all(_FILE.fullmatch(p.name) for p in path.iterdir())
+    except OSError:  # it may be gone by now
+        return False
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:
