@@ -66,7 +66,7 @@ class Request:
         return decode(zstd.decompress(self.body) if coding == "zstd" else self.body)
 
 
-Reply = tuple[int, dict[str, Any], dict[str, str]]
+Reply = tuple[int, dict[str, Any] | str, dict[str, str]]  # a string is sent as it is
 Script = Callable[[int, Request], Any]
 
 
@@ -167,7 +167,7 @@ class Server:
             time.sleep(30)
             return False
         status, answer, more = reply
-        raw = json.dumps(answer).encode()
+        raw = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         if status in (200, 202):
             with self._lock:
                 self.accepted += request.records

@@ -146,6 +146,51 @@ def test_a_server_that_is_away_comes_back(sender):
         assert oona.close().frames.accepted == 20
 
 
+@pytest.mark.parametrize("answer", [
+    (200, {"accepted": 1, "aside": 5}, {}),
+    (503, {"type": "urn:oona:problem:timeout"}, {"Retry-After": "nan"}),
+    (503, {"type": "urn:oona:problem:timeout"}, {"Retry-After": "0"}),
+    (503, {"type": "urn:oona:problem:timeout"}, {"Retry-After": "-1"}),
+    (503, {"type": "urn:oona:problem:timeout"}, {"Retry-After": "Sat, 28 Nov 2026 08:00:00"}),
+], ids=lambda answer: answer[2].get("Retry-After", "aside"))
+def test_an_odd_answer_neither_ends_the_sender_nor_makes_it_hurry(answer):
+    with Server(lambda n, request: answer if n < 2 else ok(n, request)) as server, client(server, "thread") as oona:
+        for step in range(5):
+            send(oona, [step])
+            if answer[0] == 200:
+                assert oona.flush(300)
+        assert oona.flush(300)
+        assert oona.stats().frames.accepted == 5
+
+
+def test_a_retry_after_that_names_no_time_is_none():
+    for value in ("", "nan", "0", "-1", "soon", "Sat, 28 Nov 2020 08:00:00 GMT", "Sat, 99 Foo 2026 99:99:99"):
+        assert post._seconds(value) is None, value
+    assert post._seconds("1.5") == 1.5
+    assert (post._seconds("Sat, 28 Nov 2099 08:00:00 GMT") or 0) > 86400
+
+
+def test_what_nobody_expected_is_tried_again():
+    """An answer nested too deeply for the decoder, and a fault of the sender itself."""
+    deep = "[" * 200_000
+    with Server(lambda n, request: (200, deep, {}) if n == 0 else ok(n, request)) as server, client(server, "thread") as oona:
+        poster = oona._link._inner._poster
+        working = poster.post
+        faults = []
+
+        def faulty(*arguments):
+            poster.post = working
+            faults.append(arguments)
+            raise AssertionError("a fault")
+
+        poster.post = faulty
+        send(oona, [1])
+        assert oona.flush(300)
+        assert faults
+        assert len(server.requests) == 2
+        assert oona.stats().frames.accepted == 1
+
+
 def test_retry_after_is_honoured_and_the_bytes_are_the_same(sender):
     def script(n, request):
         return problem(503, "timeout", retry=1) if n == 0 else ok(n, request)

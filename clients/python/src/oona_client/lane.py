@@ -305,7 +305,8 @@ class Lane:
 
     def _accepted(self, n: int, answer: Answer) -> None:
         self._count("accepted", n)
-        for entry in answer.body.get("aside") or ():
+        aside = answer.body.get("aside")
+        for entry in aside if isinstance(aside, list) else ():
             if isinstance(entry, dict):
                 frames = entry.get("frames", 0)
                 self._count("aside", frames if isinstance(frames, int) and frames > 0 else 0)

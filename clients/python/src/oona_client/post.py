@@ -127,7 +127,7 @@ class Poster:
             self.close()
         try:
             parsed = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = {"detail": raw[:300].decode(errors="replace")}
         return Answer(response.status, parsed if isinstance(parsed, dict) else {},
                       _seconds(response.headers.get("Retry-After")))
@@ -141,17 +141,17 @@ class Poster:
 
 
 def _seconds(value: str | None) -> float | None:
-    """Return a Retry-After, which is in seconds or a date."""
+    """Return a Retry-After, which is in seconds or a date. None: it does not say how long to wait."""
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return seconds if seconds > 0 else None  # without a pause, a client would send as fast as it can; a NaN is not greater, either
 
 
 def _text(failure: Exception) -> str:

@@ -254,7 +254,9 @@ class Sender:
             body, coding = flight.body
             try:
                 answer = self._poster.post(lane.path, body, coding)
-            except Unreachable as failure:
+            except Exception as failure:  # usually Unreachable; whatever it is, nothing would be sent any more without this thread
+                if not isinstance(failure, Unreachable):
+                    self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
                 with self._changed:
                     lane.failed(str(failure))
                     for other in self.lanes:
