@@ -187,7 +187,7 @@ func (c Config) refusal(err error) error {
 
 // offer offers a mechanism to a broker.
 func (d *dialer) offer(conn net.Conn, mechanism string) error {
-	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(d.handshake)); err != nil {
 		return err
 	}
 	return exchange(conn, saslHandshakeKey, saslHandshakeV1, 1, d.clientID, appendString(nil, mechanism))

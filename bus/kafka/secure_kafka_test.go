@@ -182,7 +182,11 @@ func testConnections(t *testing.T, k *secureKafka) {
 		"PLAIN without TLS to one with": {"sasl", set(k.with(t, "plain", "admin", "secret-admin"), func(s *kafka.Security) { s.TLS, s.TLSFiles = false, tlsfiles.ClientFlags{} }), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
 	} {
 		t.Run(title, func(t *testing.T) {
-			b := kafka.New(k.config(test.listener, test.security), nil)
+			cfg := k.config(test.listener, test.security)
+			if test.want == nil {
+				cfg = kafka.Patient(cfg)
+			}
+			b := kafka.New(cfg, nil)
 			_, err := b.Extents(t.Context(), topic)
 			if test.want == nil && err == nil {
 				err = publishOne(t, b, topic)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -168,7 +169,7 @@ func (c Config) dialer(s *sarama.Config) *dialer {
 	if err != nil {
 		id = &identity{}
 	}
-	return &dialer{id: id, err: err, plain: net.Dialer{Timeout: s.Net.DialTimeout, KeepAlive: s.Net.KeepAlive}, clientID: c.ClientID}
+	return &dialer{id: id, err: err, plain: net.Dialer{Timeout: s.Net.DialTimeout, KeepAlive: s.Net.KeepAlive}, clientID: c.ClientID, handshake: handshakeTimeout + c.patience}
 }
 
 // dialer connects to brokers. sarama would take one TLS configuration and one password
@@ -179,6 +180,8 @@ type dialer struct {
 	err      error // why the identity could not be opened
 	plain    net.Dialer
 	clientID string
+
+	handshake time.Duration // limit of TLS and SASL
 }
 
 // Dial returns a connection that is encrypted and, for plain, authenticated.
@@ -199,7 +202,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 func (d *dialer) secure(conn net.Conn, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), d.handshake)
 	defer cancel()
 	if d.id.tls != nil {
 		host, _, err := net.SplitHostPort(address)

@@ -115,7 +115,11 @@ func TestSecureConnections(t *testing.T) {
 			if test.security.SASL == "none" {
 				test.security.PasswordFile = ""
 			}
-			err := use(t, kafka.Config{Brokers: []string{test.broker}, ClientID: "test", Security: test.security, Settle: 100 * time.Millisecond})
+			cfg := kafka.Config{Brokers: []string{test.broker}, ClientID: "test", Security: test.security, Settle: 100 * time.Millisecond}
+			if test.want == nil {
+				cfg = kafka.Patient(cfg)
+			}
+			err := use(t, cfg)
 			if test.want == nil && err != nil || test.want != nil && (err == nil || !test.want(err)) {
 				t.Errorf("the error is %v", err)
 			}
