@@ -38,7 +38,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = broker.Close() })
-	w := &world{t: t, bus: kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test", Settle: 20 * time.Millisecond}, slog.New(slog.DiscardHandler))}
+	w := &world{t: t, bus: kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test", Settle: 20 * time.Millisecond, Patience: 2 * time.Minute}, slog.New(slog.DiscardHandler))}
 	if w.topics, err = oona.NewTopics(oona.DefaultPrefix); err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Respon
 		}
 		return nil, nil, false
 	})
-	return Config{Brokers: cluster.ListenAddrs(), ClientID: "test", Settle: 5 * time.Minute, patience: 2 * time.Minute}, func(kind int16) int {
+	return Config{Brokers: cluster.ListenAddrs(), ClientID: "test", Settle: 5 * time.Minute, Patience: 2 * time.Minute}, func(kind int16) int {
 		mu.Lock()
 		defer mu.Unlock()
 		return counts[kind]

@@ -26,9 +26,9 @@ type Config struct {
 	// change. 0: 3 seconds.
 	Settle time.Duration `kong:"-"`
 
-	// patience is added to each time after which a member, a request or a handler is taken
+	// Patience is added to each time after which a member, a request or a handler is taken
 	// for lost. Only tests have it, as a busy machine may stop them for a minute.
-	patience time.Duration
+	Patience time.Duration `kong:"-"`
 
 	login *login // of the Bus that has this configuration
 }
@@ -93,15 +93,15 @@ func (c Config) client() *sarama.Config {
 	s := sarama.NewConfig()
 	s.ClientID = c.ClientID
 	s.Version = sarama.V2_8_0_0
-	s.Net.DialTimeout = dialTimeout + c.patience
-	s.Net.ReadTimeout = 5*time.Second + c.patience
-	s.Net.WriteTimeout = 5*time.Second + c.patience
+	s.Net.DialTimeout = dialTimeout + c.Patience
+	s.Net.ReadTimeout = 5*time.Second + c.Patience
+	s.Net.WriteTimeout = 5*time.Second + c.Patience
 	s.Metadata.Full = true // otherwise a client is made without asking any broker
 	s.Metadata.AllowAutoTopicCreation = false
-	s.Metadata.Timeout = 5*time.Second + c.patience // for a broker that accepts connections and does not answer
+	s.Metadata.Timeout = 5*time.Second + c.Patience // for a broker that accepts connections and does not answer
 	s.Metadata.Retry.Max = 1
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond
-	s.Admin.Timeout = 5*time.Second + c.patience
+	s.Admin.Timeout = 5*time.Second + c.Patience
 	c.secure(s)
 	return s
 }
@@ -121,7 +121,7 @@ func (c Config) readingAhead(bytes int) *sarama.Config {
 func (c Config) consumer() *sarama.Config {
 	s := c.client()
 	// A member that joins waits for the others for up to the rebalance timeout.
-	s.Net.ReadTimeout = rebalanceTimeout + 5*time.Second + c.patience
+	s.Net.ReadTimeout = rebalanceTimeout + 5*time.Second + c.Patience
 	s.Metadata.Timeout = 0
 	s.Metadata.Retry.Max = 3
 	s.Metadata.Retry.Backoff = 250 * time.Millisecond
@@ -131,9 +131,9 @@ func (c Config) consumer() *sarama.Config {
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest // the newest would skip records from before the group
 	s.Consumer.Offsets.AutoCommit.Enable = false
 	s.Consumer.Group.ResetInvalidOffsets = false // it would skip records silently
-	s.Consumer.Group.Session.Timeout = sessionTimeout + c.patience
+	s.Consumer.Group.Session.Timeout = sessionTimeout + c.Patience
 	s.Consumer.Group.Heartbeat.Interval = heartbeat
-	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout + c.patience
+	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout + c.Patience
 	s.Consumer.Group.Rebalance.Retry.Backoff = time.Second
 	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()} // eager
 	return s

@@ -10,7 +10,7 @@ import (
 // Patient returns a configuration for a machine that may stop for a minute: nothing is taken
 // for lost until it has been silent for longer.
 func Patient(c Config) Config {
-	c.patience = 2 * time.Minute
+	c.Patience = 2 * time.Minute
 	return c
 }
 

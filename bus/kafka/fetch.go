@@ -23,7 +23,7 @@ func (b *Bus) Read(ctx context.Context, topic string, r bus.Range, take func(*me
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	f := &fetcher{client, topic, r.Partition, fetchWait + b.cfg.patience}
+	f := &fetcher{client, topic, r.Partition, fetchWait + b.cfg.Patience}
 	oldest, end, err := f.bounds(ctx)
 	if err != nil {
 		return err

@@ -169,7 +169,7 @@ func (c Config) dialer(s *sarama.Config) *dialer {
 	if err != nil {
 		id = &identity{}
 	}
-	return &dialer{id: id, err: err, plain: net.Dialer{Timeout: s.Net.DialTimeout, KeepAlive: s.Net.KeepAlive}, clientID: c.ClientID, handshake: handshakeTimeout + c.patience}
+	return &dialer{id: id, err: err, plain: net.Dialer{Timeout: s.Net.DialTimeout, KeepAlive: s.Net.KeepAlive}, clientID: c.ClientID, handshake: handshakeTimeout + c.Patience}
 }
 
 // dialer connects to brokers. sarama would take one TLS configuration and one password

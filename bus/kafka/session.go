@@ -106,7 +106,7 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	defer leave()
 	beside.Go(func() { h.commitWhile(open, session, a, leave) })
 	beside.Go(func() { h.followEnd(open, a) })
-	grace := handlerGrace + h.member.offsets.cfg.patience
+	grace := handlerGrace + h.member.offsets.cfg.Patience
 	if !a.handOut(reading, h.member.out, grace) {
 		h.logger.Error("a handler still has a message of a partition that was revoked", "topic", from.Topic(), "partition", from.Partition(), "waited", grace)
 	}
@@ -205,7 +205,7 @@ func (h *sessionHandler) end(session sarama.ConsumerGroupSession, at topicPartit
 }
 
 func (h *sessionHandler) write(session sarama.ConsumerGroupSession, at topicPartition, topicID sarama.Uuid, commit bus.Commit) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout+h.member.offsets.cfg.patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(session.Context()), commitTimeout+h.member.offsets.cfg.Patience)
 	defer cancel()
 	return h.member.offsets.commit(ctx, session, at.topic, topicID, at.partition, commit)
 }

@@ -94,7 +94,7 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	if len(specs) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, applyWait+a.cfg.patience)
+	ctx, cancel := context.WithTimeout(ctx, applyWait+a.cfg.Patience)
 	defer cancel()
 	corrected := make(map[string]bool) // "topic setting" that was corrected, although brokers may not know yet
 	var last error                     // error of the last round, but for the timeout
