@@ -67,6 +67,42 @@ def test_directories_of_other_programs_are_left_alone(tmp_path, sender):
     assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")} == {"theirs", "theirs/lock", "theirs/more", "theirs/more/precious"}
 
 
+def test_a_directory_that_cannot_be_read_does_not_keep_others_from_being_sent(tmp_path):
+    bad = tmp_path / "a-1" / "frames-00000001.log"
+    bad.mkdir(parents=True)  # reading it fails, for every user
+    (tmp_path / "a-1" / "lock").touch()
+    url, _ = nowhere()
+    with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
+        send(oona, range(3))
+    assert oona.stats().frames.spooled == 3
+    with Server() as server, client(server.url, tmp_path, "thread") as oona:
+        until(lambda: oona.stats().recovered == 3)
+    assert steps_of(server) == [0, 1, 2]
+    assert bad.exists()
+
+
+def test_a_damaged_file_is_kept_where_a_copy_has_no_room(tmp_path, monkeypatch):
+    url, _ = nowhere()
+    with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
+        send(oona, range(3))
+    path, = tmp_path.glob("*/frames-*.log")
+    content = b"X" + path.read_bytes()[1:]
+    path.write_bytes(content)
+    full = []
+
+    def no_room(*_):
+        full.append(True)
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    said = []
+    home, = Home.adopt(tmp_path, set(), lambda *message: said.append(message)) or [None]
+    aside, = tmp_path.glob("*/*.corrupt-0")
+    assert aside.read_bytes() == content
+    assert [kind for _, kind, _ in said] == ["spool-corrupt"]
+    assert home is None
+
+
 def test_order_is_kept_through_an_outage(tmp_path, sender):
     url, port = nowhere()
     oona = client(url, tmp_path, sender)

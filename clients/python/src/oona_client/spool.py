@@ -72,7 +72,7 @@ class Segment:
             os.close(fd)
             if len(data) > HEAD:
                 corrupt(path, 0, data)
-            path.unlink()
+            path.unlink(missing_ok=True)
             return None
         segment = cls(path, number, fd, data[8:HEAD])
         segment.size = len(data)
@@ -147,11 +147,15 @@ class Corrupt:
     def __call__(self, path: Path, at: int, data: bytes) -> None:
         self.count += 1
         aside = path.with_name(f"{path.name}.corrupt-{at}")
+        where = f"they are in {aside.name}"
         try:
-            aside.write_bytes(data)
-        except OSError:
-            pass  # it is counted and logged
-        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; they are in {aside.name}")
+            if at == 0:
+                path.rename(aside)  # all of the file; a copy would need room
+            else:
+                aside.write_bytes(data)
+        except OSError as failure:
+            where = f"they are lost, as they cannot be copied: {failure}"
+        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; {where}")
 
 
 class Spool:
@@ -365,7 +369,12 @@ class Home:
             lock = _lock(path, wait=False)
             if lock is None:
                 continue
-            home = cls(path, lock, log, limit=0, oldest=False)
+            try:
+                home = cls(path, lock, log, limit=0, oldest=False)
+            except OSError as failure:
+                # The others are taken. This one stays locked, so that it is not tried again and again.
+                log("error", f"spool-adopt-{path.name}", f"{path}, which an earlier client has left in the spool, cannot be read: {failure}")
+                continue
             if home.frames.empty and home.events.empty:
                 home.leave()
             else:
@@ -419,6 +428,10 @@ def _lock(path: Path, *, wait: bool) -> int | None:
         fd = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        if wait:
+            raise
+        return None  # it is another user's
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         if os.fstat(fd).st_nlink:  # else somebody has removed it meanwhile
