@@ -5,7 +5,7 @@ import pytest
 
 from oona_client.encoder import REMEMBERED, Encoder
 from oona_client.split import STRIDE
-from oona_client.wire import encode_frame
+from oona_client.wire import InvalidFrame, encode_frame
 
 N = 20
 IDS = np.arange(N, dtype=np.int32)
@@ -76,3 +76,16 @@ def test_layers_whose_names_change_take_no_memory():
     assert len(encoder._ids) <= REMEMBERED and len(encoder._layers) <= REMEMBERED
     assert len(encoder._plans) <= REMEMBERED and len(encoder._names) <= REMEMBERED
     assert b"loss.%d" % step in record
+
+
+@pytest.mark.parametrize("wrong", [{"step": 1.5}, {"step": 2**70}, {"observed_at": 1.5}])
+def test_a_number_that_is_none_is_named_in_both_ways(wrong):
+    encoder = Encoder("run", "t", "me", 5)
+    encode(encoder, 1, IDS, STATES, {"loss": VALUES})
+    assert encoder.again("enc.0", 2, 1_700_000_000_000_000, IDS, STATES, {"loss": VALUES})
+    at = {"step": 3, "observed_at": 1_700_000_000_000_000, **wrong}
+    with pytest.raises(InvalidFrame) as short:
+        encoder.again("enc.0", at["step"], at["observed_at"], IDS, STATES, {"loss": VALUES})
+    with pytest.raises(InvalidFrame) as long:
+        list(encoder.frames("enc.0", at["step"], at["observed_at"], IDS, STATES, {"loss": VALUES}, None))
+    assert [short.value.field, long.value.field] == list(wrong) * 2

@@ -66,7 +66,7 @@ class Encoder:
                 return None
             parts[at] = values
             at += 2
-        parts[1] = wire.long(self._sequence * STRIDE) + wire.long(observed_at) + wire.long(step)
+        parts[1] = wire.long(self._sequence * STRIDE) + wire.long(observed_at, "observed_at") + wire.long(step, "step")
         parts[3] = ordinals
         try:
             record = b"".join(parts)

@@ -63,14 +63,14 @@ class InvalidFrame(ValueError):
         self.reason = reason
 
 
-def long(n: int) -> bytes:
+def long(n: int, field: str = "") -> bytes:
     """Encode an int or a long, of any type of integers."""
     try:
         n = index(n)  # an integer of NumPy would wrap around in what follows
     except TypeError:
-        raise InvalidFrame("", f"{n!r} is not an integer") from None
+        raise InvalidFrame(field, f"{n!r} is not an integer") from None
     if not -(2**63) <= n < 2**63:
-        raise InvalidFrame("", f"{n} is not an integer of 64 bits")
+        raise InvalidFrame(field, f"{n} is not an integer of 64 bits")
     return zigzag(n)
 
 
@@ -240,7 +240,7 @@ def frame_of(head: bytes, sequence: int, observed_at: int, step: int, seed_ids: 
     """Join what is encoded already: head is from run_id to producer_epoch."""
     count = len(states)
     size = long(count)
-    parts: list[Any] = [FRAME_HEADER, head, long(sequence), long(observed_at), long(step), seed_ids, size, states]
+    parts: list[Any] = [FRAME_HEADER, head, long(sequence), long(observed_at, "observed_at"), long(step, "step"), seed_ids, size, states]
     if len(columns) > MAX_METRICS:
         raise InvalidFrame("metrics", f"has {len(columns)} metrics; a frame has at most {MAX_METRICS}")
     if columns:
