@@ -46,7 +46,7 @@ func noteUse(w io.Writer, dir string, files int, used bool) {
 		return
 	}
 	if is, err := spool.IsSpool(dir); files == 0 && (err != nil || !is) {
-		fmt.Fprintf(w, "oona: %s has no files of a spool; is it the --spool-directory of an ingest?\n", dir)
+		fmt.Fprintf(w, "oona: %s has no files of a spool; is it the --spool-directory of an ingest? What a Python client has left is sent by the next client with the same spool\n", dir)
 	}
 }
 

@@ -119,7 +119,7 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 }
 
 // errNoSpool is returned for a directory that no ingest has used.
-var errNoSpool = errors.New("the directory is no spool: it has no files of records, and no ingest has used it; give the --spool-directory of an ingest")
+var errNoSpool = errors.New("the directory is no spool: it has no files of records, and no ingest has used it; give the --spool-directory of an ingest; what a Python client has left is sent by the next client with the same spool")
 
 // look returns an error if the directory is not a spool. Otherwise a wrong directory would look
 // like a spool from which everything was sent. It does not write.

@@ -86,7 +86,11 @@ func (s *Stage) Status(from Sides) http.Handler {
 	reader := &sideReader{from: from, topics: s.cfg.Topics}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.URL.Query().Get("run")
-		if err := oona.CheckID("run", id); err != nil {
+		err := oona.CheckID("run", id)
+		if len(r.URL.Query()["run"]) > 1 {
+			err = &oona.FieldError{Field: "run", Reason: "is given more than once"}
+		}
+		if err != nil {
 			known := s.store.knownRuns(time.Now())
 			s.refuseStatus(w, http.StatusBadRequest, "run", "The run is not valid", err.Error()+"; ask for "+StatusPath+"?run=RUN", known)
 			return

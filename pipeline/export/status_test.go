@@ -239,7 +239,7 @@ func TestStatusIsRefused(t *testing.T) {
 	a := ask(t)
 	a.send(rollup(oona.Performance, "b", "l"))
 	a.put(topics.Late, a.aside("a", "late", 0))
-	for _, query := range []string{"", "?run=", "?run=a%20b", "?run=" + strings.Repeat("x", 129)} {
+	for _, query := range []string{"", "?run=", "?run=a%20b", "?run=b&run=c", "?run=" + strings.Repeat("x", 129)} {
 		if said := a.want(http.StatusBadRequest, query); said.Type != "urn:oona:problem:run" || !slices.Equal(said.Runs, []string{"b"}) {
 			t.Errorf("%q is answered %+v", query, said)
 		}
@@ -247,7 +247,7 @@ func TestStatusIsRefused(t *testing.T) {
 	if said := a.want(http.StatusNotFound, "?run=c"); said.Type != "urn:oona:problem:unknown-run" || !slices.Equal(said.Runs, []string{"a", "b"}) {
 		t.Errorf("an unknown run is answered %+v", said)
 	}
-	a.expect(4, "oona_exporter_status_requests_total", "code=400")
+	a.expect(5, "oona_exporter_status_requests_total", "code=400")
 	a.expect(1, "oona_exporter_status_requests_total", "code=404")
 }
 

@@ -134,6 +134,26 @@ def test_what_is_wrong_raises_only_if_strict(sender, caplog):
         assert len(caplog.records) == 2  # once per kind
 
 
+@pytest.mark.parametrize(("change", "field"), [
+    ({"seed_ids": [], "states": [], "metrics": {}}, "seed_ids"),
+    ({"metrics": None}, "metrics"),
+    ({"metrics": [("loss", np.ones(10))]}, "metrics"),
+    ({"tensors": {"weight": np.ones(2)}}, "tensors"),
+    ({"tensors": {("weight", 99_999): np.ones(2)}}, "tensors.seed_id"),
+    ({"tensors": {("weight", 0): np.ones(2, np.longdouble)}}, "tensors.dtype"),
+    ({"observed_at": 5}, "observed_at"),
+    ({"step": -1}, "step"),
+])
+def test_a_fault_of_a_frame_names_the_field(change, field):
+    right = {"layer": "enc.0", "step": 0, "seed_ids": IDS, "states": State.TRAINING, "metrics": {"loss": np.ones(10)}}
+    with Server() as server, client(server, "thread") as oona:
+        assert oona.frame(**right)  # the next one is encoded by the plan that this has made, if it can be
+        with pytest.raises(InvalidFrame) as caught:
+            oona.frame(**{**right, **change})
+        assert caught.value.field == field
+        assert (oona.stats().frames.handed, oona.stats().frames.invalid) == (1, 1)
+
+
 def test_a_server_that_is_away_comes_back(sender):
     with Server() as probe:
         port = probe.port

@@ -10,6 +10,7 @@ import base64
 import gzip
 import io
 import json
+import re
 import sys
 import threading
 import time
@@ -92,18 +93,17 @@ class Frames(unittest.TestCase):
                 self.assertEqual(wire.encode_frame(**frame_of(case["frame"])).hex(), case["avro"])
 
     def test_frames_that_are_refused(self) -> None:
-        """The client finds the fault itself, or leaves it to ingest. It never sends something else."""
+        """The client finds each fault itself, and names the field. Its index, or the name of the metric, may be missing."""
         found = 0
         for case in read("frames.json")["refused"]:
             if "frame" not in case:
                 continue
             with self.subTest(case["name"]):
-                try:
-                    sent = wire.encode_frame(**frame_of(case["frame"]))
-                except wire.InvalidFrame:
-                    found += 1
-                else:
-                    self.assertEqual(sent.hex(), case["avro"])
+                with self.assertRaises(wire.InvalidFrame) as raised:
+                    wire.encode_frame(**frame_of(case["frame"]))
+                root = re.compile(r"\w+")
+                self.assertEqual(root.match(raised.exception.field)[0], root.match(case["field"])[0])  # type: ignore[index]
+                found += 1
         self.assertGreater(found, 20)
 
     def test_events(self) -> None:

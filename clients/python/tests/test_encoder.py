@@ -72,7 +72,7 @@ def test_states_that_are_none_are_found_in_both_ways():
 def test_layers_whose_names_change_take_no_memory():
     encoder = Encoder("run", "t", "me", 5)
     for step in range(REMEMBERED + 100):
-        [record] = encoder.frames(f"step.{step}", step, step, IDS, STATES, {f"loss.{step}": VALUES}, None)
+        [record] = encoder.frames(f"step.{step}", step, 1_790_000_000_000_000 + step, IDS, STATES, {f"loss.{step}": VALUES}, None)
     assert len(encoder._ids) <= REMEMBERED and len(encoder._layers) <= REMEMBERED
     assert len(encoder._plans) <= REMEMBERED and len(encoder._names) <= REMEMBERED
     assert b"loss.%d" % step in record

@@ -11,12 +11,12 @@ from oona_client.wire import encode_frame
 
 def frame(n=10, **more):
     return encode_frame(**{
-        "run_id": "r", "layer_id": "l", "producer_id": "p", "producer_epoch": 1, "sequence": 5 * STRIDE, "observed_at": 7, "step": 3,
+        "run_id": "r", "layer_id": "l", "producer_id": "p", "producer_epoch": 1, "sequence": 5 * STRIDE, "observed_at": 1_790_000_000_000_007, "step": 3,
         "seed_ids": np.arange(n) * 1000, "states": bytes([2] * n),
         "metrics": {"loss": np.arange(n, dtype=np.float32), "norm": np.ones(n)},
         "tensors": [
             {"name": "w", "seed_id": 0, "dtype": "float32", "shape": [1], "data": b"1234"},
-            {"name": "c", "seed_id": 9000, "dtype": "float32", "shape": [], "data": {"bucket": "b", "key": "k", "size": 1, "sha256": bytes(32)}},
+            {"name": "c", "seed_id": 9000, "dtype": "float32", "shape": [], "data": {"bucket": "b", "key": "k", "size": 4, "sha256": bytes(32)}},
         ], **more})
 
 

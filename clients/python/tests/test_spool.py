@@ -103,6 +103,22 @@ def test_a_damaged_file_is_kept_where_a_copy_has_no_room(tmp_path, monkeypatch):
     assert home is None
 
 
+def test_damage_is_counted(tmp_path):
+    url, _ = nowhere()
+    with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
+        send(oona, range(3))
+        oona.close()
+        assert (oona.stats().frames.spooled, oona.stats().damaged) == (3, 0)
+    path, = tmp_path.glob("*/frames-*.log")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with Server() as server, client(server.url, tmp_path, "thread") as oona:
+        until(lambda: oona.stats().recovered == 2)
+        until(lambda: oona.stats().damaged == 1)
+        assert sorted(steps_of(server)) == [0, 2]
+
+
 def test_order_is_kept_through_an_outage(tmp_path, sender):
     url, port = nowhere()
     oona = client(url, tmp_path, sender)
@@ -279,7 +295,7 @@ class Said(list):
 
 
 def record(step):
-    return encode_frame(run_id="r", layer_id="l", producer_id="p", producer_epoch=1, sequence=step, observed_at=1, step=step,
+    return encode_frame(run_id="r", layer_id="l", producer_id="p", producer_epoch=1, sequence=step, observed_at=1_790_000_000_000_000, step=step,
                         seed_ids=IDS, states=bytes(10), metrics={"loss": np.full(10, step, np.float32)})
 
 

@@ -33,11 +33,6 @@ def test_ids_of_any_size_are_what_fastavro_reads():
     assert ints(np.empty(0, np.int32)) == b"\0"
 
 
-def test_an_empty_frame():
-    [read] = decode(encode_frame(**{**FRAME, "seed_ids": [], "states": b"", "metrics": {"loss": []}}))
-    assert read["seed_ids"] == [] and read["metrics"] == [{"name": "loss", "values": []}]
-
-
 @pytest.mark.parametrize("state", [State.GRAFTING, 3, np.int64(3), np.uint8(3), np.array(3)])
 def test_one_state_for_all_seeds(state):
     [read] = decode(encode_frame(**{**FRAME, "states": state}))
@@ -45,7 +40,7 @@ def test_one_state_for_all_seeds(state):
 
 
 def test_tensors_and_claims():
-    claim = {"bucket": "b", "key": "k", "size": 5, "sha256": bytes(range(32))}
+    claim = {"bucket": "b", "key": "k", "size": 4, "sha256": bytes(range(32))}
     tensors = [
         {"name": "w", "seed_id": 0, "dtype": "float32", "shape": [2, 1], "data": b"12345678"},
         {"name": "c", "seed_id": 63, "dtype": "float32", "shape": [], "data": claim},
@@ -62,6 +57,9 @@ def test_tensors_and_claims():
     ({"seed_ids": [[0, 1, 2, 3, 4, 5]]}, "seed_ids"),
     ({"seed_ids": [0.5, 1, 2, 3, 4, 5]}, "seed_ids"),
     ({"seed_ids": np.arange(65_537)}, "seed_ids"),
+    ({"seed_ids": [], "states": b"", "metrics": {}}, "seed_ids"),
+    ({"observed_at": 1_790_000_000}, "observed_at"),
+    ({"step": -1}, "step"),
     ({"states": bytes(5)}, "states"),
     ({"states": [0, 1, 2, 3, 4, 11]}, "states"),
     ({"metrics": {"loss": [1.0] * 5}}, "metrics.loss"),

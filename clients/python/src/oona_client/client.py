@@ -323,6 +323,8 @@ class Client:
             self._renew()
         if type(step) is not int and on_device(step):
             raise InvalidFrame("step", _ON_DEVICE)
+        if not isinstance(metrics, Mapping):
+            raise InvalidFrame("metrics", f"{type(metrics).__name__} is not a mapping of names to values")
         copier = self._copier
         if tensors is None and not copier.busy:
             record = self._encoder.again(layer, step, observed_at, seed_ids, states, metrics)

@@ -34,9 +34,10 @@ class Stats:
     spool_bytes: int
     recovered: int  # records that earlier clients left in the spool, and that ingest has accepted
     sender_pid: int  # 0 if the sender is a thread
+    damaged: int  # places in the spool that could not be read; the log says where their bytes are
 
 
-NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0)
+NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0, 0)
 
 
 def read(ring: Ring, invalid: list[int], pid: int, *, ended: bool = False) -> Stats:
@@ -45,6 +46,7 @@ def read(ring: Ring, invalid: list[int], pid: int, *, ended: bool = False) -> St
         frames=_counts(ring, FRAME, invalid[FRAME], ended), events=_counts(ring, EVENT, invalid[EVENT], ended),
         requests=ring.get("requests"), failures=ring.get("failures"), bytes_sent=ring.get("bytes_sent"),
         spool_bytes=ring.get("spool_bytes"), recovered=ring.get("recovered"), sender_pid=pid,
+        damaged=ring.get("corrupt"),
     )
 
 

@@ -66,7 +66,7 @@ class Encoder:
                 return None
             parts[at] = values
             at += 2
-        parts[1] = wire.long(self._sequence * STRIDE) + wire.long(observed_at, "observed_at") + wire.long(step, "step")
+        parts[1] = wire.long(self._sequence * STRIDE) + wire.moment("observed_at", observed_at) + wire.number("step", step)
         parts[3] = ordinals
         try:
             record = b"".join(parts)
@@ -84,6 +84,10 @@ class Encoder:
         if len(self._names) >= REMEMBERED:
             self._names.clear()
         encoded_ids, ids = self._seed_ids(layer, seed_ids)
+        if tensors:
+            if not all(type(key) is tuple and len(key) == 2 for key in tensors):
+                raise wire.InvalidFrame("tensors", "is a mapping of (name, seed id) to arrays")
+            wire.among((seed for _, seed in tensors), ids)
         count = len(ids)
         columns = []
         for name, values in metrics.items():
@@ -99,7 +103,7 @@ class Encoder:
         if size <= MAX_BYTES:
             extra = [wire.tensor_of(name, seed, a) for (name, seed), a in tensors.items()] if tensors else ()
             yield wire.frame_of(head, self._next(), observed_at, step, encoded_ids, ordinals, columns, extra)
-            if count and isinstance(seed_ids, np.ndarray):
+            if isinstance(seed_ids, np.ndarray):
                 self._plans[layer] = _Plan(metrics, np.array(seed_ids), encoded_ids, head, [name for name, _ in columns])
             return
         parts = -(-size // (MAX_BYTES - 64 * 200))  # the names are in each part

@@ -190,7 +190,7 @@ class Lane:
         """Count and log records that were dropped from the queue."""
         self._count("dropped", n)
         more = "a spool" if self.spool is None else "the spool more room if it is full (spool_bytes, or on its disk)"
-        self._log("warning", f"dropped-{self._what}", f"the queue is full, so the {which} {self._what} are dropped; "
+        self._say("warning", "dropped", f"the queue is full, so the {which} {self._what} are dropped; "
                   f"see stats(). To keep them, give a larger queue, or {more}.")
 
     @property
@@ -213,7 +213,7 @@ class Lane:
             return
         if lost := self.spool.lost():
             self._count("dropped", lost)
-            self._log("warning", f"spool-dropped-{self._what}", f"the spool is full, so its oldest {self._what} are dropped; "
+            self._say("warning", "spool-dropped", f"the spool is full, so its oldest {self._what} are dropped; "
                       "see stats(). To keep them, give the spool more room (spool_bytes).")
         if self.waiting == 0:
             return
@@ -300,7 +300,7 @@ class Lane:
         """Handle a request that got no answer."""
         self._counters.add("failures")
         if not self.failing:
-            self._log("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and will be sent again.")
+            self._say("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and will be sent again.")
         self._retry(None)
 
     def _accepted(self, n: int, answer: Answer) -> None:
@@ -310,7 +310,7 @@ class Lane:
             if isinstance(entry, dict):
                 frames = entry.get("frames", 0)
                 self._count("aside", frames if isinstance(frames, int) and frames > 0 else 0)
-                self._log("warning", f"aside-{entry.get('reason')}",
+                self._say("warning", f"aside-{entry.get('reason')}",
                           f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
 
     def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
@@ -323,11 +323,11 @@ class Lane:
             pieces = self._split(records[index]) if what == SPLIT and self.index == 0 else []
             if pieces:
                 self._count("split", len(pieces) - 1)
-                self._log("info", "split", f"a frame is too large for ingest and was split by seed ids: {answer.detail}")
+                self._say("info", "split", f"a frame is too large for ingest and was split by seed ids: {answer.detail}")
             else:
                 self._count("rejected")
                 kind = answer.reason or str(answer.status)
-                self._log("error", f"rejected-{kind}", f"ingest refuses {self._what}, so they are dropped: {kind}: {answer.detail}")
+                self._say("error", f"rejected-{kind}", f"ingest refuses {self._what}, so they are dropped: {kind}: {answer.detail}")
             flight.replace(records[:index], pieces, records[index + 1:])
             return
         half = len(records) // 2
@@ -341,12 +341,12 @@ class Lane:
         if not answer.reason and (answer.status < 300 or answer.status == 400):
             why += ", which is not an answer of ingest; check the address"
         if answer.status in (401, 403):
-            self._log("error", f"held-{answer.status}", f"ingest does not let this client send {self._what} ({why}): {answer.detail}. "
+            self._say("error", f"held-{answer.status}", f"ingest does not let this client send {self._what} ({why}): {answer.detail}. "
                       f"Check the token, its runs and its producers. The {self._what} are kept and will be sent again.")
         elif meaning(answer) in (HOLD, PLAIN):
-            self._log("error", f"held-{why}", f"ingest does not accept {self._what} ({why}): {answer.detail}. Correct the cause. They are kept and will be sent again.")
+            self._say("error", f"held-{why}", f"ingest does not accept {self._what} ({why}): {answer.detail}. Correct the cause. They are kept and will be sent again.")
         else:
-            self._log("warning", f"retry-{why}", f"ingest cannot accept {self._what} now ({why}): {answer.detail}. They are kept and will be sent again.")
+            self._say("warning", f"retry-{why}", f"ingest cannot accept {self._what} now ({why}): {answer.detail}. They are kept and will be sent again.")
         self._retry(answer.retry_after)
 
     def _retry(self, after: float | None) -> None:
@@ -361,7 +361,7 @@ class Lane:
 
     def _recovered(self) -> None:
         if self.failing:
-            self._log("info", "again", f"ingest accepts {self._what} again")
+            self._say("info", "again", f"ingest accepts {self._what} again")
         self.failing = False
         self.not_before = 0.0
 
@@ -374,6 +374,10 @@ class Lane:
                 self.spooling = False
         if self.waiting == 0:
             self.forced = False
+
+    def _say(self, level: str, kind: str, message: str) -> None:
+        """Log a message. What is said of events does not keep the same from being said of frames."""
+        self._log(level, f"{kind}-{self._what}", message)
 
     def _count(self, name: str, n: int = 1) -> None:
         if not self._recovering:

@@ -155,7 +155,7 @@ class Corrupt:
                 aside.write_bytes(data)
         except OSError as failure:
             where = f"they are lost, as they cannot be copied: {failure}"
-        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; {where}")
+        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; {where}. stats().damaged counts such places.")
 
 
 class Spool:

@@ -7,6 +7,7 @@ the seed ids, is encoded once.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +27,14 @@ EVENT_HEADER = bytes.fromhex("c30130200c0808e9cbc4")
 
 MAX_SEEDS = 65_536
 MAX_METRICS = 64
+MAX_DIMENSIONS = 64
 MAX_REASON = 1024  # bytes
 MAX_EVIDENCE = 64
+
+_ELEMENT_BYTES = {
+    "bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2,
+    "float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8, "uint64": 8,
+}
 
 Column = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -110,8 +117,8 @@ def seeds(seed_ids: Any) -> np.ndarray:
     ids = np.asarray(seed_ids)
     if ids.ndim != 1:
         raise InvalidFrame("seed_ids", f"has {ids.ndim} dimensions, not 1")
-    if len(ids) == 0:
-        return np.empty(0, np.int32)
+    if not len(ids):
+        raise InvalidFrame("seed_ids", "is empty; a frame has at least one reading")
     if ids.dtype.kind not in "iu":
         raise InvalidFrame("seed_ids", f"is of {ids.dtype}, not of integers")
     if len(ids) > MAX_SEEDS:
@@ -136,7 +143,7 @@ def states_of(states: Any, count: int) -> bytes:
     if ordinals.shape != (count,):
         raise InvalidFrame("states", f"has the shape {ordinals.shape}, and there are {count} seeds")
     if ordinals.dtype != np.uint8:
-        if count and not 0 <= int(ordinals.min()) <= int(ordinals.max()) <= 10:
+        if not 0 <= int(ordinals.min()) <= int(ordinals.max()) <= 10:
             raise InvalidFrame("states", "has an ordinal that is not from 0 to 10")
         ordinals = ordinals.astype(np.uint8)
     encoded: bytes = ordinals.tobytes()
@@ -165,22 +172,40 @@ def metric_name(name: str) -> bytes:
     return text(identifier("metrics.name", name))
 
 
+def among(seed_ids: Iterable[Any], ids: np.ndarray) -> None:
+    """Check that the seeds of tensors are seeds of their frame."""
+    known = set(ids.tolist())
+    for seed in seed_ids:
+        if seed not in known:
+            raise InvalidFrame("tensors.seed_id", f"{seed!r} is none of the frame's seed_ids")
+
+
 def tensor(name: str, seed_id: int, dtype: str, shape: Iterable[int], data: Any) -> list[bytes]:
     """Encode a tensor of a seed. data is bytes, or a claim as a mapping."""
     parts = [text(identifier("tensors.name", name)), long(int(seed_id)), text(str(dtype))]
     lengths = [int(n) for n in shape]
+    each = _ELEMENT_BYTES.get(str(dtype))
+    if each is None:
+        raise InvalidFrame("tensors.dtype", f"is {str(dtype)!r}, which is none of {', '.join(_ELEMENT_BYTES)}")
+    if len(lengths) > MAX_DIMENSIONS:
+        raise InvalidFrame("tensors.shape", f"has {len(lengths)} dimensions; at most {MAX_DIMENSIONS} are allowed")
+    size = int(data["size"]) if isinstance(data, Mapping) else len(data)
+    if min(lengths, default=0) < 0 or math.prod(lengths) * each != size:
+        raise InvalidFrame("tensors.shape", f"{lengths} of {dtype} does not fit {size} bytes of data")
     if lengths:
         parts += [long(len(lengths)), *map(long, lengths)]
     parts.append(_END)
     if isinstance(data, Mapping):
+        if not data["bucket"] or not data["key"]:
+            raise InvalidFrame("tensors.data", "is a claim without a bucket or without a key")
         sha256 = data["sha256"]
         if isinstance(sha256, str):
             sha256 = bytes.fromhex(sha256)
         if len(sha256) != 32:
             raise InvalidFrame("tensors.data", f"has a sha256 of {len(sha256)} bytes, not 32")
-        parts += [long(1), text(data["bucket"]), text(data["key"]), long(int(data["size"])), bytes(sha256)]
+        parts += [long(1), text(data["bucket"]), text(data["key"]), long(size), bytes(sha256)]
     else:
-        parts += [long(0), long(len(data)), data]
+        parts += [long(0), long(size), data]
     return parts
 
 
@@ -223,13 +248,17 @@ def encode_frame(
     tensors has mappings with the schema's fields; data is bytes, or a claim as a
     mapping. Raises InvalidFrame for what ingest would refuse.
     """
-    columns = metrics.items() if isinstance(metrics, Mapping) else [(m["name"], m["values"]) for m in metrics]
+    columns = list(metrics.items()) if isinstance(metrics, Mapping) else [(m["name"], m["values"]) for m in metrics]
+    if len({name for name, _ in columns}) < len(columns):
+        raise InvalidFrame("metrics.name", "is there twice")
     ids = seeds(seed_ids)
+    tensors = list(tensors)
+    among({t["seed_id"] for t in tensors}, ids)
     encoded = [tensor(t["name"], t["seed_id"], t["dtype"], t["shape"], t["data"]) for t in tensors]
     head = (
         text(identifier("run_id", run_id)) + text(identifier("layer_id", layer_id))
         + text(identifier("timeline", timeline, empty=True)) + text(identifier("producer_id", producer_id))
-        + long(producer_epoch)
+        + number("producer_epoch", producer_epoch)
     )
     return frame_of(head, sequence, observed_at, step, ints(ids), states_of(states, len(ids)),
                     [(metric_name(name), column(name, values, len(ids))) for name, values in columns], encoded)
@@ -240,13 +269,13 @@ def frame_of(head: bytes, sequence: int, observed_at: int, step: int, seed_ids: 
     """Join what is encoded already: head is from run_id to producer_epoch."""
     count = len(states)
     size = long(count)
-    parts: list[Any] = [FRAME_HEADER, head, long(sequence), long(observed_at, "observed_at"), long(step, "step"), seed_ids, size, states]
+    parts: list[Any] = [FRAME_HEADER, head, number("sequence", sequence), moment("observed_at", observed_at), number("step", step), seed_ids, size, states]
     if len(columns) > MAX_METRICS:
         raise InvalidFrame("metrics", f"has {len(columns)} metrics; a frame has at most {MAX_METRICS}")
     if columns:
         parts.append(long(len(columns)))
         for name, values in columns:
-            parts += (name, size, values, _END) if count else (name, _END)
+            parts += (name, size, values, _END)
     parts.append(_END)
     parts += tensors_of(tensors)
     return b"".join(parts)
@@ -288,15 +317,15 @@ def encode_event(
         raise InvalidFrame("mark", f"{mark!r} is none of {', '.join(_MARKS)}")
     parts = [
         EVENT_HEADER, text(identifier("run_id", run_id)), text(identifier("layer_id", layer_id)),
-        _number("seed_id", seed_id, below=2**31), _number("sequence", sequence), _time("at", at), _number("step", step),
-        _number("from_state", from_state, below=len(State)), _number("to_state", to_state, below=len(State)), _reason(reason),
+        number("seed_id", seed_id, below=2**31), number("sequence", sequence), moment("at", at), number("step", step),
+        number("from_state", from_state, below=len(State)), number("to_state", to_state, below=len(State)), _reason(reason),
         *_evidence(evidence or {}),
         *(text(identifier(field, s, empty=True)) for field, s in (("command_id", command_id), ("actor", actor), ("node", node))),
-        _number("session", session), _number("epoch", epoch), _number("journal_index", journal_index),
+        number("session", session), number("epoch", epoch), number("journal_index", journal_index),
         text(identifier("blueprint_id", blueprint_id, empty=True)), long(_MARKS.index(mark)),
-        _number("trigger_position", trigger_position), _number("trigger_index", trigger_index, below=2**31),
-        _number("incarnation", incarnation), text(identifier("timeline", timeline, empty=True)),
-        text(identifier("producer_id", producer_id, empty=True)), _number("producer_epoch", producer_epoch),
+        number("trigger_position", trigger_position), number("trigger_index", trigger_index, below=2**31),
+        number("incarnation", incarnation), text(identifier("timeline", timeline, empty=True)),
+        text(identifier("producer_id", producer_id, empty=True)), number("producer_epoch", producer_epoch),
     ]
     return b"".join(parts)
 
@@ -309,14 +338,16 @@ def whole(field: str, n: Any) -> int:
         raise InvalidFrame(field, f"{n!r} is not an integer") from None
 
 
-def _number(field: str, n: Any, *, below: int = 2**63) -> bytes:
+def number(field: str, n: Any, *, below: int = 2**63) -> bytes:
+    """Encode an integer that counts from 0."""
     n = whole(field, n)
     if not 0 <= n < below:
         raise InvalidFrame(field, f"{n} is not from 0 to {below - 1}")
     return zigzag(n)
 
 
-def _time(field: str, n: Any) -> bytes:
+def moment(field: str, n: Any) -> bytes:
+    """Encode a time in microseconds since the Unix epoch. The bounds find other units."""
     n = whole(field, n)
     if not _EARLIEST <= n < _LATEST:
         raise InvalidFrame(field, f"{n} is not a time from 2000 to 2199 in microseconds since the Unix epoch")
