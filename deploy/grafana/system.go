@@ -102,11 +102,12 @@ func ingestPanels() []cog.Builder[dashboard.Panel] {
 			query("A", "{{instance}} full", "topk(10, max by (instance) ("+series("oona_ingest_spool_bytes", installation)+" / "+series("oona_ingest_spool_max_bytes", installation)+"))"),
 			query("B", "{{instance}} oldest", highest(10, "instance", "oona_ingest_spool_oldest_seconds")),
 		}).Span(12).OverrideByQuery("B", []dashboard.DynamicConfigValue{property("custom.axisPlacement", "right"), property("unit", "s")}),
-		lines("Spools in trouble", "Must be zero. Per second: requests that could not be written to a spool, that were in damaged parts of it, and that can never be sent; and those for which it had no room.", "short", targets{
+		lines("Spools in trouble", "Must be zero. Per second: requests that could not be written to a spool, that were in damaged parts of it, and that can never be sent; those for which it had no room; and damaged ends of its newest file, which may have had one.", "short", targets{
 			query("A", "not written", total("oona_ingest_spool_write_failures_total")),
 			query("B", "damaged", total("oona_ingest_spool_lost_records_total")),
 			query("C", "never sent", total("oona_ingest_spool_set_aside_total")),
 			query("D", "no room", total("oona_ingest_spool_refused_total")),
+			query("E", "damaged end", total("oona_ingest_spool_damaged_ends_total")),
 		}).Span(12),
 	}
 }

@@ -25,6 +25,7 @@ var empty = map[string]string{
 	"oona-system/Spools in trouble/B":      "there is no spool",
 	"oona-system/Spools in trouble/C":      "there is no spool",
 	"oona-system/Spools in trouble/D":      "there is no spool",
+	"oona-system/Spools in trouble/E":      "there is no spool",
 }
 
 // checkQueries sends each query of each panel: with the values that variables have when a
