@@ -332,11 +332,14 @@ func TestSnapshotsSurviveKills(t *testing.T) {
 			}
 			l.bus.Refuse(nil)
 			l.panics.Store(0)
-			l.replace()
-			for _, w := range l.workers {
-				w.member.Notice()
+			// A worker that has panicked may still be closing, and is replaced once it has ended.
+			for range 60 {
+				l.replace()
+				for _, w := range l.workers {
+					w.member.Notice()
+				}
+				time.Sleep(time.Second)
 			}
-			time.Sleep(time.Minute)
 			for _, w := range l.workers {
 				w.end(t, false)
 			}
