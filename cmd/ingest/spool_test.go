@@ -61,7 +61,7 @@ func freePort(t *testing.T) int {
 	for range 100 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
 		if err == nil {
-			defer l.Close()
+			_ = l.Close()
 			return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // TCP
 		}
 	}

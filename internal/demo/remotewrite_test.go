@@ -168,7 +168,7 @@ func freeAddress(t *testing.T) string {
 	for range 100 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
 		if err == nil {
-			defer l.Close()
+			_ = l.Close()
 			return l.Addr().String()
 		}
 	}

@@ -403,7 +403,7 @@ func TestEventsWithoutTopics(t *testing.T) {
 func TestEventTopicIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onBus := withEvents(t, newBus(t))
-		fault := error(bus.ErrNoTopic)
+		fault := bus.ErrNoTopic
 		onBus.before = func(string, []*message.Message) error { return fault }
 		var log bytes.Buffer
 		s := newStage(t, onBus, takesEvents)
