@@ -6,13 +6,16 @@ import (
 )
 
 // While others send, a client may use its share of the processors as long as these are not all
-// busy. When work waits for a processor, it may use less, down to leastPart of its share.
+// busy. When work waits for a processor, it may use less, down to leastPart of its share. The
+// factors balance when one tick of nineteen is late. If more are late, the client gets less.
+// With a faster rise, the limit would settle where one tick of five is late, and so would the
+// requests of the others.
 const (
 	pressureTick = 10 * time.Millisecond
 	lateTick     = time.Millisecond // a tick that is later than this shows that work waits
 	leastPart    = 1. / 8
-	lessOften    = .7  // factor after such a tick
-	moreAgain    = 1.1 // factor after any other tick
+	lessOften    = .7   // factor after such a tick
+	moreAgain    = 1.02 // factor after any other tick
 )
 
 // watchProcessors adapts what a client may use, as long as some client wants more than that. It
@@ -42,6 +45,7 @@ func (s *sharing) watchProcessors(ctx context.Context) {
 			default:
 			}
 		}
+		s.restore()
 	}
 }
 
@@ -54,4 +58,11 @@ func (s *sharing) adapt(late time.Duration) {
 		return
 	}
 	s.processors = min(s.processors*moreAgain, s.most)
+}
+
+// restore gives clients their share again after nobody has wanted more than that for a while.
+func (s *sharing) restore() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.processors = s.most
 }

@@ -22,11 +22,39 @@ func TestProcessorsUnderPressure(t *testing.T) {
 	if s.processors != s.most*leastPart {
 		t.Errorf("under pressure a client may use %g processors, want %g", s.processors, s.most*leastPart)
 	}
-	for range 100 {
+	for range 106 { // 1.02^105 = 8
 		s.adapt(0)
 	}
 	if s.processors != s.most {
 		t.Errorf("when the pressure is over a client may use %g processors, want %g", s.processors, s.most)
+	}
+}
+
+// A client's limit depends on how many ticks are late: few late ticks, as on every shared
+// machine, cost it little, and one in ten brings it to the least.
+func TestLateTicksThatCount(t *testing.T) {
+	for _, c := range []struct {
+		every       int // one tick of so many is late
+		least, most float64
+	}{
+		{50, .6, 1},
+		{10, leastPart, leastPart * 1.2},
+	} {
+		s := newSharing(.5, nil, nil, nil)
+		lowest, highest := s.most, 0.
+		for n := range 2000 {
+			late := time.Duration(0)
+			if n%c.every == 0 {
+				late = 2 * lateTick
+			}
+			s.adapt(late)
+			if n >= 1000 {
+				lowest, highest = min(lowest, s.processors), max(highest, s.processors)
+			}
+		}
+		if lowest < c.least*s.most || highest > c.most*s.most {
+			t.Errorf("with one late tick of %d a client may use %g to %g of its share, want %g to %g", c.every, lowest/s.most, highest/s.most, c.least, c.most)
+		}
 	}
 }
 
