@@ -68,9 +68,10 @@ type Forwarder struct {
 	away   atomic.Bool    // the bus has not answered since an attempt failed
 	beside sync.WaitGroup // attempts that still run, even if Send has returned
 
-	mu    sync.Mutex
-	lanes []*lane       // one for each queue of the spool
-	added chan struct{} // closed and replaced when a lane is added
+	mu      sync.Mutex
+	reminds reminder      // of a bus that takes nothing
+	lanes   []*lane       // one for each queue of the spool
+	added   chan struct{} // closed and replaced when a lane is added
 
 	spooledFrames, sentFrames, setAside, lapsed prometheus.Counter
 }
@@ -165,10 +166,21 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 	if kept := f.keep(nil, topic, runs, messages); kept != nil {
 		return true, errors.Join(kept, err)
 	}
-	if !f.away.Swap(true) {
-		f.cfg.Logger.Warn("the bus is away; frames and events are kept in the spool until it is back", "err", err)
-	}
+	f.isAway(err)
 	return true, nil
+}
+
+// isAway notes that the bus has not taken messages. It logs this when it begins, and rarely after
+// that, because the reason may not be an outage that ends.
+func (f *Forwarder) isAway(why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.away.Swap(true) {
+		f.reminds = reminder{}
+	}
+	if f.reminds.due() {
+		f.cfg.Logger.Warn("the bus is away, or refuses what it gets; frames and events are kept in the spool until it takes them", "err", why)
+	}
 }
 
 // keep puts messages into the queue of a lane. If l is nil, it is the lane of the topic.

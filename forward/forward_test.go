@@ -44,6 +44,7 @@ type world struct {
 	missing    map[string]bool
 	once       bool           // a missing topic is there from the second attempt on
 	refused    map[string]int // attempts for a missing topic
+	attempted  func()         // called at each attempt; may be nil
 	topics     map[string][]string
 	permitted  int           // batches that the bus still takes; negative: all
 	progressed chan struct{} // closed and replaced at each attempt
@@ -65,6 +66,9 @@ func (w *world) publish(_ context.Context, topic string, messages []*message.Mes
 		close(w.progressed)
 		w.progressed = make(chan struct{})
 	}()
+	if w.attempted != nil {
+		w.attempted()
+	}
 	switch {
 	case w.away || w.permitted == 0:
 		return errAway

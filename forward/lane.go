@@ -205,8 +205,10 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 			if noRoom.due() {
 				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the forwarder tries again", "topic", b.topic, "err", err)
 			}
+		case l.cfg.OfTopic(err):
+			l.away.Store(false)
 		default:
-			l.away.Store(!l.cfg.OfTopic(err))
+			l.isAway(err)
 		}
 		if !bus.Pause(ctx, wait) {
 			return false

@@ -1,0 +1,38 @@
+package forward_test
+
+import (
+	"bytes"
+	"testing"
+)
+
+// A bus that does not take what an earlier process has left in the spool is logged once, with the
+// reason, and so is its return. Requests that go to the spool meanwhile are not logged again.
+func TestAwayIsLogged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.away = true
+	w.begin()
+	if spooled, err := w.send("frames", "a", 0); err != nil || !spooled {
+		t.Fatalf("%t, %v", spooled, err)
+	}
+	if err := w.spool.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.log.Reset()
+	w.begin()
+	attempts := 0
+	w.attempted = func() { attempts++ }
+	w.run()
+	w.until("it was tried some times", func() bool { return attempts >= 3 })
+	for n := 1; n < 4; n++ {
+		if spooled, err := w.send("frames", "b", n-1); err != nil || !spooled {
+			t.Fatalf("%t, %v", spooled, err)
+		}
+	}
+	w.set(func() { w.away = false })
+	w.until("all is sent", w.spool.Empty)
+	w.end()
+	if away, back := bytes.Count(w.log.Bytes(), []byte("level=WARN")), bytes.Count(w.log.Bytes(), []byte("level=INFO")); away != 1 || back != 1 || !bytes.Contains(w.log.Bytes(), []byte(errAway.Error()+`"`)) {
+		t.Errorf("%d warnings and %d notes:\n%s", away, back, &w.log)
+	}
+}
