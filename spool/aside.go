@@ -15,9 +15,10 @@ const quarantinePrefix = "quarantine-"
 // recordPrefix begins the names of the records that SetAside keeps.
 const recordPrefix = "record-"
 
-// nameOfDamage returns the name of the file for a damaged span of a segment.
+// nameOfDamage returns the name of the file for a damaged span of a segment. It has a part of the
+// salt, because the numbers of segments begin again when a spool that is empty is opened.
 func nameOfDamage(h header, from int64) string {
-	return quarantined(fmt.Sprintf("%020d-%d.bytes", h.number, from))
+	return quarantined(fmt.Sprintf("%020d-%x-%d.bytes", h.number, h.salt[:4], from))
 }
 
 // SetAside writes the body of a record that cannot be sent to a file, for people to look at.
@@ -32,11 +33,37 @@ func (s *Spool) SetAside(r Record) error {
 		err = errors.Join(err, file.Sync(), file.Close(), s.fs.Sync())
 	}
 	if err != nil {
+		s.keepFileOf(r.Sequence)
 		return fmt.Errorf("spool: set record %d aside: %w", r.Sequence, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kept += int64(len(r.Body))
+	s.account()
+	return nil
+}
+
+// keepFileOf sets aside the whole segment of a record when it is done, because the record could not
+// be written to a file of its own.
+func (s *Spool) keepFileOf(sequence uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seg := range s.segments {
+		if seg.first <= sequence && sequence < seg.end {
+			seg.keep = true
+		}
+	}
+}
+
+// setSegmentAside renames a segment, which needs no room.
+func (s *Spool) setSegmentAside(seg *segment) error {
+	if err := s.fs.Rename(seg.name, quarantined(seg.name)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept += seg.size
+	seg.size = 0
 	s.account()
 	return nil
 }

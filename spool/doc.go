@@ -40,7 +40,8 @@
 // spool is opened. Where any other part is damaged, the reader looks for the next valid
 // record, copies the bytes that it skips to a file quarantine-..., counts the missing
 // sequence numbers, and continues. These files count towards the limit, so that they cannot
-// fill the disk. Only people delete them. After a write or an fdatasync has failed, the segment
+// fill the disk. Only people delete them. If bytes cannot be copied, for want of room, their whole
+// file is renamed to quarantine-... when its other records are done. After a write or an fdatasync has failed, the segment
 // is not written to again: the kernel may have dropped the data, and a second fdatasync would
 // not report that (fsyncgate; see Rebello et al., "Can Applications Recover from fsync
 // Failures?", USENIX ATC 2020).

@@ -61,25 +61,25 @@ func (k *keeper) save(done uint64) error {
 // errDone is returned for a damaged file.
 var errDone = errors.New("the file is damaged")
 
-// load returns the number that was saved, or 0 if there is none.
-func (k *keeper) load() (uint64, error) {
+// load returns the number that was saved. If none was, it returns 0 and false.
+func (k *keeper) load() (done uint64, saved bool, err error) {
 	file, err := k.fs.Open(doneName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	text := make([]byte, doneBytes)
 	_, err = file.ReadAt(text, 0)
 	if err = errors.Join(err, file.Close()); err != nil {
-		return 0, fmt.Errorf("%w: %w", errDone, err)
+		return 0, false, fmt.Errorf("%w: %w", errDone, err)
 	}
 	if binary.LittleEndian.Uint32(text[8:]) != crc32.Checksum(text[:8], castagnoli) {
-		return 0, errDone
+		return 0, false, errDone
 	}
 	k.saved = binary.LittleEndian.Uint64(text)
-	return k.saved, nil
+	return k.saved, true, nil
 }
 
 func ignoreMissing(err error) error {

@@ -98,7 +98,8 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 	}
 	v := new(View)
 	keeper := keeper{fs: from}
-	v.Done, v.Unsaved = keeper.load()
+	saved := false
+	v.Done, saved, v.Unsaved = keeper.load()
 	var headers []header
 	for _, name := range names {
 		if h, ok := parseName(name); ok {
@@ -116,6 +117,9 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 			limit = max(headers[i+1].first, h.first)
 		}
 		seg := Segment{Name: h.name()}
+		if i == 0 && saved {
+			seg.miss(&position, h.first) // older files are missing
+		}
 		position = max(position, h.first)
 		if err := seg.look(from, h, &position, limit, recordBytes, take); err != nil {
 			return v, fmt.Errorf("spool: look at %s: %w", seg.Name, err)

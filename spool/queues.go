@@ -139,7 +139,7 @@ func (q *Queues) Empty() bool {
 func (q *Queues) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	out := Stats{MaxBytes: q.opts.MaxBytes}
+	var out Stats
 	for _, s := range q.open {
 		of := s.Stats()
 		out.Records, out.Bytes, out.Segments = out.Records+of.Records, out.Bytes+of.Bytes, out.Segments+of.Segments
@@ -149,6 +149,21 @@ func (q *Queues) Stats() Stats {
 		out.Damaged, out.Lost, out.Quarantined = out.Damaged+of.Damaged, out.Lost+of.Lost, out.Quarantined+of.Quarantined
 	}
 	return out
+}
+
+// Limit returns how large the files of all queues may become. That is MaxBytes, or less if the file
+// system has less room beside Headroom.
+func (q *Queues) Limit() int64 {
+	q.mu.Lock()
+	of := q.open[""]
+	q.mu.Unlock()
+	free, err := of.fs.Free()
+	if err != nil {
+		return q.opts.MaxBytes // a write reports the error
+	}
+	q.bound.mu.Lock()
+	defer q.bound.mu.Unlock()
+	return min(q.opts.MaxBytes, q.bound.used+max(0, free-q.opts.Headroom))
 }
 
 // Close closes all queues.

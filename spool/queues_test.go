@@ -220,3 +220,29 @@ func TestQueueWithoutDirectory(t *testing.T) {
 		t.Errorf("the queues are %s", got)
 	}
 }
+
+// Limit says how large the files may become: at most MaxBytes, and what the file system has beside
+// the headroom.
+func TestLimit(t *testing.T) {
+	dir := t.TempDir()
+	for _, test := range []struct{ headroom, more int64 }{{0, 1<<20 - 1}, {1 << 62, 0}} {
+		opts := options()
+		opts.Headroom = 0
+		q := openQueues(t, dir, opts)
+		if q.Empty() {
+			put(t, queue(t, q, "one"), 0, 5)
+		}
+		used := q.Stats().Bytes
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		opts.Headroom, opts.MaxBytes = test.headroom, used+1<<20-1
+		q = openQueues(t, dir, opts)
+		if got := q.Limit(); used == 0 || got != used+test.more {
+			t.Errorf("the limit is %d with a headroom of %d and %d bytes in use", got, test.headroom, used)
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

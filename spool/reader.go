@@ -30,7 +30,23 @@ func (s *Spool) Next(ctx context.Context) (Record, error) {
 		if err != nil || found {
 			return r, err
 		}
+		if err := s.doneWithSkipped(); err != nil {
+			s.opts.Logger.Warn("the spool could not save how far it was read; after a crash, some records are returned again", "err", err)
+		}
 	}
+}
+
+// doneWithSkipped marks records that were skipped as done if all before them are done. Otherwise
+// Done does that. Nobody else would, and the spool would not be empty until another record is
+// appended and done.
+func (s *Spool) doneWithSkipped() error {
+	s.mu.Lock()
+	skipped := s.returned <= s.done && s.done < s.position
+	s.mu.Unlock()
+	if !skipped {
+		return nil
+	}
+	return s.Done(s.position - 1)
 }
 
 // current returns the segment to read from, and the sequence number after its last valid
@@ -78,7 +94,7 @@ func (s *Spool) readFrom(seg *segment, limit uint64) (Record, bool, error) {
 		s.skip(seg, *bad)
 		s.position = max(s.position, bad.next)
 	case r.Sequence >= s.position:
-		s.failures, s.position = 0, r.Sequence+1
+		s.failures, s.position, s.returned = 0, r.Sequence+1, r.Sequence+1
 		return r, true, nil
 	}
 	s.failures = 0
@@ -108,16 +124,11 @@ func (s *Spool) unreadable(seg *segment, err error) error {
 	}
 	s.failures = 0
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stats.Damaged++
 	s.stats.Lost += int64(seg.end - s.position)
-	s.position = seg.end
+	s.position, seg.keep = seg.end, true
+	s.mu.Unlock()
 	s.opts.Logger.Error("a file of the spool cannot be read; its records are skipped, and the file is renamed and kept", "file", quarantined(seg.name), "err", err)
-	if err := s.fs.Rename(seg.name, quarantined(seg.name)); err != nil {
-		return fmt.Errorf("spool: set %s aside: %w", seg.name, err)
-	}
-	s.kept, seg.size = s.kept+seg.size, 0
-	s.account()
 	return nil
 }
 
@@ -136,6 +147,9 @@ func (s *Spool) skip(seg *segment, bad damage) {
 	s.stats.Damaged++
 	s.stats.Lost += int64(bad.next - first)
 	s.stats.Quarantined += copied
+	if err != nil {
+		seg.keep, name = true, quarantined(seg.name)
+	}
 	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and a copy of the damaged bytes is kept",
 		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, "err", err)
 }
@@ -143,6 +157,9 @@ func (s *Spool) skip(seg *segment, bad damage) {
 // Done says that all records up to and including a sequence number need not be returned again.
 // It removes files that are no longer needed.
 func (s *Spool) Done(sequence uint64) error {
+	if sequence+1 == s.returned {
+		sequence = s.position - 1 // what was skipped after it is done, too
+	}
 	s.mu.Lock()
 	s.done = max(s.done, min(sequence+1, s.next))
 	done := s.done
@@ -162,7 +179,11 @@ func (s *Spool) Done(sequence uint64) error {
 		return nil
 	}
 	err := s.keeper.save(done)
-	return errors.Join(err, s.remove(finished))
+	errRemove := s.remove(finished)
+	if err != nil && len(finished) > 0 {
+		err = s.keeper.save(done) // there may be room now
+	}
+	return errors.Join(err, errRemove)
 }
 
 // forget removes the keys that have no record left. Otherwise a spool that is never empty would
@@ -180,7 +201,7 @@ func (s *Spool) finished() (out []*segment) {
 	return out
 }
 
-// remove removes the files of segments.
+// remove removes the files of segments, or sets them aside.
 func (s *Spool) remove(finished []*segment) error {
 	for _, seg := range finished {
 		if s.reading == seg {
@@ -188,7 +209,13 @@ func (s *Spool) remove(finished []*segment) error {
 				s.opts.Logger.Warn("the spool could not close a file that it has read", "err", err)
 			}
 		}
-		if err := ignoreMissing(s.fs.Remove(seg.name)); err != nil {
+		var err error
+		if seg.keep {
+			err = s.setSegmentAside(seg)
+		} else {
+			err = s.fs.Remove(seg.name)
+		}
+		if ignoreMissing(err) != nil {
 			return fmt.Errorf("spool: remove %s: %w", seg.name, err)
 		}
 	}

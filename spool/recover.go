@@ -31,12 +31,12 @@ func (s *Spool) recover() error {
 		}
 		return 1
 	})
-	if s.done, err = s.keeper.load(); err != nil {
+	known := false
+	if s.done, known, err = s.keeper.load(); err != nil {
 		s.opts.Logger.Warn("the spool does not know how far it was read; some records may be sent again", "file", doneName, "err", err)
-		s.done = 0
 	}
-	if len(s.segments) > 0 {
-		s.done = max(s.done, s.segments[0].first)
+	if len(s.segments) > 0 && s.done < s.segments[0].first {
+		s.beginAt(s.segments[0].first, known)
 	}
 	if n := len(s.segments); n > 0 {
 		s.number = s.segments[n-1].number
@@ -52,7 +52,7 @@ func (s *Spool) recover() error {
 		}
 		s.next = max(s.next, seg.end)
 	}
-	s.position = s.done
+	s.position, s.returned = s.done, s.done
 	finished := s.finished()
 	if err := s.countKept(); err != nil {
 		s.opts.Logger.Warn("the spool could not count its files quarantine-...", "err", err)
@@ -64,6 +64,18 @@ func (s *Spool) recover() error {
 	s.account()
 	s.mu.Unlock()
 	return s.remove(finished)
+}
+
+// beginAt sets the number of the first record, which is greater than the one that was saved. A file
+// is removed after the number of its last record was saved. So if there is a saved number, somebody
+// else has removed files.
+func (s *Spool) beginAt(first uint64, saved bool) {
+	if saved {
+		s.stats.Damaged++
+		s.stats.Lost += int64(first - s.done)
+		s.opts.Logger.Error("the oldest files of the spool are missing; their records are lost", "records", first-s.done)
+	}
+	s.done = first
 }
 
 // examine finds out where a segment ends, and which keys its records have. limit is the first
@@ -134,6 +146,9 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	copied, errOf := s.copyOut(scan.file, name, damage{from: scan.at, to: seg.size})
 	s.stats.DamagedEnds++
 	s.stats.Quarantined += copied
+	if errOf != nil {
+		seg.keep, name = true, quarantined(seg.name)
+	}
 	s.opts.Logger.Error("the newest file of the spool ends with bytes that may have been an acknowledged record; it is lost, and a copy of the bytes is kept",
 		"file", seg.name, "from", scan.at, "bytes", torn, "copy", name, "err", errors.Join(err, errOf))
 }

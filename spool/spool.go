@@ -55,7 +55,8 @@ type Spool struct {
 	// Of the reader.
 	reading  *segment
 	scan     *scanner
-	position uint64 // sequence number after the last record that Next has returned
+	position uint64 // sequence number after the last record that Next has returned or skipped
+	returned uint64 // sequence number after the last record that Next has returned
 	failures int    // number of failed reads since the last successful one
 	keeper   keeper
 }
@@ -67,6 +68,9 @@ type segment struct {
 	file File   // nil unless the segment is active
 	size int64  // of the file
 	end  uint64 // sequence number after its last valid record
+	// keep says that the file is set aside when its records are done, because a part of it that
+	// must be kept could not be copied.
+	keep bool
 }
 
 // Stats says what is in a spool, and what has happened since it was opened.
@@ -74,7 +78,6 @@ type Stats struct {
 	Records     int64 // in the spool: Append has accepted them, and Done was not called for them
 	Bytes       int64 // of all segments and all files that were set aside
 	Kept        int64 // of the files that were set aside
-	MaxBytes    int64
 	Segments    int
 	Appended    int64 // records that were written
 	Syncs       int64
@@ -146,7 +149,7 @@ func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.stats
-	out.Records, out.Segments, out.MaxBytes = int64(s.next-s.done), len(s.segments), s.opts.MaxBytes
+	out.Records, out.Segments = int64(s.next-s.done), len(s.segments)
 	out.Bytes, out.Kept = s.kept, s.kept
 	for _, seg := range s.segments {
 		out.Bytes += seg.size

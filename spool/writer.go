@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 )
 
@@ -131,7 +132,21 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 		if err := s.seal(); err != nil {
 			s.opts.Logger.Warn("the spool could not close a file after a failed write", "err", err)
 		}
+		s.removeUnused(seg)
 	}
+}
+
+// removeUnused removes a segment without an acknowledged record, to which the first write has failed.
+// Otherwise each request to a disk that is full or broken would leave a file. The caller holds mu.
+func (s *Spool) removeUnused(seg *segment) {
+	if seg.end > seg.first {
+		return
+	}
+	if err := ignoreMissing(s.fs.Remove(seg.name)); err != nil {
+		s.opts.Logger.Warn("the spool could not remove a file after a failed write; it is removed later", "file", seg.name, "err", err)
+		return
+	}
+	s.segments = slices.DeleteFunc(slices.Clone(s.segments), func(other *segment) bool { return other == seg })
 }
 
 // room returns an error if a write would leave less than Headroom in the file system.

@@ -75,6 +75,10 @@ func (c Config) OpenSpool(logger *slog.Logger) (*spool.Queues, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--spool-directory: %w", err)
 	}
+	if limit := s.Limit(); limit < int64(c.Spool.Bytes)/2 {
+		logger.Warn("the file system of --spool-directory has much less room than --spool-bytes and --spool-headroom together, so the spool will be full early",
+			"spool-bytes", c.Spool.Bytes, "limit", units.Base2Bytes(limit))
+	}
 	return s, nil
 }
 
