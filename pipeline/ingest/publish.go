@@ -100,9 +100,9 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 	}
 	s.counts.unconfirmed.Add(int64(len(b.Messages)))
 	if errors.Is(err, spool.ErrFull) {
-		s.warn("the spool is full, and the bus is away; "+what+" are refused", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
+		s.warn("the spool is full, and the bus is away or has not got the earlier "+what+" of the run yet; "+what+" are refused", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonSpoolFull,
-			"the bus is away, and the spool has no room; keep the %s, and send the same request again later; %s", what, repeats).After(30 * time.Second)
+			"the bus is away, or has not got the earlier %s of the run yet, and the spool has no room; keep the %s, and send the same request again later; %s", what, what, repeats).After(30 * time.Second)
 	}
 	if unusable, ok := errors.AsType[*eventTopicError](err); ok { // publishTo has logged it
 		return intake.Refuse(reasonNoTopic, "%v; keep the events, and send them again then", unusable).After(time.Minute)
