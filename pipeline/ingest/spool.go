@@ -77,7 +77,7 @@ func (c Config) OpenSpool(logger *slog.Logger) (*spool.Queues, error) {
 	}
 	if limit := s.Limit(); limit < int64(c.Spool.Bytes)/2 {
 		logger.Warn("the file system of --spool-directory has much less room than --spool-bytes and --spool-headroom together, so the spool will be full early",
-			"spool-bytes", c.Spool.Bytes, "limit", units.Base2Bytes(limit))
+			"bytes", int64(c.Spool.Bytes), "limit", limit)
 	}
 	return s, nil
 }
