@@ -8,12 +8,12 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Config has the limits of frames, and makes claims of tensors.
+// Config has the limits of bodies and frames, and makes the claims of tensors.
 type Config struct {
 	Frame                oona.FrameLimits
-	MaxFrames            int   // of a body
-	MaxDecompressedBytes int64 // of all blocks of an object container file
-	MaxRecordBytes       int   // of an encoded frame
+	MaxFrames            int   // maximum number of frames in a body
+	MaxDecompressedBytes int64 // maximum size of all blocks of an object container file, decompressed
+	MaxRecordBytes       int   // maximum size of an encoded frame
 
 	Events oona.Topics // the topics of events
 
@@ -58,14 +58,14 @@ type Batch struct {
 	PermitEvent func(*oona.SeedEvent) *Refusal
 
 	Messages []*message.Message
-	Topics   []string // of the messages, if they are events; nil: they are frames
+	Topics   []string // the topic of each message if they are events; nil if they are frames
 	Readings int
-	Tensors  []Tensor // that the messages refer to
+	Tensors  []Tensor // the tensors that the messages refer to
 	Aside    []Aside  // how many of the messages will be put aside, for each reason
 
 	cfg      *Config
-	decoders int // bytes of the memory that are for the decoder's buffers, during decoding
-	copies   int // bytes of the memory that are for tensors that are being stored
+	decoders int // bytes of Memory that the decoder's buffers use during decoding
+	copies   int // bytes of Memory for tensors that are being stored
 }
 
 // MessageBytes is roughly the memory that a message takes besides its payload: its metadata,
@@ -75,12 +75,12 @@ const MessageBytes = 1 << 10
 // NewBatch returns an empty batch.
 func (c *Config) NewBatch() *Batch { return &Batch{cfg: c} }
 
-// hold takes memory for the batch.
+// hold reserves memory for the batch.
 func (b *Batch) hold(bytes int) *Refusal {
 	if b.Memory == nil || b.Memory.Grow(bytes) {
 		return nil
 	}
-	return Refuse(ReasonOverloaded, "there is no memory for it")
+	return Refuse(ReasonOverloaded, "no memory is free for this request")
 }
 
 // decoded gives back the memory that was only needed for decoding.

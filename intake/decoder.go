@@ -120,7 +120,7 @@ func DecompressedTooLarge(limit int64, events bool) *Refusal {
 // SendLess says what the sender of a body that is too large can do.
 func SendLess(events bool) string {
 	if events {
-		return "send fewer events a request"
+		return "send fewer events in a request"
 	}
-	return "send fewer frames a request, or split the frame by seed ids"
+	return "send fewer frames in a request, or split the frame by seed ids"
 }

@@ -36,7 +36,7 @@ func (r *jsonReader) next() byte {
 	return 0
 }
 
-// kind returns the kind of the next value, for errors.
+// kind returns the kind of the next value, for use in errors.
 func (r *jsonReader) kind() string {
 	switch r.next() {
 	case '{':
@@ -124,7 +124,7 @@ func readObject[T any](d *jsonDecoder, what string, fields []jsonField[T], to *T
 		}
 		seen |= 1 << i
 		d.next()
-		d.at++ // the colon
+		d.at++ // skip the colon
 		if err := fields[i].read(d, to); err != nil {
 			return within(err, fields[i].name)
 		}
@@ -189,7 +189,7 @@ func (r *jsonReader) text() ([]byte, error) {
 		return nil, &oona.FieldError{Reason: fmt.Sprintf("is not a JSON string: %v", err)}
 	}
 	if half := halfSurrogate(r.data[start:r.at]); half != "" {
-		return nil, &oona.FieldError{Reason: fmt.Sprintf("has %s without its other half, so it is not text; send UTF-8 as it is, or escape such a character by both halves", half)}
+		return nil, &oona.FieldError{Reason: fmt.Sprintf("contains %s, which is only half of a surrogate pair; send the character as UTF-8, or escape it as both halves", half)}
 	}
 	return []byte(s), nil
 }
@@ -278,7 +278,7 @@ func wholeDigits(text []byte) (string, bool) {
 	}
 	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
 	digits := bytes.TrimRight(slices.Concat(whole, fraction), "0")
-	zeros := exponent + len(whole) - len(digits) // that follow the digits
+	zeros := exponent + len(whole) - len(digits) // number of zeros after the digits
 	if digits = bytes.TrimLeft(digits, "0"); len(digits) == 0 {
 		return "0", true
 	}
@@ -301,7 +301,7 @@ func (r *jsonReader) sample() (float32, error) {
 	case r.isNumber():
 		digits := r.number()
 		v, err := strconv.ParseFloat(string(digits), 32)
-		if err != nil { // v is then an infinity
+		if err != nil { // the number is out of range, and v is an infinity
 			if _, err := strconv.ParseFloat(string(digits), 64); err != nil {
 				return 0, &oona.FieldError{Reason: fmt.Sprintf("is %s, which does not fit a float64", clip(digits))}
 			}
@@ -328,7 +328,7 @@ func (r *jsonReader) sample() (float32, error) {
 	return 0, r.mismatch("a number or null")
 }
 
-// clip shortens a client's text for an error.
+// clip shortens a text from a client, for use in an error.
 func clip(text []byte) string {
 	const most = 64
 	if len(text) <= most {

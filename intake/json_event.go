@@ -83,7 +83,7 @@ func (d *jsonDecoder) readEvidence(e *oona.SeedEvent) error {
 			return &oona.FieldError{Reason: fmt.Sprintf("has more than %d entries, which is the maximum", oona.MaxEvidence)}
 		}
 		d.next()
-		d.at++ // the colon
+		d.at++ // skip the colon
 		if e.Evidence[name], err = d.double(); err != nil {
 			return within(err, unknownName(key))
 		}

@@ -28,7 +28,7 @@ func (d *Decoder) Record(msg *message.Message, b *Batch, maxBytes int64) *Refusa
 	case msg.Metadata.Get(RegistrySchemaHeader) != "":
 		id, err := avro.ParseSchemaID(msg.Metadata.Get(RegistrySchemaHeader))
 		if err != nil {
-			return Refuse(ReasonUndecodable, "the header %s is not that of a schema registry: %v", RegistrySchemaHeader, err)
+			return Refuse(ReasonUndecodable, "the header %s has no valid schema id: %v", RegistrySchemaHeader, err)
 		}
 		return d.RegisteredBody(id, value, b)
 	case avro.IsRegistered(value):

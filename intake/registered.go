@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Registered decodes frames that the serializers of a schema registry have written. They
-// follow one another, and before each is the id of its schema.
+// Registered decodes frames that serializers of a schema registry have written. The body has one
+// frame after the other, each with the id of its schema in front.
 func (d *Decoder) Registered(body []byte, b *Batch) *Refusal {
 	defer b.decoded()
 	for rest := body; len(rest) > 0; {
@@ -29,7 +29,8 @@ func (d *Decoder) Registered(body []byte, b *Batch) *Refusal {
 	return nil
 }
 
-// RegisteredBody decodes a frame without framing that was written with the given schema.
+// RegisteredBody decodes a frame that was written with the given schema, and that has no schema id
+// in front.
 func (d *Decoder) RegisteredBody(id avro.SchemaID, body []byte, b *Batch) *Refusal {
 	defer b.decoded()
 	rest, refused := d.registered(id, body, b)
@@ -42,7 +43,7 @@ func (d *Decoder) RegisteredBody(id avro.SchemaID, body []byte, b *Batch) *Refus
 // registered decodes the frame at the start of body.
 func (d *Decoder) registered(id avro.SchemaID, body []byte, b *Batch) (rest []byte, _ *Refusal) {
 	if b.Schema == nil {
-		return nil, Refuse(ReasonUndecodable, "the body has the framing of a schema registry, and ingest has no registry; give it one (--registry-url), or send single-object encoding, which begins with c3 01")
+		return nil, Refuse(ReasonUndecodable, "the body begins with a schema id of a schema registry, but ingest has no registry; configure one (--registry-url), or send single-object encoding, which begins with c3 01")
 	}
 	schema, refused := b.Schema(id)
 	if refused != nil {
@@ -80,7 +81,7 @@ func (d *Decoder) foreignFrame(schema *avro.FrameSchema, body []byte, b *Batch) 
 	}
 	switch {
 	case errors.Is(err, avro.ErrTruncated) && len(window) < len(body):
-		return nil, Refuse(ReasonTooLarge, "has more than %d bytes in its own schema; split it by seed ids", len(window)).Of(len(b.Messages), "")
+		return nil, Refuse(ReasonTooLarge, "has more than %d bytes in the encoding of its schema; split it by seed ids", len(window)).Of(len(b.Messages), "")
 	case err != nil:
 		return nil, refuseFrame(len(b.Messages), err)
 	}

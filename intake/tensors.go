@@ -15,7 +15,7 @@ const ConcurrentStores = 8
 
 // Tensor is a tensor that a frame of a batch refers to by a claim.
 type Tensor struct {
-	Frame, Index int // index of the frame in the batch, and of the tensor in the frame
+	Frame, Index int // the index of the frame in the batch, and of the tensor in the frame
 	Claim        oona.TensorClaim
 	Content      []byte // nil: the client has stored it
 }
@@ -59,8 +59,8 @@ func (b *Batch) claimTensors(f *oona.Frame) (replaced bool, _ *Refusal) {
 // buffer of up to twice that. Larger tensors are spooled in a file.
 const SpooledInMemory = 1 << 20
 
-// holdTensor takes memory for a tensor of a frame, and for the copies that the store makes of
-// the tensors that are stored at the same time.
+// holdTensor reserves memory for a tensor of a frame, and for the copies that the store makes of
+// tensors while it stores them.
 func (b *Batch) holdTensor(size int) *Refusal {
 	copies := min(b.copies+2*min(size, SpooledInMemory), ConcurrentStores*2*SpooledInMemory)
 	if refused := b.hold(size + copies - b.copies); refused != nil {

@@ -15,15 +15,15 @@ import (
 )
 
 type spoolCommand struct {
-	Ls    spoolLs    `cmd:"" help:"List what is left in the spool of an ingest: files, requests, frames and events by run and layer, damage, and what was set aside. Nothing is written, and the spool may be in use."`
-	Cat   spoolCat   `cmd:"" help:"Print the frames and events that are left in the spool of an ingest as JSON, one on a line. Nothing is written, and the spool may be in use."`
-	Drain spoolDrain `cmd:"" help:"Send what is left in the spool of an ingest that does not come back to the bus. A repeat continues where an interrupted drain has ended. The exit status is 1 if something could not be sent."`
+	Ls    spoolLs    `cmd:"" help:"List the content of the spool of an ingest that was not sent yet: files, requests, frames and events by run and layer, damage, and requests that were set aside. The command only reads. The spool may be in use."`
+	Cat   spoolCat   `cmd:"" help:"Print the frames and events in the spool of an ingest that were not sent yet, as one JSON object per line. The command only reads. The spool may be in use."`
+	Drain spoolDrain `cmd:"" help:"Send the content of a spool to the bus, if the ingest that wrote it will not run again. If the command was interrupted, run it again: it continues where it stopped. The exit status is 1 if something could not be sent."`
 }
 
 func defaultSpool() spoolCommand { return spoolCommand{Drain: defaultSpoolDrain()} }
 
-// spoolRecordBytes is larger than the limit of any ingest for a record. Reading never takes more
-// memory than a file has bytes.
+// spoolRecordBytes is the maximum size of a record. It is larger than the limit of any ingest. Memory
+// is safe all the same, because reading a file needs no more memory than the size of the file.
 const spoolRecordBytes = 1 << 30
 
 // lookAt reads a spool without changing it.
@@ -42,11 +42,11 @@ func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spo
 // which everything was sent has no files of records, but is still a spool.
 func noteUse(w io.Writer, dir string, files int, used bool) {
 	if used {
-		fmt.Fprintf(w, "oona: a process uses %s, so what is shown may change\n", dir)
+		fmt.Fprintf(w, "oona: another process is using %s, so the output may already be out of date\n", dir)
 		return
 	}
 	if is, err := spool.IsSpool(dir); files == 0 && (err != nil || !is) {
-		fmt.Fprintf(w, "oona: %s has no files of a spool; is it the --spool-directory of an ingest? What a Python client has left is sent by the next client with the same spool\n", dir)
+		fmt.Fprintf(w, "oona: %s has no spool files; is it the --spool-directory of an ingest? This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content\n", dir)
 	}
 }
 
@@ -64,8 +64,8 @@ func topicsOf(topic string) (oona.Topics, error) {
 	return known, nil
 }
 
-// placeOf returns the run and the layer in the key of a frame or an event. Both are empty for any
-// other key.
+// placeOf returns the run and the layer from the key of a frame or an event. For any other key it
+// returns empty ids.
 func placeOf(key []byte) (oona.RunID, oona.LayerID) {
 	run, layer, err := oona.ParseKey(key)
 	if err != nil {
@@ -74,15 +74,15 @@ func placeOf(key []byte) (oona.RunID, oona.LayerID) {
 	return run, layer
 }
 
-// spooled counts what records of a spool have.
+// spooled has the totals of some records of a spool.
 type spooled struct {
 	requests int64
 	frames   int64
 	events   int64
 	bytes    int64
-	from     oona.Micros // when they were spooled; 0: none
-	until    oona.Micros
-	unknown  int64 // records that are not requests
+	from     oona.Micros // when the first request was spooled; 0 if there is none
+	until    oona.Micros // when the last request was spooled
+	unknown  int64       // records that are not requests
 }
 
 func (s *spooled) add(e *entry.Entry, bytes int) {
@@ -108,7 +108,7 @@ func (s *spooled) String() string {
 		text += fmt.Sprintf(", spooled %s", span(timeOf(s.from), timeOf(s.until)))
 	}
 	if s.unknown > 0 {
-		text += fmt.Sprintf("; and %s that are no requests", plural(s.unknown, "record"))
+		text += fmt.Sprintf("; and %s that are not requests", plural(s.unknown, "record"))
 	}
 	return text
 }
@@ -128,7 +128,7 @@ func amounts(frames, events int64) string {
 
 var (
 	// errIncompleteSpool is returned if something of a spool was not sent.
-	errIncompleteSpool = errors.New("a part of the spool was not sent")
+	errIncompleteSpool = errors.New("not everything in the spool was sent")
 	// errIncompleteDryRun is returned if a drain could not send something of a spool.
-	errIncompleteDryRun = errors.New("a drain would not send a part of the spool; this was a dry run, and nothing was sent")
+	errIncompleteDryRun = errors.New("a drain could not send everything in the spool; this was a dry run, and nothing was sent")
 )

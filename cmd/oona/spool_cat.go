@@ -18,13 +18,13 @@ import (
 
 type spoolCat struct {
 	Directory string         `arg:"" name:"directory" type:"path" help:"Directory of the spool."`
-	OfRun     []oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Only of this run. May be given several times, as --layer."`
-	Layer     []oona.LayerID `env:"-" placeholder:"ID" help:"Only of this layer."`
+	OfRun     []oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Print only frames and events of this run. This flag and --layer can be repeated."`
+	Layer     []oona.LayerID `env:"-" placeholder:"ID" help:"Print only frames and events of this layer."`
 	Limit     int64          `env:"-" placeholder:"N" help:"Print at most this many frames and events."`
-	SetAside  bool           `env:"-" help:"Print the frames of requests that could not be sent and were set aside, instead of those that are left."`
+	SetAside  bool           `env:"-" help:"Print the content of the requests that could not be sent and were set aside, instead of what was not sent yet."`
 }
 
-// spoolPrinter prints frames of a spool in the form of oona watch --json.
+// spoolPrinter prints the frames and events of a spool in the format of oona watch --json.
 type spoolPrinter struct {
 	*spoolCat
 	out     *bufio.Writer
@@ -33,8 +33,8 @@ type spoolPrinter struct {
 	unknown int64 // records that are not requests
 }
 
-// errLimit ends the reading of a spool.
-var errLimit = errors.New("as much as --limit was printed")
+// errLimit stops the reading of a spool when enough was printed.
+var errLimit = errors.New("the maximum of --limit was printed")
 
 // Run runs the command.
 func (c *spoolCat) Run(ctx context.Context, to streams) error {
@@ -63,15 +63,16 @@ func (c *spoolCat) Run(ctx context.Context, to streams) error {
 		}
 	}
 	if lost > 0 {
-		fmt.Fprintf(to.messages, "oona: damage has cost %s\n", plural(lost, "request"))
+		fmt.Fprintf(to.messages, "oona: %s lost in damaged parts of the files\n", plural(lost, "request"))
 	}
 	if p.unknown > 0 {
-		fmt.Fprintf(to.messages, "oona: %s cannot be printed, as they are no requests\n", plural(p.unknown, "record"))
+		fmt.Fprintf(to.messages, "oona: %s skipped, because they are not requests\n", plural(p.unknown, "record"))
 	}
 	return nil
 }
 
-// record prints the frames of a record. Its sequence number in the spool is their offset.
+// record prints the frames and events of a record. Their offset in the output is the sequence number
+// of the record in the spool.
 func (p *spoolPrinter) record(r spool.Record) error {
 	e, err := entry.Decode(r.Body)
 	if err != nil {
@@ -102,7 +103,7 @@ func (p *spoolPrinter) record(r spool.Record) error {
 	return nil
 }
 
-// notOnTheBus is the partition of frames that are not on the bus yet.
+// notOnTheBus is the partition in the output, because frames in a spool are not on the bus yet.
 const notOnTheBus = -1
 
 func (p *spoolPrinter) linesOf(topic string) (*watch.Lines, error) {

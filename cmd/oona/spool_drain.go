@@ -26,10 +26,10 @@ import (
 type spoolDrain struct {
 	Bus kafka.Config `embed:"" group:"Bus"`
 
-	Directory       string           `arg:"" name:"directory" type:"path" help:"Directory of the spool. Its file system must be writable, as what was sent is removed."`
-	Rate            units.Base2Bytes `env:"-" placeholder:"SIZE" help:"Send at most this many bytes per second, so that frames of running ingests are not delayed; 0: no limit."`
-	MaxMessageBytes int              `env:"-" placeholder:"BYTES" help:"Maximum size of a batch of records. Give the value of ingest."`
-	DryRun          bool             `env:"-" help:"Only say what would be sent, and which topics cannot be used. Nothing is written, and the spool may be in use. The exit status is that of the drain, as far as it can be known."`
+	Directory       string           `arg:"" name:"directory" type:"path" help:"Directory of the spool. It must be writable, because the command deletes what it has sent."`
+	Rate            units.Base2Bytes `env:"-" placeholder:"SIZE" help:"Send at most this many bytes per second, so that the frames of running ingests are not delayed; 0 means no limit."`
+	MaxMessageBytes int              `env:"-" placeholder:"BYTES" help:"Maximum size of a batch of records. Use the value of --max-message-bytes of ingest."`
+	DryRun          bool             `env:"-" help:"Only print what would be sent, and which topics cannot be used. Nothing is sent or written, and the spool may be in use. The exit status is the one that the drain would have, as far as that is known."`
 	Yes             bool             `env:"-" help:"Do not ask for confirmation."`
 	JSON            bool             `name:"json" env:"-" help:"Print the report as JSON."`
 }
@@ -39,22 +39,24 @@ func defaultSpoolDrain() spoolDrain {
 	return spoolDrain{Rate: of.Spool.Rate, MaxMessageBytes: of.MaxMessageBytes}
 }
 
-// Validate is called by kong when flags, environment and file have been read.
+// Validate checks the settings. Kong calls it after it has read the flags, the environment and the
+// configuration file.
 func (d *spoolDrain) Validate() error {
 	if d.Rate < 0 {
 		return &oona.FieldError{Field: "--rate", Reason: fmt.Sprintf("is %s; give 0 or more", d.Rate)}
 	}
 	if d.MaxMessageBytes < 1<<10 {
-		return &oona.FieldError{Field: "--max-message-bytes", Reason: "is too low; give the value of ingest"}
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: "is too low; use the value of --max-message-bytes of ingest"}
 	}
 	return nil
 }
 
-// drainReport is what a drain has done, or would do.
+// drainReport says what a drain has done, or what it would do in a dry run.
 type drainReport struct {
 	DryRun bool `json:"dry_run"`
 	drain.Report
-	// Stale are the frames that were too old when the drain began, by run, as far as that is known.
+	// Stale has the number of frames of each run that were already too old for the windows when the
+	// drain began. It is empty if the limits of the windows are not known.
 	Stale map[oona.RunID]int64 `json:"stale,omitempty"`
 }
 
@@ -78,7 +80,7 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 		return err
 	}
 	if listing.Requests+listing.Unknown+listing.Lost == 0 {
-		fmt.Fprintf(to.messages, "%s has nothing to send\n", d.Directory)
+		fmt.Fprintf(to.messages, "There is nothing to send in %s\n", d.Directory)
 		return nil
 	}
 	unusable, err := d.announce(ctx, b, listing, to)
@@ -101,25 +103,25 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	shown.begin("sending records", listing.Frames+listing.Events)
 	work := &drain.Drain{Spool: s, Publisher: publisher, Rate: int64(d.Rate), Unusable: maps.Clone(unusable), Sent: shown.add, Aside: func(sequence uint64, why error) {
 		shown.end()
-		fmt.Fprintf(to.messages, "oona: request %d is set aside, as it cannot be sent, or not in whole: %v\n", sequence, why)
+		fmt.Fprintf(to.messages, "oona: request %d is set aside, because all or part of it cannot be sent: %v\n", sequence, why)
 	}}
 	report := drainReport{Stale: listing.stale}
 	report.Report, err = work.Run(ctx)
 	shown.end()
 	for _, topic := range slices.Sorted(maps.Keys(report.Unusable)) {
 		if unusable[topic] != nil {
-			continue // it was reported before
+			continue // announce has reported it
 		}
 		noteUnusable(to, topic, report.Unusable[topic], work.Unusable[topic])
 	}
 	if ctx.Err() != nil {
-		err = fmt.Errorf("interrupted; the same command goes on where this one has ended: %w", err)
+		err = fmt.Errorf("interrupted; run the same command again to continue: %w", err)
 	}
 	return errors.Join(err, d.print(to, &report))
 }
 
 // errNoSpool is returned for a directory that no ingest has used.
-var errNoSpool = errors.New("the directory is no spool: it has no files of records, and no ingest has used it; give the --spool-directory of an ingest; what a Python client has left is sent by the next client with the same spool")
+var errNoSpool = errors.New("the directory is not the spool of an ingest; give the --spool-directory of an ingest. This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content")
 
 // look returns an error if the directory is not a spool. Otherwise a wrong directory would look
 // like a spool from which everything was sent. It does not write.
@@ -139,7 +141,7 @@ func (d *spoolDrain) look(ctx context.Context) (*spoolListing, error) {
 // old for the windows. If the limits of a topic cannot be read, it prints a note, and the function
 // returns false for frames to that topic.
 func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to streams) func(topic string, f *oona.Frame) bool {
-	const slack = oona.Micros(2_000_000) // the clock of the bus, which decides, may differ from ours
+	const slack = oona.Micros(2_000_000) // the append time decides, and the clock of the bus may differ from ours
 	of := make(map[string]*windows.Limits)
 	for topic := range l.topics {
 		topics, err := topicsOf(topic)
@@ -147,8 +149,8 @@ func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to 
 			continue
 		}
 		limits, err := settings.ReadLimits(ctx, b, topics)
-		if err != nil && !errors.Is(err, bus.ErrNoTopic) { // without a topic there is more to say
-			fmt.Fprintf(to.messages, "oona: it is not known which frames are too old for %s: %v\n", topic, err)
+		if err != nil && !errors.Is(err, bus.ErrNoTopic) { // announce reports a topic that does not exist
+			fmt.Fprintf(to.messages, "oona: cannot tell which frames are too old for the windows of %s: %v\n", topic, err)
 		}
 		of[topic] = limits
 	}
@@ -159,7 +161,7 @@ func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to 
 	}
 }
 
-// dryRun prints what would be sent. It returns an error if it is known that a drain would.
+// dryRun prints what would be sent. It returns an error if a drain would certainly return one.
 func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger) error {
 	before, err := d.look(ctx)
 	if err != nil {
@@ -198,12 +200,13 @@ func (d *spoolDrain) open(logger *slog.Logger) (*spool.Queues, error) {
 	of.MaxBytes, of.Headroom, of.RecordBytes = math.MaxInt64/2, 0, spoolRecordBytes // a drain adds no records, so it needs no limits
 	s, err := spool.OpenQueues(d.Directory, of)
 	if errors.Is(err, spool.ErrLocked) {
-		return nil, fmt.Errorf("%w: an ingest that runs sends it itself when the bus is there; stop the ingest before you drain its spool", err)
+		return nil, fmt.Errorf("%w: a running ingest sends the content of its spool by itself when the bus is available; to drain the spool with this command, stop the ingest first", err)
 	}
 	return s, err
 }
 
-// publisher returns the options of the publisher. The path in a record is longer than in ingest.
+// publisher returns the options of the publisher. They allow larger records than ingest does, because
+// the path in the headers is longer.
 func (d *spoolDrain) publisher(topics []string) bus.PublisherOptions {
 	opts := bus.PublisherOptions{MaxMessageBytes: max(d.MaxMessageBytes+recordOverhead, oona.MaxSideBytes), BatchBytes: d.MaxMessageBytes, Compression: "lz4"}
 	if len(topics) == 1 {
@@ -212,7 +215,7 @@ func (d *spoolDrain) publisher(topics []string) bus.PublisherOptions {
 	return opts
 }
 
-// messages returns how many frames and events are left of each topic.
+// messages returns the number of frames and events in the spool for each topic.
 func (l *spoolListing) messages() map[string]int64 {
 	of := make(map[string]int64)
 	for _, layer := range l.Layers {
@@ -221,7 +224,7 @@ func (l *spoolListing) messages() map[string]int64 {
 	return of
 }
 
-// amountsOf returns how many frames and events are left of some topics, for people.
+// amountsOf describes how many frames and events are in the spool for the given topics.
 func (l *spoolListing) amountsOf(topics []string) string {
 	var frames, events int64
 	for _, layer := range l.Layers {
@@ -232,7 +235,7 @@ func (l *spoolListing) amountsOf(topics []string) string {
 	return amounts(frames, events)
 }
 
-// usable returns the topics of a listing to which something can be sent.
+// usable returns the topics of a listing that can be used, sorted.
 func usable(l *spoolListing, unusable map[string]error) (topics []string) {
 	for topic := range l.topics {
 		if unusable[topic] == nil {
@@ -243,16 +246,16 @@ func usable(l *spoolListing, unusable map[string]error) (topics []string) {
 	return topics
 }
 
-// noteUnusable prints that requests stay in the spool, and what to do about it.
+// noteUnusable prints that requests stay in the spool because a topic cannot be used, and what to do.
 func noteUnusable(to streams, topic string, requests int64, why error) {
 	remedy := "create it with oona topics apply"
 	if errors.Is(why, bus.ErrDenied) {
 		remedy = "allow this user to write to it (docs/security.md#acls)"
 	}
-	fmt.Fprintf(to.messages, "oona: %s for %s cannot be sent and stay in the spool: %v; %s, and run the same command again\n", plural(requests, "request"), visible(topic), why, remedy)
+	fmt.Fprintf(to.messages, "oona: %s for the topic %s cannot be sent and will stay in the spool: %v; %s, and run the same command again\n", plural(requests, "request"), visible(topic), why, remedy)
 }
 
-// announce prints what will be sent. It returns the topics to which nothing can be sent.
+// announce prints what will be sent. It returns the topics that cannot be used, with the reasons.
 func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, to streams) (unusable map[string]error, err error) {
 	unusable = make(map[string]error)
 	for topic := range l.topics {
@@ -266,13 +269,13 @@ func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, t
 	}
 	fmt.Fprintf(to.messages, "%s: %s\n", l.Directory, &l.all)
 	if topics := usable(l, unusable); len(topics) > 0 {
-		fmt.Fprintf(to.messages, "  to %s, in order, over paths that begin with %s\n", strings.Join(topics, ", "), drain.PathPrefix)
+		fmt.Fprintf(to.messages, "  to %s, in order. The path of each frame will begin with %s\n", strings.Join(topics, ", "), drain.PathPrefix)
 	}
 	for _, topic := range slices.Sorted(maps.Keys(unusable)) {
 		noteUnusable(to, topic, l.topics[topic], unusable[topic])
 	}
 	for _, run := range slices.Sorted(maps.Keys(l.stale)) {
-		fmt.Fprintf(to.messages, "  too old for the windows (max-delay), so they go to the quarantine topic: %s of run %s\n", plural(l.stale[run], "frame"), visible(string(run)))
+		fmt.Fprintf(to.messages, "  too old for the windows (max-delay), so the aggregator will put them into the quarantine topic: %s of run %s\n", plural(l.stale[run], "frame"), visible(string(run)))
 	}
 	if l.Lost > 0 {
 		fmt.Fprintf(to.messages, "  lost by damage: %s\n", plural(l.Lost, "request"))
@@ -283,7 +286,7 @@ func (d *spoolDrain) announce(ctx context.Context, b bus.Bus, l *spoolListing, t
 	if l.Problem != "" {
 		fmt.Fprintf(to.messages, "  %s\n", l.Problem)
 	}
-	fmt.Fprintln(to.messages, "Frames whose windows have closed by now go to the late topic; docs/operations.md says what to do then.")
+	fmt.Fprintln(to.messages, "Frames whose windows have closed will go to the late topic; docs/operations.md says what to do about them.")
 	return unusable, nil
 }
 
@@ -317,5 +320,5 @@ func (d *spoolDrain) print(to streams, r *drainReport) error {
 	return nil
 }
 
-// incomplete reports whether something of the spool is not on the bus after the drain.
+// incomplete reports whether a part of the spool is not on the bus after the drain.
 func (r *drainReport) incomplete() bool { return r.Aside+r.Lost > 0 || len(r.Unusable) > 0 }

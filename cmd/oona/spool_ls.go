@@ -20,10 +20,10 @@ import (
 
 type spoolLs struct {
 	Directory string `arg:"" name:"directory" type:"path" help:"Directory of the spool."`
-	JSON      bool   `name:"json" env:"-" help:"Print one JSON object."`
+	JSON      bool   `name:"json" env:"-" help:"Print the list as one JSON object."`
 }
 
-// spoolListing is the content of a spool that was not sent.
+// spoolListing describes the content of a spool that was not sent yet.
 type spoolListing struct {
 	Directory string        `json:"directory"`
 	InUse     bool          `json:"in_use"`
@@ -38,10 +38,10 @@ type spoolListing struct {
 	SetAside  []spoolAside  `json:"set_aside"`
 
 	all     spooled
-	topics  map[string]int64               // how many requests are left of a topic
-	stale   map[oona.RunID]int64           // frames that are too old, if old is not nil
-	old     func(string, *oona.Frame) bool // whether a frame for a topic is too old
-	files   map[string]*spooled            // by name
+	topics  map[string]int64               // number of requests for each topic
+	stale   map[oona.RunID]int64           // number of frames of each run that are too old, if old is not nil
+	old     func(string, *oona.Frame) bool // reports whether a frame for a topic is too old
+	files   map[string]*spooled            // totals of each file, by name
 	layers  map[spoolLayer]*spoolLayer
 	decoder avro.FrameDecoder
 	frame   oona.Frame
@@ -51,19 +51,19 @@ type spoolListing struct {
 type spoolFile struct {
 	Name     string     `json:"name"`
 	Bytes    int64      `json:"bytes"`
-	Requests int64      `json:"requests"` // that are left, as frames and events
+	Requests int64      `json:"requests"` // requests, frames and events that were not sent yet
 	Frames   int64      `json:"frames"`
 	Events   int64      `json:"events"`
 	From     *time.Time `json:"spooled_from,omitempty"`
 	Until    *time.Time `json:"spooled_until,omitempty"`
-	Damaged  int64      `json:"damaged"`     // spans of bytes
-	Lost     int64      `json:"lost"`        // requests that were in them
-	Torn     int64      `json:"torn"`        // bytes behind the last request: of a write that was not finished, or of damage
-	Doubtful bool       `json:"damaged_end"` // these bytes may also have been an acknowledged request
+	Damaged  int64      `json:"damaged"`     // number of damaged places in the file
+	Lost     int64      `json:"lost"`        // requests that were lost in them
+	Torn     int64      `json:"torn"`        // bytes after the last valid request, from an unfinished write or from damage
+	Doubtful bool       `json:"damaged_end"` // whether the torn bytes may have been an acknowledged request
 	Problem  string     `json:"problem,omitempty"`
 }
 
-// spoolLayer is what a spool has for a layer of a run in a topic.
+// spoolLayer has the totals of a layer of a run in a topic.
 type spoolLayer struct {
 	Topic  string       `json:"topic"`
 	Run    oona.RunID   `json:"run_id"`
@@ -81,7 +81,7 @@ type spoolLayer struct {
 type spoolAside struct {
 	Name   string `json:"name"`
 	Bytes  int64  `json:"bytes"`
-	Record bool   `json:"record"` // it is a request that could not be sent; otherwise damaged bytes
+	Record bool   `json:"record"` // true: a request that could not be sent; false: damaged bytes
 }
 
 // Run runs the command.
@@ -97,7 +97,8 @@ func (l *spoolLs) Run(ctx context.Context, to streams) error {
 	return listing.print(to.out)
 }
 
-// listSpool lists a spool. old says whether a frame for a topic is too old; nil: that is not known.
+// listSpool lists a spool. The function old reports whether a frame for a topic is too old for the
+// windows. It is nil if that is not known.
 func listSpool(ctx context.Context, dir string, old func(topic string, f *oona.Frame) bool) (*spoolListing, error) {
 	l := &spoolListing{Directory: dir, Files: []spoolFile{}, Layers: []*spoolLayer{}, SetAside: []spoolAside{},
 		topics: make(map[string]int64), stale: make(map[oona.RunID]int64), old: old,
@@ -111,7 +112,7 @@ func listSpool(ctx context.Context, dir string, old func(topic string, f *oona.F
 	}
 	l.InUse, l.Requests, l.Frames, l.Events, l.Unknown = used, l.all.requests, l.all.frames, l.all.events, l.all.unknown
 	if v.Unsaved != nil {
-		l.Problem = fmt.Sprintf("it is not known how far the spool was sent (%v), so some of what is listed may be on the bus", v.Unsaved)
+		l.Problem = fmt.Sprintf("it is not known which part of the spool was already sent (%v), so some of the listed requests may be on the bus", v.Unsaved)
 	}
 	for _, seg := range v.Segments {
 		l.Lost += seg.Lost
@@ -190,7 +191,7 @@ func timeOf(at oona.Micros) *time.Time {
 	return &t
 }
 
-// span returns a span of time, for people.
+// span formats an interval of time.
 func span(from, until *time.Time) string {
 	if from == nil || until == nil {
 		return "-"
@@ -223,9 +224,9 @@ func (l *spoolListing) print(w io.Writer) error {
 	return nil
 }
 
-// line describes a file, for people.
+// line describes a file in one line of text.
 func (f *spoolFile) line() string {
-	parts := []string{fmt.Sprintf("  %s  %s", f.Name, byteSize(f.Bytes)), plural(f.Requests, "request") + " left", amounts(f.Frames, f.Events)}
+	parts := []string{fmt.Sprintf("  %s  %s", f.Name, byteSize(f.Bytes)), plural(f.Requests, "request") + " not sent yet", amounts(f.Frames, f.Events)}
 	if f.From != nil {
 		parts = append(parts, "spooled "+span(f.From, f.Until))
 	}
@@ -234,9 +235,9 @@ func (f *spoolFile) line() string {
 	}
 	switch {
 	case f.Doubtful:
-		parts = append(parts, fmt.Sprintf("ends with %s that may have been an acknowledged request and are damaged", byteSize(f.Torn)))
+		parts = append(parts, fmt.Sprintf("ends with %s of damaged bytes that may have been an acknowledged request", byteSize(f.Torn)))
 	case f.Torn > 0:
-		parts = append(parts, fmt.Sprintf("ends with %s of a write that was not finished", byteSize(f.Torn)))
+		parts = append(parts, fmt.Sprintf("ends with %s of an unfinished write", byteSize(f.Torn)))
 	}
 	if f.Problem != "" {
 		parts = append(parts, "cannot be read: "+f.Problem)
@@ -244,5 +245,5 @@ func (f *spoolFile) line() string {
 	return strings.Join(parts, ", ")
 }
 
-// byteSize returns a number of bytes, for people.
+// byteSize formats a number of bytes.
 func byteSize(bytes int64) string { return units.Base2Bytes(bytes).Round(1).String() }

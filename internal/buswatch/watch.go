@@ -42,7 +42,7 @@ type Watch struct {
 func New(ends Ends, topics []string, found func(map[string][]bus.Extent, time.Time), registerer prometheus.Registerer, logger *slog.Logger) (*Watch, error) {
 	w := &Watch{ends: ends, topics: topics, found: found, logger: logger, up: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "oona_bus_up",
-		Help: "1 if the bus has answered the last question of where the worker's topics end, 0 if not. The worker asks every ten seconds. It is 1 before the first question, as a worker looks at the bus when it starts.",
+		Help: "1 if the bus answered the worker's last request for the end offsets of its topics, 0 if not. The worker sends such a request every ten seconds. Before the first one the value is 1, because a worker connects to the bus when it starts.",
 	})}
 	w.up.Set(1)
 	if err := registerer.Register(w.up); err != nil {

@@ -51,7 +51,7 @@ func NewFiles(logger *slog.Logger) *Files {
 		logger: logger,
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oona_secret_file_failures_total",
-			Help: "Times that a changed secret file could not be used, by the setting that names it. The last good content stays in use.",
+			Help: "Times that a changed secret file could not be used, by the setting that names it. The last valid content stays in use.",
 		}, []string{"setting"}),
 		loaded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "oona_secret_file_loaded_timestamp_seconds",
@@ -63,7 +63,7 @@ func NewFiles(logger *slog.Logger) *Files {
 		}, []string{"setting"}),
 		start: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "oona_certificate_start_timestamp_seconds",
-			Help: "From when on the worker's own certificate is valid, by the setting that names its file, in Unix time.",
+			Help: "When the worker's own certificate becomes valid, by the setting that names its file, in Unix time.",
 		}, []string{"setting"}),
 		now:          time.Now,
 		certificates: make(map[string]*lifetime),

@@ -89,7 +89,7 @@ func NewRegistry() *prometheus.Registry {
 	build := ReadBuild()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "oona_build_info",
-		Help:        "1, labelled with what the binary was built from.",
+		Help:        "Always 1. The labels say what the binary was built from.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go_version": build.Go},
 	})
 	info.Set(1)

@@ -71,7 +71,7 @@ func newMetrics() *metrics {
 		records: vector("records_total", "Records read from the seed-metrics topic, by verdict and reason.", "verdict", "reason"),
 	}
 	m.replayed = counter("replayed_records_total", "Records read again after a commit, to rebuild the open windows.")
-	m.contextsDropped = counter("trace_contexts_dropped_total", "Sampled frames that the span of their window will not link, because too many were in open windows.")
+	m.contextsDropped = counter("trace_contexts_dropped_total", "Sampled frames that the span of their window will not link to, because the open windows had too many of them.")
 	m.showZeros()
 	return m
 }
@@ -114,13 +114,13 @@ var (
 	rollupsDesc = prometheus.NewDesc("oona_aggregate_rollups_total", "Rollups emitted, by group.", []string{"group"}, nil)
 
 	openDesc       = partitionDesc("open_windows", "Windows that are open.")
-	layersDesc     = partitionDesc("open_layer_windows", "Windows of layers that are open. Most memory is used for them.")
-	layersCap      = partitionDesc("max_open_layer_windows", "Limit of open windows of layers.")
+	layersDesc     = partitionDesc("open_layer_windows", "Windows of layers that are open. They use most of the memory.")
+	layersCap      = partitionDesc("max_open_layer_windows", "Maximum number of open windows of layers.")
 	sealedDesc     = partitionDesc("sealed_windows", "Open windows that accept no more layers, because too many windows were open.")
 	timelineDesc   = partitionDesc("timelines", "Timelines (runs, or ranks that own layers) in the partition.")
-	timelineCap    = partitionDesc("max_timelines", "Limit of timelines in the partition.")
+	timelineCap    = partitionDesc("max_timelines", "Maximum number of timelines in the partition.")
 	evictedDesc    = partitionDesc("evicted_timelines_total", "Timelines forgotten since the partition was assigned.")
-	generationDesc = partitionDesc("configuration_generation", "Generation of the configuration that the partition has from its log; 0 if it uses the worker's settings.")
+	generationDesc = partitionDesc("configuration_generation", "Generation of the window configuration in the log of the partition; 0 if there is none and the worker's settings are used.")
 	oldestDesc     = partitionDesc("oldest_window_seconds", "Time since the end of the oldest open window; 0 if no open window has ended.")
 )
 

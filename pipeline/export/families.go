@@ -47,7 +47,7 @@ func newFamilies(known *catalogue.Catalogue) *families {
 		return prometheus.NewDesc("kasmina_run_"+name, help, []string{labelRun}, nil)
 	}
 	f := &families{
-		runState: run("state", "1: the run is live. 0: no rollup of it has come for some time."),
+		runState: run("state", "1 if the run is live; 0 if no rollup of it has arrived for some time."),
 		runHeard: run("last_rollup_timestamp_seconds", "Time at which the last rollup of the run was appended to its topic, since the Unix epoch."),
 
 		frames:     desc("frames_total", "Frames folded into closed windows."+sinceNote),
@@ -55,17 +55,17 @@ func newFamilies(known *catalogue.Catalogue) *families {
 		duplicates: desc("duplicate_frames_total", "Repeated frames dropped while their window was open."+sinceNote),
 
 		seeds:       desc(layerseries.Seeds, "Seeds of the last closed window by lifecycle state, each in the last state seen.", labelState),
-		seedsSeen:   desc(layerseries.SeedsSeen, "Seeds that the last closed window had a reading of."),
-		seedsActive: desc(layerseries.SeedsActive, "Seeds of the last closed window that compute: in TRAINING, GRAFTING or FINE_TUNING."),
+		seedsSeen:   desc(layerseries.SeedsSeen, "Seeds with a reading in the last closed window."),
+		seedsActive: desc(layerseries.SeedsActive, "Seeds of the last closed window that were active: in TRAINING, GRAFTING or FINE_TUNING."),
 
-		frameRate:   desc(layerseries.FramesPerSecond, "Frames a second over the last closed window."),
-		readingRate: desc(layerseries.ReadingsPerSecond, "Readings a second over the last closed window."),
-		stepRate:    desc(layerseries.StepsPerSecond, "Training steps a second of the last closed window. Not shown where the window does not tell."),
+		frameRate:   desc(layerseries.FramesPerSecond, "Frames per second in the last closed window."),
+		readingRate: desc(layerseries.ReadingsPerSecond, "Readings per second in the last closed window."),
+		stepRate:    desc(layerseries.StepsPerSecond, "Training steps per second in the last closed window. Not shown if they cannot be computed from the window."),
 		delay:       desc(layerseries.Delay, "Time from the last observation of the last closed window to the append of the record that closed it."),
 
-		verdict:        desc("verdict", "What is thought of the layer: 0 ok, 1 warning, 2 critical. Not shown until it can be told."),
-		verdictReason:  desc("verdict_reason", "Reasons of the verdict, while they stand: 1 warning, 2 critical. The worst five of a layer.", labelMetric, labelKind),
-		verdictSince:   desc("verdict_since_timestamp_seconds", "Event time at which the layer came to its verdict, since the Unix epoch."),
+		verdict:        desc("verdict", "Verdict on the layer: 0 ok, 1 warning, 2 critical. Not shown until there are enough windows."),
+		verdictReason:  desc("verdict_reason", "Current reasons for the verdict on the layer: 1 warning, 2 critical. At most the five worst are shown.", labelMetric, labelKind),
+		verdictSince:   desc("verdict_since_timestamp_seconds", "Event time since which the layer has had its verdict, since the Unix epoch."),
 		verdictChanges: desc("verdict_changes_total", "How often windows of the layer have changed its verdict to this one."+sinceNote, labelVerdict),
 	}
 	for _, g := range groups {
@@ -79,16 +79,16 @@ func newFamilies(known *catalogue.Catalogue) *families {
 
 			end:        desc(g.String()+layerseries.End, fmt.Sprintf("Event time at which the last closed window of %s ended, since the Unix epoch.", g)),
 			mean:       of(layerseries.Mean, "Mean of the last closed window's samples."),
-			min:        of(layerseries.Min, "Least of the last closed window's samples."),
-			max:        of(layerseries.Max, "Greatest of the last closed window's samples."),
+			min:        of(layerseries.Min, "Minimum of the last closed window's samples."),
+			max:        of(layerseries.Max, "Maximum of the last closed window's samples."),
 			stddev:     of(layerseries.StdDev, "Population standard deviation of the last closed window's samples."),
-			worstSeed:  of(layerseries.WorstSeed, "Id of the last closed window's worst seed by rank; 1 is the worst.", labelRank),
-			worstValue: of(layerseries.WorstValue, "Worst value that the last closed window saw of its worst seed by rank; 1 is the worst.", labelRank),
+			worstSeed:  of(layerseries.WorstSeed, "Id of the last closed window's worst seed, by rank; 1 is the worst.", labelRank),
+			worstValue: of(layerseries.WorstValue, "Worst value of the last closed window's worst seed, by rank; 1 is the worst.", labelRank),
 
-			median:       of("_window_median", "Median of the last closed window that had samples, as it is judged."),
-			expectedLow:  of("_expected_low", "Least median that was expected of that window."),
-			expectedHigh: of("_expected_high", "Greatest median that was expected of that window."),
-			bestAge:      of("_best_age_windows", "Windows since the usual median was last 7% below all before. Of metrics that should fall."),
+			median:       of("_window_median", "Median of the last closed window that had samples. The verdict is about this value."),
+			expectedLow:  of("_expected_low", "Lower bound of the expected range of that median."),
+			expectedHigh: of("_expected_high", "Upper bound of the expected range of that median."),
+			bestAge:      of("_best_age_windows", "Windows since the usual median last fell 7% below its lowest value so far. Only for metrics that should fall."),
 		}
 	}
 	return f
@@ -103,7 +103,7 @@ const (
 	labelVerdict = "verdict" // ok, warning, critical
 )
 
-// knownMetrics is the part of a help text that says what the metrics are.
+// knownMetrics returns the part of a help text that describes the metrics.
 func knownMetrics(of []oona.Metric) string {
 	var text strings.Builder
 	for _, m := range of {

@@ -57,30 +57,30 @@ func newMetrics() *metrics {
 	m := &metrics{
 		foldedTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oona_exporter_folded_series_total",
-			Help: "Rollups (label run or layer) and metrics of rollups (label metric) whose label value was beyond its cap, so that they were merged under \"other\".",
+			Help: "Rollups (label run or layer) and metrics of rollups (label metric) that were merged under \"other\", because a limit of label values was reached.",
 		}, []string{"label"}),
 		statusTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oona_exporter_status_requests_total",
 			Help: "Requests for the status of a run (GET /v1/status), by HTTP status.",
 		}, []string{"code"}),
 		outcomeDescs: [rollups.OutcomeCount]*prometheus.Desc{
-			rollups.New:      desc("rollups_total", "Rollups read that were not read before, by group.", "group"),
-			rollups.Repeat:   desc("repeats_total", "Rollups dropped because they were read before, or their trigger was not above the highest seen of their partition, by group.", "group"),
-			rollups.Conflict: desc("conflicts_total", "Rollups dropped because they contradict one of the same records that was read before, by group. It must be 0.", "group"),
-			rollups.Remade:   desc("remade_total", "Rollups dropped because their window was read before, of other records: the log was made again or has lost its end. By group.", "group"),
-			rollups.Behind:   desc("behind_total", "Rollups dropped that are not repeats: their window is later than all that were read, but their trigger is below the highest, as the log was made again or has lost its end without a new incarnation. By group.", "group"),
+			rollups.New:      desc("rollups_total", "New rollups, which are not repeats, by group.", "group"),
+			rollups.Repeat:   desc("repeats_total", "Rollups dropped because they were read before, or because their trigger is not above the highest trigger of their partition that was read, by group.", "group"),
+			rollups.Conflict: desc("conflicts_total", "Rollups dropped because an earlier rollup of the same window and the same records has other contents, by group. It must be 0.", "group"),
+			rollups.Remade:   desc("remade_total", "Rollups dropped because an earlier rollup of the same window was made from other records, by group. This happens after the log was made again or has lost its end.", "group"),
+			rollups.Behind:   desc("behind_total", "Rollups dropped because their trigger is below the highest that was read, although their window is later than all others, by group. This happens after the log was made again or has lost its end, and no new incarnation was started. It must be 0.", "group"),
 		},
-		incarnationsDesc: desc("incarnations_total", "Beginnings of a new incarnation of a partition's log that were read, by group.", "group"),
-		undecodableDesc:  desc("undecodable_total", "Records of the rollup topics skipped because they are not rollups, by group of the topic.", "group"),
-		staleDesc:        desc("stale_total", "Rollups not shown because their window ended before the time after which a layer counts as silent, by group.", "group"),
-		layersDesc:       desc("layers", "Layers shown, each that stands for others beyond a cap among them."),
-		seriesDesc:       desc("series", "Series shown of layers; a histogram is one."),
-		positionsDesc:    desc("next_offset", "Offset after the last record read of a rollup topic's partition.", "topic", "partition"),
-		lagRecordsDesc:   desc("lag_records", "Records of a rollup topic's partition that are not read yet, by where its log ended when it was last asked for.", "topic", "partition"),
-		lagSecondsDesc:   desc("lag_seconds", "Time since everything in a rollup topic's partition had been read; 0 if it has been.", "topic", "partition"),
+		incarnationsDesc: desc("incarnations_total", "New incarnations of the logs of partitions that were found in rollups, by group.", "group"),
+		undecodableDesc:  desc("undecodable_total", "Records of the rollup topics that were skipped because they are not rollups, by group of the topic.", "group"),
+		staleDesc:        desc("stale_total", "Rollups that are not shown because their window is so old that the layer counts as silent, by group.", "group"),
+		layersDesc:       desc("layers", "Layers shown, including layers called other, into which those beyond a limit are merged."),
+		seriesDesc:       desc("series", "Series of layers that are shown. A histogram counts as one."),
+		positionsDesc:    desc("next_offset", "Offset after the last record that was read, by partition of a rollup topic.", "topic", "partition"),
+		lagRecordsDesc:   desc("lag_records", "Records that are not read yet, by partition of a rollup topic. The end of the log is asked for every ten seconds.", "topic", "partition"),
+		lagSecondsDesc:   desc("lag_seconds", "Time since all records had been read, by partition of a rollup topic; 0 if all are read now.", "topic", "partition"),
 	}
 	for _, label := range []string{labelRun, labelLayer, labelMetric} {
-		m.foldedTotal.WithLabelValues(label) // shown from the start, as 0
+		m.foldedTotal.WithLabelValues(label) // so that it is shown as 0 from the start
 	}
 	for _, code := range []int{http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		m.statusTotal.WithLabelValues(strconv.Itoa(code))

@@ -93,10 +93,10 @@ func NewTransitions(cfg Config, registerer prometheus.Registerer, logger *slog.L
 		runs:        make(map[oona.RunID]map[oona.LayerID]*transitions),
 		recent:      recent{seed: maphash.MakeSeed(), held: make(map[uint64]struct{})},
 		total:       prometheus.NewDesc("kasmina_layer_transitions_total", "Events of seeds that entered the state since the exporter started.", []string{labelRun, labelLayer, labelState}, nil),
-		last:        prometheus.NewDesc("kasmina_layer_transition_timestamp_seconds", "When a seed of the layer last entered the state, as its event says.", []string{labelRun, labelLayer, labelState}, nil),
+		last:        prometheus.NewDesc("kasmina_layer_transition_timestamp_seconds", "When a seed of the layer last entered the state, according to its event.", []string{labelRun, labelLayer, labelState}, nil),
 		undecodable: prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_undecodable_events_total", Help: "Records of the topics of events that are not events."}),
-		beyond:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_hidden_events_total", Help: "Events of layers that are not shown, as the limits of runs or layers are reached."}),
-		future:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_future_events_total", Help: "Events whose time is more than a minute ahead of their append. They are counted as transitions, but their time is not shown."}),
+		beyond:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_hidden_events_total", Help: "Events of layers that are not shown because the limits of runs or layers are reached."}),
+		future:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_future_events_total", Help: "Events whose time is more than a minute later than their append time. They are counted as transitions, but their time is not shown."}),
 	}
 	for _, c := range []prometheus.Collector{x, x.undecodable, x.beyond, x.future} {
 		if err := registerer.Register(c); err != nil {

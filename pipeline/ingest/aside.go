@@ -72,13 +72,13 @@ func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string)
 	at, away := f.ObservedAt.Time().Format("2006-01-02T15:04:05.000Z"), time.Since(f.ObservedAt.Time()).Truncate(time.Millisecond)
 	switch why {
 	case asideStale:
-		return "observed_at", fmt.Sprintf("observed at %s, %s ago; at most %s are allowed (max-delay): check the unit and the clock; frames that are really that old can be folded apart from the others: see docs/backfill.md", at, away, by.MaxDelay)
+		return "observed_at", fmt.Sprintf("was observed at %s, %s ago; at most %s are allowed (max-delay): check the unit and the trainer's clock; docs/backfill.md says how to fold frames that really are that old", at, away, by.MaxDelay)
 	case asideFuture:
-		return "observed_at", fmt.Sprintf("observed at %s, %s ahead of ingest's clock; at most %s are allowed (max-skew): set the trainer's clock, or correct the unit", at, -away, by.MaxSkew)
+		return "observed_at", fmt.Sprintf("was observed at %s, %s ahead of ingest's clock; at most %s are allowed (max-skew): correct the trainer's clock or the unit", at, -away, by.MaxSkew)
 	case asideMetrics:
-		return "metrics", fmt.Sprintf("has %d metrics; a layer's window admits %d (max-metrics): send fewer, or ask the operator for more (oona windows apply)", len(f.Metrics), by.MaxMetrics)
+		return "metrics", fmt.Sprintf("has %d metrics; a window of a layer can have %d (max-metrics): send fewer, or ask the operator to raise the limit (oona windows apply)", len(f.Metrics), by.MaxMetrics)
 	default:
-		return "seed_ids", fmt.Sprintf("has %d seeds; a layer's window admits %d (max-seeds): spread the seeds over several layers, or ask the operator for more (oona windows apply)", len(f.Seeds), by.MaxSeeds)
+		return "seed_ids", fmt.Sprintf("has %d seeds; a window of a layer can have %d (max-seeds): divide the seeds among several layers, or ask the operator to raise the limit (oona windows apply)", len(f.Seeds), by.MaxSeeds)
 	}
 }
 
@@ -92,7 +92,7 @@ func oversized(f *oona.Frame) (field, detail string) {
 	case len(f.Metrics) > most.Metrics:
 		field, has, limit = "metrics", len(f.Metrics), most.Metrics
 	}
-	return field, fmt.Sprintf("has %d entries; aggregators take %d, whatever ingest permits: send less in a frame", has, limit)
+	return field, fmt.Sprintf("has %d entries; an aggregator accepts at most %d, even if the limit of ingest is higher: send less in each frame", has, limit)
 }
 
 // lapse removes the reason asideFuture if a batch came to the bus long after it was judged, or
@@ -144,7 +144,7 @@ func wantsStrict(h http.Header) bool {
 	return false
 }
 
-// asideAnswer is what a client is told of frames that will be put aside.
+// asideAnswer is the part of an answer that describes frames that will be put aside.
 type asideAnswer struct {
 	Reason string `json:"reason"`
 	Frames int    `json:"frames"`
@@ -164,7 +164,7 @@ func asideAnswers(b *intake.Batch) (all []asideAnswer) {
 func (j *judge) limitsGauge() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "oona_ingest_limits_known",
-		Help: "1 if frames are compared with the limits of the windows, so that clients are told which ones will be put aside; 0 if the limits are not known.",
+		Help: "1 if ingest knows the limits of the windows, and tells clients which of their frames will be put aside; 0 if it does not know them.",
 	}, func() float64 {
 		if j.limits.Load().Known() {
 			return 1

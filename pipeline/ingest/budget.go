@@ -150,7 +150,7 @@ func (s *share) inUse() int64 {
 // gauge returns the metric of the share. by says what the memory is used for.
 func (s *share) gauge(by string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "oona_ingest_memory_bytes", Help: "Memory used by input that is not settled yet: requests with frames, uploaded tensors, records of the raw topic.",
+		Name: "oona_ingest_memory_bytes", Help: "Memory that ingest uses for input until it is published or refused: requests with frames, uploaded tensors, records of the raw topic.",
 		ConstLabels: prometheus.Labels{"by": by},
 	}, func() float64 { return float64(s.inUse()) })
 }

@@ -23,7 +23,7 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *intake.Refusal {
 	}
 	micros, err := strconv.ParseInt(values[0], 10, 64)
 	if err != nil || len(values) > 1 {
-		return intake.Refuse(reasonHeader, "%s is %.64q; give the time of sending once, in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
+		return intake.Refuse(reasonHeader, "the header %s is %.64q; send it once, with the current time in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
 	}
 	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // it saturates
 	if behind.Abs() <= s.cfg.ClockTolerance {
@@ -33,6 +33,6 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *intake.Refusal {
 	if behind < 0 {
 		way = "ahead of"
 	}
-	return intake.Refuse(reasonClock, "the client's clock is %s %s ingest's, more than %s (%s: %d; here it is %d); set the client's clock; if it is right, send the time of each attempt in microseconds",
+	return intake.Refuse(reasonClock, "the client's clock is %s %s the clock of ingest, and the limit is %s (the header %s has %d, and the time at ingest is %d); correct the client's clock; if it is correct, set the header to the current time in microseconds for each attempt",
 		behind.Abs(), way, s.cfg.ClockTolerance, sentAt, micros, now.UnixMicro())
 }

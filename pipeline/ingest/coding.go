@@ -161,11 +161,11 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, intake.DecompressedTooLarge(s.cfg.MaxDecompressedBytes, events)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, intake.Refuse(reasonCoding, "the %s stream of the body is incomplete, or is followed by bytes that do not belong to it (%d bytes were decompressed)", coding, len(plain))
+		return nil, intake.Refuse(reasonCoding, "the %s stream of the body is incomplete, or other bytes follow it (%d bytes were decompressed)", coding, len(plain))
 	case needsWindow(err):
-		return nil, intake.Refuse(reasonCoding, "the body's zstd window is larger than %d bytes, the most that HTTP allows (RFC 9659); compress it without long distance matching, or at a lower level", zstdWindow)
+		return nil, intake.Refuse(reasonCoding, "the zstd window of the body is larger than %d bytes, the maximum for HTTP (RFC 9659); compress the body without long-distance matching, or at a lower level", zstdWindow)
 	case err != nil:
-		return nil, intake.Refuse(reasonCoding, "the body does not decompress as %s, after %d bytes: %v", coding, len(plain), err)
+		return nil, intake.Refuse(reasonCoding, "the body could not be decompressed as %s: after %d bytes: %v", coding, len(plain), err)
 	}
 	held.Shrink(cap(body)) // the compressed body is not used any more
 	return plain, nil

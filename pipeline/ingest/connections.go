@@ -31,7 +31,7 @@ const (
 func newConnections(most int, sharing *sharing) *connections {
 	return &connections{
 		most: most, sharing: sharing, open: make(map[net.Conn]netip.Addr), from: make(map[netip.Addr]int64),
-		refused: counters("connections_refused_total", "Connections that were closed at once, by the limit that was reached: the share of the address, or that of all (--max-connections).", "by", ofAddress, ofAll),
+		refused: counters("connections_refused_total", "Connections that were closed at once, by the limit that was reached: the share of one address (address), or --max-connections for all of them (all).", "by", ofAddress, ofAll),
 	}
 }
 

@@ -22,7 +22,7 @@ func digestsOf(h http.Header) (digests [][sha256.Size]byte, _ *intake.Refusal) {
 			value, _, _ = strings.Cut(value, ";") // no parameters are known
 			digest, ok := byteSequence(strings.TrimRight(value, " "))
 			if !ok {
-				return nil, intake.Refuse(reasonHeader, "%s is %.100q; a digest is written sha-256=:BASE64:, of 32 bytes", name, member)
+				return nil, intake.Refuse(reasonHeader, "the header %s is %.100q; write the digest as sha-256=:BASE64:, with 32 bytes in base64", name, member)
 			}
 			digests = append(digests, digest)
 		}

@@ -35,10 +35,10 @@ func lacks(who *access.Identity, role access.Role) *intake.Refusal {
 	if who == nil || who.Has(role) {
 		return nil
 	}
-	return intake.Refuse(reasonForbidden, "the identity %s does not have the role %s, which this needs (--listen-access-file)", who.Name, role)
+	return intake.Refuse(reasonForbidden, "the identity %s does not have the role %s, which this request needs (--listen-access-file)", who.Name, role)
 }
 
-// permit returns a function that refuses frames of runs and producers that are not the client's.
+// permit returns a function that refuses frames of runs and producers that the client may not send.
 func permit(who *access.Identity) func(*oona.Frame) *intake.Refusal {
 	if who == nil {
 		return nil
@@ -54,7 +54,7 @@ func permitEvent(who *access.Identity) func(*oona.SeedEvent) *intake.Refusal {
 	return func(e *oona.SeedEvent) *intake.Refusal { return foreign(who, e.Run, e.Producer) }
 }
 
-// foreign refuses a run or a producer that is not the client's.
+// foreign refuses a run or a producer for which the client may not send data.
 func foreign(who *access.Identity, run oona.RunID, producer oona.ProducerID) *intake.Refusal {
 	field, value := "run_id", string(run)
 	if who.Run(value) {
@@ -63,7 +63,7 @@ func foreign(who *access.Identity, run oona.RunID, producer oona.ProducerID) *in
 			return nil
 		}
 	}
-	refused := intake.Refuse(reasonForbidden, "%s is %s, which the identity %s may not send (--listen-access-file); nothing of this request was taken", field, value, who.Name)
+	refused := intake.Refuse(reasonForbidden, "%s is %s, and the identity %s may not send data for it (--listen-access-file); the whole request was refused", field, value, who.Name)
 	refused.Field = field
 	return refused
 }

@@ -13,11 +13,11 @@ import (
 type Counts struct {
 	Requests    int64 // answered, with any status
 	Refused     int64 // answered with a status other than 200 or 201
-	Frames      int64 // accepted: acknowledged by the bus, and answered 200
-	Events      int64 // of seeds, accepted in the same way
-	Readings    int64 // of accepted frames
+	Frames      int64 // frames that the bus has acknowledged and that were answered with 200
+	Events      int64 // events of seeds, counted in the same way
+	Readings    int64 // readings of accepted frames
 	Claims      int64 // tensors of accepted frames that are in the tensor store
-	Unconfirmed int64 // frames and events that were published and answered 503 or 413: the bus may have them
+	Unconfirmed int64 // frames and events that were answered with 503 or 413 although the bus may have them
 }
 
 // Results of storing a tensor.
@@ -46,18 +46,18 @@ func newFrameMetrics() *frameMetrics {
 	of := func(n *atomic.Int64, name, help string) prometheus.CounterFunc {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, func() float64 { return float64(n.Load()) })
 	}
-	m.framesTotal = of(&m.frames, "frames_total", "Frames accepted: acknowledged by the bus.")
-	m.eventsTotal = of(&m.events, "events_total", "Events of seeds accepted: acknowledged by the bus, or in the spool.")
+	m.framesTotal = of(&m.frames, "frames_total", "Accepted frames, which the bus has acknowledged.")
+	m.eventsTotal = of(&m.events, "events_total", "Accepted events of seeds, which the bus has acknowledged or which are in the spool.")
 	m.readingsTotal = of(&m.readings, "readings_total", "Readings (one seed at one instant) of accepted frames.")
-	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames and events that were published and not acknowledged in time. The bus may have them.")
+	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames and events that were published but not acknowledged in time. The bus may have them.")
 	m.bytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "oona_ingest_bytes_total", Help: "Bytes of the bodies of accepted requests, decompressed.",
 	})
-	m.tensorsTotal = counters("tensors_total", "Tensors that the store has stored (kept), had already (known), or failed to store (failed).", "result", tensorKept, tensorKnown, tensorFailed)
+	m.tensorsTotal = counters("tensors_total", "Tensors that the store has stored (kept), already had (known), or failed to store (failed).", "result", tensorKept, tensorKnown, tensorFailed)
 	m.tensorBytesTotal = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "oona_ingest_tensor_bytes_total", Help: "Bytes of the tensors that the store has stored, without those that it had already.",
+		Name: "oona_ingest_tensor_bytes_total", Help: "Bytes of the tensors that the store has stored, without those that it already had.",
 	})
-	m.aside = counters("frames_aside_total", "Accepted frames of which it was certain that the aggregator puts them aside, by reason.", "reason",
+	m.aside = counters("frames_aside_total", "Accepted frames that the aggregator will certainly put aside, by reason.", "reason",
 		string(asideStale), string(asideFuture), string(asideMetrics), string(asideSeeds), string(asideSize))
 	return m
 }
@@ -133,11 +133,11 @@ func newRequestMetrics(inFlight func() float64) *requestMetrics {
 	return m
 }
 
-// infoGauge returns the gauge by which Prometheus sees two ingests with one name.
+// infoGauge returns a gauge that shows in Prometheus if two ingests have the same name.
 func infoGauge(name string) prometheus.Gauge {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "oona_ingest_info",
-		Help:        "1, labelled with the name of this ingest (--instance), which no other may have.",
+		Help:        "Always 1. The label name is the name of this ingest (--instance). No two ingests may have the same name.",
 		ConstLabels: prometheus.Labels{"name": name},
 	})
 	info.Set(1)

@@ -64,7 +64,7 @@ func (s *Stage) StoreNote() string {
 
 func (s *storeState) gauge() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "oona_ingest_store_up", Help: "Whether the tensor store works: 0 from a failure until a probe succeeds.",
+		Name: "oona_ingest_store_up", Help: "1 if the tensor store works; 0 from a failure until a probe succeeds, and until the first probe has succeeded.",
 	}, func() float64 { return float64(s.up.Load()) })
 }
 

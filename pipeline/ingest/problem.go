@@ -11,7 +11,8 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// Reasons besides the ones in package intake. Those up to coding occur with HTTP only.
+// The reasons for a refusal that package intake does not define. Those up to reasonCoding are only
+// used for HTTP requests.
 const (
 	reasonUnknown    intake.Reason = "unauthorized"
 	reasonForbidden  intake.Reason = "forbidden"
@@ -37,53 +38,54 @@ const (
 	reasonRegistry   intake.Reason = "registry"
 	reasonShare      intake.Reason = "share"
 
-	reasonSlow = reasonRead + "-slow" // answered with another status
+	// reasonSlow has the label of reasonRead, but another HTTP status.
+	reasonSlow = reasonRead + "-slow"
 )
 
-// answers has the HTTP status and the title of each reason.
+// answers maps each reason to the HTTP status and the title of the answer.
 var answers = map[intake.Reason]struct {
 	status int
 	title  string
 }{
-	reasonUnknown:            {http.StatusUnauthorized, "The client is not known"},
-	reasonForbidden:          {http.StatusForbidden, "The client may not do this"},
-	reasonPath:               {http.StatusNotFound, "There is nothing at this path"},
-	reasonMethod:             {http.StatusMethodNotAllowed, "The method is not allowed"},
-	reasonMediaType:          {http.StatusUnsupportedMediaType, "The body's media type or coding is not supported"},
+	reasonUnknown:            {http.StatusUnauthorized, "The request has no valid credentials"},
+	reasonForbidden:          {http.StatusForbidden, "The client does not have permission for this request"},
+	reasonPath:               {http.StatusNotFound, "The path does not exist"},
+	reasonMethod:             {http.StatusMethodNotAllowed, "The path does not support this method"},
+	reasonMediaType:          {http.StatusUnsupportedMediaType, "The media type or the coding of the body is not supported"},
 	reasonHeader:             {http.StatusBadRequest, "A header is not valid"},
-	reasonClock:              {http.StatusBadRequest, "The client's clock is off"},
+	reasonClock:              {http.StatusBadRequest, "The client's clock is wrong"},
 	reasonRead:               {http.StatusBadRequest, "The body could not be read"},
-	reasonSlow:               {http.StatusRequestTimeout, "The body could not be read"},
-	reasonCoding:             {http.StatusBadRequest, "The body does not decompress"},
-	intake.ReasonUndecodable: {http.StatusBadRequest, "The body cannot be decoded"},
+	reasonSlow:               {http.StatusRequestTimeout, "The body arrived too slowly"},
+	reasonCoding:             {http.StatusBadRequest, "The body could not be decompressed"},
+	intake.ReasonUndecodable: {http.StatusBadRequest, "The body could not be decoded"},
 	intake.ReasonInvalid:     {http.StatusBadRequest, "A frame or an event is not valid"},
 	intake.ReasonTooLarge:    {http.StatusRequestEntityTooLarge, "The request is too large"},
-	reasonMismatch:           {http.StatusBadRequest, "The tensor is not what was declared"},
-	reasonDangling:           {http.StatusBadRequest, "A claim's tensor is not in the store"},
-	reasonNoStore:            {http.StatusNotImplemented, "There is no tensor store"},
-	reasonStore:              {http.StatusServiceUnavailable, "The tensor store did not take a tensor"},
+	reasonMismatch:           {http.StatusBadRequest, "The tensor does not match its declared size or digest"},
+	reasonDangling:           {http.StatusBadRequest, "The tensor of a claim is not in the tensor store"},
+	reasonNoStore:            {http.StatusNotImplemented, "This ingest has no tensor store"},
+	reasonStore:              {http.StatusServiceUnavailable, "The tensor store did not store a tensor"},
 	reasonStoreFull:          {http.StatusServiceUnavailable, "The tensor store is full"},
-	reasonRefused:            {http.StatusServiceUnavailable, "The tensor store refuses ingest"},
-	reasonShare:              {http.StatusTooManyRequests, "The client uses its share"},
-	intake.ReasonOverloaded:  {http.StatusTooManyRequests, "Too many requests are in flight"},
-	reasonPublish:            {http.StatusServiceUnavailable, "The bus did not take the request"},
+	reasonRefused:            {http.StatusServiceUnavailable, "The tensor store refuses the requests of ingest"},
+	reasonShare:              {http.StatusTooManyRequests, "The client has reached its limit"},
+	intake.ReasonOverloaded:  {http.StatusTooManyRequests, "Ingest is processing as many requests as it can"},
+	reasonPublish:            {http.StatusServiceUnavailable, "The bus did not accept the request"},
 	reasonSpoolFull:          {http.StatusServiceUnavailable, "The spool is full"},
-	reasonTimeout:            {http.StatusServiceUnavailable, "The bus did not answer in time"},
-	reasonSchema:             {http.StatusBadRequest, "The schema is not known, or not one of frames"},
-	reasonRegistry:           {http.StatusServiceUnavailable, "The schema registry gives no answer"},
+	reasonTimeout:            {http.StatusServiceUnavailable, "The bus did not acknowledge the request in time"},
+	reasonSchema:             {http.StatusBadRequest, "The schema is unknown or is not a schema of frames"},
+	reasonRegistry:           {http.StatusServiceUnavailable, "The schema registry does not answer"},
 	asideStale:               {http.StatusBadRequest, "A frame is too old"},
-	asideFuture:              {http.StatusBadRequest, "A frame is of the future"},
+	asideFuture:              {http.StatusBadRequest, "A frame is too far in the future"},
 	asideMetrics:             {http.StatusBadRequest, "A frame has too many metrics"},
 	asideSeeds:               {http.StatusBadRequest, "A frame has too many seeds"},
-	asideSize:                {http.StatusBadRequest, "A frame is larger than aggregators take"},
-	reasonPartitions:         {http.StatusServiceUnavailable, "The topic's number of partitions has changed"},
-	reasonNoTopic:            {http.StatusServiceUnavailable, "The topics of events cannot be used"},
+	asideSize:                {http.StatusBadRequest, "A frame is too large for the aggregators"},
+	reasonPartitions:         {http.StatusServiceUnavailable, "The number of partitions of the topic has changed"},
+	reasonNoTopic:            {http.StatusServiceUnavailable, "Events cannot be published to their topic"},
 }
 
-// label returns a reason in the form that clients and metrics get.
+// label returns the name of a reason in answers and in metrics.
 func label(why intake.Reason) string { return strings.TrimSuffix(string(why), "-slow") }
 
-// problem is the body of the answer to a refused request, after RFC 9457.
+// problem is the body of the answer to a refused request, in the format of RFC 9457.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -91,7 +93,7 @@ type problem struct {
 	Detail string `json:"detail"`
 	Frame  *int   `json:"frame,omitempty"` // index of the first bad frame
 	Event  *int   `json:"event,omitempty"` // index of the first bad event
-	Field  string `json:"field,omitempty"` // of that frame or event
+	Field  string `json:"field,omitempty"` // the field of that frame or event that is at fault
 }
 
 // writeProblem answers a refused request. The answer has a Content-Length, so that the client
@@ -102,7 +104,7 @@ func writeProblem(w http.ResponseWriter, r *intake.Refusal) {
 	}
 	as := answers[r.Reason]
 	var text bytes.Buffer
-	_ = json.NewEncoder(&text).Encode(problem{ // strings and numbers
+	_ = json.NewEncoder(&text).Encode(problem{ // has only strings and numbers, so this cannot fail
 		"urn:oona:problem:" + label(r.Reason), as.title, as.status, r.Detail, r.Frame, r.Event, r.Field,
 	})
 	w.Header().Set("Content-Type", "application/problem+json")

@@ -102,10 +102,10 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 	if errors.Is(err, spool.ErrFull) {
 		s.warn("the spool is full, and the bus is away or has not got the earlier "+what+" of the run yet; "+what+" are refused", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonSpoolFull,
-			"the bus is away, or has not got the earlier %s of the run yet, and the spool has no room; keep the %s, and send the same request again later; %s", what, what, repeats).After(30 * time.Second)
+			"the spool is full, and the bus is unavailable or has not got the earlier %s of the run yet; keep the %s, and send the same request again later; %s", what, what, repeats).After(30 * time.Second)
 	}
 	if unusable, ok := errors.AsType[*eventTopicError](err); ok { // publishTo has logged it
-		return intake.Refuse(reasonNoTopic, "%v; keep the events, and send them again then", unusable).After(time.Minute)
+		return intake.Refuse(reasonNoTopic, "%v; keep the events until then, and send them again", unusable).After(time.Minute)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
@@ -118,7 +118,7 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 	if errors.Is(err, bus.ErrPartitions) {
 		s.warn(what+" are refused until the topics are corrected", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonPartitions,
-			"%s are not accepted: %v; keep them, and send them again when that is corrected", what, err).After(time.Minute)
+			"%s are not accepted: %v; keep them, and send them again when the operator has corrected this", what, err).After(time.Minute)
 	}
 	s.warn("the bus did not accept "+what, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 	return intake.Refuse(reasonPublish,

@@ -27,15 +27,15 @@ type rawMetrics struct {
 
 func newRawMetrics() *rawMetrics {
 	m := &rawMetrics{
-		records: counters("raw_records_total", "Records of the raw topic that are settled: their frames were forwarded, or they are dead letters.", "outcome", rawForwarded, rawDead),
-		dead:    counters("raw_dead_total", "Records of the raw topic that are dead letters, by reason.", "reason"),
+		records: counters("raw_records_total", "Records of the raw topic that were processed: their frames were forwarded, or the record is a dead letter.", "outcome", rawForwarded, rawDead),
+		dead:    counters("raw_dead_total", "Records of the raw topic that became dead letters, by reason.", "reason"),
 		lost:    counters("raw_lost_total", "Records of the raw topic that were deleted before they were read (retention), and dead letters that are too large for their topic (too-large).", "reason", lostRetention, lostTooLarge),
-		retries: counters("raw_retries_total", "Failed attempts that are repeated: to look up schemas, to store tensors, to publish frames, or to publish dead letters.", "of", "tensors", "frames", "dead", "schemas"),
+		retries: counters("raw_retries_total", "Failed attempts that will be repeated: to look up schemas, to store tensors, to publish frames, or to publish dead letters.", "of", "tensors", "frames", "dead", "schemas"),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "oona_ingest_raw_lag_records", Help: "Records of an assigned partition of the raw topic that are not settled yet. Transaction markers at its end count.",
+			Name: "oona_ingest_raw_lag_records", Help: "Records of an assigned partition of the raw topic that were not processed yet, including transaction markers at its end.",
 		}, []string{"partition"}),
 		settled: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which an assigned partition of the raw topic is settled.",
+			Name: "oona_ingest_raw_settled_offset", Help: "Offset up to which the records of an assigned partition of the raw topic were processed.",
 		}, []string{"partition"}),
 	}
 	for _, why := range []intake.Reason{intake.ReasonUndecodable, intake.ReasonInvalid, intake.ReasonTooLarge, reasonMismatch, reasonDangling, reasonSchema} {

@@ -130,9 +130,9 @@ func (s *Stage) enter(ctx context.Context, by *client) *intake.Refusal {
 	return nil
 }
 
-// shareTaken refuses a request whose client uses its share.
+// shareTaken refuses a request of a client that already uses its whole share.
 func (s *Stage) shareTaken() *intake.Refusal {
-	return intake.Refuse(reasonShare, "the requests of this client that are in progress use its share of ingest (--client-share is %g); nothing of this one was taken; send fewer at a time, and this one again later", s.cfg.ClientShare).After(time.Second)
+	return intake.Refuse(reasonShare, "the requests of this client that are in progress use its whole share of ingest (--client-share is %g); this request was refused as a whole; send fewer requests at the same time, and send this one again later", s.cfg.ClientShare).After(time.Second)
 }
 
 // overRate refuses a request of a client that sends more than the configured rates allow.
@@ -141,11 +141,11 @@ func (s *Stage) overRate(by *client) *intake.Refusal {
 	if retry == 0 {
 		return nil
 	}
-	return intake.Refuse(reasonShare, "this client has sent more requests or bytes than it may send in a second (--client-requests is %d, --client-bytes %s); nothing of this one was taken; send fewer, larger requests, and this one again later", s.cfg.ClientRequests, s.cfg.ClientBytes).After(retry.Truncate(time.Second) + time.Second)
+	return intake.Refuse(reasonShare, "this client has sent more requests or bytes than it may send in a second (--client-requests is %d, --client-bytes is %s); this request was refused as a whole; send fewer and larger requests, and send this one again later", s.cfg.ClientRequests, s.cfg.ClientBytes).After(retry.Truncate(time.Second) + time.Second)
 }
 
 func (s *Stage) overloaded() *intake.Refusal {
-	return intake.Refuse(intake.ReasonOverloaded, "%d requests are being processed, which is the maximum (--max-in-flight); nothing of this one was taken; send it again later", cap(s.slots)).After(time.Second)
+	return intake.Refuse(intake.ReasonOverloaded, "ingest is processing %d requests, which is the maximum (--max-in-flight); this request was refused as a whole; send it again later", cap(s.slots)).After(time.Second)
 }
 
 // noMemory refuses a request for which no memory is free.
@@ -153,7 +153,7 @@ func (s *Stage) noMemory(held *lease) *intake.Refusal {
 	if held.overShare() {
 		return s.shareTaken()
 	}
-	return intake.Refuse(intake.ReasonOverloaded, "requests that are being processed use all memory for requests (--max-memory-bytes is %d); nothing of this one was taken; send it again later", s.cfg.MaxMemoryBytes).After(time.Second)
+	return intake.Refuse(intake.ReasonOverloaded, "the requests in progress use all memory that ingest may use for requests (--max-memory-bytes is %d); this request was refused as a whole; send it again later", s.cfg.MaxMemoryBytes).After(time.Second)
 }
 
 // mediaTypeOf returns the media type of the body of a request.

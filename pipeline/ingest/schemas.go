@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/registry"
 )
 
-// registryRetry is how long a client should wait before it sends a request again, if the registry
-// could not be asked for its schema.
+// registryRetry is how long a client should wait before it sends a request again if the registry
+// did not answer.
 const registryRetry = 5 * time.Second
 
 // schemas returns a function that finds the schemas of a body, or nil if there is no registry.
@@ -29,7 +29,7 @@ func (s *sink) schemas(ctx context.Context, room chan struct{}) func(avro.Schema
 			case room <- struct{}{}:
 				defer func() { <-room }()
 			default:
-				return nil, intake.Refuse(reasonRegistry, "%d requests wait for the schema registry, which is the maximum; nothing of this one was taken; send it again later", cap(room)).After(time.Second)
+				return nil, intake.Refuse(reasonRegistry, "%d requests are waiting for the schema registry, which is the maximum; this request was refused as a whole; send it again later", cap(room)).After(time.Second)
 			}
 		}
 		if !known {

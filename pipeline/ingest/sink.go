@@ -62,7 +62,7 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 	return s, nil
 }
 
-// belowLimit is the warning if the limit of the topic is lower than that of ingest.
+// belowLimit is the warning that the topic has a lower size limit than ingest.
 const belowLimit = "the bus refuses a record or a batch that is smaller than --max-message-bytes; set that to the max.message.bytes of the topic"
 
 // publishTo publishes messages together, or one by one if the batch is too large. It returns a
@@ -104,18 +104,18 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 
 // tooLargeError says which messages to a topic the bus will never accept. The bus has the others.
 type tooLargeError struct {
-	topic string // of events; empty: they are frames
-	which []int  // of the messages to this topic
+	topic string // the topic, if the messages are events; empty if they are frames
+	which []int  // indexes of these messages among those to this topic
 	of    int
 	why   error
 }
 
 func (e *tooLargeError) Error() string {
 	if e.topic != "" {
-		return fmt.Sprintf("the bus refused %d of the %d events for %s as too large, and has the other %d; send a shorter reason and less evidence, or ask the operator to raise the topic's max.message.bytes (%v)",
+		return fmt.Sprintf("the bus refused %d of the %d events for the topic %s because they are too large, and accepted the other %d; send a shorter reason and less evidence, or ask the operator to raise max.message.bytes of the topic (%v)",
 			len(e.which), e.of, e.topic, e.of-len(e.which), e.why)
 	}
-	return fmt.Sprintf("the bus refused %d of the %d frames as too large, the first of them frame %d, and has the other %d; split its frames by seed ids (%v)",
+	return fmt.Sprintf("the bus refused %d of the %d frames because they are too large (the first is frame %d), and accepted the other %d; split the refused frames by seed ids (%v)",
 		len(e.which), e.of, e.which[0], e.of-len(e.which), e.why)
 }
 

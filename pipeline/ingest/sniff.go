@@ -8,12 +8,12 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// signatures are the first bytes of bodies that clients send with a wrong media type,
-// in the order in which they are tried.
+// signatures lists the first bytes of common formats, to recognise bodies that clients send with a
+// wrong media type. They are tried in this order.
 var signatures = []struct {
 	prefix string
 	what   string
-	is     string // the media type for such a body; "": it has no media type
+	is     string // the right media type for such a body, or "" if there is none
 	advice string
 }{
 	{"\xc3\x01", "Avro single-object encoding", mediaAvro, "send it with Content-Type: " + mediaAvro},
@@ -50,7 +50,7 @@ func sniff(body []byte, mediaType string, events bool) *intake.Refusal {
 		if events && s.prefix == registryPrefix {
 			advice = withoutRegistry
 		}
-		return intake.Refuse(reasonMediaType, "the body is sent as %s, but looks like %s; %s", mediaType, s.what, advice)
+		return intake.Refuse(reasonMediaType, "the media type of the request is %s, but the body looks like %s; %s", mediaType, s.what, advice)
 	}
 	return nil
 }

@@ -34,5 +34,5 @@ func (s *Stage) endStoring(by *client, began time.Time) {
 
 func (s *Stage) storingOverloaded() *intake.Refusal {
 	return intake.Refuse(intake.ReasonOverloaded,
-		"%d requests wait for the tensor store, which is the maximum (--max-tensor-requests); nothing of this one was taken; send it again later", cap(s.storing)).After(time.Second)
+		"%d requests are waiting for the tensor store, which is the maximum (--max-tensor-requests); this request was refused as a whole; send it again later", cap(s.storing)).After(time.Second)
 }

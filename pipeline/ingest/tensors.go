@@ -90,10 +90,10 @@ func (m *frameMetrics) stored(size int64, fresh bool, err error) {
 	}
 }
 
-// What was not accepted because of an error of the store, for the answer.
+// These texts are part of an answer after an error of the store. They say what was not accepted.
 const (
-	ofFrames = "no frame of this request was taken"
-	ofTensor = "the tensor was not taken"
+	ofFrames = "no frame of this request was accepted"
+	ofTensor = "the tensor was not stored"
 )
 
 // storeProblem refuses a request because of an error of the store.
@@ -104,13 +104,13 @@ func (s *sink) storeProblem(err error, lost string) *intake.Refusal {
 		if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
 			reason = wrong.Reason
 		}
-		return intake.Refuse(intake.ReasonTooLarge, "the tensor's size %s (--max-tensor-bytes)", reason)
+		return intake.Refuse(intake.ReasonTooLarge, "the size of the tensor %s (--max-tensor-bytes)", reason)
 	case errors.Is(err, claimcheck.ErrNotFound):
-		return intake.Refuse(reasonDangling, "the claim's tensor is not in the store; send it first, by PUT /v1/tensors")
+		return intake.Refuse(reasonDangling, "the tensor of the claim is not in the tensor store; send the tensor first, with PUT /v1/tensors")
 	case errors.Is(err, claimcheck.ErrMismatch):
 		return intake.Refuse(reasonMismatch, "%v; send the tensor again", err)
 	case errors.Is(err, context.Canceled):
-		return intake.Refuse(reasonRead, "the request was cut off before the tensor was stored")
+		return intake.Refuse(reasonRead, "the connection was closed before the tensor was stored")
 	}
 	s.storeFailed(err)
 	switch {
@@ -118,8 +118,8 @@ func (s *sink) storeProblem(err error, lost string) *intake.Refusal {
 		s.warn("the tensor store is full", "err", err)
 		return intake.Refuse(reasonStoreFull, "the tensor store is full; %s; send it again later", lost).After(time.Minute)
 	case needsOperator(err):
-		s.warn("the tensor store refuses ingest; tensors are refused until the cause is corrected", "err", err)
-		return intake.Refuse(reasonRefused, "tensors cannot be stored until the operator acts: see the log of ingest; %s; keep it until then", lost).After(time.Minute)
+		s.warn("the tensor store refuses the requests of ingest; tensors are refused until the cause is corrected", "err", err)
+		return intake.Refuse(reasonRefused, "the tensor store refuses the requests of ingest, and the operator must correct this (the log of ingest has the error); %s; keep it until then, and send it again", lost).After(time.Minute)
 	}
 	s.warn("the tensor store did not accept a tensor", "err", err)
 	return intake.Refuse(reasonStore, "the tensor store failed or did not answer in time; %s; send it again", lost).After(5 * time.Second)

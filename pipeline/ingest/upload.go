@@ -94,11 +94,11 @@ func (s *Stage) tensorRefusal(w http.ResponseWriter, r *http.Request, who *acces
 		return intake.Refuse(reasonNoStore, "this ingest has no tensor store (--tensor-store); send tensors in their frames")
 	}
 	if part := r.Header.Get("Content-Range"); part != "" { // RFC 9110, section 14.5
-		return intake.Refuse(reasonHeader, "Content-Range is %.100q; send the whole tensor", part)
+		return intake.Refuse(reasonHeader, "Content-Range is %.100q; send the whole tensor in one request", part)
 	}
 	if coding := strings.Join(r.Header.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
-		return intake.Refuse(reasonMediaType, "Content-Encoding is %.64q; a tensor is identified by the bytes that are sent; send it without Content-Encoding", coding)
+		return intake.Refuse(reasonMediaType, "Content-Encoding is %.64q; send tensors without Content-Encoding, because a tensor is identified by the bytes of the body", coding)
 	}
 	if err := s.cfg.Tensors.CheckSize(r.ContentLength); err != nil {
 		return s.storeProblem(err, ofTensor)

@@ -37,20 +37,20 @@ func newMetrics(r *Runtime) *metrics {
 	}
 	m := &metrics{
 		runtime:         r,
-		commits:         vector("commits_total", "Commits, by result: done, failed, or too_large to be tried.", "result"),
+		commits:         vector("commits_total", "Commits, by result: done, failed, or too_large (the metadata does not fit, so the commit was not sent).", "result"),
 		unpublishable:   vector("unpublishable_records_total", "Rollups and side records that are lost because they are too large for their topic, by topic.", "topic"),
 		assigned:        counter("assignments_total", "Assignments of partitions. Each rebalance adds to it."),
 		ticks:           counter("ticks_written_total", "Ticks written into quiet partitions."),
 		publishFailures: counter("publish_failures_total", "Failed attempts to publish. They are tried again."),
 		retention: prometheus.NewGauge(prometheus.GaugeOpts{Name: name("retention_seconds"),
-			Help: "How long the topic keeps a record (retention.ms); 0 means for ever, or not known."}),
+			Help: "How long the topic keeps a record (retention.ms); 0 if it keeps records for ever, or if this is not known."}),
 		partitions: desc("topic_partitions", "Number of partitions of the topic."),
 		lag:        desc("lag_records", "Records in the log that have not been read."),
-		lagTime:    desc("lag_seconds", "Time since the append of the last record that was read; 0 if no record waits."),
-		endAge:     desc("end_offset_age_seconds", "Time since the partition's leader last said where the log ends. The lag is as of then."),
+		lagTime:    desc("lag_seconds", "Time since the append of the last record that was read; 0 if no record is waiting."),
+		endAge:     desc("end_offset_age_seconds", "Time since the leader of the partition last reported the end of the log. The lag was computed then."),
 		commitAge:  desc("commit_age_seconds", "Time since the last commit; 0 if everything that was read is committed."),
-		needed:     desc("needed_seconds", "Time since the append of the oldest record that a restart needs. Exact to one record."),
-		bytes:      desc("commit_metadata_bytes", "Size of the metadata of the last commit. Kafka takes 4096 bytes."),
+		needed:     desc("needed_seconds", "Time since the append of the oldest record that must be read after a restart. It may be off by one record."),
+		bytes:      desc("commit_metadata_bytes", "Size of the metadata of the last commit. Kafka accepts at most 4096 bytes."),
 		pending:    desc("pending_messages", "Rollups and side records that the bus has not acknowledged."),
 	}
 	m.showZeros()

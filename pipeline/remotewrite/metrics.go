@@ -45,19 +45,19 @@ func newMetrics(s *Stage) *metrics {
 	m := &metrics{
 		stage:    s,
 		faults:   make(map[verdict]time.Time),
-		records:  newTally("records_total", "Records of the rollup topics that were read, by group and what they are: new are sent, all others are not.", "group", "outcome"),
-		beyond:   newTally("beyond_total", "Rollups (label run or layer) and metrics of rollups (label metric) that are not sent because their label value is beyond its cap.", "label"),
-		requests: newTally("requests_total", "Requests to the remote-write receiver by what its answer means: accepted, refused (a sample is wrong), too-large, throttled, away (no answer, or a failure of the receiver), denied (an operator must act).", "verdict"),
-		skipped:  newTally("skipped_samples_total", "Samples that the remote-write receiver has refused and that are not sent again, by reason. The reason repeated means that the owner of the partition before had sent them.", "reason"),
+		records:  newTally("records_total", "Records of the rollup topics that were read, by group and outcome. Only those with the outcome new are sent.", "group", "outcome"),
+		beyond:   newTally("beyond_total", "Rollups (label run or layer) and metrics of rollups (label metric) that are not sent, because a limit of label values was reached.", "label"),
+		requests: newTally("requests_total", "Requests to the remote-write receiver, by its answer: accepted, refused (a sample is not valid), too-large, throttled, away (no answer, or a failure of the receiver), denied (an operator must act).", "verdict"),
+		skipped:  newTally("skipped_samples_total", "Samples that the remote-write receiver has refused and that are not sent again, by reason. The reason repeated means that the previous owner of the partition had sent them.", "reason"),
 		samples:  newTally("samples_total", "Samples that the remote-write receiver has accepted."),
 		retried:  newTally("retried_samples_total", "Samples in requests that were not accepted and are sent again."),
 		lost:     newTally("lost_records_total", "Records of the rollup topics that were deleted before they were sent."),
 		success:  desc("last_success_timestamp_seconds", "When the remote-write receiver last accepted samples, in Unix time; 0 if it has not."),
-		refusing: desc("refusing", "1 if, since samples were last accepted, an answer of the remote-write receiver meant that an operator must act: for example, it does not accept the credentials."),
+		refusing: desc("refusing", "1 if the remote-write receiver has refused a request, since it last accepted samples, for a reason that an operator must correct, such as wrong credentials."),
 
-		settled:    desc("next_offset", "Offset after the last record of an assigned partition that the remote-write receiver has answered for.", "topic", "partition"),
+		settled:    desc("next_offset", "Offset after the last record of an assigned partition whose samples the remote-write receiver has accepted or refused.", "topic", "partition"),
 		lagRecords: desc("lag_records", "Records of an assigned partition that are not sent yet.", "topic", "partition"),
-		lagSeconds: desc("lag_seconds", "Time since the first rollup of an assigned partition that was read and is not sent yet was appended; 0 if there is none.", "topic", "partition"),
+		lagSeconds: desc("lag_seconds", "Time since the append of the oldest rollup of an assigned partition that was read but is not sent yet; 0 if there is none.", "topic", "partition"),
 	}
 	for _, g := range groups {
 		for outcome := range rollups.OutcomeCount {

@@ -80,7 +80,7 @@ func Open(cfg Config, registerer prometheus.Registerer, logger *slog.Logger) (*R
 		logger: logger,
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oona_registry_lookups_total",
-			Help: "Schemas looked up in the schema registry, by result: found, unreadable (not a schema of frames), unknown to the registry, cached (the registry did not answer, and the cache file has it), failed (the registry did not answer).",
+			Help: "Lookups of schemas in the schema registry, by result: found, unreadable (not a schema of frames), unknown (the registry does not have it), cached (the registry did not answer, but the cache file has it), failed (the registry did not answer).",
 		}, []string{"result"}),
 		now:     time.Now,
 		again:   deniedAgain,
