@@ -46,7 +46,7 @@ func layerStats() []cog.Builder[dashboard.Panel] {
 		return shortStat(title, description, unit, "sum("+once(series(name, ofLayers))+")", levels(quiet))
 	}
 	return []cog.Builder[dashboard.Panel]{
-		shortStat("Verdict", "What is thought of the layer. Nothing is shown until enough windows have been seen.", "none",
+		shortStat("Verdict", "The verdict on the layer. Nothing is shown until there are enough windows.", "none",
 			"max("+once(series("kasmina_layer_verdict", ofLayers))+")", levels(quiet)).
 			Mappings(verdicts()).ColorMode(common.BigValueColorModeBackground).GraphMode(common.BigValueGraphModeNone),
 		shortStat("Since", "Time of the data at which it came to this verdict.", "dateTimeFromNow",
