@@ -16,44 +16,44 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Log reads topics. A bus.Bus is one.
+// Log reads topics. A bus.Bus is a Log.
 type Log interface {
 	Extents(ctx context.Context, topics ...string) (map[string][]bus.Extent, error)
 	Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error
 }
 
-// Options say which events are audited.
+// Options select the events that are audited.
 type Options struct {
 	Topics      oona.Topics
-	Run         oona.RunID   // empty: all
-	Layer       oona.LayerID // empty: all
-	Seed        oona.SeedID  // AnySeed: all
-	From, Until oona.Micros  // of the times of events; 0: no bound. Until is not included
-	Memory      int          // bytes of events that are kept at a time; 0: DefaultMemory
+	Run         oona.RunID   // empty for all runs
+	Layer       oona.LayerID // empty for all layers
+	Seed        oona.SeedID  // AnySeed for all seeds
+	From, Until oona.Micros  // range of the events' times, without Until; 0 means no bound
+	Memory      int          // maximum size of the events in memory, in bytes; 0 means DefaultMemory
 }
 
-// DefaultMemory keeps about a million events.
+// DefaultMemory is enough for about a million events.
 const DefaultMemory = 256 << 20
 
-// Summary is what was found.
+// Summary is the result of an audit.
 type Summary struct {
 	Seeds   int          `json:"seeds"`
-	Events  int          `json:"events"`  // with different contents
-	Repeats int          `json:"repeats"` // further records with the same contents
+	Events  int          `json:"events"`  // distinct events
+	Repeats int          `json:"repeats"` // records that repeat an event
 	Faults  map[Kind]int `json:"faults"`
-	Other   []Fault      `json:"other,omitempty"`  // those that are not in a life, at most mostOther
-	Deleted bool         `json:"deleted"`          // a topic no longer has its first records
-	Fewer   int          `json:"fewer_partitions"` // records where fewer partitions than the topic has put them
+	Other   []Fault      `json:"other,omitempty"`  // faults that belong to no seed, at most mostOther
+	Deleted bool         `json:"deleted"`          // whether a topic has lost its first records
+	Fewer   int          `json:"fewer_partitions"` // records whose partition is right only for fewer partitions than the topic has now
 	writers map[oona.RunID]writer
 }
 
-// mostOther bounds Summary.Other. Faults beyond it are counted.
+// mostOther is the maximum length of Summary.Other. Further faults are only counted.
 const mostOther = 1000
 
-// writer says who has written the events of a run.
+// writer records who has written the events of a run.
 type writer struct{ control, trainer bool }
 
-// Flagged reports whether anything is wrong.
+// Flagged reports whether the audit has found a fault.
 func (s *Summary) Flagged() bool { return len(s.Faults) > 0 }
 
 func (s *Summary) other(f Fault) {
@@ -63,8 +63,8 @@ func (s *Summary) other(f Fault) {
 	}
 }
 
-// Run audits what the topics hold now. It calls each with the life of each seed. Lives that
-// are read together are sorted by run, layer and seed.
+// Run audits the events that the topics have now. It calls each with the life of each seed. It
+// reads the seeds in parts, and the lives of each part are sorted by run, layer and seed.
 func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summary, error) {
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
@@ -103,10 +103,10 @@ type audit struct {
 	summary Summary
 }
 
-// typicalPayload is about the size of an encoded event.
+// typicalPayload is a typical size of an encoded event, in bytes.
 const typicalPayload = 128
 
-// estimate returns into how many parts the seeds are probably to be divided.
+// estimate returns the number of parts into which the seeds should probably be divided.
 func (a *audit) estimate() int32 {
 	if a.Run != "" || a.Layer != "" || a.Seed != oona.AnySeed || a.From != 0 || a.Until != 0 {
 		return 1
@@ -124,14 +124,14 @@ func (a *audit) estimate() int32 {
 	return parts
 }
 
-// mostParts bounds into how many parts the seeds are divided.
+// mostParts is the maximum number of parts into which the seeds are divided.
 const mostParts = 1 << 20
 
-// errMemory means that a part of the seeds has too many events to be kept.
+// errMemory means that the events of a part of the seeds do not fit into the memory.
 var errMemory = errors.New("the events of a seed take too much memory")
 
-// seeds audits those seeds whose hash has a remainder. If they are too many for the memory,
-// it divides them.
+// seeds audits the seeds whose hash has the given remainder. If their events do not fit into the
+// memory, it divides them further.
 func (a *audit) seeds(ctx context.Context, parts, remainder int32) error {
 	p := &part{audit: a, parts: parts, remainder: remainder, lives: make(map[string][]stored), writers: make(map[oona.RunID]writer)}
 	err := p.read(ctx)
@@ -152,7 +152,7 @@ type part struct {
 	*audit
 	parts, remainder int32
 
-	lives      map[string][]stored // by the key of the seed
+	lives      map[string][]stored // records by the key of their seed
 	bytes      int
 	writers    map[oona.RunID]writer
 	unreadable []Fault
@@ -170,7 +170,7 @@ func (p *part) read(ctx context.Context) error {
 	return nil
 }
 
-// recordOverhead is about how much memory a record takes besides its payload.
+// recordOverhead is roughly the memory that a record needs besides its payload, in bytes.
 const recordOverhead = 160
 
 func (p *part) take(msg *message.Message) error {
@@ -178,8 +178,8 @@ func (p *part) take(msg *message.Message) error {
 	if err != nil {
 		return err
 	}
-	// The event says whose it is, and not the key of the record, which may be wrong. Most
-	// events need not be decoded further to know that they are not asked for.
+	// The seed is taken from the event and not from the key of the record, which may be wrong. For
+	// most events that are not selected, it is enough to decode the first fields.
 	run, layer, seed, err := avro.EventSeed(msg.Payload)
 	key := at.Key
 	if err == nil {
@@ -229,8 +229,8 @@ func (p *part) keep(e *oona.SeedEvent, at bus.Position, key, payload []byte) err
 	return nil
 }
 
-// misplaced says why a record is not where its event belongs, or "". The partition is looked
-// at later, when all records are known: see places.
+// misplaced returns the reason why a record has the wrong topic or key for its event, or "". The
+// partition is checked later, when all records are known: see places.
 func (p *part) misplaced(e *oona.SeedEvent, at bus.Position, key []byte) string {
 	topic := p.Topics.Event(e)
 	switch {
@@ -242,7 +242,7 @@ func (p *part) misplaced(e *oona.SeedEvent, at bus.Position, key []byte) string 
 	return ""
 }
 
-// end hands on the lives, when all records of the part were read.
+// end passes on the lives, after all records of the part were read.
 func (p *part) end() error {
 	keys := slices.SortedFunc(maps.Keys(p.lives), compareKeys)
 	s := &p.summary
@@ -273,9 +273,9 @@ func (p *part) end() error {
 	return nil
 }
 
-// judge looks whether the records of a seed are in the partitions that they belong to.
+// judge checks whether the records of a seed are in the right partitions.
 func (p *part) judge(records []stored, key string) {
-	run, _, _, _ := oona.ParseSeedKey([]byte(key)) // package audit made it
+	run, _, _, _ := oona.ParseSeedKey([]byte(key)) // this package made the key, so it is valid
 	for i := range records {
 		r := &records[i]
 		if r.fault != "" {
@@ -290,7 +290,7 @@ func (p *part) judge(records []stored, key string) {
 
 // compareKeys orders keys of SeedKey by run, layer and seed.
 func compareKeys(a, b string) int {
-	run, layer, seed, _ := oona.ParseSeedKey([]byte(a)) // package audit made them
+	run, layer, seed, _ := oona.ParseSeedKey([]byte(a)) // this package made the keys, so they are valid
 	otherRun, otherLayer, otherSeed, _ := oona.ParseSeedKey([]byte(b))
 	return cmp.Or(cmp.Compare(run, otherRun), cmp.Compare(layer, otherLayer), cmp.Compare(seed, otherSeed))
 }

@@ -1,8 +1,8 @@
-// Package audit puts the events of seeds in order, over all topics of events, and says what
-// is wrong with them.
+// Package audit puts the events of seeds in all topics of events in order, and finds faults in
+// them.
 //
 //	topics of events --> by seed --> in the order of the sequence --> Life: events, repeats, faults
 //
-// The topics are read as often as it takes to keep memory bounded: each time, the events of
-// a part of the seeds are kept.
+// To bound its memory, the package divides the seeds into parts if there are many events. It reads
+// all topics once for each part, and keeps only the events of that part.
 package audit

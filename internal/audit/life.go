@@ -16,30 +16,30 @@ type Kind string
 
 // The kinds of faults.
 const (
-	Gap        Kind = "gap"        // sequence numbers before the event are missing
-	Conflict   Kind = "conflict"   // another event has its identity
-	Transition Kind = "transition" // the lifecycle does not allow it, or the seed was in another state
-	Place      Kind = "place"      // it is not where it belongs: topic, partition or key
-	Future     Kind = "future"     // its time is ahead of its append
-	Writers    Kind = "writers"    // the run has events of the control plane, and others
-	Unreadable Kind = "unreadable" // a record is not an event
+	Gap        Kind = "gap"        // sequence numbers before this event are missing
+	Conflict   Kind = "conflict"   // another event has the same identity
+	Transition Kind = "transition" // the lifecycle does not allow the transition, or the seed was in another state
+	Place      Kind = "place"      // the record is in the wrong topic or partition, or has the wrong key
+	Future     Kind = "future"     // the time of the event is later than the append of its record
+	Writers    Kind = "writers"    // the run has events of the control plane and of a trainer
+	Unreadable Kind = "unreadable" // the record is not a valid event
 )
 
-// Fault is something that is wrong.
+// Fault is a fault of an event, a record or a run.
 type Fault struct {
 	Kind   Kind   `json:"kind"`
 	Detail string `json:"detail"`
 }
 
-// Event is an event of a life, with what is wrong with it.
+// Event is an event of a life, with its faults.
 type Event struct {
 	oona.SeedEvent
-	Record  bus.Position // of the first record that has it
-	Repeats int          // further records with the same bytes
+	Record  bus.Position // position of the first record with this event
+	Repeats int          // number of further records with the same bytes
 	Faults  []Fault
 }
 
-// Life is what is known of a seed, in the order of the sequence.
+// Life has the events of a seed, in the order of their sequence numbers.
 type Life struct {
 	Run    oona.RunID
 	Layer  oona.LayerID
@@ -47,12 +47,12 @@ type Life struct {
 	Events []Event
 }
 
-// Flagged reports whether anything is wrong.
+// Flagged reports whether the life has a fault.
 func (l *Life) Flagged() bool {
 	return slices.ContainsFunc(l.Events, func(e Event) bool { return len(e.Faults) > 0 })
 }
 
-// stamp is the form of times in faults.
+// stamp is the format of times in the texts of faults.
 const stamp = "2006-01-02T15:04:05.000Z"
 
 // stored is a record of a seed.
@@ -60,11 +60,11 @@ type stored struct {
 	payload  []byte
 	at       bus.Position // without key
 	sequence int64
-	fault    string // of its place
+	fault    string // why the record is in the wrong place, or ""
 }
 
-// lifeOf returns the life of a seed from its records. whole says that its first events are
-// among them.
+// lifeOf returns the life of a seed from its records. whole is true if the records include the
+// first events of the seed.
 func lifeOf(records []stored, whole bool) (*Life, error) {
 	slices.SortStableFunc(records, func(a, b stored) int {
 		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.at.Appended, b.at.Appended))
@@ -88,7 +88,7 @@ func lifeOf(records []stored, whole bool) (*Life, error) {
 	return l, nil
 }
 
-// add adds the records of one identity.
+// add adds the records of the events with one identity.
 func (l *Life) add(same []stored, whole bool) error {
 	var before *Event
 	if n := len(l.Events); n > 0 {
@@ -127,7 +127,7 @@ func (l *Life) add(same []stored, whole bool) error {
 	return nil
 }
 
-// compare finds what is wrong with an event after the one before, which is nil for the first.
+// compare finds faults between an event and the previous one, which is nil for the first event.
 func (e *Event) compare(before *Event, whole bool) {
 	next, state := int64(0), oona.Dormant
 	if before != nil {
@@ -139,7 +139,7 @@ func (e *Event) compare(before *Event, whole bool) {
 		known = false
 	}
 	if e.Mark != oona.EventNormal {
-		return // the seed may come from any state
+		return // such an event may start from any state
 	}
 	switch {
 	case known && e.From != state:

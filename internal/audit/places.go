@@ -8,13 +8,14 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// places is what is known of when topics had how many partitions. Nothing says how many a
-// topic had when a record was written; the number only grows. So a record is where it
-// belongs if some number, up to the present one, puts it there, and nothing shows that the
-// topic had more partitions by then: neither a record in a partition that this number does
-// not have, nor an event of the run where the present number puts it.
+// places decides whether records are in the right partitions. That depends on the number of
+// partitions that a topic had when a record was written, which is not known; but the number only
+// grows. So a partition is accepted if it is right for some number up to the present one, unless
+// an earlier record shows that the topic already had more partitions: a record in a partition that
+// does not exist with the smaller number, or an event of the same run in the partition that is
+// right now.
 type places struct {
-	first map[string][]oona.Micros // by topic and partition: the append time of a record, the earliest; 0: there is none
+	first map[string][]oona.Micros // the earliest append time in each partition of each topic; 0 if there is no record
 	moved map[runPlace]oona.Micros // append time of the first event of a run in the partition where its events belong now
 }
 
@@ -23,8 +24,8 @@ type runPlace struct {
 	run   oona.RunID
 }
 
-// moving is how long writers may go by the former number of partitions: they ask for it
-// every ten seconds, and append times are of several clocks.
+// moving is how long writers may use the former number of partitions after it has changed. They
+// ask for it every ten seconds, and append times come from several clocks.
 const moving = oona.Micros(time.Minute / time.Microsecond)
 
 func newPlaces(extents map[string][]bus.Extent) places {
@@ -35,7 +36,7 @@ func newPlaces(extents map[string][]bus.Extent) places {
 	return p
 }
 
-// note remembers where and when a record was found. It may be called with a record again.
+// note records the place and the append time of a record. It may be called twice for one record.
 func (p *places) note(at *bus.Position, run oona.RunID) {
 	first := p.first[at.Topic]
 	if before := first[at.Partition]; before == 0 || at.Appended < before {
@@ -50,8 +51,8 @@ func (p *places) note(at *bus.Position, run oona.RunID) {
 	}
 }
 
-// judge says why an event of a run does not belong to the partition that it is in, or "".
-// fewer is true if it belongs there, but with fewer partitions than the topic has now.
+// judge returns the reason why an event of a run is in the wrong partition, or "". fewer is true if
+// the partition is right, but only for fewer partitions than the topic has now.
 func (p *places) judge(at *bus.Position, run oona.RunID) (fault string, fewer bool) {
 	first := p.first[at.Topic]
 	now := bus.PartitionOf([]byte(run), len(first))

@@ -1,8 +1,8 @@
 // Package commits keeps the commits of a consumer group in a file and restores them.
 //
-// Oona's aggregators commit late on purpose, and the metadata of a commit holds what a
-// replay cannot rebuild. So a group that is renamed, deleted or expired is restored from
-// such a file, and not by setting offsets.
+// Oona's aggregators commit late on purpose, and the metadata of a commit has state that a replay
+// cannot rebuild. So, if a group was renamed or deleted or has expired, it is not enough to set its
+// offsets: its commits must be restored from such a file.
 package commits
 
 import (
@@ -19,13 +19,13 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// File is what a file of commits says, in JSON.
+// File is the content of a file of commits, in JSON.
 type File struct {
-	Format     string      `json:"format"` // Format
+	Format     string      `json:"format"` // the constant Format
 	Group      string      `json:"group"`
 	Topic      string      `json:"topic"`
 	SavedAt    time.Time   `json:"saved_at"`
-	Partitions []Partition `json:"partitions"` // those that have a commit, by number
+	Partitions []Partition `json:"partitions"` // the partitions that have a commit, ordered by number
 }
 
 // Partition is the commit of one partition.
@@ -35,10 +35,10 @@ type Partition struct {
 	Metadata  string `json:"metadata"`
 }
 
-// Format is the first field of each file.
+// Format is the value of the first field of each file.
 const Format = "oona-group-1"
 
-// Save returns the commits of a group. There may be none.
+// Save returns the commits of a group, which may be none.
 func Save(ctx context.Context, b bus.Bus, group, topic string) (File, error) {
 	held, err := b.Commits(ctx, group, topic)
 	if err != nil {
@@ -61,8 +61,8 @@ func (f File) Write(w io.Writer) error {
 	return encoder.Encode(f)
 }
 
-// Replace writes the file under a name. If there is such a file, it is replaced when all is
-// written.
+// Replace writes the file under the given name. An existing file is replaced only after everything
+// was written.
 func (f File) Replace(name string) (err error) {
 	temporary, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.new")
 	if err != nil {
@@ -81,7 +81,7 @@ func (f File) Replace(name string) (err error) {
 	return nil
 }
 
-// Read reads a file. Its error wraps an *oona.FieldError for a field that is wrong.
+// Read reads a file. If a field is not valid, the error wraps an *oona.FieldError.
 func Read(r io.Reader) (File, error) {
 	decoder := json.NewDecoder(r)
 	decoder.DisallowUnknownFields()

@@ -12,30 +12,30 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Change is what restoring does to one partition.
+// Change describes what a restore changes in one partition.
 type Change struct {
 	Partition int32
-	Was       bus.Commit // its offset is bus.NoOffset if there is none
-	Is        bus.Commit // as in the file
-	// Refused is why the commit is not restored. Nil if it can be.
+	Was       bus.Commit // the present commit; its offset is bus.NoOffset if there is none
+	Is        bus.Commit // the commit in the file
+	// Refused is the reason why the commit cannot be restored, or nil.
 	Refused error
 }
 
-// None reports whether the group has this commit already.
+// None reports whether the group already has this commit.
 func (c Change) None() bool { return c.Was == c.Is }
 
-// Reasons why a commit is not restored. They are wrapped.
+// The errors in Change.Refused wrap one of these reasons.
 var (
-	// ErrTopic means that the file is of another topic.
+	// ErrTopic means that the commits in the file are of another topic.
 	ErrTopic = errors.New("the file has commits of another topic")
 	// ErrPartition means that the topic does not have the partition.
 	ErrPartition = errors.New("the topic has no such partition")
-	// ErrOutside means that the log does not hold the commit's offset.
+	// ErrOutside means that the log does not have the offset of the commit.
 	ErrOutside = errors.New("the log does not hold the offset of the commit")
 )
 
-// Plan returns what restoring the file to a group would change. A commit of the topic
-// of frames is refused where an aggregator would refuse it.
+// Plan returns the changes that a restore of the file would make to a group. A commit of the topic
+// of frames is refused if an aggregator would refuse it.
 func (f File) Plan(ctx context.Context, b bus.Bus, topics oona.Topics, group, topic string) ([]Change, error) {
 	if f.Topic != topic {
 		return nil, fmt.Errorf("%w: %s, and the commits of %s are to be restored; give --prefix or --topic", ErrTopic, f.Topic, topic)
@@ -70,7 +70,7 @@ func (f File) Plan(ctx context.Context, b bus.Bus, topics oona.Topics, group, to
 	return changes, nil
 }
 
-// refusal returns why an owner could not begin with the assignment, or nil.
+// refusal returns the reason why an aggregator could not start with the assignment, or nil.
 func refusal(ctx context.Context, a bus.Assignment, b bus.Bus, topics oona.Topics) (refused, err error) {
 	if a.Topic != topics.SeedMetrics {
 		if _, held := a.Resume(); !held {

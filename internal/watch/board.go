@@ -17,27 +17,27 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// BoardOptions say which layers a Board has, and what of them.
+// BoardOptions select the layers and metrics of a Board.
 type BoardOptions struct {
-	Run     oona.RunID   // empty: every run
-	Layer   oona.LayerID // empty: every layer
-	Metrics []string     // of interest, the most important first
-	// Rule returns what is judged of a metric.
+	Run     oona.RunID   // empty for all runs
+	Layer   oona.LayerID // empty for all layers
+	Metrics []string     // the metrics that are shown, the most important first
+	// Rule returns the rule for the verdict on a metric.
 	Rule func(metric string) verdict.Rule
-	// Stay is how long a layer is kept after its last rollup came, for example a layer of
-	// the previous run.
+	// Stay is how long a layer is kept after its last rollup has arrived. Layers of a previous
+	// run disappear in this way.
 	Stay time.Duration
-	// Ended is how long the layers of a run are shown after its latest window ended. 0
-	// means for ever. A layer that is silent while others of its run go on is shown.
+	// Ended is how long the layers of a run are shown after the end of its latest window; 0
+	// means for ever. While a run has new windows, its silent layers are shown, too.
 	Ended  time.Duration
 	Logger *slog.Logger
 }
 
-// DefaultMetrics returns the metrics that a Board has by default.
+// DefaultMetrics returns the metrics that a Board shows by default.
 func DefaultMetrics() []string { return []string{"gradient_norm", "reconstruction_loss"} }
 
-// Board has the last windows of each layer, and the verdicts. It reads no clock: the
-// caller passes the time. It is not safe for concurrent use.
+// Board keeps the last windows of each layer, and the verdicts. The caller passes the present time
+// to its methods. A Board is not safe for concurrent use.
 type Board struct {
 	BoardOptions
 
@@ -45,31 +45,31 @@ type Board struct {
 	layers  *rollups.Layers[layerWindows]
 	runs    map[oona.RunID]*verdict.Run
 	started time.Time
-	old     time.Time   // when a rollup was read that is older than the Board
-	windows int         // of health, of layers that are shown
-	end     oona.Micros // of the latest of them
+	old     time.Time   // when the last rollup was read that is older than the Board
+	windows int         // number of health windows of the layers that are shown
+	end     oona.Micros // end of the latest of these windows
 }
 
 // layerWindows holds the last windows of a layer.
 type layerWindows struct {
 	health rollups.Windows[healthWindow]
-	means  map[string]*rollups.Windows[float64] // by metric; NaN: not measured
-	first  string                               // of the metrics' names, in their order
+	means  map[string]*rollups.Windows[float64] // means by metric; NaN means not measured
+	first  string                               // the first of the names of the metrics, in their order
 }
 
-// healthWindow is the health of a layer in one window, as far as it is shown.
+// healthWindow has those health values of one window of a layer that are shown.
 type healthWindow struct {
 	seeds           oona.SeedCensus
 	framesPerSecond float64
 }
 
 const (
-	trendWindows = 12 // in a trend
-	// mostMetrics is the number of metrics of a layer of which more than the names in the
-	// options are kept.
+	trendWindows = 12 // number of windows in a trend
+	// mostMetrics is the maximum number of metrics of a layer that are kept besides the ones in the
+	// options.
 	mostMetrics = 64
-	// quiet is how long no old rollup must have come before the Board counts as having
-	// read what there was.
+	// quiet is how long no old rollup must have arrived before the Board counts as having read
+	// all old rollups.
 	quiet = 2 * time.Second
 )
 
@@ -91,8 +91,8 @@ func (b *Board) forget(y *rollups.Layer[layerWindows]) {
 	}
 }
 
-// Read adds the rollup of a message that arrived at now, unless readers drop it. If the
-// rollup is the health of a layer that is shown, Read returns the layer's row.
+// Read adds the rollup of a message that arrived at the time now, unless readers must drop it. If
+// it is a health rollup of a layer that is shown, Read returns the row of the layer.
 func (b *Board) Read(msg *message.Message, now time.Time) (Row, bool) {
 	var r oona.Rollup
 	at, err := bus.PositionOf(msg)
@@ -106,7 +106,7 @@ func (b *Board) Read(msg *message.Message, now time.Time) (Row, bool) {
 	if at.Appended.Time().Before(b.started) {
 		b.old = now
 	}
-	found := b.rollups.Read(at.Partition, &r) // also of layers that are not shown: a trigger counts for all
+	found := b.rollups.Read(at.Partition, &r) // even if the layer is not shown, because triggers are compared across all layers
 	switch {
 	case found.Outcome == rollups.Repeat:
 	case found.Outcome != rollups.New:
@@ -117,7 +117,7 @@ func (b *Board) Read(msg *message.Message, now time.Time) (Row, bool) {
 	return Row{}, false
 }
 
-// add adds a rollup that arrived at now.
+// add adds a rollup that arrived at the time now.
 func (b *Board) add(r *oona.Rollup, now time.Time) (Row, bool) {
 	y, _ := b.layers.Of(r, now)
 	y.Value.measure(r, b.Metrics)
@@ -182,10 +182,10 @@ func (w *layerWindows) mean(metric string) (_ float64, measured bool) {
 	return mean, found && end >= shown && !math.IsNaN(mean)
 }
 
-// CaughtUp reports whether the Board has read what was on the topics before it.
+// CaughtUp reports whether the Board has read all rollups that are older than the Board.
 func (b *Board) CaughtUp(now time.Time) bool { return now.Sub(b.old) >= quiet }
 
-// Rows returns what is shown of all layers at now, unhealthy ones first.
+// Rows returns the rows of all layers at the time now, with unhealthy layers first.
 func (b *Board) Rows(now time.Time) []Row {
 	var rows []Row
 	for y := range b.layers.All(now) {
@@ -205,8 +205,8 @@ func (b *Board) Rows(now time.Time) []Row {
 	return rows
 }
 
-// row returns what is shown of a layer. End is that of the latest window of the run, or 0
-// if it is not known.
+// row returns the row of a layer. end is the end of the latest window of the run, or 0 if it is not
+// known.
 func (b *Board) row(y *rollups.Layer[layerWindows], end oona.Micros) Row {
 	shown, health, _ := y.Value.health.Last()
 	r := Row{Run: y.Run, Layer: y.ID, End: shown, Seeds: health.seeds, FramesPerSecond: health.framesPerSecond}
@@ -239,8 +239,8 @@ func (b *Board) row(y *rollups.Layer[layerWindows], end oona.Micros) Row {
 	return r
 }
 
-// Compare orders rows: unhealthy layers first, then those of new runs, as the IDs of runs
-// often begin with the time.
+// Compare orders rows: unhealthy layers first, then layers of newer runs. It assumes that the IDs of
+// runs begin with the time, which is often so.
 func (r Row) Compare(other Row) int {
 	return cmp.Or(cmp.Compare(other.Verdict.Level, r.Verdict.Level), cmp.Compare(other.Run, r.Run), verdict.CompareLayers(r.Layer, other.Layer))
 }

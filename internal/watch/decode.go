@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// decoder makes Records of the records of one topic.
+// decoder turns the records of one topic into Records.
 type decoder struct {
 	topics  oona.Topics
 	address oona.Address
@@ -29,8 +29,8 @@ func newDecoder(topics oona.Topics, address oona.Address) *decoder {
 	return &decoder{topics: topics, address: address, frames: avro.FrameDecoder{Limits: limits}}
 }
 
-// decode never fails: what cannot be decoded is shown as that. A record of the
-// raw topic is as many as it has frames.
+// decode never fails: if a record cannot be decoded, the Record says so. For a record of the raw
+// topic, it returns one Record for each frame.
 func (d *decoder) decode(msg *message.Message) ([]*Record, error) {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -78,8 +78,8 @@ func (r Record) withError(value []byte, err error) *Record {
 	return &r
 }
 
-// metrics decodes a record of seed-metrics, of its side topics or of a topic that is not
-// Oona's: frames, events, rollups, and Oona's own records.
+// metrics decodes a record of the topic seed-metrics, of one of its side topics, or of a topic that
+// Oona does not know. The record may be a frame, an event, a rollup, or one of Oona's own records.
 func (d *decoder) metrics(about Record, own string, value []byte) []*Record {
 	switch own {
 	case "":
@@ -172,9 +172,9 @@ func (d *decoder) single(about Record, value []byte) (records []*Record) {
 	}
 }
 
-// add appends the frame that was decoded from value, if it has the seed that was
-// asked for. Of a frame that is not valid, it appends only the error. Frames of the
-// raw topic have not been validated before.
+// add appends the frame that was decoded from value, if the frame has the selected seed. If the
+// frame is not valid, add appends only the error. This can happen because nothing has validated the
+// frames of the raw topic yet.
 func (d *decoder) add(records []*Record, about Record, value []byte) []*Record {
 	about.run, about.layer = d.frame.Run, d.frame.Layer
 	if err := d.frame.Validate(limits); err != nil {
@@ -187,11 +187,10 @@ func (d *decoder) add(records []*Record, about Record, value []byte) []*Record {
 	return append(records, &about)
 }
 
-// maxInflated bounds the blocks of a container in the raw topic.
+// maxInflated is the maximum size of the decompressed blocks of a container in the raw topic.
 const maxInflated = 64 << 20
 
-// raw decodes a record of the raw topic, which has not been validated before. JSON
-// is shown as it is.
+// raw decodes a record of the raw topic, which nothing has validated yet. JSON is shown as it is.
 func (d *decoder) raw(about Record, value []byte) (records []*Record) {
 	if bytes.HasPrefix(value, []byte(avro.ContainerMagic)) {
 		err := d.frames.DecodeContainer(value, maxInflated, nil, &d.frame, func(single []byte) error {

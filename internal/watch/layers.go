@@ -16,40 +16,40 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// Screen is where a table of layers is shown.
+// Screen is the output on which a table of layers is shown.
 type Screen struct {
 	Out io.Writer
-	// Size returns the columns and rows of the terminal, where the table is redrawn
-	// in place. It is nil if Out is not a terminal.
+	// Size returns the number of columns and rows of the terminal, on which the table is redrawn in
+	// place. It is nil if Out is not a terminal.
 	Size func() (columns, rows int)
-	// Resized says that the size has changed. It may be nil.
+	// Resized receives a value when the size has changed. It may be nil.
 	Resized <-chan os.Signal
-	Colours bool // escape sequences of colours are understood
-	// Region is where the table is drawn, if others write to the terminal, too. It may be
-	// nil.
+	Colours bool // whether the output understands escape sequences for colours
+	// Region is the part of the terminal for the table, if others write to the terminal, too. It may
+	// be nil.
 	Region *Region
 }
 
-// LayersOptions say which layers are shown, and how.
+// LayersOptions select the layers that are shown, and how they are shown.
 type LayersOptions struct {
 	BoardOptions
 	Topics oona.Topics
-	Count  int           // number of windows after which FollowLayers returns; 0: no limit
-	Head   string        // is above the table; drawn again when the terminal was resized
-	Status func() string // the line below the table; nil: what was read
-	// MostLines is the number of layers up to which, without a terminal, each window
-	// is a line. 0 means no limit.
+	Count  int           // number of windows after which FollowLayers returns; 0 means no limit
+	Head   string        // text above the table; it is drawn again when the terminal was resized
+	Status func() string // returns the line below the table; if it is nil, the line says what was read
+	// MostLines is used without a terminal. If there are at most so many layers, each window is
+	// printed as a line. 0 means no limit.
 	MostLines int
 }
 
 const (
 	drawInterval   = 500 * time.Millisecond
-	statusInterval = 5 * time.Second // without a terminal
+	statusInterval = 5 * time.Second // time between two status lines, without a terminal
 )
 
-// FollowLayers shows the last windows of each layer until ctx ends or Count is reached.
-// Then it returns nil. On a terminal it draws a table again and again, otherwise each
-// window of a layer's health is a line.
+// FollowLayers shows the last windows of each layer until ctx ends or Count is reached. Then it
+// returns nil. On a terminal it redraws a table. Otherwise it prints a line for each health window
+// of a layer.
 func FollowLayers(ctx context.Context, subscriber message.Subscriber, o LayersOptions, screen Screen) error {
 	health, err := subscriber.Subscribe(ctx, o.Topics.LayerHealth)
 	var performance <-chan *message.Message
@@ -103,15 +103,15 @@ func FollowLayers(ctx context.Context, subscriber message.Subscriber, o LayersOp
 	return t.err
 }
 
-// table shows a Board.
+// table draws a Board.
 type table struct {
 	LayersOptions
 	screen Screen
 
 	board   *Board
-	columns int // of the terminal at the last draw; 0 before it
+	columns int // width of the terminal at the last draw; 0 before the first one
 	height  int
-	err     error // of the first write that failed
+	err     error // error of the first write that failed
 }
 
 func newTable(o LayersOptions, screen Screen, now time.Time) *table {
@@ -119,7 +119,7 @@ func newTable(o LayersOptions, screen Screen, now time.Time) *table {
 	return &table{LayersOptions: o, screen: screen, board: NewBoard(o.BoardOptions, now)}
 }
 
-// read reads a rollup. Without a terminal, it writes a line for a window.
+// read adds a rollup to the Board. Without a terminal, it writes a line for each window.
 func (t *table) read(msg *message.Message, now time.Time) {
 	row, shown := t.board.Read(msg, now)
 	if shown && t.screen.Size == nil && (t.MostLines == 0 || t.board.layers.Len() <= t.MostLines) {
@@ -133,8 +133,8 @@ func (t *table) write(text string) {
 	}
 }
 
-// tick redraws the table on a terminal. Elsewhere it writes the status, if the options
-// have one.
+// tick redraws the table on a terminal. Without a terminal, it writes the status if the options have
+// one.
 func (t *table) tick(now time.Time) {
 	switch {
 	case t.screen.Size != nil:
@@ -154,8 +154,8 @@ func (t *table) status() string {
 	return fmt.Sprintf("%d windows, the latest until %s", t.board.windows, t.board.end.Time().Local().Format("15:04:05"))
 }
 
-// draw replaces the table on the terminal. It has at most as many lines as the terminal,
-// less the one of the cursor.
+// draw replaces the table on the terminal. The table has at least one line less than the terminal,
+// because the cursor needs a line.
 func (t *table) draw(now time.Time) {
 	columns, height := t.screen.Size()
 	lines := t.lines(now, max(columns-1, 0), max(height-1, 1))
@@ -165,7 +165,7 @@ func (t *table) draw(now time.Time) {
 	var text strings.Builder
 	switch {
 	case t.columns != 0 && (columns != t.columns || height != t.height):
-		// Nobody knows where the terminal has put the lines.
+		// After a resize it is not known where the lines are.
 		text.WriteString("\x1b[H" + wipe + "\x1b[H")
 		if strings.Count(t.Head, "\n")+len(lines) < height {
 			text.WriteString(t.Head)
@@ -181,15 +181,15 @@ func (t *table) draw(now time.Time) {
 	t.write(text.String())
 }
 
-// leave leaves the table where it is: what is written from now on stands below it.
+// leave keeps the table on the screen. Later output is written below it.
 func (t *table) leave() {
 	t.screen.Region.mu.Lock()
 	defer t.screen.Region.mu.Unlock()
 	t.screen.Region.lines = 0
 }
 
-// lines returns at most most lines of at most width columns. If there is room for few, the
-// layers and the status are shown before the legend.
+// lines returns at most most lines of at most width columns. If not everything fits, the layers and
+// the status have priority over the legend.
 func (t *table) lines(now time.Time, width, most int) (lines []string) {
 	rows := t.board.Rows(now)
 	status := wrap(Plain(t.status()), width)
@@ -220,10 +220,10 @@ func (t *table) lines(now time.Time, width, most int) (lines []string) {
 	return lines
 }
 
-// fewRows is the number of layers above which there must be room before the legend is shown.
+// fewRows is the number of rows that must fit before the legend is shown.
 const fewRows = 4
 
-// Levels says how many rows have which level.
+// Levels describes how many rows have each level.
 func Levels(rows []Row) string {
 	var counts [verdict.Critical + 1]int
 	learning := 0

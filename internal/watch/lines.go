@@ -10,21 +10,21 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Lines writes records of one topic as JSON, one on a line, in the form of Follow. It is
-// not for concurrent use.
+// Lines writes records of one topic as JSON, one per line, in the same format as Follow. It is not
+// safe for concurrent use.
 type Lines struct {
 	decoder *decoder
 	out     *json.Encoder
 }
 
-// NewLines returns Lines that are written to out. The topic may be one of another prefix.
+// NewLines returns Lines that write to out. The topic may have another prefix than topics.
 func NewLines(topics oona.Topics, topic string, out io.Writer) *Lines {
 	return &Lines{newDecoder(topics.Around(topic), oona.Address{Topic: topic, Seed: oona.AnySeed}), json.NewEncoder(out)}
 }
 
-// Write writes a record. If f or r is not nil, it is what is left of the frame or of the
-// rollup in the record. It returns how many lines it has written: a record of the raw topic
-// may have several frames.
+// Write writes a record. If f or r is not nil, it replaces the frame or the rollup in the record;
+// callers use this to write only a part of it. Write returns the number of lines that it has
+// written, which can be more than one because a record of the raw topic may have several frames.
 func (l *Lines) Write(msg *message.Message, f *oona.Frame, r *oona.Rollup) (int64, error) {
 	records, err := l.decoder.decode(msg)
 	if err != nil {

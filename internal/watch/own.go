@@ -11,15 +11,15 @@ type tick struct {
 	WrittenAt time.Time `json:"written_at"`
 }
 
-// configuration is a WindowConfiguration under the names of its schema.
+// configuration is a WindowConfiguration with the field names of its schema.
 type configuration struct {
 	Generation int32          `json:"generation"`
 	From       time.Time      `json:"from"`
 	Durations  map[string]any `json:"durations"`
 	Limits     map[string]any `json:"limits"`
 	Reducer    int32          `json:"reducer"`
-	Catalogue  string         `json:"catalogue,omitempty"`   // its hash, where one is named
-	Kind       string         `json:"window_kind,omitempty"` // unless they tumble
+	Catalogue  string         `json:"catalogue,omitempty"`   // the hash of the catalogue, if the configuration names one
+	Kind       string         `json:"window_kind,omitempty"` // empty for tumbling windows
 }
 
 func configurationOf(c *oona.WindowConfiguration) *configuration {
@@ -47,7 +47,7 @@ func configurationOf(c *oona.WindowConfiguration) *configuration {
 
 type incarnation struct {
 	Number      oona.Incarnation `json:"number"`
-	PreviousEnd *int64           `json:"previous_end,omitempty"` // nil: there was no log before
+	PreviousEnd *int64           `json:"previous_end,omitempty"` // nil if there was no log before
 	Reason      string           `json:"reason"`
 	Worker      string           `json:"worker"`
 	WrittenAt   time.Time        `json:"written_at"`
@@ -62,9 +62,9 @@ func incarnationOf(s *oona.IncarnationStart) *incarnation {
 	return out
 }
 
-// setting is a record of the settings topic. The last record of a key is in force.
+// setting is a record of the settings topic. The last record of a key is valid.
 type setting struct {
 	Key     string `json:"key"`
-	Text    string `json:"text,omitempty"` // of a value that is text, such as YAML
+	Text    string `json:"text,omitempty"` // the value, if it is text such as YAML
 	Deleted bool   `json:"deleted,omitempty"`
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Ranges writes the records of ranges of the address's topic, one range after the other,
-// and returns.
+// Ranges writes the records in ranges of the topic of the address, one range after the other, and
+// returns.
 func Ranges(ctx context.Context, log bus.Admin, ranges []bus.Range, o Options, out io.Writer) error {
 	f := follower{Options: o, decoder: newDecoder(o.Topics, o.Address), out: out}
 	for _, r := range ranges {

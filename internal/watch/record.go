@@ -10,19 +10,19 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Record is what is shown of a record of the bus, or of one frame of several
-// that a record of the raw topic holds.
+// Record is the visible form of a record of the bus. A record of the raw topic with several frames
+// becomes several Records.
 type Record struct {
-	Address   string    `json:"address"` // of the design; a topic's name where it has none
+	Address   string    `json:"address"` // an address such as kasmina/telemetry/layer/enc.0/health, or the name of the topic if it has no address
 	Partition int32     `json:"partition"`
 	Offset    int64     `json:"offset"`
-	At        time.Time `json:"at"`   // as the bus has it
-	Kind      string    `json:"kind"` // which of the fields below there is
+	At        time.Time `json:"at"`   // the append time
+	Kind      string    `json:"kind"` // says which of the fields below is set
 	Path      string    `json:"path,omitempty"`
 	Side      *side     `json:"side,omitempty"`
-	// Dropped says why a reader must drop a rollup: an Outcome of package rollups.
+	// Dropped is the reason why a reader must drop the rollup: an Outcome of package rollups.
 	Dropped string `json:"dropped,omitempty"`
-	// Begins says that a rollup is the first of a new incarnation of the log.
+	// Begins is true if the rollup is the first of a new incarnation of the log.
 	Begins bool `json:"new_incarnation,omitempty"`
 
 	Frame         *frame          `json:"frame,omitempty"`
@@ -37,7 +37,7 @@ type Record struct {
 
 	run    oona.RunID
 	layer  oona.LayerID
-	rollup *oona.Rollup // what Rollup shows
+	rollup *oona.Rollup // the rollup that the field Rollup shows
 }
 
 // The kinds of records.
@@ -53,7 +53,7 @@ const (
 	kindUndecoded     = "undecoded"
 )
 
-// side is why a record is in a side topic, and where it was.
+// side says why a record is in a side topic, and where it was before.
 type side struct {
 	Reason      string `json:"reason"`
 	Message     string `json:"message"`
@@ -64,14 +64,14 @@ type side struct {
 	Stage       string `json:"stage"`
 }
 
-// undecoded is a value whose form is not known, or a dead letter's.
+// undecoded is a value that was not decoded: its format is not known, or it is a dead letter.
 type undecoded struct {
 	Error string `json:"error,omitempty"`
 	Bytes int    `json:"bytes"`
-	Head  string `json:"head"` // in hexadecimal
+	Head  string `json:"head"` // the first bytes, in hexadecimal
 }
 
-// shownHead is how much is shown of what is not decoded, in bytes.
+// shownHead is the maximum number of bytes in undecoded.Head.
 const shownHead = 32
 
 func undecodedValue(value []byte, err error) *undecoded {
@@ -82,7 +82,7 @@ func undecodedValue(value []byte, err error) *undecoded {
 	return u
 }
 
-// frame has the names of seed_metrics.v1.avsc, as POST /v1/frames takes them.
+// frame has the field names of seed_metrics.v1.avsc, as POST /v1/frames accepts them.
 type frame struct {
 	Run        oona.RunID      `json:"run_id"`
 	Layer      oona.LayerID    `json:"layer_id"`
@@ -103,8 +103,8 @@ type column struct {
 	Values []sample `json:"values"`
 }
 
-// sample and number are written as ingest takes them: null for NaN, infinities
-// as texts.
+// sample and number are written in the JSON that ingest accepts: NaN as null, and infinities as
+// strings.
 type (
 	sample float32
 	number float64
@@ -130,7 +130,7 @@ type tensor struct {
 	Seed    oona.SeedID `json:"seed_id"`
 	DType   string      `json:"dtype"`
 	Shape   []int64     `json:"shape"`
-	Data    any         `json:"data"` // bytes, or a claim
+	Data    any         `json:"data"` // the bytes of the tensor, or its claim
 	Summary *summary    `json:"summary,omitempty"`
 	Problem string      `json:"problem,omitempty"` // why there is no summary
 
@@ -144,8 +144,8 @@ type claim struct {
 	SHA256 string `json:"sha256"`
 }
 
-// frameOf copies what is shown of f, of one seed only where it is not AnySeed.
-// It returns nil where that seed is not in it.
+// frameOf copies the visible parts of f. If seed is not AnySeed, it copies only that seed, and
+// returns nil if the frame does not have it.
 func frameOf(f *oona.Frame, seed oona.SeedID) *frame {
 	out := &frame{
 		Run: f.Run, Layer: f.Layer, Timeline: f.Timeline, Producer: f.Producer, Epoch: f.Epoch,

@@ -12,12 +12,12 @@ import (
 // value is empty.
 type Region struct {
 	mu    sync.Mutex
-	lines int // that the next draw replaces
+	lines int // number of lines that the next draw replaces
 }
 
-// wipe clears the screen from the line of the cursor on, and leaves the cursor where it is.
-// Some terminals keep above the screen what is cleared at once: all with 2J, and tmux also
-// with J in the first line.
+// wipe clears the screen from the line of the cursor to the end, and does not move the cursor. It
+// clears the line of the cursor separately, because some terminals move text into the scrollback
+// when the whole screen is cleared in one step: with 2J, and tmux also with J in the first line.
 const wipe = "\x1b[K\x1b[B\x1b[J\x1b[A"
 
 // clear removes the lines, if there are any. The caller holds mu.
@@ -28,8 +28,8 @@ func (r *Region) clear(out io.Writer) {
 	r.lines = 0
 }
 
-// Above returns a handler of the lines of a log that goes to the same terminal as out. A
-// line stands above the table, which is drawn again below it.
+// Above returns a handler for a log that goes to the same terminal as out. Each log line is written
+// above the table, and the table is drawn again below it.
 func (r *Region) Above(out io.Writer, h slog.Handler) slog.Handler { return above{h, r, out} }
 
 type above struct {

@@ -25,8 +25,8 @@ type rollup struct {
 	Duplicates  int64            `json:"duplicates"`
 	Generation  int32            `json:"generation"`
 	Reducer     int32            `json:"reducer"`
-	Catalogue   string           `json:"catalogue,omitempty"`   // its hash, where the log names one
-	Kind        string           `json:"window_kind,omitempty"` // unless they tumble
+	Catalogue   string           `json:"catalogue,omitempty"`   // the hash of the catalogue, if the log names one
+	Kind        string           `json:"window_kind,omitempty"` // empty for tumbling windows
 	Hop         number           `json:"window_hop_seconds,omitempty"`
 	Seeds       *census          `json:"seeds,omitempty"`
 	Rates       *rates           `json:"rates,omitempty"`
@@ -43,7 +43,7 @@ type census struct {
 type rates struct {
 	Frames   number  `json:"frames_per_second"`
 	Readings number  `json:"readings_per_second"`
-	Speed    *number `json:"steps_per_second,omitempty"` // nil: not known
+	Speed    *number `json:"steps_per_second,omitempty"` // nil if it is not known
 	Steps    *int64  `json:"steps,omitempty"`            // nil below reducer 2
 	StepTime *number `json:"step_seconds,omitempty"`     // nil below reducer 2
 	Delay    number  `json:"delay_seconds"`
@@ -60,7 +60,7 @@ type metric struct {
 	Max         number    `json:"max"`
 	Mean        number    `json:"mean"`
 	StdDev      number    `json:"stddev"`
-	Histogram   histogram `json:"histogram"` // of Prometheus' native schema 5
+	Histogram   histogram `json:"histogram"` // in Prometheus' native schema 5
 	Worst       []worst   `json:"worst,omitempty"`
 }
 
@@ -78,10 +78,10 @@ type buckets struct {
 type worst struct {
 	Seed   oona.SeedID `json:"seed_id"`
 	Value  number      `json:"value"`
-	Offset *int64      `json:"offset,omitempty"` // of the frame with the value; nil below reducer 2
+	Offset *int64      `json:"offset,omitempty"` // offset of the frame with the value; nil below reducer 2
 }
 
-// RollupJSON returns a rollup in the form in which oona watch --json shows it.
+// RollupJSON returns a rollup in the format of oona watch --json.
 func RollupJSON(r *oona.Rollup) any { return rollupOf(r) }
 
 func rollupOf(r *oona.Rollup) *rollup {

@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// legend explains the letters of the states that some row has.
+// legend explains the letters of the states that occur in the rows.
 func legend(rows []Row, width int) []string {
 	var seen [oona.StateCount]bool
 	for _, r := range rows {
@@ -30,20 +30,20 @@ func legend(rows []Row, width int) []string {
 	return join(items, "  ", width)
 }
 
-// Row is what a table shows of a layer.
+// Row is the row of a layer in a table.
 type Row struct {
 	Run             oona.RunID
 	Layer           oona.LayerID
-	End             oona.Micros // of the window that is shown
-	Judged          bool        // there is a Verdict
+	End             oona.Micros // end of the window that is shown
+	Judged          bool        // whether there is a Verdict
 	Verdict         verdict.Verdict
-	Age             time.Duration // of the verdict's level
+	Age             time.Duration // how long the verdict has had its level
 	Seeds           oona.SeedCensus
 	FramesPerSecond float64
-	Main            Cell // the metric that matters most
+	Main            Cell // the most important metric
 
-	trend  string   // of Main
-	others []string // less important, each with its name
+	trend  string   // trend of Main
+	others []string // less important metrics, each with its name
 }
 
 // Cell is a metric and its value.
@@ -57,24 +57,23 @@ const (
 	gap         = "  "
 )
 
-// layout says how wide the columns of rows are. Numbers of the same kind stand below each
-// other.
+// layout has the widths of the columns. Numbers of the same kind are aligned.
 type layout struct {
 	width  int
-	run    bool // rows are of several runs
+	run    bool // whether the rows have several runs
 	color  bool
 	name   int
 	level  int
 	census int
-	metric int // the name of main
+	metric int // width of the name of Main
 	value  int
-	trend  int // 0: there is no room for one
+	trend  int // 0 if a trend does not fit
 	bar    bool
-	others []int // 0: none of the rows has it, or there is no room
+	others []int // 0 if no row has the metric, or if it does not fit
 }
 
-// layoutFor returns the layout of rows of at most width columns. A column that does not
-// fit is left out as a whole, so that no number lacks digits.
+// layoutFor returns the layout of rows of at most width columns. A column that does not fit is left
+// out as a whole, so that no number is cut off.
 func layoutFor(width int, rows []Row) layout {
 	l := layout{width: width}
 	for _, r := range rows {
@@ -150,7 +149,7 @@ func (l layout) line(r Row) string {
 	return strings.TrimRight(strings.Join(columns, gap), " ")
 }
 
-// plainLine returns the row as a line that is not on a terminal: nothing is left out.
+// plainLine returns the row as a line for output that is not a terminal, without leaving out anything.
 func (r Row) plainLine() string {
 	columns := []string{pad(string(tail(r.Run)), runWidth), pad(string(r.Layer), 12), pad(r.Level(), 8), Census(&r.Seeds, math.MaxInt)}
 	if r.Main.Name != "" {
@@ -167,7 +166,7 @@ func (r Row) plainLine() string {
 	return Plain(strings.Join(columns, gap))
 }
 
-// Level returns the level of the verdict and, if the layer is unhealthy, for how long.
+// Level returns the level of the verdict and, if the layer is unhealthy, how long it has been so.
 func (r Row) Level() string {
 	switch {
 	case !r.Judged:
@@ -195,8 +194,9 @@ func (r Row) Paint(text string) string {
 	return "\x1b[32m" + text + "\x1b[m"
 }
 
-// Reason returns the reasons of the verdict, which there must be, in at most width columns: the worst in full and
-// how many more there are, or less. No number lacks digits.
+// Reason describes the reasons of the verdict in at most width columns: the worst reason, and the
+// number of further ones. If this does not fit, it leaves out parts, but never cuts off a number.
+// There must be a reason.
 func (r Row) Reason(width int) string {
 	worst := r.Verdict.Reasons[0]
 	full, metric, fault := Plain(worst.String()), Plain(worst.Metric), brief(worst)
@@ -221,7 +221,7 @@ func (r Row) Reason(width int) string {
 	return cutMiddle(worst.Kind.String(), width)
 }
 
-// brief returns what is wrong with the metric of a reason, and the one number that matters.
+// brief describes a reason in a few words, with the most important number.
 func brief(r verdict.Reason) string {
 	switch r.Kind {
 	case verdict.High, verdict.Low, verdict.Regressed, verdict.Drift:
@@ -239,5 +239,5 @@ const (
 	barWidth = 34
 )
 
-// tail returns the last characters of a run's ID, as ULIDs of one day begin alike.
+// tail returns the last characters of a run's ID, because ULIDs of one day have the same beginning.
 func tail(run oona.RunID) oona.RunID { return run[max(0, len(run)-runWidth):] }

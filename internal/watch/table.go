@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Line is the record for people: one line, without its end.
+// Line describes the record in one line of text, without a line end.
 func (r *Record) Line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %d/%-6d ", r.At.Local().Format("15:04:05.000"), r.Partition, r.Offset)
@@ -47,7 +47,7 @@ func (r *Record) Line() string {
 	return Plain(b.String())
 }
 
-// Plain takes out what would speak to the terminal.
+// Plain removes characters that would control the terminal.
 func Plain(text string) string {
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
@@ -57,7 +57,7 @@ func Plain(text string) string {
 	}, text)
 }
 
-// Text is Line and, of a setting that is text, that text below it.
+// Text returns Line. If the record is a setting whose value is text, that text follows below.
 func (r *Record) Text() string {
 	if r.Setting == nil || r.Setting.Text == "" {
 		return r.Line()
@@ -104,7 +104,7 @@ func (r *Record) settingLine(b *strings.Builder) {
 	}
 }
 
-// line has the mean of each metric over the frame's seeds.
+// line describes the frame, with the mean of each metric over its seeds.
 func (f *frame) line(b *strings.Builder) {
 	fmt.Fprintf(b, "%-10s %-10s %s#%d  step %d  %s", f.Run, f.Layer, f.Producer, f.Sequence, f.Step, seedsOf(f))
 	for _, m := range f.Metrics {
@@ -133,7 +133,7 @@ func (f *frame) line(b *strings.Builder) {
 	}
 }
 
-// seedsOf says how many seeds are in which state, in the order of states.
+// seedsOf describes how many seeds are in each state, in the order of the states.
 func seedsOf(f *frame) string {
 	if len(f.Seeds) == 1 {
 		return fmt.Sprintf("seed %d %s", f.Seeds[0], f.States[0])

@@ -15,8 +15,8 @@ type Tensors interface {
 	Bytes(ctx context.Context, claim oona.TensorClaim) ([]byte, error)
 }
 
-// summary is what the elements of a tensor come to. NaN and infinities are
-// counted, and in nothing else.
+// summary has statistics of the elements of a tensor. NaN and infinities are only counted, and are
+// not part of the other statistics.
 type summary struct {
 	Elements  int64  `json:"elements"`
 	NaN       int64  `json:"nan,omitempty"`
@@ -24,11 +24,10 @@ type summary struct {
 	Min       number `json:"min"`
 	Max       number `json:"max"`
 	Mean      number `json:"mean"`
-	FromStore bool   `json:"from_store"` // read by its claim, and verified
+	FromStore bool   `json:"from_store"` // whether the tensor was read by its claim, and verified
 }
 
-// resolve adds a summary to each of the frame's tensors, or the error if it cannot
-// be read.
+// resolve adds a summary to each tensor of the frame, or an error if the tensor cannot be read.
 func (f *frame) resolve(ctx context.Context, store Tensors) {
 	for i := range f.Tensors {
 		t := &f.Tensors[i]

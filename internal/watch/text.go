@@ -17,7 +17,7 @@ import (
 // StateLetters are short names of the states, for tables.
 var StateLetters = [oona.StateCount]string{".", "g", "T", "G", "S", "E", "f", "F", "x", "c", "r"}
 
-// mark stands for what was cut off.
+// mark is put where text was cut off.
 const mark = "\u2026"
 
 // wrap divides text between words into lines of at most width columns. A word that is
@@ -37,9 +37,9 @@ func join(items []string, separator string, width int) (lines []string) {
 	return lines
 }
 
-// Census returns the states of seeds as letters and counts, in at most width columns, for
-// example ".12 T3 x1". If there is no room for all, the states with the fewest seeds are
-// left out, and a mark is at the end.
+// Census returns the states of seeds as letters and counts, in at most width columns, for example
+// ".12 T3 x1". If not all of them fit, the states with the fewest seeds are left out, and a mark
+// follows at the end.
 func Census(c *oona.SeedCensus, width int) string {
 	var left [oona.StateCount]bool
 	for {
@@ -68,7 +68,7 @@ func Census(c *oona.SeedCensus, width int) string {
 	}
 }
 
-// Short returns a duration in at most three characters below a hundred days.
+// Short formats a duration. Below a hundred days, it has at most three characters.
 func Short(d time.Duration) string {
 	switch {
 	case d < 100*time.Second:
@@ -81,12 +81,12 @@ func Short(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// pad fills text up with spaces to width columns.
+// pad appends spaces to text, up to width columns.
 func pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text)))
 }
 
-// CutLeft shortens text at its beginning, as the names of layers often begin alike.
+// CutLeft shortens text at its beginning, because the names of layers often begin in the same way.
 func CutLeft(text string, width int) string {
 	if ansi.StringWidth(text) <= width {
 		return text
@@ -148,8 +148,8 @@ func bar(c *oona.SeedCensus, width int) string {
 
 var heights = [...]rune{'\u2581', '\u2582', '\u2583', '\u2584', '\u2585', '\u2586', '\u2587', '\u2588'}
 
-// trend draws the last values, on a scale that has zero: small changes of a large
-// number look small.
+// trend draws the last values. The scale includes zero, so that small changes of a large number look
+// small.
 func trend(values *rollups.Windows[float64]) string {
 	least, greatest := 0.0, 0.0
 	for _, v := range values.All() {

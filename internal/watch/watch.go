@@ -1,10 +1,10 @@
-// Package watch shows the records of an address of the bus as they come,
-// decoded: as JSON, one record on a line, or as lines for people.
+// Package watch shows the records of an address of the bus when they arrive. It decodes them, and
+// prints each as a line of JSON or as a line of text.
 //
 //	records of a topic --> decode --> select by run, layer, seed --> drop repeats of rollups --> resolve claims --> lines
 //
-// A rollup that readers drop for a reason other than a repeat is shown with the
-// reason, because it means that something is wrong with the bus.
+// If readers must drop a rollup and it is not a repeat, it is shown with the reason, because such a
+// rollup means that something is wrong with the bus.
 package watch
 
 import (
@@ -20,18 +20,18 @@ import (
 	"github.com/morphogenetic/oona/rollups"
 )
 
-// Options say what is shown, and how.
+// Options select the records that are shown, and their format.
 type Options struct {
 	Topics  oona.Topics
 	Address oona.Address
-	Run     oona.RunID // empty: every run
+	Run     oona.RunID // empty for all runs
 	JSON    bool
-	All     bool    // rollups that repeat, too
-	Count   int     // number of records after which Follow returns; 0: no limit
-	Resolve Tensors // nil: claims are shown as they are
+	All     bool    // whether repeats of rollups are shown, too
+	Count   int     // number of records after which Follow returns; 0 means no limit
+	Resolve Tensors // reads the tensors of claims; if it is nil, claims are shown as they are
 }
 
-// Follow writes what comes to out, until ctx ends or Count is reached. Then it
+// Follow writes the records to out when they arrive, until ctx ends or Count is reached. Then it
 // returns nil.
 func Follow(ctx context.Context, subscriber message.Subscriber, o Options, out io.Writer) error {
 	messages, err := subscriber.Subscribe(ctx, o.Address.Topic)
@@ -84,7 +84,7 @@ func (f *follower) show(ctx context.Context, msg *message.Message) error {
 		return err
 	}
 	for _, r := range records {
-		// Before anything is left out: a trigger counts for all layers.
+		// This comes before records are left out, because triggers are compared across all layers.
 		if r.rollup != nil {
 			f.judge(r)
 		}
@@ -104,7 +104,7 @@ func (f *follower) show(ctx context.Context, msg *message.Message) error {
 	return nil
 }
 
-// judge notes what a rollup is to a reader.
+// judge sets the fields that say how a reader treats the rollup.
 func (f *follower) judge(r *Record) {
 	found := f.rollups.Read(r.Partition, r.rollup)
 	r.Begins = found.Begins
@@ -113,8 +113,8 @@ func (f *follower) judge(r *Record) {
 	}
 }
 
-// wants reports whether a record is shown. If a run, a layer or a seed was asked for,
-// records without one are not shown.
+// wants reports whether a record is shown. If a run, a layer or a seed is selected, records that have
+// none are not shown.
 func (f *follower) wants(r *Record) bool {
 	return (f.Run == "" || f.Run == r.run) &&
 		(f.Address.Layer == "" || f.Address.Layer == r.layer) &&

@@ -23,32 +23,32 @@ type assignment struct {
 	runtime *Runtime
 	about   bus.Assignment
 	outbox  pipeline.Outbox
-	emit    Emit // into the outbox
+	emit    Emit // adds a message to the outbox
 	logger  *slog.Logger
 
 	mu            sync.Mutex // guards the machine and the fields up to the blank line
 	machine       Machine
 	offeredTo     int64       // processed-to of the last commit that was offered to the bus
-	offeredNeeded oona.Micros // NeededSince of that commit; 0: not known
+	offeredNeeded oona.Micros // NeededSince of that commit; 0 if it is not known
 	committedTo   int64       // processed-to of the last commit that was made
 
 	next          atomic.Int64 // offset after the last record that was folded
-	appended      atomic.Int64 // append time of that record, microseconds; before the first one, the start of the assignment
-	end           atomic.Int64 // end of the log, as the leader last said
+	appended      atomic.Int64 // append time of that record in microseconds; before the first record, the start of the assignment
+	end           atomic.Int64 // end of the log, as the leader last reported it
 	open          atomic.Int64 // Pace.Open
 	tickInterval  atomic.Int64 // Pace.TickInterval, nanoseconds
 	idleTicks     atomic.Int64 // Pace.IdleTicks
 	pending       atomic.Int64 // messages in the outbox
 	failures      atomic.Int64 // failed attempts to fold or to publish, since the last success
-	metadataBytes atomic.Int64 // of the last commit
-	needed        atomic.Int64 // append time of the oldest record that a restart needs, microseconds; 0: not known
+	metadataBytes atomic.Int64 // size of the metadata of the last commit
+	needed        atomic.Int64 // append time in microseconds of the oldest record that a restart needs; 0 if it is not known
 	// Times, in nanoseconds of the worker's clock:
-	heard       atomic.Int64 // when the leader last said where the log ends
-	waiting     atomic.Int64 // since when records have been waiting in the log, if any are
-	lastRead    atomic.Int64 // when the last record came
-	idleSince   atomic.Int64 // when the last record came; for a replayed record, when it was appended
+	heard       atomic.Int64 // when the leader last reported the end of the log
+	waiting     atomic.Int64 // since when records have been waiting in the log; 0 if none are
+	lastRead    atomic.Int64 // when the last record arrived
+	idleSince   atomic.Int64 // when the last record arrived; for a replayed record, when it was appended
 	committedAt atomic.Int64 // when the last commit was made, or the assignment began
-	stuckSince  atomic.Int64 // since when a record could not be folded, or its output not be published; 0: neither
+	stuckSince  atomic.Int64 // since when a record could not be folded or its output could not be published; 0 if all is well
 
 	ticking atomic.Bool // a tick is being written
 	failed  atomic.Bool // Fold has failed or panicked: the machine is not used again
@@ -84,7 +84,7 @@ func newAssignment(r *Runtime, a bus.Assignment, opened Opened) *assignment {
 	return p
 }
 
-// neededSince returns 0 if the machine does not know it.
+// neededSince returns the machine's NeededSince, or 0 if the machine does not know it.
 func neededSince(m Machine) oona.Micros {
 	since, known := m.NeededSince()
 	if !known {
@@ -100,7 +100,7 @@ func (p *assignment) followPace() {
 	p.idleTicks.Store(pace.IdleTicks)
 }
 
-// handle folds a record, unless that is done, and publishes what is in the outbox.
+// handle folds a record, unless it was folded before, and publishes the messages in the outbox.
 func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 	p.lastRead.Store(time.Now().UnixNano())
 	if at.Offset >= p.next.Load() {
@@ -109,7 +109,7 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 		case errors.Is(err, ErrRetry):
 			p.tryAgain(msg, at, err)
 			return nil
-		case errors.Is(err, errFailed): // delivered once more while the worker ends
+		case errors.Is(err, errFailed): // the record was delivered once more while the worker ends
 			bus.Pause(msg.Context(), longestPause)
 			msg.Nack()
 			return nil
@@ -130,7 +130,7 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 			p.logger.Warn("cannot publish; trying again until the bus accepts it", "messages", p.outbox.Len(), "attempts", n, "waiting", p.stuckFor().Round(time.Millisecond), "err", err)
 		}
 		p.backOff(msg.Context())
-		msg.Nack() // Watermill would log an error each time
+		msg.Nack() // if this returned the error, Watermill would log it each time
 		return nil
 	}
 	p.failures.Store(0)
@@ -142,11 +142,11 @@ func (p *assignment) handle(msg *message.Message, at bus.Position) error {
 // errFailed is returned by fold and ready after the machine has failed.
 var errFailed = errors.New("the machine of the partition has failed")
 
-// errNotRetriable replaces an ErrRetry that a machine must not return: what the
-// record does would be done twice.
+// errNotRetriable replaces an ErrRetry that a machine must not return, because it has already
+// changed its state or emitted something: a second attempt would do that twice.
 var errNotRetriable = errors.New("the machine asks for a record again after it has emitted or counted it; this is a bug of Oona: please report it")
 
-// fold takes a record through the machine and puts what it emits into the outbox.
+// fold passes a record to the machine. The messages that the machine emits go to the outbox.
 func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -154,12 +154,12 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 		return errFailed
 	}
 	intact := false
-	defer func() { // also after a panic
+	defer func() { // runs after a panic, too
 		if !intact {
 			p.failed.Store(true)
 		}
 	}()
-	// Until the machine knows better, a restart needs the first record.
+	// At first, a restart needs this record. Later, the machine knows which record it needs.
 	first := p.needed.CompareAndSwap(0, int64(at.Appended))
 	before := p.machine.ProcessedTo()
 	replayed, err := p.machine.Fold(msg, at, p.emit)
@@ -183,7 +183,7 @@ func (p *assignment) fold(msg *message.Message, at bus.Position) error {
 	return nil
 }
 
-// tryAgain has a record delivered again that cannot be folded now.
+// tryAgain arranges that a record that cannot be folded now is delivered again.
 func (p *assignment) tryAgain(msg *message.Message, at bus.Position, err error) {
 	p.stuckSince.CompareAndSwap(0, time.Now().UnixNano())
 	if n := p.failures.Add(1); n&(n-1) == 0 {
@@ -223,7 +223,7 @@ func (p *assignment) Commit() (bus.Commit, bool) {
 	}
 	c, err := p.machine.Commit()
 	if err != nil {
-		// The last commit stays valid. Its age is alerted on.
+		// The last commit stays valid. An alert fires when it gets too old.
 		p.runtime.metrics.commits.WithLabelValues("too_large").Inc()
 		p.logger.Error("the state does not fit into a commit; the last commit stays valid", "err", err)
 		return bus.Commit{}, false
@@ -250,7 +250,7 @@ func (p *assignment) Committed(c bus.Commit, err error) {
 	}
 }
 
-// End records where the partition's log ends.
+// End records the end of the partition's log.
 func (p *assignment) End(offset int64) {
 	now := time.Now().UnixNano()
 	if p.next.Load() >= p.end.Load() {

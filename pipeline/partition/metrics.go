@@ -68,7 +68,7 @@ func (m *metrics) showZeros() {
 	}
 }
 
-// own returns the metrics that are collectors themselves.
+// own returns the metrics that are registered as collectors of their own.
 func (m *metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{m.commits, m.unpublishable, m.assigned, m.ticks, m.publishFailures, m.retention}
 }

@@ -16,17 +16,17 @@ var (
 )
 
 const (
-	// longSilence is how long the leader of a partition may not answer, or records
-	// may wait without being delivered, before the worker is not ready. The election
-	// of a leader takes less.
+	// longSilence is how long the leader of a partition may fail to answer, or records
+	// may wait without being delivered, before the worker becomes unready. The election
+	// of a leader takes less time.
 	longSilence = 30 * time.Second
-	// longestWait is how long a record may wait to be folded, or its output for the
-	// bus, before the worker is not ready.
+	// longestWait is how long a record may wait to be folded, or its output may wait for
+	// the bus, before the worker becomes unready.
 	longestWait = 30 * time.Second
 )
 
-// stuckFor returns how long a record could not be folded, or its output not be
-// published.
+// stuckFor returns for how long a record could not be folded, or its output could not
+// be published.
 func (p *assignment) stuckFor() time.Duration {
 	since := p.stuckSince.Load()
 	if since == 0 {
@@ -35,7 +35,7 @@ func (p *assignment) stuckFor() time.Duration {
 	return time.Duration(time.Now().UnixNano() - since)
 }
 
-// ready returns why the partition is not ready, or nil.
+// ready returns the reason why the partition is not ready, or nil.
 func (p *assignment) ready() error {
 	if p.failed.Load() {
 		return fmt.Errorf("%w: partition %d stopped at offset %d; see the log", errFailed, p.about.Partition, p.next.Load())

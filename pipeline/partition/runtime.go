@@ -27,13 +27,13 @@ type Runtime struct {
 	metrics   *metrics
 	logger    *slog.Logger
 
-	retention atomic.Int64 // of the topic, nanoseconds; 0: for ever, or not known
+	retention atomic.Int64 // retention of the topic in nanoseconds; 0 if it is unlimited or not known
 
 	mu     sync.Mutex
 	held   map[*assignment]struct{}
 	member bus.Member // nil before Run
 
-	fatal chan error // why the worker ends
+	fatal chan error // receives the error with which the worker ends
 }
 
 // New returns a runtime that publishes to publisher. The caller closes the publisher.
@@ -141,9 +141,9 @@ var ErrPanic = errors.New("a record made the fold panic")
 // handle folds one record. After an error Watermill delivers the record again, and
 // the assignment only retries its outbox.
 //
-// A panic is a bug, and the machine's state is not to be trusted after it. The
-// worker ends, and the partition's next owner folds the record again from the last
-// commit.
+// A panic is a bug, and afterwards the state of the machine may be wrong. So the worker
+// ends, and the next owner of the partition folds the record again, starting from the
+// last commit.
 func (r *Runtime) handle(msg *message.Message) (err error) {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -170,9 +170,9 @@ func (r *Runtime) handle(msg *message.Message) (err error) {
 var errNotRunning = errors.New("the topic is not subscribed to yet")
 
 // Ready returns nil if the worker is a member of its group and every partition that
-// is assigned to it is ready: it is folded up to where its log ended when it was
+// is assigned to it is ready: it is folded up to the end that its log had when it was
 // assigned, its leader answers, its records are delivered, and its output is
-// published. A member without partitions is ready; it stands by.
+// published. A member without partitions is ready, as a stand-by.
 func (r *Runtime) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -206,7 +206,7 @@ func (r *Runtime) Each(do func(partition int32, m Machine)) {
 type Counts struct {
 	Open    int64 // Pace.Open
 	Pending int64 // messages that the bus has not acknowledged
-	Next    int64 // offsets after the last records that were folded
+	Next    int64 // sum of the offsets after the last records that were folded
 }
 
 // Counts returns the current sums.

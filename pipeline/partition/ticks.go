@@ -8,9 +8,9 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// writeTicks appends a tick to every assigned partition that had no record for a tick
-// interval and has something open, so that time passes there. Idle partitions get
-// a tick now and then.
+// writeTicks appends a tick to every assigned partition that has something open and had no
+// record for a tick interval, so that the time of its log advances. Idle partitions get
+// ticks at longer intervals.
 func (r *Runtime) writeTicks(ctx context.Context) error {
 	timer := time.NewTimer(r.shortestTick())
 	defer timer.Stop()
@@ -35,8 +35,8 @@ func (r *Runtime) writeTicks(ctx context.Context) error {
 	}
 }
 
-// LeastTick is the shortest time between two looks for quiet partitions. With less,
-// a worker would do little else.
+// LeastTick is the minimum time between two searches for quiet partitions. With a shorter
+// one, a worker would spend most of its time on them.
 const LeastTick = 10 * time.Millisecond
 
 // shortestTick returns the shortest tick interval of the worker's settings and of
@@ -61,24 +61,24 @@ func (p *assignment) idleTick(retention time.Duration) time.Duration {
 	return min(max(retention/time.Duration(ticks), time.Second), mostIdle)
 }
 
-// quietPartitions returns the partitions that need a tick. They are read to the end,
-// and either have something open and had no record for a tick interval, or are
-// idle, had records before, and had none for longer.
+// quietPartitions returns the partitions that need a tick. All their records were read, and
+// one of two things is true: they have something open and had no record for a tick
+// interval; or they are idle, had records before, and had none for a longer time.
 func (r *Runtime) quietPartitions(now time.Time) []*assignment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	retention := time.Duration(r.retention.Load())
 	var quiet []*assignment
 	for p := range r.held {
-		// In this order: a record that comes now changes the times that are read next.
+		// The order matters: a record that arrives now changes the times that are read next.
 		idle := p.open.Load() == 0
 		if idle && p.next.Load() == 0 || !p.caughtUp(now) {
 			continue
 		}
-		// Ticks are read a little after they were due. Waiting for the whole
-		// interval would then skip every second one.
+		// A tick is read a little after the time at which it was due. If the next one
+		// waited for a whole interval after that, every second tick would be skipped.
 		wait, since := p.tickInterval.Load()*9/10, p.lastRead.Load()
-		if idle { // perhaps since before this assignment
+		if idle { // the partition may have been idle since before this assignment
 			wait, since = int64(p.idleTick(retention)), p.idleSince.Load()
 		}
 		if now.UnixNano()-since >= wait {
@@ -88,7 +88,7 @@ func (r *Runtime) quietPartitions(now time.Time) []*assignment {
 	return quiet
 }
 
-// freshEnd is the greatest age of the leader's answer where the log ends. The leader
+// freshEnd is the maximum age of the leader's last report of the end of the log. The leader
 // is asked every second.
 const freshEnd = 5 * time.Second
 
@@ -98,8 +98,8 @@ func (p *assignment) caughtUp(now time.Time) bool {
 	return p.next.Load() >= p.end.Load() && heard < int64(freshEnd) && p.stuckSince.Load() == 0
 }
 
-// writeTick gives up after the publisher's delivery timeout of some seconds, since
-// a late tick is of no use.
+// writeTick gives up after the publisher's delivery timeout of some seconds, because a late
+// tick has no use.
 func (r *Runtime) writeTick(p *assignment, now time.Time) {
 	msg := r.cfg.Tick(now)
 	msg.SetContext(bus.WithTarget(msg.Context(), bus.Target{Partition: p.about.Partition, Directed: true}))

@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// ContainerMagic is how an Avro object container file begins.
+// ContainerMagic is the beginning of an Avro object container file.
 const ContainerMagic = "Obj\x01"
 
 // ErrInflated is returned if the blocks of a container decompress to more bytes than the
@@ -51,17 +51,17 @@ func (d *FrameDecoder) DecodeContainer(file []byte, limit int, reserve func(byte
 	})
 }
 
-// blocks are the blocks of a container, behind its header.
+// blocks reads the blocks of a container, which follow its header.
 type blocks struct {
 	cursor
 	inflater *FrameDecoder
-	of       string // what they have: frames or events
-	limit    int    // the most bytes that all of them may have when decompressed
+	of       string // what the blocks contain: frames or events
+	limit    int    // maximum size of all blocks together, decompressed
 	reserve  func(bytes int) error
 }
 
-// each decompresses one block after the other, with room in front of it for the framings of
-// its values, at most of the first framed of them, and calls decode with the block and the number of its
+// each decompresses one block after the other, and calls decode with the block and the number
+// of its values. In front of each block, it leaves room for the framings of the first framed
 // values.
 func (s *blocks) each(header containerHeader, framed uint64, decode func(b *inflation, count uint64) error) error {
 	empty := 0
@@ -95,7 +95,7 @@ func (s *blocks) each(header containerHeader, framed uint64, decode func(b *infl
 // announce any number of frames. The frames after that are copied one by one.
 const framedInPlace = 1 << 10
 
-// mostEmpty limits the number of blocks without frames. Such a block is a few bytes long
+// mostEmpty is the maximum number of blocks without frames. Such a block is a few bytes long
 // and costs as much time as a frame. Writers write one if they flush without a frame.
 const mostEmpty = 1 << 10
 
@@ -118,7 +118,7 @@ func (d *FrameDecoder) decodeBlock(fingerprint uint64, b *inflation, count uint6
 			single, err = b.clone(single)
 		case moved < at-len(single):
 			single = append(b.bytes[:moved], single...)[moved:]
-			if len(f.Tensors) > 0 { // their data has moved, too
+			if len(f.Tensors) > 0 { // the data of the tensors has moved, too
 				_, err = d.Decode(single, f)
 			}
 		}
@@ -137,9 +137,9 @@ func (d *FrameDecoder) decodeBlock(fingerprint uint64, b *inflation, count uint6
 }
 
 type containerHeader struct {
-	fingerprint uint64 // of the schema
+	fingerprint uint64 // fingerprint of the schema
 	codec       string
-	sync        []byte // between blocks
+	sync        []byte // the marker between blocks
 }
 
 const syncSize = 16
@@ -153,7 +153,7 @@ func readContainerHeader(c *cursor, name string) (containerHeader, error) {
 	h := containerHeader{codec: "null"}
 	var schema []byte
 	for {
-		const least = 2 // bytes: an empty key, an empty value
+		const least = 2 // bytes of an empty key and an empty value
 		b := c.block("metadata", least)
 		if b.count == 0 {
 			break
@@ -180,7 +180,7 @@ func readContainerHeader(c *cursor, name string) (containerHeader, error) {
 // publishedSchema returns the fingerprint of a schema. It returns an error unless the schema
 // is a published version of the one with the name.
 func publishedSchema(text []byte, name string) (uint64, error) {
-	const longest = 64 << 10 // bytes; the published ones have at most a tenth of it
+	const longest = 64 << 10 // bytes; published schemas have at most a tenth of this
 	if len(text) > longest {
 		return 0, &DecodeError{"avro.schema", -1, fmt.Errorf("%w: it has %d bytes, more than any published schema", ErrFingerprint, len(text))}
 	}

@@ -92,8 +92,8 @@ func (c *cursor) bytes(field string) []byte { return c.take(field, c.long(field)
 
 // block is a run of an array's elements.
 type block struct {
-	count int // 0: the array has ended
-	end   int // where the block must end; -1 if it does not have its size in front
+	count int // number of elements; 0 if the array has ended
+	end   int // where the block must end; -1 if the size of the block is not known
 }
 
 // block begins a block of elements that have at least size bytes each. The count is
@@ -123,7 +123,7 @@ func (c *cursor) block(field string, size int) block {
 		b.end = c.at + left
 		count = -count
 	}
-	if count < 0 || count > int64(left/size) { // count < 0: the least int64 has no negative
+	if count < 0 || count > int64(left/size) { // count is still negative if it was the smallest int64
 		cause := ErrTruncated
 		if b.end >= 0 {
 			cause = errBlockCut
@@ -135,7 +135,7 @@ func (c *cursor) block(field string, size int) block {
 	return b
 }
 
-// endBlock checks that a block with its size in front has that size. Otherwise readers
+// endBlock checks that a block has the size that is written in front of it. Otherwise readers
 // that skip the block would continue elsewhere.
 func (c *cursor) endBlock(field string, b block) {
 	if c.err == nil && b.end >= 0 && b.end != c.at {

@@ -20,8 +20,8 @@ var (
 
 // DecodeError says where a decoder stopped and why.
 type DecodeError struct {
-	Field  string // as the schema names it, e.g. "metrics[2].values"
-	Offset int    // bytes from the start of the data; -1 where not known
+	Field  string // name of the field in the schema, e.g. "metrics[2].values"
+	Offset int    // bytes from the start of the data; -1 if it is not known
 	Err    error
 }
 

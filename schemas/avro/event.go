@@ -125,9 +125,9 @@ func stateOf(field string, ordinal int32) (oona.State, error) {
 	return oona.State(ordinal), nil
 }
 
-// EventSeed returns whose event is at the start of data: the run, the layer and the seed,
-// with which events of all published versions begin. It is faster than DecodeEvent, and
-// knows nothing of what follows.
+// EventSeed returns the run, the layer and the seed of the event at the start of data. These
+// are the first fields in all published versions. It is faster than DecodeEvent, because it
+// does not decode the other fields.
 func EventSeed(data []byte) (run oona.RunID, layer oona.LayerID, seed oona.SeedID, err error) {
 	if _, err = published.find(data, seedEvent); err != nil {
 		return "", "", 0, err

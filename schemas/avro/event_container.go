@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// MaxEventBytes is the greatest size of an encoded event that is read from a client. It is
-// more than a valid event can have, and bounds the memory that an event takes.
+// MaxEventBytes is the maximum size of an encoded event from a client. No valid event is as
+// large. The limit bounds the memory for an event.
 const MaxEventBytes = 64 << 10
 
 // DecodeEvents decodes events in single-object encoding that follow one another, and calls

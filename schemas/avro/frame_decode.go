@@ -9,7 +9,7 @@ import (
 )
 
 // FrameDecoder decodes frames into buffers that it reuses. The zero value is ready to
-// use. It is not for concurrent use.
+// use. It is not safe for concurrent use.
 type FrameDecoder struct {
 	// Limits are the most entries that arrays may have, 0 for no limit. Decode
 	// returns an error that wraps oona.ErrTooLarge as soon as a count exceeds its
@@ -18,16 +18,16 @@ type FrameDecoder struct {
 	// Shapes always have a limit.
 	Limits oona.FrameLimits
 
-	schemas *registry // nil: the published ones
+	schemas *registry // nil for the published schemas
 	names   interner
 	seeds   []oona.SeedID
 	states  []oona.State
 	columns []oona.Column
-	values  []float32 // of all columns, one after the other
+	values  []float32 // values of all columns, one column after the other
 	tensors []oona.Tensor
-	shapes  []int64 // of all tensors, one after the other
+	shapes  []int64 // shapes of all tensors, one after the other
 	claims  []oona.TensorClaim
-	flate   io.Reader // of the last block of a container, for reuse
+	flate   io.Reader // decompressor of the last block of a container, for reuse
 }
 
 // Size returns approximately how many bytes the decoder keeps for reuse.
@@ -149,7 +149,7 @@ func within(c *cursor, field string, n, limit int) bool {
 }
 
 func (d *FrameDecoder) decodeColumns(c *cursor) {
-	const least = 2 // bytes: an empty name, no values
+	const least = 2 // bytes of an empty name and an empty array
 	before := d.columns[:cap(d.columns)]
 	d.columns, d.values = d.columns[:0], d.values[:0]
 	for {
@@ -193,7 +193,7 @@ func (d *FrameDecoder) decodeValues(c *cursor) {
 }
 
 func (d *FrameDecoder) decodeTensors(c *cursor) {
-	const least = 6 // bytes: two empty texts, an id, no shape, a branch, no data
+	const least = 6 // bytes of two empty strings, an id, an empty shape, a branch and empty data
 	d.tensors, d.shapes, d.claims = d.tensors[:0], d.shapes[:0], d.claims[:0]
 	for {
 		b := c.block("tensors", least)

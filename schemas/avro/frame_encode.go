@@ -32,7 +32,7 @@ func AppendFrame(dst []byte, f *oona.Frame) []byte {
 
 // frameSize returns an upper bound of the encoded size of f, so that dst grows only once.
 func frameSize(f *oona.Frame) int {
-	const number = 10 // the most bytes of a long
+	const number = 10 // maximum number of bytes of a long
 	size := framingSize + 14*number + len(f.Run) + len(f.Layer) + len(f.Timeline) + len(f.Producer) + 5*len(f.Seeds) + len(f.States)
 	for i := range f.Metrics {
 		size += 3*number + len(f.Metrics[i].Name) + 4*len(f.Metrics[i].Values)

@@ -16,12 +16,12 @@ import (
 // inflation is a decompressed block of a container, with room in front for the framings
 // of its values. It calls reserve before it allocates memory.
 type inflation struct {
-	limit   int // the most bytes that the block may have when decompressed
-	room    int // bytes in front of the block
+	limit   int // maximum size of the block, decompressed
+	room    int // number of free bytes in front of the block
 	reserve func(bytes int) error
 
-	bytes  []byte // room, and the block
-	denied error  // by reserve
+	bytes  []byte // the free bytes, and then the block
+	denied error  // error of reserve
 }
 
 // inflate decompresses a block.
@@ -52,7 +52,7 @@ func (b *inflation) tooMuch() error {
 	return fmt.Errorf("%w: it has more than the %d bytes that are left of the limit", ErrInflated, b.limit)
 }
 
-// allow asks for memory.
+// allow reserves memory.
 func (b *inflation) allow(bytes int) error {
 	b.denied = b.reserve(bytes)
 	return b.denied
@@ -69,7 +69,7 @@ func (b *inflation) grow(size int) error {
 	return b.allow(-before)
 }
 
-// readFrom reads to the end of r. Expected is how many bytes r will probably have.
+// readFrom reads to the end of r. expected is the number of bytes that r will probably have.
 func (b *inflation) readFrom(r io.Reader, expected int) error {
 	if err := b.grow(min(expected+bytes.MinRead, b.limit+1)); err != nil {
 		return err

@@ -12,8 +12,8 @@ type interner struct {
 // internedText is the approximate overhead of a string in a map, in bytes.
 const internedText = 48
 
-// internedTexts is the most strings that an interner keeps: two megabytes if each takes
-// 128 bytes. This is enough for the ids of 10,000 layers.
+// internedTexts is the maximum number of strings that an interner keeps. If each needs 128
+// bytes, these are two megabytes. This is enough for the ids of 10,000 layers.
 const internedTexts = 16_384
 
 func (in *interner) text(b []byte) string {
@@ -31,7 +31,7 @@ func (in *interner) text(b []byte) string {
 		in.seen = make(map[string]string)
 	}
 	if len(in.seen) >= internedTexts {
-		clear(in.seen) // the next frames add the strings that are in use
+		clear(in.seen) // the next frames will add the strings that are still in use
 		in.bytes = 0
 	}
 	in.seen[s] = s

@@ -26,7 +26,7 @@ type Entry struct {
 // sample, and limits the size of blocks before it decompresses them.
 type RecordingReader struct {
 	file  *ocf.Reader
-	count int // entries read
+	count int // number of entries that were read
 	ended bool
 }
 
@@ -66,11 +66,11 @@ func latestOf(node *avro.SchemaNode) (*avro.Schema, error) {
 	}
 }
 
-// unset is a time that the decoder did not set.
+// unset marks a time field that the decoder has not set.
 const unset = oona.Micros(math.MinInt64)
 
 // wireEntry has the fields of both records, so that either can be decoded into it. The
-// time that was set says which it was.
+// decoder sets one of the two time fields, which shows which record it was.
 type wireEntry struct {
 	wireFrame      `avro:",inline"`
 	wireTransition `avro:",inline"`

@@ -41,7 +41,7 @@ const (
 	registeredSize = 5
 )
 
-// IsRegistered reports whether a value begins as the framing of a schema registry does.
+// IsRegistered reports whether a value begins with the framing of a schema registry.
 func IsRegistered(value []byte) bool { return len(value) > 0 && value[0] == numberMark }
 
 // CutSchemaID returns the id at the start of a value, and the rest of the value.
@@ -61,7 +61,7 @@ func AppendSchemaID(dst []byte, number int32) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, numberMark), uint32(number)) //nolint:gosec // the same bits
 }
 
-// ParseSchemaID returns the id that a header of a record has.
+// ParseSchemaID returns the id in a header of a record.
 func ParseSchemaID(header string) (id SchemaID, err error) {
 	switch {
 	case len(header) == registeredSize && header[0] == numberMark:
@@ -81,8 +81,9 @@ var ErrRegistered = errors.New("not the framing of a schema registry")
 // ErrUnreadable is returned for a schema whose records cannot be read as frames.
 var ErrUnreadable = errors.New("records of this schema cannot be read as frames")
 
-// FrameSchema is the schema with which someone else has written frames. It is a published
-// version of SeedMetrics, or a schema that Avro's rules of resolution turn into one.
+// FrameSchema is a schema with which another program has written frames. It is a published
+// version of SeedMetrics, or a schema whose records can be read as SeedMetrics by Avro's
+// rules of schema resolution.
 type FrameSchema struct {
 	version   *version
 	published bool
@@ -123,8 +124,8 @@ func parseWith(text string, references []string) (*avro.Schema, error) {
 	return cache.Parse(text)
 }
 
-// checkTime returns an error if the event time is not in microseconds. Resolution does not
-// look at units: it would take milliseconds for microseconds.
+// checkTime returns an error if the event time is not in microseconds. Schema resolution
+// ignores units: it would read milliseconds as microseconds.
 func checkTime(root *avro.SchemaNode) error {
 	const micros = "timestamp-micros"
 	for i := range root.Fields {
@@ -174,8 +175,8 @@ func Cut(data []byte) (fingerprint uint64, body []byte, err error) {
 	return fingerprint, data[framingSize:], nil
 }
 
-// Compatible returns an error unless what was written with one of the schemas can be read
-// with the other, both ways.
+// Compatible returns an error unless records that were written with either of the schemas can
+// be read with the other.
 func Compatible(one, other string) error {
 	a, err := avro.Parse(one)
 	if err != nil {

@@ -92,7 +92,7 @@ func decodeSeedCounts(c *cursor, s *oona.SeedCensus) {
 }
 
 func decodeMetrics(c *cursor, second bool) []oona.MetricSummary {
-	const least = 58 // bytes: a name, six doubles, and nine numbers and ends of arrays
+	const least = 58 // bytes of a name, six doubles, and nine numbers and ends of arrays
 	i := 0
 	return decodeArray(c, "metrics", least, func() oona.MetricSummary {
 		m := decodeMetric(c, second)
@@ -122,7 +122,7 @@ func decodeMetric(c *cursor, second bool) oona.MetricSummary {
 		Positive: decodeBuckets(c, "histogram.positive"),
 		Negative: decodeBuckets(c, "histogram.negative"),
 	}
-	const least = 9 // bytes: an id and a double
+	const least = 9 // bytes of an id and a double
 	m.Worst = decodeArray(c, "worst", least, func() oona.SeedValue {
 		s := oona.SeedValue{Seed: oona.SeedID(c.int("worst.seed_id")), Value: c.double("worst.value"), Offset: oona.NoOffset}
 		if second {

@@ -68,7 +68,7 @@ type version struct {
 func mustLoad(dirs ...fs.FS) *registry {
 	r, err := load(dirs...)
 	if err != nil {
-		panic(err) // the files are embedded, so this is an error in the program
+		panic(err) // the files are embedded, so an error is a bug
 	}
 	return r
 }
@@ -156,7 +156,7 @@ func fullName(n *avro.SchemaNode) string {
 
 func fingerprint(s *avro.Schema) uint64 {
 	h := avro.NewRabin()
-	h.Write(s.Canonical()) // never fails
+	h.Write(s.Canonical()) // a hash never returns an error
 	return h.Sum64()
 }
 

@@ -16,11 +16,11 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// The limits of the cache file, in bytes. Larger schemas are not kept in it; the published
-// ones have some kB.
+// The limits of the cache file, in bytes. Larger schemas are not kept in it. The published
+// schemas have a few kB.
 const (
 	maxCache       = 64 << 20
-	maxCachedTexts = 32 << 10 // of one schema and its references
+	maxCachedTexts = 32 << 10 // size of one schema and its references
 )
 
 // size returns the length of the texts.
@@ -31,8 +31,8 @@ func (t text) size() (n int) {
 	return n + len(t.Schema)
 }
 
-// cacheFile keeps schemas by id, for when the registry is away. Every error with it is
-// logged, and does not stop anything.
+// cacheFile keeps schemas by id in a file. They are used while the registry is unavailable.
+// Errors of the file are only logged.
 type cacheFile struct {
 	path   string
 	logger *slog.Logger
@@ -43,7 +43,7 @@ type cacheFile struct {
 
 // cacheContent is the JSON of the file.
 type cacheContent struct {
-	Registry string          `json:"registry"` // its URLs: ids mean nothing elsewhere
+	Registry string          `json:"registry"` // URLs of the registry, because ids are only valid in one registry
 	Schemas  map[string]text `json:"schemas"`  // by id
 }
 
@@ -84,7 +84,7 @@ func (c *cacheFile) get(id avro.SchemaID) (text, bool) {
 	return t, ok
 }
 
-// put keeps a schema that the registry has given.
+// put keeps a schema that the registry has returned.
 func (c *cacheFile) put(id avro.SchemaID, t text) {
 	if t.size() > maxCachedTexts {
 		return

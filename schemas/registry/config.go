@@ -19,7 +19,7 @@ import (
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 )
 
-// Config says where the registry is. Without a URL there is none.
+// Config configures the registry. Without a URL, there is no registry.
 type Config struct {
 	URLs         []string             `name:"registry-url" placeholder:"URL" help:"Base URL of a schema registry with Confluent's REST interface, or of several that answer alike."`
 	Username     string               `name:"registry-username" placeholder:"NAME" help:"User for basic authentication at the registry."`
@@ -30,15 +30,15 @@ type Config struct {
 
 	// Secrets counts and logs changes of the files. It may be nil.
 	Secrets *secret.Files `kong:"-"`
-	// Transport sends the requests; nil: one with the settings for TLS.
+	// Transport sends the requests. If it is nil, a transport with the settings for TLS is used.
 	Transport http.RoundTripper `kong:"-"`
 }
 
-// Given reports whether there is a registry.
+// Given reports whether a registry is configured.
 func (c *Config) Given() bool { return len(c.URLs) > 0 }
 
-// Validate returns an *oona.FieldError for the first setting that is wrong, also if
-// its file cannot be used.
+// Validate returns an *oona.FieldError for the first setting that is not valid, or whose file
+// cannot be used.
 func (c *Config) Validate() error {
 	wrong := func(flag, reason string, args ...any) error {
 		return &oona.FieldError{Field: "--registry-" + flag, Reason: fmt.Sprintf(reason, args...)}
@@ -76,7 +76,7 @@ func (c *Config) Validate() error {
 	return err
 }
 
-// Warnings returns what is allowed and yet likely to be wrong.
+// Warnings describes settings that are allowed, but probably a mistake.
 func (c *Config) Warnings() []*oona.FieldError {
 	warnings := c.TLS.Warnings("registry-")
 	for _, text := range c.URLs {
@@ -110,8 +110,8 @@ func (c *Config) client() (*sr.Client, error) {
 		sr.HTTPClient(&http.Client{Timeout: requestTimeout, Transport: bounded{transport}}))
 }
 
-// transport returns a transport whose new connections use what the files of certificates
-// contain then, unless they are through a proxy.
+// transport returns a transport whose new connections use the current content of the files of
+// certificates, except for connections through a proxy.
 func (c *Config) transport() (http.RoundTripper, error) {
 	secure, err := tlsfiles.OpenClient(c.Secrets, "registry-", c.TLS)
 	if err != nil {
@@ -129,7 +129,8 @@ func (c *Config) transport() (http.RoundTripper, error) {
 	return transport, nil
 }
 
-// authorization returns what adds the credentials that the files have now to a request.
+// authorization returns a function that adds credentials to a request. It uses the current
+// content of the files.
 func (c *Config) authorization() (func(*http.Request) error, error) {
 	switch {
 	case c.TokenFile != "":

@@ -13,13 +13,13 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// text is what a registry answers.
+// text is the answer of a registry: a schema and its references.
 type text struct {
 	Schema     string   `json:"schema"`
-	References []string `json:"references,omitempty"` // those first that others refer to
+	References []string `json:"references,omitempty"` // a schema that others refer to comes before them
 }
 
-// maxReferences limits the schemas that a schema refers to, also indirectly.
+// maxReferences is the maximum number of schemas that a schema refers to, directly or indirectly.
 const maxReferences = 32
 
 // fetch asks the registry for a schema.
@@ -46,7 +46,7 @@ func (r *Registry) fetch(ctx context.Context, id avro.SchemaID) (text, error) {
 	return t, nil
 }
 
-// references adds the schemas that are referred to.
+// references adds the schemas that a schema refers to.
 func (r *Registry) references(ctx context.Context, references []sr.SchemaReference, t *text, seen map[sr.SchemaReference]bool) error {
 	for _, reference := range references {
 		if seen[reference] {
@@ -67,7 +67,7 @@ func (r *Registry) references(ctx context.Context, references []sr.SchemaReferen
 	return nil
 }
 
-// ErrNoRegistry wraps ErrAway: the answer is 404, but not a registry's.
+// ErrNoRegistry wraps ErrAway. The answer is 404, but it does not come from a registry.
 var ErrNoRegistry = fmt.Errorf("%w: it answers 404, but not as a registry does; --registry-url must be its base, which for Apicurio ends with /apis/ccompat/v7", ErrAway)
 
 // missing returns ErrUnknownID instead of ErrNoRegistry if the registry works otherwise. For
@@ -79,14 +79,14 @@ func (r *Registry) missing(ctx context.Context, err error) error {
 	return err
 }
 
-// The error codes of registries for what they do not have.
+// The error codes of registries for schemas, subjects and versions that do not exist.
 var unknown = map[int]bool{
 	sr.ErrSubjectNotFound.Code: true,
 	sr.ErrVersionNotFound.Code: true,
 	sr.ErrSchemaNotFound.Code:  true,
 }
 
-// classify returns an error of the client as one of this package.
+// classify wraps an error of the client in an error of this package.
 func classify(err error) error {
 	if err == nil {
 		return nil
@@ -95,7 +95,7 @@ func classify(err error) error {
 	switch {
 	case !answered:
 		if failed, ok := errors.AsType[*url.Error](err); ok {
-			err = failed.Err // the rest repeats the URL
+			err = failed.Err // without the URL, which is in the text already
 		}
 		return fmt.Errorf("%w: %w", ErrAway, err)
 	case answer.StatusCode == http.StatusNotFound && unknown[answer.ErrorCode]:

@@ -14,10 +14,10 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// ErrUnknownID is returned for an id that the registry says it does not have.
+// ErrUnknownID is returned if the registry answers that it does not have the id.
 var ErrUnknownID = errors.New("the schema registry does not have this id")
 
-// ErrAway is returned if the registry does not answer, or not in a way that says whether
+// ErrAway is returned if the registry does not answer, or if its answer does not say whether
 // it has the id. It may answer later.
 var ErrAway = errors.New("the schema registry gives no answer")
 
@@ -36,27 +36,27 @@ type Registry struct {
 	mu      sync.Mutex
 	known   map[avro.SchemaID]*entry
 	flights map[avro.SchemaID]chan struct{} // lookups that are in progress
-	away    error                           // of the last lookup
-	retry   time.Time                       // no lookup is tried before, if away
+	away    error                           // error of the last lookup, if the registry did not answer
+	retry   time.Time                       // while away is set, no lookup is tried before this time
 }
 
-// entry is what is known of an id.
+// entry is the result of the lookup of an id.
 type entry struct {
 	schema *avro.FrameSchema
-	err    error     // the registry does not have the id, or the schema is not one of frames
-	until  time.Time // when to ask again; zero: never
+	err    error     // set if the registry does not have the id, or if the schema is not a schema of frames
+	until  time.Time // when the registry is asked again; zero means never
 }
 
 const (
-	maxKnown = 1_024 // entries; when there are more, some are looked up again
+	maxKnown = 1_024 // maximum number of entries; if there are more ids, some are looked up again
 
-	// A registry of several servers may need a moment until all of them have a new
-	// schema. So it is asked again before a denial is believed, and once more for
-	// records that come later.
+	// If a registry has several servers, it may take a moment until all of them have a new
+	// schema. So the registry is asked again before an answer of 404 is final, and once
+	// more for records that arrive later.
 	deniedAgain = 500 * time.Millisecond
 	deniedFor   = 10 * time.Second
 
-	awayFor   = time.Second // after a failed lookup, all fail for this time
+	awayFor   = time.Second // after a failed lookup, all lookups fail for this time
 	cachedFor = time.Minute // a schema from the file is used for this time
 )
 
@@ -101,14 +101,14 @@ func Open(cfg Config, registerer prometheus.Registerer, logger *slog.Logger) (*R
 	return r, nil
 }
 
-// Probe asks the registry for something that every registry has. Its error wraps ErrAway
+// Probe sends a request that every registry can answer. Its error wraps ErrAway
 // and, if an operator must act, ErrCredentials or ErrNoRegistry.
 func (r *Registry) Probe(ctx context.Context) error {
 	_, err := r.client.SupportedTypes(ctx)
 	return classify(err)
 }
 
-// Known is like Frame, but asks nobody: known is false if that is needed.
+// Known is like Frame, but sends no request. If one is needed, known is false.
 func (r *Registry) Known(id avro.SchemaID) (schema *avro.FrameSchema, known bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,7 +155,7 @@ func (r *Registry) Frame(ctx context.Context, id avro.SchemaID) (*avro.FrameSche
 	close(done)
 	switch {
 	case ctx.Err() != nil && err != nil:
-		return nil, context.Cause(ctx) // it says nothing about the registry
+		return nil, context.Cause(ctx) // this is not an error of the registry
 	case err != nil:
 		r.away, r.retry = err, r.now().Add(awayFor)
 		return nil, err
@@ -165,7 +165,7 @@ func (r *Registry) Frame(ctx context.Context, id avro.SchemaID) (*avro.FrameSche
 	return e.schema, e.err
 }
 
-// offline returns the schema that the file has, while the registry is not asked.
+// offline returns the schema from the file, while no requests are sent to the registry.
 func (r *Registry) offline(id avro.SchemaID, away error) (*avro.FrameSchema, error) {
 	e, err := r.fromFile(id, away)
 	if err != nil {
@@ -177,7 +177,7 @@ func (r *Registry) offline(id avro.SchemaID, away error) (*avro.FrameSchema, err
 	return e.schema, e.err
 }
 
-// keep adds an entry. It forgets another if there are too many.
+// keep adds an entry, and removes another one if there are too many.
 func (r *Registry) keep(id avro.SchemaID, e *entry) {
 	if _, known := r.known[id]; !known && len(r.known) >= maxKnown {
 		for other := range r.known {
@@ -188,8 +188,8 @@ func (r *Registry) keep(id avro.SchemaID, e *entry) {
 	r.known[id] = e
 }
 
-// lookUp asks the registry for the schema with an id, or the file if it is away. The error
-// means that nobody knows.
+// lookUp gets the schema with an id from the registry or, if the registry is unavailable, from
+// the file. It returns an error if neither has an answer.
 func (r *Registry) lookUp(ctx context.Context, id avro.SchemaID) (*entry, error) {
 	text, err := r.fetch(ctx, id)
 	if errors.Is(err, ErrUnknownID) {
@@ -225,7 +225,7 @@ func (r *Registry) lookUp(ctx context.Context, id avro.SchemaID) (*entry, error)
 	return &entry{schema: schema}, nil
 }
 
-// fromFile returns the schema that the file has, or the error.
+// fromFile returns the schema from the file, or the given error if the file does not have it.
 func (r *Registry) fromFile(id avro.SchemaID, away error) (*entry, error) {
 	if r.file != nil {
 		if text, ok := r.file.get(id); ok {

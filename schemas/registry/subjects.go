@@ -16,17 +16,17 @@ func Subject(topic string) string { return topic + "-value" }
 // Version is a published version of a record's schema in a subject.
 type Version struct {
 	avro.Schema
-	ID int32 // 0: it is not registered
+	ID int32 // 0 if it is not registered
 }
 
-// Standing is how a subject compares with the published versions of a record.
+// Standing is the result of comparing a subject with the published versions of a record.
 type Standing struct {
 	Subject  string
-	Level    string // of compatibility, which the registry enforces
+	Level    string // the compatibility level that the registry enforces
 	Versions []Version
-	Others   int // versions in the subject that are not published ones
-	// Conflict says why a version that is not registered may not be: an incompatibility
-	// with a version that the subject has. It wraps ErrIncompatible.
+	Others   int // number of versions in the subject that are not published versions
+	// Conflict is the reason why a missing version cannot be registered: it is not
+	// compatible with a version that the subject has. It wraps ErrIncompatible.
 	Conflict error
 }
 
@@ -40,8 +40,8 @@ func (s *Standing) Complete() bool {
 	return true
 }
 
-// ErrIncompatible is returned for a schema that is not compatible with all versions of a
-// subject, both ways.
+// ErrIncompatible is returned for a schema that is not both backward and forward compatible
+// with all versions of a subject.
 var ErrIncompatible = errors.New("the subject has a version that is not compatible, both ways, with Oona's schema")
 
 // Examine compares a subject with the published versions of the record with a name.
@@ -70,8 +70,8 @@ func (r *Registry) Examine(ctx context.Context, subject, record string) (*Standi
 	return s, nil
 }
 
-// has records that the subject has a schema, if it is a published one: text, order of
-// attributes and documentation do not matter.
+// has records that the subject has a schema, if it is a published version. The layout of the
+// text, the order of attributes and the documentation do not matter.
 func (s *Standing) has(e sr.SubjectSchema) bool {
 	fingerprint, err := avro.Fingerprint(e.Schema.Schema)
 	for i := range s.Versions {
@@ -83,7 +83,7 @@ func (s *Standing) has(e sr.SubjectSchema) bool {
 	return false
 }
 
-// conflict returns why the versions that are missing may not be registered.
+// conflict returns the reason why the missing versions cannot be registered, or nil.
 func (s *Standing) conflict(existing []sr.SubjectSchema) error {
 	for _, v := range s.Versions {
 		for _, e := range existing {
@@ -98,11 +98,11 @@ func (s *Standing) conflict(existing []sr.SubjectSchema) error {
 	return nil
 }
 
-// Register registers the versions that are missing, in their order. Nothing is registered
-// if one of them is not compatible with all versions of the subject, both ways. A subject
-// that is new gets the level FULL_TRANSITIVE, so that the registry keeps it so. It gets that
-// first, if the registry can do so: otherwise a Register that is cut off leaves a subject
-// that is not new any more, and has another level.
+// Register registers the missing versions in order. It registers nothing if one of them is not
+// both backward and forward compatible with all versions of the subject. A new subject gets the
+// level FULL_TRANSITIVE, so that the registry refuses incompatible schemas. Register sets the
+// level before it adds a version, if the registry allows that. Otherwise, if Register were
+// interrupted, the subject would no longer be new and would keep another level.
 func (r *Registry) Register(ctx context.Context, s *Standing) error {
 	if s.Conflict != nil {
 		return s.Conflict
@@ -148,8 +148,8 @@ func (r *Registry) keepCompatible(ctx context.Context, s *Standing) error {
 	return nil
 }
 
-// refusal returns the error of a request that changes something. A registry that answers
-// refuses it.
+// refusal returns the error of a request that changes something. If the registry has answered,
+// it has refused the request.
 func refusal(err error) error {
 	if answer, answered := errors.AsType[*sr.ResponseError](err); answered && answer.StatusCode == 409 {
 		return fmt.Errorf("%w (the registry says: %s)", ErrIncompatible, brief(answer.Error()))

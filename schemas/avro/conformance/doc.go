@@ -1,3 +1,3 @@
-// Package conformance has the conformance files: what a client of Oona must write and
-// read, as data for clients in any language. README.md describes the files.
+// Package conformance has the conformance files. They are test cases for clients in any
+// language: data that a client must write and read. README.md describes the files.
 package conformance

@@ -38,13 +38,13 @@ type GoldenFrame struct {
 type GoldenEvent struct {
 	Name   string
 	Why    string
-	Schema string // the schema's file, without .avsc
+	Schema string // name of the file of the schema, without .avsc
 	Event  Event
 	Avro   Hex
 }
 
-// Refused is a payload that is refused. It is the encoding of Frame or of Event, or is made
-// of parts.
+// Refused is a payload that ingest refuses. It is the encoding of Frame or of Event, or it
+// consists of parts.
 type Refused struct {
 	Name   string
 	Reason string
@@ -75,16 +75,16 @@ type Part struct {
 	Text         string
 	Hex          Hex
 	JSON         json.RawMessage
-	From         int  // first byte of it
-	To           *int // byte after the last one, from the end if it is negative; nil: to the end
-	Times        int  // how often it is repeated; 0: once
+	From         int  // index of the first byte that is used
+	To           *int // index after the last byte that is used; a negative one counts from the end; nil means the end
+	Times        int  // number of times that it is repeated; 0 means once
 }
 
 // Exchange is a request and its answer.
 type Exchange struct {
 	Name    string
-	Needs   []string  // what the server must be or have
-	Before  []Request // that are sent first, and succeed
+	Needs   []string  // the properties that the server must have
+	Before  []Request // requests that are sent before, and that must succeed
 	Request Request
 	Answer  Answer
 }
@@ -94,11 +94,11 @@ type Request struct {
 	Method, Path string
 	Headers      map[string]string
 	Body         []Part
-	Send         *Send // nil: the whole body is sent
+	Send         *Send // if it is nil, the whole body is sent
 }
 
-// Send says that only the first bytes of a body are sent, and what the client does then:
-// it waits, or closes its side of the connection.
+// Send means that the client sends only the first bytes of a body, and then either waits or
+// closes its side of the connection.
 type Send struct {
 	Bytes int
 	Then  string
@@ -107,38 +107,38 @@ type Send struct {
 // Answer is the answer to a request: a status, and JSON or a problem.
 type Answer struct {
 	Status  int
-	Headers map[string]string // "*": any value
+	Headers map[string]string // "*" stands for any value
 	JSON    map[string]any    // members that the answer must have
 	Problem *Problem
-	Records []string // golden frames that are on the bus then; nil: not said
+	Records []string // golden frames that are on the bus afterwards; nil if this is not checked
 }
 
 // Problem is the body of the answer to a refused request.
 type Problem struct {
-	Type  string // after urn:oona:problem:
+	Type  string // the part after urn:oona:problem:
 	Frame *int
 	Event *int
 	Field string
 }
 
-// Behaviour is what a client must do upon the answers of a server.
+// Behaviour describes what a client must do after the answers of a server.
 type Behaviour struct {
 	Name    string
-	Kind    string // of the records: frames, which is the default, or events
-	Records int    // that the client is given
-	Seeds   int    // of a frame; 0: any number
-	Server  []Rule // of which the first that applies says the answer; none: 200
+	Kind    string // kind of the records: frames, which is the default, or events
+	Records int    // number of records that the client is given
+	Seeds   int    // number of seeds of a frame; 0 means any number
+	Server  []Rule // the first rule that applies determines the answer; if none does, the answer is 200
 	Client  Outcome
 }
 
-// Rule is an answer of a server, and when it gives this answer.
+// Rule is an answer of a server, with the conditions under which it gives this answer.
 type Rule struct {
 	When struct {
-		Before int  // it is one of the first requests, this many
-		Has    *int // it has this record
-		More   int  // it has more records than this
-		Seeds  int  // it has a frame with more seeds than this
-		Coded  bool // it has a Content-Encoding
+		Before int  // the request is one of the first requests, up to this number
+		Has    *int // the request has this record
+		More   int  // the request has more records than this
+		Seeds  int  // the request has a frame with more seeds than this
+		Coded  bool // the request has a Content-Encoding
 	}
 	Answer struct {
 		Status  int
@@ -146,8 +146,8 @@ type Rule struct {
 		JSON    map[string]any
 		Problem *struct {
 			Type  string
-			Frame any // an index, or "index": that of the record that the rule is about
-			Event any // the same of events
+			Frame any // an index, or "index" for the index of the record that the rule is about
+			Event any // the same for an event
 			Field string
 		}
 		Text  string // a body that is not JSON
@@ -155,13 +155,13 @@ type Rule struct {
 	}
 }
 
-// Outcome is what must have become of the records in the end.
+// Outcome describes the final state of the records.
 type Outcome struct {
-	Accepted []int   // the records that a server has accepted, each once
-	Readings int     // that these records have together; not 0: records may be split
-	Rejected int     // how many the client says that the server has refused for good
-	Aside    int     // how many the client says that will be put aside
-	Pause    float64 // seconds that the client waits after the last refusal, at least
+	Accepted []int   // the records that a server has accepted; each must be accepted once
+	Readings int     // total number of readings of these records; if it is not 0, records may be split
+	Rejected int     // number of records that the client counts as refused for good
+	Aside    int     // number of records that the client counts as put aside
+	Pause    float64 // minimum number of seconds that the client waits after the last refusal
 }
 
 // Join returns the bytes of the parts, one after the other.

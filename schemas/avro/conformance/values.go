@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Frame has the fields of a frame as the files give them.
+// Frame has the fields of a frame in the format of the files.
 type Frame struct {
 	Run        oona.RunID      `json:"run_id"`
 	Layer      oona.LayerID    `json:"layer_id"`
@@ -72,14 +72,14 @@ func (l *Long) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// Double is a number. A file has it as a string if JSON does not have it.
+// Double is a number. A file has it as a string if JSON cannot write it as a number.
 type Double float64
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (d *Double) UnmarshalJSON(text []byte) error {
-	n, err := strconv.ParseFloat(unquoted(text), 64) // it knows NaN and Infinity
+	n, err := strconv.ParseFloat(unquoted(text), 64) // ParseFloat accepts NaN and Infinity
 	if math.IsNaN(n) {
-		n = math.Float64frombits(0x7ff8000000000000) // Go's own has another bit
+		n = math.Float64frombits(0x7ff8000000000000) // math.NaN has another bit set
 	}
 	*d = Double(n)
 	return err
@@ -92,7 +92,7 @@ func unquoted(text []byte) string {
 	return string(text)
 }
 
-// Oona returns the frame as the rest of Oona has it.
+// Oona returns the frame as an oona.Frame.
 func (f *Frame) Oona() (*oona.Frame, error) {
 	out := &oona.Frame{
 		Run: f.Run, Layer: f.Layer, Timeline: f.Timeline, Producer: f.Producer,
@@ -137,8 +137,8 @@ func (t *Tensor) oona() (oona.Tensor, error) {
 	return out, nil
 }
 
-// Event has the fields of an event as the files give them. An event of version 1 has
-// those up to Evidence.
+// Event has the fields of an event in the format of the files. An event of version 1 has
+// only those up to Evidence.
 type Event struct {
 	Run      oona.RunID   `json:"run_id"`
 	Layer    oona.LayerID `json:"layer_id"`
@@ -170,7 +170,7 @@ type Event struct {
 // Marks are the names of an event's marks, by ordinal.
 var Marks = []string{"NORMAL", "ADOPTED", "REWOUND"}
 
-// Oona returns the event as the rest of Oona has it. The states must be bytes.
+// Oona returns the event as an oona.SeedEvent. The states must fit into a byte.
 func (e *Event) Oona() *oona.SeedEvent {
 	out := &oona.SeedEvent{
 		Run: e.Run, Layer: e.Layer, Seed: e.Seed, Sequence: int64(e.Sequence), At: oona.Micros(e.At), Step: int64(e.Step),

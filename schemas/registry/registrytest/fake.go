@@ -67,7 +67,7 @@ func (f *Fake) Requests() int64 { return f.requests.Load() }
 // Authorization returns the header of the last request.
 func (f *Fake) Authorization() string { return *f.sent.Load() }
 
-// Answer answers all further requests with this.
+// Answer sets the answer to all further requests.
 func (f *Fake) Answer(status int, body string) {
 	f.AnswerBy(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -75,7 +75,7 @@ func (f *Fake) Answer(status int, body string) {
 	})
 }
 
-// AnswerBy lets answer answer all further requests; nil: the registry does it again.
+// AnswerBy sets the function that answers all further requests. With nil, the registry answers them again.
 func (f *Fake) AnswerBy(answer http.HandlerFunc) {
 	if answer == nil {
 		f.answer.Store(nil)
