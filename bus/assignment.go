@@ -11,9 +11,9 @@ import (
 type Assignment struct {
 	Topic      string
 	Partition  int32
-	Partitions int32 // of the topic
-	LogStart   int64 // first offset that the partition still has
-	LogEnd     int64 // offset after its last record, when it was assigned
+	Partitions int32 // number of partitions of the topic
+	LogStart   int64 // offset of the first record that the partition still has
+	LogEnd     int64 // offset after the last record, at the time of the assignment
 	// Settled is false if the leader of the partition was asked only once for the end:
 	// a leader that was just elected, or is about to be replaced, may return an end
 	// that is too low. See ErrShort.
@@ -22,16 +22,16 @@ type Assignment struct {
 	Committed Commit
 }
 
-// Commit is how far a group has come in a partition.
+// Commit is the progress of a group in a partition.
 type Commit struct {
-	Offset   int64  // from which the next owner must read
-	Metadata string // what it must know besides; at most 4,096 bytes
+	Offset   int64  // offset from which the next owner must read
+	Metadata string // state that the next owner needs besides the offset; at most 4,096 bytes
 }
 
 // NoOffset is the offset of a Commit that was never made.
 const NoOffset = oona.NoOffset
 
-// Owner decides where the partitions are read from that are assigned to a member.
+// Owner decides from which offsets the partitions that are assigned to a member are read.
 type Owner interface {
 	// Assign returns the first offset to read, and the Consumer of the assignment. It
 	// is called once for each assignment, before a record of the partition is read,
@@ -55,8 +55,8 @@ type Consumer interface {
 	// Committed reports the result of a commit.
 	Committed(c Commit, err error)
 	// End reports the offset after the last record of the partition. It is called
-	// periodically with the answer of the partition's leader, also while no records
-	// are read, and not while the leader does not answer.
+	// periodically with the answer of the partition's leader, even while no records
+	// are read. While the leader does not answer, it is not called.
 	End(offset int64)
 	// Revoke ends the assignment. It is called once, after the last message was acked
 	// or nacked, or after the handler has kept that message for longer than a rebalance
@@ -64,9 +64,9 @@ type Consumer interface {
 	Revoke()
 }
 
-// Resume returns where to continue reading according to the commit alone: at its offset,
-// or at the oldest record if there is no commit. If the log does not have the offset,
-// held is false and from is the offset of the oldest record.
+// Resume returns the offset at which to continue reading, considering only the commit: its
+// offset, or the oldest record if there is no commit. If the log does not have the offset of
+// the commit, held is false and from is the offset of the oldest record.
 func (a Assignment) Resume() (from int64, held bool) {
 	at := a.Committed.Offset
 	switch {

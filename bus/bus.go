@@ -16,7 +16,7 @@ import (
 type Bus interface {
 	Admin
 	Groups
-	// Publisher returns a publisher, which is connected.
+	// Publisher returns a connected publisher.
 	Publisher(opts PublisherOptions) (PinnedPublisher, error)
 	// Member returns a member of a group. Its Subscribe joins the group.
 	Member(opts MemberOptions, owner Owner) (Member, error)
@@ -32,11 +32,12 @@ type Admin interface {
 	// others. It returns when every server knows the topics. It never changes the
 	// number of partitions of a topic: numbers that differ from the specs are
 	// reported in a *TopicsError after everything else was done. It returns the
-	// changes with every error. Each spec needs a number of partitions.
+	// changes that it has made even if it also returns an error. Each spec needs a
+	// number of partitions.
 	Apply(ctx context.Context, specs []oona.TopicSpec) ([]TopicChange, error)
 	// Check returns a *TopicsError that lists every difference between the topics
-	// and the specs, and another error if it cannot tell. A spec without a number
-	// of partitions accepts any number.
+	// and the specs. It returns another error if it cannot compare them. A spec
+	// without a number of partitions accepts any number.
 	Check(ctx context.Context, specs []oona.TopicSpec) error
 	// Extents returns the extent of every partition of the topics. The index is
 	// the number of the partition.
@@ -44,16 +45,16 @@ type Admin interface {
 	// Commits returns a group's commit of every partition of a topic. The index is
 	// the number of the partition; without a commit the offset is NoOffset.
 	Commits(ctx context.Context, group, topic string) ([]Commit, error)
-	// Retention returns what a topic keeps.
+	// Retention returns the limits of the records that a topic keeps.
 	Retention(ctx context.Context, topic string) (Retention, error)
 	// Read calls take with the records of a range, in order, and returns. The range may
-	// exceed what the partition holds: records that are appended after the call are not
-	// read. If take returns an error, Read stops and returns an error that wraps it. To
-	// follow topics, use a Reader.
+	// exceed the present extent of the partition, but records that are appended after
+	// the call are not read. If take returns an error, Read stops and returns an error
+	// that wraps it. To follow topics, use a Reader.
 	Read(ctx context.Context, topic string, r Range, take func(*message.Message) error) error
 }
 
-// Extent is what a partition holds.
+// Extent is the range of offsets of a partition.
 type Extent struct {
 	Start int64 // first offset
 	End   int64 // offset after the last record
@@ -69,7 +70,8 @@ func RecordAt(ctx context.Context, a Admin, topic string, partition int32, offse
 }
 
 // LastRecord returns the last record of a partition, or nil if the partition is
-// empty. The last offset may have no record, so it looks back further and further.
+// empty. The last offsets may have no records, so LastRecord searches backwards in
+// growing steps.
 func LastRecord(ctx context.Context, a Admin, topic string, partition int32) (last *message.Message, err error) {
 	extents, err := a.Extents(ctx, topic)
 	if err != nil {
@@ -93,9 +95,9 @@ func LastRecord(ctx context.Context, a Admin, topic string, partition int32) (la
 	return last, nil
 }
 
-// Retention is what a topic keeps. The bus deletes records that exceed one of the limits. A
-// limit of 0 is none.
+// Retention has the limits of the records that a topic keeps. The bus deletes records that
+// exceed one of them. 0 means that there is no limit.
 type Retention struct {
 	Age   time.Duration
-	Bytes int64 // of each partition
+	Bytes int64 // maximum size of each partition
 }

@@ -1,5 +1,5 @@
-// Package bus is the port to the message bus. It names no product. The packages below
-// it implement it, and package bustest tests what every implementation must do.
+// Package bus is the port to the message bus. It does not depend on a product. The packages
+// below it implement it, and package bustest has the tests that every implementation must pass.
 //
 // The records of a topic are spread over partitions. A partition is a log: its records
 // have ascending offsets, which start at 0.
@@ -9,12 +9,12 @@
 //	Publisher   appends messages to topics, in order within a partition
 //	Member      reads the partitions that its group assigns to it
 //	Reader      reads whole topics, without a group
-//	Owner       decides where assigned partitions are read from
+//	Owner       decides from which offsets assigned partitions are read
 //	Consumer    receives the events of one assignment, and returns what may be committed
 //
-// Messages are Watermill messages; its routers hand them from stage to stage. The
-// metadata of a message are the headers of its record and nothing else; of several
-// headers with the same name, the last one counts. Everything else that the bus knows
-// of a message is in the message's context: the Position of a message that was read,
-// and the Target of one that is to be published.
+// Messages are Watermill messages, and Watermill's routers pass them from stage to stage. The
+// metadata of a message are the headers of its record, and nothing else. If several headers have
+// the same name, the last one counts. Everything else that the bus knows about a message is in
+// the message's context: the Position of a message that was read, and the Target of a message
+// that will be published.
 package bus

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Errors of every bus. They are wrapped.
+// Every bus wraps these errors.
 var (
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the connection to the bus is closed")
@@ -14,9 +14,9 @@ var (
 	// ErrUntrusted is returned if the certificate of a server of the bus is not
 	// accepted, or no secure connection can be agreed on.
 	ErrUntrusted = errors.New("the connection to the bus cannot be trusted")
-	// ErrCredentials is returned if the bus does not accept who the client says it is.
+	// ErrCredentials is returned if the bus does not accept the credentials of the client.
 	ErrCredentials = errors.New("the bus does not accept the credentials")
-	// ErrDenied is returned for what the bus does not allow this client to do.
+	// ErrDenied is returned if the client does not have the permission for a request.
 	ErrDenied = errors.New("the bus denies access")
 	// ErrNoTopic is returned for a topic that the bus does not know.
 	ErrNoTopic = errors.New("the topic does not exist")
@@ -36,15 +36,16 @@ var (
 	// ErrNotJoined is returned while a member is not in a generation of its group.
 	// Then it has no partitions.
 	ErrNotJoined = errors.New("not a member of the consumer group now: joining, a rebalance is under way, or the group's coordinator cannot be reached")
-	// ErrForeignAssignment is returned for good after the group has assigned partitions
-	// of a topic that the member does not read. A member with the same instance read it:
-	// one of another installation, or this one before its topic was changed.
+	// ErrForeignAssignment is returned after the group has assigned partitions of a topic
+	// that the member does not read, and from then on. The reason is that a member with
+	// the same instance has read that topic: a member of another installation, or this
+	// one before its topic was changed.
 	ErrForeignAssignment = errors.New("the consumer group has assigned partitions of a topic that this member does not read")
 	// ErrNotAssigned is returned while the owner has not taken all partitions that
 	// the group has assigned.
 	ErrNotAssigned = errors.New("partitions that the consumer group has assigned are not read yet")
-	// ErrInstance is returned for good after another member has joined the group
-	// with the same instance.
+	// ErrInstance is returned after another member with the same instance has joined the
+	// group, and from then on.
 	ErrInstance = errors.New("another worker has joined the consumer group with the same instance")
 	// ErrSubscribed is returned by the second Subscribe of a member.
 	ErrSubscribed = errors.New("the member has subscribed already; use another member")
@@ -63,13 +64,13 @@ var (
 // listed.
 type PublishError struct {
 	Topic    string
-	Messages int // of the call
+	Messages int // number of messages in the call
 	Failed   []FailedMessage
 }
 
 // FailedMessage is a message that was not acknowledged.
 type FailedMessage struct {
-	Index int // in the call
+	Index int // index of the message in the call
 	Err   error
 }
 
@@ -90,9 +91,8 @@ func (e *PublishError) Unwrap() (causes []error) {
 	return causes
 }
 
-// PartitionsError is ErrPartitions with the numbers. The records of a key would go
-// to another partition than the earlier ones, so nothing more is published to the
-// topic.
+// PartitionsError is ErrPartitions with the two numbers. New records of a key would go to
+// another partition than the earlier ones, so nothing more is published to the topic.
 type PartitionsError struct {
 	Topic    string
 	Had, Has int32

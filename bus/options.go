@@ -10,27 +10,27 @@ import (
 
 // PublisherOptions are the options of a publisher.
 type PublisherOptions struct {
-	// MaxMessageBytes is the largest message that the publisher accepts, with its
-	// key, its headers and what the bus adds to it. 0: 1 MiB.
+	// MaxMessageBytes is the maximum size of a message, including its key, its headers and
+	// the overhead of the bus. 0 means 1 MiB.
 	MaxMessageBytes int
-	// BatchBytes is the largest batch of more than one message. It is for a
-	// publisher to topics with different limits, if the bus limits batches as it
-	// limits messages. 0: as large as the bus finds best.
+	// BatchBytes is the maximum size of a batch of more than one message. It is for
+	// publishers to topics with different limits, if the bus applies the limit of a topic
+	// to batches, too. With 0, the bus chooses the size.
 	BatchBytes int
-	// Compression of messages on the bus: "lz4", or "none" or "".
+	// Compression is the compression of messages on the bus: "lz4", "none", or "" for none.
 	Compression string
-	// DeliveryTimeout is how long a message is tried again while the bus takes
-	// nothing of its partition. An attempt without an answer may take some seconds
-	// more. 0: 5 seconds.
+	// DeliveryTimeout is for how long the publisher tries to send a message again while the
+	// bus accepts nothing for its partition. If an attempt gets no answer, it may take some
+	// seconds longer. 0 means 5 seconds.
 	DeliveryTimeout time.Duration
 	// Pin is a topic whose number of partitions must not change while the publisher
 	// exists. After a change nothing is published to it: Publish and Pinned return
-	// a *PartitionsError. Empty: no topic.
+	// a *PartitionsError. If it is empty, no topic is pinned.
 	Pin string
 }
 
-// RollupOptions returns the options of a publisher of rollups. Its caller tries
-// again without end and reports failures, so this publisher fails early.
+// RollupOptions returns the options of a publisher of rollups. The caller repeats failed
+// calls without limit and reports the failures, so this publisher fails early.
 func RollupOptions() PublisherOptions {
 	return PublisherOptions{DeliveryTimeout: 3 * time.Second, Compression: "lz4", MaxMessageBytes: oona.MaxRollupBytes}
 }
@@ -57,18 +57,18 @@ type MemberOptions struct {
 	// Instance is a name of the member that stays the same after a restart: a
 	// member that comes back in time gets its partitions without a rebalance. It
 	// must be unique in the group: of two members with the same instance, the first
-	// one ends with ErrInstance. Empty: none.
+	// one ends with ErrInstance. If it is empty, the member has no instance.
 	Instance string
-	// ReadAhead is about how many bytes of a partition are fetched before the
-	// owner needs them. 0: some megabytes, for topics with small records.
+	// ReadAhead is the approximate number of bytes of a partition that are fetched before
+	// the owner needs them. 0 means some megabytes, which is for topics with small records.
 	ReadAhead int
-	// ReadAheadAll is about how many bytes of all partitions together are fetched before
-	// the owner needs them, however many there are. Each partition gets an equal part of
-	// it, at most ReadAhead. If more is held, because records are larger than that, no
-	// partition is fetched until the owner has taken some of it. 0: no such limit.
+	// ReadAheadAll is like ReadAhead, for all partitions together, however many there are.
+	// Each partition gets an equal part of it, but at most ReadAhead. If more bytes are in
+	// memory, because records are larger than that, nothing is fetched until the owner has
+	// taken some of them. 0 means no such limit.
 	ReadAheadAll int
-	// CommitEvery is the time between two commits of a partition, and between two
-	// questions where the partition ends. 0: a second.
+	// CommitEvery is the time between two commits of a partition, and between two requests
+	// for the end of the partition. 0 means a second.
 	CommitEvery time.Duration
 }
 
@@ -95,14 +95,16 @@ func (o MemberOptions) Validate() error {
 
 // ReaderOptions are the options of a reader.
 type ReaderOptions struct {
-	// From is where each partition begins: at its first record whose time is not
-	// before From, or at its end. Zero: at its oldest record.
+	// From is the time at which reading begins: each partition is read from its first
+	// record whose time is not before From, or from its end if there is none. If it is
+	// zero, partitions are read from their oldest records.
 	From time.Time
-	// ReadAhead is about how many bytes of a partition are fetched before they are
-	// needed. 0: some megabytes. Small records take several times as much memory.
+	// ReadAhead is the approximate number of bytes of a partition that are fetched before
+	// they are needed. 0 means some megabytes. Small records need several times as much
+	// memory.
 	ReadAhead int
-	// ReadAheadAll is about how many bytes of all partitions of a topic together are
-	// fetched before they are needed. Each partition gets an equal part of it, at most
-	// ReadAhead, but at least one batch. 0: no such limit.
+	// ReadAheadAll is like ReadAhead, for all partitions of a topic together. Each
+	// partition gets an equal part of it: at most ReadAhead, and at least one batch. 0
+	// means no such limit.
 	ReadAheadAll int
 }

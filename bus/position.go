@@ -9,19 +9,19 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Position is what the bus knows of a message that was read, in addition to its payload
-// and its headers.
+// Position has the properties of a message that was read from a bus, besides its payload and its
+// headers.
 type Position struct {
 	Topic     string
 	Partition int32
 	Offset    int64
-	Appended  oona.Micros // time of the record: of its writer, or in a topic with append times, of the bus
-	Key       []byte      // nil: the record has no key
-	// Incarnation of the partition's log. The bus does not know it: the code that
-	// follows the log sets it in a copy.
+	Appended  oona.Micros // time of the record: the append time, or in a topic without append times the time that the writer has set
+	Key       []byte      // nil if the record has no key
+	// Incarnation is the incarnation of the partition's log. The bus does not know it: the
+	// code that follows the log sets it in a copy of the Position.
 	Incarnation oona.Incarnation
-	// Consumer of the assignment for which the message was read; nil without an
-	// assignment.
+	// Consumer is the Consumer of the assignment for which the message was read, or nil
+	// if there is no assignment.
 	Consumer Consumer
 }
 
@@ -59,17 +59,16 @@ func (p *positioned) Value(key any) any {
 	return p.Context.Value(key)
 }
 
-// Target is what the bus must know of a message that is to be published, in addition to
-// its payload and its headers. The zero Target is a record without a key, in any
-// partition.
+// Target has the properties of a message that will be published, besides its payload and its
+// headers. With the zero Target, the record has no key and goes to any partition.
 type Target struct {
-	Key []byte // nil: no key
-	// Partition of the record, if Directed is set. Otherwise the key decides.
+	Key []byte // nil for a record without a key
+	// Partition is the partition of the record, if Directed is set. Otherwise the key decides.
 	Partition int32
 	Directed  bool
-	// Hashed says that Partition is a hash, as of Hash, that decides instead of the key's.
+	// Hashed means that Partition is a hash as returned by Hash. It is used instead of the key's hash.
 	Hashed bool
-	// Time of the record, in topics without append times. 0: the time of publishing.
+	// Time is the time of the record, in topics without append times. 0 means the time of publishing.
 	Time oona.Micros
 }
 

@@ -9,7 +9,7 @@ import (
 // Publisher appends messages to topics. It is safe for concurrent use.
 type Publisher interface {
 	// Publish returns when every message was acknowledged by all replicas that must
-	// have it, or has failed. Messages that still wait when ctx ends fail.
+	// have it, or has failed. When ctx ends, messages that were not sent yet fail.
 	//
 	// The messages of a partition are written in their order. After a message that
 	// has failed, no other message of the call is written to its partition. A
@@ -21,15 +21,15 @@ type Publisher interface {
 	// is not valid (an *oona.FieldError), makes the call fail before anything is
 	// written.
 	Publish(ctx context.Context, topic string, messages ...*message.Message) error
-	// Close waits a few seconds for messages on their way. Then they fail.
+	// Close waits a few seconds for messages that are being sent. Then they fail.
 	Close() error
 }
 
 // PinnedPublisher is a Publisher that was made with PublisherOptions.
 type PinnedPublisher interface {
 	Publisher
-	// Pinned returns a *PartitionsError if the topic of PublisherOptions.Pin has
-	// another number of partitions than when the publisher was made, as far as is
-	// known. It does not wait for the bus.
+	// Pinned returns a *PartitionsError if it is known that the topic of
+	// PublisherOptions.Pin has another number of partitions than when the publisher was
+	// made. It sends no request.
 	Pinned() error
 }

@@ -3,10 +3,9 @@ package bus
 import "github.com/ThreeDotsLabs/watermill/message"
 
 // Member is a member of a group. The members of a group share the partitions of a
-// topic. A member hands out one message of a partition at a time, and the next one
-// after that was acked. A message that was nacked is delivered again while the
-// assignment lasts. Acks commit nothing: the Consumer of the assignment returns what is
-// committed.
+// topic. A member hands out one message of a partition at a time, and the next one after
+// an ack. A message that was nacked is delivered again, as long as the assignment lasts.
+// An ack does not commit anything: the Consumer of the assignment returns the commits.
 //
 // Subscribe joins the group. It can be called once, and it fails if the bus does not
 // answer.
@@ -23,8 +22,8 @@ type Member interface {
 // record, or with the oldest one if the log no longer has that.
 type Reader interface {
 	message.Subscriber
-	// Ranges returns for each partition of a topic where reading began and where the
-	// log ended at that time. It returns nil before Subscribe has returned.
+	// Ranges returns, for each partition of a topic, the offset at which reading began and
+	// the end of the log at that time. It returns nil before Subscribe has returned.
 	Ranges(topic string) []Range
 }
 

@@ -22,8 +22,8 @@ type TopicFault struct {
 	Topic string
 	Kind  FaultKind
 	Fault string
-	// Remedy says what to do. It is empty for what depends on the program that
-	// checks: the program adds it, by the Kind.
+	// Remedy says what to do. It is empty if that depends on the program that checks the
+	// topics; the program then adds a text for the Kind.
 	Remedy string
 }
 
@@ -62,14 +62,14 @@ const (
 	FaultPartitions                      // it has another number of partitions than the spec
 	FaultUnequal                         // it has another number of partitions than TopicSpec.PartitionsOf
 	FaultSetting                         // it has a setting that Apply corrects
-	FaultSize                            // it takes less than TopicSpec.LeastMessageBytes
-	FaultCopies                          // it has too few copies
+	FaultSize                            // its limit is below TopicSpec.LeastMessageBytes
+	FaultCopies                          // it has too few replicas
 	FaultLimit                           // its limit is not TopicSpec.MaxMessageBytes
 )
 
-// WithoutLimits returns the faults of kind FaultLimit in an error of Check, and the error
-// without them. Where the limit of a topic is lower than its spec says, as on a bus that allows no
-// more, everything works but for messages that are too large for it.
+// WithoutLimits returns the faults of kind FaultLimit in an error of Check, and the error without
+// them. If the limit of a topic is lower than in its spec, for example because the bus does not allow
+// a higher one, everything works except for messages that are too large for it.
 func WithoutLimits(err error) (limits []TopicFault, rest error) {
 	wrong, ok := errors.AsType[*TopicsError](err)
 	if !ok {

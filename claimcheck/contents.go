@@ -11,16 +11,17 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// RenewAfter is the age from which an object is renewed when its tensor or its claim is sent
-// again: the object gets the current time. So the age of an object shows, to within
-// RenewAfter, when it was last needed, and each object is renewed at most once in that time.
+// RenewAfter is the minimum age of an object that is renewed. When a tensor or its claim is sent
+// again, and the object is older than that, the object gets the current time. So the age of an
+// object shows when the tensor was last sent, with an error of at most RenewAfter. And no object
+// is renewed more than once in that time.
 const RenewAfter = time.Hour
 
 // Object is a tensor in the store.
 type Object struct {
 	SHA256   [sha256.Size]byte
 	Size     int64
-	Modified time.Time // when it was stored or last renewed
+	Modified time.Time // when the object was stored or last renewed
 }
 
 // Key returns the key of the object.
@@ -29,7 +30,7 @@ func (o Object) Key() string { return Key(o.SHA256) }
 // Of returns the claim of an object.
 func (s *Store) Of(o Object) oona.TensorClaim { return s.claim(o.Size, o.SHA256) }
 
-// ParseKey returns the SHA-256 in a key. It returns false if [Key] does not make such a key.
+// ParseKey returns the SHA-256 in a key. It returns false if the key was not made by [Key].
 func ParseKey(key string) (digest [sha256.Size]byte, ok bool) {
 	const fan = len("ab/")
 	if len(key) != len(Prefix)+fan+hex.EncodedLen(len(digest)) {
@@ -41,7 +42,7 @@ func ParseKey(key string) (digest [sha256.Size]byte, ok bool) {
 	return digest, Key(digest) == key
 }
 
-// Each calls take with each tensor in the store. It skips objects whose keys are not those of
+// Each calls take with each tensor in the store. It skips objects whose keys are not keys of
 // tensors. If take returns an error, Each stops and returns it.
 func (s *Store) Each(ctx context.Context, take func(Object) error) error {
 	return s.objects.each(ctx, Prefix, func(key string, i info) error {
@@ -53,7 +54,7 @@ func (s *Store) Each(ctx context.Context, take func(Object) error) error {
 	})
 }
 
-// Stat returns the object with the given SHA-256. The error wraps ErrNotFound.
+// Stat returns the object with the given SHA-256. If there is none, the error wraps ErrNotFound.
 func (s *Store) Stat(ctx context.Context, digest [sha256.Size]byte) (Object, error) {
 	i, err := s.objects.stat(ctx, Key(digest))
 	if err != nil {
@@ -62,8 +63,8 @@ func (s *Store) Stat(ctx context.Context, digest [sha256.Size]byte) (Object, err
 	return Object{digest, i.size, i.modified}, nil
 }
 
-// Verify reads an object. If the SHA-256 of its content is not the one in its key, the error
-// wraps ErrMismatch.
+// Verify reads an object and checks its content. If the SHA-256 of the content is not the one in the
+// key, the error wraps ErrMismatch.
 func (s *Store) Verify(ctx context.Context, o Object) error {
 	content, err := s.CheckOut(ctx, s.Of(o))
 	if err != nil {
@@ -79,14 +80,14 @@ func (s *Store) Verify(ctx context.Context, o Object) error {
 	return nil
 }
 
-// AsidePrefix is the prefix of the keys of tensors that were set aside. The SHA-256 follows
-// it.
+// AsidePrefix is the prefix of the keys of tensors that were set aside. The rest of such a key is the
+// SHA-256.
 const AsidePrefix = "oona-gc/"
 
 func asideKey(digest [sha256.Size]byte) string { return AsidePrefix + hex.EncodeToString(digest[:]) }
 
-// SetAside moves objects to keys where no reader looks for them. PutBack moves them back.
-// SetAside does not move objects that were stored or renewed after the given time. It returns
+// SetAside moves objects to other keys, so that readers no longer find them. PutBack moves them
+// back. SetAside does not move objects that were stored or renewed after the given time. It returns
 // the objects that it has moved, even if it also returns an error.
 func (s *Store) SetAside(ctx context.Context, all []Object, before time.Time) ([]Object, error) {
 	return s.relocate(ctx, all, before, true, func(digest [sha256.Size]byte) relocation {
@@ -94,8 +95,8 @@ func (s *Store) SetAside(ctx context.Context, all []Object, before time.Time) ([
 	})
 }
 
-// PutBack moves objects back to where they were before SetAside. An object that was stored
-// there in the meantime is kept.
+// PutBack moves objects back to the keys that they had before SetAside. If an object was stored
+// under such a key in the meantime, PutBack keeps that object.
 func (s *Store) PutBack(ctx context.Context, all []Object) error {
 	_, err := s.relocate(ctx, all, time.Time{}, false, func(digest [sha256.Size]byte) relocation {
 		return relocation{asideKey(digest), Key(digest)}
@@ -120,8 +121,8 @@ func (s *Store) relocate(ctx context.Context, all []Object, before time.Time, re
 	return done, nil
 }
 
-// Aside calls take with each object that was set aside. Its Modified is the time when that
-// was done.
+// Aside calls take with each object that was set aside. Its field Modified is the time at which it
+// was set aside.
 func (s *Store) Aside(ctx context.Context, take func(Object) error) error {
 	return s.objects.each(ctx, AsidePrefix, func(key string, i info) error {
 		var digest [sha256.Size]byte
@@ -133,7 +134,7 @@ func (s *Store) Aside(ctx context.Context, take func(Object) error) error {
 	})
 }
 
-// Discard deletes objects that were set aside, for good.
+// Discard deletes objects that were set aside.
 func (s *Store) Discard(ctx context.Context, all []Object) error {
 	keys := make([]string, len(all))
 	for i, o := range all {

@@ -2,27 +2,27 @@ package intake
 
 import "github.com/morphogenetic/oona"
 
-// Judge knows which frames the aggregator will put aside instead of folding them.
+// Judge decides which frames the aggregator will certainly put aside instead of folding them.
 type Judge interface {
-	// Judge returns the reason why a valid frame will certainly be put aside, or "" if that
-	// is not certain.
+	// Judge returns the reason why a valid frame will be put aside, or "" if it is not certain
+	// that it will be.
 	Judge(f *oona.Frame) Reason
-	// Explain returns the field of the frame that is the cause, and what the sender can do.
+	// Explain returns the field of the frame that is the cause, and a text that says what the sender can do.
 	Explain(f *oona.Frame, why Reason) (field, detail string)
 }
 
-// Aside says how many frames of a batch will be put aside for the same reason.
+// Aside describes the frames of a batch that will be put aside for the same reason.
 type Aside struct {
 	Reason Reason
 	Frames int
-	First  int // index of the first of them in the batch; the fields below are about that one
+	First  int // index of the first of them in the batch. The fields below describe that frame
 	Field  string
 	Detail string
 	Run    oona.RunID
 }
 
-// judge records in b.Aside that the next frame of the batch will be put aside, if it will. A
-// strict batch is refused instead.
+// judge is called for the next frame of the batch. If the frame will be put aside, judge adds it to
+// b.Aside, or refuses the batch if it is strict.
 func (b *Batch) judge(f *oona.Frame) *Refusal {
 	if b.Judge == nil {
 		return nil

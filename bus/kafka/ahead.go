@@ -12,12 +12,12 @@ import (
 // leastFetch is the smallest size of a fetch of one partition.
 const leastFetch = 16 << 10
 
-// ahead limits what all partitions of a member have fetched and the owner has not taken.
-// One half of the limit is divided among the partitions of the topic, as the sizes of
-// their fetches. So partitions whose handlers wait do not keep others from fetching. The
-// other half is for what the sizes do not limit: Kafka sends a batch that is larger than
-// a fetch. While more is held than the limit, all partitions are paused. Each of them can
-// hand out what it holds, so that some of it is free in the end.
+// ahead limits the bytes that the partitions of a member have fetched in advance, that is,
+// before the owner has taken them. One half of the limit is divided among the partitions of
+// the topic: it sets the sizes of their fetches. So a partition whose handler waits does not
+// keep others from fetching. The other half is a reserve, because Kafka sends a batch even if it is
+// larger than a fetch. While the limit is exceeded, all partitions are paused. Each of them can
+// still hand out the records that it has, so that memory becomes free.
 //
 // A nil ahead has no limit.
 type ahead struct {
@@ -37,9 +37,9 @@ func newAhead(o bus.MemberOptions) *ahead {
 	return &ahead{limit: int64(o.ReadAheadAll), opened: make(map[*assigned]struct{})}
 }
 
-// divideFetches sets the sizes of fetches of a topic with so many partitions, if all is
-// not 0, and of responses: the records of a partition that waits may keep in memory the
-// whole response with which they came.
+// divideFetches sets the size of a fetch of one partition, if all is not 0, for a topic with the
+// given number of partitions. It also sets the size of responses, because the records of a
+// waiting partition may keep the whole response in memory in which they arrived.
 func divideFetches(of *sarama.Config, all, partitions int) {
 	if all == 0 {
 		return
@@ -51,7 +51,7 @@ func divideFetches(of *sarama.Config, all, partitions int) {
 	of.ChannelBufferSize = 1
 }
 
-// divideAhead divides what is fetched ahead among the partitions that the topic has now.
+// divideAhead divides the limit among the partitions that the topic has now.
 func (m *Member) divideAhead(ctx context.Context) error {
 	if m.ahead == nil {
 		return nil
@@ -65,7 +65,7 @@ func (m *Member) divideAhead(ctx context.Context) error {
 	return nil
 }
 
-// pausable is the part of sarama's claim that its interface does not show.
+// pausable has methods of sarama's claim that are not part of its interface.
 type pausable interface {
 	Pause()
 	Resume()
@@ -92,7 +92,7 @@ func (h *ahead) open(a *assigned) {
 	a.pause(h.paused)
 }
 
-// close removes a partition. What it holds is dropped.
+// close removes a partition. Its bytes no longer count.
 func (h *ahead) close(a *assigned) {
 	if h == nil {
 		return
@@ -103,8 +103,8 @@ func (h *ahead) close(a *assigned) {
 	h.set(a, 0)
 }
 
-// took counts what a partition may hold, now that it has handed out a record: the rest of
-// a fetch, besides this record and the next one, which sarama has ready when it fetches.
+// took updates the bytes that a partition may hold after it has handed out a record: the rest of
+// a fetch, and in addition this record and the next one, which sarama has ready when it fetches.
 func (h *ahead) took(a *assigned, r *sarama.ConsumerMessage) {
 	if h == nil {
 		return
@@ -113,7 +113,7 @@ func (h *ahead) took(a *assigned, r *sarama.ConsumerMessage) {
 	h.hold(a, max(h.fetch, size)+2*size)
 }
 
-// hold sets how many bytes a partition holds.
+// hold sets the number of bytes that a partition holds.
 func (h *ahead) hold(a *assigned, bytes int64) {
 	if h == nil || a.held == bytes {
 		return

@@ -12,8 +12,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// describe returns assignments of partitions, in their order, and the id of the topic. It
-// asks for all partitions together, as a rebalance waits for it.
+// describe returns the assignments of partitions, in their order, and the id of the topic. It
+// asks for all partitions in one request, because a rebalance waits for the answer.
 func (m *Member) describe(ctx context.Context, topic string, partitions ...int32) (_ []bus.Assignment, id sarama.Uuid, err error) {
 	commits, err := m.offsets.fetch(ctx, topic, partitions...)
 	if err != nil {
@@ -23,7 +23,7 @@ func (m *Member) describe(ctx context.Context, topic string, partitions ...int32
 	if err != nil {
 		return nil, id, err
 	}
-	if id, err = m.offsets.topicID(ctx, topic); err != nil { // before the offsets, which are then of this topic or of a later one
+	if id, err = m.offsets.topicID(ctx, topic); err != nil { // asked before the offsets, so that they belong to this topic or to a later one
 		return nil, id, err
 	}
 	oldest, err := m.offsets.at(ctx, sarama.OffsetOldest, topic, partitions)
@@ -44,8 +44,8 @@ func (m *Member) describe(ctx context.Context, topic string, partitions ...int32
 	return assignments, id, nil
 }
 
-// offer describes assigned partitions and asks the owner where to read them. It returns
-// the assignments and, in the same order, the answers.
+// offer describes assigned partitions, and asks the owner from which offsets to read them. It
+// returns the assignments and, in the same order, the answers.
 func (m *Member) offer(ctx context.Context, topic string, partitions ...int32) ([]bus.Assignment, []answer, error) {
 	assignments, id, err := m.describe(ctx, topic, partitions...)
 	if err != nil {
@@ -64,15 +64,15 @@ type answer struct {
 	err error
 }
 
-// A leader that was just elected, or that was replaced and does not know it, may return
-// an end that is too low. It is asked this often, with pauses.
+// A leader that was just elected, or that was replaced and does not know it, may report an end
+// that is too low. So it is asked this many times, with pauses.
 const (
 	endAttempts = 6
 	endPause    = 500 * time.Millisecond
 )
 
-// assign asks the owner where to read partitions of one topic. It updates assignments
-// that the owner finds short.
+// assign asks the owner from which offsets to read partitions of one topic. If the owner finds
+// that a log is too short, assign asks for the end of the log again.
 func (m *Member) assign(ctx context.Context, assignments []bus.Assignment) []answer {
 	answers := make([]answer, len(assignments))
 	all := make([]int, len(assignments))
@@ -95,11 +95,11 @@ func (m *Member) assign(ctx context.Context, assignments []bus.Assignment) []ans
 	return answers
 }
 
-// askedTogether is how many partitions the owner is asked about at the same time.
+// askedTogether is the number of partitions about which the owner is asked at the same time.
 const askedTogether = 16
 
-// ask asks the owner about some of the assignments. It returns those that the owner finds
-// short.
+// ask asks the owner about some of the assignments. It returns those whose logs are too short for
+// the owner.
 func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []int, answers []answer) (short []int) {
 	var asking errgroup.Group
 	asking.SetLimit(askedTogether)
@@ -110,7 +110,7 @@ func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []
 			return nil
 		})
 	}
-	_ = asking.Wait() // the errors are in the answers
+	_ = asking.Wait() // the errors are in the answers, so Wait returns none
 	for _, i := range which {
 		if errors.Is(answers[i].err, bus.ErrShort) {
 			short = append(short, i)
@@ -119,7 +119,7 @@ func (m *Member) ask(ctx context.Context, assignments []bus.Assignment, which []
 	return short
 }
 
-// lookAgain waits, and asks again for the ends of some of the logs.
+// lookAgain waits, and then asks for the ends of some of the logs again.
 func (m *Member) lookAgain(ctx context.Context, assignments []bus.Assignment, which []int) error {
 	if !bus.Pause(ctx, endPause) {
 		return ctx.Err()

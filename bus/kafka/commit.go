@@ -12,13 +12,13 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// ErrReadBack is returned if the bus has another commit than the one that it has
-// acknowledged.
+// ErrReadBack is returned if the bus has acknowledged a commit, and then returns another one when
+// the commit is read back.
 var ErrReadBack = errors.New("a commit was acknowledged, but the bus has another one")
 
-// offsets reads and writes the commits of a group over a separate connection. On the
-// members' connection, a commit would wait behind fetches, its errors would not be
-// reported, and metadata that changed at the same offset would be dropped.
+// offsets reads and writes the commits of a group over a separate connection. On the connection of
+// the member, a commit would have to wait for fetches, its errors would not be reported, and
+// metadata that changed at the same offset would be dropped.
 type offsets struct {
 	cfg      Config
 	group    string
@@ -73,7 +73,7 @@ func (o *offsets) ask(ctx context.Context, request func(coordinator *sarama.Brok
 		if err == nil {
 			err = request(coordinator)
 		}
-		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition) // awaitTopic asks again where that is right
+		unknown := errors.Is(err, sarama.ErrUnknownTopicOrPartition) // awaitTopic repeats the request if that is right
 		if err == nil || unknown || !passes(err) || time.Since(began) > o.cfg.SettleTime() {
 			return refusedAccess(err)
 		}
@@ -121,9 +121,8 @@ func (o *offsets) fetch(ctx context.Context, topic string, partitions ...int32) 
 	return commits, nil
 }
 
-// topicID returns the id of a topic, which changes if the topic is deleted and created
-// again. The group's coordinator is asked. The id is zero if the brokers have no topic
-// ids.
+// topicID asks the coordinator of the group for the id of a topic. The id changes if the topic is
+// deleted and created again. It is zero if the brokers do not support topic ids.
 func (o *offsets) topicID(ctx context.Context, topic string) (id sarama.Uuid, err error) {
 	err = o.cfg.awaitTopic(ctx, topic, func() error {
 		return o.ask(ctx, func(coordinator *sarama.Broker) (err error) {
@@ -162,11 +161,11 @@ func (o *offsets) compare(coordinator *sarama.Broker, topic string, had sarama.U
 	return err
 }
 
-// commit writes a commit for the member of a session and reads it back. If the topic has
-// another id, the records that were read were not of this topic, so it fails. The
-// coordinator is asked for the id, as the coordinator drops the commits of a topic when
-// it learns that the topic was deleted. The errors wrap bus.ErrFenced if the session has
-// ended, and bus.ErrAnotherTopic.
+// commit writes a commit for the member of a session and reads it back. It fails if the topic has
+// another id than at the assignment, because then the records were read from another topic. It asks
+// the coordinator for the id, because the coordinator deletes the commits of a topic when it learns
+// that the topic was deleted. The error wraps bus.ErrFenced if the session has ended, and
+// bus.ErrAnotherTopic if the id has changed.
 func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSession, topic string, id sarama.Uuid, partition int32, c bus.Commit) error {
 	err := o.ask(ctx, func(coordinator *sarama.Broker) error {
 		if err := o.compare(coordinator, topic, id); err != nil {
@@ -201,8 +200,8 @@ func (o *offsets) commit(ctx context.Context, session sarama.ConsumerGroupSessio
 	return o.readBack(ctx, topic, partition, c)
 }
 
-// readBack returns an error if the bus does not have the commit. A commit of the next
-// owner, made in between, has a greater offset.
+// readBack returns an error if the bus does not have the commit. It accepts a greater offset,
+// because the next owner may have made a commit in the meantime.
 func (o *offsets) readBack(ctx context.Context, topic string, partition int32, c bus.Commit) error {
 	held, err := o.fetch(ctx, topic, partition)
 	if err != nil {
@@ -228,7 +227,7 @@ func (o *offsets) end(topic string, partition int32) (int64, error) {
 	return end, nil
 }
 
-// at returns an offset of partitions of a topic, in their order, as offsetsAt does.
+// at is like offsetsAt, for partitions of one topic. It returns the offsets in the order of the partitions.
 func (o *offsets) at(ctx context.Context, at int64, topic string, partitions []int32) ([]int64, error) {
 	client, err := o.connection()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/internal/secret"
 )
 
-// Config is how to connect to Kafka.
+// Config configures the connections to Kafka.
 type Config struct {
 	Brokers  []string `placeholder:"HOST:PORT" default:"127.0.0.1:9092" help:"Kafka brokers to connect to first. The other brokers are discovered through them."`
 	ClientID string   `name:"client-id" placeholder:"NAME" default:"oona" help:"Client ID in the brokers' logs and quotas."`
@@ -22,15 +22,15 @@ type Config struct {
 	// Secrets counts and logs changes of the files of Security. It may be nil.
 	Secrets *secret.Files `kong:"-"`
 
-	// Settle is how long brokers are asked again if their answers may be older than a
-	// change. 0: 3 seconds.
+	// Settle is for how long a request is repeated if the answers of the brokers may be older
+	// than a recent change. 0 means 3 seconds.
 	Settle time.Duration `kong:"-"`
 
-	// Patience is added to each time after which a member, a request or a handler is taken
-	// for lost. Only tests have it, as a busy machine may stop them for a minute.
+	// Patience is added to each timeout after which a member, a request or a handler counts as
+	// lost. Only tests use it, because a busy machine may stop them for a minute.
 	Patience time.Duration `kong:"-"`
 
-	login *login // of the Bus that has this configuration
+	login *login // login of the Bus with this configuration
 }
 
 // SettleTime returns Settle, or its default.
@@ -48,7 +48,7 @@ func (c Config) Validate() error {
 		return &oona.FieldError{Field: "--brokers", Reason: "is empty; give at least one HOST:PORT"}
 	}
 	for i, text := range c.Brokers {
-		if strings.Contains(text, "@") { // not quoted, as it may have a password
+		if strings.Contains(text, "@") { // the text is not quoted, because it may have a password
 			return &oona.FieldError{Field: "--brokers", Reason: fmt.Sprintf("entry %d has an @; give only HOST:PORT, and the user and the password with --bus-sasl-username and --bus-sasl-password-file", i+1)}
 		}
 		broker, err := address.Parse(text)
@@ -72,10 +72,10 @@ const (
 	// fetchBytes is the size of a fetch of one partition. With sarama's default of 1 MiB,
 	// reading is three times slower.
 	fetchBytes = 8 << 20
-	// maxDecompressed limits the size of a batch after decompression, since a small batch
-	// can decompress to a very large one. A larger batch stops its partition, so the
-	// limit is above anything that honest producers send. The batches of all partitions
-	// of a fetch are in memory together.
+	// maxDecompressed is the maximum size of a batch after decompression. It is necessary
+	// because a small batch can decompress to a very large one. A larger batch stops its
+	// partition, so the limit is far above the batches of normal producers. All batches of a
+	// fetch are in memory at the same time.
 	maxDecompressed = 96 << 20
 
 	sessionTimeout   = 10 * time.Second
@@ -84,11 +84,11 @@ const (
 )
 
 func init() {
-	sarama.MaxDecompressedBatchSize = maxDecompressed // sarama has only a variable for it
+	sarama.MaxDecompressedBatchSize = maxDecompressed // sarama has no field for it in its configuration
 }
 
-// client returns the configuration that producers, consumers and administration share. It
-// uses the protocol of Kafka 2.8, which every later version understands.
+// client returns the part of the configuration that producers, consumers and administration share.
+// It uses the protocol of Kafka 2.8, which every later version supports.
 func (c Config) client() *sarama.Config {
 	s := sarama.NewConfig()
 	s.ClientID = c.ClientID
@@ -96,7 +96,7 @@ func (c Config) client() *sarama.Config {
 	s.Net.DialTimeout = dialTimeout + c.Patience
 	s.Net.ReadTimeout = 5*time.Second + c.Patience
 	s.Net.WriteTimeout = 5*time.Second + c.Patience
-	s.Metadata.Full = true // otherwise a client is made without asking any broker
+	s.Metadata.Full = true // otherwise NewClient succeeds without a request to any broker
 	s.Metadata.AllowAutoTopicCreation = false
 	s.Metadata.Timeout = 5*time.Second + c.Patience // for a broker that accepts connections and does not answer
 	s.Metadata.Retry.Max = 1
@@ -106,8 +106,8 @@ func (c Config) client() *sarama.Config {
 	return s
 }
 
-// readingAhead returns the configuration of members and readers that fetch about so many
-// bytes of a partition before they are needed. 0: fetchBytes.
+// readingAhead returns the configuration of members and readers that fetch about the given number
+// of bytes of a partition before they are needed. 0 means fetchBytes.
 func (c Config) readingAhead(bytes int) *sarama.Config {
 	s := c.consumer()
 	if bytes > 0 {
@@ -128,7 +128,7 @@ func (c Config) consumer() *sarama.Config {
 	s.Consumer.Return.Errors = true
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond
 	s.Consumer.Fetch.Default = fetchBytes
-	s.Consumer.Offsets.Initial = sarama.OffsetOldest // the newest would skip records from before the group
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest // OffsetNewest would skip records that are older than the group
 	s.Consumer.Offsets.AutoCommit.Enable = false
 	s.Consumer.Group.ResetInvalidOffsets = false // it would skip records silently
 	s.Consumer.Group.Session.Timeout = sessionTimeout + c.Patience

@@ -35,7 +35,7 @@ func connect(cfg Config, s *sarama.Config) (sarama.Client, error) {
 func unreachable(cfg Config, err error) error {
 	if err = refusedAccess(err); errors.Is(err, bus.ErrUntrusted) || errors.Is(err, bus.ErrCredentials) || errors.Is(err, bus.ErrDenied) {
 		if cause := errors.Unwrap(err); cause != nil && errors.Is(err, sarama.ErrOutOfBrokers) && errors.Is(cause, bus.ErrUntrusted) {
-			return cause // without the text that there are no more brokers
+			return cause // without sarama's text that there are no more brokers
 		}
 		return err
 	}
@@ -50,19 +50,19 @@ func noTopic(err error) error {
 	return err
 }
 
-// passing are the answers of brokers after which another attempt may succeed.
+// passing lists the errors of brokers after which another attempt may succeed.
 var passing = []sarama.KError{
 	sarama.ErrInvalidMessage, // the checksum is wrong: the batch was damaged on its way
 	sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable, sarama.ErrNotLeaderForPartition,
 	sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable, sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException,
 	sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrKafkaStorageError,
 	sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch, sarama.ErrOffsetNotAvailable,
-	sarama.ErrSASLAuthenticationFailed, // the file of the password may change a moment later
+	sarama.ErrSASLAuthenticationFailed, // the file of the password may be about to change
 	sarama.ErrNotCoordinatorForConsumer, sarama.ErrConsumerCoordinatorNotAvailable, sarama.ErrOffsetsLoadInProgress,
 }
 
-// passes returns true if another attempt may succeed. Errors that are no answer of a
-// broker are broken connections.
+// passes returns true if another attempt may succeed. An error that is not an answer of a broker
+// comes from a broken connection, so it also returns true for that.
 func passes(err error) bool {
 	if errors.Is(err, sarama.ErrClosedClient) || errors.Is(err, bus.ErrAnotherTopic) {
 		return false

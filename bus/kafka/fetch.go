@@ -12,8 +12,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// fetchWait is how long a request is tried again while a partition has no leader or a new
-// one.
+// fetchWait is for how long a request is repeated while a partition has no leader, or has a new one.
 const fetchWait = 10 * time.Second
 
 // Read implements bus.Admin.
@@ -36,7 +35,7 @@ type fetcher struct {
 	client    sarama.Client
 	topic     string
 	partition int32
-	wait      time.Duration // for a leader
+	wait      time.Duration // how long to wait for a leader
 }
 
 // bounds returns the oldest offset of the partition and the offset after its last record.
@@ -87,10 +86,10 @@ func (f *fetcher) read(ctx context.Context, from, to int64, take func(*message.M
 	return nil
 }
 
-// errNothing is returned if a leader answers without a complete batch.
+// errNothing is returned if the answer of a leader has no complete batch.
 var errNothing = errors.New("the leader sends no records, although its log has them")
 
-// batches fetches at least one batch, beginning with the batch of an offset.
+// batches fetches at least one batch, beginning with the batch that has the given offset.
 func (f *fetcher) batches(from int64) (batches []*sarama.RecordBatch, err error) {
 	leader, err := f.client.Leader(f.topic, f.partition)
 	if err != nil {
@@ -139,8 +138,8 @@ func (f *fetcher) handOut(ctx context.Context, batch *sarama.RecordBatch, from, 
 	return nil
 }
 
-// again repeats a request while the partition has no leader or a new one. It does not
-// repeat it if the topic does not exist.
+// again repeats a request while the partition has no leader, or has a new one. It does not repeat a
+// request if the topic does not exist.
 func (f *fetcher) again(ctx context.Context, request func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, f.wait)
 	defer cancel()

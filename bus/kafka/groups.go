@@ -91,7 +91,7 @@ func (b *Bus) SetCommits(ctx context.Context, group, topic string, commits map[i
 		}
 		return nil
 	})
-	// A group with members refuses commits that are not of a member.
+	// A group with members refuses commits that do not come from a member.
 	if errors.Is(err, sarama.ErrUnknownMemberId) || errors.Is(err, sarama.ErrIllegalGeneration) || errors.Is(err, sarama.ErrRebalanceInProgress) {
 		err = fmt.Errorf("%w: %w", bus.ErrHasMembers, err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// handlerGrace is how long the end of an assignment waits for a handler that has a
+// handlerGrace is how long the end of an assignment waits for a handler that is working on a
 // message.
 const handlerGrace = rebalanceTimeout
 
@@ -23,9 +23,9 @@ type assigned struct {
 	sarama.ConsumerGroupClaim
 	consumer bus.Consumer
 	topicID  sarama.Uuid
-	calling  sync.Mutex // Consumer's methods are called one at a time
-	ahead    *ahead     // nil: what is fetched has no limit
-	held     int64      // counted in ahead
+	calling  sync.Mutex // held during calls of the Consumer's methods, which must not be concurrent
+	ahead    *ahead     // nil if there is no limit for all partitions together
+	held     int64      // number of bytes of this partition that count in ahead
 }
 
 // commit calls Consumer.Commit.
@@ -49,8 +49,8 @@ func (a *assigned) end(offset int64) {
 	a.consumer.End(offset)
 }
 
-// handOut hands out the partition's messages, one at a time, until session ends. It
-// returns false if a handler still has the last one after grace.
+// handOut hands out the partition's messages, one at a time, until the session ends. It returns
+// false if a handler is still working on the last one after the time grace.
 func (a *assigned) handOut(session context.Context, out chan<- *message.Message, grace time.Duration) bool {
 	messages := a.Messages()
 	for {
@@ -66,14 +66,14 @@ func (a *assigned) handOut(session context.Context, out chan<- *message.Message,
 			if len(messages) == 0 {
 				a.ahead.hold(a, 0)
 			}
-		case <-session.Done(): // messages may stay open if the connection is lost
+		case <-session.Done(): // if the connection is lost, the channel of messages may stay open
 			return true
 		}
 	}
 }
 
-// handle hands out a record until it is acked or the session has ended. In the second
-// case, the next owner gets it.
+// handle hands out a record until it is acked or the session has ended. If the session has ended,
+// the next owner gets the record.
 func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, out chan<- *message.Message, grace time.Duration) bool {
 	msg := newMessage(r)
 	at := positionOf(r)
@@ -92,7 +92,7 @@ func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, ou
 		select {
 		case <-msg.Acked():
 			return true
-		default: // deliver it again, before the next one
+		default: // it was nacked: deliver it again, before the next record
 			msg = msg.Copy()
 			bus.Pause(session, nackPause)
 		}
@@ -100,8 +100,8 @@ func (a *assigned) handle(session context.Context, r *sarama.ConsumerMessage, ou
 	return true
 }
 
-// settled waits until a message is acked or nacked. It returns false if neither has
-// happened for grace after the end of the session.
+// settled waits until a message is acked or nacked. It returns false if this does not happen within
+// the time grace after the end of the session.
 func settled(session context.Context, msg *message.Message, grace time.Duration) bool {
 	select {
 	case <-msg.Acked():

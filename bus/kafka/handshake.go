@@ -15,10 +15,10 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// handshakeTimeout limits TLS and SASL of one connection.
+// handshakeTimeout is the maximum time for the TLS and SASL handshakes of a connection.
 const handshakeTimeout = 5 * time.Second
 
-// handshake returns conn with TLS.
+// handshake makes the TLS handshake on conn and returns the secure connection.
 func handshake(ctx context.Context, conn net.Conn, config *tls.Config) (*tls.Conn, error) {
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
@@ -27,8 +27,8 @@ func handshake(ctx context.Context, conn net.Conn, config *tls.Config) (*tls.Con
 	return secured, nil
 }
 
-// untrusted says which setting an error of a TLS handshake is about. It wraps
-// bus.ErrUntrusted, unless the connection just broke.
+// untrusted adds the name of the setting that is the cause of an error of a TLS handshake. The
+// result wraps bus.ErrUntrusted, unless the connection was only interrupted.
 func untrusted(address string, err error) error {
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	name, misnamed := errors.AsType[x509.HostnameError](err)
@@ -58,18 +58,18 @@ func untrusted(address string, err error) error {
 	return fmt.Errorf("%w: %s: %s: %w", bus.ErrUntrusted, address, what, err)
 }
 
-// watched is a connection that explains what a broker says about TLS after the handshake,
-// or without one. With TLS 1.3, a broker refuses a client's certificate that late.
+// watched is a connection that explains TLS alerts that a broker sends after the handshake, or on a
+// connection without TLS. With TLS 1.3, a broker refuses the certificate of a client only then.
 type watched struct {
 	net.Conn
 	address string
 	secured bool
-	begun   bool                  // something was read
-	failure atomic.Pointer[error] // for good, as sarama goes on after some errors
+	begun   bool                  // whether something was read
+	failure atomic.Pointer[error] // returned from then on, because sarama continues after some errors
 }
 
-// alertRecord is the first byte of an alert in TLS. It cannot be that of an answer, which
-// would have 350 MB.
+// alertRecord is the first byte of a TLS alert. It cannot be the first byte of an answer, because
+// that answer would have 350 MB.
 const alertRecord = 0x15
 
 var errTLS = errors.New("it speaks TLS; set --bus-tls, or give the address of a listener without TLS")

@@ -16,9 +16,9 @@ type lane struct {
 	at       topicPartition
 
 	mu      sync.Mutex
-	queue   []*part // in order of arrival; the first may be on their way
+	queue   []*part // in order of arrival; records of the first ones may be in the request that is in progress
 	running bool
-	failure error     // of the last attempt; nil if it succeeded
+	failure error     // error of the last attempt; nil if it succeeded
 	taken   time.Time // time of the last batch that was acknowledged
 }
 
@@ -26,10 +26,10 @@ type lane struct {
 type part struct {
 	call    *call
 	lane    *lane
-	records []*outgoing // not acknowledged yet
-	sent    int         // number of records on their way
+	records []*outgoing // records that are not acknowledged yet
+	sent    int         // number of these records that are in the request in progress
 	queued  time.Time
-	alone   bool // it must not share a batch: a shared one was refused
+	alone   bool // must not share a batch with other parts, because a shared batch was refused
 }
 
 // push appends a part to the queue, and starts the lane if it is idle.
@@ -66,8 +66,8 @@ func (l *lane) run() {
 	}
 }
 
-// next returns the next batch and marks its records as on their way. If the queue is
-// empty, the lane becomes idle.
+// next returns the next batch, and marks its records as sent. If the queue is empty, the lane
+// becomes idle.
 func (l *lane) next() []*outgoing {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,7 +90,7 @@ func (l *lane) next() []*outgoing {
 	return batch
 }
 
-// expire makes parts fail that have no time left.
+// expire fails the parts whose time is over.
 func (l *lane) expire() {
 	l.queue = slices.DeleteFunc(l.queue, func(p *part) bool {
 		err := l.expired(p)
@@ -113,7 +113,7 @@ func (l *lane) expired(p *part) error {
 	return nil
 }
 
-// settle handles the result of the batch that was on its way.
+// settle handles the result of the batch that was sent.
 func (l *lane) settle(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,8 +147,8 @@ func (l *lane) settle(err error) {
 	}
 }
 
-// withdraw makes a part fail whose context has ended. If some of its records are on their
-// way, the lane does it when it knows their result.
+// withdraw fails a part whose context has ended. If some of its records were sent and not answered
+// yet, the lane does this when it knows their result.
 func (l *lane) withdraw(p *part) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -158,7 +158,7 @@ func (l *lane) withdraw(p *part) {
 	}
 }
 
-// fail completes a part whose records are not acknowledged.
+// fail completes a part with an error.
 func (p *part) fail(err error) {
 	p.call.fail(p.records, err)
 	p.records = nil

@@ -10,9 +10,9 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// leaders are connections to the brokers that lead partitions. A broker answers the
-// requests of a connection one after the other, so each request uses a connection alone.
-// Afterwards the connection is kept for the next request.
+// leaders keeps connections to the brokers that lead partitions. A broker answers the requests of a
+// connection one after the other, so each request has a connection for itself. Afterwards the
+// connection is kept for the next request.
 type leaders struct {
 	settings *sarama.Config
 
@@ -66,7 +66,7 @@ func (l *leaders) take(address string) (*sarama.Broker, error) {
 		return broker, nil
 	}
 	broker := sarama.NewBroker(address)
-	return broker, broker.Open(l.settings) // it checks the settings; requests wait for the connection
+	return broker, broker.Open(l.settings) // Open only checks the settings; requests wait for the connection
 }
 
 func (l *leaders) reuse(address string) *sarama.Broker {
@@ -95,7 +95,7 @@ func (l *leaders) expire(address string) {
 		if time.Since(idle.since) < longestIdle {
 			return false
 		}
-		_ = disconnect(idle.broker) // the broker may have closed it already
+		_ = disconnect(idle.broker) // the broker may already have closed the connection
 		return true
 	})
 }
@@ -106,7 +106,7 @@ func (l *leaders) close() {
 	defer l.mu.Unlock()
 	for _, idle := range l.idle {
 		for _, each := range idle {
-			_ = disconnect(each.broker) // no request is on its way
+			_ = disconnect(each.broker) // no request is in progress, so an error does not matter
 		}
 	}
 	l.idle = nil

@@ -11,8 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// watermillLogger writes the log lines of Watermill to slog, one level lower, as
-// Watermill logs each connection and each message.
+// watermillLogger writes the log lines of Watermill to slog, one level lower, because Watermill logs
+// each connection and each message.
 type watermillLogger struct {
 	logger *slog.Logger
 	errors *throttle
@@ -23,13 +23,13 @@ func newWatermillLogger(logger *slog.Logger) watermillLogger {
 	return watermillLogger{logger: logger, errors: &throttle{now: time.Now, texts: make(map[string]*throttled)}}
 }
 
-// throttle lets each text through once a second: while a coordinator is away, Watermill
-// repeats a text a hundred times a second.
+// throttle allows each text once a second. While a coordinator is unavailable, Watermill repeats the
+// same text a hundred times a second.
 type throttle struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	texts map[string]*throttled // there are a few dozen
+	texts map[string]*throttled // there are only a few dozen different texts
 }
 
 type throttled struct {
@@ -39,7 +39,7 @@ type throttled struct {
 
 const throttleInterval = time.Second
 
-// allow returns how often the text was suppressed since it was let through last.
+// allow returns how often the text was suppressed since it was last allowed.
 func (t *throttle) allow(text string) (skipped int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -71,7 +71,7 @@ func (q watermillLogger) Error(text string, err error, fields watermill.LogField
 	}
 	level := slog.LevelWarn
 	if errors.Is(err, sarama.ErrDecompressedBatchTooLarge) {
-		// sarama fetches the batch again and again, and does not say where it is.
+		// sarama fetches the batch again and again, and does not report its offset.
 		level, text = slog.LevelError, "a batch of records is too large after decompression: its partition is not read beyond the group's committed offset; delete the batch with kafka-delete-records"
 	}
 	q.log(level, text, fields)

@@ -15,9 +15,9 @@ import (
 // reopenWait is the pause before a partition whose reading has stopped is read again.
 const reopenWait = time.Second
 
-// logPartition is a partition consumer that does not stop. sarama's own stops if its
-// offset is out of range. watermill-kafka then ignores the partition, without a log line,
-// until all other partitions have stopped, too.
+// logPartition is a partition consumer that does not stop. The consumer of sarama stops if its
+// offset is out of range. Then watermill-kafka ignores the partition, without a log line, until all
+// other partitions have stopped, too.
 type logPartition struct {
 	sarama.PartitionConsumer // the first one; its methods that are not overridden are not called
 
@@ -29,10 +29,10 @@ type logPartition struct {
 
 	messages chan *sarama.ConsumerMessage
 	errors   chan *sarama.ConsumerError
-	ctx      context.Context // ends with Close
+	ctx      context.Context // ended by Close
 	cancel   context.CancelFunc
 	reading  sync.WaitGroup
-	troubled bool // there were errors since the last record
+	troubled bool // whether there were errors since the last record
 }
 
 func openPartition(consumer sarama.Consumer, log *topicLog, topic string, partition int32) (*logPartition, error) {
@@ -62,7 +62,7 @@ func (p *logPartition) Close() error {
 	return nil
 }
 
-// read reads with one consumer after the other until Close.
+// read reads until Close. When a consumer stops, it opens another one.
 func (p *logPartition) read(from sarama.PartitionConsumer) {
 	defer close(p.messages)
 	defer close(p.errors)
@@ -83,8 +83,8 @@ func (p *logPartition) read(from sarama.PartitionConsumer) {
 	}
 }
 
-// open begins with the next record. If the log does not have that, because it was deleted
-// or the topic was created again, it begins with the oldest one.
+// open opens a consumer at the next record. If the log no longer has that record, because it was
+// deleted or the topic was created again, the consumer begins with the oldest record.
 func (p *logPartition) open() (sarama.PartitionConsumer, error) {
 	next := p.log.position(p.partition)
 	from, err := p.consumer.ConsumePartition(p.topic, p.partition, next)

@@ -22,7 +22,7 @@ type Member struct {
 	inner   *wmkafka.Subscriber
 	owner   bus.Owner
 	offsets *offsets
-	every   time.Duration  // time between commits, and between questions for the end of a partition
+	every   time.Duration  // time between commits, and between requests for the end of a partition
 	reading *sarama.Config // of inner, which uses it from Subscribe on
 	ahead   *ahead
 	logger  *slog.Logger
@@ -30,7 +30,7 @@ type Member struct {
 	out        chan *message.Message
 	membership membership
 	subscribed atomic.Bool
-	topic      string         // since Subscribe
+	topic      string         // set by Subscribe
 	ending     sync.WaitGroup // goroutines that Close waits for
 }
 
@@ -65,7 +65,7 @@ func (b *Bus) Member(opts bus.MemberOptions, owner bus.Owner) (bus.Member, error
 	m.inner, err = wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
 		Brokers:               b.cfg.Brokers,
 		ConsumerGroup:         opts.Group,
-		Unmarshaler:           wmkafka.DefaultMarshaler{}, // required, and not used
+		Unmarshaler:           wmkafka.DefaultMarshaler{}, // must be set, but is not used
 		OverwriteSaramaConfig: m.reading,
 		Tracer:                groupSeam{member: m},
 	}, logger)
@@ -90,7 +90,7 @@ func (s *Member) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		return nil, unreachable(s.offsets.cfg, fmt.Errorf("subscribe to %s: %w", topic, err))
 	}
 	s.ending.Go(func() {
-		<-in // Watermill sends nothing, as its handler is replaced, and closes after the last assignment
+		<-in // Watermill sends no messages here, because its handler is replaced; it closes the channel after the last assignment
 		close(s.out)
 	})
 	return s.out, nil
@@ -106,8 +106,8 @@ func (s *Member) Close() error {
 	return err
 }
 
-// watermillHooks is the Tracer of watermill-kafka, through which its consumers can be
-// wrapped. By itself it wraps nothing.
+// watermillHooks implements the Tracer of watermill-kafka, which can wrap its consumers. This type
+// wraps nothing; others embed it and replace a method.
 type watermillHooks struct{}
 
 func (watermillHooks) WrapConsumer(c sarama.Consumer) sarama.Consumer { return c }

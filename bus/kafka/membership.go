@@ -16,18 +16,18 @@ import (
 type membership struct {
 	mu       sync.Mutex
 	session  sarama.ConsumerGroupSession // nil between sessions
-	assigned int                         // partitions of the session
-	open     int                         // of them, those that are read
-	final    error                       // why the member has ended for good
-	failure  error                       // the last one of joining or reading; may be nil
+	assigned int                         // number of partitions of the session
+	open     int                         // number of these partitions that are read
+	final    error                       // the reason why the member has ended for good
+	failure  error                       // the last error of joining or reading, or nil
 	failed   time.Time
 }
 
-// failureKept is how long an access that was denied makes a member not ready. Requests that
-// are denied are repeated more often.
+// failureKept is for how long a denied request makes a member unready. Denied requests are repeated
+// more often than that.
 const failureKept = 10 * time.Second
 
-// fail is called with errors of joining the group and of reading.
+// fail records an error of joining the group or of reading.
 func (m *membership) fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,8 +43,7 @@ func (m *membership) begin(session sarama.ConsumerGroupSession) {
 	}
 }
 
-// opened is called for each partition of a session that is read. They all end with their
-// session.
+// opened records that a partition of a session is read. All partitions end with their session.
 func (m *membership) opened() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -75,7 +74,7 @@ func (m *membership) joined() error {
 	if m.final != nil {
 		return m.final
 	}
-	if m.session == nil || m.session.Context().Err() != nil { // it ends when heartbeats fail
+	if m.session == nil || m.session.Context().Err() != nil { // the context ends when heartbeats fail
 		if m.failure != nil {
 			return fmt.Errorf("%w: %w", bus.ErrNotJoined, m.failure)
 		}

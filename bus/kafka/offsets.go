@@ -12,8 +12,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Extents implements bus.Admin. It asks for the beginnings first, so that none is above
-// the end.
+// Extents implements bus.Admin. It asks for the first offsets before the last ones, so that a first
+// offset is never above the end.
 func (b *Bus) Extents(ctx context.Context, topics ...string) (_ map[string][]bus.Extent, err error) {
 	client, err := connect(b.cfg, b.cfg.client())
 	if err != nil {
@@ -54,9 +54,9 @@ func (b *Bus) Commits(ctx context.Context, group, topic string) (_ []bus.Commit,
 	return of.fetch(ctx, topic, partitions...)
 }
 
-// awaitTopic calls ask again while it fails because the broker does not know the topic:
-// not all brokers know a topic that was created a moment ago. After the time to settle,
-// it returns an error that wraps bus.ErrNoTopic.
+// awaitTopic calls ask, and calls it again while it fails because the broker does not know the
+// topic: a topic that was just created may not be known to all brokers. After Config.Settle, it
+// returns an error that wraps bus.ErrNoTopic.
 func (c Config) awaitTopic(ctx context.Context, topic string, ask func() error) error {
 	for began := time.Now(); ; {
 		err := ask()
@@ -93,9 +93,10 @@ func partitionsIn(ctx context.Context, cfg Config, client sarama.Client, topics 
 	return all, nil
 }
 
-// offsetsAt returns an offset of partitions: sarama.OffsetNewest, sarama.OffsetOldest, or
-// the first offset at or after a time in milliseconds, which is -1 without such a record.
-// A leader that was just elected may not answer yet, so it is asked again for a while.
+// offsetsAt returns an offset for each partition: the one for sarama.OffsetNewest or
+// sarama.OffsetOldest, or the first offset at or after a time in milliseconds. The last one is -1 if
+// there is no such record. A leader that was just elected may not answer yet, so offsetsAt repeats
+// the request for some time.
 func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, partitions []topicPartition) (map[topicPartition]int64, error) {
 	found := make(map[topicPartition]int64, len(partitions))
 	for began := time.Now(); ; {
@@ -106,8 +107,8 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 		if err = refusedAccess(err); errors.Is(err, bus.ErrDenied) {
 			return nil, err
 		}
-		// Refresh before giving up, too: a leader that accepts requests and does not
-		// answer takes longer than the wait, and the caller may ask again.
+		// Refresh even before giving up. If a leader accepts requests but does not answer,
+		// the time is over after one attempt, and the caller may ask again.
 		var missing []topicPartition
 		topics := make(map[string]bool)
 		for _, p := range partitions {
@@ -117,7 +118,7 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 		}
 		partitions = missing
 		for topic := range topics {
-			client.RefreshMetadata(topic) //nolint:errcheck // if this fails, the next attempt fails, too
+			client.RefreshMetadata(topic) //nolint:errcheck // if this fails, so does the next attempt
 		}
 		if time.Since(began) > cfg.SettleTime() || !bus.Pause(ctx, lookPause) {
 			if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
@@ -128,8 +129,8 @@ func offsetsAt(ctx context.Context, cfg Config, client sarama.Client, at int64, 
 	}
 }
 
-// askOffsets asks all leaders at the same time, once, and adds the offsets to found. It
-// returns an error if an offset is missing.
+// askOffsets sends one request to each leader, all at the same time, and adds the offsets to found.
+// It returns an error if an offset is missing.
 func askOffsets(ctx context.Context, client sarama.Client, at int64, partitions []topicPartition, found map[topicPartition]int64) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("find offsets: %w", err)

@@ -19,7 +19,7 @@ const guardRefresh = 10 * time.Second
 type partitionGuard struct {
 	topic      string
 	partitions int32
-	changed    atomic.Pointer[bus.PartitionsError] // set for good
+	changed    atomic.Pointer[bus.PartitionsError] // never reset once it is set
 }
 
 func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partitionGuard, error) {
@@ -30,9 +30,9 @@ func newPartitionGuard(cfg Config, client sarama.Client, topic string) (*partiti
 	return &partitionGuard{topic: topic, partitions: int32(len(partitions))}, nil
 }
 
-// check compares the pinned topic's partitions with those that it had first. For other
-// topics it does nothing. Once they differ, check returns a *bus.PartitionsError for
-// good. No partitions mean that the topic is unknown at the moment.
+// check compares the number of partitions of the pinned topic with the number that it had first.
+// For other topics it does nothing. Once the numbers differ, check always returns a
+// *bus.PartitionsError. If there are no partitions, the topic is not known at the moment.
 func (p *partitionGuard) check(topic string, known []int32) error {
 	if p == nil || topic != p.topic {
 		return nil
@@ -46,14 +46,14 @@ func (p *partitionGuard) check(topic string, known []int32) error {
 	return nil
 }
 
-// pinned is like check with the metadata of a connection. It does not ask the brokers.
+// pinned is like check, with the metadata that the client already has. It sends no request.
 func (p *partitionGuard) pinned(client sarama.Client) error {
 	if p == nil {
 		return nil
 	}
 	var known []int32
 	if topics, err := client.Topics(); err == nil && slices.Contains(topics, p.topic) {
-		known, _ = client.Partitions(p.topic) // none: the topic is not known now
+		known, _ = client.Partitions(p.topic) // an error means that the topic is not known now
 	}
 	return p.check(p.topic, known)
 }

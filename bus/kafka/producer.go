@@ -13,26 +13,26 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// producer writes records in order within each partition. A partition has a lane, which
-// has one request on its way at a time. Records that arrive during the request, from any
-// call, are the next request. Lanes do not wait for one another.
+// producer writes the records of each partition in order. Each partition has a lane, which has at
+// most one request in progress. Records that arrive during the request, from any call, become the
+// next request. Lanes do not wait for one another.
 //
-// Within a call, nothing is sent to a partition after a batch that has failed. sarama's
-// own producer does send it. Then, when the first batch is tried again, readers would
+// If a batch of a call has failed, nothing more of this call is sent to its partition. The producer
+// of sarama does send the later batches. Then, when the first batch was sent again, readers would
 // drop its rollups for good, and its frames would be late.
 //
-// It is not idempotent: a batch whose acknowledgement was lost is written again, after
-// records that were written since. Readers recognise repeats.
+// The producer is not idempotent: a batch whose acknowledgement was lost is written again, after
+// records that were written in the meantime. Readers recognise repeats.
 type producer struct {
 	client      sarama.Client
 	leaders     *leaders
 	guard       *partitionGuard
 	compression sarama.CompressionCodec
-	limit       int             // bytes of a batch with more than one record
-	timeout     time.Duration   // for delivery
-	closing     context.Context // ends all waiting
+	limit       int             // maximum size in bytes of a batch with more than one record
+	timeout     time.Duration   // the delivery timeout
+	closing     context.Context // when it ends, all records that wait fail
 
-	running sync.WaitGroup // lanes
+	running sync.WaitGroup // lanes that are running
 	mu      sync.Mutex
 	lanes   map[topicPartition]*lane
 }
@@ -67,7 +67,7 @@ type topicPartition struct {
 // call is one call of Publish.
 type call struct {
 	ctx  context.Context
-	open sync.WaitGroup // parts that are not settled
+	open sync.WaitGroup // parts whose result is not known yet
 
 	mu     sync.Mutex
 	failed []bus.FailedMessage
@@ -107,7 +107,7 @@ func (p *producer) produce(ctx context.Context, topic string, records []*outgoin
 	return c.failed, nil
 }
 
-// split sorts the records of a call by partition. Records without a valid partition fail.
+// split groups the records of a call by partition. Records without a valid partition fail.
 func (p *producer) split(c *call, topic string, records []*outgoing) ([]*part, error) {
 	known, err := p.client.Partitions(topic)
 	if moved := p.guard.check(topic, known); moved != nil {
@@ -146,13 +146,13 @@ func (p *producer) lane(at topicPartition) *lane {
 	return l
 }
 
-// close disconnects after the last call.
+// close closes the connections, after the last call.
 func (p *producer) close() {
 	p.running.Wait()
 	p.leaders.close()
 }
 
-// send tries once to have a batch written.
+// send makes one attempt to write a batch.
 func (p *producer) send(at topicPartition, records []*outgoing) error {
 	leader, err := p.client.Leader(at.topic, at.partition)
 	if err != nil {

@@ -21,23 +21,22 @@ import (
 	"github.com/morphogenetic/oona/internal/tlsfiles/tlstest"
 )
 
-// briefSession is how long clients of the listener "brief" may go without authenticating
-// again.
+// briefSession is the time after which clients of the listener "brief" must authenticate again.
 const briefSession = 3 * time.Second
 
-// secureKafka is a real broker with secure listeners, of this test alone.
+// secureKafka is a real broker with secure listeners. Each test starts its own.
 type secureKafka struct {
 	*localkafka.Cluster
 	secure *localkafka.Secure
-	ca     *tlstest.Authority // of the servers and clients
-	other  *tlstest.Authority // that nobody has
+	ca     *tlstest.Authority // the authority of the servers and clients
+	other  *tlstest.Authority // an authority that neither servers nor clients trust
 }
 
-// startSecureKafka starts a broker if this run uses real Kafka.
+// startSecureKafka starts a broker, or skips the test if this run does not use real Kafka.
 func startSecureKafka(t *testing.T) *secureKafka {
 	t.Helper()
 	if os.Getenv("OONA_KAFKA") == "" && os.Getenv("OONA_REQUIRE_KAFKA") != "1" {
-		t.Skip("SKIPPED, SECURITY NOT TESTED ON REAL KAFKA: it starts a broker of its own if OONA_KAFKA is set, or OONA_REQUIRE_KAFKA=1")
+		t.Skip("SKIPPED, SECURITY NOT TESTED ON REAL KAFKA: set OONA_KAFKA, or OONA_REQUIRE_KAFKA=1; the test starts its own broker")
 	}
 	k := &secureKafka{ca: tlstest.NewAuthority(t, "ca"), other: tlstest.NewAuthority(t, "other")}
 	issue := func(valid time.Duration, hosts ...string) authority.Certificate {
@@ -73,7 +72,7 @@ func startSecureKafka(t *testing.T) *secureKafka {
 	return k
 }
 
-// tls returns the settings of a connection with TLS and no user.
+// tls returns the settings of a connection with TLS but without a user.
 func (k *secureKafka) tls() kafka.Security {
 	return kafka.Security{TLS: true, TLSFiles: tlsfiles.ClientFlags{CAFile: k.ca.File}}
 }
@@ -125,8 +124,8 @@ func TestSecurityOnKafka(t *testing.T) {
 	t.Run("rotation", func(t *testing.T) { testRotation(t, k) })
 }
 
-// testConnections connects with right and with wrong settings. Each error says which
-// setting it is about.
+// testConnections connects with valid and with invalid settings. Each error must name the setting
+// that is wrong.
 func testConnections(t *testing.T, k *secureKafka) {
 	topic := k.makeTopic(t, 2)
 	admin := k.ca.Issue(time.Hour, "admin")
@@ -137,49 +136,49 @@ func testConnections(t *testing.T, k *secureKafka) {
 	for title, test := range map[string]struct {
 		listener string
 		security kafka.Security
-		want     error // nil: it works
-		as       any
-		names    []string // settings
+		want     error    // nil if the connection must succeed
+		as       any      // type of an error that the error must wrap, or nil
+		names    []string // settings that the error must name
 	}{
-		"plain listener":       {"", kafka.Security{}, nil, nil, nil},
-		"PLAIN":                {"sasl", k.with(t, "plain", "admin", "secret-admin"), nil, nil, nil},
-		"SCRAM-SHA-256":        {"sasl", k.with(t, "scram-sha-256", "admin", "secret-admin"), nil, nil, nil},
-		"SCRAM-SHA-512":        {"sasl", scram, nil, nil, nil},
-		"OAUTHBEARER":          {"sasl", k.token(t, valid), nil, nil, nil},
-		"certificate":          {"mtls", k.certificate(admin), nil, nil, nil},
-		"TLS only":             {"tls", k.tls(), nil, nil, nil},
-		"TLS 1.3":              {"tls", set(k.tls(), func(s *kafka.Security) { s.TLSFiles.MinVersion = "1.3" }), nil, nil, nil},
-		"a given name":         {"named", set(scram, func(s *kafka.Security) { s.TLSFiles.ServerName = "kafka.test" }), nil, nil, nil},
-		"unneeded certificate": {"tls", k.certificate(admin), nil, nil, nil},
+		"plain listener":   {"", kafka.Security{}, nil, nil, nil},
+		"PLAIN":            {"sasl", k.with(t, "plain", "admin", "secret-admin"), nil, nil, nil},
+		"SCRAM-SHA-256":    {"sasl", k.with(t, "scram-sha-256", "admin", "secret-admin"), nil, nil, nil},
+		"SCRAM-SHA-512":    {"sasl", scram, nil, nil, nil},
+		"OAUTHBEARER":      {"sasl", k.token(t, valid), nil, nil, nil},
+		"certificate":      {"mtls", k.certificate(admin), nil, nil, nil},
+		"TLS only":         {"tls", k.tls(), nil, nil, nil},
+		"TLS 1.3":          {"tls", set(k.tls(), func(s *kafka.Security) { s.TLSFiles.MinVersion = "1.3" }), nil, nil, nil},
+		"server name set":  {"named", set(scram, func(s *kafka.Security) { s.TLSFiles.ServerName = "kafka.test" }), nil, nil, nil},
+		"superfluous cert": {"tls", k.certificate(admin), nil, nil, nil},
 
-		"wrong authority":   {"sasl", set(scram, func(s *kafka.Security) { s.TLSFiles.CAFile = k.other.File }), bus.ErrUntrusted, unknown, []string{"--bus-tls-ca-file"}},
-		"system's":          {"sasl", set(scram, func(s *kafka.Security) { s.TLSFiles.CAFile = "" }), bus.ErrUntrusted, unknown, []string{"--bus-tls-ca-file"}},
-		"wrong name":        {"sasl", set(scram, func(s *kafka.Security) { s.TLSFiles.ServerName = "other.test" }), bus.ErrUntrusted, misnamed, []string{"--bus-tls-server-name"}},
-		"address not in it": {"named", scram, bus.ErrUntrusted, misnamed, []string{"--bus-tls-server-name", "--brokers"}},
-		"expired":           {"expired", scram, bus.ErrUntrusted, invalid, nil},
+		"wrong authority":            {"sasl", set(scram, func(s *kafka.Security) { s.TLSFiles.CAFile = k.other.File }), bus.ErrUntrusted, unknown, []string{"--bus-tls-ca-file"}},
+		"system's authorities":       {"sasl", set(scram, func(s *kafka.Security) { s.TLSFiles.CAFile = "" }), bus.ErrUntrusted, unknown, []string{"--bus-tls-ca-file"}},
+		"wrong name":                 {"sasl", set(scram, func(s *kafka.Security) { s.TLSFiles.ServerName = "other.test" }), bus.ErrUntrusted, misnamed, []string{"--bus-tls-server-name"}},
+		"address not in certificate": {"named", scram, bus.ErrUntrusted, misnamed, []string{"--bus-tls-server-name", "--brokers"}},
+		"expired":                    {"expired", scram, bus.ErrUntrusted, invalid, nil},
 
-		"wrong password, PLAIN":     {"sasl", k.with(t, "plain", "admin", "wrong"), bus.ErrCredentials, nil, []string{"--bus-sasl-password-file"}},
-		"wrong password, SCRAM-256": {"sasl", k.with(t, "scram-sha-256", "admin", "wrong"), bus.ErrCredentials, nil, []string{"--bus-sasl-password-file"}},
-		"wrong password, SCRAM-512": {"sasl", k.with(t, "scram-sha-512", "admin", "wrong"), bus.ErrCredentials, nil, []string{"--bus-sasl-password-file"}},
-		"unknown user, PLAIN":       {"sasl", k.with(t, "plain", "nobody", "secret-admin"), bus.ErrCredentials, nil, []string{"--bus-sasl-username"}},
-		"unknown user, SCRAM":       {"sasl", k.with(t, "scram-sha-512", "nobody", "secret-admin"), bus.ErrCredentials, nil, []string{"--bus-sasl-username"}},
-		"expired token":             {"sasl", k.token(t, localkafka.UnsecuredToken("admin", time.Now().Add(-time.Minute))), bus.ErrCredentials, nil, []string{"--bus-sasl-token-file"}},
-		"no token at all":           {"sasl", k.token(t, "garbage"), bus.ErrCredentials, nil, []string{"--bus-sasl-token-file"}},
-		"no user":                   {"sasl", k.tls(), bus.ErrCredentials, nil, []string{"--bus-sasl"}},
-		"certificate, no user":      {"sasl", k.certificate(admin), bus.ErrCredentials, nil, []string{"--bus-sasl"}},
-		"PLAIN where nobody asks":   {"tls", k.with(t, "plain", "admin", "secret-admin"), bus.ErrCredentials, nil, []string{"--bus-sasl"}},
-		"SCRAM where nobody asks":   {"tls", scram, bus.ErrCredentials, nil, []string{"--bus-sasl"}},
+		"wrong password, PLAIN":        {"sasl", k.with(t, "plain", "admin", "wrong"), bus.ErrCredentials, nil, []string{"--bus-sasl-password-file"}},
+		"wrong password, SCRAM-256":    {"sasl", k.with(t, "scram-sha-256", "admin", "wrong"), bus.ErrCredentials, nil, []string{"--bus-sasl-password-file"}},
+		"wrong password, SCRAM-512":    {"sasl", k.with(t, "scram-sha-512", "admin", "wrong"), bus.ErrCredentials, nil, []string{"--bus-sasl-password-file"}},
+		"unknown user, PLAIN":          {"sasl", k.with(t, "plain", "nobody", "secret-admin"), bus.ErrCredentials, nil, []string{"--bus-sasl-username"}},
+		"unknown user, SCRAM":          {"sasl", k.with(t, "scram-sha-512", "nobody", "secret-admin"), bus.ErrCredentials, nil, []string{"--bus-sasl-username"}},
+		"expired token":                {"sasl", k.token(t, localkafka.UnsecuredToken("admin", time.Now().Add(-time.Minute))), bus.ErrCredentials, nil, []string{"--bus-sasl-token-file"}},
+		"no token at all":              {"sasl", k.token(t, "garbage"), bus.ErrCredentials, nil, []string{"--bus-sasl-token-file"}},
+		"no user":                      {"sasl", k.tls(), bus.ErrCredentials, nil, []string{"--bus-sasl"}},
+		"certificate, no user":         {"sasl", k.certificate(admin), bus.ErrCredentials, nil, []string{"--bus-sasl"}},
+		"PLAIN, listener without SASL": {"tls", k.with(t, "plain", "admin", "secret-admin"), bus.ErrCredentials, nil, []string{"--bus-sasl"}},
+		"SCRAM, listener without SASL": {"tls", scram, bus.ErrCredentials, nil, []string{"--bus-sasl"}},
 
-		"no certificate":                {"mtls", k.tls(), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
-		"certificate of another":        {"mtls", k.certificate(k.other.Issue(time.Hour, "admin")), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
-		"expired certificate":           {"mtls", k.certificate(k.ca.Issue(-time.Minute, "expired-admin")), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
-		"no certificate, but a user":    {"mtls", scram, bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
-		"no certificate, but PLAIN":     {"mtls", k.with(t, "plain", "admin", "secret-admin"), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
-		"TLS to a plain listener":       {"", k.tls(), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
-		"SASL to a plain listener":      {"", scram, bus.ErrUntrusted, nil, []string{"--bus-tls"}},
-		"no TLS to one with TLS":        {"tls", kafka.Security{}, bus.ErrUntrusted, nil, []string{"--bus-tls"}},
-		"SASL without TLS to one with":  {"sasl", set(scram, func(s *kafka.Security) { s.TLS, s.TLSFiles = false, tlsfiles.ClientFlags{} }), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
-		"PLAIN without TLS to one with": {"sasl", set(k.with(t, "plain", "admin", "secret-admin"), func(s *kafka.Security) { s.TLS, s.TLSFiles = false, tlsfiles.ClientFlags{} }), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
+		"no certificate":                           {"mtls", k.tls(), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
+		"certificate of another authority":         {"mtls", k.certificate(k.other.Issue(time.Hour, "admin")), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
+		"expired certificate":                      {"mtls", k.certificate(k.ca.Issue(-time.Minute, "expired-admin")), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
+		"no certificate, but a user":               {"mtls", scram, bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
+		"no certificate, but PLAIN":                {"mtls", k.with(t, "plain", "admin", "secret-admin"), bus.ErrUntrusted, nil, []string{"--bus-tls-cert-file"}},
+		"TLS to a plain listener":                  {"", k.tls(), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
+		"SASL to a plain listener":                 {"", scram, bus.ErrUntrusted, nil, []string{"--bus-tls"}},
+		"no TLS to a listener with TLS":            {"tls", kafka.Security{}, bus.ErrUntrusted, nil, []string{"--bus-tls"}},
+		"SASL without TLS to a listener with TLS":  {"sasl", set(scram, func(s *kafka.Security) { s.TLS, s.TLSFiles = false, tlsfiles.ClientFlags{} }), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
+		"PLAIN without TLS to a listener with TLS": {"sasl", set(k.with(t, "plain", "admin", "secret-admin"), func(s *kafka.Security) { s.TLS, s.TLSFiles = false, tlsfiles.ClientFlags{} }), bus.ErrUntrusted, nil, []string{"--bus-tls"}},
 	} {
 		t.Run(title, func(t *testing.T) {
 			cfg := k.config(test.listener, test.security)
@@ -239,7 +238,7 @@ func copyFile(t *testing.T, from, to string) {
 	writeFile(t, to, string(content))
 }
 
-// logged keeps the texts and errors of log lines.
+// logged is a slog.Handler that keeps the text of warnings and errors.
 type logged struct {
 	mu    sync.Mutex
 	lines []string
@@ -260,7 +259,7 @@ func (l *logged) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// has reports whether a warning or an error says that access is denied, and to what.
+// has reports whether a warning or an error says that access to what is denied.
 func (l *logged) has(what string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

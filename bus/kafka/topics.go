@@ -60,9 +60,9 @@ func (b *Bus) Check(ctx context.Context, specs []oona.TopicSpec) error {
 type topicAdmin struct {
 	sarama.ClusterAdmin
 	cfg     Config
-	client  sarama.Client    // is closed by ClusterAdmin
+	client  sarama.Client    // closed by ClusterAdmin.Close
 	brokers map[int32]string // addresses, by broker id
-	most    int              // greatest number of brokers seen
+	most    int              // the highest number of brokers that was seen
 }
 
 func openAdmin(cfg Config) (*topicAdmin, error) {
@@ -82,7 +82,7 @@ func openAdmin(cfg Config) (*topicAdmin, error) {
 	return a, nil
 }
 
-// replication returns how many replicas a topic must have.
+// replication returns the number of replicas that a topic must have.
 func (a *topicAdmin) replication() int16 {
 	if a.most >= replicas {
 		return replicas
@@ -97,7 +97,7 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	ctx, cancel := context.WithTimeout(ctx, applyWait+a.cfg.Patience)
 	defer cancel()
 	corrected := make(map[string]bool) // "topic setting" that was corrected, although brokers may not know yet
-	var last error                     // error of the last round, but for the timeout
+	var last error                     // error of the last round, unless it is the timeout
 	for first := true; ; {
 		views, err := a.look(ctx, specs)
 		if err != nil {
@@ -127,8 +127,8 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 	}
 }
 
-// refused returns true if the cluster has refused a request, for another reason than that
-// a broker cannot be reached now.
+// refused returns true if the cluster has refused a request, and the reason is not that a broker
+// cannot be reached at the moment.
 func refused(err error) bool {
 	var answer sarama.KError
 	return errors.As(err, &answer) && answer != sarama.ErrNotController && answer != sarama.ErrRequestTimedOut
@@ -148,9 +148,9 @@ func (a *topicAdmin) correctAll(specs []oona.TopicSpec, views []view, corrected 
 	return changes, nil
 }
 
-// correct creates a topic that a broker does not know, and corrects the settings that are
-// wrong in the view of any broker. The first time it tries to create each topic: only the
-// controller knows which topics exist, and brokers may not know yet that one was deleted.
+// correct creates a topic that a broker does not know, and corrects settings that are wrong
+// according to any broker. In the first round it tries to create every topic, because only the
+// controller knows which topics exist: other brokers may not know yet that a topic was deleted.
 func (a *topicAdmin) correct(spec oona.TopicSpec, views []view, corrected map[string]bool, first bool) ([]bus.TopicChange, error) {
 	known := slices.ContainsFunc(views, func(v view) bool { return v.topics[spec.Name] != nil })
 	unknown := slices.ContainsFunc(views, func(v view) bool { return v.err == nil && v.topics[spec.Name] == nil })
@@ -186,9 +186,9 @@ func (a *topicAdmin) shapeError(specs []oona.TopicSpec, v view) error {
 	return &bus.TopicsError{Faults: faults}
 }
 
-// create creates a topic unless it exists. Without the permission to create topics,
-// existing topics can still be configured. If two brokers are known, a third one may be
-// unreachable now: then Kafka knows whether it exists.
+// create creates a topic unless it exists. Without the permission to create topics, existing topics
+// can still be configured. If only two brokers are known, a third one may be unreachable at the
+// moment: create tries to make three replicas, and makes two only if Kafka refuses that.
 func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange, error) {
 	const two = replicas - 1
 	most := a.most

@@ -15,20 +15,20 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// view is what one broker knows of topics. The controller makes a change, and each broker
-// learns of it some time later.
+// view has the topics and settings that one broker knows. The controller makes a change, and the
+// other brokers learn of it some time later.
 type view struct {
 	broker   string
 	topics   map[string]*sarama.TopicMetadata // known topics
-	settings map[string]map[string]string     // of the known topics, by topic and name
-	err      error                            // no answer, or a refusal
+	settings map[string]map[string]string     // settings of the known topics, by topic and name
+	err      error                            // set if the broker did not answer, or refused
 }
 
 var errNotAsked = errors.New("the broker has just joined the cluster")
 
-// look asks all brokers of the cluster at the same time for their views. The views of
-// brokers that do not answer have an error, unless no other broker counts them as part of
-// the cluster any more.
+// look asks all brokers of the cluster for their views, at the same time. If a broker does not
+// answer, its view has an error; but if no other broker lists it as part of the cluster any more, it
+// is left out.
 func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look at topics: %w", err)
@@ -71,7 +71,7 @@ func (a *topicAdmin) look(ctx context.Context, specs []oona.TopicSpec) ([]view, 
 	return all, nil
 }
 
-// ask returns a broker's view, and the brokers of the cluster as the broker knows them.
+// ask returns the view of a broker, and the brokers that it lists as part of the cluster.
 func (a *topicAdmin) ask(address string, specs []oona.TopicSpec) (v view, counted map[int32]string) {
 	v = view{broker: address, topics: make(map[string]*sarama.TopicMetadata), settings: make(map[string]map[string]string)}
 	broker := sarama.NewBroker(address)
@@ -106,8 +106,8 @@ func (a *topicAdmin) ask(address string, specs []oona.TopicSpec) (v view, counte
 	return v, counted
 }
 
-// describe adds the settings of topics to a view. It removes topics whose settings the
-// broker does not know.
+// describe adds the settings of the topics to a view. It removes topics whose settings the broker
+// does not know.
 func (a *topicAdmin) describe(broker *sarama.Broker, specs []oona.TopicSpec, v *view) error {
 	request := &sarama.DescribeConfigsRequest{Version: 4} // of Kafka 2.8
 	for _, spec := range specs {
@@ -210,7 +210,7 @@ const limitSetting = "max.message.bytes"
 // setting is a setting of a topic, and its required value.
 type setting struct {
 	name, is, must string
-	least          bool // a greater value is right, too
+	least          bool // whether a greater value is right, too
 }
 
 func (s setting) wrong() bool {
@@ -218,7 +218,7 @@ func (s setting) wrong() bool {
 		return s.is != s.must
 	}
 	is, err := strconv.Atoi(s.is)
-	must, _ := strconv.Atoi(s.must) // it is a number, see settings
+	must, _ := strconv.Atoi(s.must) // always a number: see the function settings
 	return err != nil || is < must
 }
 
@@ -239,7 +239,7 @@ func (s setting) kind() bus.FaultKind {
 	return bus.FaultSetting
 }
 
-// settings returns the settings that Oona depends on. All others are left alone.
+// settings returns the settings that Oona depends on. It does not change any other setting.
 func (a *topicAdmin) settings(spec oona.TopicSpec) []setting {
 	s := []setting{{name: "cleanup.policy", must: "delete"}}
 	if spec.Compacted {

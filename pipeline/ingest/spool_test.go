@@ -22,15 +22,15 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// spooling is a stage with a spool, before a bus that can be away.
+// spooling is a stage with a spool. Tests can make its bus unavailable.
 type spooling struct {
 	*Stage
 	t      *testing.T
 	dir    string
 	bus    *testBus
-	away   atomic.Pointer[error] // what Publish returns; nil: the bus works
-	failed atomic.Int64          // attempts that Publish has refused since
-	// hang: Publish answers only when its context has ended.
+	away   atomic.Pointer[error] // the error that Publish returns; nil if the bus is available
+	failed atomic.Int64          // number of calls of Publish that have returned this error
+	// If hang is set, Publish returns only when its context has ended.
 	hang atomic.Bool
 
 	running  *running
@@ -54,7 +54,7 @@ func newSpooling(t *testing.T) *spooling {
 func (s *spooling) Publish(ctx context.Context, topic string, messages ...*message.Message) error {
 	if s.hang.Load() {
 		<-ctx.Done()
-		time.Sleep(20 * time.Millisecond) // the answer comes later than it must
+		time.Sleep(20 * time.Millisecond) // the answer arrives later than necessary
 		return context.Cause(ctx)
 	}
 	return s.bus.Publish(ctx, topic, messages...)
@@ -70,12 +70,12 @@ func (s *spooling) begin(change func(*Config)) {
 	s.running = startStage(s.t, s.Stage)
 }
 
-// configure makes a stage that does not run yet.
+// configure makes a stage without running it.
 func (s *spooling) configure(change func(*Config)) {
 	s.t.Helper()
 	cfg := DefaultConfig()
 	cfg.Topic, cfg.Instance = rawTopics.SeedMetrics, "ingest-1"
-	cfg.PublishTimeout = time.Minute // longer than a busy machine stops; only a bus that hangs is waited for
+	cfg.PublishTimeout = time.Minute // so that a busy machine does not cause a timeout; only a bus that hangs reaches it
 	cfg.Spool.Directory, cfg.Spool.After, cfg.Spool.Headroom = s.dir, time.Minute, 0
 	if change != nil {
 		change(&cfg)
@@ -90,7 +90,7 @@ func (s *spooling) configure(change func(*Config)) {
 	}
 }
 
-// end ends the stage, as when the process ends.
+// end stops the stage and closes the spool, as at the end of the process.
 func (s *spooling) end() {
 	s.t.Helper()
 	s.running.cancel()
@@ -99,7 +99,7 @@ func (s *spooling) end() {
 	}
 }
 
-// send sends a frame, and returns the status of the answer.
+// send sends a frame and returns the status of the answer.
 func (s *spooling) send(run oona.RunID, sequence int) int {
 	f := goodFrame(int64(sequence))
 	f.Run = run
@@ -115,10 +115,10 @@ func (s *spooling) want(status int, run oona.RunID, from, end int) {
 	}
 }
 
-// hasty has little patience, for a bus that hangs.
+// hasty sets short timeouts, for tests in which the bus hangs.
 func hasty(c *Config) { c.PublishTimeout, c.Spool.After = 200*time.Millisecond, time.Second }
 
-// again ends the stage and begins another.
+// again stops the stage and starts another one.
 func (s *spooling) again(change func(*Config)) {
 	s.t.Helper()
 	s.end()
@@ -164,8 +164,8 @@ func (s *spooling) inOrder(run oona.RunID, n int) {
 	}
 }
 
-// While the bus is away, frames are accepted with 202. They are on the bus, in order,
-// when it is back, also after ingest was restarted in the meantime.
+// While the bus is unavailable, frames are accepted with 202. When it is back, they are sent to the
+// bus in order, even if ingest was restarted in the meantime.
 func TestSpool(t *testing.T) {
 	for name, leave := range map[string]func(*spooling){
 		"an error": func(s *spooling) { s.leave(fmt.Errorf("publish: %w", bus.ErrUnreachable)) },
@@ -203,12 +203,12 @@ func TestSpool(t *testing.T) {
 	}
 }
 
-// While the spool is sent, frames of its runs go behind what waits, and frames of other
-// runs go to the bus.
+// While the spool is sent, new frames of the runs in the spool are added to it, and frames of other
+// runs go directly to the bus.
 func TestOrderAcrossTheSpool(t *testing.T) {
 	const first, waiting = 100, 107
 	s := newSpooling(t)
-	s.begin(func(c *Config) { c.Spool.Rate = 1 << 10 }) // more than ten seconds for the first request
+	s.begin(func(c *Config) { c.Spool.Rate = 1 << 10 }) // so slow that the first request takes more than ten seconds
 	s.leave(bus.ErrUnreachable)
 	var body []byte
 	for i := range int64(first) {
@@ -219,7 +219,7 @@ func TestOrderAcrossTheSpool(t *testing.T) {
 	if w := post(s.Stage, mediaAvro, body); w.Code != http.StatusAccepted || len(body) < 10<<10 {
 		t.Fatalf("%d bytes are answered %d %s", len(body), w.Code, w.Body)
 	}
-	for s.failed.Load() < 2 { // that of the request, and that of the spool, whose batch is this record alone
+	for s.failed.Load() < 2 { // one attempt for the request, and one from the spool, whose batch has only this record
 		time.Sleep(time.Millisecond)
 	}
 	s.want(http.StatusAccepted, "a", first, waiting)
@@ -227,34 +227,34 @@ func TestOrderAcrossTheSpool(t *testing.T) {
 	for s.cfg.Spool.Open.Stats().Records == 1+waiting-first {
 		time.Sleep(time.Millisecond)
 	}
-	behind, aside := 0, 0
+	spooled, direct := 0, 0
 	for i := waiting; !s.cfg.Spool.Open.Empty(); i++ {
 		switch s.send("a", i) {
 		case http.StatusAccepted:
-			behind++
+			spooled++
 		case http.StatusOK:
 		default:
 			t.Fatal("a frame was refused")
 		}
-		if got := s.send("b", aside); got != http.StatusOK {
-			t.Fatalf("frame %d of another run is answered %d; %+v", aside, got, s.cfg.Spool.Open.Stats())
+		if got := s.send("b", direct); got != http.StatusOK {
+			t.Fatalf("frame %d of another run is answered %d; %+v", direct, got, s.cfg.Spool.Open.Stats())
 		}
-		aside++
+		direct++
 		if i == waiting+32 {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if behind == 0 || aside == 0 {
-		t.Errorf("%d frames went behind the spool, %d beside it", behind, aside)
+	if spooled == 0 || direct == 0 {
+		t.Errorf("%d frames were added to the spool, %d went directly to the bus", spooled, direct)
 	}
 	s.end()
 	s.begin(nil)
 	s.drained()
-	s.inOrder("b", aside)
+	s.inOrder("b", direct)
 	got := s.sequences("a")
 	seen := int64(-1)
-	for _, sequence := range got { // a frame may come twice, after the restart
+	for _, sequence := range got { // after the restart, a frame may be there twice
 		if sequence > seen+1 {
 			t.Fatalf("the bus has the frames %v", got)
 		}
@@ -263,8 +263,8 @@ func TestOrderAcrossTheSpool(t *testing.T) {
 	s.end()
 }
 
-// A stage that stops sends what is in the spool before it ends, in order, if the bus
-// takes it, and otherwise ends at once.
+// A stage that is stopped sends the content of the spool in order before it ends. If the bus is
+// unavailable, it ends at once.
 func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 	for name, test := range map[string]struct {
 		drain time.Duration
@@ -280,7 +280,7 @@ func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 			s.begin(func(c *Config) { c.Spool.Drain = test.drain })
 			s.leave(bus.ErrUnreachable)
 			s.want(http.StatusAccepted, "a", 0, 20)
-			for s.failed.Load() < 4 { // so that the pause before the next attempt is longer than what follows
+			for s.failed.Load() < 4 { // then the pause before the next attempt is so long that the test continues first
 				time.Sleep(time.Millisecond)
 			}
 			if test.back {
@@ -308,8 +308,8 @@ func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 	}
 }
 
-// A full spool refuses frames with 503 and its own reason, and takes them again when it
-// has room.
+// If the spool is full, frames are refused with 503 and the reason spool-full. When the bus is back,
+// frames are accepted again.
 func TestFullSpool(t *testing.T) {
 	s := newSpooling(t)
 	s.begin(func(c *Config) { c.Spool.Headroom = 1 << 60 })
@@ -323,7 +323,7 @@ func TestFullSpool(t *testing.T) {
 	s.end()
 }
 
-// A number of partitions that has changed is not an outage: the client must know of it.
+// A changed number of partitions is not an outage. The client gets an error, and nothing is spooled.
 func TestPartitionsAreNotSpooled(t *testing.T) {
 	s := newSpooling(t)
 	s.begin(nil)
@@ -335,7 +335,7 @@ func TestPartitionsAreNotSpooled(t *testing.T) {
 	s.end()
 }
 
-// A record that the bus never takes is put aside, and does not block those behind it.
+// A record that the bus will never accept is set aside, and does not block the records after it.
 func TestHopelessRecord(t *testing.T) {
 	s := newSpooling(t)
 	s.begin(nil)
@@ -361,8 +361,8 @@ func TestHopelessRecord(t *testing.T) {
 	s.end()
 }
 
-// TestSpoolIsReadAtTheEnd: a record that was read from the spool when the process was told to
-// end is sent by the drain, in order, and not marked as done without having been sent.
+// If a record was already read from the spool when the process has to end, Drain sends it in order.
+// It must not count as sent before that.
 func TestSpoolIsReadAtTheEnd(t *testing.T) {
 	s := newSpooling(t)
 	s.configure(nil)
@@ -384,7 +384,7 @@ func TestSpoolIsReadAtTheEnd(t *testing.T) {
 	}
 }
 
-// A frame of the spool has lapsed if it was in time when it was accepted and is too old now.
+// A frame in the spool has lapsed if it was recent enough when it was accepted, and is too old now.
 func TestLapsed(t *testing.T) {
 	cfg := windows.DefaultConfig()
 	limits := windows.NewLimits([][]windows.Configuration{{{Config: cfg}}})
@@ -414,7 +414,7 @@ func TestFramesLapseInTheSpool(t *testing.T) {
 	s := newSpooling(t)
 	s.configure(nil)
 	s.leave(bus.ErrUnreachable)
-	s.want(http.StatusAccepted, "a", 0, 3) // observed a moment ago, for the limits below
+	s.want(http.StatusAccepted, "a", 0, 3) // observed a moment ago, so within the limits below
 	cfg := windows.DefaultConfig()
 	s.SetLimits(windows.NewLimits([][]windows.Configuration{{{Config: cfg}}}))
 	f := goodFrame(3)
@@ -450,7 +450,7 @@ func TestFramesLapseInTheSpool(t *testing.T) {
 	}
 }
 
-// The files of a spool are a small part of it, so that its space is free again while it is sent.
+// Each file of a spool is a small part of it, so that space becomes free while the spool is sent.
 func TestSegmentsOfASpool(t *testing.T) {
 	for _, bytes := range []units.Base2Bytes{leastSpool, 64 << 20, 1 << 30, 1 << 40} {
 		s := defaultSpool()
