@@ -19,8 +19,8 @@ type accumulator struct {
 	earliest, latest        oona.Micros       // event time
 	progress                []reduce.Progress // set while the window is emitted, by reducer 2
 	census                  reduce.Census
-	metrics                 []reduce.Metric // in the order in which they came
-	order                   []int           // of metrics by name, made at the end
+	metrics                 []reduce.Metric // in the order of their first appearance
+	order                   []int           // indexes of metrics in the order of their names; set by sortMetrics
 }
 
 // reset empties a for another window and keeps its memory, within bounds.
@@ -35,8 +35,8 @@ func (a *accumulator) reset() {
 	a.metrics = a.metrics[:0]
 }
 
-// position returns where the metric of column i is. Columns usually come in the same
-// order each time.
+// position returns the index of the metric of column i. Columns usually have the same order
+// in every frame.
 func (a *accumulator) position(i int, name string) (int, bool) {
 	if i < len(a.metrics) && a.metrics[i].Name == name {
 		return i, true
@@ -74,7 +74,7 @@ func (a *accumulator) metric(i int, name string, about func(string) oona.Metric,
 	return m
 }
 
-// extend returns s with one more element, which still has the memory of its last use.
+// extend returns s with one more element. The element keeps the memory from its last use.
 func extend[T any](s []T) []T { return slices.Grow(s, 1)[:len(s)+1] }
 
 // recordExtent counts a frame and records its extent in the log, in time and in steps.
@@ -91,8 +91,8 @@ func (a *accumulator) recordExtent(offset int64, f *oona.Frame) {
 	a.earliest, a.latest = min(a.earliest, f.ObservedAt), max(a.latest, f.ObservedAt)
 }
 
-// stepsPerSecond returns the speed of reducer 1. It is 0 if all frames were observed
-// at one instant, and wrong if the step falls within the window.
+// stepsPerSecond returns the speed as reducer 1 computes it. It is 0 if all frames were
+// observed at one instant, and wrong if the step decreases within the window.
 func (a *accumulator) stepsPerSecond() float64 {
 	if a.latest == a.earliest {
 		return 0

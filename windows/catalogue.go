@@ -7,14 +7,14 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Catalogue returns what is known about a metric. An engine uses the group and the
-// direction. A catalogue must give the same answer each time.
+// Catalogue returns the description of a metric. An engine uses the group and the
+// direction. A catalogue must return the same description each time.
 type Catalogue = func(metric string) oona.Metric
 
 // Catalogues returns the catalogue with a hash. The zero hash stands for the worker's
 // own catalogue, for logs that name none. If there is no such catalogue, the error
 // wraps ErrCatalogue and says how to provide it. Other errors may be temporary, for
-// example if the topic that holds the catalogues cannot be read.
+// example if the topic with the catalogues cannot be read.
 type Catalogues func(oona.CatalogueHash) (Catalogue, error)
 
 // Always returns Catalogues that have the same catalogue for every hash. It is for
@@ -24,7 +24,7 @@ func Always(c Catalogue) Catalogues {
 }
 
 // ErrCatalogue is returned if there is no catalogue with the hash that a log or a
-// commit names. An engine without it would compute other rollups.
+// commit names. With another catalogue, an engine would compute other rollups.
 var ErrCatalogue = errors.New("the catalogue of metrics that the log names cannot be found")
 
 // resolveCatalogues gives each epoch its catalogue. It returns the error of

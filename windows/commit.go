@@ -16,15 +16,15 @@ type Commit struct {
 	// Offset is the safe offset: no open window and no frontier of an active
 	// producer needs a record below it.
 	Offset int64
-	// Metadata is what a replay from there cannot rebuild. It is ASCII text of
-	// at most MaxMetadata bytes.
+	// Metadata is the state that a replay from Offset cannot rebuild. It is ASCII text
+	// of at most MaxMetadata bytes.
 	Metadata string
 }
 
 // Reached says how far the log had been read when a commit was made.
 type Reached struct {
 	ProcessedTo int64            // offset after the last record that was read
-	Incarnation oona.Incarnation // of the log there
+	Incarnation oona.Incarnation // incarnation of the log at that offset
 	// AppendedAt is the append time of the last record that was read. Known is
 	// false if there was none, or if the commit does not include it.
 	AppendedAt oona.Micros
@@ -40,20 +40,20 @@ func (c Commit) Reached() (Reached, error) {
 	return Reached{s.processedTo, s.incarnation, s.lastAppendedAt, s.lastAppendedAt != unset}, nil
 }
 
-// MaxMetadata is the greatest length of a commit's metadata. Kafka allows 4,096 bytes
-// (offset.metadata.max.bytes); the rest is for the worker that commits. Versions 1
-// and 2 have fewer, because programs that know no later version accept no more.
+// MaxMetadata is the maximum length of a commit's metadata. Kafka allows 4,096 bytes
+// (offset.metadata.max.bytes); the worker that commits may use the rest. Versions 1 and 2
+// have a lower limit, because programs that only know these versions accept no more.
 const (
 	MaxMetadata        = 4016
 	maxMetadataEarlier = 4000
 )
 
-// MostTimelines is the most timelines for which a commit could have room, if their
-// watermarks were almost equal. With more, an engine could never commit.
+// MostTimelines is the maximum number of timelines that can fit into a commit. So many fit
+// only if their watermarks are almost equal. With more, an engine could never commit.
 const MostTimelines = 256
 
 // ErrMetadata is returned if a commit does not fit into MaxMetadata. The engine
-// continues. The commit before this one stays valid, and its replay is longer.
+// continues. The previous commit stays valid, but its replay takes longer.
 var ErrMetadata = errors.New("commit metadata too long")
 
 // ErrCommit is returned for a commit that Engine.Commit cannot have returned.
@@ -81,15 +81,15 @@ func (e *Engine) Commit() (Commit, error) {
 // engine that made the commit. The caller must check that the log still has these
 // records: an engine cannot distinguish a gap from offsets that were never used.
 //
-// The engine continues with the configurations of the commit; cfg, which New would
-// be given, does not change them: see Config. The error wraps ErrCommit if the commit
-// is not valid. Otherwise it is the error of catalogues, or of New if cfg is not valid.
+// The engine continues with the configurations of the commit. cfg is the configuration of the
+// worker, as for New, and does not change them: see Config. The error wraps ErrCommit if the
+// commit is not valid. Otherwise it is an error of catalogues, or of New if cfg is not valid.
 func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	e, s, err := restore(cfg, catalogues, c)
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range s.configEpochs { // the last one that was made before the offset
+	for _, c := range s.configEpochs { // find the last one that was made before the offset
 		if c.record == unknown {
 			e.cfg, e.spans = c.cfg, c.spans
 		}
@@ -106,8 +106,8 @@ func Resume(cfg Config, catalogues Catalogues, c Commit) (*Engine, error) {
 	return e, nil
 }
 
-// restore returns an engine with the configurations and the incarnation of a commit,
-// and the rest of what the commit holds.
+// restore returns an engine with the configurations and the incarnation of a commit, and the
+// snapshot with the rest of the commit.
 func restore(cfg Config, catalogues Catalogues, c Commit) (*Engine, *snapshot, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, fmt.Errorf("window configuration: %w", err)
@@ -133,22 +133,22 @@ func (e *Engine) Config() Config { return e.configEpochs.last().cfg }
 
 // snapshot is the content of a commit.
 type snapshot struct {
-	configEpochs   configEpochs // that a replay needs, and later ones
+	configEpochs   configEpochs // the epochs that a replay needs, and later ones
 	safe           logtime.ReplayPoint
 	processedTo    int64
 	incarnation    oona.Incarnation
-	lastAppendedAt oona.Micros // unset: not known
+	lastAppendedAt oona.Micros // unset if it is not known
 	maxAppendedAt  oona.Micros
 	floor          oona.Micros
 	recovery       *recovery
-	timelines      []frozen // by hash
+	timelines      []frozen // ordered by hash
 }
 
-// frozen is a timeline as of a commit.
+// frozen is the state of a timeline in a commit.
 type frozen struct {
 	hash      uint64
 	watermark oona.Micros
-	admitted  int64 // unknown: below the safe offset
+	admitted  int64 // offset of its first record; unknown if that is below the safe offset
 	seals     seals
 }
 
@@ -160,7 +160,7 @@ func (s *snapshot) sealCount() int64 {
 	return n
 }
 
-// tooMuch says what takes a commit's room, and what to do about the most of it.
+// tooMuch returns a text that says how much space each part of a commit needs, and what to do about the largest part.
 func (s *snapshot) tooMuch() string {
 	timelines, sealed := 0, 0
 	for i := range s.timelines {
@@ -221,7 +221,7 @@ func (e *Engine) NeededSince() (oona.Micros, bool) {
 	return c.Previous, c.Started
 }
 
-// safe returns the last point from which everything that is open can be rebuilt.
+// safe returns the last point of the log from which all open windows and active frontiers can be rebuilt.
 func (e *Engine) safe() logtime.ReplayPoint {
 	safe := e.idleBuckets.Earliest(e.bucket(), logtime.ReplayPoint{Offset: e.processedTo, Clock: e.clock})
 	for _, t := range e.timelines.ordered {

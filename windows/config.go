@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// Config holds everything besides the log that the rollups of a partition depend on.
+// Config has everything besides the log that the rollups of a partition depend on.
 // Two engines with equal configurations, logs and catalogues emit equal rollups: see
 // Catalogues. Durations are whole microseconds. The tags are for a command's flags.
 type Config struct {
@@ -41,50 +41,51 @@ type Config struct {
 	// time. Default 24h.
 	MaxDelay time.Duration `name:"max-delay" help:"Maximum time by which a frame may be behind its append time. Other frames are quarantined."`
 
-	// MaxTimelines is the number of timelines that a partition admits. When
-	// it has as many, a new one takes the place of a quiet one. Default 128.
+	// MaxTimelines is the maximum number of timelines in a partition. When it is
+	// reached, a new timeline replaces a quiet one. Default 128.
 	MaxTimelines int `name:"max-timelines" help:"Maximum number of timelines (runs, or ranks that own layers) in a partition, up to 256. A commit can hold 100 to 220, depending on their state."`
-	// MaxAccumulators is the number of layers' windows that may be open in
-	// the partition at a time; it bounds the engine's memory. The window
-	// that would open one more is sealed: it admits no further layer.
-	// Default 65536.
+	// MaxAccumulators is the maximum number of windows of layers that are open
+	// in the partition at the same time. It bounds the engine's memory. A window
+	// that would need one more, for another layer, is sealed: it gets no further
+	// layers. Default 65536.
 	MaxAccumulators int `name:"max-accumulators" help:"Maximum number of open windows, counted per layer, in a partition. It bounds the memory of the partition."`
-	// MaxTimelineAccumulators is the number of them that may be open in one
-	// timeline, so that one timeline cannot take all of them. Default 32768.
+	// MaxTimelineAccumulators is the same limit for one timeline, so that one
+	// timeline cannot use all of MaxAccumulators. Default 32768.
 	MaxTimelineAccumulators int `name:"max-timeline-accumulators" help:"Maximum number of open windows, counted per layer, in a timeline."`
-	// MaxLayers is the number of layers that one window of a timeline
-	// admits. Default 4096.
+	// MaxLayers is the maximum number of layers in one window of a timeline.
+	// Default 4096.
 	MaxLayers int `name:"max-layers" help:"Maximum number of layers in a window."`
-	// MaxMetrics is the number of metrics that one window of a layer
-	// admits. Default 64.
+	// MaxMetrics is the maximum number of metrics in one window of a layer.
+	// Default 64.
 	MaxMetrics int `name:"max-metrics" help:"Maximum number of metrics in a layer."`
-	// MaxSeeds is the number of distinct seeds that one window of a layer
-	// admits. Default 65536.
+	// MaxSeeds is the maximum number of distinct seeds in one window of a
+	// layer. Default 65536.
 	MaxSeeds int `name:"max-seeds" help:"Maximum number of distinct seeds in a layer and window."`
 	// FrontierSlots is the number of slots over which the (producer, path)
-	// pairs of a timeline are spread by hash. Only occupied slots take memory.
-	// Two pairs in one slot share its frontier, so the slower one no longer
-	// holds the watermark back and its frames may be late. With 8 pairs, 64
-	// slots collide in 37% of runs and 4096 in 0.7%. Default 4096.
+	// pairs of a timeline are distributed by hash. Only slots in use need
+	// memory. Two pairs in the same slot share its frontier. Then the watermark
+	// no longer waits for the slower one, and its frames may be late. With 8
+	// pairs, this happens in 37% of runs if there are 64 slots, and in 0.7% if
+	// there are 4096. Default 4096.
 	FrontierSlots int `name:"frontier-slots" help:"Number of hash slots for the producers of a timeline."`
 	// WorstSeeds is the number of seeds that a rollup lists for each metric.
 	// Reducer 1 lists none for a metric without a direction. Default 5.
 	WorstSeeds int `name:"worst-seeds" help:"Number of worst seeds that a rollup lists for each metric."`
 
-	// Generation is the number of the configuration; 0 is the defaults. It is
+	// Generation is the number of the configuration; 0 stands for the defaults. It is
 	// copied into each rollup.
 	Generation int32 `kong:"-"`
 	// Reducer is the version of the reducers, from 1 to [Reducer]. Default 1,
-	// which is the version for logs that do not say.
+	// which is also the version for logs that do not name one.
 	Reducer int32 `kong:"-"`
 	// Catalogue is the hash of the catalogue that has the metrics' groups and
 	// directions. It is zero if the log names none: see Catalogues.
 	Catalogue oona.CatalogueHash `kong:"-"`
 }
 
-// Reducer is the latest version of the reducers that an engine knows. A change that
-// gives other rollups for the same frames is a new version. A log says which version
-// it needs: see [ErrReducer]. Earlier versions stay, so an old log still gives its old
+// Reducer is the latest version of the reducers. If a change of the code would give other
+// rollups for the same frames, it needs a new version. The log names the version that it
+// needs: see [ErrReducer]. Earlier versions are kept, so an old log still gives the same
 // rollups.
 //
 // Version 2 measures steps from one frame of a producer to its next, lists worst
@@ -117,7 +118,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate returns a *oona.FieldError for the first field that is wrong.
+// Validate returns a *oona.FieldError for the first field that is not valid.
 func (c Config) Validate() error {
 	for _, d := range []struct {
 		field string

@@ -12,16 +12,16 @@ import (
 // Configuration is the content of a configuration record: how windows are made
 // from an instant of event time on.
 //
-// As the first record of a log it holds for the whole log, whatever From is. A
-// later one is void unless it is valid, its generation is higher than the last
-// one's, and From is ahead of all append times so far by more than MaxSkew, so
-// that no frame beyond From can have been folded. From is rounded up to the end of
-// a window of the last configuration, and the new windows begin there, so that no
-// window is cut. FrontierSlots cannot change during a log's life.
+// A configuration that is the first record of a log applies to the whole log, whatever its
+// From is. A later one must meet three conditions; otherwise it is void and has no effect: it
+// is valid; its generation is higher than the last one; and From is later than all append times
+// so far by more than MaxSkew, so that no frame at or after From can have been folded. From is
+// rounded up to the end of a window of the last configuration. The new windows begin there, so
+// no window is cut. FrontierSlots cannot change during the life of a log.
 //
-// TickInterval, IdleHorizon, OutOfOrderness and the caps on timelines and
-// accumulators hold from the record on. Everything else goes by the event time of
-// frames and windows.
+// TickInterval, IdleHorizon, OutOfOrderness and the limits on timelines and accumulators apply
+// from the record on. For everything else, the event time of a frame or a window determines its
+// configuration.
 type Configuration struct {
 	Config Config
 	From   oona.Micros
@@ -89,12 +89,12 @@ func recordNumbers(r *oona.WindowConfiguration) [8]*int32 {
 	return [...]*int32{&r.MaxTimelines, &r.MaxAccumulators, &r.MaxTimelineAccumulators, &r.MaxLayers, &r.MaxMetrics, &r.MaxSeeds, &r.FrontierSlots, &r.WorstSeeds}
 }
 
-// configEpoch is a stretch of event time with one configuration. It ends where the
+// configEpoch is an interval of event time with one configuration. It ends where the
 // next one begins, at the end of a window.
 type configEpoch struct {
 	cfg       Config
 	spans     spans
-	from      oona.Micros // unset: the beginning of time
+	from      oona.Micros // unset for the beginning of time
 	catalogue Catalogue
 
 	record  int64 // offset of the configuration record; unknown if no record made it, or if the record is below the safe offset
@@ -108,8 +108,8 @@ func newConfigEpoch(cfg Config, from oona.Micros, record int64) *configEpoch {
 	return &configEpoch{cfg: cfg, spans: spansOf(cfg), from: from, record: record, expired: never}
 }
 
-// anchor returns an instant at which a window of the epoch starts. The others start
-// at multiples of the length from there.
+// anchor returns an instant at which a window of the epoch starts. The distances of all other
+// starts from it are multiples of the window length.
 func (c *configEpoch) anchor() oona.Micros {
 	if c.from == unset {
 		return 0
@@ -117,13 +117,13 @@ func (c *configEpoch) anchor() oona.Micros {
 	return c.from
 }
 
-// window returns the window that holds at.
+// window returns the window that contains at.
 func (c *configEpoch) window(at oona.Micros) (start, end oona.Micros) {
 	start = windowStart(at, c.anchor(), c.spans.length)
 	return start, later(start, c.spans.length)
 }
 
-// closesAt returns the watermark that closes a window which ends at end.
+// closesAt returns the watermark at which a window that ends at end closes.
 func (c *configEpoch) closesAt(end oona.Micros) oona.Micros { return later(end, c.spans.lateness) }
 
 // firstOpen returns the start of the first window that a watermark has not closed.
@@ -146,8 +146,8 @@ type configEpochs []*configEpoch
 // last returns the epoch whose configuration was made last.
 func (l configEpochs) last() *configEpoch { return l[len(l)-1] }
 
-// find returns the epoch of an event time for the record at offset, nil if the
-// epoch has expired.
+// find returns the epoch of an event time for the record at offset, or nil if the epoch has
+// expired.
 func (l configEpochs) find(at oona.Micros, offset int64) *configEpoch {
 	for i := len(l) - 1; i >= 0; i-- {
 		if c := l[i]; c.from <= at && c.record <= offset {
@@ -160,7 +160,7 @@ func (l configEpochs) find(at oona.Micros, offset int64) *configEpoch {
 	return nil
 }
 
-// configure handles a configuration record. The outcome says whether it holds.
+// configure handles a configuration record. The outcome says whether it is in effect or void.
 func (e *Engine) configure(r *Record) Outcome {
 	next, last := r.Configuration, e.configEpochs.last()
 	first := e.recovery == nil && !e.here.Clock.Started // see opensLog: time has begun by now
@@ -178,7 +178,7 @@ func (e *Engine) configure(r *Record) Outcome {
 	return Outcome{Passed, ReasonConfigured, fmt.Sprintf("generation %d holds from %s", next.Config.Generation, timestamp(from))}
 }
 
-// makeConfigEpoch returns the epoch of a configuration that holds. Prepare must have
+// makeConfigEpoch returns the epoch of a configuration that is not void. Prepare must have
 // found its catalogue.
 func (e *Engine) makeConfigEpoch(cfg Config, from oona.Micros, record int64) *configEpoch {
 	c := newConfigEpoch(cfg, from, record)
@@ -196,9 +196,9 @@ func (e *Engine) Prepare(c *Configuration) error {
 	return err
 }
 
-// Configurations returns the configurations that frames may still go by, the
-// earliest first. The last one is Config. From is where the configuration's windows
-// begin; it is 0 if they begin at the beginning of time.
+// Configurations returns the configurations that may still apply to frames, the earliest first.
+// The last one is the result of Config. From is the start of the first window of the
+// configuration, or 0 if that is the beginning of time.
 func (e *Engine) Configurations() (all []Configuration) {
 	for _, c := range e.configEpochs {
 		if c.expired == never {
@@ -208,14 +208,14 @@ func (e *Engine) Configurations() (all []Configuration) {
 	return all
 }
 
-// Refuses returns why a configuration record would be void if it were the next
-// record of the log, appended at appendedAt. It returns nil if it would hold.
+// Refuses returns the reason why a configuration record would be void if it were the next record
+// of the log, appended at appendedAt. It returns nil if the record would be in effect.
 func (e *Engine) Refuses(c Configuration, appendedAt oona.Micros) error {
 	return e.refuse(&c, e.opensLog(), max(e.maxAppendedAt, appendedAt))
 }
 
-// refuse returns why a configuration does not hold. Its own record counts for the greatest
-// append time.
+// refuse returns the reason why a configuration is void, or nil. The greatest append time includes
+// that of its own record.
 func (e *Engine) refuse(next *Configuration, first bool, maxAppendedAt oona.Micros) error {
 	if err := next.Config.Validate(); err != nil || first {
 		return err
@@ -235,9 +235,9 @@ func (e *Engine) refuse(next *Configuration, first bool, maxAppendedAt oona.Micr
 	return nil
 }
 
-// applyConfig applies those settings of a configuration that hold from the current
-// record on, whatever the event time. A replay does so at the same record and with
-// the same clock, so it comes to the same buckets.
+// applyConfig applies those settings of a configuration that are in effect from the current record
+// on, whatever the event time. A replay does this at the same record and with the same clock, so
+// it computes the same buckets.
 func (e *Engine) applyConfig(c *configEpoch) {
 	before := e.spans.bucket
 	e.cfg, e.spans = c.cfg, c.spans
@@ -265,8 +265,8 @@ func (e *Engine) retention() oona.Micros {
 	return longest
 }
 
-// expire ends the epochs that no frame can be of any more, the earliest first, and
-// forgets those that no replay needs. The last one stays.
+// expire ends the epochs to which no frame can belong any more, the earliest first, and removes
+// those that no replay needs. The last one stays.
 func (e *Engine) expire(offset int64) {
 	for i := 0; i < len(e.configEpochs)-1; i++ {
 		c := e.configEpochs[i]

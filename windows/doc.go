@@ -3,12 +3,12 @@
 //
 // Rollups are a function of the log alone. An [Engine] has no clock, no goroutine and
 // no I/O. An engine that folds the same records a day later makes the same rollups,
-// byte for byte. testdata/scripts has logs with what an engine makes of them; they
-// are a good place to start.
+// byte for byte. testdata/scripts has logs with the rollups that an engine makes of
+// them; they are a good place to start.
 //
 // # Glossary
 //
-// If Beam and Flink have a term for a thing, it is used here.
+// Terms of Beam and Flink are used where they exist.
 //
 //   - Frame: the readings of a layer's seeds at one instant, in columns. It is one
 //     record of the log.
@@ -16,25 +16,26 @@
 //     metrics of the group health and one with those of the group performance.
 //   - Append time: when the bus received a record. Event time: when a frame was observed.
 //   - Log clock: a clock that advances with the append times: see package logtime.
-//   - Window: a stretch of event time of one timeline. Windows are tumbling: each
+//   - Window: an interval of event time of one timeline. Windows are tumbling: each
 //     begins where the one before ends.
 //   - Timeline: a run, or a rank of a run that owns its layers. It has one watermark.
-//   - Producer and path: who sent a frame, and by which ingest or raw topic it came.
-//   - Frontier: how far a producer has come on a path. It is the latest event time
-//     that was seen within the idle horizon.
+//   - Producer and path: the sender of a frame, and the ingest or raw topic through
+//     which the frame reached the bus.
+//   - Frontier: the progress of a producer on a path. It is the latest event time of
+//     its frames that were seen within the idle horizon.
 //   - Idle: not seen for the idle horizon, by the log clock.
 //   - Watermark: the event time up to which no more frames of a timeline are expected.
 //   - Floor: the greatest watermark of any timeline that was forgotten.
 //   - Late: observed in a window that has closed.
 //   - Accumulator: the state of one layer in one open window.
 //   - Sealed: a sealed window gets no further layer.
-//   - Configuration epoch: a stretch of event time with one configuration.
+//   - Configuration epoch: an interval of event time with one configuration.
 //   - Trigger: the place where a rollup was emitted: the log's incarnation, the offset
 //     of the record that closed the window, and an index.
-//   - Incarnation: the life of a log. A log that was made again, or has lost records
-//     at its end, is in another one.
-//   - Commit: what a worker stores so that the next one can continue. Its offset is
-//     the safe offset, from which a replay starts.
+//   - Incarnation: a number of the log itself. A log that was made again, or has lost
+//     records at its end, gets a new one.
+//   - Commit: the state that a worker stores so that the next one can continue. Its
+//     offset is the safe offset, from which a replay starts.
 //   - Recovery: the state of an engine that was restarted after records were lost.
 //
 // # Time
@@ -51,80 +52,81 @@
 // # Watermarks
 //
 // The watermark of a timeline is the least frontier of its active producers, less the
-// allowed out-of-orderness. It never goes back. A producer that has been silent for
-// the idle horizon no longer holds it back. When all producers are idle, the watermark
-// advances just far enough to close the open windows, and no further. So a trainer
-// that was cut off for an hour and then drains its spool finds the windows after its
-// last one open. (What it observed in that last window after it was cut off is late.)
+// allowed out-of-orderness. It never goes back. It does not wait for a producer that
+// has been silent for the idle horizon. When all producers are idle, the watermark
+// advances just far enough to close the open windows, and no further. So if a trainer
+// was disconnected for an hour and then sends the frames of its spool, the windows
+// after its last one are still open. (Frames in that last window that were observed
+// after the disconnection are late.)
 //
-// A producer has a frontier on each path, so a spool that drains on one path holds the
-// watermark back against newer frames on another.
+// A producer has a frontier on each path. So while a spool is sent on one path, the
+// watermark waits for it, even if newer frames arrive on another path.
 //
 // A window closes when the watermark has passed its end by the allowed lateness. It
 // closes once, and emits one rollup of each layer and group.
 //
-// # What becomes of a record
+// # Outcomes of a record
 //
 // [Engine.Fold] decides in this order. The [Outcome] says which case it was.
 //
 //  1. Passed: the record has no frame.
-//  2. Quarantined: the event time is further from the append time than clocks and
-//     spools explain, or in the time of a configuration that has expired. Such a frame
+//  2. Quarantined: the event time is further from the append time than MaxDelay or
+//     MaxSkew allows, or belongs to a configuration that has expired. Such a frame
 //     changes nothing.
-//  3. Overflowed: the timeline would be one too many. In all cases that follow, the
+//  3. Overflowed: there would be too many timelines. In all cases that follow, the
 //     frame advances the frontier of its producer.
 //  4. Late: the window has closed.
 //  5. Duplicate, or Quarantined: a frame of the same producer, epoch and sequence was
 //     folded into the same window, with the same bytes or with others.
-//  6. Overflowed: a layer, metric or seed would be one too many, or the window is
+//  6. Overflowed: there would be too many layers, metrics or seeds, or the window is
 //     sealed and does not have the layer. Such a frame changes nothing in the window.
 //  7. Folded.
 //
 // Then the watermark advances, and the windows that it closes are emitted. So a record
-// closes windows at up to two moments, before and after it is folded itself. The index
-// of its trigger counts through both. At each moment windows are ordered by end, run
-// and timeline, and within a window by layer.
+// may close windows twice: before and after it is folded itself. The index of its
+// trigger continues from the first time to the second. Each time, windows are ordered
+// by end, run and timeline, and within a window by layer.
 //
 // # Forgetting timelines
 //
 // A timeline is quiet if it has no open windows and no active producers. A quiet
-// timeline is forgotten when its watermark is further behind the greatest append time
-// than clocks and spools explain, or to make room for a new one in a full partition. A
-// timeline that is new, or comes back, starts at the floor, so no window is emitted
-// twice.
+// timeline is forgotten when its watermark is so far behind the greatest append time
+// that no acceptable frame can be before it, or when a full partition needs space for
+// a new one. A timeline that is new, or comes back, starts at the floor, so no window
+// is emitted twice.
 //
 // # Caps
 //
 // The caps on layers, metrics and seeds depend only on a window's own records: the
-// first ones are admitted. So every reader of the log decides in the same way. The cap
-// on accumulators depends on what else is open. The window that would exceed it is
-// sealed: it gets no further layer, even when there is room again. Seals are kept in
-// the commit until the watermark passes them.
+// first ones are accepted. So every reader of the log decides in the same way. The cap
+// on accumulators depends on the other open windows. A window that would exceed it is
+// sealed: it gets no further layer, even when other windows have closed. Seals are kept
+// in the commit until the watermark passes them.
 //
 // # Configurations
 //
 // A configuration record ([Configuration]) changes how windows are made, from an event
 // time on that no frame has reached. The new windows begin where an old one ends, so
-// none is cut and nothing is folded twice. Frames and windows go by the configuration
-// of their event time. The log clock and the idle horizon change at the record itself.
-// A configuration epoch expires when no frame can come into it any more. Frames of its
-// time are stale from then on.
+// none is cut and nothing is folded twice. The event time of a frame or a window
+// determines its configuration. The settings of the log clock and the idle horizon
+// change at the record itself. A configuration epoch expires when no acceptable frame
+// can belong to it any more. From then on, frames of its time are stale.
 //
 // # Commits and replays
 //
 // [Engine.Commit] returns the offset from which the log must be read again to rebuild
-// what is open, and what a replay cannot rebuild: watermarks, seals, the timelines
-// with the offsets of their first records, the floor, the configurations, and the log
-// clock at that offset. [Resume] makes an engine of it. That engine replays what had
-// been processed, without deciding or emitting anything again, and then continues as
-// the first one would have.
+// the open windows, and the state that a replay cannot rebuild: watermarks, seals, the
+// timelines with the offsets of their first records, the floor, the configurations,
+// and the log clock at that offset. [Resume] makes an engine from a commit. That engine
+// replays the records that had been processed, without emitting anything again, and
+// then continues as the first engine would have.
 //
-// If the log has lost records, [Restart] makes an engine that folds what is left. It
-// emits nothing that may have been emitted before or may lack records.
+// If the log has lost records, [Restart] makes an engine that folds the remaining
+// ones. It emits no window that may have been emitted before or may lack records.
 //
 // # Reducers
 //
-// Package reduce computes what a rollup holds: moments, a histogram and the worst
+// Package reduce computes the content of a rollup: moments, a histogram and the worst
 // seeds of each metric, and a census of the seeds. Sums are made in the order of the
 // log, so they do not depend on the machine that computes them.
 package windows

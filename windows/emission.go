@@ -9,9 +9,9 @@ import (
 	"github.com/morphogenetic/oona/windows/reduce"
 )
 
-// emission is where the rollups go that a record closes.
+// emission passes on the rollups of the windows that a record closes.
 type emission struct {
-	trigger    oona.Trigger // of the next layer's window
+	trigger    oona.Trigger // trigger of the next layer's window
 	appendedAt oona.Micros
 	emit       func(*oona.Rollup)
 }
@@ -21,7 +21,7 @@ type emission struct {
 func (e *Engine) emitClosed(out *emission) {
 	for _, w := range e.closing {
 		if e.recovery.suppresses(w.start) {
-			out.trigger.Index += int32(len(w.layers)) // the same index as if nothing were lost
+			out.trigger.Index += int32(len(w.layers)) // later windows get the same index as without the loss
 			e.release(w)
 			continue
 		}
@@ -107,7 +107,7 @@ func (e *Engine) finish(a *accumulator, out *emission) {
 	out.emit(r)
 }
 
-// difference returns t - u, or the greatest or least duration if that overflows.
+// difference returns t - u, or the largest or smallest duration if that overflows.
 func difference(t, u oona.Micros) oona.Micros {
 	d := t - u
 	switch {

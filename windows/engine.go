@@ -10,20 +10,20 @@ import (
 	"github.com/morphogenetic/oona/windows/reduce"
 )
 
-// Engine folds the log of one partition. It is not for concurrent use.
+// Engine folds the log of one partition. It is not safe for concurrent use.
 type Engine struct {
 	cfg          Config
 	spans        spans
 	configEpochs configEpochs // cfg and spans belong to the last one; in a replay, to the last one up to the current record
 	catalogues   Catalogues
 
-	incarnation oona.Incarnation // of the log, as of processedTo
+	incarnation oona.Incarnation // incarnation of the log at processedTo
 
 	processedTo    int64
 	replaying      bool                // the current record was processed before the commit
 	replayedOpen   bool                // see ReplayedOpen
-	resumed        Commit              // where the engine was resumed from; zero for a new one
-	resumedTo      int64               // what had been processed there: records below are replayed
+	resumed        Commit              // the commit from which the engine was resumed; zero for a new one
+	resumedTo      int64               // ProcessedTo of that commit: records below it are replayed
 	here           logtime.ReplayPoint // the current record
 	clock          logtime.Clock
 	idleBuckets    logtime.IdleBuckets
@@ -31,10 +31,10 @@ type Engine struct {
 	lastAppendedAt oona.Micros // append time of the last record; unset before the first, or if not known
 	timelines      timelines
 	recovery       *recovery // nil unless the engine was restarted after a loss
-	open           int       // windows
-	openLayers     int       // in these windows
+	open           int       // number of open windows
+	openLayers     int       // number of layers in these windows
 
-	// What follows is memory that is reused. It holds nothing between records.
+	// The fields below are memory that is reused. They have no content between records.
 	spareAccumulators []*accumulator
 	spareWindows      []*window
 	closing           []*window
@@ -54,8 +54,8 @@ const (
 	mostSpareIdentities    = 1 << 16
 )
 
-// New returns an engine that folds a log from its first record on. It returns the error
-// of cfg.Validate or of catalogues.
+// New returns an engine that folds a log from its first record on. It returns an error of
+// cfg.Validate or of catalogues.
 func New(cfg Config, catalogues Catalogues) (*Engine, error) {
 	e, err := newEngine(cfg, catalogues)
 	if err != nil {
@@ -88,8 +88,8 @@ func (e *Engine) OpenWindows() int { return e.open }
 // open window: it was Folded or a Duplicate before.
 func (e *Engine) ReplayedOpen() bool { return e.replayedOpen }
 
-// ProcessedTo returns the offset after the last record that Fold was given, also
-// during a replay. Before the first record, it is where the log is expected to begin.
+// ProcessedTo returns the offset after the last record that was passed to Fold, even during a
+// replay. Before the first record, it is the offset at which the log is expected to begin.
 func (e *Engine) ProcessedTo() int64 { return e.processedTo }
 
 // Fold folds the next record of the log. It calls emit, in order, for each rollup
@@ -123,7 +123,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if r.Configuration != nil {
 		passed = e.configure(&r)
 	}
-	if tick || passed.Reason == ReasonConfigured { // the out-of-orderness may be another
+	if tick || passed.Reason == ReasonConfigured { // a configuration may change the out-of-orderness
 		e.evaluate(&out)
 	}
 	if r.Frame == nil {
@@ -143,7 +143,7 @@ func (e *Engine) Fold(r Record, emit func(*oona.Rollup)) Outcome {
 	if start, _ := c.window(r.Frame.ObservedAt); outcome.Verdict == Folded && e.recovery.suppresses(start) {
 		outcome = e.recovery.outcome(start)
 	}
-	// Whatever became of the frame, its producer has reached this event time.
+	// Whatever the outcome for the frame is, its producer has reached this event time.
 	if t.frontier.Observe(slotNumber(r.Frame.Producer, r.Path, e.cfg.FrontierSlots), r.Frame.ObservedAt) && t.advance(r.Offset, &e.spans) {
 		e.closing = t.takeClosed(e.closing[:0])
 		e.emitClosed(&out)
@@ -168,10 +168,9 @@ func (e *Engine) advanceClock(appendedAt oona.Micros) bool {
 	return e.clock.Now/e.spans.tick != before.Now/e.spans.tick
 }
 
-// evaluate advances the watermarks of all timelines and emits the windows that they
-// close. Then it forgets the timelines that have been quiet for so long that any
-// frame which could still be accepted is ahead of their watermark, and so of the
-// floor that they leave.
+// evaluate advances the watermarks of all timelines and emits the windows that they close. Then
+// it forgets timelines that have been quiet for a long time: so long that every frame that could
+// still be accepted is later than their watermark, and so later than the floor that they leave.
 func (e *Engine) evaluate(out *emission) {
 	e.closing = e.closing[:0]
 	for _, t := range e.timelines.ordered {
@@ -179,7 +178,7 @@ func (e *Engine) evaluate(out *emission) {
 			e.closing = t.takeClosed(e.closing)
 		}
 	}
-	// So far they are in the order of the timelines' keys.
+	// Until now, they are in the order of the keys of their timelines.
 	slices.SortStableFunc(e.closing, func(v, w *window) int { return cmp.Compare(v.end, w.end) })
 	e.emitClosed(out)
 	e.timelines.forgetOld(earlier(e.maxAppendedAt, e.retention()))
@@ -208,8 +207,8 @@ func (e *Engine) checkEventTime(r *Record) (*configEpoch, Outcome) {
 	return c, Outcome{}
 }
 
-// foldFrame folds a frame of a configuration epoch into its window, unless it is late,
-// a repeat or beyond a cap.
+// foldFrame folds a frame of a configuration epoch into its window, unless the frame is late, is a
+// repeat or exceeds a limit.
 func (e *Engine) foldFrame(t *timeline, c *configEpoch, r *Record) Outcome {
 	f := r.Frame
 	start, end := c.window(f.ObservedAt)
@@ -251,8 +250,8 @@ func (e *Engine) foldFrame(t *timeline, c *configEpoch, r *Record) Outcome {
 	return Outcome{}
 }
 
-// checkCaps returns the accumulator of the frame's layer in w, nil if w does not have the
-// layer yet, or the outcome if the frame would exceed a cap. The window w may be nil.
+// checkCaps returns the accumulator of the frame's layer in w, or nil if w does not have the layer
+// yet. If the frame would exceed a limit, it returns the outcome. The window w may be nil.
 func (e *Engine) checkCaps(w *window, f *oona.Frame, cfg *Config) (*accumulator, Outcome) {
 	var a *accumulator
 	if w != nil {

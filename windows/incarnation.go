@@ -10,12 +10,12 @@ import (
 // log has had no incarnation record.
 func (e *Engine) Incarnation() oona.Incarnation { return e.incarnation }
 
-// opensLog reports whether nothing but incarnation records has been read. Time does
-// not begin with them, so a configuration that follows them still counts as the first
-// record of the log, and holds for the whole log.
+// opensLog reports whether nothing but incarnation records has been read. They do not start the log
+// clock, so a configuration that follows them still counts as the first record of the log, and
+// applies to the whole log.
 func (e *Engine) opensLog() bool { return e.recovery == nil && !e.clock.Started }
 
-// beginIncarnation handles an incarnation record. The outcome says whether it holds.
+// beginIncarnation handles an incarnation record. The outcome says whether it is in effect or void.
 func (e *Engine) beginIncarnation(s *oona.IncarnationStart) Outcome {
 	if s.Number <= e.incarnation {
 		return Outcome{Passed, ReasonVoid, fmt.Sprintf("incarnation %d is void: the log is in incarnation %d", s.Number, e.incarnation)}

@@ -26,8 +26,8 @@ func earlier(t, d oona.Micros) oona.Micros {
 	return t - d
 }
 
-// windowStart returns the start of the window that holds t, of those that start
-// at multiples of length from anchor.
+// windowStart returns the start of the window that contains t, if windows have the given length and
+// one of them starts at anchor.
 func windowStart(t, anchor, length oona.Micros) oona.Micros {
 	into := (t - anchor) % length
 	if into < 0 {

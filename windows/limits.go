@@ -8,9 +8,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// misplaced returns why an event time cannot be right for a record that was appended at
-// appendedAt, or ReasonNone. The later a record is appended, the less it can be ReasonFuture
-// and the more it can be ReasonStale.
+// misplaced returns the reason why an event time cannot be right for a record that was appended at
+// appendedAt, or ReasonNone. If a record is appended later, it can only change from ReasonFuture to
+// ReasonNone, and from ReasonNone to ReasonStale.
 func (s *spans) misplaced(at, appendedAt oona.Micros) Reason {
 	if at > later(appendedAt, s.maxSkew) {
 		return ReasonFuture
@@ -21,30 +21,30 @@ func (s *spans) misplaced(at, appendedAt oona.Micros) Reason {
 	return ReasonNone
 }
 
-// Limits says which frames an engine does not fold, whatever else its log holds. It is for
-// those that write frames to a log. It knows of a log only the configurations that were
-// written, and may not know the earliest ones. Where it does not know the configuration of
-// an event time, it says nothing.
+// Limits decides which frames an engine will certainly not fold, whatever else is in its log. It is
+// for programs that write frames to a log. Limits only knows the configurations that were written,
+// and may not know the earliest ones. If it does not know the configuration for an event time, it
+// does not decide.
 type Limits struct {
-	logs [][]stretch // different ones
+	logs [][]stretch // the different lists of stretches; equal ones of several partitions are here once
 }
 
-// stretch is a stretch of event time whose configuration is known. Two stretches of a log do
-// not overlap, but there may be gaps.
+// stretch is an interval of event time whose configuration is known. The stretches of a log do not
+// overlap, but there may be gaps between them.
 type stretch struct {
-	from, until oona.Micros // until is not included
+	from, until oona.Micros // the interval [from, until)
 	cfg         Config
 	spans       spans
 }
 
-// unknownLength is more than the length of windows whose configuration is not known.
+// unknownLength is longer than any window whose configuration is not known.
 const unknownLength = oona.Micros(24 * time.Hour / time.Microsecond)
 
 // NewLimits returns the limits of a topic. Each list has the configurations that were
 // written for one partition, in the order of generations, from some generation on without a
-// gap. From is as it was written, or rounded as Configuration says. If the first one is from
-// 0, it holds from the beginning of the log. If a list is empty or a configuration is not
-// valid, nothing is known.
+// gap. From has the value that was written, or the rounded one (see Configuration). If From of the
+// first one is 0, it applies from the beginning of the log. If a list is empty or a configuration
+// is not valid, the result knows no limits.
 func NewLimits(partitions [][]Configuration) *Limits {
 	l := new(Limits)
 	for _, list := range partitions {
@@ -59,7 +59,7 @@ func NewLimits(partitions [][]Configuration) *Limits {
 	return l
 }
 
-// certain returns where the configurations of a partition hold with certainty, or nil.
+// certain returns the stretches in which the configurations of a partition are certainly in effect, or nil.
 func certain(list []Configuration) []stretch {
 	var all []stretch
 	epochs := configEpochs{}
@@ -84,16 +84,17 @@ func certain(list []Configuration) []stretch {
 	return all
 }
 
-// Known reports whether anything is known.
+// Known reports whether l knows any limits.
 func (l *Limits) Known() bool { return l != nil && len(l.logs) > 0 }
 
-// Judge returns why a frame is not folded if it is appended at any time from earliest to
-// latest, whichever partition it goes to, and a configuration that has the limit. The reason
-// is ReasonNone if it is not certain that the frame is not folded. The frame must have passed
-// Validate.
+// Judge returns the reason why a frame will not be folded if it is appended at any time from
+// earliest to latest, to any partition. It also returns a configuration with the limit that the
+// frame exceeds. The reason is ReasonNone if it is not certain that the frame will not be folded.
+// The frame must have passed Validate.
 //
-// The engine gives the same reason, with one exception: a frame that exceeds a cap may also
-// be late or conflict with another one, or its timeline may be one too many.
+// The engine gives the same reason, with one exception. If a frame exceeds a limit on metrics or
+// seeds, it may also be late, or in conflict with another frame, or there may be too many timelines;
+// then the engine gives that reason.
 func (l *Limits) Judge(f *oona.Frame, earliest, latest oona.Micros) (why Reason, by *Config) {
 	if l == nil {
 		return ReasonNone, nil

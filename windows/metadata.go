@@ -23,7 +23,7 @@ const (
 	metadataVersionLog = 3
 )
 
-// version returns the oldest version that can hold the snapshot.
+// version returns the oldest version in which the snapshot can be written.
 func (s *snapshot) version() byte {
 	later := func(c *configEpoch) bool { return c.cfg.Reducer > 1 || c.cfg.Catalogue != oona.CatalogueHash{} }
 	switch {
@@ -35,7 +35,7 @@ func (s *snapshot) version() byte {
 	return metadataVersion
 }
 
-// limit returns how long the text may be.
+// limit returns the maximum length of the text.
 func (s *snapshot) limit() int {
 	if s.version() < metadataVersionLog {
 		return maxMetadataEarlier
@@ -43,8 +43,8 @@ func (s *snapshot) limit() int {
 	return MaxMetadata
 }
 
-// metadataCoding is plain ASCII, so every tool that shows a group's offsets can show
-// it.
+// metadataCoding is plain ASCII, so tools that show the offsets of a group can show the metadata,
+// too.
 var metadataCoding = base64.RawStdEncoding
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -85,7 +85,7 @@ func (s *snapshot) text() string {
 	return metadataCoding.EncodeToString(b)
 }
 
-// What the content of version 3 has, in the first byte.
+// The bits in the first byte of the content of version 3. They say which parts follow.
 const (
 	logInRecovery = 1 << (7 - iota)
 	logHasLast
@@ -108,8 +108,8 @@ func bit(set bool) uint64 {
 
 func appendFrom(b []byte, from, t oona.Micros) []byte { return binary.AppendVarint(b, int64(t-from)) }
 
-// appendRecovery appends from where on windows are emitted. If none are yet, it
-// appends how much of the log must be read first, and when recovery began.
+// appendRecovery appends the start of the first window that is emitted. If none is emitted yet, it
+// appends how much of the log must be read first, and when the recovery began.
 func appendRecovery(b []byte, s *snapshot) []byte {
 	if s.recovery.from != unset {
 		return appendFrom(binary.AppendUvarint(b, 1), s.maxAppendedAt, s.recovery.from)
@@ -220,7 +220,7 @@ func (r *metadataReader) fail(err error) {
 	}
 }
 
-// anyNumber is a limit that leaves room for arithmetic.
+// anyNumber is a limit so low that arithmetic with numbers below it does not overflow.
 const anyNumber = 1<<62 - 1
 
 func (r *metadataReader) snapshot(safe int64, first byte) (*snapshot, error) {

@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// What a commit has of an epoch besides its configuration.
+// Flags that say what a commit has for an epoch besides its configuration.
 const (
 	epochHasFrom = 1 << iota
 	epochHasRecord
@@ -71,9 +71,9 @@ const (
 	configNamesCatalogue = 1 << (configFieldCount + 1)
 )
 
-// beforeAll returns what the first configuration of a commit is compared with. A text
-// without a reducer is from the time when there was only the first one. From version
-// 3 on, most logs name the first catalogue.
+// beforeAll returns the configuration with which the first configuration of a commit is compared.
+// Its reducer is 1, because a text without a reducer was written when there was only that one. From
+// version 3 on, it has the hash of the first catalogue, which most logs name.
 func beforeAll(version byte) Config {
 	c := Config{Reducer: 1}
 	if version >= metadataVersionLog {
@@ -153,7 +153,7 @@ func (c *configEpoch) follows(b *configEpoch) bool {
 	return c.from > b.from && c.record >= b.record && c.expired >= b.expired
 }
 
-// config reads what appendConfig wrote, and changes c by it.
+// config reads the fields that appendConfig has written, and sets them in c.
 func (r *metadataReader) config(c *Config, version byte) {
 	fields := configFields(c)
 	known := uint64(1)<<len(fields) - 1

@@ -7,14 +7,13 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// recovery is the state of an engine that was restarted after records or the commit
-// were lost. Its windows close without a rollup until the loss makes no difference
-// any more.
+// recovery is the state of an engine that was restarted after records or the commit were lost.
+// Windows close without a rollup until the loss can no longer affect them.
 type recovery struct {
-	end   int64       // offset where the log ended at the restart: windows of records before it may have been emitted
-	begun oona.Micros // records that are lost may have append times up to this; unset before the first record
+	end   int64       // end of the log at the restart: windows of records below it may have been emitted
+	begun oona.Micros // the latest append time that a lost record may have; unset before the first record
 	from  oona.Micros // windows that start here or later are emitted; unset while none are
-	ahead bool        // the log has lost records at its end which had been folded
+	ahead bool        // whether the log has lost records at its end that had been folded
 }
 
 // Restart returns an engine for a log that has lost records. The log holds the
@@ -22,12 +21,12 @@ type recovery struct {
 // commit or with records that the commit needs, or records at its end are lost that
 // the commit covers. Fold must be given the log's records from start on.
 //
-// The engine emits no window that may have been emitted before or may lack records.
-// Frames of such a window are Late, with ReasonLost. Windows are emitted again after the
-// log has been read to end, for one MaxDelay and MaxSkew by its append times, and for one
-// idle horizon by its clock. At the record where all of this is true, frames can have
-// reached some event time at most. The first window that starts later is the first that
-// is emitted. Commits include this state.
+// The engine emits no window that may have been emitted before or may lack records. Frames of such a
+// window are Late, with ReasonLost. Three conditions must be met before windows are emitted again:
+// the log was read to end; its append times have advanced by MaxDelay plus MaxSkew; and its clock has
+// advanced by the idle horizon. At the record at which all are met, there is a latest event time that
+// any frame can have reached. The first window that starts after that time is the first one that is
+// emitted. Commits include this state.
 //
 // The engine continues with the configurations of the commit, or with cfg if commit is
 // zero. Restart returns the errors of Resume.
@@ -48,7 +47,7 @@ func Restart(cfg Config, catalogues Catalogues, commit Commit, start, end int64)
 		e.configEpochs = e.configEpochs[1:]
 	}
 	for _, c := range e.configEpochs {
-		c.record = unknown // if the record is still to come, it is void
+		c.record = unknown // if the record is read later, it is void
 	}
 	e.processedTo, e.maxAppendedAt = start, s.maxAppendedAt
 	e.recovery = &recovery{end: end, begun: unset, from: unset, ahead: s.processedTo > end}
@@ -70,7 +69,7 @@ func (r *recovery) suppresses(start oona.Micros) bool {
 	return r != nil && (r.from == unset || start < r.from)
 }
 
-// outcome returns what becomes of a frame of a window that is suppressed.
+// outcome returns the outcome for a frame in a window that is suppressed.
 func (r *recovery) outcome(start oona.Micros) Outcome {
 	if r.from == unset {
 		return Outcome{Late, ReasonLost, "the log has lost records, or the commit was lost: no windows are emitted until the log has been read on for max-delay, max-skew and the idle horizon"}
@@ -78,14 +77,14 @@ func (r *recovery) outcome(start oona.Micros) Outcome {
 	return Outcome{Late, ReasonLost, fmt.Sprintf("its window starts at %s. The log has lost records, or the commit was lost: windows that start before %s may have been emitted before, or may lack records", timestamp(start), timestamp(r.from))}
 }
 
-// advanceRecovery checks at each record whether the loss can still make a
-// difference: whether a frame of that time may come or have been folded, a producer
-// be active that has not been seen, or a window have been emitted.
+// advanceRecovery checks at each record whether the loss can still affect windows. It can as long as
+// one of these is possible: a frame of that time may arrive or may have been folded; a producer that
+// was not seen may be active; a window may have been emitted.
 func (e *Engine) advanceRecovery(appendedAt oona.Micros) {
 	r := e.recovery
 	switch {
 	case r.begun != unset:
-	case r.ahead: // what is lost at the end does not come before the first record
+	case r.ahead: // records that were lost at the end cannot be older than the first record
 		r.begun = appendedAt
 	default:
 		r.begun = e.maxAppendedAt

@@ -5,13 +5,12 @@ package windows
 // are already as they were at the commit and do not change: windows that the
 // watermark has passed were emitted.
 //
-// The result is the same as the first time, for two reasons. What becomes of a frame
-// whose window is open at the commit depends only on the records of that window and
-// on its seal. And a frontier depends only on the records within the idle horizon,
-// which are all replayed, and on where among them a configuration changed the
-// horizon.
+// The result is the same as the first time, for two reasons. First, the outcome for a frame whose
+// window is open at the commit depends only on the records of that window and on its seal. Second, a
+// frontier depends only on the records within the idle horizon, all of which are replayed, and on
+// the record at which a configuration has changed the horizon.
 //
-// It reports whether the frame is in an open window, folded or as a repeat.
+// replay reports whether the frame is in an open window, either folded or as a repeat.
 func (e *Engine) replay(r *Record) (open bool) {
 	for _, c := range e.configEpochs {
 		if c.record == r.Offset {

@@ -8,13 +8,13 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// seal is a stretch of event time, [start, end), whose windows admit no further layer,
-// because the engine was full when one more came. A reader that starts in the middle
-// of the log cannot know what else was open then, so seals are kept in the commit.
+// seal is an interval of event time, [start, end), whose windows get no further layers, because the
+// engine was full when another layer appeared. A reader that starts in the middle of the log cannot
+// know which other windows were open then, so seals are kept in the commit.
 type seal struct {
 	configEpoch *configEpoch
-	start, end  oona.Micros // of windows
-	layers      int         // the number that each of them has and is limited to
+	start, end  oona.Micros // start of the first window, and end of the last one
+	layers      int         // number of layers that each of these windows has, and may have
 }
 
 // seals are the seals of a timeline, ordered by start. Adjacent ones with the same number
@@ -22,7 +22,7 @@ type seal struct {
 // open.
 type seals []seal
 
-// limit returns how many layers the window that starts at start may have, and whether
+// limit returns the number of layers that the window starting at start may have, and whether
 // it is sealed.
 func (s seals) limit(start oona.Micros) (layers int, sealed bool) {
 	at := s.after(start)
@@ -84,13 +84,12 @@ func (s seals) windows() int64 {
 }
 
 // checkSeal decides whether the window of t at start, with the given number of layers,
-// may get one more. If the partition or the timeline has as many accumulators as it
-// admits, the window is sealed: it gets no further layer, even when there is room
-// again. A replay knows the seals and does not look at the room, which depends on
-// windows that are not replayed.
+// may get one more. If the partition or the timeline has its maximum number of accumulators, the
+// window is sealed: it gets no further layer, even when other windows have closed. A replay uses the
+// seals of the commit instead of counting accumulators, because it does not replay all windows.
 func (e *Engine) checkSeal(t *timeline, c *configEpoch, start, end oona.Micros, layers int) Outcome {
 	if limit, sealed := t.seals.limit(start); sealed {
-		if layers < limit { // in a replay
+		if layers < limit { // possible in a replay only
 			return Outcome{}
 		}
 		return Outcome{Overflowed, ReasonSealed, fmt.Sprintf("the window was sealed at %d layers when too many were open", limit)}

@@ -7,7 +7,7 @@ type Stats struct {
 	Timelines     int // at most Config.MaxTimelines
 	OpenWindows   int
 	Accumulators  int         // layers of open windows; at most Config.MaxAccumulators
-	SealedWindows int64       // that admit no further layer, whether they are open or never opened
+	SealedWindows int64       // windows that get no further layers, including some that were never opened
 	Evictions     int64       // timelines forgotten since the engine was made
 	OldestEnd     oona.Micros // the least end of an open window; 0 if none is open
 }

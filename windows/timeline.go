@@ -21,14 +21,14 @@ func (k timelineKey) compare(l timelineKey) int {
 
 // timeline is a run, or a rank of a run that owns its layers. It has one watermark.
 type timeline struct {
-	key        timelineKey       // not while it is unresolved
-	hash       uint64            // of key
+	key        timelineKey       // zero while the timeline is unresolved
+	hash       uint64            // hash of key
 	admitted   int64             // offset of its first record, or unknown
-	frontier   logtime.ActiveSet // of slots: see slotNumber
-	watermark  oona.Micros       // the floor, or unset, until the first frame
+	frontier   logtime.ActiveSet // frontiers by slot: see slotNumber
+	watermark  oona.Micros       // until the first frame, the floor or unset
 	moved      move
-	windows    []*window // open, by start
-	openLayers int       // of these windows
+	windows    []*window // open windows, ordered by start
+	openLayers int       // number of layers in these windows
 	seals      seals
 }
 
@@ -48,8 +48,8 @@ type identity struct {
 	sequence int64
 }
 
-// folding is what a window keeps of each frame besides its identity: the checksum of
-// its bytes, where it was folded, and how far its producer was.
+// folding is what a window keeps about each frame besides its identity: the checksum of the frame's
+// bytes, the place where it was folded, and the progress of its producer.
 type folding struct {
 	checksum uint64
 	into     *accumulator
@@ -77,8 +77,8 @@ func newTimeline(hash uint64, watermark oona.Micros) *timeline {
 	}
 }
 
-// quiet reports whether no window is open and no producer is active, so that only the
-// watermark is lost if the timeline is forgotten.
+// quiet reports whether no window is open and no producer is active. Then only the watermark is lost
+// if the timeline is forgotten.
 func (t *timeline) quiet() bool { return len(t.windows) == 0 && t.frontier.Len() == 0 }
 
 // find returns the open window that starts at start, and its position among the open

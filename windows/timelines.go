@@ -7,13 +7,12 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// timelines are those that a partition has admitted. A commit has only hashes of
-// them; after a resume they are unresolved until a record has the run and timeline
-// with that hash. An unresolved timeline has a watermark, but no windows and no
-// active producers.
+// timelines has the timelines of a partition. A commit has only their hashes. After a resume, a
+// timeline is unresolved until a record arrives whose run and timeline have that hash. An
+// unresolved timeline has a watermark, but no windows and no active producers.
 type timelines struct {
 	named      map[timelineKey]*timeline
-	ordered    []*timeline // the named ones, by key
+	ordered    []*timeline // resolved timelines, ordered by key
 	unresolved map[uint64]*timeline
 
 	// floor is the greatest watermark of any timeline that was forgotten. A
@@ -29,7 +28,7 @@ func newTimelines() timelines {
 
 func (r *timelines) count() int { return len(r.named) + len(r.unresolved) }
 
-// find returns the timeline of a frame, nil if it has not been admitted. An unresolved
+// find returns the timeline of a frame, or nil if there is none. An unresolved
 // timeline is resolved. The bucket is the current one of the log clock.
 func (r *timelines) find(f *oona.Frame, bucket int64) *timeline {
 	key := timelineKey{f.Run, f.Timeline}
@@ -56,7 +55,7 @@ func (r *timelines) add(t *timeline) {
 	r.ordered = slices.Insert(r.ordered, at, t)
 }
 
-// all calls f for each timeline, in no order.
+// all calls f for each timeline, in no particular order.
 func (r *timelines) all(f func(*timeline)) {
 	for _, t := range r.ordered {
 		f(t)
@@ -72,8 +71,8 @@ func (r *timelines) hasHash(hash uint64) bool {
 	return found
 }
 
-// oldestQuiet returns the quiet timeline with the least watermark, and of equal ones
-// that with the least hash. It returns nil if none is quiet.
+// oldestQuiet returns the quiet timeline with the smallest watermark. If several have the same
+// watermark, it returns the one with the smallest hash. It returns nil if none is quiet.
 func (r *timelines) oldestQuiet() *timeline {
 	var oldest *timeline
 	r.all(func(t *timeline) {
@@ -97,7 +96,7 @@ func (r *timelines) forget(t *timeline) {
 
 // forgetOld forgets the quiet timelines whose watermark is below limit.
 func (r *timelines) forgetOld(limit oona.Micros) {
-	var old []*timeline // nil as a rule
+	var old []*timeline // usually nil
 	r.all(func(t *timeline) {
 		if t.watermark < limit && t.quiet() {
 			old = append(old, t)
@@ -108,8 +107,8 @@ func (r *timelines) forgetOld(limit oona.Micros) {
 	}
 }
 
-// admit returns a new timeline for a frame. If the partition is full, it takes the place of
-// a quiet one. If no timeline is quiet, admit returns the outcome.
+// admit returns a new timeline for a frame. If the partition is full, the new timeline replaces a
+// quiet one. If no timeline is quiet, admit returns the outcome for the frame.
 func (e *Engine) admit(r *Record, bucket int64) (*timeline, Outcome) {
 	key := timelineKey{r.Frame.Run, r.Frame.Timeline}
 	hash := key.hash()
@@ -153,8 +152,8 @@ func hashPair(a, b string) uint64 {
 	return h
 }
 
-// slotNumber spreads (producer, path) pairs over n slots. It depends only on the pair:
-// the numbers are a part of what a log means.
+// slotNumber distributes (producer, path) pairs over n slots. The result must depend only on the pair
+// and never change, because the rollups of a log depend on it.
 func slotNumber(producer oona.ProducerID, path string, n int) int {
 	return int(hashPair(string(producer), path) % uint64(n))
 }
