@@ -1,8 +1,8 @@
 // Package forward sends the frames and events of ingest to the bus, and keeps them in a spool
-// while the bus is away.
+// while the bus is unavailable.
 //
-//	Send ──▶ the bus acknowledges ────────────────────────────────▶ on the bus
-//	    └──▶ it does not, or the spool has others of the run and topic ──▶ in the spool ──▶ Run: in order ──▶ on the bus
+//	Send ──▶ the bus acknowledges the messages ──▶ on the bus
+//	    └──▶ the bus does not, or the spool has earlier messages of the run and topic ──▶ in the spool ──▶ Run: in order ──▶ on the bus
 //
 // The messages that a run sends to a topic stay in order: as long as the spool has some of
 // them, later ones are appended to the spool. Other runs do not wait. The spool has a queue
@@ -37,17 +37,17 @@ type Config struct {
 	// Publish publishes messages, and returns when the bus has acknowledged them. It may
 	// return later than its context ends.
 	Publish func(ctx context.Context, topic string, messages []*message.Message) error
-	// Permanent reports whether an error is not an outage, so that the sender must be told.
+	// Permanent reports whether an error is not an outage, so that Send must return it to the sender.
 	Permanent func(error) bool
-	// Refused returns the indexes of the messages that the bus will never take, if the
-	// error means that the bus has all the others. For other errors it returns none.
+	// Refused returns the indexes of the messages that the bus will never accept, if the
+	// error means that the bus has accepted all others. For other errors it returns none.
 	Refused func(error) []int
 	// OfTopic reports whether an error is about one topic and lasts, while other topics can
 	// be used. While it lasts, Send adds nothing to the queue of the topic, and returns it.
 	OfTopic func(error) bool
-	// Lapsed returns how many frames of each run have become too old in the spool. The
-	// messages were put into the spool at the given time. Lapsed is called when the bus has
-	// them.
+	// Lapsed returns how many frames of each run have become too old while they were in the
+	// spool. The time is the one at which the messages were written to the spool. Lapsed is
+	// called after the bus has accepted the messages.
 	Lapsed func(spooled oona.Micros, messages []*message.Message) map[oona.RunID]int
 	// After is how long Send waits for the bus before it uses the spool.
 	After time.Duration
@@ -65,8 +65,8 @@ type Forwarder struct {
 	spool *spool.Queues
 	pace  pace
 
-	away   atomic.Bool    // the bus has not answered since an attempt failed
-	beside sync.WaitGroup // attempts that still run, even if Send has returned
+	away   atomic.Bool    // whether an attempt has failed and the bus has not answered since
+	beside sync.WaitGroup // attempts that are still running, even if Send has returned
 
 	mu      sync.Mutex
 	reminds reminder      // of a bus that takes nothing
@@ -132,9 +132,10 @@ func (f *Forwarder) holding(topic string, runs []string) *lane {
 }
 
 // Send sends messages, and returns when the bus has acknowledged them or when they are in the
-// spool. If the bus returns a permanent error, Send returns it. Otherwise the error says why
-// the spool could not take the messages; it wraps spool.ErrFull if the spool is full. release
-// is called when no attempt uses the messages any more. That may be after Send has returned.
+// spool. If the bus returns a permanent error, Send returns it. Otherwise an error says why the
+// messages could not be written to the spool; it wraps spool.ErrFull if the spool is full.
+// release is called when no attempt uses the messages any more, which may be after Send has
+// returned.
 func (f *Forwarder) Send(topic string, messages []*message.Message, release func()) (spooled bool, err error) {
 	runs := entry.Runs(messages)
 	if l := f.holding(topic, runs); l != nil {
@@ -205,7 +206,7 @@ func (f *Forwarder) Wait() { f.beside.Wait() }
 func Keys(body []byte) []string {
 	e, err := entry.Decode(body)
 	if err != nil {
-		return nil // Run puts it aside
+		return nil // Run sets the record aside
 	}
 	return entry.Runs(e.Messages)
 }
@@ -230,10 +231,10 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 }
 
-// Drain sends the messages in the spool until the spool is empty, the bus does not take a
-// batch, or ctx ends. Messages for a topic that cannot be used stay in the spool. Drain must
-// not be called before Run and all calls of Send have returned. It returns the number of
-// records that are left.
+// Drain sends the messages in the spool until the spool is empty, the bus refuses a batch, or ctx
+// ends. Messages for a topic that cannot be used stay in the spool. Drain must not be called
+// before Run and all calls of Send have returned. It returns the number of records that are still
+// in the spool.
 func (f *Forwarder) Drain(ctx context.Context) int64 {
 	for i := 0; ; i++ {
 		f.mu.Lock()
@@ -252,7 +253,7 @@ func (f *Forwarder) Drain(ctx context.Context) int64 {
 	return f.spool.Stats().Records
 }
 
-// pace limits the rate at which all lanes together send.
+// pace limits the rate at which the lanes send, for all of them together.
 type pace struct {
 	bytesPerSecond int64
 

@@ -12,7 +12,7 @@ func quarantined(name string) string { return quarantinePrefix + name }
 
 const quarantinePrefix = "quarantine-"
 
-// recordPrefix begins the names of the records that SetAside keeps.
+// recordPrefix is the prefix of the names of the files that SetAside writes.
 const recordPrefix = "record-"
 
 // nameOfDamage returns the name of the file for a damaged span of a segment. It has a part of the
@@ -21,7 +21,7 @@ func nameOfDamage(h header, from int64) string {
 	return quarantined(fmt.Sprintf("%020d-%x-%d.bytes", h.number, h.salt[:4], from))
 }
 
-// SetAside writes the body of a record that cannot be sent to a file, for people to look at.
+// SetAside writes the body of a record that cannot be sent to a file, so that people can examine it.
 func (s *Spool) SetAside(r Record) error {
 	name := quarantined(fmt.Sprintf("%s%020d", recordPrefix, r.Sequence))
 	if err := ignoreMissing(s.fs.Remove(name)); err != nil {
@@ -108,7 +108,7 @@ func (s *Spool) countKept() error {
 			size, errOf = file.Size()
 			bytes, errOf = bytes+size, errors.Join(errOf, file.Close())
 		}
-		err = errors.Join(err, ignoreMissing(errOf)) // somebody may have deleted it just now
+		err = errors.Join(err, ignoreMissing(errOf)) // somebody may just have deleted the file
 	}
 	if err != nil {
 		return err

@@ -32,8 +32,8 @@ func (b *bound) take(bytes int64) error {
 	return fmt.Errorf("%w: it has %d of %d bytes", ErrFull, b.used, b.most)
 }
 
-// add adds to the bytes that are used, even beyond the limit. kept is the part of them in files
-// that were set aside.
+// add adds to the number of bytes in use, even if it then exceeds the limit. kept is the part of the
+// added bytes in files that were set aside.
 func (b *bound) add(bytes, kept int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -47,7 +47,7 @@ func (b *bound) join(s *Spool) {
 	b.spools = append(b.spools, s)
 }
 
-// leave gives back the bytes of a spool that is closed. The caller holds the spool's mu.
+// leave subtracts the bytes of a spool that is closed. The caller must hold the spool's mu.
 func (b *bound) leave(s *Spool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,8 +56,8 @@ func (b *bound) leave(s *Spool) {
 	b.spools = slices.DeleteFunc(slices.Clone(b.spools), func(other *Spool) bool { return other == s })
 }
 
-// account tells the bound how many bytes the spool uses: its segments, the files that were set
-// aside, and the records that wait to be written. The caller holds mu.
+// account updates the bytes that the bound counts for the spool: its segments, the files that were
+// set aside, and the records that wait to be written. The caller must hold mu.
 func (s *Spool) account() {
 	now := s.waiting + s.kept
 	for _, seg := range s.segments {

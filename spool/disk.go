@@ -26,8 +26,8 @@ func OpenDirectory(dir string) (FileSystem, error) {
 	return disk{dir}, nil
 }
 
-// makeDirectory makes a directory, and syncs its parent. Otherwise the directory might be gone
-// after a crash of the system, although its files were synced.
+// makeDirectory makes a directory and syncs its parent. Without the sync, the directory might be
+// missing after a crash of the system, although its files were synced.
 func makeDirectory(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,8 +96,8 @@ func (d disk) Free() (int64, error) {
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
-// Lock tries again for a short time, because InUse of another process holds the lock for an
-// instant.
+// Lock repeats its attempt for a short time, because InUse in another process may hold the lock for
+// an instant.
 const (
 	lockAttempts = 50
 	lockPause    = 10 * time.Millisecond
@@ -122,7 +122,7 @@ func (d disk) Lock() (io.Closer, error) {
 	return file, nil
 }
 
-// diskFile is a file whose Sync does not write what reading does not need, such as times.
+// diskFile is a file whose Sync does not write metadata that reading does not need, such as times.
 type diskFile struct{ *os.File }
 
 func (f diskFile) Sync() error {

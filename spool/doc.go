@@ -1,4 +1,4 @@
-// Package spool keeps records on a local disk until another system takes them. A spool is a
+// Package spool keeps records on a local disk until they are sent to another system. A spool is a
 // queue within one process. It survives the end of the process, and a crash of the operating
 // system.
 //
@@ -37,11 +37,12 @@
 // An incomplete record at the end of the last segment was never acknowledged, and is ignored.
 // It is incomplete if its end is missing, or if it has only zeros. Any other bytes there may
 // have been an acknowledged record, so they are copied to a file quarantine-... when the
-// spool is opened. Where any other part is damaged, the reader looks for the next valid
+// spool is opened. If another part is damaged, the reader searches for the next valid
 // record, copies the bytes that it skips to a file quarantine-..., counts the missing
 // sequence numbers, and continues. These files count towards the limit, so that they cannot
-// fill the disk. Only people delete them. If bytes cannot be copied, for want of room, their whole
-// file is renamed to quarantine-... when its other records are done. After a write or an fdatasync has failed, the segment
+// fill the disk. The spool never deletes them. If there is no space for a copy of the bytes, the
+// whole file is renamed to quarantine-... after its other records are done. After a write or an
+// fdatasync has failed, the segment
 // is not written to again: the kernel may have dropped the data, and a second fdatasync would
 // not report that (fsyncgate; see Rebello et al., "Can Applications Recover from fsync
 // Failures?", USENIX ATC 2020).

@@ -14,7 +14,7 @@ type FileSystem interface {
 	Create(name string) (File, error)
 	// Open opens a file for reading.
 	Open(name string) (File, error)
-	// Rename renames a file, and replaces the one that has the name.
+	// Rename renames a file, and replaces an existing file with the new name.
 	Rename(from, to string) error
 	Remove(name string) error
 	// Sync makes the creation, renaming and removal of files durable.

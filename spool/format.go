@@ -14,7 +14,7 @@ import (
 const (
 	magic       = "oonaspl1"
 	headerBytes = len(magic) + 8 + 8 + 16 + 4
-	frameBytes  = 4 + 4 + 8 // length of what precedes the body of a record
+	frameBytes  = 4 + 4 + 8 // number of bytes before the body of a record
 	suffix      = ".seg"
 )
 
@@ -22,7 +22,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // header is the beginning of a segment.
 type header struct {
-	number uint64 // of the segment
+	number uint64 // number of the segment
 	first  uint64 // sequence number of its first record
 	salt   [16]byte
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// View says what is in a directory.
+// View describes the content of a directory.
 type View struct {
 	Done     uint64 // the records below are done; 0 in a view of several queues
 	Unsaved  error  // why Done is not known; records that are done then count as not done

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queuePrefix begins the names of the directories of queues.
+// queuePrefix is the prefix of the names of the directories of queues.
 const queuePrefix = "queue-"
 
 // Queues are several spools in one directory. Each has a name and a subdirectory. They share
@@ -36,7 +36,7 @@ type Queues struct {
 // error wraps ErrLocked if another process uses the directory.
 func OpenQueues(dir string, opts Options) (*Queues, error) {
 	q := &Queues{dir: dir, opts: opts, bound: &bound{most: opts.MaxBytes}, open: make(map[string]*Spool)}
-	if _, err := q.Queue(""); err != nil { // it locks the directory
+	if _, err := q.Queue(""); err != nil { // this queue locks the directory
 		return nil, err
 	}
 	names, err := QueueNames(dir)
@@ -135,7 +135,7 @@ func (q *Queues) Empty() bool {
 	return true
 }
 
-// Stats returns the sums of the Stats of all queues.
+// Stats returns the sum of the Stats of all queues.
 func (q *Queues) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -177,7 +177,7 @@ func (q *Queues) Close() error {
 			err = errors.Join(err, s.Close())
 		}
 	}
-	if s := q.open[""]; s != nil { // it has the lock, so it is closed last
+	if s := q.open[""]; s != nil { // this queue has the lock, so it is closed last
 		err = errors.Join(err, s.Close())
 	}
 	return err

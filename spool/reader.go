@@ -114,8 +114,8 @@ func (s *Spool) leave() error {
 // readAttempts is the number of attempts to read a file before it is set aside.
 const readAttempts = 5
 
-// unreadable returns an error for the caller, which calls Next again. After some attempts it
-// sets the segment aside, so that it does not block those behind it.
+// unreadable returns an error to the caller, which then calls Next again. After some attempts it
+// sets the segment aside, so that it does not block the segments after it.
 func (s *Spool) unreadable(seg *segment, err error) error {
 	err = errors.Join(err, s.leave())
 	s.failures++
@@ -154,7 +154,7 @@ func (s *Spool) skip(seg *segment, bad damage) {
 		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, "err", err)
 }
 
-// Done says that all records up to and including a sequence number need not be returned again.
+// Done marks all records up to and including a sequence number as done, so that they are not returned again.
 // It removes files that are no longer needed.
 func (s *Spool) Done(sequence uint64) error {
 	if sequence+1 == s.returned {
@@ -186,8 +186,8 @@ func (s *Spool) Done(sequence uint64) error {
 	return errors.Join(err, errRemove)
 }
 
-// forget removes the keys that have no record left. Otherwise a spool that is never empty would
-// keep every key that it has ever seen.
+// forget removes the keys that no record has any more. Otherwise a spool that is never empty would
+// keep every key for ever.
 func (s *Spool) forget() {
 	maps.DeleteFunc(s.last, func(_ string, at uint64) bool { return at < s.done })
 }

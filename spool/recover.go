@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// recover finds out what is in the directory. The caller has locked it.
+// recover reads the files in the directory and sets the state of the spool. The caller must have locked the directory.
 func (s *Spool) recover() error {
 	names, err := s.fs.List()
 	if err != nil {
@@ -78,10 +78,9 @@ func (s *Spool) beginAt(first uint64, saved bool) {
 	s.done = first
 }
 
-// examine finds out where a segment ends, and which keys its records have. limit is the first
-// sequence number of the next segment. examine returns an error if it cannot read the last
-// segment. Then it is not known where that ends, and new records would get the sequence
-// numbers of records in it.
+// examine finds the end of a segment and the keys of its records. limit is the first sequence
+// number of the next segment. If the last segment cannot be read, examine returns an error: its end
+// is not known then, and new records would get sequence numbers that records in it already have.
 func (s *Spool) examine(seg *segment, limit uint64) (err error) {
 	for range readAttempts {
 		if err = s.examineOnce(seg, limit); err == nil {

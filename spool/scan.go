@@ -14,7 +14,7 @@ type Record struct {
 	Body     []byte
 }
 
-// damage is a span of a segment without a valid record.
+// damage is a part of a segment without a valid record.
 type damage struct {
 	from, to    int64
 	first, next uint64 // the sequence numbers from first to next-1 are missing
@@ -24,12 +24,12 @@ type damage struct {
 type scanner struct {
 	file   File
 	header header
-	at     int64  // where the next record begins
-	next   uint64 // sequence number that is expected there
+	at     int64  // offset of the next record
+	next   uint64 // the sequence number that the next record must have
 	most   int    // maximum length of a body
 
 	window []byte // bytes that were read ahead
-	begin  int64  // where the window begins in the file
+	begin  int64  // offset of the window in the file
 }
 
 // mostRecord is larger than every limit that a spool may have had. A record that was accepted
@@ -49,7 +49,7 @@ func (s *scanner) bytes(from int64, n int) ([]byte, error) {
 		return s.window[from-s.begin:][:n], nil
 	}
 	size := max(n, readAhead)
-	if n > readAhead { // a damaged length must not make it allocate more than the file has
+	if n > readAhead { // if a length is damaged, no more memory must be allocated than the file has bytes
 		whole, err := s.file.Size()
 		if err != nil {
 			return nil, fmt.Errorf("spool: size of segment %d: %w", s.header.number, err)
@@ -95,8 +95,8 @@ func (s *scanner) record(at int64, least, limit uint64) (r Record, ok bool, err 
 }
 
 // read returns the next valid record below limit. If there is damage before it, read returns
-// the damage first. After the last valid record it returns io.EOF. What follows that record is
-// an unfinished write, or damage, which the caller recognises by missing sequence numbers.
+// the damage first. After the last valid record it returns io.EOF. If bytes follow that record, they
+// are an unfinished write or damage; missing sequence numbers show the caller that it was damage.
 func (s *scanner) read(limit uint64) (Record, *damage, error) {
 	if s.next >= limit {
 		return Record{}, nil, io.EOF
@@ -117,7 +117,7 @@ func (s *scanner) read(limit uint64) (Record, *damage, error) {
 	return s.resume(limit)
 }
 
-// resume looks for the next valid record after damage.
+// resume searches for the next valid record after damage.
 func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 	for at := s.at + 1; ; at++ {
 		frame, err := s.bytes(at, frameBytes)
@@ -143,9 +143,9 @@ func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 
 // unfinished reports whether the bytes after the last valid record can only be an unfinished write:
 // fewer bytes than a record has, only zeros, or the beginning of the next record without its end.
-// An acknowledged record was in the file with all its bytes, so damage leaves a record that is
-// complete, but whose checksum, number or length is wrong. A crash of the system may leave the same
-// of an unfinished write. Then unfinished returns false, because it is not certain.
+// An acknowledged record was in the file with all its bytes. After damage it is still complete, but
+// its checksum, number or length is wrong. An unfinished write may look the same after a crash of the
+// system. Then unfinished returns false, because it is not certain.
 func (s *scanner) unfinished(size int64) (bool, error) {
 	rest := size - s.at
 	if rest < int64(frameBytes) {
@@ -162,7 +162,7 @@ func (s *scanner) unfinished(size int64) (bool, error) {
 	if binary.LittleEndian.Uint64(frame[8:]) != s.next || length <= body || body > int64(s.most) {
 		return false, nil
 	}
-	// Only the length may be wrong: with the length of the rest, it may be a valid record.
+	// Perhaps only the length is wrong. Check whether the record is valid if its body has the remaining length.
 	whole, err := s.bytes(s.at, int(rest))
 	if err != nil || int64(len(whole)) < rest {
 		return false, err

@@ -12,13 +12,13 @@ import (
 
 // Options configure a Spool. All sizes are in bytes.
 type Options struct {
-	MaxBytes int64 // maximum size of all files; beyond it, Append returns ErrFull
+	MaxBytes int64 // maximum size of all files; when it is reached, Append returns ErrFull
 	// SegmentBytes is the size at which a segment ends and the next one begins. The space
 	// of a segment becomes free when all its records are done, so SegmentBytes should be a
 	// small part of MaxBytes.
 	SegmentBytes int64
 	RecordBytes  int   // maximum size of a record
-	Headroom     int64 // space of the file system that stays free
+	Headroom     int64 // space that must stay free in the file system
 	// Keys returns the keys of a record, for Holds. It is called for each record when a
 	// spool is opened.
 	Keys   func(body []byte) []string
@@ -33,10 +33,10 @@ type Spool struct {
 	lock io.Closer
 
 	mu       sync.Mutex
-	segments []*segment // by number
+	segments []*segment // ordered by number
 	active   *segment   // the last segment, if it may be written to
 	flight   int        // number of records that are being written
-	number   uint64     // of the newest segment; only the writer uses it
+	number   uint64     // number of the newest segment; only the writer uses it
 	queue    []*appending
 	waiting  int64             // bytes of the queue and of the batch that is being written
 	bound    *bound            // may be shared with other spools
@@ -52,7 +52,7 @@ type Spool struct {
 	arrived  chan struct{} // closed and replaced when there is something for the reader
 	written  chan struct{} // closed when the writer has ended
 
-	// Of the reader.
+	// Only the reader uses the fields below.
 	reading  *segment
 	scan     *scanner
 	position uint64 // sequence number after the last record that Next has returned or skipped
@@ -66,29 +66,29 @@ type segment struct {
 	header
 	name string
 	file File   // nil unless the segment is active
-	size int64  // of the file
+	size int64  // size of the file
 	end  uint64 // sequence number after its last valid record
 	// keep says that the file is set aside when its records are done, because a part of it that
 	// must be kept could not be copied.
 	keep bool
 }
 
-// Stats says what is in a spool, and what has happened since it was opened.
+// Stats describes the content of a spool, and has counters since it was opened.
 type Stats struct {
-	Records     int64 // in the spool: Append has accepted them, and Done was not called for them
-	Bytes       int64 // of all segments and all files that were set aside
-	Kept        int64 // of the files that were set aside
+	Records     int64 // records in the spool, for which Done was not called yet
+	Bytes       int64 // size of all segments and all files that were set aside
+	Kept        int64 // size of the files that were set aside
 	Segments    int
 	Appended    int64 // records that were written
 	Syncs       int64
 	Refused     int64 // records that were refused because the spool was full
 	Failed      int64 // records that could not be written
-	Damaged     int64 // spans without valid records that were skipped
-	Lost        int64 // records in the skipped spans and in missing files
+	Damaged     int64 // damaged parts of files that were skipped
+	Lost        int64 // records that were lost in damaged parts and missing files
 	Quarantined int64 // bytes that were copied to quarantine
-	// Torn is the number of bytes after the last record that were found when the spool was opened.
+	// Torn is the number of bytes after the last valid record that were found when the spool was opened.
 	Torn int64
-	// DamagedEnds is the number of files whose end may have had an acknowledged record, and was
+	// DamagedEnds is the number of files whose damaged end may have been an acknowledged record, and was
 	// copied to quarantine.
 	DamagedEnds int64
 }
@@ -118,8 +118,8 @@ func openWithin(fs FileSystem, opts Options, of *bound) (*Spool, error) {
 	return s, nil
 }
 
-// Holds reports whether the spool has a record with one of the keys. A record that is appended
-// afterwards follows it.
+// Holds reports whether the spool has a record with one of the keys. A record that is appended later
+// is returned by Next after it.
 func (s *Spool) Holds(keys ...string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *Spool) Empty() bool {
 
 func (s *Spool) empty() bool { return s.done == s.next && s.flight == 0 && len(s.queue) == 0 }
 
-// Stats returns what is in the spool and what has happened.
+// Stats returns the Stats of the spool.
 func (s *Spool) Stats() Stats {
 	s.bound.recount(statsRecount)
 	s.mu.Lock()
@@ -219,7 +219,7 @@ func (s *Spool) wait(ctx context.Context, a *appending) error {
 	return <-a.result
 }
 
-// enqueue gives a record to the writer. A record that is moved may exceed the bound.
+// enqueue passes a record to the writer. A record that is moved may exceed the bound.
 func (s *Spool) enqueue(a *appending, keys []string, moved bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,8 +237,8 @@ func (s *Spool) enqueue(a *appending, keys []string, moved bool) error {
 	}
 	s.waiting, s.held = s.waiting+need, s.held+need
 	s.queue = append(s.queue, a)
-	// If an earlier record cannot be written, this one gets a smaller number, and Holds
-	// reports its keys for longer than needed.
+	// This assumes that all earlier records will be written. If one is not, this record gets a
+	// smaller number, and Holds reports its keys longer than necessary.
 	for _, key := range keys {
 		s.last[key] = s.next + uint64(s.flight+len(s.queue)-1)
 	}

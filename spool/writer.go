@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// batchBytes is the maximum size of a batch, which is written and synced together. Records that
-// come during a sync form the next batch, so no timer is needed.
+// batchBytes is the maximum size of a batch. The records of a batch are written and synced together.
+// Records that arrive during a sync form the next batch, so no timer is needed.
 const batchBytes = 8 << 20
 
 // write writes the waiting records, batch by batch, until the spool is closed.
@@ -191,7 +191,7 @@ func (s *Spool) segmentFor(first uint64) (*segment, error) {
 	return seg, nil
 }
 
-// seal ends the active segment. The caller holds mu.
+// seal ends the active segment. The caller must hold mu.
 func (s *Spool) seal() error {
 	if s.active == nil {
 		return nil

@@ -12,9 +12,9 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// NameCatalogue sets the first built-in catalogue if a configuration names none, as
-// that is what no catalogue means. It does not do so for reducer 1, whose records have
-// no field for it and can be read by older aggregators.
+// NameCatalogue sets the hash of the first built-in catalogue if a configuration names none,
+// because that is the meaning of no hash. It does not do so for reducer 1: those records have no
+// field for the hash, so that older aggregators can read them.
 func NameCatalogue(c windows.Config) windows.Config {
 	if c.Reducer > 1 && c.Catalogue == (oona.CatalogueHash{}) {
 		c.Catalogue = oona.FirstCatalogue
@@ -22,8 +22,8 @@ func NameCatalogue(c windows.Config) windows.Config {
 	return c
 }
 
-// Newest returns the configuration of the highest generation that holds in any
-// partition, or the defaults if that is not known for any.
+// Newest returns the configuration with the highest generation that is in effect in any
+// partition, or the defaults if that is not known for any partition.
 func (h *History) Newest() windows.Config {
 	newest, found := windows.DefaultConfig(), false
 	for _, p := range h.Partitions {
@@ -38,16 +38,16 @@ func (h *History) Newest() windows.Config {
 	return newest
 }
 
-// furthestGeneration limits how far the next generation may be above the newest. As no
-// configuration can begin before the last one, a typing error would prevent all further
+// furthestGeneration is the maximum distance of the next generation from the newest one.
+// Generations can only grow, so a typing error could use up the numbers and prevent all further
 // changes.
 const furthestGeneration = 1000
 
 // ErrLastGeneration means that there is no greater number for another configuration.
 var ErrLastGeneration = errors.New("generation 2147483647 is the greatest possible number; to change the windows, create new topics (--prefix)")
 
-// NextGenerations returns the least and the greatest number that a configuration may
-// have after the newest one.
+// NextGenerations returns the smallest and the largest generation that a configuration may have
+// after the newest one.
 func NextGenerations(newest int32) (least, greatest int32, err error) {
 	if newest == math.MaxInt32 {
 		return 0, 0, ErrLastGeneration
@@ -55,9 +55,8 @@ func NextGenerations(newest int32) (least, greatest int32, err error) {
 	return newest + 1, int32(min(int64(newest)+furthestGeneration, math.MaxInt32)), nil
 }
 
-// ManyInReach is the number of configurations that may still have frames, above which
-// another should not be written. Up to it, a commit can hold the default number of
-// timelines.
+// ManyInReach is the recommended maximum number of configurations for which frames may still
+// arrive. Up to this number, the default number of timelines fits into a commit.
 const ManyInReach = 32
 
 // Crowded returns the first partition with ManyInReach configurations for which frames
@@ -71,8 +70,8 @@ func (h *History) Crowded() *Partition {
 	return nil
 }
 
-// Earliest returns the event time after which a configuration must begin that is
-// written now: frames of earlier times may arrive before it.
+// Earliest returns the event time after which a configuration that is written now must begin,
+// because frames of earlier times may arrive before it.
 func (h *History) Earliest(now time.Time) (earliest oona.Micros) {
 	for _, p := range h.Partitions {
 		stamp := max(oona.MicrosOf(now), p.appendedAt)
@@ -93,8 +92,8 @@ func (e *VoidError) Error() string {
 
 func (e *VoidError) Unwrap() error { return e.Err }
 
-// Refuses returns a *VoidError if a configuration that is written now would have no
-// effect in a partition of which it is known which configuration holds.
+// Refuses returns a *VoidError if a configuration that is written now would have no effect in a
+// partition. It considers only partitions for which it is known which configuration is in effect.
 func (h *History) Refuses(c windows.Configuration, now time.Time) error {
 	for _, p := range h.Partitions {
 		if p.Unknown != nil {

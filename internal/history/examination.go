@@ -21,22 +21,22 @@ type Examination struct {
 	topics  oona.Topics
 	log     settings.Log
 	held    *settings.Settings
-	last    []emitted // by partition
-	refused []error   // by partition: why aggregators of the group refuse it, or nil
+	last    []emitted // the last rollups, by partition
+	refused []error   // for each partition, the reason why aggregators of the group refuse it, or nil
 }
 
 // emitted describes the rollups of a partition.
 type emitted struct {
-	trigger oona.Trigger // the last
-	beyond  bool         // the log ends before the trigger
-	never   []string     // topics that never had a rollup of the partition
+	trigger oona.Trigger // trigger of the last rollup
+	beyond  bool         // whether the log ends before the trigger
+	never   []string     // rollup topics that never had a rollup of the partition
 }
 
-// Installation is what an examination is about.
+// Installation describes the installation that is examined.
 type Installation struct {
 	Bus    bus.Bus
 	Topics oona.Topics
-	Group  string        // of the commits; empty if they are not read
+	Group  string        // group whose commits are read; empty if they are not read
 	Settle time.Duration // how long a newly elected leader may not know the end of its log
 	Logger *slog.Logger
 }
@@ -63,8 +63,8 @@ func Examine(ctx context.Context, at Installation, readOn func(*Examination, *Pa
 	return e, nil
 }
 
-// Misfits returns in words what does not agree between the topics, and what to do about
-// it. If readLogs is set, it reads the logs if they are needed to be certain.
+// Misfits describes disagreements between the topics, and what to do about them. If readLogs is
+// set, it reads the logs when that is necessary to be certain.
 func Misfits(ctx context.Context, at Installation, readLogs bool) (all []string, err error) {
 	e, err := Examine(ctx, at, func(e *Examination, p *Partition) bool { return readLogs && e.uncertain(p) })
 	if err != nil {
@@ -93,7 +93,7 @@ func (e *Examination) findRollups(ctx context.Context, settle time.Duration) err
 		if r.trigger, found, err = settings.LastTrigger(ctx, e.History.Bus, e.topics, p.Number); err != nil {
 			return err
 		}
-		r.beyond = found // findBeyond corrects it
+		r.beyond = found // preliminary: findBeyond compares the trigger with the end of the log
 		for _, topic := range both {
 			if extents[topic][p.Number].End == 0 {
 				r.never = append(r.never, topic)
@@ -104,9 +104,9 @@ func (e *Examination) findRollups(ctx context.Context, settle time.Duration) err
 	return e.findBeyond(ctx, settle)
 }
 
-// findBeyond compares the rollups with the ends of the logs. It asks for the ends after
-// the rollups were read, so that rollups of new records are not beyond them. It asks
-// for some seconds, as a newly elected leader may not know the end yet.
+// findBeyond compares the rollups with the ends of the logs. It asks for the ends after the rollups
+// were read, because rollups of new records would be beyond earlier ends. It repeats the request for
+// some seconds, because a newly elected leader may not know the end yet.
 func (e *Examination) findBeyond(ctx context.Context, settle time.Duration) error {
 	for began := time.Now(); ; {
 		extents, err := e.History.Bus.Extents(ctx, e.topics.SeedMetrics)
@@ -126,8 +126,8 @@ func (e *Examination) findBeyond(ctx context.Context, settle time.Duration) erro
 	}
 }
 
-// uncertain reports whether the log is needed to find out whether and what is wrong
-// with a partition.
+// uncertain reports whether the log must be read to find out whether a partition has a fault, and
+// which one.
 func (e *Examination) uncertain(p *Partition) bool {
 	return p.Committed.Offset == oona.NoOffset || e.behind(p) ||
 		len(e.last[p.Number].never) > 0 && p.timelines > 0 || len(p.corrections(e.topics.SeedMetrics, e.held)) > 0 ||
@@ -141,8 +141,8 @@ func (e *Examination) behind(p *Partition) bool {
 	return r.trigger.Incarnation > p.Engine.Incarnation() || r.beyond && r.trigger.Incarnation == p.Engine.Incarnation()
 }
 
-// findRefused finds the partitions that aggregators of the group would refuse. It
-// ignores partitions without a commit, as another group may fold them.
+// findRefused finds the partitions that aggregators of the group would refuse. It ignores
+// partitions without a commit, because another group may fold them.
 func (e *Examination) findRefused(ctx context.Context) error {
 	e.refused = make([]error, len(e.History.Partitions))
 	if e.History.Group == "" {
@@ -174,7 +174,7 @@ func (e *Examination) BeginIncarnation(ctx context.Context, p *Partition, reason
 	return err
 }
 
-// partition returns what is wrong with a partition that aggregators do not refuse.
+// partition returns the fault of a partition that aggregators do not refuse, or "".
 func (e *Examination) partition(p *Partition) (all []string) {
 	r := e.last[p.Number]
 	if e.behind(p) {

@@ -1,6 +1,5 @@
-// Package history finds out which configurations and incarnations the log of a topic
-// has, whether the topics of an installation fit together, and what a new configuration
-// would do.
+// Package history finds out which configurations and incarnations the log of a topic has, whether
+// the topics of an installation agree, and which effect a new configuration would have.
 package history
 
 import (
@@ -23,8 +22,8 @@ import (
 type History struct {
 	Bus        bus.Bus
 	Topic      string
-	Group      string       // of the commits; empty if they are not read
-	Partitions []*Partition // by number
+	Group      string       // group whose commits are read; empty if they are not read
+	Partitions []*Partition // ordered by number
 }
 
 // Partition is the history of one partition, as far as its log was read.
@@ -36,18 +35,18 @@ type Partition struct {
 	// the same configurations as an aggregator.
 	Engine    *windows.Engine
 	Committed bus.Commit              // its offset is oona.NoOffset if there is no commit
-	InReach   []windows.Configuration // of the commit: frames may still come for them
-	// Unknown is why it is not known which configuration holds. Nil if it is known. It
-	// wraps ErrNoConfiguration, ErrLaterVersion, or the reason why an aggregator refuses
-	// the partition, such as aggregate.ErrAhead.
+	InReach   []windows.Configuration // configurations in the commit for which frames may still arrive
+	// Unknown is the reason why it is not known which configuration is in effect, or nil if
+	// it is known. It wraps ErrNoConfiguration, ErrLaterVersion, or the reason why an
+	// aggregator refuses the partition, such as aggregate.ErrAhead.
 	Unknown error
-	Found   []Found // in the order of the log
+	Found   []Found // records that were found, in the order of the log
 
-	assignment  bus.Assignment   // when the history was opened
+	assignment  bus.Assignment   // state of the partition when the history was opened
 	appendedAt  oona.Micros      // the greatest append time
-	incarnation oona.Incarnation // of the commit
+	incarnation oona.Incarnation // incarnation in the commit
 	timelines   int              // number of timelines in the commit
-	folded      bool             // a record other than the start of an incarnation was read
+	folded      bool             // whether a record other than the start of an incarnation was read
 	firstFrame  int64            // offset of the first record that may be a frame, or oona.NoOffset
 }
 
@@ -59,10 +58,10 @@ type Found struct {
 	Offset      int64
 	AppendedAt  oona.Micros
 	Holds       bool
-	Says        string // in words: whether and since when it holds, or why not
+	Says        string // text that says since when it is in effect, or why it is not
 }
 
-// Reasons why it is not known which configuration holds in a partition. They are wrapped.
+// Partition.Unknown wraps one of these reasons, or an error of package aggregate.
 var (
 	// ErrNoConfiguration means that the log begins without a configuration, and no commit
 	// says what the aggregators' own settings are.
@@ -74,7 +73,7 @@ var (
 // lostError says which part of a partition's history is lost.
 type lostError struct {
 	says  string
-	cause error // why an aggregator refuses the partition
+	cause error // the reason why an aggregator refuses the partition
 }
 
 func (e *lostError) Error() string { return e.says }
@@ -92,7 +91,7 @@ func (p *Partition) Empty() bool {
 func Open(ctx context.Context, b bus.Bus, topic, group string) (_ *History, err error) {
 	h := &History{Bus: b, Topic: topic, Group: group}
 	var commits []bus.Commit
-	if group != "" { // read before the log, so that no commit is beyond its end
+	if group != "" { // read the commits before the log, so that no commit is beyond its end
 		if commits, err = b.Commits(ctx, group, topic); err != nil {
 			return nil, err
 		}
@@ -142,7 +141,7 @@ func (h *History) begin(ctx context.Context, a bus.Assignment) (*Partition, erro
 	return p, nil
 }
 
-// lost returns which part of a partition's history is lost, in words for an operator.
+// lost returns a text for operators that says which part of a partition's history is lost.
 func (h *History) lost(a bus.Assignment, past aggregate.Past) string {
 	switch {
 	case errors.Is(past.Lost, aggregate.ErrAhead):
@@ -153,7 +152,7 @@ func (h *History) lost(a bus.Assignment, past aggregate.Past) string {
 	return "the beginning of the log has been deleted, and " + h.noCommit()
 }
 
-// noCommit returns why the partition has no commit.
+// noCommit returns a text that says why the partition has no commit.
 func (h *History) noCommit() string {
 	if h.Group == "" {
 		return "no --group was given"
@@ -161,11 +160,11 @@ func (h *History) noCommit() string {
 	return fmt.Sprintf("group %s has no commit", h.Group)
 }
 
-// readTogether is how many partitions are read at the same time.
+// readTogether is the number of partitions that are read at the same time.
 const readTogether = 4
 
-// ReadUncommitted reads the logs if a partition has no commit. Otherwise, the commits
-// say what held when they were made.
+// ReadUncommitted reads the logs if a partition has no commit. Otherwise the logs are not needed: the
+// commits have the configurations that were in effect when they were made.
 func (h *History) ReadUncommitted(ctx context.Context) error {
 	for _, p := range h.Partitions {
 		if p.Committed.Offset == oona.NoOffset {
@@ -175,8 +174,7 @@ func (h *History) ReadUncommitted(ctx context.Context) error {
 	return nil
 }
 
-// ReadOn reads up to where the logs end now. It may be called again, for what was
-// written since.
+// ReadOn reads the logs up to their present ends. It may be called again, to read newer records.
 func (h *History) ReadOn(ctx context.Context) error {
 	extents, err := h.Bus.Extents(ctx, h.Topic)
 	if err != nil {
@@ -188,7 +186,7 @@ func (h *History) ReadOn(ctx context.Context) error {
 		end := extents[h.Topic][p.Number].End
 		reading.Go(func() error {
 			err := h.Bus.Read(ctx, h.Topic, bus.Range{Partition: p.Number, From: p.Next, End: end}, func(msg *message.Message) error { return h.fold(p, msg) })
-			p.Next = max(p.Next, end) // the last offsets may have no records
+			p.Next = max(p.Next, end) // there may be no records at the last offsets
 			return err
 		})
 	}
@@ -212,8 +210,8 @@ func (h *History) fold(p *Partition, msg *message.Message) error {
 	return nil
 }
 
-// configuredAt reports whether the last record found is a configuration at offset that
-// holds.
+// configuredAt reports whether the last record that was found is a configuration at offset that is in
+// effect.
 func (p *Partition) configuredAt(offset int64) bool {
 	if len(p.Found) == 0 {
 		return false
@@ -288,7 +286,7 @@ func decodeIncarnation(payload []byte) (*oona.IncarnationStart, error) {
 	return &start, nil
 }
 
-// settledIncarnation reports whether an incarnation that began before the commit holds.
+// settledIncarnation reports whether an incarnation that began before the commit is in effect.
 func (p *Partition) settledIncarnation(number oona.Incarnation) (holds bool, says string) {
 	switch {
 	case number == p.incarnation:
@@ -299,7 +297,7 @@ func (p *Partition) settledIncarnation(number oona.Incarnation) (holds bool, say
 	return false, fmt.Sprintf("incarnation %d has no effect: the group's later commit does not have it", number)
 }
 
-// settled reports whether a configuration that was written before the commit holds.
+// settled reports whether a configuration that was written before the commit is in effect.
 func (p *Partition) settled(c windows.Configuration) (holds bool, says string) {
 	for _, r := range p.InReach {
 		if r.Config == c.Config {
@@ -312,7 +310,7 @@ func (p *Partition) settled(c windows.Configuration) (holds bool, says string) {
 	return false, fmt.Sprintf("generation %d has no effect: the group's later commit does not have it", c.Config.Generation)
 }
 
-// Standing returns in words since when a configuration of a commit holds.
+// Standing returns a text that says since when a configuration of a commit is in effect.
 func Standing(c windows.Configuration) string {
 	from := "the beginning of the log"
 	if c.From != 0 {

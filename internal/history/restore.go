@@ -13,13 +13,13 @@ import (
 // partition.
 type Correction struct {
 	Partition int32
-	Had, Has  string // in words: what the settings topic had, and what the log has
+	Had, Has  string // texts that describe the wrong value in the settings topic, and the value in the log
 	entry     settings.Entry
 }
 
-// Corrections returns what is missing or wrong in the settings topic, which has held. A
-// partition of which it is not known which configuration holds may have a correction of
-// its incarnation only. Catalogues cannot be corrected: see LostCatalogues.
+// Corrections compares the settings topic, which has the content held, with the logs, and returns the
+// corrections that it needs. If it is not known which configuration is in effect in a partition, only
+// its incarnation is corrected. Catalogues cannot be corrected: see LostCatalogues.
 func (h *History) Corrections(held *settings.Settings) (all []Correction) {
 	for _, p := range h.Partitions {
 		all = append(all, p.corrections(h.Topic, held)...)
@@ -43,8 +43,8 @@ func numbered(what string, n int64) string {
 	return fmt.Sprintf("%s %d", what, n)
 }
 
-// lostWindows returns a fault if the log has lost the configuration that the settings
-// topic has, and "" otherwise, or if that is not known.
+// lostWindows returns a fault if the log has lost the configuration that the settings topic has.
+// Otherwise, or if that is not known, it returns "".
 func (p *Partition) lostWindows(held *settings.Settings) string {
 	has, reach := held.Windows[p.Number].Generation, p.Engine.Configurations()
 	if p.Unknown != nil || p.Empty() || has == 0 || reach[len(reach)-1].Config.Generation != 0 {
@@ -53,9 +53,8 @@ func (p *Partition) lostWindows(held *settings.Settings) string {
 	return fmt.Sprintf("partition %d: the settings topic has generation %d of the windows, but the log has no configuration, so the aggregators' own settings hold. Write the next generation with: oona windows apply --from TIME", p.Number, has)
 }
 
-// corrections returns what is missing or wrong for a partition in the settings topic.
-// A greater incarnation than the log's is right: it was reserved, and its record was
-// not written.
+// corrections returns the corrections of a partition. The settings topic may have a greater
+// incarnation than the log: then the number was reserved, but the record was not written.
 func (p *Partition) corrections(topic string, held *settings.Settings) (all []Correction) {
 	if has, must := held.Incarnation(topic, p.Number), p.Engine.Incarnation(); has < must {
 		all = append(all, Correction{
@@ -80,8 +79,7 @@ func (p *Partition) corrections(topic string, held *settings.Settings) (all []Co
 	return all
 }
 
-// LostCatalogues returns a fault, in words, for each catalogue that the log names and that workers
-// cannot get.
+// LostCatalogues returns a text for each catalogue that the log names and that workers cannot find.
 func (h *History) LostCatalogues(held *settings.Settings) (all []string) {
 	for _, p := range h.Partitions {
 		for _, c := range p.Engine.Configurations() {

@@ -18,7 +18,7 @@ import (
 // in the settings topic.
 var ErrUnknownCatalogue = errors.New("no such catalogue of metrics")
 
-// rereadAfter is the least time between two reads of the topic.
+// rereadAfter is the minimum time between two reads of the topic.
 const rereadAfter = 2 * time.Second
 
 // Catalogues finds catalogues by their hash, for a worker. It is safe for concurrent use.
@@ -37,10 +37,10 @@ func NewCatalogues(b bus.Bus, topics oona.Topics, logger *slog.Logger) *Catalogu
 	return &Catalogues{bus: b, topics: topics, logger: logger, known: make(map[oona.CatalogueHash]*catalogue.Catalogue)}
 }
 
-// Find returns the catalogue of a hash. If it is not built in, Find reads the topic, at
-// most every two seconds, and waits until it may: a catalogue is written before the
-// record that refers to it. The error wraps ErrUnknownCatalogue if the catalogue does not
-// exist.
+// Find returns the catalogue of a hash. If it is not built in, Find reads the topic. It reads
+// it at most every two seconds, and waits if necessary. One read is enough, because a catalogue
+// is written before the record that refers to it. The error wraps ErrUnknownCatalogue if the
+// catalogue does not exist.
 func (c *Catalogues) Find(ctx context.Context, hash oona.CatalogueHash) (*catalogue.Catalogue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,10 +13,10 @@ import (
 )
 
 // WriteFirst writes the first records into the partitions of seed-metrics that have none:
-// the start of an incarnation and a configuration, which is valid for all of the log. The
-// configuration is void if another record gets in between. WriteFirst returns the
-// partitions. It writes their incarnations to the settings topic before, and their
-// configurations after the records.
+// the start of an incarnation, and a configuration that applies to the whole log. If another
+// program writes a record between the two, the configuration is void. WriteFirst returns the
+// partitions. It writes their incarnations to the settings topic before it writes the records,
+// and their configurations afterwards.
 func WriteFirst(ctx context.Context, b bus.Bus, topics oona.Topics, first oona.WindowConfiguration, worker string, logger *slog.Logger) ([]int32, error) {
 	s, err := Read(ctx, b, topics, logger)
 	if err != nil {
@@ -74,13 +74,13 @@ func WriteConfiguration(ctx context.Context, b bus.Bus, topics oona.Topics, part
 	return publish(ctx, b, topics.SeedMetrics, messages)
 }
 
-// fewStarts is the number of records up to which a partition is read.
+// fewStarts is the maximum number of records in a partition that unconfigured reads.
 const fewStarts = 16
 
 var errOtherRecord = errors.New("another record")
 
-// unconfigured returns true if a partition has no records except starts of incarnations.
-// It has some if WriteFirst was interrupted.
+// unconfigured returns true if a partition has no records except starts of incarnations. It can
+// have those if WriteFirst was interrupted.
 func unconfigured(ctx context.Context, b bus.Bus, topic string, partition int32, end int64) (bool, error) {
 	if end == 0 || end > fewStarts {
 		return end == 0, nil

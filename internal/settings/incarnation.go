@@ -13,9 +13,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// LastRollups returns the last rollup of a partition in each of the two rollup topics, if
-// there is one. Earlier rollups may have greater triggers if an aggregator was repeating
-// rollups at the end.
+// LastRollups returns the last rollup of a partition in each of the two rollup topics, if there
+// is one. Earlier rollups can have greater triggers if the last ones are repeats.
 func LastRollups(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32) (last []oona.Rollup, err error) {
 	for _, topic := range []string{topics.LayerHealth, topics.LayerPerformance} {
 		msg, err := bus.LastRecord(ctx, b, topic, partition)
@@ -47,9 +46,10 @@ func LastTrigger(ctx context.Context, b bus.Bus, topics oona.Topics, partition i
 
 // BeginIncarnation begins an incarnation of a partition of seed-metrics. If there is a
 // settings topic, it first writes the number there. Then it writes the record that begins
-// the incarnation. The number is above known, which is the caller's incarnation of the
-// log, and above the numbers in the settings and in the last rollups. BeginIncarnation
-// returns the end of the partition after the record, which other records may follow.
+// the incarnation. The number is greater than known, the incarnation of the log as far as the
+// caller knows it, and greater than the numbers in the settings topic and in the last rollups.
+// BeginIncarnation returns the end of the partition after the record was written. Other records may
+// already follow it.
 func BeginIncarnation(ctx context.Context, b bus.Bus, topics oona.Topics, partition int32, known oona.Incarnation, previousEnd int64, reason, worker string) (end int64, err error) {
 	s, err := Read(ctx, b, topics, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -23,7 +23,7 @@ func ReadLimits(ctx context.Context, b bus.Bus, topics oona.Topics) (*windows.Li
 	if err != nil {
 		return nil, fmt.Errorf("find the number of partitions: %w", err)
 	}
-	s, err := Read(ctx, b, topics, slog.New(slog.DiscardHandler)) // aggregators log what cannot be read
+	s, err := Read(ctx, b, topics, slog.New(slog.DiscardHandler)) // no log, because aggregators already log values that cannot be read
 	if err != nil {
 		return nil, err
 	}
@@ -48,12 +48,12 @@ func (s *Settings) limits(partitions int) (*windows.Limits, error) {
 	return windows.NewLimits(all), nil
 }
 
-// FollowLimits calls set with the limits of frames, now and whenever they may have changed,
-// until ctx ends. A configuration is written before frames of its time come, so the topic
-// need not be read often. After an error, the last limits stay.
+// FollowLimits calls set with the limits of frames, now and whenever they may have changed, until
+// ctx ends. A configuration is written before frames of its time arrive, so it is not necessary to
+// read the topic often. After an error, the last limits stay in use.
 func FollowLimits(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog.Logger, set func(*windows.Limits)) {
 	const again, soon = 20 * time.Second, 5 * time.Second
-	known, said := false, 0 // which kind of error was logged last
+	known, said := false, 0 // said is the kind of error that was logged last
 	for {
 		l, err := ReadLimits(ctx, b, topics)
 		kind := 0

@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Log implements aggregate.Log: the log of seed-metrics, for a worker that begins to fold
-// a partition.
+// Log implements aggregate.Log. It gives a worker that starts to fold a partition access to the log
+// of seed-metrics.
 type Log struct {
 	Bus    bus.Bus
 	Topics oona.Topics

@@ -1,5 +1,5 @@
-// Package settings reads and writes the settings topic, which has what workers share in
-// addition to records. It is compacted, has one partition, and these keys:
+// Package settings reads and writes the settings topic, which has the settings that workers share.
+// The topic is compacted, and has one partition and these keys:
 //
 //	catalogue/HASH               a catalogue of metrics, as YAML
 //	windows/PARTITION            the configuration last written to a partition of seed-metrics
@@ -30,13 +30,13 @@ import (
 
 // Settings are the content of the topic when it was read.
 type Settings struct {
-	// Found is false if the topic does not exist. Then it is empty.
+	// Found is false if the topic does not exist. Then the Settings are empty.
 	Found bool
 	// Windows has the last configuration of each partition.
 	Windows map[int32]oona.WindowConfiguration
 
 	topic        string
-	written      map[int32][]oona.WindowConfiguration // of each partition, those of Windows and earlier ones that compaction has left
+	written      map[int32][]oona.WindowConfiguration // all configurations of each partition that compaction has left, including the one in Windows
 	catalogues   map[string][]byte                    // YAML, by the hash as text
 	incarnations map[place]oona.Incarnation
 }
@@ -124,7 +124,7 @@ func (s *Settings) takeWindows(partition string, value []byte) error {
 		return err
 	}
 	s.Windows[int32(p)] = c
-	// A correction replaces what was wrong, and a log that was made again begins anew.
+	// After a correction, or if the log was made again, earlier configurations no longer count.
 	earlier = slices.DeleteFunc(earlier, func(e oona.WindowConfiguration) bool { return e.Generation >= c.Generation })
 	s.written[int32(p)] = append(earlier, c)
 	return nil

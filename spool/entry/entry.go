@@ -26,18 +26,18 @@ import (
 
 // Entry has the messages of a request for a topic.
 type Entry struct {
-	Spooled  oona.Micros // when it was put into the spool, by ingest's clock
+	Spooled  oona.Micros // when it was written to the spool, by ingest's clock
 	Topic    string
 	Messages []*message.Message
 }
 
 const (
-	keyed  = 1 // version
+	keyed  = 1 // the version without hashes
 	hashed = 2
 )
 
-// Append appends the encoding of an entry. Either all of its messages have a hashed target, or
-// none.
+// Append appends the encoding of an entry. Either all of its messages must have a hashed target, or
+// none of them.
 func Append(dst []byte, e *Entry) []byte {
 	version := byte(keyed)
 	if len(e.Messages) > 0 && bus.TargetOf(e.Messages[0]).Hashed {
@@ -66,7 +66,7 @@ func appendText[T ~string | ~[]byte](dst []byte, text T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(text))), text...)
 }
 
-// ErrForm is returned for a record that is not an entry.
+// ErrForm is returned for a record that is not a valid entry.
 var ErrForm = errors.New("not an entry of a spool")
 
 // Decode decodes an entry. Its payloads and keys are parts of body.
