@@ -16,8 +16,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Reasons for which the aggregator puts valid frames aside, as far as ingest can know them.
-// They have the names that the aggregator uses. A strict request is refused for them.
+// The reasons for which the aggregator will put a valid frame aside, if ingest can know this. They
+// have the same names as in the aggregator. A strict request is refused for these reasons.
 const (
 	asideStale   = intake.Reason(windows.ReasonStale)
 	asideFuture  = intake.Reason(windows.ReasonFuture)
@@ -27,18 +27,18 @@ const (
 )
 
 const (
-	// clockSlack allows for the difference between ingest's clock and the broker's, which
-	// decides. Ingest says nothing about a frame that is so close to a limit.
+	// clockSlack allows for the difference between ingest's clock and the broker's clock, which
+	// decides. Ingest does not judge a frame that is closer to a limit than this.
 	clockSlack = 2 * time.Second
-	// mostWait is the part of clockSlack that is for the time between judging a frame and
+	// mostWait is the part of clockSlack that allows for the time between judging a frame and
 	// appending it.
 	mostWait = time.Second
 )
 
 // judge is the intake.Judge of a stage.
 type judge struct {
-	limits   atomic.Pointer[windows.Limits] // nil: not known
-	decoders sync.Pool                      // of *avro.FrameDecoder, for frames of the spool
+	limits   atomic.Pointer[windows.Limits] // nil if they are not known
+	decoders sync.Pool                      // *avro.FrameDecoder, for frames in the spool
 }
 
 // SetLimits sets the limits with which frames are compared, or nil if they are not known.
@@ -46,7 +46,7 @@ func (s *Stage) SetLimits(l *windows.Limits) { s.judge.limits.Store(l) }
 
 func (j *judge) Judge(f *oona.Frame) intake.Reason {
 	if most := &oona.DefaultFrameLimits; len(f.Seeds) > most.Seeds || len(f.Metrics) > most.Metrics || len(f.Tensors) > most.Tensors {
-		return asideSize // under any configuration of windows
+		return asideSize // this limit does not depend on the configuration of windows
 	}
 	limits := j.limits.Load()
 	if limits == nil {
@@ -66,7 +66,7 @@ func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string)
 		return oversized(f)
 	}
 	_, by := j.among(j.limits.Load(), f, oona.MicrosOf(time.Now()))
-	if by == nil { // the limits have changed since Judge
+	if by == nil { // the limits have changed since Judge was called
 		by = new(windows.Config)
 	}
 	at, away := f.ObservedAt.Time().Format("2006-01-02T15:04:05.000Z"), time.Since(f.ObservedAt.Time()).Truncate(time.Millisecond)
@@ -82,7 +82,7 @@ func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string)
 	}
 }
 
-// oversized explains why a frame is larger than any aggregator takes.
+// oversized explains why a frame is too large for every aggregator.
 func oversized(f *oona.Frame) (field, detail string) {
 	most := oona.DefaultFrameLimits
 	field, has, limit := "tensors", len(f.Tensors), most.Tensors
@@ -95,8 +95,8 @@ func oversized(f *oona.Frame) (field, detail string) {
 	return field, fmt.Sprintf("has %d entries; an aggregator accepts at most %d, even if the limit of ingest is higher: send less in each frame", has, limit)
 }
 
-// lapse removes the reason asideFuture if a batch came to the bus long after it was judged, or
-// is in the spool: when the frames are appended, they may no longer be ahead of time.
+// lapse removes the reason asideFuture from a batch that is in the spool, or that was appended long
+// after it was judged: its frames may no longer be in the future when they are appended.
 func lapse(b *intake.Batch, judged time.Time, spooled bool) {
 	if len(b.Aside) > 0 && (spooled || time.Since(judged) > mostWait) {
 		b.Aside = slices.DeleteFunc(b.Aside, func(a intake.Aside) bool { return a.Reason == asideFuture })
@@ -113,7 +113,7 @@ func (s *sink) accepted(b *intake.Batch) {
 	}
 }
 
-// The headers of preferences (RFC 7240), and the only preference that is understood.
+// The headers of preferences (RFC 7240), and the only preference that is supported.
 const (
 	preferHeader  = "Prefer"
 	appliedHeader = "Preference-Applied"
@@ -137,7 +137,7 @@ func wantsStrict(h http.Header) bool {
 			preference, _, _ = strings.Cut(preference, ";")
 			name, value, _ := strings.Cut(preference, "=")
 			if strings.EqualFold(strings.TrimSpace(name), "handling") {
-				return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "strict") // the first one holds
+				return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "strict") // if there are several, the first one counts
 			}
 		}
 	}

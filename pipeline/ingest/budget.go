@@ -7,15 +7,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// budget limits the memory of requests and records that were received and are not settled, in
-// bytes of capacity. It is divided into shares. A part of it is reserved for each share, and
-// the rest goes to the share that asks first.
+// budget limits the memory of requests and records that were received and are still in progress, in
+// bytes of capacity. It is divided into shares. A part of it is reserved for each share. The rest
+// can be used by any share.
 type budget struct {
 	total int64
 
 	mu     sync.Mutex
 	shares []*share
-	freed  chan struct{} // closed when memory is freed; nil: nobody waits for that
+	freed  chan struct{} // closed when memory is freed; nil if nobody waits for that
 }
 
 // share is the part of the budget that one input of ingest uses.
@@ -37,7 +37,7 @@ func (b *budget) share(least int64) *share {
 	return s
 }
 
-// most returns how much a share can get while the other shares use nothing.
+// most returns how many bytes a share can get while the other shares use none.
 func (s *share) most() int64 {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -54,8 +54,8 @@ func (s *share) others(of func(*share) int64) (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a client, and reports whether it has. They must be free, and within the
-// client's share of the memory. If the client is nil, only the former counts.
+// try takes n bytes for a client if they are free and within the client's share of the memory. It
+// reports whether it has taken them. If the client is nil, there is no limit for the client.
 func (s *share) try(n int64, by *client) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *share) try(n int64, by *client) bool {
 	return true
 }
 
-// room returns how much is free.
+// room returns how many bytes are free.
 func (s *share) room() int64 {
 	return s.of.total - s.used - s.others(func(other *share) int64 { return max(other.used, other.least) })
 }
@@ -82,7 +82,7 @@ func (s *share) fits(n int64) bool {
 	return true
 }
 
-// wait takes n bytes when they are free and all earlier calls have returned. n must not be above
+// wait takes n bytes as soon as they are free and all earlier calls have returned. n must be at most
 // least. wait returns false if ctx ends first.
 func (s *share) wait(ctx context.Context, n int64) bool {
 	select {
@@ -110,7 +110,7 @@ func (s *share) wait(ctx context.Context, n int64) bool {
 	}
 }
 
-// scarce reports whether more than half of what the share can get is used.
+// scarce reports whether more than half of the memory that the share can get is in use.
 func (s *share) scarce() bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -147,7 +147,7 @@ func (s *share) inUse() int64 {
 	return s.used
 }
 
-// gauge returns the metric of the share. by says what the memory is used for.
+// gauge returns the metric of the share. The label by says what the memory is used for.
 func (s *share) gauge(by string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "oona_ingest_memory_bytes", Help: "Memory that ingest uses for input until it is published or refused: requests with frames, uploaded tensors, records of the raw topic.",
@@ -159,12 +159,12 @@ func (s *share) gauge(by string) prometheus.Collector {
 // uses. It is for one goroutine at a time. A nil lease has no limit.
 type lease struct {
 	share *share
-	by    *client // whose memory it is; nil: the raw topic's
-	taken int64   // from the share
+	by    *client // the client that uses the memory; nil for the raw topic
+	taken int64   // number of bytes taken from the share
 	used  int64
-	limit int64 // of used; 0: no limit
-	// soft makes the lease grow even if no memory is free. It is for a record that has
-	// waited until enough memory was free for it, by an estimate.
+	limit int64 // maximum of used; 0 means no limit
+	// soft lets the lease grow even if no memory is free. It is for a record that has waited
+	// until the memory that it will need, according to an estimate, was free.
 	soft bool
 }
 
@@ -185,8 +185,8 @@ func (l *lease) overShare() bool {
 	return l.by.refused
 }
 
-// leaseStep is how much a lease takes from its share at a time if that is free, because leases
-// grow often and by small amounts.
+// leaseStep is the number of bytes that a lease takes from its share at once, if they are free.
+// Leases grow often and by small amounts, so this saves calls.
 const leaseStep = 32 << 10
 
 // Grow uses n more bytes, and reports whether they were free.

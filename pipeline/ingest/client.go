@@ -10,12 +10,12 @@ import (
 	"github.com/morphogenetic/oona/internal/access"
 )
 
-// clientKey says who sends a request: the name of its token or certificate, or its
-// address if it has none.
+// clientKey identifies the client that sends a request: by the name of its token or certificate, or
+// by its address if it has none.
 type clientKey struct {
 	name     string
 	address  netip.Addr
-	stranger bool // the client should have a token or certificate, and has none
+	stranger bool // whether the client has no valid token or certificate although it needs one
 }
 
 // clientKeyOf returns the key of the client of a request.
@@ -29,7 +29,7 @@ func clientKeyOf(who *access.Identity, r *http.Request, stranger bool) clientKey
 // networkOf returns the address of a peer. For IPv6 it is that of the peer's /64 network,
 // because a host may use any address of its network.
 func networkOf(peer string) netip.Addr {
-	parsed, _ := netip.ParseAddrPort(peer) // all peers without an address are one client
+	parsed, _ := netip.ParseAddrPort(peer) // all peers without a valid address count as one client
 	address := parsed.Addr().Unmap().WithZone("")
 	if !address.Is6() {
 		return address
@@ -38,20 +38,20 @@ func networkOf(peer string) netip.Addr {
 	return prefix.Addr()
 }
 
-// client is what one client uses at present. The mutex of the budget guards memory and refused,
-// and the mutex of sharing guards the other fields that are not atomic.
+// client has the resources that one client uses at present. The mutex of the budget guards memory
+// and refused. The mutex of sharing guards the other fields that are not atomic.
 type client struct {
 	of       *sharing
 	key      clientKey
-	refs     int          // requests and leases that use it
-	requests atomic.Int32 // in progress
+	refs     int          // number of requests and leases that use this struct
+	requests atomic.Int32 // number of requests in progress
 	held     [kinds]int
 	waiting  [kinds][]chan struct{} // one for each request that waits; closed when it gets its slot
-	turns    int                    // requests that are being decoded
+	turns    int                    // number of requests that are being decoded
 	turning  []chan struct{}
-	memory   int64        // of all shares of the budget
-	refused  bool         // the last request for memory was refused because of the client's share
-	spooled  atomic.Int64 // bytes of tensors
+	memory   int64        // number of bytes in all shares of the budget
+	refused  bool         // whether the last request for memory was refused because of the client's share
+	spooled  atomic.Int64 // number of bytes of tensors that are being uploaded
 	debtor   bool         // the client is in sharing.debtors
 	paid     time.Time    // when the processor time that it has used will be paid for
 	due      struct {     // when the rates will no longer be used up
@@ -67,9 +67,9 @@ func (s *sharing) join(key clientKey, now time.Time) *client {
 	return s.enrol(key, now)
 }
 
-// visit is join for a request that sends nothing, such as that of a load balancer that checks
-// whether ingest answers. Such a request must not limit the processor time of a client that is
-// otherwise alone.
+// visit is like join, for a request that sends no data, such as a health check of a load balancer.
+// Such a request must not count as a second client, because then a client that is otherwise alone
+// would be limited.
 func (s *sharing) visit(key clientKey, now time.Time) *client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +113,7 @@ func (c *client) release() {
 		return
 	}
 	switch {
-	case c.debtor: // forgetDebtors forgets it
+	case c.debtor: // forgetDebtors will forget the client
 	case c.owes(time.Now()):
 		c.debtor = true
 		s.debtors = append(s.debtors, c)
@@ -122,8 +122,8 @@ func (c *client) release() {
 	}
 }
 
-// owes reports whether the client has used so much that forgetting it would give it more than
-// its share.
+// owes reports whether the client has used so much processor time, or has sent so much, that it
+// would get more than its share if it were forgotten now.
 func (c *client) owes(now time.Time) bool {
 	return c.paid.Sub(now) > paceBurst || c.due.requests.After(now) || c.due.bytes.After(now)
 }
@@ -137,8 +137,8 @@ func (s *sharing) forget(c *client) {
 	}
 }
 
-// forgetDebtors forgets, at most ten times a second, debtors that use nothing and owe nothing
-// any more. There are few debtors: each has used processor time beyond paceBurst shortly before,
+// forgetDebtors forgets debtors that use nothing and owe nothing any more. It does so at most ten
+// times a second. There are few debtors: each has recently used more processor time than paceBurst
 // or, if there are rates, has sent something within the last seconds.
 func (s *sharing) forgetDebtors(now time.Time) {
 	if len(s.debtors) == 0 || now.Sub(s.looked) < 100*time.Millisecond {
@@ -157,8 +157,8 @@ func (s *sharing) forgetDebtors(now time.Time) {
 	})
 }
 
-// alone reports whether the client has only one request. Such a request is not limited by the
-// client's share, so that every request that fits into ingest can be sent.
+// alone reports whether the client has only one request. The share of the client does not limit such
+// a request, so that a client can send every request that fits into the limits of ingest.
 func (c *client) alone() bool { return c.requests.Load() == 1 }
 
 // shift removes the first element of a list.

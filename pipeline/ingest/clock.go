@@ -14,8 +14,8 @@ import (
 // observed_at.
 const sentAt = "Oona-Sent-At"
 
-// clockProblem refuses a request if the client's clock is wrong, because its frames
-// would go to quarantine. Without the header nothing is known about the clock.
+// clockProblem refuses a request if the client's clock is wrong, because its frames would go to
+// quarantine. Without the header, the client's clock is not known, and the request is not refused.
 func (s *Stage) clockProblem(h http.Header, now time.Time) *intake.Refusal {
 	values := h.Values(sentAt)
 	if len(values) == 0 {
@@ -25,7 +25,7 @@ func (s *Stage) clockProblem(h http.Header, now time.Time) *intake.Refusal {
 	if err != nil || len(values) > 1 {
 		return intake.Refuse(reasonHeader, "the header %s is %.64q; send it once, with the current time in microseconds since the Unix epoch, such as %d", sentAt, values, now.UnixMicro())
 	}
-	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // it saturates
+	behind := now.Sub(oona.Micros(micros).Time()).Truncate(time.Microsecond) // Sub does not overflow
 	if behind.Abs() <= s.cfg.ClockTolerance {
 		return nil
 	}

@@ -52,7 +52,7 @@ func newZstd(window uint64) *zstd.Decoder {
 	// Without concurrency it has no goroutine, so the pool may drop it without closing it.
 	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 	if err != nil {
-		panic(err) // the options are constants
+		panic(err) // the options are constants, so an error is a bug
 	}
 	return r
 }
@@ -74,7 +74,7 @@ func (c *codings) of(h http.Header) (*sync.Pool, *intake.Refusal) {
 
 const (
 	// firstBuffer is the size of the buffer for the first read of a body. It comes
-	// from a pool, so a request that has only declared a body takes no other memory.
+	// from a pool, so a request that has only announced a body uses no other memory.
 	firstBuffer = 4 << 10
 	// secondBuffer is the maximum size of the buffer that is allocated after the first read.
 	secondBuffer = 64 << 10
@@ -134,8 +134,8 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 	}
 }
 
-// inflate decompresses the body, unless inflaters is nil. It decompresses at most one
-// byte more than the limit.
+// inflate decompresses the body, unless inflaters is nil. It stops after one byte more than the
+// limit.
 func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease, events bool) ([]byte, *intake.Refusal) {
 	if inflaters == nil {
 		return body, nil
@@ -190,7 +190,7 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]
 	limit := s.cfg.MaxDecompressedBytes + 1
 	plain, err := readAll(nil, io.LimitReader(&paced{Reader: from, by: held.by}, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
 	if err != nil {
-		held.Shrink(cap(plain)) // it is not used
+		held.Shrink(cap(plain)) // the buffer is not used any more
 	}
 	return plain, err
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// connections limits the number of open connections, and divides them among addresses by the
-// rule of sharing. A connection takes about 15 kB of memory, or 43 kB with TLS, and a client
-// may hold it without sending a request.
+// connections limits the number of open connections, and divides them among addresses by the same
+// rule as sharing. It is necessary because a connection uses about 15 kB of memory, or 43 kB with
+// TLS, and a client can keep it open without sending a request.
 type connections struct {
 	most    int
 	sharing *sharing
@@ -53,7 +53,7 @@ func (s *Stage) changed(conn net.Conn, state http.ConnState) {
 		if by := s.connections.add(conn); by != "" {
 			s.connections.refused.WithLabelValues(by).Inc()
 			s.warn("new connections are closed, because there are too many (--max-connections, --client-share)", "by", by, "client", conn.RemoteAddr())
-			_ = conn.Close() // the server notices
+			_ = conn.Close() // the server notices this by itself
 		}
 	case http.StateClosed, http.StateHijacked:
 		s.connections.remove(conn)
@@ -81,7 +81,7 @@ func (c *connections) remove(conn net.Conn) {
 	defer c.mu.Unlock()
 	address, ok := c.open[conn]
 	if !ok {
-		return // it was refused
+		return // the connection was refused, so it was not added
 	}
 	delete(c.open, conn)
 	if c.from[address]--; c.from[address] == 0 {

@@ -18,6 +18,6 @@
 // are not affected. PUT /v1/tensors stores a single tensor and answers with its claim.
 //
 // A [Stage] serves HTTP. [Raw] does the same with the records of the raw topic. Both
-// decode and validate with package intake, and have one sink, which stores tensors and
-// publishes. What a refusal means in HTTP is in problem.go.
+// decode and validate with package intake, and share one sink, which stores tensors and
+// publishes. The file problem.go has the HTTP status of each refusal.
 package ingest

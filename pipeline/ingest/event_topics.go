@@ -9,18 +9,18 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// eventTopics knows which topics of events cannot be used. That lasts until an operator acts, and
-// in the meantime the spool and the senders of events try again and again. So it is logged when
-// it begins, when the reason changes and when it ends, and rarely in between.
+// eventTopics keeps track of the topics of events that cannot be used. Such a state lasts until an
+// operator acts, and in the meantime the spool and the senders of events repeat their attempts. So it
+// is logged when it begins, when the reason changes and when it ends, and rarely in between.
 type eventTopics struct {
 	mu       sync.Mutex
 	unusable map[string]*unusableTopic
 }
 
 type unusableTopic struct {
-	denied  bool // otherwise it does not exist
+	denied  bool // whether ingest may not write to the topic; otherwise the topic does not exist
 	next    time.Time
-	skipped int // attempts that were not logged since the last one that was
+	skipped int // number of attempts since the last one that was logged
 }
 
 // remindAfter is the time between two log lines that say that a topic cannot be used.
@@ -48,7 +48,7 @@ func (t *eventTopics) fails(topic string, err error, now time.Time) (skipped int
 	return skipped, true
 }
 
-// works records that a topic has taken events, and reports whether it could not be used before.
+// works records that a topic has accepted events, and reports whether it could not be used before.
 func (t *eventTopics) works(topic string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

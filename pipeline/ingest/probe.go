@@ -22,7 +22,7 @@ const (
 	longestProbe  = 30 * time.Second
 )
 
-// storeState is what is known about the tensor store.
+// storeState is the state of the tensor store, as far as ingest knows it.
 type storeState struct {
 	up     atomic.Int32  // 1: the last operation did not fail; 0: it did
 	failed chan struct{} // signals that the store is to be probed

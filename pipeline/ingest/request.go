@@ -29,7 +29,7 @@ func (s *Stage) serveFrames(w http.ResponseWriter, r *http.Request, who *access.
 	s.answer(w, r, who, began, trace, status, taken.body(), refused)
 }
 
-// taken says what was accepted of a request.
+// taken has the number of accepted frames or events of a request, and those that will be put aside.
 type taken struct {
 	accepted int // frames that the bus has acknowledged or that are in the spool
 	aside    []asideAnswer
@@ -90,7 +90,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	if refused != nil {
 		return taken{}, refused
 	}
-	// A slow client takes no slot while it sends.
+	// The request gets a slot only now, so a slow client does not occupy one while it sends.
 	if refused := s.enter(r.Context(), by); refused != nil {
 		return taken{}, refused
 	}
@@ -118,8 +118,8 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 func ofEvents(r *http.Request) bool { return r.URL.Path == eventsPath }
 
 // enter takes a slot for a request whose body was received. If there is none, the request waits
-// for up to a second. So requests that come together, or while the bus is slow for a moment, need
-// not be sent again, and a client that ignores 429 cannot send more often.
+// for up to a second. So clients need not repeat requests that arrive at the same moment, or while
+// the bus is slow for a moment. It also means that a client that ignores 429 cannot send more often.
 func (s *Stage) enter(ctx context.Context, by *client) *intake.Refusal {
 	switch by.enter(ctx, forFrames, shareWait) {
 	case allTaken:
@@ -198,7 +198,7 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 		refused = d.JSON(body, b)
 	case registered:
 		find := s.schemas(r.Context(), s.lookups)
-		b.Schema = func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) { // may wait for the registry
+		b.Schema = func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) { // this may wait for the registry
 			held.by.endTurn()
 			defer held.by.resume()
 			return find(id)
@@ -210,7 +210,7 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 	if d.Size() <= pooled {
 		s.decoders.Put(d)
 	}
-	if !registered { // the time may include a wait for the registry, which needs no processor
+	if !registered { // otherwise the time may include a wait for the registry, which needs no processor time
 		cost := time.Since(began)
 		if refused != nil && refused.Reason != intake.ReasonOverloaded {
 			cost += (requestCost + cost) * refusedMore
@@ -223,8 +223,8 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 	return b, refused
 }
 
-// answer counts and logs the outcome of a request and writes the response: the refusal
-// if there is one, otherwise the body with the status. who is nil if it is not known.
+// answer counts and logs the outcome of a request and writes the response: the refusal if there is
+// one, and otherwise the body with the status. who is nil if the identity is not known.
 func (s *Stage) answer(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace, status int, body any, refused *intake.Refusal) {
 	s.metrics.requests.Add(1)
 	if refused != nil {

@@ -102,7 +102,8 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 	return nil
 }
 
-// tooLargeError says which messages to a topic the bus will never accept. The bus has the others.
+// tooLargeError lists the messages to a topic that the bus will never accept. It has accepted the
+// others.
 type tooLargeError struct {
 	topic string // the topic, if the messages are events; empty if they are frames
 	which []int  // indexes of these messages among those to this topic
@@ -137,8 +138,8 @@ func (e *tooLargeError) refusal(b *intake.Batch) *intake.Refusal {
 	return refused
 }
 
-// warn logs each text at most once in ten seconds. The text must be a constant; args has what
-// varies.
+// warn logs each text at most once in ten seconds. The text must be a constant. The variable parts
+// belong in args.
 func (s *sink) warn(text string, args ...any) {
 	if skipped, ok := s.warnings.allow(text, time.Now()); ok {
 		s.logger.Warn(text, append(args, "suppressed", skipped)...)

@@ -15,25 +15,25 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Spool configures the spool, which keeps frames on the local disk while the bus is away.
+// Spool configures the spool, which keeps frames on the local disk while the bus is unavailable.
 type Spool struct {
-	Directory string           `placeholder:"DIR" help:"Directory of the spool, which keeps frames on the local disk while the bus is away. It must be on a disk that survives the process, and belongs to one ingest. Default: there is no spool, and requests get 503 while the bus is away."`
-	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files, those in quarantine included. Requests beyond it get 503 while the bus is away."`
-	Headroom  units.Base2Bytes `placeholder:"SIZE" help:"Free space that the spool leaves on its file system."`
-	After     time.Duration    `help:"How long a request waits for the bus before its frames go to the spool."`
-	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate at which the frames of the spool are sent when the bus is back, in bytes per second, so that other frames are not delayed."`
+	Directory string           `placeholder:"DIR" help:"Directory of the spool, which keeps frames on the local disk while the bus is unavailable. Its disk must survive the process, and no other ingest may use the directory. Default: there is no spool, and requests are answered with 503 while the bus is unavailable."`
+	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files, including those in quarantine. When it is reached, requests are answered with 503 while the bus is unavailable."`
+	Headroom  units.Base2Bytes `placeholder:"SIZE" help:"Space that the spool leaves free in its file system."`
+	After     time.Duration    `help:"How long a request waits for the bus before its frames are written to the spool."`
+	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate in bytes per second at which the spool is sent when the bus is back. The limit keeps the spool from delaying new frames."`
 
-	Open  *spool.Queues `kong:"-"` // nil: there is no spool
-	Drain time.Duration `kong:"-"` // the spool is sent until this long after the signal to stop, if the bus takes it
+	Open  *spool.Queues `kong:"-"` // nil if there is no spool
+	Drain time.Duration `kong:"-"` // for how long the spool is sent after the signal to stop, while the bus accepts it
 }
 
 func defaultSpool() Spool {
 	return Spool{Bytes: units.Base2Bytes(1 << 30), Headroom: units.Base2Bytes(64 << 20), After: 2 * time.Second, Rate: units.Base2Bytes(16 << 20)}
 }
 
-// Limits of the size of the spool's files. The space of a file becomes free when all of it has
-// been sent. So a file is a small part of the spool, and a full spool takes requests again soon
-// after the bus is back. Files are not smaller because a new file costs three syncs.
+// Limits of the size of the spool's files. A file is deleted when all of it has been sent. So each
+// file is only a small part of the spool: then a full spool accepts requests again soon after the
+// bus is back. Files are not smaller than this because each new file costs three syncs.
 const (
 	segmentsOfSpool = 64
 	leastSegment    = 1 << 20
@@ -65,8 +65,8 @@ func (s Spool) validate() error {
 	return nil
 }
 
-// OpenSpool opens the spool, or returns nil if there is none. The error wraps
-// spool.ErrLocked if another process has it.
+// OpenSpool opens the spool, or returns nil if none is configured. The error wraps
+// spool.ErrLocked if another process uses it.
 func (c Config) OpenSpool(logger *slog.Logger) (*spool.Queues, error) {
 	if c.Spool.Directory == "" {
 		return nil, nil
@@ -99,8 +99,8 @@ func (s *Stage) forwarding(logger *slog.Logger) forward.Config {
 	}
 }
 
-// lapsed returns how many frames of each run will be put aside because they are too old now, but
-// were not when they were spooled, so that their senders were not told.
+// lapsed returns how many frames of each run will be put aside because they have become too old in
+// the spool. The answers to their senders could not say so, because they were recent enough then.
 func (j *judge) lapsed(spooled oona.Micros, messages []*message.Message) (by map[oona.RunID]int) {
 	limits := j.limits.Load()
 	if !limits.Known() {
@@ -117,7 +117,7 @@ func (j *judge) lapsed(spooled oona.Micros, messages []*message.Message) (by map
 			continue
 		}
 		if _, err := decoder.Decode(m.Payload, &f); err != nil {
-			continue // the aggregator makes a dead letter of it
+			continue // the aggregator will make a dead letter of the message
 		}
 		if why, _ := j.among(limits, &f, oona.MicrosOf(time.Now())); why != windows.ReasonStale {
 			continue

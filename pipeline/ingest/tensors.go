@@ -51,7 +51,7 @@ func (s *sink) storeTensors(ctx context.Context, b *intake.Batch) *intake.Refusa
 	return nil
 }
 
-// keepError says which tensor an error is about.
+// keepError is an error with the tensor that it is about.
 type keepError struct {
 	tensor *intake.Tensor
 	err    error

@@ -32,7 +32,7 @@ func validTraceParent(s string) bool {
 type requestTrace struct {
 	tracer *tracing.Tracer
 	began  time.Time
-	client tracing.Context // of the request; zero: it has none
+	client tracing.Context // trace context of the request; zero if it has none
 	server tracing.Context // zero until it is decided whether the request is sampled
 	send   sendTrace
 }
@@ -147,7 +147,7 @@ func methodOf(r *http.Request) (name, method string) {
 // sendTrace makes the span of a batch that is published.
 type sendTrace struct {
 	context tracing.Context
-	parent  tracing.SpanID // zero: it is a root
+	parent  tracing.SpanID // zero for a root span
 	links   []tracing.Link
 	frames  frameNotes
 }
@@ -176,12 +176,12 @@ func (t *sendTrace) record(tracer *tracing.Tracer, topic string, began time.Time
 // mostNames limits the runs and the layers in the attributes of a span.
 const mostNames = 32
 
-// frameNotes is what spans say about the frames of a batch.
+// frameNotes has the attributes of spans about the frames of a batch.
 type frameNotes struct {
 	count           int
 	producer        oona.ProducerID // with epoch and sequence, the identity of the first frame
 	epoch, sequence int64
-	runs, layers    []string // different ones, up to mostNames
+	runs, layers    []string // distinct names, up to mostNames of each
 	earliest        oona.Micros
 	latest          oona.Micros
 }
@@ -249,9 +249,9 @@ type rawTrace struct {
 	send   sendTrace
 }
 
-// rawNotes is what the span of a batch says about a record.
+// rawNotes has the attributes of the span of a batch about one record.
 type rawNotes struct {
-	client tracing.Context // the trace context of the record; zero: it has none
+	client tracing.Context // trace context of the record; zero if it has none
 	frames frameNotes
 }
 
@@ -290,7 +290,7 @@ func (s *sink) traceBatch(records []*rawRecord) *rawTrace {
 			}
 		}
 	}
-	// A client that wants its own frames to be traced does not decide about those of others.
+	// If a client has its own frames traced, this must not decide about the frames of others.
 	own := untraced != nil && t.tracer.Sampler.Frame(string(untraced.producer), untraced.epoch, untraced.sequence)
 	t.send.context = tracing.NewTrace(own)
 	header := t.send.context.String()

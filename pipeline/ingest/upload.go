@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona/internal/access"
 )
 
-// serveTensors stores one tensor and answers with its claim in the form in which frames have it.
+// serveTensors stores one tensor and answers with its claim, in the format that frames use.
 // The status is 201 if the tensor is new, and 200 if the store had it already.
 func (s *Stage) serveTensors(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) {
 	claim, fresh, refused := s.takeTensor(w, r, who)
@@ -39,7 +39,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	if refused != nil {
 		return none, false, refused
 	}
-	// It replaces the write timeout for frames. A recorder of a test has no deadline.
+	// This replaces the write timeout for frames. The recorder of a test has no deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
 	in := readBody(w, r.Body, clientOf(r), s.cfg.TensorTimeout)
 	in.budget = &s.spools
@@ -49,8 +49,8 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	for _, digest := range declared {
 		content = claimcheck.Verify(content, digest)
 	}
-	// Reading the body shows whether the client is gone. A client that has sent
-	// everything may close its side.
+	// The store must not stop when the client closes its side of the connection, because a client
+	// that has sent everything may do that. Reading the body shows whether the client is gone.
 	ctx := context.WithoutCancel(r.Context())
 	spooled, err := s.cfg.Tensors.Spool(ctx, content)
 	switch {
@@ -63,8 +63,8 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	return s.storeUpload(ctx, in.by, spooled)
 }
 
-// storeUpload stores a tensor that was received. It waits for a slot, because sending the
-// tensor again would cost more.
+// storeUpload stores a tensor that was received. If no slot is free, it waits for one, because it
+// would cost more to send the tensor again.
 func (s *Stage) storeUpload(ctx context.Context, by *client, spooled *claimcheck.Spooled) (claim oona.TensorClaim, fresh bool, _ *intake.Refusal) {
 	if by.enter(ctx, forStore, s.cfg.StoreTimeout) != entered {
 		return claim, false, s.storingOverloaded()
