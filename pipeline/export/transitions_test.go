@@ -17,10 +17,10 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-const notShown = `# HELP oona_exporter_future_events_total Events whose time is more than a minute ahead of their append. They are counted as transitions, but their time is not shown.
+const notShown = `# HELP oona_exporter_future_events_total Events whose time is more than a minute later than their append time. They are counted as transitions, but their time is not shown.
 # TYPE oona_exporter_future_events_total counter
 oona_exporter_future_events_total 2
-# HELP oona_exporter_hidden_events_total Events of layers that are not shown, as the limits of runs or layers are reached.
+# HELP oona_exporter_hidden_events_total Events of layers that are not shown because the limits of runs or layers are reached.
 # TYPE oona_exporter_hidden_events_total counter
 oona_exporter_hidden_events_total 1
 # HELP oona_exporter_undecodable_events_total Records of the topics of events that are not events.
@@ -84,7 +84,7 @@ func TestTransitions(t *testing.T) {
 		return testutil.GatherAndCompare(registry, strings.NewReader(notShown), "oona_exporter_future_events_total", "oona_exporter_hidden_events_total", "oona_exporter_undecodable_events_total") == nil
 	})
 	const want = `
-# HELP kasmina_layer_transition_timestamp_seconds When a seed of the layer last entered the state, as its event says.
+# HELP kasmina_layer_transition_timestamp_seconds When a seed of the layer last entered the state, according to its event.
 # TYPE kasmina_layer_transition_timestamp_seconds gauge
 kasmina_layer_transition_timestamp_seconds{layer="a",run="r",state="GERMINATED"} 1.790000001e+09
 kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="CULLED"} 1.790000007e+09

@@ -119,7 +119,7 @@ func (s *sink) storeProblem(err error, lost string) *intake.Refusal {
 		return intake.Refuse(reasonStoreFull, "the tensor store is full; %s; send it again later", lost).After(time.Minute)
 	case needsOperator(err):
 		s.warn("the tensor store refuses the requests of ingest; tensors are refused until the cause is corrected", "err", err)
-		return intake.Refuse(reasonRefused, "the tensor store refuses the requests of ingest, and the operator must correct this (the log of ingest has the error); %s; keep it until then, and send it again", lost).After(time.Minute)
+		return intake.Refuse(reasonRefused, "the tensor store refuses the requests of ingest until the operator corrects the cause (the log of ingest has the error); %s; keep it until then", lost).After(time.Minute)
 	}
 	s.warn("the tensor store did not accept a tensor", "err", err)
 	return intake.Refuse(reasonStore, "the tensor store failed or did not answer in time; %s; send it again", lost).After(5 * time.Second)

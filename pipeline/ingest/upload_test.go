@@ -128,7 +128,7 @@ func TestPutTensorStoreFails(t *testing.T) {
 		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `problem:`+string(c.reason)+`"`) || store.fired.Load() != 1 {
 			t.Errorf("%v: answer is %d %s", c.err, w.Code, w.Body)
 		}
-		if text := w.Body.String(); strings.Contains(text, "frame") || !strings.Contains(text, "the tensor was not taken") {
+		if text := w.Body.String(); strings.Contains(text, "frame") || !strings.Contains(text, "the tensor was not stored") {
 			t.Errorf("%v: the answer is not about a tensor: %s", c.err, text)
 		}
 	}
