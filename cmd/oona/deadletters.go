@@ -22,9 +22,9 @@ type deadLettersCommand struct {
 	Bus    kafka.Config `embed:"" group:"Bus"`
 	Prefix string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names."`
 
-	List    deadLettersList    `cmd:"" help:"List the records of the side topics: where each is, when it was appended first, why it was not folded, and what was done about it."`
-	Show    deadLettersShow    `cmd:"" help:"Show records of side topics whole: headers, frames and what was done about them."`
-	Redrive deadLettersRedrive `cmd:"" help:"Send records of side topics to the topic of frames again, after the checks of ingest and an optional repair. A record is sent once, also if the command is cut off and called again. The exit status is 1 if a selected record was not sent."`
+	List    deadLettersList    `cmd:"" help:"List the records of the side topics, each with its place, the time of its first append, the reason why it was not folded, and whether it was redriven or discarded."`
+	Show    deadLettersShow    `cmd:"" help:"Show records of side topics completely: headers, frames, and whether they were redriven or discarded."`
+	Redrive deadLettersRedrive `cmd:"" help:"Send records of side topics to the topic of frames again, after the checks of ingest and an optional repair. A record is sent only once, even if the command is interrupted and called again. The exit status is 1 if a selected record was not sent."`
 	Discard deadLettersDiscard `cmd:"" help:"Mark records of side topics that nobody needs. They stay in their topic, and list and redrive leave them out."`
 }
 
@@ -34,13 +34,13 @@ func defaultDeadLetters() deadLettersCommand {
 
 // letterFilters are the flags that select records of side topics.
 type letterFilters struct {
-	Topic  []string       `env:"-" group:"Which records" placeholder:"NAME" help:"Only of this side topic: late, quarantine, overflow, metrics.dead, raw.dead, or the whole name of any topic that ends in .dead. May be given several times, as the other flags of this group."`
-	Reason []string       `env:"-" group:"Which records" placeholder:"WORD" help:"Only with this reason, for example future or undecodable."`
-	Origin []string       `env:"-" group:"Which records" placeholder:"TOPIC[/N]" help:"Only what was in this topic before, or in this partition of it."`
-	OfRun  []oona.RunID   `name:"run" env:"-" group:"Which records" placeholder:"ID" help:"Only of this run."`
-	Layer  []oona.LayerID `env:"-" group:"Which records" placeholder:"ID" help:"Only of this layer."`
-	From   moment         `env:"-" group:"Which records" default:"beginning" placeholder:"beginning|TIME" help:"Only what was appended to its first topic since this time, such as 2026-11-27T18:00:00Z, or a duration ago such as 2h."`
-	Until  moment         `env:"-" group:"Which records" default:"now" placeholder:"now|TIME" help:"Only what was appended to its first topic before this time."`
+	Topic  []string       `env:"-" group:"Which records" placeholder:"NAME" help:"Select only records of this side topic: late, quarantine, overflow, metrics.dead, raw.dead, or the whole name of any topic that ends in .dead. All flags of this group can be repeated."`
+	Reason []string       `env:"-" group:"Which records" placeholder:"WORD" help:"Select only records with this reason, for example future or undecodable."`
+	Origin []string       `env:"-" group:"Which records" placeholder:"TOPIC[/N]" help:"Select only records that were in this topic before, or in this partition of it."`
+	OfRun  []oona.RunID   `name:"run" env:"-" group:"Which records" placeholder:"ID" help:"Select only records of this run."`
+	Layer  []oona.LayerID `env:"-" group:"Which records" placeholder:"ID" help:"Select only records of this layer."`
+	From   moment         `env:"-" group:"Which records" default:"beginning" placeholder:"beginning|TIME" help:"Select only records that were appended to their first topic since this time, such as 2026-11-27T18:00:00Z, or a duration ago such as 2h."`
+	Until  moment         `env:"-" group:"Which records" default:"now" placeholder:"now|TIME" help:"Select only records that were appended to their first topic before this time."`
 }
 
 // mailbox is what the commands work on.

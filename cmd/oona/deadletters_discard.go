@@ -14,10 +14,10 @@ type deadLettersDiscard struct {
 	Places []string      `arg:"" optional:"" name:"place" help:"Records: TOPIC/PARTITION/OFFSET, as list prints it, or TOPIC/PARTITION/INCARNATION/OFFSET of where the record was before. Default: all that the flags select."`
 	Which  letterFilters `embed:""`
 
-	Undo   bool   `env:"-" help:"Take it back: discarded records are open again."`
-	DryRun bool   `env:"-" help:"Only say how many records would be marked."`
+	Undo   bool   `env:"-" help:"Undo a discard: the records are open again."`
+	DryRun bool   `env:"-" help:"Only print how many records would be marked."`
 	Yes    bool   `env:"-" help:"Do not ask for confirmation."`
-	By     string `env:"-" placeholder:"NAME" help:"Who discards, which list shows. Default: the user of this process."`
+	By     string `env:"-" placeholder:"NAME" help:"Name of the person who discards the records. The command list shows it. Default: the user of this process."`
 	JSON   bool   `name:"json" env:"-" help:"Print the result as JSON."`
 }
 

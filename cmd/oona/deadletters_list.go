@@ -20,7 +20,7 @@ import (
 type deadLettersList struct {
 	Which letterFilters `embed:""`
 	All   bool          `env:"-" help:"Also list what was redriven or discarded."`
-	Limit int           `env:"-" default:"100" placeholder:"N" help:"Print at most this many records; 0: all. The counts are of all."`
+	Limit int           `env:"-" default:"100" placeholder:"N" help:"Print at most this many records; 0 means all. The counts include all of them."`
 	JSON  bool          `name:"json" env:"-" help:"Print one JSON object per record, and no counts."`
 }
 

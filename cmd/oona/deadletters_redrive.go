@@ -35,8 +35,8 @@ type deadLettersRedrive struct {
 
 	DryRun bool    `env:"-" help:"Check everything, and send nothing."`
 	Yes    bool    `env:"-" help:"Do not ask for confirmation."`
-	Rate   float64 `env:"-" placeholder:"N" help:"Most records a second; 0: no limit."`
-	By     string  `env:"-" placeholder:"NAME" help:"Who redrives, for the header oona-redriven-by. Default: the user of this process."`
+	Rate   float64 `env:"-" placeholder:"N" help:"Maximum number of records per second; 0 means no limit."`
+	By     string  `env:"-" placeholder:"NAME" help:"Name of the person who redrives the records, for the header oona-redriven-by. Default: the user of this process."`
 	JSON   bool    `name:"json" env:"-" help:"Print the result as JSON."`
 
 	MaxMessageBytes   int               `group:"Limits of ingest" help:"Maximum size of a record on the bus, as for ingest."`

@@ -64,20 +64,20 @@ type grammar struct {
 
 	Keys keysCommand `cmd:"" help:"Make tokens for clients."`
 
-	Registry registryCommand `cmd:"" help:"Register Oona's schemas in a schema registry, and copy topics for programs that need its framing."`
+	Registry registryCommand `cmd:"" help:"Register Oona's schemas in a schema registry, and copy topics for programs that need its encoding."`
 
 	Check checkCommand `cmd:"" help:"Check that the configurations of the workers are valid, agree with each other and fit the topics, and print the effective ones. The exit status is 1 if something is wrong. OONA_... environment variables apply, as they do for a worker that is started here."`
-	Smoke smokeCommand `cmd:"" help:"Send two frames to ingest, and wait until the exporter shows their rollup. The exit status is 1 if it does not come. The frames belong to a run of their own, oona-smoke-TIME."`
-	Watch watchCommand `cmd:"" help:"Follow an address of the bus, decoded, or the last windows of the layers, until Ctrl-C."`
+	Smoke smokeCommand `cmd:"" help:"Send two frames to ingest, and wait until the exporter shows their rollup. The exit status is 1 if the rollup does not appear. The frames belong to a new run, oona-smoke-TIME."`
+	Watch watchCommand `cmd:"" help:"Follow an address of the bus and print the decoded records, or show the last windows of the layers, until Ctrl-C."`
 
 	Audit auditCommand `cmd:"" help:"Print the life of each seed from its events, over all topics of events, in the order of their sequence numbers, and flag what is wrong: missing sequence numbers, two events with one identity, transitions that the lifecycle does not have, events in the wrong place, runs whose events have two writers. The exit status is 1 if anything is flagged."`
 
-	Status statusCommand `cmd:"" help:"Ask the exporter what became of the frames of a run recently: the last windows of its layers, and what was put aside, with what to do. The exit status is 1 if the exporter does not know the run."`
+	Status statusCommand `cmd:"" help:"Ask the exporter what recently happened to the frames of a run. It shows the last windows of the layers, the records that were put aside, and what to do about those. The exit status is 1 if the exporter does not know the run."`
 
 	Tensors     tensorsCommand     `cmd:"" help:"List, fetch and verify the tensors of the store, and remove those that no record refers to."`
 	Replay      replayCommand      `cmd:"" help:"Read ranges of topics again, for archives and for recomputed rollups."`
 	DeadLetters deadLettersCommand `cmd:"" name:"dead-letters" help:"List records that were not folded, and show, redrive or discard them."`
-	Spool       spoolCommand       `cmd:"" help:"Show what is left in the spool of an ingest, and send it if the ingest does not come back."`
+	Spool       spoolCommand       `cmd:"" help:"Show the content of the spool of an ingest, and send it if the ingest will not run again."`
 
 	Top topCommand `cmd:"" help:"Show the state of an installation as it changes: layers with their verdicts, partitions and how far the aggregators lag behind, side topics, and ingests. All of it comes from the bus. In a pipe, each update is printed as lines, and --once prints it once."`
 

@@ -21,8 +21,8 @@ type registryCommand struct {
 	ToPrefix string          `name:"to-prefix" group:"Topics" placeholder:"PREFIX" help:"Prefix of the topics that mirror writes. Default: the prefix and .registry."`
 
 	Check    checkRegistry    `cmd:"" help:"Compare the registry's subjects with Oona's schemas: those of the raw topic, and of the topics that mirror writes. The exit status is 1 if a version is not registered or is not compatible. Nothing is changed."`
-	Register registerSchemas  `cmd:"" help:"Register Oona's schemas where they are missing, as subjects TOPIC-value. Nothing is registered in a subject that has a version which is not compatible with Oona's, both ways. A new subject gets the compatibility FULL_TRANSITIVE."`
-	Mirror   mirrorToRegistry `cmd:"" help:"Copy rollups, and frames of side topics, to topics of another prefix with the registry's framing, until Ctrl-C. It continues where it ended. The topics are made if they do not exist."`
+	Register registerSchemas  `cmd:"" help:"Register Oona's schemas where they are missing, as subjects TOPIC-value. If a subject has a version that is not backward and forward compatible with Oona's, nothing is registered in it. A new subject gets the compatibility FULL_TRANSITIVE."`
+	Mirror   mirrorToRegistry `cmd:"" help:"Copy rollups, and frames of side topics, to topics of another prefix, in the registry's encoding, until Ctrl-C. It continues where it was stopped. The topics are created if they do not exist."`
 }
 
 func defaultRegistry() registryCommand {

@@ -20,7 +20,7 @@ type mirrorToRegistry struct {
 	Bus      kafka.Config `embed:"" group:"Bus"`
 	Group    string       `name:"mirror-group" group:"Bus" placeholder:"NAME" help:"Consumer group of the mirrors. They share the partitions."`
 	Topic    []string     `env:"-" placeholder:"TOPIC" help:"Topics to copy. Default: layer.health, layer.performance, and the side topics late, quarantine and overflow."`
-	Register bool         `env:"-" help:"Register the schemas where they are missing, as oona registry register does."`
+	Register bool         `env:"-" help:"Register missing schemas, as oona registry register does."`
 	NoCreate bool         `env:"-" help:"Do not create topics. They must exist, with as many partitions as those that are copied."`
 }
 

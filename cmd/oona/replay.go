@@ -54,11 +54,11 @@ type replayRun struct {
 	Archive    string           `env:"-" group:"What to do" placeholder:"DIR" help:"Write an exact archive. If the directory has one already, it is continued."`
 	Avro       replayAvro       `embed:""`
 	Parquet    replayParquet    `embed:""`
-	Lines      bool             `env:"-" group:"What to do" help:"Print each record as a line of JSON, as oona watch --json does. With --aggregate: print the rollups so, and the results on standard error; nothing is compared."`
+	Lines      bool             `env:"-" group:"What to do" help:"Print each record as a line of JSON, as oona watch --json does. With --aggregate: print the rollups in this way, and the results on standard error; nothing is compared."`
 	Send       replaySend       `embed:""`
 	Aggregate  bool             `env:"-" group:"What to do" help:"Compute the rollups of the frames again, and compare them with those on the topics, byte for byte. The exit status is 1 if they differ."`
 	JSON       bool             `name:"json" env:"-" group:"Result" help:"Print the result as JSON."`
-	NoProgress bool             `env:"-" group:"Result" help:"Do not show on the terminal how far the replay has come."`
+	NoProgress bool             `env:"-" group:"Result" help:"Do not show the progress of the replay on the terminal."`
 	Select     replaySelection  `embed:"" group:"Selection"`
 	Codec      string           `env:"-" group:"Archive" default:"null" enum:"null,deflate,snappy" placeholder:"null|deflate|snappy" help:"Compression of the archive's blocks."`
 	FileSize   units.Base2Bytes `env:"-" group:"Archive" placeholder:"SIZE" help:"Size from which a file of the archive, or of --avro, is ended and the next one begun; of --avro, before compression."`

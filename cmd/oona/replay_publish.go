@@ -24,7 +24,7 @@ type replayPublish struct {
 	Publish     bool   `env:"-" group:"Rollups" help:"With --aggregate: publish the rollups to the rollup topics of --prefix, which must not be the prefix of the frames. That is given by the SOURCE, or by OONA_PREFIX. What the topics have of the same replay is not published again. Nothing is compared."`
 	Create      bool   `env:"-" group:"Rollups" help:"With --publish: create the rollup topics if they do not exist."`
 	OpenMetrics string `name:"openmetrics" env:"-" group:"Rollups" placeholder:"FILE" help:"With --aggregate: write the rollups as OpenMetrics text, for promtool tsdb create-blocks-from openmetrics. Nothing is compared."`
-	DryRun      bool   `env:"-" group:"Result" help:"Only say what would be read, and about how much that is. With --publish: fold, and say what would be published."`
+	DryRun      bool   `env:"-" group:"Result" help:"Only print what would be read, and about how much that is. With --publish: fold, and print what would be published."`
 	Yes         bool   `env:"-" group:"Result" help:"With --publish: do not ask for confirmation. With --to-topic: send even to a topic that belongs to Oona, whose workers or readers then take the records as new ones."`
 }
 

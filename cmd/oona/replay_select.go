@@ -9,11 +9,11 @@ import (
 
 // replaySelection says what of the records is replayed.
 type replaySelection struct {
-	Run    []oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Only these runs. Can be repeated, as the other flags of this group."`
+	Run    []oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Select only these runs. All flags of this group can be repeated."`
 	Layer  []oona.LayerID `env:"-" placeholder:"ID" help:"Only these layers."`
-	Seed   []oona.SeedID  `env:"-" placeholder:"N" help:"Of frames and events, only these seeds."`
-	Metric []string       `env:"-" placeholder:"NAME" help:"Of frames and rollups, only these metrics. A frame or rollup without any of them is left out."`
-	State  []seedState    `env:"-" placeholder:"STATE" help:"Of frames, only seeds in these states, for example TRAINING; of events, only transitions from or to them."`
+	Seed   []oona.SeedID  `env:"-" placeholder:"N" help:"Select only these seeds of frames and events."`
+	Metric []string       `env:"-" placeholder:"NAME" help:"Select only these metrics of frames and rollups. A frame or rollup that has none of them is left out."`
+	State  []seedState    `env:"-" placeholder:"STATE" help:"Select only seeds in these states, for example TRAINING, and only events with transitions from or to them."`
 }
 
 // seedState is a flag for a state.

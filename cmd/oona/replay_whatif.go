@@ -20,7 +20,7 @@ import (
 )
 
 type replayWhatIf struct {
-	WhatIf   bool           `env:"-" group:"What if" help:"With --aggregate: fold the frames with the windows that the flags say, and what they do not say as the log's last configuration has it. The rollups are not compared. --window, --session and --lateness imply it."`
+	WhatIf   bool           `env:"-" group:"What if" help:"With --aggregate: fold the frames with the windows that the flags describe. Settings without a flag are taken from the last configuration of the log. The rollups are not compared. --window, --session and --lateness imply it."`
 	Window   windowShape    `env:"-" group:"What if" placeholder:"LENGTH[/HOP]" help:"Length of the windows, such as 1m, or 1m/10s for a window of 1m that begins every 10s. Implies --what-if."`
 	Session  time.Duration  `env:"-" group:"What if" placeholder:"GAP" help:"Sessions: a layer's window ends when no frame was observed for this long. Implies --what-if."`
 	Lateness *time.Duration `env:"-" group:"What if" placeholder:"DURATION" help:"How long a window stays open after the watermark has passed its end. Implies --what-if."`

@@ -18,14 +18,14 @@ import (
 )
 
 type tensorsGC struct {
-	Delete            bool          `env:"-" help:"Remove the tensors. Without it, gc only says what it would remove."`
+	Delete            bool          `env:"-" help:"Remove the tensors. Without this flag, gc only prints which tensors it would remove."`
 	Yes               bool          `env:"-" help:"Do not ask for confirmation."`
 	OlderThan         time.Duration `env:"-" placeholder:"DURATION" help:"Age from which a tensor may be removed, since it was stored or last sent again. Default: the longest retention of the topics plus the longest delay of a frame (--max-delay of the windows). It must be longer than frames wait in the spools of ingests."`
-	Archives          []string      `name:"archive" env:"-" placeholder:"DIR" help:"Keep what this archive refers to, which oona replay --archive has written. May be given several times. Directories that oona replay --avro or --parquet has written keep nothing alive: see --keep."`
+	Archives          []string      `name:"archive" env:"-" placeholder:"DIR" help:"Keep the tensors to which this archive refers. It must have been written by oona replay --archive. May be given several times. Directories that oona replay --avro or --parquet has written keep nothing alive: see --keep."`
 	Keep              []string      `env:"-" placeholder:"FILE" help:"Keep the tensors whose SHA-256 or key is in this text file. May be given several times."`
 	Settle            time.Duration `env:"-" default:"1m" placeholder:"DURATION" help:"Time to wait between setting tensors aside and deleting them. It must be longer than --store-timeout and --publish-timeout of ingest together."`
-	IgnoreUndecodable bool          `env:"-" help:"Go on although records are compressed and cannot be decompressed, so that nobody can say which tensors they refer to."`
-	EvenAll           bool          `env:"-" help:"Go on although no record refers to any tensor of the store."`
+	IgnoreUndecodable bool          `env:"-" help:"Continue even if records cannot be decompressed, although it is not known which tensors they refer to."`
+	EvenAll           bool          `env:"-" help:"Continue even if no record refers to any tensor of the store."`
 	List              bool          `env:"-" help:"Also print the tensors that would be removed."`
 	JSON              bool          `name:"json" env:"-" help:"Print the result as JSON."`
 }

@@ -17,7 +17,7 @@ import (
 )
 
 type tensorsGet struct {
-	Which  string  `arg:"" name:"tensor" help:"Which tensor: its SHA-256; its key; its claim as JSON; or the tensor with its claim, as oona watch --json prints it."`
+	Which  string  `arg:"" name:"tensor" help:"The tensor to fetch: its SHA-256, its key, its claim as JSON, or the tensor with its claim as oona watch --json prints it."`
 	Output string  `short:"o" env:"-" placeholder:"FILE" help:"File to write. Default: standard output."`
 	NPY    bool    `name:"npy" env:"-" help:"Write a .npy file for NumPy. If type and shape are not given, the topics are read up to a record that has them."`
 	DType  string  `name:"dtype" env:"-" placeholder:"TYPE" help:"With --npy, type of the elements, for example float32."`

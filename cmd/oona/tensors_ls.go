@@ -19,7 +19,7 @@ import (
 
 type tensorsLs struct {
 	Refs     bool     `env:"-" help:"Read all topics with frames, and say how many records refer to each tensor, and which is the first."`
-	Archives []string `name:"archive" env:"-" placeholder:"DIR" help:"With --refs, also read this archive, which oona replay --archive has written. May be given several times."`
+	Archives []string `name:"archive" env:"-" placeholder:"DIR" help:"With --refs, also read this archive, which must have been written by oona replay --archive. May be given several times."`
 	JSON     bool     `name:"json" env:"-" help:"Print one JSON object per tensor."`
 }
 

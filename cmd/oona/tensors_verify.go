@@ -21,7 +21,7 @@ import (
 type tensorsVerify struct {
 	Referenced bool     `env:"-" help:"Read only the tensors that records refer to."`
 	Offline    bool     `env:"-" help:"Do not read the topics: only compare each tensor with its SHA-256."`
-	Archives   []string `name:"archive" env:"-" placeholder:"DIR" help:"Also read this archive, which oona replay --archive has written. May be given several times."`
+	Archives   []string `name:"archive" env:"-" placeholder:"DIR" help:"Also read this archive, which must have been written by oona replay --archive. May be given several times."`
 	JSON       bool     `name:"json" env:"-" help:"Print the result as JSON."`
 }
 

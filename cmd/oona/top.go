@@ -28,9 +28,9 @@ type topCommand struct {
 
 	OfRun     oona.RunID    `name:"run" env:"-" placeholder:"ID" help:"Show only layers of this run."`
 	Catalogue string        `placeholder:"FILE" help:"YAML file of metrics, for its rules of the verdict on a layer. Default: the built-in catalogue."`
-	Lookback  time.Duration `env:"-" help:"How much of the past is read at the start. A verdict needs some ten windows."`
+	Lookback  time.Duration `env:"-" help:"How far back the rollups are read at the start. A verdict needs about ten windows."`
 	Interval  time.Duration `env:"-" help:"Time between two updates."`
-	Once      bool          `env:"-" help:"Print the state once, and end."`
+	Once      bool          `env:"-" help:"Print the state once, and exit."`
 	JSON      bool          `name:"json" env:"-" help:"Print each update as one line of JSON."`
 
 	Worker    []string             `env:"-" group:"Workers" placeholder:"URL" help:"Also ask the ingest whose admin port has this URL, for example http://oona-ingest:9101. Can be repeated. Without it, the ingests are those whose names the last frames on the bus have."`

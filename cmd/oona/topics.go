@@ -29,7 +29,7 @@ type topicsCommand struct {
 	MaxMessageBytes int `group:"Bus" help:"Largest --max-message-bytes of any ingest. The topic of frames must accept records of that size."`
 
 	Apply applyTopics `cmd:"" help:"Create the topics that are missing and correct the configuration of the others. It returns when every broker knows them. An empty partition of the topic of frames gets its first records: the start of an incarnation and the configuration of the windows. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
-	Check checkTopics `cmd:"" help:"Say what is wrong with the topics, and where the logs, the rollups and the settings topic do not fit together, and what to do about it; the exit status is 1 if anything is. All brokers are asked, and a fault counts if all of them report it for three seconds."`
+	Check checkTopics `cmd:"" help:"Check the topics, and whether the logs, the rollups and the settings topic agree. For each fault, it says what to do. The exit status is 1 if there is a fault. It asks all brokers, and reports a fault if all of them report it for three seconds."`
 }
 
 type (

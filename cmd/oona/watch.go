@@ -16,13 +16,13 @@ import (
 )
 
 type watchCommand struct {
-	Address string       `arg:"" optional:"" help:"Address, for example kasmina/telemetry/layer/enc.3/health or kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic. Without an address, the last window of each layer is shown: a table on a terminal, else a line per window."`
+	Address string       `arg:"" optional:"" help:"Address, for example kasmina/telemetry/layer/enc.3/health or kasmina/telemetry/seed/enc.3/17/metrics, with + for any layer or seed; or the name of a topic. Without an address, the last window of each layer is shown: as a table on a terminal, and otherwise as a line for each window."`
 	Bus     kafka.Config `embed:"" group:"Bus"`
 	Prefix  string       `group:"Bus" placeholder:"PREFIX" help:"Prefix of topic names and addresses."`
 
-	From      from         `env:"-" placeholder:"now|beginning|TIME" help:"Where to start: now, beginning (the oldest record of the topic), or a duration ago, for example 10m. Default: now; of a table of layers, 1h, as a verdict needs what was before."`
+	From      from         `env:"-" placeholder:"now|beginning|TIME" help:"Where to start: now, beginning (the oldest record of the topic), or a duration ago, for example 10m. Default: now, or 1h for a table of layers, because a verdict needs earlier windows."`
 	Until     bound        `env:"-" placeholder:"now|TIME|OFFSET" help:"Stop there, in each partition, and show one partition after the other: now (where the log ends when the command starts), a time such as 2026-11-27T18:00:00Z, a duration ago such as 2h, or offset:N. The default of --from is then beginning."`
-	Count     int          `env:"-" placeholder:"N" help:"Stop after this many records, or windows; 0: run until Ctrl-C."`
+	Count     int          `env:"-" placeholder:"N" help:"Stop after this many records or windows; 0 means to run until Ctrl-C."`
 	OfRun     oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Show only records of this run."`
 	Layer     oona.LayerID `env:"-" placeholder:"ID" help:"Show only records of this layer, if the address is for all layers."`
 	Metric    []string     `env:"-" placeholder:"NAME" help:"Metrics whose means are shown for each layer, if there is no address."`

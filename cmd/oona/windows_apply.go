@@ -26,7 +26,7 @@ import (
 
 type applyWindows struct {
 	Generation int32     `env:"-" placeholder:"N" help:"Number of the configuration: above the newest one by at most 1000. Default: the next number."`
-	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which the configuration holds, rounded up to the end of a window. It must be more than max-skew and at most 30 days from now."`
+	From       time.Time `required:"" env:"-" placeholder:"RFC3339" help:"Event time from which the configuration is in effect, rounded up to the end of a window. It must be more than max-skew and at most 30 days from now."`
 	Far        bool      `env:"-" help:"Allow --from to be more than 30 days from now. The windows cannot be changed again before that time, because no configuration can begin before the last one."`
 	Many       bool      `env:"-" help:"Write it even if frames can still arrive for more than 32 earlier configurations (within max-delay). Each takes about 16 bytes of a commit, which leaves less room for timelines."`
 	Yes        bool      `env:"-" help:"Do not ask for confirmation."`
