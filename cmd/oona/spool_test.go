@@ -471,7 +471,7 @@ func TestSpoolDrainWithoutATopic(t *testing.T) {
 		if report.Unusable[topics.Germinated] != 3 || report.Left != 3 || report.Requests != requests || report.Topics[topics.Germinated] != 0 {
 			t.Errorf("a drain with %s reports %+v", mode, report)
 		}
-		if !strings.Contains(messages, "3 requests for "+topics.Germinated) || !strings.Contains(messages, "oona topics apply") {
+		if !strings.Contains(messages, "3 requests for the topic "+topics.Germinated) || !strings.Contains(messages, "oona topics apply") {
 			t.Errorf("a drain with %s does not say what stays and what to do: %s", mode, messages)
 		}
 	}
