@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/outage"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/entry"
 )
@@ -68,10 +69,10 @@ type Forwarder struct {
 	away   atomic.Bool    // whether an attempt has failed and the bus has not answered since
 	beside sync.WaitGroup // attempts that are still running, even if Send has returned
 
-	mu      sync.Mutex
-	reminds reminder      // of a bus that takes nothing
-	lanes   []*lane       // one for each queue of the spool
-	added   chan struct{} // closed and replaced when a lane is added
+	mu     sync.Mutex
+	outage outage.Outage // of the bus
+	lanes  []*lane       // one for each queue of the spool
+	added  chan struct{} // closed and replaced when a lane is added
 
 	spooledFrames, sentFrames, setAside, lapsed prometheus.Counter
 }
@@ -177,9 +178,9 @@ func (f *Forwarder) isAway(why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.away.Swap(true) {
-		f.reminds = reminder{}
+		f.outage.Ends()
 	}
-	if f.reminds.due() {
+	if _, say := f.outage.Fails("", time.Now()); say {
 		f.cfg.Logger.Warn("the bus is away, or refuses what it gets; frames and events are kept in the spool until it takes them", "err", why)
 	}
 }

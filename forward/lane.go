@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/outage"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/entry"
 )
@@ -36,7 +37,7 @@ type lane struct {
 // run sends the records of the queue until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	defer l.logLapses(0)
-	var unreadable reminder
+	var unreadable outage.Outage
 	for {
 		b, err := l.next(ctx)
 		switch {
@@ -44,13 +45,13 @@ func (l *lane) run(ctx context.Context) {
 			l.unsent = b // it may have records, which the spool would not return again
 			return
 		case err != nil:
-			if unreadable.due() {
+			if _, say := unreadable.Fails("", time.Now()); say {
 				l.cfg.Logger.Error("the spool cannot be read; the forwarder tries again every second", "topic", l.topic, "err", err)
 			}
 			bus.Pause(ctx, time.Second)
 			continue
 		}
-		unreadable = reminder{}
+		unreadable.Ends()
 		if len(b.messages) == 0 { // no record could be decoded
 			l.done(b)
 		} else if !l.send(ctx, b) {
@@ -162,21 +163,6 @@ func (b *batch) add(r *received) {
 	b.messages = append(b.messages, r.Messages...)
 }
 
-// reminder says when to log a condition that lasts: when it begins, and rarely after that.
-type reminder struct{ next time.Time }
-
-// remindAfter is the time between two log lines about the same condition.
-const remindAfter = 10 * time.Minute
-
-func (r *reminder) due() bool {
-	now := time.Now()
-	if now.Before(r.next) {
-		return false
-	}
-	r.next = now.Add(remindAfter)
-	return true
-}
-
 // Pauses between attempts to send a batch.
 const (
 	retryMin = 100 * time.Millisecond
@@ -188,7 +174,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 	l.oldest.Store(int64(b.oldest))
 	defer l.oldest.Store(0)
 	due := l.pace.take(b.bytes)
-	var noRoom reminder
+	var noRoom outage.Outage
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := l.attempt(ctx, b)
 		switch {
@@ -202,7 +188,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 			if err = l.move(&b); err == nil {
 				return true
 			}
-			if noRoom.due() {
+			if _, say := noRoom.Fails("", time.Now()); say {
 				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the forwarder tries again", "topic", b.topic, "err", err)
 			}
 		case l.cfg.OfTopic(err):
@@ -218,8 +204,10 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 
 // attempt tries once to send a batch. It puts aside records that the bus will never take.
 func (l *lane) attempt(ctx context.Context, b batch) error {
-	if l.behind(b) {
-		return errBehind
+	if b.topic != l.topic {
+		if err := l.spool.Behind(b.topic, entry.Runs(b.messages)...); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
@@ -236,22 +224,10 @@ func (l *lane) attempt(ctx context.Context, b batch) error {
 	return err
 }
 
-// errBehind is returned for a batch of the queue without a name if earlier messages of its
-// runs were moved to the queue of their topic. The batch must follow them there.
-var errBehind = errors.New("earlier messages of the run wait in another queue")
-
-func (l *lane) behind(b batch) bool {
-	if b.topic == l.topic {
-		return false
-	}
-	queue := l.spool.Find(b.topic)
-	return queue != nil && queue.Holds(entry.Runs(b.messages)...)
-}
-
 // astray reports whether a batch has to be moved to the queue of its topic: it is in the queue
 // without a name, and cannot be sent from there.
 func (l *lane) astray(b batch, err error) bool {
-	return err != nil && b.topic != l.topic && (errors.Is(err, errBehind) || l.cfg.OfTopic(err))
+	return err != nil && b.topic != l.topic && (errors.Is(err, spool.ErrBehind) || l.cfg.OfTopic(err))
 }
 
 // move moves a batch to the lane of its topic, so that it does not block the batches behind

@@ -105,6 +105,19 @@ func (q *Queues) Queue(name string) (*Spool, error) {
 	return s, nil
 }
 
+// ErrBehind is returned by Behind.
+var ErrBehind = errors.New("earlier records with the same keys wait in another queue")
+
+// Behind returns ErrBehind if the queue with the name has records with one of the keys. It is for
+// records of the queue without a name, which may have been moved: those with the same keys must
+// then follow them, to stay in order.
+func (q *Queues) Behind(name string, keys ...string) error {
+	if s := q.Find(name); s != nil && s.Holds(keys...) {
+		return ErrBehind
+	}
+	return nil
+}
+
 // Find returns the queue with the name, or nil if there is none.
 func (q *Queues) Find(name string) *Spool {
 	q.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/internal/outage"
 )
 
 // eventTopics keeps track of the topics of events that cannot be used. Such a state lasts until an
@@ -14,17 +15,8 @@ import (
 // is logged when it begins, when the reason changes and when it ends, and rarely in between.
 type eventTopics struct {
 	mu       sync.Mutex
-	unusable map[string]*unusableTopic
+	unusable map[string]*outage.Outage
 }
-
-type unusableTopic struct {
-	denied  bool // whether ingest may not write to the topic; otherwise the topic does not exist
-	next    time.Time
-	skipped int // number of attempts since the last one that was logged
-}
-
-// remindAfter is the time between two log lines that say that a topic cannot be used.
-const remindAfter = 10 * time.Minute
 
 // noEventTopic is the warning if nothing can be published to a topic of events.
 const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not accepted; run oona topics apply, or grant the access"
@@ -34,27 +26,24 @@ const noEventTopic = "a topic of events does not exist, or ingest may not write 
 func (t *eventTopics) fails(topic string, err error, now time.Time) (skipped int, say bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	denied := errors.Is(err, bus.ErrDenied)
 	of := t.unusable[topic]
-	if of == nil || of.denied != denied {
-		of = &unusableTopic{denied: denied}
+	if of == nil {
+		of = new(outage.Outage)
 		t.unusable[topic] = of
-	} else if now.Before(of.next) {
-		of.skipped++
-		return 0, false
 	}
-	skipped, of.skipped = of.skipped, 0
-	of.next = now.Add(remindAfter)
-	return skipped, true
+	reason := "missing"
+	if errors.Is(err, bus.ErrDenied) {
+		reason = "denied"
+	}
+	return of.Fails(reason, now)
 }
 
 // works records that a topic has accepted events, and reports whether it could not be used before.
 func (t *eventTopics) works(topic string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, was := t.unusable[topic]
-	delete(t.unusable, topic)
-	return was
+	of := t.unusable[topic]
+	return of != nil && of.Ends()
 }
 
 // eventTopicError says that a topic of events does not exist, or that ingest may not write

@@ -20,6 +20,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/outage"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -425,7 +426,7 @@ func TestEventTopicIsLoggedOnce(t *testing.T) {
 		}
 		attempts(1, rawTopics.Culled)
 		attempts(1, rawTopics.Culled, rawTopics.Grafted) // of grafted
-		time.Sleep(remindAfter)
+		time.Sleep(outage.Again)
 		attempts(2, rawTopics.Culled, rawTopics.Grafted)
 		fault = bus.ErrDenied
 		attempts(1, rawTopics.Culled)

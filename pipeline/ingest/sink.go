@@ -13,6 +13,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/outage"
 )
 
 // sink stores the tensors of a batch, publishes its messages and counts them. Requests and the raw
@@ -49,7 +50,7 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 		counts:    newFrameMetrics(),
 		judge:     new(judge),
 
-		eventTopics: eventTopics{unusable: make(map[string]*unusableTopic)},
+		eventTopics: eventTopics{unusable: make(map[string]*outage.Outage)},
 	}
 	c := s.counts
 	err := register(registerer, infoGauge(cfg.Instance), c.framesTotal, c.eventsTotal, c.readingsTotal, c.bytesTotal, c.unconfirmedTotal, c.tensorsTotal, c.tensorBytesTotal, c.aside, s.judge.limitsGauge())

@@ -201,10 +201,10 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 	}
 	last := b.records[len(b.records)-1].Sequence
 	aside, err := int64(0), d.Unusable[b.topic]
-	switch {
-	case d.behind(b, all):
-		err = errBehind
-	case err == nil:
+	if err == nil && b.queue != b.topic {
+		err = d.Spool.Behind(b.topic, entry.Runs(all)...)
+	}
+	if err == nil {
 		err = d.Publisher.Publish(ctx, b.topic, all...)
 	}
 	if errors.Is(err, bus.ErrTooLarge) {
@@ -213,7 +213,7 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 	if err != nil && ofTopic(err) {
 		d.Unusable[b.topic] = err
 	}
-	if err != nil && b.queue != b.topic && (ofTopic(err) || errors.Is(err, errBehind)) {
+	if err != nil && b.queue != b.topic && (ofTopic(err) || errors.Is(err, spool.ErrBehind)) {
 		if err := d.move(ctx, b); err != nil {
 			return err
 		}
@@ -235,18 +235,6 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 
 func (b *batch) empty() {
 	*b = batch{queue: b.queue, records: b.records[:0], entries: b.entries[:0]}
-}
-
-// errBehind is returned for a batch of the queue without a name if earlier messages of its
-// runs were moved to the queue of their topic. The batch must follow them there.
-var errBehind = errors.New("earlier messages of the run wait in another queue")
-
-func (d *Drain) behind(b *batch, messages []*message.Message) bool {
-	if b.queue == b.topic {
-		return false
-	}
-	queue := d.Spool.Find(b.topic)
-	return queue != nil && queue.Holds(entry.Runs(messages)...)
 }
 
 // move moves a batch of the queue without a name to the queue of its topic.
