@@ -342,6 +342,39 @@ func TestFullSpoolIsSent(t *testing.T) {
 	w.end()
 }
 
+// earlier is the queue in which an earlier version kept the messages of all topics.
+type earlier struct {
+	*spool.Spool
+	t *testing.T
+}
+
+func (w *world) earlier() earlier {
+	w.t.Helper()
+	queue, err := w.spool.Queue("")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return earlier{queue, w.t}
+}
+
+// keep appends message n of a run for a topic.
+func (e earlier) keep(topic, run string, n int) error {
+	m := messagesOf(run, n)
+	return e.Append(e.t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: topic, Messages: m}))
+}
+
+// both appends n messages of a run for each of two topics, in turn.
+func (e earlier) both(run string, n int) {
+	e.t.Helper()
+	for i := range n {
+		for _, topic := range []string{"events", "frames"} {
+			if err := e.keep(topic, run, i); err != nil {
+				e.t.Fatal(err)
+			}
+		}
+	}
+}
+
 // A spool of an earlier version has one queue for all topics. It is sent in order, new messages
 // of its runs are appended to it, and messages for a missing topic are moved to another queue.
 func TestSpoolOfAnEarlierVersion(t *testing.T) {
@@ -349,18 +382,8 @@ func TestSpoolOfAnEarlierVersion(t *testing.T) {
 	w := newWorld(t)
 	w.away = true
 	w.begin()
-	old, err := w.spool.Queue("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range 5 {
-		for _, topic := range []string{"events", "frames"} {
-			m := messagesOf("a", n)
-			if err := old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: topic, Messages: m})); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	old := w.earlier()
+	old.both("a", 5)
 	if err := old.Append(t.Context(), nil, []byte("no entry")); err != nil {
 		t.Fatal(err)
 	}
@@ -385,18 +408,7 @@ func TestMovedStaysInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.begin()
-	old, err := w.spool.Queue("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range 5 {
-		for _, topic := range []string{"events", "frames"} {
-			m := messagesOf("a", n)
-			if err := old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: topic, Messages: m})); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	w.earlier().both("a", 5)
 	w.missing["events"], w.once = true, true
 	if left := w.Drain(t.Context()); left != 0 || w.refused["events"] != 1 {
 		t.Errorf("%d are left, and the topic was missing %d times", left, w.refused["events"])
@@ -416,19 +428,15 @@ func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 	w := newWorld(t)
 	w.away = true
 	w.begin()
-	old, err := w.spool.Queue("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	old := w.earlier()
 	events, frames := 0, 0
+	var err error
 	for err == nil {
-		m := messagesOf("a", events)
-		if err = old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "events", Messages: m})); err == nil {
+		if err = old.keep("events", "a", events); err == nil {
 			events++
 		}
 		if events%7 == 0 && err == nil { // so that batches are small
-			m := messagesOf("b", frames)
-			if err = old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "frames", Messages: m})); err == nil {
+			if err = old.keep("frames", "b", frames); err == nil {
 				frames++
 			}
 		}
@@ -499,12 +507,7 @@ func TestNoRoomToMove(t *testing.T) {
 	w := newWorld(t)
 	w.away = true
 	w.begin()
-	old, err := w.spool.Queue("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := messagesOf("a", 0)
-	if err := old.Append(t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: "events", Messages: m})); err != nil {
+	if err := w.earlier().keep("events", "a", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.spool.Close(); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 )
 
 var _ bus.Publisher = (*kafka.Publisher)(nil)
@@ -118,7 +119,7 @@ func checkTooLarge(t *testing.T, err error) {
 }
 
 func TestUnreachable(t *testing.T) {
-	cfg := kafka.Config{Brokers: []string{freeAddress(t)}, ClientID: "test"}
+	cfg := kafka.Config{Brokers: []string{fmt.Sprintf("127.0.0.1:%d", addresstest.Port(t))}, ClientID: "test"}
 	_, publisher := kafka.New(cfg, nil).Publisher(bus.PublisherOptions{DeliveryTimeout: time.Hour})
 	_, offsets := kafka.New(cfg, nil).Extents(t.Context(), "t")
 	_, apply := kafka.New(cfg, nil).Apply(t.Context(), nil)
@@ -130,16 +131,6 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // stoppable is an embedded broker that comes back on the same port with its data.

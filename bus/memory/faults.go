@@ -1,8 +1,11 @@
 package memory
 
 import (
+	"context"
 	"fmt"
 	"maps"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona/bus"
 )
@@ -128,3 +131,22 @@ func (b *Bus) change(topic string, number int32, change func(*log) error) error 
 	defer p.wake()
 	return change(p)
 }
+
+// Away is a reader of a bus that does not answer.
+type Away struct {
+	Asked func() // is called by Subscribe; nil: nothing is
+}
+
+// Subscribe returns bus.ErrUnreachable.
+func (a Away) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	if a.Asked != nil {
+		a.Asked()
+	}
+	return nil, bus.ErrUnreachable
+}
+
+// Ranges returns nil, as Subscribe never succeeds.
+func (Away) Ranges(string) []bus.Range { return nil }
+
+// Close does nothing.
+func (Away) Close() error { return nil }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 	"github.com/morphogenetic/oona/internal/settings"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/windows"
@@ -46,7 +47,7 @@ func sendOld(t *testing.T, p *ingestProcess) (status int, applied, body string) 
 // limits in the topic, it learns them.
 func TestLimitsOfTheSettingsTopic(t *testing.T) {
 	t.Parallel()
-	brokerPort, listen, admin := freePort(t), freePort(t), freePort(t)
+	brokerPort, listen, admin := addresstest.Port(t), addresstest.Port(t), addresstest.Port(t)
 	topics, err := oona.NewTopics("limited")
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -80,7 +81,7 @@ func TestSpoolOnASmallDisk(t *testing.T) {
 
 func smallDiskFills(t *testing.T, more string) {
 	mount := t.TempDir()
-	brokerPort, listen, admin := freePort(t), freePort(t), freePort(t)
+	brokerPort, listen, admin := addresstest.Port(t), addresstest.Port(t), addresstest.Port(t)
 	topics, err := oona.NewTopics("small")
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +23,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 	"github.com/morphogenetic/oona/internal/audit"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -52,21 +52,6 @@ func TestIngestProcess(t *testing.T) {
 	}
 	os.Args = append(os.Args[:1], strings.Split(arguments, "\n")...)
 	main()
-}
-
-// freePort returns a port that nothing listens on. It is below those that the system gives to
-// connections, so that it stays free while its server is away.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
-		if err == nil {
-			_ = l.Close()
-			return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // TCP
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // ingestProcess is an ingest with a spool that is killed and started again.
@@ -194,7 +179,7 @@ func missingEvents(t *testing.T, b *kafka.Bus, topics oona.Topics, of []lives) s
 // frames of a run are in order.
 func TestSpoolAfterKills(t *testing.T) {
 	t.Parallel()
-	brokerPort, listen, admin := freePort(t), freePort(t), freePort(t)
+	brokerPort, listen, admin := addresstest.Port(t), addresstest.Port(t), addresstest.Port(t)
 	topics, err := oona.NewTopics("spooled")
 	if err != nil {
 		t.Fatal(err)

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -14,6 +11,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 )
 
 // A broker that goes away and comes back at its address does not make the real ingest and
@@ -25,7 +23,7 @@ func TestBusGoesAwayUnderWorkers(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin, "../ingest", "../exporter").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	options := embedded.Options{DataDir: t.TempDir(), Port: freePort(t), Logger: slog.New(slog.DiscardHandler)}
+	options := embedded.Options{DataDir: t.TempDir(), Port: addresstest.Port(t), Logger: slog.New(slog.DiscardHandler)}
 	start := func() *embedded.Broker {
 		broker, err := embedded.Start(t.Context(), options)
 		if err != nil {
@@ -59,21 +57,6 @@ func TestBusGoesAwayUnderWorkers(t *testing.T) {
 	for name, address := range addresses {
 		s.shows(name, address, true, true)
 	}
-}
-
-// freePort returns a port that nothing listens on. It is below those that the system gives to
-// connections, so that it stays free while its server is away.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
-		if err == nil {
-			_ = l.Close()
-			return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // TCP
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // shows waits until a worker shows that the bus is up, or that it is away. A worker that

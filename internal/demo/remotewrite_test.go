@@ -3,8 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,6 +17,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 	"github.com/morphogenetic/oona/pipeline/layerseries"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -141,7 +140,7 @@ func newWriting(t *testing.T, ctx context.Context, path string, addresses []stri
 		t.Fatal(err)
 	}
 	w := &writing{
-		t: t, path: path, feature: feature, dir: t.TempDir(), address: freeAddress(t), brokers: addresses, topics: topics,
+		t: t, path: path, feature: feature, dir: t.TempDir(), address: fmt.Sprintf("127.0.0.1:%d", addresstest.Port(t)), brokers: addresses, topics: topics,
 		binary: build(t, "exporter")["exporter"],
 		// Prometheus takes no samples that are older than an hour before the newest one.
 		began: oona.MicrosOf(time.Now().Add(-10 * time.Minute).Truncate(time.Second)),
@@ -159,21 +158,6 @@ func newWriting(t *testing.T, ctx context.Context, path string, addresses []stri
 		w.exporters[i] = w.exporter(i)
 	}
 	return w
-}
-
-// freeAddress returns an address of this machine that nothing listens on. Its port is below
-// those that the system gives to connections, so that it stays free while its server is away.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(15_000)))
-		if err == nil {
-			_ = l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // startPrometheus starts a server on the same data as the one before.

@@ -58,6 +58,7 @@ var layers = []layer{
 	{pkg: "claimcheck/embedded"},
 	{pkg: "internal/catalogue", may: []string{"", "verdict"}},
 	{pkg: "internal/address", standard: true},
+	{pkg: "internal/address/addresstest", standard: true},
 	{pkg: "bus", may: []string{""}},
 	{pkg: "bus/memory", may: []string{"", "bus"}},
 	{pkg: "bus/bustest", may: []string{"", "bus"}},

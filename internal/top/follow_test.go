@@ -5,22 +5,9 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/bus/memory"
 )
-
-var errAway = errors.New("the bus is away")
-
-// away is a bus that does not answer. If ended is set, the user quits meanwhile.
-type away struct{ ended context.CancelFunc }
-
-func (b away) Subscribe(context.Context, string) (<-chan *message.Message, error) {
-	if b.ended != nil {
-		b.ended()
-	}
-	return nil, errAway
-}
-
-func (away) Close() error { return nil }
 
 // If the user quits while the bus is asked, that is no error.
 func TestEndedWhileItSubscribes(t *testing.T) {
@@ -28,9 +15,9 @@ func TestEndedWhileItSubscribes(t *testing.T) {
 	defer cancel()
 	none := func(Snapshot) error { return errors.New("there is nothing to show") }
 	for _, tt := range []struct {
-		bus  away
+		bus  memory.Away
 		want error
-	}{{away{}, errAway}, {away{cancel}, nil}} {
+	}{{memory.Away{}, bus.ErrUnreachable}, {memory.Away{Asked: cancel}, nil}} {
 		source := &Source{Rollups: tt.bus, Poller: &Poller{}}
 		if err := source.Follow(ctx, none); !errors.Is(err, tt.want) {
 			t.Errorf("%v, want %v", err, tt.want)
