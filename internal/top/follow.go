@@ -8,12 +8,13 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
 // Source is what snapshots are made of.
 type Source struct {
-	Rollups  message.Subscriber
+	Rollups  bus.Reader
 	Poller   *Poller
 	Board    watch.BoardOptions
 	Interval time.Duration // between two snapshots
@@ -45,7 +46,11 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 	}
 	polls := make(chan Snapshot)
 	polling.Go(func() { s.poll(ctx, polls) })
-	board := watch.NewBoard(s.Board, time.Now())
+	board := watch.NewBoard(s.Board)
+	for _, topic := range []string{s.Poller.Topics.LayerHealth, s.Poller.Topics.LayerPerformance} {
+		board.Expect(topic, s.Rollups.Ranges(topic))
+	}
+	began, slow := time.Now(), false
 	for taken := 0; ; {
 		var msg *message.Message
 		var open bool
@@ -56,14 +61,12 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 		case msg, open = <-performance:
 		case snapshot := <-polls:
 			now := time.Now()
-			snapshot.Reading = !board.CaughtUp(now)
-			snapshot.Layers = board.Rows(now)
-			if s.Notes != nil {
-				if text, found := s.Notes.at(now); found {
-					snapshot.Faults = append(snapshot.Faults, "log: "+text)
-				}
-			}
+			s.complete(&snapshot, board, now)
 			if taken++; s.Settled && (taken < 2 || snapshot.Reading) {
+				if snapshot.Reading && !slow && now.Sub(began) >= slowAfter {
+					slow = true
+					s.Board.Logger.Warn("the rollups that were on the bus at the start are still being read; nothing is shown before that")
+				}
 				continue
 			}
 			if err := take(snapshot); errors.Is(err, ErrEnough) {
@@ -84,8 +87,21 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 	}
 }
 
+// complete adds what does not come from a poll to a snapshot.
+func (s *Source) complete(snapshot *Snapshot, board *watch.Board, now time.Time) {
+	snapshot.Reading, snapshot.Layers = !board.CaughtUp(), board.Rows(now)
+	if s.Notes != nil {
+		if text, found := s.Notes.at(now); found {
+			snapshot.Faults = append(snapshot.Faults, "log: "+text)
+		}
+	}
+}
+
 // ErrEnough is returned by the function that Follow calls, to end it.
 var ErrEnough = errors.New("enough snapshots")
+
+// slowAfter is how long nothing is shown before that is logged.
+const slowAfter = 10 * time.Second
 
 // pollTimeout is the most time for a poll, so that a bus that is away is shown as such.
 const pollTimeout = 10 * time.Second

@@ -44,10 +44,15 @@ type Board struct {
 	rollups rollups.Reader
 	layers  *rollups.Layers[layerWindows]
 	runs    map[oona.RunID]*verdict.Run
-	started time.Time
-	old     time.Time   // when the last rollup was read that is older than the Board
-	windows int         // number of health windows of the layers that are shown
-	end     oona.Micros // end of the latest of these windows
+	unread  map[place]int64 // ends of the partitions when reading began, except of those that were read up to there
+	windows int             // number of health windows of the layers that are shown
+	end     oona.Micros     // end of the latest of these windows
+}
+
+// place is a partition of a topic.
+type place struct {
+	topic     string
+	partition int32
 }
 
 // layerWindows holds the last windows of a layer.
@@ -68,14 +73,11 @@ const (
 	// mostMetrics is the maximum number of metrics of a layer that are kept besides the ones in the
 	// options.
 	mostMetrics = 64
-	// quiet is how long no old rollup must have arrived before the Board counts as having read
-	// all old rollups.
-	quiet = 2 * time.Second
 )
 
 // NewBoard returns an empty Board.
-func NewBoard(o BoardOptions, now time.Time) *Board {
-	b := &Board{BoardOptions: o, runs: make(map[oona.RunID]*verdict.Run), started: now, old: now}
+func NewBoard(o BoardOptions) *Board {
+	b := &Board{BoardOptions: o, runs: make(map[oona.RunID]*verdict.Run), unread: make(map[place]int64)}
 	b.layers = rollups.NewLayers(rollups.Limits{Runs: 16, Layers: 1024, Total: 2048, SilentAfter: o.Stay}, b.forget)
 	return b
 }
@@ -91,20 +93,38 @@ func (b *Board) forget(y *rollups.Layer[layerWindows]) {
 	}
 }
 
+// Expect adds the ranges of a topic that were there when reading began.
+func (b *Board) Expect(topic string, ranges []bus.Range) {
+	for _, r := range ranges {
+		if r.From < r.End {
+			b.unread[place{topic, r.Partition}] = r.End
+		}
+	}
+}
+
+// CaughtUp reports whether the Board has read everything that was there when reading began.
+func (b *Board) CaughtUp() bool { return len(b.unread) == 0 }
+
+// passed records that the message at a position was read.
+func (b *Board) passed(at bus.Position) {
+	of := place{at.Topic, at.Partition}
+	if end, waits := b.unread[of]; waits && at.Offset+1 >= end {
+		delete(b.unread, of)
+	}
+}
+
 // Read adds the rollup of a message that arrived at the time now, unless readers must drop it. If
 // it is a health rollup of a layer that is shown, Read returns the row of the layer.
 func (b *Board) Read(msg *message.Message, now time.Time) (Row, bool) {
 	var r oona.Rollup
 	at, err := bus.PositionOf(msg)
 	if err == nil {
+		b.passed(at)
 		_, err = avro.DecodeRollup(msg.Payload, &r)
 	}
 	if err != nil {
 		b.Logger.Warn("cannot read a rollup", "err", err)
 		return Row{}, false
-	}
-	if at.Appended.Time().Before(b.started) {
-		b.old = now
 	}
 	found := b.rollups.Read(at.Partition, &r) // even if the layer is not shown, because triggers are compared across all layers
 	switch {
@@ -182,9 +202,6 @@ func (w *layerWindows) mean(metric string) (_ float64, measured bool) {
 	return mean, found && end >= shown && !math.IsNaN(mean)
 }
 
-// CaughtUp reports whether the Board has read all rollups that are older than the Board.
-func (b *Board) CaughtUp(now time.Time) bool { return now.Sub(b.old) >= quiet }
-
 // Rows returns the rows of all layers at the time now, with unhealthy layers first.
 func (b *Board) Rows(now time.Time) []Row {
 	var rows []Row
@@ -196,7 +213,7 @@ func (b *Board) Rows(now time.Time) []Row {
 		if !b.shows(y.ID) || b.Ended > 0 && now.Sub(latest.Time()) > b.Ended {
 			continue
 		}
-		if !b.CaughtUp(now) {
+		if !b.CaughtUp() { // later windows of the run may not have been read yet
 			latest = 0
 		}
 		rows = append(rows, b.row(y, latest))

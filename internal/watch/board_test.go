@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/charmbracelet/x/ansi"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/verdict"
 )
 
@@ -27,7 +29,7 @@ func sick(out io.Writer, columns, rows int, color bool) *table {
 		BoardOptions: BoardOptions{
 			Metrics: DefaultMetrics(), Stay: time.Hour, Rule: judged, Logger: slog.New(slog.DiscardHandler),
 		},
-	}, Screen{Out: out, Colours: color, Size: func() (int, int) { return columns, rows }}, start)
+	}, Screen{Out: out, Colours: color, Size: func() (int, int) { return columns, rows }})
 	for n := range int64(30) {
 		for layer := range 14 {
 			id := oona.LayerID(fmt.Sprintf("enc.%d", layer))
@@ -48,7 +50,6 @@ func sick(out io.Writer, columns, rows int, color bool) *table {
 			t.board.add(r, start)
 		}
 	}
-	t.board.old = start.Add(-time.Hour)
 	return t
 }
 
@@ -133,8 +134,8 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// While old rollups come, no layer is called stalled: others may just have been read
-// earlier. Layers of a run that ended long ago are not shown.
+// Until all partitions are read to where they ended at the start, no layer is called stalled:
+// others may just have been read earlier. Layers of a run that ended long ago are not shown.
 func TestBoardOfOldRollups(t *testing.T) {
 	table := sick(io.Discard, 80, 24, false)
 	level := func(now time.Time) verdict.Level {
@@ -147,12 +148,23 @@ func TestBoardOfOldRollups(t *testing.T) {
 		return 0
 	}
 	now := time.Unix(100, 0)
-	table.board.old = now
-	if got := level(now.Add(quiet / 2)); got != verdict.OK {
-		t.Errorf("while old rollups come, enc.11 is %s", got)
-	}
-	if got := level(now.Add(quiet)); got != verdict.Warning {
-		t.Errorf("afterwards, enc.11 is %s", got)
+	table.board.Expect("t", []bus.Range{{Partition: 0, From: 2, End: 2}, {Partition: 1, From: 3, End: 5}})
+	table.board.Expect("u", []bus.Range{{Partition: 1, From: 0, End: 1}})
+	for _, read := range []struct {
+		at   bus.Position
+		want verdict.Level
+	}{
+		{bus.Position{Topic: "t", Partition: 1, Offset: 3}, verdict.OK},
+		{bus.Position{Topic: "t", Partition: 0, Offset: 9}, verdict.OK},
+		{bus.Position{Topic: "u", Partition: 1, Offset: 0}, verdict.OK},
+		{bus.Position{Topic: "t", Partition: 1, Offset: 7}, verdict.Warning}, // the log has lost what was between
+	} {
+		msg := message.NewMessage("", []byte("not a rollup"))
+		msg.SetContext(bus.WithPosition(t.Context(), read.at))
+		table.board.Read(msg, now)
+		if got := level(now); got != read.want {
+			t.Errorf("after %+v, enc.11 is %s, want %s", read.at, got, read.want)
+		}
 	}
 	table.board.Ended = time.Minute
 	for seconds, want := range map[int64]int{300 + 60: 14, 300 + 61: 0} {

@@ -13,6 +13,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/verdict"
 )
 
@@ -50,11 +51,11 @@ const (
 // FollowLayers shows the last windows of each layer until ctx ends or Count is reached. Then it
 // returns nil. On a terminal it redraws a table. Otherwise it prints a line for each health window
 // of a layer.
-func FollowLayers(ctx context.Context, subscriber message.Subscriber, o LayersOptions, screen Screen) error {
-	health, err := subscriber.Subscribe(ctx, o.Topics.LayerHealth)
+func FollowLayers(ctx context.Context, reader bus.Reader, o LayersOptions, screen Screen) error {
+	health, err := reader.Subscribe(ctx, o.Topics.LayerHealth)
 	var performance <-chan *message.Message
 	if err == nil {
-		performance, err = subscriber.Subscribe(ctx, o.Topics.LayerPerformance)
+		performance, err = reader.Subscribe(ctx, o.Topics.LayerPerformance)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -62,7 +63,10 @@ func FollowLayers(ctx context.Context, subscriber message.Subscriber, o LayersOp
 	if err != nil {
 		return err
 	}
-	t := newTable(o, screen, time.Now())
+	t := newTable(o, screen)
+	for _, topic := range []string{o.Topics.LayerHealth, o.Topics.LayerPerformance} {
+		t.board.Expect(topic, reader.Ranges(topic))
+	}
 	defer t.leave()
 	interval := statusInterval
 	if screen.Size != nil {
@@ -114,9 +118,9 @@ type table struct {
 	err     error // error of the first write that failed
 }
 
-func newTable(o LayersOptions, screen Screen, now time.Time) *table {
+func newTable(o LayersOptions, screen Screen) *table {
 	screen.Region = cmp.Or(screen.Region, new(Region))
-	return &table{LayersOptions: o, screen: screen, board: NewBoard(o.BoardOptions, now)}
+	return &table{LayersOptions: o, screen: screen, board: NewBoard(o.BoardOptions)}
 }
 
 // read adds a rollup to the Board. Without a terminal, it writes a line for each window.

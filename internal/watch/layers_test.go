@@ -291,7 +291,7 @@ func TestBarShowsEveryState(t *testing.T) {
 func TestStatusWrapsBetweenWords(t *testing.T) {
 	var out bytes.Buffer
 	status := "run 7EJX24: 1203 frames sent, 1203 acknowledged, 1203 folded, 0 late; 2 windows open, 160 rollups"
-	b := newTable(LayersOptions{Status: func() string { return status }, BoardOptions: BoardOptions{Stay: time.Minute, Rule: judged}}, Screen{Out: &out, Size: func() (int, int) { return 40, 24 }}, time.Unix(0, 0))
+	b := newTable(LayersOptions{Status: func() string { return status }, BoardOptions: BoardOptions{Stay: time.Minute, Rule: judged}}, Screen{Out: &out, Size: func() (int, int) { return 40, 24 }})
 	b.draw(time.Now())
 	b.draw(time.Now())
 	_, second, found := strings.Cut(out.String(), "\x1b[3A") // of the status
@@ -311,7 +311,7 @@ func TestStatusWrapsBetweenWords(t *testing.T) {
 func TestTableRedrawsInPlace(t *testing.T) {
 	var out bytes.Buffer
 	const stay = 20 * time.Second
-	b := newTable(LayersOptions{Status: func() string { return "status" }, BoardOptions: BoardOptions{Stay: stay, Rule: judged}}, Screen{Out: &out, Size: func() (int, int) { return 40, 24 }}, time.Unix(0, 0))
+	b := newTable(LayersOptions{Status: func() string { return "status" }, BoardOptions: BoardOptions{Stay: stay, Rule: judged}}, Screen{Out: &out, Size: func() (int, int) { return 40, 24 }})
 	now := time.Now()
 	b.board.add(&oona.Rollup{Run: "r", Layer: "enc.0", Seeds: oona.SeedCensus{Seen: 2, ByState: [oona.StateCount]int64{oona.Dormant: 2}}}, now)
 	b.draw(now)
@@ -340,7 +340,7 @@ func TestTableRedrawsInPlace(t *testing.T) {
 // manyLayers is a table of layers enc.0 to enc.29 on a terminal whose size the caller may
 // change.
 func manyLayers(out io.Writer, columns, rows *int) *table {
-	b := newTable(LayersOptions{Status: func() string { return "the status" }, BoardOptions: BoardOptions{Stay: time.Minute, Rule: judged}}, Screen{Out: out, Size: func() (int, int) { return *columns, *rows }}, time.Unix(0, 0))
+	b := newTable(LayersOptions{Status: func() string { return "the status" }, BoardOptions: BoardOptions{Stay: time.Minute, Rule: judged}}, Screen{Out: out, Size: func() (int, int) { return *columns, *rows }})
 	for n := range 30 {
 		b.board.add(&oona.Rollup{Run: "r", Layer: oona.LayerID(fmt.Sprintf("enc.%d", n)), Seeds: oona.SeedCensus{Seen: 1, ByState: [oona.StateCount]int64{1}}}, time.Unix(1, 0))
 	}
