@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/outage"
 )
 
 // The timeout of a probe of the tensor store, and the pause between probes while the
@@ -27,9 +28,10 @@ type storeState struct {
 	up     atomic.Int32  // 1: the last operation did not fail; 0: it did
 	failed chan struct{} // signals that the store is to be probed
 
-	mu    sync.Mutex
-	since time.Time // when it first failed; zero while it is up
-	err   error     // of the last failure
+	mu     sync.Mutex
+	since  time.Time // when it first failed; zero while it is up
+	err    error     // of the last failure
+	probes outage.Outage
 }
 
 // works records an operation that did not fail, and reports whether it is the first one after a
@@ -38,6 +40,7 @@ func (s *storeState) works() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since, s.err = time.Time{}, nil
+	s.probes.Ends()
 	return s.up.Swap(1) == 0
 }
 
@@ -49,6 +52,15 @@ func (s *storeState) fails(err error) {
 		s.since = time.Now()
 	}
 	s.err = err
+}
+
+// probeFails records that a probe has failed. It reports whether that is to be logged, and how many
+// failed probes were not logged since the last one that was.
+func (s *storeState) probeFails(what string, err error) (skipped int, say bool) {
+	s.fails(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.probes.Fails(what, time.Now())
 }
 
 // StoreNote says since when the tensor store fails, and why. It is empty while the store
@@ -73,23 +85,31 @@ func needsOperator(err error) bool {
 	return !errors.Is(err, claimcheck.ErrFull) && (errors.Is(err, claimcheck.ErrRefused) || errors.Is(err, claimcheck.ErrSpool))
 }
 
+// Warnings of a probe that failed. They are logged when the store begins to fail, when the other one
+// applies, and every ten minutes.
+const (
+	probeRefused = "a probe of the tensor store failed; tensors are refused until the cause is corrected"
+	probeFailed  = "a probe of the tensor store failed; frames with large tensors are answered 503 until it works, other frames are not affected"
+)
+
 func (s *sink) probeStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	err := s.cfg.Tensors.Probe(ctx, s.cfg.Instance)
-	if err != nil && !errors.Is(err, context.Canceled) {
-		s.store.fails(err)
-	}
 	switch {
 	case err == nil:
 		if s.store.works() {
 			s.logger.Info("the tensor store accepts tensors")
 		}
 	case errors.Is(err, context.Canceled): // the caller has stopped
-	case needsOperator(err):
-		s.warn("a probe of the tensor store failed; tensors are refused until the cause is corrected", "err", err)
 	default:
-		s.warn("a probe of the tensor store failed; frames with large tensors are answered 503 until it works, other frames are not affected", "err", err)
+		warning := probeFailed
+		if needsOperator(err) {
+			warning = probeRefused
+		}
+		if skipped, say := s.store.probeFails(warning, err); say {
+			s.logger.Warn(warning, "err", err, "suppressed", skipped)
+		}
 	}
 	return err
 }

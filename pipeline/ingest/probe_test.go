@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/morphogenetic/oona/claimcheck"
+	"github.com/morphogenetic/oona/internal/outage"
 )
 
 // Ingest does not start if the store refuses it, but starts during an outage.
@@ -127,6 +130,66 @@ func TestStoreIsWatched(t *testing.T) {
 		down.Store(false)
 		time.Sleep(shortestProbe)
 		is(true, "once it is back")
+		end()
+	})
+}
+
+// lines is a log that is read while it is written to.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+// take returns the lines since the last call.
+func (l *lines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
+// That the store is away is logged when it begins, every ten minutes, when the reason changes, and
+// when it is back. A line has the number of probes that were not logged.
+func TestStoreIsNotLoggedAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		var fault atomic.Pointer[error]
+		fault.Store(&claimcheck.ErrUnavailable)
+		var probes atomic.Int64
+		store.probe = func(context.Context) error { probes.Add(1); return *fault.Load() }
+		s := newStageWithStore(t, newBus(t), store)
+		log := new(lines)
+		s.logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+		_, end := serve(t, s)
+		logged := func(when string, warnings, infos int) (text string) {
+			t.Helper()
+			synctest.Wait()
+			text = log.take()
+			if w, i := strings.Count(text, "level=WARN"), strings.Count(text, "level=INFO"); w != warnings || i != infos {
+				t.Errorf("%s: %d warnings and %d others, want %d and %d: %s", when, w, i, warnings, infos, text)
+			}
+			return text
+		}
+		logged("at the start", 1, 1) // and that it accepts frames
+		time.Sleep(outage.Again - time.Second)
+		logged("within ten minutes", 0, 0)
+		time.Sleep(longestProbe)
+		text := logged("after ten minutes", 1, 0)
+		if n := probes.Load(); n < 20 || !strings.Contains(text, fmt.Sprintf("suppressed=%d", n-2)) {
+			t.Errorf("after %d probes: %s", n, text)
+		}
+		fault.Store(&claimcheck.ErrRefused)
+		time.Sleep(longestProbe)
+		logged("with another reason", 1, 0)
+		fault.Store(new(error))
+		time.Sleep(longestProbe)
+		logged("when it is back", 0, 1)
 		end()
 	})
 }
