@@ -119,6 +119,16 @@ func (c Config) Validate() error {
 	if err := oona.CheckID("--instance", c.Instance); err != nil {
 		return err
 	}
+	for _, validate := range []func() error{c.validateLimits, c.validateClients, c.validateTimes, c.Spool.validate, c.validateStore, c.validateSizes} {
+		if err := validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validateLimits checks what must only be above 0.
+func (c Config) validateLimits() error {
 	for _, limit := range []struct {
 		name  string
 		value int64
@@ -139,6 +149,11 @@ func (c Config) Validate() error {
 			return &oona.FieldError{Field: "--" + limit.name, Reason: fmt.Sprintf("is %d; give a value above 0", limit.value)}
 		}
 	}
+	return nil
+}
+
+// validateClients checks the limits of a single client.
+func (c Config) validateClients() error {
 	if c.ClientRequests < 0 {
 		return &oona.FieldError{Field: "--client-requests", Reason: fmt.Sprintf("is %d; give a value above 0, or 0 for no limit", c.ClientRequests)}
 	}
@@ -148,6 +163,10 @@ func (c Config) Validate() error {
 	if !(c.ClientShare > 0 && c.ClientShare <= 1) {
 		return &oona.FieldError{Field: "--client-share", Reason: fmt.Sprintf("is %g; give a value above 0 and at most 1", c.ClientShare)}
 	}
+	return nil
+}
+
+func (c Config) validateTimes() error {
 	for _, limit := range []struct {
 		name  string
 		value time.Duration
@@ -164,14 +183,18 @@ func (c Config) Validate() error {
 	if c.ClockTolerance <= 0 {
 		return &oona.FieldError{Field: "--clock-tolerance", Reason: fmt.Sprintf("is %s; give a time above 0", c.ClockTolerance)}
 	}
-	if err := c.Spool.validate(); err != nil {
-		return err
+	return nil
+}
+
+func (c Config) validateStore() error {
+	if c.Tensors == nil {
+		return nil
 	}
-	if c.Tensors != nil {
-		if err := c.ValidateTensors(); err != nil {
-			return err
-		}
-	}
+	return c.ValidateTensors()
+}
+
+// validateSizes checks what depends on the limits of a request and of a record.
+func (c Config) validateSizes() error {
 	if least := c.leastMemory(); c.MaxMemoryBytes < least {
 		return &oona.FieldError{Field: "--max-memory-bytes", Reason: fmt.Sprintf("is %d; give at least %d, which one request can need, or lower --max-decompressed-bytes (%d) or --max-body-bytes (%d)", c.MaxMemoryBytes, least, c.MaxDecompressedBytes, c.MaxBodyBytes)}
 	}

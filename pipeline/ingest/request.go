@@ -51,33 +51,14 @@ func (t *taken) body() any {
 }
 
 // take publishes the frames or events of a request, or returns a refusal.
-func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) (of taken, refused *intake.Refusal) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		return taken{}, intake.Refuse(reasonMethod, "%ss are sent with POST, not %s", one(ofEvents(r)), r.Method)
-	}
-	if refused := lacks(who, access.Frames); refused != nil {
-		return taken{}, refused
-	}
-	if refused := s.clockProblem(r.Header, began); refused != nil {
-		return taken{}, refused
-	}
-	inflaters, refused := s.codings.of(r.Header)
+func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time, trace *requestTrace) (taken, *intake.Refusal) {
+	of, refused := s.announced(w, r, who, began)
 	if refused != nil {
-		w.Header().Set("Accept-Encoding", acceptedCodings)
 		return taken{}, refused
-	}
-	mediaType, refused := mediaTypeOf(r.Header)
-	if refused != nil {
-		w.Header().Set("Accept-Post", mediaAvro+", "+mediaJSON)
-		return taken{}, refused
-	}
-	if r.ContentLength > s.cfg.MaxBodyBytes {
-		return taken{}, s.bodyTooLarge(ofEvents(r))
 	}
 	by := clientOf(r)
 	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), by, s.cfg.ReadTimeout)
-	in.memory = s.frames
+	in.memory, in.events = s.frames, of.events
 	held := s.frames.lease(by)
 	published := false
 	defer func() {
@@ -85,7 +66,6 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 			held.end()
 		}
 	}()
-	in.events = ofEvents(r)
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
 		return taken{}, refused
@@ -95,8 +75,8 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 		return taken{}, refused
 	}
 	defer by.exit(forFrames)
-	strict := !ofEvents(r) && s.strict(w, r.Header)
-	b, refused := s.read(r, body, inflaters, mediaType, held, strict, who, trace)
+	of.strict = !of.events && s.strict(w, r.Header)
+	b, refused := s.read(r, body, of, held, who, trace)
 	if refused != nil {
 		return taken{}, refused
 	}
@@ -112,6 +92,41 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 		return taken{}, refused
 	}
 	return taken{len(b.Messages), asideAnswers(b), spooled}, nil
+}
+
+// content says what a request sends, and how.
+type content struct {
+	events    bool       // otherwise frames
+	inflaters *sync.Pool // of the coding; nil: it is not compressed
+	mediaType string
+	strict    bool // none of its frames may be put aside
+}
+
+// announced returns what a request sends, or refuses it before its body is read.
+func (s *Stage) announced(w http.ResponseWriter, r *http.Request, who *access.Identity, began time.Time) (of content, refused *intake.Refusal) {
+	of.events = ofEvents(r)
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return of, intake.Refuse(reasonMethod, "%ss are sent with POST, not %s", one(of.events), r.Method)
+	}
+	if refused := lacks(who, access.Frames); refused != nil {
+		return of, refused
+	}
+	if refused := s.clockProblem(r.Header, began); refused != nil {
+		return of, refused
+	}
+	if of.inflaters, refused = s.codings.of(r.Header); refused != nil {
+		w.Header().Set("Accept-Encoding", acceptedCodings)
+		return of, refused
+	}
+	if of.mediaType, refused = mediaTypeOf(r.Header); refused != nil {
+		w.Header().Set("Accept-Post", mediaAvro+", "+mediaJSON)
+		return of, refused
+	}
+	if r.ContentLength > s.cfg.MaxBodyBytes {
+		return of, s.bodyTooLarge(of.events)
+	}
+	return of, nil
 }
 
 // ofEvents reports whether a request sends events, and not frames.
@@ -166,50 +181,30 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 }
 
 // read decompresses and decodes a body into records, in memory of held.
-func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaType string, held *lease, strict bool, who *access.Identity, trace *requestTrace) (*intake.Batch, *intake.Refusal) {
+func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (*intake.Batch, *intake.Refusal) {
 	if !held.by.turn(r.Context()) {
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
-	h := r.Header
-	events := ofEvents(r)
-	body, refused := s.inflate(body, inflaters, h.Get("Content-Encoding"), held, events)
+	body, refused := s.inflate(body, of.inflaters, r.Header.Get("Content-Encoding"), held, of.events)
 	if refused != nil {
 		return nil, refused
 	}
-	registered := !events && s.cfg.Registry != nil && mediaType == mediaAvro && avro.IsRegistered(body)
+	registered := !of.events && s.cfg.Registry != nil && of.mediaType == mediaAvro && avro.IsRegistered(body)
 	if !registered {
-		if refused := sniff(body, mediaType, events); refused != nil {
+		if refused := sniff(body, of.mediaType, of.events); refused != nil {
 			return nil, refused
 		}
 	}
 	began := time.Now()
-	d, _ := s.decoders.Get().(*intake.Decoder)
 	b := s.intake.NewBatch()
-	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(h), len(body), held
+	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(r.Header), len(body), held
 	b.Permit, b.PermitEvent = trace.observe(permit(who)), permitEvent(who)
-	b.Judge, b.Strict = s.judge, strict
-	switch {
-	case events && mediaType == mediaJSON:
-		refused = d.JSONEvents(body, b)
-	case events:
-		refused = intake.AvroEvents(body, b)
-	case mediaType == mediaJSON:
-		refused = d.JSON(body, b)
-	case registered:
-		find := s.schemas(r.Context(), s.lookups)
-		b.Schema = func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) { // this may wait for the registry
-			held.by.endTurn()
-			defer held.by.resume()
-			return find(id)
-		}
-		refused = d.Registered(body, b)
-	default:
-		refused = d.Avro(body, b)
+	b.Judge, b.Strict = s.judge, of.strict
+	if registered {
+		b.Schema = s.schemasFor(r.Context(), held)
 	}
-	if d.Size() <= pooled {
-		s.decoders.Put(d)
-	}
+	refused = s.decode(body, of, b)
 	if !registered { // otherwise the time may include a wait for the registry, which needs no processor time
 		cost := time.Since(began)
 		if refused != nil && refused.Reason != intake.ReasonOverloaded {
@@ -221,6 +216,27 @@ func (s *Stage) read(r *http.Request, body []byte, inflaters *sync.Pool, mediaTy
 		refused = s.noMemory(held)
 	}
 	return b, refused
+}
+
+// decode adds the records of a body to a batch.
+func (s *Stage) decode(body []byte, of content, b *intake.Batch) (refused *intake.Refusal) {
+	d, _ := s.decoders.Get().(*intake.Decoder)
+	switch {
+	case of.events && of.mediaType == mediaJSON:
+		refused = d.JSONEvents(body, b)
+	case of.events:
+		refused = intake.AvroEvents(body, b)
+	case of.mediaType == mediaJSON:
+		refused = d.JSON(body, b)
+	case b.Schema != nil:
+		refused = d.Registered(body, b)
+	default:
+		refused = d.Avro(body, b)
+	}
+	if d.Size() <= pooled {
+		s.decoders.Put(d)
+	}
+	return refused
 }
 
 // answer counts and logs the outcome of a request and writes the response: the refusal if there is
