@@ -35,6 +35,7 @@ class Flight:
 
     parts: deque[list[bytes]]
     spool_end: int | None = None  # end of these records in the spool, if they are there
+    spooled: int = 0  # how many are there, also of those that are answered by now
     attempts: int = 0
     body: tuple[bytes, str] | None = None  # parts[0] encoded, with its content coding
     started: float = field(default_factory=time.monotonic)
@@ -122,8 +123,15 @@ class Store(Protocol):
     @property
     def empty(self) -> bool: ...
 
-    def append(self, records: list[bytes]) -> list[int]:
-        """Write records durably. Return the end positions of those that were written."""
+    @property
+    def pending(self) -> int:
+        """Records that are not settled."""
+
+    def append(self, records: list[bytes], *, held: bool = False) -> list[int]:
+        """Write records durably. Return the end positions of those that were written.
+
+        held: they are in memory, too, so those that are deleted again to make room for the others are not dropped.
+        """
 
     def read(self, size: int, count: int) -> tuple[list[bytes], int]:
         """Return the next records, and the position where they end."""
@@ -145,7 +153,7 @@ class Lane:
     """The records that wait for one endpoint. The caller of its methods holds the sender's lock."""
 
     def __init__(self, index: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
-                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False) -> None:
+                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False, batch_bytes: int = BATCH_BYTES) -> None:
         self.index = index
         self.path = path
         self.flight: Flight | None = None
@@ -164,7 +172,7 @@ class Lane:
         self._oldest = oldest
         self._split = split
         self._recovering = recovering
-        self._batch_bytes = BATCH_BYTES
+        self._batch_bytes = min(BATCH_BYTES, batch_bytes)
         self._batch_frames = MAX_FRAMES
         self._what = ("frames", "events")[index]
 
@@ -172,8 +180,12 @@ class Lane:
 
     def put(self, record: bytes) -> None:
         """Add a record from the ring to the queue."""
+        if len(record) > self._limits[0]:  # it does not fit, whatever is dropped
+            self._count("dropped", 1)
+            self._say("error", "large", f"{self._what} of {len(record)} bytes are dropped: the queue has {self._limits[0]} bytes (queue_bytes)")
+            return
         while self._full(record):
-            if not self._oldest or not self._queue:
+            if not self._oldest:
                 self._drop(1, "newest")
                 return
             self._queue_bytes -= len(self._queue.popleft())
@@ -202,42 +214,59 @@ class Lane:
         return len(self._queue) + flying
 
     @property
+    def stored(self) -> int:
+        """Records in the spool that are not answered. The spool itself forgets those of a flight only once it has landed."""
+        if self.spool is None:
+            return 0
+        flight = self.flight
+        answered = max(0, flight.spooled - sum(map(len, flight.parts))) if flight is not None else 0
+        return self.spool.pending - answered
+
+    @property
     def idle(self) -> bool:
         return self.waiting == 0 and self.flight is None and (self.spool is None or self.spool.empty)
 
     # The spool.
 
-    def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> None:
-        """Write what is waiting to the spool, if ingest has not answered for after seconds, or now."""
+    def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> bool:
+        """Write what is waiting to the spool, if ingest has not answered for after seconds, or now. Return whether there is more to write.
+
+        What is in flight and what is in the queue are written one after the other, so that
+        the caller can count the former as spooled in between: the latter takes a while.
+        """
         if self.spool is None:
-            return
+            return False
         if lost := self.spool.lost():
             self._count("dropped", lost)
-            self._say("warning", "spool-dropped", f"the spool is full, so its oldest {self._what} are dropped; "
-                      "see stats(). To keep them, give the spool more room (spool_bytes).")
+            self._say("warning", "spool-dropped", f"the spool has dropped {self._what}: its oldest ones as it is full, unless the log says that "
+                      "a file could not be read; see stats(). To keep them, give the spool more room (spool_bytes).")
         if self.waiting == 0:
-            return
+            return False
         if not self.spooling:
             at = time.monotonic()
             slow = self.flight is not None and at - self.flight.started > after
             # One thread sends for all lanes, and may be waiting for an answer to another one.
             kept = bool(self._queue) and at - self._first > linger + after
             if not (now or self.failing or slow or kept or self._queue_bytes > self._limits[0] // 2):
-                return
+                return False
         if self.flight is not None and self.flight.spool_end is None:
             # These records are older than those in the queue.
             flying = self.flight.records
-            ends = self.spool.append(flying)
+            ends = self.spool.append(flying, held=True)
             if len(ends) < len(flying):  # no room, or the disk has failed
                 if ends:
                     self.spool.commit(ends[-1])
-                return
-            self.flight.spool_end = ends[-1]
+                return False
+            # If the spool is smaller than a request, it has the last of them.
+            self.flight.spool_end, self.flight.spooled = ends[-1], self.spool.pending
             self.spool.skip(ends[-1])
+            self.spooling = True
+            return bool(self._queue)
         self.spooling = True
         written = len(self.spool.append(list(self._queue)))
         for _ in range(written):
             self._queue_bytes -= len(self._queue.popleft())
+        return False
 
     # Output.
 
@@ -268,7 +297,7 @@ class Lane:
                 batch.append(record)
             self._queue_bytes -= size
             self._first = time.monotonic()
-        self.flight = Flight(deque([batch]), end) if batch else None
+        self.flight = Flight(deque([batch]), end, 0 if end is None else len(batch)) if batch else None
         return self.flight
 
     # Answers.
@@ -309,7 +338,7 @@ class Lane:
         for entry in aside if isinstance(aside, list) else ():
             if isinstance(entry, dict):
                 frames = entry.get("frames", 0)
-                self._count("aside", frames if isinstance(frames, int) and frames > 0 else 0)
+                self._count("aside", min(frames, n) if isinstance(frames, int) and frames > 0 else 0)
                 self._say("warning", f"aside-{entry.get('reason')}",
                           f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oona_client.lane import HOLD, PLAIN, Compressor, Lane, Log, Store
+from oona_client.lane import BATCH_BYTES, HOLD, PLAIN, Compressor, Lane, Log, Store
 from oona_client.post import Answer, Poster, Unreachable
 from oona_client.ring import EVENT, FRAME, Ring
 from oona_client.split import halves
@@ -32,6 +32,7 @@ PATHS = ("/v1/frames", "/v1/events")
 POLL, IDLE_POLL = 0.05, 0.1  # seconds between two looks at the ring
 SPOOL_AFTER = 1.0  # seconds without an answer, after which frames are written to the spool
 ADOPT_EVERY = 30.0  # seconds between two looks for directories whose sender is gone
+FAULT_PAUSE = 1.0  # seconds after a fault of the sender itself
 NICE = 5  # so that the sender does not take the training's place on a processor
 QUIET = 60.0  # seconds in which a message of a kind is not repeated
 
@@ -107,6 +108,8 @@ class Sender:
         self._home: Home | None = None
         self._adopted: list[tuple[Home, list[Lane]]] = []
         self._adopt_at = 0.0
+        self._adopts_more = False  # there may be more directories to adopt
+        self._damaged = 0  # places in directories that were adopted, and left again
         if config.spool:
             self._open_spool()
         home = self._home
@@ -123,8 +126,10 @@ class Sender:
 
     def _lane(self, kind: int, spool: Store | None, *, recovering: bool = False) -> Lane:
         config = self.config
+        # What is in flight leaves room in the spool for what is behind it.
+        batch = BATCH_BYTES if spool is None or recovering else config.spool_bytes // 4
         return Lane(kind, PATHS[kind], self.ring, self._log, queue_bytes=config.queue_bytes, queue_frames=config.queue_frames,
-                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering)
+                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering, batch_bytes=batch)
 
     def _open_spool(self) -> None:
         from oona_client.spool import Home
@@ -132,30 +137,37 @@ class Sender:
         config = self.config
         try:
             self._home = Home.own(Path(config.spool), config.name, self._log, limit=config.spool_bytes, oldest=config.oldest)
+            self._adopts_more = True
         except OSError as failure:
             self._log("error", "spool-open", f"the spool {config.spool} cannot be used: {failure}. Frames wait in memory only.")
 
     def _adopt(self) -> None:
         """Take over what senders that are gone have left, and leave what is empty."""
-        from oona_client.spool import Home
+        from oona_client.spool import ADOPTED, Home
 
         for home, lanes in list(self._adopted):
             if all(lane.idle for lane in lanes):
                 self._adopted.remove((home, lanes))
                 home.leave()
-        if time.monotonic() < self._adopt_at or self._stopping:
+                self._damaged += home.damaged
+                if self._adopts_more:
+                    self._adopt_at = 0.0
+        if time.monotonic() < self._adopt_at or self._stopping or len(self._adopted) >= ADOPTED:
             return
         self._adopt_at = time.monotonic() + ADOPT_EVERY
         names = {self.config.name} | {home.path.name for home, _ in self._adopted}
         try:
-            homes = Home.adopt(Path(self.config.spool), names, self._log)
+            room = ADOPTED - len(self._adopted)
+            homes = Home.adopt(Path(self.config.spool), names, self._log, room)
+            self._adopts_more = len(homes) == room
         except OSError as failure:
+            self._adopts_more = False
             self._log("error", "spool-adopt", f"the spool of earlier clients cannot be read: {failure}")
             return
         for home in homes:
             spools = ((FRAME, home.frames), (EVENT, home.events))
             self._adopted.append((home, [self._lane(kind, spool, recovering=True) for kind, spool in spools]))
-            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.pending} frames and {home.events.pending} events "
+            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.bytes} bytes of frames and {home.events.bytes} of events "
                       f"in the spool ({home.path.name}); they are sent")
             self._changed.notify_all()
 
@@ -194,7 +206,9 @@ class Sender:
             self._gauge()
             self.ring.release(position)
             for lane in self.own:
-                lane.store(SPOOL_AFTER, linger=self.config.linger)
+                while lane.store(SPOOL_AFTER, linger=self.config.linger):
+                    self._gauge()
+                self._gauge()
             if self._home is not None:
                 self._adopt()
             self._gauge()
@@ -209,10 +223,10 @@ class Sender:
         for kind, lane in enumerate(self.own):
             self.ring.set(f"waiting{kind}", lane.waiting)
         if self._home is not None:
-            for kind, spool in enumerate((self._home.frames, self._home.events)):
-                self.ring.set(f"in_spool{kind}", spool.pending)
+            for kind, lane in enumerate(self.own):
+                self.ring.set(f"in_spool{kind}", lane.stored)
             self.ring.set("spool_bytes", self._home.used)
-            self.ring.set("corrupt", self._home.corrupt.count + sum(home.corrupt.count for home, _ in self._adopted))
+            self.ring.set("corrupt", self._damaged + self._home.damaged + sum(home.damaged for home, _ in self._adopted))
 
     def _force(self) -> None:
         with self._changed:
@@ -222,7 +236,7 @@ class Sender:
 
     def _idle(self) -> bool:
         with self._changed:
-            return self.ring.used == 0 and all(lane.idle for lane in self.lanes)
+            return self.ring.used == 0 and not self._adopts_more and all(lane.idle for lane in self.lanes)
 
     def _pause(self, seconds: float) -> None:
         if self._wake < 0:
@@ -233,7 +247,8 @@ class Sender:
     def _finish(self) -> None:
         with self._changed:
             for lane in self.own:
-                lane.store(0.0, now=True)
+                while lane.store(0.0, now=True):
+                    self._gauge()
             self._gauge()
             for home in [*([self._home] if self._home else []), *(home for home, _ in self._adopted)]:
                 home.leave()
@@ -245,25 +260,34 @@ class Sender:
                 if lane is None:
                     self._poster.close()
                     return
-                flight = lane.take()
-                if flight is None:
-                    continue
-                flight.started = time.monotonic()
-            if flight.body is None:
-                flight.body = self._compress(b"".join(flight.parts[0]))
-            body, coding = flight.body
             try:
-                answer = self._poster.post(lane.path, body, coding)
-            except Exception as failure:  # usually Unreachable; whatever it is, nothing would be sent any more without this thread
-                if not isinstance(failure, Unreachable):
-                    self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
+                self._send(lane)
+            except Exception as failure:  # of the spool's disk, for example; whatever it is, nothing would be sent any more without this thread
+                self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
                 with self._changed:
-                    lane.failed(str(failure))
-                    for other in self.lanes:
-                        other.not_before = max(other.not_before, lane.not_before)
-                self._poster.move_on()
-                continue
-            self._settle(lane, answer, len(body))
+                    lane.not_before = time.monotonic() + FAULT_PAUSE
+
+    def _send(self, lane: Lane) -> None:
+        with self._changed:
+            flight = lane.take()
+            if flight is None:
+                return
+            flight.started = time.monotonic()
+        if flight.body is None:
+            flight.body = self._compress(b"".join(flight.parts[0]))
+        body, coding = flight.body
+        try:
+            answer = self._poster.post(lane.path, body, coding)
+        except Exception as failure:  # usually Unreachable
+            if not isinstance(failure, Unreachable):
+                self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
+            with self._changed:
+                lane.failed(str(failure))
+                for other in self.lanes:
+                    other.not_before = max(other.not_before, lane.not_before)
+            self._poster.move_on()
+            return
+        self._settle(lane, answer, len(body))
 
     def _next(self) -> Lane | None:
         """Wait for a lane that has something to send, and return it. The caller has the lock.

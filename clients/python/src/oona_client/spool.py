@@ -28,6 +28,8 @@ MAGIC = b"oonaspl1"
 HEAD = 16
 LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 4 << 10
 HEADROOM = 64 << 20  # bytes of the disk that stay free
+ADOPTED = 16  # directories of senders that are gone that are open at a time
+_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that say nothing of the file
 MARKER = b"\xc3\x01"  # with which each record begins: Avro in single-object encoding
 _RECORD = struct.Struct("<II")
 _DONE = struct.Struct("<QQ")
@@ -41,55 +43,67 @@ class Full(Exception):
 
 
 class Segment:
-    """One file. starts and ends are where its records are, for those that are valid."""
+    """One file. starts and ends are where its records are, for those that are valid.
 
-    def __init__(self, path: Path, number: int, fd: int, salt: bytes) -> None:
-        self.path, self.number, self.fd = path, number, fd
-        self.seed = zlib.crc32(salt)
+    It is open only while it is written to or read: a spool may have more files than a
+    process may have open.
+    """
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.number = path, number
+        self.fd = -1
+        self.seed = 0
         self.size = HEAD
+        self.loaded = False
         self.starts, self.ends = array("Q"), array("Q")
         self.next = 0  # index of the record that is read next
         self.settled = 0  # records that are settled
 
     @classmethod
     def create(cls, path: Path, number: int) -> Segment:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        segment = cls(path, number)
         salt = os.urandom(8)
-        segment = cls(path, number, fd, salt)
+        segment.seed = zlib.crc32(salt)
+        segment.loaded = True
+        segment.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            _write(fd, MAGIC + salt, 0)
+            _write(segment.fd, MAGIC + salt, 0)
         except OSError:
             segment.remove()
             raise
         return segment
 
     @classmethod
-    def load(cls, path: Path, number: int, corrupt: Corrupt) -> Segment | None:
-        """Read a segment that another process has left. What is damaged is set aside."""
-        data = path.read_bytes()
-        fd = os.open(path, os.O_RDWR)
+    def found(cls, path: Path, number: int) -> Segment:
+        """Return a segment that another process has left. It is not read yet."""
+        segment = cls(path, number)
+        segment.size = path.stat().st_size
+        return segment
+
+    def load(self, corrupt: Corrupt) -> bool:
+        """Find the records of a segment that another process has left. What is damaged is set aside. False: it is no segment."""
+        data = self.path.read_bytes()
         if len(data) < HEAD or data[:8] != MAGIC:
-            os.close(fd)
             if len(data) > HEAD:
-                corrupt(path, 0, data)
-            path.unlink(missing_ok=True)
-            return None
-        segment = cls(path, number, fd, data[8:HEAD])
-        segment.size = len(data)
+                corrupt(self.path, 0, data)
+            self.path.unlink(missing_ok=True)
+            return False
+        self.seed = zlib.crc32(data[8:HEAD])
         at = HEAD
         while at < len(data):
-            end = segment.valid(data, at)
+            end = self.valid(data, at)
             if end:
-                segment.starts.append(at)
-                segment.ends.append(end)
+                self.starts.append(at)
+                self.ends.append(end)
                 at = end
                 continue
-            following = segment.resume(data, at)
+            following = self.resume(data, at)
             if following == len(data) and not any(data[at:]):
                 break  # a tail of zeros, as a file system may leave
-            corrupt(path, at, data[at:following])
+            corrupt(self.path, at, data[at:following])
             at = following
-        return segment
+        self.loaded = True
+        return True
 
     def valid(self, data: bytes, at: int) -> int:
         """Return the end of a valid record at the offset, or 0."""
@@ -127,13 +141,20 @@ class Segment:
 
     def read(self) -> bytes | None:
         """Return the next record, or None if it is damaged."""
+        if self.fd < 0:
+            self.fd = os.open(self.path, os.O_RDONLY)
         start, end = self.starts[self.next], self.ends[self.next]
-        self.next += 1
         data = os.pread(self.fd, end - start, start)
+        self.next += 1
         return data[8:] if self.valid(data, 0) == end - start else None
 
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def remove(self) -> None:
-        os.close(self.fd)
+        self.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -167,27 +188,53 @@ class Spool:
         self._lock = threading.RLock()
         self._segments: deque[Segment] = deque()
         self._broken = False  # the last segment must not be appended to
-        self.dropped = 0  # records in segments that were given up to make room
-        self._load()
-        self._done_fd = os.open(home.path / f"{kind}.done", os.O_RDWR | os.O_CREAT, 0o600)
-
-    def _load(self) -> None:
+        self._held = False  # what is appended is in memory, too
+        self.dropped = 0  # records in segments that were given up to make room, or cannot be read
+        self._done = self._settled_before()
         numbers = sorted((int(m[2]), p) for p in self._home.path.iterdir() if (m := _NAME.fullmatch(p.name)) and m[1] == self._kind)
-        done = self._done()
+        self._number = max([number for number, _ in numbers] + [self._done >> _OFFSET])
         for number, path in numbers:
-            segment = Segment.load(path, number, self._home.corrupt)
-            if segment is None:
-                continue
-            while segment.next < len(segment.ends) and (number << _OFFSET | segment.ends[segment.next]) <= done:
-                segment.next += 1
-            segment.settled = segment.next
+            segment = Segment.found(path, number)
             self._home.used += segment.size
             self._segments.append(segment)
             self._broken = True  # what another process wrote is not appended to
-        self._number = max([number for number, _ in numbers] + [done >> _OFFSET])
-        self._trim()
+        self._done_fd = os.open(home.path / f"{kind}.done", os.O_RDWR | os.O_CREAT, 0o600)
 
-    def _done(self) -> int:
+    def load(self) -> None:
+        """Read all segments, so that pending is known. Otherwise each is read in its turn."""
+        with self._lock:
+            for segment in list(self._segments):
+                self._load(segment)
+            self._trim()
+
+    def _load(self, segment: Segment) -> bool:
+        """Read a segment that was found. If it cannot be read, it is left where it is, and those behind it are sent."""
+        try:
+            if segment.loaded or segment.load(self._home.corrupt):
+                while segment.next < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.next]) <= self._done:
+                    segment.next += 1
+                segment.settled = max(segment.settled, segment.next)
+                return True
+        except OSError as failure:
+            self._unreadable(segment, failure)
+            return False
+        self._segments.remove(segment)
+        self._home.used -= segment.size
+        return False
+
+    def _unreadable(self, segment: Segment, failure: OSError) -> None:
+        """Leave a segment that cannot be read out, and count its records. Nothing of it is being sent."""
+        if failure.errno in _FOR_NOW:
+            raise failure
+        self._segments.remove(segment)
+        self._home.used -= segment.size
+        self._home.unreadable += 1
+        self.dropped += len(segment.ends) - segment.settled
+        segment.close()
+        self._home.log("error", f"spool-read-{segment.path.parent.name}", f"{segment.path} in the spool cannot be read: {failure}. "
+                       "It stays there, and what is in it is not sent. stats().damaged counts such files.")
+
+    def _settled_before(self) -> int:
         try:
             position, check = _unpack_done((self._home.path / f"{self._kind}.done").read_bytes())
         except (OSError, struct.error):
@@ -201,14 +248,24 @@ class Spool:
             return sum(len(s.ends) - s.settled for s in self._segments)
 
     @property
+    def bytes(self) -> int:
+        """Size of the files."""
+        with self._lock:
+            return sum(s.size for s in self._segments)
+
+    @property
     def empty(self) -> bool:
         with self._lock:
             return not self._segments
 
-    def append(self, records: list[bytes]) -> list[int]:
-        """Write records so that they survive a crash, and return the positions behind those that were written."""
+    def append(self, records: list[bytes], *, held: bool = False) -> list[int]:
+        """Write records so that they survive a crash, and return the positions behind those that were written.
+
+        held: they are in memory, too, so those of them that are given up again to make room for the others are not dropped.
+        """
         ends: list[int] = []
         with self._lock:
+            self._held = held
             try:
                 while len(ends) < len(records):
                     ends += self._append(records[len(ends):])
@@ -220,6 +277,7 @@ class Spool:
                 self._broken = True
                 self._discard()
                 self._home.log("error", "spool-failed", f"the spool cannot be written: {failure}. What waits stays in memory.")
+            self._held = False
         return ends
 
     def _append(self, records: list[bytes]) -> list[int]:
@@ -253,6 +311,8 @@ class Spool:
         self._number += 1
         segment = Segment.create(self._home.path / f"{self._kind}-{self._number:08}.log", self._number)
         self._home.used += HEAD
+        if self._segments:
+            self._segments[-1].close()
         self._segments.append(segment)
         self._broken = False
         _sync_directory(self._home.path)
@@ -265,7 +325,8 @@ class Spool:
             if segment is None or segment is self._segments[-1]:
                 return False
             self._segments.remove(segment)
-            self.dropped += len(segment.ends) - segment.settled
+            if not self._held:
+                self.dropped += len(segment.ends) - segment.settled
             self._home.used -= segment.size
             segment.remove()
         return True
@@ -275,20 +336,35 @@ class Spool:
         records: list[bytes] = []
         total, end = 0, 0
         with self._lock:
-            for segment in self._segments:
+            for segment in list(self._segments):
+                if not segment.loaded and (records or not self._load(segment)):
+                    if records:
+                        break  # its turn comes
+                    continue
                 while segment.next < len(segment.ends):
                     length = segment.ends[segment.next] - segment.starts[segment.next] - 8
                     if records and (len(records) == count or total + length > size):
                         return records, end
-                    record = segment.read()
+                    try:
+                        record = segment.read()
+                    except OSError as failure:
+                        if records:
+                            return records, end
+                        self._unreadable(segment, failure)
+                        break
                     end = segment.number << _OFFSET | segment.ends[segment.next - 1]
                     if record is None:
                         self._home.corrupt(segment.path, segment.starts[segment.next - 1], b"")
+                        self.dropped += 1
                         continue
                     records.append(record)
                     total += length
+                if not self._segments or segment is not self._segments[-1]:
+                    segment.close()
             if not records and end:
                 self.commit(end)
+            elif not records:
+                self._trim()
         return records, end
 
     def skip(self, end: int) -> None:
@@ -307,6 +383,8 @@ class Spool:
     def commit(self, end: int) -> None:
         """Forget what is before the position."""
         with self._lock:
+            if self._done_fd < 0:
+                return  # closed: the answer has come too late
             for segment in self._segments:
                 while segment.settled < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.settled]) <= end:
                     segment.settled += 1
@@ -318,16 +396,22 @@ class Spool:
                 pass  # then more is sent again after a crash, and folded once
 
     def _trim(self) -> None:
-        while self._segments and self._segments[0].settled == len(self._segments[0].ends):
+        while self._segments and self._segments[0].loaded and self._segments[0].settled == len(self._segments[0].ends):
             segment = self._segments.popleft()
             self._home.used -= segment.size
-            segment.remove()
+            try:
+                segment.remove()
+            except OSError as failure:
+                self._home.log("error", "spool-remove", f"{segment.path} in the spool cannot be deleted: {failure}. "
+                               "What is in it was sent, and may be sent again by the next client.")
 
     def close(self) -> None:
+        """Close the files. The number of one must not be used afterwards, as another file may have it."""
         with self._lock:
-            os.close(self._done_fd)
+            fd, self._done_fd = self._done_fd, -1
+            os.close(fd)
             for segment in self._segments:
-                os.close(segment.fd)
+                segment.close()
             self._segments.clear()
 
 
@@ -341,6 +425,7 @@ class Home:
         # The oldest are given up by segments, so there are several.
         self.segment = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, limit // 8))
         self.used = 0
+        self.unreadable = 0  # segments
         self.corrupt = Corrupt(log)
         self._lock = lock
         self._oldest = oldest
@@ -357,19 +442,24 @@ class Home:
             if lock is not None:
                 break
         _sync_directory(root)
-        return cls(path, lock, log, limit=limit, oldest=oldest)
+        home = cls(path, lock, log, limit=limit, oldest=oldest)
+        home.frames.load()
+        home.events.load()
+        return home
 
     @classmethod
-    def adopt(cls, root: Path, except_for: set[str], log: Log) -> list[Home]:
-        """Take the directories of senders that are gone."""
-        homes = []
+    def adopt(cls, root: Path, except_for: set[str], log: Log, most: int = ADOPTED) -> list[Home]:
+        """Take directories of senders that are gone, some of them if there are more."""
+        homes: list[Home] = []
         for path in sorted(root.iterdir()):
+            if len(homes) == most:
+                break
             if path.name in except_for or not path.is_dir() or not _ours(path):
                 continue
-            lock = _lock(path, wait=False)
-            if lock is None:
-                continue
             try:
+                lock = _lock(path, wait=False)
+                if lock is None:
+                    continue
                 home = cls(path, lock, log, limit=0, oldest=False)
             except OSError as failure:
                 # The others are taken. This one stays locked, so that it is not tried again and again.
@@ -383,6 +473,8 @@ class Home:
 
     def room(self, spool: Spool, size: int) -> None:
         """Raise Full if a record of the size has no room. By policy the oldest are given up."""
+        if HEAD + 8 + size > self.limit:
+            raise Full(f"a record of {size} bytes is larger than the spool (spool_bytes); it waits in memory, and so do those behind it")
         while self.used + HEAD + 8 + size > self.limit:
             # Events are fewer and smaller, and a gap in them stays in the life of a seed.
             if not (self._oldest and (self.frames.give_up() or spool.give_up())):
@@ -390,6 +482,11 @@ class Home:
         disk = os.statvfs(self.path)
         if disk.f_bavail * disk.f_frsize < HEADROOM + size:
             raise Full(f"the disk of the spool has less than {HEADROOM >> 20} MiB left; frames wait in memory")
+
+    @property
+    def damaged(self) -> int:
+        """Places that could not be read."""
+        return self.corrupt.count + self.unreadable
 
     def abandon(self) -> None:
         """Let go of the lock after a fork: it is the parent's, and must end with it."""
@@ -400,18 +497,21 @@ class Home:
         empty = self.frames.empty and self.events.empty
         self.frames.close()
         self.events.close()
-        if empty and not any(p.suffix.startswith(".corrupt") for p in self.path.iterdir()):
-            self._remove()
-        os.close(self._lock)
+        try:
+            if empty:
+                self._remove()
+        except OSError as failure:
+            self.log("error", f"spool-leave-{self.path.name}", f"{self.path} in the spool cannot be removed: {failure}")
+        if not self.unreadable:  # it would be tried again and again
+            os.close(self._lock)
 
     def _remove(self) -> None:
-        """Remove the directory, by the names of its files: what others have put there stays."""
-        for name in ("frames.done", "events.done", "lock"):
-            (self.path / name).unlink(missing_ok=True)
-        try:
+        """Remove the directory, unless it has damaged files or those of others."""
+        names = ("frames.done", "events.done", "lock")
+        if all(p.name in names for p in self.path.iterdir()):
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
             self.path.rmdir()
-        except OSError:
-            pass  # it has files that are not the spool's
 
 
 def _ours(path: Path) -> bool:
