@@ -45,3 +45,22 @@ def test_what_is_read_stays_until_it_is_released():
     assert ring.push(0, b"b" * 500)
     assert not ring.push(0, b"c" * PAGE)
     ring.close()
+
+
+@pytest.mark.parametrize("before", range(0, PAGE, 8))
+def test_an_empty_ring_takes_a_record_of_any_length_at_any_position(before):
+    ring = Ring.create(PAGE)
+    if before:
+        assert ring.push(0, bytes(before - 8))
+        ring.release(ring.read()[1])
+    for n, length in enumerate((PAGE * 5 // 8, PAGE - 8, PAGE // 2, PAGE - 8)):
+        record = bytes([n + 1]) * length
+        assert ring.push(1, record)
+        assert not ring.push(0, b"x" * (PAGE // 2))
+        assert ring.read()[0] == ring.read()[0] == [(1, record)]
+        ring.release(ring.read()[1])
+        assert ring.used == 0
+        assert ring.push(0, b"small")
+        assert ring.read()[0] == [(0, b"small")]
+        ring.release(ring.read()[1])
+    ring.close()

@@ -3,7 +3,8 @@
 The first page has 64-bit counters. Each is written by one side only. Records
 follow one another behind it, each with its length and kind, on multiples of 8.
 Positions count bytes since the ring was made; the place is the position modulo
-the capacity. A record never wraps around: what is left at the end is skipped.
+the capacity. A record never wraps around: what is left at the end is skipped. A mark
+says so there; or a counter, if the record is so long that it covers the mark's place.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _SKIP = 0xFFFFFFFF
 _RECORD = struct.Struct("<II")
 
 # Counters of the training process.
-_WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0", "handed1", "full0", "full1", "lost0", "lost1")
+_WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0", "handed1", "full0", "full1", "lost0", "lost1",
+           "skip")  # skip: 1 more than the last position from which the rest was skipped without a mark
 # Counters of the sender. Those with a digit are of frames (0) and of events (1).
 _READER = (
     "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes", "recovered",
@@ -95,7 +97,7 @@ class Ring:
         skip = capacity - place if place + size > capacity else 0
         used = head + skip + size - counters[_TAIL]
         if used > capacity:
-            return 0
+            return self._alone(kind, payload, size)
         # On processors that reorder stores, releasing and taking the lock between
         # the record and the head keeps the reader from seeing the head first.
         with self._fence:
@@ -108,10 +110,27 @@ class Ring:
             counters[HEAD] = head + skip + size
         return used
 
+    def _alone(self, kind: int, payload: bytes, size: int) -> int:
+        """Append a record to an empty ring that has less room before and behind its position. 0: it is not empty."""
+        head = self.get("head")
+        if size > self.capacity or head != self.get("tail"):
+            return 0
+        end = head + self.capacity - head % self.capacity + size
+        fence = threading.Lock()  # as in push()
+        with fence:
+            self.set("skip", head + 1)
+            _RECORD.pack_into(self._data, 0, len(payload), kind)
+            self._data[8:8 + len(payload)] = payload
+        with fence:
+            self.set("head", end)
+        return end - head
+
     def read(self) -> tuple[list[tuple[int, bytes]], int]:
         """Return the records that are there, and the position behind them. They stay until it is released."""
         head, tail = self.get("head"), self.get("tail")
         records = []
+        if tail < head and self.get("skip") == tail + 1:
+            tail += self.capacity - tail % self.capacity
         while tail < head:
             place = tail % self.capacity
             n, kind = _RECORD.unpack_from(self._data, place)
