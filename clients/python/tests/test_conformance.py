@@ -211,7 +211,7 @@ class Record(NamedTuple):
 
     step: int  # the number that the test gave it
     sequence: int
-    seeds: int
+    seeds: tuple[int, ...]
     body: bytes
 
 
@@ -229,7 +229,8 @@ def records_of(body: bytes) -> list[Record]:
             reader.text()
             reader.text()
         _, sequence, _, step = (reader.long() for _ in range(4))  # producer_epoch or seed_id, sequence, time, step
-        found.append(Record(step, sequence, reader.long() if header == wire.FRAME_HEADER else 1, record))
+        seeds = tuple(reader.long() for _ in range(reader.long())) if header == wire.FRAME_HEADER else (0,)
+        found.append(Record(step, sequence, seeds, record))
     return found
 
 
@@ -249,6 +250,7 @@ class Scripted:
         self.lock = threading.Lock()
         self.requests: list[Request] = []
         self.faults: list[str] = []
+        self.sent_at = 0
         script = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -297,8 +299,10 @@ class Scripted:
             if path != ("/v1/frames" if body.startswith(wire.FRAME_HEADER) else "/v1/events"):
                 self.faults.append(f"records are sent to {path}")
             sent = headers.get("Oona-Sent-At")
-            if sent is not None and abs(int(sent) / 1e6 - time.time()) > 60:
-                self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of sending")
+            if sent is not None:
+                if abs(int(sent) / 1e6 - time.time()) > 60 or int(sent) <= self.sent_at:
+                    self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of this attempt; that of the one before was {self.sent_at}")
+                self.sent_at = int(sent)
             rule = self.rule(len(self.requests), records, coding)
             self.requests.append(Request(time.monotonic(), 0 if "text" in rule else rule.get("status", 0), records))
         if rule.get("close"):
@@ -307,7 +311,7 @@ class Scripted:
 
     def rule(self, n: int, records: list[Record], coding: str) -> dict[str, Any]:
         """Return the answer of the first rule that applies, with the index of the record that it is about."""
-        steps, seeds = [record.step for record in records], max(record.seeds for record in records)
+        steps, seeds = [record.step for record in records], max(len(record.seeds) for record in records)
         for rule in self.rules:
             when = rule.get("when", {})
             if "before" in when and n >= when["before"] or "has" in when and when["has"] not in steps:
@@ -379,14 +383,17 @@ def wrong(expected: dict[str, Any], requests: list[Request]) -> list[str]:
     steps = sorted(record.step for record in accepted)
     if readings := expected.get("readings"):
         steps = sorted(set(steps))
-        if (n := sum(record.seeds for record in accepted)) != readings:
+        if (n := sum(len(record.seeds) for record in accepted)) != readings:
             faults.append(f"the server has accepted {n} readings, and not {readings}")
+        if len({(record.step, seed) for record in accepted for seed in record.seeds}) != n:
+            faults.append("the server has accepted a seed of a frame twice")
     if steps != expected["accepted"]:
         faults.append(f"the server has accepted {steps}, and not {expected['accepted']}, each once")
     bodies: dict[tuple[int, int], bytes] = {}
     for request in requests:
         for record in request.records:
-            if bodies.setdefault((record.step, record.sequence), record.body) != record.body:
+            part = record.sequence if readings else 0  # the parts of a frame have sequence numbers of their own
+            if bodies.setdefault((record.step, part), record.body) != record.body:
                 faults.append(f"record {record.step} was sent again with other bytes")
     if pause := expected.get("pause"):
         last = max(i for i, request in enumerate(requests) if request.status not in (200, 202))
