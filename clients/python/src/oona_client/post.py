@@ -51,9 +51,7 @@ class Poster:
         self._token = token
         self._token_file = token_file
         self._timeout = timeout
-        self._tls: ssl.SSLContext | None = None
-        if any(url.startswith("https:") for url in urls):
-            self._tls = context(ca_file, cert_file, key_file)
+        self._tls = ca_file, cert_file, key_file
         self._connection: http.client.HTTPConnection | None = None
 
     @property
@@ -117,12 +115,15 @@ class Poster:
         if not base.hostname:
             raise ValueError("the address has no host")
         if base.scheme == "https":
-            return http.client.HTTPSConnection(base.hostname, base.port, timeout=self._timeout, context=self._tls)
+            # The files are read for each connection, as a certificate may be replaced during the run.
+            return http.client.HTTPSConnection(base.hostname, base.port, timeout=self._timeout, context=context(*self._tls))
         return http.client.HTTPConnection(base.hostname, base.port, timeout=self._timeout)
 
     def _read(self, connection: http.client.HTTPConnection) -> Answer:
         response = connection.getresponse()
         raw = response.read(MAX_ANSWER)
+        if response.length and len(raw) < MAX_ANSWER:
+            raise http.client.IncompleteRead(raw, response.length)
         if response.will_close or not response.isclosed():
             self.close()
         try:

@@ -98,6 +98,7 @@ class Sender:
         self._log = log
         self._wake = wake  # becomes readable if something is urgent
         self._orphaned = orphaned
+        self._hung_up = False
         self._changed = threading.Condition()
         self.network = threading.Thread(target=self._network, name="oona-network", daemon=True)
         self._stopping = False
@@ -180,7 +181,7 @@ class Sender:
             if deadline == float("inf") and (close_by := self.ring.get("close_by")):
                 deadline = close_by / 1e3  # until then, copies from a device may still come
                 self._force()
-            if not ending and (self.ring.get("closing") or self._orphaned()):
+            if not ending and (self.ring.get("closing") or self._hung_up or self._orphaned()):
                 ending = True
                 if deadline == float("inf"):
                     deadline = time.monotonic() + self.config.orphan_timeout
@@ -242,7 +243,7 @@ class Sender:
         if self._wake < 0:
             time.sleep(seconds)
         elif select.select([self._wake], [], [], seconds)[0] and not os.read(self._wake, 4096):
-            self._wake = -1  # the client's end is closed
+            self._wake, self._hung_up = -1, True  # the client's end is closed: the process may have become another program, by exec
 
     def _finish(self) -> None:
         with self._changed:
@@ -313,7 +314,8 @@ class Sender:
         if what == PLAIN:
             self._compress.enabled = False
         self._refusals = self._refusals + 1 if answer.status == 503 else 0
-        elsewhere = what == HOLD and answer.status == 404 or answer.status >= 500 and answer.status != 503
+        # Without a reason it is not ingest that answers there.
+        elsewhere = what == HOLD and (answer.status == 404 or not answer.reason) or answer.status >= 500 and answer.status != 503
         if elsewhere or self._refusals >= 3:
             self._refusals = 0
             self._poster.move_on()

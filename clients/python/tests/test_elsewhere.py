@@ -1,0 +1,99 @@
+"""Answers that are not ingest's, halves of answers, certificates that are replaced, and a process that becomes another program."""
+
+import socket
+import threading
+
+import pytest
+from server import Server, ok, problem, until
+from test_client import client, send, steps_of
+from test_process import gone, script
+
+from oona_client import post
+
+
+@pytest.mark.parametrize("answer", [
+    (200, "<html>It works!</html>", {}), (400, "<html>Bad Request</html>", {}), (302, "", {"Location": "https://login"}),
+    (405, "", {}), (401, "", {}), (404, "", {}), (502, "", {}),
+], ids=lambda answer: answer[0])
+def test_an_address_where_something_else_answers_does_not_keep_frames_from_the_next(answer):
+    with Server(lambda *_: answer) as other, Server() as ingest, client([other.url, ingest.url], "thread") as oona:
+        send(oona, range(3))
+        assert oona.flush(60)
+        assert other.requests and steps_of(ingest) == [0, 1, 2]
+
+
+def test_ingest_that_refuses_a_token_is_not_left():
+    """Another ingest would refuse it, too."""
+    with Server(lambda n, request: problem(403, "forbidden") if n < 3 else ok(n, request)) as one, Server() as other, \
+            client([one.url, other.url], "thread") as oona:
+        send(oona, range(3))
+        assert oona.flush(60)
+        assert steps_of(one) == [0, 1, 2] and not other.requests
+
+
+def test_half_an_answer_is_none():
+    def serve():
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b'HTTP/1.1 200 X\r\nContent-Length: 40\r\n\r\n{"accep')
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        poster = post.Poster([f"http://127.0.0.1:{listener.getsockname()[1]}"])
+        for _ in range(2):
+            with pytest.raises(post.Unreachable):
+                poster.post("/v1/frames", b"x")
+        server.join()
+
+
+def test_a_large_answer_is_cut():
+    with Server(lambda *_: (503, "x" * (2 * post.MAX_ANSWER), {})) as server:
+        poster = post.Poster([server.url])
+        assert poster.post("/v1/frames", b"x").status == 503
+        assert poster.post("/v1/frames", b"x").status == 503
+
+
+def test_certificates_are_read_for_each_connection(monkeypatch, tmp_path):
+    """An authority that is replaced in the file is known to the next connection."""
+    read = []
+    real = post.context
+
+    def context(*files):
+        read.append(files)
+        return real(*files)
+
+    monkeypatch.setattr(post, "context", context)
+    with Server() as server:  # which does not speak TLS
+        poster = post.Poster([server.url.replace("http:", "https:")], timeout=0.2)
+        for n in (1, 2):
+            with pytest.raises(post.Unreachable):
+                poster.post("/v1/frames", b"x")
+            assert len(read) == n
+        file = tmp_path / "ca.pem"
+        file.write_text("no certificate")
+        poster = post.Poster([server.url.replace("http:", "https:")], ca_file=str(file))
+        with pytest.raises(post.Unreachable, match="ca_file"):
+            poster.post("/v1/frames", b"x")
+
+
+def test_a_process_that_becomes_another_program_does_not_leave_a_sender():
+    with Server() as server:
+        process = script("""
+            oona = Client(sys.argv[1], "run", linger=60)
+            send(range(20))
+            os.set_inheritable(1, True)
+            print(oona.stats().sender_pid, flush=True)
+            os.execv(sys.executable, [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"])
+        """, server.url)
+        try:
+            pid = int(process.stdout.readline())
+            assert process.stdout.readline() == "here\n"
+            until(lambda: len(server.accepted) == 20)
+            until(lambda: gone(pid))
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.communicate()
