@@ -13,6 +13,9 @@ from test_spool import RECORDS, client, home, nowhere, record, send, steps_of
 
 import oona_client.spool as spool_module
 from oona_client import State
+from oona_client.counts import read
+from oona_client.ring import Ring
+from oona_client.sender import Config, Sender
 from oona_client.spool import Home
 
 
@@ -260,3 +263,19 @@ def test_damage_is_counted_after_its_directory_is_gone(tmp_path):
     path.write_bytes(content)
     with Server() as server, client(server.url, tmp_path, "thread") as oona:
         assert oona.close().damaged == 1
+
+
+def test_what_a_sender_wrote_when_it_was_killed_is_not_lost(tmp_path):
+    """It was killed after the records were on the disk, and before it counted them there."""
+    h, _ = home(tmp_path)
+    h.frames.append(RECORDS)
+    h.leave()
+    ring = Ring.create(1 << 16)
+    ring.set("handed0", len(RECORDS) + 2)
+    ring.add("lost0", len(RECORDS) + 2)  # what it had
+    for _ in range(2):  # the next one is killed, too
+        following = Sender(ring, Config(["http://127.0.0.1:1"], spool=str(tmp_path), name="me"), silent, -1, lambda: False)
+        counts = read(ring, [0, 0], 0).frames
+        assert (counts.lost, counts.spooled, counts.waiting) == (2, len(RECORDS), 0)
+        following._home.leave()
+    ring.close()

@@ -494,7 +494,7 @@ class Client:
 
     def _settled(self, kind: int) -> int:
         ring = self._ring
-        return sum(ring.get(f"{name}{kind}") for name in ("accepted", "rejected", "dropped", "full", "lost")) - ring.get(f"split{kind}")
+        return sum(ring.get(f"{name}{kind}") for name in ("accepted", "rejected", "dropped", "full", "lost")) - ring.get(f"split{kind}") - ring.get(f"found{kind}")
 
 
 def _check_numbers(**settings: float) -> None:

@@ -55,7 +55,8 @@ def _counts(ring: Ring, kind: int, invalid: int, ended: bool) -> Counts:
         return ring.get(f"{name}{kind}")
 
     # handed is read last, so that waiting is never negative.
-    accepted, rejected, lost = get("accepted"), get("rejected"), get("lost")
+    # found are those in the spool that were counted as lost, as their sender died while it wrote them.
+    accepted, rejected, lost = get("accepted"), get("rejected"), get("lost") - get("found")
     dropped, spooled = get("dropped") + get("full"), get("in_spool")
     handed = get("handed") + get("split")
     waiting = max(0, handed - accepted - rejected - dropped - lost - spooled)

@@ -27,7 +27,7 @@ _WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0
 _READER = (
     "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes", "recovered",
     "in_spool0", "in_spool1", "accepted0", "accepted1", "aside0", "aside1", "rejected0", "rejected1",
-    "dropped0", "dropped1", "waiting0", "waiting1", "split0", "split1", "corrupt",
+    "dropped0", "dropped1", "waiting0", "waiting1", "split0", "split1", "corrupt", "found0", "found1",
 )
 SLOTS = {name: i for i, name in enumerate(_WRITER)} | {name: 64 + i for i, name in enumerate(_READER)}
 HEAD, _TAIL = SLOTS["head"], SLOTS["tail"]

@@ -115,6 +115,11 @@ class Sender:
             self._open_spool()
         home = self._home
         self.own = [self._lane(FRAME, home and home.frames), self._lane(EVENT, home and home.events)]
+        for kind, lane in enumerate(self.own):
+            # A sender that has died while it wrote to the spool had counted them as waiting.
+            if (found := lane.stored - ring.get(f"in_spool{kind}")) > 0:
+                ring.add(f"found{kind}", found)
+        self._gauge()
 
     @property
     def lanes(self) -> list[Lane]:
@@ -168,7 +173,7 @@ class Sender:
         for home in homes:
             spools = ((FRAME, home.frames), (EVENT, home.events))
             self._adopted.append((home, [self._lane(kind, spool, recovering=True) for kind, spool in spools]))
-            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.bytes} bytes of frames and {home.events.bytes} of events "
+            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.size} bytes of frames and {home.events.size} of events "
                       f"in the spool ({home.path.name}); they are sent")
             self._changed.notify_all()
 

@@ -248,7 +248,7 @@ class Spool:
             return sum(len(s.ends) - s.settled for s in self._segments)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Size of the files."""
         with self._lock:
             return sum(s.size for s in self._segments)
