@@ -35,7 +35,7 @@
 //     passed its end. A frame that comes later is late.
 //   - Assignment: a partition while it is given to one worker. A replay at its
 //     start rebuilds the windows that were open.
-//   - Catalogue: what is known about each metric: its group, unit and direction.
+//   - Catalogue: a description of each metric: its group, unit and direction.
 //   - Claim, or claim check: a reference to a tensor that is kept in a tensor
 //     store and not in the record.
 //   - Dead letter: a record that cannot be decoded, unchanged, in a topic for
@@ -53,10 +53,10 @@
 //   - Recovery: the state of an engine whose history is incomplete. It closes
 //     windows without a rollup until the missing records make no difference.
 //   - Rollup: the content of one window of one layer; see [Rollup].
-//   - Side topic: where a frame goes that is not folded: late, quarantine,
+//   - Side topic: a topic for frames that are not folded: late, quarantine,
 //     overflow.
-//   - Timeline: what has one watermark: a run, or a rank of it that owns its
-//     layers.
+//   - Timeline: a run, or a rank of it that owns its layers. Each timeline has
+//     one watermark.
 //   - Watermark: the event time that a timeline has reached: the least frontier
 //     of its active producers, less the allowed out-of-orderness.
 package oona

@@ -24,10 +24,10 @@ type SeedEvent struct {
 	Command      string // the command that asked for the transition
 	Actor        string // the sender of the command
 	Node         string // the node that carried it out
-	Session      int64  // of the node
+	Session      int64  // session of the node
 	Epoch        int64  // fencing token of the node's assignment
 	JournalIndex int64  // index in the node's journal
-	Blueprint    string // of the module that the seed carries
+	Blueprint    string // blueprint of the module that the seed carries
 	Mark         EventMark
 	// TriggerPosition, TriggerIndex and Incarnation locate the record of the
 	// control log that the event came from. TriggerPosition is 0 if the event
@@ -84,9 +84,9 @@ const MaxEventSkew Micros = 60_000_000
 // transition has happened nevertheless.
 func (e *SeedEvent) Future(appended Micros) bool { return e.At-appended > MaxEventSkew }
 
-// Validate returns a *FieldError for the first field that is wrong. Transitions that the
-// lifecycle does not allow are valid: an event says what has happened, and only who has
-// all events of a seed can tell which of them is wrong.
+// Validate returns a *FieldError for the first field that is not valid. It accepts transitions that
+// the lifecycle does not allow: an event reports what has happened, and all events of a seed are
+// needed to tell which of them is wrong.
 func (e *SeedEvent) Validate() error {
 	if err := e.validateIDs(); err != nil {
 		return err

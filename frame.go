@@ -17,7 +17,7 @@ func MicrosOf(t time.Time) Micros { return Micros(t.UnixMicro()) }
 // Time converts m to a time in UTC.
 func (m Micros) Time() time.Time { return time.UnixMicro(int64(m)).UTC() }
 
-// Frame holds the readings of a layer's seeds at one instant. It is columnar,
+// Frame has the readings of a layer's seeds at one instant. It is columnar,
 // like a health tensor in the memory of a GPU: States and the Values of each
 // column have one entry per entry of Seeds, in the same order.
 //
@@ -26,7 +26,7 @@ func (m Micros) Time() time.Time { return time.UnixMicro(int64(m)).UTC() }
 type Frame struct {
 	Run        RunID
 	Layer      LayerID
-	Timeline   TimelineID // empty: the whole run has one watermark
+	Timeline   TimelineID // empty if the whole run has one watermark
 	Producer   ProducerID
 	Epoch      Micros // when the producer started
 	Sequence   int64  // number of the frame within the producer's epoch
@@ -49,8 +49,8 @@ type Column struct {
 type Tensor struct {
 	Name  string
 	Seed  SeedID
-	DType string  // as NumPy writes it, e.g. "float32"
-	Shape []int64 // may be empty: a scalar
+	DType string  // NumPy's name of the type, e.g. "float32"
+	Shape []int64 // empty for a scalar
 	Data  []byte
 	Claim *TensorClaim
 }

@@ -25,8 +25,8 @@ const MaxIDLength = 128
 
 // FieldError says which field of an input is wrong and why.
 type FieldError struct {
-	Field  string // as the client wrote it, e.g. "metrics[2].values"
-	Reason string // what is wrong, and what is allowed
+	Field  string // name of the field as the client wrote it, e.g. "metrics[2].values"
+	Reason string // says what is wrong, and what is allowed
 }
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
@@ -39,7 +39,7 @@ func CheckID(field, id string) error {
 	return nil
 }
 
-// idFault returns what is wrong with an id, or "". Callers that have to build
+// idFault returns the fault of an id, or "". Callers that have to build
 // the name of the field use it instead of CheckID, and build the name only if
 // there is a fault.
 func idFault(id string) string {

@@ -23,7 +23,7 @@ type IncarnationStart struct {
 	PreviousEnd int64  // offset up to which the previous log was read, or NoOffset
 	Reason      string // why it was written, for people
 	Worker      string // the writer
-	WrittenAt   Micros // by the writer's clock
+	WrittenAt   Micros // time of writing by the writer's clock
 }
 
 // Validate returns a *FieldError for the first field that is wrong.

@@ -42,7 +42,7 @@ const TickRecord = "tick/1"
 // there and open windows close.
 type Tick struct {
 	Worker    string // the writer
-	WrittenAt Micros // by the writer's clock, for people; time is the append time
+	WrittenAt Micros // time of writing by the writer's clock, for people only; the append time is what counts
 }
 
 // Headers of records in side topics and dead-letter topics, after KIP-1034.

@@ -14,9 +14,9 @@ import (
 // triggered. Triggers ascend in the order of emission. This holds even if the
 // log was lost or made again, as its incarnation is then greater.
 type Trigger struct {
-	Incarnation Incarnation // of the input log at the record
-	Offset      int64       // of the input record
-	Index       int32       // from 0; both rollups of a layer have the same
+	Incarnation Incarnation // incarnation of the input log at the record
+	Offset      int64       // offset of the input record
+	Index       int32       // counts from 0; both rollups of a layer have the same index
 }
 
 // After reports whether t was emitted after u on the same partition.
@@ -63,16 +63,16 @@ type Rollup struct {
 	Frames                  int64
 	Readings                int64
 	Duplicates              int64 // repeats dropped while the window was open
-	Generation              int32 // of the configuration
+	Generation              int32 // generation of the configuration
 	// Reducer is the version of the reducers that made the rollup, from 1.
 	// Fields marked "since reducer 2" are zero in version 1.
 	Reducer   int32
-	Catalogue CatalogueHash // of the configuration; may be zero
+	Catalogue CatalogueHash // catalogue of the configuration; may be zero
 	Kind      WindowKind
 	Hop       Micros // between the starts of two windows; 0 for Tumbling and Session
 	Seeds     SeedCensus
 	Rates     Rates
-	Metrics   []MetricSummary // of Group, ascending by name
+	Metrics   []MetricSummary // metrics of Group, ordered by name
 	Hash      uint64          // ContentHash of the rest
 }
 
@@ -139,7 +139,7 @@ func (s *MetricSummary) StdDev() float64 {
 type SeedValue struct {
 	Seed   SeedID
 	Value  float64
-	Offset int64 // of the frame with the value; NoOffset in reducer 1
+	Offset int64 // offset of the frame with the value; NoOffset in reducer 1
 }
 
 // HistogramSchema is the schema of Prometheus' native histograms: 32 buckets per

@@ -22,7 +22,7 @@ type Topics struct {
 	SeedRaw          string // frames from trainers that publish to the bus
 	SeedRawDead      string // dead letters of SeedRaw
 	Settings         string // shared by workers: catalogues, incarnations, configurations
-	Redrives         string // what was done about records of side topics
+	Redrives         string // which records of side topics were redriven or discarded
 	Germinated       string // events of seeds that have germinated
 	Grafted          string // the same, grafted
 	Fossilized       string // the same, fossilized
@@ -50,7 +50,7 @@ func NewTopics(prefix string) (Topics, error) {
 // topicRow describes a topic independently of the prefix.
 type topicRow struct {
 	name   func(*Topics) *string
-	suffix string // of the name, after the prefix
+	suffix string // the part of the name after the prefix
 	set    topicSet
 	schema Schema
 	key    keyRule
@@ -75,7 +75,7 @@ const (
 	eventSet                     // for events of seeds
 )
 
-// Schema says what the records of a topic are.
+// Schema is the kind of the records of a topic.
 type Schema int
 
 // The schemas of topics.
@@ -85,11 +85,11 @@ const (
 	RawSchema                   // frames in each format that ingest accepts
 	DeadSchema                  // dead letters, in any format
 	SettingSchema               // settings, by key
-	RedriveSchema               // what was done about a record of a side topic
+	RedriveSchema               // whether a record of a side topic was redriven or discarded
 	EventSchema                 // events of seeds
 )
 
-// Schema returns what the records of a topic are.
+// Schema returns the kind of the records of a topic.
 func (t Topics) Schema(topic string) (s Schema) {
 	for _, row := range topicTable {
 		if *row.name(&t) == topic {
@@ -99,13 +99,13 @@ func (t Topics) Schema(topic string) (s Schema) {
 	return s
 }
 
-// keyRule says what the keys of a topic's records are.
+// keyRule is the kind of the keys of a topic's records.
 type keyRule int
 
 const (
 	runLayerKey  keyRule = iota // Key: the run and the layer
 	unchangedKey                // the key that the diverted record had
-	clientKey                   // what the trainer chooses
+	clientKey                   // any key that the trainer chooses
 	settingKey                  // the name of a setting
 	placeKey                    // where the diverted record was
 	seedKey                     // SeedKey: the run, the layer and the seed

@@ -18,11 +18,11 @@ import (
 
 // Checks are those that ingest makes of records of the raw topic.
 type Checks struct {
-	Intake       intake.Config // without Claims
+	Intake       intake.Config // Claims is not used
 	MaxBodyBytes int64
-	Store        *claimcheck.Store // nil: large tensors stay in their frames
+	Store        *claimcheck.Store // if it is nil, large tensors stay in their frames
 
-	// Schema finds schemas of a schema registry, as for intake.Batch; nil: there is no registry.
+	// Schema finds schemas in a schema registry, as in intake.Batch. It is nil if there is no registry.
 	Schema func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal)
 
 	// MaxSkew and MaxDelay are those of the windows: a frame that is observed later than
@@ -54,7 +54,7 @@ const reasonConflict = "conflict"
 // refusal says why a letter is not sent again.
 type refusal struct{ reason, detail string }
 
-// refuse returns why a letter can never be sent again, whatever is repaired.
+// refuse returns the reason why a letter can never be sent again, even after a repair, or nil.
 func refuse(topics *oona.Topics, l *Letter) *refusal {
 	switch {
 	case l.Side.Topic == topics.Late:
@@ -92,8 +92,8 @@ func newChecker(c Checks, path, by string) *checker {
 	return &checker{Checks: c, path: path, by: by, decoder: intake.NewDecoder(c.Intake.Frame), frames: avro.FrameDecoder{Limits: c.Intake.Frame}}
 }
 
-// messages returns the frames of a value as messages for seed-metrics. repaired says
-// that the value is not the one that the letter has.
+// messages returns the frames of a value as messages for seed-metrics. repaired is true if the value
+// is not the original one of the letter.
 func (c *checker) messages(ctx context.Context, l *Letter, value []byte, repaired bool) ([]*message.Message, *refusal, error) {
 	if len(value) == 0 {
 		return nil, refuseEmpty(l), nil

@@ -19,7 +19,7 @@ type Discard struct {
 	Read func() // is called for each record that was read; may be nil
 }
 
-// DiscardReport is what was done.
+// DiscardReport is the result of a discard.
 type DiscardReport struct {
 	DryRun     bool `json:"dry_run"`
 	Undo       bool `json:"undo"`
@@ -96,7 +96,7 @@ func (d *Discard) mark(ctx context.Context, letters []*Letter, report *DiscardRe
 	return err
 }
 
-// entries returns what is written about a letter.
+// entries returns the entries of the ledger that are written for a letter.
 func (d *Discard) entries(l *Letter) []entry {
 	o := l.Outcome
 	switch {

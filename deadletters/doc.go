@@ -5,9 +5,9 @@
 //	                                                             │         pending ──▶ send ──▶ done
 //	                                                             └──▶ Ledger (the topic of redrives)
 //
-// A letter is known by the place where its record was before it went to the side topic. A
-// side topic may have the same letter several times, as writers repeat what was not
-// acknowledged. The Ledger has what was done about each place. It is written before a
-// letter is sent (pending, with the repaired frames) and after (done). So a redrive that
-// was cut off sends the same frames again, and the window engine folds each of them once.
+// A letter is identified by the place where its record was before it went to the side topic. A
+// side topic may have the same letter several times, because writers repeat messages that were
+// not acknowledged. The Ledger has the outcome for each place. It is written before a letter is
+// sent (pending, with the repaired frames) and after (done). So if a redrive is interrupted, the
+// next one sends the same frames again, and the window engine folds each of them once.
 package deadletters

@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// State is what was done about a letter.
+// State says whether a letter is open, or was redriven or discarded.
 type State string
 
 // The states of letters.
@@ -96,12 +96,12 @@ var ErrNoLedger = errors.New("the topic of redrives does not exist; create it wi
 
 // Ledger is the content of the topic of redrives. It is not safe for concurrent use.
 type Ledger struct {
-	Found bool // false: the topic does not exist
+	Found bool // whether the topic exists
 
 	bus      bus.Bus
 	topic    string
 	logger   *slog.Logger
-	outcomes map[string]Outcome // by Place
+	outcomes map[string]Outcome // outcomes by Place
 	next     int64              // first offset that was not read
 }
 
@@ -118,8 +118,8 @@ func OpenLedger(ctx context.Context, b bus.Bus, topics oona.Topics, logger *slog
 	return l, nil
 }
 
-// Of returns what was done about a letter. An outcome about other content at the same
-// place does not count, as a topic may have been made again.
+// Of returns the outcome for a letter. An outcome for another content at the same place does not
+// count, because a topic may have been deleted and made again.
 func (l *Ledger) Of(letter *Letter) Outcome {
 	o, found := l.outcomes[letter.Origin.String()]
 	if !found || o.Letter != letter.digest() && o.State != Unreadable {

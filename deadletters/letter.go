@@ -23,12 +23,12 @@ type Letter struct {
 	Appended oona.Micros // when it was appended at its origin
 	Reason   string      // one word
 	Detail   string
-	Stage    string // that has put it into the side topic
+	Stage    string // stage that has put it into the side topic
 	Run      oona.RunID
 	Layer    oona.LayerID
-	Key      []byte // nil: none
+	Key      []byte // nil if there is none
 	Message  *message.Message
-	Outcome  Outcome // what was done about it
+	Outcome  Outcome // whether it was redriven or discarded
 }
 
 // newLetter returns the letter of a record.
@@ -91,13 +91,13 @@ func hexDigest(value []byte) string {
 // Selection says which letters are meant. What is empty selects everything.
 type Selection struct {
 	Topics  []string // side topics
-	Places  []Place  // of the letters, in the side topic or before
+	Places  []Place  // places of the letters, in the side topic or before
 	Reasons []string
 	Origins []string // where the records were: TOPIC or TOPIC/PARTITION
 	Runs    []oona.RunID
 	Layers  []oona.LayerID
 	From    oona.Micros // when the record was appended first
-	Until   oona.Micros // not included; 0: no end
+	Until   oona.Micros // end, not included; 0 means no end
 }
 
 func chosen[T comparable](from []T, one T) bool { return len(from) == 0 || slices.Contains(from, one) }
@@ -114,7 +114,7 @@ func (s *Selection) wantsOrigin(p Place) bool {
 	return chosen(s.Origins, p.Topic) || slices.Contains(s.Origins, fmt.Sprintf("%s/%d", p.Topic, p.Partition))
 }
 
-// Box is the side topics with what was done about their letters.
+// Box has the side topics and the ledger with the outcomes of their letters.
 type Box struct {
 	Bus    bus.Admin
 	Ledger *Ledger
@@ -123,8 +123,8 @@ type Box struct {
 	Optional []string
 }
 
-// Extents returns what the partitions of a side topic hold. It is empty if the topic does
-// not exist and need not.
+// Extents returns the extents of the partitions of a side topic. It is empty if an optional topic
+// does not exist.
 func (b *Box) Extents(ctx context.Context, topic string) ([]bus.Extent, error) {
 	extents, err := b.Bus.Extents(ctx, topic)
 	if errors.Is(err, bus.ErrNoTopic) && slices.Contains(b.Optional, topic) {

@@ -12,7 +12,7 @@ import (
 type Place struct {
 	Topic       string
 	Partition   int32
-	Incarnation oona.Incarnation // of the partition's log; 0 in topics without incarnations
+	Incarnation oona.Incarnation // incarnation of the partition's log; 0 in topics without incarnations
 	Offset      int64
 }
 

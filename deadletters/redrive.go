@@ -22,7 +22,7 @@ type Redrive struct {
 	Checks    Checks
 	Call      string  // identifies this call; the frames come over the path redrive/CALL
 	By        string  // who sends them
-	Rate      float64 // most letters a second; 0: no limit
+	Rate      float64 // maximum number of letters per second; 0 means no limit
 	DryRun    bool    // nothing is written
 
 	Read   func()                                 // is called for each record that was read; may be nil
@@ -157,9 +157,9 @@ func (r *Redrive) refuse(l *Letter, why *refusal) {
 	of.From, of.Until = min(of.From, l.Appended), max(of.Until, l.Appended)
 }
 
-// prepare makes the messages of a letter. It returns nil if the filter leaves it out. The
-// frames of a letter that an earlier call has begun are those of that call, whatever the
-// repair is now: they may be on the bus.
+// prepare makes the messages of a letter. It returns nil if the filter leaves the letter out. If an
+// earlier call has begun to send the letter, prepare uses the frames of that call, whatever the
+// repair is now, because they may be on the bus.
 func (r *Redrive) prepare(ctx context.Context, l *Letter) (*sending, *refusal, error) {
 	begun := l.Outcome.State == Pending
 	value, repaired := l.Message.Payload, false

@@ -16,9 +16,9 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Repair says what is changed in the frames of letters before they are sent again.
+// Repair describes the changes to the frames of letters before they are sent again.
 type Repair struct {
-	Epoch  oona.Micros   // replaces producer_epoch; 0: it stays
+	Epoch  oona.Micros   // replaces producer_epoch, unless it is 0
 	Shift  time.Duration // is added to observed_at
 	Filter string        // a command of the shell that gets a letter and answers with its repaired form
 }

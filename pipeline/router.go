@@ -1,4 +1,4 @@
-// Package pipeline holds what the stages share: their router, the outbox and the
+// Package pipeline has the code that the stages share: their router, the outbox and the
 // messages of side topics. The stages are the packages below it. Each has a Config
 // and a Run, which its own binary and the demo call.
 package pipeline

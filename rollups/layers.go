@@ -11,14 +11,14 @@ import (
 // run or layer of this very name is merged there, too.
 const Other = "other"
 
-// Limits bound how many layers a reader holds, and how long it holds them.
+// Limits bound the number of layers that a reader keeps, and how long it keeps them.
 type Limits struct {
-	Runs   int // that have layers which are not merged
-	Layers int // of one run
+	Runs   int // maximum number of runs whose layers are not merged
+	Layers int // maximum number of layers of one run
 	Total  int // layers of all runs together
-	// SilentAfter is how long a layer is held after its last rollup came.
+	// SilentAfter is how long a layer is kept after its last rollup has arrived.
 	SilentAfter time.Duration
-	// EndedAfter is how long a layer is held after its latest window ended.
+	// EndedAfter is how long a layer is kept after the end of its latest window.
 	// 0 means for ever.
 	EndedAfter time.Duration
 }
@@ -33,10 +33,9 @@ const (
 	BeyondLayers
 )
 
-// Layers holds what a reader keeps of each layer that rollups name: a V. Its
-// memory is bounded by its limits: rollups beyond them share the layer Other of
-// their run, or of the run Other. It reads no clock: the caller passes the time. It is
-// not safe for concurrent use.
+// Layers keeps a V for each layer that rollups name. Its limits bound its memory: rollups
+// of further layers share the layer Other of their run, or of the run Other. The caller passes
+// the time to its methods. Layers is not safe for concurrent use.
 type Layers[V any] struct {
 	limits  Limits
 	dropped func(*Layer[V])
@@ -53,7 +52,7 @@ type Layer[V any] struct {
 	Merged  bool        // it stands for layers beyond a limit
 	Created time.Time   // when its first rollup came
 	Seen    time.Time   // when its last rollup came
-	End     oona.Micros // of its latest window
+	End     oona.Micros // end of its latest window
 	Value   V
 }
 
@@ -147,7 +146,7 @@ func (l *Layers[V]) Len() (n int) {
 	return n
 }
 
-// All returns the layers that are held at now, in no order.
+// All returns the layers that are kept at the time now, in no particular order.
 func (l *Layers[V]) All(now time.Time) iter.Seq[*Layer[V]] {
 	l.sweep(now)
 	return func(yield func(*Layer[V]) bool) {

@@ -83,10 +83,10 @@ type place struct {
 	partition int32
 }
 
-// history is what was read of a partition.
+// history has what a Reader remembers about a partition.
 type history struct {
 	begun   bool         // the fields below hold
-	highest oona.Trigger // of all that were taken
+	highest oona.Trigger // highest trigger of all rollups that were accepted
 	end     oona.Micros  // the greatest of a New window
 	recent  recent
 }

@@ -30,7 +30,7 @@ type recent struct {
 
 func keyOf(r *oona.Rollup) windowKey { return windowKey{r.Run, r.Timeline, r.Layer, r.Start} }
 
-// of returns what the rollup's window was first read with.
+// of returns the content with which the rollup's window was first read.
 func (h *recent) of(r *oona.Rollup) (before content, known bool) {
 	before, known = h.contents[keyOf(r)]
 	return before, known

@@ -16,10 +16,10 @@ import (
 // list is the content of an access file.
 type list struct {
 	byHash map[Hash]*Identity
-	byName map[string]*Identity // by the names of certificates
+	byName map[string]*Identity // identities by the names of certificates
 }
 
-// FileError is what is wrong with an access file. Its text has no content of the file
+// FileError is a fault of an access file. Its text has no content of the file
 // that may be a token.
 type FileError struct {
 	Line     int
@@ -139,7 +139,7 @@ func parseEntry(node *yaml.Node) (e entry, err error) {
 	return e, err
 }
 
-// complete reports what the entry lacks.
+// complete returns an error if something is missing in the entry.
 func (e entry) complete() error {
 	sends := e.Has(Frames)
 	switch {
@@ -227,7 +227,7 @@ func scalars[T any](node *yaml.Node, parse func(string) (T, error)) (all []T, er
 
 const longestName = 128
 
-// errToken is what is wrong with a name that is a token. It does not quote it.
+// errToken is the error for a name that is a token. It does not quote the token.
 var errToken = errors.New("a name looks like a token of oona keys token; put its hash under tokens, and keep the token out of this file")
 
 // isToken reports whether a text looks like a token of NewToken, whole or nearly so.

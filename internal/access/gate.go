@@ -35,7 +35,7 @@ func Challenge(err error) string {
 
 // Gate knows the clients of a server.
 type Gate struct {
-	list *secret.Value[*list] // nil: each client with a certificate is known
+	list *secret.Value[*list] // nil if every client with a valid certificate is accepted
 }
 
 // Open reads an access file. The file is read again when it changes; see package secret.

@@ -74,8 +74,8 @@ type Admin struct {
 	metrics  *exposition
 	prefix   string // of topics: the label prefix of metrics that are apart
 	profiles bool
-	pages    string       // of Serve, on the index page
-	gate     *access.Gate // nil: everyone may read everything
+	pages    string       // links to the pages of Serve, for the index page
+	gate     *access.Gate // nil if everyone may read everything
 	logger   *slog.Logger
 
 	mu         sync.Mutex

@@ -81,7 +81,7 @@ func (c Config) openAdminTLS(files *secret.Files) (*tls.Config, error) {
 
 func (c *Config) common() *Config { return c }
 
-// Warnings returns what is allowed and probably not meant. A worker logs it at its start,
+// Warnings describes settings that are allowed but probably a mistake. A worker logs them at its start,
 // and --check prints it. A worker's own configuration adds its own.
 func (c Config) Warnings() []*oona.FieldError {
 	warnings := c.AdminTLS.Warnings("admin-")

@@ -36,7 +36,7 @@ func (ConfigFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 // file is a configuration file. It implements kong.Resolver.
 type file struct {
 	path   string
-	values map[string]*yaml.Node // by flag name
+	values map[string]*yaml.Node // values by the name of the flag
 }
 
 // readFile reads a configuration file. It refuses keys that are not flags of the

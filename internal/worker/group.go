@@ -75,7 +75,7 @@ func within(ctx context.Context, drain func() time.Duration, running *unfinished
 type unfinished struct {
 	mu    sync.Mutex
 	names []string
-	first error // of what has finished
+	first error // the first error of a function that has returned
 }
 
 func (u *unfinished) begin(name string) {

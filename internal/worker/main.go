@@ -33,7 +33,7 @@ type Worker struct {
 	Registry *prometheus.Registry
 	Admin    *Admin
 	Secrets  *secret.Files   // their metrics are registered
-	Tracer   *tracing.Tracer // nil: there are no traces
+	Tracer   *tracing.Tracer // nil if there are no traces
 
 	stop       context.CancelFunc // ends the context of run
 	unfinished unfinished

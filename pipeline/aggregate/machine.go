@@ -28,15 +28,15 @@ type machine struct {
 	decoder avro.FrameDecoder
 	frame   oona.Frame
 	logger  *slog.Logger
-	traces  *traces // nil: there are none
+	traces  *traces // nil if there are no traces
 
 	out      partition.Emit // during Fold
 	unknown  int64          // how many of Oona's own records are of an unknown kind
 	withheld bool           // no windows are emitted yet, since the partition's past is lost
 }
 
-// Fold decodes a record and folds it with the engine. Unless it returns an error,
-// time passes, whatever the record holds.
+// Fold decodes a record and folds it with the engine. Unless it returns an error, the record
+// advances the log clock, whatever its content is.
 func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (replayed bool, err error) {
 	record := windows.Record{
 		Offset:     at.Offset,

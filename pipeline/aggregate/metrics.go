@@ -50,10 +50,10 @@ type Counts struct {
 // partitions.
 type metrics struct {
 	verdicts [verdictCount]atomic.Int64
-	rollups  [2]atomic.Int64 // by group
+	rollups  [2]atomic.Int64 // indexed by group
 	replays  atomic.Int64
 
-	running  *partition.Runtime // nil: no stage runs the machines
+	running  *partition.Runtime // nil if no stage runs the machines
 	records  *prometheus.CounterVec
 	replayed prometheus.Counter
 
@@ -109,7 +109,7 @@ func (m *metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{m.records, m.replayed, m.contextsDropped}
 }
 
-// Descriptions of what is read from the machines for each scrape.
+// Descriptions of the metrics that are read from the machines for each scrape.
 var (
 	rollupsDesc = prometheus.NewDesc("oona_aggregate_rollups_total", "Rollups emitted, by group.", []string{"group"}, nil)
 
@@ -158,7 +158,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// machineState is what is read from a machine while it folds nothing.
+// machineState has the values that are read from a machine between two records.
 type machineState struct {
 	partition string
 	stats     windows.Stats
@@ -192,7 +192,7 @@ func (s *Stage) Counts() Counts {
 	return c
 }
 
-// Counts returns what the machines of f have done.
+// Counts returns the counters of the machines of f.
 func (f *Folder) Counts() Counts {
 	v := &f.metrics.verdicts
 	return Counts{

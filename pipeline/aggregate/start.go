@@ -59,14 +59,14 @@ type Log interface {
 	LastWindows(ctx context.Context, partition int32) (oona.WindowConfiguration, bool, error)
 }
 
-// Past is what the group's commit and the log say about a partition.
+// Past describes the past of a partition, according to the group's commit and the log.
 type Past struct {
 	Committed bool            // whether there is a commit
-	Commit    windows.Commit  // of the engine
-	Reached   windows.Reached // by the commit
-	// Lost is why the partition cannot be folded from the commit, or without a commit
-	// from the beginning of the log. It wraps ErrNoCommit, ErrOvertaken, ErrAhead or
-	// ErrMadeAgain. Nil if it can be.
+	Commit    windows.Commit  // the engine's commit
+	Reached   windows.Reached // how far the log had been read at the commit
+	// Lost is the reason why the partition cannot be folded from the commit or, without a
+	// commit, from the beginning of the log. It wraps ErrNoCommit, ErrOvertaken, ErrAhead
+	// or ErrMadeAgain. It is nil if the partition can be folded.
 	Lost error
 }
 
@@ -142,7 +142,7 @@ func isOf(ctx context.Context, r *oona.Rollup, a bus.Assignment, log Log) (bool,
 	return found && latest >= r.Start && latest < r.End, err
 }
 
-// compare returns what the log has lost of what the commit needs.
+// compare returns an error if the log has lost records that the commit needs.
 func (p *Past) compare(ctx context.Context, a bus.Assignment, log Log) (lost, err error) {
 	if p.Reached.ProcessedTo > a.LogEnd {
 		return fmt.Errorf("%w: %s/%d ends at offset %d, and had been read up to %d (an unclean election, a restored backup, a topic that was made again). New records at these offsets would be taken for records that were read. Start the aggregator with --from-here to continue with what the log holds, or use new topics under another --prefix",
@@ -237,8 +237,8 @@ func (f *Folder) engine(ctx context.Context, a bus.Assignment, past Past) (engin
 	return engine, nil
 }
 
-// fromHere returns an engine for what the log still holds. It begins an incarnation of
-// the log, and nothing is emitted before the record of the incarnation was read. So
+// fromHere returns an engine for the records that the log still has. It begins a new incarnation
+// of the log, and the engine emits nothing before the record of this incarnation was read. So
 // readers accept the new rollups, whatever their offsets are.
 func (f *Folder) fromHere(ctx context.Context, a bus.Assignment, past Past) (*windows.Engine, error) {
 	settings, err := f.lastWindows(ctx, a, past)

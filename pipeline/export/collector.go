@@ -23,8 +23,8 @@ type collector struct {
 	ranks    pairs // of worst seeds, from 1
 }
 
-// groupCollector makes the metrics of a group that are by metric, which are most: the
-// accumulated samples or what is shown of the last window.
+// groupCollector makes the series of a group that have the label metric, which are most of them:
+// those of the accumulated samples, or those of the last window.
 type groupCollector struct {
 	*collector
 	group   oona.Group
@@ -196,8 +196,8 @@ func (s *scrape) window(f *groupFamilies, m *windowMetric) {
 	}
 }
 
-// verdict sends what is thought of a layer. How often it came to a level is sent from the
-// first time on: most layers are always well.
+// verdict sends the series of the verdict on a layer. The counter of changes to a level is sent only
+// after the first such change, because most layers are always ok.
 func (s *scrape) verdict(y *layerSnapshot, labels pairs) {
 	for level, n := range y.changes {
 		if n > 0 {

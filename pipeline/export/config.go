@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/internal/tracing"
 )
 
-// Config is what the stage must be told.
+// Config configures the stage.
 type Config struct {
 	Topics oona.Topics
 	// Tracer gets a span of each rollup whose window has one, and then histograms have
@@ -18,9 +18,10 @@ type Config struct {
 	Tracer *tracing.Tracer
 
 	// MaxRuns, MaxLayers (of one run) and MaxMetrics (of all layers together)
-	// bound the values of the labels run, layer and metric, and MaxTotalLayers,
-	// of all runs together, the size of an exposition. What comes beyond them
-	// is merged under the value "other", and counted.
+	// limit the number of values of the labels run, layer and metric. MaxTotalLayers
+	// is the limit of layers of all runs together, and bounds the size of an
+	// exposition. Runs, layers and metrics beyond these limits are merged under
+	// the value "other", and counted.
 	MaxRuns        int
 	MaxLayers      int
 	MaxTotalLayers int

@@ -20,7 +20,7 @@ type judges struct {
 	limit  int
 	runs   map[oona.RunID]*verdict.Run
 	hidden *list.List               // of judged: layers that are not shown, the latest first
-	all    map[judged]*list.Element // of hidden; nil: the layer is shown
+	all    map[judged]*list.Element // the element of hidden; nil if the layer is shown
 }
 
 // judged is a layer that has a judge.
@@ -86,14 +86,14 @@ func (l *judges) forgetRun(run oona.RunID) {
 	}
 }
 
-// judgement is what is shown of a layer's verdict.
+// judgement has the shown values of a layer's verdict.
 type judgement struct {
 	verdict.Verdict
-	metrics []verdict.Metric // whose expected range is shown
+	metrics []verdict.Metric // metrics whose expected range is shown
 }
 
-// snapshot returns what is shown of a layer, or nil if nothing can be said of it yet.
-// Shown are the ranges of metrics for which always returns true, and of those with a reason.
+// snapshot returns the judgement of a layer, or nil if there is none yet. It has the expected ranges
+// of the metrics for which always returns true, and of metrics that are a reason.
 func (l *judges) snapshot(run oona.RunID, layer oona.LayerID, always func(metric string) bool) *judgement {
 	of := l.runs[run]
 	if of == nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// layer is what is exposed of one layer. The rollups of all timelines of a run
-// that report the layer add up, and the latest window is shown. Of a merged layer
-// only the sums are kept.
+// layer has the exposed values of one layer. The rollups of all timelines of a run
+// that report the layer are added up, and the latest window is shown. For a merged
+// layer, only the sums are kept.
 type layer struct {
 	totals   totals
 	verdicts verdicts
-	groups   [2]layerGroup // by oona.Group
+	groups   [2]layerGroup // indexed by oona.Group
 	recent   rollups.Windows[windowCounts]
 }
 
@@ -55,13 +55,13 @@ type series struct {
 	exemplars   []exemplar // ascending by time; a list does not change once it is here
 }
 
-// window is what is exposed of a closed window of one group. It does not change
+// window has the exposed values of a closed window of one group. It does not change
 // once it is made, so a snapshot may keep it.
 type window struct {
 	end        oona.Micros
 	seeds      oona.SeedCensus
 	rates      oona.Rates
-	speedKnown bool // of steps
+	speedKnown bool // whether the speed of steps is known
 	metrics    []windowMetric
 }
 
@@ -87,7 +87,7 @@ func (s *series) accumulate(m *oona.MetricSummary) {
 	s.infinite += m.Infinite
 }
 
-// window returns what is shown of r as a last window. It leaves out metrics beyond
+// window returns the values that are shown if r is the last window. It leaves out metrics beyond
 // the limit: a mean or a worst seed of unlike metrics would mean nothing.
 func (l *store) window(r *oona.Rollup, g *layerGroup) *window {
 	w := &window{end: r.End, seeds: r.Seeds, rates: r.Rates, speedKnown: r.SpeedKnown(), metrics: make([]windowMetric, 0, len(r.Metrics))}
@@ -113,7 +113,7 @@ type layerSnapshot struct {
 	changes [verdictLevels]int64
 	groups  [2]groupSnapshot
 
-	judgement *judgement // nil: none
+	judgement *judgement // nil if there is none
 }
 
 // seriesOfGroups is how many series groupCollectors make of the layer.
@@ -132,7 +132,7 @@ func (y *layerSnapshot) seriesOfGroups() (n int) {
 }
 
 type groupSnapshot struct {
-	last   *window // nil: none yet, or merged
+	last   *window // nil if there is none yet, or if the layer is merged
 	series []seriesSnapshot
 }
 

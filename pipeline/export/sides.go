@@ -32,8 +32,8 @@ const (
 	sidesTime     = 5 * time.Second
 	sidesRecords  = 4096
 	sidesBytes    = 16 << 20
-	sidesExamples = 3   // of each topic and reason
-	sidesReasons  = 64  // of each topic
+	sidesExamples = 3   // number of examples of each topic and reason
+	sidesReasons  = 64  // maximum number of reasons of each topic
 	sidesRuns     = 256 // whose names are kept, of each topic
 	firstBlock    = 8   // records that are read first; they may be of 2 MiB each
 )
@@ -41,7 +41,7 @@ const (
 // anyFrame has limits above those of ingest.
 var anyFrame = oona.FrameLimits{Seeds: 1 << 20, Metrics: 1 << 12, Tensors: 1 << 12}
 
-// asideGroup is what was put aside for one reason.
+// asideGroup describes the records that were put aside for one reason.
 type asideGroup struct {
 	Topic    string         `json:"topic"`
 	Reason   string         `json:"reason"`
@@ -60,16 +60,16 @@ type asideExample struct {
 	Sequence   *int64          `json:"sequence,omitempty"`
 	ObservedAt *time.Time      `json:"observed_at,omitempty"`
 	AppendedAt time.Time       `json:"appended_at"`
-	Partition  int32           `json:"partition"` // of the side topic
-	Offset     int64           `json:"offset"`    // in the side topic
+	Partition  int32           `json:"partition"` // partition of the side topic
+	Offset     int64           `json:"offset"`    // offset in the side topic
 	Origin     string          `json:"origin,omitempty"`
 	Detail     string          `json:"detail"`
 }
 
-// sides is what was read of side topics for a run.
+// sides has the result of reading the side topics for a run.
 type sides struct {
 	groups   []asideGroup
-	runs     []oona.RunID // that have records there
+	runs     []oona.RunID // runs that have records there
 	unknown  int          // records of which the run is not known
 	complete bool         // everything since was read
 	problems []string     // topics that could not be read
@@ -140,7 +140,7 @@ func newestFirst(a, b asideExample) int {
 	return cmp.Or(b.AppendedAt.Compare(a.AppendedAt), cmp.Compare(b.Offset, a.Offset))
 }
 
-// side is what is read of one topic.
+// side is the part of sides from one topic.
 type side struct {
 	from  Sides
 	topic string

@@ -41,7 +41,7 @@ import (
 	"github.com/morphogenetic/oona/rollups"
 )
 
-// Stage keeps what is exposed, and is registered as its collector.
+// Stage keeps the exposed values, and is registered as their collector.
 type Stage struct {
 	cfg     Config
 	log     bus.Reader
@@ -177,8 +177,8 @@ func (s *Stage) handler(g oona.Group) message.NoPublishHandlerFunc {
 	}
 }
 
-// take returns whether a rollup was read before. It counts what is dropped, and logs
-// what is not a mere repeat.
+// take returns whether a rollup was read before. It counts rollups that are dropped, and logs those
+// that are not only repeats.
 func (s *Stage) take(r *oona.Rollup, partition int32, offset int64, traceparent string) rollups.Outcome {
 	found := s.rollups.Read(partition, r)
 	n := s.metrics.outcomes[found.Outcome][r.Group].Add(1)

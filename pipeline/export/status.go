@@ -18,7 +18,7 @@ import (
 // StatusPath is the path of Stage.Status.
 const StatusPath = "/v1/status"
 
-// StatusSays says what is at StatusPath.
+// StatusSays describes the page at StatusPath.
 const StatusSays = "with ?run=RUN, what became of the frames of a run recently"
 
 // statusRequests is how many requests may read the side topics at the same time.
@@ -170,7 +170,7 @@ const (
 	stateNone   = "none" // no window of it was read
 )
 
-// status returns what the rollups say of a run.
+// status returns the status of a run according to its rollups.
 func (l *store) status(id oona.RunID, now time.Time) runStatus {
 	out := runStatus{Run: id, State: stateNone, Layers: []layerStatus{}, Aside: []asideGroup{}, Since: now.Add(-sidesSince).UTC()}
 	l.mu.Lock()
@@ -197,8 +197,8 @@ func (l *store) status(id oona.RunID, now time.Time) runStatus {
 	return out
 }
 
-// note says what is easily overlooked: that rollups are not of now, and that the greater part of
-// the frames is in none.
+// note adds notes about facts that are easily overlooked: that the rollups are of old windows, and
+// that most of the frames are in no rollup.
 func (s *runStatus) note(silentAfter time.Duration, now time.Time) {
 	switch {
 	case s.State == stateBehind:

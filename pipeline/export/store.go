@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// other is the label value of what is beyond a limit. A metric of this very name
+// other is the label value for runs, layers and metrics beyond a limit. A metric with this name
 // is merged there, too.
 const other = rollups.Other
 
@@ -22,7 +22,7 @@ const (
 	labelMetric = layerseries.Metric
 )
 
-// store keeps what is exposed of each layer. It reads no clock: the caller passes the time.
+// store keeps the exposed values of each layer. The caller passes the time to its methods.
 type store struct {
 	cfg    Config
 	folded func(label string) // is told of each rollup or metric merged under other
@@ -129,8 +129,8 @@ func (l *store) release(y *rollups.Layer[layer]) {
 // may go on.
 const snapshotLayers = 64
 
-// snapshot returns what is to be exposed at now: of each layer all of one moment. The
-// verdicts are left out if judge is false.
+// snapshot returns the values to expose at the time now. All values of a layer are from the same
+// moment. The verdicts are left out if judge is false.
 func (l *store) snapshot(now time.Time, judge bool) ([]layerSnapshot, []runSnapshot) {
 	layers, runs := l.shown(now)
 	out := make([]layerSnapshot, 0, len(layers))

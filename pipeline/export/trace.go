@@ -17,10 +17,10 @@ type arrival struct {
 	group   oona.Group
 	at      bus.Position
 	began   time.Time
-	context tracing.Context // of the window; zero: the record has none
-	rollup  *oona.Rollup    // nil: it cannot be decoded
+	context tracing.Context // trace context of the window; zero if the record has none
+	rollup  *oona.Rollup    // nil if it cannot be decoded
 	outcome rollups.Outcome
-	err     error // of the decoding
+	err     error // error of decoding the rollup
 }
 
 // arrive begins to trace a record.

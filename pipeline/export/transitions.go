@@ -43,7 +43,7 @@ type Transitions struct {
 type transitions struct {
 	seen   [oona.StateCount]bool
 	counts [oona.StateCount]int64
-	last   [oona.StateCount]oona.Micros // by the times of events; 0: no time is known
+	last   [oona.StateCount]oona.Micros // times of the last events; 0 if no time is known
 	heard  time.Time                    // when the last event came
 	future bool                         // there was an event of the future
 }

@@ -1,6 +1,6 @@
-// Package layerseries is what the stages that show layers to Prometheus share: which series
-// a layer has, and which rollups can be shown. Package export shows series to scrapes, and
-// package remotewrite sends them, so that both have the same names and labels.
+// Package layerseries defines which series a layer has, and which rollups can be shown. Package
+// export exposes these series to scrapes, and package remotewrite sends them. Both use this package,
+// so that they have the same names and labels.
 package layerseries
 
 import "github.com/morphogenetic/oona"
