@@ -36,3 +36,25 @@ func TestAwayIsLogged(t *testing.T) {
 		t.Errorf("%d warnings and %d notes:\n%s", away, back, &w.log)
 	}
 }
+
+// Once the bus is known to be away, requests of other runs go to the spool without an attempt. They
+// would wait for it.
+func TestAwayIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.away = true
+	w.begin()
+	attempts := 0
+	w.attempted = func() { attempts++ }
+	for _, run := range []string{"a", "b", "c"} {
+		if spooled, err := w.send("frames", run, 0); err != nil || !spooled {
+			t.Fatalf("%t, %v", spooled, err)
+		}
+	}
+	if attempts != 1 {
+		t.Errorf("%d attempts, want 1", attempts)
+	}
+	if err := w.spool.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

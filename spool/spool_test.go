@@ -303,7 +303,7 @@ func TestFull(t *testing.T) {
 				fs.free -= int64(len(body(n)))
 				fs.mu.Unlock()
 			}
-			if !errors.Is(err, spool.ErrFull) || n < 10 || s.Stats().Refused != 1 {
+			if !errors.Is(err, spool.ErrFull) || n < 10 || s.Stats().Refused != 1 || s.Stats().Bytes > 4<<10 {
 				t.Fatalf("after %d records: %v; %+v", n, err, s.Stats())
 			}
 			wantBodies(t, drain(t, s, true), 0, n-1)
