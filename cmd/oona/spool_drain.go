@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/units"
@@ -201,6 +203,9 @@ func (d *spoolDrain) open(logger *slog.Logger) (*spool.Queues, error) {
 	s, err := spool.OpenQueues(d.Directory, of)
 	if errors.Is(err, spool.ErrLocked) {
 		return nil, fmt.Errorf("%w: a running ingest sends the content of its spool by itself when the bus is available; to drain the spool with this command, stop the ingest first", err)
+	}
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: drain removes what it has sent; copy the whole directory to a place that this user may write to, and drain the copy", err)
 	}
 	return s, err
 }
