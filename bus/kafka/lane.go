@@ -127,6 +127,7 @@ func (l *lane) settle(err error) {
 			p.sent = 0
 		}
 		l.queue = slices.DeleteFunc(l.queue, func(p *part) bool { return len(p.records) == 0 })
+		l.expire() // now, because before the next attempt the lane may wait for long
 	}()
 	switch {
 	case err == nil:
