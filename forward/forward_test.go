@@ -36,6 +36,7 @@ type world struct {
 	registry   *prometheus.Registry
 	log        bytes.Buffer
 	opts       spool.Options
+	rate       int64
 	lapsed     func([]*message.Message) map[oona.RunID]int
 	stop       context.CancelFunc
 	ended      chan error
@@ -53,7 +54,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	return &world{
-		t: t, dir: t.TempDir(), missing: make(map[string]bool), refused: make(map[string]int), topics: make(map[string][]string), permitted: -1, progressed: make(chan struct{}),
+		t: t, dir: t.TempDir(), missing: make(map[string]bool), refused: make(map[string]int), topics: make(map[string][]string), permitted: -1, rate: 1 << 30, progressed: make(chan struct{}),
 		opts:   spool.Options{MaxBytes: 16 << 10, SegmentBytes: 512, RecordBytes: 1 << 12, Keys: forward.Keys, Logger: slog.New(slog.DiscardHandler)},
 		lapsed: func([]*message.Message) map[oona.RunID]int { return nil },
 	}
@@ -126,7 +127,7 @@ func (w *world) begin() {
 		Refused:   func(error) []int { return nil },
 		OfTopic:   func(err error) bool { return errors.Is(err, errMissing) },
 		Lapsed:    func(_ oona.Micros, all []*message.Message) map[oona.RunID]int { return w.lapsed(all) },
-		After:     time.Minute, Timeout: time.Minute, BytesPerSecond: 1 << 30,
+		After:     time.Minute, Timeout: time.Minute, BytesPerSecond: w.rate,
 		Logger: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}, w.spool, w.registry)
 	if err != nil {

@@ -358,6 +358,9 @@ func TestHopelessRecord(t *testing.T) {
 	if got := s.sequences("large"); len(got) != 0 {
 		t.Errorf("the bus has %v", got)
 	}
+	if n := s.cfg.Spool.Open.Stats(); n.Kept == 0 {
+		t.Errorf("the record is not kept: %+v", n)
+	}
 	s.end()
 }
 
