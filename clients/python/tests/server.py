@@ -16,13 +16,7 @@ from typing import Any
 
 import fastavro
 
-try:
-    from compression import zstd  # from Python 3.14 on
-except ImportError:
-    try:
-        from backports import zstd  # the same module for older ones
-    except ImportError:
-        zstd = None
+from unzstd import unzstd
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas" / "avro"
 FRAME = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))
@@ -59,11 +53,14 @@ class Request:
     at: float = field(default_factory=time.monotonic)
 
     @property
+    def coding(self) -> str:
+        return self.headers.get("content-encoding", "")
+
+    @property
     def records(self) -> list[dict[str, Any]]:
-        coding = self.headers.get("content-encoding")
-        if coding == "gzip":
+        if self.coding == "gzip":
             return decode(gzip.decompress(self.body))
-        return decode(zstd.decompress(self.body) if coding == "zstd" else self.body)
+        return decode(unzstd(self.body) if self.coding == "zstd" else self.body)
 
 
 Reply = tuple[int, dict[str, Any] | str, dict[str, str]]  # a string is sent as it is

@@ -99,7 +99,7 @@ class FakeTensor:
     def _waits(self, *_):
         raise AssertionError("this synchronises the stream")
 
-    cpu = item = tolist = __array__ = __float__ = __len__ = _waits
+    cpu = item = tolist = __array__ = __float__ = __index__ = __len__ = __bool__ = __repr__ = _waits
 
 
 @pytest.fixture
@@ -184,29 +184,57 @@ def test_what_is_wrong_with_a_device_frame_is_counted(torch):
     assert (counts.handed, counts.invalid) == (0, 2)
 
 
-@pytest.mark.parametrize("field", ["seed_id", "from_state", "to_state", "step", "at", "sequence", "evidence.loss"])
+@pytest.mark.parametrize("field", ["layer", "seed_id", "from_state", "to_state", "step", "at", "sequence", "reason", "evidence", "evidence.loss", "actor", "blueprint_id"])
 def test_an_event_does_not_wait_for_a_tensor_of_a_device(torch, field):
     with Server() as server, Client(server.url, "run", strict=True, linger=0.01) as oona:
-        arguments = {"seed_id": 1, "from_state": 2, "to_state": 3, "evidence": {"gain": 1.0}}
+        arguments = {"layer": "enc.0", "seed_id": 1, "from_state": 2, "to_state": 3, "evidence": {"gain": 1.0}}
         value = torch.on_device(1)  # its methods that wait for the device raise
         wrong = {"evidence": {"gain": 1.0, "loss": value}} if field == "evidence.loss" else {field: value}
         with pytest.raises(InvalidFrame) as raised:
-            oona.event("enc.0", **{**arguments, **wrong})
+            oona.event(**{**arguments, **wrong})
         assert raised.value.field == field
-        assert oona.event("enc.0", **arguments)
+        assert oona.event(**arguments)
         assert oona.flush()
         assert [event["sequence"] for event in server.accepted] == [0]
         assert oona.stats().events.invalid == 1
 
 
-@pytest.mark.parametrize("field", ["step", "seed_ids"])
-def test_a_frame_does_not_wait_for_a_tensor_that_is_not_copied(torch, field):
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("field", ["layer", "step", "seed_ids", "observed_at", "tensors.seed_id"])
+def test_a_frame_does_not_wait_for_a_tensor_that_is_not_copied(torch, field, where, again):
+    with Server() as server, Client(server.url, "run", linger=0.01) as oona:
+        values = np.ones(4, np.float32)
+        arguments = {"layer": "enc.0", "step": 1, "seed_ids": np.arange(4), "states": np.full(4, 2, np.uint8), "metrics": {"loss": values}}
+        if again:
+            assert oona.frame(**arguments)  # the next one is like it
+        value = torch.on_device(np.arange(4) if field == "seed_ids" else 1)  # its methods that wait for the device raise
+        if where == "device":
+            arguments["metrics"] = {"loss": torch.on_device(values)}
+        wrong = {"tensors": {("w", value): values}} if field == "tensors.seed_id" else {field: value}
+        taken = oona.frame(**{**arguments, **wrong})
+        torch.run()
+        assert oona.flush(300)
+        assert (oona.stats().frames.handed, oona.stats().frames.invalid) == (again, 1)
+        assert taken == (where == "device" and field == "tensors.seed_id")  # the seeds are compared when the copy is done
+        oona.strict = True
+        if not taken:
+            with pytest.raises(InvalidFrame) as raised:
+                oona.frame(**{**arguments, **wrong})
+            assert raised.value.field == field
+
+
+def test_what_the_caller_changes_after_the_call_is_copied(torch):
     with Server() as server, Client(server.url, "run", strict=True, linger=0.01) as oona:
-        arguments = {"step": 1, "seed_ids": np.arange(4), "states": State.TRAINING, "metrics": {"loss": torch.on_device([1] * 4)}}
-        with pytest.raises(InvalidFrame) as raised:
-            oona.frame("enc.0", **{**arguments, field: torch.on_device(arguments[field])})
-        assert raised.value.field == field
-        assert oona.stats().frames.invalid == 1
+        step, ids, states, host = np.array(3), np.arange(4), np.full(4, 2, np.uint8), np.ones(4, np.float32)
+        assert oona.frame("enc.0", step, ids, states, {"loss": torch.on_device([1] * 4), "host": host})
+        for array in (step, ids, states, host):
+            array += 5
+        torch.run()
+        assert oona.flush(300)
+        [frame] = server.accepted
+    assert (frame["step"], frame["seed_ids"], frame["states"]) == (3, [0, 1, 2, 3], bytes([2] * 4))
+    assert {m["name"]: m["values"] for m in frame["metrics"]} == {"loss": [1] * 4, "host": [1] * 4}
 
 
 def test_a_copy_that_ends_after_close_is_counted_once(torch):
@@ -217,7 +245,7 @@ def test_a_copy_that_ends_after_close_is_counted_once(torch):
         counts = oona.close(timeout=0.1).frames
         assert (counts.handed, counts.lost, counts.invalid) == (2, 2, 0)
         torch.run()
-        until(lambda: not oona._copier.busy)
+        until(lambda: not oona._handover.copier.busy)
         assert oona.stats().frames == counts
 
 

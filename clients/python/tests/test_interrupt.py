@@ -1,17 +1,19 @@
-"""Ctrl-C in the midst of frame(), event() and close()."""
+"""Ctrl-C, and a signal handler that closes the client, in the midst of frame() and event()."""
 
 import linecache
 import sys
 
 import numpy as np
 import pytest
-from server import Server, until
+from server import Server
 from test_device import torch  # noqa: F401  a fixture
 
 from oona_client import Client, State
-from oona_client import client as module
+from oona_client import handover as module
+from oona_client.complaints import Complaints
 from oona_client.device import Copier
 from oona_client.encoder import Encoder
+from oona_client.handover import Handover
 from oona_client.link import Link
 from oona_client.ring import Ring
 
@@ -108,12 +110,12 @@ def no_room(ring, kind, record):
 
 
 def push_of(way):
-    return (Client._push, no_room if way in ("full", "large") else RING_PUSH)
+    return (Handover._push, no_room if way in ("full", "large") else RING_PUSH)
 
 
 def test_a_frame_that_is_interrupted_is_in_one_counter_or_in_none(server, oona, way):
     interrupted_everywhere(
-        (Client._take, *push_of(way), Encoder.again) if way == "room" else push_of(way),
+        (Handover.frame, *push_of(way), Encoder.again) if way == "room" else push_of(way),
         lambda step: oona.frame("enc.0", step, IDS, np.full(10, 2, np.uint8), {"loss": np.zeros(10, np.float32)}),
         lambda: add_up(oona, server, "frames"),
     )
@@ -129,9 +131,9 @@ def test_an_event_that_is_interrupted_leaves_no_gap(server, oona, way):
         add_up(oona, server, "events")
         dropped.append(oona.stats().events.dropped)
         # The next number is behind those of all events that were handed over, and of no other.
-        assert oona._sequences.get(("enc.0", 3), 0) == oona.stats().events.handed
+        assert oona._handover.sequences.get(("enc.0", 3), 0) == oona.stats().events.handed
 
-    interrupted_everywhere((Client._event, *push_of(way)), lambda step: oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=step), check)
+    interrupted_everywhere((Handover.event, *push_of(way)), lambda step: oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=step), check)
     if way in ("room", "poke"):
         assert [event["sequence"] for event in server.accepted] == list(range(len(server.accepted)))
     assert (dropped[-1] > 0) == (way in ("full", "large"))
@@ -149,7 +151,7 @@ def test_a_copy_that_is_interrupted_is_in_one_counter_or_in_none(server, oona, t
     def frame(step):
         oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": torch.on_device(IDS), "norm": np.zeros(10)})
 
-    interrupted_everywhere((Client._copy, Copier.begin, Copier._stacked, Copier._pinned, Copier.put), frame, check)
+    interrupted_everywhere((Handover._copy, Copier.begin, Copier._stacked, Copier._pinned, Copier.put), frame, check)
     assert [frame["metrics"][1]["values"] for frame in server.accepted] == [list(IDS)] * len(server.accepted)
     assert (oona.stats().frames.dropped > 0) == (not room)
     assert (oona.stats().frames.accepted > 0) == room
@@ -161,7 +163,7 @@ def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(s
     if full:
         monkeypatch.setattr(Ring, "push", no_room)
     # Signals are handled where functions begin and end, so not between the first lines of _push().
-    functions = (Client._complain, Link.poke, no_room if full else RING_PUSH)
+    functions = (Complaints.note, Link.poke, no_room if full else RING_PUSH)
     found = set()
     for n in range(1, 100):
         oona = Client(server.url, "run", sender="thread", linger=0.0)
@@ -178,52 +180,50 @@ def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(s
     assert interrupt.at is None and found == {"lost", "dropped" if full else "accepted"}
 
 
-@pytest.fixture(params=["process", "thread"])
-def sender(request):
-    return request.param
+def test_a_frame_in_which_a_signal_handler_closes_the_client_waits_for_no_lock(server, torch):  # noqa: F811
+    """Copies that are under way are handed on, though the thread that is interrupted has the client's lock."""
+    functions = (Handover._copy, Copier.put)
+    at, found = set(), set()
+    for n in range(1, 200):
+        oona = Client(server.url, "run", sender="thread", linger=0.0)
+        assert oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
 
+        def handler():
+            torch.run()
+            oona.close(timeout=60)
 
-def test_a_close_that_is_interrupted_ends_the_sender_all_the_same(server):
-    at = 0
-    for n in range(1, 100):
-        oona = Client(server.url, "run", sender="thread", linger=60.0)
-        assert oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": np.zeros(10)})
-        interrupt = Interrupt(n, (Client.close,))
-        try:
-            with interrupt:
-                oona.close(timeout=30)
-        except KeyboardInterrupt:
-            at += oona._closed
-        if not oona._closed:
-            oona.close()  # it was interrupted before it did anything
-        until(lambda: not oona._link._thread.is_alive())
-        counts = oona.stats().frames
-        assert (counts.handed, counts.accepted) == (1, 1)
+        interrupt = Interrupt(n, functions, handler)
+        with interrupt:
+            oona.frame("enc.0", 1000 + n, IDS, State.TRAINING, {"loss": torch.on_device(IDS), "norm": np.zeros(10)})
+        torch.run()
+        counts = oona.close().frames
+        assert counts.handed + counts.invalid == 2
+        assert counts.handed == counts.accepted + counts.lost
+        assert n in [frame["step"] for frame in server.accepted]
         if interrupt.at is None:
             break
-    assert interrupt.at is None and at > 10
+        at.add(interrupt.at)
+        found |= {name for name in ("lost", "invalid") if getattr(counts, name)}
+    assert at == {function.__name__ for function in functions}
+    assert found == {"lost", "invalid"}
 
 
-def test_a_close_that_is_interrupted_while_a_copy_is_under_way(server, sender, torch, caplog, monkeypatch):  # noqa: F811
-    oona = Client(server.url, "run", sender=sender, linger=0.0)
-    assert oona.frame("enc.0", 1, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
-    monkeypatch.setattr(oona._copier, "drain", lambda _: ctrl_c())
-    with pytest.raises(KeyboardInterrupt):
-        oona.close(timeout=300)
-    assert oona.stats().frames.waiting == 1
-    assert ("thread" in caplog.text) == (sender == "thread")
-    torch.run()
-    until(lambda: oona.stats().frames.accepted == 1)  # the sender has waited for the copy
-    until(lambda: oona._ring.get("done"))
-    assert oona.stats().frames.waiting == oona.stats().frames.lost == 0
+def test_an_event_in_which_a_signal_handler_closes_the_client_waits_for_no_lock(server, torch):  # noqa: F811
+    for n in range(1, 200):
+        oona = Client(server.url, "run", sender="thread", linger=0.0)
+        assert oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
 
+        def handler():
+            torch.run()
+            oona.close(timeout=60)
 
-def test_a_copy_that_never_ends_does_not_keep_the_sender(server, sender, torch, monkeypatch):  # noqa: F811
-    oona = Client(server.url, "run", sender=sender, linger=0.0)
-    assert oona.frame("enc.0", 1, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
-    monkeypatch.setattr(oona._copier, "drain", lambda _: ctrl_c())
-    with pytest.raises(KeyboardInterrupt):
-        oona.close(timeout=0.1)
-    until(lambda: oona._ring.get("done"))
-    assert oona.stats().frames.lost == 1
-    torch.run()  # so that the thread of the copies ends
+        interrupt = Interrupt(n, (RING_PUSH,), handler)
+        with interrupt:
+            oona.event("enc.0", 3, State.DORMANT, State.GERMINATED)
+        torch.run()
+        stats = oona.close()
+        assert (stats.frames.handed, stats.frames.accepted) == (1, 1)
+        assert stats.events.handed + stats.events.invalid == 1
+        if interrupt.at is None:
+            break
+    assert interrupt.at is None and n > 10

@@ -17,11 +17,6 @@ from oona_client import Client, State
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
-@pytest.fixture(params=["process", "thread"])
-def sender(request):
-    return request.param
-
-
 def script(text, *arguments):
     """Start a training process."""
     head = f"import os, signal, sys, time\nsys.path.insert(0, {str(SOURCE)!r})\nimport numpy as np\nfrom oona_client import Client\n"

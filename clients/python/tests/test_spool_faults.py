@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from server import Server, ok, problem, until
-from test_spool import RECORDS, client, home, nowhere, record, send, steps_of
+from test_spool import client, nowhere, send, steps_of
+from test_spool_files import RECORDS, home, record
 
 import oona_client.spool as spool_module
 from oona_client import State

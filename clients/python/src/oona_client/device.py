@@ -7,7 +7,6 @@ event and then hands the frame on; the training loop waits for nothing.
 
 from __future__ import annotations
 
-import logging
 import queue
 import sys
 import threading
@@ -19,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from oona_client.complaints import Complaints
+from oona_client.wire import InvalidFrame, array
+
 PINNED_BYTES = 64 << 20  # at most, for frames whose copies are under way, and as much to use again
-
-log = logging.getLogger("oona_client")
-
 
 def on_device(values: Any) -> bool:
     """Report whether the values are a tensor that is not in the memory of the host."""
@@ -30,14 +29,20 @@ def on_device(values: Any) -> bool:
     return device is not None and getattr(device, "type", "cpu") != "cpu"
 
 
-def on_host(values: Any) -> Any:
-    """Return a tensor of the host as an array that shares its memory, and anything else as it is."""
+def on_host(values: Any, argument: str, name: Any = None) -> Any:
+    """Return a tensor of the host as an array that shares its memory, and anything else as it is.
+
+    argument is that of frame(), and name is that of a metric.
+    """
     if type(values) is np.ndarray or not hasattr(values, "detach"):
         return values
-    tensor = values.detach()
-    if str(tensor.dtype) == "torch.bfloat16":  # NumPy does not have it
-        tensor = tensor.float()
-    return tensor.numpy()
+    try:
+        tensor = values.detach()
+        if str(tensor.dtype) == "torch.bfloat16":  # NumPy does not have it
+            tensor = tensor.float()
+        return tensor.numpy()
+    except Exception as failure:  # it is sparse, for example
+        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"cannot become an array: {failure}") from failure
 
 
 @dataclass
@@ -59,29 +64,27 @@ class Copy:
 class Pool:
     """Pinned tensors that are used again, as making one waits for the device.
 
-    It keeps PINNED_BYTES, of the shapes that were used last.
+    It keeps PINNED_BYTES, of the shapes that were used last. Its callers have the
+    client's lock.
     """
 
     def __init__(self) -> None:
         self._free: OrderedDict[Any, list[Any]] = OrderedDict()  # by kind, the one that was used last at the end
-        self._lock = threading.Lock()
         self.bytes = 0
 
     def take(self, torch: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
         kind = (shape, dtype)
-        with self._lock:
-            if kind in self._free:
-                return kind, self._pop(kind)
+        if kind in self._free:
+            return kind, self._pop(kind)
         return kind, torch.empty(shape, dtype=dtype, pin_memory=True)
 
     def give(self, buffers: list[tuple[Any, Any]]) -> None:
-        with self._lock:
-            for kind, buffer in buffers:
-                self._free.setdefault(kind, []).append(buffer)
-                self._free.move_to_end(kind)
-                self.bytes += buffer.numel() * buffer.element_size()
-            while self.bytes > PINNED_BYTES:
-                self._pop(next(iter(self._free)))
+        for kind, buffer in buffers:
+            self._free.setdefault(kind, []).append(buffer)
+            self._free.move_to_end(kind)
+            self.bytes += buffer.numel() * buffer.element_size()
+        while self.bytes > PINNED_BYTES:
+            self._pop(next(iter(self._free)))
 
     def _pop(self, kind: Any) -> Any:
         free = self._free[kind]
@@ -96,18 +99,21 @@ class Copier:
     """Begins copies, and hands frames on in the order of the calls once theirs are done.
 
     A frame is taken when its copy is in the deque. Nothing else has to be changed
-    with it, so Ctrl-C in the midst of put() leaves no count that is wrong.
+    with it, so Ctrl-C in the midst of put() leaves no count that is wrong. The lock is
+    the client's, and there is no other: a signal handler that closes the client in the
+    midst of a call lets go of it, so that copies are handed on meanwhile.
     """
 
-    def __init__(self, hand_on: Callable[[Any], None], lost: Callable[[], None]) -> None:
-        self._hand_on = hand_on
+    def __init__(self, lock: threading.RLock, hand_on: Callable[[Any], None], lost: Callable[[], None], complaints: Complaints) -> None:
+        self.thread: threading.Thread | None = None
+        self._lock = lock
+        self._hand_on = hand_on  # called with the lock, as is lost
         self._lost = lost
+        self._complaints = complaints
         self._pool = Pool()
         self._under_way: deque[Copy] = deque()
-        self._lock = threading.Lock()
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: end
-        self._thread: threading.Thread | None = None
-        self._then: Callable[[], None] | None = None
+        self._claimed = threading.Lock()  # by the thread
 
     @property
     def busy(self) -> bool:
@@ -119,13 +125,14 @@ class Copier:
         return self.busy and self._under_way[-1] is copy
 
     def begin(self, values: Mapping[Any, Any]) -> Copy:
-        """Begin to copy tensors of devices; arrays of the host are copied at once."""
+        """Begin to copy tensors of devices; arrays of the host are copied at once. A key is an argument of frame() and a name in it."""
         copy = Copy()
         columns: dict[Any, list[Any]] = {}  # by device and length: vectors that become one copy
         for key, value in values.items():
             if not on_device(value):
-                copy.arrays[key] = np.array(on_host(value))
-            elif key[0] == "metric" and value.dim() == 1:
+                argument, name = key[0], key[1] if key[0] == "metrics" else None
+                copy.arrays[key] = np.array(array(on_host(value, argument, name), argument, name))
+            elif key[0] == "metrics" and value.dim() == 1:
                 columns.setdefault((value.device, value.shape[0]), []).append(key)
             else:
                 self._one(copy, key, value)
@@ -161,61 +168,74 @@ class Copier:
         return buffer.numpy()
 
     def put(self, copy: Copy, frame: Any) -> bool:
-        """Hand the frame on once the copy is done. False: too much is under way."""
+        """Hand the frame on once the copy is done. False: too much is under way. The caller has the lock."""
         copy.frame = frame
-        with self._lock:
-            copy.begun = copy.bytes
-            if self._under_way:
-                first, last = self._under_way[0], self._under_way[-1]
-                copy.begun += last.begun
-                if copy.begun - first.begun + first.bytes > PINNED_BYTES:
-                    # The buffers are not used again, as the device may still write to them.
-                    return False
-            elif copy.bytes > PINNED_BYTES:
+        copy.begun = copy.bytes
+        if self._under_way:
+            first, last = self._under_way[0], self._under_way[-1]
+            copy.begun += last.begun
+            if copy.begun - first.begun + first.bytes > PINNED_BYTES:
+                # The buffers are not used again, as the device may still write to them.
                 return False
-            if self._thread is None:
-                threading.Thread(target=self._run, name="oona-copies", daemon=True).start()
-            # The thread looks when it has the lock. In the other order, Ctrl-C could leave it asleep.
-            self._wake.put(True)
-            self._under_way.append(copy)
+        elif copy.bytes > PINNED_BYTES:
+            return False
+        if self.thread is None:
+            threading.Thread(target=self._run, name="oona-copies", daemon=True).start()
+        # In the other order, Ctrl-C could leave the thread asleep.
+        self._wake.put(True)
+        self._under_way.append(copy)
         return True
 
     def _run(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                return  # Ctrl-C has interrupted a call that had started another one
-            self._thread = threading.current_thread()
+        if not self._claimed.acquire(blocking=False):
+            return  # Ctrl-C has interrupted a call that had started another one
+        self.thread = threading.current_thread()
         while self._wake.get():
-            while (copy := self._first()) is not None:
-                self._finish(copy)
-                with self._lock:
-                    self._under_way.popleft()
-        if self._then is not None:
-            self._then()
+            self._look()
 
-    def _first(self) -> Copy | None:
-        with self._lock:
-            return self._under_way[0] if self._under_way else None
+    def _look(self) -> None:
+        """Hand on what is under way. If put() has woken the thread too early, the lock makes it wait for the copy."""
+        while True:
+            with self._lock:
+                copy = self._under_way[0] if self._under_way else None
+            if copy is None:
+                # Nobody waits for this thread now, so a log handler may take its time.
+                self._complaints.say()
+                return
+            self._finish(copy)
 
     def _finish(self, copy: Copy) -> None:
+        failure: Exception | None = None
         try:
             copy.wait()
-            self._hand_on(copy.frame)
-        except Exception as failure:  # of the device, for example
-            self._lost()
-            log.error("a frame is lost, as its copy from the device failed: %s", failure)
-        else:
-            self._pool.give(copy.buffers)
+        except Exception as error:  # of the device
+            failure = error
+        with self._lock:
+            try:
+                if failure is None:
+                    self._hand_on(copy.frame)
+            except Exception as error:
+                failure = error
+            if failure is None:
+                self._pool.give(copy.buffers)
+            else:
+                self._lost()
+                self._complaints.note("copy", f"a frame is lost, as its copy from the device failed: {failure}")
+            self._under_way.popleft()
 
-    def drain(self, until: float) -> bool:
+    def drain(self, until: float, pause: Callable[[float], None] = time.sleep) -> bool:
         """Wait until all frames are handed on."""
         while self._under_way:
             if time.monotonic() >= until:
                 return False
-            time.sleep(0.002)
+            pause(0.002)
         return True
 
-    def close(self, then: Callable[[], None] | None = None) -> None:
-        """End the thread once all frames are handed on, and let it call then."""
-        self._then = then
+    def close(self) -> None:
+        """End the thread once all frames are handed on."""
         self._wake.put(False)
+
+    def join(self) -> None:
+        """Wait for the thread's end, which a device that does not answer may prevent."""
+        if self.thread is not None:
+            self.thread.join()

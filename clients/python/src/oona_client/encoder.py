@@ -50,7 +50,10 @@ class Encoder:
 
     def again(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any, metrics: Mapping[str, Any]) -> bytes | None:
         """Encode a frame that is like the layer's last one, with arrays that need no conversion. None: it is not."""
-        plan = self._plans.get(layer)
+        try:
+            plan = self._plans.get(layer)
+        except TypeError:  # it is not even hashable; frames() says so
+            return None
         if plan is None or type(seed_ids) is not np.ndarray or type(states) is not np.ndarray or tuple(metrics) != plan.names:
             return None
         shape = plan.shape
@@ -78,6 +81,8 @@ class Encoder:
     def frames(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
                metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> Iterator[bytes]:
         """Encode a frame: as several, by seed ids, if it is too large for the bus."""
+        if type(layer) is not str:
+            wire.identifier("layer", layer)  # what is not hashable cannot be looked up
         if len(self._ids) >= REMEMBERED and layer not in self._ids:
             for layers in (self._ids, self._layers, self._plans):
                 layers.clear()
@@ -121,13 +126,18 @@ class Encoder:
     def _seed_ids(self, layer: str, seed_ids: Any) -> tuple[bytes, Any]:
         """Return the ids encoded. They are the same in most frames of a layer, and are encoded once."""
         key: Any = seed_ids
-        if isinstance(seed_ids, np.ndarray):
+        # The key must not change with what the caller has.
+        if type(seed_ids) is list:
+            key = seed_ids.copy()
+        elif type(seed_ids) is not range:
+            seed_ids = wire.array(seed_ids, "seed_ids")
             key = (seed_ids.dtype.char, seed_ids.shape, seed_ids.tobytes())
-        elif isinstance(seed_ids, list):
-            key = list(seed_ids)  # the caller may change it
         known = self._ids.get(layer)
-        if known is not None and type(known[0]) is type(key) and known[0] == key:
-            return known[1], known[2]
+        try:
+            if known is not None and type(known[0]) is type(key) and known[0] == key:
+                return known[1], known[2]
+        except Exception:  # lists of what cannot be compared
+            pass
         ids = wire.seeds(seed_ids)
         encoded = wire.ints(ids)
         self._ids[layer] = (key, encoded, ids)

@@ -6,7 +6,6 @@ in flight, so records stay in order.
 
 from __future__ import annotations
 
-import gzip
 import random
 import time
 from collections import deque
@@ -19,8 +18,6 @@ from oona_client.post import Answer
 MAX_FRAMES = 512  # of a request
 BATCH_BYTES = 2 << 20  # of a request, before compression
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # between attempts, in seconds
-INCOMPRESSIBLE = 0.9  # compression must make a body smaller than this share
-SKIP_COMPRESSION = 64  # requests that are not compressed after one that was not smaller
 
 
 class Log(Protocol):
@@ -49,36 +46,6 @@ class Flight:
     @property
     def records(self) -> list[bytes]:
         return [record for part in self.parts for record in part]
-
-
-def _coder() -> tuple[Callable[[bytes], bytes], str]:
-    """Return zstd, which is faster, if Python has it; otherwise gzip."""
-    try:
-        from compression import zstd  # from Python 3.14 on
-    except ImportError:
-        return lambda body: gzip.compress(body, compresslevel=1, mtime=0), "gzip"
-    return lambda body: bytes(zstd.compress(body, level=1)), "zstd"
-
-
-class Compressor:
-    """Compresses bodies, if that makes them smaller."""
-
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
-        self._pack, self._name = _coder()
-        self._skip = 0
-
-    def __call__(self, body: bytes) -> tuple[bytes, str]:
-        if not self.enabled or len(body) < 512:
-            return body, ""
-        if self._skip:
-            self._skip -= 1
-            return body, ""
-        packed = self._pack(body)
-        if len(packed) > INCOMPRESSIBLE * len(body):
-            self._skip = SKIP_COMPRESSION
-            return body, ""
-        return packed, self._name
 
 
 def pause(attempts: int) -> float:

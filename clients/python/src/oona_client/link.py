@@ -6,12 +6,15 @@ import dataclasses
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from oona_client.complaints import say
 from oona_client.ring import Ring
 from oona_client.sender import Config, Reporter, Sender
 
@@ -29,8 +32,6 @@ from oona_client.sender import main
 main()
 """
 
-log = logging.getLogger("oona_client")
-
 
 class Link:
     """A sender and the ring to it."""
@@ -42,8 +43,10 @@ class Link:
         self.pid = 0
         self.closing = False
         self._child: subprocess.Popen[bytes] | None = None
-        self._thread: threading.Thread | None = None
-        self._inner: Sender | None = None  # if it is a thread
+        self._log: threading.Thread | None = None  # passes on what the sender says
+        self._thread: threading.Thread | None = None  # the sender, if it is a thread
+        self._inner: Sender | None = None
+        self._messages: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._read = self._wake = -1
         self._died = 0
         if process:
@@ -61,39 +64,50 @@ class Link:
         )
         assert child.stdin is not None and child.stdout is not None
         self._child, self.pid = child, child.pid
-        self._wake = child.stdin.fileno()
         start = {"ring": self.ring.fd, "config": dataclasses.asdict(config)}
         child.stdin.write(json.dumps(start).encode() + b"\n")
-        self._thread = threading.Thread(target=self._listen, args=(child,), name="oona-log", daemon=True)
-        self._thread.start()
+        os.set_blocking(child.stdin.fileno(), False)  # poke() must not wait for a process that is stopped
+        self._wake = child.stdin.fileno()
+        self._log = threading.Thread(target=self._listen, args=(child,), name="oona-log", daemon=True)
+        self._log.start()
 
     def _start_thread(self) -> None:
         self.pid = 0
         self._read, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
-        write = Reporter(lambda level, message: log.log(LEVELS[level], "%s", message))
-        self._inner = Sender(self.ring, self.config, write, self._read, lambda: False)
+        # The sender does not wait for log handlers: one of them may be waiting for the sender, in close().
+        messages = self._messages
+        self._inner = Sender(self.ring, self.config, Reporter(lambda level, message: messages.put((level, message))), self._read, lambda: False)
+        self._log = threading.Thread(target=self._pass_on, name="oona-log", daemon=True)
         self._thread = threading.Thread(target=self._inner.run, name="oona-sender", daemon=True)
+        self._log.start()
         self._thread.start()
 
+    def _pass_on(self) -> None:
+        """Pass on what a thread says."""
+        while (message := self._messages.get()) is not None:
+            say(LEVELS[message[0]], message[1])
+
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass on what the sender says, and start another one if it dies."""
+        """Pass on what the process says, and start another one if it dies."""
         assert child.stdout is not None
         for line in child.stdout:
             try:
                 level, message = json.loads(line)
-                log.log(LEVELS[level], "%s", message)
-            except (ValueError, KeyError):
-                log.error("the sender says: %s", line.decode(errors="replace").rstrip())
+                number = LEVELS[level]
+            except (ValueError, KeyError, TypeError):
+                number, message = logging.ERROR, f"the sender says: {line.decode(errors='replace').rstrip()}"
+            say(number, message)
         child.wait()
         if self.ring.get("done") or self.closing and not self._unsettled():
             return
         self._died += 1
-        log.error("the sender has died with the status %s; %d frames and %d events that it had are counted as lost; %s", child.returncode,
-                  self.ring.get("waiting0"), self.ring.get("waiting1"), "another one is started" if self._died <= RESTARTS else "a thread takes over")
+        lost = [self.ring.get(f"waiting{kind}") for kind in (0, 1)]
         for kind in (0, 1):
-            self.ring.add(f"lost{kind}", self.ring.get(f"waiting{kind}"))
+            self.ring.add(f"lost{kind}", lost[kind])
             self.ring.set(f"waiting{kind}", 0)
+        say(logging.ERROR, f"the sender has died with the status {child.returncode}; {lost[0]} frames and {lost[1]} events that it had are counted as "
+            f"lost; {'another one is started' if self._died <= RESTARTS else 'a thread takes over'}")
         try:
             time.sleep(min(5.0, 0.1 * 2**self._died))
             if self._died <= RESTARTS:
@@ -101,7 +115,7 @@ class Link:
             else:
                 self._start_thread()
         except (OSError, RuntimeError) as failure:  # the latter while the interpreter ends
-            log.error("no other sender can be started (%s); frames are lost from now on", failure)
+            say(logging.ERROR, f"no other sender can be started ({failure}); frames are lost from now on")
 
     def _unsettled(self) -> bool:
         return self.ring.used > 0
@@ -113,13 +127,17 @@ class Link:
         except OSError:
             pass  # the pipe is full, so it is awake, or it has died
 
-    def wait(self, timeout: float) -> bool:
+    def runs(self, thread: threading.Thread) -> bool:
+        """Report whether the thread is one of the sender's in this process."""
+        return thread in (self._log, self._thread, self._inner and self._inner.network)
+
+    def wait(self, timeout: float, pause: Callable[[float], None] = time.sleep) -> bool:
         """Wait for the sender's end after the ring was closed."""
         end = time.monotonic() + timeout
         while not self.ring.get("done"):
             if time.monotonic() >= end:
                 return False
-            time.sleep(0.005)
+            pause(0.005)
         return True
 
     def abandon(self) -> None:
@@ -136,8 +154,11 @@ class Link:
             self._inner.abandon()
         self._wake = -1
 
-    def reap(self, timeout: float) -> bool:
-        """Take leave of a sender that has ended, or make its process end. False: something still uses the ring."""
+    def reap(self, timeout: float | None) -> bool:
+        """Take leave of a sender that has ended, or make its process end. False: something still uses the ring.
+
+        If a call was interrupted, another one does the rest.
+        """
         child = self._child
         if child is not None:
             try:
@@ -145,19 +166,34 @@ class Link:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                return False
         if self._inner is not None:
-            self._inner.network.join(timeout)  # it may wait for an answer
-            if self._inner.network.is_alive():
-                return False
-            os.close(self._read)
+            for thread in (self._thread, self._inner.network):  # the second one may wait for an answer
+                if not _ended(thread, timeout):
+                    return False
+            self._messages.put(None)
+        if not _ended(self._log, timeout):
+            return False
+        wake, self._wake = self._wake, -1
+        read, self._read = self._read, -1
+        if self._inner is not None:
+            for fd in (wake, read):
+                if fd >= 0:
+                    os.close(fd)
         if child is not None and child.stdin is not None and child.stdout is not None:
             child.stdin.close()
             child.stdout.close()
-        elif self._wake >= 0:
-            os.close(self._wake)
-        self._wake = -1
+        return child is self._child  # another one may have been started in the place of one that had died
+
+
+def _ended(thread: threading.Thread | None, timeout: float | None) -> bool:
+    """Wait for the end of a thread."""
+    if thread is None:
         return True
+    if thread.is_alive():
+        thread.join(timeout)
+    return not thread.is_alive()
+
+
+def can_spawn() -> bool:
+    """Report whether the sender can be a process, which needs to inherit descriptors."""
+    return os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
-import os
 import ssl
 import time
 import urllib.parse
@@ -159,35 +158,11 @@ def _text(failure: Exception) -> str:
     return str(failure) or type(failure).__name__
 
 
-def check_urls(urls: list[str]) -> None:
-    """Raise ValueError for what is not an address of ingest."""
-    if not urls:
-        raise ValueError("urls is empty: give the address of ingest, for example http://127.0.0.1:8080")
-    for url in urls:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme == "kafka" and len(urls) > 1:
-            raise ValueError("urls has a kafka: address and another one; give several brokers as kafka://HOST:PORT,HOST:PORT")
-        if parts.scheme == "kafka":
-            continue  # it is checked with Kafka's settings
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not an address of ingest, such as http://127.0.0.1:8080")
-        _ = parts.port  # raises for a port that is not one
-        if parts.username or parts.password:
-            raise ValueError("urls: give credentials as token, not in the address")
-
-
 def check_token(token: str, place: str) -> str:
     """Return the token, or raise ValueError, without the token, if it cannot be sent in a header."""
-    if not isinstance(token, str) or not all("!" <= character <= "~" for character in token):
+    if not all("!" <= character <= "~" for character in token):
         raise ValueError(f"{place} has no valid token: it has characters other than letters, digits and punctuation of ASCII")
     return token
-
-
-def readable(path: str) -> None:
-    """Raise OSError if the file cannot be read."""
-    if path:
-        with open(path, "rb"):
-            pass
 
 
 def context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:

@@ -34,6 +34,7 @@ HEAD, _TAIL = SLOTS["head"], SLOTS["tail"]
 HANDED = SLOTS["handed0"], SLOTS["handed1"]
 FULL = SLOTS["full0"], SLOTS["full1"]
 _MAGIC = 0x316E6C63616E6F6F
+_new_lock = threading.Lock
 
 
 class Ring:
@@ -46,7 +47,6 @@ class Ring:
         self.counters = self._view[:PAGE].cast("Q")
         self._data = self._view[PAGE:]
         self.capacity = len(self._data)
-        self._fence = threading.Lock()
 
     @classmethod
     def create(cls, capacity: int) -> Ring:
@@ -98,15 +98,17 @@ class Ring:
         used = head + skip + size - counters[_TAIL]
         if used > capacity:
             return self._alone(kind, payload, size)
-        # On processors that reorder stores, releasing and taking the lock between
-        # the record and the head keeps the reader from seeing the head first.
-        with self._fence:
+        # On processors that reorder stores, releasing and taking a lock between the
+        # record and the head keeps the reader from seeing the head first. It is a new
+        # one, as a signal handler may make another thread push in the midst of this.
+        fence = _new_lock()
+        with fence:
             if skip:
                 _RECORD.pack_into(self._data, place, _SKIP, 0)
                 place = 0
             _RECORD.pack_into(self._data, place, n, kind)
             self._data[place + 8:place + 8 + n] = payload
-        with self._fence:
+        with fence:
             counters[HEAD] = head + skip + size
         return used
 
@@ -146,11 +148,11 @@ class Ring:
         self.set("tail", position)
 
     def close(self) -> None:
-        """Give the memory back. The ring must not be used again."""
+        """Give the memory back. The ring must not be used again. If a call was interrupted, another one does the rest."""
         self.counters.release()
         self._data.release()
         self._view.release()
         self._memory.close()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oona_client.lane import BATCH_BYTES, HOLD, PLAIN, Compressor, Lane, Log, Store
+from oona_client.coding import Compressor
+from oona_client.lane import BATCH_BYTES, HOLD, PLAIN, Lane, Log, Store
 from oona_client.post import Answer, Poster, Unreachable
 from oona_client.ring import EVENT, FRAME, Ring
 from oona_client.split import halves
@@ -48,6 +49,7 @@ class Config:
     cert_file: str = ""
     key_file: str = ""
     compress: bool = True
+    zstd: str = ""  # directory of a package for zstd, which the process does not find by itself
     linger: float = 0.1
     timeout: float = 15.0
     queue_bytes: int = 64 << 20
@@ -333,6 +335,8 @@ def main() -> None:
     os.nice(NICE)
     start = json.loads(sys.stdin.buffer.readline())
     config = Config(**start["config"])
+    if config.zstd:
+        sys.path.append(config.zstd)  # behind Python's own modules
 
     def write(level: str, message: str) -> None:
         try:

@@ -65,19 +65,38 @@ class InvalidFrame(ValueError):
     """A frame or an event that Oona would refuse. field says where it is wrong."""
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(f"{field}: {reason}" if field else reason)
         self.field = field
         self.reason = reason
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message. Only the type is named of what is not a plain one: its repr may be long, or wait for a device."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:100]) + ("..." if len(value) > 100 else "")
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, (int, float, np.generic)):
+        return repr(value)
+    return f"of the type {type(value).__name__}"
+
+
+def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
+    """Return the values as an array. argument is that of frame(), and name is that of a metric."""
+    try:
+        return np.asarray(values)
+    except Exception as failure:  # of NumPy, or of what the values do when they are asked
+        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"NumPy cannot make an array of it: {failure}") from failure
 
 
 def long(n: int, field: str = "") -> bytes:
     """Encode an int or a long, of any type of integers."""
     try:
         n = index(n)  # an integer of NumPy would wrap around in what follows
-    except TypeError:
-        raise InvalidFrame(field, f"{n!r} is not an integer") from None
+    except Exception:  # usually a TypeError, but n may do anything when it is asked
+        raise InvalidFrame(field, f"{shown(n)} is not an integer") from None
     if not -(2**63) <= n < 2**63:
-        raise InvalidFrame(field, f"{n} is not an integer of 64 bits")
+        raise InvalidFrame(field, f"{shown(n)} is not an integer of 64 bits")
     return zigzag(n)
 
 
@@ -105,18 +124,16 @@ def ints(values: np.ndarray) -> bytes:
 
 def identifier(field: str, s: str, *, empty: bool = False) -> str:
     """Return s if it is a valid id."""
-    if empty and s == "":
-        return s
-    if not isinstance(s, str) or not _ID.fullmatch(s):
-        raise InvalidFrame(field, f"{s!r} is not an id: 1 to 128 letters, digits and . _ : -")
+    if not isinstance(s, str) or not (_ID.fullmatch(s) or empty and not s):
+        raise InvalidFrame(field, f"{shown(s)} is not an id: 1 to 128 letters, digits and . _ : -")
     return s
 
 
 def seeds(seed_ids: Any) -> np.ndarray:
     """Return the ids as an array of 32-bit integers, if they are valid."""
-    ids = np.asarray(seed_ids)
+    ids = array(seed_ids, "seed_ids")
     if ids.ndim != 1:
-        raise InvalidFrame("seed_ids", f"has {ids.ndim} dimensions, not 1")
+        raise InvalidFrame("seed_ids", f"has {ids.ndim} dimensions, not 1; it is an array, a list or a range of integers")
     if not len(ids):
         raise InvalidFrame("seed_ids", "is empty; a frame has at least one reading")
     if ids.dtype.kind not in "iu":
@@ -135,11 +152,11 @@ def states_of(states: Any, count: int) -> bytes:
     if isinstance(states, (bytes, bytearray)):
         ordinals = np.frombuffer(states, np.uint8)
     else:
-        ordinals = np.asarray(states)
+        ordinals = array(states, "states")
         if not ordinals.ndim:
             ordinals = np.full(count, ordinals)
         if ordinals.dtype.kind not in "iu" and ordinals.size:
-            raise InvalidFrame("states", f"is of {ordinals.dtype}, not of ordinals")
+            raise InvalidFrame("states", f"is of {ordinals.dtype}; it is one State or ordinal for each seed, or one for all seeds")
     if ordinals.shape != (count,):
         raise InvalidFrame("states", f"has the shape {ordinals.shape}, and there are {count} seeds")
     if ordinals.dtype != np.uint8:
@@ -155,7 +172,7 @@ def states_of(states: Any, count: int) -> bytes:
 def column(name: str, values: Any, count: int) -> Column:
     """Return the values of a metric as contiguous little-endian floats, one a seed."""
     if not (type(values) is np.ndarray and values.dtype == np.float32):
-        values = np.asarray(values)
+        values = array(values, "metrics", name)
         if values.dtype.kind not in "fiub":
             raise InvalidFrame(f"metrics.{name}", f"is of {values.dtype}, not of numbers")
     if values.shape != (count,):
@@ -177,7 +194,7 @@ def among(seed_ids: Iterable[Any], ids: np.ndarray) -> None:
     known = set(ids.tolist())
     for seed in seed_ids:
         if seed not in known:
-            raise InvalidFrame("tensors.seed_id", f"{seed!r} is none of the frame's seed_ids")
+            raise InvalidFrame("tensors.seed_id", f"{shown(seed)} is none of the frame's seed_ids")
 
 
 def tensor(name: str, seed_id: int, dtype: str, shape: Iterable[int], data: Any) -> list[bytes]:
@@ -209,15 +226,15 @@ def tensor(name: str, seed_id: int, dtype: str, shape: Iterable[int], data: Any)
     return parts
 
 
-def tensor_of(name: str, seed_id: int, array: Any) -> list[bytes]:
+def tensor_of(name: str, seed_id: int, values: Any) -> list[bytes]:
     """Encode an array as a tensor of a seed."""
-    a = np.ascontiguousarray(array)
-    shape = np.shape(array)
+    given = array(values, "tensors")
+    a = np.ascontiguousarray(given)
     if a.dtype.kind not in "fiub":
         raise InvalidFrame("tensors", f"{name} is of {a.dtype}, not of numbers")
     if a.dtype.byteorder == ">":
         a = a.astype(a.dtype.newbyteorder("<"))
-    return tensor(name, seed_id, a.dtype.name, shape, a.tobytes())
+    return tensor(name, seed_id, a.dtype.name, given.shape, a.tobytes())
 
 
 def tensors_of(encoded: Sequence[Sequence[bytes]]) -> list[bytes]:
@@ -314,12 +331,12 @@ def encode_event(
     SeedEvent.Validate in event.go; the conformance files have a case for each.
     """
     if mark not in _MARKS:
-        raise InvalidFrame("mark", f"{mark!r} is none of {', '.join(_MARKS)}")
+        raise InvalidFrame("mark", f"{shown(mark)} is none of {', '.join(_MARKS)}")
     parts = [
         EVENT_HEADER, text(identifier("run_id", run_id)), text(identifier("layer_id", layer_id)),
         number("seed_id", seed_id, below=2**31), number("sequence", sequence), moment("at", at), number("step", step),
         number("from_state", from_state, below=len(State)), number("to_state", to_state, below=len(State)), _reason(reason),
-        *_evidence(evidence or {}),
+        *_evidence({} if evidence is None else evidence),
         *(text(identifier(field, s, empty=True)) for field, s in (("command_id", command_id), ("actor", actor), ("node", node))),
         number("session", session), number("epoch", epoch), number("journal_index", journal_index),
         text(identifier("blueprint_id", blueprint_id, empty=True)), long(_MARKS.index(mark)),
@@ -334,15 +351,15 @@ def whole(field: str, n: Any) -> int:
     """Return n as an int, if it is an integer of any type."""
     try:
         return index(n)
-    except TypeError:
-        raise InvalidFrame(field, f"{n!r} is not an integer") from None
+    except Exception:  # usually a TypeError, but n may do anything when it is asked
+        raise InvalidFrame(field, f"{shown(n)} is not an integer") from None
 
 
 def number(field: str, n: Any, *, below: int = 2**63) -> bytes:
     """Encode an integer that counts from 0."""
     n = whole(field, n)
     if not 0 <= n < below:
-        raise InvalidFrame(field, f"{n} is not from 0 to {below - 1}")
+        raise InvalidFrame(field, f"{shown(n)} is not from 0 to {below - 1}")
     return zigzag(n)
 
 
@@ -350,13 +367,13 @@ def moment(field: str, n: Any) -> bytes:
     """Encode a time in microseconds since the Unix epoch. The bounds find other units."""
     n = whole(field, n)
     if not _EARLIEST <= n < _LATEST:
-        raise InvalidFrame(field, f"{n} is not a time from 2000 to 2199 in microseconds since the Unix epoch")
+        raise InvalidFrame(field, f"{shown(n)} is not a time from 2000 to 2199 in microseconds since the Unix epoch")
     return zigzag(n)
 
 
 def _reason(reason: Any) -> bytes:
     if not isinstance(reason, str):
-        raise InvalidFrame("reason", f"{reason!r} is not a string")
+        raise InvalidFrame("reason", f"{shown(reason)} is not a string")
     try:
         encoded = text(reason)
     except UnicodeEncodeError as failure:
@@ -373,8 +390,9 @@ def _evidence(evidence: Mapping[str, Any]) -> list[bytes]:
         raise InvalidFrame("evidence", f"has {len(evidence)} entries; at most {MAX_EVIDENCE} are allowed")
     parts = [long(len(evidence))] if evidence else []
     for name, value in evidence.items():
+        identifier("evidence", name)
         try:
-            parts += (text(identifier("evidence", name)), struct.pack("<d", value))
-        except (struct.error, TypeError, OverflowError, RuntimeError):  # an array of several values, for example
+            parts += (text(name), struct.pack("<d", value))
+        except Exception:  # of struct, or of what the value does when it is asked: it is an array of several values, for example
             raise InvalidFrame("evidence", f"the value of {name} is not a number that a float holds") from None
     return [*parts, _END]

@@ -1,0 +1,119 @@
+"""Ends the sender of a client, and gives everything back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from oona_client.complaints import Complaints, say
+from oona_client.counts import Stats, read
+from oona_client.handover import Handover
+from oona_client.link import Link
+from oona_client.ring import Ring
+
+_awaited: set[threading.Thread] = set()  # those that the interpreter waits for when it exits
+
+
+class Closing:
+    """The end of a sender. close() begins it; a thread does what close() cannot wait for."""
+
+    def __init__(self, ring: Ring, link: Link, handover: Handover, lock: threading.RLock, invalid: list[int], complaints: Complaints) -> None:
+        self.last: Stats | None = None  # the last counters
+        self.freed = False  # or a thread sees to it
+        self._ring = ring
+        self._link = link
+        self._handover = handover
+        self._lock = lock
+        self._without_lock = threading.Condition(lock)
+        self._invalid = invalid
+        self._complaints = complaints
+
+    def finish(self, end: float) -> None:
+        """Let the sender send what waits until the end, take the last counters, and free the memory.
+
+        If a call was interrupted, another one does the rest.
+        """
+        copier = self._handover.copier
+        if self.last is None:
+            self._ring.set("close_by", int(end * 1000))
+            copier.drain(end, self._pause)
+            copier.close()
+            self._tell_sender()
+            self._link.wait(max(0.0, end - time.monotonic()) + 2.0, self._pause)
+        ended = self._link.reap(1.0)
+        with self._lock:
+            self._handover.closed = True
+            if self.last is None:
+                self.last = read(self._ring, self._invalid, self._link.pid, ended=True)
+        if ended and not copier.busy:
+            self._ring.close()
+        else:
+            _begin(self._free)
+        self.freed = True
+        self._report(self.last)
+        _awaited.discard(threading.current_thread())
+
+    def later(self, end: float, *, awaited: bool) -> None:
+        """Let a thread do what finish() does."""
+        if self.last is None:
+            self._ring.set("close_by", int(end * 1000))
+        thread = _begin(self.finish, end)
+        if thread is None:  # the interpreter ends, and with it what uses the memory
+            if self.last is None:
+                self._tell_sender()
+        elif awaited:
+            _awaited.add(thread)
+
+    def concerns(self, thread: threading.Thread) -> bool:
+        """Report whether finish() would wait for the thread."""
+        return thread is self._handover.copier.thread or self._link.runs(thread)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, without the lock if this thread has it: it is in a signal handler that has interrupted frame()."""
+        try:
+            self._without_lock.wait(seconds)
+        except RuntimeError:  # it does not have it
+            time.sleep(seconds)
+
+    def _tell_sender(self) -> None:
+        """Tell the sender that nothing more will come."""
+        self._link.closing = True
+        self._ring.set("closing", 1)
+        self._link.poke()
+
+    def _free(self) -> None:
+        """Free the memory once nothing uses it any more."""
+        while not self._link.reap(None):
+            pass
+        self._handover.copier.join()
+        self._ring.close()
+
+    def _report(self, last: Stats) -> None:
+        """Log what was not accepted."""
+        self._complaints.say()
+        for what, counts in (("frames", last.frames), ("events", last.events)):
+            if counts.lost:
+                say(logging.ERROR, f"{counts.lost} {what} are counted as lost: their sender died, or they were not answered before close() ended. "
+                    "Ingest may have received some of them")
+            if counts.spooled:
+                say(logging.WARNING, f"{counts.spooled} {what} are in the spool; the next client that uses it will send them")
+            if counts.dropped or counts.rejected:
+                say(logging.WARNING, f"of {counts.handed} {what}, {counts.dropped} were dropped and {counts.rejected} rejected")
+
+
+def wait_for_all() -> None:
+    """Wait for the threads that were begun by log handlers in threads of clients."""
+    for thread in list(_awaited):
+        thread.join()
+
+
+def _begin(target: Callable[..., None], *arguments: object) -> threading.Thread | None:
+    """Start a thread. None: it cannot be started, as the interpreter ends."""
+    thread = threading.Thread(target=target, args=arguments, name="oona-close", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread

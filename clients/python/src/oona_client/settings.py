@@ -1,0 +1,210 @@
+"""The settings of a client. What cannot be right raises when the client is made, with the name of the argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from operator import index
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from oona_client import coding
+from oona_client.kafka import address, is_kafka, packages
+from oona_client.post import check_token, context
+from oona_client.sender import Config
+from oona_client.wire import shown
+
+YEAR = 86400.0 * 365
+_EXAMPLE = "an address of ingest, such as http://127.0.0.1:8080"
+
+
+def config(
+    urls: Any, producer: str, *, token: Any, token_file: Any, ca_file: Any, cert_file: Any, key_file: Any, queue_bytes: Any,
+    queue_frames: Any, overflow: Any, spool: Any, spool_bytes: Any, linger: Any, timeout: Any, compress: Any, sender: Any, kafka: Any,
+) -> Config:
+    """Return the configuration of the sender."""
+    addresses = _addresses(urls)
+    found = Config(
+        urls=addresses,
+        token=_token(token),
+        token_file=_file("token_file", token_file),
+        ca_file=_file("ca_file", ca_file),
+        cert_file=_file("cert_file", cert_file),
+        key_file=_file("key_file", key_file),
+        compress=flag("compress", compress),
+        linger=seconds("linger", linger),
+        timeout=seconds("timeout", timeout, lowest=0.001),
+        queue_bytes=_whole("queue_bytes", queue_bytes),
+        queue_frames=_whole("queue_frames", queue_frames),
+        oldest=choice("overflow", overflow, "oldest", "newest") == "oldest",
+        spool_bytes=_whole("spool_bytes", spool_bytes),
+        spool=_spool(spool),
+    )
+    if found.key_file and not found.cert_file:
+        raise ValueError("key_file is the key of a certificate; give that as cert_file")
+    if any(url.startswith("https:") for url in addresses):
+        context(found.ca_file, found.cert_file, found.key_file)  # raises if a file is not of the right kind
+    settings = _kafka(kafka, sender)
+    if is_kafka(addresses[0]):
+        found.kafka, found.packages, found.key = settings, packages(), producer
+    elif settings:
+        raise ValueError("kafka can only be set with an address kafka://BROKERS")
+    elif found.compress:
+        found.zstd = coding.directory()
+    return found
+
+
+def _addresses(urls: Any) -> list[str]:
+    if isinstance(urls, str):
+        urls = [urls]
+    elif isinstance(urls, (bytes, bytearray, Mapping)) or not isinstance(urls, Iterable):
+        raise TypeError(f"urls is {shown(urls)}; it must be {_EXAMPLE}, or a list of them")
+    found = [_address(url) for url in urls]
+    if not found:
+        raise ValueError(f"urls is empty; give {_EXAMPLE}")
+    if len(found) > 1 and any(map(is_kafka, found)):
+        raise ValueError("urls has a kafka: address and another one; give several brokers as kafka://HOST:PORT,HOST:PORT")
+    return found
+
+
+def _address(url: Any) -> str:
+    """Return the address, with its scheme in small letters."""
+    if not isinstance(url, str):
+        raise TypeError(f"urls has {shown(url)}; it must be {_EXAMPLE}, or a list of them")
+    try:
+        parts = urlsplit(url)
+        kafka = parts.scheme == "kafka"
+        valid = kafka or parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, for example
+        valid = False
+    if not valid:
+        raise ValueError(f"urls: {url.rpartition('@')[2]!r} is not {_EXAMPLE}: http or https, a host, and a port up to 65535")
+    if kafka:
+        address(url)  # raises if it is not valid
+    elif parts.username or parts.password:
+        raise ValueError("urls: give credentials as token, not in the address")
+    return parts.geturl()
+
+
+def _token(token: Any) -> str:
+    if not isinstance(token, str):  # which is not shown, as it may be a secret
+        raise TypeError(f"token is of the type {type(token).__name__}; it must be a string")
+    return check_token(token.strip(), "token")
+
+
+def _path(name: str, path: Any) -> str:
+    found: object = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(found, str):
+        raise TypeError(f"{name} is {shown(path)}; it must be a path: a string, or of pathlib")
+    if "\0" in found:
+        raise ValueError(f"{name} is {shown(found)}, which has a null character; it must be a path")
+    return found
+
+
+def _file(name: str, path: Any) -> str:
+    """Return the path of a file that can be read."""
+    found = _path(name, path)
+    if found:
+        try:
+            with open(found, "rb"):
+                pass
+        except OSError as failure:
+            raise OSError(failure.errno, f"{name} cannot be read: {failure.strerror}", found) from failure
+    return found
+
+
+def _spool(path: Any) -> str:
+    """Make the directory of the spool."""
+    path = _path("spool", path)
+    if not path:
+        return ""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise OSError(failure.errno, f"spool cannot be a directory there: {failure.strerror}", path) from failure
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(f"the spool {path} is not writable; use another directory, or correct its owner or mode")
+    return str(Path(path).absolute())
+
+
+def _kafka(settings: Any, sender: Any) -> dict[str, Any]:
+    """Return settings of librdkafka. A process gets them as JSON. Values are not shown, as there are passwords among them."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"kafka is of the type {type(settings).__name__}; it must be a mapping of names to values, "
+                        "such as {'security.protocol': 'SSL'}")
+    for name, value in settings.items():
+        if not isinstance(name, str):
+            raise TypeError(f"kafka: the name {shown(name)} is not a string")
+        if sender != "thread" and not isinstance(value, (str, int, float)):
+            raise TypeError(f"kafka: the value of {name} is of the type {type(value).__name__}; for a sender that is a process it must be "
+                            "a string, a number, True or False; others need sender='thread'")
+    return dict(settings)
+
+
+def choice(name: str, value: Any, *choices: str) -> str:
+    """Return one of several words."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}")
+    if value not in choices:
+        raise ValueError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {shown(value)}; it must be True or False")
+    return bool(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number from 1 on."""
+    try:
+        n = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        n = None
+    if n is None:
+        raise TypeError(f"{name} is {shown(value)}; it must be a whole number")
+    if not 1 <= n <= 1 << 62:
+        raise ValueError(f"{name} is {shown(n)}; it must be from 1 to {1 << 62}")
+    return n
+
+
+def seconds(name: str, value: Any, *, lowest: float = 0.0) -> float:
+    """Return a setting in seconds."""
+    n = _number(name, value)
+    if not lowest <= n <= YEAR:
+        raise ValueError(f"{name} is {shown(value)}; it must be at least {lowest:g} seconds, and at most a year")
+    return n
+
+
+def limit(timeout: Any) -> float:
+    """Return how many seconds a call may take. What is below 0 is 0, and infinity is a year."""
+    n = _number("timeout", timeout)
+    if math.isnan(n):
+        raise ValueError("timeout is not a number of seconds, but NaN")
+    return min(max(n, 0.0), YEAR)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {shown(value)}; it must be a number of seconds")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def default_producer() -> str:
+    """Return a name for this process: the host, and the rank or the process id."""
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or ""
+    name = socket.gethostname() + (f".{rank}" if rank else f".{os.getpid()}")
+    return re.sub(r"[^A-Za-z0-9._:-]", "-", name)[:128]
