@@ -69,6 +69,17 @@ func TestSpoolOfAnEarlierVersion(t *testing.T) {
 	w.until("the events are sent", w.spool.Empty)
 	w.has("events", "a", 5)
 	w.end()
+	w.counts(map[string]float64{"frames_total": 1, "sent_frames_total": 11, "set_aside_total": 1, "quarantine_bytes": float64(len("no entry"))})
+}
+
+// counts checks metrics of the spool.
+func (w *world) counts(want map[string]float64) {
+	w.t.Helper()
+	for name, value := range want {
+		if n := testutil.ToFloat64(collected(w.t, w.registry, "oona_ingest_spool_"+name)); n != value {
+			w.t.Errorf("oona_ingest_spool_%s is %v, want %v", name, n, value)
+		}
+	}
 }
 
 // Messages that were moved from the queue of an earlier version are sent before those that were
